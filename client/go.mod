@@ -1,0 +1,3 @@
+module github.com/usher-agent/usher/client
+
+go 1.26

@@ -1,0 +1,273 @@
+// Package wire holds the shapes that the agent's local API speaks, as JSON: what handlers write and clients read.
+//
+// Times are RFC 3339 in UTC; durations are seconds in fields named *_seconds; a limit that is null is unlimited.
+// Responses may gain fields; requests are read strictly, and an unknown field is an error.
+package wire
+
+import "time"
+
+// License is the answer to GET /v1/license: the verdict, and every document it rests on.
+type License struct {
+	State        string             `json:"state"`
+	Code         string             `json:"code"`
+	SystemCode   string             `json:"system_code,omitempty"`
+	Reason       string             `json:"reason"`
+	Until        *time.Time         `json:"until"`
+	CoveredUntil *time.Time         `json:"covered_until"`
+	TerminatesAt *time.Time         `json:"terminates_at"`
+	GraceEndsAt  *time.Time         `json:"grace_ends_at"`
+	Environment  string             `json:"environment"`
+	Warnings     []Warning          `json:"warnings"`
+	Licenses     []Document         `json:"licenses"`
+	Limits       map[string]*int64  `json:"limits"`
+	Features     map[string]Feature `json:"features"`
+	Host         Host               `json:"host"`
+	CheckIn      *CheckIn           `json:"check_in"`
+	Heartbeat    *Heartbeat         `json:"heartbeat"`
+	Upstream     *Upstream          `json:"upstream"`
+}
+
+// Warning is something an operator should know that changes nothing yet.
+type Warning struct {
+	Code   string     `json:"code"`
+	Detail string     `json:"detail"`
+	At     *time.Time `json:"at"`
+}
+
+// Document is one element of licenses[]: a document, its terms, and what was found of it.
+type Document struct {
+	ID         string             `json:"id"`
+	System     string             `json:"system"`
+	Product    string             `json:"product"`
+	Licensee   string             `json:"licensee"`
+	Issuer     string             `json:"issuer"`
+	KeyID      string             `json:"key_id"`
+	IssuedAt   *time.Time         `json:"issued_at"`
+	NotBefore  *time.Time         `json:"not_before"`
+	ExpiresAt  *time.Time         `json:"expires_at"`
+	Document   string             `json:"document"` // a file name
+	Role       string             `json:"role"`     // base, add-on, free-tier
+	InForce    bool               `json:"in_force"`
+	Code       string             `json:"code"`
+	SystemCode string             `json:"system_code,omitempty"`
+	Reason     string             `json:"reason"`
+	Hint       string             `json:"hint,omitempty"`
+	Findings   []Finding          `json:"findings,omitempty"`
+	Verified   bool               `json:"verified"` // false: everything here is only what the document claims
+	Limits     map[string]*int64  `json:"limits,omitempty"`
+	Features   map[string]Feature `json:"features,omitempty"`
+	Terms      map[string]any     `json:"terms"`
+}
+
+// Finding is one thing the judge found about a document.
+type Finding struct {
+	Code   string `json:"code"`
+	Reason string `json:"reason"`
+}
+
+// Feature is a term that is not counted.
+type Feature struct {
+	Enabled bool   `json:"enabled"`
+	Value   any    `json:"value"` // bool, number or string; null where the licence does not name the feature
+	Unit    string `json:"unit,omitempty"`
+}
+
+// Host is how well this host fits the licence, and its cores.
+type Host struct {
+	Match  string   `json:"match"` // ok, failed, unbound
+	Score  float64  `json:"score"`
+	Misses []string `json:"misses,omitempty"`
+	Cores  Cores    `json:"cores"`
+}
+
+// Cores is a host's core counts.
+type Cores struct {
+	Physical  int     `json:"physical"`
+	Logical   int     `json:"logical"`
+	Effective float64 `json:"effective"`
+}
+
+// CheckIn is the state of the upstream check-ins.
+type CheckIn struct {
+	Last *time.Time `json:"last"`
+	Next *time.Time `json:"next"`
+}
+
+// Heartbeat is the state of the heartbeats.
+type Heartbeat struct {
+	Last     *time.Time `json:"last"`
+	Deadline *time.Time `json:"deadline"`
+}
+
+// Upstream is the state of the remote system.
+type Upstream struct {
+	State  string `json:"state"`
+	Detail string `json:"detail"`
+}
+
+// Pool is a pool of slots, or a meter (kind "meter": in_use is what has been drawn). Null is unlimited.
+type Pool struct {
+	Name      string `json:"name"`
+	Kind      string `json:"kind"` // pool, meter
+	Unit      string `json:"unit,omitempty"`
+	Limit     *int64 `json:"limit"`
+	Scope     string `json:"scope"`
+	Budget    *int64 `json:"budget"`
+	InUse     int64  `json:"in_use"`
+	Available *int64 `json:"available"`
+	Waiting   int64  `json:"waiting"`
+	Reserved  int64  `json:"reserved"`
+	Peak      int64  `json:"peak"`
+	Leases    int    `json:"leases"`
+}
+
+// Pools is the answer to GET /v1/pools.
+type Pools struct {
+	Pools []Pool `json:"pools"`
+}
+
+// Item is n slots of one pool.
+type Item struct {
+	Pool string `json:"pool"`
+	N    int64  `json:"n"`
+}
+
+// AcquireRequest is the body of POST /v1/leases. Exactly one of pool and items is given.
+type AcquireRequest struct {
+	Pool        string            `json:"pool,omitempty"`
+	N           *int64            `json:"n,omitempty"` // default 1
+	Items       []Item            `json:"items,omitempty"`
+	MinN        int64             `json:"min_n,omitempty"`
+	Lifetime    string            `json:"lifetime,omitempty"`
+	TTLSeconds  float64           `json:"ttl_seconds,omitempty"`
+	WaitSeconds float64           `json:"wait_seconds,omitempty"`
+	ClientToken string            `json:"client_token,omitempty"`
+	Nonce       string            `json:"nonce,omitempty"`
+	Labels      map[string]string `json:"labels,omitempty"`
+	Priority    int               `json:"priority,omitempty"`
+	PID         int32             `json:"pid,omitempty"`
+	Until       *time.Time        `json:"until,omitempty"`
+	Version     string            `json:"version,omitempty"`
+}
+
+// RenewRequest is the body of PUT /v1/leases/{id}; it may be empty.
+type RenewRequest struct {
+	TTLSeconds float64 `json:"ttl_seconds,omitempty"`
+}
+
+// Lease is a lease.
+type Lease struct {
+	ID         string     `json:"id"`
+	Pool       string     `json:"pool"` // of the first item
+	N          int64      `json:"n"`    // of the first item
+	Items      []Item     `json:"items"`
+	Lifetime   string     `json:"lifetime"`
+	Liveness   string     `json:"liveness"` // what tells that the holder is gone: ttl, pidfd, connection, none
+	State      string     `json:"state"`    // held, revoking
+	AcquiredAt time.Time  `json:"acquired_at"`
+	ExpiresAt  *time.Time `json:"expires_at"`
+	RevokeAt   *time.Time `json:"revoke_at,omitempty"`
+	Token      string     `json:"token,omitempty"`
+	Holder     *Holder    `json:"holder,omitempty"`
+}
+
+// Holder is whom a lease belongs to. Labels are the holder's own claims; the rest is the kernel's word.
+type Holder struct {
+	UID    uint32            `json:"uid"`
+	GID    uint32            `json:"gid"`
+	PID    int32             `json:"pid"`
+	Exe    string            `json:"exe,omitempty"`
+	User   string            `json:"user,omitempty"`
+	Labels map[string]string `json:"labels,omitempty"`
+}
+
+// Leases is the answer to GET /v1/leases.
+type Leases struct {
+	Leases []Lease `json:"leases"`
+}
+
+// Features is the answer to GET /v1/features.
+type Features struct {
+	Features map[string]Feature `json:"features"`
+}
+
+// NamedFeature is the answer to GET /v1/features/{name}.
+type NamedFeature struct {
+	Name string `json:"name"`
+	Feature
+}
+
+// Installed is the answer to PUT /v1/license: what the document changed, or would change with ?dry_run=true.
+type Installed struct {
+	DryRun   bool     `json:"dry_run"`
+	Document Document `json:"document"`
+	Changes  []string `json:"changes"` // sentences: "streams 8 → 12"
+	License  License  `json:"license"` // the verdict with the document
+}
+
+// Component is one component of a host's fingerprint.
+type Component struct {
+	Name   string   `json:"name"`
+	Values []string `json:"values,omitempty"` // HMAC-SHA-256, lower-case hex
+	Absent string   `json:"absent,omitempty"` // why it could not be read
+	Note   string   `json:"note,omitempty"`
+}
+
+// Fingerprint is the answer to GET /v1/fingerprint: this host as the licence sees it.
+type Fingerprint struct {
+	Product    string      `json:"product"`
+	Components []Component `json:"components"`
+	Short      string      `json:"short"`
+	Cores      Cores       `json:"cores"`
+	Virtual    string      `json:"virtual"`   // the hypervisor; empty: none seen
+	Container  string      `json:"container"` // the container runtime; empty: none seen
+	AgentKey   string      `json:"agent_key,omitempty"`
+}
+
+// Event is one server-sent event's data on GET /v1/events; the event's name is Type.
+type Event struct {
+	Type    string    `json:"type"` // license.changed, lease.granted, lease.renewed, lease.ended, lease.revoking
+	At      time.Time `json:"at"`
+	LeaseID string    `json:"lease_id,omitempty"`
+	Items   []Item    `json:"items,omitempty"`
+	Cause   string    `json:"cause,omitempty"`
+	State   string    `json:"state,omitempty"`
+	Code    string    `json:"code,omitempty"`
+	Reason  string    `json:"reason,omitempty"`
+}
+
+// Health is the answer to GET /v1/health and /v1/ready.
+type Health struct {
+	Status  string `json:"status"` // ok, starting, draining
+	Version string `json:"version"`
+	Product string `json:"product"`
+	Anchors string `json:"anchors"` // embedded, config
+}
+
+// Problem is an error: RFC 9457 problem details with a stable code.
+type Problem struct {
+	Type              string   `json:"type"`
+	Title             string   `json:"title"`
+	Status            int      `json:"status"`
+	Code              string   `json:"code"`
+	Detail            string   `json:"detail"`
+	Field             string   `json:"field,omitempty"`
+	Hint              string   `json:"hint,omitempty"`
+	Verdict           *Verdict `json:"verdict,omitempty"`
+	RetryAfterSeconds *float64 `json:"retry_after_seconds,omitempty"`
+	Limit             *int64   `json:"limit,omitempty"`
+	InUse             *int64   `json:"in_use,omitempty"`
+	WaitedSeconds     *float64 `json:"waited_seconds,omitempty"`
+	Rule              string   `json:"rule,omitempty"`
+}
+
+// Error returns the detail, so that a Problem can be passed on as an error.
+func (p *Problem) Error() string { return p.Detail }
+
+// Verdict is the short form of a licence's verdict inside a Problem.
+type Verdict struct {
+	State  string     `json:"state"`
+	Code   string     `json:"code"`
+	Reason string     `json:"reason"`
+	Until  *time.Time `json:"until"`
+}

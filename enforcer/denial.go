@@ -1,0 +1,53 @@
+package enforcer
+
+import "time"
+
+// DenialCode is the stable code of a refusal, the same in errors, wire, metrics and docs.
+type DenialCode string
+
+// The denial codes.
+const (
+	NoSlots        DenialCode = "no_slots"
+	NotShared      DenialCode = "not_shared"
+	MeterEmpty     DenialCode = "meter_empty"
+	LicenseMissing DenialCode = "license_missing"
+	LicenseInvalid DenialCode = "license_invalid"
+	LicenseExpired DenialCode = "license_expired"
+	PoolUnknown    DenialCode = "pool_unknown"
+	LeaseUnknown   DenialCode = "lease_unknown"
+	NotHolder      DenialCode = "not_holder"
+	DeniedByPolicy DenialCode = "denied_by_policy"
+	Forbidden      DenialCode = "forbidden"
+	TokenReused    DenialCode = "token_reused"
+	TooLarge       DenialCode = "too_large"
+	BadRequest     DenialCode = "bad_request"
+	Storage        DenialCode = "storage"
+	Draining       DenialCode = "draining"
+	RateLimited    DenialCode = "rate_limited"
+)
+
+// DenialCodes returns every denial code.
+func DenialCodes() []DenialCode {
+	return []DenialCode{NoSlots, NotShared, MeterEmpty, LicenseMissing, LicenseInvalid, LicenseExpired, PoolUnknown,
+		LeaseUnknown, NotHolder, DeniedByPolicy, Forbidden, TokenReused, TooLarge, BadRequest, Storage, Draining, RateLimited}
+}
+
+// Denial is a refusal: an answer, not a failure. It is an error so that callers may pass it on as one.
+type Denial struct {
+	Code   DenialCode
+	Detail string // one sentence for people
+	Hint   string // what to do; may be empty
+	Field  string // the request's field at fault; may be empty
+	Pool   string // the pool concerned; may be empty
+
+	Limit    Limit // of Pool, overage included; only where InUse says something
+	InUse    int64
+	HasUsage bool // Limit and InUse are meaningful
+
+	Next       time.Time // when the next slot of Pool comes free unless its lease is renewed; zero: not known
+	NextHolder *Holder   // who holds that lease; for admins only
+	Verdict    *Verdict  // for the license codes
+}
+
+// Error returns the detail.
+func (d *Denial) Error() string { return d.Detail }

@@ -1,0 +1,139 @@
+package enforcer
+
+import (
+	"encoding/hex"
+	"time"
+)
+
+// LeaseID names a lease: 128 random bits, chosen by the caller of Decide. Whoever shows it may act on the lease.
+type LeaseID [16]byte
+
+// String returns the id as 32 lower-case hex digits.
+func (id LeaseID) String() string { return hex.EncodeToString(id[:]) }
+
+// ParseLeaseID reads what String writes.
+func ParseLeaseID(s string) (LeaseID, bool) {
+	var id LeaseID
+	if len(s) != 2*len(id) {
+		return id, false
+	}
+	_, err := hex.Decode(id[:], []byte(s))
+	return id, err == nil && id.String() == s
+}
+
+// Lifetime says when a lease gives its slots back.
+type Lifetime string
+
+// The lifetimes.
+const (
+	LifetimeConnection Lifetime = "connection" // when the session's connection closes
+	LifetimeProcess    Lifetime = "process"    // when the holder's process dies
+	LifetimeTTL        Lifetime = "ttl"        // when it is not renewed in time
+	LifetimeHeld       Lifetime = "held"       // when released or forced
+	LifetimeDraw       Lifetime = "draw"       // never: a meter's draw
+	LifetimeBorrow     Lifetime = "borrow"     // at a date
+)
+
+// Bounds of a ttl lease.
+const (
+	DefaultTTL = 60 * time.Second
+	MinTTL     = time.Second
+	MaxTTL     = 24 * time.Hour
+)
+
+// Item is n slots of one pool.
+type Item struct {
+	Pool string
+	N    int64
+}
+
+// Caller is who asks, as the kernel (or a listener's credential) vouches.
+type Caller struct {
+	UID   uint32
+	GID   uint32
+	PID   int32  // 0: not visible
+	Admin bool   // may see and release every lease
+	Exe   string // path of the executable; empty: not readable
+	User  string // what counts as one user; empty: the uid
+	Host  string
+	Pod   string // what counts as one pod; empty: the host
+	Start uint64 // the process's start time in clock ticks after boot, to tell a recycled pid; 0: not known
+}
+
+// Holder is whom a lease belongs to. Leases of one caller with the same labels may share one Holder; it is never changed.
+type Holder struct {
+	Caller
+	Labels map[string]string // the caller's claims
+}
+
+// Lease is a holder's right to slots of one or more pools. It is never changed once made: a renewal makes a new one.
+type Lease struct {
+	ID         LeaseID
+	Items      []Item
+	Lifetime   Lifetime
+	TTL        time.Duration // LifetimeTTL
+	AcquiredAt time.Time
+	ExpiresAt  time.Time // zero: no end of its own
+	RevokeAt   time.Time // zero: not to be revoked
+	Holder     *Holder
+	Token      TokenKey // zero: no client token
+}
+
+// Cause says why a lease ended.
+type Cause string
+
+// The causes, a closed set: metrics label with them.
+const (
+	CauseReleased    Cause = "released"
+	CauseForced      Cause = "forced"
+	CauseExpired     Cause = "expired"
+	CauseRevoked     Cause = "revoked"
+	CauseHolderGone  Cause = "holder_gone"
+	CauseUndelivered Cause = "undelivered" // the grant's answer could not be delivered
+)
+
+// Causes returns every cause.
+func Causes() []Cause {
+	return []Cause{CauseReleased, CauseForced, CauseExpired, CauseRevoked, CauseHolderGone, CauseUndelivered}
+}
+
+// TokenKey is a client token as the state keeps it: a hash over the credential it is scoped to, its pools and the
+// token itself.
+type TokenKey [32]byte
+
+// TokenKept is how long a client token is remembered after its last use.
+const TokenKept = 24 * time.Hour
+
+// PoolStatus is a pool, or a meter, as people and products see it.
+type PoolStatus struct {
+	Name      string
+	Meter     bool
+	Limit     Limit
+	Overage   Limit
+	Budget    Limit
+	Scope     Scope
+	Unit      string
+	NotShared string
+	InUse     int64 // slots held; of a meter, what has been drawn
+	Waiting   int64
+	Reserved  int64
+	Peak      int64 // the most that was in use since the enforcer was made
+	Leases    int
+	NextFree  time.Time // when the next lease of the pool ends unless renewed; zero: not known
+}
+
+// Available returns how many slots could be granted now, overage aside; Unlimited when there is no limit.
+func (p PoolStatus) Available() Limit {
+	if p.Budget == Unlimited {
+		return Unlimited
+	}
+	return max(0, p.Budget-Limit(p.InUse))
+}
+
+// OverageInUse returns how many of the slots in use lie beyond the budget.
+func (p PoolStatus) OverageInUse() int64 {
+	if p.Budget == Unlimited {
+		return 0
+	}
+	return max(0, p.InUse-int64(p.Budget))
+}

@@ -1,0 +1,261 @@
+package enforcer
+
+import "time"
+
+// Limit is a count of slots or draws. [Unlimited] stands for no limit; no other value is negative.
+type Limit int64
+
+// Unlimited is the Limit that no count reaches: null on the wire, +Inf in metrics.
+const Unlimited Limit = -1
+
+// Plus returns the sum of two limits; anything plus Unlimited is Unlimited, and the sum saturates.
+func (l Limit) Plus(m Limit) Limit {
+	if l == Unlimited || m == Unlimited {
+		return Unlimited
+	}
+	if s := l + m; s >= l && s >= 0 {
+		return s
+	}
+	return Limit(1<<63 - 1)
+}
+
+// Min returns the smaller of two limits.
+func (l Limit) Min(m Limit) Limit {
+	if l == Unlimited {
+		return m
+	}
+	if m == Unlimited || l < m {
+		return l
+	}
+	return m
+}
+
+// Covers reports whether n fits under the limit.
+func (l Limit) Covers(n int64) bool { return l == Unlimited || n <= int64(l) }
+
+// Role says how a document counts beside others of the same product.
+type Role string
+
+// The roles of a document. The zero Role is read as RoleBase.
+const (
+	RoleBase  Role = "base"      // grants on its own; of several good ones the latest issued counts
+	RoleAddOn Role = "add-on"    // adds to a good base
+	RoleFree  Role = "free-tier" // counts when no other base is good
+)
+
+// Environment separates production licences from those made for tests.
+type Environment string
+
+// The environments of a licence or an anchor. The zero Environment is read as Production.
+const (
+	Production Environment = "production"
+	Test       Environment = "test"
+)
+
+// Scope says whose count a pool's limit is.
+type Scope string
+
+// The scopes of a pool. The zero Scope means ScopeSite on a licence bound to no host, else ScopeHost.
+const (
+	ScopeHost Scope = "host" // each host that the licence is good on has the whole limit
+	ScopeSite Scope = "site" // the limit is the total over all hosts
+)
+
+// CountBy says what counts as one use of a slot (FlexNet's DUP_GROUP).
+type CountBy string
+
+// What can be counted. The zero CountBy is read as CountLease.
+const (
+	CountLease   CountBy = "lease"
+	CountProcess CountBy = "process"
+	CountUser    CountBy = "user"
+	CountHost    CountBy = "host"
+	CountPod     CountBy = "pod"
+)
+
+// OnExpiry says what becomes of held leases when the verdict turns bad or a limit shrinks below what is in use.
+type OnExpiry string
+
+// What can become of held leases. The zero OnExpiry is read as Drain.
+const (
+	Drain  OnExpiry = "drain"  // held until released, at most to termination
+	Revoke OnExpiry = "revoke" // revoked, never sooner than RevokeDelay after the turn
+	Keep   OnExpiry = "keep"   // held until released
+)
+
+// RevokeDelay is the least time between a turn for the worse and the first revocation.
+const RevokeDelay = 10 * time.Second
+
+// Resets is the calendar period at which a meter starts anew (UTC; weeks begin on Monday). Empty means never.
+type Resets string
+
+// The periods of a meter.
+const (
+	ResetsNever   Resets = ""
+	ResetsWeekly  Resets = "week"
+	ResetsMonthly Resets = "month"
+)
+
+// Strategy says how many components of a host binding must match.
+type Strategy string
+
+// The match strategies, after Keygen's. The zero Strategy is read as MatchMost.
+const (
+	MatchAny  Strategy = "any"  // at least one
+	MatchTwo  Strategy = "two"  // at least two, or all where the licence names fewer
+	MatchMost Strategy = "most" // more than half
+	MatchAll  Strategy = "all"  // every one
+)
+
+// CoreKind names one of the three counts of a host's cores.
+type CoreKind string
+
+// The core counts. The zero CoreKind is read as CoresPhysical.
+const (
+	CoresPhysical  CoreKind = "physical"
+	CoresLogical   CoreKind = "logical"
+	CoresEffective CoreKind = "effective" // what cgroup quota and cpuset leave
+)
+
+// ClockPolicy says what a wall clock behind the evidence does to a licence.
+type ClockPolicy string
+
+// The clock policies. The zero ClockPolicy is read as ClockLenient.
+const (
+	ClockLenient ClockPolicy = "lenient" // the warning CLOCK_BEHIND
+	ClockStrict  ClockPolicy = "strict"  // CLOCK_TAMPERED after ten minutes of this boot
+)
+
+// PoolTerm is a countable term of a licence: slots that are held and given back.
+type PoolTerm struct {
+	Max     Limit
+	Unit    string  // what a slot is called, for people; may be empty
+	Overage Limit   // slots granted and counted beyond Max
+	Scope   Scope   // zero: see Scope
+	CountBy CountBy // zero: CountLease
+}
+
+// MeterTerm is a consumable term of a licence: draws that never come back, but for the period it resets.
+type MeterTerm struct {
+	Max     Limit
+	Unit    string
+	Overage Limit
+	Scope   Scope
+	Resets  Resets
+}
+
+// ValueKind says which field of a Value counts.
+type ValueKind string
+
+// The kinds of a feature's value.
+const (
+	KindBool   ValueKind = "bool"
+	KindNumber ValueKind = "number"
+	KindText   ValueKind = "text"
+)
+
+// Value is a feature's value: on or off, a number with a unit, or a text.
+type Value struct {
+	Kind   ValueKind
+	Bool   bool    // KindBool
+	Number float64 // KindNumber; whole numbers are exact up to 2^53
+	Text   string  // KindText
+	Unit   string  // KindNumber, may be empty
+}
+
+// Enabled reports whether the feature is on: true, a number other than 0, a text other than "".
+func (v Value) Enabled() bool {
+	switch v.Kind {
+	case KindBool:
+		return v.Bool
+	case KindNumber:
+		return v.Number != 0
+	default:
+		return v.Text != ""
+	}
+}
+
+// HostBinding names one host by the components of its fingerprint, each as HMAC-SHA-256 in lower-case hex, keyed by
+// product. A component matches when one of its values is among the host's.
+type HostBinding struct {
+	Name       string // for people; may be empty
+	Components map[string][]string
+	Strategy   Strategy
+}
+
+// Period is a duty towards an upstream: a sign of life or proof within every so often.
+type Period struct {
+	Every time.Duration // zero: no such duty
+	Grace time.Duration // how much later than due it may come before the verdict falls
+}
+
+// License is the normalised terms of one document, whatever system it came from. Zero times mean "not stated";
+// a zero Expires means perpetual. A License is never changed once built.
+type License struct {
+	ID       string
+	System   string // the licence system's name: "usher", "keygen", …
+	Product  string
+	Licensee string
+	Issuer   string
+
+	Issued    time.Time
+	NotBefore time.Time
+	Expires   time.Time
+
+	Environment Environment
+	Role        Role
+	AddOnTo     string   // RoleAddOn: the id of the base it adds to; empty for any base
+	Supersedes  []string // ids of licences that this one retires
+
+	Suspended, Banned, Revoked bool // state flags as the system says them
+
+	Pools    map[string]PoolTerm
+	Meters   map[string]MeterTerm
+	Features map[string]Value
+
+	Versions       string    // versions covered, see ParseVersions; empty: all
+	ReleasedBefore time.Time // product releases before this instant are covered; zero: all
+
+	Hosts     []HostBinding // good on any one of these hosts; none: on every host
+	AgentKeys []string      // RFC 7638 thumbprints of the agents' keys it is bound to (cnf.jkt); none: any
+
+	CoreCap  Limit // cores the host may have; zero or Unlimited: any number
+	CoreKind CoreKind
+
+	Heartbeat Period
+	CheckIn   Period
+
+	Grace          time.Duration // between Expires and termination
+	OnExpiry       OnExpiry
+	Clock          ClockPolicy
+	ClockTolerance time.Duration // how far behind the evidence a wall clock may be; zero: ten minutes
+	AgentAway      time.Duration // how long held leases stand without the agent; zero: ten minutes
+	MaxBorrow      time.Duration // longest borrow; zero: none
+
+	KeyID             string         // the anchor that verified the document
+	AnchorEnvironment Environment    // Test: whatever that anchor signs is a test licence
+	Terms             map[string]any // everything the document says, as its system states it
+	SystemCode        string         // the system's own word for its state; may be empty
+}
+
+// IsTest reports whether the licence, or the anchor that verified it, is for tests.
+func (l *License) IsTest() bool { return l.Environment == Test || l.AnchorEnvironment == Test }
+
+// Terminates returns the instant the product must stop, expiry plus grace; zero for a perpetual licence.
+func (l *License) Terminates() time.Time {
+	if l.Expires.IsZero() {
+		return time.Time{}
+	}
+	return l.Expires.Add(l.Grace)
+}
+
+// PoolScope returns the scope a pool of this licence has when the term states s.
+func (l *License) PoolScope(s Scope) Scope {
+	if s != "" {
+		return s
+	}
+	if len(l.Hosts) == 0 && len(l.AgentKeys) == 0 {
+		return ScopeSite
+	}
+	return ScopeHost
+}

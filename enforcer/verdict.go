@@ -1,0 +1,295 @@
+package enforcer
+
+import "time"
+
+// State is the coarse verdict.
+type State string
+
+// The states, as BrainFrame has them.
+const (
+	StateValid   State = "valid"
+	StateExpired State = "expired"
+	StateInvalid State = "invalid"
+	StateMissing State = "missing"
+)
+
+// Code is the precise reason of a verdict or a finding; Keygen's vocabulary where it has a word.
+type Code string
+
+// The codes of verdicts and findings.
+const (
+	Valid               Code = "VALID"
+	ValidInGrace        Code = "VALID_IN_GRACE"
+	NotFound            Code = "NOT_FOUND"
+	Malformed           Code = "MALFORMED"
+	BadSignature        Code = "BAD_SIGNATURE"
+	UntrustedKey        Code = "UNTRUSTED_KEY"
+	NotYetValid         Code = "NOT_YET_VALID"
+	Expired             Code = "EXPIRED"
+	Suspended           Code = "SUSPENDED"
+	Banned              Code = "BANNED"
+	Revoked             Code = "REVOKED"
+	Superseded          Code = "SUPERSEDED"
+	Overdue             Code = "OVERDUE"
+	HeartbeatNotStarted Code = "HEARTBEAT_NOT_STARTED"
+	HeartbeatDead       Code = "HEARTBEAT_DEAD"
+	FingerprintMismatch Code = "FINGERPRINT_MISMATCH"
+	AgentKeyMismatch    Code = "AGENT_KEY_MISMATCH"
+	TooManyCores        Code = "TOO_MANY_CORES"
+	ProductMismatch     Code = "PRODUCT_MISMATCH"
+	VersionNotCovered   Code = "VERSION_NOT_COVERED"
+	TestLicense         Code = "TEST_LICENSE"
+	ClockTampered       Code = "CLOCK_TAMPERED"
+	Preparing           Code = "PREPARING"
+	Unavailable         Code = "UNAVAILABLE"
+)
+
+// precedence lists the codes from the most to the least decisive: of several findings about one licence the one
+// that stands first here is its code. What a mend could never cure comes before what time or a network will.
+var precedence = []Code{
+	Malformed, UntrustedKey, BadSignature, ProductMismatch,
+	Revoked, Banned, Superseded, Suspended, TestLicense,
+	FingerprintMismatch, AgentKeyMismatch, TooManyCores, VersionNotCovered,
+	ClockTampered, Expired, NotYetValid,
+	HeartbeatNotStarted, HeartbeatDead, Overdue,
+	Unavailable, Preparing, NotFound,
+	ValidInGrace, Valid,
+}
+
+// Codes returns every code in its order of precedence, the most decisive first.
+func Codes() []Code { return append([]Code(nil), precedence...) }
+
+// State returns the state that a code means.
+func (c Code) State() State {
+	switch c {
+	case Valid, ValidInGrace:
+		return StateValid
+	case Expired:
+		return StateExpired
+	case NotFound, Preparing:
+		return StateMissing
+	default:
+		return StateInvalid
+	}
+}
+
+// WarningCode names a warning.
+type WarningCode string
+
+// The warnings. A warning changes nothing that is permitted.
+const (
+	WarnExpiresSoon   WarningCode = "EXPIRES_SOON"   // 30, 14, 7 and 1 days before expiry
+	WarnInGrace       WarningCode = "IN_GRACE"       // expired or overdue, the grace runs
+	WarnTestLicense   WarningCode = "TEST_LICENSE"   // a test licence is in force, or lies unused beside a production one
+	WarnNotBound      WarningCode = "NOT_BOUND"      // host scope on a licence bound to no host
+	WarnNotShared     WarningCode = "NOT_SHARED"     // a site pool without a budget that is provably shared
+	WarnCheckInDue    WarningCode = "CHECK_IN_DUE"   // an upstream check-in or heartbeat is late but within its period's grace
+	WarnClockBehind   WarningCode = "CLOCK_BEHIND"   // the wall clock is behind the evidence
+	WarnPolling       WarningCode = "POLLING"        // the licence folder is polled; added by the agent
+	WarnHostMatchLow  WarningCode = "HOST_MATCH_LOW" // the host matches, but not wholly
+	WarnDocument      WarningCode = "DOCUMENT"       // a document beside the good one is broken, foreign or set aside
+	WarnConfigIgnored WarningCode = "CONFIG_IGNORED" // a config key would widen a signed term; the licence holds
+	WarnAddOnUnused   WarningCode = "ADD_ON_UNUSED"  // an add-on without a good base
+)
+
+// WarningCodes returns every warning code.
+func WarningCodes() []WarningCode {
+	return []WarningCode{WarnExpiresSoon, WarnInGrace, WarnTestLicense, WarnNotBound, WarnNotShared, WarnCheckInDue,
+		WarnClockBehind, WarnPolling, WarnHostMatchLow, WarnDocument, WarnConfigIgnored, WarnAddOnUnused}
+}
+
+// Warning is something an operator should know that changes nothing yet.
+type Warning struct {
+	Code   WarningCode
+	Detail string
+	At     time.Time // what it is about: the expiry, the due date; zero where there is no instant
+}
+
+// Finding is one thing the judge found about one licence. Every licence has at least one (Valid when nothing is wrong).
+type Finding struct {
+	Code   Code
+	Reason string // one sentence for people: the thing, the cause, what to do
+}
+
+// Document is what the agent knows of one file (or inline licence): its terms, or why there are none.
+type Document struct {
+	Name    string   // a file name, for people; unique among the documents judged together
+	License *License // nil when it could not be read or verified
+	Problem *Problem // why License is nil, or unusable whatever else holds; nil when all is well
+}
+
+// Problem says why a document yields no licence.
+type Problem struct {
+	Code       Code   // Malformed, BadSignature, UntrustedKey, Unavailable, …
+	Reason     string // one sentence; never quotes the document's content
+	Hint       string // the mend; may be empty
+	SystemCode string // the licence system's own code; may be empty
+	System     string // the system that recognised it; empty when none did
+	// Stale says that License holds the last good terms of a document whose replacement is broken: the terms count, and
+	// the problem is a warning.
+	Stale bool
+}
+
+// Host is what was measured of this host.
+type Host struct {
+	Components map[string][]string // name → HMAC-SHA-256 values, lower-case hex, keyed by product
+	Absent     map[string]string   // component name → why it could not be read
+	Physical   int                 // cores; 0 when unknown
+	Logical    int
+	Effective  float64 // may be a fraction of a core
+}
+
+// Cores returns the count of the given kind, rounded up to whole cores.
+func (h Host) Cores(k CoreKind) int {
+	switch k {
+	case CoresLogical:
+		return h.Logical
+	case CoresEffective:
+		n := int(h.Effective)
+		if float64(n) < h.Effective {
+			n++
+		}
+		return n
+	default:
+		return h.Physical
+	}
+}
+
+// Clock is what is known of the wall clock besides the licence time that Judge is given as now.
+type Clock struct {
+	Behind    time.Duration // how far the wall clock is behind the evidence; 0: not
+	BehindFor time.Duration // for how long of this boot it has been
+}
+
+// Upstream is what is known of the remote side of one licence. The zero value says nothing has been heard.
+type Upstream struct {
+	Activated     time.Time // first contact
+	LastHeartbeat time.Time
+	LastCheckIn   time.Time
+	Refused       Code   // what the upstream says of the licence: Suspended, Banned, Revoked, Expired, …; empty: nothing
+	RefusedReason string // its own words
+	State         string // for people: "ok", "retrying", …
+	Detail        string
+}
+
+// Narrowing is what configuration says about signed terms. It can only make them stricter: see the rule in Judge. Nil
+// pointers and empty values mean "not configured".
+type Narrowing struct {
+	Grace             *time.Duration
+	MaxBorrow         *time.Duration
+	OnExpiry          OnExpiry // Revoke is the strictest, then Drain, then Keep
+	Strategy          Strategy // all, most, two, any, from the strictest
+	Clock             ClockPolicy
+	NoOverage         bool
+	CountBy           CountBy // lease is the strictest, then process, then pod, user, host
+	RequireProduction bool    // a test licence is then never in force
+}
+
+// Facts is everything Judge looks at besides the time.
+type Facts struct {
+	Products  []string // the product, or the list of its SKUs, that this agent serves; empty: any
+	Version   string   // the product's version; empty: not known, and versions are checked on each acquire
+	Released  time.Time
+	Documents []Document
+	Host      Host
+	AgentKey  string // RFC 7638 thumbprint; empty: the agent has no key
+	Clock     Clock
+	Upstream  map[string]Upstream // by licence id
+	Narrowing Narrowing
+	// Budgets says, by pool, how much of a site pool this agent may hand out by a budget that is provably shared (site
+	// server, fleet, upstream checkout). A pool not named here has none.
+	Budgets map[string]Limit
+}
+
+// HostMatch is how well this host fits a binding.
+type HostMatch struct {
+	Bound   bool     // the licence names a host
+	OK      bool     // the strategy holds
+	Matched int      // components that match
+	Of      int      // components that the licence names
+	Misses  []string // one sentence for each that does not, in the order of their names
+}
+
+// Score returns matched over named, 1 for a licence bound to no host.
+func (m HostMatch) Score() float64 {
+	if !m.Bound || m.Of == 0 {
+		return 1
+	}
+	return float64(m.Matched) / float64(m.Of)
+}
+
+// Judged is one document as the verdict sees it.
+type Judged struct {
+	Document string
+	License  *License // nil when unreadable
+	Role     Role
+	InForce  bool      // its terms are part of the verdict
+	Next     bool      // good, but starts later; it waits for its time
+	Code     Code      // the first of Findings
+	Reason   string    // of Code
+	Findings []Finding // all of them, in order of precedence; never empty
+	Problem  *Problem
+	Match    HostMatch
+}
+
+// PoolGrant is what the verdict permits of one pool.
+type PoolGrant struct {
+	Name      string
+	Limit     Limit // what the licence says, over base and add-ons
+	Overage   Limit
+	Budget    Limit // what this agent may hand out, without overage
+	Scope     Scope
+	CountBy   CountBy
+	Unit      string
+	NotShared string // why Budget is 0 although Limit is not; empty otherwise
+}
+
+// MeterGrant is what the verdict permits of one meter.
+type MeterGrant struct {
+	Name      string
+	Limit     Limit
+	Overage   Limit
+	Budget    Limit
+	Scope     Scope
+	Resets    Resets
+	Unit      string
+	NotShared string
+}
+
+// Verdict is what the licences permit from the instant of judging until Until. It is never changed once made.
+type Verdict struct {
+	State      State
+	Code       Code
+	Reason     string
+	SystemCode string
+
+	JudgedAt     time.Time
+	Until        time.Time // when state, code or grants will next change by themselves; zero: never
+	JudgeAgainAt time.Time // when to judge again: Until, or sooner where only a warning changes; zero: never
+	CoveredUntil time.Time // when it stops being good, given all documents at hand; zero: never, or not good now
+	GraceEndsAt  time.Time // zero unless Code is ValidInGrace
+	TerminatesAt time.Time // when the product must stop; zero: perpetual
+
+	Environment Environment
+	OnExpiry    OnExpiry
+	AgentAway   time.Duration
+	MaxBorrow   time.Duration
+
+	Licenses []Judged // the ones in force first
+	Warnings []Warning
+	Pools    map[string]PoolGrant
+	Meters   map[string]MeterGrant
+	Features map[string]Value
+	Versions []VersionCover // what an acquire that names a version must satisfy: every one
+
+	Match HostMatch // of the base in force, or of the best of the others
+}
+
+// Good reports whether new leases may be granted under the verdict.
+func (v *Verdict) Good() bool { return v != nil && v.State == StateValid }
+
+// VersionCover is the versions one licence covers.
+type VersionCover struct {
+	LicenseID string
+	Versions  string
+}

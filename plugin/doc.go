@@ -1,0 +1,43 @@
+// Package plugin is the contract between the agent and a licence system.
+//
+// A system turns documents into the enforcer's nouns by implementing [Format]. What a system says is input: the core
+// judges it again. A system's folder below this one is self-contained, and package catalog lists the built-in ones.
+package plugin
+
+import (
+	"crypto"
+	"time"
+
+	"github.com/usher-agent/usher/enforcer"
+)
+
+// MaxDocument is the size, in bytes, above which a document is not read: 1 MiB.
+const MaxDocument = 1 << 20
+
+// Anchor is a vendor's public key that documents are verified with. The algorithm is the anchor's, never the
+// document's.
+type Anchor struct {
+	System      string
+	KeyID       string
+	Algorithm   string // in the system's own words: "EdDSA", "ES256", …
+	Key         crypto.PublicKey
+	NotBefore   time.Time // compared with a document's issue time; zero: any
+	NotAfter    time.Time // compared with a document's issue time; zero: any
+	Revoked     bool      // nothing that it signed is believed, whenever it says it was
+	Environment enforcer.Environment
+	Embedded    bool // compiled in by the vendor
+}
+
+// Format recognises and verifies the documents of one licence system. Implementations are stateless and safe for
+// concurrent use.
+type Format interface {
+	// System returns the system's name: "usher", "keygen", …
+	System() string
+	// Recognise reports whether the bytes look like a document of this system, however broken or forged. It is cheap and
+	// never panics.
+	Recognise(document []byte) bool
+	// Verify checks the document against the anchors and returns its terms, or precisely why not. Exactly one of the
+	// two is non-nil, but for Describe's sake a Problem of code BadSignature or UntrustedKey may come with the unverified
+	// terms. It consults no clock.
+	Verify(document []byte, anchors []Anchor) (*enforcer.License, *enforcer.Problem)
+}
