@@ -2,16 +2,158 @@ package enforcer
 
 import "time"
 
-// Enforcer holds the pools and leases under one verdict.
-type Enforcer struct {
-	verdict *Verdict
+// Options bound an Enforcer. Zero fields mean the defaults.
+type Options struct {
+	MaxLeases       int // held at one time; default 4,000,000
+	MaxLeasesPerUID int // held by one uid at one time; default MaxLeases
+	MaxTokens       int // client tokens remembered; default 1,000,000
 }
 
-// New returns an Enforcer without a licence: every acquire is denied until SetVerdict has been applied.
-func New() *Enforcer { return &Enforcer{} }
+// endedKept is how many ended leases are remembered, so that a late renewal or a second release is told what happened.
+const endedKept = 1024
+
+// Enforcer holds the pools and leases under one verdict.
+type Enforcer struct {
+	options Options
+	verdict *Verdict
+	pools   map[string]*pool
+	leases  map[LeaseID]*held
+	perUID  map[uint32]int
+
+	tokens     map[TokenKey]*remembered
+	tokenOrder []TokenKey // by remembered.until
+
+	ended    []endedLease // a ring
+	endedPos int
+
+	// What the last good verdict said of held leases; it goes on holding when no licence is left to say it.
+	onExpiry     OnExpiry
+	terminatesAt time.Time
+	turnedAt     time.Time // when the verdict turned bad; zero: it is good, or never was
+	revokeAllAt  time.Time // when every lease is revoked; zero: never
+}
+
+// held is a lease and its places in the expiry heaps of its pools.
+type held struct {
+	*Lease
+	at   int32   // index in the heap of the first item's pool
+	more []int32 // of the further items
+}
+
+func (h *held) index(item int) *int32 {
+	if item == 0 {
+		return &h.at
+	}
+	return &h.more[item-1]
+}
+
+type remembered struct {
+	ClientToken
+	lease *Lease
+	ended Cause // empty while the lease is held
+	until time.Time
+}
+
+type endedLease struct {
+	id    LeaseID
+	cause Cause
+	at    time.Time
+}
+
+// New returns an Enforcer without a licence: every acquire is denied until a SetVerdict has been applied.
+func New(o Options) *Enforcer {
+	if o.MaxLeases == 0 {
+		o.MaxLeases = 4_000_000
+	}
+	if o.MaxLeasesPerUID == 0 {
+		o.MaxLeasesPerUID = o.MaxLeases
+	}
+	if o.MaxTokens == 0 {
+		o.MaxTokens = 1_000_000
+	}
+	return &Enforcer{
+		options: o,
+		pools:   map[string]*pool{},
+		leases:  map[LeaseID]*held{},
+		perUID:  map[uint32]int{},
+		tokens:  map[TokenKey]*remembered{},
+	}
+}
+
+// Decide answers a request at the instant now. It changes nothing. What NextTick says is due by now must have been
+// carried out by a Tick first, else slots of leases that are over still count.
+func (e *Enforcer) Decide(r Request, now time.Time) Decision { return r.decide(e, now) }
 
 // Verdict returns the verdict in force; nil before the first.
 func (e *Enforcer) Verdict() *Verdict { return e.verdict }
 
-// Decide answers a request at the instant now. It changes nothing.
-func (e *Enforcer) Decide(r Request, now time.Time) Decision { return r.decide(e, now) }
+// Len returns the number of leases held.
+func (e *Enforcer) Len() int { return len(e.leases) }
+
+// Lease returns a lease that is held.
+func (e *Enforcer) Lease(id LeaseID) (*Lease, bool) {
+	h, ok := e.leases[id]
+	if !ok {
+		return nil, false
+	}
+	return e.view(h), true
+}
+
+// Leases returns the leases that keep accepts (all for nil), in no particular order.
+func (e *Enforcer) Leases(keep func(*Lease) bool) []*Lease {
+	var out []*Lease
+	for _, h := range e.leases {
+		if keep == nil || keep(h.Lease) {
+			out = append(out, e.view(h))
+		}
+	}
+	return out
+}
+
+// view returns the lease with its RevokeAt.
+func (e *Enforcer) view(h *held) *Lease {
+	at := e.revokeAllAt
+	for _, it := range h.Items {
+		at = sooner(at, e.pools[it.Pool].revokeAt)
+	}
+	if at.IsZero() {
+		return h.Lease
+	}
+	l := *h.Lease
+	l.RevokeAt = at
+	return &l
+}
+
+// NextTick returns the instant at which a Tick has something to do; zero: no such instant is known. It may be past.
+func (e *Enforcer) NextTick() time.Time {
+	var next time.Time
+	if len(e.leases) > 0 {
+		next = e.revokeAllAt
+	}
+	for _, p := range e.pools {
+		if len(p.expiry) > 0 {
+			next = sooner(next, p.expiry[0].ExpiresAt)
+		}
+		next = sooner(next, p.revokeAt)
+	}
+	if len(e.tokenOrder) > 0 {
+		next = sooner(next, e.tokens[e.tokenOrder[0]].until)
+	}
+	return next
+}
+
+// sooner returns the earlier of two instants, of which a zero one is never.
+func sooner(a, b time.Time) time.Time {
+	if a.IsZero() || (!b.IsZero() && b.Before(a)) {
+		return b
+	}
+	return a
+}
+
+// later returns the later of two instants.
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}

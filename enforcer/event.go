@@ -11,11 +11,10 @@ const (
 	EventGranted EventKind = "granted" // Lease is held
 	EventRenewed EventKind = "renewed" // Lease replaces the one of the same id
 	EventEnded   EventKind = "ended"   // Lease is over, because of Cause
-	EventRevoke  EventKind = "revoke"  // the lease is to be revoked at Lease.RevokeAt (zero: no longer)
 	EventForgot  EventKind = "forgot"  // client token Token is no longer remembered
 )
 
-// Event is one change of state. Lease is the lease after the change (of EventEnded: as it was).
+// Event is one change of state. Lease is the lease after the change (of EventEnded: as it was), Token is of EventForgot.
 type Event struct {
 	Kind    EventKind
 	At      time.Time

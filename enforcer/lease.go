@@ -74,9 +74,9 @@ type Lease struct {
 	TTL        time.Duration // LifetimeTTL
 	AcquiredAt time.Time
 	ExpiresAt  time.Time // zero: no end of its own
-	RevokeAt   time.Time // zero: not to be revoked
+	RevokeAt   time.Time // when it will be revoked; zero: not; filled in by Enforcer.Lease and Leases, never journalled
 	Holder     *Holder
-	Token      TokenKey // zero: no client token
+	Token      *ClientToken // nil: acquired without one
 }
 
 // Cause says why a lease ended.
@@ -97,9 +97,14 @@ func Causes() []Cause {
 	return []Cause{CauseReleased, CauseForced, CauseExpired, CauseRevoked, CauseHolderGone, CauseUndelivered}
 }
 
-// TokenKey is a client token as the state keeps it: a hash over the credential it is scoped to, its pools and the
-// token itself.
+// TokenKey is a client token as the state keeps it: SHA-256 over the uid it is scoped to, the pools and the token.
 type TokenKey [32]byte
+
+// ClientToken ties a lease to the client token it was acquired with.
+type ClientToken struct {
+	Key     TokenKey
+	Request [32]byte // SHA-256 over what was asked, to tell a retry from another request
+}
 
 // TokenKept is how long a client token is remembered after its last use.
 const TokenKept = 24 * time.Hour

@@ -44,8 +44,8 @@ type Renew struct {
 type Release struct {
 	ID     LeaseID
 	Caller Caller
-	Force  bool // by an admin, whoever holds it
-	Cause  Cause
+	Force  bool  // by an admin, whoever holds it
+	Cause  Cause // empty: CauseReleased, or CauseForced with Force
 }
 
 // SetVerdict tells the enforcer what the licences permit from now on.

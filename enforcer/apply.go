@@ -1,0 +1,183 @@
+package enforcer
+
+import "time"
+
+// zeroTime stands for "never" and "not stated".
+var zeroTime time.Time
+
+// Apply carries out one event. It accepts the events that Decide returned, in their order, and nothing else; the same
+// events in the same order always make the same state.
+func (e *Enforcer) Apply(ev Event) {
+	switch ev.Kind {
+	case EventVerdict:
+		e.applyVerdict(ev)
+	case EventGranted:
+		e.applyGranted(ev.Lease)
+	case EventRenewed:
+		e.applyRenewed(ev.Lease)
+	case EventEnded:
+		e.applyEnded(ev)
+	case EventForgot:
+		e.applyForgot(ev)
+	}
+}
+
+func (e *Enforcer) applyVerdict(ev Event) {
+	v := ev.Verdict
+	e.verdict = v
+	if v.Good() {
+		e.turnedAt, e.revokeAllAt = zeroTime, zeroTime
+		e.onExpiry, e.terminatesAt = v.OnExpiry, v.TerminatesAt
+	} else {
+		if e.turnedAt.IsZero() {
+			e.turnedAt = ev.At
+		}
+		e.revokeAllAt = e.whenToRevoke()
+	}
+	for name, g := range v.Pools {
+		p := e.pools[name]
+		if p == nil {
+			p = &pool{}
+			e.pools[name] = p
+		}
+		e.regrant(p, g)
+		p.named = true
+	}
+	for name, p := range e.pools {
+		if _, ok := v.Pools[name]; ok {
+			continue
+		}
+		if p.leases == 0 {
+			delete(e.pools, name)
+			continue
+		}
+		// Nothing is granted of it any more; how its leases are counted stays.
+		e.regrant(p, PoolGrant{Name: name, Scope: p.grant.Scope, CountBy: p.grant.CountBy, Unit: p.grant.Unit})
+		p.named = false
+	}
+	for _, p := range e.pools {
+		switch {
+		case !p.over() || !v.Good() || v.OnExpiry != Revoke:
+			p.revokeAt = zeroTime
+		case p.revokeAt.IsZero():
+			p.revokeAt = ev.At.Add(RevokeDelay)
+		}
+	}
+}
+
+// regrant gives a pool new terms and, where they are counted otherwise than before, counts its leases anew.
+func (e *Enforcer) regrant(p *pool, g PoolGrant) {
+	was := p.grant.CountBy
+	p.grant = g
+	if p.leases == 0 || was == g.CountBy {
+		return
+	}
+	leases, peak := p.leases, p.peak
+	p.inUse, p.leases, p.groups = 0, 0, nil
+	for _, h := range e.leases {
+		for _, it := range h.Items {
+			if it.Pool == g.Name {
+				p.take(h.Holder, it.N)
+			}
+		}
+	}
+	p.leases, p.peak = leases, max(peak, p.inUse)
+}
+
+func (e *Enforcer) applyGranted(l *Lease) {
+	h := &held{Lease: l}
+	if len(l.Items) > 1 {
+		h.more = make([]int32, len(l.Items)-1)
+	}
+	e.leases[l.ID] = h
+	e.perUID[l.Holder.UID]++
+	for i, it := range l.Items {
+		p := e.pools[it.Pool]
+		if p == nil { // recovery: the lease is known before the licence is
+			p = &pool{grant: PoolGrant{Name: it.Pool}}
+			e.pools[it.Pool] = p
+		}
+		p.take(l.Holder, it.N)
+		if !l.ExpiresAt.IsZero() {
+			p.push(h, i)
+		}
+	}
+	if l.Token != nil {
+		e.tokens[l.Token.Key] = &remembered{ClientToken: *l.Token, lease: l, until: l.AcquiredAt.Add(TokenKept)}
+		e.tokenOrder = append(e.tokenOrder, l.Token.Key)
+	}
+}
+
+func (e *Enforcer) applyRenewed(l *Lease) {
+	h := e.leases[l.ID]
+	h.Lease = l
+	for i, it := range l.Items {
+		e.pools[it.Pool].fix(int(*h.index(i)))
+	}
+	if l.Token != nil {
+		if r := e.tokens[l.Token.Key]; r != nil {
+			r.lease = l
+		}
+	}
+}
+
+func (e *Enforcer) applyEnded(ev Event) {
+	l := ev.Lease
+	h := e.leases[l.ID]
+	delete(e.leases, l.ID)
+	if e.perUID[l.Holder.UID]--; e.perUID[l.Holder.UID] == 0 {
+		delete(e.perUID, l.Holder.UID)
+	}
+	for i, it := range l.Items {
+		p := e.pools[it.Pool]
+		if !l.ExpiresAt.IsZero() {
+			p.drop(h, i)
+		}
+		p.give(l.Holder, it.N)
+		if !p.over() {
+			p.revokeAt = zeroTime
+		}
+		if !p.named && p.leases == 0 {
+			delete(e.pools, it.Pool)
+		}
+	}
+	if l.Token != nil {
+		if r := e.tokens[l.Token.Key]; r != nil {
+			r.ended = ev.Cause
+		}
+	}
+	rec := endedLease{id: l.ID, cause: ev.Cause, at: ev.At}
+	if len(e.ended) < endedKept {
+		e.ended = append(e.ended, rec)
+		return
+	}
+	e.ended[e.endedPos] = rec
+	e.endedPos = (e.endedPos + 1) % endedKept
+}
+
+func (e *Enforcer) applyForgot(ev Event) {
+	// Tokens are forgotten in their order, so that this is the first.
+	e.tokenOrder = e.tokenOrder[1:]
+	r := e.tokens[ev.Token]
+	if r.ended == "" { // still held: it is remembered for a further day
+		r.until = ev.At.Add(TokenKept)
+		e.tokenOrder = append(e.tokenOrder, ev.Token)
+		return
+	}
+	delete(e.tokens, ev.Token)
+}
+
+// whenToRevoke returns when the held leases are revoked after the verdict turned bad at turnedAt; zero: never.
+func (e *Enforcer) whenToRevoke() time.Time {
+	switch e.onExpiry {
+	case Keep:
+		return zeroTime
+	case Revoke:
+		return e.turnedAt.Add(RevokeDelay)
+	default:
+		if e.terminatesAt.IsZero() {
+			return zeroTime
+		}
+		return later(e.turnedAt.Add(RevokeDelay), e.terminatesAt)
+	}
+}

@@ -1,0 +1,452 @@
+package enforcer
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Bounds of a request.
+const (
+	MaxItems       = 64
+	MaxN           = 1 << 40 // slots of one item, so that no sum overflows
+	MaxName        = 64  // bytes of a pool's name
+	MaxClientToken = 256 // bytes
+	MaxLabels      = 32
+	MaxLabel       = 256 // bytes of a label's key or value
+)
+
+// tickBatch bounds the events of one Tick, so that no call holds its owner up for long. NextTick stays due meanwhile.
+const tickBatch = 1024
+
+func deny(code DenialCode, format string, args ...any) Decision {
+	return Decision{Denial: &Denial{Code: code, Detail: fmt.Sprintf(format, args...)}}
+}
+
+func bad(field, format string, args ...any) *Denial {
+	return &Denial{Code: BadRequest, Field: field, Detail: fmt.Sprintf(format, args...)}
+}
+
+func (r *Acquire) decide(e *Enforcer, now time.Time) Decision {
+	if d := r.check(); d != nil {
+		return Decision{Denial: d}
+	}
+	items := r.Items
+	if r.Pool != "" {
+		items = []Item{{r.Pool, r.N}}
+	}
+	var token *ClientToken
+	if r.Token != "" {
+		token = &ClientToken{Key: r.tokenKey(items), Request: r.requestHash(items)}
+		if was := e.tokens[token.Key]; was != nil {
+			return was.replay(token)
+		}
+		if len(e.tokens) >= e.options.MaxTokens {
+			return deny(RateLimited, "client tokens: %d are remembered already, the most this agent keeps; acquire without one, or later", len(e.tokens))
+		}
+	}
+	if d := e.denyVerdict(r.Version); d != nil {
+		return Decision{Denial: d}
+	}
+	if len(e.leases) >= e.options.MaxLeases {
+		return deny(RateLimited, "%d leases are held already, the most this agent keeps", len(e.leases))
+	}
+	if e.perUID[r.Caller.UID] >= e.options.MaxLeasesPerUID {
+		return deny(RateLimited, "uid %d holds %d leases already, the most one user may", r.Caller.UID, e.perUID[r.Caller.UID])
+	}
+	holder := &Holder{Caller: r.Caller, Labels: r.Labels}
+	granted := make([]Item, len(items))
+	for i, it := range items {
+		n, d := e.fit(it, r.MinN, holder)
+		if d != nil {
+			return Decision{Denial: d}
+		}
+		granted[i] = Item{it.Pool, n}
+	}
+	l := &Lease{ID: r.ID, Items: granted, Lifetime: r.lifetime(), AcquiredAt: now, Holder: holder, Token: token}
+	if l.Lifetime == LifetimeTTL {
+		l.TTL = cmp.Or(r.TTL, DefaultTTL)
+		l.ExpiresAt = now.Add(l.TTL)
+	}
+	return Decision{Lease: l, Events: []Event{{Kind: EventGranted, At: now, Lease: l}}}
+}
+
+func (r *Acquire) lifetime() Lifetime { return cmp.Or(r.Lifetime, LifetimeTTL) }
+
+// check refuses what no state could grant.
+func (r *Acquire) check() *Denial {
+	switch {
+	case r.Pool == "" && len(r.Items) == 0:
+		return bad("pool", "pool is missing: say which pool the slots are to come from")
+	case r.Pool != "" && len(r.Items) > 0:
+		return bad("items", "pool and items are both given: use one of them")
+	case r.Pool != "" && r.N < 1:
+		return bad("n", "n is %d: ask for at least 1 slot", r.N)
+	case r.N > MaxN:
+		return bad("n", "n is %d: at most %d slots can be asked for at once", r.N, int64(MaxN))
+	case r.MinN < 0:
+		return bad("min_n", "min_n is %d: leave it out, or give at least 1", r.MinN)
+	case r.MinN > 0 && r.Pool == "":
+		return bad("min_n", "min_n goes with pool and n, not with items, which are all or nothing")
+	case r.MinN > r.N && r.Pool != "":
+		return bad("min_n", "min_n %d is more than n %d", r.MinN, r.N)
+	case len(r.Items) > MaxItems:
+		return bad("items", "%d items are given, at most %d may be", len(r.Items), MaxItems)
+	case len(r.Token) > MaxClientToken:
+		return bad("client_token", "client_token has %d bytes, at most %d may be", len(r.Token), MaxClientToken)
+	case len(r.Labels) > MaxLabels:
+		return bad("labels", "%d labels are given, at most %d may be", len(r.Labels), MaxLabels)
+	case len(r.Pool) > MaxName:
+		return bad("pool", "pool has %d bytes, a pool's name has at most %d", len(r.Pool), MaxName)
+	}
+	for i, it := range r.Items {
+		if it.Pool == "" || len(it.Pool) > MaxName {
+			return bad("items", "items[%d]: pool is missing or longer than %d bytes", i, MaxName)
+		}
+		if it.N < 1 {
+			return bad("items", "items[%d]: n is %d: ask for at least 1 slot", i, it.N)
+		}
+		if it.N > MaxN {
+			return bad("items", "items[%d]: n is %d: at most %d slots can be asked for at once", i, it.N, int64(MaxN))
+		}
+		if slices.ContainsFunc(r.Items[:i], func(o Item) bool { return o.Pool == it.Pool }) {
+			return bad("items", "items[%d]: pool %q is named twice; add its n up", i, it.Pool)
+		}
+	}
+	for k, v := range r.Labels {
+		if k == "" || len(k) > MaxLabel || len(v) > MaxLabel {
+			return bad("labels", "a label's key is empty, or key or value is longer than %d bytes", MaxLabel)
+		}
+	}
+	switch r.lifetime() {
+	case LifetimeTTL:
+		return checkTTL(r.TTL)
+	case LifetimeHeld:
+		if r.TTL != 0 {
+			return bad("ttl_seconds", "ttl_seconds goes with lifetime ttl, not with held")
+		}
+		return nil
+	default:
+		return bad("lifetime", "lifetime %q is not offered by this agent; use ttl or held", r.Lifetime)
+	}
+}
+
+func checkTTL(ttl time.Duration) *Denial {
+	if ttl != 0 && (ttl < MinTTL || ttl > MaxTTL) {
+		return bad("ttl_seconds", "ttl_seconds is %v: give from %v to %v", ttl.Seconds(), MinTTL.Seconds(), MaxTTL.Seconds())
+	}
+	return nil
+}
+
+// fit returns how many slots of one pool the request gets now, or why it gets none.
+func (e *Enforcer) fit(it Item, minN int64, holder *Holder) (int64, *Denial) {
+	p := e.pools[it.Pool]
+	if p == nil || !p.named {
+		if m, ok := e.verdict.Meters[it.Pool]; ok {
+			return 0, &Denial{Code: Storage, Pool: it.Pool, Hint: "use an agent with a durable journal",
+				Detail: fmt.Sprintf("meter %s: a draw must be durable before it is acknowledged, and this agent keeps no durable journal (the licence grants %s)", it.Pool, m.Limit)}
+		}
+		return 0, &Denial{Code: PoolUnknown, Field: "pool", Pool: it.Pool, Hint: e.knownPools(),
+			Detail: fmt.Sprintf("pool %q is not in the licence", it.Pool)}
+	}
+	if p.grant.NotShared != "" && p.grant.Budget == 0 {
+		return 0, &Denial{Code: NotShared, Pool: it.Pool, Detail: fmt.Sprintf("pool %s: %s", it.Pool, p.grant.NotShared),
+			Hint: "use a site server, a fleet or an upstream checkout, or have the vendor bind the licence to this one host or agent key"}
+	}
+	room, _ := p.room(holder)
+	switch {
+	case room.Covers(it.N):
+		return it.N, nil
+	case minN > 0 && int64(room) >= minN:
+		return int64(room), nil
+	}
+	return 0, p.denial(it.Pool, it.N)
+}
+
+// denial says why n slots of the pool cannot be had, and when one comes free.
+func (p *pool) denial(name string, n int64) *Denial {
+	d := &Denial{Code: NoSlots, Pool: name, Limit: p.capacity(), InUse: p.inUse, HasUsage: true}
+	if !p.capacity().Covers(n) {
+		d.Detail = fmt.Sprintf("pool %s: %d slots are asked for, and there are only %s in all", name, n, p.capacity())
+		d.Hint = "ask for fewer, or have the licence extended"
+		return d
+	}
+	d.Detail = fmt.Sprintf("pool %s: %d of %s slots are in use, and %d more are asked for", name, p.inUse, p.capacity(), n)
+	d.Hint = "release a lease, or try again later"
+	if len(p.expiry) > 0 {
+		d.Next, d.NextHolder = p.expiry[0].ExpiresAt, p.expiry[0].Holder
+		d.Hint = fmt.Sprintf("the next lease ends at %s unless it is renewed; try again then", d.Next.UTC().Format(time.RFC3339))
+	}
+	return d
+}
+
+// String returns the number, or "unlimited".
+func (l Limit) String() string {
+	if l == Unlimited {
+		return "unlimited"
+	}
+	return fmt.Sprint(int64(l))
+}
+
+func (e *Enforcer) knownPools() string {
+	names := slices.Sorted(maps.Keys(e.verdict.Pools))
+	if len(names) == 0 {
+		return "the licence in force grants no pools"
+	}
+	if len(names) > 10 {
+		names = append(names[:10], "…")
+	}
+	return "the licence has: " + strings.Join(names, ", ")
+}
+
+// denyVerdict says why the licence permits no new lease (to the given version of the product); nil when it does.
+func (e *Enforcer) denyVerdict(version string) *Denial {
+	v := e.verdict
+	if v == nil {
+		return &Denial{Code: LicenseMissing, Detail: "no licence has been judged yet", Hint: "try again in a moment"}
+	}
+	if !v.Good() {
+		code := LicenseInvalid
+		switch v.State {
+		case StateExpired:
+			code = LicenseExpired
+		case StateMissing:
+			code = LicenseMissing
+		}
+		return &Denial{Code: code, Detail: v.Reason, Verdict: v, Hint: "`usher status` says more"}
+	}
+	if version == "" {
+		return nil
+	}
+	for _, c := range v.Versions {
+		covered, err := coversVersion(c.Versions, version)
+		if err != nil {
+			return bad("version", "version %q cannot be read: %v", version, err)
+		}
+		if !covered {
+			return &Denial{Code: LicenseInvalid, Field: "version", Verdict: v,
+				Detail: fmt.Sprintf("licence %s covers versions %s, and this is %s", c.LicenseID, c.Versions, version),
+				Hint:   "have the licence extended to this version"}
+		}
+	}
+	return nil
+}
+
+// coversVersion reports whether version is among versions.
+func coversVersion(versions, version string) (bool, error) {
+	if versions == "" {
+		return true, nil
+	}
+	vs, err := ParseVersions(versions)
+	if err != nil {
+		return false, err
+	}
+	return vs.Covers(version)
+}
+
+// hash is SHA-256 over fields that cannot run into one another.
+type hash struct{ b []byte }
+
+func (h *hash) text(s string) {
+	h.b = binary.AppendUvarint(h.b, uint64(len(s)))
+	h.b = append(h.b, s...)
+}
+func (h *hash) number(n int64) { h.b = binary.AppendVarint(h.b, n) }
+func (h *hash) sum() [32]byte  { return sha256.Sum256(h.b) }
+func (h *hash) pools(i []Item) {
+	h.number(int64(len(i)))
+	for _, it := range i {
+		h.text(it.Pool)
+	}
+}
+
+func (r *Acquire) tokenKey(items []Item) TokenKey {
+	var h hash
+	h.number(int64(r.Caller.UID))
+	h.pools(items)
+	h.text(r.Token)
+	return h.sum()
+}
+
+// requestHash is over all that a retry must repeat. The process is not part of it: a retry may come from another.
+func (r *Acquire) requestHash(items []Item) [32]byte {
+	var h hash
+	h.pools(items)
+	for _, it := range items {
+		h.number(it.N)
+	}
+	h.number(r.MinN)
+	h.text(string(r.lifetime()))
+	h.number(int64(r.TTL))
+	h.text(r.Version)
+	h.number(int64(len(r.Labels)))
+	for _, k := range slices.Sorted(maps.Keys(r.Labels)) {
+		h.text(k)
+		h.text(r.Labels[k])
+	}
+	return h.sum()
+}
+
+// replay answers a request whose client token is known.
+func (was *remembered) replay(token *ClientToken) Decision {
+	switch {
+	case was.Request != token.Request:
+		return Decision{Denial: &Denial{Code: TokenReused, Field: "client_token",
+			Detail: "client_token was used for another request before; use a new one for each request"}}
+	case was.ended != "":
+		return Decision{Denial: &Denial{Code: TokenReused, Field: "client_token",
+			Detail: fmt.Sprintf("client_token belongs to lease %s, which is over (%s); use a new one", was.lease.ID, was.ended)}}
+	}
+	return Decision{Lease: was.lease, Replayed: true}
+}
+
+func (r *Renew) decide(e *Enforcer, now time.Time) Decision {
+	h, d := e.find(r.ID, r.Caller, false, now)
+	if d != nil {
+		return Decision{Denial: d}
+	}
+	if h.Lifetime != LifetimeTTL {
+		return Decision{Denial: bad("lifetime", "lease %s has lifetime %s and needs no renewing", r.ID, h.Lifetime)}
+	}
+	if d := checkTTL(r.TTL); d != nil {
+		return Decision{Denial: d}
+	}
+	l := *h.Lease
+	l.TTL = cmp.Or(r.TTL, l.TTL)
+	l.ExpiresAt = now.Add(l.TTL)
+	return Decision{Lease: &l, Events: []Event{{Kind: EventRenewed, At: now, Lease: &l}}}
+}
+
+func (r *Release) decide(e *Enforcer, now time.Time) Decision {
+	if r.Force && !r.Caller.Admin {
+		return Decision{Denial: &Denial{Code: Forbidden, Detail: "releasing by force is for admins",
+			Hint: "ask as root, as the agent's user, or by a rule under socket.admin"}}
+	}
+	h, d := e.find(r.ID, r.Caller, r.Force, now)
+	if d != nil {
+		return Decision{Denial: d}
+	}
+	cause := r.Cause
+	if cause == "" {
+		cause = CauseReleased
+		if r.Force {
+			cause = CauseForced
+		}
+	}
+	return Decision{Lease: h.Lease, Events: []Event{{Kind: EventEnded, At: now, Lease: h.Lease, Cause: cause}}}
+}
+
+// find returns the lease if the caller may act on it.
+func (e *Enforcer) find(id LeaseID, c Caller, force bool, now time.Time) (*held, *Denial) {
+	h, ok := e.leases[id]
+	switch {
+	case !ok:
+		return nil, e.unknown(id)
+	case !h.ExpiresAt.IsZero() && !now.Before(h.ExpiresAt):
+		return nil, &Denial{Code: LeaseUnknown, Detail: fmt.Sprintf("lease %s ended at %s: it was not renewed in time", id, stamp(h.ExpiresAt))}
+	case !force && h.Holder.UID != c.UID:
+		return nil, &Denial{Code: NotHolder, Detail: fmt.Sprintf("lease %s belongs to another user", id),
+			Hint: "only the user that acquired it may act on it; an admin may release it by force"}
+	}
+	return h, nil
+}
+
+// unknown says what became of a lease that is not held.
+func (e *Enforcer) unknown(id LeaseID) *Denial {
+	for _, r := range e.ended {
+		if r.id != id {
+			continue
+		}
+		why := map[Cause]string{
+			CauseReleased: "it was released", CauseForced: "an admin released it by force",
+			CauseExpired: "it was not renewed in time", CauseRevoked: "it was revoked, because the licence no longer covers it",
+			CauseHolderGone: "its holder was gone", CauseUndelivered: "its grant could not be delivered",
+		}[r.cause]
+		return &Denial{Code: LeaseUnknown, Detail: fmt.Sprintf("lease %s ended at %s: %s", id, stamp(r.at), why)}
+	}
+	return &Denial{Code: LeaseUnknown, Detail: fmt.Sprintf("lease %s is not held here", id),
+		Hint: "it may have ended a while ago; acquire a new one"}
+}
+
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+func (r *SetVerdict) decide(_ *Enforcer, now time.Time) Decision {
+	return Decision{Events: []Event{{Kind: EventVerdict, At: now, Verdict: r.Verdict}}}
+}
+
+func (*Tick) decide(e *Enforcer, now time.Time) Decision {
+	var events []Event
+	over := map[LeaseID]bool{}
+	end := func(h *held, c Cause) bool {
+		if !over[h.ID] {
+			over[h.ID] = true
+			events = append(events, Event{Kind: EventEnded, At: now, Lease: h.Lease, Cause: c})
+		}
+		return len(events) < tickBatch
+	}
+	for _, name := range slices.Sorted(maps.Keys(e.pools)) {
+		p := e.pools[name]
+		if !p.due(now, func(h *held) bool { return end(h, CauseExpired) }) {
+			return Decision{Events: events}
+		}
+	}
+	if !e.revokeAllAt.IsZero() && !now.Before(e.revokeAllAt) {
+		for _, h := range e.leases {
+			if !end(h, CauseRevoked) {
+				return Decision{Events: events}
+			}
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(e.pools)) {
+		if p := e.pools[name]; !p.revokeAt.IsZero() && !now.Before(p.revokeAt) {
+			if !e.revokeExcess(name, p, over, end) {
+				return Decision{Events: events}
+			}
+		}
+	}
+	for _, key := range e.tokenOrder {
+		if e.tokens[key].until.After(now) || len(events) >= tickBatch {
+			break
+		}
+		events = append(events, Event{Kind: EventForgot, At: now, Token: key})
+	}
+	return Decision{Events: events}
+}
+
+// revokeExcess ends leases of a pool, the youngest first, until what is in use fits. over holds the leases that end in
+// this tick anyway.
+func (e *Enforcer) revokeExcess(name string, p *pool, over map[LeaseID]bool, end func(*held, Cause) bool) bool {
+	type part struct {
+		h *held
+		n int64
+	}
+	// The pool as it will be, counted with the leases that stay.
+	left := pool{grant: p.grant}
+	var held []part
+	for _, h := range e.leases {
+		for _, it := range h.Items {
+			if it.Pool == name && !over[h.ID] {
+				left.take(h.Holder, it.N)
+				held = append(held, part{h, it.N})
+			}
+		}
+	}
+	slices.SortFunc(held, func(a, b part) int {
+		return cmp.Or(b.h.AcquiredAt.Compare(a.h.AcquiredAt), strings.Compare(string(a.h.ID[:]), string(b.h.ID[:])))
+	})
+	for _, x := range held {
+		if !left.over() {
+			break
+		}
+		left.give(x.h.Holder, x.n)
+		if !end(x.h, CauseRevoked) {
+			return false
+		}
+	}
+	return true
+}
