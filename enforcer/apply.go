@@ -91,6 +91,14 @@ func (e *Enforcer) applyGranted(l *Lease) {
 	}
 	e.leases[l.ID] = h
 	e.perUID[l.Holder.UID]++
+	if len(l.Holder.Labels) == 0 {
+		s := e.holders[l.Holder.Caller]
+		if s == nil {
+			s = &sharedHolder{Holder: *l.Holder}
+			e.holders[l.Holder.Caller] = s
+		}
+		s.leases++
+	}
 	for i, it := range l.Items {
 		p := e.pools[it.Pool]
 		if p == nil { // recovery: the lease is known before the licence is
@@ -127,6 +135,11 @@ func (e *Enforcer) applyEnded(ev Event) {
 	delete(e.leases, l.ID)
 	if e.perUID[l.Holder.UID]--; e.perUID[l.Holder.UID] == 0 {
 		delete(e.perUID, l.Holder.UID)
+	}
+	if s := e.holders[l.Holder.Caller]; s != nil && len(l.Holder.Labels) == 0 {
+		if s.leases--; s.leases == 0 {
+			delete(e.holders, l.Holder.Caller)
+		}
 	}
 	for i, it := range l.Items {
 		p := e.pools[it.Pool]

@@ -59,7 +59,7 @@ func (r *Acquire) decide(e *Enforcer, now time.Time) Decision {
 	if e.perUID[r.Caller.UID] >= e.options.MaxLeasesPerUID {
 		return deny(RateLimited, "uid %d holds %d leases already, the most one user may", r.Caller.UID, e.perUID[r.Caller.UID])
 	}
-	holder := &Holder{Caller: r.Caller, Labels: r.Labels}
+	holder := e.holder(r)
 	granted := make([]Item, len(items))
 	for i, it := range items {
 		n, d := e.fit(it, r.MinN, holder)
@@ -74,6 +74,16 @@ func (r *Acquire) decide(e *Enforcer, now time.Time) Decision {
 		l.ExpiresAt = now.Add(l.TTL)
 	}
 	return Decision{Lease: l, Events: []Event{{Kind: EventGranted, At: now, Lease: l}}}
+}
+
+// holder returns the holder of a lease to be: one that the caller's leases share, where there are no labels.
+func (e *Enforcer) holder(r *Acquire) *Holder {
+	if len(r.Labels) == 0 {
+		if s := e.holders[r.Caller]; s != nil {
+			return &s.Holder
+		}
+	}
+	return &Holder{Caller: r.Caller, Labels: r.Labels}
 }
 
 func (r *Acquire) lifetime() Lifetime { return cmp.Or(r.Lifetime, LifetimeTTL) }

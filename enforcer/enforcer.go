@@ -19,6 +19,7 @@ type Enforcer struct {
 	pools   map[string]*pool
 	leases  map[LeaseID]*held
 	perUID  map[uint32]int
+	holders map[Caller]*sharedHolder // holders without labels, shared by their leases
 
 	tokens     map[TokenKey]*remembered
 	tokenOrder []TokenKey // by remembered.until
@@ -45,6 +46,11 @@ func (h *held) index(item int) *int32 {
 		return &h.at
 	}
 	return &h.more[item-1]
+}
+
+type sharedHolder struct {
+	Holder
+	leases int
 }
 
 type remembered struct {
@@ -76,6 +82,7 @@ func New(o Options) *Enforcer {
 		pools:   map[string]*pool{},
 		leases:  map[LeaseID]*held{},
 		perUID:  map[uint32]int{},
+		holders: map[Caller]*sharedHolder{},
 		tokens:  map[TokenKey]*remembered{},
 	}
 }

@@ -406,6 +406,9 @@ func summary(e *Enforcer) (out []string) {
 	for name, p := range e.pools {
 		out = append(out, fmt.Sprint(name, p.grant, p.inUse, p.peak, p.leases, len(p.groups), len(p.expiry), p.revokeAt))
 	}
+	for c, h := range e.holders {
+		out = append(out, fmt.Sprint(c, h.leases))
+	}
 	slices.Sort(out)
 	return append(out, fmt.Sprint(e.onExpiry, e.terminatesAt, e.turnedAt, e.revokeAllAt, e.NextTick(), len(e.tokenOrder), len(e.ended)))
 }
