@@ -1,0 +1,247 @@
+package watch
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// ErrNoPrevious reports that there is no earlier version to go back to.
+var ErrNoPrevious = errors.New("no previous version of a licence is kept")
+
+// maxName is the longest name, in bytes, that Install accepts: file systems take 255.
+const maxName = 200
+
+// Install puts a document into a folder under a name, whole or not at all, with mode 0640. It makes the folder if it is
+// missing. A file of that name is replaced; a link of that name is too, not what it leads to.
+func Install(dir, name string, data []byte) error {
+	if err := checkName(name); err != nil {
+		return fmt.Errorf("install licence: %w", err)
+	}
+	if len(data) == 0 {
+		return fmt.Errorf("install licence %s: it is empty", plain(name))
+	}
+	if len(data) > MaxDocument {
+		return fmt.Errorf("install licence %s: %d bytes; a licence document has at most %d (1 MiB)", plain(name), len(data), MaxDocument)
+	}
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return fmt.Errorf("install licence %s: %w", plain(name), mendFolder(dir, err))
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return fmt.Errorf("install licence %s: %w", plain(name), mendFolder(dir, err))
+	}
+	defer root.Close() //nolint:errcheck // a directory
+	if fi, err := root.Lstat(name); err == nil && fi.IsDir() {
+		return fmt.Errorf("install licence %s: there is a folder of that name in %s", plain(name), plain(dir))
+	}
+	if err := replaceFile(root, name, data, 0o640); err != nil {
+		return fmt.Errorf("install licence %s: %w", plain(name), mendFolder(dir, err))
+	}
+	return nil
+}
+
+// Remove takes a document out of a folder. A name that is not there is an error that is [fs.ErrNotExist].
+func Remove(dir, name string) error {
+	if err := checkName(name); err != nil {
+		return fmt.Errorf("remove licence: %w", err)
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return fmt.Errorf("remove licence %s: %w", plain(name), mendFolder(dir, err))
+	}
+	defer root.Close() //nolint:errcheck // a directory
+	fi, err := root.Lstat(name)
+	if err != nil {
+		return fmt.Errorf("remove licence %s: %w", plain(name), mendFolder(dir, err))
+	}
+	if fi.IsDir() {
+		return fmt.Errorf("remove licence %s: it is a folder", plain(name))
+	}
+	if err := root.Remove(name); err != nil {
+		return fmt.Errorf("remove licence %s: %w", plain(name), mendFolder(dir, err))
+	}
+	syncDir(root)
+	return nil
+}
+
+// mendFolder adds the mend to an error of writing into the folder.
+func mendFolder(dir string, err error) error {
+	switch {
+	case errors.Is(err, syscall.EROFS):
+		return fmt.Errorf("folder %s is read-only for the agent; change the licence where it comes from: %w", plain(dir), err)
+	case errors.Is(err, syscall.EBUSY):
+		return fmt.Errorf("the file is a mount of its own in %s; change it where it comes from: %w", plain(dir), err)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("the agent, as %s, may not write to folder %s; chown %d %s, or copy the file there as its owner: %w",
+			whoami(), plain(dir), os.Geteuid(), shell(dir), err)
+	}
+	return err
+}
+
+// checkName accepts what can be a document's file name and would not be ignored.
+func checkName(name string) error {
+	switch {
+	case name == "":
+		return errors.New("no file name given")
+	case len(name) > maxName:
+		return fmt.Errorf("file name %s is longer than %d bytes", plain(name), maxName)
+	case !utf8.ValidString(name) || strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }):
+		return fmt.Errorf("file name %s has characters that do not print", plain(name))
+	case strings.ContainsAny(name, `/\`) || !filepath.IsLocal(name):
+		return fmt.Errorf("file name %s is a path; give the name within the licence folder", plain(name))
+	case Ignored(name):
+		return fmt.Errorf("file name %s would be ignored (dotfiles, ~ .bak .tmp .swp .rpm* .dpkg-*); choose another", plain(name))
+	}
+	return nil
+}
+
+// Install puts a document into the licence folder as the function of that name does, keeps what stood there for
+// [Watcher.Rollback], and asks for a rescan. When the path is a single file, the name must be its name. It is safe to
+// call from any goroutine.
+func (w *Watcher) Install(name string, data []byte) error {
+	w.install.Lock()
+	defer w.install.Unlock()
+	dir, err := w.home(name)
+	if err != nil {
+		return fmt.Errorf("install licence: %w", err)
+	}
+	before := present(dir, name)
+	if err := Install(dir, name, data); err != nil {
+		return err
+	}
+	w.keepPrevious(before, data)
+	w.Rescan()
+	return nil
+}
+
+// Remove takes a document out of the licence folder, keeps it for [Watcher.Rollback], and asks for a rescan. Its error is
+// [fs.ErrNotExist] where there is none. It is safe to call from any goroutine.
+func (w *Watcher) Remove(name string) error {
+	w.install.Lock()
+	defer w.install.Unlock()
+	dir, err := w.home(name)
+	if err != nil {
+		return fmt.Errorf("remove licence: %w", err)
+	}
+	before := present(dir, name)
+	if err := Remove(dir, name); err != nil {
+		return err
+	}
+	w.keepPrevious(before, nil)
+	w.Rescan()
+	return nil
+}
+
+// Rollback undoes the last Install or Remove of a name, or, when name is empty, the last of all, and returns the name. One
+// version is kept, so that a second Rollback undoes the first. Its error is [ErrNoPrevious] when there is nothing to go
+// back to. It is safe to call from any goroutine.
+func (w *Watcher) Rollback(name string) (string, error) {
+	w.install.Lock()
+	defer w.install.Unlock()
+	rec, err := w.previous(name)
+	if err != nil {
+		return name, err
+	}
+	dir, name := filepath.Split(rec.path)
+	dir = filepath.Clean(dir)
+	before := present(dir, name)
+	if rec.none {
+		if err = Remove(dir, name); errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
+	} else {
+		err = Install(dir, name, rec.data)
+	}
+	if err != nil {
+		return name, fmt.Errorf("roll back: %w", err)
+	}
+	w.keepPrevious(before, rec.data)
+	w.Rescan()
+	return name, nil
+}
+
+// home returns the folder that a document of that name belongs into.
+func (w *Watcher) home(name string) (string, error) {
+	at := locate(w.cfg.Path)
+	base := filepath.Base(w.cfg.Path)
+	switch {
+	case at.unreadable:
+		return "", errors.New(at.problem.Reason)
+	case at.dir != "" && at.only == "":
+		return at.dir, nil
+	case at.dir != "" && name != base:
+		return "", fmt.Errorf("the licence path is the single file %s; install under that name", plain(w.cfg.Path))
+	case at.dir != "" || name == base:
+		return filepath.Dir(w.cfg.Path), nil
+	default:
+		return w.cfg.Path, nil
+	}
+}
+
+// present returns what lies at a name now, as a record; its file is "-" where there is something that cannot be kept.
+func present(dir, name string) recordFile {
+	rec := recordFile{path: filepath.Join(dir, name), modTime: time.Now(), none: true}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return rec
+	}
+	defer root.Close() //nolint:errcheck // a directory
+	fi, err := root.Lstat(name)
+	if err != nil {
+		return rec
+	}
+	rec.none = false
+	if fi.Mode().Type() == fs.ModeSymlink || fi.Mode().IsRegular() {
+		if rec.data, _, err = contents(root, name); err == nil && len(rec.data) <= MaxDocument {
+			return rec
+		}
+	}
+	rec.file = "-"
+	return rec
+}
+
+// keepPrevious keeps what stood at a path before data took its place. What cannot be kept is said in the log: the
+// installation itself is done.
+func (w *Watcher) keepPrevious(before recordFile, data []byte) {
+	if w.cfg.KeepDir == "" || !before.none && bytes.Equal(before.data, data) {
+		return // installed twice: the version before the first stays
+	}
+	var err error
+	if before.file != "" {
+		err = dropRecord(w.cfg.KeepDir, keepPrevious, before.path)
+	} else {
+		err = writeRecord(w.cfg.KeepDir, keepPrevious, before)
+	}
+	if err != nil {
+		w.cfg.Log.Warn("previous licence is not kept", "path", before.path, "keep", w.cfg.KeepDir, "err", err)
+	}
+}
+
+// previous returns the version kept of a name, or the one kept last; its bytes are read.
+func (w *Watcher) previous(name string) (recordFile, error) {
+	var last recordFile
+	for _, rec := range records(w.cfg.KeepDir, keepPrevious, func(p string) bool {
+		return (p == w.cfg.Path || filepath.Dir(p) == w.cfg.Path) && (name == "" || filepath.Base(p) == name)
+	}) {
+		if last.file == "" || rec.modTime.After(last.modTime) {
+			last = rec
+		}
+	}
+	if last.file == "" {
+		return last, ErrNoPrevious
+	}
+	rec, err := readRecord(last.file)
+	if err != nil {
+		return rec, fmt.Errorf("roll back %s: %w", plain(filepath.Base(last.path)), err)
+	}
+	return rec, nil
+}

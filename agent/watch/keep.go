@@ -1,0 +1,254 @@
+package watch
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// The keep folder has a folder of last good bytes and one of versions before the last install, each with a file a path.
+const (
+	keepGood     = "good"
+	keepPrevious = "previous"
+)
+
+// maxKept bounds how many kept files are looked at.
+const maxKept = 4 * MaxFiles
+
+// recordFile is a kept file: one line that names the path, then its bytes as they were.
+//
+//	usher-kept/1 file 2026-08-01T12:00:00Z "/etc/usher/license.d/acme.lic"
+//
+// In place of "file" stands "none" for a path where nothing was.
+type recordFile struct {
+	path    string
+	modTime time.Time
+	none    bool
+	data    []byte
+	file    string // where it was read from
+}
+
+const recordMagic = "usher-kept/1"
+
+func recordName(path string) string {
+	sum := sha256.Sum256([]byte(path))
+	return hex.EncodeToString(sum[:16])
+}
+
+func (r recordFile) header() string {
+	what := "file"
+	if r.none {
+		what = "none"
+	}
+	return fmt.Sprintf("%s %s %s %s\n", recordMagic, what, r.modTime.UTC().Format(time.RFC3339Nano), strconv.Quote(r.path))
+}
+
+func parseHeader(line string) (recordFile, error) {
+	bad := errors.New("not a kept document")
+	fields := strings.SplitN(strings.TrimSuffix(line, "\n"), " ", 4)
+	if len(fields) != 4 || fields[0] != recordMagic || fields[1] != "file" && fields[1] != "none" {
+		return recordFile{}, bad
+	}
+	at, err := time.Parse(time.RFC3339Nano, fields[2])
+	if err != nil {
+		return recordFile{}, bad
+	}
+	path, err := strconv.Unquote(fields[3])
+	if err != nil {
+		return recordFile{}, bad
+	}
+	return recordFile{path: path, modTime: at, none: fields[1] == "none"}, nil
+}
+
+// openRecord reads a kept file's first line and returns a reader of the rest, to be closed by the caller.
+func openRecord(file string) (recordFile, *bufio.Reader, io.Closer, error) {
+	f, err := os.Open(file) //nolint:gosec // a file of the agent's own folder
+	if err != nil {
+		return recordFile{}, nil, nil, err
+	}
+	// The longest path the kernel takes has 4096 bytes, each at most four when quoted.
+	b := bufio.NewReaderSize(io.LimitReader(f, MaxDocument+32<<10), 32<<10)
+	line, err := b.ReadSlice('\n')
+	if err != nil {
+		return recordFile{}, nil, nil, errors.Join(errors.New("not a kept document"), f.Close())
+	}
+	rec, err := parseHeader(string(line))
+	if err != nil {
+		return recordFile{}, nil, nil, errors.Join(err, f.Close())
+	}
+	rec.file = file
+	return rec, b, f, nil
+}
+
+// readRecord reads a kept file.
+func readRecord(file string) (recordFile, error) {
+	rec, rest, c, err := openRecord(file)
+	if err != nil {
+		return recordFile{}, err
+	}
+	defer c.Close() //nolint:errcheck // opened for reading
+	rec.data, err = io.ReadAll(rest)
+	if err == nil && len(rec.data) > MaxDocument {
+		err = errors.New("not a kept document")
+	}
+	return rec, err
+}
+
+// listRecords returns what is kept of the files of a folder, or of a single file, without their bytes.
+func listRecords(keepDir, path string) []recordFile {
+	return records(keepDir, keepGood, func(p string) bool { return p == path || filepath.Dir(p) == path })
+}
+
+// records returns the kept files whose path is wanted, without their bytes.
+func records(keepDir, kind string, want func(path string) bool) []recordFile {
+	if keepDir == "" {
+		return nil
+	}
+	dir := filepath.Join(keepDir, kind)
+	d, err := os.Open(dir) //nolint:gosec // the agent's own folder
+	if err != nil {
+		return nil
+	}
+	defer d.Close() //nolint:errcheck // opened for reading
+	names, _ := d.Readdirnames(maxKept)
+	var recs []recordFile
+	for _, name := range names {
+		if strings.HasPrefix(name, ".") {
+			continue
+		}
+		rec, _, c, err := openRecord(filepath.Join(dir, name))
+		if err != nil {
+			continue
+		}
+		_ = c.Close()
+		if want(rec.path) {
+			recs = append(recs, rec)
+		}
+	}
+	return recs
+}
+
+// writeRecord keeps bytes of a path below the keep folder. Bytes that are there already are not written again.
+func writeRecord(keepDir, kind string, rec recordFile) error {
+	dir := filepath.Join(keepDir, kind)
+	name := recordName(rec.path)
+	if old, err := readRecord(filepath.Join(dir, name)); err == nil && old.path == rec.path && old.none == rec.none &&
+		old.modTime.Equal(rec.modTime) && bytes.Equal(old.data, rec.data) {
+		return nil
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close() //nolint:errcheck // a directory
+	return replaceFile(root, name, append([]byte(rec.header()), rec.data...), 0o600)
+}
+
+func dropRecord(keepDir, kind, path string) error {
+	err := os.Remove(filepath.Join(keepDir, kind, recordName(path)))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// replaceFile puts bytes into place as a whole: temporary file, sync, rename, sync of the directory.
+func replaceFile(root *os.Root, name string, data []byte, perm fs.FileMode) error {
+	tmp := ".usher-" + rand.Text()
+	f, err := root.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Chmod(perm) // whatever the umask says
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	err = errors.Join(err, f.Close())
+	if err == nil {
+		err = root.Rename(tmp, name)
+	}
+	if err != nil {
+		_ = root.Remove(tmp)
+		return err
+	}
+	syncDir(root)
+	return nil
+}
+
+// syncDir makes the last rename or removal last. Not every file system can; the change is made all the same.
+func syncDir(root *os.Root) {
+	if d, err := root.Open("."); err == nil {
+		_ = d.Sync()
+		_ = d.Close()
+	}
+}
+
+// keeper writes the good bytes to disk on a goroutine of its own, for a disk may be slow and documents must count at once.
+type keeper struct {
+	dir  string
+	log  *slog.Logger
+	wake chan struct{}
+
+	mu   sync.Mutex        // guards todo; held for no I/O
+	todo map[string]change // by path
+}
+
+func newKeeper(dir string, log *slog.Logger) *keeper {
+	return &keeper{dir: dir, log: log, wake: make(chan struct{}, 1), todo: map[string]change{}}
+}
+
+// put asks for a change to be made; a later one of the same path replaces it.
+func (k *keeper) put(path string, c change) {
+	if k.dir == "" {
+		return
+	}
+	k.mu.Lock()
+	k.todo[path] = c
+	k.mu.Unlock()
+	nudge(k.wake)
+}
+
+// close ends run once everything asked for has been done.
+func (k *keeper) close() { close(k.wake) }
+
+func (k *keeper) run() {
+	failing := false
+	for open := true; open; {
+		_, open = <-k.wake
+		k.mu.Lock()
+		todo := k.todo
+		k.todo = map[string]change{}
+		k.mu.Unlock()
+		for _, path := range sortedKeys(todo) {
+			var err error
+			if c := todo[path]; c.data == nil {
+				err = dropRecord(k.dir, keepGood, path)
+			} else {
+				err = writeRecord(k.dir, keepGood, recordFile{path: path, modTime: c.modTime, data: c.data})
+			}
+			if err != nil && !failing {
+				k.log.Warn("last good licence is kept in memory only", "path", path, "keep", k.dir, "err", err)
+			}
+			failing = err != nil
+		}
+	}
+}

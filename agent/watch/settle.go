@@ -1,0 +1,160 @@
+package watch
+
+import (
+	"bytes"
+	"time"
+
+	"github.com/usher-agent/usher/enforcer"
+)
+
+// sighting is what one look at a file found.
+type sighting struct {
+	gen     uint64 // another one whenever the file's content is another; from 1
+	data    []byte // nil when not read
+	modTime time.Time
+	written time.Time         // when the file was last written, by the file system's clock; zero: when first seen
+	problem *enforcer.Problem // nil: the bytes verify
+	vacant  bool              // the name leads nowhere: as good as removed, but worth a word
+}
+
+// change is what is to be kept of a file: its new good bytes, or, when data is nil, nothing any more.
+type change struct {
+	name    string
+	data    []byte
+	modTime time.Time
+}
+
+// settler decides what counts of what is seen. Bytes that verify count at once. Bytes that do not are taken for a write
+// under way until they have stood for [Patience], and a file that is not there for one about to be replaced until it has
+// been gone as long; meanwhile what counted before stands. It reads no clock.
+type settler struct {
+	records map[string]*record
+}
+
+// record is what is known of one name.
+type record struct {
+	gen         uint64
+	since       time.Time // last write seen
+	gone        time.Time // missing since; zero: there
+	good        []byte    // the last bytes that verified
+	goodTime    time.Time
+	goodProblem *enforcer.Problem // why good no longer verifies, after a recheck
+	shown       *File             // nil: nothing to say yet
+}
+
+func newSettler() *settler { return &settler{records: map[string]*record{}} }
+
+// restore makes a name known before its first sighting, with the good bytes that were kept of it; nil: none.
+func (s *settler) restore(name string, good []byte, modTime time.Time) {
+	r := &record{good: good, goodTime: modTime}
+	if good != nil {
+		r.shown = &File{Name: name, Data: good, ModTime: modTime}
+	}
+	s.records[name] = r
+}
+
+// step takes a look at the whole folder, at the instant now. It returns what is to be kept from now on, and when the next
+// patience ends; zero: nothing waits.
+func (s *settler) step(now time.Time, seen map[string]sighting) (next time.Time, changes []change) {
+	wait := func(since time.Time) bool {
+		due := since.Add(Patience)
+		if !now.Before(due) {
+			return false
+		}
+		if next.IsZero() || due.Before(next) {
+			next = due
+		}
+		return true
+	}
+	for _, name := range sortedKeys(seen) {
+		sg, r := seen[name], s.records[name]
+		if r == nil {
+			r = &record{}
+			s.records[name] = r
+		}
+		r.gone = time.Time{}
+		if sg.gen != r.gen {
+			r.gen, r.since = sg.gen, now
+			if !sg.written.IsZero() && sg.written.Before(now) {
+				r.since = sg.written
+			}
+		}
+		if sg.problem == nil {
+			if !bytes.Equal(r.good, sg.data) {
+				changes = append(changes, change{name: name, data: sg.data, modTime: sg.modTime})
+			}
+			r.good, r.goodTime, r.goodProblem = sg.data, sg.modTime, nil
+			r.shown = &File{Name: name, Data: sg.data, ModTime: sg.modTime}
+			continue
+		}
+		if wait(r.since) {
+			continue
+		}
+		if sg.vacant && r.good != nil {
+			r.good = nil
+			changes = append(changes, change{name: name})
+		}
+		f := &File{Name: name, Data: sg.data, Problem: sg.problem, ModTime: sg.modTime}
+		if r.good != nil && r.goodProblem == nil && !bytes.Equal(r.good, sg.data) {
+			problem := *sg.problem
+			problem.Stale = true
+			f = &File{Name: name, Data: r.good, Stale: true, Problem: &problem, ModTime: r.goodTime}
+		}
+		r.shown = f
+	}
+	for _, name := range sortedKeys(s.records) {
+		if _, there := seen[name]; there {
+			continue
+		}
+		r := s.records[name]
+		if r.gone.IsZero() {
+			r.gone = now
+		}
+		if !wait(r.gone) {
+			delete(s.records, name)
+			changes = append(changes, change{name: name})
+		}
+	}
+	return next, changes
+}
+
+// recheck asks again whether the good bytes verify. What counts changes with the next step, and without patience: it is
+// not a write that made the difference.
+func (s *settler) recheck(check func(string, []byte) *enforcer.Problem) {
+	for _, name := range sortedKeys(s.records) {
+		r := s.records[name]
+		if r.good != nil {
+			r.goodProblem = check(name, r.good)
+		}
+		if r.shown != nil && r.shown.Problem == nil {
+			r.since = time.Time{}
+		}
+	}
+}
+
+// known reports whether a name counts already.
+func (s *settler) known(name string) bool { return s.records[name] != nil }
+
+// names returns every name that is known.
+func (s *settler) names() []string { return sortedKeys(s.records) }
+
+// files returns what counts, sorted by name.
+func (s *settler) files() []File {
+	var files []File
+	for _, name := range sortedKeys(s.records) {
+		if f := s.records[name].shown; f != nil {
+			files = append(files, *f)
+		}
+	}
+	return files
+}
+
+// sameFile reports whether two files say the same; a touched file does.
+func sameFile(a, b File) bool {
+	return a.Name == b.Name && a.Stale == b.Stale && sameProblem(a.Problem, b.Problem) &&
+		(a.Data == nil) == (b.Data == nil) && bytes.Equal(a.Data, b.Data)
+}
+
+func sameProblem(a, b *enforcer.Problem) bool {
+	return a == b || a != nil && b != nil && *a == *b
+}

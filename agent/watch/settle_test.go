@@ -1,0 +1,166 @@
+package watch
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/usher-agent/usher/enforcer"
+)
+
+var noLicence = &enforcer.Problem{Code: enforcer.Malformed, Reason: "no licence"}
+
+// good and bad are sightings of one file; the generation is another for each text.
+func good(gen uint64) sighting { return sighting{gen: gen, data: doc(fmt.Sprint(gen))} }
+func bad(gen uint64) sighting {
+	return sighting{gen: gen, data: fmt.Appendf(nil, "bad %d", gen), problem: noLicence}
+}
+
+func TestSettle(t *testing.T) {
+	const ms = time.Millisecond
+	type look struct {
+		at   time.Duration
+		saw  *sighting // nil: the file is not there
+		want string    // what counts after it: "-" nothing, "1" good text 1, "1!" stale, "!" a problem alone
+		next time.Duration
+		keep string // "1": text 1 is kept, "x": dropped
+	}
+	see := func(s sighting) *sighting { return &s }
+	written := func(s sighting, at time.Duration) *sighting {
+		s.written = time.Unix(1000, 0).Add(at)
+		return &s
+	}
+	vacant := &sighting{gen: 9, problem: noLicence, vacant: true}
+	for _, tc := range []struct {
+		name  string
+		looks []look
+	}{
+		{"good bytes count at once", []look{{0, see(good(1)), "1", 0, "1"}, {1 * ms, see(good(2)), "2", 0, "2"}}},
+		{"the same good bytes are kept once", []look{{0, see(good(1)), "1", 0, "1"}, {1 * ms, see(good(1)), "1", 0, ""}}},
+		{"broken bytes wait for their last write", []look{
+			{0, see(bad(1)), "-", 250, ""}, {200 * ms, see(bad(2)), "-", 450, ""}, {449 * ms, see(bad(2)), "-", 450, ""},
+			{450 * ms, see(bad(2)), "!", 0, ""}}},
+		{"a write in pieces is never broken", []look{
+			{0, see(bad(1)), "-", 250, ""}, {249 * ms, see(bad(2)), "-", 499, ""}, {400 * ms, see(good(3)), "3", 0, "3"}}},
+		{"a broken replacement leaves the last good bytes", []look{
+			{0, see(good(1)), "1", 0, "1"}, {10 * ms, see(bad(2)), "1", 260, ""}, {260 * ms, see(bad(2)), "1!", 0, ""},
+			{400 * ms, see(bad(3)), "1!", 650, ""}, {700 * ms, see(good(4)), "4", 0, "4"}}},
+		{"a replacement by way of removal does not flap", []look{
+			{0, see(good(1)), "1", 0, "1"}, {10 * ms, nil, "1", 260, ""}, {259 * ms, nil, "1", 260, ""},
+			{260 * ms, see(good(2)), "2", 0, "2"}}},
+		{"removed and come back in pieces", []look{
+			{0, see(good(1)), "1", 0, "1"}, {10 * ms, nil, "1", 260, ""}, {200 * ms, see(bad(2)), "1", 450, ""},
+			{300 * ms, see(good(3)), "3", 0, "3"}}},
+		{"gone is gone after a quarter of a second", []look{
+			{0, see(good(1)), "1", 0, "1"}, {10 * ms, nil, "1", 260, ""}, {260 * ms, nil, "-", 0, "x"},
+			{261 * ms, see(bad(2)), "-", 511, ""}, {511 * ms, see(bad(2)), "!", 0, ""}}},
+		{"each absence counts for itself", []look{
+			{0, see(good(1)), "1", 0, "1"}, {10 * ms, nil, "1", 260, ""}, {250 * ms, see(good(1)), "1", 0, ""},
+			{300 * ms, nil, "1", 550, ""}}},
+		{"a broken file that goes unnoticed leaves no trace", []look{
+			{0, see(bad(1)), "-", 250, ""}, {10 * ms, nil, "-", 260, ""}, {260 * ms, nil, "-", 0, "x"}}},
+		{"broken long before the first look", []look{{0, written(bad(1), -time.Second), "!", 0, ""}}},
+		{"broken just before the first look", []look{{0, written(bad(1), -100*ms), "-", 150, ""}}},
+		{"a file system's clock ahead of ours", []look{{0, written(bad(1), time.Hour), "-", 250, ""}}},
+		{"a link whose target is gone is a removal with a word", []look{
+			{0, see(good(1)), "1", 0, "1"}, {10 * ms, vacant, "1", 260, ""}, {260 * ms, vacant, "!", 0, "x"}}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			start := time.Unix(1000, 0)
+			s := newSettler()
+			for i, l := range tc.looks {
+				seen := map[string]sighting{}
+				if l.saw != nil {
+					seen["f"] = *l.saw
+				}
+				next, changes := s.step(start.Add(l.at), seen)
+				var got string
+				switch files := s.files(); {
+				case len(files) == 0:
+					got = "-"
+				default:
+					f := files[0]
+					if f.Problem == nil || f.Stale {
+						got = strings.TrimSuffix(strings.TrimPrefix(string(f.Data), "licence<"), ">")
+					}
+					if f.Problem != nil {
+						got += "!"
+					}
+				}
+				if got != l.want {
+					t.Errorf("look %d: counts %q, want %q", i, got, l.want)
+				}
+				var wantNext time.Time
+				if l.next != 0 {
+					wantNext = start.Add(l.next * ms)
+				}
+				if !next.Equal(wantNext) {
+					t.Errorf("look %d: next %v, want %v", i, next.Sub(start), wantNext.Sub(start))
+				}
+				keep := ""
+				for _, c := range changes {
+					if keep += "x"; c.data != nil {
+						keep = strings.TrimSuffix(strings.TrimPrefix(string(c.data), "licence<"), ">")
+					}
+				}
+				if keep != l.keep {
+					t.Errorf("look %d: keeps %q, want %q", i, keep, l.keep)
+				}
+			}
+		})
+	}
+}
+
+// The instants that step returns are enough to wake up at: nothing changes between them.
+func TestSettleByItsOwnDeadlines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSettler()
+		begin := time.Now()
+		next, _ := s.step(begin, map[string]sighting{"a": bad(1), "b": good(2)})
+		time.Sleep(100 * time.Millisecond)
+		next2, _ := s.step(time.Now(), map[string]sighting{"a": bad(1)})
+		if next != next2 {
+			t.Fatalf("deadline moved from %v to %v", next.Sub(begin), next2.Sub(begin))
+		}
+		var told []string
+		for !next.IsZero() {
+			time.Sleep(time.Until(next))
+			next, _ = s.step(time.Now(), map[string]sighting{"a": bad(1)})
+			told = append(told, fmt.Sprintf("%v:%d", time.Since(begin), len(s.files())))
+		}
+		if got, want := strings.Join(told, " "), "250ms:2 350ms:1"; got != want {
+			t.Errorf("woke %s, want %s", got, want)
+		}
+	})
+}
+
+func TestSettleRecheck(t *testing.T) {
+	s := newSettler()
+	now := time.Unix(1000, 0)
+	s.step(now, map[string]sighting{"f": good(1)})
+	distrust := func(string, []byte) *enforcer.Problem { return noLicence }
+	trust := func(string, []byte) *enforcer.Problem { return nil }
+
+	s.recheck(distrust)
+	now = now.Add(time.Millisecond)
+	sg := good(1)
+	sg.problem = noLicence
+	s.step(now, map[string]sighting{"f": sg})
+	if f := s.files()[0]; f.Problem == nil || f.Stale {
+		t.Errorf("distrusted bytes still count: %+v", f)
+	}
+	s.recheck(trust)
+	s.step(now, map[string]sighting{"f": bad(2)})
+	now = now.Add(Patience)
+	s.step(now, map[string]sighting{"f": bad(2)})
+	if f := s.files()[0]; !f.Stale || string(f.Data) != string(doc("1")) {
+		t.Errorf("trusted again, the last good bytes do not stand: %+v", f)
+	}
+	s.recheck(distrust)
+	s.step(now, map[string]sighting{"f": bad(2)})
+	if f := s.files()[0]; f.Stale {
+		t.Errorf("distrusted, the last good bytes still stand: %+v", f)
+	}
+}

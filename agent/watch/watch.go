@@ -1,0 +1,385 @@
+package watch
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/usher-agent/usher/enforcer"
+)
+
+// MaxDocument is the size, in bytes, above which a file is not read: 1 MiB.
+const MaxDocument = 1 << 20
+
+// MaxFiles is how many files of a folder are looked at; what is beyond is counted in [Snapshot.Omitted].
+const MaxFiles = 256
+
+// Patience is how long bytes that do not verify are taken for a write under way, and how long a file must be gone to
+// count as removed.
+const Patience = 250 * time.Millisecond
+
+// DefaultPoll is how often the folder is looked at although nothing was heard of it.
+const DefaultPoll = 2 * time.Second
+
+// retryNotify is how long a watcher polls before it asks the kernel for watches again.
+const retryNotify = 30 * time.Second
+
+// maxRest bounds the pause between two scans that events ask for.
+const maxRest = 25 * time.Millisecond
+
+// Mode says how changes are learnt.
+type Mode string
+
+// The modes.
+const (
+	ModeNotify  Mode = "fsnotify" // the kernel tells; the poll is a safety net
+	ModePolling Mode = "polling"  // the folder is looked at every [Config.Poll], nothing else
+)
+
+// Config is what a [Watcher] needs. The zero value of an optional field means its default.
+type Config struct {
+	// Path is the licence folder, or one file. It need not exist yet.
+	Path string
+	// KeepDir is where the last good bytes of each file, and the version before the last install, are kept (0700, files
+	// 0600). Empty keeps the former in memory only and makes Rollback impossible.
+	KeepDir string
+	// Check says whether a file's bytes are a good document: nil when they verify, else why not. It is called on Run's
+	// goroutine and must not keep data. Required.
+	Check func(name string, data []byte) *enforcer.Problem
+	// OnChange is told what there is: once at the start, even when there is nothing, and after each change. It is called
+	// on Run's goroutine. Required.
+	OnChange func(Snapshot)
+	// Log is told of the mode and of a keep folder that cannot be used. Optional.
+	Log *slog.Logger
+	// Poll is how often the folder is looked at although nothing was heard. Zero means DefaultPoll.
+	Poll time.Duration
+	// ForcePolling asks for ModePolling.
+	ForcePolling bool
+}
+
+// File is one file of the folder, good or not. It is never changed once made.
+type File struct {
+	Name    string            // within the folder
+	Data    []byte            // the good bytes, else the latest; nil when they could not be read. Not to be changed
+	Stale   bool              // Data is the last good version; the replacement is broken, see Problem
+	Problem *enforcer.Problem // what is wrong with the file as it lies there; nil when it verifies
+	ModTime time.Time         // of Data, or of the file where there is none
+}
+
+// Snapshot is all there is to know of the folder at one instant. It is never changed once made.
+type Snapshot struct {
+	Files      []File // sorted by name
+	Omitted    int    // files beyond MaxFiles
+	Mode       Mode
+	ModeReason string            // why ModePolling; empty otherwise
+	Problem    *enforcer.Problem // the path is missing or unreadable, or holds too many files; nil when all is well
+}
+
+// Watcher follows a licence folder. Make one with [New].
+type Watcher struct {
+	cfg     Config
+	started atomic.Bool
+	rescan  chan struct{}
+	recheck chan struct{}
+	sync    chan chan struct{}
+	install sync.Mutex // one Install, Remove or Rollback at a time
+
+	// fsKind says what file system a path is on; a field so that a test can pretend.
+	fsKind func(path string) (kind string, remote bool)
+}
+
+// New checks the configuration and returns a Watcher. It starts nothing and touches no file.
+func New(cfg Config) (*Watcher, error) {
+	switch {
+	case cfg.Path == "":
+		return nil, errors.New("watch licence folder: no path given")
+	case cfg.Check == nil || cfg.OnChange == nil:
+		return nil, errors.New("watch licence folder: Check and OnChange are required")
+	case cfg.Poll < 0:
+		return nil, errors.New("watch licence folder: poll interval is negative")
+	}
+	abs, err := filepath.Abs(cfg.Path)
+	if err != nil {
+		return nil, err
+	}
+	cfg.Path = abs
+	if cfg.Poll == 0 {
+		cfg.Poll = DefaultPoll
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Watcher{
+		cfg:     cfg,
+		rescan:  make(chan struct{}, 1),
+		recheck: make(chan struct{}, 1),
+		sync:    make(chan chan struct{}),
+		fsKind:  fsKind,
+	}, nil
+}
+
+// Rescan asks for every file to be read again soon, whether it seems changed or not. It does not wait.
+func (w *Watcher) Rescan() { nudge(w.rescan) }
+
+// Recheck says that Check's answers may have changed, because the anchors have. It does not wait.
+func (w *Watcher) Recheck() { nudge(w.recheck) }
+
+func nudge(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default: // one is under way already
+	}
+}
+
+// Sync returns once the folder has been scanned after the call and OnChange, if anything changed, has returned. A file
+// that does not verify may still be waited for then. Its error is the context's. It must not be called from OnChange.
+func (w *Watcher) Sync(ctx context.Context) error {
+	done := make(chan struct{})
+	select {
+	case w.sync <- done:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Run follows the folder until the context ends, and then returns nil. It may be called once.
+func (w *Watcher) Run(ctx context.Context) error {
+	if w.started.Swap(true) {
+		return errors.New("watch licence folder: already run")
+	}
+	r := &run{
+		Watcher: w,
+		reader:  newReader(w.cfg.Check),
+		settler: newSettler(),
+		keeper:  newKeeper(w.cfg.KeepDir, w.cfg.Log),
+	}
+	var keeping sync.WaitGroup
+	keeping.Go(r.keeper.run)
+	defer keeping.Wait()
+	defer r.keeper.close()
+	defer func() { r.notify.close() }()
+	return r.loop(ctx)
+}
+
+// run is the state of one Run, owned by its goroutine.
+type run struct {
+	*Watcher
+	reader  *reader
+	settler *settler
+	keeper  *keeper
+
+	notify     *notifier // nil while polling
+	retryAt    time.Time // when to try watches again
+	modeReason string
+	modeLogged string
+
+	dir      string // the folder that the files' names are in; empty until known
+	restored bool
+	last     *Snapshot // as told to OnChange
+	waiting  []chan struct{}
+}
+
+func (r *run) loop(ctx context.Context) error {
+	force := false
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for ctx.Err() == nil {
+		began := time.Now()
+		next := r.scan(began, force)
+		// A folder that is written to without end must not take a whole core: after an event the next scan comes after a
+		// rest of four times what this one took.
+		rest := time.Now().Add(min(4*time.Since(began), maxRest))
+		for _, done := range r.waiting {
+			close(done)
+		}
+		r.waiting = nil
+		wake := began.Add(r.cfg.Poll)
+		if !next.IsZero() && next.Before(wake) {
+			wake = next
+		}
+		force = r.wait(ctx, timer, wake, rest)
+	}
+	return nil
+}
+
+// wait returns when the folder should be scanned again, and whether whatever the stamps say.
+func (r *run) wait(ctx context.Context, timer *time.Timer, wake, rest time.Time) (force bool) {
+	heard := false
+	timer.Reset(time.Until(wake))
+	for {
+		events, faults := r.notify.channels()
+		select {
+		case <-ctx.Done():
+			return false
+		case <-timer.C:
+			return false
+		case ev := <-events:
+			if heard || !r.notify.concerns(ev) {
+				continue
+			}
+		case err := <-faults:
+			// An overflow loses events; what any other fault loses is not known. Both are mended by looking.
+			r.cfg.Log.Debug("licence folder: events lost", "err", err)
+			if heard {
+				continue
+			}
+		case <-r.rescan:
+			return true
+		case done := <-r.sync:
+			r.waiting = append(r.waiting, done)
+			return true
+		case <-r.recheck:
+			r.reader.recheck()
+			r.settler.recheck(r.cfg.Check)
+			return false
+		}
+		heard = true
+		pause := time.Until(rest)
+		if pause <= 0 {
+			return false
+		}
+		if rest.Before(wake) {
+			timer.Reset(pause)
+		}
+	}
+}
+
+// scan looks at the folder once, tells OnChange of what changed, and returns when a file's patience ends; zero: none
+// waits.
+func (r *run) scan(now time.Time, force bool) (next time.Time) {
+	first := r.last == nil
+	p := r.survey(force)
+	if p.dir != "" {
+		r.dir = p.dir
+	}
+	if !r.restored && (p.dir != "" || p.unreadable) {
+		// A folder that does not exist yet may be a mount that is late: what was kept of it waits.
+		r.restore(p)
+		r.restored = true
+	}
+	if p.unreadable {
+		for _, name := range r.settler.names() {
+			p.seen[name] = sighting{problem: p.problem}
+		}
+	}
+	if !first {
+		// How long ago a file was written is asked of the file system's clock only when nobody watched.
+		for name, s := range p.seen {
+			s.written = time.Time{}
+			p.seen[name] = s
+		}
+	}
+	next, changes := r.settler.step(now, p.seen)
+	s := Snapshot{Files: r.settler.files(), Omitted: p.omitted, Problem: p.problem, Mode: ModeNotify}
+	if r.notify == nil {
+		s.Mode, s.ModeReason = ModePolling, r.modeReason
+	}
+	if first || !r.last.equal(s) {
+		r.last = &s
+		r.cfg.OnChange(s)
+	}
+	// After OnChange: a document is in force before its copy is on disk.
+	for _, c := range changes {
+		r.keeper.put(filepath.Join(r.dir, c.name), c)
+	}
+	return next
+}
+
+// survey arms the watches and reads the folder, again while the folder is exchanged for another in between.
+func (r *run) survey(force bool) survey {
+	var p survey
+	for range 3 {
+		at := locate(r.cfg.Path)
+		r.arm(at)
+		p = r.reader.survey(at, force, r.settler.known)
+		if !p.moved {
+			break
+		}
+	}
+	return p
+}
+
+// arm sees to it that the directories that matter are watched, or that the reason why not is known.
+func (r *run) arm(at place) {
+	kind, remote := r.fsKind(at.exists)
+	var reason string
+	switch {
+	case r.cfg.ForcePolling:
+		reason = "polling is asked for by configuration"
+	case remote:
+		reason = at.exists + " is on " + kind + ", whose changes made elsewhere the kernel does not report"
+	case r.notify == nil && time.Now().Before(r.retryAt):
+		return
+	default:
+		var err error
+		if r.notify == nil {
+			r.notify, err = newNotifier()
+		}
+		if err == nil {
+			err = r.notify.watch(at.targets())
+		}
+		if err == nil {
+			break
+		}
+		reason = notifyReason(err)
+		r.retryAt = time.Now().Add(retryNotify)
+	}
+	if reason != "" && r.notify != nil {
+		r.notify.close()
+		r.notify = nil
+	}
+	r.modeReason = reason
+	if now := "mode: " + reason; now != r.modeLogged {
+		r.modeLogged = now
+		if reason != "" {
+			r.cfg.Log.Warn("licence folder is polled", "path", r.cfg.Path, "every", r.cfg.Poll, "reason", reason)
+		} else {
+			r.cfg.Log.Info("licence folder is watched", "path", r.cfg.Path)
+		}
+	}
+}
+
+// restore gives the settler what was kept by the agent's last run: the good bytes of each file that is not good now,
+// if they still verify. A file that is gone is named too, so that its bytes go a quarter of a second later.
+func (r *run) restore(p survey) {
+	for _, kept := range listRecords(r.cfg.KeepDir, r.cfg.Path) {
+		dir, name := filepath.Split(kept.path)
+		if dir = filepath.Clean(dir); r.dir == "" {
+			r.dir = dir // unreadable from the start: what was kept tells a folder from a file
+		}
+		if dir != r.dir || p.only != "" && name != p.only {
+			continue
+		}
+		s, there := p.seen[name]
+		if there && s.problem == nil {
+			continue
+		}
+		var good []byte
+		if there || p.unreadable {
+			if rec, err := readRecord(kept.file); err == nil && r.cfg.Check(name, rec.data) == nil {
+				good = rec.data
+			}
+		}
+		r.settler.restore(name, good, kept.modTime)
+	}
+}
+
+func (s *Snapshot) equal(t Snapshot) bool {
+	return s.Omitted == t.Omitted && s.Mode == t.Mode && s.ModeReason == t.ModeReason &&
+		sameProblem(s.Problem, t.Problem) && slices.EqualFunc(s.Files, t.Files, sameFile)
+}
+
+// sortedKeys returns a map's keys in order.
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
