@@ -3,6 +3,7 @@
 package watch
 
 import (
+	"errors"
 	"net"
 	"os"
 	"os/exec"
@@ -10,11 +11,13 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/usher-agent/usher/enforcer"
 )
 
 func TestNotAFile(t *testing.T) {
+	t.Parallel()
 	dir, err := os.MkdirTemp("", "u") // a socket's path must be short
 	do(t, err)
 	t.Cleanup(func() { do(t, os.RemoveAll(dir)) })
@@ -65,7 +68,31 @@ func TestNotAFile(t *testing.T) {
 	}
 }
 
+// A pipe that takes a file's place after it was looked at must not hold the watcher up.
+func TestPipeInTheLastMoment(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	do(t, syscall.Mkfifo(filepath.Join(dir, "a.lic"), 0o644))
+	root, err := os.OpenRoot(dir)
+	do(t, err)
+	defer root.Close() //nolint:errcheck // a directory
+	got := make(chan error, 1)
+	go func() {
+		_, _, err := contents(root, "a.lic")
+		got <- err
+	}()
+	select {
+	case err := <-got:
+		if !errors.Is(err, errNotRegular) {
+			t.Errorf("contents: %v, want %v", err, errNotRegular)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("waits for the pipe's other end")
+	}
+}
+
 func TestFolderThroughALinkInside(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, "v1.lic"), doc("one"))
 	do(t, os.Symlink("v1.lic", filepath.Join(dir, "current.lic")))
@@ -114,6 +141,7 @@ func asNobody(t *testing.T, prepare, rest func(t *testing.T, dir string)) {
 }
 
 func TestUnreadableFile(t *testing.T) {
+	t.Parallel()
 	asNobody(t, func(t *testing.T, dir string) {
 		write(t, filepath.Join(dir, "good.lic"), doc("good"))
 		write(t, filepath.Join(dir, "root.lic"), doc("secret"))
@@ -138,6 +166,7 @@ func TestUnreadableFile(t *testing.T) {
 }
 
 func TestUnreadableFolder(t *testing.T) {
+	t.Parallel()
 	asNobody(t, func(t *testing.T, dir string) {
 		for _, name := range []string{"closed", "blind", "upper"} {
 			do(t, os.Mkdir(filepath.Join(dir, name), 0o755))
@@ -184,6 +213,7 @@ func TestUnreadableFolder(t *testing.T) {
 
 // A folder that is closed while it is in use takes nothing away, and gives everything back when it opens.
 func TestFolderClosedInUse(t *testing.T) {
+	t.Parallel()
 	asNobody(t, func(t *testing.T, dir string) {
 		do(t, os.Mkdir(filepath.Join(dir, "d"), 0o777)) //nolint:gosec // nobody's
 		if os.Geteuid() == 0 {

@@ -14,6 +14,7 @@ import (
 )
 
 func TestKeptBytesSurviveARestart(t *testing.T) {
+	t.Parallel()
 	dir, keep := t.TempDir(), filepath.Join(t.TempDir(), "state", "licences")
 	path := filepath.Join(dir, "a.lic")
 	g := watch(t, dir, keepIn(keep))
@@ -71,6 +72,7 @@ func waitGone(t *testing.T, file string) {
 }
 
 func TestKeptBytesGoWithTheFile(t *testing.T) {
+	t.Parallel()
 	dir, keep := t.TempDir(), filepath.Join(t.TempDir(), "keep")
 	path := filepath.Join(dir, "a.lic")
 	write(t, path, doc("one"))
@@ -95,6 +97,7 @@ func TestKeptBytesGoWithTheFile(t *testing.T) {
 
 // Two folders with a file of one name do not meet in one keep folder.
 func TestKeptByPath(t *testing.T) {
+	t.Parallel()
 	one, two, keep := t.TempDir(), t.TempDir(), filepath.Join(t.TempDir(), "keep")
 	write(t, filepath.Join(one, "a.lic"), doc("one"))
 	watch(t, one, keepIn(keep)).stop()
@@ -105,6 +108,7 @@ func TestKeptByPath(t *testing.T) {
 }
 
 func TestKeepFolderCannotBeUsed(t *testing.T) {
+	t.Parallel()
 	dir, keep := t.TempDir(), filepath.Join(t.TempDir(), "keep")
 	write(t, keep, []byte("a file"))
 	g := watch(t, dir, keepIn(keep))
@@ -116,6 +120,7 @@ func TestKeepFolderCannotBeUsed(t *testing.T) {
 }
 
 func TestRecordNames(t *testing.T) {
+	t.Parallel()
 	at := time.Date(2026, 8, 1, 12, 0, 0, 5, time.UTC)
 	for _, path := range []string{"/a b", "/line\nbreak", "/\xff\xfe", `/quo"te\`} {
 		want := recordFile{path: path, modTime: at, data: []byte("x\ny")}
@@ -144,6 +149,7 @@ func FuzzHeader(f *testing.F) {
 }
 
 func TestInstall(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "license.d")
 	do(t, Install(dir, "a.lic", doc("one")))
 	do(t, Install(dir, "a.lic", doc("two")))
@@ -200,6 +206,7 @@ func TestInstall(t *testing.T) {
 }
 
 func TestInstallAndRollback(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "license.d")
 	g := watch(t, dir, deaf, keepIn(filepath.Join(t.TempDir(), "keep")))
 	rollback := func(name, want string) {
@@ -240,6 +247,7 @@ func TestInstallAndRollback(t *testing.T) {
 }
 
 func TestInstallToAFilePath(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "etc", "acme.lic")
 	g := watch(t, path, deaf, keepIn(filepath.Join(t.TempDir(), "keep")))
 	do(t, g.Install("acme.lic", doc("one")))

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"github.com/usher-agent/usher/enforcer"
@@ -17,7 +18,6 @@ type place struct {
 	id     fileID // of dir
 	only   string // the one file of dir that counts, where path is a file
 	exists string // dir, or the nearest directory above path that is there
-	below  string // the name below exists that is missing
 
 	problem    *enforcer.Problem
 	unreadable bool // problem does not say that nothing is there
@@ -44,13 +44,10 @@ func locate(path string) place {
 	} else {
 		at.problem, at.unreadable = unreachable(path, err), true
 	}
-	for child := path; ; {
-		parent := filepath.Dir(child)
-		at.exists, at.below = parent, filepath.Base(child)
-		if fi, err := os.Stat(parent); parent == child || err == nil && fi.IsDir() {
+	for at.exists = filepath.Dir(path); ; at.exists = filepath.Dir(at.exists) {
+		if fi, err := os.Stat(at.exists); at.exists == filepath.Dir(at.exists) || err == nil && fi.IsDir() {
 			return at
 		}
-		child = parent
 	}
 }
 
@@ -65,15 +62,53 @@ type target struct {
 	name string
 }
 
-// targets returns the directories to watch: the folder, what it is named in, and, where links lead to it, what the folder
-// at their end is named in. A change further up is left to the poll.
+// targets returns the directories to watch: the folder, and those in which what leads to it is named. The renaming of a
+// directory further up is left to the poll.
 func (at place) targets() []target {
 	if at.dir == "" {
-		return []target{{at.exists, at.below}}
+		return way(at.path)
 	}
-	targets := []target{{at.dir, ""}, {filepath.Dir(at.dir), filepath.Base(at.dir)}}
-	if real, err := filepath.EvalSymlinks(at.dir); err == nil && real != at.dir {
-		targets = append(targets, target{filepath.Dir(real), filepath.Base(real)})
+	return append([]target{{at.dir, ""}}, way(at.dir)...)
+}
+
+// maxWay bounds the links that are followed on the way to the folder.
+const maxWay = 8
+
+// way returns where the path's last element is named, in truth, and where each link on the way is; or, when something is
+// missing, where that will be.
+func way(path string) []target {
+	root := filepath.VolumeName(path) + string(filepath.Separator)
+	split := func(p string) []string {
+		return strings.FieldsFunc(p[len(filepath.VolumeName(p)):], func(r rune) bool { return r < 0x80 && os.IsPathSeparator(uint8(r)) })
+	}
+	var targets []target
+	dir, rest := root, split(path)
+	for len(rest) > 0 && len(targets) <= maxWay {
+		name := rest[0]
+		rest = rest[1:]
+		if name == ".." {
+			dir = filepath.Dir(dir)
+			continue
+		}
+		here := filepath.Join(dir, name)
+		fi, err := os.Lstat(here)
+		link := err == nil && fi.Mode().Type() == fs.ModeSymlink
+		if link || err != nil || len(rest) == 0 {
+			targets = append(targets, target{dir, name})
+		}
+		switch to, linkErr := os.Readlink(here); {
+		case err != nil:
+			return targets
+		case !link:
+			dir = here
+		case linkErr != nil:
+			return targets
+		default:
+			if filepath.IsAbs(to) {
+				dir = filepath.VolumeName(to) + string(filepath.Separator)
+			}
+			rest = append(split(to), rest...)
+		}
 	}
 	return targets
 }

@@ -90,8 +90,10 @@ type Watcher struct {
 	sync    chan chan struct{}
 	install sync.Mutex // one Install, Remove or Rollback at a time
 
-	// fsKind says what file system a path is on; a field so that a test can pretend.
-	fsKind func(path string) (kind string, remote bool)
+	// What a test can pretend: the file system that a path is on, and a kernel without watches to give.
+	fsKind      func(path string) (kind string, remote bool)
+	newNotifier func() (*notifier, error)
+	retry       time.Duration
 }
 
 // New checks the configuration and returns a Watcher. It starts nothing and touches no file.
@@ -120,7 +122,10 @@ func New(cfg Config) (*Watcher, error) {
 		rescan:  make(chan struct{}, 1),
 		recheck: make(chan struct{}, 1),
 		sync:    make(chan chan struct{}),
-		fsKind:  fsKind,
+
+		fsKind:      fsKind,
+		newNotifier: newNotifier,
+		retry:       retryNotify,
 	}, nil
 }
 
@@ -197,10 +202,10 @@ func (r *run) loop(ctx context.Context) error {
 	defer timer.Stop()
 	for ctx.Err() == nil {
 		began := time.Now()
-		next := r.scan(began, force)
+		next, cost := r.scan(began, force)
 		// A folder that is written to without end must not take a whole core: after an event the next scan comes after a
-		// rest of four times what this one took.
-		rest := time.Now().Add(min(4*time.Since(began), maxRest))
+		// rest of four times what looking took this time.
+		rest := began.Add(min(5*cost, cost+maxRest))
 		for _, done := range r.waiting {
 			close(done)
 		}
@@ -256,11 +261,12 @@ func (r *run) wait(ctx context.Context, timer *time.Timer, wake, rest time.Time)
 	}
 }
 
-// scan looks at the folder once, tells OnChange of what changed, and returns when a file's patience ends; zero: none
-// waits.
-func (r *run) scan(now time.Time, force bool) (next time.Time) {
+// scan looks at the folder once and tells OnChange of what changed. It returns when a file's patience ends, zero if none
+// waits, and how long the looking took.
+func (r *run) scan(now time.Time, force bool) (next time.Time, cost time.Duration) {
 	first := r.last == nil
 	p := r.survey(force)
+	cost = time.Since(now)
 	if p.dir != "" {
 		r.dir = p.dir
 	}
@@ -294,7 +300,7 @@ func (r *run) scan(now time.Time, force bool) (next time.Time) {
 	for _, c := range changes {
 		r.keeper.put(filepath.Join(r.dir, c.name), c)
 	}
-	return next
+	return next, cost
 }
 
 // survey arms the watches and reads the folder, again while the folder is exchanged for another in between.
@@ -325,7 +331,7 @@ func (r *run) arm(at place) {
 	default:
 		var err error
 		if r.notify == nil {
-			r.notify, err = newNotifier()
+			r.notify, err = r.newNotifier()
 		}
 		if err == nil {
 			err = r.notify.watch(at.targets())
@@ -334,7 +340,7 @@ func (r *run) arm(at place) {
 			break
 		}
 		reason = notifyReason(err)
-		r.retryAt = time.Now().Add(retryNotify)
+		r.retryAt = time.Now().Add(r.retry)
 	}
 	if reason != "" && r.notify != nil {
 		r.notify.close()

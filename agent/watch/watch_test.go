@@ -2,11 +2,13 @@ package watch
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -36,6 +38,7 @@ func TestNewRefuses(t *testing.T) {
 }
 
 func TestRunOnce(t *testing.T) {
+	t.Parallel()
 	g := watch(t, t.TempDir())
 	if err := g.Run(t.Context()); err == nil {
 		t.Error("a second Run was accepted")
@@ -43,6 +46,7 @@ func TestRunOnce(t *testing.T) {
 }
 
 func TestEmptyFolder(t *testing.T) {
+	t.Parallel()
 	g := watch(t, t.TempDir())
 	if s := g.last(); len(s.Files) != 0 || s.Problem != nil || s.Mode != ModeNotify || s.ModeReason != "" {
 		t.Errorf("first snapshot: %s", describe(s))
@@ -50,6 +54,7 @@ func TestEmptyFolder(t *testing.T) {
 }
 
 func TestRename(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	g := watch(t, dir, deaf)
 	drop(t, filepath.Join(dir, "a.lic"), doc("one"))
@@ -62,6 +67,7 @@ func TestRename(t *testing.T) {
 }
 
 func TestWriteInPlace(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	g := watch(t, dir, deaf)
 	path := filepath.Join(dir, "a.lic")
@@ -94,6 +100,7 @@ func TestWriteInPlace(t *testing.T) {
 }
 
 func TestBrokenReplacement(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	g := watch(t, dir, deaf)
 	path := filepath.Join(dir, "a.lic")
@@ -122,6 +129,7 @@ func TestBrokenReplacement(t *testing.T) {
 }
 
 func TestBrokenWithoutAGoodOne(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	g := watch(t, dir, deaf)
 	write(t, filepath.Join(dir, "a.lic"), []byte("noise"))
@@ -196,6 +204,7 @@ func TestConfigMap(t *testing.T) {
 }
 
 func TestFolderRemovedAndMadeAgain(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "license.d")
 	do(t, os.Mkdir(dir, 0o755))
 	g := watch(t, dir, deaf)
@@ -214,6 +223,7 @@ func TestFolderRemovedAndMadeAgain(t *testing.T) {
 }
 
 func TestFolderReplacedAtOnce(t *testing.T) {
+	t.Parallel()
 	parent := t.TempDir()
 	dir := filepath.Join(parent, "license.d")
 	do(t, os.Mkdir(dir, 0o755))
@@ -231,6 +241,7 @@ func TestFolderReplacedAtOnce(t *testing.T) {
 }
 
 func TestFolderIsASwappedLink(t *testing.T) {
+	t.Parallel()
 	parent, elsewhere := t.TempDir(), t.TempDir()
 	for _, v := range []string{"v1", "v2"} {
 		do(t, os.Mkdir(filepath.Join(elsewhere, v), 0o755))
@@ -254,11 +265,69 @@ func TestFolderIsASwappedLink(t *testing.T) {
 	g.until("a change behind the link", has("a.lic", "new"))
 	// The folder at the end of the link is exchanged; the link stays as it is.
 	do(t, os.Rename(filepath.Join(elsewhere, "v1"), filepath.Join(elsewhere, "old")))
+	s := g.until("nothing", func(s Snapshot) bool { return s.Problem != nil && len(s.Files) == 0 })
+	if want := "is a link to " + filepath.Join(elsewhere, "v1") + ", which does not exist"; !strings.Contains(s.Problem.Reason, want) {
+		t.Errorf("reason %q, want %q", s.Problem.Reason, want)
+	}
 	do(t, os.Rename(filepath.Join(elsewhere, "v2"), filepath.Join(elsewhere, "v1")))
 	g.until("the folder behind the link", has("a.lic", "v2"))
 }
 
+// Deployment tools swap a link further up: current -> releases/42.
+func TestLinkOnTheWayIsSwapped(t *testing.T) {
+	t.Parallel()
+	parent := t.TempDir()
+	for _, v := range []string{"1", "2"} {
+		do(t, os.MkdirAll(filepath.Join(parent, "releases", v, "license.d"), 0o755))
+		write(t, filepath.Join(parent, "releases", v, "license.d", "a.lic"), doc(v))
+	}
+	current := filepath.Join(parent, "current")
+	do(t, os.Symlink("releases/1", current))
+	g := watch(t, filepath.Join(current, "license.d"), deaf)
+	g.until("release 1", has("a.lic", "1"))
+	do(t, os.Symlink("./releases/../releases/2/", filepath.Join(parent, "next")))
+	do(t, os.Rename(filepath.Join(parent, "next"), current))
+	g.until("release 2", has("a.lic", "2"))
+	do(t, os.Remove(current))
+	g.until("no release", hasNot("a.lic"))
+	do(t, os.Symlink("releases/1", current))
+	g.until("release 1 again", has("a.lic", "1"))
+}
+
+func TestWayEnds(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	do(t, os.Symlink("loop/x", filepath.Join(dir, "loop")))
+	if got := way(filepath.Join(dir, "loop")); len(got) > maxWay+1 {
+		t.Errorf("%d targets", len(got))
+	}
+}
+
+// A directory that is moved away and back bears the same inode, but its watch is gone.
+func TestWatchOfAMovedFolder(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "license.d")
+	do(t, os.Mkdir(dir, 0o755))
+	n, err := newNotifier()
+	do(t, err)
+	defer n.close()
+	only := []target{{dir, ""}}
+	do(t, n.watch(only))
+	do(t, os.Rename(dir, dir+".old"))
+	do(t, os.Rename(dir+".old", dir))
+	select {
+	case <-n.fs.Events: // of the move; the watch is gone with it
+	case <-time.After(20 * time.Second):
+		t.Fatal("the move was not heard of")
+	}
+	do(t, n.watch(only))
+	if !slices.Contains(n.fs.WatchList(), dir) {
+		t.Error("the folder is watched no more")
+	}
+}
+
 func TestFolderCreatedLater(t *testing.T) {
+	t.Parallel()
 	parent := t.TempDir()
 	dir := filepath.Join(parent, "etc", "usher", "license.d")
 	g := watch(t, dir, deaf)
@@ -272,6 +341,7 @@ func TestFolderCreatedLater(t *testing.T) {
 }
 
 func TestFilePath(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	path := filepath.Join(dir, "acme.lic")
 	g := watch(t, path, deaf)
@@ -295,6 +365,7 @@ func TestFilePath(t *testing.T) {
 }
 
 func TestIgnoredNames(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	ignored := []string{"README.bak", ".hidden.lic", "a.lic~", "a.tmp", "a.lic.swp", ".a.lic.swp", "a.lic.rpmsave", "a.lic.rpmnew",
 		"a.lic.dpkg-dist", "A.LIC.BAK"}
@@ -311,6 +382,7 @@ func TestIgnoredNames(t *testing.T) {
 }
 
 func TestTooLarge(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	g := watch(t, dir)
 	write(t, filepath.Join(dir, "a.lic"), bytes.Repeat([]byte("x"), 2<<20))
@@ -324,6 +396,7 @@ func TestTooLarge(t *testing.T) {
 }
 
 func TestTooMany(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	for i := range MaxFiles {
 		write(t, filepath.Join(dir, fmt.Sprintf("m%03d.lic", i)), doc("x"))
@@ -377,6 +450,7 @@ func TestThousandReplacements(t *testing.T) {
 }
 
 func TestPolling(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "license.d")
 	g := watch(t, dir, polling)
 	if s := g.last(); s.Mode != ModePolling || s.ModeReason == "" {
@@ -395,6 +469,7 @@ func TestPolling(t *testing.T) {
 }
 
 func TestPollSeesWhatWatchesMiss(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	do(t, os.Mkdir(filepath.Join(dir, "sub"), 0o755))
 	write(t, filepath.Join(dir, "sub", "a.lic"), doc("one"))
@@ -424,6 +499,7 @@ func (l *lines) count(s string) int {
 }
 
 func TestRemoteFileSystem(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	var remote atomic.Bool
 	remote.Store(true)
@@ -447,8 +523,37 @@ func TestRemoteFileSystem(t *testing.T) {
 	}
 }
 
+func TestWatchesUsedUp(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	var none atomic.Bool
+	none.Store(true)
+	var log lines
+	g := watch(t, dir, fastPoll, logTo(slog.New(slog.NewTextHandler(&log, nil))), func(w *Watcher) {
+		w.retry = 0
+		w.newNotifier = func() (*notifier, error) {
+			if none.Load() {
+				return nil, syscall.EMFILE
+			}
+			return newNotifier()
+		}
+	})
+	if s := g.last(); s.Mode != ModePolling || !strings.Contains(s.ModeReason, "fs.inotify.max_user_instances") {
+		t.Errorf("mode: %s", describe(s))
+	}
+	drop(t, filepath.Join(dir, "a.lic"), doc("one"))
+	g.until("a", has("a.lic", "one"))
+	g.settle()
+	if n := log.count("polled"); n != 1 {
+		t.Errorf("said %d times that it polls, want once", n)
+	}
+	none.Store(false)
+	g.until("watches", func(s Snapshot) bool { return s.Mode == ModeNotify })
+}
+
 // An overflow says that events were lost: nothing but a look can tell which.
 func TestOverflow(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	n, err := newNotifier()
 	do(t, err)
@@ -498,6 +603,7 @@ func TestNotifyReason(t *testing.T) {
 }
 
 func TestRecheck(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	var trusted atomic.Bool
 	trusted.Store(true)
@@ -527,6 +633,7 @@ func TestRecheck(t *testing.T) {
 }
 
 func TestTouchIsNoChange(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	path := filepath.Join(dir, "a.lic")
 	write(t, path, doc("one"))
@@ -537,4 +644,58 @@ func TestTouchIsNoChange(t *testing.T) {
 	if got := len(g.snapshots()); got != n {
 		t.Errorf("%d snapshots for the same bytes, want none", got-n)
 	}
+}
+
+// A neighbour of the folder that changes without end is no reason to look; the folder's own changes still are.
+func TestBusyNeighbour(t *testing.T) {
+	t.Parallel()
+	parent := t.TempDir()
+	dir := filepath.Join(parent, "license.d")
+	do(t, os.Mkdir(dir, 0o755))
+	var looks atomic.Int64
+	g := watch(t, dir, deaf, func(w *Watcher) {
+		w.fsKind = func(string) (string, bool) { looks.Add(1); return "", false }
+	})
+	g.settle()
+	before := looks.Load()
+	for range 100 {
+		write(t, filepath.Join(parent, "busy.log"), []byte("x"))
+	}
+	drop(t, filepath.Join(dir, "a.lic"), doc("one"))
+	g.until("a", has("a.lic", "one"))
+	if n := looks.Load() - before; n > 20 {
+		t.Errorf("%d looks at the folder, want but a few", n)
+	}
+}
+
+// BenchmarkRename measures the time from a rename into the folder to the return of OnChange.
+func BenchmarkRename(b *testing.B) {
+	dir := b.TempDir()
+	path := filepath.Join(dir, "a.lic")
+	told := make(chan []byte, 1)
+	w, err := New(Config{Path: dir, KeepDir: filepath.Join(b.TempDir(), "keep"), Check: check, OnChange: func(s Snapshot) {
+		if f := s.file("a.lic"); f != nil {
+			told <- f.Data
+		}
+	}})
+	do(b, err)
+	ctx, cancel := context.WithCancel(b.Context())
+	var running sync.WaitGroup
+	running.Go(func() { _ = w.Run(ctx) })
+	defer running.Wait()
+	defer cancel()
+	do(b, w.Sync(ctx))
+	var took []time.Duration
+	for i := 0; b.Loop(); i++ {
+		data := doc(fmt.Sprint(i))
+		write(b, filepath.Join(dir, ".next"), data)
+		began := time.Now()
+		do(b, os.Rename(filepath.Join(dir, ".next"), path))
+		if got := <-told; !bytes.Equal(got, data) {
+			b.Fatalf("told of %s, want %s", got, data)
+		}
+		took = append(took, time.Since(began))
+	}
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-µs")
 }
