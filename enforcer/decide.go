@@ -15,8 +15,8 @@ import (
 const (
 	MaxItems       = 64
 	MaxN           = 1 << 40 // slots of one item, so that no sum overflows
-	MaxName        = 64  // bytes of a pool's name
-	MaxClientToken = 256 // bytes
+	MaxName        = 64      // bytes of a pool's name
+	MaxClientToken = 256     // bytes
 	MaxLabels      = 32
 	MaxLabel       = 256 // bytes of a label's key or value
 )
@@ -182,11 +182,11 @@ func (e *Enforcer) fit(it Item, minN int64, holder *Holder) (int64, *Denial) {
 func (p *pool) denial(name string, n int64) *Denial {
 	d := &Denial{Code: NoSlots, Pool: name, Limit: p.capacity(), InUse: p.inUse, HasUsage: true}
 	if !p.capacity().Covers(n) {
-		d.Detail = fmt.Sprintf("pool %s: %d slots are asked for, and there are only %s in all", name, n, p.capacity())
+		d.Detail = fmt.Sprintf("pool %s: the request is for %d slots, and there are only %s in all", name, n, p.capacity())
 		d.Hint = "ask for fewer, or have the licence extended"
 		return d
 	}
-	d.Detail = fmt.Sprintf("pool %s: %d of %s slots are in use, and %d more are asked for", name, p.inUse, p.capacity(), n)
+	d.Detail = fmt.Sprintf("pool %s: %d of %s slots are in use, and the request is for %d more", name, p.inUse, p.capacity(), n)
 	d.Hint = "release a lease, or try again later"
 	if len(p.expiry) > 0 {
 		d.Next, d.NextHolder = p.expiry[0].ExpiresAt, p.expiry[0].Holder

@@ -1,0 +1,703 @@
+package enforcer
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// What the judge measures clocks by.
+const (
+	clockTolerance = 10 * time.Minute // where the licence states none
+	clockPatience  = 10 * time.Minute // of this boot, before a strict licence falls
+)
+
+// expiresSoon are the days before expiry at which the warning EXPIRES_SOON comes, or comes anew.
+var expiresSoon = []int{30, 14, 7, 1}
+
+// Judge says what the facts permit at the instant now, and when that will next change by itself. It has no side effect:
+// the same facts and instant give the same verdict.
+//
+// Each document gets all its findings, in the order of [Codes]. Of the good bases of this product the latest issued is in
+// force, with every good add-on; a free-tier base only where no other is good. The configuration narrows what is signed
+// and never widens it. The best verdict wins, and what is wrong with other documents is a warning.
+func Judge(f Facts, now time.Time) *Verdict {
+	j := newJudge(f)
+	v := j.at(now)
+	v.JudgedAt = now
+	instants := j.instants(now)
+	for _, t := range instants {
+		if next := j.at(t); v.Until.IsZero() && differ(v, next) {
+			v.Until = t
+		} else if v.JudgeAgainAt.IsZero() && !slices.Equal(v.Warnings, next.Warnings) {
+			v.JudgeAgainAt = t
+		}
+		if !v.Until.IsZero() {
+			break
+		}
+	}
+	v.JudgeAgainAt = sooner(v.JudgeAgainAt, v.Until)
+	if v.Good() && !v.Until.IsZero() {
+		for _, t := range instants {
+			if t.Before(v.Until) {
+				continue
+			}
+			if !j.at(t).Good() {
+				v.CoveredUntil = t
+				break
+			}
+		}
+	}
+	return v
+}
+
+// judge is the facts, prepared so that they can be judged at many instants.
+type judge struct {
+	Facts
+	docs []candidate
+}
+
+// candidate is one document and what of it does not depend on the time.
+type candidate struct {
+	Document
+	license *License // narrowed; nil where there is none
+	match   HostMatch
+	fixed   []Finding
+	ignored []string
+	up      Upstream
+}
+
+func newJudge(f Facts) *judge {
+	j := &judge{Facts: f}
+	for _, d := range f.Documents {
+		c := candidate{Document: d}
+		if d.License != nil && (d.Problem == nil || d.Problem.Stale) {
+			c.license, c.ignored = Narrow(d.License, f.Narrowing)
+			c.up = f.Upstream[d.License.ID]
+			c.match = matchHosts(c.license, f.Narrowing.Strategy, f.Host)
+			c.fixed = j.fixed(&c)
+		} else if d.Problem != nil {
+			reason := d.Problem.Reason
+			c.fixed = []Finding{{d.Problem.Code, reason}}
+		} else {
+			c.fixed = []Finding{{Unavailable, fmt.Sprintf("document %s: it has not been read", d.Name)}}
+		}
+		j.docs = append(j.docs, c)
+	}
+	return j
+}
+
+// fixed returns what is found whatever the time.
+func (j *judge) fixed(c *candidate) (out []Finding) {
+	l := c.license
+	find := func(code Code, format string, args ...any) {
+		out = append(out, Finding{code, fmt.Sprintf("licence %s: ", c.label()) + fmt.Sprintf(format, args...)})
+	}
+	if len(j.Products) > 0 && !slices.Contains(j.Products, l.Product) {
+		find(ProductMismatch, "it is for product %q, and this agent serves %s; install it where that product runs", l.Product, strings.Join(j.Products, ", "))
+	}
+	if l.Revoked {
+		find(Revoked, "its issuer has revoked it; ask the vendor for another")
+	}
+	if l.Banned {
+		find(Banned, "its issuer has banned it; ask the vendor")
+	}
+	if l.Suspended {
+		find(Suspended, "its issuer has suspended it; ask the vendor")
+	}
+	if code := c.up.Refused; code != "" {
+		find(code, "the upstream says: %s", cmp.Or(c.up.RefusedReason, strings.ToLower(string(code))))
+	}
+	if l.IsTest() && j.Narrowing.RequireProduction {
+		find(TestLicense, "it is a test licence, and license.require_production is set; install a production licence")
+	}
+	if c.match.Bound && !c.match.OK {
+		find(FingerprintMismatch, "it is bound to another host: %d of %d components match (%s); have it bound to this host: `usher fingerprint --request`",
+			c.match.Matched, c.match.Of, strings.Join(c.match.Misses, "; "))
+	}
+	if len(l.AgentKeys) > 0 && (j.AgentKey == "" || !slices.Contains(l.AgentKeys, j.AgentKey)) {
+		find(AgentKeyMismatch, "it is bound to another agent's key, and this one's is %s; have it bound again: `usher fingerprint --request`", cmp.Or(j.AgentKey, "missing"))
+	}
+	if l.CoreCap != 0 && l.CoreCap != Unlimited {
+		kind := orDefault(l.CoreKind, CoresPhysical)
+		switch n := j.Host.Cores(kind); {
+		case n == 0:
+			find(TooManyCores, "it allows %d %s cores, and how many this host has could not be read; mount /sys for the agent", l.CoreCap, kind)
+		case !l.CoreCap.Covers(int64(n)):
+			find(TooManyCores, "it allows %d %s cores, and this host has %d; have it extended, or give the host fewer", l.CoreCap, kind, n)
+		}
+	}
+	if l.Versions != "" {
+		switch covered, err := coversVersion(l.Versions, cmp.Or(j.Version, "0")); {
+		case err != nil && j.Version == "":
+			find(Malformed, "its versions %q cannot be read: %v; ask the vendor for a mended one", l.Versions, err)
+		case err != nil:
+			find(VersionNotCovered, "whether it covers version %q cannot be told: %v", j.Version, err)
+		case j.Version != "" && !covered:
+			find(VersionNotCovered, "it covers versions %s, and the product is %s; have it extended", l.Versions, j.Version)
+		}
+	}
+	if !l.ReleasedBefore.IsZero() && !j.Released.IsZero() && !j.Released.Before(l.ReleasedBefore) {
+		find(VersionNotCovered, "it covers releases before %s, and this one is of %s; have it extended", day(l.ReleasedBefore), day(j.Released))
+	}
+	if l.Clock == ClockStrict && j.Clock.Behind > orDefault(l.ClockTolerance, clockTolerance) && j.Clock.BehindFor > clockPatience {
+		find(ClockTampered, "the wall clock is %s behind the time already seen; set it right", j.Clock.Behind.Round(time.Second))
+	}
+	return out
+}
+
+func (c *candidate) label() string {
+	if c.license == nil || c.license.ID == "" {
+		return c.Name
+	}
+	if c.Name == "" {
+		return c.license.ID
+	}
+	return c.license.ID + " (" + c.Name + ")"
+}
+
+func day(t time.Time) string { return t.UTC().Format("2006-01-02") }
+
+func minute(t time.Time) string { return t.UTC().Format("2006-01-02 15:04") + " UTC" }
+
+// lapse is a duty that time or a network may break: an expiry, a heartbeat, a check-in.
+type lapse struct {
+	due, ends time.Time // when it is due, and when its grace is over
+	code      Code
+	reason    string // once ends has come
+	late      string // between due and ends
+}
+
+// lapses returns the duties of a licence, each with its grace.
+func (c *candidate) lapses() (out []lapse) {
+	l := c.license
+	if !l.Expires.IsZero() {
+		out = append(out, lapse{l.Expires, l.Terminates(), Expired,
+			fmt.Sprintf("licence %s: it expired at %s; install a renewed one", c.label(), minute(l.Expires)),
+			fmt.Sprintf("licence %s: it expired at %s, and its grace ends at %s; install a renewed one", c.label(), minute(l.Expires), minute(l.Terminates()))})
+	}
+	if p := l.Heartbeat; p.Every > 0 && !c.up.LastHeartbeat.IsZero() {
+		due := c.up.LastHeartbeat.Add(p.Every)
+		out = append(out, lapse{due, due.Add(p.Grace), HeartbeatDead,
+			fmt.Sprintf("licence %s: the upstream last heard of this host at %s; see to the connection", c.label(), minute(c.up.LastHeartbeat)),
+			fmt.Sprintf("licence %s: a heartbeat was due at %s; without one the licence stops at %s", c.label(), minute(due), minute(due.Add(p.Grace)))})
+	}
+	if p := l.CheckIn; p.Every > 0 {
+		from := later(later(l.Issued, c.up.Activated), c.up.LastCheckIn)
+		due := from.Add(p.Every)
+		out = append(out, lapse{due, due.Add(p.Grace), Overdue,
+			fmt.Sprintf("licence %s: an upstream check-in was due at %s; see to the connection", c.label(), minute(due)),
+			fmt.Sprintf("licence %s: an upstream check-in was due at %s; without one the licence stops at %s", c.label(), minute(due), minute(due.Add(p.Grace)))})
+	}
+	return out
+}
+
+// findings returns all that is found of a document at an instant, and when its grace ends if it is in grace.
+func (c *candidate) findings(now time.Time) (out []Finding, graceEnds time.Time) {
+	out = slices.Clone(c.fixed)
+	if l := c.license; l != nil {
+		if now.Before(l.NotBefore) {
+			out = append(out, Finding{NotYetValid, fmt.Sprintf("licence %s: it is good from %s on", c.label(), minute(l.NotBefore))})
+		}
+		if l.Heartbeat.Every > 0 && c.up.LastHeartbeat.IsZero() {
+			out = append(out, Finding{HeartbeatNotStarted, fmt.Sprintf("licence %s: it demands heartbeats, and none has been answered yet; see to the connection to the upstream", c.label())})
+		}
+		var grace []Finding
+		for _, x := range c.lapses() {
+			switch {
+			case !now.Before(x.ends):
+				out = append(out, Finding{x.code, x.reason})
+			case !now.Before(x.due):
+				grace = append(grace, Finding{ValidInGrace, x.late})
+				graceEnds = sooner(graceEnds, x.ends)
+			}
+		}
+		if len(out) == 0 {
+			out = grace
+		} else {
+			graceEnds = zeroTime
+		}
+		if len(out) == 0 {
+			out = []Finding{{Valid, fmt.Sprintf("licence %s is valid%s", c.label(), c.untilWords())}}
+		}
+	}
+	slices.SortStableFunc(out, func(a, b Finding) int { return cmp.Compare(a.Code.rank(), b.Code.rank()) })
+	return out, graceEnds
+}
+
+func (c *candidate) untilWords() string {
+	if c.license.Expires.IsZero() {
+		return ", without an end"
+	}
+	return " until " + minute(c.license.Expires)
+}
+
+// rank is the code's place in the order of precedence.
+func (c Code) rank() int {
+	if i := slices.Index(precedence, c); i >= 0 {
+		return i
+	}
+	return len(precedence)
+}
+
+// at judges at one instant, without the future.
+func (j *judge) at(now time.Time) *Verdict {
+	all := make([]*ruling, len(j.docs))
+	for i := range j.docs {
+		c := &j.docs[i]
+		r := &ruling{candidate: c}
+		r.findings, r.graceEnds = c.findings(now)
+		all[i] = r
+	}
+	j.supersede(all, now)
+	j.dedupe(all)
+	base := j.choose(all)
+	v := &Verdict{Environment: Production, OnExpiry: Drain, Pools: map[string]PoolGrant{}, Meters: map[string]MeterGrant{}, Features: map[string]Value{}}
+	var inForce []*ruling
+	if base != nil {
+		inForce = append(inForce, base)
+		for _, r := range all {
+			if r.good() && r.license.Role == RoleAddOn {
+				if r.license.AddOnTo == "" || r.license.AddOnTo == base.license.ID {
+					if r.license.IsTest() && !base.license.IsTest() {
+						r.setAside(TestLicense, "it is a test add-on, and a test licence never adds to a production one")
+						continue
+					}
+					inForce = append(inForce, r)
+					continue
+				}
+				r.unused = fmt.Sprintf("licence %s: it adds to licence %s, which is not in force", r.label(), r.license.AddOnTo)
+			}
+		}
+		j.grant(v, inForce)
+	} else {
+		for _, r := range all {
+			if r.good() && r.license.Role == RoleAddOn {
+				r.unused = fmt.Sprintf("licence %s: it adds to another licence, and none is in force; install that one too", r.label())
+			}
+		}
+		j.refuse(v, all)
+	}
+	for _, r := range all {
+		r.inForce = slices.Contains(inForce, r)
+	}
+	slices.SortStableFunc(all, func(a, b *ruling) int {
+		return cmp.Or(compareBool(b == base, a == base), compareBool(b.inForce, a.inForce))
+	})
+	for _, r := range all {
+		v.Licenses = append(v.Licenses, r.judged(now))
+	}
+	j.warn(v, all, inForce, now)
+	return v
+}
+
+func compareBool(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return 1
+	default:
+		return -1
+	}
+}
+
+// ruling is a document at one instant.
+type ruling struct {
+	*candidate
+	findings  []Finding
+	graceEnds time.Time
+	inForce   bool
+	unused    string // why a good add-on does not count
+}
+
+func (r *ruling) code() Code { return r.findings[0].Code }
+
+func (r *ruling) good() bool { return r.license != nil && r.code().State() == StateValid }
+
+func (r *ruling) role() Role {
+	if r.license == nil {
+		return RoleBase
+	}
+	return orDefault(r.license.Role, RoleBase)
+}
+
+// setAside adds a finding to a document that would be good.
+func (r *ruling) setAside(code Code, reason string) {
+	if r.good() {
+		r.findings = nil
+	}
+	r.findings = append(r.findings, Finding{code, fmt.Sprintf("licence %s: %s", r.label(), reason)})
+	slices.SortStableFunc(r.findings, func(a, b Finding) int { return cmp.Compare(a.Code.rank(), b.Code.rank()) })
+	r.graceEnds = zeroTime
+}
+
+func (r *ruling) judged(now time.Time) Judged {
+	out := Judged{Document: r.Name, License: r.license, Role: r.role(), InForce: r.inForce, Code: r.code(), Reason: r.findings[0].Reason,
+		Findings: r.findings, Problem: r.Problem, Match: r.match}
+	out.Next = r.license != nil && len(r.findings) == 1 && r.code() == NotYetValid && now.Before(r.license.NotBefore)
+	return out
+}
+
+// supersede retires what other documents say they replace: from their start on, and after their end too, else an old
+// document would come back to life.
+func (j *judge) supersede(all []*ruling, now time.Time) {
+	for _, by := range all {
+		if by.license == nil || now.Before(by.license.NotBefore) || by.foreign() {
+			continue
+		}
+		for _, r := range all {
+			if r == by || r.license == nil || r.license.System != by.license.System || !slices.Contains(by.license.Supersedes, r.license.ID) || r.license.ID == by.license.ID {
+				continue
+			}
+			r.setAside(Superseded, fmt.Sprintf("licence %s replaces it; it may be removed", by.label()))
+		}
+	}
+}
+
+// foreign reports whether the document is none for this product and host.
+func (r *ruling) foreign() bool {
+	return slices.ContainsFunc(r.fixed, func(f Finding) bool {
+		switch f.Code {
+		case ProductMismatch, FingerprintMismatch, AgentKeyMismatch, Revoked, Banned, TestLicense, Malformed:
+			return true
+		}
+		return false
+	})
+}
+
+// dedupe keeps, of the good documents with one system, anchor and id, the one issued last.
+func (j *judge) dedupe(all []*ruling) {
+	type name struct{ system, key, id string }
+	last := map[name]*ruling{}
+	for _, r := range all {
+		if !r.good() {
+			continue
+		}
+		k := name{r.license.System, r.license.KeyID, r.license.ID}
+		other := last[k]
+		if other == nil {
+			last[k] = r
+			continue
+		}
+		if r.before(other) {
+			r, other = other, r
+		}
+		other.setAside(Superseded, fmt.Sprintf("document %s is a later issue of it; it may be removed", r.Name))
+		last[k] = r
+	}
+}
+
+// before orders two documents: by their issue, then by their names so that the order is total.
+func (r *ruling) before(o *ruling) bool {
+	if d := r.license.Issued.Compare(o.license.Issued); d != 0 {
+		return d < 0
+	}
+	return r.Name < o.Name
+}
+
+// choose returns the base in force and sets the other good ones aside; nil where none is good.
+func (j *judge) choose(all []*ruling) *ruling {
+	var best *ruling
+	for _, r := range all {
+		if !r.good() || r.role() == RoleAddOn {
+			continue
+		}
+		if best == nil || j.better(r, best) {
+			best = r
+		}
+	}
+	for _, r := range all {
+		if r == best || !r.good() || r.role() == RoleAddOn {
+			continue
+		}
+		switch {
+		case r.license.IsTest() && !best.license.IsTest():
+			r.setAside(TestLicense, fmt.Sprintf("it is a test licence, and the production licence %s is in force", best.label()))
+		case r.role() == RoleFree && best.role() != RoleFree:
+			r.setAside(Superseded, fmt.Sprintf("it is the free tier, and licence %s is in force", best.label()))
+		default:
+			r.setAside(Superseded, fmt.Sprintf("licence %s was issued later and is in force; two base licences are never added up", best.label()))
+		}
+	}
+	return best
+}
+
+// better reports whether a good base a goes before a good base b: production before test, paid before free tier, what is
+// not in grace before what is, and then the latest issued.
+func (j *judge) better(a, b *ruling) bool {
+	if d := compareBool(a.license.IsTest(), b.license.IsTest()); d != 0 {
+		return d < 0
+	}
+	if d := compareBool(a.role() == RoleFree, b.role() == RoleFree); d != 0 {
+		return d < 0
+	}
+	if d := compareBool(a.code() == ValidInGrace, b.code() == ValidInGrace); d != 0 {
+		return d < 0
+	}
+	return b.before(a)
+}
+
+// refuse says why nothing is permitted: the best of what is wrong.
+func (j *judge) refuse(v *Verdict, all []*ruling) {
+	var best *ruling
+	for _, r := range all {
+		if r.good() { // an add-on without a base
+			continue
+		}
+		if best == nil || r.closer(best) {
+			best = r
+		}
+	}
+	if best == nil {
+		v.Code, v.Reason = NotFound, "there is no licence; drop the licence file into the licence folder, or run `usher license install FILE`"
+		if len(all) > 0 {
+			v.Reason = all[0].unused
+		}
+		v.State = v.Code.State()
+		return
+	}
+	v.Code, v.Reason, v.State = best.code(), best.findings[0].Reason, best.code().State()
+	v.Match = best.match
+	if best.Problem != nil {
+		v.SystemCode = best.Problem.SystemCode
+	}
+	if l := best.license; l != nil {
+		v.SystemCode, v.TerminatesAt, v.OnExpiry = cmp.Or(l.SystemCode, v.SystemCode), l.Terminates(), orDefault(l.OnExpiry, Drain)
+		v.AgentAway, v.MaxBorrow = l.AgentAway, l.MaxBorrow
+		if l.IsTest() {
+			v.Environment = Test
+		}
+	}
+}
+
+// closer reports whether a bad document a is nearer to being good than b.
+func (a *ruling) closer(b *ruling) bool {
+	if d := compareBool(a.license != nil, b.license != nil); d != 0 {
+		return d > 0
+	}
+	if a.license != nil {
+		if d := compareBool(a.role() == RoleBase, b.role() == RoleBase); d != 0 {
+			return d > 0
+		}
+	}
+	if d := cmp.Compare(a.code().rank(), b.code().rank()); d != 0 {
+		return d > 0
+	}
+	if a.license != nil {
+		return b.before(a)
+	}
+	return a.Name < b.Name
+}
+
+// grant writes into the verdict what the documents in force, the base first, permit together.
+func (j *judge) grant(v *Verdict, inForce []*ruling) {
+	base := inForce[0]
+	l := base.license
+	v.Code, v.Reason, v.State = base.code(), base.findings[0].Reason, base.code().State()
+	v.SystemCode, v.GraceEndsAt, v.TerminatesAt = l.SystemCode, base.graceEnds, l.Terminates()
+	v.OnExpiry, v.AgentAway, v.MaxBorrow, v.Match = orDefault(l.OnExpiry, Drain), l.AgentAway, l.MaxBorrow, base.match
+	if l.IsTest() {
+		v.Environment = Test
+	}
+	for _, r := range inForce {
+		l := r.license
+		for name, t := range l.Pools {
+			g := PoolGrant{Name: name, Limit: t.Max, Overage: t.Overage, Scope: l.PoolScope(t.Scope), CountBy: orDefault(t.CountBy, CountLease), Unit: t.Unit}
+			g.Budget, g.NotShared = j.budget(r, name, t.Max, g.Scope)
+			if was, ok := v.Pools[name]; ok {
+				g.Limit, g.Overage, g.Budget = was.Limit.Plus(g.Limit), was.Overage.Plus(g.Overage), was.Budget.Plus(g.Budget)
+				g.Scope, g.CountBy, g.Unit, g.NotShared = was.Scope, was.CountBy, cmp.Or(was.Unit, g.Unit), cmp.Or(was.NotShared, g.NotShared)
+			}
+			v.Pools[name] = g
+		}
+		for name, t := range l.Meters {
+			g := MeterGrant{Name: name, Limit: t.Max, Overage: t.Overage, Scope: l.PoolScope(t.Scope), Resets: t.Resets, Unit: t.Unit}
+			g.Budget, g.NotShared = j.budget(r, name, t.Max, g.Scope)
+			if was, ok := v.Meters[name]; ok {
+				g.Limit, g.Overage, g.Budget = was.Limit.Plus(g.Limit), was.Overage.Plus(g.Overage), was.Budget.Plus(g.Budget)
+				g.Scope, g.Resets, g.Unit, g.NotShared = was.Scope, was.Resets, cmp.Or(was.Unit, g.Unit), cmp.Or(was.NotShared, g.NotShared)
+			}
+			v.Meters[name] = g
+		}
+		if l.Versions != "" {
+			v.Versions = append(v.Versions, VersionCover{l.ID, l.Versions})
+		}
+	}
+	// Where no budget may be handed out, neither may its overage.
+	for name, g := range v.Pools {
+		if g.Budget == 0 && g.NotShared != "" {
+			g.Overage = 0
+			v.Pools[name] = g
+		}
+	}
+	byIssue := slices.Clone(inForce)
+	slices.SortStableFunc(byIssue, func(a, b *ruling) int { return compareBool(b.before(a), a.before(b)) })
+	for _, r := range byIssue {
+		for name, f := range r.license.Features {
+			v.Features[name] = mergeFeature(v.Features[name], f)
+		}
+	}
+}
+
+// mergeFeature joins the values that two documents give one feature, the later issued second: booleans or, numbers the
+// greater, texts the latest.
+func mergeFeature(was, f Value) Value {
+	switch {
+	case was.Kind == "" || was.Kind != f.Kind:
+		return f
+	case f.Kind == KindBool:
+		f.Bool = f.Bool || was.Bool
+	case f.Kind == KindNumber && was.Number > f.Number:
+		return was
+	}
+	return f
+}
+
+// budget returns how much of a pool this agent may hand out on one document's word, and why none.
+func (j *judge) budget(r *ruling, pool string, limit Limit, scope Scope) (Limit, string) {
+	if scope == ScopeHost || limit == 0 {
+		return limit, ""
+	}
+	// The one host, or the one agent key, that the licence names is the whole site.
+	if l := r.license; len(l.Hosts) == 1 && len(l.AgentKeys) <= 1 || len(l.Hosts) == 0 && len(l.AgentKeys) == 1 {
+		return limit, ""
+	}
+	if b, ok := j.Budgets[pool]; ok {
+		return limit.Min(b), ""
+	}
+	return 0, fmt.Sprintf("its %s slots are the total of a whole site, and nothing proves that this agent has a share of them", limit)
+}
+
+// warn adds the warnings.
+func (j *judge) warn(v *Verdict, all, inForce []*ruling, now time.Time) {
+	warn := func(code WarningCode, at time.Time, format string, args ...any) {
+		v.Warnings = append(v.Warnings, Warning{code, fmt.Sprintf(format, args...), at})
+	}
+	for _, r := range inForce {
+		l := r.license
+		if !l.Expires.IsZero() && now.Before(l.Expires) {
+			for _, days := range slices.Backward(expiresSoon) {
+				if left := time.Duration(days) * 24 * time.Hour; !now.Before(l.Expires.Add(-left)) {
+					warn(WarnExpiresSoon, l.Expires, "licence %s expires at %s, in less than %s", r.label(), minute(l.Expires), plural(days, "day"))
+					break
+				}
+			}
+		}
+		if r.code() == ValidInGrace {
+			warn(WarnInGrace, r.graceEnds, "%s", r.findings[0].Reason)
+		}
+		for _, x := range r.lapses() {
+			if x.code != Expired && !now.Before(x.due) && now.Before(x.ends) {
+				warn(WarnCheckInDue, x.due, "%s", x.late)
+			}
+		}
+		if l.IsTest() {
+			warn(WarnTestLicense, zeroTime, "licence %s is for tests only", r.label())
+		}
+		j.warnShares(r, warn)
+		if r.match.Bound && r.match.OK && r.match.Matched < r.match.Of {
+			warn(WarnHostMatchLow, zeroTime, "licence %s: only %d of %d components of this host match: %s", r.label(), r.match.Matched, r.match.Of, strings.Join(r.match.Misses, "; "))
+		}
+		for _, s := range r.ignored {
+			warn(WarnConfigIgnored, zeroTime, "%s", s)
+		}
+	}
+	if j.Clock.Behind > clockTolerance {
+		warn(WarnClockBehind, zeroTime, "the wall clock is %s behind the time already seen; set it right", j.Clock.Behind.Round(time.Second))
+	}
+	for _, r := range all {
+		switch {
+		case r.unused != "":
+			warn(WarnAddOnUnused, zeroTime, "%s", r.unused)
+		case r.inForce && r.Problem != nil:
+			warn(WarnDocument, zeroTime, "document %s is broken, and what stood there before counts on: %s", r.Name, r.Problem.Reason)
+		case r.code() == TestLicense && len(inForce) > 0:
+			warn(WarnTestLicense, zeroTime, "%s", r.findings[0].Reason)
+		case !r.inForce && r.code() != Superseded && r.code() != NotYetValid && r.findings[0].Reason != v.Reason:
+			warn(WarnDocument, zeroTime, "%s", r.findings[0].Reason)
+		}
+	}
+}
+
+// warnShares warns of pools whose scope lets them be had more than once, or not at all.
+func (j *judge) warnShares(r *ruling, warn func(WarningCode, time.Time, string, ...any)) {
+	l := r.license
+	unbound := len(l.Hosts) == 0 && len(l.AgentKeys) == 0
+	var everywhere, nowhere []string
+	see := func(name string, limit Limit, stated Scope) {
+		scope := l.PoolScope(stated)
+		if unbound && scope == ScopeHost {
+			everywhere = append(everywhere, name)
+		}
+		if _, why := j.budget(r, name, limit, scope); why != "" {
+			nowhere = append(nowhere, name)
+		}
+	}
+	for name, t := range l.Pools {
+		see(name, t.Max, t.Scope)
+	}
+	for name, t := range l.Meters {
+		see(name, t.Max, t.Scope)
+	}
+	slices.Sort(everywhere)
+	slices.Sort(nowhere)
+	if len(everywhere) > 0 {
+		warn(WarnNotBound, zeroTime, "licence %s is bound to no host: every host that has the file has the whole of %s", r.label(), strings.Join(everywhere, ", "))
+	}
+	if len(nowhere) > 0 {
+		warn(WarnNotShared, zeroTime, "licence %s: %s cannot be handed out here, because they are a whole site's; use a site server, a fleet or an upstream checkout, or have the licence bound to this one host or agent key", r.label(), strings.Join(nowhere, ", "))
+	}
+}
+
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// instants returns, in order and after now, every instant at which a judgement may change by itself.
+func (j *judge) instants(now time.Time) []time.Time {
+	var out []time.Time
+	add := func(t time.Time) {
+		if t.After(now) {
+			out = append(out, t)
+		}
+	}
+	for i := range j.docs {
+		c := &j.docs[i]
+		if c.license == nil {
+			continue
+		}
+		add(c.license.NotBefore)
+		for _, x := range c.lapses() {
+			add(x.due)
+			add(x.ends)
+		}
+		if !c.license.Expires.IsZero() {
+			for _, days := range expiresSoon {
+				add(c.license.Expires.Add(-time.Duration(days) * 24 * time.Hour))
+			}
+		}
+	}
+	slices.SortFunc(out, time.Time.Compare)
+	return slices.CompactFunc(out, time.Time.Equal)
+}
+
+// differ reports whether two verdicts permit different things, or say so for different reasons.
+func differ(a, b *Verdict) bool {
+	return a.State != b.State || a.Code != b.Code || a.OnExpiry != b.OnExpiry || a.Environment != b.Environment || baseID(a) != baseID(b) ||
+		!maps.Equal(a.Pools, b.Pools) || !maps.Equal(a.Meters, b.Meters) || !maps.Equal(a.Features, b.Features) || !slices.Equal(a.Versions, b.Versions)
+}
+
+// baseID names the base in force.
+func baseID(v *Verdict) string {
+	if len(v.Licenses) == 0 || !v.Licenses[0].InForce {
+		return ""
+	}
+	return v.Licenses[0].Document
+}
