@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/fsnotify/fsnotify"
@@ -15,6 +16,8 @@ import (
 type notifier struct {
 	fs *fsnotify.Watcher
 	on map[string]watched // by path
+
+	only string // the file that counts, whatever its name is like; empty: all that are not ignored
 }
 
 type watched struct {
@@ -86,13 +89,19 @@ func (n *notifier) watch(targets []target) error {
 	return nil
 }
 
-// concerns reports whether an event may be about a document, and not about a neighbour of the folder.
+// concerns reports whether an event may be about a document, and not about a neighbour of the folder or a file that an
+// installer is still writing under another name.
 func (n *notifier) concerns(ev fsnotify.Event) bool {
 	if _, itself := n.on[ev.Name]; itself {
 		return true
 	}
 	in, known := n.on[filepath.Dir(ev.Name)]
-	return !known || in.name == "" || in.name == filepath.Base(ev.Name)
+	name := filepath.Base(ev.Name)
+	if known && in.name == "" {
+		// "..data" and its like are what documents are reached through.
+		return name == n.only || !Ignored(name) || strings.HasPrefix(name, "..")
+	}
+	return !known || in.name == name
 }
 
 // notifyReason says why watching does not work, and what would mend it.

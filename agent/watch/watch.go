@@ -203,8 +203,8 @@ func (r *run) loop(ctx context.Context) error {
 	for ctx.Err() == nil {
 		began := time.Now()
 		next, cost := r.scan(began, force)
-		// A folder that is written to without end must not take a whole core: after an event the next scan comes after a
-		// rest of four times what looking took this time.
+		// A folder that is written to without end must not take a whole core: after a look that brought nothing new, the
+		// next that an event asks for comes after a rest of four times what that look took.
 		rest := began.Add(min(5*cost, cost+maxRest))
 		for _, done := range r.waiting {
 			close(done)
@@ -262,7 +262,7 @@ func (r *run) wait(ctx context.Context, timer *time.Timer, wake, rest time.Time)
 }
 
 // scan looks at the folder once and tells OnChange of what changed. It returns when a file's patience ends, zero if none
-// waits, and how long the looking took.
+// waits, and how long the looking took if it brought nothing new.
 func (r *run) scan(now time.Time, force bool) (next time.Time, cost time.Duration) {
 	first := r.last == nil
 	p := r.survey(force)
@@ -293,6 +293,7 @@ func (r *run) scan(now time.Time, force bool) (next time.Time, cost time.Duratio
 		s.Mode, s.ModeReason = ModePolling, r.modeReason
 	}
 	if first || !r.last.equal(s) {
+		cost = 0
 		r.last = &s
 		r.cfg.OnChange(s)
 	}
@@ -334,6 +335,7 @@ func (r *run) arm(at place) {
 			r.notify, err = r.newNotifier()
 		}
 		if err == nil {
+			r.notify.only = at.only
 			err = r.notify.watch(at.targets())
 		}
 		if err == nil {
