@@ -1,0 +1,66 @@
+package usher
+
+import (
+	"bytes"
+	"strings"
+)
+
+// The lines that armour a document. Between them stands the compact form, broken at will.
+const (
+	armourBegin = "-----BEGIN USHER LICENSE-----"
+	armourEnd   = "-----END USHER LICENSE-----"
+)
+
+// armourWidth is how long the lines that Armour writes are.
+const armourWidth = 64
+
+// Armour wraps a compact document for e-mail and for people.
+func Armour(compact []byte) []byte {
+	var b bytes.Buffer
+	b.WriteString(armourBegin + "\n")
+	for rest := bytes.TrimSpace(compact); len(rest) > 0; {
+		n := min(armourWidth, len(rest))
+		b.Write(rest[:n])
+		b.WriteByte('\n')
+		rest = rest[n:]
+	}
+	b.WriteString(armourEnd + "\n")
+	return b.Bytes()
+}
+
+// strip takes off what e-mail and editors do to a document: a byte order mark, CRLF, indentation and quoting ("> "), line
+// breaks, and the armour. None of these is part of what is signed. It reports what is wrong with the armour.
+func strip(document []byte) (compact string, problem string) {
+	document = bytes.TrimPrefix(document, []byte("\xef\xbb\xbf"))
+	var lines []string
+	begun, ended := false, false
+	for line := range bytes.Lines(document) {
+		s := strings.Trim(string(line), " \t\r\n")
+		for strings.HasPrefix(s, ">") {
+			s = strings.TrimLeft(s[1:], " \t")
+		}
+		switch {
+		case s == armourBegin:
+			if begun {
+				return "", "it holds two licences; give each a file of its own"
+			}
+			begun, lines = true, nil
+		case s == armourEnd:
+			if !begun || ended {
+				return "", "its END line has no BEGIN line"
+			}
+			ended = true
+		case begun && ended:
+			if s == armourBegin {
+				return "", "it holds two licences; give each a file of its own"
+			}
+			// What a mail client adds below is not the licence.
+		case s != "":
+			lines = append(lines, s)
+		}
+	}
+	if begun && !ended {
+		return "", "its END line is missing: it has been cut off; copy the whole file again"
+	}
+	return strings.Join(lines, ""), ""
+}

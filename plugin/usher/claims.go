@@ -1,0 +1,422 @@
+package usher
+
+import (
+	"fmt"
+	"math"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/usher-agent/usher/enforcer"
+)
+
+// Claims is what a document says. Times are seconds since 1970 (RFC 7519 NumericDate, whole numbers), durations whole
+// seconds; a limit that is null is unlimited. Claims whose names begin with "x_" are the vendor's own: they are kept in the
+// terms and mean nothing to Usher.
+type Claims struct {
+	ID             string             `json:"jti"`
+	Product        string             `json:"product"`
+	Issuer         string             `json:"iss,omitempty"`
+	Licensee       string             `json:"licensee,omitempty"`
+	Issued         int64              `json:"iat"`
+	NotBefore      int64              `json:"nbf,omitzero"`
+	Expires        int64              `json:"exp,omitzero"` // absent: perpetual
+	Environment    string             `json:"environment,omitempty"`
+	Role           string             `json:"role,omitempty"`
+	AddOnTo        string             `json:"add_on_to,omitempty"`
+	Supersedes     []string           `json:"supersedes,omitempty"`
+	Pools          map[string]Pool    `json:"pools,omitempty"`
+	Meters         map[string]Meter   `json:"meters,omitempty"`
+	Features       map[string]Feature `json:"features,omitempty"`
+	Versions       string             `json:"versions,omitempty"`
+	ReleasedBefore int64              `json:"released_before,omitzero"`
+	Hosts          []Host             `json:"hosts,omitempty"`
+	Confirmation   *Confirmation      `json:"cnf,omitempty"` // RFC 7800
+	AgentKeys      []string           `json:"agent_keys,omitempty"`
+	Cores          *Cores             `json:"cores,omitempty"`
+	Heartbeat      *Period            `json:"heartbeat,omitempty"`
+	CheckIn        *Period            `json:"check_in,omitempty"`
+	Grace          int64              `json:"grace_seconds,omitzero"`
+	OnExpiry       string             `json:"on_expiry,omitempty"`
+	Clock          string             `json:"clock,omitempty"`
+	ClockTolerance int64              `json:"clock_tolerance_seconds,omitzero"`
+	AgentAway      int64              `json:"agent_away_seconds,omitzero"`
+	MaxBorrow      int64              `json:"max_borrow_seconds,omitzero"`
+
+	// Extra is every claim of the vendor's own, by its name, which begins with "x_".
+	Extra map[string]jsontext.Value `json:"-"`
+}
+
+// Pool is a countable term.
+type Pool struct {
+	Max     *int64 `json:"max"` // null: unlimited
+	Unit    string `json:"unit,omitempty"`
+	Overage int64  `json:"overage,omitzero"`
+	Scope   string `json:"scope,omitempty"`
+	CountBy string `json:"count_by,omitempty"`
+}
+
+// Meter is a consumable term.
+type Meter struct {
+	Max     *int64 `json:"max"` // null: unlimited
+	Unit    string `json:"unit,omitempty"`
+	Overage int64  `json:"overage,omitzero"`
+	Scope   string `json:"scope,omitempty"`
+	Resets  string `json:"resets,omitempty"`
+}
+
+// Feature is a term that is not counted: a boolean, a number, a text, or {"value", "unit"}.
+type Feature struct {
+	enforcer.Value
+}
+
+// Host names one host by HMACs of its components.
+type Host struct {
+	Name       string              `json:"name,omitempty"`
+	Components map[string][]string `json:"components"`
+	Strategy   string              `json:"strategy,omitempty"`
+}
+
+// Confirmation names the agent's key: an RFC 7638 thumbprint (RFC 7800 §3, RFC 9449 §6).
+type Confirmation struct {
+	Thumbprint string `json:"jkt"`
+}
+
+// Cores caps the host's cores.
+type Cores struct {
+	Max   int64  `json:"max"`
+	Count string `json:"count,omitempty"`
+}
+
+// Period is a duty towards the upstream.
+type Period struct {
+	Every int64 `json:"every_seconds"`
+	Grace int64 `json:"grace_seconds,omitzero"`
+}
+
+// MarshalJSON writes the shortest form.
+func (f Feature) MarshalJSON() ([]byte, error) {
+	var v any
+	switch f.Kind {
+	case enforcer.KindBool:
+		v = f.Bool
+	case enforcer.KindNumber:
+		v = f.Number
+	default:
+		v = f.Text
+	}
+	if f.Unit != "" {
+		v = struct {
+			Value any    `json:"value"`
+			Unit  string `json:"unit"`
+		}{v, f.Unit}
+	}
+	return json.Marshal(v)
+}
+
+// UnmarshalJSON reads either form.
+func (f *Feature) UnmarshalJSON(b []byte) error {
+	*f = Feature{}
+	if jsontext.Value(b).Kind() == '{' {
+		var long struct {
+			Value jsontext.Value `json:"value"`
+			Unit  string         `json:"unit"`
+		}
+		if err := json.Unmarshal(b, &long, json.RejectUnknownMembers(true)); err != nil {
+			return err
+		}
+		if long.Value.Kind() == '{' {
+			return fmt.Errorf("a feature's value is a boolean, a number or a text")
+		}
+		if err := f.UnmarshalJSON(long.Value); err != nil {
+			return err
+		}
+		if long.Unit != "" && f.Kind != enforcer.KindNumber {
+			return fmt.Errorf("only a number has a unit")
+		}
+		f.Unit = long.Unit
+		return nil
+	}
+	switch jsontext.Value(b).Kind() {
+	case 't', 'f':
+		f.Kind = enforcer.KindBool
+		return json.Unmarshal(b, &f.Bool)
+	case '0':
+		f.Kind = enforcer.KindNumber
+		return json.Unmarshal(b, &f.Number)
+	case '"':
+		f.Kind = enforcer.KindText
+		return json.Unmarshal(b, &f.Text)
+	default:
+		return fmt.Errorf("a feature is a boolean, a number, a text, or an object with value and unit")
+	}
+}
+
+// Bounds of what a document may say; a larger one is refused.
+const (
+	maxNames   = 4096                         // pools, meters, features, hosts, superseded ids: each
+	maxText    = 4096                         // bytes of one text
+	maxSeconds = 100 * 366 * 24 * 3600        // a hundred years
+	latestDate = 253402300799                 // 9999-12-31T23:59:59Z, the last that RFC 3339 can say
+	maxCount   = int64(math.MaxInt64) / 1_000 // so that sums stay far from overflow
+)
+
+// NameRule is what names of pools, meters and features look like.
+var NameRule = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$`)
+
+// names of claims, in the order of the struct.
+var claimNames = []string{"jti", "product", "iss", "licensee", "iat", "nbf", "exp", "environment", "role", "add_on_to", "supersedes",
+	"pools", "meters", "features", "versions", "released_before", "hosts", "cnf", "agent_keys", "cores", "heartbeat", "check_in",
+	"grace_seconds", "on_expiry", "clock", "clock_tolerance_seconds", "agent_away_seconds", "max_borrow_seconds"}
+
+// ClaimNames returns the name of every claim that means something to Usher.
+func ClaimNames() []string { return slices.Clone(claimNames) }
+
+// ParseClaims reads claims strictly: no duplicate keys, no invalid UTF-8, no known name in another case. A claim that is
+// not known and does not begin with "x_" is an error when strict, else it is passed over.
+func ParseClaims(b []byte, strict bool) (*Claims, error) {
+	if jsontext.Value(b).Kind() != '{' {
+		return nil, fmt.Errorf("the claims are not a JSON object")
+	}
+	var all map[string]jsontext.Value
+	if err := json.Unmarshal(b, &all); err != nil {
+		return nil, plainJSON(err)
+	}
+	c := &Claims{}
+	for _, name := range slices.Sorted(mapKeys(all)) {
+		switch {
+		case slices.Contains(claimNames, name):
+		case strings.HasPrefix(name, "x_"):
+			if c.Extra == nil {
+				c.Extra = map[string]jsontext.Value{}
+			}
+			c.Extra[name] = all[name]
+		default:
+			if i := slices.IndexFunc(claimNames, func(n string) bool { return strings.EqualFold(n, name) }); i >= 0 {
+				return nil, fmt.Errorf("claim %q is written %q", short(name), claimNames[i])
+			}
+			if strict {
+				return nil, fmt.Errorf("claim %q is not known; claims of your own begin with x_%s", short(name), suggestion(name))
+			}
+		}
+	}
+	extra := c.Extra
+	if err := json.Unmarshal(b, c, json.RejectUnknownMembers(false)); err != nil {
+		return nil, plainJSON(err)
+	}
+	c.Extra = extra
+	return c, c.check()
+}
+
+// check reports the first thing that the claims must not say.
+func (c *Claims) check() error {
+	for _, t := range []struct {
+		claim, value string
+		must         bool
+	}{{"jti", c.ID, true}, {"product", c.Product, true}, {"iss", c.Issuer, false}, {"licensee", c.Licensee, false}, {"add_on_to", c.AddOnTo, false}, {"versions", c.Versions, false}} {
+		switch {
+		case t.must && t.value == "":
+			return fmt.Errorf("claim %q is missing", t.claim)
+		case len(t.value) > maxText:
+			return fmt.Errorf("claim %q has %d bytes, at most %d may be", t.claim, len(t.value), maxText)
+		case strings.ContainsFunc(t.value, func(r rune) bool { return r < ' ' || r == 0x7f }):
+			return fmt.Errorf("claim %q has control characters", t.claim)
+		}
+	}
+	if c.Issued == 0 {
+		return fmt.Errorf("claim %q is missing", "iat")
+	}
+	for _, t := range []struct {
+		claim string
+		value int64
+	}{{"iat", c.Issued}, {"nbf", c.NotBefore}, {"exp", c.Expires}, {"released_before", c.ReleasedBefore}} {
+		if t.value < 0 || t.value > latestDate {
+			return fmt.Errorf("claim %q is no date: %d", t.claim, t.value)
+		}
+	}
+	if c.Expires != 0 && c.NotBefore != 0 && c.Expires <= c.NotBefore {
+		return fmt.Errorf("it expires before it begins")
+	}
+	durations := map[string]int64{"grace_seconds": c.Grace, "clock_tolerance_seconds": c.ClockTolerance, "agent_away_seconds": c.AgentAway, "max_borrow_seconds": c.MaxBorrow}
+	for name, p := range map[string]*Period{"heartbeat": c.Heartbeat, "check_in": c.CheckIn} {
+		if p != nil {
+			durations[name+".every_seconds"], durations[name+".grace_seconds"] = p.Every, p.Grace
+			if p.Every <= 0 {
+				return fmt.Errorf("claim %q: every_seconds is %d, and must be more than 0", name, p.Every)
+			}
+		}
+	}
+	for _, name := range slices.Sorted(mapKeys(durations)) {
+		if v := durations[name]; v < 0 || v > maxSeconds {
+			return fmt.Errorf("claim %q is %d seconds; it must lie between 0 and a hundred years", name, v)
+		}
+	}
+	for _, e := range []struct {
+		claim, value string
+		of           []string
+	}{
+		{"environment", c.Environment, []string{"production", "test"}},
+		{"role", c.Role, []string{"base", "add-on", "free-tier"}},
+		{"on_expiry", c.OnExpiry, []string{"drain", "revoke", "keep"}},
+		{"clock", c.Clock, []string{"lenient", "strict"}},
+	} {
+		if err := oneOf(e.claim, e.value, e.of); err != nil {
+			return err
+		}
+	}
+	if c.AddOnTo != "" && c.Role != "add-on" {
+		return fmt.Errorf("claim %q is only for the role add-on", "add_on_to")
+	}
+	if c.Cores != nil {
+		if c.Cores.Max <= 0 {
+			return fmt.Errorf("claim %q: max is %d, and must be more than 0", "cores", c.Cores.Max)
+		}
+		if err := oneOf("cores.count", c.Cores.Count, []string{"physical", "logical", "effective"}); err != nil {
+			return err
+		}
+	}
+	if c.Versions != "" {
+		if _, err := enforcer.ParseVersions(c.Versions); err != nil {
+			return fmt.Errorf("claim %q: %w", "versions", err)
+		}
+	}
+	return c.checkLists()
+}
+
+func (c *Claims) checkLists() error {
+	if n := max(len(c.Pools), len(c.Meters), len(c.Features), len(c.Hosts), len(c.Supersedes), len(c.AgentKeys)); n > maxNames {
+		return fmt.Errorf("a list of %d entries is longer than %d", n, maxNames)
+	}
+	count := func(claim, name string, maximum *int64, overage int64, scope string) error {
+		switch {
+		case !NameRule.MatchString(name):
+			return fmt.Errorf("claim %q: the name %q has other characters than letters, digits and . _ : / -, or more than 128", claim, short(name))
+		case maximum != nil && (*maximum < 0 || *maximum > maxCount):
+			return fmt.Errorf("claim %q: max of %s is %d, and must lie between 0 and %d; null is unlimited", claim, name, *maximum, maxCount)
+		case overage < 0 || overage > maxCount:
+			return fmt.Errorf("claim %q: overage of %s is %d, and must lie between 0 and %d", claim, name, overage, maxCount)
+		}
+		return oneOf(claim+"."+name+".scope", scope, []string{"host", "site"})
+	}
+	for _, name := range slices.Sorted(mapKeys(c.Pools)) {
+		p := c.Pools[name]
+		if err := count("pools", name, p.Max, p.Overage, p.Scope); err != nil {
+			return err
+		}
+		if err := oneOf("pools."+name+".count_by", p.CountBy, []string{"lease", "process", "user", "host", "pod"}); err != nil {
+			return err
+		}
+	}
+	for _, name := range slices.Sorted(mapKeys(c.Meters)) {
+		m := c.Meters[name]
+		if err := count("meters", name, m.Max, m.Overage, m.Scope); err != nil {
+			return err
+		}
+		if err := oneOf("meters."+name+".resets", m.Resets, []string{"week", "month"}); err != nil {
+			return err
+		}
+		if _, both := c.Pools[name]; both {
+			return fmt.Errorf("%s is both a pool and a meter; give one of them another name", name)
+		}
+	}
+	for _, name := range slices.Sorted(mapKeys(c.Features)) {
+		if !NameRule.MatchString(name) {
+			return fmt.Errorf("claim %q: the name %q has other characters than letters, digits and . _ : / -, or more than 128", "features", short(name))
+		}
+	}
+	for i, h := range c.Hosts {
+		if len(h.Components) == 0 {
+			return fmt.Errorf("claim %q: host %d names no component, and would match no host", "hosts", i+1)
+		}
+		if err := oneOf("hosts.strategy", h.Strategy, []string{"any", "two", "most", "all"}); err != nil {
+			return err
+		}
+	}
+	if c.Confirmation != nil && !thumbprintRule.MatchString(c.Confirmation.Thumbprint) {
+		return fmt.Errorf("claim %q: jkt is not an RFC 7638 thumbprint", "cnf")
+	}
+	for _, k := range c.AgentKeys {
+		if !thumbprintRule.MatchString(k) {
+			return fmt.Errorf("claim %q: %q is not an RFC 7638 thumbprint", "agent_keys", short(k))
+		}
+	}
+	return nil
+}
+
+var thumbprintRule = regexp.MustCompile(`^[A-Za-z0-9_-]{43}$`)
+
+func oneOf(claim, value string, of []string) error {
+	if value == "" || slices.Contains(of, value) {
+		return nil
+	}
+	return fmt.Errorf("claim %q is %q, and must be one of %s", claim, short(value), strings.Join(of, ", "))
+}
+
+// License turns the claims into the enforcer's terms. terms is everything the document says.
+func (c *Claims) license(terms map[string]any) *enforcer.License {
+	l := &enforcer.License{
+		ID: c.ID, System: System, Product: c.Product, Licensee: c.Licensee, Issuer: c.Issuer,
+		Issued: date(c.Issued), NotBefore: date(c.NotBefore), Expires: date(c.Expires),
+		Environment: enforcer.Environment(c.Environment), Role: enforcer.Role(c.Role), AddOnTo: c.AddOnTo, Supersedes: c.Supersedes,
+		Versions: c.Versions, ReleasedBefore: date(c.ReleasedBefore),
+		Grace: seconds(c.Grace), OnExpiry: enforcer.OnExpiry(c.OnExpiry),
+		Clock: enforcer.ClockPolicy(c.Clock), ClockTolerance: seconds(c.ClockTolerance),
+		AgentAway: seconds(c.AgentAway), MaxBorrow: seconds(c.MaxBorrow), AgentKeys: slices.Clone(c.AgentKeys), Terms: terms,
+	}
+	if c.Confirmation != nil {
+		l.AgentKeys = append(l.AgentKeys, c.Confirmation.Thumbprint)
+	}
+	if len(c.Pools) > 0 {
+		l.Pools = map[string]enforcer.PoolTerm{}
+		for name, p := range c.Pools {
+			l.Pools[name] = enforcer.PoolTerm{Max: limit(p.Max), Unit: p.Unit, Overage: enforcer.Limit(p.Overage),
+				Scope: enforcer.Scope(p.Scope), CountBy: enforcer.CountBy(p.CountBy)}
+		}
+	}
+	if len(c.Meters) > 0 {
+		l.Meters = map[string]enforcer.MeterTerm{}
+		for name, m := range c.Meters {
+			l.Meters[name] = enforcer.MeterTerm{Max: limit(m.Max), Unit: m.Unit, Overage: enforcer.Limit(m.Overage),
+				Scope: enforcer.Scope(m.Scope), Resets: enforcer.Resets(m.Resets)}
+		}
+	}
+	if len(c.Features) > 0 {
+		l.Features = map[string]enforcer.Value{}
+		for name, f := range c.Features {
+			l.Features[name] = f.Value
+		}
+	}
+	for _, h := range c.Hosts {
+		l.Hosts = append(l.Hosts, enforcer.HostBinding{Name: h.Name, Components: h.Components, Strategy: enforcer.Strategy(h.Strategy)})
+	}
+	if c.Cores != nil {
+		l.CoreCap, l.CoreKind = enforcer.Limit(c.Cores.Max), enforcer.CoreKind(c.Cores.Count)
+	}
+	if c.Heartbeat != nil {
+		l.Heartbeat = enforcer.Period{Every: seconds(c.Heartbeat.Every), Grace: seconds(c.Heartbeat.Grace)}
+	}
+	if c.CheckIn != nil {
+		l.CheckIn = enforcer.Period{Every: seconds(c.CheckIn.Every), Grace: seconds(c.CheckIn.Grace)}
+	}
+	return l
+}
+
+func date(s int64) time.Time {
+	if s == 0 {
+		return time.Time{}
+	}
+	return time.Unix(s, 0).UTC()
+}
+
+func seconds(s int64) time.Duration { return time.Duration(s) * time.Second }
+
+func limit(n *int64) enforcer.Limit {
+	if n == nil {
+		return enforcer.Unlimited
+	}
+	return enforcer.Limit(*n)
+}

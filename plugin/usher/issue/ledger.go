@@ -1,0 +1,48 @@
+package issue
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/usher-agent/usher/plugin/usher"
+)
+
+// Entry is one line of the ledger: a licence that was issued.
+type Entry struct {
+	At       time.Time     `json:"at"`
+	ID       string        `json:"id"`
+	Product  string        `json:"product"`
+	Licensee string        `json:"licensee,omitempty"`
+	KeyID    string        `json:"kid"`
+	Expires  *time.Time    `json:"expires,omitempty"` // absent: perpetual
+	SHA256   string        `json:"sha256"`            // of the compact document
+	Claims   *usher.Claims `json:"claims"`
+}
+
+// Record appends a licence to the ledger at path, one JSON object a line, and returns when it is on disk. Write the
+// document only after that: what is out there is always in the ledger.
+func Record(path string, at time.Time, keyID string, c *usher.Claims, document []byte) error {
+	sum := sha256.Sum256(document)
+	e := Entry{At: at.UTC(), ID: c.ID, Product: c.Product, Licensee: c.Licensee, KeyID: keyID, SHA256: hex.EncodeToString(sum[:]), Claims: c}
+	if c.Expires != 0 {
+		e.Expires = new(time.Unix(c.Expires, 0).UTC())
+	}
+	line, err := json.Marshal(e)
+	if err != nil {
+		return fmt.Errorf("ledger %s: %w", path, err)
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+	if err != nil {
+		return fmt.Errorf("ledger: %w; name another with --ledger", err)
+	}
+	_, err = f.Write(append(line, '\n'))
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("ledger %s: %w; the licence has not been issued", path, err)
+	}
+	return nil
+}
