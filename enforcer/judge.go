@@ -87,6 +87,8 @@ func newJudge(f Facts) *judge {
 		}
 		j.docs = append(j.docs, c)
 	}
+	// By their names, so that what counts does not hang on the order in which they were read.
+	slices.SortStableFunc(j.docs, func(a, b candidate) int { return cmp.Compare(a.Name, b.Name) })
 	return j
 }
 
@@ -493,85 +495,6 @@ func (a *ruling) closer(b *ruling) bool {
 	return a.Name < b.Name
 }
 
-// grant writes into the verdict what the documents in force, the base first, permit together.
-func (j *judge) grant(v *Verdict, inForce []*ruling) {
-	base := inForce[0]
-	l := base.license
-	v.Code, v.Reason, v.State = base.code(), base.findings[0].Reason, base.code().State()
-	v.SystemCode, v.GraceEndsAt, v.TerminatesAt = l.SystemCode, base.graceEnds, l.Terminates()
-	v.OnExpiry, v.AgentAway, v.MaxBorrow, v.Match = orDefault(l.OnExpiry, Drain), l.AgentAway, l.MaxBorrow, base.match
-	if l.IsTest() {
-		v.Environment = Test
-	}
-	for _, r := range inForce {
-		l := r.license
-		for name, t := range l.Pools {
-			g := PoolGrant{Name: name, Limit: t.Max, Overage: t.Overage, Scope: l.PoolScope(t.Scope), CountBy: orDefault(t.CountBy, CountLease), Unit: t.Unit}
-			g.Budget, g.NotShared = j.budget(r, name, t.Max, g.Scope)
-			if was, ok := v.Pools[name]; ok {
-				g.Limit, g.Overage, g.Budget = was.Limit.Plus(g.Limit), was.Overage.Plus(g.Overage), was.Budget.Plus(g.Budget)
-				g.Scope, g.CountBy, g.Unit, g.NotShared = was.Scope, was.CountBy, cmp.Or(was.Unit, g.Unit), cmp.Or(was.NotShared, g.NotShared)
-			}
-			v.Pools[name] = g
-		}
-		for name, t := range l.Meters {
-			g := MeterGrant{Name: name, Limit: t.Max, Overage: t.Overage, Scope: l.PoolScope(t.Scope), Resets: t.Resets, Unit: t.Unit}
-			g.Budget, g.NotShared = j.budget(r, name, t.Max, g.Scope)
-			if was, ok := v.Meters[name]; ok {
-				g.Limit, g.Overage, g.Budget = was.Limit.Plus(g.Limit), was.Overage.Plus(g.Overage), was.Budget.Plus(g.Budget)
-				g.Scope, g.Resets, g.Unit, g.NotShared = was.Scope, was.Resets, cmp.Or(was.Unit, g.Unit), cmp.Or(was.NotShared, g.NotShared)
-			}
-			v.Meters[name] = g
-		}
-		if l.Versions != "" {
-			v.Versions = append(v.Versions, VersionCover{l.ID, l.Versions})
-		}
-	}
-	// Where no budget may be handed out, neither may its overage.
-	for name, g := range v.Pools {
-		if g.Budget == 0 && g.NotShared != "" {
-			g.Overage = 0
-			v.Pools[name] = g
-		}
-	}
-	byIssue := slices.Clone(inForce)
-	slices.SortStableFunc(byIssue, func(a, b *ruling) int { return compareBool(b.before(a), a.before(b)) })
-	for _, r := range byIssue {
-		for name, f := range r.license.Features {
-			v.Features[name] = mergeFeature(v.Features[name], f)
-		}
-	}
-}
-
-// mergeFeature joins the values that two documents give one feature, the later issued second: booleans or, numbers the
-// greater, texts the latest.
-func mergeFeature(was, f Value) Value {
-	switch {
-	case was.Kind == "" || was.Kind != f.Kind:
-		return f
-	case f.Kind == KindBool:
-		f.Bool = f.Bool || was.Bool
-	case f.Kind == KindNumber && was.Number > f.Number:
-		return was
-	}
-	return f
-}
-
-// budget returns how much of a pool this agent may hand out on one document's word, and why none.
-func (j *judge) budget(r *ruling, pool string, limit Limit, scope Scope) (Limit, string) {
-	if scope == ScopeHost || limit == 0 {
-		return limit, ""
-	}
-	// The one host, or the one agent key, that the licence names is the whole site.
-	if l := r.license; len(l.Hosts) == 1 && len(l.AgentKeys) <= 1 || len(l.Hosts) == 0 && len(l.AgentKeys) == 1 {
-		return limit, ""
-	}
-	if b, ok := j.Budgets[pool]; ok {
-		return limit.Min(b), ""
-	}
-	return 0, fmt.Sprintf("its %s slots are the total of a whole site, and nothing proves that this agent has a share of them", limit)
-}
-
 // warn adds the warnings.
 func (j *judge) warn(v *Verdict, all, inForce []*ruling, now time.Time) {
 	warn := func(code WarningCode, at time.Time, format string, args ...any) {
@@ -620,36 +543,6 @@ func (j *judge) warn(v *Verdict, all, inForce []*ruling, now time.Time) {
 		case !r.inForce && r.code() != Superseded && r.code() != NotYetValid && r.findings[0].Reason != v.Reason:
 			warn(WarnDocument, zeroTime, "%s", r.findings[0].Reason)
 		}
-	}
-}
-
-// warnShares warns of pools whose scope lets them be had more than once, or not at all.
-func (j *judge) warnShares(r *ruling, warn func(WarningCode, time.Time, string, ...any)) {
-	l := r.license
-	unbound := len(l.Hosts) == 0 && len(l.AgentKeys) == 0
-	var everywhere, nowhere []string
-	see := func(name string, limit Limit, stated Scope) {
-		scope := l.PoolScope(stated)
-		if unbound && scope == ScopeHost {
-			everywhere = append(everywhere, name)
-		}
-		if _, why := j.budget(r, name, limit, scope); why != "" {
-			nowhere = append(nowhere, name)
-		}
-	}
-	for name, t := range l.Pools {
-		see(name, t.Max, t.Scope)
-	}
-	for name, t := range l.Meters {
-		see(name, t.Max, t.Scope)
-	}
-	slices.Sort(everywhere)
-	slices.Sort(nowhere)
-	if len(everywhere) > 0 {
-		warn(WarnNotBound, zeroTime, "licence %s is bound to no host: every host that has the file has the whole of %s", r.label(), strings.Join(everywhere, ", "))
-	}
-	if len(nowhere) > 0 {
-		warn(WarnNotShared, zeroTime, "licence %s: %s cannot be handed out here, because they are a whole site's; use a site server, a fleet or an upstream checkout, or have the licence bound to this one host or agent key", r.label(), strings.Join(nowhere, ", "))
 	}
 }
 

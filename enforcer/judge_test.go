@@ -1,0 +1,658 @@
+package enforcer
+
+import (
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+const aDay = 24 * time.Hour
+
+// noon is the instant the tests of the judge judge at.
+var noon = time.Date(2026, 1, 5, 12, 0, 0, 0, time.UTC)
+
+// terms makes a perpetual production base for product acme with 4 streams, bound to the host of factsWith.
+func terms(change ...func(*License)) *License {
+	l := &License{ID: "L1", System: "usher", Product: "acme", Licensee: "Blue Cinema", KeyID: "2026-a", Issued: noon.Add(-90 * aDay),
+		Pools: map[string]PoolTerm{"streams": {Max: 4}},
+		Hosts: []HostBinding{{Components: map[string][]string{"machine-id": {"aa"}, "mac": {"bb", "cc"}}}}}
+	for _, c := range change {
+		c(l)
+	}
+	return l
+}
+
+func doc(name string, change ...func(*License)) Document {
+	return Document{Name: name, License: terms(change...)}
+}
+
+func broken(name string, code Code) Document {
+	return Document{Name: name, Problem: &Problem{Code: code, Reason: name + " is of no use for the test", SystemCode: "E42"}}
+}
+
+func factsWith(docs ...Document) Facts {
+	return Facts{Products: []string{"acme", "acme-pro"}, Documents: docs, AgentKey: "thumb-1",
+		Host: Host{Components: map[string][]string{"machine-id": {"aa"}, "mac": {"bb"}}, Physical: 4, Logical: 8, Effective: 2.5}}
+}
+
+// Changes of a licence, for tables.
+func id(s string) func(*License)            { return func(l *License) { l.ID = s } }
+func role(r Role) func(*License)            { return func(l *License) { l.Role = r } }
+func supersedes(s ...string) func(*License) { return func(l *License) { l.Supersedes = s } }
+func testOnly(l *License)                   { l.Environment = Test }
+func unbound(l *License)                    { l.Hosts = nil }
+func expires(d time.Duration) func(*License) {
+	return func(l *License) { l.Expires = noon.Add(d) }
+}
+func starts(d time.Duration) func(*License) {
+	return func(l *License) { l.NotBefore = noon.Add(d) }
+}
+func issued(d time.Duration) func(*License) {
+	return func(l *License) { l.Issued = noon.Add(d) }
+}
+func grace(d time.Duration) func(*License) { return func(l *License) { l.Grace = d } }
+func streams(n Limit) func(*License) {
+	return func(l *License) { l.Pools = map[string]PoolTerm{"streams": {Max: n}} }
+}
+
+// judged returns what the verdict says of one document.
+func judged(t testing.TB, v *Verdict, name string) Judged {
+	t.Helper()
+	i := slices.IndexFunc(v.Licenses, func(j Judged) bool { return j.Document == name })
+	if i < 0 {
+		t.Fatalf("the verdict does not list %s", name)
+	}
+	return v.Licenses[i]
+}
+
+func warned(v *Verdict, code WarningCode) (out []string) {
+	for _, w := range v.Warnings {
+		if w.Code == code {
+			out = append(out, w.Detail)
+		}
+	}
+	return out
+}
+
+func wantLimit(t testing.TB, v *Verdict, pool string, limit, budget Limit) {
+	t.Helper()
+	if g := v.Pools[pool]; g.Limit != limit || g.Budget != budget {
+		t.Errorf("%s: limit %s, budget %s; want %s and %s", pool, g.Limit, g.Budget, limit, budget)
+	}
+}
+
+type codeRow struct {
+	name   string
+	facts  Facts
+	code   Code
+	reason string    // a fragment
+	until  time.Time // zero: never
+}
+
+// codeRows has at least one row for every code.
+func codeRows() []codeRow {
+	upstream := func(u Upstream, change ...func(*License)) Facts {
+		f := factsWith(doc("a.lic", change...))
+		f.Upstream = map[string]Upstream{"L1": u}
+		return f
+	}
+	with := func(f Facts, change func(*Facts)) Facts {
+		change(&f)
+		return f
+	}
+	heartbeat := func(l *License) { l.Heartbeat = Period{Every: time.Hour, Grace: 10 * time.Minute} }
+	checkIn := func(l *License) { l.CheckIn, l.Issued = Period{Every: 7 * aDay, Grace: aDay}, noon.Add(-30*aDay) }
+	strict := func(l *License) { l.Clock = ClockStrict }
+	var never time.Time
+	return []codeRow{
+		{"perpetual", factsWith(doc("a.lic")), Valid, "licence L1 (a.lic) is valid, without an end", never},
+		{"until its expiry", factsWith(doc("a.lic", expires(100*aDay))), Valid, "valid until 2026-04-15 12:00 UTC", noon.Add(100 * aDay)},
+		{"until its grace", factsWith(doc("a.lic", expires(aDay), grace(aDay))), Valid, "valid until", noon.Add(aDay)},
+		{"in grace", factsWith(doc("a.lic", expires(-aDay), grace(3*aDay))), ValidInGrace, "its grace ends at 2026-01-07 12:00 UTC; install a renewed one", noon.Add(2 * aDay)},
+		{"the instant of expiry", factsWith(doc("a.lic", expires(0))), Expired, "it expired at 2026-01-05 12:00 UTC; install a renewed one", never},
+		{"a nanosecond before", factsWith(doc("a.lic", expires(1))), Valid, "", noon.Add(1)},
+		{"the end of grace", factsWith(doc("a.lic", expires(-aDay), grace(aDay))), Expired, "it expired at", never},
+		{"no document", factsWith(), NotFound, "usher license install FILE", never},
+		{"a link to nothing", factsWith(broken("a.lic", NotFound)), NotFound, "a.lic is of no use", never},
+		{"an add-on alone", factsWith(doc("a.lic", role(RoleAddOn))), NotFound, "adds to another licence, and none is in force", never},
+		{"malformed", factsWith(broken("a.lic", Malformed)), Malformed, "a.lic is of no use", never},
+		{"unreadable versions", factsWith(doc("a.lic", func(l *License) { l.Versions = "newest" })), Malformed, "its versions \"newest\" cannot be read", never},
+		{"bad signature", factsWith(broken("a.lic", BadSignature)), BadSignature, "a.lic is of no use", never},
+		{"untrusted key", factsWith(broken("a.lic", UntrustedKey)), UntrustedKey, "a.lic is of no use", never},
+		{"unavailable", factsWith(broken("a.lic", Unavailable)), Unavailable, "a.lic is of no use", never},
+		{"never read", factsWith(Document{Name: "a.lic"}), Unavailable, "it has not been read", never},
+		{"preparing", factsWith(broken("a.lic", Preparing)), Preparing, "a.lic is of no use", never},
+		{"a problem outweighs terms", factsWith(Document{Name: "a.lic", License: terms(), Problem: &Problem{Code: BadSignature, Reason: "forged"}}), BadSignature, "forged", never},
+		{"starts later", factsWith(doc("a.lic", starts(aDay))), NotYetValid, "it is good from 2026-01-06 12:00 UTC on", noon.Add(aDay)},
+		{"the instant of its start", factsWith(doc("a.lic", starts(0))), Valid, "", never},
+		{"suspended", factsWith(doc("a.lic", func(l *License) { l.Suspended = true })), Suspended, "its issuer has suspended it", never},
+		{"banned", factsWith(doc("a.lic", func(l *License) { l.Banned = true })), Banned, "its issuer has banned it", never},
+		{"revoked", factsWith(doc("a.lic", func(l *License) { l.Revoked = true })), Revoked, "its issuer has revoked it", never},
+		{"refused with words", upstream(Upstream{Refused: Suspended, RefusedReason: "invoice 7 is open"}), Suspended, "the upstream says: invoice 7 is open", never},
+		{"refused without words", upstream(Upstream{Refused: Revoked}), Revoked, "the upstream says: revoked", never},
+		{"expired upstream", upstream(Upstream{Refused: Expired}, grace(aDay)), Expired, "the upstream says: expired", never},
+		{"superseded by a later start", factsWith(doc("a.lic"), doc("b.lic", id("L2"), supersedes("L1"), expires(-aDay))), Expired, "L2 (b.lic): it expired", never},
+		{"superseded and nothing better", factsWith(doc("a.lic"), doc("b.lic", role(RoleAddOn), id("L2"), supersedes("L1"))), Superseded, "licence L2 (b.lic) replaces it", never},
+		{"check-in overdue", upstream(Upstream{LastCheckIn: noon.Add(-8 * aDay)}, checkIn), Overdue, "an upstream check-in was due at 2026-01-04 12:00 UTC", never},
+		{"check-in never since issue", upstream(Upstream{}, checkIn), Overdue, "was due at 2025-12-13", never},
+		{"check-in never since activation", upstream(Upstream{Activated: noon.Add(-aDay)}, checkIn), Valid, "", noon.Add(6 * aDay)},
+		{"check-in late within its grace", upstream(Upstream{LastCheckIn: noon.Add(-7*aDay - time.Hour)}, checkIn), ValidInGrace, "without one the licence stops at 2026-01-06 11:00 UTC", noon.Add(23 * time.Hour)},
+		{"check-in in time", upstream(Upstream{LastCheckIn: noon.Add(-6 * aDay)}, checkIn), Valid, "", noon.Add(aDay)},
+		{"no heartbeat yet", upstream(Upstream{Activated: noon}, heartbeat), HeartbeatNotStarted, "none has been answered yet", never},
+		{"heartbeat dead", upstream(Upstream{LastHeartbeat: noon.Add(-70 * time.Minute)}, heartbeat), HeartbeatDead, "last heard of this host at 2026-01-05 10:50 UTC", never},
+		{"heartbeat late", upstream(Upstream{LastHeartbeat: noon.Add(-time.Hour)}, heartbeat), ValidInGrace, "a heartbeat was due at 2026-01-05 12:00 UTC", noon.Add(10 * time.Minute)},
+		{"heartbeat in time", upstream(Upstream{LastHeartbeat: noon}, heartbeat), Valid, "", noon.Add(time.Hour)},
+		{"another host", with(factsWith(doc("a.lic")), func(f *Facts) { f.Host.Components = map[string][]string{"machine-id": {"zz"}} }), FingerprintMismatch, "0 of 2 components match (mac: absent here; machine-id: differs", never},
+		{"another agent", factsWith(doc("a.lic", func(l *License) { l.AgentKeys = []string{"thumb-9"} })), AgentKeyMismatch, "this one's is thumb-1", never},
+		{"an agent without a key", with(factsWith(doc("a.lic", func(l *License) { l.AgentKeys = []string{""} })), func(f *Facts) { f.AgentKey = "" }), AgentKeyMismatch, "this one's is missing", never},
+		{"this agent among two", factsWith(doc("a.lic", func(l *License) { l.AgentKeys = []string{"thumb-9", "thumb-1"} })), Valid, "", never},
+		{"one core too many", factsWith(doc("a.lic", func(l *License) { l.CoreCap = 3 })), TooManyCores, "it allows 3 physical cores, and this host has 4", never},
+		{"just enough cores", factsWith(doc("a.lic", func(l *License) { l.CoreCap = 4 })), Valid, "", never},
+		{"logical cores", factsWith(doc("a.lic", func(l *License) { l.CoreCap, l.CoreKind = 7, CoresLogical })), TooManyCores, "it allows 7 logical cores, and this host has 8", never},
+		{"effective cores are rounded up", factsWith(doc("a.lic", func(l *License) { l.CoreCap, l.CoreKind = 2, CoresEffective })), TooManyCores, "it allows 2 effective cores, and this host has 3", never},
+		{"unlimited cores", factsWith(doc("a.lic", func(l *License) { l.CoreCap = Unlimited })), Valid, "", never},
+		{"unknown cores", with(factsWith(doc("a.lic", func(l *License) { l.CoreCap = 8 })), func(f *Facts) { f.Host.Physical = 0 }), TooManyCores, "could not be read; mount /sys", never},
+		{"another product", factsWith(doc("a.lic", func(l *License) { l.Product = "other" })), ProductMismatch, "it is for product \"other\", and this agent serves acme, acme-pro", never},
+		{"the second of the products", factsWith(doc("a.lic", func(l *License) { l.Product = "acme-pro" })), Valid, "", never},
+		{"any product", with(factsWith(doc("a.lic", func(l *License) { l.Product = "other" })), func(f *Facts) { f.Products = nil }), Valid, "", never},
+		{"version beyond", with(factsWith(doc("a.lic", func(l *License) { l.Versions = ">=4 <5" })), func(f *Facts) { f.Version = "5.0.0" }), VersionNotCovered, "it covers versions >=4 <5, and the product is 5.0.0", never},
+		{"version within", with(factsWith(doc("a.lic", func(l *License) { l.Versions = ">=4 <5" })), func(f *Facts) { f.Version = "4.9" }), Valid, "", never},
+		{"version not known here", factsWith(doc("a.lic", func(l *License) { l.Versions = ">=4 <5" })), Valid, "", never},
+		{"version unreadable", with(factsWith(doc("a.lic", func(l *License) { l.Versions = ">=4 <5" })), func(f *Facts) { f.Version = "nightly" }), VersionNotCovered, "cannot be told", never},
+		{"released too late", with(factsWith(doc("a.lic", func(l *License) { l.ReleasedBefore = noon })), func(f *Facts) { f.Released = noon }), VersionNotCovered, "it covers releases before 2026-01-05", never},
+		{"released in time", with(factsWith(doc("a.lic", func(l *License) { l.ReleasedBefore = noon })), func(f *Facts) { f.Released = noon.Add(-1) }), Valid, "", never},
+		{"a test licence where none may be", with(factsWith(doc("a.lic", testOnly)), func(f *Facts) { f.Narrowing.RequireProduction = true }), TestLicense, "license.require_production is set", never},
+		{"a test anchor where none may be", with(factsWith(doc("a.lic", func(l *License) { l.AnchorEnvironment = Test })), func(f *Facts) { f.Narrowing.RequireProduction = true }), TestLicense, "", never},
+		{"strict clock", with(factsWith(doc("a.lic", strict)), func(f *Facts) { f.Clock = Clock{Behind: time.Hour, BehindFor: 11 * time.Minute} }), ClockTampered, "the wall clock is 1h0m0s behind", never},
+		{"strict clock, not for long", with(factsWith(doc("a.lic", strict)), func(f *Facts) { f.Clock = Clock{Behind: time.Hour, BehindFor: 10 * time.Minute} }), Valid, "", never},
+		{"strict clock, within ten minutes", with(factsWith(doc("a.lic", strict)), func(f *Facts) { f.Clock = Clock{Behind: 10 * time.Minute, BehindFor: time.Hour} }), Valid, "", never},
+		{"strict clock, its own tolerance", with(factsWith(doc("a.lic", strict, func(l *License) { l.ClockTolerance = 2 * time.Hour })), func(f *Facts) { f.Clock = Clock{Behind: time.Hour, BehindFor: time.Hour} }), Valid, "", never},
+		{"strict by configuration", with(factsWith(doc("a.lic")), func(f *Facts) {
+			f.Narrowing.Clock, f.Clock = ClockStrict, Clock{Behind: time.Hour, BehindFor: time.Hour}
+		}), ClockTampered, "", never},
+		{"lenient clock", with(factsWith(doc("a.lic")), func(f *Facts) { f.Clock = Clock{Behind: time.Hour, BehindFor: time.Hour} }), Valid, "", never},
+	}
+}
+
+func TestJudgeCodes(t *testing.T) {
+	reached := map[Code]bool{}
+	for _, row := range codeRows() {
+		reached[row.code] = true
+		t.Run(row.name, func(t *testing.T) {
+			v := Judge(row.facts, noon)
+			if v.Code != row.code || v.State != row.code.State() {
+				t.Fatalf("%s, %s (%s); want %s, %s", v.State, v.Code, v.Reason, row.code.State(), row.code)
+			}
+			if !strings.Contains(v.Reason, row.reason) {
+				t.Errorf("the reason %q says nothing of %q", v.Reason, row.reason)
+			}
+			if !v.Until.Equal(row.until) {
+				t.Errorf("until %v, want %v", v.Until, row.until)
+			}
+			if v.Good() != (len(v.Pools) > 0) {
+				t.Errorf("good is %t, and the pools are %v", v.Good(), v.Pools)
+			}
+			if !v.JudgedAt.Equal(noon) {
+				t.Errorf("judged at %v", v.JudgedAt)
+			}
+		})
+	}
+	for _, c := range Codes() {
+		if !reached[c] {
+			t.Errorf("no row reaches %s", c)
+		}
+	}
+}
+
+func TestStateOfEveryCode(t *testing.T) {
+	want := map[State][]Code{
+		StateValid:   {ValidInGrace, Valid},
+		StateExpired: {Expired},
+		StateMissing: {Preparing, NotFound},
+		StateInvalid: {Malformed, UntrustedKey, BadSignature, ProductMismatch, Revoked, Banned, Superseded, Suspended, TestLicense,
+			FingerprintMismatch, AgentKeyMismatch, TooManyCores, VersionNotCovered, ClockTampered, NotYetValid,
+			HeartbeatNotStarted, HeartbeatDead, Overdue, Unavailable},
+	}
+	got := map[State][]Code{}
+	for _, c := range Codes() {
+		got[c.State()] = append(got[c.State()], c)
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
+
+// faults are the ways to spoil the licence a.lic of factsWith, each on its own.
+var faults = map[Code]func(*Facts, *License){
+	ProductMismatch: func(f *Facts, l *License) { l.Product = "other" },
+	Revoked:         func(f *Facts, l *License) { l.Revoked = true },
+	Banned:          func(f *Facts, l *License) { l.Banned = true },
+	Suspended:       func(f *Facts, l *License) { l.Suspended = true },
+	Superseded: func(f *Facts, l *License) {
+		f.Documents = append(f.Documents, doc("b.lic", id("L2"), role(RoleAddOn), supersedes("L1")))
+	},
+	TestLicense:         func(f *Facts, l *License) { l.Environment, f.Narrowing.RequireProduction = Test, true },
+	FingerprintMismatch: func(f *Facts, l *License) { l.Hosts = []HostBinding{{Components: map[string][]string{"mac": {"zz"}}}} },
+	AgentKeyMismatch:    func(f *Facts, l *License) { l.AgentKeys = []string{"thumb-9"} },
+	TooManyCores:        func(f *Facts, l *License) { l.CoreCap = 1 },
+	VersionNotCovered:   func(f *Facts, l *License) { l.Versions, f.Version = "<4", "4.0" },
+	ClockTampered: func(f *Facts, l *License) {
+		l.Clock, f.Clock = ClockStrict, Clock{Behind: time.Hour, BehindFor: time.Hour}
+	},
+	Expired:             func(f *Facts, l *License) { l.Expires = noon.Add(-aDay) },
+	NotYetValid:         func(f *Facts, l *License) { l.NotBefore = noon.Add(aDay) },
+	HeartbeatNotStarted: func(f *Facts, l *License) { l.Heartbeat.Every = time.Hour },
+	HeartbeatDead: func(f *Facts, l *License) {
+		l.Heartbeat.Every = time.Hour
+		u := f.Upstream["L1"]
+		u.LastHeartbeat = noon.Add(-2 * time.Hour)
+		f.Upstream["L1"] = u
+	},
+	Overdue: func(f *Facts, l *License) { l.CheckIn.Every = time.Hour },
+	Unavailable: func(f *Facts, l *License) {
+		u := f.Upstream["L1"]
+		u.Refused = Unavailable
+		f.Upstream["L1"] = u
+	},
+}
+
+// TestPrecedence spoils one licence in two ways at once: the code that stands first in Codes is its code, and both are
+// listed in that order.
+func TestPrecedence(t *testing.T) {
+	var codes []Code
+	for _, c := range Codes() {
+		if faults[c] != nil {
+			codes = append(codes, c)
+		}
+	}
+	for i, first := range codes {
+		for _, second := range codes[i+1:] {
+			if first == HeartbeatNotStarted && second == HeartbeatDead {
+				continue // they exclude each other
+			}
+			f := factsWith(doc("a.lic"))
+			f.Upstream = map[string]Upstream{}
+			// In the order that would show a list sorted by chance.
+			faults[second](&f, f.Documents[0].License)
+			faults[first](&f, f.Documents[0].License)
+			j := judged(t, Judge(f, noon), "a.lic")
+			var got []Code
+			for _, x := range j.Findings {
+				got = append(got, x.Code)
+			}
+			if j.Code != first || j.Reason != j.Findings[0].Reason || !slices.Equal(got, []Code{first, second}) {
+				t.Errorf("%s with %s: code %s, findings %v", first, second, j.Code, got)
+			}
+		}
+	}
+}
+
+func TestDocumentsTogether(t *testing.T) {
+	type want struct {
+		code    Code
+		inForce []string // the base first
+		limit   Limit
+		others  map[string]Code
+		warn    []WarningCode
+		until   time.Time
+		covered time.Time
+	}
+	addOn := role(RoleAddOn)
+	adds := func(to string) func(*License) { return func(l *License) { l.Role, l.AddOnTo = RoleAddOn, to } }
+	for _, row := range []struct {
+		name string
+		docs []Document
+		want want
+	}{
+		{"two bases never sum: the latest issued counts", []Document{doc("a.lic"), doc("b.lic", id("L2"), issued(-aDay), streams(3))},
+			want{code: Valid, inForce: []string{"b.lic"}, limit: 3, others: map[string]Code{"a.lic": Superseded}}},
+		{"the same issue: one of them, by name", []Document{doc("b.lic", id("L2"), streams(3)), doc("a.lic")},
+			want{code: Valid, inForce: []string{"b.lic"}, limit: 3, others: map[string]Code{"a.lic": Superseded}}},
+		{"one licence twice", []Document{doc("a.lic"), doc("b.lic", issued(-aDay), streams(9))},
+			want{code: Valid, inForce: []string{"b.lic"}, limit: 9, others: map[string]Code{"a.lic": Superseded}}},
+		{"add-ons sum", []Document{doc("a.lic"), doc("b.lic", id("L2"), addOn, streams(3)), doc("c.lic", id("L3"), adds("L1"), streams(2))},
+			want{code: Valid, inForce: []string{"a.lic", "b.lic", "c.lic"}, limit: 9}},
+		{"one add-on twice counts once", []Document{doc("a.lic"), doc("b.lic", id("L2"), addOn, streams(3)), doc("c.lic", id("L2"), addOn, streams(3), issued(0))},
+			want{code: Valid, inForce: []string{"a.lic", "c.lic"}, limit: 7, others: map[string]Code{"b.lic": Superseded}}},
+		{"an add-on to another base", []Document{doc("a.lic"), doc("b.lic", id("L2"), adds("L9"), streams(3))},
+			want{code: Valid, inForce: []string{"a.lic"}, limit: 4, others: map[string]Code{"b.lic": Valid}, warn: []WarningCode{WarnAddOnUnused}}},
+		{"an add-on that has expired", []Document{doc("a.lic"), doc("b.lic", id("L2"), addOn, expires(-aDay))},
+			want{code: Valid, inForce: []string{"a.lic"}, limit: 4, others: map[string]Code{"b.lic": Expired}, warn: []WarningCode{WarnDocument}}},
+		{"an add-on that ends", []Document{doc("a.lic"), doc("b.lic", id("L2"), addOn, expires(60*aDay))},
+			want{code: Valid, inForce: []string{"a.lic", "b.lic"}, limit: 8, until: noon.Add(60 * aDay)}},
+		{"a test add-on adds nothing to production", []Document{doc("a.lic"), doc("b.lic", id("L2"), addOn, testOnly)},
+			want{code: Valid, inForce: []string{"a.lic"}, limit: 4, others: map[string]Code{"b.lic": TestLicense}, warn: []WarningCode{WarnTestLicense}}},
+		{"a production add-on adds to a test base", []Document{doc("a.lic", testOnly), doc("b.lic", id("L2"), addOn)},
+			want{code: Valid, inForce: []string{"a.lic", "b.lic"}, limit: 8, warn: []WarningCode{WarnTestLicense}}},
+		{"production before test, whatever the issue", []Document{doc("a.lic"), doc("b.lic", id("L2"), testOnly, issued(0))},
+			want{code: Valid, inForce: []string{"a.lic"}, limit: 4, others: map[string]Code{"b.lic": TestLicense}, warn: []WarningCode{WarnTestLicense}}},
+		{"a test licence where there is no other", []Document{doc("a.lic", testOnly)},
+			want{code: Valid, inForce: []string{"a.lic"}, limit: 4, warn: []WarningCode{WarnTestLicense}}},
+		{"paid before free, whatever the issue", []Document{doc("a.lic", expires(60*aDay)), doc("b.lic", id("L2"), role(RoleFree), issued(0), streams(1))},
+			want{code: Valid, inForce: []string{"a.lic"}, limit: 4, others: map[string]Code{"b.lic": Superseded}, until: noon.Add(60 * aDay)}},
+		{"free takes over", []Document{doc("a.lic", expires(-aDay)), doc("b.lic", id("L2"), role(RoleFree), streams(1))},
+			want{code: Valid, inForce: []string{"b.lic"}, limit: 1, others: map[string]Code{"a.lic": Expired}, warn: []WarningCode{WarnDocument}}},
+		{"what is in grace comes after what is not", []Document{doc("a.lic"), doc("b.lic", id("L2"), issued(0), expires(-1), grace(aDay), streams(9))},
+			want{code: Valid, inForce: []string{"a.lic"}, limit: 4, others: map[string]Code{"b.lic": Superseded}}},
+		{"grace before free tier", []Document{doc("a.lic", expires(-aDay), grace(2*aDay)), doc("b.lic", id("L2"), role(RoleFree), streams(1))},
+			want{code: ValidInGrace, inForce: []string{"a.lic"}, limit: 4, others: map[string]Code{"b.lic": Superseded}, warn: []WarningCode{WarnInGrace}, until: noon.Add(aDay)}},
+		{"retired by id", []Document{doc("a.lic", issued(0)), doc("b.lic", id("L2"), supersedes("L0", "L1"), streams(3))},
+			want{code: Valid, inForce: []string{"b.lic"}, limit: 3, others: map[string]Code{"a.lic": Superseded}}},
+		{"retired by what starts later: not yet", []Document{doc("a.lic"), doc("b.lic", id("L2"), supersedes("L1"), starts(aDay), streams(3), issued(0))},
+			want{code: Valid, inForce: []string{"a.lic"}, limit: 4, others: map[string]Code{"b.lic": NotYetValid}, until: noon.Add(aDay)}},
+		{"retired stays retired", []Document{doc("a.lic"), doc("b.lic", id("L2"), supersedes("L1"), expires(-aDay))},
+			want{code: Expired, others: map[string]Code{"a.lic": Superseded, "b.lic": Expired}, warn: []WarningCode{}}},
+		{"another system's ids are others", []Document{doc("a.lic"), doc("b.lic", id("L2"), supersedes("L1"), addOn, func(l *License) { l.System = "keygen" })},
+			want{code: Valid, inForce: []string{"a.lic", "b.lic"}, limit: 8}},
+		{"a foreign document retires nothing", []Document{doc("a.lic"), doc("b.lic", id("L2"), supersedes("L1"), func(l *License) { l.Product = "other" })},
+			want{code: Valid, inForce: []string{"a.lic"}, limit: 4, others: map[string]Code{"b.lic": ProductMismatch}, warn: []WarningCode{WarnDocument}}},
+		{"a document does not retire itself", []Document{doc("a.lic", supersedes("L1"))}, want{code: Valid, inForce: []string{"a.lic"}, limit: 4}},
+		{"the renewal waits as next", []Document{doc("a.lic", expires(60*aDay)), doc("b.lic", issued(0), starts(59*aDay), expires(400*aDay), streams(5))},
+			want{code: Valid, inForce: []string{"a.lic"}, limit: 4, others: map[string]Code{"b.lic": NotYetValid}, until: noon.Add(59 * aDay), covered: noon.Add(400 * aDay)}},
+		{"a gap before the renewal", []Document{doc("a.lic", expires(60*aDay)), doc("b.lic", issued(0), starts(61*aDay))},
+			want{code: Valid, inForce: []string{"a.lic"}, limit: 4, others: map[string]Code{"b.lic": NotYetValid}, until: noon.Add(60 * aDay), covered: noon.Add(60 * aDay)}},
+		{"a broken document beside a good one", []Document{broken("0.lic", BadSignature), doc("a.lic")},
+			want{code: Valid, inForce: []string{"a.lic"}, limit: 4, others: map[string]Code{"0.lic": BadSignature}, warn: []WarningCode{WarnDocument}}},
+		{"the nearest to being good is the reason", []Document{broken("0.lic", Preparing), doc("a.lic", expires(-aDay)), doc("b.lic", id("L2"), func(l *License) { l.Revoked = true })},
+			want{code: Expired, others: map[string]Code{"0.lic": Preparing, "b.lic": Revoked}, warn: []WarningCode{WarnDocument}}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			v := Judge(factsWith(row.docs...), noon)
+			if v.Code != row.want.code {
+				t.Fatalf("%s: %s; want %s", v.Code, v.Reason, row.want.code)
+			}
+			var inForce []string
+			for i, j := range v.Licenses {
+				if j.InForce {
+					inForce = append(inForce, j.Document)
+					if i >= len(inForce) {
+						t.Error("what is in force does not come first")
+					}
+				}
+			}
+			if !slices.Equal(inForce, row.want.inForce) {
+				t.Errorf("in force %v, want %v", inForce, row.want.inForce)
+			}
+			if v.Good() {
+				wantLimit(t, v, "streams", row.want.limit, row.want.limit)
+			}
+			for name, code := range row.want.others {
+				if j := judged(t, v, name); j.Code != code || j.InForce {
+					t.Errorf("%s: %s (%s), want %s", name, j.Code, j.Reason, code)
+				}
+				if j := judged(t, v, name); j.Next != (code == NotYetValid) {
+					t.Errorf("%s: next is %t", name, j.Next)
+				}
+			}
+			var warnings []WarningCode
+			for _, w := range v.Warnings {
+				if !slices.Contains(warnings, w.Code) {
+					warnings = append(warnings, w.Code)
+				}
+			}
+			if !slices.Equal(warnings, row.want.warn) && (len(warnings) > 0 || len(row.want.warn) > 0) {
+				t.Errorf("warnings %v, want %v", v.Warnings, row.want.warn)
+			}
+			if !v.Until.Equal(row.want.until) {
+				t.Errorf("until %v, want %v", v.Until, row.want.until)
+			}
+			if !row.want.covered.IsZero() && !v.CoveredUntil.Equal(row.want.covered) {
+				t.Errorf("covered until %v, want %v", v.CoveredUntil, row.want.covered)
+			}
+		})
+	}
+}
+
+func TestScopeAndBudget(t *testing.T) {
+	key := func(l *License) { l.AgentKeys = []string{"thumb-1"} }
+	twoHosts := func(l *License) {
+		l.Hosts = append(slices.Clone(l.Hosts), HostBinding{Components: map[string][]string{"mac": {"zz"}}})
+	}
+	pool := func(p PoolTerm) func(*License) {
+		return func(l *License) { l.Pools = map[string]PoolTerm{"streams": p} }
+	}
+	one := func(change ...func(*License)) []Document { return []Document{doc("a.lic", change...)} }
+	for _, row := range []struct {
+		name    string
+		docs    []Document
+		budgets map[string]Limit
+		want    PoolGrant // name, unit and count_by left out
+		shared  bool      // false: NotShared says why
+		warn    WarningCode
+	}{
+		{"bound to this host: host scope", one(), nil, PoolGrant{Limit: 4, Budget: 4, Scope: ScopeHost}, true, ""},
+		{"bound to no host: site scope, no budget", one(unbound), nil, PoolGrant{Limit: 4, Scope: ScopeSite}, false, WarnNotShared},
+		{"bound to this agent's key alone", one(unbound, key), nil, PoolGrant{Limit: 4, Budget: 4, Scope: ScopeHost}, true, ""},
+		{"unbound with host scope", one(unbound, pool(PoolTerm{Max: 4, Scope: ScopeHost})), nil, PoolGrant{Limit: 4, Budget: 4, Scope: ScopeHost}, true, WarnNotBound},
+		{"site scope on the one host", one(pool(PoolTerm{Max: 4, Scope: ScopeSite})), nil, PoolGrant{Limit: 4, Budget: 4, Scope: ScopeSite}, true, ""},
+		{"site scope on the one key", one(unbound, key, pool(PoolTerm{Max: 4, Scope: ScopeSite})), nil, PoolGrant{Limit: 4, Budget: 4, Scope: ScopeSite}, true, ""},
+		{"site scope on two hosts", one(twoHosts, pool(PoolTerm{Max: 4, Scope: ScopeSite})), nil, PoolGrant{Limit: 4, Scope: ScopeSite}, false, WarnNotShared},
+		{"host scope on two hosts", one(twoHosts), nil, PoolGrant{Limit: 4, Budget: 4, Scope: ScopeHost}, true, ""},
+		{"a share of the site", one(unbound), map[string]Limit{"streams": 3}, PoolGrant{Limit: 4, Budget: 3, Scope: ScopeSite}, true, ""},
+		{"a share beyond the licence", one(unbound), map[string]Limit{"streams": 9}, PoolGrant{Limit: 4, Budget: 4, Scope: ScopeSite}, true, ""},
+		{"an unlimited share", one(unbound), map[string]Limit{"streams": Unlimited}, PoolGrant{Limit: 4, Budget: 4, Scope: ScopeSite}, true, ""},
+		{"a share of another pool", one(unbound), map[string]Limit{"seats": 3}, PoolGrant{Limit: 4, Scope: ScopeSite}, false, WarnNotShared},
+		{"overage is not for what is not shared", one(unbound, pool(PoolTerm{Max: 4, Overage: 2})), nil, PoolGrant{Limit: 4, Scope: ScopeSite}, false, WarnNotShared},
+		{"nor where there is nothing but overage", one(unbound, pool(PoolTerm{Overage: 2})), nil, PoolGrant{Scope: ScopeSite}, false, WarnNotShared},
+		{"overage on the one host", one(pool(PoolTerm{Max: 4, Overage: 2})), nil, PoolGrant{Limit: 4, Budget: 4, Overage: 2, Scope: ScopeHost}, true, ""},
+		{"one share over base and add-on", []Document{doc("a.lic", unbound), doc("b.lic", unbound, id("L2"), role(RoleAddOn))},
+			map[string]Limit{"streams": 3}, PoolGrant{Limit: 8, Budget: 3, Scope: ScopeSite}, true, ""},
+		{"an add-on for the site to a base for the host", []Document{doc("a.lic"), doc("b.lic", unbound, id("L2"), role(RoleAddOn), pool(PoolTerm{Max: 5, Overage: 3}))},
+			nil, PoolGrant{Limit: 9, Budget: 4, Scope: ScopeHost}, false, WarnNotShared},
+		{"a share of no limit", one(unbound, streams(Unlimited)), map[string]Limit{"streams": 3}, PoolGrant{Limit: Unlimited, Budget: 3, Scope: ScopeSite}, true, ""},
+		{"a share has no overage of its own", one(unbound, pool(PoolTerm{Max: 4, Overage: 2})), map[string]Limit{"streams": 3}, PoolGrant{Limit: 4, Budget: 3, Scope: ScopeSite}, true, ""},
+		{"a share that reaches into the overage", one(unbound, pool(PoolTerm{Max: 4, Overage: 2})), map[string]Limit{"streams": 5}, PoolGrant{Limit: 4, Budget: 4, Overage: 1, Scope: ScopeSite}, true, ""},
+		{"no limit needs no share", one(unbound, streams(Unlimited)), nil, PoolGrant{Limit: Unlimited, Budget: Unlimited, Scope: ScopeSite}, true, ""},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			f := factsWith(row.docs...)
+			f.Budgets = row.budgets
+			v := Judge(f, noon)
+			g := v.Pools["streams"]
+			if (g.NotShared == "") != row.shared {
+				t.Errorf("not shared: %q", g.NotShared)
+			}
+			g.Name, g.Unit, g.CountBy, g.NotShared = "", "", "", ""
+			if g != row.want {
+				t.Errorf("%+v, want %+v", g, row.want)
+			}
+			for _, w := range []WarningCode{WarnNotBound, WarnNotShared} {
+				if got := warned(v, w); (len(got) > 0) != (w == row.warn) {
+					t.Errorf("%s: %v", w, got)
+				}
+			}
+			// A meter of the same terms has the same budget.
+			for i, d := range f.Documents {
+				l := *d.License
+				l.Meters = map[string]MeterTerm{}
+				for name, p := range l.Pools {
+					l.Meters[name] = MeterTerm{Max: p.Max, Overage: p.Overage, Scope: p.Scope}
+				}
+				l.Pools = nil
+				f.Documents[i].License = &l
+			}
+			m := Judge(f, noon).Meters["streams"]
+			if (m.NotShared == "") != row.shared {
+				t.Errorf("meter not shared: %q", m.NotShared)
+			}
+			if m.NotShared = ""; m != (MeterGrant{Name: "streams", Limit: row.want.Limit, Overage: row.want.Overage, Budget: row.want.Budget, Scope: row.want.Scope}) {
+				t.Errorf("as a meter: %+v", m)
+			}
+		})
+	}
+}
+
+func TestWarnsBeforeExpiry(t *testing.T) {
+	for _, row := range []struct {
+		left  time.Duration
+		want  string        // a fragment; empty: no warning
+		again time.Duration // when the judge is to be asked again
+	}{
+		{31 * aDay, "", aDay},
+		{30*aDay + 1, "", 1},
+		{30 * aDay, "in less than 30 days", 16 * aDay},
+		{14*aDay + 1, "in less than 30 days", 1},
+		{14 * aDay, "in less than 14 days", 7 * aDay},
+		{7 * aDay, "in less than 7 days", 6 * aDay},
+		{aDay, "in less than 1 day", aDay},
+		{time.Minute, "in less than 1 day", time.Minute},
+	} {
+		v := Judge(factsWith(doc("a.lic", expires(row.left))), noon)
+		got := warned(v, WarnExpiresSoon)
+		if row.want == "" && len(got) > 0 || row.want != "" && (len(got) != 1 || !strings.HasSuffix(got[0], row.want)) {
+			t.Errorf("%s before expiry: %q, want %q", row.left, got, row.want)
+		}
+		if want := noon.Add(row.again); !v.JudgeAgainAt.Equal(want) {
+			t.Errorf("%s before expiry: judged again at %v, want %v", row.left, v.JudgeAgainAt, want)
+		}
+		if want := noon.Add(row.left); !v.Until.Equal(want) || !v.CoveredUntil.Equal(want) || !v.TerminatesAt.Equal(want) {
+			t.Errorf("%s before expiry: until %v, covered until %v, terminates %v", row.left, v.Until, v.CoveredUntil, v.TerminatesAt)
+		}
+	}
+}
+
+func TestInstantsOfGrace(t *testing.T) {
+	f := factsWith(doc("a.lic", expires(60*aDay), grace(5*aDay)))
+	v := Judge(f, noon)
+	if !v.Until.Equal(noon.Add(60*aDay)) || !v.CoveredUntil.Equal(noon.Add(65*aDay)) || !v.TerminatesAt.Equal(noon.Add(65*aDay)) || !v.GraceEndsAt.IsZero() {
+		t.Errorf("before: until %v, covered until %v, terminates %v, grace ends %v", v.Until, v.CoveredUntil, v.TerminatesAt, v.GraceEndsAt)
+	}
+	v = Judge(f, noon.Add(60*aDay))
+	if end := noon.Add(65 * aDay); v.Code != ValidInGrace || !v.Until.Equal(end) || !v.CoveredUntil.Equal(end) || !v.GraceEndsAt.Equal(end) {
+		t.Errorf("in grace: %s until %v, covered until %v, grace ends %v", v.Code, v.Until, v.CoveredUntil, v.GraceEndsAt)
+	}
+	if got := warned(v, WarnInGrace); len(got) != 1 {
+		t.Errorf("in grace: %v", v.Warnings)
+	}
+	v = Judge(f, noon.Add(65*aDay))
+	if v.Code != Expired || !v.Until.IsZero() || !v.CoveredUntil.IsZero() || !v.GraceEndsAt.IsZero() {
+		t.Errorf("after: %s until %v, covered until %v, grace ends %v", v.Code, v.Until, v.CoveredUntil, v.GraceEndsAt)
+	}
+	// Configured, the grace is shorter and never longer.
+	day, month := aDay, 30*aDay
+	f.Narrowing.Grace = &day
+	if v = Judge(f, noon); !v.TerminatesAt.Equal(noon.Add(61 * aDay)) {
+		t.Errorf("narrowed: terminates %v", v.TerminatesAt)
+	}
+	f.Narrowing.Grace = &month
+	if v = Judge(f, noon); !v.TerminatesAt.Equal(noon.Add(65*aDay)) || len(warned(v, WarnConfigIgnored)) != 1 {
+		t.Errorf("widened: terminates %v, warnings %v", v.TerminatesAt, v.Warnings)
+	}
+	// The first of two graces to end is the end.
+	f = factsWith(doc("a.lic", expires(-time.Hour), grace(5*aDay), func(l *License) { l.Heartbeat = Period{Every: time.Hour, Grace: 2 * time.Hour} }))
+	f.Upstream = map[string]Upstream{"L1": {LastHeartbeat: noon.Add(-time.Hour)}}
+	if v = Judge(f, noon); v.Code != ValidInGrace || !v.GraceEndsAt.Equal(noon.Add(2*time.Hour)) || !v.Until.Equal(v.GraceEndsAt) {
+		t.Errorf("two graces: %s until %v, grace ends %v", v.Code, v.Until, v.GraceEndsAt)
+	}
+}
+
+func TestWarnings(t *testing.T) {
+	f := factsWith(doc("a.lic"))
+	f.Clock.Behind = 10 * time.Minute
+	if v := Judge(f, noon); len(v.Warnings) > 0 {
+		t.Errorf("ten minutes behind: %v", v.Warnings)
+	}
+	f.Clock.Behind++
+	if v := Judge(f, noon); len(warned(v, WarnClockBehind)) != 1 || !v.Good() {
+		t.Errorf("more than ten minutes behind: %v", v.Warnings)
+	}
+
+	f = factsWith(doc("a.lic", func(l *License) { l.Hosts[0].Strategy = MatchAny }))
+	f.Host.Components["mac"] = []string{"zz"}
+	v := Judge(f, noon)
+	if got := warned(v, WarnHostMatchLow); len(got) != 1 || !strings.Contains(got[0], "only 1 of 2 components") || v.Match.Score() != 0.5 {
+		t.Errorf("half a match: %v, score %v", v.Warnings, v.Match.Score())
+	}
+
+	f = factsWith(doc("a.lic", func(l *License) { l.CheckIn = Period{Every: aDay, Grace: aDay} }))
+	f.Upstream = map[string]Upstream{"L1": {LastCheckIn: noon.Add(-aDay)}}
+	if v := Judge(f, noon); len(warned(v, WarnCheckInDue)) != 1 || v.Code != ValidInGrace {
+		t.Errorf("a late check-in: %s, %v", v.Code, v.Warnings)
+	}
+	if v := Judge(f, noon.Add(-1)); len(v.Warnings) > 0 || v.Code != Valid {
+		t.Errorf("a check-in in time: %s, %v", v.Code, v.Warnings)
+	}
+	if v := Judge(factsWith(), noon); len(v.Warnings) > 0 || len(v.Licenses) > 0 {
+		t.Errorf("nothing there: %v", v.Warnings)
+	}
+}
+
+// TestStaleDocument: what stood there before counts on until its own end, and the broken replacement is a warning.
+func TestStaleDocument(t *testing.T) {
+	d := doc("a.lic", expires(60*aDay))
+	d.Problem = &Problem{Code: BadSignature, Reason: "a.lic: its signature is bad", Stale: true}
+	f := factsWith(d)
+	v := Judge(f, noon)
+	if v.Code != Valid || !v.Until.Equal(noon.Add(60*aDay)) || judged(t, v, "a.lic").Problem == nil {
+		t.Errorf("%s until %v", v.Code, v.Until)
+	}
+	if got := warned(v, WarnDocument); len(got) != 1 || !strings.Contains(got[0], "counts on: a.lic: its signature is bad") {
+		t.Errorf("warnings %v", v.Warnings)
+	}
+	if v = Judge(f, noon.Add(60*aDay)); v.Code != Expired {
+		t.Errorf("after its end: %s", v.Code)
+	}
+	d.License = nil
+	if v = Judge(factsWith(d), noon); v.Code != BadSignature || v.State != StateInvalid {
+		t.Errorf("nothing stood there before: %s", v.Code)
+	}
+}
+
+func TestVerdictCarriesTerms(t *testing.T) {
+	hour := time.Hour
+	f := factsWith(
+		doc("a.lic", func(l *License) {
+			l.OnExpiry, l.AgentAway, l.MaxBorrow, l.SystemCode, l.Versions = Keep, 5*time.Minute, 3*aDay, "OK", ">=1"
+			l.Pools["streams"] = PoolTerm{Max: 4, Unit: "stream", CountBy: CountUser, Overage: 1}
+			l.Features = map[string]Value{"on": {Kind: KindBool, Bool: true}, "depth": {Kind: KindNumber, Number: 8}, "tier": {Kind: KindText, Text: "gold"}, "kind": {Kind: KindBool, Bool: true}}
+		}),
+		doc("b.lic", id("L2"), role(RoleAddOn), issued(0), func(l *License) {
+			l.Versions, l.OnExpiry = "<9", Revoke
+			l.Features = map[string]Value{"on": {Kind: KindBool}, "depth": {Kind: KindNumber, Number: 4}, "tier": {Kind: KindText, Text: "silver"}, "kind": {Kind: KindNumber, Number: 1}}
+		}))
+	f.Narrowing = Narrowing{MaxBorrow: &hour, CountBy: CountLease, NoOverage: true, OnExpiry: Drain}
+	v := Judge(f, noon)
+	if v.OnExpiry != Drain || v.AgentAway != 5*time.Minute || v.MaxBorrow != time.Hour || v.SystemCode != "OK" || v.Environment != Production {
+		t.Errorf("%+v", v)
+	}
+	if g, want := v.Pools["streams"], (PoolGrant{Name: "streams", Limit: 8, Budget: 8, Scope: ScopeHost, CountBy: CountLease, Unit: "stream"}); g != want {
+		t.Errorf("%+v, want %+v", g, want)
+	}
+	if want := []VersionCover{{"L1", ">=1"}, {"L2", "<9"}}; !slices.Equal(v.Versions, want) {
+		t.Errorf("versions %v", v.Versions)
+	}
+	want := map[string]Value{"on": {Kind: KindBool, Bool: true}, "depth": {Kind: KindNumber, Number: 8}, "tier": {Kind: KindText, Text: "silver"}, "kind": {Kind: KindNumber, Number: 1}}
+	if !maps.Equal(v.Features, want) {
+		t.Errorf("features %v, want %v", v.Features, want)
+	}
+	// No document of the facts has been written to.
+	if p := f.Documents[0].License.Pools["streams"]; p.Overage != 1 || p.CountBy != CountUser {
+		t.Errorf("the licence has been changed: %+v", p)
+	}
+	f = factsWith(broken("a.lic", BadSignature))
+	if v := Judge(f, noon); v.SystemCode != "E42" {
+		t.Errorf("the system's own code is %q", v.SystemCode)
+	}
+}
+
+func TestLimits(t *testing.T) {
+	const most = Limit(1<<63 - 1)
+	for _, row := range []struct{ a, b, plus, least Limit }{
+		{1, 2, 3, 1}, {0, 0, 0, 0}, {Unlimited, 5, Unlimited, 5}, {5, Unlimited, Unlimited, 5}, {Unlimited, Unlimited, Unlimited, Unlimited},
+		{most, 1, most, 1}, {most, most, most, most},
+	} {
+		if got := row.a.Plus(row.b); got != row.plus {
+			t.Errorf("%s + %s = %s", row.a, row.b, got)
+		}
+		if got := row.a.Min(row.b); got != row.least {
+			t.Errorf("the least of %s and %s is %s", row.a, row.b, got)
+		}
+	}
+	if fmt.Sprint(Unlimited) != "unlimited" || Unlimited.Covers(1<<62) != true || Limit(3).Covers(4) {
+		t.Error("Unlimited covers all, and 3 does not cover 4")
+	}
+}
