@@ -244,6 +244,24 @@ type Health struct {
 	Anchors string `json:"anchors"` // embedded, config
 }
 
+// Setting is one configuration key: its value, and where that comes from.
+type Setting struct {
+	Key    string `json:"key"`
+	Value  string `json:"value"` // redacted where it is a secret
+	Origin string `json:"origin"`
+}
+
+// Settings is the answer to GET /v1/config.
+type Settings struct {
+	Settings []Setting `json:"settings"`
+}
+
+// Reloaded is the answer to POST /v1/reload.
+type Reloaded struct {
+	Changed []string `json:"changed"` // keys that are in force with their new values
+	Restart []string `json:"restart"` // keys that have changed, and need a restart to be in force
+}
+
 // Problem is an error: RFC 9457 problem details with a stable code.
 type Problem struct {
 	Type              string   `json:"type"`

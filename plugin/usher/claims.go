@@ -166,7 +166,7 @@ const (
 )
 
 // NameRule is what names of pools, meters and features look like.
-var NameRule = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$`)
+var NameRule = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}$`)
 
 // names of claims, in the order of the struct.
 var claimNames = []string{"jti", "product", "iss", "licensee", "iat", "nbf", "exp", "environment", "role", "add_on_to", "supersedes",
@@ -294,7 +294,7 @@ func (c *Claims) checkLists() error {
 	count := func(claim, name string, maximum *int64, overage int64, scope string) error {
 		switch {
 		case !NameRule.MatchString(name):
-			return fmt.Errorf("claim %q: the name %q has other characters than letters, digits and . _ : / -, or more than 128", claim, short(name))
+			return fmt.Errorf("claim %q: the name %q has other characters than letters, digits and . _ : / -, or more than 64", claim, short(name))
 		case maximum != nil && (*maximum < 0 || *maximum > maxCount):
 			return fmt.Errorf("claim %q: max of %s is %d, and must lie between 0 and %d; null is unlimited", claim, name, *maximum, maxCount)
 		case overage < 0 || overage > maxCount:
@@ -325,7 +325,7 @@ func (c *Claims) checkLists() error {
 	}
 	for _, name := range slices.Sorted(mapKeys(c.Features)) {
 		if !NameRule.MatchString(name) {
-			return fmt.Errorf("claim %q: the name %q has other characters than letters, digits and . _ : / -, or more than 128", "features", short(name))
+			return fmt.Errorf("claim %q: the name %q has other characters than letters, digits and . _ : / -, or more than 64", "features", short(name))
 		}
 	}
 	for i, h := range c.Hosts {

@@ -1,0 +1,103 @@
+package api
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/usher-agent/usher/enforcer"
+)
+
+// peer is who connected, as the kernel says. It never changes for a connection.
+type peer struct {
+	uid, gid uint32
+	pid      int32 // 0: in a PID namespace that is not visible from here
+	groups   []uint32
+	exe      string // empty: not readable
+	start    uint64
+	own      bool // the kernel does not say who it is, and lets only the agent's own user in
+}
+
+// nobody is the uid that stands for those whom nobody vouches for: an overflow id is not an identity.
+const nobody = 65534
+
+// Rule matches callers: all of the fields that are set must match.
+type Rule struct {
+	UID       *uint32
+	GID       *uint32 // of the process, or one of its supplementary groups
+	Exe       string  // path of the executable
+	ExeSHA256 string  // of the executable's file, lower-case hex
+}
+
+// Rules says who may call. No Allow rule means everybody whom the socket's mode lets connect.
+type Rules struct {
+	Allow []Rule
+	Admin []Rule
+}
+
+// maxExecutable bounds what is hashed for an exe_sha256 rule, in bytes.
+const maxExecutable = 1 << 30
+
+func (r Rule) matches(p *peer) bool {
+	if r.UID == nil && r.GID == nil && r.Exe == "" && r.ExeSHA256 == "" {
+		return false // an empty rule is a mistake, not an open door
+	}
+	switch {
+	case r.UID != nil && (*r.UID != p.uid || p.uid == nobody),
+		r.GID != nil && *r.GID != p.gid && !slices.Contains(p.groups, *r.GID),
+		r.Exe != "" && (p.exe == "" || filepath.Clean(r.Exe) != p.exe),
+		r.ExeSHA256 != "" && !strings.EqualFold(r.ExeSHA256, p.exeHash()):
+		return false
+	}
+	return true
+}
+
+// exeHash returns the SHA-256 of the peer's executable in hex, empty when it cannot be read.
+func (p *peer) exeHash() string {
+	if p.pid == 0 || p.exe == "" {
+		return ""
+	}
+	name := exeFile(p.pid)
+	if name == "" {
+		return ""
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	h := sha256.New()
+	if n, err := io.Copy(h, io.LimitReader(f, maxExecutable+1)); err != nil || n > maxExecutable {
+		return ""
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+func matchesAny(rules []Rule, p *peer) bool {
+	return slices.ContainsFunc(rules, func(r Rule) bool { return r.matches(p) })
+}
+
+// admin reports whether the peer may do everything: root that is visible, the agent's own user, or by rule.
+func (r Rules) admin(p *peer) bool {
+	if p.own {
+		return true
+	}
+	if p.uid == nobody {
+		return false
+	}
+	return p.uid == 0 && p.pid != 0 || p.uid != 0 && int(p.uid) == os.Geteuid() || matchesAny(r.Admin, p)
+}
+
+// allowed reports whether the peer may call at all.
+func (r Rules) allowed(p *peer) bool {
+	return len(r.Allow) == 0 || r.admin(p) || matchesAny(r.Allow, p)
+}
+
+// caller is the peer as the enforcer knows it.
+func (p *peer) caller(admin bool) enforcer.Caller {
+	return enforcer.Caller{UID: p.uid, GID: p.gid, PID: p.pid, Admin: admin, Exe: p.exe, Start: p.start}
+}

@@ -1,0 +1,152 @@
+package api
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"reflect"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/usher-agent/usher/enforcer"
+)
+
+// MaxBody is the largest JSON body, in bytes.
+const MaxBody = 64 << 10
+
+func badRequest(field, hint, format string, args ...any) *enforcer.Denial {
+	return &enforcer.Denial{Code: enforcer.BadRequest, Field: field, Hint: hint, Detail: fmt.Sprintf(format, args...)}
+}
+
+// body reads a request's body up to a limit.
+func body(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, *enforcer.Denial) {
+	tooLarge := &enforcer.Denial{Code: enforcer.TooLarge, Detail: fmt.Sprintf("the body is larger than %d bytes", limit), Hint: "send less"}
+	if r.ContentLength > limit {
+		w.Header().Set("Connection", "close")
+		return nil, tooLarge
+	}
+	var b []byte
+	var err error
+	if r.ContentLength >= 0 {
+		b = make([]byte, r.ContentLength)
+		_, err = io.ReadFull(r.Body, b)
+	} else {
+		b, err = io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	}
+	var over *http.MaxBytesError
+	switch {
+	case errors.As(err, &over):
+		return nil, tooLarge
+	case err != nil:
+		return nil, badRequest("", "", "the body could not be read to its end")
+	}
+	return b, nil
+}
+
+// decode reads a JSON body strictly into a request: no unknown or duplicate member, no other case, no invalid UTF-8, and
+// nothing after the object. An empty body is an error unless empty is allowed.
+func decode(w http.ResponseWriter, r *http.Request, into any, mayBeEmpty bool) *enforcer.Denial {
+	b, d := body(w, r, MaxBody)
+	if d != nil {
+		return d
+	}
+	if len(bytes.TrimSpace(b)) == 0 {
+		if mayBeEmpty {
+			return nil
+		}
+		return badRequest("", "send a JSON object", "the body is empty")
+	}
+	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
+		return badRequest("Content-Type", "send Content-Type: application/json (curl --json does)", "the Content-Type is %q, and only application/json is read", short(r.Header.Get("Content-Type")))
+	}
+	if jsontext.Value(bytes.TrimSpace(b)).Kind() != '{' {
+		return badRequest("", "send a JSON object", "the body is not a JSON object")
+	}
+	if err := json.Unmarshal(b, into, json.RejectUnknownMembers(true)); err != nil {
+		return badJSON(err, into)
+	}
+	return nil
+}
+
+// badJSON names the field at fault, and never quotes its value.
+func badJSON(err error, into any) *enforcer.Denial {
+	var syntactic *jsontext.SyntacticError
+	var semantic *json.SemanticError
+	field := func(p jsontext.Pointer) string {
+		return short(strings.ReplaceAll(strings.TrimPrefix(string(p), "/"), "/", "."))
+	}
+	switch {
+	case errors.Is(err, jsontext.ErrDuplicateName):
+		at := ""
+		if errors.As(err, &syntactic) {
+			at = field(syntactic.JSONPointer)
+		}
+		return badRequest(at, "name each member once", "the JSON names %q twice", at)
+	case errors.As(err, &semantic) && errors.Is(err, json.ErrUnknownName):
+		at := field(semantic.JSONPointer)
+		return badRequest(at, suggest(at, into), "field %q is not known", at)
+	case errors.As(err, &semantic):
+		at := field(semantic.JSONPointer)
+		return badRequest(at, "docs/openapi.yaml has every field's type", "field %q: a JSON %s does not do here", at, kindName(semantic.JSONKind))
+	case errors.As(err, &syntactic):
+		if !utf8.ValidString(syntactic.Error()) || strings.Contains(syntactic.Error(), "UTF-8") {
+			return badRequest("", "send UTF-8", "the JSON is not valid UTF-8, at byte %d", syntactic.ByteOffset)
+		}
+		return badRequest("", "", "the body is not valid JSON, at byte %d", syntactic.ByteOffset)
+	default:
+		return badRequest("", "", "the body is not valid JSON")
+	}
+}
+
+func kindName(k jsontext.Kind) string {
+	switch k {
+	case 'n':
+		return "null"
+	case 't', 'f':
+		return "boolean"
+	case '"':
+		return "text"
+	case '0':
+		return "number of this sign, size or precision"
+	case '{':
+		return "object"
+	case '[':
+		return "list"
+	default:
+		return "value"
+	}
+}
+
+// suggest names a field of the request that differs from the given one in case or dashes only.
+func suggest(name string, of any) string {
+	plain := func(s string) string { return strings.ToLower(strings.NewReplacer("_", "", "-", "").Replace(s)) }
+	t := reflect.TypeOf(of).Elem()
+	var known []string
+	for i := range t.NumField() {
+		n, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
+		if plain(n) == plain(name) {
+			return fmt.Sprintf("did you mean %q?", n)
+		}
+		known = append(known, n)
+	}
+	return "known are: " + strings.Join(known, ", ")
+}
+
+// short keeps what a caller sent short and printable.
+func short(s string) string {
+	if len(s) > 64 {
+		s = s[:64] + "…"
+	}
+	return strings.ToValidUTF8(strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return '?'
+		}
+		return r
+	}, s), "?")
+}

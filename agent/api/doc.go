@@ -1,0 +1,44 @@
+// Package api answers the local API: HTTP with JSON on one Unix socket. docs/api.md and docs/openapi.yaml describe it, and a
+// test holds the handlers to the latter.
+//
+// Who calls is the kernel's word (SO_PEERCRED at connect), who may call is [Rules]. What is asked is passed to a [Desk];
+// nothing is decided here. Start reading at the table of routes.
+package api
+
+import (
+	"context"
+
+	"github.com/usher-agent/usher/client/wire"
+	"github.com/usher-agent/usher/enforcer"
+)
+
+// Desk is what the handlers need of the agent. Its methods are safe for concurrent use.
+type Desk interface {
+	// License returns the verdict and all documents, with every term.
+	License() wire.License
+	Pools() []enforcer.PoolStatus
+	Pool(name string) (enforcer.PoolStatus, bool)
+
+	// Acquire fills in the lease's id.
+	Acquire(context.Context, *enforcer.Acquire) (l *enforcer.Lease, replayed bool, d *enforcer.Denial)
+	Renew(*enforcer.Renew) (*enforcer.Lease, *enforcer.Denial)
+	Release(*enforcer.Release) *enforcer.Denial
+	Lease(enforcer.LeaseID) (*enforcer.Lease, bool)
+	Leases() []*enforcer.Lease
+
+	// Install puts a document into the licence folder; with dryRun it only says what would change.
+	Install(ctx context.Context, document []byte, name string, dryRun bool) (wire.Installed, *enforcer.Denial)
+	Remove(ctx context.Context, name string) *enforcer.Denial
+	Rollback(ctx context.Context, name string) (wire.Installed, *enforcer.Denial)
+
+	// Fingerprint returns this host as licences for a product see it; empty means the agent's own product.
+	Fingerprint(ctx context.Context, product string) wire.Fingerprint
+	// Subscribe returns events until cancel is called or the reader is too slow; see says whose leases' events.
+	Subscribe(see func(*enforcer.Holder) bool) (events <-chan wire.Event, cancel func())
+
+	// Reload reads the configuration again and says what came of it.
+	Reload(ctx context.Context) (wire.Reloaded, *enforcer.Denial)
+	Settings() []wire.Setting
+	Health() wire.Health
+	Ready() bool
+}

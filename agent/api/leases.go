@@ -1,0 +1,193 @@
+package api
+
+import (
+	"math"
+	"net/http"
+	"time"
+
+	"github.com/usher-agent/usher/client/wire"
+	"github.com/usher-agent/usher/enforcer"
+)
+
+// request turns a body into what the enforcer is asked, or says what in it this agent does not offer.
+func request(in *wire.AcquireRequest, c *call) (*enforcer.Acquire, *enforcer.Denial) {
+	switch {
+	case in.PID != 0:
+		return nil, badRequest("pid", "use lifetime ttl and renew the lease", "leases of a process are not offered by this agent")
+	case in.WaitSeconds != 0:
+		return nil, badRequest("wait_seconds", "ask again when retry_after_seconds has passed", "waiting is not offered by this agent")
+	case in.Until != nil:
+		return nil, badRequest("until", "leave it out", "borrowing is not offered by this agent")
+	case in.Nonce != "":
+		return nil, badRequest("nonce", "leave it out", "lease tokens are not offered by this agent")
+	case in.Priority != 0:
+		return nil, badRequest("priority", "leave it out", "priorities are not offered by this agent")
+	case in.N != nil && in.Pool == "":
+		return nil, badRequest("n", "give each item its own n", "n goes with pool, not with items")
+	}
+	ttl, d := seconds("ttl_seconds", in.TTLSeconds)
+	if d != nil {
+		return nil, d
+	}
+	r := &enforcer.Acquire{Caller: c.peer.caller(c.admin), Pool: in.Pool, MinN: in.MinN, Labels: in.Labels, Lifetime: enforcer.Lifetime(in.Lifetime),
+		TTL: ttl, Token: in.ClientToken, Version: in.Version}
+	if in.Pool != "" {
+		r.N = 1
+		if in.N != nil {
+			r.N = *in.N
+		}
+	}
+	for _, it := range in.Items {
+		r.Items = append(r.Items, enforcer.Item{Pool: it.Pool, N: it.N})
+	}
+	return r, nil
+}
+
+// seconds reads a number of seconds; 0 means that none is given.
+func seconds(field string, v float64) (time.Duration, *enforcer.Denial) {
+	if v < 0 || v > math.MaxInt32 {
+		return 0, badRequest(field, "give a number of seconds", "%s is %v", field, v)
+	}
+	return time.Duration(v * float64(time.Second)), nil
+}
+
+func (s *Server) acquire(c *call) {
+	var in wire.AcquireRequest
+	d := decode(c, c.req, &in, false)
+	var r *enforcer.Acquire
+	if d == nil {
+		r, d = request(&in, c)
+	}
+	if d != nil {
+		s.answerDenial(c, d)
+		return
+	}
+	l, replayed, d := s.desk.Acquire(c.req.Context(), r)
+	if d != nil {
+		s.answerDenial(c, d)
+		return
+	}
+	status := http.StatusCreated
+	if replayed {
+		status = http.StatusOK
+	}
+	c.Header()["Location"] = []string{"/v1/leases/" + l.ID.String()}
+	err := s.answer(c, status, leaseShape(l))
+	if err == nil {
+		err = http.NewResponseController(c.ResponseWriter).Flush()
+	}
+	if err == nil {
+		err = c.req.Context().Err()
+	}
+	// Nobody knows of a lease whose answer did not arrive. One with a token can be asked for again.
+	if err != nil && l.Token == nil {
+		s.desk.Release(&enforcer.Release{ID: l.ID, Caller: r.Caller, Cause: enforcer.CauseUndelivered})
+	}
+}
+
+func (s *Server) getLeases(c *call) {
+	pool := c.req.URL.Query().Get("pool")
+	out := wire.Leases{Leases: []wire.Lease{}}
+	for _, l := range s.desk.Leases() {
+		if (c.admin || l.Holder.UID == c.peer.uid) && (pool == "" || has(l, pool)) {
+			out.Leases = append(out.Leases, leaseShape(l))
+		}
+	}
+	s.answer(c, http.StatusOK, out)
+}
+
+func has(l *enforcer.Lease, pool string) bool {
+	for _, it := range l.Items {
+		if it.Pool == pool {
+			return true
+		}
+	}
+	return false
+}
+
+// leaseID reads the id in the path.
+func leaseID(c *call) (enforcer.LeaseID, *enforcer.Denial) {
+	id, ok := enforcer.ParseLeaseID(c.req.PathValue("id"))
+	if !ok {
+		return id, badRequest("id", "give it as the acquire answered it", "%q is not a lease id, which is 32 hexadecimal digits", short(c.req.PathValue("id")))
+	}
+	return id, nil
+}
+
+func (s *Server) getLease(c *call) {
+	id, d := leaseID(c)
+	if d == nil {
+		l, ok := s.desk.Lease(id)
+		switch {
+		case !ok:
+			d = &enforcer.Denial{Code: enforcer.LeaseUnknown, Detail: "lease " + id.String() + " is not held here", Hint: "it may have ended; acquire a new one"}
+		case !c.admin && l.Holder.UID != c.peer.uid:
+			d = &enforcer.Denial{Code: enforcer.NotHolder, Detail: "lease " + id.String() + " belongs to another user"}
+		default:
+			s.answer(c, http.StatusOK, leaseShape(l))
+			return
+		}
+	}
+	s.answerDenial(c, d)
+}
+
+func (s *Server) renew(c *call) {
+	var in wire.RenewRequest
+	var ttl time.Duration
+	id, d := leaseID(c)
+	if d == nil {
+		d = decode(c, c.req, &in, true)
+	}
+	if d == nil {
+		ttl, d = seconds("ttl_seconds", in.TTLSeconds)
+	}
+	var l *enforcer.Lease
+	if d == nil {
+		l, d = s.desk.Renew(&enforcer.Renew{ID: id, Caller: c.peer.caller(c.admin), TTL: ttl})
+	}
+	if d != nil {
+		s.answerDenial(c, d)
+		return
+	}
+	s.answer(c, http.StatusOK, leaseShape(l))
+}
+
+func (s *Server) release(c *call) {
+	id, d := leaseID(c)
+	var force bool
+	if d == nil {
+		force, d = flag(c, "force")
+	}
+	if d == nil {
+		d = s.desk.Release(&enforcer.Release{ID: id, Caller: c.peer.caller(c.admin), Force: force})
+	}
+	if d != nil {
+		s.answerDenial(c, d)
+		return
+	}
+	c.WriteHeader(http.StatusNoContent)
+}
+
+func leaseShape(l *enforcer.Lease) wire.Lease {
+	out := wire.Lease{ID: l.ID.String(), Lifetime: string(l.Lifetime), Liveness: Liveness(l), State: "held", AcquiredAt: l.AcquiredAt.UTC(),
+		ExpiresAt: instant(l.ExpiresAt), RevokeAt: instant(l.RevokeAt), Items: make([]wire.Item, len(l.Items))}
+	for i, it := range l.Items {
+		out.Items[i] = wire.Item{Pool: it.Pool, N: it.N}
+	}
+	out.Pool, out.N = out.Items[0].Pool, out.Items[0].N
+	if !l.RevokeAt.IsZero() {
+		out.State = "revoking"
+	}
+	if h := l.Holder; h != nil {
+		out.Holder = &wire.Holder{UID: h.UID, GID: h.GID, PID: h.PID, Exe: h.Exe, Labels: h.Labels}
+	}
+	return out
+}
+
+// Liveness says what tells that a lease's holder is gone.
+func Liveness(l *enforcer.Lease) string {
+	if l.Lifetime == enforcer.LifetimeTTL {
+		return "ttl"
+	}
+	return "none"
+}

@@ -1,0 +1,158 @@
+package api
+
+import (
+	"net/http"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/usher-agent/usher/client/wire"
+	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/plugin"
+)
+
+func (s *Server) getLicense(c *call) {
+	l := s.desk.License()
+	if !c.admin {
+		redact(&l)
+	}
+	s.answer(c, http.StatusOK, l)
+}
+
+var (
+	mail   = regexp.MustCompile(`[^\s@<>"]+@[^\s@<>"]+\.[^\s@<>"]+`)
+	secret = regexp.MustCompile(`(?i)(^|[_-])(key|secret|token|password|passwd)s?$`)
+)
+
+// hidden stands for what only admins see.
+const hidden = "(hidden)"
+
+// redact hides keys and e-mail addresses from callers who are not admins.
+func redact(l *wire.License) {
+	for i := range l.Licenses {
+		d := &l.Licenses[i]
+		d.Licensee = mail.ReplaceAllString(d.Licensee, hidden)
+		if d.Terms != nil {
+			d.Terms = hide(d.Terms).(map[string]any)
+		}
+	}
+}
+
+// hide returns a copy of a term's value without keys and e-mail addresses.
+func hide(v any) any {
+	switch v := v.(type) {
+	case map[string]any:
+		out := make(map[string]any, len(v))
+		for k, x := range v {
+			if _, text := x.(string); text && secret.MatchString(k) {
+				out[k] = hidden
+				continue
+			}
+			out[k] = hide(x)
+		}
+		return out
+	case []any:
+		out := make([]any, len(v))
+		for i, x := range v {
+			out[i] = hide(x)
+		}
+		return out
+	case string:
+		return mail.ReplaceAllString(v, hidden)
+	default:
+		return v
+	}
+}
+
+func (s *Server) putLicense(c *call) {
+	dryRun, d := flag(c, "dry_run")
+	if d == nil {
+		var doc []byte
+		if doc, d = body(c, c.req, plugin.MaxDocument); d == nil {
+			if len(doc) == 0 {
+				d = badRequest("document", "send the licence file as the body", "the body is empty")
+			} else {
+				var out wire.Installed
+				if out, d = s.desk.Install(c.req.Context(), doc, c.req.URL.Query().Get("name"), dryRun); d == nil {
+					s.answer(c, http.StatusOK, out)
+					return
+				}
+			}
+		}
+	}
+	s.answerDenial(c, d)
+}
+
+func (s *Server) rollback(c *call) {
+	out, d := s.desk.Rollback(c.req.Context(), c.req.URL.Query().Get("name"))
+	if d != nil {
+		s.answerDenial(c, d)
+		return
+	}
+	s.answer(c, http.StatusOK, out)
+}
+
+func (s *Server) deleteDocument(c *call) {
+	if d := s.desk.Remove(c.req.Context(), c.req.PathValue("name")); d != nil {
+		s.answerDenial(c, d)
+		return
+	}
+	c.WriteHeader(http.StatusNoContent)
+}
+
+func (s *Server) getFeatures(c *call) {
+	s.answer(c, http.StatusOK, wire.Features{Features: s.desk.License().Features})
+}
+
+func (s *Server) getFeature(c *call) {
+	name := c.req.PathValue("name")
+	s.answer(c, http.StatusOK, wire.NamedFeature{Name: name, Feature: s.desk.License().Features[name]})
+}
+
+func (s *Server) getPools(c *call) {
+	out := wire.Pools{Pools: []wire.Pool{}}
+	for _, p := range s.desk.Pools() {
+		out.Pools = append(out.Pools, poolShape(p))
+	}
+	s.answer(c, http.StatusOK, out)
+}
+
+func (s *Server) getPool(c *call) {
+	name := c.req.PathValue("name")
+	p, ok := s.desk.Pool(name)
+	if !ok {
+		var known []string
+		for _, p := range s.desk.Pools() {
+			known = append(known, p.Name)
+		}
+		hint := "the licence in force grants no pools"
+		if len(known) > 0 {
+			hint = "known are: " + strings.Join(known, ", ")
+		}
+		s.answerDenial(c, &enforcer.Denial{Code: enforcer.PoolUnknown, Field: "name", Detail: "pool " + strconv.Quote(short(name)) + " is not in the licence", Hint: hint})
+		return
+	}
+	s.answer(c, http.StatusOK, poolShape(p))
+}
+
+func poolShape(p enforcer.PoolStatus) wire.Pool {
+	out := wire.Pool{Name: p.Name, Kind: "pool", Unit: p.Unit, Limit: count(p.Limit), Scope: string(p.Scope), Budget: count(p.Budget),
+		InUse: p.InUse, Available: count(p.Available()), Waiting: p.Waiting, Reserved: p.Reserved, Peak: p.Peak, Leases: p.Leases}
+	if p.Meter {
+		out.Kind = "meter"
+	}
+	return out
+}
+
+// flag reads a query parameter that is true or false.
+func flag(c *call, name string) (bool, *enforcer.Denial) {
+	v := c.req.URL.Query().Get(name)
+	if v == "" {
+		return false, nil
+	}
+	b, err := strconv.ParseBool(v)
+	if err != nil {
+		return false, badRequest(name, "use true or false", "%s is %q", name, short(v))
+	}
+	return b, nil
+}

@@ -1,0 +1,89 @@
+package api
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// credentials asks the kernel who connected (unix(7), SO_PEERCRED).
+func credentials(c *net.UnixConn) (peer, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return peer{}, err
+	}
+	var p peer
+	var failed error
+	if err := raw.Control(func(fd uintptr) {
+		ucred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+		if err != nil {
+			failed = err
+			return
+		}
+		p.uid, p.gid, p.pid = ucred.Uid, ucred.Gid, ucred.Pid
+		p.groups = peerGroups(fd)
+	}); err != nil {
+		return peer{}, err
+	}
+	if failed != nil {
+		return peer{}, fmt.Errorf("SO_PEERCRED: %w", failed)
+	}
+	if p.pid > 0 {
+		p.start = startTime(p.pid)
+		if exe, err := os.Readlink("/proc/" + strconv.Itoa(int(p.pid)) + "/exe"); err == nil {
+			p.exe = exe
+		}
+		// The pid may have been another's by the time it was read.
+		if p.start == 0 || startTime(p.pid) != p.start {
+			p.exe, p.start = "", 0
+		}
+	}
+	return p, nil
+}
+
+// maxGroups bounds the supplementary groups looked at; Linux allows 65536.
+const maxGroups = 1 << 16
+
+// peerGroups returns the peer's supplementary groups (SO_PEERGROUPS, Linux 4.13), none where the kernel does not tell.
+func peerGroups(fd uintptr) []uint32 {
+	groups := make([]uint32, 64)
+	for {
+		size := uint32(len(groups) * 4)
+		_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, fd, unix.SOL_SOCKET, unix.SO_PEERGROUPS,
+			uintptr(unsafe.Pointer(&groups[0])), uintptr(unsafe.Pointer(&size)), 0)
+		switch {
+		case errno == unix.ERANGE && size/4 > uint32(len(groups)) && size/4 <= maxGroups:
+			groups = make([]uint32, size/4)
+		case errno != 0:
+			return nil
+		default:
+			return groups[:size/4]
+		}
+	}
+}
+
+// startTime returns when a process started, in clock ticks after boot (proc(5), field 22 of stat); 0 when not known.
+func startTime(pid int32) uint64 {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(int(pid)) + "/stat")
+	if err != nil {
+		return 0
+	}
+	// The name, in brackets, may hold anything: what counts comes after the last bracket.
+	f := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
+	if len(f) < 20 {
+		return 0
+	}
+	n, err := strconv.ParseUint(string(f[19]), 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// exeFile is where the file of a process's executable can be read, even when it has been replaced.
+func exeFile(pid int32) string { return "/proc/" + strconv.Itoa(int(pid)) + "/exe" }

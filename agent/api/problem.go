@@ -1,0 +1,124 @@
+package api
+
+import (
+	"math"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/usher-agent/usher/client/wire"
+	"github.com/usher-agent/usher/enforcer"
+)
+
+// Codes of problems that are the API's own, beside the enforcer's.
+const (
+	RouteUnknown    enforcer.DenialCode = "route_unknown"
+	MethodUnknown   enforcer.DenialCode = "method_unknown"
+	DocumentUnknown enforcer.DenialCode = "document_unknown"
+	DocumentRefused enforcer.DenialCode = "document_refused"
+	Internal        enforcer.DenialCode = "internal"
+)
+
+// statuses is the HTTP status of every code.
+var statuses = map[enforcer.DenialCode]int{
+	enforcer.NoSlots: 409, enforcer.NotShared: 409, enforcer.MeterEmpty: 409, enforcer.TokenReused: 409,
+	enforcer.LicenseMissing: 403, enforcer.LicenseInvalid: 403, enforcer.LicenseExpired: 403,
+	enforcer.PoolUnknown: 404, enforcer.LeaseUnknown: 404,
+	enforcer.NotHolder: 403, enforcer.DeniedByPolicy: 403, enforcer.Forbidden: 403,
+	enforcer.TooLarge: 413, enforcer.BadRequest: 400, enforcer.Storage: 507, enforcer.Draining: 503, enforcer.RateLimited: 429,
+	RouteUnknown: 404, MethodUnknown: 405, DocumentUnknown: 404, DocumentRefused: 422, Internal: 500,
+}
+
+// titles is one short phrase for every code (RFC 9457 §3.1.3).
+var titles = map[enforcer.DenialCode]string{
+	enforcer.NoSlots: "No slots free", enforcer.NotShared: "Not provably shared", enforcer.MeterEmpty: "Meter empty", enforcer.TokenReused: "Client token reused",
+	enforcer.LicenseMissing: "No licence", enforcer.LicenseInvalid: "Licence not valid", enforcer.LicenseExpired: "Licence expired",
+	enforcer.PoolUnknown: "Unknown pool", enforcer.LeaseUnknown: "Unknown lease",
+	enforcer.NotHolder: "Not the holder", enforcer.DeniedByPolicy: "Denied by policy", enforcer.Forbidden: "Forbidden",
+	enforcer.TooLarge: "Too large", enforcer.BadRequest: "Bad request", enforcer.Storage: "Not stored", enforcer.Draining: "Shutting down", enforcer.RateLimited: "Too much at once",
+	RouteUnknown: "Unknown route", MethodUnknown: "Unknown method", DocumentUnknown: "Unknown document", DocumentRefused: "Document refused", Internal: "Internal error",
+}
+
+// Codes returns the HTTP status of every code that a problem may bear.
+func Codes() map[enforcer.DenialCode]int {
+	out := make(map[enforcer.DenialCode]int, len(statuses))
+	for c, s := range statuses {
+		out[c] = s
+	}
+	return out
+}
+
+// problem puts a denial into its wire form; now is licence time.
+func problem(d *enforcer.Denial, now time.Time) *wire.Problem {
+	status := statuses[d.Code]
+	if status == 0 {
+		status = http.StatusInternalServerError
+	}
+	p := &wire.Problem{Type: "https://usher-agent.github.io/problems/" + string(d.Code), Title: titles[d.Code], Status: status,
+		Code: string(d.Code), Detail: d.Detail, Field: d.Field, Hint: d.Hint}
+	if d.HasUsage {
+		p.Limit, p.InUse = count(d.Limit), new(d.InUse)
+	}
+	if d.Code == enforcer.NoSlots {
+		p.WaitedSeconds = new(float64(0))
+	}
+	if !d.Next.IsZero() {
+		p.RetryAfterSeconds = new(max(0, math.Ceil(d.Next.Sub(now).Seconds())))
+	}
+	if v := d.Verdict; v != nil {
+		p.Verdict = &wire.Verdict{State: string(v.State), Code: string(v.Code), Reason: v.Reason, Until: instant(v.Until)}
+	}
+	return p
+}
+
+// answerDenial writes a denial as a problem (RFC 9457).
+func (s *Server) answerDenial(w http.ResponseWriter, d *enforcer.Denial) {
+	p := problem(d, time.Now())
+	b, err := json.Marshal(p)
+	if err != nil {
+		http.Error(w, "internal error", http.StatusInternalServerError)
+		return
+	}
+	h := w.Header()
+	h.Set("Content-Type", "application/problem+json")
+	h.Set("Content-Length", strconv.Itoa(len(b)))
+	if p.RetryAfterSeconds != nil {
+		h.Set("Retry-After", strconv.Itoa(int(*p.RetryAfterSeconds)))
+	}
+	w.WriteHeader(p.Status)
+	w.Write(b)
+}
+
+// answer writes a shape as JSON and reports whether the caller has it, as far as the kernel can tell.
+func (s *Server) answer(w http.ResponseWriter, status int, shape any) error {
+	b, err := json.Marshal(shape)
+	if err != nil {
+		s.log.Error("an answer cannot be written as JSON", "error", err)
+		s.answerDenial(w, &enforcer.Denial{Code: Internal, Detail: "the answer cannot be written"})
+		return nil
+	}
+	h := w.Header()
+	h["Content-Type"] = jsonType
+	h.Set("Content-Length", strconv.Itoa(len(b)))
+	w.WriteHeader(status)
+	_, err = w.Write(b)
+	return err
+}
+
+var jsonType = []string{"application/json"}
+
+func instant(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return new(t.UTC())
+}
+
+func count(l enforcer.Limit) *int64 {
+	if l == enforcer.Unlimited {
+		return nil
+	}
+	return new(int64(l))
+}

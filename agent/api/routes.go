@@ -1,0 +1,189 @@
+package api
+
+import (
+	"fmt"
+	"net/http"
+	"runtime/debug"
+	"strings"
+
+	"github.com/usher-agent/usher/client/wire"
+	"github.com/usher-agent/usher/enforcer"
+)
+
+// access says who may call a route.
+type access int
+
+const (
+	anyone  access = iota // whoever may connect, allow rules or not: probes
+	allowed               // whoever the allow rules let in
+	admin                 // admins
+)
+
+// call is one call of one caller.
+type call struct {
+	http.ResponseWriter
+	req   *http.Request
+	peer  *peer
+	admin bool
+}
+
+type route struct {
+	method, path string
+	access       access
+	handle       func(*Server, *call)
+}
+
+// table is every route. docs/openapi.yaml has the same, and a test says so.
+var table = []route{
+	{"GET", "/v1/license", allowed, (*Server).getLicense},
+	{"PUT", "/v1/license", admin, (*Server).putLicense},
+	{"POST", "/v1/license/rollback", admin, (*Server).rollback},
+	{"DELETE", "/v1/license/documents/{name}", admin, (*Server).deleteDocument},
+	{"GET", "/v1/features", allowed, (*Server).getFeatures},
+	{"GET", "/v1/features/{name}", allowed, (*Server).getFeature},
+	{"GET", "/v1/pools", allowed, (*Server).getPools},
+	{"GET", "/v1/pools/{name}", allowed, (*Server).getPool},
+	{"POST", "/v1/leases", allowed, (*Server).acquire},
+	{"GET", "/v1/leases", allowed, (*Server).getLeases},
+	{"GET", "/v1/leases/{id}", allowed, (*Server).getLease},
+	{"PUT", "/v1/leases/{id}", allowed, (*Server).renew},
+	{"DELETE", "/v1/leases/{id}", allowed, (*Server).release},
+	{"GET", "/v1/fingerprint", allowed, (*Server).getFingerprint},
+	{"GET", "/v1/events", allowed, (*Server).events},
+	{"GET", "/v1/config", admin, (*Server).getConfig},
+	{"POST", "/v1/reload", admin, (*Server).reload},
+	{"GET", "/v1/health", anyone, (*Server).getHealth},
+	{"GET", "/v1/ready", anyone, (*Server).getReady},
+}
+
+// Route is one line of the table, for tests and documentation.
+type Route struct {
+	Method, Path string
+	Admin        bool
+}
+
+// Routes returns every route, GET /metrics included.
+func Routes() []Route {
+	var out []Route
+	for _, r := range table {
+		out = append(out, Route{r.method, r.path, r.access == admin})
+	}
+	return append(out, Route{Method: "GET", Path: "/metrics"})
+}
+
+// routes makes the handler of the table.
+func (s *Server) routes(metrics http.Handler) http.Handler {
+	mux := http.NewServeMux()
+	methods := map[string][]string{}
+	add := func(r route) {
+		mux.HandleFunc(r.method+" "+r.path, func(w http.ResponseWriter, req *http.Request) { s.guard(r, w, req) })
+		methods[r.path] = append(methods[r.path], r.method)
+	}
+	for _, r := range table {
+		add(r)
+	}
+	if metrics != nil {
+		add(route{"GET", "/metrics", allowed, func(_ *Server, c *call) { metrics.ServeHTTP(c.ResponseWriter, c.req) }})
+	}
+	for path, known := range methods {
+		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Allow", strings.Join(known, ", "))
+			s.answerDenial(w, &enforcer.Denial{Code: MethodUnknown, Detail: fmt.Sprintf("%s is not for %s", short(r.Method), short(r.URL.Path)), Hint: "use " + strings.Join(known, " or ")})
+		})
+	}
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		s.answerDenial(w, &enforcer.Denial{Code: RouteUnknown, Detail: fmt.Sprintf("there is no route %s", short(r.URL.Path)), Hint: "docs/api.md lists the routes; they begin with /v1/"})
+	})
+	return mux
+}
+
+// guard lets a caller through to a route, or says why not.
+func (s *Server) guard(r route, w http.ResponseWriter, req *http.Request) {
+	p, ok := req.Context().Value(peerKey{}).(*peer)
+	if !ok {
+		s.answerDenial(w, &enforcer.Denial{Code: enforcer.Forbidden, Detail: "nobody vouches for the caller"})
+		return
+	}
+	defer func() {
+		if e := recover(); e != nil {
+			if e == http.ErrAbortHandler { //nolint:errorlint // the value itself is what net/http looks for
+				panic(e)
+			}
+			s.log.Error("a call ended in a panic; please report it", "route", r.method+" "+r.path, "panic", fmt.Sprint(e), "stack", string(debug.Stack()))
+			s.answerDenial(w, &enforcer.Denial{Code: Internal, Detail: "the agent could not answer; its log says more"})
+		}
+	}()
+	// No browser has business here; one that is lured to would say where it comes from.
+	if req.Header.Get("Origin") != "" || req.Header.Get("Sec-Fetch-Site") != "" {
+		s.answerDenial(w, &enforcer.Denial{Code: enforcer.Forbidden, Detail: "calls from web pages are refused"})
+		return
+	}
+	rules := s.rules.Load()
+	c := &call{w, req, p, rules.admin(p)}
+	switch {
+	case r.access == anyone:
+	case r.access == admin && !c.admin:
+		s.answerDenial(w, &enforcer.Denial{Code: enforcer.Forbidden, Detail: fmt.Sprintf("%s %s is for admins, and uid %d is not one", r.method, r.path, p.uid),
+			Hint: "ask as root, as the agent's user, or by a rule under socket.admin"})
+		return
+	case !rules.allowed(p):
+		exe := p.exe
+		if exe == "" {
+			exe = "an executable that cannot be read"
+		}
+		s.answerDenial(w, &enforcer.Denial{Code: enforcer.Forbidden, Detail: fmt.Sprintf("uid %d with %s is not allowed to call", p.uid, exe),
+			Hint: "add a rule under socket.allow"})
+		return
+	}
+	r.handle(s, c)
+}
+
+// OpsHandler answers what operators' tools ask for where no caller is known: /metrics, /healthz and /readyz.
+func OpsHandler(desk Desk, metrics http.Handler) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", metrics)
+	probe := func(ok func() bool) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+			if !ok() {
+				w.WriteHeader(http.StatusServiceUnavailable)
+			}
+			fmt.Fprintln(w, desk.Health().Status)
+		}
+	}
+	mux.HandleFunc("GET /healthz", probe(func() bool { return true }))
+	mux.HandleFunc("GET /readyz", probe(desk.Ready))
+	return mux
+}
+
+func (s *Server) getHealth(c *call) { s.answer(c, http.StatusOK, s.desk.Health()) }
+
+func (s *Server) getReady(c *call) {
+	status := http.StatusOK
+	if !s.desk.Ready() {
+		status = http.StatusServiceUnavailable
+	}
+	s.answer(c, status, s.desk.Health())
+}
+
+func (s *Server) getConfig(c *call) {
+	s.answer(c, http.StatusOK, wire.Settings{Settings: s.desk.Settings()})
+}
+
+func (s *Server) reload(c *call) {
+	out, d := s.desk.Reload(c.req.Context())
+	if d != nil {
+		s.answerDenial(c, d)
+		return
+	}
+	s.answer(c, http.StatusOK, out)
+}
+
+func (s *Server) getFingerprint(c *call) {
+	product := c.req.URL.Query().Get("product")
+	if len(product) > 256 {
+		s.answerDenial(c, badRequest("product", "", "product has %d bytes, at most 256 may be", len(product)))
+		return
+	}
+	s.answer(c, http.StatusOK, s.desk.Fingerprint(c.req.Context(), product))
+}

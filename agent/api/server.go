@@ -1,0 +1,273 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Config is what a Server needs.
+type Config struct {
+	Desk    Desk
+	Metrics http.Handler // GET /metrics
+	Log     *slog.Logger // nil: nothing is logged
+	Rules   Rules
+	// How many connections may be open, in all and of one uid; zero: 4096, and half of all.
+	MaxConns, MaxConnsPerUID int
+}
+
+// What a connection may take.
+const (
+	headerWithin = 10 * time.Second
+	readWithin   = 30 * time.Second
+	writeWithin  = 30 * time.Second
+	idleWithin   = 2 * time.Minute
+	drainWithin  = 5 * time.Second
+	maxHeader    = 16 << 10
+)
+
+// Server answers the local API.
+type Server struct {
+	desk    Desk
+	log     *slog.Logger
+	rules   atomic.Pointer[Rules]
+	handler http.Handler
+	ending  chan struct{} // closed when the server drains: streams end
+
+	maxConns, maxPerUID int
+	mu                  sync.Mutex // guards all below
+	conns               int
+	perUID              map[uint32]int
+}
+
+// New returns a server that listens nowhere until Run.
+func New(c Config) *Server {
+	s := &Server{desk: c.Desk, log: c.Log, ending: make(chan struct{}), maxConns: c.MaxConns, maxPerUID: c.MaxConnsPerUID, perUID: map[uint32]int{}}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	if s.maxConns <= 0 {
+		s.maxConns = 4096
+	}
+	if s.maxPerUID <= 0 {
+		s.maxPerUID = max(1, s.maxConns/2)
+	}
+	s.SetRules(c.Rules)
+	s.handler = s.routes(c.Metrics)
+	return s
+}
+
+// SetRules replaces the rules of who may call. Connections that are open are judged by the new ones from their next call.
+func (s *Server) SetRules(r Rules) { s.rules.Store(&r) }
+
+// Run answers on the socket until ctx ends; then calls under way are answered, within a few seconds.
+func (s *Server) Run(ctx context.Context, socket *Socket) error {
+	if socket.listener == nil {
+		return net.ErrClosed
+	}
+	conns := &connQueue{addr: socket.listener.Addr(), ready: make(chan net.Conn), closed: make(chan struct{})}
+	h := &http.Server{
+		Handler: s.handler, ReadHeaderTimeout: headerWithin, ReadTimeout: readWithin, WriteTimeout: writeWithin, IdleTimeout: idleWithin,
+		MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(ctx, peerKey{}, &c.(*conn).peer)
+		},
+	}
+	var tasks sync.WaitGroup
+	var acceptErr error
+	tasks.Go(func() {
+		acceptErr = s.accept(socket.listener, conns, &tasks)
+		conns.Close()
+	})
+	served := make(chan error, 1)
+	go func() { served <- h.Serve(conns) }()
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-served:
+		served <- err
+	}
+	close(s.ending)
+	socket.listener.Close()
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainWithin)
+	defer cancel()
+	if h.Shutdown(bounded) != nil {
+		h.Close()
+	}
+	<-served
+	tasks.Wait()
+	if ctx.Err() != nil {
+		return nil
+	}
+	return errors.Join(acceptErr, err)
+}
+
+// accept takes connections, learns who is there and what is spoken, and passes on those that speak HTTP.
+func (s *Server) accept(l *net.UnixListener, to *connQueue, tasks *sync.WaitGroup) error {
+	pause := time.Millisecond
+	for {
+		c, err := l.AcceptUnix()
+		if errors.Is(err, net.ErrClosed) {
+			return nil
+		}
+		if err != nil {
+			// Out of descriptors, most likely: others will give some back.
+			s.log.Warn("a connection could not be accepted", "error", err)
+			select {
+			case <-s.ending:
+				return nil
+			case <-time.After(pause):
+			}
+			pause = min(2*pause, time.Second)
+			continue
+		}
+		pause = time.Millisecond
+		p, err := credentials(c)
+		if err != nil {
+			c.Close() // it has gone already
+			continue
+		}
+		if why := s.enter(p.uid); why != "" {
+			refuse(c, why)
+			continue
+		}
+		tasks.Go(func() { s.tell(&conn{UnixConn: c, peer: p, leave: sync.OnceFunc(func() { s.leave(p.uid) })}, to) })
+	}
+}
+
+// tell reads the first byte, which tells the protocol: HTTP is passed on. Sessions ('{') and TLS (0x16) are refused in words
+// that a person at the other end can read.
+func (s *Server) tell(c *conn, to *connQueue) {
+	stop := context.AfterFunc(endingContext{s.ending}, func() { c.UnixConn.SetReadDeadline(time.Unix(1, 0)) })
+	c.UnixConn.SetReadDeadline(time.Now().Add(headerWithin))
+	_, err := io.ReadFull(c.UnixConn, c.first[:])
+	stop()
+	switch {
+	case err != nil:
+		c.Close()
+	case c.first[0] == '{':
+		refuseAs(c.UnixConn, `{"jsonrpc":"2.0","id":null,"error":{"code":-32000,"message":"sessions are not offered by this agent; use HTTP on this socket"}}`+"\n")
+		c.Close()
+	case c.first[0] == 0x16:
+		c.Close()
+	default:
+		c.held = true
+		c.UnixConn.SetReadDeadline(time.Time{})
+		to.put(c)
+	}
+}
+
+// endingContext makes a context of a channel, for context.AfterFunc.
+type endingContext struct{ done <-chan struct{} }
+
+func (endingContext) Deadline() (time.Time, bool) { return time.Time{}, false }
+func (c endingContext) Done() <-chan struct{}     { return c.done }
+func (endingContext) Value(any) any               { return nil }
+func (c endingContext) Err() error {
+	select {
+	case <-c.done:
+		return context.Canceled
+	default:
+		return nil
+	}
+}
+
+// enter counts a connection in, or says why it is one too many.
+func (s *Server) enter(uid uint32) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.conns >= s.maxConns:
+		return fmt.Sprintf("the agent has %d connections, the most it takes; close some, or raise limits.connections", s.conns)
+	case s.perUID[uid] >= s.maxPerUID:
+		return fmt.Sprintf("uid %d has %d connections, the most one user may have; close some, or raise limits.connections_per_uid", uid, s.perUID[uid])
+	}
+	s.conns++
+	s.perUID[uid]++
+	return ""
+}
+
+func (s *Server) leave(uid uint32) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.conns--
+	if s.perUID[uid]--; s.perUID[uid] == 0 {
+		delete(s.perUID, uid)
+	}
+}
+
+// refuse answers a connection too many as HTTP, whatever it speaks, and closes it.
+func refuse(c *net.UnixConn, why string) {
+	body := fmt.Sprintf(`{"type":"https://usher-agent.github.io/problems/rate_limited","title":"Too much at once","status":429,"code":"rate_limited","detail":%q}`, why)
+	refuseAs(c, fmt.Sprintf("HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/problem+json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", len(body), body))
+	c.Close()
+}
+
+func refuseAs(c *net.UnixConn, text string) {
+	c.SetWriteDeadline(time.Now().Add(time.Second))
+	c.Write([]byte(text)) // it may not be listening
+}
+
+// conn is a connection with who is at the other end, and the first byte that was read of it.
+type conn struct {
+	*net.UnixConn
+	peer  peer
+	first [1]byte
+	held  bool // first has not been passed on yet
+	leave func()
+}
+
+func (c *conn) Read(p []byte) (int, error) {
+	if c.held && len(p) > 0 {
+		c.held = false
+		p[0] = c.first[0]
+		return 1, nil
+	}
+	return c.UnixConn.Read(p)
+}
+
+func (c *conn) Close() error {
+	c.leave()
+	return c.UnixConn.Close()
+}
+
+type peerKey struct{}
+
+// connQueue is the listener that http.Server accepts from.
+type connQueue struct {
+	addr   net.Addr
+	ready  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (q *connQueue) put(c net.Conn) {
+	select {
+	case q.ready <- c:
+	case <-q.closed:
+		c.Close()
+	}
+}
+
+func (q *connQueue) Accept() (net.Conn, error) {
+	select {
+	case c := <-q.ready:
+		return c, nil
+	case <-q.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (q *connQueue) Close() error {
+	q.once.Do(func() { close(q.closed) })
+	return nil
+}
+
+func (q *connQueue) Addr() net.Addr { return q.addr }

@@ -1,0 +1,394 @@
+// Package client speaks to an Usher agent on its Unix socket. It needs the standard library alone.
+//
+//	c := client.New("")                       // USHER_SOCKET, or the usual place
+//	held, err := c.Hold(ctx, wire.AcquireRequest{Pool: "streams"})
+//	if errors.Is(err, client.ErrNoSlots) { … }
+//	defer held.Close()
+//
+// A refusal is an [*Error] that [errors.Is] compares with a [Code]; an agent that cannot be reached is [ErrAgentAway].
+package client
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"mime"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/usher-agent/usher/client/wire"
+)
+
+// DefaultSocket is where an agent listens unless it is told otherwise.
+const DefaultSocket = "/run/usher/usher.sock"
+
+// Code is the stable code of a problem. It is an error, so that errors.Is(err, client.ErrNoSlots) works.
+type Code string
+
+// Error returns the code.
+func (c Code) Error() string { return string(c) }
+
+// The codes that an agent answers, and ErrAgentAway, which means that none answered.
+const (
+	ErrNoSlots         Code = "no_slots"
+	ErrNotShared       Code = "not_shared"
+	ErrMeterEmpty      Code = "meter_empty"
+	ErrLicenseMissing  Code = "license_missing"
+	ErrLicenseInvalid  Code = "license_invalid"
+	ErrLicenseExpired  Code = "license_expired"
+	ErrPoolUnknown     Code = "pool_unknown"
+	ErrLeaseUnknown    Code = "lease_unknown"
+	ErrNotHolder       Code = "not_holder"
+	ErrDeniedByPolicy  Code = "denied_by_policy"
+	ErrForbidden       Code = "forbidden"
+	ErrTokenReused     Code = "token_reused"
+	ErrTooLarge        Code = "too_large"
+	ErrBadRequest      Code = "bad_request"
+	ErrStorage         Code = "storage"
+	ErrDraining        Code = "draining"
+	ErrRateLimited     Code = "rate_limited"
+	ErrDocumentUnknown Code = "document_unknown"
+	ErrDocumentRefused Code = "document_refused"
+	ErrRouteUnknown    Code = "route_unknown"
+	ErrMethodUnknown   Code = "method_unknown"
+	ErrInternal        Code = "internal"
+	ErrAgentAway       Code = "agent_away"
+)
+
+// Error is a refusal by the agent, or its absence.
+type Error struct {
+	wire.Problem
+	cause error
+}
+
+// Error returns the detail, one sentence for people.
+func (e *Error) Error() string { return e.Detail }
+
+// Is reports whether target is the problem's Code.
+func (e *Error) Is(target error) bool {
+	c, ok := target.(Code)
+	return ok && string(c) == e.Code
+}
+
+// Unwrap returns why the agent could not be reached.
+func (e *Error) Unwrap() error { return e.cause }
+
+// Client speaks to one agent. It is safe for concurrent use and keeps connections open; call Close when done.
+type Client struct {
+	socket string
+	http   *http.Client
+}
+
+// New returns a client of the agent on a socket; empty means what USHER_SOCKET says, else [DefaultSocket]. Nothing is
+// connected before the first call.
+func New(socket string) *Client {
+	if socket == "" {
+		socket = os.Getenv("USHER_SOCKET")
+	}
+	if socket == "" {
+		socket = DefaultSocket
+	}
+	return &Client{socket: socket, http: &http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+		},
+		MaxIdleConnsPerHost: 4, IdleConnTimeout: time.Minute,
+	}}}
+}
+
+// Socket returns the path of the agent's socket.
+func (c *Client) Socket() string { return c.socket }
+
+// Close closes the connections that are not in use.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// maxAnswer bounds what is read of one answer, in bytes.
+const maxAnswer = 256 << 20
+
+// do makes one call. in is the body: nil, []byte as it is, anything else as JSON. out is nil or where the answer goes.
+func (c *Client) do(ctx context.Context, method, path string, in, out any) error {
+	res, err := c.send(ctx, method, path, in)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	body := io.LimitReader(res.Body, maxAnswer)
+	if raw, ok := out.(*[]byte); ok {
+		if *raw, err = io.ReadAll(body); err != nil {
+			return c.away(err)
+		}
+		return nil
+	}
+	if out == nil || res.StatusCode == http.StatusNoContent {
+		return nil
+	}
+	if err := json.NewDecoder(body).Decode(out); err != nil {
+		return c.away(fmt.Errorf("its answer to %s %s cannot be read: %w", method, path, err))
+	}
+	return nil
+}
+
+// send makes one call and returns the answer, if it is not a problem.
+func (c *Client) send(ctx context.Context, method, path string, in any) (*http.Response, error) {
+	var body io.Reader
+	kind := "application/json"
+	switch in := in.(type) {
+	case nil:
+	case []byte:
+		body, kind = bytes.NewReader(in), "application/octet-stream"
+	default:
+		b, err := json.Marshal(in)
+		if err != nil {
+			return nil, fmt.Errorf("write the request: %w", err)
+		}
+		body = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://usher"+path, body)
+	if err != nil {
+		return nil, fmt.Errorf("write the request: %w", err)
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", kind)
+	}
+	res, err := c.http.Do(req)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		var u *url.Error
+		if errors.As(err, &u) {
+			err = u.Err
+		}
+		return nil, c.away(err)
+	}
+	if res.StatusCode < 300 || res.StatusCode == http.StatusServiceUnavailable && path == "/v1/ready" {
+		return res, nil
+	}
+	defer res.Body.Close()
+	e := &Error{}
+	kind, _, _ = mime.ParseMediaType(res.Header.Get("Content-Type"))
+	b, _ := io.ReadAll(io.LimitReader(res.Body, 1<<20))
+	if kind != "application/problem+json" || json.Unmarshal(b, &e.Problem) != nil {
+		e.Problem = wire.Problem{Status: res.StatusCode, Code: string(ErrInternal), Detail: "the agent answered " + res.Status}
+	}
+	return nil, e
+}
+
+// away says that the agent cannot be reached.
+func (c *Client) away(err error) error {
+	hint := "is it running? `usher agent` starts it; --socket or USHER_SOCKET names its socket"
+	if errors.Is(err, os.ErrPermission) {
+		hint = "the socket's group and mode say who may connect: see socket.group and socket.mode"
+	}
+	return &Error{cause: err, Problem: wire.Problem{Code: string(ErrAgentAway), Title: "Agent away", Hint: hint,
+		Detail: fmt.Sprintf("no agent answers on %s: %v", c.socket, err)}}
+}
+
+// License returns the verdict and the documents it rests on.
+func (c *Client) License(ctx context.Context) (*wire.License, error) {
+	return get[wire.License](ctx, c, "/v1/license")
+}
+
+func get[T any](ctx context.Context, c *Client, path string) (*T, error) {
+	out := new(T)
+	if err := c.do(ctx, "GET", path, nil, out); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// Features returns the features that the licence names.
+func (c *Client) Features(ctx context.Context) (map[string]wire.Feature, error) {
+	out, err := get[wire.Features](ctx, c, "/v1/features")
+	if err != nil {
+		return nil, err
+	}
+	return out.Features, nil
+}
+
+// Feature returns one feature; one that the licence does not name is not enabled.
+func (c *Client) Feature(ctx context.Context, name string) (wire.Feature, error) {
+	out, err := get[wire.NamedFeature](ctx, c, "/v1/features/"+url.PathEscape(name))
+	if err != nil {
+		return wire.Feature{}, err
+	}
+	return out.Feature, nil
+}
+
+// Pools returns every pool and meter.
+func (c *Client) Pools(ctx context.Context) ([]wire.Pool, error) {
+	out, err := get[wire.Pools](ctx, c, "/v1/pools")
+	if err != nil {
+		return nil, err
+	}
+	return out.Pools, nil
+}
+
+// Pool returns one pool or meter; [ErrPoolUnknown].
+func (c *Client) Pool(ctx context.Context, name string) (*wire.Pool, error) {
+	return get[wire.Pool](ctx, c, "/v1/pools/"+url.PathEscape(name))
+}
+
+// Acquire asks for slots. The lease of a ttl must be renewed: see [Client.Hold], which does so.
+func (c *Client) Acquire(ctx context.Context, r wire.AcquireRequest) (*wire.Lease, error) {
+	out := new(wire.Lease)
+	if err := c.do(ctx, "POST", "/v1/leases", r, out); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// Renew extends a ttl lease by ttl from now; zero means by what it was acquired with.
+func (c *Client) Renew(ctx context.Context, id string, ttl time.Duration) (*wire.Lease, error) {
+	out := new(wire.Lease)
+	if err := c.do(ctx, "PUT", "/v1/leases/"+url.PathEscape(id), wire.RenewRequest{TTLSeconds: ttl.Seconds()}, out); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// Release gives a lease back. With force an admin ends anybody's.
+func (c *Client) Release(ctx context.Context, id string, force bool) error {
+	path := "/v1/leases/" + url.PathEscape(id)
+	if force {
+		path += "?force=true"
+	}
+	return c.do(ctx, "DELETE", path, nil, nil)
+}
+
+// Lease returns one lease; [ErrLeaseUnknown], [ErrNotHolder].
+func (c *Client) Lease(ctx context.Context, id string) (*wire.Lease, error) {
+	return get[wire.Lease](ctx, c, "/v1/leases/"+url.PathEscape(id))
+}
+
+// Leases returns the caller's leases, for admins all; of one pool, or of every one when pool is empty.
+func (c *Client) Leases(ctx context.Context, pool string) ([]wire.Lease, error) {
+	out, err := get[wire.Leases](ctx, c, "/v1/leases?pool="+url.QueryEscape(pool))
+	if err != nil {
+		return nil, err
+	}
+	return out.Leases, nil
+}
+
+// Fingerprint returns the agent's host as licences for a product see it; empty means the agent's own.
+func (c *Client) Fingerprint(ctx context.Context, product string) (*wire.Fingerprint, error) {
+	return get[wire.Fingerprint](ctx, c, "/v1/fingerprint?product="+url.QueryEscape(product))
+}
+
+// Health returns the agent's state.
+func (c *Client) Health(ctx context.Context) (*wire.Health, error) {
+	return get[wire.Health](ctx, c, "/v1/health")
+}
+
+// Ready reports whether the agent listens and has a first verdict.
+func (c *Client) Ready(ctx context.Context) (bool, error) {
+	res, err := c.send(ctx, "GET", "/v1/ready", nil)
+	if err != nil {
+		return false, err
+	}
+	return res.StatusCode == http.StatusOK, res.Body.Close()
+}
+
+// Metrics returns the metrics in Prometheus's text form.
+func (c *Client) Metrics(ctx context.Context) ([]byte, error) {
+	var out []byte
+	err := c.do(ctx, "GET", "/metrics", nil, &out)
+	return out, err
+}
+
+// Install puts a licence document into the agent's folder, under a name or one made from its id; with dryRun it only says
+// what would change. Admins only.
+func (c *Client) Install(ctx context.Context, document []byte, name string, dryRun bool) (*wire.Installed, error) {
+	out := new(wire.Installed)
+	q := url.Values{}
+	if name != "" {
+		q.Set("name", name)
+	}
+	if dryRun {
+		q.Set("dry_run", "true")
+	}
+	if err := c.do(ctx, "PUT", "/v1/license?"+q.Encode(), document, out); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// Remove takes a document out of the agent's folder. Admins only.
+func (c *Client) Remove(ctx context.Context, name string) error {
+	return c.do(ctx, "DELETE", "/v1/license/documents/"+url.PathEscape(name), nil, nil)
+}
+
+// Rollback undoes the last Install or Remove, of one name or of any. Admins only.
+func (c *Client) Rollback(ctx context.Context, name string) (*wire.Installed, error) {
+	out := new(wire.Installed)
+	if err := c.do(ctx, "POST", "/v1/license/rollback?name="+url.QueryEscape(name), nil, out); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// Config returns the agent's configuration, secrets redacted. Admins only.
+func (c *Client) Config(ctx context.Context) ([]wire.Setting, error) {
+	out, err := get[wire.Settings](ctx, c, "/v1/config")
+	if err != nil {
+		return nil, err
+	}
+	return out.Settings, nil
+}
+
+// Reload has the agent read its configuration again. Admins only.
+func (c *Client) Reload(ctx context.Context) (*wire.Reloaded, error) {
+	out := new(wire.Reloaded)
+	if err := c.do(ctx, "POST", "/v1/reload", nil, out); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// Events returns what happens from now on, the licence in force first, until ctx ends or the agent goes; then the error
+// says why.
+func (c *Client) Events(ctx context.Context) iter.Seq2[wire.Event, error] {
+	return func(yield func(wire.Event, error) bool) {
+		res, err := c.send(ctx, "GET", "/v1/events", nil)
+		if err != nil {
+			yield(wire.Event{}, err)
+			return
+		}
+		defer res.Body.Close()
+		lines := bufio.NewScanner(res.Body)
+		lines.Buffer(nil, 1<<20)
+		for lines.Scan() {
+			data, ok := strings.CutPrefix(lines.Text(), "data: ")
+			if !ok {
+				continue
+			}
+			var ev wire.Event
+			if err := json.Unmarshal([]byte(data), &ev); err != nil {
+				yield(wire.Event{}, c.away(fmt.Errorf("an event cannot be read: %w", err)))
+				return
+			}
+			if !yield(ev, nil) {
+				return
+			}
+		}
+		err = lines.Err()
+		switch {
+		case ctx.Err() != nil:
+			err = ctx.Err()
+		case err == nil:
+			err = c.away(errors.New("the stream has ended"))
+		default:
+			err = c.away(err)
+		}
+		yield(wire.Event{}, err)
+	}
+}
