@@ -157,4 +157,3 @@ func (j *judge) warnShares(r *ruling, warn func(WarningCode, time.Time, string, 
 		warn(WarnNotShared, zeroTime, "licence %s: %s cannot be handed out here, because they are a whole site's; use a site server, a fleet or an upstream checkout, or have the licence bound to this one host or agent key", r.label(), strings.Join(nowhere, ", "))
 	}
 }
-

@@ -98,6 +98,9 @@ func parseComparator(op, text string) (comparator, error) {
 	if wild && op != "" && op != "=" && op != "==" {
 		return c, fmt.Errorf("%s%s: a wildcard goes with no comparison but =", op, text)
 	}
+	if wild && len(v.pre) > 0 {
+		return c, fmt.Errorf("%q: a wildcard stands for numbers and goes with no pre-release", text+".*")
+	}
 	c.prefix = wild || op == "" && len(v.pre) == 0 && len(v.numbers) < 3
 	return c, nil
 }
