@@ -1,0 +1,155 @@
+// Package config reads the agent's configuration: a YAML file, USHER_ variables and flags, strictly. It says where each
+// value comes from, and which of them a running agent can take over. docs/configuration.md has every key.
+package config
+
+import (
+	"io/fs"
+	"time"
+
+	"github.com/usher-agent/usher/enforcer"
+)
+
+// Config is the whole configuration. Make one with [Load] or [Default].
+type Config struct {
+	Product Product `yaml:"product"`
+	License License `yaml:"license"`
+	Socket  Socket  `yaml:"socket"`
+	Ops     Ops     `yaml:"ops"`
+	Agent   Agent   `yaml:"agent"`
+	State   State   `yaml:"state"`
+	Host    Host    `yaml:"host"`
+	Limits  Limits  `yaml:"limits"`
+	Log     Log     `yaml:"log"`
+
+	origins map[string]string
+}
+
+// Product is the product, or the list of its SKUs, that the agent serves.
+type Product []string
+
+// Name returns the product; of several the first, and nothing of none.
+func (p Product) Name() string {
+	if len(p) == 0 {
+		return ""
+	}
+	return p[0]
+}
+
+// License says where licences are, whom to believe, and what to be stricter in than they are.
+type License struct {
+	Path              string    `yaml:"path"`
+	Inline            string    `yaml:"inline"` // a secret; from USHER_LICENSE alone
+	Trust             []Trust   `yaml:"trust"`
+	Version           string    `yaml:"version"`  // of the product
+	Released          time.Time `yaml:"released"` // of the product
+	Grace             *Duration `yaml:"grace"`
+	MaxBorrow         *Duration `yaml:"max_borrow"`
+	OnExpiry          string    `yaml:"on_expiry"`
+	Strategy          string    `yaml:"strategy"`
+	Clock             string    `yaml:"clock"`
+	CountBy           string    `yaml:"count_by"`
+	NoOverage         bool      `yaml:"no_overage"`
+	RequireProduction bool      `yaml:"require_production"`
+}
+
+// Trust is one anchor.
+type Trust struct {
+	System      string    `yaml:"system"`
+	KeyID       string    `yaml:"kid"`
+	KeyFile     string    `yaml:"key_file"`
+	Key         string    `yaml:"key"`
+	Algorithm   string    `yaml:"alg"`
+	NotBefore   time.Time `yaml:"not_before"`
+	NotAfter    time.Time `yaml:"not_after"`
+	Revoked     bool      `yaml:"revoked"`
+	Environment string    `yaml:"environment"`
+}
+
+// Socket is the local API's socket and who may call.
+type Socket struct {
+	Path  string      `yaml:"path"`
+	Mode  fs.FileMode `yaml:"mode"`
+	Group string      `yaml:"group"`
+	Allow []Rule      `yaml:"allow"`
+	Admin []Rule      `yaml:"admin"`
+}
+
+// Rule matches callers; all of the fields that are given must match.
+type Rule struct {
+	UID       *uint32 `yaml:"uid"`
+	GID       *uint32 `yaml:"gid"`
+	User      string  `yaml:"user"`
+	Group     string  `yaml:"group"`
+	Exe       string  `yaml:"exe"`
+	ExeSHA256 string  `yaml:"exe_sha256"`
+}
+
+// Ops is the listener for operators' tools.
+type Ops struct {
+	Listen    string `yaml:"listen"`
+	WebConfig string `yaml:"web_config"`
+}
+
+// Agent is the agent itself.
+type Agent struct {
+	KeyFile string `yaml:"key_file"`
+}
+
+// State is the folders that the agent keeps.
+type State struct {
+	Dir        string `yaml:"dir"`
+	RuntimeDir string `yaml:"runtime_dir"`
+}
+
+// Host is what the agent is told of the host, and how often it looks.
+type Host struct {
+	Components map[string]string `yaml:"components"`
+	Every      Duration          `yaml:"every"`
+}
+
+// Limits bound what callers may take. Zero means the default.
+type Limits struct {
+	ConnectionsPerUID int `yaml:"connections_per_uid"`
+	LeasesPerUID      int `yaml:"leases_per_uid"`
+}
+
+// Log is what the log looks like.
+type Log struct {
+	Level  string `yaml:"level"`
+	Format string `yaml:"format"`
+}
+
+// Default returns the configuration without a file, variables and flags.
+func Default() *Config {
+	return &Config{
+		License: License{Path: "/etc/usher/license.d"},
+		Socket:  Socket{Path: "/run/usher/usher.sock", Mode: 0o660},
+		State:   State{Dir: "/var/lib/usher", RuntimeDir: "/run/usher"},
+		Host:    Host{Every: Duration(10 * time.Second)},
+		Log:     Log{Level: "info", Format: "text"},
+		origins: map[string]string{},
+	}
+}
+
+// Narrowing returns what the configuration makes stricter than the licence.
+func (c *Config) Narrowing() enforcer.Narrowing {
+	l := c.License
+	return enforcer.Narrowing{Grace: l.Grace.pointer(), MaxBorrow: l.MaxBorrow.pointer(), OnExpiry: enforcer.OnExpiry(l.OnExpiry),
+		Strategy: enforcer.Strategy(l.Strategy), Clock: enforcer.ClockPolicy(l.Clock), NoOverage: l.NoOverage,
+		CountBy: enforcer.CountBy(l.CountBy), RequireProduction: l.RequireProduction}
+}
+
+// Error is a fault in the configuration: the place, the cause, and what to do.
+type Error struct {
+	Place string // "usher.yaml:12", "USHER_LOG_LEVEL", "--log-level"; empty: of no one place
+	Key   string
+	Text  string
+}
+
+// Error returns the whole sentence.
+func (e *Error) Error() string {
+	if e.Place == "" {
+		return e.Text
+	}
+	return e.Place + ": " + e.Text
+}

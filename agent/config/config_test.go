@@ -1,0 +1,151 @@
+package config
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+func load(t *testing.T, yaml string) *Config {
+	t.Helper()
+	c, err := Load(Source{File: "usher.yaml", Data: []byte(yaml)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestPrecedence(t *testing.T) {
+	src := Source{File: "usher.yaml", Data: []byte("product: [a, b]\nlog:\n  level: warn\nsocket: {path: /f}\nlicense: {grace: 3d}\n"),
+		Env:   []string{"USHER_SOCKET=/e", "USHER_LOG_LEVEL=debug", "HOME=/root", "USHER_PORT_80_TCP=x", "USHER_SERVICE_HOST=1", "USHER_LICENSE=secret"},
+		Flags: map[string]string{"log.level": "error"}}
+	c, err := Load(src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Log.Level != "error" || c.Socket.Path != "/e" || c.Product.Name() != "a" || len(c.Product) != 2 || c.License.Grace.Duration() != 72*time.Hour || c.License.Inline != "secret" {
+		t.Errorf("got %+v", c)
+	}
+	for key, want := range map[string]string{"log.level": "flag --log-level", "socket.path": "env USHER_SOCKET", "product": "file usher.yaml:1",
+		"license.grace": "file usher.yaml:5", "state.dir": "default"} {
+		if got := c.Origin(key); got != want {
+			t.Errorf("%s comes from %q, want %q", key, got, want)
+		}
+	}
+	for _, s := range c.Show() {
+		if strings.Contains(s.Value, "secret") {
+			t.Errorf("%s shows a secret", s.Key)
+		}
+	}
+}
+
+// Every fault has its place, its cause and, where there is one, its mend.
+func TestFaults(t *testing.T) {
+	for _, test := range []struct{ name, yaml, want string }{
+		{"unknown key", "product: x\nlicence:\n  path: /x\n", `usher.yaml:2: unknown key "licence"; did you mean "license"?`},
+		{"unknown key below", "license:\n  pth: /x\n", `usher.yaml:2: unknown key "license.pth"; did you mean "license.path"?`},
+		{"key in the wrong place", "key_file: /x\n", `usher.yaml:1: unknown key "key_file"; did you mean "agent.key_file"?`},
+		{"unknown in a list", "license:\n  trust:\n    - kid: a\n      keyfile: x\n", `usher.yaml:4: unknown key "license.trust[0].keyfile"; did you mean "license.trust[0].key_file"?`},
+		{"twice", "product: a\nproduct: b\n", `usher.yaml:2: key "product" stands twice; keep one of them`},
+		{"list for text", "socket:\n  path: [a]\n", `usher.yaml:2: socket.path is a list, and must be a text`},
+		{"text for mapping", "socket: /x\n", `usher.yaml:1: socket is a single value, and must have keys below it`},
+		{"text for list", "socket:\n  allow: me\n", `usher.yaml:2: socket.allow is a single value, and must be a list (lines that begin with -)`},
+		{"bad duration", "license: {grace: soon}\n", `usher.yaml:1: license.grace is "soon", and must be a span of time such as 90s, 12h, 30d or P30D`},
+		{"bad mode", "socket: {mode: \"0999\"}\n", `usher.yaml:1: socket.mode is "0999", and must be octal permissions in quotes, such as "0660"`},
+		{"bad bool", "license: {no_overage: maybe}\n", `usher.yaml:1: license.no_overage is "maybe", and must be true or false`},
+		{"no value", "socket:\n  path:\n", `usher.yaml:2: socket.path has no value; give one, or leave the key out`},
+		{"not yaml", "a: [b\n", `usher.yaml: it is not YAML`},
+		{"two documents", "product: a\n---\nproduct: b\n", `usher.yaml: it holds more than one YAML document; keep one`},
+		{"alias", "product: &p x\nagent: {key_file: *p}\n", `anchors and aliases are not read`},
+		{"long socket", "socket: {path: /" + strings.Repeat("x", 120) + "}\n", `usher.yaml:1: socket.path has 121 bytes, and the kernel takes at most 107; choose a shorter one`},
+		{"enumeration", "license: {on_expiry: revok}\n", `usher.yaml:1: license.on_expiry is "revok", and must be one of drain, revoke, keep; did you mean "revoke"?`},
+		{"trust without key", "license:\n  trust:\n    - kid: a\n", `usher.yaml:3: license.trust[0] (a): the key is missing: give key_file, or key`},
+		{"two keys", "license:\n  trust:\n    - {kid: a, key: x, key_file: y}\n", `license.trust[0] (a): key and key_file are both given; keep one`},
+		{"empty rule", "socket:\n  admin:\n    - {}\n", `usher.yaml:3: socket.admin[0] is empty, and would match nobody`},
+		{"bad address", "ops: {listen: nowhere}\n", `usher.yaml:1: ops.listen is "nowhere", and must be host:port, such as 127.0.0.1:9871`},
+		{"inline in a file", "license: {inline: eyJ}\n", `license.inline is a secret and is not read from a file; use the variable USHER_LICENSE`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			_, err := Load(Source{File: "/etc/usher.yaml", Data: []byte(strings.Replace(test.yaml, "/etc/", "", 1))})
+			if err == nil {
+				t.Fatal("no fault")
+			}
+			if !strings.Contains(err.Error(), test.want) {
+				t.Errorf("got  %s\nwant %s", err, test.want)
+			}
+		})
+	}
+}
+
+func TestAllFaultsAtOnce(t *testing.T) {
+	_, err := Load(Source{File: "usher.yaml", Data: []byte("a: 1\nb: 2\nlog: {level: 3}\n"), Env: []string{"USHER_LOG_LEVL=x"}})
+	if err == nil || strings.Count(err.Error(), "\n") != 2 || !strings.Contains(err.Error(), "USHER_LOG_LEVL: there is no such setting; did you mean USHER_LOG_LEVEL?") {
+		t.Errorf("got %v", err)
+	}
+	if _, err := Load(Source{File: "/nowhere/usher.yaml"}); err == nil || !strings.Contains(err.Error(), "/nowhere/usher.yaml: cannot be read") {
+		t.Errorf("got %v", err)
+	}
+	if c := load(t, ""); c.Log.Level != "info" {
+		t.Error("an empty file is not all defaults")
+	}
+}
+
+func TestDiff(t *testing.T) {
+	a := load(t, "product: a\nlog: {level: info}\nlicense:\n  trust:\n    - {kid: x, key: k}\n")
+	b := load(t, "product: b\nlog: {level: warn}\nlicense:\n  path: /y\n  trust:\n    - {kid: x, key: k, revoked: true}\nsocket:\n  admin:\n    - {uid: 7}\n")
+	taken, restart := Diff(a, b)
+	if got, want := strings.Join(taken, " "), "license.trust[0].revoked log.level socket.admin socket.admin[0].uid"; !strings.Contains(got, "license.trust[0].revoked log.level") || !strings.Contains(got, "socket.admin[0].uid") {
+		t.Errorf("taken %q, want %q", got, want)
+	}
+	if got := strings.Join(restart, " "); got != "license.path product" {
+		t.Errorf("restart %q", got)
+	}
+	c := a.Reloaded(b)
+	if c.Product.Name() != "a" || c.License.Path != a.License.Path || c.Log.Level != "warn" || !c.License.Trust[0].Revoked || len(c.Socket.Admin) != 1 {
+		t.Errorf("got %+v", c)
+	}
+	if _, still := Diff(c, b); strings.Join(still, " ") != "license.path product" {
+		t.Errorf("a second reload forgets what needs a restart: %q", still)
+	}
+	if taken, restart := Diff(a, a); len(taken)+len(restart) > 0 {
+		t.Error("a configuration differs from itself")
+	}
+}
+
+func TestParseDuration(t *testing.T) {
+	for s, want := range map[string]time.Duration{"90s": 90 * time.Second, "1h30m": 90 * time.Minute, "30d": 720 * time.Hour, "1d12h": 36 * time.Hour,
+		"P30D": 720 * time.Hour, "PT90S": 90 * time.Second, "P1W": 168 * time.Hour, "P1DT1H": 25 * time.Hour, "0s": 0} {
+		if d, err := ParseDuration(s); err != nil || d != want {
+			t.Errorf("%s is %v, %v", s, d, err)
+		}
+	}
+	for _, s := range []string{"", "P", "PT", "1", "-1h", "d", "1y", "P1Y", "99999999d", "P999999D", "1d-2h", "1e9h", "3000000h"} {
+		if d, err := ParseDuration(s); err == nil {
+			t.Errorf("%q is %v", s, d)
+		}
+	}
+}
+
+func FuzzParseDuration(f *testing.F) {
+	f.Add("1d2h")
+	f.Add("P1DT2H")
+	f.Fuzz(func(t *testing.T, s string) {
+		if d, err := ParseDuration(s); err == nil && (d < 0 || d > maxDuration) {
+			t.Fatalf("%q is %v", s, d)
+		}
+	})
+}
+
+func FuzzLoad(f *testing.F) {
+	f.Add([]byte("product: a\nlicense:\n  trust:\n    - {kid: a, key: b}\n"))
+	f.Add([]byte("a: &b [*b]\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		c, err := Load(Source{File: "usher.yaml", Data: b})
+		if (c == nil) == (err == nil) {
+			t.Fatal("neither or both")
+		}
+		if c != nil {
+			c.Show()
+		}
+	})
+}

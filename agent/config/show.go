@@ -1,0 +1,154 @@
+package config
+
+import (
+	"fmt"
+	"io/fs"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Setting is one key with its value and where that comes from: "default", "file usher.yaml:12", "env USHER_LOG_LEVEL" or
+// "flag --log-level".
+type Setting struct {
+	Key, Value, Origin string
+}
+
+// Origin says where a key's value comes from.
+func (c *Config) Origin(key string) string {
+	if o, ok := c.origins[key]; ok {
+		return o
+	}
+	return "default"
+}
+
+// redacted stands for a secret that is set.
+const redacted = "(redacted)"
+
+// Show returns every key in order, lists item by item, secrets redacted.
+func (c *Config) Show() []Setting {
+	var out []Setting
+	var walk func(v reflect.Value, key, origin string)
+	walk = func(v reflect.Value, key, origin string) {
+		if o, ok := c.origins[key]; ok {
+			origin = o
+		}
+		t := v.Type()
+		switch {
+		case t.Kind() == reflect.Struct && t != typeTime:
+			for i := range t.NumField() {
+				if name := keyName(t.Field(i)); name != "" {
+					walk(v.Field(i), join(key, name), origin)
+				}
+			}
+		case t.Kind() == reflect.Slice && t != typeProduct && v.Len() > 0:
+			for i := range v.Len() {
+				walk(v.Index(i), fmt.Sprintf("%s[%d]", key, i), origin)
+			}
+		default:
+			text := valueText(v)
+			if key == "license.inline" && text != "" {
+				text = redacted
+			}
+			out = append(out, Setting{key, text, origin})
+		}
+	}
+	walk(reflect.ValueOf(c).Elem(), "", "default")
+	slices.SortFunc(out, func(a, b Setting) int { return strings.Compare(a.Key, b.Key) })
+	return out
+}
+
+// valueText writes a value as the file has it; empty for one that is not set.
+func valueText(v reflect.Value) string {
+	if v.Kind() == reflect.Pointer {
+		if v.IsNil() {
+			return ""
+		}
+		v = v.Elem()
+	}
+	switch x := v.Interface().(type) {
+	case time.Time:
+		if x.IsZero() {
+			return ""
+		}
+		return x.Format(time.RFC3339)
+	case fs.FileMode:
+		return fmt.Sprintf("%04o", uint32(x))
+	case Product:
+		return strings.Join(x, ", ")
+	case map[string]string:
+		var parts []string
+		for k := range x {
+			parts = append(parts, k+"="+x[k])
+		}
+		slices.Sort(parts)
+		return strings.Join(parts, ", ")
+	}
+	if v.Kind() == reflect.Slice {
+		return ""
+	}
+	return fmt.Sprint(v.Interface())
+}
+
+// reloadable are the keys that a running agent takes over; a name covers all below it.
+var reloadable = []string{"license.trust", "license.version", "license.released", "license.grace", "license.max_borrow", "license.on_expiry",
+	"license.strategy", "license.clock", "license.count_by", "license.no_overage", "license.require_production", "socket.allow", "socket.admin", "log.level"}
+
+// Reloadable reports whether a running agent takes over a change of a key.
+func Reloadable(key string) bool {
+	return slices.ContainsFunc(reloadable, func(r string) bool {
+		return key == r || strings.HasPrefix(key, r+".") || strings.HasPrefix(key, r+"[")
+	})
+}
+
+// Diff returns the keys whose values differ: those that a running agent takes over, and those that need a restart.
+func Diff(before, after *Config) (taken, restart []string) {
+	values := func(c *Config) map[string]string {
+		m := map[string]string{}
+		for _, s := range c.Show() {
+			m[s.Key] = s.Value
+		}
+		m["license.inline"] = c.License.Inline
+		return m
+	}
+	a, b := values(before), values(after)
+	for k := range b {
+		if _, ok := a[k]; !ok {
+			a[k] = ""
+		}
+	}
+	for k := range a {
+		switch {
+		case a[k] == b[k]:
+		case Reloadable(k):
+			taken = append(taken, k)
+		default:
+			restart = append(restart, k)
+		}
+	}
+	slices.Sort(taken)
+	slices.Sort(restart)
+	return taken, restart
+}
+
+// Reloaded returns the configuration of an agent that runs with c and has taken over what it can of next.
+func (c *Config) Reloaded(next *Config) *Config {
+	out := *next
+	out.Product, out.Ops, out.Agent, out.State, out.Host, out.Limits = c.Product, c.Ops, c.Agent, c.State, c.Host, c.Limits
+	out.License.Path, out.License.Inline = c.License.Path, c.License.Inline
+	out.Socket.Path, out.Socket.Mode, out.Socket.Group = c.Socket.Path, c.Socket.Mode, c.Socket.Group
+	out.Log.Format = c.Log.Format
+	out.origins = map[string]string{}
+	for k, o := range next.origins {
+		if Reloadable(k) {
+			out.origins[k] = o
+		}
+	}
+	for k, o := range c.origins {
+		if !Reloadable(k) {
+			out.origins[k] = o
+		}
+	}
+	return &out
+}
