@@ -1,0 +1,216 @@
+// Package metrics is what operators scrape: a registry of its own, fed by the enforcer's events and, at each scrape, by a
+// snapshot. Nothing else knows Prometheus, and nobody decides by a metric. docs/metrics.md describes each.
+//
+// Label values are closed sets: states, codes and causes of the enforcer, and the pools that the licence in force names. A
+// pool that a caller makes up is counted under the pool "".
+package metrics
+
+import (
+	"maps"
+	"math"
+	"net/http"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/usher-agent/usher/enforcer"
+)
+
+// Options is what New needs.
+type Options struct {
+	Version, Revision string
+	Anchors           string // "embedded" or "config"
+	Product           string
+	Snapshot          func() Snapshot // called once a scrape
+}
+
+// Snapshot is what is true at one instant. Its zero value is an agent that has judged nothing.
+type Snapshot struct {
+	Verdict           *enforcer.Verdict // nil before the first
+	Now               time.Time         // licence time
+	Pools             []enforcer.PoolStatus
+	Holders           map[string]int // leases by what tells that their holder is gone
+	WatchMode         string
+	ClockBehind       time.Duration
+	StateFree         float64 // bytes; negative: not known
+	RevokedStillAlive int
+}
+
+// Metrics is one agent's metrics.
+type Metrics struct {
+	registry *prometheus.Registry
+	duration prometheus.Histogram
+	acquires *prometheus.CounterVec
+	denials  *prometheus.CounterVec
+	releases *prometheus.CounterVec
+	draws    *prometheus.CounterVec
+	reloadOK prometheus.Gauge
+	reloadAt prometheus.Gauge
+	// pools has the children of each pool's series, made when a verdict names it, so that counting takes no look-up by labels.
+	pools atomic.Pointer[map[string]*poolSeries]
+	mu    sync.Mutex // one verdict at a time
+}
+
+// poolSeries are the counters of one pool.
+type poolSeries struct {
+	granted, denied, replayed prometheus.Counter
+	byCode                    map[enforcer.DenialCode]prometheus.Counter
+	byCause                   map[enforcer.Cause]prometheus.Counter
+}
+
+// The results of an acquire.
+const (
+	resultGranted  = "granted"
+	resultDenied   = "denied"
+	resultReplayed = "replayed"
+)
+
+// New returns metrics that nobody has counted in yet.
+func New(o Options) *Metrics {
+	m := &Metrics{registry: prometheus.NewRegistry()}
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "usher_" + name, Help: help}, labels)
+	}
+	m.acquires = counter("acquires_total", "Acquires, by pool and result.", "pool", "result")
+	m.denials = counter("denials_total", "Acquires that were denied, by pool and code.", "pool", "code")
+	m.releases = counter("releases_total", "Leases that ended, by pool and cause.", "pool", "cause")
+	m.draws = counter("draws_total", "Draws from a meter.", "pool")
+	m.duration = prometheus.NewHistogram(prometheus.HistogramOpts{Name: "usher_acquire_duration_seconds", Help: "How long deciding an acquire took, waiting aside.",
+		Buckets: []float64{2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 5e-3, 2.5e-2, 0.1, 1}})
+	m.reloadOK = prometheus.NewGauge(prometheus.GaugeOpts{Name: "usher_config_last_reload_successful", Help: "Whether the configuration was good when last read."})
+	m.reloadAt = prometheus.NewGauge(prometheus.GaugeOpts{Name: "usher_config_last_reload_success_timestamp_seconds", Help: "When a good configuration was last read."})
+	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "usher_build_info", Help: "Always 1; the labels say what runs.",
+		ConstLabels: prometheus.Labels{"version": o.Version, "revision": o.Revision, "goversion": runtime.Version(), "anchors": o.Anchors, "product": o.Product}})
+	build.Set(1)
+	m.registry.MustRegister(m.acquires, m.denials, m.releases, m.draws, m.duration, m.reloadOK, m.reloadAt, build,
+		&state{snapshot: o.Snapshot}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.setPools(nil)
+	return m
+}
+
+// Gatherer returns what a scrape reads.
+func (m *Metrics) Gatherer() prometheus.Gatherer { return m.registry }
+
+// Handler answers scrapes, in the text form or OpenMetrics.
+func (m *Metrics) Handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{EnableOpenMetrics: true, MaxRequestsInFlight: 8})
+}
+
+// Reloaded notes that the configuration was read.
+func (m *Metrics) Reloaded(ok bool, at time.Time) {
+	if !ok {
+		m.reloadOK.Set(0)
+		return
+	}
+	m.reloadOK.Set(1)
+	m.reloadAt.Set(stamp(at))
+}
+
+// setPools makes the series of the pools and meters that a verdict names, and ends those of others.
+func (m *Metrics) setPools(v *enforcer.Verdict) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	names := []string{""}
+	var meters []string
+	if v != nil {
+		meters = slices.Collect(maps.Keys(v.Meters))
+		names = slices.Concat(names, slices.Collect(maps.Keys(v.Pools)), meters)
+	}
+	was := map[string]*poolSeries{}
+	if p := m.pools.Load(); p != nil {
+		was = *p
+	}
+	now := make(map[string]*poolSeries, len(names))
+	for _, name := range names {
+		if now[name] = was[name]; now[name] == nil {
+			now[name] = m.series(name)
+		}
+	}
+	for name := range was {
+		if now[name] == nil {
+			for _, vec := range []*prometheus.CounterVec{m.acquires, m.denials, m.releases, m.draws} {
+				vec.DeletePartialMatch(prometheus.Labels{"pool": name})
+			}
+		}
+	}
+	for _, name := range meters {
+		m.draws.WithLabelValues(name)
+	}
+	m.pools.Store(&now)
+}
+
+func (m *Metrics) series(pool string) *poolSeries {
+	s := &poolSeries{granted: m.acquires.WithLabelValues(pool, resultGranted), denied: m.acquires.WithLabelValues(pool, resultDenied),
+		replayed: m.acquires.WithLabelValues(pool, resultReplayed), byCode: map[enforcer.DenialCode]prometheus.Counter{}, byCause: map[enforcer.Cause]prometheus.Counter{}}
+	for _, c := range enforcer.DenialCodes() {
+		s.byCode[c] = m.denials.WithLabelValues(pool, string(c))
+	}
+	for _, c := range enforcer.Causes() {
+		s.byCause[c] = m.releases.WithLabelValues(pool, string(c))
+	}
+	return s
+}
+
+// of returns the series of a pool, or those of the pool "".
+func (m *Metrics) of(pool string) *poolSeries {
+	all := *m.pools.Load()
+	if s := all[pool]; s != nil {
+		return s
+	}
+	return all[""]
+}
+
+// Observe counts an event. It allocates nothing but for a new verdict.
+func (m *Metrics) Observe(ev enforcer.Event) {
+	switch ev.Kind {
+	case enforcer.EventVerdict:
+		m.setPools(ev.Verdict)
+	case enforcer.EventEnded:
+		for _, it := range ev.Lease.Items {
+			if c := m.of(it.Pool).byCause[ev.Cause]; c != nil {
+				c.Inc()
+			}
+		}
+	case enforcer.EventGranted, enforcer.EventRenewed, enforcer.EventForgot:
+	}
+}
+
+// Acquired counts an acquire and how long it took. It allocates nothing.
+func (m *Metrics) Acquired(pool string, took time.Duration, d *enforcer.Denial, replayed bool) {
+	m.duration.Observe(took.Seconds())
+	s := m.of(pool)
+	switch {
+	case d != nil:
+		s.denied.Inc()
+		if c := s.byCode[d.Code]; c != nil {
+			c.Inc()
+		}
+	case replayed:
+		s.replayed.Inc()
+	default:
+		s.granted.Inc()
+	}
+}
+
+func stamp(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }
+
+// forever is a time that never comes.
+func forever(t time.Time) float64 {
+	if t.IsZero() {
+		return math.Inf(1)
+	}
+	return stamp(t)
+}
+
+func limit(l enforcer.Limit) float64 {
+	if l == enforcer.Unlimited {
+		return math.Inf(1)
+	}
+	return float64(l)
+}

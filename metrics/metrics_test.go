@@ -1,0 +1,188 @@
+package metrics
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"net/http/httptest"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/prometheus/common/expfmt"
+
+	"github.com/usher-agent/usher/enforcer"
+)
+
+var update = flag.Bool("update", false, "rewrite testdata")
+
+var at = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
+
+func verdict() *enforcer.Verdict {
+	l := &enforcer.License{ID: "a", Expires: at.AddDate(0, 1, 0), Grace: 24 * time.Hour}
+	return &enforcer.Verdict{State: enforcer.StateValid, Code: enforcer.Valid, TerminatesAt: l.Terminates(),
+		Warnings: []enforcer.Warning{{Code: enforcer.WarnExpiresSoon}, {Code: enforcer.WarnDocument}, {Code: enforcer.WarnDocument}},
+		Licenses: []enforcer.Judged{{Document: "a", License: l, InForce: true, Code: enforcer.Valid}, {Document: "b", Code: enforcer.BadSignature}, {Document: "c", Code: enforcer.Superseded}},
+		Pools:    map[string]enforcer.PoolGrant{"streams": {Name: "streams", Limit: 8, Budget: 8}},
+		Meters:   map[string]enforcer.MeterGrant{"renders": {Name: "renders", Limit: 100, Budget: 100}}}
+}
+
+func full() *Metrics {
+	v := verdict()
+	m := New(Options{Version: "1.2.3", Revision: "abc", Anchors: "config", Product: "acme", Snapshot: func() Snapshot {
+		return Snapshot{Verdict: v, Now: at, Holders: map[string]int{"ttl": 3}, WatchMode: "fsnotify", StateFree: 1 << 30, ClockBehind: time.Second,
+			Pools: []enforcer.PoolStatus{{Name: "streams", Limit: 8, Budget: 8, InUse: 9, Peak: 9, Leases: 3},
+				{Name: "seats", Limit: enforcer.Unlimited, Budget: enforcer.Unlimited, InUse: 1}, {Name: "renders", Meter: true, Limit: 100, Budget: 100, InUse: 40}}}
+	}})
+	m.Observe(enforcer.Event{Kind: enforcer.EventVerdict, Verdict: v})
+	m.Acquired("streams", 3*time.Microsecond, nil, false)
+	m.Acquired("streams", 3*time.Microsecond, nil, true)
+	m.Acquired("streams", 3*time.Microsecond, &enforcer.Denial{Code: enforcer.NoSlots}, false)
+	m.Acquired("made up", 3*time.Microsecond, &enforcer.Denial{Code: enforcer.PoolUnknown}, false)
+	m.Observe(enforcer.Event{Kind: enforcer.EventEnded, Cause: enforcer.CauseExpired, Lease: &enforcer.Lease{Items: []enforcer.Item{{Pool: "streams", N: 1}}}})
+	m.Reloaded(true, at)
+	return m
+}
+
+func TestLint(t *testing.T) {
+	problems, err := testutil.GatherAndLint(full().Gatherer(), Names()...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		t.Errorf("%s: %s", p.Metric, p.Text)
+	}
+}
+
+// The whole exposition, but for what the process itself says.
+func TestGolden(t *testing.T) {
+	families, err := full().Gatherer().Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	for _, f := range families {
+		if slices.Contains(Names(), f.GetName()) {
+			if _, err := expfmt.MetricFamilyToText(&b, f); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	got := regexp.MustCompile(`goversion="[^"]*"`).ReplaceAll(b.Bytes(), []byte(`goversion="go"`))
+	if *update {
+		if err := os.WriteFile("testdata/full.prom", got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile("testdata/full.prom")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, want) {
+		t.Errorf("the exposition has changed; run with -update and read the difference:\n%s", got)
+	}
+}
+
+// Callers name pools; only those of the licence become series, and those that vanish go.
+func TestClosedPools(t *testing.T) {
+	m := full()
+	before := testutil.CollectAndCount(m.acquires)
+	for i := range 10_000 {
+		m.Acquired(fmt.Sprintf("pool-%d", i), time.Microsecond, &enforcer.Denial{Code: enforcer.PoolUnknown}, false)
+	}
+	if after := testutil.CollectAndCount(m.acquires); after != before {
+		t.Errorf("%d series became %d", before, after)
+	}
+	if n := testutil.ToFloat64(m.denials.WithLabelValues("", "pool_unknown")); n != 10_001 {
+		t.Errorf("%v made-up pools are counted", n)
+	}
+	v := verdict()
+	v.Pools = map[string]enforcer.PoolGrant{"other": {}}
+	m.Observe(enforcer.Event{Kind: enforcer.EventVerdict, Verdict: v})
+	families, err := m.Gatherer().Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() != "usher_acquires_total" {
+			continue
+		}
+		for _, x := range f.GetMetric() {
+			for _, l := range x.GetLabel() {
+				if l.GetValue() == "streams" {
+					t.Error("a pool that is no more still has a series")
+				}
+			}
+		}
+	}
+}
+
+// A verdict that names a pool again does not set its counters back.
+func TestCountersGoOn(t *testing.T) {
+	m := full()
+	m.Observe(enforcer.Event{Kind: enforcer.EventVerdict, Verdict: verdict()})
+	if n := testutil.ToFloat64(m.acquires.WithLabelValues("streams", "granted")); n != 1 {
+		t.Errorf("granted is %v", n)
+	}
+}
+
+func TestNothingAllocated(t *testing.T) {
+	m := full()
+	lease := &enforcer.Lease{Items: []enforcer.Item{{Pool: "streams", N: 1}}}
+	denial := &enforcer.Denial{Code: enforcer.NoSlots}
+	if n := testing.AllocsPerRun(100, func() {
+		m.Acquired("streams", time.Microsecond, nil, false)
+		m.Acquired("streams", time.Microsecond, denial, false)
+		m.Observe(enforcer.Event{Kind: enforcer.EventEnded, Cause: enforcer.CauseReleased, Lease: lease})
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func TestConcurrent(t *testing.T) {
+	m := full()
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for range 50 {
+				m.Acquired("streams", time.Microsecond, nil, false)
+				m.Observe(enforcer.Event{Kind: enforcer.EventVerdict, Verdict: verdict()})
+				m.Handler().ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/metrics", nil))
+			}
+		})
+	}
+	wg.Wait()
+	var _ prometheus.Gatherer = m.Gatherer()
+}
+
+// Before the first verdict a scrape is answered too.
+func TestEmpty(t *testing.T) {
+	m := New(Options{Snapshot: func() Snapshot { return Snapshot{StateFree: -1} }})
+	w := httptest.NewRecorder()
+	m.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	if s := w.Body.String(); w.Code != 200 || !strings.Contains(s, `usher_license_code{code="PREPARING"} 1`) || strings.Contains(s, "state_free_bytes") {
+		t.Errorf("%d %s", w.Code, s)
+	}
+}
+
+// docs/metrics.md has a line for every metric, and for no other.
+func TestDocumented(t *testing.T) {
+	b, err := os.ReadFile("../docs/metrics.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var documented []string
+	for _, m := range regexp.MustCompile("(?m)^\\| `(usher_[a-z_]+)` \\|").FindAllStringSubmatch(string(b), -1) {
+		documented = append(documented, m[1])
+	}
+	slices.Sort(documented)
+	if !slices.Equal(documented, Names()) {
+		t.Errorf("documented are\n%s\nand there are\n%s", strings.Join(documented, "\n"), strings.Join(Names(), "\n"))
+	}
+}

@@ -1,0 +1,18 @@
+package metrics
+
+import (
+	"regexp"
+	"slices"
+)
+
+var fqName = regexp.MustCompile(`fqName: "([^"]+)"`)
+
+// Names returns the name of every metric of Usher's own, sorted.
+func Names() []string {
+	out := slices.Clone(counted)
+	for _, d := range all {
+		out = append(out, fqName.FindStringSubmatch(d.String())[1])
+	}
+	slices.Sort(out)
+	return out
+}

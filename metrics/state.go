@@ -1,0 +1,147 @@
+package metrics
+
+import (
+	"math"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/usher-agent/usher/enforcer"
+)
+
+// state collects what is read from a snapshot at each scrape.
+type state struct {
+	snapshot func() Snapshot
+}
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("usher_"+name, help, labels, nil)
+}
+
+var (
+	descState       = desc("license_state", "1 for the state that the licence is in, else 0.", "state")
+	descCode        = desc("license_code", "1 for the verdict's code, else 0.", "code")
+	descWarning     = desc("license_warning", "How many warnings of a code there are.", "code")
+	descExpiry      = desc("license_expiry_timestamp_seconds", "When the licence in force expires; +Inf if never. Absent when none is in force.")
+	descCoverage    = desc("license_coverage_end_timestamp_seconds", "When it stops being good, given all documents at hand; +Inf if never. Absent when none is good.")
+	descTermination = desc("license_termination_timestamp_seconds", "When the product must stop: expiry plus grace; +Inf if never. Absent when none is in force.")
+	descDocuments   = desc("license_documents", "Documents in the licence folder, by what came of them.", "result")
+
+	descLimit    = desc("slots_limit", "Slots that the licence grants; +Inf if unlimited.", "pool")
+	descBudget   = desc("slots_budget", "Slots that this agent may hand out; +Inf if unlimited.", "pool")
+	descInUse    = desc("slots_in_use", "Slots held.", "pool")
+	descWaiting  = desc("slots_waiting", "Slots waited for.", "pool")
+	descReserved = desc("slots_reserved", "Slots reserved.", "pool")
+	descPeak     = desc("slots_peak", "The most slots held at one time since the agent started.", "pool")
+	descOverage  = desc("slots_overage", "Slots held beyond the budget, as the licence allows.", "pool")
+	descMeter    = desc("meter_remaining", "Draws left of a meter; +Inf if unlimited.", "pool")
+
+	descHolders = desc("holders", "Leases held, by what tells that their holder is gone.", "liveness")
+	descAlive   = desc("revoked_still_alive", "Holders whose lease was revoked and that still run.")
+	descClock   = desc("clock_offset_seconds", "How far the wall clock is behind the time already seen.")
+	descMatch   = desc("host_match_score", "The share of the licence's host components that match this host; 1 for a licence bound to none.")
+	descMode    = desc("watch_mode", "1 for how the licence folder is watched, else 0.", "mode")
+	descFree    = desc("state_free_bytes", "Free bytes on the file system of the state folder.")
+)
+
+var all = []*prometheus.Desc{descState, descCode, descWarning, descExpiry, descCoverage, descTermination, descDocuments, descLimit, descBudget, descInUse,
+	descWaiting, descReserved, descPeak, descOverage, descMeter, descHolders, descAlive, descClock, descMatch, descMode, descFree}
+
+// names of the metrics that are not collected from a snapshot.
+var counted = []string{"usher_acquires_total", "usher_denials_total", "usher_releases_total", "usher_draws_total", "usher_acquire_duration_seconds",
+	"usher_config_last_reload_successful", "usher_config_last_reload_success_timestamp_seconds", "usher_build_info"}
+
+// Label values of the closed sets that are the metrics' own.
+var (
+	// documentResults is what can come of a document.
+	documentResults = []string{"in_force", "next", "set_aside", "refused"}
+	livenesses      = []string{"ttl", "none"}
+	watchModes      = []string{"fsnotify", "polling"}
+)
+
+func (s *state) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range all {
+		ch <- d
+	}
+}
+
+func (s *state) Collect(ch chan<- prometheus.Metric) {
+	snap := s.snapshot()
+	set := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	one := func(b bool) float64 {
+		if b {
+			return 1
+		}
+		return 0
+	}
+	v := snap.Verdict
+	if v == nil {
+		v = &enforcer.Verdict{State: enforcer.Preparing.State(), Code: enforcer.Preparing}
+	}
+	for _, st := range []enforcer.State{enforcer.StateValid, enforcer.StateExpired, enforcer.StateInvalid, enforcer.StateMissing} {
+		set(descState, one(v.State == st), string(st))
+	}
+	for _, c := range enforcer.Codes() {
+		set(descCode, one(v.Code == c), string(c))
+	}
+	warnings := map[enforcer.WarningCode]int{}
+	for _, w := range v.Warnings {
+		warnings[w.Code]++
+	}
+	for _, c := range enforcer.WarningCodes() {
+		set(descWarning, float64(warnings[c]), string(c))
+	}
+	results := map[string]int{}
+	for _, j := range v.Licenses {
+		switch {
+		case j.InForce:
+			results["in_force"]++
+		case j.Next:
+			results["next"]++
+		case j.Code == enforcer.Superseded || j.Code == enforcer.TestLicense:
+			results["set_aside"]++
+		default:
+			results["refused"]++
+		}
+	}
+	for _, r := range documentResults {
+		set(descDocuments, float64(results[r]), r)
+	}
+	if len(v.Licenses) > 0 && v.Licenses[0].InForce && v.Licenses[0].License != nil {
+		set(descExpiry, forever(v.Licenses[0].License.Expires))
+		set(descTermination, forever(v.TerminatesAt))
+	}
+	if v.Good() {
+		set(descCoverage, forever(v.CoveredUntil))
+	}
+	for _, p := range snap.Pools {
+		if p.Meter {
+			left := math.Inf(1)
+			if p.Budget != enforcer.Unlimited {
+				left = max(0, float64(p.Budget)+limit(p.Overage)-float64(p.InUse))
+			}
+			set(descMeter, left, p.Name)
+			continue
+		}
+		set(descLimit, limit(p.Limit), p.Name)
+		set(descBudget, limit(p.Budget), p.Name)
+		set(descInUse, float64(p.InUse), p.Name)
+		set(descWaiting, float64(p.Waiting), p.Name)
+		set(descReserved, float64(p.Reserved), p.Name)
+		set(descPeak, float64(p.Peak), p.Name)
+		set(descOverage, float64(p.OverageInUse()), p.Name)
+	}
+	for _, l := range livenesses {
+		set(descHolders, float64(snap.Holders[l]), l)
+	}
+	set(descAlive, float64(snap.RevokedStillAlive))
+	set(descClock, snap.ClockBehind.Seconds())
+	set(descMatch, v.Match.Score())
+	for _, m := range watchModes {
+		set(descMode, one(snap.WatchMode == m), m)
+	}
+	if snap.StateFree >= 0 {
+		set(descFree, snap.StateFree)
+	}
+}
