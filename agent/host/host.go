@@ -1,0 +1,141 @@
+// Package host measures the host: the components of its fingerprint, its cores, and whether it is virtual or a container.
+//
+// A component leaves this package only as HMAC-SHA-256 keyed by product: raw serials never leave the host, and two vendors
+// cannot join what they are told. What cannot be read is absent, with the reason. docs/fingerprint.md describes each.
+package host
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/usher-agent/usher/client/wire"
+	"github.com/usher-agent/usher/enforcer"
+)
+
+// Config says whose fingerprint is wanted, and where the host's files are.
+type Config struct {
+	Product string // keys the HMAC
+	// Root stands for / in tests. When it is empty, HOST_PROC, HOST_SYS and HOST_ETC say where a container has the host's.
+	Root string
+	// Extra is components that the configuration names: cloud instance id, cluster uid. Their values are raw.
+	Extra map[string]string
+}
+
+// Component is one part of a fingerprint.
+type Component struct {
+	Name   string
+	Values []string // HMAC-SHA-256, lower-case hex, sorted; none when absent
+	Absent string   // why it could not be read
+	Note   string   // why it is worth little here
+}
+
+// Report is what was measured.
+type Report struct {
+	Product    string
+	Components []Component // in a fixed order
+	Physical   int         // cores; 0 when not known
+	Logical    int
+	Effective  float64 // what cgroup quota, cpuset and affinity leave
+	Virtual    string  // the hypervisor; empty: none seen
+	Container  string  // the container runtime; empty: none seen
+}
+
+// raw is a component before it is keyed.
+type raw struct {
+	name   string
+	values []string
+	absent string
+	note   string
+}
+
+// Measure measures the host. It never fails: what cannot be read is absent.
+func Measure(ctx context.Context, c Config) Report {
+	r := Report{Product: c.Product}
+	p := placesOf(c.Root)
+	r.Virtual, r.Container = surroundings(ctx, p)
+	parts := components(ctx, p, r.Container)
+	for _, name := range slices.Sorted(maps.Keys(c.Extra)) {
+		parts = append(parts, raw{name: name, values: []string{c.Extra[name]}})
+	}
+	for _, part := range parts {
+		k := Component{Name: part.name, Absent: part.absent, Note: part.note}
+		for _, v := range part.values {
+			if v = normal(v); v != "" {
+				k.Values = append(k.Values, keyed(c.Product, part.name, v))
+			}
+		}
+		slices.Sort(k.Values)
+		k.Values = slices.Compact(k.Values)
+		if len(k.Values) == 0 {
+			k.Note = ""
+			if k.Absent == "" {
+				k.Absent = "it is empty"
+			}
+		}
+		r.Components = append(r.Components, k)
+	}
+	r.Physical, r.Logical, r.Effective = cores(ctx, p)
+	return r
+}
+
+// normal makes spellings of one value alike.
+func normal(v string) string { return strings.ToLower(strings.TrimSpace(strings.Trim(v, "\x00"))) }
+
+// keyed returns HMAC-SHA-256(product, "usher-fingerprint/1" NUL name NUL value) in hex.
+func keyed(product, name, value string) string {
+	m := hmac.New(sha256.New, []byte(product))
+	m.Write([]byte("usher-fingerprint/1\x00" + name + "\x00" + value))
+	return hex.EncodeToString(m.Sum(nil))
+}
+
+// junk is what makers write into firmware instead of a serial number.
+var junk = []string{"", "none", "n/a", "na", "null", "unknown", "not specified", "not available", "not applicable", "not present", "default string", "default",
+	"system serial number", "system product name", "system manufacturer", "base board serial number", "chassis serial number", "board serial number",
+	"to be filled by o.e.m.", "to be filled by oem", "o.e.m.", "oem", "empty", "invalid", "serial", "asset-1234567890", "0123456789", "123456789", "1234567890",
+	"03000200-0400-0500-0006-000700080009", "12345678-1234-5678-90ab-cddeefaabbcc", "00020003-0004-0005-0006-000700080009"}
+
+// isJunk reports whether a value identifies nothing.
+func isJunk(v string) bool {
+	v = normal(v)
+	if slices.Contains(junk, v) {
+		return true
+	}
+	plain := strings.NewReplacer("-", "", ":", "", " ", "", ".", "", "x", "").Replace(v)
+	return strings.Trim(plain, "0") == "" || strings.Trim(plain, "f") == ""
+}
+
+// Facts returns the report as the judge takes it.
+func (r Report) Facts() enforcer.Host {
+	h := enforcer.Host{Components: map[string][]string{}, Absent: map[string]string{}, Physical: r.Physical, Logical: r.Logical, Effective: r.Effective}
+	for _, c := range r.Components {
+		if len(c.Values) > 0 {
+			h.Components[c.Name] = c.Values
+		} else {
+			h.Absent[c.Name] = c.Absent
+		}
+	}
+	return h
+}
+
+// Shape returns the report in its wire form. agentKey is the thumbprint of the agent's key, empty for none.
+func (r Report) Shape(agentKey string) wire.Fingerprint {
+	out := wire.Fingerprint{Product: r.Product, Components: []wire.Component{}, Short: r.Short(), Virtual: r.Virtual, Container: r.Container, AgentKey: agentKey,
+		Cores: wire.Cores{Physical: r.Physical, Logical: r.Logical, Effective: r.Effective}}
+	for _, c := range r.Components {
+		out.Components = append(out.Components, wire.Component{Name: c.Name, Values: c.Values, Absent: c.Absent, Note: c.Note})
+	}
+	return out
+}
+
+// equal reports whether two reports say the same.
+func (r Report) equal(o Report) bool {
+	return r.Product == o.Product && r.Physical == o.Physical && r.Logical == o.Logical && r.Effective == o.Effective && r.Virtual == o.Virtual && r.Container == o.Container &&
+		slices.EqualFunc(r.Components, o.Components, func(a, b Component) bool {
+			return a.Name == b.Name && a.Absent == b.Absent && a.Note == b.Note && slices.Equal(a.Values, b.Values)
+		})
+}

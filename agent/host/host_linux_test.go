@@ -1,0 +1,259 @@
+package host
+
+import (
+	"context"
+	"maps"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// tree writes a host's files below a folder and returns it. A value that begins with "->" is a link.
+func tree(t testing.TB, files map[string]string, more ...map[string]string) string {
+	t.Helper()
+	root := t.TempDir()
+	for _, m := range more {
+		files = maps.Clone(files)
+		maps.Copy(files, m)
+	}
+	for name, text := range files {
+		write(t, filepath.Join(root, name), text)
+	}
+	return root
+}
+
+func write(t testing.TB, path, text string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	if to, ok := strings.CutPrefix(text, "->"); ok {
+		err = os.Symlink(to, path)
+	} else {
+		err = os.WriteFile(path, []byte(text), 0o644)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// metal is a host of 4 cores with 2 threads each, its root on a logical volume of an NVMe disk's partition.
+var metal = map[string]string{
+	"etc/machine-id":                                   "0123456789abcdef0123456789abcdef\n",
+	"sys/class/dmi/id/product_uuid":                    "4C4C4544-0042-3510-8052-B4C04F4D4D32\n",
+	"sys/class/dmi/id/board_serial":                    "To Be Filled By O.E.M.\n",
+	"sys/class/dmi/id/sys_vendor":                      "Dell Inc.\n",
+	"proc/self/mountinfo":                              "22 1 253:0 / / rw,relatime shared:1 - ext4 /dev/mapper/root rw\n",
+	"proc/self/cgroup":                                 "0::/system.slice/usher.service\n",
+	"proc/cpuinfo":                                     "processor\t: 0\nvendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: 85\nmodel name\t: Intel(R) Xeon(R)  Gold\nstepping\t: 7\nflags\t\t: fpu vme\n",
+	"sys/dev/block/253:0":                              "->../../devices/virtual/block/dm-0",
+	"sys/devices/virtual/block/dm-0/dm/name":           "root",
+	"sys/devices/virtual/block/dm-0/slaves/nvme0n1p2":  "->../../../../pci/nvme/nvme0n1/nvme0n1p2",
+	"sys/devices/pci/nvme/nvme0n1/nvme0n1p2/partition": "2\n",
+	"sys/devices/pci/nvme/nvme0n1/device/serial":       "S4EVNX0R123456\n",
+	"sys/class/net/eth0/address":                       "3c:ec:ef:12:34:56\n",
+	"sys/class/net/eth0/addr_assign_type":              "0\n",
+	"sys/class/net/eth0/device/vendor":                 "0x8086\n",
+	"sys/class/net/docker0/address":                    "02:42:ac:11:00:02\n",
+	"sys/class/net/wlan0/address":                      "aa:bb:cc:00:11:22\n",
+	"sys/class/net/wlan0/addr_assign_type":             "1\n",
+	"sys/class/net/wlan0/device/vendor":                "0x8086\n",
+	"sys/devices/system/cpu/online":                    "0-7\n",
+	"sys/fs/cgroup/system.slice/usher.service/cpu.max": "max 100000\n",
+	"sys/fs/cgroup/system.slice/cpuset.cpus.effective": "0-7\n",
+}
+
+func init() {
+	for i, c := range []string{"0", "0", "1", "1", "2", "2", "3", "3"} {
+		dir := "sys/devices/system/cpu/cpu" + string(rune('0'+i)) + "/topology/"
+		metal[dir+"physical_package_id"], metal[dir+"core_id"], metal[dir+"die_id"] = "0", c, "0"
+	}
+}
+
+func (r Report) component(t testing.TB, name string) Component {
+	t.Helper()
+	for _, c := range r.Components {
+		if c.Name == name {
+			return c
+		}
+	}
+	t.Fatalf("there is no component %s", name)
+	return Component{}
+}
+
+func TestBareMetal(t *testing.T) {
+	root := tree(t, metal)
+	r := Measure(t.Context(), Config{Product: "acme", Root: root, Extra: map[string]string{"cluster": "uid-1"}})
+	if r.Physical != 4 || r.Logical != 8 || r.Effective != 8 || r.Virtual != "" || r.Container != "" {
+		t.Errorf("got %+v", r)
+	}
+	for name, value := range map[string]string{"machine-id": "0123456789abcdef0123456789abcdef", "product-uuid": "4c4c4544-0042-3510-8052-b4c04f4d4d32",
+		"disk-serial": "s4evnx0r123456", "mac": "3c:ec:ef:12:34:56", "cpu": "genuineintel|6|85|7|intel(r) xeon(r) gold", "cluster": "uid-1"} {
+		c := r.component(t, name)
+		if len(c.Values) != 1 || c.Values[0] != keyed("acme", name, value) || c.Absent != "" || c.Note != "" {
+			t.Errorf("%s: got %+v", name, c)
+		}
+	}
+	if c := r.component(t, "board-serial"); c.Absent != "the maker has put no number there" {
+		t.Errorf("got %+v", c)
+	}
+	f := r.Facts()
+	if len(f.Components) != 6 || f.Absent["board-serial"] == "" || f.Physical != 4 {
+		t.Errorf("got %+v", f)
+	}
+	// Two vendors cannot join what they are told.
+	other := Measure(t.Context(), Config{Product: "other", Root: root})
+	for i, c := range other.Components {
+		if len(c.Values) > 0 && c.Values[0] == r.Components[i].Values[0] {
+			t.Errorf("%s is the same for two products", c.Name)
+		}
+	}
+	for _, c := range r.Components {
+		for _, v := range c.Values {
+			if len(v) != 64 {
+				t.Errorf("%s leaves raw: %q", c.Name, v)
+			}
+		}
+	}
+}
+
+func TestUnreadable(t *testing.T) {
+	if os.Getuid() == 0 {
+		t.Log("root reads everything; the wording alone is checked")
+	}
+	if got, want := reason("/sys/x", &os.PathError{Op: "open", Path: "/sys/x", Err: os.ErrPermission}), "/sys/x is readable for root only"; got != want {
+		t.Errorf("got %q", got)
+	}
+	r := Measure(t.Context(), Config{Product: "acme", Root: t.TempDir()})
+	for _, c := range r.Components {
+		if len(c.Values) > 0 || c.Absent == "" {
+			t.Errorf("on an empty host: %+v", c)
+		}
+	}
+	if r.Short() == "" {
+		t.Error("no short code")
+	}
+}
+
+func TestContainersAndQuotas(t *testing.T) {
+	for _, test := range []struct {
+		name      string
+		files     map[string]string
+		container string
+		effective float64
+	}{
+		{"v2 quota", map[string]string{"sys/fs/cgroup/system.slice/usher.service/cpu.max": "250000 100000\n"}, "", 2.5},
+		{"v2 quota above", map[string]string{"sys/fs/cgroup/system.slice/cpu.max": "50000 100000\n"}, "", 0.5},
+		{"v2 cpuset", map[string]string{"sys/fs/cgroup/system.slice/cpuset.cpus.effective": "0-2\n"}, "", 3},
+		{"v2 cpuset and quota", map[string]string{"sys/fs/cgroup/system.slice/cpuset.cpus.effective": "0-2\n", "sys/fs/cgroup/system.slice/cpu.max": "400000 100000\n"}, "", 3},
+		{"v1 quota", map[string]string{"proc/self/cgroup": "4:cpu,cpuacct:/a/b\n3:cpuset:/\n", "sys/fs/cgroup/cpu,cpuacct/a/cpu.cfs_quota_us": "150000\n", "sys/fs/cgroup/cpu,cpuacct/a/cpu.cfs_period_us": "100000\n"}, "", 1.5},
+		{"v1 no quota", map[string]string{"proc/self/cgroup": "4:cpu:/\n", "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n"}, "", 8},
+		{"v1 cpuset", map[string]string{"proc/self/cgroup": "3:cpuset:/x\n", "sys/fs/cgroup/cpuset/x/cpuset.cpus": "1,3-4\n"}, "", 3},
+		{"docker", map[string]string{".dockerenv": "", "proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "100000 100000\n"}, "docker", 1},
+		{"pod", map[string]string{"proc/self/cgroup": "0::/kubepods/burstable/pod1/abc\n"}, "kubernetes", 8},
+		{"systemd-nspawn", map[string]string{"proc/1/environ": "A=b\x00container=systemd-nspawn\x00"}, "systemd-nspawn", 8},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			r := Measure(t.Context(), Config{Product: "acme", Root: tree(t, metal, test.files)})
+			if r.Effective != test.effective || r.Container != test.container || r.Physical != 4 {
+				t.Errorf("effective %v, want %v; container %q; physical %d", r.Effective, test.effective, r.Container, r.Physical)
+			}
+			if note := r.component(t, "machine-id").Note; (note != "") != (test.container != "") {
+				t.Errorf("the machine id's note is %q", note)
+			}
+		})
+	}
+}
+
+func TestVirtual(t *testing.T) {
+	for vendor, want := range map[string]string{"QEMU": "kvm", "VMware, Inc.": "vmware", "Dell Inc.": "", "Amazon EC2": "amazon-ec2"} {
+		r := Measure(t.Context(), Config{Root: tree(t, metal, map[string]string{"sys/class/dmi/id/sys_vendor": vendor})})
+		if r.Virtual != want {
+			t.Errorf("%s is %q, want %q", vendor, r.Virtual, want)
+		}
+	}
+	r := Measure(t.Context(), Config{Root: tree(t, metal, map[string]string{"proc/cpuinfo": "processor : 0\nflags : fpu hypervisor\n"})})
+	if r.Virtual != "unknown" {
+		t.Errorf("got %q", r.Virtual)
+	}
+}
+
+func TestOverlayRoot(t *testing.T) {
+	r := Measure(t.Context(), Config{Root: tree(t, metal, map[string]string{"proc/self/mountinfo": "1 0 0:50 / / rw - overlay overlay rw\n"})})
+	if c := r.component(t, "disk-serial"); c.Absent != "the root file system (overlay) lies on no disk of this host's" {
+		t.Errorf("got %+v", c)
+	}
+}
+
+// The very host that the test runs on can be measured, by anybody.
+func TestThisHost(t *testing.T) {
+	r := Measure(t.Context(), Config{Product: "acme"})
+	if r.Logical < 1 || r.Physical < 1 || r.Effective <= 0 || len(r.Components) < 7 {
+		t.Errorf("got %+v", r)
+	}
+	again := Measure(t.Context(), Config{Product: "acme"})
+	if r.Short() != again.Short() || !r.equal(again) {
+		t.Error("a second look sees another host")
+	}
+}
+
+func TestWatcher(t *testing.T) {
+	root := tree(t, metal)
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		var seen []Report
+		w := NewWatcher(WatchConfig{Config: Config{Product: "acme", Root: root}, OnChange: func(r Report) { seen = append(seen, r) }})
+		done := make(chan error)
+		go func() { done <- w.Run(ctx) }()
+		look := func(d time.Duration) {
+			<-time.After(d)
+			synctest.Wait()
+		}
+		look(time.Minute)
+		if len(seen) != 0 {
+			t.Fatalf("nothing has changed, and %d changes are told", len(seen))
+		}
+		write(t, filepath.Join(root, "sys/fs/cgroup/system.slice/cpu.max"), "200000 100000\n")
+		look(11 * time.Second)
+		if len(seen) != 1 || seen[0].Effective != 2 {
+			t.Fatalf("a quota: %+v", seen)
+		}
+		if err := os.RemoveAll(filepath.Join(root, "sys/class/net/eth0")); err != nil {
+			t.Fatal(err)
+		}
+		look(5 * time.Minute)
+		if len(seen) != 2 || len(seen[1].component(t, "mac").Values) != 0 {
+			t.Fatalf("an undocked card: %+v", seen)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestCountList(t *testing.T) {
+	for s, want := range map[string]int{"": 0, "0": 1, "0-3": 4, "0-3,8": 5, "1,3-4,7\n": 4} {
+		if n, err := countList(s); err != nil || n != want {
+			t.Errorf("%q is %d, %v", s, n, err)
+		}
+	}
+	for _, s := range []string{"x", "3-1", "1,1", "-1", "0-99999999", "1-", ","} {
+		if n, err := countList(s); err == nil {
+			t.Errorf("%q is %d", s, n)
+		}
+	}
+}
+
+func FuzzCountList(f *testing.F) {
+	f.Add("0-3,8")
+	f.Fuzz(func(t *testing.T, s string) {
+		if n, err := countList(s); err == nil && (n < 0 || n > maxCPU+1) {
+			t.Fatalf("%q is %d", s, n)
+		}
+	})
+}

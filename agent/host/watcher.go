@@ -1,0 +1,52 @@
+package host
+
+import (
+	"context"
+	"time"
+)
+
+// WatchConfig is what a Watcher needs.
+type WatchConfig struct {
+	Config
+	Every    time.Duration // how often the cores are looked at; zero: 10 s
+	OnChange func(Report)  // told of each change, not of the first report
+}
+
+// fullEvery is how many looks at the cores come between two at everything.
+const fullEvery = 30
+
+// Watcher notices when the host changes: a CPU quota, a hot-plugged core, an undocked NIC. Nothing tells of these, so it
+// looks.
+type Watcher struct{ config WatchConfig }
+
+// NewWatcher returns a watcher that looks at nothing before Run.
+func NewWatcher(c WatchConfig) *Watcher {
+	if c.Every <= 0 {
+		c.Every = 10 * time.Second
+	}
+	return &Watcher{c}
+}
+
+// Run looks until ctx ends.
+func (w *Watcher) Run(ctx context.Context) error {
+	last := Measure(ctx, w.config.Config)
+	t := time.NewTicker(w.config.Every)
+	defer t.Stop()
+	for n := 1; ; n++ {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+		}
+		next := last
+		if n%fullEvery == 0 {
+			next = Measure(ctx, w.config.Config)
+		} else {
+			next.Physical, next.Logical, next.Effective = cores(ctx, placesOf(w.config.Root))
+		}
+		if ctx.Err() == nil && !next.equal(last) {
+			last = next
+			w.config.OnChange(next)
+		}
+	}
+}
