@@ -1,0 +1,190 @@
+// Package agent is the daemon: it composes the licence folder, the host, the judge, the pools and the local API, and
+// owns every goroutine, socket, file and clock. Start reading at [Agent.Run].
+package agent
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/usher-agent/usher/agent/api"
+	"github.com/usher-agent/usher/agent/config"
+	"github.com/usher-agent/usher/agent/host"
+	"github.com/usher-agent/usher/agent/ops"
+	"github.com/usher-agent/usher/agent/watch"
+	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/metrics"
+)
+
+// Options is what New needs besides the configuration.
+type Options struct {
+	Config *config.Config
+	// Load reads the configuration again for a reload; nil: there is nothing to reload.
+	Load func() (*config.Config, error)
+	Log  *slog.Logger // nil: nothing is logged
+	// SetLevel is told of a new log level; nil: nobody is.
+	SetLevel func(level string)
+	Version  string
+	Commit   string
+	Now      func() time.Time // the wall clock; nil: time.Now
+}
+
+// Agent is one running instance. Make one with New, run it once with Run.
+type Agent struct {
+	options Options
+	log     *slog.Logger
+	metrics *metrics.Metrics
+	desk    *desk
+	court   *court
+	watcher *watch.Watcher
+	state   *stateDir
+	key     ed25519.PrivateKey
+	vendor  string // the product that is compiled in; empty: none is
+	socket  *api.Socket
+	server  *api.Server
+	ready   chan struct{} // closed once: listening, and a first verdict
+	judged  chan struct{} // closed once: a first verdict
+
+	reloading sync.Mutex // one reload at a time; taken before court.mu
+
+	mu     sync.Mutex // guards all below; taken last
+	config *config.Config
+	host   host.Report
+	mode   watch.Mode
+	last   *enforcer.Verdict // as it was logged
+}
+
+// New checks the configuration and takes what only one agent may have: the state folder and the socket. Whoever calls it
+// must call Run, which gives them back.
+func New(o Options) (*Agent, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	a := &Agent{options: o, log: o.Log, config: o.Config, ready: make(chan struct{}), judged: make(chan struct{})}
+	if err := a.open(); err != nil {
+		a.close()
+		return nil, err
+	}
+	return a, nil
+}
+
+// Ready is closed when the agent listens and has a first verdict.
+func (a *Agent) Ready() <-chan struct{} { return a.ready }
+
+// open takes everything that can fail, in the order in which close gives it back reversed.
+func (a *Agent) open() (err error) {
+	cfg := a.config
+	anchors, vendor, err := Anchors(cfg)
+	if err != nil {
+		return err
+	}
+	a.vendor = vendor
+	if a.state, err = openState(cfg.State.Dir); err != nil {
+		return err
+	}
+	keyFile := cfg.Agent.KeyFile
+	if keyFile == "" {
+		keyFile = filepath.Join(cfg.State.Dir, "agent.key")
+	}
+	if a.key, err = loadKey(keyFile); err != nil {
+		return err
+	}
+	a.metrics = metrics.New(metrics.Options{Version: a.options.Version, Revision: a.options.Commit,
+		Anchors: a.anchorsFrom(), Product: a.product(), Snapshot: a.snapshot})
+	a.desk = newDesk(a.options.Now, a.metrics, enforcer.Options{MaxLeasesPerUID: cfg.Limits.LeasesPerUID})
+	a.court = &court{desk: a.desk, judged: a.noteVerdict, wake: make(chan struct{}, 1), inline: []byte(cfg.License.Inline)}
+	a.court.trust(anchors)
+	a.host = host.Measure(context.Background(), a.hostConfig())
+	a.court.facts = a.facts(cfg)
+	a.watcher, err = watch.New(watch.Config{Path: cfg.License.Path, KeepDir: filepath.Join(cfg.State.Dir, "documents"),
+		Check:    a.court.check,
+		OnChange: a.folderChanged, Log: a.log})
+	if err != nil {
+		return err
+	}
+	gid, err := groupID(cfg.Socket.Group)
+	if err != nil {
+		return fmt.Errorf("socket.group: %w", err)
+	}
+	rules, err := apiRules(cfg.Socket)
+	if err != nil {
+		return err
+	}
+	if a.socket, err = api.Listen(api.SocketConfig{Path: cfg.Socket.Path, Mode: cfg.Socket.Mode, GID: gid, Lock: lockFile}); err != nil {
+		return err
+	}
+	a.server = api.New(api.Config{Desk: front{a}, Metrics: a.metrics.Handler(), Log: a.log, Rules: rules,
+		MaxConns: connections(), MaxConnsPerUID: cfg.Limits.ConnectionsPerUID})
+	return nil
+}
+
+func (a *Agent) close() error {
+	var errs []error
+	if a.socket != nil {
+		errs = append(errs, a.socket.Close())
+	}
+	if a.state != nil {
+		errs = append(errs, a.state.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Run serves until ctx ends, then drains: no new leases, requests under way are answered, all is given back.
+func (a *Agent) Run(ctx context.Context) (err error) {
+	defer func() { err = errors.Join(err, a.close()) }()
+	g, ctx := errgroup.WithContext(ctx)
+	task := func(name string, run func(context.Context) error) {
+		g.Go(func() error {
+			if err := run(ctx); err != nil && !errors.Is(err, context.Canceled) {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			return nil
+		})
+	}
+	task("leases", a.desk.Run)
+	task("verdict", a.court.Run)
+	task("licence folder", a.watcher.Run)
+	task("host", a.watchHost)
+	task("api", func(ctx context.Context) error { return a.server.Run(ctx, a.socket) })
+	if cfg := a.config.Ops; cfg.Listen != "" {
+		l, err := net.Listen("tcp", cfg.Listen)
+		if err != nil {
+			return fmt.Errorf("ops.listen %s: %w; choose another address, or leave ops.listen out", cfg.Listen, err)
+		}
+		o, err := ops.New(ops.Config{Listener: l, WebConfig: cfg.WebConfig, Handler: api.OpsHandler(front{a}, a.metrics.Handler()), Log: a.log})
+		if err != nil {
+			l.Close()
+			return err
+		}
+		task("ops", o.Run)
+	}
+	task("lifecycle", a.lifecycle)
+	return g.Wait()
+}
+
+// lifecycle tells the service manager how the agent is.
+func (a *Agent) lifecycle(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+	case <-a.judged:
+		close(a.ready)
+		a.log.Info("ready", "socket", a.config.Socket.Path, "product", a.product(), "version", a.options.Version)
+	}
+	defer a.desk.drain()
+	m, err := newServiceManager()
+	if err != nil {
+		a.log.Warn("the service manager's watchdog period cannot be read", "error", err)
+	}
+	return m.run(ctx, a.statusLine, func() { a.desk.time() })
+}

@@ -1,0 +1,254 @@
+package agent
+
+import (
+	"context"
+	"crypto/rand"
+	"sync"
+	"time"
+
+	"github.com/usher-agent/usher/client/wire"
+	"github.com/usher-agent/usher/enforcer"
+)
+
+// desk serialises what is asked of the enforcer: decide, then apply, under one lock, with due leases ended first.
+type desk struct {
+	now func() time.Time
+	// seen is told of each event, of each decision about an acquire and how long it took, in order, under the lock.
+	seen observer
+
+	mu      sync.Mutex // guards all below
+	core    *enforcer.Enforcer
+	last    time.Time // licence time never goes back
+	next    time.Time // what the timer waits for
+	drained bool
+	ttl     int // leases held that have a ttl
+
+	wake chan struct{} // capacity 1: next became sooner
+	subs subscribers
+}
+
+// observer is what the metrics ask of the desk.
+type observer interface {
+	Observe(enforcer.Event)
+	Acquired(pool string, took time.Duration, d *enforcer.Denial, replayed bool)
+}
+
+func newDesk(now func() time.Time, seen observer, o enforcer.Options) *desk {
+	return &desk{now: now, seen: seen, core: enforcer.New(o), wake: make(chan struct{}, 1)}
+}
+
+// do decides and applies one request.
+func (d *desk) do(r enforcer.Request) enforcer.Decision {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	now := d.licenceTime()
+	d.tick(now)
+	dec := d.core.Decide(r, now)
+	d.apply(dec.Events)
+	return dec
+}
+
+// licenceTime returns the wall clock, or the latest time seen where the wall clock has been set back. d.mu is held.
+func (d *desk) licenceTime() time.Time {
+	// Round drops the monotonic reading: what is compared is the calendar.
+	if now := d.now().Round(0).UTC(); now.After(d.last) {
+		d.last = now
+	}
+	return d.last
+}
+
+// tick ends what is due. d.mu is held.
+func (d *desk) tick(now time.Time) {
+	for {
+		next := d.core.NextTick()
+		if next.IsZero() || next.After(now) {
+			return
+		}
+		dec := d.core.Decide(&enforcer.Tick{}, now)
+		if len(dec.Events) == 0 {
+			return
+		}
+		d.apply(dec.Events)
+	}
+}
+
+// apply carries out events and tells everybody. d.mu is held.
+func (d *desk) apply(events []enforcer.Event) {
+	if len(events) == 0 {
+		return
+	}
+	for _, ev := range events {
+		d.core.Apply(ev)
+		d.count(ev)
+		d.seen.Observe(ev)
+		d.subs.publish(ev)
+	}
+	if next := d.core.NextTick(); !next.IsZero() && (d.next.IsZero() || next.Before(d.next)) {
+		d.next = next
+		select {
+		case d.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// count keeps the leases with a ttl counted. d.mu is held.
+func (d *desk) count(ev enforcer.Event) {
+	if ev.Lease == nil || ev.Lease.Lifetime != enforcer.LifetimeTTL {
+		return
+	}
+	switch ev.Kind {
+	case enforcer.EventGranted:
+		d.ttl++
+	case enforcer.EventEnded:
+		d.ttl--
+	case enforcer.EventRenewed, enforcer.EventVerdict, enforcer.EventForgot:
+	}
+}
+
+// setVerdict puts a verdict in force and tells holders of leases that are to be revoked.
+func (d *desk) setVerdict(v *enforcer.Verdict) {
+	d.do(&enforcer.SetVerdict{Verdict: v})
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.subs.none() {
+		return
+	}
+	for _, l := range d.core.Leases(nil) {
+		if !l.RevokeAt.IsZero() {
+			d.subs.send(l.Holder, wire.Event{Type: "lease.revoking", At: d.last, LeaseID: l.ID.String(), Items: itemShapes(l.Items),
+				Reason: "the licence no longer covers it; it ends at " + l.RevokeAt.UTC().Format(time.RFC3339)})
+		}
+	}
+}
+
+// longestTimer bounds a wait on the monotonic clock, which stops while the host is suspended.
+const longestTimer = time.Minute
+
+// Run ends leases when they are due, until ctx ends.
+func (d *desk) Run(ctx context.Context) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			d.subs.close()
+			return nil
+		case <-d.wake:
+		case <-timer.C:
+		}
+		d.mu.Lock()
+		now := d.licenceTime()
+		d.tick(now)
+		d.next = d.core.NextTick()
+		wait := longestTimer
+		if !d.next.IsZero() {
+			wait = min(wait, max(0, d.next.Sub(now)))
+		}
+		d.mu.Unlock()
+		timer.Reset(wait)
+	}
+}
+
+// Verdict returns the verdict in force; nil before the first.
+func (d *desk) Verdict() *enforcer.Verdict {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.core.Verdict()
+}
+
+// Pools returns every pool and meter.
+func (d *desk) Pools() []enforcer.PoolStatus {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.tick(d.licenceTime())
+	return d.core.Pools()
+}
+
+// Pool returns one pool or meter.
+func (d *desk) Pool(name string) (enforcer.PoolStatus, bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.tick(d.licenceTime())
+	return d.core.Pool(name)
+}
+
+// Acquire grants a lease or says why not. It fills in the lease's id.
+func (d *desk) Acquire(_ context.Context, r *enforcer.Acquire) (*enforcer.Lease, bool, *enforcer.Denial) {
+	start := time.Now()
+	rand.Read(r.ID[:]) // never fails: see crypto/rand
+	d.mu.Lock()
+	drained := d.drained
+	d.mu.Unlock()
+	var dec enforcer.Decision
+	if drained {
+		dec.Denial = &enforcer.Denial{Code: enforcer.Draining, Detail: "the agent is shutting down and grants no new leases", Hint: "try again when it is back"}
+	} else {
+		dec = d.do(r)
+	}
+	pool := r.Pool
+	if pool == "" && len(r.Items) > 0 {
+		pool = r.Items[0].Pool
+	}
+	d.seen.Acquired(pool, time.Since(start), dec.Denial, dec.Replayed)
+	return dec.Lease, dec.Replayed, dec.Denial
+}
+
+// Renew extends a lease.
+func (d *desk) Renew(r *enforcer.Renew) (*enforcer.Lease, *enforcer.Denial) {
+	dec := d.do(r)
+	return dec.Lease, dec.Denial
+}
+
+// Release gives a lease back.
+func (d *desk) Release(r *enforcer.Release) *enforcer.Denial { return d.do(r).Denial }
+
+// Lease returns a lease that is held.
+func (d *desk) Lease(id enforcer.LeaseID) (*enforcer.Lease, bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.tick(d.licenceTime())
+	return d.core.Lease(id)
+}
+
+// Leases returns every lease held.
+func (d *desk) Leases() []*enforcer.Lease {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.tick(d.licenceTime())
+	return d.core.Leases(nil)
+}
+
+// drain refuses new leases from now on.
+func (d *desk) drain() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.drained = true
+}
+
+func (d *desk) draining() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.drained
+}
+
+// holders counts the leases by what tells that their holder is gone.
+func (d *desk) holders() map[string]int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return map[string]int{"ttl": d.ttl, "none": d.core.Len() - d.ttl}
+}
+
+// behind returns how far the wall clock is behind the licence time.
+func (d *desk) behind() time.Duration {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return max(0, d.licenceTime().Sub(d.now().Round(0)))
+}
+
+// time returns the licence time.
+func (d *desk) time() time.Time {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.licenceTime()
+}

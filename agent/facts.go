@@ -1,0 +1,281 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"os/user"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/usher-agent/usher/agent/api"
+	"github.com/usher-agent/usher/agent/config"
+	"github.com/usher-agent/usher/agent/host"
+	"github.com/usher-agent/usher/agent/watch"
+	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/metrics"
+	"github.com/usher-agent/usher/plugin"
+	"github.com/usher-agent/usher/plugin/catalog"
+)
+
+// Anchors returns the keys that documents are believed by: those compiled in by the vendor, and then no others and the
+// vendor's product, or those of the configuration.
+func Anchors(c *config.Config) (anchors []plugin.Anchor, vendor string, err error) {
+	vendor, anchors, err = catalog.Embedded()
+	if err != nil {
+		return nil, "", err
+	}
+	if vendor != "" {
+		if len(c.License.Trust) > 0 {
+			return nil, "", fmt.Errorf("license.trust (%s): this agent is built for %s and believes the keys that are compiled in alone; leave license.trust out", c.Origin("license.trust"), vendor)
+		}
+		if name := c.Product.Name(); name != "" && !slices.Contains(c.Product, vendor) {
+			return nil, "", fmt.Errorf("product %s: this agent is built for %s; leave product out", name, vendor)
+		}
+		return anchors, vendor, nil
+	}
+	var faults []error
+	seen := map[string]bool{}
+	for i, t := range c.License.Trust {
+		a, err := anchor(t)
+		if err == nil && seen[a.System+" "+a.KeyID] {
+			err = fmt.Errorf("key %q of system %s stands there twice", a.KeyID, a.System)
+		}
+		if err != nil {
+			faults = append(faults, fmt.Errorf("license.trust[%d]: %w", i, err))
+			continue
+		}
+		seen[a.System+" "+a.KeyID] = true
+		anchors = append(anchors, a)
+	}
+	return anchors, "", errors.Join(faults...)
+}
+
+func anchor(t config.Trust) (plugin.Anchor, error) {
+	key := []byte(t.Key)
+	if t.KeyFile != "" {
+		var err error
+		if key, err = os.ReadFile(t.KeyFile); err != nil {
+			return plugin.Anchor{}, fmt.Errorf("key %q: %w", t.KeyID, err)
+		}
+	}
+	a, err := catalog.Anchor(t.System, t.KeyID, key, t.Algorithm)
+	if err != nil {
+		return plugin.Anchor{}, err
+	}
+	a.NotBefore, a.NotAfter, a.Revoked, a.Environment = t.NotBefore, t.NotAfter, t.Revoked, enforcer.Environment(t.Environment)
+	return a, nil
+}
+
+// product returns the product that this agent serves; of several the first.
+func (a *Agent) product() string {
+	if a.vendor != "" {
+		return a.vendor
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.config.Product.Name()
+}
+
+// anchorsFrom says where the anchors are from.
+func (a *Agent) anchorsFrom() string {
+	if a.vendor != "" {
+		return "embedded"
+	}
+	return "config"
+}
+
+// facts returns what the judge is told of the configuration. Documents, host and time come from elsewhere.
+func (a *Agent) facts(c *config.Config) enforcer.Facts {
+	products := []string(c.Product)
+	if a.vendor != "" {
+		products = []string{a.vendor}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return enforcer.Facts{Products: products, Version: c.License.Version, Released: c.License.Released, Host: a.host.Facts(),
+		AgentKey: a.agentKey(), Narrowing: c.Narrowing()}
+}
+
+func (a *Agent) hostConfig() host.Config {
+	p := a.product()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return host.Config{Product: p, Extra: maps.Clone(a.config.Host.Components)}
+}
+
+func (a *Agent) hostFacts() enforcer.Host {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.host.Facts()
+}
+
+// watchHost has the licences judged again when the host changes.
+func (a *Agent) watchHost(ctx context.Context) error {
+	w := host.NewWatcher(host.WatchConfig{Config: a.hostConfig(), Every: a.config.Host.Every.Duration(), OnChange: func(r host.Report) {
+		a.log.Info("the host has changed", "physical", r.Physical, "logical", r.Logical, "effective", r.Effective)
+		a.court.change(func() {
+			a.mu.Lock()
+			a.host = r
+			a.mu.Unlock()
+			a.court.facts.Host = r.Facts()
+		})
+	}})
+	return w.Run(ctx)
+}
+
+// folderChanged takes what the watcher saw.
+func (a *Agent) folderChanged(s watch.Snapshot) {
+	a.mu.Lock()
+	a.mode = s.Mode
+	a.mu.Unlock()
+	a.court.change(func() {
+		a.court.files = nil
+		for _, f := range s.Files {
+			a.court.files = append(a.court.files, file{name: f.Name, data: f.Data, problem: f.Problem, stale: f.Stale})
+		}
+		a.court.extra = nil
+		warn := func(code enforcer.WarningCode, detail string) {
+			a.court.extra = append(a.court.extra, enforcer.Warning{Code: code, Detail: detail})
+		}
+		if s.Mode == watch.ModePolling {
+			warn(enforcer.WarnPolling, "the licence folder is polled: "+s.ModeReason)
+		}
+		if s.Problem != nil {
+			detail := s.Problem.Reason
+			if s.Problem.Hint != "" {
+				detail += "; " + s.Problem.Hint
+			}
+			warn(enforcer.WarnDocument, detail)
+		}
+		if s.Omitted > 0 {
+			warn(enforcer.WarnDocument, fmt.Sprintf("the licence folder holds %d files more than are read", s.Omitted))
+		}
+		a.court.ready = true
+	})
+}
+
+// noteVerdict logs a verdict that says something new, and says that there is a first one.
+func (a *Agent) noteVerdict(v *enforcer.Verdict) {
+	a.mu.Lock()
+	last := a.last
+	a.last = v
+	a.mu.Unlock()
+	if last == nil {
+		close(a.judged)
+	}
+	if last == nil || last.State != v.State || last.Code != v.Code || last.Reason != v.Reason {
+		level := slog.LevelInfo
+		if !v.Good() {
+			level = slog.LevelWarn
+		}
+		fields := []any{"state", v.State, "code", v.Code, "reason", v.Reason}
+		if !v.Until.IsZero() {
+			fields = append(fields, "until", v.Until.UTC().Format(time.RFC3339))
+		}
+		a.log.Log(context.Background(), level, "licence", fields...)
+	}
+	for _, w := range v.Warnings {
+		if last == nil || !slices.ContainsFunc(last.Warnings, func(o enforcer.Warning) bool { return o.Code == w.Code && o.Detail == w.Detail }) {
+			a.log.Warn("licence warning", "code", w.Code, "detail", w.Detail)
+		}
+	}
+}
+
+// statusLine is one line for the service manager.
+func (a *Agent) statusLine() string {
+	v := a.desk.Verdict()
+	if v == nil {
+		return "starting"
+	}
+	parts := []string{string(v.Code)}
+	for _, p := range a.desk.Pools() {
+		if !p.Meter && len(parts) < 5 {
+			parts = append(parts, fmt.Sprintf("%s %d/%s", p.Name, p.InUse, p.Limit))
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+// snapshot is what the metrics ask for on each scrape.
+func (a *Agent) snapshot() metrics.Snapshot {
+	a.mu.Lock()
+	mode := a.mode
+	dir := a.config.State.Dir
+	a.mu.Unlock()
+	return metrics.Snapshot{Verdict: a.desk.Verdict(), Now: a.desk.time(), Pools: a.desk.Pools(), Holders: a.desk.holders(), WatchMode: string(mode),
+		ClockBehind: a.desk.behind(), StateFree: freeBytes(dir)}
+}
+
+// groupID turns a group's name or number into its id; -1 for none.
+func groupID(name string) (int, error) {
+	if name == "" {
+		return -1, nil
+	}
+	if id, err := strconv.ParseUint(name, 10, 31); err == nil {
+		return int(id), nil
+	}
+	g, err := user.LookupGroup(name)
+	if err != nil {
+		return 0, fmt.Errorf("there is no group %q; create it (groupadd %s), give its number, or leave it out", name, name)
+	}
+	return strconv.Atoi(g.Gid)
+}
+
+// userID turns a user's name or number into its id.
+func userID(name string) (uint32, error) {
+	if id, err := strconv.ParseUint(name, 10, 32); err == nil {
+		return uint32(id), nil
+	}
+	u, err := user.Lookup(name)
+	if err != nil {
+		return 0, fmt.Errorf("there is no user %q; create it, or give a number", name)
+	}
+	id, err := strconv.ParseUint(u.Uid, 10, 32)
+	return uint32(id), err
+}
+
+// apiRules turns the configuration's rules into the API's.
+func apiRules(c config.Socket) (api.Rules, error) {
+	var faults []error
+	convert := func(key string, in []config.Rule) (out []api.Rule) {
+		for i, r := range in {
+			rule := api.Rule{UID: r.UID, GID: r.GID, Exe: r.Exe, ExeSHA256: r.ExeSHA256}
+			if r.User != "" {
+				id, err := userID(r.User)
+				if err != nil {
+					faults = append(faults, fmt.Errorf("%s[%d]: %w", key, i, err))
+				}
+				rule.UID = &id
+			}
+			if r.Group != "" {
+				id, err := groupID(r.Group)
+				if err != nil {
+					faults = append(faults, fmt.Errorf("%s[%d]: %w", key, i, err))
+				}
+				rule.GID = new(uint32(id))
+			}
+			out = append(out, rule)
+		}
+		return out
+	}
+	rules := api.Rules{Allow: convert("socket.allow", c.Allow), Admin: convert("socket.admin", c.Admin)}
+	return rules, errors.Join(faults...)
+}
+
+// licensePath returns where the licences are.
+func (a *Agent) licensePath() string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.config.License.Path
+}
+
+func isFile(path string) bool {
+	fi, err := os.Stat(path)
+	return err == nil && fi.Mode().IsRegular()
+}

@@ -1,0 +1,82 @@
+package agent
+
+import (
+	"context"
+	"crypto/ed25519"
+
+	"github.com/usher-agent/usher/agent/host"
+	"github.com/usher-agent/usher/client/wire"
+	"github.com/usher-agent/usher/enforcer"
+)
+
+// front is the agent as the local API sees it: the desk's slots, and what only the agent as a whole can do.
+type front struct{ *Agent }
+
+func (f front) License() wire.License { return LicenseShape(f.desk.Verdict(), f.hostFacts()) }
+
+func (f front) Pools() []enforcer.PoolStatus { return f.desk.Pools() }
+
+func (f front) Pool(name string) (enforcer.PoolStatus, bool) { return f.desk.Pool(name) }
+
+func (f front) Acquire(ctx context.Context, r *enforcer.Acquire) (*enforcer.Lease, bool, *enforcer.Denial) {
+	return f.desk.Acquire(ctx, r)
+}
+
+func (f front) Renew(r *enforcer.Renew) (*enforcer.Lease, *enforcer.Denial) { return f.desk.Renew(r) }
+
+func (f front) Release(r *enforcer.Release) *enforcer.Denial { return f.desk.Release(r) }
+
+func (f front) Lease(id enforcer.LeaseID) (*enforcer.Lease, bool) { return f.desk.Lease(id) }
+
+func (f front) Leases() []*enforcer.Lease { return f.desk.Leases() }
+
+func (f front) Subscribe(see func(*enforcer.Holder) bool) (<-chan wire.Event, func()) {
+	return f.desk.Subscribe(see)
+}
+
+func (f front) Fingerprint(ctx context.Context, product string) wire.Fingerprint {
+	c := f.hostConfig()
+	f.mu.Lock()
+	report := f.host
+	f.mu.Unlock()
+	if product != "" && product != c.Product {
+		c.Product = product
+		report = host.Measure(ctx, c)
+	}
+	return report.Shape(f.agentKey())
+}
+
+func (f front) Health() wire.Health {
+	h := wire.Health{Status: "starting", Version: f.options.Version, Product: f.product(), Anchors: f.anchorsFrom()}
+	switch {
+	case f.desk.draining():
+		h.Status = "draining"
+	case f.Ready():
+		h.Status = "ok"
+	}
+	return h
+}
+
+// Ready reports whether the agent listens and has a first verdict.
+func (f front) Ready() bool {
+	select {
+	case <-f.ready:
+		return !f.desk.draining()
+	default:
+		return false
+	}
+}
+
+func (f front) Settings() []wire.Setting {
+	f.mu.Lock()
+	c := f.config
+	f.mu.Unlock()
+	out := []wire.Setting{}
+	for _, s := range c.Show() {
+		out = append(out, wire.Setting{Key: s.Key, Value: s.Value, Origin: s.Origin})
+	}
+	return out
+}
+
+// agentKey returns the thumbprint of the agent's key.
+func (a *Agent) agentKey() string { return Thumbprint(a.key.Public().(ed25519.PublicKey)) }

@@ -1,0 +1,83 @@
+package agent
+
+import (
+	"context"
+	"errors"
+
+	"github.com/usher-agent/usher/agent/config"
+	"github.com/usher-agent/usher/client/wire"
+	"github.com/usher-agent/usher/enforcer"
+)
+
+// ErrNothingToReload reports that the agent was given its configuration, and not where it came from.
+var ErrNothingToReload = errors.New("the agent has no configuration file to read again")
+
+// Reload reads the configuration again and puts in force what can be changed while running. A configuration with a fault
+// changes nothing.
+func (a *Agent) Reload() (wire.Reloaded, error) {
+	out, err := a.reload()
+	a.metrics.Reloaded(err == nil, a.options.Now())
+	switch {
+	case err != nil:
+		a.log.Error("the configuration was not reloaded; what was in force stays", "error", err)
+	default:
+		a.log.Info("the configuration was reloaded", "changed", out.Changed, "needs_restart", out.Restart)
+	}
+	return out, err
+}
+
+func (a *Agent) reload() (wire.Reloaded, error) {
+	a.reloading.Lock()
+	defer a.reloading.Unlock()
+	if a.options.Load == nil {
+		return wire.Reloaded{}, ErrNothingToReload
+	}
+	next, err := a.options.Load()
+	if err != nil {
+		return wire.Reloaded{}, err
+	}
+	anchors, _, err := Anchors(next)
+	if err != nil {
+		return wire.Reloaded{}, err
+	}
+	rules, err := apiRules(next.Socket)
+	if err != nil {
+		return wire.Reloaded{}, err
+	}
+	a.mu.Lock()
+	old := a.config
+	a.mu.Unlock()
+	changed, restart := config.Diff(old, next)
+	a.court.change(func() {
+		a.mu.Lock()
+		a.config = old.Reloaded(next)
+		a.mu.Unlock()
+		a.court.trust(anchors)
+		facts := a.facts(next)
+		facts.Products = a.court.facts.Products // a restart's
+		facts.Host = a.court.facts.Host
+		a.court.facts = facts
+	})
+	a.server.SetRules(rules)
+	if a.options.SetLevel != nil {
+		a.options.SetLevel(next.Log.Level)
+	}
+	a.watcher.Recheck()
+	return wire.Reloaded{Changed: orNone(changed), Restart: orNone(restart)}, nil
+}
+
+// Reload is the API's.
+func (f front) Reload(context.Context) (wire.Reloaded, *enforcer.Denial) {
+	out, err := f.Agent.Reload()
+	if err != nil {
+		return out, &enforcer.Denial{Code: enforcer.BadRequest, Field: "config", Detail: "the configuration was not reloaded: " + err.Error(), Hint: "what was in force stays; mend the file and reload again"}
+	}
+	return out, nil
+}
+
+func orNone(s []string) []string {
+	if s == nil {
+		return []string{}
+	}
+	return s
+}
