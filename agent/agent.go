@@ -93,11 +93,7 @@ func (a *Agent) open() (err error) {
 	if a.state, err = openState(cfg.State.Dir); err != nil {
 		return err
 	}
-	keyFile := cfg.Agent.KeyFile
-	if keyFile == "" {
-		keyFile = filepath.Join(cfg.State.Dir, "agent.key")
-	}
-	if a.key, err = loadKey(keyFile); err != nil {
+	if a.key, err = loadKey(keyFile(cfg)); err != nil {
 		return err
 	}
 	a.metrics = metrics.New(metrics.Options{Version: a.options.Version, Revision: a.options.Commit,

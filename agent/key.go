@@ -11,6 +11,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/usher-agent/usher/agent/config"
 )
 
 // loadKey reads the agent's Ed25519 key (PKCS #8 in PEM) from path, and makes one there when the file does not exist.
@@ -71,4 +73,24 @@ func replaceFile(path string, data []byte, mode fs.FileMode) error {
 		return err
 	}
 	return os.Rename(f.Name(), path)
+}
+
+// keyFile returns where the agent's key is.
+func keyFile(c *config.Config) string {
+	if c.Agent.KeyFile != "" {
+		return c.Agent.KeyFile
+	}
+	return filepath.Join(c.State.Dir, "agent.key")
+}
+
+// existingKey returns the thumbprint of the agent's key if there is one that can be read.
+func existingKey(c *config.Config) string {
+	if _, err := os.Stat(keyFile(c)); err != nil {
+		return ""
+	}
+	key, err := loadKey(keyFile(c))
+	if err != nil {
+		return ""
+	}
+	return Thumbprint(key.Public().(ed25519.PublicKey))
 }

@@ -1,4 +1,216 @@
-// Command usher is the licence sidecar and its command line.
+// Command usher is the licence sidecar: the agent, what people ask it, and what vendors sign licences with.
 package main
 
-func main() {}
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/usher-agent/usher/agent/config"
+	"github.com/usher-agent/usher/client"
+)
+
+// version is set by the linker: make build stamps it from git.
+var version = "dev"
+
+// The exit codes.
+const (
+	exitOK        = 0
+	exitFailed    = 1
+	exitUsage     = 2
+	exitNotValid  = 3
+	exitAgentAway = 69 // EX_UNAVAILABLE of sysexits.h
+	exitNoSlot    = 75 // EX_TEMPFAIL
+	exitConfig    = 78 // EX_CONFIG
+)
+
+func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
+
+// run is the whole program, for tests too.
+func run(args []string, in io.Reader, out, errs io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	c := &cli{in: in, out: out, errs: errs, stopSignals: stop}
+	root := c.root()
+	root.SetArgs(args)
+	root.SetIn(in)
+	root.SetOut(out)
+	root.SetErr(errs)
+	err := root.ExecuteContext(ctx)
+	return c.explain(err)
+}
+
+// cli is what all commands share.
+type cli struct {
+	in          io.Reader
+	out, errs   io.Writer
+	socket      string
+	json        bool
+	stopSignals func() // from here on signals do what they do to any program
+}
+
+// exit is an error that names its exit code; without a cause nothing is printed.
+type exit struct {
+	code  int
+	cause error
+	hint  string
+}
+
+func (e *exit) Error() string {
+	if e.cause == nil {
+		return fmt.Sprintf("exit %d", e.code)
+	}
+	return e.cause.Error()
+}
+func (e *exit) Unwrap() error { return e.cause }
+
+func fail(code int, hint, format string, args ...any) error {
+	return &exit{code, fmt.Errorf(format, args...), hint}
+}
+
+func usage(format string, args ...any) error { return fail(exitUsage, "", format, args...) }
+
+// explain prints an error as people read it and returns the exit code.
+func (c *cli) explain(err error) int {
+	if err == nil {
+		return exitOK
+	}
+	code, hint := exitFailed, ""
+	var e *exit
+	var problem *client.Error
+	var bad *config.Error
+	switch {
+	case errors.As(err, &e):
+		code, hint = e.code, e.hint
+		if e.cause == nil {
+			return code
+		}
+	case errors.As(err, &problem):
+		code, hint = codeOf(problem), problem.Hint
+	case errors.As(err, &bad):
+		code = exitConfig
+	case errors.Is(err, context.Canceled):
+		return 128 + int(syscall.SIGINT)
+	}
+	for line := range strings.SplitSeq(strings.TrimSpace(err.Error()), "\n") {
+		fmt.Fprintf(c.errs, "error: %s\n", line)
+	}
+	if hint != "" {
+		fmt.Fprintf(c.errs, "hint: %s\n", hint)
+	}
+	return code
+}
+
+// codeOf returns the exit code of what an agent answered.
+func codeOf(p *client.Error) int {
+	switch client.Code(p.Code) {
+	case client.ErrAgentAway, client.ErrDraining:
+		return exitAgentAway
+	case client.ErrNoSlots, client.ErrNotShared, client.ErrMeterEmpty, client.ErrRateLimited:
+		return exitNoSlot
+	case client.ErrLicenseMissing, client.ErrLicenseInvalid, client.ErrLicenseExpired:
+		return exitNotValid
+	default:
+		return exitFailed
+	}
+}
+
+func (c *cli) client() *client.Client { return client.New(c.socket) }
+
+func (c *cli) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "usher",
+		Short: "A licence sidecar: drop a licence, get a slot",
+		Long: `Usher stands beside a product. It verifies the licence file that an installer drops into a folder, and hands out the
+slots that the licence grants on a local Unix socket.
+
+New here? "usher demo" shows the whole story in a few seconds.`,
+		SilenceUsage: true, SilenceErrors: true, Version: version,
+		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: false},
+	}
+	root.SetVersionTemplate(versionText() + "\n")
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return fail(exitUsage, fmt.Sprintf("`%s --help` lists the flags", cmd.CommandPath()), "%w", err)
+	})
+	root.PersistentFlags().StringVar(&c.socket, "socket", "", "the agent's socket (default USHER_SOCKET, else "+client.DefaultSocket+")")
+	root.PersistentFlags().BoolVar(&c.json, "json", false, "print JSON, as the API has it")
+	groups := []struct {
+		id, title string
+		commands  []*cobra.Command
+	}{
+		{"daemon", "The agent:", []*cobra.Command{c.agentCommand(), c.demoCommand(), c.healthCommand(), c.checkCommand(), c.reloadCommand(), c.configCommand()}},
+		{"look", "What it says:", []*cobra.Command{c.statusCommand(), c.poolsCommand(), c.leasesCommand(), c.eventsCommand(), c.doctorCommand(), c.bundleCommand()}},
+		{"slots", "Slots:", []*cobra.Command{c.runCommand(), c.acquireCommand(), c.renewCommand(), c.releaseCommand()}},
+		{"license", "Licences:", []*cobra.Command{c.licenseCommand(), c.fingerprintCommand(), c.vendorCommand()}},
+	}
+	for _, g := range groups {
+		root.AddGroup(&cobra.Group{ID: g.id, Title: g.title})
+		for _, cmd := range g.commands {
+			cmd.GroupID = g.id
+			root.AddCommand(cmd)
+		}
+	}
+	root.AddCommand(c.manCommand(root))
+	strictArgs(root)
+	return root
+}
+
+// strictArgs makes wrong arguments and unknown subcommands usage errors.
+func strictArgs(cmd *cobra.Command) {
+	if check := cmd.Args; check != nil {
+		cmd.Args = func(cmd *cobra.Command, args []string) error {
+			if err := check(cmd, args); err != nil {
+				return fail(exitUsage, "usage: "+cmd.UseLine(), "%w", err)
+			}
+			return nil
+		}
+	} else if cmd.HasSubCommands() {
+		cmd.Args = func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
+			}
+			hint := fmt.Sprintf("`%s --help` lists the commands", cmd.CommandPath())
+			if s := cmd.SuggestionsFor(args[0]); len(s) > 0 {
+				hint = fmt.Sprintf("did you mean `%s %s`?", cmd.CommandPath(), s[0])
+			}
+			return fail(exitUsage, hint, "%s has no command %q", cmd.CommandPath(), args[0])
+		}
+		if cmd.RunE == nil {
+			cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+		}
+	}
+	cmd.SuggestionsMinimumDistance = 2
+	for _, sub := range cmd.Commands() {
+		strictArgs(sub)
+	}
+}
+
+// commit returns the revision that the binary was built from.
+func commit() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return ""
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			return s.Value
+		}
+	}
+	return ""
+}
+
+func versionText() string {
+	s := "usher " + version
+	if rev := commit(); rev != "" {
+		s += " (" + rev[:min(12, len(rev))] + ")"
+	}
+	return s + " anchors=" + anchorsFrom()
+}

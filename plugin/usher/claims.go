@@ -176,9 +176,18 @@ var claimNames = []string{"jti", "product", "iss", "licensee", "iat", "nbf", "ex
 // ClaimNames returns the name of every claim that means something to Usher.
 func ClaimNames() []string { return slices.Clone(claimNames) }
 
-// ParseClaims reads claims strictly: no duplicate keys, no invalid UTF-8, no known name in another case. A claim that is
-// not known and does not begin with "x_" is an error when strict, else it is passed over.
+// ParseClaims reads claims and checks them: see [ReadClaims].
 func ParseClaims(b []byte, strict bool) (*Claims, error) {
+	c, err := ReadClaims(b, strict)
+	if err != nil {
+		return nil, err
+	}
+	return c, c.check()
+}
+
+// ReadClaims reads claims strictly: no duplicate keys, no invalid UTF-8, no known name in another case. A claim that is
+// not known and does not begin with "x_" is an error when strict, else it is passed over. What the claims say is not checked.
+func ReadClaims(b []byte, strict bool) (*Claims, error) {
 	if jsontext.Value(b).Kind() != '{' {
 		return nil, fmt.Errorf("the claims are not a JSON object")
 	}
@@ -209,7 +218,7 @@ func ParseClaims(b []byte, strict bool) (*Claims, error) {
 		return nil, plainJSON(err)
 	}
 	c.Extra = extra
-	return c, c.check()
+	return c, nil
 }
 
 // check reports the first thing that the claims must not say.

@@ -15,6 +15,7 @@ import (
 	"crypto/x509"
 	"encoding/asn1"
 	"encoding/base64"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -251,6 +252,21 @@ func (s *Signer) Sign(c *usher.Claims) ([]byte, error) {
 		return nil, fmt.Errorf("the signed licence does not verify with key %q: %s; does the signer use the private key of that public key, and %s?", s.Anchor.KeyID, p.Reason, s.Anchor.Algorithm)
 	}
 	return doc, nil
+}
+
+// Claims returns what a document says that was signed with the signer's key.
+func (s *Signer) Claims(document []byte) (*usher.Claims, error) {
+	anchor := s.Anchor
+	anchor.NotBefore, anchor.NotAfter = time.Time{}, time.Time{}
+	l, p := (usher.Format{}).Verify(document, []plugin.Anchor{anchor})
+	if p != nil {
+		return nil, errors.New(p.Reason)
+	}
+	b, err := json.Marshal(l.Terms)
+	if err != nil {
+		return nil, err
+	}
+	return usher.ReadClaims(b, false)
 }
 
 // RawSign signs bytes that are no licence, so that tests can see what a wrong document under a right key does.

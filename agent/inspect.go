@@ -1,0 +1,92 @@
+package agent
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/usher-agent/usher/agent/config"
+	"github.com/usher-agent/usher/agent/host"
+	"github.com/usher-agent/usher/agent/watch"
+	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/plugin"
+)
+
+// Inspection is what a configuration, or a document, comes to without an agent.
+type Inspection struct {
+	Keys    []string // the anchors that documents are believed by: system:kid
+	Verdict *enforcer.Verdict
+	Host    enforcer.Host
+}
+
+// Inspect judges what lies in the licence folder under a configuration, as an agent with it would, and starts nothing.
+func Inspect(c *config.Config) (*Inspection, error) {
+	anchors, vendor, err := Anchors(c)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := apiRules(c.Socket); err != nil {
+		return nil, err
+	}
+	if _, err := groupID(c.Socket.Group); err != nil {
+		return nil, err
+	}
+	var docs []NamedDocument
+	paths := []string{c.License.Path}
+	if fi, err := os.Stat(c.License.Path); err == nil && fi.IsDir() {
+		if paths, err = filepath.Glob(filepath.Join(c.License.Path, "*")); err != nil {
+			return nil, err
+		}
+	}
+	for _, p := range paths {
+		if fi, err := os.Stat(p); err != nil || !fi.Mode().IsRegular() || fi.Size() > plugin.MaxDocument || watch.Ignored(filepath.Base(p)) {
+			continue
+		}
+		if b, err := os.ReadFile(p); err == nil {
+			docs = append(docs, NamedDocument{filepath.Base(p), b})
+		}
+	}
+	if c.License.Inline != "" {
+		docs = append(docs, NamedDocument{inlineName, []byte(c.License.Inline)})
+	}
+	products := []string(c.Product)
+	if vendor != "" {
+		products = []string{vendor}
+	}
+	return InspectDocuments(docs, anchors, products, c, nil, time.Now()), nil
+}
+
+// NamedDocument is a document and what it is called.
+type NamedDocument struct {
+	Name string
+	Data []byte
+}
+
+// InspectDocuments judges documents by anchors, for products (any when there are none), on a host (this one when it is
+// nil) at a time. The agent's key is that of the configured state folder, where it can be read.
+func InspectDocuments(docs []NamedDocument, anchors []plugin.Anchor, products []string, c *config.Config, on *enforcer.Host, now time.Time) *Inspection {
+	f := enforcer.Facts{Products: products, Narrowing: c.Narrowing(), Version: c.License.Version, Released: c.License.Released}
+	out := &Inspection{}
+	for _, a := range anchors {
+		out.Keys = append(out.Keys, a.System+":"+a.KeyID)
+	}
+	for _, d := range docs {
+		v := verify(d.Data, anchors)
+		f.Documents = append(f.Documents, enforcer.Document{Name: d.Name, License: v.license, Problem: named(d.Name, v.problem)})
+	}
+	if on == nil {
+		product := ""
+		if len(products) > 0 {
+			product = products[0]
+		} else if len(f.Documents) > 0 && f.Documents[0].License != nil {
+			product = f.Documents[0].License.Product
+		}
+		h := host.Measure(context.Background(), host.Config{Product: product, Extra: c.Host.Components}).Facts()
+		on = &h
+		f.AgentKey = existingKey(c)
+	}
+	f.Host, out.Host = *on, *on
+	out.Verdict = enforcer.Judge(f, now)
+	return out
+}

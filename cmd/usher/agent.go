@@ -1,0 +1,238 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+	"github.com/spf13/cobra"
+
+	"github.com/usher-agent/usher/agent"
+	"github.com/usher-agent/usher/agent/config"
+	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/plugin/catalog"
+)
+
+// defaultConfig is where the configuration is looked for when none is named.
+const defaultConfig = "/etc/usher/usher.yaml"
+
+// configFlags are the flags that set a key of the configuration.
+var configFlags = []struct{ flag, key, help string }{
+	{"product", "product", "the product that the agent serves"},
+	{"license", "license.path", "the licence folder, or one licence file"},
+	{"state-dir", "state.dir", "the folder for the agent's state"},
+	{"ops-listen", "ops.listen", "host:port for /metrics, /healthz and /readyz"},
+	{"log-level", "log.level", "debug, info, warn or error"},
+	{"log-format", "log.format", "text or json"},
+}
+
+// source is where commands that need the configuration read it.
+type source struct {
+	file  string
+	flags map[string]*string
+}
+
+func (c *cli) configSource(cmd *cobra.Command) *source {
+	s := &source{flags: map[string]*string{}}
+	cmd.Flags().StringVar(&s.file, "config", "", "the configuration file (default USHER_CONFIG, else "+defaultConfig+" if it exists)")
+	for _, f := range configFlags {
+		s.flags[f.key] = cmd.Flags().String(f.flag, "", f.help+" ("+f.key+")")
+	}
+	return s
+}
+
+// path returns the configuration file; empty when there is none.
+func (s *source) path() string {
+	if s.file != "" {
+		return s.file
+	}
+	if f := os.Getenv("USHER_CONFIG"); f != "" {
+		return f
+	}
+	if _, err := os.Stat(defaultConfig); err == nil {
+		return defaultConfig
+	}
+	return ""
+}
+
+func (s *source) load(c *cli) (*config.Config, error) {
+	flags := map[string]string{}
+	for key, v := range s.flags {
+		if *v != "" {
+			flags[key] = *v
+		}
+	}
+	if c.socket != "" {
+		flags["socket.path"] = c.socket
+	}
+	cfg, err := config.Load(config.Source{File: s.path(), Env: os.Environ(), Flags: flags})
+	if err != nil {
+		return nil, &exit{code: exitConfig, cause: err, hint: "docs/configuration.md and configs/usher.yaml explain every key"}
+	}
+	return cfg, nil
+}
+
+func (c *cli) agentCommand() *cobra.Command {
+	var check bool
+	var src *source
+	cmd := &cobra.Command{Use: "agent [--config FILE] [--check]", Short: "Run the agent, in the foreground", Args: cobra.NoArgs,
+		Long: `Run the agent in the foreground. It listens on its socket, watches the licence folder, and says on standard error what it does.
+
+SIGHUP reads the configuration again, as a change of the file does. The first SIGINT or SIGTERM lets calls under way finish; a
+second one ends at once. --check reads and checks everything, says what holds, and starts nothing.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := src.load(c)
+			if err != nil {
+				return err
+			}
+			if check {
+				return c.checkConfig(cfg, src)
+			}
+			return c.runAgent(cmd.Context(), cfg, src)
+		}}
+	src = c.configSource(cmd)
+	cmd.Flags().BoolVar(&check, "check", false, "check the configuration, and start nothing")
+	return cmd
+}
+
+// newLog makes the log that the configuration asks for, and what sets its level.
+func (c *cli) newLog(cfg *config.Config) (*slog.Logger, func(string)) {
+	level := &slog.LevelVar{}
+	set := func(s string) {
+		if err := level.UnmarshalText([]byte(s)); err != nil {
+			level.Set(slog.LevelInfo)
+		}
+	}
+	set(cfg.Log.Level)
+	o := &slog.HandlerOptions{Level: level}
+	var h slog.Handler = slog.NewTextHandler(c.errs, o)
+	if cfg.Log.Format == "json" {
+		h = slog.NewJSONHandler(c.errs, o)
+	}
+	return slog.New(h), set
+}
+
+func (c *cli) runAgent(ctx context.Context, cfg *config.Config, src *source) error {
+	log, setLevel := c.newLog(cfg)
+	a, err := agent.New(agent.Options{Config: cfg, Load: func() (*config.Config, error) { return src.load(c) }, Log: log, SetLevel: setLevel, Version: version, Commit: commit()})
+	if err != nil {
+		return &exit{code: exitConfig, cause: err}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	// After the first signal the next one does what it does to any program.
+	context.AfterFunc(ctx, c.stopSignals)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		c.reloads(ctx, a, src.path(), log)
+	}()
+	err = a.Run(ctx)
+	cancel()
+	<-done
+	if err != nil {
+		return &exit{code: exitFailed, cause: err}
+	}
+	log.Info("stopped")
+	return nil
+}
+
+// reloads reloads on SIGHUP and when the configuration file changes, until ctx ends.
+func (c *cli) reloads(ctx context.Context, a *agent.Agent, path string, log *slog.Logger) {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	var events chan fsnotify.Event
+	var fails chan error
+	if path != "" {
+		// The folder, for editors and configuration tools replace the file.
+		if w, err := fsnotify.NewWatcher(); err == nil {
+			defer w.Close()
+			if w.Add(filepath.Dir(path)) == nil {
+				events, fails = w.Events, w.Errors
+			}
+		}
+		if events == nil {
+			log.Warn("the configuration file cannot be watched; send SIGHUP, or run `usher reload`, after a change", "file", path)
+		}
+	}
+	before := fileStamp(path)
+	settle := time.NewTimer(time.Hour)
+	settle.Stop()
+	defer settle.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hup:
+			before = fileStamp(path)
+			a.Reload() //nolint:errcheck // it is logged
+		case <-events:
+			settle.Reset(250 * time.Millisecond) // an editor writes in steps
+		case <-fails:
+		case <-settle.C:
+			if now := fileStamp(path); now != before {
+				before = now
+				a.Reload() //nolint:errcheck // it is logged
+			}
+		}
+	}
+}
+
+// fileStamp tells two versions of a file apart.
+func fileStamp(path string) string {
+	fi, err := os.Stat(path)
+	if err != nil {
+		return ""
+	}
+	return fmt.Sprint(fi.ModTime().UnixNano(), fi.Size())
+}
+
+// checkConfig says what the configuration comes to: whom it trusts, what holds of what it narrows, and what the licences
+// that lie there come to.
+func (c *cli) checkConfig(cfg *config.Config, src *source) error {
+	v, err := agent.Inspect(cfg)
+	if err != nil {
+		return &exit{code: exitConfig, cause: err}
+	}
+	from := src.path()
+	if from == "" {
+		from = "(none: defaults, variables and flags)"
+	}
+	rows := [][]string{{"configuration", from}, {"product", dash(cfg.Product.Name())}, {"licences", cfg.License.Path}, {"socket", cfg.Socket.Path},
+		{"trusted keys", dash(strings.Join(v.Keys, ", "))}, {"verdict now", string(v.Verdict.Code) + ": " + v.Verdict.Reason}}
+	for _, w := range v.Verdict.Warnings {
+		rows = append(rows, []string{"warning", string(w.Code) + ": " + w.Detail})
+	}
+	if err := c.table(rows...); err != nil {
+		return err
+	}
+	for _, w := range v.Verdict.Warnings {
+		if w.Code == enforcer.WarnConfigIgnored {
+			fmt.Fprintln(c.errs, "warning: a key of the configuration would widen what is signed; the licence holds")
+			break
+		}
+	}
+	fmt.Fprintln(c.out, "the configuration is good")
+	return nil
+}
+
+// anchorsFrom says whether a vendor's keys are compiled in.
+func anchorsFrom() string {
+	product, _, err := catalog.Embedded()
+	switch {
+	case err != nil:
+		return "broken"
+	case product != "":
+		return "embedded product=" + product
+	default:
+		return "config"
+	}
+}

@@ -1,0 +1,332 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/usher-agent/usher/client"
+	"github.com/usher-agent/usher/client/wire"
+)
+
+func (c *cli) demoCommand() *cobra.Command {
+	var exitAtOnce bool
+	cmd := &cobra.Command{Use: "demo [--exit]", Short: "The whole story in a temporary folder, nothing to configure", Args: cobra.NoArgs,
+		Long: `Play the vendor, the installer, the product and the operator, one after the other, with a real agent in a temporary folder. The
+agent then stays up for you to try, until Ctrl-C; with --exit it ends at once.`,
+		RunE: func(cmd *cobra.Command, _ []string) error { return c.demo(cmd.Context(), exitAtOnce) }}
+	cmd.Flags().BoolVar(&exitAtOnce, "exit", false, "end when the tour is over")
+	return cmd
+}
+
+// tour is a demo under way.
+type tour struct {
+	*cli
+	ctx                     context.Context
+	dir, exe, socket, inbox string
+	agent                   *client.Client
+	step                    int
+}
+
+func (c *cli) demo(ctx context.Context, exitAtOnce bool) (err error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("demo: %w", err)
+	}
+	dir, err := os.MkdirTemp("", "usher-demo-")
+	if err == nil && len(dir) > 80 { // a socket's path must be short
+		os.Remove(dir)
+		dir, err = os.MkdirTemp("/tmp", "usher-demo-")
+	}
+	if err != nil {
+		return fmt.Errorf("demo: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	t := &tour{cli: c, ctx: ctx, dir: dir, exe: exe, socket: filepath.Join(dir, "usher.sock"), inbox: filepath.Join(dir, "license.d")}
+	t.agent = client.New(t.socket)
+	defer t.agent.Close()
+	began := time.Now()
+	stop, err := t.prepare()
+	if stop != nil {
+		defer func() { err = errors.Join(err, stop()) }()
+	}
+	if err != nil {
+		return err
+	}
+	if err := t.tell(); err != nil {
+		return err
+	}
+	fmt.Fprintf(c.out, "\nThat was all of it, in %.1f s.\n", time.Since(began).Seconds())
+	if exitAtOnce {
+		return nil
+	}
+	fmt.Fprintf(c.out, `
+The agent stays up until Ctrl-C. In another terminal:
+
+  export USHER_SOCKET=%s
+  curl --unix-socket $USHER_SOCKET http://usher/v1/license
+  curl --unix-socket $USHER_SOCKET http://usher/v1/leases --json '{"pool": "streams"}'
+  %[2]s status
+  %[2]s run --pool streams -- sleep 60
+  %[2]s events -f
+
+and drop licences of your own into %[3]s:
+
+  %[2]s vendor sign --key %[4]s --product demo --id mine --limit streams=7 --scope host --out %[3]s/mine.lic
+`, t.socket, exe, t.inbox, filepath.Join(dir, "keys/demo-key.key"))
+	<-ctx.Done()
+	fmt.Fprintln(c.out)
+	return nil
+}
+
+// prepare makes the vendor's key and starts the agent, which has no licence then.
+func (t *tour) prepare() (stop func() error, err error) {
+	if err := os.Mkdir(t.inbox, 0o755); err != nil {
+		return nil, fmt.Errorf("demo: %w", err)
+	}
+	t.say("The vendor makes a key, once", "The private half signs licences; the public half ships with the product.")
+	if _, err := t.usher(0, "vendor", "keygen", "--kid", "demo-key", "--out", "keys"); err != nil {
+		return nil, err
+	}
+	config := fmt.Sprintf("product: demo\nlicense:\n  path: %s\n  trust:\n    - {kid: demo-key, key_file: %s}\nsocket: {path: %s, mode: \"0600\"}\nstate: {dir: %s, runtime_dir: %s}\n",
+		t.inbox, filepath.Join(t.dir, "keys/demo-key.pub"), t.socket, filepath.Join(t.dir, "state"), filepath.Join(t.dir, "run"))
+	if err := os.WriteFile(filepath.Join(t.dir, "usher.yaml"), []byte(config), 0o600); err != nil {
+		return nil, fmt.Errorf("demo: %w", err)
+	}
+	t.say("The operator starts the agent", "It watches the folder license.d and listens on a Unix socket. There is no licence yet.")
+	fmt.Fprintln(t.out, "  $ usher agent --config usher.yaml &")
+	var log bytes.Buffer
+	cmd := exec.Command(t.exe, "agent", "--config", filepath.Join(t.dir, "usher.yaml"))
+	cmd.Env = cleanEnvironment()
+	cmd.Stderr = &log
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("demo: %w", err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	stop = func() error {
+		cmd.Process.Signal(syscall.SIGTERM) //nolint:errcheck // it may have ended
+		select {
+		case err := <-ended:
+			if err != nil {
+				return fmt.Errorf("demo: the agent ended badly: %w\n%s", err, log.String())
+			}
+			return nil
+		case <-time.After(10 * time.Second):
+			cmd.Process.Kill() //nolint:errcheck // it has been asked nicely
+			return errors.New("demo: the agent did not end in time")
+		}
+	}
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		if ok, err := t.agent.Ready(t.ctx); err == nil && ok {
+			break
+		}
+		select {
+		case err := <-ended:
+			ended <- err
+			return stop, fmt.Errorf("demo: the agent did not start:\n%s", log.String())
+		case <-t.ctx.Done():
+			return stop, t.ctx.Err()
+		case <-time.After(2 * time.Millisecond):
+		}
+		if time.Now().After(deadline) {
+			return stop, errors.New("demo: the agent is not ready after 10 s")
+		}
+	}
+	_, err = t.usher(exitNotValid, "status")
+	return stop, err
+}
+
+// tell tells the story.
+func (t *tour) tell() error {
+	t.say("The vendor signs a licence: 3 streams, bound to this host", "The request names the host by keyed hashes and by the agent's key; no serial number leaves it.")
+	if _, err := t.usher(0, "fingerprint", "--request", "request.json"); err != nil {
+		return err
+	}
+	sign := func(id, n, file string) error {
+		_, err := t.usher(0, "vendor", "sign", "--key", "keys/demo-key.key", "--product", "demo", "--licensee", "You", "--id", id, "--limit", "streams="+n,
+			"--feature", "hd", "--expires", "90d", "--bind", "request.json", "--out", file)
+		return err
+	}
+	if err := sign("demo-1", "3", "demo-1.lic"); err != nil {
+		return err
+	}
+	t.say("The installer drops it into the folder", "No reload, no restart.")
+	if err := t.drop("demo-1.lic", "demo.lic", func(l *wire.License) bool { return l.State == "valid" }); err != nil {
+		return err
+	}
+	t.say("The product takes slots, until there are none", "")
+	var leases []string
+	for range 3 {
+		id, err := t.usher(0, "acquire", "--pool", "streams", "--ttl", "10m")
+		if err != nil {
+			return err
+		}
+		leases = append(leases, strings.TrimSpace(id))
+	}
+	if _, err := t.usher(exitNoSlot, "acquire", "--pool", "streams"); err != nil {
+		return err
+	}
+	t.say("One is given back, and is free at once", "")
+	if _, err := t.usher(0, "release", leases[0]); err != nil {
+		return err
+	}
+	if _, err := t.usher(0, "pools"); err != nil {
+		return err
+	}
+	t.say("The customer buys more: a licence for 5 replaces it", "Nobody who holds a slot notices.")
+	if err := sign("demo-2", "5", "demo-2.lic"); err != nil {
+		return err
+	}
+	if err := t.drop("demo-2.lic", "demo.lic", func(l *wire.License) bool { n := l.Limits["streams"]; return n != nil && *n == 5 }); err != nil {
+		return err
+	}
+	t.say("Somebody edits it, to have more still", "It is refused, with the reason, and the last good one stands.")
+	if err := t.tamper(); err != nil {
+		return err
+	}
+	if _, err := t.usher(0, "status"); err != nil {
+		return err
+	}
+	t.say("The operator's metrics have moved", "")
+	return t.metrics()
+}
+
+func (t *tour) say(title, text string) {
+	t.step++
+	if t.step > 1 {
+		fmt.Fprintln(t.out)
+	}
+	fmt.Fprintf(t.out, "%d. %s\n", t.step, title)
+	if text != "" {
+		fmt.Fprintf(t.out, "   %s\n", text)
+	}
+}
+
+// usher runs a command of this very binary as a person would, and shows it.
+func (t *tour) usher(wantCode int, args ...string) (string, error) {
+	shown := make([]string, len(args))
+	for i, a := range args {
+		shown[i] = a
+		if strings.ContainsAny(a, " $") {
+			shown[i] = "'" + a + "'"
+		}
+	}
+	fmt.Fprintf(t.out, "  $ usher %s\n", strings.Join(shown, " "))
+	cmd := exec.CommandContext(t.ctx, t.exe, args...)
+	cmd.Dir, cmd.Env = t.dir, append(cleanEnvironment(), "USHER_SOCKET="+t.socket)
+	out, err := cmd.CombinedOutput()
+	for line := range strings.Lines(strings.TrimRight(string(out), "\n")) {
+		fmt.Fprintf(t.out, "    %s\n", strings.TrimRight(line, "\n"))
+	}
+	if cmd.ProcessState == nil || cmd.ProcessState.ExitCode() != wantCode {
+		return "", fmt.Errorf("demo: usher %s ended with %v, and %d was expected", args[0], err, wantCode)
+	}
+	return string(out), nil
+}
+
+// cleanEnvironment is this process's without what would change the story.
+func cleanEnvironment() []string {
+	var out []string
+	for _, kv := range os.Environ() {
+		if !strings.HasPrefix(kv, "USHER_") {
+			out = append(out, kv)
+		}
+	}
+	return out
+}
+
+// drop renames a licence into the folder and waits until it is in force.
+func (t *tour) drop(from, name string, inForce func(*wire.License) bool) error {
+	fmt.Fprintf(t.out, "  $ mv %s license.d/%s\n", from, name)
+	began := time.Now()
+	if err := os.Rename(filepath.Join(t.dir, from), filepath.Join(t.inbox, name)); err != nil {
+		return fmt.Errorf("demo: %w", err)
+	}
+	l, err := t.until(inForce)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(t.out, "    in force after %.1f ms: %s\n", float64(time.Since(began).Microseconds())/1000, l.Reason)
+	return nil
+}
+
+func (t *tour) until(ok func(*wire.License) bool) (*wire.License, error) {
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		l, err := t.agent.License(t.ctx)
+		if err != nil {
+			return nil, err
+		}
+		if ok(l) {
+			return l, nil
+		}
+		if time.Now().After(deadline) {
+			return nil, fmt.Errorf("demo: the licence did not change in time; it is %s: %s", l.Code, l.Reason)
+		}
+		select {
+		case <-t.ctx.Done():
+			return nil, t.ctx.Err()
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+// tamper changes one character of the licence in force and waits until the fault is reported.
+func (t *tour) tamper() error {
+	path := filepath.Join(t.inbox, "demo.lic")
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("demo: %w", err)
+	}
+	i := len(b) / 2
+	for b[i] == '\n' {
+		i++
+	}
+	was := b[i]
+	b[i] = 'A'
+	if was == 'A' {
+		b[i] = 'B'
+	}
+	fmt.Fprintf(t.out, "  $ vi license.d/demo.lic     # one character: %c → %c\n", was, b[i])
+	tmp := filepath.Join(t.dir, "edited")
+	if err := os.WriteFile(tmp, b, 0o644); err != nil {
+		return fmt.Errorf("demo: %w", err)
+	}
+	if err := os.Rename(tmp, path); err != nil {
+		return fmt.Errorf("demo: %w", err)
+	}
+	_, err = t.until(func(l *wire.License) bool {
+		return slices.ContainsFunc(l.Warnings, func(w wire.Warning) bool { return w.Code == "DOCUMENT" })
+	})
+	return err
+}
+
+// metrics shows a few of the metrics.
+func (t *tour) metrics() error {
+	fmt.Fprintf(t.out, "  $ curl --unix-socket usher.sock http://usher/metrics | grep usher_\n")
+	b, err := t.agent.Metrics(t.ctx)
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(b)) {
+		for _, want := range []string{`usher_license_state{state="valid"}`, `usher_license_expiry_timestamp`, `usher_slots_limit{`, `usher_slots_in_use{`, `usher_acquires_total{pool="streams",result="granted"}`,
+			`usher_denials_total{code="no_slots",pool="streams"}`, `usher_releases_total{cause="released",pool="streams"}`, `usher_license_warning{code="DOCUMENT"}`} {
+			if strings.HasPrefix(line, want) {
+				fmt.Fprintf(t.out, "    %s", line)
+			}
+		}
+	}
+	return nil
+}

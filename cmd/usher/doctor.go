@@ -1,0 +1,254 @@
+package main
+
+import (
+	"archive/tar"
+	"compress/gzip"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/usher-agent/usher/agent/host"
+	"github.com/usher-agent/usher/client"
+	"github.com/usher-agent/usher/client/wire"
+)
+
+// finding is one thing the doctor looked at.
+type finding struct {
+	Check  string `json:"check"`
+	Result string `json:"result"` // ok, warning, bad
+	Detail string `json:"detail"`
+	Hint   string `json:"hint,omitempty"`
+}
+
+func (c *cli) doctorCommand() *cobra.Command {
+	return &cobra.Command{Use: "doctor", Short: "Look for what is wrong, and say how to mend it", Args: cobra.NoArgs,
+		Long: "Look at the socket, the agent, its licence, pools, clock, watching and configuration, and say what is wrong and how to mend it. Exits 1 when something is bad.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			found := c.examine(cmd)
+			bad := 0
+			for _, f := range found {
+				if f.Result == "bad" {
+					bad++
+				}
+			}
+			if c.json {
+				if err := c.printJSON(found); err != nil {
+					return err
+				}
+			} else {
+				for _, f := range found {
+					fmt.Fprintf(c.out, "%-8s %s: %s\n", f.Result, f.Check, f.Detail)
+					if f.Hint != "" {
+						fmt.Fprintf(c.out, "         hint: %s\n", f.Hint)
+					}
+				}
+			}
+			if bad > 0 {
+				return &exit{code: exitFailed}
+			}
+			return nil
+		}}
+}
+
+// examine looks at everything that can be looked at from here.
+func (c *cli) examine(cmd *cobra.Command) (out []finding) {
+	ctx := cmd.Context()
+	add := func(check, result, hint, format string, args ...any) {
+		out = append(out, finding{check, result, fmt.Sprintf(format, args...), hint})
+	}
+	agent := c.client()
+	socket := agent.Socket()
+	switch fi, err := os.Stat(socket); {
+	case errors.Is(err, os.ErrNotExist):
+		add("socket", "bad", "start the agent; --socket or USHER_SOCKET names its socket", "there is no %s", socket)
+	case err != nil:
+		add("socket", "bad", "the folders on the way to it must let you in", "%v", err)
+	case fi.Mode().Type() != os.ModeSocket:
+		add("socket", "bad", "move it away and restart the agent", "%s is not a socket", socket)
+	default:
+		add("socket", "ok", "", "%s, mode %04o", socket, fi.Mode().Perm())
+	}
+	h, err := agent.Health(ctx)
+	if err != nil {
+		hint := ""
+		var p *client.Error
+		if errors.As(err, &p) {
+			hint = p.Hint
+		}
+		if errors.Is(err, syscall.ECONNREFUSED) {
+			hint = "the agent that made the socket is gone; start it again"
+		}
+		add("agent", "bad", hint, "%v", err)
+		c.examineHost(cmd, add)
+		return out
+	}
+	result := "ok"
+	if h.Status != "ok" {
+		result = "warning"
+	}
+	add("agent", result, "", "%s, version %s, product %s, keys from %s", h.Status, h.Version, dash(h.Product), h.Anchors)
+	if h.Version != version {
+		add("version", "warning", "restart the agent after an update", "the agent is version %s, and this command %s", h.Version, version)
+	}
+	if l, err := agent.License(ctx); err != nil {
+		add("licence", "bad", "", "%v", err)
+	} else {
+		examineLicense(l, add)
+	}
+	if pools, err := agent.Pools(ctx); err == nil {
+		for _, p := range pools {
+			switch {
+			case p.Available != nil && *p.Available == 0 && p.Budget != nil && *p.Budget > 0:
+				add("pool "+p.Name, "warning", "`usher leases` says who holds them", "all %d slots are in use", *p.Budget)
+			case p.Budget != nil && p.Limit != nil && *p.Budget < *p.Limit:
+				add("pool "+p.Name, "warning", "", "this agent may hand out %d of %d slots", *p.Budget, *p.Limit)
+			}
+		}
+	}
+	if settings, err := agent.Config(ctx); err == nil {
+		add("configuration", "ok", "", "%d keys; `usher config show --origin` lists them", len(settings))
+	} else if errors.Is(err, client.ErrForbidden) {
+		add("configuration", "warning", "ask as root or the agent's user", "it is for admins")
+	}
+	c.examineHost(cmd, add)
+	return out
+}
+
+func examineLicense(l *wire.License, add func(check, result, hint, format string, args ...any)) {
+	if l.State == "valid" {
+		add("licence", "ok", "", "%s", l.Reason)
+	} else {
+		add("licence", "bad", "`usher license list` shows every document", "%s: %s", l.Code, l.Reason)
+	}
+	for _, w := range l.Warnings {
+		add("licence", "warning", "", "%s: %s", w.Code, w.Detail)
+	}
+}
+
+func (c *cli) examineHost(cmd *cobra.Command, add func(check, result, hint, format string, args ...any)) {
+	r := host.Measure(cmd.Context(), host.Config{Product: "doctor"})
+	present := 0
+	for _, k := range r.Components {
+		if len(k.Values) > 0 && k.Note == "" {
+			present++
+		}
+	}
+	detail := fmt.Sprintf("%d of %d components can be read by this user; virtual machine: %s; container: %s", present, len(r.Components), yesNo(r.Virtual), yesNo(r.Container))
+	if present < 2 {
+		add("host", "warning", "a licence bound to this host would hang by a thread; bind it to the agent's key, or mount the host's /sys and /etc", "%s", detail)
+		return
+	}
+	add("host", "ok", "", "%s", detail)
+}
+
+func (c *cli) bundleCommand() *cobra.Command {
+	var out string
+	cmd := &cobra.Command{Use: "support-bundle [--out FILE]", Short: "Write what a vendor's support needs to know, without secrets", Args: cobra.NoArgs,
+		Long: `Write a .tar.gz with the licence's state, pools, leases, configuration, metrics, fingerprint and the doctor's findings. Keys, e-mail
+addresses, licensees' own terms, users and labels of holders are left out. Look into it before you send it.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if out == "" {
+				out = "usher-support-" + time.Now().UTC().Format("20060102-150405") + ".tar.gz"
+			}
+			n, err := c.bundle(cmd, out)
+			if err != nil {
+				return fmt.Errorf("support bundle: %w", err)
+			}
+			fmt.Fprintf(c.out, "%s  %d files; look into it before you send it\n", out, n)
+			return nil
+		}}
+	cmd.Flags().StringVar(&out, "out", "", "the file to write")
+	return cmd
+}
+
+// bundle writes the support bundle and returns how many files are in it.
+func (c *cli) bundle(cmd *cobra.Command, path string) (n int, err error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	z := gzip.NewWriter(f)
+	t := tar.NewWriter(z)
+	now := time.Now()
+	add := func(name string, data []byte) {
+		if err == nil {
+			err = t.WriteHeader(&tar.Header{Name: "usher-support/" + name, Mode: 0o644, Size: int64(len(data)), ModTime: now})
+		}
+		if err == nil {
+			_, err = t.Write(data)
+			n++
+		}
+	}
+	part := func(name string, get func() (any, error)) {
+		v, failed := get()
+		if failed != nil {
+			add(name+".error.txt", []byte(failed.Error()+"\n"))
+			return
+		}
+		if raw, ok := v.([]byte); ok {
+			add(name+".txt", raw)
+			return
+		}
+		b, failed := json.MarshalIndent(v, "", "  ")
+		if failed != nil {
+			add(name+".error.txt", []byte(failed.Error()+"\n"))
+			return
+		}
+		add(name+".json", append(b, '\n'))
+	}
+	ctx, agent := cmd.Context(), c.client()
+	part("version", func() (any, error) {
+		return map[string]string{"version": versionText(), "go": runtime.Version(), "os": runtime.GOOS, "arch": runtime.GOARCH}, nil
+	})
+	part("doctor", func() (any, error) { return c.examine(cmd), nil })
+	part("health", func() (any, error) { return agent.Health(ctx) })
+	part("license", func() (any, error) { l, err := agent.License(ctx); return redactLicense(l), err })
+	part("pools", func() (any, error) { return agent.Pools(ctx) })
+	part("leases", func() (any, error) { l, err := agent.Leases(ctx, ""); return redactLeases(l), err })
+	part("config", func() (any, error) { s, err := agent.Config(ctx); return redactConfig(s), err })
+	part("fingerprint", func() (any, error) { return agent.Fingerprint(ctx, "") })
+	part("metrics", func() (any, error) { return agent.Metrics(ctx) })
+	return n, errors.Join(err, t.Close(), z.Close())
+}
+
+// redactLicense leaves out what names people and what the vendor's own terms say.
+func redactLicense(l *wire.License) *wire.License {
+	if l == nil {
+		return nil
+	}
+	for i := range l.Licenses {
+		l.Licenses[i].Licensee, l.Licenses[i].Terms = "(left out)", map[string]any{}
+	}
+	return l
+}
+
+func redactLeases(leases []wire.Lease) []wire.Lease {
+	for i := range leases {
+		if h := leases[i].Holder; h != nil {
+			h.User, h.Labels = "", nil
+			h.Exe = filepath.Base(h.Exe)
+		}
+		leases[i].ID, leases[i].Token = leases[i].ID[:min(8, len(leases[i].ID))]+"…", ""
+	}
+	return leases
+}
+
+func redactConfig(settings []wire.Setting) []wire.Setting {
+	for i := range settings {
+		if strings.HasSuffix(settings[i].Key, ".key") || strings.HasSuffix(settings[i].Key, "inline") {
+			if settings[i].Value != "" {
+				settings[i].Value = "(left out)"
+			}
+		}
+	}
+	return settings
+}

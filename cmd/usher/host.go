@@ -1,0 +1,101 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/usher-agent/usher/agent/config"
+	"github.com/usher-agent/usher/agent/host"
+	"github.com/usher-agent/usher/client"
+	"github.com/usher-agent/usher/client/wire"
+)
+
+func (c *cli) fingerprintCommand() *cobra.Command {
+	var product, request string
+	var short bool
+	cmd := &cobra.Command{Use: "fingerprint [--product P] [--request FILE | --short]", Short: "This host as the licence sees it", Args: cobra.NoArgs,
+		Long: `Show what identifies this host: components, each as a hash that is keyed by product, so that no serial number leaves the host.
+--request writes the file that a vendor binds a licence to, with the running agent's key; --short prints a code to compare over the
+phone. Without an agent the host is measured by this command, and the request bears no agent key.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			f, err := c.client().Fingerprint(cmd.Context(), product)
+			switch {
+			case errors.Is(err, client.ErrAgentAway):
+				if product == "" {
+					if cfg, err := config.Load(config.Source{File: (&source{}).path(), Env: os.Environ()}); err == nil {
+						product = cfg.Product.Name()
+					}
+				}
+				if product == "" {
+					return fail(exitUsage, "a fingerprint is different for each product", "no agent answers on %s that could say which product; give --product", c.client().Socket())
+				}
+				shape := host.Measure(cmd.Context(), host.Config{Product: product}).Shape("")
+				f = &shape
+				if request != "" {
+					fmt.Fprintln(c.errs, "warning: no agent answers, so the request bears no agent key; start the agent first if the licence is to be bound to it")
+				}
+			case err != nil:
+				return err
+			}
+			switch {
+			case request == "-":
+				return c.printJSON(f)
+			case request != "":
+				return c.writeRequest(request, f)
+			case short:
+				fmt.Fprintln(c.out, f.Short)
+				return nil
+			case c.json:
+				return c.printJSON(f)
+			}
+			return c.printFingerprint(f)
+		}}
+	cmd.Flags().StringVar(&product, "product", "", "the product (default: the agent's)")
+	cmd.Flags().StringVar(&request, "request", "", "write a request for a vendor to this file; - is standard output")
+	cmd.Flags().BoolVar(&short, "short", false, "print a short code, with a checksum, to read over the phone")
+	cmd.MarkFlagsMutuallyExclusive("request", "short")
+	return cmd
+}
+
+func (c *cli) writeRequest(path string, f *wire.Fingerprint) error {
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+	if err != nil {
+		return fmt.Errorf("write request: %w", err)
+	}
+	to := &cli{out: file}
+	if err := errors.Join(to.printJSON(f), file.Close()); err != nil {
+		return fmt.Errorf("write request: %w", err)
+	}
+	fmt.Fprintf(c.out, "%s  for product %s, code %s; send it to the vendor\n", path, f.Product, f.Short)
+	return nil
+}
+
+func (c *cli) printFingerprint(f *wire.Fingerprint) error {
+	rows := [][]string{{"COMPONENT", "VALUE", "NOTE"}}
+	for _, k := range f.Components {
+		if len(k.Values) == 0 {
+			rows = append(rows, []string{k.Name, "absent", k.Absent})
+		}
+		for _, v := range k.Values {
+			rows = append(rows, []string{k.Name, v[:min(16, len(v))] + "…", k.Note})
+		}
+	}
+	if err := c.table(rows...); err != nil {
+		return err
+	}
+	fmt.Fprintln(c.out)
+	return c.table([]string{"product", dash(f.Product)}, []string{"code", f.Short},
+		[]string{"cores", fmt.Sprintf("%d physical, %d logical, %g effective", f.Cores.Physical, f.Cores.Logical, f.Cores.Effective)},
+		[]string{"virtual machine", yesNo(f.Virtual)}, []string{"container", yesNo(f.Container)}, []string{"agent key", dash(f.AgentKey)})
+}
+
+func yesNo(s string) string {
+	if s == "" {
+		return "no"
+	}
+	return strings.TrimSpace("yes, " + s)
+}

@@ -1,0 +1,319 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/usher-agent/usher/agent"
+	"github.com/usher-agent/usher/agent/config"
+	"github.com/usher-agent/usher/client/wire"
+	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/plugin"
+	"github.com/usher-agent/usher/plugin/catalog"
+	"github.com/usher-agent/usher/plugin/usher/issue"
+)
+
+func (c *cli) licenseCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "license", Aliases: []string{"licence"}, Short: "Look at licences, install and remove them"}
+	cmd.AddCommand(c.inspectCommand(), c.installCommand(), c.listCommand(), c.removeCommand(), c.rollbackCommand())
+	return cmd
+}
+
+type inspectFlags struct {
+	config, fingerprint, at, product string
+	trust                            []string
+}
+
+func (c *cli) inspectCommand() *cobra.Command {
+	var o inspectFlags
+	cmd := &cobra.Command{Use: "inspect FILE", Short: "What a document says, whether it verifies, and why not", Args: cobra.ExactArgs(1),
+		Long: `Read a licence document without an agent: what it says, whether it verifies, and if not, why. Without --trust and --config, the keys
+are those that are compiled in, or those of ` + defaultConfig + ` if it exists. Exits 0 only when the document verifies and is good at
+the time (--at), 3 otherwise.`,
+		Example: "  usher license inspect acme.lic --trust usher=2026-a.pub",
+		RunE:    func(_ *cobra.Command, args []string) error { return c.inspect(args[0], &o) }}
+	f := cmd.Flags()
+	f.StringVar(&o.config, "config", "", "a configuration to take keys, product and narrowing from")
+	f.StringArrayVar(&o.trust, "trust", nil, "a key to believe: SYSTEM[:KID]=KEYFILE; may be repeated")
+	f.StringVar(&o.fingerprint, "fingerprint", "", "judge for the host of this request instead of this one")
+	f.StringVar(&o.product, "product", "", "judge for this product (default: the document's own)")
+	f.StringVar(&o.at, "at", "", "judge at this time (default now)")
+	return cmd
+}
+
+func (c *cli) inspect(path string, o *inspectFlags) error {
+	doc, err := c.readFile(path)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	if o.at != "" {
+		if now, err = parseTime(o.at, now, false); err != nil {
+			return usage("--at: %w", err)
+		}
+	}
+	src := source{file: o.config}
+	cfg := config.Default()
+	if o.config != "" || len(o.trust) == 0 && src.path() != "" {
+		if cfg, err = config.Load(config.Source{File: src.path()}); err != nil {
+			return &exit{code: exitConfig, cause: err}
+		}
+	}
+	anchors, vendor, err := agent.Anchors(cfg)
+	if err != nil {
+		return &exit{code: exitConfig, cause: err}
+	}
+	for _, t := range o.trust {
+		a, err := trustFlag(t)
+		if err != nil {
+			return err
+		}
+		anchors = append(anchors, a)
+	}
+	products := []string(cfg.Product)
+	if vendor != "" {
+		products = []string{vendor}
+	}
+	if o.product != "" {
+		products = []string{o.product}
+	}
+	var on *enforcer.Host
+	if o.fingerprint != "" {
+		if on, err = hostOf(o.fingerprint); err != nil {
+			return err
+		}
+	}
+	name := filepath.Base(path)
+	v := agent.InspectDocuments([]agent.NamedDocument{{Name: name, Data: doc}}, anchors, products, cfg, on, now)
+	judged := v.Verdict.Licenses[0]
+	shape := agent.DocumentShape(judged)
+	if !shape.Verified {
+		// What it claims helps to see what it is, marked as claims.
+		if f, err := catalog.Recognise(doc); err == nil {
+			if l, _ := f.Verify(doc, anchors); l != nil {
+				claimed := agent.DocumentShape(enforcer.Judged{Document: name, License: l, Role: l.Role})
+				claimed.Code, claimed.Reason, claimed.Findings, claimed.Hint, claimed.Verified = shape.Code, shape.Reason, shape.Findings, shape.Hint, false
+				shape = claimed
+			}
+		}
+	}
+	if c.json {
+		err = c.printJSON(shape)
+	} else {
+		err = c.printDocument(shape, now)
+	}
+	good := judged.License != nil && (judged.Code == enforcer.Valid || judged.Code == enforcer.ValidInGrace)
+	if err == nil && !good {
+		err = &exit{code: exitNotValid}
+	}
+	return err
+}
+
+func trustFlag(s string) (plugin.Anchor, error) {
+	system, file, ok := strings.Cut(s, "=")
+	if !ok {
+		return plugin.Anchor{}, usage("--trust: %q is not SYSTEM[:KID]=KEYFILE, such as usher=2026-a.pub", s)
+	}
+	system, kid, _ := strings.Cut(system, ":")
+	if kid == "" {
+		kid = issue.KeyIDOf(file)
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return plugin.Anchor{}, fmt.Errorf("--trust: %w", err)
+	}
+	a, err := catalog.Anchor(system, kid, b, "")
+	if err != nil {
+		return plugin.Anchor{}, fmt.Errorf("--trust %s: %w", file, err)
+	}
+	return a, nil
+}
+
+// hostOf reads a host from a request that `usher fingerprint --request` wrote.
+func hostOf(path string) (*enforcer.Host, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("--fingerprint: %w", err)
+	}
+	var f wire.Fingerprint
+	if err := json.Unmarshal(b, &f); err != nil {
+		return nil, fmt.Errorf("--fingerprint %s: it is not what `usher fingerprint --request` writes", path)
+	}
+	h := &enforcer.Host{Components: map[string][]string{}, Absent: map[string]string{}, Physical: f.Cores.Physical, Logical: f.Cores.Logical, Effective: f.Cores.Effective}
+	for _, k := range f.Components {
+		if len(k.Values) > 0 {
+			h.Components[k.Name] = k.Values
+		} else {
+			h.Absent[k.Name] = k.Absent
+		}
+	}
+	return h, nil
+}
+
+func (c *cli) printDocument(d wire.Document, now time.Time) error {
+	verified := "verified"
+	if !d.Verified {
+		verified = "NOT VERIFIED: what follows is only what the document claims"
+	}
+	fmt.Fprintf(c.out, "%s: %s\n%s\n", d.Document, d.Code, d.Reason)
+	if d.Hint != "" {
+		fmt.Fprintf(c.out, "hint: %s\n", d.Hint)
+	}
+	for _, f := range d.Findings {
+		if f.Reason != d.Reason {
+			fmt.Fprintf(c.out, "and: %s: %s\n", f.Code, f.Reason)
+		}
+	}
+	if d.System == "" || d.ID == "" {
+		return nil
+	}
+	rows := [][]string{{"", ""}, {"signature", verified}, {"system", d.System}, {"licence", d.ID}, {"product", dash(d.Product)}, {"licensee", dash(d.Licensee)}, {"issuer", dash(d.Issuer)},
+		{"key", dash(d.KeyID)}, {"issued", timeText(d.IssuedAt)}}
+	if d.NotBefore != nil {
+		rows = append(rows, []string{"good from", timeText(d.NotBefore)})
+	}
+	expires := "never"
+	if d.ExpiresAt != nil {
+		expires = timeText(d.ExpiresAt) + ", " + away(*d.ExpiresAt, now)
+	}
+	rows = append(rows, []string{"expires", expires})
+	var limits, features []string
+	for name, n := range d.Limits {
+		limits = append(limits, name+"="+limitText(n))
+	}
+	for name, f := range d.Features {
+		features = append(features, name+"="+featureText(f))
+	}
+	slices.Sort(limits)
+	slices.Sort(features)
+	rows = append(rows, []string{"limits", dash(strings.Join(limits, ", "))}, []string{"features", dash(strings.Join(features, ", "))})
+	return c.table(rows...)
+}
+
+func (c *cli) installCommand() *cobra.Command {
+	var dryRun bool
+	var name string
+	cmd := &cobra.Command{Use: "install FILE|- [--dry-run]", Short: "Put a licence into the agent's folder", Args: cobra.ExactArgs(1),
+		Long: "Have the agent verify a licence and put it into its folder. With --dry-run only say what would change.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			doc, err := c.readFile(args[0])
+			if err != nil {
+				return err
+			}
+			r, err := c.client().Install(cmd.Context(), doc, name, dryRun)
+			if err != nil {
+				return err
+			}
+			return c.printInstalled(r)
+		}}
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "say what would change, and change nothing")
+	cmd.Flags().StringVar(&name, "name", "", "the file's name in the folder (default: made from the licence's id)")
+	return cmd
+}
+
+func (c *cli) printInstalled(r *wire.Installed) error {
+	if c.json {
+		return c.printJSON(r)
+	}
+	what := "installed"
+	if r.DryRun {
+		what = "would be installed"
+	}
+	fmt.Fprintf(c.out, "%s %s: %s\n", r.Document.Document, what, r.Document.Reason)
+	if len(r.Changes) == 0 {
+		fmt.Fprintln(c.out, "nothing changes")
+	}
+	for _, s := range r.Changes {
+		fmt.Fprintf(c.out, "  %s\n", s)
+	}
+	return nil
+}
+
+func (c *cli) listCommand() *cobra.Command {
+	return &cobra.Command{Use: "list", Short: "The documents in the folder, and what came of each", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			l, err := c.client().License(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if c.json {
+				return c.printJSON(l.Licenses)
+			}
+			if len(l.Licenses) == 0 {
+				fmt.Fprintln(c.out, "there are no documents in the licence folder")
+				return nil
+			}
+			rows := [][]string{{"DOCUMENT", "LICENCE", "ROLE", "IN FORCE", "EXPIRES", "CODE"}}
+			for _, d := range l.Licenses {
+				force := "no"
+				if d.InForce {
+					force = "yes"
+				}
+				expires := "-"
+				if d.Verified {
+					if expires = "never"; d.ExpiresAt != nil {
+						expires = d.ExpiresAt.UTC().Format(time.DateOnly)
+					}
+				}
+				rows = append(rows, []string{d.Document, dash(d.ID), dash(d.Role), force, expires, d.Code})
+			}
+			if err := c.table(rows...); err != nil {
+				return err
+			}
+			for _, d := range l.Licenses {
+				if d.Code != "VALID" {
+					fmt.Fprintf(c.out, "\n%s", d.Reason)
+					if d.Hint != "" {
+						fmt.Fprintf(c.out, "; %s", d.Hint)
+					}
+					fmt.Fprintln(c.out)
+				}
+			}
+			return nil
+		}}
+}
+
+func (c *cli) removeCommand() *cobra.Command {
+	return &cobra.Command{Use: "remove FILE|ID", Short: "Take a document out of the folder, by its name or its licence's id", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			l, err := c.client().License(cmd.Context())
+			if err != nil {
+				return err
+			}
+			name := args[0]
+			if !slices.ContainsFunc(l.Licenses, func(d wire.Document) bool { return d.Document == name }) {
+				for _, d := range l.Licenses {
+					if d.ID == args[0] {
+						name = d.Document
+					}
+				}
+			}
+			if err := c.client().Remove(cmd.Context(), name); err != nil {
+				return err
+			}
+			fmt.Fprintf(c.out, "%s removed; `usher license rollback %s` brings it back\n", name, name)
+			return nil
+		}}
+}
+
+func (c *cli) rollbackCommand() *cobra.Command {
+	return &cobra.Command{Use: "rollback [FILE]", Short: "Undo the last install or remove", Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			name := ""
+			if len(args) > 0 {
+				name = args[0]
+			}
+			r, err := c.client().Rollback(cmd.Context(), name)
+			if err != nil {
+				return err
+			}
+			return c.printInstalled(r)
+		}}
+}

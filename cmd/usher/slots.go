@@ -1,0 +1,240 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/usher-agent/usher/agent/config"
+	"github.com/usher-agent/usher/client"
+	"github.com/usher-agent/usher/client/wire"
+)
+
+// acquireFlags are what a request for slots can say.
+type acquireFlags struct {
+	pool, ttl, token, version string
+	n, minN                   int64
+	labels                    []string
+}
+
+func (o *acquireFlags) add(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&o.pool, "pool", "", "the pool to take slots from; several as a=1,b=2")
+	f.Int64Var(&o.n, "n", 1, "how many slots")
+	f.Int64Var(&o.minN, "min-n", 0, "be content with as few as this")
+	f.StringArrayVar(&o.labels, "label", nil, "a label of the lease: job=42; may be repeated")
+	f.StringVar(&o.version, "product-version", "", "the product's version, which the licence must cover")
+	must(cmd.MarkFlagRequired("pool"))
+}
+
+func (o *acquireFlags) request() (wire.AcquireRequest, error) {
+	r := wire.AcquireRequest{MinN: o.minN, ClientToken: o.token, Version: o.version}
+	if strings.Contains(o.pool, "=") {
+		for part := range strings.SplitSeq(o.pool, ",") {
+			name, n, ok := strings.Cut(part, "=")
+			var count int64
+			if _, err := fmt.Sscan(n, &count); err != nil || !ok {
+				return r, usage("--pool: %q is not a pool, nor a list of pools such as a=1,b=2", o.pool)
+			}
+			r.Items = append(r.Items, wire.Item{Pool: name, N: count})
+		}
+	} else {
+		r.Pool, r.N = o.pool, &o.n
+	}
+	if o.ttl != "" {
+		d, err := config.ParseDuration(o.ttl)
+		if err != nil {
+			return r, usage("--ttl: %w", err)
+		}
+		r.TTLSeconds = d.Seconds()
+	}
+	for _, l := range o.labels {
+		k, v, ok := strings.Cut(l, "=")
+		if !ok {
+			return r, usage("--label: %q is not NAME=VALUE", l)
+		}
+		if r.Labels == nil {
+			r.Labels = map[string]string{}
+		}
+		r.Labels[k] = v
+	}
+	return r, nil
+}
+
+func (c *cli) acquireCommand() *cobra.Command {
+	var o acquireFlags
+	var held bool
+	cmd := &cobra.Command{Use: "acquire --pool P [--n N] [--ttl D | --held]", Short: "Take slots, and print the lease's id", Args: cobra.NoArgs,
+		Long: `Take slots and print the lease's id, or the lease with --json. The lease ends when its time is over unless it is renewed
+("usher renew"), and when it is released ("usher release"). For a program that runs here, "usher run" does all of this.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			r, err := o.request()
+			if err != nil {
+				return err
+			}
+			if held {
+				r.Lifetime = "held"
+			}
+			l, err := c.client().Acquire(cmd.Context(), r)
+			if err != nil {
+				return err
+			}
+			if c.json {
+				return c.printJSON(l)
+			}
+			fmt.Fprintln(c.out, l.ID)
+			return nil
+		}}
+	o.add(cmd)
+	cmd.Flags().StringVar(&o.ttl, "ttl", "", "how long it is held unless renewed: 1s to 24h (default 60s)")
+	cmd.Flags().StringVar(&o.token, "client-token", "", "makes the acquire repeatable: the same token gets the same lease")
+	cmd.Flags().BoolVar(&held, "held", false, "hold it until it is released")
+	cmd.MarkFlagsMutuallyExclusive("ttl", "held")
+	return cmd
+}
+
+func (c *cli) renewCommand() *cobra.Command {
+	var ttl string
+	cmd := &cobra.Command{Use: "renew ID [--ttl D]", Short: "Extend a lease from now", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var d time.Duration
+			if ttl != "" {
+				var err error
+				if d, err = config.ParseDuration(ttl); err != nil {
+					return usage("--ttl: %w", err)
+				}
+			}
+			l, err := c.client().Renew(cmd.Context(), args[0], d)
+			if err != nil {
+				return err
+			}
+			if c.json {
+				return c.printJSON(l)
+			}
+			fmt.Fprintf(c.out, "held until %s\n", timeText(l.ExpiresAt))
+			return nil
+		}}
+	cmd.Flags().StringVar(&ttl, "ttl", "", "for how long (default: as long as it was acquired for)")
+	return cmd
+}
+
+func (c *cli) releaseCommand() *cobra.Command {
+	var force bool
+	cmd := &cobra.Command{Use: "release ID [--force]", Short: "Give a lease back", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.client().Release(cmd.Context(), args[0], force)
+		}}
+	cmd.Flags().BoolVar(&force, "force", false, "end anybody's lease (admins)")
+	return cmd
+}
+
+// Exit codes of `usher run` before the child starts, as env(1) and timeout(1) have them.
+const (
+	runFailed    = 125
+	runCannot    = 126
+	runNotFound  = 127
+	runSignalled = 128 // plus the signal
+)
+
+// runTTL is how long the slots of `usher run` outlive it when it is killed.
+const runTTL = 15 * time.Second
+
+func (c *cli) runCommand() *cobra.Command {
+	var o acquireFlags
+	var noSlot int
+	cmd := &cobra.Command{Use: "run --pool P [--n N] -- CMD …", Short: "Run a program that holds slots for as long as it lives", Args: cobra.MinimumNArgs(1),
+		Long: `Take slots, run a program, and give the slots back when it ends. The program's exit code is passed on (128 and the signal where a
+signal ended it), and signals are passed to it. It finds USHER_SOCKET and USHER_LEASE in its environment.
+
+When no slot is free the program is not started, and the exit code is 75 (or what -E says); 3 when the licence is not valid; 69 when
+no agent answers; 126 when the program cannot be run, 127 when there is none; 125 for any other failure. Should this command itself be
+killed, the slots come back within 15 seconds.`,
+		Example: "  usher run --pool streams -- ffmpeg -i in.mkv out.mp4",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			r, err := o.request()
+			if err != nil {
+				return err
+			}
+			return c.runChild(cmd.Context(), r, args, noSlot)
+		}}
+	o.add(cmd)
+	cmd.Flags().IntVarP(&noSlot, "no-slot-exit-code", "E", exitNoSlot, "the exit code when no slot is free")
+	cmd.Flags().SetInterspersed(false)
+	return cmd
+}
+
+func (c *cli) runChild(ctx context.Context, r wire.AcquireRequest, args []string, noSlot int) error {
+	path, err := exec.LookPath(args[0])
+	if err != nil {
+		code := runNotFound
+		if errors.Is(err, os.ErrPermission) {
+			code = runCannot
+		}
+		return fail(code, "", "run %s: %w", args[0], err)
+	}
+	r.TTLSeconds = runTTL.Seconds()
+	agent := c.client()
+	held, err := agent.Hold(ctx, r)
+	if err != nil {
+		var p *client.Error
+		if !errors.As(err, &p) {
+			return &exit{code: runFailed, cause: err}
+		}
+		code := codeOf(p)
+		switch code {
+		case exitNoSlot:
+			code = noSlot
+		case exitNotValid, exitAgentAway:
+		default:
+			code = runFailed
+		}
+		return &exit{code, err, p.Hint}
+	}
+	defer held.Close() //nolint:errcheck // its time ends by itself
+	child := exec.Command(path, args[1:]...)
+	child.Stdin, child.Stdout, child.Stderr = c.in, c.out, c.errs
+	child.Env = append(os.Environ(), "USHER_SOCKET="+agent.Socket(), "USHER_LEASE="+held.Lease().ID)
+	// From here on signals are the child's.
+	signals := make(chan os.Signal, 16)
+	signal.Notify(signals, forwarded()...)
+	defer signal.Stop(signals)
+	c.stopSignals()
+	if err := child.Start(); err != nil {
+		return fail(runCannot, "", "run %s: %w", path, err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- child.Wait() }()
+	lost := held.Done()
+	for {
+		select {
+		case s := <-signals:
+			child.Process.Signal(s) //nolint:errcheck // it may have ended
+		case <-lost:
+			lost = nil
+			fmt.Fprintf(c.errs, "warning: the lease is lost: %v\n", held.Err())
+		case err := <-ended:
+			return childResult(path, err)
+		}
+	}
+}
+
+func childResult(path string, err error) error {
+	var e *exec.ExitError
+	switch {
+	case err == nil:
+		return nil
+	case !errors.As(err, &e):
+		return fail(runFailed, "", "run %s: %w", path, err)
+	}
+	if s := signalOf(e); s > 0 {
+		return &exit{code: runSignalled + s}
+	}
+	return &exit{code: e.ExitCode()}
+}

@@ -1,0 +1,398 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/usher-agent/usher/client"
+	"github.com/usher-agent/usher/client/wire"
+)
+
+func (c *cli) statusCommand() *cobra.Command {
+	return &cobra.Command{Use: "status", Short: "Whether the licence is valid, and what it grants", Args: cobra.NoArgs,
+		Long: "Say whether the licence is valid, what it grants, and what is wrong. Exits 3 when it is not valid.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			l, err := c.client().License(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if c.json {
+				err = c.printJSON(l)
+			} else {
+				var pools []wire.Pool
+				if pools, err = c.client().Pools(cmd.Context()); err == nil {
+					err = c.printStatus(l, pools, time.Now())
+				}
+			}
+			if err == nil && l.State != "valid" {
+				err = &exit{code: exitNotValid}
+			}
+			return err
+		}}
+}
+
+func (c *cli) printStatus(l *wire.License, pools []wire.Pool, now time.Time) error {
+	fmt.Fprintf(c.out, "Licence %s (%s): %s\n\n", l.State, l.Code, l.Reason)
+	var rows [][]string
+	row := func(name, value string) { rows = append(rows, []string{name, value}) }
+	for _, d := range l.Licenses {
+		if d.InForce {
+			text := fmt.Sprintf("%s, %s for %s", dash(d.ID), dash(d.Product), dash(d.Licensee))
+			if d.Role == "add-on" {
+				text += " (add-on)"
+			}
+			row("licence", text)
+		}
+	}
+	if l.State == "valid" {
+		switch {
+		case l.Code == "VALID_IN_GRACE" && l.GraceEndsAt != nil:
+			row("grace ends", timeText(l.GraceEndsAt)+", "+away(*l.GraceEndsAt, now))
+		case l.CoveredUntil != nil:
+			row("good until", timeText(l.CoveredUntil)+", "+away(*l.CoveredUntil, now))
+		default:
+			row("good until", "for ever")
+		}
+	}
+	if l.Environment == "test" {
+		row("environment", "test")
+	}
+	switch l.Host.Match {
+	case "ok":
+		row("host", fmt.Sprintf("matches (score %.2f)", l.Host.Score))
+	case "failed":
+		row("host", fmt.Sprintf("does not match (score %.2f)", l.Host.Score))
+	default:
+		if l.State != "missing" {
+			row("host", "the licence names none")
+		}
+	}
+	row("cores", fmt.Sprintf("%d physical, %d logical, %g effective", l.Host.Cores.Physical, l.Host.Cores.Logical, l.Host.Cores.Effective))
+	var features []string
+	for name, f := range l.Features {
+		features = append(features, name+"="+featureText(f))
+	}
+	if slices.Sort(features); len(features) > 0 {
+		row("features", strings.Join(features, ", "))
+	}
+	if err := c.table(rows...); err != nil {
+		return err
+	}
+	if len(pools) > 0 {
+		fmt.Fprintln(c.out)
+		if err := c.printPools(pools); err != nil {
+			return err
+		}
+	}
+	for _, w := range l.Warnings {
+		fmt.Fprintf(c.out, "\nwarning %s: %s", w.Code, w.Detail)
+	}
+	if len(l.Warnings) > 0 {
+		fmt.Fprintln(c.out)
+	}
+	return nil
+}
+
+func (c *cli) printPools(pools []wire.Pool) error {
+	rows := [][]string{{"POOL", "IN USE", "LIMIT", "AVAILABLE", "PEAK", "LEASES", "SCOPE"}}
+	for _, p := range pools {
+		name := p.Name
+		if p.Kind == "meter" {
+			name += " (meter)"
+		}
+		rows = append(rows, []string{name, fmt.Sprint(p.InUse), limitText(p.Limit), limitText(p.Available), fmt.Sprint(p.Peak), fmt.Sprint(p.Leases), p.Scope})
+	}
+	return c.table(rows...)
+}
+
+func (c *cli) poolsCommand() *cobra.Command {
+	return &cobra.Command{Use: "pools", Short: "The pools of slots, and how full they are", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			pools, err := c.client().Pools(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if c.json {
+				return c.printJSON(wire.Pools{Pools: pools})
+			}
+			if len(pools) == 0 {
+				fmt.Fprintln(c.out, "the licence in force grants no pools; `usher status` says more")
+				return nil
+			}
+			return c.printPools(pools)
+		}}
+}
+
+func (c *cli) leasesCommand() *cobra.Command {
+	var pool string
+	cmd := &cobra.Command{Use: "leases", Short: "Who holds slots: your own leases, for admins everybody's", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			leases, err := c.client().Leases(cmd.Context(), pool)
+			if err != nil {
+				return err
+			}
+			if c.json {
+				return c.printJSON(wire.Leases{Leases: leases})
+			}
+			if len(leases) == 0 {
+				fmt.Fprintln(c.out, "no leases are held")
+				return nil
+			}
+			now := time.Now()
+			rows := [][]string{{"LEASE", "SLOTS", "LIFETIME", "STATE", "HELD FOR", "ENDS", "HOLDER"}}
+			for _, l := range leases {
+				ends := "-"
+				if l.ExpiresAt != nil {
+					ends = away(*l.ExpiresAt, now)
+				}
+				rows = append(rows, []string{l.ID, itemsText(l.Items), l.Lifetime, l.State, span(now.Sub(l.AcquiredAt)), ends, holderText(l.Holder)})
+			}
+			return c.table(rows...)
+		}}
+	cmd.Flags().StringVar(&pool, "pool", "", "of this pool only")
+	return cmd
+}
+
+func itemsText(items []wire.Item) string {
+	parts := make([]string, len(items))
+	for i, it := range items {
+		parts[i] = fmt.Sprintf("%s=%d", it.Pool, it.N)
+	}
+	return strings.Join(parts, " ")
+}
+
+func holderText(h *wire.Holder) string {
+	if h == nil {
+		return "-"
+	}
+	s := fmt.Sprintf("uid %d", h.UID)
+	if h.PID != 0 {
+		s += fmt.Sprintf(" pid %d", h.PID)
+	}
+	if h.Exe != "" {
+		s += " " + h.Exe
+	}
+	var labels []string
+	for k, v := range h.Labels {
+		labels = append(labels, k+"="+v)
+	}
+	if slices.Sort(labels); len(labels) > 0 {
+		s += " (" + strings.Join(labels, ", ") + ")"
+	}
+	return s
+}
+
+func (c *cli) healthCommand() *cobra.Command {
+	var ready bool
+	cmd := &cobra.Command{Use: "health [--ready]", Short: "Whether the agent is up, for HEALTHCHECK and probes", Args: cobra.NoArgs,
+		Long: "Exit 0 when the agent answers; with --ready only when it listens and has judged the licence. A bad licence makes no agent unhealthy.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			h, err := c.client().Health(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if c.json {
+				if err := c.printJSON(h); err != nil {
+					return err
+				}
+			} else {
+				fmt.Fprintln(c.out, h.Status)
+			}
+			if ready && h.Status != "ok" {
+				return &exit{code: exitFailed}
+			}
+			return nil
+		}}
+	cmd.Flags().BoolVar(&ready, "ready", false, "ask whether it is ready")
+	return cmd
+}
+
+// The exit codes of the Monitoring Plugins' guidelines.
+const (
+	nagiosOK = iota
+	nagiosWarning
+	nagiosCritical
+	nagiosUnknown
+)
+
+func (c *cli) checkCommand() *cobra.Command {
+	var warnAt, critAt int
+	var days int
+	cmd := &cobra.Command{Use: "check", Short: "The same as a Nagios plugin: one line, performance data, exit 0 to 3", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			l, err := c.client().License(cmd.Context())
+			var pools []wire.Pool
+			if err == nil {
+				pools, err = c.client().Pools(cmd.Context())
+			}
+			if err != nil {
+				code := nagiosUnknown
+				if errors.Is(err, client.ErrAgentAway) {
+					code = nagiosCritical
+				}
+				fmt.Fprintf(c.out, "USHER %s - %v\n", []string{"OK", "WARNING", "CRITICAL", "UNKNOWN"}[code], err)
+				return &exit{code: code}
+			}
+			code, text, perf := nagiosOK, l.Reason, []string{}
+			worse := func(to int, why string) {
+				if to > code {
+					code, text = to, why
+				}
+			}
+			if l.State != "valid" {
+				worse(nagiosCritical, l.Code+": "+l.Reason)
+			}
+			if l.CoveredUntil != nil {
+				left := time.Until(*l.CoveredUntil)
+				perf = append(perf, fmt.Sprintf("days_left=%.1f;%d;0", left.Hours()/24, days))
+				if left < time.Duration(days)*24*time.Hour {
+					worse(nagiosWarning, "the licence is good until "+timeText(l.CoveredUntil)+" only")
+				}
+			}
+			if l.Code == "VALID_IN_GRACE" {
+				worse(nagiosWarning, l.Reason)
+			}
+			for _, p := range pools {
+				if p.Budget == nil {
+					perf = append(perf, fmt.Sprintf("%s=%d", p.Name, p.InUse))
+					continue
+				}
+				perf = append(perf, fmt.Sprintf("%s=%d;%d;%d;0;%d", p.Name, p.InUse, *p.Budget*int64(warnAt)/100, *p.Budget*int64(critAt)/100, *p.Budget))
+				if *p.Budget == 0 {
+					continue
+				}
+				switch used := p.InUse * 100 / *p.Budget; {
+				case used >= int64(critAt):
+					worse(nagiosCritical, fmt.Sprintf("pool %s: %d of %d slots are in use", p.Name, p.InUse, *p.Budget))
+				case used >= int64(warnAt):
+					worse(nagiosWarning, fmt.Sprintf("pool %s: %d of %d slots are in use", p.Name, p.InUse, *p.Budget))
+				}
+			}
+			fmt.Fprintf(c.out, "USHER %s - %s | %s\n", []string{"OK", "WARNING", "CRITICAL", "UNKNOWN"}[code], strings.ReplaceAll(text, "|", "/"), strings.Join(perf, " "))
+			if code == nagiosOK {
+				return nil
+			}
+			return &exit{code: code}
+		}}
+	cmd.Flags().IntVar(&warnAt, "warn", 90, "warn when a pool is this full, in percent")
+	cmd.Flags().IntVar(&critAt, "crit", 101, "be critical when a pool is this full, in percent")
+	cmd.Flags().IntVar(&days, "days", 14, "warn when the licence is good for fewer days than this")
+	return cmd
+}
+
+func (c *cli) reloadCommand() *cobra.Command {
+	return &cobra.Command{Use: "reload", Short: "Have the agent read its configuration again", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			r, err := c.client().Reload(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if c.json {
+				return c.printJSON(r)
+			}
+			if len(r.Changed)+len(r.Restart) == 0 {
+				fmt.Fprintln(c.out, "nothing has changed")
+			}
+			for _, k := range r.Changed {
+				fmt.Fprintf(c.out, "%s  in force\n", k)
+			}
+			for _, k := range r.Restart {
+				fmt.Fprintf(c.out, "%s  needs a restart\n", k)
+			}
+			return nil
+		}}
+}
+
+func (c *cli) configCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "config", Short: "The agent's configuration"}
+	var origin bool
+	var src *source
+	var local bool
+	show := &cobra.Command{Use: "show [--origin]", Short: "Every key and its value; with --origin where it comes from", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var settings []wire.Setting
+			if local || src.file != "" {
+				cfg, err := src.load(c)
+				if err != nil {
+					return err
+				}
+				for _, s := range cfg.Show() {
+					settings = append(settings, wire.Setting{Key: s.Key, Value: s.Value, Origin: s.Origin})
+				}
+			} else {
+				var err error
+				if settings, err = c.client().Config(cmd.Context()); err != nil {
+					return err
+				}
+			}
+			if c.json {
+				return c.printJSON(wire.Settings{Settings: settings})
+			}
+			rows := [][]string{{"KEY", "VALUE", "ORIGIN"}}
+			for _, s := range settings {
+				rows = append(rows, []string{s.Key, dash(s.Value), s.Origin})
+			}
+			if !origin {
+				for i := range rows {
+					rows[i] = rows[i][:2]
+				}
+			}
+			return c.table(rows...)
+		}}
+	src = c.configSource(show)
+	show.Flags().BoolVar(&origin, "origin", false, "say where each value comes from")
+	show.Flags().BoolVar(&local, "local", false, "what an agent would read here, instead of what the running one has")
+	cmd.AddCommand(show)
+	return cmd
+}
+
+func (c *cli) eventsCommand() *cobra.Command {
+	var follow bool
+	cmd := &cobra.Command{Use: "events [-f]", Short: "What happens: licence changes and leases", Args: cobra.NoArgs,
+		Long: "Print the licence in force and, with -f, what happens from now on: licence changes, your leases, for admins everybody's.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			for ev, err := range c.client().Events(cmd.Context()) {
+				if err != nil {
+					if cmd.Context().Err() != nil {
+						return nil
+					}
+					return err
+				}
+				if c.json {
+					if err := c.printLine(ev); err != nil {
+						return err
+					}
+				} else {
+					fmt.Fprintln(c.out, eventText(ev))
+				}
+				if !follow {
+					return nil
+				}
+			}
+			return nil
+		}}
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on until interrupted")
+	return cmd
+}
+
+func eventText(ev wire.Event) string {
+	s := ev.At.UTC().Format(time.RFC3339) + " " + ev.Type
+	if ev.Code != "" {
+		s += " " + ev.Code
+	}
+	if ev.LeaseID != "" {
+		s += " " + ev.LeaseID + " " + itemsText(ev.Items)
+	}
+	if ev.Cause != "" {
+		s += " " + ev.Cause
+	}
+	if ev.Reason != "" {
+		s += ": " + ev.Reason
+	}
+	return s
+}

@@ -1,0 +1,563 @@
+package main
+
+import (
+	"crypto/rand"
+	"encoding/base32"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/usher-agent/usher/agent/config"
+	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/plugin/catalog"
+	"github.com/usher-agent/usher/plugin/usher"
+	"github.com/usher-agent/usher/plugin/usher/issue"
+)
+
+func (c *cli) vendorCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "vendor", Short: "Make keys and sign licences"}
+	cmd.AddCommand(c.keygenCommand(), c.signCommand(), c.bindCommand(), c.embedCommand())
+	return cmd
+}
+
+func (c *cli) keygenCommand() *cobra.Command {
+	var kid, out, alg string
+	cmd := &cobra.Command{Use: "keygen --kid K --out DIR", Short: "Make a signing key: K.key to keep, K.pub to give away", Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			private, public, err := issue.Keygen(out, kid, alg)
+			if err != nil {
+				return err
+			}
+			if c.json {
+				return c.printJSON(map[string]string{"kid": kid, "private": private, "public": public})
+			}
+			fmt.Fprintf(c.out, "%s  the private key: keep it secret, and keep a copy\n%s  the public key: ship it with the product\n", private, public)
+			return nil
+		}}
+	f := cmd.Flags()
+	f.StringVar(&kid, "kid", "", "the key's id, by which licences name it: 2026-a, say")
+	f.StringVar(&out, "out", ".", "the folder to write to")
+	f.StringVar(&alg, "alg", "EdDSA", "the algorithm: "+strings.Join(usher.Algorithms(), ", "))
+	must(cmd.MarkFlagRequired("kid"))
+	return cmd
+}
+
+// signFlags is everything that sign can be told.
+type signFlags struct {
+	key, signer, public, alg, claimsFile, out, ledger, armour string
+	bind                                                      []string
+
+	id, product, issuer, licensee, environment, role, addOn, issued, notBefore, expires string
+	supersedes, limits, meters, features                                                []string
+	overage, countBy, resets, units                                                     []string
+	scope, versions, releasedBefore, strategy, cores, onExpiry, clock                   string
+	agentKeys                                                                           []string
+	grace, clockTolerance, agentAway, maxBorrow                                         string
+	heartbeat, heartbeatGrace, checkIn, checkInGrace                                    string
+}
+
+func (c *cli) signCommand() *cobra.Command {
+	var o signFlags
+	cmd := &cobra.Command{Use: "sign --key K.key --product P --licensee L --limit streams=8 …", Short: "Sign a licence", Args: cobra.NoArgs,
+		Long: `Sign a licence with a key on disk (--key) or with a command that reaches a KMS or HSM (--signer, with --public for the key
+that belongs to it). The terms come from flags, or from a JSON file of claims (--claims, "-" for standard input), whose
+claims the flags overrule. docs/licence-format.md describes every claim.
+
+What is signed is first written to the ledger, issued.jsonl beside the key.`,
+		Example: `  usher vendor sign --key keys/2026-a.key --product transcoder --licensee "Example Ltd" --limit streams=8 --expires 2027-01-31
+  usher vendor sign --key keys/2026-a.key --claims terms.json --bind request.json --out example.lic
+  usher vendor sign --signer 'kms-sign --key prod' --public keys/2026-a.pub --claims terms.json`,
+		RunE: func(cmd *cobra.Command, _ []string) error { return c.sign(cmd, &o) }}
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.StringVar(&o.key, "key", "", "the private key to sign with, K.key; its name is the key's id")
+	f.StringVar(&o.signer, "signer", "", "a shell command that signs what it gets on standard input")
+	f.StringVar(&o.public, "public", "", "with --signer: the public key, K.pub")
+	f.StringVar(&o.alg, "alg", "", "the algorithm where the key could do several: PS256 (default) or RS256 for RSA")
+	f.StringVar(&o.claimsFile, "claims", "", "a JSON file of claims to begin with; - is standard input")
+	f.StringVar(&o.out, "out", "", "the file to write (default standard output)")
+	f.StringVar(&o.armour, "armour", "auto", "wrap the licence for e-mail: yes, no, auto (yes for a terminal and a file)")
+	f.StringVar(&o.ledger, "ledger", "", "the ledger (default issued.jsonl beside the key)")
+	f.StringArrayVar(&o.bind, "bind", nil, "bind to the host of a request that `usher fingerprint --request` wrote; may be repeated")
+	f.StringVar(&o.strategy, "strategy", "", "with --bind, how many components must match: any, two, most, all (default most)")
+	f.StringVar(&o.id, "id", "", "the licence's id (default: made up)")
+	f.StringVar(&o.product, "product", "", "the product")
+	f.StringVar(&o.licensee, "licensee", "", "who may use it")
+	f.StringVar(&o.issuer, "issuer", "", "who issues it")
+	f.StringArrayVar(&o.limits, "limit", nil, "a pool and its slots: streams=8, or streams=unlimited; may be repeated")
+	f.StringArrayVar(&o.meters, "meter", nil, "a meter and its draws: renders=1000; may be repeated")
+	f.StringArrayVar(&o.features, "feature", nil, "a feature: hd, hd=false, bitrate=50, bitrate=50:Mbit/s, tier=gold; may be repeated")
+	f.StringArrayVar(&o.overage, "overage", nil, "what may be granted beyond a limit: streams=2; may be repeated")
+	f.StringArrayVar(&o.countBy, "count-by", nil, "what counts as one use: streams=process (lease, process, user, host, pod); may be repeated")
+	f.StringArrayVar(&o.units, "unit", nil, "what a slot or draw is called: streams=stream; may be repeated")
+	f.StringArrayVar(&o.resets, "resets", nil, "when a meter starts anew: renders=month (week, month); may be repeated")
+	f.StringVar(&o.scope, "scope", "", "whose count the limits are: host or site (default: host when bound, else site)")
+	f.StringVar(&o.issued, "issued", "", "issued at, if not now")
+	f.StringVar(&o.notBefore, "not-before", "", "good from this time on: 2026-12-01, or RFC 3339")
+	f.StringVar(&o.expires, "expires", "", "good until: a date (the end of that day, UTC), RFC 3339, or a span from now such as 30d (default: for ever)")
+	f.StringVar(&o.grace, "grace", "", "how long it goes on after it has expired: 7d")
+	f.StringVar(&o.onExpiry, "on-expiry", "", "what becomes of held slots then: drain, revoke, keep")
+	f.StringVar(&o.environment, "environment", "", "production or test")
+	f.StringVar(&o.role, "role", "", "base, add-on or free-tier")
+	f.StringVar(&o.addOn, "add-on", "", "make it an add-on to the licence of this id, or to any base with *")
+	f.StringArrayVar(&o.supersedes, "supersedes", nil, "the id of a licence that this one retires; may be repeated")
+	f.StringVar(&o.versions, "versions", "", `versions covered: ">=4 <6"`)
+	f.StringVar(&o.releasedBefore, "released-before", "", "releases before this date are covered")
+	f.StringVar(&o.cores, "cores", "", "the cores that the host may have: 16, or 16:logical (physical, logical, effective)")
+	f.StringArrayVar(&o.agentKeys, "agent-key", nil, "bind to the agent with this key (thumbprint); may be repeated")
+	f.StringVar(&o.heartbeat, "heartbeat", "", "a sign of life to the upstream at least every: 10m")
+	f.StringVar(&o.heartbeatGrace, "heartbeat-grace", "", "and how late it may be")
+	f.StringVar(&o.checkIn, "check-in", "", "a check-in with the upstream at least every: 30d")
+	f.StringVar(&o.checkInGrace, "check-in-grace", "", "and how late it may be")
+	f.StringVar(&o.clock, "clock", "", "what a clock set back does: lenient (a warning) or strict")
+	f.StringVar(&o.clockTolerance, "clock-tolerance", "", "how far back a clock may be")
+	f.StringVar(&o.agentAway, "agent-away", "", "how long held slots stand without the agent (default 10m)")
+	f.StringVar(&o.maxBorrow, "max-borrow", "", "the longest that a slot may be borrowed")
+	return cmd
+}
+
+func (c *cli) sign(cmd *cobra.Command, o *signFlags) error {
+	now := time.Now().UTC().Truncate(time.Second)
+	s, keyFile, err := c.loadSigner(cmd, o)
+	if err != nil {
+		return err
+	}
+	claims, err := c.claims(o, now)
+	if err != nil {
+		return err
+	}
+	return c.issue(o, s, keyFile, claims, now)
+}
+
+// issue binds, signs, records and writes a licence.
+func (c *cli) issue(o *signFlags, s *issue.Signer, keyFile string, claims *usher.Claims, now time.Time) error {
+	for _, path := range o.bind {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return fmt.Errorf("request: %w", err)
+		}
+		if err := issue.Bind(claims, path, b, o.strategy); err != nil {
+			return err
+		}
+	}
+	doc, err := s.Sign(claims)
+	if err != nil {
+		return fmt.Errorf("sign: %w", err)
+	}
+	ledger := o.ledger
+	if ledger == "" {
+		ledger = filepath.Join(filepath.Dir(keyFile), "issued.jsonl")
+	}
+	if err := issue.Record(ledger, now, s.Anchor.KeyID, claims, doc); err != nil {
+		return err
+	}
+	file := append(doc, '\n')
+	if o.armour == "yes" || o.armour == "auto" && (o.out != "" || isTerminal(c.out)) {
+		file = usher.Armour(doc)
+	}
+	if o.out == "" || o.out == "-" {
+		_, err := c.out.Write(file)
+		return err
+	}
+	if err := os.WriteFile(o.out, file, 0o644); err != nil {
+		return fmt.Errorf("write licence: %w", err)
+	}
+	if c.json {
+		return c.printJSON(map[string]string{"id": claims.ID, "file": o.out, "kid": s.Anchor.KeyID, "ledger": ledger})
+	}
+	fmt.Fprintf(c.out, "%s  licence %s, signed with key %s\n", o.out, claims.ID, s.Anchor.KeyID)
+	return nil
+}
+
+func (c *cli) loadSigner(cmd *cobra.Command, o *signFlags) (*issue.Signer, string, error) {
+	switch {
+	case o.key != "" && o.signer != "":
+		return nil, "", usage("--key and --signer are both given: use one of them")
+	case o.key != "":
+		s, err := issue.LoadSigner(o.key, o.alg)
+		return s, o.key, err
+	case o.signer == "":
+		return nil, "", fail(exitUsage, "`usher vendor keygen` makes a key", "a key is missing: give --key, or --signer and --public")
+	case o.public == "":
+		return nil, "", usage("--signer needs --public: the public key that belongs to it")
+	}
+	b, err := os.ReadFile(o.public)
+	if err != nil {
+		return nil, "", fmt.Errorf("public key: %w", err)
+	}
+	anchor, err := issue.NewAnchor(issue.KeyIDOf(o.public), b, o.alg)
+	if err != nil {
+		return nil, "", err
+	}
+	return issue.CommandSigner(cmd.Context(), o.signer, anchor), o.public, nil
+}
+
+// claims makes the claims of a file and the flags.
+func (c *cli) claims(o *signFlags, now time.Time) (*usher.Claims, error) {
+	claims := &usher.Claims{}
+	if o.claimsFile != "" {
+		b, err := c.readFile(o.claimsFile)
+		if err != nil {
+			return nil, err
+		}
+		if claims, err = usher.ReadClaims(b, true); err != nil {
+			return nil, fmt.Errorf("claims %s: %w", o.claimsFile, err)
+		}
+	}
+	set := func(to *string, v string) {
+		if v != "" {
+			*to = v
+		}
+	}
+	set(&claims.ID, o.id)
+	set(&claims.Product, o.product)
+	set(&claims.Issuer, o.issuer)
+	set(&claims.Licensee, o.licensee)
+	set(&claims.Environment, o.environment)
+	set(&claims.Role, o.role)
+	set(&claims.Versions, o.versions)
+	set(&claims.OnExpiry, o.onExpiry)
+	set(&claims.Clock, o.clock)
+	if o.addOn != "" {
+		claims.Role, claims.AddOnTo = "add-on", strings.TrimPrefix(o.addOn, "*")
+	}
+	claims.Supersedes = append(claims.Supersedes, o.supersedes...)
+	claims.AgentKeys = append(claims.AgentKeys, o.agentKeys...)
+	if claims.Product == "" {
+		return nil, usage("--product is missing: say which product the licence is for")
+	}
+	if claims.ID == "" {
+		claims.ID = claims.Product + "-" + strings.ToLower(randomID())
+	}
+	if claims.Issued == 0 {
+		claims.Issued = now.Unix()
+	}
+	if err := o.times(claims, now); err != nil {
+		return nil, err
+	}
+	if err := o.counts(claims); err != nil {
+		return nil, err
+	}
+	return claims, nil
+}
+
+func (o *signFlags) times(claims *usher.Claims, now time.Time) error {
+	for _, t := range []struct {
+		flag, value string
+		end         bool
+		to          *int64
+	}{{"issued", o.issued, false, &claims.Issued}, {"not-before", o.notBefore, false, &claims.NotBefore},
+		{"expires", o.expires, true, &claims.Expires}, {"released-before", o.releasedBefore, false, &claims.ReleasedBefore}} {
+		if t.value == "" {
+			continue
+		}
+		at, err := parseTime(t.value, now, t.end)
+		if err != nil {
+			return usage("--%s: %w", t.flag, err)
+		}
+		*t.to = usher.DateOf(at)
+	}
+	var heartbeat, checkIn usher.Period
+	for _, d := range []struct {
+		flag, value string
+		to          *int64
+	}{{"grace", o.grace, &claims.Grace}, {"clock-tolerance", o.clockTolerance, &claims.ClockTolerance}, {"agent-away", o.agentAway, &claims.AgentAway},
+		{"max-borrow", o.maxBorrow, &claims.MaxBorrow}, {"heartbeat", o.heartbeat, &heartbeat.Every}, {"heartbeat-grace", o.heartbeatGrace, &heartbeat.Grace},
+		{"check-in", o.checkIn, &checkIn.Every}, {"check-in-grace", o.checkInGrace, &checkIn.Grace}} {
+		if d.value == "" {
+			continue
+		}
+		v, err := config.ParseDuration(d.value)
+		if err != nil {
+			return usage("--%s: %w", d.flag, err)
+		}
+		*d.to = int64(v / time.Second)
+	}
+	if heartbeat != (usher.Period{}) {
+		claims.Heartbeat = &heartbeat
+	}
+	if checkIn != (usher.Period{}) {
+		claims.CheckIn = &checkIn
+	}
+	return nil
+}
+
+// counts puts pools, meters, features and the cap on cores into the claims.
+func (o *signFlags) counts(claims *usher.Claims) error {
+	if claims.Pools == nil {
+		claims.Pools = map[string]usher.Pool{}
+	}
+	if claims.Meters == nil {
+		claims.Meters = map[string]usher.Meter{}
+	}
+	if claims.Features == nil {
+		claims.Features = map[string]usher.Feature{}
+	}
+	err := pairs("limit", o.limits, func(name, v string) error {
+		n, err := limitOf(v)
+		p := claims.Pools[name]
+		p.Max = n
+		claims.Pools[name] = p
+		return err
+	})
+	err = errors.Join(err, pairs("meter", o.meters, func(name, v string) error {
+		n, err := limitOf(v)
+		m := claims.Meters[name]
+		m.Max = n
+		claims.Meters[name] = m
+		return err
+	}))
+	each := func(flag string, values []string, pool func(*usher.Pool, string) error, meter func(*usher.Meter, string) error) {
+		err = errors.Join(err, pairs(flag, values, func(name, v string) error {
+			if p, ok := claims.Pools[name]; ok && pool != nil {
+				err := pool(&p, v)
+				claims.Pools[name] = p
+				return err
+			}
+			if m, ok := claims.Meters[name]; ok && meter != nil {
+				err := meter(&m, v)
+				claims.Meters[name] = m
+				return err
+			}
+			return fmt.Errorf("%s is not among the limits or meters that this is for", name)
+		}))
+	}
+	number := func(to *int64, v string) (err error) { *to, err = strconv.ParseInt(v, 10, 64); return }
+	each("overage", o.overage, func(p *usher.Pool, v string) error { return number(&p.Overage, v) }, func(m *usher.Meter, v string) error { return number(&m.Overage, v) })
+	each("count-by", o.countBy, func(p *usher.Pool, v string) error { p.CountBy = v; return nil }, nil)
+	each("unit", o.units, func(p *usher.Pool, v string) error { p.Unit = v; return nil }, func(m *usher.Meter, v string) error { m.Unit = v; return nil })
+	each("resets", o.resets, nil, func(m *usher.Meter, v string) error { m.Resets = v; return nil })
+	if err != nil {
+		return fail(exitUsage, "", "%w", err)
+	}
+	if o.scope != "" {
+		for name, p := range claims.Pools {
+			p.Scope = o.scope
+			claims.Pools[name] = p
+		}
+		for name, m := range claims.Meters {
+			m.Scope = o.scope
+			claims.Meters[name] = m
+		}
+	}
+	for _, f := range o.features {
+		name, v, given := strings.Cut(f, "=")
+		claims.Features[name] = usher.Feature{Value: featureOf(v, given)}
+	}
+	if o.cores != "" {
+		n, kind, _ := strings.Cut(o.cores, ":")
+		m, err := strconv.ParseInt(n, 10, 64)
+		if err != nil {
+			return usage("--cores: %q is not a number of cores, such as 16 or 16:logical", o.cores)
+		}
+		claims.Cores = &usher.Cores{Max: m, Count: kind}
+	}
+	return nil
+}
+
+func pairs(flag string, values []string, do func(name, value string) error) error {
+	var errs []error
+	for _, v := range values {
+		name, value, ok := strings.Cut(v, "=")
+		if !ok || name == "" || value == "" {
+			errs = append(errs, fmt.Errorf("--%s: %q is not NAME=VALUE", flag, v))
+			continue
+		}
+		if err := do(name, value); err != nil {
+			errs = append(errs, fmt.Errorf("--%s %s: %w", flag, v, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func limitOf(v string) (*int64, error) {
+	if v == "unlimited" {
+		return nil, nil
+	}
+	n, err := strconv.ParseInt(v, 10, 64)
+	if err != nil || n < 0 {
+		return nil, fmt.Errorf("%q is neither a number from 0 on nor unlimited", v)
+	}
+	return &n, nil
+}
+
+// featureOf reads a feature's value: a boolean, a number with or without a unit after a colon, else a text.
+func featureOf(v string, given bool) enforcer.Value {
+	if !given || v == "true" || v == "on" {
+		return enforcer.Value{Kind: enforcer.KindBool, Bool: true}
+	}
+	if v == "false" || v == "off" {
+		return enforcer.Value{Kind: enforcer.KindBool}
+	}
+	n, unit, _ := strings.Cut(v, ":")
+	if f, err := strconv.ParseFloat(n, 64); err == nil && f-f == 0 {
+		return enforcer.Value{Kind: enforcer.KindNumber, Number: f, Unit: unit}
+	}
+	return enforcer.Value{Kind: enforcer.KindText, Text: v}
+}
+
+// parseTime reads RFC 3339, a date (its beginning, or its end), or a span from now.
+func parseTime(s string, now time.Time, end bool) (time.Time, error) {
+	if t, err := time.Parse(time.RFC3339, s); err == nil {
+		return t.UTC(), nil
+	}
+	if t, err := time.Parse(time.DateOnly, s); err == nil {
+		if end {
+			t = t.AddDate(0, 0, 1)
+		}
+		return t, nil
+	}
+	if d, err := config.ParseDuration(strings.TrimPrefix(s, "-")); err == nil {
+		if strings.HasPrefix(s, "-") {
+			d = -d
+		}
+		return now.Add(d).Truncate(time.Second), nil
+	}
+	return time.Time{}, fmt.Errorf("%q is neither a date (2027-01-31), nor RFC 3339 (2027-01-31T12:00:00Z), nor a span (30d)", s)
+}
+
+func (c *cli) bindCommand() *cobra.Command {
+	var o signFlags
+	cmd := &cobra.Command{Use: "bind --key K.key --bind request.json LICENCE", Short: "Issue a licence again, bound to a host's request", Args: cobra.ExactArgs(1),
+		Long: `Read a licence that was signed with the same key, bind its terms to the host of each request, and sign it anew with the same
+id: the new one replaces the old one where both are good.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(o.bind) == 0 {
+				return usage("--bind is missing: the request that `usher fingerprint --request` wrote")
+			}
+			s, keyFile, err := c.loadSigner(cmd, &o)
+			if err != nil {
+				return err
+			}
+			doc, err := c.readFile(args[0])
+			if err != nil {
+				return err
+			}
+			claims, err := s.Claims(doc)
+			if err != nil {
+				return fmt.Errorf("licence %s: %w", args[0], err)
+			}
+			now := time.Now().UTC().Truncate(time.Second)
+			claims.Issued = now.Unix()
+			return c.issue(&o, s, keyFile, claims, now)
+		}}
+	f := cmd.Flags()
+	f.StringVar(&o.key, "key", "", "the private key that the licence was signed with, K.key")
+	f.StringVar(&o.signer, "signer", "", "a shell command that signs what it gets on standard input")
+	f.StringVar(&o.public, "public", "", "with --signer: the public key, K.pub")
+	f.StringVar(&o.alg, "alg", "", "the algorithm where the key could do several")
+	f.StringArrayVar(&o.bind, "bind", nil, "a request that `usher fingerprint --request` wrote; may be repeated")
+	f.StringVar(&o.strategy, "strategy", "", "how many components must match: any, two, most, all (default most)")
+	f.StringVar(&o.out, "out", "", "the file to write (default standard output)")
+	f.StringVar(&o.armour, "armour", "auto", "wrap the licence for e-mail: yes, no, auto")
+	f.StringVar(&o.ledger, "ledger", "", "the ledger (default issued.jsonl beside the key)")
+	return cmd
+}
+
+func (c *cli) embedCommand() *cobra.Command {
+	return &cobra.Command{Use: "embed DIR", Short: "Print the linker's flag that compiles a vendor's product and keys in", Args: cobra.ExactArgs(1),
+		Long: `Read DIR/vendor.json, {"product": "…", "keys": [{"kid", "key_file", "alg", "not_before", "not_after", "revoked", "environment"}]}, and
+print the flag for go build -ldflags. Without keys every .pub file of DIR is one. "make build VENDOR=DIR" does all of it.`,
+		RunE: func(_ *cobra.Command, args []string) error {
+			v, err := readVendor(args[0])
+			if err != nil {
+				return err
+			}
+			flag, err := catalog.Embed(*v)
+			if err != nil {
+				return fmt.Errorf("vendor %s: %w", args[0], err)
+			}
+			fmt.Fprintln(c.out, flag)
+			return nil
+		}}
+}
+
+func readVendor(dir string) (*catalog.Vendor, error) {
+	b, err := os.ReadFile(filepath.Join(dir, "vendor.json"))
+	if err != nil {
+		return nil, fmt.Errorf("vendor: %w", err)
+	}
+	type key struct {
+		catalog.Public
+		File string `json:"key_file"`
+	}
+	var in struct {
+		Product string `json:"product"`
+		Keys    []key  `json:"keys"`
+	}
+	d := json.NewDecoder(strings.NewReader(string(b)))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&in); err != nil {
+		return nil, fmt.Errorf("vendor %s: vendor.json: %w", dir, err)
+	}
+	if in.Keys == nil {
+		names, err := filepath.Glob(filepath.Join(dir, "*.pub"))
+		if err != nil {
+			return nil, err
+		}
+		slices.Sort(names)
+		for _, n := range names {
+			in.Keys = append(in.Keys, key{Public: catalog.Public{KeyID: issue.KeyIDOf(n)}, File: filepath.Base(n)})
+		}
+	}
+	v := &catalog.Vendor{Product: in.Product}
+	for _, k := range in.Keys {
+		if k.System == "" {
+			k.System = usher.System
+		}
+		if k.File != "" {
+			pub, err := os.ReadFile(filepath.Join(dir, k.File))
+			if err != nil {
+				return nil, fmt.Errorf("vendor: key %q: %w", k.KeyID, err)
+			}
+			k.Key = string(pub)
+		}
+		v.Keys = append(v.Keys, k.Public)
+	}
+	return v, nil
+}
+
+// readFile reads a file, or standard input for "-".
+func (c *cli) readFile(path string) ([]byte, error) {
+	if path == "-" {
+		return io.ReadAll(io.LimitReader(c.in, 2<<20))
+	}
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("there is no file %s", path)
+	}
+	return b, err
+}
+
+// isTerminal reports whether a person reads what is written.
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	fi, err := f.Stat()
+	return err == nil && fi.Mode()&fs.ModeCharDevice != 0
+}
+
+func randomID() string {
+	b := make([]byte, 8)
+	rand.Read(b) // never fails: see crypto/rand
+	return base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(b)
+}
+
+// must is for what only a mistake in this program can make fail.
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
