@@ -1,0 +1,94 @@
+package main
+
+import (
+	"context"
+	"encoding/binary"
+	"runtime"
+	"time"
+
+	"github.com/usher-agent/usher/enforcer"
+)
+
+var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// filled returns an enforcer of one unlimited pool with n ttl leases of 1,000 holders.
+func filled(n int) *enforcer.Enforcer {
+	e := enforcer.New(enforcer.Options{})
+	g := enforcer.PoolGrant{Name: "streams", Limit: enforcer.Unlimited, Budget: enforcer.Unlimited}
+	e.Apply(enforcer.Event{Kind: enforcer.EventVerdict, At: epoch, Verdict: &enforcer.Verdict{State: enforcer.StateValid,
+		Code: enforcer.Valid, Pools: map[string]enforcer.PoolGrant{"streams": g}}})
+	for i := range n {
+		acquire(e, uint64(i)+1, epoch)
+	}
+	return e
+}
+
+func acquire(e *enforcer.Enforcer, serial uint64, now time.Time) *enforcer.Lease {
+	r := enforcer.Acquire{Pool: "streams", N: 1, TTL: time.Hour, Caller: enforcer.Caller{UID: uint32(serial % 1000), PID: int32(serial % 1000)}}
+	binary.BigEndian.PutUint64(r.ID[:], serial)
+	d := e.Decide(&r, now)
+	for _, ev := range d.Events {
+		e.Apply(ev)
+	}
+	return d.Lease
+}
+
+// core measures what an acquire and its release cost with many leases held, beside the same with few.
+func (s *suite) core(context.Context) error {
+	few, many := filled(10), filled(s.times(1_000_000))
+	serial := uint64(1 << 40)
+	cost := func(e *enforcer.Enforcer) time.Duration {
+		const batch = 200
+		now := epoch.Add(time.Minute)
+		start := time.Now()
+		for range batch {
+			serial++
+			l := acquire(e, serial, now)
+			d := e.Decide(&enforcer.Release{ID: l.ID, Caller: l.Holder.Caller}, now)
+			for _, ev := range d.Events {
+				e.Apply(ev)
+			}
+		}
+		return time.Since(start) / batch
+	}
+	var values, limits []float64
+	for range s.medianOf() {
+		var a, b []float64
+		for range s.times(500) { // in turn, so that both see the same machine
+			a = append(a, float64(cost(many)))
+			b = append(b, float64(cost(few)))
+		}
+		values, limits = append(values, median(a)), append(limits, median(b))
+	}
+	s.add("core: acquire+release at 1,000,000 leases, beside 10", "ns", "ratio ≤ 1.2", values, limits)
+	runtime.KeepAlive(many)
+	return nil
+}
+
+// memory measures the heap that one lease takes, after churn.
+func (s *suite) memory(context.Context) error {
+	n := s.times(1_000_000)
+	heap := func() float64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return float64(m.HeapAlloc)
+	}
+	before := heap()
+	e := filled(n)
+	leases := e.Leases(nil)
+	for i, l := range leases { // every second one goes and comes again
+		if i%2 == 0 {
+			for _, ev := range e.Decide(&enforcer.Release{ID: l.ID, Caller: l.Holder.Caller}, epoch).Events {
+				e.Apply(ev)
+			}
+			acquire(e, uint64(n+i)+1, epoch)
+		}
+	}
+	leases = nil
+	s.add("core: memory of a lease (no labels, no token)", "B", "≤ 400", []float64{(heap() - before) / float64(n)}, nil)
+	runtime.KeepAlive(e)
+	runtime.KeepAlive(leases)
+	return nil
+}
