@@ -1,6 +1,8 @@
 package config
 
 import (
+	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -59,10 +61,34 @@ func TestFaults(t *testing.T) {
 		{"alias", "product: &p x\nagent: {key_file: *p}\n", `anchors and aliases are not read`},
 		{"long socket", "socket: {path: /" + strings.Repeat("x", 120) + "}\n", `usher.yaml:1: socket.path has 121 bytes, and the kernel takes at most 107; choose a shorter one`},
 		{"enumeration", "license: {on_expiry: revok}\n", `usher.yaml:1: license.on_expiry is "revok", and must be one of drain, revoke, keep; did you mean "revoke"?`},
-		{"trust without key", "license:\n  trust:\n    - kid: a\n", `usher.yaml:3: license.trust[0] (a): the key is missing: give key_file, or key`},
+		{"trust without key", "license:\n  trust:\n    - kid: a\n", `usher.yaml:3: license.trust[0] (a): the key is missing; give key_file, or key`},
 		{"two keys", "license:\n  trust:\n    - {kid: a, key: x, key_file: y}\n", `license.trust[0] (a): key and key_file are both given; keep one`},
 		{"empty rule", "socket:\n  admin:\n    - {}\n", `usher.yaml:3: socket.admin[0] is empty, and would match nobody`},
 		{"bad address", "ops: {listen: nowhere}\n", `usher.yaml:1: ops.listen is "nowhere", and must be host:port, such as 127.0.0.1:9871`},
+		{"product without a value", "product:\n", `usher.yaml:1: product has no value; give one, or leave the key out`},
+		{"list without a value", "socket:\n  allow:\n", `usher.yaml:2: socket.allow has no value; give one, or leave the key out`},
+		{"item without a value", "socket:\n  allow:\n    -\n", `usher.yaml:3: socket.allow[0] has no value; give one, or leave the key out`},
+		{"mode for nobody", "socket: {mode: \"0444\"}\n", `usher.yaml:1: socket.mode 0444 lets nobody connect: to connect needs write permission; the default is 0660`},
+		{"bad date", "license: {released: yesterday}\n", `usher.yaml:1: license.released is "yesterday", and must be a date (2027-01-31) or a time (2027-01-31T12:00:00Z)`},
+		{"bad number", "limits: {leases_per_uid: -1}\n", `usher.yaml:1: limits.leases_per_uid is "-1", and must be a whole number from 0 on`},
+		{"list for component", "host: {components: {cluster: [a]}}\n", `usher.yaml:1: host.components.cluster is a list, and must be a text`},
+		{"component twice", "host:\n  components:\n    cluster: a\n    cluster: b\n", `usher.yaml:4: key "cluster" stands twice below host.components; keep one of them`},
+		{"alias of a component", "product: &p x\nhost: {components: {cluster: *p}}\n", `usher.yaml:2: anchors and aliases are not read; write the value out`},
+		{"looks too often", "host: {every: 10ms}\n", `usher.yaml:1: host.every is 10ms, and must be at least 1s`},
+		{"system in capitals", "license: {trust: [{kid: a, key: x, system: Usher}]}\n", `usher.yaml:1: license.trust[0] (a): system is "Usher", and must be a name in lower case, such as usher`},
+		{"no kid", "license: {trust: [{key: x}]}\n", `usher.yaml:1: license.trust[0]: kid is missing; give the id that licences name the key by`},
+		{"times in the wrong order", "license: {trust: [{kid: a, key: x, not_before: 2027-01-01, not_after: 2026-01-01}]}\n", `license.trust[0] (a): not_after is before not_before; mend one of them`},
+		{"environment", "license: {trust: [{kid: a, key: x, environment: tst}]}\n", `license.trust[0].environment is "tst", and must be one of production, test; did you mean "test"?`},
+		{"relative exe", "socket: {allow: [{exe: bin/x}]}\n", `usher.yaml:1: socket.allow[0]: exe "bin/x" must be an absolute path`},
+		{"digest", "socket: {allow: [{exe_sha256: xx}]}\n", `usher.yaml:1: socket.allow[0]: exe_sha256 must be 64 hexadecimal digits, as sha256sum prints them`},
+		{"uid and user", "socket: {admin: [{uid: 1, user: a}]}\n", `usher.yaml:1: socket.admin[0]: uid and user are both given; keep one`},
+		{"gid and group", "socket: {admin: [{gid: 1, group: a}]}\n", `usher.yaml:1: socket.admin[0]: gid and group are both given; keep one`},
+		{"port", "ops: {listen: \"localhost:http\"}\n", `usher.yaml:1: ops.listen is "localhost:http", and must be host:port, such as 127.0.0.1:9871`},
+		{"web_config alone", "ops: {web_config: /x}\n", `usher.yaml:1: ops.web_config is set without ops.listen, which it is for; set that too, or leave it out`},
+		{"empty path", "license: {path: \"\"}\n", `usher.yaml:1: license.path is empty; name the folder, or the file, of the licence`},
+		{"a list", "- a\n", `usher.yaml:1: the file is a list, and must have keys below it`},
+		{"too large", "#" + strings.Repeat("x", maxFile), `usher.yaml: the file is larger than 1048576 bytes; a configuration is far smaller`},
+		{"too many items", "product: [" + strings.Repeat("a,", maxItems) + "a]\n", `usher.yaml:1: product has 1001 items, and may have 1000 at most`},
 		{"inline in a file", "license: {inline: eyJ}\n", `license.inline is a secret and is not read from a file; use the variable USHER_LICENSE`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -78,9 +104,17 @@ func TestFaults(t *testing.T) {
 }
 
 func TestAllFaultsAtOnce(t *testing.T) {
-	_, err := Load(Source{File: "usher.yaml", Data: []byte("a: 1\nb: 2\nlog: {level: 3}\n"), Env: []string{"USHER_LOG_LEVL=x"}})
-	if err == nil || strings.Count(err.Error(), "\n") != 2 || !strings.Contains(err.Error(), "USHER_LOG_LEVL: there is no such setting; did you mean USHER_LOG_LEVEL?") {
-		t.Errorf("got %v", err)
+	_, err := Load(Source{File: "usher.yaml", Data: []byte("a: 1\nlicense: {grace: soon}\nlog: {level: 3}\n"), Env: []string{"USHER_LOG_LEVL=x"}})
+	want := `usher.yaml:1: unknown key "a"
+usher.yaml:2: license.grace is "soon", and must be a span of time such as 90s, 12h, 30d or P30D
+USHER_LOG_LEVL: there is no such setting; did you mean USHER_LOG_LEVEL?
+usher.yaml:3: log.level is "3", and must be one of debug, info, warn, error`
+	if err == nil || err.Error() != want {
+		t.Errorf("got  %v\nwant %s", err, want)
+	}
+	var bad *Error
+	if !errors.As(err, &bad) || bad.Place != "usher.yaml:1" || bad.Key != "a" {
+		t.Errorf("no Error, or the wrong one: %+v", bad)
 	}
 	if _, err := Load(Source{File: "/nowhere/usher.yaml"}); err == nil || !strings.Contains(err.Error(), "/nowhere/usher.yaml: cannot be read") {
 		t.Errorf("got %v", err)
@@ -148,4 +182,47 @@ func FuzzLoad(f *testing.F) {
 			c.Show()
 		}
 	})
+}
+
+// A file full of rubbish costs neither time nor pages.
+func TestManyFaults(t *testing.T) {
+	var b strings.Builder
+	for i := range 50_000 {
+		fmt.Fprintf(&b, "nonsense%d: x\n", i)
+	}
+	_, err := Load(Source{File: "usher.yaml", Data: []byte(b.String())})
+	if err == nil || strings.Count(err.Error(), "\n") != maxFaults || !strings.HasSuffix(err.Error(), "there are more than 50 faults; mend these first") {
+		t.Errorf("got %.300v", err)
+	}
+}
+
+// A fault in a value is named once, and not again for what the value then lacks.
+func TestNoFaultTwice(t *testing.T) {
+	_, err := Load(Source{File: "usher.yaml", Data: []byte("license:\n  trust:\n    - {kid: [a], key: x}\n")})
+	if want := "usher.yaml:3: license.trust[0].kid is a list, and must be a text"; err == nil || err.Error() != want {
+		t.Errorf("got  %v\nwant %s", err, want)
+	}
+}
+
+// A configuration that was not read from anywhere is checked too.
+func TestValidate(t *testing.T) {
+	c := Default()
+	if err := c.Validate(); err != nil {
+		t.Error(err)
+	}
+	c.Socket.Mode, c.License.Path = 0o1777, ""
+	c.License.Trust = []Trust{{KeyID: "a", Key: "x"}}
+	want := `license.path is empty; name the folder, or the file, of the licence
+license.trust[0] (a): system is "", and must be a name in lower case, such as usher
+socket.mode is 01777, and must be within 0777`
+	if err := c.Validate(); err == nil || err.Error() != want {
+		t.Errorf("got  %v\nwant %s", err, want)
+	}
+}
+
+// A section whose keys are all commented out is one with its defaults.
+func TestEmptySections(t *testing.T) {
+	if c := load(t, "product: a\nsocket:\nlog:\n"); c.Socket.Path != Default().Socket.Path || c.Log.Level != "info" {
+		t.Errorf("got %+v", c)
+	}
 }

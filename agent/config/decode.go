@@ -17,11 +17,38 @@ import (
 type decoder struct {
 	config *Config
 	file   string // as it is called in messages
-	faults []error
+	faults []*Error
 }
 
+// maxFaults bounds what a file full of rubbish costs, in time and in lines to read.
+const maxFaults = 50
+
+// maxItems bounds each list.
+const maxItems = 1000
+
 func (d *decoder) fault(place, key, format string, args ...any) {
-	d.faults = append(d.faults, &Error{Place: place, Key: key, Text: fmt.Sprintf(format, args...)})
+	d.add(&Error{Place: place, Key: key, Text: fmt.Sprintf(format, args...)})
+}
+
+func (d *decoder) add(e *Error) {
+	switch n := len(d.faults); {
+	case n < maxFaults:
+		d.faults = append(d.faults, e)
+	case n == maxFaults:
+		d.faults = append(d.faults, &Error{Text: fmt.Sprintf("there are more than %d faults; mend these first", maxFaults)})
+	}
+}
+
+// full reports that further faults are not kept.
+func (d *decoder) full() bool { return len(d.faults) > maxFaults }
+
+// clip shortens a text for a message.
+func clip(s string) string {
+	const most = 80
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "") + "…"
 }
 
 func (d *decoder) at(n *yaml.Node) string { return d.file + ":" + strconv.Itoa(n.Line) }
@@ -50,6 +77,12 @@ func (d *decoder) node(n *yaml.Node, v reflect.Value, key string) {
 		return
 	}
 	switch {
+	case n.Kind == yaml.ScalarNode && n.Tag == "!!null":
+		// A section may stand there with all its keys commented out. An empty list may not: it could mean all or nobody.
+		if v.Kind() != reflect.Struct || v.Type() == typeTime || strings.HasSuffix(key, "]") {
+			d.fault(d.at(n), key, "%s has no value; give one, or leave the key out", key)
+		}
+		return
 	case v.Type() == typeProduct && n.Kind == yaml.ScalarNode:
 		d.scalar(n.Value, d.at(n), v, key)
 	case v.Kind() == reflect.Struct && v.Type() != typeTime:
@@ -57,6 +90,10 @@ func (d *decoder) node(n *yaml.Node, v reflect.Value, key string) {
 	case v.Kind() == reflect.Slice:
 		if n.Kind != yaml.SequenceNode {
 			d.fault(d.at(n), key, "%s is a %s, and must be a list (lines that begin with -)", key, kindName(n))
+			return
+		}
+		if len(n.Content) > maxItems {
+			d.fault(d.at(n), key, "%s has %d items, and may have %d at most", key, len(n.Content), maxItems)
 			return
 		}
 		s := reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content))
@@ -72,20 +109,22 @@ func (d *decoder) node(n *yaml.Node, v reflect.Value, key string) {
 		m := map[string]string{}
 		for i := 0; i+1 < len(n.Content); i += 2 {
 			name, value := n.Content[i], n.Content[i+1]
-			if _, twice := m[name.Value]; twice {
-				d.fault(d.at(name), key, "key %q stands twice below %s", name.Value, key)
-			}
-			if value.Kind != yaml.ScalarNode {
-				d.fault(d.at(value), key, "%s.%s is a %s, and must be a text", key, name.Value, kindName(value))
+			_, twice := m[name.Value]
+			switch {
+			case twice:
+				d.fault(d.at(name), key, "key %q stands twice below %s; keep one of them", clip(name.Value), key)
+			case value.Kind == yaml.AliasNode || value.Anchor != "":
+				d.fault(d.at(value), key, "anchors and aliases are not read; write the value out")
+			case value.Kind != yaml.ScalarNode:
+				d.fault(d.at(value), key, "%s.%s is a %s, and must be a text", key, clip(name.Value), kindName(value))
+			case value.Tag == "!!null":
+				d.fault(d.at(value), key, "%s.%s has no value; give one, or leave the key out", key, clip(name.Value))
 			}
 			m[name.Value] = value.Value
 		}
 		v.Set(reflect.ValueOf(m))
 	case n.Kind != yaml.ScalarNode:
 		d.fault(d.at(n), key, "%s is a %s, and must be %s", key, kindName(n), wanted(v.Type()))
-		return
-	case n.Tag == "!!null":
-		d.fault(d.at(n), key, "%s has no value; give one, or leave the key out", key)
 		return
 	default:
 		d.scalar(n.Value, d.at(n), v, key)
@@ -106,9 +145,9 @@ func (d *decoder) mapping(n *yaml.Node, v reflect.Value, key string) {
 		}
 	}
 	seen := map[string]bool{}
-	for i := 0; i+1 < len(n.Content); i += 2 {
+	for i := 0; i+1 < len(n.Content) && !d.full(); i += 2 {
 		name, value := n.Content[i], n.Content[i+1]
-		full := join(key, name.Value)
+		full := join(key, clip(name.Value))
 		f, ok := fields[name.Value]
 		switch {
 		case !ok:
@@ -127,7 +166,7 @@ func (d *decoder) mapping(n *yaml.Node, v reflect.Value, key string) {
 // scalar puts a text into a value.
 func (d *decoder) scalar(s, place string, v reflect.Value, key string) {
 	bad := func() {
-		d.fault(place, key, "%s is %q, and must be %s", key, s, wanted(v.Type()))
+		d.fault(place, key, "%s is %q, and must be %s", key, clip(s), wanted(v.Type()))
 	}
 	switch {
 	case v.Kind() == reflect.Pointer:
@@ -243,7 +282,7 @@ func nameOf(key string) string {
 func suggest(key string, siblings []string, parent string) string {
 	best, least := "", 4
 	consider := func(candidate string) {
-		if d := distance(plain(key), plain(candidate)); d < least {
+		if d := distance(plain(key), plain(candidate)); d < least && d <= len(candidate)/2 {
 			best, least = candidate, d
 		}
 	}

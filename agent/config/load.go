@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -52,11 +51,14 @@ func Load(s Source) (*Config, error) {
 			t.System = "usher"
 		}
 	}
-	if len(d.faults) == 0 {
-		d.check()
+	// A value that could not be read is named once, and not again for what it then lacks.
+	for _, f := range c.check() {
+		if !slices.ContainsFunc(d.faults, func(was *Error) bool { return related(was.Key, f.Key) }) {
+			d.add(f)
+		}
 	}
-	if len(d.faults) > 0 {
-		return nil, errors.Join(d.faults...)
+	if err := joined(d.faults); err != nil {
+		return nil, err
 	}
 	return c, nil
 }
@@ -130,16 +132,11 @@ func (d *decoder) environment(env []string) {
 			key, ok = byName[name]
 		}
 		if !ok {
-			hint, least := "", 4
-			for n := range maps.Keys(byName) {
-				if x := distance(n, name); x < least || x == least && n < hint {
-					hint, least = n, x
-				}
-			}
+			hint := nearest(name, slices.Sorted(maps.Keys(byName)))
 			if hint != "" {
 				hint = "; did you mean " + hint + "?"
 			}
-			d.fault(name, "", "there is no such setting%s", hint)
+			d.fault(clip(name), "", "there is no such setting%s", hint)
 			continue
 		}
 		d.text(value, name, key, "env")
@@ -166,95 +163,4 @@ func (d *decoder) text(s, place, key, kind string) {
 	}
 	d.scalar(s, place, v, key)
 	d.config.origins[key] = kind + " " + place
-}
-
-// place returns where a key was set, as messages name it.
-func (c *Config) place(key string) string {
-	o := c.origins[key]
-	_, place, _ := strings.Cut(o, " ")
-	return place
-}
-
-// check looks at what single values cannot tell.
-func (d *decoder) check() {
-	c := d.config
-	bad := func(key, format string, args ...any) { d.fault(c.place(key), key, format, args...) }
-	oneOf := func(key, value string, of ...string) {
-		if value != "" && !slices.Contains(of, value) {
-			best, least := "", 4
-			for _, o := range of {
-				if x := distance(value, o); x < least {
-					best, least = o, x
-				}
-			}
-			if best != "" {
-				best = fmt.Sprintf("; did you mean %q?", best)
-			}
-			bad(key, "%s is %q, and must be one of %s%s", key, value, strings.Join(of, ", "), best)
-		}
-	}
-	oneOf("license.on_expiry", c.License.OnExpiry, "drain", "revoke", "keep")
-	oneOf("license.strategy", c.License.Strategy, "any", "two", "most", "all")
-	oneOf("license.clock", c.License.Clock, "lenient", "strict")
-	oneOf("license.count_by", c.License.CountBy, "lease", "process", "user", "host", "pod")
-	oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
-	oneOf("log.format", c.Log.Format, "text", "json")
-	for _, p := range c.Product {
-		if p == "" || len(p) > 256 {
-			bad("product", "product is empty or longer than 256 bytes")
-		}
-	}
-	if c.License.Path == "" {
-		bad("license.path", "license.path is empty: name the folder, or the file, of the licence")
-	}
-	if n := len(c.Socket.Path); n == 0 {
-		bad("socket.path", "socket.path is empty")
-	} else if n > 107 {
-		bad("socket.path", "socket.path has %d bytes, and the kernel takes at most 107; choose a shorter one", n)
-	}
-	if c.State.Dir == "" {
-		bad("state.dir", "state.dir is empty: name the folder that the agent keeps its state in")
-	}
-	if c.Host.Every < Duration(1e9) {
-		bad("host.every", "host.every is %v, and must be at least 1s", c.Host.Every)
-	}
-	if c.Ops.Listen != "" {
-		if _, port, err := net.SplitHostPort(c.Ops.Listen); err != nil || port == "" {
-			bad("ops.listen", "ops.listen is %q, and must be host:port, such as 127.0.0.1:9871", c.Ops.Listen)
-		}
-	}
-	if c.Ops.WebConfig != "" && c.Ops.Listen == "" {
-		bad("ops.web_config", "ops.web_config is set without ops.listen, which it is for")
-	}
-	for i, t := range c.License.Trust {
-		key := fmt.Sprintf("license.trust[%d]", i)
-		switch {
-		case t.KeyID == "":
-			bad(key, "%s: kid is missing: the id that licences name the key by", key)
-		case t.Key == "" && t.KeyFile == "":
-			bad(key, "%s (%s): the key is missing: give key_file, or key", key, t.KeyID)
-		case t.Key != "" && t.KeyFile != "":
-			bad(key, "%s (%s): key and key_file are both given; keep one", key, t.KeyID)
-		case !t.NotAfter.IsZero() && t.NotAfter.Before(t.NotBefore):
-			bad(key, "%s (%s): not_after is before not_before", key, t.KeyID)
-		}
-		oneOf(key+".environment", t.Environment, "production", "test")
-	}
-	for key, rules := range map[string][]Rule{"socket.allow": c.Socket.Allow, "socket.admin": c.Socket.Admin} {
-		for i, r := range rules {
-			at := fmt.Sprintf("%s[%d]", key, i)
-			switch {
-			case r == (Rule{}):
-				bad(at, "%s is empty, and would match nobody; give uid, gid, user, group, exe or exe_sha256", at)
-			case r.UID != nil && r.User != "":
-				bad(at, "%s: uid and user are both given; keep one", at)
-			case r.GID != nil && r.Group != "":
-				bad(at, "%s: gid and group are both given; keep one", at)
-			case r.Exe != "" && !filepath.IsAbs(r.Exe):
-				bad(at, "%s: exe %q must be an absolute path", at, r.Exe)
-			case r.ExeSHA256 != "" && len(r.ExeSHA256) != 64:
-				bad(at, "%s: exe_sha256 must be 64 hexadecimal digits", at)
-			}
-		}
-	}
 }

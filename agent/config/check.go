@@ -1,0 +1,184 @@
+package config
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// maxSocketPath is the longest path that a socket address takes on Linux, in bytes: unix(7).
+const maxSocketPath = 107
+
+// Validate checks what single values cannot tell. Its error joins all faults, each an [*Error]. Load has done it already.
+func (c *Config) Validate() error { return joined(c.check()) }
+
+// joined returns faults as one error; nil for none.
+func joined(faults []*Error) error {
+	errs := make([]error, len(faults))
+	for i, f := range faults {
+		errs[i] = f
+	}
+	return errors.Join(errs...)
+}
+
+// place returns where a key was set, as messages name it.
+func (c *Config) place(key string) string {
+	_, place, _ := strings.Cut(c.origins[key], " ")
+	return place
+}
+
+// related reports that two keys are one, or that one is above the other.
+func related(a, b string) bool {
+	below := func(a, b string) bool { return a == b || strings.HasPrefix(b, a+".") || strings.HasPrefix(b, a+"[") }
+	return a != "" && b != "" && (below(a, b) || below(b, a))
+}
+
+// nearest returns the candidate that is most like a word, and nothing when none is like it.
+func nearest(word string, candidates []string) string {
+	best, least := "", 4
+	for _, c := range candidates {
+		if d := distance(word, c); d < least && d <= len(c)/2 {
+			best, least = c, d
+		}
+	}
+	return best
+}
+
+type checker struct {
+	config *Config
+	faults []*Error
+}
+
+func (k *checker) bad(key, format string, args ...any) {
+	k.faults = append(k.faults, &Error{Place: k.config.place(key), Key: key, Text: fmt.Sprintf(format, args...)})
+}
+
+func (k *checker) oneOf(key, value string, of ...string) {
+	if value == "" || slices.Contains(of, value) {
+		return
+	}
+	hint := nearest(value, of)
+	if hint != "" {
+		hint = fmt.Sprintf("; did you mean %q?", hint)
+	}
+	k.bad(key, "%s is %q, and must be one of %s%s", key, clip(value), strings.Join(of, ", "), hint)
+}
+
+func (c *Config) check() []*Error {
+	k := &checker{config: c}
+	k.license()
+	k.socket()
+	k.rest()
+	return k.faults
+}
+
+func (k *checker) license() {
+	for _, p := range k.config.Product {
+		if p == "" || len(p) > 256 {
+			k.bad("product", "product holds a name that is empty or longer than 256 bytes")
+		}
+	}
+	l := k.config.License
+	if l.Path == "" {
+		k.bad("license.path", "license.path is empty; name the folder, or the file, of the licence")
+	}
+	k.oneOf("license.on_expiry", l.OnExpiry, "drain", "revoke", "keep")
+	k.oneOf("license.strategy", l.Strategy, "any", "two", "most", "all")
+	k.oneOf("license.clock", l.Clock, "lenient", "strict")
+	k.oneOf("license.count_by", l.CountBy, "lease", "process", "user", "host", "pod")
+	for i, t := range l.Trust {
+		key := fmt.Sprintf("license.trust[%d]", i)
+		switch {
+		case t.KeyID == "":
+			k.bad(key, "%s: kid is missing; give the id that licences name the key by", key)
+		case t.Key == "" && t.KeyFile == "":
+			k.bad(key, "%s (%s): the key is missing; give key_file, or key", key, clip(t.KeyID))
+		case t.Key != "" && t.KeyFile != "":
+			k.bad(key, "%s (%s): key and key_file are both given; keep one", key, clip(t.KeyID))
+		case t.System == "" || t.System != strings.ToLower(t.System):
+			k.bad(key, "%s (%s): system is %q, and must be a name in lower case, such as usher", key, clip(t.KeyID), clip(t.System))
+		case !t.NotAfter.IsZero() && t.NotAfter.Before(t.NotBefore):
+			k.bad(key, "%s (%s): not_after is before not_before; mend one of them", key, clip(t.KeyID))
+		}
+		k.oneOf(key+".environment", t.Environment, "production", "test")
+	}
+}
+
+func (k *checker) socket() {
+	s := k.config.Socket
+	switch n := len(s.Path); {
+	case n == 0:
+		k.bad("socket.path", "socket.path is empty; name the socket, such as /run/usher/usher.sock")
+	case n > maxSocketPath:
+		k.bad("socket.path", "socket.path has %d bytes, and the kernel takes at most %d; choose a shorter one", n, maxSocketPath)
+	}
+	switch {
+	case s.Mode > 0o777:
+		k.bad("socket.mode", "socket.mode is %#o, and must be within 0777", uint32(s.Mode))
+	case s.Mode&0o222 == 0:
+		k.bad("socket.mode", "socket.mode %04o lets nobody connect: to connect needs write permission; the default is 0660", uint32(s.Mode))
+	}
+	k.rules("socket.allow", s.Allow)
+	k.rules("socket.admin", s.Admin)
+}
+
+func (k *checker) rules(list string, rules []Rule) {
+	for i, r := range rules {
+		key := fmt.Sprintf("%s[%d]", list, i)
+		digest, err := hex.DecodeString(r.ExeSHA256)
+		switch {
+		case r == (Rule{}):
+			k.bad(key, "%s is empty, and would match nobody; give uid, gid, user, group, exe or exe_sha256", key)
+		case r.UID != nil && r.User != "":
+			k.bad(key, "%s: uid and user are both given; keep one", key)
+		case r.GID != nil && r.Group != "":
+			k.bad(key, "%s: gid and group are both given; keep one", key)
+		case r.Exe != "" && !filepath.IsAbs(r.Exe):
+			k.bad(key, "%s: exe %q must be an absolute path", key, clip(r.Exe))
+		case r.ExeSHA256 != "" && (err != nil || len(digest) != 32):
+			k.bad(key, "%s: exe_sha256 must be 64 hexadecimal digits, as sha256sum prints them", key)
+		}
+	}
+}
+
+func (k *checker) rest() {
+	c := k.config
+	if c.State.Dir == "" {
+		k.bad("state.dir", "state.dir is empty; name the folder that the agent keeps its state in")
+	}
+	if c.State.RuntimeDir == "" {
+		k.bad("state.runtime_dir", "state.runtime_dir is empty; name a folder that is emptied at boot, such as /run/usher")
+	}
+	if c.Host.Every < Duration(time.Second) {
+		k.bad("host.every", "host.every is %v, and must be at least 1s", c.Host.Every)
+	}
+	for name, value := range c.Host.Components {
+		if name == "" || value == "" {
+			k.bad("host.components", "host.components holds an empty name or value; leave it out")
+			break
+		}
+	}
+	if a := c.Ops.Listen; a != "" {
+		_, port, err := net.SplitHostPort(a)
+		if _, numErr := strconv.ParseUint(port, 10, 16); err != nil || numErr != nil {
+			k.bad("ops.listen", "ops.listen is %q, and must be host:port, such as 127.0.0.1:9871", clip(a))
+		}
+	}
+	if c.Ops.WebConfig != "" && c.Ops.Listen == "" {
+		k.bad("ops.web_config", "ops.web_config is set without ops.listen, which it is for; set that too, or leave it out")
+	}
+	if c.Limits.ConnectionsPerUID < 0 || c.Limits.LeasesPerUID < 0 {
+		k.bad("limits", "limits are negative; give 0 for the default")
+	}
+	k.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
+	k.oneOf("log.format", c.Log.Format, "text", "json")
+	if c.Log.Level == "" || c.Log.Format == "" {
+		k.bad("log", "log.level or log.format is empty; leave it out for the default")
+	}
+}
