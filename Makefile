@@ -1,5 +1,73 @@
+# What can be done here. Go, git, make and, for the race detector, a C compiler are all that is needed.
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+VENDOR  ?=
+BIN     ?= bin
+GO      ?= go
+FUZZTIME ?= 30s
+
+# A vendor's folder (VENDOR=DIR) compiles its product and keys in: see docs/for-vendors.md.
+LDFLAGS = -s -w -X main.version=$(VERSION) $(if $(VENDOR),$(shell $(GO) run ./cmd/usher vendor embed "$(VENDOR)" || echo VENDOR-FOLDER-IS-NOT-GOOD))
+BUILD   = CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)"
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: build ## the whole story in a temporary folder; DEMO=--exit ends at once
+	@$(BIN)/usher demo $(DEMO)
+
+.PHONY: build
+build: ## bin/usher; VENDOR=DIR compiles a vendor's product and keys in
+	@mkdir -p $(BIN)
+	$(BUILD) -o $(BIN)/usher ./cmd/usher
+
 .PHONY: test
-test:
-	go vet ./...
-	go test -race ./...
-	cd client && go vet ./... && go test -race ./...
+test: lint cross ## the whole suite, with the race detector
+	$(GO) test -race -timeout 10m ./...
+	cd client && $(GO) vet ./... && $(GO) test -race ./...
+	.ci/readme
+
+.PHONY: lint
+lint: ## gofmt, go vet, staticcheck
+	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "gofmt -w these:"; echo "$$out"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) tool -modfile=.ci/tools/go.mod staticcheck ./...
+	cd client && $(GO) tool -modfile=../.ci/tools/go.mod staticcheck ./...
+
+.PHONY: cross
+cross: ## go vet for the other platforms
+	GOOS=linux GOARCH=arm64 $(GO) vet ./...
+	GOOS=darwin GOARCH=arm64 $(GO) vet ./...
+	GOOS=windows GOARCH=amd64 $(GO) vet ./...
+
+.PHONY: bench
+bench: build ## the promised figures, each beside its limit, into bench.json; BENCH=-quick measures little
+	$(GO) run ./agent/bench -usher $(BIN)/usher -out bench.json $(BENCH)
+
+# Every fuzz target in turn: package and name.
+FUZZ = $(shell grep -rhoE '^func Fuzz[A-Za-z]+' --include='*_test.go' -H . | sed -E 's|^\./(.*)/[^/]+:func (Fuzz.*)|\1:\2|')
+
+.PHONY: fuzz
+fuzz: ## every fuzz target for FUZZTIME each
+	@set -e; for t in $(FUZZ); do echo "== $$t"; (cd "$${t%%:*}" && $(GO) test -run XXX -fuzz "^$${t##*:}$$" -fuzztime $(FUZZTIME) .); done
+
+.PHONY: man
+man: build ## the manual pages, into bin/man
+	$(BIN)/usher man $(BIN)/man
+
+.PHONY: release
+release: man ## binaries for every platform, the manual and checksums, into bin/release
+	@mkdir -p $(BIN)/release
+	@set -e; for p in linux/amd64 linux/arm64 darwin/arm64 windows/amd64; do \
+	  os=$${p%/*}; arch=$${p#*/}; ext=; [ $$os = windows ] && ext=.exe; \
+	  echo "$$p"; GOOS=$$os GOARCH=$$arch $(BUILD) -o $(BIN)/release/usher-$(VERSION)-$$os-$$arch$$ext ./cmd/usher; done
+	@tar -C $(BIN) -czf $(BIN)/release/usher-$(VERSION)-man.tar.gz man
+	@cd $(BIN)/release && sha256sum usher-* > SHA256SUMS && cat SHA256SUMS
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf $(BIN) bench.json

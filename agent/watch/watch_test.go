@@ -105,7 +105,7 @@ func TestBrokenReplacement(t *testing.T) {
 		t.Errorf("code %s, want MALFORMED", p.Code)
 	}
 	write(t, path, nil)
-	s = g.until("the empty one", func(s Snapshot) bool {
+	g.until("the empty one", func(s Snapshot) bool {
 		return stale("a.lic", "one")(s) && strings.Contains(s.file("a.lic").Problem.Reason, "a.lic is empty")
 	})
 	drop(t, path, doc("revoked"))

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -189,10 +190,11 @@ func holderText(h *wire.Holder) string {
 
 func (c *cli) healthCommand() *cobra.Command {
 	var ready bool
-	cmd := &cobra.Command{Use: "health [--ready]", Short: "Whether the agent is up, for HEALTHCHECK and probes", Args: cobra.NoArgs,
+	var wait time.Duration
+	cmd := &cobra.Command{Use: "health [--ready [--wait D]]", Short: "Whether the agent is up, for HEALTHCHECK and probes", Args: cobra.NoArgs,
 		Long: "Exit 0 when the agent answers; with --ready only when it listens and has judged the licence. A bad licence makes no agent unhealthy.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			h, err := c.client().Health(cmd.Context())
+			h, err := c.waitHealth(cmd.Context(), ready, wait)
 			if err != nil {
 				return err
 			}
@@ -209,7 +211,29 @@ func (c *cli) healthCommand() *cobra.Command {
 			return nil
 		}}
 	cmd.Flags().BoolVar(&ready, "ready", false, "ask whether it is ready")
+	cmd.Flags().DurationVar(&wait, "wait", 0, "wait so long for it")
 	return cmd
+}
+
+// waitHealth asks the agent how it is, again and again until it is well or the wait is over.
+func (c *cli) waitHealth(ctx context.Context, ready bool, wait time.Duration) (*wire.Health, error) {
+	over := time.NewTimer(wait)
+	defer over.Stop()
+	again := time.NewTicker(20 * time.Millisecond)
+	defer again.Stop()
+	for {
+		h, err := c.client().Health(ctx)
+		if wait == 0 || err == nil && (!ready || h.Status == "ok") {
+			return h, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-over.C:
+			return h, err
+		case <-again.C:
+		}
+	}
 }
 
 // The exit codes of the Monitoring Plugins' guidelines.
