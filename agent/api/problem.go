@@ -81,6 +81,7 @@ func (s *Server) answerDenial(w http.ResponseWriter, d *enforcer.Denial) {
 		http.Error(w, "internal error", http.StatusInternalServerError)
 		return
 	}
+	b = append(b, '\n') // for those who read it in a terminal
 	h := w.Header()
 	h.Set("Content-Type", "application/problem+json")
 	h.Set("Content-Length", strconv.Itoa(len(b)))
@@ -99,6 +100,7 @@ func (s *Server) answer(w http.ResponseWriter, status int, shape any) error {
 		s.answerDenial(w, &enforcer.Denial{Code: Internal, Detail: "the answer cannot be written"})
 		return nil
 	}
+	b = append(b, '\n')
 	h := w.Header()
 	h["Content-Type"] = jsonType
 	h.Set("Content-Length", strconv.Itoa(len(b)))
