@@ -46,7 +46,7 @@ func LicenseShape(v *enforcer.Verdict, host enforcer.Host) wire.License {
 
 // DocumentShape puts one judged document into its wire form, every term shown.
 func DocumentShape(j enforcer.Judged) wire.Document {
-	d := wire.Document{Document: j.Document, Role: string(j.Role), InForce: j.InForce, Code: string(j.Code), Reason: j.Reason,
+	d := wire.Document{Document: j.Document, InForce: j.InForce, Code: string(j.Code), Reason: j.Reason,
 		Verified: j.License != nil, Terms: map[string]any{}}
 	for _, f := range j.Findings {
 		d.Findings = append(d.Findings, wire.Finding{Code: string(f.Code), Reason: f.Reason})
@@ -59,6 +59,7 @@ func DocumentShape(j enforcer.Judged) wire.Document {
 	if l == nil {
 		return d
 	}
+	d.Role = string(j.Role)
 	d.ID, d.System, d.Product, d.Licensee, d.Issuer, d.KeyID = l.ID, l.System, l.Product, l.Licensee, l.Issuer, l.KeyID
 	d.IssuedAt, d.NotBefore, d.ExpiresAt = instant(l.Issued), instant(l.NotBefore), instant(l.Expires)
 	if l.SystemCode != "" {

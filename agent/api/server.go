@@ -185,7 +185,7 @@ func (s *Server) enter(uid uint32) string {
 	defer s.mu.Unlock()
 	switch {
 	case s.conns >= s.maxConns:
-		return fmt.Sprintf("the agent has %d connections, the most it takes; close some, or raise limits.connections", s.conns)
+		return fmt.Sprintf("the agent has %d connections, the most it takes; close some, or raise its limit on open files", s.conns)
 	case s.perUID[uid] >= s.maxPerUID:
 		return fmt.Sprintf("uid %d has %d connections, the most one user may have; close some, or raise limits.connections_per_uid", uid, s.perUID[uid])
 	}

@@ -31,11 +31,13 @@ func (o *acquireFlags) add(cmd *cobra.Command) {
 	f.Int64Var(&o.minN, "min-n", 0, "be content with as few as this")
 	f.StringArrayVar(&o.labels, "label", nil, "a label of the lease: job=42; may be repeated")
 	f.StringVar(&o.version, "product-version", "", "the product's version, which the licence must cover")
-	must(cmd.MarkFlagRequired("pool"))
 }
 
 func (o *acquireFlags) request() (wire.AcquireRequest, error) {
 	r := wire.AcquireRequest{MinN: o.minN, ClientToken: o.token, Version: o.version}
+	if o.pool == "" {
+		return r, fail(exitUsage, "`usher pools` lists them", "--pool is missing: say which pool the slots are to come from")
+	}
 	if strings.Contains(o.pool, "=") {
 		for part := range strings.SplitSeq(o.pool, ",") {
 			name, n, ok := strings.Cut(part, "=")

@@ -34,6 +34,9 @@ func (c *cli) keygenCommand() *cobra.Command {
 	var kid, out, alg string
 	cmd := &cobra.Command{Use: "keygen --kid K --out DIR", Short: "Make a signing key: K.key to keep, K.pub to give away", Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
+			if kid == "" {
+				return usage("--kid is missing: the id by which licences name the key, such as 2026-a")
+			}
 			private, public, err := issue.Keygen(out, kid, alg)
 			if err != nil {
 				return err
@@ -48,7 +51,6 @@ func (c *cli) keygenCommand() *cobra.Command {
 	f.StringVar(&kid, "kid", "", "the key's id, by which licences name it: 2026-a, say")
 	f.StringVar(&out, "out", ".", "the folder to write to")
 	f.StringVar(&alg, "alg", "EdDSA", "the algorithm: "+strings.Join(usher.Algorithms(), ", "))
-	must(cmd.MarkFlagRequired("kid"))
 	return cmd
 }
 
@@ -553,11 +555,4 @@ func randomID() string {
 	b := make([]byte, 8)
 	rand.Read(b) // never fails: see crypto/rand
 	return base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(b)
-}
-
-// must is for what only a mistake in this program can make fail.
-func must(err error) {
-	if err != nil {
-		panic(err)
-	}
 }

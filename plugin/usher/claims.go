@@ -186,7 +186,8 @@ func ParseClaims(b []byte, strict bool) (*Claims, error) {
 }
 
 // ReadClaims reads claims strictly: no duplicate keys, no invalid UTF-8, no known name in another case. A claim that is
-// not known and does not begin with "x_" is an error when strict, else it is passed over. What the claims say is not checked.
+// not known and does not begin with "x_" is an error when strict, as is an unknown member within a claim; else they are passed
+// over. A null claim, a date of 0 and a pool or meter without max are errors; else what the claims say is not checked.
 func ReadClaims(b []byte, strict bool) (*Claims, error) {
 	if jsontext.Value(b).Kind() != '{' {
 		return nil, fmt.Errorf("the claims are not a JSON object")
@@ -196,9 +197,14 @@ func ReadClaims(b []byte, strict bool) (*Claims, error) {
 		return nil, plainJSON(err)
 	}
 	c := &Claims{}
+	known := map[string]jsontext.Value{}
 	for _, name := range slices.Sorted(mapKeys(all)) {
 		switch {
 		case slices.Contains(claimNames, name):
+			if err := stated(name, all[name]); err != nil {
+				return nil, err
+			}
+			known[name] = all[name]
 		case strings.HasPrefix(name, "x_"):
 			if c.Extra == nil {
 				c.Extra = map[string]jsontext.Value{}
@@ -213,12 +219,39 @@ func ReadClaims(b []byte, strict bool) (*Claims, error) {
 			}
 		}
 	}
-	extra := c.Extra
-	if err := json.Unmarshal(b, c, json.RejectUnknownMembers(false)); err != nil {
+	b, err := json.Marshal(known, json.Deterministic(true))
+	if err != nil {
 		return nil, plainJSON(err)
 	}
-	c.Extra = extra
+	if err := json.Unmarshal(b, c, json.RejectUnknownMembers(strict)); err != nil {
+		return nil, plainJSON(err)
+	}
 	return c, nil
+}
+
+// stated refuses what would be read as "without limit" though nobody said so: a null or 0 for a date, a pool or meter
+// without max.
+func stated(name string, value jsontext.Value) error {
+	if value.Kind() == 'n' {
+		return fmt.Errorf("claim %q is null; leave it out instead", name)
+	}
+	switch name {
+	case "iat", "nbf", "exp", "released_before":
+		if string(value) == "0" {
+			return fmt.Errorf("claim %q is 0; leave it out where no date is meant", name)
+		}
+	case "pools", "meters":
+		var counts map[string]map[string]jsontext.Value
+		if json.Unmarshal(value, &counts) != nil {
+			return nil // the decoder says it better
+		}
+		for _, n := range slices.Sorted(mapKeys(counts)) {
+			if _, ok := counts[n]["max"]; !ok {
+				return fmt.Errorf("claim %q: %s has no max; null is unlimited", name, short(n))
+			}
+		}
+	}
+	return nil
 }
 
 // check reports the first thing that the claims must not say.

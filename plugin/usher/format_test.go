@@ -139,7 +139,9 @@ func TestRefusals(t *testing.T) {
 	truly := func(header, body string) []byte {
 		return forge(header, body, func(in []byte) []byte { return rawSign(t, s, in) })
 	}
-	head := func(more string) string { return `{"alg":"EdDSA","kid":"2026-a","typ":"usher-license+jwt"` + more + `}` }
+	head := func(more string) string {
+		return `{"alg":"EdDSA","kid":"2026-a","typ":"usher-license+jwt"` + more + `}`
+	}
 	at := func(change func(*plugin.Anchor)) []plugin.Anchor {
 		a := anchors[0]
 		change(&a)

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// The test binary is the tool itself: testscript runs it as usher.
+func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"usher": main, "flip": flip}) }
+
+// flip FILE OFFSET changes one byte of a file's text, in place.
+func flip() {
+	b, err := os.ReadFile(os.Args[1])
+	if err == nil {
+		var i int
+		if i, err = strconv.Atoi(os.Args[2]); err == nil {
+			b[i] ^= 1
+			err = os.WriteFile(os.Args[1], b, 0o644)
+		}
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireUniqueNames:  true,
+		RequireExplicitExec: true,
+		Setup: func(e *testscript.Env) error {
+			// A socket's path must be short.
+			dir, err := os.MkdirTemp("", "u")
+			if err != nil {
+				return err
+			}
+			e.Defer(func() { os.RemoveAll(dir) })
+			e.Vars = append(e.Vars, "USHER_SOCKET="+filepath.Join(dir, "s"))
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"code":  code,
+			"until": until,
+			"crlf":  crlf,
+		},
+	})
+}
+
+// code N CMD … runs a command and wants its exit code to be N. stdout and stderr are as after exec.
+func code(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: code N CMD …")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	err = ts.Exec(args[1], args[2:]...)
+	got := 0
+	var e *exec.ExitError
+	if err != nil {
+		if e, _ = err.(*exec.ExitError); e == nil {
+			ts.Fatalf("%v", err)
+		}
+		got = e.ExitCode()
+		if s, ok := e.Sys().(syscall.WaitStatus); ok && s.Signaled() {
+			got = 128 + int(s.Signal())
+		}
+	}
+	if got != want {
+		ts.Fatalf("exit code %d, want %d", got, want)
+	}
+}
+
+// until TEXT CMD … runs a command again and again until its output has the text, for ten seconds.
+func until(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: until TEXT CMD …")
+	}
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		ts.Exec(args[1], args[2:]...) //nolint:errcheck // the output tells
+		if strings.Contains(ts.ReadFile("stdout")+ts.ReadFile("stderr"), args[0]) {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("%q was never said", args[0])
+		}
+		<-time.After(20 * time.Millisecond)
+	}
+}
+
+// crlf FROM TO copies a text as Windows and a mail client would leave it: a byte order mark, CRLF, indented.
+func crlf(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: crlf FROM TO")
+	}
+	text := "\ufeff"
+	for line := range strings.Lines(ts.ReadFile(args[0])) {
+		text += "  " + strings.TrimSuffix(line, "\n") + "\r\n"
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(text), 0o644))
+}
