@@ -263,8 +263,12 @@ func TestClaimsAreDocumented(t *testing.T) {
 	}
 	claims, _, _ = strings.Cut(claims, "\n## ")
 	var onPage []string
-	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\|").FindAllStringSubmatch(claims, -1) {
-		onPage = append(onPage, m[1])
+	inTable := false // in a table of claims, not of a claim's members
+	for line := range strings.Lines(claims) {
+		inTable = strings.HasPrefix(line, "| claim |") || inTable && strings.HasPrefix(line, "|")
+		if m := regexp.MustCompile("^\\| `([a-z_]+)` \\|").FindStringSubmatch(line); inTable && m != nil {
+			onPage = append(onPage, m[1])
+		}
 	}
 	slices.Sort(onPage)
 	if !slices.Equal(onPage, names) {
@@ -275,10 +279,7 @@ func TestClaimsAreDocumented(t *testing.T) {
 // Every example of claims on the page is one, for parser and schema, and every member of the schema is on the page.
 func TestPageExamples(t *testing.T) {
 	s, page, examples := schema(t), read(t, formatPage), 0
-	for _, m := range regexp.MustCompile("(?s)```json\n(\\{.*?\\n\\})\n```").FindAllStringSubmatch(page, -1) {
-		if !strings.Contains(m[1], `"jti"`) {
-			continue
-		}
+	for _, m := range regexp.MustCompile("(?s)```json\n(\\{\n.*?\n\\})\n```").FindAllStringSubmatch(page, -1) {
 		examples++
 		if _, err := usher.ParseClaims([]byte(m[1]), true); err != nil {
 			t.Error(err)
