@@ -1,0 +1,490 @@
+package agent_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/usher-agent/usher/agent"
+	"github.com/usher-agent/usher/agent/config"
+	"github.com/usher-agent/usher/client"
+	"github.com/usher-agent/usher/client/wire"
+	"github.com/usher-agent/usher/plugin/usher"
+	"github.com/usher-agent/usher/plugin/usher/issue"
+)
+
+// house is a vendor, a licence folder and a running agent.
+type house struct {
+	*client.Client
+	t       testing.TB
+	dir     string
+	signer  *issue.Signer
+	config  string // the configuration file's text
+	env     []string
+	running *agent.Agent
+	stop    func()
+}
+
+// open makes a house whose agent runs until the test ends. more is added to the configuration.
+func open(t testing.TB, more string, env ...string) *house {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "u") // a socket's path must be short
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, public, err := issue.Keygen(dir, "k1", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &house{t: t, dir: dir, env: env}
+	if h.signer, err = issue.LoadSigner(private, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(h.path("l"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	h.config = fmt.Sprintf("product: acme\nsocket: {path: %s}\nstate: {dir: %s, runtime_dir: %s}\nlicense:\n  path: %s\n  trust:\n    - kid: k1\n      key_file: %s\n%s",
+		h.path("s"), h.path("state"), h.path("run"), h.path("l"), public, more)
+	h.Client = client.New(h.path("s"))
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	h.start()
+	return h
+}
+
+func (h *house) path(name string) string { return filepath.Join(h.dir, name) }
+
+func (h *house) load() (*config.Config, error) {
+	return config.Load(config.Source{File: "usher.yaml", Data: []byte(h.config), Env: h.env})
+}
+
+func (h *house) start() {
+	h.t.Helper()
+	cfg, err := h.load()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	a, err := agent.New(agent.Options{Config: cfg, Load: h.load, Version: "test"})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- a.Run(ctx) }()
+	h.running = a
+	h.stop = sync.OnceFunc(func() {
+		h.Close()
+		cancel()
+		if err := <-done; err != nil {
+			h.t.Error(err)
+		}
+	})
+	h.t.Cleanup(h.stop)
+	select {
+	case <-a.Ready():
+	case err := <-done:
+		done <- err
+		h.t.Fatalf("the agent ended: %v", err)
+	case <-time.After(10 * time.Second):
+		h.t.Fatal("the agent is not ready after 10 s")
+	}
+}
+
+// sign signs a licence of n streams; change may change its claims.
+func (h *house) sign(id string, n int64, change func(*usher.Claims)) []byte {
+	h.t.Helper()
+	c := &usher.Claims{ID: id, Product: "acme", Issued: time.Now().Unix() - 10, Pools: map[string]usher.Pool{"streams": {Max: &n, Scope: "host"}}}
+	if change != nil {
+		change(c)
+	}
+	doc, err := h.signer.Sign(c)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return doc
+}
+
+// drop renames a document into the folder.
+func (h *house) drop(name string, doc []byte) {
+	h.t.Helper()
+	tmp := h.path("dropped." + name)
+	if err := os.WriteFile(tmp, doc, 0o644); err != nil {
+		h.t.Fatal(err)
+	}
+	if err := os.Rename(tmp, filepath.Join(h.path("l"), name)); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// until waits for a licence that is as it should be.
+func (h *house) until(what string, ok func(*wire.License) bool) *wire.License {
+	h.t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		l, err := h.License(context.Background())
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		if ok(l) {
+			return l
+		}
+		if time.Now().After(deadline) {
+			h.t.Fatalf("%s: not so after 10 s; the licence is %s: %s", what, l.Code, l.Reason)
+		}
+		<-time.After(time.Millisecond)
+	}
+}
+
+func code(want string) func(*wire.License) bool {
+	return func(l *wire.License) bool { return l.Code == want }
+}
+
+func inForce(id string) func(*wire.License) bool {
+	return func(l *wire.License) bool {
+		return l.State == "valid" && len(l.Licenses) > 0 && l.Licenses[0].InForce && l.Licenses[0].ID == id
+	}
+}
+
+// The licence is dropped, replaced and removed a thousand times while eight callers acquire and release: no error that the
+// story does not explain, no slot over the limit, no goroutine left.
+func TestThousandLicences(t *testing.T) {
+	rounds := 1000
+	if testing.Short() {
+		rounds = 50
+	}
+	ignore := goleak.IgnoreCurrent()
+	h := open(t, "")
+	const few, many = 3, 5
+	docs := [2][]byte{h.sign("few", few, nil), h.sign("many", many, func(c *usher.Claims) { c.Issued++ })}
+	ctx, cancel := context.WithCancel(t.Context())
+	var held, grants, denials atomic.Int64
+	var callers sync.WaitGroup
+	for i := range 8 {
+		callers.Go(func() {
+			random := rand.New(rand.NewPCG(uint64(i), 7))
+			c := client.New(h.Socket())
+			defer c.Close()
+			for ctx.Err() == nil {
+				n := 1 + random.Int64N(2)
+				l, err := c.Acquire(context.Background(), wire.AcquireRequest{Pool: "streams", N: &n})
+				switch {
+				case errors.Is(err, client.ErrNoSlots), errors.Is(err, client.ErrLicenseMissing):
+					denials.Add(1)
+					continue
+				case err != nil:
+					t.Errorf("acquire: %v", err)
+					return
+				}
+				grants.Add(1)
+				// Counted after the grant and before the release, so never more than are held.
+				if now := held.Add(n); now > many {
+					t.Errorf("%d slots are held, and no licence grants more than %d", now, many)
+				}
+				if random.IntN(4) == 0 {
+					if _, err := c.Renew(context.Background(), l.ID, 0); err != nil {
+						t.Errorf("renew: %v", err)
+					}
+				}
+				held.Add(-n)
+				if err := c.Release(context.Background(), l.ID, false); err != nil {
+					t.Errorf("release: %v", err)
+					return
+				}
+			}
+		})
+	}
+	for round := range rounds {
+		h.drop("a.lic", docs[0])
+		h.until("dropped", inForce("few"))
+		h.drop("a.lic", docs[1])
+		h.until("replaced", inForce("many"))
+		if err := os.Remove(filepath.Join(h.path("l"), "a.lic")); err != nil {
+			t.Fatal(err)
+		}
+		// A file counts as removed when it has been gone for a quarter of a second; mostly the next comes sooner.
+		if round%25 == 0 {
+			h.until("removed", code("NOT_FOUND"))
+		}
+		if t.Failed() {
+			break
+		}
+	}
+	cancel()
+	callers.Wait()
+	h.drop("a.lic", docs[1])
+	h.until("the last", inForce("many"))
+	p, err := h.Pool(t.Context(), "streams")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.InUse != 0 || p.Leases != 0 || p.Peak > many {
+		t.Errorf("at the end: %+v", p)
+	}
+	if grants.Load() == 0 || denials.Load() == 0 {
+		t.Errorf("%d grants and %d denials show nothing", grants.Load(), denials.Load())
+	}
+	t.Logf("%d grants, %d denials", grants.Load(), denials.Load())
+	h.stop()
+	goleak.VerifyNone(t, ignore)
+}
+
+// A licence expires while slots are held: nobody gets more, those held stand until termination.
+func TestExpiry(t *testing.T) {
+	h := open(t, "")
+	end := time.Now().Add(2 * time.Second).Unix()
+	h.drop("a.lic", h.sign("short", 3, func(c *usher.Claims) { c.Expires = end }))
+	l := h.until("dropped", inForce("short"))
+	if l.Until == nil || l.Until.Unix() != end || l.CoveredUntil == nil || l.CoveredUntil.Unix() != end {
+		t.Errorf("until %v, covered until %v", l.Until, l.CoveredUntil)
+	}
+	lease, err := h.Acquire(t.Context(), wire.AcquireRequest{Pool: "streams"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.until("expired", code("EXPIRED"))
+	if time.Now().Unix() < end {
+		t.Error("it expired too soon")
+	}
+	_, err = h.Acquire(t.Context(), wire.AcquireRequest{Pool: "streams"})
+	if !errors.Is(err, client.ErrLicenseExpired) || !strings.Contains(err.Error(), "licence short (a.lic): it expired at") {
+		t.Errorf("acquire: %v", err)
+	}
+	var p *client.Error
+	if errors.As(err, &p); p.Status != 403 || p.Verdict == nil || p.Verdict.Code != "EXPIRED" {
+		t.Errorf("problem %+v", p)
+	}
+	// The end of grace (none) is the termination: drained leases end then.
+	h.untilGone(lease.ID)
+}
+
+func (h *house) untilGone(id string) {
+	h.t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		_, err := h.Lease(context.Background(), id)
+		if errors.Is(err, client.ErrLeaseUnknown) {
+			return
+		}
+		if time.Now().After(deadline) {
+			h.t.Fatalf("lease %s is still held: %v", id, err)
+		}
+		<-time.After(5 * time.Millisecond)
+	}
+}
+
+// A ttl lease that nobody renews comes back by itself; one that is held by Hold does not.
+func TestTTL(t *testing.T) {
+	h := open(t, "")
+	h.drop("a.lic", h.sign("a", 2, nil))
+	h.until("dropped", inForce("a"))
+	held, err := h.Hold(t.Context(), wire.AcquireRequest{Pool: "streams", TTLSeconds: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	lost, err := h.Acquire(t.Context(), wire.AcquireRequest{Pool: "streams", TTLSeconds: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.untilGone(lost.ID)
+	if l, err := h.Lease(t.Context(), held.Lease().ID); err != nil || l.State != "held" {
+		t.Errorf("the lease that is renewed: %+v, %v", l, err)
+	}
+	if err := held.Close(); err != nil {
+		t.Error(err)
+	}
+	if p, err := h.Pool(t.Context(), "streams"); err != nil || p.InUse != 0 {
+		t.Errorf("after all: %+v, %v", p, err)
+	}
+	// Forced by an admin, who is the agent's own user here.
+	held, err = h.Hold(t.Context(), wire.AcquireRequest{Pool: "streams", TTLSeconds: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Release(t.Context(), held.Lease().ID, true); err != nil {
+		t.Fatal(err)
+	}
+	<-held.Done()
+	if !errors.Is(held.Err(), client.ErrLeaseUnknown) || !strings.Contains(held.Err().Error(), "an admin released it by force") {
+		t.Errorf("lost: %v", held.Err())
+	}
+	if err := held.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// Keys come and go with a reload; a configuration with a fault changes nothing.
+func TestReload(t *testing.T) {
+	h := open(t, "")
+	h.drop("a.lic", h.sign("a", 2, nil))
+	h.until("dropped", inForce("a"))
+	good := h.config
+	h.config = good + "      revoked: true\n"
+	r, err := h.Reload(t.Context())
+	if err != nil || len(r.Restart) != 0 || len(r.Changed) != 1 || r.Changed[0] != "license.trust[0].revoked" {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	l := h.until("revoked", code("UNTRUSTED_KEY"))
+	if !strings.Contains(l.Reason, `licence a.lic: signed by key "k1", which is revoked`) {
+		t.Errorf("reason %q", l.Reason)
+	}
+	h.config = good + "nonsense: 1\n"
+	if _, err := h.Reload(t.Context()); !errors.Is(err, client.ErrBadRequest) || !strings.Contains(err.Error(), `unknown key "nonsense"`) {
+		t.Errorf("a faulty configuration: %v", err)
+	}
+	h.config = strings.Replace(good, "product: acme", "product: other", 1)
+	if r, err := h.Reload(t.Context()); err != nil || len(r.Restart) != 1 || r.Restart[0] != "product" {
+		t.Errorf("%+v, %v", r, err)
+	}
+	h.until("believed again", inForce("a"))
+}
+
+// A licence may come inline; it is one document among those of the folder.
+func TestInlineLicence(t *testing.T) {
+	dir := t.TempDir()
+	private, public, err := issue.Keygen(dir, "k2", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := issue.LoadSigner(private, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc, err := s.Sign(&usher.Claims{ID: "inline", Product: "acme", Issued: 1, Pools: map[string]usher.Pool{"seats": {Scope: "host"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := open(t, "    - kid: k2\n      key_file: "+public+"\n", "USHER_LICENSE="+string(doc))
+	l := h.until("inline", inForce("inline"))
+	if l.Licenses[0].Document != "USHER_LICENSE" {
+		t.Errorf("it is called %q", l.Licenses[0].Document)
+	}
+	settings, err := h.Config(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range settings {
+		if strings.Contains(s.Value, string(doc[:40])) {
+			t.Errorf("%s shows the licence", s.Key)
+		}
+	}
+}
+
+// Install says what would change, changes it, and refuses what could never count here.
+func TestInstall(t *testing.T) {
+	h := open(t, "")
+	ctx := t.Context()
+	r, err := h.Install(ctx, h.sign("a", 8, nil), "", true)
+	if err != nil || !r.DryRun || strings.Join(r.Changes, "; ") != "verdict NOT_FOUND → VALID; streams 8 (new)" {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	if l, err := h.License(ctx); err != nil || l.Code != "NOT_FOUND" {
+		t.Errorf("a dry run installs: %+v, %v", l, err)
+	}
+	if _, err := h.Install(ctx, h.sign("a", 8, nil), "", false); err != nil {
+		t.Fatal(err)
+	}
+	next := h.sign("b", 12, func(c *usher.Claims) {
+		c.Issued += 5
+		c.Expires = time.Date(2099, 1, 31, 0, 0, 0, 0, time.UTC).Unix()
+	})
+	r, err = h.Install(ctx, next, "", true)
+	if err != nil || strings.Join(r.Changes, "; ") != "streams 8 → 12; until 2099-01-31" {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	if r, err = h.Install(ctx, next, "", false); err != nil || r.License.Limits["streams"] == nil || *r.License.Limits["streams"] != 12 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	for name, test := range map[string]struct {
+		doc  []byte
+		want string
+	}{
+		"noise":     {[]byte("hello"), "it is not a licence of any known system"},
+		"truncated": {next[:150], "it has been cut off"},
+		"other product": {h.sign("c", 1, func(c *usher.Claims) { c.Product = "other" }),
+			`it is for product "other", and this agent serves acme`},
+		"other agent": {h.sign("d", 1, func(c *usher.Claims) { c.AgentKeys = []string{strings.Repeat("A", 43)} }),
+			"it is bound to another agent's key"},
+	} {
+		if _, err := h.Install(ctx, test.doc, "", false); !errors.Is(err, client.ErrDocumentRefused) || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := h.Install(ctx, next, "../out.lic", false); err == nil {
+		t.Error("a document is installed outside the folder")
+	}
+	if err := h.Remove(ctx, "b.lic"); err != nil {
+		t.Fatal(err)
+	}
+	if l, err := h.License(ctx); err != nil || !inForce("a")(l) {
+		t.Errorf("after Remove: %+v, %v", l, err)
+	}
+	if _, err := h.Rollback(ctx, "b.lic"); err != nil {
+		t.Fatal(err)
+	}
+	h.until("brought back", inForce("b"))
+	if err := h.Remove(ctx, "none.lic"); !errors.Is(err, client.ErrDocumentUnknown) {
+		t.Errorf("remove what is not there: %v", err)
+	}
+}
+
+// A restart finds the last good bytes of a file that was broken meanwhile.
+func TestRestartWithABrokenFile(t *testing.T) {
+	h := open(t, "")
+	h.drop("a.lic", h.sign("a", 2, nil))
+	h.until("dropped", inForce("a"))
+	h.stop()
+	h.drop("a.lic", []byte("broken"))
+	h.start()
+	h.until("the last good one", inForce("a"))
+	h.until("the fault told", func(l *wire.License) bool {
+		return inForce("a")(l) && slices.ContainsFunc(l.Warnings, func(w wire.Warning) bool {
+			return w.Code == "DOCUMENT" && strings.Contains(w.Detail, "document a.lic is broken, and what stood there before counts on")
+		})
+	})
+}
+
+// Events tell of the licence and of leases, as they happen.
+func TestEvents(t *testing.T) {
+	h := open(t, "")
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	var seen []string
+	for ev, err := range h.Events(ctx) {
+		if err != nil {
+			t.Fatalf("after %v: %v", seen, err)
+		}
+		seen = append(seen, strings.TrimSpace(ev.Type+" "+ev.Code+ev.Cause))
+		switch len(seen) {
+		case 1:
+			h.drop("a.lic", h.sign("a", 2, nil))
+		case 2:
+			l, err := h.Acquire(ctx, wire.AcquireRequest{Pool: "streams"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := h.Renew(ctx, l.ID, 0); err != nil {
+				t.Fatal(err)
+			}
+			if err := h.Release(ctx, l.ID, false); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if len(seen) == 5 {
+			break
+		}
+	}
+	want := "license.changed NOT_FOUND, license.changed VALID, lease.granted, lease.renewed, lease.ended released"
+	if got := strings.Join(seen, ", "); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}

@@ -1,0 +1,165 @@
+package agent_test
+
+import (
+	"encoding/json"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/usher-agent/usher/"
+
+// arrows says what each part of the house may import of the others. A package not listed by itself falls under the longest
+// part of its path that is.
+var arrows = map[string][]string{
+	"enforcer":       {},
+	"client":         {"client/wire"},
+	"client/wire":    {},
+	"plugin":         {"enforcer"},
+	"plugin/usher":   {"enforcer", "plugin", "plugin/usher"},
+	"plugin/catalog": {"enforcer", "plugin", "plugin/usher"},
+	"metrics":        {"enforcer"},
+	"agent":          {"enforcer", "plugin", "metrics", "client", "agent"},
+	"agent/api":      {"enforcer", "plugin", "client/wire"},
+	"agent/config":   {"enforcer"},
+	"agent/host":     {"enforcer", "client/wire"},
+	"agent/ops":      {},
+	"agent/watch":    {"enforcer"},
+	"agent/bench":    {"enforcer", "client"},
+	"cmd":            {"agent", "enforcer", "plugin", "client"},
+}
+
+type pkg struct {
+	ImportPath string
+	Imports    []string
+	Dir        string
+}
+
+func packages(t *testing.T) []pkg {
+	t.Helper()
+	var all []pkg
+	for _, dir := range []string{"..", "../client"} { // the client is a module of its own
+		cmd := exec.Command("go", "list", "-json=ImportPath,Imports,Dir", "./...")
+		cmd.Dir = dir
+		cmd.Stderr = os.Stderr
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for d := json.NewDecoder(strings.NewReader(string(out))); d.More(); {
+			var p pkg
+			if err := d.Decode(&p); err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
+// part returns the longest part of a path that arrows lists.
+func part(path string) string {
+	for ; path != "."; path = filepath.Dir(path) {
+		if _, ok := arrows[path]; ok {
+			return path
+		}
+	}
+	return ""
+}
+
+// Imports run one way: cmd → agent → plugin, metrics → enforcer; siblings do not know each other.
+func TestArrows(t *testing.T) {
+	seen := 0
+	for _, p := range packages(t) {
+		from := strings.TrimPrefix(p.ImportPath, module)
+		rule := part(from)
+		if rule == "" {
+			t.Errorf("package %s has no place in the house", from)
+			continue
+		}
+		for _, i := range p.Imports {
+			to, ours := strings.CutPrefix(i, module)
+			if !ours || to == from {
+				continue
+			}
+			seen++
+			if !slices.ContainsFunc(arrows[rule], func(allowed string) bool { return to == allowed || strings.HasPrefix(to, allowed+"/") }) {
+				t.Errorf("%s imports %s; %s may import %v", from, to, rule, arrows[rule])
+			}
+		}
+	}
+	if seen < 20 {
+		t.Errorf("only %d imports were looked at", seen)
+	}
+}
+
+// The decision core is pure: nothing in it does input or output, tells the time, waits or starts a goroutine.
+func TestEnforcerIsPure(t *testing.T) {
+	forbidden := []string{"os", "os/exec", "net", "net/http", "log", "log/slog", "context", "sync", "sync/atomic", "io", "io/fs", "math/rand", "math/rand/v2", "crypto/rand", "runtime", "syscall", "unsafe"}
+	files, err := filepath.Glob("../enforcer/*.go")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no files: %v", err)
+	}
+	for _, name := range files {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		set := token.NewFileSet()
+		f, err := parser.ParseFile(set, name, nil, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, i := range f.Imports {
+			path := strings.Trim(i.Path.Value, `"`)
+			if slices.Contains(forbidden, path) || strings.Contains(strings.SplitN(path, "/", 2)[0], ".") {
+				t.Errorf("%s imports %s", name, path)
+			}
+		}
+		ast.Inspect(f, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.GoStmt:
+				t.Errorf("%s: a goroutine", set.Position(n.Pos()))
+			case *ast.SendStmt, *ast.SelectStmt:
+				t.Errorf("%s: a channel", set.Position(n.Pos()))
+			case *ast.SelectorExpr:
+				if x, ok := n.X.(*ast.Ident); ok && x.Name == "time" &&
+					slices.Contains([]string{"Now", "Since", "Until", "Sleep", "After", "AfterFunc", "NewTimer", "NewTicker", "Tick", "Local"}, n.Sel.Name) {
+					t.Errorf("%s: time.%s", set.Position(n.Pos()), n.Sel.Name)
+				}
+			}
+			return true
+		})
+	}
+}
+
+// Each package says once what it is for.
+func TestPackageComments(t *testing.T) {
+	for _, p := range packages(t) {
+		comments := 0
+		files, err := filepath.Glob(filepath.Join(p.Dir, "*.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range files {
+			if strings.HasSuffix(name, "_test.go") {
+				continue
+			}
+			f, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ParseComments|parser.PackageClauseOnly)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if f.Doc != nil {
+				comments++
+			}
+		}
+		if comments != 1 {
+			t.Errorf("%s has %d package comments", p.ImportPath, comments)
+		}
+	}
+}
