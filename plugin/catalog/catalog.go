@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -119,6 +120,12 @@ func (v Vendor) anchors() ([]plugin.Anchor, error) {
 		a, err := Anchor(k.System, k.KeyID, []byte(k.Key), k.Algorithm)
 		if err != nil {
 			return nil, err
+		}
+		switch e := enforcer.Environment(k.Environment); {
+		case e != "" && e != enforcer.Production && e != enforcer.Test:
+			return nil, fmt.Errorf("key %q: environment is %q, and must be %s or %s", k.KeyID, k.Environment, enforcer.Production, enforcer.Test)
+		case slices.ContainsFunc(out, func(o plugin.Anchor) bool { return o.System == k.System && o.KeyID == k.KeyID }):
+			return nil, fmt.Errorf("key %q is named twice", k.KeyID)
 		}
 		a.NotBefore, a.NotAfter, a.Revoked, a.Environment, a.Embedded = k.NotBefore, k.NotAfter, k.Revoked, enforcer.Environment(k.Environment), true
 		out = append(out, a)

@@ -15,7 +15,6 @@ import (
 	"crypto/x509"
 	"encoding/asn1"
 	"encoding/base64"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -118,7 +117,7 @@ func Keygen(dir, keyID, alg string) (private, public string, err error) {
 		return "", "", err
 	}
 	if err := create(public, "PUBLIC KEY", pub, 0o644); err != nil {
-		return "", "", err
+		return "", "", errors.Join(err, os.Remove(private)) // half a pair would be in the way the next time
 	}
 	return private, public, nil
 }
@@ -205,10 +204,11 @@ const signerWithin = time.Minute
 
 // CommandSigner signs with a command of the vendor's (a KMS, an HSM). The shell runs it; it gets the bytes to sign on its
 // standard input, USHER_KID and USHER_ALG in its environment, and writes the signature to its standard output, raw or in
-// base64; of ECDSA either as ASN.1 or as 64 bytes. The signature is checked with the anchor's key before it is used.
+// base64; of ECDSA either as ASN.1 or as 64 bytes. It is stopped when ctx ends, and after a minute. The signature is checked
+// with the anchor's key before it is used.
 func CommandSigner(ctx context.Context, command string, anchor plugin.Anchor) *Signer {
 	return &Signer{Anchor: anchor, sign: func(input []byte) ([]byte, error) {
-		ctx, cancel := context.WithTimeout(ctx, signerWithin)
+		ctx, cancel := context.WithTimeoutCause(ctx, signerWithin, fmt.Errorf("it took longer than %s", signerWithin))
 		defer cancel()
 		shell, flag := "/bin/sh", "-c"
 		if runtime.GOOS == "windows" {
@@ -219,18 +219,21 @@ func CommandSigner(ctx context.Context, command string, anchor plugin.Anchor) *S
 		cmd.Stdin, cmd.Stderr = bytes.NewReader(input), os.Stderr
 		cmd.WaitDelay = time.Second
 		out, err := cmd.Output()
-		if err != nil {
+		switch {
+		case err != nil && ctx.Err() != nil:
+			return nil, fmt.Errorf("signer %q: it was stopped: %w", command, context.Cause(ctx))
+		case err != nil:
 			return nil, fmt.Errorf("signer %q: %w", command, err)
+		case len(out) == 0:
+			return nil, fmt.Errorf("signer %q: it wrote nothing; a signature is wanted on its standard output", command)
+		case len(out) > 64<<10:
+			return nil, fmt.Errorf("signer %q: it wrote %d bytes; a signature is wanted", command, len(out))
 		}
-		if len(out) > 64<<10 {
-			return nil, fmt.Errorf("signer %q: wrote %d bytes; a signature is wanted", command, len(out))
-		}
-		if text := strings.TrimSpace(string(out)); text != "" {
-			for _, enc := range []*base64.Encoding{base64.StdEncoding, base64.RawStdEncoding, base64.RawURLEncoding} {
-				if b, err := enc.DecodeString(text); err == nil && len(b) >= 64 {
-					out = b
-					break
-				}
+		text := strings.TrimSpace(string(out))
+		for _, enc := range []*base64.Encoding{base64.StdEncoding, base64.RawStdEncoding, base64.URLEncoding, base64.RawURLEncoding} {
+			if b, err := enc.DecodeString(text); err == nil && len(b) >= 64 {
+				out = b
+				break
 			}
 		}
 		if anchor.Algorithm == "ES256" && len(out) != 64 {
@@ -258,11 +261,10 @@ func (s *Signer) Sign(c *usher.Claims) ([]byte, error) {
 func (s *Signer) Claims(document []byte) (*usher.Claims, error) {
 	anchor := s.Anchor
 	anchor.NotBefore, anchor.NotAfter = time.Time{}, time.Time{}
-	l, p := (usher.Format{}).Verify(document, []plugin.Anchor{anchor})
-	if p != nil {
+	if _, p := (usher.Format{}).Verify(document, []plugin.Anchor{anchor}); p != nil {
 		return nil, errors.New(p.Reason)
 	}
-	b, err := json.Marshal(l.Terms)
+	b, err := usher.Body(document)
 	if err != nil {
 		return nil, err
 	}
