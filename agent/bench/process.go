@@ -60,7 +60,7 @@ license:
     - {system: usher, kid: bench, key_file: %s}
 socket: {path: %s, mode: "0600"}
 state: {dir: %s, runtime_dir: %s}
-log: {level: warn}
+log: {level: error}
 `, s.folder, filepath.Join(dir, "bench.pub"), s.socket, filepath.Join(dir, "state"), filepath.Join(dir, "run")), 0o600)
 }
 
