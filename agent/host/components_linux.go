@@ -2,7 +2,9 @@ package host
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -21,7 +23,7 @@ func components(ctx context.Context, p places, container string) []raw {
 		rootDisk(p),
 		nics(p),
 		processor(ctx, p),
-		{name: "tpm-ek", absent: "no TPM endorsement key is published in sysfs"},
+		endorsement(p),
 	}
 	if container != "" && !p.hostEtc {
 		out[0].note = "the container's own: mount the host's /etc and set HOST_ETC, or bind to the agent's key"
@@ -32,7 +34,12 @@ func components(ctx context.Context, p places, container string) []raw {
 // machineID is machine-id(5).
 func machineID(p places) raw {
 	out := raw{name: "machine-id"}
-	for _, path := range []string{filepath.Join(p.etc, "machine-id"), filepath.Join(p.root, "var/lib/dbus/machine-id")} {
+	paths := []string{filepath.Join(p.etc, "machine-id")}
+	if !p.hostEtc {
+		// With HOST_ETC, the other place would be the container's: its id would pass for the host's.
+		paths = append(paths, filepath.Join(p.root, "var/lib/dbus/machine-id"))
+	}
+	for _, path := range paths {
 		id, err := read(path)
 		switch {
 		case err != nil:
@@ -80,7 +87,8 @@ func rootDisk(p places) raw {
 	}
 	block, err := filepath.EvalSymlinks(filepath.Join(p.sys, "dev/block", device))
 	if err != nil && strings.HasPrefix(source, "/dev/") {
-		block, err = filepath.EvalSymlinks(filepath.Join(p.sys, "class/block", filepath.Base(source)))
+		// btrfs has a device number of its own, which is no disk's.
+		block, err = filepath.EvalSymlinks(filepath.Join(p.sys, "class/block", blockName(p, source)))
 	}
 	if device == "" || err != nil {
 		out.absent = fmt.Sprintf("the root file system (%s) lies on no disk of this host's", source)
@@ -92,6 +100,18 @@ func rootDisk(p places) raw {
 		out.absent = "the root disk " + filepath.Base(block) + " states no serial number"
 	}
 	return out
+}
+
+// blockName is the kernel's name for a device file. A logical volume's is in dm/name; its file's is the volume's own.
+func blockName(p places, source string) string {
+	base := filepath.Base(source)
+	names, _ := filepath.Glob(filepath.Join(p.sys, "class/block/dm-*/dm/name"))
+	for _, file := range names {
+		if v, err := read(file); err == nil && source == "/dev/mapper/"+v {
+			return filepath.Base(filepath.Dir(filepath.Dir(file)))
+		}
+	}
+	return base
 }
 
 // diskSerial looks for a block device's serial number: its own, its disk's when it is a partition, else those of the
@@ -153,6 +173,37 @@ func processor(ctx context.Context, p places) raw {
 	return raw{name: "cpu", values: []string{fmt.Sprintf("%s|%s|%s|%d|%s", i.VendorID, i.Family, i.Model, i.Stepping, strings.Join(strings.Fields(i.ModelName), " "))}}
 }
 
+// endorsement is the public endorsement key of a TPM 1.2, the modulus as the kernel prints it (tpm-sysfs.c, pubek). The
+// kernel publishes a TPM 2.0's nowhere, and the TPM itself is not opened.
+func endorsement(p places) raw {
+	out := raw{name: "tpm-ek"}
+	tpm := filepath.Join(p.sys, "class/tpm/tpm0")
+	if _, err := os.Stat(tpm); err != nil {
+		out.absent = reason(tpm, err)
+		return out
+	}
+	for _, file := range []string{"pubek", "device/pubek"} {
+		path := filepath.Join(tpm, file)
+		text, err := read(path)
+		if err != nil {
+			if out.absent == "" || !errors.Is(err, fs.ErrNotExist) {
+				out.absent = reason(path, err)
+			}
+			continue
+		}
+		if _, modulus, ok := strings.Cut(text, "Modulus:"); ok {
+			if key := strings.Join(strings.Fields(modulus), ""); !isJunk(key) {
+				return raw{name: out.name, values: []string{key}}
+			}
+		}
+		out.absent = path + " holds no key"
+	}
+	if v, err := read(filepath.Join(tpm, "tpm_version_major")); err == nil && v == "2" {
+		out.absent = "the kernel does not publish the key of a TPM 2.0, and the TPM is not opened"
+	}
+	return out
+}
+
 // hypervisors are what firmware says of virtual machines: a part of sys_vendor or product_name, and the name for people.
 var hypervisors = [][2]string{{"qemu", "kvm"}, {"kvm", "kvm"}, {"vmware", "vmware"}, {"virtualbox", "virtualbox"}, {"innotek", "virtualbox"}, {"xen", "xen"},
 	{"virtual machine", "hyper-v"}, {"amazon ec2", "amazon-ec2"}, {"google compute engine", "google-compute-engine"}, {"google", "google-compute-engine"},
@@ -207,14 +258,14 @@ func containerOf(p places) string {
 		return "podman"
 	}
 	// proc(5): systemd and its like tell their children; readable for the same user only.
-	if env, err := read(filepath.Join(p.proc, "1/environ")); err == nil {
+	if env, err := read(filepath.Join(p.ownProc, "1/environ")); err == nil {
 		for kv := range strings.SplitSeq(env, "\x00") {
 			if v, ok := strings.CutPrefix(kv, "container="); ok && v != "" {
 				return v
 			}
 		}
 	}
-	groups, _ := read(filepath.Join(p.proc, "self/cgroup"))
+	groups, _ := read(filepath.Join(p.ownProc, "self/cgroup"))
 	for _, r := range runtimes {
 		if strings.Contains(groups, r[0]) {
 			return r[1]

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -40,36 +41,45 @@ func cores(ctx context.Context, p places) (physical, logical int, effective floa
 			lower(float64(set.Count()))
 		}
 	}
-	groups, _ := read(filepath.Join(p.proc, "self/cgroup"))
+	// What limits this process is in its own files: where HOST_SYS is mounted, a path that is relative to the container's
+	// control group would lead to the host's top group, which has no limits. Both are looked at, and the tightest counts.
+	bases := slices.Compact([]string{filepath.Join(p.ownSys, "fs/cgroup"), filepath.Join(p.sys, "fs/cgroup")})
+	groups, _ := read(filepath.Join(p.ownProc, "self/cgroup"))
 	for line := range strings.Lines(groups) {
 		// cgroups(7): id:controllers:path; version 2 has no controllers.
 		f := strings.SplitN(strings.TrimSpace(line), ":", 3)
 		if len(f) != 3 {
 			continue
 		}
-		base := filepath.Join(p.sys, "fs/cgroup")
-		if f[1] == "" {
-			upward(base, f[2], func(dir string) {
-				lower(quotaV2(dir))
-				lower(listIn(filepath.Join(dir, "cpuset.cpus.effective")))
-			})
-			continue
-		}
-		for controller := range strings.SplitSeq(f[1], ",") {
-			switch controller {
-			case "cpu":
-				for _, mount := range []string{f[1], "cpu"} {
-					upward(filepath.Join(base, mount), f[2], func(dir string) { lower(quotaV1(dir)) })
-				}
-			case "cpuset":
-				upward(filepath.Join(base, "cpuset"), f[2], func(dir string) {
-					lower(listIn(filepath.Join(dir, "cpuset.effective_cpus")))
-					lower(listIn(filepath.Join(dir, "cpuset.cpus")))
-				})
-			}
+		for _, base := range bases {
+			limits(base, f[1], f[2], lower)
 		}
 	}
 	return physical, logical, effective
+}
+
+// limits tells of each limit that a control group of a hierarchy sets, and those above it.
+func limits(base, controllers, path string, lower func(float64)) {
+	if controllers == "" {
+		upward(base, path, func(dir string) {
+			lower(quotaV2(dir))
+			lower(listIn(filepath.Join(dir, "cpuset.cpus.effective")))
+		})
+		return
+	}
+	for controller := range strings.SplitSeq(controllers, ",") {
+		switch controller {
+		case "cpu":
+			for _, mount := range []string{controllers, "cpu"} {
+				upward(filepath.Join(base, mount), path, func(dir string) { lower(quotaV1(dir)) })
+			}
+		case "cpuset":
+			upward(filepath.Join(base, "cpuset"), path, func(dir string) {
+				lower(listIn(filepath.Join(dir, "cpuset.effective_cpus")))
+				lower(listIn(filepath.Join(dir, "cpuset.cpus")))
+			})
+		}
+	}
 }
 
 // topology counts distinct cores of distinct packages among the processors that are online; 0 when the kernel does not say.

@@ -257,3 +257,101 @@ func FuzzCountList(f *testing.F) {
 		}
 	})
 }
+
+// A container that is given the host's /sys is still held to its own quota, and is still a container.
+func TestOwnLimitsWithHostMounts(t *testing.T) {
+	own := tree(t, map[string]string{"proc/self/cgroup": "0::/\n", "proc/1/environ": "container=lxc\x00", "sys/fs/cgroup/cpu.max": "150000 100000\n"})
+	p := placesOf(tree(t, metal))
+	p.ownProc, p.ownSys = filepath.Join(own, "proc"), filepath.Join(own, "sys")
+	if physical, logical, effective := cores(t.Context(), p); physical != 4 || logical != 8 || effective != 1.5 {
+		t.Errorf("got %d, %d, %v", physical, logical, effective)
+	}
+	if _, container := surroundings(t.Context(), p); container != "lxc" {
+		t.Errorf("the container is %q", container)
+	}
+}
+
+// Where HOST_ETC has no machine-id, the container's own does not pass for the host's.
+func TestMachineIDOfHostEtc(t *testing.T) {
+	p := placesOf(tree(t, map[string]string{"var/lib/dbus/machine-id": "fedcba9876543210fedcba9876543210\n"}))
+	if got := machineID(p); len(got.values) != 1 {
+		t.Errorf("without HOST_ETC: %+v", got)
+	}
+	p.hostEtc = true
+	if got := machineID(p); len(got.values) != 0 || got.absent == "" {
+		t.Errorf("with HOST_ETC: %+v", got)
+	}
+}
+
+func TestRootDisk(t *testing.T) {
+	btrfs := func(source string) string { return "1 0 0:31 /root / rw - btrfs " + source + " rw\n" }
+	for name, test := range map[string]struct {
+		files map[string]string
+		want  string
+	}{
+		"a partition": {map[string]string{"proc/self/mountinfo": "1 0 259:2 / / rw - ext4 /dev/root rw\n",
+			"sys/dev/block/259:2": "->../../devices/pci/nvme/nvme0n1/nvme0n1p2"}, "S4EVNX0R123456"},
+		"btrfs on a partition": {map[string]string{"proc/self/mountinfo": btrfs("/dev/nvme0n1p2"),
+			"sys/class/block/nvme0n1p2": "->../../devices/pci/nvme/nvme0n1/nvme0n1p2"}, "S4EVNX0R123456"},
+		"btrfs on a logical volume": {map[string]string{"proc/self/mountinfo": btrfs("/dev/mapper/root"),
+			"sys/class/block/dm-0": "->../../devices/virtual/block/dm-0"}, "S4EVNX0R123456"},
+		"another volume": {map[string]string{"proc/self/mountinfo": btrfs("/dev/mapper/other"),
+			"sys/class/block/dm-0": "->../../devices/virtual/block/dm-0"}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := rootDisk(placesOf(tree(t, metal, test.files)))
+			if strings.Join(got.values, " ") != test.want || (test.want == "") != (got.absent != "") {
+				t.Errorf("got %+v", got)
+			}
+		})
+	}
+}
+
+func TestEndorsementKey(t *testing.T) {
+	const pubek = "Algorithm: 00 00 00 01\nModulus length: 256\nModulus:\nA1 B2 C3\nD4 E5 F6\n"
+	for name, test := range map[string]struct {
+		files        map[string]string
+		want, absent string
+	}{
+		"none":  {nil, "", "there is no "},
+		"1.2":   {map[string]string{"sys/class/tpm/tpm0/device/pubek": pubek}, "A1B2C3D4E5F6", ""},
+		"2.0":   {map[string]string{"sys/class/tpm/tpm0/tpm_version_major": "2\n"}, "", "TPM 2.0"},
+		"owned": {map[string]string{"sys/class/tpm/tpm0/pubek": ""}, "", "holds no key"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := endorsement(placesOf(tree(t, map[string]string{"etc/x": ""}, test.files)))
+			if strings.Join(got.values, " ") != test.want || !strings.Contains(got.absent, test.absent) || (test.want == "") != (got.absent != "") {
+				t.Errorf("got %+v", got)
+			}
+		})
+	}
+}
+
+// However often the cores are looked at, everything is looked at every five minutes.
+func TestWatcherLooksAtAllInTime(t *testing.T) {
+	for _, every := range []time.Duration{time.Second, time.Minute, 2 * time.Minute, time.Hour} {
+		t.Run(every.String(), func(t *testing.T) {
+			root := tree(t, metal)
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithCancel(t.Context())
+				var seen int
+				w := NewWatcher(WatchConfig{Config: Config{Product: "acme", Root: root}, Every: every, OnChange: func(Report) { seen++ }})
+				done := make(chan error)
+				go func() { done <- w.Run(ctx) }()
+				synctest.Wait()
+				if err := os.RemoveAll(filepath.Join(root, "sys/class/net/eth0")); err != nil {
+					t.Fatal(err)
+				}
+				<-time.After(5*time.Minute + time.Millisecond)
+				synctest.Wait()
+				if seen != 1 {
+					t.Errorf("an undocked card is told of %d times", seen)
+				}
+				cancel()
+				if err := <-done; err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}

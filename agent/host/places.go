@@ -17,16 +17,19 @@ import (
 // places is where the host's files are.
 type places struct {
 	root, proc, sys, etc string
-	real                 bool // these are this very kernel's, not a test's
-	hostEtc              bool // etc is the host's although this is a container
+	ownProc, ownSys      string // this process's own, whatever HOST_PROC and HOST_SYS say
+	real                 bool   // these are this very kernel's, not a test's
+	hostEtc              bool   // etc is the host's although this is a container
 }
 
 func placesOf(root string) places {
 	if root != "" {
-		return places{root: root, proc: filepath.Join(root, "proc"), sys: filepath.Join(root, "sys"), etc: filepath.Join(root, "etc")}
+		p := places{root: root, proc: filepath.Join(root, "proc"), sys: filepath.Join(root, "sys"), etc: filepath.Join(root, "etc")}
+		p.ownProc, p.ownSys = p.proc, p.sys
+		return p
 	}
 	return places{root: "/", proc: cmp.Or(os.Getenv("HOST_PROC"), "/proc"), sys: cmp.Or(os.Getenv("HOST_SYS"), "/sys"), etc: cmp.Or(os.Getenv("HOST_ETC"), "/etc"),
-		real: true, hostEtc: os.Getenv("HOST_ETC") != ""}
+		ownProc: "/proc", ownSys: "/sys", real: true, hostEtc: os.Getenv("HOST_ETC") != ""}
 }
 
 // context tells gopsutil where the files are.

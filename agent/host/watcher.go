@@ -8,12 +8,12 @@ import (
 // WatchConfig is what a Watcher needs.
 type WatchConfig struct {
 	Config
-	Every    time.Duration // how often the cores are looked at; zero: 10 s
+	Every    time.Duration // how often the cores are looked at; zero: 10 s, at most 5 min
 	OnChange func(Report)  // told of each change, not of the first report
 }
 
-// fullEvery is how many looks at the cores come between two at everything.
-const fullEvery = 30
+// fullEvery is how often everything is looked at, however often the cores are.
+const fullEvery = 5 * time.Minute
 
 // Watcher notices when the host changes: a CPU quota, a hot-plugged core, an undocked NIC. Nothing tells of these, so it
 // looks.
@@ -24,6 +24,7 @@ func NewWatcher(c WatchConfig) *Watcher {
 	if c.Every <= 0 {
 		c.Every = 10 * time.Second
 	}
+	c.Every = min(c.Every, fullEvery)
 	return &Watcher{c}
 }
 
@@ -32,14 +33,15 @@ func (w *Watcher) Run(ctx context.Context) error {
 	last := Measure(ctx, w.config.Config)
 	t := time.NewTicker(w.config.Every)
 	defer t.Stop()
-	for n := 1; ; n++ {
+	full := int64(fullEvery / w.config.Every)
+	for n := int64(1); ; n++ {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-t.C:
 		}
 		next := last
-		if n%fullEvery == 0 {
+		if n%full == 0 {
 			next = Measure(ctx, w.config.Config)
 		} else {
 			next.Physical, next.Logical, next.Effective = cores(ctx, placesOf(w.config.Root))
