@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -151,14 +150,8 @@ func nics(p places) raw {
 		if t, err := read(filepath.Join(link, "addr_assign_type")); err == nil && t != "0" {
 			continue // random, stolen or set: not the card's own
 		}
-		text, err := read(filepath.Join(link, "address"))
-		mac, bad := net.ParseMAC(text)
-		switch {
-		case err != nil || bad != nil || isJunk(text):
-		case localMAC(mac):
-			out.absent = "the network cards have only addresses that were given locally"
-		default:
-			out.values = append(out.values, text)
+		if mac, err := read(filepath.Join(link, "address")); err == nil && !isJunk(mac) {
+			out.values = append(out.values, mac)
 		}
 	}
 	if len(out.values) > 0 {

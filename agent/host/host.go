@@ -10,7 +10,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"maps"
-	"net"
 	"slices"
 	"strings"
 
@@ -109,10 +108,6 @@ func isJunk(v string) bool {
 	plain := strings.NewReplacer("-", "", ":", "", " ", "", ".", "", "x", "").Replace(v)
 	return strings.Trim(plain, "0") == "" || strings.Trim(plain, "f") == ""
 }
-
-// localMAC reports whether an address was given locally (IEEE 802: the second bit of the first octet), as those that
-// hypervisors and container runtimes make up are. It names no card.
-func localMAC(a net.HardwareAddr) bool { return len(a) > 0 && a[0]&2 != 0 }
 
 // Facts returns the report as the judge takes it.
 func (r Report) Facts() enforcer.Host {

@@ -355,28 +355,3 @@ func TestWatcherLooksAtAllInTime(t *testing.T) {
 		})
 	}
 }
-
-func TestNICs(t *testing.T) {
-	card := func(name, mac string) map[string]string {
-		return map[string]string{"sys/class/net/" + name + "/address": mac + "\n", "sys/class/net/" + name + "/device/vendor": "0x8086\n"}
-	}
-	for name, test := range map[string]struct {
-		files  []map[string]string
-		want   string
-		absent string
-	}{
-		"two cards":       {[]map[string]string{card("eth0", "3c:ec:ef:12:34:56"), card("eth1", "3c:ec:ef:12:34:57")}, "3c:ec:ef:12:34:56 3c:ec:ef:12:34:57", ""},
-		"one given":       {[]map[string]string{card("eth0", "52:54:00:12:34:56"), card("eth1", "3c:ec:ef:12:34:57")}, "3c:ec:ef:12:34:57", ""},
-		"given, no other": {[]map[string]string{card("eth0", "52:54:00:12:34:56")}, "", "given locally"},
-		"zero":            {[]map[string]string{card("eth0", "00:00:00:00:00:00")}, "", "no network card"},
-		"no address":      {[]map[string]string{card("eth0", "junk")}, "", "no network card"},
-		"virtual":         {[]map[string]string{{"sys/class/net/veth0/address": "3c:ec:ef:12:34:56\n"}}, "", "no network card"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			got := nics(placesOf(tree(t, map[string]string{}, test.files...)))
-			if strings.Join(got.values, " ") != test.want || len(got.values) == 0 && !strings.Contains(got.absent, test.absent) || (test.want == "") != (got.absent != "") {
-				t.Errorf("got %+v", got)
-			}
-		})
-	}
-}
