@@ -1,0 +1,327 @@
+package agent_test
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/getkin/kin-openapi/openapi3"
+	"github.com/getkin/kin-openapi/openapi3filter"
+	"github.com/getkin/kin-openapi/routers"
+	"github.com/getkin/kin-openapi/routers/gorillamux"
+
+	"github.com/usher-agent/usher/agent/api"
+	"github.com/usher-agent/usher/client/wire"
+	"github.com/usher-agent/usher/plugin/usher"
+)
+
+// document is docs/openapi.yaml, checked.
+func document(t *testing.T) (*openapi3.T, routers.Router) {
+	t.Helper()
+	doc, err := openapi3.NewLoader().LoadFromFile("../docs/openapi.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := doc.Validate(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	r, err := gorillamux.NewRouter(doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return doc, r
+}
+
+// The document has every route, and no other; every code, and no other.
+func TestOpenAPIRoutes(t *testing.T) {
+	doc, _ := document(t)
+	var there, documented []string
+	for _, r := range api.Routes() {
+		there = append(there, r.Method+" "+r.Path)
+	}
+	for path, item := range doc.Paths.Map() {
+		for method := range item.Operations() {
+			documented = append(documented, method+" "+path)
+		}
+	}
+	slices.Sort(there)
+	slices.Sort(documented)
+	if !slices.Equal(there, documented) {
+		t.Errorf("documented are\n%s\nand there are\n%s", strings.Join(documented, "\n"), strings.Join(there, "\n"))
+	}
+	var codes, known []string
+	for _, c := range doc.Components.Schemas["Problem"].Value.Properties["code"].Value.Enum {
+		codes = append(codes, c.(string))
+	}
+	for c := range api.Codes() {
+		known = append(known, string(c))
+	}
+	slices.Sort(codes)
+	slices.Sort(known)
+	if !slices.Equal(codes, known) {
+		t.Errorf("documented are\n%v\nand there are\n%v", codes, known)
+	}
+}
+
+// Every shape of the wire has its schema, field by field in both directions.
+func TestOpenAPIShapes(t *testing.T) {
+	doc, _ := document(t)
+	shapes := []any{wire.License{}, wire.Warning{}, wire.Document{}, wire.Finding{}, wire.Feature{}, wire.NamedFeature{}, wire.Features{}, wire.Host{}, wire.Cores{}, wire.CheckIn{},
+		wire.Heartbeat{}, wire.Upstream{}, wire.Pool{}, wire.Pools{}, wire.Item{}, wire.AcquireRequest{}, wire.RenewRequest{}, wire.Lease{}, wire.Holder{}, wire.Leases{}, wire.Installed{},
+		wire.Component{}, wire.Fingerprint{}, wire.Event{}, wire.Health{}, wire.Setting{}, wire.Settings{}, wire.Reloaded{}, wire.Verdict{}, wire.Problem{}}
+	seen := map[string]bool{}
+	for _, s := range shapes {
+		typ := reflect.TypeOf(s)
+		seen[typ.Name()] = true
+		schema := doc.Components.Schemas[typ.Name()]
+		if schema == nil {
+			t.Errorf("%s has no schema", typ.Name())
+			continue
+		}
+		fields := map[string]bool{}
+		for _, f := range reflect.VisibleFields(typ) {
+			name, options, _ := strings.Cut(f.Tag.Get("json"), ",")
+			if name == "" {
+				continue
+			}
+			fields[name] = true
+			if schema.Value.Properties[name] == nil {
+				t.Errorf("%s.%s is not in the schema", typ.Name(), name)
+			}
+			request := strings.HasSuffix(typ.Name(), "Request")
+			if !request && slices.Contains(schema.Value.Required, name) == strings.Contains(options, "omitempty") {
+				t.Errorf("%s.%s: the schema and the shape disagree on whether it is always there", typ.Name(), name)
+			}
+		}
+		for name := range schema.Value.Properties {
+			if !fields[name] {
+				t.Errorf("%s.%s is in the schema only", typ.Name(), name)
+			}
+		}
+	}
+	for name := range doc.Components.Schemas {
+		if !seen[name] {
+			t.Errorf("schema %s is of no shape", name)
+		}
+	}
+}
+
+// checked is a caller whose every request and answer is held against the document.
+type checked struct {
+	t      *testing.T
+	router routers.Router
+	http   *http.Client
+	called map[string]bool // method and path, as documented
+}
+
+func newChecked(t *testing.T, socket string) *checked {
+	_, router := document(t)
+	c := &checked{t: t, router: router, called: map[string]bool{}, http: &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+	}}}}
+	t.Cleanup(c.http.CloseIdleConnections)
+	return c
+}
+
+// call makes a call and returns status and body. good says that the document must allow the request.
+func (c *checked) call(good bool, method, path, kind string, body []byte) (int, string, http.Header) {
+	c.t.Helper()
+	request := func() *http.Request {
+		r := httptest.NewRequest(method, "http://usher"+path, bytes.NewReader(body))
+		r.RequestURI = ""
+		if body == nil {
+			r.Body, r.ContentLength = nil, 0
+		}
+		if kind != "" {
+			r.Header.Set("Content-Type", kind)
+		}
+		return r
+	}
+	res, err := c.http.Do(request())
+	if err != nil {
+		c.t.Fatalf("%s %s: %v", method, path, err)
+	}
+	defer res.Body.Close()
+	var text []byte
+	if strings.HasPrefix(res.Header.Get("Content-Type"), "text/event-stream") {
+		text = make([]byte, 64)
+		if _, err = io.ReadFull(res.Body, text); err == nil {
+			c.called[method+" "+path] = true
+			return res.StatusCode, string(text), res.Header
+		}
+	} else {
+		text, err = io.ReadAll(res.Body)
+	}
+	if err != nil {
+		c.t.Fatalf("%s %s: %v", method, path, err)
+	}
+	route, params, err := c.router.FindRoute(request())
+	if err != nil {
+		if good || res.StatusCode != 404 && res.StatusCode != 405 {
+			c.t.Errorf("%s %s: not documented, and answered with %d", method, path, res.StatusCode)
+		}
+		return res.StatusCode, string(text), res.Header
+	}
+	if good {
+		c.called[method+" "+route.Path] = true
+	}
+	options := &openapi3filter.Options{IncludeResponseStatus: true}
+	options.WithCustomSchemaErrorFunc(func(e *openapi3.SchemaError) string { return strings.Join(e.JSONPointer(), ".") + ": " + e.Reason })
+	in := &openapi3filter.RequestValidationInput{Request: request(), PathParams: params, Route: route, Options: options}
+	if err := openapi3filter.ValidateRequest(context.Background(), in); good && err != nil {
+		c.t.Errorf("%s %s: the document forbids what the agent takes: %v", method, path, err)
+	}
+	if good == (res.StatusCode >= 400) {
+		c.t.Errorf("%s %s: %d %s", method, path, res.StatusCode, text)
+	}
+	out := &openapi3filter.ResponseValidationInput{RequestValidationInput: in, Status: res.StatusCode, Header: res.Header, Options: options}
+	out.SetBodyBytes(text)
+	if err := openapi3filter.ValidateResponse(context.Background(), out); err != nil {
+		c.t.Errorf("%s %s: an answer that is not documented: %v\n%s", method, path, err, text)
+	}
+	return res.StatusCode, string(text), res.Header
+}
+
+const asJSON = "application/json"
+
+// Every route, called with what it takes, answers as the document says.
+func TestOpenAPIAnswers(t *testing.T) {
+	h := open(t, "")
+	c := newChecked(t, h.Socket())
+	get := func(path string) { c.call(true, "GET", path, "", nil) }
+	for _, path := range []string{"/v1/license", "/v1/pools", "/v1/health", "/v1/ready"} {
+		get(path) // before any licence
+	}
+	doc := h.sign("a", 3, func(u *usher.Claims) {
+		u.Features = map[string]usher.Feature{"hd": {}}
+		u.Licensee, u.Expires, u.Grace = "Example Ltd", time.Now().Add(24*time.Hour).Unix(), 60
+		u.Meters = map[string]usher.Meter{"renders": {Max: new(int64(9)), Scope: "host"}}
+		u.Pools["seats"] = usher.Pool{Scope: "host", Unit: "seat"}
+	})
+	c.call(true, "PUT", "/v1/license?dry_run=true", "application/octet-stream", doc)
+	c.call(true, "PUT", "/v1/license?name=a.lic", "text/plain", doc)
+	h.drop("b.lic", []byte("broken"))
+	h.until("the broken one", func(l *wire.License) bool { return len(l.Licenses) == 2 })
+	id := regexp.MustCompile(`"id":"([0-9a-f]{32})"`)
+	acquire := func(body string) string {
+		_, text, header := c.call(true, "POST", "/v1/leases", asJSON, []byte(body))
+		m := id.FindStringSubmatch(text)
+		if m == nil || header.Get("Location") != "/v1/leases/"+m[1] {
+			t.Fatalf("no id, or another location: %s %v", text, header)
+		}
+		return m[1]
+	}
+	first := acquire(`{"pool":"streams"}`)
+	acquire(`{"items":[{"pool":"streams","n":1},{"pool":"seats","n":5}],"lifetime":"held","labels":{"a":"b"}}`)
+	token := `{"pool":"streams","n":2,"min_n":1,"ttl_seconds":5.5,"client_token":"t","version":"1.0"}`
+	if one, two := acquire(token), acquire(token); one != two {
+		t.Error("one client token got two leases")
+	}
+	for _, path := range []string{"/v1/license", "/v1/features", "/v1/features/hd", "/v1/features/none", "/v1/pools", "/v1/pools/streams", "/v1/pools/renders", "/v1/leases", "/v1/leases?pool=seats",
+		"/v1/leases/" + first, "/v1/fingerprint", "/v1/fingerprint?product=other", "/v1/events", "/v1/config", "/v1/health", "/v1/ready", "/metrics"} {
+		get(path)
+	}
+	c.call(true, "PUT", "/v1/leases/"+first, "", nil)
+	c.call(true, "PUT", "/v1/leases/"+first, asJSON, []byte(`{"ttl_seconds":30}`))
+	c.call(true, "DELETE", "/v1/leases/"+first, "", nil)
+	c.call(true, "POST", "/v1/reload", "", nil)
+	c.call(true, "DELETE", "/v1/license/documents/b.lic", "", nil)
+	c.call(true, "POST", "/v1/license/rollback?name=b.lic", "", nil)
+	for _, r := range api.Routes() {
+		if !c.called[r.Method+" "+r.Path] {
+			t.Errorf("%s %s was never called", r.Method, r.Path)
+		}
+	}
+}
+
+// What is wrong is refused with the code, the field and the words that a person needs; every refusal is as documented.
+func TestBadRequests(t *testing.T) {
+	h := open(t, "")
+	h.drop("a.lic", h.sign("a", 3, nil))
+	h.until("dropped", inForce("a"))
+	c := newChecked(t, h.Socket())
+	lease, err := h.Acquire(t.Context(), wire.AcquireRequest{Pool: "streams"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Release(t.Context(), lease.ID, false); err != nil {
+		t.Fatal(err)
+	}
+	long := `{"pool":"` + strings.Repeat("x", 65<<10) + `"}`
+	for _, test := range []struct {
+		name, method, path, kind, body string
+		status                         int
+		want                           []string
+	}{
+		{"unknown pool", "POST", "/v1/leases", asJSON, `{"pool":"nope"}`, 404, []string{"pool_unknown", `pool \"nope\" is not in the licence`, "the licence has: streams"}},
+		{"n = 0", "POST", "/v1/leases", asJSON, `{"pool":"streams","n":0}`, 400, []string{`"field":"n"`, "n is 0: ask for at least 1 slot"}},
+		{"n negative", "POST", "/v1/leases", asJSON, `{"pool":"streams","n":-1}`, 400, []string{`"field":"n"`, "n is -1"}},
+		{"n over the limit", "POST", "/v1/leases", asJSON, `{"pool":"streams","n":4}`, 409, []string{"no_slots", "the request is for 4 slots, and there are only 3 in all", `"limit":3`, `"in_use":0`}},
+		{"n over the bound", "POST", "/v1/leases", asJSON, `{"pool":"streams","n":9223372036854775807}`, 400, []string{`"field":"n"`, "at most 1099511627776 slots"}},
+		{"n overflows", "POST", "/v1/leases", asJSON, `{"pool":"streams","n":9223372036854775808}`, 400, []string{`"field":"n"`}},
+		{"n overflows by far", "POST", "/v1/leases", asJSON, `{"pool":"streams","n":1e400}`, 400, []string{`"field":"n"`}},
+		{"n a fraction", "POST", "/v1/leases", asJSON, `{"pool":"streams","n":1.5}`, 400, []string{`"field":"n"`}},
+		{"n a text", "POST", "/v1/leases", asJSON, `{"pool":"streams","n":"1"}`, 400, []string{`"field":"n"`, "a JSON text does not do here"}},
+		{"no pool", "POST", "/v1/leases", asJSON, `{}`, 400, []string{`"field":"pool"`, "pool is missing"}},
+		{"pool and items", "POST", "/v1/leases", asJSON, `{"pool":"streams","items":[{"pool":"streams","n":1}]}`, 400, []string{`"field":"items"`}},
+		{"a pool twice", "POST", "/v1/leases", asJSON, `{"items":[{"pool":"streams","n":1},{"pool":"streams","n":1}]}`, 400, []string{"is named twice"}},
+		{"ttl too short", "POST", "/v1/leases", asJSON, `{"pool":"streams","ttl_seconds":0.5}`, 400, []string{`"field":"ttl_seconds"`, "give from 1 to 86400"}},
+		{"ttl absurd", "POST", "/v1/leases", asJSON, `{"pool":"streams","ttl_seconds":1e300}`, 400, []string{`"field":"ttl_seconds"`}},
+		{"lifetime unknown", "POST", "/v1/leases", asJSON, `{"pool":"streams","lifetime":"process"}`, 400, []string{`"field":"lifetime"`, "use ttl or held"}},
+		{"waiting", "POST", "/v1/leases", asJSON, `{"pool":"streams","wait_seconds":5}`, 400, []string{`"field":"wait_seconds"`, "waiting is not offered"}},
+		{"unknown field", "POST", "/v1/leases", asJSON, `{"pool":"streams","ttl":5}`, 400, []string{`"field":"ttl"`, `field \"ttl\" is not known`, "known are: pool, n"}},
+		{"almost a field", "POST", "/v1/leases", asJSON, `{"pool":"streams","clientToken":"x"}`, 400, []string{`did you mean \"client_token\"?`}},
+		{"wrong case", "POST", "/v1/leases", asJSON, `{"Pool":"streams"}`, 400, []string{`field \"Pool\" is not known`, `did you mean \"pool\"?`}},
+		{"duplicate keys", "POST", "/v1/leases", asJSON, `{"pool":"streams","pool":"other"}`, 400, []string{`the JSON names \"pool\" twice`}},
+		{"bad UTF-8", "POST", "/v1/leases", asJSON, "{\"pool\":\"a\xff\"}", 400, []string{"the JSON is not valid UTF-8"}},
+		{"trailing rubbish", "POST", "/v1/leases", asJSON, `{"pool":"streams"} x`, 400, []string{"not valid JSON"}},
+		{"cut off", "POST", "/v1/leases", asJSON, `{"pool":"str`, 400, []string{"not valid JSON"}},
+		{"a list", "POST", "/v1/leases", asJSON, `[]`, 400, []string{"the body is not a JSON object"}},
+		{"empty", "POST", "/v1/leases", asJSON, ``, 400, []string{"the body is empty"}},
+		{"65 KiB", "POST", "/v1/leases", asJSON, long, 413, []string{"too_large", "the body is larger than 65536 bytes"}},
+		{"wrong content type", "POST", "/v1/leases", "application/x-www-form-urlencoded", `{"pool":"streams"}`, 400, []string{`"field":"Content-Type"`, "curl --json does"}},
+		{"no content type", "POST", "/v1/leases", "", `{"pool":"streams"}`, 400, []string{`"field":"Content-Type"`}},
+		{"released twice", "DELETE", "/v1/leases/" + lease.ID, "", "", 404, []string{"lease_unknown", "it was released"}},
+		{"renewed after", "PUT", "/v1/leases/" + lease.ID, asJSON, "{}", 404, []string{"lease_unknown"}},
+		{"no lease", "GET", "/v1/leases/00000000000000000000000000000000", "", "", 404, []string{"lease_unknown"}},
+		{"no id", "GET", "/v1/leases/12", "", "", 400, []string{`"field":"id"`, "32 hexadecimal digits"}},
+		{"no truth", "DELETE", "/v1/leases/" + lease.ID + "?force=maybe", "", "", 400, []string{`"field":"force"`, "use true or false"}},
+		{"no such pool", "GET", "/v1/pools/nope", "", "", 404, []string{"pool_unknown", "known are: streams"}},
+		{"no such route", "GET", "/v1/nope", "", "", 404, []string{"route_unknown", "there is no route /v1/nope"}},
+		{"no such method", "PATCH", "/v1/leases", "", "", 405, []string{"method_unknown", "use POST or GET"}},
+		{"no document", "PUT", "/v1/license", "", "", 400, []string{`"field":"document"`}},
+		{"2 MiB", "PUT", "/v1/license", "application/octet-stream", strings.Repeat("x", 2<<20), 413, []string{"too_large", "larger than 1048576 bytes"}},
+		{"noise", "PUT", "/v1/license", "application/octet-stream", "\x00\x01\x02", 422, []string{"document_refused", "it is not a licence of any known system"}},
+		{"nothing to roll back", "POST", "/v1/license/rollback?name=x.lic", "", "", 404, []string{"document_unknown"}},
+		{"no such document", "DELETE", "/v1/license/documents/x.lic", "", "", 404, []string{"document_unknown"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c.t = t
+			body := []byte(test.body)
+			if test.body == "" {
+				body = nil
+			}
+			status, text, header := c.call(false, test.method, test.path, test.kind, body)
+			if status != test.status || header.Get("Content-Type") != "application/problem+json" {
+				t.Errorf("%d %s, want %d", status, header.Get("Content-Type"), test.status)
+			}
+			for _, w := range test.want {
+				if !strings.Contains(text, w) {
+					t.Errorf("got  %swant %s", text, w)
+				}
+			}
+		})
+	}
+	if p, err := h.Pool(t.Context(), "streams"); err != nil || p.InUse != 0 {
+		t.Errorf("a slot has leaked: %+v, %v", p, err)
+	}
+}

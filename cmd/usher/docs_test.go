@@ -1,0 +1,223 @@
+package main
+
+import (
+	"debug/elf"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+
+	"github.com/usher-agent/usher/agent/api"
+)
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// Every relative link in the documentation leads somewhere.
+func TestLinks(t *testing.T) {
+	files, err := filepath.Glob("../../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	more, err := filepath.Glob("../../docs/*/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	link := regexp.MustCompile(`\]\(([^)#]+)(#[^)]*)?\)`)
+	n := 0
+	for _, f := range slices.Concat(files, more, []string{"../../README.md", "../../CHANGELOG.md"}) {
+		for _, m := range link.FindAllStringSubmatch(read(t, f), -1) {
+			if strings.Contains(m[1], "://") {
+				continue
+			}
+			n++
+			if _, err := os.Stat(filepath.Join(filepath.Dir(f), m[1])); err != nil {
+				t.Errorf("%s: the link %s leads nowhere", f, m[1])
+			}
+		}
+	}
+	if n < 20 {
+		t.Errorf("only %d links were looked at", n)
+	}
+}
+
+// Every route and every code of a problem has its line in docs/api.md.
+func TestAPIDocumented(t *testing.T) {
+	text := read(t, "../../docs/api.md")
+	for _, r := range api.Routes() {
+		if !strings.Contains(text, r.Method+" "+r.Path) {
+			t.Errorf("%s %s is not in docs/api.md", r.Method, r.Path)
+		}
+	}
+	for c := range api.Codes() {
+		if !regexp.MustCompile("(?m)^\\| `" + string(c) + "` \\|").MatchString(text) {
+			t.Errorf("code %s has no line in docs/api.md", c)
+		}
+	}
+}
+
+// Commands that the documentation and the agent's own hints name exist, with the flags they name.
+func TestCommandsNamed(t *testing.T) {
+	root := (&cli{}).root()
+	var texts []string
+	for _, glob := range []string{"../../docs/*.md", "../../docs/*/*.md", "../../README.md", "../../configs/*", "../../agent/*.go", "../../agent/*/*.go", "../../enforcer/*.go", "../../client/*.go", "*.go"} {
+		files, err := filepath.Glob(glob)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range files {
+			if !strings.HasSuffix(f, "_test.go") {
+				texts = append(texts, f)
+			}
+		}
+	}
+	named := regexp.MustCompile("`usher ([a-z][^`\\n]*)`")
+	n := 0
+	for _, f := range texts {
+		for _, m := range named.FindAllStringSubmatch(read(t, f), -1) {
+			n++
+			args := strings.Fields(m[1])
+			cmd, rest, err := root.Find(args)
+			if err != nil || cmd == root {
+				t.Errorf("%s: `usher %s`: there is no such command", f, m[1])
+				continue
+			}
+			for _, a := range rest {
+				name, _, _ := strings.Cut(strings.Trim(a, "[]"), "=")
+				if name == "--" {
+					break
+				}
+				if long, ok := strings.CutPrefix(name, "--"); ok && cmd.Flags().Lookup(long) == nil && cmd.InheritedFlags().Lookup(long) == nil && long != "help" {
+					t.Errorf("%s: `usher %s`: %s has no flag --%s", f, m[1], cmd.CommandPath(), long)
+				}
+			}
+		}
+	}
+	if n < 20 {
+		t.Errorf("only %d commands were looked at", n)
+	}
+}
+
+// Every command says in a line what it is for.
+func TestHelp(t *testing.T) {
+	var walk func(*cobra.Command)
+	walk = func(c *cobra.Command) {
+		if c.Short == "" || strings.HasSuffix(c.Short, ".") {
+			t.Errorf("%s: its short help is %q", c.CommandPath(), c.Short)
+		}
+		for _, sub := range c.Commands() {
+			walk(sub)
+		}
+	}
+	walk((&cli{}).root())
+}
+
+// No image can be built in a test, so the commands that build it are run outside: the binary must be static and know what
+// the image asks of it.
+func TestDockerfile(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("the image is for Linux")
+	}
+	text := strings.ReplaceAll(read(t, "../../Dockerfile"), "\\\n", " ")
+	bin := filepath.Join(t.TempDir(), "usher")
+	line := regexp.MustCompile(`(?m)^RUN (CGO_ENABLED=0 go build .*)$`).FindStringSubmatch(text)
+	if line == nil {
+		t.Fatal("the Dockerfile has no line that builds")
+	}
+	build := exec.Command("sh", "-c", strings.NewReplacer("/out/usher", bin, "${VERSION}", "v9.9.9-test").Replace(line[1]))
+	build.Dir = "../.."
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", line[1], err, out)
+	}
+	f, err := elf.Open(bin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for _, p := range f.Progs {
+		if p.Type == elf.PT_INTERP {
+			t.Error("the binary is not static")
+		}
+	}
+	if out, err := exec.Command(bin, "--version").Output(); err != nil || !strings.HasPrefix(string(out), "usher v9.9.9-test") {
+		t.Errorf("--version says %s, %v", out, err)
+	}
+	for _, m := range regexp.MustCompile(`(?m)^(?:COPY) (go\.mod go\.sum|client/go\.mod) `).FindAllStringSubmatch(text, -1) {
+		for name := range strings.FieldsSeq(m[1]) {
+			if _, err := os.Stat("../../" + name); err != nil {
+				t.Errorf("the Dockerfile copies %s: %v", name, err)
+			}
+		}
+	}
+	root := (&cli{}).root()
+	for _, want := range []string{`CMD ["/usr/bin/usher", "health"]`, `ENTRYPOINT ["/usr/bin/usher"]`, `CMD ["agent"]`, "USER 65532:65532"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the Dockerfile lacks %s", want)
+		}
+	}
+	for _, name := range []string{"health", "agent"} {
+		if cmd, _, err := root.Find([]string{name}); err != nil || cmd == root {
+			t.Errorf("there is no command %s", name)
+		}
+	}
+}
+
+// A vendor's build believes the vendor's keys alone, and says so.
+func TestVendorBuild(t *testing.T) {
+	dir := t.TempDir()
+	bin, plain, keys := filepath.Join(dir, "acme"), filepath.Join(dir, "usher"), filepath.Join(dir, "vendor")
+	command := func(want int, env string, name string, args ...string) string {
+		t.Helper()
+		cmd := exec.Command(name, args...)
+		cmd.Dir = "../.."
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if env != "" {
+			cmd.Env = append(cmd.Env, env)
+		}
+		out, err := cmd.CombinedOutput()
+		if cmd.ProcessState == nil || cmd.ProcessState.ExitCode() != want {
+			t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+		}
+		return string(out)
+	}
+	command(0, "", "go", "build", "-o", plain, "./cmd/usher")
+	command(0, "", plain, "vendor", "keygen", "--kid", "v1", "--out", keys)
+	command(1, "", plain, "vendor", "embed", keys) // no vendor.json
+	if err := os.WriteFile(filepath.Join(keys, "vendor.json"), []byte(`{"product": "acme"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	flag := strings.TrimSpace(command(0, "", plain, "vendor", "embed", keys))
+	command(0, "", "go", "build", "-ldflags", flag, "-o", bin, "./cmd/usher")
+	if out := command(0, "", bin, "--version"); !strings.Contains(out, "anchors=embedded product=acme") {
+		t.Errorf("--version says %s", out)
+	}
+	lic := filepath.Join(dir, "a.lic")
+	command(0, "", plain, "vendor", "sign", "--key", filepath.Join(keys, "v1.key"), "--product", "acme", "--limit", "a=1", "--scope", "host", "--out", lic)
+	command(0, "", bin, "license", "inspect", lic)
+	command(3, "", plain, "license", "inspect", lic)
+	config := filepath.Join(dir, "usher.yaml")
+	if err := os.WriteFile(config, []byte("license:\n  path: "+dir+"\n  trust:\n    - {kid: other, key_file: "+filepath.Join(keys, "v1.pub")+"}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out := command(78, "", bin, "agent", "--config", config, "--check"); !strings.Contains(out, "this agent is built for acme and believes the keys that are compiled in alone; leave license.trust out") {
+		t.Errorf("trust beside compiled-in keys: %s", out)
+	}
+	if out := command(78, "USHER_PRODUCT=other", bin, "agent", "--license", dir, "--check"); !strings.Contains(out, "this agent is built for acme") {
+		t.Errorf("another product: %s", out)
+	}
+	if out := command(0, "", bin, "agent", "--license", lic, "--check"); !strings.Contains(out, "VALID") {
+		t.Errorf("check: %s", out)
+	}
+}
