@@ -119,14 +119,14 @@ func TestSettleByItsOwnDeadlines(t *testing.T) {
 		s := newSettler()
 		begin := time.Now()
 		next, _ := s.step(begin, map[string]sighting{"a": bad(1), "b": good(2)})
-		time.Sleep(100 * time.Millisecond)
+		<-time.After(100 * time.Millisecond)
 		next2, _ := s.step(time.Now(), map[string]sighting{"a": bad(1)})
 		if next != next2 {
 			t.Fatalf("deadline moved from %v to %v", next.Sub(begin), next2.Sub(begin))
 		}
 		var told []string
 		for !next.IsZero() {
-			time.Sleep(time.Until(next))
+			<-time.After(time.Until(next))
 			next, _ = s.step(time.Now(), map[string]sighting{"a": bad(1)})
 			told = append(told, fmt.Sprintf("%v:%d", time.Since(begin), len(s.files())))
 		}

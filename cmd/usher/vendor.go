@@ -82,16 +82,8 @@ What is signed is first written to the ledger, issued.jsonl beside the key.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.sign(cmd, &o) }}
 	f := cmd.Flags()
 	f.SortFlags = false
-	f.StringVar(&o.key, "key", "", "the private key to sign with, K.key; its name is the key's id")
-	f.StringVar(&o.signer, "signer", "", "a shell command that signs what it gets on standard input")
-	f.StringVar(&o.public, "public", "", "with --signer: the public key, K.pub")
-	f.StringVar(&o.alg, "alg", "", "the algorithm where the key could do several: PS256 (default) or RS256 for RSA")
+	o.addSigner(cmd)
 	f.StringVar(&o.claimsFile, "claims", "", "a JSON file of claims to begin with; - is standard input")
-	f.StringVar(&o.out, "out", "", "the file to write (default standard output)")
-	f.StringVar(&o.armour, "armour", "auto", "wrap the licence for e-mail: yes, no, auto (yes for a terminal and a file)")
-	f.StringVar(&o.ledger, "ledger", "", "the ledger (default issued.jsonl beside the key)")
-	f.StringArrayVar(&o.bind, "bind", nil, "bind to the host of a request that `usher fingerprint --request` wrote; may be repeated")
-	f.StringVar(&o.strategy, "strategy", "", "with --bind, how many components must match: any, two, most, all (default most)")
 	f.StringVar(&o.id, "id", "", "the licence's id (default: made up)")
 	f.StringVar(&o.product, "product", "", "the product")
 	f.StringVar(&o.licensee, "licensee", "", "who may use it")
@@ -126,6 +118,20 @@ What is signed is first written to the ledger, issued.jsonl beside the key.`,
 	f.StringVar(&o.agentAway, "agent-away", "", "how long held slots stand without the agent (default 10m)")
 	f.StringVar(&o.maxBorrow, "max-borrow", "", "the longest that a slot may be borrowed")
 	return cmd
+}
+
+// addSigner adds the flags that say what to sign with, whom to bind to, and where the result goes.
+func (o *signFlags) addSigner(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&o.key, "key", "", "the private key to sign with, K.key; its name is the key's id")
+	f.StringVar(&o.signer, "signer", "", "a shell command that signs what it gets on standard input")
+	f.StringVar(&o.public, "public", "", "with --signer: the public key, K.pub")
+	f.StringVar(&o.alg, "alg", "", "the algorithm where the key could do several: PS256 (default) or RS256 for RSA")
+	f.StringVar(&o.out, "out", "", "the file to write (default standard output)")
+	f.StringVar(&o.armour, "armour", "auto", "wrap the licence for e-mail: yes, no, auto (yes for a terminal and a file)")
+	f.StringVar(&o.ledger, "ledger", "", "the ledger (default issued.jsonl beside the key)")
+	f.StringArrayVar(&o.bind, "bind", nil, "bind to the host of a request that `usher fingerprint --request` wrote; may be repeated")
+	f.StringVar(&o.strategy, "strategy", "", "with --bind, how many components must match: any, two, most, all (default most)")
 }
 
 func (c *cli) sign(cmd *cobra.Command, o *signFlags) error {
@@ -453,16 +459,7 @@ id: the new one replaces the old one where both are good.`,
 			claims.Issued = now.Unix()
 			return c.issue(&o, s, keyFile, claims, now)
 		}}
-	f := cmd.Flags()
-	f.StringVar(&o.key, "key", "", "the private key that the licence was signed with, K.key")
-	f.StringVar(&o.signer, "signer", "", "a shell command that signs what it gets on standard input")
-	f.StringVar(&o.public, "public", "", "with --signer: the public key, K.pub")
-	f.StringVar(&o.alg, "alg", "", "the algorithm where the key could do several")
-	f.StringArrayVar(&o.bind, "bind", nil, "a request that `usher fingerprint --request` wrote; may be repeated")
-	f.StringVar(&o.strategy, "strategy", "", "how many components must match: any, two, most, all (default most)")
-	f.StringVar(&o.out, "out", "", "the file to write (default standard output)")
-	f.StringVar(&o.armour, "armour", "auto", "wrap the licence for e-mail: yes, no, auto")
-	f.StringVar(&o.ledger, "ledger", "", "the ledger (default issued.jsonl beside the key)")
+	o.addSigner(cmd)
 	return cmd
 }
 
