@@ -3,6 +3,7 @@ package agent_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -323,5 +324,61 @@ func TestBadRequests(t *testing.T) {
 	}
 	if p, err := h.Pool(t.Context(), "streams"); err != nil || p.InUse != 0 {
 		t.Errorf("a slot has leaked: %+v, %v", p, err)
+	}
+}
+
+// speak sends bytes to the socket and returns what comes back until the agent closes or is silent.
+func speak(t *testing.T, socket, text string) string {
+	t.Helper()
+	c, err := net.Dial("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.Write([]byte(text)); err != nil {
+		return "" // closed already
+	}
+	if err := c.SetReadDeadline(time.Now().Add(500 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	b, _ := io.ReadAll(c)
+	return string(b)
+}
+
+// A grant whose answer cannot be delivered is undone, unless it had a token by which it can be asked for again.
+func TestUndelivered(t *testing.T) {
+	h := open(t, "")
+	h.drop("a.lic", h.sign("a", 1000, nil))
+	h.until("dropped", inForce("a"))
+	hangUp := func(body string) {
+		c, err := net.Dial("unix", h.Socket())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := fmt.Fprintf(c, "POST /v1/leases HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(body), body); err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+	}
+	for range 100 {
+		hangUp(`{"pool":"streams","lifetime":"held"}`)
+	}
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		p, err := h.Pool(t.Context(), "streams")
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := h.Metrics(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p.InUse == 0 && strings.Contains(string(m), `usher_releases_total{cause="undelivered",pool="streams"} `) && !strings.Contains(string(m), `cause="undelivered",pool="streams"} 0`) {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("after 10 s %d slots are held by nobody", p.InUse)
+		}
+		<-time.After(5 * time.Millisecond)
 	}
 }

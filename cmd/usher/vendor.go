@@ -130,7 +130,7 @@ func (o *signFlags) addSigner(cmd *cobra.Command) {
 	f.StringVar(&o.out, "out", "", "the file to write (default standard output)")
 	f.StringVar(&o.armour, "armour", "auto", "wrap the licence for e-mail: yes, no, auto (yes for a terminal and a file)")
 	f.StringVar(&o.ledger, "ledger", "", "the ledger (default issued.jsonl beside the key)")
-	f.StringArrayVar(&o.bind, "bind", nil, "bind to the host of a request that `usher fingerprint --request` wrote; may be repeated")
+	f.StringArrayVar(&o.bind, "bind", nil, "bind to the host of this `request`, which usher fingerprint wrote; may be repeated")
 	f.StringVar(&o.strategy, "strategy", "", "with --bind, how many components must match: any, two, most, all (default most)")
 }
 

@@ -1,0 +1,112 @@
+package agent_test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/usher-agent/usher/client/wire"
+)
+
+// somebody is a user that is neither root nor the agent's.
+const somebody = 4711
+
+// as calls the API as another user and returns the status and the answer.
+func (h *house) as(uid uint32, method, path, body string) string {
+	h.t.Helper()
+	args := []string{"-sS", "-o", "-", "-w", "%{http_code}", "--unix-socket", h.Socket(), "-X", method, "http://usher" + path}
+	if body != "" {
+		args = append(args, "--json", body)
+	}
+	cmd := exec.Command("curl", args...)
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=/"}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		h.t.Fatalf("curl as uid %d: %v\n%s", uid, err, out)
+	}
+	s := string(out)
+	return s[len(s)-3:] + " " + s[:len(s)-3]
+}
+
+// The kernel says who calls: another user has leases of his own, no say over others', and no admin's rights.
+func TestAnotherUser(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("only root can call as another user")
+	}
+	if _, err := exec.LookPath("curl"); err != nil {
+		t.Skip("there is no curl")
+	}
+	h := open(t, "limits: {leases_per_uid: 3}\n")
+	for _, name := range []string{h.dir, h.path("s")} {
+		if err := os.Chmod(name, 0o777); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.drop("a.lic", h.sign("a", 9, nil))
+	h.until("dropped", inForce("a"))
+	mine, err := h.Acquire(t.Context(), wire.AcquireRequest{Pool: "streams"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	expect := func(got string, want ...string) {
+		t.Helper()
+		for _, w := range want {
+			if !strings.Contains(got, w) {
+				t.Errorf("got  %swant %s", got, w)
+			}
+		}
+	}
+	expect(h.as(somebody, "POST", "/v1/leases", `{"pool":"streams"}`), "201 ", fmt.Sprintf(`"uid":%d`, somebody), `curl"`)
+	if got := h.as(somebody, "GET", "/v1/leases", ""); strings.Contains(got, mine.ID) || !strings.Contains(got, `"uid":4711`) {
+		t.Errorf("somebody sees %s", got)
+	}
+	expect(h.as(somebody, "GET", "/v1/leases/"+mine.ID, ""), "403 ", "not_holder")
+	expect(h.as(somebody, "DELETE", "/v1/leases/"+mine.ID, ""), "403 ", "not_holder", "belongs to another user", "an admin may release it by force")
+	expect(h.as(somebody, "DELETE", "/v1/leases/"+mine.ID+"?force=true", ""), "403 ", "forbidden", "releasing by force is for admins")
+	expect(h.as(somebody, "PUT", "/v1/leases/"+mine.ID, "{}"), "403 ", "not_holder")
+	for _, r := range []string{"GET /v1/config", "POST /v1/reload", "PUT /v1/license", "POST /v1/license/rollback", "DELETE /v1/license/documents/a.lic"} {
+		method, path, _ := strings.Cut(r, " ")
+		expect(h.as(somebody, method, path, ""), "403 ", "forbidden", "is for admins, and uid 4711 is not one", "a rule under socket.admin")
+	}
+	expect(h.as(65534, "GET", "/v1/config", ""), "403 ", "forbidden")
+	// One user's share of leases is bounded.
+	for range 2 {
+		expect(h.as(somebody, "POST", "/v1/leases", `{"pool":"streams"}`), "201 ")
+	}
+	expect(h.as(somebody, "POST", "/v1/leases", `{"pool":"streams"}`), "429 ", "uid 4711 holds 3 leases already, the most one user may")
+
+	// With rules only those who match may call; probes stay open; rules are taken over by a reload.
+	h.config = strings.Replace(h.config, "socket: {path: "+h.path("s")+"}", "socket: {path: "+h.path("s")+", allow: [{uid: 12}], admin: [{uid: 13}]}", 1)
+	if _, err := h.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	expect(h.as(somebody, "GET", "/v1/license", ""), "403 ", "forbidden", "uid 4711 with ", "is not allowed to call", "add a rule under socket.allow")
+	expect(h.as(somebody, "GET", "/v1/health", ""), "200 ")
+	expect(h.as(12, "GET", "/v1/license", ""), "200 ")
+	expect(h.as(12, "GET", "/v1/config", ""), "403 ")
+	expect(h.as(13, "GET", "/v1/config", ""), "200 ")
+	expect(h.as(13, "GET", "/v1/leases", ""), mine.ID)
+}
+
+// Two megabytes of headers, a web page's call and a first byte of another protocol are refused, and the agent goes on.
+func TestRudeCallers(t *testing.T) {
+	h := open(t, "")
+	c := newChecked(t, h.Socket())
+	c.call(true, "GET", "/v1/health", "", nil)
+	for _, test := range []struct{ send, want string }{
+		{`{"jsonrpc":"2.0","id":1,"method":"pools.list"}` + "\n", `"sessions are not offered by this agent; use HTTP on this socket"`},
+		{"\x16\x03\x01\x00", ""},
+		{"GET /v1/pools HTTP/1.1\r\nHost: x\r\nOrigin: http://evil.example\r\n\r\n", "calls from web pages are refused"},
+		{"GET /v1/pools HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", 64<<10) + "\r\n\r\n", "431 Request Header Fields Too Large"},
+		{"nonsense\r\n\r\n", "400 Bad Request"},
+	} {
+		if got := speak(t, h.Socket(), test.send); !strings.Contains(got, test.want) {
+			t.Errorf("%.20q: got %q, want %q", test.send, got, test.want)
+		}
+	}
+	c.call(true, "GET", "/v1/health", "", nil)
+}
