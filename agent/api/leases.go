@@ -76,10 +76,8 @@ func (s *Server) acquire(c *call) {
 	if err == nil {
 		err = http.NewResponseController(c.ResponseWriter).Flush()
 	}
-	if err == nil {
-		err = c.req.Context().Err()
-	}
-	// Nobody knows of a lease whose answer did not arrive. One with a token can be asked for again.
+	// Nobody knows of a lease whose answer did not arrive. One with a token can be asked for again. Only the write tells: a
+	// caller that has hung up by now may have read its answer first.
 	if err != nil && l.Token == nil {
 		s.desk.Release(&enforcer.Release{ID: l.ID, Caller: r.Caller, Cause: enforcer.CauseUndelivered})
 	}
