@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/usher-agent/usher/client/wire"
@@ -16,15 +17,15 @@ type desk struct {
 	// seen is told of each event, of each decision about an acquire and how long it took, in order, under the lock.
 	seen observer
 
-	mu      sync.Mutex // guards all below
-	core    *enforcer.Enforcer
-	last    time.Time // licence time never goes back
-	next    time.Time // what the timer waits for
-	drained bool
-	ttl     int // leases held that have a ttl
+	mu   sync.Mutex // guards all below
+	core *enforcer.Enforcer
+	last time.Time // licence time never goes back
+	next time.Time // what the timer waits for
+	ttl  int       // leases held that have a ttl
 
-	wake chan struct{} // capacity 1: next became sooner
-	subs subscribers
+	drained atomic.Bool
+	wake    chan struct{} // capacity 1: next became sooner
+	subs    subscribers
 }
 
 // observer is what the metrics ask of the desk.
@@ -177,11 +178,8 @@ func (d *desk) Pool(name string) (enforcer.PoolStatus, bool) {
 func (d *desk) Acquire(_ context.Context, r *enforcer.Acquire) (*enforcer.Lease, bool, *enforcer.Denial) {
 	start := time.Now()
 	rand.Read(r.ID[:]) // never fails: see crypto/rand
-	d.mu.Lock()
-	drained := d.drained
-	d.mu.Unlock()
 	var dec enforcer.Decision
-	if drained {
+	if d.drained.Load() {
 		dec.Denial = &enforcer.Denial{Code: enforcer.Draining, Detail: "the agent is shutting down and grants no new leases", Hint: "try again when it is back"}
 	} else {
 		dec = d.do(r)
@@ -220,17 +218,9 @@ func (d *desk) Leases() []*enforcer.Lease {
 }
 
 // drain refuses new leases from now on.
-func (d *desk) drain() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.drained = true
-}
+func (d *desk) drain() { d.drained.Store(true) }
 
-func (d *desk) draining() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.drained
-}
+func (d *desk) draining() bool { return d.drained.Load() }
 
 // holders counts the leases by what tells that their holder is gone.
 func (d *desk) holders() map[string]int {

@@ -62,16 +62,25 @@ func decode(w http.ResponseWriter, r *http.Request, into any, mayBeEmpty bool) *
 		}
 		return badRequest("", "send a JSON object", "the body is empty")
 	}
-	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
+	if !isJSON(r.Header.Get("Content-Type")) {
 		return badRequest("Content-Type", "send Content-Type: application/json (curl --json does)", "the Content-Type is %q, and only application/json is read", short(r.Header.Get("Content-Type")))
 	}
-	if jsontext.Value(bytes.TrimSpace(b)).Kind() != '{' {
+	if jsontext.Value(b).Kind() != '{' {
 		return badRequest("", "send a JSON object", "the body is not a JSON object")
 	}
 	if err := json.Unmarshal(b, into, json.RejectUnknownMembers(true)); err != nil {
 		return badJSON(err, into)
 	}
 	return nil
+}
+
+// isJSON reports whether a Content-Type says JSON.
+func isJSON(value string) bool {
+	if value == "application/json" {
+		return true
+	}
+	kind, _, err := mime.ParseMediaType(value)
+	return err == nil && kind == "application/json"
 }
 
 // badJSON names the field at fault, and never quotes its value.
