@@ -17,11 +17,12 @@ type desk struct {
 	// seen is told of each event, of each decision about an acquire and how long it took, in order, under the lock.
 	seen observer
 
-	mu   sync.Mutex // guards all below
-	core *enforcer.Enforcer
-	last time.Time // licence time never goes back
-	next time.Time // what the timer waits for
-	ttl  int       // leases held that have a ttl
+	mu      sync.Mutex // guards all below
+	core    *enforcer.Enforcer
+	last    time.Time                                   // licence time never goes back
+	next    time.Time                                   // what the timer waits for
+	ttl     int                                         // leases held that have a ttl
+	waiting map[enforcer.LeaseID]chan enforcer.Decision // capacity 1: what came of it
 
 	drained atomic.Bool
 	wake    chan struct{} // capacity 1: next became sooner
@@ -32,10 +33,11 @@ type desk struct {
 type observer interface {
 	Observe(enforcer.Event)
 	Acquired(pool string, took time.Duration, d *enforcer.Denial, replayed bool)
+	Waited(time.Duration)
 }
 
 func newDesk(now func() time.Time, seen observer, o enforcer.Options) *desk {
-	return &desk{now: now, seen: seen, core: enforcer.New(o), wake: make(chan struct{}, 1)}
+	return &desk{now: now, seen: seen, core: enforcer.New(o), wake: make(chan struct{}, 1), waiting: map[enforcer.LeaseID]chan enforcer.Decision{}}
 }
 
 // do decides and applies one request.
@@ -46,7 +48,19 @@ func (d *desk) do(r enforcer.Request) enforcer.Decision {
 	d.tick(now)
 	dec := d.core.Decide(r, now)
 	d.apply(dec.Events)
+	d.serve(now, false)
 	return dec
+}
+
+// serve has waiters granted what has come free. d.mu is held.
+func (d *desk) serve(now time.Time, recheck bool) {
+	for d.core.Waiting() > 0 {
+		dec := d.core.Decide(&enforcer.Serve{Recheck: recheck}, now)
+		if len(dec.Events) == 0 {
+			return
+		}
+		d.apply(dec.Events)
+	}
 }
 
 // licenceTime returns the wall clock, or the latest time seen where the wall clock has been set back. d.mu is held.
@@ -58,7 +72,7 @@ func (d *desk) licenceTime() time.Time {
 	return d.last
 }
 
-// tick ends what is due. d.mu is held.
+// tick ends what is due and passes on what comes free. d.mu is held.
 func (d *desk) tick(now time.Time) {
 	for {
 		next := d.core.NextTick()
@@ -70,6 +84,7 @@ func (d *desk) tick(now time.Time) {
 			return
 		}
 		d.apply(dec.Events)
+		d.serve(now, false)
 	}
 }
 
@@ -81,6 +96,7 @@ func (d *desk) apply(events []enforcer.Event) {
 	for _, ev := range events {
 		d.core.Apply(ev)
 		d.count(ev)
+		d.answer(ev)
 		d.seen.Observe(ev)
 		d.subs.publish(ev)
 	}
@@ -90,6 +106,17 @@ func (d *desk) apply(events []enforcer.Event) {
 		case d.wake <- struct{}{}:
 		default:
 		}
+	}
+}
+
+// answer tells a waiter what came of its waiting. d.mu is held.
+func (d *desk) answer(ev enforcer.Event) {
+	if ev.Waiter == nil || ev.Kind == enforcer.EventQueued {
+		return
+	}
+	if ch := d.waiting[ev.Waiter.ID]; ch != nil {
+		delete(d.waiting, ev.Waiter.ID)
+		ch <- enforcer.Decision{Lease: ev.Lease, Denial: ev.Denial, Replayed: ev.Cause == enforcer.CauseReplayed}
 	}
 }
 
@@ -112,6 +139,7 @@ func (d *desk) setVerdict(v *enforcer.Verdict) {
 	d.do(&enforcer.SetVerdict{Verdict: v})
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.serve(d.last, true)
 	if d.subs.none() {
 		return
 	}
@@ -174,15 +202,20 @@ func (d *desk) Pool(name string) (enforcer.PoolStatus, bool) {
 	return d.core.Pool(name)
 }
 
-// Acquire grants a lease or says why not. It fills in the lease's id.
-func (d *desk) Acquire(_ context.Context, r *enforcer.Acquire) (*enforcer.Lease, bool, *enforcer.Denial) {
+// Acquire grants a lease or says why not. It fills in the lease's id. A request that waits is answered when its slots are
+// free, when its time is up, and when ctx ends.
+func (d *desk) Acquire(ctx context.Context, r *enforcer.Acquire) (*enforcer.Lease, bool, *enforcer.Denial) {
 	start := time.Now()
 	rand.Read(r.ID[:]) // never fails: see crypto/rand
 	var dec enforcer.Decision
 	if d.drained.Load() {
-		dec.Denial = &enforcer.Denial{Code: enforcer.Draining, Detail: "the agent is shutting down and grants no new leases", Hint: "try again when it is back"}
+		dec.Denial = drainingDenial()
 	} else {
-		dec = d.do(r)
+		var waited time.Duration
+		if dec, waited = d.acquire(ctx, r); waited > 0 {
+			d.seen.Waited(waited)
+			start = start.Add(waited)
+		}
 	}
 	pool := r.Pool
 	if pool == "" && len(r.Items) > 0 {
@@ -190,6 +223,36 @@ func (d *desk) Acquire(_ context.Context, r *enforcer.Acquire) (*enforcer.Lease,
 	}
 	d.seen.Acquired(pool, time.Since(start), dec.Denial, dec.Replayed)
 	return dec.Lease, dec.Replayed, dec.Denial
+}
+
+// acquire decides an acquire, waits where it is to wait, and says for how long it did.
+func (d *desk) acquire(ctx context.Context, r *enforcer.Acquire) (dec enforcer.Decision, waited time.Duration) {
+	d.mu.Lock()
+	now := d.licenceTime()
+	d.tick(now)
+	dec = d.core.Decide(r, now)
+	var answer chan enforcer.Decision
+	if dec.Waiter != nil {
+		answer = make(chan enforcer.Decision, 1)
+		d.waiting[dec.Waiter.ID] = answer
+	}
+	d.apply(dec.Events)
+	d.mu.Unlock()
+	if answer == nil {
+		return dec, 0
+	}
+	began := time.Now()
+	select {
+	case dec = <-answer:
+		return dec, time.Since(began)
+	case <-ctx.Done():
+	}
+	d.do(&enforcer.Cancel{ID: r.ID})
+	dec = <-answer // it may have been granted in the last moment: the caller gives back what it cannot deliver
+	if dec.Lease == nil && dec.Denial == nil {
+		dec.Denial = &enforcer.Denial{Code: enforcer.NoSlots, Detail: "the caller stopped waiting"}
+	}
+	return dec, time.Since(began)
 }
 
 // Renew extends a lease.
@@ -217,8 +280,21 @@ func (d *desk) Leases() []*enforcer.Lease {
 	return d.core.Leases(nil)
 }
 
-// drain refuses new leases from now on.
-func (d *desk) drain() { d.drained.Store(true) }
+// drain refuses new leases from now on, and turns away those who wait.
+func (d *desk) drain() {
+	d.drained.Store(true)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for id, ch := range d.waiting {
+		delete(d.waiting, id)
+		ch <- enforcer.Decision{Denial: drainingDenial()}
+		d.apply(d.core.Decide(&enforcer.Cancel{ID: id}, d.licenceTime()).Events)
+	}
+}
+
+func drainingDenial() *enforcer.Denial {
+	return &enforcer.Denial{Code: enforcer.Draining, Detail: "the agent is shutting down and grants no new leases", Hint: "try again when it is back"}
+}
 
 func (d *desk) draining() bool { return d.drained.Load() }
 

@@ -12,6 +12,9 @@ func (e *Enforcer) Apply(ev Event) {
 	case EventVerdict:
 		e.applyVerdict(ev)
 	case EventGranted:
+		if ev.Waiter != nil && e.waiters[ev.Waiter.ID] != nil {
+			e.unqueue(ev.Waiter)
+		}
 		e.applyGranted(ev.Lease)
 	case EventRenewed:
 		e.applyRenewed(ev.Lease)
@@ -19,12 +22,20 @@ func (e *Enforcer) Apply(ev Event) {
 		e.applyEnded(ev)
 	case EventForgot:
 		e.applyForgot(ev)
+	case EventChanged:
+		e.applyChanged(ev.Lease)
+	case EventQueued:
+		e.applyQueued(ev.Waiter)
+	case EventLeft:
+		e.unqueue(ev.Waiter)
+	case EventDrawn, EventSet:
+		e.applyDraws(ev)
 	}
 }
 
 func (e *Enforcer) applyVerdict(ev Event) {
 	v := ev.Verdict
-	e.verdict = v
+	e.verdict, e.verdictAt = v, later(e.verdictAt, ev.At)
 	if v.Good() {
 		e.turnedAt, e.revokeAllAt = zeroTime, zeroTime
 		e.onExpiry, e.terminatesAt = v.OnExpiry, v.TerminatesAt
@@ -47,7 +58,7 @@ func (e *Enforcer) applyVerdict(ev Event) {
 		if _, ok := v.Pools[name]; ok {
 			continue
 		}
-		if p.leases == 0 {
+		if p.leases == 0 && len(p.queue) == 0 {
 			delete(e.pools, name)
 			continue
 		}
@@ -91,14 +102,7 @@ func (e *Enforcer) applyGranted(l *Lease) {
 	}
 	e.leases[l.ID] = h
 	e.perUID[l.Holder.UID]++
-	if len(l.Holder.Labels) == 0 {
-		s := e.holders[l.Holder.Caller]
-		if s == nil {
-			s = &sharedHolder{Holder: *l.Holder}
-			e.holders[l.Holder.Caller] = s
-		}
-		s.leases++
-	}
+	e.share(l.Holder)
 	for i, it := range l.Items {
 		p := e.pools[it.Pool]
 		if p == nil { // recovery: the lease is known before the licence is
@@ -110,10 +114,7 @@ func (e *Enforcer) applyGranted(l *Lease) {
 			p.push(h, i)
 		}
 	}
-	if l.Token != nil {
-		e.tokens[l.Token.Key] = &remembered{ClientToken: *l.Token, lease: l, until: l.AcquiredAt.Add(TokenKept)}
-		e.tokenOrder = append(e.tokenOrder, l.Token.Key)
-	}
+	e.remember(l)
 }
 
 func (e *Enforcer) applyRenewed(l *Lease) {
@@ -136,11 +137,7 @@ func (e *Enforcer) applyEnded(ev Event) {
 	if e.perUID[l.Holder.UID]--; e.perUID[l.Holder.UID] == 0 {
 		delete(e.perUID, l.Holder.UID)
 	}
-	if s := e.holders[l.Holder.Caller]; s != nil && len(l.Holder.Labels) == 0 {
-		if s.leases--; s.leases == 0 {
-			delete(e.holders, l.Holder.Caller)
-		}
-	}
+	e.unshare(l.Holder)
 	for i, it := range l.Items {
 		p := e.pools[it.Pool]
 		if !l.ExpiresAt.IsZero() {
@@ -150,7 +147,7 @@ func (e *Enforcer) applyEnded(ev Event) {
 		if !p.over() {
 			p.revokeAt = zeroTime
 		}
-		if !p.named && p.leases == 0 {
+		if !p.named && p.leases == 0 && len(p.queue) == 0 {
 			delete(e.pools, it.Pool)
 		}
 	}
@@ -172,7 +169,7 @@ func (e *Enforcer) applyForgot(ev Event) {
 	// Tokens are forgotten in their order, so that this is the first.
 	e.tokenOrder = e.tokenOrder[1:]
 	r := e.tokens[ev.Token]
-	if r.ended == "" { // still held: it is remembered for a further day
+	if r.ended == "" && r.lease.Lifetime != LifetimeDraw { // still held: it is remembered for a further day
 		r.until = ev.At.Add(TokenKept)
 		e.tokenOrder = append(e.tokenOrder, ev.Token)
 		return

@@ -19,6 +19,7 @@ const (
 	MaxClientToken = 256     // bytes
 	MaxLabels      = 32
 	MaxLabel       = 256 // bytes of a label's key or value
+	MaxWait        = 24 * time.Hour
 )
 
 // tickBatch bounds the events of one Tick, so that no call holds its owner up for long. NextTick stays due meanwhile.
@@ -40,9 +41,8 @@ func (r *Acquire) decide(e *Enforcer, now time.Time) Decision {
 	if r.Pool != "" {
 		items = []Item{{r.Pool, r.N}}
 	}
-	var token *ClientToken
-	if r.Token != "" {
-		token = &ClientToken{Key: r.tokenKey(items), Request: r.requestHash(items)}
+	token := r.token(items)
+	if token != nil {
 		if was := e.tokens[token.Key]; was != nil {
 			return was.replay(token)
 		}
@@ -53,22 +53,51 @@ func (r *Acquire) decide(e *Enforcer, now time.Time) Decision {
 	if d := e.denyVerdict(r.Version); d != nil {
 		return Decision{Denial: d}
 	}
+	if _, ok := e.verdict.Meters[items[0].Pool]; ok {
+		return r.draw(e, items, token, now)
+	}
+	if r.Lifetime == LifetimeDraw {
+		return Decision{Denial: bad("lifetime", "pool %s: lifetime draw is for meters; slots come back", items[0].Pool)}
+	}
 	if len(e.leases) >= e.options.MaxLeases {
 		return deny(RateLimited, "%d leases are held already, the most this agent keeps", len(e.leases))
 	}
 	if e.perUID[r.Caller.UID] >= e.options.MaxLeasesPerUID {
 		return deny(RateLimited, "uid %d holds %d leases already, the most one user may", r.Caller.UID, e.perUID[r.Caller.UID])
 	}
+	granted, holder, d := e.fitAll(r, items, nil)
+	if d != nil {
+		return r.wait(e, items, d, now)
+	}
+	return e.grant(r, granted, holder, token, now)
+}
+
+// token returns what the request's client token is remembered by; nil when it has none.
+func (r *Acquire) token(items []Item) *ClientToken {
+	if r.Token == "" {
+		return nil
+	}
+	return &ClientToken{Key: r.tokenKey(items), Request: r.requestHash(items)}
+}
+
+// fitAll returns what the request gets now of each pool, or why it gets nothing. w is its place in the queue, nil when it
+// has just come.
+func (e *Enforcer) fitAll(r *Acquire, items []Item, w *waiting) ([]Item, *Holder, *Denial) {
 	holder := e.holder(r)
 	granted := make([]Item, len(items))
 	for i, it := range items {
-		n, d := e.fit(it, r.MinN, holder)
+		n, d := e.fit(it, r.MinN, holder, w)
 		if d != nil {
-			return Decision{Denial: d}
+			return nil, nil, d
 		}
 		granted[i] = Item{it.Pool, n}
 	}
-	l := &Lease{ID: r.ID, Items: granted, Lifetime: r.lifetime(), AcquiredAt: now, Holder: holder, Token: token}
+	return granted, holder, nil
+}
+
+// grant is the decision that a request is granted.
+func (e *Enforcer) grant(r *Acquire, items []Item, holder *Holder, token *ClientToken, now time.Time) Decision {
+	l := &Lease{ID: r.ID, Items: items, Lifetime: r.lifetime(), AcquiredAt: now, Holder: holder, Token: token}
 	if l.Lifetime == LifetimeTTL {
 		l.TTL = cmp.Or(r.TTL, DefaultTTL)
 		l.ExpiresAt = now.Add(l.TTL)
@@ -133,16 +162,19 @@ func (r *Acquire) check() *Denial {
 			return bad("labels", "a label's key is empty, or key or value is longer than %d bytes", MaxLabel)
 		}
 	}
+	if r.Wait < 0 || r.Wait > MaxWait {
+		return bad("wait_seconds", "wait_seconds is %v: give from 0 to %v", r.Wait.Seconds(), MaxWait.Seconds())
+	}
 	switch r.lifetime() {
 	case LifetimeTTL:
 		return checkTTL(r.TTL)
-	case LifetimeHeld:
+	case LifetimeHeld, LifetimeProcess, LifetimeConnection, LifetimeDraw:
 		if r.TTL != 0 {
-			return bad("ttl_seconds", "ttl_seconds goes with lifetime ttl, not with held")
+			return bad("ttl_seconds", "ttl_seconds goes with lifetime ttl, not with %s", r.Lifetime)
 		}
 		return nil
 	default:
-		return bad("lifetime", "lifetime %q is not offered by this agent; use ttl or held", r.Lifetime)
+		return bad("lifetime", "lifetime %q is not offered by this agent; use process, connection, ttl or held", r.Lifetime)
 	}
 }
 
@@ -154,21 +186,22 @@ func checkTTL(ttl time.Duration) *Denial {
 }
 
 // fit returns how many slots of one pool the request gets now, or why it gets none.
-func (e *Enforcer) fit(it Item, minN int64, holder *Holder) (int64, *Denial) {
+func (e *Enforcer) fit(it Item, minN int64, holder *Holder, w *waiting) (int64, *Denial) {
 	p := e.pools[it.Pool]
 	if p == nil || !p.named {
-		if m, ok := e.verdict.Meters[it.Pool]; ok {
-			return 0, &Denial{Code: Storage, Pool: it.Pool, Hint: "use an agent with a durable journal",
-				Detail: fmt.Sprintf("meter %s: a draw must be durable before it is acknowledged, and this agent keeps no durable journal (the licence grants %s)", it.Pool, m.Limit)}
+		if _, ok := e.verdict.Meters[it.Pool]; ok {
+			return 0, bad("items", "meter %s cannot be had in one lease with pools: slots come back, draws do not; acquire them one after the other", it.Pool)
 		}
 		return 0, &Denial{Code: PoolUnknown, Field: "pool", Pool: it.Pool, Hint: e.knownPools(),
 			Detail: fmt.Sprintf("pool %q is not in the licence", it.Pool)}
 	}
 	if p.grant.NotShared != "" && p.grant.Budget == 0 {
-		return 0, &Denial{Code: NotShared, Pool: it.Pool, Detail: fmt.Sprintf("pool %s: %s", it.Pool, p.grant.NotShared),
-			Hint: "use a site server, a fleet or an upstream checkout, or have the vendor bind the licence to this one host or agent key"}
+		return 0, notShared("pool", it.Pool, p.grant.NotShared)
 	}
-	room, _ := p.room(holder)
+	room, free := p.room(holder)
+	if it.N > free && p.ahead(w) {
+		return 0, p.behind(it.Pool, it.N)
+	}
 	switch {
 	case room.Covers(it.N):
 		return it.N, nil
@@ -176,6 +209,21 @@ func (e *Enforcer) fit(it Item, minN int64, holder *Holder) (int64, *Denial) {
 		return int64(room), nil
 	}
 	return 0, p.denial(it.Pool, it.N)
+}
+
+func notShared(kind, name, why string) *Denial {
+	return &Denial{Code: NotShared, Pool: name, Detail: fmt.Sprintf("%s %s: %s", kind, name, why),
+		Hint: "use a site server, a fleet or an upstream checkout, or have the vendor bind the licence to this one host or agent key"}
+}
+
+// behind says that others wait for the pool's slots.
+func (p *pool) behind(name string, n int64) *Denial {
+	d := p.denial(name, n)
+	if p.capacity().Covers(n) {
+		d.Detail = fmt.Sprintf("pool %s: %d of %s slots are in use, and %d acquires wait for what comes free", name, p.inUse, p.capacity(), len(p.queue))
+		d.Hint = "wait too (wait_seconds), or try again later"
+	}
+	return d
 }
 
 // denial says why n slots of the pool cannot be had, and when one comes free.
@@ -327,7 +375,7 @@ func (r *Renew) decide(e *Enforcer, now time.Time) Decision {
 		return Decision{Denial: d}
 	}
 	l := *h.Lease
-	l.TTL = cmp.Or(r.TTL, l.TTL)
+	l.TTL, l.Unconfirmed = cmp.Or(r.TTL, l.TTL), false
 	l.ExpiresAt = now.Add(l.TTL)
 	return Decision{Lease: &l, Events: []Event{{Kind: EventRenewed, At: now, Lease: &l}}}
 }
@@ -401,7 +449,12 @@ func (*Tick) decide(e *Enforcer, now time.Time) Decision {
 	}
 	for _, name := range slices.Sorted(maps.Keys(e.pools)) {
 		p := e.pools[name]
-		if !p.due(now, func(h *held) bool { return end(h, CauseExpired) }) {
+		if !p.due(now, func(h *held) bool {
+			if h.Unconfirmed {
+				return end(h, CauseHolderGone)
+			}
+			return end(h, CauseExpired)
+		}) {
 			return Decision{Events: events}
 		}
 	}
@@ -418,6 +471,13 @@ func (*Tick) decide(e *Enforcer, now time.Time) Decision {
 				return Decision{Events: events}
 			}
 		}
+	}
+	for _, w := range e.overdue(now) {
+		if len(events) >= tickBatch {
+			break
+		}
+		d := e.pools[w.Items[0].Pool].denial(w.Items[0].Pool, w.Items[0].N)
+		events = append(events, leave(w, now, CauseWaitOver, d).Events...)
 	}
 	for _, key := range e.tokenOrder {
 		if e.tokens[key].until.After(now) || len(events) >= tickBatch {

@@ -47,6 +47,8 @@ type Denial struct {
 	Next       time.Time // when the next slot of Pool comes free unless its lease is renewed; zero: not known
 	NextHolder *Holder   // who holds that lease; for admins only
 	Verdict    *Verdict  // for the license codes
+
+	Waited time.Duration // how long the request had waited
 }
 
 // Error returns the detail.

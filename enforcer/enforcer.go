@@ -7,6 +7,9 @@ type Options struct {
 	MaxLeases       int // held at one time; default 4,000,000
 	MaxLeasesPerUID int // held by one uid at one time; default MaxLeases
 	MaxTokens       int // client tokens remembered; default 1,000,000
+	MaxWaiters      int // acquires that wait at one time; default 100,000
+	// Durable says that what Event.Durable names survives a crash of the host. Without it draws are denied.
+	Durable bool
 }
 
 // endedKept is how many ended leases are remembered, so that a late renewal or a second release is told what happened.
@@ -16,16 +19,23 @@ const endedKept = 1024
 type Enforcer struct {
 	options Options
 	verdict *Verdict
-	pools   map[string]*pool
-	leases  map[LeaseID]*held
-	perUID  map[uint32]int
-	holders map[Caller]*sharedHolder // holders without labels, shared by their leases
+	// verdictAt is the latest instant at which a verdict was set, by which a meter's period is shown.
+	verdictAt time.Time
+	pools     map[string]*pool
+	leases    map[LeaseID]*held
+	perUID    map[uint32]int
+	holders   map[Caller]*sharedHolder // holders without labels, shared by their leases
 
 	tokens     map[TokenKey]*remembered
 	tokenOrder []TokenKey // by remembered.until
 
 	ended    []endedLease // a ring
 	endedPos int
+
+	waiters  map[LeaseID]*waiting
+	patience patience // the waiters by when their time is up
+	turn     uint64   // of the next waiter
+	meters   map[string]meter
 
 	// What the last good verdict said of held leases; it goes on holding when no licence is left to say it.
 	onExpiry     OnExpiry
@@ -68,6 +78,9 @@ type endedLease struct {
 
 // New returns an Enforcer without a licence: every acquire is denied until a SetVerdict has been applied.
 func New(o Options) *Enforcer {
+	if o.MaxWaiters == 0 {
+		o.MaxWaiters = 100_000
+	}
 	if o.MaxLeases == 0 {
 		o.MaxLeases = 4_000_000
 	}
@@ -84,6 +97,8 @@ func New(o Options) *Enforcer {
 		perUID:  map[uint32]int{},
 		holders: map[Caller]*sharedHolder{},
 		tokens:  map[TokenKey]*remembered{},
+		waiters: map[LeaseID]*waiting{},
+		meters:  map[string]meter{},
 	}
 }
 
@@ -142,6 +157,9 @@ func (e *Enforcer) NextTick() time.Time {
 			next = sooner(next, p.expiry[0].ExpiresAt)
 		}
 		next = sooner(next, p.revokeAt)
+	}
+	if len(e.patience) > 0 {
+		next = sooner(next, e.patience[0].Until)
 	}
 	if len(e.tokenOrder) > 0 {
 		next = sooner(next, e.tokens[e.tokenOrder[0]].until)

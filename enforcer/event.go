@@ -12,7 +12,19 @@ const (
 	EventRenewed EventKind = "renewed" // Lease replaces the one of the same id
 	EventEnded   EventKind = "ended"   // Lease is over, because of Cause
 	EventForgot  EventKind = "forgot"  // client token Token is no longer remembered
+	EventChanged EventKind = "changed" // Lease replaces the one of the same id: doubted, attached, joined or left
+	EventQueued  EventKind = "queued"  // Waiter waits
+	EventLeft    EventKind = "left"    // Waiter no longer waits, because of Cause; Denial says more where it was denied
+	EventDrawn   EventKind = "drawn"   // Lease's items have been drawn from meters, which Draws names
+	EventSet     EventKind = "set"     // Draws are what the meters stand at, by an admin's word
 )
+
+// Draw is what one meter stands at after an event.
+type Draw struct {
+	Key    string    // of the meter: see MeterGrant.Key
+	Drawn  int64     // in the period
+	Period time.Time // the beginning of the period; zero: the meter never resets
+}
 
 // Event is one change of state. Lease is the lease after the change (of EventEnded: as it was), Token is of EventForgot.
 type Event struct {
@@ -22,7 +34,12 @@ type Event struct {
 	Cause   Cause
 	Verdict *Verdict
 	Token   TokenKey
+	Waiter  *Waiter // of EventGranted: who waited for it; nil: nobody
+	Denial  *Denial
+	Draws   []Draw
 }
 
 // Durable reports whether the event must be in the journal before its effect is acknowledged.
-func (e Event) Durable() bool { return e.Kind != EventVerdict }
+func (e Event) Durable() bool {
+	return e.Kind != EventVerdict && e.Kind != EventQueued && e.Kind != EventLeft
+}

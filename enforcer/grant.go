@@ -32,7 +32,7 @@ func (j *judge) grant(v *Verdict, inForce []*ruling) {
 			v.Pools[name] = g
 		}
 		for name, t := range l.Meters {
-			g := MeterGrant{Name: name, Limit: t.Max, Scope: l.PoolScope(t.Scope), Resets: t.Resets, Unit: t.Unit}
+			g := MeterGrant{Name: name, Key: base.license.ID + "/" + name, Limit: t.Max, Scope: l.PoolScope(t.Scope), Resets: t.Resets, Unit: t.Unit}
 			g.NotShared = j.notShared(l, name, amount{t.Max, t.Overage}, g.Scope)
 			meters[name] = meters[name].plus(l, amount{t.Max, t.Overage}, g.Scope)
 			if was, ok := v.Meters[name]; ok {

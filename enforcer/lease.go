@@ -74,9 +74,13 @@ type Lease struct {
 	TTL        time.Duration // LifetimeTTL
 	AcquiredAt time.Time
 	ExpiresAt  time.Time // zero: no end of its own
-	RevokeAt   time.Time // when it will be revoked; zero: not; filled in by Enforcer.Lease and Leases, never journalled
-	Holder     *Holder
-	Token      *ClientToken // nil: acquired without one
+	// Unconfirmed says that whether the holder still lives is not known since a restart: the lease is over at ExpiresAt
+	// unless its holder shows itself. See Doubt and Attach.
+	Unconfirmed bool
+	Others      []*Holder // co-holders, who joined; the lease is over when the last has gone
+	RevokeAt    time.Time // when it will be revoked; zero: not; filled in by Enforcer.Lease and Leases, never journalled
+	Holder      *Holder
+	Token       *ClientToken // nil: acquired without one
 }
 
 // Cause says why a lease ended.
@@ -90,9 +94,13 @@ const (
 	CauseRevoked     Cause = "revoked"
 	CauseHolderGone  Cause = "holder_gone"
 	CauseUndelivered Cause = "undelivered" // the grant's answer could not be delivered
+	CauseWaitOver    Cause = "wait_over"   // of a waiter: its time was up
+	CauseLeft        Cause = "left"        // of a waiter: it stopped waiting
+	CauseDenied      Cause = "denied"      // of a waiter: what it waits for can no longer be had
+	CauseReplayed    Cause = "replayed"    // of a waiter: its client token has got a lease meanwhile
 )
 
-// Causes returns every cause.
+// Causes returns every cause that a lease can end by.
 func Causes() []Cause {
 	return []Cause{CauseReleased, CauseForced, CauseExpired, CauseRevoked, CauseHolderGone, CauseUndelivered}
 }
@@ -104,6 +112,15 @@ type TokenKey [32]byte
 type ClientToken struct {
 	Key     TokenKey
 	Request [32]byte // SHA-256 over what was asked, to tell a retry from another request
+}
+
+// Waiter is an acquire that waits for its slots. It is never changed once made.
+type Waiter struct {
+	ID      LeaseID // of the lease to be
+	Items   []Item
+	Request *Acquire
+	Since   time.Time
+	Until   time.Time
 }
 
 // TokenKept is how long a client token is remembered after its last use.

@@ -21,6 +21,77 @@ type model struct {
 	ends   time.Time // termination, of the last good verdict
 	turned time.Time
 	shrunk map[string]time.Time // pool → since when it has been over its limit under Revoke
+	queue  []modelWaiter        // in their turn
+}
+
+type modelWaiter struct {
+	id    LeaseID
+	uid   uint32
+	items []Item
+	minN  int64
+	ttl   time.Duration // zero: held
+	until time.Time
+}
+
+// waits reports whether anybody before w (at all, for a nil one) waits for the pool.
+func (m *model) waits(pool string, w *modelWaiter) bool {
+	for i := range m.queue {
+		if w != nil && m.queue[i].id == w.id {
+			return false
+		}
+		if slices.ContainsFunc(m.queue[i].items, func(it Item) bool { return it.Pool == pool }) {
+			return true
+		}
+	}
+	return false
+}
+
+// fit returns what a request gets now, or why it gets nothing.
+func (m *model) fit(items []Item, minN int64, uid uint32, w *modelWaiter) (granted []Item, want DenialCode) {
+	for _, it := range items {
+		room := m.room(it.Pool, uid)
+		switch {
+		case m.pools[it.Pool].Name == "":
+			return nil, PoolUnknown
+		case m.waits(it.Pool, w) && it.N > m.own(it.Pool, uid):
+			return nil, NoSlots
+		case it.N <= room:
+			granted = append(granted, it)
+		case minN > 0 && minN <= room:
+			granted = append(granted, Item{it.Pool, room})
+		default:
+			return nil, NoSlots
+		}
+	}
+	return granted, ""
+}
+
+// vain reports whether a request can never be granted.
+func (m *model) vain(items []Item, minN int64) bool {
+	return !m.good || slices.ContainsFunc(items, func(it Item) bool { return m.pools[it.Pool].Name == "" || cmp.Or(minN, it.N) > m.cap(it.Pool) })
+}
+
+// serve grants what the waiters can be granted, the first one first, and returns who got what.
+func (m *model) serve(now time.Time) (out []string) {
+	for again := true; again && m.good; {
+		again = false
+		for i, w := range m.queue {
+			granted, code := m.fit(w.items, w.minN, w.uid, &m.queue[i])
+			if code != "" || slices.ContainsFunc(w.items, func(it Item) bool { return m.waits(it.Pool, &m.queue[i]) }) {
+				continue
+			}
+			l := modelLease{id: w.id, uid: w.uid, items: granted, ttl: w.ttl, at: now}
+			if w.ttl > 0 {
+				l.expires = now.Add(w.ttl)
+			}
+			m.leases = append(m.leases, l)
+			m.queue = slices.Delete(m.queue, i, i+1)
+			out = append(out, fmt.Sprint(w.id, granted))
+			again = true
+			break
+		}
+	}
+	return out
 }
 
 type modelLease struct {
@@ -59,9 +130,8 @@ func (m *model) used(pool string, without ...LeaseID) (n int64) {
 	return n
 }
 
-// room returns how many slots a user can be granted in one lease.
-func (m *model) room(pool string, uid uint32) int64 {
-	var own int64
+// own returns how many slots a user can be granted at no cost, because he is counted with them already.
+func (m *model) own(pool string, uid uint32) (own int64) {
 	if m.pools[pool].CountBy == CountUser {
 		for _, l := range m.leases {
 			for _, it := range l.items {
@@ -71,7 +141,12 @@ func (m *model) room(pool string, uid uint32) int64 {
 			}
 		}
 	}
-	return max(0, m.cap(pool)-m.used(pool)) + own
+	return own
+}
+
+// room returns how many slots a user can be granted in one lease.
+func (m *model) room(pool string, uid uint32) int64 {
+	return max(0, m.cap(pool)-m.used(pool)) + m.own(pool, uid)
 }
 
 func (m *model) cap(pool string) int64 {
@@ -168,6 +243,30 @@ func TestAgainstModel(t *testing.T) {
 				}
 			}
 			m.pass(now)
+			m.queue = slices.DeleteFunc(m.queue, func(w modelWaiter) bool { return !w.until.After(now) })
+		}
+		// serve has waiters served, and wants the model to grant the same in the same order.
+		serve := func(recheck bool) {
+			if recheck {
+				m.queue = slices.DeleteFunc(m.queue, func(w modelWaiter) bool { return m.vain(w.items, w.minN) })
+			}
+			want, got := m.serve(now), []string(nil)
+			for {
+				d := do(&Serve{Recheck: recheck})
+				if len(d.Events) == 0 {
+					break
+				}
+				if d.Lease != nil {
+					ids = append(ids, d.Lease.ID)
+					got = append(got, fmt.Sprint(d.Lease.ID, d.Lease.Items))
+				}
+			}
+			if !slices.Equal(got, want) {
+				t.Fatalf("served %v, the model serves %v", got, want)
+			}
+			if e.Waiting() != len(m.queue) {
+				t.Fatalf("%d wait, in the model %d", e.Waiting(), len(m.queue))
+			}
 		}
 		pool := rapid.SampledFrom([]string{"a", "b", "c"})
 		id := func() LeaseID {
@@ -182,7 +281,9 @@ func TestAgainstModel(t *testing.T) {
 			serial++
 			binary.BigEndian.PutUint64(r.ID[:], serial)
 			r.Caller.UID = uid.Draw(t, "uid")
-			if rapid.IntRange(0, 3).Draw(t, "with token") == 0 {
+			if rapid.IntRange(0, 2).Draw(t, "waits") == 0 {
+				r.Wait = time.Duration(rapid.IntRange(1, 30).Draw(t, "wait")) * time.Second
+			} else if rapid.IntRange(0, 3).Draw(t, "with token") == 0 {
 				r.Token = rapid.SampledFrom([]string{"x", "y"}).Draw(t, "token")
 			}
 			if rapid.Bool().Draw(t, "held") {
@@ -220,22 +321,14 @@ func TestAgainstModel(t *testing.T) {
 			case !m.good:
 				want = LicenseExpired
 			default:
-				for _, it := range items {
-					room := m.room(it.Pool, r.Caller.UID)
-					switch {
-					case m.pools[it.Pool].Name == "":
-						want = PoolUnknown
-					case it.N <= room:
-						granted = append(granted, it)
-					case r.MinN > 0 && r.MinN <= room:
-						granted = append(granted, Item{it.Pool, room})
-					default:
-						want = NoSlots
-					}
-					if want != "" {
-						break
-					}
+				granted, want = m.fit(items, r.MinN, r.Caller.UID, nil)
+			}
+			if want == NoSlots && r.Wait > 0 && !m.vain(items, r.MinN) {
+				if got.Waiter == nil || got.Denial != nil || got.Lease != nil {
+					t.Fatalf("acquire %v: got %+v, and it waits in the model", items, got)
 				}
+				m.queue = append(m.queue, modelWaiter{r.ID, r.Caller.UID, items, r.MinN, r.TTL, now.Add(r.Wait)})
+				return
 			}
 			if gotCode != want {
 				t.Fatalf("acquire %v: got %q, the model says %q", items, gotCode, want)
@@ -308,6 +401,16 @@ func TestAgainstModel(t *testing.T) {
 					}
 				}
 			},
+			"give up": func(t *rapid.T) {
+				if len(m.queue) == 0 {
+					return
+				}
+				i := rapid.IntRange(0, len(m.queue)-1).Draw(t, "who")
+				if d := do(&Cancel{ID: m.queue[i].id}); len(d.Events) != 1 {
+					t.Fatalf("a waiter gives up: %+v", d)
+				}
+				m.queue = slices.Delete(m.queue, i, i+1)
+			},
 			"time": func(t *rapid.T) {
 				seconds := rapid.OneOf(rapid.Int64Range(0, 20), rapid.Int64Range(0, 90_000)).Draw(t, "seconds")
 				target := now.Add(time.Duration(seconds) * time.Second)
@@ -315,6 +418,7 @@ func TestAgainstModel(t *testing.T) {
 				for at := e.NextTick(); !at.IsZero() && at.Before(target); at = e.NextTick() {
 					now = later(now, at)
 					tick()
+					serve(false)
 				}
 				now = target
 				tick()
@@ -358,9 +462,11 @@ func TestAgainstModel(t *testing.T) {
 						m.shrunk[p] = now
 					}
 				}
+				serve(true)
 			},
 			"": func(t *rapid.T) {
 				tick()
+				serve(false)
 				for _, p := range []string{"a", "b", "c"} {
 					s, ok := e.Pool(p)
 					if used := m.used(p); ok && s.InUse != used || !ok && used != 0 {
@@ -404,7 +510,13 @@ func summary(e *Enforcer) (out []string) {
 		out = append(out, fmt.Sprint(k, r.ended, r.until, r.lease.ID))
 	}
 	for name, p := range e.pools {
-		out = append(out, fmt.Sprint(name, p.grant, p.inUse, p.peak, p.leases, len(p.groups), len(p.expiry), p.revokeAt))
+		out = append(out, fmt.Sprint(name, p.grant, len(p.queue), p.inUse, p.peak, p.leases, len(p.groups), len(p.expiry), p.revokeAt))
+	}
+	for id, w := range e.waiters {
+		out = append(out, fmt.Sprint("waits ", id, w.Items, w.Until, w.turn))
+	}
+	for k, m := range e.meters {
+		out = append(out, fmt.Sprint("meter ", k, m))
 	}
 	for c, h := range e.holders {
 		out = append(out, fmt.Sprint(c, h.leases))

@@ -16,6 +16,7 @@ type pool struct {
 	peak   int64
 	leases int
 	groups map[string]*group // nil when each lease counts for itself
+	queue  []*waiting        // in their turn
 
 	expiry   []*held   // a heap by ExpiresAt of the leases that have one
 	slot     []int     // beside expiry: which of the lease's items this pool is
@@ -201,6 +202,13 @@ func (p *pool) status(name string) PoolStatus {
 		Name: name, Limit: p.grant.Limit, Overage: p.grant.Overage, Budget: p.grant.Budget, Scope: p.grant.Scope,
 		Unit: p.grant.Unit, NotShared: p.grant.NotShared, InUse: p.inUse, Peak: p.peak, Leases: p.leases,
 	}
+	for _, w := range p.queue {
+		for _, it := range w.Items {
+			if it.Pool == name {
+				s.Waiting += it.N
+			}
+		}
+	}
 	if len(p.expiry) > 0 {
 		s.NextFree = p.expiry[0].ExpiresAt
 	}
@@ -215,7 +223,7 @@ func (e *Enforcer) Pools() []PoolStatus {
 	}
 	if e.verdict != nil {
 		for name, m := range e.verdict.Meters {
-			out = append(out, meterStatus(name, m))
+			out = append(out, e.meterStatus(name, m))
 		}
 	}
 	slices.SortFunc(out, func(a, b PoolStatus) int { return cmp.Compare(a.Name, b.Name) })
@@ -229,13 +237,8 @@ func (e *Enforcer) Pool(name string) (PoolStatus, bool) {
 	}
 	if e.verdict != nil {
 		if m, ok := e.verdict.Meters[name]; ok {
-			return meterStatus(name, m), true
+			return e.meterStatus(name, m), true
 		}
 	}
 	return PoolStatus{}, false
-}
-
-func meterStatus(name string, m MeterGrant) PoolStatus {
-	return PoolStatus{Name: name, Meter: true, Limit: m.Limit, Overage: m.Overage, Budget: m.Budget, Scope: m.Scope,
-		Unit: m.Unit, NotShared: m.NotShared}
 }

@@ -2,7 +2,8 @@ package enforcer
 
 import "time"
 
-// Request is what can be asked of an Enforcer: *Acquire, *Renew, *Release, *SetVerdict or *Tick.
+// Request is what can be asked of an Enforcer: *Acquire, *Renew, *Release, *End, *Join, *Leave, *Doubt, *Attach, *Adjust,
+// *Cancel, *Serve, *SetVerdict or *Tick.
 type Request interface {
 	decide(e *Enforcer, now time.Time) Decision
 }
@@ -13,6 +14,7 @@ type Decision struct {
 	Events   []Event
 	Lease    *Lease  // the lease granted, renewed or released
 	Denial   *Denial // why not
+	Waiter   *Waiter // the acquire waits; Serve, Tick or Cancel will end that
 	Replayed bool    // Lease was granted to an earlier request with the same client token
 }
 
@@ -31,6 +33,7 @@ type Acquire struct {
 	TTL      time.Duration // LifetimeTTL; zero: DefaultTTL
 	Token    string        // client token; empty: none
 	Version  string        // the product's version; empty: not checked
+	Wait     time.Duration // how long to wait where the slots are in use; zero: not at all
 }
 
 // Renew extends a ttl lease by its TTL (or by TTL, when set) from now.
@@ -55,3 +58,51 @@ type SetVerdict struct {
 
 // Tick carries out what time has made due: expiries, revocations, tokens to forget. See Enforcer.NextTick.
 type Tick struct{}
+
+// End ends a lease by the agent's own word: its holder has gone.
+type End struct {
+	ID    LeaseID
+	Cause Cause
+}
+
+// Join makes another process a co-holder of a lease: it is counted once, and over when the last has gone.
+type Join struct {
+	ID     LeaseID
+	Caller Caller
+}
+
+// Leave takes a process off a lease's holders. The last one ends it.
+type Leave struct {
+	ID     LeaseID
+	Holder Caller
+}
+
+// Doubt says that whether a lease's holder lives is not known: it is over at Until unless Attach or Renew comes first.
+type Doubt struct {
+	ID    LeaseID
+	Until time.Time
+}
+
+// Attach gives an unconfirmed lease back to its holder, who shows the id and is the same user.
+type Attach struct {
+	ID     LeaseID
+	Caller Caller
+}
+
+// Adjust sets what has been drawn from a meter in its present period; for admins.
+type Adjust struct {
+	Pool   string
+	Drawn  int64
+	Caller Caller
+}
+
+// Cancel takes a waiter out of the queue.
+type Cancel struct {
+	ID LeaseID
+}
+
+// Serve grants the next waiter what it waits for. To be asked again until it has no events, whenever slots may have come
+// free; with Recheck after a new verdict, so that whoever waits in vain since then is turned away.
+type Serve struct {
+	Recheck bool
+}

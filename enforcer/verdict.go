@@ -247,6 +247,7 @@ type PoolGrant struct {
 // MeterGrant is what the verdict permits of one meter.
 type MeterGrant struct {
 	Name      string
+	Key       string // what has been drawn is counted under: the base licence's id and the meter's name
 	Limit     Limit
 	Overage   Limit
 	Budget    Limit

@@ -46,6 +46,7 @@ type Snapshot struct {
 type Metrics struct {
 	registry *prometheus.Registry
 	duration prometheus.Histogram
+	wait     prometheus.Histogram
 	acquires *prometheus.CounterVec
 	denials  *prometheus.CounterVec
 	releases *prometheus.CounterVec
@@ -83,12 +84,14 @@ func New(o Options) *Metrics {
 	m.draws = counter("draws_total", "Draws from a meter.", "pool")
 	m.duration = prometheus.NewHistogram(prometheus.HistogramOpts{Name: "usher_acquire_duration_seconds", Help: "How long deciding an acquire took, waiting aside.",
 		Buckets: []float64{2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 5e-3, 2.5e-2, 0.1, 1}})
+	m.wait = prometheus.NewHistogram(prometheus.HistogramOpts{Name: "usher_wait_duration_seconds", Help: "How long acquires that waited did so, whatever came of it.",
+		Buckets: []float64{1e-3, 1e-2, 0.1, 0.5, 1, 5, 15, 60, 300, 1800, 7200}})
 	m.reloadOK = prometheus.NewGauge(prometheus.GaugeOpts{Name: "usher_config_last_reload_successful", Help: "Whether the configuration was good when last read."})
 	m.reloadAt = prometheus.NewGauge(prometheus.GaugeOpts{Name: "usher_config_last_reload_success_timestamp_seconds", Help: "When a good configuration was last read."})
 	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "usher_build_info", Help: "Always 1; the labels say what runs.",
 		ConstLabels: prometheus.Labels{"version": o.Version, "revision": o.Revision, "goversion": runtime.Version(), "anchors": o.Anchors, "product": o.Product}})
 	build.Set(1)
-	m.registry.MustRegister(m.acquires, m.denials, m.releases, m.draws, m.duration, m.reloadOK, m.reloadAt, build,
+	m.registry.MustRegister(m.acquires, m.denials, m.releases, m.draws, m.duration, m.wait, m.reloadOK, m.reloadAt, build,
 		&state{snapshot: o.Snapshot}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.setPools(nil)
 	return m
@@ -166,6 +169,14 @@ func (m *Metrics) of(pool string) *poolSeries {
 	return all[""]
 }
 
+// name returns a pool's name if it is one of the licence's.
+func (m *Metrics) name(pool string) string {
+	if (*m.pools.Load())[pool] == nil {
+		return ""
+	}
+	return pool
+}
+
 // Observe counts an event. It allocates nothing but for a new verdict.
 func (m *Metrics) Observe(ev enforcer.Event) {
 	switch ev.Kind {
@@ -177,7 +188,13 @@ func (m *Metrics) Observe(ev enforcer.Event) {
 				c.Inc()
 			}
 		}
-	case enforcer.EventGranted, enforcer.EventRenewed, enforcer.EventForgot:
+	case enforcer.EventDrawn:
+		for _, it := range ev.Lease.Items {
+			if c, err := m.draws.GetMetricWithLabelValues(m.name(it.Pool)); err == nil {
+				c.Add(float64(it.N))
+			}
+		}
+	case enforcer.EventGranted, enforcer.EventRenewed, enforcer.EventForgot, enforcer.EventChanged, enforcer.EventQueued, enforcer.EventLeft, enforcer.EventSet:
 	}
 }
 
@@ -197,6 +214,9 @@ func (m *Metrics) Acquired(pool string, took time.Duration, d *enforcer.Denial, 
 		s.granted.Inc()
 	}
 }
+
+// Waited counts an acquire that waited.
+func (m *Metrics) Waited(d time.Duration) { m.wait.Observe(d.Seconds()) }
 
 func stamp(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }
 

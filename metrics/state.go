@@ -47,7 +47,7 @@ var all = []*prometheus.Desc{descState, descCode, descWarning, descExpiry, descC
 	descWaiting, descReserved, descPeak, descOverage, descMeter, descHolders, descAlive, descClock, descMatch, descMode, descFree}
 
 // names of the metrics that are not collected from a snapshot.
-var counted = []string{"usher_acquires_total", "usher_denials_total", "usher_releases_total", "usher_draws_total", "usher_acquire_duration_seconds",
+var counted = []string{"usher_acquires_total", "usher_denials_total", "usher_releases_total", "usher_draws_total", "usher_acquire_duration_seconds", "usher_wait_duration_seconds",
 	"usher_config_last_reload_successful", "usher_config_last_reload_success_timestamp_seconds", "usher_build_info"}
 
 // Label values of the closed sets that are the metrics' own.

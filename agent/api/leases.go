@@ -14,8 +14,8 @@ func request(in *wire.AcquireRequest, c *call) (*enforcer.Acquire, *enforcer.Den
 	switch {
 	case in.PID != 0:
 		return nil, badRequest("pid", "use lifetime ttl and renew the lease", "leases of a process are not offered by this agent")
-	case in.WaitSeconds != 0:
-		return nil, badRequest("wait_seconds", "ask again when retry_after_seconds has passed", "waiting is not offered by this agent")
+	case in.Lifetime == string(enforcer.LifetimeProcess), in.Lifetime == string(enforcer.LifetimeConnection):
+		return nil, badRequest("lifetime", "use ttl or held", "lifetime %q is not offered by this agent", in.Lifetime)
 	case in.Until != nil:
 		return nil, badRequest("until", "leave it out", "borrowing is not offered by this agent")
 	case in.Nonce != "":
@@ -29,7 +29,11 @@ func request(in *wire.AcquireRequest, c *call) (*enforcer.Acquire, *enforcer.Den
 	if d != nil {
 		return nil, d
 	}
-	r := &enforcer.Acquire{Caller: c.peer.caller(c.admin), Pool: in.Pool, MinN: in.MinN, Labels: in.Labels, Lifetime: enforcer.Lifetime(in.Lifetime),
+	wait, d := seconds("wait_seconds", in.WaitSeconds)
+	if d != nil {
+		return nil, d
+	}
+	r := &enforcer.Acquire{Wait: wait, Caller: c.peer.caller(c.admin), Pool: in.Pool, MinN: in.MinN, Labels: in.Labels, Lifetime: enforcer.Lifetime(in.Lifetime),
 		TTL: ttl, Token: in.ClientToken, Version: in.Version}
 	if in.Pool != "" {
 		r.N = 1
@@ -61,6 +65,14 @@ func (s *Server) acquire(c *call) {
 	if d != nil {
 		s.answerDenial(c, d)
 		return
+	}
+	if r.Wait > 0 {
+		// Whoever waits sends nothing; that it hangs up is noticed.
+		rc := http.NewResponseController(c.ResponseWriter)
+		if rc.SetReadDeadline(time.Time{}) != nil || rc.SetWriteDeadline(time.Now().Add(r.Wait+writeWithin)) != nil {
+			s.answerDenial(c, &enforcer.Denial{Code: Internal, Detail: "this connection cannot wait"})
+			return
+		}
 	}
 	l, replayed, d := s.desk.Acquire(c.req.Context(), r)
 	if d != nil {

@@ -62,7 +62,7 @@ func problem(d *enforcer.Denial, now time.Time) *wire.Problem {
 		p.Limit, p.InUse = count(d.Limit), new(d.InUse)
 	}
 	if d.Code == enforcer.NoSlots {
-		p.WaitedSeconds = new(float64(0))
+		p.WaitedSeconds = new(d.Waited.Seconds())
 	}
 	if !d.Next.IsZero() {
 		p.RetryAfterSeconds = new(max(0, math.Ceil(d.Next.Sub(now).Seconds())))

@@ -19,7 +19,7 @@ import (
 
 // acquireFlags are what a request for slots can say.
 type acquireFlags struct {
-	pool, ttl, token, version string
+	pool, ttl, wait, token, version string
 	n, minN                   int64
 	labels                    []string
 }
@@ -29,6 +29,7 @@ func (o *acquireFlags) add(cmd *cobra.Command) {
 	f.StringVar(&o.pool, "pool", "", "the pool to take slots from; several as a=1,b=2")
 	f.Int64Var(&o.n, "n", 1, "how many slots")
 	f.Int64Var(&o.minN, "min-n", 0, "be content with as few as this")
+	f.StringVar(&o.wait, "wait", "", "how long to wait for slots that are in use: 30s (default: not at all)")
 	f.StringArrayVar(&o.labels, "label", nil, "a label of the lease: job=42; may be repeated")
 	f.StringVar(&o.version, "product-version", "", "the product's version, which the licence must cover")
 }
@@ -56,6 +57,13 @@ func (o *acquireFlags) request() (wire.AcquireRequest, error) {
 			return r, usage("--ttl: %w", err)
 		}
 		r.TTLSeconds = d.Seconds()
+	}
+	if o.wait != "" {
+		d, err := config.ParseDuration(o.wait)
+		if err != nil {
+			return r, usage("--wait: %w", err)
+		}
+		r.WaitSeconds = d.Seconds()
 	}
 	for _, l := range o.labels {
 		k, v, ok := strings.Cut(l, "=")
@@ -151,7 +159,7 @@ const runTTL = 15 * time.Second
 func (c *cli) runCommand() *cobra.Command {
 	var o acquireFlags
 	var noSlot int
-	cmd := &cobra.Command{Use: "run --pool P [--n N] -- CMD …", Short: "Run a program that holds slots for as long as it lives", Args: cobra.MinimumNArgs(1),
+	cmd := &cobra.Command{Use: "run --pool P [--n N] [--wait D] -- CMD …", Short: "Run a program that holds slots for as long as it lives", Args: cobra.MinimumNArgs(1),
 		Long: `Take slots, run a program, and give the slots back when it ends. The program's exit code is passed on (128 and the signal where a
 signal ended it), and signals are passed to it. It finds USHER_SOCKET and USHER_LEASE in its environment.
 

@@ -1,0 +1,147 @@
+package enforcer
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// MaxOthers is how many co-holders a lease may have.
+const MaxOthers = 256
+
+// is reports whether two callers are one process.
+func (c Caller) is(o Caller) bool { return c.PID == o.PID && c.Start == o.Start && c.UID == o.UID }
+
+func (r *End) decide(e *Enforcer, now time.Time) Decision {
+	h, ok := e.leases[r.ID]
+	if !ok {
+		return Decision{Denial: e.unknown(r.ID)}
+	}
+	return Decision{Lease: h.Lease, Events: []Event{{Kind: EventEnded, At: now, Lease: h.Lease, Cause: r.Cause}}}
+}
+
+func (r *Join) decide(e *Enforcer, now time.Time) Decision {
+	h, d := e.find(r.ID, r.Caller, false, now)
+	switch {
+	case d != nil:
+		return Decision{Denial: d}
+	case h.Lifetime != LifetimeProcess:
+		return Decision{Denial: bad("lifetime", "lease %s has lifetime %s; only one of a process can be joined", r.ID, h.Lifetime)}
+	case r.Caller.is(h.Holder.Caller) || slices.ContainsFunc(h.Others, func(o *Holder) bool { return o.is(r.Caller) }):
+		return Decision{Lease: h.Lease}
+	case len(h.Others) >= MaxOthers:
+		return deny(RateLimited, "lease %s has %d co-holders, the most one may have", r.ID, len(h.Others))
+	}
+	l := *h.Lease
+	l.Others = append(slices.Clip(l.Others), &Holder{Caller: r.Caller})
+	return Decision{Lease: &l, Events: []Event{{Kind: EventChanged, At: now, Lease: &l}}}
+}
+
+func (r *Leave) decide(e *Enforcer, now time.Time) Decision {
+	h, ok := e.leases[r.ID]
+	if !ok {
+		return Decision{Denial: e.unknown(r.ID)}
+	}
+	l := *h.Lease
+	if i := slices.IndexFunc(l.Others, func(o *Holder) bool { return o.is(r.Holder) }); i >= 0 {
+		l.Others = slices.Delete(slices.Clone(l.Others), i, i+1)
+	} else if !r.Holder.is(l.Holder.Caller) {
+		return Decision{Lease: h.Lease} // it left before
+	} else if len(l.Others) == 0 {
+		return Decision{Lease: h.Lease, Events: []Event{{Kind: EventEnded, At: now, Lease: h.Lease, Cause: CauseHolderGone}}}
+	} else {
+		// The next one is the holder; it keeps the labels that the lease was taken with.
+		l.Holder = &Holder{Caller: l.Others[0].Caller, Labels: l.Holder.Labels}
+		l.Others = l.Others[1:]
+	}
+	return Decision{Lease: &l, Events: []Event{{Kind: EventChanged, At: now, Lease: &l}}}
+}
+
+func (r *Doubt) decide(e *Enforcer, now time.Time) Decision {
+	h, ok := e.leases[r.ID]
+	if !ok {
+		return Decision{Denial: e.unknown(r.ID)}
+	}
+	l := *h.Lease
+	l.ExpiresAt = r.Until
+	l.Unconfirmed = l.Lifetime != LifetimeTTL
+	return Decision{Lease: &l, Events: []Event{{Kind: EventChanged, At: now, Lease: &l}}}
+}
+
+func (r *Attach) decide(e *Enforcer, now time.Time) Decision {
+	h, d := e.find(r.ID, r.Caller, false, now)
+	if d != nil {
+		return Decision{Denial: d}
+	}
+	if !h.Unconfirmed {
+		if h.Lifetime == LifetimeProcess && r.Caller.is(h.Holder.Caller) {
+			return Decision{Lease: h.Lease}
+		}
+		return Decision{Denial: &Denial{Code: NotHolder, Detail: fmt.Sprintf("lease %s has its holder, and is not to be attached to", r.ID),
+			Hint: "join it, or acquire another"}}
+	}
+	l := *h.Lease
+	l.Unconfirmed, l.ExpiresAt = false, zeroTime
+	l.Holder = &Holder{Caller: r.Caller, Labels: l.Holder.Labels}
+	return Decision{Lease: &l, Events: []Event{{Kind: EventChanged, At: now, Lease: &l}}}
+}
+
+// applyChanged puts a lease in the place of the one of its id, however it differs but for its items.
+func (e *Enforcer) applyChanged(l *Lease) {
+	h := e.leases[l.ID]
+	was := h.Lease
+	for i, it := range l.Items {
+		p := e.pools[it.Pool]
+		if !was.ExpiresAt.IsZero() {
+			p.drop(h, i)
+		}
+		if was.Holder != l.Holder {
+			p.give(was.Holder, it.N)
+			p.take(l.Holder, it.N)
+		}
+	}
+	if was.Holder != l.Holder {
+		e.unshare(was.Holder)
+		e.share(l.Holder)
+	}
+	h.Lease = l
+	for i, it := range l.Items {
+		if !l.ExpiresAt.IsZero() {
+			e.pools[it.Pool].push(h, i)
+		}
+	}
+	if l.Token != nil {
+		if r := e.tokens[l.Token.Key]; r != nil {
+			r.lease = l
+		}
+	}
+}
+
+// share counts a lease of a holder without labels, whose holder its leases share; unshare counts it out.
+func (e *Enforcer) share(h *Holder) {
+	if len(h.Labels) > 0 {
+		return
+	}
+	s := e.holders[h.Caller]
+	if s == nil {
+		s = &sharedHolder{Holder: *h}
+		e.holders[h.Caller] = s
+	}
+	s.leases++
+}
+
+func (e *Enforcer) unshare(h *Holder) {
+	if s := e.holders[h.Caller]; s != nil && len(h.Labels) == 0 {
+		if s.leases--; s.leases == 0 {
+			delete(e.holders, h.Caller)
+		}
+	}
+}
+
+// remember remembers a lease's client token.
+func (e *Enforcer) remember(l *Lease) {
+	if l.Token != nil {
+		e.tokens[l.Token.Key] = &remembered{ClientToken: *l.Token, lease: l, until: l.AcquiredAt.Add(TokenKept)}
+		e.tokenOrder = append(e.tokenOrder, l.Token.Key)
+	}
+}

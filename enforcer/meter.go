@@ -1,0 +1,144 @@
+package enforcer
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+)
+
+// meter is what has been drawn of one meter in a period.
+type meter struct {
+	drawn  int64
+	period time.Time // its beginning; zero: the meter never resets
+}
+
+// start returns the beginning of the period that now lies in: UTC, weeks from Monday.
+func (r Resets) start(now time.Time) time.Time {
+	now = now.UTC()
+	day := time.Date(now.Year(), now.Month(), now.Day(), 0, 0, 0, 0, time.UTC)
+	switch r {
+	case ResetsWeekly:
+		return day.AddDate(0, 0, -(int(day.Weekday())+6)%7)
+	case ResetsMonthly:
+		return day.AddDate(0, 0, 1-day.Day())
+	default:
+		return zeroTime
+	}
+}
+
+// end returns the beginning of the period after the one that now lies in; zero: there is none.
+func (r Resets) end(now time.Time) time.Time {
+	switch r {
+	case ResetsWeekly:
+		return r.start(now).AddDate(0, 0, 7)
+	case ResetsMonthly:
+		return r.start(now).AddDate(0, 1, 0)
+	default:
+		return zeroTime
+	}
+}
+
+// drawn returns what has been drawn of a meter in the period that now lies in. A period that lies ahead (the clock was set
+// back) goes on.
+func (e *Enforcer) drawn(g MeterGrant, now time.Time) Draw {
+	m := e.meters[g.Key]
+	d := Draw{Key: g.Key, Drawn: m.drawn, Period: g.Resets.start(now)}
+	if m.period.After(d.Period) {
+		d.Period = m.period
+	} else if m.period.Before(d.Period) {
+		d.Drawn = 0
+	}
+	return d
+}
+
+// draw decides an acquire whose items are meters.
+func (r *Acquire) draw(e *Enforcer, items []Item, token *ClientToken, now time.Time) Decision {
+	if !e.options.Durable {
+		return Decision{Denial: &Denial{Code: Storage, Pool: items[0].Pool, Hint: "use an agent with a durable journal",
+			Detail: fmt.Sprintf("meter %s: a draw must be durable before it is acknowledged, and this agent keeps no durable journal", items[0].Pool)}}
+	}
+	if r.Lifetime != "" && r.Lifetime != LifetimeDraw {
+		return Decision{Denial: bad("lifetime", "meter %s: a draw never comes back, so its lifetime is draw, not %s; leave lifetime out", items[0].Pool, r.Lifetime)}
+	}
+	var draws []Draw
+	granted := make([]Item, len(items))
+	for i, it := range items {
+		g, ok := e.verdict.Meters[it.Pool]
+		if !ok {
+			return Decision{Denial: bad("items", "pool %s and meter %s cannot be had in one lease: slots come back, draws do not; acquire them one after the other", it.Pool, items[0].Pool)}
+		}
+		if g.NotShared != "" && g.Budget == 0 {
+			return Decision{Denial: notShared("meter", it.Pool, g.NotShared)}
+		}
+		d := e.drawn(g, now)
+		limit := g.Budget.Plus(g.Overage)
+		n := it.N
+		if !limit.Covers(d.Drawn + n) {
+			left := max(0, int64(limit)-d.Drawn)
+			if r.MinN == 0 || left < r.MinN {
+				return Decision{Denial: meterEmpty(it, g, d, limit, left, now)}
+			}
+			n = left
+		}
+		d.Drawn += n
+		draws = append(draws, d)
+		granted[i] = Item{it.Pool, n}
+	}
+	l := &Lease{ID: r.ID, Items: granted, Lifetime: LifetimeDraw, AcquiredAt: now, Holder: e.holder(r), Token: token}
+	return Decision{Lease: l, Events: []Event{{Kind: EventDrawn, At: now, Lease: l, Draws: draws}}}
+}
+
+func meterEmpty(it Item, g MeterGrant, d Draw, limit Limit, left int64, now time.Time) *Denial {
+	out := &Denial{Code: MeterEmpty, Pool: it.Pool, Limit: limit, InUse: d.Drawn, HasUsage: true, Next: g.Resets.end(now),
+		Detail: fmt.Sprintf("meter %s: %d of %s draws are left, and the request is for %d", it.Pool, left, limit, it.N),
+		Hint:   "draw less, or have the licence extended"}
+	if !out.Next.IsZero() && limit.Covers(it.N) {
+		out.Hint = fmt.Sprintf("the meter starts anew at %s", stamp(out.Next))
+	}
+	return out
+}
+
+func (e *Enforcer) meterStatus(name string, g MeterGrant) PoolStatus {
+	s := PoolStatus{Name: name, Meter: true, Limit: g.Limit, Overage: g.Overage, Budget: g.Budget, Scope: g.Scope, Unit: g.Unit, NotShared: g.NotShared}
+	s.InUse = e.drawn(g, e.verdictAt).Drawn
+	s.Peak = s.InUse
+	return s
+}
+
+func (r *Adjust) decide(e *Enforcer, now time.Time) Decision {
+	switch {
+	case !r.Caller.Admin:
+		return deny(Forbidden, "adjusting a meter is for admins")
+	case r.Drawn < 0 || r.Drawn > MaxN:
+		return Decision{Denial: bad("drawn", "drawn is %d: give from 0 to %d", r.Drawn, int64(MaxN))}
+	case e.verdict == nil:
+		return Decision{Denial: e.denyVerdict("")}
+	}
+	g, ok := e.verdict.Meters[r.Pool]
+	if !ok {
+		return Decision{Denial: &Denial{Code: PoolUnknown, Field: "pool", Pool: r.Pool, Detail: fmt.Sprintf("there is no meter %q in the licence", r.Pool), Hint: e.knownPools()}}
+	}
+	d := e.drawn(g, now)
+	d.Drawn = r.Drawn
+	return Decision{Events: []Event{{Kind: EventSet, At: now, Draws: []Draw{d}}}}
+}
+
+func (e *Enforcer) applyDraws(ev Event) {
+	for _, d := range ev.Draws {
+		e.meters[d.Key] = meter{d.Drawn, d.Period}
+	}
+	if l := ev.Lease; l != nil {
+		e.remember(l)
+	}
+}
+
+// Meters returns what every meter stands at, for a snapshot: Apply of one EventSet with them makes the same state.
+func (e *Enforcer) Meters() []Draw {
+	var out []Draw
+	for _, key := range slices.Sorted(maps.Keys(e.meters)) {
+		m := e.meters[key]
+		out = append(out, Draw{key, m.drawn, m.period})
+	}
+	return out
+}

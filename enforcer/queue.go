@@ -1,0 +1,207 @@
+package enforcer
+
+import (
+	"cmp"
+	"container/heap"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// waiting is a waiter in the queues of its pools. Who waits for several pools is served when it is the first in each; the
+// turns are one order over all pools, so somebody always is.
+type waiting struct {
+	*Waiter
+	turn uint64
+	at   int // in the heap of patience
+}
+
+// patience is a heap of waiters by when their time is up.
+type patience []*waiting
+
+func (p patience) Len() int           { return len(p) }
+func (p patience) Less(i, j int) bool { return p[i].Until.Before(p[j].Until) }
+func (p patience) Swap(i, j int) {
+	p[i], p[j] = p[j], p[i]
+	p[i].at, p[j].at = i, j
+}
+
+// Push and Pop are for container/heap.
+func (p *patience) Push(x any) {
+	w := x.(*waiting)
+	w.at = len(*p)
+	*p = append(*p, w)
+}
+
+// Pop takes the last.
+func (p *patience) Pop() any {
+	old := *p
+	w := old[len(old)-1]
+	old[len(old)-1] = nil
+	*p = old[:len(old)-1]
+	return w
+}
+
+// wait decides that an acquire waits; d is why it is not granted at once.
+func (r *Acquire) wait(e *Enforcer, items []Item, d *Denial, now time.Time) Decision {
+	if d.Code != NoSlots || r.Wait <= 0 || e.never(r, items) {
+		return Decision{Denial: d}
+	}
+	if len(e.waiters) >= e.options.MaxWaiters {
+		return deny(RateLimited, "%d acquires wait already, the most that may", len(e.waiters))
+	}
+	w := &Waiter{ID: r.ID, Items: items, Request: r, Since: now, Until: now.Add(r.Wait)}
+	return Decision{Waiter: w, Events: []Event{{Kind: EventQueued, At: now, Waiter: w}}}
+}
+
+// never reports whether a request asks for more than there is, whatever is given back.
+func (e *Enforcer) never(r *Acquire, items []Item) bool {
+	return slices.ContainsFunc(items, func(it Item) bool {
+		p := e.pools[it.Pool]
+		return p == nil || !p.capacity().Covers(cmp.Or(r.MinN, it.N))
+	})
+}
+
+// ahead reports whether others wait for a pool before w; nil is somebody who has just come.
+func (p *pool) ahead(w *waiting) bool {
+	return len(p.queue) > 0 && (w == nil || p.queue[0] != w)
+}
+
+func (r *Serve) decide(e *Enforcer, now time.Time) Decision {
+	if len(e.waiters) == 0 {
+		return Decision{}
+	}
+	if r.Recheck {
+		if dec := e.turnAway(now); len(dec.Events) > 0 {
+			return dec
+		}
+	}
+	if !e.verdict.Good() {
+		return Decision{}
+	}
+	var best *waiting
+	for _, p := range e.pools {
+		if len(p.queue) == 0 {
+			continue
+		}
+		w := p.queue[0]
+		if best != nil && best.turn < w.turn || slices.ContainsFunc(w.Items, func(it Item) bool { return e.pools[it.Pool].ahead(w) }) {
+			continue
+		}
+		if _, _, d := e.fitAll(w.Request, w.Items, w); d == nil {
+			best = w
+		}
+	}
+	if best == nil {
+		return Decision{}
+	}
+	q := best.Request
+	token := q.token(best.Items)
+	if token != nil {
+		// An acquire with the same token has been granted meanwhile.
+		if was := e.tokens[token.Key]; was != nil {
+			replay := was.replay(token)
+			dec := leave(best, now, CauseReplayed, replay.Denial)
+			dec.Events[0].Lease = replay.Lease
+			return dec
+		}
+	}
+	granted, holder, _ := e.fitAll(q, best.Items, best)
+	dec := e.grant(q, granted, holder, token, now)
+	dec.Events[0].Waiter = best.Waiter
+	return dec
+}
+
+// turnAway turns away all who wait in vain.
+func (e *Enforcer) turnAway(now time.Time) Decision {
+	var dec Decision
+	for _, w := range e.waiters {
+		if d := e.vain(w); d != nil {
+			dec.Events = append(dec.Events, leave(w, now, CauseDenied, d).Events...)
+		}
+	}
+	slices.SortFunc(dec.Events, func(a, b Event) int { return cmp.Compare(e.waiters[a.Waiter.ID].turn, e.waiters[b.Waiter.ID].turn) })
+	return dec
+}
+
+// vain says why a waiter can no longer be granted what it waits for.
+func (e *Enforcer) vain(w *waiting) *Denial {
+	if d := e.denyVerdict(w.Request.Version); d != nil {
+		return d
+	}
+	for _, it := range w.Items {
+		p := e.pools[it.Pool]
+		if !p.named {
+			return &Denial{Code: PoolUnknown, Field: "pool", Pool: it.Pool, Hint: e.knownPools(), Detail: fmt.Sprintf("pool %q is no longer in the licence", it.Pool)}
+		}
+		if p.grant.NotShared != "" && p.grant.Budget == 0 {
+			return notShared("pool", it.Pool, p.grant.NotShared)
+		}
+		if !p.capacity().Covers(cmp.Or(w.Request.MinN, it.N)) {
+			return p.denial(it.Pool, it.N)
+		}
+	}
+	return nil
+}
+
+func leave(w *waiting, now time.Time, cause Cause, d *Denial) Decision {
+	if d != nil {
+		d.Waited = now.Sub(w.Since)
+	}
+	return Decision{Events: []Event{{Kind: EventLeft, At: now, Waiter: w.Waiter, Cause: cause, Denial: d}}}
+}
+
+func (r *Cancel) decide(e *Enforcer, now time.Time) Decision {
+	w := e.waiters[r.ID]
+	if w == nil {
+		return Decision{}
+	}
+	return leave(w, now, CauseLeft, nil)
+}
+
+func (e *Enforcer) applyQueued(w *Waiter) {
+	x := &waiting{Waiter: w, turn: e.turn}
+	e.turn++
+	e.waiters[w.ID] = x
+	heap.Push(&e.patience, x)
+	for _, it := range w.Items {
+		p := e.pools[it.Pool]
+		p.queue = append(p.queue, x)
+	}
+}
+
+// unqueue takes a waiter out of the queues.
+func (e *Enforcer) unqueue(w *Waiter) {
+	x := e.waiters[w.ID]
+	delete(e.waiters, w.ID)
+	heap.Remove(&e.patience, x.at)
+	for _, it := range w.Items {
+		p := e.pools[it.Pool]
+		if i := slices.Index(p.queue, x); i == 0 {
+			p.queue = p.queue[1:] // the common case costs nothing
+		} else if i > 0 {
+			p.queue = slices.Delete(p.queue, i, i+1)
+		}
+		if !p.named && p.leases == 0 && len(p.queue) == 0 {
+			delete(e.pools, it.Pool)
+		}
+	}
+}
+
+// overdue returns the waiters whose time is up by now, in their turn.
+func (e *Enforcer) overdue(now time.Time) []*waiting {
+	if len(e.patience) == 0 || e.patience[0].Until.After(now) {
+		return nil
+	}
+	var out []*waiting
+	for _, w := range e.patience {
+		if !w.Until.After(now) {
+			out = append(out, w)
+		}
+	}
+	slices.SortFunc(out, func(a, b *waiting) int { return cmp.Compare(a.turn, b.turn) })
+	return out
+}
+
+// Waiting returns how many acquires wait.
+func (e *Enforcer) Waiting() int { return len(e.waiters) }
