@@ -20,8 +20,8 @@ import (
 // acquireFlags are what a request for slots can say.
 type acquireFlags struct {
 	pool, ttl, wait, token, version string
-	n, minN                   int64
-	labels                    []string
+	n, minN                         int64
+	labels                          []string
 }
 
 func (o *acquireFlags) add(cmd *cobra.Command) {
