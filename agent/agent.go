@@ -44,6 +44,7 @@ type Agent struct {
 	metrics *metrics.Metrics
 	desk    *desk
 	court   *court
+	holders *holders
 	watcher *watch.Watcher
 	state   *stateDir
 	key     ed25519.PrivateKey
@@ -99,6 +100,10 @@ func (a *Agent) open() (err error) {
 	a.metrics = metrics.New(metrics.Options{Version: a.options.Version, Revision: a.options.Commit,
 		Anchors: a.anchorsFrom(), Product: a.product(), Snapshot: a.snapshot})
 	a.desk = newDesk(a.options.Now, a.metrics, enforcer.Options{MaxLeasesPerUID: cfg.Limits.LeasesPerUID})
+	if a.holders, err = newHolders(a.desk); err != nil {
+		return err
+	}
+	a.desk.ended = a.holders.ended
 	a.court = &court{desk: a.desk, judged: a.noteVerdict, wake: make(chan struct{}, 1), inline: []byte(cfg.License.Inline)}
 	a.court.trust(anchors)
 	a.host = host.Measure(context.Background(), a.hostConfig())
@@ -150,6 +155,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	}
 	task("leases", a.desk.Run)
 	task("verdict", a.court.Run)
+	task("holders", a.holders.watcher.Run)
 	task("licence folder", a.watcher.Run)
 	task("host", a.watchHost)
 	task("api", func(ctx context.Context) error { return a.server.Run(ctx, a.socket) })

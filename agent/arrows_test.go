@@ -29,6 +29,8 @@ var arrows = map[string][]string{
 	"agent/api":      {"enforcer", "plugin", "client/wire"},
 	"agent/config":   {"enforcer"},
 	"agent/host":     {"enforcer", "client/wire"},
+	"agent/journal":  {},
+	"agent/liveness": {},
 	"agent/ops":      {},
 	"agent/watch":    {"enforcer"},
 	"agent/bench":    {"enforcer", "client"},

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"crypto/rand"
+	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,12 +17,14 @@ type desk struct {
 	now func() time.Time
 	// seen is told of each event, of each decision about an acquire and how long it took, in order, under the lock.
 	seen observer
+	// ended is told of each lease that is over, under the lock; nil: nobody is.
+	ended func(enforcer.LeaseID)
 
 	mu      sync.Mutex // guards all below
 	core    *enforcer.Enforcer
 	last    time.Time                                   // licence time never goes back
 	next    time.Time                                   // what the timer waits for
-	ttl     int                                         // leases held that have a ttl
+	held    map[enforcer.Lifetime]int                   // leases held
 	waiting map[enforcer.LeaseID]chan enforcer.Decision // capacity 1: what came of it
 
 	drained atomic.Bool
@@ -37,7 +40,7 @@ type observer interface {
 }
 
 func newDesk(now func() time.Time, seen observer, o enforcer.Options) *desk {
-	return &desk{now: now, seen: seen, core: enforcer.New(o), wake: make(chan struct{}, 1), waiting: map[enforcer.LeaseID]chan enforcer.Decision{}}
+	return &desk{now: now, seen: seen, core: enforcer.New(o), wake: make(chan struct{}, 1), waiting: map[enforcer.LeaseID]chan enforcer.Decision{}, held: map[enforcer.Lifetime]int{}}
 }
 
 // do decides and applies one request.
@@ -97,6 +100,9 @@ func (d *desk) apply(events []enforcer.Event) {
 		d.core.Apply(ev)
 		d.count(ev)
 		d.answer(ev)
+		if ev.Kind == enforcer.EventEnded && d.ended != nil {
+			d.ended(ev.Lease.ID)
+		}
 		d.seen.Observe(ev)
 		d.subs.publish(ev)
 	}
@@ -120,17 +126,14 @@ func (d *desk) answer(ev enforcer.Event) {
 	}
 }
 
-// count keeps the leases with a ttl counted. d.mu is held.
+// count keeps the leases counted. d.mu is held.
 func (d *desk) count(ev enforcer.Event) {
-	if ev.Lease == nil || ev.Lease.Lifetime != enforcer.LifetimeTTL {
-		return
-	}
 	switch ev.Kind {
 	case enforcer.EventGranted:
-		d.ttl++
+		d.held[ev.Lease.Lifetime]++
 	case enforcer.EventEnded:
-		d.ttl--
-	case enforcer.EventRenewed, enforcer.EventVerdict, enforcer.EventForgot:
+		d.held[ev.Lease.Lifetime]--
+	default:
 	}
 }
 
@@ -272,6 +275,20 @@ func (d *desk) Lease(id enforcer.LeaseID) (*enforcer.Lease, bool) {
 	return d.core.Lease(id)
 }
 
+// isMeter reports whether a request is for draws from meters.
+func (d *desk) isMeter(r *enforcer.Acquire) bool {
+	name := r.Pool
+	if name == "" && len(r.Items) > 0 {
+		name = r.Items[0].Pool
+	}
+	v := d.Verdict()
+	if v == nil {
+		return false
+	}
+	_, ok := v.Meters[name]
+	return ok
+}
+
 // Leases returns every lease held.
 func (d *desk) Leases() []*enforcer.Lease {
 	d.mu.Lock()
@@ -298,11 +315,11 @@ func drainingDenial() *enforcer.Denial {
 
 func (d *desk) draining() bool { return d.drained.Load() }
 
-// holders counts the leases by what tells that their holder is gone.
-func (d *desk) holders() map[string]int {
+// lifetimes counts the leases held by their lifetime.
+func (d *desk) lifetimes() map[enforcer.Lifetime]int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return map[string]int{"ttl": d.ttl, "none": d.core.Len() - d.ttl}
+	return maps.Clone(d.held)
 }
 
 // behind returns how far the wall clock is behind the licence time.

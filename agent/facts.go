@@ -208,8 +208,22 @@ func (a *Agent) snapshot() metrics.Snapshot {
 	mode := a.mode
 	dir := a.config.State.Dir
 	a.mu.Unlock()
-	return metrics.Snapshot{Verdict: a.desk.Verdict(), Now: a.desk.time(), Pools: a.desk.Pools(), Holders: a.desk.holders(), WatchMode: string(mode),
+	return metrics.Snapshot{Verdict: a.desk.Verdict(), Now: a.desk.time(), Pools: a.desk.Pools(), Holders: a.liveHolders(), WatchMode: string(mode),
 		ClockBehind: a.desk.behind(), StateFree: freeBytes(dir)}
+}
+
+// liveHolders counts the leases by what tells that their holder is gone.
+func (a *Agent) liveHolders() map[string]int {
+	out := a.holders.byPath()
+	byProcess := 0
+	for _, n := range out {
+		byProcess += n
+	}
+	held := a.desk.lifetimes()
+	out["ttl"], out["none"] = held[enforcer.LifetimeTTL], held[enforcer.LifetimeHeld]
+	// Where the kernel does not tell of a process, its connection does.
+	out["connection"] = held[enforcer.LifetimeConnection] + max(0, held[enforcer.LifetimeProcess]-byProcess)
+	return out
 }
 
 // groupID turns a group's name or number into its id; -1 for none.

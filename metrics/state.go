@@ -54,7 +54,7 @@ var counted = []string{"usher_acquires_total", "usher_denials_total", "usher_rel
 var (
 	// documentResults is what can come of a document.
 	documentResults = []string{"in_force", "next", "set_aside", "refused"}
-	livenesses      = []string{"ttl", "none"}
+	livenesses      = []string{"peerpidfd", "sentpidfd", "pidfd", "connection", "ttl", "none"}
 	watchModes      = []string{"fsnotify", "polling"}
 )
 

@@ -7,6 +7,7 @@ package api
 
 import (
 	"context"
+	"net"
 
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
@@ -25,6 +26,10 @@ type Desk interface {
 	Release(*enforcer.Release) *enforcer.Denial
 	Lease(enforcer.LeaseID) (*enforcer.Lease, bool)
 	Leases() []*enforcer.Lease
+	// Liveness says what tells that a lease's holder is gone.
+	Liveness(*enforcer.Lease) string
+	// Session opens a session for the caller at the other end of a connection.
+	Session(*net.UnixConn, enforcer.Caller) Session
 
 	// Install puts a document into the licence folder; with dryRun it only says what would change.
 	Install(ctx context.Context, document []byte, name string, dryRun bool) (wire.Installed, *enforcer.Denial)

@@ -9,13 +9,19 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// request turns a body into what the enforcer is asked, or says what in it this agent does not offer.
+// request turns a body into what the enforcer is asked, or says what in it cannot be had over HTTP.
 func request(in *wire.AcquireRequest, c *call) (*enforcer.Acquire, *enforcer.Denial) {
+	if in.Lifetime == string(enforcer.LifetimeProcess) || in.Lifetime == string(enforcer.LifetimeConnection) {
+		return nil, badRequest("lifetime", "use ttl or held, or a session", "lifetime %q is for sessions: an HTTP connection says nothing of how long its caller lives", in.Lifetime)
+	}
+	return acquireRequest(in, c.peer.caller(c.admin))
+}
+
+// acquireRequest turns an acquire into what the enforcer is asked, or says what in it this agent does not offer.
+func acquireRequest(in *wire.AcquireRequest, caller enforcer.Caller) (*enforcer.Acquire, *enforcer.Denial) {
 	switch {
 	case in.PID != 0:
-		return nil, badRequest("pid", "use lifetime ttl and renew the lease", "leases of a process are not offered by this agent")
-	case in.Lifetime == string(enforcer.LifetimeProcess), in.Lifetime == string(enforcer.LifetimeConnection):
-		return nil, badRequest("lifetime", "use ttl or held", "lifetime %q is not offered by this agent", in.Lifetime)
+		return nil, badRequest("pid", "use a session, which is its process's", "leases of another process are not offered by this agent")
 	case in.Until != nil:
 		return nil, badRequest("until", "leave it out", "borrowing is not offered by this agent")
 	case in.Nonce != "":
@@ -33,7 +39,7 @@ func request(in *wire.AcquireRequest, c *call) (*enforcer.Acquire, *enforcer.Den
 	if d != nil {
 		return nil, d
 	}
-	r := &enforcer.Acquire{Wait: wait, Caller: c.peer.caller(c.admin), Pool: in.Pool, MinN: in.MinN, Labels: in.Labels, Lifetime: enforcer.Lifetime(in.Lifetime),
+	r := &enforcer.Acquire{Wait: wait, Caller: caller, Pool: in.Pool, MinN: in.MinN, Labels: in.Labels, Lifetime: enforcer.Lifetime(in.Lifetime),
 		TTL: ttl, Token: in.ClientToken, Version: in.Version}
 	if in.Pool != "" {
 		r.N = 1
@@ -84,7 +90,7 @@ func (s *Server) acquire(c *call) {
 		status = http.StatusOK
 	}
 	c.Header()["Location"] = []string{"/v1/leases/" + l.ID.String()}
-	err := s.answer(c, status, leaseShape(l))
+	err := s.answer(c, status, s.leaseShape(l))
 	if err == nil {
 		err = http.NewResponseController(c.ResponseWriter).Flush()
 	}
@@ -100,7 +106,7 @@ func (s *Server) getLeases(c *call) {
 	out := wire.Leases{Leases: []wire.Lease{}}
 	for _, l := range s.desk.Leases() {
 		if (c.admin || l.Holder.UID == c.peer.uid) && (pool == "" || has(l, pool)) {
-			out.Leases = append(out.Leases, leaseShape(l))
+			out.Leases = append(out.Leases, s.leaseShape(l))
 		}
 	}
 	s.answer(c, http.StatusOK, out)
@@ -134,7 +140,7 @@ func (s *Server) getLease(c *call) {
 		case !c.admin && l.Holder.UID != c.peer.uid:
 			d = &enforcer.Denial{Code: enforcer.NotHolder, Detail: "lease " + id.String() + " belongs to another user"}
 		default:
-			s.answer(c, http.StatusOK, leaseShape(l))
+			s.answer(c, http.StatusOK, s.leaseShape(l))
 			return
 		}
 	}
@@ -159,7 +165,7 @@ func (s *Server) renew(c *call) {
 		s.answerDenial(c, d)
 		return
 	}
-	s.answer(c, http.StatusOK, leaseShape(l))
+	s.answer(c, http.StatusOK, s.leaseShape(l))
 }
 
 func (s *Server) release(c *call) {
@@ -178,26 +184,29 @@ func (s *Server) release(c *call) {
 	c.WriteHeader(http.StatusNoContent)
 }
 
-func leaseShape(l *enforcer.Lease) wire.Lease {
-	out := wire.Lease{ID: l.ID.String(), Lifetime: string(l.Lifetime), Liveness: Liveness(l), State: "held", AcquiredAt: l.AcquiredAt.UTC(),
+func (s *Server) leaseShape(l *enforcer.Lease) wire.Lease {
+	out := wire.Lease{ID: l.ID.String(), Lifetime: string(l.Lifetime), Liveness: s.desk.Liveness(l), State: "held", AcquiredAt: l.AcquiredAt.UTC(),
 		ExpiresAt: instant(l.ExpiresAt), RevokeAt: instant(l.RevokeAt), Items: make([]wire.Item, len(l.Items))}
 	for i, it := range l.Items {
 		out.Items[i] = wire.Item{Pool: it.Pool, N: it.N}
 	}
 	out.Pool, out.N = out.Items[0].Pool, out.Items[0].N
-	if !l.RevokeAt.IsZero() {
+	switch {
+	case !l.RevokeAt.IsZero():
 		out.State = "revoking"
+	case l.Unconfirmed:
+		out.State = "unconfirmed"
 	}
-	if h := l.Holder; h != nil {
-		out.Holder = &wire.Holder{UID: h.UID, GID: h.GID, PID: h.PID, Exe: h.Exe, Labels: h.Labels}
+	out.Holder = holderShape(l.Holder)
+	for _, h := range l.Others {
+		out.Others = append(out.Others, *holderShape(h))
 	}
 	return out
 }
 
-// Liveness says what tells that a lease's holder is gone.
-func Liveness(l *enforcer.Lease) string {
-	if l.Lifetime == enforcer.LifetimeTTL {
-		return "ttl"
+func holderShape(h *enforcer.Holder) *wire.Holder {
+	if h == nil {
+		return nil
 	}
-	return "none"
+	return &wire.Holder{UID: h.UID, GID: h.GID, PID: h.PID, Exe: h.Exe, Labels: h.Labels}
 }

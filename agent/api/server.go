@@ -142,8 +142,8 @@ func (s *Server) accept(l *net.UnixListener, to *connQueue, tasks *sync.WaitGrou
 	}
 }
 
-// tell reads the first byte, which tells the protocol: HTTP is passed on. Sessions ('{') and TLS (0x16) are refused in words
-// that a person at the other end can read.
+// tell reads the first byte, which tells the protocol: '{' is a session, 0x16 would be TLS, which is not spoken, and
+// anything else is HTTP, which is passed on.
 func (s *Server) tell(c *conn, to *connQueue) {
 	stop := context.AfterFunc(endingContext{s.ending}, func() { c.UnixConn.SetReadDeadline(time.Unix(1, 0)) })
 	c.UnixConn.SetReadDeadline(time.Now().Add(headerWithin))
@@ -153,8 +153,9 @@ func (s *Server) tell(c *conn, to *connQueue) {
 	case err != nil:
 		c.Close()
 	case c.first[0] == '{':
-		refuseAs(c.UnixConn, `{"jsonrpc":"2.0","id":null,"error":{"code":-32000,"message":"sessions are not offered by this agent; use HTTP on this socket"}}`+"\n")
-		c.Close()
+		c.held = true
+		c.UnixConn.SetReadDeadline(time.Time{})
+		s.serveSession(c)
 	case c.first[0] == 0x16:
 		c.Close()
 	default:

@@ -162,13 +162,14 @@ type Lease struct {
 	N          int64      `json:"n"`    // of the first item
 	Items      []Item     `json:"items"`
 	Lifetime   string     `json:"lifetime"`
-	Liveness   string     `json:"liveness"` // what tells that the holder is gone: ttl, pidfd, connection, none
-	State      string     `json:"state"`    // held, revoking
+	Liveness   string     `json:"liveness"` // what tells that the holder is gone: ttl, peerpidfd, sentpidfd, pidfd, connection, none
+	State      string     `json:"state"`    // held, revoking, unconfirmed
 	AcquiredAt time.Time  `json:"acquired_at"`
 	ExpiresAt  *time.Time `json:"expires_at"`
 	RevokeAt   *time.Time `json:"revoke_at,omitempty"`
 	Token      string     `json:"token,omitempty"`
 	Holder     *Holder    `json:"holder,omitempty"`
+	Others     []Holder   `json:"others,omitempty"` // co-holders, who joined
 }
 
 // Holder is whom a lease belongs to. Labels are the holder's own claims; the rest is the kernel's word.
@@ -260,6 +261,28 @@ type Settings struct {
 type Reloaded struct {
 	Changed []string `json:"changed"` // keys that are in force with their new values
 	Restart []string `json:"restart"` // keys that have changed, and need a restart to be in force
+}
+
+// Hello is the parameters of session.hello, which may be left out.
+type Hello struct {
+	Versions []int             `json:"versions,omitempty"` // of the session's protocol that the client speaks
+	Client   string            `json:"client,omitempty"`   // what it is, for the log
+	Labels   map[string]string `json:"labels,omitempty"`   // of every lease that names none of its own
+}
+
+// HelloAnswer is what the agent answers to it.
+type HelloAnswer struct {
+	Versions     []int    `json:"versions"` // that the agent speaks
+	Capabilities []string `json:"capabilities"`
+	Agent        Health   `json:"agent"`
+	You          Holder   `json:"you"` // whom the agent sees at the other end
+}
+
+// LeaseRequest is the parameters of lease.renew, lease.release, lease.join and lease.attach.
+type LeaseRequest struct {
+	ID         string  `json:"id"`
+	TTLSeconds float64 `json:"ttl_seconds,omitempty"` // of lease.renew
+	Force      bool    `json:"force,omitempty"`       // of lease.release, for admins
 }
 
 // Problem is an error: RFC 9457 problem details with a stable code.

@@ -1,0 +1,472 @@
+package api
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/usher-agent/usher/client/wire"
+	"github.com/usher-agent/usher/enforcer"
+)
+
+// Session is what one kept-open connection may ask of the agent, which knows its process. Close ends the leases of the
+// connection; those of its process live on for as long as that.
+type Session interface {
+	// Acquire is Desk's, with the lifetimes process (the default) and connection besides.
+	Acquire(context.Context, *enforcer.Acquire) (l *enforcer.Lease, replayed bool, d *enforcer.Denial)
+	// Join makes the caller's process a co-holder; Attach gives it back an unconfirmed lease.
+	Join(enforcer.LeaseID) (*enforcer.Lease, *enforcer.Denial)
+	Attach(enforcer.LeaseID) (*enforcer.Lease, *enforcer.Denial)
+	Close()
+}
+
+// Bounds of a session.
+const (
+	MaxLine      = 64 << 10 // bytes of one message
+	maxInFlight  = 64       // requests of one session that wait at one time
+	sessionQueue = 256      // messages that the other end may be behind
+)
+
+// rpcRequest is a JSON-RPC 2.0 request or notification.
+type rpcRequest struct {
+	Version string         `json:"jsonrpc"`
+	ID      jsontext.Value `json:"id"`
+	Method  string         `json:"method"`
+	Params  jsontext.Value `json:"params"`
+}
+
+// Codes of JSON-RPC 2.0 §5.1; an agent's own problem has codeProblem, and the problem object as data.
+const (
+	codeParse    = -32700
+	codeInvalid  = -32600
+	codeMethod   = -32601
+	codeParams   = -32602
+	codeInternal = -32603
+	codeProblem  = -32000
+)
+
+type rpcError struct {
+	Code    int           `json:"code"`
+	Message string        `json:"message"`
+	Data    *wire.Problem `json:"data,omitempty"`
+}
+
+type rpcResponse struct {
+	Version string         `json:"jsonrpc"`
+	ID      jsontext.Value `json:"id"`
+	Result  any            `json:"result,omitzero"`
+	Error   *rpcError      `json:"error,omitempty"`
+}
+
+type rpcNotification struct {
+	Version string `json:"jsonrpc"`
+	Method  string `json:"method"`
+	Params  any    `json:"params"`
+}
+
+// session is one connection that speaks JSON-RPC 2.0, one message a line.
+type session struct {
+	server *Server
+	conn   *conn
+	admin  bool
+	agent  Session
+	ctx    context.Context
+	labels map[string]string // of every lease that names none
+
+	out      chan []byte // lines to write
+	waiting  chan struct{}
+	tasks    sync.WaitGroup
+	cancel   context.CancelFunc
+	events   func() // ends the subscription
+	replyErr error
+}
+
+// serveSession speaks with a connection until either end closes it.
+func (s *Server) serveSession(c *conn) {
+	rules := s.rules.Load()
+	if !rules.allowed(&c.peer) {
+		b, _ := json.Marshal(rpcResponse{Version: "2.0", Error: problemError(&enforcer.Denial{Code: enforcer.Forbidden,
+			Detail: "this caller is not allowed to call", Hint: "add a rule under socket.allow"})})
+		refuseAs(c.UnixConn, string(b)+"\n")
+		c.Close()
+		return
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	stop := context.AfterFunc(endingContext{s.ending}, cancel)
+	x := &session{server: s, conn: c, admin: rules.admin(&c.peer), ctx: ctx, cancel: cancel, out: make(chan []byte, sessionQueue), waiting: make(chan struct{}, maxInFlight)}
+	x.agent = s.desk.Session(c.UnixConn, c.peer.caller(x.admin))
+	written := make(chan struct{})
+	go func() { defer close(written); x.write() }()
+	unblock := context.AfterFunc(ctx, func() { c.SetReadDeadline(time.Unix(1, 0)) })
+	x.read()
+	unblock()
+	stop()
+	cancel()
+	if x.events != nil {
+		x.events()
+	}
+	x.tasks.Wait()
+	close(x.out)
+	<-written
+	x.agent.Close()
+	c.Close()
+}
+
+// read answers lines until there are none.
+func (x *session) read() {
+	in := bufio.NewReaderSize(x.conn, 4096)
+	var long []byte
+	for {
+		line, err := in.ReadSlice('\n')
+		switch {
+		case errors.Is(err, bufio.ErrBufferFull):
+			if long = append(long, line...); len(long) > MaxLine {
+				x.reply(nil, nil, &rpcError{Code: codeInvalid, Message: "the message is longer than 65536 bytes"})
+				return
+			}
+			continue
+		case err != nil:
+			if len(bytes.TrimSpace(append(long, line...))) > 0 && errors.Is(err, io.EOF) {
+				x.line(append(long, line...))
+			}
+			return
+		}
+		if len(long) > 0 {
+			if line = append(long, line...); len(line) > MaxLine {
+				x.reply(nil, nil, &rpcError{Code: codeInvalid, Message: "the message is longer than 65536 bytes"})
+				return
+			}
+			long = nil
+		}
+		if !x.line(line) {
+			return
+		}
+	}
+}
+
+// write writes lines until there are no more; an end that does not read is cut off.
+func (x *session) write() {
+	w := bufio.NewWriterSize(x.conn.UnixConn, 4096)
+	for b := range x.out {
+		if x.replyErr != nil {
+			continue
+		}
+		x.conn.SetWriteDeadline(time.Now().Add(writeWithin))
+		_, err := w.Write(b)
+		if err == nil && len(x.out) == 0 {
+			err = w.Flush()
+		}
+		if err != nil {
+			x.replyErr = err
+			x.cancel()
+		}
+	}
+	if x.replyErr == nil {
+		w.Flush() //nolint:errcheck // nobody is left to tell
+	}
+}
+
+// reply queues an answer. One whose request had no id is a notification's, and not sent.
+func (x *session) reply(id jsontext.Value, result any, e *rpcError) {
+	b, err := json.Marshal(rpcResponse{Version: "2.0", ID: id, Result: result, Error: e})
+	if err != nil {
+		b, _ = json.Marshal(rpcResponse{Version: "2.0", ID: id, Error: &rpcError{Code: codeInternal, Message: "the answer cannot be written"}})
+	}
+	x.send(append(b, '\n'))
+}
+
+func (x *session) send(b []byte) {
+	select {
+	case x.out <- b:
+	case <-x.ctx.Done():
+		select {
+		case x.out <- b:
+		default:
+		}
+	}
+}
+
+// line answers one message and reports whether the session goes on.
+func (x *session) line(line []byte) bool {
+	line = bytes.TrimSpace(line)
+	if len(line) == 0 {
+		return true
+	}
+	if line[0] == '[' {
+		x.reply(nil, nil, &rpcError{Code: codeInvalid, Message: "batches are not taken; send one message a line, without waiting for answers"})
+		return true
+	}
+	var r rpcRequest
+	if err := json.Unmarshal(line, &r, json.RejectUnknownMembers(true)); err != nil {
+		d := badJSON(err, &r)
+		code := codeParse
+		if jsontext.Value(line).Kind() == '{' && errors.Is(err, json.ErrUnknownName) {
+			code = codeInvalid
+		}
+		x.reply(nil, nil, &rpcError{Code: code, Message: d.Detail})
+		return true
+	}
+	if k := r.ID.Kind(); r.Version != "2.0" || r.Method == "" || k == '{' || k == '[' || k == 't' || k == 'f' {
+		x.reply(nil, nil, &rpcError{Code: codeInvalid, Message: `the message is not JSON-RPC 2.0: it needs "jsonrpc":"2.0", a method, and an id that is a number or a text`})
+		return true
+	}
+	if len(r.ID) > 256 {
+		x.reply(nil, nil, &rpcError{Code: codeInvalid, Message: "the id is longer than 256 bytes"})
+		return true
+	}
+	m, ok := methods[r.Method]
+	if !ok {
+		x.answer(&r, nil, nil, &rpcError{Code: codeMethod, Message: "there is no method " + short(r.Method)})
+		return true
+	}
+	result, d, e := m(x, &r)
+	if result != later {
+		x.answer(&r, result, d, e)
+	}
+	return true
+}
+
+// later is the result of a method that answers by itself.
+var later = new(int)
+
+// answer replies to a request; to a notification nothing is said.
+func (x *session) answer(r *rpcRequest, result any, d *enforcer.Denial, e *rpcError) {
+	if len(r.ID) == 0 {
+		return
+	}
+	if d != nil {
+		e = problemError(d)
+	}
+	if e != nil {
+		result = nil
+	}
+	x.reply(r.ID, result, e)
+}
+
+func problemError(d *enforcer.Denial) *rpcError {
+	p := problem(d, time.Now())
+	code := codeProblem
+	if d.Code == enforcer.BadRequest {
+		code = codeParams
+	}
+	return &rpcError{Code: code, Message: p.Detail, Data: p}
+}
+
+// params reads a request's parameters strictly; none are an empty object.
+func params(r *rpcRequest, into any) *enforcer.Denial {
+	if len(r.Params) == 0 {
+		return nil
+	}
+	if r.Params.Kind() != '{' {
+		return badRequest("params", "send an object", "params is not a JSON object")
+	}
+	if err := json.Unmarshal(r.Params, into, json.RejectUnknownMembers(true)); err != nil {
+		return badJSON(err, into)
+	}
+	return nil
+}
+
+// methods is everything a session can ask. docs/wire.md has the same.
+var methods map[string]func(*session, *rpcRequest) (any, *enforcer.Denial, *rpcError)
+
+func init() { //nolint:gochecknoinits // the table names functions that use it
+	methods = map[string]func(*session, *rpcRequest) (any, *enforcer.Denial, *rpcError){
+		"session.hello":    (*session).hello,
+		"license.get":      (*session).getLicense,
+		"features.get":     (*session).getFeatures,
+		"pools.list":       (*session).listPools,
+		"lease.acquire":    (*session).acquire,
+		"lease.renew":      (*session).renew,
+		"lease.release":    (*session).release,
+		"lease.join":       (*session).join,
+		"lease.attach":     (*session).attach,
+		"events.subscribe": (*session).subscribe,
+	}
+}
+
+// Methods returns the name of every method of a session.
+func Methods() []string {
+	var out []string
+	for name := range methods {
+		out = append(out, name)
+	}
+	return out
+}
+
+func (x *session) hello(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
+	var in wire.Hello
+	if d := params(r, &in); d != nil {
+		return nil, d, nil
+	}
+	x.labels = in.Labels
+	p := &x.conn.peer
+	return wire.HelloAnswer{Versions: []int{1}, Agent: x.server.desk.Health(), Capabilities: []string{"wait", "join", "attach", "events"},
+		You: wire.Holder{UID: p.uid, GID: p.gid, PID: p.pid, Exe: p.exe}}, nil, nil
+}
+
+func (x *session) getLicense(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
+	l := x.server.desk.License()
+	if !x.admin {
+		redact(&l)
+	}
+	return l, params(r, &struct{}{}), nil
+}
+
+func (x *session) getFeatures(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
+	var in struct {
+		Name string `json:"name"`
+	}
+	if d := params(r, &in); d != nil {
+		return nil, d, nil
+	}
+	all := x.server.desk.License().Features
+	if in.Name != "" {
+		return wire.NamedFeature{Name: in.Name, Feature: all[in.Name]}, nil, nil
+	}
+	return wire.Features{Features: all}, nil, nil
+}
+
+func (x *session) listPools(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
+	out := wire.Pools{Pools: []wire.Pool{}}
+	for _, p := range x.server.desk.Pools() {
+		out.Pools = append(out.Pools, poolShape(p))
+	}
+	return out, params(r, &struct{}{}), nil
+}
+
+func (x *session) acquire(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
+	var in wire.AcquireRequest
+	if d := params(r, &in); d != nil {
+		return nil, d, nil
+	}
+	if in.Labels == nil {
+		in.Labels = x.labels
+	}
+	q, d := acquireRequest(&in, x.conn.peer.caller(x.admin))
+	if d != nil {
+		return nil, d, nil
+	}
+	if q.Wait == 0 {
+		l, _, d := x.agent.Acquire(x.ctx, q)
+		if d != nil {
+			return nil, d, nil
+		}
+		return x.server.leaseShape(l), nil, nil
+	}
+	select {
+	case x.waiting <- struct{}{}:
+	default:
+		return nil, &enforcer.Denial{Code: enforcer.RateLimited, Detail: "64 requests of this session wait already, the most that may"}, nil
+	}
+	x.tasks.Go(func() {
+		defer func() { <-x.waiting }()
+		l, _, d := x.agent.Acquire(x.ctx, q)
+		switch {
+		case d != nil:
+			x.answer(r, nil, d, nil)
+		case x.ctx.Err() != nil && l.Token == nil:
+			x.server.desk.Release(&enforcer.Release{ID: l.ID, Caller: q.Caller, Cause: enforcer.CauseUndelivered})
+		default:
+			x.answer(r, x.server.leaseShape(l), nil, nil)
+		}
+	})
+	return later, nil, nil
+}
+
+// one reads parameters that name one lease.
+func one(r *rpcRequest, in *wire.LeaseRequest) (enforcer.LeaseID, *enforcer.Denial) {
+	if d := params(r, in); d != nil {
+		return enforcer.LeaseID{}, d
+	}
+	id, ok := enforcer.ParseLeaseID(in.ID)
+	if !ok {
+		return id, badRequest("id", "give it as the acquire answered it", "%q is not a lease id, which is 32 hexadecimal digits", short(in.ID))
+	}
+	return id, nil
+}
+
+func (x *session) renew(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
+	var in wire.LeaseRequest
+	id, d := one(r, &in)
+	if d != nil {
+		return nil, d, nil
+	}
+	ttl, d := seconds("ttl_seconds", in.TTLSeconds)
+	if d != nil {
+		return nil, d, nil
+	}
+	return x.shape(x.server.desk.Renew(&enforcer.Renew{ID: id, Caller: x.conn.peer.caller(x.admin), TTL: ttl}))
+}
+
+func (x *session) shape(l *enforcer.Lease, d *enforcer.Denial) (any, *enforcer.Denial, *rpcError) {
+	if d != nil {
+		return nil, d, nil
+	}
+	return x.server.leaseShape(l), nil, nil
+}
+
+func (x *session) release(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
+	var in wire.LeaseRequest
+	id, d := one(r, &in)
+	if d == nil {
+		d = x.server.desk.Release(&enforcer.Release{ID: id, Caller: x.conn.peer.caller(x.admin), Force: in.Force})
+	}
+	return struct{}{}, d, nil
+}
+
+func (x *session) join(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
+	var in wire.LeaseRequest
+	id, d := one(r, &in)
+	if d != nil {
+		return nil, d, nil
+	}
+	return x.shape(x.agent.Join(id))
+}
+
+func (x *session) attach(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
+	var in wire.LeaseRequest
+	id, d := one(r, &in)
+	if d != nil {
+		return nil, d, nil
+	}
+	return x.shape(x.agent.Attach(id))
+}
+
+// subscribe begins notifications; the event's type is the method.
+func (x *session) subscribe(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
+	if d := params(r, &struct{}{}); d != nil {
+		return nil, d, nil
+	}
+	if x.events != nil {
+		return struct{}{}, nil, nil
+	}
+	var see func(*enforcer.Holder) bool
+	if !x.admin {
+		uid := x.conn.peer.uid
+		see = func(h *enforcer.Holder) bool { return h.UID == uid }
+	}
+	events, cancel := x.server.desk.Subscribe(see)
+	x.events = cancel
+	x.tasks.Go(func() {
+		for ev := range events {
+			b, err := json.Marshal(rpcNotification{"2.0", ev.Type, ev})
+			if err != nil {
+				continue
+			}
+			select {
+			case x.out <- append(b, '\n'):
+			case <-x.ctx.Done():
+				return
+			}
+		}
+		x.cancel() // too slow, or the agent ends
+	})
+	return struct{}{}, nil, nil
+}

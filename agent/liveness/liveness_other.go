@@ -1,0 +1,50 @@
+//go:build !linux
+
+package liveness
+
+import (
+	"context"
+	"net"
+)
+
+// Handle is of no process here.
+type Handle struct{}
+
+// Process returns none.
+func (*Handle) Process() Process { return Process{} }
+
+// Path returns the connection.
+func (*Handle) Path() Path { return PathConnection }
+
+// Close does nothing.
+func (*Handle) Close() error { return nil }
+
+// FromConn is [ErrUnsupported].
+func FromConn(*net.UnixConn) (*Handle, error) { return nil, ErrUnsupported }
+
+// FromPID is [ErrUnsupported].
+func FromPID(int32, uint64) (*Handle, error) { return nil, ErrUnsupported }
+
+// Watcher watches nothing here.
+type Watcher struct{}
+
+// Watch is of nothing.
+type Watch struct{}
+
+// NewWatcher returns a watcher that tells nothing.
+func NewWatcher() (*Watcher, error) { return &Watcher{}, nil }
+
+// Watch is [ErrUnsupported].
+func (*Watcher) Watch(*Handle, func()) (*Watch, error) { return nil, ErrUnsupported }
+
+// Stop does nothing.
+func (*Watch) Stop() {}
+
+// Run waits until ctx ends.
+func (*Watcher) Run(ctx context.Context) error {
+	<-ctx.Done()
+	return nil
+}
+
+// Len returns 0.
+func (*Watcher) Len() int { return 0 }

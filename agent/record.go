@@ -1,0 +1,284 @@
+package agent
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/usher-agent/usher/enforcer"
+)
+
+// recordVersion is the first byte of every record of the journal.
+const recordVersion = 1
+
+// The kinds of events that are journalled, as records name them. A number is never used for anything else.
+var recordKinds = []enforcer.EventKind{1: enforcer.EventGranted, 2: enforcer.EventRenewed, 3: enforcer.EventEnded, 4: enforcer.EventForgot,
+	5: enforcer.EventChanged, 6: enforcer.EventDrawn, 7: enforcer.EventSet}
+
+var recordLifetimes = []enforcer.Lifetime{1: enforcer.LifetimeConnection, 2: enforcer.LifetimeProcess, 3: enforcer.LifetimeTTL, 4: enforcer.LifetimeHeld,
+	5: enforcer.LifetimeDraw, 6: enforcer.LifetimeBorrow}
+
+var recordCauses = []enforcer.Cause{1: enforcer.CauseReleased, 2: enforcer.CauseForced, 3: enforcer.CauseExpired, 4: enforcer.CauseRevoked,
+	5: enforcer.CauseHolderGone, 6: enforcer.CauseUndelivered}
+
+// errRecord reports a record that no version of this program has written.
+var errRecord = errors.New("a record of the journal cannot be read: it was written by another version, or is not one")
+
+// encodeEvent appends an event's record to b.
+func encodeEvent(b []byte, ev enforcer.Event) []byte {
+	w := recordWriter{append(b, recordVersion, byte(slices.Index(recordKinds, ev.Kind)))}
+	w.time(ev.At)
+	switch ev.Kind {
+	case enforcer.EventEnded:
+		w.b = append(w.b, ev.Lease.ID[:]...)
+		w.uint(uint64(max(0, slices.Index(recordCauses, ev.Cause))))
+	case enforcer.EventForgot:
+		w.b = append(w.b, ev.Token[:]...)
+	case enforcer.EventSet:
+		w.draws(ev.Draws)
+	case enforcer.EventDrawn:
+		w.lease(ev.Lease)
+		w.draws(ev.Draws)
+	default:
+		w.lease(ev.Lease)
+	}
+	return w.b
+}
+
+// decodeEvent reads a record. lease finds the lease that an event of only an id is about.
+func decodeEvent(b []byte, lease func(enforcer.LeaseID) *enforcer.Lease) (enforcer.Event, error) {
+	r := recordReader{b: b}
+	version, kind := r.byte(), r.byte()
+	if r.bad || version != recordVersion || int(kind) >= len(recordKinds) || recordKinds[kind] == "" {
+		return enforcer.Event{}, errRecord
+	}
+	ev := enforcer.Event{Kind: recordKinds[kind], At: r.time()}
+	switch ev.Kind {
+	case enforcer.EventEnded:
+		var id enforcer.LeaseID
+		r.into(id[:])
+		ev.Cause = pick(&r, recordCauses)
+		if ev.Lease = lease(id); ev.Lease == nil {
+			return ev, fmt.Errorf("%w: it ends lease %s, which is not held", errRecord, id)
+		}
+	case enforcer.EventForgot:
+		r.into(ev.Token[:])
+	case enforcer.EventSet:
+		ev.Draws = r.draws()
+	case enforcer.EventDrawn:
+		ev.Lease = r.lease()
+		ev.Draws = r.draws()
+	default:
+		ev.Lease = r.lease()
+		if ev.Kind != enforcer.EventGranted && !r.bad && lease(ev.Lease.ID) == nil {
+			return ev, fmt.Errorf("%w: it changes lease %s, which is not held", errRecord, ev.Lease.ID)
+		}
+	}
+	if r.bad || len(r.b) > 0 {
+		return ev, errRecord
+	}
+	return ev, nil
+}
+
+type recordWriter struct{ b []byte }
+
+func (w *recordWriter) uint(n uint64) { w.b = binary.AppendUvarint(w.b, n) }
+func (w *recordWriter) int(n int64)   { w.b = binary.AppendVarint(w.b, n) }
+func (w *recordWriter) text(s string) { w.uint(uint64(len(s))); w.b = append(w.b, s...) }
+func (w *recordWriter) flag(b bool)   { w.b = append(w.b, map[bool]byte{true: 1}[b]) }
+func (w *recordWriter) time(t time.Time) {
+	if t.IsZero() {
+		w.int(0)
+		return
+	}
+	w.int(t.UnixNano())
+}
+
+func (w *recordWriter) lease(l *enforcer.Lease) {
+	w.b = append(w.b, l.ID[:]...)
+	w.uint(uint64(len(l.Items)))
+	for _, it := range l.Items {
+		w.text(it.Pool)
+		w.int(it.N)
+	}
+	w.uint(uint64(max(0, slices.Index(recordLifetimes, l.Lifetime))))
+	w.int(int64(l.TTL))
+	w.time(l.AcquiredAt)
+	w.time(l.ExpiresAt)
+	w.flag(l.Unconfirmed)
+	w.holder(l.Holder)
+	w.uint(uint64(len(l.Others)))
+	for _, o := range l.Others {
+		w.holder(o)
+	}
+	w.flag(l.Token != nil)
+	if l.Token != nil {
+		w.b = append(append(w.b, l.Token.Key[:]...), l.Token.Request[:]...)
+	}
+}
+
+func (w *recordWriter) holder(h *enforcer.Holder) {
+	w.uint(uint64(h.UID))
+	w.uint(uint64(h.GID))
+	w.int(int64(h.PID))
+	w.flag(h.Admin)
+	w.uint(h.Start)
+	for _, s := range []string{h.Exe, h.User, h.Host, h.Pod} {
+		w.text(s)
+	}
+	w.uint(uint64(len(h.Labels)))
+	for _, k := range slices.Sorted(maps.Keys(h.Labels)) {
+		w.text(k)
+		w.text(h.Labels[k])
+	}
+}
+
+func (w *recordWriter) draws(draws []enforcer.Draw) {
+	w.uint(uint64(len(draws)))
+	for _, d := range draws {
+		w.text(d.Key)
+		w.int(d.Drawn)
+		w.time(d.Period)
+	}
+}
+
+// recordReader reads what recordWriter wrote; after the first thing that cannot be, all is bad.
+type recordReader struct {
+	b   []byte
+	bad bool
+}
+
+func (r *recordReader) fail() { r.bad, r.b = true, nil }
+
+func (r *recordReader) byte() byte {
+	if len(r.b) == 0 {
+		r.fail()
+		return 0
+	}
+	v := r.b[0]
+	r.b = r.b[1:]
+	return v
+}
+
+func (r *recordReader) uint() uint64 {
+	v, n := binary.Uvarint(r.b)
+	if n <= 0 {
+		r.fail()
+		return 0
+	}
+	r.b = r.b[n:]
+	return v
+}
+
+func (r *recordReader) int() int64 {
+	v, n := binary.Varint(r.b)
+	if n <= 0 {
+		r.fail()
+		return 0
+	}
+	r.b = r.b[n:]
+	return v
+}
+
+// count reads how many things follow, each of at least one byte.
+func (r *recordReader) count() int {
+	n := r.uint()
+	if n > uint64(len(r.b)) {
+		r.fail()
+		return 0
+	}
+	return int(n)
+}
+
+func (r *recordReader) into(to []byte) {
+	if len(r.b) < len(to) {
+		r.fail()
+		return
+	}
+	copy(to, r.b)
+	r.b = r.b[len(to):]
+}
+
+func (r *recordReader) text() string {
+	n := r.count()
+	s := string(r.b[:n])
+	r.b = r.b[n:]
+	return s
+}
+
+func (r *recordReader) flag() bool {
+	v := r.byte()
+	if v > 1 {
+		r.fail()
+	}
+	return v == 1
+}
+
+func (r *recordReader) time() time.Time {
+	n := r.int()
+	if n == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, n).UTC()
+}
+
+// pick reads an index into a table.
+func pick[T comparable](r *recordReader, table []T) (v T) {
+	i := r.uint()
+	if i >= uint64(len(table)) || table[i] == v {
+		r.fail()
+		return v
+	}
+	return table[i]
+}
+
+func (r *recordReader) lease() *enforcer.Lease {
+	l := &enforcer.Lease{}
+	r.into(l.ID[:])
+	for range r.count() {
+		l.Items = append(l.Items, enforcer.Item{Pool: r.text(), N: r.int()})
+	}
+	if len(l.Items) == 0 {
+		r.fail()
+	}
+	l.Lifetime = pick(r, recordLifetimes)
+	l.TTL = time.Duration(r.int())
+	l.AcquiredAt, l.ExpiresAt = r.time(), r.time()
+	l.Unconfirmed = r.flag()
+	l.Holder = r.holder()
+	for range r.count() {
+		l.Others = append(l.Others, r.holder())
+	}
+	if r.flag() {
+		l.Token = &enforcer.ClientToken{}
+		r.into(l.Token.Key[:])
+		r.into(l.Token.Request[:])
+	}
+	return l
+}
+
+func (r *recordReader) holder() *enforcer.Holder {
+	h := &enforcer.Holder{}
+	h.UID, h.GID, h.PID = uint32(r.uint()), uint32(r.uint()), int32(r.int())
+	h.Admin = r.flag()
+	h.Start = r.uint()
+	h.Exe, h.User, h.Host, h.Pod = r.text(), r.text(), r.text(), r.text()
+	for range r.count() {
+		if h.Labels == nil {
+			h.Labels = map[string]string{}
+		}
+		k := r.text()
+		h.Labels[k] = r.text()
+	}
+	return h
+}
+
+func (r *recordReader) draws() (out []enforcer.Draw) {
+	for range r.count() {
+		out = append(out, enforcer.Draw{Key: r.text(), Drawn: r.int(), Period: r.time()})
+	}
+	return out
+}

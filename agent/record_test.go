@@ -1,0 +1,108 @@
+package agent
+
+import (
+	"reflect"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/usher-agent/usher/enforcer"
+)
+
+func instants() *rapid.Generator[time.Time] {
+	return rapid.Custom(func(t *rapid.T) time.Time {
+		if rapid.IntRange(0, 4).Draw(t, "zero") == 0 {
+			return time.Time{}
+		}
+		return time.Unix(0, rapid.Int64Range(1, 1<<62).Draw(t, "nanoseconds")).UTC()
+	})
+}
+
+func someHolder() *rapid.Generator[*enforcer.Holder] {
+	return rapid.Custom(func(t *rapid.T) *enforcer.Holder {
+		h := &enforcer.Holder{Caller: enforcer.Caller{UID: rapid.Uint32().Draw(t, "uid"), GID: rapid.Uint32().Draw(t, "gid"), PID: rapid.Int32().Draw(t, "pid"),
+			Admin: rapid.Bool().Draw(t, "admin"), Start: rapid.Uint64().Draw(t, "start"), Exe: rapid.String().Draw(t, "exe"), User: rapid.String().Draw(t, "user"),
+			Host: rapid.String().Draw(t, "host"), Pod: rapid.String().Draw(t, "pod")}}
+		if rapid.Bool().Draw(t, "labels") {
+			h.Labels = rapid.MapOfN(rapid.String(), rapid.String(), 1, 4).Draw(t, "label")
+		}
+		return h
+	})
+}
+
+func someEvent() *rapid.Generator[enforcer.Event] {
+	return rapid.Custom(func(t *rapid.T) enforcer.Event {
+		ev := enforcer.Event{Kind: rapid.SampledFrom(recordKinds[1:]).Draw(t, "kind"), At: instants().Draw(t, "at")}
+		draws := func() (out []enforcer.Draw) {
+			for range rapid.IntRange(1, 3).Draw(t, "draws") {
+				out = append(out, enforcer.Draw{Key: rapid.String().Draw(t, "key"), Drawn: rapid.Int64().Draw(t, "drawn"), Period: instants().Draw(t, "period")})
+			}
+			return out
+		}
+		lease := func() *enforcer.Lease {
+			l := &enforcer.Lease{Lifetime: rapid.SampledFrom(recordLifetimes[1:]).Draw(t, "lifetime"), TTL: time.Duration(rapid.Int64().Draw(t, "ttl")),
+				AcquiredAt: instants().Draw(t, "acquired"), ExpiresAt: instants().Draw(t, "expires"), Unconfirmed: rapid.Bool().Draw(t, "unconfirmed"), Holder: someHolder().Draw(t, "holder")}
+			copy(l.ID[:], rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "id"))
+			for range rapid.IntRange(1, 3).Draw(t, "items") {
+				l.Items = append(l.Items, enforcer.Item{Pool: rapid.String().Draw(t, "pool"), N: rapid.Int64().Draw(t, "n")})
+			}
+			for range rapid.IntRange(0, 2).Draw(t, "others") {
+				l.Others = append(l.Others, someHolder().Draw(t, "other"))
+			}
+			if rapid.Bool().Draw(t, "token") {
+				l.Token = &enforcer.ClientToken{Key: enforcer.TokenKey{1, 2}, Request: [32]byte{3}}
+			}
+			return l
+		}
+		switch ev.Kind {
+		case enforcer.EventEnded:
+			ev.Lease, ev.Cause = lease(), rapid.SampledFrom(recordCauses[1:]).Draw(t, "cause")
+		case enforcer.EventForgot:
+			ev.Token = enforcer.TokenKey{9, 8}
+		case enforcer.EventSet:
+			ev.Draws = draws()
+		case enforcer.EventDrawn:
+			ev.Lease, ev.Draws = lease(), draws()
+		default:
+			ev.Lease = lease()
+		}
+		return ev
+	})
+}
+
+// Every event that is journalled is read back as it was, and the tables know all kinds, lifetimes and causes.
+func TestRecords(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		ev := someEvent().Draw(t, "event")
+		b := encodeEvent(nil, ev)
+		got, err := decodeEvent(b, func(enforcer.LeaseID) *enforcer.Lease { return ev.Lease })
+		if err != nil || !reflect.DeepEqual(got, ev) {
+			t.Fatalf("%+v\nis read back as\n%+v, %v", ev, got, err)
+		}
+		for n := range b {
+			if _, err := decodeEvent(b[:n], func(enforcer.LeaseID) *enforcer.Lease { return ev.Lease }); err == nil {
+				t.Fatalf("%d of %d bytes are read", n, len(b))
+			}
+		}
+	})
+	if len(recordCauses)-1 != len(enforcer.Causes()) {
+		t.Error("not every cause has a number")
+	}
+}
+
+func FuzzDecodeEvent(f *testing.F) {
+	f.Add(encodeEvent(nil, enforcer.Event{Kind: enforcer.EventGranted, At: time.Unix(1, 0), Lease: &enforcer.Lease{Items: []enforcer.Item{{Pool: "a", N: 1}},
+		Lifetime: enforcer.LifetimeTTL, Holder: &enforcer.Holder{}}}))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		held := &enforcer.Lease{Items: []enforcer.Item{{Pool: "a", N: 1}}, Lifetime: enforcer.LifetimeHeld, Holder: &enforcer.Holder{}}
+		ev, err := decodeEvent(b, func(enforcer.LeaseID) *enforcer.Lease { return held })
+		if err != nil {
+			return
+		}
+		again, err := decodeEvent(encodeEvent(nil, ev), func(enforcer.LeaseID) *enforcer.Lease { return held })
+		if err != nil || !reflect.DeepEqual(again, ev) {
+			t.Fatalf("%+v\nis read back as\n%+v, %v", ev, again, err)
+		}
+	})
+}

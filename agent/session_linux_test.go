@@ -1,0 +1,284 @@
+package agent_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/usher-agent/usher/client/wire"
+)
+
+// line is one connection that speaks the session's protocol by hand.
+type line struct {
+	t    testing.TB
+	conn net.Conn
+	in   *bufio.Scanner
+}
+
+func (h *house) dial() *line {
+	h.t.Helper()
+	c, err := net.Dial("unix", h.Socket())
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.t.Cleanup(func() { c.Close() })
+	l := &line{h.t, c, bufio.NewScanner(c)}
+	l.in.Buffer(nil, 1<<20)
+	return l
+}
+
+func (l *line) say(text string) {
+	l.t.Helper()
+	if _, err := fmt.Fprintln(l.conn, text); err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+func (l *line) hear() string {
+	l.t.Helper()
+	if err := l.conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		l.t.Fatal(err)
+	}
+	if !l.in.Scan() {
+		return fmt.Sprintf("closed: %v", l.in.Err())
+	}
+	return l.in.Text()
+}
+
+func (l *line) ask(text string) string {
+	l.t.Helper()
+	l.say(text)
+	return l.hear()
+}
+
+func lease(t testing.TB, answer string) wire.Lease {
+	t.Helper()
+	var r struct {
+		Result wire.Lease `json:"result"`
+	}
+	if err := json.Unmarshal([]byte(answer), &r); err != nil || r.Result.ID == "" {
+		t.Fatalf("not a lease: %s, %v", answer, err)
+	}
+	return r.Result
+}
+
+func (h *house) inUse(n int64) {
+	h.t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		p, err := h.Pool(context.Background(), "streams")
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		if p.InUse == n {
+			return
+		}
+		if time.Now().After(deadline) {
+			h.t.Fatalf("%d slots are in use, want %d", p.InUse, n)
+		}
+		<-time.After(time.Millisecond)
+	}
+}
+
+// A whole session, line by line.
+func TestSession(t *testing.T) {
+	h := open(t, "")
+	h.drop("a.lic", h.sign("a", 3, nil))
+	h.until("dropped", inForce("a"))
+	l := h.dial()
+	expect := func(got string, want ...string) {
+		t.Helper()
+		for _, w := range want {
+			if !strings.Contains(got, w) {
+				t.Errorf("got  %s\nwant %s", got, w)
+			}
+		}
+	}
+	expect(l.ask(`{"jsonrpc":"2.0","id":1,"method":"session.hello","params":{"versions":[1],"client":"test","labels":{"job":"7"}}}`),
+		`"jsonrpc":"2.0","id":1,"result":`, `"versions":[1]`, fmt.Sprintf(`"pid":%d`, os.Getpid()))
+	expect(l.ask(`{"jsonrpc":"2.0","id":"x","method":"license.get"}`), `"id":"x"`, `"code":"VALID"`)
+	expect(l.ask(`{"jsonrpc":"2.0","id":2,"method":"features.get","params":{"name":"hd"}}`), `"enabled":false`)
+	expect(l.ask(`{"jsonrpc":"2.0","id":3,"method":"pools.list"}`), `"name":"streams"`)
+	got := l.ask(`{"jsonrpc":"2.0","id":4,"method":"lease.acquire","params":{"pool":"streams"}}`)
+	expect(got, `"lifetime":"process"`, `"labels":{"job":"7"}`)
+	first := lease(t, got)
+	if first.Liveness != "peerpidfd" && first.Liveness != "pidfd" && first.Liveness != "connection" {
+		t.Errorf("liveness %q", first.Liveness)
+	}
+	t.Logf("liveness: %s", first.Liveness)
+	second := lease(t, l.ask(`{"jsonrpc":"2.0","id":5,"method":"lease.acquire","params":{"pool":"streams","n":2,"lifetime":"connection"}}`))
+	expect(l.ask(`{"jsonrpc":"2.0","id":6,"method":"lease.acquire","params":{"pool":"streams"}}`), `"error":{"code":-32000`, `"code":"no_slots"`, "3 of 3 slots are in use")
+	// Pipelined: the answer to the one that waits comes when it is granted, the others' at once.
+	l.say(`{"jsonrpc":"2.0","id":7,"method":"lease.acquire","params":{"pool":"streams","wait_seconds":30}}`)
+	h.untilWaiting(1)
+	expect(l.ask(`{"jsonrpc":"2.0","id":8,"method":"pools.list"}`), `"id":8`, `"waiting":1`)
+	l.say(`{"jsonrpc":"2.0","id":9,"method":"lease.release","params":{"id":"` + first.ID + `"}}`)
+	both := l.hear() + l.hear()
+	expect(both, `"id":9,"result":{}`, `"id":7,"result":{"id":`)
+	// Notifications.
+	expect(l.ask(`{"jsonrpc":"2.0","id":10,"method":"events.subscribe"}`), `"id":10,"result":{}`)
+	l.say(`{"jsonrpc":"2.0","method":"lease.release","params":{"id":"` + second.ID + `"}}`) // a notification itself: no answer
+	expect(l.hear(), `"method":"lease.ended"`, `"cause":"released"`, second.ID)
+	// What is wrong is said, and the session goes on.
+	for _, test := range [][2]string{
+		{`{"jsonrpc":"2.0","id":11,"method":"nope"}`, `"id":11,"error":{"code":-32601,"message":"there is no method nope"`},
+		{`{"jsonrpc":"1.0","id":12,"method":"pools.list"}`, `"id":null,"error":{"code":-32600`},
+		{`[{"jsonrpc":"2.0","id":1,"method":"pools.list"}]`, "batches are not taken; send one message a line"},
+		{`{"jsonrpc":"2.0","id":13,"method":"lease.acquire","params":{"pool":"streams","ttl":1}}`, `"code":-32602`},
+		{`{"jsonrpc":"2.0","id":14,"method":"lease.acquire","params":[1]}`, "params is not a JSON object"},
+		{`{"jsonrpc":"2.0","id":15,"method":"lease.renew","params":{"id":"12"}}`, "is not a lease id"},
+		{`{"jsonrpc":"2.0","id":16,"id":17,"method":"pools.list"}`, `names \"id\" twice`},
+		{`{nonsense`, `"code":-32700`},
+	} {
+		expect(l.ask(test[0]), test[1])
+	}
+	h.inUse(1)
+	l.conn.Close()
+	// The process lives on, and so does its lease where the kernel tells of processes.
+	if first.Liveness == "connection" {
+		h.inUse(0)
+	}
+}
+
+// A message without an end, and one that is too long, take no more than their share.
+func TestSessionTooLong(t *testing.T) {
+	h := open(t, "")
+	l := h.dial()
+	l.say(`{"jsonrpc":"2.0","id":1,"method":"` + strings.Repeat("x", 70<<10) + `"}`)
+	if got := l.hear(); !strings.Contains(got, "the message is longer than 65536 bytes") {
+		t.Errorf("got %s", got)
+	}
+	if got := l.hear(); !strings.HasPrefix(got, "closed") {
+		t.Errorf("got %s", got)
+	}
+}
+
+// holderScript is a process that takes n slots in a session and waits for its end.
+const holderScript = `import json, os, socket, sys
+s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1])
+s.sendall((json.dumps({"jsonrpc":"2.0","id":1,"method":"lease.acquire","params":json.loads(sys.argv[2])})+"\n").encode())
+print(s.makefile().readline(), end="", flush=True)
+if len(sys.argv) > 3 and os.fork() == 0:
+    print("forked", os.getpid(), flush=True)
+sys.stdin.readline()
+`
+
+// holder starts a process that holds slots; more makes it fork a child that has its socket, too.
+func (h *house) holder(params string, more ...string) (*exec.Cmd, wire.Lease, *bufio.Scanner) {
+	h.t.Helper()
+	if _, err := exec.LookPath("python3"); err != nil {
+		h.t.Skip("there is no python3, which plays the product")
+	}
+	cmd := exec.Command("python3", append([]string{"-c", holderScript, h.Socket(), params}, more...)...)
+	cmd.Stderr = os.Stderr
+	if _, err := cmd.StdinPipe(); err != nil {
+		h.t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		h.t.Fatal(err)
+	}
+	h.t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() }) //nolint:errcheck // it is over
+	in := bufio.NewScanner(out)
+	if !in.Scan() {
+		h.t.Fatal("the holder says nothing")
+	}
+	return cmd, lease(h.t, in.Text()), in
+}
+
+// A slot comes back when its holder is killed, and the first who waits has it: by the kernel's word, in milliseconds.
+func TestKilledHolder(t *testing.T) {
+	h := open(t, "")
+	h.drop("a.lic", h.sign("a", 1, nil))
+	h.until("dropped", inForce("a"))
+	cmd, l, _ := h.holder(`{"pool":"streams"}`)
+	if l.Lifetime != "process" || l.Holder == nil || int(l.Holder.PID) != cmd.Process.Pid {
+		t.Fatalf("the lease: %+v", l)
+	}
+	w := h.wait(t.Context(), wire.AcquireRequest{Pool: "streams", WaitSeconds: 60})
+	killed := time.Now()
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	<-w.done
+	if w.err != nil {
+		t.Fatal(w.err)
+	}
+	t.Logf("by %s, %v after the kill", l.Liveness, time.Since(killed))
+	m, err := h.Metrics(t.Context())
+	if err != nil || !strings.Contains(string(m), `usher_releases_total{cause="holder_gone",pool="streams"} 1`) {
+		t.Errorf("the metrics do not say why: %v", err)
+	}
+}
+
+// A child that has inherited the socket does not keep a dead holder's slot.
+func TestForkedChildKeepsNothing(t *testing.T) {
+	h := open(t, "")
+	h.drop("a.lic", h.sign("a", 1, nil))
+	h.until("dropped", inForce("a"))
+	cmd, l, in := h.holder(`{"pool":"streams"}`, "fork")
+	if l.Liveness == "connection" {
+		t.Skip("this kernel does not tell when a process dies")
+	}
+	if !in.Scan() || !strings.HasPrefix(in.Text(), "forked") {
+		t.Fatal("no child")
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	h.inUse(0)
+	var child int
+	if _, err := fmt.Sscanf(in.Text(), "forked %d", &child); err == nil {
+		if p, err := os.FindProcess(child); err == nil {
+			p.Kill() //nolint:errcheck // it may be gone
+		}
+	}
+}
+
+// Many leases of one process take one watch, and all end with it; one that joined keeps a lease alive.
+func TestManyLeasesOneProcess(t *testing.T) {
+	h := open(t, "")
+	h.drop("a.lic", h.sign("a", 100, nil))
+	h.until("dropped", inForce("a"))
+	cmd, first, _ := h.holder(`{"pool":"streams","n":2}`)
+	if first.Liveness == "connection" {
+		t.Skip("this kernel does not tell when a process dies")
+	}
+	l := h.dial()
+	for range 20 {
+		lease(t, l.ask(`{"jsonrpc":"2.0","id":1,"method":"lease.acquire","params":{"pool":"streams"}}`))
+	}
+	if got := l.ask(`{"jsonrpc":"2.0","id":2,"method":"lease.join","params":{"id":"` + first.ID + `"}}`); !strings.Contains(got, `"others":[{`) {
+		t.Fatalf("join: %s", got)
+	}
+	h.inUse(22)
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	// The first holder has gone; the one that joined has it.
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		got, err := h.Lease(t.Context(), first.ID)
+		if err != nil {
+			t.Fatalf("the lease that was joined is over: %v", err)
+		}
+		if int(got.Holder.PID) == os.Getpid() && len(got.Others) == 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the holder is still %+v", got.Holder)
+		}
+		<-time.After(time.Millisecond)
+	}
+	h.inUse(22)
+}

@@ -1,0 +1,282 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"net"
+	"sync"
+
+	"github.com/usher-agent/usher/agent/api"
+	"github.com/usher-agent/usher/agent/liveness"
+	"github.com/usher-agent/usher/enforcer"
+)
+
+// holders knows by which process each process lease lives, and ends the leases of one that dies. One watch serves all the
+// leases of a process.
+type holders struct {
+	desk    *desk
+	watcher *liveness.Watcher
+
+	mu     sync.Mutex // guards all below; taken under desk.mu, never the other way round
+	alive  map[process]*holderProcess
+	leases map[enforcer.LeaseID][]process
+	paths  map[enforcer.LeaseID]string // what tells that the holder is gone
+	counts map[string]int              // of leases by path
+}
+
+// process tells a process from another that bears its number later.
+type process struct {
+	pid   int32
+	start uint64
+	inode uint64
+}
+
+type holderProcess struct {
+	caller enforcer.Caller
+	watch  *liveness.Watch
+	leases map[enforcer.LeaseID]struct{}
+	gone   bool
+}
+
+func newHolders(d *desk) (*holders, error) {
+	w, err := liveness.NewWatcher()
+	if err != nil {
+		return nil, err
+	}
+	return &holders{desk: d, watcher: w, alive: map[process]*holderProcess{}, leases: map[enforcer.LeaseID][]process{}, paths: map[enforcer.LeaseID]string{}, counts: map[string]int{}}, nil
+}
+
+// hold says that a lease lives by a process. When the process is dead already the lease ends at once.
+func (h *holders) hold(id enforcer.LeaseID, caller enforcer.Caller, handle *liveness.Handle) error {
+	p := handle.Process()
+	key := process{p.PID, p.Start, p.Inode}
+	h.mu.Lock()
+	x := h.alive[key]
+	if x == nil {
+		x = &holderProcess{caller: caller, leases: map[enforcer.LeaseID]struct{}{}}
+		h.alive[key] = x
+	}
+	x.leases[id] = struct{}{}
+	h.leases[id] = append(h.leases[id], key)
+	if _, ok := h.paths[id]; !ok {
+		h.paths[id] = string(handle.Path())
+		h.counts[h.paths[id]]++
+	}
+	first := x.watch == nil
+	h.mu.Unlock()
+	if !first {
+		return nil
+	}
+	watch, err := h.watcher.Watch(handle, func() { h.died(key) })
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	x.watch = watch
+	if err != nil {
+		delete(h.alive, key)
+	} else if x.gone || len(x.leases) == 0 {
+		watch.Stop()
+	}
+	return err
+}
+
+// died ends the leases of a process.
+func (h *holders) died(key process) {
+	h.mu.Lock()
+	x := h.alive[key]
+	if x == nil {
+		h.mu.Unlock()
+		return
+	}
+	delete(h.alive, key)
+	x.gone = true
+	var ids []enforcer.LeaseID
+	for id := range x.leases {
+		ids = append(ids, id)
+	}
+	h.mu.Unlock()
+	for _, id := range ids {
+		h.desk.do(&enforcer.Leave{ID: id, Holder: x.caller})
+	}
+}
+
+// ended forgets a lease that is over. The desk's lock is held.
+func (h *holders) ended(id enforcer.LeaseID) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if p, ok := h.paths[id]; ok {
+		h.counts[p]--
+		delete(h.paths, id)
+	}
+	for _, key := range h.leases[id] {
+		x := h.alive[key]
+		if x == nil {
+			continue
+		}
+		if delete(x.leases, id); len(x.leases) == 0 {
+			delete(h.alive, key)
+			if x.watch != nil {
+				x.watch.Stop()
+			}
+		}
+	}
+	delete(h.leases, id)
+}
+
+// byPath counts the process leases by what tells that their holder is gone.
+func (h *holders) byPath() map[string]int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return maps.Clone(h.counts)
+}
+
+// path says what tells that a lease's holder is gone.
+func (h *holders) path(l *enforcer.Lease) string {
+	switch l.Lifetime {
+	case enforcer.LifetimeTTL:
+		return "ttl"
+	case enforcer.LifetimeConnection:
+		return "connection"
+	case enforcer.LifetimeProcess:
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if p := h.paths[l.ID]; p != "" {
+			return p
+		}
+		return "connection"
+	default:
+		return "none"
+	}
+}
+
+// session is one kept-open connection and its process.
+type session struct {
+	agent  *Agent
+	conn   *net.UnixConn
+	caller enforcer.Caller
+
+	mu     sync.Mutex // guards all below
+	handle *liveness.Handle
+	asked  bool // whether the kernel gives a handle is known
+	dead   bool // it said that the process is dead
+	closed bool
+	leases map[enforcer.LeaseID]struct{} // that live by the connection
+}
+
+// Session opens a session for the caller at the other end of a connection.
+func (f front) Session(c *net.UnixConn, caller enforcer.Caller) api.Session {
+	return &session{agent: f.Agent, conn: c, caller: caller, leases: map[enforcer.LeaseID]struct{}{}}
+}
+
+func (f front) Liveness(l *enforcer.Lease) string { return f.holders.path(l) }
+
+// process returns a handle of the session's process; nil where only the connection can tell that it is gone.
+func (s *session) process() (*liveness.Handle, *enforcer.Denial) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.asked {
+		var err error
+		s.asked = true
+		s.handle, err = liveness.FromConn(s.conn)
+		s.dead = errors.Is(err, liveness.ErrDead)
+	}
+	if s.dead {
+		return nil, &enforcer.Denial{Code: enforcer.BadRequest, Field: "lifetime", Detail: "the process that opened this session is dead, and can hold nothing"}
+	}
+	return s.handle, nil
+}
+
+// Acquire is the desk's, for a lease that lives by the session's process unless the request says otherwise.
+func (s *session) Acquire(ctx context.Context, r *enforcer.Acquire) (*enforcer.Lease, bool, *enforcer.Denial) {
+	if r.Lifetime == "" {
+		r.Lifetime = enforcer.LifetimeProcess
+		if r.TTL != 0 {
+			r.Lifetime = enforcer.LifetimeTTL
+		} else if s.agent.desk.isMeter(r) {
+			r.Lifetime = enforcer.LifetimeDraw
+		}
+	}
+	var handle *liveness.Handle
+	if r.Lifetime == enforcer.LifetimeProcess {
+		var d *enforcer.Denial
+		if handle, d = s.process(); d != nil {
+			return nil, false, d
+		}
+	}
+	l, replayed, d := s.agent.desk.Acquire(ctx, r)
+	if d != nil {
+		return nil, false, d
+	}
+	s.bind(l, handle)
+	return l, replayed, nil
+}
+
+// bind ties a lease to the session's process, or to its connection.
+func (s *session) bind(l *enforcer.Lease, handle *liveness.Handle) {
+	if l.Lifetime != enforcer.LifetimeProcess && l.Lifetime != enforcer.LifetimeConnection {
+		return
+	}
+	if handle != nil && s.agent.holders.hold(l.ID, s.caller, handle) == nil {
+		if _, held := s.agent.desk.Lease(l.ID); !held { // over before it was known here
+			s.agent.holders.ended(l.ID)
+		}
+		return
+	}
+	s.mu.Lock()
+	closed := s.closed
+	if !closed {
+		s.leases[l.ID] = struct{}{}
+	}
+	s.mu.Unlock()
+	if closed {
+		s.end(l.ID)
+	}
+}
+
+func (s *session) end(id enforcer.LeaseID) {
+	s.agent.desk.do(&enforcer.Leave{ID: id, Holder: s.caller})
+}
+
+// Join makes the session's process a co-holder.
+func (s *session) Join(id enforcer.LeaseID) (*enforcer.Lease, *enforcer.Denial) {
+	handle, d := s.process()
+	if d != nil {
+		return nil, d
+	}
+	dec := s.agent.desk.do(&enforcer.Join{ID: id, Caller: s.caller})
+	if dec.Denial != nil {
+		return nil, dec.Denial
+	}
+	s.bind(dec.Lease, handle)
+	return dec.Lease, nil
+}
+
+// Attach gives the session's process an unconfirmed lease back.
+func (s *session) Attach(id enforcer.LeaseID) (*enforcer.Lease, *enforcer.Denial) {
+	handle, d := s.process()
+	if d != nil {
+		return nil, d
+	}
+	dec := s.agent.desk.do(&enforcer.Attach{ID: id, Caller: s.caller})
+	if dec.Denial != nil {
+		return nil, dec.Denial
+	}
+	s.bind(dec.Lease, handle)
+	return dec.Lease, nil
+}
+
+// Close ends the leases that live by the connection.
+func (s *session) Close() {
+	s.mu.Lock()
+	s.closed = true
+	ids := s.leases
+	s.leases = nil
+	handle := s.handle
+	s.mu.Unlock()
+	for id := range ids {
+		s.end(id)
+	}
+	if handle != nil {
+		handle.Close() //nolint:errcheck // the watches have their own
+	}
+}
