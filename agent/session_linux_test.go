@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/usher-agent/usher/client"
 	"github.com/usher-agent/usher/client/wire"
 )
 
@@ -281,4 +283,67 @@ func TestManyLeasesOneProcess(t *testing.T) {
 		<-time.After(time.Millisecond)
 	}
 	h.inUse(22)
+}
+
+// The client's session: slots held by this process, given back by Close, lost when they are forced.
+func TestClientSession(t *testing.T) {
+	h := open(t, "")
+	h.drop("a.lic", h.sign("a", 2, nil))
+	h.until("dropped", inForce("a"))
+	s, err := h.Client.Open(t.Context(), map[string]string{"job": "1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if you := s.Agent().You; int(you.PID) != os.Getpid() {
+		t.Errorf("the agent sees %+v", you)
+	}
+	a, err := s.Acquire(t.Context(), wire.AcquireRequest{Pool: "streams"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := s.Acquire(t.Context(), wire.AcquireRequest{Pool: "streams", Lifetime: "connection"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Acquire(t.Context(), wire.AcquireRequest{Pool: "streams"}); !errors.Is(err, client.ErrNoSlots) {
+		t.Errorf("one too many: %v", err)
+	}
+	if err := a.Close(); err != nil {
+		t.Error(err)
+	}
+	h.inUse(1)
+	if err := h.Release(t.Context(), b.Info().ID, true); err != nil {
+		t.Fatal(err)
+	}
+	<-b.Done()
+	if !errors.Is(b.Err(), client.ErrLeaseUnknown) || !strings.Contains(b.Err().Error(), "forced") {
+		t.Errorf("lost: %v", b.Err())
+	}
+	if err := errors.Join(a.Close(), b.Close()); err != nil {
+		t.Error(err)
+	}
+	// A wait that is given up holds nothing, and the session is mended.
+	full, err := s.Acquire(t.Context(), wire.AcquireRequest{Pool: "streams", N: new(int64(2)), Lifetime: "held"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := s.Acquire(ctx, wire.AcquireRequest{Pool: "streams", WaitSeconds: 60}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("given up: %v", err)
+	}
+	h.untilWaiting(0)
+	h.release(&wire.Lease{ID: full.Info().ID})
+	h.inUse(0)
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		if _, err = s.Pools(t.Context()); err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+		<-time.After(time.Millisecond)
+	}
 }

@@ -185,6 +185,9 @@ func (t *tour) tell() error {
 	if _, err := t.usher(0, "pools"); err != nil {
 		return err
 	}
+	if err := t.kill(); err != nil {
+		return err
+	}
 	t.say("The customer buys more: a licence for 5 replaces it", "Nobody who holds a slot notices.")
 	if err := sign("demo-2", "5", "demo-2.lic"); err != nil {
 		return err
@@ -278,6 +281,71 @@ func (t *tour) until(ok func(*wire.License) bool) (*wire.License, error) {
 		select {
 		case <-t.ctx.Done():
 			return nil, t.ctx.Err()
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+// kill has a program hold the last slot, another wait for it, and kills the first one.
+func (t *tour) kill() error {
+	t.say("A program that holds a slot is killed, while another waits", "No time to live to wait out: the kernel tells the agent.")
+	fmt.Fprintln(t.out, "  $ usher run --pool streams -- sleep 1000 &")
+	holder := exec.CommandContext(t.ctx, t.exe, "run", "--pool", "streams", "--", "sleep", "1000")
+	holder.Env = append(cleanEnvironment(), "USHER_SOCKET="+t.socket)
+	if err := holder.Start(); err != nil {
+		return fmt.Errorf("demo: %w", err)
+	}
+	defer func() {
+		holder.Process.Kill() //nolint:errcheck // it is dead already
+		holder.Wait()         //nolint:errcheck // killed, as it should be
+	}()
+	if err := t.pool("the program holds a slot", func(p *wire.Pool) bool { return *p.Available == 0 }); err != nil {
+		return err
+	}
+	fmt.Fprintln(t.out, "  $ usher acquire --pool streams --wait 30s &")
+	type answer struct {
+		lease *wire.Lease
+		err   error
+		at    time.Time
+	}
+	got := make(chan answer, 1)
+	go func() {
+		l, err := t.agent.Acquire(t.ctx, wire.AcquireRequest{Pool: "streams", WaitSeconds: 30})
+		got <- answer{l, err, time.Now()}
+	}()
+	if err := t.pool("somebody waits", func(p *wire.Pool) bool { return p.Waiting == 1 }); err != nil {
+		return err
+	}
+	fmt.Fprintln(t.out, "  $ kill -9 %1")
+	killed := time.Now()
+	if err := holder.Process.Kill(); err != nil {
+		return fmt.Errorf("demo: %w", err)
+	}
+	a := <-got
+	if a.err != nil {
+		return a.err
+	}
+	fmt.Fprintf(t.out, "    %.1f ms after the kill the one that waited has the slot: lease %s\n", float64(a.at.Sub(killed).Microseconds())/1000, a.lease.ID)
+	return t.agent.Release(t.ctx, a.lease.ID, false)
+}
+
+// pool waits until the pool of the story is as it should be.
+func (t *tour) pool(what string, ok func(*wire.Pool) bool) error {
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		p, err := t.agent.Pool(t.ctx, "streams")
+		if err != nil {
+			return err
+		}
+		if ok(p) {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("demo: it never came about that %s", what)
+		}
+		select {
+		case <-t.ctx.Done():
+			return t.ctx.Err()
 		case <-time.After(time.Millisecond):
 		}
 	}

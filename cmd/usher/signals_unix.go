@@ -6,7 +6,29 @@ import (
 	"os"
 	"os/exec"
 	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/usher-agent/usher/client"
 )
+
+// canBecome says that this process can become another program.
+const canBecome = true
+
+// become replaces this process by a program, which then holds the lease. Where only the connection tells that the holder
+// lives, the program inherits it.
+func become(s *client.Session, l *client.Lease, path string, args, env []string) error {
+	if l.Info().Liveness == "connection" {
+		f, err := s.File()
+		if err != nil {
+			return err
+		}
+		if _, err := unix.FcntlInt(f.Fd(), unix.F_SETFD, 0); err != nil {
+			return err
+		}
+	}
+	return syscall.Exec(path, args, env)
+}
 
 // forwarded are the signals that `usher run` passes on.
 func forwarded() []os.Signal {

@@ -1,9 +1,19 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"os/exec"
+
+	"github.com/usher-agent/usher/client"
 )
+
+// canBecome says that this process cannot become another program.
+const canBecome = false
+
+func become(*client.Session, *client.Lease, string, []string, []string) error {
+	return errors.ErrUnsupported
+}
 
 // forwarded are the signals that `usher run` passes on.
 func forwarded() []os.Signal { return []os.Signal{os.Interrupt} }

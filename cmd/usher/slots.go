@@ -160,12 +160,12 @@ func (c *cli) runCommand() *cobra.Command {
 	var o acquireFlags
 	var noSlot int
 	cmd := &cobra.Command{Use: "run --pool P [--n N] [--wait D] -- CMD …", Short: "Run a program that holds slots for as long as it lives", Args: cobra.MinimumNArgs(1),
-		Long: `Take slots, run a program, and give the slots back when it ends. The program's exit code is passed on (128 and the signal where a
-signal ended it), and signals are passed to it. It finds USHER_SOCKET and USHER_LEASE in its environment.
+		Long: `Take slots and become the program, which then holds them: they come back when it ends, however it ends. It finds USHER_SOCKET and
+USHER_LEASE in its environment, and keeps its process number, signals and exit code. (Where a program cannot become another, it is run
+as a child, whose signals and exit code are passed on; should this command then be killed, the slots come back within 15 seconds.)
 
 When no slot is free the program is not started, and the exit code is 75 (or what -E says); 3 when the licence is not valid; 69 when
-no agent answers; 126 when the program cannot be run, 127 when there is none; 125 for any other failure. Should this command itself be
-killed, the slots come back within 15 seconds.`,
+no agent answers; 126 when the program cannot be run, 127 when there is none; 125 for any other failure.`,
 		Example: "  usher run --pool streams -- ffmpeg -i in.mkv out.mp4",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r, err := o.request()
@@ -180,6 +180,7 @@ killed, the slots come back within 15 seconds.`,
 	return cmd
 }
 
+// runChild takes the slots and becomes the program, where the system can do that; else it runs it as a child.
 func (c *cli) runChild(ctx context.Context, r wire.AcquireRequest, args []string, noSlot int) error {
 	path, err := exec.LookPath(args[0])
 	if err != nil {
@@ -189,10 +190,8 @@ func (c *cli) runChild(ctx context.Context, r wire.AcquireRequest, args []string
 		}
 		return fail(code, "", "run %s: %w", args[0], err)
 	}
-	r.TTLSeconds = runTTL.Seconds()
 	agent := c.client()
-	held, err := agent.Hold(ctx, r)
-	if err != nil {
+	refused := func(err error) error {
 		var p *client.Error
 		if !errors.As(err, &p) {
 			return &exit{code: runFailed, cause: err}
@@ -207,10 +206,34 @@ func (c *cli) runChild(ctx context.Context, r wire.AcquireRequest, args []string
 		}
 		return &exit{code, err, p.Hint}
 	}
+	env := func(lease string) []string {
+		return append(os.Environ(), "USHER_SOCKET="+agent.Socket(), "USHER_LEASE="+lease)
+	}
+	if canBecome {
+		s, err := agent.Open(ctx, nil)
+		if err != nil {
+			return refused(err)
+		}
+		l, err := s.Acquire(ctx, r)
+		if err != nil {
+			s.Close()
+			return refused(err)
+		}
+		if err := become(s, l, path, args, env(l.Info().ID)); err != nil {
+			l.Close() //nolint:errcheck // it ends with this process
+			return fail(runCannot, "", "run %s: %w", path, err)
+		}
+		return nil
+	}
+	r.TTLSeconds = runTTL.Seconds()
+	held, err := agent.Hold(ctx, r)
+	if err != nil {
+		return refused(err)
+	}
 	defer held.Close() //nolint:errcheck // its time ends by itself
 	child := exec.Command(path, args[1:]...)
 	child.Stdin, child.Stdout, child.Stderr = c.in, c.out, c.errs
-	child.Env = append(os.Environ(), "USHER_SOCKET="+agent.Socket(), "USHER_LEASE="+held.Lease().ID)
+	child.Env = env(held.Lease().ID)
 	// From here on signals are the child's.
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, forwarded()...)
