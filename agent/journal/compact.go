@@ -1,0 +1,276 @@
+package journal
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+)
+
+// successor is a journal in the making, under another name.
+type successor struct {
+	j    *Journal
+	file File
+	size int64 // where the next record goes
+	safe int64 // as of Journal
+	err  error // of the first write or fsync that failed
+	base int64 // of the header, after finish
+}
+
+// begin makes the file of a successor.
+func (j *Journal) begin() (*successor, error) {
+	f, err := j.c.File(j.tmp(), os.O_RDWR|os.O_CREATE|os.O_TRUNC)
+	if err != nil {
+		return nil, j.cannot("make a successor of", err)
+	}
+	return &successor{j: j, file: f, size: headerSize}, nil
+}
+
+// append writes encoded records at the end.
+func (s *successor) append(b []byte) {
+	if s.err != nil {
+		return
+	}
+	n, err := s.file.WriteAt(b, s.size)
+	if err == nil && n != len(b) {
+		err = io.ErrShortWrite
+	}
+	if err != nil {
+		s.err = s.j.cannot("write a successor of", err)
+		return
+	}
+	s.size += int64(len(b))
+}
+
+// record returns data as it is to stand at offset at, of a part that the header's base will cover.
+func record(b []byte, at int64, data []byte) []byte { return appendRecord(b, at, headerSize, data) }
+
+// finish writes the header, whose base is here, and makes all of it safe.
+func (s *successor) finish() error {
+	if s.err != nil {
+		return s.err
+	}
+	b := header(s.size)
+	n, err := s.file.WriteAt(b, 0)
+	if err == nil && n != len(b) {
+		err = io.ErrShortWrite
+	}
+	if err == nil && s.j.c.Sync {
+		err = s.file.Sync()
+	}
+	if err != nil {
+		s.err = s.j.cannot("write a successor of", err)
+		return s.err
+	}
+	s.base, s.safe = s.size, s.size
+	return nil
+}
+
+// drop gives the successor up.
+func (s *successor) drop() error {
+	return errors.Join(s.file.Close(), os.Remove(s.j.tmp()))
+}
+
+// Mark is a place in a journal, between two records.
+type Mark struct {
+	generation int
+	offset     int64
+}
+
+// Mark returns the end of the journal.
+func (j *Journal) Mark() Mark {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return Mark{j.generation, j.size}
+}
+
+// Due reports whether compaction is worth its while.
+func (j *Journal) Due() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.usable() == nil && j.compacting == nil && j.size > max(j.c.MaxSize, 2*j.base, j.retry)
+}
+
+// Compact is CompactFrom the journal's present end: a record appended between the call and the moment of which the snapshot speaks is
+// replayed after a snapshot that has it already.
+func (j *Journal) Compact(snapshot func(write func(record []byte) error) error) error {
+	return j.CompactFrom(j.Mark(), snapshot)
+}
+
+// CompactFrom has the journal begin with the records that snapshot writes, which speak for all records before from, followed by those
+// after. To have every record counted once, take the Mark in the same critical section as the copy of what the snapshot is made of.
+// Appends go on meanwhile, and none waits for the disk because of it; a crash finds either the journal before or the one after, each
+// with all that was acknowledged. If it fails the journal is as it was. One compaction runs at a time.
+func (j *Journal) CompactFrom(from Mark, snapshot func(write func(record []byte) error) error) (err error) {
+	j.mu.Lock()
+	err = j.usable()
+	switch {
+	case err != nil:
+	case j.compacting != nil:
+		err = fmt.Errorf("the journal %s is being compacted already", j.path)
+	case from.generation != j.generation || from.offset < headerSize || from.offset > j.size:
+		err = fmt.Errorf("the journal %s has been compacted since the snapshot was taken: take another", j.path)
+	}
+	if err != nil {
+		j.mu.Unlock()
+		return err
+	}
+	over := make(chan struct{})
+	defer close(over)
+	j.compacting = over
+	old := j.file
+	j.mu.Unlock()
+
+	s, err := j.begin()
+	if err == nil {
+		if err = j.succeed(s, from.offset, snapshot); err != nil {
+			err = errors.Join(err, j.abandon(s))
+		}
+	}
+	j.mu.Lock()
+	if err != nil {
+		j.retry = j.size + max(j.c.MaxSize/8, 1)
+	}
+	j.compacting = nil
+	swapped := s != nil && j.file == s.file
+	j.mu.Unlock()
+	if swapped {
+		// No round has it any more: one that began before was over before the last one.
+		return errors.Join(err, old.Close())
+	}
+	return err
+}
+
+// abandon forgets s, unless it has the journal's name by now.
+func (j *Journal) abandon(s *successor) error {
+	j.mu.Lock()
+	if j.file == s.file {
+		j.mu.Unlock()
+		return nil
+	}
+	if j.next == s {
+		j.next = nil
+	}
+	j.waitRound()
+	j.mu.Unlock()
+	return s.drop()
+}
+
+// waitRound waits for the fsync under way, if any. The lock is held before and after, not meanwhile.
+func (j *Journal) waitRound() {
+	if round := j.round; round != nil {
+		j.mu.Unlock()
+		<-round
+		j.mu.Lock()
+	}
+}
+
+// settle has a whole fsync of all that is written now. The lock is held before and after, not meanwhile.
+func (j *Journal) settle() error {
+	if !j.c.Sync {
+		return nil
+	}
+	j.waitRound() // it may have begun too early
+	round := j.startRound()
+	j.mu.Unlock()
+	<-round
+	j.mu.Lock()
+	return j.failed
+}
+
+// succeed fills s and puts it in the journal's place.
+func (j *Journal) succeed(s *successor, from int64, snapshot func(write func([]byte) error) error) error {
+	out := &batch{s: s}
+	if err := snapshot(out.write); err != nil {
+		return err
+	}
+	// What was appended meanwhile, up to some moment, without a lock.
+	j.mu.Lock()
+	upto, file, err := j.size, j.file, j.usable()
+	j.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	if err := j.copy(file, from, upto, out.write); err != nil {
+		return err
+	}
+	if err := out.flush(); err != nil {
+		return err
+	}
+	if err := s.finish(); err != nil {
+		return err
+	}
+
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if err := j.usable(); err != nil {
+		return err
+	}
+	// The rest, which is little; from here on every record goes to both.
+	err = j.copy(file, upto, j.size, func(b []byte) error {
+		s.append(j.encode(s.size, s.safe, [][]byte{b}))
+		return s.err
+	})
+	if err != nil {
+		return err
+	}
+	j.next = s
+	if err := j.settle(); err != nil {
+		return err
+	}
+	if s.err != nil {
+		return s.err
+	}
+	if err := j.usable(); err != nil {
+		return err
+	}
+	if err := os.Rename(j.tmp(), j.path); err != nil {
+		return j.cannot("replace", err)
+	}
+	j.next, j.file, j.size, j.safe, j.base = nil, s.file, s.size, s.safe, s.base
+	if !j.c.Sync {
+		j.safe = j.size
+	}
+	j.generation++
+	j.retry = 0
+	j.renamed = j.c.Sync
+	return j.settle()
+}
+
+// copy calls each for the records between two offsets of the file, which are good.
+func (j *Journal) copy(file File, from, to int64, each func([]byte) error) error {
+	if from == to {
+		return nil
+	}
+	good, err := scan(file, from, to, each)
+	if err != nil {
+		return err
+	}
+	if good != to {
+		return &CorruptError{File: j.path, Offset: good, Reason: "a record there is not what was written"}
+	}
+	return nil
+}
+
+// batch gathers the records of a snapshot into larger writes.
+type batch struct {
+	s   *successor
+	buf []byte
+}
+
+func (b *batch) write(data []byte) error {
+	if len(data) == 0 || len(data) > MaxRecord {
+		return fmt.Errorf("a record of %d bytes cannot be journalled: it must have 1 to %d", len(data), MaxRecord)
+	}
+	b.buf = record(b.buf, b.s.size+int64(len(b.buf)), data)
+	if len(b.buf) < 256<<10 {
+		return nil
+	}
+	return b.flush()
+}
+
+func (b *batch) flush() error {
+	b.s.append(b.buf)
+	b.buf = b.buf[:0]
+	return b.s.err
+}

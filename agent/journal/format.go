@@ -1,0 +1,229 @@
+package journal
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"slices"
+)
+
+// The format, version 1; every number is little-endian.
+//
+//	header   magic "USHERJ1\n" · version uint32 · base uint64 · CRC32C of these 20 bytes
+//	record   length uint32 · CRC32C · mark uint64 · data
+//
+// A record's CRC covers the offset it stands at (as uint64), its length, its mark and its data, so that bytes which only look like a
+// record, because they lie inside another one or come from elsewhere, do not count as one. Base is the offset up to which the file was
+// complete before it got its name: damage before it is never a torn tail. Mark is the offset up to which the file was known to be safe
+// when the record was written: damage before the mark of a later record is never a torn tail either.
+const (
+	magic      = "USHERJ1\n"
+	version    = 1
+	headerSize = 24
+	recordHead = 16
+	sector     = 512 // what a disk writes whole or not at all
+
+	// MaxRecord is the largest record, in bytes.
+	MaxRecord = 1 << 20
+
+	// searchBudget bounds the bytes summed in the search for records behind damage: bytes that look like lengths everywhere would
+	// make it quadratic. It is enough for hundreds of megabytes of anything but such bytes.
+	searchBudget int64 = 8 << 30
+
+	// searchMax is the longest stretch behind damage that is searched, in bytes.
+	searchMax = 1 << 30
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+func header(base int64) []byte {
+	b := append(make([]byte, 0, headerSize), magic...)
+	b = binary.LittleEndian.AppendUint32(b, version)
+	b = binary.LittleEndian.AppendUint64(b, uint64(base))
+	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
+}
+
+// parseHeader returns the base.
+func parseHeader(name string, b []byte) (int64, error) {
+	if len(b) < headerSize || string(b[:len(magic)]) != magic {
+		return 0, &CorruptError{File: name, Reason: "it does not begin like a journal"}
+	}
+	if binary.LittleEndian.Uint32(b[20:]) != crc32.Checksum(b[:20], castagnoli) {
+		return 0, &CorruptError{File: name, Reason: "its header is damaged"}
+	}
+	if v := binary.LittleEndian.Uint32(b[8:]); v != version {
+		return 0, &VersionError{File: name, Version: v}
+	}
+	base := binary.LittleEndian.Uint64(b[12:])
+	if base < headerSize || base > 1<<62 {
+		return 0, &CorruptError{File: name, Reason: "its header is damaged"}
+	}
+	return int64(base), nil
+}
+
+func checksum(at int64, length uint32, mark uint64, data []byte) uint32 {
+	var head [20]byte
+	binary.LittleEndian.PutUint64(head[0:], uint64(at))
+	binary.LittleEndian.PutUint32(head[8:], length)
+	binary.LittleEndian.PutUint64(head[12:], mark)
+	return crc32.Update(crc32.Checksum(head[:], castagnoli), castagnoli, data)
+}
+
+// appendRecord appends to b the record that will stand at offset at.
+func appendRecord(b []byte, at, mark int64, data []byte) []byte {
+	b = binary.LittleEndian.AppendUint32(b, uint32(len(data)))
+	b = binary.LittleEndian.AppendUint32(b, checksum(at, uint32(len(data)), uint64(mark), data))
+	b = binary.LittleEndian.AppendUint64(b, uint64(mark))
+	return append(b, data...)
+}
+
+// parseRecord reads the record that b, which stands at offset at, begins with; nil when it begins with none. Work counts the bytes
+// that had to be summed.
+func parseRecord(b []byte, at int64) (data []byte, mark int64, work int) {
+	if len(b) < recordHead {
+		return nil, 0, 0
+	}
+	length := binary.LittleEndian.Uint32(b)
+	if length == 0 || length > MaxRecord || int(length) > len(b)-recordHead {
+		return nil, 0, 0
+	}
+	m := binary.LittleEndian.Uint64(b[8:])
+	if m > uint64(at) {
+		return nil, 0, 0
+	}
+	data = b[recordHead : recordHead+int(length)]
+	if checksum(at, length, m, data) != binary.LittleEndian.Uint32(b[4:]) {
+		return nil, 0, len(data)
+	}
+	return data, int64(m), len(data)
+}
+
+// scan calls each for every record of r between from and to, in order, and returns where the first one that is not good begins: to,
+// when all are. The record is each's until it returns.
+func scan(r io.ReaderAt, from, to int64, each func(record []byte) error) (good int64, err error) {
+	var whole []byte
+	in := bufio.NewReaderSize(io.NewSectionReader(r, from, to-from), 64<<10)
+	for at := from; at < to; {
+		head, err := in.Peek(recordHead)
+		if err != nil {
+			return at, onlyReal(err)
+		}
+		length := binary.LittleEndian.Uint32(head)
+		if length == 0 || length > MaxRecord || int64(length) > to-at-recordHead {
+			return at, nil
+		}
+		whole = slices.Grow(whole[:0], recordHead+int(length))[:recordHead+int(length)]
+		if _, err := io.ReadFull(in, whole); err != nil {
+			return at, onlyReal(err)
+		}
+		data, _, _ := parseRecord(whole, at)
+		if data == nil {
+			return at, nil
+		}
+		if err := each(data); err != nil {
+			return at, err
+		}
+		at += int64(len(whole))
+	}
+	return to, nil
+}
+
+// onlyReal drops the errors that only mean the end of the file.
+func onlyReal(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return nil
+	}
+	return err
+}
+
+// search calls each for every record it finds in b, which begins at offset at, stepping over what is none, until each says stop. It
+// reports whether it came to the end of its budget first.
+func search(b []byte, at int64, each func(at int64, data []byte, mark int64) (more bool)) (exhausted bool) {
+	budget := searchBudget
+	for i := 0; i+recordHead < len(b); {
+		data, mark, work := parseRecord(b[i:], at+int64(i))
+		if budget -= int64(work); budget < 0 {
+			return true
+		}
+		if data == nil {
+			i++
+			continue
+		}
+		if !each(at+int64(i), data, mark) {
+			return false
+		}
+		i += recordHead + len(data)
+	}
+	return false
+}
+
+// torn reports whether what begins at bad, in a file of size bytes, can be the trace of a write that a crash cut short, and so was
+// never acknowledged.
+func torn(r io.ReaderAt, bad, size, base int64) (bool, error) {
+	if bad < base || size-bad > searchMax {
+		return false, nil
+	}
+	b := make([]byte, size-bad)
+	if _, err := io.ReadFull(io.NewSectionReader(r, bad, size-bad), b); err != nil {
+		return false, err
+	}
+	first, safe := int64(-1), int64(0)
+	exhausted := search(b, bad, func(at int64, _ []byte, mark int64) bool {
+		if first < 0 {
+			first = at
+		}
+		safe = max(safe, mark)
+		return safe <= bad
+	})
+	switch {
+	case exhausted || safe > bad:
+		return false, nil
+	case first < 0:
+		return true, nil
+	}
+	// Good records behind bad ones, none of which was written after the bad ones were safe. Either a power cut came when the disk had
+	// written a later sector but not an earlier one, which then reads as zeros; or one of the last few records was damaged afterwards.
+	return lostSector(b[:first-bad], bad), nil
+}
+
+// lostSector reports whether the part of some sector that lies in b, which begins at offset at, is all zeros.
+func lostSector(b []byte, at int64) bool {
+	for len(b) > 0 {
+		n := min(int(sector-at%sector), len(b))
+		zero := true
+		for _, c := range b[:n] {
+			zero = zero && c == 0
+		}
+		if zero {
+			return true
+		}
+		b, at = b[n:], at+int64(n)
+	}
+	return false
+}
+
+// CorruptError says that a journal is damaged where a crash cannot have damaged it. What it holds may be repaired in part.
+type CorruptError struct {
+	File   string
+	Offset int64 // of the first damaged byte's record
+	Reason string
+}
+
+func (e *CorruptError) Error() string {
+	return fmt.Sprintf("the journal %s is damaged at byte %d: %s: run `usher doctor --repair`, which keeps every record that can be "+
+		"proved and the damaged file beside it", e.File, e.Offset, e.Reason)
+}
+
+// VersionError says that a journal is of a version this program does not know.
+type VersionError struct {
+	File    string
+	Version uint32
+}
+
+func (e *VersionError) Error() string {
+	return fmt.Sprintf("the journal %s has version %d, and this usher reads version %d: use the usher that wrote it, or a newer one",
+		e.File, e.Version, version)
+}

@@ -1,0 +1,420 @@
+// Package journal keeps records in one append-only file, so that what was acknowledged is found again after a crash. It knows nothing of
+// what the records mean.
+//
+// A Journal is appended to and replayed; when it has grown, it is compacted to a snapshot while appending goes on. See
+// docs/decisions/0004-journal.md for the format and its reasons.
+package journal
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+)
+
+// DefaultMaxSize is the size in bytes above which compaction is due, unless the Config says otherwise.
+const DefaultMaxSize = 8 << 20
+
+var (
+	// ErrFull is wrapped by errors of Append and Compact for which the disk, or a quota on it, is full. The journal goes on: a later
+	// Append that fits succeeds.
+	ErrFull = errors.New("the disk or its quota is full")
+
+	// ErrClosed says that the journal has been closed.
+	ErrClosed = errors.New("the journal is closed")
+)
+
+// File is what a Journal needs of an open file. An *os.File is one.
+type File interface {
+	io.ReaderAt
+	io.WriterAt
+	io.Closer
+	Stat() (fs.FileInfo, error)
+	Truncate(size int64) error
+	Sync() error
+}
+
+// Config says where a journal is and how it is kept.
+type Config struct {
+	Dir, Name   string
+	Sync        bool                                      // Commit.Wait returns only after an fsync
+	MaxSize     int64                                     // in bytes: compaction is due above this and above twice the last snapshot; 0: DefaultMaxSize
+	File        func(name string, flag int) (File, error) // opens files; nil: os.OpenFile with mode 0600
+	AllowRemote bool                                      // do not refuse network file systems
+}
+
+// Report says what Open found.
+type Report struct {
+	Records   int   // replayed
+	Size      int64 // of the journal, in bytes, without the torn tail
+	TornBytes int64 // cut from its end, left by a crash in the middle of a write
+	New       bool  // there was no journal
+}
+
+// Journal is an open journal. Its methods may be called at the same time; that no other process has it open is the caller's business.
+type Journal struct {
+	c    Config
+	path string
+
+	mu         sync.Mutex
+	file       File
+	size       int64  // where the next record goes
+	safe       int64  // up to here the file is safe: with Sync on the disk, else written
+	base       int64  // size of the last snapshot
+	generation int    // counts compactions
+	seq        uint64 // counts appends
+	synced     uint64 // the last append known to be on the disk
+	failed     error  // for good
+	closed     bool
+	round      chan struct{} // closed when the fsync under way is done; nil: none is
+	renamed    bool          // the file got its name, and the folder has not been synced since
+	next       *successor    // what is to take the file's place, and gets every record too
+	compacting chan struct{} // closed when the compaction under way is over; nil: none is
+	retry      int64         // a compaction failed: none is due below this size
+	buf        []byte
+}
+
+// Commit is the promise of one Append.
+type Commit struct {
+	j   *Journal
+	seq uint64
+}
+
+// Open opens the journal, or makes it, and calls replay for every record, the snapshot's first, in order. The record is replay's to
+// keep; an error of replay ends Open with it. A tail torn by a crash is cut and reported; other damage is a *CorruptError, an unknown
+// version a *VersionError, a network file system a *RemoteError.
+func Open(c Config, replay func(record []byte) error) (*Journal, Report, error) {
+	if c.MaxSize <= 0 {
+		c.MaxSize = DefaultMaxSize
+	}
+	if c.File == nil {
+		c.File = func(name string, flag int) (File, error) { return os.OpenFile(name, flag, 0o600) }
+	}
+	if c.Name == "" || c.Name != filepath.Base(c.Name) {
+		return nil, Report{}, fmt.Errorf("a journal cannot have the name %q", c.Name)
+	}
+	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
+		return nil, Report{}, fmt.Errorf("cannot make the journal's folder: %w", err)
+	}
+	if kind := remoteKind(c.Dir); kind != "" && !c.AllowRemote {
+		return nil, Report{}, &RemoteError{Dir: c.Dir, Kind: kind}
+	}
+	j := &Journal{c: c, path: filepath.Join(c.Dir, c.Name)}
+	// Left by a compaction that a crash cut short; it never got its name, so nothing in it counts.
+	if err := os.Remove(j.tmp()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, Report{}, fmt.Errorf("cannot remove what an earlier compaction left: %w", err)
+	}
+	report, err := j.open(replay)
+	if err != nil {
+		if j.file != nil {
+			j.file.Close()
+		}
+		return nil, Report{}, err
+	}
+	return j, report, nil
+}
+
+func (j *Journal) tmp() string { return j.path + ".tmp" }
+
+func (j *Journal) open(replay func([]byte) error) (r Report, err error) {
+	j.file, err = j.c.File(j.path, os.O_RDWR)
+	if err == nil {
+		info, err := j.file.Stat()
+		if err != nil {
+			return r, j.cannot("look at", err)
+		}
+		if !info.Mode().IsRegular() {
+			return r, fmt.Errorf("the journal %s is not a regular file: move it away", j.path)
+		}
+		if j.size = info.Size(); j.size == 0 {
+			err = j.file.Close()
+			j.file = nil
+			if err != nil {
+				return r, j.cannot("close", err)
+			}
+		}
+	} else if j.file = nil; !errors.Is(err, fs.ErrNotExist) {
+		return r, j.cannot("open", err)
+	}
+	if j.file == nil {
+		return j.create()
+	}
+
+	head := make([]byte, min(headerSize, j.size))
+	if _, err := io.ReadFull(io.NewSectionReader(j.file, 0, j.size), head); err != nil {
+		return r, j.cannot("read", err)
+	}
+	if j.base, err = parseHeader(j.path, head); err != nil {
+		return r, err
+	}
+	// What is replayed is looked at before it is believed: a journal that is damaged further on must not have been replayed in part.
+	good, err := scan(j.file, headerSize, j.size, func([]byte) error { return nil })
+	if err != nil {
+		return r, j.cannot("read", err)
+	}
+	if good < j.size {
+		isTorn, err := torn(j.file, good, j.size, j.base)
+		if err != nil {
+			return r, j.cannot("read", err)
+		}
+		if !isTorn {
+			return r, &CorruptError{File: j.path, Offset: good, Reason: "a record there is wrong, and a crash cannot have done it"}
+		}
+		if err := j.file.Truncate(good); err != nil {
+			return r, j.cannot("cut the torn tail of", err)
+		}
+		r.TornBytes, j.size = j.size-good, good
+	}
+	if j.size < j.base {
+		return r, &CorruptError{File: j.path, Offset: j.size, Reason: "its end is missing"}
+	}
+	// A process that was killed leaves records that are written but not yet on the disk; they are about to be believed.
+	if j.c.Sync {
+		if err := j.file.Sync(); err != nil {
+			return r, j.cannot("sync", err)
+		}
+		if err := syncDir(j.c.Dir); err != nil {
+			return r, j.cannot("sync the folder of", err)
+		}
+	}
+	j.safe = j.size
+	var refused error
+	good, err = scan(j.file, headerSize, j.size, func(b []byte) error {
+		refused = replay(bytes.Clone(b))
+		r.Records++
+		return refused
+	})
+	switch {
+	case refused != nil:
+		return r, refused
+	case err != nil:
+		return r, j.cannot("read", err)
+	case good != j.size:
+		return r, &CorruptError{File: j.path, Offset: good, Reason: "it changed while it was read"}
+	}
+	r.Size = j.size
+	return r, nil
+}
+
+// create makes the journal under another name first, so that there is never one with half a header.
+func (j *Journal) create() (Report, error) {
+	s, err := j.begin()
+	if err != nil {
+		return Report{}, err
+	}
+	if err := s.finish(); err != nil {
+		return Report{}, errors.Join(err, s.drop())
+	}
+	if err := os.Rename(j.tmp(), j.path); err != nil {
+		return Report{}, errors.Join(j.cannot("make", err), s.drop())
+	}
+	j.file, j.size, j.safe, j.base = s.file, s.size, s.size, s.size
+	if j.c.Sync {
+		if err := syncDir(j.c.Dir); err != nil {
+			return Report{}, j.cannot("sync the folder of", err)
+		}
+	}
+	return Report{Size: j.size, New: true}, nil
+}
+
+// Append writes records at the end of the journal, in order, with one write. It does not wait for the disk: that is the Commit's. After
+// a crash a first part of them may be found, so what must stand together goes in one record. A failed Append leaves nothing behind; its
+// error wraps ErrFull if the disk is full. When what it left cannot be undone, or an fsync has failed, every later one fails too.
+func (j *Journal) Append(records ...[]byte) (Commit, error) {
+	for _, r := range records {
+		if len(r) == 0 || len(r) > MaxRecord {
+			return Commit{}, fmt.Errorf("a record of %d bytes cannot be journalled: it must have 1 to %d", len(r), MaxRecord)
+		}
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if err := j.usable(); err != nil {
+		return Commit{}, err
+	}
+	if len(records) == 0 {
+		return Commit{j, j.seq}, nil
+	}
+	b := j.encode(j.size, j.safe, records)
+	if n, err := j.file.WriteAt(b, j.size); err != nil || n != len(b) {
+		if err == nil {
+			err = io.ErrShortWrite
+		}
+		err = j.cannot("write to", err)
+		if undo := j.file.Truncate(j.size); undo != nil {
+			j.failed = fmt.Errorf("%w; and what was half written cannot be cut: %w: free the disk and restart usher", err, undo)
+			return Commit{}, j.failed
+		}
+		return Commit{}, err
+	}
+	j.size += int64(len(b))
+	if !j.c.Sync {
+		j.safe = j.size
+	}
+	if s := j.next; s != nil {
+		s.append(j.encode(s.size, s.safe, records))
+		if s.err != nil { // the journal is whole without its successor
+			j.next = nil
+		}
+	}
+	j.seq++
+	return Commit{j, j.seq}, nil
+}
+
+// encode returns records as they stand from offset at. The bytes are good until it is called again.
+func (j *Journal) encode(at, safe int64, records [][]byte) []byte {
+	if cap(j.buf) > MaxRecord {
+		j.buf = nil // once in a while a record is large; do not keep its room
+	}
+	b := j.buf[:0]
+	for _, r := range records {
+		mark := safe
+		if !j.c.Sync {
+			mark = at + int64(len(b))
+		}
+		b = appendRecord(b, at+int64(len(b)), mark, r)
+	}
+	j.buf = b
+	return b
+}
+
+func (j *Journal) usable() error {
+	if j.closed {
+		return ErrClosed
+	}
+	return j.failed
+}
+
+// Wait returns nil when what was appended is safe: with Sync when it is on the disk, else at once. Many waiters share one fsync. It
+// fails if the fsync failed, or with ctx's error when ctx ends first; then the records may be found after a crash, or not.
+func (c Commit) Wait(ctx context.Context) error {
+	j := c.j
+	if j == nil || !j.c.Sync {
+		return nil
+	}
+	for {
+		j.mu.Lock()
+		if c.seq <= j.synced {
+			j.mu.Unlock()
+			return nil
+		}
+		if err := j.usable(); err != nil {
+			j.mu.Unlock()
+			return err
+		}
+		round := j.startRound()
+		j.mu.Unlock()
+		select {
+		case <-round:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// startRound has one fsync under way, and returns what is closed when it is done. The lock is held.
+func (j *Journal) startRound() chan struct{} {
+	if j.round == nil {
+		j.round = make(chan struct{})
+		go j.syncRound(j.round)
+	}
+	return j.round
+}
+
+// syncRound makes all that is written now safe, in the file and in its successor: whichever of the two a crash leaves under the
+// journal's name then holds everything that was acknowledged.
+func (j *Journal) syncRound(done chan struct{}) {
+	j.mu.Lock()
+	file, size, seq, next, renamed := j.file, j.size, j.seq, j.next, j.renamed
+	var nextSize int64
+	if next != nil {
+		nextSize = next.size
+	}
+	j.mu.Unlock()
+
+	err := file.Sync()
+	if err == nil && renamed {
+		err = syncDir(j.c.Dir)
+	}
+	var nextErr error
+	if err == nil && next != nil {
+		nextErr = next.file.Sync()
+	}
+
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	defer close(done)
+	j.round = nil
+	if err == nil && nextErr != nil {
+		if j.file == next.file {
+			err = nextErr
+		} else {
+			next.err, j.next = j.cannot("sync the successor of", nextErr), nil
+		}
+	}
+	if err != nil {
+		// What the kernel could not write it may have forgotten, and the next fsync would not say so.
+		if j.failed == nil {
+			j.failed = fmt.Errorf("%w: look at the disk and restart usher", j.cannot("sync", err))
+		}
+		return
+	}
+	j.synced = max(j.synced, seq)
+	if renamed {
+		j.renamed = false
+	}
+	switch {
+	case j.file == file:
+		j.safe = max(j.safe, size)
+	case next != nil && j.file == next.file && nextErr == nil:
+		j.safe = max(j.safe, nextSize)
+	}
+	if next != nil && nextErr == nil {
+		next.safe = max(next.safe, nextSize)
+	}
+}
+
+// Close ends the use of the journal; with Sync it makes safe what was appended. A compaction under way is given up: Close waits for its
+// snapshot function to return.
+func (j *Journal) Close() error {
+	j.mu.Lock()
+	if j.closed {
+		j.mu.Unlock()
+		return nil
+	}
+	j.closed = true
+	if over := j.compacting; over != nil { // it ends soon, and leaves nothing behind
+		j.mu.Unlock()
+		<-over
+		j.mu.Lock()
+	}
+	for j.round != nil {
+		round := j.round
+		j.mu.Unlock()
+		<-round
+		j.mu.Lock()
+	}
+	defer j.mu.Unlock()
+	err := j.failed
+	if j.c.Sync && err == nil && (j.synced < j.seq || j.renamed) {
+		round := j.startRound()
+		j.mu.Unlock()
+		<-round
+		j.mu.Lock()
+		err = j.failed
+	}
+	return errors.Join(err, j.file.Close())
+}
+
+// cannot says what could not be done with the journal.
+func (j *Journal) cannot(do string, err error) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, errQuota) {
+		return fmt.Errorf("cannot %s the journal %s: %w: %w", do, j.path, ErrFull, err)
+	}
+	return fmt.Errorf("cannot %s the journal %s: %w", do, j.path, err)
+}
