@@ -1,0 +1,228 @@
+package journal_test
+
+import (
+	"errors"
+	"math/rand/v2"
+	"os"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/usher-agent/usher/agent/journal"
+)
+
+// disk is a seam under a journal: real files whose calls fail when told, and which forget what was not synced when the power goes.
+type disk struct {
+	mu     sync.Mutex
+	files  []*diskFile
+	fails  func(op string) (err error, part float64) // part: how much of a write gets done before it fails
+	syncs  int
+	blocks chan struct{} // an fsync takes one of these first; nil: it does not
+	began  chan struct{} // and gives one of these before; nil: it does not
+}
+
+type diskFile struct {
+	*os.File
+	d     *disk
+	sound []byte // what an fsync has covered
+}
+
+func (d *disk) open(name string, flag int) (journal.File, error) {
+	if err, _ := d.fail("open"); err != nil && flag&os.O_CREATE != 0 {
+		return nil, err
+	}
+	f, err := os.OpenFile(name, flag, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	df := &diskFile{File: f, d: d}
+	if flag&os.O_CREATE == 0 {
+		df.sound, err = os.ReadFile(name)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.files = append(d.files, df)
+	return df, err
+}
+
+func (d *disk) fail(op string) (error, float64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.fails == nil {
+		return nil, 0
+	}
+	return d.fails(op)
+}
+
+func (f *diskFile) WriteAt(b []byte, at int64) (int, error) {
+	if err, part := f.d.fail("write"); err != nil {
+		n, _ := f.File.WriteAt(b[:int(part*float64(len(b)))], at)
+		return n, err
+	}
+	return f.File.WriteAt(b, at)
+}
+
+func (f *diskFile) Truncate(size int64) error {
+	if err, _ := f.d.fail("truncate"); err != nil {
+		return err
+	}
+	return f.File.Truncate(size)
+}
+
+func (f *diskFile) Sync() error {
+	if f.d.began != nil {
+		f.d.began <- struct{}{}
+	}
+	if f.d.blocks != nil {
+		<-f.d.blocks
+	}
+	if err, _ := f.d.fail("sync"); err != nil {
+		return err
+	}
+	b, err := os.ReadFile(f.Name())
+	if errors.Is(err, os.ErrNotExist) { // renamed since it was opened
+		info, err := f.Stat()
+		if err != nil {
+			return err
+		}
+		b = make([]byte, info.Size())
+		if _, err := f.ReadAt(b, 0); err != nil {
+			return err
+		}
+	} else if err != nil {
+		return err
+	}
+	f.d.mu.Lock()
+	defer f.d.mu.Unlock()
+	f.d.syncs++
+	f.sound = b
+	return nil
+}
+
+// crash ends every open file as a power cut does: what was synced is there, of the rest some sectors are, and the end is anywhere.
+func (d *disk) crash(t interface{ Fatal(...any) }, r *rand.Rand) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, f := range d.files {
+		info, err := f.Stat()
+		if err != nil {
+			continue // closed
+		}
+		b := make([]byte, info.Size())
+		if _, err := f.ReadAt(b, 0); err != nil && len(b) > 0 {
+			t.Fatal(err)
+		}
+		if len(b) > len(f.sound) {
+			b = b[:len(f.sound)+r.IntN(len(b)-len(f.sound)+1)]
+		}
+		if r.IntN(2) == 0 { // sectors that were never written read as zeros, or as they were
+			for at := 0; at < len(b); at += 512 {
+				if r.IntN(3) == 0 {
+					end := min(at+512, len(b))
+					clear(b[at:end])
+					if at < len(f.sound) {
+						copy(b[at:end], f.sound[at:])
+					}
+				}
+			}
+		}
+		if err := errors.Join(f.File.Truncate(0), f.File.Truncate(int64(len(b)))); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.File.WriteAt(b, 0); err != nil {
+			t.Fatal(err)
+		}
+		f.File.Close()
+	}
+	d.files = nil
+}
+
+// failing returns a fails that fails the given operations, each with its error.
+func failing(errs map[string]error) func(string) (error, float64) {
+	return func(op string) (error, float64) { return errs[op], 0.5 }
+}
+
+func (d *disk) set(fails func(string) (error, float64)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.fails = fails
+}
+
+func TestFullDisk(t *testing.T) {
+	for _, full := range []error{syscall.ENOSPC, syscall.EDQUOT} {
+		d := &disk{}
+		c := journal.Config{Dir: t.TempDir(), Name: "j", Sync: true, File: d.open}
+		j, _, _ := open(t, c)
+		add(t, j, "before")
+		before := size(t, c)
+		d.set(failing(map[string]error{"write": full}))
+		if _, err := j.Append([]byte("does not fit")); !errors.Is(err, journal.ErrFull) || !errors.Is(err, full) {
+			t.Errorf("%v: %v", full, err)
+		}
+		if err := j.Compact(func(write func([]byte) error) error { return write([]byte("snapshot")) }); !errors.Is(err, journal.ErrFull) {
+			t.Errorf("compaction on %v: %v", full, err)
+		}
+		if size(t, c) != before {
+			t.Errorf("a failed write left %d bytes", size(t, c)-before)
+		}
+		d.set(nil)
+		add(t, j, "after")
+		j.Close()
+		if _, r, got := open(t, c); len(got) != 2 || got[1] != "after" || r.TornBytes != 0 {
+			t.Errorf("replayed %q, %+v", got, r)
+		}
+	}
+}
+
+func TestFailedWriteThatCannotBeUndone(t *testing.T) {
+	d := &disk{}
+	c := journal.Config{Dir: t.TempDir(), Name: "j", File: d.open}
+	j, _, _ := open(t, c)
+	add(t, j, "before")
+	d.set(failing(map[string]error{"write": syscall.EIO, "truncate": syscall.EROFS}))
+	_, first := j.Append([]byte("lost"))
+	d.set(nil)
+	if _, err := j.Append([]byte("after")); !errors.Is(err, syscall.EIO) || err.Error() != first.Error() {
+		t.Errorf("first %v, then %v", first, err)
+	}
+	if j.Due() {
+		t.Error("a poisoned journal is due")
+	}
+	j.Close()
+	if _, r, got := open(t, c); len(got) != 1 || r.TornBytes == 0 {
+		t.Errorf("replayed %q, %+v", got, r)
+	}
+}
+
+func TestFailedFsyncIsForGood(t *testing.T) {
+	d := &disk{}
+	c := journal.Config{Dir: t.TempDir(), Name: "j", Sync: true, File: d.open}
+	j, _, _ := open(t, c)
+	safe, err := j.Append([]byte("before"))
+	if err != nil || safe.Wait(t.Context()) != nil {
+		t.Fatal(err)
+	}
+	lost, err := j.Append([]byte("lost"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.set(failing(map[string]error{"sync": syscall.EIO}))
+	if err := lost.Wait(t.Context()); !errors.Is(err, syscall.EIO) {
+		t.Errorf("wait: %v", err)
+	}
+	d.set(nil)
+	if err := lost.Wait(t.Context()); !errors.Is(err, syscall.EIO) {
+		t.Errorf("waiting again succeeded where an fsync had failed: %v", err)
+	}
+	if _, err := j.Append([]byte("after")); !errors.Is(err, syscall.EIO) {
+		t.Errorf("append: %v", err)
+	}
+	if err := safe.Wait(t.Context()); err != nil {
+		t.Errorf("what was on the disk before: %v", err)
+	}
+	if err := j.Close(); !errors.Is(err, syscall.EIO) {
+		t.Errorf("close: %v", err)
+	}
+	j, _, _ = open(t, c)
+	add(t, j, "again")
+}
