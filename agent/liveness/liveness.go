@@ -1,5 +1,8 @@
 // Package liveness tells when a process dies: at once, by the kernel's word, however it dies. It knows nothing of leases.
-// docs/liveness.md says which way there is on which system.
+//
+// A [Handle] is a process and how it was got; a [Watcher] waits for any number of them in one epoll loop; [Find] looks for a
+// process again after the agent itself was away. docs/liveness.md says which way there is on which system, and where the
+// edges are.
 package liveness
 
 import "errors"
@@ -11,20 +14,58 @@ type Path string
 const (
 	PathPeerPIDFD  Path = "peerpidfd"  // SO_PEERPIDFD of the connection (Linux 6.5)
 	PathSentPIDFD  Path = "sentpidfd"  // a pidfd of itself that the client sent (Linux 5.3)
-	PathPIDFD      Path = "pidfd"      // pidfd_open of the peer's pid, its start time checked before and after (Linux 5.3)
+	PathPIDFD      Path = "pidfd"      // pidfd_open of the process id, its start time checked before and after (Linux 5.3)
 	PathConnection Path = "connection" // the connection closes
 )
 
 var (
 	// ErrDead reports that the process is dead already.
 	ErrDead = errors.New("the process is dead")
-	// ErrUnsupported reports that this kernel has no such way.
+	// ErrUnsupported reports that this system, or what was handed in, has no such way.
 	ErrUnsupported = errors.New("this system does not tell when another process dies")
+	// ErrClosed reports a handle or a watcher that was closed before.
+	ErrClosed = errors.New("closed already")
 )
 
-// Process names a process so that it is told from another that bears its number later.
+// State is what is known of a process after the agent was away.
+type State int
+
+// The states. The zero value is Unknown: who forgets to ask frees nothing.
+const (
+	Unknown State = iota // it may live; nothing here can tell
+	Alive
+	Dead
+)
+
+// String returns the state in lower case.
+func (s State) String() string {
+	switch s {
+	case Alive:
+		return "alive"
+	case Dead:
+		return "dead"
+	default:
+		return "unknown"
+	}
+}
+
+// Process names a process so that it is told from another that bears its number later, and found again by [Find] after a
+// restart of the agent. It can be stored.
 type Process struct {
-	PID   int32  // as the agent sees it; 0: not visible
-	Start uint64 // in clock ticks after boot; 0: not known
-	Inode uint64 // of its pidfd on pidfs (Linux 6.9); 0: not on pidfs
+	PID    int32  `json:"pid,omitempty"`     // as the agent sees it; 0: not visible
+	Start  uint64 `json:"start,omitempty"`   // clock ticks after boot (proc(5), stat, field 22); 0: not known
+	BootID string `json:"boot_id,omitempty"` // of the kernel, random(4)
+	PIDNS  uint64 `json:"pid_ns,omitempty"`  // inode of the agent's PID namespace, in which PID is meant
+	TimeNS uint64 `json:"time_ns,omitempty"` // inode of the agent's time namespace, in which Start is meant; 0 before Linux 5.6
+	Inode  uint64 `json:"inode,omitempty"`   // of its pidfd on pidfs (Linux 6.9); 0: not on pidfs
+	Handle []byte `json:"handle,omitempty"`  // file handle of its pidfd (Linux 6.14), type first, little-endian; nil: none
+}
+
+// Support says which paths this kernel offers to this process.
+type Support struct {
+	PeerPIDFD bool   // SO_PEERPIDFD: Linux 6.5
+	PIDFDOpen bool   // pidfd_open, and with it pidfds that clients send: Linux 5.3
+	PIDFS     bool   // pidfds have an inode of their own: Linux 6.9
+	Handles   bool   // a process is found again by a file handle: Linux 6.14
+	Kernel    string // uname -r; empty where there is none
 }

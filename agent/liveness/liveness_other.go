@@ -25,6 +25,21 @@ func FromConn(*net.UnixConn) (*Handle, error) { return nil, ErrUnsupported }
 // FromPID is [ErrUnsupported].
 func FromPID(int32, uint64) (*Handle, error) { return nil, ErrUnsupported }
 
+// FromPIDFD is [ErrUnsupported]: there are no pidfds here, and nothing to close.
+func FromPIDFD(int) (*Handle, error) { return nil, ErrUnsupported }
+
+// SendPIDFD is [ErrUnsupported], and writes nothing.
+func SendPIDFD(*net.UnixConn, []byte) error { return ErrUnsupported }
+
+// ReceivePIDFD finds none.
+func ReceivePIDFD([]byte) (int, bool) { return -1, false }
+
+// Find knows nothing of any process.
+func Find(Process) (*Handle, State) { return nil, Unknown }
+
+// Supported offers nothing.
+func Supported() Support { return Support{} }
+
 // Watcher watches nothing here.
 type Watcher struct{}
 
@@ -39,6 +54,9 @@ func (*Watcher) Watch(*Handle, func()) (*Watch, error) { return nil, ErrUnsuppor
 
 // Stop does nothing.
 func (*Watch) Stop() {}
+
+// Close does nothing.
+func (*Watcher) Close() {}
 
 // Run waits until ctx ends.
 func (*Watcher) Run(ctx context.Context) error {
