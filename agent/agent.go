@@ -99,11 +99,17 @@ func (a *Agent) open() (err error) {
 	}
 	a.metrics = metrics.New(metrics.Options{Version: a.options.Version, Revision: a.options.Commit,
 		Anchors: a.anchorsFrom(), Product: a.product(), Snapshot: a.snapshot})
-	a.desk = newDesk(a.options.Now, a.metrics, enforcer.Options{MaxLeasesPerUID: cfg.Limits.LeasesPerUID})
+	a.desk = newDesk(a.options.Now, a.metrics, enforcer.Options{MaxLeasesPerUID: cfg.Limits.LeasesPerUID, Durable: true})
+	was := meta{}
+	if a.desk.store, was, err = openStore(cfg.State.RuntimeDir, cfg.State.Dir, a.desk.core, a.log); err != nil {
+		a.desk.store = nil
+		return err
+	}
 	if a.holders, err = newHolders(a.desk); err != nil {
 		return err
 	}
 	a.desk.ended = a.holders.ended
+	a.recover(was)
 	a.court = &court{desk: a.desk, judged: a.noteVerdict, wake: make(chan struct{}, 1), inline: []byte(cfg.License.Inline)}
 	a.court.trust(anchors)
 	a.host = host.Measure(context.Background(), a.hostConfig())
@@ -135,6 +141,12 @@ func (a *Agent) close() error {
 	if a.socket != nil {
 		errs = append(errs, a.socket.Close())
 	}
+	if a.holders != nil {
+		a.holders.watcher.Close()
+	}
+	if a.desk != nil && a.desk.store != nil {
+		errs = append(errs, a.desk.store.Close())
+	}
 	if a.state != nil {
 		errs = append(errs, a.state.Close())
 	}
@@ -156,6 +168,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	task("leases", a.desk.Run)
 	task("verdict", a.court.Run)
 	task("holders", a.holders.watcher.Run)
+	task("journal", func(ctx context.Context) error { return a.desk.store.run(ctx, a.desk) })
 	task("licence folder", a.watcher.Run)
 	task("host", a.watchHost)
 	task("api", func(ctx context.Context) error { return a.server.Run(ctx, a.socket) })

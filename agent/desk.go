@@ -3,7 +3,9 @@ package agent
 import (
 	"context"
 	"crypto/rand"
+	"fmt"
 	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,16 +18,17 @@ import (
 type desk struct {
 	now func() time.Time
 	// seen is told of each event, of each decision about an acquire and how long it took, in order, under the lock.
-	seen observer
+	seen  observer
+	store *store // nil: nothing is kept
 	// ended is told of each lease that is over, under the lock; nil: nobody is.
 	ended func(enforcer.LeaseID)
 
 	mu      sync.Mutex // guards all below
 	core    *enforcer.Enforcer
-	last    time.Time                                   // licence time never goes back
-	next    time.Time                                   // what the timer waits for
-	held    map[enforcer.Lifetime]int                   // leases held
-	waiting map[enforcer.LeaseID]chan enforcer.Decision // capacity 1: what came of it
+	last    time.Time                         // licence time never goes back
+	next    time.Time                         // what the timer waits for
+	held    map[enforcer.Lifetime]int         // leases held
+	waiting map[enforcer.LeaseID]chan outcome // capacity 1: what came of it
 
 	drained atomic.Bool
 	wake    chan struct{} // capacity 1: next became sooner
@@ -40,19 +43,77 @@ type observer interface {
 }
 
 func newDesk(now func() time.Time, seen observer, o enforcer.Options) *desk {
-	return &desk{now: now, seen: seen, core: enforcer.New(o), wake: make(chan struct{}, 1), waiting: map[enforcer.LeaseID]chan enforcer.Decision{}, held: map[enforcer.Lifetime]int{}}
+	return &desk{now: now, seen: seen, core: enforcer.New(o), wake: make(chan struct{}, 1), waiting: map[enforcer.LeaseID]chan outcome{}, held: map[enforcer.Lifetime]int{}}
 }
 
-// do decides and applies one request.
-func (d *desk) do(r enforcer.Request) enforcer.Decision {
+// do decides one request, carries the decision out, and returns when it may be acknowledged.
+func (d *desk) do(r enforcer.Request) enforcer.Decision { return d.await(d.decide(r)) }
+
+func (d *desk) decide(r enforcer.Request) outcome {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	now := d.licenceTime()
 	d.tick(now)
-	dec := d.core.Decide(r, now)
-	d.apply(dec.Events)
+	out := d.carry(d.core.Decide(r, now))
 	d.serve(now, false)
-	return dec
+	return out
+}
+
+// outcome is a decision that has been carried out, and what must be waited for before it is acknowledged.
+type outcome struct {
+	enforcer.Decision
+	written commit
+}
+
+// carry writes a decision's events and carries them out. What gives (a grant, a renewal, a draw) is denied when it cannot be
+// written; what takes is carried out whatever the disk says. d.mu is held.
+func (d *desk) carry(dec enforcer.Decision) outcome {
+	var written commit
+	if d.store != nil && len(dec.Events) > 0 {
+		var err error
+		if written, err = d.store.write(dec.Events); err != nil {
+			if slices.ContainsFunc(dec.Events, gives) {
+				return outcome{Decision: enforcer.Decision{Denial: notStored(err)}}
+			}
+			d.store.log.Error("what ended could not be written, and may be thought to go on after a crash", "error", err)
+		}
+	}
+	if dec.Replayed && d.store != nil && durable(enforcer.Event{Lease: dec.Lease}) {
+		written = d.store.barrier() // the first answer may not be out yet
+	}
+	d.apply(dec.Events, written)
+	return outcome{dec, written}
+}
+
+// gives reports whether somebody is given something by an event.
+func gives(ev enforcer.Event) bool {
+	switch ev.Kind {
+	case enforcer.EventGranted, enforcer.EventRenewed, enforcer.EventDrawn, enforcer.EventSet:
+		return true
+	default:
+		return false
+	}
+}
+
+func notStored(err error) *enforcer.Denial {
+	return &enforcer.Denial{Code: enforcer.Storage, Detail: fmt.Sprintf("what was granted could not be stored: %v", err),
+		Hint: "see to the disk that state.dir and state.runtime_dir are on"}
+}
+
+// await waits until an outcome may be acknowledged. A lease that could not be stored is undone; a draw stays drawn, for it may
+// have been stored.
+func (d *desk) await(out outcome) enforcer.Decision {
+	if out.written == nil {
+		return out.Decision
+	}
+	err := out.written()
+	if err == nil {
+		return out.Decision
+	}
+	if out.Lease != nil && out.Lease.Lifetime != enforcer.LifetimeDraw && !out.Replayed {
+		d.do(&enforcer.End{ID: out.Lease.ID, Cause: enforcer.CauseUndelivered})
+	}
+	return enforcer.Decision{Denial: notStored(err)}
 }
 
 // serve has waiters granted what has come free. d.mu is held.
@@ -62,7 +123,9 @@ func (d *desk) serve(now time.Time, recheck bool) {
 		if len(dec.Events) == 0 {
 			return
 		}
-		d.apply(dec.Events)
+		if out := d.carry(dec); out.Denial != nil && dec.Denial == nil {
+			d.apply([]enforcer.Event{{Kind: enforcer.EventLeft, At: now, Waiter: dec.Events[0].Waiter, Cause: enforcer.CauseDenied, Denial: out.Denial}}, nil)
+		}
 	}
 }
 
@@ -86,20 +149,20 @@ func (d *desk) tick(now time.Time) {
 		if len(dec.Events) == 0 {
 			return
 		}
-		d.apply(dec.Events)
+		d.carry(dec)
 		d.serve(now, false)
 	}
 }
 
-// apply carries out events and tells everybody. d.mu is held.
-func (d *desk) apply(events []enforcer.Event) {
+// apply carries out events and tells everybody; written is what those who wait are to wait for still. d.mu is held.
+func (d *desk) apply(events []enforcer.Event, written commit) {
 	if len(events) == 0 {
 		return
 	}
 	for _, ev := range events {
 		d.core.Apply(ev)
 		d.count(ev)
-		d.answer(ev)
+		d.answer(ev, written)
 		if ev.Kind == enforcer.EventEnded && d.ended != nil {
 			d.ended(ev.Lease.ID)
 		}
@@ -116,13 +179,13 @@ func (d *desk) apply(events []enforcer.Event) {
 }
 
 // answer tells a waiter what came of its waiting. d.mu is held.
-func (d *desk) answer(ev enforcer.Event) {
+func (d *desk) answer(ev enforcer.Event, written commit) {
 	if ev.Waiter == nil || ev.Kind == enforcer.EventQueued {
 		return
 	}
 	if ch := d.waiting[ev.Waiter.ID]; ch != nil {
 		delete(d.waiting, ev.Waiter.ID)
-		ch <- enforcer.Decision{Lease: ev.Lease, Denial: ev.Denial, Replayed: ev.Cause == enforcer.CauseReplayed}
+		ch <- outcome{enforcer.Decision{Lease: ev.Lease, Denial: ev.Denial, Replayed: ev.Cause == enforcer.CauseReplayed}, written}
 	}
 }
 
@@ -234,24 +297,25 @@ func (d *desk) acquire(ctx context.Context, r *enforcer.Acquire) (dec enforcer.D
 	now := d.licenceTime()
 	d.tick(now)
 	dec = d.core.Decide(r, now)
-	var answer chan enforcer.Decision
+	var answer chan outcome
 	if dec.Waiter != nil {
-		answer = make(chan enforcer.Decision, 1)
+		answer = make(chan outcome, 1)
 		d.waiting[dec.Waiter.ID] = answer
 	}
-	d.apply(dec.Events)
+	out := d.carry(dec)
 	d.mu.Unlock()
 	if answer == nil {
-		return dec, 0
+		return d.await(out), 0
 	}
 	began := time.Now()
 	select {
-	case dec = <-answer:
-		return dec, time.Since(began)
+	case out = <-answer:
+		waited = time.Since(began)
+		return d.await(out), waited
 	case <-ctx.Done():
 	}
 	d.do(&enforcer.Cancel{ID: r.ID})
-	dec = <-answer // it may have been granted in the last moment: the caller gives back what it cannot deliver
+	dec = d.await(<-answer) // it may have been granted in the last moment: the caller gives back what it cannot deliver
 	if dec.Lease == nil && dec.Denial == nil {
 		dec.Denial = &enforcer.Denial{Code: enforcer.NoSlots, Detail: "the caller stopped waiting"}
 	}
@@ -304,8 +368,8 @@ func (d *desk) drain() {
 	defer d.mu.Unlock()
 	for id, ch := range d.waiting {
 		delete(d.waiting, id)
-		ch <- enforcer.Decision{Denial: drainingDenial()}
-		d.apply(d.core.Decide(&enforcer.Cancel{ID: id}, d.licenceTime()).Events)
+		ch <- outcome{Decision: enforcer.Decision{Denial: drainingDenial()}}
+		d.apply(d.core.Decide(&enforcer.Cancel{ID: id}, d.licenceTime()).Events, nil)
 	}
 }
 

@@ -216,7 +216,7 @@ func (s *session) bind(l *enforcer.Lease, handle *liveness.Handle) {
 	if l.Lifetime != enforcer.LifetimeProcess && l.Lifetime != enforcer.LifetimeConnection {
 		return
 	}
-	if handle != nil && s.agent.holders.hold(l.ID, s.caller, handle) == nil {
+	if handle != nil && l.Lifetime == enforcer.LifetimeProcess && s.agent.holders.hold(l.ID, s.caller, handle) == nil {
 		if _, held := s.agent.desk.Lease(l.ID); !held { // over before it was known here
 			s.agent.holders.ended(l.ID)
 		}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/usher-agent/usher/agent"
 	"github.com/usher-agent/usher/agent/host"
 	"github.com/usher-agent/usher/client"
 	"github.com/usher-agent/usher/client/wire"
@@ -29,9 +30,14 @@ type finding struct {
 }
 
 func (c *cli) doctorCommand() *cobra.Command {
-	return &cobra.Command{Use: "doctor", Short: "Look for what is wrong, and say how to mend it", Args: cobra.NoArgs,
-		Long: "Look at the socket, the agent, its licence, pools, clock, watching and configuration, and say what is wrong and how to mend it. Exits 1 when something is bad.",
+	var repair bool
+	var src *source
+	cmd := &cobra.Command{Use: "doctor [--repair]", Short: "Look for what is wrong, and say how to mend it", Args: cobra.NoArgs,
+		Long: "Look at the socket, the agent, its licence, pools, clock, watching and configuration, and say what is wrong and how to mend it. Exits 1 when something is bad.\n\nWith --repair, while no agent runs, mend journals that are damaged: every record that its checksum proves is kept, and the damaged file is set aside. A draw is never undone.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if repair {
+				return c.repair(src)
+			}
 			found := c.examine(cmd)
 			bad := 0
 			for _, f := range found {
@@ -56,6 +62,25 @@ func (c *cli) doctorCommand() *cobra.Command {
 			}
 			return nil
 		}}
+	src = c.configSource(cmd)
+	cmd.Flags().BoolVar(&repair, "repair", false, "mend damaged journals, while no agent runs")
+	return cmd
+}
+
+// repair mends the journals of the configured folders.
+func (c *cli) repair(src *source) error {
+	cfg, err := src.load(c)
+	if err != nil {
+		return err
+	}
+	found, err := agent.Repair(cfg)
+	for _, r := range found {
+		fmt.Fprintf(c.out, "%s  %d records kept, %d damaged places dropped\n", r.File, r.Kept, r.Dropped)
+	}
+	if err == nil && len(found) == 0 {
+		fmt.Fprintln(c.out, "there are no journals to repair")
+	}
+	return err
 }
 
 // examine looks at everything that can be looked at from here.

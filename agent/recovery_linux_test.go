@@ -1,0 +1,228 @@
+package agent_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/usher-agent/usher/client"
+	"github.com/usher-agent/usher/client/wire"
+	"github.com/usher-agent/usher/plugin/usher"
+)
+
+// crashing is a house whose agent is a process of its own, which can be killed.
+type crashing struct {
+	*house
+	bin string
+	cmd *exec.Cmd
+}
+
+var buildOnce = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "usher-bin")
+	if err != nil {
+		return "", err
+	}
+	bin := filepath.Join(dir, "usher")
+	cmd := exec.Command("go", "build", "-race", "-o", bin, "../cmd/usher")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%w: %s", err, out)
+	}
+	return bin, nil
+})
+
+func openCrashing(t *testing.T, limit int64, change func(*usher.Claims)) *crashing {
+	t.Helper()
+	bin, err := buildOnce()
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := open(t, "")
+	h.drop("a.lic", h.sign("a", limit, change))
+	h.until("dropped", inForce("a"))
+	h.stop()
+	if err := os.WriteFile(h.path("usher.yaml"), []byte(h.config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := &crashing{house: h, bin: bin}
+	c.run()
+	t.Cleanup(func() {
+		c.kill()
+		h.Close()
+	})
+	return c
+}
+
+// run starts the agent and returns when it is ready.
+func (c *crashing) run() {
+	c.t.Helper()
+	c.cmd = exec.Command(c.bin, "agent", "--config", c.path("usher.yaml"), "--log-level", "error")
+	c.cmd.Stderr = os.Stderr
+	if err := c.cmd.Start(); err != nil {
+		c.t.Fatal(err)
+	}
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		if l, err := c.License(context.Background()); err == nil && l.State == "valid" {
+			return
+		}
+		if time.Now().After(deadline) {
+			c.t.Fatal("the agent is not ready after 20 s")
+		}
+		<-time.After(2 * time.Millisecond)
+	}
+}
+
+func (c *crashing) kill() {
+	c.cmd.Process.Signal(syscall.SIGKILL) //nolint:errcheck // it may be dead
+	c.cmd.Wait()                          //nolint:errcheck // killed, as it should be
+}
+
+// The agent is killed: every lease that it acknowledged is found again, those of dead holders end, draws stay drawn.
+func TestCrash(t *testing.T) {
+	c := openCrashing(t, 10, func(u *usher.Claims) {
+		u.Meters = map[string]usher.Meter{"renders": {Max: new(int64(100)), Scope: "host"}}
+	})
+	ttl, err := c.Acquire(t.Context(), wire.AcquireRequest{Pool: "streams", TTLSeconds: 60, ClientToken: "t"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	held := c.acquire(1)
+	l := c.dial()
+	process := lease(t, l.ask(`{"jsonrpc":"2.0","id":1,"method":"lease.acquire","params":{"pool":"streams"}}`))
+	connection := lease(t, l.ask(`{"jsonrpc":"2.0","id":1,"method":"lease.acquire","params":{"pool":"streams","lifetime":"connection"}}`))
+	cmd, dying, _ := c.holder(`{"pool":"streams"}`)
+	released := c.acquire(1)
+	c.release(released)
+	if _, err := c.Acquire(t.Context(), wire.AcquireRequest{Pool: "renders", N: new(int64(7)), ClientToken: "d"}); err != nil {
+		t.Fatal(err)
+	}
+	c.kill()
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Wait() //nolint:errcheck // killed, as it should be
+	c.run()
+	state := func(id string) string {
+		got, err := c.Lease(t.Context(), id)
+		if err != nil {
+			return err.Error()
+		}
+		return got.State
+	}
+	want := map[string]string{ttl.ID: "held", held.ID: "held", process.ID: "held", connection.ID: "unconfirmed"}
+	if process.Liveness == "connection" {
+		want[process.ID] = "unconfirmed"
+	}
+	for id, s := range want {
+		if got := state(id); got != s {
+			t.Errorf("lease %s is %s, want %s", id, got, s)
+		}
+	}
+	if process.Liveness != "connection" {
+		if got := state(dying.ID); got == "held" || got == "unconfirmed" {
+			t.Errorf("the dead holder's lease is %s", got)
+		}
+		c.inUse(4)
+	}
+	if got := state(released.ID); got == "held" {
+		t.Error("a released lease is held again")
+	}
+	p, err := c.Pool(t.Context(), "renders")
+	if err != nil || p.InUse != 7 || *p.Available != 93 {
+		t.Errorf("the meter: %+v, %v", p, err)
+	}
+	// A client token is remembered, of leases and of draws.
+	if again, err := c.Acquire(t.Context(), wire.AcquireRequest{Pool: "streams", TTLSeconds: 60, ClientToken: "t"}); err != nil || again.ID != ttl.ID {
+		t.Errorf("the token's lease: %+v, %v", again, err)
+	}
+	if _, err := c.Acquire(t.Context(), wire.AcquireRequest{Pool: "renders", N: new(int64(7)), ClientToken: "d"}); err != nil {
+		t.Error(err)
+	}
+	if p, err := c.Pool(t.Context(), "renders"); err != nil || p.InUse != 7 {
+		t.Errorf("a draw that was asked for again is drawn again: %+v, %v", p, err)
+	}
+	// The connection's holder shows itself.
+	l = c.dial()
+	got := lease(t, l.ask(`{"jsonrpc":"2.0","id":1,"method":"lease.attach","params":{"id":"`+connection.ID+`"}}`))
+	if got.State != "held" {
+		t.Errorf("attached: %+v", got)
+	}
+	l.conn.Close()
+	c.untilGone(connection.ID)
+}
+
+// Clients hammer an agent that is killed again and again: never is more held than the licence grants, and no lease that was
+// acknowledged is lost.
+func TestCrashUnderLoad(t *testing.T) {
+	const limit = 4
+	kills := 10
+	if testing.Short() {
+		kills = 3
+	}
+	c := openCrashing(t, limit, nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	// surely is what is held for sure: counted when the grant is known, and no longer when the release is asked for.
+	var surely, grants, lost atomic.Int64
+	var clients sync.WaitGroup
+	for i := range 8 {
+		clients.Go(func() {
+			random := rand.New(rand.NewPCG(uint64(i), 11))
+			cl := client.New(c.Socket())
+			defer cl.Close()
+			for ctx.Err() == nil {
+				n := 1 + random.Int64N(2)
+				lifetime := []string{"ttl", "held"}[random.IntN(2)]
+				l, err := cl.Acquire(context.Background(), wire.AcquireRequest{Pool: "streams", N: &n, Lifetime: lifetime, ClientToken: fmt.Sprint(i, " ", random.Uint64())})
+				if err != nil {
+					if !errors.Is(err, client.ErrNoSlots) && !errors.Is(err, client.ErrAgentAway) && !errors.Is(err, client.ErrLicenseMissing) && !errors.Is(err, client.ErrDraining) {
+						t.Errorf("acquire: %v", err)
+					}
+					if errors.Is(err, client.ErrAgentAway) {
+						<-time.After(5 * time.Millisecond)
+					}
+					continue
+				}
+				grants.Add(1)
+				if now := surely.Add(n); now > limit {
+					t.Errorf("%d slots are held for sure, and the licence grants %d", now, limit)
+				}
+				for range random.IntN(3) { // it is held, whatever happens to the agent
+					if got, err := cl.Lease(context.Background(), l.ID); errors.Is(err, client.ErrLeaseUnknown) {
+						lost.Add(1)
+						t.Errorf("lease %s (%s) is lost: %v", l.ID, lifetime, err)
+					} else if err == nil && got.N != n {
+						t.Errorf("lease %s has changed: %+v", l.ID, got)
+					}
+				}
+				surely.Add(-n)
+				for ctx.Err() == nil {
+					err := cl.Release(context.Background(), l.ID, false)
+					if err == nil || errors.Is(err, client.ErrLeaseUnknown) { // asked for twice, around a crash
+						break
+					}
+					<-time.After(5 * time.Millisecond)
+				}
+			}
+		})
+	}
+	for range kills {
+		before := grants.Load()
+		for grants.Load() < before+30 && !t.Failed() {
+			<-time.After(time.Millisecond)
+		}
+		c.kill()
+		c.run()
+	}
+	cancel()
+	clients.Wait()
+	t.Logf("%d kills, %d grants, %d leases lost", kills, grants.Load(), lost.Load())
+}

@@ -1,0 +1,346 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/usher-agent/usher/agent/config"
+	"github.com/usher-agent/usher/agent/journal"
+	"github.com/usher-agent/usher/agent/liveness"
+	"github.com/usher-agent/usher/enforcer"
+)
+
+// store keeps what the desk has acknowledged, in two journals. What dies with the host (leases of processes, connections and
+// of a time to live) is written to the runtime folder, which dies with it, and needs no fsync; what outlives it (held leases,
+// draws) is in the state folder, and on the disk before it is acknowledged. Recovery is Apply over both.
+type store struct {
+	runtime, durable *journal.Journal
+	lock             *os.File
+	log              *slog.Logger
+	meta             []byte // the record of this boot and PID namespace
+	due              chan struct{}
+	buf              []byte
+}
+
+// The journals' names in their folders.
+const (
+	runtimeJournal = "leases.journal"
+	durableJournal = "durable.journal"
+)
+
+// metaVersion is the first byte of a record that says where the leases after it were granted.
+const metaVersion = 0x80
+
+// meta is where leases were granted: a process of another boot is dead, one of another PID namespace unknown.
+type meta struct {
+	Boot  string `json:"boot"`
+	PIDNS string `json:"pidns"`
+}
+
+func presentMeta() meta {
+	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id") // none but on Linux
+	ns, _ := os.Readlink("/proc/self/ns/pid")
+	return meta{strings.TrimSpace(string(boot)), ns}
+}
+
+// durable reports whether an event outlives the host.
+func durable(ev enforcer.Event) bool {
+	switch ev.Kind {
+	case enforcer.EventDrawn, enforcer.EventSet:
+		return true
+	default:
+		return ev.Lease != nil && (ev.Lease.Lifetime == enforcer.LifetimeHeld || ev.Lease.Lifetime == enforcer.LifetimeBorrow)
+	}
+}
+
+// journalled reports whether an event is kept at all. A token is forgotten by its own time, which its lease's record tells.
+func journalled(ev enforcer.Event) bool { return ev.Durable() && ev.Kind != enforcer.EventForgot }
+
+// openStore opens the journals and applies what they hold to core. It returns where the runtime's leases were granted.
+func openStore(runtimeDir, stateDir string, core *enforcer.Enforcer, log *slog.Logger) (s *store, was meta, err error) {
+	s = &store{log: log, due: make(chan struct{}, 1)}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.Close())
+		}
+	}()
+	if err := os.MkdirAll(runtimeDir, 0o755); err != nil {
+		return s, was, fmt.Errorf("runtime folder %s: %w; create it for the agent's user, or set state.runtime_dir", runtimeDir, err)
+	}
+	lock := filepath.Join(runtimeDir, "runtime.lock")
+	if s.lock, err = os.OpenFile(lock, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+		return s, was, fmt.Errorf("runtime folder %s: %w; make it writable for uid %d, or set state.runtime_dir", runtimeDir, err, os.Getuid())
+	}
+	if err := lockFile(s.lock); err != nil {
+		return s, was, fmt.Errorf("runtime folder %s: another agent is using it; stop that one, or give this one a state.runtime_dir of its own", runtimeDir)
+	}
+	apply := func(b []byte) error {
+		if len(b) > 0 && b[0] == metaVersion {
+			was = meta{}
+			return json.Unmarshal(b[1:], &was)
+		}
+		ev, err := decodeEvent(b, func(id enforcer.LeaseID) *enforcer.Lease { l, _ := core.Lease(id); return l })
+		if err != nil {
+			return err
+		}
+		if _, held := core.Lease(leaseOf(ev)); ev.Kind == enforcer.EventGranted && held {
+			return nil // a snapshot's and a record's
+		}
+		core.Apply(ev)
+		return nil
+	}
+	open := func(dir, name string, sync bool) (*journal.Journal, error) {
+		j, r, err := journal.Open(journal.Config{Dir: dir, Name: name, Sync: sync}, apply)
+		if err == nil && r.TornBytes > 0 {
+			log.Warn("a crash has cut the journal's last record off; it was never acknowledged", "journal", filepath.Join(dir, name), "bytes", r.TornBytes)
+		}
+		return j, err
+	}
+	if s.durable, err = open(stateDir, durableJournal, true); err != nil {
+		return s, was, err
+	}
+	if s.runtime, err = open(runtimeDir, runtimeJournal, false); err != nil {
+		return s, was, err
+	}
+	b, err := json.Marshal(presentMeta())
+	if err != nil {
+		return s, was, err
+	}
+	s.meta = append([]byte{metaVersion}, b...)
+	_, err = s.runtime.Append(s.meta)
+	return s, was, err
+}
+
+func leaseOf(ev enforcer.Event) enforcer.LeaseID {
+	if ev.Lease == nil {
+		return enforcer.LeaseID{}
+	}
+	return ev.Lease.ID
+}
+
+// commit says when what was written may be acknowledged; a nil one at once.
+type commit func() error
+
+// write writes events, in their order, before they are applied. What it returns is to be waited for outside the desk's lock.
+func (s *store) write(events []enforcer.Event) (commit, error) {
+	var wait commit
+	for _, ev := range events {
+		if !journalled(ev) {
+			continue
+		}
+		j := s.runtime
+		if durable(ev) {
+			j = s.durable
+		}
+		s.buf = encodeEvent(s.buf[:0], ev)
+		c, err := j.Append(s.buf)
+		if err != nil {
+			return nil, err
+		}
+		if j == s.durable {
+			wait = func() error { return c.Wait(context.Background()) }
+		}
+		if j.Due() {
+			select {
+			case s.due <- struct{}{}:
+			default:
+			}
+		}
+	}
+	return wait, nil
+}
+
+// barrier returns what is to be waited for before anything written so far is acknowledged.
+func (s *store) barrier() commit {
+	c, err := s.durable.Append()
+	if err != nil {
+		return func() error { return err }
+	}
+	return func() error { return c.Wait(context.Background()) }
+}
+
+// run compacts the journals when they have grown, until ctx ends.
+func (s *store) run(ctx context.Context, d *desk) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.due:
+			s.compact(d)
+		}
+	}
+}
+
+// compact has the journals begin with what is held now, where they have grown. d is the desk whose events they are.
+func (s *store) compact(d *desk) {
+	for _, j := range []*journal.Journal{s.runtime, s.durable} {
+		if !j.Due() {
+			continue
+		}
+		// What the snapshot speaks of and the place in the journal are of one moment.
+		d.mu.Lock()
+		mark := j.Mark()
+		leases := d.core.Leases(func(l *enforcer.Lease) bool { return durable(enforcer.Event{Lease: l}) == (j == s.durable) })
+		meters := d.core.Meters()
+		d.mu.Unlock()
+		err := j.CompactFrom(mark, func(write func([]byte) error) error {
+			if j == s.runtime {
+				if err := write(s.meta); err != nil {
+					return err
+				}
+			} else if len(meters) > 0 {
+				if err := write(encodeEvent(nil, enforcer.Event{Kind: enforcer.EventSet, Draws: meters})); err != nil {
+					return err
+				}
+			}
+			for _, l := range leases {
+				if err := write(encodeEvent(nil, enforcer.Event{Kind: enforcer.EventGranted, At: l.AcquiredAt, Lease: l})); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			s.log.Error("the journal was not compacted; it goes on as it is", "error", err)
+		}
+	}
+}
+
+// Close closes the journals.
+func (s *store) Close() error {
+	var errs []error
+	for _, j := range []*journal.Journal{s.runtime, s.durable} {
+		if j != nil {
+			errs = append(errs, j.Close())
+		}
+	}
+	if s.lock != nil {
+		errs = append(errs, s.lock.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Repaired is what was done about one journal.
+type Repaired struct {
+	File          string
+	Kept, Dropped int
+}
+
+// Repair mends the journals of a configuration's folders, which no agent may be using. What was given back in a record that
+// is lost may be thought to be held again, and what was drawn stays drawn.
+func Repair(c *config.Config) (out []Repaired, err error) {
+	state, err := openState(c.State.Dir)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, state.Close()) }()
+	for _, j := range [][2]string{{c.State.Dir, durableJournal}, {c.State.RuntimeDir, runtimeJournal}} {
+		path := filepath.Join(j[0], j[1])
+		if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		kept, dropped, err := journal.Repair(j[0], j[1])
+		if err != nil {
+			return out, err
+		}
+		out = append(out, Repaired{path, kept, dropped})
+	}
+	return out, nil
+}
+
+// recoverWithin is how long a holder whose life is not known has to show itself after a restart; a lease of a time to live
+// gets that long at least.
+const recoverWithin = 15 * time.Second
+
+// recover looks, for each lease that the journals told of, whether its holder lives: the dead one's ends, the living one's
+// goes on, and one that is not known has a while to show itself. was is where the leases were granted.
+func (a *Agent) recover(was meta) {
+	now := a.desk.time()
+	is := presentMeta()
+	found, ended, doubted := 0, 0, 0
+	// Nothing ends because the agent was away: what has a time to live gets more of it before any time is looked at.
+	a.desk.mu.Lock()
+	leases := a.desk.core.Leases(nil)
+	for _, l := range leases {
+		a.desk.held[l.Lifetime]++
+		if !l.ExpiresAt.IsZero() {
+			a.desk.carry(a.desk.core.Decide(&enforcer.Doubt{ID: l.ID, Until: later(l.ExpiresAt, now.Add(max(l.TTL, recoverWithin)))}, now))
+		}
+	}
+	a.desk.mu.Unlock()
+	for _, l := range leases {
+		found++
+		if durable(enforcer.Event{Lease: l}) {
+			continue
+		}
+		if was.Boot != is.Boot {
+			a.desk.do(&enforcer.End{ID: l.ID, Cause: enforcer.CauseHolderGone})
+			ended++
+			continue
+		}
+		switch l.Lifetime {
+		case enforcer.LifetimeTTL:
+		case enforcer.LifetimeProcess:
+			switch a.findHolders(l, was.PIDNS == is.PIDNS) {
+			case holderDead:
+				ended++
+			case holderUnknown:
+				doubted++
+				a.desk.do(&enforcer.Doubt{ID: l.ID, Until: now.Add(recoverWithin)})
+			}
+		default:
+			doubted++
+			a.desk.do(&enforcer.Doubt{ID: l.ID, Until: now.Add(recoverWithin)})
+		}
+	}
+	if found > 0 {
+		a.log.Info("leases found again", "leases", found, "of_dead_holders", ended, "unconfirmed", doubted)
+	}
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+// What can be known of a lease's holders.
+const (
+	holderAlive = iota
+	holderDead
+	holderUnknown
+)
+
+// findHolders looks for the processes that hold a lease: those that are dead leave it, those that live are watched.
+func (a *Agent) findHolders(l *enforcer.Lease, visible bool) int {
+	result := holderDead
+	for _, h := range append([]*enforcer.Holder{l.Holder}, l.Others...) {
+		if !visible || h.PID == 0 || h.Start == 0 {
+			result = holderUnknown
+			continue
+		}
+		handle, err := liveness.FromPID(h.PID, h.Start)
+		switch {
+		case errors.Is(err, liveness.ErrDead):
+			a.desk.do(&enforcer.Leave{ID: l.ID, Holder: h.Caller})
+			continue
+		case err == nil:
+			err = a.holders.hold(l.ID, h.Caller, handle)
+			handle.Close() //nolint:errcheck // the watch has its own
+		}
+		if err != nil {
+			result = holderUnknown
+		} else if result == holderDead {
+			result = holderAlive
+		}
+	}
+	return result
+}
