@@ -179,6 +179,40 @@ func TestDamageInTheMiddleIsRefused(t *testing.T) {
 	}
 }
 
+// TestDamageInTheLastGroupIsRefused has no later record whose mark would tell: only that a power cut leaves zeros.
+func TestDamageInTheLastGroupIsRefused(t *testing.T) {
+	c := journal.Config{Dir: t.TempDir(), Name: "j", Sync: true}
+	j, _, _ := open(t, c)
+	record := bytes.Repeat([]byte("x"), 1500)
+	if _, err := j.Append(record, []byte("last")); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(filepath.Join(c.Dir, "j"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 24; i < 24+16+len(record); i += 7 {
+		bad := bytes.Clone(b)
+		bad[i] ^= 1
+		if got, r, _, err := openBytes(t, bad, true); !errors.As(err, new(*journal.CorruptError)) {
+			t.Fatalf("byte %d changed: replayed %d, %+v, %v", i, len(got), r, err)
+		}
+	}
+	lost := bytes.Clone(b)
+	clear(lost[512:1024])
+	if got, r, _, err := openBytes(t, lost, true); err != nil || len(got) != 0 || r.TornBytes != int64(len(b)-24) {
+		t.Errorf("a sector that was never written: replayed %d, %+v, %v", len(got), r, err)
+	}
+	if _, _, _, err := openBytes(t, lost, false); err == nil {
+		// The marks in it were written by a journal with fsync; how it is opened does not matter.
+		return
+	}
+	t.Error("how a journal is opened changed what its marks mean")
+}
+
 func TestOtherDamagedFiles(t *testing.T) {
 	b, second, _ := sample(t, true)
 	zeros := make([]byte, 5000)
