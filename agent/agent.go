@@ -131,7 +131,11 @@ func (a *Agent) open() (err error) {
 	if a.socket, err = api.Listen(api.SocketConfig{Path: cfg.Socket.Path, Mode: cfg.Socket.Mode, GID: gid, Lock: lockFile}); err != nil {
 		return err
 	}
-	a.server = api.New(api.Config{Desk: front{a}, Metrics: a.metrics.Handler(), Log: a.log, Rules: rules,
+	tlsConfig, err := certificate(a.key, a.options.Now())
+	if err != nil {
+		return err
+	}
+	a.server = api.New(api.Config{Desk: front{a}, TLS: tlsConfig, Metrics: a.metrics.Handler(), Log: a.log, Rules: rules,
 		MaxConns: connections(), MaxConnsPerUID: cfg.Limits.ConnectionsPerUID})
 	return nil
 }

@@ -3,16 +3,19 @@ package agent_test
 import (
 	"bufio"
 	"context"
+	"crypto/ed25519"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/usher-agent/usher/agent"
 	"github.com/usher-agent/usher/client"
 	"github.com/usher-agent/usher/client/wire"
 )
@@ -347,3 +350,36 @@ func TestClientSession(t *testing.T) {
 		<-time.After(time.Millisecond)
 	}
 }
+
+// tableRow is a method's line in docs/wire.md.
+var tableRow = regexp.MustCompile("(?m)^\\| `([a-z]+\\.[a-z]+)` \\|")
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// python runs a script until the test ends and returns what it says.
+func (h *house) python(script string, args ...string) *bufio.Scanner {
+	h.t.Helper()
+	if _, err := exec.LookPath("python3"); err != nil {
+		h.t.Skip("there is no python3")
+	}
+	cmd := exec.Command("python3", append([]string{"-c", script}, args...)...)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		h.t.Fatal(err)
+	}
+	h.t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() }) //nolint:errcheck // it is over
+	return bufio.NewScanner(out)
+}
+
+func agentThumbprint(key ed25519.PublicKey) string { return agent.Thumbprint(key) }

@@ -41,6 +41,10 @@ type Desk interface {
 	// Subscribe returns events until cancel is called or the reader is too slow; see says whose leases' events.
 	Subscribe(see func(*enforcer.Holder) bool) (events <-chan wire.Event, cancel func())
 
+	// Keys returns the agent's key; LeaseToken signs a lease for whoever sent a nonce.
+	Keys() wire.Keys
+	LeaseToken(l *enforcer.Lease, nonce string) (string, error)
+
 	// Reload reads the configuration again and says what came of it.
 	Reload(ctx context.Context) (wire.Reloaded, *enforcer.Denial)
 	Settings() []wire.Setting

@@ -24,12 +24,13 @@ func acquireRequest(in *wire.AcquireRequest, caller enforcer.Caller) (*enforcer.
 		return nil, badRequest("pid", "use a session, which is its process's", "leases of another process are not offered by this agent")
 	case in.Until != nil:
 		return nil, badRequest("until", "leave it out", "borrowing is not offered by this agent")
-	case in.Nonce != "":
-		return nil, badRequest("nonce", "leave it out", "lease tokens are not offered by this agent")
 	case in.Priority != 0:
 		return nil, badRequest("priority", "leave it out", "priorities are not offered by this agent")
 	case in.N != nil && in.Pool == "":
 		return nil, badRequest("n", "give each item its own n", "n goes with pool, not with items")
+	}
+	if d := checkNonce(in.Nonce, false); d != nil {
+		return nil, d
 	}
 	ttl, d := seconds("ttl_seconds", in.TTLSeconds)
 	if d != nil {
@@ -51,6 +52,32 @@ func acquireRequest(in *wire.AcquireRequest, caller enforcer.Caller) (*enforcer.
 		r.Items = append(r.Items, enforcer.Item{Pool: it.Pool, N: it.N})
 	}
 	return r, nil
+}
+
+// maxNonce is the longest nonce, in bytes.
+const maxNonce = 256
+
+func checkNonce(nonce string, must bool) *enforcer.Denial {
+	switch {
+	case must && nonce == "":
+		return badRequest("nonce", "send some 16 random bytes as text", "the nonce is missing")
+	case len(nonce) > maxNonce:
+		return badRequest("nonce", "send less", "the nonce has %d bytes, at most %d may be", len(nonce), maxNonce)
+	}
+	return nil
+}
+
+// granted is a lease as its acquire answers it: with a token, if a nonce asks for one.
+func (s *Server) granted(l *enforcer.Lease, nonce string) wire.Lease {
+	out := s.leaseShape(l)
+	if nonce != "" {
+		token, err := s.desk.LeaseToken(l, nonce)
+		if err != nil {
+			s.log.Error("a lease token cannot be signed", "error", err)
+		}
+		out.Token = token
+	}
+	return out
 }
 
 // seconds reads a number of seconds; 0 means that none is given.
@@ -90,7 +117,7 @@ func (s *Server) acquire(c *call) {
 		status = http.StatusOK
 	}
 	c.Header()["Location"] = []string{"/v1/leases/" + l.ID.String()}
-	err := s.answer(c, status, s.leaseShape(l))
+	err := s.answer(c, status, s.granted(l, in.Nonce))
 	if err == nil {
 		err = http.NewResponseController(c.ResponseWriter).Flush()
 	}

@@ -49,6 +49,7 @@ var table = []route{
 	{"PUT", "/v1/leases/{id}", allowed, (*Server).renew},
 	{"DELETE", "/v1/leases/{id}", allowed, (*Server).release},
 	{"GET", "/v1/fingerprint", allowed, (*Server).getFingerprint},
+	{"GET", "/v1/keys", allowed, (*Server).getKeys},
 	{"GET", "/v1/events", allowed, (*Server).events},
 	{"GET", "/v1/config", admin, (*Server).getConfig},
 	{"POST", "/v1/reload", admin, (*Server).reload},
@@ -165,6 +166,8 @@ func (s *Server) getReady(c *call) {
 	}
 	s.answer(c, status, s.desk.Health())
 }
+
+func (s *Server) getKeys(c *call) { s.answer(c, http.StatusOK, s.desk.Keys()) }
 
 func (s *Server) getConfig(c *call) {
 	s.answer(c, http.StatusOK, wire.Settings{Settings: s.desk.Settings()})

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -19,6 +20,7 @@ type Config struct {
 	Metrics http.Handler // GET /metrics
 	Log     *slog.Logger // nil: nothing is logged
 	Rules   Rules
+	TLS     *tls.Config // of the agent's key; nil: TLS is not spoken
 	// How many connections may be open, in all and of one uid; zero: 4096, and half of all.
 	MaxConns, MaxConnsPerUID int
 }
@@ -41,6 +43,7 @@ type Server struct {
 	handler http.Handler
 	ending  chan struct{} // closed when the server drains: streams end
 
+	tls                 *tls.Config
 	maxConns, maxPerUID int
 	mu                  sync.Mutex // guards all below
 	conns               int
@@ -49,7 +52,7 @@ type Server struct {
 
 // New returns a server that listens nowhere until Run.
 func New(c Config) *Server {
-	s := &Server{desk: c.Desk, log: c.Log, ending: make(chan struct{}), maxConns: c.MaxConns, maxPerUID: c.MaxConnsPerUID, perUID: map[uint32]int{}}
+	s := &Server{desk: c.Desk, log: c.Log, ending: make(chan struct{}), maxConns: c.MaxConns, maxPerUID: c.MaxConnsPerUID, perUID: map[uint32]int{}, tls: c.TLS}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -142,22 +145,27 @@ func (s *Server) accept(l *net.UnixListener, to *connQueue, tasks *sync.WaitGrou
 	}
 }
 
-// tell reads the first byte, which tells the protocol: '{' is a session, 0x16 would be TLS, which is not spoken, and
-// anything else is HTTP, which is passed on.
+// tell reads the first byte, which tells the protocol: '{' is a session, 0x16 is TLS, inside of which the first byte tells
+// again, and anything else is HTTP, which is passed on.
 func (s *Server) tell(c *conn, to *connQueue) {
 	stop := context.AfterFunc(endingContext{s.ending}, func() { c.UnixConn.SetReadDeadline(time.Unix(1, 0)) })
 	c.UnixConn.SetReadDeadline(time.Now().Add(headerWithin))
 	_, err := io.ReadFull(c.UnixConn, c.first[:])
+	if err == nil && c.first[0] == 0x16 && s.tls != nil {
+		c.held = true
+		inner := tls.Server(&conn{UnixConn: c.UnixConn, first: c.first, held: true, leave: func() {}}, s.tls)
+		if _, err = io.ReadFull(inner, c.first[:]); err == nil {
+			c.inner = inner
+		}
+	}
 	stop()
 	switch {
-	case err != nil:
+	case err != nil, c.first[0] == 0x16:
 		c.Close()
 	case c.first[0] == '{':
 		c.held = true
 		c.UnixConn.SetReadDeadline(time.Time{})
 		s.serveSession(c)
-	case c.first[0] == 0x16:
-		c.Close()
 	default:
 		c.held = true
 		c.UnixConn.SetReadDeadline(time.Time{})
@@ -221,7 +229,8 @@ type conn struct {
 	*net.UnixConn
 	peer  peer
 	first [1]byte
-	held  bool // first has not been passed on yet
+	held  bool      // first has not been passed on yet
+	inner *tls.Conn // nil: what is spoken is not inside TLS
 	leave func()
 }
 
@@ -231,11 +240,24 @@ func (c *conn) Read(p []byte) (int, error) {
 		p[0] = c.first[0]
 		return 1, nil
 	}
+	if c.inner != nil {
+		return c.inner.Read(p)
+	}
 	return c.UnixConn.Read(p)
+}
+
+func (c *conn) Write(p []byte) (int, error) {
+	if c.inner != nil {
+		return c.inner.Write(p)
+	}
+	return c.UnixConn.Write(p)
 }
 
 func (c *conn) Close() error {
 	c.leave()
+	if c.inner != nil {
+		return c.inner.Close() // which says goodbye, and closes the connection
+	}
 	return c.UnixConn.Close()
 }
 

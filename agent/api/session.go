@@ -24,6 +24,8 @@ type Session interface {
 	// Join makes the caller's process a co-holder; Attach gives it back an unconfirmed lease.
 	Join(enforcer.LeaseID) (*enforcer.Lease, *enforcer.Denial)
 	Attach(enforcer.LeaseID) (*enforcer.Lease, *enforcer.Denial)
+	// Prove signs whom the agent sees at the other end, for a nonce.
+	Prove(nonce string) (string, error)
 	Close()
 }
 
@@ -153,7 +155,7 @@ func (x *session) read() {
 
 // write writes lines until there are no more; an end that does not read is cut off.
 func (x *session) write() {
-	w := bufio.NewWriterSize(x.conn.UnixConn, 4096)
+	w := bufio.NewWriterSize(x.conn, 4096)
 	for b := range x.out {
 		if x.replyErr != nil {
 			continue
@@ -279,6 +281,7 @@ var methods map[string]func(*session, *rpcRequest) (any, *enforcer.Denial, *rpcE
 func init() { //nolint:gochecknoinits // the table names functions that use it
 	methods = map[string]func(*session, *rpcRequest) (any, *enforcer.Denial, *rpcError){
 		"session.hello":    (*session).hello,
+		"session.prove":    (*session).prove,
 		"license.get":      (*session).getLicense,
 		"features.get":     (*session).getFeatures,
 		"pools.list":       (*session).listPools,
@@ -307,8 +310,24 @@ func (x *session) hello(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
 	}
 	x.labels = in.Labels
 	p := &x.conn.peer
-	return wire.HelloAnswer{Versions: []int{1}, Agent: x.server.desk.Health(), Capabilities: []string{"wait", "join", "attach", "events"},
+	return wire.HelloAnswer{Versions: []int{1}, Agent: x.server.desk.Health(), Capabilities: []string{"wait", "join", "attach", "events", "prove", "tls"},
 		You: wire.Holder{UID: p.uid, GID: p.gid, PID: p.pid, Exe: p.exe}}, nil, nil
+}
+
+func (x *session) prove(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
+	var in wire.Prove
+	d := params(r, &in)
+	if d == nil {
+		d = checkNonce(in.Nonce, true)
+	}
+	if d != nil {
+		return nil, d, nil
+	}
+	token, err := x.agent.Prove(in.Nonce)
+	if err != nil {
+		return nil, &enforcer.Denial{Code: Internal, Detail: "the proof cannot be signed"}, nil
+	}
+	return wire.Proof{Token: token}, nil, nil
 }
 
 func (x *session) getLicense(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
@@ -358,7 +377,7 @@ func (x *session) acquire(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
 		if d != nil {
 			return nil, d, nil
 		}
-		return x.server.leaseShape(l), nil, nil
+		return x.server.granted(l, in.Nonce), nil, nil
 	}
 	select {
 	case x.waiting <- struct{}{}:
@@ -374,7 +393,7 @@ func (x *session) acquire(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
 		case x.ctx.Err() != nil && l.Token == nil:
 			x.server.desk.Release(&enforcer.Release{ID: l.ID, Caller: q.Caller, Cause: enforcer.CauseUndelivered})
 		default:
-			x.answer(r, x.server.leaseShape(l), nil, nil)
+			x.answer(r, x.server.granted(l, in.Nonce), nil, nil)
 		}
 	})
 	return later, nil, nil

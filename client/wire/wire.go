@@ -263,6 +263,32 @@ type Reloaded struct {
 	Restart []string `json:"restart"` // keys that have changed, and need a restart to be in force
 }
 
+// Keys is the answer to GET /v1/keys: the agent's public key as a JSON Web Key Set (RFC 7517), and what vouches for it.
+type Keys struct {
+	Keys  []Key    `json:"keys"`
+	Chain []string `json:"chain"` // licence documents in force that name the key (cnf.jkt, RFC 7800)
+}
+
+// Key is an Ed25519 public key (RFC 8037); its id is its RFC 7638 thumbprint.
+type Key struct {
+	KeyType   string `json:"kty"`
+	Curve     string `json:"crv"`
+	X         string `json:"x"`
+	KeyID     string `json:"kid"`
+	Use       string `json:"use"`
+	Algorithm string `json:"alg"`
+}
+
+// Prove is the parameters of session.prove.
+type Prove struct {
+	Nonce string `json:"nonce"`
+}
+
+// Proof is what the agent answers to it: a JWT of type usher-session+jwt that its key signs.
+type Proof struct {
+	Token string `json:"token"`
+}
+
 // Hello is the parameters of session.hello, which may be left out.
 type Hello struct {
 	Versions []int             `json:"versions,omitempty"` // of the session's protocol that the client speaks
