@@ -80,7 +80,7 @@ type story struct {
 }
 
 func newStory(t *testing.T) *story {
-	return &story{t: t, e: New(Options{}), ids: map[string]LeaseID{}, names: map[LeaseID]string{},
+	return &story{t: t, e: New(Options{Durable: true}), ids: map[string]LeaseID{}, names: map[LeaseID]string{},
 		facts: Facts{Products: []string{"acme"}, Host: Host{Components: map[string][]string{"machine-id": {"aa"}, "mac": {"bb"}}, Physical: 4, Logical: 8, Effective: 8}},
 		now:   time.Date(2026, 1, 5, 12, 0, 0, 0, time.UTC)}
 }
@@ -151,6 +151,21 @@ func (s *story) run(f []string) {
 	case "release":
 		force := slices.Contains(f, "force")
 		s.do(&Release{ID: s.ids[f[1]], Caller: Caller{UID: 1000, Admin: force}, Force: force})
+	case "cancel":
+		s.do(&Cancel{ID: s.ids[f[1]]})
+	case "doubt":
+		s.do(&Doubt{ID: s.ids[f[1]], Until: s.now.Add(15 * time.Second)})
+	case "join", "attach", "leave":
+		var pid int64
+		if pid, err = strconv.ParseInt(f[2], 10, 32); err != nil {
+			break
+		}
+		c := Caller{UID: 1000, User: "ann", PID: int32(pid), Start: 1}
+		s.do(map[string]Request{"join": &Join{ID: s.ids[f[1]], Caller: c}, "attach": &Attach{ID: s.ids[f[1]], Caller: c}, "leave": &Leave{ID: s.ids[f[1]], Holder: c}}[f[0]])
+	case "adjust":
+		var n int64
+		n, err = strconv.ParseInt(f[2], 10, 64)
+		s.do(&Adjust{Pool: f[1], Drawn: n, Caller: Caller{Admin: true}})
 	case "pools":
 		for _, p := range s.e.Pools() {
 			s.say("%s: %d of %s in use, budget %s, %s available, scope %s", p.Name, p.InUse, p.Limit, p.Budget, p.Available(), p.Scope)
@@ -187,6 +202,15 @@ func (s *story) describe(l *Lease) string {
 	out := fmt.Sprintf("%s: %s, %s", s.names[l.ID], strings.Join(items, " "), l.Lifetime)
 	if !l.ExpiresAt.IsZero() {
 		out += " until " + s.at(l.ExpiresAt)
+	}
+	if l.Unconfirmed {
+		out += ", unconfirmed"
+	}
+	if l.Lifetime == LifetimeProcess {
+		out += fmt.Sprintf(", of process %d", l.Holder.PID)
+		for _, o := range l.Others {
+			out += fmt.Sprintf(" and %d", o.PID)
+		}
 	}
 	if !l.RevokeAt.IsZero() {
 		out += ", to be revoked at " + s.at(l.RevokeAt)
@@ -231,7 +255,16 @@ func (s *story) pass(to time.Time) {
 	s.now = to
 }
 
+// do has a request decided and carried out, and passes on what came free to those who wait, as the agent does.
 func (s *story) do(r Request) {
+	s.one(r)
+	_, judged := r.(*SetVerdict)
+	for s.e.Waiting() > 0 && s.one(&Serve{Recheck: judged}) {
+	}
+}
+
+// one has one request decided and carried out, and reports whether anything happened.
+func (s *story) one(r Request) bool {
 	d := s.e.Decide(r, s.now)
 	if d.Denial != nil {
 		s.say("denied %s: %s", d.Denial.Code, d.Denial.Detail)
@@ -258,8 +291,20 @@ func (s *story) do(r Request) {
 			s.say("%s  %s %s", s.at(ev.At), ev.Kind, s.describe(ev.Lease))
 		case EventEnded:
 			s.say("%s  %s ended: %s", s.at(ev.At), s.names[ev.Lease.ID], ev.Cause)
+		case EventQueued:
+			s.say("%s  %s waits until %s", s.at(ev.At), s.names[ev.Waiter.ID], s.at(ev.Waiter.Until))
+		case EventLeft:
+			s.say("%s  %s waits no longer: %s", s.at(ev.At), s.names[ev.Waiter.ID], ev.Cause)
+			if ev.Denial != nil {
+				s.say("denied %s after %v: %s", ev.Denial.Code, ev.Denial.Waited, ev.Denial.Detail)
+			}
+		case EventDrawn:
+			s.say("%s  %s drew %s", s.at(ev.At), s.names[ev.Lease.ID], s.describe(ev.Lease))
+		case EventChanged:
+			s.say("%s  changed %s", s.at(ev.At), s.describe(ev.Lease))
 		}
 	}
+	return len(d.Events) > 0
 }
 
 func (s *story) acquire(name string, args []string) error {
@@ -286,6 +331,14 @@ func (s *story) acquire(name string, args []string) error {
 			r.MinN, err = strconv.ParseInt(v, 10, 64)
 		case "token":
 			r.Token = v
+		case "wait":
+			r.Wait, err = duration(v)
+		case "lifetime":
+			r.Lifetime, r.TTL = Lifetime(v), 0
+		case "pid":
+			var n int64
+			n, err = strconv.ParseInt(v, 10, 32)
+			r.Caller.PID, r.Caller.Start = int32(n), 1
 		case "version":
 			r.Version = v
 		default:
@@ -335,6 +388,15 @@ func (s *story) licenseFrom(name string, args []string) (*License, error) {
 			l.Versions = v
 		case "environment":
 			l.Environment = Environment(v)
+		case "meter":
+			m, resets, _ := strings.Cut(v, "/")
+			meter, n, _ := strings.Cut(m, ":")
+			var count int64
+			count, err = strconv.ParseInt(n, 10, 64)
+			if l.Meters == nil {
+				l.Meters = map[string]MeterTerm{}
+			}
+			l.Meters[meter] = MeterTerm{Max: Limit(count), Resets: Resets(resets)}
 		case "feature":
 			l.Features[v] = Value{Kind: KindBool, Bool: true}
 		default:
