@@ -28,6 +28,7 @@ type desk struct {
 	last    time.Time                         // licence time never goes back
 	next    time.Time                         // what the timer waits for
 	held    map[enforcer.Lifetime]int         // leases held
+	doubted map[enforcer.LeaseID]struct{}     // leases that are unconfirmed
 	waiting map[enforcer.LeaseID]chan outcome // capacity 1: what came of it
 
 	drained atomic.Bool
@@ -43,7 +44,7 @@ type observer interface {
 }
 
 func newDesk(now func() time.Time, seen observer, o enforcer.Options) *desk {
-	return &desk{now: now, seen: seen, core: enforcer.New(o), wake: make(chan struct{}, 1), waiting: map[enforcer.LeaseID]chan outcome{}, held: map[enforcer.Lifetime]int{}}
+	return &desk{now: now, seen: seen, core: enforcer.New(o), wake: make(chan struct{}, 1), waiting: map[enforcer.LeaseID]chan outcome{}, held: map[enforcer.Lifetime]int{}, doubted: map[enforcer.LeaseID]struct{}{}}
 }
 
 // do decides one request, carries the decision out, and returns when it may be acknowledged.
@@ -194,10 +195,24 @@ func (d *desk) count(ev enforcer.Event) {
 	switch ev.Kind {
 	case enforcer.EventGranted:
 		d.held[ev.Lease.Lifetime]++
+	case enforcer.EventChanged:
+		if ev.Lease.Unconfirmed {
+			d.doubted[ev.Lease.ID] = struct{}{}
+		} else {
+			delete(d.doubted, ev.Lease.ID)
+		}
 	case enforcer.EventEnded:
 		d.held[ev.Lease.Lifetime]--
+		delete(d.doubted, ev.Lease.ID)
 	default:
 	}
+}
+
+// unconfirmed counts the leases whose holder is not known to live.
+func (d *desk) unconfirmed() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.doubted)
 }
 
 // setVerdict puts a verdict in force and tells holders of leases that are to be revoked.

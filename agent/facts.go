@@ -208,7 +208,7 @@ func (a *Agent) snapshot() metrics.Snapshot {
 	mode := a.mode
 	dir := a.config.State.Dir
 	a.mu.Unlock()
-	return metrics.Snapshot{Verdict: a.desk.Verdict(), Now: a.desk.time(), Pools: a.desk.Pools(), Holders: a.liveHolders(), WatchMode: string(mode),
+	return metrics.Snapshot{Verdict: a.desk.Verdict(), Now: a.desk.time(), Pools: a.desk.Pools(), Holders: a.liveHolders(), Unconfirmed: a.desk.unconfirmed(), WatchMode: string(mode),
 		ClockBehind: a.desk.behind(), StateFree: freeBytes(dir)}
 }
 

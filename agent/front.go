@@ -26,6 +26,14 @@ func (f front) Renew(r *enforcer.Renew) (*enforcer.Lease, *enforcer.Denial) { re
 
 func (f front) Release(r *enforcer.Release) *enforcer.Denial { return f.desk.Release(r) }
 
+func (f front) Adjust(r *enforcer.Adjust) *enforcer.Denial {
+	d := f.desk.do(r).Denial
+	if d == nil {
+		f.log.Warn("a meter was adjusted", "meter", r.Pool, "drawn", r.Drawn, "uid", r.Caller.UID, "pid", r.Caller.PID, "exe", r.Caller.Exe)
+	}
+	return d
+}
+
 func (f front) Lease(id enforcer.LeaseID) (*enforcer.Lease, bool) { return f.desk.Lease(id) }
 
 func (f front) Leases() []*enforcer.Lease { return f.desk.Leases() }

@@ -77,7 +77,7 @@ func TestOpenAPIRoutes(t *testing.T) {
 func TestOpenAPIShapes(t *testing.T) {
 	doc, _ := document(t)
 	shapes := []any{wire.License{}, wire.Warning{}, wire.Document{}, wire.Finding{}, wire.Feature{}, wire.NamedFeature{}, wire.Features{}, wire.Host{}, wire.Cores{}, wire.CheckIn{},
-		wire.Heartbeat{}, wire.Upstream{}, wire.Pool{}, wire.Pools{}, wire.Item{}, wire.AcquireRequest{}, wire.RenewRequest{}, wire.Lease{}, wire.Holder{}, wire.Leases{}, wire.Installed{},
+		wire.Heartbeat{}, wire.Upstream{}, wire.Pool{}, wire.Pools{}, wire.AdjustRequest{}, wire.Item{}, wire.AcquireRequest{}, wire.RenewRequest{}, wire.Lease{}, wire.Holder{}, wire.Leases{}, wire.Installed{},
 		wire.Component{}, wire.Fingerprint{}, wire.Event{}, wire.Health{}, wire.Setting{}, wire.Settings{}, wire.Reloaded{}, wire.Keys{}, wire.Key{}, wire.Verdict{}, wire.Problem{}}
 	seen := map[string]bool{}
 	for _, s := range shapes {
@@ -234,6 +234,7 @@ func TestOpenAPIAnswers(t *testing.T) {
 	c.call(true, "PUT", "/v1/leases/"+first, "", nil)
 	c.call(true, "PUT", "/v1/leases/"+first, asJSON, []byte(`{"ttl_seconds":30}`))
 	c.call(true, "DELETE", "/v1/leases/"+first, "", nil)
+	c.call(true, "PUT", "/v1/pools/renders", asJSON, []byte(`{"drawn":5}`))
 	c.call(true, "POST", "/v1/reload", "", nil)
 	c.call(true, "DELETE", "/v1/license/documents/b.lic", "", nil)
 	c.call(true, "POST", "/v1/license/rollback?name=b.lic", "", nil)
@@ -302,6 +303,8 @@ func TestBadRequests(t *testing.T) {
 		{"no such pool", "GET", "/v1/pools/nope", "", "", 404, []string{"pool_unknown", "known are: streams"}},
 		{"no such route", "GET", "/v1/nope", "", "", 404, []string{"route_unknown", "there is no route /v1/nope"}},
 		{"no such method", "PATCH", "/v1/leases", "", "", 405, []string{"method_unknown", "use POST or GET"}},
+		{"no such meter", "PUT", "/v1/pools/streams", asJSON, `{"drawn":1}`, 404, []string{"pool_unknown", `there is no meter \"streams\"`}},
+		{"drawn less than nothing", "PUT", "/v1/pools/streams", asJSON, `{"drawn":-1}`, 400, []string{`"field":"drawn"`}},
 		{"no document", "PUT", "/v1/license", "", "", 400, []string{`"field":"document"`}},
 		{"2 MiB", "PUT", "/v1/license", "application/octet-stream", strings.Repeat("x", 2<<20), 413, []string{"too_large", "larger than 1048576 bytes"}},
 		{"noise", "PUT", "/v1/license", "application/octet-stream", "\x00\x01\x02", 422, []string{"document_refused", "it is not a licence of any known system"}},

@@ -68,7 +68,7 @@ func TestAnotherUser(t *testing.T) {
 	expect(h.as(somebody, "DELETE", "/v1/leases/"+mine.ID, ""), "403 ", "not_holder", "belongs to another user", "an admin may release it by force")
 	expect(h.as(somebody, "DELETE", "/v1/leases/"+mine.ID+"?force=true", ""), "403 ", "forbidden", "releasing by force is for admins")
 	expect(h.as(somebody, "PUT", "/v1/leases/"+mine.ID, "{}"), "403 ", "not_holder")
-	for _, r := range []string{"GET /v1/config", "POST /v1/reload", "PUT /v1/license", "POST /v1/license/rollback", "DELETE /v1/license/documents/a.lic"} {
+	for _, r := range []string{"GET /v1/config", "POST /v1/reload", "PUT /v1/pools/x", "PUT /v1/license", "POST /v1/license/rollback", "DELETE /v1/license/documents/a.lic"} {
 		method, path, _ := strings.Cut(r, " ")
 		expect(h.as(somebody, method, path, ""), "403 ", "forbidden", "is for admins, and uid 4711 is not one", "a rule under socket.admin")
 	}

@@ -238,6 +238,15 @@ func (c *Client) Pool(ctx context.Context, name string) (*wire.Pool, error) {
 	return get[wire.Pool](ctx, c, "/v1/pools/"+url.PathEscape(name))
 }
 
+// Adjust sets what has been drawn from a meter in its present period. Admins only.
+func (c *Client) Adjust(ctx context.Context, meter string, drawn int64) (*wire.Pool, error) {
+	out := new(wire.Pool)
+	if err := c.do(ctx, "PUT", "/v1/pools/"+url.PathEscape(meter), wire.AdjustRequest{Drawn: drawn}, out); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // Acquire asks for slots. The lease of a ttl must be renewed: see [Client.Hold], which does so.
 func (c *Client) Acquire(ctx context.Context, r wire.AcquireRequest) (*wire.Lease, error) {
 	out := new(wire.Lease)

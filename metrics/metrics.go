@@ -36,6 +36,7 @@ type Snapshot struct {
 	Now               time.Time         // licence time
 	Pools             []enforcer.PoolStatus
 	Holders           map[string]int // leases by what tells that their holder is gone
+	Unconfirmed       int            // leases whose holder is not known to live
 	WatchMode         string
 	ClockBehind       time.Duration
 	StateFree         float64 // bytes; negative: not known

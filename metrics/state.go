@@ -36,6 +36,7 @@ var (
 	descMeter    = desc("meter_remaining", "Draws left of a meter; +Inf if unlimited.", "pool")
 
 	descHolders = desc("holders", "Leases held, by what tells that their holder is gone.", "liveness")
+	descDoubted = desc("leases_unconfirmed", "Leases found again after a restart whose holder is not known to live.")
 	descAlive   = desc("revoked_still_alive", "Holders whose lease was revoked and that still run.")
 	descClock   = desc("clock_offset_seconds", "How far the wall clock is behind the time already seen.")
 	descMatch   = desc("host_match_score", "The share of the licence's host components that match this host; 1 for a licence bound to none.")
@@ -44,7 +45,7 @@ var (
 )
 
 var all = []*prometheus.Desc{descState, descCode, descWarning, descExpiry, descCoverage, descTermination, descDocuments, descLimit, descBudget, descInUse,
-	descWaiting, descReserved, descPeak, descOverage, descMeter, descHolders, descAlive, descClock, descMatch, descMode, descFree}
+	descWaiting, descReserved, descPeak, descOverage, descMeter, descHolders, descDoubted, descAlive, descClock, descMatch, descMode, descFree}
 
 // names of the metrics that are not collected from a snapshot.
 var counted = []string{"usher_acquires_total", "usher_denials_total", "usher_releases_total", "usher_draws_total", "usher_acquire_duration_seconds", "usher_wait_duration_seconds",
@@ -135,6 +136,7 @@ func (s *state) Collect(ch chan<- prometheus.Metric) {
 	for _, l := range livenesses {
 		set(descHolders, float64(snap.Holders[l]), l)
 	}
+	set(descDoubted, float64(snap.Unconfirmed))
 	set(descAlive, float64(snap.RevokedStillAlive))
 	set(descClock, snap.ClockBehind.Seconds())
 	set(descMatch, v.Match.Score())

@@ -31,6 +31,9 @@ type Desk interface {
 	// Session opens a session for the caller at the other end of a connection.
 	Session(*net.UnixConn, enforcer.Caller) Session
 
+	// Adjust sets what has been drawn from a meter.
+	Adjust(*enforcer.Adjust) *enforcer.Denial
+
 	// Install puts a document into the licence folder; with dryRun it only says what would change.
 	Install(ctx context.Context, document []byte, name string, dryRun bool) (wire.Installed, *enforcer.Denial)
 	Remove(ctx context.Context, name string) *enforcer.Denial

@@ -135,6 +135,19 @@ func (s *Server) getPool(c *call) {
 	s.answer(c, http.StatusOK, poolShape(p))
 }
 
+func (s *Server) adjust(c *call) {
+	var in wire.AdjustRequest
+	d := decode(c, c.req, &in, false)
+	if d == nil {
+		d = s.desk.Adjust(&enforcer.Adjust{Pool: c.req.PathValue("name"), Drawn: in.Drawn, Caller: c.peer.caller(c.admin)})
+	}
+	if d != nil {
+		s.answerDenial(c, d)
+		return
+	}
+	s.getPool(c)
+}
+
 func poolShape(p enforcer.PoolStatus) wire.Pool {
 	out := wire.Pool{Name: p.Name, Kind: "pool", Unit: p.Unit, Limit: count(p.Limit), Scope: string(p.Scope), Budget: count(p.Budget),
 		InUse: p.InUse, Available: count(p.Available()), Waiting: p.Waiting, Reserved: p.Reserved, Peak: p.Peak, Leases: p.Leases}

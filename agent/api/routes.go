@@ -43,6 +43,7 @@ var table = []route{
 	{"GET", "/v1/features/{name}", allowed, (*Server).getFeature},
 	{"GET", "/v1/pools", allowed, (*Server).getPools},
 	{"GET", "/v1/pools/{name}", allowed, (*Server).getPool},
+	{"PUT", "/v1/pools/{name}", admin, (*Server).adjust},
 	{"POST", "/v1/leases", allowed, (*Server).acquire},
 	{"GET", "/v1/leases", allowed, (*Server).getLeases},
 	{"GET", "/v1/leases/{id}", allowed, (*Server).getLease},

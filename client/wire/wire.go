@@ -121,6 +121,11 @@ type Pool struct {
 	Leases    int    `json:"leases"`
 }
 
+// AdjustRequest is the body of PUT /v1/pools/{name}, for meters.
+type AdjustRequest struct {
+	Drawn int64 `json:"drawn"` // in the present period
+}
+
 // Pools is the answer to GET /v1/pools.
 type Pools struct {
 	Pools []Pool `json:"pools"`

@@ -148,7 +148,7 @@ New here? "usher demo" shows the whole story in a few seconds.`,
 	}{
 		{"daemon", "The agent:", []*cobra.Command{c.agentCommand(), c.demoCommand(), c.healthCommand(), c.checkCommand(), c.reloadCommand(), c.configCommand()}},
 		{"look", "What it says:", []*cobra.Command{c.statusCommand(), c.poolsCommand(), c.leasesCommand(), c.eventsCommand(), c.doctorCommand(), c.bundleCommand()}},
-		{"slots", "Slots:", []*cobra.Command{c.runCommand(), c.acquireCommand(), c.renewCommand(), c.releaseCommand()}},
+		{"slots", "Slots:", []*cobra.Command{c.runCommand(), c.acquireCommand(), c.renewCommand(), c.releaseCommand(), c.adjustCommand()}},
 		{"license", "Licences:", []*cobra.Command{c.licenseCommand(), c.fingerprintCommand(), c.vendorCommand()}},
 	}
 	for _, g := range groups {

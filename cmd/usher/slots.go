@@ -145,6 +145,26 @@ func (c *cli) releaseCommand() *cobra.Command {
 	return cmd
 }
 
+func (c *cli) adjustCommand() *cobra.Command {
+	var drawn int64
+	cmd := &cobra.Command{Use: "adjust METER --drawn N", Short: "Set what has been drawn from a meter (admins); it is logged", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if drawn < 0 {
+				return usage("--drawn is missing: what has been drawn in the present period")
+			}
+			p, err := c.client().Adjust(cmd.Context(), args[0], drawn)
+			if err != nil {
+				return err
+			}
+			if c.json {
+				return c.printJSON(p)
+			}
+			return c.printPools([]wire.Pool{*p})
+		}}
+	cmd.Flags().Int64Var(&drawn, "drawn", -1, "what has been drawn in the present period")
+	return cmd
+}
+
 // Exit codes of `usher run` before the child starts, as env(1) and timeout(1) have them.
 const (
 	runFailed    = 125
