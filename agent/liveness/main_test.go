@@ -222,6 +222,19 @@ func (c *child) handle(t testing.TB) *Handle {
 	return h
 }
 
+// killed kills the child and waits until all its threads have ended, but does not reap it.
+func (c *child) killed(t testing.TB) {
+	t.Helper()
+	h := c.handle(t)
+	if err := c.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the child is dead", func() bool { return dead(h.d.fd) })
+	if s := state(t, c.pid()); s != "Z" {
+		t.Fatalf("the child is %s, want a zombie", s)
+	}
+}
+
 func skipUnsupported(t testing.TB, err error) {
 	t.Helper()
 	if s := Supported(); !s.PIDFDOpen {

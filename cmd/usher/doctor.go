@@ -75,7 +75,7 @@ func (c *cli) repair(src *source) error {
 	}
 	found, err := agent.Repair(cfg)
 	for _, r := range found {
-		fmt.Fprintf(c.out, "%s  %d records kept, %d damaged places dropped\n", r.File, r.Kept, r.Dropped)
+		fmt.Fprintf(c.out, "%s  %d records kept, %d damaged bytes set aside\n", r.File, r.Kept, r.Dropped)
 	}
 	if err == nil && len(found) == 0 {
 		fmt.Fprintln(c.out, "there are no journals to repair")
