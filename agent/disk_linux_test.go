@@ -1,0 +1,109 @@
+package agent_test
+
+import (
+	"errors"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/usher-agent/usher/client"
+	"github.com/usher-agent/usher/client/wire"
+	"github.com/usher-agent/usher/plugin/usher"
+)
+
+// A full disk denies what must be stored, in words, and takes everything back; when there is room again all goes on.
+func TestFullDisk(t *testing.T) {
+	disk := t.TempDir()
+	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=256k"); err != nil {
+		t.Skipf("a small disk cannot be mounted: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(disk, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	h := open(t, "", "USHER_STATE_DIR="+disk+"/state", "USHER_STATE_RUNTIME_DIR="+disk+"/run")
+	h.drop("a.lic", h.sign("a", 100, func(c *usher.Claims) {
+		c.Meters = map[string]usher.Meter{"renders": {Max: new(int64(1000)), Scope: "host"}}
+	}))
+	h.until("dropped", inForce("a"))
+	held, ttl := h.acquire(1), wire.Lease{}
+	if l, err := h.Acquire(t.Context(), wire.AcquireRequest{Pool: "streams"}); err != nil {
+		t.Fatal(err)
+	} else {
+		ttl = *l
+	}
+	draw := func() error {
+		_, err := h.Acquire(t.Context(), wire.AcquireRequest{Pool: "renders"})
+		return err
+	}
+	if err := draw(); err != nil {
+		t.Fatal(err)
+	}
+	filler := disk + "/filler"
+	fill(t, filler)
+	for what, ask := range map[string]func() error{
+		"a draw": draw,
+		"a held lease": func() error {
+			_, err := h.Acquire(t.Context(), wire.AcquireRequest{Pool: "streams", Lifetime: "held"})
+			return err
+		},
+	} {
+		// What room a page has left may take a few records.
+		var err error
+		for range 200 {
+			if err = ask(); err != nil {
+				break
+			}
+		}
+		if !errors.Is(err, client.ErrStorage) || !strings.Contains(err.Error(), "could not be stored") {
+			t.Errorf("%s on a full disk: %v", what, err)
+		}
+	}
+	before, err := h.Pool(t.Context(), "streams")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.release(held)
+	h.release(&ttl)
+	h.inUse(before.InUse - 2)
+	if l, err := h.License(t.Context()); err != nil || l.State != "valid" {
+		t.Errorf("the licence: %+v, %v", l, err)
+	}
+	drawn, err := h.Pool(t.Context(), "renders")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	if err := draw(); err != nil {
+		t.Errorf("when there is room again: %v", err)
+	}
+	h.release(h.acquire(1))
+	// What was acknowledged is found again.
+	h.stop()
+	h.start()
+	h.until("again", inForce("a"))
+	if p, err := h.Pool(t.Context(), "renders"); err != nil || p.InUse != drawn.InUse+1 {
+		t.Errorf("the meter after a restart: %+v, want %d, %v", p, drawn.InUse+1, err)
+	}
+}
+
+// fill writes a file until the disk is full.
+func fill(t *testing.T, name string) {
+	t.Helper()
+	f, err := os.Create(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for size := 64 << 10; size > 0; {
+		if _, err := f.Write(make([]byte, size)); errors.Is(err, syscall.ENOSPC) {
+			size /= 2
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+}

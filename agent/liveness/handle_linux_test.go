@@ -1,0 +1,478 @@
+package liveness
+
+import (
+	"errors"
+	"net"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// fromConn is FromConn by the way the kernel offers, skipped where it offers none.
+func fromConn(t testing.TB, c *net.UnixConn) *Handle {
+	t.Helper()
+	h, err := FromConn(c)
+	if err != nil {
+		skipUnsupported(t, err)
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = h.Close() })
+	return h
+}
+
+func TestFromConn(t *testing.T) {
+	w := running(t)
+	l, path := listen(t)
+	c := spawn(t, "connect", path)
+	h := fromConn(t, accept(t, l))
+	want := PathPIDFD
+	if Supported().PeerPIDFD {
+		want = PathPeerPIDFD
+	}
+	if h.Path() != want {
+		t.Errorf("path %s, want %s", h.Path(), want)
+	}
+	p := h.Process()
+	if p.PID != c.pid() || p.Start == 0 || p.BootID == "" || p.PIDNS == 0 {
+		t.Errorf("%+v of process %d", p, c.pid())
+	}
+	if s := Supported(); s.PIDFS != (p.Inode != 0) || s.Handles != (p.Handle != nil) {
+		t.Errorf("%+v with %+v", p, s)
+	}
+	_, told := watch(t, w, h)
+	c.end()
+	within(t, told)
+}
+
+// The way of kernels before 6.5, which newer ones have, too.
+func TestFromPeerPID(t *testing.T) {
+	l, path := listen(t)
+	c := spawn(t, "connect", path)
+	conn := accept(t, l)
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func() (h *Handle, err error) {
+		if e := raw.Control(func(s uintptr) { h, err = fromPeerPID(int(s)) }); e != nil {
+			t.Fatal(e)
+		}
+		return h, err
+	}
+	h, err := ask()
+	if err != nil {
+		skipUnsupported(t, err)
+		t.Fatal(err)
+	}
+	if h.Path() != PathPIDFD || h.Process().PID != c.pid() {
+		t.Errorf("%s of %+v, want %d", h.Path(), h.Process(), c.pid())
+	}
+	_ = h.Close()
+	c.end()
+	if h, err := ask(); !errors.Is(err, ErrDead) {
+		t.Errorf("of a dead peer: %v, %v", h, err)
+	}
+}
+
+// A peer that hung up and lives is not taken for whoever has its number.
+func TestFromPeerPIDHungUp(t *testing.T) {
+	l, path := listen(t)
+	c, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn := accept(t, l)
+	_ = c.Close()
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e := raw.Control(func(s uintptr) {
+		if h, err := fromPeerPID(int(s)); !errors.Is(err, ErrUnsupported) {
+			t.Errorf("%v, %v", h, err)
+		}
+	}); e != nil {
+		t.Fatal(e)
+	}
+}
+
+func TestDeadAtAccept(t *testing.T) {
+	for _, reaped := range []bool{false, true} {
+		t.Run("reaped "+strconv.FormatBool(reaped), func(t *testing.T) {
+			l, path := listen(t)
+			c := spawn(t, "connect", path)
+			if c.killed(t); reaped {
+				c.end()
+			}
+			before := descriptors()
+			conn := accept(t, l)
+			if h, err := FromConn(conn); !errors.Is(err, ErrDead) {
+				skipUnsupported(t, err)
+				t.Errorf("%v, %v", h, err)
+			}
+			_ = conn.Close()
+			if after := descriptors(); after > before {
+				t.Errorf("%d descriptors, %d before", after, before)
+			}
+		})
+	}
+}
+
+// The heir has the socket; the one who connected is dead.
+func TestHeirOfTheSocketIsNotTheHolder(t *testing.T) {
+	w := running(t)
+	l, path := listen(t)
+	c := spawn(t, "bequeath", path)
+	conn := accept(t, l)
+	h := fromConn(t, conn)
+	if h.Process().PID != c.pid() {
+		t.Errorf("the holder is %d, want %d, who connected", h.Process().PID, c.pid())
+	}
+	_, told := watch(t, w, h)
+	if err := c.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	within(t, told)
+	c.say(t, "exit") // to the heir, who lives and has the socket
+	if _, err := conn.Read(make([]byte, 1)); err == nil {
+		t.Error("the heir wrote something")
+	}
+}
+
+func TestThreadExitIsNoDeath(t *testing.T) {
+	w := running(t)
+	c := spawn(t, "wait")
+	_, told := watch(t, w, c.handle(t))
+	c.say(t, "thread")
+	c.hear(t, "done")
+	silent(t, w, told)
+	c.end()
+	within(t, told)
+}
+
+// The kernel calls a process whose first thread has ended a zombie, and it lives: its pidfd says so, its state does not.
+func TestLeaderExitIsNoDeath(t *testing.T) {
+	w := running(t)
+	c := spawn(t, "leader")
+	h := c.handle(t)
+	_, told := watch(t, w, h)
+	eventually(t, "the first thread has ended", func() bool { return state(t, c.pid()) == "Z" })
+	silent(t, w, told)
+	if again, s := Find(h.Process()); s != Alive {
+		t.Errorf("Find: %v, want alive", s)
+	} else {
+		_ = again.Close()
+	}
+	c.say(t, "exit") // by another thread
+	within(t, told)
+}
+
+func TestExecKeepsTheProcess(t *testing.T) {
+	w := running(t)
+	c := spawn(t, "wait")
+	h := c.handle(t)
+	_, told := watch(t, w, h)
+	c.say(t, "exec")
+	c.hear(t, "ready")
+	silent(t, w, told)
+	again := c.handle(t)
+	if a, b := h.Process(), again.Process(); a.PID != b.PID || a.Start != b.Start || a.Inode != b.Inode {
+		t.Errorf("%+v before exec, %+v after", a, b)
+	}
+	c.end()
+	within(t, told)
+}
+
+func TestFromPIDRefuses(t *testing.T) {
+	c := spawn(t, "wait")
+	p := c.handle(t).Process()
+	if h, err := FromPID(p.PID, p.Start+1); !errors.Is(err, ErrDead) {
+		t.Errorf("another start time: %v, %v", h, err)
+	}
+	c.end()
+	if h, err := FromPID(p.PID, p.Start); !errors.Is(err, ErrDead) {
+		t.Errorf("a dead process: %v, %v", h, err)
+	}
+	for _, pid := range []int32{0, -1} {
+		if h, err := FromPID(pid, 0); !errors.Is(err, ErrUnsupported) {
+			t.Errorf("process %d: %v, %v", pid, h, err)
+		}
+	}
+}
+
+// receive reads once and takes what came beside.
+func receive(t *testing.T, c *net.UnixConn) (int, bool) {
+	t.Helper()
+	b, oob := make([]byte, 64), make([]byte, 256)
+	_, n, _, _, err := c.ReadMsgUnix(b, oob)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ReceivePIDFD(oob[:n])
+}
+
+func TestSentPIDFD(t *testing.T) {
+	if !Supported().PIDFDOpen {
+		t.Skip("no pidfd_open on this kernel")
+	}
+	w := running(t)
+	l, path := listen(t)
+	c := spawn(t, "send", path)
+	fd, ok := receive(t, accept(t, l))
+	if !ok {
+		t.Fatal("no pidfd came")
+	}
+	h, err := FromPIDFD(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = h.Close() })
+	if h.Path() != PathSentPIDFD || h.Process().PID != c.pid() {
+		t.Errorf("%s of %+v, want %d", h.Path(), h.Process(), c.pid())
+	}
+	_, told := watch(t, w, h)
+	c.end()
+	within(t, told)
+}
+
+// A client keeps the open file that it sent; a stopped watch of it must not wake the loop for another.
+func TestStoppedWatchOfASharedPIDFD(t *testing.T) {
+	w := running(t)
+	c := spawn(t, "wait")
+	fd, err := unix.PidfdOpen(c.Process.Pid, 0)
+	if err != nil {
+		skipUnsupported(t, err)
+		t.Fatal(err)
+	}
+	kept, err := unix.Dup(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(kept)
+	h, err := FromPIDFD(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, told := watch(t, w, h)
+	_ = h.Close()
+	x.Stop()
+	entries, err := os.ReadFile("/proc/self/fdinfo/" + strconv.Itoa(w.epoll))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(entries), "tfd:"); n != 1 { // the one that ends Run
+		t.Errorf("epoll has %d entries, want 1:\n%s", n, entries)
+	}
+	c.end()
+	silent(t, w, told)
+}
+
+// pair is a connection to ourselves.
+func pair(t *testing.T) (a, b *net.UnixConn) {
+	t.Helper()
+	l, path := listen(t)
+	c, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c.(*net.UnixConn), accept(t, l)
+}
+
+func TestOtherThanOnePIDFDIsRefused(t *testing.T) {
+	self, err := unix.PidfdOpen(os.Getpid(), 0)
+	if err != nil {
+		skipUnsupported(t, err)
+		t.Fatal(err)
+	}
+	defer unix.Close(self)
+	null, err := os.Open("/dev/null")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close() //nolint:errcheck // read only
+	event, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(event)
+	here, there := pair(t)
+	cases := map[string][]int{
+		"a file": {int(null.Fd())}, "an eventfd": {event}, "two pidfds": {self, self}, "a pidfd and a file": {self, int(null.Fd())}, "none": nil,
+	}
+	if thread, err := unix.PidfdOpen(os.Getpid(), pidfdThread); err == nil {
+		defer unix.Close(thread)
+		cases["a thread's pidfd"] = []int{thread}
+	}
+	for name, fds := range cases {
+		t.Run(name, func(t *testing.T) {
+			var oob []byte
+			if fds != nil {
+				oob = unix.UnixRights(fds...)
+			}
+			before := descriptors()
+			if _, _, err := here.WriteMsgUnix([]byte("x"), oob, nil); err != nil {
+				t.Fatal(err)
+			}
+			if fd, ok := receive(t, there); ok {
+				t.Errorf("taken as %d", fd)
+			}
+			if after := descriptors(); after != before {
+				t.Errorf("%d descriptors, %d before", after, before)
+			}
+		})
+	}
+	t.Run("by FromPIDFD", func(t *testing.T) {
+		fd, err := unix.Dup(int(null.Fd()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := descriptors()
+		if h, err := FromPIDFD(fd); !errors.Is(err, ErrUnsupported) {
+			t.Errorf("%v, %v", h, err)
+		}
+		if after := descriptors(); after != before-1 {
+			t.Errorf("%d descriptors, %d before: it was not closed", after, before)
+		}
+		if h, err := FromPIDFD(-1); !errors.Is(err, ErrUnsupported) {
+			t.Errorf("no descriptor: %v, %v", h, err)
+		}
+	})
+}
+
+func TestReceiveOfNonsense(t *testing.T) {
+	for _, oob := range [][]byte{nil, {1}, make([]byte, 16), make([]byte, 64), []byte(strings.Repeat("\xff", 64))} {
+		if fd, ok := ReceivePIDFD(oob); ok {
+			t.Errorf("%x gave %d", oob, fd)
+		}
+	}
+}
+
+// As the agent sees a container: the number is ours, the holder has another.
+func TestChildPIDNamespace(t *testing.T) {
+	w := running(t)
+	l, path := listen(t)
+	c := spawnWith(t, &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID}, "connect", path)
+	h := fromConn(t, accept(t, l))
+	if h.Process().PID != c.pid() {
+		t.Errorf("process %d, want %d", h.Process().PID, c.pid())
+	}
+	_, told := watch(t, w, h)
+	c.end()
+	within(t, told)
+}
+
+// siblingEnv makes a run of these tests the agent within a PID namespace of its own; its value is a socket path.
+const siblingEnv = "LIVENESS_TEST_SIBLING"
+
+// The holder is in a PID namespace that the agent does not see: here, our own, while the agent is in one below.
+func TestSiblingPIDNamespace(t *testing.T) {
+	if path := os.Getenv(siblingEnv); path != "" {
+		sibling(t, path)
+		return
+	}
+	if os.Getuid() != 0 {
+		t.Skip("a PID namespace of its own needs root")
+	}
+	if !Supported().PIDFDOpen {
+		t.Skip("no pidfd_open on this kernel")
+	}
+	dir, err := os.MkdirTemp("", "u")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The agent needs a /proc of its namespace; a mount namespace of its own keeps it from everybody else.
+	agent := exec.Command("/bin/sh", "-c", `mount --make-rprivate / && mount -t proc proc /proc || exit 77
+exec "$0" -test.run='^TestSiblingPIDNamespace$' -test.v`, exe)
+	agent.Env = append(os.Environ(), siblingEnv+"="+dir+"/s")
+	agent.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS}
+	var out strings.Builder
+	agent.Stdout, agent.Stderr = &out, &out
+	if err := agent.Start(); err != nil {
+		t.Skipf("this sandbox does not give a PID namespace: %v", err)
+	}
+	gone := make(chan error, 1)
+	go func() { gone <- agent.Wait() }()
+	over := false
+	eventually(t, "the agent listens", func() bool {
+		if _, err := os.Stat(dir + "/s"); err == nil {
+			return true
+		}
+		select {
+		case err = <-gone:
+			over = true
+			return true
+		default:
+			return false
+		}
+	})
+	if over {
+		if agent.ProcessState.ExitCode() == 77 {
+			t.Skipf("this sandbox does not let us mount /proc: %s", out.String())
+		}
+		t.Fatalf("%v\n%s", agent.ProcessState, out.String())
+	}
+	c := spawn(t, "send", dir+"/s")
+	eventually(t, "the agent has the holder", func() bool { _, err := os.Stat(dir + "/held"); return err == nil || len(gone) > 0 })
+	c.end()
+	if err := <-gone; err != nil {
+		t.Fatalf("%v\n%s", err, out.String())
+	}
+	t.Log(out.String())
+}
+
+// sibling is the agent of TestSiblingPIDNamespace.
+func sibling(t *testing.T, path string) {
+	w := running(t)
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close() //nolint:errcheck // the process ends
+	conn := accept(t, l)
+	fd, ok := receive(t, conn)
+	if !ok {
+		t.Fatal("no pidfd came")
+	}
+	sent, err := FromPIDFD(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sent.Close() //nolint:errcheck // the process ends
+	_, toldSent := watch(t, w, sent)
+	toldPeer := toldSent
+	if Supported().PeerPIDFD {
+		peer := fromConn(t, conn)
+		_, toldPeer = watch(t, w, peer)
+		if Supported().PIDFS && w.Len() != 1 {
+			t.Errorf("%d processes, want one, known by its inode", w.Len())
+		}
+	} else if h, err := FromConn(conn); !errors.Is(err, ErrUnsupported) {
+		t.Errorf("by its number, which is not ours: %v, %v", h, err)
+	}
+	p := sent.Process()
+	t.Logf("%+v", p)
+	if p.PID != 0 {
+		t.Errorf("it is visible, as %d", p.PID)
+	}
+	if h, s := Find(p); s == Dead {
+		t.Errorf("Find: dead, of one that lives")
+	} else if s == Alive {
+		_ = h.Close()
+	}
+	if err := os.WriteFile(path[:len(path)-1]+"held", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	within(t, toldSent)
+	within(t, toldPeer)
+}

@@ -1,0 +1,156 @@
+package agent_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/usher-agent/usher/client"
+	"github.com/usher-agent/usher/client/wire"
+)
+
+// A thousand half-open sessions and idle connections hurt nobody, a user who wants more than his share is told so, and all
+// of it is given back.
+func TestManyConnections(t *testing.T) {
+	h := open(t, "limits: {connections_per_uid: 1100}\n")
+	h.drop("a.lic", h.sign("a", 3, nil))
+	h.until("dropped", inForce("a"))
+	var all []net.Conn
+	defer func() {
+		for _, c := range all {
+			c.Close()
+		}
+	}()
+	for i := range 1000 {
+		c, err := net.Dial("unix", h.Socket())
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, c)
+		if i%2 == 0 { // half a message
+			if _, err := c.Write([]byte(`{"jsonrpc":"2.0","id":1,`)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	began := time.Now()
+	l, err := h.Acquire(t.Context(), wire.AcquireRequest{Pool: "streams"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("an acquire beside them took %v", took)
+	}
+	h.release(l)
+	refused := ""
+	for range 300 {
+		c, err := net.Dial("unix", h.Socket())
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, c)
+		if _, err := c.Write([]byte("GET /v1/health HTTP/1.1\r\nHost: x\r\n\r\n")); err != nil && !errors.Is(err, syscall.EPIPE) {
+			t.Fatal(err)
+		}
+		b := make([]byte, 4096)
+		if err := c.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		if n, _ := c.Read(b); strings.Contains(string(b[:n]), "429") {
+			refused = string(b[:n])
+			break
+		}
+	}
+	if !strings.Contains(refused, "has 1100 connections, the most one user may have") {
+		t.Errorf("one too many: %q", refused)
+	}
+	for _, c := range all {
+		c.Close()
+	}
+	all = nil
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		c := client.New(h.Socket())
+		_, err := c.Pools(t.Context())
+		c.Close()
+		if err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+		<-time.After(10 * time.Millisecond)
+	}
+}
+
+// A holder that is stopped holds on; an agent that is stopped answers when it goes on, and nothing is lost.
+func TestStopped(t *testing.T) {
+	c := openCrashing(t, 2, nil)
+	cmd, l, _ := c.holder(`{"pool":"streams"}`)
+	if err := cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := c.Lease(t.Context(), l.ID); err != nil || got.State != "held" {
+		t.Errorf("of a stopped holder: %+v, %v", got, err)
+	}
+	if err := c.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if _, err := c.Lease(ctx, l.ID); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("of a stopped agent: %v", err)
+	}
+	if err := cmd.Process.Kill(); err != nil { // it dies while the agent cannot look
+		t.Fatal(err)
+	}
+	if err := c.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	c.inUse(0)
+}
+
+// A program that a holder becomes is the same process: it holds on, and the slot comes back when it dies.
+func TestProcessLeaseEndsWithExec(t *testing.T) {
+	h := open(t, "")
+	h.drop("a.lic", h.sign("a", 2, nil))
+	h.until("dropped", inForce("a"))
+	in := h.python(`import json, os, socket, sys
+s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1])
+s.sendall(b'{"jsonrpc":"2.0","id":1,"method":"lease.acquire","params":{"pool":"streams"}}\n')
+print(s.makefile().readline(), end="", flush=True)
+os.execvp("sleep", ["sleep", "1000"])
+`, h.Socket())
+	if !in.Scan() {
+		t.Fatal("the holder says nothing")
+	}
+	l := lease(t, in.Text())
+	if l.Liveness == "connection" {
+		t.Skip("this kernel does not tell when a process dies")
+	}
+	// The program that it has become is the same process, and holds on without the connection.
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		exe, err := os.Readlink("/proc/" + strconv.Itoa(int(l.Holder.PID)) + "/exe")
+		if err == nil && strings.Contains(exe, "sleep") || strings.Contains(exe, "coreutils") || strings.Contains(exe, "busybox") {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("it never became the program: %s, %v", exe, err)
+		}
+		<-time.After(time.Millisecond)
+	}
+	h.inUse(1)
+	if err := unix.Kill(int(l.Holder.PID), unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	h.inUse(0)
+}
