@@ -383,3 +383,39 @@ func (h *house) python(script string, args ...string) *bufio.Scanner {
 }
 
 func agentThumbprint(key ed25519.PublicKey) string { return agent.Thumbprint(key) }
+
+// A shell speaks a whole session, as docs/wire.md shows.
+func TestShellSession(t *testing.T) {
+	if _, err := exec.LookPath("socat"); err != nil {
+		install := exec.Command("apt-get", "install", "-y", "-q", "socat")
+		install.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
+		if out, err := install.CombinedOutput(); err != nil {
+			t.Skipf("there is no socat, and it cannot be installed: %v\n%s", err, out)
+		}
+	}
+	h := open(t, "")
+	h.drop("a.lic", h.sign("a", 2, nil))
+	h.until("dropped", inForce("a"))
+	cmd := exec.Command("sh", "-c", `{
+	echo '{"jsonrpc":"2.0","id":1,"method":"session.hello","params":{"client":"sh"}}'
+	echo '{"jsonrpc":"2.0","id":2,"method":"lease.acquire","params":{"pool":"streams","n":2}}'
+	echo '{"jsonrpc":"2.0","id":3,"method":"lease.acquire","params":{"pool":"streams"}}'
+	echo '{"jsonrpc":"2.0","id":4,"method":"pools.list"}'
+} | socat -t5 - UNIX-CONNECT:"$USHER_SOCKET"`)
+	cmd.Env = append(os.Environ(), "USHER_SOCKET="+h.Socket())
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+	want := []string{`"id":1,"result":{"versions":[1]`, `"id":2,"result":{"id":`, `"id":3,"error":{"code":-32000`, `"in_use":2`}
+	if len(lines) != len(want) {
+		t.Fatalf("got %d lines:\n%s", len(lines), out)
+	}
+	for i, w := range want {
+		if !strings.Contains(lines[i], w) {
+			t.Errorf("got  %s\nwant %s", lines[i], w)
+		}
+	}
+	h.inUse(0) // the shell's process is over
+}
