@@ -36,6 +36,7 @@ type holderProcess struct {
 	caller enforcer.Caller
 	watch  *liveness.Watch
 	leases map[enforcer.LeaseID]struct{}
+	pins   int // sessions that are open: their process is watched between leases, too
 	gone   bool
 }
 
@@ -47,25 +48,73 @@ func newHolders(d *desk) (*holders, error) {
 	return &holders{desk: d, watcher: w, alive: map[process]*holderProcess{}, leases: map[enforcer.LeaseID][]process{}, paths: map[enforcer.LeaseID]string{}, counts: map[string]int{}}, nil
 }
 
+// keyOf returns what a process is known by here.
+func keyOf(handle *liveness.Handle) process {
+	p := handle.Process()
+	return process{p.PID, p.Start, p.Inode}
+}
+
 // hold says that a lease lives by a process. When the process is dead already the lease ends at once.
 func (h *holders) hold(id enforcer.LeaseID, caller enforcer.Caller, handle *liveness.Handle) error {
-	p := handle.Process()
-	key := process{p.PID, p.Start, p.Inode}
+	key := keyOf(handle)
 	h.mu.Lock()
-	x := h.alive[key]
-	if x == nil {
-		x = &holderProcess{caller: caller, leases: map[enforcer.LeaseID]struct{}{}}
-		h.alive[key] = x
-	}
+	x := h.process(key, caller)
 	x.leases[id] = struct{}{}
 	h.leases[id] = append(h.leases[id], key)
 	if _, ok := h.paths[id]; !ok {
 		h.paths[id] = string(handle.Path())
 		h.counts[h.paths[id]]++
 	}
-	first := x.watch == nil
 	h.mu.Unlock()
-	if !first {
+	return h.watch(key, x, handle)
+}
+
+// process returns what is known of a process, made if need be. h.mu is held.
+func (h *holders) process(key process, caller enforcer.Caller) *holderProcess {
+	x := h.alive[key]
+	if x == nil {
+		x = &holderProcess{caller: caller, leases: map[enforcer.LeaseID]struct{}{}}
+		h.alive[key] = x
+	}
+	return x
+}
+
+// pin has a process watched for as long as a session of its is open, so that a lease that comes and goes costs no watch.
+func (h *holders) pin(caller enforcer.Caller, handle *liveness.Handle) error {
+	key := keyOf(handle)
+	h.mu.Lock()
+	x := h.process(key, caller)
+	x.pins++
+	h.mu.Unlock()
+	return h.watch(key, x, handle)
+}
+
+func (h *holders) unpin(handle *liveness.Handle) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if x := h.alive[keyOf(handle)]; x != nil {
+		x.pins--
+		h.dropIdle(keyOf(handle), x)
+	}
+}
+
+// dropIdle forgets a process that holds nothing and has no session. h.mu is held.
+func (h *holders) dropIdle(key process, x *holderProcess) {
+	if len(x.leases) > 0 || x.pins > 0 {
+		return
+	}
+	delete(h.alive, key)
+	if x.watch != nil {
+		x.watch.Stop()
+	}
+}
+
+// watch has a process watched, if it is not yet.
+func (h *holders) watch(key process, x *holderProcess, handle *liveness.Handle) error {
+	h.mu.Lock()
+	watched := x.watch != nil
+	h.mu.Unlock()
+	if watched {
 		return nil
 	}
 	watch, err := h.watcher.Watch(handle, func() { h.died(key) })
@@ -74,7 +123,7 @@ func (h *holders) hold(id enforcer.LeaseID, caller enforcer.Caller, handle *live
 	x.watch = watch
 	if err != nil {
 		delete(h.alive, key)
-	} else if x.gone || len(x.leases) == 0 {
+	} else if x.gone || h.alive[key] != x {
 		watch.Stop()
 	}
 	return err
@@ -113,12 +162,8 @@ func (h *holders) ended(id enforcer.LeaseID) {
 		if x == nil {
 			continue
 		}
-		if delete(x.leases, id); len(x.leases) == 0 {
-			delete(h.alive, key)
-			if x.watch != nil {
-				x.watch.Stop()
-			}
-		}
+		delete(x.leases, id)
+		h.dropIdle(key, x)
 	}
 	delete(h.leases, id)
 }
@@ -179,6 +224,9 @@ func (s *session) process() (*liveness.Handle, *enforcer.Denial) {
 		s.asked = true
 		s.handle, err = liveness.FromConn(s.conn)
 		s.dead = errors.Is(err, liveness.ErrDead)
+		if s.handle != nil {
+			s.agent.holders.pin(s.caller, s.handle) //nolint:errcheck // each lease asks again
+		}
 	}
 	if s.dead {
 		return nil, &enforcer.Denial{Code: enforcer.BadRequest, Field: "lifetime", Detail: "the process that opened this session is dead, and can hold nothing"}
@@ -277,6 +325,7 @@ func (s *session) Close() {
 		s.end(id)
 	}
 	if handle != nil {
+		s.agent.holders.unpin(handle)
 		handle.Close() //nolint:errcheck // the watches have their own
 	}
 }

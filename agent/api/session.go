@@ -31,9 +31,8 @@ type Session interface {
 
 // Bounds of a session.
 const (
-	MaxLine      = 64 << 10 // bytes of one message
-	maxInFlight  = 64       // requests of one session that wait at one time
-	sessionQueue = 256      // messages that the other end may be behind
+	MaxLine     = 64 << 10 // bytes of one message
+	maxInFlight = 64       // requests of one session that wait at one time
 )
 
 // rpcRequest is a JSON-RPC 2.0 request or notification.
@@ -82,12 +81,15 @@ type session struct {
 	ctx    context.Context
 	labels map[string]string // of every lease that names none
 
-	out      chan []byte // lines to write
-	waiting  chan struct{}
-	tasks    sync.WaitGroup
-	cancel   context.CancelFunc
-	events   func() // ends the subscription
-	replyErr error
+	waiting chan struct{}
+	tasks   sync.WaitGroup
+	cancel  context.CancelFunc
+	events  func() // ends the subscription
+
+	mu     sync.Mutex // guards all below
+	w      *bufio.Writer
+	buf    []byte // of the answer being written
+	broken bool   // the other end takes nothing any more
 }
 
 // serveSession speaks with a connection until either end closes it.
@@ -102,10 +104,9 @@ func (s *Server) serveSession(c *conn) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	stop := context.AfterFunc(endingContext{s.ending}, cancel)
-	x := &session{server: s, conn: c, admin: rules.admin(&c.peer), ctx: ctx, cancel: cancel, out: make(chan []byte, sessionQueue), waiting: make(chan struct{}, maxInFlight)}
+	x := &session{server: s, conn: c, admin: rules.admin(&c.peer), ctx: ctx, cancel: cancel, waiting: make(chan struct{}, maxInFlight),
+		w: bufio.NewWriterSize(c, 4096)}
 	x.agent = s.desk.Session(c.UnixConn, c.peer.caller(x.admin))
-	written := make(chan struct{})
-	go func() { defer close(written); x.write() }()
 	unblock := context.AfterFunc(ctx, func() { c.SetReadDeadline(time.Unix(1, 0)) })
 	x.read()
 	unblock()
@@ -115,8 +116,7 @@ func (s *Server) serveSession(c *conn) {
 		x.events()
 	}
 	x.tasks.Wait()
-	close(x.out)
-	<-written
+	x.flush()
 	x.agent.Close()
 	c.Close()
 }
@@ -126,6 +126,10 @@ func (x *session) read() {
 	in := bufio.NewReaderSize(x.conn, 4096)
 	var long []byte
 	for {
+		// What is answered goes out when no further request is at hand.
+		if b, _ := in.Peek(in.Buffered()); bytes.IndexByte(b, '\n') < 0 {
+			x.flush()
+		}
 		line, err := in.ReadSlice('\n')
 		switch {
 		case errors.Is(err, bufio.ErrBufferFull):
@@ -153,46 +157,57 @@ func (x *session) read() {
 	}
 }
 
-// write writes lines until there are no more; an end that does not read is cut off.
-func (x *session) write() {
-	w := bufio.NewWriterSize(x.conn, 4096)
-	for b := range x.out {
-		if x.replyErr != nil {
-			continue
-		}
-		x.conn.SetWriteDeadline(time.Now().Add(writeWithin))
-		_, err := w.Write(b)
-		if err == nil && len(x.out) == 0 {
-			err = w.Flush()
-		}
-		if err != nil {
-			x.replyErr = err
-			x.cancel()
-		}
+// flush sends what has been written; an end that does not read is cut off.
+func (x *session) flush() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.broken || x.w.Buffered() == 0 {
+		return
 	}
-	if x.replyErr == nil {
-		w.Flush() //nolint:errcheck // nobody is left to tell
+	x.conn.SetWriteDeadline(time.Now().Add(writeWithin))
+	if x.w.Flush() != nil {
+		x.broken = true
+		x.cancel()
 	}
 }
 
-// reply queues an answer. One whose request had no id is a notification's, and not sent.
+// send writes a line, which flush sends.
+func (x *session) send(b []byte) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.write(b)
+}
+
+// write is send with the lock held.
+func (x *session) write(b []byte) {
+	if x.broken {
+		return
+	}
+	if len(b) > x.w.Available() {
+		x.conn.SetWriteDeadline(time.Now().Add(writeWithin))
+	}
+	if _, err := x.w.Write(b); err != nil {
+		x.broken = true
+		x.cancel()
+	}
+}
+
+// reply writes an answer.
 func (x *session) reply(id jsontext.Value, result any, e *rpcError) {
+	if l, ok := result.(wire.Lease); ok && e == nil {
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		x.buf = append(x.buf[:0], `{"jsonrpc":"2.0","id":`...)
+		x.buf = append(append(x.buf, id...), `,"result":`...)
+		x.buf = append(appendLease(x.buf, &l), '}', '\n')
+		x.write(x.buf)
+		return
+	}
 	b, err := json.Marshal(rpcResponse{Version: "2.0", ID: id, Result: result, Error: e})
 	if err != nil {
 		b, _ = json.Marshal(rpcResponse{Version: "2.0", ID: id, Error: &rpcError{Code: codeInternal, Message: "the answer cannot be written"}})
 	}
 	x.send(append(b, '\n'))
-}
-
-func (x *session) send(b []byte) {
-	select {
-	case x.out <- b:
-	case <-x.ctx.Done():
-		select {
-		case x.out <- b:
-		default:
-		}
-	}
 }
 
 // line answers one message and reports whether the session goes on.
@@ -205,8 +220,10 @@ func (x *session) line(line []byte) bool {
 		x.reply(nil, nil, &rpcError{Code: codeInvalid, Message: "batches are not taken; send one message a line, without waiting for answers"})
 		return true
 	}
-	var r rpcRequest
-	if err := json.Unmarshal(line, &r, json.RejectUnknownMembers(true)); err != nil {
+	r, plain := plainRequest(line)
+	if plain {
+		// The form that clients write; what is in it is read strictly below.
+	} else if err := json.Unmarshal(line, &r, json.RejectUnknownMembers(true)); err != nil {
 		d := badJSON(err, &r)
 		code := codeParse
 		if jsontext.Value(line).Kind() == '{' && errors.Is(err, json.ErrUnknownName) {
@@ -386,6 +403,7 @@ func (x *session) acquire(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
 	}
 	x.tasks.Go(func() {
 		defer func() { <-x.waiting }()
+		defer x.flush()
 		l, _, d := x.agent.Acquire(x.ctx, q)
 		switch {
 		case d != nil:
@@ -479,9 +497,9 @@ func (x *session) subscribe(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
 			if err != nil {
 				continue
 			}
-			select {
-			case x.out <- append(b, '\n'):
-			case <-x.ctx.Done():
+			x.send(append(b, '\n'))
+			x.flush()
+			if x.ctx.Err() != nil {
 				return
 			}
 		}

@@ -17,7 +17,7 @@ type disk struct {
 	mu     sync.Mutex
 	files  []*diskFile                               // every one that was opened since the last crash
 	hook   func(f *diskFile) error                   // called by each fsync first; nil: nothing
-	fails  func(op string) (err error, part float64) // part: how much of a write gets done before it fails
+	fails  func(op string) (part float64, err error) // part: how much of a write gets done before it fails
 	syncs  int
 	blocks chan struct{} // an fsync takes one of these first; nil: it does not
 	began  chan struct{} // and gives one of these before; nil: it does not
@@ -31,7 +31,7 @@ type diskFile struct {
 }
 
 func (d *disk) open(name string, flag int) (journal.File, error) {
-	if err, _ := d.fail("open"); err != nil && flag&os.O_CREATE != 0 {
+	if _, err := d.fail("open"); err != nil && flag&os.O_CREATE != 0 {
 		return nil, err
 	}
 	f, err := os.OpenFile(name, flag, 0o600)
@@ -57,17 +57,17 @@ func (d *disk) open(name string, flag int) (journal.File, error) {
 	return df, err
 }
 
-func (d *disk) fail(op string) (error, float64) {
+func (d *disk) fail(op string) (float64, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.fails == nil {
-		return nil, 0
+		return 0, nil
 	}
 	return d.fails(op)
 }
 
 func (f *diskFile) WriteAt(b []byte, at int64) (int, error) {
-	if err, part := f.d.fail("write"); err != nil {
+	if part, err := f.d.fail("write"); err != nil {
 		n, _ := f.File.WriteAt(b[:int(part*float64(len(b)))], at)
 		return n, err
 	}
@@ -75,7 +75,7 @@ func (f *diskFile) WriteAt(b []byte, at int64) (int, error) {
 }
 
 func (f *diskFile) Truncate(size int64) error {
-	if err, _ := f.d.fail("truncate"); err != nil {
+	if _, err := f.d.fail("truncate"); err != nil {
 		return err
 	}
 	return f.File.Truncate(size)
@@ -93,7 +93,7 @@ func (f *diskFile) Sync() error {
 	if f.d.blocks != nil {
 		<-f.d.blocks
 	}
-	if err, _ := f.d.fail("sync"); err != nil {
+	if _, err := f.d.fail("sync"); err != nil {
 		return err
 	}
 	b, err := os.ReadFile(f.Name())
@@ -155,11 +155,11 @@ func (d *disk) crash(t interface{ Fatal(...any) }, r *rand.Rand) {
 }
 
 // failing returns a fails that fails the given operations, each with its error.
-func failing(errs map[string]error) func(string) (error, float64) {
-	return func(op string) (error, float64) { return errs[op], 0.5 }
+func failing(errs map[string]error) func(string) (float64, error) {
+	return func(op string) (float64, error) { return 0.5, errs[op] }
 }
 
-func (d *disk) set(fails func(string) (error, float64)) {
+func (d *disk) set(fails func(string) (float64, error)) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.fails = fails

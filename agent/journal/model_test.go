@@ -106,11 +106,11 @@ func (m *model) fault() {
 	}
 	after := rapid.IntRange(0, 6).Draw(m.t, "after")
 	part := rapid.SampledFrom([]float64{0, 0.3, 0.9, 1}).Draw(m.t, "part")
-	m.d.set(func(op string) (error, float64) {
+	m.d.set(func(op string) (float64, error) {
 		if after--; after >= 0 {
-			return nil, 0
+			return 0, nil
 		}
-		return errs[op], part
+		return part, errs[op]
 	})
 }
 
