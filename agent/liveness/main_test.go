@@ -91,7 +91,7 @@ func help(mode string, args []string) error {
 		if err := heir.Start(); err != nil {
 			return err
 		}
-		select {} // the heir says ready
+		return heir.Wait() // it says ready
 	}
 	if mode == "leader" { // the first thread ends, the others live
 		gone := make(chan error, 1)
@@ -105,9 +105,9 @@ func help(mode string, args []string) error {
 	return speak()
 }
 
-// init keeps the helper's main on the first thread, which leader ends.
+// init keeps a helper's main on the first thread, and all else off it.
 func init() {
-	if os.Getenv(helperEnv) == "leader" {
+	if os.Getenv(helperEnv) != "" {
 		runtime.LockOSThread()
 	}
 }
@@ -119,21 +119,18 @@ func speak() error {
 		case "exit":
 			os.Exit(3)
 		case "thread": // end a thread that is not the first
-			done := make(chan struct{})
+			tid := make(chan int)
 			go func() {
-				defer close(done)
-				for { // until it is not the first
-					runtime.LockOSThread()
-					if unix.Gettid() != os.Getpid() {
-						return // locked: the thread ends with the goroutine
-					}
-					wait := make(chan struct{})
-					go func() { defer close(wait); runtime.LockOSThread() }()
-					<-wait
-					runtime.UnlockOSThread()
-				}
+				runtime.LockOSThread() // for good: the thread ends with the goroutine
+				tid <- unix.Gettid()
 			}()
-			<-done
+			task := "/proc/self/task/" + strconv.Itoa(<-tid)
+			for { // until it has ended
+				if _, err := os.Stat(task); err != nil {
+					break
+				}
+				runtime.Gosched()
+			}
 			fmt.Println("done")
 		case "exec":
 			env := append(os.Environ(), helperEnv+"=wait")
@@ -142,7 +139,7 @@ func speak() error {
 			return fmt.Errorf("what is %q?", word)
 		}
 	}
-	select {} // orphaned without a word: wait for the signal
+	return nil // the test is over
 }
 
 // child is a helper process.
