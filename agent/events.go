@@ -21,13 +21,13 @@ type subscribers struct {
 
 type subscriber struct {
 	ch chan wire.Event
-	// see says whether the subscriber may see the events of a holder's leases.
-	see func(*enforcer.Holder) bool
+	// see says whether the subscriber may and will see an event of a holder's lease.
+	see func(*enforcer.Holder, *wire.Event) bool
 }
 
-// Subscribe returns a channel of events: changes of the licence, and what becomes of the leases whose holder see
-// accepts. The channel is closed by cancel, when the agent ends, and when the reader is too slow.
-func (d *desk) Subscribe(see func(*enforcer.Holder) bool) (<-chan wire.Event, func()) {
+// Subscribe returns a channel of events: changes of the licence, and what becomes of leases, where see
+// accepts it. The channel is closed by cancel, when the agent ends, and when the reader is too slow.
+func (d *desk) Subscribe(see func(*enforcer.Holder, *wire.Event) bool) (<-chan wire.Event, func()) {
 	s := &d.subs
 	sub := &subscriber{ch: make(chan wire.Event, subscriberBuffer), see: see}
 	s.mu.Lock()
@@ -89,7 +89,7 @@ func (s *subscribers) send(holder *enforcer.Holder, ev wire.Event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for sub := range s.all {
-		if holder != nil && sub.see != nil && !sub.see(holder) {
+		if holder != nil && sub.see != nil && !sub.see(holder, &ev) {
 			continue
 		}
 		select {

@@ -38,7 +38,7 @@ func (f front) Lease(id enforcer.LeaseID) (*enforcer.Lease, bool) { return f.des
 
 func (f front) Leases() []*enforcer.Lease { return f.desk.Leases() }
 
-func (f front) Subscribe(see func(*enforcer.Holder) bool) (<-chan wire.Event, func()) {
+func (f front) Subscribe(see func(*enforcer.Holder, *wire.Event) bool) (<-chan wire.Event, func()) {
 	return f.desk.Subscribe(see)
 }
 

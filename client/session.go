@@ -353,7 +353,7 @@ func (s *Session) keep() {
 		l.mu.Lock()
 		l.event = s.event
 		l.mu.Unlock()
-		s.client.call(s.ctx, l, "events.subscribe", struct{}{}, nil) //nolint:errcheck // a broken link is mended below
+		s.client.call(s.ctx, l, "events.subscribe", wire.Subscribe{Mine: true}, nil) //nolint:errcheck // a broken link is mended below
 		select {
 		case <-s.ctx.Done():
 			l.fail(errors.New("the session is closed"))

@@ -41,8 +41,9 @@ type Desk interface {
 
 	// Fingerprint returns this host as licences for a product see it; empty means the agent's own product.
 	Fingerprint(ctx context.Context, product string) wire.Fingerprint
-	// Subscribe returns events until cancel is called or the reader is too slow; see says whose leases' events.
-	Subscribe(see func(*enforcer.Holder) bool) (events <-chan wire.Event, cancel func())
+	// Subscribe returns events until cancel is called or the reader is too slow; see says which events
+	// of leases; nil: all.
+	Subscribe(see func(*enforcer.Holder, *wire.Event) bool) (events <-chan wire.Event, cancel func())
 
 	// Keys returns the agent's key; LeaseToken signs a lease for whoever sent a nonce.
 	Keys() wire.Keys

@@ -16,12 +16,7 @@ const keepAlive = 15 * time.Second
 
 // events streams what happens as server-sent events (WHATWG HTML, §9.2). The first says what licence is in force.
 func (s *Server) events(c *call) {
-	var see func(*enforcer.Holder) bool // nil: all
-	if !c.admin {
-		uid := c.peer.uid
-		see = func(h *enforcer.Holder) bool { return h.UID == uid }
-	}
-	events, cancel := s.desk.Subscribe(see)
+	events, cancel := s.desk.Subscribe(visible(c.peer, c.admin))
 	defer cancel()
 	rc := http.NewResponseController(c.ResponseWriter)
 	if err := rc.SetReadDeadline(time.Time{}); err != nil { // a listener sends nothing
@@ -62,6 +57,15 @@ func (s *Server) events(c *call) {
 			}
 		}
 	}
+}
+
+// visible says which leases' events a caller may see: its own user's, and an admin all.
+func visible(p *peer, admin bool) func(*enforcer.Holder, *wire.Event) bool {
+	if admin {
+		return nil
+	}
+	uid := p.uid
+	return func(h *enforcer.Holder, _ *wire.Event) bool { return h.UID == uid }
 }
 
 func eventText(ev wire.Event) string {

@@ -478,16 +478,19 @@ func (x *session) attach(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
 
 // subscribe begins notifications; the event's type is the method.
 func (x *session) subscribe(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
-	if d := params(r, &struct{}{}); d != nil {
+	var in wire.Subscribe
+	if d := params(r, &in); d != nil {
 		return nil, d, nil
 	}
 	if x.events != nil {
 		return struct{}{}, nil, nil
 	}
-	var see func(*enforcer.Holder) bool
-	if !x.admin {
-		uid := x.conn.peer.uid
-		see = func(h *enforcer.Holder) bool { return h.UID == uid }
+	see := visible(&x.conn.peer, x.admin)
+	if in.Mine {
+		p := &x.conn.peer
+		see = func(h *enforcer.Holder, ev *wire.Event) bool {
+			return h.PID == p.pid && h.Start == p.start && h.UID == p.uid && (ev.Type == "lease.revoking" || ev.Type == "lease.ended" && ev.Cause != string(enforcer.CauseReleased))
+		}
 	}
 	events, cancel := x.server.desk.Subscribe(see)
 	x.events = cancel

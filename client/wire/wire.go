@@ -309,6 +309,12 @@ type HelloAnswer struct {
 	You          Holder   `json:"you"` // whom the agent sees at the other end
 }
 
+// Subscribe is the parameters of events.subscribe, which may be left out.
+type Subscribe struct {
+	// Mine asks for what becomes of this process's leases by others' doing, and not for what it does itself.
+	Mine bool `json:"mine,omitempty"`
+}
+
 // LeaseRequest is the parameters of lease.renew, lease.release, lease.join and lease.attach.
 type LeaseRequest struct {
 	ID         string  `json:"id"`
