@@ -38,7 +38,12 @@ func main() {
 	runs := flag.Int("runs", 5, "runs of each figure, of which the median is taken")
 	quick := flag.Bool("quick", false, "measure little, only to see that it runs")
 	bare := flag.String("bare", "", "serve the bare handler on this socket, and nothing else")
+	canned := flag.String("canned", "", "serve canned lines on this socket, and nothing else")
 	flag.Parse()
+	if *canned != "" {
+		fmt.Fprintln(os.Stderr, "error:", serveCanned(*canned))
+		os.Exit(1)
+	}
 	if *bare != "" {
 		fmt.Fprintln(os.Stderr, "error:", serveBare(*bare))
 		os.Exit(1)
@@ -59,6 +64,7 @@ func run(ctx context.Context, s *suite, out string) error {
 		{"core", s.core},
 		{"memory", s.memory},
 		{"http", s.http},
+		{"session", s.session},
 		{"folder", s.folder},
 		{"process", s.process},
 	} {
