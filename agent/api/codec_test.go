@@ -77,3 +77,18 @@ func FuzzPlainRequest(f *testing.F) {
 		}
 	})
 }
+
+func FuzzPlainMember(f *testing.F) {
+	f.Add([]byte(`{"pool":"streams"}`))
+	f.Add([]byte(`{"pool":"a\u0062"}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		text, ok := plainMember(b, "pool")
+		if !ok {
+			return
+		}
+		var want wire.AcquireRequest
+		if err := json.Unmarshal(b, &want, json.RejectUnknownMembers(true)); err != nil || want.Pool != text {
+			t.Fatalf("%q is read as %q, and by the library as %q, %v", b, text, want.Pool, err)
+		}
+	})
+}

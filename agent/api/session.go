@@ -90,6 +90,7 @@ type session struct {
 	w      *bufio.Writer
 	buf    []byte // of the answer being written
 	broken bool   // the other end takes nothing any more
+	until  time.Time
 }
 
 // serveSession speaks with a connection until either end closes it.
@@ -164,10 +165,18 @@ func (x *session) flush() {
 	if x.broken || x.w.Buffered() == 0 {
 		return
 	}
-	x.conn.SetWriteDeadline(time.Now().Add(writeWithin))
+	x.deadline()
 	if x.w.Flush() != nil {
 		x.broken = true
 		x.cancel()
+	}
+}
+
+// deadline sees to it that a write has between half and all of writeWithin. x.mu is held.
+func (x *session) deadline() {
+	if now := time.Now(); x.until.Sub(now) < writeWithin/2 {
+		x.until = now.Add(writeWithin)
+		x.conn.SetWriteDeadline(x.until)
 	}
 }
 
@@ -184,7 +193,7 @@ func (x *session) write(b []byte) {
 		return
 	}
 	if len(b) > x.w.Available() {
-		x.conn.SetWriteDeadline(time.Now().Add(writeWithin))
+		x.deadline()
 	}
 	if _, err := x.w.Write(b); err != nil {
 		x.broken = true
@@ -379,7 +388,9 @@ func (x *session) listPools(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
 
 func (x *session) acquire(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
 	var in wire.AcquireRequest
-	if d := params(r, &in); d != nil {
+	if pool, plain := plainMember(r.Params, "pool"); plain {
+		in.Pool = pool
+	} else if d := params(r, &in); d != nil {
 		return nil, d, nil
 	}
 	if in.Labels == nil {
@@ -419,7 +430,9 @@ func (x *session) acquire(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
 
 // one reads parameters that name one lease.
 func one(r *rpcRequest, in *wire.LeaseRequest) (enforcer.LeaseID, *enforcer.Denial) {
-	if d := params(r, in); d != nil {
+	if id, plain := plainMember(r.Params, "id"); plain {
+		in.ID = id
+	} else if d := params(r, in); d != nil {
 		return enforcer.LeaseID{}, d
 	}
 	id, ok := enforcer.ParseLeaseID(in.ID)

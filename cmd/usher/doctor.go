@@ -17,6 +17,7 @@ import (
 
 	"github.com/usher-agent/usher/agent"
 	"github.com/usher-agent/usher/agent/host"
+	"github.com/usher-agent/usher/agent/liveness"
 	"github.com/usher-agent/usher/client"
 	"github.com/usher-agent/usher/client/wire"
 )
@@ -158,7 +159,21 @@ func examineLicense(l *wire.License, add func(check, result, hint, format string
 	}
 }
 
+// examineKernel says how the agent would learn here that a holder has died.
+func examineKernel(add func(check, result, hint, format string, args ...any)) {
+	s := liveness.Supported()
+	switch {
+	case s.PeerPIDFD:
+		add("liveness", "ok", "", "the kernel (%s) tells when any holder dies (peerpidfd)", s.Kernel)
+	case s.PIDFDOpen:
+		add("liveness", "ok", "", "the kernel (%s) tells when a holder dies whose process the agent can see (pidfd)", s.Kernel)
+	default:
+		add("liveness", "warning", "keep the connection open for as long as slots are held", "the kernel does not tell when another process dies; a lease lives by its connection")
+	}
+}
+
 func (c *cli) examineHost(cmd *cobra.Command, add func(check, result, hint, format string, args ...any)) {
+	examineKernel(add)
 	r := host.Measure(cmd.Context(), host.Config{Product: "doctor"})
 	present := 0
 	for _, k := range r.Components {
