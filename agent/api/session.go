@@ -203,13 +203,18 @@ func (x *session) write(b []byte) {
 
 // reply writes an answer.
 func (x *session) reply(id jsontext.Value, result any, e *rpcError) {
-	if l, ok := result.(wire.Lease); ok && e == nil {
+	l, isLease := result.(wire.Lease)
+	_, isNothing := result.(struct{})
+	if isLease || isNothing {
 		x.mu.Lock()
 		defer x.mu.Unlock()
-		x.buf = append(x.buf[:0], `{"jsonrpc":"2.0","id":`...)
-		x.buf = append(append(x.buf, id...), `,"result":`...)
-		x.buf = append(appendLease(x.buf, &l), '}', '\n')
-		x.write(x.buf)
+		x.buf = append(append(x.buf[:0], `{"jsonrpc":"2.0","id":`...), id...)
+		if x.buf = append(x.buf, `,"result":`...); isLease {
+			x.buf = appendLease(x.buf, &l)
+		} else {
+			x.buf = append(x.buf, `{}`...)
+		}
+		x.write(append(x.buf, '}', '\n'))
 		return
 	}
 	b, err := json.Marshal(rpcResponse{Version: "2.0", ID: id, Result: result, Error: e})
