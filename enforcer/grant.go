@@ -13,7 +13,7 @@ func (j *judge) grant(v *Verdict, inForce []*ruling) {
 	base := inForce[0]
 	l := base.license
 	v.Code, v.Reason, v.State = base.code(), base.findings[0].Reason, base.code().State()
-	v.SystemCode, v.GraceEndsAt, v.TerminatesAt = l.SystemCode, base.graceEnds, l.Terminates()
+	v.SystemCode, v.GraceEndsAt, v.TerminatesAt = l.SystemCode, base.graceEnds, base.terminates()
 	v.OnExpiry, v.AgentAway, v.MaxBorrow, v.Match = orDefault(l.OnExpiry, Drain), l.AgentAway, l.MaxBorrow, base.match
 	if l.IsTest() {
 		v.Environment = Test

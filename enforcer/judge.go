@@ -15,6 +15,9 @@ const (
 	clockPatience  = 10 * time.Minute // of this boot, before a strict licence falls
 )
 
+// emergencyYear is within which [Emergency.PerYear] counts.
+const emergencyYear = 365 * 24 * time.Hour
+
 // expiresSoon are the days before expiry at which the warning EXPIRES_SOON comes, or comes anew.
 var expiresSoon = []int{30, 14, 7, 1}
 
@@ -68,17 +71,23 @@ type candidate struct {
 	fixed   []Finding
 	ignored []string
 	up      Upstream
+	seen    time.Time   // first, by this agent; zero: not recorded yet
+	broken  []time.Time // when emergencies began
 }
 
 func newJudge(f Facts) *judge {
 	j := &judge{Facts: f}
+	revoked := j.revoked()
 	for _, d := range f.Documents {
 		c := candidate{Document: d}
 		if d.License != nil && (d.Problem == nil || d.Problem.Stale) {
 			c.license, c.ignored = Narrow(d.License, f.Narrowing)
-			c.up = f.Upstream[d.License.ID]
+			c.up, c.seen, c.broken = f.Upstream[d.License.ID], f.Seen[d.License.ID], f.Emergencies[d.License.ID]
 			c.match = matchHosts(c.license, f.Narrowing.Strategy, f.Host)
 			c.fixed = j.fixed(&c)
+			if by := revoked[named{d.License.System, d.License.Product, d.License.ID}]; by != "" && c.license.Role != RoleNotice {
+				c.fixed = append(c.fixed, Finding{Revoked, fmt.Sprintf("licence %s: notice %s revokes it; ask the vendor for another", c.label(), by)})
+			}
 		} else if d.Problem != nil {
 			reason := d.Problem.Reason
 			c.fixed = []Finding{{d.Problem.Code, reason}}
@@ -90,6 +99,24 @@ func newJudge(f Facts) *judge {
 	// By their names, so that what counts does not hang on the order in which they were read.
 	slices.SortStableFunc(j.docs, func(a, b candidate) int { return cmp.Compare(a.Name, b.Name) })
 	return j
+}
+
+// named names a licence among those of all systems and products.
+type named struct{ system, product, id string }
+
+// revoked returns the licences that notices revoke, each with the notice. A notice counts from the moment it is there, and a
+// broken replacement of it does not undo it.
+func (j *judge) revoked() map[named]string {
+	out := map[named]string{}
+	for _, d := range j.Documents {
+		if d.License == nil || d.License.Role != RoleNotice || d.Problem != nil && !d.Problem.Stale {
+			continue
+		}
+		for _, id := range d.License.Revokes {
+			out[named{d.License.System, d.License.Product, id}] = d.License.ID
+		}
+	}
+	return out
 }
 
 // fixed returns what is found whatever the time.
@@ -122,6 +149,9 @@ func (j *judge) fixed(c *candidate) (out []Finding) {
 	}
 	if len(l.AgentKeys) > 0 && (j.AgentKey == "" || !slices.Contains(l.AgentKeys, j.AgentKey)) {
 		find(AgentKeyMismatch, "it is bound to another agent's key, and this one's is %s; have it bound again: `usher fingerprint --request`", cmp.Or(j.AgentKey, "missing"))
+	}
+	if l.Trial > 0 && len(l.AgentKeys) == 0 {
+		find(AgentKeyMismatch, "it is a trial, and a trial must name the key of the agent that it is for; have it bound: `usher fingerprint --request`")
 	}
 	if l.CoreCap != 0 && l.CoreCap != Unlimited {
 		kind := orDefault(l.CoreKind, CoresPhysical)
@@ -173,28 +203,77 @@ type lapse struct {
 	late      string // between due and ends
 }
 
+// expires returns when the licence ends: at its date, or when its trial is over.
+func (c *candidate) expires() time.Time {
+	if c.license.Trial == 0 || c.seen.IsZero() {
+		return c.license.Expires
+	}
+	return sooner(c.license.Expires, c.seen.Add(c.license.Trial))
+}
+
+// terminates returns when the product must stop; zero for a perpetual licence.
+func (c *candidate) terminates() time.Time {
+	if at := c.expires(); !at.IsZero() {
+		return at.Add(c.license.Grace)
+	}
+	return zeroTime
+}
+
 // lapses returns the duties of a licence, each with its grace.
 func (c *candidate) lapses() (out []lapse) {
 	l := c.license
-	if !l.Expires.IsZero() {
-		out = append(out, lapse{l.Expires, l.Terminates(), Expired,
-			fmt.Sprintf("licence %s: it expired at %s; install a renewed one", c.label(), minute(l.Expires)),
-			fmt.Sprintf("licence %s: it expired at %s, and its grace ends at %s; install a renewed one", c.label(), minute(l.Expires), minute(l.Terminates()))})
+	if at := c.expires(); !at.IsZero() {
+		what := "it expired"
+		if !at.Equal(l.Expires) {
+			what = "its trial ended"
+		}
+		out = append(out, lapse{at, c.terminates(), Expired,
+			fmt.Sprintf("licence %s: %s at %s; install a renewed one", c.label(), what, minute(at)),
+			fmt.Sprintf("licence %s: %s at %s, and its grace ends at %s; install a renewed one", c.label(), what, minute(at), minute(c.terminates()))})
 	}
-	if p := l.Heartbeat; p.Every > 0 && !c.up.LastHeartbeat.IsZero() {
-		due := c.up.LastHeartbeat.Add(p.Every)
-		out = append(out, lapse{due, due.Add(p.Grace), HeartbeatDead,
-			fmt.Sprintf("licence %s: the upstream last heard of this host at %s; see to the connection", c.label(), minute(c.up.LastHeartbeat)),
-			fmt.Sprintf("licence %s: a heartbeat was due at %s; without one the licence stops at %s", c.label(), minute(due), minute(due.Add(p.Grace)))})
+	if unmet := l.Activation.Required && c.up.Activated.IsZero(); unmet || l.Heartbeat.Stated() && c.up.LastHeartbeat.IsZero() {
+		// A first contact is due at once; for how long it may be owed the licence says.
+		from := c.seen
+		ends := later(from.Add(l.Activation.Grace), c.up.HoldUntil)
+		what := "it demands heartbeats, and none has been answered yet"
+		if unmet {
+			what = "it demands to be activated, and the upstream has not done so yet"
+		}
+		out = append(out, lapse{from, ends, HeartbeatNotStarted,
+			fmt.Sprintf("licence %s: %s; see to the connection to the upstream", c.label(), what),
+			fmt.Sprintf("licence %s: %s; without that the licence stops at %s", c.label(), what, minute(ends))})
 	}
-	if p := l.CheckIn; p.Every > 0 {
-		from := later(later(l.Issued, c.up.Activated), c.up.LastCheckIn)
-		due := from.Add(p.Every)
-		out = append(out, lapse{due, due.Add(p.Grace), Overdue,
+	if p := l.Heartbeat; p.Stated() && !c.up.LastHeartbeat.IsZero() {
+		last := c.up.LastHeartbeat
+		due := p.After(last).Add(c.up.Asleep)
+		ends := later(due.Add(p.Grace), c.up.HoldUntil)
+		out = append(out, lapse{due, ends, HeartbeatDead,
+			fmt.Sprintf("licence %s: the upstream last heard of this host at %s; see to the connection", c.label(), minute(last)),
+			fmt.Sprintf("licence %s: a heartbeat was due at %s; without one the licence stops at %s", c.label(), minute(due), minute(ends))})
+	}
+	if p := l.CheckIn; p.Stated() {
+		due := p.After(later(later(l.Issued, c.up.Activated), c.up.LastCheckIn))
+		ends := later(due.Add(p.Grace), c.up.HoldUntil)
+		out = append(out, lapse{due, ends, Overdue,
 			fmt.Sprintf("licence %s: an upstream check-in was due at %s; see to the connection", c.label(), minute(due)),
-			fmt.Sprintf("licence %s: an upstream check-in was due at %s; without one the licence stops at %s", c.label(), minute(due), minute(due.Add(p.Grace)))})
+			fmt.Sprintf("licence %s: an upstream check-in was due at %s; without one the licence stops at %s", c.label(), minute(due), minute(ends))})
 	}
 	return out
+}
+
+// emergency returns when the emergency that runs at an instant ends; zero: none runs. Those beyond what the licence grants
+// do not count.
+func (c *candidate) emergency(now time.Time) (ends time.Time) {
+	e := c.license.Emergency
+	for i, began := range c.broken {
+		if i >= e.PerYear && began.Sub(c.broken[i-e.PerYear]) < emergencyYear {
+			continue
+		}
+		if !now.Before(began) && now.Before(began.Add(e.Length)) {
+			ends = later(ends, began.Add(e.Length))
+		}
+	}
+	return ends
 }
 
 // findings returns all that is found of a document at an instant, and when its grace ends if it is in grace.
@@ -204,12 +283,16 @@ func (c *candidate) findings(now time.Time) (out []Finding, graceEnds time.Time)
 		if now.Before(l.NotBefore) {
 			out = append(out, Finding{NotYetValid, fmt.Sprintf("licence %s: it is good from %s on", c.label(), minute(l.NotBefore))})
 		}
-		if l.Heartbeat.Every > 0 && c.up.LastHeartbeat.IsZero() {
-			out = append(out, Finding{HeartbeatNotStarted, fmt.Sprintf("licence %s: it demands heartbeats, and none has been answered yet; see to the connection to the upstream", c.label())})
+		if l.Trial > 0 && c.seen.IsZero() {
+			out = append(out, Finding{Preparing, fmt.Sprintf("licence %s: its trial begins when the agent has recorded its first use", c.label())})
 		}
 		var grace []Finding
+		emergency := c.emergency(now)
 		for _, x := range c.lapses() {
 			switch {
+			case !now.Before(x.ends) && !emergency.IsZero():
+				grace = append(grace, Finding{ValidInGrace, fmt.Sprintf("%s; an operator's emergency holds until %s", x.reason, minute(emergency))})
+				graceEnds = sooner(graceEnds, emergency)
 			case !now.Before(x.ends):
 				out = append(out, Finding{x.code, x.reason})
 			case !now.Before(x.due):
@@ -223,18 +306,23 @@ func (c *candidate) findings(now time.Time) (out []Finding, graceEnds time.Time)
 			graceEnds = zeroTime
 		}
 		if len(out) == 0 {
-			out = []Finding{{Valid, fmt.Sprintf("licence %s is valid%s", c.label(), c.untilWords())}}
+			out = []Finding{{Valid, "licence " + c.label() + c.validWords()}}
 		}
 	}
 	slices.SortStableFunc(out, func(a, b Finding) int { return cmp.Compare(a.Code.rank(), b.Code.rank()) })
 	return out, graceEnds
 }
 
-func (c *candidate) untilWords() string {
-	if c.license.Expires.IsZero() {
-		return ", without an end"
+// validWords says what a licence is that is good, but for its name.
+func (c *candidate) validWords() string {
+	switch at := c.expires(); {
+	case c.license.Role == RoleNotice:
+		return " is a notice of " + plural(len(c.license.Revokes), "revoked licence") + ", and grants nothing"
+	case at.IsZero():
+		return " is valid, without an end"
+	default:
+		return " is valid until " + minute(at)
 	}
-	return " until " + minute(c.license.Expires)
 }
 
 // rank is the code's place in the order of precedence.
@@ -319,6 +407,9 @@ type ruling struct {
 func (r *ruling) code() Code { return r.findings[0].Code }
 
 func (r *ruling) good() bool { return r.license != nil && r.code().State() == StateValid }
+
+// isBase reports whether the document is good and grants on its own.
+func (r *ruling) isBase() bool { return r.good() && (r.role() == RoleBase || r.role() == RoleFree) }
 
 func (r *ruling) role() Role {
 	if r.license == nil {
@@ -405,7 +496,7 @@ func (r *ruling) before(o *ruling) bool {
 func (j *judge) choose(all []*ruling) *ruling {
 	var best *ruling
 	for _, r := range all {
-		if !r.good() || r.role() == RoleAddOn {
+		if !r.isBase() {
 			continue
 		}
 		if best == nil || j.better(r, best) {
@@ -413,7 +504,7 @@ func (j *judge) choose(all []*ruling) *ruling {
 		}
 	}
 	for _, r := range all {
-		if r == best || !r.good() || r.role() == RoleAddOn {
+		if r == best || !r.isBase() {
 			continue
 		}
 		switch {
@@ -447,7 +538,7 @@ func (j *judge) better(a, b *ruling) bool {
 func (j *judge) refuse(v *Verdict, all []*ruling) {
 	var best *ruling
 	for _, r := range all {
-		if r.good() { // an add-on without a base
+		if r.good() || r.role() == RoleNotice { // an add-on without a base
 			continue
 		}
 		if best == nil || r.closer(best) {
@@ -456,8 +547,8 @@ func (j *judge) refuse(v *Verdict, all []*ruling) {
 	}
 	if best == nil {
 		v.Code, v.Reason = NotFound, "there is no licence; drop the licence file into the licence folder, or run `usher license install FILE`"
-		if len(all) > 0 {
-			v.Reason = all[0].unused
+		if i := slices.IndexFunc(all, func(r *ruling) bool { return r.unused != "" }); i >= 0 {
+			v.Reason = all[i].unused
 		}
 		v.State = v.Code.State()
 		return
@@ -468,7 +559,7 @@ func (j *judge) refuse(v *Verdict, all []*ruling) {
 		v.SystemCode = best.Problem.SystemCode
 	}
 	if l := best.license; l != nil {
-		v.SystemCode, v.TerminatesAt, v.OnExpiry = cmp.Or(l.SystemCode, v.SystemCode), l.Terminates(), orDefault(l.OnExpiry, Drain)
+		v.SystemCode, v.TerminatesAt, v.OnExpiry = cmp.Or(l.SystemCode, v.SystemCode), best.terminates(), orDefault(l.OnExpiry, Drain)
 		v.AgentAway, v.MaxBorrow = l.AgentAway, l.MaxBorrow
 		if l.IsTest() {
 			v.Environment = Test
@@ -502,10 +593,10 @@ func (j *judge) warn(v *Verdict, all, inForce []*ruling, now time.Time) {
 	}
 	for _, r := range inForce {
 		l := r.license
-		if !l.Expires.IsZero() && now.Before(l.Expires) {
+		if at := r.expires(); !at.IsZero() && now.Before(at) {
 			for _, days := range slices.Backward(expiresSoon) {
-				if left := time.Duration(days) * 24 * time.Hour; !now.Before(l.Expires.Add(-left)) {
-					warn(WarnExpiresSoon, l.Expires, "licence %s expires at %s, in less than %s", r.label(), minute(l.Expires), plural(days, "day"))
+				if left := time.Duration(days) * 24 * time.Hour; !now.Before(at.Add(-left)) {
+					warn(WarnExpiresSoon, at, "licence %s expires at %s, in less than %s", r.label(), minute(at), plural(days, "day"))
 					break
 				}
 			}
@@ -517,6 +608,9 @@ func (j *judge) warn(v *Verdict, all, inForce []*ruling, now time.Time) {
 			if x.code != Expired && !now.Before(x.due) && now.Before(x.ends) {
 				warn(WarnCheckInDue, x.due, "%s", x.late)
 			}
+		}
+		if at := r.emergency(now); !at.IsZero() {
+			warn(WarnEmergency, at, "licence %s: an operator's emergency is in force until %s; it is reported to the vendor", r.label(), minute(at))
 		}
 		if l.IsTest() {
 			warn(WarnTestLicense, zeroTime, "licence %s is for tests only", r.label())
@@ -540,6 +634,7 @@ func (j *judge) warn(v *Verdict, all, inForce []*ruling, now time.Time) {
 			warn(WarnDocument, zeroTime, "document %s is broken, and what stood there before counts on: %s", r.Name, r.Problem.Reason)
 		case r.code() == TestLicense && len(inForce) > 0:
 			warn(WarnTestLicense, zeroTime, "%s", r.findings[0].Reason)
+		case r.role() == RoleNotice && r.good():
 		case !r.inForce && r.code() != Superseded && r.code() != NotYetValid && r.findings[0].Reason != v.Reason:
 			warn(WarnDocument, zeroTime, "%s", r.findings[0].Reason)
 		}
@@ -571,10 +666,14 @@ func (j *judge) instants(now time.Time) []time.Time {
 			add(x.due)
 			add(x.ends)
 		}
-		if !c.license.Expires.IsZero() {
+		if at := c.expires(); !at.IsZero() {
 			for _, days := range expiresSoon {
-				add(c.license.Expires.Add(-time.Duration(days) * 24 * time.Hour))
+				add(at.Add(-time.Duration(days) * 24 * time.Hour))
 			}
+		}
+		for _, began := range c.broken {
+			add(began)
+			add(began.Add(c.license.Emergency.Length))
 		}
 	}
 	slices.SortFunc(out, time.Time.Compare)

@@ -65,8 +65,19 @@ func genLicense(t *rapid.T) *License {
 		l.AgentKeys = []string{"thumb-9"}
 	}
 	if rapid.Bool().Draw(t, "duties") {
-		l.Heartbeat = Period{pick(t, "heartbeat", someSpans...), pick(t, "heartbeat grace", someSpans...)}
-		l.CheckIn = Period{pick(t, "check-in", someSpans...), pick(t, "check-in grace", someSpans...)}
+		l.Heartbeat = Period{Every: pick(t, "heartbeat", someSpans...), Grace: pick(t, "heartbeat grace", someSpans...)}
+		l.CheckIn = Period{Every: pick(t, "check-in", someSpans...), Grace: pick(t, "check-in grace", someSpans...)}
+	}
+	if rapid.Bool().Draw(t, "further duties") {
+		l.CheckIn.Months = pick(t, "months", 0, 1, 12)
+		l.Activation = Activation{Required: rapid.Bool().Draw(t, "activation"), Grace: pick(t, "activation grace", someSpans...)}
+		l.Emergency = Emergency{Length: pick(t, "emergency", someSpans...), PerYear: pick(t, "per year", 0, 1, 2)}
+	}
+	if seldom(t, "trial") {
+		l.Trial = pick(t, "length of the trial", someSpans...)
+	}
+	if seldom(t, "notice") {
+		l.Role, l.Revokes = RoleNotice, []string{pick(t, "revokes", "L1", "L2", "L3")}
 	}
 	l.Pools, l.Meters = map[string]PoolTerm{}, map[string]MeterTerm{}
 	for _, name := range []string{"streams", "seats"} {
@@ -85,7 +96,7 @@ func genLicense(t *rapid.T) *License {
 }
 
 func genFacts(t *rapid.T) Facts {
-	f := Facts{Products: []string{"acme"}, AgentKey: "thumb-1", Upstream: map[string]Upstream{},
+	f := Facts{Products: []string{"acme"}, AgentKey: "thumb-1", Upstream: map[string]Upstream{}, Seen: map[string]time.Time{}, Emergencies: map[string][]time.Time{},
 		Host: Host{Components: map[string][]string{"mac": {"aa"}, "disk": {pick(t, "disk", "bb", "bb", "cc")}}, Physical: 4}}
 	for i := range rapid.IntRange(0, 5).Draw(t, "documents") {
 		name := fmt.Sprintf("%d.lic", i)
@@ -102,11 +113,25 @@ func genFacts(t *rapid.T) Facts {
 	for _, id := range []string{"L1", "L2", "L3"} {
 		if rapid.Bool().Draw(t, "upstream") {
 			u := Upstream{LastHeartbeat: noon.Add(-pick(t, "last heartbeat", someSpans...)), LastCheckIn: noon.Add(-pick(t, "last check-in", someSpans...))}
+			if rapid.Bool().Draw(t, "activated") {
+				u.Activated = noon.Add(-pick(t, "activation", someSpans...))
+			}
+			if seldom(t, "asleep") {
+				u.Asleep, u.HoldUntil = pick(t, "for how long", someSpans...), noon.Add(pick(t, "hold", someTimes...))
+			}
 			if seldom(t, "refused") {
 				u.Refused = pick(t, "refusal", Suspended, Expired, Revoked)
 			}
 			f.Upstream[id] = u
 		}
+		if rapid.Bool().Draw(t, "seen") {
+			f.Seen[id] = noon.Add(-pick(t, "seen at", someSpans...))
+		}
+		for at := noon; rapid.Bool().Draw(t, "emergency") && len(f.Emergencies[id]) < 4; {
+			at = at.Add(pick(t, "begun", someTimes...))
+			f.Emergencies[id] = append(f.Emergencies[id], at)
+		}
+		slices.SortFunc(f.Emergencies[id], time.Time.Compare)
 	}
 	if rapid.Bool().Draw(t, "budget") {
 		f.Budgets = map[string]Limit{"streams": pick(t, "share", someLimits...)}
@@ -269,7 +294,8 @@ func TestGraceSoftensOnlyTime(t *testing.T) {
 		for i, d := range f.Documents {
 			if d.License != nil {
 				l := *d.License
-				l.Grace, l.Heartbeat.Grace, l.CheckIn.Grace = 1000*aDay, 1000*aDay, 1000*aDay
+				l.Grace, l.Heartbeat.Grace, l.CheckIn.Grace, l.Activation.Grace = 1000*aDay, 1000*aDay, 1000*aDay, 1000*aDay
+				l.Emergency = Emergency{1000 * aDay, 10}
 				f.Documents[i].License = &l
 			}
 		}

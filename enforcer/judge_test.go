@@ -107,6 +107,25 @@ func codeRows() []codeRow {
 	heartbeat := func(l *License) { l.Heartbeat = Period{Every: time.Hour, Grace: 10 * time.Minute} }
 	checkIn := func(l *License) { l.CheckIn, l.Issued = Period{Every: 7 * aDay, Grace: aDay}, noon.Add(-30*aDay) }
 	strict := func(l *License) { l.Clock = ClockStrict }
+	activation := func(grace time.Duration) func(*License) {
+		return func(l *License) { l.Activation = Activation{Required: true, Grace: grace} }
+	}
+	trial := func(l *License) { l.Trial, l.AgentKeys = 7*aDay, []string{"thumb-1"} }
+	notice := func(id string) func(*License) {
+		return func(l *License) { l.ID, l.Role, l.Revokes, l.Pools = "N1", RoleNotice, []string{id}, nil }
+	}
+	breakGlass := func(l *License) { l.Emergency = Emergency{Length: 72 * time.Hour, PerYear: 2} }
+	seen := func(ago time.Duration) func(*Facts) {
+		return func(f *Facts) { f.Seen = map[string]time.Time{"L1": noon.Add(ago)} }
+	}
+	emergencies := func(ago ...time.Duration) func(*Facts) {
+		return func(f *Facts) {
+			f.Emergencies = map[string][]time.Time{}
+			for _, a := range ago {
+				f.Emergencies["L1"] = append(f.Emergencies["L1"], noon.Add(a))
+			}
+		}
+	}
 	var never time.Time
 	return []codeRow{
 		{"perpetual", factsWith(doc("a.lic")), Valid, "licence L1 (a.lic) is valid, without an end", never},
@@ -146,6 +165,29 @@ func codeRows() []codeRow {
 		{"heartbeat dead", upstream(Upstream{LastHeartbeat: noon.Add(-70 * time.Minute)}, heartbeat), HeartbeatDead, "last heard of this host at 2026-01-05 10:50 UTC", never},
 		{"heartbeat late", upstream(Upstream{LastHeartbeat: noon.Add(-time.Hour)}, heartbeat), ValidInGrace, "a heartbeat was due at 2026-01-05 12:00 UTC", noon.Add(10 * time.Minute)},
 		{"heartbeat in time", upstream(Upstream{LastHeartbeat: noon}, heartbeat), Valid, "", noon.Add(time.Hour)},
+		{"heartbeat dead but for sleep", upstream(Upstream{LastHeartbeat: noon.Add(-20 * time.Hour), Asleep: 19*time.Hour + time.Minute}, heartbeat), Valid, "", noon.Add(time.Minute)},
+		{"heartbeat dead, a try under way", upstream(Upstream{LastHeartbeat: noon.Add(-20 * time.Hour), HoldUntil: noon.Add(time.Minute)}, heartbeat), ValidInGrace, "without one the licence stops at 2026-01-05 12:01", noon.Add(time.Minute)},
+		{"check-in by the month", upstream(Upstream{LastCheckIn: time.Date(2025, 11, 30, 12, 0, 0, 0, time.UTC)}, func(l *License) { l.CheckIn = Period{Months: 3} }), Valid, "", time.Date(2026, 2, 28, 12, 0, 0, 0, time.UTC)},
+		{"not activated", upstream(Upstream{}, activation(0)), HeartbeatNotStarted, "it demands to be activated", never},
+		{"activated", upstream(Upstream{Activated: noon}, activation(0)), Valid, "", never},
+		{"activation owed for a while", with(upstream(Upstream{}, activation(aDay)), seen(-time.Hour)), ValidInGrace, "without that the licence stops at 2026-01-06 11:00", noon.Add(23 * time.Hour)},
+		{"activation owed too long", with(upstream(Upstream{}, activation(aDay)), seen(-aDay)), HeartbeatNotStarted, "", never},
+		{"a heartbeat owed for a while", with(upstream(Upstream{}, heartbeat, func(l *License) { l.Activation.Grace = aDay }), seen(0)), ValidInGrace, "none has been answered yet; without that", noon.Add(aDay)},
+		{"a trial not begun", factsWith(doc("a.lic", trial)), Preparing, "its trial begins when", never},
+		{"a trial", with(factsWith(doc("a.lic", trial)), seen(-aDay)), Valid, "valid until 2026-01-11 12:00", noon.Add(6 * aDay)},
+		{"a trial that is over", with(factsWith(doc("a.lic", trial)), seen(-8*aDay)), Expired, "its trial ended at 2026-01-04 12:00", never},
+		{"a trial ends no later than its licence", with(factsWith(doc("a.lic", trial, expires(aDay))), seen(-aDay)), Valid, "", noon.Add(aDay)},
+		{"a trial for anybody", with(factsWith(doc("a.lic", trial, func(l *License) { l.AgentKeys = nil })), seen(0)), AgentKeyMismatch, "a trial must name the key", never},
+		{"revoked by a notice", factsWith(doc("a.lic"), doc("r.lic", notice("L1"))), Revoked, "notice N1 revokes it", never},
+		{"a notice of others", factsWith(doc("a.lic"), doc("r.lic", notice("L2"))), Valid, "", never},
+		{"a notice of another product", factsWith(doc("a.lic"), doc("r.lic", notice("L1"), func(l *License) { l.Product = "other" })), Valid, "", never},
+		{"a notice alone", factsWith(doc("r.lic", notice("L1"))), NotFound, "there is no licence", never},
+		{"expired in an emergency", with(factsWith(doc("a.lic", expires(-aDay), breakGlass)), emergencies(-time.Hour)), ValidInGrace, "an operator's emergency holds until 2026-01-08 11:00", noon.Add(71 * time.Hour)},
+		{"overdue in an emergency", with(upstream(Upstream{}, checkIn, breakGlass), emergencies(-time.Hour)), ValidInGrace, "emergency holds", noon.Add(71 * time.Hour)},
+		{"an emergency that is over", with(factsWith(doc("a.lic", expires(-aDay), breakGlass)), emergencies(-72*time.Hour)), Expired, "", never},
+		{"one emergency too many", with(factsWith(doc("a.lic", expires(-aDay), breakGlass)), emergencies(-100*aDay, -50*aDay, -time.Hour)), Expired, "", never},
+		{"an emergency after a year", with(factsWith(doc("a.lic", expires(-aDay), breakGlass)), emergencies(-366*aDay, -50*aDay, -time.Hour)), ValidInGrace, "", noon.Add(71 * time.Hour)},
+		{"no emergency cures a revocation", with(factsWith(doc("a.lic", breakGlass), doc("r.lic", notice("L1"))), emergencies(-time.Hour)), Revoked, "", never},
 		{"another host", with(factsWith(doc("a.lic")), func(f *Facts) { f.Host.Components = map[string][]string{"machine-id": {"zz"}} }), FingerprintMismatch, "0 of 2 components match (mac: absent here; machine-id: differs", never},
 		{"another agent", factsWith(doc("a.lic", func(l *License) { l.AgentKeys = []string{"thumb-9"} })), AgentKeyMismatch, "this one's is thumb-1", never},
 		{"an agent without a key", with(factsWith(doc("a.lic", func(l *License) { l.AgentKeys = []string{""} })), func(f *Facts) { f.AgentKey = "" }), AgentKeyMismatch, "this one's is missing", never},
@@ -654,5 +696,33 @@ func TestLimits(t *testing.T) {
 	}
 	if fmt.Sprint(Unlimited) != "unlimited" || Unlimited.Covers(1<<62) != true || Limit(3).Covers(4) {
 		t.Error("Unlimited covers all, and 3 does not cover 4")
+	}
+}
+
+func TestPeriod(t *testing.T) {
+	at := func(s string) time.Time {
+		t.Helper()
+		out, err := time.Parse(time.DateTime, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	for _, row := range []struct {
+		p          Period
+		from, want string
+		words      string
+	}{
+		{Period{Every: 10 * time.Minute}, "2026-01-31 12:00:00", "2026-01-31 12:10:00", "10m0s"},
+		{Period{Every: 7 * aDay}, "2026-02-25 12:00:00", "2026-03-04 12:00:00", "7 days"},
+		{Period{Months: 1}, "2026-01-31 12:00:00", "2026-02-28 12:00:00", "1 month"},
+		{Period{Months: 1}, "2026-02-28 12:00:00", "2026-03-28 12:00:00", "1 month"},
+		{Period{Months: 12}, "2028-02-29 00:00:00", "2029-02-28 00:00:00", "1 year"},
+		{Period{Months: 48}, "2028-02-29 00:00:00", "2032-02-29 00:00:00", "4 years"},
+		{Period{Months: 3}, "2026-12-31 23:59:59", "2027-03-31 23:59:59", "3 months"},
+	} {
+		if got := row.p.After(at(row.from)); !got.Equal(at(row.want)) || row.p.String() != row.words {
+			t.Errorf("%s after %s is %v, want %s (%s)", row.p, row.from, got, row.want, row.words)
+		}
 	}
 }

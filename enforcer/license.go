@@ -41,6 +41,8 @@ const (
 	RoleBase  Role = "base"      // grants on its own; of several good ones the latest issued counts
 	RoleAddOn Role = "add-on"    // adds to a good base
 	RoleFree  Role = "free-tier" // counts when no other base is good
+	// RoleNotice grants nothing: it says which licences are revoked, and by its date that it is no earlier than that.
+	RoleNotice Role = "notice"
 )
 
 // Environment separates production licences from those made for tests.
@@ -185,8 +187,52 @@ type HostBinding struct {
 
 // Period is a duty towards an upstream: a sign of life or proof within every so often.
 type Period struct {
-	Every time.Duration // zero: no such duty
-	Grace time.Duration // how much later than due it may come before the verdict falls
+	Every  time.Duration // days and weeks, which all have one length in UTC, and anything shorter
+	Months int           // calendar months in UTC, instead of Every; a year has 12
+	Grace  time.Duration // how much later than due it may come before the verdict falls
+}
+
+// Stated reports whether there is such a duty.
+func (p Period) Stated() bool { return p.Every > 0 || p.Months > 0 }
+
+// After returns the end of a period that begins at t. A month that has no such day ends on its last.
+func (p Period) After(t time.Time) time.Time {
+	if p.Months == 0 {
+		return t.Add(p.Every)
+	}
+	t = t.UTC()
+	end := t.AddDate(0, p.Months, 0)
+	if end.Day() != t.Day() {
+		end = end.AddDate(0, 0, -end.Day()) // AddDate ran over into the month after
+	}
+	return end.Add(p.Every)
+}
+
+// String returns the period in words: "10m0s", "7 days", "3 months".
+func (p Period) String() string {
+	const day = 24 * time.Hour
+	switch {
+	case p.Months > 0 && p.Months%12 == 0:
+		return plural(p.Months/12, "year")
+	case p.Months > 0:
+		return plural(p.Months, "month")
+	case p.Every >= day && p.Every%day == 0:
+		return plural(int(p.Every/day), "day")
+	default:
+		return p.Every.String()
+	}
+}
+
+// Activation is the duty of a first contact with the upstream.
+type Activation struct {
+	Required bool
+	Grace    time.Duration // how long a host may run before its first contact
+}
+
+// Emergency is what an operator may spend without the upstream's or the vendor's word (break-glass).
+type Emergency struct {
+	Length  time.Duration // of one; zero: there are none
+	PerYear int           // how many may begin within 365 days
 }
 
 // License is the normalised terms of one document, whatever system it came from. Zero times mean "not stated";
@@ -222,8 +268,17 @@ type License struct {
 	CoreCap  Limit // cores the host may have; zero or Unlimited: any number
 	CoreKind CoreKind
 
-	Heartbeat Period
-	CheckIn   Period
+	Heartbeat  Period
+	CheckIn    Period
+	Activation Activation
+	Usage      bool // usage figures ride along with heartbeats and check-ins
+
+	Trial     time.Duration // good for so long from its first use on this host, which the agent records; zero: no trial
+	Emergency Emergency
+	Revokes   []string // RoleNotice: ids of licences of this system and product that are revoked
+	// ResetsClock says that its issue is the latest time that is proved: an earlier belief that it is later was false. Only
+	// on a licence that names this agent's key.
+	ResetsClock bool
 
 	Grace          time.Duration // between Expires and termination
 	OnExpiry       OnExpiry

@@ -80,6 +80,7 @@ type WarningCode string
 const (
 	WarnExpiresSoon   WarningCode = "EXPIRES_SOON"   // 30, 14, 7 and 1 days before expiry
 	WarnInGrace       WarningCode = "IN_GRACE"       // expired or overdue, the grace runs
+	WarnEmergency     WarningCode = "EMERGENCY"      // an operator's emergency is what the licence runs on
 	WarnTestLicense   WarningCode = "TEST_LICENSE"   // a test licence is in force, or lies unused beside a production one
 	WarnNotBound      WarningCode = "NOT_BOUND"      // host scope on a licence bound to no host
 	WarnNotShared     WarningCode = "NOT_SHARED"     // a site pool without a budget that is provably shared
@@ -94,7 +95,7 @@ const (
 
 // WarningCodes returns every warning code.
 func WarningCodes() []WarningCode {
-	return []WarningCode{WarnExpiresSoon, WarnInGrace, WarnTestLicense, WarnNotBound, WarnNotShared, WarnCheckInDue,
+	return []WarningCode{WarnExpiresSoon, WarnInGrace, WarnEmergency, WarnTestLicense, WarnNotBound, WarnNotShared, WarnCheckInDue,
 		WarnClockBehind, WarnPolling, WarnHostMatchLow, WarnDocument, WarnConfigIgnored, WarnAddOnUnused}
 }
 
@@ -166,10 +167,13 @@ type Upstream struct {
 	Activated     time.Time // first contact
 	LastHeartbeat time.Time
 	LastCheckIn   time.Time
-	Refused       Code   // what the upstream says of the licence: Suspended, Banned, Revoked, Expired, …; empty: nothing
-	RefusedReason string // its own words
-	State         string // for people: "ok", "retrying", …
-	Detail        string
+	Refused       Code          // what the upstream says of the licence: Suspended, Banned, Revoked, Expired, …; empty: nothing
+	RefusedReason string        // its own words
+	Asleep        time.Duration // for how long of the time since LastHeartbeat this host was suspended or off
+	// HoldUntil is when the try that follows a boot or a resume is over: no heartbeat or check-in lapses before.
+	HoldUntil time.Time
+	State     string // for people: "ok", "retrying", …
+	Detail    string
 }
 
 // Narrowing is what configuration says about signed terms. It can only make them stricter: see the rule in Judge. Nil
@@ -195,7 +199,11 @@ type Facts struct {
 	AgentKey  string // RFC 7638 thumbprint; empty: the agent has no key
 	Clock     Clock
 	Upstream  map[string]Upstream // by licence id
-	Narrowing Narrowing
+	// Seen says, by licence id, when this agent first had the licence, as it is recorded durably.
+	Seen map[string]time.Time
+	// Emergencies says, by licence id, when an operator began one.
+	Emergencies map[string][]time.Time
+	Narrowing   Narrowing
 	// Budgets says, by pool, how much of a site pool this agent may hand out by a budget that is provably shared (site
 	// server, fleet, upstream checkout). A pool not named here has none.
 	Budgets map[string]Limit

@@ -66,6 +66,9 @@ type signFlags struct {
 	agentKeys                                                                           []string
 	grace, clockTolerance, agentAway, maxBorrow                                         string
 	heartbeat, heartbeatGrace, checkIn, checkInGrace                                    string
+	activation, trial, emergency                                                        string
+	reportUsage, resetClock                                                             bool
+	revokes                                                                             []string
 }
 
 func (c *cli) signCommand() *cobra.Command {
@@ -111,8 +114,14 @@ What is signed is first written to the ledger, issued.jsonl beside the key.`,
 	f.StringArrayVar(&o.agentKeys, "agent-key", nil, "bind to the agent with this key (thumbprint); may be repeated")
 	f.StringVar(&o.heartbeat, "heartbeat", "", "a sign of life to the upstream at least every: 10m")
 	f.StringVar(&o.heartbeatGrace, "heartbeat-grace", "", "and how late it may be")
-	f.StringVar(&o.checkIn, "check-in", "", "a check-in with the upstream at least every: 30d")
+	f.StringVar(&o.checkIn, "check-in", "", "a check-in with the upstream at least every: 30d, 3months, 1year")
 	f.StringVar(&o.checkInGrace, "check-in-grace", "", "and how late it may be")
+	f.StringVar(&o.activation, "activation", "", "a first contact with the upstream is demanded, within: 24h, or 0 for at once")
+	f.BoolVar(&o.reportUsage, "report-usage", false, "usage figures ride along with heartbeats and check-ins")
+	f.StringVar(&o.trial, "trial", "", "good for so long from its first use: 30d; bind it to one agent (--bind or --agent-key)")
+	f.StringVar(&o.emergency, "emergency", "", "what an operator may bridge by himself, and how often a year: 72h/2")
+	f.StringArrayVar(&o.revokes, "revoke", nil, "the id of a licence that is revoked; makes the document a notice, which grants nothing")
+	f.BoolVar(&o.resetClock, "reset-clock", false, "the agent it is bound to has believed a time that was false")
 	f.StringVar(&o.clock, "clock", "", "what a clock set back does: lenient (a warning) or strict")
 	f.StringVar(&o.clockTolerance, "clock-tolerance", "", "how far back a clock may be")
 	f.StringVar(&o.agentAway, "agent-away", "", "how long held slots stand without the agent (default 10m)")
@@ -241,6 +250,11 @@ func (c *cli) claims(o *signFlags, now time.Time) (*usher.Claims, error) {
 	}
 	claims.Supersedes = append(claims.Supersedes, o.supersedes...)
 	claims.AgentKeys = append(claims.AgentKeys, o.agentKeys...)
+	if claims.Revokes = append(claims.Revokes, o.revokes...); len(o.revokes) > 0 {
+		claims.Role = "notice"
+	}
+	claims.ReportUsage = claims.ReportUsage || o.reportUsage
+	claims.ResetClock = claims.ResetClock || o.resetClock
 	if claims.Product == "" {
 		return nil, usage("--product is missing: say which product the licence is for")
 	}
@@ -275,13 +289,22 @@ func (o *signFlags) times(claims *usher.Claims, now time.Time) error {
 		}
 		*t.to = usher.DateOf(at)
 	}
-	var heartbeat, checkIn usher.Period
+	var heartbeat usher.Period
+	var checkIn usher.CheckIn
+	var activation usher.Activation
+	every := o.checkIn
+	if months, ok := monthsOf(every); ok {
+		checkIn.Months, every = months, ""
+	}
+	length, perYear, _ := strings.Cut(o.emergency, "/")
+	var emergency usher.Emergency
 	for _, d := range []struct {
 		flag, value string
 		to          *int64
 	}{{"grace", o.grace, &claims.Grace}, {"clock-tolerance", o.clockTolerance, &claims.ClockTolerance}, {"agent-away", o.agentAway, &claims.AgentAway},
 		{"max-borrow", o.maxBorrow, &claims.MaxBorrow}, {"heartbeat", o.heartbeat, &heartbeat.Every}, {"heartbeat-grace", o.heartbeatGrace, &heartbeat.Grace},
-		{"check-in", o.checkIn, &checkIn.Every}, {"check-in-grace", o.checkInGrace, &checkIn.Grace}} {
+		{"check-in", every, &checkIn.Every}, {"check-in-grace", o.checkInGrace, &checkIn.Grace},
+		{"activation", o.activation, &activation.Grace}, {"trial", o.trial, &claims.Trial}, {"emergency", length, &emergency.Length}} {
 		if d.value == "" {
 			continue
 		}
@@ -294,10 +317,33 @@ func (o *signFlags) times(claims *usher.Claims, now time.Time) error {
 	if heartbeat != (usher.Period{}) {
 		claims.Heartbeat = &heartbeat
 	}
-	if checkIn != (usher.Period{}) {
+	if checkIn != (usher.CheckIn{}) {
 		claims.CheckIn = &checkIn
 	}
+	if o.activation != "" {
+		claims.Activation = &activation
+	}
+	if o.emergency != "" {
+		n, err := strconv.ParseInt(perYear, 10, 64)
+		if err != nil {
+			return usage("--emergency: %q is not a length and how many a year, such as 72h/2", o.emergency)
+		}
+		emergency.PerYear = n
+		claims.Emergency = &emergency
+	}
 	return nil
+}
+
+// monthsOf reads a period by the calendar: 1month, 3months, 1year, 2years.
+func monthsOf(s string) (int64, bool) {
+	for unit, months := range map[string]int64{"month": 1, "year": 12} {
+		if number, ok := strings.CutSuffix(strings.TrimSuffix(s, "s"), unit); ok {
+			if n, err := strconv.ParseInt(number, 10, 16); err == nil {
+				return n * months, true
+			}
+		}
+	}
+	return 0, false
 }
 
 // counts puts pools, meters, features and the cap on cores into the claims.

@@ -39,7 +39,13 @@ type Claims struct {
 	AgentKeys      []string           `json:"agent_keys,omitempty"`
 	Cores          *Cores             `json:"cores,omitempty"`
 	Heartbeat      *Period            `json:"heartbeat,omitempty"`
-	CheckIn        *Period            `json:"check_in,omitempty"`
+	CheckIn        *CheckIn           `json:"check_in,omitempty"`
+	Activation     *Activation        `json:"activation,omitempty"`
+	ReportUsage    bool               `json:"report_usage,omitzero"`
+	Trial          int64              `json:"trial_seconds,omitzero"`
+	Emergency      *Emergency         `json:"emergency,omitempty"`
+	Revokes        []string           `json:"revokes,omitempty"`
+	ResetClock     bool               `json:"reset_clock,omitzero"`
 	Grace          int64              `json:"grace_seconds,omitzero"`
 	OnExpiry       string             `json:"on_expiry,omitempty"`
 	Clock          string             `json:"clock,omitempty"`
@@ -96,6 +102,24 @@ type Cores struct {
 type Period struct {
 	Every int64 `json:"every_seconds"`
 	Grace int64 `json:"grace_seconds,omitzero"`
+}
+
+// CheckIn is a duty by the calendar: every so many seconds or months, one of the two.
+type CheckIn struct {
+	Every  int64 `json:"every_seconds,omitzero"`
+	Months int64 `json:"every_months,omitzero"`
+	Grace  int64 `json:"grace_seconds,omitzero"`
+}
+
+// Activation is the duty of a first contact.
+type Activation struct {
+	Grace int64 `json:"grace_seconds,omitzero"`
+}
+
+// Emergency is what an operator may spend without anybody's word.
+type Emergency struct {
+	Length  int64 `json:"length_seconds"`
+	PerYear int64 `json:"per_year"`
 }
 
 // MarshalJSON writes the shortest form.
@@ -158,11 +182,14 @@ func (f *Feature) UnmarshalJSON(b []byte) error {
 
 // Bounds of what a document may say; a larger one is refused.
 const (
-	maxNames   = 4096                         // pools, meters, features, hosts, superseded ids: each
-	maxText    = 4096                         // bytes of one text
-	maxSeconds = 100 * 366 * 24 * 3600        // a hundred years
-	latestDate = 253402300799                 // 9999-12-31T23:59:59Z, the last that RFC 3339 can say
-	maxCount   = int64(math.MaxInt64) / 1_000 // so that sums stay far from overflow
+	maxNames   = 4096                  // pools, meters, features, hosts, superseded ids: each
+	maxText    = 4096                  // bytes of one text
+	maxSeconds = 100 * 366 * 24 * 3600 // a hundred years
+	latestDate = 253402300799          // 9999-12-31T23:59:59Z, the last that RFC 3339 can say
+	maxMonths  = 1200
+	// maxEmergencies is more than anybody has meant.
+	maxEmergencies = 366
+	maxCount       = int64(math.MaxInt64) / 1_000 // so that sums stay far from overflow
 )
 
 // NameRule is what names of pools, meters and features look like.
@@ -171,6 +198,7 @@ var NameRule = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}$`)
 // names of claims, in the order of the struct.
 var claimNames = []string{"jti", "product", "iss", "licensee", "iat", "nbf", "exp", "environment", "role", "add_on_to", "supersedes",
 	"pools", "meters", "features", "versions", "released_before", "hosts", "cnf", "agent_keys", "cores", "heartbeat", "check_in",
+	"activation", "report_usage", "trial_seconds", "emergency", "revokes", "reset_clock",
 	"grace_seconds", "on_expiry", "clock", "clock_tolerance_seconds", "agent_away_seconds", "max_borrow_seconds"}
 
 // ClaimNames returns the name of every claim that means something to Usher.
@@ -284,12 +312,26 @@ func (c *Claims) check() error {
 		return fmt.Errorf("it expires before it begins")
 	}
 	durations := map[string]int64{"grace_seconds": c.Grace, "clock_tolerance_seconds": c.ClockTolerance, "agent_away_seconds": c.AgentAway, "max_borrow_seconds": c.MaxBorrow}
-	for name, p := range map[string]*Period{"heartbeat": c.Heartbeat, "check_in": c.CheckIn} {
-		if p != nil {
-			durations[name+".every_seconds"], durations[name+".grace_seconds"] = p.Every, p.Grace
-			if p.Every <= 0 {
-				return fmt.Errorf("claim %q: every_seconds is %d, and must be more than 0", name, p.Every)
-			}
+	durations["trial_seconds"] = c.Trial
+	if p := c.Heartbeat; p != nil {
+		durations["heartbeat.every_seconds"], durations["heartbeat.grace_seconds"] = p.Every, p.Grace
+		if p.Every <= 0 {
+			return fmt.Errorf("claim %q: every_seconds is %d, and must be more than 0", "heartbeat", p.Every)
+		}
+	}
+	if p := c.CheckIn; p != nil {
+		durations["check_in.every_seconds"], durations["check_in.grace_seconds"] = p.Every, p.Grace
+		if (p.Every > 0) == (p.Months > 0) || p.Months < 0 || p.Months > maxMonths {
+			return fmt.Errorf("claim %q: one of every_seconds and every_months must be more than 0, and the latter at most %d", "check_in", maxMonths)
+		}
+	}
+	if p := c.Activation; p != nil {
+		durations["activation.grace_seconds"] = p.Grace
+	}
+	if e := c.Emergency; e != nil {
+		durations["emergency.length_seconds"] = e.Length
+		if e.Length <= 0 || e.PerYear <= 0 || e.PerYear > maxEmergencies {
+			return fmt.Errorf("claim %q: length_seconds must be more than 0, and per_year from 1 to %d", "emergency", maxEmergencies)
 		}
 	}
 	for _, name := range slices.Sorted(mapKeys(durations)) {
@@ -302,7 +344,7 @@ func (c *Claims) check() error {
 		of           []string
 	}{
 		{"environment", c.Environment, []string{"production", "test"}},
-		{"role", c.Role, []string{"base", "add-on", "free-tier"}},
+		{"role", c.Role, []string{"base", "add-on", "free-tier", "notice"}},
 		{"on_expiry", c.OnExpiry, []string{"drain", "revoke", "keep"}},
 		{"clock", c.Clock, []string{"lenient", "strict"}},
 	} {
@@ -312,6 +354,17 @@ func (c *Claims) check() error {
 	}
 	if c.AddOnTo != "" && c.Role != "add-on" {
 		return fmt.Errorf("claim %q is only for the role add-on", "add_on_to")
+	}
+	bound := c.Confirmation != nil || len(c.AgentKeys) > 0
+	switch {
+	case len(c.Revokes) > 0 && c.Role != "notice":
+		return fmt.Errorf("claim %q is only for the role notice", "revokes")
+	case c.Role == "notice" && len(c.Pools)+len(c.Meters)+len(c.Features) > 0:
+		return fmt.Errorf("a notice grants nothing; leave pools, meters and features out")
+	case c.Trial > 0 && !bound:
+		return fmt.Errorf("claim %q needs cnf or agent_keys: a trial is for one agent; bind it to a request", "trial_seconds")
+	case c.ResetClock && !bound:
+		return fmt.Errorf("claim %q needs cnf or agent_keys: only the agent that is meant may believe it; bind it to a request", "reset_clock")
 	}
 	if c.Cores != nil {
 		if c.Cores.Max <= 0 {
@@ -330,7 +383,7 @@ func (c *Claims) check() error {
 }
 
 func (c *Claims) checkLists() error {
-	if n := max(len(c.Pools), len(c.Meters), len(c.Features), len(c.Hosts), len(c.Supersedes), len(c.AgentKeys)); n > maxNames {
+	if n := max(len(c.Pools), len(c.Meters), len(c.Features), len(c.Hosts), len(c.Supersedes), len(c.AgentKeys), len(c.Revokes)); n > maxNames {
 		return fmt.Errorf("a list of %d entries is longer than %d", n, maxNames)
 	}
 	count := func(claim, name string, maximum *int64, overage int64, scope string) error {
@@ -408,6 +461,7 @@ func (c *Claims) license(terms map[string]any) *enforcer.License {
 		Grace: seconds(c.Grace), OnExpiry: enforcer.OnExpiry(c.OnExpiry),
 		Clock: enforcer.ClockPolicy(c.Clock), ClockTolerance: seconds(c.ClockTolerance),
 		AgentAway: seconds(c.AgentAway), MaxBorrow: seconds(c.MaxBorrow), AgentKeys: slices.Clone(c.AgentKeys), Terms: terms,
+		Trial: seconds(c.Trial), Usage: c.ReportUsage, Revokes: c.Revokes, ResetsClock: c.ResetClock,
 	}
 	if c.Confirmation != nil {
 		l.AgentKeys = append(l.AgentKeys, c.Confirmation.Thumbprint)
@@ -442,7 +496,13 @@ func (c *Claims) license(terms map[string]any) *enforcer.License {
 		l.Heartbeat = enforcer.Period{Every: seconds(c.Heartbeat.Every), Grace: seconds(c.Heartbeat.Grace)}
 	}
 	if c.CheckIn != nil {
-		l.CheckIn = enforcer.Period{Every: seconds(c.CheckIn.Every), Grace: seconds(c.CheckIn.Grace)}
+		l.CheckIn = enforcer.Period{Every: seconds(c.CheckIn.Every), Months: int(c.CheckIn.Months), Grace: seconds(c.CheckIn.Grace)}
+	}
+	if c.Activation != nil {
+		l.Activation = enforcer.Activation{Required: true, Grace: seconds(c.Activation.Grace)}
+	}
+	if c.Emergency != nil {
+		l.Emergency = enforcer.Emergency{Length: seconds(c.Emergency.Length), PerYear: int(c.Emergency.PerYear)}
 	}
 	return l
 }
