@@ -1,0 +1,166 @@
+package plugin
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/usher-agent/usher/enforcer"
+)
+
+// Upstream speaks with the remote side of one licence system. Implementations are safe for concurrent use, keep no state
+// that a restart may not lose, and give up when the context ends. They neither retry nor wait between tries: schedules,
+// back-off and what an outage means are the agent's. Each error is, or wraps, an [*Error]; any other counts as Transient.
+type Upstream interface {
+	// System returns the system's name, which is that of the licences it serves.
+	System() string
+	// Capabilities says what can be asked. It never changes.
+	Capabilities() Capabilities
+	// Activate makes this host known for a licence. Asked again for the same host it succeeds again.
+	Activate(context.Context, *Request) (*Reply, error)
+	// Heartbeat is the short-period sign of life.
+	Heartbeat(context.Context, *Request) (*Reply, error)
+	// CheckIn proves that the licence is still good. It may bring a renewed document.
+	CheckIn(context.Context, *Request) (*Reply, error)
+	// Deactivate gives the host's place back. For one that has none it succeeds.
+	Deactivate(context.Context, *Request) (*Reply, error)
+}
+
+// Budgeter is an Upstream of which slots can be had in blocks: a site server, a floating upstream. Capabilities.Budget says
+// that it is one.
+type Budgeter interface {
+	Upstream
+	// CheckOut takes a block of slots. Fewer than asked may come, but at least AtLeast.
+	CheckOut(context.Context, *CheckOut) (*Block, error)
+	// Extend sets a block's time anew, and may change its size.
+	Extend(context.Context, *Extend) (*Block, error)
+	// Return gives a block back. For one that is over it succeeds.
+	Return(context.Context, *Return) error
+}
+
+// Capabilities is what an Upstream can do. What it cannot is never asked of it.
+type Capabilities struct {
+	Activate   bool
+	Heartbeat  bool
+	CheckIn    bool
+	Deactivate bool
+	Budget     bool // it is a Budgeter
+}
+
+// Request is what leaves the host with a call. Nothing else does.
+type Request struct {
+	LicenseID string
+	Document  []byte // as it was installed
+	Product   string
+	Version   string // of the product; may be empty
+
+	Components map[string][]string // the fingerprint: name → HMAC-SHA-256 in lower-case hex, keyed by product
+	AgentKey   string              // RFC 7638 thumbprint of the agent's key
+	Cores      Cores
+	Usage      []Usage // only where the licence asks for it
+
+	Nonce []byte // 16 to 64 random bytes, to be found in the upstream's signed answer
+	// State is what the last Reply about this licence on this host said; nil at first. A copy of the host, which sends a
+	// state that has been used, is told apart by it.
+	State []byte
+}
+
+// Cores is the host's cores.
+type Cores struct {
+	Physical, Logical int64   // 0: not known
+	Effective         float64 // what cgroup quota and cpuset leave
+}
+
+// Usage is the use of one pool or meter since the last report.
+type Usage struct {
+	Pool   string
+	InUse  int64 // slots held now; of a meter, what has been drawn
+	Peak   int64 // the most slots held at one time
+	Denied int64 // acquires that were denied
+}
+
+// Reply is what a call brought.
+type Reply struct {
+	Document      []byte    // a renewed document, to be verified like any other; nil: none
+	NextHeartbeat time.Time // when the upstream wants the next; zero: as the licence says
+	NextCheckIn   time.Time
+	// Time is the upstream's clock, and zero unless the upstream signed it together with the request's nonce: it is evidence,
+	// and nobody on the way could have replayed it.
+	Time  time.Time
+	State []byte // to be sent with the next request; at most MaxState bytes
+}
+
+// CheckOut asks for a block of slots.
+type CheckOut struct {
+	Request
+	Pool    string
+	Slots   int64
+	AtLeast int64         // 0: Slots
+	For     time.Duration // how long it would be held; the upstream may shorten it
+	Token   string        // the same token and request give the same block
+}
+
+// Extend asks for more time, and another size, for a block.
+type Extend struct {
+	Request
+	Block string
+	Slots int64 // 0: as it is
+	For   time.Duration
+}
+
+// Return gives a block back.
+type Return struct {
+	Request
+	Block string
+}
+
+// Block is slots of one pool that nobody else has before it ends.
+type Block struct {
+	ID    string
+	Pool  string
+	Slots int64
+	// For is how long it may be used, counted on CLOCK_BOOTTIME from the instant at which the request was *sent*. So the
+	// agent's own deadline is earlier than the upstream's, by as long as the call took.
+	For   time.Duration
+	State []byte // as Reply.State
+}
+
+// Class says what an upstream's error means.
+type Class string
+
+// The classes of errors. Only Refused may change the verdict before the licence's own period has run out.
+const (
+	Transient     Class = "transient"     // network, overload, a plugin that is away: try again later
+	Refused       Class = "refused"       // the upstream has spoken: suspended, revoked, too many hosts, …
+	Misconfigured Class = "misconfigured" // a person must mend something here: credentials, an address
+)
+
+// Error is why a call to an upstream brought nothing.
+type Error struct {
+	Class      Class
+	Code       enforcer.Code // Refused: what it makes of the licence, one of RefusalCodes
+	Reason     string        // one sentence for people
+	Hint       string        // the mend; may be empty
+	SystemCode string        // the system's own word; may be empty
+	RetryAfter time.Duration // Transient: not sooner; zero: as the agent likes
+}
+
+// Error returns the reason, with the class before it.
+func (e *Error) Error() string {
+	s := string(e.Class)
+	if e.Code != "" {
+		s += " (" + string(e.Code) + ")"
+	}
+	return s + ": " + e.Reason
+}
+
+// Transiently returns a Transient error.
+func Transiently(format string, args ...any) *Error {
+	return &Error{Class: Transient, Reason: fmt.Sprintf(format, args...)}
+}
+
+// RefusalCodes returns what an upstream may make of a licence by refusing.
+func RefusalCodes() []enforcer.Code {
+	return []enforcer.Code{enforcer.Suspended, enforcer.Banned, enforcer.Revoked, enforcer.Expired, enforcer.Superseded, enforcer.NotFound,
+		enforcer.FingerprintMismatch, enforcer.AgentKeyMismatch, enforcer.TooManyCores, enforcer.ProductMismatch, enforcer.VersionNotCovered, enforcer.HeartbeatDead}
+}
