@@ -1,0 +1,340 @@
+// Package pulse keeps the duties that licences have towards their upstreams: the activation, the heartbeats and the upstream
+// check-ins. It calls at the times that a licence's period asks for, backs off where a call brings nothing, and tells the
+// agent what is known; what that does to the verdict is the judge's. Nothing of it is on the way of an acquire.
+//
+// Start reading at [State.Next], the schedule, which is a pure function; [Pulse.Run] carries it out.
+package pulse
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/plugin"
+)
+
+// DefaultCallWithin bounds one call where the configuration says nothing.
+const DefaultCallWithin = 30 * time.Second
+
+// longestTimer bounds a wait on the monotonic clock, which stops while the host is suspended.
+const longestTimer = 30 * time.Second
+
+// Config is what a Pulse needs. All but those marked are required.
+type Config struct {
+	File       string        // where the state is kept; in the state folder
+	CallWithin time.Duration // of one call; zero: DefaultCallWithin
+	Now        func() time.Time
+	Uptime     func() Uptime
+	// Request makes what leaves the host with a call, but for nonce and state.
+	Request func(*enforcer.License, []byte) plugin.Request
+	// OnChange is told, on Run's goroutine, that Facts says something new.
+	OnChange func()
+	// Renewed takes a document that a call brought, and says why it is not good.
+	Renewed func(ctx context.Context, licenseID string, document []byte) error
+	// Learnt is told the time that an upstream signed.
+	Learnt func(time.Time)
+	// Called is told of each call; optional.
+	Called func(call Call, result string, at time.Time)
+	Log    *slog.Logger // optional
+	Jitter Jitter       // optional
+}
+
+// Licence is one licence, as it was installed, and who serves it.
+type Licence struct {
+	*enforcer.License
+	Document []byte
+	Upstream plugin.Upstream // nil: nobody does
+}
+
+// Pulse keeps the duties of the licences that Set names.
+type Pulse struct {
+	cfg  Config
+	wake chan struct{} // capacity 1
+	busy sync.WaitGroup
+
+	mu       sync.Mutex // guards all below
+	state    map[string]State
+	licences map[string]Licence
+	calling  map[string]bool
+	hold     map[string]time.Time // until when a try after a boot or resume is waited for
+	slept    time.Duration        // Uptime.Suspended when last looked at
+	told     map[string]enforcer.Upstream
+	unkept   error // why the state could not be kept last time
+}
+
+// New reads the state. It starts nothing.
+func New(cfg Config) (*Pulse, error) {
+	if cfg.CallWithin == 0 {
+		cfg.CallWithin = DefaultCallWithin
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Jitter == nil {
+		cfg.Jitter = rand.Float64
+	}
+	if cfg.Called == nil {
+		cfg.Called = func(Call, string, time.Time) {}
+	}
+	p := &Pulse{cfg: cfg, wake: make(chan struct{}, 1), licences: map[string]Licence{}, calling: map[string]bool{}, hold: map[string]time.Time{}}
+	var err error
+	p.state, err = load(cfg.File)
+	h := cfg.Uptime()
+	p.slept = h.Suspended
+	for id, s := range p.state {
+		if s.Host.BootID != h.BootID {
+			p.hold[id] = cfg.Now().Add(cfg.CallWithin) // the host has been started since: one try first
+		}
+	}
+	return p, err
+}
+
+// Set says which licences there are.
+func (p *Pulse) Set(licences []Licence) {
+	p.mu.Lock()
+	p.licences = map[string]Licence{}
+	for _, l := range licences {
+		if l.Upstream != nil && DutiesOf(l.License, l.Upstream.Capabilities()).Any() {
+			p.licences[l.ID] = l
+		}
+	}
+	p.mu.Unlock()
+	p.nudge()
+}
+
+// Now has every licence's next call made at once, whatever its schedule and back-off say.
+func (p *Pulse) Now() {
+	p.mu.Lock()
+	for id := range p.licences {
+		s := p.state[id]
+		s.NotBefore, s.NextCheckIn, s.NextHeartbeat = time.Time{}, time.Time{}, time.Time{}
+		p.state[id] = s
+	}
+	p.mu.Unlock()
+	p.nudge()
+}
+
+func (p *Pulse) nudge() {
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Run makes the calls that are due, until ctx ends.
+func (p *Pulse) Run(ctx context.Context) error {
+	defer p.busy.Wait()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-p.wake:
+		case <-timer.C:
+		}
+		wait, changed := p.step(ctx)
+		if changed {
+			p.cfg.OnChange()
+		}
+		timer.Reset(wait)
+	}
+}
+
+// step begins what is due, and returns how long nothing will be, and whether Facts says something new.
+func (p *Pulse) step(ctx context.Context) (wait time.Duration, changed bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now, h := p.cfg.Now(), p.cfg.Uptime()
+	resumed := h.Suspended-p.slept > time.Second
+	p.slept = h.Suspended
+	wait = longestTimer
+	for id, l := range p.licences {
+		if p.calling[id] {
+			continue
+		}
+		s := p.state[id]
+		call, at := s.Next(DutiesOf(l.License, l.Upstream.Capabilities()))
+		if call == None {
+			continue
+		}
+		if resumed {
+			p.hold[id] = now.Add(p.cfg.CallWithin)
+		}
+		if _, held := p.hold[id]; held {
+			at = now // its one try
+		}
+		if d := at.Sub(now); d > 0 {
+			wait = min(wait, d)
+			continue
+		}
+		p.calling[id] = true
+		p.busy.Go(func() { p.call(ctx, l, call) })
+	}
+	facts := p.facts(now, h)
+	changed = !maps.Equal(p.told, facts)
+	p.told = facts
+	return wait, changed
+}
+
+// call makes one call and takes note of what came of it.
+func (p *Pulse) call(ctx context.Context, l Licence, call Call) {
+	r := p.cfg.Request(l.License, l.Document)
+	p.mu.Lock()
+	r.State = p.state[l.ID].Chain
+	p.mu.Unlock()
+	r.Nonce = newNonce()
+	reply, err := ask(ctx, l.Upstream, call, &r, p.cfg.CallWithin)
+	if ctx.Err() != nil && err != nil {
+		return // the agent ends; the call is made again by the next one
+	}
+	p.note(ctx, l, call, reply, err)
+}
+
+// ask makes one call within a time, and has each failure in one form.
+func ask(ctx context.Context, u plugin.Upstream, call Call, r *plugin.Request, within time.Duration) (*plugin.Reply, *plugin.Error) {
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	method := map[Call]func(context.Context, *plugin.Request) (*plugin.Reply, error){
+		Activate: u.Activate, Heartbeat: u.Heartbeat, CheckIn: u.CheckIn, Deactivate: u.Deactivate}[call]
+	reply, err := method(ctx, r)
+	var e *plugin.Error
+	switch {
+	case err == nil && reply != nil:
+		return reply, nil
+	case err == nil:
+		return nil, plugin.Transiently("the upstream answered nothing")
+	case errors.As(err, &e):
+		return nil, e
+	case errors.Is(err, context.DeadlineExceeded):
+		return nil, plugin.Transiently("no answer within %v", within)
+	default:
+		return nil, plugin.Transiently("%v", err)
+	}
+}
+
+// note takes note of a call's outcome, keeps it, and tells the agent.
+func (p *Pulse) note(ctx context.Context, l Licence, call Call, reply *plugin.Reply, e *plugin.Error) {
+	now, h := p.cfg.Now(), p.cfg.Uptime()
+	duties := DutiesOf(l.License, l.Upstream.Capabilities())
+	result := "ok"
+	if e != nil {
+		result = string(e.Class)
+	}
+	p.cfg.Called(call, result, now)
+	p.mu.Lock()
+	was := p.state[l.ID]
+	if e == nil {
+		p.state[l.ID] = was.Succeeded(duties, call, reply, now, h, p.cfg.Jitter)
+	} else {
+		p.state[l.ID] = was.Failed(duties, e, now, h, p.cfg.Jitter)
+	}
+	delete(p.calling, l.ID)
+	delete(p.hold, l.ID)
+	p.keep()
+	next := p.state[l.ID].NotBefore
+	p.mu.Unlock()
+	switch {
+	case e != nil:
+		p.cfg.Log.Warn("the upstream was called in vain", "licence", l.ID, "call", string(call), "class", string(e.Class), "error", e.Reason, "hint", e.Hint, "again", next.UTC().Format(time.RFC3339))
+	case was.Failures > 0:
+		p.cfg.Log.Info("the upstream answers again", "licence", l.ID, "call", string(call), "failures", was.Failures)
+	default:
+		p.cfg.Log.Debug("the upstream was called", "licence", l.ID, "call", string(call))
+	}
+	if e == nil {
+		if !reply.Time.IsZero() {
+			p.cfg.Learnt(reply.Time)
+		}
+		if len(reply.Document) > 0 {
+			if err := p.cfg.Renewed(ctx, l.ID, reply.Document); err != nil {
+				p.cfg.Log.Warn("the upstream sent a document that is not good", "licence", l.ID, "error", err)
+			}
+		}
+	}
+	p.nudge()
+}
+
+// Deactivate gives the places of all licences back, for good: a host that is given up. It returns what went wrong.
+func (p *Pulse) Deactivate(ctx context.Context) error {
+	p.mu.Lock()
+	var all []Licence
+	for _, l := range p.licences {
+		if l.Upstream.Capabilities().Deactivate && !p.state[l.ID].Activated.IsZero() {
+			all = append(all, l)
+		}
+	}
+	p.mu.Unlock()
+	var errs []error
+	for _, l := range all {
+		r := p.cfg.Request(l.License, l.Document)
+		p.mu.Lock()
+		r.State = p.state[l.ID].Chain
+		p.mu.Unlock()
+		r.Nonce = newNonce()
+		reply, e := ask(ctx, l.Upstream, Deactivate, &r, p.cfg.CallWithin)
+		if e != nil {
+			errs = append(errs, fmt.Errorf("licence %s: %w", l.ID, e))
+		}
+		p.note(ctx, l, Deactivate, reply, e)
+	}
+	return errors.Join(errs...)
+}
+
+// Status is what people are shown of one licence.
+type Status struct {
+	LicenseID string
+	State     State
+	Call      Call // the next
+	At        time.Time
+}
+
+// Status returns what is known of each licence that has duties.
+func (p *Pulse) Status() map[string]Status {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	out := map[string]Status{}
+	for id, l := range p.licences {
+		s := p.state[id]
+		call, at := s.Next(DutiesOf(l.License, l.Upstream.Capabilities()))
+		out[id] = Status{id, s, call, at}
+	}
+	return out
+}
+
+// Preview returns what would leave the host with the next call for each licence; the nonce is left out.
+func (p *Pulse) Preview() []plugin.Request {
+	p.mu.Lock()
+	licences := maps.Clone(p.licences)
+	p.mu.Unlock()
+	var out []plugin.Request
+	for id, l := range licences {
+		r := p.cfg.Request(l.License, l.Document)
+		p.mu.Lock()
+		r.State = p.state[id].Chain
+		p.mu.Unlock()
+		out = append(out, r)
+	}
+	return out
+}
+
+// Facts returns what the judge is told of each licence whose upstream has ever been called, by its id.
+func (p *Pulse) Facts() map[string]enforcer.Upstream {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.facts(p.cfg.Now(), p.cfg.Uptime())
+}
+
+func (p *Pulse) facts(now time.Time, h Uptime) map[string]enforcer.Upstream {
+	out := map[string]enforcer.Upstream{}
+	for id, s := range p.state {
+		out[id] = s.Facts(now, p.hold[id], h)
+	}
+	return out
+}

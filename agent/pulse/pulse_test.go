@@ -1,0 +1,436 @@
+package pulse
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/plugin"
+)
+
+// remote is an upstream whose every answer a test decides.
+type remote struct {
+	can    plugin.Capabilities
+	answer func(Call, *plugin.Request) (*plugin.Reply, error)
+
+	mu    sync.Mutex
+	calls []called
+}
+
+type called struct {
+	call Call
+	at   time.Time
+	req  plugin.Request
+}
+
+func (r *remote) System() string                    { return "fake" }
+func (r *remote) Capabilities() plugin.Capabilities { return r.can }
+func (r *remote) do(ctx context.Context, c Call, q *plugin.Request) (*plugin.Reply, error) {
+	r.mu.Lock()
+	r.calls = append(r.calls, called{c, time.Now(), *q})
+	answer := r.answer
+	r.mu.Unlock()
+	if answer == nil {
+		return &plugin.Reply{}, nil
+	}
+	if answer := answer; answer != nil {
+		reply, err := answer(c, q)
+		if errors.Is(err, errHang) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+		return reply, err
+	}
+	return nil, nil
+}
+func (r *remote) Activate(ctx context.Context, q *plugin.Request) (*plugin.Reply, error) {
+	return r.do(ctx, Activate, q)
+}
+func (r *remote) Heartbeat(ctx context.Context, q *plugin.Request) (*plugin.Reply, error) {
+	return r.do(ctx, Heartbeat, q)
+}
+func (r *remote) CheckIn(ctx context.Context, q *plugin.Request) (*plugin.Reply, error) {
+	return r.do(ctx, CheckIn, q)
+}
+func (r *remote) Deactivate(ctx context.Context, q *plugin.Request) (*plugin.Reply, error) {
+	return r.do(ctx, Deactivate, q)
+}
+
+var errHang = errors.New("hang")
+
+func (r *remote) count(c Call) (n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, x := range r.calls {
+		if x.call == c {
+			n++
+		}
+	}
+	return n
+}
+
+func (r *remote) set(answer func(Call, *plugin.Request) (*plugin.Reply, error)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.answer = answer
+}
+
+// rig is a Pulse in a bubble, whose clock is the bubble's.
+type rig struct {
+	*Pulse
+	t       *testing.T
+	remote  *remote
+	cfg     Config
+	licence *enforcer.License
+	start   time.Time
+	boot    string
+	slept   time.Duration
+	renewed [][]byte
+	learnt  []time.Time
+	results []string
+	changes int
+	stop    func()
+}
+
+func newRig(t *testing.T, change func(*enforcer.License)) *rig {
+	all := plugin.Capabilities{Activate: true, Heartbeat: true, CheckIn: true, Deactivate: true}
+	r := &rig{t: t, remote: &remote{can: all}, start: time.Now(), boot: "b1"}
+	r.licence = &enforcer.License{ID: "L1", System: "fake", Issued: time.Now(), Heartbeat: enforcer.Period{Every: 30 * time.Minute, Grace: 10 * time.Minute}}
+	if change != nil {
+		change(r.licence)
+	}
+	r.cfg = Config{File: filepath.Join(t.TempDir(), "upstream.json"), Now: time.Now, Log: slog.New(slog.DiscardHandler),
+		Uptime: func() Uptime {
+			return Uptime{BootID: r.boot, Up: time.Since(r.start) + time.Hour, Suspended: r.slept}
+		},
+		Request: func(l *enforcer.License, doc []byte) plugin.Request {
+			return plugin.Request{LicenseID: l.ID, Document: doc}
+		},
+		OnChange: func() { r.changes++ },
+		Renewed:  func(_ context.Context, _ string, d []byte) error { r.renewed = append(r.renewed, d); return nil },
+		Learnt:   func(at time.Time) { r.learnt = append(r.learnt, at) },
+		Called:   func(c Call, result string, _ time.Time) { r.results = append(r.results, string(c)+" "+result) }}
+	r.run()
+	return r
+}
+
+// run starts a Pulse from what is kept.
+func (r *rig) run() {
+	r.t.Helper()
+	p, err := New(r.cfg)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.Pulse = p
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		p.Run(ctx) //nolint:errcheck // it returns nil
+	}()
+	r.stop = func() { cancel(); <-done }
+	p.Set([]Licence{{r.licence, []byte("doc"), r.remote}})
+	synctest.Wait()
+}
+
+// pass lets time pass.
+func (r *rig) pass(d time.Duration) {
+	time.Sleep(d) // of the bubble
+	synctest.Wait()
+}
+
+func (r *rig) verdict() *enforcer.Verdict {
+	return enforcer.Judge(enforcer.Facts{Documents: []enforcer.Document{{Name: "a.lic", License: r.licence}}, Upstream: r.Facts()}, time.Now())
+}
+
+func (r *rig) want(code enforcer.Code) {
+	r.t.Helper()
+	if v := r.verdict(); v.Code != code {
+		r.t.Errorf("after %v the verdict is %s (%s), want %s", time.Since(r.start), v.Code, v.Reason, code)
+	}
+}
+
+func down(Call, *plugin.Request) (*plugin.Reply, error) { return nil, plugin.Transiently("no route") }
+
+func TestHeartbeats(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		defer func() { r.stop() }()
+		r.want(enforcer.Valid)
+		if got := r.remote.count(Activate); got != 1 {
+			t.Fatalf("activated %d times", got)
+		}
+		r.pass(24 * time.Hour)
+		if n := r.remote.count(Heartbeat); n < 24*60/11 || n > 24*60/9 {
+			t.Errorf("%d heartbeats in a day, of which each is due every 30 minutes and sent every 10", n)
+		}
+		r.want(enforcer.Valid)
+		spread := map[time.Duration]bool{}
+		for i, c := range r.remote.calls[1:] {
+			spread[c.at.Sub(r.remote.calls[i].at).Round(time.Second)] = true
+		}
+		if len(spread) < 10 {
+			t.Errorf("the heartbeats have no jitter: %v", slices.Collect(maps.Keys(spread)))
+		}
+	})
+}
+
+// An outage hurts nobody before the licence's own period and grace have run out, and one success heals it.
+func TestOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		defer func() { r.stop() }()
+		r.remote.set(down)
+		last := r.Facts()["L1"].LastHeartbeat
+		r.pass(29 * time.Minute)
+		r.want(enforcer.Valid)
+		if s := r.Facts()["L1"].State; s != "retrying" {
+			t.Errorf("the upstream's state is %q", s)
+		}
+		r.pass(2 * time.Minute)
+		r.want(enforcer.ValidInGrace)
+		r.pass(8*time.Minute + 30*time.Second)
+		r.want(enforcer.ValidInGrace)
+		r.pass(time.Minute)
+		r.want(enforcer.HeartbeatDead)
+		if got := r.Facts()["L1"].LastHeartbeat; !got.Equal(last) {
+			t.Errorf("the last heartbeat moved to %v during the outage", got)
+		}
+		n := len(r.remote.calls)
+		if n > 40 {
+			t.Errorf("%d calls in 40 minutes of outage", n)
+		}
+		r.pass(24 * time.Hour)
+		if n := len(r.remote.calls); n > 24*60 {
+			t.Errorf("%d calls in a day of outage", n)
+		}
+		r.remote.set(nil)
+		r.pass(15 * time.Minute)
+		r.want(enforcer.Valid)
+	})
+}
+
+func TestRetryAfter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		defer func() { r.stop() }()
+		r.remote.set(func(Call, *plugin.Request) (*plugin.Reply, error) {
+			return nil, &plugin.Error{Class: plugin.Transient, Reason: "busy", RetryAfter: 2 * time.Hour}
+		})
+		r.pass(12 * time.Minute)
+		n := len(r.remote.calls)
+		r.pass(100 * time.Minute)
+		if got := len(r.remote.calls); got != n {
+			t.Errorf("%d calls although it was told to wait for two hours", got-n)
+		}
+		r.pass(40 * time.Minute)
+		if got := len(r.remote.calls); got != n+1 {
+			t.Errorf("%d calls after two hours", got-n)
+		}
+	})
+}
+
+// A refusal changes the verdict at once; a mistake of configuration does not before its time.
+func TestClasses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		defer func() { r.stop() }()
+		r.remote.set(func(Call, *plugin.Request) (*plugin.Reply, error) {
+			return nil, &plugin.Error{Class: plugin.Refused, Code: enforcer.Suspended, Reason: "invoice 7 is open"}
+		})
+		r.pass(12 * time.Minute)
+		r.want(enforcer.Suspended)
+		r.remote.set(nil)
+		r.pass(time.Hour)
+		r.want(enforcer.Valid)
+		r.remote.set(func(Call, *plugin.Request) (*plugin.Reply, error) {
+			return nil, &plugin.Error{Class: plugin.Misconfigured, Reason: "the certificate has expired"}
+		})
+		r.pass(12 * time.Minute)
+		r.want(enforcer.Valid)
+		if s := r.Facts()["L1"]; s.State != "misconfigured" {
+			t.Errorf("%+v", s)
+		}
+		r.pass(40 * time.Minute)
+		r.want(enforcer.HeartbeatDead)
+		if slices.Contains(r.results, "heartbeat ") || !slices.Contains(r.results, "heartbeat refused") || !slices.Contains(r.results, "heartbeat misconfigured") {
+			t.Errorf("the results are %v", r.results)
+		}
+	})
+}
+
+func TestHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		defer func() { r.stop() }()
+		r.remote.set(func(Call, *plugin.Request) (*plugin.Reply, error) { return nil, errHang })
+		r.pass(13 * time.Minute)
+		if s := r.Facts()["L1"]; s.State != "retrying" || s.Detail != "no answer within 30s" {
+			t.Errorf("%+v", s)
+		}
+		r.remote.set(func(Call, *plugin.Request) (*plugin.Reply, error) { return nil, nil })
+		r.pass(13 * time.Minute)
+		if s := r.Facts()["L1"]; s.Detail != "the upstream answered nothing" {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
+// A restart neither calls at once nor loses what is due.
+func TestRestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, func(l *enforcer.License) { l.Heartbeat, l.CheckIn = enforcer.Period{}, enforcer.Period{Months: 1} })
+		r.remote.set(func(Call, *plugin.Request) (*plugin.Reply, error) { return &plugin.Reply{State: []byte("chain")}, nil })
+		r.pass(time.Hour)
+		before := r.Status()["L1"]
+		n := len(r.remote.calls)
+		for range 50 {
+			r.stop()
+			r.run()
+		}
+		if got := len(r.remote.calls); got != n {
+			t.Errorf("%d calls by 50 restarts", got-n)
+		}
+		if after := r.Status()["L1"]; !after.At.Equal(before.At) || after.Call != before.Call {
+			t.Errorf("%v, after the restarts %v", before, after)
+		}
+		r.pass(62 * 24 * time.Hour)
+		if got := r.remote.calls[len(r.remote.calls)-1].req; string(got.State) != "chain" || len(got.Nonce) != 32 {
+			t.Errorf("the chain is %q, the nonce has %d bytes", got.State, len(got.Nonce))
+		}
+		r.stop()
+		r.remote.set(down)
+		r.pass(100 * 24 * time.Hour) // the agent was not there
+		r.run()
+		r.pass(time.Second)
+		r.want(enforcer.Overdue)
+		r.stop()
+	})
+}
+
+// After the host was started anew, and after a resume, one try comes before the verdict falls; after a mere restart of the
+// agent none does.
+func TestOneTryFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		defer func() { r.stop() }()
+		r.remote.set(func(Call, *plugin.Request) (*plugin.Reply, error) { return nil, errHang })
+		r.stop()
+		r.pass(5 * time.Hour)
+		r.run()
+		r.want(enforcer.HeartbeatDead)
+		r.stop()
+
+		r.remote.set(nil)
+		r.run()
+		r.pass(2 * time.Hour)
+		r.want(enforcer.Valid)
+		r.stop()
+		r.remote.set(func(Call, *plugin.Request) (*plugin.Reply, error) { return nil, errHang })
+		r.pass(5 * time.Hour)
+		r.boot, r.start = "b2", time.Now().Add(-5*time.Hour) // up all the while, but for another start: nothing was asleep
+		r.run()
+		r.want(enforcer.ValidInGrace)
+		r.pass(31 * time.Second)
+		r.want(enforcer.HeartbeatDead)
+	})
+}
+
+// Heartbeats count the time that the host is awake.
+func TestSleep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		defer func() { r.stop() }()
+		r.pass(time.Hour)
+		r.remote.set(down)
+		r.stop()
+		r.pass(48 * time.Hour)
+		r.slept += 48 * time.Hour
+		r.run()
+		r.pass(time.Second)
+		r.want(enforcer.Valid)
+		if s := r.Facts()["L1"]; s.Asleep != 48*time.Hour {
+			t.Errorf("asleep for %v", s.Asleep)
+		}
+		r.pass(50 * time.Minute)
+		r.want(enforcer.HeartbeatDead)
+		r.remote.set(nil)
+		r.pass(15 * time.Minute)
+		r.want(enforcer.Valid)
+		// Off for two days: a start of the host that is as young as it has been awake.
+		r.stop()
+		r.pass(48 * time.Hour)
+		r.boot, r.start, r.slept = "b3", time.Now().Add(59*time.Minute), 0
+		r.remote.set(down)
+		r.run()
+		r.pass(time.Minute)
+		r.want(enforcer.Valid)
+	})
+}
+
+func TestRenewalAndTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, func(l *enforcer.License) { l.CheckIn = enforcer.Period{Every: 24 * time.Hour} })
+		defer func() { r.stop() }()
+		at := time.Now().Add(time.Minute)
+		r.remote.set(func(c Call, _ *plugin.Request) (*plugin.Reply, error) {
+			if c == CheckIn {
+				return &plugin.Reply{Document: []byte("new"), Time: at}, nil
+			}
+			return &plugin.Reply{}, nil
+		})
+		r.pass(24 * time.Hour)
+		if len(r.renewed) != 1 || string(r.renewed[0]) != "new" || len(r.learnt) != 1 || !r.learnt[0].Equal(at) {
+			t.Errorf("renewed %q, learnt %v", r.renewed, r.learnt)
+		}
+		earliest, latest := Window(r.licence.CheckIn, r.start)
+		for _, c := range r.remote.calls {
+			if c.call == CheckIn && (c.at.Before(earliest) || c.at.After(latest)) {
+				t.Errorf("checked in at %v, not between %v and %v", c.at, earliest, latest)
+			}
+		}
+	})
+}
+
+func TestDeactivate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		defer func() { r.stop() }()
+		r.stop()
+		r.remote.set(down)
+		if err := r.Deactivate(context.Background()); err == nil || !errors.As(err, new(*plugin.Error)) {
+			t.Errorf("got %v", err)
+		}
+		r.remote.set(nil)
+		if err := r.Deactivate(context.Background()); err != nil || r.remote.count(Deactivate) != 2 {
+			t.Errorf("%v, after %d calls", err, r.remote.count(Deactivate))
+		}
+		if s := r.Facts()["L1"]; !s.Activated.IsZero() || !s.LastHeartbeat.IsZero() {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
+func TestNow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		defer func() { r.stop() }()
+		n := len(r.remote.calls)
+		r.Now()
+		synctest.Wait()
+		if got := len(r.remote.calls); got != n+1 {
+			t.Errorf("%d calls", got-n)
+		}
+		if p := r.Preview(); len(p) != 1 || p[0].LicenseID != "L1" || p[0].Nonce != nil {
+			t.Errorf("%+v", p)
+		}
+	})
+}

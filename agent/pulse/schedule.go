@@ -1,0 +1,237 @@
+package pulse
+
+import (
+	"time"
+
+	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/plugin"
+)
+
+// Call names what is asked of an upstream.
+type Call string
+
+// The calls, a closed set: metrics label with them.
+const (
+	None       Call = ""
+	Activate   Call = "activate"
+	Heartbeat  Call = "heartbeat"
+	CheckIn    Call = "check_in"
+	Deactivate Call = "deactivate"
+)
+
+// Calls returns every call.
+func Calls() []Call { return []Call{Activate, Heartbeat, CheckIn, Deactivate} }
+
+// What back-off is measured by. Between tries lies a random time of up to so long, doubled with each failure (full jitter):
+// what failed together does not come back together.
+const (
+	backOffLeast = time.Second // of the most
+	backOffMost  = time.Hour
+	backOffSteps = 4 // the first is so much shorter than the most
+	// retryAfterMost bounds what an upstream may demand, which else could keep a licence from ever being renewed.
+	retryAfterMost = 24 * time.Hour
+)
+
+// Duties is what a licence demands of its upstream, and what that can do.
+type Duties struct {
+	Activation enforcer.Activation
+	Heartbeat  enforcer.Period
+	CheckIn    enforcer.Period
+	Can        plugin.Capabilities
+}
+
+// DutiesOf returns the duties of a licence towards an upstream.
+func DutiesOf(l *enforcer.License, can plugin.Capabilities) Duties {
+	return Duties{l.Activation, l.Heartbeat, l.CheckIn, can}
+}
+
+// Any reports whether there is anything to ask at all.
+func (d Duties) Any() bool {
+	return d.Can.Activate && (d.Activation.Required || d.Heartbeat.Stated() || d.CheckIn.Stated()) || d.Can.Heartbeat && d.Heartbeat.Stated() || d.Can.CheckIn && d.CheckIn.Stated()
+}
+
+// State is what is known of one licence's upstream, kept over restarts.
+type State struct {
+	Activated     time.Time `json:"activated,omitzero"`
+	LastHeartbeat time.Time `json:"last_heartbeat,omitzero"`
+	LastCheckIn   time.Time `json:"last_check_in,omitzero"`
+	// NextHeartbeat and NextCheckIn are when to call; zero: at once. They were drawn once, so that a restart neither calls
+	// early nor draws again.
+	NextHeartbeat time.Time `json:"next_heartbeat,omitzero"`
+	NextCheckIn   time.Time `json:"next_check_in,omitzero"`
+
+	Failures  int       `json:"failures,omitzero"` // in a row
+	NotBefore time.Time `json:"not_before,omitzero"`
+
+	Class  plugin.Class  `json:"class,omitempty"` // of the last failure; empty: the last call succeeded
+	Reason string        `json:"reason,omitempty"`
+	Code   enforcer.Code `json:"code,omitempty"` // what the upstream refused it as; empty: it has not
+	Chain  []byte        `json:"chain,omitempty"`
+
+	// For how long the host has slept or been off since LastHeartbeat, as of the last call, and the host's clocks then.
+	Asleep time.Duration `json:"asleep,omitzero"`
+	Called time.Time     `json:"called,omitzero"`
+	Host   Uptime        `json:"host,omitzero"`
+}
+
+// Uptime is what a host says of its present start.
+type Uptime struct {
+	BootID    string        `json:"boot_id,omitempty"`
+	Up        time.Duration `json:"-"`                  // since then, suspension included
+	Suspended time.Duration `json:"suspended,omitzero"` // of it
+}
+
+// asleep returns for how long the host has not been awake since the last heartbeat.
+func (s State) asleep(now time.Time, h Uptime) time.Duration {
+	switch {
+	case s.Called.IsZero():
+		return 0
+	case s.Host.BootID == h.BootID:
+		return s.Asleep + max(0, h.Suspended-s.Host.Suspended)
+	default: // between the last call and this start it was off
+		return s.Asleep + max(0, now.Sub(s.Called)-(h.Up-h.Suspended))
+	}
+}
+
+// Jitter returns a random number from 0 to below 1.
+type Jitter func() float64
+
+// Next returns what to ask next, and when. The same state, duties and instant always give the same answer: chance has its
+// place in After, where the next call is drawn once.
+func (s State) Next(d Duties) (Call, time.Time) {
+	call, at := None, time.Time{}
+	sooner := func(c Call, t time.Time) {
+		if call == None || t.Before(at) {
+			call, at = c, t
+		}
+	}
+	if d.Can.Activate && d.Any() && s.Activated.IsZero() {
+		sooner(Activate, time.Time{})
+	} else {
+		if d.Can.CheckIn && d.CheckIn.Stated() {
+			sooner(CheckIn, s.NextCheckIn)
+		}
+		if d.Can.Heartbeat && d.Heartbeat.Stated() {
+			sooner(Heartbeat, s.NextHeartbeat)
+		}
+	}
+	if call != None && at.Before(s.NotBefore) {
+		at = s.NotBefore
+	}
+	return call, at
+}
+
+// Succeeded returns the state after a call that was answered well at the instant now.
+func (s State) Succeeded(d Duties, call Call, r *plugin.Reply, now time.Time, h Uptime, jitter Jitter) State {
+	s.Asleep, s.Called, s.Host = 0, now, h
+	s.Failures, s.NotBefore, s.Class, s.Reason, s.Code = 0, time.Time{}, "", "", ""
+	if r.State != nil {
+		s.Chain = r.State
+	}
+	// Whatever was answered, the upstream has spoken with this host: each call is a sign of life, and the first one begins
+	// the duties.
+	if s.Activated.IsZero() {
+		s.Activated = now
+	}
+	switch call {
+	case Deactivate:
+		return State{Chain: s.Chain}
+	case Activate, CheckIn:
+		s.LastCheckIn = now
+		s.NextCheckIn = checkInAt(d.CheckIn, now, jitter)
+	default:
+	}
+	s.LastHeartbeat = now
+	s.NextHeartbeat = heartbeatAt(d.Heartbeat, now, jitter)
+	if !r.NextHeartbeat.IsZero() && r.NextHeartbeat.Before(s.NextHeartbeat) {
+		s.NextHeartbeat = atLeast(r.NextHeartbeat, now.Add(time.Second))
+	}
+	if call != Heartbeat && !r.NextCheckIn.IsZero() && r.NextCheckIn.Before(s.NextCheckIn) {
+		s.NextCheckIn = atLeast(r.NextCheckIn, now.Add(time.Minute))
+	}
+	return s
+}
+
+// Failed returns the state after a call that brought nothing.
+func (s State) Failed(d Duties, e *plugin.Error, now time.Time, h Uptime, jitter Jitter) State {
+	s.Asleep, s.Called, s.Host = s.asleep(now, h), now, h
+	s.Failures++
+	s.Class, s.Reason = e.Class, e.Reason
+	most := backOffMost
+	if p := d.Heartbeat; p.Every > 0 {
+		most = min(most, max(backOffLeast, p.Every/3))
+	}
+	var wait time.Duration
+	switch e.Class {
+	case plugin.Refused:
+		// It has spoken; whether it thinks better of it is asked now and then, for one good answer heals it.
+		s.Code = e.Code
+		wait = most/2 + time.Duration(jitter()*float64(most/2))
+	case plugin.Misconfigured:
+		// A person must mend something, and the agent looks whether he has.
+		wait = most/2 + time.Duration(jitter()*float64(most/2))
+	default:
+		top := min(most, most/backOffSteps<<min(s.Failures-1, backOffSteps))
+		wait = top/20 + time.Duration(jitter()*float64(top))
+	}
+	if after := min(e.RetryAfter, retryAfterMost); after > 0 {
+		// Those that were told the same do not come back as one.
+		wait = max(wait, after+time.Duration(jitter()*float64(min(after, most))/4))
+	}
+	s.NotBefore = now.Add(wait)
+	return s
+}
+
+// heartbeatAt draws when the next heartbeat is to be sent: at a third of the period, ± 10 %.
+func heartbeatAt(p enforcer.Period, now time.Time, jitter Jitter) time.Time {
+	if !p.Stated() {
+		return time.Time{}
+	}
+	third := float64(p.After(now).Sub(now)) / 3
+	return now.Add(max(time.Millisecond, time.Duration(third*(0.9+0.2*jitter()))))
+}
+
+// Window returns the earliest and the latest instant for the upstream check-in after one at last: the last quarter of the
+// period, and until its grace is over.
+func Window(p enforcer.Period, last time.Time) (earliest, latest time.Time) {
+	due := p.After(last)
+	return due.Add(-due.Sub(last) / 4), due.Add(p.Grace)
+}
+
+// checkInAt draws when the next upstream check-in is to be made: in the first half of its window before it is due.
+func checkInAt(p enforcer.Period, now time.Time, jitter Jitter) time.Time {
+	if !p.Stated() {
+		return time.Time{}
+	}
+	earliest, _ := Window(p, now)
+	due := p.After(now)
+	return earliest.Add(time.Duration(jitter() * float64(due.Sub(earliest)/2)))
+}
+
+func atLeast(t, least time.Time) time.Time {
+	if t.Before(least) {
+		return least
+	}
+	return t
+}
+
+// Facts returns what the judge is told. holdUntil is when a try after a boot or a resume is over.
+func (s State) Facts(now, holdUntil time.Time, h Uptime) enforcer.Upstream {
+	u := enforcer.Upstream{Activated: s.Activated, LastHeartbeat: s.LastHeartbeat, LastCheckIn: s.LastCheckIn,
+		Refused: s.Code, HoldUntil: holdUntil, State: "ok", Detail: s.Reason}
+	if s.Code != "" {
+		u.RefusedReason = s.Reason
+	}
+	switch {
+	case s.Class == plugin.Transient:
+		u.State = "retrying"
+	case s.Class != "":
+		u.State = string(s.Class)
+	case s.Activated.IsZero():
+		u.State = "waiting"
+	}
+	if !s.LastHeartbeat.IsZero() {
+		u.Asleep = s.asleep(now, h)
+	}
+	return u
+}
