@@ -161,6 +161,29 @@ func believe(compact string, h header, anchors []plugin.Anchor) (plugin.Anchor, 
 	return a, nil
 }
 
+// Open verifies a compact JWS that is no licence (an upstream's reply) with the anchors, and returns what it says. typ is the
+// type that its header must name (RFC 7515 §4.1.9), so that one kind is never taken for another.
+func Open(token, typ string, anchors []plugin.Anchor) ([]byte, plugin.Anchor, *enforcer.Problem) {
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 {
+		return nil, plugin.Anchor{}, malformed("", "it has %d of the 3 parts of a signed message", len(parts))
+	}
+	var raw [2][]byte
+	for i := range raw {
+		b, err := base64.RawURLEncoding.Strict().DecodeString(parts[i])
+		if err != nil {
+			return nil, plugin.Anchor{}, malformed("", "it is not base64url")
+		}
+		raw[i] = b
+	}
+	var h header
+	if err := json.Unmarshal(raw[0], &h); err != nil || h.Type != typ || bytes.Contains(raw[0], []byte(`"crit"`)) {
+		return nil, plugin.Anchor{}, malformed("", "its header is not that of a %s", typ)
+	}
+	a, p := believe(token, h, anchors)
+	return raw[1], a, p
+}
+
 // inTime checks that the anchor was good when the document was issued.
 func inTime(a plugin.Anchor, l *enforcer.License) *enforcer.Problem {
 	outside := func(format string, args ...any) *enforcer.Problem {

@@ -15,6 +15,7 @@ import (
 	"crypto/x509"
 	"encoding/asn1"
 	"encoding/base64"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -269,6 +270,24 @@ func (s *Signer) Claims(document []byte) (*usher.Claims, error) {
 		return nil, err
 	}
 	return usher.ReadClaims(b, false)
+}
+
+// SignAs signs a payload that is no licence, as a compact JWS of a type.
+func (s *Signer) SignAs(typ string, payload []byte) (string, error) {
+	head, err := json.Marshal(struct {
+		Algorithm string `json:"alg"`
+		KeyID     string `json:"kid"`
+		Type      string `json:"typ"`
+	}{s.Anchor.Algorithm, s.Anchor.KeyID, typ})
+	if err != nil {
+		return "", err
+	}
+	input := base64.RawURLEncoding.EncodeToString(head) + "." + base64.RawURLEncoding.EncodeToString(payload)
+	sig, err := s.sign([]byte(input))
+	if err != nil {
+		return "", err
+	}
+	return input + "." + base64.RawURLEncoding.EncodeToString(sig), nil
 }
 
 // RawSign signs bytes that are no licence, so that tests can see what a wrong document under a right key does.

@@ -1,0 +1,275 @@
+package online
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/usher-agent/usher/plugin"
+	"github.com/usher-agent/usher/plugin/usher"
+)
+
+// Config is what a Client needs.
+type Config struct {
+	URL     string             // of the server, up to its /v1
+	Key     ed25519.PrivateKey // the agent's
+	Anchors func() []plugin.Anchor
+	HTTP    *http.Client // with its proxies, CAs and client certificate; nil: http.DefaultClient's transport
+	// Activated keeps the vendor's word for the agent's key; optional.
+	Activated func(licenseID, activation string)
+	Now       func() time.Time // nil: time.Now
+}
+
+// Client is the agent's side of the protocol. It implements [plugin.Budgeter].
+type Client struct {
+	cfg  Config
+	base *url.URL
+	http *http.Client
+	jkt  string
+}
+
+var _ plugin.Budgeter = (*Client)(nil)
+
+// NewClient checks the configuration. It calls nobody.
+func NewClient(cfg Config) (*Client, error) {
+	base, err := url.Parse(cfg.URL)
+	switch {
+	case err != nil || base.Host == "":
+		return nil, fmt.Errorf("%q is not an address, such as https://licences.example.com", cfg.URL)
+	case base.Scheme != "https" && base.Scheme != "http":
+		return nil, fmt.Errorf("%q begins with neither https:// nor http://", cfg.URL)
+	case base.User != nil || base.RawQuery != "" || base.Fragment != "":
+		return nil, fmt.Errorf("%q has more than a host and a path; the agent's key says who asks", base.Redacted())
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	c := &Client{cfg: cfg, base: base}
+	transport := http.RoundTripper(nil)
+	if cfg.HTTP != nil {
+		transport = cfg.HTTP.Transport
+	}
+	// A redirect is an answer of somebody who is not the server.
+	c.http = &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	c.jkt, err = Thumbprint(cfg.Key.Public())
+	return c, err
+}
+
+// System returns "usher".
+func (c *Client) System() string { return usher.System }
+
+// Capabilities returns everything.
+func (c *Client) Capabilities() plugin.Capabilities {
+	return plugin.Capabilities{Activate: true, Heartbeat: true, CheckIn: true, Deactivate: true, Budget: true}
+}
+
+// Activate makes this host known.
+func (c *Client) Activate(ctx context.Context, r *plugin.Request) (*plugin.Reply, error) {
+	return c.duty(ctx, CallActivate, r)
+}
+
+// Heartbeat is a sign of life.
+func (c *Client) Heartbeat(ctx context.Context, r *plugin.Request) (*plugin.Reply, error) {
+	return c.duty(ctx, CallHeartbeat, r)
+}
+
+// CheckIn proves that the licence is still good.
+func (c *Client) CheckIn(ctx context.Context, r *plugin.Request) (*plugin.Reply, error) {
+	return c.duty(ctx, CallCheckIn, r)
+}
+
+// Deactivate gives the host's place back.
+func (c *Client) Deactivate(ctx context.Context, r *plugin.Request) (*plugin.Reply, error) {
+	return c.duty(ctx, CallDeactivate, r)
+}
+
+func (c *Client) duty(ctx context.Context, call string, r *plugin.Request) (*plugin.Reply, error) {
+	reply, err := c.call(ctx, c.request(call, r))
+	var e *plugin.Error
+	if errors.As(err, &e) && e.SystemCode == SystemNotActivated && (call == CallHeartbeat || call == CallCheckIn) {
+		// The server has forgotten this host, as one does that is set up anew.
+		again := *r
+		again.Nonce = rehash(r.Nonce)
+		reply, err = c.call(ctx, c.request(CallActivate, &again))
+	}
+	if err != nil {
+		return nil, err
+	}
+	if reply.Activation != "" && c.cfg.Activated != nil {
+		c.cfg.Activated(r.LicenseID, reply.Activation)
+	}
+	out := &plugin.Reply{Time: date(reply.Issued), NextHeartbeat: date(reply.NextHeartbeat), NextCheckIn: date(reply.NextCheckIn)}
+	if reply.Document != "" {
+		out.Document = []byte(reply.Document)
+	}
+	if reply.Chain != "" {
+		out.State = []byte(reply.Chain)
+	}
+	return out, nil
+}
+
+// CheckOut takes a block of slots.
+func (c *Client) CheckOut(ctx context.Context, r *plugin.CheckOut) (*plugin.Block, error) {
+	q := c.request(CallCheckOut, &r.Request)
+	q.Block = &BlockRequest{Pool: r.Pool, Slots: r.Slots, AtLeast: r.AtLeast, Seconds: int64(r.For / time.Second), Token: r.Token}
+	return c.block(ctx, q)
+}
+
+// Extend sets a block's time anew.
+func (c *Client) Extend(ctx context.Context, r *plugin.Extend) (*plugin.Block, error) {
+	q := c.request(CallExtend, &r.Request)
+	q.Block = &BlockRequest{ID: r.Block, Slots: r.Slots, Seconds: int64(r.For / time.Second)}
+	return c.block(ctx, q)
+}
+
+// Return gives a block back.
+func (c *Client) Return(ctx context.Context, r *plugin.Return) error {
+	q := c.request(CallReturn, &r.Request)
+	q.Block = &BlockRequest{ID: r.Block}
+	_, err := c.call(ctx, q)
+	return err
+}
+
+func (c *Client) block(ctx context.Context, q *Request) (*plugin.Block, error) {
+	reply, err := c.call(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	if reply.Block == nil {
+		return nil, plugin.Transiently("the upstream's answer has no block of slots")
+	}
+	b := reply.Block
+	return &plugin.Block{ID: b.ID, Pool: b.Pool, Slots: b.Slots, For: time.Duration(b.Seconds) * time.Second, State: []byte(reply.Chain)}, nil
+}
+
+func (c *Client) request(call string, r *plugin.Request) *Request {
+	out := &Request{Call: call, Issued: c.cfg.Now().Unix(), Nonce: base64.RawURLEncoding.EncodeToString(r.Nonce), License: r.LicenseID,
+		Product: r.Product, Version: r.Version, Chain: string(r.State), Components: r.Components,
+		Cores: &Cores{r.Cores.Physical, r.Cores.Logical, r.Cores.Effective}}
+	if call == CallActivate || call == CallCheckOut {
+		out.Document = string(r.Document)
+	}
+	if l := usher.Describe(r.Document); l != nil {
+		out.Dated = usher.DateOf(l.Issued)
+	}
+	for _, u := range r.Usage {
+		out.Usage = append(out.Usage, Usage(u))
+	}
+	return out
+}
+
+// rehash makes a nonce of a nonce: nobody who saw that one could foresee it, for it is used once.
+func rehash(nonce []byte) []byte {
+	sum := sha256.Sum256(append([]byte("activate"), nonce...))
+	return sum[:]
+}
+
+// call posts a request and verifies what comes back.
+func (c *Client) call(ctx context.Context, q *Request) (*Reply, error) {
+	body, err := signRequest(c.cfg.Key, q)
+	if err != nil {
+		return nil, &plugin.Error{Class: plugin.Misconfigured, Reason: "the request cannot be signed: " + err.Error()}
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.base.JoinPath("v1", q.Call).String(), strings.NewReader(body))
+	if err != nil {
+		return nil, &plugin.Error{Class: plugin.Misconfigured, Reason: err.Error()}
+	}
+	req.Header.Set("Content-Type", "application/jose")
+	res, err := c.http.Do(req)
+	if err != nil {
+		return nil, c.unreached(ctx, err)
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(res.Body, MaxMessage+1))
+	switch {
+	case err != nil:
+		return nil, plugin.Transiently("%s: its answer broke off: %v", c.base.Host, err)
+	case len(b) > MaxMessage:
+		return nil, plugin.Transiently("%s: its answer is larger than %d bytes", c.base.Host, MaxMessage)
+	case res.StatusCode != http.StatusOK && res.StatusCode != http.StatusForbidden:
+		return nil, c.status(res)
+	}
+	return c.open(q, strings.TrimSpace(string(b)), res)
+}
+
+// open verifies a reply: by the vendor's key, for this request and nobody else's.
+func (c *Client) open(q *Request, token string, res *http.Response) (*Reply, error) {
+	payload, _, p := usher.Open(token, ReplyType, c.cfg.Anchors())
+	if p != nil {
+		if res.StatusCode == http.StatusForbidden { // a gateway's, not the server's
+			return nil, c.status(res)
+		}
+		e := plugin.Transiently("%s: its answer is not the vendor's: %s", c.base.Host, p.Reason)
+		e.Hint = "does something stand between, or does the server sign with a key that is not under license.trust?"
+		return nil, e
+	}
+	r := &Reply{}
+	if err := json.Unmarshal(payload, r, json.RejectUnknownMembers(false)); err != nil {
+		return nil, plugin.Transiently("%s: its answer cannot be read", c.base.Host)
+	}
+	if r.Nonce != q.Nonce || r.Call != q.Call || r.License != q.License || r.AgentKey != c.jkt {
+		return nil, plugin.Transiently("%s: its answer is for another request: it is an old one, or another agent's", c.base.Host)
+	}
+	if r.Refused != nil {
+		e := r.Refused.asError()
+		e.RetryAfter = retryAfter(res)
+		return nil, e
+	}
+	return r, nil
+}
+
+// status says what an answer means that is none of the protocol.
+func (c *Client) status(res *http.Response) *plugin.Error {
+	e := plugin.Transiently("%s answered %s", c.base.Host, res.Status)
+	e.RetryAfter = retryAfter(res)
+	switch {
+	case res.StatusCode == http.StatusTooManyRequests, res.StatusCode >= 500, res.StatusCode == http.StatusRequestTimeout:
+	case res.StatusCode >= 300 && res.StatusCode < 400:
+		e.Class, e.Hint = plugin.Misconfigured, "it leads elsewhere; give upstream.url as the server's own address"
+	default:
+		e.Class, e.Hint = plugin.Misconfigured, "is upstream.url the address of an upstream server?"
+	}
+	return e
+}
+
+func retryAfter(res *http.Response) time.Duration {
+	h := res.Header.Get("Retry-After")
+	if n, err := strconv.ParseUint(h, 10, 31); err == nil {
+		return time.Duration(n) * time.Second
+	}
+	if at, err := http.ParseTime(h); err == nil {
+		return max(0, time.Until(at))
+	}
+	return 0
+}
+
+// unreached says why no answer came.
+func (c *Client) unreached(ctx context.Context, err error) *plugin.Error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		err = u.Err
+	}
+	var cert *tls.CertificateVerificationError
+	var unknown x509.UnknownAuthorityError
+	e := plugin.Transiently("%s: %v", c.base.Host, err)
+	switch {
+	case errors.As(err, &cert) || errors.As(err, &unknown):
+		e.Class, e.Hint = plugin.Misconfigured, "see to the server's certificate, or name its CA under upstream.ca_file"
+	case ctx.Err() != nil:
+		e.Reason = c.base.Host + ": no answer in time"
+	}
+	return e
+}

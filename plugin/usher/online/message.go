@@ -1,0 +1,217 @@
+// Package online is the native upstream protocol: HTTP, each request signed by the agent's own key and each answer by the
+// vendor's. docs/upstream.md describes it on the wire. [Client] is the agent's side; package registry is the other.
+package online
+
+import (
+	"crypto"
+	"crypto/ed25519"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-json-experiment/json"
+
+	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/plugin"
+)
+
+// The types of the two messages (RFC 7515 §4.1.9).
+const (
+	RequestType    = "usher-request+jwt"
+	ReplyType      = "usher-reply+jwt"
+	ActivationType = "usher-activation+jwt"
+)
+
+// MaxMessage is the size, in bytes, above which neither side reads a message: a document and what goes with it.
+const MaxMessage = 2 << 20
+
+// Fresh is how far a request's own date may be from the server's clock where no chain shows that it is new.
+const Fresh = 15 * time.Minute
+
+// The calls, each the last part of the address that it is posted to.
+const (
+	CallActivate   = "activate"
+	CallHeartbeat  = "heartbeat"
+	CallCheckIn    = "check-in"
+	CallDeactivate = "deactivate"
+	CallCheckOut   = "check-out"
+	CallExtend     = "extend"
+	CallReturn     = "return"
+)
+
+// Calls returns every call.
+func Calls() []string {
+	return []string{CallActivate, CallHeartbeat, CallCheckIn, CallDeactivate, CallCheckOut, CallExtend, CallReturn}
+}
+
+// Request is what an agent says. Dates are seconds since 1970, spans whole seconds, bytes base64url without padding.
+type Request struct {
+	Call       string              `json:"call"`
+	Issued     int64               `json:"iat"`
+	Nonce      string              `json:"nonce"`
+	License    string              `json:"license"`
+	Product    string              `json:"product"`
+	Version    string              `json:"version,omitempty"`
+	Chain      string              `json:"chain,omitempty"`       // what the last reply said
+	Document   string              `json:"document,omitempty"`    // the licence, with activate and check-out
+	Dated      int64               `json:"document_iat,omitzero"` // when the licence at hand was issued
+	Components map[string][]string `json:"components,omitempty"`
+	Cores      *Cores              `json:"cores,omitempty"`
+	Usage      []Usage             `json:"usage,omitempty"`
+	Block      *BlockRequest       `json:"block,omitempty"` // with check-out, extend and return
+}
+
+// Cores is the host's cores.
+type Cores struct {
+	Physical  int64   `json:"physical,omitzero"`
+	Logical   int64   `json:"logical,omitzero"`
+	Effective float64 `json:"effective,omitzero"`
+}
+
+// Usage is the use of one pool or meter.
+type Usage struct {
+	Pool   string `json:"pool"`
+	InUse  int64  `json:"in_use"`
+	Peak   int64  `json:"peak,omitzero"`
+	Denied int64  `json:"denied,omitzero"`
+}
+
+// BlockRequest asks for slots, for more time, or gives back.
+type BlockRequest struct {
+	ID      string `json:"id,omitempty"` // with extend and return
+	Pool    string `json:"pool,omitempty"`
+	Slots   int64  `json:"slots,omitzero"`
+	AtLeast int64  `json:"at_least,omitzero"`
+	Seconds int64  `json:"seconds,omitzero"`
+	Token   string `json:"token,omitempty"`
+}
+
+// Reply is what the server says.
+type Reply struct {
+	Call          string      `json:"call"`
+	Issued        int64       `json:"iat"`
+	Nonce         string      `json:"nonce"` // the request's
+	License       string      `json:"license"`
+	AgentKey      string      `json:"agent_key"`       // the thumbprint of whom it answers
+	Chain         string      `json:"chain,omitempty"` // to be said with the next request
+	Document      string      `json:"document,omitempty"`
+	Activation    string      `json:"activation,omitempty"` // the vendor's word for the agent's key; see [Activation]
+	NextHeartbeat int64       `json:"next_heartbeat,omitzero"`
+	NextCheckIn   int64       `json:"next_check_in,omitzero"`
+	Block         *BlockReply `json:"block,omitempty"`
+	Refused       *Refusal    `json:"refused,omitempty"`
+}
+
+// BlockReply is a block of slots. Seconds count from when the request was sent, on the agent's boot-time clock.
+type BlockReply struct {
+	ID      string `json:"id"`
+	Pool    string `json:"pool"`
+	Slots   int64  `json:"slots"`
+	Seconds int64  `json:"seconds"`
+}
+
+// What a refusal says in its system_code that means something to a Client.
+const (
+	SystemNotActivated = "NOT_ACTIVATED" // the server does not know this host (any more): activate again
+	SystemCloned       = "CLONED"        // another host has gone on with this one's state
+	SystemTooMany      = "TOO_MANY_HOSTS"
+)
+
+// Refusal is the server's no.
+type Refusal struct {
+	Code   string `json:"code"` // one of plugin.RefusalCodes, or empty where only this call is refused
+	System string `json:"system_code"`
+	Reason string `json:"reason"`
+	Hint   string `json:"hint,omitempty"`
+}
+
+// Activation is the vendor's word that an agent's key belongs to one of the licence's hosts (RFC 7800): with it a product can
+// prove the agent true although the licence names no key.
+type Activation struct {
+	License string `json:"license"`
+	Product string `json:"product"`
+	Issued  int64  `json:"iat"`
+	Cnf     struct {
+		Thumbprint string `json:"jkt"`
+	} `json:"cnf"`
+}
+
+// Thumbprint returns a key's RFC 7638 thumbprint in base64url.
+func Thumbprint(key crypto.PublicKey) (string, error) {
+	sum, err := (&jose.JSONWebKey{Key: key}).Thumbprint(crypto.SHA256)
+	return base64.RawURLEncoding.EncodeToString(sum), err
+}
+
+// signRequest signs a request with the agent's key, which its header carries.
+func signRequest(key ed25519.PrivateKey, r *Request) (string, error) {
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.EdDSA, Key: key}, (&jose.SignerOptions{EmbedJWK: true}).WithType(RequestType))
+	if err != nil {
+		return "", err
+	}
+	b, err := json.Marshal(r, json.Deterministic(true))
+	if err != nil {
+		return "", err
+	}
+	jws, err := signer.Sign(b)
+	if err != nil {
+		return "", err
+	}
+	return jws.CompactSerialize()
+}
+
+// OpenRequest verifies a request with the key that it carries, and returns that key's thumbprint: who asks is whoever has the
+// key, and nobody else can ask in its name.
+func OpenRequest(token string) (*Request, string, error) {
+	jws, err := jose.ParseSignedCompact(token, []jose.SignatureAlgorithm{jose.EdDSA})
+	if err != nil {
+		return nil, "", errors.New("the request is not a JWS that is signed with EdDSA")
+	}
+	h := jws.Signatures[0].Protected
+	if typ, _ := h.ExtraHeaders[jose.HeaderType].(string); typ != RequestType {
+		return nil, "", fmt.Errorf("the request is not of the type %s", RequestType)
+	}
+	if h.JSONWebKey == nil || !h.JSONWebKey.IsPublic() || !h.JSONWebKey.Valid() {
+		return nil, "", errors.New("the request carries no public key")
+	}
+	key, ok := h.JSONWebKey.Key.(ed25519.PublicKey)
+	if !ok {
+		return nil, "", errors.New("the request's key is not an Ed25519 key")
+	}
+	payload, err := jws.Verify(key)
+	if err != nil {
+		return nil, "", errors.New("the request's signature does not match")
+	}
+	r := &Request{}
+	if err := json.Unmarshal(payload, r, json.RejectUnknownMembers(false)); err != nil {
+		return nil, "", errors.New("the request cannot be read")
+	}
+	if n, err := base64.RawURLEncoding.DecodeString(r.Nonce); err != nil || len(n) < 16 || len(n) > 64 {
+		return nil, "", errors.New("the request's nonce is not 16 to 64 bytes in base64url")
+	}
+	if !slices.Contains(Calls(), r.Call) || r.License == "" {
+		return nil, "", errors.New("the request names no call or no licence")
+	}
+	thumb, err := Thumbprint(key)
+	return r, thumb, err
+}
+
+// refusal turns a signed no into an error of the contract.
+func (r *Refusal) asError() *plugin.Error {
+	code := enforcer.Code(r.Code)
+	e := &plugin.Error{Class: plugin.Refused, Code: code, Reason: r.Reason, Hint: r.Hint, SystemCode: r.System}
+	if !slices.Contains(plugin.RefusalCodes(), code) {
+		// The call is refused, and the licence stands.
+		e.Class, e.Code = plugin.Misconfigured, ""
+	}
+	return e
+}
+
+func date(s int64) time.Time {
+	if s == 0 {
+		return time.Time{}
+	}
+	return time.Unix(s, 0).UTC()
+}

@@ -1,0 +1,132 @@
+package registry
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/usher-agent/usher/plugin/usher"
+)
+
+// Listed is a licence and its hosts.
+type Listed struct {
+	Licence
+	Hosts []Activation `json:"hosts"`
+}
+
+// List returns every licence, by its id.
+func (g *Registry) List() (out []Listed, err error) {
+	err = g.db.View(func(tx *bbolt.Tx) error {
+		return tx.Bucket(licences).ForEach(func(_, v []byte) error {
+			var l Listed
+			if err := json.Unmarshal(v, &l.Licence); err != nil {
+				return err
+			}
+			l.Hosts = hostsOf(tx.Bucket(activations), l.ID)
+			out = append(out, l)
+			return nil
+		})
+	})
+	return out, err
+}
+
+// Add takes a document into the store, or a later issue of one that is there.
+func (g *Registry) Add(document []byte, machines int64) (*Licence, error) {
+	l, err := g.admit(document, machines, g.cfg.Now())
+	if err != nil {
+		return nil, err
+	}
+	return l, g.db.Update(func(tx *bbolt.Tx) error {
+		was, err := get[Licence](tx.Bucket(licences), []byte(l.ID))
+		if err != nil {
+			return err
+		}
+		if was != nil {
+			l.State, l.Reason, l.Added = was.State, was.Reason, was.Added
+			if older(document, []byte(was.Document)) {
+				return fmt.Errorf("licence %s: a later issue of it is here already", l.ID)
+			}
+		}
+		return put(tx.Bucket(licences), []byte(l.ID), l)
+	})
+}
+
+func older(a, b []byte) bool {
+	x, y := usher.Describe(a), usher.Describe(b)
+	return x != nil && y != nil && x.Issued.Before(y.Issued)
+}
+
+// SetState suspends, revokes or gives a licence back to use. What is revoked stays so.
+func (g *Registry) SetState(id, state, reason string) (*Licence, error) {
+	return g.change(id, func(l *Licence) error {
+		if l.State == StateRevoked && state != StateRevoked {
+			return fmt.Errorf("licence %s is revoked, and a revocation is for good; issue another", id)
+		}
+		l.State, l.Reason = state, reason
+		return nil
+	})
+}
+
+// SetMachines says on how many hosts a licence may be activated; 0: on any number.
+func (g *Registry) SetMachines(id string, machines int64) (*Licence, error) {
+	return g.change(id, func(l *Licence) error { l.Machines = machines; return nil })
+}
+
+// Renew issues a licence anew with another expiry; its hosts have it at their next check-in.
+func (g *Registry) Renew(id string, expires time.Time) (*Licence, error) {
+	return g.change(id, func(l *Licence) error {
+		claims, err := g.cfg.Signer.Claims([]byte(l.Document))
+		if err != nil {
+			return err
+		}
+		// Later than what it replaces, be it issued within the same second.
+		claims.Issued = max(g.cfg.Now().Unix(), claims.Issued+1)
+		claims.Expires = usher.DateOf(expires)
+		doc, err := g.cfg.Signer.Sign(claims)
+		if err != nil {
+			return err
+		}
+		l.Document = string(doc)
+		return nil
+	})
+}
+
+func (g *Registry) change(id string, f func(*Licence) error) (l *Licence, err error) {
+	err = g.db.Update(func(tx *bbolt.Tx) error {
+		if l, err = get[Licence](tx.Bucket(licences), []byte(id)); err != nil {
+			return err
+		}
+		if l == nil {
+			return fmt.Errorf("licence %s: %w; `usher upstream list` shows what there is", id, ErrUnknown)
+		}
+		if err := f(l); err != nil {
+			return err
+		}
+		return put(tx.Bucket(licences), []byte(id), l)
+	})
+	return l, err
+}
+
+// Forget gives up a host's place, and what is known of it: one that is gone, or one to begin anew. agent is the beginning of
+// its key's thumbprint.
+func (g *Registry) Forget(id, agent string) (n int, err error) {
+	err = g.db.Update(func(tx *bbolt.Tx) error {
+		b := tx.Bucket(activations)
+		for _, a := range hostsOf(b, id) {
+			if strings.HasPrefix(a.AgentKey, agent) {
+				n++
+				if err := b.Delete(activationKey(id, a.AgentKey)); err != nil {
+					return err
+				}
+			}
+		}
+		if n == 0 {
+			return fmt.Errorf("licence %s, host %s: %w", id, agent, ErrUnknown)
+		}
+		return nil
+	})
+	return n, err
+}
