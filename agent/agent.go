@@ -19,9 +19,11 @@ import (
 	"github.com/usher-agent/usher/agent/config"
 	"github.com/usher-agent/usher/agent/host"
 	"github.com/usher-agent/usher/agent/ops"
+	"github.com/usher-agent/usher/agent/pulse"
 	"github.com/usher-agent/usher/agent/watch"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/metrics"
+	"github.com/usher-agent/usher/plugin"
 )
 
 // Options is what New needs besides the configuration.
@@ -46,13 +48,16 @@ type Agent struct {
 	court   *court
 	holders *holders
 	watcher *watch.Watcher
-	state   *stateDir
-	key     ed25519.PrivateKey
-	vendor  string // the product that is compiled in; empty: none is
-	socket  *api.Socket
-	server  *api.Server
-	ready   chan struct{} // closed once: listening, and a first verdict
-	judged  chan struct{} // closed once: a first verdict
+	pulse   *pulse.Pulse
+	// upstreams are those that are configured, by system.
+	upstreams map[string]plugin.Upstream
+	state     *stateDir
+	key       ed25519.PrivateKey
+	vendor    string // the product that is compiled in; empty: none is
+	socket    *api.Socket
+	server    *api.Server
+	ready     chan struct{} // closed once: listening, and a first verdict
+	judged    chan struct{} // closed once: a first verdict
 
 	reloading sync.Mutex // one reload at a time; taken before court.mu
 
@@ -112,6 +117,9 @@ func (a *Agent) open() (err error) {
 	a.recover(was)
 	a.court = &court{desk: a.desk, judged: a.noteVerdict, wake: make(chan struct{}, 1), inline: []byte(cfg.License.Inline)}
 	a.court.trust(anchors)
+	if err := a.openUpstream(); err != nil {
+		return err
+	}
 	a.host = host.Measure(context.Background(), a.hostConfig())
 	a.court.facts = a.facts(cfg)
 	a.watcher, err = watch.New(watch.Config{Path: cfg.License.Path, KeepDir: filepath.Join(cfg.State.Dir, "documents"),
@@ -171,6 +179,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	}
 	task("leases", a.desk.Run)
 	task("verdict", a.court.Run)
+	task("upstream", a.pulse.Run)
 	task("holders", a.holders.watcher.Run)
 	task("journal", func(ctx context.Context) error { return a.desk.store.run(ctx, a.desk) })
 	task("licence folder", a.watcher.Run)

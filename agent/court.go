@@ -24,9 +24,12 @@ type court struct {
 	inline  []byte
 	files   []file
 	extra   []enforcer.Warning // the agent's own
-	cache   map[[32]byte]verified
-	again   time.Time // when to judge again
-	ready   bool      // files have been read once
+	renewed []file             // documents that upstreams brought, see renewedFor
+	// upstream is asked what is known of the licences' upstreams; nil: nobody knows anything.
+	upstream func() map[string]enforcer.Upstream
+	cache    map[[32]byte]verified
+	again    time.Time // when to judge again
+	ready    bool      // files have been read once
 
 	wake chan struct{} // capacity 1: again became sooner
 }
@@ -106,6 +109,7 @@ func (c *court) documents(replace *file) []enforcer.Document {
 	if len(c.inline) > 0 {
 		files = append(files[:len(files):len(files)], file{name: inlineName, data: c.inline})
 	}
+	files = append(files[:len(files):len(files)], c.renewedFor(files)...)
 	docs := make([]enforcer.Document, 0, len(files))
 	for _, f := range files {
 		d := enforcer.Document{Name: f.name, Problem: f.problem}
@@ -134,6 +138,7 @@ func (c *court) judge() *enforcer.Verdict {
 		return nil
 	}
 	c.facts.Documents = c.documents(nil)
+	c.look()
 	now := c.desk.time()
 	v := enforcer.Judge(c.facts, now)
 	v.Warnings = append(v.Warnings, c.extra...)
@@ -149,10 +154,54 @@ func (c *court) judge() *enforcer.Verdict {
 	return v
 }
 
+// look gathers what others know. c.mu is held.
+func (c *court) look() {
+	if c.upstream != nil {
+		c.facts.Upstream = c.upstream()
+	}
+}
+
+// renewedFor returns the documents that upstreams brought for licences that are among files: one counts for as long as an
+// issue of its licence lies in the folder, so that what an operator takes out is gone. c.mu is held.
+func (c *court) renewedFor(files []file) (out []file) {
+	if len(c.renewed) == 0 {
+		return nil
+	}
+	type name struct{ system, id string }
+	there := map[name]bool{}
+	for _, f := range files {
+		if f.data != nil {
+			if l := c.verifyCached(f.data).license; l != nil {
+				there[name{l.System, l.ID}] = true
+			}
+		}
+	}
+	for _, f := range c.renewed {
+		if l := c.verifyCached(f.data).license; l != nil && there[name{l.System, l.ID}] {
+			out = append(out, f)
+		}
+	}
+	return out
+}
+
+// document returns the bytes of a document by its name. c.mu is held.
+func (c *court) document(name string) []byte {
+	if name == inlineName {
+		return c.inline
+	}
+	for _, f := range slices.Concat(c.files, c.renewed) {
+		if f.name == name {
+			return f.data
+		}
+	}
+	return nil
+}
+
 // would returns the verdict as it would be with one file replaced (or, without data, removed).
 func (c *court) would(f file) *enforcer.Verdict {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.look()
 	facts := c.facts
 	facts.Documents = c.documents(&f)
 	return enforcer.Judge(facts, c.desk.time())

@@ -166,6 +166,7 @@ func (a *Agent) noteVerdict(v *enforcer.Verdict) {
 	last := a.last
 	a.last = v
 	a.mu.Unlock()
+	a.haveDuties(v)
 	if last == nil {
 		close(a.judged)
 	}
@@ -209,7 +210,7 @@ func (a *Agent) snapshot() metrics.Snapshot {
 	dir := a.config.State.Dir
 	a.mu.Unlock()
 	return metrics.Snapshot{Verdict: a.desk.Verdict(), Now: a.desk.time(), Pools: a.desk.Pools(), Holders: a.liveHolders(), Unconfirmed: a.desk.unconfirmed(), WatchMode: string(mode),
-		ClockBehind: a.desk.behind(), StateFree: freeBytes(dir)}
+		Upstream: a.upstreamFigures(), ClockBehind: a.desk.behind(), StateFree: freeBytes(dir)}
 }
 
 // liveHolders counts the leases by what tells that their holder is gone.

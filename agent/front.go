@@ -12,7 +12,12 @@ import (
 // front is the agent as the local API sees it: the desk's slots, and what only the agent as a whole can do.
 type front struct{ *Agent }
 
-func (f front) License() wire.License { return LicenseShape(f.desk.Verdict(), f.hostFacts()) }
+func (f front) License() wire.License {
+	v := f.desk.Verdict()
+	out := LicenseShape(v, f.hostFacts())
+	f.duties(v, &out)
+	return out
+}
 
 func (f front) Pools() []enforcer.PoolStatus { return f.desk.Pools() }
 

@@ -101,14 +101,7 @@ func (f front) Keys() wire.Keys {
 		if !j.InForce || j.License == nil || !slices.Contains(j.License.AgentKeys, f.agentKey()) {
 			continue
 		}
-		for _, file := range f.court.files {
-			if file.name == j.Document {
-				out.Chain = append(out.Chain, string(file.data))
-			}
-		}
-		if j.Document == inlineName {
-			out.Chain = append(out.Chain, string(f.court.inline))
-		}
+		out.Chain = append(out.Chain, string(f.court.document(j.Document)))
 	}
 	return out
 }

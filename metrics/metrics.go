@@ -41,6 +41,13 @@ type Snapshot struct {
 	ClockBehind       time.Duration
 	StateFree         float64 // bytes; negative: not known
 	RevokedStillAlive int
+	Upstream          Upstream
+}
+
+// Upstream is when the licence in force wants its upstream to have been called; zero times: it does not.
+type Upstream struct {
+	CheckInDue        time.Time
+	HeartbeatDeadline time.Time
 }
 
 // Metrics is one agent's metrics.
@@ -52,6 +59,8 @@ type Metrics struct {
 	denials  *prometheus.CounterVec
 	releases *prometheus.CounterVec
 	draws    *prometheus.CounterVec
+	upstream *prometheus.CounterVec
+	success  *prometheus.GaugeVec
 	reloadOK prometheus.Gauge
 	reloadAt prometheus.Gauge
 	// pools has the children of each pool's series, made when a verdict names it, so that counting takes no look-up by labels.
@@ -83,6 +92,8 @@ func New(o Options) *Metrics {
 	m.denials = counter("denials_total", "Acquires that were denied, by pool and code.", "pool", "code")
 	m.releases = counter("releases_total", "Leases that ended, by pool and cause.", "pool", "cause")
 	m.draws = counter("draws_total", "Draws from a meter.", "pool")
+	m.upstream = counter("upstream_requests_total", "Calls to an upstream, by call and result.", "call", "result")
+	m.success = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "usher_upstream_last_success_timestamp_seconds", Help: "When an upstream last answered a call well. Absent when none has."}, []string{"call"})
 	m.duration = prometheus.NewHistogram(prometheus.HistogramOpts{Name: "usher_acquire_duration_seconds", Help: "How long deciding an acquire took, waiting aside.",
 		Buckets: []float64{2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 5e-3, 2.5e-2, 0.1, 1}})
 	m.wait = prometheus.NewHistogram(prometheus.HistogramOpts{Name: "usher_wait_duration_seconds", Help: "How long acquires that waited did so, whatever came of it.",
@@ -92,7 +103,7 @@ func New(o Options) *Metrics {
 	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "usher_build_info", Help: "Always 1; the labels say what runs.",
 		ConstLabels: prometheus.Labels{"version": o.Version, "revision": o.Revision, "goversion": runtime.Version(), "anchors": o.Anchors, "product": o.Product}})
 	build.Set(1)
-	m.registry.MustRegister(m.acquires, m.denials, m.releases, m.draws, m.duration, m.wait, m.reloadOK, m.reloadAt, build,
+	m.registry.MustRegister(m.acquires, m.denials, m.releases, m.draws, m.upstream, m.success, m.duration, m.wait, m.reloadOK, m.reloadAt, build,
 		&state{snapshot: o.Snapshot}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.setPools(nil)
 	return m
@@ -114,6 +125,14 @@ func (m *Metrics) Reloaded(ok bool, at time.Time) {
 	}
 	m.reloadOK.Set(1)
 	m.reloadAt.Set(stamp(at))
+}
+
+// UpstreamCalled counts a call to an upstream: result is "ok" or the class of its error.
+func (m *Metrics) UpstreamCalled(call, result string, at time.Time) {
+	m.upstream.WithLabelValues(call, result).Inc()
+	if result == "ok" {
+		m.success.WithLabelValues(call).Set(stamp(at))
+	}
 }
 
 // setPools makes the series of the pools and meters that a verdict names, and ends those of others.

@@ -36,7 +36,7 @@ func verdict() *enforcer.Verdict {
 func full() *Metrics {
 	v := verdict()
 	m := New(Options{Version: "1.2.3", Revision: "abc", Anchors: "config", Product: "acme", Snapshot: func() Snapshot {
-		return Snapshot{Verdict: v, Now: at, Holders: map[string]int{"ttl": 3}, WatchMode: "fsnotify", StateFree: 1 << 30, ClockBehind: time.Second,
+		return Snapshot{Verdict: v, Now: at, Holders: map[string]int{"ttl": 3}, WatchMode: "fsnotify", StateFree: 1 << 30, ClockBehind: time.Second, Upstream: Upstream{CheckInDue: at, HeartbeatDeadline: at},
 			Pools: []enforcer.PoolStatus{{Name: "streams", Limit: 8, Budget: 8, InUse: 9, Peak: 9, Leases: 3},
 				{Name: "seats", Limit: enforcer.Unlimited, Budget: enforcer.Unlimited, InUse: 1}, {Name: "renders", Meter: true, Limit: 100, Budget: 100, InUse: 40}}}
 	}})
@@ -46,6 +46,8 @@ func full() *Metrics {
 	m.Acquired("streams", 3*time.Microsecond, &enforcer.Denial{Code: enforcer.NoSlots}, false)
 	m.Acquired("made up", 3*time.Microsecond, &enforcer.Denial{Code: enforcer.PoolUnknown}, false)
 	m.Observe(enforcer.Event{Kind: enforcer.EventEnded, Cause: enforcer.CauseExpired, Lease: &enforcer.Lease{Items: []enforcer.Item{{Pool: "streams", N: 1}}}})
+	m.UpstreamCalled("heartbeat", "ok", at)
+	m.UpstreamCalled("check_in", "transient", at)
 	m.Reloaded(true, at)
 	return m
 }

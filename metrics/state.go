@@ -38,6 +38,8 @@ var (
 	descHolders = desc("holders", "Leases held, by what tells that their holder is gone.", "liveness")
 	descDoubted = desc("leases_unconfirmed", "Leases found again after a restart whose holder is not known to live.")
 	descAlive   = desc("revoked_still_alive", "Holders whose lease was revoked and that still run.")
+	descDue     = desc("check_in_due_timestamp_seconds", "When the upstream check-in is due that the licence in force demands. Absent when it demands none.")
+	descBeat    = desc("heartbeat_deadline_timestamp_seconds", "When the licence in force falls without a further heartbeat. Absent when it demands none, or none has been answered.")
 	descClock   = desc("clock_offset_seconds", "How far the wall clock is behind the time already seen.")
 	descMatch   = desc("host_match_score", "The share of the licence's host components that match this host; 1 for a licence bound to none.")
 	descMode    = desc("watch_mode", "1 for how the licence folder is watched, else 0.", "mode")
@@ -45,11 +47,11 @@ var (
 )
 
 var all = []*prometheus.Desc{descState, descCode, descWarning, descExpiry, descCoverage, descTermination, descDocuments, descLimit, descBudget, descInUse,
-	descWaiting, descReserved, descPeak, descOverage, descMeter, descHolders, descDoubted, descAlive, descClock, descMatch, descMode, descFree}
+	descWaiting, descReserved, descPeak, descOverage, descMeter, descHolders, descDoubted, descAlive, descDue, descBeat, descClock, descMatch, descMode, descFree}
 
 // names of the metrics that are not collected from a snapshot.
 var counted = []string{"usher_acquires_total", "usher_denials_total", "usher_releases_total", "usher_draws_total", "usher_acquire_duration_seconds", "usher_wait_duration_seconds",
-	"usher_config_last_reload_successful", "usher_config_last_reload_success_timestamp_seconds", "usher_build_info"}
+	"usher_upstream_requests_total", "usher_upstream_last_success_timestamp_seconds", "usher_config_last_reload_successful", "usher_config_last_reload_success_timestamp_seconds", "usher_build_info"}
 
 // Label values of the closed sets that are the metrics' own.
 var (
@@ -138,6 +140,12 @@ func (s *state) Collect(ch chan<- prometheus.Metric) {
 	}
 	set(descDoubted, float64(snap.Unconfirmed))
 	set(descAlive, float64(snap.RevokedStillAlive))
+	if at := snap.Upstream.CheckInDue; !at.IsZero() {
+		set(descDue, stamp(at))
+	}
+	if at := snap.Upstream.HeartbeatDeadline; !at.IsZero() {
+		set(descBeat, stamp(at))
+	}
 	set(descClock, snap.ClockBehind.Seconds())
 	set(descMatch, v.Match.Score())
 	for _, m := range watchModes {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -172,6 +173,20 @@ func (k *checker) rest() {
 	}
 	if c.Ops.WebConfig != "" && c.Ops.Listen == "" {
 		k.bad("ops.web_config", "ops.web_config is set without ops.listen, which it is for; set that too, or leave it out")
+	}
+	u := c.Upstream
+	if u.URL != "" {
+		if a, err := url.Parse(u.URL); err != nil || a.Host == "" || a.Scheme != "https" && a.Scheme != "http" || a.User != nil || a.RawQuery != "" {
+			k.bad("upstream.url", "upstream.url must be an address such as https://licences.example.com, without user and query")
+		}
+	} else if u.CAFile != "" || u.ClientCertFile != "" || u.ClientKeyFile != "" {
+		k.bad("upstream", "upstream.url is missing, and the other keys of upstream are for it; set it, or leave them out")
+	}
+	if (u.ClientCertFile == "") != (u.ClientKeyFile == "") {
+		k.bad("upstream", "upstream.client_cert_file and upstream.client_key_file go together; set both, or neither")
+	}
+	if u.Timeout < Duration(time.Second) || u.Timeout > Duration(10*time.Minute) {
+		k.bad("upstream.timeout", "upstream.timeout is %v, and must be from 1s to 10m", u.Timeout)
 	}
 	if c.Limits.ConnectionsPerUID < 0 || c.Limits.LeasesPerUID < 0 {
 		k.bad("limits", "limits are negative; give 0 for the default")

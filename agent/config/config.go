@@ -11,15 +11,16 @@ import (
 
 // Config is the whole configuration. Make one with [Load] or [Default].
 type Config struct {
-	Product Product `yaml:"product"`
-	License License `yaml:"license"`
-	Socket  Socket  `yaml:"socket"`
-	Ops     Ops     `yaml:"ops"`
-	Agent   Agent   `yaml:"agent"`
-	State   State   `yaml:"state"`
-	Host    Host    `yaml:"host"`
-	Limits  Limits  `yaml:"limits"`
-	Log     Log     `yaml:"log"`
+	Product  Product  `yaml:"product"`
+	License  License  `yaml:"license"`
+	Socket   Socket   `yaml:"socket"`
+	Ops      Ops      `yaml:"ops"`
+	Agent    Agent    `yaml:"agent"`
+	State    State    `yaml:"state"`
+	Host     Host     `yaml:"host"`
+	Upstream Upstream `yaml:"upstream"`
+	Limits   Limits   `yaml:"limits"`
+	Log      Log      `yaml:"log"`
 
 	origins map[string]string
 }
@@ -95,6 +96,15 @@ type Agent struct {
 	KeyFile string `yaml:"key_file"`
 }
 
+// Upstream is the remote side of the licences, and the way there. Proxies are those of HTTPS_PROXY, HTTP_PROXY and NO_PROXY.
+type Upstream struct {
+	URL            string   `yaml:"url"`
+	CAFile         string   `yaml:"ca_file"`
+	ClientCertFile string   `yaml:"client_cert_file"`
+	ClientKeyFile  string   `yaml:"client_key_file"`
+	Timeout        Duration `yaml:"timeout"`
+}
+
 // State is the folders that the agent keeps.
 type State struct {
 	Dir        string `yaml:"dir"`
@@ -122,12 +132,13 @@ type Log struct {
 // Default returns the configuration without a file, variables and flags.
 func Default() *Config {
 	return &Config{
-		License: License{Path: "/etc/usher/license.d"},
-		Socket:  Socket{Path: "/run/usher/usher.sock", Mode: 0o660},
-		State:   State{Dir: "/var/lib/usher", RuntimeDir: "/run/usher"},
-		Host:    Host{Every: Duration(10 * time.Second)},
-		Log:     Log{Level: "info", Format: "text"},
-		origins: map[string]string{},
+		License:  License{Path: "/etc/usher/license.d"},
+		Socket:   Socket{Path: "/run/usher/usher.sock", Mode: 0o660},
+		State:    State{Dir: "/var/lib/usher", RuntimeDir: "/run/usher"},
+		Host:     Host{Every: Duration(10 * time.Second)},
+		Log:      Log{Level: "info", Format: "text"},
+		Upstream: Upstream{Timeout: Duration(30 * time.Second)},
+		origins:  map[string]string{},
 	}
 }
 

@@ -1,0 +1,268 @@
+package agent
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/usher-agent/usher/agent/config"
+	"github.com/usher-agent/usher/agent/pulse"
+	"github.com/usher-agent/usher/client/wire"
+	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/metrics"
+	"github.com/usher-agent/usher/plugin"
+	"github.com/usher-agent/usher/plugin/usher/online"
+)
+
+// renewedDir is the folder, in state.dir, of documents that upstreams brought.
+const renewedDir = "renewed"
+
+// openUpstream makes the pulse, and what it speaks with.
+func (a *Agent) openUpstream() error {
+	cfg := a.config
+	if cfg.Upstream.URL != "" {
+		transport, err := upstreamTransport(cfg.Upstream, a.key, a.options.Now())
+		if err != nil {
+			return err
+		}
+		u, err := online.NewClient(online.Config{URL: cfg.Upstream.URL, Key: a.key, HTTP: &http.Client{Transport: transport}, Now: a.desk.time,
+			Anchors: func() []plugin.Anchor {
+				a.court.mu.Lock()
+				defer a.court.mu.Unlock()
+				return a.court.anchors
+			}})
+		if err != nil {
+			return fmt.Errorf("upstream.url: %w", err)
+		}
+		a.upstreams = map[string]plugin.Upstream{u.System(): u}
+	}
+	var err error
+	a.pulse, err = pulse.New(pulse.Config{File: filepath.Join(cfg.State.Dir, "upstream.json"), CallWithin: cfg.Upstream.Timeout.Duration(),
+		Now: a.desk.time, Uptime: uptime, Request: a.upstreamRequest, Renewed: a.renewed,
+		OnChange: func() { a.court.change(func() {}) },
+		Learnt:   func(time.Time) {},
+		Called:   func(c pulse.Call, result string, at time.Time) { a.metrics.UpstreamCalled(string(c), result, at) }, Log: a.log})
+	if err != nil {
+		return err
+	}
+	a.court.upstream = a.pulse.Facts
+	a.court.renewed, err = readRenewed(filepath.Join(cfg.State.Dir, renewedDir))
+	return err
+}
+
+// upstreamTransport is the way to the upstream: proxies of the environment, CAs, and a client certificate, which is the
+// agent's own key's where no other is named.
+func upstreamTransport(c config.Upstream, key ed25519.PrivateKey, now time.Time) (*http.Transport, error) {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.MaxIdleConnsPerHost, t.IdleConnTimeout, t.MaxResponseHeaderBytes = 1, 30*time.Second, 64<<10
+	t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
+	if c.CAFile != "" {
+		pem, err := os.ReadFile(c.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("upstream.ca_file: %w", err)
+		}
+		pool, err := x509.SystemCertPool()
+		if err != nil {
+			pool = x509.NewCertPool()
+		}
+		if !pool.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("upstream.ca_file %s: there is no certificate in PEM in it", c.CAFile)
+		}
+		t.TLSClientConfig.RootCAs = pool
+	}
+	if c.ClientCertFile != "" {
+		cert, err := tls.LoadX509KeyPair(c.ClientCertFile, c.ClientKeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("upstream.client_cert_file: %w", err)
+		}
+		t.TLSClientConfig.Certificates = []tls.Certificate{cert}
+		return t, nil
+	}
+	own, err := certificate(key, now)
+	if err != nil {
+		return nil, err
+	}
+	t.TLSClientConfig.Certificates = own.Certificates
+	return t, nil
+}
+
+// upstreamRequest is what leaves the host with each call.
+func (a *Agent) upstreamRequest(l *enforcer.License, document []byte) plugin.Request {
+	h := a.hostFacts()
+	r := plugin.Request{LicenseID: l.ID, Document: document, Product: l.Product, Components: maps.Clone(h.Components), AgentKey: a.agentKey(),
+		Cores: plugin.Cores{Physical: int64(h.Physical), Logical: int64(h.Logical), Effective: h.Effective}}
+	a.mu.Lock()
+	r.Version = a.config.License.Version
+	a.mu.Unlock()
+	if l.Usage {
+		for _, p := range a.desk.Pools() {
+			r.Usage = append(r.Usage, plugin.Usage{Pool: p.Name, InUse: p.InUse, Peak: p.Peak})
+		}
+	}
+	return r
+}
+
+// haveDuties tells the pulse which licences there are: those that would be good if the upstream were content. The court's
+// lock is held.
+func (a *Agent) haveDuties(v *enforcer.Verdict) {
+	var out []pulse.Licence
+	for _, j := range v.Licenses {
+		if j.License == nil || slices.ContainsFunc(j.Findings, func(f enforcer.Finding) bool { return !upstreamHeals(f.Code, a.court.facts.Upstream[j.License.ID]) }) {
+			continue
+		}
+		if u := a.upstreams[j.License.System]; u != nil {
+			out = append(out, pulse.Licence{License: j.License, Document: a.court.document(j.Document), Upstream: u})
+		}
+	}
+	a.pulse.Set(out)
+}
+
+// upstreamHeals reports whether a word of the upstream may mend what was found.
+func upstreamHeals(c enforcer.Code, u enforcer.Upstream) bool {
+	switch c {
+	case enforcer.Valid, enforcer.ValidInGrace, enforcer.HeartbeatNotStarted, enforcer.HeartbeatDead, enforcer.Overdue, enforcer.Expired, enforcer.Preparing:
+		return true
+	}
+	return c == u.Refused
+}
+
+// renewed takes a document that an upstream brought: it must be good, of the same licence or one that supersedes it, and
+// later. It is put into the licence folder, or where that cannot be written into the state folder.
+func (a *Agent) renewed(ctx context.Context, id string, document []byte) error {
+	a.court.mu.Lock()
+	v := verify(document, a.court.anchors)
+	var present *enforcer.License
+	if now := a.desk.Verdict(); now != nil {
+		for _, j := range now.Licenses {
+			if j.License != nil && j.License.ID == id && (present == nil || j.License.Issued.After(present.Issued)) {
+				present = j.License
+			}
+		}
+	}
+	a.court.mu.Unlock()
+	switch l := v.license; {
+	case v.problem != nil:
+		return fmt.Errorf("%s: %s", v.problem.Code, v.problem.Reason)
+	case l.ID != id && !slices.Contains(l.Supersedes, id):
+		return fmt.Errorf("it is licence %s, which replaces another than %s", l.ID, id)
+	case present != nil && l.Product != present.Product:
+		return fmt.Errorf("it is for product %q", l.Product)
+	case present != nil && !l.Issued.After(present.Issued):
+		return fmt.Errorf("it was issued at %s, no later than the one at hand", l.Issued.UTC().Format(time.RFC3339))
+	}
+	name := a.fileName(v.license)
+	if judged := judgedAs(a.court.would(file{name: name, data: document}), name); useless(judged) {
+		return fmt.Errorf("%s: %s", judged.Code, judged.Reason)
+	}
+	err := a.watcher.Install(name, document)
+	if err == nil {
+		a.log.Info("the upstream renewed the licence", "licence", v.license.ID, "document", name, "expires", v.license.Expires)
+		return nil
+	}
+	if v.license.ID != id {
+		return err // nothing in the folder would speak for it
+	}
+	kept := file{name: "renewed-" + name, data: document}
+	if err := keepRenewed(filepath.Join(a.state.path, renewedDir), id, document); err != nil {
+		return err
+	}
+	a.log.Info("the upstream renewed the licence; the licence folder cannot be written, so the state folder has it", "licence", id, "expires", v.license.Expires, "why", err)
+	a.court.change(func() {
+		a.court.renewed = append(slices.DeleteFunc(slices.Clone(a.court.renewed), func(f file) bool { return f.name == kept.name }), kept)
+	})
+	return nil
+}
+
+func keepRenewed(dir, id string, document []byte) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	sum := sha256.Sum256([]byte(id))
+	return replaceFile(filepath.Join(dir, hex.EncodeToString(sum[:16])+".lic"), document, 0o600)
+}
+
+// readRenewed reads what keepRenewed kept. It is verified like any other document.
+func readRenewed(dir string) (out []file, err error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("renewed licences: %w", err)
+	}
+	for _, e := range entries {
+		if !strings.HasSuffix(e.Name(), ".lic") {
+			continue
+		}
+		b, err := os.ReadFile(filepath.Join(dir, e.Name())) //nolint:gosec // a file of the agent's own folder
+		if err != nil {
+			return nil, fmt.Errorf("renewed licences: %w", err)
+		}
+		if len(b) <= plugin.MaxDocument {
+			out = append(out, file{name: "renewed-" + e.Name(), data: b})
+		}
+	}
+	return out, nil
+}
+
+// duties puts what is known of the upstream into the wire form of the licence in force, or of the one nearest to it.
+func (a *Agent) duties(v *enforcer.Verdict, out *wire.License) {
+	if v == nil || len(v.Licenses) == 0 || v.Licenses[0].License == nil {
+		return
+	}
+	l := v.Licenses[0].License
+	s, known := a.pulse.Status()[l.ID]
+	if !l.CheckIn.Stated() && !l.Heartbeat.Stated() && !l.Activation.Required {
+		return
+	}
+	u := a.pulse.Facts()[l.ID]
+	if p := l.CheckIn; p.Stated() {
+		out.CheckIn = &wire.CheckIn{Last: instant(u.LastCheckIn), Next: instant(s.State.NextCheckIn)}
+	}
+	if p := l.Heartbeat; p.Stated() {
+		out.Heartbeat = &wire.Heartbeat{Last: instant(u.LastHeartbeat)}
+		if !u.LastHeartbeat.IsZero() {
+			out.Heartbeat.Deadline = instant(p.After(u.LastHeartbeat).Add(u.Asleep + p.Grace))
+		}
+	}
+	out.Upstream = &wire.Upstream{State: u.State, Detail: u.Detail}
+	if !known && a.upstreams[l.System] == nil {
+		out.Upstream = &wire.Upstream{State: "none", Detail: "the licence demands an upstream, and upstream.url names none"}
+	}
+}
+
+// upstreamFigures is what the metrics say of the duties of the licence in force.
+func (a *Agent) upstreamFigures() metrics.Upstream {
+	var out wire.License
+	v := a.desk.Verdict()
+	a.duties(v, &out)
+	var f metrics.Upstream
+	if c := out.CheckIn; c != nil {
+		l := v.Licenses[0].License
+		u := a.pulse.Facts()[l.ID]
+		f.CheckInDue = l.CheckIn.After(slices.MaxFunc([]time.Time{l.Issued, u.Activated, u.LastCheckIn}, time.Time.Compare))
+	}
+	if h := out.Heartbeat; h != nil && h.Deadline != nil {
+		f.HeartbeatDeadline = *h.Deadline
+	}
+	return f
+}
+
+// Preview returns what would leave the host with the next call to each upstream.
+func (f front) Preview() []plugin.Request { return f.pulse.Preview() }
+
+// CallUpstream has every upstream called at once.
+func (f front) CallUpstream() { f.pulse.Now() }
