@@ -78,7 +78,7 @@ func TestOpenAPIShapes(t *testing.T) {
 	doc, _ := document(t)
 	shapes := []any{wire.License{}, wire.Warning{}, wire.Document{}, wire.Finding{}, wire.Feature{}, wire.NamedFeature{}, wire.Features{}, wire.Host{}, wire.Cores{}, wire.CheckIn{},
 		wire.Heartbeat{}, wire.Upstream{}, wire.Pool{}, wire.Pools{}, wire.AdjustRequest{}, wire.Item{}, wire.AcquireRequest{}, wire.RenewRequest{}, wire.Lease{}, wire.Holder{}, wire.Leases{}, wire.Installed{},
-		wire.Component{}, wire.Fingerprint{}, wire.Event{}, wire.Health{}, wire.Setting{}, wire.Settings{}, wire.Reloaded{}, wire.Keys{}, wire.Key{}, wire.Verdict{}, wire.Problem{}}
+		wire.Component{}, wire.Fingerprint{}, wire.Event{}, wire.Health{}, wire.Setting{}, wire.Settings{}, wire.Reloaded{}, wire.UpstreamPreview{}, wire.UpstreamRequest{}, wire.UpstreamUsage{}, wire.Keys{}, wire.Key{}, wire.Verdict{}, wire.Problem{}}
 	seen := map[string]bool{}
 	for _, s := range shapes {
 		typ := reflect.TypeOf(s)
@@ -228,7 +228,7 @@ func TestOpenAPIAnswers(t *testing.T) {
 		t.Error("one client token got two leases")
 	}
 	for _, path := range []string{"/v1/license", "/v1/features", "/v1/features/hd", "/v1/features/none", "/v1/pools", "/v1/pools/streams", "/v1/pools/renders", "/v1/leases", "/v1/leases?pool=seats",
-		"/v1/leases/" + first, "/v1/fingerprint", "/v1/fingerprint?product=other", "/v1/keys", "/v1/events", "/v1/config", "/v1/health", "/v1/ready", "/metrics"} {
+		"/v1/leases/" + first, "/v1/fingerprint", "/v1/fingerprint?product=other", "/v1/keys", "/v1/events", "/v1/config", "/v1/upstream", "/v1/health", "/v1/ready", "/metrics"} {
 		get(path)
 	}
 	c.call(true, "PUT", "/v1/leases/"+first, "", nil)
@@ -236,6 +236,7 @@ func TestOpenAPIAnswers(t *testing.T) {
 	c.call(true, "DELETE", "/v1/leases/"+first, "", nil)
 	c.call(true, "PUT", "/v1/pools/renders", asJSON, []byte(`{"drawn":5}`))
 	c.call(true, "POST", "/v1/reload", "", nil)
+	c.call(true, "POST", "/v1/upstream", "", nil)
 	c.call(true, "DELETE", "/v1/license/documents/b.lic", "", nil)
 	c.call(true, "POST", "/v1/license/rollback?name=b.lic", "", nil)
 	for _, r := range api.Routes() {

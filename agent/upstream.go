@@ -262,7 +262,19 @@ func (a *Agent) upstreamFigures() metrics.Upstream {
 }
 
 // Preview returns what would leave the host with the next call to each upstream.
-func (f front) Preview() []plugin.Request { return f.pulse.Preview() }
+func (f front) Preview() []wire.UpstreamRequest {
+	out := []wire.UpstreamRequest{}
+	for _, r := range f.pulse.Preview() {
+		w := wire.UpstreamRequest{License: r.LicenseID, Product: r.Product, Version: r.Version, AgentKey: r.AgentKey, Components: r.Components,
+			Cores: wire.Cores{Physical: int(r.Cores.Physical), Logical: int(r.Cores.Logical), Effective: r.Cores.Effective},
+			Usage: []wire.UpstreamUsage{}, Chain: string(r.State), Document: string(r.Document)}
+		for _, u := range r.Usage {
+			w.Usage = append(w.Usage, wire.UpstreamUsage(u))
+		}
+		out = append(out, w)
+	}
+	return out
+}
 
 // CallUpstream has every upstream called at once.
 func (f front) CallUpstream() { f.pulse.Now() }

@@ -52,6 +52,9 @@ type Desk interface {
 	// Reload reads the configuration again and says what came of it.
 	Reload(ctx context.Context) (wire.Reloaded, *enforcer.Denial)
 	Settings() []wire.Setting
+	// Preview is what would leave the host with the next call to each upstream; CallUpstream has them called at once.
+	Preview() []wire.UpstreamRequest
+	CallUpstream()
 	Health() wire.Health
 	Ready() bool
 }

@@ -54,6 +54,8 @@ var table = []route{
 	{"GET", "/v1/events", allowed, (*Server).events},
 	{"GET", "/v1/config", admin, (*Server).getConfig},
 	{"POST", "/v1/reload", admin, (*Server).reload},
+	{"GET", "/v1/upstream", admin, (*Server).getUpstream},
+	{"POST", "/v1/upstream", admin, (*Server).callUpstream},
 	{"GET", "/v1/health", anyone, (*Server).getHealth},
 	{"GET", "/v1/ready", anyone, (*Server).getReady},
 }
@@ -181,6 +183,15 @@ func (s *Server) reload(c *call) {
 		return
 	}
 	s.answer(c, http.StatusOK, out)
+}
+
+func (s *Server) getUpstream(c *call) {
+	s.answer(c, http.StatusOK, wire.UpstreamPreview{Requests: s.desk.Preview()})
+}
+
+func (s *Server) callUpstream(c *call) {
+	s.desk.CallUpstream()
+	c.WriteHeader(http.StatusNoContent)
 }
 
 func (s *Server) getFingerprint(c *call) {

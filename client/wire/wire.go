@@ -105,6 +105,32 @@ type Upstream struct {
 	Detail string `json:"detail"`
 }
 
+// UpstreamPreview is what would leave the host with the agent's next calls to its upstream.
+type UpstreamPreview struct {
+	Requests []UpstreamRequest `json:"requests"`
+}
+
+// UpstreamRequest is one call, but for its random nonce and its date.
+type UpstreamRequest struct {
+	License    string              `json:"license"`
+	Product    string              `json:"product"`
+	Version    string              `json:"version"`
+	AgentKey   string              `json:"agent_key"`
+	Components map[string][]string `json:"components"`
+	Cores      Cores               `json:"cores"`
+	Usage      []UpstreamUsage     `json:"usage"`
+	Chain      string              `json:"chain"`    // what the upstream said last, which it is told again
+	Document   string              `json:"document"` // with the first call alone
+}
+
+// UpstreamUsage is the use of one pool or meter.
+type UpstreamUsage struct {
+	Pool   string `json:"pool"`
+	InUse  int64  `json:"in_use"`
+	Peak   int64  `json:"peak"`
+	Denied int64  `json:"denied"`
+}
+
 // Pool is a pool of slots, or a meter (kind "meter": in_use is what has been drawn). Null is unlimited.
 type Pool struct {
 	Name      string `json:"name"`

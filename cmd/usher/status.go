@@ -60,6 +60,19 @@ func (c *cli) printStatus(l *wire.License, pools []wire.Pool, now time.Time) err
 			row("good until", "for ever")
 		}
 	}
+	if u := l.Upstream; u != nil {
+		text := u.State
+		if u.Detail != "" {
+			text += ": " + u.Detail
+		}
+		row("upstream", text)
+		if h := l.Heartbeat; h != nil && h.Last != nil {
+			row("heartbeat", fmt.Sprintf("%s; without another it falls %s", away(*h.Last, now), away(*h.Deadline, now)))
+		}
+		if c := l.CheckIn; c != nil && c.Next != nil {
+			row("check-in", fmt.Sprintf("the next %s", away(*c.Next, now)))
+		}
+	}
 	if l.Environment == "test" {
 		row("environment", "test")
 	}

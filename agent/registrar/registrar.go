@@ -1,0 +1,73 @@
+// Package registrar runs the reference upstream as a server of its own: the registry, its listener and its metrics. It is no
+// part of an agent, and shares nothing with one but the binary.
+package registrar
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+
+	"github.com/usher-agent/usher/metrics"
+	"github.com/usher-agent/usher/plugin"
+	"github.com/usher-agent/usher/plugin/usher/issue"
+	"github.com/usher-agent/usher/plugin/usher/registry"
+)
+
+// Socket is the name of the operators' socket in the data folder.
+const Socket = "upstream.sock"
+
+// Config is what Run needs.
+type Config struct {
+	Dir               string // of everything that the server keeps; made if missing
+	Listen            string // host:port for agents
+	CertFile, KeyFile string // TLS; empty: plain HTTP
+	Mutual            bool   // agents must show a certificate of their own key
+	Signer            *issue.Signer
+	Anchors           []plugin.Anchor // further keys that licences are signed with
+	Machines          int64           // hosts a licence may have where nothing else was said; 0: any number
+	Log               *slog.Logger
+}
+
+// Run serves until ctx ends.
+func Run(ctx context.Context, c Config) (err error) {
+	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
+		return fmt.Errorf("data folder: %w", err)
+	}
+	var g *registry.Registry
+	m := metrics.NewRegistry(func() metrics.Kept { return kept(g) })
+	g, err = registry.Open(registry.Config{Dir: c.Dir, Signer: c.Signer, Anchors: c.Anchors, Machines: c.Machines, Log: c.Log, Answered: m.Answered})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, g.Close()) }()
+	l, err := net.Listen("tcp", c.Listen)
+	if err != nil {
+		return fmt.Errorf("listen on %s: %w; choose another address", c.Listen, err)
+	}
+	c.Log.Info("the upstream listens", "address", l.Addr().String(), "tls", c.CertFile != "", "data", c.Dir, "key", c.Signer.Anchor.KeyID)
+	return g.Serve(ctx, registry.ServeConfig{Listener: l, CertFile: c.CertFile, KeyFile: c.KeyFile, Mutual: c.Mutual,
+		Admin: filepath.Join(c.Dir, Socket), Metrics: m.Handler(), Log: c.Log})
+}
+
+// kept counts what a registry keeps.
+func kept(g *registry.Registry) metrics.Kept {
+	k := metrics.Kept{Licences: map[string]int{}}
+	all, err := g.List()
+	if err != nil {
+		return k
+	}
+	for _, l := range all {
+		k.Licences[l.State]++
+		k.Hosts += len(l.Hosts)
+		for _, h := range l.Hosts {
+			if !h.ClonedAt.IsZero() {
+				k.Cloned++
+			}
+		}
+	}
+	return k
+}

@@ -1,0 +1,285 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/usher-agent/usher/agent/config"
+	"github.com/usher-agent/usher/agent/registrar"
+	"github.com/usher-agent/usher/plugin"
+	"github.com/usher-agent/usher/plugin/usher/issue"
+	"github.com/usher-agent/usher/plugin/usher/registry"
+)
+
+// upstreamFlags is what the server is told.
+type upstreamFlags struct {
+	key, signer, public, alg string
+	trust                    []string
+	data, listen             string
+	certFile, keyFile        string
+	mutual                   bool
+	machines                 int64
+	logLevel, logFormat      string
+}
+
+func (c *cli) upstreamCommand() *cobra.Command {
+	var o upstreamFlags
+	cmd := &cobra.Command{Use: "upstream --key K.key --data DIR [--listen ADDR] [--tls-cert F --tls-key F]", Short: "Run the reference upstream: activations, heartbeats, check-ins, renewals", Args: cobra.NoArgs,
+		Long: `Run the server that licences with heartbeats and check-ins are served by. It keeps what it knows in one file under --data, signs
+its answers with the vendor's key, and admits every licence that this key (or one under --trust) has signed. The commands below
+it are for its operator, and speak to the running server.`,
+		RunE: func(cmd *cobra.Command, _ []string) error { return c.serveUpstream(cmd, &o) }}
+	f := cmd.Flags()
+	f.StringVar(&o.key, "key", "", "the vendor's signing key, as \"vendor keygen\" writes it")
+	f.StringVar(&o.signer, "signer", "", "a command that signs instead of --key, for a KMS or an HSM; with --public")
+	f.StringVar(&o.public, "public", "", "the public key that belongs to --signer")
+	f.StringVar(&o.alg, "alg", "", "EdDSA, ES256, PS256 or RS256; the key's usual one where it is left out")
+	f.StringArrayVar(&o.trust, "trust", nil, "a further public key that licences are signed with (K.pub)")
+	f.StringVar(&o.listen, "listen", "127.0.0.1:9870", "where agents call")
+	f.StringVar(&o.certFile, "tls-cert", "", "the server's certificate, in PEM; without it plain HTTP is spoken")
+	f.StringVar(&o.keyFile, "tls-key", "", "the key of --tls-cert")
+	f.BoolVar(&o.mutual, "mutual-tls", false, "agents must show a certificate of their own key")
+	f.Int64Var(&o.machines, "machines", 0, "hosts that a licence may be activated on where nothing else was said; 0: any number")
+	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
+	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
+	cmd.PersistentFlags().StringVar(&o.data, "data", "", "the server's folder (USHER_UPSTREAM_DATA)")
+	cmd.AddCommand(c.upstreamList(&o), c.upstreamAdd(&o), c.upstreamRenew(&o), c.upstreamMachines(&o), c.upstreamForget(&o),
+		c.upstreamState(&o, "suspend", "Suspend a licence: its hosts are told with their next call"),
+		c.upstreamState(&o, "resume", "Give a suspended licence back to use"),
+		c.upstreamState(&o, "revoke", "Revoke a licence, for good"),
+		c.upstreamPreview(), c.upstreamCall())
+	return cmd
+}
+
+func (o *upstreamFlags) dir() (string, error) {
+	if o.data == "" {
+		o.data = os.Getenv("USHER_UPSTREAM_DATA")
+	}
+	if o.data == "" {
+		return "", usage("--data is missing: name the server's folder, or set USHER_UPSTREAM_DATA")
+	}
+	return o.data, nil
+}
+
+func (c *cli) serveUpstream(cmd *cobra.Command, o *upstreamFlags) error {
+	dir, err := o.dir()
+	if err != nil {
+		return err
+	}
+	if o.machines < 0 {
+		return usage("--machines is negative: give 0 for any number")
+	}
+	if (o.certFile == "") != (o.keyFile == "") || o.mutual && o.certFile == "" {
+		return usage("--tls-cert and --tls-key go together, and --mutual-tls needs both")
+	}
+	sign := signFlags{key: o.key, signer: o.signer, public: o.public, alg: o.alg}
+	signer, _, err := c.loadSigner(cmd, &sign)
+	if err != nil {
+		return err
+	}
+	var anchors []plugin.Anchor
+	for _, file := range o.trust {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			return fmt.Errorf("--trust: %w", err)
+		}
+		a, err := issue.NewAnchor(issue.KeyIDOf(file), b, "")
+		if err != nil {
+			return fmt.Errorf("--trust: %w", err)
+		}
+		anchors = append(anchors, a)
+	}
+	log, _ := c.newLog(&config.Config{Log: config.Log{Level: o.logLevel, Format: o.logFormat}})
+	return registrar.Run(cmd.Context(), registrar.Config{Dir: dir, Listen: o.listen, CertFile: o.certFile, KeyFile: o.keyFile, Mutual: o.mutual,
+		Signer: signer, Anchors: anchors, Machines: o.machines, Log: log})
+}
+
+// order gives an order to the running server.
+func (o *upstreamFlags) order(ctx context.Context, order registry.Order) (registry.Done, error) {
+	dir, err := o.dir()
+	if err != nil {
+		return registry.Done{}, err
+	}
+	done, err := registry.Ask(ctx, filepath.Join(dir, registrar.Socket), order)
+	var unreached *net.OpError
+	if errors.As(err, &unreached) {
+		return done, fail(exitAgentAway, "`usher upstream --key K.key --data "+dir+"` starts it", "no upstream server answers in %s: %v", dir, unreached.Err)
+	}
+	return done, err
+}
+
+func (c *cli) upstreamList(o *upstreamFlags) *cobra.Command {
+	var hosts bool
+	cmd := &cobra.Command{Use: "list [--hosts]", Short: "List the licences that the server knows", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
+		done, err := o.order(cmd.Context(), registry.Order{Do: "list"})
+		if err != nil {
+			return err
+		}
+		if c.json {
+			if done.Licences == nil {
+				done.Licences = []registry.Listed{}
+			}
+			return c.printJSON(done.Licences)
+		}
+		if hosts {
+			return c.listHosts(done.Licences)
+		}
+		rows := [][]string{{"LICENCE", "PRODUCT", "LICENSEE", "STATE", "HOSTS", "OF", "REASON"}}
+		for _, l := range done.Licences {
+			of := "any"
+			if l.Machines > 0 {
+				of = fmt.Sprint(l.Machines)
+			}
+			rows = append(rows, []string{l.ID, l.Product, orDash(l.Licensee), l.State, fmt.Sprint(len(l.Hosts)), of, orDash(l.Reason)})
+		}
+		return c.table(rows...)
+	}}
+	cmd.Flags().BoolVar(&hosts, "hosts", false, "list the hosts instead")
+	return cmd
+}
+
+func (c *cli) listHosts(all []registry.Listed) error {
+	now := time.Now()
+	rows := [][]string{{"LICENCE", "HOST", "ACTIVATED", "SEEN", "VERSION", "USAGE", "NOTE"}}
+	for _, l := range all {
+		for _, h := range l.Hosts {
+			var use []string
+			for _, u := range h.Usage {
+				use = append(use, fmt.Sprintf("%s=%d", u.Pool, u.InUse))
+			}
+			note := "-"
+			if !h.ClonedAt.IsZero() {
+				note = "a copy of it was seen " + away(h.ClonedAt, now)
+			}
+			rows = append(rows, []string{l.ID, h.AgentKey[:min(12, len(h.AgentKey))], h.Activated.UTC().Format(time.RFC3339), away(h.Seen, now), orDash(h.Version), orDash(strings.Join(use, ",")), note})
+		}
+	}
+	return c.table(rows...)
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+func (c *cli) upstreamAdd(o *upstreamFlags) *cobra.Command {
+	var machines int64
+	cmd := &cobra.Command{Use: "add FILE [--machines N]", Short: "Make a licence known to the server, or a later issue of one", Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
+		b, err := c.readFile(args[0])
+		if err != nil {
+			return err
+		}
+		done, err := o.order(cmd.Context(), registry.Order{Do: "add", Document: b, Machines: machines})
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(c.out, "licence %s is known to the upstream\n", done.Licence.ID)
+		return nil
+	}}
+	cmd.Flags().Int64Var(&machines, "machines", 0, "hosts that it may be activated on; 0: any number")
+	return cmd
+}
+
+func (c *cli) upstreamState(o *upstreamFlags, do, short string) *cobra.Command {
+	var reason string
+	cmd := &cobra.Command{Use: do + " ID", Short: short, Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
+		done, err := o.order(cmd.Context(), registry.Order{Do: do, ID: args[0], Reason: reason})
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(c.out, "licence %s is %s; its hosts are told with their next call\n", done.Licence.ID, done.Licence.State)
+		return nil
+	}}
+	if do != "resume" {
+		cmd.Flags().StringVar(&reason, "reason", "", "what its hosts are told, in a sentence")
+	}
+	return cmd
+}
+
+func (c *cli) upstreamRenew(o *upstreamFlags) *cobra.Command {
+	var expires string
+	cmd := &cobra.Command{Use: "renew ID --expires T", Short: "Issue a licence anew with a later end; its hosts have it with their next check-in", Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
+		order := registry.Order{Do: "renew", ID: args[0]}
+		switch expires {
+		case "":
+			return usage("--expires is missing: say until when, such as 2027-12-31 or 365d, or never")
+		case "never":
+		default:
+			at, err := parseTime(expires, time.Now(), true)
+			if err != nil {
+				return usage("--expires: %w", err)
+			}
+			order.Expires = at
+		}
+		done, err := o.order(cmd.Context(), order)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(c.out, "licence %s is renewed; its hosts have it with their next check-in\n", done.Licence.ID)
+		return nil
+	}}
+	cmd.Flags().StringVar(&expires, "expires", "", "a date, a time, a span from now, or never")
+	return cmd
+}
+
+func (c *cli) upstreamMachines(o *upstreamFlags) *cobra.Command {
+	var n int64
+	cmd := &cobra.Command{Use: "machines ID --max N", Short: "Say on how many hosts a licence may be activated", Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
+		if n < 0 {
+			return usage("--max is negative: give 0 for any number")
+		}
+		_, err := o.order(cmd.Context(), registry.Order{Do: "machines", ID: args[0], Machines: n})
+		return err
+	}}
+	cmd.Flags().Int64Var(&n, "max", 0, "hosts; 0: any number")
+	return cmd
+}
+
+func (c *cli) upstreamForget(o *upstreamFlags) *cobra.Command {
+	var host string
+	cmd := &cobra.Command{Use: "forget ID --host KEY", Short: "Give up a host's place: one that is gone, or a copy to begin anew", Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
+		if host == "" {
+			return usage("--host is missing: give the beginning of its key as `usher upstream list --hosts` shows it")
+		}
+		done, err := o.order(cmd.Context(), registry.Order{Do: "forget", ID: args[0], Agent: host})
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(c.out, "%d forgotten\n", done.Forgotten)
+		return nil
+	}}
+	cmd.Flags().StringVar(&host, "host", "", "the beginning of the host's key")
+	return cmd
+}
+
+func (c *cli) upstreamPreview() *cobra.Command {
+	return &cobra.Command{Use: "preview", Short: "Print what would leave this host with the agent's next call", Args: cobra.NoArgs,
+		Long: "Print exactly what the agent on this host would say with its next call to its upstream, but for the random nonce and the date. Admins only.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			all, err := c.client().UpstreamPreview(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if len(all) == 0 && !c.json {
+				fmt.Fprintln(c.out, "nothing: no licence in force demands an upstream, or upstream.url names none")
+				return nil
+			}
+			return c.printJSON(all)
+		}}
+}
+
+func (c *cli) upstreamCall() *cobra.Command {
+	return &cobra.Command{Use: "call", Short: "Have this host's agent call its upstream at once", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
+		return c.client().UpstreamCall(cmd.Context())
+	}}
+}

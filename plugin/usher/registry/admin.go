@@ -1,0 +1,106 @@
+package registry
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/usher-agent/usher/plugin/usher/online"
+)
+
+// Order is what an operator asks of a running registry, over a socket that nobody else may write to.
+type Order struct {
+	Do       string    `json:"do"` // list, add, suspend, resume, revoke, renew, machines, forget
+	ID       string    `json:"id,omitempty"`
+	Reason   string    `json:"reason,omitempty"`
+	Expires  time.Time `json:"expires,omitzero"` // zero: for ever
+	Machines int64     `json:"machines,omitzero"`
+	Agent    string    `json:"agent,omitempty"` // the beginning of a host's key thumbprint
+	Document []byte    `json:"document,omitempty"`
+}
+
+// Done is what came of an Order.
+type Done struct {
+	Licences  []Listed `json:"licences,omitempty"`
+	Licence   *Licence `json:"licence,omitempty"`
+	Forgotten int      `json:"forgotten,omitzero"`
+	Error     string   `json:"error,omitempty"`
+}
+
+// Carry carries an order out.
+func (g *Registry) Carry(o Order) (d Done, err error) {
+	switch o.Do {
+	case "list":
+		d.Licences, err = g.List()
+	case "add":
+		d.Licence, err = g.Add(o.Document, o.Machines)
+	case "suspend":
+		d.Licence, err = g.SetState(o.ID, StateSuspended, o.Reason)
+	case "resume":
+		d.Licence, err = g.SetState(o.ID, StateActive, "")
+	case "revoke":
+		d.Licence, err = g.SetState(o.ID, StateRevoked, o.Reason)
+	case "renew":
+		d.Licence, err = g.Renew(o.ID, o.Expires)
+	case "machines":
+		d.Licence, err = g.SetMachines(o.ID, o.Machines)
+	case "forget":
+		d.Forgotten, err = g.Forget(o.ID, o.Agent)
+	default:
+		err = fmt.Errorf("there is no order %q", o.Do)
+	}
+	if err == nil && o.Do != "list" {
+		g.cfg.Log.Info("an operator's order", "do", o.Do, "licence", o.ID, "reason", o.Reason)
+	}
+	return d, err
+}
+
+// AdminHandler takes orders.
+func (g *Registry) AdminHandler() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var o Order
+		d, err := Done{}, json.NewDecoder(io.LimitReader(r.Body, 2*online.MaxMessage)).Decode(&o)
+		if err == nil {
+			d, err = g.Carry(o)
+		}
+		if err != nil {
+			d = Done{Error: err.Error()}
+			w.WriteHeader(http.StatusUnprocessableEntity)
+		}
+		json.NewEncoder(w).Encode(d) //nolint:errcheck // the operator has gone
+	})
+}
+
+// Ask gives an order to the registry that listens on a socket.
+func Ask(ctx context.Context, socket string, o Order) (Done, error) {
+	b, err := json.Marshal(o)
+	if err != nil {
+		return Done{}, err
+	}
+	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+	}}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://upstream/", bytes.NewReader(b))
+	if err != nil {
+		return Done{}, err
+	}
+	res, err := c.Do(req)
+	if err != nil {
+		return Done{}, err
+	}
+	defer res.Body.Close()
+	var d Done
+	if err := json.NewDecoder(io.LimitReader(res.Body, 256<<20)).Decode(&d); err != nil {
+		return d, fmt.Errorf("the upstream's answer cannot be read: %w", err)
+	}
+	if d.Error != "" {
+		return d, errors.New(d.Error)
+	}
+	return d, nil
+}

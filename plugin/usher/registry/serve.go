@@ -1,0 +1,98 @@
+package registry
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// ServeConfig is where a registry listens.
+type ServeConfig struct {
+	Listener net.Listener // for agents
+	CertFile string       // of its TLS, in PEM; empty: plain HTTP, for a proxy in front or a test
+	KeyFile  string
+	Mutual   bool   // agents must show a certificate of their own key
+	Admin    string // the path of the operators' socket (0600)
+	Metrics  http.Handler
+	Log      *slog.Logger
+}
+
+// Serve answers agents and operators until ctx ends.
+func (g *Registry) Serve(ctx context.Context, c ServeConfig) error {
+	mux := http.NewServeMux()
+	mux.Handle("/", g.Handler())
+	if c.Metrics != nil {
+		mux.Handle("GET /metrics", c.Metrics)
+	}
+	agents := server(mux, c.Log)
+	if c.CertFile != "" {
+		cert, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
+		if err != nil {
+			return fmt.Errorf("certificate %s: %w", c.CertFile, err)
+		}
+		agents.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}}
+		if c.Mutual {
+			// Whose it is says the key, which signs the request too; no CA vouches for agents.
+			agents.TLSConfig.ClientAuth = tls.RequireAnyClientCert
+		} else {
+			agents.TLSConfig.ClientAuth = tls.RequestClientCert
+		}
+	}
+	admin, err := adminSocket(c.Admin)
+	if err != nil {
+		return err
+	}
+	operators := server(g.AdminHandler(), c.Log)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		if agents.TLSConfig != nil {
+			return closed(agents.ServeTLS(c.Listener, "", ""))
+		}
+		return closed(agents.Serve(c.Listener))
+	})
+	group.Go(func() error { return closed(operators.Serve(admin)) })
+	group.Go(func() error {
+		<-ctx.Done()
+		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		return errors.Join(agents.Shutdown(end), operators.Shutdown(end))
+	})
+	return group.Wait()
+}
+
+func server(h http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: 30 * time.Second,
+		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
+}
+
+func closed(err error) error {
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+// adminSocket listens for operators. The store's lock says that no other registry has the folder, so a socket that is left
+// over is nobody's.
+func adminSocket(path string) (net.Listener, error) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("operators' socket: %w", err)
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("operators' socket: %w", err)
+	}
+	// The folder is 0700, so nobody could connect before.
+	if err := os.Chmod(path, 0o600); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
