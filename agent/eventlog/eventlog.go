@@ -1,0 +1,376 @@
+// Package eventlog keeps what an auditor asks for: every change of the verdict, of a document, of the upstream, and everything
+// that an admin forced. It is JSON, one line an event, each with the hash of the line before it and signed by the agent's key, so
+// that no line can be changed, taken out or put in without [Verify] seeing it. The files are rotated and bounded.
+package eventlog
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+// Bounds of the log where the configuration says nothing.
+const (
+	DefaultFileBytes = 4 << 20
+	DefaultFiles     = 8
+	queue            = 1024    // events that wait to be written
+	maxLine          = 1 << 20 // bytes
+)
+
+// Event is one line.
+type Event struct {
+	Sequence uint64            `json:"seq"`
+	At       time.Time         `json:"at"` // licence time, UTC
+	Type     string            `json:"type"`
+	Code     string            `json:"code,omitempty"`
+	Detail   string            `json:"detail,omitempty"` // one sentence
+	Subject  string            `json:"subject,omitempty"`
+	Actor    string            `json:"actor,omitempty"` // who did it, as privacy.users has it
+	Fields   map[string]string `json:"fields,omitempty"`
+	Previous string            `json:"prev"` // SHA-256 of the line before, in hex; of the first line ever: empty
+	// Signature is over the line without it, by the agent's key (Ed25519), in base64url.
+	Signature string `json:"sig,omitempty"`
+}
+
+// Config is what a Log needs.
+type Config struct {
+	Dir       string // made if missing (0700)
+	Key       ed25519.PrivateKey
+	FileBytes int64 // of one file; zero: DefaultFileBytes
+	Files     int   // that are kept; zero: DefaultFiles
+	Log       *slog.Logger
+}
+
+// Log is written by Run and told by Note.
+type Log struct {
+	cfg     Config
+	queue   chan Event
+	dropped atomic.Uint64
+
+	// Run's alone.
+	file *os.File
+	size int64
+	last Event
+	prev string
+	bad  error // why the last write failed
+}
+
+// Open finds where the log goes on. A last line that a crash has cut off is taken away.
+func Open(cfg Config) (*Log, error) {
+	if cfg.FileBytes == 0 {
+		cfg.FileBytes = DefaultFileBytes
+	}
+	if cfg.Files == 0 {
+		cfg.Files = DefaultFiles
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("event log: %w", err)
+	}
+	l := &Log{cfg: cfg, queue: make(chan Event, queue)}
+	names, err := files(cfg.Dir)
+	if err != nil || len(names) == 0 {
+		return l, err
+	}
+	// The newest file that has a whole line says where the chain is.
+	for _, name := range slices.Backward(names) {
+		whole, last, err := tail(filepath.Join(cfg.Dir, name))
+		if err != nil {
+			return nil, fmt.Errorf("event log %s: %w", name, err)
+		}
+		if err := os.Truncate(filepath.Join(cfg.Dir, name), whole); err != nil {
+			return nil, fmt.Errorf("event log: %w", err)
+		}
+		if last != nil {
+			if err := json.Unmarshal(last, &l.last); err != nil {
+				return nil, fmt.Errorf("event log %s: its last line cannot be read; move the file away to begin a new chain", name)
+			}
+			l.prev = digest(last)
+			break
+		}
+	}
+	return l, nil
+}
+
+// Note has an event written soon. It never waits: what cannot be taken is counted, and the log says how many are missing.
+func (l *Log) Note(e Event) {
+	select {
+	case l.queue <- e:
+	default:
+		l.dropped.Add(1)
+	}
+}
+
+// Run writes what is noted until ctx ends, and then what is left.
+func (l *Log) Run(ctx context.Context) error {
+	defer func() {
+		if l.file != nil {
+			l.file.Close() //nolint:errcheck // every line was synced
+		}
+	}()
+	for {
+		select {
+		case e := <-l.queue:
+			l.write(e)
+		case <-ctx.Done():
+			for {
+				select {
+				case e := <-l.queue:
+					l.write(e)
+				default:
+					return nil
+				}
+			}
+		}
+	}
+}
+
+// write appends an event; what cannot be written is counted as missing.
+func (l *Log) write(e Event) {
+	if n := l.dropped.Swap(0); n > 0 {
+		if err := l.append(Event{At: e.At, Type: "log.gap", Detail: fmt.Sprintf("%d events could not be written", n)}); err != nil {
+			l.dropped.Add(n)
+		}
+	}
+	err := l.append(e)
+	if err != nil {
+		l.dropped.Add(1)
+		if l.bad == nil {
+			l.cfg.Log.Error("the event log cannot be written; what it misses is counted", "error", err)
+		}
+	}
+	l.bad = err
+}
+
+func (l *Log) append(e Event) error {
+	e.Sequence, e.Previous, e.Signature = l.last.Sequence+1, l.prev, ""
+	e.At = e.At.UTC().Truncate(time.Millisecond)
+	line, err := sign(e, l.cfg.Key)
+	if err != nil {
+		return err
+	}
+	if l.file != nil && l.size+int64(len(line)) > l.cfg.FileBytes {
+		if err := l.file.Close(); err != nil {
+			return err
+		}
+		l.file = nil
+	}
+	if l.file == nil {
+		if err := l.rotate(e.Sequence); err != nil {
+			return err
+		}
+	}
+	n, err := l.file.Write(line)
+	if err == nil {
+		err = l.file.Sync()
+	}
+	if err != nil {
+		// What stands there in part is taken away; where even that fails, Open does so.
+		return errors.Join(err, l.file.Truncate(l.size), closeAnd(&l.file))
+	}
+	l.size += int64(n)
+	l.last, l.prev = e, digest(bytes.TrimSuffix(line, []byte("\n")))
+	return nil
+}
+
+func closeAnd(f **os.File) error {
+	err := (*f).Close()
+	*f = nil
+	return err
+}
+
+// rotate opens the file that the event of a sequence number goes to, and lets go of the oldest.
+func (l *Log) rotate(sequence uint64) error {
+	names, err := files(l.cfg.Dir)
+	if err != nil {
+		return err
+	}
+	name := fmt.Sprintf("events-%012d.jsonl", sequence)
+	if n := len(names); n > 0 {
+		if fi, err := os.Stat(filepath.Join(l.cfg.Dir, names[n-1])); err == nil && fi.Size() < l.cfg.FileBytes*3/4 && l.size == 0 {
+			name = names[n-1] // the last run's
+		}
+	}
+	f, err := os.OpenFile(filepath.Join(l.cfg.Dir, name), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	fi, err := f.Stat()
+	if err != nil {
+		return errors.Join(err, f.Close())
+	}
+	l.file, l.size = f, fi.Size()
+	for len(names) >= l.cfg.Files && names[0] != name {
+		if err := os.Remove(filepath.Join(l.cfg.Dir, names[0])); err != nil {
+			return err
+		}
+		names = names[1:]
+	}
+	return nil
+}
+
+// sign returns an event's line, line feed included.
+func sign(e Event, key ed25519.PrivateKey) ([]byte, error) {
+	unsigned, err := json.Marshal(e)
+	if err != nil {
+		return nil, err
+	}
+	e.Signature = base64.RawURLEncoding.EncodeToString(ed25519.Sign(key, unsigned))
+	line, err := json.Marshal(e)
+	return append(line, '\n'), err
+}
+
+func digest(line []byte) string {
+	sum := sha256.Sum256(line)
+	return hex.EncodeToString(sum[:])
+}
+
+// files returns the log's files, the oldest first.
+func files(dir string) (out []string, err error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), "events-") && strings.HasSuffix(e.Name(), ".jsonl") {
+			out = append(out, e.Name())
+		}
+	}
+	return out, err // ReadDir sorts
+}
+
+// tail returns how many bytes of a file are whole lines, and the last of these.
+func tail(path string) (whole int64, last []byte, err error) {
+	f, err := os.Open(path) //nolint:gosec // a file of the agent's own folder
+	if err != nil {
+		return 0, nil, err
+	}
+	defer f.Close() //nolint:errcheck // opened for reading
+	in := bufio.NewReaderSize(f, 64<<10)
+	for {
+		line, err := in.ReadBytes('\n')
+		if errors.Is(err, io.EOF) {
+			return whole, last, nil
+		}
+		if err != nil {
+			return 0, nil, err
+		}
+		whole += int64(len(line))
+		last = bytes.TrimSuffix(line, []byte("\n"))
+	}
+}
+
+// Report is what Verify found.
+type Report struct {
+	Events   uint64
+	First    uint64 // the sequence number of the oldest that is kept
+	Last     uint64
+	From, To time.Time
+	Missing  uint64 // that the log itself says could not be written
+	Torn     bool   // a crash has cut the last line off
+}
+
+// Broken says where a log is not what its agent wrote.
+type Broken struct {
+	File string
+	Line int
+	Why  string
+}
+
+// Error returns the sentence.
+func (b *Broken) Error() string { return fmt.Sprintf("%s, line %d: %s", b.File, b.Line, b.Why) }
+
+// Verify reads a log and checks that it is one chain, signed by key throughout; a nil key checks the chain alone. Its error is
+// a [*Broken] where the log was changed. What it cannot see is that the newest lines were cut off.
+func Verify(dir string, key ed25519.PublicKey, see func(Event)) (r Report, err error) {
+	names, err := files(dir)
+	if err != nil {
+		return r, err
+	}
+	prev := ""
+	for i, name := range names {
+		if err := verifyFile(filepath.Join(dir, name), name, i == len(names)-1, key, &prev, &r, see); err != nil {
+			return r, err
+		}
+	}
+	return r, nil
+}
+
+func verifyFile(path, name string, newest bool, key ed25519.PublicKey, prev *string, r *Report, see func(Event)) error {
+	f, err := os.Open(path) //nolint:gosec // the operator names the folder
+	if err != nil {
+		return err
+	}
+	defer f.Close() //nolint:errcheck // opened for reading
+	in := bufio.NewReaderSize(f, 64<<10)
+	for n := 1; ; n++ {
+		bad := func(why string, args ...any) error { return &Broken{name, n, fmt.Sprintf(why, args...)} }
+		line, err := in.ReadBytes('\n')
+		if errors.Is(err, io.EOF) {
+			if len(line) > 0 && !newest {
+				return bad("the line is cut off")
+			}
+			r.Torn = len(line) > 0
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		line = bytes.TrimSuffix(line, []byte("\n"))
+		var e Event
+		if len(line) > maxLine || json.Unmarshal(line, &e) != nil {
+			return bad("it is no event")
+		}
+		switch {
+		case r.Events > 0 && e.Previous != *prev:
+			return bad("it does not follow from the line before: something was changed, taken out or put in")
+		case r.Events > 0 && e.Sequence != r.Last+1:
+			return bad("its number is %d, after %d", e.Sequence, r.Last)
+		case key != nil && !signed(e, line, key):
+			return bad("it is not signed by this agent's key")
+		}
+		if r.Events++; r.Events == 1 {
+			r.First, r.From = e.Sequence, e.At
+		}
+		if e.Type == "log.gap" {
+			var missing uint64
+			if _, err := fmt.Sscanf(e.Detail, "%d", &missing); err == nil {
+				r.Missing += missing
+			}
+		}
+		r.Last, r.To = e.Sequence, e.At
+		*prev = digest(line)
+		if see != nil {
+			see(e)
+		}
+	}
+}
+
+// signed reports whether a line is an event's, byte for byte, and signed.
+func signed(e Event, line []byte, key ed25519.PublicKey) bool {
+	sig, err := base64.RawURLEncoding.DecodeString(e.Signature)
+	if again, err2 := json.Marshal(e); err != nil || err2 != nil || !bytes.Equal(again, line) {
+		return false
+	}
+	e.Signature = ""
+	unsigned, err := json.Marshal(e)
+	return err == nil && ed25519.Verify(key, unsigned, sig)
+}

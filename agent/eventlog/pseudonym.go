@@ -1,0 +1,101 @@
+package eventlog
+
+import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+)
+
+// How users are named: privacy.users.
+const (
+	UsersOmit      = "omit"
+	UsersPseudonym = "pseudonym"
+	UsersPlain     = "plain"
+)
+
+// monthsKept is for how many months a pseudonym can be told to be the same user's.
+const monthsKept = 13
+
+// Users names users as privacy asks for. With pseudonyms a user has one name a month: an HMAC under a key of that month, whose
+// deletion makes the names of the month nobody's, and leaves the chain of events whole. It is safe for concurrent use.
+type Users struct {
+	mode string
+	dir  string
+
+	mu    sync.Mutex // guards all below
+	month string
+	key   []byte
+}
+
+// NewUsers returns what names users; dir is where the keys of pseudonyms lie (0700).
+func NewUsers(mode, dir string) *Users { return &Users{mode: mode, dir: dir} }
+
+// Name returns how a user is written at an instant; empty where users are left out.
+func (u *Users) Name(user string, at time.Time) (string, error) {
+	switch u.mode {
+	case UsersPlain:
+		return user, nil
+	case UsersPseudonym:
+	default:
+		return "", nil
+	}
+	key, err := u.keyOf(at.UTC().Format("2006-01"))
+	if err != nil {
+		return "", err
+	}
+	mac := hmac.New(sha256.New, key)
+	mac.Write([]byte(user))
+	return "p-" + hex.EncodeToString(mac.Sum(nil)[:10]), nil
+}
+
+// keyOf returns the key of a month, made if need be, and deletes those that are too old.
+func (u *Users) keyOf(month string) ([]byte, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.month == month {
+		return u.key, nil
+	}
+	if err := os.MkdirAll(u.dir, 0o700); err != nil {
+		return nil, fmt.Errorf("pseudonyms: %w", err)
+	}
+	path := filepath.Join(u.dir, month+".key")
+	key, err := os.ReadFile(path) //nolint:gosec // a file of the agent's own folder
+	if errors.Is(err, fs.ErrNotExist) {
+		key = make([]byte, 32)
+		rand.Read(key) // never fails: see crypto/rand
+		err = os.WriteFile(path, key, 0o600)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("pseudonyms: %w", err)
+	}
+	u.month, u.key = month, key
+	return key, u.forget(month)
+}
+
+func (u *Users) forget(month string) error {
+	at, err := time.Parse("2006-01", month)
+	if err != nil {
+		return err
+	}
+	oldest := at.AddDate(0, 1-monthsKept, 0).Format("2006-01")
+	entries, err := os.ReadDir(u.dir)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, e := range entries {
+		if m, ok := strings.CutSuffix(e.Name(), ".key"); ok && m < oldest {
+			errs = append(errs, os.Remove(filepath.Join(u.dir, e.Name())))
+		}
+	}
+	return errors.Join(errs...)
+}
