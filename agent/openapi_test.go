@@ -22,6 +22,7 @@ import (
 
 	"github.com/usher-agent/usher/agent/api"
 	"github.com/usher-agent/usher/client/wire"
+	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin/usher"
 )
 
@@ -242,6 +243,28 @@ func TestOpenAPIAnswers(t *testing.T) {
 	for _, r := range api.Routes() {
 		if !c.called[r.Method+" "+r.Path] {
 			t.Errorf("%s %s was never called", r.Method, r.Path)
+		}
+	}
+}
+
+// Two answers that say the same are the same, so that a person or a script can compare them.
+func TestAnswersAreStable(t *testing.T) {
+	h := open(t, "")
+	h.drop("a.lic", h.sign("a", 3, func(c *usher.Claims) {
+		c.Features = map[string]usher.Feature{}
+		for i := range 8 {
+			name := string(rune('a' + i))
+			c.Pools[name], c.Features[name] = c.Pools["streams"], usher.Feature{Value: enforcer.Value{Kind: enforcer.KindBool, Bool: true}}
+		}
+	}))
+	h.until("dropped", inForce("a"))
+	c := newChecked(t, h.Socket())
+	for _, path := range []string{"/v1/license", "/v1/features"} {
+		_, first, _ := c.call(true, "GET", path, "", nil)
+		for range 5 {
+			if _, next, _ := c.call(true, "GET", path, "", nil); next != first {
+				t.Fatalf("%s answers\n%sand then\n%s", path, first, next)
+			}
 		}
 	}
 }
