@@ -35,6 +35,9 @@ func TestPrecedence(t *testing.T) {
 		}
 	}
 	for _, s := range c.Show() {
+		if want := map[string]string{"license.grace": "file usher.yaml:5", "license.inline": "env USHER_LICENSE", "license.path": "default", "log.format": "default"}[s.Key]; want != "" && s.Origin != want {
+			t.Errorf("%s is shown from %q, want %q", s.Key, s.Origin, want)
+		}
 		if strings.Contains(s.Value, "secret") {
 			t.Errorf("%s shows a secret", s.Key)
 		}

@@ -29,32 +29,29 @@ const redacted = "(redacted)"
 // Show returns every key in order, lists item by item, secrets redacted.
 func (c *Config) Show() []Setting {
 	var out []Setting
-	var walk func(v reflect.Value, key, origin string)
-	walk = func(v reflect.Value, key, origin string) {
-		if o, ok := c.origins[key]; ok {
-			origin = o
-		}
+	var walk func(v reflect.Value, key string)
+	walk = func(v reflect.Value, key string) {
 		t := v.Type()
 		switch {
 		case t.Kind() == reflect.Struct && t != typeTime:
 			for i := range t.NumField() {
 				if name := keyName(t.Field(i)); name != "" {
-					walk(v.Field(i), join(key, name), origin)
+					walk(v.Field(i), join(key, name))
 				}
 			}
 		case t.Kind() == reflect.Slice && t != typeProduct && v.Len() > 0:
 			for i := range v.Len() {
-				walk(v.Index(i), fmt.Sprintf("%s[%d]", key, i), origin)
+				walk(v.Index(i), fmt.Sprintf("%s[%d]", key, i))
 			}
 		default:
 			text := valueText(v)
 			if key == "license.inline" && text != "" {
 				text = redacted
 			}
-			out = append(out, Setting{key, text, origin})
+			out = append(out, Setting{key, text, c.Origin(key)})
 		}
 	}
-	walk(reflect.ValueOf(c).Elem(), "", "default")
+	walk(reflect.ValueOf(c).Elem(), "")
 	slices.SortFunc(out, func(a, b Setting) int { return strings.Compare(a.Key, b.Key) })
 	return out
 }
