@@ -9,10 +9,12 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/usher-agent/usher/agent/config"
 	"github.com/usher-agent/usher/client"
@@ -138,6 +140,10 @@ New here? "usher demo" shows the whole story in a few seconds.`,
 	}
 	root.SetVersionTemplate(versionText() + "\n")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		var value *pflag.InvalidValueError
+		if errors.As(err, &value) {
+			err = fmt.Errorf("--%s: %q is %s", value.GetFlag().Name, value.GetValue(), whatIsWrong(value))
+		}
 		return fail(exitUsage, fmt.Sprintf("`%s --help` lists the flags", cmd.CommandPath()), "%w", err)
 	})
 	root.PersistentFlags().StringVar(&c.socket, "socket", "", "the agent's socket (default USHER_SOCKET, else "+client.DefaultSocket+")")
@@ -163,14 +169,36 @@ New here? "usher demo" shows the whole story in a few seconds.`,
 	return root
 }
 
+// whatIsWrong says of a flag's value what it should be.
+func whatIsWrong(e *pflag.InvalidValueError) string {
+	switch kind := e.GetFlag().Value.Type(); {
+	case errors.Is(e, strconv.ErrRange):
+		return "out of range"
+	case strings.HasPrefix(kind, "int"), strings.HasPrefix(kind, "uint"):
+		return "not a whole number"
+	case strings.HasPrefix(kind, "float"):
+		return "not a number"
+	case kind == "bool":
+		return "neither true nor false"
+	default:
+		return "not a " + kind
+	}
+}
+
 // strictArgs makes wrong arguments and unknown subcommands usage errors.
 func strictArgs(cmd *cobra.Command) {
 	if check := cmd.Args; check != nil {
 		cmd.Args = func(cmd *cobra.Command, args []string) error {
-			if err := check(cmd, args); err != nil {
-				return fail(exitUsage, "usage: "+cmd.UseLine(), "%w", err)
+			if check(cmd, args) == nil {
+				return nil
 			}
-			return nil
+			hint := "usage: " + strings.TrimSuffix(cmd.UseLine(), " [flags]")
+			for n := range args {
+				if check(cmd, args[:n]) == nil {
+					return fail(exitUsage, hint, "%s takes no argument %q", cmd.CommandPath(), args[n])
+				}
+			}
+			return fail(exitUsage, hint, "%s lacks an argument", cmd.CommandPath())
 		}
 	} else if cmd.HasSubCommands() {
 		cmd.Args = func(cmd *cobra.Command, args []string) error {
