@@ -202,21 +202,30 @@ addresses, licensees' own terms, users and labels of holders are left out. Look 
 			if err != nil {
 				return fmt.Errorf("support bundle: %w", err)
 			}
-			fmt.Fprintf(c.out, "%s  %d files; look into it before you send it\n", out, n)
+			if out != "-" {
+				fmt.Fprintf(c.out, "%s  %d files; look into it before you send it\n", out, n)
+			}
 			return nil
 		}}
-	cmd.Flags().StringVar(&out, "out", "", "the file to write")
+	cmd.Flags().StringVar(&out, "out", "", "the file to write; - is standard output (default usher-support-TIME.tar.gz)")
 	return cmd
 }
 
 // bundle writes the support bundle and returns how many files are in it.
 func (c *cli) bundle(cmd *cobra.Command, path string) (n int, err error) {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return 0, err
+	to := c.out
+	if path != "-" {
+		f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+		if errors.Is(err, os.ErrExist) {
+			return 0, fmt.Errorf("%s exists already; give another --out", path)
+		}
+		if err != nil {
+			return 0, err
+		}
+		defer func() { err = errors.Join(err, f.Close()) }()
+		to = f
 	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	z := gzip.NewWriter(f)
+	z := gzip.NewWriter(to)
 	t := tar.NewWriter(z)
 	now := time.Now()
 	add := func(name string, data []byte) {
