@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -94,8 +93,11 @@ func (c *cli) printFingerprint(f *wire.Fingerprint) error {
 }
 
 func yesNo(s string) string {
-	if s == "" {
+	switch s {
+	case "":
 		return "no"
+	case "unknown":
+		return "yes, of an unknown kind"
 	}
-	return strings.TrimSpace("yes, " + s)
+	return "yes, " + s
 }

@@ -27,11 +27,20 @@ func (c *cli) printJSON(v any) error {
 
 // table prints rows in aligned columns.
 func (c *cli) table(rows ...[]string) error {
-	w := tabwriter.NewWriter(c.out, 0, 4, 2, ' ', 0)
+	var text strings.Builder
+	w := tabwriter.NewWriter(&text, 0, 4, 2, ' ', 0)
 	for _, r := range rows {
-		fmt.Fprintln(w, strings.TrimRight(strings.Join(r, "\t"), "\t"))
+		fmt.Fprintln(w, strings.Join(r, "\t")) // with the tabs of empty cells: a row without them would end the columns
 	}
-	return w.Flush()
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	for line := range strings.Lines(text.String()) {
+		if _, err := fmt.Fprintln(c.out, strings.TrimRight(line, " \n")); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func limitText(n *int64) string {
