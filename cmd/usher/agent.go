@@ -220,6 +220,9 @@ func (c *cli) checkConfig(cfg *config.Config, src *source) error {
 			break
 		}
 	}
+	if len(v.Keys) == 0 {
+		fmt.Fprintln(c.errs, "warning: no key is trusted, so no licence can be valid: name the vendor's public key under license.trust")
+	}
 	fmt.Fprintln(c.out, "the configuration is good")
 	return nil
 }

@@ -48,10 +48,17 @@ the time (--at), 3 otherwise.`,
 	return cmd
 }
 
+func emptyDocument(code int, path string) error {
+	return fail(code, "copy the licence file again, as the vendor sent it", "%s is empty", path)
+}
+
 func (c *cli) inspect(path string, o *inspectFlags) error {
 	doc, err := c.readFile(path)
 	if err != nil {
 		return err
+	}
+	if len(doc) == 0 {
+		return emptyDocument(exitNotValid, path)
 	}
 	now := time.Now()
 	if o.at != "" {
@@ -206,6 +213,9 @@ func (c *cli) installCommand() *cobra.Command {
 			doc, err := c.readFile(args[0])
 			if err != nil {
 				return err
+			}
+			if len(doc) == 0 {
+				return emptyDocument(exitFailed, args[0])
 			}
 			r, err := c.client().Install(cmd.Context(), doc, name, dryRun)
 			if err != nil {

@@ -299,18 +299,22 @@ func (c *cli) checkCommand() *cobra.Command {
 					perf = append(perf, fmt.Sprintf("%s=%d", p.Name, p.InUse))
 					continue
 				}
-				perf = append(perf, fmt.Sprintf("%s=%d;%d;%d;0;%d", p.Name, p.InUse, *p.Budget*int64(warnAt)/100, *p.Budget*int64(critAt)/100, *p.Budget))
+				perf = append(perf, fmt.Sprintf("%s=%d;%d;%d;0;%d", p.Name, p.InUse, share(*p.Budget, warnAt), share(*p.Budget, critAt), *p.Budget))
 				if *p.Budget == 0 {
 					continue
 				}
-				switch used := p.InUse * 100 / *p.Budget; {
-				case used >= int64(critAt):
+				switch used := float64(p.InUse) * 100 / float64(*p.Budget); {
+				case used >= float64(critAt):
 					worse(nagiosCritical, fmt.Sprintf("pool %s: %d of %d slots are in use", p.Name, p.InUse, *p.Budget))
-				case used >= int64(warnAt):
+				case used >= float64(warnAt):
 					worse(nagiosWarning, fmt.Sprintf("pool %s: %d of %d slots are in use", p.Name, p.InUse, *p.Budget))
 				}
 			}
-			fmt.Fprintf(c.out, "USHER %s - %s | %s\n", []string{"OK", "WARNING", "CRITICAL", "UNKNOWN"}[code], strings.ReplaceAll(text, "|", "/"), strings.Join(perf, " "))
+			line := fmt.Sprintf("USHER %s - %s", []string{"OK", "WARNING", "CRITICAL", "UNKNOWN"}[code], strings.ReplaceAll(text, "|", "/"))
+			if len(perf) > 0 {
+				line += " | " + strings.Join(perf, " ")
+			}
+			fmt.Fprintln(c.out, line)
 			if code == nagiosOK {
 				return nil
 			}
@@ -320,6 +324,11 @@ func (c *cli) checkCommand() *cobra.Command {
 	cmd.Flags().IntVar(&critAt, "crit", 101, "be critical when a pool is this full, in percent")
 	cmd.Flags().IntVar(&days, "days", 14, "warn when the licence is good for fewer days than this")
 	return cmd
+}
+
+// share returns a percentage of a limit, which may be as large as numbers go.
+func share(n int64, percent int) int64 {
+	return n/100*int64(percent) + n%100*int64(percent)/100
 }
 
 func (c *cli) reloadCommand() *cobra.Command {

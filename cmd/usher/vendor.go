@@ -153,6 +153,12 @@ func (c *cli) sign(cmd *cobra.Command, o *signFlags) error {
 	if err != nil {
 		return err
 	}
+	if claims.Expires != 0 && claims.Expires <= now.Unix() {
+		fmt.Fprintf(c.errs, "warning: the licence has expired already, at %s\n", time.Unix(claims.Expires, 0).UTC().Format(time.RFC3339))
+	}
+	if len(claims.Pools)+len(claims.Meters)+len(claims.Features) == 0 {
+		fmt.Fprintln(c.errs, "warning: the licence grants neither slots, draws nor features: give --limit, --meter or --feature")
+	}
 	return c.issue(o, s, keyFile, claims, now)
 }
 
@@ -404,8 +410,13 @@ func (o *signFlags) counts(claims *usher.Claims) error {
 			claims.Meters[name] = m
 		}
 	}
+	seen := map[string]bool{}
 	for _, f := range o.features {
 		name, v, given := strings.Cut(f, "=")
+		if seen[name] {
+			return usage("--feature %s: %s is given twice; keep one of them", f, name)
+		}
+		seen[name] = true
 		claims.Features[name] = usher.Feature{Value: featureOf(v, given)}
 	}
 	if o.cores != "" {
@@ -421,8 +432,14 @@ func (o *signFlags) counts(claims *usher.Claims) error {
 
 func pairs(flag string, values []string, do func(name, value string) error) error {
 	var errs []error
+	seen := map[string]bool{}
 	for _, v := range values {
 		name, value, ok := strings.Cut(v, "=")
+		if seen[name] {
+			errs = append(errs, fmt.Errorf("--%s %s: %s is given twice; keep one of them", flag, v, name))
+			continue
+		}
+		seen[name] = true
 		if !ok || name == "" || value == "" {
 			errs = append(errs, fmt.Errorf("--%s: %q is not NAME=VALUE", flag, v))
 			continue
@@ -529,6 +546,9 @@ print the flag for go build -ldflags. Without keys every .pub file of DIR is one
 
 func readVendor(dir string) (*catalog.Vendor, error) {
 	b, err := os.ReadFile(filepath.Join(dir, "vendor.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fail(exitFailed, `write {"product": "NAME"} into it; the .pub files beside it are the keys`, "vendor folder %s has no vendor.json", dir)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("vendor: %w", err)
 	}
@@ -580,6 +600,9 @@ func (c *cli) readFile(path string) ([]byte, error) {
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("there is no file %s", path)
+	}
+	if fi, failed := os.Stat(path); err != nil && failed == nil && fi.IsDir() {
+		return nil, fmt.Errorf("%s is a folder; name the file", path)
 	}
 	return b, err
 }
