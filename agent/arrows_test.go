@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"go.yaml.in/yaml/v4"
 )
 
 const module = "github.com/usher-agent/usher/"
@@ -101,6 +103,57 @@ func TestArrows(t *testing.T) {
 	if seen < 20 {
 		t.Errorf("only %d imports were looked at", seen)
 	}
+}
+
+// The linter's configuration holds the same arrows, for editors: every part of the house has its files under a rule.
+func TestLinterKnowsTheArrows(t *testing.T) {
+	text, err := os.ReadFile("../.golangci.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var config struct {
+		Linters struct {
+			Settings struct {
+				Depguard struct {
+					Rules map[string]struct {
+						Files []string
+						Deny  []struct{ Pkg, Desc string }
+					}
+				}
+			}
+		}
+	}
+	if err := yaml.Unmarshal(text, &config); err != nil {
+		t.Fatal(err)
+	}
+	rules := config.Linters.Settings.Depguard.Rules
+	for from, allowed := range arrows {
+		if from == "cmd" || from == "agent/bench" {
+			continue // a command may import all that a rule could name
+		}
+		var denied []string
+		for _, r := range rules {
+			if slices.ContainsFunc(r.Files, func(f string) bool { return strings.HasSuffix(f, "/"+from+"/*.go") || coversTree(f, from) }) {
+				for _, d := range r.Deny {
+					denied = append(denied, strings.TrimPrefix(d.Pkg, module))
+				}
+			}
+		}
+		if len(denied) == 0 {
+			t.Errorf(".golangci.yml has no depguard rule for %s", from)
+		}
+		for _, d := range denied {
+			if slices.Contains(allowed, d) {
+				t.Errorf(".golangci.yml denies %s what it may import: %s", from, d)
+			}
+		}
+	}
+}
+
+// coversTree reports whether a pattern such as **/plugin/**/*.go covers a part.
+func coversTree(pattern, part string) bool {
+	tree, ok := strings.CutSuffix(strings.TrimPrefix(pattern, "**/"), "/**/*.go")
+	return ok && (part == tree || strings.HasPrefix(part, tree+"/"))
 }
 
 // The decision core is pure: nothing in it does input or output, tells the time, waits or starts a goroutine.
