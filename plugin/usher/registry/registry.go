@@ -71,7 +71,7 @@ type Activation struct {
 	Issued     int64               `json:"issued"` // of its last request, by its own clock
 	Chain      string              `json:"chain"`
 	Previous   string              `json:"previous,omitempty"`
-	Nonces     []string            `json:"nonces,omitempty"` // of the last requests, the latest last
+	Nonces     []string            `json:"nonces,omitempty"`   // of the last requests, the latest last
 	ClonedAt   time.Time           `json:"cloned_at,omitzero"` // when somebody came with a state that another had gone on with
 	Version    string              `json:"version,omitempty"`
 	Components map[string][]string `json:"components,omitempty"`
