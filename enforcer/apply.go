@@ -22,6 +22,8 @@ func (e *Enforcer) Apply(ev Event) {
 		e.applyEnded(ev)
 	case EventForgot:
 		e.applyForgot(ev)
+	case EventRemembered:
+		e.remember(&remembered{ClientToken: *ev.Lease.Token, lease: ev.Lease, ended: ev.Cause, until: ev.At})
 	case EventChanged:
 		e.applyChanged(ev.Lease)
 	case EventQueued:
@@ -40,6 +42,9 @@ func (e *Enforcer) applyVerdict(ev Event) {
 		e.turnedAt, e.revokeAllAt = zeroTime, zeroTime
 		e.onExpiry, e.terminatesAt = v.OnExpiry, v.TerminatesAt
 	} else {
+		if e.onExpiry == "" { // none was good since the start: what the one that would be says
+			e.onExpiry, e.terminatesAt = v.OnExpiry, v.TerminatesAt
+		}
 		if e.turnedAt.IsZero() {
 			e.turnedAt = ev.At
 		}
@@ -58,7 +63,7 @@ func (e *Enforcer) applyVerdict(ev Event) {
 		if _, ok := v.Pools[name]; ok {
 			continue
 		}
-		if p.leases == 0 && len(p.queue) == 0 {
+		if p.leases == 0 && p.queue.Len() == 0 {
 			delete(e.pools, name)
 			continue
 		}
@@ -110,11 +115,14 @@ func (e *Enforcer) applyGranted(l *Lease) {
 			e.pools[it.Pool] = p
 		}
 		p.take(l.Holder, it.N)
+		if l.Lifetime == LifetimeBorrow {
+			p.borrowed += it.N
+		}
 		if !l.ExpiresAt.IsZero() {
 			p.push(h, i)
 		}
 	}
-	e.remember(l)
+	e.rememberLease(l)
 }
 
 func (e *Enforcer) applyRenewed(l *Lease) {
@@ -123,10 +131,8 @@ func (e *Enforcer) applyRenewed(l *Lease) {
 	for i, it := range l.Items {
 		e.pools[it.Pool].fix(int(*h.index(i)))
 	}
-	if l.Token != nil {
-		if r := e.tokens[l.Token.Key]; r != nil {
-			r.lease = l
-		}
+	if r := e.tokenOf(l); r != nil {
+		r.lease = l
 	}
 }
 
@@ -144,19 +150,18 @@ func (e *Enforcer) applyEnded(ev Event) {
 			p.drop(h, i)
 		}
 		p.give(l.Holder, it.N)
+		if l.Lifetime == LifetimeBorrow {
+			p.borrowed -= it.N
+		}
 		if !p.over() {
 			p.revokeAt = zeroTime
 		}
-		if !p.named && p.leases == 0 && len(p.queue) == 0 {
-			delete(e.pools, it.Pool)
-		}
+		e.drop(it.Pool, p)
 	}
-	if l.Token != nil {
-		if r := e.tokens[l.Token.Key]; r != nil {
-			r.ended = ev.Cause
-		}
+	if r := e.tokenOf(l); r != nil {
+		r.ended = ev.Cause
 	}
-	rec := endedLease{id: l.ID, cause: ev.Cause, at: ev.At}
+	rec := endedLease{id: l.ID, lifetime: l.Lifetime, cause: ev.Cause, at: ev.At}
 	if len(e.ended) < endedKept {
 		e.ended = append(e.ended, rec)
 		return
@@ -166,14 +171,13 @@ func (e *Enforcer) applyEnded(ev Event) {
 }
 
 func (e *Enforcer) applyForgot(ev Event) {
-	// Tokens are forgotten in their order, so that this is the first.
-	e.tokenOrder = e.tokenOrder[1:]
 	r := e.tokens[ev.Token]
 	if r.ended == "" && r.lease.Lifetime != LifetimeDraw { // still held: it is remembered for a further day
 		r.until = ev.At.Add(TokenKept)
-		e.tokenOrder = append(e.tokenOrder, ev.Token)
+		e.memory.moved(r)
 		return
 	}
+	e.memory.remove(r)
 	delete(e.tokens, ev.Token)
 }
 

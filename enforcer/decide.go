@@ -2,8 +2,6 @@ package enforcer
 
 import (
 	"cmp"
-	"crypto/sha256"
-	"encoding/binary"
 	"fmt"
 	"maps"
 	"slices"
@@ -59,6 +57,9 @@ func (r *Acquire) decide(e *Enforcer, now time.Time) Decision {
 	if r.Lifetime == LifetimeDraw {
 		return Decision{Denial: bad("lifetime", "pool %s: lifetime draw is for meters; slots come back", items[0].Pool)}
 	}
+	if d := r.denyBorrow(e, now); d != nil {
+		return Decision{Denial: d}
+	}
 	if len(e.leases) >= e.options.MaxLeases {
 		return deny(RateLimited, "%d leases are held already, the most this agent keeps", len(e.leases))
 	}
@@ -70,14 +71,6 @@ func (r *Acquire) decide(e *Enforcer, now time.Time) Decision {
 		return r.wait(e, items, d, now)
 	}
 	return e.grant(r, granted, holder, token, now)
-}
-
-// token returns what the request's client token is remembered by; nil when it has none.
-func (r *Acquire) token(items []Item) *ClientToken {
-	if r.Token == "" {
-		return nil
-	}
-	return &ClientToken{Key: r.tokenKey(items), Request: r.requestHash(items)}
 }
 
 // fitAll returns what the request gets now of each pool, or why it gets nothing. w is its place in the queue, nil when it
@@ -98,9 +91,13 @@ func (e *Enforcer) fitAll(r *Acquire, items []Item, w *waiting) ([]Item, *Holder
 // grant is the decision that a request is granted.
 func (e *Enforcer) grant(r *Acquire, items []Item, holder *Holder, token *ClientToken, now time.Time) Decision {
 	l := &Lease{ID: r.ID, Items: items, Lifetime: r.lifetime(), AcquiredAt: now, Holder: holder, Token: token}
-	if l.Lifetime == LifetimeTTL {
+	switch l.Lifetime {
+	case LifetimeTTL:
 		l.TTL = cmp.Or(r.TTL, DefaultTTL)
 		l.ExpiresAt = now.Add(l.TTL)
+	case LifetimeBorrow:
+		l.ExpiresAt = r.Until
+	default:
 	}
 	return Decision{Lease: l, Events: []Event{{Kind: EventGranted, At: now, Lease: l}}}
 }
@@ -165,16 +162,22 @@ func (r *Acquire) check() *Denial {
 	if r.Wait < 0 || r.Wait > MaxWait {
 		return bad("wait_seconds", "wait_seconds is %v: give from 0 to %v", r.Wait.Seconds(), MaxWait.Seconds())
 	}
+	if r.lifetime() != LifetimeBorrow && !r.Until.IsZero() {
+		return bad("until", "until goes with lifetime borrow, not with %s", r.lifetime())
+	}
 	switch r.lifetime() {
 	case LifetimeTTL:
 		return checkTTL(r.TTL)
-	case LifetimeHeld, LifetimeProcess, LifetimeConnection, LifetimeDraw:
+	case LifetimeHeld, LifetimeProcess, LifetimeConnection, LifetimeDraw, LifetimeBorrow:
 		if r.TTL != 0 {
 			return bad("ttl_seconds", "ttl_seconds goes with lifetime ttl, not with %s", r.Lifetime)
 		}
+		if r.Lifetime == LifetimeBorrow && r.Until.IsZero() {
+			return bad("until", "until is missing: say when the borrowed slots come back")
+		}
 		return nil
 	default:
-		return bad("lifetime", "lifetime %q is not offered by this agent; use process, connection, ttl or held", r.Lifetime)
+		return bad("lifetime", "there is no lifetime %q; use process, connection, ttl, held or borrow", r.Lifetime)
 	}
 }
 
@@ -220,7 +223,7 @@ func notShared(kind, name, why string) *Denial {
 func (p *pool) behind(name string, n int64) *Denial {
 	d := p.denial(name, n)
 	if p.capacity().Covers(n) {
-		d.Detail = fmt.Sprintf("pool %s: %d of %s slots are in use, and %d acquires wait for what comes free", name, p.inUse, p.capacity(), len(p.queue))
+		d.Detail = fmt.Sprintf("pool %s: %d of %s slots are in use, and %d acquires wait for what comes free", name, p.inUse, p.capacity(), p.queue.Len())
 		d.Hint = "wait too (wait_seconds), or try again later"
 	}
 	return d
@@ -238,7 +241,11 @@ func (p *pool) denial(name string, n int64) *Denial {
 	d.Hint = "release a lease, or try again later"
 	if len(p.expiry) > 0 {
 		d.Next, d.NextHolder = p.expiry[0].ExpiresAt, p.expiry[0].Holder
-		d.Hint = fmt.Sprintf("the next lease ends at %s unless it is renewed; try again then", d.Next.UTC().Format(time.RFC3339))
+		unless := " unless it is renewed"
+		if p.expiry[0].Lifetime == LifetimeBorrow {
+			unless = ""
+		}
+		d.Hint = fmt.Sprintf("the next lease ends at %s%s; try again then", stamp(d.Next), unless)
 	}
 	return d
 }
@@ -307,68 +314,16 @@ func coversVersion(versions, version string) (bool, error) {
 	return vs.Covers(version)
 }
 
-// hash is SHA-256 over fields that cannot run into one another.
-type hash struct{ b []byte }
-
-func (h *hash) text(s string) {
-	h.b = binary.AppendUvarint(h.b, uint64(len(s)))
-	h.b = append(h.b, s...)
-}
-func (h *hash) number(n int64) { h.b = binary.AppendVarint(h.b, n) }
-func (h *hash) sum() [32]byte  { return sha256.Sum256(h.b) }
-func (h *hash) pools(i []Item) {
-	h.number(int64(len(i)))
-	for _, it := range i {
-		h.text(it.Pool)
-	}
-}
-
-func (r *Acquire) tokenKey(items []Item) TokenKey {
-	var h hash
-	h.number(int64(r.Caller.UID))
-	h.pools(items)
-	h.text(r.Token)
-	return h.sum()
-}
-
-// requestHash is over all that a retry must repeat. The process is not part of it: a retry may come from another.
-func (r *Acquire) requestHash(items []Item) [32]byte {
-	var h hash
-	h.pools(items)
-	for _, it := range items {
-		h.number(it.N)
-	}
-	h.number(r.MinN)
-	h.text(string(r.lifetime()))
-	h.number(int64(r.TTL))
-	h.text(r.Version)
-	h.number(int64(len(r.Labels)))
-	for _, k := range slices.Sorted(maps.Keys(r.Labels)) {
-		h.text(k)
-		h.text(r.Labels[k])
-	}
-	return h.sum()
-}
-
-// replay answers a request whose client token is known.
-func (was *remembered) replay(token *ClientToken) Decision {
-	switch {
-	case was.Request != token.Request:
-		return Decision{Denial: &Denial{Code: TokenReused, Field: "client_token",
-			Detail: "client_token was used for another request before; use a new one for each request"}}
-	case was.ended != "":
-		return Decision{Denial: &Denial{Code: TokenReused, Field: "client_token",
-			Detail: fmt.Sprintf("client_token belongs to lease %s, which is over (%s); use a new one", was.lease.ID, was.ended)}}
-	}
-	return Decision{Lease: was.lease, Replayed: true}
-}
-
 func (r *Renew) decide(e *Enforcer, now time.Time) Decision {
 	h, d := e.find(r.ID, r.Caller, false, now)
 	if d != nil {
 		return Decision{Denial: d}
 	}
-	if h.Lifetime != LifetimeTTL {
+	switch h.Lifetime {
+	case LifetimeTTL:
+	case LifetimeBorrow:
+		return Decision{Denial: bad("lifetime", "lease %s is borrowed until %s, and a borrow is not renewed; borrow anew", r.ID, stamp(h.ExpiresAt))}
+	default:
 		return Decision{Denial: bad("lifetime", "lease %s has lifetime %s and needs no renewing", r.ID, h.Lifetime)}
 	}
 	if d := checkTTL(r.TTL); d != nil {
@@ -391,6 +346,9 @@ func (r *Release) decide(e *Enforcer, now time.Time) Decision {
 	}
 	cause := r.Cause
 	if cause == "" {
+		if h.Lifetime == LifetimeBorrow && !r.Force && !e.verdict.returnsEarly() {
+			return Decision{Denial: notEarly(h.Lease)}
+		}
 		cause = CauseReleased
 		if r.Force {
 			cause = CauseForced
@@ -406,7 +364,7 @@ func (e *Enforcer) find(id LeaseID, c Caller, force bool, now time.Time) (*held,
 	case !ok:
 		return nil, e.unknown(id)
 	case !h.ExpiresAt.IsZero() && !now.Before(h.ExpiresAt):
-		return nil, &Denial{Code: LeaseUnknown, Detail: fmt.Sprintf("lease %s ended at %s: it was not renewed in time", id, stamp(h.ExpiresAt))}
+		return nil, &Denial{Code: LeaseUnknown, Detail: fmt.Sprintf("lease %s ended at %s: %s", id, stamp(h.ExpiresAt), whyEnded(CauseExpired, h.Lifetime))}
 	case !force && h.Holder.UID != c.UID:
 		return nil, &Denial{Code: NotHolder, Detail: fmt.Sprintf("lease %s belongs to another user", id),
 			Hint: "only the user that acquired it may act on it; an admin may release it by force"}
@@ -420,15 +378,21 @@ func (e *Enforcer) unknown(id LeaseID) *Denial {
 		if r.id != id {
 			continue
 		}
-		why := map[Cause]string{
-			CauseReleased: "it was released", CauseForced: "an admin released it by force",
-			CauseExpired: "it was not renewed in time", CauseRevoked: "it was revoked, because the licence no longer covers it",
-			CauseHolderGone: "its holder was gone", CauseUndelivered: "its grant could not be delivered",
-		}[r.cause]
-		return &Denial{Code: LeaseUnknown, Detail: fmt.Sprintf("lease %s ended at %s: %s", id, stamp(r.at), why)}
+		return &Denial{Code: LeaseUnknown, Detail: fmt.Sprintf("lease %s ended at %s: %s", id, stamp(r.at), whyEnded(r.cause, r.lifetime))}
 	}
 	return &Denial{Code: LeaseUnknown, Detail: fmt.Sprintf("lease %s is not held here", id),
 		Hint: "it may have ended a while ago; acquire a new one"}
+}
+
+func whyEnded(c Cause, l Lifetime) string {
+	if c == CauseExpired && l == LifetimeBorrow {
+		return "it was borrowed until then"
+	}
+	return map[Cause]string{
+		CauseReleased: "it was released", CauseForced: "an admin released it by force",
+		CauseExpired: "it was not renewed in time", CauseRevoked: "it was revoked, because the licence no longer covers it",
+		CauseHolderGone: "its holder was gone", CauseUndelivered: "its grant could not be delivered",
+	}[c]
 }
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
@@ -472,18 +436,9 @@ func (*Tick) decide(e *Enforcer, now time.Time) Decision {
 			}
 		}
 	}
-	for _, w := range e.overdue(now) {
-		if len(events) >= tickBatch {
-			break
-		}
-		d := e.pools[w.Items[0].Pool].denial(w.Items[0].Pool, w.Items[0].N)
-		events = append(events, leave(w, now, CauseWaitOver, d).Events...)
-	}
-	for _, key := range e.tokenOrder {
-		if e.tokens[key].until.After(now) || len(events) >= tickBatch {
-			break
-		}
-		events = append(events, Event{Kind: EventForgot, At: now, Token: key})
+	events = append(events, e.giveUp(now, tickBatch-len(events))...)
+	for _, r := range e.memory.until(now, tickBatch-len(events)) {
+		events = append(events, Event{Kind: EventForgot, At: now, Token: r.Key})
 	}
 	return Decision{Events: events}
 }

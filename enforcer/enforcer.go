@@ -8,7 +8,7 @@ type Options struct {
 	MaxLeasesPerUID int // held by one uid at one time; default MaxLeases
 	MaxTokens       int // client tokens remembered; default 1,000,000
 	MaxWaiters      int // acquires that wait at one time; default 100,000
-	// Durable says that what Event.Durable names survives a crash of the host. Without it draws are denied.
+	// Durable says that what Event.Durable names survives a crash of the host. Without it draws and borrows are denied.
 	Durable bool
 }
 
@@ -26,15 +26,15 @@ type Enforcer struct {
 	perUID    map[uint32]int
 	holders   map[Caller]*sharedHolder // holders without labels, shared by their leases
 
-	tokens     map[TokenKey]*remembered
-	tokenOrder []TokenKey // by remembered.until
+	tokens map[TokenKey]*remembered
+	memory timetable[*remembered] // the tokens by when they may be forgotten
 
 	ended    []endedLease // a ring
 	endedPos int
 
 	waiters  map[LeaseID]*waiting
-	patience patience // the waiters by when their time is up
-	turn     uint64   // of the next waiter
+	patience timetable[*waiting] // the waiters by when their time is up
+	turn     uint64              // of the next waiter
 	meters   map[string]meter
 
 	// What the last good verdict said of held leases; it goes on holding when no licence is left to say it.
@@ -68,12 +68,17 @@ type remembered struct {
 	lease *Lease
 	ended Cause // empty while the lease is held
 	until time.Time
+	at    int // in the timetable of memory
 }
 
+func (r *remembered) due() time.Time { return r.until }
+func (r *remembered) place() *int    { return &r.at }
+
 type endedLease struct {
-	id    LeaseID
-	cause Cause
-	at    time.Time
+	id       LeaseID
+	lifetime Lifetime
+	cause    Cause
+	at       time.Time
 }
 
 // New returns an Enforcer without a licence: every acquire is denied until a SetVerdict has been applied.
@@ -158,13 +163,7 @@ func (e *Enforcer) NextTick() time.Time {
 		}
 		next = sooner(next, p.revokeAt)
 	}
-	if len(e.patience) > 0 {
-		next = sooner(next, e.patience[0].Until)
-	}
-	if len(e.tokenOrder) > 0 {
-		next = sooner(next, e.tokens[e.tokenOrder[0]].until)
-	}
-	return next
+	return sooner(sooner(next, e.patience.next()), e.memory.next())
 }
 
 // sooner returns the earlier of two instants, of which a zero one is never.

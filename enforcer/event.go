@@ -16,7 +16,9 @@ const (
 	EventQueued  EventKind = "queued"  // Waiter waits
 	EventLeft    EventKind = "left"    // Waiter no longer waits, because of Cause; Denial says more where it was denied
 	EventDrawn   EventKind = "drawn"   // Lease's items have been drawn from meters, which Draws names
-	EventSet     EventKind = "set"     // Draws are what the meters stand at, by an admin's word
+	// EventRemembered is of snapshots: the token of Lease, which is over by Cause (of a draw: none), is remembered until At.
+	EventRemembered EventKind = "remembered"
+	EventSet        EventKind = "set" // Draws are what the meters stand at, by an admin's word
 )
 
 // Draw is what one meter stands at after an event.

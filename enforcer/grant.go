@@ -14,7 +14,8 @@ func (j *judge) grant(v *Verdict, inForce []*ruling) {
 	l := base.license
 	v.Code, v.Reason, v.State = base.code(), base.findings[0].Reason, base.code().State()
 	v.SystemCode, v.GraceEndsAt, v.TerminatesAt = l.SystemCode, base.graceEnds, base.terminates()
-	v.OnExpiry, v.AgentAway, v.MaxBorrow, v.Match = orDefault(l.OnExpiry, Drain), l.AgentAway, l.MaxBorrow, base.match
+	v.OnExpiry, v.AgentAway, v.Match = orDefault(l.OnExpiry, Drain), l.AgentAway, base.match
+	v.MaxBorrow, v.EarlyReturn = l.MaxBorrow, l.EarlyReturn
 	if l.IsTest() {
 		v.Environment = Test
 	}

@@ -62,6 +62,9 @@ func (r *Doubt) decide(e *Enforcer, now time.Time) Decision {
 	if !ok {
 		return Decision{Denial: e.unknown(r.ID)}
 	}
+	if h.Lifetime == LifetimeHeld || h.Lifetime == LifetimeBorrow {
+		return Decision{Lease: h.Lease} // whoever holds it, it stands
+	}
 	l := *h.Lease
 	l.ExpiresAt = r.Until
 	l.Unconfirmed = l.Lifetime != LifetimeTTL
@@ -110,10 +113,8 @@ func (e *Enforcer) applyChanged(l *Lease) {
 			e.pools[it.Pool].push(h, i)
 		}
 	}
-	if l.Token != nil {
-		if r := e.tokens[l.Token.Key]; r != nil {
-			r.lease = l
-		}
+	if r := e.tokenOf(l); r != nil {
+		r.lease = l
 	}
 }
 
@@ -135,13 +136,5 @@ func (e *Enforcer) unshare(h *Holder) {
 		if s.leases--; s.leases == 0 {
 			delete(e.holders, h.Caller)
 		}
-	}
-}
-
-// remember remembers a lease's client token.
-func (e *Enforcer) remember(l *Lease) {
-	if l.Token != nil {
-		e.tokens[l.Token.Key] = &remembered{ClientToken: *l.Token, lease: l, until: l.AcquiredAt.Add(TokenKept)}
-		e.tokenOrder = append(e.tokenOrder, l.Token.Key)
 	}
 }

@@ -560,7 +560,7 @@ func (j *judge) refuse(v *Verdict, all []*ruling) {
 	}
 	if l := best.license; l != nil {
 		v.SystemCode, v.TerminatesAt, v.OnExpiry = cmp.Or(l.SystemCode, v.SystemCode), best.terminates(), orDefault(l.OnExpiry, Drain)
-		v.AgentAway, v.MaxBorrow = l.AgentAway, l.MaxBorrow
+		v.AgentAway, v.MaxBorrow, v.EarlyReturn = l.AgentAway, l.MaxBorrow, l.EarlyReturn
 		if l.IsTest() {
 			v.Environment = Test
 		}

@@ -31,7 +31,7 @@ const (
 	LifetimeTTL        Lifetime = "ttl"        // when it is not renewed in time
 	LifetimeHeld       Lifetime = "held"       // when released or forced
 	LifetimeDraw       Lifetime = "draw"       // never: a meter's draw
-	LifetimeBorrow     Lifetime = "borrow"     // at a date
+	LifetimeBorrow     Lifetime = "borrow"     // at a date; sooner only where the licence lets it come back early
 )
 
 // Bounds of a ttl lease.
@@ -123,7 +123,7 @@ type Waiter struct {
 	Until   time.Time
 }
 
-// TokenKept is how long a client token is remembered after its last use.
+// TokenKept is how long a client token is remembered after its lease was granted; while that is held, it always is.
 const TokenKept = 24 * time.Hour
 
 // PoolStatus is a pool, or a meter, as people and products see it.
@@ -139,6 +139,7 @@ type PoolStatus struct {
 	InUse     int64 // slots held; of a meter, what has been drawn
 	Waiting   int64
 	Reserved  int64
+	Borrowed  int64 // slots of leases that are borrowed
 	Peak      int64 // the most that was in use since the enforcer was made
 	Leases    int
 	NextFree  time.Time // when the next lease of the pool ends unless renewed; zero: not known

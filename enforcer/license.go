@@ -286,6 +286,7 @@ type License struct {
 	ClockTolerance time.Duration // how far behind the evidence a wall clock may be; zero: ten minutes
 	AgentAway      time.Duration // how long held leases stand without the agent; zero: ten minutes
 	MaxBorrow      time.Duration // longest borrow; zero: none
+	EarlyReturn    bool          // whether a borrow may be given back before its time
 
 	KeyID             string         // the anchor that verified the document
 	AnchorEnvironment Environment    // Test: whatever that anchor signs is a test licence

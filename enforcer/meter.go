@@ -3,6 +3,7 @@ package enforcer
 import (
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"time"
 )
@@ -74,8 +75,9 @@ func (r *Acquire) draw(e *Enforcer, items []Item, token *ClientToken, now time.T
 		d := e.drawn(g, now)
 		limit := g.Budget.Plus(g.Overage)
 		n := it.N
-		if !limit.Covers(d.Drawn + n) {
-			left := max(0, int64(limit)-d.Drawn)
+		// What is counted fits an int64 even where there is no limit.
+		most := int64(limit.Min(math.MaxInt64))
+		if left := max(0, most-d.Drawn); left < n {
 			if r.MinN == 0 || left < r.MinN {
 				return Decision{Denial: meterEmpty(it, g, d, limit, left, now)}
 			}
@@ -129,7 +131,7 @@ func (e *Enforcer) applyDraws(ev Event) {
 		e.meters[d.Key] = meter{d.Drawn, d.Period}
 	}
 	if l := ev.Lease; l != nil {
-		e.remember(l)
+		e.rememberLease(l)
 	}
 }
 

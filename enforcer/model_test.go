@@ -510,7 +510,7 @@ func summary(e *Enforcer) (out []string) {
 		out = append(out, fmt.Sprint(k, r.ended, r.until, r.lease.ID))
 	}
 	for name, p := range e.pools {
-		out = append(out, fmt.Sprint(name, p.grant, len(p.queue), p.inUse, p.peak, p.leases, len(p.groups), len(p.expiry), p.revokeAt))
+		out = append(out, fmt.Sprint(name, p.grant, p.queue.Len(), p.inUse, p.peak, p.leases, len(p.groups), len(p.expiry), p.revokeAt))
 	}
 	for id, w := range e.waiters {
 		out = append(out, fmt.Sprint("waits ", id, w.Items, w.Until, w.turn))
@@ -522,5 +522,5 @@ func summary(e *Enforcer) (out []string) {
 		out = append(out, fmt.Sprint(c, h.leases))
 	}
 	slices.Sort(out)
-	return append(out, fmt.Sprint(e.onExpiry, e.terminatesAt, e.turnedAt, e.revokeAllAt, e.NextTick(), len(e.tokenOrder), len(e.ended)))
+	return append(out, fmt.Sprint(e.onExpiry, e.terminatesAt, e.turnedAt, e.revokeAllAt, e.NextTick(), len(e.memory.heap), len(e.ended)))
 }

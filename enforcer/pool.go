@@ -2,6 +2,7 @@ package enforcer
 
 import (
 	"cmp"
+	"container/list"
 	"slices"
 	"strconv"
 	"time"
@@ -16,7 +17,9 @@ type pool struct {
 	peak   int64
 	leases int
 	groups map[string]*group // nil when each lease counts for itself
-	queue  []*waiting        // in their turn
+	queue  list.List         // of *waiting, in their turn
+	// waiting is how many slots are waited for, borrowed how many of those in use are borrowed.
+	waiting, borrowed int64
 
 	expiry   []*held   // a heap by ExpiresAt of the leases that have one
 	slot     []int     // beside expiry: which of the lease's items this pool is
@@ -201,13 +204,7 @@ func (p *pool) status(name string) PoolStatus {
 	s := PoolStatus{
 		Name: name, Limit: p.grant.Limit, Overage: p.grant.Overage, Budget: p.grant.Budget, Scope: p.grant.Scope,
 		Unit: p.grant.Unit, NotShared: p.grant.NotShared, InUse: p.inUse, Peak: p.peak, Leases: p.leases,
-	}
-	for _, w := range p.queue {
-		for _, it := range w.Items {
-			if it.Pool == name {
-				s.Waiting += it.N
-			}
-		}
+		Waiting: p.waiting, Borrowed: p.borrowed,
 	}
 	if len(p.expiry) > 0 {
 		s.NextFree = p.expiry[0].ExpiresAt

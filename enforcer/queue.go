@@ -2,7 +2,7 @@ package enforcer
 
 import (
 	"cmp"
-	"container/heap"
+	"container/list"
 	"fmt"
 	"slices"
 	"time"
@@ -12,35 +12,13 @@ import (
 // turns are one order over all pools, so somebody always is.
 type waiting struct {
 	*Waiter
-	turn uint64
-	at   int // in the heap of patience
+	turn   uint64
+	at     int             // in the timetable of patience
+	places []*list.Element // in the queue of each item's pool
 }
 
-// patience is a heap of waiters by when their time is up.
-type patience []*waiting
-
-func (p patience) Len() int           { return len(p) }
-func (p patience) Less(i, j int) bool { return p[i].Until.Before(p[j].Until) }
-func (p patience) Swap(i, j int) {
-	p[i], p[j] = p[j], p[i]
-	p[i].at, p[j].at = i, j
-}
-
-// Push and Pop are for container/heap.
-func (p *patience) Push(x any) {
-	w := x.(*waiting)
-	w.at = len(*p)
-	*p = append(*p, w)
-}
-
-// Pop takes the last.
-func (p *patience) Pop() any {
-	old := *p
-	w := old[len(old)-1]
-	old[len(old)-1] = nil
-	*p = old[:len(old)-1]
-	return w
-}
+func (w *waiting) due() time.Time { return w.Until }
+func (w *waiting) place() *int    { return &w.at }
 
 // wait decides that an acquire waits; d is why it is not granted at once.
 func (r *Acquire) wait(e *Enforcer, items []Item, d *Denial, now time.Time) Decision {
@@ -50,7 +28,8 @@ func (r *Acquire) wait(e *Enforcer, items []Item, d *Denial, now time.Time) Deci
 	if len(e.waiters) >= e.options.MaxWaiters {
 		return deny(RateLimited, "%d acquires wait already, the most that may", len(e.waiters))
 	}
-	w := &Waiter{ID: r.ID, Items: items, Request: r, Since: now, Until: now.Add(r.Wait)}
+	// Nobody waits for what would be over by then.
+	w := &Waiter{ID: r.ID, Items: items, Request: r, Since: now, Until: sooner(now.Add(r.Wait), r.Until)}
 	return Decision{Waiter: w, Events: []Event{{Kind: EventQueued, At: now, Waiter: w}}}
 }
 
@@ -64,7 +43,16 @@ func (e *Enforcer) never(r *Acquire, items []Item) bool {
 
 // ahead reports whether others wait for a pool before w; nil is somebody who has just come.
 func (p *pool) ahead(w *waiting) bool {
-	return len(p.queue) > 0 && (w == nil || p.queue[0] != w)
+	first := p.first()
+	return first != nil && first != w
+}
+
+// first returns who is served next; nil: nobody waits.
+func (p *pool) first() *waiting {
+	if x := p.queue.Front(); x != nil {
+		return x.Value.(*waiting)
+	}
+	return nil
 }
 
 func (r *Serve) decide(e *Enforcer, now time.Time) Decision {
@@ -81,11 +69,8 @@ func (r *Serve) decide(e *Enforcer, now time.Time) Decision {
 	}
 	var best *waiting
 	for _, p := range e.pools {
-		if len(p.queue) == 0 {
-			continue
-		}
-		w := p.queue[0]
-		if best != nil && best.turn < w.turn || slices.ContainsFunc(w.Items, func(it Item) bool { return e.pools[it.Pool].ahead(w) }) {
+		w := p.first()
+		if w == nil || best != nil && best.turn <= w.turn || slices.ContainsFunc(w.Items, func(it Item) bool { return e.pools[it.Pool].ahead(w) }) {
 			continue
 		}
 		if _, _, d := e.fitAll(w.Request, w.Items, w); d == nil {
@@ -116,7 +101,7 @@ func (r *Serve) decide(e *Enforcer, now time.Time) Decision {
 func (e *Enforcer) turnAway(now time.Time) Decision {
 	var dec Decision
 	for _, w := range e.waiters {
-		if d := e.vain(w); d != nil {
+		if d := e.vain(w, now); d != nil {
 			dec.Events = append(dec.Events, leave(w, now, CauseDenied, d).Events...)
 		}
 	}
@@ -125,8 +110,11 @@ func (e *Enforcer) turnAway(now time.Time) Decision {
 }
 
 // vain says why a waiter can no longer be granted what it waits for.
-func (e *Enforcer) vain(w *waiting) *Denial {
+func (e *Enforcer) vain(w *waiting, now time.Time) *Denial {
 	if d := e.denyVerdict(w.Request.Version); d != nil {
+		return d
+	}
+	if d := w.Request.denyBorrow(e, now); d != nil {
 		return d
 	}
 	for _, it := range w.Items {
@@ -163,10 +151,11 @@ func (e *Enforcer) applyQueued(w *Waiter) {
 	x := &waiting{Waiter: w, turn: e.turn}
 	e.turn++
 	e.waiters[w.ID] = x
-	heap.Push(&e.patience, x)
+	e.patience.add(x)
 	for _, it := range w.Items {
 		p := e.pools[it.Pool]
-		p.queue = append(p.queue, x)
+		x.places = append(x.places, p.queue.PushBack(x))
+		p.waiting += it.N
 	}
 }
 
@@ -174,32 +163,33 @@ func (e *Enforcer) applyQueued(w *Waiter) {
 func (e *Enforcer) unqueue(w *Waiter) {
 	x := e.waiters[w.ID]
 	delete(e.waiters, w.ID)
-	heap.Remove(&e.patience, x.at)
-	for _, it := range w.Items {
+	e.patience.remove(x)
+	for i, it := range w.Items {
 		p := e.pools[it.Pool]
-		if i := slices.Index(p.queue, x); i == 0 {
-			p.queue = p.queue[1:] // the common case costs nothing
-		} else if i > 0 {
-			p.queue = slices.Delete(p.queue, i, i+1)
-		}
-		if !p.named && p.leases == 0 && len(p.queue) == 0 {
-			delete(e.pools, it.Pool)
-		}
+		p.queue.Remove(x.places[i])
+		p.waiting -= it.N
+		e.drop(it.Pool, p)
 	}
 }
 
-// overdue returns the waiters whose time is up by now, in their turn.
-func (e *Enforcer) overdue(now time.Time) []*waiting {
-	if len(e.patience) == 0 || e.patience[0].Until.After(now) {
-		return nil
+// drop forgets a pool that the verdict does not name, when nothing is left of it.
+func (e *Enforcer) drop(name string, p *pool) {
+	if !p.named && p.leases == 0 && p.queue.Len() == 0 {
+		delete(e.pools, name)
 	}
-	var out []*waiting
-	for _, w := range e.patience {
-		if !w.Until.After(now) {
-			out = append(out, w)
+}
+
+// giveUp returns the end of the waiting of those whose time is up by now, in their turn.
+func (e *Enforcer) giveUp(now time.Time, most int) (out []Event) {
+	due := e.patience.until(now, most)
+	slices.SortFunc(due, func(a, b *waiting) int { return cmp.Compare(a.turn, b.turn) })
+	for _, w := range due {
+		_, _, d := e.fitAll(w.Request, w.Items, w)
+		if d == nil { // it would fit, were it not for others before it elsewhere
+			d = e.pools[w.Items[0].Pool].behind(w.Items[0].Pool, w.Items[0].N)
 		}
+		out = append(out, leave(w, now, CauseWaitOver, d).Events...)
 	}
-	slices.SortFunc(out, func(a, b *waiting) int { return cmp.Compare(a.turn, b.turn) })
 	return out
 }
 

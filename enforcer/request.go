@@ -31,6 +31,7 @@ type Acquire struct {
 
 	Lifetime Lifetime      // empty: LifetimeTTL
 	TTL      time.Duration // LifetimeTTL; zero: DefaultTTL
+	Until    time.Time     // LifetimeBorrow: when the slots come back
 	Token    string        // client token; empty: none
 	Version  string        // the product's version; empty: not checked
 	Wait     time.Duration // how long to wait where the slots are in use; zero: not at all

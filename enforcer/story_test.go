@@ -162,13 +162,23 @@ func (s *story) run(f []string) {
 		}
 		c := Caller{UID: 1000, User: "ann", PID: int32(pid), Start: 1}
 		s.do(map[string]Request{"join": &Join{ID: s.ids[f[1]], Caller: c}, "attach": &Attach{ID: s.ids[f[1]], Caller: c}, "leave": &Leave{ID: s.ids[f[1]], Holder: c}}[f[0]])
+	case "narrow": // narrow max_borrow=D: the configuration is stricter
+		var d time.Duration
+		if d, err = duration(strings.TrimPrefix(f[1], "max_borrow=")); err == nil {
+			s.facts.Narrowing.MaxBorrow = &d
+			s.judge()
+		}
 	case "adjust":
 		var n int64
 		n, err = strconv.ParseInt(f[2], 10, 64)
 		s.do(&Adjust{Pool: f[1], Drawn: n, Caller: Caller{Admin: true}})
 	case "pools":
 		for _, p := range s.e.Pools() {
-			s.say("%s: %d of %s in use, budget %s, %s available, scope %s", p.Name, p.InUse, p.Limit, p.Budget, p.Available(), p.Scope)
+			borrowed := ""
+			if p.Borrowed > 0 {
+				borrowed = fmt.Sprintf(", %d borrowed", p.Borrowed)
+			}
+			s.say("%s: %d of %s in use%s, budget %s, %s available, scope %s", p.Name, p.InUse, p.Limit, borrowed, p.Budget, p.Available(), p.Scope)
 		}
 	case "leases":
 		for _, l := range s.leases() {
@@ -335,6 +345,9 @@ func (s *story) acquire(name string, args []string) error {
 			r.Wait, err = duration(v)
 		case "lifetime":
 			r.Lifetime, r.TTL = Lifetime(v), 0
+		case "until":
+			r.Lifetime, r.TTL = LifetimeBorrow, 0
+			r.Until, err = s.instant(v)
 		case "pid":
 			var n int64
 			n, err = strconv.ParseInt(v, 10, 32)
@@ -384,6 +397,10 @@ func (s *story) licenseFrom(name string, args []string) (*License, error) {
 			l.Grace, err = duration(v)
 		case "on_expiry":
 			l.OnExpiry = OnExpiry(v)
+		case "max_borrow":
+			l.MaxBorrow, err = duration(v)
+		case "early_return":
+			l.EarlyReturn = true
 		case "versions":
 			l.Versions = v
 		case "environment":

@@ -283,6 +283,7 @@ type Verdict struct {
 	OnExpiry    OnExpiry
 	AgentAway   time.Duration
 	MaxBorrow   time.Duration
+	EarlyReturn bool
 
 	Licenses []Judged // the ones in force first
 	Warnings []Warning

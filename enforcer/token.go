@@ -1,0 +1,118 @@
+package enforcer
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"slices"
+)
+
+// token returns what the request's client token is remembered by; nil when it has none.
+func (r *Acquire) token(items []Item) *ClientToken {
+	if r.Token == "" {
+		return nil
+	}
+	return &ClientToken{Key: r.tokenKey(items), Request: r.requestHash(items)}
+}
+
+// hash is SHA-256 over fields that cannot run into one another.
+type hash struct{ b []byte }
+
+func (h *hash) text(s string) {
+	h.b = binary.AppendUvarint(h.b, uint64(len(s)))
+	h.b = append(h.b, s...)
+}
+func (h *hash) number(n int64) { h.b = binary.AppendVarint(h.b, n) }
+func (h *hash) sum() [32]byte  { return sha256.Sum256(h.b) }
+func (h *hash) pools(i []Item) {
+	h.number(int64(len(i)))
+	for _, it := range i {
+		h.text(it.Pool)
+	}
+}
+
+func (r *Acquire) tokenKey(items []Item) TokenKey {
+	var h hash
+	h.number(int64(r.Caller.UID))
+	h.pools(items)
+	h.text(r.Token)
+	return h.sum()
+}
+
+// requestHash is over all that a retry must repeat. The process is not part of it: a retry may come from another.
+func (r *Acquire) requestHash(items []Item) [32]byte {
+	var h hash
+	h.pools(items)
+	for _, it := range items {
+		h.number(it.N)
+	}
+	h.number(r.MinN)
+	h.text(string(r.lifetime()))
+	h.number(int64(r.TTL))
+	h.text(r.Version)
+	if !r.Until.IsZero() {
+		h.number(r.Until.UnixNano())
+	}
+	h.number(int64(len(r.Labels)))
+	for _, k := range slices.Sorted(maps.Keys(r.Labels)) {
+		h.text(k)
+		h.text(r.Labels[k])
+	}
+	return h.sum()
+}
+
+// replay answers a request whose client token is known.
+func (was *remembered) replay(token *ClientToken) Decision {
+	switch {
+	case was.Request != token.Request:
+		return Decision{Denial: &Denial{Code: TokenReused, Field: "client_token",
+			Detail: "client_token was used for another request before; use a new one for each request"}}
+	case was.ended != "":
+		return Decision{Denial: &Denial{Code: TokenReused, Field: "client_token",
+			Detail: fmt.Sprintf("client_token belongs to lease %s, which is over (%s); use a new one", was.lease.ID, was.ended)}}
+	}
+	return Decision{Lease: was.lease, Replayed: true}
+}
+
+// rememberLease remembers the client token of a lease that is granted, or drawn.
+func (e *Enforcer) rememberLease(l *Lease) {
+	if l.Token != nil {
+		e.remember(&remembered{ClientToken: *l.Token, lease: l, until: l.AcquiredAt.Add(TokenKept)})
+	}
+}
+
+// remember remembers a client token. That one is forgotten is not journalled, so that recovery may be told of several leases of
+// one token; the journals are read one after the other, and the latest lease counts.
+func (e *Enforcer) remember(r *remembered) {
+	if was := e.tokens[r.Key]; was != nil {
+		if was.lease.AcquiredAt.After(r.lease.AcquiredAt) {
+			return
+		}
+		e.memory.remove(was)
+	}
+	e.tokens[r.Key] = r
+	e.memory.add(r)
+}
+
+// tokenOf returns what is remembered of the client token of a lease; nil when it has none, or a later lease has it.
+func (e *Enforcer) tokenOf(l *Lease) *remembered {
+	if l.Token == nil {
+		return nil
+	}
+	if r := e.tokens[l.Token.Key]; r != nil && r.lease.ID == l.ID {
+		return r
+	}
+	return nil
+}
+
+// Remembered returns the client tokens of draws, and of leases that are over, which keep accepts (all for nil), for a snapshot:
+// Apply of these events after those of the leases that are held makes the same state.
+func (e *Enforcer) Remembered(keep func(*Lease) bool) (out []Event) {
+	for _, r := range e.tokens {
+		if (r.ended != "" || r.lease.Lifetime == LifetimeDraw) && (keep == nil || keep(r.lease)) {
+			out = append(out, Event{Kind: EventRemembered, At: r.until, Lease: r.lease, Cause: r.ended})
+		}
+	}
+	return out
+}
