@@ -121,6 +121,7 @@ func (d *desk) await(out outcome) enforcer.Decision {
 func (d *desk) serve(now time.Time, recheck bool) {
 	for d.core.Waiting() > 0 {
 		dec := d.core.Decide(&enforcer.Serve{Recheck: recheck}, now)
+		recheck = false // whoever waits in vain has been turned away
 		if len(dec.Events) == 0 {
 			return
 		}

@@ -221,7 +221,7 @@ func (a *Agent) liveHolders() map[string]int {
 		byProcess += n
 	}
 	held := a.desk.lifetimes()
-	out["ttl"], out["none"] = held[enforcer.LifetimeTTL], held[enforcer.LifetimeHeld]
+	out["ttl"], out["none"] = held[enforcer.LifetimeTTL], held[enforcer.LifetimeHeld]+held[enforcer.LifetimeBorrow]
 	// Where the kernel does not tell of a process, its connection does.
 	out["connection"] = held[enforcer.LifetimeConnection] + max(0, held[enforcer.LifetimeProcess]-byProcess)
 	return out

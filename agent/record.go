@@ -16,7 +16,7 @@ const recordVersion = 1
 
 // The kinds of events that are journalled, as records name them. A number is never used for anything else.
 var recordKinds = []enforcer.EventKind{1: enforcer.EventGranted, 2: enforcer.EventRenewed, 3: enforcer.EventEnded, 4: enforcer.EventForgot,
-	5: enforcer.EventChanged, 6: enforcer.EventDrawn, 7: enforcer.EventSet}
+	5: enforcer.EventChanged, 6: enforcer.EventDrawn, 7: enforcer.EventSet, 8: enforcer.EventRemembered}
 
 var recordLifetimes = []enforcer.Lifetime{1: enforcer.LifetimeConnection, 2: enforcer.LifetimeProcess, 3: enforcer.LifetimeTTL, 4: enforcer.LifetimeHeld,
 	5: enforcer.LifetimeDraw, 6: enforcer.LifetimeBorrow}
@@ -42,6 +42,12 @@ func encodeEvent(b []byte, ev enforcer.Event) []byte {
 	case enforcer.EventDrawn:
 		w.lease(ev.Lease)
 		w.draws(ev.Draws)
+	case enforcer.EventRemembered:
+		w.lease(ev.Lease)
+		w.flag(ev.Cause != "")
+		if ev.Cause != "" {
+			w.uint(uint64(max(0, slices.Index(recordCauses, ev.Cause))))
+		}
 	default:
 		w.lease(ev.Lease)
 	}
@@ -71,6 +77,14 @@ func decodeEvent(b []byte, lease func(enforcer.LeaseID) *enforcer.Lease) (enforc
 	case enforcer.EventDrawn:
 		ev.Lease = r.lease()
 		ev.Draws = r.draws()
+	case enforcer.EventRemembered:
+		ev.Lease = r.lease()
+		if r.flag() {
+			ev.Cause = pick(&r, recordCauses)
+		}
+		if ev.Lease.Token == nil {
+			r.fail() // nothing is remembered of it
+		}
 	default:
 		ev.Lease = r.lease()
 		if ev.Kind != enforcer.EventGranted && !r.bad && lease(ev.Lease.ID) == nil {

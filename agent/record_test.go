@@ -64,6 +64,13 @@ func someEvent() *rapid.Generator[enforcer.Event] {
 			ev.Draws = draws()
 		case enforcer.EventDrawn:
 			ev.Lease, ev.Draws = lease(), draws()
+		case enforcer.EventRemembered:
+			if ev.Lease = lease(); ev.Lease.Token == nil {
+				ev.Lease.Token = &enforcer.ClientToken{Key: enforcer.TokenKey{4}}
+			}
+			if rapid.Bool().Draw(t, "over") {
+				ev.Cause = rapid.SampledFrom(recordCauses[1:]).Draw(t, "cause")
+			}
 		default:
 			ev.Lease = lease()
 		}

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,7 +20,7 @@ import (
 
 // store keeps what the desk has acknowledged, in two journals. What dies with the host (leases of processes, connections and
 // of a time to live) is written to the runtime folder, which dies with it, and needs no fsync; what outlives it (held leases,
-// draws) is in the state folder, and on the disk before it is acknowledged. Recovery is Apply over both.
+// borrows, draws) is in the state folder, and on the disk before it is acknowledged. Recovery is Apply over both.
 type store struct {
 	runtime, durable *journal.Journal
 	lock             *os.File
@@ -56,9 +57,12 @@ func durable(ev enforcer.Event) bool {
 	case enforcer.EventDrawn, enforcer.EventSet:
 		return true
 	default:
-		return ev.Lease != nil && (ev.Lease.Lifetime == enforcer.LifetimeHeld || ev.Lease.Lifetime == enforcer.LifetimeBorrow)
+		return ev.Lease != nil && slices.Contains(outlasting, ev.Lease.Lifetime)
 	}
 }
+
+// outlasting are the lifetimes of what outlives the host.
+var outlasting = []enforcer.Lifetime{enforcer.LifetimeHeld, enforcer.LifetimeBorrow, enforcer.LifetimeDraw}
 
 // journalled reports whether an event is kept at all. A token is forgotten by its own time, which its lease's record tells.
 func journalled(ev enforcer.Event) bool { return ev.Durable() && ev.Kind != enforcer.EventForgot }
@@ -184,33 +188,47 @@ func (s *store) compact(d *desk) {
 		if !j.Due() {
 			continue
 		}
-		// What the snapshot speaks of and the place in the journal are of one moment.
-		d.mu.Lock()
-		mark := j.Mark()
-		leases := d.core.Leases(func(l *enforcer.Lease) bool { return durable(enforcer.Event{Lease: l}) == (j == s.durable) })
-		meters := d.core.Meters()
-		d.mu.Unlock()
-		err := j.CompactFrom(mark, func(write func([]byte) error) error {
-			if j == s.runtime {
-				if err := write(s.meta); err != nil {
-					return err
-				}
-			} else if len(meters) > 0 {
-				if err := write(encodeEvent(nil, enforcer.Event{Kind: enforcer.EventSet, Draws: meters})); err != nil {
-					return err
-				}
-			}
-			for _, l := range leases {
-				if err := write(encodeEvent(nil, enforcer.Event{Kind: enforcer.EventGranted, At: l.AcquiredAt, Lease: l})); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		if err != nil {
+		if err := s.rewrite(j, d); err != nil {
 			s.log.Error("the journal was not compacted; it goes on as it is", "error", err)
 		}
 	}
+}
+
+// rewrite has a journal begin with what is held, drawn and remembered now.
+func (s *store) rewrite(j *journal.Journal, d *desk) error {
+	// What the snapshot speaks of and the place in the journal are of one moment.
+	d.mu.Lock()
+	mark := j.Mark()
+	keep := func(l *enforcer.Lease) bool { return durable(enforcer.Event{Lease: l}) == (j == s.durable) }
+	leases, tokens, meters := d.core.Leases(keep), d.core.Remembered(keep), d.core.Meters()
+	d.mu.Unlock()
+	return j.CompactFrom(mark, func(write func([]byte) error) error {
+		var buf []byte
+		put := func(ev enforcer.Event) error {
+			buf = encodeEvent(buf[:0], ev)
+			return write(buf)
+		}
+		if j == s.runtime {
+			if err := write(s.meta); err != nil {
+				return err
+			}
+		} else if len(meters) > 0 {
+			if err := put(enforcer.Event{Kind: enforcer.EventSet, Draws: meters}); err != nil {
+				return err
+			}
+		}
+		for _, l := range leases {
+			if err := put(enforcer.Event{Kind: enforcer.EventGranted, At: l.AcquiredAt, Lease: l}); err != nil {
+				return err
+			}
+		}
+		for _, ev := range tokens {
+			if err := put(ev); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // Close closes the journals.
@@ -270,7 +288,7 @@ func (a *Agent) recover(was meta) {
 	leases := a.desk.core.Leases(nil)
 	for _, l := range leases {
 		a.desk.held[l.Lifetime]++
-		if !l.ExpiresAt.IsZero() {
+		if !l.ExpiresAt.IsZero() && l.Lifetime != enforcer.LifetimeBorrow {
 			a.desk.carry(a.desk.core.Decide(&enforcer.Doubt{ID: l.ID, Until: later(l.ExpiresAt, now.Add(max(l.TTL, recoverWithin)))}, now))
 		}
 	}

@@ -32,6 +32,7 @@ var (
 	descWaiting  = desc("slots_waiting", "Slots waited for.", "pool")
 	descReserved = desc("slots_reserved", "Slots reserved.", "pool")
 	descPeak     = desc("slots_peak", "The most slots held at one time since the agent started.", "pool")
+	descBorrowed = desc("slots_borrowed", "Slots that are borrowed, until a date.", "pool")
 	descOverage  = desc("slots_overage", "Slots held beyond the budget, as the licence allows.", "pool")
 	descMeter    = desc("meter_remaining", "Draws left of a meter; +Inf if unlimited.", "pool")
 
@@ -47,7 +48,7 @@ var (
 )
 
 var all = []*prometheus.Desc{descState, descCode, descWarning, descExpiry, descCoverage, descTermination, descDocuments, descLimit, descBudget, descInUse,
-	descWaiting, descReserved, descPeak, descOverage, descMeter, descHolders, descDoubted, descAlive, descDue, descBeat, descClock, descMatch, descMode, descFree}
+	descWaiting, descReserved, descPeak, descOverage, descBorrowed, descMeter, descHolders, descDoubted, descAlive, descDue, descBeat, descClock, descMatch, descMode, descFree}
 
 // names of the metrics that are not collected from a snapshot.
 var counted = []string{"usher_acquires_total", "usher_denials_total", "usher_releases_total", "usher_draws_total", "usher_acquire_duration_seconds", "usher_wait_duration_seconds",
@@ -134,6 +135,7 @@ func (s *state) Collect(ch chan<- prometheus.Metric) {
 		set(descReserved, float64(p.Reserved), p.Name)
 		set(descPeak, float64(p.Peak), p.Name)
 		set(descOverage, float64(p.OverageInUse()), p.Name)
+		set(descBorrowed, float64(p.Borrowed), p.Name)
 	}
 	for _, l := range livenesses {
 		set(descHolders, float64(snap.Holders[l]), l)

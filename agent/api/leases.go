@@ -12,7 +12,7 @@ import (
 // request turns a body into what the enforcer is asked, or says what in it cannot be had over HTTP.
 func request(in *wire.AcquireRequest, c *call) (*enforcer.Acquire, *enforcer.Denial) {
 	if in.Lifetime == string(enforcer.LifetimeProcess) || in.Lifetime == string(enforcer.LifetimeConnection) {
-		return nil, badRequest("lifetime", "use ttl or held, or a session", "lifetime %q is for sessions: an HTTP connection says nothing of how long its caller lives", in.Lifetime)
+		return nil, badRequest("lifetime", "use ttl, held or borrow, or a session", "lifetime %q is for sessions: an HTTP connection says nothing of how long its caller lives", in.Lifetime)
 	}
 	return acquireRequest(in, c.peer.caller(c.admin))
 }
@@ -22,10 +22,10 @@ func acquireRequest(in *wire.AcquireRequest, caller enforcer.Caller) (*enforcer.
 	switch {
 	case in.PID != 0:
 		return nil, badRequest("pid", "use a session, which is its process's", "leases of another process are not offered by this agent")
-	case in.Until != nil:
-		return nil, badRequest("until", "leave it out", "borrowing is not offered by this agent")
 	case in.Priority != 0:
 		return nil, badRequest("priority", "leave it out", "priorities are not offered by this agent")
+	case in.Until != nil && in.Until.IsZero():
+		return nil, badRequest("until", "give the time at which the slots come back", "until is no time")
 	case in.N != nil && in.Pool == "":
 		return nil, badRequest("n", "give each item its own n", "n goes with pool, not with items")
 	}
@@ -42,6 +42,12 @@ func acquireRequest(in *wire.AcquireRequest, caller enforcer.Caller) (*enforcer.
 	}
 	r := &enforcer.Acquire{Wait: wait, Caller: caller, Pool: in.Pool, MinN: in.MinN, Labels: in.Labels, Lifetime: enforcer.Lifetime(in.Lifetime),
 		TTL: ttl, Token: in.ClientToken, Version: in.Version}
+	if in.Until != nil {
+		r.Until = *in.Until
+		if r.Lifetime == "" {
+			r.Lifetime = enforcer.LifetimeBorrow
+		}
+	}
 	if in.Pool != "" {
 		r.N = 1
 		if in.N != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -81,9 +82,11 @@ func (o *acquireFlags) request() (wire.AcquireRequest, error) {
 func (c *cli) acquireCommand() *cobra.Command {
 	var o acquireFlags
 	var held bool
-	cmd := &cobra.Command{Use: "acquire --pool P [--n N] [--ttl D | --held]", Short: "Take slots, and print the lease's id", Args: cobra.NoArgs,
+	var until, borrow string
+	cmd := &cobra.Command{Use: "acquire --pool P [--n N] [--ttl D | --held | --until T | --borrow D]", Short: "Take slots, and print the lease's id", Args: cobra.NoArgs,
 		Long: `Take slots and print the lease's id, or the lease with --json. The lease ends when its time is over unless it is renewed
-("usher renew"), and when it is released ("usher release"). For a program that runs here, "usher run" does all of this.`,
+("usher renew"), and when it is released ("usher release"). With --until or --borrow the slots are borrowed: they are held until then,
+whatever becomes of agent and host, and given back sooner only where the licence lets them. For a program that runs here, "usher run" does all of this.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			r, err := o.request()
 			if err != nil {
@@ -91,6 +94,13 @@ func (c *cli) acquireCommand() *cobra.Command {
 			}
 			if held {
 				r.Lifetime = "held"
+			}
+			if cmp.Or(until, borrow) != "" {
+				at, err := parseTime(cmp.Or(until, borrow), time.Now(), true)
+				if err != nil {
+					return usage("--%s: %w", map[bool]string{true: "until", false: "borrow"}[until != ""], err)
+				}
+				r.Lifetime, r.Until = "borrow", &at
 			}
 			l, err := c.client().Acquire(cmd.Context(), r)
 			if err != nil {
@@ -106,7 +116,9 @@ func (c *cli) acquireCommand() *cobra.Command {
 	cmd.Flags().StringVar(&o.ttl, "ttl", "", "how long it is held unless renewed: 1s to 24h (default 60s)")
 	cmd.Flags().StringVar(&o.token, "client-token", "", "makes the acquire repeatable: the same token gets the same lease")
 	cmd.Flags().BoolVar(&held, "held", false, "hold it until it is released")
-	cmd.MarkFlagsMutuallyExclusive("ttl", "held")
+	cmd.Flags().StringVar(&until, "until", "", "borrow it until this time: 2027-01-31, or 2027-01-31T18:00:00Z")
+	cmd.Flags().StringVar(&borrow, "borrow", "", "borrow it for this long: 3d, 12h")
+	cmd.MarkFlagsMutuallyExclusive("ttl", "held", "until", "borrow")
 	return cmd
 }
 

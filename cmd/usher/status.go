@@ -164,6 +164,9 @@ func (c *cli) leasesCommand() *cobra.Command {
 				if l.ExpiresAt != nil {
 					ends = away(*l.ExpiresAt, now)
 				}
+				if l.Lifetime == "borrow" {
+					ends = timeText(l.ExpiresAt)
+				}
 				rows = append(rows, []string{l.ID, itemsText(l.Items), l.Lifetime, l.State, span(now.Sub(l.AcquiredAt)), ends, holderText(l.Holder)})
 			}
 			return c.table(rows...)

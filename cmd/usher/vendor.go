@@ -67,7 +67,7 @@ type signFlags struct {
 	grace, clockTolerance, agentAway, maxBorrow                                         string
 	heartbeat, heartbeatGrace, checkIn, checkInGrace                                    string
 	activation, trial, emergency                                                        string
-	reportUsage, resetClock                                                             bool
+	reportUsage, resetClock, earlyReturn                                                bool
 	revokes                                                                             []string
 }
 
@@ -125,7 +125,8 @@ What is signed is first written to the ledger, issued.jsonl beside the key.`,
 	f.StringVar(&o.clock, "clock", "", "what a clock set back does: lenient (a warning) or strict")
 	f.StringVar(&o.clockTolerance, "clock-tolerance", "", "how far back a clock may be")
 	f.StringVar(&o.agentAway, "agent-away", "", "how long held slots stand without the agent (default 10m)")
-	f.StringVar(&o.maxBorrow, "max-borrow", "", "the longest that a slot may be borrowed")
+	f.StringVar(&o.maxBorrow, "max-borrow", "", "the longest that a slot may be borrowed: 7d")
+	f.BoolVar(&o.earlyReturn, "early-return", false, "borrowed slots may be given back before their time")
 	return cmd
 }
 
@@ -295,6 +296,7 @@ func (o *signFlags) times(claims *usher.Claims, now time.Time) error {
 		}
 		*t.to = usher.DateOf(at)
 	}
+	claims.EarlyReturn = o.earlyReturn
 	var heartbeat usher.Period
 	var checkIn usher.CheckIn
 	var activation usher.Activation

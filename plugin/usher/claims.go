@@ -52,6 +52,7 @@ type Claims struct {
 	ClockTolerance int64              `json:"clock_tolerance_seconds,omitzero"`
 	AgentAway      int64              `json:"agent_away_seconds,omitzero"`
 	MaxBorrow      int64              `json:"max_borrow_seconds,omitzero"`
+	EarlyReturn    bool               `json:"early_return,omitzero"`
 
 	// Extra is every claim of the vendor's own, by its name, which begins with "x_".
 	Extra map[string]jsontext.Value `json:"-"`
@@ -199,7 +200,7 @@ var NameRule = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}$`)
 var claimNames = []string{"jti", "product", "iss", "licensee", "iat", "nbf", "exp", "environment", "role", "add_on_to", "supersedes",
 	"pools", "meters", "features", "versions", "released_before", "hosts", "cnf", "agent_keys", "cores", "heartbeat", "check_in",
 	"activation", "report_usage", "trial_seconds", "emergency", "revokes", "reset_clock",
-	"grace_seconds", "on_expiry", "clock", "clock_tolerance_seconds", "agent_away_seconds", "max_borrow_seconds"}
+	"grace_seconds", "on_expiry", "clock", "clock_tolerance_seconds", "agent_away_seconds", "max_borrow_seconds", "early_return"}
 
 // ClaimNames returns the name of every claim that means something to Usher.
 func ClaimNames() []string { return slices.Clone(claimNames) }
@@ -460,7 +461,7 @@ func (c *Claims) license(terms map[string]any) *enforcer.License {
 		Versions: c.Versions, ReleasedBefore: date(c.ReleasedBefore),
 		Grace: seconds(c.Grace), OnExpiry: enforcer.OnExpiry(c.OnExpiry),
 		Clock: enforcer.ClockPolicy(c.Clock), ClockTolerance: seconds(c.ClockTolerance),
-		AgentAway: seconds(c.AgentAway), MaxBorrow: seconds(c.MaxBorrow), AgentKeys: slices.Clone(c.AgentKeys), Terms: terms,
+		AgentAway: seconds(c.AgentAway), MaxBorrow: seconds(c.MaxBorrow), EarlyReturn: c.EarlyReturn, AgentKeys: slices.Clone(c.AgentKeys), Terms: terms,
 		Trial: seconds(c.Trial), Usage: c.ReportUsage, Revokes: c.Revokes, ResetsClock: c.ResetClock,
 	}
 	if c.Confirmation != nil {
