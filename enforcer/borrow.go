@@ -27,7 +27,7 @@ func (r *Acquire) denyBorrow(e *Enforcer, now time.Time) *Denial {
 		return refuse("lifetime", "have the licence extended by borrowing, or see to license.max_borrow", "nothing can be borrowed: the licence, or the configuration, does not allow it")
 	case r.Until.Sub(now) > longest:
 		return refuse("until", fmt.Sprintf("borrow until %s at most", stamp(sooner(now.Add(longest), ends))),
-			"until is %s, and slots can be borrowed for %s at most", stamp(r.Until), longest)
+			"until is %s, and slots can be borrowed for %s at most", stamp(r.Until), inDays(longest))
 	case !ends.IsZero() && r.Until.After(ends):
 		return refuse("until", fmt.Sprintf("borrow until %s at most, or renew the licence first", stamp(ends)),
 			"until is %s, and the licence ends at %s: a borrow does not outlive it", stamp(r.Until), stamp(ends))
@@ -49,4 +49,17 @@ func (v *Verdict) returnsEarly() bool { return v != nil && v.EarlyReturn }
 func notEarly(l *Lease) *Denial {
 	return &Denial{Code: Forbidden, Detail: fmt.Sprintf("lease %s is borrowed until %s, and the licence does not let it come back early", l.ID, stamp(l.ExpiresAt)),
 		Hint: "leave it to its time, or have an admin release it by force"}
+}
+
+// inDays returns a span as days, where it is whole days.
+func inDays(d time.Duration) string {
+	const day = 24 * time.Hour
+	switch {
+	case d == day:
+		return "1 day"
+	case d%day == 0:
+		return fmt.Sprintf("%d days", d/day)
+	default:
+		return d.String()
+	}
 }
