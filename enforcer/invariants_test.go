@@ -1,0 +1,229 @@
+package enforcer
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+// ledger is what the outside world remembers: what was granted, when, and to which token.
+type ledger struct {
+	byToken map[TokenKey]time.Time
+	drawn   map[LeaseID]bool
+}
+
+func newLedger() ledger { return ledger{map[TokenKey]time.Time{}, map[LeaseID]bool{}} }
+
+// see holds an event, before it is applied, against what must never happen.
+func (s *machine) see(t *rapid.T, e *Enforcer, ev Event) {
+	switch ev.Kind {
+	case EventGranted:
+		s.neverOverBudget(t, ev.Lease)
+		s.tokenKeptADay(t, ev.Lease)
+	case EventDrawn:
+		s.tokenKeptADay(t, ev.Lease)
+		if s.drawn[ev.Lease.ID] {
+			t.Fatalf("DrawExactlyOnce: %v is drawn again", ev.Lease.ID)
+		}
+		s.drawn[ev.Lease.ID] = true
+	case EventEnded:
+		s.endedForAReason(t, e, ev)
+	default:
+	}
+}
+
+// NeverOverBudget: with a lease that is granted no more is in use than budget and overage.
+func (s *machine) neverOverBudget(t *rapid.T, l *Lease) {
+	with := *s.m
+	with.leases = append(slices.Clone(s.m.leases), modelLease{holders: []Caller{l.Holder.Caller}, items: l.Items})
+	for _, it := range l.Items {
+		was, is := s.m.used(it.Pool), with.used(it.Pool)
+		if is > was && is > s.m.cap(it.Pool) {
+			t.Fatalf("NeverOverBudget: %s has %d in use of %d after %v", it.Pool, is, s.m.cap(it.Pool), l.Items)
+		}
+	}
+}
+
+// TokenKeptADay: a client token that was used in the last day gets nothing new.
+func (s *machine) tokenKeptADay(t *rapid.T, l *Lease) {
+	if l.Token == nil {
+		return
+	}
+	if at, ok := s.byToken[l.Token.Key]; ok && s.now.Before(at.Add(TokenKept)) {
+		t.Fatalf("TokenKeptADay: what was granted at %v is granted anew at %v", at, s.now)
+	}
+	s.byToken[l.Token.Key] = s.now
+}
+
+// EndedForAReason: what expires is past its time, what is revoked was announced 10 s ago, and a borrow ends early only by force, by
+// the licence's leave, or with its holder's grant undelivered.
+func (s *machine) endedForAReason(t *rapid.T, e *Enforcer, ev Event) {
+	l := ev.Lease
+	switch ev.Cause {
+	case CauseExpired:
+		if l.ExpiresAt.IsZero() || s.now.Before(l.ExpiresAt) {
+			t.Fatalf("EndedForAReason: %+v expires at %v", l, s.now)
+		}
+	case CauseRevoked:
+		seen, _ := e.Lease(l.ID)
+		if seen.RevokeAt.IsZero() || s.now.Before(seen.RevokeAt) {
+			t.Fatalf("EndedForAReason: %+v is revoked at %v", seen, s.now)
+		}
+	case CauseReleased:
+		if l.Lifetime == LifetimeBorrow && !s.m.verdict.EarlyReturn {
+			t.Fatalf("BorrowedUntilItsDate: %+v comes back early", l)
+		}
+	default:
+	}
+}
+
+// NoStarvation: nobody who has just come is granted what somebody waits for, unless it costs nothing.
+func (s *machine) noStarvation(t *rapid.T, l *Lease) {
+	for _, it := range l.Items {
+		for _, w := range s.m.queue {
+			if has(w.items, it.Pool) && it.N > s.m.own(it.Pool, l.Holder.Caller) {
+				t.Fatalf("NoStarvation: %v is granted, and %v waits for %s", l.Items, w.items, it.Pool)
+			}
+		}
+	}
+}
+
+// FirstComeFirstServed: nobody who waited less is served before in a pool.
+func (s *machine) firstComeFirstServed(t *rapid.T, queue []modelWaiter, l *Lease) {
+	for _, w := range queue {
+		if w.r.ID == l.ID {
+			return
+		}
+		for _, it := range l.Items {
+			if has(w.items, it.Pool) {
+				t.Fatalf("FirstComeFirstServed: %v before %v", l.Items, w.items)
+			}
+		}
+	}
+}
+
+// DeniedOnlyWhenFull: some pool has less than the least that would do, or others wait for it.
+func (s *machine) deniedOnlyWhenFull(t *rapid.T, r *Acquire) {
+	for _, it := range itemsOf(r) {
+		least := it.N
+		if r.MinN > 0 {
+			least = r.MinN
+		}
+		if least > s.m.cap(it.Pool)-s.m.used(it.Pool) || slices.ContainsFunc(s.m.queue, func(w modelWaiter) bool { return has(w.items, it.Pool) }) {
+			return
+		}
+	}
+	t.Fatalf("DeniedOnlyWhenFull: %+v", r)
+}
+
+// AcknowledgedSurvives: after a crash every lease that was acknowledged is there as it was, every draw counts, and every token of
+// the last day is known. What was journalled and not acknowledged, the model has too.
+func (s *machine) acknowledgedSurvives(t *rapid.T) {
+	if len(s.e.leases) != len(s.m.leases) {
+		t.Fatalf("AcknowledgedSurvives: %d leases, the model has %d", len(s.e.leases), len(s.m.leases))
+	}
+	for _, l := range s.m.leases {
+		s.sameLease(t, "AcknowledgedSurvives", l)
+	}
+	for key, tok := range s.m.tokens {
+		if !slices.ContainsFunc(slices.Collect(maps.Values(s.e.tokens)), func(r *remembered) bool { return r.lease.ID == tok.id }) {
+			t.Fatalf("AcknowledgedSurvives: token %s is forgotten", key)
+		}
+	}
+	s.meters(t, "AcknowledgedSurvives")
+}
+
+func (s *machine) sameLease(t *rapid.T, rule string, l modelLease) {
+	got := s.e.leases[l.id]
+	if got == nil {
+		t.Fatalf("%s: lease %v is lost", rule, l.id)
+	}
+	holders := []Caller{got.Holder.Caller}
+	for _, o := range got.Others {
+		holders = append(holders, o.Caller)
+	}
+	if !got.ExpiresAt.Equal(l.expires) || got.Unconfirmed != l.unconfirmed || !slices.Equal(got.Items, l.items) || !slices.Equal(holders, l.holders) {
+		t.Fatalf("%s: lease %v is %+v, the model says %+v", rule, l.id, got.Lease, l)
+	}
+}
+
+// meters holds what the meters stand at against the sum of what was drawn.
+func (s *machine) meters(t *rapid.T, rule string) {
+	if s.m.verdict == nil {
+		return
+	}
+	for _, g := range s.m.verdict.Meters {
+		if got, want := s.e.drawn(g, s.now).Drawn, s.m.drawn(g, s.now); got != want {
+			t.Fatalf("%s: meter %s stands at %d, and %d were drawn", rule, g.Name, got, want)
+		}
+	}
+}
+
+// invariants are what holds between any two steps.
+func (s *machine) invariants(t *rapid.T) {
+	for _, p := range poolNames {
+		borrowed, waiting := int64(0), int64(0)
+		for _, l := range s.m.leases {
+			for _, it := range l.items {
+				if it.Pool == p && l.lifetime == LifetimeBorrow {
+					borrowed += it.N
+				}
+			}
+		}
+		for _, w := range s.m.queue {
+			for _, it := range w.items {
+				if it.Pool == p {
+					waiting += it.N
+				}
+			}
+		}
+		if got, ok := s.e.Pool(p); ok && (got.InUse != s.m.used(p) || got.Borrowed != borrowed || got.Waiting != waiting) || !ok && s.m.used(p) != 0 {
+			t.Fatalf("CountsAgree: %+v, the model has %d in use, %d borrowed, %d waited for", got, s.m.used(p), borrowed, waiting)
+		}
+	}
+	s.meters(t, "DrawExactlyOnce")
+	if len(s.e.leases) != len(s.m.leases) || s.e.Waiting() != len(s.m.queue) {
+		t.Fatalf("CountsAgree: %d leases, %d wait; the model has %d, %d", len(s.e.leases), s.e.Waiting(), len(s.m.leases), len(s.m.queue))
+	}
+	for _, l := range s.m.leases {
+		s.sameLease(t, "SameLeases", l)
+	}
+	for _, w := range s.m.queue {
+		if _, why := s.m.fit(w.r); s.m.good() && why == "" && !slices.ContainsFunc(w.items, func(it Item) bool { return s.m.ahead(it.Pool, w.r.ID) }) {
+			t.Fatalf("GrantedTheInstantItFits: %v waits", w.items)
+		}
+	}
+	if at := s.e.NextTick(); !at.IsZero() && !at.After(s.now) {
+		t.Fatalf("NothingStaysDue: a tick is due at %v", at)
+	}
+	if a, b := fmt.Sprint(summary(s.e)), fmt.Sprint(summary(s.replayed)); a != b {
+		t.Fatalf("ReplayMakesTheSameState:\n%s\n%s", a, b)
+	}
+}
+
+// summary is all of an enforcer's state that its answers depend on, in a fixed order.
+func summary(e *Enforcer) (out []string) {
+	for id, h := range e.leases {
+		out = append(out, fmt.Sprint(id, *h.Lease, h.at, h.more))
+	}
+	for k, r := range e.tokens {
+		out = append(out, fmt.Sprint(k, r.ended, r.until, r.lease.ID))
+	}
+	for name, p := range e.pools {
+		out = append(out, fmt.Sprint(name, p.grant, p.queue.Len(), p.inUse, p.peak, p.leases, len(p.groups), len(p.expiry), p.revokeAt, p.waiting, p.borrowed))
+	}
+	for id, w := range e.waiters {
+		out = append(out, fmt.Sprint("waits ", id, w.Items, w.Until, w.turn))
+	}
+	for k, m := range e.meters {
+		out = append(out, fmt.Sprint("meter ", k, m))
+	}
+	for c, h := range e.holders {
+		out = append(out, fmt.Sprint(c, h.leases))
+	}
+	slices.Sort(out)
+	return append(out, fmt.Sprint(e.onExpiry, e.terminatesAt, e.turnedAt, e.revokeAllAt, e.NextTick(), len(e.memory.heap), len(e.ended)))
+}

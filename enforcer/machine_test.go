@@ -1,0 +1,481 @@
+package enforcer
+
+import (
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+var (
+	poolNames  = []string{"a", "b", "c"}
+	meterNames = []string{"m", "weekly", "monthly"}
+)
+
+// machine drives an enforcer and the model with the same requests and wants the same answers. It journals as the agent does, in
+// two journals, and crashes as the agent may: between deciding and writing, between writing and applying, and within a write.
+type machine struct {
+	m           *model
+	e, replayed *Enforcer // the second has the same events, and nothing else
+	now         time.Time
+	journals    [2][]Event // what outlives the host, and what does not; read in this order
+	ids         []LeaseID
+	serial      uint64
+	crashing    int // at the next decision that is journalled: 1 before it is, 2 after
+	crashed     bool
+	ledger
+}
+
+// Machine's operations. Each asks the model first, then the enforcer, and has the model follow.
+
+// do has a request decided, journalled and applied, and reports whether the agent lives to see it: a decision that is lost has not
+// happened, one that is journalled has, though nobody was told.
+func (s *machine) do(t *rapid.T, r Request) (d Decision, lost bool) {
+	before := fmt.Sprint(summary(s.e))
+	d = s.e.Decide(r, s.now)
+	if after := fmt.Sprint(summary(s.e)); before != after {
+		t.Fatalf("DecideChangesNothing: %T changed the state:\n%s\n%s", r, before, after)
+	}
+	if s.crashing > 0 && slices.ContainsFunc(d.Events, Event.Durable) {
+		s.crashed = true
+		if s.crashing == 1 {
+			return d, true
+		}
+	}
+	for _, ev := range d.Events {
+		s.journal(ev)
+		s.see(t, s.e, ev)
+		if !s.crashed {
+			s.e.Apply(ev)
+			s.replayed.Apply(ev)
+		}
+	}
+	return d, false
+}
+
+func (s *machine) journal(ev Event) {
+	if !ev.Durable() || ev.Kind == EventForgot {
+		return
+	}
+	i := 0
+	if ev.Lease != nil && !outlasts(ev.Lease) {
+		i = 1
+	}
+	s.journals[i] = append(s.journals[i], ev)
+}
+
+func outlasts(l *Lease) bool {
+	return l.Lifetime == LifetimeHeld || l.Lifetime == LifetimeBorrow || l.Lifetime == LifetimeDraw
+}
+
+// recover makes an enforcer of the journals alone.
+func (s *machine) recover() *Enforcer {
+	e := New(Options{Durable: true})
+	for _, j := range s.journals {
+		for _, ev := range j {
+			e.Apply(ev)
+		}
+	}
+	return e
+}
+
+// compact has the journals begin with what the enforcer holds and remembers now.
+func (s *machine) compact(*rapid.T) {
+	for i, keep := range []func(*Lease) bool{outlasts, func(l *Lease) bool { return !outlasts(l) }} {
+		var j []Event
+		if i == 0 {
+			j = append(j, Event{Kind: EventSet, Draws: s.e.Meters()})
+		}
+		for _, l := range s.e.Leases(keep) {
+			j = append(j, Event{Kind: EventGranted, At: l.AcquiredAt, Lease: l})
+		}
+		s.journals[i] = append(j, s.e.Remembered(keep)...)
+	}
+	s.m.compact()
+}
+
+// restart has the agent start anew after a crash.
+func (s *machine) restart(t *rapid.T) {
+	s.crashing, s.crashed = 0, false
+	s.e = s.recover()
+	s.replayed = s.recover()
+	s.acknowledgedSurvives(t)
+	for _, l := range s.m.leases {
+		if !l.expires.IsZero() && l.lifetime != LifetimeBorrow {
+			s.do(t, &Doubt{ID: l.id, Until: later(l.expires, s.now.Add(max(l.ttl, 15*time.Second)))})
+		}
+	}
+	if s.m.verdict != nil {
+		s.do(t, &SetVerdict{s.m.verdict})
+	}
+	s.m.crash(s.now)
+	for _, l := range s.m.leases {
+		if i := s.m.find(l.id); l.lifetime != LifetimeBorrow && !l.expires.IsZero() && s.m.leases[i].expires.Before(s.now.Add(15*time.Second)) {
+			t.Fatalf("NothingFreedByAbsence: lease %v has no time to show itself", l.id)
+		}
+	}
+	s.tick(t)
+}
+
+// settle ends a step: a crash that was under way is over, what is due ends, and who waits is served.
+func (s *machine) settle(t *rapid.T) {
+	if s.crashed {
+		s.restart(t)
+	}
+	s.tick(t)
+	s.serve(t, false)
+}
+
+// tick ends what is due. Crashes within that are away's.
+func (s *machine) tick(t *rapid.T) {
+	crashing := s.crashing
+	s.crashing = 0
+	defer func() { s.crashing = crashing }()
+	for at := s.e.NextTick(); !at.IsZero() && !at.After(s.now); at = s.e.NextTick() {
+		if d, _ := s.do(t, &Tick{}); len(d.Events) == 0 {
+			t.Fatalf("a tick is due at %v and does nothing", at)
+		}
+	}
+	s.m.pass(s.now)
+}
+
+// serve has waiters served, and wants the model to serve the same in the same order.
+func (s *machine) serve(t *rapid.T, recheck bool) {
+	if recheck {
+		s.m.queue = slices.DeleteFunc(s.m.queue, func(w modelWaiter) bool { return s.m.vain(w.r, s.now) })
+	}
+	for {
+		queue := slices.Clone(s.m.queue)
+		d, lost := s.do(t, &Serve{Recheck: recheck})
+		if lost {
+			s.restart(t)
+			continue
+		}
+		if len(d.Events) > 0 && d.Events[0].Cause == CauseDenied {
+			continue
+		}
+		got, want := "", s.m.serve(s.now)
+		if d.Lease != nil {
+			got = fmt.Sprint(d.Lease.ID, d.Lease.Items)
+			s.ids = append(s.ids, d.Lease.ID)
+			s.firstComeFirstServed(t, queue, d.Lease)
+		} else if len(d.Events) > 0 {
+			got = fmt.Sprint(d.Events[0].Waiter.ID, " has it already")
+		}
+		if got != want {
+			t.Fatalf("served %q, the model serves %q", got, want)
+		}
+		if s.crashed {
+			s.restart(t)
+		} else if got == "" {
+			return
+		}
+	}
+}
+
+func (s *machine) acquire(t *rapid.T, r *Acquire) {
+	s.serial++
+	binary.BigEndian.PutUint64(r.ID[:], s.serial)
+	r.Caller = s.caller(t)
+	if rapid.IntRange(0, 2).Draw(t, "waits") == 0 {
+		r.Wait = time.Duration(rapid.IntRange(1, 30).Draw(t, "wait")) * time.Second
+	}
+	if rapid.IntRange(0, 3).Draw(t, "with token") == 0 {
+		r.Token = rapid.SampledFrom([]string{"x", "y"}).Draw(t, "token")
+	}
+	if r.Lifetime == "" {
+		r.Lifetime = rapid.SampledFrom([]Lifetime{LifetimeTTL, LifetimeTTL, LifetimeHeld, LifetimeProcess, LifetimeConnection, LifetimeBorrow}).Draw(t, "lifetime")
+	}
+	switch r.Lifetime {
+	case LifetimeTTL:
+		r.TTL = time.Duration(rapid.IntRange(1, 30).Draw(t, "ttl")) * time.Second
+	case LifetimeBorrow:
+		r.Until = s.now.Add(time.Duration(rapid.OneOf(rapid.Int64Range(-1, 30), rapid.Int64Range(0, 90_000)).Draw(t, "until")) * time.Second)
+	default:
+	}
+	granted, waits, replayed, why := s.m.answer(r, s.now)
+	tok := s.m.tokens[tokenText(r)]
+	got, lost := s.do(t, r)
+	switch {
+	case code(got) != why:
+		t.Fatalf("acquire %+v: got %q (%v), the model says %q", r, code(got), got.Denial, why)
+	case why == NoSlots:
+		s.deniedOnlyWhenFull(t, r)
+	case why != "":
+	case replayed:
+		if !got.Replayed || got.Lease == nil || got.Lease.ID != tok.id || len(got.Events) != 0 {
+			t.Fatalf("a retry with the same token got %+v", got)
+		}
+	case waits:
+		if got.Waiter == nil || got.Lease != nil {
+			t.Fatalf("acquire %+v: got %+v, and it waits in the model", r, got)
+		}
+		if !s.crashed {
+			s.m.queue = append(s.m.queue, modelWaiter{r, itemsOf(r), sooner(s.now.Add(r.Wait), r.Until)})
+		}
+	case got.Replayed || got.Lease == nil || !slices.Equal(got.Lease.Items, granted):
+		t.Fatalf("acquire %+v: got %+v, the model grants %v", r, got.Lease, granted)
+	case !lost:
+		s.noStarvation(t, got.Lease)
+		s.m.grant(r, granted, s.now)
+		if got.Lease.Lifetime != LifetimeDraw {
+			s.ids = append(s.ids, r.ID)
+		}
+	}
+}
+
+// change carries out a request about one lease, of which the model says what comes of it.
+func (s *machine) change(t *rapid.T, r Request, why DenialCode, effect func()) {
+	got, lost := s.do(t, r)
+	if code(got) != why {
+		t.Fatalf("%T %+v: got %q (%v), the model says %q", r, r, code(got), got.Denial, why)
+	}
+	if why == "" && !lost && effect != nil {
+		effect()
+		s.m.eased()
+	}
+}
+
+func code(d Decision) DenialCode {
+	if d.Denial == nil {
+		return ""
+	}
+	return d.Denial.Code
+}
+
+func (s *machine) id(t *rapid.T) LeaseID {
+	if len(s.ids) == 0 || rapid.IntRange(0, 9).Draw(t, "stranger") == 0 {
+		return LeaseID{0xff}
+	}
+	return rapid.SampledFrom(s.ids[max(0, len(s.ids)-8):]).Draw(t, "id")
+}
+
+func (s *machine) caller(t *rapid.T) Caller {
+	uid := rapid.Uint32Range(1, 3).Draw(t, "uid")
+	return Caller{UID: uid, PID: int32(10*uid + rapid.Uint32Range(0, 1).Draw(t, "process")), Start: 1}
+}
+
+func (s *machine) renew(t *rapid.T) {
+	id, c := s.id(t), s.caller(t)
+	ttl := time.Duration(rapid.IntRange(0, 30).Draw(t, "ttl")) * time.Second
+	i, why := s.m.find(id), s.m.act(id, c, false)
+	if why == "" && s.m.leases[i].lifetime != LifetimeTTL {
+		why = BadRequest
+	}
+	s.change(t, &Renew{ID: id, Caller: c, TTL: ttl}, why, func() {
+		l := &s.m.leases[i]
+		if ttl > 0 {
+			l.ttl = ttl
+		}
+		l.expires = s.now.Add(l.ttl)
+	})
+}
+
+func (s *machine) release(t *rapid.T) {
+	id, c := s.id(t), s.caller(t)
+	c.Admin = rapid.Bool().Draw(t, "admin")
+	force := rapid.IntRange(0, 4).Draw(t, "force") == 0
+	i, why := s.m.find(id), s.m.act(id, c, force)
+	switch {
+	case force && !c.Admin:
+		why = Forbidden
+	case why == "" && s.m.leases[i].lifetime == LifetimeBorrow && !force && !s.m.verdict.EarlyReturn:
+		why = Forbidden
+	}
+	s.change(t, &Release{ID: id, Caller: c, Force: force}, why, func() { s.m.drop(id) })
+}
+
+func (s *machine) join(t *rapid.T) {
+	id, c := s.id(t), s.caller(t)
+	i, why := s.m.find(id), s.m.act(id, c, false)
+	if why == "" && s.m.leases[i].lifetime != LifetimeProcess {
+		why = BadRequest
+	}
+	s.change(t, &Join{ID: id, Caller: c}, why, func() {
+		if l := &s.m.leases[i]; !slices.Contains(l.holders, c) {
+			l.holders = append(slices.Clip(l.holders), c)
+		}
+	})
+}
+
+func (s *machine) leave(t *rapid.T) {
+	id, c := s.id(t), s.caller(t)
+	i, why := s.m.find(id), DenialCode("")
+	if i < 0 {
+		why = LeaseUnknown
+	}
+	s.change(t, &Leave{ID: id, Holder: c}, why, func() {
+		l := &s.m.leases[i]
+		if l.holders = slices.DeleteFunc(slices.Clone(l.holders), func(h Caller) bool { return h == c }); len(l.holders) == 0 {
+			l.holders = []Caller{c}
+			s.m.drop(id)
+		}
+	})
+}
+
+func (s *machine) doubt(t *rapid.T) {
+	id, why := s.id(t), DenialCode("")
+	i := s.m.find(id)
+	if i < 0 {
+		why = LeaseUnknown
+	}
+	until := s.now.Add(15 * time.Second)
+	s.change(t, &Doubt{ID: id, Until: until}, why, func() {
+		if l := &s.m.leases[i]; l.lifetime != LifetimeHeld && l.lifetime != LifetimeBorrow {
+			l.expires, l.unconfirmed = until, l.lifetime != LifetimeTTL
+		}
+	})
+}
+
+func (s *machine) attach(t *rapid.T) {
+	id, c := s.id(t), s.caller(t)
+	i, why := s.m.find(id), s.m.act(id, c, false)
+	if why == "" && !s.m.leases[i].unconfirmed && (s.m.leases[i].lifetime != LifetimeProcess || s.m.leases[i].holders[0] != c) {
+		why = NotHolder
+	}
+	s.change(t, &Attach{ID: id, Caller: c}, why, func() {
+		if l := &s.m.leases[i]; l.unconfirmed {
+			l.holders, l.expires, l.unconfirmed = append([]Caller{c}, l.holders[1:]...), time.Time{}, false
+		}
+	})
+}
+
+func (s *machine) holderDies(t *rapid.T) {
+	id, why := s.id(t), DenialCode("")
+	if s.m.find(id) < 0 {
+		why = LeaseUnknown
+	}
+	s.change(t, &End{ID: id, Cause: CauseHolderGone}, why, func() { s.m.drop(id) })
+}
+
+func (s *machine) adjust(t *rapid.T) {
+	r := &Adjust{Pool: rapid.SampledFrom(append(meterNames, "a")).Draw(t, "meter"), Drawn: rapid.Int64Range(-1, 9).Draw(t, "drawn"), Caller: Caller{Admin: rapid.Bool().Draw(t, "admin")}}
+	why := DenialCode("")
+	switch {
+	case !r.Caller.Admin:
+		why = Forbidden
+	case r.Drawn < 0:
+		why = BadRequest
+	case s.m.verdict == nil:
+		why = LicenseMissing
+	case s.m.verdict.Meters[r.Pool].Name == "":
+		why = PoolUnknown
+	}
+	s.change(t, r, why, func() {
+		s.m.draws = append(s.m.draws, modelDraw{s.m.verdict.Meters[r.Pool].Key, r.Drawn, s.now, true})
+	})
+}
+
+func (s *machine) giveUp(t *rapid.T) {
+	if len(s.m.queue) == 0 {
+		return
+	}
+	i := rapid.IntRange(0, len(s.m.queue)-1).Draw(t, "who")
+	if d, _ := s.do(t, &Cancel{ID: s.m.queue[i].r.ID}); len(d.Events) != 1 {
+		t.Fatalf("a waiter gives up: %+v", d)
+	}
+	s.m.queue = slices.Delete(s.m.queue, i, i+1)
+}
+
+// wait lets time pass as the agent does: what is due happens at its instant.
+func (s *machine) wait(t *rapid.T) {
+	seconds := rapid.OneOf(rapid.Int64Range(0, 20), rapid.Int64Range(0, 90_000), rapid.Int64Range(0, 3_000_000)).Draw(t, "seconds")
+	target := s.now.Add(time.Duration(seconds) * time.Second)
+	for at := s.e.NextTick(); !at.IsZero() && at.Before(target); at = s.e.NextTick() {
+		s.now = later(s.now, at)
+		s.tick(t)
+		s.serve(t, false)
+	}
+	s.now = target
+}
+
+// away is a crash within a tick, of which a part was written, and some time until the agent is back.
+func (s *machine) away(t *rapid.T) {
+	if at := s.e.NextTick(); !at.IsZero() {
+		s.now = later(s.now, at)
+		d := s.e.Decide(&Tick{}, s.now)
+		for _, ev := range d.Events[:rapid.IntRange(0, len(d.Events)).Draw(t, "written")] {
+			s.journal(ev)
+			if ev.Kind == EventEnded {
+				s.see(t, s.e, ev)
+				s.m.drop(ev.Lease.ID)
+			}
+		}
+	}
+	s.now = s.now.Add(time.Duration(rapid.Int64Range(0, 100).Draw(t, "away")) * time.Second)
+	s.restart(t)
+}
+
+func (s *machine) licence(t *rapid.T) {
+	v := &Verdict{State: StateValid, Code: Valid, Pools: map[string]PoolGrant{}, Meters: map[string]MeterGrant{},
+		OnExpiry:    rapid.SampledFrom([]OnExpiry{Drain, Revoke, Keep}).Draw(t, "on_expiry"),
+		MaxBorrow:   rapid.SampledFrom([]time.Duration{0, 20 * time.Second, 20 * time.Hour}).Draw(t, "max_borrow"),
+		EarlyReturn: rapid.Bool().Draw(t, "early_return")}
+	if rapid.IntRange(0, 2).Draw(t, "bad") == 0 {
+		v.State, v.Code, v.Reason = StateExpired, Expired, "it expired"
+	}
+	if rapid.Bool().Draw(t, "ends") {
+		v.TerminatesAt = s.now.Add(time.Minute)
+		v.CoveredUntil = s.now.Add(rapid.SampledFrom([]time.Duration{time.Minute, time.Hour}).Draw(t, "covered"))
+	}
+	if v.Good() || rapid.Bool().Draw(t, "terms stay") {
+		for _, p := range poolNames {
+			if rapid.IntRange(0, 4).Draw(t, "has "+p) > 0 {
+				limit := Limit(rapid.Int64Range(0, 6).Draw(t, "limit"))
+				v.Pools[p] = PoolGrant{Name: p, Limit: limit, Budget: limit, Overage: Limit(rapid.Int64Range(0, 1).Draw(t, "overage")),
+					CountBy: rapid.SampledFrom([]CountBy{CountLease, CountLease, CountUser, CountProcess}).Draw(t, "by")}
+			}
+		}
+		for _, p := range meterNames {
+			if rapid.IntRange(0, 4).Draw(t, "has "+p) > 0 {
+				limit := Limit(rapid.Int64Range(-1, 9).Draw(t, "limit"))
+				v.Meters[p] = MeterGrant{Name: p, Key: "L/" + p, Limit: limit, Budget: limit,
+					Resets: map[string]Resets{"weekly": ResetsWeekly, "monthly": ResetsMonthly}[p]}
+			}
+		}
+	}
+	s.do(t, &SetVerdict{v})
+	s.m.judge(v, s.now)
+	s.serve(t, true)
+}
+
+func TestAgainstModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := &machine{m: newModel(), e: New(Options{Durable: true}), replayed: New(Options{Durable: true}), now: time.Date(2026, 1, 5, 12, 0, 0, 0, time.UTC), ledger: newLedger()}
+		pool := rapid.SampledFrom(poolNames)
+		one := func(t *rapid.T) {
+			r := &Acquire{Pool: pool.Draw(t, "pool"), N: rapid.Int64Range(1, 4).Draw(t, "n")}
+			if rapid.IntRange(0, 3).Draw(t, "part") == 0 {
+				r.MinN = rapid.Int64Range(1, r.N).Draw(t, "min_n")
+			}
+			s.acquire(t, r)
+		}
+		t.Repeat(map[string]func(*rapid.T){
+			"acquire": one, "acquire one more": one, // twice as often as others
+			"acquire items": func(t *rapid.T) {
+				s.acquire(t, &Acquire{Items: []Item{{"a", rapid.Int64Range(1, 3).Draw(t, "a")}, {pool.Filter(func(p string) bool { return p != "a" }).Draw(t, "other"), rapid.Int64Range(1, 3).Draw(t, "b")}}})
+			},
+			"draw": func(t *rapid.T) {
+				r := &Acquire{Pool: rapid.SampledFrom(append(meterNames, "a")).Draw(t, "meter"), N: rapid.Int64Range(1, 5).Draw(t, "n"), Lifetime: LifetimeDraw}
+				if rapid.IntRange(0, 3).Draw(t, "part") == 0 {
+					r.MinN = rapid.Int64Range(1, r.N).Draw(t, "min_n")
+				}
+				s.acquire(t, r)
+			},
+			"draw items": func(t *rapid.T) {
+				s.acquire(t, &Acquire{Items: []Item{{"m", 1}, {rapid.SampledFrom([]string{"weekly", "a"}).Draw(t, "other"), 2}}, Lifetime: LifetimeDraw})
+			},
+			"renew": s.renew, "release": s.release, "join": s.join, "leave": s.leave, "doubt": s.doubt, "attach": s.attach,
+			"holder dies": s.holderDies, "adjust": s.adjust, "give up": s.giveUp, "time": s.wait, "licence": s.licence,
+			"crash": s.away, "compact": s.compact,
+			"crash in the next": func(t *rapid.T) { s.crashing = rapid.IntRange(1, 2).Draw(t, "journalled") },
+			"": func(t *rapid.T) {
+				s.settle(t)
+				s.invariants(t)
+			},
+		})
+	})
+}
