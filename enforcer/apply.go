@@ -153,9 +153,7 @@ func (e *Enforcer) applyEnded(ev Event) {
 		if l.Lifetime == LifetimeBorrow {
 			p.borrowed -= it.N
 		}
-		if !p.over() {
-			p.revokeAt = zeroTime
-		}
+		p.eased()
 		e.drop(it.Pool, p)
 	}
 	if r := e.tokenOf(l); r != nil {

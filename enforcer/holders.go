@@ -101,6 +101,7 @@ func (e *Enforcer) applyChanged(l *Lease) {
 		if was.Holder != l.Holder {
 			p.give(was.Holder, it.N)
 			p.take(l.Holder, it.N)
+			p.eased()
 		}
 	}
 	if was.Holder != l.Holder {

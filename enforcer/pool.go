@@ -38,6 +38,13 @@ func (p *pool) capacity() Limit { return p.grant.Budget.Plus(p.grant.Overage) }
 // over reports whether more is in use than may be.
 func (p *pool) over() bool { return !p.capacity().Covers(p.inUse) }
 
+// eased calls off the revoking of what was over the limit, where nothing is any more.
+func (p *pool) eased() {
+	if !p.over() {
+		p.revokeAt = zeroTime
+	}
+}
+
 // groupKey returns what a holder's leases are counted by; empty: each for itself.
 func groupKey(by CountBy, h *Holder) string {
 	switch by {

@@ -58,3 +58,33 @@ func TestTokenUsedAgainAfterRecovery(t *testing.T) {
 		t.Fatalf("a token is remembered for longer than it is kept: %+v", d)
 	}
 }
+
+// Attaching can bring a pool back under a limit that it was over: nothing is due then.
+func TestAttachEndsAnExcess(t *testing.T) {
+	now := time.Date(2026, 1, 5, 12, 0, 0, 0, time.UTC)
+	e := New(Options{})
+	do := func(r Request) Decision {
+		d := e.Decide(r, now)
+		for _, ev := range d.Events {
+			e.Apply(ev)
+		}
+		if d.Denial != nil {
+			t.Fatal(d.Denial)
+		}
+		return d
+	}
+	licence := func(n Limit) {
+		do(&SetVerdict{&Verdict{State: StateValid, Code: Valid, OnExpiry: Revoke, Pools: map[string]PoolGrant{"a": {Name: "a", Limit: n, Budget: n, CountBy: CountProcess}}}})
+	}
+	licence(2)
+	one, two := Caller{UID: 1, PID: 1, Start: 1}, Caller{UID: 1, PID: 2, Start: 1}
+	do(&Acquire{ID: LeaseID{1}, Caller: one, Pool: "a", N: 1, Lifetime: LifetimeProcess})
+	do(&Acquire{ID: LeaseID{2}, Caller: two, Pool: "a", N: 1, Lifetime: LifetimeProcess})
+	licence(1)
+	do(&Doubt{ID: LeaseID{2}, Until: now.Add(time.Hour)})
+	do(&Attach{ID: LeaseID{2}, Caller: one})
+	now = now.Add(RevokeDelay)
+	if at := e.NextTick(); !at.IsZero() && !at.After(now) && len(do(&Tick{}).Events) == 0 {
+		t.Errorf("a tick is due at %v and does nothing", at)
+	}
+}
