@@ -1,6 +1,8 @@
 package enforcer
 
 import (
+	"encoding/binary"
+	"math"
 	"testing"
 	"time"
 )
@@ -86,5 +88,100 @@ func TestAttachEndsAnExcess(t *testing.T) {
 	now = now.Add(RevokeDelay)
 	if at := e.NextTick(); !at.IsZero() && !at.After(now) && len(do(&Tick{}).Events) == 0 {
 		t.Errorf("a tick is due at %v and does nothing", at)
+	}
+}
+
+// Two journals are read one after the other: of two leases of one token the later counts, in whichever it stands.
+func TestTokenInTwoJournals(t *testing.T) {
+	now := time.Date(2026, 1, 5, 12, 0, 0, 0, time.UTC)
+	token := &ClientToken{Key: TokenKey{1}, Request: [32]byte{2}}
+	lease := func(id byte, l Lifetime, at time.Time) *Lease {
+		return &Lease{ID: LeaseID{id}, Items: []Item{{"a", 1}}, Lifetime: l, AcquiredAt: at, Holder: &Holder{}, Token: token}
+	}
+	early, late := lease(1, LifetimeProcess, now), lease(2, LifetimeHeld, now.Add(TokenKept))
+	runtime := []Event{{Kind: EventGranted, Lease: early}, {Kind: EventEnded, Lease: early, Cause: CauseHolderGone}}
+	durable := []Event{{Kind: EventGranted, Lease: late}}
+	for _, journals := range [][2][]Event{{runtime, durable}, {durable, runtime}} {
+		e := New(Options{})
+		for _, j := range journals {
+			for _, ev := range j {
+				e.Apply(ev)
+			}
+		}
+		if r := e.tokens[token.Key]; len(e.tokens) != 1 || len(e.memory.heap) != 1 || r.lease.ID != late.ID || r.ended != "" {
+			t.Errorf("remembered: %+v", r)
+		}
+	}
+}
+
+// An agent that starts under a licence that has expired revokes what it finds by that licence's word.
+func TestRevokedAfterRestart(t *testing.T) {
+	now := time.Date(2026, 1, 5, 12, 0, 0, 0, time.UTC)
+	for policy, want := range map[OnExpiry]time.Time{Revoke: now.Add(RevokeDelay), Drain: now.Add(time.Hour), Keep: {}} {
+		e := New(Options{})
+		e.Apply(Event{Kind: EventGranted, Lease: &Lease{ID: LeaseID{1}, Items: []Item{{"a", 1}}, Lifetime: LifetimeHeld, AcquiredAt: now, Holder: &Holder{}}})
+		for _, ev := range e.Decide(&SetVerdict{&Verdict{State: StateExpired, Code: Expired, OnExpiry: policy, TerminatesAt: now.Add(time.Hour)}}, now).Events {
+			e.Apply(ev)
+		}
+		if l, _ := e.Lease(LeaseID{1}); !l.RevokeAt.Equal(want) {
+			t.Errorf("%s: revoked at %v, want %v", policy, l.RevokeAt, want)
+		}
+	}
+}
+
+// What has been drawn never overflows, with a limit or without.
+func TestMeterNeverOverflows(t *testing.T) {
+	now := time.Date(2026, 1, 5, 12, 0, 0, 0, time.UTC)
+	for _, limit := range []Limit{Unlimited, math.MaxInt64} {
+		e := New(Options{Durable: true})
+		e.Apply(Event{Kind: EventVerdict, Verdict: &Verdict{State: StateValid, Code: Valid, Meters: map[string]MeterGrant{"m": {Name: "m", Key: "L/m", Limit: limit, Budget: limit, Overage: 5}}}})
+		e.Apply(Event{Kind: EventSet, Draws: []Draw{{Key: "L/m", Drawn: math.MaxInt64 - 3}}})
+		if d := e.Decide(&Acquire{Pool: "m", N: 4}, now); d.Denial == nil || d.Denial.Code != MeterEmpty {
+			t.Errorf("limit %v: 4 of 3 are drawn: %+v", limit, d.Events)
+		}
+		d := e.Decide(&Acquire{Pool: "m", N: 4, MinN: 1}, now)
+		if d.Denial != nil || d.Lease.Items[0].N != 3 || d.Events[0].Draws[0].Drawn != math.MaxInt64 {
+			t.Errorf("limit %v: the last 3: %+v, %v", limit, d.Events, d.Denial)
+		}
+	}
+}
+
+// BenchmarkQueue is a release that serves the first of 100,000 who wait, and one in the middle who gives up.
+func BenchmarkQueue(b *testing.B) {
+	now := time.Date(2026, 1, 5, 12, 0, 0, 0, time.UTC)
+	const many = 100_000
+	e := New(Options{MaxWaiters: many + 1})
+	do := func(r Request) {
+		for _, ev := range e.Decide(r, now).Events {
+			e.Apply(ev)
+		}
+	}
+	do(&SetVerdict{&Verdict{State: StateValid, Code: Valid, Pools: map[string]PoolGrant{"a": {Name: "a", Limit: 1, Budget: 1}}}})
+	id := func(n int) (id LeaseID) {
+		binary.BigEndian.PutUint64(id[:], uint64(n))
+		return id
+	}
+	next := 0
+	join := func() {
+		do(&Acquire{ID: id(next), Pool: "a", N: 1, Lifetime: LifetimeHeld, Wait: MaxWait})
+		next++
+	}
+	for range many + 1 {
+		join()
+	}
+	holder := 0
+	for b.Loop() {
+		do(&End{ID: id(holder), Cause: CauseReleased})
+		do(&Serve{})
+		holder++
+		join()
+		middle := id(next - many/2)
+		if e.waiters[middle] != nil {
+			do(&Cancel{ID: middle})
+			join()
+		}
+		for e.leases[id(holder)] == nil {
+			holder++
+		}
 	}
 }
