@@ -18,7 +18,7 @@ type ledger struct {
 func newLedger() ledger { return ledger{map[TokenKey]time.Time{}, map[LeaseID]bool{}} }
 
 // see holds an event, before it is applied, against what must never happen.
-func (s *machine) see(t *rapid.T, e *Enforcer, ev Event) {
+func (s *twin) see(t *rapid.T, e *Enforcer, ev Event) {
 	switch ev.Kind {
 	case EventGranted:
 		s.neverOverBudget(t, ev.Lease)
@@ -36,7 +36,7 @@ func (s *machine) see(t *rapid.T, e *Enforcer, ev Event) {
 }
 
 // NeverOverBudget: with a lease that is granted no more is in use than budget and overage.
-func (s *machine) neverOverBudget(t *rapid.T, l *Lease) {
+func (s *twin) neverOverBudget(t *rapid.T, l *Lease) {
 	with := *s.m
 	with.leases = append(slices.Clone(s.m.leases), modelLease{holders: []Caller{l.Holder.Caller}, items: l.Items})
 	for _, it := range l.Items {
@@ -48,7 +48,7 @@ func (s *machine) neverOverBudget(t *rapid.T, l *Lease) {
 }
 
 // TokenKeptADay: a client token that was used in the last day gets nothing new.
-func (s *machine) tokenKeptADay(t *rapid.T, l *Lease) {
+func (s *twin) tokenKeptADay(t *rapid.T, l *Lease) {
 	if l.Token == nil {
 		return
 	}
@@ -60,7 +60,7 @@ func (s *machine) tokenKeptADay(t *rapid.T, l *Lease) {
 
 // EndedForAReason: what expires is past its time, what is revoked was announced 10 s ago, and a borrow ends early only by force, by
 // the licence's leave, or with its holder's grant undelivered.
-func (s *machine) endedForAReason(t *rapid.T, e *Enforcer, ev Event) {
+func (s *twin) endedForAReason(t *rapid.T, e *Enforcer, ev Event) {
 	l := ev.Lease
 	switch ev.Cause {
 	case CauseExpired:
@@ -81,7 +81,7 @@ func (s *machine) endedForAReason(t *rapid.T, e *Enforcer, ev Event) {
 }
 
 // NoStarvation: nobody who has just come is granted what somebody waits for, unless it costs nothing.
-func (s *machine) noStarvation(t *rapid.T, l *Lease) {
+func (s *twin) noStarvation(t *rapid.T, l *Lease) {
 	for _, it := range l.Items {
 		for _, w := range s.m.queue {
 			if has(w.items, it.Pool) && it.N > s.m.own(it.Pool, l.Holder.Caller) {
@@ -92,7 +92,7 @@ func (s *machine) noStarvation(t *rapid.T, l *Lease) {
 }
 
 // FirstComeFirstServed: nobody who waited less is served before in a pool.
-func (s *machine) firstComeFirstServed(t *rapid.T, queue []modelWaiter, l *Lease) {
+func (s *twin) firstComeFirstServed(t *rapid.T, queue []modelWaiter, l *Lease) {
 	for _, w := range queue {
 		if w.r.ID == l.ID {
 			return
@@ -106,7 +106,7 @@ func (s *machine) firstComeFirstServed(t *rapid.T, queue []modelWaiter, l *Lease
 }
 
 // DeniedOnlyWhenFull: some pool has less than the least that would do, or others wait for it.
-func (s *machine) deniedOnlyWhenFull(t *rapid.T, r *Acquire) {
+func (s *twin) deniedOnlyWhenFull(t *rapid.T, r *Acquire) {
 	for _, it := range itemsOf(r) {
 		least := it.N
 		if r.MinN > 0 {
@@ -121,7 +121,7 @@ func (s *machine) deniedOnlyWhenFull(t *rapid.T, r *Acquire) {
 
 // AcknowledgedSurvives: after a crash every lease that was acknowledged is there as it was, every draw counts, and every token of
 // the last day is known. What was journalled and not acknowledged, the model has too.
-func (s *machine) acknowledgedSurvives(t *rapid.T) {
+func (s *twin) acknowledgedSurvives(t *rapid.T) {
 	if len(s.e.leases) != len(s.m.leases) {
 		t.Fatalf("AcknowledgedSurvives: %d leases, the model has %d", len(s.e.leases), len(s.m.leases))
 	}
@@ -136,7 +136,7 @@ func (s *machine) acknowledgedSurvives(t *rapid.T) {
 	s.meters(t, "AcknowledgedSurvives")
 }
 
-func (s *machine) sameLease(t *rapid.T, rule string, l modelLease) {
+func (s *twin) sameLease(t *rapid.T, rule string, l modelLease) {
 	got := s.e.leases[l.id]
 	if got == nil {
 		t.Fatalf("%s: lease %v is lost", rule, l.id)
@@ -151,7 +151,7 @@ func (s *machine) sameLease(t *rapid.T, rule string, l modelLease) {
 }
 
 // meters holds what the meters stand at against the sum of what was drawn.
-func (s *machine) meters(t *rapid.T, rule string) {
+func (s *twin) meters(t *rapid.T, rule string) {
 	if s.m.verdict == nil {
 		return
 	}
@@ -163,7 +163,7 @@ func (s *machine) meters(t *rapid.T, rule string) {
 }
 
 // invariants are what holds between any two steps.
-func (s *machine) invariants(t *rapid.T) {
+func (s *twin) invariants(t *rapid.T) {
 	for _, p := range poolNames {
 		borrowed, waiting := int64(0), int64(0)
 		for _, l := range s.m.leases {

@@ -16,9 +16,9 @@ var (
 	meterNames = []string{"m", "weekly", "monthly"}
 )
 
-// machine drives an enforcer and the model with the same requests and wants the same answers. It journals as the agent does, in
+// twin drives an enforcer and the model with the same requests and wants the same answers. It journals as the agent does, in
 // two journals, and crashes as the agent may: between deciding and writing, between writing and applying, and within a write.
-type machine struct {
+type twin struct {
 	m           *model
 	e, replayed *Enforcer // the second has the same events, and nothing else
 	now         time.Time
@@ -30,11 +30,9 @@ type machine struct {
 	ledger
 }
 
-// Machine's operations. Each asks the model first, then the enforcer, and has the model follow.
-
 // do has a request decided, journalled and applied, and reports whether the agent lives to see it: a decision that is lost has not
 // happened, one that is journalled has, though nobody was told.
-func (s *machine) do(t *rapid.T, r Request) (d Decision, lost bool) {
+func (s *twin) do(t *rapid.T, r Request) (d Decision, lost bool) {
 	before := fmt.Sprint(summary(s.e))
 	d = s.e.Decide(r, s.now)
 	if after := fmt.Sprint(summary(s.e)); before != after {
@@ -57,7 +55,7 @@ func (s *machine) do(t *rapid.T, r Request) (d Decision, lost bool) {
 	return d, false
 }
 
-func (s *machine) journal(ev Event) {
+func (s *twin) journal(ev Event) {
 	if !ev.Durable() || ev.Kind == EventForgot {
 		return
 	}
@@ -73,7 +71,7 @@ func outlasts(l *Lease) bool {
 }
 
 // recover makes an enforcer of the journals alone.
-func (s *machine) recover() *Enforcer {
+func (s *twin) recover() *Enforcer {
 	e := New(Options{Durable: true})
 	for _, j := range s.journals {
 		for _, ev := range j {
@@ -84,7 +82,7 @@ func (s *machine) recover() *Enforcer {
 }
 
 // compact has the journals begin with what the enforcer holds and remembers now.
-func (s *machine) compact(*rapid.T) {
+func (s *twin) compact(*rapid.T) {
 	for i, keep := range []func(*Lease) bool{outlasts, func(l *Lease) bool { return !outlasts(l) }} {
 		var j []Event
 		if i == 0 {
@@ -99,7 +97,7 @@ func (s *machine) compact(*rapid.T) {
 }
 
 // restart has the agent start anew after a crash.
-func (s *machine) restart(t *rapid.T) {
+func (s *twin) restart(t *rapid.T) {
 	s.crashing, s.crashed = 0, false
 	s.e = s.recover()
 	s.replayed = s.recover()
@@ -122,7 +120,7 @@ func (s *machine) restart(t *rapid.T) {
 }
 
 // settle ends a step: a crash that was under way is over, what is due ends, and who waits is served.
-func (s *machine) settle(t *rapid.T) {
+func (s *twin) settle(t *rapid.T) {
 	if s.crashed {
 		s.restart(t)
 	}
@@ -131,7 +129,7 @@ func (s *machine) settle(t *rapid.T) {
 }
 
 // tick ends what is due. Crashes within that are away's.
-func (s *machine) tick(t *rapid.T) {
+func (s *twin) tick(t *rapid.T) {
 	crashing := s.crashing
 	s.crashing = 0
 	defer func() { s.crashing = crashing }()
@@ -144,7 +142,7 @@ func (s *machine) tick(t *rapid.T) {
 }
 
 // serve has waiters served, and wants the model to serve the same in the same order.
-func (s *machine) serve(t *rapid.T, recheck bool) {
+func (s *twin) serve(t *rapid.T, recheck bool) {
 	if recheck {
 		s.m.queue = slices.DeleteFunc(s.m.queue, func(w modelWaiter) bool { return s.m.vain(w.r, s.now) })
 	}
@@ -177,7 +175,7 @@ func (s *machine) serve(t *rapid.T, recheck bool) {
 	}
 }
 
-func (s *machine) acquire(t *rapid.T, r *Acquire) {
+func (s *twin) acquire(t *rapid.T, r *Acquire) {
 	s.serial++
 	binary.BigEndian.PutUint64(r.ID[:], s.serial)
 	r.Caller = s.caller(t)
@@ -229,7 +227,7 @@ func (s *machine) acquire(t *rapid.T, r *Acquire) {
 }
 
 // change carries out a request about one lease, of which the model says what comes of it.
-func (s *machine) change(t *rapid.T, r Request, why DenialCode, effect func()) {
+func (s *twin) change(t *rapid.T, r Request, why DenialCode, effect func()) {
 	got, lost := s.do(t, r)
 	if code(got) != why {
 		t.Fatalf("%T %+v: got %q (%v), the model says %q", r, r, code(got), got.Denial, why)
@@ -248,7 +246,7 @@ func code(d Decision) DenialCode {
 }
 
 // lease draws a lease, mostly one that is held and of those one that is doubted, and somebody who may be its holder.
-func (s *machine) lease(t *rapid.T) (LeaseID, Caller) {
+func (s *twin) lease(t *rapid.T) (LeaseID, Caller) {
 	c := s.caller(t)
 	if len(s.ids) == 0 {
 		return LeaseID{0xff}, c
@@ -269,12 +267,12 @@ func (s *machine) lease(t *rapid.T) (LeaseID, Caller) {
 	return l.id, c
 }
 
-func (s *machine) caller(t *rapid.T) Caller {
+func (s *twin) caller(t *rapid.T) Caller {
 	uid := rapid.Uint32Range(1, 2).Draw(t, "uid")
 	return Caller{UID: uid, PID: int32(10*uid + rapid.Uint32Range(0, 1).Draw(t, "process")), Start: 1}
 }
 
-func (s *machine) renew(t *rapid.T) {
+func (s *twin) renew(t *rapid.T) {
 	id, c := s.lease(t)
 	ttl := time.Duration(rapid.IntRange(0, 30).Draw(t, "ttl")) * time.Second
 	i, why := s.m.find(id), s.m.act(id, c, false)
@@ -290,7 +288,7 @@ func (s *machine) renew(t *rapid.T) {
 	})
 }
 
-func (s *machine) release(t *rapid.T) {
+func (s *twin) release(t *rapid.T) {
 	id, c := s.lease(t)
 	c.Admin = rapid.Bool().Draw(t, "admin")
 	force := rapid.IntRange(0, 4).Draw(t, "force") == 0
@@ -304,7 +302,7 @@ func (s *machine) release(t *rapid.T) {
 	s.change(t, &Release{ID: id, Caller: c, Force: force}, why, func() { s.m.drop(id) })
 }
 
-func (s *machine) join(t *rapid.T) {
+func (s *twin) join(t *rapid.T) {
 	id, c := s.lease(t)
 	c.PID = int32(10*c.UID + rapid.Uint32Range(0, 2).Draw(t, "process"))
 	i, why := s.m.find(id), s.m.act(id, c, false)
@@ -318,7 +316,7 @@ func (s *machine) join(t *rapid.T) {
 	})
 }
 
-func (s *machine) leave(t *rapid.T) {
+func (s *twin) leave(t *rapid.T) {
 	id, c := s.lease(t)
 	i, why := s.m.find(id), DenialCode("")
 	if i < 0 {
@@ -333,7 +331,7 @@ func (s *machine) leave(t *rapid.T) {
 	})
 }
 
-func (s *machine) doubt(t *rapid.T) {
+func (s *twin) doubt(t *rapid.T) {
 	id, _ := s.lease(t)
 	why := DenialCode("")
 	i := s.m.find(id)
@@ -348,7 +346,7 @@ func (s *machine) doubt(t *rapid.T) {
 	})
 }
 
-func (s *machine) attach(t *rapid.T) {
+func (s *twin) attach(t *rapid.T) {
 	id, c := s.lease(t)
 	i, why := s.m.find(id), s.m.act(id, c, false)
 	if why == "" && !s.m.leases[i].unconfirmed && (s.m.leases[i].lifetime != LifetimeProcess || s.m.leases[i].holders[0] != c) {
@@ -361,7 +359,7 @@ func (s *machine) attach(t *rapid.T) {
 	})
 }
 
-func (s *machine) holderDies(t *rapid.T) {
+func (s *twin) holderDies(t *rapid.T) {
 	id, _ := s.lease(t)
 	why := DenialCode("")
 	if s.m.find(id) < 0 {
@@ -370,7 +368,7 @@ func (s *machine) holderDies(t *rapid.T) {
 	s.change(t, &End{ID: id, Cause: CauseHolderGone}, why, func() { s.m.drop(id) })
 }
 
-func (s *machine) adjust(t *rapid.T) {
+func (s *twin) adjust(t *rapid.T) {
 	r := &Adjust{Pool: rapid.SampledFrom(append(meterNames, "a")).Draw(t, "meter"), Drawn: rapid.Int64Range(-1, 9).Draw(t, "drawn"), Caller: Caller{Admin: rapid.Bool().Draw(t, "admin")}}
 	why := DenialCode("")
 	switch {
@@ -388,7 +386,7 @@ func (s *machine) adjust(t *rapid.T) {
 	})
 }
 
-func (s *machine) giveUp(t *rapid.T) {
+func (s *twin) giveUp(t *rapid.T) {
 	if len(s.m.queue) == 0 {
 		return
 	}
@@ -400,7 +398,7 @@ func (s *machine) giveUp(t *rapid.T) {
 }
 
 // wait lets time pass as the agent does: what is due happens at its instant.
-func (s *machine) wait(t *rapid.T) {
+func (s *twin) wait(t *rapid.T) {
 	seconds := rapid.OneOf(rapid.Int64Range(0, 8), rapid.Int64Range(0, 20), rapid.Int64Range(0, 90_000), rapid.Int64Range(0, 3_000_000)).Draw(t, "seconds")
 	target := s.now.Add(time.Duration(seconds) * time.Second)
 	for at := s.e.NextTick(); !at.IsZero() && at.Before(target); at = s.e.NextTick() {
@@ -412,7 +410,7 @@ func (s *machine) wait(t *rapid.T) {
 }
 
 // away is a crash within a tick, of which a part was written, and some time until the agent is back.
-func (s *machine) away(t *rapid.T) {
+func (s *twin) away(t *rapid.T) {
 	if at := s.e.NextTick(); !at.IsZero() {
 		s.now = later(s.now, at)
 		d := s.e.Decide(&Tick{}, s.now)
@@ -428,7 +426,7 @@ func (s *machine) away(t *rapid.T) {
 	s.restart(t)
 }
 
-func (s *machine) licence(t *rapid.T) {
+func (s *twin) licence(t *rapid.T) {
 	v := &Verdict{State: StateValid, Code: Valid, Pools: map[string]PoolGrant{}, Meters: map[string]MeterGrant{},
 		OnExpiry:    rapid.SampledFrom([]OnExpiry{Drain, Revoke, Keep}).Draw(t, "on_expiry"),
 		MaxBorrow:   rapid.SampledFrom([]time.Duration{0, 20 * time.Second, 20 * time.Hour}).Draw(t, "max_borrow"),
@@ -470,7 +468,7 @@ func init() { _ = flag.Set("rapid.steps", "60") }
 // NothingFreedByAbsence, NothingStaysDue, ReplayMakesTheSameState.
 func TestAgainstModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		s := &machine{m: newModel(), e: New(Options{Durable: true}), replayed: New(Options{Durable: true}), now: time.Date(2026, 1, 5, 12, 0, 0, 0, time.UTC), ledger: newLedger()}
+		s := &twin{m: newModel(), e: New(Options{Durable: true}), replayed: New(Options{Durable: true}), now: time.Date(2026, 1, 5, 12, 0, 0, 0, time.UTC), ledger: newLedger()}
 		pool := rapid.SampledFrom(poolNames)
 		one := func(t *rapid.T) {
 			r := &Acquire{Pool: pool.Draw(t, "pool"), N: rapid.Int64Range(1, 4).Draw(t, "n")}
