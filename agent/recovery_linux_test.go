@@ -24,6 +24,7 @@ type crashing struct {
 	*house
 	bin string
 	cmd *exec.Cmd
+	log *os.File // nil: errors, among the test's own
 }
 
 var buildOnce = sync.OnceValues(func() (string, error) {
@@ -65,7 +66,9 @@ func openCrashing(t *testing.T, limit int64, change func(*usher.Claims)) *crashi
 func (c *crashing) run() {
 	c.t.Helper()
 	c.cmd = exec.Command(c.bin, "agent", "--config", c.path("usher.yaml"), "--log-level", "error")
-	c.cmd.Stderr = os.Stderr
+	if c.cmd.Stderr = os.Stderr; c.log != nil {
+		c.cmd.Args[len(c.cmd.Args)-1], c.cmd.Stderr = "warn", c.log
+	}
 	if err := c.cmd.Start(); err != nil {
 		c.t.Fatal(err)
 	}
