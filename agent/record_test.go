@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"reflect"
 	"testing"
 	"time"
@@ -107,9 +108,13 @@ func FuzzDecodeEvent(f *testing.F) {
 		if err != nil {
 			return
 		}
-		again, err := decodeEvent(encodeEvent(nil, ev), func(enforcer.LeaseID) *enforcer.Lease { return held })
+		once := encodeEvent(nil, ev)
+		again, err := decodeEvent(once, func(enforcer.LeaseID) *enforcer.Lease { return held })
 		if err != nil || !reflect.DeepEqual(again, ev) {
 			t.Fatalf("%+v\nis read back as\n%+v, %v", ev, again, err)
+		}
+		if twice := encodeEvent(nil, again); !bytes.Equal(twice, once) {
+			t.Fatalf("%+v\nis written as %x, and then as %x", ev, once, twice)
 		}
 	})
 }

@@ -3,6 +3,8 @@ package agent_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"net"
 	"os"
 	"strconv"
@@ -88,6 +90,74 @@ func TestManyConnections(t *testing.T) {
 			t.Fatal(err)
 		}
 		<-time.After(10 * time.Millisecond)
+	}
+}
+
+// Ten thousand connections that say nothing more are held at a few kilobytes each, and beside them others are served.
+func TestIdleConnections(t *testing.T) {
+	const want = 10_000
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if need := uint64(want + 500); limit.Max < need { // an agent and its callers are two processes here, with this limit each
+		t.Skipf("%d descriptors are needed, and the limit is %d", need, limit.Max)
+	}
+	c := openCrashing(t, 3, nil)
+	c.kill()
+	c.config += fmt.Sprintf("limits: {connections_per_uid: %d}\n", want+100)
+	if err := os.WriteFile(c.path("usher.yaml"), []byte(c.config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.run()
+	memory := func() (kb int64) { // resident, with the race detector's share
+		for line := range strings.Lines(read(t, fmt.Sprintf("/proc/%d/status", c.cmd.Process.Pid))) {
+			if _, err := fmt.Sscanf(line, "VmRSS: %d kB", &kb); err == nil {
+				return kb
+			}
+		}
+		t.Fatal("the agent's memory is not known")
+		return 0
+	}
+	// Half are sessions, which have said a request and are answered, and half have called over HTTP and are kept alive.
+	const session, call = `{"jsonrpc":"2.0","id":1,"method":"session.hello"}` + "\n", "GET /v1/health HTTP/1.1\r\nHost: x\r\n\r\n"
+	before := memory()
+	all := make([]net.Conn, 0, want)
+	defer func() {
+		for _, c := range all {
+			c.Close()
+		}
+	}()
+	answer := make([]byte, 4096)
+	for i := range want {
+		conn, err := net.Dial("unix", c.Socket())
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, conn)
+		if err := conn.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(conn, []string{session, call}[i%2]); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := conn.Read(answer); err != nil || !strings.Contains(string(answer[:n]), []string{`"result"`, "200 OK"}[i%2]) {
+			t.Fatalf("connection %d: %q, %v", i, answer[:n], err)
+		}
+	}
+	each := (memory() - before) * 1024 / want
+	t.Logf("%d bytes of the agent's memory an idle connection", each)
+	if each > 256<<10 { // no buffer the size of a message or a body is kept for it
+		t.Errorf("an idle connection takes %d bytes", each)
+	}
+	for range 10 {
+		stranger := client.New(c.Socket())
+		l, err := stranger.Acquire(t.Context(), wire.AcquireRequest{Pool: "streams"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.release(l)
+		stranger.Close()
 	}
 }
 

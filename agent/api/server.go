@@ -27,12 +27,10 @@ type Config struct {
 
 // What a connection may take.
 const (
-	headerWithin = 10 * time.Second
-	readWithin   = 30 * time.Second
-	writeWithin  = 30 * time.Second
-	idleWithin   = 2 * time.Minute
-	drainWithin  = 5 * time.Second
-	maxHeader    = 16 << 10
+	writeWithin = 30 * time.Second
+	idleWithin  = 2 * time.Minute
+	drainWithin = 5 * time.Second
+	maxHeader   = 16 << 10
 )
 
 // Server answers the local API.
@@ -45,14 +43,18 @@ type Server struct {
 
 	tls                 *tls.Config
 	maxConns, maxPerUID int
-	mu                  sync.Mutex // guards all below
-	conns               int
-	perUID              map[uint32]int
+
+	headerWithin, readWithin time.Duration // how long the first byte and a header, and a whole request, may take
+
+	mu     sync.Mutex // guards all below
+	conns  int
+	perUID map[uint32]int
 }
 
 // New returns a server that listens nowhere until Run.
 func New(c Config) *Server {
-	s := &Server{desk: c.Desk, log: c.Log, ending: make(chan struct{}), maxConns: c.MaxConns, maxPerUID: c.MaxConnsPerUID, perUID: map[uint32]int{}, tls: c.TLS}
+	s := &Server{desk: c.Desk, log: c.Log, ending: make(chan struct{}), maxConns: c.MaxConns, maxPerUID: c.MaxConnsPerUID, perUID: map[uint32]int{}, tls: c.TLS,
+		headerWithin: 10 * time.Second, readWithin: 30 * time.Second}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -77,7 +79,7 @@ func (s *Server) Run(ctx context.Context, socket *Socket) error {
 	}
 	conns := &connQueue{addr: socket.listener.Addr(), ready: make(chan net.Conn), closed: make(chan struct{})}
 	h := &http.Server{
-		Handler: s.handler, ReadHeaderTimeout: headerWithin, ReadTimeout: readWithin, WriteTimeout: writeWithin, IdleTimeout: idleWithin,
+		Handler: s.handler, ReadHeaderTimeout: s.headerWithin, ReadTimeout: s.readWithin, WriteTimeout: writeWithin, IdleTimeout: idleWithin,
 		MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			return context.WithValue(ctx, peerKey{}, &c.(*conn).peer)
@@ -149,7 +151,7 @@ func (s *Server) accept(l *net.UnixListener, to *connQueue, tasks *sync.WaitGrou
 // again, and anything else is HTTP, which is passed on.
 func (s *Server) tell(c *conn, to *connQueue) {
 	stop := context.AfterFunc(endingContext{s.ending}, func() { c.UnixConn.SetReadDeadline(time.Unix(1, 0)) })
-	c.UnixConn.SetReadDeadline(time.Now().Add(headerWithin))
+	c.UnixConn.SetReadDeadline(time.Now().Add(s.headerWithin))
 	_, err := io.ReadFull(c.UnixConn, c.first[:])
 	if err == nil && c.first[0] == 0x16 && s.tls != nil {
 		c.held = true

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -113,5 +114,49 @@ func TestLongPath(t *testing.T) {
 	}
 	if err := s.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// Of many that want one socket at one time exactly one has it, whether it is new or a dead one's, and callers reach that one.
+func TestRace(t *testing.T) {
+	path := filepath.Join(folder(t), "s")
+	for round := range 50 {
+		if round%2 == 1 { // a killed agent's socket is in the way
+			l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			l.SetUnlinkOnClose(false)
+			l.Close()
+		}
+		won := make(chan *Socket, 8)
+		var all sync.WaitGroup
+		start := make(chan struct{})
+		for range cap(won) {
+			all.Go(func() {
+				<-start
+				s, err := Listen(SocketConfig{Path: path, GID: -1, Lock: lock})
+				if err == nil {
+					won <- s
+				} else if !strings.Contains(err.Error(), "listens on it") {
+					t.Errorf("round %d: %v", round, err)
+				}
+			})
+		}
+		close(start)
+		all.Wait()
+		close(won)
+		if len(won) != 1 {
+			t.Fatalf("round %d: %d have it", round, len(won))
+		}
+		s := <-won
+		if c, err := net.Dial("unix", path); err != nil {
+			t.Errorf("round %d: %v", round, err)
+		} else {
+			c.Close()
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }
