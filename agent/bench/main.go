@@ -39,7 +39,15 @@ func main() {
 	quick := flag.Bool("quick", false, "measure little, only to see that it runs")
 	bare := flag.String("bare", "", "serve the bare handler on this socket, and nothing else")
 	canned := flag.String("canned", "", "serve canned lines on this socket, and nothing else")
+	calls := flag.String("caller", "", "be one client process on this socket, and nothing else")
 	flag.Parse()
+	if *calls != "" {
+		if err := caller(*calls, os.Stdin, os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, "error:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	if *canned != "" {
 		fmt.Fprintln(os.Stderr, "error:", serveCanned(*canned))
 		os.Exit(1)
@@ -67,6 +75,7 @@ func run(ctx context.Context, s *suite, out string) error {
 		{"session", s.session},
 		{"folder", s.folder},
 		{"process", s.process},
+		{"idle", s.idle},
 	} {
 		if err := ctx.Err(); err != nil {
 			return err

@@ -156,6 +156,9 @@ func (s *suite) session(ctx context.Context) error {
 		values, limits = append(values, median(a)), append(limits, median(b))
 	}
 	s.add("session: acquire+release, p50, beside a canned server", "µs", "ratio ≤ 1.3", values, limits)
+	if err := s.crowd(ctx, site.socket, canned); err != nil {
+		return err
+	}
 	return s.reclaim(ctx, site)
 }
 

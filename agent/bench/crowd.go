@@ -1,0 +1,272 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/usher-agent/usher/client/wire"
+)
+
+// callers is how many acquire and release at once.
+const callers = 64
+
+// pairs acquires and releases until it is told to end, and returns how often it did.
+func (t *talk) pairs(d time.Duration) (n int, err error) {
+	for end := time.Now().Add(d); time.Now().Before(end); n++ {
+		if err := t.pair(); err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+// goroutines returns the pairs a second of many callers in this process.
+func goroutines(socket string, d time.Duration) (float64, error) {
+	var talks [callers]*talk
+	for i := range talks {
+		t, err := dial(socket)
+		if err != nil {
+			return 0, err
+		}
+		defer t.conn.Close()
+		talks[i] = t
+	}
+	var wg sync.WaitGroup
+	var counts [callers]int
+	var errs [callers]error
+	begin := time.Now()
+	for i, t := range talks {
+		wg.Go(func() { counts[i], errs[i] = t.pairs(d) })
+	}
+	wg.Wait()
+	took := time.Since(begin).Seconds()
+	all := 0
+	for _, n := range counts {
+		all += n
+	}
+	return float64(all) / took, errors.Join(errs[:]...)
+}
+
+// caller is this program again, as one client process: it dials, and for every line on its standard input, a duration,
+// it acquires and releases for so long and answers how often it did.
+func caller(socket string, in io.Reader, out io.Writer) error {
+	t, err := dial(socket)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(out, "ready")
+	for lines := bufio.NewScanner(in); lines.Scan(); {
+		d, err := time.ParseDuration(lines.Text())
+		if err != nil {
+			return err
+		}
+		n, err := t.pairs(d)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(out, n)
+	}
+	return nil
+}
+
+// crew is many client processes on one socket.
+type crew struct {
+	in   []io.WriteCloser
+	out  []*bufio.Reader
+	cmds []*exec.Cmd
+}
+
+func hire(ctx context.Context, socket string) (*crew, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	c := &crew{}
+	for range callers {
+		cmd := exec.CommandContext(ctx, self, "-caller", socket)
+		cmd.Stderr = os.Stderr
+		in, err := cmd.StdinPipe()
+		if err != nil {
+			return nil, errors.Join(err, c.dismiss())
+		}
+		out, err := cmd.StdoutPipe()
+		if err == nil {
+			err = cmd.Start()
+		}
+		if err != nil {
+			return nil, errors.Join(err, c.dismiss())
+		}
+		c.in, c.out, c.cmds = append(c.in, in), append(c.out, bufio.NewReader(out)), append(c.cmds, cmd)
+	}
+	for _, out := range c.out {
+		if _, err := out.ReadString('\n'); err != nil {
+			return nil, errors.Join(err, c.dismiss())
+		}
+	}
+	return c, nil
+}
+
+func (c *crew) dismiss() (err error) {
+	for i := range c.cmds {
+		c.in[i].Close()
+		err = errors.Join(err, c.cmds[i].Wait())
+	}
+	return err
+}
+
+func (c *crew) work(d time.Duration) (float64, error) {
+	begin := time.Now()
+	for _, in := range c.in {
+		if _, err := fmt.Fprintln(in, d); err != nil {
+			return 0, err
+		}
+	}
+	all := 0
+	for _, out := range c.out {
+		line, err := out.ReadString('\n')
+		if err != nil {
+			return 0, err
+		}
+		n, err := strconv.Atoi(strings.TrimSpace(line))
+		if err != nil {
+			return 0, err
+		}
+		all += n
+	}
+	return float64(all) / time.Since(begin).Seconds(), nil
+}
+
+// crowd measures the throughput of many callers, as goroutines and as processes, beside the canned server's.
+func (s *suite) crowd(ctx context.Context, socket, canned string) error {
+	real, err := hire(ctx, socket)
+	if err != nil {
+		return err
+	}
+	bare, err := hire(ctx, canned)
+	if err != nil {
+		return errors.Join(err, real.dismiss())
+	}
+	for _, way := range []struct {
+		name       string
+		real, bare func(time.Duration) (float64, error)
+	}{
+		{"goroutines", func(d time.Duration) (float64, error) { return goroutines(socket, d) }, func(d time.Duration) (float64, error) { return goroutines(canned, d) }},
+		{"processes", real.work, bare.work},
+	} {
+		var values, limits []float64
+		for range s.medianOf() {
+			var a, b []float64
+			for range s.times(10) {
+				x, err := way.real(100 * time.Millisecond)
+				if err != nil {
+					return errors.Join(err, real.dismiss(), bare.dismiss())
+				}
+				y, err := way.bare(100 * time.Millisecond)
+				if err != nil {
+					return errors.Join(err, real.dismiss(), bare.dismiss())
+				}
+				a, b = append(a, x), append(b, y)
+			}
+			values, limits = append(values, median(a)), append(limits, median(b))
+		}
+		s.add(fmt.Sprintf("session: acquire+release of %d %s, beside a canned server", callers, way.name), "1/s", "ratio ≥ 0.7", values, limits)
+	}
+	return errors.Join(real.dismiss(), bare.dismiss())
+}
+
+// idle measures the processor time of an agent with many live holders that ask for nothing.
+func (s *suite) idle(ctx context.Context) error {
+	if s.usher == "" {
+		return nil
+	}
+	site, err := setUp(ctx, s.usher)
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(site.dir)
+	if err := copyInto(site.folder, "bench.lic", site.licences[0]); err != nil {
+		return err
+	}
+	cmd, _, err := site.start(ctx)
+	if err != nil {
+		return err
+	}
+	defer stop(cmd) //nolint:errcheck // it is only told to end
+	c := client(site.socket)
+	defer c.CloseIdleConnections()
+	n := s.times(1000)
+	for i := 0; i < n; {
+		batch := min(n, i+20)
+		for ; i < batch; i++ {
+			holder := exec.CommandContext(ctx, s.usher, "run", "--socket", site.socket, "--pool", "streams", "--", "sleep", "1000")
+			if err := holder.Start(); err != nil {
+				return err
+			}
+			defer func() {
+				holder.Process.Kill() //nolint:errcheck // it has nothing to lose
+				holder.Wait()         //nolint:errcheck // killed, as it should be
+			}()
+		}
+		for begin := time.Now(); ; time.Sleep(5 * time.Millisecond) {
+			var p wire.Pool
+			if err := call(c, "GET", "/v1/pools/streams", nil, &p); err != nil {
+				return err
+			}
+			if p.InUse == int64(i) {
+				break
+			}
+			if time.Since(begin) > 60*time.Second {
+				return fmt.Errorf("of %d holders only %d have a slot after 60 s", i, p.InUse)
+			}
+		}
+	}
+	window := 20 * time.Second
+	if s.quick {
+		window = 2 * time.Second
+	}
+	var shares []float64
+	for range s.medianOf() {
+		before, err := cpuTime(cmd.Process.Pid)
+		if err != nil {
+			return err
+		}
+		begin := time.Now()
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(window):
+		}
+		after, err := cpuTime(cmd.Process.Pid)
+		if err != nil {
+			return err
+		}
+		shares = append(shares, 100*float64(after-before)/float64(time.Since(begin)))
+	}
+	s.add("process: CPU when idle with 1,000 live holders", "% of a core", "≤ 0.1", shares, nil)
+	return nil
+}
+
+// cpuTime returns a process's user and system time, from proc(5), in whose stat a tick is a hundredth of a second.
+func cpuTime(pid int) (time.Duration, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	_, rest, _ := strings.Cut(string(b), ") ") // the name may have blanks
+	f := strings.Fields(rest)
+	if len(f) < 13 {
+		return 0, errors.New("no times in /proc/PID/stat")
+	}
+	user, err1 := strconv.Atoi(f[11])
+	system, err2 := strconv.Atoi(f[12])
+	return time.Duration(user+system) * 10 * time.Millisecond, errors.Join(err1, err2)
+}
