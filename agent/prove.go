@@ -49,9 +49,12 @@ type proofHolder struct {
 	UID   uint32 `json:"uid"`
 	PID   int32  `json:"pid"`
 	Start uint64 `json:"start,omitzero"` // of the process, in clock ticks after boot
+	Inode uint64 `json:"inode,omitzero"` // of its pidfd on pidfs, which no other process of this boot has
 }
 
-func proofOf(c enforcer.Caller) proofHolder { return proofHolder{c.UID, c.PID, c.Start} }
+func proofOf(c enforcer.Caller) proofHolder {
+	return proofHolder{UID: c.UID, PID: c.PID, Start: c.Start}
+}
 
 // sign signs claims with the agent's key, as a compact JWS.
 func (a *Agent) sign(typ string, claims any) (string, error) {
@@ -83,7 +86,11 @@ func (f front) LeaseToken(l *enforcer.Lease, nonce string) (string, error) {
 
 // Prove signs whom the agent sees at the session's other end, for the nonce.
 func (s *session) Prove(nonce string) (string, error) {
-	return s.agent.sign(sessionProofType, sessionClaims{nonce, s.agent.product(), proofOf(s.caller), s.agent.desk.time().Unix()})
+	holder := proofOf(s.caller)
+	if h, _ := s.process(); h != nil {
+		holder.Inode = h.Process().Inode
+	}
+	return s.agent.sign(sessionProofType, sessionClaims{nonce, s.agent.product(), holder, s.agent.desk.time().Unix()})
 }
 
 // Keys returns the agent's public key (RFC 7517, RFC 8037) and the documents in force that vouch for it.

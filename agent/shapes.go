@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/usher-agent/usher/client/wire"
@@ -15,7 +16,7 @@ func LicenseShape(v *enforcer.Verdict, host enforcer.Host) wire.License {
 	out := wire.License{
 		State: string(v.State), Code: string(v.Code), SystemCode: v.SystemCode, Reason: v.Reason,
 		Until: instant(v.Until), CoveredUntil: instant(v.CoveredUntil), TerminatesAt: instant(v.TerminatesAt),
-		GraceEndsAt: instant(v.GraceEndsAt), Environment: string(v.Environment),
+		GraceEndsAt: instant(v.GraceEndsAt), Environment: string(v.Environment), AgentAway: cmp.Or(v.AgentAway, enforcer.DefaultAgentAway).Seconds(),
 		Warnings: []wire.Warning{}, Licenses: []wire.Document{}, Limits: map[string]*int64{}, Features: map[string]wire.Feature{},
 		Host: wire.Host{Match: "unbound", Score: v.Match.Score(), Misses: v.Match.Misses,
 			Cores: wire.Cores{Physical: host.Physical, Logical: host.Logical, Effective: host.Effective}},

@@ -88,6 +88,9 @@ const (
 // RevokeDelay is the least time between a turn for the worse and the first revocation.
 const RevokeDelay = 10 * time.Second
 
+// DefaultAgentAway is how long held leases stand without the agent where the licence does not say.
+const DefaultAgentAway = 10 * time.Minute
+
 // Resets is the calendar period at which a meter starts anew (UTC; weeks begin on Monday). Empty means never.
 type Resets string
 
@@ -284,7 +287,7 @@ type License struct {
 	OnExpiry       OnExpiry
 	Clock          ClockPolicy
 	ClockTolerance time.Duration // how far behind the evidence a wall clock may be; zero: ten minutes
-	AgentAway      time.Duration // how long held leases stand without the agent; zero: ten minutes
+	AgentAway      time.Duration // how long held leases stand without the agent; zero: DefaultAgentAway
 	MaxBorrow      time.Duration // longest borrow; zero: none
 	EarlyReturn    bool          // whether a borrow may be given back before its time
 

@@ -82,6 +82,7 @@ type session struct {
 	labels map[string]string // of every lease that names none
 
 	waiting chan struct{}
+	cancels sync.Map // of acquires that wait: the request's id, as it was written, to its context.CancelFunc
 	tasks   sync.WaitGroup
 	cancel  context.CancelFunc
 	events  func() // ends the subscription
@@ -317,6 +318,7 @@ func init() { //nolint:gochecknoinits // the table names functions that use it
 		"features.get":     (*session).getFeatures,
 		"pools.list":       (*session).listPools,
 		"lease.acquire":    (*session).acquire,
+		"lease.cancel":     (*session).cancelWait,
 		"lease.renew":      (*session).renew,
 		"lease.release":    (*session).release,
 		"lease.join":       (*session).join,
@@ -417,10 +419,16 @@ func (x *session) acquire(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
 	default:
 		return nil, &enforcer.Denial{Code: enforcer.RateLimited, Detail: "64 requests of this session wait already, the most that may"}, nil
 	}
+	ctx, cancel := context.WithCancel(x.ctx)
+	if len(r.ID) > 0 {
+		x.cancels.Store(string(r.ID), cancel)
+	}
 	x.tasks.Go(func() {
 		defer func() { <-x.waiting }()
 		defer x.flush()
-		l, _, d := x.agent.Acquire(x.ctx, q)
+		l, _, d := x.agent.Acquire(ctx, q)
+		x.cancels.Delete(string(r.ID))
+		cancel()
 		switch {
 		case d != nil:
 			x.answer(r, nil, d, nil)
@@ -431,6 +439,23 @@ func (x *session) acquire(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
 		}
 	})
 	return later, nil, nil
+}
+
+// cancelWait ends the waiting of an acquire, which is answered as denied; or as granted, where that came first.
+func (x *session) cancelWait(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
+	var in struct {
+		Request jsontext.Value `json:"request"`
+	}
+	if d := params(r, &in); d != nil {
+		return nil, d, nil
+	}
+	if k := in.Request.Kind(); k != '0' && k != '"' {
+		return nil, badRequest("request", "give the id of the acquire that waits", "request is not the id of a request"), nil
+	}
+	if cancel, waits := x.cancels.Load(string(in.Request)); waits {
+		cancel.(context.CancelFunc)()
+	}
+	return struct{}{}, nil, nil
 }
 
 // one reads parameters that name one lease.

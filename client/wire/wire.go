@@ -8,23 +8,25 @@ import "time"
 
 // License is the answer to GET /v1/license: the verdict, and every document it rests on.
 type License struct {
-	State        string             `json:"state"`
-	Code         string             `json:"code"`
-	SystemCode   string             `json:"system_code,omitempty"`
-	Reason       string             `json:"reason"`
-	Until        *time.Time         `json:"until"`
-	CoveredUntil *time.Time         `json:"covered_until"`
-	TerminatesAt *time.Time         `json:"terminates_at"`
-	GraceEndsAt  *time.Time         `json:"grace_ends_at"`
-	Environment  string             `json:"environment"`
-	Warnings     []Warning          `json:"warnings"`
-	Licenses     []Document         `json:"licenses"`
-	Limits       map[string]*int64  `json:"limits"`
-	Features     map[string]Feature `json:"features"`
-	Host         Host               `json:"host"`
-	CheckIn      *CheckIn           `json:"check_in"`
-	Heartbeat    *Heartbeat         `json:"heartbeat"`
-	Upstream     *Upstream          `json:"upstream"`
+	State        string     `json:"state"`
+	Code         string     `json:"code"`
+	SystemCode   string     `json:"system_code,omitempty"`
+	Reason       string     `json:"reason"`
+	Until        *time.Time `json:"until"`
+	CoveredUntil *time.Time `json:"covered_until"`
+	TerminatesAt *time.Time `json:"terminates_at"`
+	GraceEndsAt  *time.Time `json:"grace_ends_at"`
+	Environment  string     `json:"environment"`
+	// AgentAway is how long held leases stand when no agent answers.
+	AgentAway float64            `json:"agent_away_seconds"`
+	Warnings  []Warning          `json:"warnings"`
+	Licenses  []Document         `json:"licenses"`
+	Limits    map[string]*int64  `json:"limits"`
+	Features  map[string]Feature `json:"features"`
+	Host      Host               `json:"host"`
+	CheckIn   *CheckIn           `json:"check_in"`
+	Heartbeat *Heartbeat         `json:"heartbeat"`
+	Upstream  *Upstream          `json:"upstream"`
 }
 
 // Warning is something an operator should know that changes nothing yet.
@@ -339,6 +341,11 @@ type HelloAnswer struct {
 type Subscribe struct {
 	// Mine asks for what becomes of this process's leases by others' doing, and not for what it does itself.
 	Mine bool `json:"mine,omitempty"`
+}
+
+// Cancel is the parameters of lease.cancel.
+type Cancel struct {
+	Request any `json:"request"` // the id of the acquire that waits: a number or a text
 }
 
 // LeaseRequest is the parameters of lease.renew, lease.release, lease.join and lease.attach.
