@@ -336,12 +336,17 @@ func (h *house) untilGone(id string) {
 	}
 }
 
-// A ttl lease that nobody renews comes back by itself; one that is held by Hold does not.
+// A ttl lease that nobody renews comes back by itself; one that a session holds does not.
 func TestTTL(t *testing.T) {
 	h := open(t, "")
 	h.drop("a.lic", h.sign("a", 2, nil))
 	h.until("dropped", inForce("a"))
-	held, err := h.Hold(t.Context(), wire.AcquireRequest{Pool: "streams", TTLSeconds: 1})
+	s, err := client.Open(t.Context(), client.WithSocket(h.Socket()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	held, err := s.Acquire(t.Context(), wire.AcquireRequest{Pool: "streams", TTLSeconds: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -350,7 +355,7 @@ func TestTTL(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.untilGone(lost.ID)
-	if l, err := h.Lease(t.Context(), held.Lease().ID); err != nil || l.State != "held" {
+	if l, err := h.Lease(t.Context(), held.ID()); err != nil || l.State != "held" {
 		t.Errorf("the lease that is renewed: %+v, %v", l, err)
 	}
 	if err := held.Close(); err != nil {
@@ -360,15 +365,15 @@ func TestTTL(t *testing.T) {
 		t.Errorf("after all: %+v, %v", p, err)
 	}
 	// Forced by an admin, who is the agent's own user here.
-	held, err = h.Hold(t.Context(), wire.AcquireRequest{Pool: "streams", TTLSeconds: 1})
+	held, err = s.Acquire(t.Context(), wire.AcquireRequest{Pool: "streams", TTLSeconds: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := h.Release(t.Context(), held.Lease().ID, true); err != nil {
+	if err := h.Release(t.Context(), held.ID(), true); err != nil {
 		t.Fatal(err)
 	}
 	<-held.Done()
-	if !errors.Is(held.Err(), client.ErrLeaseUnknown) || !strings.Contains(held.Err().Error(), "an admin released it by force") {
+	if !errors.Is(held.Err(), client.ErrLeaseUnknown) || !strings.Contains(held.Err().Error(), "forced") {
 		t.Errorf("lost: %v", held.Err())
 	}
 	if err := held.Close(); err != nil {

@@ -3,17 +3,21 @@ package agent_test
 import (
 	"bufio"
 	"context"
+	"crypto"
 	"crypto/ed25519"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"math/big"
 	"net"
 	"net/http"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -34,26 +38,29 @@ func (h *house) bound() client.Vendor {
 	}
 	h.drop("a.lic", usher.Armour(h.sign("a", 3, func(c *usher.Claims) { c.Confirmation = &usher.Confirmation{Thumbprint: f.AgentKey} })))
 	h.until("dropped", inForce("a"))
-	return client.Vendor{Product: "acme", Keys: map[string]ed25519.PublicKey{"k1": h.signer.Anchor.Key.(ed25519.PublicKey)}}
+	return client.Vendor{Product: "acme", Keys: map[string]crypto.PublicKey{"k1": h.signer.Anchor.Key}}
 }
 
 // A product that embeds the vendor's key can tell the true agent, and a true lease; a stock JOSE library can, too.
 func TestProof(t *testing.T) {
 	h := open(t, "")
 	vendor := h.bound()
-	s, err := h.Client.Open(t.Context(), nil)
+	s, err := client.Open(t.Context(), client.WithSocket(h.Socket()), client.WithVendor(vendor))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	proven, key, err := s.Prove(t.Context(), vendor)
-	if err != nil || proven != client.ProvenLicense {
-		t.Fatalf("%s, %v", proven, err)
+	if s.Proven() != client.ProvenLicense {
+		t.Errorf("the agent is proven: %s", s.Proven())
 	}
-	l, err := s.AcquireProven(t.Context(), wire.AcquireRequest{Pool: "streams", N: new(int64(2))}, key)
+	l, err := s.Acquire(t.Context(), wire.AcquireRequest{Pool: "streams", N: new(int64(2)), Nonce: "0123456789abcdef0123"})
 	if err != nil {
 		t.Fatal(err)
 	}
+	if l.Proven() != client.ProvenLease {
+		t.Errorf("the lease is proven: %s", l.Proven())
+	}
+	key := h.key()
 	jws, err := jose.ParseSignedCompact(l.Info().Token, []jose.SignatureAlgorithm{jose.EdDSA})
 	if err != nil {
 		t.Fatal(err)
@@ -63,34 +70,129 @@ func TestProof(t *testing.T) {
 	if err != nil || json.Unmarshal(b, &claims) != nil || claims["jti"] != l.Info().ID || claims["product"] != "acme" {
 		t.Errorf("a stock library reads %v, %v", claims, err)
 	}
-	var keys struct {
-		Keys []jose.JSONWebKey `json:"keys"`
-	}
-	c := newChecked(t, h.Socket())
-	_, text, _ := c.call(true, "GET", "/v1/keys", "", nil)
-	if err := json.Unmarshal([]byte(text), &keys); err != nil || len(keys.Keys) != 1 || !slices.Equal(keys.Keys[0].Key.(ed25519.PublicKey), key) {
-		t.Errorf("a stock library reads the keys as %+v, %v", keys, err)
-	}
-
 	// What is not as it should be is not proved.
 	other, _, _ := ed25519.GenerateKey(nil)
 	for name, test := range map[string]struct {
 		vendor client.Vendor
 		want   string
 	}{
-		"another vendor's key": {client.Vendor{Product: "acme", Keys: map[string]ed25519.PublicKey{"k1": other}}, "its signature does not match"},
-		"an unknown key":       {client.Vendor{Product: "acme", Keys: map[string]ed25519.PublicKey{"k2": other}}, `signed by key "k1", which this product does not know`},
+		"another vendor's key": {client.Vendor{Product: "acme", Keys: map[string]crypto.PublicKey{"k1": other}}, "its signature does not match"},
+		"an unknown key":       {client.Vendor{Product: "acme", Keys: map[string]crypto.PublicKey{"k2": other}}, `signed by key "k1", which this product does not know`},
 		"another product":      {client.Vendor{Product: "other", Keys: vendor.Keys}, `the licence is for product "acme"`},
 	} {
-		if proven, _, err := s.Prove(t.Context(), test.vendor); !errors.Is(err, client.ErrNotProven) || proven != client.ProvenNone || !strings.Contains(err.Error(), test.want) {
-			t.Errorf("%s: %s, %v", name, proven, err)
+		for _, options := range [][]client.Option{{}, {client.AllowUnproven()}} {
+			_, err := client.Open(t.Context(), append(options, client.WithSocket(h.Socket()), client.WithVendor(test.vendor))...)
+			if !errors.Is(err, client.ErrNotProven) || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("%s: %v", name, err)
+			}
 		}
 	}
-	if _, err := s.AcquireProven(t.Context(), wire.AcquireRequest{Pool: "streams"}, other); !errors.Is(err, client.ErrNotProven) {
-		t.Errorf("a lease that another signed: %v", err)
-	}
 	h.inUse(2)
+
+	// The agent proves itself again after a restart, whatever has become of the licence: its key is known.
+	h.drop("a.lic", h.sign("a", 3, nil)) // names no agent
+	h.until("unbound", func(l *wire.License) bool { return l.State == "valid" && len(h.chain()) == 0 })
+	h.stop()
+	h.start()
+	deadline := time.Now().Add(20 * time.Second)
+	for s.Stats().Reconnects == 0 {
+		if time.Now().After(deadline) {
+			t.Fatal("the session does not find the agent again")
+		}
+		<-time.After(time.Millisecond)
+	}
+	if s.Proven() != client.ProvenLicense || l.Err() != nil {
+		t.Errorf("after a restart: %s, %v", s.Proven(), l.Err())
+	}
+	// A new session cannot tell it from an impostor, and takes it only when told to.
+	if _, err := client.Open(t.Context(), client.WithSocket(h.Socket()), client.WithVendor(vendor)); !errors.Is(err, client.ErrNotProven) || !strings.Contains(err.Error(), "names an agent's key") {
+		t.Errorf("a licence that names no agent: %v", err)
+	}
+	u, err := client.Open(t.Context(), client.WithSocket(h.Socket()), client.WithVendor(vendor), client.AllowUnproven())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer u.Close()
+	if u.Proven() != client.ProvenNone {
+		t.Errorf("what names no agent is proven: %s", u.Proven())
+	}
 }
+
+func (h *house) keys() (out struct {
+	Keys  []jose.JSONWebKey `json:"keys"`
+	Chain []string          `json:"chain"`
+}) {
+	h.t.Helper()
+	_, text, _ := newChecked(h.t.(*testing.T), h.Socket()).call(true, "GET", "/v1/keys", "", nil)
+	if err := json.Unmarshal([]byte(text), &out); err != nil || len(out.Keys) != 1 {
+		h.t.Fatalf("a stock library reads the keys as %+v, %v", out, err)
+	}
+	return out
+}
+
+func (h *house) key() ed25519.PublicKey { return h.keys().Keys[0].Key.(ed25519.PublicKey) }
+func (h *house) chain() []string        { return h.keys().Chain }
+
+// An impostor has the licence, which is no secret, but not the agent's key.
+func TestImpostor(t *testing.T) {
+	h := open(t, "")
+	vendor := h.bound()
+	chain, err := json.Marshal(h.chain())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, key, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(nil, tmpl, tmpl, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(h.dir, "i")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	var all sync.WaitGroup
+	defer all.Wait()
+	defer l.Close()
+	all.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			all.Go(func() {
+				defer c.Close()
+				in := bufio.NewReader(c)
+				if b, err := in.Peek(1); err == nil && b[0] == 'G' {
+					fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n{\"keys\":[],\"chain\":%s}", chain)
+					return
+				}
+				tls.Server(&peeked{c, in}, &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}).Read(make([]byte, 4096)) //nolint:errcheck // a hello it does not answer
+			})
+		}
+	})
+	_, err = client.Open(t.Context(), client.WithSocket(path), client.WithVendor(vendor), client.AllowUnproven())
+	if !errors.Is(err, client.ErrNotProven) || !strings.Contains(err.Error(), "another agent's key") {
+		t.Errorf("an impostor: %v", err)
+	}
+	// Failing open is for an absent agent, not for a false one.
+	if s, err := client.Open(t.Context(), client.WithSocket(path), client.WithVendor(vendor), client.AllowUnproven(), client.FailOpen()); err == nil {
+		defer s.Close()
+		t.Error("an impostor opens a session that fails open")
+	}
+}
+
+type peeked struct {
+	net.Conn
+	in *bufio.Reader
+}
+
+func (p *peeked) Read(b []byte) (int, error) { return p.in.Read(b) }
 
 // A relay is seen through: the agent sees the relay's process, not this one.
 func TestRelayIsSeenThrough(t *testing.T) {
@@ -109,15 +211,9 @@ while True:
 	if !cmd.Scan() {
 		t.Fatal("the relay does not start")
 	}
-	c := client.New(path)
-	defer c.Close()
-	s, err := c.Open(t.Context(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	if proven, _, err := s.Prove(t.Context(), vendor); !errors.Is(err, client.ErrNotProven) || !strings.Contains(err.Error(), "somebody stands between") {
-		t.Errorf("through a relay: %s, %v", proven, err)
+	_, err := client.Open(t.Context(), client.WithSocket(path), client.WithVendor(vendor))
+	if !errors.Is(err, client.ErrNotProven) || !strings.Contains(err.Error(), "somebody stands between") {
+		t.Errorf("through a relay: %v", err)
 	}
 }
 

@@ -1,16 +1,31 @@
-// Package client speaks to an Usher agent on its Unix socket. It needs the standard library alone.
+// Package client takes slots from an Usher agent and gives them back. It needs the standard library alone.
 //
-//	c := client.New("")                       // USHER_SOCKET, or the usual place
-//	held, err := c.Hold(ctx, wire.AcquireRequest{Pool: "streams"})
+//	session, err := client.Open(ctx) // USHER_SOCKET, or the usual place
+//	if err != nil { … }              // no agent: client.ErrAgentAway
+//	defer session.Close()
+//
+//	lease, err := session.Acquire(ctx, client.Slots("streams", 1))
 //	if errors.Is(err, client.ErrNoSlots) { … }
-//	defer held.Close()
+//	defer lease.Close()
+//	select {
+//	case <-work:
+//	case <-lease.Done(): // revoked, or lost: lease.Err says why
+//	}
 //
-// A refusal is an [*Error] that [errors.Is] compares with a [Code]; an agent that cannot be reached is [ErrAgentAway].
+// That is all that most products need. A lease lives by this process: nothing is to be renewed, and its slots come back
+// milliseconds after the process dies, however it dies. The session finds the agent again after a restart, which no lease
+// notices.
+//
+// With [WithVendor] the agent must prove that it is the one that the vendor's licence names. [FailOpen] says that the product
+// may go on without an agent. A refusal is an [*Error] that [errors.Is] compares with a [Code].
+//
+// [Client] speaks HTTP, one call at a time: what admins and tools need.
 package client
 
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -37,7 +52,7 @@ type Code string
 // Error returns the code.
 func (c Code) Error() string { return string(c) }
 
-// The codes that an agent answers, and ErrAgentAway, which means that none answered.
+// The codes that an agent answers.
 const (
 	ErrNoSlots         Code = "no_slots"
 	ErrNotShared       Code = "not_shared"
@@ -61,7 +76,14 @@ const (
 	ErrRouteUnknown    Code = "route_unknown"
 	ErrMethodUnknown   Code = "method_unknown"
 	ErrInternal        Code = "internal"
-	ErrAgentAway       Code = "agent_away"
+)
+
+// The codes that the client says by itself.
+const (
+	ErrAgentAway Code = "agent_away" // no agent answers
+	ErrNotProven Code = "not_proven" // the agent, or a lease of its, is not proved to be the one that the vendor's licence names
+	ErrForked    Code = "forked"     // the session is the parent's: open one after forking
+	ErrClosed    Code = "closed"     // the session is closed
 )
 
 // Error is a refusal by the agent, or its absence.
@@ -82,7 +104,7 @@ func (e *Error) Is(target error) bool {
 // Unwrap returns why the agent could not be reached.
 func (e *Error) Unwrap() error { return e.cause }
 
-// Client speaks to one agent. It is safe for concurrent use and keeps connections open; call Close when done.
+// Client speaks HTTP with one agent. It is safe for concurrent use and keeps connections open; call Close when done.
 type Client struct {
 	socket string
 	http   *http.Client
@@ -91,12 +113,7 @@ type Client struct {
 // New returns a client of the agent on a socket; empty means what USHER_SOCKET says, else [DefaultSocket]. Nothing is
 // connected before the first call.
 func New(socket string) *Client {
-	if socket == "" {
-		socket = os.Getenv("USHER_SOCKET")
-	}
-	if socket == "" {
-		socket = DefaultSocket
-	}
+	socket = socketOr(socket)
 	return &Client{socket: socket, http: &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
@@ -104,6 +121,9 @@ func New(socket string) *Client {
 		MaxIdleConnsPerHost: 4, IdleConnTimeout: time.Minute,
 	}}}
 }
+
+// socketOr returns where the agent listens.
+func socketOr(path string) string { return cmp.Or(path, os.Getenv("USHER_SOCKET"), DefaultSocket) }
 
 // Socket returns the path of the agent's socket.
 func (c *Client) Socket() string { return c.socket }
@@ -184,13 +204,20 @@ func (c *Client) send(ctx context.Context, method, path string, in any) (*http.R
 }
 
 // away says that the agent cannot be reached.
-func (c *Client) away(err error) error {
+func (c *Client) away(err error) error { return away(c.socket, err) }
+
+func away(socket string, err error) error {
 	hint := "is it running? `usher agent` starts it; --socket or USHER_SOCKET names its socket"
 	if errors.Is(err, os.ErrPermission) {
 		hint = "the socket's group and mode say who may connect: see socket.group and socket.mode"
 	}
 	return &Error{cause: err, Problem: wire.Problem{Code: string(ErrAgentAway), Title: "Agent away", Hint: hint,
-		Detail: fmt.Sprintf("no agent answers on %s: %v", c.socket, err)}}
+		Detail: fmt.Sprintf("no agent answers on %s: %v", socket, err)}}
+}
+
+func forked(parent int) error {
+	return &Error{Problem: wire.Problem{Code: string(ErrForked), Title: "Forked", Detail: fmt.Sprintf("the session was opened by process %d, and this is its child", parent),
+		Hint: "open a session after forking; lease.join shares a lease"}}
 }
 
 // License returns the verdict and the documents it rests on.
@@ -247,7 +274,7 @@ func (c *Client) Adjust(ctx context.Context, meter string, drawn int64) (*wire.P
 	return out, nil
 }
 
-// Acquire asks for slots. The lease of a ttl must be renewed: see [Client.Hold], which does so.
+// Acquire asks for slots. A lease with a time to live must be renewed; [Session.Acquire] sees to that by itself.
 func (c *Client) Acquire(ctx context.Context, r wire.AcquireRequest) (*wire.Lease, error) {
 	out := new(wire.Lease)
 	if err := c.do(ctx, "POST", "/v1/leases", r, out); err != nil {

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -91,51 +90,6 @@ func TestSocketFromEnvironment(t *testing.T) {
 	t.Setenv("USHER_SOCKET", "")
 	if got := client.New("").Socket(); got != client.DefaultSocket {
 		t.Errorf("got %s", got)
-	}
-}
-
-// A lease that is held is renewed until the agent says that it is over, and then there is nothing to give back.
-func TestHold(t *testing.T) {
-	var renewed, released atomic.Int32
-	now := time.Now()
-	lease := func(w http.ResponseWriter) {
-		fmt.Fprintf(w, `{"id":"abc","pool":"p","n":1,"acquired_at":%q,"expires_at":%q}`, now.Format(time.RFC3339Nano), now.Add(300*time.Millisecond).Format(time.RFC3339Nano))
-	}
-	mux := http.NewServeMux()
-	mux.HandleFunc("POST /v1/leases", func(w http.ResponseWriter, _ *http.Request) { lease(w) })
-	mux.HandleFunc("PUT /v1/leases/abc", func(w http.ResponseWriter, _ *http.Request) {
-		if renewed.Add(1) < 3 {
-			lease(w)
-			return
-		}
-		answer(404, "application/problem+json", `{"code":"lease_unknown","detail":"lease abc ended: it was revoked"}`)(w, nil)
-	})
-	mux.HandleFunc("DELETE /v1/leases/abc", func(w http.ResponseWriter, _ *http.Request) { released.Add(1) })
-	c := agent(t, mux)
-	h, err := c.Hold(t.Context(), wire.AcquireRequest{Pool: "p"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	<-h.Done()
-	if !errors.Is(h.Err(), client.ErrLeaseUnknown) || renewed.Load() != 3 {
-		t.Errorf("lost after %d renewals: %v", renewed.Load(), h.Err())
-	}
-	if err := h.Close(); err != nil || released.Load() != 0 {
-		t.Errorf("a lost lease is given back: %v", err)
-	}
-
-	renewed.Store(-1000)
-	if h, err = c.Hold(t.Context(), wire.AcquireRequest{Pool: "p"}); err != nil {
-		t.Fatal(err)
-	}
-	if h.Lease().ID != "abc" || h.Err() != nil {
-		t.Errorf("held: %+v, %v", h.Lease(), h.Err())
-	}
-	if err := h.Close(); err != nil || released.Load() != 1 {
-		t.Errorf("given back %d times, %v", released.Load(), err)
-	}
-	if err := h.Close(); err != nil {
-		t.Error(err)
 	}
 }
 

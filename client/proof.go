@@ -3,28 +3,47 @@ package client
 import (
 	"bytes"
 	"context"
+	"crypto"
+	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
-	"os"
+	"io"
+	"math/big"
+	"net"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/usher-agent/usher/client/wire"
 )
 
-// ErrNotProven reports that the agent, or a lease of its, could not be proved to be true.
-const ErrNotProven Code = "not_proven"
-
-// Vendor is what a product that embeds its vendor's public key knows. With it a session proves that it speaks to the agent
-// that the vendor's licence names.
+// Vendor is what a product that embeds its vendor's public keys knows: see [WithVendor].
 type Vendor struct {
 	Product string
-	Keys    map[string]ed25519.PublicKey // by key id
+	Keys    map[string]crypto.PublicKey // by key id; Ed25519, ECDSA on P-256, or RSA. [ParseKey] reads one.
+}
+
+// ParseKey reads a public key in PEM, as `usher vendor keygen` writes it.
+func ParseKey(text []byte) (crypto.PublicKey, error) {
+	block, _ := pem.Decode(text)
+	if block == nil {
+		return nil, errors.New("the vendor's key is not in PEM; give the .pub file that usher vendor keygen wrote")
+	}
+	key, err := x509.ParsePKIXPublicKey(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("the vendor's key is not a public key (PKIX): %w", err)
+	}
+	return key, nil
 }
 
 // Proven says how much could be proved.
@@ -32,59 +51,126 @@ type Proven string
 
 // What can be proved.
 const (
-	ProvenNone    Proven = "none"    // no vendor key was given, or the licence names no agent
-	ProvenLicense Proven = "licence" // the vendor's licence names the agent's key, and the agent has it and sees this process
-	ProvenLease   Proven = "lease"   // and the agent's key signed the lease for this process's own nonce
+	ProvenNone    Proven = "none"    // no vendor key was given, or what was found could not be proved and AllowUnproven took it
+	ProvenLicense Proven = "licence" // the vendor's licence names the agent's key; the agent has it, and sees this process at the other end
+	ProvenLease   Proven = "lease"   // and it granted the lease inside TLS with that key
 )
 
-// Prove checks that the agent of a session is the one that the vendor's licence names, and that it sees this process at the
-// other end and nobody between. ProvenNone means that the licence in force names no agent; an agent that should prove
-// itself and cannot is [ErrNotProven].
-func (s *Session) Prove(ctx context.Context, v Vendor) (Proven, ed25519.PublicKey, error) {
-	keys, err := get[wire.Keys](ctx, s.client, "/v1/keys")
-	if err != nil {
-		return ProvenNone, nil, err
+// self is this process as it knows itself. Where it is in a namespace, the agent may know it by another number.
+type self struct {
+	uids, pids   []int64
+	start, inode uint64 // zero: not known
+	hidden       bool   // it is in a PID namespace, and has a number that it cannot know
+}
+
+// seen is this process as the agent sees it.
+type seen struct {
+	UID, PID     int64
+	Start, Inode uint64
+}
+
+// is compares what the agent sees with what there is. known is false when there was nothing that tells.
+func (me self) is(a seen) (same, known bool) {
+	switch {
+	case a.Inode != 0 && me.inode != 0: // no other process of this boot has it
+		return a.Inode == me.inode, true
+	case me.uids != nil && !slices.Contains(me.uids, a.UID):
+		return false, true
+	case a.PID != 0 && !slices.Contains(me.pids, a.PID) && !me.hidden:
+		return false, true
+	case a.Start != 0 && me.start != 0:
+		return a.Start == me.start, true
+	default:
+		return true, a.PID != 0 && !me.hidden
 	}
-	if len(keys.Chain) == 0 {
-		return ProvenNone, nil, nil
+}
+
+// prove has the agent at the end of a TLS connection prove that it is the one that the vendor's licence names, and that it
+// sees this process at the other end and nobody between. A key that was proved once is believed for the session: licences come
+// and go.
+func (s *Session) prove(ctx context.Context, l *link) error {
+	certs := l.conn.(*tls.Conn).ConnectionState().PeerCertificates
+	if len(certs) == 0 {
+		return notProven(errors.New("it shows no key"))
 	}
-	agent, err := v.agentKey(keys)
-	if err != nil {
-		return ProvenNone, nil, notProven(err)
+	key, ok := certs[0].PublicKey.(ed25519.PublicKey)
+	if !ok {
+		return notProven(errors.New("its key is no Ed25519 key"))
+	}
+	s.mu.Lock()
+	before := s.agentKey
+	s.mu.Unlock()
+	if !key.Equal(before) {
+		c := New(s.socket)
+		defer c.Close()
+		keys, err := get[wire.Keys](ctx, c, "/v1/keys")
+		if err != nil {
+			return err
+		}
+		if len(keys.Chain) == 0 && s.unproven {
+			return nil
+		}
+		if err := s.vendor.vouches(keys.Chain, key); err != nil {
+			return notProven(err)
+		}
 	}
 	nonce := newNonce()
 	var proof wire.Proof
-	if err := s.call(ctx, "session.prove", wire.Prove{Nonce: nonce}, &proof); err != nil {
-		return ProvenNone, nil, err
+	if err := l.ask(ctx, "session.prove", wire.Prove{Nonce: nonce}, &proof); err != nil {
+		return err
 	}
 	var c struct {
 		Nonce, Product string
-		Holder         struct{ UID, PID int64 }
+		Holder         seen
 	}
-	if err := open(proof.Token, "usher-session+jwt", agent, &c); err != nil {
-		return ProvenNone, nil, notProven(fmt.Errorf("its proof: %w", err))
+	if err := open(proof.Token, "usher-session+jwt", key, &c); err != nil {
+		return notProven(fmt.Errorf("its proof: %w", err))
 	}
+	same, known := whoami().is(c.Holder)
 	switch {
 	case c.Nonce != nonce:
-		err = errors.New("its proof is for another nonce")
-	case c.Product != v.Product:
-		err = fmt.Errorf("its proof is for product %q", c.Product)
-	case c.Holder.PID != 0 && c.Holder.PID != int64(os.Getpid()) || c.Holder.UID != int64(os.Getuid()):
-		err = fmt.Errorf("it sees process %d of uid %d at this end: somebody stands between", c.Holder.PID, c.Holder.UID)
+		return notProven(errors.New("its proof is for another nonce"))
+	case c.Product != s.vendor.Product:
+		return notProven(fmt.Errorf("its proof is for product %q", c.Product))
+	case !same:
+		return notProven(fmt.Errorf("it sees process %d of uid %d at this end: somebody stands between", c.Holder.PID, c.Holder.UID))
+	case !known && !s.unproven:
+		return notProven(errors.New("it cannot see which process is at this end; let it see this PID namespace (shareProcessNamespace in a pod), or run Linux 6.9"))
+	case !known:
+		return nil
 	}
-	if err != nil {
-		return ProvenNone, nil, notProven(err)
-	}
-	return ProvenLicense, agent, nil
+	s.mu.Lock()
+	s.agentKey = key
+	s.mu.Unlock()
+	l.proven = ProvenLicense
+	return nil
 }
 
-// AcquireProven is Acquire with a token that agent, the key that Prove returned, must have signed for a fresh nonce and for
-// what was asked; a lease that is not so proved is given back, and [ErrNotProven] returned.
-func (s *Session) AcquireProven(ctx context.Context, r wire.AcquireRequest, agent ed25519.PublicKey) (*Lease, error) {
-	r.Nonce = newNonce()
-	l, err := s.Acquire(ctx, r)
-	if err != nil {
-		return nil, err
+// handshakeError tells an agent that has gone (err) from one that cannot prove itself.
+func handshakeError(err, cause error) error {
+	var slow net.Error
+	var record tls.RecordHeaderError
+	switch {
+	case !errors.Is(err, ErrAgentAway), errors.Is(cause, io.EOF), errors.Is(cause, io.ErrUnexpectedEOF), errors.Is(cause, syscall.ECONNRESET), errors.Is(cause, syscall.EPIPE):
+		return err
+	case errors.As(cause, &record):
+		if strings.HasPrefix(string(record.RecordHeader[:]), "HTTP/") {
+			return refusedConnection()
+		}
+		return notProven(errors.New("it does not speak TLS"))
+	case errors.As(cause, &slow) && slow.Timeout():
+		return err
+	}
+	return notProven(cause)
+}
+
+// checkToken checks that the agent has signed a lease for the nonce that it was asked for with.
+func (s *Session) checkToken(l *Lease, nonce string) error {
+	s.mu.Lock()
+	key := s.agentKey
+	s.mu.Unlock()
+	if nonce == "" || key == nil || !l.Backed() {
+		return nil
 	}
 	info := l.Info()
 	var c struct {
@@ -92,50 +178,44 @@ func (s *Session) AcquireProven(ctx context.Context, r wire.AcquireRequest, agen
 		ID    string      `json:"jti"`
 		Items []wire.Item `json:"items"`
 	}
-	err = open(info.Token, "usher-lease+jwt", agent, &c)
-	if err == nil && (c.Nonce != r.Nonce || c.ID != info.ID || !slices.Equal(c.Items, info.Items)) {
+	err := open(info.Token, "usher-lease+jwt", key, &c)
+	if err == nil && (c.Nonce != nonce || c.ID != info.ID || !slices.Equal(c.Items, info.Items)) {
 		err = errors.New("its token is for something else")
 	}
 	if err != nil {
-		return nil, errors.Join(notProven(fmt.Errorf("the lease: %w", err)), l.Close())
+		return notProven(fmt.Errorf("the lease: %w", err))
 	}
-	return l, nil
+	return nil
 }
 
 func notProven(err error) error {
 	return &Error{cause: err, Problem: wire.Problem{Code: string(ErrNotProven), Title: "Not proven",
 		Detail: "the agent cannot prove that it is the one that the licence names: " + err.Error(),
-		Hint:   "is another program listening on the socket? `usher doctor` says more"}}
+		Hint:   "is another program listening on the socket, or is the licence bound to another agent? `usher doctor` says more"}}
 }
 
-// agentKey returns the agent's key that a licence of the vendor's names.
-func (v Vendor) agentKey(keys *wire.Keys) (ed25519.PublicKey, error) {
-	var first error
-	for _, doc := range keys.Chain {
-		named, err := v.named(doc)
-		if err != nil {
-			first = errors.Join(first, err)
-			continue
+// vouches says that a licence of the vendor's names the agent's key.
+func (v *Vendor) vouches(chain []string, key ed25519.PublicKey) error {
+	sum := sha256.Sum256([]byte(`{"crv":"Ed25519","kty":"OKP","x":"` + base64.RawURLEncoding.EncodeToString(key) + `"}`)) // RFC 7638
+	thumb := base64.RawURLEncoding.EncodeToString(sum[:])
+	err := errors.New("no licence in force names an agent's key (usher vendor bind binds one)")
+	for i, doc := range chain {
+		named, failed := v.named(doc)
+		switch {
+		case failed == nil && slices.Contains(named, thumb):
+			return nil
+		case failed == nil:
+			failed = errors.New("the licence names another agent's key")
 		}
-		for _, k := range keys.Keys {
-			pub, err := base64.RawURLEncoding.DecodeString(k.X)
-			if err != nil || len(pub) != ed25519.PublicKeySize || k.KeyType != "OKP" || k.Curve != "Ed25519" {
-				continue
-			}
-			sum := sha256.Sum256([]byte(`{"crv":"Ed25519","kty":"OKP","x":"` + base64.RawURLEncoding.EncodeToString(pub) + `"}`)) // RFC 7638
-			if slices.Contains(named, base64.RawURLEncoding.EncodeToString(sum[:])) {
-				return pub, nil
-			}
+		if err = errors.Join(err, failed); i == 0 {
+			err = failed
 		}
 	}
-	if first == nil {
-		first = errors.New("no licence names its key")
-	}
-	return nil, first
+	return err
 }
 
 // named returns the agents' keys that a licence of the vendor's names.
-func (v Vendor) named(document string) ([]string, error) {
+func (v *Vendor) named(document string) ([]string, error) {
 	compact := strip(document)
 	head, _, ok := strings.Cut(compact, ".")
 	var h struct{ Kid string }
@@ -174,8 +254,9 @@ func strip(document string) string {
 	return b.String()
 }
 
-// open verifies a compact JWS (RFC 7515) of a type with an Ed25519 key and reads its claims. The key decides the algorithm.
-func open(token, typ string, key ed25519.PublicKey, claims any) error {
+// open verifies a compact JWS (RFC 7515, RFC 7518) of a type with a key and reads its claims. The key's kind decides the
+// algorithm.
+func open(token, typ string, key crypto.PublicKey, claims any) error {
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {
 		return errors.New("it is not signed")
@@ -192,10 +273,23 @@ func open(token, typ string, key ed25519.PublicKey, claims any) error {
 		Alg, Typ string
 		Crit     []string
 	}
-	if err := json.Unmarshal(raw[0], &h); err != nil || h.Typ != typ || h.Alg != "EdDSA" || len(h.Crit) > 0 || bytes.Contains(raw[0], []byte(`"b64"`)) {
-		return fmt.Errorf("it is no %s signed with EdDSA", typ)
+	if err := json.Unmarshal(raw[0], &h); err != nil || h.Typ != typ || len(h.Crit) > 0 || bytes.Contains(raw[0], []byte(`"b64"`)) {
+		return fmt.Errorf("it is no %s", typ)
 	}
-	if !ed25519.Verify(key, []byte(parts[0]+"."+parts[1]), raw[2]) {
+	signed, sig := []byte(parts[0]+"."+parts[1]), raw[2]
+	sum := sha256.Sum256(signed)
+	good := false
+	switch k := key.(type) {
+	case ed25519.PublicKey:
+		good = h.Alg == "EdDSA" && ed25519.Verify(k, signed, sig)
+	case *ecdsa.PublicKey:
+		good = h.Alg == "ES256" && k.Curve == elliptic.P256() && len(sig) == 64 &&
+			ecdsa.Verify(k, sum[:], new(big.Int).SetBytes(sig[:32]), new(big.Int).SetBytes(sig[32:]))
+	case *rsa.PublicKey:
+		good = k.N.BitLen() >= 2048 && (h.Alg == "PS256" && rsa.VerifyPSS(k, crypto.SHA256, sum[:], sig, nil) == nil ||
+			h.Alg == "RS256" && rsa.VerifyPKCS1v15(k, crypto.SHA256, sum[:], sig) == nil)
+	}
+	if !good {
 		return errors.New("its signature does not match")
 	}
 	if err := json.Unmarshal(raw[1], claims); err != nil {

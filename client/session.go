@@ -1,219 +1,166 @@
 package client
 
 import (
-	"bufio"
 	"context"
+	"crypto/ed25519"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"math/rand/v2"
-	"net"
+	"iter"
 	"os"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/usher-agent/usher/client/wire"
 )
 
+// AwayDefault is how long leases stand while no agent answers, where the licence does not say (agent_away_seconds).
+const AwayDefault = 10 * time.Minute
+
+// Request asks for slots; [Slots] makes the commonest.
+type Request = wire.AcquireRequest
+
+// Slots asks for n slots of a pool, or for n draws of a meter.
+func Slots(pool string, n int64) Request {
+	if n == 1 {
+		return Request{Pool: pool}
+	}
+	return Request{Pool: pool, N: &n}
+}
+
+// Option says how a session is to be other than usual.
+type Option func(*Session)
+
+// WithSocket names the agent's socket; without it, it is USHER_SOCKET's, else [DefaultSocket].
+func WithSocket(path string) Option { return func(s *Session) { s.socket = socketOr(path) } }
+
+// WithLabels are shown with every lease that names none of its own.
+func WithLabels(labels map[string]string) Option { return func(s *Session) { s.labels = labels } }
+
+// WithVendor has the agent prove, on open and on every reconnect, that it is the one that the vendor's licence names, and that
+// nobody stands between; all that is said is inside TLS with its key. An agent that cannot is refused with [ErrNotProven], one
+// whose licence names no agent too: anybody could be such a one.
+func WithVendor(v Vendor) Option { return func(s *Session) { s.vendor = &v } }
+
+// AllowUnproven takes an agent whose licence names no agent's key, or that does not see who is at the other end; see
+// [Session.Proven]. It takes none whose licence names another's key, or that sees another process than this one.
+func AllowUnproven() Option { return func(s *Session) { s.unproven = true } }
+
+// FailOpen lets the product go on while no agent answers: [Open] succeeds, and [Session.Acquire] returns leases that nothing
+// backs, see [Lease.Backed]. They are counted in [Stats], and asked for when the agent is back; one that is refused then is
+// lost. Without it no agent means no slots.
+func FailOpen() Option { return func(s *Session) { s.failOpen = true } }
+
 // Session is a kept-open connection to an agent. Leases that are acquired on it live by this process: the kernel tells the
 // agent when it dies, and their slots come back in milliseconds. It is safe for concurrent use.
 //
 // When the agent goes away the session connects again, with back-off, and shows its leases. A lease is lost only when the
-// agent says so, or when none has answered for [AwayGrace].
+// agent says so, or when none has answered for as long as the licence allows.
+//
+// A child that was forked without exec has no session: every call is [ErrForked], and nothing of the parent's is given back.
 type Session struct {
-	client *Client
-	hello  wire.Hello
-	stop   context.CancelFunc
-	ctx    context.Context
-	over   sync.WaitGroup
+	socket   string
+	labels   map[string]string
+	vendor   *Vendor
+	unproven bool
+	failOpen bool
+	pid      int
 
-	mu     sync.Mutex // guards all below
-	link   *link      // nil while the agent is away
-	leases map[string]*Lease
-	agent  wire.HelloAnswer
+	ctx   context.Context
+	stop  context.CancelFunc
+	over  sync.WaitGroup
+	stale chan struct{} // holds one when the licence has changed
+
+	mu       sync.Mutex // guards all below; a lease's is taken before it
+	closed   bool
+	link     *link // nil while the agent is away
+	down     error // why
+	downFrom time.Time
+	leases   map[string]*Lease
+	unbacked map[*Lease]struct{}
+	orphans  []string // leases that are to be given back when the agent is there
+	agent    wire.HelloAnswer
+	proven   Proven
+	agentKey ed25519.PublicKey // that has been proved
+	license  *wire.License     // as it was last seen
+	terms    []byte            // its JSON
+	news     chan struct{}     // closed when license changes
+	stats    Stats
 }
 
-// AwayGrace is how long leases are thought to stand while no agent answers.
-const AwayGrace = awayGrace
-
-// link is one connection of a session.
-type link struct {
-	conn net.Conn
-	done chan struct{} // closed when it is broken
-
-	mu      sync.Mutex // guards all below, and writing
-	next    uint64
-	pending map[uint64]chan answer
-	broken  error
-	event   func(wire.Event)
+// Stats counts what has become of a session.
+type Stats struct {
+	Reconnects int // how often the agent was found again
+	FailedOpen int // leases that nothing backed when they were given: see [FailOpen]
+	Unbacked   int // of these, how many there are now
 }
 
-type answer struct {
-	Result json.RawMessage
-	Error  *struct {
-		Message string        `json:"message"`
-		Data    *wire.Problem `json:"data"`
+var getpid = os.Getpid // but for tests
+
+// Open opens a session with the agent. Nothing needs to be said; options say what is to be other than usual. ctx is for the
+// opening alone. [ErrAgentAway], [ErrForbidden], [ErrNotProven].
+func Open(ctx context.Context, options ...Option) (*Session, error) {
+	s := &Session{socket: socketOr(""), pid: getpid(), proven: ProvenNone, stale: make(chan struct{}, 1), news: make(chan struct{}),
+		leases: map[string]*Lease{}, unbacked: map[*Lease]struct{}{}}
+	for _, o := range options {
+		o(s)
 	}
-}
-
-// Open opens a session with the agent; [ErrAgentAway], [ErrForbidden]. labels are shown with every lease that names none of
-// its own. ctx is for the opening alone.
-func (c *Client) Open(ctx context.Context, labels map[string]string) (*Session, error) {
-	s := &Session{client: c, hello: wire.Hello{Versions: []int{1}, Client: "go", Labels: labels}, leases: map[string]*Lease{}}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	l, err := s.connect(ctx)
-	if err != nil {
+	if err != nil && !(s.failOpen && errors.Is(err, ErrAgentAway)) {
 		s.stop()
+		s.over.Wait()
 		return nil, err
 	}
-	s.link = l
-	s.over.Go(s.keep)
+	if err != nil {
+		s.down, s.downFrom = err, time.Now()
+	} else {
+		s.link, s.agent, s.proven = l, l.agent, l.proven
+	}
+	s.task(func() { s.keep(l) })
 	return s, nil
 }
 
-// connect connects and says hello.
-func (s *Session) connect(ctx context.Context) (*link, error) {
-	conn, err := dial(ctx, s.client.socket)
-	if err != nil {
-		return nil, s.client.away(err)
-	}
-	l := &link{conn: conn, done: make(chan struct{}), pending: map[uint64]chan answer{}}
-	go l.read()
-	var hello wire.HelloAnswer
-	if err := s.client.call(ctx, l, "session.hello", s.hello, &hello); err != nil {
-		conn.Close()
-		return nil, err
-	}
+// task runs f until Close waits for it; false when the session is closed.
+func (s *Session) task(f func()) bool {
 	s.mu.Lock()
-	s.agent = hello
-	s.mu.Unlock()
-	return l, nil
+	defer s.mu.Unlock()
+	if !s.closed {
+		s.over.Go(f)
+	}
+	return !s.closed
 }
 
-// dial connects; a full backlog (EAGAIN) is tried again, for the agent is there.
-func dial(ctx context.Context, socket string) (net.Conn, error) {
-	for wait := time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
-		conn, err := (&net.Dialer{}).DialContext(ctx, "unix", socket)
-		if !errors.Is(err, syscall.EAGAIN) {
-			return conn, err
-		}
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-time.After(wait):
-		}
-	}
-}
-
-// read hands out answers until the connection breaks.
-func (l *link) read() {
-	in := bufio.NewScanner(l.conn)
-	in.Buffer(make([]byte, 0, 4096), 8<<20)
-	for in.Scan() {
-		var m struct {
-			ID     *uint64         `json:"id"`
-			Method string          `json:"method"`
-			Params json.RawMessage `json:"params"`
-			answer
-		}
-		if err := json.Unmarshal(in.Bytes(), &m); err != nil {
-			l.fail(fmt.Errorf("its answer cannot be read: %w", err))
-			return
-		}
-		l.mu.Lock()
-		var to chan answer
-		if m.ID != nil {
-			to = l.pending[*m.ID]
-			delete(l.pending, *m.ID)
-		}
-		event := l.event
-		l.mu.Unlock()
-		switch {
-		case to != nil:
-			to <- m.answer
-		case m.ID == nil && m.Method == "" && m.Error != nil: // it does not want to speak with us
-			l.fail(errors.New(m.Error.Message))
-			return
-		case m.Method != "" && event != nil:
-			var ev wire.Event
-			if json.Unmarshal(m.Params, &ev) == nil {
-				event(ev)
-			}
-		}
-	}
-	err := in.Err()
-	if err == nil {
-		err = errors.New("the agent closed the session")
-	}
-	l.fail(err)
-}
-
-// fail breaks the connection: who waits for an answer is told.
-func (l *link) fail(err error) {
-	l.conn.Close()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.broken == nil {
-		l.broken = err
-		close(l.done)
-	}
-}
-
-// call makes one call on a link.
-func (c *Client) call(ctx context.Context, l *link, method string, params, out any) error {
-	p, err := json.Marshal(params)
-	if err != nil {
-		return fmt.Errorf("write the request: %w", err)
-	}
-	got := make(chan answer, 1)
-	l.mu.Lock()
-	if l.broken != nil {
-		defer l.mu.Unlock()
-		return c.away(l.broken)
-	}
-	id := l.next
-	l.next++
-	l.pending[id] = got
-	_, err = fmt.Fprintf(l.conn, `{"jsonrpc":"2.0","id":%d,"method":%q,"params":%s}`+"\n", id, method, p)
-	l.mu.Unlock()
-	if err != nil {
-		l.fail(err)
-		return c.away(err)
-	}
-	select {
-	case a := <-got:
-		switch {
-		case a.Error != nil && a.Error.Data != nil:
-			return &Error{Problem: *a.Error.Data}
-		case a.Error != nil:
-			return &Error{Problem: wire.Problem{Code: string(ErrInternal), Detail: a.Error.Message}}
-		case out == nil:
-			return nil
-		}
-		if err := json.Unmarshal(a.Result, out); err != nil {
-			return c.away(fmt.Errorf("its answer to %s cannot be read: %w", method, err))
-		}
-		return nil
-	case <-l.done:
-		return c.away(l.broken)
-	case <-ctx.Done():
-		l.mu.Lock()
-		delete(l.pending, id)
-		l.mu.Unlock()
+// gone says that the agent does not answer, unless it was not waited for.
+func (s *Session) gone(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
 		return ctx.Err()
 	}
+	return away(s.socket, err)
 }
 
-// call makes one call on the session's present connection.
-func (s *Session) call(ctx context.Context, method string, params, out any) error {
-	s.mu.Lock()
-	l := s.link
-	s.mu.Unlock()
-	if l == nil {
-		return s.client.away(errors.New("the session is broken, and is being mended"))
+// live returns the present connection.
+func (s *Session) live() (*link, error) {
+	if getpid() != s.pid {
+		return nil, forked(s.pid)
 	}
-	return s.client.call(ctx, l, method, params, out)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.closed:
+		return nil, ErrClosed
+	case s.link == nil:
+		return nil, s.down
+	}
+	return s.link, nil
+}
+
+// call makes one call on the present connection.
+func (s *Session) call(ctx context.Context, method string, params, out any) error {
+	l, err := s.live()
+	if err != nil {
+		return err
+	}
+	return l.ask(ctx, method, params, out)
 }
 
 // Agent returns what the agent said of itself, and whom it sees at this end.
@@ -223,10 +170,58 @@ func (s *Session) Agent() wire.HelloAnswer {
 	return s.agent
 }
 
-// License returns the verdict and the documents it rests on.
+// Proven says how much the agent could prove: [ProvenNone] or [ProvenLicense].
+func (s *Session) Proven() Proven {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.proven
+}
+
+// Stats returns what has become of the session.
+func (s *Session) Stats() Stats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := s.stats
+	out.Unbacked = len(s.unbacked)
+	return out
+}
+
+// License returns the verdict and the documents it rests on. While the agent is away, the last that was seen stands for as long
+// as leases do.
 func (s *Session) License(ctx context.Context) (*wire.License, error) {
 	out := new(wire.License)
-	return out, s.call(ctx, "license.get", struct{}{}, out)
+	if err := s.call(ctx, "license.get", struct{}{}, out); err != nil {
+		return s.lastSeen(err)
+	}
+	return out, nil
+}
+
+// lastSeen returns the licence that was last seen, if that still stands, else err.
+func (s *Session) lastSeen(err error) (*wire.License, error) {
+	grace := s.agentAway()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !errors.Is(err, ErrAgentAway) || s.license == nil || s.link == nil && time.Since(s.downFrom) > grace {
+		return nil, err
+	}
+	return s.license, nil
+}
+
+// Feature returns one feature; one that the licence does not name is not enabled. While the agent is away, what was last seen
+// stands for as long as leases do.
+func (s *Session) Feature(ctx context.Context, name string) (wire.Feature, error) {
+	var out wire.NamedFeature
+	err := s.call(ctx, "features.get", struct {
+		Name string `json:"name"`
+	}{name}, &out)
+	if err == nil {
+		return out.Feature, nil
+	}
+	l, err := s.lastSeen(err)
+	if err != nil {
+		return wire.Feature{}, err
+	}
+	return l.Features[name], nil
 }
 
 // Pools returns every pool and meter.
@@ -236,219 +231,90 @@ func (s *Session) Pools(ctx context.Context) ([]wire.Pool, error) {
 	return out.Pools, err
 }
 
-// Lease is a lease that a session holds.
-type Lease struct {
-	session *Session
-	done    chan struct{}
-
-	mu    sync.Mutex // guards all below
-	lease wire.Lease
-	err   error
-	ended bool
-}
-
-// Acquire asks for slots that this process holds until it ends, or until Close. The request may name another lifetime.
-func (s *Session) Acquire(ctx context.Context, r wire.AcquireRequest) (*Lease, error) {
-	l := &Lease{session: s, done: make(chan struct{})}
-	if err := s.call(ctx, "lease.acquire", r, &l.lease); err != nil {
-		if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-			s.reset() // an answer that nobody waits for would hold slots
-		}
-		return nil, err
-	}
-	s.mu.Lock()
-	s.leases[l.lease.ID] = l
-	s.mu.Unlock()
-	return l, nil
-}
-
-// reset breaks the connection, so that the agent undoes what it has not answered yet, and lets it be made anew.
-func (s *Session) reset() {
-	s.mu.Lock()
-	l := s.link
-	s.mu.Unlock()
-	if l != nil {
-		l.fail(errors.New("a call was given up"))
-	}
-}
-
-// Join makes this process a co-holder of a lease, whose id its holder has passed on.
-func (s *Session) Join(ctx context.Context, id string) (*Lease, error) {
-	l := &Lease{session: s, done: make(chan struct{})}
-	if err := s.call(ctx, "lease.join", wire.LeaseRequest{ID: id}, &l.lease); err != nil {
-		return nil, err
-	}
-	s.mu.Lock()
-	s.leases[id] = l
-	s.mu.Unlock()
-	return l, nil
-}
-
-// Info returns the lease as it was last seen.
-func (l *Lease) Info() wire.Lease {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.lease
-}
-
-// Done is closed when the lease is lost: revoked, forced, or no agent has answered for [AwayGrace].
-func (l *Lease) Done() <-chan struct{} { return l.done }
-
-// Err says why the lease was lost; nil while it is held.
-func (l *Lease) Err() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.err
-}
-
-// Close gives the lease back. It may be called more than once.
-func (l *Lease) Close() error {
-	s := l.session
-	id := l.Info().ID
-	s.mu.Lock()
-	_, held := s.leases[id]
-	delete(s.leases, id)
-	s.mu.Unlock()
-	if !held {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	err := s.call(ctx, "lease.release", wire.LeaseRequest{ID: id}, nil)
-	if errors.Is(err, ErrLeaseUnknown) {
-		return nil
-	}
-	return err
-}
-
-// lose says that a lease is lost.
-func (s *Session) lose(l *Lease, err error) {
-	s.mu.Lock()
-	delete(s.leases, l.lease.ID)
-	s.mu.Unlock()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if !l.ended {
-		l.ended, l.err = true, err
-		close(l.done)
-	}
-}
-
-func (s *Session) held() []*Lease {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	out := make([]*Lease, 0, len(s.leases))
-	for _, l := range s.leases {
-		out = append(out, l)
-	}
-	return out
-}
-
-// keep listens for what becomes of the leases, and mends the connection when it breaks, until Close.
-func (s *Session) keep() {
-	for {
-		s.mu.Lock()
-		l := s.link
-		s.mu.Unlock()
-		l.mu.Lock()
-		l.event = s.event
-		l.mu.Unlock()
-		s.client.call(s.ctx, l, "events.subscribe", wire.Subscribe{Mine: true}, nil) //nolint:errcheck // a broken link is mended below
-		select {
-		case <-s.ctx.Done():
-			l.fail(errors.New("the session is closed"))
-			return
-		case <-l.done:
-		}
-		s.mu.Lock()
-		s.link = nil
-		s.mu.Unlock()
-		if !s.mend() {
-			return
-		}
-	}
-}
-
-// event takes note of a lease that is over.
-func (s *Session) event(ev wire.Event) {
-	if ev.Type != "lease.ended" || ev.Cause == "released" {
-		return
-	}
-	s.mu.Lock()
-	l := s.leases[ev.LeaseID]
-	s.mu.Unlock()
-	if l != nil {
-		s.lose(l, &Error{Problem: wire.Problem{Code: string(ErrLeaseUnknown), Detail: fmt.Sprintf("lease %s is over: %s", ev.LeaseID, ev.Cause)}})
-	}
-}
-
-// mend connects again, with back-off and full jitter, and shows the leases; false when the session is closed.
-func (s *Session) mend() bool {
-	broken := time.Now()
-	for wait := 10 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
-		try, cancel := context.WithTimeout(s.ctx, 5*time.Second)
-		l, err := s.connect(try)
-		if err == nil {
-			err = s.attach(try, l)
-		}
-		cancel()
-		if err == nil {
-			return true
-		}
-		if time.Since(broken) > AwayGrace {
-			for _, l := range s.held() {
-				s.lose(l, err)
+// Watch returns the licence as it is, and again whenever it has changed, until ctx ends or the session is closed. It goes on
+// when the agent comes back. A reader that is slow sees the latest, not every one.
+func (s *Session) Watch(ctx context.Context) iter.Seq[*wire.License] {
+	return func(yield func(*wire.License) bool) {
+		var seen *wire.License
+		for {
+			s.mu.Lock()
+			now, news := s.license, s.news
+			s.mu.Unlock()
+			if now != seen && ctx.Err() == nil {
+				if seen = now; !yield(now) {
+					return
+				}
+				continue
+			}
+			select {
+			case <-news:
+			case <-ctx.Done():
+				return
+			case <-s.ctx.Done():
+				return
 			}
 		}
-		select {
-		case <-s.ctx.Done():
-			return false
-		case <-time.After(rand.N(wait) + time.Millisecond):
-		}
 	}
 }
 
-// attach shows the leases to an agent that may not know that their holder lives, and makes the link the session's.
-func (s *Session) attach(ctx context.Context, l *link) error {
-	for _, lease := range s.held() {
-		info := lease.Info()
-		if info.Lifetime != "process" && info.Lifetime != "connection" {
-			continue
-		}
-		var out wire.Lease
-		err := s.client.call(ctx, l, "lease.attach", wire.LeaseRequest{ID: info.ID}, &out)
-		switch {
-		case err == nil:
-			lease.mu.Lock()
-			lease.lease = out
-			lease.mu.Unlock()
-		case errors.Is(err, ErrLeaseUnknown), errors.Is(err, ErrNotHolder):
-			s.lose(lease, err)
-		default:
-			l.fail(err)
-			return err
-		}
+// refresh looks at the licence again.
+func (s *Session) refresh(l *link) {
+	b, err := l.do(s.ctx, "license.get", []byte(`{}`), nil)
+	now := new(wire.License)
+	if err != nil || json.Unmarshal(b, now) != nil {
+		return // the link is broken, and what is found with the next is looked at
 	}
 	s.mu.Lock()
-	s.link = l
-	s.mu.Unlock()
-	return nil
+	defer s.mu.Unlock()
+	if string(b) == string(s.terms) {
+		return
+	}
+	s.license, s.terms = now, b
+	close(s.news)
+	s.news = make(chan struct{})
 }
 
-// Close ends the session. Leases that live by this process go on until it ends; close those that should not.
+// agentAway is how long leases stand without the agent.
+func (s *Session) agentAway() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.license == nil || s.license.AgentAway <= 0 {
+		return AwayDefault
+	}
+	return time.Duration(s.license.AgentAway * float64(time.Second))
+}
+
+// Close gives every lease back but those with the lifetime held, and ends the session. What cannot be given back, the agent
+// being away, ends with this process.
 func (s *Session) Close() {
+	if getpid() != s.pid {
+		return // the connection and what it holds are the parent's
+	}
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return
+	}
+	s.closed = true
+	link := s.link
+	s.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), closeWithin)
+	defer cancel()
+	for _, l := range s.held() {
+		if info := l.Info(); link != nil && info.Lifetime != "held" {
+			link.do(ctx, "lease.release", idParams(info.ID), nil) //nolint:errcheck // it ends with this process
+		}
+	}
 	s.stop()
 	s.over.Wait()
 }
 
 // File returns the session's connection as a file for a program that this process is about to become, so that a lease that
-// lives by the connection outlives exec; nil while the agent is away.
+// lives by the connection outlives exec.
 func (s *Session) File() (*os.File, error) {
-	s.mu.Lock()
-	l := s.link
-	s.mu.Unlock()
-	if l == nil {
-		return nil, s.client.away(errors.New("the session is broken"))
+	l, err := s.live()
+	if err != nil {
+		return nil, err
 	}
-	return l.conn.(*net.UnixConn).File()
+	return l.raw.File()
 }

@@ -185,16 +185,13 @@ const (
 	runSignalled = 128 // plus the signal
 )
 
-// runTTL is how long the slots of `usher run` outlive it when it is killed.
-const runTTL = 15 * time.Second
-
 func (c *cli) runCommand() *cobra.Command {
 	var o acquireFlags
 	var noSlot int
 	cmd := &cobra.Command{Use: "run --pool P [--n N] [--wait D] -- CMD …", Short: "Run a program that holds slots for as long as it lives", Args: cobra.MinimumNArgs(1),
 		Long: `Take slots and become the program, which then holds them: they come back when it ends, however it ends. It finds USHER_SOCKET and
 USHER_LEASE in its environment, and keeps its process number, signals and exit code. (Where a program cannot become another, it is run
-as a child, whose signals and exit code are passed on; should this command then be killed, the slots come back within 15 seconds.)
+as a child, whose signals and exit code are passed on; the slots come back when this command ends.)
 
 When no slot is free the program is not started, and the exit code is 75 (or what -E says); 3 when the licence is not valid; 69 when
 no agent answers; 126 when the program cannot be run, 127 when there is none; 125 for any other failure.`,
@@ -222,7 +219,6 @@ func (c *cli) runChild(ctx context.Context, r wire.AcquireRequest, args []string
 		}
 		return fail(code, "", "run %s: %w", args[0], err)
 	}
-	agent := c.client()
 	refused := func(err error) error {
 		var p *client.Error
 		if !errors.As(err, &p) {
@@ -239,33 +235,26 @@ func (c *cli) runChild(ctx context.Context, r wire.AcquireRequest, args []string
 		return &exit{code, err, p.Hint}
 	}
 	env := func(lease string) []string {
-		return append(os.Environ(), "USHER_SOCKET="+agent.Socket(), "USHER_LEASE="+lease)
+		return append(os.Environ(), "USHER_SOCKET="+c.client().Socket(), "USHER_LEASE="+lease)
+	}
+	session, err := client.Open(ctx, client.WithSocket(c.socket))
+	if err != nil {
+		return refused(err)
+	}
+	defer session.Close()
+	lease, err := session.Acquire(ctx, r)
+	if err != nil {
+		return refused(err)
 	}
 	if canBecome {
-		s, err := agent.Open(ctx, nil)
-		if err != nil {
-			return refused(err)
-		}
-		l, err := s.Acquire(ctx, r)
-		if err != nil {
-			s.Close()
-			return refused(err)
-		}
-		if err := become(s, l, path, args, env(l.Info().ID)); err != nil {
-			l.Close() //nolint:errcheck // it ends with this process
+		if err := become(session, lease, path, args, env(lease.ID())); err != nil {
 			return fail(runCannot, "", "run %s: %w", path, err)
 		}
 		return nil
 	}
-	r.TTLSeconds = runTTL.Seconds()
-	held, err := agent.Hold(ctx, r)
-	if err != nil {
-		return refused(err)
-	}
-	defer held.Close() //nolint:errcheck // its time ends by itself
 	child := exec.Command(path, args[1:]...)
 	child.Stdin, child.Stdout, child.Stderr = c.in, c.out, c.errs
-	child.Env = env(held.Lease().ID)
+	child.Env = env(lease.ID())
 	// From here on signals are the child's.
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, forwarded()...)
@@ -276,14 +265,14 @@ func (c *cli) runChild(ctx context.Context, r wire.AcquireRequest, args []string
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- child.Wait() }()
-	lost := held.Done()
+	lost := lease.Done()
 	for {
 		select {
 		case s := <-signals:
 			child.Process.Signal(s) //nolint:errcheck // it may have ended
 		case <-lost:
 			lost = nil
-			fmt.Fprintf(c.errs, "warning: the lease is lost: %v\n", held.Err())
+			fmt.Fprintf(c.errs, "warning: the lease is lost: %v\n", lease.Err())
 		case err := <-ended:
 			return childResult(path, err)
 		}

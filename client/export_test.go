@@ -1,0 +1,35 @@
+package client
+
+import "os"
+
+// Fork has the sessions that are open believe that this process is a child of theirs, until it is called again.
+func Fork(child bool) {
+	getpid = os.Getpid
+	if child {
+		getpid = func() int { return os.Getpid() + 1 }
+	}
+}
+
+// Seen is this process as an agent sees it.
+type Seen = seen
+
+// Self is this process as it knows itself.
+type Self struct {
+	UIDs, PIDs   []int64
+	Start, Inode uint64
+	Hidden       bool
+}
+
+// Is compares the two.
+func (s Self) Is(a Seen) (same, known bool) {
+	return self{s.UIDs, s.PIDs, s.Start, s.Inode, s.Hidden}.is(a)
+}
+
+// Whoami returns this process as it knows itself.
+func Whoami() Self {
+	me := whoami()
+	return Self{me.uids, me.pids, me.start, me.inode, me.hidden}
+}
+
+// Open verifies a compact JWS.
+var OpenJWS = open

@@ -1,0 +1,282 @@
+package client_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/usher-agent/usher/client"
+)
+
+// fake is as much of an agent as a client can tell: sessions, a pool "streams", leases that outlive a restart.
+type fake struct {
+	path string
+
+	mu       sync.Mutex // guards all below
+	listener net.Listener
+	conns    map[*fakeConn]bool
+	limit    int
+	away     float64 // agent_away_seconds
+	plan     string  // the feature of that name
+	leases   map[string]string
+	next     int
+	waiting  []func() bool
+	attached int
+	released []string
+	silent   bool   // it takes requests, and answers none
+	deny     string // the code that every acquire is answered with
+	over     sync.WaitGroup
+}
+
+type fakeConn struct {
+	net.Conn
+	mu sync.Mutex
+}
+
+func (c *fakeConn) say(format string, args ...any) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	fmt.Fprintf(c.Conn, format+"\n", args...)
+}
+
+func newFake() *fake {
+	dir, err := os.MkdirTemp("", "u") // a socket's path must be short
+	if err != nil {
+		panic(err)
+	}
+	f := &fake{path: filepath.Join(dir, "s"), limit: 2, away: 600, plan: "basic", leases: map[string]string{}}
+	f.start()
+	return f
+}
+
+func startFake(t testing.TB) *fake {
+	f := newFake()
+	t.Cleanup(f.remove)
+	return f
+}
+
+func (f *fake) remove() {
+	f.stop()
+	os.RemoveAll(filepath.Dir(f.path))
+}
+
+func (f *fake) start() {
+	l, err := net.Listen("unix", f.path)
+	if err != nil {
+		panic(err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.listener, f.conns = l, map[*fakeConn]bool{}
+	f.over.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			f.mu.Lock()
+			fc := &fakeConn{Conn: c}
+			f.conns[fc] = true
+			f.over.Go(func() { f.serve(fc) })
+			f.mu.Unlock()
+		}
+	})
+}
+
+// stop is a crash: connections break, and leases are remembered.
+func (f *fake) stop() {
+	f.mu.Lock()
+	f.listener.Close()
+	f.waiting = nil
+	for c := range f.conns {
+		c.Close()
+	}
+	f.mu.Unlock()
+	f.over.Wait()
+}
+
+func (f *fake) set(change func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	change()
+}
+
+// tell says something to every session.
+func (f *fake) tell(format string, args ...any) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for c := range f.conns {
+		c.say(format, args...)
+	}
+}
+
+// holds waits until n leases are held.
+func (f *fake) holds(t testing.TB, n int) {
+	t.Helper()
+	eventually(t, func() (bool, string) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return len(f.leases) == n, fmt.Sprintf("%d leases are held, want %d", len(f.leases), n)
+	})
+}
+
+func eventually(t testing.TB, ok func() (bool, string)) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); ; {
+		good, what := ok()
+		if good {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(what)
+		}
+		<-time.After(time.Millisecond)
+	}
+}
+
+// wake grants what waits, as far as there are slots. f.mu is held.
+func (f *fake) wake() {
+	for len(f.waiting) > 0 && f.waiting[0]() {
+		f.waiting = f.waiting[1:]
+	}
+}
+
+func (f *fake) serve(c *fakeConn) {
+	defer func() {
+		c.Close()
+		f.set(func() { delete(f.conns, c) })
+	}()
+	in := bufio.NewScanner(c)
+	for in.Scan() {
+		var r struct {
+			ID     *int64
+			Method string
+			Params struct {
+				ID, Lifetime, Pool, Name string
+				WaitSeconds              float64 `json:"wait_seconds"`
+				TTLSeconds               float64 `json:"ttl_seconds"`
+				Request                  int64
+			}
+		}
+		if err := json.Unmarshal(in.Bytes(), &r); err != nil {
+			c.say(`{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":%q}}`, err.Error())
+			return
+		}
+		id := int64(-1)
+		if r.ID != nil {
+			id = *r.ID
+		}
+		answer := func(result string) {
+			if r.ID != nil {
+				c.say(`{"jsonrpc":"2.0","id":%d,"result":%s}`, id, result)
+			}
+		}
+		problem := func(code string) {
+			c.say(`{"jsonrpc":"2.0","id":%d,"error":{"code":-32000,"message":"said","data":{"code":%q,"detail":"pool streams: %s"}}}`, id, code, code)
+		}
+		f.mu.Lock()
+		if f.silent {
+			f.mu.Unlock()
+			continue
+		}
+		switch r.Method {
+		case "session.hello":
+			answer(`{"versions":[1],"capabilities":[],"agent":{"status":"ok","product":"acme"},"you":{"uid":1,"gid":1,"pid":2}}`)
+		case "license.get":
+			answer(fmt.Sprintf(`{"state":"valid","code":"VALID","agent_away_seconds":%g,"features":{"plan":{"enabled":true,"value":%q}}}`, f.away, f.plan))
+		case "features.get":
+			answer(fmt.Sprintf(`{"name":%q,"enabled":%t,"value":%q}`, r.Params.Name, r.Params.Name == "plan", f.plan))
+		case "pools.list":
+			answer(fmt.Sprintf(`{"pools":[{"name":"streams","kind":"pool","limit":%d,"in_use":%d}]}`, f.limit, len(f.leases)))
+		case "lease.acquire":
+			lifetime := r.Params.Lifetime
+			if lifetime == "" {
+				lifetime = "process"
+			}
+			expires := "null"
+			if r.Params.TTLSeconds > 0 {
+				lifetime, expires = "ttl", fmt.Sprintf("%q", time.Now().UTC().Add(time.Duration(r.Params.TTLSeconds*float64(time.Second))).Format(time.RFC3339Nano))
+			}
+			grant := func() bool {
+				if len(f.leases) >= f.limit {
+					return false
+				}
+				f.next++
+				lease := fmt.Sprintf("%032x", f.next)
+				f.leases[lease] = lifetime
+				answer(fmt.Sprintf(`{"id":%q,"pool":"streams","n":1,"lifetime":%q,"liveness":"peerpidfd","state":"held","acquired_at":%q,"expires_at":%s}`,
+					lease, lifetime, time.Now().UTC().Format(time.RFC3339Nano), expires))
+				return true
+			}
+			switch {
+			case f.deny != "":
+				problem(f.deny)
+			case r.Params.Pool != "streams":
+				problem("pool_unknown")
+			case grant():
+			case r.Params.WaitSeconds > 0:
+				f.waiting = append(f.waiting, grant)
+			default:
+				problem("no_slots")
+			}
+		case "lease.cancel":
+			f.waiting = nil // there is one, in these tests
+		case "lease.release":
+			f.released = append(f.released, r.Params.ID)
+			if _, ok := f.leases[r.Params.ID]; !ok && r.ID != nil {
+				problem("lease_unknown")
+				break
+			}
+			delete(f.leases, r.Params.ID)
+			answer(`{}`)
+			f.wake()
+		case "lease.attach", "lease.renew", "lease.join":
+			lifetime, ok := f.leases[r.Params.ID]
+			if !ok {
+				problem("lease_unknown")
+				break
+			}
+			f.attached++
+			answer(fmt.Sprintf(`{"id":%q,"pool":"streams","n":1,"lifetime":%q,"state":"held"}`, r.Params.ID, lifetime))
+		}
+		f.mu.Unlock()
+	}
+}
+
+// open opens a session with the fake.
+func (f *fake) open(t testing.TB, more ...client.Option) *client.Session {
+	t.Helper()
+	s, err := client.Open(t.Context(), append(more, client.WithSocket(f.path))...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	return s
+}
+
+// helpers are what this binary does instead of testing, by CLIENT_TEST_HELPER.
+var helpers = map[string]func() int{}
+
+var testContext = context.Background()
+
+// TestMain has an agent on USHER_SOCKET, for the examples.
+func TestMain(m *testing.M) {
+	if helper := os.Getenv("CLIENT_TEST_HELPER"); helper != "" {
+		os.Exit(helpers[helper]())
+	}
+	f := newFake()
+	os.Setenv("USHER_SOCKET", f.path)
+	code := m.Run()
+	f.remove()
+	if code == 0 {
+		code = leaks()
+	}
+	os.Exit(code)
+}

@@ -1,0 +1,364 @@
+package client
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"slices"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/usher-agent/usher/client/wire"
+)
+
+// Bounds of a connection.
+const (
+	maxLine     = 8 << 20 // bytes of one answer
+	writeWithin = 30 * time.Second
+)
+
+// link is one connection of a session.
+type link struct {
+	session *Session
+	conn    net.Conn // what is spoken on: the socket, or TLS on it
+	raw     *net.UnixConn
+	agent   wire.HelloAnswer
+	proven  Proven
+	done    chan struct{} // closed when it is broken
+	over    chan struct{} // closed when nothing is read of it any more
+
+	writing sync.Mutex // guards buf and until, and writing
+	buf     []byte
+	until   time.Time // the deadline that is set
+
+	mu      sync.Mutex // guards all below
+	next    uint64
+	pending map[uint64]*call
+	broken  error
+}
+
+// call is one that waits for its answer.
+type call struct {
+	got   chan answer // holds one
+	lease *Lease      // what is asked for; it is known before the answer is handed on
+	given bool        // up: nobody waits for it, and what it brings is given back
+}
+
+type answer struct {
+	result []byte
+	err    error
+}
+
+// first is a connection whose first bytes carry a pidfd of this process.
+type first struct {
+	*net.UnixConn
+	sent bool
+}
+
+func (c *first) Write(b []byte) (int, error) {
+	if c.sent || len(b) == 0 {
+		return c.UnixConn.Write(b)
+	}
+	c.sent = true
+	n, err := sendFirst(c.UnixConn, b)
+	if err == nil && n < len(b) {
+		var more int
+		more, err = c.UnixConn.Write(b[n:])
+		n += more
+	}
+	return n, err
+}
+
+// dial connects; a full backlog (EAGAIN) is tried again, for the agent is there.
+func dial(ctx context.Context, socket string) (*net.UnixConn, error) {
+	for wait := time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
+		conn, err := (&net.Dialer{}).DialContext(ctx, "unix", socket)
+		if err == nil {
+			return conn.(*net.UnixConn), nil
+		}
+		if !errors.Is(err, syscall.EAGAIN) {
+			return nil, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(wait/2 + rand.N(wait)):
+		}
+	}
+}
+
+// connect connects, has the agent prove itself where it should, and says hello.
+func (s *Session) connect(ctx context.Context) (*link, error) {
+	raw, err := dial(ctx, s.socket)
+	if err != nil {
+		return nil, s.gone(ctx, err)
+	}
+	l := &link{session: s, conn: &first{UnixConn: raw}, raw: raw, proven: ProvenNone, done: make(chan struct{}), over: make(chan struct{}), pending: map[uint64]*call{}}
+	if s.vendor != nil {
+		t := tls.Client(l.conn, &tls.Config{MinVersion: tls.VersionTLS13, InsecureSkipVerify: true}) // the key is compared, in prove
+		if err := t.HandshakeContext(ctx); err != nil {
+			raw.Close()
+			return nil, handshakeError(s.gone(ctx, err), err)
+		}
+		l.conn = t
+	}
+	if !s.task(l.read) {
+		raw.Close()
+		return nil, ErrClosed
+	}
+	if s.vendor != nil { // before anything is told
+		err = s.prove(ctx, l)
+	}
+	if err == nil {
+		err = l.ask(ctx, "session.hello", wire.Hello{Versions: []int{1}, Client: "go", Labels: s.labels}, &l.agent)
+	}
+	if err == nil {
+		err = l.write(nil, "events.subscribe", []byte(`{"mine":true}`))
+	}
+	if err != nil {
+		l.fail(err)
+		return nil, err
+	}
+	return l, nil
+}
+
+// read hands out answers until the connection breaks.
+func (l *link) read() {
+	defer close(l.over)
+	in := bufio.NewReaderSize(l.conn, 4096)
+	var long []byte
+	for {
+		line, err := in.ReadSlice('\n')
+		if errors.Is(err, bufio.ErrBufferFull) && len(long) < maxLine {
+			long = append(long, line...)
+			continue
+		}
+		if err != nil {
+			l.fail(fmt.Errorf("the connection is closed: %w", err))
+			return
+		}
+		if len(long) > 0 {
+			line = append(long, line...)
+			long = nil
+		}
+		if err := l.line(line); err != nil {
+			l.fail(err)
+			return
+		}
+	}
+}
+
+// line takes one message.
+func (l *link) line(line []byte) error {
+	if id, result, ok := plainAnswer(line); ok {
+		l.answered(id, answer{result: bytes.Clone(result)})
+		return nil
+	}
+	var m struct {
+		ID     *uint64         `json:"id"`
+		Method string          `json:"method"`
+		Params json.RawMessage `json:"params"`
+		Result json.RawMessage `json:"result"`
+		Error  *struct {
+			Message string        `json:"message"`
+			Data    *wire.Problem `json:"data"`
+		} `json:"error"`
+	}
+	if err := json.Unmarshal(line, &m); err != nil {
+		if bytes.HasPrefix(line, []byte("HTTP/")) {
+			return refusedConnection()
+		}
+		return fmt.Errorf("its answer cannot be read: %w", err)
+	}
+	a := answer{result: m.Result}
+	if m.Error != nil {
+		p := wire.Problem{Code: string(ErrInternal), Detail: m.Error.Message}
+		if m.Error.Data != nil {
+			p = *m.Error.Data
+		}
+		a.err = &Error{Problem: p}
+	}
+	switch {
+	case m.ID != nil:
+		l.answered(*m.ID, a)
+	case m.Method == "" && a.err != nil:
+		return a.err // it does not want to speak with us
+	case m.Method != "":
+		var ev wire.Event
+		if json.Unmarshal(m.Params, &ev) == nil {
+			l.session.event(ev)
+		}
+	}
+	return nil
+}
+
+// refusedConnection is what an agent that has too many connections means.
+func refusedConnection() error {
+	return &Error{Problem: wire.Problem{Status: 429, Code: string(ErrRateLimited), Title: "Too much at once", Detail: "the agent takes no more connections from this user",
+		Hint: "one session a process is enough; limits.connections_per_uid is the agent's limit"}}
+}
+
+// plainAnswer reads an answer in the form that the agent writes, {"jsonrpc":"2.0","id":1,"result":…}.
+func plainAnswer(line []byte) (id uint64, result []byte, ok bool) {
+	rest, ok := bytes.CutPrefix(line, []byte(`{"jsonrpc":"2.0","id":`))
+	if !ok {
+		return 0, nil, false
+	}
+	n := 0
+	for n < len(rest) && n < 19 && rest[n] >= '0' && rest[n] <= '9' {
+		id = id*10 + uint64(rest[n]-'0')
+		n++
+	}
+	if rest, ok = bytes.CutPrefix(rest[n:], []byte(`,"result":`)); !ok || n == 0 {
+		return 0, nil, false
+	}
+	rest, ok = bytes.CutSuffix(rest, []byte("}\n"))
+	return id, rest, ok
+}
+
+// answered hands an answer to who waits for it.
+func (l *link) answered(id uint64, a answer) {
+	l.mu.Lock()
+	c := l.pending[id]
+	delete(l.pending, id)
+	given := c != nil && c.given
+	l.mu.Unlock()
+	if c == nil {
+		return
+	}
+	if c.lease != nil && a.err == nil {
+		a.err = l.session.granted(l, c.lease, a.result, given)
+	}
+	c.got <- a
+}
+
+// fail breaks the connection: who waits for an answer is told.
+func (l *link) fail(err error) {
+	l.raw.Close() // without TLS's goodbye, which could block
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.broken == nil {
+		l.broken = err
+		close(l.done)
+	}
+}
+
+// why says why the connection is broken.
+func (l *link) why() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var e *Error
+	if errors.As(l.broken, &e) {
+		return l.broken
+	}
+	return away(l.session.socket, l.broken)
+}
+
+// write writes a request; a nil id makes it one that is not answered.
+func (l *link) write(id *uint64, method string, params []byte) error {
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	b := append(l.buf[:0], `{"jsonrpc":"2.0",`...)
+	if id != nil {
+		b = append(strconv.AppendUint(append(b, `"id":`...), *id, 10), ',')
+	}
+	b = append(append(append(b, `"method":"`...), method...), `","params":`...)
+	b = append(append(b, params...), '}', '\n')
+	l.buf = b[:0]
+	if now := time.Now(); l.until.Sub(now) < writeWithin/2 {
+		l.until = now.Add(writeWithin)
+		l.conn.SetWriteDeadline(l.until) //nolint:errcheck // the write says so
+	}
+	if _, err := l.conn.Write(b); err != nil {
+		l.fail(err)
+		return l.why()
+	}
+	return nil
+}
+
+// do makes one call. lease is what it asks for, if it asks for one.
+func (l *link) do(ctx context.Context, method string, params []byte, lease *Lease) ([]byte, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	c := &call{got: make(chan answer, 1), lease: lease}
+	l.mu.Lock()
+	if l.broken != nil {
+		l.mu.Unlock()
+		return nil, l.why()
+	}
+	id := l.next
+	l.next++
+	l.pending[id] = c
+	l.mu.Unlock()
+	if err := l.write(&id, method, params); err != nil && !l.answering(id, c) {
+		return nil, err
+	}
+	select {
+	case a := <-c.got:
+		return a.result, a.err
+	case <-l.done:
+		if l.answering(id, c) {
+			a := <-c.got
+			return a.result, a.err
+		}
+		return nil, l.why()
+	case <-ctx.Done():
+		l.mu.Lock()
+		waits := l.pending[id] == c
+		if waits && lease != nil {
+			c.given = true
+		} else if waits {
+			delete(l.pending, id)
+		}
+		l.mu.Unlock()
+		if !waits { // it came in the last moment
+			a := <-c.got
+			return a.result, a.err
+		}
+		if lease != nil {
+			l.session.task(func() { l.write(nil, "lease.cancel", []byte(`{"request":`+strconv.FormatUint(id, 10)+`}`)) }) //nolint:errcheck // a broken link cancels, too
+		}
+		return nil, ctx.Err()
+	}
+}
+
+// answering reports whether an answer to a call is on its way to c.got; else none will come.
+func (l *link) answering(id uint64, c *call) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.pending[id] == c {
+		delete(l.pending, id)
+		return false
+	}
+	return true
+}
+
+// ask makes one call and reads its answer.
+func (l *link) ask(ctx context.Context, method string, params, out any) error {
+	p, err := json.Marshal(params)
+	if err != nil {
+		return fmt.Errorf("write the request: %w", err)
+	}
+	result, err := l.do(ctx, method, p, nil)
+	if err != nil || out == nil {
+		return err
+	}
+	if err := json.Unmarshal(result, out); err != nil {
+		return away(l.session.socket, fmt.Errorf("its answer to %s cannot be read: %w", method, err))
+	}
+	return nil
+}
+
+// plainText reports whether a text is written in JSON as it stands.
+func plainText(s string) bool {
+	return !slices.ContainsFunc([]byte(s), func(c byte) bool { return c < ' ' || c == '"' || c == '\\' || c >= 0x7f })
+}

@@ -1,0 +1,20 @@
+//go:build !linux
+
+package client
+
+import (
+	"net"
+	"os"
+)
+
+// sendFirst writes b: this system has nothing to send beside it.
+func sendFirst(c *net.UnixConn, b []byte) (int, error) { return c.Write(b) }
+
+// whoami returns this process as the kernel knows it.
+func whoami() self {
+	me := self{pids: []int64{int64(os.Getpid())}}
+	if uid := os.Geteuid(); uid >= 0 { // Windows has none
+		me.uids = []int64{int64(uid)}
+	}
+	return me
+}
