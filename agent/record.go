@@ -11,8 +11,8 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// recordVersion is the first byte of every record of the journal.
-const recordVersion = 1
+// recordVersion is the first byte of every record of the journal. Version 1, which is still read, has no inode in a holder.
+const recordVersion = 2
 
 // The kinds of events that are journalled, as records name them. A number is never used for anything else.
 var recordKinds = []enforcer.EventKind{1: enforcer.EventGranted, 2: enforcer.EventRenewed, 3: enforcer.EventEnded, 4: enforcer.EventForgot,
@@ -58,7 +58,8 @@ func encodeEvent(b []byte, ev enforcer.Event) []byte {
 func decodeEvent(b []byte, lease func(enforcer.LeaseID) *enforcer.Lease) (enforcer.Event, error) {
 	r := recordReader{b: b}
 	version, kind := r.byte(), r.byte()
-	if r.bad || version != recordVersion || int(kind) >= len(recordKinds) || recordKinds[kind] == "" {
+	r.version = version
+	if r.bad || version == 0 || version > recordVersion || int(kind) >= len(recordKinds) || recordKinds[kind] == "" {
 		return enforcer.Event{}, errRecord
 	}
 	ev := enforcer.Event{Kind: recordKinds[kind], At: r.time()}
@@ -140,6 +141,7 @@ func (w *recordWriter) holder(h *enforcer.Holder) {
 	w.int(int64(h.PID))
 	w.flag(h.Admin)
 	w.uint(h.Start)
+	w.uint(h.Inode)
 	for _, s := range []string{h.Exe, h.User, h.Host, h.Pod} {
 		w.text(s)
 	}
@@ -161,8 +163,9 @@ func (w *recordWriter) draws(draws []enforcer.Draw) {
 
 // recordReader reads what recordWriter wrote; after the first thing that cannot be, all is bad.
 type recordReader struct {
-	b   []byte
-	bad bool
+	b       []byte
+	version byte
+	bad     bool
 }
 
 func (r *recordReader) fail() { r.bad, r.b = true, nil }
@@ -279,6 +282,9 @@ func (r *recordReader) holder() *enforcer.Holder {
 	h.UID, h.GID, h.PID = uint32(r.uint()), uint32(r.uint()), int32(r.int())
 	h.Admin = r.flag()
 	h.Start = r.uint()
+	if r.version > 1 {
+		h.Inode = r.uint()
+	}
 	h.Exe, h.User, h.Host, h.Pod = r.text(), r.text(), r.text(), r.text()
 	for range r.count() {
 		if h.Labels == nil {

@@ -23,7 +23,7 @@ func instants() *rapid.Generator[time.Time] {
 func someHolder() *rapid.Generator[*enforcer.Holder] {
 	return rapid.Custom(func(t *rapid.T) *enforcer.Holder {
 		h := &enforcer.Holder{Caller: enforcer.Caller{UID: rapid.Uint32().Draw(t, "uid"), GID: rapid.Uint32().Draw(t, "gid"), PID: rapid.Int32().Draw(t, "pid"),
-			Admin: rapid.Bool().Draw(t, "admin"), Start: rapid.Uint64().Draw(t, "start"), Exe: rapid.String().Draw(t, "exe"), User: rapid.String().Draw(t, "user"),
+			Admin: rapid.Bool().Draw(t, "admin"), Start: rapid.Uint64().Draw(t, "start"), Inode: rapid.Uint64().Draw(t, "inode"), Exe: rapid.String().Draw(t, "exe"), User: rapid.String().Draw(t, "user"),
 			Host: rapid.String().Draw(t, "host"), Pod: rapid.String().Draw(t, "pod")}}
 		if rapid.Bool().Draw(t, "labels") {
 			h.Labels = rapid.MapOfN(rapid.String(), rapid.String(), 1, 4).Draw(t, "label")

@@ -9,8 +9,14 @@ import (
 // MaxOthers is how many co-holders a lease may have.
 const MaxOthers = 256
 
-// is reports whether two callers are one process.
-func (c Caller) is(o Caller) bool { return c.PID == o.PID && c.Start == o.Start && c.UID == o.UID }
+// is reports whether two callers are one process. One that is visible is known by its number and start time, whether its inode
+// has been asked for or not; of one that is not visible the inode is all there is.
+func (c Caller) is(o Caller) bool {
+	if c.PID != o.PID || c.Start != o.Start || c.UID != o.UID {
+		return false
+	}
+	return c.Inode == o.Inode || c.PID != 0 && (c.Inode == 0 || o.Inode == 0)
+}
 
 func (r *End) decide(e *Enforcer, now time.Time) Decision {
 	h, ok := e.leases[r.ID]

@@ -58,6 +58,7 @@ type Caller struct {
 	Host  string
 	Pod   string // what counts as one pod; empty: the host
 	Start uint64 // the process's start time in clock ticks after boot, to tell a recycled pid; 0: not known
+	Inode uint64 // what the kernel tells the process by until the next boot, visible or not; 0: not known
 }
 
 // Holder is whom a lease belongs to. Leases of one caller with the same labels may share one Holder; it is never changed.

@@ -49,8 +49,11 @@ func (p *pool) eased() {
 func groupKey(by CountBy, h *Holder) string {
 	switch by {
 	case CountProcess:
-		if h.PID == 0 {
+		if h.PID == 0 && h.Inode == 0 {
 			return ""
+		}
+		if h.PID == 0 {
+			return "inode " + strconv.FormatUint(h.Inode, 10)
 		}
 		return strconv.Itoa(int(h.PID)) + "@" + strconv.FormatUint(h.Start, 10) + "@" + h.Pod
 	case CountUser:

@@ -25,9 +25,14 @@ func Find(p Process) (*Handle, State) {
 	// then, so their numbers, looked up in the second, can only be dead too: the start time tells.
 	same := p.PID > 0 && p.PIDNS != 0 && p.PIDNS == here.PIDNS
 	stale := false
+	if p.Handle == nil && p.Inode != 0 {
+		p.Handle = handleOf(p.Inode)
+	}
 	if n := len(p.Handle); n > 4 && n <= maxHandle {
 		h, err := openHandle(p)
 		switch {
+		case err == nil && same && h.process.PID != p.PID:
+			_ = h.Close() // what was stored does not fit together
 		case err == nil:
 			return h, Alive
 		case errors.Is(err, ErrDead):
@@ -59,6 +64,23 @@ func Find(p Process) (*Handle, State) {
 		return nil, Dead
 	}
 	return nil, Unknown
+}
+
+// handleOf returns the file handle of a pidfd by its inode; nil where this kernel's handles are not simply that. On 64-bit
+// kernels they are (fs/pidfs.c, pidfs_encode_fh), which our own pidfd shows; so the inode is all that needs to be stored. That
+// the right process was opened is checked afterwards.
+func handleOf(inode uint64) []byte {
+	fd, err := unix.PidfdOpen(os.Getpid(), 0)
+	if err != nil {
+		return nil
+	}
+	defer unix.Close(fd)
+	own, ok := pidfsInode(fd)
+	h := fileHandle(fd)
+	if !ok || len(h) != 4+8 || binary.NativeEndian.Uint64(h[4:]) != own {
+		return nil
+	}
+	return binary.NativeEndian.AppendUint64(h[:4], inode)
 }
 
 // openHandle opens a process by the file handle of its pidfd. Any pidfd shows the kernel which file system is meant.

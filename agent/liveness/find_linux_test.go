@@ -103,7 +103,7 @@ func TestNoDescriptorsLeft(t *testing.T) {
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &none); err != nil {
 		t.Fatal(err)
 	}
-	_, connErr := FromConn(conn)
+	_, connErr := FromConn(conn, nil)
 	_, pidErr := FromPID(p.PID, p.Start)
 	_, s := Find(p)
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {

@@ -77,24 +77,25 @@ func (h *Handle) Close() error {
 	return err
 }
 
-// FromConn returns a handle of whoever called connect, by SO_PEERPIDFD, else by pidfd_open of the process id that the kernel
-// noted at connect. It is [ErrDead] when that process is dead, and [ErrUnsupported] when only the connection, or a pidfd that
-// the client sends, can tell. Any other error is for want of descriptors or memory.
-func FromConn(c *net.UnixConn) (*Handle, error) {
+// FromConn returns a handle of whoever called connect: by SO_PEERPIDFD, else by the pidfd that it sent of itself, else by
+// pidfd_open of the process id that the kernel noted at connect. It takes sent, which may be nil. It is [ErrDead] when that
+// process is dead, and [ErrUnsupported] when only the connection can tell. Any other error is for want of descriptors or memory.
+func FromConn(c *net.UnixConn, sent *Sent) (*Handle, error) {
+	defer sent.Close() //nolint:errcheck // unless the handle has it
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return nil, fmt.Errorf("ask who is connected: %w", err)
 	}
 	var h *Handle
 	var failed error
-	if err := raw.Control(func(s uintptr) { h, failed = fromSocket(int(s)) }); err != nil {
+	if err := raw.Control(func(s uintptr) { h, failed = fromSocket(int(s), sent) }); err != nil {
 		return nil, fmt.Errorf("ask who is connected: %w", err)
 	}
 	return h, failed
 }
 
-func fromSocket(s int) (*Handle, error) {
-	fd, err := peerPIDFD(s)
+func fromSocket(s int, sent *Sent) (*Handle, error) {
+	fd, err := askPeer(s)
 	switch {
 	case err == nil:
 		return newHandle(fd, PathPeerPIDFD)
@@ -109,16 +110,19 @@ func fromSocket(s int) (*Handle, error) {
 			return nil, ErrDead
 		}
 	}
-	return fromPeerPID(s)
-}
-
-// fromPeerPID is the way without SO_PEERPIDFD.
-func fromPeerPID(s int) (*Handle, error) {
 	cred, err := unix.GetsockoptUcred(s, unix.SOL_SOCKET, unix.SO_PEERCRED)
 	if err != nil {
 		return nil, fmt.Errorf("%w: SO_PEERCRED: %v", ErrUnsupported, err)
 	}
-	h, err := FromPID(cred.Pid, 0)
+	if h, err := sent.handle(cred.Pid); h != nil || errors.Is(err, ErrDead) {
+		return h, err
+	}
+	return fromPeerPID(s, cred.Pid)
+}
+
+// fromPeerPID is the way without any pidfd that came by itself.
+func fromPeerPID(s int, pid int32) (*Handle, error) {
+	h, err := FromPID(pid, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -131,6 +135,9 @@ func fromPeerPID(s int) (*Handle, error) {
 	}
 	return h, nil
 }
+
+// askPeer is peerPIDFD; tests pretend an older kernel.
+var askPeer = peerPIDFD
 
 // peerPIDFD asks a socket for its peer's pidfd.
 func peerPIDFD(s int) (int, error) {
@@ -150,7 +157,7 @@ func probePeer() (bool, error) {
 	}
 	defer unix.Close(pair[0])
 	defer unix.Close(pair[1])
-	fd, err := peerPIDFD(pair[0])
+	fd, err := askPeer(pair[0])
 	switch {
 	case err == nil:
 		unix.Close(fd)

@@ -16,7 +16,7 @@ import (
 // fromConn is FromConn by the way the kernel offers, skipped where it offers none.
 func fromConn(t testing.TB, c *net.UnixConn) *Handle {
 	t.Helper()
-	h, err := FromConn(c)
+	h, err := FromConn(c, nil)
 	if err != nil {
 		skipUnsupported(t, err)
 		t.Fatal(err)
@@ -59,7 +59,7 @@ func TestFromPeerPID(t *testing.T) {
 		t.Fatal(err)
 	}
 	ask := func() (h *Handle, err error) {
-		if e := raw.Control(func(s uintptr) { h, err = fromPeerPID(int(s)) }); e != nil {
+		if e := raw.Control(func(s uintptr) { h, err = fromPeerPID(int(s), c.pid()) }); e != nil {
 			t.Fatal(e)
 		}
 		return h, err
@@ -93,7 +93,7 @@ func TestFromPeerPIDHungUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	if e := raw.Control(func(s uintptr) {
-		if h, err := fromPeerPID(int(s)); !errors.Is(err, ErrUnsupported) {
+		if h, err := fromPeerPID(int(s), int32(os.Getpid())); !errors.Is(err, ErrUnsupported) {
 			t.Errorf("%v, %v", h, err)
 		}
 	}); e != nil {
@@ -111,7 +111,7 @@ func TestDeadAtAccept(t *testing.T) {
 			}
 			before := descriptors()
 			conn := accept(t, l)
-			if h, err := FromConn(conn); !errors.Is(err, ErrDead) {
+			if h, err := FromConn(conn, nil); !errors.Is(err, ErrDead) {
 				skipUnsupported(t, err)
 				t.Errorf("%v, %v", h, err)
 			}
@@ -457,7 +457,7 @@ func sibling(t *testing.T, path string) {
 		if Supported().PIDFS && w.Len() != 1 {
 			t.Errorf("%d processes, want one, known by its inode", w.Len())
 		}
-	} else if h, err := FromConn(conn); !errors.Is(err, ErrUnsupported) {
+	} else if h, err := FromConn(conn, nil); !errors.Is(err, ErrUnsupported) {
 		t.Errorf("by its number, which is not ours: %v, %v", h, err)
 	}
 	p := sent.Process()

@@ -20,7 +20,22 @@ func (*Handle) Path() Path { return PathConnection }
 func (*Handle) Close() error { return nil }
 
 // FromConn is [ErrUnsupported].
-func FromConn(*net.UnixConn) (*Handle, error) { return nil, ErrUnsupported }
+func FromConn(*net.UnixConn, *Sent) (*Handle, error) { return nil, ErrUnsupported }
+
+// Sent is a pidfd that came with a connection; there are none here.
+type Sent struct{}
+
+// SentSpace is no room at all.
+const SentSpace = 0
+
+// WantsSent is false.
+func WantsSent() bool { return false }
+
+// ReceiveSent finds none.
+func ReceiveSent([]byte) *Sent { return nil }
+
+// Close does nothing.
+func (*Sent) Close() error { return nil }
 
 // FromPID is [ErrUnsupported].
 func FromPID(int32, uint64) (*Handle, error) { return nil, ErrUnsupported }

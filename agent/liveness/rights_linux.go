@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,6 +25,74 @@ func SendPIDFD(c *net.UnixConn, b []byte) error {
 		return fmt.Errorf("send a pidfd: %d of %d bytes were sent", n, len(b))
 	}
 	return nil
+}
+
+// Sent is a pidfd that came beside the first bytes of a connection. nil is none.
+type Sent struct{ fd int }
+
+// wantsSent is whether a pidfd that is sent is of use: 0 not known yet, 1 yes, 2 no.
+var wantsSent atomic.Int32
+
+// WantsSent reports whether this kernel leaves anything for a sent pidfd to tell. Where it does not, a connection is read
+// without room for descriptors, and the kernel closes what comes.
+func WantsSent() bool {
+	if w := wantsSent.Load(); w != 0 {
+		return w == 1
+	}
+	has, err := probePeer()
+	if err != nil {
+		return true // not known for want of descriptors
+	}
+	wantsSent.Store(map[bool]int32{false: 1, true: 2}[has])
+	return !has
+}
+
+// SentSpace is how much room control messages need for one pidfd (cmsg(3)). What comes beyond it the kernel closes.
+var SentSpace = unix.CmsgSpace(4)
+
+// ReceiveSent is [ReceivePIDFD] as a Sent: nil when no pidfd came. Close it, or hand it to [FromConn].
+func ReceiveSent(oob []byte) *Sent {
+	fd, ok := ReceivePIDFD(oob)
+	if !ok {
+		return nil
+	}
+	return &Sent{fd}
+}
+
+// Close gives the pidfd back, unless a handle has it. It may be called more than once, and of nil.
+func (s *Sent) Close() error {
+	if s == nil || s.fd < 0 {
+		return nil
+	}
+	fd := s.fd
+	s.fd = -1
+	return unix.Close(fd)
+}
+
+// handle returns the sent pidfd's handle if it is the peer's, whose process id is pid as the kernel tells it: nil if not.
+//
+// A peer that is visible must have sent itself. Of one in a PID namespace that is not visible from here the kernel shows no
+// number, nor, before it has SO_PEERPIDFD, anything else to compare: then only a process that is not visible either is
+// taken. What could be gained by sending another's is a slot for as long as that one lives, which is no more than the sender
+// could have by not dying; whose slot it is stays the connection's word.
+func (s *Sent) handle(pid int32) (*Handle, error) {
+	if s == nil || s.fd < 0 {
+		return nil, ErrUnsupported
+	}
+	fd := s.fd
+	s.fd = -1
+	h, err := FromPIDFD(fd)
+	if err != nil {
+		if pid > 0 { // its number tells whether it is the peer that is dead
+			err = ErrUnsupported
+		}
+		return nil, err
+	}
+	if h.process.PID != pid {
+		_ = h.Close()
+		return nil, fmt.Errorf("%w: the pidfd that was sent is of process %d, and the peer is %d", ErrUnsupported, h.process.PID, pid)
+	}
+	return h, nil
 }
 
 // ReceivePIDFD takes the pidfd out of the control messages that came with a read ([net.UnixConn.ReadMsgUnix]; 64 bytes are
