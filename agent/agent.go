@@ -18,6 +18,7 @@ import (
 	"github.com/usher-agent/usher/agent/api"
 	"github.com/usher-agent/usher/agent/config"
 	"github.com/usher-agent/usher/agent/host"
+	"github.com/usher-agent/usher/agent/liveness"
 	"github.com/usher-agent/usher/agent/ops"
 	"github.com/usher-agent/usher/agent/pulse"
 	"github.com/usher-agent/usher/agent/watch"
@@ -143,8 +144,12 @@ func (a *Agent) open() (err error) {
 	if err != nil {
 		return err
 	}
-	a.server = api.New(api.Config{Desk: front{a}, TLS: tlsConfig, Metrics: a.metrics.Handler(), Log: a.log, Rules: rules,
-		MaxConns: connections(), MaxConnsPerUID: cfg.Limits.ConnectionsPerUID})
+	server := api.Config{Desk: front{a}, TLS: tlsConfig, Metrics: a.metrics.Handler(), Log: a.log, Rules: rules,
+		MaxConns: connections(), MaxConnsPerUID: cfg.Limits.ConnectionsPerUID}
+	if liveness.WantsSent() {
+		server.TakeSent, server.SentSpace = takeSent, liveness.SentSpace
+	}
+	a.server = api.New(server)
 	return nil
 }
 

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"io"
 	"maps"
 	"net"
 	"sync"
@@ -200,7 +201,8 @@ type session struct {
 	conn   *net.UnixConn
 	caller enforcer.Caller
 
-	mu     sync.Mutex // guards all below
+	mu     sync.Mutex // guards all below, and caller.Inode
+	sent   *liveness.Sent
 	handle *liveness.Handle
 	asked  bool // whether the kernel gives a handle is known
 	dead   bool // it said that the process is dead
@@ -209,8 +211,23 @@ type session struct {
 }
 
 // Session opens a session for the caller at the other end of a connection.
-func (f front) Session(c *net.UnixConn, caller enforcer.Caller) api.Session {
-	return &session{agent: f.Agent, conn: c, caller: caller, leases: map[enforcer.LeaseID]struct{}{}}
+func (f front) Session(c *net.UnixConn, sent io.Closer, caller enforcer.Caller) api.Session {
+	s := &session{agent: f.Agent, conn: c, caller: caller, leases: map[enforcer.LeaseID]struct{}{}}
+	s.sent, _ = sent.(*liveness.Sent)
+	// A pidfd that was sent becomes the one that all sessions of its process share. Of a process that is not visible nothing
+	// else tells it from others.
+	if s.sent != nil || caller.PID == 0 {
+		s.process() //nolint:errcheck // who holds something asks again
+	}
+	return s
+}
+
+// takeSent makes a pidfd of what came beside a connection's first byte.
+func takeSent(oob []byte) io.Closer {
+	if s := liveness.ReceiveSent(oob); s != nil {
+		return s
+	}
+	return nil
 }
 
 func (f front) Liveness(l *enforcer.Lease) string { return f.holders.path(l) }
@@ -222,9 +239,10 @@ func (s *session) process() (*liveness.Handle, *enforcer.Denial) {
 	if !s.asked {
 		var err error
 		s.asked = true
-		s.handle, err = liveness.FromConn(s.conn)
+		s.handle, err = liveness.FromConn(s.conn, s.sent)
 		s.dead = errors.Is(err, liveness.ErrDead)
 		if s.handle != nil {
+			s.caller.Inode = s.handle.Process().Inode
 			s.agent.holders.pin(s.caller, s.handle) //nolint:errcheck // each lease asks again
 		}
 	}
@@ -233,6 +251,16 @@ func (s *session) process() (*liveness.Handle, *enforcer.Denial) {
 	}
 	return s.handle, nil
 }
+
+// who is the session's process, with all that is known of it by now.
+func (s *session) who() enforcer.Caller {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.caller
+}
+
+// Inode is of the pidfd of the session's process, where it has been asked for; 0: not known.
+func (s *session) Inode() uint64 { return s.who().Inode }
 
 // Acquire is the desk's, for a lease that lives by the session's process unless the request says otherwise.
 func (s *session) Acquire(ctx context.Context, r *enforcer.Acquire) (*enforcer.Lease, bool, *enforcer.Denial) {
@@ -251,6 +279,9 @@ func (s *session) Acquire(ctx context.Context, r *enforcer.Acquire) (*enforcer.L
 			return nil, false, d
 		}
 	}
+	if handle != nil {
+		r.Caller.Inode = handle.Process().Inode
+	}
 	l, replayed, d := s.agent.desk.Acquire(ctx, r)
 	if d != nil {
 		return nil, false, d
@@ -264,7 +295,7 @@ func (s *session) bind(l *enforcer.Lease, handle *liveness.Handle) {
 	if l.Lifetime != enforcer.LifetimeProcess && l.Lifetime != enforcer.LifetimeConnection {
 		return
 	}
-	if handle != nil && l.Lifetime == enforcer.LifetimeProcess && s.agent.holders.hold(l.ID, s.caller, handle) == nil {
+	if handle != nil && l.Lifetime == enforcer.LifetimeProcess && s.agent.holders.hold(l.ID, s.who(), handle) == nil {
 		if _, held := s.agent.desk.Lease(l.ID); !held { // over before it was known here
 			s.agent.holders.ended(l.ID)
 		}
@@ -282,7 +313,7 @@ func (s *session) bind(l *enforcer.Lease, handle *liveness.Handle) {
 }
 
 func (s *session) end(id enforcer.LeaseID) {
-	s.agent.desk.do(&enforcer.Leave{ID: id, Holder: s.caller})
+	s.agent.desk.do(&enforcer.Leave{ID: id, Holder: s.who()})
 }
 
 // Join makes the session's process a co-holder.
@@ -291,7 +322,7 @@ func (s *session) Join(id enforcer.LeaseID) (*enforcer.Lease, *enforcer.Denial) 
 	if d != nil {
 		return nil, d
 	}
-	dec := s.agent.desk.do(&enforcer.Join{ID: id, Caller: s.caller})
+	dec := s.agent.desk.do(&enforcer.Join{ID: id, Caller: s.who()})
 	if dec.Denial != nil {
 		return nil, dec.Denial
 	}
@@ -305,7 +336,7 @@ func (s *session) Attach(id enforcer.LeaseID) (*enforcer.Lease, *enforcer.Denial
 	if d != nil {
 		return nil, d
 	}
-	dec := s.agent.desk.do(&enforcer.Attach{ID: id, Caller: s.caller})
+	dec := s.agent.desk.do(&enforcer.Attach{ID: id, Caller: s.who()})
 	if dec.Denial != nil {
 		return nil, dec.Denial
 	}

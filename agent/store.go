@@ -9,8 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
-	"time"
 
 	"github.com/usher-agent/usher/agent/config"
 	"github.com/usher-agent/usher/agent/journal"
@@ -39,16 +39,32 @@ const (
 // metaVersion is the first byte of a record that says where the leases after it were granted.
 const metaVersion = 0x80
 
-// meta is where leases were granted: a process of another boot is dead, one of another PID namespace unknown.
+// meta is where leases were granted, in which a process's number and start time are meant: a process of another boot is dead,
+// one of another PID namespace is known by its inode or not at all.
 type meta struct {
-	Boot  string `json:"boot"`
-	PIDNS string `json:"pidns"`
+	Boot   string `json:"boot"`
+	PIDNS  string `json:"pidns"`
+	TimeNS string `json:"timens,omitempty"` // absent before it was written: as it is now
 }
 
 func presentMeta() meta {
 	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id") // none but on Linux
 	ns, _ := os.Readlink("/proc/self/ns/pid")
-	return meta{strings.TrimSpace(string(boot)), ns}
+	times, _ := os.Readlink("/proc/self/ns/time")
+	return meta{strings.TrimSpace(string(boot)), ns, times}
+}
+
+// process is a holder as it was known there.
+func (m meta) process(h *enforcer.Holder) liveness.Process {
+	return liveness.Process{PID: h.PID, Start: h.Start, Inode: h.Inode, BootID: m.Boot, PIDNS: namespace(m.PIDNS), TimeNS: namespace(m.TimeNS)}
+}
+
+// namespace returns the inode out of a namespace's link, which is its kind, a colon and the number in brackets
+// (namespaces(7)); 0 when there is none.
+func namespace(link string) uint64 {
+	_, n, _ := strings.Cut(link, ":[")
+	inode, _ := strconv.ParseUint(strings.TrimSuffix(n, "]"), 10, 64) // 0 when it is no number
+	return inode
 }
 
 // durable reports whether an event outlives the host.
@@ -271,94 +287,4 @@ func Repair(c *config.Config) (out []Repaired, err error) {
 		out = append(out, Repaired{path, kept, dropped})
 	}
 	return out, nil
-}
-
-// recoverWithin is how long a holder whose life is not known has to show itself after a restart; a lease of a time to live
-// gets that long at least.
-const recoverWithin = 15 * time.Second
-
-// recover looks, for each lease that the journals told of, whether its holder lives: the dead one's ends, the living one's
-// goes on, and one that is not known has a while to show itself. was is where the leases were granted.
-func (a *Agent) recover(was meta) {
-	now := a.desk.time()
-	is := presentMeta()
-	found, ended, doubted := 0, 0, 0
-	// Nothing ends because the agent was away: what has a time to live gets more of it before any time is looked at.
-	a.desk.mu.Lock()
-	leases := a.desk.core.Leases(nil)
-	for _, l := range leases {
-		a.desk.held[l.Lifetime]++
-		if !l.ExpiresAt.IsZero() && l.Lifetime != enforcer.LifetimeBorrow {
-			a.desk.carry(a.desk.core.Decide(&enforcer.Doubt{ID: l.ID, Until: later(l.ExpiresAt, now.Add(max(l.TTL, recoverWithin)))}, now))
-		}
-	}
-	a.desk.mu.Unlock()
-	for _, l := range leases {
-		found++
-		if durable(enforcer.Event{Lease: l}) {
-			continue
-		}
-		if was.Boot != is.Boot {
-			a.desk.do(&enforcer.End{ID: l.ID, Cause: enforcer.CauseHolderGone})
-			ended++
-			continue
-		}
-		switch l.Lifetime {
-		case enforcer.LifetimeTTL:
-		case enforcer.LifetimeProcess:
-			switch a.findHolders(l, was.PIDNS == is.PIDNS) {
-			case holderDead:
-				ended++
-			case holderUnknown:
-				doubted++
-				a.desk.do(&enforcer.Doubt{ID: l.ID, Until: now.Add(recoverWithin)})
-			}
-		default:
-			doubted++
-			a.desk.do(&enforcer.Doubt{ID: l.ID, Until: now.Add(recoverWithin)})
-		}
-	}
-	if found > 0 {
-		a.log.Info("leases found again", "leases", found, "of_dead_holders", ended, "unconfirmed", doubted)
-	}
-}
-
-func later(a, b time.Time) time.Time {
-	if b.After(a) {
-		return b
-	}
-	return a
-}
-
-// What can be known of a lease's holders.
-const (
-	holderAlive = iota
-	holderDead
-	holderUnknown
-)
-
-// findHolders looks for the processes that hold a lease: those that are dead leave it, those that live are watched.
-func (a *Agent) findHolders(l *enforcer.Lease, visible bool) int {
-	result := holderDead
-	for _, h := range append([]*enforcer.Holder{l.Holder}, l.Others...) {
-		if !visible || h.PID == 0 || h.Start == 0 {
-			result = holderUnknown
-			continue
-		}
-		handle, err := liveness.FromPID(h.PID, h.Start)
-		switch {
-		case errors.Is(err, liveness.ErrDead):
-			a.desk.do(&enforcer.Leave{ID: l.ID, Holder: h.Caller})
-			continue
-		case err == nil:
-			err = a.holders.hold(l.ID, h.Caller, handle)
-			handle.Close() //nolint:errcheck // the watch has its own
-		}
-		if err != nil {
-			result = holderUnknown
-		} else if result == holderDead {
-			result = holderAlive
-		}
-	}
-	return result
 }

@@ -19,7 +19,8 @@ type peer struct {
 	groups   []uint32
 	exe      string // empty: not readable
 	start    uint64
-	own      bool // the kernel does not say who it is, and lets only the agent's own user in
+	inode    uint64 // of the process's pidfd; only of one that is not visible
+	own      bool   // the kernel does not say who it is, and lets only the agent's own user in
 }
 
 // nobody is the uid that stands for those whom nobody vouches for: an overflow id is not an identity.
@@ -99,5 +100,5 @@ func (r Rules) allowed(p *peer) bool {
 
 // caller is the peer as the enforcer knows it.
 func (p *peer) caller(admin bool) enforcer.Caller {
-	return enforcer.Caller{UID: p.uid, GID: p.gid, PID: p.pid, Admin: admin, Exe: p.exe, Start: p.start}
+	return enforcer.Caller{UID: p.uid, GID: p.gid, PID: p.pid, Admin: admin, Exe: p.exe, Start: p.start, Inode: p.inode}
 }

@@ -7,6 +7,7 @@ package api
 
 import (
 	"context"
+	"io"
 	"net"
 
 	"github.com/usher-agent/usher/client/wire"
@@ -28,8 +29,9 @@ type Desk interface {
 	Leases() []*enforcer.Lease
 	// Liveness says what tells that a lease's holder is gone.
 	Liveness(*enforcer.Lease) string
-	// Session opens a session for the caller at the other end of a connection.
-	Session(*net.UnixConn, enforcer.Caller) Session
+	// Session opens a session for the caller at the other end of a connection. It takes sent, which is what Config.TakeSent
+	// made of what came beside the first byte; nil: nothing.
+	Session(c *net.UnixConn, sent io.Closer, caller enforcer.Caller) Session
 
 	// Adjust sets what has been drawn from a meter.
 	Adjust(*enforcer.Adjust) *enforcer.Denial

@@ -23,6 +23,11 @@ type Config struct {
 	TLS     *tls.Config // of the agent's key; nil: TLS is not spoken
 	// How many connections may be open, in all and of one uid; zero: 4096, and half of all.
 	MaxConns, MaxConnsPerUID int
+	// TakeSent makes something of the control messages (unix(7), SCM_RIGHTS) that come beside the first byte of a connection,
+	// for which there are SentSpace bytes; it owns the descriptors in them, and returns nil when they are of no use. nil: none
+	// are taken. Descriptors that come at any other time the kernel closes, for there is no room for them.
+	TakeSent  func(oob []byte) io.Closer
+	SentSpace int
 }
 
 // What a connection may take.
@@ -42,6 +47,8 @@ type Server struct {
 	ending  chan struct{} // closed when the server drains: streams end
 
 	tls                 *tls.Config
+	takeSent            func([]byte) io.Closer
+	sentSpace           int
 	maxConns, maxPerUID int
 
 	headerWithin, readWithin time.Duration // how long the first byte and a header, and a whole request, may take
@@ -54,7 +61,7 @@ type Server struct {
 // New returns a server that listens nowhere until Run.
 func New(c Config) *Server {
 	s := &Server{desk: c.Desk, log: c.Log, ending: make(chan struct{}), maxConns: c.MaxConns, maxPerUID: c.MaxConnsPerUID, perUID: map[uint32]int{}, tls: c.TLS,
-		headerWithin: 10 * time.Second, readWithin: 30 * time.Second}
+		takeSent: c.TakeSent, sentSpace: c.SentSpace, headerWithin: 10 * time.Second, readWithin: 30 * time.Second}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -152,7 +159,7 @@ func (s *Server) accept(l *net.UnixListener, to *connQueue, tasks *sync.WaitGrou
 func (s *Server) tell(c *conn, to *connQueue) {
 	stop := context.AfterFunc(endingContext{s.ending}, func() { c.UnixConn.SetReadDeadline(time.Unix(1, 0)) })
 	c.UnixConn.SetReadDeadline(time.Now().Add(s.headerWithin))
-	_, err := io.ReadFull(c.UnixConn, c.first[:])
+	err := s.readFirst(c)
 	if err == nil && c.first[0] == 0x16 && s.tls != nil {
 		c.held = true
 		inner := tls.Server(&conn{UnixConn: c.UnixConn, first: c.first, held: true, leave: func() {}}, s.tls)
@@ -171,8 +178,26 @@ func (s *Server) tell(c *conn, to *connQueue) {
 	default:
 		c.held = true
 		c.UnixConn.SetReadDeadline(time.Time{})
+		c.dropSent()
 		to.put(c)
 	}
+}
+
+// readFirst reads the first byte, and what came beside it.
+func (s *Server) readFirst(c *conn) error {
+	if s.takeSent == nil {
+		_, err := io.ReadFull(c.UnixConn, c.first[:])
+		return err
+	}
+	oob := make([]byte, s.sentSpace)
+	n, oobn, _, _, err := c.ReadMsgUnix(c.first[:], oob)
+	if oobn > 0 {
+		c.sent = s.takeSent(oob[:oobn])
+	}
+	if err == nil && n == 0 {
+		err = io.ErrUnexpectedEOF
+	}
+	return err
 }
 
 // endingContext makes a context of a channel, for context.AfterFunc.
@@ -233,7 +258,16 @@ type conn struct {
 	first [1]byte
 	held  bool      // first has not been passed on yet
 	inner *tls.Conn // nil: what is spoken is not inside TLS
+	sent  io.Closer // what came beside the first byte; nil: nothing
 	leave func()
+}
+
+// dropSent gives back what came beside the first byte, where it is of no use.
+func (c *conn) dropSent() {
+	if c.sent != nil {
+		c.sent.Close() //nolint:errcheck // it was only read
+		c.sent = nil
+	}
 }
 
 func (c *conn) Read(p []byte) (int, error) {
@@ -257,6 +291,7 @@ func (c *conn) Write(p []byte) (int, error) {
 
 func (c *conn) Close() error {
 	c.leave()
+	c.dropSent()
 	if c.inner != nil {
 		return c.inner.Close() // which says goodbye, and closes the connection
 	}

@@ -24,6 +24,8 @@ type Session interface {
 	// Join makes the caller's process a co-holder; Attach gives it back an unconfirmed lease.
 	Join(enforcer.LeaseID) (*enforcer.Lease, *enforcer.Denial)
 	Attach(enforcer.LeaseID) (*enforcer.Lease, *enforcer.Denial)
+	// Inode is what the kernel tells the caller's process by, where nothing else does; 0: it is not known.
+	Inode() uint64
 	// Prove signs whom the agent sees at the other end, for a nonce.
 	Prove(nonce string) (string, error)
 	Close()
@@ -108,7 +110,12 @@ func (s *Server) serveSession(c *conn) {
 	stop := context.AfterFunc(endingContext{s.ending}, cancel)
 	x := &session{server: s, conn: c, admin: rules.admin(&c.peer), ctx: ctx, cancel: cancel, waiting: make(chan struct{}, maxInFlight),
 		w: bufio.NewWriterSize(c, 4096)}
-	x.agent = s.desk.Session(c.UnixConn, c.peer.caller(x.admin))
+	sent := c.sent
+	c.sent = nil
+	x.agent = s.desk.Session(c.UnixConn, sent, c.peer.caller(x.admin))
+	if c.peer.pid == 0 {
+		c.peer.inode = x.agent.Inode()
+	}
 	unblock := context.AfterFunc(ctx, func() { c.SetReadDeadline(time.Unix(1, 0)) })
 	x.read()
 	unblock()
@@ -532,7 +539,7 @@ func (x *session) subscribe(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
 	if in.Mine {
 		p := &x.conn.peer
 		see = func(h *enforcer.Holder, ev *wire.Event) bool {
-			return h.PID == p.pid && h.Start == p.start && h.UID == p.uid && (ev.Type == "lease.revoking" || ev.Type == "lease.ended" && ev.Cause != string(enforcer.CauseReleased))
+			return h.PID == p.pid && h.Start == p.start && h.UID == p.uid && (p.pid != 0 || h.Inode == p.inode) && (ev.Type == "lease.revoking" || ev.Type == "lease.ended" && ev.Cause != string(enforcer.CauseReleased))
 		}
 	}
 	events, cancel := x.server.desk.Subscribe(see)

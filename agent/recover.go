@@ -1,0 +1,110 @@
+package agent
+
+import (
+	"time"
+
+	"github.com/usher-agent/usher/agent/liveness"
+	"github.com/usher-agent/usher/enforcer"
+)
+
+// recoverWithin is how long a holder whose life is not known has to show itself after a restart; a lease of a time to live
+// gets that long at least.
+const recoverWithin = 15 * time.Second
+
+// recover looks, for each lease that the journals told of, whether its holder lives: the dead one's ends, the living one's
+// goes on, and one that is not known has a while to show itself. was is where the leases were granted.
+func (a *Agent) recover(was meta) {
+	now := a.desk.time()
+	is := presentMeta()
+	if was.TimeNS == "" {
+		was.TimeNS = is.TimeNS
+	}
+	found, ended, doubted := 0, 0, 0
+	// Nothing ends because the agent was away: what has a time to live gets more of it before any time is looked at.
+	a.desk.mu.Lock()
+	leases := a.desk.core.Leases(nil)
+	for _, l := range leases {
+		a.desk.held[l.Lifetime]++
+		if !l.ExpiresAt.IsZero() && l.Lifetime != enforcer.LifetimeBorrow {
+			a.desk.carry(a.desk.core.Decide(&enforcer.Doubt{ID: l.ID, Until: later(l.ExpiresAt, now.Add(max(l.TTL, recoverWithin)))}, now))
+		}
+	}
+	a.desk.mu.Unlock()
+	for _, l := range leases {
+		found++
+		if durable(enforcer.Event{Lease: l}) {
+			continue
+		}
+		if was.Boot != "" && is.Boot != "" && was.Boot != is.Boot {
+			a.desk.do(&enforcer.End{ID: l.ID, Cause: enforcer.CauseHolderGone})
+			ended++
+			continue
+		}
+		switch l.Lifetime {
+		case enforcer.LifetimeTTL:
+		case enforcer.LifetimeProcess:
+			switch a.findHolders(l, was, is) {
+			case holderAlive:
+				if l.Unconfirmed {
+					a.desk.do(&enforcer.Attach{ID: l.ID, Caller: l.Holder.Caller})
+				}
+			case holderDead:
+				ended++
+			case holderUnknown:
+				doubted++
+				a.desk.do(&enforcer.Doubt{ID: l.ID, Until: now.Add(recoverWithin)})
+			}
+		default:
+			doubted++
+			a.desk.do(&enforcer.Doubt{ID: l.ID, Until: now.Add(recoverWithin)})
+		}
+	}
+	if found > 0 {
+		a.log.Info("leases found again", "leases", found, "of_dead_holders", ended, "unconfirmed", doubted)
+	}
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+// What can be known of a lease's holders.
+const (
+	holderAlive = iota
+	holderDead
+	holderUnknown
+)
+
+// findHolders looks for the processes that hold a lease: those that are dead leave it, those that live are watched.
+func (a *Agent) findHolders(l *enforcer.Lease, was, is meta) int {
+	if l.Unconfirmed {
+		was.PIDNS = "" // it may be from before the last restart, when the numbers were another namespace's
+	}
+	result := holderDead
+	for _, h := range append([]*enforcer.Holder{l.Holder}, l.Others...) {
+		handle, state := liveness.Find(was.process(h))
+		if state == liveness.Alive && was.PIDNS != is.PIDNS && h.PID != handle.Process().PID {
+			handle.Close()           //nolint:errcheck // it was only looked at
+			state = liveness.Unknown // its number in the record is another's here: the next restart would take it for that one
+		}
+		if state == liveness.Dead {
+			a.desk.do(&enforcer.Leave{ID: l.ID, Holder: h.Caller})
+			continue
+		}
+		if state == liveness.Alive {
+			if a.holders.hold(l.ID, h.Caller, handle) != nil {
+				state = liveness.Unknown
+			}
+			handle.Close() //nolint:errcheck // the watch has its own
+		}
+		if state == liveness.Unknown {
+			result = holderUnknown
+		} else if result == holderDead {
+			result = holderAlive
+		}
+	}
+	return result
+}
