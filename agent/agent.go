@@ -42,14 +42,15 @@ type Options struct {
 
 // Agent is one running instance. Make one with New, run it once with Run.
 type Agent struct {
-	options Options
-	log     *slog.Logger
-	metrics *metrics.Metrics
-	desk    *desk
-	court   *court
-	holders *holders
-	watcher *watch.Watcher
-	pulse   *pulse.Pulse
+	options  Options
+	log      *slog.Logger
+	metrics  *metrics.Metrics
+	desk     *desk
+	court    *court
+	holders  *holders
+	handover *handover
+	watcher  *watch.Watcher
+	pulse    *pulse.Pulse
 	// upstreams are those that are configured, by system.
 	upstreams map[string]plugin.Upstream
 	state     *stateDir
@@ -59,6 +60,8 @@ type Agent struct {
 	server    *api.Server
 	ready     chan struct{} // closed once: listening, and a first verdict
 	judged    chan struct{} // closed once: a first verdict
+
+	stopping <-chan struct{} // closed when the agent stops; set before anything is served
 
 	reloading sync.Mutex // one reload at a time; taken before court.mu
 
@@ -111,7 +114,8 @@ func (a *Agent) open() (err error) {
 		a.desk.store = nil
 		return err
 	}
-	if a.holders, err = newHolders(a.desk); err != nil {
+	a.handover = newHandover(a.log)
+	if a.holders, err = newHolders(a.desk, a.handover); err != nil {
 		return err
 	}
 	a.desk.ended = a.holders.ended
@@ -137,9 +141,13 @@ func (a *Agent) open() (err error) {
 	if err != nil {
 		return err
 	}
-	if a.socket, err = api.Listen(api.SocketConfig{Path: cfg.Socket.Path, Mode: cfg.Socket.Mode, GID: gid, Lock: lockFile}); err != nil {
+	if a.socket, err = api.Listen(api.SocketConfig{Path: cfg.Socket.Path, Mode: cfg.Socket.Mode, GID: gid, Lock: lockFile, Inherit: a.handover.socket}); err != nil {
 		return err
 	}
+	if name := socketName(a.socket.File()); name != "" && a.handover.keep(name, kept{lend: a.socket.Lend, close: func() {}}) {
+		a.socket.Stay()
+	}
+	a.handover.settle()
 	tlsConfig, err := certificate(a.key, a.options.Now())
 	if err != nil {
 		return err
@@ -155,6 +163,9 @@ func (a *Agent) open() (err error) {
 
 func (a *Agent) close() error {
 	var errs []error
+	if a.handover != nil {
+		a.handover.close()
+	}
 	if a.socket != nil {
 		errs = append(errs, a.socket.Close())
 	}
@@ -174,6 +185,7 @@ func (a *Agent) close() error {
 func (a *Agent) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, a.close()) }()
 	g, ctx := errgroup.WithContext(ctx)
+	a.stopping = ctx.Done()
 	task := func(name string, run func(context.Context) error) {
 		g.Go(func() error {
 			if err := run(ctx); err != nil && !errors.Is(err, context.Canceled) {
@@ -186,6 +198,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	task("verdict", a.court.Run)
 	task("upstream", a.pulse.Run)
 	task("holders", a.holders.watcher.Run)
+	task("service manager", a.handover.run)
 	task("journal", func(ctx context.Context) error { return a.desk.store.run(ctx, a.desk) })
 	task("licence folder", a.watcher.Run)
 	task("host", a.watchHost)

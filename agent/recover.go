@@ -14,6 +14,14 @@ const recoverWithin = 15 * time.Second
 // recover looks, for each lease that the journals told of, whether its holder lives: the dead one's ends, the living one's
 // goes on, and one that is not known has a while to show itself. was is where the leases were granted.
 func (a *Agent) recover(was meta) {
+	inherited := a.handover.holders()
+	defer func() {
+		for _, p := range inherited {
+			if p.handle != nil {
+				p.handle.Close() //nolint:errcheck // the watches have their own
+			}
+		}
+	}()
 	now := a.desk.time()
 	is := presentMeta()
 	if was.TimeNS == "" {
@@ -43,7 +51,7 @@ func (a *Agent) recover(was meta) {
 		switch l.Lifetime {
 		case enforcer.LifetimeTTL:
 		case enforcer.LifetimeProcess:
-			switch a.findHolders(l, was, is) {
+			switch a.findHolders(l, was, is, inherited) {
 			case holderAlive:
 				if l.Unconfirmed {
 					a.desk.do(&enforcer.Attach{ID: l.ID, Caller: l.Holder.Caller})
@@ -78,14 +86,30 @@ const (
 	holderUnknown
 )
 
+// findHolder looks for one process, first among those whose pidfds were kept.
+func findHolder(h *enforcer.Holder, was meta, inherited map[process]inheritedHolder) (*liveness.Handle, liveness.State) {
+	p, ok := inherited[process{h.PID, h.Start, h.Inode}]
+	if !ok {
+		return liveness.Find(was.process(h))
+	}
+	if p.handle == nil {
+		return nil, liveness.Dead
+	}
+	handle, err := p.handle.Share()
+	if err != nil {
+		return nil, liveness.Unknown
+	}
+	return handle, liveness.Alive
+}
+
 // findHolders looks for the processes that hold a lease: those that are dead leave it, those that live are watched.
-func (a *Agent) findHolders(l *enforcer.Lease, was, is meta) int {
+func (a *Agent) findHolders(l *enforcer.Lease, was, is meta, inherited map[process]inheritedHolder) int {
 	if l.Unconfirmed {
 		was.PIDNS = "" // it may be from before the last restart, when the numbers were another namespace's
 	}
 	result := holderDead
 	for _, h := range append([]*enforcer.Holder{l.Holder}, l.Others...) {
-		handle, state := liveness.Find(was.process(h))
+		handle, state := findHolder(h, was, inherited)
 		if state == liveness.Alive && was.PIDNS != is.PIDNS && h.PID != handle.Process().PID {
 			handle.Close()           //nolint:errcheck // it was only looked at
 			state = liveness.Unknown // its number in the record is another's here: the next restart would take it for that one

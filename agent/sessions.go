@@ -16,8 +16,9 @@ import (
 // holders knows by which process each process lease lives, and ends the leases of one that dies. One watch serves all the
 // leases of a process.
 type holders struct {
-	desk    *desk
-	watcher *liveness.Watcher
+	desk     *desk
+	watcher  *liveness.Watcher
+	handover *handover
 
 	mu     sync.Mutex // guards all below; taken under desk.mu, never the other way round
 	alive  map[process]*holderProcess
@@ -37,16 +38,17 @@ type holderProcess struct {
 	caller enforcer.Caller
 	watch  *liveness.Watch
 	leases map[enforcer.LeaseID]struct{}
-	pins   int // sessions that are open: their process is watched between leases, too
+	pins   int    // sessions that are open: their process is watched between leases, too
+	kept   string // what the service manager keeps its pidfd by; empty: it does not
 	gone   bool
 }
 
-func newHolders(d *desk) (*holders, error) {
+func newHolders(d *desk, o *handover) (*holders, error) {
 	w, err := liveness.NewWatcher()
 	if err != nil {
 		return nil, err
 	}
-	return &holders{desk: d, watcher: w, alive: map[process]*holderProcess{}, leases: map[enforcer.LeaseID][]process{}, paths: map[enforcer.LeaseID]string{}, counts: map[string]int{}}, nil
+	return &holders{desk: d, watcher: w, handover: o, alive: map[process]*holderProcess{}, leases: map[enforcer.LeaseID][]process{}, paths: map[enforcer.LeaseID]string{}, counts: map[string]int{}}, nil
 }
 
 // keyOf returns what a process is known by here.
@@ -67,7 +69,40 @@ func (h *holders) hold(id enforcer.LeaseID, caller enforcer.Caller, handle *live
 		h.counts[h.paths[id]]++
 	}
 	h.mu.Unlock()
-	return h.watch(key, x, handle)
+	if err := h.watch(key, x, handle); err != nil {
+		return err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.keep(key, x, handle)
+	return nil
+}
+
+// keep has the service manager keep the pidfd of a process that holds something, until the process is forgotten here. h.mu is
+// held.
+func (h *holders) keep(key process, x *holderProcess, handle *liveness.Handle) {
+	if x.kept != "" || h.alive[key] != x {
+		return
+	}
+	// As the journal knows it, which is what is looked for after a restart.
+	name := pidfdName(handle.Path(), process{x.caller.PID, x.caller.Start, x.caller.Inode})
+	share, err := handle.Share()
+	if name == "" || err != nil {
+		return
+	}
+	if h.handover.keep(name, kept{lend: share.Lend, close: func() { share.Close() }}) { //nolint:errcheck // of a pidfd
+		x.kept = name
+	} else {
+		share.Close() //nolint:errcheck // of a pidfd
+	}
+}
+
+// forget ends what is kept of a process. h.mu is held.
+func (h *holders) forget(x *holderProcess) {
+	if x.kept != "" {
+		h.handover.drop(x.kept)
+		x.kept = ""
+	}
 }
 
 // process returns what is known of a process, made if need be. h.mu is held.
@@ -105,6 +140,7 @@ func (h *holders) dropIdle(key process, x *holderProcess) {
 		return
 	}
 	delete(h.alive, key)
+	h.forget(x)
 	if x.watch != nil {
 		x.watch.Stop()
 	}
@@ -139,6 +175,7 @@ func (h *holders) died(key process) {
 		return
 	}
 	delete(h.alive, key)
+	h.forget(x)
 	x.gone = true
 	var ids []enforcer.LeaseID
 	for id := range x.leases {
@@ -352,8 +389,12 @@ func (s *session) Close() {
 	s.leases = nil
 	handle := s.handle
 	s.mu.Unlock()
-	for id := range ids {
-		s.end(id)
+	select {
+	case <-s.agent.stopping: // it is the agent that goes, not the holder, who shows itself to the next agent
+	default:
+		for id := range ids {
+			s.end(id)
+		}
 	}
 	if handle != nil {
 		s.agent.holders.unpin(handle)

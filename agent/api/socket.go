@@ -18,6 +18,8 @@ type SocketConfig struct {
 	Mode fs.FileMode            // permissions; zero: 0660
 	GID  int                    // the group it is given to; -1: the agent's own
 	Lock func(f *os.File) error // takes a file's lock for as long as it is open, or fails at once
+	// Inherit returns the listening socket that is bound to a file, where an earlier agent has left it to this one; nil: none.
+	Inherit func(fs.FileInfo) *os.File
 }
 
 // maxPath is the longest path of a Unix socket, in bytes: sun_path has 108 with the closing zero (unix(7)), 104 on others
@@ -41,6 +43,7 @@ type Socket struct {
 	lock     *os.File
 	listener *net.UnixListener
 	id       fs.FileInfo
+	stay     bool
 }
 
 // Listen takes the socket. A live one is never stolen: a lock file beside it, and an answer on it, say that it is in use. A
@@ -76,11 +79,60 @@ func Listen(c SocketConfig) (s *Socket, err error) {
 			fmt.Fprintf(lock, "%d\n", os.Getpid())
 		}
 	}
+	if s.inherit(c) {
+		return s, s.dress(c.Path, c)
+	}
 	if err := unused(c.Path); err != nil {
 		return s, err
 	}
 	return s, s.bind(dir, c)
 }
+
+// inherit takes over the socket that an earlier agent has left, with those who wait in its backlog.
+func (s *Socket) inherit(c SocketConfig) bool {
+	if c.Inherit == nil {
+		return false
+	}
+	fi, err := os.Lstat(c.Path)
+	if err != nil || fi.Mode()&fs.ModeSocket == 0 {
+		return false
+	}
+	f := c.Inherit(fi)
+	if f == nil {
+		return false
+	}
+	defer f.Close()
+	l, err := net.FileListener(f)
+	if err != nil {
+		return false
+	}
+	u, ok := l.(*net.UnixListener)
+	if !ok {
+		l.Close()
+		return false
+	}
+	u.SetUnlinkOnClose(false)
+	s.listener, s.id = u, fi
+	return true
+}
+
+// File returns the file that the socket is bound to.
+func (s *Socket) File() fs.FileInfo { return s.id }
+
+// Lend calls use with the listening socket, which it must not close nor keep.
+func (s *Socket) Lend(use func(fd int)) error {
+	if s.listener == nil {
+		return net.ErrClosed
+	}
+	raw, err := s.listener.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return raw.Control(func(fd uintptr) { use(int(fd)) })
+}
+
+// Stay has Close leave the socket's file where it is, because somebody keeps the socket open for the next agent.
+func (s *Socket) Stay() { s.stay = true }
 
 func ofPID(b []byte) string {
 	if pid := strings.TrimSpace(string(b)); pid != "" {
@@ -131,13 +183,8 @@ func (s *Socket) bind(dir string, c SocketConfig) error {
 	}
 	l.SetUnlinkOnClose(false)
 	s.listener = l
-	if c.GID >= 0 {
-		if err := os.Lchown(name, -1, c.GID); err != nil {
-			return fmt.Errorf("socket %s: give it to gid %d: %w; make the agent's user a member of that group, or leave socket.group out", c.Path, c.GID, err)
-		}
-	}
-	if err := os.Chmod(name, c.Mode); err != nil {
-		return fmt.Errorf("socket %s: %w", c.Path, err)
+	if err := s.dress(name, c); err != nil {
+		return err
 	}
 	if err := os.Rename(name, c.Path); err != nil {
 		return fmt.Errorf("socket %s: %w", c.Path, err)
@@ -146,14 +193,27 @@ func (s *Socket) bind(dir string, c SocketConfig) error {
 	return err
 }
 
-// Close stops listening and removes the socket, unless another has taken its place.
+// dress gives the socket's file its group and mode.
+func (s *Socket) dress(name string, c SocketConfig) error {
+	if c.GID >= 0 {
+		if err := os.Lchown(name, -1, c.GID); err != nil {
+			return fmt.Errorf("socket %s: give it to gid %d: %w; make the agent's user a member of that group, or leave socket.group out", c.Path, c.GID, err)
+		}
+	}
+	if err := os.Chmod(name, c.Mode); err != nil {
+		return fmt.Errorf("socket %s: %w", c.Path, err)
+	}
+	return nil
+}
+
+// Close stops listening and removes the socket, unless another has taken its place or it is to stay.
 func (s *Socket) Close() error {
 	var errs []error
 	if s.listener != nil {
 		if err := s.listener.Close(); !errors.Is(err, net.ErrClosed) {
 			errs = append(errs, err)
 		}
-		if fi, err := os.Lstat(s.path); err == nil && s.id != nil && os.SameFile(fi, s.id) {
+		if fi, err := os.Lstat(s.path); err == nil && s.id != nil && !s.stay && os.SameFile(fi, s.id) {
 			errs = append(errs, os.Remove(s.path))
 		}
 		s.listener = nil

@@ -77,6 +77,37 @@ func (h *Handle) Close() error {
 	return err
 }
 
+// Share returns another handle of the same process, on the same pidfd.
+func (h *Handle) Share() (*Handle, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.d == nil {
+		return nil, ErrClosed
+	}
+	return &Handle{path: h.path, process: h.process, d: h.d.share()}, nil
+}
+
+// Lend calls use with the pidfd, which it must not close nor keep. It is [ErrClosed] after Close.
+func (h *Handle) Lend(use func(fd int)) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.d == nil {
+		return ErrClosed
+	}
+	use(h.d.fd)
+	return nil
+}
+
+// FromKept returns a handle of a pidfd that was got by a path before a restart, and kept by somebody trusted. It takes the
+// descriptor; its errors are those of [FromPIDFD].
+func FromKept(fd int, path Path) (*Handle, error) {
+	if err := checkPIDFD(fd); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	return newHandle(fd, path)
+}
+
 // FromConn returns a handle of whoever called connect: by SO_PEERPIDFD, else by the pidfd that it sent of itself, else by
 // pidfd_open of the process id that the kernel noted at connect. It takes sent, which may be nil. It is [ErrDead] when that
 // process is dead, and [ErrUnsupported] when only the connection can tell. Any other error is for want of descriptors or memory.
@@ -176,13 +207,7 @@ func exhausted(err error) bool {
 // FromPIDFD returns a handle of a pidfd that somebody sent. It takes the descriptor, and closes it when it is refused: with
 // [ErrUnsupported] when it is no pidfd of a process, with [ErrDead] when the process is dead. Whether the process is the
 // sender is for the caller to judge: by [Process].PID where that is not 0.
-func FromPIDFD(fd int) (*Handle, error) {
-	if err := checkPIDFD(fd); err != nil {
-		unix.Close(fd)
-		return nil, err
-	}
-	return newHandle(fd, PathSentPIDFD)
-}
+func FromPIDFD(fd int) (*Handle, error) { return FromKept(fd, PathSentPIDFD) }
 
 // checkPIDFD is an error unless a descriptor is the pidfd of a process.
 func checkPIDFD(fd int) error {

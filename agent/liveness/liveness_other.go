@@ -43,6 +43,15 @@ func FromPID(int32, uint64) (*Handle, error) { return nil, ErrUnsupported }
 // FromPIDFD is [ErrUnsupported]: there are no pidfds here, and nothing to close.
 func FromPIDFD(int) (*Handle, error) { return nil, ErrUnsupported }
 
+// Share is [ErrUnsupported].
+func (*Handle) Share() (*Handle, error) { return nil, ErrUnsupported }
+
+// Lend is [ErrUnsupported].
+func (*Handle) Lend(func(int)) error { return ErrUnsupported }
+
+// FromKept is [ErrUnsupported].
+func FromKept(int, Path) (*Handle, error) { return nil, ErrUnsupported }
+
 // SendPIDFD is [ErrUnsupported], and writes nothing.
 func SendPIDFD(*net.UnixConn, []byte) error { return ErrUnsupported }
 
