@@ -35,6 +35,7 @@ type house struct {
 	config  string // the configuration file's text
 	env     []string
 	running *agent.Agent
+	script  string // what a holder runs; empty: holderScript
 	stop    func()
 }
 

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/coreos/go-systemd/v22/activation"
+	"golang.org/x/sys/unix"
 
 	"github.com/usher-agent/usher/agent/liveness"
 )
@@ -181,12 +182,26 @@ func (h *handover) next() (send func() error) {
 			// FDPOLL=0: a pidfd is ready when its process is dead, which is what is to be known later. One that was dropped
 			// meanwhile is lent no more, and its end is the next change.
 			k.lend(func(fd int) { //nolint:errcheck // see above
-				_, _, err = conn.WriteMsgUnix([]byte("FDSTORE=1\nFDPOLL=0\nFDNAME="+name), syscall.UnixRights(fd), nil)
+				err = sendBeside(conn, []byte("FDSTORE=1\nFDPOLL=0\nFDNAME="+name), fd)
 			})
 			return err
 		}
 	}
 	return nil
+}
+
+// sendBeside sends a datagram with a descriptor beside it, which net does not do on a connected socket.
+func sendBeside(conn *net.UnixConn, b []byte, fd int) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	err = raw.Write(func(to uintptr) bool {
+		failed = unix.Sendmsg(int(to), b, unix.UnixRights(fd), nil, unix.MSG_NOSIGNAL)
+		return !errors.Is(failed, unix.EAGAIN)
+	})
+	return errors.Join(err, failed)
 }
 
 // close tells the last changes.
@@ -267,5 +282,5 @@ func parsePIDFDName(name string) (path liveness.Path, p process, ok bool) {
 	pid, err1 := strconv.ParseInt(f[2], 36, 32)
 	start, err2 := strconv.ParseUint(f[3], 36, 64)
 	inode, err3 := strconv.ParseUint(f[4], 36, 64)
-	return liveness.Path(f[1]), process{int32(pid), start, inode}, err1 == nil && err2 == nil && err3 == nil
+	return liveness.Path(f[1]), process{pid: int32(pid), start: start, inode: inode}, err1 == nil && err2 == nil && err3 == nil
 }

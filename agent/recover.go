@@ -88,7 +88,7 @@ const (
 
 // findHolder looks for one process, first among those whose pidfds were kept.
 func findHolder(h *enforcer.Holder, was meta, inherited map[process]inheritedHolder) (*liveness.Handle, liveness.State) {
-	p, ok := inherited[process{h.PID, h.Start, h.Inode}]
+	p, ok := inherited[process{pid: h.PID, start: h.Start, inode: h.Inode}]
 	if !ok {
 		return liveness.Find(was.process(h))
 	}

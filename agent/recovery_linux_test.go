@@ -8,12 +8,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/usher-agent/usher/agent/liveness/oldkernel"
 	"github.com/usher-agent/usher/client"
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/plugin/usher"
@@ -22,9 +24,12 @@ import (
 // crashing is a house whose agent is a process of its own, which can be killed.
 type crashing struct {
 	*house
-	bin string
-	cmd *exec.Cmd
-	log *os.File // nil: errors, among the test's own
+	bin     string
+	cmd     *exec.Cmd
+	through []string        // what enters the namespaces that the agent runs in; nil: ours
+	prepare func(*exec.Cmd) // what a service manager gives the agent; nil: there is none
+	kernel  string          // the older kernel that the agent is to see; empty: this one
+	log     *os.File        // nil: errors, among the test's own
 }
 
 var buildOnce = sync.OnceValues(func() (string, error) {
@@ -65,9 +70,31 @@ func openCrashing(t *testing.T, limit int64, change func(*usher.Claims)) *crashi
 // run starts the agent and returns when it is ready.
 func (c *crashing) run() {
 	c.t.Helper()
-	c.cmd = exec.Command(c.bin, "agent", "--config", c.path("usher.yaml"), "--log-level", "error")
+	args := []string{c.bin, "agent", "--config", c.path("usher.yaml"), "--log-level", "error"}
+	if c.kernel != "" {
+		exe, err := os.Executable()
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		args = append([]string{exe}, args...)
+	}
+	args = append([]string{"sh", "-c", `LISTEN_PID=$$ exec "$0" "$@"`}, args...)
+	args = append(slices.Clip(c.through), args...)
+	c.cmd = exec.Command(args[0], args[1:]...)
 	if c.cmd.Stderr = os.Stderr; c.log != nil {
 		c.cmd.Args[len(c.cmd.Args)-1], c.cmd.Stderr = "warn", c.log
+	}
+	c.cmd.Env = os.Environ()
+	if c.prepare != nil {
+		c.prepare(c.cmd)
+		defer func() {
+			for _, f := range c.cmd.ExtraFiles {
+				f.Close()
+			}
+		}()
+	}
+	if c.kernel != "" {
+		c.cmd.Env = append(c.cmd.Env, oldkernel.Env+"="+c.kernel)
 	}
 	if err := c.cmd.Start(); err != nil {
 		c.t.Fatal(err)
@@ -84,9 +111,24 @@ func (c *crashing) run() {
 	}
 }
 
-func (c *crashing) kill() {
-	c.cmd.Process.Signal(syscall.SIGKILL) //nolint:errcheck // it may be dead
-	c.cmd.Wait()                          //nolint:errcheck // killed, as it should be
+func (c *crashing) kill() { c.signal(syscall.SIGKILL) }
+
+// terminate has the agent stop in its own time.
+func (c *crashing) terminate() { c.signal(syscall.SIGTERM) }
+
+// signal ends the agent, whoever it was started through.
+func (c *crashing) signal(s syscall.Signal) {
+	pid := c.cmd.Process.Pid
+	if c.cmd.ProcessState == nil && c.through != nil { // the agent is the child of what entered, which ends with it
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", pid))
+		if err == nil {
+			fmt.Sscan(string(b), &pid) //nolint:errcheck // when it is gone, what entered is going
+		}
+	}
+	if c.cmd.ProcessState == nil {
+		syscall.Kill(pid, s) //nolint:errcheck // it may be dead
+		c.cmd.Wait()         //nolint:errcheck // killed, as it should be
+	}
 }
 
 // The agent is killed: every lease that it acknowledged is found again, those of dead holders end, draws stay drawn.

@@ -2,6 +2,7 @@ package agent_test
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"encoding/json"
@@ -12,6 +13,7 @@ import (
 	"os/exec"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -178,11 +180,18 @@ sys.stdin.readline()
 // holder starts a process that holds slots; more makes it fork a child that has its socket, too.
 func (h *house) holder(params string, more ...string) (*exec.Cmd, wire.Lease, *bufio.Scanner) {
 	h.t.Helper()
+	return h.holderIn(nil, params, more...)
+}
+
+// holderIn is holder, in namespaces of its own.
+func (h *house) holderIn(attr *syscall.SysProcAttr, params string, more ...string) (*exec.Cmd, wire.Lease, *bufio.Scanner) {
+	h.t.Helper()
 	if _, err := exec.LookPath("python3"); err != nil {
 		h.t.Skip("there is no python3, which plays the product")
 	}
-	cmd := exec.Command("python3", append([]string{"-c", holderScript, h.Socket(), params}, more...)...)
+	cmd := exec.Command("python3", append([]string{"-c", cmp.Or(h.script, holderScript), h.Socket(), params}, more...)...)
 	cmd.Stderr = os.Stderr
+	cmd.SysProcAttr = attr
 	if _, err := cmd.StdinPipe(); err != nil {
 		h.t.Fatal(err)
 	}

@@ -29,9 +29,10 @@ type holders struct {
 
 // process tells a process from another that bears its number later.
 type process struct {
-	pid   int32
-	start uint64
-	inode uint64
+	pid    int32
+	start  uint64
+	inode  uint64
+	handle *liveness.Handle // only where nothing else tells it from others: one that is not visible, before Linux 6.9
 }
 
 type holderProcess struct {
@@ -54,7 +55,10 @@ func newHolders(d *desk, o *handover) (*holders, error) {
 // keyOf returns what a process is known by here.
 func keyOf(handle *liveness.Handle) process {
 	p := handle.Process()
-	return process{p.PID, p.Start, p.Inode}
+	if p.Inode == 0 && (p.PID == 0 || p.Start == 0) {
+		return process{handle: handle}
+	}
+	return process{pid: p.PID, start: p.Start, inode: p.Inode}
 }
 
 // hold says that a lease lives by a process. When the process is dead already the lease ends at once.
@@ -85,7 +89,7 @@ func (h *holders) keep(key process, x *holderProcess, handle *liveness.Handle) {
 		return
 	}
 	// As the journal knows it, which is what is looked for after a restart.
-	name := pidfdName(handle.Path(), process{x.caller.PID, x.caller.Start, x.caller.Inode})
+	name := pidfdName(handle.Path(), process{pid: x.caller.PID, start: x.caller.Start, inode: x.caller.Inode})
 	share, err := handle.Share()
 	if name == "" || err != nil {
 		return

@@ -15,15 +15,15 @@ import (
 )
 
 // kept is a desk with its journals, which can be closed and opened again.
-type kept struct {
+type keptStore struct {
 	*desk
 	t    *testing.T
 	dir  string
 	wall time.Time
 }
 
-func openKept(t *testing.T) *kept {
-	k := &kept{t: t, dir: t.TempDir(), wall: time.Date(2026, 1, 5, 12, 0, 0, 0, time.UTC)}
+func openKept(t *testing.T) *keptStore {
+	k := &keptStore{t: t, dir: t.TempDir(), wall: time.Date(2026, 1, 5, 12, 0, 0, 0, time.UTC)}
 	for _, d := range []string{"run", "state"} {
 		if err := os.Mkdir(filepath.Join(k.dir, d), 0o700); err != nil {
 			t.Fatal(err)
@@ -34,7 +34,7 @@ func openKept(t *testing.T) *kept {
 	return k
 }
 
-func (k *kept) open() {
+func (k *keptStore) open() {
 	k.t.Helper()
 	d := newDesk(func() time.Time { return k.wall }, metrics.New(metrics.Options{Snapshot: func() metrics.Snapshot { return metrics.Snapshot{} }}), enforcer.Options{Durable: true})
 	s, was, err := openStore(filepath.Join(k.dir, "run"), filepath.Join(k.dir, "state"), d.core, slog.New(slog.DiscardHandler))
@@ -49,14 +49,14 @@ func (k *kept) open() {
 		Meters: map[string]enforcer.MeterGrant{"renders": {Name: "renders", Key: "a/renders", Limit: 100, Budget: 100}}})
 }
 
-func (k *kept) close() {
+func (k *keptStore) close() {
 	if err := k.store.Close(); err != nil {
 		k.t.Error(err)
 	}
 }
 
 // restart closes and opens the journals; with compacted they have been compacted before, with reboot the host has gone down.
-func (k *kept) restart(compacted, reboot bool) {
+func (k *keptStore) restart(compacted, reboot bool) {
 	k.t.Helper()
 	if compacted {
 		for _, j := range []*journal.Journal{k.store.runtime, k.store.durable} {
@@ -74,7 +74,7 @@ func (k *kept) restart(compacted, reboot bool) {
 	k.open()
 }
 
-func (k *kept) get(r enforcer.Acquire) (*enforcer.Lease, bool, *enforcer.Denial) {
+func (k *keptStore) get(r enforcer.Acquire) (*enforcer.Lease, bool, *enforcer.Denial) {
 	r.N = 1
 	return k.Acquire(context.Background(), &r)
 }
