@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bytes"
+	"encoding/hex"
 	"reflect"
 	"testing"
 	"time"
@@ -96,6 +97,25 @@ func TestRecords(t *testing.T) {
 	})
 	if len(recordCauses)-1 != len(enforcer.Causes()) {
 		t.Error("not every cause has a number")
+	}
+}
+
+// A journal of version 1 is read.
+func TestRecordsOfVersion1(t *testing.T) {
+	b, err := hex.DecodeString("01018080a0f6f4acdbe01b01020000000000000000000000000000010773747265616d730402008080a0f6f4acdbe01b0000e807649a0100e724062f62696e2f78000000000000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := time.Unix(1e9, 0).UTC()
+	want := enforcer.Event{Kind: enforcer.EventGranted, At: at, Lease: &enforcer.Lease{ID: enforcer.LeaseID{1, 2}, Items: []enforcer.Item{{Pool: "streams", N: 2}},
+		Lifetime: enforcer.LifetimeProcess, AcquiredAt: at, Holder: &enforcer.Holder{Caller: enforcer.Caller{UID: 1000, GID: 100, PID: 77, Start: 4711, Exe: "/bin/x"}}}}
+	got, err := decodeEvent(b, func(enforcer.LeaseID) *enforcer.Lease { return nil })
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v, %v; want %+v", got, err, want)
+	}
+	b[0] = recordVersion + 1
+	if _, err := decodeEvent(b, func(enforcer.LeaseID) *enforcer.Lease { return nil }); err == nil {
+		t.Error("a record of a version to come is read")
 	}
 }
 
