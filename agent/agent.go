@@ -114,6 +114,7 @@ func (a *Agent) open() (err error) {
 		a.desk.store = nil
 		return err
 	}
+	a.desk.restore(a.desk.store.mark)
 	a.handover = newHandover(a.log)
 	if a.holders, err = newHolders(a.desk, a.handover); err != nil {
 		return err
@@ -173,6 +174,9 @@ func (a *Agent) close() error {
 		a.holders.watcher.Close()
 	}
 	if a.desk != nil && a.desk.store != nil {
+		a.desk.mu.Lock()
+		a.desk.advance(true)
+		a.desk.mu.Unlock()
 		errs = append(errs, a.desk.store.Close())
 	}
 	if a.state != nil {

@@ -23,13 +23,15 @@ type desk struct {
 	// ended is told of each lease that is over, under the lock; nil: nobody is.
 	ended func(enforcer.LeaseID)
 
-	mu      sync.Mutex // guards all below
-	core    *enforcer.Enforcer
-	last    time.Time                         // licence time never goes back
-	next    time.Time                         // what the timer waits for
-	held    map[enforcer.Lifetime]int         // leases held
-	doubted map[enforcer.LeaseID]struct{}     // leases that are unconfirmed
-	waiting map[enforcer.LeaseID]chan outcome // capacity 1: what came of it
+	mu       sync.Mutex // guards all below
+	core     *enforcer.Enforcer
+	last     time.Time                         // licence time never goes back
+	mark     enforcer.Mark                     // the latest time of which there is evidence, which outlives the agent
+	markKept time.Duration                     // since boot, when mark was last kept; 0: not yet
+	next     time.Time                         // what the timer waits for
+	held     map[enforcer.Lifetime]int         // leases held
+	doubted  map[enforcer.LeaseID]struct{}     // leases that are unconfirmed
+	waiting  map[enforcer.LeaseID]chan outcome // capacity 1: what came of it
 
 	drained atomic.Bool
 	wake    chan struct{} // capacity 1: next became sooner
@@ -251,6 +253,7 @@ func (d *desk) Run(ctx context.Context) error {
 		d.mu.Lock()
 		now := d.licenceTime()
 		d.tick(now)
+		d.advance(false)
 		d.next = d.core.NextTick()
 		wait := longestTimer
 		if !d.next.IsZero() {

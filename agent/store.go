@@ -25,7 +25,8 @@ type store struct {
 	runtime, durable *journal.Journal
 	lock             *os.File
 	log              *slog.Logger
-	meta             []byte // the record of this boot and PID namespace
+	meta             []byte        // the record of this boot and PID namespace
+	mark             enforcer.Mark // as it was kept last when the store was opened
 	due              chan struct{}
 	buf              []byte
 }
@@ -105,6 +106,11 @@ func openStore(runtimeDir, stateDir string, core *enforcer.Enforcer, log *slog.L
 		if len(b) > 0 && b[0] == metaVersion {
 			was = meta{}
 			return json.Unmarshal(b[1:], &was)
+		}
+		if len(b) > 0 && b[0] == markVersion {
+			var err error
+			s.mark, err = decodeMark(b)
+			return err
 		}
 		ev, err := decodeEvent(b, func(id enforcer.LeaseID) *enforcer.Lease { l, _ := core.Lease(id); return l })
 		if err != nil {
@@ -216,7 +222,7 @@ func (s *store) rewrite(j *journal.Journal, d *desk) error {
 	d.mu.Lock()
 	mark := j.Mark()
 	keep := func(l *enforcer.Lease) bool { return durable(enforcer.Event{Lease: l}) == (j == s.durable) }
-	leases, tokens, meters := d.core.Leases(keep), d.core.Remembered(keep), d.core.Meters()
+	leases, tokens, meters, clock := d.core.Leases(keep), d.core.Remembered(keep), d.core.Meters(), d.mark
 	d.mu.Unlock()
 	return j.CompactFrom(mark, func(write func([]byte) error) error {
 		var buf []byte
@@ -228,8 +234,15 @@ func (s *store) rewrite(j *journal.Journal, d *desk) error {
 			if err := write(s.meta); err != nil {
 				return err
 			}
-		} else if len(meters) > 0 {
-			if err := put(enforcer.Event{Kind: enforcer.EventSet, Draws: meters}); err != nil {
+		} else {
+			b, err := encodeMark(clock)
+			if err == nil {
+				err = write(b)
+			}
+			if err == nil && len(meters) > 0 {
+				err = put(enforcer.Event{Kind: enforcer.EventSet, Draws: meters})
+			}
+			if err != nil {
 				return err
 			}
 		}
