@@ -162,11 +162,15 @@ func examineLicense(l *wire.License, add func(check, result, hint, format string
 // examineKernel says how the agent would learn here that a holder has died.
 func examineKernel(add func(check, result, hint, format string, args ...any)) {
 	s := liveness.Supported()
+	again := "by number and start time"
+	if s.Handles {
+		again = "by file handle"
+	}
 	switch {
 	case s.PeerPIDFD:
-		add("liveness", "ok", "", "the kernel (%s) tells when any holder dies (peerpidfd)", s.Kernel)
+		add("liveness", "ok", "", "the kernel (%s) tells when any holder dies (peerpidfd); after a restart holders are found again %s", s.Kernel, again)
 	case s.PIDFDOpen:
-		add("liveness", "ok", "", "the kernel (%s) tells when a holder dies whose process the agent can see (pidfd)", s.Kernel)
+		add("liveness", "ok", "", "the kernel (%s) tells when a holder dies that sends a pidfd of itself (sentpidfd), as our client does, or whose process the agent can see (pidfd); after a restart holders are found again %s", s.Kernel, again)
 	default:
 		add("liveness", "warning", "keep the connection open for as long as slots are held", "the kernel does not tell when another process dies; a lease lives by its connection")
 	}

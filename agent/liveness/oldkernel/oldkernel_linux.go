@@ -1,5 +1,3 @@
-// Package oldkernel runs a program as if the kernel were an older one, for tests: a seccomp filter (seccomp(2)) answers what
-// the older one does not know as it would.
 package oldkernel
 
 import (
@@ -10,9 +8,6 @@ import (
 
 	"golang.org/x/sys/unix"
 )
-
-// Env names the release that Exec is to pretend, in the environment of a program that calls Main.
-const Env = "USHER_TEST_OLD_KERNEL"
 
 type refusal struct {
 	call   uintptr
