@@ -28,6 +28,7 @@ type handover struct {
 	log  *slog.Logger
 	conn *net.UnixConn // to the service manager; nil: there is none
 	most int           // descriptors that it keeps
+	idle bool          // there is no service manager
 	wake chan struct{} // capacity 1
 
 	sending sync.Mutex // one at a time; taken before mu
@@ -64,11 +65,13 @@ func newHandover(log *slog.Logger) *handover {
 	}
 	address := os.Getenv("NOTIFY_SOCKET")
 	if address == "" || h.most == 0 {
+		h.idle = true
 		return h
 	}
 	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: address, Net: "unixgram"})
 	if err != nil {
 		log.Warn("the service manager cannot be reached; it keeps nothing for a restart", "error", err)
+		h.idle = true
 		return h
 	}
 	h.conn = conn

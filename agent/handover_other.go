@@ -12,7 +12,7 @@ import (
 )
 
 // handover keeps nothing here: there is no service manager that would.
-type handover struct{}
+type handover struct{ idle bool }
 
 type kept struct {
 	lend  func(use func(fd int)) error
@@ -21,7 +21,7 @@ type kept struct {
 
 type inheritedHolder struct{ handle *liveness.Handle }
 
-func newHandover(*slog.Logger) *handover { return &handover{} }
+func newHandover(*slog.Logger) *handover { return &handover{idle: true} }
 
 func (*handover) socket(fs.FileInfo) *os.File { return nil }
 

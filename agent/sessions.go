@@ -73,7 +73,7 @@ func (h *holders) hold(id enforcer.LeaseID, caller enforcer.Caller, handle *live
 		h.counts[h.paths[id]]++
 	}
 	h.mu.Unlock()
-	if err := h.watch(key, x, handle); err != nil {
+	if err := h.watch(key, x, handle); err != nil || h.handover.idle {
 		return err
 	}
 	h.mu.Lock()
