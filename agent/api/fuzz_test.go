@@ -27,13 +27,14 @@ import (
 // echo is a desk that grants all that names a slot, with an answer that follows from the request alone.
 type echo struct{ Desk }
 
-func (echo) License() wire.License                          { return wire.License{State: "valid", Code: "VALID"} }
-func (echo) Pools() []enforcer.PoolStatus                   { return []enforcer.PoolStatus{{Name: "streams"}} }
-func (echo) Liveness(*enforcer.Lease) string                { return "connection" }
-func (echo) Health() wire.Health                            { return wire.Health{Status: "ok"} }
-func (echo) Session(*net.UnixConn, enforcer.Caller) Session { return echo{} }
-func (echo) Prove(nonce string) (string, error)             { return "proof of " + nonce, nil }
-func (echo) Close()                                         {}
+func (echo) License() wire.License                                     { return wire.License{State: "valid", Code: "VALID"} }
+func (echo) Pools() []enforcer.PoolStatus                              { return []enforcer.PoolStatus{{Name: "streams"}} }
+func (echo) Liveness(*enforcer.Lease) string                           { return "connection" }
+func (echo) Health() wire.Health                                       { return wire.Health{Status: "ok"} }
+func (echo) Inode() uint64                                             { return 0 }
+func (echo) Session(*net.UnixConn, io.Closer, enforcer.Caller) Session { return echo{} }
+func (echo) Prove(nonce string) (string, error)                        { return "proof of " + nonce, nil }
+func (echo) Close()                                                    {}
 
 func (echo) LeaseToken(_ *enforcer.Lease, nonce string) (string, error) {
 	return "token of " + nonce, nil
