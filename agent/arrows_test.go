@@ -30,6 +30,7 @@ var arrows = map[string][]string{
 	"agent":           {"enforcer", "plugin", "metrics", "client", "agent"},
 	"agent/api":       {"enforcer", "plugin", "client/wire"},
 	"agent/config":    {"enforcer"},
+	"agent/eventlog":  {},
 	"agent/host":      {"enforcer", "client/wire"},
 	"agent/journal":   {},
 	"agent/liveness":  {},
