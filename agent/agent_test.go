@@ -173,6 +173,9 @@ func (h *house) follow() func(what string, ok func(*wire.License) bool) {
 		h.t.Fatal(err)
 	}
 	in := bufio.NewScanner(c)
+	if !in.Scan() { // the answer: from here on nothing is missed
+		h.t.Fatal(in.Err())
+	}
 	return func(what string, ok func(*wire.License) bool) {
 		h.t.Helper()
 		if err := c.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
