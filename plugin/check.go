@@ -1,0 +1,169 @@
+package plugin
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/usher-agent/usher/enforcer"
+)
+
+// Bounds of what a plugin may answer.
+const (
+	MaxState  = 16 << 10 // bytes of a Reply's state
+	maxReason = 1024     // bytes of a sentence for people; what is longer is cut
+	maxWord   = 128      // bytes of a system's own code
+	maxID     = 256      // bytes of a block's id
+	// MaxRetryAfter is the longest that an upstream may put a caller off.
+	MaxRetryAfter = 24 * time.Hour
+)
+
+// nameRule is what a system is called.
+var nameRule = regexp.MustCompile(`^[a-z][a-z0-9-]{0,31}$`)
+
+// CheckName reports why a system may not be called so.
+func CheckName(system string) error {
+	if !nameRule.MatchString(system) {
+		return fmt.Errorf("%q is no name of a licence system: a lower-case letter, then lower-case letters, digits and -, 32 at most", clip(system, 40))
+	}
+	return nil
+}
+
+// problemCodes are what a format may say of a document.
+var problemCodes = []enforcer.Code{enforcer.Malformed, enforcer.BadSignature, enforcer.UntrustedKey, enforcer.Unavailable, enforcer.Revoked}
+
+// CheckVerified holds what a format of a system has answered against what was asked: it returns the answer, made safe, or a
+// problem of code Unavailable that says what cannot be: the fault is the plugin's then, and not the document's. The anchors
+// are those it was given; of the licence nothing is changed but what the anchor says better.
+func CheckVerified(system string, anchors []Anchor, l *enforcer.License, p *enforcer.Problem) (*enforcer.License, *enforcer.Problem) {
+	nonsense := func(format string, args ...any) (*enforcer.License, *enforcer.Problem) {
+		return nil, &enforcer.Problem{System: system, Code: enforcer.Unavailable, Reason: "what the " + system + " plugin says of it cannot be: " + fmt.Sprintf(format, args...),
+			Hint: "update the plugin, or report this to whoever made it; the licence itself may be good"}
+	}
+	if l == nil && p == nil {
+		return nonsense("neither a licence nor a problem")
+	}
+	if l != nil {
+		if err := l.Validate(); err != nil {
+			return nonsense("%v", err)
+		}
+		if l.System != system {
+			return nonsense("it is a licence of another system")
+		}
+	}
+	if p != nil {
+		if !slices.Contains(problemCodes, p.Code) {
+			return nonsense("the code is none that a document can have")
+		}
+		if l != nil && p.Code != enforcer.BadSignature && p.Code != enforcer.UntrustedKey {
+			return nonsense("both a licence and a problem")
+		}
+		safe := enforcer.Problem{System: system, Code: p.Code, Reason: sentence(p.Reason), Hint: sentence(p.Hint), SystemCode: word(p.SystemCode)}
+		if safe.Reason == "" {
+			safe.Reason = "no reason was given"
+		}
+		return l, &safe
+	}
+	i := slices.IndexFunc(anchors, func(a Anchor) bool { return a.System == system && a.KeyID == l.KeyID })
+	if i < 0 {
+		return nonsense("it names a key that is not in trust as the one that signed")
+	}
+	switch a := anchors[i]; {
+	case a.Revoked:
+		return nonsense("a revoked key is said to vouch for it")
+	case !a.NotBefore.IsZero() && l.Issued.Before(a.NotBefore), !a.NotAfter.IsZero() && (l.Issued.IsZero() || l.Issued.After(a.NotAfter)):
+		return nonsense("it was issued outside the time of the key that signed it")
+	case l.AnchorEnvironment != a.Environment:
+		c := *l
+		c.AnchorEnvironment = a.Environment
+		l = &c
+	}
+	return l, nil
+}
+
+// Check reports what an upstream's reply must not say. now is the licence time.
+func (r *Reply) Check(now time.Time) error {
+	switch {
+	case r == nil:
+		return fmt.Errorf("there is no reply")
+	case len(r.Document) > MaxDocument:
+		return fmt.Errorf("the document has %d bytes, at most %d may be", len(r.Document), MaxDocument)
+	case len(r.State) > MaxState:
+		return fmt.Errorf("the state has %d bytes, at most %d may be", len(r.State), MaxState)
+	}
+	for what, t := range map[string]time.Time{"next heartbeat": r.NextHeartbeat, "next check-in": r.NextCheckIn} {
+		if !t.IsZero() && (t.Before(now.AddDate(-1, 0, 0)) || t.After(now.AddDate(100, 0, 0))) {
+			return fmt.Errorf("the %s is at %s, which cannot be", what, t.UTC().Format(time.RFC3339))
+		}
+	}
+	if !r.Time.IsZero() && (r.Time.Year() < 2020 || r.Time.Year() > 9999) {
+		return fmt.Errorf("its clock says %s, which cannot be", r.Time.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
+// Check reports what an upstream's block must not say, given what was asked: pool (empty: any), at most slots, at most span.
+func (b *Block) Check(pool string, slots, atLeast int64, span time.Duration) error {
+	switch {
+	case b == nil:
+		return fmt.Errorf("there is no block")
+	case b.ID == "" || len(b.ID) > maxID || word(b.ID) != b.ID && len(b.ID) <= maxWord || !utf8.ValidString(b.ID):
+		return fmt.Errorf("the block has no id, or one that cannot be")
+	case pool != "" && b.Pool != pool:
+		return fmt.Errorf("the block is of another pool")
+	case b.Slots < atLeast || b.Slots < 0 || slots > 0 && b.Slots > slots:
+		return fmt.Errorf("the block has %d slots; %d to %d were asked", b.Slots, atLeast, slots)
+	case b.For <= 0 || b.For > span:
+		return fmt.Errorf("the block is for %s; at most %s was asked", b.For, span)
+	case len(b.State) > MaxState:
+		return fmt.Errorf("the state has %d bytes, at most %d may be", len(b.State), MaxState)
+	}
+	return nil
+}
+
+// Checked returns the error, made safe: a class and a code out of the known, sentences that can be logged. What is refused
+// without a known code, or is of no known class, is Transient: nonsense never worsens a verdict.
+func (e *Error) Checked() *Error {
+	out := &Error{Class: e.Class, Code: e.Code, Reason: sentence(e.Reason), Hint: sentence(e.Hint), SystemCode: word(e.SystemCode),
+		RetryAfter: max(0, min(e.RetryAfter, MaxRetryAfter))}
+	if out.Reason == "" {
+		out.Reason = "no reason was given"
+	}
+	switch {
+	case e.Class == Refused && slices.Contains(RefusalCodes(), e.Code):
+	case e.Class == Transient, e.Class == Misconfigured:
+		out.Code = ""
+	default:
+		out.Class, out.Code = Transient, ""
+		out.Reason = "the answer is of no known class or code: " + out.Reason
+	}
+	if out.Class != Transient {
+		out.RetryAfter = 0
+	}
+	return out
+}
+
+// sentence makes a text safe to log and show: UTF-8, one line, not longer than maxReason.
+func sentence(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || r == utf8.RuneError {
+			return ' '
+		}
+		return r
+	}, clip(s, maxReason))
+	return strings.TrimSpace(s)
+}
+
+// word makes a system's own code safe.
+func word(s string) string { return clip(sentence(s), maxWord) }
+
+// clip shortens a text to at most n bytes of valid UTF-8.
+func clip(s string, n int) string {
+	if len(s) > n {
+		s = s[:n]
+	}
+	return strings.ToValidUTF8(s, "")
+}
