@@ -25,6 +25,7 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/metrics"
 	"github.com/usher-agent/usher/plugin"
+	"github.com/usher-agent/usher/plugin/catalog"
 )
 
 // Options is what New needs besides the configuration.
@@ -49,6 +50,7 @@ type Agent struct {
 	court    *court
 	holders  *holders
 	handover *handover
+	plugins  plugins
 	watcher  *watch.Watcher
 	pulse    *pulse.Pulse
 	// upstreams are those that are configured, by system.
@@ -121,7 +123,11 @@ func (a *Agent) open() (err error) {
 	}
 	a.desk.ended = a.holders.ended
 	a.recover(was)
-	a.court = &court{desk: a.desk, judged: a.noteVerdict, wake: make(chan struct{}, 1), inline: []byte(cfg.License.Inline)}
+	var systems *catalog.Catalog
+	if a.plugins, systems, err = newPlugins(cfg, pluginsDir(cfg), a.options.Version, a.log, a.pluginChanged); err != nil {
+		return err
+	}
+	a.court = &court{desk: a.desk, catalog: systems, judged: a.noteVerdict, wake: make(chan struct{}, 1), ask: make(chan struct{}, 1), inline: []byte(cfg.License.Inline)}
 	a.court.trust(anchors)
 	if err := a.openUpstream(); err != nil {
 		return err
@@ -204,6 +210,13 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	task("holders", a.holders.watcher.Run)
 	task("service manager", a.handover.run)
 	task("journal", func(ctx context.Context) error { return a.desk.store.run(ctx, a.desk) })
+	if len(a.plugins) > 0 {
+		for _, p := range a.plugins {
+			task("plugin "+p.Name(), p.Run)
+		}
+		task("plugins' documents", a.court.askPlugins)
+		task("plugins' documents again", a.retry)
+	}
 	task("licence folder", a.watcher.Run)
 	task("host", a.watchHost)
 	task("api", func(ctx context.Context) error { return a.server.Run(ctx, a.socket) })

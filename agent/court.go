@@ -3,6 +3,8 @@ package agent
 import (
 	"context"
 	"crypto/sha256"
+	"maps"
+	"reflect"
 	"slices"
 	"sync"
 	"time"
@@ -15,8 +17,9 @@ import (
 // court gathers the facts and has them judged: whenever a document, the host, the configuration or the time gives
 // cause, and at no other time.
 type court struct {
-	desk   *desk
-	judged func(*enforcer.Verdict) // told of each verdict, after it is in force
+	desk    *desk
+	catalog *catalog.Catalog
+	judged  func(*enforcer.Verdict) // told of each verdict, after it is in force
 
 	mu      sync.Mutex // guards all below; taken before desk.mu, never the other way round
 	anchors []plugin.Anchor
@@ -28,10 +31,13 @@ type court struct {
 	// upstream is asked what is known of the licences' upstreams; nil: nobody knows anything.
 	upstream func() map[string]enforcer.Upstream
 	cache    map[[32]byte]verified
-	again    time.Time // when to judge again
-	ready    bool      // files have been read once
+	trusted  int                 // counts the times that the anchors were replaced
+	toAsk    map[[32]byte][]byte // documents that a plugin is to be asked about
+	again    time.Time           // when to judge again
+	ready    bool                // files have been read once
 
 	wake chan struct{} // capacity 1: again became sooner
+	ask  chan struct{} // capacity 1: toAsk is not empty
 }
 
 // file is one document as the folder has it.
@@ -50,36 +56,108 @@ type verified struct {
 // inlineName is what a licence from the configuration is called among the documents.
 const inlineName = "USHER_LICENSE"
 
-// verify finds the system of a document and has it verified.
-func verify(data []byte, anchors []plugin.Anchor) verified {
-	format, err := catalog.Recognise(data)
-	if err != nil {
-		return verified{problem: &enforcer.Problem{Code: enforcer.Malformed, Reason: err.Error(),
-			Hint: "take it out of the folder, or replace it by the licence file as the vendor sent it"}}
+// maxCache is how many documents' answers are remembered.
+const maxCache = 1024
+
+// known returns what is known of a document without asking a plugin. c.mu is held.
+func (c *court) known(key [32]byte, data []byte) (verified, bool) {
+	if v, ok := c.cache[key]; ok {
+		return v, true
 	}
-	l, p := format.Verify(data, anchors)
-	return verified{l, p}
+	l, p, ok := c.catalog.VerifyQuickly(data, c.anchors)
+	if !ok {
+		return verified{}, false
+	}
+	return c.remember(key, verified{l, p}), true
 }
 
-// verifyCached is verify with the answers for the present anchors remembered. c.mu is held.
-func (c *court) verifyCached(data []byte) verified {
-	key := sha256.Sum256(data)
-	if v, ok := c.cache[key]; ok {
-		return v
+// remember keeps an answer. When there are too many, those that can be had again at once go first. c.mu is held.
+func (c *court) remember(key [32]byte, v verified) verified {
+	if len(c.cache) >= maxCache {
+		maps.DeleteFunc(c.cache, func(_ [32]byte, v verified) bool { return !c.fromPlugin(v) })
 	}
-	v := verify(data, c.anchors)
-	if c.cache == nil || len(c.cache) >= 1024 {
+	if c.cache == nil || len(c.cache) >= maxCache {
 		c.cache = map[[32]byte]verified{}
 	}
 	c.cache[key] = v
 	return v
 }
 
-// check tells the watcher whether a document is good.
-func (c *court) check(name string, data []byte) *enforcer.Problem {
+// fromPlugin reports whether a plugin has found a document good: that stands while the plugin is away.
+func (c *court) fromPlugin(v verified) bool {
+	return v.problem == nil && v.license != nil && c.catalog.IsPlugin(v.license.System)
+}
+
+// verifyCached returns what is known of a document, and has a plugin asked where one must be: nobody waits for a plugin under
+// c.mu, which is held.
+func (c *court) verifyCached(data []byte) verified {
+	key := sha256.Sum256(data)
+	if v, ok := c.known(key, data); ok {
+		return v
+	}
+	if c.toAsk == nil {
+		c.toAsk = map[[32]byte][]byte{}
+	}
+	c.toAsk[key] = data
+	select {
+	case c.ask <- struct{}{}:
+	default:
+	}
+	return verified{problem: &enforcer.Problem{Code: enforcer.Unavailable, Reason: "a plugin is being asked about it"}}
+}
+
+// verify has a document verified, by a plugin where it must be, and waits for that. c.mu is not held.
+func (c *court) verify(data []byte) verified {
+	key := sha256.Sum256(data)
+	c.mu.Lock()
+	v, ok := c.known(key, data)
+	anchors, trusted := c.anchors, c.trusted
+	c.mu.Unlock()
+	if ok {
+		return v
+	}
+	v.license, v.problem = c.catalog.Verify(data, anchors)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return named(name, c.verifyCached(data).problem)
+	if c.trusted == trusted {
+		c.remember(key, v)
+	}
+	return v
+}
+
+// forgetUnsure forgets what no plugin could be asked about, and reports whether there was anything. c.mu is not held.
+func (c *court) forgetUnsure() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	before := len(c.cache)
+	maps.DeleteFunc(c.cache, func(_ [32]byte, v verified) bool {
+		return v.problem != nil && v.problem.Code == enforcer.Unavailable
+	})
+	return len(c.cache) < before
+}
+
+// askPlugins asks about what judging has found not known, and judges again, until ctx ends.
+func (c *court) askPlugins(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-c.ask:
+		}
+		c.mu.Lock()
+		asked := c.toAsk
+		c.toAsk = nil
+		c.mu.Unlock()
+		for _, data := range asked {
+			c.verify(data)
+		}
+		c.change(func() {})
+	}
+}
+
+// check tells the watcher whether a document is good.
+func (c *court) check(name string, data []byte) *enforcer.Problem {
+	return named(name, c.verify(data).problem)
 }
 
 // named says in a problem which document has it.
@@ -222,8 +300,22 @@ func (c *court) change(f func()) {
 	c.judge()
 }
 
-// trust replaces the anchors; what was verified with the old ones is forgotten. c.mu is held.
-func (c *court) trust(anchors []plugin.Anchor) { c.anchors, c.cache = anchors, nil }
+// trust replaces the anchors. What was verified with the old ones is forgotten, but for what a plugin has verified with one
+// that has not changed: the plugin may be away. c.mu is held.
+func (c *court) trust(anchors []plugin.Anchor) {
+	same := func(system, keyID string) bool {
+		of := func(in []plugin.Anchor) int {
+			return slices.IndexFunc(in, func(a plugin.Anchor) bool { return a.System == system && a.KeyID == keyID })
+		}
+		i, j := of(c.anchors), of(anchors)
+		return i >= 0 && j >= 0 && reflect.DeepEqual(c.anchors[i], anchors[j])
+	}
+	maps.DeleteFunc(c.cache, func(_ [32]byte, v verified) bool {
+		return !c.fromPlugin(v) || !same(v.license.System, v.license.KeyID)
+	})
+	c.anchors = anchors
+	c.trusted++
+}
 
 // Run judges again when the verdict's time has come, until ctx ends.
 func (c *court) Run(ctx context.Context) error {

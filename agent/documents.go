@@ -24,9 +24,7 @@ const installWithin = 5 * time.Second
 // dryRun it says what would change and changes nothing. An empty name means one made from the licence's id. A document
 // that does not verify, or that is for another product or host, is refused: what is in force stays.
 func (a *Agent) Install(ctx context.Context, document []byte, name string, dryRun bool) (wire.Installed, *enforcer.Denial) {
-	a.court.mu.Lock()
-	v := verify(document, a.court.anchors)
-	a.court.mu.Unlock()
+	v := a.court.verify(document)
 	if v.problem != nil {
 		return wire.Installed{}, &enforcer.Denial{Code: api.DocumentRefused, Field: "document",
 			Detail: fmt.Sprintf("the document is not a good licence (%s): %s", v.problem.Code, v.problem.Reason), Hint: v.problem.Hint}

@@ -42,7 +42,7 @@ func Anchors(c *config.Config) (anchors []plugin.Anchor, vendor string, err erro
 	var faults []error
 	seen := map[string]bool{}
 	for i, t := range c.License.Trust {
-		a, err := anchor(t)
+		a, err := anchor(c, t)
 		if err == nil && seen[a.System+" "+a.KeyID] {
 			err = fmt.Errorf("key %q of system %s stands there twice", a.KeyID, a.System)
 		}
@@ -56,7 +56,7 @@ func Anchors(c *config.Config) (anchors []plugin.Anchor, vendor string, err erro
 	return anchors, "", errors.Join(faults...)
 }
 
-func anchor(t config.Trust) (plugin.Anchor, error) {
+func anchor(c *config.Config, t config.Trust) (plugin.Anchor, error) {
 	key := []byte(t.Key)
 	if t.KeyFile != "" {
 		var err error
@@ -64,7 +64,11 @@ func anchor(t config.Trust) (plugin.Anchor, error) {
 			return plugin.Anchor{}, fmt.Errorf("key %q: %w", t.KeyID, err)
 		}
 	}
-	a, err := catalog.Anchor(t.System, t.KeyID, key, t.Algorithm)
+	of := catalog.Anchor
+	if slices.ContainsFunc(c.Plugins, func(p config.Plugin) bool { return p.Name == t.System }) {
+		of = catalog.PluginAnchor
+	}
+	a, err := of(t.System, t.KeyID, key, t.Algorithm)
 	if err != nil {
 		return plugin.Anchor{}, err
 	}
@@ -210,7 +214,7 @@ func (a *Agent) snapshot() metrics.Snapshot {
 	dir := a.config.State.Dir
 	a.mu.Unlock()
 	return metrics.Snapshot{Verdict: a.desk.Verdict(), Now: a.desk.time(), Pools: a.desk.Pools(), Holders: a.liveHolders(), Unconfirmed: a.desk.unconfirmed(), WatchMode: string(mode),
-		Upstream: a.upstreamFigures(), ClockBehind: a.desk.behind(), StateFree: freeBytes(dir)}
+		Upstream: a.upstreamFigures(), ClockBehind: a.desk.behind(), StateFree: freeBytes(dir), Plugins: a.plugins.up()}
 }
 
 // liveHolders counts the leases by what tells that their holder is gone.

@@ -11,6 +11,7 @@ import (
 	"github.com/usher-agent/usher/agent/watch"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
+	"github.com/usher-agent/usher/plugin/catalog"
 )
 
 // Inspection is what a configuration, or a document, comes to without an agent.
@@ -54,7 +55,7 @@ func Inspect(c *config.Config) (*Inspection, error) {
 	if vendor != "" {
 		products = []string{vendor}
 	}
-	return InspectDocuments(docs, anchors, products, c, nil, time.Now()), nil
+	return InspectDocuments(docs, anchors, products, c, nil, time.Now())
 }
 
 // NamedDocument is a document and what it is called.
@@ -64,16 +65,20 @@ type NamedDocument struct {
 }
 
 // InspectDocuments judges documents by anchors, for products (any when there are none), on a host (this one when it is
-// nil) at a time. The agent's key is that of the configured state folder, where it can be read.
-func InspectDocuments(docs []NamedDocument, anchors []plugin.Anchor, products []string, c *config.Config, on *enforcer.Host, now time.Time) *Inspection {
+// nil) at a time; the configuration's plugins are started for it. The agent's key is that of the configured state folder, where it can be read.
+func InspectDocuments(docs []NamedDocument, anchors []plugin.Anchor, products []string, c *config.Config, on *enforcer.Host, now time.Time) (*Inspection, error) {
 	f := enforcer.Facts{Products: products, Narrowing: c.Narrowing(), Version: c.License.Version, Released: c.License.Released}
 	out := &Inspection{}
 	for _, a := range anchors {
 		out.Keys = append(out.Keys, a.System+":"+a.KeyID)
 	}
-	for _, d := range docs {
-		v := verify(d.Data, anchors)
-		f.Documents = append(f.Documents, enforcer.Document{Name: d.Name, License: v.license, Problem: named(d.Name, v.problem)})
+	if err := withPlugins(c, func(systems *catalog.Catalog) {
+		for _, d := range docs {
+			l, p := systems.Verify(d.Data, anchors)
+			f.Documents = append(f.Documents, enforcer.Document{Name: d.Name, License: l, Problem: named(d.Name, p)})
+		}
+	}); err != nil {
+		return nil, err
 	}
 	if on == nil {
 		product := ""
@@ -88,5 +93,5 @@ func InspectDocuments(docs []NamedDocument, anchors []plugin.Anchor, products []
 	}
 	f.Host, out.Host = *on, *on
 	out.Verdict = enforcer.Judge(f, now)
-	return out
+	return out, nil
 }

@@ -33,6 +33,10 @@ const renewedDir = "renewed"
 // openUpstream makes the pulse, and what it speaks with.
 func (a *Agent) openUpstream() error {
 	cfg := a.config
+	a.upstreams = map[string]plugin.Upstream{}
+	for _, p := range a.plugins {
+		a.upstreams[p.Name()] = p.Upstream()
+	}
 	if cfg.Upstream.URL != "" {
 		transport, err := upstreamTransport(cfg.Upstream, a.key, a.options.Now())
 		if err != nil {
@@ -47,7 +51,7 @@ func (a *Agent) openUpstream() error {
 		if err != nil {
 			return fmt.Errorf("upstream.url: %w", err)
 		}
-		a.upstreams = map[string]plugin.Upstream{u.System(): u}
+		a.upstreams[u.System()] = u
 	}
 	var err error
 	a.pulse, err = pulse.New(pulse.Config{File: filepath.Join(cfg.State.Dir, "upstream.json"), CallWithin: cfg.Upstream.Timeout.Duration(),
@@ -142,8 +146,8 @@ func upstreamHeals(c enforcer.Code, u enforcer.Upstream) bool {
 // renewed takes a document that an upstream brought: it must be good, of the same licence or one that supersedes it, and
 // later. It is put into the licence folder, or where that cannot be written into the state folder.
 func (a *Agent) renewed(ctx context.Context, id string, document []byte) error {
+	v := a.court.verify(document)
 	a.court.mu.Lock()
-	v := verify(document, a.court.anchors)
 	var present *enforcer.License
 	if now := a.desk.Verdict(); now != nil {
 		for _, j := range now.Licenses {

@@ -41,6 +41,7 @@ type Snapshot struct {
 	ClockBehind       time.Duration
 	StateFree         float64 // bytes; negative: not known
 	RevokedStillAlive int
+	Plugins           map[string]bool // whether each configured plugin runs
 	Upstream          Upstream
 }
 

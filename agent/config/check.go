@@ -75,6 +75,7 @@ func (c *Config) check() []*Error {
 	k := &checker{config: c}
 	k.license()
 	k.socket()
+	k.plugins()
 	k.rest()
 	return k.faults
 }
@@ -145,6 +146,25 @@ func (k *checker) rules(list string, rules []Rule) {
 		case r.ExeSHA256 != "" && (err != nil || len(digest) != 32):
 			k.bad(key, "%s: exe_sha256 must be 64 hexadecimal digits, as sha256sum prints them", key)
 		}
+	}
+}
+
+func (k *checker) plugins() {
+	seen := map[string]bool{}
+	for i, p := range k.config.Plugins {
+		key := fmt.Sprintf("plugins[%d]", i)
+		digest, err := hex.DecodeString(p.SHA256)
+		switch {
+		case p.Name == "":
+			k.bad(key, "%s: name is missing; give that of the plugin's licence system", key)
+		case seen[p.Name]:
+			k.bad(key, "%s: there is a plugin %s already; leave one of them out", key, clip(p.Name))
+		case !filepath.IsAbs(p.Path):
+			k.bad(key, "%s (%s): path is %q, and must be an absolute path", key, clip(p.Name), clip(p.Path))
+		case err != nil || len(digest) != 32:
+			k.bad(key, "%s (%s): sha256 must be 64 hexadecimal digits, as sha256sum %s prints them", key, clip(p.Name), clip(p.Path))
+		}
+		seen[p.Name] = true
 	}
 }
 

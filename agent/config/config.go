@@ -20,6 +20,7 @@ type Config struct {
 	Host     Host     `yaml:"host"`
 	Upstream Upstream `yaml:"upstream"`
 	Limits   Limits   `yaml:"limits"`
+	Plugins  []Plugin `yaml:"plugins"`
 	Log      Log      `yaml:"log"`
 
 	origins map[string]string
@@ -121,6 +122,14 @@ type Host struct {
 type Limits struct {
 	ConnectionsPerUID int `yaml:"connections_per_uid"`
 	LeasesPerUID      int `yaml:"leases_per_uid"`
+}
+
+// Plugin is a licence system that is a program of its own.
+type Plugin struct {
+	Name   string   `yaml:"name"` // of its system
+	Path   string   `yaml:"path"`
+	SHA256 string   `yaml:"sha256"`
+	Args   []string `yaml:"args"`
 }
 
 // Log is what the log looks like.

@@ -98,12 +98,15 @@ func (c *cli) inspect(path string, o *inspectFlags) error {
 		}
 	}
 	name := filepath.Base(path)
-	v := agent.InspectDocuments([]agent.NamedDocument{{Name: name, Data: doc}}, anchors, products, cfg, on, now)
+	v, err := agent.InspectDocuments([]agent.NamedDocument{{Name: name, Data: doc}}, anchors, products, cfg, on, now)
+	if err != nil {
+		return &exit{code: exitConfig, cause: err}
+	}
 	judged := v.Verdict.Licenses[0]
 	shape := agent.DocumentShape(judged)
 	if !shape.Verified {
 		// What it claims helps to see what it is, marked as claims.
-		if f, err := catalog.Recognise(doc); err == nil {
+		if f, err := catalog.BuiltIn().Recognise(doc); err == nil {
 			if l, _ := f.Verify(doc, anchors); l != nil {
 				claimed := agent.DocumentShape(enforcer.Judged{Document: name, License: l, Role: l.Role})
 				claimed.Code, claimed.Reason, claimed.Findings, claimed.Hint, claimed.Verified = shape.Code, shape.Reason, shape.Findings, shape.Hint, false

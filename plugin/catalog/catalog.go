@@ -1,9 +1,16 @@
-// Package catalog lists the built-in licence systems and says which one a document belongs to.
+// Package catalog knows the licence systems, built-in ones and plugins, and says which one a document or a licence belongs to.
 package catalog
 
 import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
+	"encoding/pem"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -11,49 +18,192 @@ import (
 
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
+	"github.com/usher-agent/usher/plugin/external"
 	"github.com/usher-agent/usher/plugin/usher"
 	"github.com/usher-agent/usher/plugin/usher/issue"
 )
 
-// Formats returns the document formats of the built-in systems.
-func Formats() []plugin.Format { return []plugin.Format{usher.Format{}} }
+// builtIn are the document formats of the built-in systems.
+func builtIn() []plugin.Format { return []plugin.Format{usher.Format{}} }
 
-// Recognise returns the format that a document belongs to. None, and more than one, are errors.
-func Recognise(document []byte) (plugin.Format, error) {
-	var found plugin.Format
-	for _, f := range Formats() {
-		if !f.Recognise(document) {
-			continue
-		}
-		if found != nil {
-			return nil, fmt.Errorf("it looks like a licence of %s and of %s; it can only be one", found.System(), f.System())
-		}
-		found = f
-	}
-	if found == nil {
-		return nil, fmt.Errorf("it is not a licence of any known system (%s)", strings.Join(Systems(), ", "))
-	}
-	return found, nil
+// Catalog is the systems of one agent. It is never changed, and safe for concurrent use.
+type Catalog struct {
+	formats []plugin.Format // built in
+	plugins []*external.Process
 }
 
-// Systems returns the names of the built-in systems.
-func Systems() []string {
+// New returns the built-in systems and the plugins. Two systems of one name are an error.
+func New(plugins ...*external.Process) (*Catalog, error) {
+	c := BuiltIn()
+	for _, p := range plugins {
+		if slices.Contains(c.Systems(), p.Name()) {
+			return nil, fmt.Errorf("plugin %s: there is a system of that name already (known: %s); leave the plugin out, or give it its own name", p.Name(), strings.Join(c.Systems(), ", "))
+		}
+		c.plugins = append(c.plugins, p)
+	}
+	return c, nil
+}
+
+// BuiltIn returns the built-in systems alone.
+func BuiltIn() *Catalog { return &Catalog{formats: builtIn()} }
+
+// Systems returns the names of the systems.
+func (c *Catalog) Systems() []string {
 	var out []string
-	for _, f := range Formats() {
+	for _, f := range c.formats {
 		out = append(out, f.System())
+	}
+	for _, p := range c.plugins {
+		out = append(out, p.Name())
 	}
 	return out
 }
 
-// Anchor makes an anchor of a system from a public key as that system's vendors publish it. An empty alg means the key's
-// usual one.
+// IsPlugin reports whether a system is a plugin's.
+func (c *Catalog) IsPlugin(system string) bool {
+	return slices.ContainsFunc(c.plugins, func(p *external.Process) bool { return p.Name() == system })
+}
+
+// The errors of Recognise.
+var (
+	// ErrUnknown reports a document that no system claims.
+	ErrUnknown = errors.New("it is not a licence of any known system")
+	// ErrAmbiguous reports a document that two systems claim.
+	ErrAmbiguous = errors.New("it can only be one")
+)
+
+// Recognise returns the format that a document belongs to. None, and more than one, are errors; what is no error of these two
+// says that a plugin could not be asked, so that it is not known. A document that a built-in system claims is that system's,
+// and no plugin is shown it: so no plugin can take a native licence out of force by claiming it too.
+func (c *Catalog) Recognise(document []byte) (plugin.Format, error) {
+	f, err := c.quickly(document)
+	if !errors.Is(err, ErrUnknown) || len(c.plugins) == 0 {
+		return f, err
+	}
+	var silent []error
+	f = nil
+	for _, p := range c.plugins {
+		switch ok, err := p.Format().TryRecognise(document); {
+		case err != nil:
+			silent = append(silent, fmt.Errorf("the %s plugin cannot be asked: %w", p.Name(), err))
+		case ok && f != nil:
+			return nil, ambiguous(f, p.Format())
+		case ok:
+			f = p.Format()
+		}
+	}
+	switch {
+	case f != nil:
+		return f, nil
+	case len(silent) > 0:
+		return nil, errors.Join(silent...)
+	default:
+		return nil, err
+	}
+}
+
+// quickly is Recognise among the built-in systems.
+func (c *Catalog) quickly(document []byte) (plugin.Format, error) {
+	var found plugin.Format
+	for _, f := range c.formats {
+		switch {
+		case !f.Recognise(document):
+		case found != nil:
+			return nil, ambiguous(found, f)
+		default:
+			found = f
+		}
+	}
+	if found == nil {
+		return nil, fmt.Errorf("%w (%s)", ErrUnknown, strings.Join(c.Systems(), ", "))
+	}
+	return found, nil
+}
+
+func ambiguous(a, b plugin.Format) error {
+	return fmt.Errorf("it looks like a licence of %s and of %s; %w", a.System(), b.System(), ErrAmbiguous)
+}
+
+// Verify finds the system of a document, has it verified against the anchors, and checks what comes back: see [plugin.Format]
+// and [plugin.CheckVerified]. It takes as long as a plugin may.
+func (c *Catalog) Verify(document []byte, anchors []plugin.Anchor) (*enforcer.License, *enforcer.Problem) {
+	f, err := c.Recognise(document)
+	return verify(f, err, document, anchors)
+}
+
+// VerifyQuickly is Verify that asks no plugin; ok is false where one would have to be asked.
+func (c *Catalog) VerifyQuickly(document []byte, anchors []plugin.Anchor) (l *enforcer.License, p *enforcer.Problem, ok bool) {
+	f, err := c.quickly(document)
+	if errors.Is(err, ErrUnknown) && len(c.plugins) > 0 {
+		return nil, nil, false
+	}
+	l, p = verify(f, err, document, anchors)
+	return l, p, true
+}
+
+func verify(f plugin.Format, err error, document []byte, anchors []plugin.Anchor) (*enforcer.License, *enforcer.Problem) {
+	switch {
+	case errors.Is(err, ErrUnknown), errors.Is(err, ErrAmbiguous):
+		return nil, &enforcer.Problem{Code: enforcer.Malformed, Reason: err.Error(),
+			Hint: "take it out of the folder, or replace it by the licence file as the vendor sent it"}
+	case err != nil:
+		return nil, &enforcer.Problem{Code: enforcer.Unavailable, Reason: "no system that can be asked knows it, and " + strings.ReplaceAll(err.Error(), "\n", "; "),
+			Hint: "see the agent's log for what the plugin says; the document is tried again when the plugin runs"}
+	}
+	l, p := f.Verify(document, anchors)
+	return plugin.CheckVerified(f.System(), anchors, l, p)
+}
+
+// Upstream returns the upstream that serves a licence. None is an error.
+func (c *Catalog) Upstream(l *enforcer.License) (plugin.Upstream, error) {
+	for _, p := range c.plugins {
+		if p.Name() == l.System {
+			return p.Upstream(), nil
+		}
+	}
+	return nil, fmt.Errorf("licence %s: the system %s has no upstream here", l.ID, l.System)
+}
+
+// Anchor makes an anchor of a built-in system from a public key as that system's vendors publish it. An empty alg means the
+// key's usual one.
 func Anchor(system, keyID string, key []byte, alg string) (plugin.Anchor, error) {
 	switch system {
 	case usher.System:
 		return issue.NewAnchor(keyID, key, alg)
 	default:
-		return plugin.Anchor{}, fmt.Errorf("key %q: there is no licence system %q (known: %s)", keyID, system, strings.Join(Systems(), ", "))
+		return plugin.Anchor{}, fmt.Errorf("key %q: there is no licence system %q (known: %s)", keyID, system, strings.Join(BuiltIn().Systems(), ", "))
 	}
+}
+
+// PluginAnchor makes an anchor of a plugin's system from a public key in PEM. What an algorithm may be called is the system's
+// own affair.
+func PluginAnchor(system, keyID string, key []byte, alg string) (plugin.Anchor, error) {
+	bad := func(err error) (plugin.Anchor, error) {
+		return plugin.Anchor{}, fmt.Errorf("key %q of system %s: %w; give the public key in PEM (BEGIN PUBLIC KEY)", keyID, system, err)
+	}
+	block, rest := pem.Decode(bytes.TrimSpace(key))
+	if block == nil || block.Type != "PUBLIC KEY" || len(bytes.TrimSpace(rest)) > 0 {
+		return bad(errors.New("it is not one public key"))
+	}
+	pub, err := x509.ParsePKIXPublicKey(block.Bytes)
+	if err != nil {
+		return bad(err)
+	}
+	usual := ""
+	switch pub.(type) {
+	case ed25519.PublicKey:
+		usual = "EdDSA"
+	case *ecdsa.PublicKey:
+		usual = "ECDSA"
+	case *rsa.PublicKey:
+		usual = "RSA"
+	default:
+		return bad(fmt.Errorf("a %T is not known", pub))
+	}
+	if alg == "" {
+		alg = usual
+	}
+	return plugin.Anchor{System: system, KeyID: keyID, Algorithm: alg, Key: pub}, nil
 }
 
 // embedded is what a vendor has compiled in: the result of Embed, set by the linker. `make build VENDOR=DIR` does it.

@@ -42,7 +42,7 @@ func refused(t *testing.T, err error, what ...string) {
 func TestRecognise(t *testing.T) {
 	native := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"EdDSA","typ":"usher-license+jwt"}`)) + ".e30.AAAA"
 	for _, doc := range []string{native, string(usher.Armour([]byte(native)))} {
-		f, err := Recognise([]byte(doc))
+		f, err := BuiltIn().Recognise([]byte(doc))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -51,7 +51,7 @@ func TestRecognise(t *testing.T) {
 		}
 	}
 	for _, doc := range []string{"", "# README\n", "\x00\xff", "{}"} {
-		_, err := Recognise([]byte(doc))
+		_, err := BuiltIn().Recognise([]byte(doc))
 		refused(t, err, "no", "licence of any known system", usher.System)
 	}
 }
@@ -59,7 +59,7 @@ func TestRecognise(t *testing.T) {
 // No two systems have one name, and each has anchors.
 func TestSystems(t *testing.T) {
 	seen := map[string]bool{}
-	for _, s := range Systems() {
+	for _, s := range BuiltIn().Systems() {
 		if seen[s] {
 			t.Errorf("two systems are called %s", s)
 		}
@@ -69,7 +69,7 @@ func TestSystems(t *testing.T) {
 		}
 	}
 	if !seen[usher.System] {
-		t.Errorf("the native system is missing: %v", Systems())
+		t.Errorf("the native system is missing: %v", BuiltIn().Systems())
 	}
 }
 
