@@ -88,6 +88,9 @@ func newJudge(f Facts) *judge {
 			if by := revoked[named{d.License.System, d.License.Product, d.License.ID}]; by != "" && c.license.Role != RoleNotice {
 				c.fixed = append(c.fixed, Finding{Revoked, fmt.Sprintf("licence %s: notice %s revokes it; ask the vendor for another", c.label(), by)})
 			}
+			if at := f.Returned[d.License.ID]; !at.IsZero() && !d.License.Issued.After(at) && c.license.Role != RoleNotice {
+				c.fixed = append(c.fixed, Finding{Revoked, fmt.Sprintf("licence %s: it was returned to the vendor on %s; take it out of the folder, or ask for another", c.label(), day(at))})
+			}
 		} else if d.Problem != nil {
 			reason := d.Problem.Reason
 			c.fixed = []Finding{{d.Problem.Code, reason}}

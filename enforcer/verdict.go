@@ -203,7 +203,9 @@ type Facts struct {
 	Seen map[string]time.Time
 	// Emergencies says, by licence id, when an operator began one.
 	Emergencies map[string][]time.Time
-	Narrowing   Narrowing
+	// Returned says, by licence id, when a licence was given back: what was issued by then is of no use here any more.
+	Returned  map[string]time.Time
+	Narrowing Narrowing
 	// Budgets says, by pool, how much of a site pool this agent may hand out by a budget that is provably shared (site
 	// server, fleet, upstream checkout). A pool not named here has none.
 	Budgets map[string]Limit

@@ -1,0 +1,144 @@
+package enforcer
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+)
+
+// FirstUses returns the licences that are used for the first time, each with the instant from which that counts: those whose
+// trial, activation or first heartbeat is counted from their first use, that nothing else is wrong with, and that would be in
+// force. v is the verdict on f at now; since is when the agent's record of first uses begins.
+//
+// Nothing of it counts before it is in [Facts.Seen], where only what has been recorded durably may be.
+func FirstUses(f Facts, v *Verdict, now, since time.Time) map[string]time.Time {
+	seen, tried := maps.Clone(f.Seen), map[string]bool{}
+	if seen == nil {
+		seen = map[string]time.Time{}
+	}
+	for _, j := range v.Licenses {
+		l := j.License
+		if l == nil || !l.countsFirstUse() || !f.Seen[l.ID].IsZero() || slices.ContainsFunc(j.Findings, func(x Finding) bool { return !firstUseHeals(x.Code) }) {
+			continue
+		}
+		if at := l.firstUse(now, since); !tried[l.ID] || at.Before(seen[l.ID]) {
+			seen[l.ID], tried[l.ID] = at, true
+		}
+	}
+	if len(tried) == 0 {
+		return nil
+	}
+	f.Seen = seen
+	out := map[string]time.Time{}
+	for _, j := range Judge(f, now).Licenses {
+		if l := j.License; l != nil && tried[l.ID] && (j.InForce || l.Trial > 0 && j.Code == Expired) {
+			out[l.ID] = seen[l.ID]
+		}
+	}
+	return out
+}
+
+func (l *License) countsFirstUse() bool {
+	return l.Trial > 0 || l.Activation.Required || l.Heartbeat.Stated()
+}
+
+func firstUseHeals(c Code) bool {
+	switch c {
+	case Valid, ValidInGrace, Preparing, HeartbeatNotStarted, Overdue:
+		return true
+	}
+	return false
+}
+
+// firstUse returns from when a first use now counts. A licence is not used before it is issued. A trial that is older than the
+// agent's record may have been used before: it counts from its issue, so that to lose the record is no way to begin anew.
+func (l *License) firstUse(now, since time.Time) time.Time {
+	if l.Trial > 0 && l.Issued.Before(since) {
+		return l.Issued
+	}
+	return later(now, l.Issued)
+}
+
+// SeenBy returns what counts of a recorded first use: one that a false clock has put into the future counts from now.
+func (l *License) SeenBy(recorded, now time.Time) time.Time {
+	if recorded.After(now) {
+		return later(now, l.Issued)
+	}
+	return recorded
+}
+
+// Free returns when the next emergency may begin, given when those so far began: at once if that is not after now, and never
+// where the licence grants none.
+func (e Emergency) Free(began []time.Time, now time.Time) (at time.Time, ever bool) {
+	if e.Length <= 0 || e.PerYear <= 0 {
+		return zeroTime, false
+	}
+	// One that a false clock has put into the future counts like one of now.
+	sorted := slices.Clone(began)
+	for i, t := range sorted {
+		if t.After(now) {
+			sorted[i] = now
+		}
+	}
+	slices.SortFunc(sorted, time.Time.Compare)
+	if len(sorted) < e.PerYear {
+		return now, true
+	}
+	return later(now, sorted[len(sorted)-e.PerYear].Add(emergencyYear)), true
+}
+
+// MayBeginEmergency returns the licence that an emergency begun now is spent on, or says why there is none: the licence in
+// force while its grace runs, or one that nothing but a lapse keeps from being in force. v is the verdict on f at now. The
+// denial's code is the caller's to give.
+func MayBeginEmergency(f Facts, v *Verdict, now time.Time) (*License, *Denial) {
+	refuse := func(detail, hint string) (*License, *Denial) {
+		return nil, &Denial{Detail: detail, Hint: hint, Verdict: v}
+	}
+	var spent *License
+	var next time.Time
+	grants := false
+	for _, j := range v.Licenses {
+		l := j.License
+		if l == nil || j.Code == Valid {
+			continue
+		}
+		at, ever := l.Emergency.Free(f.Emergencies[l.ID], now)
+		if !ever {
+			continue
+		}
+		grants = true
+		tried := f
+		tried.Emergencies = maps.Clone(f.Emergencies)
+		if tried.Emergencies == nil {
+			tried.Emergencies = map[string][]time.Time{}
+		}
+		tried.Emergencies[l.ID] = []time.Time{now}
+		would := Judge(tried, now)
+		if !slices.ContainsFunc(would.Licenses, func(j Judged) bool { return j.InForce && j.License.ID == l.ID }) {
+			continue
+		}
+		if slices.ContainsFunc(f.Emergencies[l.ID], func(t time.Time) bool { return !now.Before(t) && now.Before(t.Add(l.Emergency.Length)) }) {
+			return refuse("licence "+l.ID+": an emergency is in force already", "")
+		}
+		if at.After(now) {
+			if spent == nil || at.Before(next) {
+				spent, next = l, at
+			}
+			continue
+		}
+		return l, nil
+	}
+	switch {
+	case spent != nil:
+		_, d := refuse(fmt.Sprintf("licence %s grants %d within a year, and none is left", spent.ID, spent.Emergency.PerYear), "the next may begin at "+minute(next)+"; ask the vendor")
+		d.Next = next
+		return nil, d
+	case v.Code == Valid:
+		return refuse("the licence is valid: an emergency would be spent for nothing", "begin one when the licence is in its grace, or has lapsed")
+	case grants:
+		return refuse("an emergency does not mend what is wrong: "+v.Reason, "it bridges an expiry, a heartbeat or a check-in that is missed, and nothing else")
+	default:
+		return refuse("no licence here grants emergencies", "ask the vendor for a licence that does")
+	}
+}
