@@ -57,6 +57,7 @@ type Agent struct {
 	upstreams map[string]plugin.Upstream
 	state     *stateDir
 	key       ed25519.PrivateKey
+	history   *history
 	vendor    string // the product that is compiled in; empty: none is
 	socket    *api.Socket
 	server    *api.Server
@@ -105,6 +106,7 @@ func (a *Agent) open() (err error) {
 	if a.state, err = openState(cfg.State.Dir); err != nil {
 		return err
 	}
+	newKey := existingKey(cfg) == ""
 	if a.key, err = loadKey(keyFile(cfg)); err != nil {
 		return err
 	}
@@ -123,11 +125,14 @@ func (a *Agent) open() (err error) {
 	}
 	a.desk.ended = a.holders.ended
 	a.recover(was)
+	if a.history, err = a.openHistory(newKey); err != nil {
+		return err
+	}
 	var systems *catalog.Catalog
 	if a.plugins, systems, err = newPlugins(cfg, pluginsDir(cfg), a.options.Version, a.log, a.pluginChanged); err != nil {
 		return err
 	}
-	a.court = &court{desk: a.desk, catalog: systems, judged: a.noteVerdict, wake: make(chan struct{}, 1), ask: make(chan struct{}, 1), inline: []byte(cfg.License.Inline)}
+	a.court = &court{desk: a.desk, catalog: systems, history: a.history, log: a.log, judged: a.noteVerdict, wake: make(chan struct{}, 1), ask: make(chan struct{}, 1), inline: []byte(cfg.License.Inline)}
 	a.court.trust(anchors)
 	if err := a.openUpstream(); err != nil {
 		return err

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"crypto/sha256"
+	"log/slog"
 	"maps"
 	"reflect"
 	"slices"
@@ -20,6 +21,9 @@ type court struct {
 	desk    *desk
 	catalog *catalog.Catalog
 	judged  func(*enforcer.Verdict) // told of each verdict, after it is in force
+	// history is what is recorded of licences' first uses, emergencies and returns.
+	history *history
+	log     *slog.Logger
 
 	mu      sync.Mutex // guards all below; taken before desk.mu, never the other way round
 	anchors []plugin.Anchor
@@ -215,13 +219,26 @@ func (c *court) judge() *enforcer.Verdict {
 	if !c.ready {
 		return nil
 	}
-	c.facts.Documents = c.documents(nil)
-	c.look()
 	now := c.desk.time()
+	c.facts.Documents = c.documents(nil)
+	c.look(&c.facts, now)
 	v := enforcer.Judge(c.facts, now)
+	uses := enforcer.FirstUses(c.facts, v, now, c.history.began())
+	err := c.history.see(&c.facts, uses, now)
+	if err == nil && len(uses) > 0 {
+		c.history.fill(&c.facts, now)
+		v = enforcer.Judge(c.facts, now)
+	}
 	v.Warnings = append(v.Warnings, c.extra...)
-	c.desk.setVerdict(v)
 	c.again = v.JudgeAgainAt
+	if err != nil {
+		c.log.Error("a licence's first use could not be recorded, and does not count yet", "error", err)
+		v.Warnings = append(v.Warnings, enforcer.Warning{Code: enforcer.WarnDocument, Detail: "a licence's first use could not be recorded, and does not count yet: " + err.Error()})
+		if retry := now.Add(longestTimer); c.again.IsZero() || retry.Before(c.again) {
+			c.again = retry
+		}
+	}
+	c.desk.setVerdict(v)
 	select {
 	case c.wake <- struct{}{}:
 	default:
@@ -233,10 +250,11 @@ func (c *court) judge() *enforcer.Verdict {
 }
 
 // look gathers what others know. c.mu is held.
-func (c *court) look() {
+func (c *court) look(f *enforcer.Facts, now time.Time) {
 	if c.upstream != nil {
-		c.facts.Upstream = c.upstream()
+		f.Upstream = c.upstream()
 	}
+	c.history.fill(f, now)
 }
 
 // renewedFor returns the documents that upstreams brought for licences that are among files: one counts for as long as an
@@ -279,10 +297,17 @@ func (c *court) document(name string) []byte {
 func (c *court) would(f file) *enforcer.Verdict {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.look()
+	now := c.desk.time()
 	facts := c.facts
 	facts.Documents = c.documents(&f)
-	return enforcer.Judge(facts, c.desk.time())
+	c.look(&facts, now)
+	v := enforcer.Judge(facts, now)
+	uses := enforcer.FirstUses(facts, v, now, c.history.began())
+	if len(uses) == 0 {
+		return v
+	}
+	maps.Copy(facts.Seen, uses)
+	return enforcer.Judge(facts, now)
 }
 
 // has reports whether a document of that name is among those judged.

@@ -61,7 +61,7 @@ func Thumbprint(pub ed25519.PublicKey) string {
 	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
-// replaceFile writes a file whole: temporary file, sync, rename.
+// replaceFile writes a file whole: temporary file, sync, rename, and the folder's sync.
 func replaceFile(path string, data []byte, mode fs.FileMode) error {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
 	if err != nil {
@@ -72,7 +72,14 @@ func replaceFile(path string, data []byte, mode fs.FileMode) error {
 	if err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	return os.Rename(f.Name(), path)
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	if dir, err := os.Open(filepath.Dir(path)); err == nil {
+		dir.Sync()  //nolint:errcheck // not every system can sync a folder
+		dir.Close() //nolint:errcheck // opened for reading
+	}
+	return nil
 }
 
 // keyFile returns where the agent's key is.
