@@ -79,7 +79,7 @@ func TestOpenAPIShapes(t *testing.T) {
 	doc, _ := document(t)
 	shapes := []any{wire.License{}, wire.Warning{}, wire.Document{}, wire.Finding{}, wire.Feature{}, wire.NamedFeature{}, wire.Features{}, wire.Host{}, wire.Cores{}, wire.CheckIn{},
 		wire.Heartbeat{}, wire.Upstream{}, wire.Pool{}, wire.Pools{}, wire.AdjustRequest{}, wire.Item{}, wire.AcquireRequest{}, wire.RenewRequest{}, wire.Lease{}, wire.Holder{}, wire.Leases{}, wire.Installed{},
-		wire.Component{}, wire.Fingerprint{}, wire.Event{}, wire.Health{}, wire.Setting{}, wire.Settings{}, wire.Reloaded{}, wire.UpstreamPreview{}, wire.UpstreamRequest{}, wire.UpstreamUsage{}, wire.Keys{}, wire.Key{}, wire.Verdict{}, wire.Problem{}}
+		wire.Component{}, wire.Fingerprint{}, wire.Event{}, wire.Health{}, wire.Setting{}, wire.Settings{}, wire.Reloaded{}, wire.UpstreamPreview{}, wire.UpstreamRequest{}, wire.UpstreamUsage{}, wire.UpstreamEmergency{}, wire.EmergencyRequest{}, wire.Emergency{}, wire.EmergencyGrant{}, wire.Emergencies{}, wire.ReturnRequest{}, wire.Returned{}, wire.Keys{}, wire.Key{}, wire.Verdict{}, wire.Problem{}}
 	seen := map[string]bool{}
 	for _, s := range shapes {
 		typ := reflect.TypeOf(s)
@@ -229,7 +229,7 @@ func TestOpenAPIAnswers(t *testing.T) {
 		t.Error("one client token got two leases")
 	}
 	for _, path := range []string{"/v1/license", "/v1/features", "/v1/features/hd", "/v1/features/none", "/v1/pools", "/v1/pools/streams", "/v1/pools/renders", "/v1/leases", "/v1/leases?pool=seats",
-		"/v1/leases/" + first, "/v1/fingerprint", "/v1/fingerprint?product=other", "/v1/keys", "/v1/events", "/v1/config", "/v1/upstream", "/v1/health", "/v1/ready", "/metrics"} {
+		"/v1/leases/" + first, "/v1/fingerprint", "/v1/fingerprint?product=other", "/v1/keys", "/v1/events", "/v1/config", "/v1/upstream", "/v1/emergency", "/v1/health", "/v1/ready", "/metrics"} {
 		get(path)
 	}
 	c.call(true, "PUT", "/v1/leases/"+first, "", nil)
@@ -240,6 +240,15 @@ func TestOpenAPIAnswers(t *testing.T) {
 	c.call(true, "POST", "/v1/upstream", "", nil)
 	c.call(true, "DELETE", "/v1/license/documents/b.lic", "", nil)
 	c.call(true, "POST", "/v1/license/rollback?name=b.lic", "", nil)
+	h.drop("a.lic", h.sign("a", 3, func(u *usher.Claims) {
+		u.Issued = time.Now().Unix()
+		u.Expires, u.Emergency = time.Now().Add(-time.Hour).Unix(), &usher.Emergency{Length: 60, PerYear: 1}
+	}))
+	h.until("an expired one", func(l *wire.License) bool { return l.State == "expired" })
+	c.call(true, "POST", "/v1/emergency", asJSON, []byte(`{"reason":"the shop is on fire"}`))
+	c.call(false, "POST", "/v1/emergency", asJSON, []byte(`{"reason":"again"}`))
+	get("/v1/emergency")
+	c.call(true, "POST", "/v1/license/return", asJSON, []byte(`{"license":"a"}`))
 	for _, r := range api.Routes() {
 		if !c.called[r.Method+" "+r.Path] {
 			t.Errorf("%s %s was never called", r.Method, r.Path)
@@ -329,6 +338,11 @@ func TestBadRequests(t *testing.T) {
 		{"no such method", "PATCH", "/v1/leases", "", "", 405, []string{"method_unknown", "use POST or GET"}},
 		{"no such meter", "PUT", "/v1/pools/streams", asJSON, `{"drawn":1}`, 404, []string{"pool_unknown", `there is no meter \"streams\"`}},
 		{"drawn less than nothing", "PUT", "/v1/pools/streams", asJSON, `{"drawn":-1}`, 400, []string{`"field":"drawn"`}},
+		{"no reason", "POST", "/v1/emergency", asJSON, `{"reason":" "}`, 400, []string{`"field":"reason"`}},
+		{"a reason of two lines", "POST", "/v1/emergency", asJSON, `{"reason":"a\nb"}`, 400, []string{`"field":"reason"`}},
+		{"no emergency", "POST", "/v1/emergency", asJSON, `{"reason":"x"}`, 409, []string{"emergency_refused", "the licence is valid: an emergency would be spent for nothing"}},
+		{"no licence returned", "POST", "/v1/license/return", asJSON, `{}`, 400, []string{`"field":"license"`}},
+		{"another licence returned", "POST", "/v1/license/return", asJSON, `{"license":"nope"}`, 404, []string{"document_unknown"}},
 		{"no document", "PUT", "/v1/license", "", "", 400, []string{`"field":"document"`}},
 		{"2 MiB", "PUT", "/v1/license", "application/octet-stream", strings.Repeat("x", 2<<20), 413, []string{"too_large", "larger than 1048576 bytes"}},
 		{"noise", "PUT", "/v1/license", "application/octet-stream", "\x00\x01\x02", 422, []string{"document_refused", "it is not a licence of any known system"}},

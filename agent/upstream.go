@@ -111,6 +111,7 @@ func (a *Agent) upstreamRequest(l *enforcer.License, document []byte) plugin.Req
 	a.mu.Lock()
 	r.Version = a.config.License.Version
 	a.mu.Unlock()
+	r.Emergencies = a.history.told(l.ID, a.desk.time())
 	if l.Usage {
 		for _, p := range a.desk.Pools() {
 			r.Usage = append(r.Usage, plugin.Usage{Pool: p.Name, InUse: p.InUse, Peak: p.Peak})
@@ -271,7 +272,10 @@ func (f front) Preview() []wire.UpstreamRequest {
 	for _, r := range f.pulse.Preview() {
 		w := wire.UpstreamRequest{License: r.LicenseID, Product: r.Product, Version: r.Version, AgentKey: r.AgentKey, Components: r.Components,
 			Cores: wire.Cores{Physical: int(r.Cores.Physical), Logical: int(r.Cores.Logical), Effective: r.Cores.Effective},
-			Usage: []wire.UpstreamUsage{}, Chain: string(r.State), Document: string(r.Document)}
+			Usage: []wire.UpstreamUsage{}, Emergencies: []wire.UpstreamEmergency{}, Chain: string(r.State), Document: string(r.Document)}
+		for _, e := range r.Emergencies {
+			w.Emergencies = append(w.Emergencies, wire.UpstreamEmergency{BeganAt: e.Began, EndsAt: e.Ends, Reason: e.Reason})
+		}
 		for _, u := range r.Usage {
 			w.Usage = append(w.Usage, wire.UpstreamUsage(u))
 		}

@@ -54,28 +54,29 @@ func (c Code) Error() string { return string(c) }
 
 // The codes that an agent answers.
 const (
-	ErrNoSlots         Code = "no_slots"
-	ErrNotShared       Code = "not_shared"
-	ErrMeterEmpty      Code = "meter_empty"
-	ErrLicenseMissing  Code = "license_missing"
-	ErrLicenseInvalid  Code = "license_invalid"
-	ErrLicenseExpired  Code = "license_expired"
-	ErrPoolUnknown     Code = "pool_unknown"
-	ErrLeaseUnknown    Code = "lease_unknown"
-	ErrNotHolder       Code = "not_holder"
-	ErrDeniedByPolicy  Code = "denied_by_policy"
-	ErrForbidden       Code = "forbidden"
-	ErrTokenReused     Code = "token_reused"
-	ErrTooLarge        Code = "too_large"
-	ErrBadRequest      Code = "bad_request"
-	ErrStorage         Code = "storage"
-	ErrDraining        Code = "draining"
-	ErrRateLimited     Code = "rate_limited"
-	ErrDocumentUnknown Code = "document_unknown"
-	ErrDocumentRefused Code = "document_refused"
-	ErrRouteUnknown    Code = "route_unknown"
-	ErrMethodUnknown   Code = "method_unknown"
-	ErrInternal        Code = "internal"
+	ErrNoSlots          Code = "no_slots"
+	ErrNotShared        Code = "not_shared"
+	ErrMeterEmpty       Code = "meter_empty"
+	ErrLicenseMissing   Code = "license_missing"
+	ErrLicenseInvalid   Code = "license_invalid"
+	ErrLicenseExpired   Code = "license_expired"
+	ErrPoolUnknown      Code = "pool_unknown"
+	ErrLeaseUnknown     Code = "lease_unknown"
+	ErrNotHolder        Code = "not_holder"
+	ErrDeniedByPolicy   Code = "denied_by_policy"
+	ErrForbidden        Code = "forbidden"
+	ErrTokenReused      Code = "token_reused"
+	ErrTooLarge         Code = "too_large"
+	ErrBadRequest       Code = "bad_request"
+	ErrStorage          Code = "storage"
+	ErrDraining         Code = "draining"
+	ErrRateLimited      Code = "rate_limited"
+	ErrDocumentUnknown  Code = "document_unknown"
+	ErrDocumentRefused  Code = "document_refused"
+	ErrEmergencyRefused Code = "emergency_refused"
+	ErrRouteUnknown     Code = "route_unknown"
+	ErrMethodUnknown    Code = "method_unknown"
+	ErrInternal         Code = "internal"
 )
 
 // The codes that the client says by itself.
@@ -370,6 +371,29 @@ func (c *Client) Rollback(ctx context.Context, name string) (*wire.Installed, er
 		return nil, err
 	}
 	return out, nil
+}
+
+// Return stops a licence on this host for good, and returns the receipt that the agent signs for the vendor. Admins only.
+func (c *Client) Return(ctx context.Context, license string) (*wire.Returned, error) {
+	out := new(wire.Returned)
+	if err := c.do(ctx, "POST", "/v1/license/return", wire.ReturnRequest{License: license}, out); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// BeginEmergency spends one of the emergencies that the licence grants; [ErrEmergencyRefused]. Admins only.
+func (c *Client) BeginEmergency(ctx context.Context, reason string) (*wire.Emergency, error) {
+	out := new(wire.Emergency)
+	if err := c.do(ctx, "POST", "/v1/emergency", wire.EmergencyRequest{Reason: reason}, out); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// Emergencies returns what operators have begun, and what the licences still grant. Admins only.
+func (c *Client) Emergencies(ctx context.Context) (*wire.Emergencies, error) {
+	return get[wire.Emergencies](ctx, c, "/v1/emergency")
 }
 
 // Config returns the agent's configuration, secrets redacted. Admins only.

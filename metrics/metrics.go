@@ -53,17 +53,18 @@ type Upstream struct {
 
 // Metrics is one agent's metrics.
 type Metrics struct {
-	registry *prometheus.Registry
-	duration prometheus.Histogram
-	wait     prometheus.Histogram
-	acquires *prometheus.CounterVec
-	denials  *prometheus.CounterVec
-	releases *prometheus.CounterVec
-	draws    *prometheus.CounterVec
-	upstream *prometheus.CounterVec
-	success  *prometheus.GaugeVec
-	reloadOK prometheus.Gauge
-	reloadAt prometheus.Gauge
+	registry    *prometheus.Registry
+	duration    prometheus.Histogram
+	wait        prometheus.Histogram
+	acquires    *prometheus.CounterVec
+	denials     *prometheus.CounterVec
+	releases    *prometheus.CounterVec
+	draws       *prometheus.CounterVec
+	upstream    *prometheus.CounterVec
+	success     *prometheus.GaugeVec
+	emergencies prometheus.Counter
+	reloadOK    prometheus.Gauge
+	reloadAt    prometheus.Gauge
 	// pools has the children of each pool's series, made when a verdict names it, so that counting takes no look-up by labels.
 	pools atomic.Pointer[map[string]*poolSeries]
 	mu    sync.Mutex // one verdict at a time
@@ -94,6 +95,7 @@ func New(o Options) *Metrics {
 	m.releases = counter("releases_total", "Leases that ended, by pool and cause.", "pool", "cause")
 	m.draws = counter("draws_total", "Draws from a meter.", "pool")
 	m.upstream = counter("upstream_requests_total", "Calls to an upstream, by call and result.", "call", "result")
+	m.emergencies = prometheus.NewCounter(prometheus.CounterOpts{Name: "usher_emergencies_total", Help: "Emergencies that operators have begun."})
 	m.success = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "usher_upstream_last_success_timestamp_seconds", Help: "When an upstream last answered a call well. Absent when none has."}, []string{"call"})
 	m.duration = prometheus.NewHistogram(prometheus.HistogramOpts{Name: "usher_acquire_duration_seconds", Help: "How long deciding an acquire took, waiting aside.",
 		Buckets: []float64{2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 5e-3, 2.5e-2, 0.1, 1}})
@@ -104,7 +106,7 @@ func New(o Options) *Metrics {
 	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "usher_build_info", Help: "Always 1; the labels say what runs.",
 		ConstLabels: prometheus.Labels{"version": o.Version, "revision": o.Revision, "goversion": runtime.Version(), "anchors": o.Anchors, "product": o.Product}})
 	build.Set(1)
-	m.registry.MustRegister(m.acquires, m.denials, m.releases, m.draws, m.upstream, m.success, m.duration, m.wait, m.reloadOK, m.reloadAt, build,
+	m.registry.MustRegister(m.acquires, m.denials, m.releases, m.draws, m.upstream, m.emergencies, m.success, m.duration, m.wait, m.reloadOK, m.reloadAt, build,
 		&state{snapshot: o.Snapshot}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.setPools(nil)
 	return m
@@ -135,6 +137,9 @@ func (m *Metrics) UpstreamCalled(call, result string, at time.Time) {
 		m.success.WithLabelValues(call).Set(stamp(at))
 	}
 }
+
+// EmergencyBegan counts an emergency.
+func (m *Metrics) EmergencyBegan() { m.emergencies.Inc() }
 
 // setPools makes the series of the pools and meters that a verdict names, and ends those of others.
 func (m *Metrics) setPools(v *enforcer.Verdict) {

@@ -49,6 +49,7 @@ func full() *Metrics {
 	m.UpstreamCalled("heartbeat", "ok", at)
 	m.UpstreamCalled("check_in", "transient", at)
 	m.Reloaded(true, at)
+	m.EmergencyBegan()
 	return m
 }
 

@@ -53,7 +53,7 @@ var all = []*prometheus.Desc{descState, descCode, descWarning, descExpiry, descC
 
 // names of the metrics that are not collected from a snapshot.
 var counted = []string{"usher_acquires_total", "usher_denials_total", "usher_releases_total", "usher_draws_total", "usher_acquire_duration_seconds", "usher_wait_duration_seconds",
-	"usher_upstream_requests_total", "usher_upstream_last_success_timestamp_seconds", "usher_config_last_reload_successful", "usher_config_last_reload_success_timestamp_seconds", "usher_build_info"}
+	"usher_upstream_requests_total", "usher_emergencies_total", "usher_upstream_last_success_timestamp_seconds", "usher_config_last_reload_successful", "usher_config_last_reload_success_timestamp_seconds", "usher_build_info"}
 
 // Label values of the closed sets that are the metrics' own.
 var (

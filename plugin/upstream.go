@@ -58,6 +58,8 @@ type Request struct {
 	AgentKey   string              // RFC 7638 thumbprint of the agent's key
 	Cores      Cores
 	Usage      []Usage // only where the licence asks for it
+	// Emergencies are those that operators have begun on the licence within a year, the oldest first.
+	Emergencies []Emergency
 
 	Nonce []byte // 16 to 64 random bytes, to be found in the upstream's signed answer
 	// State is what the last Reply about this licence on this host said; nil at first. A copy of the host, which sends a
@@ -77,6 +79,12 @@ type Usage struct {
 	InUse  int64 // slots held now; of a meter, what has been drawn
 	Peak   int64 // the most slots held at one time
 	Denied int64 // acquires that were denied
+}
+
+// Emergency is one that an operator has begun on a licence.
+type Emergency struct {
+	Began, Ends time.Time
+	Reason      string
 }
 
 // Reply is what a call brought.

@@ -41,6 +41,12 @@ type Desk interface {
 	Remove(ctx context.Context, name string) *enforcer.Denial
 	Rollback(ctx context.Context, name string) (wire.Installed, *enforcer.Denial)
 
+	// Return stops a licence here for good, and signs a receipt of that.
+	Return(ctx context.Context, by enforcer.Caller, license string) (wire.Returned, *enforcer.Denial)
+	// BeginEmergency spends an emergency that the licence grants.
+	BeginEmergency(by enforcer.Caller, reason string) (wire.Emergency, *enforcer.Denial)
+	Emergencies() wire.Emergencies
+
 	// Fingerprint returns this host as licences for a product see it; empty means the agent's own product.
 	Fingerprint(ctx context.Context, product string) wire.Fingerprint
 	// Subscribe returns events until cancel is called or the reader is too slow; see says which events

@@ -92,6 +92,39 @@ func (s *Server) rollback(c *call) {
 	s.answer(c, http.StatusOK, out)
 }
 
+func (s *Server) returnLicense(c *call) {
+	var in wire.ReturnRequest
+	d := decode(c, c.req, &in, false)
+	if d == nil && in.License == "" {
+		d = badRequest("license", "give the licence's id", "license is missing")
+	}
+	var out wire.Returned
+	if d == nil {
+		out, d = s.desk.Return(c.req.Context(), c.peer.caller(c.admin), in.License)
+	}
+	if d != nil {
+		s.answerDenial(c, d)
+		return
+	}
+	s.answer(c, http.StatusOK, out)
+}
+
+func (s *Server) getEmergencies(c *call) { s.answer(c, http.StatusOK, s.desk.Emergencies()) }
+
+func (s *Server) beginEmergency(c *call) {
+	var in wire.EmergencyRequest
+	d := decode(c, c.req, &in, false)
+	var out wire.Emergency
+	if d == nil {
+		out, d = s.desk.BeginEmergency(c.peer.caller(c.admin), in.Reason)
+	}
+	if d != nil {
+		s.answerDenial(c, d)
+		return
+	}
+	s.answer(c, http.StatusOK, out)
+}
+
 func (s *Server) deleteDocument(c *call) {
 	if d := s.desk.Remove(c.req.Context(), c.req.PathValue("name")); d != nil {
 		s.answerDenial(c, d)

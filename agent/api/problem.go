@@ -19,6 +19,8 @@ const (
 	DocumentUnknown enforcer.DenialCode = "document_unknown"
 	DocumentRefused enforcer.DenialCode = "document_refused"
 	Internal        enforcer.DenialCode = "internal"
+	// EmergencyRefused: the licence grants none, or none any more, or needs none.
+	EmergencyRefused enforcer.DenialCode = "emergency_refused"
 )
 
 // statuses is the HTTP status of every code.
@@ -28,7 +30,7 @@ var statuses = map[enforcer.DenialCode]int{
 	enforcer.PoolUnknown: 404, enforcer.LeaseUnknown: 404,
 	enforcer.NotHolder: 403, enforcer.DeniedByPolicy: 403, enforcer.Forbidden: 403,
 	enforcer.TooLarge: 413, enforcer.BadRequest: 400, enforcer.Storage: 507, enforcer.Draining: 503, enforcer.RateLimited: 429,
-	RouteUnknown: 404, MethodUnknown: 405, DocumentUnknown: 404, DocumentRefused: 422, Internal: 500,
+	RouteUnknown: 404, MethodUnknown: 405, DocumentUnknown: 404, DocumentRefused: 422, EmergencyRefused: 409, Internal: 500,
 }
 
 // titles is one short phrase for every code (RFC 9457 §3.1.3).
@@ -38,7 +40,7 @@ var titles = map[enforcer.DenialCode]string{
 	enforcer.PoolUnknown: "Unknown pool", enforcer.LeaseUnknown: "Unknown lease",
 	enforcer.NotHolder: "Not the holder", enforcer.DeniedByPolicy: "Denied by policy", enforcer.Forbidden: "Forbidden",
 	enforcer.TooLarge: "Too large", enforcer.BadRequest: "Bad request", enforcer.Storage: "Not stored", enforcer.Draining: "Shutting down", enforcer.RateLimited: "Too much at once",
-	RouteUnknown: "Unknown route", MethodUnknown: "Unknown method", DocumentUnknown: "Unknown document", DocumentRefused: "Document refused", Internal: "Internal error",
+	RouteUnknown: "Unknown route", MethodUnknown: "Unknown method", DocumentUnknown: "Unknown document", DocumentRefused: "Document refused", EmergencyRefused: "No emergency", Internal: "Internal error",
 }
 
 // Codes returns the HTTP status of every code that a problem may bear.

@@ -121,8 +121,10 @@ type UpstreamRequest struct {
 	Components map[string][]string `json:"components"`
 	Cores      Cores               `json:"cores"`
 	Usage      []UpstreamUsage     `json:"usage"`
-	Chain      string              `json:"chain"`    // what the upstream said last, which it is told again
-	Document   string              `json:"document"` // with the first call alone
+	// Emergencies are those that operators have begun on the licence within a year.
+	Emergencies []UpstreamEmergency `json:"emergencies"`
+	Chain       string              `json:"chain"`    // what the upstream said last, which it is told again
+	Document    string              `json:"document"` // with the first call alone
 }
 
 // UpstreamUsage is the use of one pool or meter.
@@ -131,6 +133,54 @@ type UpstreamUsage struct {
 	InUse  int64  `json:"in_use"`
 	Peak   int64  `json:"peak"`
 	Denied int64  `json:"denied"`
+}
+
+// UpstreamEmergency is one that an operator has begun.
+type UpstreamEmergency struct {
+	BeganAt time.Time `json:"began_at"`
+	EndsAt  time.Time `json:"ends_at"`
+	Reason  string    `json:"reason"`
+}
+
+// EmergencyRequest is the body of POST /v1/emergency.
+type EmergencyRequest struct {
+	Reason string `json:"reason"`
+}
+
+// Emergency is one that an operator has begun: the answer to POST /v1/emergency.
+type Emergency struct {
+	License string    `json:"license"`
+	BeganAt time.Time `json:"began_at"`
+	EndsAt  time.Time `json:"ends_at"`
+	Reason  string    `json:"reason"`
+	Running bool      `json:"running"`
+}
+
+// EmergencyGrant is what one licence grants.
+type EmergencyGrant struct {
+	License       string     `json:"license"`
+	LengthSeconds float64    `json:"length_seconds"` // of one
+	PerYear       int        `json:"per_year"`
+	Next          *time.Time `json:"next"` // from when another may begin; null: never
+}
+
+// Emergencies is the answer to GET /v1/emergency.
+type Emergencies struct {
+	Emergencies []Emergency      `json:"emergencies"`
+	Grants      []EmergencyGrant `json:"grants"`
+}
+
+// ReturnRequest is the body of POST /v1/license/return.
+type ReturnRequest struct {
+	License string `json:"license"`
+}
+
+// Returned is the answer to it.
+type Returned struct {
+	License    string    `json:"license"`
+	Product    string    `json:"product"`
+	ReturnedAt time.Time `json:"returned_at"`
+	Receipt    string    `json:"receipt"` // a JWT of type usher-return+jwt that the agent's key signs
 }
 
 // Pool is a pool of slots, or a meter (kind "meter": in_use is what has been drawn). Null is unlimited.
@@ -260,7 +310,7 @@ type Fingerprint struct {
 
 // Event is one server-sent event's data on GET /v1/events; the event's name is Type.
 type Event struct {
-	Type    string    `json:"type"` // license.changed, lease.granted, lease.renewed, lease.ended, lease.revoking
+	Type    string    `json:"type"` // license.changed, lease.granted, lease.renewed, lease.ended, lease.revoking, emergency.started, license.returned
 	At      time.Time `json:"at"`
 	LeaseID string    `json:"lease_id,omitempty"`
 	Items   []Item    `json:"items,omitempty"`

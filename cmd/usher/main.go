@@ -155,7 +155,7 @@ New here? "usher demo" shows the whole story in a few seconds.`,
 		{"daemon", "The agent:", []*cobra.Command{c.agentCommand(), c.demoCommand(), c.healthCommand(), c.checkCommand(), c.reloadCommand(), c.configCommand(), c.upstreamCommand()}},
 		{"look", "What it says:", []*cobra.Command{c.statusCommand(), c.poolsCommand(), c.leasesCommand(), c.eventsCommand(), c.doctorCommand(), c.bundleCommand()}},
 		{"slots", "Slots:", []*cobra.Command{c.runCommand(), c.acquireCommand(), c.renewCommand(), c.releaseCommand(), c.adjustCommand()}},
-		{"license", "Licences:", []*cobra.Command{c.licenseCommand(), c.fingerprintCommand(), c.vendorCommand()}},
+		{"license", "Licences:", []*cobra.Command{c.licenseCommand(), c.emergencyCommand(), c.fingerprintCommand(), c.vendorCommand()}},
 	}
 	for _, g := range groups {
 		root.AddGroup(&cobra.Group{ID: g.id, Title: g.title})

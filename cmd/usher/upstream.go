@@ -159,6 +159,14 @@ func (c *cli) listHosts(all []registry.Listed) error {
 			if !h.ClonedAt.IsZero() {
 				note = "a copy of it was seen " + away(h.ClonedAt, now)
 			}
+			if n := len(h.Emergencies); n > 0 {
+				last := h.Emergencies[n-1]
+				told := fmt.Sprintf("emergency of %s: %s", time.Unix(last.Began, 0).UTC().Format(time.DateOnly), last.Reason)
+				if n > 1 {
+					told += fmt.Sprintf(" (%d in all)", n)
+				}
+				note = strings.TrimPrefix(note+"; "+told, "-; ")
+			}
 			rows = append(rows, []string{l.ID, h.AgentKey[:min(12, len(h.AgentKey))], h.Activated.UTC().Format(time.RFC3339), away(h.Seen, now), orDash(h.Version), orDash(strings.Join(use, ",")), note})
 		}
 	}

@@ -26,7 +26,7 @@ import (
 
 func (c *cli) vendorCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "vendor", Short: "Make keys and sign licences"}
-	cmd.AddCommand(c.keygenCommand(), c.signCommand(), c.bindCommand(), c.embedCommand())
+	cmd.AddCommand(c.keygenCommand(), c.signCommand(), c.bindCommand(), c.revokeCommand(), c.acceptReturnCommand(), c.embedCommand())
 	return cmd
 }
 

@@ -28,6 +28,15 @@ func Armour(compact []byte) []byte {
 	return b.Bytes()
 }
 
+// Compact returns a document as it was signed, without armour and what e-mail does to one; nil where it cannot be told.
+func Compact(document []byte) []byte {
+	s, problem := strip(document)
+	if problem != "" {
+		return nil
+	}
+	return []byte(s)
+}
+
 // strip takes off what e-mail and editors do to a document: a byte order mark, CRLF, indentation and quoting ("> "), line
 // breaks, and the armour. None of these is part of what is signed. It reports what is wrong with the armour.
 func strip(document []byte) (compact string, problem string) {

@@ -12,7 +12,7 @@ import (
 	"github.com/usher-agent/usher/plugin/usher"
 )
 
-// Entry is one line of the ledger: a licence that was issued.
+// Entry is one line of the ledger: a licence that was issued, or returned.
 type Entry struct {
 	At       time.Time     `json:"at"`
 	ID       string        `json:"id"`
@@ -21,7 +21,14 @@ type Entry struct {
 	KeyID    string        `json:"kid"`
 	Expires  *time.Time    `json:"expires,omitempty"` // absent: perpetual
 	SHA256   string        `json:"sha256"`            // of the compact document
-	Claims   *usher.Claims `json:"claims"`
+	Claims   *usher.Claims `json:"claims,omitempty"` // absent: the licence was returned
+	Returned *Return       `json:"returned,omitempty"`
+}
+
+// Return says that a host gave the licence back.
+type Return struct {
+	At       time.Time `json:"at"` // by the host's clock
+	AgentKey string    `json:"agent_key"`
 }
 
 // Record appends a licence to the ledger at path, one JSON object a line, and returns when it is on disk. Write the
@@ -32,6 +39,14 @@ func Record(path string, at time.Time, keyID string, c *usher.Claims, document [
 	if c.Expires != 0 {
 		e.Expires = new(time.Unix(c.Expires, 0).UTC())
 	}
+	if err := appendLedger(path, e); err != nil {
+		return fmt.Errorf("%w; the licence has not been issued", err)
+	}
+	return nil
+}
+
+// appendLedger appends an entry and returns when it is on disk.
+func appendLedger(path string, e Entry) error {
 	line, err := json.Marshal(e)
 	if err != nil {
 		return fmt.Errorf("ledger %s: %w", path, err)
@@ -42,7 +57,7 @@ func Record(path string, at time.Time, keyID string, c *usher.Claims, document [
 	}
 	_, err = f.Write(append(line, '\n'))
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("ledger %s: %w; the licence has not been issued", path, err)
+		return fmt.Errorf("ledger %s: %w", path, err)
 	}
 	return nil
 }

@@ -168,6 +168,9 @@ func (c *Client) request(call string, r *plugin.Request) *Request {
 	for _, u := range r.Usage {
 		out.Usage = append(out.Usage, Usage(u))
 	}
+	for _, e := range r.Emergencies {
+		out.Emergencies = append(out.Emergencies, Emergency{usher.DateOf(e.Began), usher.DateOf(e.Ends), e.Reason})
+	}
 	return out
 }
 

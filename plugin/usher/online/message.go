@@ -7,12 +7,10 @@ import (
 	"crypto/ed25519"
 	"encoding/base64"
 	"errors"
-	"fmt"
 	"slices"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
-	"github.com/go-json-experiment/json"
 
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
@@ -61,7 +59,9 @@ type Request struct {
 	Components map[string][]string `json:"components,omitempty"`
 	Cores      *Cores              `json:"cores,omitempty"`
 	Usage      []Usage             `json:"usage,omitempty"`
-	Block      *BlockRequest       `json:"block,omitempty"` // with check-out, extend and return
+	// Emergencies are those that the host's operators have begun within a year.
+	Emergencies []Emergency   `json:"emergencies,omitempty"`
+	Block       *BlockRequest `json:"block,omitempty"` // with check-out, extend and return
 }
 
 // Cores is the host's cores.
@@ -77,6 +77,13 @@ type Usage struct {
 	InUse  int64  `json:"in_use"`
 	Peak   int64  `json:"peak,omitzero"`
 	Denied int64  `json:"denied,omitzero"`
+}
+
+// Emergency is one that an operator has begun on the licence.
+type Emergency struct {
+	Began  int64  `json:"began"`
+	Ends   int64  `json:"ends"`
+	Reason string `json:"reason"`
 }
 
 // BlockRequest asks for slots, for more time, or gives back.
@@ -147,46 +154,16 @@ func Thumbprint(key crypto.PublicKey) (string, error) {
 
 // signRequest signs a request with the agent's key, which its header carries.
 func signRequest(key ed25519.PrivateKey, r *Request) (string, error) {
-	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.EdDSA, Key: key}, (&jose.SignerOptions{EmbedJWK: true}).WithType(RequestType))
-	if err != nil {
-		return "", err
-	}
-	b, err := json.Marshal(r, json.Deterministic(true))
-	if err != nil {
-		return "", err
-	}
-	jws, err := signer.Sign(b)
-	if err != nil {
-		return "", err
-	}
-	return jws.CompactSerialize()
+	return signAs(key, RequestType, r)
 }
 
 // OpenRequest verifies a request with the key that it carries, and returns that key's thumbprint: who asks is whoever has the
 // key, and nobody else can ask in its name.
 func OpenRequest(token string) (*Request, string, error) {
-	jws, err := jose.ParseSignedCompact(token, []jose.SignatureAlgorithm{jose.EdDSA})
-	if err != nil {
-		return nil, "", errors.New("the request is not a JWS that is signed with EdDSA")
-	}
-	h := jws.Signatures[0].Protected
-	if typ, _ := h.ExtraHeaders[jose.HeaderType].(string); typ != RequestType {
-		return nil, "", fmt.Errorf("the request is not of the type %s", RequestType)
-	}
-	if h.JSONWebKey == nil || !h.JSONWebKey.IsPublic() || !h.JSONWebKey.Valid() {
-		return nil, "", errors.New("the request carries no public key")
-	}
-	key, ok := h.JSONWebKey.Key.(ed25519.PublicKey)
-	if !ok {
-		return nil, "", errors.New("the request's key is not an Ed25519 key")
-	}
-	payload, err := jws.Verify(key)
-	if err != nil {
-		return nil, "", errors.New("the request's signature does not match")
-	}
 	r := &Request{}
-	if err := json.Unmarshal(payload, r, json.RejectUnknownMembers(false)); err != nil {
-		return nil, "", errors.New("the request cannot be read")
+	thumb, err := openAs(token, RequestType, "request", r)
+	if err != nil {
+		return nil, "", err
 	}
 	if n, err := base64.RawURLEncoding.DecodeString(r.Nonce); err != nil || len(n) < 16 || len(n) > 64 {
 		return nil, "", errors.New("the request's nonce is not 16 to 64 bytes in base64url")
@@ -194,8 +171,7 @@ func OpenRequest(token string) (*Request, string, error) {
 	if !slices.Contains(Calls(), r.Call) || r.License == "" {
 		return nil, "", errors.New("the request names no call or no licence")
 	}
-	thumb, err := Thumbprint(key)
-	return r, thumb, err
+	return r, thumb, nil
 }
 
 // refusal turns a signed no into an error of the contract.

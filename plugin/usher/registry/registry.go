@@ -77,6 +77,8 @@ type Activation struct {
 	Components map[string][]string `json:"components,omitempty"`
 	Cores      *online.Cores       `json:"cores,omitempty"`
 	Usage      []online.Usage      `json:"usage,omitempty"`
+	// Emergencies are those that the host has told of.
+	Emergencies []online.Emergency `json:"emergencies,omitempty"`
 }
 
 var (
@@ -87,6 +89,9 @@ var (
 // noncesKept is how many nonces of a host are remembered: more requests than one second has, for older ones are told by their
 // date.
 const noncesKept = 16
+
+// emergenciesKept is how many emergencies of a host are remembered.
+const emergenciesKept = 64
 
 // Errors that the commands of an operator meet.
 var (
@@ -349,6 +354,15 @@ func (g *Registry) activation(tx *bbolt.Tx, l *Licence, terms *enforcer.License,
 	a.Issued, a.Seen, a.Version, a.Components, a.Cores = r.Issued, now, r.Version, r.Components, r.Cores
 	if r.Usage != nil {
 		a.Usage = r.Usage
+	}
+	for _, e := range r.Emergencies {
+		if slices.Contains(a.Emergencies, e) {
+			continue
+		}
+		if a.Emergencies = append(a.Emergencies, e); len(a.Emergencies) > emergenciesKept {
+			a.Emergencies = a.Emergencies[1:]
+		}
+		g.cfg.Log.Warn("an operator has begun an emergency", "licence", l.ID, "agent_key", agent, "began", time.Unix(e.Began, 0).UTC(), "reason", e.Reason)
 	}
 	return a, nil, nil, nil
 }

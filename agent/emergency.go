@@ -1,0 +1,148 @@
+package agent
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/usher-agent/usher/agent/api"
+	"github.com/usher-agent/usher/client/wire"
+	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/plugin"
+	"github.com/usher-agent/usher/plugin/usher"
+	"github.com/usher-agent/usher/plugin/usher/online"
+)
+
+// maxReason is the longest reason of an emergency, in bytes.
+const maxReason = 500
+
+// BeginEmergency spends an emergency of the licence that needs one: recorded, logged, counted, and told to the upstream.
+func (f front) BeginEmergency(by enforcer.Caller, reason string) (wire.Emergency, *enforcer.Denial) {
+	reason = strings.TrimSpace(reason)
+	switch {
+	case reason == "":
+		return wire.Emergency{}, &enforcer.Denial{Code: enforcer.BadRequest, Field: "reason", Detail: "reason is missing", Hint: "say in a sentence why: the vendor is told"}
+	case len(reason) > maxReason || strings.ContainsFunc(reason, unicode.IsControl):
+		return wire.Emergency{}, &enforcer.Denial{Code: enforcer.BadRequest, Field: "reason", Detail: fmt.Sprintf("reason has %d bytes, or characters that cannot be printed", len(reason)), Hint: fmt.Sprintf("give one line of at most %d bytes", maxReason)}
+	}
+	c := f.court
+	c.mu.Lock()
+	now := f.desk.time()
+	l, d := (*enforcer.License)(nil), &enforcer.Denial{Detail: "the licence folder has not been read yet", Hint: "try again in a moment"}
+	if c.ready {
+		c.facts.Documents = c.documents(nil)
+		c.look(&c.facts, now)
+		l, d = enforcer.MayBeginEmergency(c.facts, enforcer.Judge(c.facts, now), now)
+	}
+	if d != nil {
+		c.mu.Unlock()
+		d.Code = api.EmergencyRefused
+		return wire.Emergency{}, d
+	}
+	e := emergency{now, now.Add(l.Emergency.Length), reason}
+	if err := f.history.begin(l.ID, e); err != nil {
+		c.mu.Unlock()
+		return wire.Emergency{}, &enforcer.Denial{Code: enforcer.Storage, Detail: "the emergency could not be recorded, and has not begun: " + err.Error(), Hint: "see to the disk that state.dir is on"}
+	}
+	c.judge()
+	c.mu.Unlock()
+	f.metrics.EmergencyBegan()
+	f.log.Warn("an operator has begun an emergency", "licence", l.ID, "reason", reason, "ends", e.Ends, "uid", by.UID, "pid", by.PID, "exe", by.Exe)
+	f.desk.subs.send(nil, wire.Event{Type: "emergency.started", At: now, Code: string(enforcer.ValidInGrace), Reason: reason})
+	f.pulse.Now()
+	return emergencyShape(l.ID, e, now), nil
+}
+
+func emergencyShape(id string, e emergency, now time.Time) wire.Emergency {
+	return wire.Emergency{License: id, BeganAt: e.Began, EndsAt: e.Ends, Reason: e.Reason, Running: !now.Before(e.Began) && now.Before(e.Ends)}
+}
+
+// Emergencies returns what operators have begun, and what the licences at hand still grant.
+func (f front) Emergencies() wire.Emergencies {
+	out := wire.Emergencies{Emergencies: []wire.Emergency{}, Grants: []wire.EmergencyGrant{}}
+	now, all := f.desk.time(), f.history.emergencies()
+	for id, list := range all {
+		for _, e := range list {
+			out.Emergencies = append(out.Emergencies, emergencyShape(id, e, now))
+		}
+	}
+	slices.SortFunc(out.Emergencies, func(a, b wire.Emergency) int { return a.BeganAt.Compare(b.BeganAt) })
+	v := f.desk.Verdict()
+	if v == nil {
+		return out
+	}
+	for _, j := range v.Licenses {
+		l := j.License
+		if l == nil || l.Emergency.Length == 0 || slices.ContainsFunc(out.Grants, func(g wire.EmergencyGrant) bool { return g.License == l.ID }) {
+			continue
+		}
+		var began []time.Time
+		for _, e := range all[l.ID] {
+			began = append(began, e.Began)
+		}
+		g := wire.EmergencyGrant{License: l.ID, LengthSeconds: l.Emergency.Length.Seconds(), PerYear: l.Emergency.PerYear}
+		if next, ever := l.Emergency.Free(began, now); ever {
+			g.Next = instant(next)
+		}
+		out.Grants = append(out.Grants, g)
+	}
+	return out
+}
+
+// told returns the emergencies that the upstream is told of: all of the last year that are the licence's, with each call.
+func (h *history) told(id string, now time.Time) (out []plugin.Emergency) {
+	for _, e := range h.emergencies()[id] {
+		if now.Sub(e.Began) < 366*24*time.Hour {
+			out = append(out, plugin.Emergency{Began: e.Began, Ends: e.Ends, Reason: e.Reason})
+		}
+	}
+	return out
+}
+
+// Return stops a licence on this host for good and signs a receipt of that, which is the vendor's proof. Asked again it
+// signs the same receipt again.
+func (f front) Return(_ context.Context, by enforcer.Caller, id string) (wire.Returned, *enforcer.Denial) {
+	c := f.court
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	l, document := c.latest(id)
+	now := f.desk.time()
+	was, before := f.history.returned(id)
+	if l == nil && !before {
+		return wire.Returned{}, &enforcer.Denial{Code: api.DocumentUnknown, Field: "license", Detail: fmt.Sprintf("there is no licence %q here that verifies", id), Hint: "`usher license list` shows what is there"}
+	}
+	if anew := l != nil && (!before || l.Issued.After(was.Returned)); anew {
+		data := document
+		if l.System == usher.System {
+			data = usher.Compact(document)
+		}
+		sum := sha256.Sum256(data)
+		var err error
+		if was, err = f.history.giveBack(id, l.Product, hex.EncodeToString(sum[:]), now, true); err != nil {
+			return wire.Returned{}, &enforcer.Denial{Code: enforcer.Storage, Detail: "the return could not be recorded, and the licence stands: " + err.Error(), Hint: "see to the disk that state.dir is on"}
+		}
+		c.judge()
+		f.log.Warn("a licence was returned, and is of no use here any more", "licence", id, "uid", by.UID, "pid", by.PID, "exe", by.Exe)
+		f.desk.subs.send(nil, wire.Event{Type: "license.returned", At: now, Reason: "licence " + id + " was returned to the vendor"})
+	}
+	receipt, err := online.SignReceipt(f.key, &online.Receipt{License: id, Product: was.Product, Issued: was.Returned.Unix(), Document: was.Document})
+	if err != nil {
+		return wire.Returned{}, &enforcer.Denial{Code: api.Internal, Detail: "the receipt could not be signed: " + err.Error()}
+	}
+	return wire.Returned{License: id, Product: was.Product, ReturnedAt: was.Returned, Receipt: receipt}, nil
+}
+
+// latest returns the licence of an id that was issued last, and its document. c.mu is held.
+func (c *court) latest(id string) (out *enforcer.License, document []byte) {
+	for _, d := range c.documents(nil) {
+		if l := d.License; l != nil && l.ID == id && l.Role != enforcer.RoleNotice && (out == nil || l.Issued.After(out.Issued)) {
+			out, document = l, c.document(d.Name)
+		}
+	}
+	return out, document
+}

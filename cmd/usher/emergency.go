@@ -1,0 +1,187 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/usher-agent/usher/plugin/usher/issue"
+)
+
+func (c *cli) emergencyCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "emergency", Short: "Bridge a lapsed licence without the vendor's word, where it grants that"}
+	cmd.AddCommand(c.emergencyStart(), c.emergencyList())
+	return cmd
+}
+
+func (c *cli) emergencyStart() *cobra.Command {
+	var reason string
+	cmd := &cobra.Command{Use: "start --reason TEXT", Short: "Begin an emergency; the vendor is told of it", Args: cobra.NoArgs,
+		Long: `Begin an emergency on the licence that has lapsed, or is about to: for as long as the licence says, an expiry or a missed heartbeat or
+check-in does not stop it. There are only so many a year. It is logged, counted, and told to the vendor's upstream. Admins only.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if reason == "" {
+				return usage("--reason is missing: say in a sentence why; the vendor is told")
+			}
+			e, err := c.client().BeginEmergency(cmd.Context(), reason)
+			if err != nil {
+				return err
+			}
+			if c.json {
+				return c.printJSON(e)
+			}
+			fmt.Fprintf(c.out, "licence %s: the emergency holds until %s; mend the cause by then\n", e.License, e.EndsAt.UTC().Format(time.RFC3339))
+			return nil
+		}}
+	cmd.Flags().StringVar(&reason, "reason", "", "why, in a sentence")
+	return cmd
+}
+
+func (c *cli) emergencyList() *cobra.Command {
+	return &cobra.Command{Use: "list", Short: "What was begun, and what the licences still grant", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			all, err := c.client().Emergencies(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if c.json {
+				return c.printJSON(all)
+			}
+			if len(all.Emergencies)+len(all.Grants) == 0 {
+				fmt.Fprintln(c.out, "no licence here grants emergencies, and none was begun")
+				return nil
+			}
+			now := time.Now()
+			for _, g := range all.Grants {
+				next := "none"
+				if g.Next != nil {
+					next = "the next may begin now"
+					if g.Next.After(now) {
+						next = "the next may begin " + away(*g.Next, now)
+					}
+				}
+				fmt.Fprintf(c.out, "licence %s grants %v, %d within a year; %s\n", g.License, time.Duration(g.LengthSeconds)*time.Second, g.PerYear, next)
+			}
+			if len(all.Emergencies) == 0 {
+				return nil
+			}
+			rows := [][]string{{"LICENCE", "BEGAN", "ENDS", "STATE", "REASON"}}
+			for _, e := range all.Emergencies {
+				state := "over"
+				if e.Running {
+					state = "running"
+				}
+				rows = append(rows, []string{e.License, e.BeganAt.UTC().Format(time.RFC3339), e.EndsAt.UTC().Format(time.RFC3339), state, e.Reason})
+			}
+			return c.table(rows...)
+		}}
+}
+
+func (c *cli) returnCommand() *cobra.Command {
+	var out string
+	cmd := &cobra.Command{Use: "return ID --out FILE", Short: "Stop a licence on this host for good, and write a receipt for the vendor", Args: cobra.ExactArgs(1),
+		Long: `Give a licence back, to have it bound to another host say: the agent stops it here for good, ends its slots as its terms say, and signs
+a receipt with its key, which proves to the vendor that it has. Run again it writes the same receipt. Admins only.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if out == "" {
+				return usage("--out is missing: the file to write the receipt to; - is standard output")
+			}
+			f := os.Stdout
+			if out != "-" {
+				var err error
+				// Before the licence is stopped, so that the receipt has a place.
+				if f, err = os.OpenFile(out, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644); err != nil {
+					return fmt.Errorf("receipt: %w", err)
+				}
+			}
+			r, err := c.client().Return(cmd.Context(), args[0])
+			if out == "-" {
+				if err == nil {
+					fmt.Fprintln(c.out, r.Receipt)
+				}
+				return err
+			}
+			if err != nil {
+				return errors.Join(err, f.Close(), os.Remove(out))
+			}
+			_, err = fmt.Fprintln(f, r.Receipt)
+			if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+				return fmt.Errorf("receipt: %w; the licence is returned: run this again with another --out", err)
+			}
+			if c.json {
+				return c.printJSON(r)
+			}
+			fmt.Fprintf(c.out, "%s  licence %s was returned on %s and is of no use here any more; send the file to the vendor\n", out, r.License, r.ReturnedAt.UTC().Format(time.DateOnly))
+			return nil
+		}}
+	cmd.Flags().StringVar(&out, "out", "", "the receipt's file; - is standard output")
+	return cmd
+}
+
+func (c *cli) acceptReturnCommand() *cobra.Command {
+	var ledger, request string
+	cmd := &cobra.Command{Use: "accept-return RECEIPT [--ledger F] [--request F]", Short: "Check a receipt of a returned licence, and record it", Args: cobra.ExactArgs(1),
+		Long: `Check the receipt that "license return" wrote: that the licence is in the ledger, byte for byte, and that the agent it was bound to has
+signed. Where the licence names no agent key, --request is the request of the host that it was on. The return is recorded in the ledger.`,
+		RunE: func(_ *cobra.Command, args []string) error {
+			b, err := c.readFile(args[0])
+			if err != nil {
+				return err
+			}
+			if ledger == "" {
+				ledger = filepath.Join("keys", "issued.jsonl")
+			}
+			var req []byte
+			if request != "" {
+				if req, err = c.readFile(request); err != nil {
+					return err
+				}
+			}
+			r, err := issue.AcceptReturn(b, ledger, req, time.Now())
+			if err != nil {
+				return fmt.Errorf("receipt %s: %w", args[0], err)
+			}
+			if c.json {
+				return c.printJSON(r)
+			}
+			also := ""
+			if r.Again {
+				also = "; the ledger has it already"
+			}
+			fmt.Fprintf(c.out, "licence %s (%s, %s) was returned on %s by the host with agent key %s%s\n", r.License, r.Product, dash(r.Licensee), r.At.Format(time.DateOnly), r.AgentKey, also)
+			return nil
+		}}
+	cmd.Flags().StringVar(&ledger, "ledger", "", "the ledger (default keys/issued.jsonl)")
+	cmd.Flags().StringVar(&request, "request", "", "the request of the host that it was on, which usher fingerprint wrote")
+	return cmd
+}
+
+func (c *cli) revokeCommand() *cobra.Command {
+	var o signFlags
+	cmd := &cobra.Command{Use: "revoke --key K.key --product P ID… --out F", Short: "Sign a notice that licences are revoked, to be dropped beside them", Args: cobra.MinimumNArgs(1),
+		Long: `Sign a notice: a document that grants nothing, and says which licences of the product are revoked. It counts on every host whose
+licence folder it is dropped into. A later notice does not undo an earlier one that is still there.`,
+		Example: "  usher vendor revoke --key keys/2026-a.key --product transcoder transcoder-7f3a --out revoked.lic",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.revokes = args
+			now := time.Now().UTC().Truncate(time.Second)
+			s, keyFile, err := c.loadSigner(cmd, &o)
+			if err != nil {
+				return err
+			}
+			claims, err := c.claims(&o, now)
+			if err != nil {
+				return err
+			}
+			return c.issue(&o, s, keyFile, claims, now)
+		}}
+	o.addSigner(cmd)
+	cmd.Flags().StringVar(&o.id, "id", "", "the notice's id (default: made up)")
+	cmd.Flags().StringVar(&o.product, "product", "", "the product")
+	cmd.Flags().StringVar(&o.issuer, "issuer", "", "who issues it")
+	return cmd
+}
