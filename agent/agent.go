@@ -58,6 +58,7 @@ type Agent struct {
 	state     *stateDir
 	key       ed25519.PrivateKey
 	history   *history
+	audit     *audit
 	vendor    string // the product that is compiled in; empty: none is
 	socket    *api.Socket
 	server    *api.Server
@@ -125,6 +126,9 @@ func (a *Agent) open() (err error) {
 	}
 	a.desk.ended = a.holders.ended
 	a.recover(was)
+	if err := a.openEvents(); err != nil {
+		return err
+	}
 	if a.history, err = a.openHistory(newKey); err != nil {
 		return err
 	}
@@ -199,6 +203,7 @@ func (a *Agent) close() error {
 // Run serves until ctx ends, then drains: no new leases, requests under way are answered, all is given back.
 func (a *Agent) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, a.close()) }()
+	defer a.runEvents(ctx)()
 	g, ctx := errgroup.WithContext(ctx)
 	a.stopping = ctx.Done()
 	task := func(name string, run func(context.Context) error) {

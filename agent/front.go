@@ -3,7 +3,9 @@ package agent
 import (
 	"context"
 	"crypto/ed25519"
+	"strconv"
 
+	"github.com/usher-agent/usher/agent/eventlog"
 	"github.com/usher-agent/usher/agent/host"
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
@@ -29,11 +31,18 @@ func (f front) Acquire(ctx context.Context, r *enforcer.Acquire) (*enforcer.Leas
 
 func (f front) Renew(r *enforcer.Renew) (*enforcer.Lease, *enforcer.Denial) { return f.desk.Renew(r) }
 
-func (f front) Release(r *enforcer.Release) *enforcer.Denial { return f.desk.Release(r) }
+func (f front) Release(r *enforcer.Release) *enforcer.Denial {
+	dec := f.desk.do(r)
+	if r.Force && dec.Denial == nil && dec.Lease != nil {
+		f.noteForcedRelease(r.Caller, dec.Lease)
+	}
+	return dec.Denial
+}
 
 func (f front) Adjust(r *enforcer.Adjust) *enforcer.Denial {
 	d := f.desk.do(r).Denial
 	if d == nil {
+		f.noteBy(r.Caller, eventlog.Event{Type: noteAdjusted, Subject: r.Pool, Fields: map[string]string{"drawn": strconv.FormatInt(r.Drawn, 10)}})
 		f.log.Warn("a meter was adjusted", "meter", r.Pool, "drawn", r.Drawn, "uid", r.Caller.UID, "pid", r.Caller.PID, "exe", r.Caller.Exe)
 	}
 	return d

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/usher-agent/usher/agent/eventlog"
 	"github.com/usher-agent/usher/enforcer"
 )
 
@@ -91,6 +92,7 @@ func openHistory(path string, key ed25519.PrivateKey, now time.Time) (h *history
 func (a *Agent) openHistory(newKey bool) (*history, error) {
 	h, fresh, err := openHistory(filepath.Join(a.state.path, "history.json"), a.key, a.desk.time())
 	if err == nil && fresh != "" && !newKey {
+		a.note(eventlog.Event{Type: noteHistory, Detail: fresh})
 		a.log.Warn("a record of trials, emergencies and returned licences is begun, though the agent's key is older: trials that were issued before count from their issue", "why", fresh)
 	}
 	return h, err

@@ -3,10 +3,14 @@ package agent_test
 import (
 	"context"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/usher-agent/usher/agent"
+	"github.com/usher-agent/usher/agent/eventlog"
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/plugin/usher"
 )
@@ -69,5 +73,89 @@ func TestActivationGrace(t *testing.T) {
 	l := h.until("activation owed", inForce("a"))
 	if l.Code != "VALID_IN_GRACE" || l.GraceEndsAt == nil || !strings.Contains(l.Reason, "activated") {
 		t.Errorf("%s until %v: %s", l.Code, l.GraceEndsAt, l.Reason)
+	}
+}
+
+// The event log says what happened, by whom as privacy says, and is put aside whole when the agent has another key.
+func TestEventLog(t *testing.T) {
+	t.Parallel()
+	h := open(t, "privacy: {users: plain}\n")
+	doc := func(n int64) []byte {
+		return h.sign("a", n, func(c *usher.Claims) {
+			c.Issued = time.Now().Unix() + n
+			c.Meters = map[string]usher.Meter{"renders": {Max: new(int64(9)), Scope: "host"}}
+		})
+	}
+	h.drop("a.lic", doc(1))
+	h.until("dropped", inForce("a"))
+	h.drop("a.lic", doc(2))
+	h.until("replaced", func(l *wire.License) bool { n := l.Limits["streams"]; return n != nil && *n == 2 })
+	lease, err := h.Acquire(t.Context(), wire.AcquireRequest{Pool: "streams", Lifetime: "held"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Release(t.Context(), lease.ID, true); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Adjust(t.Context(), "renders", 5); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Remove(t.Context(), "a.lic"); err != nil {
+		t.Fatal(err)
+	}
+	h.stop()
+	verify := func() (types []string, by map[string]eventlog.Event) {
+		t.Helper()
+		cfg, err := h.load()
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir, key, err := agent.Events(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		by = map[string]eventlog.Event{}
+		if _, err := eventlog.Verify(dir, key, func(e eventlog.Event) { types, by[e.Type] = append(types, e.Type), e }); err != nil {
+			t.Error(err)
+		}
+		return types, by
+	}
+	types, by := verify()
+	for _, want := range []string{"agent.started", "document.added", "document.changed", "license.changed", "lease.forced", "meter.adjusted", "config.reloaded", "document.removed", "agent.stopped"} {
+		if !slices.Contains(types, want) {
+			t.Errorf("%s is missing among %v", want, types)
+		}
+	}
+	if types[0] != "agent.started" && types[0] != "history.begun" || types[len(types)-1] != "agent.stopped" {
+		t.Errorf("the order is %v", types)
+	}
+	forced := by["lease.forced"]
+	if forced.Actor == "" || forced.Fields["holder"] != forced.Actor || forced.Fields["items"] != "streams=1" || len(forced.Subject) != 8 || !strings.HasPrefix(lease.ID, forced.Subject) {
+		t.Errorf("%+v", forced)
+	}
+	if a := by["meter.adjusted"]; a.Actor != forced.Actor || a.Subject != "renders" || a.Fields["drawn"] != "5" {
+		t.Errorf("%+v", a)
+	}
+	// By default nobody is named.
+	h.config = strings.Replace(h.config, "plain", "omit", 1)
+	if err := os.Remove(h.path("state/agent.key")); err != nil {
+		t.Fatal(err)
+	}
+	h.start()
+	h.drop("a.lic", doc(3))
+	h.until("dropped", inForce("a"))
+	if _, err := h.Adjust(t.Context(), "renders", 6); err != nil {
+		t.Fatal(err)
+	}
+	h.stop()
+	types, by = verify()
+	if slices.Contains(types, "document.changed") || by["meter.adjusted"].Actor != "" || by["meter.adjusted"].Fields["drawn"] != "6" {
+		t.Errorf("after another key: %v, %+v", types, by["meter.adjusted"])
+	}
+	if aside, err := filepath.Glob(h.path("state/events-*")); err != nil || len(aside) != 1 {
+		t.Errorf("put aside: %v, %v", aside, err)
 	}
 }

@@ -3,8 +3,10 @@ package agent
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"github.com/usher-agent/usher/agent/config"
+	"github.com/usher-agent/usher/agent/eventlog"
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
 )
@@ -19,8 +21,10 @@ func (a *Agent) Reload() (wire.Reloaded, error) {
 	a.metrics.Reloaded(err == nil, a.options.Now())
 	switch {
 	case err != nil:
+		a.note(eventlog.Event{Type: noteReloadRefused, Detail: err.Error()})
 		a.log.Error("the configuration was not reloaded; what was in force stays", "error", err)
 	default:
+		a.note(eventlog.Event{Type: noteReloaded, Fields: map[string]string{"changed": strings.Join(out.Changed, " "), "needs_restart": strings.Join(out.Restart, " ")}})
 		a.log.Info("the configuration was reloaded", "changed", out.Changed, "needs_restart", out.Restart)
 	}
 	return out, err

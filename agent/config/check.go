@@ -211,6 +211,10 @@ func (k *checker) rest() {
 	if c.Limits.ConnectionsPerUID < 0 || c.Limits.LeasesPerUID < 0 {
 		k.bad("limits", "limits are negative; give 0 for the default")
 	}
+	if c.Privacy.Users == "" {
+		k.bad("privacy.users", "privacy.users is empty; leave it out for the default, omit")
+	}
+	k.oneOf("privacy.users", c.Privacy.Users, "omit", "pseudonym", "plain")
 	k.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	k.oneOf("log.format", c.Log.Format, "text", "json")
 	if c.Log.Level == "" || c.Log.Format == "" {

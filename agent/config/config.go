@@ -21,6 +21,7 @@ type Config struct {
 	Upstream Upstream `yaml:"upstream"`
 	Limits   Limits   `yaml:"limits"`
 	Plugins  []Plugin `yaml:"plugins"`
+	Privacy  Privacy  `yaml:"privacy"`
 	Log      Log      `yaml:"log"`
 
 	origins map[string]string
@@ -132,6 +133,11 @@ type Plugin struct {
 	Args   []string `yaml:"args"`
 }
 
+// Privacy is what is written of people.
+type Privacy struct {
+	Users string `yaml:"users"`
+}
+
 // Log is what the log looks like.
 type Log struct {
 	Level  string `yaml:"level"`
@@ -145,6 +151,7 @@ func Default() *Config {
 		Socket:   Socket{Path: "/run/usher/usher.sock", Mode: 0o660},
 		State:    State{Dir: "/var/lib/usher", RuntimeDir: "/run/usher"},
 		Host:     Host{Every: Duration(10 * time.Second)},
+		Privacy:  Privacy{Users: "omit"},
 		Log:      Log{Level: "info", Format: "text"},
 		Upstream: Upstream{Timeout: Duration(30 * time.Second)},
 		origins:  map[string]string{},

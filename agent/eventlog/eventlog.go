@@ -280,12 +280,13 @@ func tail(path string) (whole int64, last []byte, err error) {
 
 // Report is what Verify found.
 type Report struct {
-	Events   uint64
-	First    uint64 // the sequence number of the oldest that is kept
-	Last     uint64
-	From, To time.Time
-	Missing  uint64 // that the log itself says could not be written
-	Torn     bool   // a crash has cut the last line off
+	Events  uint64    `json:"events"`
+	First   uint64    `json:"first"` // the sequence number of the oldest that is kept
+	Last    uint64    `json:"last"`
+	From    time.Time `json:"from,omitzero"`
+	To      time.Time `json:"to,omitzero"`
+	Missing uint64    `json:"missing"` // that the log itself says could not be written
+	Torn    bool      `json:"torn"`    // a crash has cut the last line off
 }
 
 // Broken says where a log is not what its agent wrote.
@@ -373,4 +374,16 @@ func signed(e Event, line []byte, key ed25519.PublicKey) bool {
 	e.Signature = ""
 	unsigned, err := json.Marshal(e)
 	return err == nil && ed25519.Verify(key, unsigned, sig)
+}
+
+// Tail returns the last n events of a log, the oldest first, as far as they can be read.
+func Tail(dir string, n int) ([]Event, error) {
+	out := []Event{}
+	_, err := Verify(dir, nil, func(e Event) {
+		if len(out) == n {
+			out = out[1:]
+		}
+		out = append(out, e)
+	})
+	return out, err
 }

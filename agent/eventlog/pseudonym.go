@@ -39,6 +39,9 @@ type Users struct {
 // NewUsers returns what names users; dir is where the keys of pseudonyms lie (0700).
 func NewUsers(mode, dir string) *Users { return &Users{mode: mode, dir: dir} }
 
+// Plain reports whether users are named as they are.
+func (u *Users) Plain() bool { return u.mode == UsersPlain }
+
 // Name returns how a user is written at an instant; empty where users are left out.
 func (u *Users) Name(user string, at time.Time) (string, error) {
 	switch u.mode {

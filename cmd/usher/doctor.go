@@ -268,6 +268,7 @@ func (c *cli) bundle(cmd *cobra.Command, path string) (n int, err error) {
 	part("pools", func() (any, error) { return agent.Pools(ctx) })
 	part("leases", func() (any, error) { l, err := agent.Leases(ctx, ""); return redactLeases(l), err })
 	part("config", func() (any, error) { s, err := agent.Config(ctx); return redactConfig(s), err })
+	part("events", func() (any, error) { return eventsTail(ctx, agent) })
 	part("fingerprint", func() (any, error) { return agent.Fingerprint(ctx, "") })
 	part("metrics", func() (any, error) { return agent.Metrics(ctx) })
 	return n, errors.Join(err, t.Close(), z.Close())

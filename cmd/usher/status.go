@@ -426,6 +426,7 @@ func (c *cli) eventsCommand() *cobra.Command {
 			return nil
 		}}
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on until interrupted")
+	cmd.AddCommand(c.verifyEventsCommand())
 	return cmd
 }
 

@@ -1,0 +1,108 @@
+package main
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/usher-agent/usher/agent"
+	"github.com/usher-agent/usher/agent/eventlog"
+	"github.com/usher-agent/usher/client"
+	"github.com/usher-agent/usher/plugin/usher/issue"
+)
+
+func (c *cli) verifyEventsCommand() *cobra.Command {
+	var dir, key string
+	cmd := &cobra.Command{Use: "verify [--config FILE | --dir DIR --key agent.pub]", Short: "Check that nobody has changed the event log", Args: cobra.NoArgs,
+		Long: `Check the event log in the agent's state folder: that each line follows from the one before, and that the agent's key has signed it.
+Without --dir the configuration says where it lies. What cannot be seen is that the newest lines were cut off. Exits 1 where it is
+broken.`}
+	src := c.configSource(cmd)
+	cmd.RunE = func(*cobra.Command, []string) error {
+		var public ed25519.PublicKey
+		switch {
+		case (dir == "") != (key == ""):
+			return usage("--dir and --key go together: the key is in agent.pub, of which you should have a copy of your own")
+		case dir == "":
+			cfg, err := src.load(c)
+			if err != nil {
+				return err
+			}
+			if dir, public, err = agent.Events(cfg); err != nil {
+				return err
+			}
+		default:
+			b, err := os.ReadFile(key)
+			if err != nil {
+				return fmt.Errorf("--key: %w", err)
+			}
+			k, err := issue.ParsePublicKey(b)
+			if err != nil {
+				return fmt.Errorf("--key %s: %w", key, err)
+			}
+			var ok bool
+			if public, ok = k.(ed25519.PublicKey); !ok {
+				return fmt.Errorf("--key %s: it is not an Ed25519 key, as an agent's is", key)
+			}
+		}
+		if _, err := os.Stat(dir); err != nil {
+			return fmt.Errorf("event log: %w", err)
+		}
+		r, err := eventlog.Verify(dir, public, nil)
+		var broken *eventlog.Broken
+		if errors.As(err, &broken) {
+			return fail(exitFailed, "what is before that line holds, and what is after it cannot be told", "the event log is broken: %w", err)
+		}
+		if err != nil {
+			return fmt.Errorf("event log: %w", err)
+		}
+		if c.json {
+			return c.printJSON(r)
+		}
+		if r.Events == 0 {
+			fmt.Fprintf(c.out, "%s: there are no events\n", dir)
+			return nil
+		}
+		fmt.Fprintf(c.out, "%s: %d events (%d to %d), from %s to %s: unbroken, and signed by agent key %s\n", dir, r.Events, r.First, r.Last,
+			r.From.Format(time.RFC3339), r.To.Format(time.RFC3339), agent.Thumbprint(public))
+		if r.Missing > 0 {
+			fmt.Fprintf(c.out, "%d events could not be written, as the log itself says\n", r.Missing)
+		}
+		if r.Torn {
+			fmt.Fprintln(c.out, "the last line is cut off, as a crash leaves it")
+		}
+		return nil
+	}
+	cmd.Flags().StringVar(&dir, "dir", "", "the folder of the event log")
+	cmd.Flags().StringVar(&key, "key", "", "with --dir: the agent's public key")
+	return cmd
+}
+
+// bundledEvents is how many events the support bundle has.
+const bundledEvents = 200
+
+// eventsTail returns the last events of the agent's log, without those who caused them.
+func eventsTail(ctx context.Context, a *client.Client) ([]eventlog.Event, error) {
+	settings, err := a.Config(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range settings {
+		if s.Key != "state.dir" {
+			continue
+		}
+		events, err := eventlog.Tail(filepath.Join(s.Value, "events"), bundledEvents)
+		for i := range events {
+			events[i].Actor = ""
+			delete(events[i].Fields, "holder")
+		}
+		return events, err
+	}
+	return nil, errors.New("the agent does not say where its state is")
+}
