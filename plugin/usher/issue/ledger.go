@@ -21,7 +21,7 @@ type Entry struct {
 	KeyID    string        `json:"kid"`
 	Expires  *time.Time    `json:"expires,omitempty"` // absent: perpetual
 	SHA256   string        `json:"sha256"`            // of the compact document
-	Claims   *usher.Claims `json:"claims,omitempty"` // absent: the licence was returned
+	Claims   *usher.Claims `json:"claims,omitempty"`  // absent: the licence was returned
 	Returned *Return       `json:"returned,omitempty"`
 }
 

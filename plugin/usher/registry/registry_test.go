@@ -393,3 +393,32 @@ func TestMutualTLS(t *testing.T) {
 	_, err = other.ask(other.Activate)
 	o.refused(err, plugin.Misconfigured, "", "400")
 }
+
+// An emergency that a host's operator has begun is told with each call, and kept once.
+func TestEmergenciesAreTold(t *testing.T) {
+	o := openOffice(t, nil)
+	h := o.host(o.sign("a", nil))
+	began := o.clock().Add(-time.Hour).Truncate(time.Second)
+	told := []plugin.Emergency{{Began: began, Ends: began.Add(72 * time.Hour), Reason: "the line is cut"}}
+	call := func(do func(context.Context, *plugin.Request) (*plugin.Reply, error)) {
+		t.Helper()
+		_, err := h.ask(func(ctx context.Context, r *plugin.Request) (*plugin.Reply, error) {
+			r.Emergencies = told
+			return do(ctx, r)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	call(h.Activate)
+	o.pass(time.Minute)
+	call(h.Heartbeat)
+	all, err := o.List()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := all[0].Hosts[0].Emergencies
+	if len(got) != 1 || got[0] != (online.Emergency{Began: began.Unix(), Ends: began.Add(72 * time.Hour).Unix(), Reason: "the line is cut"}) {
+		t.Errorf("%+v", got)
+	}
+}
