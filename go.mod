@@ -5,6 +5,7 @@ go 1.26.0
 replace github.com/usher-agent/usher/client => ./client
 
 require (
+	github.com/anishathalye/porcupine v1.3.1
 	github.com/coreos/go-systemd/v22 v22.7.0
 	github.com/fsnotify/fsnotify v1.10.1
 	github.com/getkin/kin-openapi v0.153.0

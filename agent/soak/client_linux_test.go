@@ -1,0 +1,267 @@
+package soak
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/usher-agent/usher/client"
+	"github.com/usher-agent/usher/client/wire"
+)
+
+// now is CLOCK_MONOTONIC in nanoseconds, which all processes of a host share.
+func now() int64 {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &t); err != nil {
+		panic(err)
+	}
+	return t.Nano()
+}
+
+// record is one line of a client's story. It is written before a call is sent and after its answer has come, so that the
+// story of a client that was killed says no more than what is sure.
+type record struct {
+	Event  string           `json:"event"` // call, done, paused, lost
+	At     int64            `json:"at"`
+	Op     string           `json:"op,omitempty"`
+	Kind   string           `json:"kind,omitempty"` // acquire, release, draw
+	Items  map[string]int64 `json:"items,omitempty"`
+	Wait   bool             `json:"wait,omitempty"`
+	Lease  string           `json:"lease,omitempty"`
+	Result string           `json:"result,omitempty"` // granted, denied, released
+	Last   int64            `json:"last,omitempty"`   // when the last attempt was sent
+	Why    string           `json:"why,omitempty"`
+}
+
+// TestMain plays a client when the environment says so.
+func TestMain(m *testing.M) {
+	if name := os.Getenv("USHER_SOAK_CLIENT"); name != "" {
+		if err := play(name); err != nil {
+			fmt.Fprintln(os.Stderr, name, err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// player is one client process: one call at a time.
+type player struct {
+	name    string
+	n       int
+	out     *json.Encoder
+	random  *rand.Rand
+	http    *client.Client
+	session *client.Session
+	held    []holding
+	waits   bool
+}
+
+type holding struct {
+	id      string
+	items   map[string]int64
+	session *client.Lease // nil: a ttl lease
+}
+
+func (p *player) say(r record) {
+	if p.out.Encode(r) != nil {
+		os.Exit(0) // nobody listens any more
+	}
+}
+
+// away says whether an answer leaves the outcome open, or came before the agent had a verdict: the call is made again.
+func away(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, client.ErrAgentAway) || errors.Is(err, client.ErrLicenseMissing) || errors.Is(err, client.ErrDraining)
+}
+
+// again makes a call until its outcome is known, and returns when the last attempt was sent.
+func again(call func() error) (int64, error) {
+	for {
+		sent := now()
+		if err := call(); !away(err) {
+			return sent, err
+		}
+		<-time.After(3 * time.Millisecond)
+	}
+}
+
+func (p *player) call(r record) record {
+	p.n++
+	r.Event, r.Op, r.At = "call", fmt.Sprintf("%s/%d", p.name, p.n), now()
+	p.say(r)
+	return r
+}
+
+func (p *player) done(r record, result, lease string, sent int64) {
+	p.say(record{Event: "done", At: now(), Op: r.Op, Result: result, Lease: lease, Last: sent})
+}
+
+func (p *player) acquire() error {
+	items := map[string]int64{}
+	switch x := p.random.IntN(8); {
+	case x == 0:
+		items["streams"], items["seats"] = 1+p.random.Int64N(2), 1+p.random.Int64N(2)
+	case x < 5:
+		items["streams"] = 1 + p.random.Int64N(3)
+	default:
+		items["seats"] = 1 + p.random.Int64N(3)
+	}
+	a := wire.AcquireRequest{Labels: map[string]string{"client": p.name}}
+	for pool, n := range items {
+		a.Items = append(a.Items, wire.Item{Pool: pool, N: n})
+	}
+	process := p.random.IntN(2) == 0
+	if !process {
+		a.Lifetime, a.TTLSeconds = "ttl", 120
+	}
+	if p.waits && p.random.IntN(6) == 0 {
+		a.WaitSeconds = 0.05 + p.random.Float64()/4
+	}
+	r := p.call(record{Kind: "acquire", Items: items, Wait: a.WaitSeconds > 0})
+	a.ClientToken = r.Op
+	h := holding{items: items}
+	sent, err := again(func() error {
+		if process {
+			l, err := p.session.Acquire(context.Background(), a)
+			if err == nil {
+				h.id, h.session = l.Info().ID, l
+			}
+			return err
+		}
+		l, err := p.http.Acquire(context.Background(), a)
+		if err == nil {
+			h.id = l.ID
+		}
+		return err
+	})
+	switch {
+	case errors.Is(err, client.ErrNoSlots):
+		p.done(r, "denied", "", sent)
+	case err != nil:
+		return fmt.Errorf("acquire: %w", err)
+	default:
+		p.done(r, "granted", h.id, sent)
+		p.held = append(p.held, h)
+	}
+	return nil
+}
+
+func (p *player) release(i int) error {
+	h := p.held[i]
+	p.held = append(p.held[:i:i], p.held[i+1:]...)
+	r := p.call(record{Kind: "release", Lease: h.id, Items: h.items})
+	tried := false
+	sent, err := again(func() (err error) {
+		// The session forgets a lease whose release it has tried, so the second try goes by HTTP.
+		if h.session != nil && !tried {
+			err = h.session.Close()
+		} else {
+			err = p.http.Release(context.Background(), h.id, false)
+		}
+		if tried && errors.Is(err, client.ErrLeaseUnknown) {
+			err = nil
+		}
+		tried = true
+		return err
+	})
+	if errors.Is(err, client.ErrLeaseUnknown) {
+		p.say(record{Event: "lost", At: now(), Lease: h.id, Why: "its release: " + err.Error()})
+	} else if err != nil {
+		return fmt.Errorf("release: %w", err)
+	}
+	p.done(r, "released", h.id, sent)
+	return nil
+}
+
+func (p *player) draw() error {
+	r := p.call(record{Kind: "draw", Items: map[string]int64{"renders": 1 + p.random.Int64N(3)}})
+	n := r.Items["renders"]
+	sent, err := again(func() error {
+		_, err := p.http.Acquire(context.Background(), wire.AcquireRequest{Pool: "renders", N: &n, ClientToken: r.Op})
+		return err
+	})
+	switch {
+	case errors.Is(err, client.ErrMeterEmpty):
+		p.done(r, "denied", "", sent)
+	case err != nil:
+		return fmt.Errorf("draw: %w", err)
+	default:
+		p.done(r, "granted", "", sent)
+	}
+	return nil
+}
+
+// look checks that every lease of ours stands.
+func (p *player) look() {
+	for _, h := range p.held {
+		var err error
+		if h.session != nil {
+			err = h.session.Err() // the session attaches by itself
+		}
+		if err == nil {
+			if _, err = p.http.Lease(context.Background(), h.id); !errors.Is(err, client.ErrLeaseUnknown) {
+				continue
+			}
+		}
+		p.say(record{Event: "lost", At: now(), Lease: h.id, Why: err.Error()})
+	}
+}
+
+func play(name string) error {
+	p := &player{name: name, out: json.NewEncoder(os.Stdout), random: rand.New(rand.NewPCG(rand.Uint64(), 1)), http: client.New("")}
+	orders := make(chan string, 8)
+	go func() {
+		for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+			orders <- in.Text()
+		}
+		os.Exit(0) // the harness has gone
+	}()
+	if _, err := again(func() (err error) { p.session, err = p.http.Open(context.Background(), nil); return err }); err != nil {
+		return err
+	}
+	o := <-orders
+	pause := o == "pause"
+	p.waits = strings.HasSuffix(o, "waits")
+	for {
+		select {
+		case o := <-orders:
+			pause, p.waits = o == "pause", strings.HasSuffix(o, "waits")
+		default:
+		}
+		if pause {
+			for len(p.held) > 0 {
+				if err := p.release(0); err != nil {
+					return err
+				}
+			}
+			p.say(record{Event: "paused", At: now()})
+			o := <-orders
+			pause, p.waits = o == "pause", strings.HasSuffix(o, "waits")
+			continue
+		}
+		var err error
+		switch x := p.random.IntN(10); {
+		case x == 0:
+			err = p.draw()
+		case x == 1:
+			p.look()
+		case len(p.held) == 2 || len(p.held) == 1 && x < 6:
+			err = p.release(p.random.IntN(len(p.held)))
+		default:
+			err = p.acquire()
+		}
+		if err != nil {
+			return err
+		}
+		<-time.After(time.Duration(p.random.IntN(12)) * time.Millisecond)
+	}
+}

@@ -1,0 +1,279 @@
+package soak
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+)
+
+// op is one call as the harness knows it afterwards.
+type op struct {
+	record
+	Segment int   // between two quiet points
+	Client  int   // which of the sixteen
+	Done    int64 // 0: no answer came
+	Killed  int64 // when the client was killed; 0: it lives
+	Gone    int64 // when a killed client's leases were seen to be gone
+}
+
+// listing is what the agent, asked as admin, said is held.
+type listing struct {
+	From, To int64
+	Held     []string
+}
+
+// history is everything that was recorded.
+type history struct {
+	mu       sync.Mutex // guards all below
+	Limits   map[string]int64
+	Ops      []*op
+	Listings []listing
+	byOp     map[string]*op
+	Lost     []record
+	grants   int
+	segment  int
+	inSeg    int
+}
+
+func (h *history) add(client int, r record) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch r.Event {
+	case "call":
+		o := &op{record: r, Segment: h.segment, Client: client}
+		h.Ops = append(h.Ops, o)
+		h.byOp[r.Op] = o
+		h.inSeg++
+	case "done":
+		o := h.byOp[r.Op]
+		o.Done, o.Result, o.Lease, o.Last = r.At, r.Result, r.Lease, r.Last
+		if r.Result == "granted" {
+			h.grants++
+		}
+	case "lost":
+		h.Lost = append(h.Lost, r)
+	}
+}
+
+// span is n slots of a pool that were held, from a call to an end.
+type span struct {
+	id                 string
+	client, segment    int
+	pool               string
+	n                  int64
+	call, answer       int64 // of the grant
+	end, gone          int64 // the release's call or the kill; its answer or when the lease was seen to be gone
+	phantom            bool  // no answer came: it may have been granted
+	released, inFlight bool
+}
+
+// phantomGrace is how long after a dead client's leases were gone a request of its may still lie unread in a socket.
+const phantomGrace = int64(time.Second)
+
+func (h *history) spans() (all []span) {
+	releases := map[string]*op{}
+	for _, o := range h.Ops {
+		if o.Kind == "release" {
+			releases[o.Lease] = o
+		}
+	}
+	for _, o := range h.Ops {
+		if o.Kind != "acquire" || o.Result == "denied" {
+			continue
+		}
+		s := span{id: o.Lease, client: o.Client, segment: o.Segment, call: o.At, answer: o.Done, end: math.MaxInt64, gone: math.MaxInt64}
+		if o.Killed > 0 {
+			s.end, s.gone = o.Killed, o.Gone
+		}
+		if s.phantom = o.Done == 0; s.phantom {
+			s.gone += phantomGrace
+		} else if r := releases[o.Lease]; r != nil {
+			s.end = min(s.end, r.At)
+			if r.Done > 0 {
+				s.gone = r.Done
+			}
+		}
+		for pool, n := range o.Items {
+			s.pool, s.n = pool, n
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// sweep walks over every instant. It returns every violation of: surely-held ≤ limit; no denial while surely-free ≥ n; every
+// lease that is surely held is listed; draws are counted once.
+func (h *history) sweep() (wrong []string) {
+	spans := h.spans()
+	type step struct{ at, n int64 }
+	possibly := map[string][]step{}
+	for pool, limit := range h.Limits {
+		var sure, may []step
+		for _, s := range spans {
+			if s.pool != pool {
+				continue
+			}
+			if !s.phantom && s.answer < s.end {
+				sure = append(sure, step{s.answer, s.n}, step{s.end, -s.n})
+			}
+			may = append(may, step{s.call, s.n}, step{s.gone, -s.n})
+		}
+		held := int64(0)
+		slices.SortFunc(sure, func(a, b step) int { return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.n, b.n)) })
+		for _, st := range sure {
+			if held += st.n; held > limit {
+				wrong = append(wrong, fmt.Sprintf("%s: %d slots are surely held at %d, and the limit is %d", pool, held, st.at, limit))
+			}
+		}
+		// At one instant what comes counts before what goes: possibly held is an upper bound.
+		slices.SortFunc(may, func(a, b step) int { return cmp.Or(cmp.Compare(a.at, b.at), -cmp.Compare(a.n, b.n)) })
+		possibly[pool] = may
+	}
+	for _, o := range h.Ops {
+		if o.Kind != "acquire" || o.Result != "denied" || h.queued(o) {
+			continue
+		}
+		free := true
+		for pool, n := range o.Items {
+			held, most := int64(0), int64(0)
+			for _, st := range possibly[pool] {
+				if st.at > o.Done {
+					break
+				}
+				held += st.n
+				if st.at <= o.Last {
+					most = held
+				}
+				most = max(most, held)
+			}
+			free = free && h.Limits[pool]-most >= n
+		}
+		if free {
+			wrong = append(wrong, fmt.Sprintf("%s: %v was denied from %d to %d, and it was surely free", o.Op, o.Items, o.Last, o.Done))
+		}
+	}
+	for _, l := range h.Listings {
+		for _, s := range spans {
+			if !s.phantom && s.answer < l.From && s.end > l.To && !slices.Contains(l.Held, s.id) {
+				wrong = append(wrong, fmt.Sprintf("lease %s of client %d is lost: surely held, and not listed at %d", s.id, s.client, l.From))
+			}
+		}
+	}
+	for _, r := range h.Lost {
+		wrong = append(wrong, fmt.Sprintf("lease %s is lost: %s", r.Lease, r.Why))
+	}
+	return wrong
+}
+
+// queued says whether another call waited in a pool of a call's while it was made: who waits goes first, so that a denial is
+// right though slots are free.
+func (h *history) queued(o *op) bool {
+	return slices.ContainsFunc(h.Ops, func(w *op) bool {
+		if !w.Wait || w == o || w.Segment != o.Segment || w.At > o.Done || w.Done > 0 && w.Done < o.Last {
+			return false
+		}
+		for pool := range w.Items {
+			if o.Items[pool] > 0 {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// change is what a call asked of a pool: n > 0 takes, n < 0 gives back.
+type change struct {
+	n      int64
+	denied bool
+}
+
+// model is a pool: a number of slots in use.
+func model(limit int64) porcupine.Model {
+	return porcupine.Model{
+		Init: func() any { return int64(0) },
+		Step: func(state, input, _ any) (bool, any) {
+			used, c := state.(int64), input.(change)
+			if c.denied {
+				return used+c.n > limit, used
+			}
+			return used+c.n <= limit && used+c.n >= 0, used + c.n
+		},
+		DescribeOperation: func(input, _ any) string {
+			if c := input.(change); c.denied {
+				return fmt.Sprintf("%d denied", c.n)
+			}
+			return fmt.Sprintf("%+d", input.(change).n)
+		},
+	}
+}
+
+// linearize checks the history with porcupine, pool by pool and from quiet point to quiet point. Drawings of what is wrong go
+// to dir. A call whose answer never came is left out, and with it the denials that it could explain: they are counted.
+func (h *history) linearize(dir string) (wrong []string, checked, excused int) {
+	type part struct {
+		segment int
+		pool    string
+	}
+	parts := map[part][]porcupine.Operation{}
+	phantoms := map[part][]span{}
+	for _, s := range h.spans() {
+		p := part{s.segment, s.pool}
+		if s.phantom {
+			phantoms[p] = append(phantoms[p], s)
+			continue
+		}
+		parts[p] = append(parts[p], porcupine.Operation{ClientId: s.client, Input: change{n: s.n}, Call: s.call, Return: s.answer})
+		if s.gone < math.MaxInt64 {
+			parts[p] = append(parts[p], porcupine.Operation{ClientId: s.client, Input: change{n: -s.n}, Call: s.end, Return: s.gone})
+		}
+	}
+	for _, o := range h.Ops {
+		if o.Kind != "acquire" || o.Result != "denied" || len(o.Items) > 1 { // of several pools, one is the reason: the sweep's
+			continue
+		}
+		for pool, n := range o.Items {
+			p := part{o.Segment, pool}
+			if o.Wait || h.queued(o) || slices.ContainsFunc(phantoms[p], func(s span) bool { return s.call < o.Done && s.gone > o.Last }) {
+				excused++
+				continue
+			}
+			parts[p] = append(parts[p], porcupine.Operation{ClientId: o.Client, Input: change{n: n, denied: true}, Call: o.Last, Return: o.Done})
+		}
+	}
+	for p, ops := range parts {
+		checked += len(ops)
+		m := model(h.Limits[p.pool])
+		result, info := porcupine.CheckOperationsVerbose(m, ops, 60*time.Second)
+		if result == porcupine.Ok {
+			continue
+		}
+		file := filepath.Join(dir, fmt.Sprintf("%s-%d.html", p.pool, p.segment))
+		wrong = append(wrong, fmt.Sprintf("%s, segment %d, %d operations: porcupine says %s: see %s", p.pool, p.segment, len(ops), result, file))
+		if err := porcupine.VisualizePath(m, info, file); err != nil {
+			wrong = append(wrong, err.Error())
+		}
+	}
+	return wrong, checked, excused
+}
+
+// keep writes the history where it stays.
+func (h *history) keep(t *testing.T, dir string) {
+	t.Helper()
+	b, err := json.Marshal(h)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, "history.json"), b, 0o600)
+	}
+	if err != nil {
+		t.Error(err)
+	}
+	t.Logf("the history is kept in %s", dir)
+}

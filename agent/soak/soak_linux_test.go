@@ -1,0 +1,398 @@
+package soak
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/usher-agent/usher/client"
+	"github.com/usher-agent/usher/client/wire"
+	"github.com/usher-agent/usher/plugin/usher"
+	"github.com/usher-agent/usher/plugin/usher/issue"
+)
+
+var (
+	kills  = flag.Int("soak.kills", 10, "how often the agent is killed")
+	binary = flag.String("soak.usher", "", "the usher to prove; empty: it is built")
+)
+
+const (
+	clients  = 16
+	patience = 60 * time.Second // with whatever should have happened long ago
+)
+
+// guest is one client process.
+type guest struct {
+	i      int
+	name   string
+	cmd    *exec.Cmd
+	in     io.WriteCloser
+	paused chan struct{}
+	heard  chan struct{} // closed at the end of its story
+}
+
+// soak is a house: an agent, its clients, and their history.
+type soak struct {
+	*client.Client
+	t      *testing.T
+	dir    string
+	bin    string
+	agent  *exec.Cmd
+	guests []*guest
+	born   int
+	order  string
+	history
+	killed int // clients
+}
+
+func (s *soak) path(name string) string { return filepath.Join(s.dir, name) }
+
+// until waits for something to be so.
+func (s *soak) until(what string, ok func() bool) {
+	s.t.Helper()
+	for deadline := time.Now().Add(patience); !ok(); <-time.After(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			s.t.Fatalf("%s: not so after %s", what, patience)
+		}
+	}
+}
+
+func open(t *testing.T, limits map[string]int64, renders int64) *soak {
+	t.Helper()
+	base := ""
+	if info, err := os.Stat("/dev/shm"); err == nil && info.IsDir() {
+		base = "/dev/shm" // what is proved here is not the disk
+	}
+	dir, err := os.MkdirTemp(base, "u") // a socket's path must be short
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	s := &soak{t: t, dir: dir, bin: *binary, Client: client.New(filepath.Join(dir, "s")),
+		history: history{Limits: limits, byOp: map[string]*op{}}}
+	if s.bin == "" {
+		s.bin = s.path("usher")
+		if out, err := exec.Command("go", "build", "-race", "-o", s.bin, "../../cmd/usher").CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	private, public, err := issue.Keygen(dir, "k1", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := issue.LoadSigner(private, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	claims := &usher.Claims{ID: "soak", Product: "acme", Issued: time.Now().Unix() - 10, Pools: map[string]usher.Pool{},
+		Meters: map[string]usher.Meter{"renders": {Max: &renders, Scope: "host"}}}
+	for name, n := range limits {
+		claims.Pools[name] = usher.Pool{Max: &n, Scope: "host"}
+	}
+	doc, err := signer.Sign(claims)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := fmt.Sprintf("product: acme\nsocket: {path: %s}\nstate: {dir: %s, runtime_dir: %s}\nlicense:\n  path: %s\n  trust:\n    - kid: k1\n      key_file: %s\n",
+		s.path("s"), s.path("state"), s.path("run"), s.path("l"), public)
+	for _, err := range []error{os.Mkdir(s.path("l"), 0o755), os.WriteFile(s.path("l/a.lic"), doc, 0o644), os.WriteFile(s.path("usher.yaml"), []byte(config), 0o600)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.start()
+	t.Cleanup(s.end)
+	return s
+}
+
+// start starts the agent and returns when it has a verdict.
+func (s *soak) start() {
+	s.t.Helper()
+	s.agent = exec.Command(s.bin, "agent", "--config", s.path("usher.yaml"), "--log-level", "error")
+	s.agent.Stderr = os.Stderr
+	if err := s.agent.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	s.until("the agent is ready", func() bool {
+		l, err := s.License(context.Background())
+		return err == nil && l.State == "valid"
+	})
+}
+
+func (s *soak) kill() {
+	s.agent.Process.Signal(syscall.SIGKILL) //nolint:errcheck // it may be dead
+	s.agent.Wait()                          //nolint:errcheck // killed, as it should be
+}
+
+func (s *soak) end() {
+	for _, g := range s.guests {
+		g.cmd.Process.Kill() //nolint:errcheck // it may be dead
+		<-g.heard
+		g.cmd.Wait() //nolint:errcheck // killed, as it should be
+	}
+	s.kill()
+	s.Close()
+}
+
+// admit starts the i-th client.
+func (s *soak) admit(i int) {
+	s.t.Helper()
+	s.born++
+	g := &guest{i: i, name: fmt.Sprintf("%d.%d", i, s.born), paused: make(chan struct{}, 1), heard: make(chan struct{})}
+	g.cmd = exec.Command(os.Args[0])
+	g.cmd.Env = append(os.Environ(), "USHER_SOAK_CLIENT="+g.name, "USHER_SOCKET="+s.Socket())
+	g.cmd.Stderr = os.Stderr
+	var err error
+	if g.in, err = g.cmd.StdinPipe(); err != nil {
+		s.t.Fatal(err)
+	}
+	out, err := g.cmd.StdoutPipe()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if err := g.cmd.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	go func() {
+		defer close(g.heard)
+		for in := bufio.NewScanner(out); in.Scan(); {
+			var r record
+			if json.Unmarshal(in.Bytes(), &r) != nil {
+				return // a half line: the client was killed
+			}
+			if r.Event == "paused" {
+				select {
+				case g.paused <- struct{}{}:
+				default:
+				}
+				continue
+			}
+			s.add(i, r)
+		}
+	}()
+	s.guests[i] = g
+	s.tell(g, s.order)
+}
+
+func (s *soak) tell(g *guest, order string) {
+	if _, err := io.WriteString(g.in, order+"\n"); err != nil {
+		s.t.Errorf("client %s: %v", g.name, err)
+	}
+}
+
+// murder kills a client and returns when it was alive last.
+func (s *soak) murder(g *guest) (at int64) {
+	at = now()
+	g.cmd.Process.Kill() //nolint:errcheck // it may be dead
+	<-g.heard
+	g.cmd.Wait() //nolint:errcheck // killed, as it should be
+	return at
+}
+
+// bury returns when none of a dead client's leases is held any more: those of its life end by themselves, the ttl ones are
+// forced.
+func (s *soak) bury(g *guest, at int64) {
+	s.t.Helper()
+	s.until("a dead client's leases are gone", func() bool { return s.clear(func(name string) bool { return name == g.name }) })
+	gone := now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.killed++
+	for _, o := range s.Ops {
+		if strings.HasPrefix(o.Op, g.name+"/") {
+			o.Killed, o.Gone = at, gone
+		}
+	}
+}
+
+// clear forces the ttl leases of the dead, and says whether the dead hold nothing.
+func (s *soak) clear(dead func(client string) bool) bool {
+	all, err := s.Leases(context.Background(), "")
+	if err != nil {
+		return false
+	}
+	clear := true
+	for _, l := range all {
+		if l.Holder == nil || !dead(l.Holder.Labels["client"]) {
+			continue
+		}
+		clear = false
+		if l.Lifetime == "ttl" {
+			s.Release(context.Background(), l.ID, true) //nolint:errcheck // it is asked for again
+		}
+	}
+	return clear
+}
+
+// list asks as admin what is held.
+func (s *soak) list() {
+	s.t.Helper()
+	l := listing{From: now()}
+	all, err := s.Leases(context.Background(), "")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, one := range all {
+		l.Held = append(l.Held, one.ID)
+	}
+	l.To = now()
+	s.mu.Lock()
+	s.Listings = append(s.Listings, l)
+	s.mu.Unlock()
+}
+
+// quiet has every client give back what it holds, and begins a new segment.
+func (s *soak) quiet() {
+	s.t.Helper()
+	for _, g := range s.guests {
+		s.tell(g, "pause")
+	}
+	deadline := time.After(patience)
+	for _, g := range s.guests {
+		select {
+		case <-g.paused:
+		case <-g.heard:
+			s.t.Fatalf("client %s has ended by itself", g.name)
+		case <-deadline:
+			s.t.Fatalf("client %s is not quiet after %s", g.name, patience)
+		}
+	}
+	alive := func(name string) bool {
+		return slices.ContainsFunc(s.guests, func(g *guest) bool { return g.name == name })
+	}
+	s.until("nothing is held", func() bool {
+		s.clear(func(name string) bool { return !alive(name) })
+		pools, err := s.Pools(context.Background())
+		return err == nil && !slices.ContainsFunc(pools, func(p wire.Pool) bool { return p.Kind == "pool" && p.InUse > 0 })
+	})
+	s.mu.Lock()
+	s.segment++
+	s.inSeg = 0
+	waits := s.segment%3 == 1
+	s.mu.Unlock()
+	s.order = "go"
+	if waits {
+		s.order = "go waits"
+	}
+}
+
+func (s *soak) goOn() {
+	for _, g := range s.guests {
+		s.tell(g, s.order)
+	}
+}
+
+// Sixteen clients hammer an agent; both are killed at random. Then the history is checked.
+func TestSoak(t *testing.T) {
+	limits := map[string]int64{"streams": 9, "seats": 6}
+	renders := int64(60 * *kills)
+	s := open(t, limits, renders)
+	s.guests = make([]*guest, clients)
+	s.order = "go"
+	began := time.Now()
+	for i := range clients {
+		s.admit(i)
+	}
+	count := func() (grants, inSegment int) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.grants, s.inSeg
+	}
+	for round := range *kills {
+		before, _ := count()
+		s.until("clients are granted slots", func() bool { n, _ := count(); return n >= before+60 })
+		victim := rand.IntN(clients)
+		g := s.guests[victim]
+		switch rand.IntN(3) {
+		case 0: // a client alone, and then the agent
+			s.bury(g, s.murder(g))
+			s.kill()
+			s.start()
+		case 1: // the client while there is no agent, which finds it dead when it comes back
+			s.kill()
+			at := s.murder(g)
+			s.start()
+			s.bury(g, at)
+		default:
+			s.kill()
+			s.start()
+			s.bury(g, s.murder(g))
+		}
+		s.list()
+		s.admit(victim)
+		if _, n := count(); n > 4000 || round%3 == 2 {
+			s.quiet()
+			if round < *kills-1 {
+				s.goOn()
+			}
+		}
+	}
+	s.quiet()
+	took := time.Since(began)
+	s.check(renders, took)
+}
+
+func (s *soak) check(renders int64, took time.Duration) {
+	s.t.Helper()
+	drawn := int64(0)
+	if p, err := s.Pool(s.t.Context(), "renders"); err != nil {
+		s.t.Fatal(err)
+	} else {
+		drawn = p.InUse
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	dir := os.Getenv("ARTIFACTS")
+	if dir == "" {
+		var err error
+		if dir, err = os.MkdirTemp("", "usher-soak"); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	figures := map[string]int{}
+	acknowledged, unknown := int64(0), int64(0)
+	for _, o := range s.Ops {
+		result := o.Result
+		if o.Done == 0 {
+			result = "unknown"
+		}
+		figures[o.Kind+" "+result]++
+		if n := o.Items["renders"]; o.Kind == "draw" && result == "granted" {
+			acknowledged += n
+		} else if o.Kind == "draw" && result == "unknown" {
+			unknown += n
+		}
+	}
+	linear, checked, excused := s.linearize(dir)
+	sweep := s.sweep()
+	if drawn < acknowledged || drawn > acknowledged+unknown || drawn > renders {
+		sweep = append(sweep, fmt.Sprintf("%d is drawn; %d acknowledged, %d perhaps, and the limit is %d", drawn, acknowledged, unknown, renders))
+	}
+	for what, wrong := range map[string][]string{"porcupine": linear, "sweep": sweep} {
+		if len(wrong) > 20 {
+			wrong = append(wrong[:20:20], fmt.Sprintf("and %d more", len(wrong)-20))
+		}
+		for _, w := range wrong {
+			s.t.Errorf("%s: %s", what, w)
+		}
+	}
+	s.t.Logf("%d agent kills, %d client kills, %d calls, %d segments in %s: %v; porcupine checked %d operations, %d denials left to the sweep; %d of %d drawn (%d acknowledged, %d perhaps)",
+		*kills, s.killed, len(s.Ops), s.segment, took.Round(time.Second), figures, checked, excused, drawn, renders, acknowledged, unknown)
+	if s.t.Failed() {
+		s.keep(s.t, dir)
+	} else if os.Getenv("ARTIFACTS") == "" {
+		os.RemoveAll(dir)
+	}
+}
