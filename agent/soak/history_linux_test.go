@@ -66,14 +66,13 @@ func (h *history) add(client int, r record) {
 
 // span is n slots of a pool that were held, from a call to an end.
 type span struct {
-	id                 string
-	client, segment    int
-	pool               string
-	n                  int64
-	call, answer       int64 // of the grant
-	end, gone          int64 // the release's call or the kill; its answer or when the lease was seen to be gone
-	phantom            bool  // no answer came: it may have been granted
-	released, inFlight bool
+	id              string
+	client, segment int
+	pool            string
+	n               int64
+	call, answer    int64 // of the grant
+	end, gone       int64 // the release's call or the kill; its answer or when the lease was seen to be gone
+	phantom         bool  // no answer came: it may have been granted
 }
 
 // phantomGrace is how long after a dead client's leases were gone a request of its may still lie unread in a socket.
@@ -95,7 +94,7 @@ func (h *history) spans() (all []span) {
 			s.end, s.gone = o.Killed, o.Gone
 		}
 		if s.phantom = o.Done == 0; s.phantom {
-			s.gone += phantomGrace
+			s.gone = min(s.gone, math.MaxInt64-phantomGrace) + phantomGrace
 		} else if r := releases[o.Lease]; r != nil {
 			s.end = min(s.end, r.At)
 			if r.Done > 0 {
