@@ -37,7 +37,7 @@ type record struct {
 	Items  map[string]int64 `json:"items,omitempty"`
 	Wait   bool             `json:"wait,omitempty"`
 	Lease  string           `json:"lease,omitempty"`
-	Result string           `json:"result,omitempty"` // granted, denied, released
+	Result string           `json:"result,omitempty"` // granted, denied, released, missing
 	Last   int64            `json:"last,omitempty"`   // when the last attempt was sent
 	Why    string           `json:"why,omitempty"`
 }
@@ -64,13 +64,21 @@ type player struct {
 	session *client.Session
 	held    []holding
 	waits   bool
+	steady  bool // it holds one slot at a time, and that for seconds, so that restarts of the agent find it held
 }
 
 type holding struct {
 	id      string
 	items   map[string]int64
 	session *client.Lease // nil: a ttl lease
+	until   time.Time     // a steady client's
 }
+
+// ttl is longer than any run: a lease is not over because its time is up.
+const ttl = 3 * time.Hour
+
+// errStands is a lease that is still listed after its release.
+var errStands = errors.New("it stands")
 
 func (p *player) say(r record) {
 	if p.out.Encode(r) != nil {
@@ -80,7 +88,7 @@ func (p *player) say(r record) {
 
 // away says whether an answer leaves the outcome open, or came before the agent had a verdict: the call is made again.
 func away(err error) bool {
-	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, client.ErrAgentAway) || errors.Is(err, client.ErrLicenseMissing) || errors.Is(err, client.ErrDraining)
+	return errors.Is(err, errStands) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, client.ErrAgentAway) || errors.Is(err, client.ErrLicenseMissing) || errors.Is(err, client.ErrDraining)
 }
 
 // again makes a call until its outcome is known, and returns when the last attempt was sent.
@@ -108,6 +116,8 @@ func (p *player) done(r record, result, lease string, sent int64) {
 func (p *player) acquire() error {
 	items := map[string]int64{}
 	switch x := p.random.IntN(8); {
+	case p.steady:
+		items[[]string{"streams", "seats"}[x%2]] = 1
 	case x == 0:
 		items["streams"], items["seats"] = 1+p.random.Int64N(2), 1+p.random.Int64N(2)
 	case x < 5:
@@ -115,25 +125,25 @@ func (p *player) acquire() error {
 	default:
 		items["seats"] = 1 + p.random.Int64N(3)
 	}
-	a := wire.AcquireRequest{Labels: map[string]string{"client": p.name}}
+	var a wire.AcquireRequest
 	for pool, n := range items {
 		a.Items = append(a.Items, wire.Item{Pool: pool, N: n})
 	}
 	process := p.random.IntN(2) == 0
 	if !process {
-		a.Lifetime, a.TTLSeconds = "ttl", 120
+		a.Lifetime, a.TTLSeconds = "ttl", ttl.Seconds()
 	}
 	if p.waits && p.random.IntN(6) == 0 {
 		a.WaitSeconds = 0.05 + p.random.Float64()/4
 	}
 	r := p.call(record{Kind: "acquire", Items: items, Wait: a.WaitSeconds > 0})
-	a.ClientToken = r.Op
-	h := holding{items: items}
+	a.ClientToken, a.Labels = r.Op, map[string]string{"client": p.name, "op": r.Op}
+	h := holding{items: items, until: time.Now().Add(time.Second + rand.N(4*time.Second))}
 	sent, err := again(func() error {
 		if process {
 			l, err := p.session.Acquire(context.Background(), a)
 			if err == nil {
-				h.id, h.session = l.Info().ID, l
+				h.id, h.session = l.ID(), l
 			}
 			return err
 		}
@@ -155,30 +165,59 @@ func (p *player) acquire() error {
 	return nil
 }
 
+// missing says why a lease of ours that was never given back does not stand; nil: it does.
+func (p *player) missing(h holding) error {
+	if h.session != nil {
+		if err := h.session.Err(); err != nil { // the session attaches by itself
+			return err
+		}
+	}
+	if _, err := again(func() error { _, err := p.http.Lease(context.Background(), h.id); return err }); errors.Is(err, client.ErrLeaseUnknown) {
+		return err
+	}
+	return nil
+}
+
 func (p *player) release(i int) error {
 	h := p.held[i]
 	p.held = append(p.held[:i:i], p.held[i+1:]...)
+	// A release says nothing of a lease that is over already: who closes one does not mind.
+	if why := p.missing(h); why != nil {
+		p.say(record{Event: "lost", At: now(), Lease: h.id, Why: why.Error()})
+	}
 	r := p.call(record{Kind: "release", Lease: h.id, Items: h.items})
-	tried := false
-	sent, err := again(func() (err error) {
-		// The session forgets a lease whose release it has tried, so the second try goes by HTTP.
-		if h.session != nil && !tried {
-			err = h.session.Close()
-		} else {
-			err = p.http.Release(context.Background(), h.id, false)
+	result, tries := "released", 0
+	sent, err := again(func() error {
+		tries++
+		if h.session == nil {
+			err := p.http.Release(context.Background(), h.id, false)
+			if errors.Is(err, client.ErrLeaseUnknown) {
+				if err = nil; tries == 1 {
+					result = "missing"
+				}
+			}
+			return err
 		}
-		if tried && errors.Is(err, client.ErrLeaseUnknown) {
-			err = nil
+		if err := h.session.Close(); err != nil {
+			return err
 		}
-		tried = true
+		if why := h.session.Err(); why != nil && tries == 1 {
+			result = "missing"
+		}
+		// While the agent is away, Close has only promised it.
+		_, err := p.http.Lease(context.Background(), h.id)
+		switch {
+		case err == nil:
+			return errStands
+		case errors.Is(err, client.ErrLeaseUnknown):
+			return nil
+		}
 		return err
 	})
-	if errors.Is(err, client.ErrLeaseUnknown) {
-		p.say(record{Event: "lost", At: now(), Lease: h.id, Why: "its release: " + err.Error()})
-	} else if err != nil {
+	if err != nil {
 		return fmt.Errorf("release: %w", err)
 	}
-	p.done(r, "released", h.id, sent)
+	p.done(r, result, h.id, sent)
 	return nil
 }
 
@@ -200,24 +239,21 @@ func (p *player) draw() error {
 	return nil
 }
 
-// look checks that every lease of ours stands.
-func (p *player) look() {
-	for _, h := range p.held {
-		var err error
-		if h.session != nil {
-			err = h.session.Err() // the session attaches by itself
-		}
-		if err == nil {
-			if _, err = p.http.Lease(context.Background(), h.id); !errors.Is(err, client.ErrLeaseUnknown) {
-				continue
+// look checks that every lease of ours stands; one that does not is told of by its release.
+func (p *player) look() error {
+	for i := len(p.held) - 1; i >= 0; i-- {
+		if p.missing(p.held[i]) != nil {
+			if err := p.release(i); err != nil {
+				return err
 			}
 		}
-		p.say(record{Event: "lost", At: now(), Lease: h.id, Why: err.Error()})
 	}
+	return nil
 }
 
 func play(name string) error {
-	p := &player{name: name, out: json.NewEncoder(os.Stdout), random: rand.New(rand.NewPCG(rand.Uint64(), 1)), http: client.New("")}
+	p := &player{name: name, out: json.NewEncoder(os.Stdout), random: rand.New(rand.NewPCG(rand.Uint64(), 1)), http: client.New(""),
+		steady: os.Getenv("USHER_SOAK_STEADY") != ""}
 	orders := make(chan string, 8)
 	go func() {
 		for in := bufio.NewScanner(os.Stdin); in.Scan(); {
@@ -225,7 +261,7 @@ func play(name string) error {
 		}
 		os.Exit(0) // the harness has gone
 	}()
-	if _, err := again(func() (err error) { p.session, err = p.http.Open(context.Background(), nil); return err }); err != nil {
+	if _, err := again(func() (err error) { p.session, err = client.Open(context.Background()); return err }); err != nil {
 		return err
 	}
 	o := <-orders
@@ -253,7 +289,11 @@ func play(name string) error {
 		case x == 0:
 			err = p.draw()
 		case x == 1:
-			p.look()
+			err = p.look()
+		case p.steady && len(p.held) > 0:
+			if time.Now().After(p.held[0].until) {
+				err = p.release(0)
+			}
 		case len(p.held) == 2 || len(p.held) == 1 && x < 6:
 			err = p.release(p.random.IntN(len(p.held)))
 		default:

@@ -28,7 +28,7 @@ type op struct {
 // listing is what the agent, asked as admin, said is held.
 type listing struct {
 	From, To int64
-	Held     []string
+	Held     map[string]string // the call that each lease was asked for by
 }
 
 // history is everything that was recorded.
@@ -37,11 +37,20 @@ type history struct {
 	Limits   map[string]int64
 	Ops      []*op
 	Listings []listing
+	Kills    []int64 // when the agent was dead
 	byOp     map[string]*op
 	Lost     []record
 	grants   int
 	segment  int
 	inSeg    int
+	found    int            // leases that were surely held and listed
+	waits    map[part][]*op // the calls that were ready to wait
+}
+
+// part is one pool between two quiet points.
+type part struct {
+	segment int
+	pool    string
 }
 
 func (h *history) add(client int, r record) {
@@ -114,7 +123,7 @@ func (h *history) spans() (all []span) {
 func (h *history) sweep() (wrong []string) {
 	spans := h.spans()
 	type step struct{ at, n int64 }
-	possibly := map[string][]step{}
+	possibly := map[string][]step{} // how much may be held from an instant on
 	for pool, limit := range h.Limits {
 		var sure, may []step
 		for _, s := range spans {
@@ -135,6 +144,11 @@ func (h *history) sweep() (wrong []string) {
 		}
 		// At one instant what comes counts before what goes: possibly held is an upper bound.
 		slices.SortFunc(may, func(a, b step) int { return cmp.Or(cmp.Compare(a.at, b.at), -cmp.Compare(a.n, b.n)) })
+		held = 0
+		for i, st := range may {
+			held += st.n
+			may[i].n = held
+		}
 		possibly[pool] = may
 	}
 	for _, o := range h.Ops {
@@ -143,16 +157,10 @@ func (h *history) sweep() (wrong []string) {
 		}
 		free := true
 		for pool, n := range o.Items {
-			held, most := int64(0), int64(0)
-			for _, st := range possibly[pool] {
-				if st.at > o.Done {
-					break
-				}
-				held += st.n
-				if st.at <= o.Last {
-					most = held
-				}
-				most = max(most, held)
+			steps, most := possibly[pool], int64(0)
+			first, _ := slices.BinarySearchFunc(steps, o.Last, func(st step, at int64) int { return cmp.Compare(st.at, at) })
+			for i := max(0, first-1); i < len(steps) && steps[i].at <= o.Done; i++ {
+				most = max(most, steps[i].n)
 			}
 			free = free && h.Limits[pool]-most >= n
 		}
@@ -160,11 +168,10 @@ func (h *history) sweep() (wrong []string) {
 			wrong = append(wrong, fmt.Sprintf("%s: %v was denied from %d to %d, and it was surely free", o.Op, o.Items, o.Last, o.Done))
 		}
 	}
-	for _, l := range h.Listings {
-		for _, s := range spans {
-			if !s.phantom && s.answer < l.From && s.end > l.To && !slices.Contains(l.Held, s.id) {
-				wrong = append(wrong, fmt.Sprintf("lease %s of client %d is lost: surely held, and not listed at %d", s.id, s.client, l.From))
-			}
+	wrong = append(wrong, h.unlisted(spans)...)
+	for _, o := range h.Ops {
+		if o.Result == "missing" && !slices.ContainsFunc(h.Kills, func(at int64) bool { return o.At <= at && at <= o.Done }) {
+			wrong = append(wrong, fmt.Sprintf("lease %s is lost: its release, the only one, found none", o.Lease))
 		}
 	}
 	for _, r := range h.Lost {
@@ -173,20 +180,55 @@ func (h *history) sweep() (wrong []string) {
 	return wrong
 }
 
+// unlisted compares what the agent said is held with what is known: all that is surely held is listed, nothing that is surely
+// over is, and each call has the lease that its answer named.
+func (h *history) unlisted(spans []span) (wrong []string) {
+	for _, l := range h.Listings {
+		for _, s := range spans {
+			_, listed := l.Held[s.id]
+			switch {
+			case s.phantom:
+			case !listed && s.answer < l.From && s.end > l.To:
+				wrong = append(wrong, fmt.Sprintf("lease %s of client %d is lost: surely held, and not listed at %d", s.id, s.client, l.From))
+			case listed && s.gone < l.From:
+				wrong = append(wrong, fmt.Sprintf("lease %s of client %d has come back: surely over, and listed at %d", s.id, s.client, l.From))
+			case listed && s.answer < l.From && s.end > l.To:
+				h.found++
+			}
+		}
+		for id, call := range l.Held {
+			switch o := h.byOp[call]; {
+			case o == nil:
+				wrong = append(wrong, fmt.Sprintf("lease %s, listed at %d, was asked for by %q, which nobody has called", id, l.From, call))
+			case o.Done > 0 && o.Lease != id:
+				wrong = append(wrong, fmt.Sprintf("lease %s, listed at %d, is a second one of %s, which was answered %s %s", id, l.From, call, o.Result, o.Lease))
+			}
+		}
+	}
+	return wrong
+}
+
 // queued says whether another call waited in a pool of a call's while it was made: who waits goes first, so that a denial is
 // right though slots are free.
 func (h *history) queued(o *op) bool {
-	return slices.ContainsFunc(h.Ops, func(w *op) bool {
-		if !w.Wait || w == o || w.Segment != o.Segment || w.At > o.Done || w.Done > 0 && w.Done < o.Last {
-			return false
-		}
-		for pool := range w.Items {
-			if o.Items[pool] > 0 {
-				return true
+	if h.waits == nil {
+		h.waits = map[part][]*op{}
+		for _, w := range h.Ops {
+			for pool := range w.Items {
+				if w.Wait {
+					h.waits[part{w.Segment, pool}] = append(h.waits[part{w.Segment, pool}], w)
+				}
 			}
 		}
-		return false
-	})
+	}
+	for pool := range o.Items {
+		if slices.ContainsFunc(h.waits[part{o.Segment, pool}], func(w *op) bool {
+			return w != o && w.At <= o.Done && (w.Done == 0 || w.Done >= o.Last)
+		}) {
+			return true
+		}
+	}
+	return false
 }
 
 // change is what a call asked of a pool: n > 0 takes, n < 0 gives back.
@@ -218,10 +260,6 @@ func model(limit int64) porcupine.Model {
 // linearize checks the history with porcupine, pool by pool and from quiet point to quiet point. Drawings of what is wrong go
 // to dir. A call whose answer never came is left out, and with it the denials that it could explain: they are counted.
 func (h *history) linearize(dir string) (wrong []string, checked, excused int) {
-	type part struct {
-		segment int
-		pool    string
-	}
 	parts := map[part][]porcupine.Operation{}
 	phantoms := map[part][]span{}
 	for _, s := range h.spans() {
@@ -251,10 +289,10 @@ func (h *history) linearize(dir string) (wrong []string, checked, excused int) {
 	for p, ops := range parts {
 		checked += len(ops)
 		m := model(h.Limits[p.pool])
-		result, info := porcupine.CheckOperationsVerbose(m, ops, 60*time.Second)
-		if result == porcupine.Ok {
+		if porcupine.CheckOperationsTimeout(m, ops, 60*time.Second) == porcupine.Ok {
 			continue
 		}
+		result, info := porcupine.CheckOperationsVerbose(m, ops, 60*time.Second) // what is drawn costs more to keep
 		file := filepath.Join(dir, fmt.Sprintf("%s-%d.html", p.pool, p.segment))
 		wrong = append(wrong, fmt.Sprintf("%s, segment %d, %d operations: porcupine says %s: see %s", p.pool, p.segment, len(ops), result, file))
 		if err := porcupine.VisualizePath(m, info, file); err != nil {
