@@ -30,8 +30,9 @@ type fake struct {
 	waiting  []func() bool
 	attached int
 	released []string
-	silent   bool   // it takes requests, and answers none
-	deny     string // the code that every acquire is answered with
+	silent   bool          // it takes requests, and answers none
+	deny     string        // the code that every acquire is answered with
+	deaf     chan struct{} // gets one for each release that it does not hear; nil: it hears them
 	over     sync.WaitGroup
 }
 
@@ -229,6 +230,10 @@ func (f *fake) serve(c *fakeConn) {
 		case "lease.cancel":
 			f.waiting = nil // there is one, in these tests
 		case "lease.release":
+			if f.deaf != nil {
+				f.deaf <- struct{}{}
+				break
+			}
 			f.released = append(f.released, r.Params.ID)
 			if _, ok := f.leases[r.Params.ID]; !ok && r.ID != nil {
 				problem("lease_unknown")

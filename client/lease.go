@@ -223,23 +223,33 @@ func (l *Lease) Close() error {
 	if link == nil || id == "" {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), closeWithin)
-	defer cancel()
-	_, err := link.do(ctx, "lease.release", idParams(id), nil)
-	switch {
-	case errors.Is(err, ErrLeaseUnknown), errors.Is(err, ErrClosed):
-		return nil
-	case errors.Is(err, ErrAgentAway):
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if now := s.link; s.closed || now == nil || now == link {
-			s.orphans = append(s.orphans, id)
-		} else {
-			s.over.Go(func() { now.write(nil, "lease.release", idParams(id)) }) //nolint:errcheck // it ends with this process
+	return s.giveBack(link, id)
+}
+
+// giveBack gives a lease back. Where the connection breaks before the agent has answered, it is done on the next one.
+func (s *Session) giveBack(l *link, id string) error {
+	for {
+		ctx, cancel := context.WithTimeout(context.Background(), closeWithin)
+		_, err := l.do(ctx, "lease.release", idParams(id), nil)
+		cancel()
+		switch {
+		case errors.Is(err, ErrLeaseUnknown), errors.Is(err, ErrClosed):
+			return nil
+		case !errors.Is(err, ErrAgentAway):
+			return err
 		}
-		return nil
+		s.mu.Lock()
+		now := s.link
+		again := !s.closed && now != nil && now != l
+		if !again {
+			s.orphans = append(s.orphans, id)
+		}
+		s.mu.Unlock()
+		if !again {
+			return nil
+		}
+		l = now
 	}
-	return err
 }
 
 // lose says that the lease is lost.

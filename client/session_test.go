@@ -372,6 +372,29 @@ func TestConcurrent(t *testing.T) {
 	f.holds(t, 0)
 }
 
+// A lease that is closed while the agent is away is given back, also when the agent dies before it has done it.
+func TestReleasedAgain(t *testing.T) {
+	f := startFake(t)
+	s := f.open(t)
+	lease := acquire(t, s)
+	f.stop()
+	if err := lease.Close(); err != nil {
+		t.Fatal(err)
+	}
+	heard := make(chan struct{}, 8)
+	f.set(func() { f.deaf = heard })
+	f.start()
+	select {
+	case <-heard:
+	case <-time.After(time.Minute):
+		t.Fatal("the lease is not given back")
+	}
+	f.stop()
+	f.set(func() { f.deaf = nil })
+	f.start()
+	f.holds(t, 0)
+}
+
 // A session can be closed whatever it is about to do.
 func TestCloseWhileAway(t *testing.T) {
 	f := startFake(t)
