@@ -63,12 +63,14 @@ type player struct {
 	http    *client.Client
 	session *client.Session
 	held    []holding
+	drawn   holding // the latest draw
 	waits   bool
 	steady  bool // it holds one slot at a time, and that for seconds, so that restarts of the agent find it held
 }
 
 type holding struct {
 	id      string
+	asked   wire.AcquireRequest
 	items   map[string]int64
 	session *client.Lease // nil: a ttl lease
 	until   time.Time     // a steady client's
@@ -139,6 +141,7 @@ func (p *player) acquire() error {
 	r := p.call(record{Kind: "acquire", Items: items, Wait: a.WaitSeconds > 0})
 	a.ClientToken, a.Labels = r.Op, map[string]string{"client": p.name, "op": r.Op}
 	h := holding{items: items, until: time.Now().Add(time.Second + rand.N(4*time.Second))}
+	h.asked = a
 	sent, err := again(func() error {
 		if process {
 			l, err := p.session.Acquire(context.Background(), a)
@@ -221,11 +224,31 @@ func (p *player) release(i int) error {
 	return nil
 }
 
+// repeat asks again for what has been granted, as one would who has not heard the answer.
+func (p *player) repeat(h holding) {
+	var l *wire.Lease
+	_, err := again(func() (err error) { l, err = p.http.Acquire(context.Background(), h.asked); return err })
+	switch {
+	case err != nil:
+		p.say(record{Event: "lost", At: now(), Lease: h.id, Why: "asked for again with its token: " + err.Error()})
+	case l.ID != h.id:
+		p.say(record{Event: "lost", At: now(), Lease: h.id, Why: "asked for again with its token, it became lease " + l.ID})
+	}
+}
+
 func (p *player) draw() error {
+	if p.drawn.id != "" && p.random.IntN(3) > 0 {
+		p.repeat(p.drawn)
+		return nil
+	}
 	r := p.call(record{Kind: "draw", Items: map[string]int64{"renders": 1 + p.random.Int64N(3)}})
 	n := r.Items["renders"]
+	h := holding{asked: wire.AcquireRequest{Pool: "renders", N: &n, ClientToken: r.Op}}
 	sent, err := again(func() error {
-		_, err := p.http.Acquire(context.Background(), wire.AcquireRequest{Pool: "renders", N: &n, ClientToken: r.Op})
+		l, err := p.http.Acquire(context.Background(), h.asked)
+		if err == nil {
+			h.id = l.ID
+		}
 		return err
 	})
 	switch {
@@ -234,7 +257,8 @@ func (p *player) draw() error {
 	case err != nil:
 		return fmt.Errorf("draw: %w", err)
 	default:
-		p.done(r, "granted", "", sent)
+		p.done(r, "granted", h.id, sent)
+		p.drawn = h
 	}
 	return nil
 }
@@ -246,6 +270,8 @@ func (p *player) look() error {
 			if err := p.release(i); err != nil {
 				return err
 			}
+		} else if h := p.held[i]; h.session == nil {
+			p.repeat(h)
 		}
 	}
 	return nil

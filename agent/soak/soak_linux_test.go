@@ -308,7 +308,7 @@ func (s *soak) goOn() {
 // Sixteen clients hammer an agent; both are killed at random. Then the history is checked.
 func TestSoak(t *testing.T) {
 	limits := map[string]int64{"streams": 12, "seats": 9}
-	renders := int64(100 * *kills)
+	renders := int64(40 * *kills)
 	s := open(t, limits, renders)
 	s.guests = make([]*guest, clients)
 	s.order = "go"
