@@ -79,7 +79,13 @@ func open(t *testing.T, limits map[string]int64, renders int64) *soak {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the agent's folders are kept in %s", dir)
+			return
+		}
+		os.RemoveAll(dir)
+	})
 	s := &soak{t: t, dir: dir, bin: *binary, Client: client.New(filepath.Join(dir, "s")),
 		history: history{Limits: limits, byOp: map[string]*op{}}}
 	if s.bin == "" {
