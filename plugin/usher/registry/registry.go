@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	bbolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
@@ -118,7 +119,7 @@ func Open(cfg Config) (*Registry, error) {
 	}
 	cfg.Anchors = append([]plugin.Anchor{cfg.Signer.Anchor}, cfg.Anchors...)
 	db, err := bbolt.Open(filepath.Join(cfg.Dir, "registry.db"), 0o600, &bbolt.Options{Timeout: time.Second})
-	if errors.Is(err, bbolt.ErrTimeout) {
+	if errors.Is(err, bbolterrors.ErrTimeout) {
 		return nil, fmt.Errorf("store %s: another process is using it; stop that one, or give this one a folder of its own", cfg.Dir)
 	}
 	if err != nil {
