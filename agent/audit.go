@@ -41,6 +41,7 @@ const (
 	noteEmergency     = "emergency.started"
 	noteReturned      = "license.returned"
 	noteHistory       = "history.begun"
+	noteClock         = "clock.reset"
 )
 
 // eventsDir is the folder of the event log in a state folder; publicKey the file in it that says whose it is.
@@ -221,4 +222,11 @@ func (a *Agent) noteForcedRelease(by enforcer.Caller, l *enforcer.Lease) {
 		}
 	}
 	a.noteBy(by, eventlog.Event{Type: noteForced, Subject: l.ID.String()[:8], Fields: f})
+}
+
+// clockReset notes that a document has put the licence time back. What was planned by the false time is asked anew.
+func (a *Agent) clockReset(from, to time.Time) {
+	a.note(eventlog.Event{At: to, Type: noteClock, Fields: map[string]string{"from": from.Format(time.RFC3339), "to": to.Format(time.RFC3339)}})
+	a.log.Warn("a document of the vendor's says that the time believed was false; it has been put back", "from", from, "to", to)
+	a.pulse.Now()
 }

@@ -24,6 +24,7 @@ type court struct {
 	// history is what is recorded of licences' first uses, emergencies and returns.
 	history *history
 	log     *slog.Logger
+	reset   func(from, to time.Time) // told that a document has put the licence time back
 
 	mu      sync.Mutex // guards all below; taken before desk.mu, never the other way round
 	anchors []plugin.Anchor
@@ -223,6 +224,16 @@ func (c *court) judge() *enforcer.Verdict {
 	c.facts.Documents = c.documents(nil)
 	c.look(&c.facts, now)
 	v := enforcer.Judge(c.facts, now)
+	if issued := v.ClockReset(); !issued.IsZero() {
+		if from, to, healed := c.desk.heal(issued); healed {
+			now = to
+			c.look(&c.facts, now)
+			v = enforcer.Judge(c.facts, now)
+			if c.reset != nil {
+				c.reset(from, to)
+			}
+		}
+	}
 	uses := enforcer.FirstUses(c.facts, v, now, c.history.began())
 	err := c.history.see(&c.facts, uses, now)
 	if err == nil && len(uses) > 0 {

@@ -81,3 +81,20 @@ func (d *desk) advance(keep bool) {
 	}
 	d.markKept = c.Boot
 }
+
+// heal puts the mark back to the issue of a document that says so, and with it the licence time; a document does so once. It
+// returns from when to when.
+func (d *desk) heal(issued time.Time) (from, to time.Time, healed bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	c := d.clocks()
+	mark, ok := d.mark.Heal(c, issued)
+	if !ok {
+		return from, to, false
+	}
+	from = d.licenceTime()
+	d.mark = mark
+	d.last, _ = mark.Now(c, time.Time{})
+	d.advance(true)
+	return from, d.last, true
+}

@@ -142,3 +142,25 @@ func MayBeginEmergency(f Facts, v *Verdict, now time.Time) (*License, *Denial) {
 		return refuse("no licence here grants emergencies", "ask the vendor for a licence that does")
 	}
 }
+
+// ClockReset returns the issue of the latest document that resets the clock here (see [Mark.Heal]): one that names this
+// agent's key, and with which nothing is wrong that time will not mend. Zero: there is none.
+func (v *Verdict) ClockReset() (issued time.Time) {
+	for _, j := range v.Licenses {
+		l := j.License
+		if l == nil || !l.ResetsClock || len(l.AgentKeys) == 0 || j.Problem != nil || slices.ContainsFunc(j.Findings, func(f Finding) bool { return !timeMends(f.Code) }) {
+			continue
+		}
+		issued = later(issued, l.Issued)
+	}
+	return issued
+}
+
+// timeMends reports whether what was found may be no more, once the time is another.
+func timeMends(c Code) bool {
+	switch c {
+	case Valid, ValidInGrace, Superseded, Expired, NotYetValid, HeartbeatNotStarted, HeartbeatDead, Overdue, Preparing, ClockTampered:
+		return true
+	}
+	return false
+}

@@ -124,3 +124,25 @@ func changed(f Facts, change func(*Facts)) Facts {
 	change(&f)
 	return f
 }
+
+func TestClockReset(t *testing.T) {
+	reset := func(l *License) { l.ResetsClock, l.AgentKeys = true, []string{"thumb-1"} }
+	for _, test := range []struct {
+		name string
+		f    Facts
+		want time.Time
+	}{
+		{"a licence", factsWith(doc("a.lic", reset)), noon.Add(-90 * aDay)},
+		{"the latest of two", factsWith(doc("a.lic", reset), doc("n.lic", reset, id("N"), role(RoleNotice), issued(-aDay))), noon.Add(-aDay)},
+		{"one that has expired by the false time", factsWith(doc("a.lic", reset, expires(-aDay))), noon.Add(-90 * aDay)},
+		{"one that says nothing of it", factsWith(doc("a.lic")), zeroTime},
+		{"another agent's", factsWith(doc("a.lic", reset, func(l *License) { l.AgentKeys = []string{"other"} })), zeroTime},
+		{"nobody's", factsWith(doc("a.lic", reset, func(l *License) { l.AgentKeys = nil })), zeroTime},
+		{"another product's", factsWith(doc("a.lic", reset, func(l *License) { l.Product = "other" })), zeroTime},
+		{"a revoked one", factsWith(doc("a.lic", reset), doc("n.lic", id("N"), role(RoleNotice), func(l *License) { l.Revokes = []string{"L1"} })), zeroTime},
+	} {
+		if got := Judge(test.f, noon).ClockReset(); !got.Equal(test.want) {
+			t.Errorf("%s: %v, want %v", test.name, got, test.want)
+		}
+	}
+}
