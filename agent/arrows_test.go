@@ -40,7 +40,7 @@ var arrows = map[string][]string{
 	"agent/liveness":    {},
 	"agent/ops":         {},
 	"agent/watch":       {"enforcer"},
-	"agent/bench":       {"enforcer", "client"},
+	"agent/bench":       {"enforcer", "client", "agent/liveness/oldkernel"},
 	"cmd":               {"agent", "enforcer", "plugin", "client"},
 	"agent/pulse":       {"enforcer", "plugin"},
 	"agent/registrar":   {"metrics", "plugin"},

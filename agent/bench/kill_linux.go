@@ -10,9 +10,16 @@ import (
 )
 
 // bareKill kills a process and returns how soon its pidfd is readable: nobody can know sooner.
-func bareKill(ctx context.Context) (time.Duration, error) {
+// The process is of the kind that holds slots: sleep, as usher run has become it, or this program.
+func bareKill(ctx context.Context, sleep bool) (time.Duration, error) {
 	cmd := exec.CommandContext(ctx, "sleep", "1000")
-	if err := cmd.Start(); err != nil {
+	err := error(nil)
+	if sleep {
+		err = cmd.Start()
+	} else {
+		cmd, err = begin(ctx, "-", 0)
+	}
+	if err != nil {
 		return 0, err
 	}
 	defer cmd.Wait() //nolint:errcheck // killed, as it should be
@@ -32,10 +39,17 @@ func bareKill(ctx context.Context) (time.Duration, error) {
 		}
 	}()
 	time.Sleep(5 * time.Millisecond) // until it polls
-	begin := time.Now()
+	start := time.Now()
 	if err := cmd.Process.Kill(); err != nil {
 		return 0, err
 	}
 	err = <-told
-	return time.Since(begin), err
+	return time.Since(start), err
 }
+
+// mountSmall mounts a file system of 8 MiB on a folder; only root may.
+func mountSmall(dir string) error {
+	return unix.Mount("bench", dir, "tmpfs", 0, "size=8m,mode=0700")
+}
+
+func unmount(dir string) { unix.Unmount(dir, unix.MNT_DETACH) } //nolint:errcheck // the folder goes next

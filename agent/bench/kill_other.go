@@ -9,4 +9,8 @@ import (
 )
 
 // bareKill has nothing to measure here: the kernel does not tell.
-func bareKill(context.Context) (time.Duration, error) { return 0, errors.ErrUnsupported }
+func bareKill(context.Context, bool) (time.Duration, error) { return 0, errors.ErrUnsupported }
+
+func mountSmall(string) error { return errors.ErrUnsupported }
+
+func unmount(string) {}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"syscall"
 	"text/tabwriter"
 	"time"
 )
@@ -39,6 +40,8 @@ func main() {
 	quick := flag.Bool("quick", false, "measure little, only to see that it runs")
 	bare := flag.String("bare", "", "serve the bare handler on this socket, and nothing else")
 	canned := flag.String("canned", "", "serve canned lines on this socket, and nothing else")
+	holds := flag.String("holder", "", "hold slots on this socket (or nothing, for \"-\"), and nothing else")
+	slots := flag.Int64("slots", 1, "how many slots -holder holds")
 	calls := flag.String("caller", "", "be one client process on this socket, and nothing else")
 	flag.Parse()
 	if *calls != "" {
@@ -48,6 +51,13 @@ func main() {
 		}
 		return
 	}
+	if *holds != "" {
+		if err := holder(*holds, *slots, os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, "error:", err)
+			os.Exit(1)
+		}
+		select {}
+	}
 	if *canned != "" {
 		fmt.Fprintln(os.Stderr, "error:", serveCanned(*canned))
 		os.Exit(1)
@@ -56,7 +66,7 @@ func main() {
 		fmt.Fprintln(os.Stderr, "error:", serveBare(*bare))
 		os.Exit(1)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, &suite{usher: *usher, runs: *runs, quick: *quick}, *out); err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)
@@ -73,6 +83,9 @@ func run(ctx context.Context, s *suite, out string) error {
 		{"memory", s.memory},
 		{"http", s.http},
 		{"session", s.session},
+		{"waiter", s.waiter},
+		{"restart", s.restart},
+		{"disk", s.disk},
 		{"folder", s.folder},
 		{"process", s.process},
 		{"idle", s.idle},

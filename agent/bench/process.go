@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -25,6 +26,27 @@ import (
 type site struct {
 	dir, usher, socket, folder, config string
 	licences                           [2]string
+	through                            []string // what starts the agent; nil: nothing does
+	env                                []string // of the agent; nil: ours
+}
+
+// sign signs a licence with one limit into the folder.
+func (s *site) sign(ctx context.Context, name, limit string) error {
+	out := filepath.Join(s.dir, name)
+	b, err := exec.CommandContext(ctx, s.usher, "vendor", "sign", "--key", filepath.Join(s.dir, "bench.key"), "--product", "bench", "--licensee", "Bench",
+		"--limit", limit, "--scope", "host", "--out", out).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("usher vendor sign: %w: %s", err, b)
+	}
+	return copyInto(s.folder, name, out)
+}
+
+// command is the agent, not started yet.
+func (s *site) command(ctx context.Context) *exec.Cmd {
+	args := append(slices.Clip(s.through), s.usher, "agent", "--config", s.config)
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	cmd.Env, cmd.Stderr = s.env, os.Stderr
+	return cmd
 }
 
 // setUp makes a site. Its sockets' paths must be short, so it lies in the system's temporary folder.
@@ -105,8 +127,7 @@ func call(c *http.Client, method, path string, in, out any) error {
 
 // start starts an agent and returns how long it took until it said it was ready.
 func (s *site) start(ctx context.Context) (*exec.Cmd, time.Duration, error) {
-	cmd := exec.CommandContext(ctx, s.usher, "agent", "--config", s.config)
-	cmd.Stderr = os.Stderr
+	cmd := s.command(ctx)
 	begin := time.Now()
 	if err := cmd.Start(); err != nil {
 		return nil, 0, err

@@ -4,15 +4,12 @@ import (
 	"bufio"
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
-
-	"github.com/usher-agent/usher/client/wire"
 )
 
 // talk is one session, spoken by hand: the same code for the agent and for the bare server.
@@ -156,76 +153,5 @@ func (s *suite) session(ctx context.Context) error {
 		values, limits = append(values, median(a)), append(limits, median(b))
 	}
 	s.add("session: acquire+release, p50, beside a canned server", "µs", "ratio ≤ 1.3", values, limits)
-	if err := s.crowd(ctx, site.socket, canned); err != nil {
-		return err
-	}
-	return s.reclaim(ctx, site)
-}
-
-// reclaim kills holders while somebody waits for their slots.
-func (s *suite) reclaim(ctx context.Context, site *site) error {
-	waiter, err := dial(site.socket)
-	if err != nil {
-		return err
-	}
-	defer waiter.conn.Close()
-	c := client(site.socket)
-	defer c.CloseIdleConnections()
-	pool := func() (p wire.Pool, err error) { return p, call(c, "GET", "/v1/pools/streams", nil, &p) }
-	until := func(ok func(wire.Pool) bool) error {
-		for begin := time.Now(); time.Since(begin) < 10*time.Second; {
-			p, err := pool()
-			if err != nil {
-				return err
-			}
-			if ok(p) {
-				return nil
-			}
-			time.Sleep(time.Millisecond)
-		}
-		return errors.New("the pool is not as it should be after 10 s")
-	}
-	p, err := pool()
-	if err != nil {
-		return err
-	}
-	all := *p.Limit
-	var took, bare []float64
-	for range s.times(50) {
-		holder := exec.CommandContext(ctx, s.usher, "run", "--socket", site.socket, "--pool", "streams", "--n", fmt.Sprint(all), "--", "sleep", "1000")
-		if err := holder.Start(); err != nil {
-			return err
-		}
-		if err := until(func(p wire.Pool) bool { return p.InUse == all }); err != nil {
-			return err
-		}
-		if _, err := waiter.conn.Write([]byte(strings.Replace(acquireLine, `"streams"}`, `"streams","wait_seconds":30}`, 1))); err != nil {
-			return err
-		}
-		if err := until(func(p wire.Pool) bool { return p.Waiting == 1 }); err != nil {
-			return err
-		}
-		begin := time.Now()
-		if err := holder.Process.Kill(); err != nil {
-			return err
-		}
-		answer, err := waiter.in.ReadString('\n')
-		took = append(took, micros(time.Since(begin)))
-		holder.Wait() //nolint:errcheck // killed, as it should be
-		_, rest, ok := strings.Cut(answer, `"result":{"id":"`)
-		if err != nil || !ok {
-			return fmt.Errorf("the waiter got %q, %w", answer, err)
-		}
-		if _, err := waiter.ask(`{"jsonrpc":"2.0","id":2,"method":"lease.release","params":{"id":"` + rest[:32] + `"}}` + "\n"); err != nil {
-			return err
-		}
-		d, err := bareKill(ctx)
-		if err != nil {
-			return err
-		}
-		bare = append(bare, micros(d))
-	}
-	s.add("waiter: slot after kill -9 of the holder, p50, beside a pidfd", "µs", "ratio ≤ 3", []float64{median(took)}, []float64{median(bare)})
-	s.add("waiter: slot after kill -9 of the holder, p99, beside a pidfd", "µs", "ratio ≤ 3", []float64{quantile(took, 0.99)}, []float64{quantile(bare, 0.99)})
-	return nil
+	return s.crowd(ctx, site.socket, canned)
 }

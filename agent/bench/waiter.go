@@ -1,0 +1,174 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+
+	"github.com/usher-agent/usher/agent/liveness/oldkernel"
+	"github.com/usher-agent/usher/client/wire"
+)
+
+func init() { oldkernel.Main() } //nolint:gochecknoinits // before anything else: this program may be to become another
+
+// holder is this program again, as a process that holds slots until it is killed, or as one that holds nothing.
+func holder(socket string, n int64, out io.Writer) error {
+	if socket != "-" {
+		t, err := dial(socket)
+		if err != nil {
+			return err
+		}
+		answer, err := t.ask(fmt.Sprintf(`{"jsonrpc":"2.0","id":1,"method":"lease.acquire","params":{"pool":"streams","n":%d}}`+"\n", n))
+		if err != nil || !strings.Contains(answer, `"result"`) {
+			return fmt.Errorf("%s: %w", answer, err)
+		}
+	}
+	fmt.Fprintln(out, "ready")
+	return nil
+}
+
+// begin starts a holder and returns when it is ready.
+func begin(ctx context.Context, socket string, n int64) (*exec.Cmd, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, self, "-holder", socket, "-slots", fmt.Sprint(n))
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		return nil, err
+	}
+	_, err = io.ReadFull(out, make([]byte, len("ready\n")))
+	return cmd, err
+}
+
+// waiter measures how soon who waits has the slot of a holder that is killed, by each way that the kernel tells: beside how soon
+// a bare program can know of such a process's end.
+func (s *suite) waiter(ctx context.Context) error {
+	if s.usher == "" {
+		return nil
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	for _, way := range []struct {
+		path   string
+		kernel string // that the agent sees; empty: this one
+		run    bool   // the holder is usher run, whose client sends a pidfd of itself
+	}{{"peerpidfd", "", false}, {"sentpidfd", "6.1", true}, {"pidfd", "6.1", false}, {"connection", "4.18", false}} {
+		site, err := setUp(ctx, s.usher)
+		if err != nil {
+			return err
+		}
+		if err := copyInto(site.folder, "bench.lic", site.licences[0]); err != nil {
+			return err
+		}
+		if way.kernel != "" {
+			site.through = []string{self}
+			site.env = append(os.Environ(), oldkernel.Env+"="+way.kernel)
+		}
+		err = s.reclaim(ctx, site, way.path, way.run)
+		os.RemoveAll(site.dir)
+		if err != nil {
+			return fmt.Errorf("%s: %w", way.path, err)
+		}
+	}
+	return nil
+}
+
+// reclaim kills holders while somebody waits for their slots.
+func (s *suite) reclaim(ctx context.Context, site *site, path string, run bool) error {
+	cmd, _, err := site.start(ctx)
+	if err != nil {
+		return err
+	}
+	defer stop(cmd) //nolint:errcheck // it is only told to end
+	waiter, err := dial(site.socket)
+	if err != nil {
+		return err
+	}
+	defer waiter.conn.Close()
+	c := client(site.socket)
+	defer c.CloseIdleConnections()
+	until := func(ok func(wire.Pool) bool) error {
+		for begin := time.Now(); time.Since(begin) < 10*time.Second; time.Sleep(time.Millisecond) {
+			var p wire.Pool
+			if err := call(c, "GET", "/v1/pools/streams", nil, &p); err != nil {
+				return err
+			}
+			if ok(p) {
+				return nil
+			}
+		}
+		return errors.New("the pool is not as it should be after 10 s")
+	}
+	const all = 1000
+	var p50s, p99s, bare50s, bare99s []float64
+	for range s.medianOf() {
+		var took, bare []float64
+		for range s.times(40) {
+			var holder *exec.Cmd
+			if run {
+				holder = exec.CommandContext(ctx, s.usher, "run", "--socket", site.socket, "--pool", "streams", "--n", fmt.Sprint(all), "--", "sleep", "1000")
+				err = holder.Start()
+			} else {
+				holder, err = begin(ctx, site.socket, all)
+			}
+			if err != nil {
+				return err
+			}
+			if err := until(func(p wire.Pool) bool { return p.InUse == all }); err != nil {
+				return err
+			}
+			if len(took) == 0 {
+				var l wire.Leases
+				if err := call(c, "GET", "/v1/leases", nil, &l); err != nil {
+					return err
+				}
+				if len(l.Leases) != 1 || l.Leases[0].Liveness != path {
+					return fmt.Errorf("the holder is known by %+v", l.Leases)
+				}
+			}
+			if _, err := waiter.conn.Write([]byte(strings.Replace(acquireLine, `"streams"}`, `"streams","wait_seconds":30}`, 1))); err != nil {
+				return err
+			}
+			if err := until(func(p wire.Pool) bool { return p.Waiting == 1 }); err != nil {
+				return err
+			}
+			begin := time.Now()
+			if err := holder.Process.Kill(); err != nil {
+				return err
+			}
+			answer, err := waiter.in.ReadString('\n')
+			took = append(took, micros(time.Since(begin)))
+			holder.Wait() //nolint:errcheck // killed, as it should be
+			_, rest, ok := strings.Cut(answer, `"result":{"id":"`)
+			if err != nil || !ok {
+				return fmt.Errorf("the waiter got %q, %w", answer, err)
+			}
+			if _, err := waiter.ask(`{"jsonrpc":"2.0","id":2,"method":"lease.release","params":{"id":"` + rest[:32] + `"}}` + "\n"); err != nil {
+				return err
+			}
+			d, err := bareKill(ctx, run)
+			if err != nil {
+				return err
+			}
+			bare = append(bare, micros(d))
+		}
+		p50s, bare50s = append(p50s, median(took)), append(bare50s, median(bare))
+		p99s, bare99s = append(p99s, quantile(took, 0.99)), append(bare99s, quantile(bare, 0.99))
+	}
+	s.add("waiter: slot after kill -9 of the holder by "+path+", p50, beside a pidfd", "µs", "ratio ≤ 3", p50s, bare50s)
+	s.add("waiter: slot after kill -9 of the holder by "+path+", p99, beside a pidfd", "µs", "ratio ≤ 3", p99s, bare99s)
+	return nil
+}
