@@ -77,6 +77,13 @@ func (r *remote) count(c Call) (n int) {
 	return n
 }
 
+// seen returns the calls so far.
+func (r *remote) seen() []called {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.calls)
+}
+
 func (r *remote) set(answer func(Call, *plugin.Request) (*plugin.Reply, error)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -96,7 +103,6 @@ type rig struct {
 	renewed [][]byte
 	learnt  []time.Time
 	results []string
-	changes int
 	stop    func()
 }
 
@@ -114,10 +120,23 @@ func newRig(t *testing.T, change func(*enforcer.License)) *rig {
 		Request: func(l *enforcer.License, doc []byte) plugin.Request {
 			return plugin.Request{LicenseID: l.ID, Document: doc}
 		},
-		OnChange: func() { r.changes++ },
-		Renewed:  func(_ context.Context, _ string, d []byte) error { r.renewed = append(r.renewed, d); return nil },
-		Learnt:   func(at time.Time) { r.learnt = append(r.learnt, at) },
-		Called:   func(c Call, result string, _ time.Time) { r.results = append(r.results, string(c)+" "+result) }}
+		OnChange: func() {},
+		Renewed: func(_ context.Context, _ string, d []byte) error {
+			r.remote.mu.Lock()
+			defer r.remote.mu.Unlock()
+			r.renewed = append(r.renewed, d)
+			return nil
+		},
+		Learnt: func(at time.Time) {
+			r.remote.mu.Lock()
+			defer r.remote.mu.Unlock()
+			r.learnt = append(r.learnt, at)
+		},
+		Called: func(c Call, result string, _ time.Time) {
+			r.remote.mu.Lock()
+			defer r.remote.mu.Unlock()
+			r.results = append(r.results, string(c)+" "+result)
+		}}
 	r.run()
 	return r
 }
@@ -174,8 +193,9 @@ func TestHeartbeats(t *testing.T) {
 		}
 		r.want(enforcer.Valid)
 		spread := map[time.Duration]bool{}
-		for i, c := range r.remote.calls[1:] {
-			spread[c.at.Sub(r.remote.calls[i].at).Round(time.Second)] = true
+		calls := r.remote.seen()
+		for i, c := range calls[1:] {
+			spread[c.at.Sub(calls[i].at).Round(time.Second)] = true
 		}
 		if len(spread) < 10 {
 			t.Errorf("the heartbeats have no jitter: %v", slices.Collect(maps.Keys(spread)))
@@ -189,7 +209,7 @@ func TestOutage(t *testing.T) {
 		r := newRig(t, nil)
 		defer func() { r.stop() }()
 		r.remote.set(down)
-		last := r.Facts()["L1"].LastHeartbeat
+		before := r.Facts()["L1"].LastHeartbeat
 		r.pass(29 * time.Minute)
 		r.want(enforcer.Valid)
 		if s := r.Facts()["L1"].State; s != "retrying" {
@@ -201,15 +221,15 @@ func TestOutage(t *testing.T) {
 		r.want(enforcer.ValidInGrace)
 		r.pass(time.Minute)
 		r.want(enforcer.HeartbeatDead)
-		if got := r.Facts()["L1"].LastHeartbeat; !got.Equal(last) {
+		if got := r.Facts()["L1"].LastHeartbeat; !got.Equal(before) {
 			t.Errorf("the last heartbeat moved to %v during the outage", got)
 		}
-		n := len(r.remote.calls)
+		n := len(r.remote.seen())
 		if n > 40 {
 			t.Errorf("%d calls in 40 minutes of outage", n)
 		}
 		r.pass(24 * time.Hour)
-		if n := len(r.remote.calls); n > 24*60 {
+		if n := len(r.remote.seen()); n > 24*60 {
 			t.Errorf("%d calls in a day of outage", n)
 		}
 		r.remote.set(nil)
@@ -226,13 +246,13 @@ func TestRetryAfter(t *testing.T) {
 			return nil, &plugin.Error{Class: plugin.Transient, Reason: "busy", RetryAfter: 2 * time.Hour}
 		})
 		r.pass(12 * time.Minute)
-		n := len(r.remote.calls)
+		n := len(r.remote.seen())
 		r.pass(100 * time.Minute)
-		if got := len(r.remote.calls); got != n {
+		if got := len(r.remote.seen()); got != n {
 			t.Errorf("%d calls although it was told to wait for two hours", got-n)
 		}
 		r.pass(40 * time.Minute)
-		if got := len(r.remote.calls); got != n+1 {
+		if got := len(r.remote.seen()); got != n+1 {
 			t.Errorf("%d calls after two hours", got-n)
 		}
 	})
@@ -261,6 +281,7 @@ func TestClasses(t *testing.T) {
 		}
 		r.pass(40 * time.Minute)
 		r.want(enforcer.HeartbeatDead)
+		r.stop()
 		if slices.Contains(r.results, "heartbeat ") || !slices.Contains(r.results, "heartbeat refused") || !slices.Contains(r.results, "heartbeat misconfigured") {
 			t.Errorf("the results are %v", r.results)
 		}
@@ -291,19 +312,19 @@ func TestRestart(t *testing.T) {
 		r.remote.set(func(Call, *plugin.Request) (*plugin.Reply, error) { return &plugin.Reply{State: []byte("chain")}, nil })
 		r.pass(time.Hour)
 		before := r.Status()["L1"]
-		n := len(r.remote.calls)
+		n := len(r.remote.seen())
 		for range 50 {
 			r.stop()
 			r.run()
 		}
-		if got := len(r.remote.calls); got != n {
+		if got := len(r.remote.seen()); got != n {
 			t.Errorf("%d calls by 50 restarts", got-n)
 		}
 		if after := r.Status()["L1"]; !after.At.Equal(before.At) || after.Call != before.Call {
 			t.Errorf("%v, after the restarts %v", before, after)
 		}
 		r.pass(62 * 24 * time.Hour)
-		if got := r.remote.calls[len(r.remote.calls)-1].req; string(got.State) != "chain" || len(got.Nonce) != 32 {
+		if got := last(r.remote.seen()).req; string(got.State) != "chain" || len(got.Nonce) != 32 {
 			t.Errorf("the chain is %q, the nonce has %d bytes", got.State, len(got.Nonce))
 		}
 		r.stop()
@@ -388,11 +409,12 @@ func TestRenewalAndTime(t *testing.T) {
 			return &plugin.Reply{}, nil
 		})
 		r.pass(24 * time.Hour)
+		r.stop()
 		if len(r.renewed) != 1 || string(r.renewed[0]) != "new" || len(r.learnt) != 1 || !r.learnt[0].Equal(at) {
 			t.Errorf("renewed %q, learnt %v", r.renewed, r.learnt)
 		}
 		earliest, latest := Window(r.licence.CheckIn, r.start)
-		for _, c := range r.remote.calls {
+		for _, c := range r.remote.seen() {
 			if c.call == CheckIn && (c.at.Before(earliest) || c.at.After(latest)) {
 				t.Errorf("checked in at %v, not between %v and %v", c.at, earliest, latest)
 			}
@@ -423,10 +445,10 @@ func TestNow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, nil)
 		defer func() { r.stop() }()
-		n := len(r.remote.calls)
+		n := len(r.remote.seen())
 		r.Now()
 		synctest.Wait()
-		if got := len(r.remote.calls); got != n+1 {
+		if got := len(r.remote.seen()); got != n+1 {
 			t.Errorf("%d calls", got-n)
 		}
 		if p := r.Preview(); len(p) != 1 || p[0].LicenseID != "L1" || p[0].Nonce != nil {
@@ -434,3 +456,5 @@ func TestNow(t *testing.T) {
 		}
 	})
 }
+
+func last[T any](s []T) T { return s[len(s)-1] }
