@@ -255,6 +255,9 @@ type inheritedHolder struct{ handle *liveness.Handle }
 // holders returns the processes whose pidfds were kept, by what they are known by. The caller closes their handles.
 func (h *handover) holders() map[process]inheritedHolder {
 	out := map[process]inheritedHolder{}
+	if h == nil {
+		return out
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for name, f := range h.inherited {

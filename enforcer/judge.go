@@ -116,7 +116,10 @@ func (j *judge) revoked() map[named]string {
 			continue
 		}
 		for _, id := range d.License.Revokes {
-			out[named{d.License.System, d.License.Product, id}] = d.License.ID
+			n := named{d.License.System, d.License.Product, id}
+			if by := out[n]; by == "" || d.License.ID < by { // whichever was read first
+				out[n] = d.License.ID
+			}
 		}
 	}
 	return out

@@ -137,7 +137,7 @@ func (p *Process) PID() int {
 	if p.session == nil {
 		return 0
 	}
-	return p.session.child.cmd.Process.Pid
+	return p.session.child.process.Load().Pid
 }
 
 // Starts returns how often the plugin has come up.
@@ -202,7 +202,7 @@ func (p *Process) once(ctx context.Context) error {
 		return err
 	}
 	defer p.stop(s)
-	p.config.Log.Info("the plugin runs", "pid", s.child.cmd.Process.Pid, "version", d.Version, "protocol", s.plugin.NegotiatedVersion())
+	p.config.Log.Info("the plugin runs", "pid", s.child.process.Load().Pid, "version", d.Version, "protocol", s.plugin.NegotiatedVersion())
 	p.set(s, d, nil)
 	health := time.NewTicker(p.limits.Health)
 	defer health.Stop()
@@ -285,7 +285,7 @@ func (p *Process) start(ctx context.Context, out *lines) (*session, *remote.Desc
 	case r = <-spoken:
 	case <-ctx.Done():
 		// go-plugin waits for a connection without a limit of its own; it stops when there is no process.
-		if child.cmd.Process != nil {
+		if child.process.Load() != nil {
 			child.kill()
 		}
 		r = <-spoken

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-plugin/runner"
@@ -33,8 +34,9 @@ func environment() []string {
 // way outlives an agent that is killed, and waits for pipes that a grandchild may hold.
 type child struct {
 	cmd            *exec.Cmd
-	file           *os.File // the binary that was checked; what is run is this very file
-	stdin          *os.File // open as long as the agent lives: the SDK ends at its end
+	process        atomic.Pointer[os.Process] // once it runs; cmd is Start's own
+	file           *os.File                   // the binary that was checked; what is run is this very file
+	stdin          *os.File                   // open as long as the agent lives: the SDK ends at its end
 	stdout, stderr *os.File
 	close          []*os.File // the child's ends
 	done           chan struct{}
@@ -99,6 +101,7 @@ func (c *child) Start(context.Context) error {
 		for _, f := range append(c.close, c.file) {
 			f.Close()
 		}
+		c.process.Store(c.cmd.Process)
 		started <- nil
 		reap(c.cmd.Process.Pid)
 		c.err = c.cmd.Wait()
@@ -118,7 +121,7 @@ func (c *child) kill() {
 	select {
 	case <-c.done:
 	default:
-		killGroup(c.cmd.Process)
+		killGroup(c.process.Load())
 	}
 }
 
@@ -128,7 +131,7 @@ func (c *child) Wait(context.Context) error {
 }
 
 func (c *child) Kill(context.Context) error {
-	if c.cmd.Process != nil {
+	if c.process.Load() != nil {
 		c.kill()
 	}
 	return nil
@@ -142,10 +145,11 @@ func (c *child) Stderr() io.ReadCloser { return c.stderr }
 func (c *child) Name() string          { return c.cmd.Args[0] }
 
 func (c *child) ID() string {
-	if c.cmd.Process == nil {
+	p := c.process.Load()
+	if p == nil {
 		return ""
 	}
-	return fmt.Sprint(c.cmd.Process.Pid)
+	return fmt.Sprint(p.Pid)
 }
 
 func (c *child) PluginToHost(network, address string) (string, string, error) {
