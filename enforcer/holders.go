@@ -91,6 +91,8 @@ func (r *Attach) decide(e *Enforcer, now time.Time) Decision {
 	}
 	l := *h.Lease
 	l.Unconfirmed, l.ExpiresAt = false, zeroTime
+	// A co-holder that takes the holder's place has no other besides: else it would have to leave twice.
+	l.Others = slices.DeleteFunc(slices.Clone(l.Others), func(o *Holder) bool { return o.is(r.Caller) })
 	l.Holder = &Holder{Caller: r.Caller, Labels: l.Holder.Labels}
 	return Decision{Lease: &l, Events: []Event{{Kind: EventChanged, At: now, Lease: &l}}}
 }

@@ -185,3 +185,29 @@ func BenchmarkQueue(b *testing.B) {
 		}
 	}
 }
+
+// A co-holder that takes the place of the holder in doubt leaves once: its slot is not kept by one that is dead.
+func TestCoHolderAttachesAndLeaves(t *testing.T) {
+	now := time.Date(2026, 1, 5, 12, 0, 0, 0, time.UTC)
+	e := New(Options{})
+	do := func(r Request) Decision {
+		d := e.Decide(r, now)
+		for _, ev := range d.Events {
+			e.Apply(ev)
+		}
+		return d
+	}
+	one, two := Caller{UID: 1, PID: 10, Start: 1}, Caller{UID: 1, PID: 11, Start: 1}
+	do(&SetVerdict{&Verdict{State: StateValid, Code: Valid, Pools: map[string]PoolGrant{"a": {Name: "a", Limit: 5, Budget: 5}}}})
+	id := LeaseID{1}
+	do(&Acquire{ID: id, Pool: "a", N: 1, Lifetime: LifetimeProcess, Caller: one})
+	do(&Doubt{ID: id, Until: now.Add(time.Minute)})
+	do(&Join{ID: id, Caller: two})
+	if d := do(&Attach{ID: id, Caller: two}); d.Denial != nil {
+		t.Fatal(d.Denial)
+	}
+	do(&Leave{ID: id, Holder: two})
+	if p, _ := e.Pool("a"); p.InUse != 0 {
+		t.Errorf("%d slots are held by nobody", p.InUse)
+	}
+}

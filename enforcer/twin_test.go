@@ -354,7 +354,8 @@ func (s *twin) attach(t *rapid.T) {
 	}
 	s.change(t, &Attach{ID: id, Caller: c}, why, func() {
 		if l := &s.m.leases[i]; l.unconfirmed {
-			l.holders, l.expires, l.unconfirmed = append([]Caller{c}, l.holders[1:]...), time.Time{}, false
+			others := slices.DeleteFunc(slices.Clone(l.holders[1:]), func(o Caller) bool { return o == c })
+			l.holders, l.expires, l.unconfirmed = append([]Caller{c}, others...), time.Time{}, false
 		}
 	})
 }
