@@ -34,7 +34,8 @@ func (a *Agent) recover(was meta) {
 	for _, l := range leases {
 		a.desk.held[l.Lifetime]++
 		if !l.ExpiresAt.IsZero() && l.Lifetime != enforcer.LifetimeBorrow {
-			a.desk.carry(a.desk.core.Decide(&enforcer.Doubt{ID: l.ID, Until: later(l.ExpiresAt, now.Add(max(l.TTL, recoverWithin)))}, now))
+			// It is not written: nobody is told, and the next recovery finds the same.
+			a.desk.apply(a.desk.core.Decide(&enforcer.Doubt{ID: l.ID, Until: later(l.ExpiresAt, now.Add(max(l.TTL, recoverWithin)))}, now).Events, nil)
 		}
 	}
 	a.desk.mu.Unlock()

@@ -310,6 +310,15 @@ func (r *run) survey(force bool) survey {
 	for range 3 {
 		at := locate(r.cfg.Path)
 		r.arm(at)
+		// What came to be while the watches were armed, nobody reports: folders that are made one within the other.
+		for range maxWay {
+			now := locate(r.cfg.Path)
+			if now.dir == at.dir && now.exists == at.exists && now.id == at.id {
+				break
+			}
+			at = now
+			r.arm(at)
+		}
 		p = r.reader.survey(at, force, r.settler.known)
 		if !p.moved {
 			break
