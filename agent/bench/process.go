@@ -134,16 +134,19 @@ func (s *site) start(ctx context.Context) (*exec.Cmd, time.Duration, error) {
 	}
 	c := client(s.socket)
 	defer c.CloseIdleConnections()
-	for time.Since(begin) < 10*time.Second {
+	for time.Since(begin) < time.Minute {
 		if call(c, "GET", "/v1/ready", nil, nil) == nil {
 			return cmd, time.Since(begin), nil
 		}
 		time.Sleep(time.Millisecond)
 	}
-	return nil, 0, errors.Join(errors.New("the agent is not ready after 10 s"), stop(cmd))
+	return nil, 0, errors.Join(errors.New("the agent is not ready after a minute"), stop(cmd))
 }
 
 func stop(cmd *exec.Cmd) error {
+	if cmd == nil {
+		return nil
+	}
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		return err
 	}
