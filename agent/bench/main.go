@@ -30,6 +30,7 @@ type suite struct {
 	usher string // the binary to measure
 	runs  int    // of which the median is taken
 	quick bool   // a tenth of everything: only to see that it runs
+	only  string // the one part to measure; empty: all
 	rows  []Row
 }
 
@@ -40,6 +41,7 @@ func main() {
 	quick := flag.Bool("quick", false, "measure little, only to see that it runs")
 	bare := flag.String("bare", "", "serve the bare handler on this socket, and nothing else")
 	canned := flag.String("canned", "", "serve canned lines on this socket, and nothing else")
+	only := flag.String("only", "", "measure this part alone: core, memory, http, session, waiter, restart, disk, folder, process or idle")
 	holds := flag.String("holder", "", "hold slots on this socket (or nothing, for \"-\"), and nothing else")
 	slots := flag.Int64("slots", 1, "how many slots -holder holds")
 	calls := flag.String("caller", "", "be one client process on this socket, and nothing else")
@@ -68,7 +70,7 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, &suite{usher: *usher, runs: *runs, quick: *quick}, *out); err != nil {
+	if err := run(ctx, &suite{usher: *usher, runs: *runs, quick: *quick, only: *only}, *out); err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)
 		os.Exit(1)
 	}
@@ -92,6 +94,9 @@ func run(ctx context.Context, s *suite, out string) error {
 	} {
 		if err := ctx.Err(); err != nil {
 			return err
+		}
+		if s.only != "" && s.only != part.name {
+			continue
 		}
 		if err := part.f(ctx); err != nil {
 			return fmt.Errorf("%s: %w", part.name, err)

@@ -242,6 +242,7 @@ func (s *suite) folder(ctx context.Context) error {
 			}
 		}
 	}()
+	<-changed // the state at the beginning, which every subscriber is told
 	var p50s, p99s []float64
 	for range s.medianOf() {
 		var took []float64
@@ -262,7 +263,9 @@ func (s *suite) folder(ctx context.Context) error {
 			case at := <-changed:
 				took = append(took, millis(at.Sub(begin)))
 			case <-time.After(5 * time.Second):
-				return errors.New("a licence renamed into the folder is not in force after 5 s")
+				var l wire.License
+				err := call(client(site.socket), "GET", "/v1/license", nil, &l)
+				return fmt.Errorf("a licence renamed into the folder (the %dth) is not in force after 5 s: %s, %s, %w", len(took)+1, l.Code, l.Reason, err)
 			}
 		}
 		p50s, p99s = append(p50s, quantile(took, 0.5)), append(p99s, quantile(took, 0.99))
