@@ -168,6 +168,14 @@ func (s *suite) disk(ctx context.Context) error {
 	mounted := mountSmall(small)
 	if mounted == nil {
 		defer unmount(small)
+		// The runtime folder is in memory, as /run is.
+		run := filepath.Join(site.dir, "run")
+		if err := os.MkdirAll(run, 0o755); err != nil {
+			return err
+		}
+		if mountSmall(run) == nil {
+			defer unmount(run)
+		}
 	}
 	cmd, _, err := site.start(ctx)
 	if err != nil {
