@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os/exec"
 	"time"
 
@@ -47,9 +48,9 @@ func bareKill(ctx context.Context, sleep bool) (time.Duration, error) {
 	return time.Since(start), err
 }
 
-// mountSmall mounts a file system of 8 MiB on a folder; only root may.
-func mountSmall(dir string) error {
-	return unix.Mount("bench", dir, "tmpfs", 0, "size=8m,mode=0700")
+// mountMemory mounts a file system of some MiB in memory on a folder; only root may.
+func mountMemory(dir string, size int) error {
+	return unix.Mount("bench", dir, "tmpfs", 0, fmt.Sprintf("size=%dm,mode=0700", size))
 }
 
 func unmount(dir string) { unix.Unmount(dir, unix.MNT_DETACH) } //nolint:errcheck // the folder goes next

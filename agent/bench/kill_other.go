@@ -11,6 +11,6 @@ import (
 // bareKill has nothing to measure here: the kernel does not tell.
 func bareKill(context.Context, bool) (time.Duration, error) { return 0, errors.ErrUnsupported }
 
-func mountSmall(string) error { return errors.ErrUnsupported }
+func mountMemory(string, int) error { return errors.ErrUnsupported }
 
 func unmount(string) {}

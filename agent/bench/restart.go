@@ -165,7 +165,7 @@ func (s *suite) disk(ctx context.Context) error {
 	if err := os.MkdirAll(small, 0o700); err != nil {
 		return err
 	}
-	mounted := mountSmall(small)
+	mounted := mountMemory(small, 8)
 	if mounted == nil {
 		defer unmount(small)
 		// The runtime folder is in memory, as /run is.
@@ -173,7 +173,7 @@ func (s *suite) disk(ctx context.Context) error {
 		if err := os.MkdirAll(run, 0o755); err != nil {
 			return err
 		}
-		if mountSmall(run) == nil {
+		if mountMemory(run, 256) == nil {
 			defer unmount(run)
 		}
 	}
