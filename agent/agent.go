@@ -200,6 +200,10 @@ func (a *Agent) close() error {
 	return errors.Join(errs...)
 }
 
+// firstVerdict is for how long callers wait for the first verdict: a licence folder that hangs keeps nobody from asking how the
+// agent is.
+const firstVerdict = 5 * time.Second
+
 // Run serves until ctx ends, then drains: no new leases, requests under way are answered, all is given back.
 func (a *Agent) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, a.close()) }()
@@ -229,7 +233,15 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	}
 	task("licence folder", a.watcher.Run)
 	task("host", a.watchHost)
-	task("api", func(ctx context.Context) error { return a.server.Run(ctx, a.socket) })
+	task("api", func(ctx context.Context) error {
+		// Whoever connects meanwhile waits in the socket's queue, and is not told of a licence that is about to be read.
+		select {
+		case <-a.judged:
+		case <-time.After(firstVerdict):
+		case <-ctx.Done():
+		}
+		return a.server.Run(ctx, a.socket)
+	})
 	if cfg := a.config.Ops; cfg.Listen != "" {
 		l, err := net.Listen("tcp", cfg.Listen)
 		if err != nil {

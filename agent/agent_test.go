@@ -110,8 +110,8 @@ func (h *house) start() {
 	case err := <-done:
 		done <- err
 		h.t.Fatalf("the agent ended: %v", err)
-	case <-time.After(10 * time.Second):
-		h.t.Fatal("the agent is not ready after 10 s")
+	case <-time.After(60 * time.Second):
+		h.t.Fatal("the agent is not ready after 60 s")
 	}
 }
 
@@ -144,7 +144,7 @@ func (h *house) drop(name string, doc []byte) {
 // until waits for a licence that is as it should be.
 func (h *house) until(what string, ok func(*wire.License) bool) *wire.License {
 	h.t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for {
 		l, err := h.License(context.Background())
 		if err != nil {
@@ -154,7 +154,7 @@ func (h *house) until(what string, ok func(*wire.License) bool) *wire.License {
 			return l
 		}
 		if time.Now().After(deadline) {
-			h.t.Fatalf("%s: not so after 10 s; the licence is %s: %s", what, l.Code, l.Reason)
+			h.t.Fatalf("%s: not so after 60 s; the licence is %s: %s", what, l.Code, l.Reason)
 		}
 		<-time.After(time.Millisecond)
 	}
@@ -193,7 +193,42 @@ func (h *house) follow() func(what string, ok func(*wire.License) bool) {
 				return
 			}
 		}
-		h.t.Fatalf("%s: not so after 30 s: %v", what, in.Err())
+		h.t.Fatalf("%s: not so after 60 s: %v", what, in.Err())
+	}
+}
+
+// Who asks while the agent starts is not told that there is no licence: it is answered when the folder has been read.
+func TestAskedBeforeTheFirstVerdict(t *testing.T) {
+	h := open(t, "")
+	h.drop("a.lic", h.sign("a", 1, nil))
+	h.until("dropped", inForce("a"))
+	h.stop()
+	cfg, err := h.load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := agent.New(agent.Options{Config: cfg, Load: h.load, Version: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := net.Dial("unix", h.Socket())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := fmt.Fprintln(c, `{"jsonrpc":"2.0","id":1,"method":"lease.acquire","params":{"pool":"streams"}}`); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- a.Run(ctx) }()
+	in := bufio.NewScanner(c)
+	if !in.Scan() || !strings.Contains(in.Text(), `"state":"held"`) {
+		t.Errorf("%s, %v", in.Text(), in.Err())
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
 
@@ -327,7 +362,7 @@ func TestExpiry(t *testing.T) {
 
 func (h *house) untilGone(id string) {
 	h.t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(60 * time.Second)
 	for {
 		_, err := h.Lease(context.Background(), id)
 		if errors.Is(err, client.ErrLeaseUnknown) {

@@ -88,7 +88,7 @@ func (p *player) ask(text string) string {
 // untilState waits until a process's main thread is in one of the states of proc(5).
 func untilState(t testing.TB, pid int, states string) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(60 * time.Second)
 	for {
 		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 		if i := bytes.LastIndexByte(b, ')'); err == nil && i >= 0 && strings.IndexByte(states, b[i+2]) >= 0 {
@@ -295,7 +295,7 @@ func TestNoDescriptors(t *testing.T) {
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(60 * time.Second)
 	for {
 		got := known.ask(`{"jsonrpc":"2.0","id":2,"method":"pools.list"}`)
 		if strings.Contains(got, `"in_use":1,`) {

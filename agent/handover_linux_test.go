@@ -140,7 +140,7 @@ func (m *manager) serve() {
 // until waits until so many pidfds are kept, and the socket.
 func (m *manager) until(pidfds int) {
 	m.t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(60 * time.Second)
 	for {
 		m.mu.Lock()
 		n, sockets := 0, 0
@@ -314,7 +314,7 @@ func (c *crashing) floods() {
 		if err != nil {
 			t.Fatal(err)
 		}
-		conn.SetDeadline(time.Now().Add(10 * time.Second)) //nolint:errcheck // the read says it
+		conn.SetDeadline(time.Now().Add(60 * time.Second)) //nolint:errcheck // the read says it
 		return conn
 	}
 	self, err := unix.PidfdOpen(os.Getpid(), 0)
@@ -375,7 +375,7 @@ func (c *crashing) floods() {
 		speak(many)
 		speak([]int{self})
 	}
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(60 * time.Second)
 	for files() > before { // connections that are closed here are closed there soon
 		if time.Now().After(deadline) {
 			t.Fatalf("the agent has %d descriptors open, %d before", files(), before)

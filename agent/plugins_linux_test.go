@@ -112,7 +112,7 @@ func (a *acme) wait(what string, ok func() bool) {
 	a.t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); !ok(); <-time.After(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			a.t.Fatalf("%s: not so after 30 s", what)
+			a.t.Fatalf("%s: not so after 60 s", what)
 		}
 	}
 }
@@ -290,7 +290,7 @@ func (h *house) until30(what string, ok func(*wire.License) bool) {
 			return
 		}
 		if time.Now().After(deadline) {
-			h.t.Fatalf("%s: not so after 30 s: %+v, %v", what, l, err)
+			h.t.Fatalf("%s: not so after 60 s: %+v, %v", what, l, err)
 		}
 	}
 }

@@ -94,7 +94,7 @@ func TestProof(t *testing.T) {
 	h.until("unbound", func(l *wire.License) bool { return l.State == "valid" && len(h.chain()) == 0 })
 	h.stop()
 	h.start()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(60 * time.Second)
 	for s.Stats().Reconnects == 0 {
 		if time.Now().After(deadline) {
 			t.Fatal("the session does not find the agent again")
@@ -267,7 +267,7 @@ func TestTLS(t *testing.T) {
 	}
 	defer d.Close()
 	d.Write([]byte{0x16})
-	d.SetReadDeadline(time.Now().Add(10 * time.Second))
+	d.SetReadDeadline(time.Now().Add(60 * time.Second))
 	if n, err := d.Read(make([]byte, 1)); err == nil {
 		t.Errorf("TLS inside TLS: %d bytes", n)
 	}

@@ -99,13 +99,13 @@ func (c *crashing) run() {
 	if err := c.cmd.Start(); err != nil {
 		c.t.Fatal(err)
 	}
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(60 * time.Second)
 	for {
 		if l, err := c.License(context.Background()); err == nil && l.State == "valid" {
 			return
 		}
 		if time.Now().After(deadline) {
-			c.t.Fatal("the agent is not ready after 20 s")
+			c.t.Fatal("the agent is not ready after 60 s")
 		}
 		<-time.After(2 * time.Millisecond)
 	}

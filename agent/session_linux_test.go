@@ -50,7 +50,7 @@ func (l *line) say(text string) {
 
 func (l *line) hear() string {
 	l.t.Helper()
-	if err := l.conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := l.conn.SetReadDeadline(time.Now().Add(60 * time.Second)); err != nil {
 		l.t.Fatal(err)
 	}
 	if !l.in.Scan() {
@@ -78,7 +78,7 @@ func lease(t testing.TB, answer string) wire.Lease {
 
 func (h *house) inUse(n int64) {
 	h.t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(60 * time.Second)
 	for {
 		p, err := h.Pool(context.Background(), "streams")
 		if err != nil {
@@ -280,7 +280,7 @@ func TestManyLeasesOneProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The first holder has gone; the one that joined has it.
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(60 * time.Second)
 	for {
 		got, err := h.Lease(t.Context(), first.ID)
 		if err != nil {

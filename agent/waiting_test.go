@@ -54,7 +54,7 @@ func (h *house) waiting() int64 {
 
 func (h *house) untilWaiting(n int64) {
 	h.t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(60 * time.Second)
 	for h.waiting() != n {
 		if time.Now().After(deadline) {
 			h.t.Fatalf("%d slots are waited for, want %d", h.waiting(), n)

@@ -130,7 +130,7 @@ func (f *fake) holds(t testing.TB, n int) {
 
 func eventually(t testing.TB, ok func() (bool, string)) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; {
+	for deadline := time.Now().Add(60 * time.Second); ; {
 		good, what := ok()
 		if good {
 			return

@@ -20,7 +20,7 @@ import (
 
 // leaks fails the run when goroutines of the client are left.
 func leaks() int {
-	for deadline := time.Now().Add(10 * time.Second); ; {
+	for deadline := time.Now().Add(60 * time.Second); ; {
 		buf := make([]byte, 1<<20)
 		all := string(buf[:runtime.Stack(buf, true)])
 		if n := strings.Count(all, "usher/client.(*"); n == 0 {

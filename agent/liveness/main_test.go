@@ -275,7 +275,7 @@ func within(t testing.TB, told <-chan time.Time) time.Time {
 	select {
 	case at := <-told:
 		return at
-	case <-time.After(10 * time.Second):
+	case <-time.After(60 * time.Second):
 		t.Fatal("nobody told of the death")
 		return time.Time{}
 	}
@@ -314,7 +314,7 @@ func listen(t testing.TB) (*net.UnixListener, string) {
 
 func accept(t testing.TB, l *net.UnixListener) *net.UnixConn {
 	t.Helper()
-	if err := l.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := l.SetDeadline(time.Now().Add(60 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
 	c, err := l.AcceptUnix()
@@ -338,7 +338,7 @@ func state(t testing.TB, pid int32) string {
 // eventually polls a condition.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !ok(); runtime.Gosched() {
+	for end := time.Now().Add(60 * time.Second); !ok(); runtime.Gosched() {
 		if time.Now().After(end) {
 			t.Fatalf("it did not come about: %s", what)
 		}

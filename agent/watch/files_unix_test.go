@@ -86,7 +86,7 @@ func TestPipeInTheLastMoment(t *testing.T) {
 		if !errors.Is(err, errNotRegular) {
 			t.Errorf("contents: %v, want %v", err, errNotRegular)
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(60 * time.Second):
 		t.Fatal("waits for the pipe's other end")
 	}
 }

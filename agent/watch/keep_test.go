@@ -57,7 +57,7 @@ func TestKeptBytesSurviveARestart(t *testing.T) {
 
 func waitGone(t *testing.T, file string) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(60 * time.Second)
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
 	for {

@@ -91,7 +91,7 @@ func watch(t *testing.T, path string, options ...option) *watching {
 // until returns the first snapshot not seen yet, or else the last one seen, that fulfils the condition.
 func (g *watching) until(what string, ok func(Snapshot) bool) Snapshot {
 	g.t.Helper()
-	deadline := time.NewTimer(20 * time.Second)
+	deadline := time.NewTimer(60 * time.Second)
 	defer deadline.Stop()
 	for {
 		g.mu.Lock()

@@ -242,7 +242,7 @@ func TestWatchOfAMovedFolder(t *testing.T) {
 	do(t, os.Rename(dir+".old", dir))
 	select {
 	case <-n.fs.Events: // of the move; the watch is gone with it
-	case <-time.After(20 * time.Second):
+	case <-time.After(60 * time.Second):
 		t.Fatal("the move was not heard of")
 	}
 	do(t, n.watch(only))
