@@ -34,6 +34,7 @@ type tour struct {
 	*cli
 	ctx                     context.Context
 	dir, exe, socket, inbox string
+	upstream                string // where the vendor's server listens
 	agent                   *client.Client
 	step                    int
 }
@@ -98,8 +99,11 @@ func (t *tour) prepare() (stop func() error, err error) {
 	if _, err := t.usher(0, "vendor", "keygen", "--kid", "demo-key", "--out", "keys"); err != nil {
 		return nil, err
 	}
-	config := fmt.Sprintf("product: demo\nlicense:\n  path: %s\n  trust:\n    - {kid: demo-key, key_file: %s}\nsocket: {path: %s, mode: \"0600\"}\nstate: {dir: %s, runtime_dir: %s}\n",
-		t.inbox, filepath.Join(t.dir, "keys/demo-key.pub"), t.socket, filepath.Join(t.dir, "state"), filepath.Join(t.dir, "run"))
+	if t.upstream, err = freeAddress(); err != nil {
+		return nil, err
+	}
+	config := fmt.Sprintf("product: demo\nlicense:\n  path: %s\n  trust:\n    - {kid: demo-key, key_file: %s}\nsocket: {path: %s, mode: \"0600\"}\nstate: {dir: %s, runtime_dir: %s}\nupstream: {url: \"http://%s\"}\n",
+		t.inbox, filepath.Join(t.dir, "keys/demo-key.pub"), t.socket, filepath.Join(t.dir, "state"), filepath.Join(t.dir, "run"), t.upstream)
 	if err := os.WriteFile(filepath.Join(t.dir, "usher.yaml"), []byte(config), 0o600); err != nil {
 		return nil, fmt.Errorf("demo: %w", err)
 	}
@@ -154,12 +158,7 @@ func (t *tour) tell() error {
 	if _, err := t.usher(0, "fingerprint", "--request", "request.json"); err != nil {
 		return err
 	}
-	sign := func(id, n, file string) error {
-		_, err := t.usher(0, "vendor", "sign", "--key", "keys/demo-key.key", "--product", "demo", "--licensee", "You", "--id", id, "--limit", "streams="+n,
-			"--feature", "hd", "--expires", "90d", "--bind", "request.json", "--out", file)
-		return err
-	}
-	if err := sign("demo-1", "3", "demo-1.lic"); err != nil {
+	if err := t.sign("demo-1", "3", "demo-1.lic"); err != nil {
 		return err
 	}
 	t.say("The installer drops it into the folder", "No reload, no restart.")
@@ -189,7 +188,7 @@ func (t *tour) tell() error {
 		return err
 	}
 	t.say("The customer buys more: a licence for 5 replaces it", "Nobody who holds a slot notices.")
-	if err := sign("demo-2", "5", "demo-2.lic"); err != nil {
+	if err := t.sign("demo-2", "5", "demo-2.lic"); err != nil {
 		return err
 	}
 	if err := t.drop("demo-2.lic", "demo.lic", func(l *wire.License) bool { n := l.Limits["streams"]; return n != nil && *n == 5 }); err != nil {
@@ -203,7 +202,17 @@ func (t *tour) tell() error {
 		return err
 	}
 	t.say("The operator's metrics have moved", "")
-	return t.metrics()
+	if err := t.metrics(); err != nil {
+		return err
+	}
+	return t.online()
+}
+
+// sign signs a licence of so many streams that is bound to this host.
+func (t *tour) sign(id, streams, file string) error {
+	_, err := t.usher(0, "vendor", "sign", "--key", "keys/demo-key.key", "--product", "demo", "--licensee", "You", "--id", id, "--limit", "streams="+streams,
+		"--feature", "hd", "--expires", "90d", "--bind", "request.json", "--out", file)
+	return err
 }
 
 func (t *tour) say(title, text string) {

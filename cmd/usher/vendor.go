@@ -341,9 +341,9 @@ func (o *signFlags) times(claims *usher.Claims, now time.Time) error {
 	return nil
 }
 
-// monthsOf reads a period by the calendar: 1month, 3months, 1year, 2years.
+// monthsOf reads a period by the calendar: 1month, 3months, 1year, 2years, 1y.
 func monthsOf(s string) (int64, bool) {
-	for unit, months := range map[string]int64{"month": 1, "year": 12} {
+	for unit, months := range map[string]int64{"month": 1, "year": 12, "y": 12} {
 		if number, ok := strings.CutSuffix(strings.TrimSuffix(s, "s"), unit); ok {
 			if n, err := strconv.ParseInt(number, 10, 16); err == nil {
 				return n * months, true
@@ -364,13 +364,16 @@ func parseTime(s string, now time.Time, end bool) (time.Time, error) {
 		}
 		return t, nil
 	}
+	if n, ok := monthsOf(s); ok {
+		return now.AddDate(0, int(n), 0).Truncate(time.Second), nil
+	}
 	if d, err := config.ParseDuration(strings.TrimPrefix(s, "-")); err == nil {
 		if strings.HasPrefix(s, "-") {
 			d = -d
 		}
 		return now.Add(d).Truncate(time.Second), nil
 	}
-	return time.Time{}, fmt.Errorf("%q is neither a date (2027-01-31), nor RFC 3339 (2027-01-31T12:00:00Z), nor a span (30d)", s)
+	return time.Time{}, fmt.Errorf("%q is neither a date (2027-01-31), nor RFC 3339 (2027-01-31T12:00:00Z), nor a span (30d, 6months, 1y)", s)
 }
 
 func (c *cli) bindCommand() *cobra.Command {

@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/usher-agent/usher/plugin/usher"
 )
@@ -159,6 +160,26 @@ func TestShare(t *testing.T) {
 	}{{10, 90, 9}, {3, 90, 2}, {100, 101, 101}, {math.MaxInt64, 90, 8301034833169298226}, {0, 90, 0}} {
 		if got := share(test.n, test.percent); got != test.want {
 			t.Errorf("%d %% of %d is %d, want %d", test.percent, test.n, got, test.want)
+		}
+	}
+}
+
+// A time is a date, an instant, or a span, by the clock or by the calendar.
+func TestParseTime(t *testing.T) {
+	now := time.Date(2027, 1, 31, 12, 0, 0, 0, time.UTC)
+	for text, want := range map[string]string{
+		"2027-03-01T10:00:00+01:00": "2027-03-01T09:00:00Z", "2027-03-01": "2027-03-02T00:00:00Z", "30d": "2027-03-02T12:00:00Z",
+		"-1h": "2027-01-31T11:00:00Z", "1y": "2028-01-31T12:00:00Z", "2years": "2029-01-31T12:00:00Z", "3months": "2027-05-01T12:00:00Z", "soon": "",
+	} {
+		got, err := parseTime(text, now, true)
+		if want == "" {
+			if err == nil {
+				t.Errorf("%s: %v, and should be refused", text, got)
+			}
+			continue
+		}
+		if err != nil || got.Format(time.RFC3339) != want {
+			t.Errorf("%s: %v, %v; want %s", text, got, err, want)
 		}
 	}
 }
