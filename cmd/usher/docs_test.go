@@ -53,6 +53,46 @@ func TestLinks(t *testing.T) {
 	}
 }
 
+// Every claim of the threat model names a test, and that test exists.
+func TestThreatModelNamesItsTests(t *testing.T) {
+	named := regexp.MustCompile("`([a-z/]+)\\.((?:Test|Fuzz)[A-Za-z0-9]+)`")
+	exists := map[string]string{} // a package's tests
+	n, claims := 0, false
+	for line := range strings.Lines(read(t, "../../docs/threat-model.md")) {
+		switch {
+		case !strings.HasPrefix(line, "|"):
+			claims = false
+		case strings.Contains(line, "| shown by |"):
+			claims = true
+		}
+		if !claims || strings.Contains(line, "| shown by |") || strings.HasPrefix(line, "|--") {
+			continue
+		}
+		tests := named.FindAllStringSubmatch(line, -1)
+		if len(tests) == 0 {
+			t.Errorf("a claim names no test: %s", line)
+		}
+		for _, m := range tests {
+			n++
+			if exists[m[1]] == "" {
+				files, err := filepath.Glob(filepath.Join("../..", m[1], "*_test.go"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, f := range files {
+					exists[m[1]] += read(t, f)
+				}
+			}
+			if !strings.Contains(exists[m[1]], "\nfunc "+m[2]+"(") {
+				t.Errorf("there is no test %s in %s", m[2], m[1])
+			}
+		}
+	}
+	if n < 60 {
+		t.Errorf("only %d tests were looked for", n)
+	}
+}
+
 // Every route and every code of a problem has its line in docs/api.md.
 func TestAPIDocumented(t *testing.T) {
 	text := read(t, "../../docs/api.md")
