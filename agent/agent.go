@@ -115,11 +115,10 @@ func (a *Agent) open() (err error) {
 		Anchors: a.anchorsFrom(), Product: a.product(), Snapshot: a.snapshot})
 	a.desk = newDesk(a.options.Now, a.metrics, enforcer.Options{MaxLeasesPerUID: cfg.Limits.LeasesPerUID, Durable: true})
 	was := meta{}
-	if a.desk.store, was, err = openStore(cfg.State.RuntimeDir, cfg.State.Dir, a.desk.core, a.log); err != nil {
+	if a.desk.store, was, err = openStore(cfg.State.RuntimeDir, cfg.State.Dir, a.desk.core, a.desk.restore, a.log); err != nil {
 		a.desk.store = nil
 		return err
 	}
-	a.desk.restore(a.desk.store.mark)
 	a.handover = newHandover(a.log)
 	if a.holders, err = newHolders(a.desk, a.handover); err != nil {
 		return err

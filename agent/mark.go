@@ -45,16 +45,17 @@ func (d *desk) clocks() enforcer.Clocks {
 
 // restore begins with the mark that an earlier agent has kept: the licence time goes on from there, wherever the wall clock is.
 // A wall clock that was far ahead for less than a day has not entered the mark (enforcer.Mark), and is forgotten by a restart.
-func (d *desk) restore(m enforcer.Mark) {
+// It returns that time.
+func (d *desk) restore(m enforcer.Mark) time.Time {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if m.Time.IsZero() {
-		return
+	if !m.Time.IsZero() {
+		d.mark = m
+		if now, _ := m.Now(d.clocks(), time.Time{}); now.After(d.last) {
+			d.last = now
+		}
 	}
-	d.mark = m
-	if now, _ := m.Now(d.clocks(), time.Time{}); now.After(d.last) {
-		d.last = now
-	}
+	return d.licenceTime()
 }
 
 // advance brings the mark up to the present, and keeps it when that is due, or in any case. d.mu is held.

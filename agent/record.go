@@ -54,9 +54,9 @@ func encodeEvent(b []byte, ev enforcer.Event) []byte {
 	return w.b
 }
 
-// decodeEvent reads a record. lease finds the lease that an event of only an id is about.
-func decodeEvent(b []byte, lease func(enforcer.LeaseID) *enforcer.Lease) (enforcer.Event, error) {
-	r := recordReader{b: b}
+// decodeEvent reads a record. lease finds the lease that an event of only an id is about; same may be nil.
+func decodeEvent(b []byte, lease func(enforcer.LeaseID) *enforcer.Lease, same *sameParts) (enforcer.Event, error) {
+	r := recordReader{b: b, same: same}
 	version, kind := r.byte(), r.byte()
 	r.version = version
 	if r.bad || version == 0 || version > recordVersion || int(kind) >= len(recordKinds) || recordKinds[kind] == "" {
@@ -166,6 +166,46 @@ type recordReader struct {
 	b       []byte
 	version byte
 	bad     bool
+	dry     bool // only the end of what is read is looked for
+	same    *sameParts
+}
+
+// sameParts are the parts that many records have alike, by their bytes: the leases of one holder share it, and those of as many
+// slots of one pool their items. Both are never changed.
+type sameParts struct {
+	holders map[string]*enforcer.Holder
+	items   map[string][]enforcer.Item
+	ahead   recordReader // what follows is room to look ahead in
+	holder  enforcer.Holder
+}
+
+// mostSame bounds how many of each are remembered.
+const mostSame = 1 << 16
+
+func newSameParts() *sameParts {
+	return &sameParts{holders: map[string]*enforcer.Holder{}, items: map[string][]enforcer.Item{}}
+}
+
+// remembered returns the part that r is at, as read makes it of r the first time.
+func remembered[T any](r *recordReader, known map[string]T, read func(*recordReader) T) T {
+	ahead := &r.same.ahead
+	*ahead = *r
+	ahead.dry = true
+	read(ahead)
+	if ahead.bad {
+		return read(r)
+	}
+	raw := r.b[:len(r.b)-len(ahead.b)]
+	if v, ok := known[string(raw)]; ok {
+		r.b = ahead.b
+		return v
+	}
+	v := read(r)
+	if len(known) == mostSame {
+		clear(known)
+	}
+	known[string(raw)] = v
+	return v
 }
 
 func (r *recordReader) fail() { r.bad, r.b = true, nil }
@@ -221,9 +261,12 @@ func (r *recordReader) into(to []byte) {
 
 func (r *recordReader) text() string {
 	n := r.count()
-	s := string(r.b[:n])
+	b := r.b[:n]
 	r.b = r.b[n:]
-	return s
+	if r.dry {
+		return ""
+	}
+	return string(b)
 }
 
 func (r *recordReader) flag() bool {
@@ -255,8 +298,10 @@ func pick[T comparable](r *recordReader, table []T) (v T) {
 func (r *recordReader) lease() *enforcer.Lease {
 	l := &enforcer.Lease{}
 	r.into(l.ID[:])
-	for range r.count() {
-		l.Items = append(l.Items, enforcer.Item{Pool: r.text(), N: r.int()})
+	if r.same != nil {
+		l.Items = remembered(r, r.same.items, (*recordReader).items)
+	} else {
+		l.Items = r.items()
 	}
 	if len(l.Items) == 0 {
 		r.fail()
@@ -265,7 +310,11 @@ func (r *recordReader) lease() *enforcer.Lease {
 	l.TTL = time.Duration(r.int())
 	l.AcquiredAt, l.ExpiresAt = r.time(), r.time()
 	l.Unconfirmed = r.flag()
-	l.Holder = r.holder()
+	if r.same != nil {
+		l.Holder = remembered(r, r.same.holders, (*recordReader).holder)
+	} else {
+		l.Holder = r.holder()
+	}
 	for range r.count() {
 		l.Others = append(l.Others, r.holder())
 	}
@@ -277,8 +326,27 @@ func (r *recordReader) lease() *enforcer.Lease {
 	return l
 }
 
+func (r *recordReader) items() (out []enforcer.Item) {
+	for range r.count() {
+		it := enforcer.Item{Pool: r.text(), N: r.int()}
+		if !r.dry {
+			out = append(out, it)
+		}
+	}
+	return out
+}
+
 func (r *recordReader) holder() *enforcer.Holder {
+	if r.dry {
+		r.holderInto(&r.same.holder)
+		return nil
+	}
 	h := &enforcer.Holder{}
+	r.holderInto(h)
+	return h
+}
+
+func (r *recordReader) holderInto(h *enforcer.Holder) {
 	h.UID, h.GID, h.PID = uint32(r.uint()), uint32(r.uint()), int32(r.int())
 	h.Admin = r.flag()
 	h.Start = r.uint()
@@ -287,13 +355,15 @@ func (r *recordReader) holder() *enforcer.Holder {
 	}
 	h.Exe, h.User, h.Host, h.Pod = r.text(), r.text(), r.text(), r.text()
 	for range r.count() {
+		k, v := r.text(), r.text()
+		if r.dry {
+			continue
+		}
 		if h.Labels == nil {
 			h.Labels = map[string]string{}
 		}
-		k := r.text()
-		h.Labels[k] = r.text()
+		h.Labels[k] = v
 	}
-	return h
 }
 
 func (r *recordReader) draws() (out []enforcer.Draw) {

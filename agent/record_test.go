@@ -82,15 +82,22 @@ func someEvent() *rapid.Generator[enforcer.Event] {
 
 // Every event that is journalled is read back as it was, and the tables know all kinds, lifetimes and causes.
 func TestRecords(t *testing.T) {
+	same := newSameParts()
 	rapid.Check(t, func(t *rapid.T) {
 		ev := someEvent().Draw(t, "event")
 		b := encodeEvent(nil, ev)
-		got, err := decodeEvent(b, func(enforcer.LeaseID) *enforcer.Lease { return ev.Lease })
+		for range 2 { // the second time every part is known
+			got, err := decodeEvent(b, func(enforcer.LeaseID) *enforcer.Lease { return ev.Lease }, same)
+			if err != nil || !reflect.DeepEqual(got, ev) {
+				t.Fatalf("%+v\nis read back, of parts that are known, as\n%+v, %v", ev, got, err)
+			}
+		}
+		got, err := decodeEvent(b, func(enforcer.LeaseID) *enforcer.Lease { return ev.Lease }, nil)
 		if err != nil || !reflect.DeepEqual(got, ev) {
 			t.Fatalf("%+v\nis read back as\n%+v, %v", ev, got, err)
 		}
 		for n := range b {
-			if _, err := decodeEvent(b[:n], func(enforcer.LeaseID) *enforcer.Lease { return ev.Lease }); err == nil {
+			if _, err := decodeEvent(b[:n], func(enforcer.LeaseID) *enforcer.Lease { return ev.Lease }, nil); err == nil {
 				t.Fatalf("%d of %d bytes are read", n, len(b))
 			}
 		}
@@ -109,12 +116,12 @@ func TestRecordsOfVersion1(t *testing.T) {
 	at := time.Unix(1e9, 0).UTC()
 	want := enforcer.Event{Kind: enforcer.EventGranted, At: at, Lease: &enforcer.Lease{ID: enforcer.LeaseID{1, 2}, Items: []enforcer.Item{{Pool: "streams", N: 2}},
 		Lifetime: enforcer.LifetimeProcess, AcquiredAt: at, Holder: &enforcer.Holder{Caller: enforcer.Caller{UID: 1000, GID: 100, PID: 77, Start: 4711, Exe: "/bin/x"}}}}
-	got, err := decodeEvent(b, func(enforcer.LeaseID) *enforcer.Lease { return nil })
+	got, err := decodeEvent(b, func(enforcer.LeaseID) *enforcer.Lease { return nil }, nil)
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v, %v; want %+v", got, err, want)
 	}
 	b[0] = recordVersion + 1
-	if _, err := decodeEvent(b, func(enforcer.LeaseID) *enforcer.Lease { return nil }); err == nil {
+	if _, err := decodeEvent(b, func(enforcer.LeaseID) *enforcer.Lease { return nil }, nil); err == nil {
 		t.Error("a record of a version to come is read")
 	}
 }
@@ -124,12 +131,12 @@ func FuzzDecodeEvent(f *testing.F) {
 		Lifetime: enforcer.LifetimeTTL, Holder: &enforcer.Holder{}}}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		held := &enforcer.Lease{Items: []enforcer.Item{{Pool: "a", N: 1}}, Lifetime: enforcer.LifetimeHeld, Holder: &enforcer.Holder{}}
-		ev, err := decodeEvent(b, func(enforcer.LeaseID) *enforcer.Lease { return held })
+		ev, err := decodeEvent(b, func(enforcer.LeaseID) *enforcer.Lease { return held }, nil)
 		if err != nil {
 			return
 		}
 		once := encodeEvent(nil, ev)
-		again, err := decodeEvent(once, func(enforcer.LeaseID) *enforcer.Lease { return held })
+		again, err := decodeEvent(once, func(enforcer.LeaseID) *enforcer.Lease { return held }, newSameParts())
 		if err != nil || !reflect.DeepEqual(again, ev) {
 			t.Fatalf("%+v\nis read back as\n%+v, %v", ev, again, err)
 		}

@@ -28,29 +28,21 @@ func (a *Agent) recover(was meta) {
 		was.TimeNS = is.TimeNS
 	}
 	found, ended, doubted := 0, 0, 0
-	// Nothing ends because the agent was away: what has a time to live gets more of it before any time is looked at.
+	sameBoot := was.Boot == "" || is.Boot == "" || was.Boot == is.Boot
 	a.desk.mu.Lock()
-	leases := a.desk.core.Leases(nil)
-	for _, l := range leases {
+	leases := a.desk.core.Leases(func(l *enforcer.Lease) bool {
+		found++
 		a.desk.held[l.Lifetime]++
-		if !l.ExpiresAt.IsZero() && l.Lifetime != enforcer.LifetimeBorrow {
-			// It is not written: nobody is told, and the next recovery finds the same.
-			a.desk.apply(a.desk.core.Decide(&enforcer.Doubt{ID: l.ID, Until: later(l.ExpiresAt, now.Add(max(l.TTL, recoverWithin)))}, now).Events, nil)
-		}
-	}
+		return l.Lifetime != enforcer.LifetimeTTL && !durable(enforcer.Event{Lease: l}) || !sameBoot && l.Lifetime == enforcer.LifetimeTTL
+	})
 	a.desk.mu.Unlock()
 	for _, l := range leases {
-		found++
-		if durable(enforcer.Event{Lease: l}) {
-			continue
-		}
-		if was.Boot != "" && is.Boot != "" && was.Boot != is.Boot {
+		if !sameBoot {
 			a.desk.do(&enforcer.End{ID: l.ID, Cause: enforcer.CauseHolderGone})
 			ended++
 			continue
 		}
 		switch l.Lifetime {
-		case enforcer.LifetimeTTL:
 		case enforcer.LifetimeProcess:
 			switch a.findHolders(l, was, is, inherited) {
 			case holderAlive:
@@ -71,13 +63,6 @@ func (a *Agent) recover(was meta) {
 	if found > 0 {
 		a.log.Info("leases found again", "leases", found, "of_dead_holders", ended, "unconfirmed", doubted)
 	}
-}
-
-func later(a, b time.Time) time.Time {
-	if b.After(a) {
-		return b
-	}
-	return a
 }
 
 // What can be known of a lease's holders.

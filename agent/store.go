@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/usher-agent/usher/agent/config"
 	"github.com/usher-agent/usher/agent/journal"
@@ -85,7 +86,8 @@ var outlasting = []enforcer.Lifetime{enforcer.LifetimeHeld, enforcer.LifetimeBor
 func journalled(ev enforcer.Event) bool { return ev.Durable() && ev.Kind != enforcer.EventForgot }
 
 // openStore opens the journals and applies what they hold to core. It returns where the runtime's leases were granted.
-func openStore(runtimeDir, stateDir string, core *enforcer.Enforcer, log *slog.Logger) (s *store, was meta, err error) {
+// now returns the licence time by a mark: what would end by itself gets its time anew from then.
+func openStore(runtimeDir, stateDir string, core *enforcer.Enforcer, now func(enforcer.Mark) time.Time, log *slog.Logger) (s *store, was meta, err error) {
 	s = &store{log: log, due: make(chan struct{}, 1)}
 	defer func() {
 		if err != nil {
@@ -102,6 +104,8 @@ func openStore(runtimeDir, stateDir string, core *enforcer.Enforcer, log *slog.L
 	if err := lockFile(s.lock); err != nil {
 		return s, was, fmt.Errorf("runtime folder %s: another agent is using it; stop that one, or give this one a state.runtime_dir of its own", runtimeDir)
 	}
+	var ready time.Time // when the agent will be ready, about
+	same := newSameParts()
 	apply := func(b []byte) error {
 		if len(b) > 0 && b[0] == metaVersion {
 			was = meta{}
@@ -112,12 +116,19 @@ func openStore(runtimeDir, stateDir string, core *enforcer.Enforcer, log *slog.L
 			s.mark, err = decodeMark(b)
 			return err
 		}
-		ev, err := decodeEvent(b, func(id enforcer.LeaseID) *enforcer.Lease { l, _ := core.Lease(id); return l })
+		ev, err := decodeEvent(b, func(id enforcer.LeaseID) *enforcer.Lease { l, _ := core.Lease(id); return l }, same)
 		if err != nil {
 			return err
 		}
-		if _, held := core.Lease(leaseOf(ev)); ev.Kind == enforcer.EventGranted && held {
-			return nil // a snapshot's and a record's
+		switch ev.Kind {
+		case enforcer.EventGranted, enforcer.EventRenewed, enforcer.EventChanged:
+			ev.Lease.ExpiresAt = ev.Lease.Resumed(ready, recoverWithin)
+		default:
+		}
+		if ev.Kind == enforcer.EventGranted {
+			if _, held := core.Lease(ev.Lease.ID); held {
+				return nil // a snapshot's and a record's
+			}
 		}
 		core.Apply(ev)
 		return nil
@@ -132,6 +143,8 @@ func openStore(runtimeDir, stateDir string, core *enforcer.Enforcer, log *slog.L
 	if s.durable, err = open(stateDir, durableJournal, true); err != nil {
 		return s, was, err
 	}
+	// It is not written: nobody is told, and the next recovery finds the same.
+	ready = now(s.mark).Add(readingTime(filepath.Join(runtimeDir, runtimeJournal)))
 	if s.runtime, err = open(runtimeDir, runtimeJournal, false); err != nil {
 		return s, was, err
 	}
@@ -144,11 +157,14 @@ func openStore(runtimeDir, stateDir string, core *enforcer.Enforcer, log *slog.L
 	return s, was, err
 }
 
-func leaseOf(ev enforcer.Event) enforcer.LeaseID {
-	if ev.Lease == nil {
-		return enforcer.LeaseID{}
+// readingTime returns how long a journal takes to be read at the most, a second for each 8 MiB: what is short-lived must not
+// have ended by then.
+func readingTime(path string) time.Duration {
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0
 	}
-	return ev.Lease.ID
+	return time.Duration(info.Size()>>23) * time.Second
 }
 
 // commit says when what was written may be acknowledged; a nil one at once.

@@ -37,7 +37,7 @@ func openKept(t *testing.T) *keptStore {
 func (k *keptStore) open() {
 	k.t.Helper()
 	d := newDesk(func() time.Time { return k.wall }, metrics.New(metrics.Options{Snapshot: func() metrics.Snapshot { return metrics.Snapshot{} }}), enforcer.Options{Durable: true})
-	s, was, err := openStore(filepath.Join(k.dir, "run"), filepath.Join(k.dir, "state"), d.core, slog.New(slog.DiscardHandler))
+	s, was, err := openStore(filepath.Join(k.dir, "run"), filepath.Join(k.dir, "state"), d.core, d.restore, slog.New(slog.DiscardHandler))
 	if err != nil {
 		k.t.Fatal(err)
 	}

@@ -221,7 +221,7 @@ func TestUntilIsExact(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		f, now := genFacts(t), genNow(t)
 		v := Judge(f, now)
-		const horizon = 400 * aDay // beyond every instant that is drawn
+		const horizon = 800 * aDay // beyond every instant that is drawn
 		end := v.Until
 		if end.IsZero() {
 			end = now.Add(horizon)

@@ -84,6 +84,15 @@ type Lease struct {
 	Token       *ClientToken // nil: acquired without one
 }
 
+// Resumed returns when a lease is over after a recovery at the instant now: nothing ends because the agent was away, so what
+// would end by itself has its time to live anew, and at least that long; a borrow ends at its date.
+func (l *Lease) Resumed(now time.Time, least time.Duration) time.Time {
+	if l.ExpiresAt.IsZero() || l.Lifetime == LifetimeBorrow {
+		return l.ExpiresAt
+	}
+	return later(l.ExpiresAt, now.Add(max(l.TTL, least)))
+}
+
 // Cause says why a lease ended.
 type Cause string
 

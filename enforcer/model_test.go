@@ -411,16 +411,20 @@ func (m *model) judge(v *Verdict, now time.Time) {
 	}
 }
 
-// crash is what the agent's death changes: nobody waits any more, what has a time to live gets more of it, the verdict is as new,
-// and tokens are forgotten by when their leases were granted, unless a snapshot knew better.
-func (m *model) crash(now time.Time) {
-	m.queue, m.pools, m.shrunk = nil, map[string]PoolGrant{}, map[string]time.Time{}
-	m.turned, m.policy = time.Time{}, ""
+// resume gives what ends by itself its time anew.
+func (m *model) resume(now time.Time) {
 	for i := range m.leases {
 		if l := &m.leases[i]; !l.expires.IsZero() && l.lifetime != LifetimeBorrow {
 			l.expires = later(l.expires, now.Add(max(l.ttl, 15*time.Second)))
 		}
 	}
+}
+
+// crash is what the agent's death changes: nobody waits any more, the verdict is as new, and tokens are forgotten by when their
+// leases were granted, unless a snapshot knew better.
+func (m *model) crash(now time.Time) {
+	m.queue, m.pools, m.shrunk = nil, map[string]PoolGrant{}, map[string]time.Time{}
+	m.turned, m.policy = time.Time{}, ""
 	for t, tok := range m.tokens {
 		tok.until = tok.stored
 		m.tokens[t] = tok

@@ -70,11 +70,18 @@ func outlasts(l *Lease) bool {
 	return l.Lifetime == LifetimeHeld || l.Lifetime == LifetimeBorrow || l.Lifetime == LifetimeDraw
 }
 
-// recover makes an enforcer of the journals alone.
+// recover makes an enforcer of the journals alone, now.
 func (s *twin) recover() *Enforcer {
 	e := New(Options{Durable: true})
 	for _, j := range s.journals {
 		for _, ev := range j {
+			switch ev.Kind {
+			case EventGranted, EventRenewed, EventChanged:
+				l := *ev.Lease // the journal keeps what was written
+				l.ExpiresAt = l.Resumed(s.now, 15*time.Second)
+				ev.Lease = &l
+			default:
+			}
 			e.Apply(ev)
 		}
 	}
@@ -99,14 +106,9 @@ func (s *twin) compact(*rapid.T) {
 // restart has the agent start anew after a crash.
 func (s *twin) restart(t *rapid.T) {
 	s.crashing, s.crashed = 0, false
-	s.e = s.recover()
-	s.replayed = s.recover()
+	s.e, s.replayed = s.recover(), s.recover()
+	s.m.resume(s.now)
 	s.acknowledgedSurvives(t)
-	for _, l := range s.m.leases {
-		if !l.expires.IsZero() && l.lifetime != LifetimeBorrow {
-			s.do(t, &Doubt{ID: l.id, Until: later(l.expires, s.now.Add(max(l.ttl, 15*time.Second)))})
-		}
-	}
 	if s.m.verdict != nil {
 		s.do(t, &SetVerdict{s.m.verdict})
 	}

@@ -65,11 +65,18 @@ func parseHeader(name string, b []byte) (int64, error) {
 }
 
 func checksum(at int64, length uint32, mark uint64, data []byte) uint32 {
-	var head [20]byte
-	binary.LittleEndian.PutUint64(head[0:], uint64(at))
-	binary.LittleEndian.PutUint32(head[8:], length)
-	binary.LittleEndian.PutUint64(head[12:], mark)
-	return crc32.Update(crc32.Checksum(head[:], castagnoli), castagnoli, data)
+	// Byte by byte: what is handed to crc32 is put on the heap, which a million records would feel.
+	crc := ^uint32(0)
+	sum := func(v uint64, bytes int) {
+		for range bytes {
+			crc = castagnoli[byte(crc)^byte(v)] ^ crc>>8
+			v >>= 8
+		}
+	}
+	sum(uint64(at), 8)
+	sum(uint64(length), 4)
+	sum(mark, 8)
+	return crc32.Update(^crc, castagnoli, data)
 }
 
 // appendRecord appends to b the record that will stand at offset at.

@@ -50,7 +50,7 @@ func FuzzOpen(f *testing.F) {
 			t.Fatal(err)
 		}
 		var got [][]byte
-		j, r, err := journal.Open(journal.Config{Dir: dir, Name: "j"}, func(b []byte) error { got = append(got, b); return nil })
+		j, r, err := journal.Open(journal.Config{Dir: dir, Name: "j"}, func(b []byte) error { got = append(got, bytes.Clone(b)); return nil })
 		if err == nil {
 			j.Close()
 			want := goodRecords(b)

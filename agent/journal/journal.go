@@ -6,7 +6,6 @@
 package journal
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -86,8 +85,8 @@ type Commit struct {
 	seq uint64
 }
 
-// Open opens the journal, or makes it, and calls replay for every record, the snapshot's first, in order. The record is replay's to
-// keep; an error of replay ends Open with it. A tail torn by a crash is cut and reported; other damage is a *CorruptError, an unknown
+// Open opens the journal, or makes it, and calls replay for every record, the snapshot's first, in order. The record is replay's
+// until it returns; an error of replay ends Open with it. A tail torn by a crash is cut and reported; other damage is a *CorruptError, an unknown
 // version a *VersionError, a network file system a *RemoteError.
 func Open(c Config, replay func(record []byte) error) (*Journal, Report, error) {
 	if c.MaxSize <= 0 {
@@ -186,7 +185,7 @@ func (j *Journal) open(replay func([]byte) error) (r Report, err error) {
 	j.safe = j.size
 	var refused error
 	good, err = scan(j.file, headerSize, j.size, func(b []byte) error {
-		refused = replay(bytes.Clone(b))
+		refused = replay(b)
 		r.Records++
 		return refused
 	})

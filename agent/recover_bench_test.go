@@ -1,0 +1,64 @@
+package agent
+
+import (
+	"crypto/rand"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/metrics"
+)
+
+// BenchmarkRecovery reads a journal of leases of a time to live again, and gives each its time anew.
+func BenchmarkRecovery(b *testing.B) {
+	const leases = 1_000_000
+	dir, err := os.MkdirTemp(shm(), "u")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	for _, d := range []string{"run", "state"} {
+		if err := os.Mkdir(filepath.Join(dir, d), 0o700); err != nil {
+			b.Fatal(err)
+		}
+	}
+	now := time.Date(2026, 1, 5, 12, 0, 0, 0, time.UTC)
+	open := func() (*Agent, meta) {
+		d := newDesk(func() time.Time { return now }, metrics.New(metrics.Options{Snapshot: func() metrics.Snapshot { return metrics.Snapshot{} }}), enforcer.Options{Durable: true})
+		s, was, err := openStore(filepath.Join(dir, "run"), filepath.Join(dir, "state"), d.core, d.restore, slog.New(slog.DiscardHandler))
+		if err != nil {
+			b.Fatal(err)
+		}
+		d.store = s
+		return &Agent{desk: d, log: slog.New(slog.DiscardHandler)}, was
+	}
+	a, _ := open()
+	for range leases {
+		l := &enforcer.Lease{Items: []enforcer.Item{{Pool: "streams", N: 1}}, Lifetime: enforcer.LifetimeTTL, TTL: time.Hour, AcquiredAt: now, ExpiresAt: now.Add(time.Hour),
+			Holder: &enforcer.Holder{Caller: enforcer.Caller{UID: 1000, GID: 1000, PID: 4711}}}
+		rand.Read(l.ID[:]) //nolint:errcheck // never fails
+		if _, err := a.desk.store.write([]enforcer.Event{{Kind: enforcer.EventGranted, At: now, Lease: l}}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	a.desk.store.Close() //nolint:errcheck // a benchmark
+	b.ReportAllocs()
+	for b.Loop() {
+		a, was := open()
+		a.handover = newHandover(a.log)
+		a.recover(was)
+		b.StopTimer()
+		a.desk.store.Close() //nolint:errcheck // a benchmark
+		b.StartTimer()
+	}
+}
+
+func shm() string {
+	if _, err := os.Stat("/dev/shm"); err == nil {
+		return "/dev/shm"
+	}
+	return ""
+}
