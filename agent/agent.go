@@ -262,6 +262,9 @@ func (a *Agent) lifecycle(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 	case <-a.judged:
+		if err := dropStartPages(); err != nil {
+			a.log.Debug("memory that only the start used is kept", "error", err)
+		}
 		close(a.ready)
 		a.log.Info("ready", "socket", a.config.Socket.Path, "product", a.product(), "version", a.options.Version)
 	}
