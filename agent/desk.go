@@ -75,7 +75,7 @@ func (d *desk) carry(dec enforcer.Decision) outcome {
 	if d.store != nil && len(dec.Events) > 0 {
 		var err error
 		if written, err = d.store.write(dec.Events); err != nil {
-			if slices.ContainsFunc(dec.Events, gives) {
+			if slices.ContainsFunc(dec.Events, d.gives) {
 				return outcome{Decision: enforcer.Decision{Denial: notStored(err)}}
 			}
 			d.store.log.Error("what ended could not be written, and may be thought to go on after a crash", "error", err)
@@ -88,9 +88,12 @@ func (d *desk) carry(dec enforcer.Decision) outcome {
 	return outcome{dec, written}
 }
 
-// gives reports whether somebody is given something by an event.
-func gives(ev enforcer.Event) bool {
+// gives reports whether somebody is given something by an event. d.mu is held.
+func (d *desk) gives(ev enforcer.Event) bool {
 	switch ev.Kind {
+	case enforcer.EventChanged: // joined or attached; who doubts or leaves takes
+		was, held := d.core.Lease(ev.Lease.ID)
+		return held && (len(ev.Lease.Others) > len(was.Others) || was.Unconfirmed && !ev.Lease.Unconfirmed)
 	case enforcer.EventGranted, enforcer.EventRenewed, enforcer.EventDrawn, enforcer.EventSet:
 		return true
 	default:

@@ -61,6 +61,7 @@ func TestFullDisk(t *testing.T) {
 			t.Errorf("%s on a full disk: %v", what, err)
 		}
 	}
+	joinsInVain(h)
 	before, err := h.Pool(t.Context(), "streams")
 	if err != nil {
 		t.Fatal(err)
@@ -89,6 +90,36 @@ func TestFullDisk(t *testing.T) {
 	if p, err := h.Pool(t.Context(), "renders"); err != nil || p.InUse != drawn.InUse+1 {
 		t.Errorf("the meter after a restart: %+v, want %d, %v", p, drawn.InUse+1, err)
 	}
+}
+
+// joinsInVain has a process join another's lease when not even that fits on the disk: it is told so, for after a crash nobody would
+// know of it.
+func joinsInVain(h *house) {
+	h.t.Helper()
+	p, err := h.Pool(h.t.Context(), "streams")
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	before := p.InUse
+	holder := h.play(`
+s = session(); got = last = ask(s, "lease.acquire", pool="streams")
+while '"result"' in got: last = got; got = ask(s, "lease.acquire", pool="streams", labels={"a": "b"})
+say(last); say(got); heard()
+`)
+	l := lease(h.t, holder.hear())
+	if got := holder.hear(); !strings.Contains(got, `"storage"`) {
+		h.t.Fatalf("a process lease on a full disk: %s", got)
+	}
+	joiner := h.play(`
+s = session(); say(ask(s, "lease.join", id=heard()))
+`)
+	if got := joiner.ask(l.ID); !strings.Contains(got, `"storage"`) {
+		h.t.Errorf("a join that cannot be stored: %s", got)
+	}
+	if err := holder.cmd.Process.Kill(); err != nil {
+		h.t.Fatal(err)
+	}
+	h.inUse(before)
 }
 
 // fill writes a file until the disk is full.
