@@ -14,6 +14,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
 )
 
@@ -64,6 +65,12 @@ func decode(w http.ResponseWriter, r *http.Request, into any, mayBeEmpty bool) *
 	}
 	if !isJSON(r.Header.Get("Content-Type")) {
 		return badRequest("Content-Type", "send Content-Type: application/json (curl --json does)", "the Content-Type is %q, and only application/json is read", short(r.Header.Get("Content-Type")))
+	}
+	if r, ok := into.(*wire.AcquireRequest); ok {
+		if pool, plain := plainMember(b, "pool"); plain { // the commonest there is
+			r.Pool = pool
+			return nil
+		}
 	}
 	if jsontext.Value(b).Kind() != '{' {
 		return badRequest("", "send a JSON object", "the body is not a JSON object")
