@@ -32,6 +32,8 @@ func (e *Enforcer) Apply(ev Event) {
 		e.unqueue(ev.Waiter)
 	case EventDrawn, EventSet:
 		e.applyDraws(ev)
+	case EventNoted:
+		e.replace(e.leases[ev.Lease.ID], ev.Lease)
 	}
 }
 
@@ -106,7 +108,7 @@ func (e *Enforcer) applyGranted(l *Lease) {
 		h.more = make([]int32, len(l.Items)-1)
 	}
 	e.leases[l.ID] = h
-	e.perUID[l.Holder.UID]++
+	e.perUser[l.Holder.who()]++
 	e.share(l.Holder)
 	for i, it := range l.Items {
 		p := e.pools[it.Pool]
@@ -127,10 +129,15 @@ func (e *Enforcer) applyGranted(l *Lease) {
 
 func (e *Enforcer) applyRenewed(l *Lease) {
 	h := e.leases[l.ID]
-	h.Lease = l
+	e.replace(h, l)
 	for i, it := range l.Items {
 		e.pools[it.Pool].fix(int(*h.index(i)))
 	}
+}
+
+// replace puts a lease in the place of the one of its id, where it is held and where its client token is remembered.
+func (e *Enforcer) replace(h *held, l *Lease) {
+	h.Lease = l
 	if r := e.tokenOf(l); r != nil {
 		r.lease = l
 	}
@@ -140,8 +147,9 @@ func (e *Enforcer) applyEnded(ev Event) {
 	l := ev.Lease
 	h := e.leases[l.ID]
 	delete(e.leases, l.ID)
-	if e.perUID[l.Holder.UID]--; e.perUID[l.Holder.UID] == 0 {
-		delete(e.perUID, l.Holder.UID)
+	who := l.Holder.who()
+	if e.perUser[who]--; e.perUser[who] == 0 {
+		delete(e.perUser, who)
 	}
 	e.unshare(l.Holder)
 	for i, it := range l.Items {
@@ -158,6 +166,10 @@ func (e *Enforcer) applyEnded(ev Event) {
 	}
 	if r := e.tokenOf(l); r != nil {
 		r.ended = ev.Cause
+		if l.Data != nil { // its token outlives the lease, what was kept on it does not
+			bare := *l
+			bare.Data, r.lease = nil, &bare
+		}
 	}
 	rec := endedLease{id: l.ID, lifetime: l.Lifetime, cause: ev.Cause, at: ev.At}
 	if len(e.ended) < endedKept {

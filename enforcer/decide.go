@@ -63,8 +63,8 @@ func (r *Acquire) decide(e *Enforcer, now time.Time) Decision {
 	if len(e.leases) >= e.options.MaxLeases {
 		return deny(RateLimited, "%d leases are held already, the most this agent keeps", len(e.leases))
 	}
-	if e.perUID[r.Caller.UID] >= e.options.MaxLeasesPerUID {
-		return deny(RateLimited, "uid %d holds %d leases already, the most one user may", r.Caller.UID, e.perUID[r.Caller.UID])
+	if n := e.perUser[r.Caller.who()]; n >= e.options.MaxLeasesPerUID {
+		return deny(RateLimited, "%s holds %d leases already, the most one user may", r.Caller.who(), n)
 	}
 	granted, holder, d := e.fitAll(r, items, nil)
 	if d != nil {
@@ -90,7 +90,7 @@ func (e *Enforcer) fitAll(r *Acquire, items []Item, w *waiting) ([]Item, *Holder
 
 // grant is the decision that a request is granted.
 func (e *Enforcer) grant(r *Acquire, items []Item, holder *Holder, token *ClientToken, now time.Time) Decision {
-	l := &Lease{ID: r.ID, Items: items, Lifetime: r.lifetime(), AcquiredAt: now, Holder: holder, Token: token}
+	l := &Lease{ID: r.ID, Items: items, Lifetime: r.lifetime(), AcquiredAt: now, Holder: holder, Token: token, Data: r.Data}
 	switch l.Lifetime {
 	case LifetimeTTL:
 		l.TTL = cmp.Or(r.TTL, DefaultTTL)
@@ -161,6 +161,9 @@ func (r *Acquire) check() *Denial {
 	}
 	if r.Wait < 0 || r.Wait > MaxWait {
 		return bad("wait_seconds", "wait_seconds is %v: give from 0 to %v", r.Wait.Seconds(), MaxWait.Seconds())
+	}
+	if d := r.Data.check(); d != nil {
+		return d
 	}
 	if r.lifetime() != LifetimeBorrow && !r.Until.IsZero() {
 		return bad("until", "until goes with lifetime borrow, not with %s", r.lifetime())
@@ -315,7 +318,7 @@ func coversVersion(versions, version string) (bool, error) {
 }
 
 func (r *Renew) decide(e *Enforcer, now time.Time) Decision {
-	h, d := e.find(r.ID, r.Caller, false, now)
+	h, d := e.find(r.ID, r.Caller, r.Owner, false, now)
 	if d != nil {
 		return Decision{Denial: d}
 	}
@@ -340,7 +343,7 @@ func (r *Release) decide(e *Enforcer, now time.Time) Decision {
 		return Decision{Denial: &Denial{Code: Forbidden, Detail: "releasing by force is for admins",
 			Hint: "ask as root, as the agent's user, or by a rule under socket.admin"}}
 	}
-	h, d := e.find(r.ID, r.Caller, r.Force, now)
+	h, d := e.find(r.ID, r.Caller, r.Owner, r.Force, now)
 	if d != nil {
 		return Decision{Denial: d}
 	}
@@ -357,17 +360,20 @@ func (r *Release) decide(e *Enforcer, now time.Time) Decision {
 	return Decision{Lease: h.Lease, Events: []Event{{Kind: EventEnded, At: now, Lease: h.Lease, Cause: cause}}}
 }
 
-// find returns the lease if the caller may act on it.
-func (e *Enforcer) find(id LeaseID, c Caller, force bool, now time.Time) (*held, *Denial) {
+// find returns the lease if the caller may act on it through owner, who keeps data on it.
+func (e *Enforcer) find(id LeaseID, c Caller, owner string, force bool, now time.Time) (*held, *Denial) {
 	h, ok := e.leases[id]
 	switch {
 	case !ok:
 		return nil, e.unknown(id)
 	case !h.ExpiresAt.IsZero() && !now.Before(h.ExpiresAt):
 		return nil, &Denial{Code: LeaseUnknown, Detail: fmt.Sprintf("lease %s ended at %s: %s", id, stamp(h.ExpiresAt), whyEnded(CauseExpired, h.Lifetime))}
-	case !force && h.Holder.UID != c.UID:
+	case !force && !h.Holder.SameUser(c):
 		return nil, &Denial{Code: NotHolder, Detail: fmt.Sprintf("lease %s belongs to another user", id),
 			Hint: "only the user that acquired it may act on it; an admin may release it by force"}
+	case !force && h.owner() != owner:
+		return nil, &Denial{Code: NotHolder, Detail: fmt.Sprintf("lease %s was acquired through another API", id),
+			Hint: "act on it through the one that it was acquired through; an admin may release it by force"}
 	}
 	return h, nil
 }

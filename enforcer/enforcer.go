@@ -5,7 +5,7 @@ import "time"
 // Options bound an Enforcer. Zero fields mean the defaults.
 type Options struct {
 	MaxLeases       int // held at one time; default 4,000,000
-	MaxLeasesPerUID int // held by one uid at one time; default MaxLeases
+	MaxLeasesPerUID int // held by one uid, or one credential, at one time; default MaxLeases
 	MaxTokens       int // client tokens remembered; default 1,000,000
 	MaxWaiters      int // acquires that wait at one time; default 100,000
 	// Durable says that what Event.Durable names survives a crash of the host. Without it draws and borrows are denied.
@@ -23,7 +23,7 @@ type Enforcer struct {
 	verdictAt time.Time
 	pools     map[string]*pool
 	leases    map[LeaseID]*held
-	perUID    map[uint32]int
+	perUser   map[user]int
 	holders   map[Caller]*sharedHolder // holders without labels, shared by their leases
 
 	tokens map[TokenKey]*remembered
@@ -99,7 +99,7 @@ func New(o Options) *Enforcer {
 		options: o,
 		pools:   map[string]*pool{},
 		leases:  map[LeaseID]*held{},
-		perUID:  map[uint32]int{},
+		perUser: map[user]int{},
 		holders: map[Caller]*sharedHolder{},
 		tokens:  map[TokenKey]*remembered{},
 		waiters: map[LeaseID]*waiting{},

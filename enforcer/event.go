@@ -18,7 +18,8 @@ const (
 	EventDrawn   EventKind = "drawn"   // Lease's items have been drawn from meters, which Draws names
 	// EventRemembered is of snapshots: the token of Lease, which is over by Cause (of a draw: none), is remembered until At.
 	EventRemembered EventKind = "remembered"
-	EventSet        EventKind = "set" // Draws are what the meters stand at, by an admin's word
+	EventSet        EventKind = "set"   // Draws are what the meters stand at, by the word of who may adjust them
+	EventNoted      EventKind = "noted" // Lease replaces the one of the same id: its Data is another
 )
 
 // Draw is what one meter stands at after an event.

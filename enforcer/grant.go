@@ -33,11 +33,11 @@ func (j *judge) grant(v *Verdict, inForce []*ruling) {
 			v.Pools[name] = g
 		}
 		for name, t := range l.Meters {
-			g := MeterGrant{Name: name, Key: base.license.ID + "/" + name, Limit: t.Max, Scope: l.PoolScope(t.Scope), Resets: t.Resets, Unit: t.Unit}
+			g := MeterGrant{Name: name, Key: base.license.ID + "/" + name, Limit: t.Max, Scope: l.PoolScope(t.Scope), Resets: t.Resets, Unit: t.Unit, Adjustable: t.Adjustable}
 			g.NotShared = j.notShared(l, name, amount{t.Max, t.Overage}, g.Scope)
 			meters[name] = meters[name].plus(l, amount{t.Max, t.Overage}, g.Scope)
 			if was, ok := v.Meters[name]; ok {
-				g.Limit, g.Scope, g.Resets = was.Limit.Plus(g.Limit), was.Scope, was.Resets
+				g.Limit, g.Scope, g.Resets, g.Adjustable = was.Limit.Plus(g.Limit), was.Scope, was.Resets, was.Adjustable
 				g.Unit, g.NotShared = cmp.Or(was.Unit, g.Unit), cmp.Or(was.NotShared, g.NotShared)
 			}
 			v.Meters[name] = g

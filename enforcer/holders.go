@@ -9,10 +9,29 @@ import (
 // MaxOthers is how many co-holders a lease may have.
 const MaxOthers = 256
 
+// user is whom a lease belongs to: a uid by the kernel's word, or a credential by a listener's.
+type user struct {
+	uid        uint32
+	credential string
+}
+
+func (c Caller) who() user { return user{c.UID, c.Credential} }
+
+// String says who it is, for people.
+func (u user) String() string {
+	if u.credential != "" {
+		return "credential " + u.credential
+	}
+	return fmt.Sprint("uid ", u.uid)
+}
+
+// SameUser reports whether two callers are one user, whose leases are the same.
+func (c Caller) SameUser(o Caller) bool { return c.who() == o.who() }
+
 // is reports whether two callers are one process. One that is visible is known by its number and start time, whether its inode
 // has been asked for or not; of one that is not visible the inode is all there is.
 func (c Caller) is(o Caller) bool {
-	if c.PID != o.PID || c.Start != o.Start || c.UID != o.UID {
+	if c.PID != o.PID || c.Start != o.Start || c.who() != o.who() {
 		return false
 	}
 	return c.Inode == o.Inode || c.PID != 0 && (c.Inode == 0 || o.Inode == 0)
@@ -27,7 +46,7 @@ func (r *End) decide(e *Enforcer, now time.Time) Decision {
 }
 
 func (r *Join) decide(e *Enforcer, now time.Time) Decision {
-	h, d := e.find(r.ID, r.Caller, false, now)
+	h, d := e.find(r.ID, r.Caller, "", false, now)
 	switch {
 	case d != nil:
 		return Decision{Denial: d}
@@ -78,7 +97,7 @@ func (r *Doubt) decide(e *Enforcer, now time.Time) Decision {
 }
 
 func (r *Attach) decide(e *Enforcer, now time.Time) Decision {
-	h, d := e.find(r.ID, r.Caller, false, now)
+	h, d := e.find(r.ID, r.Caller, "", false, now)
 	if d != nil {
 		return Decision{Denial: d}
 	}
@@ -116,14 +135,11 @@ func (e *Enforcer) applyChanged(l *Lease) {
 		e.unshare(was.Holder)
 		e.share(l.Holder)
 	}
-	h.Lease = l
+	e.replace(h, l)
 	for i, it := range l.Items {
 		if !l.ExpiresAt.IsZero() {
 			e.pools[it.Pool].push(h, i)
 		}
-	}
-	if r := e.tokenOf(l); r != nil {
-		r.lease = l
 	}
 }
 

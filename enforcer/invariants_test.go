@@ -145,7 +145,7 @@ func (s *twin) sameLease(t *rapid.T, rule string, l modelLease) {
 	for _, o := range got.Others {
 		holders = append(holders, o.Caller)
 	}
-	if !got.ExpiresAt.Equal(l.expires) || got.Unconfirmed != l.unconfirmed || !slices.Equal(got.Items, l.items) || !slices.Equal(holders, l.holders) {
+	if !got.ExpiresAt.Equal(l.expires) || got.Unconfirmed != l.unconfirmed || !slices.Equal(got.Items, l.items) || !slices.Equal(holders, l.holders) || got.Data != l.data {
 		t.Fatalf("%s: lease %v is %+v, the model says %+v", rule, l.id, got.Lease, l)
 	}
 }
@@ -210,7 +210,7 @@ func summary(e *Enforcer) (out []string) {
 		out = append(out, fmt.Sprint(id, *h.Lease, h.at, h.more))
 	}
 	for k, r := range e.tokens {
-		out = append(out, fmt.Sprint(k, r.ended, r.until, r.lease.ID))
+		out = append(out, fmt.Sprint(k, r.ended, r.until, r.lease.ID, r.lease.Data))
 	}
 	for name, p := range e.pools {
 		out = append(out, fmt.Sprint(name, p.grant, p.queue.Len(), p.inUse, p.peak, p.leases, len(p.groups), len(p.expiry), p.revokeAt, p.waiting, p.borrowed))

@@ -47,18 +47,30 @@ type Item struct {
 	N    int64
 }
 
+// MaxData is the most bytes that can be kept on one lease.
+const MaxData = 4 << 10
+
+// Data is what somebody who takes leases for others, such as a dialect, keeps on one. It is opaque here, and never changed
+// once made. Such a lease is acted on through its owner alone, unless by force.
+type Data struct {
+	Owner string // who keeps it
+	Bytes []byte // at most MaxData
+}
+
 // Caller is who asks, as the kernel (or a listener's credential) vouches.
 type Caller struct {
-	UID   uint32
-	GID   uint32
-	PID   int32  // 0: not visible
-	Admin bool   // may see and release every lease
-	Exe   string // path of the executable; empty: not readable
-	User  string // what counts as one user; empty: the uid
-	Host  string
-	Pod   string // what counts as one pod; empty: the host
-	Start uint64 // the process's start time in clock ticks after boot, to tell a recycled pid; 0: not known
-	Inode uint64 // what the kernel tells the process by until the next boot, visible or not; 0: not known
+	UID uint32
+	// Credential is what a listener knows the caller by where no kernel vouches for it; empty: the uid is who it is.
+	Credential string
+	GID        uint32
+	PID        int32  // 0: not visible
+	Admin      bool   // may see and release every lease
+	Exe        string // path of the executable; empty: not readable
+	User       string // what counts as one user; empty: the uid
+	Host       string
+	Pod        string // what counts as one pod; empty: the host
+	Start      uint64 // the process's start time in clock ticks after boot, to tell a recycled pid; 0: not known
+	Inode      uint64 // what the kernel tells the process by until the next boot, visible or not; 0: not known
 }
 
 // Holder is whom a lease belongs to. Leases of one caller with the same labels may share one Holder; it is never changed.
@@ -82,6 +94,7 @@ type Lease struct {
 	RevokeAt    time.Time // when it will be revoked; zero: not; filled in by Enforcer.Lease and Leases, never journalled
 	Holder      *Holder
 	Token       *ClientToken // nil: acquired without one
+	Data        *Data        // nil: nobody keeps anything on it
 }
 
 // Resumed returns when a lease is over after a recovery at the instant now: nothing ends because the agent was away, so what
@@ -115,7 +128,8 @@ func Causes() []Cause {
 	return []Cause{CauseReleased, CauseForced, CauseExpired, CauseRevoked, CauseHolderGone, CauseUndelivered}
 }
 
-// TokenKey is a client token as the state keeps it: SHA-256 over the uid it is scoped to, the pools and the token.
+// TokenKey is a client token as the state keeps it: SHA-256 over the uid, credential and owner of data that it is scoped to,
+// the pools and the token.
 type TokenKey [32]byte
 
 // ClientToken ties a lease to the client token it was acquired with.

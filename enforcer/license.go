@@ -147,6 +147,8 @@ type MeterTerm struct {
 	Overage Limit
 	Scope   Scope
 	Resets  Resets
+	// Adjustable says that whoever draws may take draws back, or count some that were made elsewhere. See Shift.
+	Adjustable bool
 }
 
 // ValueKind says which field of a Value counts.

@@ -56,8 +56,7 @@ func (e *Enforcer) drawn(g MeterGrant, now time.Time) Draw {
 // draw decides an acquire whose items are meters.
 func (r *Acquire) draw(e *Enforcer, items []Item, token *ClientToken, now time.Time) Decision {
 	if !e.options.Durable {
-		return Decision{Denial: &Denial{Code: Storage, Pool: items[0].Pool, Hint: "use an agent with a durable journal",
-			Detail: fmt.Sprintf("meter %s: a draw must be durable before it is acknowledged, and this agent keeps no durable journal", items[0].Pool)}}
+		return Decision{Denial: notDurable(items[0].Pool)}
 	}
 	if r.Lifetime != "" && r.Lifetime != LifetimeDraw {
 		return Decision{Denial: bad("lifetime", "meter %s: a draw never comes back, so its lifetime is draw, not %s; leave lifetime out", items[0].Pool, r.Lifetime)}
@@ -87,7 +86,7 @@ func (r *Acquire) draw(e *Enforcer, items []Item, token *ClientToken, now time.T
 		draws = append(draws, d)
 		granted[i] = Item{it.Pool, n}
 	}
-	l := &Lease{ID: r.ID, Items: granted, Lifetime: LifetimeDraw, AcquiredAt: now, Holder: e.holder(r), Token: token}
+	l := &Lease{ID: r.ID, Items: granted, Lifetime: LifetimeDraw, AcquiredAt: now, Holder: e.holder(r), Token: token, Data: r.Data}
 	return Decision{Lease: l, Events: []Event{{Kind: EventDrawn, At: now, Lease: l, Draws: draws}}}
 }
 
@@ -114,16 +113,63 @@ func (r *Adjust) decide(e *Enforcer, now time.Time) Decision {
 		return deny(Forbidden, "adjusting a meter is for admins")
 	case r.Drawn < 0 || r.Drawn > MaxN:
 		return Decision{Denial: bad("drawn", "drawn is %d: give from 0 to %d", r.Drawn, int64(MaxN))}
-	case e.verdict == nil:
-		return Decision{Denial: e.denyVerdict("")}
 	}
-	g, ok := e.verdict.Meters[r.Pool]
-	if !ok {
-		return Decision{Denial: &Denial{Code: PoolUnknown, Field: "pool", Pool: r.Pool, Detail: fmt.Sprintf("there is no meter %q in the licence", r.Pool), Hint: e.knownPools()}}
+	g, denial := e.meter(r.Pool)
+	if denial != nil {
+		return Decision{Denial: denial}
 	}
 	d := e.drawn(g, now)
 	d.Drawn = r.Drawn
 	return Decision{Events: []Event{{Kind: EventSet, At: now, Draws: []Draw{d}}}}
+}
+
+// meter returns a meter of the licence.
+func (e *Enforcer) meter(name string) (MeterGrant, *Denial) {
+	if e.verdict == nil {
+		return MeterGrant{}, e.denyVerdict("")
+	}
+	g, ok := e.verdict.Meters[name]
+	if !ok {
+		return g, &Denial{Code: PoolUnknown, Field: "pool", Pool: name, Detail: fmt.Sprintf("there is no meter %q in the licence", name), Hint: e.knownPools()}
+	}
+	return g, nil
+}
+
+func (r *Shift) decide(e *Enforcer, now time.Time) Decision {
+	if r.By < -MaxN || r.By > MaxN {
+		return Decision{Denial: bad("by", "by is %d: give from -%d to %d", r.By, int64(MaxN), int64(MaxN))}
+	}
+	if d := e.denyVerdict(""); d != nil {
+		return Decision{Denial: d}
+	}
+	g, denial := e.meter(r.Pool)
+	switch {
+	case denial != nil:
+		return Decision{Denial: denial}
+	case !e.options.Durable:
+		return Decision{Denial: notDurable(r.Pool)}
+	case !r.Caller.Admin && !g.Adjustable:
+		return Decision{Denial: &Denial{Code: Forbidden, Pool: r.Pool, Detail: fmt.Sprintf("meter %s: the licence does not let callers adjust it; only admins may", r.Pool),
+			Hint: "ask as an admin, or have the licence say that the meter is adjustable"}}
+	case g.NotShared != "" && g.Budget == 0:
+		return Decision{Denial: notShared("meter", r.Pool, g.NotShared)}
+	}
+	d := e.drawn(g, now)
+	limit := g.Budget.Plus(g.Overage)
+	switch left := int64(limit.Min(math.MaxInt64)) - d.Drawn; {
+	case -r.By > d.Drawn:
+		return Decision{Denial: &Denial{Code: BadRequest, Field: "by", Pool: r.Pool, Limit: limit, InUse: d.Drawn, HasUsage: true,
+			Detail: fmt.Sprintf("meter %s: %d draws have been made, and no more can be taken back", r.Pool, d.Drawn)}}
+	case r.By > 0 && r.By > left:
+		return Decision{Denial: meterEmpty(Item{r.Pool, r.By}, g, d, limit, max(0, left), now)}
+	}
+	d.Drawn += r.By
+	return Decision{Events: []Event{{Kind: EventSet, At: now, Draws: []Draw{d}}}}
+}
+
+func notDurable(meter string) *Denial {
+	return &Denial{Code: Storage, Pool: meter, Hint: "use an agent with a durable journal",
+		Detail: fmt.Sprintf("meter %s: a draw must be durable before it is acknowledged, and this agent keeps no durable journal", meter)}
 }
 
 func (e *Enforcer) applyDraws(ev Event) {

@@ -32,6 +32,7 @@ type modelLease struct {
 	at          time.Time
 	unconfirmed bool
 	token       string
+	data        *Data
 }
 
 type modelWaiter struct {
@@ -54,6 +55,7 @@ type modelToken struct {
 	draw    bool
 	until   time.Time
 	stored  time.Time // until, as the journal tells it
+	data    *Data     // of a draw: what was kept on it
 }
 
 func newModel() *model {
@@ -77,7 +79,7 @@ func has(items []Item, pool string) bool {
 func (m *model) group(pool string, c Caller) string {
 	switch m.pools[pool].CountBy {
 	case CountUser:
-		return fmt.Sprint("uid ", c.UID)
+		return cmp.Or(c.Credential, fmt.Sprint("uid ", c.UID))
 	case CountProcess:
 		return fmt.Sprint("pid ", c.PID)
 	default:
@@ -260,14 +262,14 @@ func (m *model) draw(r *Acquire, now time.Time) (granted []Item, why DenialCode)
 
 // grant gives a request what it gets.
 func (m *model) grant(r *Acquire, granted []Item, now time.Time) {
-	l := modelLease{id: r.ID, holders: []Caller{r.Caller}, items: granted, lifetime: cmp.Or(r.Lifetime, LifetimeTTL), ttl: r.TTL, at: now, expires: r.Until}
+	l := modelLease{id: r.ID, holders: []Caller{r.Caller}, items: granted, lifetime: cmp.Or(r.Lifetime, LifetimeTTL), ttl: r.TTL, at: now, expires: r.Until, data: r.Data}
 	if l.lifetime == LifetimeTTL {
 		l.expires = now.Add(r.TTL)
 	}
 	_, draw := m.verdict.Meters[granted[0].Pool]
 	if r.Token != "" {
 		l.token = tokenText(r)
-		m.tokens[l.token] = modelToken{requestText(r), r.ID, draw, now.Add(TokenKept), now.Add(TokenKept)}
+		m.tokens[l.token] = modelToken{requestText(r), r.ID, draw, now.Add(TokenKept), now.Add(TokenKept), r.Data}
 	}
 	if !draw {
 		m.leases = append(m.leases, l)
@@ -279,7 +281,7 @@ func (m *model) grant(r *Acquire, granted []Item, now time.Time) {
 }
 
 func tokenText(r *Acquire) string {
-	out := fmt.Sprint(r.Token, r.Caller.UID)
+	out := fmt.Sprint(r.Token, " ", r.Caller.UID, r.Caller.Credential, " ", ownerOf(r.Data))
 	for _, it := range itemsOf(r) {
 		out += " " + it.Pool
 	}
@@ -319,11 +321,21 @@ func (m *model) find(id LeaseID) int {
 func (m *model) drop(id LeaseID) { m.leases = slices.Delete(m.leases, m.find(id), m.find(id)+1) }
 
 // act says why a caller may not act on a lease.
-func (m *model) act(id LeaseID, c Caller, force bool) DenialCode {
+func ownerOf(d *Data) string {
+	if d == nil {
+		return "nobody"
+	}
+	return d.Owner
+}
+
+// act says why a caller may not act on a lease through an owner of data.
+func (m *model) act(id LeaseID, c Caller, owner string, force bool) DenialCode {
 	switch i := m.find(id); {
 	case i < 0:
 		return LeaseUnknown
-	case m.leases[i].holders[0].UID != c.UID && !force:
+	case m.leases[i].holders[0].UID != c.UID && !force, m.leases[i].holders[0].Credential != c.Credential && !force:
+		return NotHolder
+	case !force && ownerOf(m.leases[i].data) != cmp.Or(owner, "nobody"):
 		return NotHolder
 	}
 	return ""

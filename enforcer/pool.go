@@ -60,6 +60,9 @@ func groupKey(by CountBy, h *Holder) string {
 		if h.User != "" {
 			return "user " + h.User
 		}
+		if h.Credential != "" {
+			return "credential " + h.Credential
+		}
 		return "uid " + strconv.FormatUint(uint64(h.UID), 10)
 	case CountHost:
 		return "host " + h.Host

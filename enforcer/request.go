@@ -2,8 +2,8 @@ package enforcer
 
 import "time"
 
-// Request is what can be asked of an Enforcer: *Acquire, *Renew, *Release, *End, *Join, *Leave, *Doubt, *Attach, *Adjust,
-// *Cancel, *Serve, *SetVerdict or *Tick.
+// Request is what can be asked of an Enforcer: *Acquire, *Renew, *Release, *SetData, *End, *Join, *Leave, *Doubt, *Attach,
+// *Adjust, *Shift, *Cancel, *Serve, *SetVerdict or *Tick.
 type Request interface {
 	decide(e *Enforcer, now time.Time) Decision
 }
@@ -35,12 +35,14 @@ type Acquire struct {
 	Token    string        // client token; empty: none
 	Version  string        // the product's version; empty: not checked
 	Wait     time.Duration // how long to wait where the slots are in use; zero: not at all
+	Data     *Data         // what is kept on the lease; nil: nothing. It is no part of what a retry must repeat
 }
 
 // Renew extends a ttl lease by its TTL (or by TTL, when set) from now.
 type Renew struct {
 	ID     LeaseID
 	Caller Caller
+	Owner  string // of the lease's data; empty: it has none
 	TTL    time.Duration
 }
 
@@ -48,8 +50,16 @@ type Renew struct {
 type Release struct {
 	ID     LeaseID
 	Caller Caller
-	Force  bool  // by an admin, whoever holds it
-	Cause  Cause // empty: CauseReleased, or CauseForced with Force
+	Owner  string // of the lease's data; empty: it has none
+	Force  bool   // by an admin, whoever holds it
+	Cause  Cause  // empty: CauseReleased, or CauseForced with Force
+}
+
+// SetData replaces what is kept on a lease by its Data's owner.
+type SetData struct {
+	ID     LeaseID
+	Caller Caller
+	Data   *Data
 }
 
 // SetVerdict tells the enforcer what the licences permit from now on.
@@ -94,6 +104,14 @@ type Attach struct {
 type Adjust struct {
 	Pool   string
 	Drawn  int64
+	Caller Caller
+}
+
+// Shift changes what has been drawn from a meter in its present period by a number of draws; for admins, and for whoever draws
+// where the licence says that the meter is adjustable. It is all or nothing: never below 0, never above what can be drawn.
+type Shift struct {
+	Pool   string
+	By     int64
 	Caller Caller
 }
 

@@ -172,6 +172,10 @@ func (s *story) run(f []string) {
 		var n int64
 		n, err = strconv.ParseInt(f[2], 10, 64)
 		s.do(&Adjust{Pool: f[1], Drawn: n, Caller: Caller{Admin: true}})
+	case "shift": // shift METER BY [admin]
+		var n int64
+		n, err = strconv.ParseInt(f[2], 10, 64)
+		s.do(&Shift{Pool: f[1], By: n, Caller: Caller{UID: 1000, Admin: slices.Contains(f, "admin")}})
 	case "pools":
 		for _, p := range s.e.Pools() {
 			borrowed := ""
@@ -406,6 +410,7 @@ func (s *story) licenseFrom(name string, args []string) (*License, error) {
 		case "environment":
 			l.Environment = Environment(v)
 		case "meter":
+			v, adjustable := strings.CutSuffix(v, "/adjustable")
 			m, resets, _ := strings.Cut(v, "/")
 			meter, n, _ := strings.Cut(m, ":")
 			var count int64
@@ -413,7 +418,7 @@ func (s *story) licenseFrom(name string, args []string) (*License, error) {
 			if l.Meters == nil {
 				l.Meters = map[string]MeterTerm{}
 			}
-			l.Meters[meter] = MeterTerm{Max: Limit(count), Resets: Resets(resets)}
+			l.Meters[meter] = MeterTerm{Max: Limit(count), Resets: Resets(resets), Adjustable: adjustable}
 		case "feature":
 			l.Features[v] = Value{Kind: KindBool, Bool: true}
 		default:

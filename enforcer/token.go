@@ -32,11 +32,22 @@ func (h *hash) pools(i []Item) {
 	}
 }
 
+func (r *Acquire) owner() string {
+	if r.Data == nil {
+		return ""
+	}
+	return r.Data.Owner
+}
+
 func (r *Acquire) tokenKey(items []Item) TokenKey {
 	var h hash
 	h.number(int64(r.Caller.UID))
 	h.pools(items)
 	h.text(r.Token)
+	if r.Caller.Credential != "" || r.owner() != "" {
+		h.text(r.Caller.Credential)
+		h.text(r.owner())
+	}
 	return h.sum()
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"flag"
 	"fmt"
+	"math"
 	"slices"
 	"testing"
 	"time"
@@ -187,6 +188,9 @@ func (s *twin) acquire(t *rapid.T, r *Acquire) {
 	if rapid.IntRange(0, 3).Draw(t, "with token") == 0 {
 		r.Token = rapid.SampledFrom([]string{"x", "y"}).Draw(t, "token")
 	}
+	if owner := s.owner(t); owner != "" {
+		r.Data = &Data{Owner: owner, Bytes: fmt.Append(nil, "of ", s.serial)}
+	}
 	if r.Lifetime == "" {
 		r.Lifetime = rapid.SampledFrom([]Lifetime{LifetimeTTL, LifetimeTTL, LifetimeHeld, LifetimeProcess, LifetimeConnection, LifetimeBorrow}).Draw(t, "lifetime")
 	}
@@ -207,7 +211,7 @@ func (s *twin) acquire(t *rapid.T, r *Acquire) {
 		s.deniedOnlyWhenFull(t, r)
 	case why != "":
 	case replayed:
-		if !got.Replayed || got.Lease == nil || got.Lease.ID != tok.id || len(got.Events) != 0 {
+		if !got.Replayed || got.Lease == nil || got.Lease.ID != tok.id || len(got.Events) != 0 || tok.draw && got.Lease.Data != tok.data {
 			t.Fatalf("a retry with the same token got %+v", got)
 		}
 	case waits:
@@ -271,17 +275,51 @@ func (s *twin) lease(t *rapid.T) (LeaseID, Caller) {
 
 func (s *twin) caller(t *rapid.T) Caller {
 	uid := rapid.Uint32Range(1, 2).Draw(t, "uid")
-	return Caller{UID: uid, PID: int32(10*uid + rapid.Uint32Range(0, 1).Draw(t, "process")), Start: 1}
+	return Caller{UID: uid, Credential: rapid.SampledFrom([]string{"", "", "", "key"}).Draw(t, "credential"), PID: int32(10*uid + rapid.Uint32Range(0, 1).Draw(t, "process")), Start: 1}
+}
+
+// owner draws who keeps data on a lease; mostly nobody.
+func (s *twin) owner(t *rapid.T) string {
+	return rapid.SampledFrom([]string{"", "", "", "p", "q"}).Draw(t, "owner")
+}
+
+// through draws through whom a lease is acted on: mostly who keeps data on it.
+func (s *twin) through(t *rapid.T, id LeaseID) string {
+	if i := s.m.find(id); i >= 0 && rapid.IntRange(0, 5).Draw(t, "its own owner") > 0 {
+		if d := s.m.leases[i].data; d != nil {
+			return d.Owner
+		}
+		return ""
+	}
+	return s.owner(t)
+}
+
+func (s *twin) setData(t *rapid.T) {
+	id, c := s.lease(t)
+	s.serial++
+	r := &SetData{ID: id, Caller: c, Data: &Data{Owner: s.through(t, id), Bytes: fmt.Append(nil, "then ", s.serial)}}
+	if rapid.IntRange(0, 9).Draw(t, "large") == 0 {
+		r.Data.Bytes = make([]byte, MaxData+1)
+	}
+	i, why := s.m.find(id), s.m.act(id, c, r.Data.Owner, false)
+	switch {
+	case r.Data.Owner == "":
+		why = BadRequest
+	case len(r.Data.Bytes) > MaxData:
+		why = TooLarge
+	}
+	s.change(t, r, why, func() { s.m.leases[i].data = r.Data })
 }
 
 func (s *twin) renew(t *rapid.T) {
 	id, c := s.lease(t)
 	ttl := time.Duration(rapid.IntRange(0, 30).Draw(t, "ttl")) * time.Second
-	i, why := s.m.find(id), s.m.act(id, c, false)
+	owner := s.through(t, id)
+	i, why := s.m.find(id), s.m.act(id, c, owner, false)
 	if why == "" && s.m.leases[i].lifetime != LifetimeTTL {
 		why = BadRequest
 	}
-	s.change(t, &Renew{ID: id, Caller: c, TTL: ttl}, why, func() {
+	s.change(t, &Renew{ID: id, Caller: c, Owner: owner, TTL: ttl}, why, func() {
 		l := &s.m.leases[i]
 		if ttl > 0 {
 			l.ttl = ttl
@@ -294,20 +332,21 @@ func (s *twin) release(t *rapid.T) {
 	id, c := s.lease(t)
 	c.Admin = rapid.Bool().Draw(t, "admin")
 	force := rapid.IntRange(0, 4).Draw(t, "force") == 0
-	i, why := s.m.find(id), s.m.act(id, c, force)
+	owner := s.through(t, id)
+	i, why := s.m.find(id), s.m.act(id, c, owner, force)
 	switch {
 	case force && !c.Admin:
 		why = Forbidden
 	case why == "" && s.m.leases[i].lifetime == LifetimeBorrow && !force && !s.m.verdict.EarlyReturn:
 		why = Forbidden
 	}
-	s.change(t, &Release{ID: id, Caller: c, Force: force}, why, func() { s.m.drop(id) })
+	s.change(t, &Release{ID: id, Caller: c, Owner: owner, Force: force}, why, func() { s.m.drop(id) })
 }
 
 func (s *twin) join(t *rapid.T) {
 	id, c := s.lease(t)
 	c.PID = int32(10*c.UID + rapid.Uint32Range(0, 2).Draw(t, "process"))
-	i, why := s.m.find(id), s.m.act(id, c, false)
+	i, why := s.m.find(id), s.m.act(id, c, "", false)
 	if why == "" && s.m.leases[i].lifetime != LifetimeProcess {
 		why = BadRequest
 	}
@@ -350,7 +389,7 @@ func (s *twin) doubt(t *rapid.T) {
 
 func (s *twin) attach(t *rapid.T) {
 	id, c := s.lease(t)
-	i, why := s.m.find(id), s.m.act(id, c, false)
+	i, why := s.m.find(id), s.m.act(id, c, "", false)
 	if why == "" && !s.m.leases[i].unconfirmed && (s.m.leases[i].lifetime != LifetimeProcess || s.m.leases[i].holders[0] != c) {
 		why = NotHolder
 	}
@@ -386,6 +425,33 @@ func (s *twin) adjust(t *rapid.T) {
 	}
 	s.change(t, r, why, func() {
 		s.m.draws = append(s.m.draws, modelDraw{s.m.verdict.Meters[r.Pool].Key, r.Drawn, s.now, true})
+	})
+}
+
+func (s *twin) shift(t *rapid.T) {
+	r := &Shift{Pool: rapid.SampledFrom(append(meterNames, "a")).Draw(t, "meter"), Caller: Caller{Admin: rapid.Bool().Draw(t, "admin")},
+		By: rapid.OneOf(rapid.Int64Range(-4, 4), rapid.SampledFrom([]int64{math.MinInt64, -MaxN - 1, -MaxN, MaxN + 1, math.MaxInt64})).Draw(t, "by")}
+	why, drawn := DenialCode(""), int64(0)
+	if r.By < -MaxN || r.By > MaxN {
+		why = BadRequest
+	} else if s.m.verdict == nil {
+		why = LicenseMissing
+	} else if g := s.m.verdict.Meters[r.Pool]; !s.m.good() {
+		why = LicenseExpired
+	} else if g.Name == "" {
+		why = PoolUnknown
+	} else if !r.Caller.Admin && !g.Adjustable {
+		why = Forbidden
+	} else {
+		drawn = s.m.drawn(g, s.now)
+		if r.By < -drawn {
+			why = BadRequest
+		} else if r.By > 0 && g.Budget != Unlimited && r.By > int64(g.Budget)-drawn {
+			why = MeterEmpty
+		}
+	}
+	s.change(t, r, why, func() {
+		s.m.draws = append(s.m.draws, modelDraw{s.m.verdict.Meters[r.Pool].Key, drawn + r.By, s.now, true})
 	})
 }
 
@@ -452,7 +518,7 @@ func (s *twin) licence(t *rapid.T) {
 		for _, p := range meterNames {
 			if rapid.IntRange(0, 4).Draw(t, "has "+p) > 0 {
 				limit := Limit(rapid.Int64Range(-1, 9).Draw(t, "limit"))
-				v.Meters[p] = MeterGrant{Name: p, Key: "L/" + p, Limit: limit, Budget: limit,
+				v.Meters[p] = MeterGrant{Name: p, Key: "L/" + p, Limit: limit, Budget: limit, Adjustable: rapid.Bool().Draw(t, "adjustable"),
 					Resets: map[string]Resets{"weekly": ResetsWeekly, "monthly": ResetsMonthly}[p]}
 			}
 		}
@@ -499,7 +565,7 @@ func TestAgainstModel(t *testing.T) {
 				s.acquire(t, &Acquire{Items: []Item{{"m", 1}, {rapid.SampledFrom([]string{"weekly", "a"}).Draw(t, "other"), 2}}, Lifetime: LifetimeDraw})
 			},
 			"renew": s.renew, "release": s.release, "join": s.join, "leave": s.leave, "doubt": s.doubt, "attach": s.attach,
-			"holder dies": s.holderDies, "adjust": s.adjust, "give up": s.giveUp, "time": s.wait, "licence": s.licence,
+			"holder dies": s.holderDies, "adjust": s.adjust, "shift": s.shift, "set data": s.setData, "give up": s.giveUp, "time": s.wait, "licence": s.licence,
 			"crash": s.away, "attach 2": s.attach, "compact": s.compact,
 			"crash in the next": func(t *rapid.T) { s.crashing = rapid.IntRange(1, 2).Draw(t, "journalled") },
 			"": func(t *rapid.T) {

@@ -265,6 +265,8 @@ type MeterGrant struct {
 	Resets    Resets
 	Unit      string
 	NotShared string
+	// Adjustable says that whoever draws may adjust it: see Shift.
+	Adjustable bool
 }
 
 // Verdict is what the licences permit from the instant of judging until Until. It is never changed once made.

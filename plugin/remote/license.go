@@ -71,6 +71,8 @@ type meter struct {
 	Overage enforcer.Limit  `json:"overage,omitzero"`
 	Scope   enforcer.Scope  `json:"scope,omitzero"`
 	Resets  enforcer.Resets `json:"resets,omitzero"`
+	// Adjustable came later than the other members; what does not know it leaves it out.
+	Adjustable bool `json:"adjustable,omitzero"`
 }
 
 type value struct {
@@ -115,7 +117,9 @@ func EncodeLicense(l *enforcer.License) ([]byte, error) {
 		KeyID: l.KeyID, AnchorEnvironment: l.AnchorEnvironment, Terms: l.Terms, SystemCode: l.SystemCode,
 	}
 	out.Pools = remake(l.Pools, func(p enforcer.PoolTerm) pool { return pool{&p.Max, p.Unit, p.Overage, p.Scope, p.CountBy} })
-	out.Meters = remake(l.Meters, func(m enforcer.MeterTerm) meter { return meter{&m.Max, m.Unit, m.Overage, m.Scope, m.Resets} })
+	out.Meters = remake(l.Meters, func(m enforcer.MeterTerm) meter {
+		return meter{&m.Max, m.Unit, m.Overage, m.Scope, m.Resets, m.Adjustable}
+	})
 	out.Features = remake(l.Features, func(v enforcer.Value) value { return value(v) })
 	for _, h := range l.Hosts {
 		out.Hosts = append(out.Hosts, host(h))
@@ -156,7 +160,7 @@ func DecodeLicense(b []byte) (*enforcer.License, error) {
 		if l.Meters == nil {
 			l.Meters = map[string]enforcer.MeterTerm{}
 		}
-		l.Meters[name] = enforcer.MeterTerm{Max: *m.Max, Unit: m.Unit, Overage: m.Overage, Scope: m.Scope, Resets: m.Resets}
+		l.Meters[name] = enforcer.MeterTerm{Max: *m.Max, Unit: m.Unit, Overage: m.Overage, Scope: m.Scope, Resets: m.Resets, Adjustable: m.Adjustable}
 	}
 	l.Features = remake(in.Features, func(v value) enforcer.Value { return enforcer.Value(v) })
 	for _, h := range in.Hosts {

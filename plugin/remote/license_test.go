@@ -53,7 +53,7 @@ func draw(t *rapid.T) *enforcer.License {
 		}), 0, 3).Draw(t, "pools"),
 		Meters: rapid.MapOfN(name, rapid.Custom(func(t *rapid.T) enforcer.MeterTerm {
 			return enforcer.MeterTerm{Max: limit.Draw(t, "max"), Unit: text.Draw(t, "unit"), Overage: limit.Draw(t, "overage"), Scope: enforcer.Scope(oneOf("host", "site").Draw(t, "scope")),
-				Resets: enforcer.Resets(oneOf("week", "month").Draw(t, "resets"))}
+				Resets: enforcer.Resets(oneOf("week", "month").Draw(t, "resets")), Adjustable: rapid.Bool().Draw(t, "adjustable")}
 		}), 0, 3).Draw(t, "meters"),
 		Features: rapid.MapOfN(name, rapid.Custom(func(t *rapid.T) enforcer.Value {
 			switch rapid.IntRange(0, 2).Draw(t, "kind") {

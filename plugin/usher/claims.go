@@ -74,6 +74,8 @@ type Meter struct {
 	Overage int64  `json:"overage,omitzero"`
 	Scope   string `json:"scope,omitempty"`
 	Resets  string `json:"resets,omitempty"`
+	// Adjustable lets whoever draws take draws back, through dialects of systems in which that is done.
+	Adjustable bool `json:"adjustable,omitzero"`
 }
 
 // Feature is a term that is not counted: a boolean, a number, a text, or {"value", "unit"}.
@@ -478,7 +480,7 @@ func (c *Claims) license(terms map[string]any) *enforcer.License {
 		l.Meters = map[string]enforcer.MeterTerm{}
 		for name, m := range c.Meters {
 			l.Meters[name] = enforcer.MeterTerm{Max: limit(m.Max), Unit: m.Unit, Overage: enforcer.Limit(m.Overage),
-				Scope: enforcer.Scope(m.Scope), Resets: enforcer.Resets(m.Resets)}
+				Scope: enforcer.Scope(m.Scope), Resets: enforcer.Resets(m.Resets), Adjustable: m.Adjustable}
 		}
 	}
 	if len(c.Features) > 0 {

@@ -156,6 +156,8 @@ func TestSchemaAgrees(t *testing.T) {
 		{with(`"pools":{"` + strings.Repeat("n", 64) + `":{"max":8}}`), true},
 		{with(`"pools":{"` + strings.Repeat("n", 65) + `":{"max":8}}`), false},
 		{with(`"meters":{"renders":{"max":1000,"resets":"month"}}`), true},
+		{with(`"meters":{"renders":{"max":1000,"adjustable":true}}`), true},
+		{with(`"meters":{"renders":{"max":1000,"adjustable":"yes"}}`), false},
 		{with(`"meters":{"renders":{}}`), false},
 		{with(`"meters":{"renders":{"max":1,"resets":"day"}}`), false},
 		{with(`"meters":{"renders":{"max":1,"count_by":"user"}}`), false},
