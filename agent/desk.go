@@ -25,13 +25,14 @@ type desk struct {
 
 	mu       sync.Mutex // guards all below
 	core     *enforcer.Enforcer
-	last     time.Time                         // licence time never goes back
-	mark     enforcer.Mark                     // the latest time of which there is evidence, which outlives the agent
-	markKept time.Duration                     // since boot, when mark was last kept; 0: not yet
-	next     time.Time                         // what the timer waits for
-	held     map[enforcer.Lifetime]int         // leases held
-	doubted  map[enforcer.LeaseID]struct{}     // leases that are unconfirmed
-	waiting  map[enforcer.LeaseID]chan outcome // capacity 1: what came of it
+	last     time.Time                                // licence time never goes back
+	mark     enforcer.Mark                            // the latest time of which there is evidence, which outlives the agent
+	markKept time.Duration                            // since boot, when mark was last kept; 0: not yet
+	next     time.Time                                // what the timer waits for
+	held     map[enforcer.Lifetime]int                // leases held
+	owned    map[string]map[enforcer.LeaseID]struct{} // leases held with data, by its owner
+	doubted  map[enforcer.LeaseID]struct{}            // leases that are unconfirmed
+	waiting  map[enforcer.LeaseID]chan outcome        // capacity 1: what came of it
 
 	drained atomic.Bool
 	wake    chan struct{} // capacity 1: next became sooner
@@ -46,7 +47,7 @@ type observer interface {
 }
 
 func newDesk(now func() time.Time, seen observer, o enforcer.Options) *desk {
-	return &desk{now: now, seen: seen, core: enforcer.New(o), wake: make(chan struct{}, 1), waiting: map[enforcer.LeaseID]chan outcome{}, held: map[enforcer.Lifetime]int{}, doubted: map[enforcer.LeaseID]struct{}{}}
+	return &desk{now: now, seen: seen, core: enforcer.New(o), wake: make(chan struct{}, 1), waiting: map[enforcer.LeaseID]chan outcome{}, held: map[enforcer.Lifetime]int{}, owned: map[string]map[enforcer.LeaseID]struct{}{}, doubted: map[enforcer.LeaseID]struct{}{}}
 }
 
 // do decides one request, carries the decision out, and returns when it may be acknowledged.
@@ -94,7 +95,7 @@ func (d *desk) gives(ev enforcer.Event) bool {
 	case enforcer.EventChanged: // joined or attached; who doubts or leaves takes
 		was, held := d.core.Lease(ev.Lease.ID)
 		return held && (len(ev.Lease.Others) > len(was.Others) || was.Unconfirmed && !ev.Lease.Unconfirmed)
-	case enforcer.EventGranted, enforcer.EventRenewed, enforcer.EventDrawn, enforcer.EventSet:
+	case enforcer.EventGranted, enforcer.EventRenewed, enforcer.EventDrawn, enforcer.EventSet, enforcer.EventNoted:
 		return true
 	default:
 		return false
@@ -102,7 +103,7 @@ func (d *desk) gives(ev enforcer.Event) bool {
 }
 
 func notStored(err error) *enforcer.Denial {
-	return &enforcer.Denial{Code: enforcer.Storage, Detail: fmt.Sprintf("what was granted could not be stored: %v", err),
+	return &enforcer.Denial{Code: enforcer.Storage, Detail: fmt.Sprintf("what was to be kept could not be stored: %v", err),
 		Hint: "see to the disk that state.dir and state.runtime_dir are on"}
 }
 
@@ -200,7 +201,7 @@ func (d *desk) answer(ev enforcer.Event, written commit) {
 func (d *desk) count(ev enforcer.Event) {
 	switch ev.Kind {
 	case enforcer.EventGranted:
-		d.held[ev.Lease.Lifetime]++
+		d.countIn(ev.Lease)
 	case enforcer.EventChanged:
 		if ev.Lease.Unconfirmed {
 			d.doubted[ev.Lease.ID] = struct{}{}
@@ -210,8 +211,23 @@ func (d *desk) count(ev enforcer.Event) {
 	case enforcer.EventEnded:
 		d.held[ev.Lease.Lifetime]--
 		delete(d.doubted, ev.Lease.ID)
+		if ev.Lease.Data != nil {
+			delete(d.owned[ev.Lease.Data.Owner], ev.Lease.ID)
+		}
 	default:
 	}
+}
+
+// countIn counts a lease that is held. d.mu is held.
+func (d *desk) countIn(l *enforcer.Lease) {
+	d.held[l.Lifetime]++
+	if l.Data == nil {
+		return
+	}
+	if d.owned[l.Data.Owner] == nil {
+		d.owned[l.Data.Owner] = map[enforcer.LeaseID]struct{}{}
+	}
+	d.owned[l.Data.Owner][l.ID] = struct{}{}
 }
 
 // unconfirmed counts the leases whose holder is not known to live.

@@ -11,12 +11,13 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// recordVersion is the first byte of every record of the journal. Version 1, which is still read, has no inode in a holder.
-const recordVersion = 2
+// recordVersion is the first byte of every record of the journal. Earlier ones are still read: version 1 has no inode in a
+// holder, and 2 neither a credential there nor data on a lease.
+const recordVersion = 3
 
 // The kinds of events that are journalled, as records name them. A number is never used for anything else.
 var recordKinds = []enforcer.EventKind{1: enforcer.EventGranted, 2: enforcer.EventRenewed, 3: enforcer.EventEnded, 4: enforcer.EventForgot,
-	5: enforcer.EventChanged, 6: enforcer.EventDrawn, 7: enforcer.EventSet, 8: enforcer.EventRemembered}
+	5: enforcer.EventChanged, 6: enforcer.EventDrawn, 7: enforcer.EventSet, 8: enforcer.EventRemembered, 9: enforcer.EventNoted}
 
 var recordLifetimes = []enforcer.Lifetime{1: enforcer.LifetimeConnection, 2: enforcer.LifetimeProcess, 3: enforcer.LifetimeTTL, 4: enforcer.LifetimeHeld,
 	5: enforcer.LifetimeDraw, 6: enforcer.LifetimeBorrow}
@@ -61,6 +62,11 @@ func decodeEvent(b []byte, lease func(enforcer.LeaseID) *enforcer.Lease, same *s
 	r.version = version
 	if r.bad || version == 0 || version > recordVersion || int(kind) >= len(recordKinds) || recordKinds[kind] == "" {
 		return enforcer.Event{}, errRecord
+	}
+	if same != nil && same.version != version { // the same bytes mean another thing
+		clear(same.holders)
+		clear(same.items)
+		same.version = version
 	}
 	ev := enforcer.Event{Kind: recordKinds[kind], At: r.time()}
 	switch ev.Kind {
@@ -133,6 +139,11 @@ func (w *recordWriter) lease(l *enforcer.Lease) {
 	if l.Token != nil {
 		w.b = append(append(w.b, l.Token.Key[:]...), l.Token.Request[:]...)
 	}
+	w.flag(l.Data != nil)
+	if l.Data != nil {
+		w.text(l.Data.Owner)
+		w.text(string(l.Data.Bytes))
+	}
 }
 
 func (w *recordWriter) holder(h *enforcer.Holder) {
@@ -142,6 +153,7 @@ func (w *recordWriter) holder(h *enforcer.Holder) {
 	w.flag(h.Admin)
 	w.uint(h.Start)
 	w.uint(h.Inode)
+	w.text(h.Credential)
 	for _, s := range []string{h.Exe, h.User, h.Host, h.Pod} {
 		w.text(s)
 	}
@@ -173,6 +185,7 @@ type recordReader struct {
 // sameParts are the parts that many records have alike, by their bytes: the leases of one holder share it, and those of as many
 // slots of one pool their items. Both are never changed.
 type sameParts struct {
+	version byte // of the records that they are of
 	holders map[string]*enforcer.Holder
 	items   map[string][]enforcer.Item
 	ahead   recordReader // what follows is room to look ahead in
@@ -323,6 +336,9 @@ func (r *recordReader) lease() *enforcer.Lease {
 		r.into(l.Token.Key[:])
 		r.into(l.Token.Request[:])
 	}
+	if r.version > 2 && r.flag() {
+		l.Data = &enforcer.Data{Owner: r.text(), Bytes: []byte(r.text())}
+	}
 	return l
 }
 
@@ -352,6 +368,9 @@ func (r *recordReader) holderInto(h *enforcer.Holder) {
 	h.Start = r.uint()
 	if r.version > 1 {
 		h.Inode = r.uint()
+	}
+	if r.version > 2 {
+		h.Credential = r.text()
 	}
 	h.Exe, h.User, h.Host, h.Pod = r.text(), r.text(), r.text(), r.text()
 	for range r.count() {

@@ -23,7 +23,7 @@ func instants() *rapid.Generator[time.Time] {
 
 func someHolder() *rapid.Generator[*enforcer.Holder] {
 	return rapid.Custom(func(t *rapid.T) *enforcer.Holder {
-		h := &enforcer.Holder{Caller: enforcer.Caller{UID: rapid.Uint32().Draw(t, "uid"), GID: rapid.Uint32().Draw(t, "gid"), PID: rapid.Int32().Draw(t, "pid"),
+		h := &enforcer.Holder{Caller: enforcer.Caller{UID: rapid.Uint32().Draw(t, "uid"), GID: rapid.Uint32().Draw(t, "gid"), Credential: rapid.String().Draw(t, "credential"), PID: rapid.Int32().Draw(t, "pid"),
 			Admin: rapid.Bool().Draw(t, "admin"), Start: rapid.Uint64().Draw(t, "start"), Inode: rapid.Uint64().Draw(t, "inode"), Exe: rapid.String().Draw(t, "exe"), User: rapid.String().Draw(t, "user"),
 			Host: rapid.String().Draw(t, "host"), Pod: rapid.String().Draw(t, "pod")}}
 		if rapid.Bool().Draw(t, "labels") {
@@ -54,6 +54,9 @@ func someEvent() *rapid.Generator[enforcer.Event] {
 			}
 			if rapid.Bool().Draw(t, "token") {
 				l.Token = &enforcer.ClientToken{Key: enforcer.TokenKey{1, 2}, Request: [32]byte{3}}
+			}
+			if rapid.Bool().Draw(t, "data") {
+				l.Data = &enforcer.Data{Owner: rapid.String().Draw(t, "owner"), Bytes: rapid.SliceOfN(rapid.Byte(), 0, 40).Draw(t, "bytes")}
 			}
 			return l
 		}
@@ -107,18 +110,24 @@ func TestRecords(t *testing.T) {
 	}
 }
 
-// A journal of version 1 is read.
-func TestRecordsOfVersion1(t *testing.T) {
-	b, err := hex.DecodeString("01018080a0f6f4acdbe01b01020000000000000000000000000000010773747265616d730402008080a0f6f4acdbe01b0000e807649a0100e724062f62696e2f78000000000000")
-	if err != nil {
-		t.Fatal(err)
-	}
+// Journals of versions 1 and 2 are read.
+func TestRecordsOfEarlierVersions(t *testing.T) {
 	at := time.Unix(1e9, 0).UTC()
-	want := enforcer.Event{Kind: enforcer.EventGranted, At: at, Lease: &enforcer.Lease{ID: enforcer.LeaseID{1, 2}, Items: []enforcer.Item{{Pool: "streams", N: 2}},
-		Lifetime: enforcer.LifetimeProcess, AcquiredAt: at, Holder: &enforcer.Holder{Caller: enforcer.Caller{UID: 1000, GID: 100, PID: 77, Start: 4711, Exe: "/bin/x"}}}}
-	got, err := decodeEvent(b, func(enforcer.LeaseID) *enforcer.Lease { return nil }, nil)
-	if err != nil || !reflect.DeepEqual(got, want) {
-		t.Errorf("%+v, %v; want %+v", got, err, want)
+	var b []byte
+	for text, inode := range map[string]uint64{
+		"01018080a0f6f4acdbe01b01020000000000000000000000000000010773747265616d730402008080a0f6f4acdbe01b0000e807649a0100e724062f62696e2f78000000000000":     0,
+		"02018080a0f6f4acdbe01b01020000000000000000000000000000010773747265616d730402008080a0f6f4acdbe01b0000e807649a0100e724ac02062f62696e2f78000000000000": 300,
+	} {
+		var err error
+		if b, err = hex.DecodeString(text); err != nil {
+			t.Fatal(err)
+		}
+		want := enforcer.Event{Kind: enforcer.EventGranted, At: at, Lease: &enforcer.Lease{ID: enforcer.LeaseID{1, 2}, Items: []enforcer.Item{{Pool: "streams", N: 2}},
+			Lifetime: enforcer.LifetimeProcess, AcquiredAt: at, Holder: &enforcer.Holder{Caller: enforcer.Caller{UID: 1000, GID: 100, PID: 77, Start: 4711, Inode: inode, Exe: "/bin/x"}}}}
+		got, err := decodeEvent(b, func(enforcer.LeaseID) *enforcer.Lease { return nil }, nil)
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%+v, %v; want %+v", got, err, want)
+		}
 	}
 	b[0] = recordVersion + 1
 	if _, err := decodeEvent(b, func(enforcer.LeaseID) *enforcer.Lease { return nil }, nil); err == nil {

@@ -32,7 +32,7 @@ func (a *Agent) recover(was meta) {
 	a.desk.mu.Lock()
 	leases := a.desk.core.Leases(func(l *enforcer.Lease) bool {
 		found++
-		a.desk.held[l.Lifetime]++
+		a.desk.countIn(l)
 		return l.Lifetime != enforcer.LifetimeTTL && !durable(enforcer.Event{Lease: l}) || !sameBoot && l.Lifetime == enforcer.LifetimeTTL
 	})
 	a.desk.mu.Unlock()

@@ -220,7 +220,7 @@ func (m *Metrics) Observe(ev enforcer.Event) {
 				c.Add(float64(it.N))
 			}
 		}
-	case enforcer.EventGranted, enforcer.EventRenewed, enforcer.EventForgot, enforcer.EventChanged, enforcer.EventQueued, enforcer.EventLeft, enforcer.EventSet, enforcer.EventRemembered:
+	case enforcer.EventGranted, enforcer.EventRenewed, enforcer.EventForgot, enforcer.EventChanged, enforcer.EventQueued, enforcer.EventLeft, enforcer.EventSet, enforcer.EventNoted, enforcer.EventRemembered:
 	}
 }
 
