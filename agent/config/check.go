@@ -76,6 +76,7 @@ func (c *Config) check() []*Error {
 	k.license()
 	k.socket()
 	k.plugins()
+	k.listeners()
 	k.rest()
 	return k.faults
 }

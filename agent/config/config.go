@@ -11,18 +11,19 @@ import (
 
 // Config is the whole configuration. Make one with [Load] or [Default].
 type Config struct {
-	Product  Product  `yaml:"product"`
-	License  License  `yaml:"license"`
-	Socket   Socket   `yaml:"socket"`
-	Ops      Ops      `yaml:"ops"`
-	Agent    Agent    `yaml:"agent"`
-	State    State    `yaml:"state"`
-	Host     Host     `yaml:"host"`
-	Upstream Upstream `yaml:"upstream"`
-	Limits   Limits   `yaml:"limits"`
-	Plugins  []Plugin `yaml:"plugins"`
-	Privacy  Privacy  `yaml:"privacy"`
-	Log      Log      `yaml:"log"`
+	Product   Product    `yaml:"product"`
+	License   License    `yaml:"license"`
+	Socket    Socket     `yaml:"socket"`
+	Ops       Ops        `yaml:"ops"`
+	Agent     Agent      `yaml:"agent"`
+	State     State      `yaml:"state"`
+	Host      Host       `yaml:"host"`
+	Upstream  Upstream   `yaml:"upstream"`
+	Limits    Limits     `yaml:"limits"`
+	Plugins   []Plugin   `yaml:"plugins"`
+	Listeners []Listener `yaml:"listeners"`
+	Privacy   Privacy    `yaml:"privacy"`
+	Log       Log        `yaml:"log"`
 
 	origins map[string]string
 }

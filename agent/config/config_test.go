@@ -89,6 +89,23 @@ func TestFaults(t *testing.T) {
 		{"port", "ops: {listen: \"localhost:http\"}\n", `usher.yaml:1: ops.listen is "localhost:http", and must be host:port, such as 127.0.0.1:9871`},
 		{"web_config alone", "ops: {web_config: /x}\n", `usher.yaml:1: ops.web_config is set without ops.listen, which it is for; set that too, or leave it out`},
 		{"empty path", "license: {path: \"\"}\n", `usher.yaml:1: license.path is empty; name the folder, or the file, of the licence`},
+		{"listener without address", "listeners: [{dialect: keygen}]\n", `usher.yaml:1: listeners[0]: address is missing; give the path of a Unix socket, or a loopback address and port such as 127.0.0.1:8130`},
+		{"listener without dialect", "listeners:\n  - address: /run/k.sock\n", `usher.yaml:2: listeners[0] (/run/k.sock): dialect is missing; name the licence system whose API is answered there`},
+		{"listener for the network", "listeners: [{address: \"0.0.0.0:80\", dialect: keygen}]\n", `listeners[0]: address 0.0.0.0:80 can be reached from other hosts, and a dialect is for this one alone; use 127.0.0.1, [::1] or a Unix socket`},
+		{"listener on IPv6 for the network", "listeners: [{address: \"[::]:80\", dialect: keygen}]\n", `listeners[0]: address [::]:80 can be reached from other hosts`},
+		{"listener by name", "listeners: [{address: \"localhost:80\", dialect: keygen}]\n", `listeners[0]: address is "localhost:80", and must be an absolute path, or a loopback address and port in numbers, such as 127.0.0.1:8130 or [::1]:8130`},
+		{"listener without port", "listeners: [{address: 127.0.0.1, dialect: keygen}]\n", `listeners[0]: address is "127.0.0.1", and must be`},
+		{"listener on a relative path", "listeners: [{address: unix:k.sock, dialect: keygen}]\n", `listeners[0]: the path "k.sock" of the socket must be absolute`},
+		{"listener on a long path", "listeners: [{address: /" + strings.Repeat("x", 120) + ", dialect: keygen}]\n", `listeners[0]: the socket's path has 121 bytes, and the kernel takes at most 107; choose a shorter one`},
+		{"token on a socket", "listeners: [{address: /run/k.sock, dialect: keygen, token_file: /t}]\n", `listeners[0] (/run/k.sock): token_file and insecure_loopback are for TCP; on a Unix socket the kernel says who calls, and socket.allow who may`},
+		{"a listener's mode for nobody", "listeners: [{address: /run/k.sock, dialect: keygen, mode: \"0444\"}]\n", `listeners[0] (/run/k.sock): mode 0444 lets nobody connect`},
+		{"mode on TCP", "listeners: [{address: \"127.0.0.1:80\", dialect: keygen, mode: \"0600\", token_file: /t}]\n", `listeners[0] (127.0.0.1:80): mode and group are for Unix sockets; leave them out`},
+		{"token and none", "listeners: [{address: \"127.0.0.1:80\", dialect: keygen, insecure_loopback: true, token_file: /t}]\n", `listeners[0] (127.0.0.1:80): token_file and insecure_loopback are both given; keep one`},
+		{"relative token file", "listeners: [{address: \"127.0.0.1:80\", dialect: keygen, token_file: t}]\n", `listeners[0] (127.0.0.1:80): token_file "t" must be an absolute path`},
+		{"two listeners at one address", "listeners: [{address: \"127.0.0.1:80\", dialect: a}, {address: \"[::ffff:127.0.0.1]:80\", dialect: b}]\n", `listeners[1]: listeners[0] listens on 127.0.0.1:80 already; give each an address of its own`},
+		{"two listeners on one socket", "listeners: [{address: \"unix:/run/k.sock\", dialect: a}, {address: /run//k.sock, dialect: b}]\n", `listeners[1]: listeners[0] listens on unix:/run/k.sock already`},
+		{"a listener on the API's socket", "listeners: [{address: /run/usher/usher.sock, dialect: a}]\n", `listeners[0]: socket.path listens on unix:/run/usher/usher.sock already`},
+		{"a listener at the operators' address", "ops: {listen: \"127.0.0.1:80\"}\nlisteners: [{address: \"127.0.0.1:80\", dialect: a}]\n", `listeners[0]: ops.listen listens on 127.0.0.1:80 already`},
 		{"a list", "- a\n", `usher.yaml:1: the file is a list, and must have keys below it`},
 		{"too large", "#" + strings.Repeat("x", maxFile), `usher.yaml: the file is larger than 1048576 bytes; a configuration is far smaller`},
 		{"too many items", "product: [" + strings.Repeat("a,", maxItems) + "a]\n", `usher.yaml:1: product has 1001 items, and may have 1000 at most`},
@@ -146,6 +163,19 @@ func TestDiff(t *testing.T) {
 	}
 	if taken, restart := Diff(a, a); len(taken)+len(restart) > 0 {
 		t.Error("a configuration differs from itself")
+	}
+}
+
+// Several listeners may leave the port to the kernel; a change of them needs a restart.
+func TestListeners(t *testing.T) {
+	a := load(t, "listeners:\n  - {address: \"127.0.0.1:0\", dialect: a, insecure_loopback: true}\n  - {address: \"127.0.0.1:0\", dialect: b, token_file: /t}\n  - {address: unix:/run/c.sock, dialect: c, mode: \"0600\", group: g}\n")
+	if len(a.Listeners) != 3 || a.Listeners[2].Path() != "/run/c.sock" || a.Listeners[2].Mode != 0o600 || a.Listeners[0].Path() != "" {
+		t.Fatalf("%+v", a.Listeners)
+	}
+	b := load(t, "listeners:\n  - {address: \"127.0.0.1:0\", dialect: a, insecure_loopback: true}\n")
+	taken, restart := Diff(a, b)
+	if len(taken) > 0 || len(restart) == 0 || len(a.Reloaded(b).Listeners) != 3 {
+		t.Errorf("taken %q, restart %q", taken, restart)
 	}
 }
 

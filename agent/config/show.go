@@ -133,7 +133,7 @@ func Diff(before, after *Config) (taken, restart []string) {
 func (c *Config) Reloaded(next *Config) *Config {
 	out := *next
 	out.Product, out.Ops, out.Agent, out.State, out.Host, out.Limits, out.Plugins = c.Product, c.Ops, c.Agent, c.State, c.Host, c.Limits, c.Plugins
-	out.Upstream, out.Privacy = c.Upstream, c.Privacy
+	out.Upstream, out.Privacy, out.Listeners = c.Upstream, c.Privacy, c.Listeners
 	out.License.Path, out.License.Inline = c.License.Path, c.License.Inline
 	out.Socket.Path, out.Socket.Mode, out.Socket.Group = c.Socket.Path, c.Socket.Mode, c.Socket.Group
 	out.Log.Format = c.Log.Format
