@@ -23,8 +23,8 @@ type peer struct {
 	own      bool   // the kernel does not say who it is, and lets only the agent's own user in
 }
 
-// nobody is the uid that stands for those whom nobody vouches for: an overflow id is not an identity.
-const nobody = 65534
+// Nobody is the uid that stands for those whom no kernel vouches for: an overflow id is not an identity.
+const Nobody = 65534
 
 // Rule matches callers: all of the fields that are set must match.
 type Rule struct {
@@ -48,7 +48,7 @@ func (r Rule) matches(p *peer) bool {
 		return false // an empty rule is a mistake, not an open door
 	}
 	switch {
-	case r.UID != nil && (*r.UID != p.uid || p.uid == nobody),
+	case r.UID != nil && (*r.UID != p.uid || p.uid == Nobody),
 		r.GID != nil && *r.GID != p.gid && !slices.Contains(p.groups, *r.GID),
 		r.Exe != "" && (p.exe == "" || filepath.Clean(r.Exe) != p.exe),
 		r.ExeSHA256 != "" && !strings.EqualFold(r.ExeSHA256, p.exeHash()):
@@ -87,7 +87,7 @@ func (r Rules) admin(p *peer) bool {
 	if p.own {
 		return true
 	}
-	if p.uid == nobody {
+	if p.uid == Nobody {
 		return false
 	}
 	return p.uid == 0 && p.pid != 0 || p.uid != 0 && int(p.uid) == os.Geteuid() || matchesAny(r.Admin, p)

@@ -39,7 +39,7 @@ func TestRules(t *testing.T) {
 		{"hash", Rule{ExeSHA256: hash}, me, true},
 		{"another hash", Rule{ExeSHA256: hash[1:] + "0"}, me, false},
 		{"hash of an exe that cannot be read", Rule{ExeSHA256: hash}, &peer{uid: 1000}, false},
-		{"nobody's uid", Rule{UID: id(nobody)}, &peer{uid: nobody}, false},
+		{"nobody's uid", Rule{UID: id(Nobody)}, &peer{uid: Nobody}, false},
 		{"a rule of nothing", Rule{}, me, false},
 	} {
 		if got := test.rule.matches(test.peer); got != test.want {
@@ -70,7 +70,7 @@ func TestAdmin(t *testing.T) {
 		{"root of another PID namespace", Rules{}, peer{uid: 0}, false, true},
 		{"somebody", Rules{}, peer{uid: 4711, pid: 5}, own == 4711, true},
 		{"an admin by rule", Rules{Admin: []Rule{{UID: id(4711)}}}, peer{uid: 4711}, true, true},
-		{"nobody, by rule", Rules{Admin: []Rule{{UID: id(nobody)}}}, peer{uid: nobody, pid: 5}, false, true},
+		{"nobody, by rule", Rules{Admin: []Rule{{UID: id(Nobody)}}}, peer{uid: Nobody, pid: 5}, false, true},
 		{"not allowed", Rules{Allow: []Rule{{UID: id(1)}}}, peer{uid: 4711, pid: 5}, own == 4711, own == 4711},
 		{"allowed", Rules{Allow: []Rule{{UID: id(1)}, {UID: id(4711)}}}, peer{uid: 4711}, own == 4711 && own != 0, true},
 		{"an admin is always allowed", Rules{Allow: []Rule{{UID: id(1)}}, Admin: []Rule{{UID: id(4711)}}}, peer{uid: 4711}, true, true},

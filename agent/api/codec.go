@@ -129,6 +129,10 @@ func appendHolder(b []byte, h *wire.Holder) []byte {
 		b = append(b, `,"user":`...)
 		b = appendText(b, h.User)
 	}
+	if h.Credential != "" {
+		b = append(b, `,"credential":`...)
+		b = appendText(b, h.Credential)
+	}
 	if len(h.Labels) > 0 {
 		b = append(b, `,"labels":`...)
 		labels, err := json.Marshal(h.Labels, json.Deterministic(true), jsontext.AllowInvalidUTF8(true))

@@ -64,8 +64,8 @@ func visible(p *peer, admin bool) func(*enforcer.Holder, *wire.Event) bool {
 	if admin {
 		return nil
 	}
-	uid := p.uid
-	return func(h *enforcer.Holder, _ *wire.Event) bool { return h.UID == uid }
+	caller := p.caller(false)
+	return func(h *enforcer.Holder, _ *wire.Event) bool { return h.SameUser(caller) }
 }
 
 func eventText(ev wire.Event) string {

@@ -138,7 +138,7 @@ func (s *Server) getLeases(c *call) {
 	pool := c.req.URL.Query().Get("pool")
 	out := wire.Leases{Leases: []wire.Lease{}}
 	for _, l := range s.desk.Leases() {
-		if (c.admin || l.Holder.UID == c.peer.uid) && (pool == "" || has(l, pool)) {
+		if (c.admin || l.Holder.SameUser(c.peer.caller(false))) && (pool == "" || has(l, pool)) {
 			out.Leases = append(out.Leases, s.leaseShape(l))
 		}
 	}
@@ -170,7 +170,7 @@ func (s *Server) getLease(c *call) {
 		switch {
 		case !ok:
 			d = &enforcer.Denial{Code: enforcer.LeaseUnknown, Detail: "lease " + id.String() + " is not held here", Hint: "it may have ended; acquire a new one"}
-		case !c.admin && l.Holder.UID != c.peer.uid:
+		case !c.admin && !l.Holder.SameUser(c.peer.caller(false)):
 			d = &enforcer.Denial{Code: enforcer.NotHolder, Detail: "lease " + id.String() + " belongs to another user"}
 		default:
 			s.answer(c, http.StatusOK, s.leaseShape(l))
@@ -241,5 +241,5 @@ func holderShape(h *enforcer.Holder) *wire.Holder {
 	if h == nil {
 		return nil
 	}
-	return &wire.Holder{UID: h.UID, GID: h.GID, PID: h.PID, Exe: h.Exe, Labels: h.Labels}
+	return &wire.Holder{UID: h.UID, GID: h.GID, PID: h.PID, Exe: h.Exe, Credential: h.Credential, Labels: h.Labels}
 }

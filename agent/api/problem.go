@@ -19,6 +19,8 @@ const (
 	DocumentUnknown enforcer.DenialCode = "document_unknown"
 	DocumentRefused enforcer.DenialCode = "document_refused"
 	Internal        enforcer.DenialCode = "internal"
+	// Unauthenticated: nobody vouches for the caller, on a listener over TCP.
+	Unauthenticated enforcer.DenialCode = "unauthenticated"
 	// EmergencyRefused: the licence grants none, or none any more, or needs none.
 	EmergencyRefused enforcer.DenialCode = "emergency_refused"
 )
@@ -30,7 +32,7 @@ var statuses = map[enforcer.DenialCode]int{
 	enforcer.PoolUnknown: 404, enforcer.LeaseUnknown: 404,
 	enforcer.NotHolder: 403, enforcer.DeniedByPolicy: 403, enforcer.Forbidden: 403,
 	enforcer.TooLarge: 413, enforcer.BadRequest: 400, enforcer.Storage: 507, enforcer.Draining: 503, enforcer.RateLimited: 429,
-	RouteUnknown: 404, MethodUnknown: 405, DocumentUnknown: 404, DocumentRefused: 422, EmergencyRefused: 409, Internal: 500,
+	RouteUnknown: 404, MethodUnknown: 405, DocumentUnknown: 404, DocumentRefused: 422, EmergencyRefused: 409, Internal: 500, Unauthenticated: 401,
 }
 
 // titles is one short phrase for every code (RFC 9457 §3.1.3).
@@ -40,7 +42,7 @@ var titles = map[enforcer.DenialCode]string{
 	enforcer.PoolUnknown: "Unknown pool", enforcer.LeaseUnknown: "Unknown lease",
 	enforcer.NotHolder: "Not the holder", enforcer.DeniedByPolicy: "Denied by policy", enforcer.Forbidden: "Forbidden",
 	enforcer.TooLarge: "Too large", enforcer.BadRequest: "Bad request", enforcer.Storage: "Not stored", enforcer.Draining: "Shutting down", enforcer.RateLimited: "Too much at once",
-	RouteUnknown: "Unknown route", MethodUnknown: "Unknown method", DocumentUnknown: "Unknown document", DocumentRefused: "Document refused", EmergencyRefused: "No emergency", Internal: "Internal error",
+	RouteUnknown: "Unknown route", MethodUnknown: "Unknown method", DocumentUnknown: "Unknown document", DocumentRefused: "Document refused", EmergencyRefused: "No emergency", Internal: "Internal error", Unauthenticated: "Not authenticated",
 }
 
 // Codes returns the HTTP status of every code that a problem may bear.
@@ -86,6 +88,9 @@ func (s *Server) answerDenial(w http.ResponseWriter, d *enforcer.Denial) {
 	b = append(b, '\n') // for those who read it in a terminal
 	h := w.Header()
 	h.Set("Content-Type", "application/problem+json")
+	if d.Code == Unauthenticated {
+		h.Set("WWW-Authenticate", `Bearer realm="usher"`)
+	}
 	h.Set("Content-Length", strconv.Itoa(len(b)))
 	if p.RetryAfterSeconds != nil {
 		h.Set("Retry-After", strconv.Itoa(int(*p.RetryAfterSeconds)))

@@ -111,15 +111,7 @@ func (s *Server) guard(r route, w http.ResponseWriter, req *http.Request) {
 		s.answerDenial(w, &enforcer.Denial{Code: enforcer.Forbidden, Detail: "nobody vouches for the caller"})
 		return
 	}
-	defer func() {
-		if e := recover(); e != nil {
-			if e == http.ErrAbortHandler { //nolint:errorlint // the value itself is what net/http looks for
-				panic(e)
-			}
-			s.log.Error("a call ended in a panic; please report it", "route", r.method+" "+r.path, "panic", fmt.Sprint(e), "stack", string(debug.Stack()))
-			s.answerDenial(w, &enforcer.Denial{Code: Internal, Detail: "the agent could not answer; its log says more"})
-		}
-	}()
+	defer func() { s.recovered(w, r.method+" "+r.path, recover()) }()
 	// No browser has business here; one that is lured to would say where it comes from.
 	if req.Header.Get("Origin") != "" || req.Header.Get("Sec-Fetch-Site") != "" {
 		s.answerDenial(w, &enforcer.Denial{Code: enforcer.Forbidden, Detail: "calls from web pages are refused"})
@@ -134,15 +126,30 @@ func (s *Server) guard(r route, w http.ResponseWriter, req *http.Request) {
 			Hint: "ask as root, as the agent's user, or by a rule under socket.admin"})
 		return
 	case !rules.allowed(p):
-		exe := p.exe
-		if exe == "" {
-			exe = "an executable that cannot be read"
-		}
-		s.answerDenial(w, &enforcer.Denial{Code: enforcer.Forbidden, Detail: fmt.Sprintf("uid %d with %s is not allowed to call", p.uid, exe),
-			Hint: "add a rule under socket.allow"})
+		s.answerDenial(w, notAllowed(p))
 		return
 	}
 	r.handle(s, c)
+}
+
+func notAllowed(p *peer) *enforcer.Denial {
+	exe := p.exe
+	if exe == "" {
+		exe = "an executable that cannot be read"
+	}
+	return &enforcer.Denial{Code: enforcer.Forbidden, Detail: fmt.Sprintf("uid %d with %s is not allowed to call", p.uid, exe), Hint: "add a rule under socket.allow"}
+}
+
+// recovered answers a call that ended in a panic, e, and logs it; nil: it did not.
+func (s *Server) recovered(w http.ResponseWriter, what string, e any) {
+	if e == nil {
+		return
+	}
+	if e == http.ErrAbortHandler { //nolint:errorlint // the value itself is what net/http looks for
+		panic(e)
+	}
+	s.log.Error("a call ended in a panic; please report it", "route", what, "panic", fmt.Sprint(e), "stack", string(debug.Stack()))
+	s.answerDenial(w, &enforcer.Denial{Code: Internal, Detail: "the agent could not answer; its log says more"})
 }
 
 // OpsHandler answers what operators' tools ask for where no caller is known: /metrics, /healthz and /readyz.

@@ -84,18 +84,33 @@ func (s *Server) Run(ctx context.Context, socket *Socket) error {
 	if socket.listener == nil {
 		return net.ErrClosed
 	}
-	conns := &connQueue{addr: socket.listener.Addr(), ready: make(chan net.Conn), closed: make(chan struct{})}
-	h := &http.Server{
-		Handler: s.handler, ReadHeaderTimeout: s.headerWithin, ReadTimeout: s.readWithin, WriteTimeout: writeWithin, IdleTimeout: idleWithin,
-		MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
-		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			return context.WithValue(ctx, peerKey{}, &c.(*conn).peer)
-		},
+	h := s.newHTTP(s.handler)
+	h.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
+		return context.WithValue(ctx, peerKey{}, &c.(*conn).peer)
 	}
+	return s.serve(ctx, socket.listener, h, func() { close(s.ending) }, func(c net.Conn, to *connQueue, tasks *sync.WaitGroup) {
+		if k := s.admit(c.(*net.UnixConn)); k != nil {
+			tasks.Go(func() { s.tell(k, to) })
+		}
+	})
+}
+
+// newHTTP returns a server of a handler with the limits that hold on every listener.
+func (s *Server) newHTTP(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler: h, ReadHeaderTimeout: s.headerWithin, ReadTimeout: s.readWithin, WriteTimeout: writeWithin, IdleTimeout: idleWithin,
+		MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+}
+
+// serve has h answer the connections of l that admit passes on, until ctx ends; end is called then, before those under way are
+// waited for.
+func (s *Server) serve(ctx context.Context, l net.Listener, h *http.Server, end func(), admit func(net.Conn, *connQueue, *sync.WaitGroup)) error {
+	conns := &connQueue{addr: l.Addr(), ready: make(chan net.Conn), closed: make(chan struct{})}
 	var tasks sync.WaitGroup
 	var acceptErr error
 	tasks.Go(func() {
-		acceptErr = s.accept(socket.listener, conns, &tasks)
+		acceptErr = s.accept(l, conns, &tasks, admit)
 		conns.Close()
 	})
 	served := make(chan error, 1)
@@ -106,8 +121,9 @@ func (s *Server) Run(ctx context.Context, socket *Socket) error {
 	case err = <-served:
 		served <- err
 	}
-	close(s.ending)
-	socket.listener.Close()
+	end()
+	l.Close()
+	conns.Close()
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainWithin)
 	defer cancel()
 	if h.Shutdown(bounded) != nil {
@@ -121,11 +137,11 @@ func (s *Server) Run(ctx context.Context, socket *Socket) error {
 	return errors.Join(acceptErr, err)
 }
 
-// accept takes connections, learns who is there and what is spoken, and passes on those that speak HTTP.
-func (s *Server) accept(l *net.UnixListener, to *connQueue, tasks *sync.WaitGroup) error {
+// accept takes connections and has admit see to each.
+func (s *Server) accept(l net.Listener, to *connQueue, tasks *sync.WaitGroup, admit func(net.Conn, *connQueue, *sync.WaitGroup)) error {
 	pause := time.Millisecond
 	for {
-		c, err := l.AcceptUnix()
+		c, err := l.Accept()
 		if errors.Is(err, net.ErrClosed) {
 			return nil
 		}
@@ -133,7 +149,7 @@ func (s *Server) accept(l *net.UnixListener, to *connQueue, tasks *sync.WaitGrou
 			// Out of descriptors, most likely: others will give some back.
 			s.log.Warn("a connection could not be accepted", "error", err)
 			select {
-			case <-s.ending:
+			case <-to.closed:
 				return nil
 			case <-time.After(pause):
 			}
@@ -141,17 +157,22 @@ func (s *Server) accept(l *net.UnixListener, to *connQueue, tasks *sync.WaitGrou
 			continue
 		}
 		pause = time.Millisecond
-		p, err := credentials(c)
-		if err != nil {
-			c.Close() // it has gone already
-			continue
-		}
-		if why := s.enter(p.uid); why != "" {
-			refuse(c, why)
-			continue
-		}
-		tasks.Go(func() { s.tell(&conn{UnixConn: c, peer: p, leave: sync.OnceFunc(func() { s.leave(p.uid) })}, to) })
+		admit(c, to, tasks)
 	}
+}
+
+// admit learns who is at the other end of a connection and counts it in; nil: it is closed already.
+func (s *Server) admit(c *net.UnixConn) *conn {
+	p, err := credentials(c)
+	if err != nil {
+		c.Close() // it has gone already
+		return nil
+	}
+	if why := s.enter(p.uid); why != "" {
+		refuse(c, why)
+		return nil
+	}
+	return &conn{UnixConn: c, peer: p, leave: sync.OnceFunc(func() { s.leave(p.uid) })}
 }
 
 // tell reads the first byte, which tells the protocol: '{' is a session, 0x16 is TLS, inside of which the first byte tells
@@ -240,13 +261,13 @@ func (s *Server) leave(uid uint32) {
 }
 
 // refuse answers a connection too many as HTTP, whatever it speaks, and closes it.
-func refuse(c *net.UnixConn, why string) {
+func refuse(c net.Conn, why string) {
 	body := fmt.Sprintf(`{"type":"https://usher-agent.github.io/problems/rate_limited","title":"Too much at once","status":429,"code":"rate_limited","detail":%q}`, why)
 	refuseAs(c, fmt.Sprintf("HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/problem+json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", len(body), body))
 	c.Close()
 }
 
-func refuseAs(c *net.UnixConn, text string) {
+func refuseAs(c net.Conn, text string) {
 	c.SetWriteDeadline(time.Now().Add(time.Second))
 	c.Write([]byte(text)) // it may not be listening
 }

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -15,12 +16,15 @@ import (
 // SocketConfig says where the socket is to be.
 type SocketConfig struct {
 	Path string
+	Key  string                 // what sets Path, for messages; empty: socket.path
 	Mode fs.FileMode            // permissions; zero: 0660
 	GID  int                    // the group it is given to; -1: the agent's own
 	Lock func(f *os.File) error // takes a file's lock for as long as it is open, or fails at once
 	// Inherit returns the listening socket that is bound to a file, where an earlier agent has left it to this one; nil: none.
 	Inherit func(fs.FileInfo) *os.File
 }
+
+func (c SocketConfig) key() string { return cmp.Or(c.Key, "socket.path") }
 
 // maxPath is the longest path of a Unix socket, in bytes: sun_path has 108 with the closing zero (unix(7)), 104 on others
 // than Linux.
@@ -57,11 +61,11 @@ func Listen(c SocketConfig) (s *Socket, err error) {
 	}
 	dir := filepath.Dir(c.Path)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, fmt.Errorf("socket %s: %w; create the folder for the agent's user, or set socket.path", c.Path, err)
+		return nil, fmt.Errorf("socket %s: %w; create the folder for the agent's user, or set another %s", c.Path, err, c.key())
 	}
 	lock, err := os.OpenFile(c.Path+".lock", os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("socket %s: %w; make its folder writable for uid %d, or set socket.path", c.Path, err, os.Getuid())
+		return nil, fmt.Errorf("socket %s: %w; make its folder writable for uid %d, or set another %s", c.Path, err, os.Getuid(), c.key())
 	}
 	s = &Socket{path: c.Path, lock: lock}
 	defer func() {
@@ -73,7 +77,7 @@ func Listen(c SocketConfig) (s *Socket, err error) {
 	if c.Lock != nil {
 		if err := c.Lock(lock); err != nil {
 			pid, _ := os.ReadFile(c.Path + ".lock")
-			return s, fmt.Errorf("socket %s: another agent%s listens on it; stop that one, or give this one a socket.path of its own", c.Path, ofPID(pid))
+			return s, fmt.Errorf("socket %s: another agent%s listens on it; stop that one, or give this one a %s of its own", c.Path, ofPID(pid), c.key())
 		}
 		if err := lock.Truncate(0); err == nil {
 			fmt.Fprintf(lock, "%d\n", os.Getpid())
@@ -82,7 +86,7 @@ func Listen(c SocketConfig) (s *Socket, err error) {
 	if s.inherit(c) {
 		return s, s.dress(c.Path, c)
 	}
-	if err := unused(c.Path); err != nil {
+	if err := unused(c.Path, c.key()); err != nil {
 		return s, err
 	}
 	return s, s.bind(dir, c)
@@ -142,7 +146,7 @@ func ofPID(b []byte) string {
 }
 
 // unused says why a path cannot be taken; a socket that nobody answers on can be.
-func unused(path string) error {
+func unused(path, key string) error {
 	fi, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -151,12 +155,12 @@ func unused(path string) error {
 		return fmt.Errorf("socket %s: %w", path, err)
 	}
 	if fi.Mode()&fs.ModeSocket == 0 {
-		return fmt.Errorf("socket %s: there is a file of that name, and it is not a socket; move it away, or set socket.path", path)
+		return fmt.Errorf("socket %s: there is a file of that name, and it is not a socket; move it away, or set another %s", path, key)
 	}
 	conn, err := net.DialTimeout("unix", path, time.Second)
 	if err == nil {
 		conn.Close()
-		return fmt.Errorf("socket %s: another program listens on it; stop that one, or set another socket.path", path)
+		return fmt.Errorf("socket %s: another program listens on it; stop that one, or set another %s", path, key)
 	}
 	if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -168,7 +172,7 @@ func unused(path string) error {
 func (s *Socket) bind(dir string, c SocketConfig) error {
 	private, err := os.MkdirTemp(dir, ".u")
 	if err != nil {
-		return fmt.Errorf("socket %s: %w; make its folder writable for uid %d, or set socket.path", c.Path, err, os.Getuid())
+		return fmt.Errorf("socket %s: %w; make its folder writable for uid %d, or set another %s", c.Path, err, os.Getuid(), c.key())
 	}
 	defer os.RemoveAll(private)
 	name := filepath.Join(private, "s")
@@ -197,7 +201,7 @@ func (s *Socket) bind(dir string, c SocketConfig) error {
 func (s *Socket) dress(name string, c SocketConfig) error {
 	if c.GID >= 0 {
 		if err := os.Lchown(name, -1, c.GID); err != nil {
-			return fmt.Errorf("socket %s: give it to gid %d: %w; make the agent's user a member of that group, or leave socket.group out", c.Path, c.GID, err)
+			return fmt.Errorf("socket %s: give it to gid %d: %w; make the agent's user a member of that group, or leave the group out", c.Path, c.GID, err)
 		}
 	}
 	if err := os.Chmod(name, c.Mode); err != nil {

@@ -257,12 +257,14 @@ type Lease struct {
 
 // Holder is whom a lease belongs to. Labels are the holder's own claims; the rest is the kernel's word.
 type Holder struct {
-	UID    uint32            `json:"uid"`
-	GID    uint32            `json:"gid"`
-	PID    int32             `json:"pid"`
-	Exe    string            `json:"exe,omitempty"`
-	User   string            `json:"user,omitempty"`
-	Labels map[string]string `json:"labels,omitempty"`
+	UID  uint32 `json:"uid"`
+	GID  uint32 `json:"gid"`
+	PID  int32  `json:"pid"`
+	Exe  string `json:"exe,omitempty"`
+	User string `json:"user,omitempty"`
+	// Credential is what a dialect's listener over TCP knows the holder by; empty: the kernel says who it is.
+	Credential string            `json:"credential,omitempty"`
+	Labels     map[string]string `json:"labels,omitempty"`
 }
 
 // Leases is the answer to GET /v1/leases.
@@ -322,10 +324,17 @@ type Event struct {
 
 // Health is the answer to GET /v1/health and /v1/ready.
 type Health struct {
-	Status  string `json:"status"` // ok, starting, draining
-	Version string `json:"version"`
-	Product string `json:"product"`
-	Anchors string `json:"anchors"` // embedded, config
+	Status    string     `json:"status"` // ok, starting, draining
+	Version   string     `json:"version"`
+	Product   string     `json:"product"`
+	Anchors   string     `json:"anchors"` // embedded, config
+	Listeners []Listener `json:"listeners,omitempty"`
+}
+
+// Listener is where the agent answers the API of another licence system.
+type Listener struct {
+	Dialect string `json:"dialect"` // the system's name
+	Address string `json:"address"` // unix:PATH, or a loopback address and port
 }
 
 // Setting is one configuration key: its value, and where that comes from.
@@ -360,6 +369,8 @@ type Key struct {
 	KeyID     string `json:"kid"`
 	Use       string `json:"use"`
 	Algorithm string `json:"alg"`
+	// Dialect is the licence system whose answers the key signs; empty: it is the agent's own key.
+	Dialect string `json:"dialect,omitempty"`
 }
 
 // Prove is the parameters of session.prove.

@@ -1,0 +1,183 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/usher-agent/usher/enforcer"
+)
+
+// Dialect is a listener that answers another API than the local one, by a handler of its own. What is refused before that is
+// a problem as everywhere.
+type Dialect struct {
+	Name    string
+	Socket  *Socket      // where the kernel says who calls
+	TCP     net.Listener // instead of Socket: a loopback address
+	Handler http.Handler
+	MaxBody int64 // bytes of a request's body
+	// Vouch says who sent a request over TCP, or that nobody vouches for that, or why it is refused.
+	Vouch func(*http.Request) (c enforcer.Caller, vouched bool, d *enforcer.Denial)
+}
+
+// DialectCall is one request to a dialect. [DialectCallOf] finds it.
+type DialectCall struct {
+	Caller  enforcer.Caller
+	Vouched bool // false: the dialect has yet to find out who it is
+	Kernel  bool // it is the kernel that vouches
+
+	controller *http.ResponseController
+	mu         sync.Mutex // guards all below
+	lost       []func()
+}
+
+// DialectCallOf returns the call that a request to a dialect is, by its context; nil for any other context.
+func DialectCallOf(ctx context.Context) *DialectCall {
+	c, _ := ctx.Value(dialectKey{}).(*DialectCall)
+	return c
+}
+
+type dialectKey struct{}
+
+// IfLost has f called when the call's answer could not be delivered, as far as the kernel can tell.
+func (c *DialectCall) IfLost(f func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lost = append(c.lost, f)
+}
+
+// Wait lets the call's connection be silent for as long as d. Whoever waits sends nothing; that it hangs up ends the context.
+func (c *DialectCall) Wait(d time.Duration) error {
+	if err := c.controller.SetReadDeadline(time.Time{}); err != nil {
+		return err
+	}
+	return c.controller.SetWriteDeadline(time.Now().Add(d + writeWithin))
+}
+
+// deliver has the answer sent, and calls what is to be called when that fails, or when failed says that there is none.
+func (c *DialectCall) deliver(failed bool) {
+	c.mu.Lock()
+	lost := c.lost
+	c.lost = nil
+	c.mu.Unlock()
+	if len(lost) == 0 || !failed && c.controller.Flush() == nil {
+		return
+	}
+	for _, f := range lost {
+		f()
+	}
+}
+
+// RunDialect answers on a dialect's listener until ctx ends. Its connections count among those of the local API.
+func (s *Server) RunDialect(ctx context.Context, d Dialect) error {
+	h := s.newHTTP(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.guardDialect(&d, w, r) }))
+	h.DisableGeneralOptionsHandler = true // OPTIONS * is the dialect's too
+	if d.Socket != nil {
+		if d.Socket.listener == nil {
+			return net.ErrClosed
+		}
+		h.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(ctx, peerKey{}, &c.(*conn).peer)
+		}
+		return s.serve(ctx, d.Socket.listener, h, func() {}, func(c net.Conn, to *connQueue, tasks *sync.WaitGroup) {
+			if k := s.admit(c.(*net.UnixConn)); k != nil {
+				tasks.Go(func() { to.put(k) })
+			}
+		})
+	}
+	return s.serve(ctx, d.TCP, h, func() {}, func(c net.Conn, to *connQueue, tasks *sync.WaitGroup) {
+		if why := s.enter(Nobody); why != "" {
+			tasks.Go(func() { refuse(c, why) })
+			return
+		}
+		tasks.Go(func() { to.put(&countedConn{c, sync.OnceFunc(func() { s.leave(Nobody) })}) })
+	})
+}
+
+// countedConn is a connection that is counted out when it is closed.
+type countedConn struct {
+	net.Conn
+	leave func()
+}
+
+func (c *countedConn) Close() error {
+	c.leave()
+	return c.Conn.Close()
+}
+
+// guardDialect lets a request through to a dialect, or says why not.
+func (s *Server) guardDialect(d *Dialect, w http.ResponseWriter, r *http.Request) {
+	call := &DialectCall{controller: http.NewResponseController(w)}
+	if denial := s.meet(d, call, r); denial != nil {
+		if r.ContentLength != 0 {
+			w.Header().Set("Connection", "close") // what follows of the request is not read
+		}
+		s.answerDenial(w, denial)
+		return
+	}
+	defer func() {
+		e := recover()
+		call.deliver(e != nil)
+		s.recovered(w, d.Name+" dialect: "+short(r.Method+" "+r.URL.Path), e)
+	}()
+	r.Body = http.MaxBytesReader(w, r.Body, d.MaxBody)
+	d.Handler.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), dialectKey{}, call)))
+}
+
+// meet finds out who calls, or says why he is refused.
+func (s *Server) meet(d *Dialect, call *DialectCall, r *http.Request) *enforcer.Denial {
+	// No browser has business here; one that is lured to would say where it comes from.
+	if site := r.Header.Get("Sec-Fetch-Site"); len(r.Header.Values("Origin")) > 0 || site != "" && site != "none" && site != "same-origin" {
+		return &enforcer.Denial{Code: enforcer.Forbidden, Detail: "calls from web pages are refused"}
+	}
+	if d.TCP != nil {
+		if !local(r.Host, d.TCP.Addr()) {
+			return &enforcer.Denial{Code: enforcer.Forbidden, Field: "Host", Detail: fmt.Sprintf("the host %q is not this listener's", short(r.Host)),
+				Hint: "call it by its address, or localhost"}
+		}
+		var denial *enforcer.Denial
+		if call.Caller, call.Vouched, denial = d.Vouch(r); denial != nil {
+			return denial
+		}
+	} else {
+		p, ok := r.Context().Value(peerKey{}).(*peer)
+		if !ok {
+			return &enforcer.Denial{Code: enforcer.Forbidden, Detail: "nobody vouches for the caller"}
+		}
+		rules := s.rules.Load()
+		if !rules.allowed(p) {
+			return notAllowed(p)
+		}
+		call.Caller, call.Vouched, call.Kernel = p.caller(rules.admin(p)), true, true
+	}
+	if r.ContentLength > d.MaxBody {
+		return &enforcer.Denial{Code: enforcer.TooLarge, Detail: fmt.Sprintf("the body has %d bytes, at most %d may be", r.ContentLength, d.MaxBody)}
+	}
+	return nil
+}
+
+// local reports whether a Host is the listener's own, by number or as localhost. A name that somebody has pointed here is not.
+func local(host string, own net.Addr) bool {
+	name, _, err := net.SplitHostPort(host)
+	if err != nil {
+		name = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
+	}
+	if strings.EqualFold(name, "localhost") {
+		return true
+	}
+	a, err := netip.ParseAddr(name)
+	if err != nil {
+		return false
+	}
+	allowed := []netip.Addr{netip.IPv6Loopback(), netip.AddrFrom4([4]byte{127, 0, 0, 1})}
+	if t, ok := own.(*net.TCPAddr); ok {
+		allowed = append(allowed, t.AddrPort().Addr().Unmap())
+	}
+	return slices.Contains(allowed, a.Unmap())
+}
