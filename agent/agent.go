@@ -9,7 +9,9 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -39,6 +41,8 @@ type Options struct {
 	Version  string
 	Commit   string
 	Now      func() time.Time // the wall clock; nil: time.Now
+	// Dialects can be spoken on listeners besides those that are built in.
+	Dialects []plugin.Dialect
 }
 
 // Agent is one running instance. Make one with New, run it once with Run.
@@ -62,8 +66,13 @@ type Agent struct {
 	vendor    string // the product that is compiled in; empty: none is
 	socket    *api.Socket
 	server    *api.Server
-	ready     chan struct{} // closed once: listening, and a first verdict
-	judged    chan struct{} // closed once: a first verdict
+	// Of the dialects: where they are spoken, and by system their stores, handlers and keys.
+	listeners   []*listener
+	stores      dialectStores
+	handlers    map[string]http.Handler
+	dialectKeys map[string]dialectPublic
+	ready       chan struct{} // closed once: listening, and a first verdict
+	judged      chan struct{} // closed once: a first verdict
 
 	stopping <-chan struct{} // closed when the agent stops; set before anything is served
 
@@ -173,7 +182,7 @@ func (a *Agent) open() (err error) {
 		server.TakeSent, server.SentSpace = takeSent, liveness.SentSpace
 	}
 	a.server = api.New(server)
-	return nil
+	return a.openListeners(slices.Concat(systems.Dialects(), a.options.Dialects))
 }
 
 func (a *Agent) close() error {
@@ -184,6 +193,10 @@ func (a *Agent) close() error {
 	if a.socket != nil {
 		errs = append(errs, a.socket.Close())
 	}
+	for _, l := range a.listeners {
+		errs = append(errs, l.Close())
+	}
+	errs = append(errs, a.stores.Close())
 	if a.holders != nil {
 		a.holders.watcher.Close()
 	}
@@ -232,15 +245,24 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	}
 	task("licence folder", a.watcher.Run)
 	task("host", a.watchHost)
-	task("api", func(ctx context.Context) error {
-		// Whoever connects meanwhile waits in the socket's queue, and is not told of a licence that is about to be read.
+	// Whoever connects meanwhile waits in the socket's queue, and is not told of a licence that is about to be read.
+	judged := func(ctx context.Context) {
 		select {
 		case <-a.judged:
 		case <-time.After(firstVerdict):
 		case <-ctx.Done():
 		}
+	}
+	task("api", func(ctx context.Context) error {
+		judged(ctx)
 		return a.server.Run(ctx, a.socket)
 	})
+	for _, l := range a.listeners {
+		task("listener "+l.address(), func(ctx context.Context) error {
+			judged(ctx)
+			return a.runListener(ctx, l)
+		})
+	}
 	if cfg := a.config.Ops; cfg.Listen != "" {
 		l, err := net.Listen("tcp", cfg.Listen)
 		if err != nil {

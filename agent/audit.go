@@ -137,14 +137,16 @@ func (a *Agent) note(e eventlog.Event) {
 // noteBy has an event written that somebody caused, named as privacy.users says.
 func (a *Agent) noteBy(by enforcer.Caller, e eventlog.Event) {
 	e.At = a.desk.time()
-	e.Actor = a.nameOf(by.UID, e.At)
+	e.Actor = a.nameOf(by, e.At)
 	a.audit.log.Note(e)
 }
 
-func (a *Agent) nameOf(uid uint32, at time.Time) string {
-	id := strconv.FormatUint(uint64(uid), 10)
+func (a *Agent) nameOf(c enforcer.Caller, at time.Time) string {
+	id := strconv.FormatUint(uint64(c.UID), 10)
 	name := id
-	if a.audit.users.Plain() {
+	if c.Credential != "" {
+		name = c.Credential
+	} else if a.audit.users.Plain() {
 		if u, err := user.LookupId(id); err == nil {
 			name = u.Username
 		}
@@ -217,7 +219,7 @@ func (a *Agent) noteForcedRelease(by enforcer.Caller, l *enforcer.Lease) {
 	}
 	f := map[string]string{"items": strings.Join(items, ", ")}
 	if h := l.Holder; h != nil {
-		if name := a.nameOf(h.UID, a.desk.time()); name != "" {
+		if name := a.nameOf(h.Caller, a.desk.time()); name != "" {
 			f["holder"] = name
 		}
 	}

@@ -70,6 +70,9 @@ func (f front) Fingerprint(ctx context.Context, product string) wire.Fingerprint
 
 func (f front) Health() wire.Health {
 	h := wire.Health{Status: "starting", Version: f.options.Version, Product: f.product(), Anchors: f.anchorsFrom()}
+	for _, l := range f.listeners {
+		h.Listeners = append(h.Listeners, wire.Listener{Dialect: l.dialect.System(), Address: l.address()})
+	}
 	switch {
 	case f.desk.draining():
 		h.Status = "draining"

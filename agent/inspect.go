@@ -16,9 +16,10 @@ import (
 
 // Inspection is what a configuration, or a document, comes to without an agent.
 type Inspection struct {
-	Keys    []string // the anchors that documents are believed by: system:kid
-	Verdict *enforcer.Verdict
-	Host    enforcer.Host
+	Listeners [][2]string // of dialects: where, and what is spoken to whom
+	Keys      []string    // the anchors that documents are believed by: system:kid
+	Verdict   *enforcer.Verdict
+	Host      enforcer.Host
 }
 
 // Inspect judges what lies in the licence folder under a configuration, as an agent with it would, and starts nothing.
@@ -31,6 +32,10 @@ func Inspect(c *config.Config) (*Inspection, error) {
 		return nil, err
 	}
 	if _, err := groupID(c.Socket.Group); err != nil {
+		return nil, err
+	}
+	listeners, err := checkListeners(c, catalog.BuiltIn().Dialects())
+	if err != nil {
 		return nil, err
 	}
 	var docs []NamedDocument
@@ -55,7 +60,14 @@ func Inspect(c *config.Config) (*Inspection, error) {
 	if vendor != "" {
 		products = []string{vendor}
 	}
-	return InspectDocuments(docs, anchors, products, c, nil, time.Now())
+	out, err := InspectDocuments(docs, anchors, products, c, nil, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range listeners {
+		out.Listeners = append(out.Listeners, [2]string{l.address(), l.dialect.System() + ", for " + l.who()})
+	}
+	return out, nil
 }
 
 // NamedDocument is a document and what it is called.

@@ -8,6 +8,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/base64"
 	"fmt"
+	"maps"
 	"math/big"
 	"slices"
 	"time"
@@ -93,11 +94,16 @@ func (s *session) Prove(nonce string) (string, error) {
 	return s.agent.sign(sessionProofType, sessionClaims{nonce, s.agent.product(), holder, s.agent.desk.time().Unix()})
 }
 
-// Keys returns the agent's public key (RFC 7517, RFC 8037) and the documents in force that vouch for it.
+// Keys returns the agent's public key (RFC 7517, RFC 8037), those that its dialects sign with, and the documents in force that
+// vouch for the first.
 func (f front) Keys() wire.Keys {
-	pub := f.key.Public().(ed25519.PublicKey)
-	out := wire.Keys{Keys: []wire.Key{{KeyType: "OKP", Curve: "Ed25519", X: base64.RawURLEncoding.EncodeToString(pub), KeyID: f.agentKey(), Use: "sig", Algorithm: "EdDSA"}},
-		Chain: []string{}}
+	key := func(p dialectPublic, dialect string) wire.Key {
+		return wire.Key{KeyType: "OKP", Curve: "Ed25519", X: base64.RawURLEncoding.EncodeToString(p.key), KeyID: p.id, Use: "sig", Algorithm: "EdDSA", Dialect: dialect}
+	}
+	out := wire.Keys{Keys: []wire.Key{key(publicOf(f.key), "")}, Chain: []string{}}
+	for _, system := range slices.Sorted(maps.Keys(f.dialectKeys)) {
+		out.Keys = append(out.Keys, key(f.dialectKeys[system], system))
+	}
 	v := f.desk.Verdict()
 	if v == nil {
 		return out

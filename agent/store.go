@@ -304,7 +304,15 @@ func Repair(c *config.Config) (out []Repaired, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, state.Close()) }()
-	for _, j := range [][2]string{{c.State.Dir, durableJournal}, {c.State.RuntimeDir, runtimeJournal}} {
+	journals := [][2]string{{c.State.Dir, durableJournal}, {c.State.RuntimeDir, runtimeJournal}}
+	stores, err := filepath.Glob(filepath.Join(c.State.Dir, dialectJournals))
+	if err != nil {
+		return nil, fmt.Errorf("state folder %s: %w", c.State.Dir, err)
+	}
+	for _, path := range stores {
+		journals = append(journals, [2]string{c.State.Dir, filepath.Base(path)})
+	}
+	for _, j := range journals {
 		path := filepath.Join(j[0], j[1])
 		if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
 			continue

@@ -208,6 +208,9 @@ func (c *cli) checkConfig(cfg *config.Config, src *source) error {
 	}
 	rows := [][]string{{"configuration", from}, {"product", dash(cfg.Product.Name())}, {"licences", cfg.License.Path}, {"socket", cfg.Socket.Path},
 		{"trusted keys", dash(strings.Join(v.Keys, ", "))}, {"verdict now", string(v.Verdict.Code) + ": " + v.Verdict.Reason}}
+	for _, l := range v.Listeners {
+		rows = append(rows, []string{"listener " + l[0], l[1]})
+	}
 	for _, w := range v.Verdict.Warnings {
 		rows = append(rows, []string{"warning", string(w.Code) + ": " + w.Detail})
 	}

@@ -26,10 +26,14 @@ import (
 // builtIn are the document formats of the built-in systems.
 func builtIn() []plugin.Format { return []plugin.Format{usher.Format{}} }
 
+// dialects are those of the built-in systems.
+func dialects() []plugin.Dialect { return nil }
+
 // Catalog is the systems of one agent. It is never changed, and safe for concurrent use.
 type Catalog struct {
-	formats []plugin.Format // built in
-	plugins []*external.Process
+	formats  []plugin.Format  // built in
+	dialects []plugin.Dialect // built in, as all are
+	plugins  []*external.Process
 }
 
 // New returns the built-in systems and the plugins. Two systems of one name are an error.
@@ -45,7 +49,7 @@ func New(plugins ...*external.Process) (*Catalog, error) {
 }
 
 // BuiltIn returns the built-in systems alone.
-func BuiltIn() *Catalog { return &Catalog{formats: builtIn()} }
+func BuiltIn() *Catalog { return &Catalog{formats: builtIn(), dialects: dialects()} }
 
 // Systems returns the names of the systems.
 func (c *Catalog) Systems() []string {
@@ -58,6 +62,9 @@ func (c *Catalog) Systems() []string {
 	}
 	return out
 }
+
+// Dialects returns the dialects that can be spoken on listeners.
+func (c *Catalog) Dialects() []plugin.Dialect { return slices.Clone(c.dialects) }
 
 // IsPlugin reports whether a system is a plugin's.
 func (c *Catalog) IsPlugin(system string) bool {

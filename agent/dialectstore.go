@@ -1,0 +1,254 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/usher-agent/usher/agent/journal"
+	"github.com/usher-agent/usher/plugin"
+)
+
+// dialectStore is a dialect's [plugin.Store]: all of it in memory, and in a journal of its own. What can be read is on the disk.
+type dialectStore struct {
+	journal *journal.Journal
+	log     *slog.Logger
+
+	writing sync.Mutex // one Apply at a time, to its end on the disk; taken before mu
+	buf     []byte
+
+	mu     sync.RWMutex // guards all below, which only an Apply changes
+	values map[string][]byte
+	keys   []string // sorted
+	size   int      // bytes of all keys and values
+}
+
+// dialectJournal is the name of a dialect's journal in the state folder; dialectJournals matches them all.
+func dialectJournal(system string) string { return "dialect-" + system + ".journal" }
+
+const dialectJournals = "dialect-*.journal"
+
+// storeVersion is the first byte of every record of a store's journal.
+const storeVersion = 1
+
+// openDialectStore opens a dialect's store in a state folder, or makes it. file opens the journal's files; nil: as usual.
+func openDialectStore(dir, system string, log *slog.Logger, file func(string, int) (journal.File, error)) (*dialectStore, error) {
+	s := &dialectStore{log: log, values: map[string][]byte{}}
+	c := journal.Config{Dir: dir, Name: dialectJournal(system), Sync: true, File: file}
+	j, r, err := journal.Open(c, func(b []byte) error {
+		changes, err := decodeChanges(b)
+		if err == nil {
+			for _, c := range changes {
+				s.set(c.Key, c.Value)
+			}
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("store of the %s dialect: %w", system, err)
+	}
+	if r.TornBytes > 0 {
+		log.Warn("a crash has cut the journal's last record off; it was never acknowledged", "journal", filepath.Join(c.Dir, c.Name), "bytes", r.TornBytes)
+	}
+	s.journal = j
+	return s, nil
+}
+
+// Close closes the store, which must not be used any more.
+func (s *dialectStore) Close() error { return s.journal.Close() }
+
+// set carries one change out; a nil value removes the key. s.mu is held, or nobody else knows the store yet.
+func (s *dialectStore) set(key string, value []byte) {
+	was, had := s.values[key]
+	i, _ := slices.BinarySearch(s.keys, key)
+	switch {
+	case value == nil && !had:
+		return
+	case value == nil:
+		delete(s.values, key)
+		s.keys = slices.Delete(s.keys, i, i+1)
+		s.size -= len(key) + len(was)
+		return
+	case !had:
+		s.keys = slices.Insert(s.keys, i, key)
+		s.size += len(key)
+	}
+	s.values[key] = value
+	s.size += len(value) - len(was)
+}
+
+// Get returns a key's value.
+func (s *dialectStore) Get(key string) ([]byte, bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	v, ok := s.values[key]
+	return slices.Clone(v), ok
+}
+
+// Range calls f with each key that begins with prefix, in order, until f returns false.
+func (s *dialectStore) Range(prefix string, f func(string, []byte) bool) {
+	s.mu.RLock()
+	var keys []string
+	var values [][]byte
+	for i, _ := slices.BinarySearch(s.keys, prefix); i < len(s.keys) && strings.HasPrefix(s.keys[i], prefix); i++ {
+		keys, values = append(keys, s.keys[i]), append(values, s.values[s.keys[i]])
+	}
+	s.mu.RUnlock() // a value is never changed, only replaced
+	for i, key := range keys {
+		if !f(key, slices.Clone(values[i])) {
+			return
+		}
+	}
+}
+
+// Apply makes changes, all or none, if what they expect holds; it is durable before it returns.
+func (s *dialectStore) Apply(changes ...plugin.Change) error {
+	if len(changes) == 0 {
+		return nil
+	}
+	total := 0
+	for _, c := range changes {
+		switch {
+		case c.Key == "" || len(c.Key) > plugin.MaxStoreKey:
+			return fmt.Errorf("the key has %d bytes, and must have from 1 to %d", len(c.Key), plugin.MaxStoreKey)
+		case len(c.Value) > plugin.MaxStoreValue:
+			return fmt.Errorf("key %q: the value has %d bytes, and may have %d at most", c.Key, len(c.Value), plugin.MaxStoreValue)
+		}
+		total += len(c.Key) + len(c.Value)
+	}
+	if total > plugin.MaxStoreApply {
+		return fmt.Errorf("the changes have %d bytes, and may have %d at most; apply them one after the other", total, plugin.MaxStoreApply)
+	}
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	if err := s.admits(changes); err != nil {
+		return err
+	}
+	s.buf = encodeChanges(s.buf[:0], changes)
+	commit, err := s.journal.Append(s.buf)
+	if err == nil {
+		err = commit.Wait(context.Background())
+	}
+	if err != nil {
+		return fmt.Errorf("what was to be kept could not be stored: %w; see to the disk that state.dir is on", err)
+	}
+	s.mu.Lock()
+	for _, c := range changes {
+		s.set(strings.Clone(c.Key), slices.Clone(c.Value))
+	}
+	s.mu.Unlock()
+	if s.journal.Due() {
+		if err := s.compact(); err != nil {
+			s.log.Error("a dialect's journal was not compacted; it goes on as it is", "error", err)
+		}
+	}
+	return nil
+}
+
+// admits says why changes cannot be made: what they expect does not hold, or a bound would be passed. s.writing is held, so
+// that nothing changes meanwhile.
+func (s *dialectStore) admits(changes []plugin.Change) error {
+	after := map[string][]byte{}
+	for _, c := range changes {
+		if v, ok := s.values[c.Key]; c.If && (ok != (c.Expect != nil) || string(v) != string(c.Expect)) {
+			return plugin.ErrConflict
+		}
+		after[c.Key] = c.Value
+	}
+	keys, size := len(s.keys), s.size
+	for key, v := range after {
+		was, had := s.values[key]
+		if had {
+			keys--
+			size -= len(key) + len(was)
+		}
+		if v != nil {
+			keys++
+			size += len(key) + len(v)
+		}
+	}
+	// What only takes away is admitted however full it is.
+	if (keys > plugin.MaxStoreKeys && keys > len(s.keys)) || (size > plugin.MaxStore && size > s.size) {
+		return plugin.ErrStoreFull
+	}
+	return nil
+}
+
+// compact has the journal begin with what is kept now. s.writing is held.
+func (s *dialectStore) compact() error {
+	const batch = 64 << 10
+	return s.journal.Compact(func(write func([]byte) error) error {
+		var part []plugin.Change
+		size := 0
+		for _, key := range s.keys {
+			part = append(part, plugin.Change{Key: key, Value: s.values[key]})
+			if size += len(key) + len(s.values[key]); size < batch {
+				continue
+			}
+			if err := write(encodeChanges(nil, part)); err != nil {
+				return err
+			}
+			part, size = part[:0], 0
+		}
+		if len(part) == 0 {
+			return nil
+		}
+		return write(encodeChanges(nil, part))
+	})
+}
+
+// encodeChanges appends the record of changes to b. What they expect is not part of it.
+func encodeChanges(b []byte, changes []plugin.Change) []byte {
+	w := recordWriter{append(b, storeVersion)}
+	w.uint(uint64(len(changes)))
+	for _, c := range changes {
+		w.text(c.Key)
+		w.flag(c.Value != nil)
+		if c.Value != nil {
+			w.text(string(c.Value))
+		}
+	}
+	return w.b
+}
+
+func decodeChanges(b []byte) (out []plugin.Change, err error) {
+	r := recordReader{b: b}
+	if r.byte() != storeVersion {
+		return nil, errRecord
+	}
+	for range r.count() {
+		c := plugin.Change{Key: r.text()}
+		if r.flag() {
+			c.Value = []byte(r.text())
+		}
+		if c.Key == "" {
+			r.fail()
+		}
+		if r.bad {
+			return nil, errRecord
+		}
+		out = append(out, c)
+	}
+	if r.bad || len(r.b) > 0 {
+		return nil, errRecord
+	}
+	return out, nil
+}
+
+// dialectStores are the stores of an agent's dialects, by system.
+type dialectStores map[string]*dialectStore
+
+// Close closes them all.
+func (all dialectStores) Close() error {
+	var errs []error
+	for _, system := range slices.Sorted(maps.Keys(all)) {
+		errs = append(errs, all[system].Close())
+	}
+	return errors.Join(errs...)
+}
