@@ -22,6 +22,7 @@ import (
 	"github.com/usher-agent/usher/agent/config"
 	"github.com/usher-agent/usher/client"
 	"github.com/usher-agent/usher/client/wire"
+	"github.com/usher-agent/usher/plugin"
 	"github.com/usher-agent/usher/plugin/usher"
 	"github.com/usher-agent/usher/plugin/usher/issue"
 )
@@ -83,13 +84,16 @@ func (h *house) load() (*config.Config, error) {
 	return config.Load(config.Source{File: "usher.yaml", Data: []byte(h.config), Env: h.env})
 }
 
+// testDialects are what every house's agent can speak, where there are tests of that.
+var testDialects []plugin.Dialect
+
 func (h *house) start() {
 	h.t.Helper()
 	cfg, err := h.load()
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	a, err := agent.New(agent.Options{Config: cfg, Load: h.load, Version: "test"})
+	a, err := agent.New(agent.Options{Config: cfg, Load: h.load, Version: "test", Dialects: testDialects})
 	if err != nil {
 		h.t.Fatal(err)
 	}

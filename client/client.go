@@ -321,6 +321,11 @@ func (c *Client) Fingerprint(ctx context.Context, product string) (*wire.Fingerp
 	return get[wire.Fingerprint](ctx, c, "/v1/fingerprint?product="+url.QueryEscape(product))
 }
 
+// Keys returns the agent's public key, those that its dialects sign with, and the documents that vouch for the first.
+func (c *Client) Keys(ctx context.Context) (*wire.Keys, error) {
+	return get[wire.Keys](ctx, c, "/v1/keys")
+}
+
 // Health returns the agent's state.
 func (c *Client) Health(ctx context.Context) (*wire.Health, error) {
 	return get[wire.Health](ctx, c, "/v1/health")

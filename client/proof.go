@@ -103,7 +103,7 @@ func (s *Session) prove(ctx context.Context, l *link) error {
 	if !key.Equal(before) {
 		c := New(s.socket)
 		defer c.Close()
-		keys, err := get[wire.Keys](ctx, c, "/v1/keys")
+		keys, err := c.Keys(ctx)
 		if err != nil {
 			return err
 		}

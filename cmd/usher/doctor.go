@@ -3,6 +3,9 @@ package main
 import (
 	"archive/tar"
 	"compress/gzip"
+	"context"
+	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -139,6 +142,7 @@ func (c *cli) examine(cmd *cobra.Command) (out []finding) {
 			}
 		}
 	}
+	examineListeners(ctx, agent, h, add)
 	if settings, err := agent.Config(ctx); err == nil {
 		add("configuration", "ok", "", "%d keys; `usher config show --origin` lists them", len(settings))
 	} else if errors.Is(err, client.ErrForbidden) {
@@ -146,6 +150,24 @@ func (c *cli) examine(cmd *cobra.Command) (out []finding) {
 	}
 	c.examineHost(cmd, add)
 	return out
+}
+
+// examineListeners says where the APIs of other systems are answered, and by which keys their answers are signed.
+func examineListeners(ctx context.Context, agent *client.Client, h *wire.Health, add func(check, result, hint, format string, args ...any)) {
+	if len(h.Listeners) == 0 {
+		return
+	}
+	signs := map[string]string{}
+	if keys, err := agent.Keys(ctx); err == nil {
+		for _, k := range keys.Keys {
+			if x, err := base64.RawURLEncoding.DecodeString(k.X); err == nil {
+				signs[k.Dialect] = hex.EncodeToString(x)
+			}
+		}
+	}
+	for _, l := range h.Listeners {
+		add("listener", "ok", "", "%s speaks %s; the Ed25519 key of its answers is %s", l.Address, l.Dialect, dash(signs[l.Dialect]))
+	}
 }
 
 func examineLicense(l *wire.License, add func(check, result, hint, format string, args ...any)) {

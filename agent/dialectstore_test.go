@@ -1,0 +1,286 @@
+package agent
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/usher-agent/usher/agent/journal"
+	"github.com/usher-agent/usher/plugin"
+)
+
+func openTestStore(t testing.TB, dir string, file func(string, int) (journal.File, error)) *dialectStore {
+	t.Helper()
+	s, err := openDialectStore(dir, "toy", slog.New(slog.DiscardHandler), file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// content is all that a store holds.
+func (s *dialectStore) content() map[string]string {
+	out := map[string]string{}
+	s.Range("", func(k string, v []byte) bool { out[k] = string(v); return true })
+	return out
+}
+
+// failing is a file of which writes or syncs fail at will, as they do on a full disk.
+type failing struct {
+	*os.File
+	write, sync *error
+}
+
+func (f failing) WriteAt(b []byte, at int64) (int, error) {
+	if *f.write != nil {
+		return 0, *f.write
+	}
+	return f.File.WriteAt(b, at)
+}
+
+func (f failing) Sync() error {
+	if *f.sync != nil {
+		return *f.sync
+	}
+	return f.File.Sync()
+}
+
+func TestStoreBounds(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	var noWrite, noSync error
+	open := func() *dialectStore {
+		return openTestStore(t, dir, func(name string, flag int) (journal.File, error) {
+			f, err := os.OpenFile(name, flag, 0o600)
+			return failing{f, &noWrite, &noSync}, err
+		})
+	}
+	s := open()
+	put := func(key string, n int) plugin.Change { return plugin.Change{Key: key, Value: make([]byte, n)} }
+	if err := s.Apply(plugin.Change{Key: "a", Value: []byte("1"), If: true}, plugin.Change{Key: "e", Value: []byte{}}); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name    string
+		changes []plugin.Change
+		want    error  // nil: as says
+		says    string // empty: it succeeds
+	}{
+		{"nothing", nil, nil, ""},
+		{"no key", []plugin.Change{put("", 1)}, nil, "the key has 0 bytes"},
+		{"a long key", []plugin.Change{put(strings.Repeat("k", plugin.MaxStoreKey+1), 1)}, nil, "the key has 257 bytes"},
+		{"a large value", []plugin.Change{put("k", plugin.MaxStoreValue+1)}, nil, "the value has 16385 bytes"},
+		{"much at once", slices.Repeat([]plugin.Change{put("k", plugin.MaxStoreValue)}, 16), nil, "apply them one after the other"},
+		{"another value is expected", []plugin.Change{put("b", 1), {Key: "a", Value: []byte("2"), If: true, Expect: []byte("0")}}, plugin.ErrConflict, "-"},
+		{"none is expected", []plugin.Change{put("b", 1), {Key: "a", Value: []byte("2"), If: true}}, plugin.ErrConflict, "-"},
+		{"an empty one is expected", []plugin.Change{put("b", 1), {Key: "x", Value: []byte("2"), If: true, Expect: []byte{}}}, plugin.ErrConflict, "-"},
+		{"none is expected, and there is an empty one", []plugin.Change{put("b", 1), {Key: "e", Value: []byte("2"), If: true}}, plugin.ErrConflict, "-"},
+		{"as expected", []plugin.Change{{Key: "a", Value: []byte("2"), If: true, Expect: []byte("1")}, {Key: "a", Value: []byte("1"), If: true, Expect: []byte("1")}, {Key: "x"}}, nil, ""},
+	} {
+		err := s.Apply(test.changes...)
+		switch {
+		case test.want != nil && !errors.Is(err, test.want), test.want == nil && test.says != "" && (err == nil || !strings.Contains(err.Error(), test.says)), test.says == "" && err != nil:
+			t.Errorf("%s: %v", test.name, err)
+		}
+		if got := s.content(); !maps.Equal(got, map[string]string{"a": "1", "e": ""}) {
+			t.Fatalf("%s: the store holds %v", test.name, got)
+		}
+	}
+	// A full disk changes nothing; when there is room again, it goes on.
+	noWrite = &fs.PathError{Op: "write", Path: "x", Err: syscall.ENOSPC}
+	if err := s.Apply(put("b", 1)); !errors.Is(err, journal.ErrFull) || len(s.content()) != 2 {
+		t.Errorf("on a full disk: %v, %v", err, s.content())
+	}
+	noWrite = nil
+	if err := s.Apply(put("b", 1)); err != nil || len(s.content()) != 3 {
+		t.Errorf("with room again: %v, %v", err, s.content())
+	}
+	noSync = syscall.EIO
+	if err := s.Apply(put("c", 1)); err == nil || len(s.content()) != 3 {
+		t.Errorf("when nothing reaches the disk: %v, %v", err, s.content())
+	}
+	s.Close() //nolint:errcheck // it has failed
+	noSync = nil
+
+	// The bounds of all of it. What takes away is taken however full it is.
+	s = openTestStore(t, t.TempDir(), nil)
+	defer s.Close()
+	for i := 0; i < plugin.MaxStoreKeys; i += 500 {
+		var c []plugin.Change
+		for n := range 500 {
+			c = append(c, put(fmt.Sprintf("key%05d", i+n), 1))
+		}
+		if err := s.Apply(c...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Apply(put("one more", 1)); !errors.Is(err, plugin.ErrStoreFull) {
+		t.Errorf("a key too many: %v", err)
+	}
+	if err := s.Apply(plugin.Change{Key: "key00007"}, put("one more", 1)); err != nil {
+		t.Errorf("one for another: %v", err)
+	}
+	n := 0
+	var err error
+	for ; err == nil; n += 10 {
+		var c []plugin.Change
+		for i := range 10 {
+			c = append(c, put(fmt.Sprintf("key%05d", 100+n+i), plugin.MaxStoreValue))
+		}
+		err = s.Apply(c...)
+	}
+	if s.size > plugin.MaxStore || s.size+10*plugin.MaxStoreValue < plugin.MaxStore || !errors.Is(err, plugin.ErrStoreFull) {
+		t.Errorf("it holds %d bytes after %d large ones: %v", s.size, n, err)
+	}
+	if err := s.Apply(plugin.Change{Key: "key00100"}); err != nil {
+		t.Error(err)
+	}
+}
+
+// Whatever is applied, with restarts and compactions between, the store holds what a map would, all or none of each Apply.
+func TestStoreAgainstMap(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		dir, err := os.MkdirTemp("", "store")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer os.RemoveAll(dir)
+		open := func() *dialectStore {
+			s, err := openDialectStore(dir, "toy", slog.New(slog.DiscardHandler), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return s
+		}
+		s, want := open(), map[string]string{}
+		defer func() { s.Close() }()
+		key, value := rapid.SampledFrom([]string{"a", "ab", "b", "ba"}), rapid.SampledFrom([][]byte{nil, {}, []byte("x"), []byte("y")})
+		t.Repeat(map[string]func(*rapid.T){
+			"apply": func(t *rapid.T) {
+				var changes []plugin.Change
+				holds := true
+				after := maps.Clone(want)
+				for range rapid.IntRange(1, 4).Draw(t, "changes") {
+					c := plugin.Change{Key: key.Draw(t, "key"), Value: value.Draw(t, "value"), If: rapid.Bool().Draw(t, "if"), Expect: value.Draw(t, "expect")}
+					is, ok := want[c.Key]
+					holds = holds && (!c.If || ok == (c.Expect != nil) && is == string(c.Expect))
+					if after[c.Key] = string(c.Value); c.Value == nil {
+						delete(after, c.Key)
+					}
+					changes = append(changes, c)
+				}
+				if err := s.Apply(changes...); (err == nil) != holds || err != nil && !errors.Is(err, plugin.ErrConflict) {
+					t.Fatalf("%+v on %v: %v", changes, want, err)
+				}
+				if holds {
+					want = after
+				}
+			},
+			"restart": func(t *rapid.T) {
+				if err := s.Close(); err != nil {
+					t.Fatal(err)
+				}
+				s = open()
+			},
+			"compact": func(t *rapid.T) {
+				s.writing.Lock()
+				defer s.writing.Unlock()
+				if err := s.compact(); err != nil {
+					t.Fatal(err)
+				}
+			},
+			"": func(t *rapid.T) {
+				size := 0
+				for k, v := range want {
+					size += len(k) + len(v)
+				}
+				if got := s.content(); !maps.Equal(got, want) || s.size != size || !slices.IsSorted(s.keys) || len(s.keys) != len(want) {
+					t.Fatalf("it holds %v (%d bytes, %v), and should hold %v", got, s.size, s.keys, want)
+				}
+				for _, prefix := range []string{"a", "b", "c"} {
+					var keys []string
+					s.Range(prefix, func(k string, v []byte) bool {
+						if got, ok := s.Get(k); !ok || !bytes.Equal(got, v) { // the store may be used meanwhile
+							t.Fatalf("%s is %q and %q", k, got, v)
+						}
+						keys = append(keys, k)
+						return true
+					})
+					if !slices.Equal(keys, slices.Sorted(maps.Keys(selected(want, prefix)))) {
+						t.Fatalf("by %s: %v of %v", prefix, keys, want)
+					}
+				}
+			},
+		})
+	})
+}
+
+func selected(m map[string]string, prefix string) map[string]string {
+	m = maps.Clone(m)
+	maps.DeleteFunc(m, func(k, _ string) bool { return !strings.HasPrefix(k, prefix) })
+	return m
+}
+
+// A store that is changed over and over does not grow beyond its bounds on the disk, and many may use it at one time.
+func TestStoreCompacts(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := openTestStore(t, dir, nil)
+	var wg sync.WaitGroup
+	for w := range 4 {
+		wg.Go(func() {
+			for n := range 150 {
+				key := fmt.Sprint(w)
+				is, ok := s.Get(key)
+				next := bytes.Repeat([]byte{byte(n)}, plugin.MaxStoreValue)
+				if err := s.Apply(plugin.Change{Key: key, Value: next, If: true, Expect: is}); err != nil || ok != (n > 0) {
+					t.Errorf("%d %d: %v", w, n, err)
+					return
+				}
+				next[0]++ // it is the caller's still
+			}
+		})
+	}
+	wg.Wait()
+	want := s.content()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	fi, err := os.Stat(dir + "/" + dialectJournal("toy"))
+	if err != nil || fi.Size() > journal.DefaultMaxSize+1<<20 {
+		t.Errorf("the journal has %d bytes, %v", fi.Size(), err)
+	}
+	s = openTestStore(t, dir, nil)
+	defer s.Close()
+	if !maps.Equal(s.content(), want) || len(want) != 4 || want["0"] != strings.Repeat("\x95", plugin.MaxStoreValue) {
+		t.Error("it is not what it was")
+	}
+}
+
+func FuzzDecodeChanges(f *testing.F) {
+	f.Add(encodeChanges(nil, []plugin.Change{{Key: "a", Value: []byte("x")}, {Key: "b"}, {Key: "c", Value: []byte{}}}))
+	f.Add([]byte{storeVersion, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		changes, err := decodeChanges(b)
+		if err != nil {
+			return
+		}
+		again, err := decodeChanges(encodeChanges(nil, changes))
+		if err != nil || !reflect.DeepEqual(again, changes) {
+			t.Fatalf("%+v is read back as %+v, %v", changes, again, err)
+		}
+	})
+}
