@@ -83,6 +83,13 @@ func (d *dialectDesk) CallerBy(r *http.Request, credential string) enforcer.Call
 	return byCredential(d.agent.credentialName(d.system, credential))
 }
 
+func (d *dialectDesk) Credentials(r *http.Request) ([]byte, error) {
+	if c := api.DialectCallOf(r.Context()); c != nil && c.Credentials != nil {
+		return c.Credentials()
+	}
+	return nil, nil
+}
+
 func (d *dialectDesk) Now() time.Time               { return d.agent.desk.time() }
 func (d *dialectDesk) Verdict() *enforcer.Verdict   { return d.agent.desk.Verdict() }
 func (d *dialectDesk) Pools() []enforcer.PoolStatus { return d.agent.desk.Pools() }

@@ -138,7 +138,7 @@ const toyListeners = `listeners:
   - {address: "unix:%[1]s", dialect: toy}
   - {address: "127.0.0.1:0", dialect: toy, token_file: %[2]s}
   - {address: "[::1]:0", dialect: other, insecure_loopback: true}
-  - {address: "127.0.0.1:0", dialect: keys}
+  - {address: "127.0.0.1:0", dialect: keys, credentials_file: %[4]s}
   - {address: "%[3]s", dialect: other}
 `
 
@@ -153,7 +153,10 @@ func withToys(t *testing.T, limit int64) (*house, []wire.Listener) {
 	if err := os.WriteFile(dir+"/tokens", []byte("\n"+tokenOne+"\n  "+tokenTwo+" \n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	h := open(t, fmt.Sprintf(toyListeners, dir+"/toy", dir+"/tokens", dir+"/other"))
+	if err := os.WriteFile(dir+"/keys", []byte("a\nb\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h := open(t, fmt.Sprintf(toyListeners, dir+"/toy", dir+"/tokens", dir+"/other", dir+"/keys"))
 	h.drop("a.lic", h.sign("a", limit, withMeters))
 	h.until("dropped", inForce("a"))
 	return h, h.listening()
@@ -370,12 +373,16 @@ func TestListenerRules(t *testing.T) {
 		{"insecure, from a page", open6, "", []string{"Origin", "http://evil.example.com"}, 403, ""},
 		{"key", keys, "", []string{"Toy-Key", "a"}, 200, "keys:"},
 		{"no key", keys, "", nil, 200, ""},
+		{"another key, which the dialect refuses", keys, "", []string{"Toy-Key", "c"}, -403, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			c := callerOf(t, test.address, test.header...)
 			c.host = test.host
 			res, body := c.send("GET", "/echo/x", nil)
+			if test.want < 0 && res.StatusCode == -test.want {
+				return
+			}
 			if res.StatusCode != test.want {
 				t.Fatalf("%s: %s", res.Status, body)
 			}

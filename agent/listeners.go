@@ -72,11 +72,19 @@ func (l *listener) check(names []string) error {
 	if l.dialect == nil {
 		return fmt.Errorf("there is no dialect %q (known: %s)", l.config.Dialect, cmp.Or(strings.Join(names, ", "), "none"))
 	}
+	_, own := l.dialect.(plugin.Authenticator)
+	if file := l.config.CredentialsFile; file != "" {
+		if !own {
+			return fmt.Errorf("credentials_file: the %s dialect has no credential of its own; leave it out", l.config.Dialect)
+		}
+		if _, err := readSecret("credentials_file", file); err != nil {
+			return err
+		}
+	}
 	if l.config.Path() != "" {
 		_, err := groupID(l.config.Group)
 		return err
 	}
-	_, own := l.dialect.(plugin.Authenticator)
 	switch {
 	case l.config.TokenFile != "":
 		_, err := readTokens(l.config.TokenFile)
@@ -106,23 +114,32 @@ func (l *listener) who() string {
 
 // What a token file may hold.
 const (
-	maxTokenFile = 64 << 10 // bytes
-	minToken     = 16       // bytes of one token
+	maxSecretFile = 64 << 10 // bytes, as of a credentials file
+	minToken      = 16       // bytes of one token
 )
+
+// readSecret reads the file that a key of a listener names.
+func readSecret(key, path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w; make it readable for uid %d", key, err, os.Geteuid())
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxSecretFile+1))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", key, err)
+	}
+	if len(b) > maxSecretFile {
+		return nil, fmt.Errorf("%s %s: it has more than %d bytes", key, path, maxSecretFile)
+	}
+	return b, nil
+}
 
 // readTokens reads a file of tokens, one a line.
 func readTokens(path string) ([][]byte, error) {
-	f, err := os.Open(path)
+	b, err := readSecret("token_file", path)
 	if err != nil {
-		return nil, fmt.Errorf("token_file: %w; make it readable for uid %d", err, os.Geteuid())
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxTokenFile+1))
-	if err != nil {
-		return nil, fmt.Errorf("token_file: %w", err)
-	}
-	if len(b) > maxTokenFile {
-		return nil, fmt.Errorf("token_file %s: it has more than %d bytes", path, maxTokenFile)
+		return nil, err
 	}
 	var tokens [][]byte
 	for line := range bytes.Lines(b) {
@@ -246,7 +263,11 @@ func (a *Agent) listen(i int, l *listener) error {
 
 // run answers on a listener until ctx ends.
 func (a *Agent) runListener(ctx context.Context, l *listener) error {
+	d := api.Dialect{Name: l.dialect.System(), Socket: l.socket, TCP: l.tcp, Handler: a.handlers[l.dialect.System()], MaxBody: plugin.MaxDialectBody,
+		Vouch: func(r *http.Request) (enforcer.Caller, bool, *enforcer.Denial) { return a.vouch(l, r) }}
+	if file := l.config.CredentialsFile; file != "" {
+		d.Credentials = func() ([]byte, error) { return readSecret("credentials_file", file) }
+	}
 	a.log.Info("dialect", "dialect", l.dialect.System(), "address", l.address(), "callers", l.who())
-	return a.server.RunDialect(ctx, api.Dialect{Name: l.dialect.System(), Socket: l.socket, TCP: l.tcp, Handler: a.handlers[l.dialect.System()],
-		MaxBody: plugin.MaxDialectBody, Vouch: func(r *http.Request) (enforcer.Caller, bool, *enforcer.Denial) { return a.vouch(l, r) }})
+	return a.server.RunDialect(ctx, d)
 }

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -83,6 +84,11 @@ func (h *toyHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	caller, vouched := h.Caller(r)
 	if key := r.Header.Get("Toy-Key"); key != "" {
+		known, err := h.Credentials(r)
+		if err != nil || known != nil && !slices.Contains(strings.Fields(string(known)), key) {
+			w.WriteHeader(http.StatusForbidden)
+			return
+		}
 		caller, vouched = h.CallerBy(r, key), true
 	}
 	out := toyReply{}

@@ -47,6 +47,9 @@ type Desk interface {
 	// stands; over TCP the caller is the one who has this credential, which is named by what is no secret or by the secret
 	// itself (it is kept as a keyed hash): an access key's id, a licence key.
 	CallerBy(r *http.Request, credential string) enforcer.Caller
+	// Credentials reads the credentials_file of the listener that a request came by: what a dialect that is an Authenticator
+	// checks credentials against, in a form that is its own. It is nil where none is configured.
+	Credentials(r *http.Request) ([]byte, error)
 	// Now returns the licence time, which never goes back.
 	Now() time.Time
 

@@ -24,6 +24,8 @@ type Dialect struct {
 	MaxBody int64 // bytes of a request's body
 	// Vouch says who sent a request over TCP, or that nobody vouches for that, or why it is refused.
 	Vouch func(*http.Request) (c enforcer.Caller, vouched bool, d *enforcer.Denial)
+	// Credentials reads what the dialect checks its own system's credentials against; nil: there is nothing.
+	Credentials func() ([]byte, error)
 }
 
 // DialectCall is one request to a dialect. [DialectCallOf] finds it.
@@ -31,6 +33,8 @@ type DialectCall struct {
 	Caller  enforcer.Caller
 	Vouched bool // false: the dialect has yet to find out who it is
 	Kernel  bool // it is the kernel that vouches
+	// Credentials is the listener's: see [Dialect].
+	Credentials func() ([]byte, error)
 
 	controller *http.ResponseController
 	mu         sync.Mutex // guards all below
@@ -113,7 +117,7 @@ func (c *countedConn) Close() error {
 
 // guardDialect lets a request through to a dialect, or says why not.
 func (s *Server) guardDialect(d *Dialect, w http.ResponseWriter, r *http.Request) {
-	call := &DialectCall{controller: http.NewResponseController(w)}
+	call := &DialectCall{Credentials: d.Credentials, controller: http.NewResponseController(w)}
 	if denial := s.meet(d, call, r); denial != nil {
 		if r.ContentLength != 0 {
 			w.Header().Set("Connection", "close") // what follows of the request is not read

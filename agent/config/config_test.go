@@ -102,6 +102,7 @@ func TestFaults(t *testing.T) {
 		{"mode on TCP", "listeners: [{address: \"127.0.0.1:80\", dialect: keygen, mode: \"0600\", token_file: /t}]\n", `listeners[0] (127.0.0.1:80): mode and group are for Unix sockets; leave them out`},
 		{"token and none", "listeners: [{address: \"127.0.0.1:80\", dialect: keygen, insecure_loopback: true, token_file: /t}]\n", `listeners[0] (127.0.0.1:80): token_file and insecure_loopback are both given; keep one`},
 		{"relative token file", "listeners: [{address: \"127.0.0.1:80\", dialect: keygen, token_file: t}]\n", `listeners[0] (127.0.0.1:80): token_file "t" must be an absolute path`},
+		{"relative credentials file", "listeners: [{address: \"127.0.0.1:80\", dialect: keygen, credentials_file: t}]\n", `listeners[0] (127.0.0.1:80): credentials_file "t" must be an absolute path`},
 		{"two listeners at one address", "listeners: [{address: \"127.0.0.1:80\", dialect: a}, {address: \"[::ffff:127.0.0.1]:80\", dialect: b}]\n", `listeners[1]: listeners[0] listens on 127.0.0.1:80 already; give each an address of its own`},
 		{"two listeners on one socket", "listeners: [{address: \"unix:/run/k.sock\", dialect: a}, {address: /run//k.sock, dialect: b}]\n", `listeners[1]: listeners[0] listens on unix:/run/k.sock already`},
 		{"a listener on the API's socket", "listeners: [{address: /run/usher/usher.sock, dialect: a}]\n", `listeners[0]: socket.path listens on unix:/run/usher/usher.sock already`},

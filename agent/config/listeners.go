@@ -18,6 +18,8 @@ type Listener struct {
 	// TokenFile holds the tokens that callers over TCP show, one a line.
 	TokenFile        string `yaml:"token_file"`
 	InsecureLoopback bool   `yaml:"insecure_loopback"` // callers over TCP show nothing
+	// CredentialsFile is what a dialect checks the credentials of its own system against, in a form of its own.
+	CredentialsFile string `yaml:"credentials_file"`
 }
 
 // Path returns the path of a Unix socket; empty for an address of TCP.
@@ -72,6 +74,7 @@ func (k *checker) listeners() {
 		} else {
 			k.tcpListener(key, l)
 		}
+		k.credentials(key, l)
 		name := l.String()
 		if was := taken[name]; was != "" {
 			k.bad(key, "%s: %s listens on %s already; give each an address of its own", key, was, clip(name))
@@ -79,6 +82,12 @@ func (k *checker) listeners() {
 		if a, err := l.TCP(); err != nil || a.Port() != 0 {
 			taken[name] = key
 		}
+	}
+}
+
+func (k *checker) credentials(key string, l Listener) {
+	if l.CredentialsFile != "" && !filepath.IsAbs(l.CredentialsFile) {
+		k.bad(key, "%s (%s): credentials_file %q must be an absolute path", key, clip(l.Address), clip(l.CredentialsFile))
 	}
 }
 
