@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -239,6 +240,23 @@ func TestDialectDesk(t *testing.T) {
 	}
 	c.ok("DELETE", "/document/b.lic", toyRequest{})
 	h.until("removed", inForce("a"))
+	// What was adjusted is in the event log; what was refused is not.
+	h.stop()
+	files, err := filepath.Glob(h.path("state/events/*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var events string
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		events += string(b)
+	}
+	if n := strings.Count(events, `"meter.adjusted"`); n != 5 || strings.Count(events, `"dialect":"toy"`) != 5 {
+		t.Errorf("%d adjustments in the event log:\n%s", n, events)
+	}
 }
 
 // Leases of other callers, of other dialects, and of the local API are not to be seen, renewed or released; their tokens are theirs.

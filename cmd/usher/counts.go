@@ -55,6 +55,15 @@ func (o *signFlags) counts(claims *usher.Claims) error {
 	each("count-by", o.countBy, func(p *usher.Pool, v string) error { p.CountBy = v; return nil }, nil)
 	each("unit", o.units, func(p *usher.Pool, v string) error { p.Unit = v; return nil }, func(m *usher.Meter, v string) error { m.Unit = v; return nil })
 	each("resets", o.resets, nil, func(m *usher.Meter, v string) error { m.Resets = v; return nil })
+	for _, name := range o.adjustable {
+		m, ok := claims.Meters[name]
+		if !ok {
+			err = errors.Join(err, fmt.Errorf("--adjustable %s: it is not among the meters", name))
+			continue
+		}
+		m.Adjustable = true
+		claims.Meters[name] = m
+	}
 	if err != nil {
 		return fail(exitUsage, "", "%w", err)
 	}

@@ -60,7 +60,7 @@ type signFlags struct {
 
 	id, product, issuer, licensee, environment, role, addOn, issued, notBefore, expires string
 	supersedes, limits, meters, features                                                []string
-	overage, countBy, resets, units                                                     []string
+	overage, countBy, resets, units, adjustable                                         []string
 	scope, versions, releasedBefore, strategy, cores, onExpiry, clock                   string
 	agentKeys                                                                           []string
 	grace, clockTolerance, agentAway, maxBorrow                                         string
@@ -96,6 +96,7 @@ What is signed is first written to the ledger, issued.jsonl beside the key.`,
 	f.StringArrayVar(&o.overage, "overage", nil, "what may be granted beyond a limit: streams=2; may be repeated")
 	f.StringArrayVar(&o.countBy, "count-by", nil, "what counts as one use: streams=process (lease, process, user, host, pod); may be repeated")
 	f.StringArrayVar(&o.units, "unit", nil, "what a slot or draw is called: streams=stream; may be repeated")
+	f.StringArrayVar(&o.adjustable, "adjustable", nil, "a meter that whoever draws may take draws back from, through a dialect; may be repeated")
 	f.StringArrayVar(&o.resets, "resets", nil, "when a meter starts anew: renders=month (week, month); may be repeated")
 	f.StringVar(&o.scope, "scope", "", "whose count the limits are: host or site (default: host when bound, else site)")
 	f.StringVar(&o.issued, "issued", "", "issued at, if not now")

@@ -33,7 +33,7 @@ func TestEveryTermHasAFlag(t *testing.T) {
 		t.Fatal(errs)
 	}
 	args := strings.Fields("vendor sign --key " + filepath.Join(dir, "k.key") + " --armour no --id i --product p --issuer me --licensee you" +
-		" --limit s=2 --meter m=3 --feature f --overage s=1 --overage m=1 --count-by s=user --unit s=x --unit m=y --resets m=month --scope host" +
+		" --limit s=2 --meter m=3 --feature f --overage s=1 --overage m=1 --count-by s=user --unit s=x --unit m=y --resets m=month --adjustable m --scope host" +
 		" --issued 2026-01-01 --not-before 2026-01-02 --expires 2099-01-01 --grace 1d --on-expiry keep --environment production --role base" +
 		" --supersedes old --released-before 2030-01-01 --cores 4:logical --heartbeat 10m --heartbeat-grace 1m --check-in 30d --check-in-grace 1d" +
 		" --clock strict --clock-tolerance 5m --agent-away 5m --max-borrow 7d --early-return" +
