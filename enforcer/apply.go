@@ -33,7 +33,7 @@ func (e *Enforcer) Apply(ev Event) {
 	case EventDrawn, EventSet:
 		e.applyDraws(ev)
 	case EventNoted:
-		e.replace(e.leases[ev.Lease.ID], ev.Lease)
+		e.applyNoted(ev.Lease)
 	}
 }
 
@@ -133,6 +133,14 @@ func (e *Enforcer) applyRenewed(l *Lease) {
 	for i, it := range l.Items {
 		e.pools[it.Pool].fix(int(*h.index(i)))
 	}
+}
+
+// applyNoted takes over a lease's data alone: in a recovery the rest of it may be as it was before.
+func (e *Enforcer) applyNoted(noted *Lease) {
+	h := e.leases[noted.ID]
+	l := *h.Lease
+	l.Data = noted.Data
+	e.replace(h, &l)
 }
 
 // replace puts a lease in the place of the one of its id, where it is held and where its client token is remembered.

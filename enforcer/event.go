@@ -19,7 +19,7 @@ const (
 	// EventRemembered is of snapshots: the token of Lease, which is over by Cause (of a draw: none), is remembered until At.
 	EventRemembered EventKind = "remembered"
 	EventSet        EventKind = "set"   // Draws are what the meters stand at, by the word of who may adjust them
-	EventNoted      EventKind = "noted" // Lease replaces the one of the same id: its Data is another
+	EventNoted      EventKind = "noted" // Lease has another Data than before, and nothing else
 )
 
 // Draw is what one meter stands at after an event.

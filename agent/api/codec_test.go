@@ -19,7 +19,7 @@ func TestAppendLease(t *testing.T) {
 	})
 	text := rapid.String()
 	holder := rapid.Custom(func(t *rapid.T) wire.Holder {
-		h := wire.Holder{UID: rapid.Uint32().Draw(t, "uid"), GID: rapid.Uint32().Draw(t, "gid"), PID: rapid.Int32().Draw(t, "pid"), Exe: text.Draw(t, "exe"), User: text.Draw(t, "user")}
+		h := wire.Holder{UID: rapid.Uint32().Draw(t, "uid"), GID: rapid.Uint32().Draw(t, "gid"), PID: rapid.Int32().Draw(t, "pid"), Exe: text.Draw(t, "exe"), User: text.Draw(t, "user"), Credential: text.Draw(t, "credential")}
 		if rapid.Bool().Draw(t, "labels") {
 			h.Labels = rapid.MapOfN(text, text, 0, 3).Draw(t, "label")
 		}
