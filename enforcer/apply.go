@@ -30,6 +30,8 @@ func (e *Enforcer) Apply(ev Event) {
 		e.applyQueued(ev.Waiter)
 	case EventLeft:
 		e.unqueue(ev.Waiter)
+	case EventStepped:
+		e.applyStepped(ev.By)
 	case EventDrawn, EventSet:
 		e.applyDraws(ev)
 	case EventNoted:

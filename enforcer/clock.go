@@ -1,6 +1,15 @@
 package enforcer
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
+
+// What wall clocks are measured by.
+const (
+	clockTolerance = 10 * time.Minute // where the licence states none
+	clockPatience  = 10 * time.Minute // of this boot, before a strict licence falls
+)
 
 // Leap is how far ahead of the mark a wall clock may be and still be believed at once: longer than a time zone that was
 // mistaken for another, shorter than what anybody gains by.
@@ -29,6 +38,10 @@ type Mark struct {
 	Behind time.Duration
 	// Reset is the issue of the latest document that has put the mark back; an earlier one does not again.
 	Reset time.Time
+	// Signed is the latest date that a document at hand was signed with, and Ran for how long the host has run since that was
+	// first seen. They are kept apart from Time, for they count no longer than the document is there.
+	Signed time.Time
+	Ran    time.Duration
 }
 
 // floor returns the earliest time that it can be: the mark, and what has passed since.
@@ -47,30 +60,57 @@ func (m Mark) ran(c Clocks) time.Duration {
 	return c.Boot
 }
 
+// since returns for how long the host has run since there was evidence that it is signed, the latest date of the documents at
+// hand. Of a document that replaces an earlier one the other's time counts on.
+func (m Mark) since(c Clocks, signed time.Time) time.Duration {
+	if signed.IsZero() || m.Signed.IsZero() || signed.Before(m.Signed) {
+		return 0
+	}
+	return max(0, m.Signed.Add(m.Ran+m.ran(c)).Sub(signed))
+}
+
+// falls returns when a strict licence falls for the wall clock's being behind; zero: never.
+func (c Clock) falls(l *License) time.Time {
+	if l.Clock != ClockStrict || c.BehindSince.IsZero() || c.Behind <= orDefault(l.ClockTolerance, clockTolerance) {
+		return zeroTime
+	}
+	return c.BehindSince.Add(clockPatience)
+}
+
+func (c Clock) words() string {
+	return fmt.Sprintf("the wall clock is %s behind the time already seen; set it right, or ask `usher doctor` where that time is from", c.Behind.Round(time.Minute))
+}
+
 // Now returns the time that licences are judged by, and how the wall clock stands to it. signed is the latest date that a
 // document at hand was signed with; zero: there is none.
 func (m Mark) Now(c Clocks, signed time.Time) (time.Time, Clock) {
-	evidence := later(m.floor(c), signed)
+	evidence := later(m.floor(c), signed.Add(m.since(c, signed)))
 	now := later(c.Wall, evidence).UTC()
 	clock := Clock{Behind: now.Sub(c.Wall)}
-	if clock.Behind > clockTolerance && m.BootID == c.BootID {
-		clock.BehindFor = m.Behind + m.ran(c)
+	if clock.Behind > clockTolerance {
+		clock.BehindSince = now
+		if m.BootID == c.BootID {
+			clock.BehindSince = now.Add(-m.Behind - m.ran(c))
+		}
 	}
 	return now, clock
 }
 
 // Advance returns the mark as a reading of the clocks makes it. It is to be called every minute or so, and before the mark
 // is kept: what has passed since the last call is believed to have been as it is now.
-func (m Mark) Advance(c Clocks, signed time.Time) Mark {
+func (m Mark) Advance(c Clocks, signed time.Time) Mark { return m.advance(c, signed, signed) }
+
+// advance is Advance, with a date that a wall clock ahead is believed by.
+func (m Mark) advance(c Clocks, signed, proof time.Time) Mark {
 	now, clock := m.Now(c, signed)
 	floor, ran := m.floor(c), m.ran(c)
-	next := Mark{Time: floor, Boot: c.Boot, BootID: c.BootID, Reset: m.Reset}
+	next := Mark{Time: floor, Boot: c.Boot, BootID: c.BootID, Reset: m.Reset, Signed: signed, Ran: m.since(c, signed)}
 	if clock.Behind > clockTolerance {
-		next.Behind = clock.BehindFor
+		next.Behind = now.Sub(clock.BehindSince)
 		return next
 	}
 	ahead := !floor.IsZero() && c.Wall.Sub(floor) > Leap
-	if ahead && !signed.IsZero() && c.Wall.Sub(signed) <= Leap {
+	if ahead && !proof.IsZero() && c.Wall.Sub(proof) <= Leap {
 		ahead = false
 	}
 	if ahead {
@@ -80,17 +120,15 @@ func (m Mark) Advance(c Clocks, signed time.Time) Mark {
 	}
 	next.Ahead = 0
 	// A document's own date is no reason to go on believing it when the document has gone.
-	if next.Time = later(floor, c.Wall); next.Time.After(now) {
-		next.Time = now
-	}
+	next.Time = later(floor, c.Wall)
 	return next
 }
 
 // Learn returns the mark after somebody who can be believed (an upstream that signed this agent's own nonce) has said what
 // time it is.
-func (m Mark) Learn(c Clocks, at time.Time) Mark {
-	next := m.Advance(c, at)
-	next.Time = later(next.Time, at)
+func (m Mark) Learn(c Clocks, signed, at time.Time) Mark {
+	next := m.advance(c, signed, later(signed, at))
+	next.Time = later(next.Time, at).UTC()
 	return next
 }
 
@@ -101,4 +139,67 @@ func (m Mark) Heal(c Clocks, issued time.Time) (Mark, bool) {
 		return m, false
 	}
 	return Mark{Time: issued, Boot: c.Boot, BootID: c.BootID, Reset: issued}, true
+}
+
+// Signed returns the latest date that the documents at hand were signed with; zero: there is none.
+func Signed(documents []Document) (at time.Time) {
+	for _, d := range documents {
+		if d.License != nil && (d.Problem == nil || d.Problem.Stale) {
+			at = later(at, d.License.Issued)
+		}
+	}
+	return at
+}
+
+// clockStepLeast is what two clocks may drift apart between two readings.
+const clockStepLeast = time.Second
+
+// Stepped returns by how much the time was set between two readings, of which before is the earlier: what has changed of it
+// beyond what has passed. Zero: it was not set.
+func Stepped(before, now time.Time, ran time.Duration) time.Duration {
+	by := now.Sub(before) - ran
+	if before.IsZero() || by.Abs() < clockStepLeast {
+		return 0
+	}
+	return by
+}
+
+// Step says that the time was set by By. What is counted from an instant of before (a time to live, a doubt, a wait, what is
+// remembered of tokens) is as far off as it was; what ends at a date is not changed.
+type Step struct{ By time.Duration }
+
+func (r *Step) decide(_ *Enforcer, now time.Time) Decision {
+	return Decision{Events: []Event{{Kind: EventStepped, At: now, By: r.By}}}
+}
+
+func (e *Enforcer) applyStepped(by time.Duration) {
+	for _, h := range e.leases {
+		if h.ExpiresAt.IsZero() || h.Lifetime == LifetimeBorrow {
+			continue
+		}
+		l := *h.Lease
+		l.ExpiresAt = l.ExpiresAt.Add(by)
+		e.applyRenewed(&l)
+	}
+	for _, w := range e.waiters {
+		moved := *w.Waiter
+		moved.Since, moved.Until = moved.Since.Add(by), sooner(moved.Until.Add(by), moved.Request.Until)
+		w.Waiter = &moved
+		e.patience.moved(w)
+	}
+	for _, r := range e.tokens { // all by as much, so that their order stays
+		r.until = r.until.Add(by)
+	}
+	for _, p := range e.pools {
+		if !p.revokeAt.IsZero() {
+			p.revokeAt = p.revokeAt.Add(by)
+		}
+	}
+	if !e.verdictAt.IsZero() {
+		e.verdictAt = e.verdictAt.Add(by)
+	}
+	if !e.turnedAt.IsZero() {
+		e.turnedAt = e.turnedAt.Add(by)
+		e.revokeAllAt = e.whenToRevoke()
+	}
 }

@@ -44,8 +44,11 @@ func (m *machine) now() time.Time {
 	return at
 }
 
-func (m *machine) behind() Clock {
-	_, c := m.mark.Now(m.Clocks, zeroTime)
+func (m *machine) behind() (c struct{ Behind, BehindFor time.Duration }) {
+	now, clock := m.mark.Now(m.Clocks, zeroTime)
+	if c.Behind = clock.Behind; !clock.BehindSince.IsZero() {
+		c.BehindFor = now.Sub(clock.BehindSince)
+	}
 	return c
 }
 
@@ -156,7 +159,7 @@ func TestClockSignedEvidence(t *testing.T) {
 	if got := m.mark.Advance(m.Clocks, m.Wall.Add(aDay)); got.Time.After(m.Wall) {
 		t.Errorf("a document's own date has entered the mark: %v", got.Time)
 	}
-	if got := m.mark.Learn(m.Clocks, m.Wall.Add(aDay)); !got.Time.Equal(m.Wall.Add(aDay)) {
+	if got := m.mark.Learn(m.Clocks, zeroTime, m.Wall.Add(aDay)); !got.Time.Equal(m.Wall.Add(aDay)) {
 		t.Errorf("what the upstream said is not in the mark: %v", got.Time)
 	}
 }

@@ -18,8 +18,9 @@ const (
 	EventDrawn   EventKind = "drawn"   // Lease's items have been drawn from meters, which Draws names
 	// EventRemembered is of snapshots: the token of Lease, which is over by Cause (of a draw: none), is remembered until At.
 	EventRemembered EventKind = "remembered"
-	EventSet        EventKind = "set"   // Draws are what the meters stand at, by the word of who may adjust them
-	EventNoted      EventKind = "noted" // Lease has another Data than before, and nothing else
+	EventSet        EventKind = "set"     // Draws are what the meters stand at, by the word of who may adjust them
+	EventNoted      EventKind = "noted"   // Lease has another Data than before, and nothing else
+	EventStepped    EventKind = "stepped" // the time was set by By
 )
 
 // Draw is what one meter stands at after an event.
@@ -40,9 +41,10 @@ type Event struct {
 	Waiter  *Waiter // of EventGranted: who waited for it; nil: nobody
 	Denial  *Denial
 	Draws   []Draw
+	By      time.Duration
 }
 
 // Durable reports whether the event must be in the journal before its effect is acknowledged.
 func (e Event) Durable() bool {
-	return e.Kind != EventVerdict && e.Kind != EventQueued && e.Kind != EventLeft
+	return e.Kind != EventVerdict && e.Kind != EventStepped && e.Kind != EventQueued && e.Kind != EventLeft
 }

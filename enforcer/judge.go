@@ -9,12 +9,6 @@ import (
 	"time"
 )
 
-// What the judge measures clocks by.
-const (
-	clockTolerance = 10 * time.Minute // where the licence states none
-	clockPatience  = 10 * time.Minute // of this boot, before a strict licence falls
-)
-
 // emergencyYear is within which [Emergency.PerYear] counts.
 const emergencyYear = 365 * 24 * time.Hour
 
@@ -73,6 +67,7 @@ type candidate struct {
 	up      Upstream
 	seen    time.Time   // first, by this agent; zero: not recorded yet
 	broken  []time.Time // when emergencies began
+	clock   Clock
 }
 
 func newJudge(f Facts) *judge {
@@ -84,7 +79,7 @@ func newJudge(f Facts) *judge {
 			c.license, c.ignored = Narrow(d.License, f.Narrowing)
 			c.up, c.seen, c.broken = f.Upstream[d.License.ID], f.Seen[d.License.ID], f.Emergencies[d.License.ID]
 			c.match = matchHosts(c.license, f.Narrowing.Strategy, f.Host)
-			c.fixed = j.fixed(&c)
+			c.fixed, c.clock = j.fixed(&c), f.Clock
 			if by := revoked[named{d.License.System, d.License.Product, d.License.ID}]; by != "" && c.license.Role != RoleNotice {
 				c.fixed = append(c.fixed, Finding{Revoked, fmt.Sprintf("licence %s: notice %s revokes it; ask the vendor for another", c.label(), by)})
 			}
@@ -160,9 +155,6 @@ func (j *judge) fixed(c *candidate) (out []Finding) {
 	if !l.ReleasedBefore.IsZero() && !j.Released.IsZero() && !j.Released.Before(l.ReleasedBefore) {
 		find(VersionNotCovered, "it covers releases before %s, and this one is of %s; have it extended", day(l.ReleasedBefore), day(j.Released))
 	}
-	if l.Clock == ClockStrict && j.Clock.Behind > orDefault(l.ClockTolerance, clockTolerance) && j.Clock.BehindFor > clockPatience {
-		find(ClockTampered, "the wall clock is %s behind the time already seen; set it right", j.Clock.Behind.Round(time.Second))
-	}
 	return out
 }
 
@@ -186,6 +178,9 @@ func (c *candidate) findings(now time.Time) (out []Finding, graceEnds time.Time)
 	if l := c.license; l != nil {
 		if now.Before(l.NotBefore) {
 			out = append(out, Finding{NotYetValid, fmt.Sprintf("licence %s: it is good from %s on", c.label(), minute(l.NotBefore))})
+		}
+		if at := c.clock.falls(l); !at.IsZero() && !now.Before(at) {
+			out = append(out, Finding{ClockTampered, fmt.Sprintf("licence %s: %s", c.label(), c.clock.words())})
 		}
 		if l.Trial > 0 && c.seen.IsZero() {
 			out = append(out, Finding{Preparing, fmt.Sprintf("licence %s: its trial begins when the agent has recorded its first use", c.label())})
@@ -528,7 +523,7 @@ func (j *judge) warn(v *Verdict, all, inForce []*ruling, now time.Time) {
 		}
 	}
 	if j.Clock.Behind > clockTolerance {
-		warn(WarnClockBehind, zeroTime, "the wall clock is %s behind the time already seen; set it right", j.Clock.Behind.Round(time.Second))
+		warn(WarnClockBehind, zeroTime, "%s", j.Clock.words())
 	}
 	for _, r := range all {
 		switch {
@@ -566,6 +561,7 @@ func (j *judge) instants(now time.Time) []time.Time {
 			continue
 		}
 		add(c.license.NotBefore)
+		add(c.clock.falls(c.license))
 		for _, x := range c.lapses() {
 			add(x.due)
 			add(x.ends)

@@ -137,7 +137,7 @@ func genFacts(t *rapid.T) Facts {
 		f.Budgets = map[string]Limit{"streams": pick(t, "share", someLimits...)}
 	}
 	if seldom(t, "clock behind") {
-		f.Clock = Clock{Behind: time.Hour, BehindFor: time.Hour}
+		f.Clock = Clock{Behind: time.Hour, BehindSince: noon.Add(pick(t, "behind since", someSpans...))}
 	}
 	if rapid.Bool().Draw(t, "narrowed") {
 		f.Narrowing = genNarrowing(t)

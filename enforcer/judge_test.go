@@ -209,14 +209,14 @@ func codeRows() []codeRow {
 		{"released in time", with(factsWith(doc("a.lic", func(l *License) { l.ReleasedBefore = noon })), func(f *Facts) { f.Released = noon.Add(-1) }), Valid, "", never},
 		{"a test licence where none may be", with(factsWith(doc("a.lic", testOnly)), func(f *Facts) { f.Narrowing.RequireProduction = true }), TestLicense, "license.require_production is set", never},
 		{"a test anchor where none may be", with(factsWith(doc("a.lic", func(l *License) { l.AnchorEnvironment = Test })), func(f *Facts) { f.Narrowing.RequireProduction = true }), TestLicense, "", never},
-		{"strict clock", with(factsWith(doc("a.lic", strict)), func(f *Facts) { f.Clock = Clock{Behind: time.Hour, BehindFor: 11 * time.Minute} }), ClockTampered, "the wall clock is 1h0m0s behind", never},
-		{"strict clock, not for long", with(factsWith(doc("a.lic", strict)), func(f *Facts) { f.Clock = Clock{Behind: time.Hour, BehindFor: 10 * time.Minute} }), Valid, "", never},
-		{"strict clock, within ten minutes", with(factsWith(doc("a.lic", strict)), func(f *Facts) { f.Clock = Clock{Behind: 10 * time.Minute, BehindFor: time.Hour} }), Valid, "", never},
-		{"strict clock, its own tolerance", with(factsWith(doc("a.lic", strict, func(l *License) { l.ClockTolerance = 2 * time.Hour })), func(f *Facts) { f.Clock = Clock{Behind: time.Hour, BehindFor: time.Hour} }), Valid, "", never},
+		{"strict clock", with(factsWith(doc("a.lic", strict)), func(f *Facts) { f.Clock = Clock{Behind: time.Hour, BehindSince: noon.Add(-11 * time.Minute)} }), ClockTampered, "the wall clock is 1h0m0s behind", never},
+		{"strict clock, not for long", with(factsWith(doc("a.lic", strict)), func(f *Facts) { f.Clock = Clock{Behind: time.Hour, BehindSince: noon.Add(-9 * time.Minute)} }), Valid, "", noon.Add(time.Minute)},
+		{"strict clock, within ten minutes", with(factsWith(doc("a.lic", strict)), func(f *Facts) { f.Clock = Clock{Behind: 10 * time.Minute, BehindSince: noon.Add(-time.Hour)} }), Valid, "", never},
+		{"strict clock, its own tolerance", with(factsWith(doc("a.lic", strict, func(l *License) { l.ClockTolerance = 2 * time.Hour })), func(f *Facts) { f.Clock = Clock{Behind: time.Hour, BehindSince: noon.Add(-time.Hour)} }), Valid, "", never},
 		{"strict by configuration", with(factsWith(doc("a.lic")), func(f *Facts) {
-			f.Narrowing.Clock, f.Clock = ClockStrict, Clock{Behind: time.Hour, BehindFor: time.Hour}
+			f.Narrowing.Clock, f.Clock = ClockStrict, Clock{Behind: time.Hour, BehindSince: noon.Add(-time.Hour)}
 		}), ClockTampered, "", never},
-		{"lenient clock", with(factsWith(doc("a.lic")), func(f *Facts) { f.Clock = Clock{Behind: time.Hour, BehindFor: time.Hour} }), Valid, "", never},
+		{"lenient clock", with(factsWith(doc("a.lic")), func(f *Facts) { f.Clock = Clock{Behind: time.Hour, BehindSince: noon.Add(-time.Hour)} }), Valid, "", never},
 	}
 }
 
@@ -283,7 +283,7 @@ var faults = map[Code]func(*Facts, *License){
 	TooManyCores:        func(f *Facts, l *License) { l.CoreCap = 1 },
 	VersionNotCovered:   func(f *Facts, l *License) { l.Versions, f.Version = "<4", "4.0" },
 	ClockTampered: func(f *Facts, l *License) {
-		l.Clock, f.Clock = ClockStrict, Clock{Behind: time.Hour, BehindFor: time.Hour}
+		l.Clock, f.Clock = ClockStrict, Clock{Behind: time.Hour, BehindSince: noon.Add(-time.Hour)}
 	},
 	Expired:             func(f *Facts, l *License) { l.Expires = noon.Add(-aDay) },
 	NotYetValid:         func(f *Facts, l *License) { l.NotBefore = noon.Add(aDay) },

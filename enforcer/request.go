@@ -3,7 +3,7 @@ package enforcer
 import "time"
 
 // Request is what can be asked of an Enforcer: *Acquire, *Renew, *Release, *SetData, *End, *Join, *Leave, *Doubt, *Attach,
-// *Adjust, *Shift, *Cancel, *Serve, *SetVerdict or *Tick.
+// *Adjust, *Shift, *Cancel, *Serve, *SetVerdict, *Step or *Tick.
 type Request interface {
 	decide(e *Enforcer, now time.Time) Decision
 }

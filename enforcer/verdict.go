@@ -158,8 +158,10 @@ func (h Host) Cores(k CoreKind) int {
 
 // Clock is what is known of the wall clock besides the licence time that Judge is given as now.
 type Clock struct {
-	Behind    time.Duration // how far the wall clock is behind the evidence; 0: not
-	BehindFor time.Duration // for how long of this boot it has been
+	Behind time.Duration // how far the wall clock is behind the evidence; 0: not
+	// BehindSince is since when, in licence time, it has been behind by more than a tolerance; no earlier than this start of
+	// the host. Zero: it is not.
+	BehindSince time.Time
 }
 
 // Upstream is what is known of the remote side of one licence. The zero value says nothing has been heard.
