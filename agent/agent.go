@@ -232,6 +232,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	}
 	task("leases", a.desk.Run)
 	task("verdict", a.court.Run)
+	task("clock", a.watchClock)
 	task("upstream", a.pulse.Run)
 	task("holders", a.holders.watcher.Run)
 	task("service manager", a.handover.run)

@@ -34,6 +34,7 @@ var arrows = map[string][]string{
 	"metrics":           {"enforcer"},
 	"agent":             {"enforcer", "plugin", "metrics", "client", "agent"},
 	"agent/api":         {"enforcer", "plugin", "client/wire"},
+	"agent/clock":       {},
 	"agent/config":      {"enforcer"},
 	"agent/host":        {"enforcer", "client/wire"},
 	"agent/journal":     {},

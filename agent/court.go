@@ -40,6 +40,7 @@ type court struct {
 	toAsk    map[[32]byte][]byte // documents that a plugin is to be asked about
 	again    time.Time           // when to judge again
 	ready    bool                // files have been read once
+	steps    int                 // how often the time had been set when it was judged last
 
 	wake chan struct{} // capacity 1: again became sooner
 	ask  chan struct{} // capacity 1: toAsk is not empty
@@ -220,14 +221,18 @@ func (c *court) judge() *enforcer.Verdict {
 	if !c.ready {
 		return nil
 	}
-	now := c.desk.time()
 	c.facts.Documents = c.documents(nil)
-	c.look(&c.facts, now)
+	at := c.desk.sign(enforcer.Signed(c.facts.Documents))
+	now := at.now
+	c.facts.Clock, c.steps = at.Clock, at.steps
+	c.fill(&c.facts, now)
 	v := enforcer.Judge(c.facts, now)
 	if issued := v.ClockReset(); !issued.IsZero() {
 		if from, to, healed := c.desk.heal(issued); healed {
-			now = to
-			c.look(&c.facts, now)
+			at = c.desk.timing()
+			now = at.now
+			c.facts.Clock, c.steps = at.Clock, at.steps
+			c.fill(&c.facts, now)
 			v = enforcer.Judge(c.facts, now)
 			if c.reset != nil {
 				c.reset(from, to)
@@ -250,18 +255,28 @@ func (c *court) judge() *enforcer.Verdict {
 		}
 	}
 	c.desk.setVerdict(v)
-	select {
-	case c.wake <- struct{}{}:
-	default:
-	}
+	c.look()
 	if c.judged != nil {
 		c.judged(v)
 	}
 	return v
 }
 
-// look gathers what others know. c.mu is held.
-func (c *court) look(f *enforcer.Facts, now time.Time) {
+// moved reports whether the time was set since the last judgement, or the wall clock stands otherwise to it. c.mu is held.
+func (c *court) moved(at timeAt) bool {
+	return c.ready && (at.steps != c.steps || (at.Behind-c.facts.Clock.Behind).Abs() >= time.Second)
+}
+
+// look has the clocks read now rather than when the next thing is due.
+func (c *court) look() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// fill gathers what others know. c.mu is held.
+func (c *court) fill(f *enforcer.Facts, now time.Time) {
 	if c.upstream != nil {
 		f.Upstream = c.upstream()
 	}
@@ -308,10 +323,11 @@ func (c *court) document(name string) []byte {
 func (c *court) would(f file) *enforcer.Verdict {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	now := c.desk.time()
 	facts := c.facts
 	facts.Documents = c.documents(&f)
-	c.look(&facts, now)
+	now, clock := c.desk.would(enforcer.Signed(facts.Documents))
+	facts.Clock = clock
+	c.fill(&facts, now)
 	v := enforcer.Judge(facts, now)
 	uses := enforcer.FirstUses(facts, v, now, c.history.began())
 	if len(uses) == 0 {
@@ -360,15 +376,13 @@ func (c *court) Run(ctx context.Context) error {
 	for {
 		c.mu.Lock()
 		wait := longestTimer
+		at := c.desk.timing()
+		if !c.again.IsZero() && !at.now.Before(c.again) || c.moved(at) {
+			c.judge()
+			at = c.desk.timing()
+		}
 		if !c.again.IsZero() {
-			now := c.desk.time()
-			if !now.Before(c.again) {
-				c.judge()
-				now = c.desk.time()
-			}
-			if !c.again.IsZero() {
-				wait = min(wait, max(time.Millisecond, c.again.Sub(now)))
-			}
+			wait = min(wait, max(time.Millisecond, c.again.Sub(at.now)))
 		}
 		c.mu.Unlock()
 		timer.Reset(wait)

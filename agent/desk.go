@@ -10,13 +10,15 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/usher-agent/usher/agent/clock"
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
 )
 
 // desk serialises what is asked of the enforcer: decide, then apply, under one lock, with due leases ended first.
 type desk struct {
-	now func() time.Time
+	now  func() time.Time     // the wall clock
+	boot func() time.Duration // since the host was started
 	// seen is told of each event, of each decision about an acquire and how long it took, in order, under the lock.
 	seen  observer
 	store *store // nil: nothing is kept
@@ -25,7 +27,10 @@ type desk struct {
 
 	mu       sync.Mutex // guards all below
 	core     *enforcer.Enforcer
-	last     time.Time                                // licence time never goes back
+	last     time.Time                                // the licence time when it was last asked for; zero: it was not
+	read     time.Duration                            // since boot, then
+	steps    int                                      // how often it was set
+	signed   time.Time                                // the latest date of a document at hand
 	mark     enforcer.Mark                            // the latest time of which there is evidence, which outlives the agent
 	markKept time.Duration                            // since boot, when mark was last kept; 0: not yet
 	next     time.Time                                // what the timer waits for
@@ -47,7 +52,7 @@ type observer interface {
 }
 
 func newDesk(now func() time.Time, seen observer, o enforcer.Options) *desk {
-	return &desk{now: now, seen: seen, core: enforcer.New(o), wake: make(chan struct{}, 1), waiting: map[enforcer.LeaseID]chan outcome{}, held: map[enforcer.Lifetime]int{}, owned: map[string]map[enforcer.LeaseID]struct{}{}, doubted: map[enforcer.LeaseID]struct{}{}}
+	return &desk{now: now, boot: clock.Boot, seen: seen, core: enforcer.New(o), wake: make(chan struct{}, 1), waiting: map[enforcer.LeaseID]chan outcome{}, held: map[enforcer.Lifetime]int{}, owned: map[string]map[enforcer.LeaseID]struct{}{}, doubted: map[enforcer.LeaseID]struct{}{}}
 }
 
 // do decides one request, carries the decision out, and returns when it may be acknowledged.
@@ -135,15 +140,6 @@ func (d *desk) serve(now time.Time, recheck bool) {
 			d.apply([]enforcer.Event{{Kind: enforcer.EventLeft, At: now, Waiter: dec.Events[0].Waiter, Cause: enforcer.CauseDenied, Denial: out.Denial}}, nil)
 		}
 	}
-}
-
-// licenceTime returns the wall clock, or the latest time seen where the wall clock has been set back. d.mu is held.
-func (d *desk) licenceTime() time.Time {
-	// Round drops the monotonic reading: what is compared is the calendar.
-	if now := d.now().Round(0).UTC(); now.After(d.last) {
-		d.last = now
-	}
-	return d.last
 }
 
 // tick ends what is due and passes on what comes free. d.mu is held.
@@ -270,9 +266,9 @@ func (d *desk) Run(ctx context.Context) error {
 		case <-timer.C:
 		}
 		d.mu.Lock()
-		now := d.licenceTime()
-		d.tick(now)
 		d.advance(false)
+		now := d.last
+		d.tick(now)
 		d.next = d.core.NextTick()
 		wait := longestTimer
 		if !d.next.IsZero() {
@@ -422,18 +418,4 @@ func (d *desk) lifetimes() map[enforcer.Lifetime]int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return maps.Clone(d.held)
-}
-
-// behind returns how far the wall clock is behind the licence time.
-func (d *desk) behind() time.Duration {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return max(0, d.licenceTime().Sub(d.now().Round(0)))
-}
-
-// time returns the licence time.
-func (d *desk) time() time.Time {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.licenceTime()
 }

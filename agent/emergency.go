@@ -37,7 +37,7 @@ func (f front) BeginEmergency(by enforcer.Caller, reason string) (wire.Emergency
 	l, d := (*enforcer.License)(nil), &enforcer.Denial{Detail: "the licence folder has not been read yet", Hint: "try again in a moment"}
 	if c.ready {
 		c.facts.Documents = c.documents(nil)
-		c.look(&c.facts, now)
+		c.fill(&c.facts, now)
 		l, d = enforcer.MayBeginEmergency(c.facts, enforcer.Judge(c.facts, now), now)
 	}
 	if d != nil {

@@ -215,7 +215,7 @@ func (a *Agent) snapshot() metrics.Snapshot {
 	dir := a.config.State.Dir
 	a.mu.Unlock()
 	return metrics.Snapshot{Verdict: a.desk.Verdict(), Now: a.desk.time(), Pools: a.desk.Pools(), Holders: a.liveHolders(), Unconfirmed: a.desk.unconfirmed(), WatchMode: string(mode),
-		Upstream: a.upstreamFigures(), ClockBehind: a.desk.behind(), StateFree: freeBytes(dir), Plugins: a.plugins.up()}
+		Upstream: a.upstreamFigures(), ClockBehind: a.desk.timing().Behind, StateFree: freeBytes(dir), Plugins: a.plugins.up()}
 }
 
 // liveHolders counts the leases by what tells that their holder is gone.

@@ -1,9 +1,13 @@
 package agent
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"time"
 
+	"github.com/usher-agent/usher/agent/clock"
+	"github.com/usher-agent/usher/agent/pulse"
 	"github.com/usher-agent/usher/enforcer"
 )
 
@@ -25,6 +29,8 @@ type markRecord struct {
 	Ahead  time.Duration `json:"ahead_ns,omitempty"`
 	Behind time.Duration `json:"behind_ns,omitempty"`
 	Reset  time.Time     `json:"reset,omitzero"`
+	Signed time.Time     `json:"signed,omitzero"`
+	Ran    time.Duration `json:"ran_ns,omitempty"`
 }
 
 func encodeMark(m enforcer.Mark) ([]byte, error) {
@@ -38,9 +44,31 @@ func decodeMark(b []byte) (enforcer.Mark, error) {
 	return enforcer.Mark(r), err
 }
 
-// clocks reads the host's clocks.
+// clocks reads the host's clocks: the wall clock first, so that what passes between the two is not taken for more than passed.
 func (d *desk) clocks() enforcer.Clocks {
-	return enforcer.Clocks{Wall: d.now().Round(0).UTC(), Boot: sinceBoot(), BootID: presentMeta().Boot}
+	wall := d.now().Round(0).UTC() // Round drops the monotonic reading: what is compared is the calendar
+	return enforcer.Clocks{Wall: wall, Boot: d.boot(), BootID: clock.BootID()}
+}
+
+// uptime is what the pulse asks of the host's clocks.
+func uptime() pulse.Uptime {
+	up := clock.Boot()
+	return pulse.Uptime{BootID: clock.BootID(), Up: up, Suspended: max(0, up-clock.Awake()).Truncate(time.Millisecond)}
+}
+
+// licenceTime returns the time that licences are judged by and leases counted by. When the clock has been set since it was last
+// asked, what is counted from an instant of before is moved along. d.mu is held.
+func (d *desk) licenceTime() time.Time {
+	c := d.clocks()
+	now, _ := d.mark.Now(c, d.signed)
+	d.mark = d.mark.Advance(c, d.signed)
+	by := enforcer.Stepped(d.last, now, c.Boot-d.read)
+	d.last, d.read = now, c.Boot
+	if by != 0 {
+		d.steps++
+		d.apply(d.core.Decide(&enforcer.Step{By: by}, now).Events, nil)
+	}
+	return now
 }
 
 // restore begins with the mark that an earlier agent has kept: the licence time goes on from there, wherever the wall clock is.
@@ -49,27 +77,18 @@ func (d *desk) clocks() enforcer.Clocks {
 func (d *desk) restore(m enforcer.Mark) time.Time {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !m.Time.IsZero() {
-		d.mark = m
-		if now, _ := m.Now(d.clocks(), time.Time{}); now.After(d.last) {
-			d.last = now
-		}
-	}
+	d.mark, d.signed = m, m.Signed // whether that document is still there is known when the folder has been read
+	d.last = time.Time{}
 	return d.licenceTime()
 }
 
 // advance brings the mark up to the present, and keeps it when that is due, or in any case. d.mu is held.
 func (d *desk) advance(keep bool) {
+	now := d.licenceTime()
 	if d.store == nil {
 		return
 	}
-	c := d.clocks()
-	ran := c.Boot - d.mark.Boot
-	if !keep && d.mark.BootID == c.BootID && ran >= 0 && ran < advanceEvery && !d.mark.Time.IsZero() {
-		return
-	}
-	d.mark = d.mark.Advance(c, time.Time{})
-	if since := c.Boot - d.markKept; !keep && d.markKept != 0 && since < keepEvery {
+	if since := d.read - d.markKept; !keep && d.markKept != 0 && since < keepEvery {
 		return
 	}
 	b, err := encodeMark(d.mark)
@@ -77,10 +96,10 @@ func (d *desk) advance(keep bool) {
 		_, err = d.store.durable.Append(b) // nobody waits for it: a group of others, or the end, takes it to the disk
 	}
 	if err != nil {
-		d.store.log.Warn("the latest time seen was not kept; after a crash it may be known less well", "error", err)
+		d.store.log.Warn("the latest time seen was not kept; after a crash it may be known less well", "error", err, "time", now)
 		return
 	}
-	d.markKept = c.Boot
+	d.markKept = d.read
 }
 
 // heal puts the mark back to the issue of a document that says so, and with it the licence time; a document does so once. It
@@ -88,14 +107,90 @@ func (d *desk) advance(keep bool) {
 func (d *desk) heal(issued time.Time) (from, to time.Time, healed bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	c := d.clocks()
-	mark, ok := d.mark.Heal(c, issued)
-	if !ok {
-		return from, to, false
-	}
 	from = d.licenceTime()
+	mark, ok := d.mark.Heal(d.clocks(), issued)
+	if !ok {
+		return from, from, false
+	}
 	d.mark = mark
-	d.last, _ = mark.Now(c, time.Time{})
 	d.advance(true)
 	return from, d.last, true
+}
+
+// learn takes a time that somebody has signed for this agent alone: whatever the wall clock says, it is no earlier.
+func (d *desk) learn(at time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	from := d.licenceTime()
+	d.mark = d.mark.Learn(d.clocks(), d.signed, at)
+	// What is learnt with each answer is what the wall clock says as well: it is kept when it is due.
+	d.advance(d.licenceTime().Sub(from) > advanceEvery)
+}
+
+// sign says with what date the latest of the documents at hand is signed, and returns the time that this makes it.
+func (d *desk) sign(signed time.Time) timeAt {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.licenceTime() // what has passed so far passed as it was
+	d.signed = signed
+	return d.timed()
+}
+
+// would returns what the licence time would be with that date.
+func (d *desk) would(signed time.Time) (time.Time, enforcer.Clock) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.mark.Now(d.clocks(), signed)
+}
+
+// timeAt is the licence time and all that it comes from.
+type timeAt struct {
+	enforcer.Clock
+	now, wall, signed, mark time.Time
+	ahead                   time.Duration // for how long the wall clock has been too far ahead to be believed
+	steps                   int           // how often the time was set
+}
+
+// timed returns the licence time and all that it comes from. d.mu is held.
+func (d *desk) timed() timeAt {
+	now := d.licenceTime()
+	c := d.clocks()
+	_, k := d.mark.Now(c, d.signed)
+	k.Behind = k.Behind.Truncate(time.Millisecond) // less lies between two readings
+	return timeAt{Clock: k, now: now, wall: c.Wall, signed: d.signed, mark: d.mark.Time, ahead: d.mark.Ahead, steps: d.steps}
+}
+
+func (d *desk) timing() timeAt {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.timed()
+}
+
+// time returns the licence time.
+func (d *desk) time() time.Time {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.licenceTime()
+}
+
+// look has the clocks read now rather than when the next thing is due.
+func (d *desk) look() {
+	select {
+	case d.wake <- struct{}{}:
+	default:
+	}
+}
+
+// watchClock has everything that waits for a time look again whenever the wall clock is set and after a suspension. Elsewhere
+// than on Linux that is noticed within a minute.
+func (a *Agent) watchClock(ctx context.Context) error {
+	err := clock.Watch(ctx, func() {
+		a.log.Debug("the wall clock was set, or the host was suspended")
+		a.desk.look()
+		a.court.look()
+	})
+	if err != nil && !errors.Is(err, errors.ErrUnsupported) {
+		a.log.Warn("the kernel does not tell when the clock is set; it is looked at every minute", "error", err)
+	}
+	return nil
 }

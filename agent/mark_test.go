@@ -72,7 +72,7 @@ func TestMarkIsHealed(t *testing.T) {
 	if now := d.time(); now.Before(right.AddDate(50, 0, 0)) {
 		t.Fatalf("the licence time went back by itself, to %v", now)
 	}
-	if from, to, healed := d.heal(right.Add(-time.Hour)); !healed || from.Before(right.AddDate(50, 0, 0)) || !to.Equal(right) || !d.time().Equal(right) {
+	if from, to, healed := d.heal(right.Add(-time.Hour)); !healed || from.Before(right.AddDate(50, 0, 0)) || to.Sub(right).Abs() > time.Minute || d.time().Sub(right).Abs() > time.Minute {
 		t.Errorf("healed %v from %v to %v; now it is %v", healed, from, to, d.time())
 	}
 	if _, _, healed := d.heal(right.Add(-time.Hour)); healed {

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/usher-agent/usher/agent/clock"
 	"github.com/usher-agent/usher/agent/config"
 	"github.com/usher-agent/usher/agent/journal"
 	"github.com/usher-agent/usher/agent/liveness"
@@ -50,10 +51,9 @@ type meta struct {
 }
 
 func presentMeta() meta {
-	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id") // none but on Linux
-	ns, _ := os.Readlink("/proc/self/ns/pid")
+	ns, _ := os.Readlink("/proc/self/ns/pid") // none but on Linux
 	times, _ := os.Readlink("/proc/self/ns/time")
-	return meta{strings.TrimSpace(string(boot)), ns, times}
+	return meta{clock.BootID(), ns, times}
 }
 
 // process is a holder as it was known there.
@@ -122,7 +122,9 @@ func openStore(runtimeDir, stateDir string, core *enforcer.Enforcer, now func(en
 		}
 		switch ev.Kind {
 		case enforcer.EventGranted, enforcer.EventRenewed, enforcer.EventChanged:
-			ev.Lease.ExpiresAt = ev.Lease.Resumed(ready, recoverWithin)
+			if !ready.IsZero() { // what outlives the host is read first, and ends at no time or at a date
+				ev.Lease.ExpiresAt = ev.Lease.Resumed(ready, recoverWithin)
+			}
 		default:
 		}
 		if ev.Kind == enforcer.EventGranted {

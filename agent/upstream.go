@@ -57,7 +57,7 @@ func (a *Agent) openUpstream() error {
 	a.pulse, err = pulse.New(pulse.Config{File: filepath.Join(cfg.State.Dir, "upstream.json"), CallWithin: cfg.Upstream.Timeout.Duration(),
 		Now: a.desk.time, Uptime: uptime, Request: a.upstreamRequest, Renewed: a.renewed,
 		OnChange: func() { a.court.change(func() {}) },
-		Learnt:   func(time.Time) {},
+		Learnt:   a.desk.learn,
 		Called:   func(c pulse.Call, result string, at time.Time) { a.metrics.UpstreamCalled(string(c), result, at) }, Log: a.log})
 	if err != nil {
 		return err

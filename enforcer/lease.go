@@ -98,12 +98,13 @@ type Lease struct {
 }
 
 // Resumed returns when a lease is over after a recovery at the instant now: nothing ends because the agent was away, so what
-// would end by itself has its time to live anew, and at least that long; a borrow ends at its date.
+// would end by itself has its time to live anew, and at least that long, wherever a clock that was wrong then had put its end; a
+// borrow ends at its date.
 func (l *Lease) Resumed(now time.Time, least time.Duration) time.Time {
 	if l.ExpiresAt.IsZero() || l.Lifetime == LifetimeBorrow {
 		return l.ExpiresAt
 	}
-	return later(l.ExpiresAt, now.Add(max(l.TTL, least)))
+	return now.Add(max(l.TTL, least))
 }
 
 // Cause says why a lease ended.

@@ -63,7 +63,8 @@ type Pulse struct {
 	licences map[string]Licence
 	calling  map[string]bool
 	hold     map[string]time.Time // until when a try after a boot or resume is waited for
-	slept    time.Duration        // Uptime.Suspended when last looked at
+	seen     time.Time            // Config.Now when last looked at; zero: it was not
+	host     Uptime               // then
 	told     map[string]enforcer.Upstream
 	unkept   error // why the state could not be kept last time
 }
@@ -86,7 +87,6 @@ func New(cfg Config) (*Pulse, error) {
 	var err error
 	p.state, err = load(cfg.File)
 	h := cfg.Uptime()
-	p.slept = h.Suspended
 	for id, s := range p.state {
 		if s.Host.BootID != h.BootID {
 			p.hold[id] = cfg.Now().Add(cfg.CallWithin) // the host has been started since: one try first
@@ -152,8 +152,7 @@ func (p *Pulse) step(ctx context.Context) (wait time.Duration, changed bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now, h := p.cfg.Now(), p.cfg.Uptime()
-	resumed := h.Suspended-p.slept > time.Second
-	p.slept = h.Suspended
+	p.notice(now, h)
 	wait = longestTimer
 	for id, l := range p.licences {
 		if p.calling[id] {
@@ -163,9 +162,6 @@ func (p *Pulse) step(ctx context.Context) (wait time.Duration, changed bool) {
 		call, at := s.Next(DutiesOf(l.License, l.Upstream.Capabilities()))
 		if call == None {
 			continue
-		}
-		if resumed {
-			p.hold[id] = now.Add(p.cfg.CallWithin)
 		}
 		if _, held := p.hold[id]; held {
 			at = now // its one try
@@ -181,6 +177,33 @@ func (p *Pulse) step(ctx context.Context) (wait time.Duration, changed bool) {
 	changed = !maps.Equal(p.told, facts)
 	p.told = facts
 	return wait, changed
+}
+
+// What of a suspension, and of a step of the time, is noticed: less lies between two looks at two clocks, or is put right by
+// each answer that tells the time.
+const (
+	noticeable = time.Second
+	farAhead   = time.Minute
+)
+
+// notice sees to it that after a suspension, or a forward jump of the time as of a paused machine, one try comes before any duty
+// is missed; and that nothing waits for a time that turned out to be false. p.mu is held.
+func (p *Pulse) notice(now time.Time, h Uptime) {
+	suspended, jumped := h.Suspended-p.host.Suspended, now.Sub(p.seen)-(h.Up-p.host.Up)
+	if p.seen.IsZero() {
+		suspended, jumped = 0, 0
+	}
+	p.seen, p.host = now, h
+	for id, l := range p.licences {
+		d := DutiesOf(l.License, l.Upstream.Capabilities())
+		if s, ok := p.state[id]; ok && s.Called.Sub(now) > noticeable {
+			p.state[id] = s.Rewound(now, h)
+		}
+		if call, _ := p.state[id].Next(d); call != None && (suspended > noticeable || jumped > farAhead) {
+			p.hold[id] = now.Add(p.cfg.CallWithin)
+			p.nudge()
+		}
+	}
 }
 
 // call makes one call and takes note of what came of it.
@@ -221,6 +244,9 @@ func ask(ctx context.Context, u plugin.Upstream, call Call, r *plugin.Request, w
 
 // note takes note of a call's outcome, keeps it, and tells the agent.
 func (p *Pulse) note(ctx context.Context, l Licence, call Call, reply *plugin.Reply, e *plugin.Error) {
+	if e == nil && !reply.Time.IsZero() {
+		p.cfg.Learnt(reply.Time) // first, for the success is of that time
+	}
 	now, h := p.cfg.Now(), p.cfg.Uptime()
 	duties := DutiesOf(l.License, l.Upstream.Capabilities())
 	result := "ok"
@@ -248,14 +274,9 @@ func (p *Pulse) note(ctx context.Context, l Licence, call Call, reply *plugin.Re
 	default:
 		p.cfg.Log.Debug("the upstream was called", "licence", l.ID, "call", string(call))
 	}
-	if e == nil {
-		if !reply.Time.IsZero() {
-			p.cfg.Learnt(reply.Time)
-		}
-		if len(reply.Document) > 0 {
-			if err := p.cfg.Renewed(ctx, l.ID, reply.Document); err != nil {
-				p.cfg.Log.Warn("the upstream sent a document that is not good", "licence", l.ID, "error", err)
-			}
+	if e == nil && len(reply.Document) > 0 {
+		if err := p.cfg.Renewed(ctx, l.ID, reply.Document); err != nil {
+			p.cfg.Log.Warn("the upstream sent a document that is not good", "licence", l.ID, "error", err)
 		}
 	}
 	p.nudge()
@@ -328,7 +349,9 @@ func (p *Pulse) Preview() []plugin.Request {
 func (p *Pulse) Facts() map[string]enforcer.Upstream {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.facts(p.cfg.Now(), p.cfg.Uptime())
+	now, h := p.cfg.Now(), p.cfg.Uptime()
+	p.notice(now, h) // before anybody judges by it
+	return p.facts(now, h)
 }
 
 func (p *Pulse) facts(now time.Time, h Uptime) map[string]enforcer.Upstream {

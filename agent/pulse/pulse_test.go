@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -100,6 +101,7 @@ type rig struct {
 	start   time.Time
 	boot    string
 	slept   time.Duration
+	skew    atomic.Int64 // by how much the time that the pulse is told is false
 	renewed [][]byte
 	learnt  []time.Time
 	results []string
@@ -113,7 +115,7 @@ func newRig(t *testing.T, change func(*enforcer.License)) *rig {
 	if change != nil {
 		change(r.licence)
 	}
-	r.cfg = Config{File: filepath.Join(t.TempDir(), "upstream.json"), Now: time.Now, Log: slog.New(slog.DiscardHandler),
+	r.cfg = Config{File: filepath.Join(t.TempDir(), "upstream.json"), Now: r.now, Log: slog.New(slog.DiscardHandler),
 		Uptime: func() Uptime {
 			return Uptime{BootID: r.boot, Up: time.Since(r.start) + time.Hour, Suspended: r.slept}
 		},
@@ -160,6 +162,8 @@ func (r *rig) run() {
 	synctest.Wait()
 }
 
+func (r *rig) now() time.Time { return time.Now().Add(time.Duration(r.skew.Load())) }
+
 // pass lets time pass.
 func (r *rig) pass(d time.Duration) {
 	time.Sleep(d) // of the bubble
@@ -167,7 +171,7 @@ func (r *rig) pass(d time.Duration) {
 }
 
 func (r *rig) verdict() *enforcer.Verdict {
-	return enforcer.Judge(enforcer.Facts{Documents: []enforcer.Document{{Name: "a.lic", License: r.licence}}, Upstream: r.Facts()}, time.Now())
+	return enforcer.Judge(enforcer.Facts{Documents: []enforcer.Document{{Name: "a.lic", License: r.licence}}, Upstream: r.Facts()}, r.now())
 }
 
 func (r *rig) want(code enforcer.Code) {
@@ -394,6 +398,44 @@ func TestSleep(t *testing.T) {
 		r.run()
 		r.pass(time.Minute)
 		r.want(enforcer.Valid)
+	})
+}
+
+// The time jumps forward, as after a machine that was paused: whoever judges first, one try comes before the verdict falls. When
+// the jump turns out to be false, nothing that was noted by it counts.
+func TestJump(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		defer func() { r.stop() }()
+		r.pass(time.Hour)
+		before := len(r.remote.seen())
+		r.skew.Store(int64(100 * 24 * time.Hour))
+		r.want(enforcer.ValidInGrace)
+		r.pass(time.Second)
+		r.want(enforcer.Valid)
+		if n := len(r.remote.seen()) - before; n != 1 {
+			t.Errorf("%d calls after a jump, want 1", n)
+		}
+		r.pass(time.Hour)
+		r.skew.Store(0)
+		r.want(enforcer.Valid)
+		r.pass(time.Second)
+		if s := r.Status()["L1"]; s.At.Sub(time.Now()) > time.Hour || s.State.LastHeartbeat.After(time.Now()) {
+			t.Errorf("the jump is undone, and the next call is at %v, the last heartbeat %v", s.At, s.State.LastHeartbeat)
+		}
+		r.remote.set(down)
+		r.pass(45 * time.Minute)
+		r.want(enforcer.HeartbeatDead) // an outage counts again as ever
+
+		r.remote.set(nil)
+		r.pass(15 * time.Minute)
+		r.remote.set(down)
+		r.skew.Store(int64(100 * 24 * time.Hour))
+		r.want(enforcer.ValidInGrace)
+		r.pass(time.Second)
+		r.want(enforcer.HeartbeatDead) // the try was in vain
+		r.skew.Store(0)
+		r.want(enforcer.Valid) // and cost nothing
 	})
 }
 

@@ -182,6 +182,19 @@ func (s State) Failed(d Duties, e *plugin.Error, now time.Time, h Uptime, jitter
 	return s
 }
 
+// Rewound returns the state after the time was put back to now, so that it was false when the last call was made: what has been
+// done was done by now, and the next call is made at once.
+func (s State) Rewound(now time.Time, h Uptime) State {
+	for _, t := range []*time.Time{&s.Activated, &s.LastHeartbeat, &s.LastCheckIn, &s.Called} {
+		if t.After(now) {
+			*t = now
+		}
+	}
+	s.NextHeartbeat, s.NextCheckIn, s.NotBefore = time.Time{}, time.Time{}, time.Time{}
+	s.Host = h
+	return s
+}
+
 // heartbeatAt draws when the next heartbeat is to be sent: at a third of the period, ± 10 %.
 func heartbeatAt(p enforcer.Period, now time.Time, jitter Jitter) time.Time {
 	if !p.Stated() {

@@ -1,0 +1,21 @@
+//go:build !linux
+
+package clock
+
+import (
+	"errors"
+	"time"
+)
+
+var started = time.Now()
+
+// Boot returns for how long this process has run, where the host's own time is not asked for. It stands still in suspension.
+func Boot() time.Duration { return time.Since(started) }
+
+// Awake is Boot: a suspension is not told from time that was awake.
+func Awake() time.Duration { return Boot() }
+
+// BootID is empty: one start of the host is not told from another.
+func BootID() string { return "" }
+
+func newAlarm() (alarm, error) { return nil, errors.ErrUnsupported }
