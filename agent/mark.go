@@ -8,6 +8,7 @@ import (
 
 	"github.com/usher-agent/usher/agent/clock"
 	"github.com/usher-agent/usher/agent/pulse"
+	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
 )
 
@@ -31,6 +32,7 @@ type markRecord struct {
 	Reset  time.Time     `json:"reset,omitzero"`
 	Signed time.Time     `json:"signed,omitzero"`
 	Ran    time.Duration `json:"ran_ns,omitempty"`
+	Learnt time.Time     `json:"learnt,omitzero"`
 }
 
 func encodeMark(m enforcer.Mark) ([]byte, error) {
@@ -146,9 +148,9 @@ func (d *desk) would(signed time.Time) (time.Time, enforcer.Clock) {
 // timeAt is the licence time and all that it comes from.
 type timeAt struct {
 	enforcer.Clock
-	now, wall, signed, mark time.Time
-	ahead                   time.Duration // for how long the wall clock has been too far ahead to be believed
-	steps                   int           // how often the time was set
+	now, wall time.Time
+	mark      enforcer.Mark
+	steps     int // how often the time was set
 }
 
 // timed returns the licence time and all that it comes from. d.mu is held.
@@ -157,7 +159,7 @@ func (d *desk) timed() timeAt {
 	c := d.clocks()
 	_, k := d.mark.Now(c, d.signed)
 	k.Behind = k.Behind.Truncate(time.Millisecond) // less lies between two readings
-	return timeAt{Clock: k, now: now, wall: c.Wall, signed: d.signed, mark: d.mark.Time, ahead: d.mark.Ahead, steps: d.steps}
+	return timeAt{Clock: k, now: now, wall: c.Wall, mark: d.mark, steps: d.steps}
 }
 
 func (d *desk) timing() timeAt {
@@ -171,6 +173,17 @@ func (d *desk) time() time.Time {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.licenceTime()
+}
+
+// Clock returns the licence time and where it is from.
+func (f front) Clock() wire.Clock {
+	at := f.desk.timing()
+	out := wire.Clock{Wall: at.wall, Time: at.now, From: string(at.From), MarkedAt: instant(at.mark.Time), LearntAt: instant(at.mark.Learnt), SignedAt: instant(at.mark.Signed),
+		BehindSeconds: at.Behind.Seconds(), BehindSince: instant(at.BehindSince), AheadSeconds: at.Ahead.Seconds()}
+	if at.Ahead > 0 {
+		out.BelievedAt = instant(at.now.Add(max(0, enforcer.Leap-at.AheadFor)))
+	}
+	return out
 }
 
 // look has the clocks read now rather than when the next thing is due.
@@ -188,6 +201,7 @@ func (a *Agent) watchClock(ctx context.Context) error {
 		a.log.Debug("the wall clock was set, or the host was suspended")
 		a.desk.look()
 		a.court.look()
+		a.pulse.Look()
 	})
 	if err != nil && !errors.Is(err, errors.ErrUnsupported) {
 		a.log.Warn("the kernel does not tell when the clock is set; it is looked at every minute", "error", err)

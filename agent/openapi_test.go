@@ -79,7 +79,7 @@ func TestOpenAPIShapes(t *testing.T) {
 	doc, _ := document(t)
 	shapes := []any{wire.License{}, wire.Warning{}, wire.Document{}, wire.Finding{}, wire.Feature{}, wire.NamedFeature{}, wire.Features{}, wire.Host{}, wire.Cores{}, wire.CheckIn{},
 		wire.Heartbeat{}, wire.Upstream{}, wire.Pool{}, wire.Pools{}, wire.AdjustRequest{}, wire.Item{}, wire.AcquireRequest{}, wire.RenewRequest{}, wire.Lease{}, wire.Holder{}, wire.Leases{}, wire.Installed{},
-		wire.Component{}, wire.Fingerprint{}, wire.Event{}, wire.Health{}, wire.Setting{}, wire.Settings{}, wire.Reloaded{}, wire.UpstreamPreview{}, wire.UpstreamRequest{}, wire.UpstreamUsage{}, wire.UpstreamEmergency{}, wire.EmergencyRequest{}, wire.Emergency{}, wire.EmergencyGrant{}, wire.Emergencies{}, wire.ReturnRequest{}, wire.Returned{}, wire.Keys{}, wire.Key{}, wire.Verdict{}, wire.Problem{}}
+		wire.Component{}, wire.Fingerprint{}, wire.Event{}, wire.Health{}, wire.Clock{}, wire.Setting{}, wire.Settings{}, wire.Reloaded{}, wire.UpstreamPreview{}, wire.UpstreamRequest{}, wire.UpstreamUsage{}, wire.UpstreamEmergency{}, wire.EmergencyRequest{}, wire.Emergency{}, wire.EmergencyGrant{}, wire.Emergencies{}, wire.ReturnRequest{}, wire.Returned{}, wire.Keys{}, wire.Key{}, wire.Verdict{}, wire.Problem{}}
 	seen := map[string]bool{}
 	for _, s := range shapes {
 		typ := reflect.TypeOf(s)
@@ -229,7 +229,7 @@ func TestOpenAPIAnswers(t *testing.T) {
 		t.Error("one client token got two leases")
 	}
 	for _, path := range []string{"/v1/license", "/v1/features", "/v1/features/hd", "/v1/features/none", "/v1/pools", "/v1/pools/streams", "/v1/pools/renders", "/v1/leases", "/v1/leases?pool=seats",
-		"/v1/leases/" + first, "/v1/fingerprint", "/v1/fingerprint?product=other", "/v1/keys", "/v1/events", "/v1/config", "/v1/upstream", "/v1/emergency", "/v1/health", "/v1/ready", "/metrics"} {
+		"/v1/leases/" + first, "/v1/fingerprint", "/v1/fingerprint?product=other", "/v1/keys", "/v1/events", "/v1/config", "/v1/upstream", "/v1/emergency", "/v1/clock", "/v1/health", "/v1/ready", "/metrics"} {
 		get(path)
 	}
 	c.call(true, "PUT", "/v1/leases/"+first, "", nil)

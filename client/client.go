@@ -331,6 +331,11 @@ func (c *Client) Health(ctx context.Context) (*wire.Health, error) {
 	return get[wire.Health](ctx, c, "/v1/health")
 }
 
+// Clock returns the time that licences are judged by, and what it comes from.
+func (c *Client) Clock(ctx context.Context) (*wire.Clock, error) {
+	return get[wire.Clock](ctx, c, "/v1/clock")
+}
+
 // Ready reports whether the agent listens and has a first verdict.
 func (c *Client) Ready(ctx context.Context) (bool, error) {
 	res, err := c.send(ctx, "GET", "/v1/ready", nil)

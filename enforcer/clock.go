@@ -42,6 +42,8 @@ type Mark struct {
 	// first seen. They are kept apart from Time, for they count no longer than the document is there.
 	Signed time.Time
 	Ran    time.Duration
+	// Learnt is the latest time that an upstream has signed.
+	Learnt time.Time
 }
 
 // floor returns the earliest time that it can be: the mark, and what has passed since.
@@ -84,9 +86,18 @@ func (c Clock) words() string {
 // Now returns the time that licences are judged by, and how the wall clock stands to it. signed is the latest date that a
 // document at hand was signed with; zero: there is none.
 func (m Mark) Now(c Clocks, signed time.Time) (time.Time, Clock) {
-	evidence := later(m.floor(c), signed.Add(m.since(c, signed)))
-	now := later(c.Wall, evidence).UTC()
-	clock := Clock{Behind: now.Sub(c.Wall)}
+	floor, dated := m.floor(c), signed.Add(m.since(c, signed))
+	now, clock := c.Wall.UTC(), Clock{From: FromWall}
+	if floor.After(now) {
+		now, clock.From = floor, FromMark
+	}
+	if dated.After(now) {
+		now, clock.From = dated, FromDocument
+	}
+	clock.Behind = now.Sub(c.Wall)
+	if ahead := c.Wall.Sub(floor); !floor.IsZero() && ahead > Leap {
+		clock.Ahead, clock.AheadFor = ahead, m.Ahead+m.ran(c)
+	}
 	if clock.Behind > clockTolerance {
 		clock.BehindSince = now
 		if m.BootID == c.BootID {
@@ -103,18 +114,14 @@ func (m Mark) Advance(c Clocks, signed time.Time) Mark { return m.advance(c, sig
 // advance is Advance, with a date that a wall clock ahead is believed by.
 func (m Mark) advance(c Clocks, signed, proof time.Time) Mark {
 	now, clock := m.Now(c, signed)
-	floor, ran := m.floor(c), m.ran(c)
-	next := Mark{Time: floor, Boot: c.Boot, BootID: c.BootID, Reset: m.Reset, Signed: signed, Ran: m.since(c, signed)}
+	floor := m.floor(c)
+	next := Mark{Time: floor, Boot: c.Boot, BootID: c.BootID, Reset: m.Reset, Learnt: m.Learnt, Signed: signed, Ran: m.since(c, signed)}
 	if clock.Behind > clockTolerance {
 		next.Behind = now.Sub(clock.BehindSince)
 		return next
 	}
-	ahead := !floor.IsZero() && c.Wall.Sub(floor) > Leap
-	if ahead && !proof.IsZero() && c.Wall.Sub(proof) <= Leap {
-		ahead = false
-	}
-	if ahead {
-		if next.Ahead = m.Ahead + ran; next.Ahead < Leap {
+	if proved := !proof.IsZero() && c.Wall.Sub(proof) <= Leap; clock.Ahead > 0 && !proved {
+		if next.Ahead = clock.AheadFor; next.Ahead < Leap {
 			return next
 		}
 	}
@@ -128,7 +135,7 @@ func (m Mark) advance(c Clocks, signed, proof time.Time) Mark {
 // time it is.
 func (m Mark) Learn(c Clocks, signed, at time.Time) Mark {
 	next := m.advance(c, signed, later(signed, at))
-	next.Time = later(next.Time, at).UTC()
+	next.Time, next.Learnt = later(next.Time, at).UTC(), later(next.Learnt, at).UTC()
 	return next
 }
 

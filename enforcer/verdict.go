@@ -162,7 +162,21 @@ type Clock struct {
 	// BehindSince is since when, in licence time, it has been behind by more than a tolerance; no earlier than this start of
 	// the host. Zero: it is not.
 	BehindSince time.Time
+	From        TimeSource
+	// Ahead is how far the wall clock is beyond what it is believed for at once, measured from the mark, and AheadFor for how long
+	// the host has run with it. 0: it is believed.
+	Ahead, AheadFor time.Duration
 }
+
+// TimeSource says where the licence time is from.
+type TimeSource string
+
+// The sources.
+const (
+	FromWall     TimeSource = "wall"     // the wall clock
+	FromMark     TimeSource = "mark"     // the latest time of which there was evidence, and what has passed since
+	FromDocument TimeSource = "document" // the date of a document at hand, and what has passed since
+)
 
 // Upstream is what is known of the remote side of one licence. The zero value says nothing has been heard.
 type Upstream struct {

@@ -64,5 +64,7 @@ type Desk interface {
 	Preview() []wire.UpstreamRequest
 	CallUpstream()
 	Health() wire.Health
+	// Clock returns the time that licences are judged by, and what it comes from.
+	Clock() wire.Clock
 	Ready() bool
 }

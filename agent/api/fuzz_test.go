@@ -31,6 +31,7 @@ func (echo) License() wire.License                                     { return 
 func (echo) Pools() []enforcer.PoolStatus                              { return []enforcer.PoolStatus{{Name: "streams"}} }
 func (echo) Liveness(*enforcer.Lease) string                           { return "connection" }
 func (echo) Health() wire.Health                                       { return wire.Health{Status: "ok"} }
+func (echo) Clock() wire.Clock                                         { return wire.Clock{} }
 func (echo) Inode() uint64                                             { return 0 }
 func (echo) Session(*net.UnixConn, io.Closer, enforcer.Caller) Session { return echo{} }
 func (echo) Prove(nonce string) (string, error)                        { return "proof of " + nonce, nil }

@@ -59,6 +59,7 @@ var table = []route{
 	{"POST", "/v1/emergency", admin, (*Server).beginEmergency},
 	{"GET", "/v1/upstream", admin, (*Server).getUpstream},
 	{"POST", "/v1/upstream", admin, (*Server).callUpstream},
+	{"GET", "/v1/clock", allowed, func(s *Server, c *call) { s.answer(c, http.StatusOK, s.desk.Clock()) }},
 	{"GET", "/v1/health", anyone, (*Server).getHealth},
 	{"GET", "/v1/ready", anyone, (*Server).getReady},
 }

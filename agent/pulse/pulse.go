@@ -120,6 +120,9 @@ func (p *Pulse) Now() {
 	p.nudge()
 }
 
+// Look has the clocks read now rather than when the next call is due.
+func (p *Pulse) Look() { p.nudge() }
+
 func (p *Pulse) nudge() {
 	select {
 	case p.wake <- struct{}{}:

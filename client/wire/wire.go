@@ -337,6 +337,20 @@ type Listener struct {
 	Address string `json:"address"` // unix:PATH, or a loopback address and port
 }
 
+// Clock is the answer to GET /v1/clock: the time that licences are judged by, and what it comes from.
+type Clock struct {
+	Wall          time.Time  `json:"wall"`
+	Time          time.Time  `json:"time"`                   // the licence time, which does not go back
+	From          string     `json:"from"`                   // wall, mark, document
+	MarkedAt      *time.Time `json:"marked_at,omitempty"`    // the mark: the latest time of which there is evidence
+	LearntAt      *time.Time `json:"learnt_at,omitempty"`    // the latest time that an upstream has signed
+	SignedAt      *time.Time `json:"signed_at,omitempty"`    // the latest date of a document at hand
+	BehindSeconds float64    `json:"behind_seconds"`         // how far the wall clock is behind the licence time
+	BehindSince   *time.Time `json:"behind_since,omitempty"` // in licence time, and since this start of the host at most
+	AheadSeconds  float64    `json:"ahead_seconds"`          // how far the wall clock is ahead of the mark, where that is not believed yet
+	BelievedAt    *time.Time `json:"believed_at,omitempty"`  // when it will be
+}
+
 // Setting is one configuration key: its value, and where that comes from.
 type Setting struct {
 	Key    string `json:"key"`

@@ -132,6 +132,9 @@ func (c *cli) examine(cmd *cobra.Command) (out []finding) {
 	} else {
 		examineLicense(l, add)
 	}
+	if k, err := agent.Clock(ctx); err == nil {
+		examineClock(k, add)
+	}
 	if pools, err := agent.Pools(ctx); err == nil {
 		for _, p := range pools {
 			switch {

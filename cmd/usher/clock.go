@@ -1,0 +1,70 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/usher-agent/usher/client/wire"
+)
+
+// examineClock explains the time that licences are judged by: where it is from, how the wall clock stands to it, and what to do.
+func examineClock(k *wire.Clock, add func(check, result, hint, format string, args ...any)) {
+	const tolerance = 10 * time.Minute
+	behind, ahead := seconds(k.BehindSeconds), seconds(k.AheadSeconds)
+	is := "licence time is " + instantText(&k.Time)
+	switch k.From {
+	case "mark":
+		is += ", from the latest time seen before"
+		if k.LearntAt != nil {
+			is += " (an upstream has signed " + instantText(k.LearntAt) + ")"
+		}
+		is += " and what has passed since"
+	case "document":
+		is += ", from the date of a document at hand, " + instantText(k.SignedAt) + ", and for how long the host has run with it"
+	default:
+		is += ", as the wall clock says"
+	}
+	switch {
+	case behind > tolerance:
+		hint := "set the clock right (timedatectl, or see to NTP); if it is right, ask the vendor for a document signed with --reset-clock for this agent's key"
+		if k.From == "document" {
+			hint = "set the clock right (timedatectl, or see to NTP); if it is right, that document is dated ahead of time: ask the vendor for another, and take this one out of the folder"
+		}
+		since := ""
+		if k.BehindSince != nil {
+			since = ", since " + instantText(k.BehindSince)
+		}
+		add("clock", "warning", hint, "the wall clock says %s and is %s behind%s; %s", instantText(&k.Wall), roughly(behind), since, is)
+	case ahead > 0:
+		add("clock", "warning", "if it is wrong, set it right before then, and nothing is lost; a newly issued document or an upstream's answer settles it sooner",
+			"the wall clock says %s, which is %s ahead of the latest time seen; licences are judged by it, but it is believed for good only from %s on", instantText(&k.Wall), roughly(ahead), instantText(k.BelievedAt))
+	default:
+		seen := ""
+		if k.LearntAt != nil {
+			seen = "; an upstream last signed " + instantText(k.LearntAt)
+		}
+		add("clock", "ok", "", "%s%s", is, seen)
+	}
+}
+
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+
+func instantText(t *time.Time) string {
+	if t == nil {
+		return "unknown"
+	}
+	return t.UTC().Format("2006-01-02 15:04:05 UTC")
+}
+
+// roughly says a span in the two units that matter.
+func roughly(d time.Duration) string {
+	const day = 24 * time.Hour
+	switch {
+	case d >= 2*365*day:
+		return fmt.Sprintf("%d years", d/(365*day))
+	case d >= 2*day:
+		return fmt.Sprintf("%d days", d/day)
+	default:
+		return d.Round(time.Second).String()
+	}
+}
