@@ -80,7 +80,11 @@ func (c Clock) falls(l *License) time.Time {
 }
 
 func (c Clock) words() string {
-	return fmt.Sprintf("the wall clock is %s behind the time already seen; set it right, or ask `usher doctor` where that time is from", c.Behind.Round(time.Minute))
+	by := c.Behind.Round(time.Minute).String()
+	if days := int(c.Behind / (24 * time.Hour)); days >= 2 {
+		by = plural(days, "day")
+	}
+	return fmt.Sprintf("the wall clock is %s behind the time already seen; set it right, or ask `usher doctor` where that time is from", by)
 }
 
 // Now returns the time that licences are judged by, and how the wall clock stands to it. signed is the latest date that a

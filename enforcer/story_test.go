@@ -27,6 +27,8 @@ var update = flag.Bool("update", false, "rewrite the stories in testdata")
 //	acquire A pool=n … key=value  A names the lease from then on
 //	renew A | release A [force]
 //	pools | leases | verdict      show
+//
+// What stories of clocks say besides is in clock_story_test.go.
 func TestStories(t *testing.T) {
 	files, err := filepath.Glob("testdata/stories/*.txt")
 	if err != nil || len(files) == 0 {
@@ -77,6 +79,7 @@ type story struct {
 	ids   map[string]LeaseID
 	names map[LeaseID]string
 	out   strings.Builder
+	host  *hostClock // nil: the story's own time is right
 }
 
 func newStory(t *testing.T) *story {
@@ -195,7 +198,7 @@ func (s *story) run(f []string) {
 			s.say("  warning %s: %s", w.Code, w.Detail)
 		}
 	default:
-		err = fmt.Errorf("no such command")
+		err = s.runClock(f)
 	}
 	if err != nil {
 		s.t.Fatalf("%q: %v", strings.Join(f, " "), err)
@@ -245,7 +248,15 @@ func (s *story) put(d Document) {
 	s.judge()
 }
 
-func (s *story) judge() { s.do(&SetVerdict{Judge(s.facts, s.now)}) }
+func (s *story) judge() {
+	if s.host != nil {
+		s.look(true)
+		return
+	}
+	s.judgeNow()
+}
+
+func (s *story) judgeNow() { s.do(&SetVerdict{Judge(s.facts, s.now)}) }
 
 // pass lets time pass as the agent does: due leases end, and the judge is asked again, each at its instant.
 func (s *story) pass(to time.Time) {
@@ -377,7 +388,7 @@ func (s *story) acquire(name string, args []string) error {
 // licenseFrom makes a licence: pools as name=limit, the rest by the names of the licence's claims. It is bound to the
 // story's host unless it says "unbound".
 func (s *story) licenseFrom(name string, args []string) (*License, error) {
-	l := &License{ID: strings.TrimSuffix(name, ".lic"), System: "usher", Product: "acme", Licensee: "Blue Cinema", Issued: s.now, Role: RoleBase,
+	l := &License{ID: strings.TrimSuffix(name, ".lic"), System: "usher", Product: "acme", Licensee: "Blue Cinema", Issued: s.right(), Role: RoleBase,
 		Pools: map[string]PoolTerm{}, Features: map[string]Value{}, KeyID: "2026-a",
 		Hosts: []HostBinding{{Components: map[string][]string{"machine-id": {"aa"}, "mac": {"bb"}}}}}
 	overage := map[string]Limit{}
@@ -397,6 +408,10 @@ func (s *story) licenseFrom(name string, args []string) (*License, error) {
 			l.Expires, err = s.instant(v)
 		case "not_before":
 			l.NotBefore, err = s.instant(v)
+		case "issued":
+			l.Issued, err = s.instant(v)
+		case "clock":
+			l.Clock = ClockPolicy(v)
 		case "grace":
 			l.Grace, err = duration(v)
 		case "on_expiry":
@@ -448,7 +463,7 @@ func (s *story) licenseFrom(name string, args []string) (*License, error) {
 
 func (s *story) instant(v string) (time.Time, error) {
 	d, err := duration(strings.TrimPrefix(v, "+"))
-	return s.now.Add(d), err
+	return s.right().Add(d), err
 }
 
 // duration reads a Go duration, or days as 30d.
