@@ -36,7 +36,8 @@ type house struct {
 	config  string // the configuration file's text
 	env     []string
 	running *agent.Agent
-	script  string // what a holder runs; empty: holderScript
+	script  string       // what a holder runs; empty: holderScript
+	skew    atomic.Int64 // by how much the wall clock is wrong
 	stop    func()
 }
 
@@ -93,7 +94,8 @@ func (h *house) start() {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	a, err := agent.New(agent.Options{Config: cfg, Load: h.load, Version: "test", Dialects: testDialects})
+	now := func() time.Time { return time.Now().Add(time.Duration(h.skew.Load())) }
+	a, err := agent.New(agent.Options{Config: cfg, Load: h.load, Version: "test", Now: now, Dialects: testDialects})
 	if err != nil {
 		h.t.Fatal(err)
 	}

@@ -29,6 +29,9 @@ type desk struct {
 	core     *enforcer.Enforcer
 	last     time.Time                                // the licence time when it was last asked for; zero: it was not
 	read     time.Duration                            // since boot, then
+	asked    time.Time                                // when the kernel was asked for the time since boot
+	atBoot   time.Duration                            // what it said
+	advanced time.Duration                            // since boot, when mark was last advanced; 0: it is to be
 	steps    int                                      // how often it was set
 	signed   time.Time                                // the latest date of a document at hand
 	mark     enforcer.Mark                            // the latest time of which there is evidence, which outlives the agent

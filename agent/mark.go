@@ -47,9 +47,17 @@ func decodeMark(b []byte) (enforcer.Mark, error) {
 }
 
 // clocks reads the host's clocks: the wall clock first, so that what passes between the two is not taken for more than passed.
-func (d *desk) clocks() enforcer.Clocks {
-	wall := d.now().Round(0).UTC() // Round drops the monotonic reading: what is compared is the calendar
-	return enforcer.Clocks{Wall: wall, Boot: d.boot(), BootID: clock.BootID()}
+// The boot time costs a call of the kernel, so what has passed since that was read is Go's monotonic clock's to say, which
+// stands still in a suspension: exact asks the kernel. d.mu is held.
+func (d *desk) clocks(exact bool) enforcer.Clocks {
+	wall := d.now()
+	since := wall.Sub(d.asked)
+	if exact || d.asked.IsZero() || since >= advanceEvery {
+		d.atBoot = max(d.atBoot, d.boot())
+		d.asked, since = wall, 0
+	}
+	// Round drops the monotonic reading: what is compared is the calendar.
+	return enforcer.Clocks{Wall: wall.Round(0).UTC(), Boot: max(d.read, d.atBoot+since), BootID: clock.BootID()}
 }
 
 // uptime is what the pulse asks of the host's clocks.
@@ -60,17 +68,29 @@ func uptime() pulse.Uptime {
 
 // licenceTime returns the time that licences are judged by and leases counted by. When the clock has been set since it was last
 // asked, what is counted from an instant of before is moved along. d.mu is held.
-func (d *desk) licenceTime() time.Time {
-	c := d.clocks()
-	now, _ := d.mark.Now(c, d.signed)
-	d.mark = d.mark.Advance(c, d.signed)
+func (d *desk) licenceTime() time.Time { return d.timed().now }
+
+// timed returns the licence time and all that it comes from. d.mu is held.
+func (d *desk) timed() timeAt {
+	c := d.clocks(false)
+	now, k := d.mark.Now(c, d.signed)
 	by := enforcer.Stepped(d.last, now, c.Boot-d.read)
+	if by != 0 { // or the host was suspended
+		c = d.clocks(true)
+		now, _ = d.mark.Now(c, d.signed)
+		by = enforcer.Stepped(d.last, now, c.Boot-d.read)
+	}
+	if by != 0 || c.Boot-d.advanced >= time.Second {
+		d.mark, d.advanced = d.mark.Advance(c, d.signed), c.Boot
+		_, k = d.mark.Now(c, d.signed)
+	}
 	d.last, d.read = now, c.Boot
 	if by != 0 {
 		d.steps++
 		d.apply(d.core.Decide(&enforcer.Step{By: by}, now).Events, nil)
 	}
-	return now
+	k.Behind = k.Behind.Truncate(time.Millisecond) // less lies between two readings
+	return timeAt{Clock: k, now: now, wall: c.Wall, mark: d.mark, steps: d.steps}
 }
 
 // restore begins with the mark that an earlier agent has kept: the licence time goes on from there, wherever the wall clock is.
@@ -86,6 +106,7 @@ func (d *desk) restore(m enforcer.Mark) time.Time {
 
 // advance brings the mark up to the present, and keeps it when that is due, or in any case. d.mu is held.
 func (d *desk) advance(keep bool) {
+	d.advanced = 0
 	now := d.licenceTime()
 	if d.store == nil {
 		return
@@ -110,7 +131,7 @@ func (d *desk) heal(issued time.Time) (from, to time.Time, healed bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	from = d.licenceTime()
-	mark, ok := d.mark.Heal(d.clocks(), issued)
+	mark, ok := d.mark.Heal(d.clocks(false), issued)
 	if !ok {
 		return from, from, false
 	}
@@ -124,7 +145,7 @@ func (d *desk) learn(at time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	from := d.licenceTime()
-	d.mark = d.mark.Learn(d.clocks(), d.signed, at)
+	d.mark = d.mark.Learn(d.clocks(false), d.signed, at)
 	// What is learnt with each answer is what the wall clock says as well: it is kept when it is due.
 	d.advance(d.licenceTime().Sub(from) > advanceEvery)
 }
@@ -134,7 +155,7 @@ func (d *desk) sign(signed time.Time) timeAt {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.licenceTime() // what has passed so far passed as it was
-	d.signed = signed
+	d.signed, d.advanced = signed, 0
 	return d.timed()
 }
 
@@ -142,7 +163,7 @@ func (d *desk) sign(signed time.Time) timeAt {
 func (d *desk) would(signed time.Time) (time.Time, enforcer.Clock) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.mark.Now(d.clocks(), signed)
+	return d.mark.Now(d.clocks(false), signed)
 }
 
 // timeAt is the licence time and all that it comes from.
@@ -153,15 +174,7 @@ type timeAt struct {
 	steps     int // how often the time was set
 }
 
-// timed returns the licence time and all that it comes from. d.mu is held.
-func (d *desk) timed() timeAt {
-	now := d.licenceTime()
-	c := d.clocks()
-	_, k := d.mark.Now(c, d.signed)
-	k.Behind = k.Behind.Truncate(time.Millisecond) // less lies between two readings
-	return timeAt{Clock: k, now: now, wall: c.Wall, mark: d.mark, steps: d.steps}
-}
-
+// timing is timed for those who do not hold d.mu.
 func (d *desk) timing() timeAt {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -184,6 +197,16 @@ func (f front) Clock() wire.Clock {
 		out.BelievedAt = instant(at.now.Add(max(0, enforcer.Leap-at.AheadFor)))
 	}
 	return out
+}
+
+// told returns the time that a request to an upstream is dated with: the licence time, or where nothing but a document tells that, the
+// wall clock, by which the upstream sees that this host has not been told the time yet.
+func (d *desk) told() time.Time {
+	at := d.timing()
+	if at.From == enforcer.FromDocument {
+		return at.wall
+	}
+	return at.now
 }
 
 // look has the clocks read now rather than when the next thing is due.

@@ -42,7 +42,7 @@ func (a *Agent) openUpstream() error {
 		if err != nil {
 			return err
 		}
-		u, err := online.NewClient(online.Config{URL: cfg.Upstream.URL, Key: a.key, HTTP: &http.Client{Transport: transport}, Now: a.desk.time,
+		u, err := online.NewClient(online.Config{URL: cfg.Upstream.URL, Key: a.key, HTTP: &http.Client{Transport: transport}, Now: a.desk.told,
 			Anchors: func() []plugin.Anchor {
 				a.court.mu.Lock()
 				defer a.court.mu.Unlock()

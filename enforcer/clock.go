@@ -54,12 +54,17 @@ func (m Mark) floor(c Clocks) time.Time {
 	return m.Time.Add(m.ran(c))
 }
 
-// ran returns for how long the host has surely run since the mark. A later start has been up for as long as it has.
+// ran returns for how long the host has surely run since the mark. A later start has been up for as long as it has; a reading
+// of the same start that is earlier (in another time namespace) says nothing.
 func (m Mark) ran(c Clocks) time.Duration {
-	if m.BootID == c.BootID && c.Boot >= m.Boot {
+	switch {
+	case m.BootID == c.BootID && c.Boot >= m.Boot:
 		return c.Boot - m.Boot
+	case m.BootID == c.BootID && m.BootID != "":
+		return 0
+	default:
+		return c.Boot
 	}
-	return c.Boot
 }
 
 // since returns for how long the host has run since there was evidence that it is signed, the latest date of the documents at
@@ -98,7 +103,9 @@ func (m Mark) Now(c Clocks, signed time.Time) (time.Time, Clock) {
 	if dated.After(now) {
 		now, clock.From = dated, FromDocument
 	}
-	clock.Behind = now.Sub(c.Wall)
+	if clock.Behind = now.Sub(c.Wall); clock.Behind < clockStepLeast {
+		clock.From = FromWall
+	}
 	if ahead := c.Wall.Sub(floor); !floor.IsZero() && ahead > Leap {
 		clock.Ahead, clock.AheadFor = ahead, m.Ahead+m.ran(c)
 	}

@@ -1,0 +1,108 @@
+package agent_test
+
+import (
+	"errors"
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/usher-agent/usher/client/wire"
+	"github.com/usher-agent/usher/plugin/usher"
+)
+
+func warns(code string) func(*wire.License) bool {
+	return func(l *wire.License) bool {
+		return l.State == "valid" && slices.ContainsFunc(l.Warnings, func(w wire.Warning) bool { return w.Code == code })
+	}
+}
+
+// set sets the wall clock, which the kernel knows nothing of, and has the agent look.
+func (h *house) set(d time.Duration) {
+	h.t.Helper()
+	h.skew.Store(int64(d))
+	if _, err := h.Reload(h.t.Context()); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+func (h *house) clock() *wire.Clock {
+	h.t.Helper()
+	k, err := h.Client.Clock(h.t.Context())
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return k
+}
+
+// A box without a battery: it boots in 1970, and its first licence is in force all the same, for that has a date; the upstream
+// tells it the time; what was seen is known after a restart; and nothing is left of it when the network has set the clock.
+func TestBootIn1970(t *testing.T) {
+	o := openOnline(t)
+	o.stop()
+	if err := errors.Join(os.RemoveAll(o.path("state")), os.RemoveAll(o.path("run"))); err != nil {
+		t.Fatal(err)
+	}
+	o.skew.Store(int64(time.Until(time.Unix(60, 0))))
+	o.start()
+	if k := o.clock(); k.Time.Year() != 1970 || k.From != "wall" || k.LearntAt != nil {
+		t.Errorf("a first start in 1970: %+v", k)
+	}
+	issued := time.Now().Add(-30 * 24 * time.Hour)
+	o.drop("a.lic", o.sign("L1", 2, func(c *usher.Claims) {
+		c.Issued, c.NotBefore, c.Expires = issued.Unix(), issued.Unix(), time.Now().Add(time.Hour).Unix()
+		c.Activation, c.CheckIn = &usher.Activation{}, &usher.CheckIn{Every: 7 * 24 * 3600, Grace: 60}
+	}))
+	o.until("activated, in 1970", func(l *wire.License) bool { return inForce("L1")(l) && warns("CLOCK_BEHIND")(l) && o.clock().LearntAt != nil })
+	near := func(k *wire.Clock) {
+		t.Helper()
+		if d := time.Since(k.Time); d < -time.Minute || d > time.Minute || k.From != "mark" || k.LearntAt == nil || k.BehindSeconds < 50*365*86400 || k.BehindSince == nil {
+			t.Errorf("it is %v, and the agent says %+v", time.Now(), k)
+		}
+	}
+	near(o.clock())
+	if _, err := o.Acquire(t.Context(), wire.AcquireRequest{Pool: "streams"}); err != nil {
+		t.Error(err)
+	}
+	o.away.Store(true)
+	o.stop()
+	o.start()
+	if l := o.until("after a restart", inForce("L1")); !warns("CLOCK_BEHIND")(l) {
+		t.Errorf("after a restart it says %s and warns %+v", l.Code, l.Warnings)
+	}
+	near(o.clock())
+	o.set(0)
+	o.until("the clock is right", func(l *wire.License) bool { return inForce("L1")(l) && !warns("CLOCK_BEHIND")(l) })
+	if k := o.clock(); k.From != "wall" || k.BehindSeconds > 1 || k.AheadSeconds > 0 {
+		t.Errorf("when the clock is right: %+v", k)
+	}
+}
+
+// The clock leaps ahead by years, and is put right: the licence heals, and a lease goes on as if nothing had been.
+func TestLeapOfTheClock(t *testing.T) {
+	h := open(t, "")
+	h.drop("a.lic", h.sign("a", 3, func(c *usher.Claims) { c.Expires, c.OnExpiry = time.Now().Add(time.Hour).Unix(), "keep" }))
+	h.until("in force", inForce("a"))
+	l, err := h.Acquire(t.Context(), wire.AcquireRequest{Pool: "streams", TTLSeconds: 600})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.set(4 * 365 * 24 * time.Hour)
+	h.until("years ahead", code("EXPIRED"))
+	k := h.clock()
+	if k.From != "wall" || k.AheadSeconds < 4*364*86400 || k.BelievedAt == nil || k.BelievedAt.Sub(k.Time) < 23*time.Hour {
+		t.Errorf("years ahead: %+v", k)
+	}
+	if _, err := h.Renew(t.Context(), l.ID, 0); err != nil {
+		t.Errorf("a lease that is kept is over: %v", err)
+	}
+	h.set(0)
+	h.until("put right", inForce("a"))
+	if k := h.clock(); k.AheadSeconds != 0 || k.BehindSeconds > 1 {
+		t.Errorf("put right: %+v", k)
+	}
+	now, err := h.Client.Lease(t.Context(), l.ID)
+	if err != nil || now.ExpiresAt == nil || time.Until(*now.ExpiresAt) > 10*time.Minute || time.Until(*now.ExpiresAt) < 5*time.Minute {
+		t.Errorf("the lease is now %+v, %v", now, err)
+	}
+}
