@@ -42,6 +42,9 @@ const (
 	noteReturned      = "license.returned"
 	noteHistory       = "history.begun"
 	noteClock         = "clock.reset"
+	noteReleased      = "license.released"
+	noteDrained       = "agent.drained"
+	noteUndrained     = "agent.undrained"
 )
 
 // eventsDir is the folder of the event log in a state folder; publicKey the file in it that says whose it is.

@@ -53,7 +53,9 @@ func TestBootIn1970(t *testing.T) {
 		c.Issued, c.NotBefore, c.Expires = issued.Unix(), issued.Unix(), time.Now().Add(time.Hour).Unix()
 		c.Activation, c.CheckIn = &usher.Activation{}, &usher.CheckIn{Every: 7 * 24 * 3600, Grace: 60}
 	}))
-	o.until("activated, in 1970", func(l *wire.License) bool { return inForce("L1")(l) && warns("CLOCK_BEHIND")(l) && o.clock().LearntAt != nil })
+	o.until("activated, in 1970", func(l *wire.License) bool {
+		return inForce("L1")(l) && warns("CLOCK_BEHIND")(l) && o.clock().LearntAt != nil
+	})
 	near := func(k *wire.Clock) {
 		t.Helper()
 		if d := time.Since(k.Time); d < -time.Minute || d > time.Minute || k.From != "mark" || k.LearntAt == nil || k.BehindSeconds < 50*365*86400 || k.BehindSince == nil {

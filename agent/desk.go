@@ -411,7 +411,7 @@ func (d *desk) drain() {
 }
 
 func drainingDenial() *enforcer.Denial {
-	return &enforcer.Denial{Code: enforcer.Draining, Detail: "the agent is shutting down and grants no new leases", Hint: "try again when it is back"}
+	return &enforcer.Denial{Code: enforcer.Draining, Detail: "the agent is shutting down, or an admin drains it, and it grants no new leases", Hint: "try again when it is back"}
 }
 
 func (d *desk) draining() bool { return d.drained.Load() }

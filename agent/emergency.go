@@ -106,9 +106,30 @@ func (h *history) told(id string, now time.Time) (out []plugin.Emergency) {
 	return out
 }
 
-// Return stops a licence on this host for good and signs a receipt of that, which is the vendor's proof. Asked again it
-// signs the same receipt again.
-func (f front) Return(_ context.Context, by enforcer.Caller, id string) (wire.Returned, *enforcer.Denial) {
+// Return stops a licence on this host for good and signs a receipt of that, which is the vendor's proof; this host's place is given
+// back as well, if the upstream can be reached. Asked again it signs the same receipt again.
+func (f front) Return(ctx context.Context, by enforcer.Caller, id string) (wire.Returned, *enforcer.Denial) {
+	placed := f.pulse.Placed(id) // while the licence is served still
+	was, d := f.giveBack(by, id)
+	if d != nil {
+		return wire.Returned{}, d
+	}
+	receipt, err := online.SignReceipt(f.key, &online.Receipt{License: id, Product: was.Product, Issued: was.Returned.Unix(), Document: was.Document})
+	if err != nil {
+		return wire.Returned{}, &enforcer.Denial{Code: api.Internal, Detail: "the receipt could not be signed: " + err.Error()}
+	}
+	out := wire.Returned{License: id, Product: was.Product, ReturnedAt: was.Returned, Receipt: receipt}
+	for _, l := range placed {
+		out.Place = &wire.Released{License: id, Released: true}
+		if err := f.pulse.Deactivate(ctx, l); err != nil {
+			out.Place.Released, out.Place.Reason = false, err.Error()
+		}
+	}
+	return out, nil
+}
+
+// giveBack records that a licence was returned, which stops it. It returns what is recorded.
+func (f front) giveBack(by enforcer.Caller, id string) (past, *enforcer.Denial) {
 	c := f.court
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -116,28 +137,25 @@ func (f front) Return(_ context.Context, by enforcer.Caller, id string) (wire.Re
 	now := f.desk.time()
 	was, before := f.history.returned(id)
 	if l == nil && !before {
-		return wire.Returned{}, &enforcer.Denial{Code: api.DocumentUnknown, Field: "license", Detail: fmt.Sprintf("there is no licence %q here that verifies", id), Hint: "`usher license list` shows what is there"}
+		return past{}, &enforcer.Denial{Code: api.DocumentUnknown, Field: "license", Detail: fmt.Sprintf("there is no licence %q here that verifies", id), Hint: "`usher license list` shows what is there"}
 	}
-	if anew := l != nil && (!before || l.Issued.After(was.Returned)); anew {
-		data := document
-		if l.System == usher.System {
-			data = usher.Compact(document)
-		}
-		sum := sha256.Sum256(data)
-		var err error
-		if was, err = f.history.giveBack(id, l.Product, hex.EncodeToString(sum[:]), now, true); err != nil {
-			return wire.Returned{}, &enforcer.Denial{Code: enforcer.Storage, Detail: "the return could not be recorded, and the licence stands: " + err.Error(), Hint: "see to the disk that state.dir is on"}
-		}
-		c.judge()
-		f.noteBy(by, eventlog.Event{Type: noteReturned, Subject: id, Fields: map[string]string{"sha256": was.Document}})
-		f.log.Warn("a licence was returned, and is of no use here any more", "licence", id, "uid", by.UID, "pid", by.PID, "exe", by.Exe)
-		f.desk.subs.send(nil, wire.Event{Type: "license.returned", At: now, Reason: "licence " + id + " was returned to the vendor"})
+	if anew := l != nil && (!before || l.Issued.After(was.Returned)); !anew {
+		return was, nil
 	}
-	receipt, err := online.SignReceipt(f.key, &online.Receipt{License: id, Product: was.Product, Issued: was.Returned.Unix(), Document: was.Document})
+	data := document
+	if l.System == usher.System {
+		data = usher.Compact(document)
+	}
+	sum := sha256.Sum256(data)
+	was, err := f.history.giveBack(id, l.Product, hex.EncodeToString(sum[:]), now, true)
 	if err != nil {
-		return wire.Returned{}, &enforcer.Denial{Code: api.Internal, Detail: "the receipt could not be signed: " + err.Error()}
+		return past{}, &enforcer.Denial{Code: enforcer.Storage, Detail: "the return could not be recorded, and the licence stands: " + err.Error(), Hint: "see to the disk that state.dir is on"}
 	}
-	return wire.Returned{License: id, Product: was.Product, ReturnedAt: was.Returned, Receipt: receipt}, nil
+	c.judge()
+	f.noteBy(by, eventlog.Event{Type: noteReturned, Subject: id, Fields: map[string]string{"sha256": was.Document}})
+	f.log.Warn("a licence was returned, and is of no use here any more", "licence", id, "uid", by.UID, "pid", by.PID, "exe", by.Exe)
+	f.desk.subs.send(nil, wire.Event{Type: "license.returned", At: now, Reason: "licence " + id + " was returned to the vendor"})
+	return was, nil
 }
 
 // latest returns the licence of an id that was issued last, and its document. c.mu is held.

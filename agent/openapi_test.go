@@ -79,7 +79,7 @@ func TestOpenAPIShapes(t *testing.T) {
 	doc, _ := document(t)
 	shapes := []any{wire.License{}, wire.Warning{}, wire.Document{}, wire.Finding{}, wire.Feature{}, wire.NamedFeature{}, wire.Features{}, wire.Host{}, wire.Cores{}, wire.CheckIn{},
 		wire.Heartbeat{}, wire.Upstream{}, wire.Pool{}, wire.Pools{}, wire.AdjustRequest{}, wire.Item{}, wire.AcquireRequest{}, wire.RenewRequest{}, wire.Lease{}, wire.Holder{}, wire.Leases{}, wire.Installed{},
-		wire.Component{}, wire.Fingerprint{}, wire.Event{}, wire.Health{}, wire.Clock{}, wire.Setting{}, wire.Settings{}, wire.Reloaded{}, wire.UpstreamPreview{}, wire.UpstreamRequest{}, wire.UpstreamUsage{}, wire.UpstreamEmergency{}, wire.EmergencyRequest{}, wire.Emergency{}, wire.EmergencyGrant{}, wire.Emergencies{}, wire.ReturnRequest{}, wire.Returned{}, wire.Keys{}, wire.Key{}, wire.Verdict{}, wire.Problem{}}
+		wire.Component{}, wire.Fingerprint{}, wire.Event{}, wire.Health{}, wire.Clock{}, wire.Setting{}, wire.Settings{}, wire.Reloaded{}, wire.UpstreamPreview{}, wire.UpstreamRequest{}, wire.UpstreamUsage{}, wire.UpstreamEmergency{}, wire.EmergencyRequest{}, wire.Emergency{}, wire.EmergencyGrant{}, wire.Emergencies{}, wire.ReturnRequest{}, wire.Returned{}, wire.ReleaseRequest{}, wire.Released{}, wire.Releases{}, wire.DrainRequest{}, wire.Drain{}, wire.Keys{}, wire.Key{}, wire.Verdict{}, wire.Problem{}}
 	seen := map[string]bool{}
 	for _, s := range shapes {
 		typ := reflect.TypeOf(s)
@@ -248,6 +248,12 @@ func TestOpenAPIAnswers(t *testing.T) {
 	c.call(true, "POST", "/v1/emergency", asJSON, []byte(`{"reason":"the shop is on fire"}`))
 	c.call(false, "POST", "/v1/emergency", asJSON, []byte(`{"reason":"again"}`))
 	get("/v1/emergency")
+	c.call(true, "POST", "/v1/license/release", "", nil)
+	c.call(false, "POST", "/v1/license/release", asJSON, []byte(`{"license":"a"}`))
+	c.call(true, "POST", "/v1/drain", asJSON, []byte(`{"wait_seconds":0.01}`))
+	c.call(false, "POST", "/v1/drain", asJSON, []byte(`{"wait_seconds":-1}`))
+	get("/v1/drain")
+	c.call(true, "DELETE", "/v1/drain", "", nil)
 	c.call(true, "POST", "/v1/license/return", asJSON, []byte(`{"license":"a"}`))
 	for _, r := range api.Routes() {
 		if !c.called[r.Method+" "+r.Path] {

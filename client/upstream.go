@@ -15,6 +15,35 @@ func (c *Client) UpstreamPreview(ctx context.Context) ([]wire.UpstreamRequest, e
 	return out.Requests, nil
 }
 
+// ReleaseHost has the agent give this host's place back on a licence with an upstream, or on all where id is empty: they are of no use
+// here until UpstreamCall. Admins only.
+func (c *Client) ReleaseHost(ctx context.Context, id string) ([]wire.Released, error) {
+	out := new(wire.Releases)
+	if err := c.do(ctx, "POST", "/v1/license/release", wire.ReleaseRequest{License: id}, out); err != nil {
+		return nil, err
+	}
+	return out.Licenses, nil
+}
+
+// Drain has the agent grant no new leases until Undrain or its next start, and waits until those that are held are over. Admins
+// only.
+func (c *Client) Drain(ctx context.Context, r wire.DrainRequest) (*wire.Drain, error) {
+	out := new(wire.Drain)
+	if err := c.do(ctx, "POST", "/v1/drain", r, out); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// Undrain has the agent grant leases again. Admins only.
+func (c *Client) Undrain(ctx context.Context) (*wire.Drain, error) {
+	out := new(wire.Drain)
+	if err := c.do(ctx, "DELETE", "/v1/drain", nil, out); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // UpstreamCall has the agent call its upstream at once. Admins only.
 func (c *Client) UpstreamCall(ctx context.Context) error {
 	return c.do(ctx, "POST", "/v1/upstream", nil, nil)

@@ -120,6 +120,9 @@ func (j *judge) fixed(c *candidate) (out []Finding) {
 	if code := c.up.Refused; code != "" {
 		find(code, "the upstream says: %s", cmp.Or(c.up.RefusedReason, strings.ToLower(string(code))))
 	}
+	if at := c.up.Released; !at.IsZero() {
+		find(HeartbeatNotStarted, "this host gave its place back on %s; `usher upstream call` takes one again", day(at))
+	}
 	if l.IsTest() && j.Narrowing.RequireProduction {
 		find(TestLicense, "it is a test licence, and license.require_production is set; install a production licence")
 	}

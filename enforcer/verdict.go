@@ -181,6 +181,7 @@ const (
 // Upstream is what is known of the remote side of one licence. The zero value says nothing has been heard.
 type Upstream struct {
 	Activated     time.Time // first contact
+	Released      time.Time // when this host gave its place back; zero: it has not, or has taken one again
 	LastHeartbeat time.Time
 	LastCheckIn   time.Time
 	Refused       Code          // what the upstream says of the licence: Suspended, Banned, Revoked, Expired, …; empty: nothing

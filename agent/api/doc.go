@@ -9,6 +9,7 @@ import (
 	"context"
 	"io"
 	"net"
+	"time"
 
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
@@ -60,6 +61,12 @@ type Desk interface {
 	// Reload reads the configuration again and says what came of it.
 	Reload(ctx context.Context) (wire.Reloaded, *enforcer.Denial)
 	Settings() []wire.Setting
+	// ReleaseHost gives this host's place on a licence back, or on all where id is empty.
+	ReleaseHost(ctx context.Context, by enforcer.Caller, id string) (wire.Releases, *enforcer.Denial)
+	// Drain has no new leases granted, and waits until those held are over or wait is.
+	Drain(ctx context.Context, by enforcer.Caller, wait time.Duration, release bool) (wire.Drain, *enforcer.Denial)
+	Drained() wire.Drain
+	Undrain(by enforcer.Caller) *enforcer.Denial
 	// Preview is what would leave the host with the next call to each upstream; CallUpstream has them called at once.
 	Preview() []wire.UpstreamRequest
 	CallUpstream()

@@ -106,10 +106,8 @@ func (s *Server) acquire(c *call) {
 		return
 	}
 	if r.Wait > 0 {
-		// Whoever waits sends nothing; that it hangs up is noticed.
-		rc := http.NewResponseController(c.ResponseWriter)
-		if rc.SetReadDeadline(time.Time{}) != nil || rc.SetWriteDeadline(time.Now().Add(r.Wait+writeWithin)) != nil {
-			s.answerDenial(c, &enforcer.Denial{Code: Internal, Detail: "this connection cannot wait"})
+		if d := s.wait(c, r.Wait); d != nil {
+			s.answerDenial(c, d)
 			return
 		}
 	}

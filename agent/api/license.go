@@ -98,6 +98,9 @@ func (s *Server) returnLicense(c *call) {
 	if d == nil && in.License == "" {
 		d = badRequest("license", "give the licence's id", "license is missing")
 	}
+	if d == nil {
+		d = s.wait(c, upstreamWithin)
+	}
 	var out wire.Returned
 	if d == nil {
 		out, d = s.desk.Return(c.req.Context(), c.peer.caller(c.admin), in.License)

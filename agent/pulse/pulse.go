@@ -6,12 +6,13 @@
 package pulse
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"maps"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -108,12 +109,13 @@ func (p *Pulse) Set(licences []Licence) {
 	p.nudge()
 }
 
-// Now has every licence's next call made at once, whatever its schedule and back-off say.
+// Now has every licence's next call made at once, whatever its schedule and back-off say. A place that was given back is taken
+// again.
 func (p *Pulse) Now() {
 	p.mu.Lock()
 	for id := range p.licences {
 		s := p.state[id]
-		s.NotBefore, s.NextCheckIn, s.NextHeartbeat = time.Time{}, time.Time{}, time.Time{}
+		s.NotBefore, s.NextCheckIn, s.NextHeartbeat, s.Released = time.Time{}, time.Time{}, time.Time{}, time.Time{}
 		p.state[id] = s
 	}
 	p.mu.Unlock()
@@ -259,9 +261,11 @@ func (p *Pulse) note(ctx context.Context, l Licence, call Call, reply *plugin.Re
 	p.cfg.Called(call, result, now)
 	p.mu.Lock()
 	was := p.state[l.ID]
-	if e == nil {
+	switch {
+	case !was.Released.IsZero(): // a call that was under way when the place was given back
+	case e == nil:
 		p.state[l.ID] = was.Succeeded(duties, call, reply, now, h, p.cfg.Jitter)
-	} else {
+	default:
 		p.state[l.ID] = was.Failed(duties, e, now, h, p.cfg.Jitter)
 	}
 	delete(p.calling, l.ID)
@@ -285,30 +289,34 @@ func (p *Pulse) note(ctx context.Context, l Licence, call Call, reply *plugin.Re
 	p.nudge()
 }
 
-// Deactivate gives the places of all licences back, for good: a host that is given up. It returns what went wrong.
-func (p *Pulse) Deactivate(ctx context.Context) error {
+// Placed returns the licences on which this host has a place that can be given back, of those named; of all where none is.
+func (p *Pulse) Placed(ids ...string) (out []Licence) {
 	p.mu.Lock()
-	var all []Licence
-	for _, l := range p.licences {
-		if l.Upstream.Capabilities().Deactivate && !p.state[l.ID].Activated.IsZero() {
-			all = append(all, l)
+	defer p.mu.Unlock()
+	for id, l := range p.licences {
+		if l.Upstream.Capabilities().Deactivate && !p.state[id].Activated.IsZero() && (len(ids) == 0 || slices.Contains(ids, id)) {
+			out = append(out, l)
 		}
 	}
+	slices.SortFunc(out, func(a, b Licence) int { return cmp.Compare(a.ID, b.ID) })
+	return out
+}
+
+// Deactivate gives this host's place on a licence back, for good: nothing is asked for it any more before Now.
+func (p *Pulse) Deactivate(ctx context.Context, l Licence) error {
+	r := p.cfg.Request(l.License, l.Document)
+	p.mu.Lock()
+	r.State = p.state[l.ID].Chain
+	p.calling[l.ID] = true
 	p.mu.Unlock()
-	var errs []error
-	for _, l := range all {
-		r := p.cfg.Request(l.License, l.Document)
-		p.mu.Lock()
-		r.State = p.state[l.ID].Chain
-		p.mu.Unlock()
-		r.Nonce = newNonce()
-		reply, e := ask(ctx, l.Upstream, Deactivate, &r, p.cfg.CallWithin)
-		if e != nil {
-			errs = append(errs, fmt.Errorf("licence %s: %w", l.ID, e))
-		}
-		p.note(ctx, l, Deactivate, reply, e)
+	r.Nonce = newNonce()
+	reply, e := ask(ctx, l.Upstream, Deactivate, &r, p.cfg.CallWithin)
+	p.note(ctx, l, Deactivate, reply, e)
+	if e != nil {
+		return e
 	}
-	return errors.Join(errs...)
+	p.cfg.OnChange()
+	return nil
 }
 
 // Status is what people are shown of one licence.

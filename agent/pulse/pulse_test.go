@@ -468,17 +468,43 @@ func TestDeactivate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, nil)
 		defer func() { r.stop() }()
-		r.stop()
+		if got := r.Placed("other"); len(got) != 0 {
+			t.Errorf("of another licence: %v", got)
+		}
+		placed := r.Placed()
+		if len(placed) != 1 || placed[0].ID != "L1" {
+			t.Fatalf("placed: %v", placed)
+		}
 		r.remote.set(down)
-		if err := r.Deactivate(context.Background()); err == nil || !errors.As(err, new(*plugin.Error)) {
+		if err := r.Deactivate(context.Background(), placed[0]); err == nil || !errors.As(err, new(*plugin.Error)) {
 			t.Errorf("got %v", err)
 		}
+		r.want(enforcer.Valid)
 		r.remote.set(nil)
-		if err := r.Deactivate(context.Background()); err != nil || r.remote.count(Deactivate) != 2 {
+		if err := r.Deactivate(context.Background(), placed[0]); err != nil || r.remote.count(Deactivate) != 2 {
 			t.Errorf("%v, after %d calls", err, r.remote.count(Deactivate))
 		}
-		if s := r.Facts()["L1"]; !s.Activated.IsZero() || !s.LastHeartbeat.IsZero() {
-			t.Errorf("%+v", s)
+		released := func() {
+			t.Helper()
+			if s := r.Facts()["L1"]; !s.Activated.IsZero() || !s.LastHeartbeat.IsZero() || s.Released.IsZero() || s.State != "released" || len(r.Placed()) > 0 {
+				t.Errorf("%+v", s)
+			}
+			r.want(enforcer.HeartbeatNotStarted)
+		}
+		released()
+		n := len(r.remote.seen())
+		r.stop()
+		r.run()
+		r.pass(24 * time.Hour)
+		released()
+		if more := len(r.remote.seen()) - n; more > 0 {
+			t.Errorf("%d calls for a place that was given back", more)
+		}
+		r.Now()
+		synctest.Wait()
+		r.want(enforcer.Valid)
+		if r.remote.count(Activate) != 2 {
+			t.Error("a person wants a place again, and none is taken")
 		}
 	})
 }

@@ -67,6 +67,8 @@ type State struct {
 	Reason string        `json:"reason,omitempty"`
 	Code   enforcer.Code `json:"code,omitempty"` // what the upstream refused it as; empty: it has not
 	Chain  []byte        `json:"chain,omitempty"`
+	// Released is when this host gave its place back. Nothing is asked from then on until a person wants a place again.
+	Released time.Time `json:"released,omitzero"`
 
 	// For how long the host has slept or been off since LastHeartbeat, as of the last call, and the host's clocks then.
 	Asleep time.Duration `json:"asleep,omitzero"`
@@ -100,6 +102,9 @@ type Jitter func() float64
 // place in After, where the next call is drawn once.
 func (s State) Next(d Duties) (Call, time.Time) {
 	call, at := None, time.Time{}
+	if !s.Released.IsZero() {
+		return call, at
+	}
 	sooner := func(c Call, t time.Time) {
 		if call == None || t.Before(at) {
 			call, at = c, t
@@ -135,7 +140,7 @@ func (s State) Succeeded(d Duties, call Call, r *plugin.Reply, now time.Time, h 
 	}
 	switch call {
 	case Deactivate:
-		return State{Chain: s.Chain}
+		return State{Chain: s.Chain, Released: now, Called: now, Host: h}
 	case Activate, CheckIn:
 		s.LastCheckIn = now
 		s.NextCheckIn = checkInAt(d.CheckIn, now, jitter)
@@ -185,7 +190,7 @@ func (s State) Failed(d Duties, e *plugin.Error, now time.Time, h Uptime, jitter
 // Rewound returns the state after the time was put back to now, so that it was false when the last call was made: what has been
 // done was done by now, and the next call is made at once.
 func (s State) Rewound(now time.Time, h Uptime) State {
-	for _, t := range []*time.Time{&s.Activated, &s.LastHeartbeat, &s.LastCheckIn, &s.Called} {
+	for _, t := range []*time.Time{&s.Activated, &s.LastHeartbeat, &s.LastCheckIn, &s.Called, &s.Released} {
 		if t.After(now) {
 			*t = now
 		}
@@ -230,12 +235,14 @@ func atLeast(t, least time.Time) time.Time {
 
 // Facts returns what the judge is told. holdUntil is when a try after a boot or a resume is over.
 func (s State) Facts(now, holdUntil time.Time, h Uptime) enforcer.Upstream {
-	u := enforcer.Upstream{Activated: s.Activated, LastHeartbeat: s.LastHeartbeat, LastCheckIn: s.LastCheckIn,
+	u := enforcer.Upstream{Activated: s.Activated, Released: s.Released, LastHeartbeat: s.LastHeartbeat, LastCheckIn: s.LastCheckIn,
 		Refused: s.Code, HoldUntil: holdUntil, State: "ok", Detail: s.Reason}
 	if s.Code != "" {
 		u.RefusedReason = s.Reason
 	}
 	switch {
+	case !s.Released.IsZero():
+		u.State = "released"
 	case s.Class == plugin.Transient:
 		u.State = "retrying"
 	case s.Class != "":

@@ -180,7 +180,8 @@ type Returned struct {
 	License    string    `json:"license"`
 	Product    string    `json:"product"`
 	ReturnedAt time.Time `json:"returned_at"`
-	Receipt    string    `json:"receipt"` // a JWT of type usher-return+jwt that the agent's key signs
+	Receipt    string    `json:"receipt"`         // a JWT of type usher-return+jwt that the agent's key signs
+	Place      *Released `json:"place,omitempty"` // what came of giving this host's place back, where the licence has an upstream
 }
 
 // Pool is a pool of slots, or a meter (kind "meter": in_use is what has been drawn). Null is unlimited.
@@ -349,6 +350,37 @@ type Clock struct {
 	BehindSince   *time.Time `json:"behind_since,omitempty"` // in licence time, and since this start of the host at most
 	AheadSeconds  float64    `json:"ahead_seconds"`          // how far the wall clock is ahead of the mark, where that is not believed yet
 	BelievedAt    *time.Time `json:"believed_at,omitempty"`  // when it will be
+}
+
+// ReleaseRequest asks that this host gives its place back on a licence with an upstream; of all of them where none is named.
+type ReleaseRequest struct {
+	License string `json:"license,omitempty"`
+}
+
+// Released is what came of giving one place back.
+type Released struct {
+	License  string `json:"license"`
+	Released bool   `json:"released"`
+	Reason   string `json:"reason,omitempty"` // why it was not
+}
+
+// Releases is the answer to POST /v1/license/release.
+type Releases struct {
+	Licenses []Released `json:"licenses"` // those on which this host had a place
+}
+
+// DrainRequest asks the agent to grant no new leases, and to say when those that are held are over.
+type DrainRequest struct {
+	WaitSeconds float64 `json:"wait_seconds,omitempty"` // how long to wait for that; 0: not at all
+	Release     bool    `json:"release,omitempty"`      // then give this host's places back, if nothing is held any more
+}
+
+// Drain is how far an agent is drained.
+type Drain struct {
+	Draining bool       `json:"draining"`
+	Leases   int        `json:"leases"`             // still held, but for borrows
+	Borrowed int        `json:"borrowed"`           // borrows, which end at their date
+	Licenses []Released `json:"licenses,omitempty"` // the places that were given back, or were not
 }
 
 // Setting is one configuration key: its value, and where that comes from.

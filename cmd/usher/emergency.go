@@ -85,7 +85,8 @@ func (c *cli) returnCommand() *cobra.Command {
 	var out string
 	cmd := &cobra.Command{Use: "return ID --out FILE", Short: "Stop a licence on this host for good, and write a receipt for the vendor", Args: cobra.ExactArgs(1),
 		Long: `Give a licence back, to have it bound to another host say: the agent stops it here for good, ends its slots as its terms say, and signs
-a receipt with its key, which proves to the vendor that it has. Run again it writes the same receipt. Admins only.`,
+a receipt with its key, which proves to the vendor that it has. Run again it writes the same receipt. Where the licence has an upstream
+that can be reached, this host's place there is given back as well. Admins only.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if out == "" {
 				return usage("--out is missing: the file to write the receipt to; - is standard output")
@@ -116,6 +117,9 @@ a receipt with its key, which proves to the vendor that it has. Run again it wri
 				return c.printJSON(r)
 			}
 			fmt.Fprintf(c.out, "%s  licence %s was returned on %s and is of no use here any more; send the file to the vendor\n", out, r.License, r.ReturnedAt.UTC().Format(time.DateOnly))
+			if r.Place != nil {
+				c.sayReleased(*r.Place, "the receipt has the vendor free it")
+			}
 			return nil
 		}}
 	cmd.Flags().StringVar(&out, "out", "", "the receipt's file; - is standard output")

@@ -22,7 +22,7 @@ import (
 
 func (c *cli) licenseCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "license", Aliases: []string{"licence"}, Short: "Look at licences, install and remove them"}
-	cmd.AddCommand(c.inspectCommand(), c.installCommand(), c.listCommand(), c.removeCommand(), c.rollbackCommand(), c.returnCommand())
+	cmd.AddCommand(c.inspectCommand(), c.installCommand(), c.listCommand(), c.removeCommand(), c.rollbackCommand(), c.returnCommand(), c.releaseHostCommand())
 	return cmd
 }
 

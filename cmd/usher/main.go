@@ -152,7 +152,7 @@ New here? "usher demo" shows the whole story in a few seconds.`,
 		id, title string
 		commands  []*cobra.Command
 	}{
-		{"daemon", "The agent:", []*cobra.Command{c.agentCommand(), c.demoCommand(), c.healthCommand(), c.checkCommand(), c.reloadCommand(), c.configCommand(), c.upstreamCommand()}},
+		{"daemon", "The agent:", []*cobra.Command{c.agentCommand(), c.demoCommand(), c.healthCommand(), c.checkCommand(), c.reloadCommand(), c.drainCommand(), c.configCommand(), c.upstreamCommand()}},
 		{"look", "What it says:", []*cobra.Command{c.statusCommand(), c.poolsCommand(), c.leasesCommand(), c.eventsCommand(), c.doctorCommand(), c.bundleCommand()}},
 		{"slots", "Slots:", []*cobra.Command{c.runCommand(), c.acquireCommand(), c.renewCommand(), c.releaseCommand(), c.adjustCommand()}},
 		{"license", "Licences:", []*cobra.Command{c.licenseCommand(), c.emergencyCommand(), c.fingerprintCommand(), c.vendorCommand()}},

@@ -35,15 +35,15 @@ type Claims struct {
 	Versions       string             `json:"versions,omitempty"`
 	ReleasedBefore int64              `json:"released_before,omitzero"`
 	Hosts          []Host             `json:"hosts,omitempty"`
-	Confirmation   *Confirmation      `json:"cnf,omitempty"` // RFC 7800
+	Confirmation   *Confirmation      `json:"cnf,omitzero"` // RFC 7800
 	AgentKeys      []string           `json:"agent_keys,omitempty"`
-	Cores          *Cores             `json:"cores,omitempty"`
-	Heartbeat      *Period            `json:"heartbeat,omitempty"`
-	CheckIn        *CheckIn           `json:"check_in,omitempty"`
-	Activation     *Activation        `json:"activation,omitempty"`
+	Cores          *Cores             `json:"cores,omitzero"`
+	Heartbeat      *Period            `json:"heartbeat,omitzero"`
+	CheckIn        *CheckIn           `json:"check_in,omitzero"`
+	Activation     *Activation        `json:"activation,omitzero"`
 	ReportUsage    bool               `json:"report_usage,omitzero"`
 	Trial          int64              `json:"trial_seconds,omitzero"`
-	Emergency      *Emergency         `json:"emergency,omitempty"`
+	Emergency      *Emergency         `json:"emergency,omitzero"`
 	Revokes        []string           `json:"revokes,omitempty"`
 	ResetClock     bool               `json:"reset_clock,omitzero"`
 	Grace          int64              `json:"grace_seconds,omitzero"`

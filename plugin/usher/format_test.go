@@ -83,6 +83,17 @@ func TestAlgorithms(t *testing.T) {
 }
 
 // Every single flipped bit of a good licence is refused.
+// A duty whose every term is left out is a duty still.
+func TestBareDuties(t *testing.T) {
+	s, anchors := vendor(t, "k1", "")
+	c := claims()
+	c.Activation = &usher.Activation{}
+	l, p := usher.Format{}.Verify(sign(t, s, c), anchors)
+	if p != nil || !l.Activation.Required {
+		t.Errorf("an activation without a grace: %+v, %v", l, p)
+	}
+}
+
 func TestEveryFlippedByte(t *testing.T) {
 	s, anchors := vendor(t, "2026-a", "")
 	doc := sign(t, s, claims())

@@ -1,0 +1,117 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/usher-agent/usher/agent/api"
+	"github.com/usher-agent/usher/agent/eventlog"
+	"github.com/usher-agent/usher/client/wire"
+	"github.com/usher-agent/usher/enforcer"
+)
+
+// ReleaseHost gives this host's place on a licence back to its upstream, or on all where id is empty: a host that is given up. It is
+// not done on a mere shutdown, after which the host goes on.
+func (f front) ReleaseHost(ctx context.Context, by enforcer.Caller, id string) (wire.Releases, *enforcer.Denial) {
+	var ids []string
+	if id != "" {
+		ids = append(ids, id)
+	}
+	placed := f.pulse.Placed(ids...)
+	if len(placed) == 0 && id != "" {
+		return wire.Releases{}, &enforcer.Denial{Code: api.DocumentUnknown, Field: "license", Detail: fmt.Sprintf("this host has no place on a licence %q to give back", id),
+			Hint: "`usher license list` shows the licences; a place has what was activated by an upstream"}
+	}
+	out := wire.Releases{Licenses: []wire.Released{}}
+	for _, l := range placed {
+		r := wire.Released{License: l.ID, Released: true}
+		if err := f.pulse.Deactivate(ctx, l); err != nil {
+			r.Released, r.Reason = false, err.Error()
+		} else {
+			f.noteBy(by, eventlog.Event{Type: noteReleased, Subject: l.ID})
+			f.log.Warn("this host gave its place on a licence back", "licence", l.ID, "uid", by.UID, "pid", by.PID, "exe", by.Exe)
+		}
+		out.Licenses = append(out.Licenses, r)
+	}
+	return out, nil
+}
+
+// Drain has no new leases granted until Undrain or the next start, and waits until those that are held are over. Borrows are not
+// waited for. Only when nothing is held any more are places given back.
+func (f front) Drain(ctx context.Context, by enforcer.Caller, wait time.Duration, release bool) (wire.Drain, *enforcer.Denial) {
+	if !f.desk.draining() {
+		f.desk.drain()
+		f.noteBy(by, eventlog.Event{Type: noteDrained})
+		f.log.Warn("the agent grants no new leases from now on", "uid", by.UID, "pid", by.PID, "exe", by.Exe)
+	}
+	waiting, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	f.desk.idle(waiting, f.stopping)
+	out := f.Drained()
+	if release && out.Leases == 0 && ctx.Err() == nil {
+		all, d := f.ReleaseHost(ctx, by, "")
+		if d != nil {
+			return out, d
+		}
+		out.Licenses = all.Licenses
+	}
+	return out, nil
+}
+
+// Drained says how far it is.
+func (f front) Drained() wire.Drain {
+	held, borrowed := f.desk.holding()
+	return wire.Drain{Draining: f.desk.draining(), Leases: held, Borrowed: borrowed}
+}
+
+// Undrain has leases granted again.
+func (f front) Undrain(by enforcer.Caller) *enforcer.Denial {
+	select {
+	case <-f.stopping:
+		return drainingDenial()
+	default:
+	}
+	if f.desk.drained.CompareAndSwap(true, false) {
+		f.noteBy(by, eventlog.Event{Type: noteUndrained})
+		f.log.Info("the agent grants leases again", "uid", by.UID, "pid", by.PID, "exe", by.Exe)
+	}
+	return nil
+}
+
+// holding counts the leases that are held, and apart from them those that are borrowed.
+func (d *desk) holding() (held, borrowed int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.tick(d.licenceTime())
+	for of, n := range d.held {
+		if of == enforcer.LifetimeBorrow {
+			borrowed += n
+		} else {
+			held += n
+		}
+	}
+	return held, borrowed
+}
+
+// idle waits until no lease but borrows is held, or ctx ends, or the agent stops.
+func (d *desk) idle(ctx context.Context, stop <-chan struct{}) {
+	for ctx.Err() == nil {
+		events, cancel := d.Subscribe(func(_ *enforcer.Holder, ev *wire.Event) bool { return ev.Type == "lease.ended" })
+		for open := true; open; {
+			if held, _ := d.holding(); held == 0 {
+				cancel()
+				return
+			}
+			select {
+			case <-ctx.Done():
+				open = false
+			case <-stop:
+				cancel()
+				return
+			case _, open = <-events: // whoever is too slow is left behind, and looks again
+			}
+		}
+		cancel()
+	}
+}
