@@ -680,6 +680,67 @@ func (x *Usage) GetDenied() int64 {
 	return 0
 }
 
+// Emergency is one that an operator has begun on the licence within a year.
+type Emergency struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Began         int64                  `protobuf:"varint,1,opt,name=began,proto3" json:"began,omitempty"`
+	Ends          int64                  `protobuf:"varint,2,opt,name=ends,proto3" json:"ends,omitempty"`
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Emergency) Reset() {
+	*x = Emergency{}
+	mi := &file_plugin_pluginpb_plugin_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Emergency) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Emergency) ProtoMessage() {}
+
+func (x *Emergency) ProtoReflect() protoreflect.Message {
+	mi := &file_plugin_pluginpb_plugin_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Emergency.ProtoReflect.Descriptor instead.
+func (*Emergency) Descriptor() ([]byte, []int) {
+	return file_plugin_pluginpb_plugin_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Emergency) GetBegan() int64 {
+	if x != nil {
+		return x.Began
+	}
+	return 0
+}
+
+func (x *Emergency) GetEnds() int64 {
+	if x != nil {
+		return x.Ends
+	}
+	return 0
+}
+
+func (x *Emergency) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 type Request struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	LicenseId      string                 `protobuf:"bytes,1,opt,name=license_id,json=licenseId,proto3" json:"license_id,omitempty"`
@@ -694,13 +755,14 @@ type Request struct {
 	Usage          []*Usage               `protobuf:"bytes,10,rep,name=usage,proto3" json:"usage,omitempty"`
 	Nonce          []byte                 `protobuf:"bytes,11,opt,name=nonce,proto3" json:"nonce,omitempty"`
 	State          []byte                 `protobuf:"bytes,12,opt,name=state,proto3" json:"state,omitempty"`
+	Emergencies    []*Emergency           `protobuf:"bytes,13,rep,name=emergencies,proto3" json:"emergencies,omitempty"` // the oldest first
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Request) Reset() {
 	*x = Request{}
-	mi := &file_plugin_pluginpb_plugin_proto_msgTypes[11]
+	mi := &file_plugin_pluginpb_plugin_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -712,7 +774,7 @@ func (x *Request) String() string {
 func (*Request) ProtoMessage() {}
 
 func (x *Request) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_pluginpb_plugin_proto_msgTypes[11]
+	mi := &file_plugin_pluginpb_plugin_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -725,7 +787,7 @@ func (x *Request) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Request.ProtoReflect.Descriptor instead.
 func (*Request) Descriptor() ([]byte, []int) {
-	return file_plugin_pluginpb_plugin_proto_rawDescGZIP(), []int{11}
+	return file_plugin_pluginpb_plugin_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Request) GetLicenseId() string {
@@ -812,6 +874,13 @@ func (x *Request) GetState() []byte {
 	return nil
 }
 
+func (x *Request) GetEmergencies() []*Emergency {
+	if x != nil {
+		return x.Emergencies
+	}
+	return nil
+}
+
 type Error struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Class         string                 `protobuf:"bytes,1,opt,name=class,proto3" json:"class,omitempty"` // transient, refused, misconfigured
@@ -826,7 +895,7 @@ type Error struct {
 
 func (x *Error) Reset() {
 	*x = Error{}
-	mi := &file_plugin_pluginpb_plugin_proto_msgTypes[12]
+	mi := &file_plugin_pluginpb_plugin_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -838,7 +907,7 @@ func (x *Error) String() string {
 func (*Error) ProtoMessage() {}
 
 func (x *Error) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_pluginpb_plugin_proto_msgTypes[12]
+	mi := &file_plugin_pluginpb_plugin_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -851,7 +920,7 @@ func (x *Error) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Error.ProtoReflect.Descriptor instead.
 func (*Error) Descriptor() ([]byte, []int) {
-	return file_plugin_pluginpb_plugin_proto_rawDescGZIP(), []int{12}
+	return file_plugin_pluginpb_plugin_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Error) GetClass() string {
@@ -910,7 +979,7 @@ type Reply struct {
 
 func (x *Reply) Reset() {
 	*x = Reply{}
-	mi := &file_plugin_pluginpb_plugin_proto_msgTypes[13]
+	mi := &file_plugin_pluginpb_plugin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -922,7 +991,7 @@ func (x *Reply) String() string {
 func (*Reply) ProtoMessage() {}
 
 func (x *Reply) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_pluginpb_plugin_proto_msgTypes[13]
+	mi := &file_plugin_pluginpb_plugin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -935,7 +1004,7 @@ func (x *Reply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reply.ProtoReflect.Descriptor instead.
 func (*Reply) Descriptor() ([]byte, []int) {
-	return file_plugin_pluginpb_plugin_proto_rawDescGZIP(), []int{13}
+	return file_plugin_pluginpb_plugin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Reply) GetError() *Error {
@@ -994,7 +1063,7 @@ type CheckOutRequest struct {
 
 func (x *CheckOutRequest) Reset() {
 	*x = CheckOutRequest{}
-	mi := &file_plugin_pluginpb_plugin_proto_msgTypes[14]
+	mi := &file_plugin_pluginpb_plugin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1006,7 +1075,7 @@ func (x *CheckOutRequest) String() string {
 func (*CheckOutRequest) ProtoMessage() {}
 
 func (x *CheckOutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_pluginpb_plugin_proto_msgTypes[14]
+	mi := &file_plugin_pluginpb_plugin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1019,7 +1088,7 @@ func (x *CheckOutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckOutRequest.ProtoReflect.Descriptor instead.
 func (*CheckOutRequest) Descriptor() ([]byte, []int) {
-	return file_plugin_pluginpb_plugin_proto_rawDescGZIP(), []int{14}
+	return file_plugin_pluginpb_plugin_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *CheckOutRequest) GetRequest() *Request {
@@ -1076,7 +1145,7 @@ type ExtendRequest struct {
 
 func (x *ExtendRequest) Reset() {
 	*x = ExtendRequest{}
-	mi := &file_plugin_pluginpb_plugin_proto_msgTypes[15]
+	mi := &file_plugin_pluginpb_plugin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1088,7 +1157,7 @@ func (x *ExtendRequest) String() string {
 func (*ExtendRequest) ProtoMessage() {}
 
 func (x *ExtendRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_pluginpb_plugin_proto_msgTypes[15]
+	mi := &file_plugin_pluginpb_plugin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1101,7 +1170,7 @@ func (x *ExtendRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExtendRequest.ProtoReflect.Descriptor instead.
 func (*ExtendRequest) Descriptor() ([]byte, []int) {
-	return file_plugin_pluginpb_plugin_proto_rawDescGZIP(), []int{15}
+	return file_plugin_pluginpb_plugin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ExtendRequest) GetRequest() *Request {
@@ -1142,7 +1211,7 @@ type ReturnRequest struct {
 
 func (x *ReturnRequest) Reset() {
 	*x = ReturnRequest{}
-	mi := &file_plugin_pluginpb_plugin_proto_msgTypes[16]
+	mi := &file_plugin_pluginpb_plugin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1154,7 +1223,7 @@ func (x *ReturnRequest) String() string {
 func (*ReturnRequest) ProtoMessage() {}
 
 func (x *ReturnRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_pluginpb_plugin_proto_msgTypes[16]
+	mi := &file_plugin_pluginpb_plugin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1167,7 +1236,7 @@ func (x *ReturnRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReturnRequest.ProtoReflect.Descriptor instead.
 func (*ReturnRequest) Descriptor() ([]byte, []int) {
-	return file_plugin_pluginpb_plugin_proto_rawDescGZIP(), []int{16}
+	return file_plugin_pluginpb_plugin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ReturnRequest) GetRequest() *Request {
@@ -1198,7 +1267,7 @@ type BlockReply struct {
 
 func (x *BlockReply) Reset() {
 	*x = BlockReply{}
-	mi := &file_plugin_pluginpb_plugin_proto_msgTypes[17]
+	mi := &file_plugin_pluginpb_plugin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1210,7 +1279,7 @@ func (x *BlockReply) String() string {
 func (*BlockReply) ProtoMessage() {}
 
 func (x *BlockReply) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_pluginpb_plugin_proto_msgTypes[17]
+	mi := &file_plugin_pluginpb_plugin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1223,7 +1292,7 @@ func (x *BlockReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BlockReply.ProtoReflect.Descriptor instead.
 func (*BlockReply) Descriptor() ([]byte, []int) {
-	return file_plugin_pluginpb_plugin_proto_rawDescGZIP(), []int{17}
+	return file_plugin_pluginpb_plugin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *BlockReply) GetError() *Error {
@@ -1277,7 +1346,7 @@ type ReturnReply struct {
 
 func (x *ReturnReply) Reset() {
 	*x = ReturnReply{}
-	mi := &file_plugin_pluginpb_plugin_proto_msgTypes[18]
+	mi := &file_plugin_pluginpb_plugin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1289,7 +1358,7 @@ func (x *ReturnReply) String() string {
 func (*ReturnReply) ProtoMessage() {}
 
 func (x *ReturnReply) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_pluginpb_plugin_proto_msgTypes[18]
+	mi := &file_plugin_pluginpb_plugin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1302,7 +1371,7 @@ func (x *ReturnReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReturnReply.ProtoReflect.Descriptor instead.
 func (*ReturnReply) Descriptor() ([]byte, []int) {
-	return file_plugin_pluginpb_plugin_proto_rawDescGZIP(), []int{18}
+	return file_plugin_pluginpb_plugin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ReturnReply) GetError() *Error {
@@ -1366,7 +1435,11 @@ const file_plugin_pluginpb_plugin_proto_rawDesc = "" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\x12\x15\n" +
 	"\x06in_use\x18\x02 \x01(\x03R\x05inUse\x12\x12\n" +
 	"\x04peak\x18\x03 \x01(\x03R\x04peak\x12\x16\n" +
-	"\x06denied\x18\x04 \x01(\x03R\x06denied\"\x86\x04\n" +
+	"\x06denied\x18\x04 \x01(\x03R\x06denied\"M\n" +
+	"\tEmergency\x12\x14\n" +
+	"\x05began\x18\x01 \x01(\x03R\x05began\x12\x12\n" +
+	"\x04ends\x18\x02 \x01(\x03R\x04ends\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xc4\x04\n" +
 	"\aRequest\x12\x1d\n" +
 	"\n" +
 	"license_id\x18\x01 \x01(\tR\tlicenseId\x12\x1a\n" +
@@ -1383,7 +1456,8 @@ const file_plugin_pluginpb_plugin_proto_rawDesc = "" +
 	"\x05usage\x18\n" +
 	" \x03(\v2\x16.usher.plugin.v1.UsageR\x05usage\x12\x14\n" +
 	"\x05nonce\x18\v \x01(\fR\x05nonce\x12\x14\n" +
-	"\x05state\x18\f \x01(\fR\x05state\x1aV\n" +
+	"\x05state\x18\f \x01(\fR\x05state\x12<\n" +
+	"\vemergencies\x18\r \x03(\v2\x1a.usher.plugin.v1.EmergencyR\vemergencies\x1aV\n" +
 	"\x0fComponentsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12-\n" +
 	"\x05value\x18\x02 \x01(\v2\x17.usher.plugin.v1.ValuesR\x05value:\x028\x01\"\x9f\x01\n" +
@@ -1455,7 +1529,7 @@ func file_plugin_pluginpb_plugin_proto_rawDescGZIP() []byte {
 	return file_plugin_pluginpb_plugin_proto_rawDescData
 }
 
-var file_plugin_pluginpb_plugin_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_plugin_pluginpb_plugin_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_plugin_pluginpb_plugin_proto_goTypes = []any{
 	(*DescribeRequest)(nil),  // 0: usher.plugin.v1.DescribeRequest
 	(*Description)(nil),      // 1: usher.plugin.v1.Description
@@ -1468,54 +1542,56 @@ var file_plugin_pluginpb_plugin_proto_goTypes = []any{
 	(*Problem)(nil),          // 8: usher.plugin.v1.Problem
 	(*Values)(nil),           // 9: usher.plugin.v1.Values
 	(*Usage)(nil),            // 10: usher.plugin.v1.Usage
-	(*Request)(nil),          // 11: usher.plugin.v1.Request
-	(*Error)(nil),            // 12: usher.plugin.v1.Error
-	(*Reply)(nil),            // 13: usher.plugin.v1.Reply
-	(*CheckOutRequest)(nil),  // 14: usher.plugin.v1.CheckOutRequest
-	(*ExtendRequest)(nil),    // 15: usher.plugin.v1.ExtendRequest
-	(*ReturnRequest)(nil),    // 16: usher.plugin.v1.ReturnRequest
-	(*BlockReply)(nil),       // 17: usher.plugin.v1.BlockReply
-	(*ReturnReply)(nil),      // 18: usher.plugin.v1.ReturnReply
-	nil,                      // 19: usher.plugin.v1.Request.ComponentsEntry
+	(*Emergency)(nil),        // 11: usher.plugin.v1.Emergency
+	(*Request)(nil),          // 12: usher.plugin.v1.Request
+	(*Error)(nil),            // 13: usher.plugin.v1.Error
+	(*Reply)(nil),            // 14: usher.plugin.v1.Reply
+	(*CheckOutRequest)(nil),  // 15: usher.plugin.v1.CheckOutRequest
+	(*ExtendRequest)(nil),    // 16: usher.plugin.v1.ExtendRequest
+	(*ReturnRequest)(nil),    // 17: usher.plugin.v1.ReturnRequest
+	(*BlockReply)(nil),       // 18: usher.plugin.v1.BlockReply
+	(*ReturnReply)(nil),      // 19: usher.plugin.v1.ReturnReply
+	nil,                      // 20: usher.plugin.v1.Request.ComponentsEntry
 }
 var file_plugin_pluginpb_plugin_proto_depIdxs = []int32{
 	2,  // 0: usher.plugin.v1.Description.upstream:type_name -> usher.plugin.v1.Capabilities
 	5,  // 1: usher.plugin.v1.VerifyRequest.anchors:type_name -> usher.plugin.v1.Anchor
 	8,  // 2: usher.plugin.v1.VerifyReply.problem:type_name -> usher.plugin.v1.Problem
-	19, // 3: usher.plugin.v1.Request.components:type_name -> usher.plugin.v1.Request.ComponentsEntry
+	20, // 3: usher.plugin.v1.Request.components:type_name -> usher.plugin.v1.Request.ComponentsEntry
 	10, // 4: usher.plugin.v1.Request.usage:type_name -> usher.plugin.v1.Usage
-	12, // 5: usher.plugin.v1.Reply.error:type_name -> usher.plugin.v1.Error
-	11, // 6: usher.plugin.v1.CheckOutRequest.request:type_name -> usher.plugin.v1.Request
-	11, // 7: usher.plugin.v1.ExtendRequest.request:type_name -> usher.plugin.v1.Request
-	11, // 8: usher.plugin.v1.ReturnRequest.request:type_name -> usher.plugin.v1.Request
-	12, // 9: usher.plugin.v1.BlockReply.error:type_name -> usher.plugin.v1.Error
-	12, // 10: usher.plugin.v1.ReturnReply.error:type_name -> usher.plugin.v1.Error
-	9,  // 11: usher.plugin.v1.Request.ComponentsEntry.value:type_name -> usher.plugin.v1.Values
-	0,  // 12: usher.plugin.v1.Plugin.Describe:input_type -> usher.plugin.v1.DescribeRequest
-	3,  // 13: usher.plugin.v1.Format.Recognise:input_type -> usher.plugin.v1.RecogniseRequest
-	6,  // 14: usher.plugin.v1.Format.Verify:input_type -> usher.plugin.v1.VerifyRequest
-	11, // 15: usher.plugin.v1.Upstream.Activate:input_type -> usher.plugin.v1.Request
-	11, // 16: usher.plugin.v1.Upstream.Heartbeat:input_type -> usher.plugin.v1.Request
-	11, // 17: usher.plugin.v1.Upstream.CheckIn:input_type -> usher.plugin.v1.Request
-	11, // 18: usher.plugin.v1.Upstream.Deactivate:input_type -> usher.plugin.v1.Request
-	14, // 19: usher.plugin.v1.Upstream.CheckOut:input_type -> usher.plugin.v1.CheckOutRequest
-	15, // 20: usher.plugin.v1.Upstream.Extend:input_type -> usher.plugin.v1.ExtendRequest
-	16, // 21: usher.plugin.v1.Upstream.Return:input_type -> usher.plugin.v1.ReturnRequest
-	1,  // 22: usher.plugin.v1.Plugin.Describe:output_type -> usher.plugin.v1.Description
-	4,  // 23: usher.plugin.v1.Format.Recognise:output_type -> usher.plugin.v1.RecogniseReply
-	7,  // 24: usher.plugin.v1.Format.Verify:output_type -> usher.plugin.v1.VerifyReply
-	13, // 25: usher.plugin.v1.Upstream.Activate:output_type -> usher.plugin.v1.Reply
-	13, // 26: usher.plugin.v1.Upstream.Heartbeat:output_type -> usher.plugin.v1.Reply
-	13, // 27: usher.plugin.v1.Upstream.CheckIn:output_type -> usher.plugin.v1.Reply
-	13, // 28: usher.plugin.v1.Upstream.Deactivate:output_type -> usher.plugin.v1.Reply
-	17, // 29: usher.plugin.v1.Upstream.CheckOut:output_type -> usher.plugin.v1.BlockReply
-	17, // 30: usher.plugin.v1.Upstream.Extend:output_type -> usher.plugin.v1.BlockReply
-	18, // 31: usher.plugin.v1.Upstream.Return:output_type -> usher.plugin.v1.ReturnReply
-	22, // [22:32] is the sub-list for method output_type
-	12, // [12:22] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	11, // 5: usher.plugin.v1.Request.emergencies:type_name -> usher.plugin.v1.Emergency
+	13, // 6: usher.plugin.v1.Reply.error:type_name -> usher.plugin.v1.Error
+	12, // 7: usher.plugin.v1.CheckOutRequest.request:type_name -> usher.plugin.v1.Request
+	12, // 8: usher.plugin.v1.ExtendRequest.request:type_name -> usher.plugin.v1.Request
+	12, // 9: usher.plugin.v1.ReturnRequest.request:type_name -> usher.plugin.v1.Request
+	13, // 10: usher.plugin.v1.BlockReply.error:type_name -> usher.plugin.v1.Error
+	13, // 11: usher.plugin.v1.ReturnReply.error:type_name -> usher.plugin.v1.Error
+	9,  // 12: usher.plugin.v1.Request.ComponentsEntry.value:type_name -> usher.plugin.v1.Values
+	0,  // 13: usher.plugin.v1.Plugin.Describe:input_type -> usher.plugin.v1.DescribeRequest
+	3,  // 14: usher.plugin.v1.Format.Recognise:input_type -> usher.plugin.v1.RecogniseRequest
+	6,  // 15: usher.plugin.v1.Format.Verify:input_type -> usher.plugin.v1.VerifyRequest
+	12, // 16: usher.plugin.v1.Upstream.Activate:input_type -> usher.plugin.v1.Request
+	12, // 17: usher.plugin.v1.Upstream.Heartbeat:input_type -> usher.plugin.v1.Request
+	12, // 18: usher.plugin.v1.Upstream.CheckIn:input_type -> usher.plugin.v1.Request
+	12, // 19: usher.plugin.v1.Upstream.Deactivate:input_type -> usher.plugin.v1.Request
+	15, // 20: usher.plugin.v1.Upstream.CheckOut:input_type -> usher.plugin.v1.CheckOutRequest
+	16, // 21: usher.plugin.v1.Upstream.Extend:input_type -> usher.plugin.v1.ExtendRequest
+	17, // 22: usher.plugin.v1.Upstream.Return:input_type -> usher.plugin.v1.ReturnRequest
+	1,  // 23: usher.plugin.v1.Plugin.Describe:output_type -> usher.plugin.v1.Description
+	4,  // 24: usher.plugin.v1.Format.Recognise:output_type -> usher.plugin.v1.RecogniseReply
+	7,  // 25: usher.plugin.v1.Format.Verify:output_type -> usher.plugin.v1.VerifyReply
+	14, // 26: usher.plugin.v1.Upstream.Activate:output_type -> usher.plugin.v1.Reply
+	14, // 27: usher.plugin.v1.Upstream.Heartbeat:output_type -> usher.plugin.v1.Reply
+	14, // 28: usher.plugin.v1.Upstream.CheckIn:output_type -> usher.plugin.v1.Reply
+	14, // 29: usher.plugin.v1.Upstream.Deactivate:output_type -> usher.plugin.v1.Reply
+	18, // 30: usher.plugin.v1.Upstream.CheckOut:output_type -> usher.plugin.v1.BlockReply
+	18, // 31: usher.plugin.v1.Upstream.Extend:output_type -> usher.plugin.v1.BlockReply
+	19, // 32: usher.plugin.v1.Upstream.Return:output_type -> usher.plugin.v1.ReturnReply
+	23, // [23:33] is the sub-list for method output_type
+	13, // [13:23] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_plugin_pluginpb_plugin_proto_init() }
@@ -1529,7 +1605,7 @@ func file_plugin_pluginpb_plugin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_plugin_pluginpb_plugin_proto_rawDesc), len(file_plugin_pluginpb_plugin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

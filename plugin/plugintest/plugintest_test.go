@@ -8,6 +8,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,6 +25,8 @@ import (
 	"github.com/usher-agent/usher/plugin/remote"
 	"github.com/usher-agent/usher/plugin/usher"
 	"github.com/usher-agent/usher/plugin/usher/issue"
+	"github.com/usher-agent/usher/plugin/usher/online"
+	"github.com/usher-agent/usher/plugin/usher/registry"
 )
 
 // native makes samples of the native format.
@@ -200,13 +204,22 @@ type vendorSide struct {
 	hosts  map[string]bool
 	blocks map[string]*plugin.Block
 	n      int
+	chain  []string      // the states that are good
+	left   bool          // somebody has given a place up
+	away   bool          // nothing is answered
+	gone   chan struct{} // closed when the test ends
 }
 
 func newVendorSide(how string) *vendorSide {
 	return &vendorSide{how: how, hosts: map[string]bool{}, blocks: map[string]*plugin.Block{}}
 }
 
-func (v *vendorSide) System() string { return "acme" }
+func (v *vendorSide) System() string {
+	if v.how == "nameless" {
+		return "Acme Licences"
+	}
+	return "acme"
+}
 
 func (v *vendorSide) Capabilities() plugin.Capabilities {
 	return plugin.Capabilities{Activate: true, Heartbeat: true, CheckIn: true, Deactivate: true, Budget: true}
@@ -215,6 +228,19 @@ func (v *vendorSide) Capabilities() plugin.Capabilities {
 func (v *vendorSide) known(ctx context.Context, r *plugin.Request) error {
 	if err := ctx.Err(); err != nil && v.how != "deaf" {
 		return plugin.Transiently("the call was given up: %v", err)
+	}
+	if v.away {
+		if v.how == "waits" {
+			ctx = context.Background()
+		}
+		select {
+		case <-ctx.Done():
+		case <-v.gone:
+		}
+		if v.how == "gives up" {
+			return &plugin.Error{Class: plugin.Refused, Code: enforcer.Suspended, Reason: "no answer"}
+		}
+		return plugin.Transiently("no answer")
 	}
 	if r.LicenseID == "suspended" {
 		switch v.how {
@@ -242,7 +268,24 @@ func (v *vendorSide) Activate(ctx context.Context, r *plugin.Request) (*plugin.R
 	if v.how == "once" && v.hosts[r.AgentKey] {
 		return nil, &plugin.Error{Class: plugin.Refused, Code: enforcer.FingerprintMismatch, Reason: "it is activated already"}
 	}
+	if v.how == "for good" && v.left {
+		return nil, &plugin.Error{Class: plugin.Refused, Code: enforcer.FingerprintMismatch, Reason: "it was given up"}
+	}
 	v.hosts[r.AgentKey] = true
+	switch v.how {
+	case "hoards":
+		return &plugin.Reply{State: make([]byte, plugin.MaxState+1)}, nil
+	case "chained", "strict":
+		if len(v.chain) > 0 && !slices.Contains(v.chain, string(r.State)) {
+			return nil, &plugin.Error{Class: plugin.Refused, Code: enforcer.AgentKeyMismatch, Reason: "it is a copy"}
+		}
+		v.n++
+		next := fmt.Sprint("s", v.n)
+		if v.chain = []string{string(r.State), next}; v.how == "strict" {
+			v.chain = v.chain[1:]
+		}
+		return &plugin.Reply{State: []byte(next)}, nil
+	}
 	return &plugin.Reply{State: []byte("s")}, nil
 }
 
@@ -260,7 +303,17 @@ func (v *vendorSide) CheckIn(ctx context.Context, r *plugin.Request) (*plugin.Re
 	if err := v.known(ctx, r); err != nil {
 		return nil, err
 	}
-	return &plugin.Reply{NextCheckIn: time.Now().Add(time.Hour), Time: time.Now()}, nil
+	reply := &plugin.Reply{NextCheckIn: time.Now().Add(time.Hour), Time: time.Now()}
+	switch {
+	case v.how == "silent":
+		return nil, nil
+	case v.how == "believes":
+	case v.how == "replayed":
+		reply.Time = time.Now().AddDate(0, -1, 0)
+	case len(r.Nonce) == 0:
+		reply.Time = time.Time{}
+	}
+	return reply, nil
 }
 
 func (v *vendorSide) Deactivate(ctx context.Context, r *plugin.Request) (*plugin.Reply, error) {
@@ -269,6 +322,10 @@ func (v *vendorSide) Deactivate(ctx context.Context, r *plugin.Request) (*plugin
 	if err := v.known(ctx, r); err != nil {
 		return nil, err
 	}
+	if v.how == "misses" && !v.hosts[r.AgentKey] {
+		return nil, &plugin.Error{Class: plugin.Refused, Code: enforcer.NotFound, Reason: "it has no place"}
+	}
+	v.left = true
 	delete(v.hosts, r.AgentKey)
 	return &plugin.Reply{}, nil
 }
@@ -305,15 +362,27 @@ func TestUpstreams(t *testing.T) {
 				Cores: plugin.Cores{Physical: 2, Effective: 1.5}, Usage: []plugin.Usage{{Pool: "seats", InUse: 1}}, Nonce: []byte("0123456789abcdef"), State: []byte("s")}
 		}
 	}
-	s := plugintest.UpstreamSamples{Request: request("a"), Refused: request("suspended"), Pool: "seats"}
+	gone := make(chan struct{})
+	defer close(gone)
 	for how, want := range map[string]string{"": "", "lenient": "what is to be refused succeeds", "untyped": "the refusal", "vague": "code or text cannot be", "once": "activate, again", "far": "which cannot be",
-		"deaf": "though its context has ended", "writes": "the request was changed", "spends": "again with the same token", "generous": "more slots than there can be", "for ever": "extend"} {
-		for where, u := range map[string]plugin.Upstream{"called": newVendorSide(how), "over the wire": plugintest.Serve(t, remote.System{Upstream: newVendorSide(how)}).Upstream()} {
-			if where == "over the wire" && (how == "writes" || how == "deaf") { // the wire mends these
+		"deaf": "though its context has ended", "writes": "the request was changed", "spends": "again with the same token", "generous": "more slots than there can be", "for ever": "extend",
+		"chained": "", "strict": "activate, again", "hoards": "the state has", "silent": "there is no reply", "replayed": "its time is off", "believes": "a request without a nonce", "misses": "deactivate, again",
+		"for good": "activate, after deactivate", "gives up": "though nobody has spoken", "nameless": "its name"} {
+		for where, serve := range map[string]func(plugin.Upstream) plugin.Upstream{"called": func(u plugin.Upstream) plugin.Upstream { return u },
+			"over the wire": func(u plugin.Upstream) plugin.Upstream {
+				return plugintest.Serve(t, remote.System{Upstream: u}).Upstream()
+			}} {
+			if where == "over the wire" && slices.Contains([]string{"writes", "deaf", "silent", "nameless", "gives up"}, how) { // the wire mends these
 				continue
 			}
+			away := newVendorSide(how)
+			away.away, away.gone = true, gone
+			s := plugintest.UpstreamSamples{Request: request("a"), Refused: request("suspended"), Pool: "seats", Away: serve(away)}
+			if how == "chained" || how == "strict" {
+				s.Refused = nil // what is refused has no state of its own here
+			}
 			var text []string
-			for _, err := range plugintest.CheckUpstream(u, s) {
+			for _, err := range plugintest.CheckUpstream(serve(newVendorSide(how)), s) {
 				text = append(text, err.Error())
 			}
 			all := strings.Join(text, "\n")
@@ -321,5 +390,87 @@ func TestUpstreams(t *testing.T) {
 				t.Errorf("%q, %s: want %q; the faults are\n%s", how, where, want, all)
 			}
 		}
+	}
+}
+
+// The native system's client keeps the promises against its server, called and over the wire.
+func TestNativeUpstream(t *testing.T) {
+	dir := t.TempDir()
+	private, _, err := issue.Keygen(dir, "k1", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := issue.LoadSigner(private, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	office, err := registry.Open(registry.Config{Dir: dir, Signer: signer})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer office.Close() //nolint:errcheck // nothing is kept
+	server := httptest.NewServer(office.Handler())
+	defer server.Close()
+	gone := make(chan struct{})
+	silent := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		select {
+		case <-r.Context().Done():
+		case <-gone:
+		}
+	}))
+	defer silent.Close()
+	defer close(gone)
+	sign := func(id string) []byte {
+		doc, err := signer.Sign(&usher.Claims{ID: id, Product: "acme", Issued: time.Now().Unix() - 60, Activation: &usher.Activation{}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return doc
+	}
+	good, bad := sign("good"), sign("bad")
+	if _, err := office.Add(bad, 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := office.SetState("bad", registry.StateSuspended, "it is not paid"); err != nil {
+		t.Fatal(err)
+	}
+	client := func(url string) plugin.Upstream {
+		_, key, err := ed25519.GenerateKey(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := online.NewClient(online.Config{URL: url, Key: key, Anchors: func() []plugin.Anchor { return []plugin.Anchor{signer.Anchor} }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	request := func(id string, doc []byte) func() *plugin.Request {
+		return func() *plugin.Request {
+			return &plugin.Request{LicenseID: id, Document: doc, Product: "acme", Components: map[string][]string{"machine-id": {"ab"}}, Nonce: []byte("0123456789abcdef"),
+				Emergencies: []plugin.Emergency{{Began: time.Unix(1_700_000_000, 0), Ends: time.Unix(1_700_100_000, 0), Reason: "a storm"}}}
+		}
+	}
+	for where, serve := range map[string]func(plugin.Upstream) plugin.Upstream{"called": func(u plugin.Upstream) plugin.Upstream { return u },
+		"over the wire": func(u plugin.Upstream) plugin.Upstream { return plugintest.Serve(t, remote.System{Upstream: u}).Upstream() }} {
+		t.Run(where, func(t *testing.T) {
+			plugintest.Upstream(t, serve(client(server.URL)), plugintest.UpstreamSamples{Request: request("good", good), Refused: request("bad", bad), Away: serve(client(silent.URL))})
+		})
+	}
+	all, err := office.List()
+	if err != nil {
+		t.Fatal(err)
+	}
+	hosts := 0
+	for _, l := range all {
+		for _, h := range l.Hosts {
+			hosts++
+			if l.ID != "good" || len(h.Emergencies) != 1 || h.Emergencies[0].Reason != "a storm" {
+				t.Errorf("licence %s has the host %+v", l.ID, h)
+			}
+		}
+	}
+	if hosts != 2 {
+		t.Errorf("there are %d hosts", hosts)
 	}
 }

@@ -2,6 +2,7 @@ package plugintest
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"reflect"
@@ -13,23 +14,43 @@ import (
 
 // UpstreamSamples is what an upstream is tried with.
 type UpstreamSamples struct {
-	// Request is about a licence that the remote side knows and finds good. It is made anew for each call.
+	// Request is about a licence that the remote side knows and finds good. It is made anew for each call; nonce and, once a reply has
+	// said one, state are the suite's.
 	Request func() *plugin.Request
-	Pool    string // of which Budgeters have slots: at least 2
+	Pool    string // of which Budgeters have slots: at least 2; empty: budget is not tried
 	// Refused is about a licence that the remote side refuses; nil: none is tried.
 	Refused func() *plugin.Request
+	// Away is the same upstream with a remote side that takes calls and never answers; nil: that is not tried.
+	Away plugin.Upstream
+	// Now is the remote side's clock; nil: time.Now.
+	Now func() time.Time
 }
 
 type upstreamCheck struct {
 	*faults
 	upstream plugin.Upstream
 	samples  UpstreamSamples
+	state    []byte // of the last reply
+}
+
+type upstreamCall struct {
+	name string
+	can  bool
+	call func(context.Context, *plugin.Request) (*plugin.Reply, error)
+}
+
+func callsOf(u plugin.Upstream) []upstreamCall {
+	can := u.Capabilities()
+	return []upstreamCall{{"activate", can.Activate, u.Activate}, {"heartbeat", can.Heartbeat, u.Heartbeat}, {"check in", can.CheckIn, u.CheckIn}, {"deactivate", can.Deactivate, u.Deactivate}}
 }
 
 // CheckUpstream returns each promise that an upstream does not keep: see [plugin.Upstream].
 func CheckUpstream(u plugin.Upstream, s UpstreamSamples) []error {
+	if s.Now == nil {
+		s.Now = time.Now
+	}
 	out := &faults{}
-	c := &upstreamCheck{out, u, s}
+	c := &upstreamCheck{faults: out, upstream: u, samples: s}
 	if err := plugin.CheckName(u.System()); err != nil {
 		out.add("its name: %w", err)
 	}
@@ -41,49 +62,104 @@ func CheckUpstream(u plugin.Upstream, s UpstreamSamples) []error {
 	if can.Budget && !budget {
 		out.add("it says that it has budget, and is no Budgeter")
 	}
-	type call func(context.Context, *plugin.Request) (*plugin.Reply, error)
-	for _, k := range []struct {
-		name string
-		can  bool
-		call call
-	}{{"activate", can.Activate, u.Activate}, {"heartbeat", can.Heartbeat, u.Heartbeat}, {"check in", can.CheckIn, u.CheckIn}, {"deactivate", can.Deactivate, u.Deactivate}} {
+	for _, k := range callsOf(u) {
 		if k.can {
-			out.intime(k.name, func() { c.call(k.name, k.call) })
+			out.intime(k.name, func() { c.call(k) })
 		}
 	}
-	if can.Budget && budget {
-		if can.Activate {
-			_, _ = u.Activate(context.Background(), s.Request()) // tried above
-		}
+	if can.Activate && can.Deactivate {
+		out.intime("activate", func() { c.good("activate, after deactivate", u.Activate, c.request()) })
+	}
+	if can.Budget && budget && s.Pool != "" {
 		out.intime("budget", func() { c.budget(b) })
+	}
+	if s.Away != nil {
+		for _, k := range callsOf(s.Away) {
+			if k.can {
+				out.intime(k.name+", unanswered", func() { c.unanswered(k) })
+			}
+		}
 	}
 	return *out
 }
 
-func (c *upstreamCheck) call(name string, call func(context.Context, *plugin.Request) (*plugin.Reply, error)) {
-	for _, again := range []string{"", ", again"} { // a lost answer is asked for once more
-		r := c.samples.Request()
-		before := c.samples.Request()
-		reply, err := call(context.Background(), r)
-		if err != nil {
-			c.add("%s%s: %w", name, again, err)
-			continue
-		}
-		if err := reply.Check(time.Now()); err != nil {
-			c.add("%s%s: %w", name, again, err)
-		}
-		if r.Nonce, before.Nonce = nil, nil; !reflect.DeepEqual(r, before) {
-			c.add("%s%s: the request was changed", name, again)
-		}
+// request is the next request, as the agent makes it.
+func (c *upstreamCheck) request() *plugin.Request {
+	r := c.samples.Request()
+	r.Nonce = make([]byte, 32)
+	rand.Read(r.Nonce) // never fails: see crypto/rand
+	if c.state != nil {
+		r.State = c.state
 	}
+	return r
+}
+
+// good makes a call that is to succeed, and takes note of the state that it brings.
+func (c *upstreamCheck) good(name string, call func(context.Context, *plugin.Request) (*plugin.Reply, error), r *plugin.Request) {
+	before := c.samples.Request()
+	before.State, before.Nonce = slices.Clone(r.State), slices.Clone(r.Nonce)
+	reply, err := call(context.Background(), r)
+	if !reflect.DeepEqual(r, before) {
+		c.add("%s: the request was changed", name)
+	}
+	if err != nil {
+		c.add("%s: %w", name, err)
+		return
+	}
+	if err := reply.Check(c.samples.Now()); err != nil {
+		c.add("%s: %w", name, err)
+		return
+	}
+	if d := reply.Time.Sub(c.samples.Now()).Abs(); !reply.Time.IsZero() && d > time.Hour {
+		c.add("%s: its time is off by %v: only a time that was signed for this request may be told", name, d)
+	}
+	if reply.State != nil {
+		c.state = reply.State
+	}
+}
+
+func (c *upstreamCheck) call(k upstreamCall) {
+	first := c.request()
+	c.good(k.name, k.call, first)
+	// The answer was lost on the way, and is asked for once more with what was known before.
+	again := c.request()
+	again.State = first.State
+	c.good(k.name+", again", k.call, again)
+	c.good(k.name+", once more", k.call, c.request())
+
 	gone, cancel := context.WithCancel(context.Background())
 	cancel()
-	if _, err := call(gone, c.samples.Request()); err == nil {
-		c.add("%s: it succeeds though its context has ended", name)
+	if _, err := k.call(gone, c.request()); err == nil {
+		c.add("%s: it succeeds though its context has ended", k.name)
+	}
+	// What nobody can tell from an old answer says nothing of the time.
+	bare := c.request()
+	bare.Nonce = nil
+	if reply, err := k.call(context.Background(), bare); err == nil && reply != nil {
+		if !reply.Time.IsZero() {
+			c.add("%s: it tells a time for a request without a nonce: whoever stands between could have kept it", k.name)
+		}
+		if reply.State != nil {
+			c.state = reply.State
+		}
 	}
 	if c.samples.Refused != nil {
-		_, err := call(context.Background(), c.samples.Refused())
-		c.refusal(name, err)
+		_, err := k.call(context.Background(), c.samples.Refused())
+		c.refusal(k.name, err)
+	}
+}
+
+// unanswered makes a call whose time is up before it is answered.
+func (c *upstreamCheck) unanswered(k upstreamCall) {
+	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	_, err := k.call(ctx, c.request())
+	e := (*plugin.Error)(nil)
+	switch {
+	case err == nil:
+		c.add("%s, unanswered: it succeeds", k.name)
+	case errors.As(err, &e) && e.Class != plugin.Transient:
+		c.add("%s, unanswered: the error is %s, though nobody has spoken and nothing is wrong here", k.name, e.Class)
 	}
 }
 
@@ -105,7 +181,7 @@ func (c *upstreamCheck) budget(b plugin.Budgeter) {
 	ctx := context.Background()
 	token := fmt.Sprint(time.Now().UnixNano())
 	ask := func(n int64, token string) (*plugin.Block, error) {
-		return b.CheckOut(ctx, &plugin.CheckOut{Request: *c.samples.Request(), Pool: c.samples.Pool, Slots: n, For: time.Minute, Token: token})
+		return b.CheckOut(ctx, &plugin.CheckOut{Request: *c.request(), Pool: c.samples.Pool, Slots: n, For: time.Minute, Token: token})
 	}
 	first, err := ask(1, token)
 	if err != nil {
@@ -122,7 +198,7 @@ func (c *upstreamCheck) budget(b plugin.Budgeter) {
 	if err != nil || second.ID == first.ID {
 		c.add("check out, with another token: the same block, or %v", err)
 	}
-	longer, err := b.Extend(ctx, &plugin.Extend{Request: *c.samples.Request(), Block: first.ID, For: time.Minute})
+	longer, err := b.Extend(ctx, &plugin.Extend{Request: *c.request(), Block: first.ID, For: time.Minute})
 	if err == nil {
 		err = longer.Check(c.samples.Pool, 0, 1, time.Minute)
 	}
@@ -134,7 +210,7 @@ func (c *upstreamCheck) budget(b plugin.Budgeter) {
 		blocks = append(blocks, second.ID)
 	}
 	for _, id := range slices.Sorted(slices.Values(blocks)) {
-		if err := b.Return(ctx, &plugin.Return{Request: *c.samples.Request(), Block: id}); err != nil {
+		if err := b.Return(ctx, &plugin.Return{Request: *c.request(), Block: id}); err != nil {
 			c.add("return: %w", err)
 		}
 	}

@@ -127,6 +127,9 @@ func encodeRequest(r *plugin.Request) *pluginpb.Request {
 	for _, u := range r.Usage {
 		out.Usage = append(out.Usage, &pluginpb.Usage{Pool: u.Pool, InUse: u.InUse, Peak: u.Peak, Denied: u.Denied})
 	}
+	for _, e := range r.Emergencies {
+		out.Emergencies = append(out.Emergencies, &pluginpb.Emergency{Began: nanos(e.Began), Ends: nanos(e.Ends), Reason: e.Reason})
+	}
 	return out
 }
 
@@ -136,6 +139,9 @@ func decodeRequest(in *pluginpb.Request) *plugin.Request {
 	r.Components = remake(in.GetComponents(), func(v *pluginpb.Values) []string { return v.GetValues() })
 	for _, u := range in.GetUsage() {
 		r.Usage = append(r.Usage, plugin.Usage{Pool: u.GetPool(), InUse: u.GetInUse(), Peak: u.GetPeak(), Denied: u.GetDenied()})
+	}
+	for _, e := range in.GetEmergencies() {
+		r.Emergencies = append(r.Emergencies, plugin.Emergency{Began: instant(e.GetBegan()), Ends: instant(e.GetEnds()), Reason: e.GetReason()})
 	}
 	return r
 }
