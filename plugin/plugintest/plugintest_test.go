@@ -452,7 +452,9 @@ func TestNativeUpstream(t *testing.T) {
 		}
 	}
 	for where, serve := range map[string]func(plugin.Upstream) plugin.Upstream{"called": func(u plugin.Upstream) plugin.Upstream { return u },
-		"over the wire": func(u plugin.Upstream) plugin.Upstream { return plugintest.Serve(t, remote.System{Upstream: u}).Upstream() }} {
+		"over the wire": func(u plugin.Upstream) plugin.Upstream {
+			return plugintest.Serve(t, remote.System{Upstream: u}).Upstream()
+		}} {
 		t.Run(where, func(t *testing.T) {
 			plugintest.Upstream(t, serve(client(server.URL)), plugintest.UpstreamSamples{Request: request("good", good), Refused: request("bad", bad), Away: serve(client(silent.URL))})
 		})

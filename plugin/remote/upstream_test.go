@@ -14,7 +14,7 @@ func TestRequestCrosses(t *testing.T) {
 	r := &plugin.Request{LicenseID: "L1", Document: []byte("d"), Product: "acme", Version: "1.2", Components: map[string][]string{"mac": {"aa", "bb"}, "tpm": {"cc"}}, AgentKey: "k",
 		Cores: plugin.Cores{Physical: 2, Logical: 4, Effective: 1.5}, Usage: []plugin.Usage{{Pool: "streams", InUse: 1, Peak: 2, Denied: 3}},
 		Emergencies: []plugin.Emergency{{Began: at, Ends: at.Add(time.Hour), Reason: "a storm"}, {Began: at.AddDate(0, 1, 0), Ends: at.AddDate(0, 2, 0), Reason: "another"}},
-		Nonce: []byte("0123456789abcdef"), State: []byte("s")}
+		Nonce:       []byte("0123456789abcdef"), State: []byte("s")}
 	v := reflect.ValueOf(*r)
 	for i := range v.NumField() {
 		if v.Field(i).IsZero() {
