@@ -59,6 +59,7 @@ type Agent struct {
 	pulse    *pulse.Pulse
 	// upstreams are those that are configured, by system.
 	upstreams map[string]plugin.Upstream
+	words     *words // of vendors, for the agent's key
 	state     *stateDir
 	key       ed25519.PrivateKey
 	history   *history

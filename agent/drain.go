@@ -29,6 +29,7 @@ func (f front) ReleaseHost(ctx context.Context, by enforcer.Caller, id string) (
 		if err := f.pulse.Deactivate(ctx, l); err != nil {
 			r.Released, r.Reason = false, err.Error()
 		} else {
+			f.vouched(l.ID, "")
 			f.noteBy(by, eventlog.Event{Type: noteReleased, Subject: l.ID})
 			f.log.Warn("this host gave its place on a licence back", "licence", l.ID, "uid", by.UID, "pid", by.PID, "exe", by.Exe)
 		}

@@ -1,7 +1,12 @@
 package agent_test
 
 import (
+	"crypto"
+	"crypto/ed25519"
 	"errors"
+	"fmt"
+	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -128,5 +133,80 @@ func TestPlaceOfWhatIsReturned(t *testing.T) {
 	}
 	if again, err := o.Return(ctx, "L1"); err != nil || again.Receipt != r.Receipt || again.Place != nil {
 		t.Errorf("returned again: %+v, %v", again, err)
+	}
+}
+
+// Where the licence names no agent's key, the upstream's activation proves the agent true, over restarts and until the place is given
+// back; another's activation, or another thing that the vendor has signed, proves nothing.
+func TestProofByActivation(t *testing.T) {
+	o := openOnline(t)
+	ctx := t.Context()
+	o.drop("a.lic", o.sign("L1", 2, func(c *usher.Claims) { c.Activation = &usher.Activation{} }))
+	o.until("activated", inForce("L1"))
+	vendor := client.Vendor{Product: "acme", Keys: map[string]crypto.PublicKey{"k1": o.signer.Anchor.Key}}
+	prove := func(v client.Vendor) error {
+		s, err := client.Open(ctx, client.WithSocket(o.Socket()), client.WithVendor(v))
+		if err != nil {
+			return err
+		}
+		defer s.Close()
+		if s.Proven() != client.ProvenLicense {
+			t.Errorf("the agent is proven: %s", s.Proven())
+		}
+		return nil
+	}
+	if err := prove(vendor); err != nil || len(o.chain()) != 1 {
+		t.Fatalf("after the activation: %v; the chain is %q", err, o.chain())
+	}
+	o.away.Store(true)
+	o.stop()
+	o.start()
+	o.until("after a restart", inForce("L1"))
+	if err := prove(vendor); err != nil {
+		t.Errorf("after a restart: %v", err)
+	}
+	refused := func(v client.Vendor, want string) {
+		t.Helper()
+		if err := prove(v); !errors.Is(err, client.ErrNotProven) || !strings.Contains(err.Error(), want) {
+			t.Errorf("want %q: %v", want, err)
+		}
+	}
+	other, _, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused(client.Vendor{Product: "acme", Keys: map[string]crypto.PublicKey{"k1": other}}, "the activation: its signature does not match")
+	refused(client.Vendor{Product: "acme", Keys: map[string]crypto.PublicKey{"k2": other}}, `the activation is signed by key "k1"`)
+	refused(client.Vendor{Product: "other", Keys: vendor.Keys}, `the activation is for product "acme"`)
+	f, err := o.Fingerprint(ctx, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.stop()
+	for _, row := range []struct{ typ, product, key, want string }{
+		{"usher-activation+jwt", "acme", "AAAA", "names another agent's key"},
+		{"usher-reply+jwt", "acme", f.AgentKey, `a "usher-reply+jwt" vouches for nobody`},
+		{"usher-activation+jwt", "other", f.AgentKey, `is for product "other"`},
+	} {
+		word, err := o.signer.SignAs(row.typ, fmt.Appendf(nil, `{"license":"L1","product":%q,"iat":1,"cnf":{"jkt":%q}}`, row.product, row.key))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(o.path("state/activations.json"), fmt.Appendf(nil, `{"L1":%q}`, word), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		o.start()
+		o.until("another word", inForce("L1"))
+		refused(vendor, row.want)
+		o.stop()
+	}
+	o.start()
+	o.away.Store(false)
+	o.until("in force", inForce("L1"))
+	if got, err := o.ReleaseHost(ctx, ""); err != nil || len(got) != 1 || !got[0].Released {
+		t.Fatalf("released: %+v, %v", got, err)
+	}
+	if b, err := os.ReadFile(o.path("state/activations.json")); err != nil || string(b) != "{}" || len(o.chain()) > 0 {
+		t.Errorf("the place is given back, and the word is kept: %s, %v, %q", b, err, o.chain())
 	}
 }

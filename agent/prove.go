@@ -94,8 +94,8 @@ func (s *session) Prove(nonce string) (string, error) {
 	return s.agent.sign(sessionProofType, sessionClaims{nonce, s.agent.product(), holder, s.agent.desk.time().Unix()})
 }
 
-// Keys returns the agent's public key (RFC 7517, RFC 8037), those that its dialects sign with, and the documents in force that
-// vouch for the first.
+// Keys returns the agent's public key (RFC 7517, RFC 8037), those that its dialects sign with, and what vouches for the first of the
+// licences in force: the document that names it, or else the vendor's word that an activation brought.
 func (f front) Keys() wire.Keys {
 	key := func(p dialectPublic, dialect string) wire.Key {
 		return wire.Key{KeyType: "OKP", Curve: "Ed25519", X: base64.RawURLEncoding.EncodeToString(p.key), KeyID: p.id, Use: "sig", Algorithm: "EdDSA", Dialect: dialect}
@@ -111,10 +111,14 @@ func (f front) Keys() wire.Keys {
 	f.court.mu.Lock()
 	defer f.court.mu.Unlock()
 	for _, j := range v.Licenses {
-		if !j.InForce || j.License == nil || !slices.Contains(j.License.AgentKeys, f.agentKey()) {
+		if !j.InForce || j.License == nil {
 			continue
 		}
-		out.Chain = append(out.Chain, string(f.court.document(j.Document)))
+		if slices.Contains(j.License.AgentKeys, f.agentKey()) {
+			out.Chain = append(out.Chain, string(f.court.document(j.Document)))
+		} else if word := f.words.of(j.License.ID); word != "" {
+			out.Chain = append(out.Chain, word)
+		}
 	}
 	return out
 }

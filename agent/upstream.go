@@ -33,6 +33,10 @@ const renewedDir = "renewed"
 // openUpstream makes the pulse, and what it speaks with.
 func (a *Agent) openUpstream() error {
 	cfg := a.config
+	var err error
+	if a.words, err = openWords(filepath.Join(a.state.path, "activations.json")); err != nil {
+		return err
+	}
 	a.upstreams = map[string]plugin.Upstream{}
 	for _, p := range a.plugins {
 		a.upstreams[p.Name()] = p.Upstream()
@@ -42,7 +46,7 @@ func (a *Agent) openUpstream() error {
 		if err != nil {
 			return err
 		}
-		u, err := online.NewClient(online.Config{URL: cfg.Upstream.URL, Key: a.key, HTTP: &http.Client{Transport: transport}, Now: a.desk.told,
+		u, err := online.NewClient(online.Config{URL: cfg.Upstream.URL, Key: a.key, HTTP: &http.Client{Transport: transport}, Now: a.desk.told, Activated: a.vouched,
 			Anchors: func() []plugin.Anchor {
 				a.court.mu.Lock()
 				defer a.court.mu.Unlock()
@@ -53,7 +57,6 @@ func (a *Agent) openUpstream() error {
 		}
 		a.upstreams[u.System()] = u
 	}
-	var err error
 	a.pulse, err = pulse.New(pulse.Config{File: filepath.Join(cfg.State.Dir, "upstream.json"), CallWithin: cfg.Upstream.Timeout.Duration(),
 		Now: a.desk.time, Uptime: uptime, Request: a.upstreamRequest, Renewed: a.renewed,
 		OnChange: func() { a.court.change(func() {}) },
@@ -65,6 +68,14 @@ func (a *Agent) openUpstream() error {
 	a.court.upstream = a.pulse.Facts
 	a.court.renewed, err = readRenewed(filepath.Join(cfg.State.Dir, renewedDir))
 	return err
+}
+
+// vouched keeps the vendor's word for the agent's key. Nothing but proofs to products hangs on it, so that what cannot be kept
+// is only logged.
+func (a *Agent) vouched(license, word string) {
+	if err := a.words.set(license, word); err != nil {
+		a.log.Error("the vendor's word for the agent's key could not be kept; the next activation brings it again", "licence", license, "error", err)
+	}
 }
 
 // upstreamTransport is the way to the upstream: proxies of the environment, CAs, and a client certificate, which is the

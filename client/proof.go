@@ -51,9 +51,11 @@ type Proven string
 
 // What can be proved.
 const (
-	ProvenNone    Proven = "none"    // no vendor key was given, or what was found could not be proved and AllowUnproven took it
-	ProvenLicense Proven = "licence" // the vendor's licence names the agent's key; the agent has it, and sees this process at the other end
-	ProvenLease   Proven = "lease"   // and it granted the lease inside TLS with that key
+	ProvenNone Proven = "none" // no vendor key was given, or what was found could not be proved and AllowUnproven took it
+	// The vendor's licence names the agent's key, or the vendor's upstream has vouched for it; the agent has it, and sees this process
+	// at the other end.
+	ProvenLicense Proven = "licence"
+	ProvenLease   Proven = "lease" // and it granted the lease inside TLS with that key
 )
 
 // self is this process as it knows itself. Where it is in a namespace, the agent may know it by another number.
@@ -198,14 +200,14 @@ func notProven(err error) error {
 func (v *Vendor) vouches(chain []string, key ed25519.PublicKey) error {
 	sum := sha256.Sum256([]byte(`{"crv":"Ed25519","kty":"OKP","x":"` + base64.RawURLEncoding.EncodeToString(key) + `"}`)) // RFC 7638
 	thumb := base64.RawURLEncoding.EncodeToString(sum[:])
-	err := errors.New("no licence in force names an agent's key (usher vendor bind binds one)")
+	err := errors.New("no licence in force names an agent's key (usher vendor bind binds one), and no upstream has vouched for one")
 	for i, doc := range chain {
 		named, failed := v.named(doc)
 		switch {
 		case failed == nil && slices.Contains(named, thumb):
 			return nil
 		case failed == nil:
-			failed = errors.New("the licence names another agent's key")
+			failed = errors.New("what the vendor has signed names another agent's key")
 		}
 		if err = errors.Join(err, failed); i == 0 {
 			err = failed
@@ -214,28 +216,35 @@ func (v *Vendor) vouches(chain []string, key ed25519.PublicKey) error {
 	return err
 }
 
-// named returns the agents' keys that a licence of the vendor's names.
+// What of a vendor's vouches for an agent's key, by its type (RFC 7519 §5.1), and what it is called.
+var vouching = map[string]string{"usher-license+jwt": "the licence", "usher-activation+jwt": "the activation"}
+
+// named returns the agents' keys that a licence of the vendor's names, or the one that it activated a licence for.
 func (v *Vendor) named(document string) ([]string, error) {
 	compact := strip(document)
 	head, _, ok := strings.Cut(compact, ".")
-	var h struct{ Kid string }
+	var h struct{ Kid, Typ string }
 	if b, err := base64.RawURLEncoding.DecodeString(head); err != nil || !ok || json.Unmarshal(b, &h) != nil {
 		return nil, errors.New("the licence cannot be read")
 	}
+	what := vouching[h.Typ]
+	if what == "" {
+		return nil, fmt.Errorf("a %q vouches for nobody", h.Typ)
+	}
 	key := v.Keys[h.Kid]
 	if key == nil {
-		return nil, fmt.Errorf("the licence is signed by key %q, which this product does not know", h.Kid)
+		return nil, fmt.Errorf("%s is signed by key %q, which this product does not know", what, h.Kid)
 	}
 	var c struct {
 		Product string
 		Cnf     struct{ Jkt string }
 		Agents  []string `json:"agent_keys"`
 	}
-	if err := open(compact, "usher-license+jwt", key, &c); err != nil {
-		return nil, fmt.Errorf("the licence: %w", err)
+	if err := open(compact, h.Typ, key, &c); err != nil {
+		return nil, fmt.Errorf("%s: %w", what, err)
 	}
 	if c.Product != v.Product {
-		return nil, fmt.Errorf("the licence is for product %q", c.Product)
+		return nil, fmt.Errorf("%s is for product %q", what, c.Product)
 	}
 	if c.Cnf.Jkt != "" {
 		c.Agents = append(c.Agents, c.Cnf.Jkt)

@@ -404,7 +404,7 @@ type Reloaded struct {
 // Keys is the answer to GET /v1/keys: the agent's public key as a JSON Web Key Set (RFC 7517), and what vouches for it.
 type Keys struct {
 	Keys  []Key    `json:"keys"`
-	Chain []string `json:"chain"` // licence documents in force that name the key (cnf.jkt, RFC 7800)
+	Chain []string `json:"chain"` // of the licences in force: documents that name the key (cnf.jkt, RFC 7800), and vendors' words for it (usher-activation+jwt)
 }
 
 // Key is an Ed25519 public key (RFC 8037); its id is its RFC 7638 thumbprint.
