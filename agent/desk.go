@@ -19,6 +19,8 @@ import (
 type desk struct {
 	now  func() time.Time     // the wall clock
 	boot func() time.Duration // since the host was started
+	// passed says what has passed between two readings of now, as Go's monotonic clock has it: without suspensions.
+	passed func(from, to time.Time) time.Duration
 	// seen is told of each event, of each decision about an acquire and how long it took, in order, under the lock.
 	seen  observer
 	store *store // nil: nothing is kept
@@ -28,6 +30,7 @@ type desk struct {
 	mu       sync.Mutex // guards all below
 	core     *enforcer.Enforcer
 	last     time.Time                                // the licence time when it was last asked for; zero: it was not
+	wall     time.Time                                // the wall clock, then
 	read     time.Duration                            // since boot, then
 	asked    time.Time                                // when the kernel was asked for the time since boot
 	atBoot   time.Duration                            // what it said
@@ -55,7 +58,7 @@ type observer interface {
 }
 
 func newDesk(now func() time.Time, seen observer, o enforcer.Options) *desk {
-	return &desk{now: now, boot: clock.Boot, seen: seen, core: enforcer.New(o), wake: make(chan struct{}, 1), waiting: map[enforcer.LeaseID]chan outcome{}, held: map[enforcer.Lifetime]int{}, owned: map[string]map[enforcer.LeaseID]struct{}{}, doubted: map[enforcer.LeaseID]struct{}{}}
+	return &desk{now: now, boot: clock.Boot, passed: func(from, to time.Time) time.Duration { return to.Sub(from) }, seen: seen, core: enforcer.New(o), wake: make(chan struct{}, 1), waiting: map[enforcer.LeaseID]chan outcome{}, held: map[enforcer.Lifetime]int{}, owned: map[string]map[enforcer.LeaseID]struct{}{}, doubted: map[enforcer.LeaseID]struct{}{}}
 }
 
 // do decides one request, carries the decision out, and returns when it may be acknowledged.

@@ -51,7 +51,7 @@ func decodeMark(b []byte) (enforcer.Mark, error) {
 // stands still in a suspension: exact asks the kernel. d.mu is held.
 func (d *desk) clocks(exact bool) enforcer.Clocks {
 	wall := d.now()
-	since := wall.Sub(d.asked)
+	since := d.passed(d.asked, wall)
 	if exact || d.asked.IsZero() || since >= advanceEvery {
 		d.atBoot = max(d.atBoot, d.boot())
 		d.asked, since = wall, 0
@@ -73,18 +73,16 @@ func (d *desk) licenceTime() time.Time { return d.timed().now }
 // timed returns the licence time and all that it comes from. d.mu is held.
 func (d *desk) timed() timeAt {
 	c := d.clocks(false)
+	if enforcer.Stepped(d.wall, c.Wall, c.Boot-d.read) != 0 { // the wall clock was set, or the host was suspended
+		c = d.clocks(true)
+	}
 	now, k := d.mark.Now(c, d.signed)
 	by := enforcer.Stepped(d.last, now, c.Boot-d.read)
-	if by != 0 { // or the host was suspended
-		c = d.clocks(true)
-		now, _ = d.mark.Now(c, d.signed)
-		by = enforcer.Stepped(d.last, now, c.Boot-d.read)
-	}
 	if by != 0 || c.Boot-d.advanced >= time.Second {
 		d.mark, d.advanced = d.mark.Advance(c, d.signed), c.Boot
 		_, k = d.mark.Now(c, d.signed)
 	}
-	d.last, d.read = now, c.Boot
+	d.last, d.wall, d.read = now, c.Wall, c.Boot
 	if by != 0 {
 		d.steps++
 		d.apply(d.core.Decide(&enforcer.Step{By: by}, now).Events, nil)

@@ -93,3 +93,92 @@ func TestMarkIsHealed(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// hostOf is a desk on a host whose clocks a test sets, with a pool of two slots.
+type hostOf struct {
+	*desk
+	t          *testing.T
+	wall       time.Time
+	up, asleep time.Duration
+}
+
+func newHostOf(t *testing.T) *hostOf {
+	h := &hostOf{t: t, wall: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC), up: time.Hour}
+	awake := map[time.Time]time.Duration{} // what the monotonic clock said at each reading
+	h.desk = newDesk(func() time.Time { awake[h.wall] = h.up - h.asleep; return h.wall }, metrics.New(metrics.Options{}), enforcer.Options{})
+	h.boot = func() time.Duration { return h.up }
+	h.passed = func(from, to time.Time) time.Duration { return awake[to] - awake[from] }
+	h.setVerdict(&enforcer.Verdict{State: enforcer.StateValid, Code: enforcer.Valid, Pools: map[string]enforcer.PoolGrant{"streams": {Name: "streams", Limit: 2, Budget: 2}}})
+	return h
+}
+
+func (h *hostOf) run(d time.Duration)     { h.wall, h.up = h.wall.Add(d), h.up+d }
+func (h *hostOf) suspend(d time.Duration) { h.run(d); h.asleep += d }
+
+func (h *hostOf) acquire(ttl time.Duration) *enforcer.Lease {
+	h.t.Helper()
+	l, _, d := h.Acquire(h.t.Context(), &enforcer.Acquire{Caller: enforcer.Caller{UID: 1, User: "ann"}, Pool: "streams", N: 2, Lifetime: enforcer.LifetimeTTL, TTL: ttl})
+	if d != nil {
+		h.t.Fatalf("%s: %s", d.Code, d.Detail)
+	}
+	return l
+}
+
+// A suspension is time that has passed, for whoever relies on a lease's end too: what is over is over before the next grant,
+// though Go's monotonic clock stood still. A clock that is set is not time that has passed.
+func TestSuspensionAndStep(t *testing.T) {
+	h := newHostOf(t)
+	h.acquire(time.Minute)
+	h.suspend(2 * time.Minute)
+	h.acquire(time.Minute) // both slots are free
+	if h.steps != 0 {
+		t.Error("a suspension was taken for a clock that was set")
+	}
+
+	h.wall = h.wall.Add(5 * time.Hour)
+	h.run(30 * time.Second)
+	if held := h.Leases(); len(held) != 1 || held[0].ExpiresAt.Sub(h.wall) != 30*time.Second || h.steps != 1 {
+		t.Errorf("the clock was set: %+v, %d steps", held, h.steps)
+	}
+	h.run(30 * time.Second)
+	l := h.acquire(time.Hour)
+	h.wall = h.wall.AddDate(0, -1, 0)
+	if now := h.time(); now.Sub(h.wall) < 27*24*time.Hour || h.steps != 1 {
+		t.Errorf("set back it is %v, after %d steps", now, h.steps)
+	}
+	h.run(59 * time.Minute)
+	if left := l.ExpiresAt.Sub(h.time()); left != time.Minute {
+		t.Errorf("%v are left of the lease", left)
+	}
+	h.suspend(time.Minute)
+	h.acquire(time.Minute)
+}
+
+// What an upstream signs is kept, and what a document is dated with counts while it is there.
+func TestEvidence(t *testing.T) {
+	h := newHostOf(t)
+	right := h.wall
+	h.time()
+	h.learn(right.Add(time.Hour))
+	if now := h.time(); !now.Equal(right.Add(time.Hour)) {
+		t.Errorf("an upstream has signed another time, and it is %v", now)
+	}
+	h.learn(right) // an answer that was long on its way
+	if now := h.time(); !now.Equal(right.Add(time.Hour)) {
+		t.Errorf("a late answer makes it %v", now)
+	}
+	at := h.sign(right.Add(48 * time.Hour))
+	if !at.now.Equal(right.Add(48*time.Hour)) || at.From != enforcer.FromDocument || !h.told().Equal(right) {
+		t.Errorf("a document ahead of time: %+v; upstreams are told %v", at, h.told())
+	}
+	if now, _ := h.would(time.Time{}); !now.Equal(right.Add(time.Hour)) {
+		t.Errorf("without it it would be %v", now)
+	}
+	h.run(time.Hour)
+	if at := h.timing(); !at.now.Equal(right.Add(49 * time.Hour)) {
+		t.Errorf("an hour later: %v", at.now)
+	}
+	if at := h.sign(time.Time{}); !at.now.Equal(right.Add(2*time.Hour)) || at.From != enforcer.FromMark {
+		t.Errorf("when it has gone: %+v", at)
+	}
+}
