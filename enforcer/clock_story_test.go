@@ -12,7 +12,6 @@ type hostClock struct {
 	last   time.Time // licence time
 	read   time.Duration
 	judged Clock
-	steps  int
 }
 
 // runClock runs a command of a story of clocks:

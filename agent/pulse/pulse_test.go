@@ -420,7 +420,7 @@ func TestJump(t *testing.T) {
 		r.skew.Store(0)
 		r.want(enforcer.Valid)
 		r.pass(time.Second)
-		if s := r.Status()["L1"]; s.At.Sub(time.Now()) > time.Hour || s.State.LastHeartbeat.After(time.Now()) {
+		if s := r.Status()["L1"]; time.Until(s.At) > time.Hour || s.State.LastHeartbeat.After(time.Now()) {
 			t.Errorf("the jump is undone, and the next call is at %v, the last heartbeat %v", s.At, s.State.LastHeartbeat)
 		}
 		r.remote.set(down)
