@@ -269,7 +269,7 @@ func (a *Agent) upstreamFigures() metrics.Upstream {
 	if c := out.CheckIn; c != nil {
 		l := v.Licenses[0].License
 		u := a.pulse.Facts()[l.ID]
-		f.CheckInDue = l.CheckIn.After(slices.MaxFunc([]time.Time{l.Issued, u.Activated, u.LastCheckIn}, time.Time.Compare))
+		f.CheckInDue = l.CheckIn.After(slices.MaxFunc([]time.Time{l.LastCheckIn(), u.Activated, u.LastCheckIn}, time.Time.Compare))
 	}
 	if h := out.Heartbeat; h != nil && h.Deadline != nil {
 		f.HeartbeatDeadline = *h.Deadline

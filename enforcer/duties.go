@@ -62,7 +62,7 @@ func (c *candidate) lapses() (out []lapse) {
 			fmt.Sprintf("licence %s: a heartbeat was due at %s; without one the licence stops at %s", c.label(), minute(due), minute(ends))})
 	}
 	if p := l.CheckIn; p.Stated() {
-		due := p.After(later(later(l.Issued, c.up.Activated), c.up.LastCheckIn))
+		due := p.After(later(l.LastCheckIn(), later(c.up.Activated, c.up.LastCheckIn)))
 		ends := later(due.Add(p.Grace), c.up.HoldUntil)
 		out = append(out, lapse{due, ends, Overdue,
 			fmt.Sprintf("licence %s: an upstream check-in was due at %s; see to the connection", c.label(), minute(due)),

@@ -275,6 +275,7 @@ type License struct {
 
 	Heartbeat  Period
 	CheckIn    Period
+	CheckedIn  time.Time // the last check-in that the document knows of; zero: its issue was one
 	Activation Activation
 	Usage      bool // usage figures ride along with heartbeats and check-ins
 
@@ -301,6 +302,14 @@ type License struct {
 
 // IsTest reports whether the licence, or the anchor that verified it, is for tests.
 func (l *License) IsTest() bool { return l.Environment == Test || l.AnchorEnvironment == Test }
+
+// LastCheckIn returns the last upstream check-in that the document itself proves: CheckedIn, or else its issue.
+func (l *License) LastCheckIn() time.Time {
+	if l.CheckedIn.IsZero() {
+		return l.Issued
+	}
+	return l.CheckedIn
+}
 
 // Terminates returns the instant the product must stop, expiry plus grace; zero for a perpetual licence.
 func (l *License) Terminates() time.Time {

@@ -44,7 +44,7 @@ func (l *License) Validate() error {
 	for _, t := range []struct {
 		what  string
 		value time.Time
-	}{{"issued", l.Issued}, {"not before", l.NotBefore}, {"expires", l.Expires}, {"released before", l.ReleasedBefore}} {
+	}{{"issued", l.Issued}, {"not before", l.NotBefore}, {"expires", l.Expires}, {"released before", l.ReleasedBefore}, {"checked in", l.CheckedIn}} {
 		if !t.value.IsZero() && (t.value.Before(time.Unix(0, 0)) || t.value.After(latest)) {
 			return fmt.Errorf("its date %q lies outside the years 1970 to 9999", t.what)
 		}

@@ -6,6 +6,7 @@ package plugin
 
 import (
 	"crypto"
+	"log/slog"
 	"time"
 
 	"github.com/usher-agent/usher/enforcer"
@@ -41,3 +42,26 @@ type Format interface {
 	// terms. It consults no clock.
 	Verify(document []byte, anchors []Anchor) (*enforcer.License, *enforcer.Problem)
 }
+
+// Opener is a Format some of whose documents are encrypted.
+type Opener interface {
+	Format
+	// Open is Verify with secrets. A document that none of them opens has the code Unavailable, and the hint says what is missing.
+	// No secret may be found in a licence or a problem.
+	Open(document []byte, anchors []Anchor, s Secrets) (*enforcer.License, *enforcer.Problem)
+}
+
+// Secrets is what encrypted documents are opened with. It prints as nothing.
+type Secrets struct {
+	Keys        []string // licence keys
+	Fingerprint string   // what a system that names hosts by one text calls this one; empty: not known
+}
+
+// String hides the keys.
+func (Secrets) String() string { return "(secrets)" }
+
+// GoString hides the keys.
+func (Secrets) GoString() string { return "(secrets)" }
+
+// LogValue hides the keys.
+func (Secrets) LogValue() slog.Value { return slog.StringValue("(secrets)") }

@@ -1,0 +1,170 @@
+package keygen
+
+import (
+	"bytes"
+	"cmp"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/plugin"
+)
+
+// The algorithms, in Keygen's words. The first that fits a key is its usual one.
+const (
+	algEd25519 = "ed25519"
+	algECDSA   = "ecdsa-p256"
+	algPSS     = "rsa-pss-sha256"
+	algRSA     = "rsa-sha256"
+)
+
+// Algorithms returns the algorithms that an anchor may state. A Keygen account has a key for Ed25519, one for ECDSA and one for
+// RSA; the last serves two algorithms, of which the anchor names one.
+func Algorithms() []string { return []string{algEd25519, algECDSA, algPSS, algRSA} }
+
+// NewAnchor makes an anchor of an account's public key as Keygen's dashboard and guides give it: 64 hexadecimal digits (Ed25519
+// only), PEM, or base64 of DER or of PEM. An empty alg means the key's usual one: ed25519, ecdsa-p256, rsa-pss-sha256.
+func NewAnchor(keyID string, key []byte, alg string) (plugin.Anchor, error) {
+	if keyID == "" || len(keyID) > 256 {
+		return plugin.Anchor{}, fmt.Errorf("key %q: its id is empty or longer than 256 bytes; the account's id or name will do", short(keyID))
+	}
+	pub, err := parseKey(bytes.TrimSpace(key))
+	if err != nil {
+		return plugin.Anchor{}, fmt.Errorf("key %q: %w; give the account's public key in hex, PEM or base64", keyID, err)
+	}
+	var fits []string
+	switch k := pub.(type) {
+	case ed25519.PublicKey:
+		fits = []string{algEd25519}
+	case *ecdsa.PublicKey:
+		if k.Curve != elliptic.P256() {
+			return plugin.Anchor{}, fmt.Errorf("key %q: its curve is %s, and Keygen signs on P-256", keyID, k.Curve.Params().Name)
+		}
+		fits = []string{algECDSA}
+	case *rsa.PublicKey:
+		if bits := k.N.BitLen(); bits < 2048 {
+			return plugin.Anchor{}, fmt.Errorf("key %q: it is an RSA key of %d bits; at least 2048 are needed", keyID, bits)
+		}
+		fits = []string{algPSS, algRSA}
+	default:
+		return plugin.Anchor{}, fmt.Errorf("key %q: a key of type %T; Keygen signs with Ed25519, ECDSA P-256 or RSA", keyID, pub)
+	}
+	if alg = cmp.Or(alg, fits[0]); !slices.Contains(fits, alg) {
+		return plugin.Anchor{}, fmt.Errorf("key %q: algorithm %s does not fit the key, which is for %s", keyID, short(alg), strings.Join(fits, " or "))
+	}
+	return plugin.Anchor{System: System, KeyID: keyID, Algorithm: alg, Key: pub}, nil
+}
+
+func parseKey(b []byte) (crypto.PublicKey, error) {
+	if block, _ := pem.Decode(b); block != nil {
+		switch {
+		case strings.Contains(block.Type, "PRIVATE"):
+			return nil, errors.New("it is a private key")
+		case block.Type == "RSA PUBLIC KEY":
+			return x509.ParsePKCS1PublicKey(block.Bytes)
+		}
+		return x509.ParsePKIXPublicKey(block.Bytes)
+	}
+	if raw, err := hex.DecodeString(string(b)); err == nil && len(raw) == ed25519.PublicKeySize {
+		return ed25519.PublicKey(raw), nil
+	}
+	raw, err := base64.StdEncoding.DecodeString(string(b)) // line breaks are passed over
+	if err != nil || len(raw) == 0 {
+		return nil, errors.New("it is none that can be read")
+	}
+	if bytes.HasPrefix(raw, []byte("-----BEGIN ")) {
+		return parseKey(raw)
+	}
+	if len(raw) == ed25519.PublicKeySize {
+		return ed25519.PublicKey(raw), nil
+	}
+	return x509.ParsePKIXPublicKey(raw)
+}
+
+// verifies reports whether the anchor's key has signed a message, by the anchor's algorithm.
+func verifies(a plugin.Anchor, message, sig []byte) bool {
+	digest := sha256.Sum256(message)
+	switch k := a.Key.(type) {
+	case ed25519.PublicKey:
+		return a.Algorithm == algEd25519 && len(k) == ed25519.PublicKeySize && ed25519.Verify(k, message, sig)
+	case *ecdsa.PublicKey:
+		return a.Algorithm == algECDSA && k.Curve == elliptic.P256() && ecdsa.VerifyASN1(k, digest[:], sig)
+	case *rsa.PublicKey:
+		switch a.Algorithm {
+		case algPSS:
+			// Keygen's salt is as long as the key lets it be, so that the length must be found out.
+			return rsa.VerifyPSS(k, crypto.SHA256, digest[:], sig, &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthAuto, Hash: crypto.SHA256}) == nil
+		case algRSA:
+			return rsa.VerifyPKCS1v15(k, crypto.SHA256, digest[:], sig) == nil
+		}
+	}
+	return false
+}
+
+// believe returns the anchor by which check holds. Documents name no key, so each anchor is tried whose algorithm is among
+// algs. what says how the document is signed, for people.
+func believe(anchors []plugin.Anchor, what string, algs []string, check func(plugin.Anchor) bool) (plugin.Anchor, *enforcer.Problem) {
+	tried := []string{}
+	for _, a := range anchors {
+		if a.System != System || !slices.Contains(algs, a.Algorithm) {
+			continue
+		}
+		tried = append(tried, a.KeyID)
+		if !check(a) {
+			continue
+		}
+		if a.Revoked {
+			return a, &enforcer.Problem{System: System, Code: enforcer.UntrustedKey, Reason: fmt.Sprintf("signed by key %q, which is revoked", a.KeyID),
+				Hint: "ask the vendor for one that is signed by another key"}
+		}
+		return a, nil
+	}
+	if len(tried) == 0 {
+		return plugin.Anchor{}, &enforcer.Problem{System: System, Code: enforcer.UntrustedKey,
+			Reason: fmt.Sprintf("it is signed with %s, and no key of a Keygen account for that is in trust", what),
+			Hint:   "add the account's public key under license.trust, with system keygen; for RSA, alg says which of rsa-pss-sha256 and rsa-sha256 it is for"}
+	}
+	return plugin.Anchor{}, &enforcer.Problem{System: System, Code: enforcer.BadSignature,
+		Reason: fmt.Sprintf("its signature (%s) is not good by any key in trust for that (%s): it has been changed, or another account signed it", what, strings.Join(tried, ", ")),
+		Hint:   "copy the whole file again, as the vendor sent it"}
+}
+
+// inTime checks that the anchor was good when the document was issued.
+func inTime(a plugin.Anchor, l *enforcer.License) *enforcer.Problem {
+	early := !a.NotBefore.IsZero() && l.Issued.Before(a.NotBefore)
+	late := !a.NotAfter.IsZero() && (l.Issued.IsZero() || l.Issued.After(a.NotAfter))
+	if !early && !late {
+		return nil
+	}
+	when := "at an unknown time"
+	if !l.Issued.IsZero() {
+		when = "on " + l.Issued.UTC().Format("2006-01-02")
+	}
+	return &enforcer.Problem{System: System, Code: enforcer.UntrustedKey, Reason: fmt.Sprintf("issued %s, and key %q is not believed then", when, a.KeyID),
+		Hint: "ask the vendor for one that is signed by a key that is good now"}
+}
+
+// short keeps what a document says out of messages but for a few harmless characters.
+func short(s string) string {
+	if len(s) > 32 {
+		s = s[:32] + "…"
+	}
+	return strings.ToValidUTF8(strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return '?'
+		}
+		return r
+	}, s), "?")
+}

@@ -1,0 +1,217 @@
+package keygen
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// dataset is the JSON:API document in a file. What an older API version lacks is nil.
+type dataset struct {
+	Data     resource   `json:"data"`
+	Included []resource `json:"included"`
+	Meta     struct {
+		Issued *time.Time `json:"issued"`
+		Expiry *time.Time `json:"expiry"`
+	} `json:"meta"`
+}
+
+type resource struct {
+	Type          string                  `json:"type"`
+	ID            string                  `json:"id"`
+	Attributes    jsontext.Value          `json:"attributes"`
+	Relationships map[string]relationship `json:"relationships"`
+}
+
+type relationship struct {
+	Data jsontext.Value `json:"data"`
+}
+
+// related returns the id of a relationship of one; empty: there is none.
+func (r *resource) related(name string) string {
+	var one struct {
+		ID string `json:"id"`
+	}
+	if b := r.Relationships[name].Data; len(b) == 0 || json.Unmarshal(b, &one) != nil {
+		return ""
+	}
+	return one.ID
+}
+
+// Attributes is what a licence's attributes say that is enforced. Limits of nil are unlimited; times of nil are none.
+type Attributes struct {
+	Name             *string    `json:"name"`
+	Expiry           *time.Time `json:"expiry"`
+	Status           string     `json:"status"`
+	Uses             int64      `json:"uses"`
+	Suspended        bool       `json:"suspended"`
+	Floating         bool       `json:"floating"`
+	Strict           bool       `json:"strict"`
+	MaxMachines      *int64     `json:"maxMachines"`
+	MaxProcesses     *int64     `json:"maxProcesses"`
+	MaxUsers         *int64     `json:"maxUsers"`
+	MaxCores         *int64     `json:"maxCores"`
+	MaxMemory        *int64     `json:"maxMemory"` // bytes
+	MaxDisk          *int64     `json:"maxDisk"`   // bytes
+	MaxUses          *int64     `json:"maxUses"`
+	RequireHeartbeat bool       `json:"requireHeartbeat"`
+	RequireCheckIn   bool       `json:"requireCheckIn"`
+	LastCheckIn      *time.Time `json:"lastCheckIn"`
+	NextCheckIn      *time.Time `json:"nextCheckIn"`
+	Created          *time.Time `json:"created"`
+}
+
+// Policy is what a policy's attributes say that is enforced. A licence file has it only where the licence may read its policy; what
+// is not stated has Keygen's default then.
+type Policy struct {
+	Concurrent             *bool  `json:"concurrent"` // API 1.1 and before, instead of OverageStrategy
+	OverageStrategy        string `json:"overageStrategy"`
+	ExpirationStrategy     string `json:"expirationStrategy"`
+	MachineMatching        string `json:"machineMatchingStrategy"`
+	FingerprintMatching    string `json:"fingerprintMatchingStrategy"` // API 1.3 and before, instead of MachineMatching
+	ComponentMatching      string `json:"componentMatchingStrategy"`
+	MachineLeasing         string `json:"machineLeasingStrategy"`
+	ProcessLeasing         string `json:"processLeasingStrategy"`
+	Leasing                string `json:"leasingStrategy"` // API 1.6 and before, instead of ProcessLeasing
+	CheckInInterval        string `json:"checkInInterval"`
+	CheckInIntervalCount   *int64 `json:"checkInIntervalCount"`
+	HeartbeatDuration      *int64 `json:"heartbeatDuration"` // seconds
+	HeartbeatResurrection  string `json:"heartbeatResurrectionStrategy"`
+	RequireProductScope    bool   `json:"requireProductScope"`
+	RequirePolicyScope     bool   `json:"requirePolicyScope"`
+	RequireMachineScope    bool   `json:"requireMachineScope"`
+	RequireFingerprint     bool   `json:"requireFingerprintScope"`
+	RequireComponentsScope bool   `json:"requireComponentsScope"`
+	RequireUserScope       bool   `json:"requireUserScope"`
+	RequireChecksumScope   bool   `json:"requireChecksumScope"`
+	RequireVersionScope    bool   `json:"requireVersionScope"`
+	RequireEnvironment     bool   `json:"requireEnvironmentScope"`
+}
+
+// The strategies that are spelt more than once.
+const (
+	overageAlways  = "ALWAYS_ALLOW_OVERAGE"
+	expiryRevoke   = "REVOKE_ACCESS"
+	expiryMaintain = "MAINTAIN_ACCESS"
+	expiryAllow    = "ALLOW_ACCESS"
+	perMachine     = "PER_MACHINE"
+)
+
+// settle puts the words of older API versions into those of the present one.
+func (p *Policy) settle() {
+	if p.OverageStrategy == "" && p.Concurrent != nil && *p.Concurrent {
+		p.OverageStrategy = overageAlways
+	}
+	if p.MachineMatching == "" {
+		p.MachineMatching = p.FingerprintMatching
+	}
+	if p.ProcessLeasing == "" {
+		p.ProcessLeasing = p.Leasing
+	}
+	if p.ProcessLeasing == "" {
+		p.ProcessLeasing = perMachine
+	}
+}
+
+// expires reports whether the licence's expiry ends its validity.
+func (p *Policy) expires() bool {
+	return p.ExpirationStrategy != expiryMaintain && p.ExpirationStrategy != expiryAllow
+}
+
+// machine is what a machine's attributes say that is enforced.
+type machine struct {
+	Name              *string `json:"name"`
+	Hostname          *string `json:"hostname"`
+	Fingerprint       string  `json:"fingerprint"`
+	RequireHeartbeat  bool    `json:"requireHeartbeat"`
+	HeartbeatDuration *int64  `json:"heartbeatDuration"` // seconds
+	MaxProcesses      *int64  `json:"maxProcesses"`
+}
+
+// parse reads a dataset.
+func parseDataset(b []byte) (*dataset, error) {
+	d := &dataset{}
+	if err := json.Unmarshal(b, d); err != nil {
+		return nil, fmt.Errorf("what it says cannot be read: %w", plainJSON(err))
+	}
+	return d, nil
+}
+
+// included returns the included resources of a type.
+func (d *dataset) included(kind string) (out []*resource) {
+	for i := range d.Included {
+		if d.Included[i].Type == kind {
+			out = append(out, &d.Included[i])
+		}
+	}
+	return out
+}
+
+// one returns an included resource by its type and id, or the only one of its type.
+func (d *dataset) one(kind, id string) *resource {
+	all := d.included(kind)
+	for _, r := range all {
+		if r.ID == id || len(all) == 1 && id == "" {
+			return r
+		}
+	}
+	return nil
+}
+
+// attributes reads a resource's attributes into to.
+func (r *resource) attributes(to any) error {
+	if len(r.Attributes) == 0 {
+		return nil
+	}
+	if err := json.Unmarshal(r.Attributes, to); err != nil {
+		return fmt.Errorf("the attributes of its %s cannot be read: %w", short(r.Type), plainJSON(err))
+	}
+	return nil
+}
+
+// plainJSON puts a JSON error into words that name the place and never quote the value.
+func plainJSON(err error) error {
+	var syntactic *jsontext.SyntacticError
+	var semantic *json.SemanticError
+	switch {
+	case errors.As(err, &semantic):
+		return fmt.Errorf("%q has another type than Keygen gives it", short(strings.TrimPrefix(string(semantic.JSONPointer), "/")))
+	case errors.As(err, &syntactic):
+		return fmt.Errorf("it is not JSON, at byte %d", syntactic.ByteOffset)
+	default:
+		return errors.New("it is not JSON")
+	}
+}
+
+// terms returns everything that a dataset says, with each licence key replaced by its digest.
+func terms(data []byte) (map[string]any, error) {
+	var all map[string]any
+	if err := json.Unmarshal(data, &all); err != nil || all == nil {
+		return nil, fmt.Errorf("what it says is not a JSON object")
+	}
+	hide := func(v any) {
+		r, _ := v.(map[string]any)
+		a, _ := r["attributes"].(map[string]any)
+		if key, ok := a["key"].(string); ok && r["type"] == "licenses" {
+			a["key"] = KeyDigest(key)
+		}
+	}
+	hide(all["data"])
+	included, _ := all["included"].([]any)
+	for _, r := range included {
+		hide(r)
+	}
+	return all, nil
+}
+
+// KeyDigest returns what stands for a licence key in terms: who shows the key can be told by it, and nobody gets the key from it.
+func KeyDigest(key string) string {
+	sum := sha256.Sum256([]byte(key))
+	return "sha256:" + hex.EncodeToString(sum[:])
+}

@@ -1,0 +1,199 @@
+package keygen
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/plugin"
+)
+
+// Format is Keygen's documents. Its zero value is ready.
+type Format struct{}
+
+var _ plugin.Opener = Format{}
+
+// System returns "keygen".
+func (Format) System() string { return System }
+
+// Recognise reports whether the bytes look like a licence file, a machine file or a signed licence key.
+func (Format) Recognise(document []byte) bool {
+	if len(document) > plugin.MaxDocument {
+		return false
+	}
+	all := lines(document)
+	return armoured(all) || len(all) == 1 && parseSigned(all[0]) != nil
+}
+
+// Verify is [Format.Open] for those that need no secrets.
+func (f Format) Verify(document []byte, anchors []plugin.Anchor) (*enforcer.License, *enforcer.Problem) {
+	return f.Open(document, anchors, plugin.Secrets{})
+}
+
+// Open checks a document against the anchors, and opens it with the secrets where it is encrypted; see [plugin.Opener].
+func (Format) Open(document []byte, anchors []plugin.Anchor, s plugin.Secrets) (*enforcer.License, *enforcer.Problem) {
+	d, p := read(document, anchors, s)
+	if d == nil {
+		return nil, p
+	}
+	l, err := d.license()
+	switch {
+	case err != nil && p != nil:
+		return nil, p
+	case err != nil:
+		return nil, malformed("ask the vendor for a mended one", "%v", err)
+	case p != nil:
+		return l, p
+	}
+	l.KeyID, l.AnchorEnvironment = d.anchor.KeyID, d.anchor.Environment
+	return l, inTime(d.anchor, l)
+}
+
+// document is what stands in one that has been read.
+type document struct {
+	kind   kind
+	alg    string
+	anchor plugin.Anchor
+	data   []byte // the dataset, decrypted
+	scheme string // of a signed key
+	key    string // the licence key that opened it, or that it is; a secret
+}
+
+// read verifies a document and returns what it says. With a problem of its signature comes what can be read without believing it.
+func read(raw []byte, anchors []plugin.Anchor, s plugin.Secrets) (*document, *enforcer.Problem) {
+	if len(raw) > plugin.MaxDocument {
+		return nil, malformed("", "it has %d bytes; a document has at most %d (1 MiB)", len(raw), plugin.MaxDocument)
+	}
+	all := lines(raw)
+	if armoured(all) {
+		return readFile(all, anchors, s)
+	}
+	if len(all) == 1 {
+		if k := parseSigned(all[0]); k != nil {
+			return k.read(anchors)
+		}
+	}
+	return nil, malformed("", "it is neither a licence file nor a machine file nor a signed key of Keygen's")
+}
+
+func readFile(all []string, anchors []plugin.Anchor, s plugin.Secrets) (*document, *enforcer.Problem) {
+	k, body, problem := strip(all)
+	var e envelope
+	if problem == "" {
+		problem = e.open(body)
+	}
+	if problem != "" {
+		return nil, malformed("copy the whole file again, as the vendor sent it", "%s", problem)
+	}
+	encoding, alg, _ := strings.Cut(e.Alg, "+")
+	if encoding != "base64" && encoding != "aes-256-gcm" || !slices.Contains(Algorithms(), alg) {
+		return nil, malformed("update the agent, or have the vendor check it out with another algorithm", "its algorithm %q is none that is known", short(e.Alg))
+	}
+	sig, ok := unbase64(e.Sig)
+	if !ok {
+		return nil, malformed("copy the whole file again, as the vendor sent it", "its signature is not base64: it has been changed on the way")
+	}
+	d := &document{kind: k, alg: e.Alg}
+	signed := []byte(string(k) + "/" + e.Enc)
+	anchor, p := believe(anchors, alg, []string{alg}, func(a plugin.Anchor) bool { return verifies(a, signed, sig) })
+	d.anchor = anchor
+	switch {
+	case encoding == "base64":
+		if d.data, ok = unbase64(e.Enc); !ok {
+			return nil, orElse(p, malformed("", "what it says is not base64"))
+		}
+		return d, p
+	case p != nil:
+		return nil, p // nothing is decrypted that nobody vouches for
+	}
+	if p := d.decrypt(e.Enc, s); p != nil {
+		return nil, p
+	}
+	return d, nil
+}
+
+func orElse(p, q *enforcer.Problem) *enforcer.Problem {
+	if p != nil {
+		return p
+	}
+	return q
+}
+
+// decrypt opens what is encrypted with the first licence key that does; a machine file's needs the host's fingerprint too.
+func (d *document) decrypt(enc string, s plugin.Secrets) *enforcer.Problem {
+	parts := strings.Split(enc, ".")
+	if len(parts) != 3 {
+		return malformed("", "what it says has %d of the 3 parts of an encrypted text", len(parts))
+	}
+	var raw [3][]byte
+	for i, part := range parts {
+		var ok bool
+		if raw[i], ok = unbase64(part); !ok {
+			return malformed("", "what it says is encrypted, and not base64")
+		}
+	}
+	ciphertext, iv, tag := raw[0], raw[1], raw[2]
+	if len(iv) != 12 || len(tag) != 16 { // cipher.AEAD panics on another
+		return malformed("", "what it says is encrypted with an IV of %d and a tag of %d bytes; 12 and 16 they are", len(iv), len(tag))
+	}
+	for _, key := range s.Keys {
+		secret := key
+		if d.kind == machineFile {
+			secret += s.Fingerprint
+		}
+		if d.data = gcm(secret, ciphertext, iv, tag); d.data != nil {
+			d.key = key
+			return nil
+		}
+	}
+	p := &enforcer.Problem{System: System, Code: enforcer.Unavailable, SystemCode: "ENCRYPTED",
+		Reason: "its signature is good, but it is encrypted, and there is no licence key to open it with",
+		Hint:   "put the licence key into a file beside it whose name ends in .key, name a file of keys as license.key_file, or install it with `usher license install FILE --key -`"}
+	if n := len(s.Keys); n > 0 {
+		p.Reason = fmt.Sprintf("its signature is good, but it is encrypted, and none of the licence keys at hand (%d) opens it", n)
+	}
+	if d.kind == machineFile {
+		p.Reason += fmt.Sprintf(" on this host, whose fingerprint is %q to Keygen", short(s.Fingerprint))
+		p.Hint += "; it opens only on the host whose fingerprint it was checked out for: see host.fingerprint"
+	}
+	return p
+}
+
+// gcm opens AES-256-GCM under SHA-256 of a secret; nil: it does not open.
+func gcm(secret string, ciphertext, iv, tag []byte) []byte {
+	key := sha256.Sum256([]byte(secret))
+	block, err := aes.NewCipher(key[:])
+	if err != nil {
+		return nil
+	}
+	aead, err := cipher.NewGCM(block)
+	if err != nil {
+		return nil
+	}
+	plain, err := aead.Open(nil, iv, append(slices.Clone(ciphertext), tag...), nil)
+	if err != nil {
+		return nil
+	}
+	if plain == nil {
+		return []byte{}
+	}
+	return plain
+}
+
+func malformed(hint, format string, args ...any) *enforcer.Problem {
+	return &enforcer.Problem{System: System, Code: enforcer.Malformed, Reason: fmt.Sprintf(format, args...), Hint: hint}
+}
+
+// Fingerprint returns the value of [Component] for what Keygen calls a host: HMAC-SHA-256, keyed by the component's name. Unlike
+// other components it is not keyed by product, for a vendor's fingerprint is one for all of his.
+func Fingerprint(raw string) string {
+	m := hmac.New(sha256.New, []byte(Component))
+	m.Write([]byte(raw))
+	return hex.EncodeToString(m.Sum(nil))
+}
