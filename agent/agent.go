@@ -151,6 +151,11 @@ func (a *Agent) open() (err error) {
 		return err
 	}
 	a.host = host.Measure(context.Background(), a.hostConfig())
+	if a.court.keys, err = configuredKeys(cfg); err != nil {
+		return err
+	}
+	a.court.secrets.Fingerprint = a.host.Fingerprint
+	a.court.keep(nil)
 	a.court.facts = a.facts(cfg)
 	a.watcher, err = watch.New(watch.Config{Path: cfg.License.Path, KeepDir: filepath.Join(cfg.State.Dir, "documents"),
 		Check:    a.court.check,

@@ -25,6 +25,7 @@ var arrows = map[string][]string{
 	"client/wire":       {},
 	"plugin":            {"enforcer"},
 	"plugin/usher":      {"enforcer", "plugin", "plugin/usher"},
+	"plugin/keygen":     {"enforcer", "plugin"},
 	"plugin/pluginpb":   {},
 	"plugin/remote":     {"enforcer", "plugin"},
 	"plugin/external":   {"enforcer", "plugin"},

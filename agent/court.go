@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/usher-agent/usher/agent/watch"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
 	"github.com/usher-agent/usher/plugin/catalog"
@@ -28,6 +29,10 @@ type court struct {
 
 	mu      sync.Mutex // guards all below; taken before desk.mu, never the other way round
 	anchors []plugin.Anchor
+	secrets plugin.Secrets    // what documents are opened with: those of the configuration and of the folder
+	keys    []string          // the configuration's licence keys
+	beside  map[string][]byte // the folder's licence keys, by their files' names
+	reopen  bool              // the secrets have changed, and the watcher has not been told to check again
 	facts   enforcer.Facts
 	inline  []byte
 	files   []file
@@ -70,7 +75,7 @@ func (c *court) known(key [32]byte, data []byte) (verified, bool) {
 	if v, ok := c.cache[key]; ok {
 		return v, true
 	}
-	l, p, ok := c.catalog.VerifyQuickly(data, c.anchors)
+	l, p, ok := c.catalog.VerifyQuickly(data, c.anchors, c.secrets)
 	if !ok {
 		return verified{}, false
 	}
@@ -117,12 +122,12 @@ func (c *court) verify(data []byte) verified {
 	key := sha256.Sum256(data)
 	c.mu.Lock()
 	v, ok := c.known(key, data)
-	anchors, trusted := c.anchors, c.trusted
+	anchors, secrets, trusted := c.anchors, c.secrets, c.trusted
 	c.mu.Unlock()
 	if ok {
 		return v
 	}
-	v.license, v.problem = c.catalog.Verify(data, anchors)
+	v.license, v.problem = c.catalog.Verify(data, anchors, secrets)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.trusted == trusted {
@@ -161,8 +166,11 @@ func (c *court) askPlugins(ctx context.Context) error {
 	}
 }
 
-// check tells the watcher whether a document is good.
+// check tells the watcher whether a document is good, or a file of licence keys.
 func (c *court) check(name string, data []byte) *enforcer.Problem {
+	if watch.IsKey(name) {
+		return c.checkKey(name, data)
+	}
 	return named(name, c.verify(data).problem)
 }
 

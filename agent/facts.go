@@ -102,7 +102,7 @@ func (a *Agent) facts(c *config.Config) enforcer.Facts {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return enforcer.Facts{Products: products, Version: c.License.Version, Released: c.License.Released, Host: a.host.Facts(),
+	return enforcer.Facts{Products: products, Version: c.License.Version, Released: c.License.Released, Host: hostFacts(a.host),
 		AgentKey: a.agentKey(), Narrowing: c.Narrowing()}
 }
 
@@ -110,13 +110,13 @@ func (a *Agent) hostConfig() host.Config {
 	p := a.product()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return host.Config{Product: p, Extra: maps.Clone(a.config.Host.Components)}
+	return host.Config{Product: p, Extra: maps.Clone(a.config.Host.Components), Fingerprint: a.config.Host.Fingerprint}
 }
 
 func (a *Agent) hostFacts() enforcer.Host {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.host.Facts()
+	return hostFacts(a.host)
 }
 
 // watchHost has the licences judged again when the host changes.
@@ -127,7 +127,12 @@ func (a *Agent) watchHost(ctx context.Context) error {
 			a.mu.Lock()
 			a.host = r
 			a.mu.Unlock()
-			a.court.facts.Host = r.Facts()
+			a.court.facts.Host = hostFacts(r)
+			if s := a.court.secrets; s.Fingerprint != r.Fingerprint {
+				s.Fingerprint = r.Fingerprint
+				a.court.open(s)
+				a.watcher.Recheck()
+			}
 		})
 	}})
 	return w.Run(ctx)
@@ -140,8 +145,18 @@ func (a *Agent) folderChanged(s watch.Snapshot) {
 	a.mu.Unlock()
 	a.court.change(func() {
 		a.court.files = nil
+		keys := map[string][]byte{}
 		for _, f := range s.Files {
+			if watch.IsKey(f.Name) {
+				if keys[f.Name] = f.Data; f.Problem == nil {
+					continue // it is no document
+				}
+			}
 			a.court.files = append(a.court.files, file{name: f.Name, data: f.Data, problem: f.Problem, stale: f.Stale})
+		}
+		if a.court.keep(keys); a.court.reopen {
+			a.court.reopen = false
+			a.watcher.Recheck()
 		}
 		a.court.extra = nil
 		warn := func(code enforcer.WarningCode, detail string) {

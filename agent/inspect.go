@@ -38,6 +38,10 @@ func Inspect(c *config.Config) (*Inspection, error) {
 	if err != nil {
 		return nil, err
 	}
+	keys, err := configuredKeys(c)
+	if err != nil {
+		return nil, err
+	}
 	var docs []NamedDocument
 	paths := []string{c.License.Path}
 	if fi, err := os.Stat(c.License.Path); err == nil && fi.IsDir() {
@@ -49,7 +53,10 @@ func Inspect(c *config.Config) (*Inspection, error) {
 		if fi, err := os.Stat(p); err != nil || !fi.Mode().IsRegular() || fi.Size() > plugin.MaxDocument || watch.Ignored(filepath.Base(p)) {
 			continue
 		}
-		if b, err := os.ReadFile(p); err == nil {
+		if b, err := os.ReadFile(p); err == nil && watch.IsKey(p) {
+			folder, _ := LicenseKeys(b)
+			keys = append(keys, folder...)
+		} else if err == nil {
 			docs = append(docs, NamedDocument{filepath.Base(p), b})
 		}
 	}
@@ -60,7 +67,7 @@ func Inspect(c *config.Config) (*Inspection, error) {
 	if vendor != "" {
 		products = []string{vendor}
 	}
-	out, err := InspectDocuments(docs, anchors, products, c, nil, time.Now())
+	out, err := InspectDocuments(docs, anchors, keys, products, c, nil, time.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -76,30 +83,35 @@ type NamedDocument struct {
 	Data []byte
 }
 
-// InspectDocuments judges documents by anchors, for products (any when there are none), on a host (this one when it is
+// InspectDocuments judges documents by anchors, opened with licence keys, for products (any when there are none), on a host (this one when it is
 // nil) at a time; the configuration's plugins are started for it. The agent's key is that of the configured state folder, where it can be read.
-func InspectDocuments(docs []NamedDocument, anchors []plugin.Anchor, products []string, c *config.Config, on *enforcer.Host, now time.Time) (*Inspection, error) {
+func InspectDocuments(docs []NamedDocument, anchors []plugin.Anchor, keys, products []string, c *config.Config, on *enforcer.Host, now time.Time) (*Inspection, error) {
 	f := enforcer.Facts{Products: products, Narrowing: c.Narrowing(), Version: c.License.Version, Released: c.License.Released}
 	out := &Inspection{}
 	for _, a := range anchors {
 		out.Keys = append(out.Keys, a.System+":"+a.KeyID)
 	}
+	measure := func(product string) host.Report {
+		return host.Measure(context.Background(), host.Config{Product: product, Extra: c.Host.Components, Fingerprint: c.Host.Fingerprint})
+	}
+	product := ""
+	if len(products) > 0 {
+		product = products[0]
+	}
+	here := measure(product)
 	if err := withPlugins(c, func(systems *catalog.Catalog) {
 		for _, d := range docs {
-			l, p := systems.Verify(d.Data, anchors)
+			l, p := systems.Verify(d.Data, anchors, plugin.Secrets{Keys: keys, Fingerprint: here.Fingerprint})
 			f.Documents = append(f.Documents, enforcer.Document{Name: d.Name, License: l, Problem: named(d.Name, p)})
 		}
 	}); err != nil {
 		return nil, err
 	}
 	if on == nil {
-		product := ""
-		if len(products) > 0 {
-			product = products[0]
-		} else if len(f.Documents) > 0 && f.Documents[0].License != nil {
-			product = f.Documents[0].License.Product
+		if product == "" && len(f.Documents) > 0 && f.Documents[0].License != nil {
+			here = measure(f.Documents[0].License.Product)
 		}
-		h := host.Measure(context.Background(), host.Config{Product: product, Extra: c.Host.Components}).Facts()
+		h := hostFacts(here)
 		on = &h
 		f.AgentKey = existingKey(c)
 	}

@@ -44,6 +44,10 @@ func (a *Agent) reload() (wire.Reloaded, error) {
 	if err != nil {
 		return wire.Reloaded{}, err
 	}
+	keys, err := configuredKeys(next)
+	if err != nil {
+		return wire.Reloaded{}, err
+	}
 	rules, err := apiRules(next.Socket)
 	if err != nil {
 		return wire.Reloaded{}, err
@@ -57,6 +61,8 @@ func (a *Agent) reload() (wire.Reloaded, error) {
 		a.config = old.Reloaded(next)
 		a.mu.Unlock()
 		a.court.trust(anchors)
+		a.court.keys = keys
+		a.court.keep(a.court.beside)
 		facts := a.facts(next)
 		facts.Products = a.court.facts.Products // a restart's
 		facts.Host = a.court.facts.Host

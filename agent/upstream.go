@@ -24,6 +24,7 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/metrics"
 	"github.com/usher-agent/usher/plugin"
+	"github.com/usher-agent/usher/plugin/catalog"
 	"github.com/usher-agent/usher/plugin/usher/online"
 )
 
@@ -117,6 +118,8 @@ func upstreamTransport(c config.Upstream, key ed25519.PrivateKey, now time.Time)
 // upstreamRequest is what leaves the host with each call.
 func (a *Agent) upstreamRequest(l *enforcer.License, document []byte) plugin.Request {
 	h := a.hostFacts()
+	one, _ := catalog.HostComponent("")
+	delete(h.Components, one) // it is not keyed by product, and no business of other systems
 	r := plugin.Request{LicenseID: l.ID, Document: document, Product: l.Product, Components: maps.Clone(h.Components), AgentKey: a.agentKey(),
 		Cores: plugin.Cores{Physical: int64(h.Physical), Logical: int64(h.Logical), Effective: h.Effective}}
 	a.mu.Lock()

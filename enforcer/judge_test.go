@@ -167,6 +167,8 @@ func codeRows() []codeRow {
 		{"heartbeat in time", upstream(Upstream{LastHeartbeat: noon}, heartbeat), Valid, "", noon.Add(time.Hour)},
 		{"heartbeat dead but for sleep", upstream(Upstream{LastHeartbeat: noon.Add(-20 * time.Hour), Asleep: 19*time.Hour + time.Minute}, heartbeat), Valid, "", noon.Add(time.Minute)},
 		{"heartbeat dead, a try under way", upstream(Upstream{LastHeartbeat: noon.Add(-20 * time.Hour), HoldUntil: noon.Add(time.Minute)}, heartbeat), ValidInGrace, "without one the licence stops at 2026-01-05 12:01", noon.Add(time.Minute)},
+		{"check-in due since the last that the document knows of", upstream(Upstream{}, func(l *License) { checkIn(l); l.CheckedIn = noon.Add(-9 * aDay) }), Overdue, "an upstream check-in was due at 2026-01-03 12:00 UTC", never},
+		{"check-in after the last that the document knows of", upstream(Upstream{LastCheckIn: noon.Add(-aDay)}, func(l *License) { checkIn(l); l.CheckedIn = noon.Add(-9 * aDay) }), Valid, "", noon.Add(6 * aDay)},
 		{"check-in by the month", upstream(Upstream{LastCheckIn: time.Date(2025, 11, 30, 12, 0, 0, 0, time.UTC)}, func(l *License) { l.CheckIn = Period{Months: 3} }), Valid, "", time.Date(2026, 2, 28, 12, 0, 0, 0, time.UTC)},
 		{"not activated", upstream(Upstream{}, activation(0)), HeartbeatNotStarted, "it demands to be activated", never},
 		{"activated", upstream(Upstream{Activated: noon}, activation(0)), Valid, "", never},

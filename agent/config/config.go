@@ -44,6 +44,7 @@ type License struct {
 	Path              string    `yaml:"path"`
 	Inline            string    `yaml:"inline"` // a secret; from USHER_LICENSE alone
 	Trust             []Trust   `yaml:"trust"`
+	KeyFile           string    `yaml:"key_file"` // licence keys, one a line; what is in it is secret
 	Version           string    `yaml:"version"`  // of the product
 	Released          time.Time `yaml:"released"` // of the product
 	Grace             *Duration `yaml:"grace"`
@@ -116,8 +117,9 @@ type State struct {
 
 // Host is what the agent is told of the host, and how often it looks.
 type Host struct {
-	Components map[string]string `yaml:"components"`
-	Every      Duration          `yaml:"every"`
+	Components  map[string]string `yaml:"components"`
+	Fingerprint string            `yaml:"fingerprint"`
+	Every       Duration          `yaml:"every"`
 }
 
 // Limits bound what callers may take. Zero means the default.

@@ -24,6 +24,8 @@ type Config struct {
 	Root string
 	// Extra is components that the configuration names: cloud instance id, cluster uid. Their values are raw.
 	Extra map[string]string
+	// Fingerprint is what the configuration says that the host is called; empty: see Report.Fingerprint.
+	Fingerprint string
 }
 
 // Component is one part of a fingerprint.
@@ -43,6 +45,9 @@ type Report struct {
 	Effective  float64 // what cgroup quota, cpuset and affinity leave
 	Virtual    string  // the hypervisor; empty: none seen
 	Container  string  // the container runtime; empty: none seen
+	// Fingerprint is what licence systems that name a host by one text, such as Keygen, are to call it: what the configuration says,
+	// or the component machine-id, or where there is none the short code.
+	Fingerprint string
 }
 
 // raw is a component before it is keyed.
@@ -80,6 +85,15 @@ func Measure(ctx context.Context, c Config) Report {
 		r.Components = append(r.Components, k)
 	}
 	r.Physical, r.Logical, r.Effective = cores(ctx, p)
+	r.Fingerprint = c.Fingerprint
+	for _, k := range r.Components {
+		if r.Fingerprint == "" && k.Name == "machine-id" && len(k.Values) > 0 {
+			r.Fingerprint = k.Values[0]
+		}
+	}
+	if r.Fingerprint == "" {
+		r.Fingerprint = r.Short()
+	}
 	return r
 }
 
@@ -124,7 +138,7 @@ func (r Report) Facts() enforcer.Host {
 
 // Shape returns the report in its wire form. agentKey is the thumbprint of the agent's key, empty for none.
 func (r Report) Shape(agentKey string) wire.Fingerprint {
-	out := wire.Fingerprint{Product: r.Product, Components: []wire.Component{}, Short: r.Short(), Virtual: r.Virtual, Container: r.Container, AgentKey: agentKey,
+	out := wire.Fingerprint{Product: r.Product, Components: []wire.Component{}, Short: r.Short(), Virtual: r.Virtual, Container: r.Container, AgentKey: agentKey, Fingerprint: r.Fingerprint,
 		Cores: wire.Cores{Physical: r.Physical, Logical: r.Logical, Effective: r.Effective}}
 	for _, c := range r.Components {
 		out.Components = append(out.Components, wire.Component{Name: c.Name, Values: c.Values, Absent: c.Absent, Note: c.Note})

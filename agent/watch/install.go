@@ -20,8 +20,8 @@ var ErrNoPrevious = errors.New("no previous version of a licence is kept")
 // maxName is the longest name, in bytes, that Install accepts: file systems take 255.
 const maxName = 200
 
-// Install puts a document into a folder under a name, whole or not at all, with mode 0640. It makes the folder if it is
-// missing. A file of that name is replaced; a link of that name is too, not what it leads to.
+// Install puts a document into a folder under a name, whole or not at all, with mode 0640; a file of licence keys with 0600. It
+// makes the folder if it is missing. A file of that name is replaced; a link of that name is too, not what it leads to.
 func Install(dir, name string, data []byte) error {
 	if err := checkName(name); err != nil {
 		return fmt.Errorf("install licence: %w", err)
@@ -43,7 +43,11 @@ func Install(dir, name string, data []byte) error {
 	if fi, err := root.Lstat(name); err == nil && fi.IsDir() {
 		return fmt.Errorf("install licence %s: there is a folder of that name in %s", plain(name), plain(dir))
 	}
-	if err := replaceFile(root, name, data, 0o640); err != nil {
+	mode := fs.FileMode(0o640)
+	if IsKey(name) {
+		mode = 0o600
+	}
+	if err := replaceFile(root, name, data, mode); err != nil {
 		return fmt.Errorf("install licence %s: %w", plain(name), mendFolder(dir, err))
 	}
 	return nil

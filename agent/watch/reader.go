@@ -140,6 +140,9 @@ func Ignored(name string) bool {
 	return strings.HasPrefix(n, ".") || strings.Contains(n, ".rpm") || strings.Contains(n, ".dpkg-")
 }
 
+// IsKey reports whether a file of that name holds licence keys, with which documents beside it are opened, and is no document.
+func IsKey(name string) bool { return strings.HasSuffix(strings.ToLower(name), ".key") }
+
 // look returns the file as it lies there now, read anew only where it has changed; nil: it is not there.
 func (r *reader) look(root *os.Root, name string, before *reading, force bool) *reading {
 	now := time.Now()

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -24,15 +25,14 @@ phone. Without an agent the host is measured by this command, and the request be
 			f, err := c.client().Fingerprint(cmd.Context(), product)
 			switch {
 			case errors.Is(err, client.ErrAgentAway):
-				if product == "" {
-					if cfg, err := config.Load(config.Source{File: (&source{}).path(), Env: os.Environ()}); err == nil {
-						product = cfg.Product.Name()
-					}
+				named := ""
+				if cfg, err := config.Load(config.Source{File: (&source{}).path(), Env: os.Environ()}); err == nil {
+					product, named = cmp.Or(product, cfg.Product.Name()), cfg.Host.Fingerprint
 				}
 				if product == "" {
 					return fail(exitUsage, "a fingerprint is different for each product", "no agent answers on %s that could say which product; give --product", c.client().Socket())
 				}
-				shape := host.Measure(cmd.Context(), host.Config{Product: product}).Shape("")
+				shape := host.Measure(cmd.Context(), host.Config{Product: product, Fingerprint: named}).Shape("")
 				f = &shape
 				if request != "" {
 					fmt.Fprintln(c.errs, "warning: no agent answers, so the request bears no agent key; start the agent first if the licence is to be bound to it")
@@ -89,7 +89,7 @@ func (c *cli) printFingerprint(f *wire.Fingerprint) error {
 	fmt.Fprintln(c.out)
 	return c.table([]string{"product", dash(f.Product)}, []string{"code", f.Short},
 		[]string{"cores", fmt.Sprintf("%d physical, %d logical, %g effective", f.Cores.Physical, f.Cores.Logical, f.Cores.Effective)},
-		[]string{"virtual machine", yesNo(f.Virtual)}, []string{"container", yesNo(f.Container)}, []string{"agent key", dash(f.AgentKey)})
+		[]string{"virtual machine", yesNo(f.Virtual)}, []string{"container", yesNo(f.Container)}, []string{"agent key", dash(f.AgentKey)}, []string{"fingerprint", f.Fingerprint})
 }
 
 func yesNo(s string) string {

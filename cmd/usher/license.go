@@ -1,11 +1,16 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -17,6 +22,7 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
 	"github.com/usher-agent/usher/plugin/catalog"
+	"github.com/usher-agent/usher/plugin/usher"
 	"github.com/usher-agent/usher/plugin/usher/issue"
 )
 
@@ -28,6 +34,7 @@ func (c *cli) licenseCommand() *cobra.Command {
 
 type inspectFlags struct {
 	config, fingerprint, at, product string
+	keyFile, hostFingerprint         string
 	trust                            []string
 }
 
@@ -37,11 +44,13 @@ func (c *cli) inspectCommand() *cobra.Command {
 		Long: `Read a licence document without an agent: what it says, whether it verifies, and if not, why. Without --trust and --config, the keys
 are those that are compiled in, or those of ` + defaultConfig + ` if it exists. Exits 0 only when the document verifies and is good at
 the time (--at), 3 otherwise.`,
-		Example: "  usher license inspect acme.lic --trust usher=2026-a.pub",
+		Example: "  usher license inspect acme.lic --trust usher=2026-a.pub\n  usher license inspect machine.lic --trust keygen=account.pub --key-file licence.key",
 		RunE:    func(_ *cobra.Command, args []string) error { return c.inspect(args[0], &o) }}
 	f := cmd.Flags()
 	f.StringVar(&o.config, "config", "", "a configuration to take keys, product and narrowing from")
-	f.StringArrayVar(&o.trust, "trust", nil, "a key to believe: SYSTEM[:KID]=KEYFILE; may be repeated")
+	f.StringArrayVar(&o.trust, "trust", nil, "a key to believe: SYSTEM[:KID][@ALG]=KEYFILE; may be repeated")
+	f.StringVar(&o.keyFile, "key-file", "", "a file of licence keys to open an encrypted document with; - is standard input")
+	f.StringVar(&o.hostFingerprint, "host-fingerprint", "", "what the licence system calls the host, for machine files (default: as usher fingerprint says)")
 	f.StringVar(&o.fingerprint, "fingerprint", "", "judge for the host of this request instead of this one")
 	f.StringVar(&o.product, "product", "", "judge for this product (default: the document's own)")
 	f.StringVar(&o.at, "at", "", "judge at this time (default now)")
@@ -91,14 +100,21 @@ func (c *cli) inspect(path string, o *inspectFlags) error {
 	if o.product != "" {
 		products = []string{o.product}
 	}
+	if o.hostFingerprint != "" {
+		cfg.Host.Fingerprint = o.hostFingerprint
+	}
 	var on *enforcer.Host
 	if o.fingerprint != "" {
-		if on, err = hostOf(o.fingerprint); err != nil {
+		if on, err = hostOf(o.fingerprint, cfg); err != nil {
 			return err
 		}
 	}
+	keys, err := c.licenseKeys(o.keyFile, path, cfg)
+	if err != nil {
+		return err
+	}
 	name := filepath.Base(path)
-	v, err := agent.InspectDocuments([]agent.NamedDocument{{Name: name, Data: doc}}, anchors, products, cfg, on, now)
+	v, err := agent.InspectDocuments([]agent.NamedDocument{{Name: name, Data: doc}}, anchors, keys, products, cfg, on, now)
 	if err != nil {
 		return &exit{code: exitConfig, cause: err}
 	}
@@ -126,11 +142,49 @@ func (c *cli) inspect(path string, o *inspectFlags) error {
 	return err
 }
 
+// licenseKeys returns the licence keys that the command line, the configuration and a file beside the document name.
+func (c *cli) licenseKeys(keyFile, document string, cfg *config.Config) (keys []string, err error) {
+	read := func(what, path string) error {
+		b, err := c.readFile(path)
+		if err != nil {
+			return err
+		}
+		more, err := agent.LicenseKeys(b)
+		if err != nil {
+			return fmt.Errorf("%s %s: %w", what, path, err)
+		}
+		keys = append(keys, more...)
+		return nil
+	}
+	if keyFile != "" {
+		err = read("--key-file", keyFile)
+		return keys, err
+	}
+	if cfg.License.KeyFile != "" {
+		err = read("license.key_file", cfg.License.KeyFile)
+	}
+	if beside := keyBeside(document); err == nil && document != "-" && isRegular(beside) {
+		err = read("licence key", beside)
+	}
+	return keys, err
+}
+
+// keyBeside is the file in which a document's licence key lies.
+func keyBeside(document string) string {
+	return strings.TrimSuffix(document, filepath.Ext(document)) + ".key"
+}
+
+func isRegular(path string) bool {
+	fi, err := os.Stat(path)
+	return err == nil && fi.Mode().IsRegular()
+}
+
 func trustFlag(s string) (plugin.Anchor, error) {
 	system, file, ok := strings.Cut(s, "=")
 	if !ok {
-		return plugin.Anchor{}, usage("--trust: %q is not SYSTEM[:KID]=KEYFILE, such as usher=2026-a.pub", s)
+		return plugin.Anchor{}, usage("--trust: %q is not SYSTEM[:KID][@ALG]=KEYFILE, such as usher=2026-a.pub", s)
 	}
+	system, alg, _ := strings.Cut(system, "@")
 	system, kid, _ := strings.Cut(system, ":")
 	if kid == "" {
 		kid = issue.KeyIDOf(file)
@@ -139,7 +193,7 @@ func trustFlag(s string) (plugin.Anchor, error) {
 	if err != nil {
 		return plugin.Anchor{}, fmt.Errorf("--trust: %w", err)
 	}
-	a, err := catalog.Anchor(system, kid, b, "")
+	a, err := catalog.Anchor(system, kid, b, alg)
 	if err != nil {
 		return plugin.Anchor{}, fmt.Errorf("--trust %s: %w", file, err)
 	}
@@ -147,7 +201,7 @@ func trustFlag(s string) (plugin.Anchor, error) {
 }
 
 // hostOf reads a host from a request that `usher fingerprint --request` wrote.
-func hostOf(path string) (*enforcer.Host, error) {
+func hostOf(path string, cfg *config.Config) (*enforcer.Host, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("--fingerprint: %w", err)
@@ -163,6 +217,11 @@ func hostOf(path string) (*enforcer.Host, error) {
 		} else {
 			h.Absent[k.Name] = k.Absent
 		}
+	}
+	if f.Fingerprint != "" {
+		cfg.Host.Fingerprint = cmp.Or(cfg.Host.Fingerprint, f.Fingerprint)
+		name, values := catalog.HostComponent(cfg.Host.Fingerprint)
+		h.Components[name] = values
 	}
 	return h, nil
 }
@@ -204,14 +263,45 @@ func (c *cli) printDocument(d wire.Document, now time.Time) error {
 	slices.Sort(limits)
 	slices.Sort(features)
 	rows = append(rows, []string{"limits", dash(strings.Join(limits, ", "))}, []string{"features", dash(strings.Join(features, ", "))})
-	return c.table(rows...)
+	if err := c.table(rows...); err != nil || d.System == usher.System {
+		return err
+	}
+	fmt.Fprintln(c.out, "\nwhat it says in full:")
+	for _, line := range flatten("", d.Terms) {
+		fmt.Fprintln(c.out, "  "+line)
+	}
+	return nil
+}
+
+// flatten puts terms into lines, one for each value: "data.attributes.maxMachines = 5".
+func flatten(at string, v any) (out []string) {
+	switch v := v.(type) {
+	case map[string]any:
+		for _, k := range slices.Sorted(maps.Keys(v)) {
+			out = append(out, flatten(strings.TrimPrefix(at+"."+k, "."), v[k])...)
+		}
+	case []any:
+		for i, x := range v {
+			out = append(out, flatten(fmt.Sprintf("%s[%d]", at, i), x)...)
+		}
+	case string:
+		out = append(out, fmt.Sprintf("%s = %q", at, v))
+	case float64:
+		out = append(out, at+" = "+strconv.FormatFloat(v, 'f', -1, 64))
+	case nil:
+		out = append(out, at+" = none")
+	default:
+		out = append(out, fmt.Sprintf("%s = %v", at, v))
+	}
+	return out
 }
 
 func (c *cli) installCommand() *cobra.Command {
 	var dryRun bool
-	var name string
-	cmd := &cobra.Command{Use: "install FILE|- [--dry-run]", Short: "Put a licence into the agent's folder", Args: cobra.ExactArgs(1),
-		Long: "Have the agent verify a licence and put it into its folder. With --dry-run only say what would change.",
+	var name, key string
+	cmd := &cobra.Command{Use: "install FILE|- [--dry-run] [--key FILE|-]", Short: "Put a licence into the agent's folder", Args: cobra.ExactArgs(1),
+		Long: `Have the agent verify a licence and put it into its folder. With --dry-run only say what would change. An encrypted document needs a
+licence key: --key has the agent keep it beside the document, in a file that nobody else can read.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			doc, err := c.readFile(args[0])
 			if err != nil {
@@ -219,6 +309,12 @@ func (c *cli) installCommand() *cobra.Command {
 			}
 			if len(doc) == 0 {
 				return emptyDocument(exitFailed, args[0])
+			}
+			if key != "" {
+				if name == "" && args[0] != "-" {
+					name = filepath.Base(args[0])
+				}
+				return c.installWithKey(cmd.Context(), doc, name, key)
 			}
 			r, err := c.client().Install(cmd.Context(), doc, name, dryRun)
 			if err != nil {
@@ -228,7 +324,29 @@ func (c *cli) installCommand() *cobra.Command {
 		}}
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "say what would change, and change nothing")
 	cmd.Flags().StringVar(&name, "name", "", "the file's name in the folder (default: made from the licence's id)")
+	cmd.Flags().StringVar(&key, "key", "", "a file with the licence key that opens the document; - is standard input")
+	cmd.MarkFlagsMutuallyExclusive("key", "dry-run")
 	return cmd
+}
+
+// installWithKey installs a licence key and the document that it opens. A key that opens nothing is taken away again.
+func (c *cli) installWithKey(ctx context.Context, doc []byte, name, keyFile string) error {
+	if name == "" {
+		return usage("--key: give the document's name in the folder too (--name)")
+	}
+	key, err := c.readFile(keyFile)
+	if err != nil {
+		return err
+	}
+	beside := keyBeside(name)
+	if _, err := c.client().Install(ctx, key, beside, false); err != nil {
+		return err
+	}
+	r, err := c.client().Install(ctx, doc, name, false)
+	if err != nil {
+		return errors.Join(err, c.client().Remove(ctx, beside))
+	}
+	return c.printInstalled(r)
 }
 
 func (c *cli) printInstalled(r *wire.Installed) error {

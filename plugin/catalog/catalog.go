@@ -19,12 +19,13 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
 	"github.com/usher-agent/usher/plugin/external"
+	"github.com/usher-agent/usher/plugin/keygen"
 	"github.com/usher-agent/usher/plugin/usher"
 	"github.com/usher-agent/usher/plugin/usher/issue"
 )
 
 // builtIn are the document formats of the built-in systems.
-func builtIn() []plugin.Format { return []plugin.Format{usher.Format{}} }
+func builtIn() []plugin.Format { return []plugin.Format{usher.Format{}, keygen.Format{}} }
 
 // dialects are those of the built-in systems.
 func dialects() []plugin.Dialect { return nil }
@@ -132,23 +133,23 @@ func ambiguous(a, b plugin.Format) error {
 }
 
 // Verify finds the system of a document, has it verified against the anchors, and checks what comes back: see [plugin.Format]
-// and [plugin.CheckVerified]. It takes as long as a plugin may.
-func (c *Catalog) Verify(document []byte, anchors []plugin.Anchor) (*enforcer.License, *enforcer.Problem) {
+// and [plugin.CheckVerified]. It takes as long as a plugin may. Secrets go to built-in systems alone.
+func (c *Catalog) Verify(document []byte, anchors []plugin.Anchor, s plugin.Secrets) (*enforcer.License, *enforcer.Problem) {
 	f, err := c.Recognise(document)
-	return verify(f, err, document, anchors)
+	return verify(f, err, document, anchors, s)
 }
 
 // VerifyQuickly is Verify that asks no plugin; ok is false where one would have to be asked.
-func (c *Catalog) VerifyQuickly(document []byte, anchors []plugin.Anchor) (l *enforcer.License, p *enforcer.Problem, ok bool) {
+func (c *Catalog) VerifyQuickly(document []byte, anchors []plugin.Anchor, s plugin.Secrets) (l *enforcer.License, p *enforcer.Problem, ok bool) {
 	f, err := c.quickly(document)
 	if errors.Is(err, ErrUnknown) && len(c.plugins) > 0 {
 		return nil, nil, false
 	}
-	l, p = verify(f, err, document, anchors)
+	l, p = verify(f, err, document, anchors, s)
 	return l, p, true
 }
 
-func verify(f plugin.Format, err error, document []byte, anchors []plugin.Anchor) (*enforcer.License, *enforcer.Problem) {
+func verify(f plugin.Format, err error, document []byte, anchors []plugin.Anchor, s plugin.Secrets) (*enforcer.License, *enforcer.Problem) {
 	switch {
 	case errors.Is(err, ErrUnknown), errors.Is(err, ErrAmbiguous):
 		return nil, &enforcer.Problem{Code: enforcer.Malformed, Reason: err.Error(),
@@ -157,8 +158,20 @@ func verify(f plugin.Format, err error, document []byte, anchors []plugin.Anchor
 		return nil, &enforcer.Problem{Code: enforcer.Unavailable, Reason: "no system that can be asked knows it, and " + strings.ReplaceAll(err.Error(), "\n", "; "),
 			Hint: "see the agent's log for what the plugin says; the document is tried again when the plugin runs"}
 	}
-	l, p := f.Verify(document, anchors)
+	var l *enforcer.License
+	var p *enforcer.Problem
+	if o, ok := f.(plugin.Opener); ok {
+		l, p = o.Open(document, anchors, s)
+	} else {
+		l, p = f.Verify(document, anchors)
+	}
 	return plugin.CheckVerified(f.System(), anchors, l, p)
+}
+
+// HostComponent returns the component of a host's fingerprint that stands for what systems that name a host by one text, such as
+// Keygen, call it.
+func HostComponent(fingerprint string) (name string, values []string) {
+	return keygen.Component, []string{keygen.Fingerprint(fingerprint)}
 }
 
 // Upstream returns the upstream that serves a licence. None is an error.
@@ -177,6 +190,8 @@ func Anchor(system, keyID string, key []byte, alg string) (plugin.Anchor, error)
 	switch system {
 	case usher.System:
 		return issue.NewAnchor(keyID, key, alg)
+	case keygen.System:
+		return keygen.NewAnchor(keyID, key, alg)
 	default:
 		return plugin.Anchor{}, fmt.Errorf("key %q: there is no licence system %q (known: %s)", keyID, system, strings.Join(BuiltIn().Systems(), ", "))
 	}

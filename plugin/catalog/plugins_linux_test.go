@@ -55,16 +55,16 @@ func TestWhoClaims(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for doc, want := range map[string]string{"one": "one has seen it", "two": "two has seen it", "one and two": "of one and of two; it can only be one", "three": "(usher, one, two)"} {
-		l, p := c.Verify([]byte(doc), nil)
+	for doc, want := range map[string]string{"one": "one has seen it", "two": "two has seen it", "one and two": "of one and of two; it can only be one", "three": "(usher, keygen, one, two)"} {
+		l, p := c.Verify([]byte(doc), nil, plugin.Secrets{})
 		if l != nil || p == nil || !strings.Contains(p.Reason, want) {
 			t.Errorf("%s: %+v, want %q", doc, p, want)
 		}
-		if _, _, ok := c.VerifyQuickly([]byte(doc), nil); ok {
+		if _, _, ok := c.VerifyQuickly([]byte(doc), nil, plugin.Secrets{}); ok {
 			t.Errorf("%s: a plugin need not be asked", doc)
 		}
 	}
-	if _, p, ok := c.VerifyQuickly([]byte(native+"one two"), nil); !ok || p == nil || p.System == "one" || p.Code == enforcer.Unavailable {
+	if _, p, ok := c.VerifyQuickly([]byte(native+"one two"), nil, plugin.Secrets{}); !ok || p == nil || p.System == "one" || p.Code == enforcer.Unavailable {
 		t.Errorf("a native document is %+v, %t", p, ok)
 	}
 	if _, err := c.Recognise([]byte("one two")); !errors.Is(err, ErrAmbiguous) {
@@ -90,10 +90,10 @@ func TestWhoClaims(t *testing.T) {
 	if c, err = New(start(t, "one"), gone); err != nil {
 		t.Fatal(err)
 	}
-	if _, p := c.Verify([]byte("one"), nil); p == nil || !strings.Contains(p.Reason, "one has seen it") {
+	if _, p := c.Verify([]byte("one"), nil, plugin.Secrets{}); p == nil || !strings.Contains(p.Reason, "one has seen it") {
 		t.Errorf("one, beside a plugin that is away: %+v", p)
 	}
-	if _, p := c.Verify([]byte("three"), nil); p == nil || p.Code != enforcer.Unavailable || !strings.Contains(p.Reason, "the gone plugin cannot be asked") {
+	if _, p := c.Verify([]byte("three"), nil, plugin.Secrets{}); p == nil || p.Code != enforcer.Unavailable || !strings.Contains(p.Reason, "the gone plugin cannot be asked") {
 		t.Errorf("three, beside a plugin that is away: %+v", p)
 	}
 }
