@@ -130,7 +130,9 @@ func TestTerms(t *testing.T) {
 		}},
 		{"overage 1.5", nil, object{"overageStrategy": "ALLOW_1_5X_OVERAGE"}, func(l *enforcer.License) bool { return l.Pools["machines"].Overage == 2 && l.CoreCap == 96 }},
 		{"overage 2", nil, object{"overageStrategy": "ALLOW_2X_OVERAGE"}, func(l *enforcer.License) bool { return l.Pools["machines"].Overage == 4 }},
-		{"overage always", nil, object{"overageStrategy": "ALWAYS_ALLOW_OVERAGE"}, func(l *enforcer.License) bool { return l.Pools["machines"].Overage == enforcer.Unlimited && l.CoreCap == 0 }},
+		{"overage always", nil, object{"overageStrategy": "ALWAYS_ALLOW_OVERAGE"}, func(l *enforcer.License) bool {
+			return l.Pools["machines"].Overage == enforcer.Unlimited && l.CoreCap == 0
+		}},
 		{"concurrent, as API 1.1 said", nil, object{"concurrent": true}, func(l *enforcer.License) bool { return l.Pools["machines"].Overage == enforcer.Unlimited }},
 		{"not strict", object{"strict": false}, nil, func(l *enforcer.License) bool { return l.CoreCap == 0 && l.Pools["cores"].Max == 64 }},
 		{"node-locked", object{"floating": false, "maxMachines": 1}, nil, func(l *enforcer.License) bool { return l.Pools["machines"].Scope == enforcer.ScopeHost }},
@@ -152,7 +154,9 @@ func TestTerms(t *testing.T) {
 		{"check-in of a policy", object{"requireCheckIn": true, "lastCheckIn": "2025-12-30T00:00:00.000Z"}, object{"checkInInterval": "month", "checkInIntervalCount": 3},
 			func(l *enforcer.License) bool { return l.CheckIn == enforcer.Period{Months: 3} }},
 		{"check-in by the week", object{"requireCheckIn": true}, object{"checkInInterval": "week", "checkInIntervalCount": 2},
-			func(l *enforcer.License) bool { return l.CheckIn == enforcer.Period{Every: 14 * day} && l.CheckedIn.Equal(l.Issued) }},
+			func(l *enforcer.License) bool {
+				return l.CheckIn == enforcer.Period{Every: 14 * day} && l.CheckedIn.Equal(l.Issued)
+			}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if l := a.read(t, "LICENSE", licence(test.attributes, test.policy)); !test.check(l) {
