@@ -113,6 +113,20 @@ func (c *court) open(s plugin.Secrets) {
 	c.trusted++
 }
 
+// opened returns the secrets, for whoever asks while the agent runs.
+func (c *court) opened() plugin.Secrets {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.secrets
+}
+
+// believed returns the anchors, for whoever asks while the agent runs.
+func (c *court) believed() []plugin.Anchor {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.anchors
+}
+
 // installKey puts licence keys into the licence folder, where only the agent can read them.
 func (a *Agent) installKey(ctx context.Context, keys []byte, name string, dryRun bool) (wire.Installed, *enforcer.Denial) {
 	if _, err := LicenseKeys(keys); err != nil {

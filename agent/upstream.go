@@ -25,6 +25,7 @@ import (
 	"github.com/usher-agent/usher/metrics"
 	"github.com/usher-agent/usher/plugin"
 	"github.com/usher-agent/usher/plugin/catalog"
+	"github.com/usher-agent/usher/plugin/keygen"
 	"github.com/usher-agent/usher/plugin/usher/online"
 )
 
@@ -48,13 +49,16 @@ func (a *Agent) openUpstream() error {
 			return err
 		}
 		u, err := online.NewClient(online.Config{URL: cfg.Upstream.URL, Key: a.key, HTTP: &http.Client{Transport: transport}, Now: a.desk.told, Activated: a.vouched,
-			Anchors: func() []plugin.Anchor {
-				a.court.mu.Lock()
-				defer a.court.mu.Unlock()
-				return a.court.anchors
-			}})
+			Anchors: a.court.believed})
 		if err != nil {
 			return fmt.Errorf("upstream.url: %w", err)
+		}
+		a.upstreams[u.System()] = u
+	}
+	if cfg.Upstream.Keygen.Account != "" {
+		u, err := a.keygenUpstream()
+		if err != nil {
+			return err
 		}
 		a.upstreams[u.System()] = u
 	}
@@ -79,9 +83,33 @@ func (a *Agent) vouched(license, word string) {
 	}
 }
 
-// upstreamTransport is the way to the upstream: proxies of the environment, CAs, and a client certificate, which is the
-// agent's own key's where no other is named.
-func upstreamTransport(c config.Upstream, key ed25519.PrivateKey, now time.Time) (*http.Transport, error) {
+// keygenUpstream is the way to Keygen: the same proxies and CAs, and no client certificate.
+func (a *Agent) keygenUpstream() (plugin.Upstream, error) {
+	c := a.config.Upstream
+	transport, err := plainTransport(c)
+	if err != nil {
+		return nil, err
+	}
+	token := ""
+	if c.Keygen.TokenFile != "" {
+		b, err := os.ReadFile(c.Keygen.TokenFile)
+		if err != nil {
+			return nil, fmt.Errorf("upstream.keygen.token_file: %w", err)
+		}
+		if token = strings.TrimSpace(string(b)); token == "" || strings.ContainsAny(token, " \r\n\t") {
+			return nil, fmt.Errorf("upstream.keygen.token_file %s: it does not hold one token", c.Keygen.TokenFile)
+		}
+	}
+	u, err := keygen.NewClient(keygen.Config{Account: c.Keygen.Account, URL: c.Keygen.URL, Environment: c.Keygen.Environment, Token: token, HTTP: transport, Now: a.desk.time,
+		Anchors: a.court.believed, Secrets: a.court.opened})
+	if err != nil {
+		return nil, fmt.Errorf("upstream.keygen: %w", err)
+	}
+	return u, nil
+}
+
+// plainTransport is a way with the proxies of the environment and the CAs.
+func plainTransport(c config.Upstream) (*http.Transport, error) {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.MaxIdleConnsPerHost, t.IdleConnTimeout, t.MaxResponseHeaderBytes = 1, 30*time.Second, 64<<10
 	t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
@@ -98,6 +126,16 @@ func upstreamTransport(c config.Upstream, key ed25519.PrivateKey, now time.Time)
 			return nil, fmt.Errorf("upstream.ca_file %s: there is no certificate in PEM in it", c.CAFile)
 		}
 		t.TLSClientConfig.RootCAs = pool
+	}
+	return t, nil
+}
+
+// upstreamTransport is the way to the upstream: proxies of the environment, CAs, and a client certificate, which is the
+// agent's own key's where no other is named.
+func upstreamTransport(c config.Upstream, key ed25519.PrivateKey, now time.Time) (*http.Transport, error) {
+	t, err := plainTransport(c)
+	if err != nil {
+		return nil, err
 	}
 	if c.ClientCertFile != "" {
 		cert, err := tls.LoadX509KeyPair(c.ClientCertFile, c.ClientKeyFile)
@@ -124,6 +162,10 @@ func (a *Agent) upstreamRequest(l *enforcer.License, document []byte) plugin.Req
 		Cores: plugin.Cores{Physical: int64(h.Physical), Logical: int64(h.Logical), Effective: h.Effective}}
 	a.mu.Lock()
 	r.Version = a.config.License.Version
+	if l.System == keygen.System {
+		r.Fingerprint = a.host.Fingerprint
+		r.Hostname, _ = os.Hostname()
+	}
 	a.mu.Unlock()
 	r.Emergencies = a.history.told(l.ID, a.desk.time())
 	if l.Usage {
@@ -142,9 +184,17 @@ func (a *Agent) haveDuties(v *enforcer.Verdict) {
 		if j.License == nil || slices.ContainsFunc(j.Findings, func(f enforcer.Finding) bool { return !upstreamHeals(f.Code, a.court.facts.Upstream[j.License.ID]) }) {
 			continue
 		}
-		if u := a.upstreams[j.License.System]; u != nil {
-			out = append(out, pulse.Licence{License: j.License, Document: a.court.document(j.Document), Upstream: u})
+		u := a.upstreams[j.License.System]
+		if u == nil {
+			continue
 		}
+		l := j.License
+		if k, ok := u.(plugin.Keeper); ok && !l.CheckIn.Stated() {
+			c := *l
+			c.CheckIn = k.Every(l)
+			l = &c
+		}
+		out = append(out, pulse.Licence{License: l, Document: a.court.document(j.Document), Upstream: u})
 	}
 	a.pulse.Set(out)
 }
@@ -244,7 +294,7 @@ func (a *Agent) duties(v *enforcer.Verdict, out *wire.License) {
 	}
 	l := v.Licenses[0].License
 	s, known := a.pulse.Status()[l.ID]
-	if !l.CheckIn.Stated() && !l.Heartbeat.Stated() && !l.Activation.Required {
+	if !known && !l.CheckIn.Stated() && !l.Heartbeat.Stated() && !l.Activation.Required {
 		return
 	}
 	u := a.pulse.Facts()[l.ID]
@@ -259,7 +309,7 @@ func (a *Agent) duties(v *enforcer.Verdict, out *wire.License) {
 	}
 	out.Upstream = &wire.Upstream{State: u.State, Detail: u.Detail}
 	if !known && a.upstreams[l.System] == nil {
-		out.Upstream = &wire.Upstream{State: "none", Detail: "the licence demands an upstream, and upstream.url names none"}
+		out.Upstream = &wire.Upstream{State: "none", Detail: "the licence demands an upstream, and none is configured for its system"}
 	}
 }
 
@@ -285,7 +335,8 @@ func (f front) Preview() []wire.UpstreamRequest {
 	out := []wire.UpstreamRequest{}
 	for _, r := range f.pulse.Preview() {
 		w := wire.UpstreamRequest{License: r.LicenseID, Product: r.Product, Version: r.Version, AgentKey: r.AgentKey, Components: r.Components,
-			Cores: wire.Cores{Physical: int(r.Cores.Physical), Logical: int(r.Cores.Logical), Effective: r.Cores.Effective},
+			Cores:       wire.Cores{Physical: int(r.Cores.Physical), Logical: int(r.Cores.Logical), Effective: r.Cores.Effective},
+			Fingerprint: r.Fingerprint, Hostname: r.Hostname,
 			Usage: []wire.UpstreamUsage{}, Emergencies: []wire.UpstreamEmergency{}, Chain: string(r.State), Document: string(r.Document)}
 		for _, e := range r.Emergencies {
 			w.Emergencies = append(w.Emergencies, wire.UpstreamEmergency{BeganAt: e.Began, EndsAt: e.Ends, Reason: e.Reason})

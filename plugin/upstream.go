@@ -38,6 +38,14 @@ type Budgeter interface {
 	Return(context.Context, *Return) error
 }
 
+// Keeper is an Upstream that is to be called even for licences that demand no check-in: to hear that they are suspended, and to have
+// their documents renewed. That they are not called in vain is no duty, and no outage worsens a verdict by it.
+type Keeper interface {
+	Upstream
+	// Every returns how often to check such a licence in.
+	Every(*enforcer.License) enforcer.Period
+}
+
 // Capabilities is what an Upstream can do. What it cannot is never asked of it.
 type Capabilities struct {
 	Activate   bool
@@ -53,6 +61,10 @@ type Request struct {
 	Document  []byte // as it was installed
 	Product   string
 	Version   string // of the product; may be empty
+
+	// Fingerprint is what a system that names a host by one text calls this one, and Hostname the host's name. Both are for the
+	// built-in systems that need them, and empty for all others.
+	Fingerprint, Hostname string
 
 	Components map[string][]string // the fingerprint: name → HMAC-SHA-256 in lower-case hex, keyed by product
 	AgentKey   string              // RFC 7638 thumbprint of the agent's key

@@ -200,8 +200,13 @@ func (k *checker) rest() {
 		if a, err := url.Parse(u.URL); err != nil || a.Host == "" || a.Scheme != "https" && a.Scheme != "http" || a.User != nil || a.RawQuery != "" {
 			k.bad("upstream.url", "upstream.url must be an address such as https://licences.example.com, without user and query")
 		}
-	} else if u.CAFile != "" || u.ClientCertFile != "" || u.ClientKeyFile != "" {
+	} else if u.CAFile != "" && u.Keygen.Account == "" || u.ClientCertFile != "" || u.ClientKeyFile != "" {
 		k.bad("upstream", "upstream.url is missing, and the other keys of upstream are for it; set it, or leave them out")
+	}
+	if g := u.Keygen; g.Account == "" && g != (Keygen{}) {
+		k.bad("upstream.keygen", "upstream.keygen.account is missing, and the other keys of upstream.keygen are for it; set it, or leave them out")
+	} else if a, err := url.Parse(g.URL); g.URL != "" && (err != nil || a.Host == "" || a.Scheme != "https" && a.Scheme != "http" || a.User != nil || a.RawQuery != "") {
+		k.bad("upstream.keygen.url", "upstream.keygen.url must be an address such as https://keygen.example.com, without user and query")
 	}
 	if (u.ClientCertFile == "") != (u.ClientKeyFile == "") {
 		k.bad("upstream", "upstream.client_cert_file and upstream.client_key_file go together; set both, or neither")

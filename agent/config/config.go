@@ -107,6 +107,15 @@ type Upstream struct {
 	ClientCertFile string   `yaml:"client_cert_file"`
 	ClientKeyFile  string   `yaml:"client_key_file"`
 	Timeout        Duration `yaml:"timeout"`
+	Keygen         Keygen   `yaml:"keygen"`
+}
+
+// Keygen is the account that Keygen's licences are served by.
+type Keygen struct {
+	Account     string `yaml:"account"` // its id or slug; empty: Keygen is not called
+	URL         string `yaml:"url"`     // of a server of one's own; empty: Keygen's
+	TokenFile   string `yaml:"token_file"`
+	Environment string `yaml:"environment"`
 }
 
 // State is the folders that the agent keeps.

@@ -114,13 +114,16 @@ type UpstreamPreview struct {
 
 // UpstreamRequest is one call, but for its random nonce and its date.
 type UpstreamRequest struct {
-	License    string              `json:"license"`
-	Product    string              `json:"product"`
-	Version    string              `json:"version"`
-	AgentKey   string              `json:"agent_key"`
-	Components map[string][]string `json:"components"`
-	Cores      Cores               `json:"cores"`
-	Usage      []UpstreamUsage     `json:"usage"`
+	License  string `json:"license"`
+	Product  string `json:"product"`
+	Version  string `json:"version"`
+	AgentKey string `json:"agent_key"`
+	// Fingerprint is what the system calls this host, and Hostname its name; for systems that want them alone.
+	Fingerprint string              `json:"fingerprint,omitempty"`
+	Hostname    string              `json:"hostname,omitempty"`
+	Components  map[string][]string `json:"components"`
+	Cores       Cores               `json:"cores"`
+	Usage       []UpstreamUsage     `json:"usage"`
 	// Emergencies are those that operators have begun on the licence within a year.
 	Emergencies []UpstreamEmergency `json:"emergencies"`
 	Chain       string              `json:"chain"`    // what the upstream said last, which it is told again

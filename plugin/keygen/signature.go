@@ -1,0 +1,69 @@
+package keygen
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/usher-agent/usher/plugin"
+)
+
+// maxAge is how old a signed answer may be: Keygen's own bound.
+const maxAge = 5 * time.Minute
+
+// signatureParameter finds the parts of a Keygen-Signature header.
+var signatureParameter = regexp.MustCompile(`([a-z]+)="([^"]*)"`)
+
+// The errors of a signature check.
+var (
+	errUnsigned = errors.New("it is not signed")
+	errDigest   = errors.New("its body is not what was signed: it has been changed on the way")
+	errForged   = errors.New("its signature is not good by any of the account's keys in trust")
+)
+
+// VerifyResponse checks an answer's signature with the account's keys, and returns when it was made. method and target are of the
+// request, as it was sent; host is that of its URL. Whether it is too old is not asked: see [Client]. The format is Keygen's
+// (docs: API, Signatures), after draft-cavage-http-signatures-12.
+func VerifyResponse(method string, target *url.URL, header http.Header, body []byte, anchors []plugin.Anchor) (time.Time, error) {
+	parts := map[string]string{}
+	for _, m := range signatureParameter.FindAllStringSubmatch(header.Get("Keygen-Signature"), -1) {
+		parts[m[1]] = m[2]
+	}
+	sig, ok := unbase64(parts["signature"])
+	// Proxies may put a date of their own in the place of the server's.
+	date, digest := cmp.Or(header.Get("Keygen-Date"), header.Get("Date")), cmp.Or(header.Get("Keygen-Digest"), header.Get("Digest"))
+	if !ok || len(sig) == 0 || date == "" || digest == "" {
+		return time.Time{}, errUnsigned
+	}
+	sum := sha256.Sum256(body)
+	if digest != "sha-256="+base64.StdEncoding.EncodeToString(sum[:]) {
+		return time.Time{}, errDigest
+	}
+	at, err := http.ParseTime(date)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("%w: its date cannot be read", errUnsigned)
+	}
+	alg := cmp.Or(parts["algorithm"], algEd25519)
+	hosts := []string{target.Host}
+	if host, _, err := net.SplitHostPort(target.Host); err == nil {
+		hosts = append(hosts, host) // the server signs its name without a port
+	}
+	for _, host := range hosts {
+		message := []byte(fmt.Sprintf("(request-target): %s %s\nhost: %s\ndate: %s\ndigest: %s", strings.ToLower(method), target.RequestURI(), host, date, digest))
+		if slices.ContainsFunc(anchors, func(a plugin.Anchor) bool {
+			return a.System == System && !a.Revoked && a.Algorithm == alg && verifies(a, message, sig)
+		}) {
+			return at, nil
+		}
+	}
+	return time.Time{}, errForged
+}
