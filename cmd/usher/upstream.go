@@ -279,7 +279,7 @@ func (c *cli) upstreamPreview() *cobra.Command {
 				return err
 			}
 			if len(all) == 0 && !c.json {
-				fmt.Fprintln(c.out, "nothing: no licence in force demands an upstream, or upstream.url names none")
+				fmt.Fprintln(c.out, "nothing: no licence in force demands an upstream, or none is configured for its system")
 				return nil
 			}
 			return c.printJSON(all)

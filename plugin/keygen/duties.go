@@ -344,7 +344,10 @@ func (s *session) adopt(a *answer) *plugin.Error {
 
 // create makes this host a machine of the licence.
 func (s *session) create() *plugin.Error {
-	s.state.Machine = ""
+	if s.state.Machine != "" { // it has gone
+		s.state.Machine = ""
+		s.state.Generation++
+	}
 	id := s.machineID()
 	attributes := map[string]any{"fingerprint": s.req.Fingerprint, "platform": runtime.GOOS + "/" + runtime.GOARCH}
 	if s.req.Hostname != "" {
@@ -395,12 +398,11 @@ func (s *session) ping() *plugin.Error {
 		case a.status == http.StatusOK:
 			return s.adopt(a)
 		case a.status == http.StatusNotFound:
-			s.state.Generation++
 		case a.code() == "MACHINE_HEARTBEAT_DEAD":
 			if e := s.delete(); e != nil {
 				return e
 			}
-			s.state.Generation++
+			s.state.Machine = cmp.Or(s.state.Machine, s.machineID())
 		default:
 			return s.fault(a)
 		}

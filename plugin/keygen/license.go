@@ -143,6 +143,12 @@ func grant(l *enforcer.License, set *dataset, about *resource, m *machine) error
 	if m != nil && m.MaxProcesses != nil {
 		processes = m.MaxProcesses
 	}
+	// A machine file of a floating licence proves one machine and what each machine may have, and nothing of the others' share.
+	shared := m != nil && a.Floating && (a.MaxMachines == nil || *a.MaxMachines != 1)
+	machines := a.MaxMachines
+	if shared {
+		machines = new(int64(1))
+	}
 	l.Pools = map[string]enforcer.PoolTerm{}
 	for _, t := range []struct {
 		pool, attribute, unit string
@@ -150,7 +156,7 @@ func grant(l *enforcer.License, set *dataset, about *resource, m *machine) error
 		countBy               enforcer.CountBy
 		always                bool // there is such a pool although it is unlimited
 	}{
-		{PoolMachines, "maxMachines", "machine", a.MaxMachines, "", true},
+		{PoolMachines, "maxMachines", "machine", machines, "", true},
 		{PoolProcesses, "maxProcesses", "process", processes, "", true},
 		{PoolUsers, "maxUsers", "user", a.MaxUsers, enforcer.CountUser, true},
 		{PoolCores, "maxCores", "core", a.MaxCores, "", false},
@@ -160,6 +166,9 @@ func grant(l *enforcer.License, set *dataset, about *resource, m *machine) error
 		n, err := limit(t.attribute, t.max)
 		if err != nil {
 			return err
+		}
+		if shared && n != enforcer.Unlimited && t.pool != PoolMachines && (t.pool != PoolProcesses || p.ProcessLeasing != perMachine) {
+			continue
 		}
 		if n != enforcer.Unlimited || t.always {
 			l.Pools[t.pool] = enforcer.PoolTerm{Max: n, Unit: t.unit, Overage: Overage(p.OverageStrategy, n), Scope: scope, CountBy: t.countBy}
@@ -172,9 +181,13 @@ func grant(l *enforcer.License, set *dataset, about *resource, m *machine) error
 	if uses != enforcer.Unlimited {
 		uses = max(0, uses-enforcer.Limit(max(0, a.Uses))) // what was used before the file was made
 	}
-	l.Meters = map[string]enforcer.MeterTerm{MeterUses: {Max: uses, Unit: "use", Scope: scope}}
-	if c, limited := l.Pools[PoolCores]; limited && a.Strict && c.Overage != enforcer.Unlimited {
-		l.CoreCap, l.CoreKind = c.Max.Plus(c.Overage), enforcer.CoresLogical
+	if !shared || uses == enforcer.Unlimited {
+		l.Meters = map[string]enforcer.MeterTerm{MeterUses: {Max: uses, Unit: "use", Scope: scope}}
+	}
+	if cores, err := limit("maxCores", a.MaxCores); err != nil {
+		return err
+	} else if over := Overage(p.OverageStrategy, cores); cores != enforcer.Unlimited && a.Strict && over != enforcer.Unlimited {
+		l.CoreCap, l.CoreKind = cores.Plus(over), enforcer.CoresLogical
 		if l.CoreCap == 0 {
 			return errors.New("its maxCores is 0, which no host has")
 		}

@@ -1,4 +1,4 @@
-package cloud
+package keygentest
 
 import (
 	"crypto/aes"

@@ -1,6 +1,6 @@
-// Package cloud is a Keygen server for tests: what of the API the agent uses, with the codes, the checks and the signatures of the
+// Package keygentest is a Keygen server for tests: what of the API the agent uses, with the codes, the checks and the signatures of the
 // real one (keygen-api 1.8, as seen in its source and its published answers). It keeps all in memory.
-package cloud
+package keygentest
 
 import (
 	"crypto/ed25519"

@@ -1,0 +1,85 @@
+package agent_test
+
+import (
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/usher-agent/usher/client"
+	"github.com/usher-agent/usher/client/wire"
+	"github.com/usher-agent/usher/plugin/keygen"
+	"github.com/usher-agent/usher/plugin/keygen/keygentest"
+)
+
+// A floating licence of a Keygen account: the file alone hands out nothing, for others may have it too. The account makes this host
+// a machine of it, and its machine file does; through an outage and a restart too. What the account says counts.
+func TestKeygenAccount(t *testing.T) {
+	account := keygentest.New(time.Now)
+	server := httptest.NewServer(account)
+	t.Cleanup(server.Close)
+	l := keygentest.License{ID: "lic-1", Key: "SECRET-KEY-1", Product: "acme", Entitlements: []string{"EXPORT"}, HeartbeatDuration: 10 * time.Minute,
+		Attributes: keygen.Attributes{Name: new("Example"), Floating: true, RequireHeartbeat: true, MaxMachines: new(int64(5)), MaxProcesses: new(int64(3))}}
+	account.Put(l)
+
+	h := open(t, "host: {fingerprint: host-1}\n")
+	h.stop()
+	if err := os.WriteFile(h.path("account.pub"), []byte(account.PublicKey()), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	h.config = strings.Replace(h.config, "  trust:\n", "  trust:\n    - {system: keygen, kid: account, key_file: "+h.path("account.pub")+"}\n", 1)
+	with := "upstream: {keygen: {account: " + account.Account + ", url: " + server.URL + "}}\n"
+	h.drop("acme.lic", account.LicenseFile("lic-1", "aes-256-gcm+ed25519", 30*24*time.Hour))
+	h.drop("acme.key", []byte(l.Key+"\n"))
+	h.start()
+	h.until("owing the first heartbeat, which nobody can send", code("VALID_IN_GRACE"))
+	h.stop()
+	h.config += with
+	h.start()
+	activated := func(l *wire.License) bool {
+		return inForce("lic-1")(l) && l.Licenses[0].Document != "acme.lic" && l.Upstream != nil && l.Upstream.State == "ok"
+	}
+	got := h.until("activated", activated)
+	if !got.Features["EXPORT"].Enabled || got.Host.Match != "ok" {
+		t.Errorf("the licence says %+v, %+v", got.Features, got.Host)
+	}
+	if m := account.Machines(); len(m) != 1 || m[0].Fingerprint != "host-1" || m[0].LastHeartbeat.IsZero() {
+		t.Errorf("the account has %+v", m)
+	}
+	var leases []*wire.Lease
+	for range 3 {
+		lease, err := h.Acquire(t.Context(), wire.AcquireRequest{Pool: "processes"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		leases = append(leases, lease)
+	}
+	if _, err := h.Acquire(t.Context(), wire.AcquireRequest{Pool: "processes"}); !errors.Is(err, client.ErrNoSlots) {
+		t.Errorf("a fourth process: %v", err)
+	}
+	for _, lease := range leases {
+		if err := h.Release(t.Context(), lease.ID, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	// An outage, and a restart within it: the freshest proof lies in the folder.
+	account.Fail(func(*http.Request) (int, http.Header) { return http.StatusServiceUnavailable, nil })
+	h.stop()
+	h.start()
+	h.until("good through an outage", inForce("lic-1"))
+	account.Fail(nil)
+	account.Change("lic-1", func(l *keygentest.License) { l.Attributes.Suspended = true })
+	if err := h.UpstreamCall(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	h.until("suspended", code("SUSPENDED"))
+	account.Change("lic-1", func(l *keygentest.License) { l.Attributes.Suspended = false })
+	if err := h.UpstreamCall(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	h.until("good again", activated)
+}

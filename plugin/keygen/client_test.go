@@ -1,0 +1,448 @@
+package keygen_test
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/plugin"
+	"github.com/usher-agent/usher/plugin/keygen"
+	"github.com/usher-agent/usher/plugin/keygen/keygentest"
+	"github.com/usher-agent/usher/plugin/plugintest"
+)
+
+// Signed answers that Keygen has published: those that are good, and one whose body was edited.
+func TestResponseSignatures(t *testing.T) {
+	for _, name := range []string{"response-me-2022", "response-validate-key-2023", "response-digest-mismatch"} {
+		t.Run(name, func(t *testing.T) {
+			b, err := os.ReadFile("testdata/" + name + ".json")
+			if err != nil {
+				t.Fatal(err)
+			}
+			var v struct {
+				PublicKey                         struct{ Hex string }
+				Method, Host, RequestTarget, Body string
+				Headers                           map[string]string
+				Expect                            struct{ Digest string }
+			}
+			if err := json.Unmarshal(b, &v); err != nil {
+				t.Fatal(err)
+			}
+			target, err := url.Parse("https://" + v.Host + v.RequestTarget)
+			if err != nil {
+				t.Fatal(err)
+			}
+			anchors := []plugin.Anchor{anchor(t, "account", v.PublicKey.Hex, "")}
+			header := func() http.Header {
+				h := http.Header{}
+				for k, s := range v.Headers {
+					h.Set(k, s)
+				}
+				return h
+			}
+			at, err := keygen.VerifyResponse(v.Method, target, header(), []byte(v.Body), anchors)
+			if good := v.Expect.Digest == "match"; (err == nil) != good || good && at.Format(http.TimeFormat) != v.Headers["Date"] {
+				t.Fatalf("got %v, %v", at, err)
+			}
+			if v.Expect.Digest != "match" {
+				return
+			}
+			// The port is not part of what is signed; all else is.
+			port := *target
+			port.Host += ":8443"
+			if _, err := keygen.VerifyResponse(v.Method, &port, header(), []byte(v.Body), anchors); err != nil {
+				t.Errorf("with a port: %v", err)
+			}
+			for what, change := range map[string]func(u *url.URL, h http.Header, body []byte){
+				"path":      func(u *url.URL, _ http.Header, _ []byte) { u.Path += "x" },
+				"query":     func(u *url.URL, _ http.Header, _ []byte) { u.RawQuery = "a=b" },
+				"host":      func(u *url.URL, _ http.Header, _ []byte) { u.Host = "example.com" },
+				"date":      func(_ *url.URL, h http.Header, _ []byte) { h.Set("Date", "Wed, 15 Jun 2022 18:52:15 GMT") },
+				"body":      func(_ *url.URL, _ http.Header, b []byte) { b[len(b)/2] ^= 1 },
+				"digest":    func(_ *url.URL, h http.Header, _ []byte) { h.Del("Digest") },
+				"signature": func(_ *url.URL, h http.Header, _ []byte) { h.Del("Keygen-Signature") },
+				"algorithm": func(_ *url.URL, h http.Header, _ []byte) {
+					h.Set("Keygen-Signature", strings.Replace(h.Get("Keygen-Signature"), "ed25519", "rsa-sha256", 1))
+				},
+			} {
+				u, h, body := *target, header(), []byte(v.Body)
+				change(&u, h, body)
+				if _, err := keygen.VerifyResponse(v.Method, &u, h, body, anchors); err == nil {
+					t.Errorf("with another %s, or none, it verifies", what)
+				}
+			}
+		})
+	}
+}
+
+// online is a host and the account that serves it.
+type online struct {
+	*keygentest.Cloud
+	t       *testing.T
+	client  *keygen.Client
+	offset  atomic.Int64 // of the host's clock, to the server's
+	passed  atomic.Int64 // of both, since noon
+	doc     []byte
+	secrets plugin.Secrets
+	state   []byte
+	anchors []plugin.Anchor
+}
+
+func open(t *testing.T, change func(*keygentest.License), cfg keygen.Config) *online {
+	t.Helper()
+	o := &online{t: t, secrets: plugin.Secrets{Keys: []string{"KEY-1"}, Fingerprint: "host-1"}}
+	o.Cloud = keygentest.New(func() time.Time { return noon.Add(time.Duration(o.passed.Load())) })
+	l := keygentest.License{ID: "lic-1", Key: "KEY-1", Token: "activ-1-v3", Product: "prod-1", Entitlements: []string{"EXPORT"}, HeartbeatDuration: 10 * time.Minute,
+		Attributes: keygen.Attributes{Name: new("Acme"), Floating: true, Strict: true, MaxMachines: new(int64(2)), MaxProcesses: new(int64(3)), MaxCores: new(int64(64))}}
+	if change != nil {
+		change(&l)
+	}
+	o.Put(l)
+	server := httptest.NewServer(o.Cloud)
+	t.Cleanup(server.Close)
+	o.anchors = []plugin.Anchor{anchor(t, "account", o.PublicKey(), "")}
+	cfg.Account, cfg.URL = o.Account, server.URL
+	cfg.Anchors, cfg.Secrets = func() []plugin.Anchor { return o.anchors }, func() plugin.Secrets { return o.secrets }
+	cfg.Now = func() time.Time { return noon.Add(time.Duration(o.passed.Load() + o.offset.Load())) }
+	var err error
+	if o.client, err = keygen.NewClient(cfg); err != nil {
+		t.Fatal(err)
+	}
+	o.doc = o.LicenseFile("lic-1", "aes-256-gcm+ed25519", 30*24*time.Hour)
+	return o
+}
+
+func (o *online) request() *plugin.Request {
+	return &plugin.Request{LicenseID: "lic-1", Document: o.doc, Product: "prod-1", Fingerprint: o.secrets.Fingerprint, Hostname: "render-7", AgentKey: "jkt", Nonce: []byte("0123456789abcdef"),
+		Components: map[string][]string{"board": {"b1"}, "disk": {"d1", "d2"}}, Cores: plugin.Cores{Physical: 4, Logical: 8, Effective: 8}, State: o.state}
+}
+
+type method = func(context.Context, *plugin.Request) (*plugin.Reply, error)
+
+// good makes a call that must succeed.
+func (o *online) good(call method) *plugin.Reply {
+	o.t.Helper()
+	r, err := call(o.t.Context(), o.request())
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	if err := r.Check(noon); err != nil {
+		o.t.Fatal(err)
+	}
+	o.state = r.State
+	return r
+}
+
+// bad makes a call that must not succeed.
+func (o *online) bad(call method) *plugin.Error {
+	o.t.Helper()
+	_, err := call(o.t.Context(), o.request())
+	var e *plugin.Error
+	if !errors.As(err, &e) {
+		o.t.Fatalf("got %v", err)
+	}
+	if *e.Checked() != *e {
+		o.t.Errorf("the error cannot be: %+v", e)
+	}
+	if strings.Contains(e.Reason+e.Hint, "KEY-1") {
+		o.t.Errorf("the error shows the licence key: %+v", e)
+	}
+	return e
+}
+
+func (o *online) pass(d time.Duration) { o.passed.Add(int64(d)) }
+
+// A host's whole life: activated, with a file that opens here and counts; alive; given back.
+func TestLife(t *testing.T) {
+	o := open(t, func(l *keygentest.License) { l.Attributes.RequireHeartbeat = true }, keygen.Config{})
+	r := o.good(o.client.Activate)
+	all := o.Machines()
+	if len(all) != 1 || all[0].Fingerprint != "host-1" || all[0].Hostname != "render-7" || all[0].Cores != 8 || !slices.Equal(all[0].Components, []string{"b1", "d1"}) || all[0].LastHeartbeat.IsZero() {
+		t.Fatalf("the account has %+v", all)
+	}
+	if !r.Time.Equal(noon) {
+		t.Errorf("the time is %v", r.Time)
+	}
+	l, p := keygen.Format{}.Open(r.Document, o.anchors, o.secrets)
+	if p != nil || l.ID != "lic-1" || l.Product != "prod-1" || !l.Features["EXPORT"].Bool || l.Pools["processes"].Max != 3 || l.Pools["machines"].Max != 1 || !l.Expires.Equal(noon.Add(30*24*time.Hour)) {
+		t.Fatalf("the file says %+v, %+v", l, p)
+	}
+	if _, p := (keygen.Format{}).Open(r.Document, o.anchors, plugin.Secrets{Keys: o.secrets.Keys, Fingerprint: "host-2"}); p == nil {
+		t.Error("the file opens on another host")
+	}
+	// An answer that was lost: the same machine, not another.
+	o.state = nil
+	o.good(o.client.Activate)
+	o.state = nil
+	o.pass(5 * time.Minute)
+	o.good(o.client.Heartbeat)
+	if m := o.Machines(); len(m) != 1 || m[0].ID != all[0].ID || !m[0].LastHeartbeat.Equal(noon.Add(5*time.Minute)) {
+		t.Errorf("the account has %+v", m)
+	}
+	o.Calls()
+	o.good(o.client.Heartbeat)
+	if calls := o.Calls(); len(calls) != 1 {
+		t.Errorf("a heartbeat made %v", calls)
+	}
+	o.good(o.client.Deactivate)
+	o.good(o.client.Deactivate)
+	if m := o.Machines(); len(m) != 0 {
+		t.Errorf("the account has %+v", m)
+	}
+}
+
+// A machine that has gone is made anew: deleted behind our back, culled, or dead for good.
+func TestMachineGone(t *testing.T) {
+	for name, gone := range map[string]func(o *online){
+		"deleted": func(o *online) { o.Delete(o.Machines()[0].ID) },
+		"culled":  func(o *online) { o.pass(time.Hour) },
+		"dead and kept": func(o *online) {
+			o.Change("lic-1", func(l *keygentest.License) { l.KeepDead = true })
+			o.pass(time.Hour)
+		},
+		"dead, and back": func(o *online) {
+			o.Change("lic-1", func(l *keygentest.License) { l.Revive = time.Hour })
+			o.pass(30 * time.Minute)
+		},
+	} {
+		for call, method := range map[string]func(*keygen.Client) method{"heartbeat": func(c *keygen.Client) method { return c.Heartbeat }, "check-in": func(c *keygen.Client) method { return c.CheckIn }} {
+			t.Run(name+", "+call, func(t *testing.T) {
+				o := open(t, func(l *keygentest.License) { l.Attributes.RequireHeartbeat = true }, keygen.Config{})
+				o.good(o.client.Activate)
+				before := o.Machines()[0].ID
+				gone(o)
+				o.good(method(o.client))
+				all := o.Machines()
+				if len(all) != 1 || (all[0].ID == before) != (name == "dead, and back") {
+					t.Fatalf("was %s, is %+v", before, all)
+				}
+				o.good(o.client.Heartbeat)
+				if r := o.good(o.client.CheckIn); len(r.Document) == 0 {
+					t.Error("there is no file")
+				}
+			})
+		}
+	}
+}
+
+// What the account says of a licence.
+func TestRefusals(t *testing.T) {
+	past := noon.Add(-time.Hour)
+	for _, test := range []struct {
+		name   string
+		change func(*keygentest.License)
+		want   enforcer.Code
+	}{
+		{"suspended", func(l *keygentest.License) { l.Attributes.Suspended = true }, enforcer.Suspended},
+		{"banned", func(l *keygentest.License) { l.Banned = true }, enforcer.Banned},
+		{"expired", func(l *keygentest.License) { l.Attributes.Expiry = &past }, enforcer.Expired},
+		{"expired, access revoked", func(l *keygentest.License) {
+			l.Attributes.Expiry = &past
+			l.Policy.ExpirationStrategy = "REVOKE_ACCESS"
+		}, enforcer.Expired},
+		{"another product's", func(l *keygentest.License) { l.Product = "prod-2" }, enforcer.ProductMismatch},
+		{"another key", func(l *keygentest.License) { l.Key = "KEY-2" }, enforcer.NotFound},
+		{"too many cores", func(l *keygentest.License) { l.Attributes.MaxCores = new(int64(4)) }, enforcer.TooManyCores},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			o := open(t, nil, keygen.Config{})
+			if test.want != enforcer.TooManyCores {
+				o.good(o.client.Activate)
+			}
+			o.Change("lic-1", test.change)
+			if e := o.bad(o.client.CheckIn); e.Class != plugin.Refused || e.Code != test.want {
+				t.Errorf("got %v", e)
+			}
+		})
+	}
+	t.Run("no place left", func(t *testing.T) {
+		o := open(t, nil, keygen.Config{})
+		for _, host := range []string{"host-1", "host-2", "host-3"} {
+			o.secrets.Fingerprint, o.state = host, nil
+			if host != "host-3" {
+				o.good(o.client.Activate)
+				continue
+			}
+			if e := o.bad(o.client.Activate); e.Class != plugin.Refused || e.Code != enforcer.FingerprintMismatch || e.SystemCode != "MACHINE_LIMIT_EXCEEDED" {
+				t.Errorf("got %v", e)
+			}
+		}
+	})
+	t.Run("an expired licence that runs on", func(t *testing.T) {
+		o := open(t, func(l *keygentest.License) { l.Attributes.Expiry, l.Policy.ExpirationStrategy = &past, "ALLOW_ACCESS" }, keygen.Config{})
+		o.good(o.client.Activate)
+	})
+}
+
+// A check-in that is overdue is made, and the next is told.
+func TestCheckIn(t *testing.T) {
+	o := open(t, func(l *keygentest.License) { l.CheckInEvery, l.Attributes.RequireCheckIn = 7*24*time.Hour, true }, keygen.Config{})
+	o.good(o.client.Activate)
+	o.pass(8 * 24 * time.Hour)
+	if r := o.good(o.client.CheckIn); !r.NextCheckIn.Equal(noon.Add(15 * 24 * time.Hour)) {
+		t.Errorf("the next is at %v", r.NextCheckIn)
+	}
+}
+
+// What is no word of the account changes nothing.
+func TestOutages(t *testing.T) {
+	o := open(t, nil, keygen.Config{})
+	o.good(o.client.Activate)
+	calls := map[string]method{"activate": o.client.Activate, "heartbeat": o.client.Heartbeat, "check-in": o.client.CheckIn, "deactivate": o.client.Deactivate}
+	all := func(name string, want plugin.Class, after time.Duration) {
+		t.Helper()
+		for call, m := range calls {
+			if e := o.bad(m); e.Class != want || e.RetryAfter != after {
+				t.Errorf("%s, %s: %v, again after %v", name, call, e, e.RetryAfter)
+			}
+		}
+	}
+	fail := func(status int, h http.Header) {
+		o.Fail(func(*http.Request) (int, http.Header) { return status, h })
+	}
+	fail(429, http.Header{"Retry-After": {"17"}})
+	all("too many", plugin.Transient, 17*time.Second)
+	fail(503, nil)
+	all("away", plugin.Transient, 0)
+	fail(403, nil)
+	all("a gateway", plugin.Transient, 0)
+	fail(302, http.Header{"Location": {"https://example.com"}})
+	all("a redirect", plugin.Misconfigured, 0)
+	o.Fail(nil)
+	o.Tamper(func(h http.Header, b []byte) []byte { h.Del("Keygen-Signature"); return b })
+	all("unsigned", plugin.Transient, 0)
+	o.Tamper(func(h http.Header, b []byte) []byte {
+		h.Set("Keygen-Signature", strings.Replace(h.Get("Keygen-Signature"), `signature="`, `signature="`+base64.StdEncoding.EncodeToString([]byte("abc")), 1))
+		return b
+	})
+	all("badly signed", plugin.Transient, 0)
+	o.Change("lic-1", func(l *keygentest.License) { l.Attributes.Suspended = true })
+	o.Tamper(func(h http.Header, b []byte) []byte { return append(b, ' ') })
+	all("changed", plugin.Transient, 0)
+	o.Tamper(nil)
+	o.Change("lic-1", func(l *keygentest.License) { l.Attributes.Suspended = false })
+	o.good(o.client.CheckIn)
+	if n := len(o.Machines()); n != 1 {
+		t.Errorf("there are %d machines", n)
+	}
+}
+
+// An answer of old is refused, whoever plays it again.
+func TestReplay(t *testing.T) {
+	o := open(t, nil, keygen.Config{})
+	o.good(o.client.Activate)
+	type answer struct {
+		header http.Header
+		body   []byte
+	}
+	old := map[int]answer{}
+	n := 0
+	o.Tamper(func(h http.Header, b []byte) []byte {
+		old[n] = answer{h.Clone(), slices.Clone(b)}
+		n++
+		return b
+	})
+	o.good(o.client.Heartbeat)
+	o.good(o.client.CheckIn)
+	o.pass(time.Hour)
+	n = 0
+	o.Tamper(func(h http.Header, b []byte) []byte {
+		a := old[n]
+		n = (n + 1) % len(old)
+		clear(h)
+		for k, v := range a.header {
+			h[k] = v
+		}
+		return a.body
+	})
+	for name, call := range map[string]method{"heartbeat": o.client.Heartbeat, "check-in": o.client.CheckIn} {
+		if e := o.bad(call); e.Class != plugin.Transient {
+			t.Errorf("%s: %v", name, e)
+		}
+	}
+}
+
+// A host whose clock is an hour off can still tell an old answer from a new one, after a restart too, and learns the time.
+func TestClockOff(t *testing.T) {
+	for _, off := range []time.Duration{time.Hour, -time.Hour} {
+		o := open(t, nil, keygen.Config{})
+		o.offset.Store(int64(off))
+		o.good(o.client.Heartbeat)
+		if r := o.good(o.client.Activate); !r.Time.Equal(noon) {
+			t.Errorf("%v off: it learns %v", off, r.Time)
+		}
+		o.good(o.client.CheckIn)
+	}
+}
+
+// A token speaks where the licence key may not.
+func TestCredentials(t *testing.T) {
+	byToken := func(l *keygentest.License) { l.KeyMayNotAuthenticate = true }
+	if e := open(t, byToken, keygen.Config{}).badly(); e.Class != plugin.Misconfigured || !strings.Contains(e.Hint, "token_file") {
+		t.Errorf("with the key: %v", e)
+	}
+	o := open(t, byToken, keygen.Config{Token: "activ-1-v3"})
+	o.good(o.client.Activate)
+	o.good(o.client.Heartbeat)
+	if e := open(t, byToken, keygen.Config{Token: "activ-9-v3"}).badly(); e.Class != plugin.Misconfigured {
+		t.Errorf("with another token: %v", e)
+	}
+	// Of a file that is not encrypted the key is known.
+	o = open(t, nil, keygen.Config{})
+	o.secrets.Keys, o.doc = nil, o.LicenseFile("lic-1", "base64+ed25519", 30*24*time.Hour)
+	if r := o.good(o.client.Activate); !strings.Contains(string(r.Document), "MACHINE FILE") {
+		t.Errorf("got %q", r.Document)
+	}
+	if l, p := (keygen.Format{}).Verify(o.good(o.client.CheckIn).Document, o.anchors); p != nil || l.ID != "lic-1" {
+		t.Errorf("the file: %+v", p)
+	}
+}
+
+func (o *online) badly() *plugin.Error { return o.bad(o.client.Activate) }
+
+func TestConfig(t *testing.T) {
+	anchors, secrets := func() []plugin.Anchor { return nil }, func() plugin.Secrets { return plugin.Secrets{} }
+	for _, cfg := range []keygen.Config{{Anchors: anchors, Secrets: secrets}, {Account: "a/b", Anchors: anchors, Secrets: secrets}, {Account: "a", URL: "ftp://x", Anchors: anchors, Secrets: secrets},
+		{Account: "a", URL: "https://u:p@x", Anchors: anchors, Secrets: secrets}, {Account: "a"}} {
+		if _, err := keygen.NewClient(cfg); err == nil {
+			t.Errorf("accepted: %+v", cfg.Account)
+		}
+	}
+}
+
+func TestUpstreamConformance(t *testing.T) {
+	o := open(t, func(l *keygentest.License) { l.Attributes.RequireHeartbeat = true }, keygen.Config{})
+	o.Put(keygentest.License{ID: "lic-2", Key: "KEY-2", Product: "prod-1", Attributes: keygen.Attributes{Floating: true, Suspended: true}})
+	o.secrets.Keys = []string{"KEY-1", "KEY-2"}
+	other := o.LicenseFile("lic-2", "aes-256-gcm+ed25519", time.Hour)
+	plugintest.Upstream(t, o.client, plugintest.UpstreamSamples{Request: o.request, Refused: func() *plugin.Request {
+		r := o.request()
+		r.LicenseID, r.Document = "lic-2", other
+		return r
+	}})
+}
+
+// A licence that states no check-in is asked about once a day, or as often as its file lasts.
+func TestEvery(t *testing.T) {
+	o := open(t, nil, keygen.Config{})
+	for life, want := range map[time.Duration]time.Duration{0: 24 * time.Hour, time.Hour: time.Hour, 30 * 24 * time.Hour: 24 * time.Hour} {
+		l := &enforcer.License{Issued: noon}
+		if life > 0 {
+			l.Expires = noon.Add(life)
+		}
+		if got := o.client.Every(l); got.Every != want {
+			t.Errorf("a life of %v: %v", life, got)
+		}
+	}
+}
