@@ -83,58 +83,14 @@ func (a *Agent) vouched(license, word string) {
 	}
 }
 
-// keygenUpstream is the way to Keygen: the same proxies and CAs, and no client certificate.
-func (a *Agent) keygenUpstream() (plugin.Upstream, error) {
-	c := a.config.Upstream
-	transport, err := plainTransport(c)
-	if err != nil {
-		return nil, err
-	}
-	token := ""
-	if c.Keygen.TokenFile != "" {
-		b, err := os.ReadFile(c.Keygen.TokenFile)
-		if err != nil {
-			return nil, fmt.Errorf("upstream.keygen.token_file: %w", err)
-		}
-		if token = strings.TrimSpace(string(b)); token == "" || strings.ContainsAny(token, " \r\n\t") {
-			return nil, fmt.Errorf("upstream.keygen.token_file %s: it does not hold one token", c.Keygen.TokenFile)
-		}
-	}
-	u, err := keygen.NewClient(keygen.Config{Account: c.Keygen.Account, URL: c.Keygen.URL, Environment: c.Keygen.Environment, Token: token, HTTP: transport, Now: a.desk.time,
-		Anchors: a.court.believed, Secrets: a.court.opened})
-	if err != nil {
-		return nil, fmt.Errorf("upstream.keygen: %w", err)
-	}
-	return u, nil
-}
-
-// plainTransport is a way with the proxies of the environment and the CAs.
-func plainTransport(c config.Upstream) (*http.Transport, error) {
-	t := http.DefaultTransport.(*http.Transport).Clone()
-	t.MaxIdleConnsPerHost, t.IdleConnTimeout, t.MaxResponseHeaderBytes = 1, 30*time.Second, 64<<10
-	t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
-	if c.CAFile != "" {
-		pem, err := os.ReadFile(c.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("upstream.ca_file: %w", err)
-		}
-		pool, err := x509.SystemCertPool()
-		if err != nil {
-			pool = x509.NewCertPool()
-		}
-		if !pool.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("upstream.ca_file %s: there is no certificate in PEM in it", c.CAFile)
-		}
-		t.TLSClientConfig.RootCAs = pool
-	}
-	return t, nil
-}
-
 // upstreamTransport is the way to the upstream: proxies of the environment, CAs, and a client certificate, which is the
 // agent's own key's where no other is named.
 func upstreamTransport(c config.Upstream, key ed25519.PrivateKey, now time.Time) (*http.Transport, error) {
-	t, err := plainTransport(c)
-	if err != nil {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.MaxIdleConnsPerHost, t.IdleConnTimeout, t.MaxResponseHeaderBytes = 1, 30*time.Second, 64<<10
+	t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
+	var err error
+	if t.TLSClientConfig.RootCAs, err = upstreamCAs(c); err != nil {
 		return nil, err
 	}
 	if c.ClientCertFile != "" {
@@ -151,6 +107,25 @@ func upstreamTransport(c config.Upstream, key ed25519.PrivateKey, now time.Time)
 	}
 	t.TLSClientConfig.Certificates = own.Certificates
 	return t, nil
+}
+
+// upstreamCAs returns the CAs that are believed on the way: the system's, and the configured one; nil: the system's alone.
+func upstreamCAs(c config.Upstream) (*x509.CertPool, error) {
+	if c.CAFile == "" {
+		return nil, nil
+	}
+	pem, err := os.ReadFile(c.CAFile)
+	if err != nil {
+		return nil, fmt.Errorf("upstream.ca_file: %w", err)
+	}
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		pool = x509.NewCertPool()
+	}
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("upstream.ca_file %s: there is no certificate in PEM in it", c.CAFile)
+	}
+	return pool, nil
 }
 
 // upstreamRequest is what leaves the host with each call.
@@ -338,6 +313,9 @@ func (f front) Preview() []wire.UpstreamRequest {
 			Cores:       wire.Cores{Physical: int(r.Cores.Physical), Logical: int(r.Cores.Logical), Effective: r.Cores.Effective},
 			Fingerprint: r.Fingerprint, Hostname: r.Hostname,
 			Usage: []wire.UpstreamUsage{}, Emergencies: []wire.UpstreamEmergency{}, Chain: string(r.State), Document: string(r.Document)}
+		if r.Fingerprint != "" { // Keygen: neither leaves, and no agent's key; the licence key or a token speaks for the licence
+			w.Document, w.Chain, w.AgentKey = "", "", ""
+		}
 		for _, e := range r.Emergencies {
 			w.Emergencies = append(w.Emergencies, wire.UpstreamEmergency{BeganAt: e.Began, EndsAt: e.Ends, Reason: e.Reason})
 		}
