@@ -145,7 +145,7 @@ func (a *Agent) open() (err error) {
 	if a.plugins, systems, err = newPlugins(cfg, pluginsDir(cfg), a.options.Version, a.log, a.pluginChanged); err != nil {
 		return err
 	}
-	a.court = &court{desk: a.desk, catalog: systems, history: a.history, log: a.log, reset: a.clockReset, judged: a.noteVerdict, wake: make(chan struct{}, 1), ask: make(chan struct{}, 1), inline: []byte(cfg.License.Inline)}
+	a.court = &court{desk: a.desk, catalog: systems, history: a.history, log: a.log, reset: a.clockReset, judged: a.noteVerdict, wake: make(chan struct{}, 1), ask: make(chan struct{}, 1), inline: []byte(cfg.License.Inline), path: cfg.License.Path}
 	a.court.trust(anchors)
 	if err := a.openUpstream(); err != nil {
 		return err

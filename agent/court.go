@@ -10,7 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/usher-agent/usher/agent/watch"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
 	"github.com/usher-agent/usher/plugin/catalog"
@@ -21,6 +20,7 @@ import (
 type court struct {
 	desk    *desk
 	catalog *catalog.Catalog
+	path    string                  // license.path
 	judged  func(*enforcer.Verdict) // told of each verdict, after it is in force
 	// history is what is recorded of licences' first uses, emergencies and returns.
 	history *history
@@ -168,7 +168,7 @@ func (c *court) askPlugins(ctx context.Context) error {
 
 // check tells the watcher whether a document is good, or a file of licence keys.
 func (c *court) check(name string, data []byte) *enforcer.Problem {
-	if watch.IsKey(name) {
+	if c.isKey(name, data) {
 		return c.checkKey(name, data)
 	}
 	return named(name, c.verify(data).problem)

@@ -24,7 +24,7 @@ const installWithin = 5 * time.Second
 // dryRun it says what would change and changes nothing. An empty name means one made from the licence's id. A document
 // that does not verify, or that is for another product or host, is refused: what is in force stays.
 func (a *Agent) Install(ctx context.Context, document []byte, name string, dryRun bool) (wire.Installed, *enforcer.Denial) {
-	if watch.IsKey(name) {
+	if a.court.isKey(name, document) {
 		return a.installKey(ctx, document, name, dryRun)
 	}
 	v := a.court.verify(document)

@@ -147,7 +147,7 @@ func (a *Agent) folderChanged(s watch.Snapshot) {
 		a.court.files = nil
 		keys := map[string][]byte{}
 		for _, f := range s.Files {
-			if watch.IsKey(f.Name) {
+			if a.court.isKey(f.Name, f.Data) {
 				if keys[f.Name] = f.Data; f.Problem == nil {
 					continue // it is no document
 				}

@@ -53,7 +53,7 @@ func Inspect(c *config.Config) (*Inspection, error) {
 		if fi, err := os.Stat(p); err != nil || !fi.Mode().IsRegular() || fi.Size() > plugin.MaxDocument || watch.Ignored(filepath.Base(p)) {
 			continue
 		}
-		if b, err := os.ReadFile(p); err == nil && watch.IsKey(p) {
+		if b, err := os.ReadFile(p); err == nil && !isFile(c.License.Path) && watch.IsKey(p) && catalog.BuiltIn().IsLicenseKey(b) {
 			folder, _ := LicenseKeys(b)
 			keys = append(keys, folder...)
 		} else if err == nil {

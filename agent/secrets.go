@@ -15,6 +15,7 @@ import (
 	"github.com/usher-agent/usher/agent/api"
 	"github.com/usher-agent/usher/agent/config"
 	"github.com/usher-agent/usher/agent/host"
+	"github.com/usher-agent/usher/agent/watch"
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
@@ -70,6 +71,11 @@ func hostFacts(r host.Report) enforcer.Host {
 	name, values := catalog.HostComponent(r.Fingerprint)
 	h.Components[name] = values
 	return h
+}
+
+// isKey reports whether a file of the licence folder holds licence keys and is no document.
+func (c *court) isKey(name string, data []byte) bool {
+	return watch.IsKey(name) && !isFile(c.path) && c.catalog.IsLicenseKey(data)
 }
 
 // checkKey tells the watcher whether a file of licence keys is good, and has documents opened with them from now on: those that

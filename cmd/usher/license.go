@@ -163,7 +163,7 @@ func (c *cli) licenseKeys(keyFile, document string, cfg *config.Config) (keys []
 	if cfg.License.KeyFile != "" {
 		err = read("license.key_file", cfg.License.KeyFile)
 	}
-	if beside := keyBeside(document); err == nil && document != "-" && isRegular(beside) {
+	if beside := keyBeside(document); err == nil && document != "-" && document != beside && isRegular(beside) {
 		err = read("licence key", beside)
 	}
 	return keys, err

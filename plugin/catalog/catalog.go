@@ -168,6 +168,13 @@ func verify(f plugin.Format, err error, document []byte, anchors []plugin.Anchor
 	return plugin.CheckVerified(f.System(), anchors, l, p)
 }
 
+// IsLicenseKey reports whether the bytes of a file whose name ends in .key are licence keys. What a built-in system knows is a
+// document whatever it is called, but for a signed licence key alone, which is both.
+func (c *Catalog) IsLicenseKey(data []byte) bool {
+	f, err := c.quickly(data)
+	return errors.Is(err, ErrUnknown) || f != nil && f.System() == keygen.System && keygen.IsSignedKey(data)
+}
+
 // HostComponent returns the component of a host's fingerprint that stands for what systems that name a host by one text, such as
 // Keygen, call it.
 func HostComponent(fingerprint string) (name string, values []string) {

@@ -28,7 +28,13 @@ func (Format) Recognise(document []byte) bool {
 		return false
 	}
 	all := lines(document)
-	return armoured(all) || len(all) == 1 && parseSigned(all[0]) != nil
+	return armoured(all) || IsSignedKey(document)
+}
+
+// IsSignedKey reports whether a document is a signed licence key, and no file.
+func IsSignedKey(document []byte) bool {
+	all := lines(document)
+	return len(all) == 1 && parseSigned(all[0]) != nil
 }
 
 // Verify is [Format.Open] for those that need no secrets.
