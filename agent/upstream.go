@@ -140,6 +140,7 @@ func (a *Agent) upstreamRequest(l *enforcer.License, document []byte) plugin.Req
 	if l.System == keygen.System {
 		r.Fingerprint = a.host.Fingerprint
 		r.Hostname, _ = os.Hostname()
+		r.Memory, r.Disk = h.Memory, h.Disk
 	}
 	a.mu.Unlock()
 	r.Emergencies = a.history.told(l.ID, a.desk.time())
@@ -311,7 +312,7 @@ func (f front) Preview() []wire.UpstreamRequest {
 	for _, r := range f.pulse.Preview() {
 		w := wire.UpstreamRequest{License: r.LicenseID, Product: r.Product, Version: r.Version, AgentKey: r.AgentKey, Components: r.Components,
 			Cores:       wire.Cores{Physical: int(r.Cores.Physical), Logical: int(r.Cores.Logical), Effective: r.Cores.Effective},
-			Fingerprint: r.Fingerprint, Hostname: r.Hostname,
+			Fingerprint: r.Fingerprint, Hostname: r.Hostname, Memory: r.Memory, Disk: r.Disk,
 			Usage: []wire.UpstreamUsage{}, Emergencies: []wire.UpstreamEmergency{}, Chain: string(r.State), Document: string(r.Document)}
 		if r.Fingerprint != "" { // Keygen: neither leaves, and no agent's key; the licence key or a token speaks for the licence
 			w.Document, w.Chain, w.AgentKey = "", "", ""

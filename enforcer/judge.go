@@ -145,6 +145,20 @@ func (j *judge) fixed(c *candidate) (out []Finding) {
 			find(TooManyCores, "it allows %d %s cores, and this host has %d; have it extended, or give the host fewer", l.CoreCap, kind, n)
 		}
 	}
+	for _, x := range []struct {
+		code Code
+		what string
+		cap  Limit
+		has  int64
+	}{{TooMuchMemory, "memory", l.MemoryCap, j.Host.Memory}, {TooMuchDisk, "disk", l.DiskCap, j.Host.Disk}} {
+		switch {
+		case x.cap == 0 || x.cap == Unlimited:
+		case x.has == 0:
+			find(x.code, "it allows %d bytes of %s, and how much this host has could not be read", x.cap, x.what)
+		case !x.cap.Covers(x.has):
+			find(x.code, "it allows %d bytes of %s, and this host has %d; have it extended, or give the host less", x.cap, x.what, x.has)
+		}
+	}
 	if l.Versions != "" {
 		switch covered, err := coversVersion(l.Versions, cmp.Or(j.Version, "0")); {
 		case err != nil && j.Version == "":

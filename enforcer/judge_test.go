@@ -36,7 +36,7 @@ func broken(name string, code Code) Document {
 
 func factsWith(docs ...Document) Facts {
 	return Facts{Products: []string{"acme", "acme-pro"}, Documents: docs, AgentKey: "thumb-1",
-		Host: Host{Components: map[string][]string{"machine-id": {"aa"}, "mac": {"bb"}}, Physical: 4, Logical: 8, Effective: 2.5}}
+		Host: Host{Components: map[string][]string{"machine-id": {"aa"}, "mac": {"bb"}}, Physical: 4, Logical: 8, Effective: 2.5, Memory: 8 << 30, Disk: 100 << 30}}
 }
 
 // Changes of a licence, for tables.
@@ -199,6 +199,11 @@ func codeRows() []codeRow {
 		{"logical cores", factsWith(doc("a.lic", func(l *License) { l.CoreCap, l.CoreKind = 7, CoresLogical })), TooManyCores, "it allows 7 logical cores, and this host has 8", never},
 		{"effective cores are rounded up", factsWith(doc("a.lic", func(l *License) { l.CoreCap, l.CoreKind = 2, CoresEffective })), TooManyCores, "it allows 2 effective cores, and this host has 3", never},
 		{"unlimited cores", factsWith(doc("a.lic", func(l *License) { l.CoreCap = Unlimited })), Valid, "", never},
+		{"all the memory and disk that it may have", factsWith(doc("a.lic", func(l *License) { l.MemoryCap, l.DiskCap = 8<<30, 100<<30 })), Valid, "", never},
+		{"any memory and disk", factsWith(doc("a.lic", func(l *License) { l.MemoryCap, l.DiskCap = Unlimited, Unlimited })), Valid, "", never},
+		{"too much memory", factsWith(doc("a.lic", func(l *License) { l.MemoryCap = 8<<30 - 1 })), TooMuchMemory, "it allows 8589934591 bytes of memory, and this host has 8589934592", never},
+		{"too much disk", factsWith(doc("a.lic", func(l *License) { l.DiskCap = 1 << 30 })), TooMuchDisk, "it allows 1073741824 bytes of disk", never},
+		{"unknown memory", with(factsWith(doc("a.lic", func(l *License) { l.MemoryCap = 8 })), func(f *Facts) { f.Host.Memory = 0 }), TooMuchMemory, "could not be read", never},
 		{"unknown cores", with(factsWith(doc("a.lic", func(l *License) { l.CoreCap = 8 })), func(f *Facts) { f.Host.Physical = 0 }), TooManyCores, "could not be read; mount /sys", never},
 		{"another product", factsWith(doc("a.lic", func(l *License) { l.Product = "other" })), ProductMismatch, "it is for product \"other\", and this agent serves acme, acme-pro", never},
 		{"the second of the products", factsWith(doc("a.lic", func(l *License) { l.Product = "acme-pro" })), Valid, "", never},
@@ -258,7 +263,7 @@ func TestStateOfEveryCode(t *testing.T) {
 		StateExpired: {Expired},
 		StateMissing: {Preparing, NotFound},
 		StateInvalid: {Malformed, UntrustedKey, BadSignature, ProductMismatch, Revoked, Banned, Superseded, Suspended, TestLicense,
-			FingerprintMismatch, AgentKeyMismatch, TooManyCores, VersionNotCovered, ClockTampered, NotYetValid,
+			FingerprintMismatch, AgentKeyMismatch, TooManyCores, TooMuchMemory, TooMuchDisk, VersionNotCovered, ClockTampered, NotYetValid,
 			HeartbeatNotStarted, HeartbeatDead, Overdue, Unavailable},
 	}
 	got := map[State][]Code{}
@@ -283,6 +288,8 @@ var faults = map[Code]func(*Facts, *License){
 	FingerprintMismatch: func(f *Facts, l *License) { l.Hosts = []HostBinding{{Components: map[string][]string{"mac": {"zz"}}}} },
 	AgentKeyMismatch:    func(f *Facts, l *License) { l.AgentKeys = []string{"thumb-9"} },
 	TooManyCores:        func(f *Facts, l *License) { l.CoreCap = 1 },
+	TooMuchMemory:       func(f *Facts, l *License) { l.MemoryCap = 1 },
+	TooMuchDisk:         func(f *Facts, l *License) { l.DiskCap = 1 },
 	VersionNotCovered:   func(f *Facts, l *License) { l.Versions, f.Version = "<4", "4.0" },
 	ClockTampered: func(f *Facts, l *License) {
 		l.Clock, f.Clock = ClockStrict, Clock{Behind: time.Hour, BehindSince: noon.Add(-time.Hour)}

@@ -272,6 +272,8 @@ type License struct {
 
 	CoreCap  Limit // cores the host may have; zero or Unlimited: any number
 	CoreKind CoreKind
+	// Bytes that the host may have; zero or Unlimited: any number.
+	MemoryCap, DiskCap Limit
 
 	Heartbeat  Period
 	CheckIn    Period

@@ -71,7 +71,7 @@ func (l *License) Validate() error {
 		oneOf("environment", l.Environment, Production, Test), oneOf("anchor environment", l.AnchorEnvironment, Production, Test),
 		oneOf("role", l.Role, RoleBase, RoleAddOn, RoleFree, RoleNotice), oneOf("on_expiry", l.OnExpiry, Drain, Revoke, Keep),
 		oneOf("clock", l.Clock, ClockLenient, ClockStrict), oneOf("cores", l.CoreKind, CoresPhysical, CoresLogical, CoresEffective),
-		count("cores", l.CoreCap),
+		count("cores", l.CoreCap), count("memory", l.MemoryCap), count("disk", l.DiskCap),
 	} {
 		if err != nil {
 			return err

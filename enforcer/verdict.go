@@ -36,6 +36,8 @@ const (
 	FingerprintMismatch Code = "FINGERPRINT_MISMATCH"
 	AgentKeyMismatch    Code = "AGENT_KEY_MISMATCH"
 	TooManyCores        Code = "TOO_MANY_CORES"
+	TooMuchMemory       Code = "TOO_MUCH_MEMORY"
+	TooMuchDisk         Code = "TOO_MUCH_DISK"
 	ProductMismatch     Code = "PRODUCT_MISMATCH"
 	VersionNotCovered   Code = "VERSION_NOT_COVERED"
 	TestLicense         Code = "TEST_LICENSE"
@@ -49,7 +51,7 @@ const (
 var precedence = []Code{
 	Malformed, UntrustedKey, BadSignature, ProductMismatch,
 	Revoked, Banned, Superseded, Suspended, TestLicense,
-	FingerprintMismatch, AgentKeyMismatch, TooManyCores, VersionNotCovered,
+	FingerprintMismatch, AgentKeyMismatch, TooManyCores, TooMuchMemory, TooMuchDisk, VersionNotCovered,
 	ClockTampered, Expired, NotYetValid,
 	HeartbeatNotStarted, HeartbeatDead, Overdue,
 	Unavailable, Preparing, NotFound,
@@ -138,6 +140,8 @@ type Host struct {
 	Physical   int                 // cores; 0 when unknown
 	Logical    int
 	Effective  float64 // may be a fraction of a core
+	Memory     int64   // bytes; 0 when unknown
+	Disk       int64   // bytes of the root file system; 0 when unknown
 }
 
 // Cores returns the count of the given kind, rounded up to whole cores.

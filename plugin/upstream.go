@@ -69,6 +69,8 @@ type Request struct {
 	Components map[string][]string // the fingerprint: name → HMAC-SHA-256 in lower-case hex, keyed by product
 	AgentKey   string              // RFC 7638 thumbprint of the agent's key
 	Cores      Cores
+	Memory     int64   // bytes; for the built-in systems that need it, as Hostname
+	Disk       int64   // likewise, of the root file system
 	Usage      []Usage // only where the licence asks for it
 	// Emergencies are those that operators have begun on the licence within a year, the oldest first.
 	Emergencies []Emergency
@@ -182,5 +184,6 @@ func Transiently(format string, args ...any) *Error {
 // RefusalCodes returns what an upstream may make of a licence by refusing.
 func RefusalCodes() []enforcer.Code {
 	return []enforcer.Code{enforcer.Suspended, enforcer.Banned, enforcer.Revoked, enforcer.Expired, enforcer.Superseded, enforcer.NotFound,
-		enforcer.FingerprintMismatch, enforcer.AgentKeyMismatch, enforcer.TooManyCores, enforcer.ProductMismatch, enforcer.VersionNotCovered, enforcer.HeartbeatDead}
+		enforcer.FingerprintMismatch, enforcer.AgentKeyMismatch, enforcer.TooManyCores,
+		enforcer.TooMuchMemory, enforcer.TooMuchDisk, enforcer.ProductMismatch, enforcer.VersionNotCovered, enforcer.HeartbeatDead}
 }

@@ -13,6 +13,9 @@ import (
 	"slices"
 	"strings"
 
+	psdisk "github.com/shirou/gopsutil/v3/disk"
+	"github.com/shirou/gopsutil/v3/mem"
+
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
 )
@@ -43,6 +46,8 @@ type Report struct {
 	Physical   int         // cores; 0 when not known
 	Logical    int
 	Effective  float64 // what cgroup quota, cpuset and affinity leave
+	Memory     int64   // bytes; 0 when not known
+	Disk       int64   // bytes of the root file system; 0 when not known
 	Virtual    string  // the hypervisor; empty: none seen
 	Container  string  // the container runtime; empty: none seen
 	// Fingerprint is what licence systems that name a host by one text, such as Keygen, are to call it: what the configuration says,
@@ -85,6 +90,7 @@ func Measure(ctx context.Context, c Config) Report {
 		r.Components = append(r.Components, k)
 	}
 	r.Physical, r.Logical, r.Effective = cores(ctx, p)
+	r.Memory, r.Disk = room(ctx, p)
 	r.Fingerprint = c.Fingerprint
 	for _, k := range r.Components {
 		if r.Fingerprint == "" && k.Name == "machine-id" && len(k.Values) > 0 {
@@ -95,6 +101,17 @@ func Measure(ctx context.Context, c Config) Report {
 		r.Fingerprint = r.Short()
 	}
 	return r
+}
+
+// room returns the bytes of memory and of the root file system.
+func room(ctx context.Context, p places) (memory, disk int64) {
+	if m, err := mem.VirtualMemoryWithContext(p.context(ctx)); err == nil {
+		memory = int64(min(m.Total, 1<<62))
+	}
+	if d, err := psdisk.UsageWithContext(ctx, p.root); err == nil {
+		disk = int64(min(d.Total, 1<<62))
+	}
+	return memory, disk
 }
 
 // normal makes spellings of one value alike.
@@ -125,7 +142,7 @@ func isJunk(v string) bool {
 
 // Facts returns the report as the judge takes it.
 func (r Report) Facts() enforcer.Host {
-	h := enforcer.Host{Components: map[string][]string{}, Absent: map[string]string{}, Physical: r.Physical, Logical: r.Logical, Effective: r.Effective}
+	h := enforcer.Host{Components: map[string][]string{}, Absent: map[string]string{}, Physical: r.Physical, Logical: r.Logical, Effective: r.Effective, Memory: r.Memory, Disk: r.Disk}
 	for _, c := range r.Components {
 		if len(c.Values) > 0 {
 			h.Components[c.Name] = c.Values
@@ -148,7 +165,7 @@ func (r Report) Shape(agentKey string) wire.Fingerprint {
 
 // equal reports whether two reports say the same.
 func (r Report) equal(o Report) bool {
-	return r.Product == o.Product && r.Physical == o.Physical && r.Logical == o.Logical && r.Effective == o.Effective && r.Virtual == o.Virtual && r.Container == o.Container &&
+	return r.Product == o.Product && r.Physical == o.Physical && r.Logical == o.Logical && r.Effective == o.Effective && r.Memory == o.Memory && r.Disk == o.Disk && r.Virtual == o.Virtual && r.Container == o.Container &&
 		slices.EqualFunc(r.Components, o.Components, func(a, b Component) bool {
 			return a.Name == b.Name && a.Absent == b.Absent && a.Note == b.Note && slices.Equal(a.Values, b.Values)
 		})

@@ -121,6 +121,8 @@ type UpstreamRequest struct {
 	// Fingerprint is what the system calls this host, and Hostname its name; for systems that want them alone.
 	Fingerprint string              `json:"fingerprint,omitempty"`
 	Hostname    string              `json:"hostname,omitempty"`
+	Memory      int64               `json:"memory,omitempty"` // bytes; likewise
+	Disk        int64               `json:"disk,omitempty"`   // bytes of the root file system; likewise
 	Components  map[string][]string `json:"components"`
 	Cores       Cores               `json:"cores"`
 	Usage       []UpstreamUsage     `json:"usage"`

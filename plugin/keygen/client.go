@@ -274,8 +274,10 @@ func (c *Client) fault(a *answer) *plugin.Error {
 		return refused(enforcer.FingerprintMismatch, "another machine of the account has this host's fingerprint; see host.fingerprint")
 	case "MACHINE_CORE_LIMIT_EXCEEDED":
 		return refused(enforcer.TooManyCores, "the licence's machines have as many cores as they may have; have it extended")
-	case "MACHINE_MEMORY_LIMIT_EXCEEDED", "MACHINE_DISK_LIMIT_EXCEEDED":
-		return refused(enforcer.FingerprintMismatch, "the licence's machines have as much memory or disk as they may have; have it extended")
+	case "MACHINE_MEMORY_LIMIT_EXCEEDED":
+		return refused(enforcer.TooMuchMemory, "the licence's machines have as much memory as they may have; have it extended")
+	case "MACHINE_DISK_LIMIT_EXCEEDED":
+		return refused(enforcer.TooMuchDisk, "the licence's machines have as much disk as they may have; have it extended")
 	case "MACHINE_HEARTBEAT_DEAD":
 		return refused(enforcer.HeartbeatDead, "")
 	case "LICENSE_NOT_ALLOWED":

@@ -125,7 +125,7 @@ func open(t *testing.T, change func(*keygentest.License), cfg keygen.Config) *on
 
 func (o *online) request() *plugin.Request {
 	return &plugin.Request{LicenseID: "lic-1", Document: o.doc, Product: "prod-1", Fingerprint: o.secrets.Fingerprint, Hostname: "render-7", AgentKey: "jkt", Nonce: []byte("0123456789abcdef"),
-		Components: map[string][]string{"board": {"b1"}, "disk": {"d1", "d2"}}, Cores: plugin.Cores{Physical: 4, Logical: 8, Effective: 8}, State: o.state}
+		Components: map[string][]string{"board": {"b1"}, "disk": {"d1", "d2"}}, Cores: plugin.Cores{Physical: 4, Logical: 8, Effective: 8}, Memory: 8 << 30, Disk: 100 << 30, State: o.state}
 }
 
 type method = func(context.Context, *plugin.Request) (*plugin.Reply, error)
@@ -254,10 +254,12 @@ func TestRefusals(t *testing.T) {
 		{"another product's", func(l *keygentest.License) { l.Product = "prod-2" }, enforcer.ProductMismatch},
 		{"another key", func(l *keygentest.License) { l.Key = "KEY-2" }, enforcer.NotFound},
 		{"too many cores", func(l *keygentest.License) { l.Attributes.MaxCores = new(int64(4)) }, enforcer.TooManyCores},
+		{"too much memory", func(l *keygentest.License) { l.Attributes.MaxMemory = new(int64(1 << 30)) }, enforcer.TooMuchMemory},
+		{"too much disk", func(l *keygentest.License) { l.Attributes.MaxDisk = new(int64(1 << 30)) }, enforcer.TooMuchDisk},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			o := open(t, nil, keygen.Config{})
-			if test.want != enforcer.TooManyCores {
+			if test.want != enforcer.TooManyCores && test.want != enforcer.TooMuchMemory && test.want != enforcer.TooMuchDisk {
 				o.good(o.client.Activate)
 			}
 			o.Change("lic-1", test.change)

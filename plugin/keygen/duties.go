@@ -290,7 +290,11 @@ func verdict(a *answer) *plugin.Error {
 		e.Code = enforcer.HeartbeatDead
 	case CodeTooManyCores:
 		e.Code = enforcer.TooManyCores
-	case CodeNoMachine, CodeNoMachines, CodeFingerprintMismatch, CodeTooManyMachines, CodeTooManyUsers, CodeTooMuchMemory, CodeTooMuchDisk, CodeTooManyProcesses, CodeMachineMismatch:
+	case CodeTooMuchMemory:
+		e.Code = enforcer.TooMuchMemory
+	case CodeTooMuchDisk:
+		e.Code = enforcer.TooMuchDisk
+	case CodeNoMachine, CodeNoMachines, CodeFingerprintMismatch, CodeTooManyMachines, CodeTooManyUsers, CodeTooManyProcesses, CodeMachineMismatch:
 		e.Code = enforcer.FingerprintMismatch
 	default:
 		// The policy wants to be told what the agent does not know, or the check-in was not taken.
@@ -353,8 +357,10 @@ func (s *session) create() *plugin.Error {
 	if s.req.Hostname != "" {
 		attributes["hostname"], attributes["name"] = s.req.Hostname, s.req.Hostname
 	}
-	if n := s.req.Cores.Logical; n > 0 {
-		attributes["cores"] = n
+	for name, n := range map[string]int64{"cores": s.req.Cores.Logical, "memory": s.req.Memory, "disk": s.req.Disk} {
+		if n > 0 {
+			attributes[name] = n
+		}
 	}
 	relationships := map[string]any{"license": map[string]any{"data": map[string]any{"type": "licenses", "id": s.state.License}}}
 	var components []any

@@ -139,7 +139,9 @@ func TestTerms(t *testing.T) {
 		{"suspended", object{"suspended": true}, nil, func(l *enforcer.License) bool { return l.Suspended }},
 		{"banned", object{"status": "BANNED"}, nil, func(l *enforcer.License) bool { return l.Banned }},
 		{"used up", object{"uses": 12}, nil, func(l *enforcer.License) bool { return l.Meters["uses"].Max == 0 }},
-		{"memory and disk", object{"maxMemory": 1 << 34, "maxDisk": 1 << 40}, nil, func(l *enforcer.License) bool { return l.Pools["memory"].Max == 1<<34 && l.Pools["disk"].Max == 1<<40 }},
+		{"memory and disk", object{"maxMemory": 1 << 34, "maxDisk": 1 << 40}, nil, func(l *enforcer.License) bool {
+			return l.Pools["memory"].Max == 1<<34 && l.Pools["disk"].Max == 1<<40 && l.MemoryCap == 1<<34 && l.DiskCap == 1<<40
+		}},
 		{"heartbeat", object{"requireHeartbeat": true}, nil, func(l *enforcer.License) bool {
 			return l.Heartbeat == enforcer.Period{Every: 10 * time.Minute} && l.Activation.Grace == 10*time.Minute
 		}},

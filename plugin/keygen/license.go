@@ -187,9 +187,22 @@ func grant(l *enforcer.License, set *dataset, about *resource, m *machine) error
 	if cores, err := limit("maxCores", a.MaxCores); err != nil {
 		return err
 	} else if over := Overage(p.OverageStrategy, cores); cores != enforcer.Unlimited && a.Strict && over != enforcer.Unlimited {
-		l.CoreCap, l.CoreKind = cores.Plus(over), enforcer.CoresLogical
+		l.CoreCap, l.CoreKind = min(cores.Plus(over), enforcer.MaxCount), enforcer.CoresLogical
 		if l.CoreCap == 0 {
 			return errors.New("its maxCores is 0, which no host has")
+		}
+	}
+	for _, x := range []struct {
+		attribute string
+		max       *int64
+		cap       *enforcer.Limit
+	}{{"maxMemory", a.MaxMemory, &l.MemoryCap}, {"maxDisk", a.MaxDisk, &l.DiskCap}} {
+		n, err := limit(x.attribute, x.max)
+		if err != nil {
+			return err
+		}
+		if over := Overage(p.OverageStrategy, n); a.Strict && n > 0 && over != enforcer.Unlimited {
+			*x.cap = min(n.Plus(over), enforcer.MaxCount)
 		}
 	}
 	l.Features = map[string]enforcer.Value{}

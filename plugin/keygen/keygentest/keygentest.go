@@ -39,7 +39,7 @@ type License struct {
 // Machine is a machine.
 type Machine struct {
 	ID, License, Fingerprint, Hostname string
-	Cores                              int64
+	Cores, Memory, Disk                int64
 	Components                         []string
 	LastHeartbeat                      time.Time // zero: not started
 }

@@ -47,7 +47,7 @@ func (c *Cloud) licence(l *License) object {
 	}
 	return object{"type": "licenses", "id": l.ID,
 		"attributes": object{"name": a.Name, "key": l.Key, "expiry": text(a.Expiry), "status": status, "uses": a.Uses, "suspended": a.Suspended, "floating": a.Floating, "strict": a.Strict,
-			"protected": true, "maxMachines": a.MaxMachines, "maxProcesses": a.MaxProcesses, "maxUsers": a.MaxUsers, "maxCores": a.MaxCores, "maxUses": a.MaxUses,
+			"protected": true, "maxMachines": a.MaxMachines, "maxProcesses": a.MaxProcesses, "maxUsers": a.MaxUsers, "maxCores": a.MaxCores, "maxMemory": a.MaxMemory, "maxDisk": a.MaxDisk, "maxUses": a.MaxUses,
 			"requireHeartbeat": a.RequireHeartbeat, "requireCheckIn": l.CheckInEvery > 0, "lastCheckIn": text(a.LastCheckIn), "nextCheckIn": next, "metadata": object{}},
 		"relationships": object{"account": related("accounts", c.Account), "product": related("products", l.Product), "policy": related("policies", "policy-of-"+l.ID)}}
 }
@@ -60,7 +60,7 @@ func (c *Cloud) shape(m *Machine) object {
 		last, next = text(&m.LastHeartbeat), text(new(m.LastHeartbeat.Add(l.HeartbeatDuration)))
 	}
 	return object{"type": "machines", "id": m.ID,
-		"attributes": object{"fingerprint": m.Fingerprint, "hostname": m.Hostname, "name": m.Hostname, "cores": m.Cores, "requireHeartbeat": l.Attributes.RequireHeartbeat,
+		"attributes": object{"fingerprint": m.Fingerprint, "hostname": m.Hostname, "name": m.Hostname, "cores": m.Cores, "memory": m.Memory, "disk": m.Disk, "requireHeartbeat": l.Attributes.RequireHeartbeat,
 			"heartbeatStatus": c.life(m), "heartbeatDuration": l.HeartbeatDuration / time.Second, "lastHeartbeat": last, "nextHeartbeat": next, "maxProcesses": l.Attributes.MaxProcesses, "metadata": object{}},
 		"relationships": object{"license": related("licenses", l.ID), "product": related("products", l.Product), "account": related("accounts", c.Account)}}
 }
@@ -94,7 +94,7 @@ func (c *Cloud) validate(id string, body []byte) reply {
 	}
 	for _, m := range c.machines {
 		if m.License == l.ID {
-			s.Machines = append(s.Machines, keygen.Machine{ID: m.ID, Fingerprint: m.Fingerprint, Life: c.life(m), Required: l.Attributes.RequireHeartbeat, Cores: m.Cores, Components: m.Components})
+			s.Machines = append(s.Machines, keygen.Machine{ID: m.ID, Fingerprint: m.Fingerprint, Life: c.life(m), Required: l.Attributes.RequireHeartbeat, Cores: m.Cores, Memory: m.Memory, Disk: m.Disk, Components: m.Components})
 		}
 	}
 	r := keygen.Validate(s, in.Meta.Scope)
@@ -114,7 +114,7 @@ func (c *Cloud) create(l *License, body []byte) reply {
 			Type, ID   string
 			Attributes struct {
 				Fingerprint, Name, Hostname, Platform string
-				Cores                                 int64
+				Cores, Memory, Disk                   int64
 			}
 			Relationships struct {
 				License    struct{ Data struct{ Type, ID string } }
@@ -134,7 +134,7 @@ func (c *Cloud) create(l *License, body []byte) reply {
 	if in.Data.Relationships.License.Data.ID != l.ID {
 		return failed(422, "LICENSE_NOT_FOUND", "Unprocessable resource", "must exist")
 	}
-	n, cores := int64(0), in.Data.Attributes.Cores
+	n, cores, memory, disk := int64(0), in.Data.Attributes.Cores, in.Data.Attributes.Memory, in.Data.Attributes.Disk
 	for _, m := range c.machines {
 		switch {
 		case m.ID == in.Data.ID:
@@ -142,7 +142,7 @@ func (c *Cloud) create(l *License, body []byte) reply {
 		case m.License == l.ID && m.Fingerprint == in.Data.Attributes.Fingerprint:
 			return failed(422, "FINGERPRINT_TAKEN", "Unprocessable resource", "has already been taken")
 		case m.License == l.ID:
-			n, cores = n+1, cores+m.Cores
+			n, cores, memory, disk = n+1, cores+m.Cores, memory+m.Memory, disk+m.Disk
 		}
 	}
 	if max := l.Attributes.MaxMachines; max != nil && n > 0 && n+1 > *max {
@@ -151,7 +151,13 @@ func (c *Cloud) create(l *License, body []byte) reply {
 	if max := l.Attributes.MaxCores; max != nil && cores > *max {
 		return failed(422, "MACHINE_CORE_LIMIT_EXCEEDED", "Unprocessable resource", "machine core count has exceeded maximum allowed for license")
 	}
-	m := &Machine{ID: in.Data.ID, License: l.ID, Fingerprint: in.Data.Attributes.Fingerprint, Hostname: in.Data.Attributes.Hostname, Cores: in.Data.Attributes.Cores}
+	if max := l.Attributes.MaxMemory; max != nil && memory > *max {
+		return failed(422, "MACHINE_MEMORY_LIMIT_EXCEEDED", "Unprocessable resource", "machine memory has exceeded maximum allowed for license")
+	}
+	if max := l.Attributes.MaxDisk; max != nil && disk > *max {
+		return failed(422, "MACHINE_DISK_LIMIT_EXCEEDED", "Unprocessable resource", "machine disk has exceeded maximum allowed for license")
+	}
+	m := &Machine{ID: in.Data.ID, License: l.ID, Fingerprint: in.Data.Attributes.Fingerprint, Hostname: in.Data.Attributes.Hostname, Cores: in.Data.Attributes.Cores, Memory: in.Data.Attributes.Memory, Disk: in.Data.Attributes.Disk}
 	for _, x := range in.Data.Relationships.Components.Data {
 		m.Components = append(m.Components, x.Attributes.Fingerprint)
 	}
