@@ -1,6 +1,7 @@
 package agent_test
 
 import (
+	"encoding/pem"
 	"errors"
 	"net/http"
 	"net/http/httptest"
@@ -19,7 +20,7 @@ import (
 // a machine of it, and its machine file does; through an outage and a restart too. What the account says counts.
 func TestKeygenAccount(t *testing.T) {
 	account := keygentest.New(time.Now)
-	server := httptest.NewServer(account)
+	server := httptest.NewTLSServer(account) // with a CA of its own
 	t.Cleanup(server.Close)
 	l := keygentest.License{ID: "lic-1", Key: "SECRET-KEY-1", Product: "acme", Entitlements: []string{"EXPORT"}, HeartbeatDuration: 10 * time.Minute,
 		Attributes: keygen.Attributes{Name: new("Example"), Floating: true, RequireHeartbeat: true, MaxMachines: new(int64(5)), MaxProcesses: new(int64(3))}}
@@ -31,7 +32,11 @@ func TestKeygenAccount(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.config = strings.Replace(h.config, "  trust:\n", "  trust:\n    - {system: keygen, kid: account, key_file: "+h.path("account.pub")+"}\n", 1)
-	with := "upstream: {keygen: {account: " + account.Account + ", url: " + server.URL + "}}\n"
+	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+	if err := os.WriteFile(h.path("ca.pem"), ca, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	with := "upstream: {ca_file: " + h.path("ca.pem") + ", keygen: {account: " + account.Account + ", url: " + server.URL + "}}\n"
 	h.drop("acme.lic", account.LicenseFile("lic-1", "aes-256-gcm+ed25519", 30*24*time.Hour))
 	h.drop("acme.key", []byte(l.Key+"\n"))
 	h.start()

@@ -287,6 +287,26 @@ func TestRefusals(t *testing.T) {
 	})
 }
 
+// A policy may demand to be told more than the fingerprint: what the agent knows of it is told.
+func TestScopes(t *testing.T) {
+	all := func(l *keygentest.License) {
+		l.Versions, l.Policy = []string{"1.2"}, keygen.Policy{RequireProductScope: true, RequirePolicyScope: true, RequireMachineScope: true, RequireFingerprint: true, RequireComponentsScope: true,
+			RequireVersionScope: true, ComponentMatching: "MATCH_ALL"}
+	}
+	o := open(t, all, keygen.Config{})
+	r := o.request()
+	r.Version = "1.2"
+	if _, err := o.client.Activate(t.Context(), r); err != nil {
+		t.Error(err)
+	}
+	if e := open(t, all, keygen.Config{}).badly(); e.Class != plugin.Misconfigured || e.SystemCode != "VERSION_SCOPE_REQUIRED" {
+		t.Errorf("without the version: %v", e)
+	}
+	if e := open(t, func(l *keygentest.License) { l.Policy.RequireUserScope = true }, keygen.Config{}).badly(); e.Class != plugin.Misconfigured || e.SystemCode != "USER_SCOPE_REQUIRED" {
+		t.Errorf("where a user is demanded: %v", e)
+	}
+}
+
 // A check-in that is overdue is made, and the next is told.
 func TestCheckIn(t *testing.T) {
 	o := open(t, func(l *keygentest.License) { l.CheckInEvery, l.Attributes.RequireCheckIn = 7*24*time.Hour, true }, keygen.Config{})

@@ -41,6 +41,9 @@ type session struct {
 	state state
 	reply *plugin.Reply
 	asked int64 // validations
+	// policy is the id of the licence's policy, as the last validation has it; scoped is what of the scope its policy demands.
+	policy string
+	scoped map[string]any
 }
 
 // begin reads what the agent knows of a licence.
@@ -202,6 +205,7 @@ func (s *session) validate() (*answer, *plugin.Error) {
 	}
 	nonce += s.asked
 	scope := map[string]any{"fingerprint": s.req.Fingerprint}
+	maps.Copy(scope, s.scoped)
 	if s.req.Product != "" && s.req.Product != System {
 		scope["product"] = s.req.Product
 	}
@@ -225,7 +229,7 @@ func (s *session) validate() (*answer, *plugin.Error) {
 	}
 	var attributes Attributes
 	if r, err := a.resource(&attributes); err == nil && r.ID != "" {
-		s.state.License = r.ID
+		s.state.License, s.policy = r.ID, r.related("policy")
 		if attributes.RequireCheckIn {
 			s.reply.NextCheckIn = timeOf(attributes.NextCheckIn)
 		}
@@ -256,6 +260,8 @@ func (s *session) settle() *plugin.Error {
 			return s.find()
 		case a.Meta.Code == CodeNoMachine, a.Meta.Code == CodeNoMachines, a.Meta.Code == CodeFingerprintMismatch:
 			again, e = once("activate", s.create)
+		case strings.HasSuffix(string(a.Meta.Code), "_SCOPE_REQUIRED"):
+			again, e = once(string(a.Meta.Code), func() *plugin.Error { return s.scope(a.Meta.Code) })
 		case a.Meta.Code == CodeHeartbeatNotStarted:
 			again, e = once("ping", s.ping)
 		case a.Meta.Code == CodeHeartbeatDead:
@@ -268,6 +274,51 @@ func (s *session) settle() *plugin.Error {
 			return verdict(a)
 		}
 	}
+}
+
+// scope adds what a policy demands to be told with each validation, where the agent knows it.
+func (s *session) scope(demanded Code) *plugin.Error {
+	name, value := "", any(nil)
+	switch demanded {
+	case CodePolicyRequired:
+		name, value = "policy", s.policy
+	case CodeEnvironmentRequired:
+		name, value = "environment", s.cfg.Environment
+	case CodeVersionRequired:
+		name, value = "version", s.req.Version
+	case CodeMachineRequired:
+		if e := s.find(); e != nil {
+			return e
+		}
+		name, value = "machine", s.state.Machine
+	case CodeComponentsRequired:
+		var all []string
+		for _, c := range s.components() {
+			all = append(all, c.fingerprint)
+		}
+		name, value = "components", all
+	}
+	if name == "" || value == "" {
+		return nil // asked again, the answer is the same, and is the error
+	}
+	if s.scoped == nil {
+		s.scoped = map[string]any{}
+	}
+	s.scoped[name] = value
+	return nil
+}
+
+// component is one of this host's, as Keygen has it.
+type component struct{ name, fingerprint string }
+
+// components returns what of the host's fingerprint Keygen is told: one value of each component.
+func (s *session) components() (out []component) {
+	for _, name := range slices.Sorted(maps.Keys(s.req.Components)) {
+		if values := s.req.Components[name]; len(values) > 0 && len(out) < maxComponents {
+			out = append(out, component{name, values[0]})
+		}
+	}
+	return out
 }
 
 // verdict turns a validation that is no yes into an error.
@@ -364,10 +415,8 @@ func (s *session) create() *plugin.Error {
 	}
 	relationships := map[string]any{"license": map[string]any{"data": map[string]any{"type": "licenses", "id": s.state.License}}}
 	var components []any
-	for _, name := range slices.Sorted(maps.Keys(s.req.Components)) {
-		if values := s.req.Components[name]; len(values) > 0 && len(components) < maxComponents {
-			components = append(components, map[string]any{"type": "components", "attributes": map[string]any{"name": name, "fingerprint": values[0]}})
-		}
+	for _, c := range s.components() {
+		components = append(components, map[string]any{"type": "components", "attributes": map[string]any{"name": c.name, "fingerprint": c.fingerprint}})
 	}
 	if len(components) > 0 {
 		relationships["components"] = map[string]any{"data": components}

@@ -27,6 +27,7 @@ type License struct {
 	Attributes              keygen.Attributes
 	Policy                  keygen.Policy
 	Entitlements            []string
+	Versions                []string // released, and accessible
 	Banned                  bool
 	KeyMayNotAuthenticate   bool          // authenticationStrategy TOKEN
 	CheckInEvery            time.Duration // requireCheckIn

@@ -88,7 +88,7 @@ func (c *Cloud) validate(id string, body []byte) reply {
 		meta["valid"], meta["code"], meta["detail"] = false, keygen.CodeNotFound, keygen.CodeNotFound.Detail()
 		return reply{200, object{"data": nil, "meta": meta}}
 	}
-	s := &keygen.Situation{Object: &keygen.Object{ID: l.ID, Attributes: l.Attributes, Policy: l.Policy}, Now: c.now(), Product: l.Product, Entitlements: l.Entitlements}
+	s := &keygen.Situation{Object: &keygen.Object{ID: l.ID, Attributes: l.Attributes, Policy: l.Policy}, Now: c.now(), Product: l.Product, PolicyID: "policy-of-" + l.ID, Entitlements: l.Entitlements, Versions: l.Versions}
 	if l.Banned {
 		s.Object.Attributes.Status = "BANNED"
 	}
