@@ -1,0 +1,111 @@
+package awslm
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ed25519"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+
+	"github.com/go-jose/go-jose/v4"
+
+	"github.com/usher-agent/usher/plugin"
+)
+
+// The algorithms of anchors.
+const (
+	// AlgorithmPS384 is what a seller's KMS key signs borrowed licences with. The anchor's key id is the ProductSKU, which the
+	// token does not say, and # and any text where one product has several keys.
+	AlgorithmPS384 = "PS384"
+	// AlgorithmSealed is the agent's own seal on what AWS told it. The anchor's key id is the issuer's KeyFingerprint, and the
+	// anchor has no key until [Own] has given it the agent's.
+	AlgorithmSealed = "sealed"
+)
+
+// issuerRule is the form of a KeyFingerprint.
+var issuerRule = regexp.MustCompile(`^aws:[0-9]{12}:[^\s:]([^\r\n:]{0,253}[^\s:])?:issuer-fingerprint$`)
+
+// NewAnchor makes an anchor. With alg sealed (the usual one where no key is given) keyID is an issuer's KeyFingerprint, and key is
+// empty. Otherwise it is a seller's RSA key of at least 2048 bits as KMS GetPublicKey gives it: DER, base64 of it, or PEM.
+func NewAnchor(keyID string, key []byte, alg string) (plugin.Anchor, error) {
+	bad := func(format string, args ...any) (plugin.Anchor, error) {
+		return plugin.Anchor{}, fmt.Errorf("key %q: "+format, append([]any{short(keyID)}, args...)...)
+	}
+	if keyID == "" || len(keyID) > 512 || strings.ContainsAny(keyID, "\r\n\t") {
+		return bad("its id must be the ProductSKU, or with alg %s the issuer's KeyFingerprint", AlgorithmSealed)
+	}
+	key = bytes.TrimSpace(key)
+	if alg == "" && len(key) == 0 && issuerRule.MatchString(keyID) {
+		alg = AlgorithmSealed
+	}
+	switch alg {
+	case AlgorithmSealed:
+		switch {
+		case !issuerRule.MatchString(keyID):
+			return bad("with alg %s its id must be the issuer's KeyFingerprint, as aws:294406891311:AWS/Marketplace:issuer-fingerprint is", alg)
+		case len(key) > 0:
+			return bad("with alg %s there is no key to give: it is the agent's own", alg)
+		}
+		return plugin.Anchor{System: System, KeyID: keyID, Algorithm: alg}, nil
+	case "", AlgorithmPS384:
+	default:
+		return bad("the algorithm is %s or %s, not %q", AlgorithmPS384, AlgorithmSealed, short(alg))
+	}
+	pub, err := parseKey(key)
+	if err != nil {
+		return bad("%w; give the seller's public key as aws kms get-public-key prints it, or in PEM", err)
+	}
+	if bits := pub.N.BitLen(); bits < 2048 {
+		return bad("it is an RSA key of %d bits; at least 2048 are needed", bits)
+	}
+	return plugin.Anchor{System: System, KeyID: keyID, Algorithm: AlgorithmPS384, Key: pub}, nil
+}
+
+func parseKey(b []byte) (*rsa.PublicKey, error) {
+	if block, rest := pem.Decode(b); block != nil {
+		if block.Type != "PUBLIC KEY" || len(bytes.TrimSpace(rest)) > 0 {
+			return nil, errors.New("it is not one public key")
+		}
+		b = block.Bytes
+	} else if raw, err := base64.StdEncoding.DecodeString(string(b)); err == nil {
+		b = raw
+	}
+	pub, err := x509.ParsePKIXPublicKey(b)
+	if err != nil {
+		return nil, errors.New("it is no public key that can be read")
+	}
+	if k, ok := pub.(*rsa.PublicKey); ok {
+		return k, nil
+	}
+	return nil, fmt.Errorf("it is a %T, and License Manager signs with RSA", pub)
+}
+
+// Own gives anchors of sealed licences the agent's key, by which alone they are believed.
+func Own(anchors []plugin.Anchor, agent ed25519.PublicKey) []plugin.Anchor {
+	out := make([]plugin.Anchor, len(anchors))
+	for i, a := range anchors {
+		if a.System == System && a.Algorithm == AlgorithmSealed && a.Key == nil {
+			a.Key = agent
+		}
+		out[i] = a
+	}
+	return out
+}
+
+// skuOf returns the product of an anchor of borrowed licences.
+func skuOf(a plugin.Anchor) string {
+	sku, _, _ := strings.Cut(a.KeyID, "#")
+	return sku
+}
+
+// thumbprint returns a key's RFC 7638 thumbprint in base64url.
+func thumbprint(key crypto.PublicKey) (string, error) {
+	sum, err := (&jose.JSONWebKey{Key: key}).Thumbprint(crypto.SHA256)
+	return base64.RawURLEncoding.EncodeToString(sum), err
+}

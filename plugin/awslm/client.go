@@ -1,0 +1,202 @@
+package awslm
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
+	lm "github.com/aws/aws-sdk-go-v2/service/licensemanager"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
+	"github.com/aws/smithy-go/logging"
+
+	"github.com/usher-agent/usher/plugin"
+)
+
+// The time limits of a call where none are configured, as AWS's samples have them.
+const (
+	tryWithin  = 10 * time.Second
+	callWithin = 30 * time.Second
+	tries      = 3
+)
+
+// Config is what a Client needs.
+type Config struct {
+	// Key is the agent's, by which received licences are sealed.
+	Key ed25519.PrivateKey
+
+	ProductSKU     string
+	KeyFingerprint string // of the issuer
+	LicenseArn     string // where the account may not list its licences, or has several of one SKU; may be empty
+	Beneficiary    string // where the issuer's own account checks out for a customer
+	NodeID         string // what checkouts say of this host; empty: the agent key's thumbprint
+	// Borrow, by entitlement, is what Fetch borrows for offline use, with 0 of those without a unit. None: nothing is borrowed.
+	Borrow map[string]int64
+
+	Region   string
+	Endpoint string // of License Manager alone, another than AWS's own; with a path or without
+	// RefreshTokenFile has the seller's refresh token, and may be read by its owner alone. Empty: the SDK's default chain.
+	RefreshTokenFile string
+	RoleARN          string // to be assumed with the refresh token
+	STSEndpoint      string
+
+	HTTP       *http.Client  // with its proxies and CAs; its Timeout is not used
+	TryWithin  time.Duration // of one try; zero: 10 s
+	CallWithin time.Duration // of a call with all its tries; zero: 30 s
+	Now        func() time.Time
+}
+
+// Client is the upstream of licences in AWS License Manager. It keeps nothing but a connection and credentials.
+type Client struct {
+	cfg  Config
+	node string
+
+	mu    sync.Mutex
+	api   *lm.Client
+	creds aws.CredentialsProvider
+}
+
+var (
+	_ plugin.Budgeter = (*Client)(nil)
+	_ plugin.Drawer   = (*Client)(nil)
+	_ plugin.Fetcher  = (*Client)(nil)
+)
+
+// NewClient checks the configuration. It calls nobody, and reads no file.
+func NewClient(cfg Config) (*Client, error) {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.TryWithin == 0 {
+		cfg.TryWithin = tryWithin
+	}
+	if cfg.CallWithin == 0 {
+		cfg.CallWithin = callWithin
+	}
+	thumb, err := thumbprint(cfg.Key.Public())
+	if err != nil {
+		return nil, err
+	}
+	c := &Client{cfg: cfg, node: cfg.NodeID}
+	if c.node == "" {
+		c.node = thumb
+	}
+	for _, e := range []string{cfg.Endpoint, cfg.STSEndpoint} {
+		if u, err := url.Parse(e); e != "" && (err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http") {
+			return nil, fmt.Errorf("%q is not an address, such as https://license-manager.eu-west-1.amazonaws.com", e)
+		}
+	}
+	switch {
+	case cfg.ProductSKU == "":
+		return nil, errors.New("the product SKU is missing")
+	case !issuerRule.MatchString(cfg.KeyFingerprint):
+		return nil, fmt.Errorf("the key fingerprint is %q, and must be as aws:294406891311:AWS/Marketplace:issuer-fingerprint", cfg.KeyFingerprint)
+	case cfg.LicenseArn != "" && arn(cfg.LicenseArn) != nil:
+		return nil, fmt.Errorf("%q is not the ARN of a licence", cfg.LicenseArn)
+	case cfg.RefreshTokenFile != "" && cfg.RoleARN == "":
+		return nil, errors.New("with a refresh token the role to be assumed must be named")
+	}
+	for name, n := range cfg.Borrow {
+		if name == "" || n < 0 {
+			return nil, fmt.Errorf("%d of entitlement %q cannot be borrowed", n, name)
+		}
+	}
+	return c, nil
+}
+
+// System returns "awslm".
+func (c *Client) System() string { return System }
+
+// Capabilities returns all but activation: a checkout is what makes a host known.
+func (c *Client) Capabilities() plugin.Capabilities {
+	return plugin.Capabilities{Heartbeat: true, CheckIn: true, Deactivate: true, Budget: true}
+}
+
+// client returns the SDK's client, made at the first call: what the default chain reads may change until then, and an agent that
+// never calls AWS pays nothing for it.
+func (c *Client) client(ctx context.Context) (*lm.Client, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.api == nil {
+		if err := c.open(ctx); err != nil {
+			return nil, err
+		}
+	}
+	// Asked here, what is wrong with credentials is not mistaken for an answer of License Manager's.
+	if _, err := c.creds.Retrieve(ctx); err != nil {
+		return nil, credentialsError(ctx, err)
+	}
+	return c.api, nil
+}
+
+func (c *Client) open(ctx context.Context) error {
+	base := http.DefaultTransport
+	if c.cfg.HTTP != nil && c.cfg.HTTP.Transport != nil {
+		base = c.cfg.HTTP.Transport
+	}
+	// Each try has its own limit. A redirect is an answer of somebody who is not the service.
+	web := &http.Client{Transport: base, Timeout: c.cfg.TryWithin, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	options := []func(*config.LoadOptions) error{config.WithHTTPClient(web), config.WithRetryer(newRetryer), config.WithLogger(logging.Nop{})}
+	if c.cfg.Region != "" {
+		options = append(options, config.WithRegion(c.cfg.Region))
+	}
+	if c.cfg.RefreshTokenFile != "" { // nothing of the default chain is wanted then
+		options = append(options, config.WithCredentialsProvider(aws.AnonymousCredentials{}))
+	}
+	loaded, err := config.LoadDefaultConfig(ctx, options...)
+	if err != nil {
+		return misconfigured("see to AWS_REGION, AWS_PROFILE and ~/.aws", "the AWS configuration cannot be read: %v", err)
+	}
+	if loaded.Region == "" {
+		if c.cfg.Endpoint == "" {
+			return misconfigured("name the licence's home Region", "no AWS Region is configured")
+		}
+		loaded.Region = "us-east-1" // for the signature
+	}
+	// The endpoint is License Manager's alone: on the shared configuration it would be that of STS and SSO too.
+	own := func(o *lm.Options) {
+		if c.cfg.Endpoint != "" {
+			o.BaseEndpoint = aws.String(c.cfg.Endpoint)
+		}
+	}
+	c.creds = loaded.Credentials
+	if c.cfg.RefreshTokenFile != "" {
+		secrets := &refresher{file: c.cfg.RefreshTokenFile, api: lm.NewFromConfig(loaded, own, func(o *lm.Options) { o.Credentials = aws.AnonymousCredentials{} })}
+		svc := sts.NewFromConfig(loaded, func(o *sts.Options) {
+			if c.cfg.STSEndpoint != "" {
+				o.BaseEndpoint = aws.String(c.cfg.STSEndpoint)
+			}
+		})
+		c.creds = aws.NewCredentialsCache(stscreds.NewWebIdentityRoleProvider(svc, c.cfg.RoleARN, secrets, func(o *stscreds.WebIdentityRoleOptions) {
+			o.RoleSessionName = "usher"
+		}), func(o *aws.CredentialsCacheOptions) { o.ExpiryWindow = 5 * time.Minute })
+	}
+	if c.creds == nil {
+		return misconfigured("see docs/systems/awslm.md", "there are no AWS credentials")
+	}
+	c.api = lm.NewFromConfig(loaded, own, func(o *lm.Options) { o.Credentials = c.creds })
+	return nil
+}
+
+// newRetryer returns the SDK's retryer, to which the service's own throttling is unknown. It tries thrice and waits little: what an
+// outage means, and when to call again, is the agent's.
+func newRetryer() aws.Retryer {
+	throttled := map[string]struct{}{ErrRateLimit: {}}
+	return retry.NewStandard(func(o *retry.StandardOptions) {
+		o.MaxAttempts, o.MaxBackoff = tries, 2*time.Second
+		o.Retryables = append([]retry.IsErrorRetryable{retry.RetryableErrorCode{Codes: throttled}}, o.Retryables...)
+	})
+}
+
+// within bounds a whole call.
+func (c *Client) within(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, c.cfg.CallWithin)
+}

@@ -1,0 +1,114 @@
+package awslm
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	lm "github.com/aws/aws-sdk-go-v2/service/licensemanager"
+
+	"github.com/usher-agent/usher/plugin"
+)
+
+// refresher trades the seller's refresh token for an hour's access token, with which a role is assumed (web identity). The file is
+// read anew each time, so that a token can be replaced.
+type refresher struct {
+	file string
+	api  *lm.Client // without credentials: nobody has any yet
+}
+
+// GetIdentityToken implements stscreds.IdentityTokenRetriever.
+func (r *refresher) GetIdentityToken() ([]byte, error) {
+	token, err := readSecret(r.file)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), callWithin) // the interface has no context
+	defer cancel()
+	out, err := r.api.GetAccessToken(ctx, &lm.GetAccessTokenInput{Token: aws.String(token)})
+	if err != nil {
+		// What the service says may quote the token.
+		return nil, classify(ctx, OpGetAccessToken, errors.New(strings.ReplaceAll(reason(err), token, "…")), err)
+	}
+	if aws.ToString(out.AccessToken) == "" {
+		return nil, plugin.Transiently("GetAccessToken answered without a token")
+	}
+	return []byte(*out.AccessToken), nil
+}
+
+// readSecret reads a secret that only its owner may read.
+func readSecret(name string) (string, error) {
+	f, err := os.Open(name) //nolint:gosec // the operator names it
+	if err != nil {
+		return "", misconfigured("put the seller's refresh token there", "the refresh token cannot be read: %v", err)
+	}
+	defer f.Close() //nolint:errcheck // it was read
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		return "", misconfigured("", "the refresh token cannot be read: %v", err)
+	case runtime.GOOS != "windows" && info.Mode().Perm()&0o077 != 0:
+		return "", misconfigured("chmod 600 "+name, "the refresh token in %s can be read by others (mode %04o)", name, info.Mode().Perm())
+	}
+	b, err := io.ReadAll(io.LimitReader(f, 4097))
+	b = bytes.TrimSpace(b)
+	if err != nil || len(b) == 0 || len(b) > 4096 || bytes.ContainsAny(b, " \t\r\n") {
+		return "", misconfigured("put the refresh token there as the seller sent it", "%s holds no refresh token", name)
+	}
+	return string(b), nil
+}
+
+// audience returns the licence that a refresh token is of: its aud. It believes nothing, and the file is the operator's own.
+func audience(token string) string {
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 {
+		return ""
+	}
+	body, ok := part(parts[1])
+	var c struct {
+		Audience any `json:"aud"`
+	}
+	if !ok || json.Unmarshal(body, &c) != nil {
+		return ""
+	}
+	list, _ := c.Audience.([]any)
+	for _, a := range append(list, c.Audience) {
+		if s, ok := a.(string); ok && arn(s) == nil && strings.Contains(s, ":license-manager:") {
+			return s
+		}
+	}
+	return ""
+}
+
+// licenseArn returns the licence's ARN where it is known without asking: it is configured, or the refresh token says so.
+func (c *Client) licenseArn() string {
+	if c.cfg.LicenseArn != "" || c.cfg.RefreshTokenFile == "" {
+		return c.cfg.LicenseArn
+	}
+	token, err := readSecret(c.cfg.RefreshTokenFile)
+	if err != nil {
+		return ""
+	}
+	return audience(token)
+}
+
+// credentialsError says why there are no credentials. Only an outage is transient.
+func credentialsError(ctx context.Context, err error) *plugin.Error {
+	var own *plugin.Error
+	if errors.As(err, &own) {
+		return own
+	}
+	e := classify(ctx, "the AWS credentials", err, err)
+	if e.Class == plugin.Transient && e.SystemCode == "" && !isNetwork(err) {
+		e.Class, e.Hint = plugin.Misconfigured, "see docs/systems/awslm.md for where credentials are looked for"
+	}
+	e.Reason = fmt.Sprintf("there are no AWS credentials: %s", e.Reason)
+	return e
+}

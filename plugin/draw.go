@@ -1,0 +1,35 @@
+package plugin
+
+import "context"
+
+// Drawer is an Upstream of which draws of a meter can be had: taken for good, in blocks that an agent then hands out one by one.
+type Drawer interface {
+	Upstream
+	// Draw takes draws. Who asks has made the request durable before: after a crash, and after an error that leaves it open
+	// whether draws were taken (Transient), it asks for the same again with the same Token, and gets the same answer and no
+	// second draws. An error of code SystemFull says that there are no more until the meter resets; any Refused or Misconfigured
+	// says that none were taken by this Token.
+	Draw(context.Context, *Draw) (*Drawn, error)
+}
+
+// Draw asks for draws of a meter.
+type Draw struct {
+	Request
+	Meter string
+	N     int64
+	Token string // the same token and request take the same draws once
+}
+
+// Drawn is what was taken: draws that nobody else has, until the meter's period is over.
+type Drawn struct {
+	Meter string
+	N     int64  // from 1 to as many as were asked
+	State []byte // as Reply.State
+}
+
+// Fetcher is an Upstream that can bring a host its first document, where none lies in the licence folder.
+type Fetcher interface {
+	Upstream
+	// Fetch returns the licence's document. The request has neither LicenseID nor Document, or those of a licence that is over.
+	Fetch(context.Context, *Request) (*Reply, error)
+}
