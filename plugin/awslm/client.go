@@ -3,6 +3,7 @@ package awslm
 import (
 	"context"
 	"crypto/ed25519"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
 	lm "github.com/aws/aws-sdk-go-v2/service/licensemanager"
@@ -48,9 +50,9 @@ type Config struct {
 	RoleARN          string // to be assumed with the refresh token
 	STSEndpoint      string
 
-	HTTP       *http.Client  // with its proxies and CAs; its Timeout is not used
-	TryWithin  time.Duration // of one try; zero: 10 s
-	CallWithin time.Duration // of a call with all its tries; zero: 30 s
+	RootCAs    *x509.CertPool // nil: the system's; AWS_CA_BUNDLE adds to either
+	TryWithin  time.Duration  // of one try; zero: 10 s
+	CallWithin time.Duration  // of a call with all its tries; zero: 30 s
 	Now        func() time.Time
 }
 
@@ -123,27 +125,36 @@ func (c *Client) Capabilities() plugin.Capabilities {
 // client returns the SDK's client, made at the first call: what the default chain reads may change until then, and an agent that
 // never calls AWS pays nothing for it.
 func (c *Client) client(ctx context.Context) (*lm.Client, error) {
+	api, creds, err := c.opened(ctx)
+	if err != nil {
+		return nil, err
+	}
+	// Asked here, what is wrong with credentials is not mistaken for an answer of License Manager's.
+	if _, err := creds.Retrieve(ctx); err != nil {
+		return nil, credentialsError(ctx, err)
+	}
+	return api, nil
+}
+
+func (c *Client) opened(ctx context.Context) (*lm.Client, aws.CredentialsProvider, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.api == nil {
 		if err := c.open(ctx); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
-	// Asked here, what is wrong with credentials is not mistaken for an answer of License Manager's.
-	if _, err := c.creds.Retrieve(ctx); err != nil {
-		return nil, credentialsError(ctx, err)
-	}
-	return c.api, nil
+	return c.api, c.creds, nil
 }
 
 func (c *Client) open(ctx context.Context) error {
-	base := http.DefaultTransport
-	if c.cfg.HTTP != nil && c.cfg.HTTP.Transport != nil {
-		base = c.cfg.HTTP.Transport
-	}
-	// Each try has its own limit. A redirect is an answer of somebody who is not the service.
-	web := &http.Client{Transport: base, Timeout: c.cfg.TryWithin, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	// Each try has its own limit. The SDK's own client it must be, for AWS_CA_BUNDLE is put into no other.
+	web := awshttp.NewBuildableClient().WithTimeout(c.cfg.TryWithin).WithTransportOptions(func(t *http.Transport) {
+		t.MaxIdleConnsPerHost, t.IdleConnTimeout, t.MaxResponseHeaderBytes = 1, 30*time.Second, 64<<10
+		if c.cfg.RootCAs != nil {
+			t.TLSClientConfig.RootCAs = c.cfg.RootCAs
+		}
+	})
 	options := []func(*config.LoadOptions) error{config.WithHTTPClient(web), config.WithRetryer(newRetryer), config.WithLogger(logging.Nop{})}
 	if c.cfg.Region != "" {
 		options = append(options, config.WithRegion(c.cfg.Region))
@@ -152,7 +163,10 @@ func (c *Client) open(ctx context.Context) error {
 		options = append(options, config.WithCredentialsProvider(aws.AnonymousCredentials{}))
 	}
 	loaded, err := config.LoadDefaultConfig(ctx, options...)
-	if err != nil {
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return plugin.Transiently("the AWS configuration: no answer in time")
+	case err != nil:
 		return misconfigured("see to AWS_REGION, AWS_PROFILE and ~/.aws", "the AWS configuration cannot be read: %v", err)
 	}
 	if loaded.Region == "" {

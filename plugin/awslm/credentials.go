@@ -106,8 +106,11 @@ func credentialsError(ctx context.Context, err error) *plugin.Error {
 		return own
 	}
 	e := classify(ctx, "the AWS credentials", err, err)
-	if e.Class == plugin.Transient && e.SystemCode == "" && !isNetwork(err) {
+	switch {
+	case e.Class == plugin.Transient && e.SystemCode == "" && ctx.Err() == nil && !isNetwork(err):
 		e.Class, e.Hint = plugin.Misconfigured, "see docs/systems/awslm.md for where credentials are looked for"
+	case is(err, ErrAccessDenied, "AccessDenied"):
+		e.Hint = "see that the role trusts who asks, as docs/systems/awslm.md shows; a new role takes some seconds"
 	}
 	e.Reason = fmt.Sprintf("there are no AWS credentials: %s", e.Reason)
 	return e

@@ -324,10 +324,14 @@ func (c *Client) borrow(ctx context.Context, l *License, r *plugin.Request) ([]b
 	// The same host asks with one token for a day, so that an answer that was lost is had again and not a second borrow; with the
 	// token that it has already, it asks anew.
 	now := c.cfg.Now()
+	asked := []string{l.LicenseArn, now.UTC().Format(time.DateOnly), string(r.Document)}
+	for _, e := range list {
+		asked = append(asked, *e.Name, string(e.Unit), aws.ToString(e.Value))
+	}
 	out, err := api.CheckoutBorrowLicense(ctx, &lm.CheckoutBorrowLicenseInput{LicenseArn: aws.String(l.LicenseArn), Entitlements: list,
 		DigitalSignatureMethod: types.DigitalSignatureMethodJwtPs384, NodeId: aws.String(c.node),
 		CheckoutMetadata: []types.Metadata{{Name: aws.String(ProductKey), Value: aws.String(l.ProductSKU)}},
-		ClientToken:      clientTokenOf("borrow", r, l.LicenseArn, now.UTC().Format(time.DateOnly), string(r.Document))})
+		ClientToken:      clientTokenOf("borrow", r, asked...)})
 	switch {
 	case is(err, ErrNoEntitlements, ErrEntitlementNot, ErrResourceNotFound):
 		e := misconfigured("see that it has a borrow configuration, and as much as is asked free: a borrow is had whole or not at all", "licence %s: the borrow was refused: %s", l.LicenseArn, reason(err))

@@ -324,8 +324,8 @@ func Decode[T any](body []byte) (*T, *Fault) {
 }
 
 var (
-	tokenRule = regexp.MustCompile(`^\S{1,2048}$`)
-	arnRule   = regexp.MustCompile(`^arn:aws(-[a-z]+)*:[a-z0-9-]{1,63}:[a-z0-9-]{0,63}:[a-z0-9-]{0,63}:\S{1,1024}$`)
+	tokenRule = regexp.MustCompile(`^\S+$`)
+	arnRule   = regexp.MustCompile(`^arn:aws(-[a-z]+)*:[a-z0-9-]{1,63}:[a-z0-9-]{0,63}:[a-z0-9-]{0,63}:\S+$`)
 )
 
 // required returns the first fault of members that must be there.
@@ -339,7 +339,7 @@ func required(members ...string) *Fault {
 }
 
 func clientToken(s string) *Fault {
-	if !tokenRule.MatchString(s) {
+	if len(s) > 2048 || !tokenRule.MatchString(s) {
 		return invalid("ClientToken must have 1 to 2048 characters and no white space.")
 	}
 	return nil
