@@ -146,7 +146,7 @@ func (a *Agent) open() (err error) {
 		return err
 	}
 	a.court = &court{desk: a.desk, catalog: systems, history: a.history, log: a.log, reset: a.clockReset, judged: a.noteVerdict, wake: make(chan struct{}, 1), ask: make(chan struct{}, 1), inline: []byte(cfg.License.Inline), path: cfg.License.Path}
-	a.court.trust(anchors)
+	a.court.trust(catalog.Own(anchors, a.key.Public().(ed25519.PublicKey)))
 	if err := a.openUpstream(); err != nil {
 		return err
 	}
@@ -240,6 +240,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	task("verdict", a.court.Run)
 	task("clock", a.watchClock)
 	task("upstream", a.pulse.Run)
+	task("first licences", a.fetchFirst)
 	task("holders", a.holders.watcher.Run)
 	task("service manager", a.handover.run)
 	task("journal", func(ctx context.Context) error { return a.desk.store.run(ctx, a.desk) })

@@ -26,6 +26,7 @@ var arrows = map[string][]string{
 	"plugin":            {"enforcer"},
 	"plugin/usher":      {"enforcer", "plugin", "plugin/usher"},
 	"plugin/keygen":     {"enforcer", "plugin"},
+	"plugin/awslm":      {"enforcer", "plugin", "plugin/awslm"},
 	"plugin/pluginpb":   {},
 	"plugin/remote":     {"enforcer", "plugin"},
 	"plugin/external":   {"enforcer", "plugin"},

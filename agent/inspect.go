@@ -86,6 +86,9 @@ type NamedDocument struct {
 // InspectDocuments judges documents by anchors, opened with licence keys, for products (any when there are none), on a host (this one when it is
 // nil) at a time; the configuration's plugins are started for it. The agent's key is that of the configured state folder, where it can be read.
 func InspectDocuments(docs []NamedDocument, anchors []plugin.Anchor, keys, products []string, c *config.Config, on *enforcer.Host, now time.Time) (*Inspection, error) {
+	if key := existingPublicKey(c); key != nil {
+		anchors = catalog.Own(anchors, key)
+	}
 	f := enforcer.Facts{Products: products, Narrowing: c.Narrowing(), Version: c.License.Version, Released: c.License.Released}
 	out := &Inspection{}
 	for _, a := range anchors {

@@ -92,12 +92,20 @@ func keyFile(c *config.Config) string {
 
 // existingKey returns the thumbprint of the agent's key if there is one that can be read.
 func existingKey(c *config.Config) string {
+	if key := existingPublicKey(c); key != nil {
+		return Thumbprint(key)
+	}
+	return ""
+}
+
+// existingPublicKey returns that key; nil: there is none that can be read.
+func existingPublicKey(c *config.Config) ed25519.PublicKey {
 	if _, err := os.Stat(keyFile(c)); err != nil {
-		return ""
+		return nil
 	}
 	key, err := loadKey(keyFile(c))
 	if err != nil {
-		return ""
+		return nil
 	}
-	return Thumbprint(key.Public().(ed25519.PublicKey))
+	return key.Public().(ed25519.PublicKey)
 }

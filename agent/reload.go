@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"strings"
 
@@ -9,6 +10,7 @@ import (
 	"github.com/usher-agent/usher/agent/eventlog"
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/plugin/catalog"
 )
 
 // ErrNothingToReload reports that the agent was given its configuration, and not where it came from.
@@ -60,7 +62,7 @@ func (a *Agent) reload() (wire.Reloaded, error) {
 		a.mu.Lock()
 		a.config = old.Reloaded(next)
 		a.mu.Unlock()
-		a.court.trust(anchors)
+		a.court.trust(catalog.Own(anchors, a.key.Public().(ed25519.PublicKey)))
 		a.court.keys = keys
 		a.court.keep(a.court.beside)
 		facts := a.facts(next)

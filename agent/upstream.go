@@ -62,6 +62,13 @@ func (a *Agent) openUpstream() error {
 		}
 		a.upstreams[u.System()] = u
 	}
+	if cfg.Upstream.AWS.Used() {
+		u, err := a.openAWS(cfg.Upstream)
+		if err != nil {
+			return fmt.Errorf("upstream.aws: %w", err)
+		}
+		a.upstreams[u.System()] = u
+	}
 	a.pulse, err = pulse.New(pulse.Config{File: filepath.Join(cfg.State.Dir, "upstream.json"), CallWithin: cfg.Upstream.Timeout.Duration(),
 		Now: a.desk.time, Uptime: uptime, Request: a.upstreamRequest, Renewed: a.renewed,
 		OnChange: func() { a.court.change(func() {}) },

@@ -100,7 +100,7 @@ func (k *checker) license() {
 		switch {
 		case t.KeyID == "":
 			k.bad(key, "%s: kid is missing; give the id that licences name the key by", key)
-		case t.Key == "" && t.KeyFile == "":
+		case t.Key == "" && t.KeyFile == "" && t.Algorithm != "sealed":
 			k.bad(key, "%s (%s): the key is missing; give key_file, or key", key, clip(t.KeyID))
 		case t.Key != "" && t.KeyFile != "":
 			k.bad(key, "%s (%s): key and key_file are both given; keep one", key, clip(t.KeyID))
@@ -200,7 +200,7 @@ func (k *checker) rest() {
 		if a, err := url.Parse(u.URL); err != nil || a.Host == "" || a.Scheme != "https" && a.Scheme != "http" || a.User != nil || a.RawQuery != "" {
 			k.bad("upstream.url", "upstream.url must be an address such as https://licences.example.com, without user and query")
 		}
-	} else if u.CAFile != "" && u.Keygen.Account == "" || u.ClientCertFile != "" || u.ClientKeyFile != "" {
+	} else if u.CAFile != "" && u.Keygen.Account == "" && !u.AWS.Used() || u.ClientCertFile != "" || u.ClientKeyFile != "" {
 		k.bad("upstream", "upstream.url is missing, and the other keys of upstream are for it; set it, or leave them out")
 	}
 	if g := u.Keygen; g.Account == "" && g != (Keygen{}) {
@@ -210,6 +210,14 @@ func (k *checker) rest() {
 	}
 	if (u.ClientCertFile == "") != (u.ClientKeyFile == "") {
 		k.bad("upstream", "upstream.client_cert_file and upstream.client_key_file go together; set both, or neither")
+	}
+	if a := u.AWS; a.Used() && (a.ProductSKU == "" || a.KeyFingerprint == "") {
+		k.bad("upstream.aws", "upstream.aws.product_sku and upstream.aws.key_fingerprint go together; set both, or neither")
+	}
+	for name, n := range u.AWS.Borrow {
+		if _, err := strconv.ParseUint(n, 10, 63); err != nil || name == "" {
+			k.bad("upstream.aws.borrow", "upstream.aws.borrow: %q of %q cannot be borrowed; give a whole number, and 0 of what has no unit", clip(n), clip(name))
+		}
 	}
 	if u.Timeout < Duration(time.Second) || u.Timeout > Duration(10*time.Minute) {
 		k.bad("upstream.timeout", "upstream.timeout is %v, and must be from 1s to 10m", u.Timeout)

@@ -108,6 +108,7 @@ type Upstream struct {
 	ClientKeyFile  string   `yaml:"client_key_file"`
 	Timeout        Duration `yaml:"timeout"`
 	Keygen         Keygen   `yaml:"keygen"`
+	AWS            AWS      `yaml:"aws"`
 }
 
 // Keygen is the account that Keygen's licences are served by.
@@ -117,6 +118,24 @@ type Keygen struct {
 	TokenFile   string `yaml:"token_file"`
 	Environment string `yaml:"environment"`
 }
+
+// AWS is the licence in AWS License Manager that the agent is to have. Empty: none.
+type AWS struct {
+	ProductSKU       string            `yaml:"product_sku"`
+	KeyFingerprint   string            `yaml:"key_fingerprint"`
+	LicenseARN       string            `yaml:"license_arn"`
+	Beneficiary      string            `yaml:"beneficiary"`
+	NodeID           string            `yaml:"node_id"`
+	Borrow           map[string]string `yaml:"borrow"` // by entitlement, how many
+	Region           string            `yaml:"region"`
+	Endpoint         string            `yaml:"endpoint"`
+	RefreshTokenFile string            `yaml:"refresh_token_file"`
+	RoleARN          string            `yaml:"role_arn"`
+	STSEndpoint      string            `yaml:"sts_endpoint"`
+}
+
+// Used reports whether there is such a licence.
+func (a AWS) Used() bool { return a.ProductSKU != "" || a.KeyFingerprint != "" }
 
 // State is the folders that the agent keeps.
 type State struct {

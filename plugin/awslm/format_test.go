@@ -21,7 +21,7 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
 	"github.com/usher-agent/usher/plugin/awslm"
-	"github.com/usher-agent/usher/plugin/awslm/internal/awstest"
+	"github.com/usher-agent/usher/plugin/awslm/awstest"
 	"github.com/usher-agent/usher/plugin/plugintest"
 )
 

@@ -16,7 +16,7 @@ import (
 
 	"github.com/usher-agent/usher/plugin"
 	"github.com/usher-agent/usher/plugin/awslm"
-	"github.com/usher-agent/usher/plugin/awslm/internal/awstest"
+	"github.com/usher-agent/usher/plugin/awslm/awstest"
 )
 
 // TestMain sees to it that nothing of the machine's own AWS configuration is used.

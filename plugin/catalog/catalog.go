@@ -18,6 +18,7 @@ import (
 
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
+	"github.com/usher-agent/usher/plugin/awslm"
 	"github.com/usher-agent/usher/plugin/external"
 	"github.com/usher-agent/usher/plugin/keygen"
 	"github.com/usher-agent/usher/plugin/usher"
@@ -25,7 +26,9 @@ import (
 )
 
 // builtIn are the document formats of the built-in systems.
-func builtIn() []plugin.Format { return []plugin.Format{usher.Format{}, keygen.Format{}} }
+func builtIn() []plugin.Format {
+	return []plugin.Format{usher.Format{}, keygen.Format{}, awslm.Format{}}
+}
 
 // dialects are those of the built-in systems.
 func dialects() []plugin.Dialect { return nil }
@@ -199,9 +202,16 @@ func Anchor(system, keyID string, key []byte, alg string) (plugin.Anchor, error)
 		return issue.NewAnchor(keyID, key, alg)
 	case keygen.System:
 		return keygen.NewAnchor(keyID, key, alg)
+	case awslm.System:
+		return awslm.NewAnchor(keyID, key, alg)
 	default:
 		return plugin.Anchor{}, fmt.Errorf("key %q: there is no licence system %q (known: %s)", keyID, system, strings.Join(BuiltIn().Systems(), ", "))
 	}
+}
+
+// Own gives the anchors by which an agent believes what it has itself sealed the agent's key.
+func Own(anchors []plugin.Anchor, agent ed25519.PublicKey) []plugin.Anchor {
+	return awslm.Own(anchors, agent)
 }
 
 // PluginAnchor makes an anchor of a plugin's system from a public key in PEM. What an algorithm may be called is the system's
