@@ -17,6 +17,7 @@ import (
 	"github.com/usher-agent/usher/plugin/awslm"
 	"github.com/usher-agent/usher/plugin/awslm/awstest"
 	"github.com/usher-agent/usher/plugin/plugintest"
+	"github.com/usher-agent/usher/plugin/remote"
 )
 
 func TestUpstream(t *testing.T) {
@@ -31,7 +32,12 @@ func TestUpstream(t *testing.T) {
 		r.LicenseID, r.Document = otherID, sealed.doc
 		return r
 	}
-	plugintest.Upstream(t, s.Client, plugintest.UpstreamSamples{Request: s.request, Pool: "streams", Refused: refused})
+	samples := plugintest.UpstreamSamples{Request: s.request, Pool: "streams", Meter: "renders", Refused: refused}
+	plugintest.Upstream(t, s.Client, samples)
+	if n := s.Used(arn, "renders"); n != 3 {
+		t.Errorf("%d were drawn, and 3 were asked for", n)
+	}
+	plugintest.Upstream(t, plugintest.Serve(t, remote.System{Format: awslm.Format{}, Upstream: s.Client}).Upstream(), samples)
 }
 
 // A checkout is a block: additive, of the whole of what was asked or as much as there is, and over when AWS says so.

@@ -141,10 +141,6 @@ func (l *License) metadata(out *enforcer.License) error {
 // addEntitlements adds each entitlement by its unit. Counts are a whole site's, of which an agent takes what it needs: nothing ties a
 // checkout to a host.
 func (l *License) addEntitlements(out *enforcer.License) error {
-	resets, err := l.resets()
-	if err != nil {
-		return err
-	}
 	t := termSet{out, map[string]bool{}}
 	for i := range l.Entitlements {
 		e := &l.Entitlements[i]
@@ -167,7 +163,7 @@ func (l *License) addEntitlements(out *enforcer.License) error {
 		case e.isPool():
 			out.Pools[name] = enforcer.PoolTerm{Max: most, Overage: more, Scope: enforcer.ScopeSite}
 		case e.isMeter():
-			out.Meters[name] = enforcer.MeterTerm{Max: most, Overage: more, Scope: enforcer.ScopeSite, Resets: resets, Unit: unitWord(e.Unit)}
+			out.Meters[name] = enforcer.MeterTerm{Max: most, Overage: more, Scope: enforcer.ScopeSite, Resets: l.resets(), Unit: unitWord(e.Unit)}
 		case KindOf(e.Unit) == KindRate:
 			out.Features[name] = enforcer.Value{Kind: enforcer.KindNumber, Number: float64(n), Unit: e.Unit}
 		default: // None, and a unit that is not known: it can be read in the terms
@@ -179,17 +175,15 @@ func (l *License) addEntitlements(out *enforcer.License) error {
 	return nil
 }
 
-// resets returns when the meters start anew.
-func (l *License) resets() (enforcer.Resets, error) {
+// resets returns when the meters start anew; by a RenewType that is not known, never.
+func (l *License) resets() enforcer.Resets {
 	switch l.ConsumptionConfiguration.RenewType {
-	case "", RenewNone:
-		return enforcer.ResetsNever, nil
 	case RenewWeekly:
-		return enforcer.ResetsWeekly, nil
+		return enforcer.ResetsWeekly
 	case RenewMonthly:
-		return enforcer.ResetsMonthly, nil
+		return enforcer.ResetsMonthly
 	}
-	return "", fmt.Errorf("its RenewType %q is not known", short(l.ConsumptionConfiguration.RenewType))
+	return enforcer.ResetsNever
 }
 
 // unitWord returns a unit for people; a Count has none.

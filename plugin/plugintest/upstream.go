@@ -18,6 +18,7 @@ type UpstreamSamples struct {
 	// said one, state are the suite's.
 	Request func() *plugin.Request
 	Pool    string // of which Budgeters have slots: at least 2; empty: budget is not tried
+	Meter   string // of which Drawers have draws: at least 3; empty: draws are not tried
 	// Refused is about a licence that the remote side refuses; nil: none is tried.
 	Refused func() *plugin.Request
 	// Away is the same upstream with a remote side that takes calls and never answers; nil: that is not tried.
@@ -73,6 +74,9 @@ func CheckUpstream(u plugin.Upstream, s UpstreamSamples) []error {
 	if can.Budget && budget && s.Pool != "" {
 		out.intime("budget", func() { c.budget(b) })
 	}
+	if d, ok := u.(plugin.Drawer); ok && s.Meter != "" {
+		out.intime("draw", func() { c.draw(d) })
+	}
 	if s.Away != nil {
 		for _, k := range callsOf(s.Away) {
 			if k.can {
@@ -81,6 +85,24 @@ func CheckUpstream(u plugin.Upstream, s UpstreamSamples) []error {
 		}
 	}
 	return *out
+}
+
+func (c *upstreamCheck) draw(d plugin.Drawer) {
+	token := fmt.Sprint("d", time.Now().UnixNano())
+	ask := func(n int64, token string) (*plugin.Drawn, error) {
+		return d.Draw(context.Background(), &plugin.Draw{Request: *c.request(), Meter: c.samples.Meter, N: n, Token: token})
+	}
+	for _, again := range []string{"", ", again with the same token"} {
+		if got, err := ask(2, token); err != nil || got.Meter != c.samples.Meter || got.N != 2 {
+			c.add("draw%s: %+v, %v", again, got, err)
+		}
+	}
+	if got, err := ask(1, token+"b"); err != nil || got.N != 1 {
+		c.add("draw, with another token: %+v, %v", got, err)
+	}
+	if _, err := ask(1<<40, token+"c"); err == nil {
+		c.add("draw: more than there can be is given")
+	}
 }
 
 // request is the next request, as the agent makes it.
