@@ -10,7 +10,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"regexp"
 	"strings"
 
 	"github.com/go-jose/go-jose/v4"
@@ -28,8 +27,12 @@ const (
 	AlgorithmSealed = "sealed"
 )
 
-// issuerRule is the form of a KeyFingerprint.
-var issuerRule = regexp.MustCompile(`^aws:[0-9]{12}:[^\s:]([^\r\n:]{0,253}[^\s:])?:issuer-fingerprint$`)
+// isIssuer reports whether a text is a KeyFingerprint: aws:ACCOUNT:NAME:issuer-fingerprint.
+func isIssuer(s string) bool {
+	parts := strings.Split(s, ":")
+	return len(s) <= 512 && len(parts) == 4 && parts[0] == "aws" && len(parts[1]) == 12 && strings.Trim(parts[1], "0123456789") == "" &&
+		parts[2] != "" && parts[2] == strings.TrimSpace(clip(parts[2], len(parts[2]))) && parts[3] == "issuer-fingerprint"
+}
 
 // NewAnchor makes an anchor. With alg sealed (the usual one where no key is given) keyID is an issuer's KeyFingerprint, and key is
 // empty. Otherwise it is a seller's RSA key of at least 2048 bits as KMS GetPublicKey gives it: DER, base64 of it, or PEM.
@@ -41,13 +44,13 @@ func NewAnchor(keyID string, key []byte, alg string) (plugin.Anchor, error) {
 		return bad("its id must be the ProductSKU, or with alg %s the issuer's KeyFingerprint", AlgorithmSealed)
 	}
 	key = bytes.TrimSpace(key)
-	if alg == "" && len(key) == 0 && issuerRule.MatchString(keyID) {
+	if alg == "" && len(key) == 0 && isIssuer(keyID) {
 		alg = AlgorithmSealed
 	}
 	switch alg {
 	case AlgorithmSealed:
 		switch {
-		case !issuerRule.MatchString(keyID):
+		case !isIssuer(keyID):
 			return bad("with alg %s its id must be the issuer's KeyFingerprint, as aws:294406891311:AWS/Marketplace:issuer-fingerprint is", alg)
 		case len(key) > 0:
 			return bad("with alg %s there is no key to give: it is the agent's own", alg)

@@ -99,7 +99,7 @@ func NewClient(cfg Config) (*Client, error) {
 	switch {
 	case cfg.ProductSKU == "":
 		return nil, errors.New("the product SKU is missing")
-	case !issuerRule.MatchString(cfg.KeyFingerprint):
+	case !isIssuer(cfg.KeyFingerprint):
 		return nil, fmt.Errorf("the key fingerprint is %q, and must be as aws:294406891311:AWS/Marketplace:issuer-fingerprint", cfg.KeyFingerprint)
 	case cfg.LicenseArn != "" && arn(cfg.LicenseArn) != nil:
 		return nil, fmt.Errorf("%q is not the ARN of a licence", cfg.LicenseArn)

@@ -3,10 +3,10 @@ package awslm
 import (
 	"fmt"
 	"net/http"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/go-json-experiment/json"
 )
@@ -323,11 +323,6 @@ func Decode[T any](body []byte) (*T, *Fault) {
 	return out, nil
 }
 
-var (
-	tokenRule = regexp.MustCompile(`^\S+$`)
-	arnRule   = regexp.MustCompile(`^arn:aws(-[a-z]+)*:[a-z0-9-]{1,63}:[a-z0-9-]{0,63}:[a-z0-9-]{0,63}:\S+$`)
-)
-
 // required returns the first fault of members that must be there.
 func required(members ...string) *Fault {
 	for i := 0; i < len(members); i += 2 {
@@ -339,14 +334,21 @@ func required(members ...string) *Fault {
 }
 
 func clientToken(s string) *Fault {
-	if len(s) > 2048 || !tokenRule.MatchString(s) {
+	if s == "" || len(s) > 2048 || strings.ContainsFunc(s, unicode.IsSpace) {
 		return invalid("ClientToken must have 1 to 2048 characters and no white space.")
 	}
 	return nil
 }
 
+// arn checks the form arn:PARTITION:SERVICE:REGION:ACCOUNT:RESOURCE, of any partition of AWS.
 func arn(s string) *Fault {
-	if len(s) > 2048 || !arnRule.MatchString(s) {
+	parts := strings.SplitN(s, ":", 6)
+	ok := len(s) <= 2048 && len(parts) == 6 && parts[0] == "arn" && (parts[1] == "aws" || strings.HasPrefix(parts[1], "aws-")) && parts[2] != "" &&
+		parts[5] != "" && !strings.ContainsFunc(parts[5], unicode.IsSpace)
+	for i := 1; ok && i < 5; i++ {
+		ok = len(parts[i]) <= 63 && strings.Trim(parts[i], "abcdefghijklmnopqrstuvwxyz0123456789-") == ""
+	}
+	if !ok {
 		return invalid("LicenseArn is not the ARN of a licence.")
 	}
 	return nil
