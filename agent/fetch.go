@@ -22,6 +22,8 @@ const (
 	fetchLeast = time.Second
 	fetchMost  = 5 * time.Minute
 	fetchLook  = 30 * time.Second
+	// fetchAhead is how long before its end a borrowed licence is borrowed anew, or a tenth of its time where that is less.
+	fetchAhead = 10 * time.Minute
 )
 
 // openAWS makes the upstream of licences in AWS License Manager.
@@ -89,9 +91,17 @@ func (a *Agent) fetchFirst(ctx context.Context) error {
 // lacks reports whether no licence of a system is at hand that can be in force, now or once its upstream says so.
 func (a *Agent) lacks(system string) bool {
 	v := a.desk.Verdict()
+	a.mu.Lock()
+	borrows := len(a.config.Upstream.AWS.Borrow) > 0
+	a.mu.Unlock()
 	return v == nil || !slices.ContainsFunc(v.Licenses, func(j enforcer.Judged) bool {
-		return j.License != nil && j.License.System == system && j.Code != enforcer.Expired
+		return j.License != nil && j.License.System == system && j.Code != enforcer.Expired && !(borrows && ending(j.License, a.desk.time()))
 	})
+}
+
+// ending reports whether it is time to have another licence in the place of one that ends.
+func ending(l *enforcer.License, now time.Time) bool {
+	return !l.Expires.IsZero() && !now.Before(l.Expires.Add(-min(fetchAhead, l.Expires.Sub(l.Issued)/10)))
 }
 
 // fetch brings a document into the licence folder.
@@ -101,7 +111,7 @@ func (a *Agent) fetch(ctx context.Context, f plugin.Fetcher) error {
 	a.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
-	r, err := f.Fetch(ctx, &plugin.Request{Product: a.product(), AgentKey: a.agentKey(), Document: a.expired(f.System())})
+	r, err := f.Fetch(ctx, &plugin.Request{Product: a.product(), AgentKey: a.agentKey(), Document: a.former(f.System())})
 	if err != nil {
 		var e *plugin.Error
 		if errors.As(err, &e) && e.Hint != "" {
@@ -119,8 +129,8 @@ func (a *Agent) fetch(ctx context.Context, f plugin.Fetcher) error {
 	return a.renewed(ctx, v.license.ID, r.Document)
 }
 
-// expired returns the document of a system's licence that is over; nil: there is none.
-func (a *Agent) expired(system string) []byte {
+// former returns the document of a system's licence that another is to replace; nil: there is none.
+func (a *Agent) former(system string) []byte {
 	v := a.desk.Verdict()
 	if v == nil {
 		return nil

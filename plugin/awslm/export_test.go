@@ -2,8 +2,9 @@ package awslm
 
 import "github.com/usher-agent/usher/enforcer"
 
-// For fuzzing without a signature in the way.
+// For fuzzing without a server, or a signature, in the way.
 var (
+	Seal            = seal
 	ReceivedLicense = receivedLicense
 	BorrowedLicense = func(payload []byte) (*enforcer.License, error) { return borrowedLicense(payload, "p") }
 )

@@ -228,6 +228,15 @@ func TestBorrowed(t *testing.T) {
 	}
 }
 
+// sellerKey signs where there is no server.
+var sellerKey = func() *rsa.PrivateKey {
+	k, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		panic(err)
+	}
+	return k
+}()
+
 func sellerOther(t *testing.T) plugin.Anchor {
 	t.Helper()
 	k, err := rsa.GenerateKey(rand.Reader, 2048)
@@ -317,9 +326,17 @@ func TestTermName(t *testing.T) {
 }
 
 func FuzzVerify(f *testing.F) {
-	s := newSite(f)
-	anchors := []plugin.Anchor{sealedAnchor(f), sellerAnchor(f, s.Server, sku)}
-	f.Add(s.doc)
+	said, err := json.Marshal(granted())
+	if err != nil {
+		f.Fatal(err)
+	}
+	doc, err := awslm.Seal(agentKey, said, borrowedAt)
+	if err != nil {
+		f.Fatal(err)
+	}
+	s := &awstest.Server{Key: sellerKey}
+	anchors := []plugin.Anchor{sealedAnchor(f), sellerAnchor(f, s, sku)}
+	f.Add(doc)
 	f.Add([]byte(awstest.Sign(s.Key, ps384, payload(agentThumb))))
 	f.Add([]byte(`{"License":{"LicenseArn":"` + arn + `","ProductSKU":"a","Issuer":{"KeyFingerprint":"b"},"Entitlements":[{"Name":"a","Unit":"Count","MaxCount":-1}]}}`))
 	f.Fuzz(func(t *testing.T, doc []byte) {
