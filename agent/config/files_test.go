@@ -197,3 +197,19 @@ func TestUnitFile(t *testing.T) {
 		t.Errorf("got %+v", c)
 	}
 }
+
+// What the manuals of other systems show can be copied as it stands.
+func TestManuals(t *testing.T) {
+	manuals, err := filepath.Glob("../../docs/systems/*.md")
+	if err != nil || len(manuals) == 0 {
+		t.Fatalf("%v, %v", manuals, err)
+	}
+	shown := regexp.MustCompile("(?s)```yaml\n(.*?)```")
+	for _, name := range manuals {
+		for i, m := range shown.FindAllStringSubmatch(file(t, "docs/systems/"+filepath.Base(name)), -1) {
+			if _, err := Load(Source{File: name, Data: []byte(m[1])}); err != nil {
+				t.Errorf("%s, example %d: %v", name, i+1, err)
+			}
+		}
+	}
+}
