@@ -87,8 +87,17 @@ func licenseKey(set *dataset) string {
 	return a.Key
 }
 
-// end returns the reply, with the state to come back with.
-func (s *session) end() (*plugin.Reply, error) {
+// duty takes steps, and returns the reply with the state to come back with.
+func (c *Client) duty(ctx context.Context, r *plugin.Request, steps ...func(*session) *plugin.Error) (*plugin.Reply, error) {
+	s, e := c.begin(ctx, r)
+	for _, step := range steps {
+		if e == nil {
+			e = step(s)
+		}
+	}
+	if e != nil {
+		return nil, e
+	}
 	b, err := json.Marshal(s.state)
 	if err != nil {
 		return nil, plugin.Transiently("the state cannot be written: %v", err)
@@ -99,57 +108,22 @@ func (s *session) end() (*plugin.Reply, error) {
 
 // Activate makes this host a machine of the licence, and brings a machine file for it.
 func (c *Client) Activate(ctx context.Context, r *plugin.Request) (*plugin.Reply, error) {
-	s, e := c.begin(ctx, r)
-	if e == nil {
-		e = s.settle()
-	}
-	if e == nil {
-		e = s.checkOut()
-	}
-	if e != nil {
-		return nil, e
-	}
-	return s.end()
+	return c.duty(ctx, r, (*session).settle, (*session).checkOut)
 }
 
 // Heartbeat pings this host's machine. One that was deleted is made anew.
 func (c *Client) Heartbeat(ctx context.Context, r *plugin.Request) (*plugin.Reply, error) {
-	s, e := c.begin(ctx, r)
-	if e == nil {
-		e = s.ping()
-	}
-	if e != nil {
-		return nil, e
-	}
-	return s.end()
+	return c.duty(ctx, r, (*session).ping)
 }
 
 // CheckIn checks the licence in where its policy wants that, validates it for this host, and brings a fresh machine file.
 func (c *Client) CheckIn(ctx context.Context, r *plugin.Request) (*plugin.Reply, error) {
-	s, e := c.begin(ctx, r)
-	if e == nil {
-		e = s.settle()
-	}
-	if e == nil {
-		e = s.checkOut()
-	}
-	if e != nil {
-		return nil, e
-	}
-	return s.end()
+	return c.duty(ctx, r, (*session).settle, (*session).checkOut)
 }
 
 // Deactivate deletes this host's machine.
 func (c *Client) Deactivate(ctx context.Context, r *plugin.Request) (*plugin.Reply, error) {
-	s, e := c.begin(ctx, r)
-	if e == nil {
-		e = s.delete()
-	}
-	if e != nil {
-		return nil, e
-	}
-	s.state.Machine = ""
-	return s.end()
+	return c.duty(ctx, r, (*session).delete)
 }
 
 // send makes a call of the API for the licence. An answer that seems old may be fresh, and this host's clock wrong: a validation
@@ -454,10 +428,11 @@ func (s *session) ping() *plugin.Error {
 			return s.adopt(a)
 		case a.status == http.StatusNotFound:
 		case a.code() == "MACHINE_HEARTBEAT_DEAD":
+			dead := cmp.Or(s.state.Machine, s.machineID())
 			if e := s.delete(); e != nil {
 				return e
 			}
-			s.state.Machine = cmp.Or(s.state.Machine, s.machineID())
+			s.state.Machine = dead // so that the new one gets another id
 		default:
 			return s.fault(a)
 		}
@@ -475,6 +450,7 @@ func (s *session) delete() *plugin.Error {
 	case e != nil:
 		return e
 	case a.status == http.StatusNoContent, a.status == http.StatusOK, a.status == http.StatusNotFound:
+		s.state.Machine = ""
 		return nil
 	default:
 		return s.fault(a)
