@@ -46,7 +46,7 @@ func (c *Client) CheckOut(ctx context.Context, r *plugin.CheckOut) (*plugin.Bloc
 	got, err := c.take(ctx, d.license, &r.Request, Provisional, e, r.Slots, least, r.Token)
 	if denied, ok := err.(*denial); ok {
 		var room int64
-		if room, err = c.why(ctx, d.license, e, r.Slots, denied); err != nil && room >= least && room < r.Slots {
+		if room, err = c.why(ctx, d.license, e, r.Slots, denied); room >= least && room < r.Slots {
 			got, err = c.take(ctx, d.license, &r.Request, Provisional, e, room, least, r.Token)
 		}
 	}
