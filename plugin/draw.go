@@ -7,7 +7,7 @@ type Drawer interface {
 	Upstream
 	// Draw takes draws. Who asks has made the request durable before: after a crash, and after an error that leaves it open
 	// whether draws were taken (Transient), it asks for the same again with the same Token, and gets the same answer and no
-	// second draws. An error of code SystemFull says that there are no more until the meter resets; any Refused or Misconfigured
+	// second draws. An error whose SystemCode is NO_SLOTS says that there are no more until the meter resets; any Refused or Misconfigured
 	// says that none were taken by this Token.
 	Draw(context.Context, *Draw) (*Drawn, error)
 }

@@ -32,12 +32,36 @@ func TestUpstream(t *testing.T) {
 		r.LicenseID, r.Document = otherID, sealed.doc
 		return r
 	}
-	samples := plugintest.UpstreamSamples{Request: s.request, Pool: "streams", Meter: "renders", Refused: refused}
+	away := newSite(t)
+	hang := make([]awstest.Fault, 100)
+	for i := range hang {
+		hang[i] = awstest.Hang
+	}
+	away.Fail(awslm.OpListReceived, hang...)
+	samples := plugintest.UpstreamSamples{Request: s.request, Pool: "streams", Meter: "renders", Refused: refused, Away: away.Client}
 	plugintest.Upstream(t, s.Client, samples)
 	if n := s.Used(arn, "renders"); n != 3 {
 		t.Errorf("%d were drawn, and 3 were asked for", n)
 	}
 	plugintest.Upstream(t, plugintest.Serve(t, remote.System{Format: awslm.Format{}, Upstream: s.Client}).Upstream(), samples)
+}
+
+// A seal is dated by the service's clock, whatever this host believes.
+func TestSealTime(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	wrong := client(t, s.Server, func(c *awslm.Config) { c.Now = func() time.Time { return s.Now().AddDate(3, 0, 0) } })
+	for range 2 {
+		r, err := wrong.Fetch(t.Context(), &plugin.Request{AgentKey: agentThumb})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if l, p := (awslm.Format{}).Verify(r.Document, []plugin.Anchor{sealedAnchor(t)}); p != nil || !l.Issued.Equal(s.Now()) {
+			t.Errorf("%+v %+v", l, p)
+		}
+		wrong = client(t, s.Server, func(c *awslm.Config) { c.LicenseArn = arn })
+		s.Fail(awslm.OpListReceived, awstest.Deny) // and by GetLicense
+	}
 }
 
 // A checkout is a block: additive, of the whole of what was asked or as much as there is, and over when AWS says so.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
 	lm "github.com/aws/aws-sdk-go-v2/service/licensemanager"
 	"github.com/aws/aws-sdk-go-v2/service/licensemanager/types"
 	"github.com/go-json-experiment/json"
@@ -55,9 +56,18 @@ func (c *Client) CheckIn(ctx context.Context, r *plugin.Request) (*plugin.Reply,
 		return nil, err
 	}
 	if !said.same(d) {
-		out.Document, err = seal(c.cfg.Key, said.raw, c.cfg.Now())
+		out.Document, err = c.seal(said)
 	}
 	return out, err
+}
+
+// seal dates a licence by the service's clock, which TLS vouches for, so that one that is wrong here is not sealed as the truth.
+func (c *Client) seal(s *saying) ([]byte, error) {
+	at := s.at
+	if at.IsZero() {
+		at = c.cfg.Now()
+	}
+	return seal(c.cfg.Key, s.raw, at)
 }
 
 // Deactivate gives a borrowed licence back, where it may be before its time. Of a received one the blocks are given back, one by
@@ -100,7 +110,7 @@ func (c *Client) Fetch(ctx context.Context, r *plugin.Request) (*plugin.Reply, e
 	if len(c.cfg.Borrow) > 0 {
 		out.Document, err = c.borrow(ctx, said.License, r)
 	} else {
-		out.Document, err = seal(c.cfg.Key, said.raw, c.cfg.Now())
+		out.Document, err = c.seal(said)
 	}
 	if err != nil {
 		return nil, err
@@ -147,12 +157,13 @@ func read(b []byte) (*document, error) {
 type saying struct {
 	*License
 	raw []byte
+	at  time.Time // by the service's clock; zero: it did not say
 }
 
 // say turns the SDK's form of a licence into the wire's, which keeps all that the SDK knows.
-func say(sdk any) (*saying, error) {
+func say(sdk any, at time.Time) (*saying, error) {
 	raw, err := json.Marshal(sdk, json.OmitZeroStructFields(true), json.Deterministic(true))
-	s := &saying{&License{}, raw}
+	s := &saying{&License{}, raw, at}
 	if err == nil {
 		err = json.Unmarshal(raw, s.License)
 	}
@@ -190,8 +201,8 @@ func (c *Client) look(ctx context.Context, arn string) (*saying, error) {
 	if err != nil {
 		return nil, err
 	}
-	if list, err := c.list(ctx, api, &lm.ListReceivedLicensesInput{LicenseArns: []string{arn}}); err == nil && len(list) == 1 && aws.ToString(list[0].LicenseArn) == arn {
-		return say(list[0])
+	if list, at, err := c.list(ctx, api, &lm.ListReceivedLicensesInput{LicenseArns: []string{arn}}); err == nil && len(list) == 1 && aws.ToString(list[0].LicenseArn) == arn {
+		return say(list[0], at)
 	} else if err != nil && !is(err, ErrAccessDenied, ErrAuthorization, "AccessDenied") {
 		return nil, classify(ctx, OpListReceived, err, err)
 	}
@@ -202,23 +213,25 @@ func (c *Client) look(ctx context.Context, arn string) (*saying, error) {
 	case out.License == nil || aws.ToString(out.License.LicenseArn) != arn:
 		return nil, plugin.Transiently("%s answered without the licence", OpGetLicense)
 	}
-	return say(out.License)
+	at, _ := awsmiddleware.GetServerTime(out.ResultMetadata)
+	return say(out.License, at)
 }
 
-// list asks for received licences, page by page.
-func (c *Client) list(ctx context.Context, api *lm.Client, in *lm.ListReceivedLicensesInput) (all []types.GrantedLicense, err error) {
+// list asks for received licences, page by page, and says when that was by the service's clock.
+func (c *Client) list(ctx context.Context, api *lm.Client, in *lm.ListReceivedLicensesInput) (all []types.GrantedLicense, at time.Time, err error) {
 	in.MaxResults = aws.Int32(100)
 	for range 20 {
 		out, err := api.ListReceivedLicenses(ctx, in)
 		if err != nil {
-			return nil, err
+			return nil, at, err
 		}
+		at, _ = awsmiddleware.GetServerTime(out.ResultMetadata)
 		all = append(all, out.Licenses...)
 		if in.NextToken = out.NextToken; aws.ToString(in.NextToken) == "" {
 			break
 		}
 	}
-	return all, nil
+	return all, at, nil
 }
 
 // find asks for the licence of the SKU and issuer. Of several the service consumes the latest, so that is the one.
@@ -234,7 +247,7 @@ func (c *Client) find(ctx context.Context) (*saying, error) {
 	if c.cfg.Beneficiary != "" {
 		filters = append(filters, types.Filter{Name: aws.String(FilterBeneficiary), Values: []string{c.cfg.Beneficiary}})
 	}
-	list, err := c.list(ctx, api, &lm.ListReceivedLicensesInput{Filters: filters})
+	list, at, err := c.list(ctx, api, &lm.ListReceivedLicensesInput{Filters: filters})
 	if err != nil {
 		e := classify(ctx, OpListReceived, err, err)
 		if e.Class == plugin.Misconfigured {
@@ -244,7 +257,7 @@ func (c *Client) find(ctx context.Context) (*saying, error) {
 	}
 	var found []*saying
 	for _, g := range list {
-		s, err := say(g)
+		s, err := say(g, at)
 		if err != nil {
 			return nil, err
 		}
