@@ -88,7 +88,10 @@ func (h *house) load() (*config.Config, error) {
 // testDialects are what every house's agent can speak, where there are tests of that.
 var testDialects []plugin.Dialect
 
-func (h *house) start() {
+func (h *house) start() { h.startLater()() }
+
+// startLater makes an agent that listens, and returns what has it run: whoever connects before waits in the socket's queue.
+func (h *house) startLater() (run func()) {
 	h.t.Helper()
 	cfg, err := h.load()
 	if err != nil {
@@ -99,25 +102,28 @@ func (h *house) start() {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- a.Run(ctx) }()
-	h.running = a
-	h.stop = sync.OnceFunc(func() {
-		h.Close()
-		cancel()
-		if err := <-done; err != nil {
-			h.t.Error(err)
+	return func() {
+		h.t.Helper()
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan error, 1)
+		go func() { done <- a.Run(ctx) }()
+		h.running = a
+		h.stop = sync.OnceFunc(func() {
+			h.Close()
+			cancel()
+			if err := <-done; err != nil {
+				h.t.Error(err)
+			}
+		})
+		h.t.Cleanup(h.stop)
+		select {
+		case <-a.Ready():
+		case err := <-done:
+			done <- err
+			h.t.Fatalf("the agent ended: %v", err)
+		case <-time.After(60 * time.Second):
+			h.t.Fatal("the agent is not ready after 60 s")
 		}
-	})
-	h.t.Cleanup(h.stop)
-	select {
-	case <-a.Ready():
-	case err := <-done:
-		done <- err
-		h.t.Fatalf("the agent ended: %v", err)
-	case <-time.After(60 * time.Second):
-		h.t.Fatal("the agent is not ready after 60 s")
 	}
 }
 
@@ -209,14 +215,7 @@ func TestAskedBeforeTheFirstVerdict(t *testing.T) {
 	h.drop("a.lic", h.sign("a", 1, nil))
 	h.until("dropped", inForce("a"))
 	h.stop()
-	cfg, err := h.load()
-	if err != nil {
-		t.Fatal(err)
-	}
-	a, err := agent.New(agent.Options{Config: cfg, Load: h.load, Version: "test"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	run := h.startLater()
 	c, err := net.Dial("unix", h.Socket())
 	if err != nil {
 		t.Fatal(err)
@@ -225,16 +224,10 @@ func TestAskedBeforeTheFirstVerdict(t *testing.T) {
 	if _, err := fmt.Fprintln(c, `{"jsonrpc":"2.0","id":1,"method":"lease.acquire","params":{"pool":"streams"}}`); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- a.Run(ctx) }()
+	run()
 	in := bufio.NewScanner(c)
 	if !in.Scan() || !strings.Contains(in.Text(), `"state":"held"`) {
 		t.Errorf("%s, %v", in.Text(), in.Err())
-	}
-	cancel()
-	if err := <-done; err != nil {
-		t.Error(err)
 	}
 }
 
