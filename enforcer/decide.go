@@ -235,6 +235,11 @@ func (p *pool) behind(name string, n int64) *Denial {
 // denial says why n slots of the pool cannot be had, and when one comes free.
 func (p *pool) denial(name string, n int64) *Denial {
 	d := &Denial{Code: NoSlots, Pool: name, Limit: p.capacity(), InUse: p.inUse, HasUsage: true}
+	if most := p.most(); most != p.capacity() && most.Covers(n) {
+		d.Detail = fmt.Sprintf("pool %s: %d of %s slots are in use of this agent's share of the site's %s, and the request is for %d more", name, p.inUse, p.capacity(), most, n)
+		d.Hint = "wait (wait_seconds): a share grows by what the site has left; or try again in a moment"
+		return d
+	}
 	if !p.capacity().Covers(n) {
 		d.Detail = fmt.Sprintf("pool %s: the request is for %d slots, and there are only %s in all", name, n, p.capacity())
 		d.Hint = "ask for fewer, or have the licence extended"

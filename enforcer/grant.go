@@ -19,14 +19,14 @@ func (j *judge) grant(v *Verdict, inForce []*ruling) {
 	if l.IsTest() {
 		v.Environment = Test
 	}
-	pools, meters := map[string]budget{}, map[string]budget{}
 	for _, r := range inForce {
 		l := r.license
 		for name, t := range l.Pools {
 			g := PoolGrant{Name: name, Limit: t.Max, Scope: l.PoolScope(t.Scope), CountBy: orDefault(t.CountBy, CountLease), Unit: t.Unit}
-			g.NotShared = j.notShared(l, name, amount{t.Max, t.Overage}, g.Scope)
-			pools[name] = pools[name].plus(l, amount{t.Max, t.Overage}, g.Scope)
+			b := j.budget(l, name, amount{t.Max, t.Overage}, g.Scope)
+			g.Budget, g.Overage, g.Most, g.NotShared = b.max, b.overage, b.most, b.notShared
 			if was, ok := v.Pools[name]; ok {
+				g.Budget, g.Overage, g.Most = was.Budget.Plus(g.Budget), was.Overage.Plus(g.Overage), was.Most.Plus(g.Most)
 				g.Limit, g.Scope, g.CountBy = was.Limit.Plus(g.Limit), was.Scope, was.CountBy
 				g.Unit, g.NotShared = cmp.Or(was.Unit, g.Unit), cmp.Or(was.NotShared, g.NotShared)
 			}
@@ -34,9 +34,10 @@ func (j *judge) grant(v *Verdict, inForce []*ruling) {
 		}
 		for name, t := range l.Meters {
 			g := MeterGrant{Name: name, Key: base.license.ID + "/" + name, Limit: t.Max, Scope: l.PoolScope(t.Scope), Resets: t.Resets, Unit: t.Unit, Adjustable: t.Adjustable}
-			g.NotShared = j.notShared(l, name, amount{t.Max, t.Overage}, g.Scope)
-			meters[name] = meters[name].plus(l, amount{t.Max, t.Overage}, g.Scope)
+			b := j.budget(l, name, amount{t.Max, t.Overage}, g.Scope)
+			g.Budget, g.Overage, g.NotShared = b.max, b.overage, b.notShared
 			if was, ok := v.Meters[name]; ok {
+				g.Budget, g.Overage = was.Budget.Plus(g.Budget), was.Overage.Plus(g.Overage)
 				g.Limit, g.Scope, g.Resets, g.Adjustable = was.Limit.Plus(g.Limit), was.Scope, was.Resets, was.Adjustable
 				g.Unit, g.NotShared = cmp.Or(was.Unit, g.Unit), cmp.Or(was.NotShared, g.NotShared)
 			}
@@ -45,16 +46,6 @@ func (j *judge) grant(v *Verdict, inForce []*ruling) {
 		if l.Versions != "" {
 			v.Versions = append(v.Versions, VersionCover{l.ID, l.Versions})
 		}
-	}
-	for name, g := range v.Pools {
-		a := j.amount(name, pools[name])
-		g.Budget, g.Overage = a.max, a.overage
-		v.Pools[name] = g
-	}
-	for name, g := range v.Meters {
-		a := j.amount(name, meters[name])
-		g.Budget, g.Overage = a.max, a.overage
-		v.Meters[name] = g
 	}
 	byIssue := slices.Clone(inForce)
 	slices.SortStableFunc(byIssue, func(a, b *ruling) int { return compareBool(b.before(a), a.before(b)) })
@@ -82,19 +73,11 @@ func mergeFeature(was, f Value) Value {
 // amount is a number of slots or draws, and what may be granted beyond it.
 type amount struct{ max, overage Limit }
 
-func (a amount) plus(b amount) amount { return amount{a.max.Plus(b.max), a.overage.Plus(b.overage)} }
-
-// budget is what the documents in force say of one pool together: what is this agent's own to hand out, and what is the
-// total of a whole site, of which it has the share that Facts.Budgets names.
-type budget struct{ own, site amount }
-
-func (b budget) plus(l *License, a amount, s Scope) budget {
-	if isOwn(l, a, s) {
-		b.own = b.own.plus(a)
-	} else {
-		b.site = b.site.plus(a)
-	}
-	return b
+// budget is what may be handed out here on one licence's word: at present, at most, and why it is nothing.
+type budget struct {
+	amount
+	most      Limit
+	notShared string
 }
 
 // isOwn reports whether an agent may hand out all that one licence says: where each host has it, where the one host or the
@@ -104,29 +87,21 @@ func isOwn(l *License, a amount, s Scope) bool {
 		len(l.Hosts) == 1 && len(l.AgentKeys) <= 1 || len(l.Hosts) == 0 && len(l.AgentKeys) == 1
 }
 
-// amount returns what may be handed out here. One share holds for all documents together, and for their overage too:
-// else every agent of the site would have the whole of that.
-func (j *judge) amount(pool string, b budget) amount {
-	share, ok := j.Budgets[pool]
+// budget returns what of a pool or meter may be handed out here on one licence's word.
+func (j *judge) budget(l *License, name string, a amount, s Scope) budget {
+	share, ok := j.Budgets[Share{l.ID, name}]
 	switch {
-	case !ok && b.site.max == Unlimited: // no limit that sharing could keep
-		return b.own.plus(b.site)
+	case isOwn(l, a, s), !ok && a.max == Unlimited: // no limit that sharing could keep
+		return budget{amount: a, most: a.max.Plus(a.overage)}
 	case !ok:
-		return b.own
+		return budget{notShared: fmt.Sprintf("its %s slots are the total of a whole site, and nothing proves that this agent has a share of them", a.max)}
 	}
-	here := amount{max: b.site.max.Min(share), overage: b.site.overage}
+	// The share is of the overage too: else every agent of the site would have the whole of that.
+	here := amount{max: a.max.Min(share), overage: a.overage}
 	if share != Unlimited {
 		here.overage = here.overage.Min(share - here.max)
 	}
-	return b.own.plus(here)
-}
-
-// notShared returns why nothing of a pool may be handed out on one licence's word; empty where something may.
-func (j *judge) notShared(l *License, pool string, a amount, s Scope) string {
-	if _, ok := j.Budgets[pool]; ok || a.max == Unlimited || isOwn(l, a, s) {
-		return ""
-	}
-	return fmt.Sprintf("its %s slots are the total of a whole site, and nothing proves that this agent has a share of them", a.max)
+	return budget{amount: here, most: a.max.Plus(a.overage)}
 }
 
 // warnShares warns of pools whose scope lets them be had more than once, or not at all.
@@ -139,7 +114,7 @@ func (j *judge) warnShares(r *ruling, warn func(WarningCode, time.Time, string, 
 		if unbound && scope == ScopeHost {
 			everywhere = append(everywhere, name)
 		}
-		if j.notShared(l, name, a, scope) != "" {
+		if j.budget(l, name, a, scope).notShared != "" {
 			nowhere = append(nowhere, name)
 		}
 	}

@@ -134,7 +134,7 @@ func genFacts(t *rapid.T) Facts {
 		slices.SortFunc(f.Emergencies[id], time.Time.Compare)
 	}
 	if rapid.Bool().Draw(t, "budget") {
-		f.Budgets = map[string]Limit{"streams": pick(t, "share", someLimits...)}
+		f.Budgets = map[Share]Limit{{pick(t, "of licence", "L1", "L2", "L3"), "streams"}: pick(t, "share", someLimits...)}
 	}
 	if seldom(t, "clock behind") {
 		f.Clock = Clock{Behind: time.Hour, BehindSince: noon.Add(pick(t, "behind since", someSpans...))}
@@ -362,24 +362,30 @@ func TestLimitsAreSums(t *testing.T) {
 			if limit != limits[name] || budget.Min(limit) != budget || overage.Min(overages[name]) != overage {
 				t.Fatalf("%s: limit %s, budget %s, overage %s; the documents say %s and %s", name, limit, budget, overage, limits[name], overages[name])
 			}
-			share, ok := f.Budgets[name]
-			allSite := true
+			share, allSite := Limit(0), true
 			for _, j := range v.Licenses {
 				if j.InForce {
 					p, has := j.License.Pools[name]
 					m, meter := j.License.Meters[name]
 					named := len(j.License.Hosts) + len(j.License.AgentKeys)
+					switch mine, ok := f.Budgets[Share{j.License.ID, name}]; {
+					case ok:
+						share = share.Plus(mine)
+					case has && p.Max == Unlimited, meter && m.Max == Unlimited:
+						share = Unlimited
+					}
 					allSite = allSite && (!has && !meter || j.License.PoolScope(p.Scope) == ScopeSite && j.License.PoolScope(m.Scope) == ScopeSite && named == 0)
 				}
 			}
-			if total := budget.Plus(overage); allSite && ok && total.Min(share) != total {
+			if total := budget.Plus(overage); allSite && total.Min(share) != total {
 				t.Fatalf("%s: %s may be handed out of a share of %s", name, total, share)
-			} else if allSite && !ok && limit != Unlimited && total != 0 {
-				t.Fatalf("%s: %s may be handed out without a share", name, total)
 			}
 		}
 		for name, g := range v.Pools {
 			check(name, g.Limit, g.Budget, g.Overage)
+			if now, total := g.Budget.Plus(g.Overage), g.Limit.Plus(overages[name]); now.Min(g.Most) != now || g.Most.Min(total) != g.Most {
+				t.Fatalf("%s: %s may be handed out, at most %s, of %s", name, now, g.Most, total)
+			}
 		}
 		for name, g := range v.Meters {
 			check(name, g.Limit, g.Budget, g.Overage)

@@ -470,7 +470,7 @@ func TestScopeAndBudget(t *testing.T) {
 	for _, row := range []struct {
 		name    string
 		docs    []Document
-		budgets map[string]Limit
+		budgets map[Share]Limit
 		want    PoolGrant // name, unit and count_by left out
 		shared  bool      // false: NotShared says why
 		warn    WarningCode
@@ -483,20 +483,24 @@ func TestScopeAndBudget(t *testing.T) {
 		{"site scope on the one key", one(unbound, key, pool(PoolTerm{Max: 4, Scope: ScopeSite})), nil, PoolGrant{Limit: 4, Budget: 4, Scope: ScopeSite}, true, ""},
 		{"site scope on two hosts", one(twoHosts, pool(PoolTerm{Max: 4, Scope: ScopeSite})), nil, PoolGrant{Limit: 4, Scope: ScopeSite}, false, WarnNotShared},
 		{"host scope on two hosts", one(twoHosts), nil, PoolGrant{Limit: 4, Budget: 4, Scope: ScopeHost}, true, ""},
-		{"a share of the site", one(unbound), map[string]Limit{"streams": 3}, PoolGrant{Limit: 4, Budget: 3, Scope: ScopeSite}, true, ""},
-		{"a share beyond the licence", one(unbound), map[string]Limit{"streams": 9}, PoolGrant{Limit: 4, Budget: 4, Scope: ScopeSite}, true, ""},
-		{"an unlimited share", one(unbound), map[string]Limit{"streams": Unlimited}, PoolGrant{Limit: 4, Budget: 4, Scope: ScopeSite}, true, ""},
-		{"a share of another pool", one(unbound), map[string]Limit{"seats": 3}, PoolGrant{Limit: 4, Scope: ScopeSite}, false, WarnNotShared},
+		{"a share of the site", one(unbound), map[Share]Limit{{"L1", "streams"}: 3}, PoolGrant{Limit: 4, Budget: 3, Scope: ScopeSite}, true, ""},
+		{"a share beyond the licence", one(unbound), map[Share]Limit{{"L1", "streams"}: 9}, PoolGrant{Limit: 4, Budget: 4, Scope: ScopeSite}, true, ""},
+		{"an unlimited share", one(unbound), map[Share]Limit{{"L1", "streams"}: Unlimited}, PoolGrant{Limit: 4, Budget: 4, Scope: ScopeSite}, true, ""},
+		{"a share of another pool", one(unbound), map[Share]Limit{{"L1", "seats"}: 3}, PoolGrant{Limit: 4, Scope: ScopeSite}, false, WarnNotShared},
 		{"overage is not for what is not shared", one(unbound, pool(PoolTerm{Max: 4, Overage: 2})), nil, PoolGrant{Limit: 4, Scope: ScopeSite}, false, WarnNotShared},
 		{"nor where there is nothing but overage", one(unbound, pool(PoolTerm{Overage: 2})), nil, PoolGrant{Scope: ScopeSite}, false, WarnNotShared},
 		{"overage on the one host", one(pool(PoolTerm{Max: 4, Overage: 2})), nil, PoolGrant{Limit: 4, Budget: 4, Overage: 2, Scope: ScopeHost}, true, ""},
-		{"one share over base and add-on", []Document{doc("a.lic", unbound), doc("b.lic", unbound, id("L2"), role(RoleAddOn))},
-			map[string]Limit{"streams": 3}, PoolGrant{Limit: 8, Budget: 3, Scope: ScopeSite}, true, ""},
+		{"a share of the base and none of the add-on", []Document{doc("a.lic", unbound), doc("b.lic", unbound, id("L2"), role(RoleAddOn))},
+			map[Share]Limit{{"L1", "streams"}: 3}, PoolGrant{Limit: 8, Budget: 3, Most: 4, Scope: ScopeSite}, false, WarnNotShared},
+		{"shares of base and add-on", []Document{doc("a.lic", unbound), doc("b.lic", unbound, id("L2"), role(RoleAddOn))},
+			map[Share]Limit{{"L1", "streams"}: 3, {"L2", "streams"}: 9}, PoolGrant{Limit: 8, Budget: 7, Most: 8, Scope: ScopeSite}, true, ""},
+		{"a share of another licence", one(unbound), map[Share]Limit{{"L2", "streams"}: 3}, PoolGrant{Limit: 4, Scope: ScopeSite}, false, WarnNotShared},
+		{"a share of nothing yet", one(unbound), map[Share]Limit{{"L1", "streams"}: 0}, PoolGrant{Limit: 4, Most: 4, Scope: ScopeSite}, true, ""},
 		{"an add-on for the site to a base for the host", []Document{doc("a.lic"), doc("b.lic", unbound, id("L2"), role(RoleAddOn), pool(PoolTerm{Max: 5, Overage: 3}))},
 			nil, PoolGrant{Limit: 9, Budget: 4, Scope: ScopeHost}, false, WarnNotShared},
-		{"a share of no limit", one(unbound, streams(Unlimited)), map[string]Limit{"streams": 3}, PoolGrant{Limit: Unlimited, Budget: 3, Scope: ScopeSite}, true, ""},
-		{"a share has no overage of its own", one(unbound, pool(PoolTerm{Max: 4, Overage: 2})), map[string]Limit{"streams": 3}, PoolGrant{Limit: 4, Budget: 3, Scope: ScopeSite}, true, ""},
-		{"a share that reaches into the overage", one(unbound, pool(PoolTerm{Max: 4, Overage: 2})), map[string]Limit{"streams": 5}, PoolGrant{Limit: 4, Budget: 4, Overage: 1, Scope: ScopeSite}, true, ""},
+		{"a share of no limit", one(unbound, streams(Unlimited)), map[Share]Limit{{"L1", "streams"}: 3}, PoolGrant{Limit: Unlimited, Budget: 3, Scope: ScopeSite}, true, ""},
+		{"a share has no overage of its own", one(unbound, pool(PoolTerm{Max: 4, Overage: 2})), map[Share]Limit{{"L1", "streams"}: 3}, PoolGrant{Limit: 4, Budget: 3, Scope: ScopeSite}, true, ""},
+		{"a share that reaches into the overage", one(unbound, pool(PoolTerm{Max: 4, Overage: 2})), map[Share]Limit{{"L1", "streams"}: 5}, PoolGrant{Limit: 4, Budget: 4, Overage: 1, Scope: ScopeSite}, true, ""},
 		{"no limit needs no share", one(unbound, streams(Unlimited)), nil, PoolGrant{Limit: Unlimited, Budget: Unlimited, Scope: ScopeSite}, true, ""},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -508,6 +512,9 @@ func TestScopeAndBudget(t *testing.T) {
 				t.Errorf("not shared: %q", g.NotShared)
 			}
 			g.Name, g.Unit, g.CountBy, g.NotShared = "", "", "", ""
+			if row.want.Most == 0 {
+				g.Most = 0
+			}
 			if g != row.want {
 				t.Errorf("%+v, want %+v", g, row.want)
 			}
@@ -670,7 +677,7 @@ func TestVerdictCarriesTerms(t *testing.T) {
 	if v.OnExpiry != Drain || v.AgentAway != 5*time.Minute || v.MaxBorrow != time.Hour || v.SystemCode != "OK" || v.Environment != Production {
 		t.Errorf("%+v", v)
 	}
-	if g, want := v.Pools["streams"], (PoolGrant{Name: "streams", Limit: 8, Budget: 8, Scope: ScopeHost, CountBy: CountLease, Unit: "stream"}); g != want {
+	if g, want := v.Pools["streams"], (PoolGrant{Name: "streams", Limit: 8, Budget: 8, Most: 8, Scope: ScopeHost, CountBy: CountLease, Unit: "stream"}); g != want {
 		t.Errorf("%+v, want %+v", g, want)
 	}
 	if want := []VersionCover{{"L1", ">=1"}, {"L2", "<9"}}; !slices.Equal(v.Versions, want) {

@@ -296,6 +296,8 @@ type License struct {
 	MaxBorrow      time.Duration // longest borrow; zero: none
 	EarlyReturn    bool          // whether a borrow may be given back before its time
 
+	SiteServer string // RFC 7638 thumbprint of the key of the site server that may share its site pools out; empty: none
+
 	KeyID             string         // the anchor that verified the document
 	AnchorEnvironment Environment    // Test: whatever that anchor signs is a test licence
 	Terms             map[string]any // everything the document says, as its system states it
@@ -330,4 +332,17 @@ func (l *License) PoolScope(s Scope) Scope {
 		return ScopeSite
 	}
 	return ScopeHost
+}
+
+// SitePools returns the pools that are a whole site's, each with its limit and its overage: an agent may hand out only the
+// share of them that it has a budget for.
+func (l *License) SitePools() map[string]Limit {
+	out := map[string]Limit{}
+	for name, t := range l.Pools {
+		a := amount{t.Max, t.Overage}
+		if total := t.Max.Plus(t.Overage); total != Unlimited && !isOwn(l, a, l.PoolScope(t.Scope)) {
+			out[name] = total
+		}
+	}
+	return out
 }

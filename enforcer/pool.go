@@ -35,6 +35,14 @@ type group struct {
 // capacity returns how many slots may be in use, overage included.
 func (p *pool) capacity() Limit { return p.grant.Budget.Plus(p.grant.Overage) }
 
+// most returns what the capacity may come to while the licence stands as it is.
+func (p *pool) most() Limit {
+	if c := p.capacity(); c == Unlimited || !p.grant.Most.Covers(int64(c)) {
+		return c
+	}
+	return p.grant.Most
+}
+
 // over reports whether more is in use than may be.
 func (p *pool) over() bool { return !p.capacity().Covers(p.inUse) }
 

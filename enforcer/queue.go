@@ -37,7 +37,7 @@ func (r *Acquire) wait(e *Enforcer, items []Item, d *Denial, now time.Time) Deci
 func (e *Enforcer) never(r *Acquire, items []Item) bool {
 	return slices.ContainsFunc(items, func(it Item) bool {
 		p := e.pools[it.Pool]
-		return p == nil || !p.capacity().Covers(cmp.Or(r.MinN, it.N))
+		return p == nil || !p.most().Covers(cmp.Or(r.MinN, it.N))
 	})
 }
 
@@ -125,7 +125,7 @@ func (e *Enforcer) vain(w *waiting, now time.Time) *Denial {
 		if p.grant.NotShared != "" && p.grant.Budget == 0 {
 			return notShared("pool", it.Pool, p.grant.NotShared)
 		}
-		if !p.capacity().Covers(cmp.Or(w.Request.MinN, it.N)) {
+		if !p.most().Covers(cmp.Or(w.Request.MinN, it.N)) {
 			return p.denial(it.Pool, it.N)
 		}
 	}

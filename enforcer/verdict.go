@@ -227,10 +227,14 @@ type Facts struct {
 	// Returned says, by licence id, when a licence was given back: what was issued by then is of no use here any more.
 	Returned  map[string]time.Time
 	Narrowing Narrowing
-	// Budgets says, by pool, how much of a site pool this agent may hand out by a budget that is provably shared (site
-	// server, fleet, upstream checkout). A pool not named here has none.
-	Budgets map[string]Limit
+	// Budgets says how much of a site pool this agent may hand out by a budget that is provably shared (site server, fleet,
+	// upstream checkout), overage included. A pool not named here has none.
+	Budgets map[Share]Limit
 }
+
+// Share names what a budget is a share of: one pool of one licence, so that what was had for a licence that another has
+// replaced counts no more.
+type Share struct{ License, Pool string }
 
 // HostMatch is how well this host fits a binding.
 type HostMatch struct {
@@ -269,6 +273,7 @@ type PoolGrant struct {
 	Limit     Limit // what the licence says, over base and add-ons
 	Overage   Limit
 	Budget    Limit // what this agent may hand out, without overage
+	Most      Limit // what Budget and Overage together may grow to: more than they are where they are a share
 	Scope     Scope
 	CountBy   CountBy
 	Unit      string

@@ -1,0 +1,83 @@
+package enforcer
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+// A share grows and lapses: who waits for more than it is waits, is served as it grows, and what is held beyond a share that
+// has lapsed is treated as on_expiry says of a limit that shrank.
+func TestShares(t *testing.T) {
+	site := func(share Limit, then OnExpiry) *Verdict {
+		f := factsWith(doc("a.lic", unbound, streams(4), func(l *License) { l.OnExpiry = then }))
+		f.Budgets = map[Share]Limit{{"L1", "streams"}: share}
+		return Judge(f, noon)
+	}
+	e, now := New(Options{}), noon
+	do := func(r Request) Decision {
+		d := e.Decide(r, now)
+		for _, ev := range d.Events {
+			e.Apply(ev)
+		}
+		return d
+	}
+	acquire := func(id byte, n int64, wait time.Duration) Decision {
+		return do(&Acquire{ID: LeaseID{id}, Pool: "streams", N: n, Lifetime: LifetimeHeld, Wait: wait})
+	}
+	do(&SetVerdict{site(1, Revoke)})
+	if d := acquire(1, 1, 0); d.Lease == nil {
+		t.Fatalf("of a share of 1: %v", d.Denial)
+	}
+	if d := acquire(2, 1, 0); d.Denial == nil || d.Denial.Code != NoSlots || !strings.Contains(d.Denial.Detail, "1 of 1 slots are in use of this agent's share of the site's 4") {
+		t.Fatalf("beyond the share: %+v", d.Denial)
+	}
+	if d := acquire(3, 5, time.Minute); d.Denial == nil {
+		t.Error("more than the site has is waited for")
+	}
+	if d := acquire(4, 3, time.Minute); d.Waiter == nil {
+		t.Fatalf("what the share may grow to is not waited for: %v", d.Denial)
+	}
+	do(&SetVerdict{site(3, Revoke)})
+	if d := do(&Serve{Recheck: true}); d.Lease != nil || e.Waiting() != 1 {
+		t.Fatalf("3 slots of 3, with one in use: %+v", d)
+	}
+	now = now.Add(time.Second)
+	do(&SetVerdict{site(4, Revoke)})
+	if d := do(&Serve{Recheck: true}); d.Lease == nil {
+		t.Fatal("the share has grown, and who waited is not served")
+	}
+	// The block lapses: nothing new, and the youngest go first, after the delay.
+	do(&SetVerdict{site(1, Revoke)})
+	if d := acquire(5, 1, 0); d.Denial == nil {
+		t.Error("granted of a share that has lapsed")
+	}
+	now = now.Add(RevokeDelay)
+	do(&Tick{})
+	if _, held := e.Lease(LeaseID{4}); held {
+		t.Error("what is beyond the share is held after the delay")
+	}
+	if _, held := e.Lease(LeaseID{1}); !held {
+		t.Error("what is within the share was revoked")
+	}
+	do(&SetVerdict{site(0, Drain)})
+	now = now.Add(time.Hour)
+	do(&Tick{})
+	if _, held := e.Lease(LeaseID{1}); !held {
+		t.Error("drain: what is held was revoked")
+	}
+}
+
+func TestSitePools(t *testing.T) {
+	l := doc("a.lic", unbound, func(l *License) {
+		l.Pools = map[string]PoolTerm{"a": {Max: 4, Overage: 1}, "b": {Max: 4, Scope: ScopeHost}, "c": {Max: Unlimited}, "d": {}}
+	}).License
+	if got := l.SitePools(); len(got) != 1 || got["a"] != 5 {
+		t.Errorf("got %v", got)
+	}
+	l.AgentKeys = []string{"k"}
+	l.Pools["a"] = PoolTerm{Max: 4, Scope: ScopeSite}
+	if got := l.SitePools(); len(got) != 0 {
+		t.Errorf("of one agent's: %v", got)
+	}
+}
