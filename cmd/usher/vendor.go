@@ -63,6 +63,7 @@ type signFlags struct {
 	overage, countBy, resets, units, adjustable                                         []string
 	scope, versions, releasedBefore, strategy, cores, onExpiry, clock                   string
 	agentKeys                                                                           []string
+	siteServer                                                                          string
 	grace, clockTolerance, agentAway, maxBorrow                                         string
 	heartbeat, heartbeatGrace, checkIn, checkInGrace                                    string
 	activation, trial, emergency                                                        string
@@ -112,6 +113,7 @@ What is signed is first written to the ledger, issued.jsonl beside the key.`,
 	f.StringVar(&o.releasedBefore, "released-before", "", "releases before this date are covered")
 	f.StringVar(&o.cores, "cores", "", "the cores that the host may have: 16, or 16:logical (physical, logical, effective)")
 	f.StringArrayVar(&o.agentKeys, "agent-key", nil, "bind to the agent with this key (thumbprint); may be repeated")
+	f.StringVar(&o.siteServer, "site-server", "", "the customer's server that may share site pools out: its public key (F.pub), or the thumbprint")
 	f.StringVar(&o.heartbeat, "heartbeat", "", "a sign of life to the upstream at least every: 10m")
 	f.StringVar(&o.heartbeatGrace, "heartbeat-grace", "", "and how late it may be")
 	f.StringVar(&o.checkIn, "check-in", "", "a check-in with the upstream at least every: 30d, 3months, 1year")
@@ -259,6 +261,13 @@ func (c *cli) claims(o *signFlags, now time.Time) (*usher.Claims, error) {
 	claims.AgentKeys = append(claims.AgentKeys, o.agentKeys...)
 	if claims.Revokes = append(claims.Revokes, o.revokes...); len(o.revokes) > 0 {
 		claims.Role = "notice"
+	}
+	if o.siteServer != "" {
+		jkt, err := issue.ThumbprintOf(o.siteServer)
+		if err != nil {
+			return nil, usage("--site-server: %w", err)
+		}
+		claims.SiteServer = &usher.Confirmation{Thumbprint: jkt}
 	}
 	claims.ReportUsage = claims.ReportUsage || o.reportUsage
 	claims.ResetClock = claims.ResetClock || o.resetClock

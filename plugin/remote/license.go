@@ -34,6 +34,7 @@ type license struct {
 	ReleasedBefore    time.Time            `json:"released_before,omitzero"`
 	Hosts             []host               `json:"hosts,omitempty"`
 	AgentKeys         []string             `json:"agent_keys,omitempty"`
+	SiteServer        string               `json:"site_server,omitzero"`
 	CoreCap           enforcer.Limit       `json:"core_cap,omitzero"`
 	CoreKind          enforcer.CoreKind    `json:"core_kind,omitzero"`
 	MemoryCap         enforcer.Limit       `json:"memory_cap,omitzero"`
@@ -113,7 +114,7 @@ func EncodeLicense(l *enforcer.License) ([]byte, error) {
 	out := license{
 		ID: l.ID, System: l.System, Product: l.Product, Licensee: l.Licensee, Issuer: l.Issuer, Issued: l.Issued, NotBefore: l.NotBefore, Expires: l.Expires,
 		Environment: l.Environment, Role: l.Role, AddOnTo: l.AddOnTo, Supersedes: l.Supersedes, Suspended: l.Suspended, Banned: l.Banned, Revoked: l.Revoked,
-		Versions: l.Versions, ReleasedBefore: l.ReleasedBefore, AgentKeys: l.AgentKeys, CoreCap: l.CoreCap, CoreKind: l.CoreKind, MemoryCap: l.MemoryCap, DiskCap: l.DiskCap,
+		Versions: l.Versions, ReleasedBefore: l.ReleasedBefore, AgentKeys: l.AgentKeys, SiteServer: l.SiteServer, CoreCap: l.CoreCap, CoreKind: l.CoreKind, MemoryCap: l.MemoryCap, DiskCap: l.DiskCap,
 		Heartbeat: periodOf(l.Heartbeat), CheckIn: periodOf(l.CheckIn), CheckedIn: l.CheckedIn, Activation: activation{l.Activation.Required, int64(l.Activation.Grace)}, Usage: l.Usage,
 		Trial: int64(l.Trial), Emergency: emergency{int64(l.Emergency.Length), l.Emergency.PerYear}, Revokes: l.Revokes, ResetsClock: l.ResetsClock, EarlyReturn: l.EarlyReturn,
 		Grace: int64(l.Grace), OnExpiry: l.OnExpiry, Clock: l.Clock, ClockTolerance: int64(l.ClockTolerance), AgentAway: int64(l.AgentAway), MaxBorrow: int64(l.MaxBorrow),
@@ -140,7 +141,7 @@ func DecodeLicense(b []byte) (*enforcer.License, error) {
 	l := &enforcer.License{
 		ID: in.ID, System: in.System, Product: in.Product, Licensee: in.Licensee, Issuer: in.Issuer, Issued: utc(in.Issued), NotBefore: utc(in.NotBefore), Expires: utc(in.Expires),
 		Environment: in.Environment, Role: in.Role, AddOnTo: in.AddOnTo, Supersedes: in.Supersedes, Suspended: in.Suspended, Banned: in.Banned, Revoked: in.Revoked,
-		Versions: in.Versions, ReleasedBefore: utc(in.ReleasedBefore), AgentKeys: in.AgentKeys, CoreCap: in.CoreCap, CoreKind: in.CoreKind, MemoryCap: in.MemoryCap, DiskCap: in.DiskCap,
+		Versions: in.Versions, ReleasedBefore: utc(in.ReleasedBefore), AgentKeys: in.AgentKeys, SiteServer: in.SiteServer, CoreCap: in.CoreCap, CoreKind: in.CoreKind, MemoryCap: in.MemoryCap, DiskCap: in.DiskCap,
 		Heartbeat: in.Heartbeat.term(), CheckIn: in.CheckIn.term(), CheckedIn: utc(in.CheckedIn), Activation: enforcer.Activation{Required: in.Activation.Required, Grace: time.Duration(in.Activation.Grace)},
 		Usage: in.Usage, Trial: time.Duration(in.Trial), Emergency: enforcer.Emergency{Length: time.Duration(in.Emergency.Length), PerYear: in.Emergency.PerYear},
 		Revokes: in.Revokes, ResetsClock: in.ResetsClock, EarlyReturn: in.EarlyReturn, Grace: time.Duration(in.Grace), OnExpiry: in.OnExpiry, Clock: in.Clock,

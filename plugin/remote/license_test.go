@@ -70,7 +70,7 @@ func draw(t *rapid.T) *enforcer.License {
 			return enforcer.HostBinding{Name: text.Draw(t, "name"), Components: rapid.MapOfN(some, rapid.SliceOfN(some, 1, 3), 1, 3).Draw(t, "components"),
 				Strategy: enforcer.Strategy(oneOf("any", "all").Draw(t, "strategy"))}
 		}), 0, 2).Draw(t, "hosts"),
-		AgentKeys: rapid.SliceOfN(some, 0, 2).Draw(t, "keys"), CoreCap: limit.Draw(t, "cores"), CoreKind: enforcer.CoreKind(oneOf("physical", "effective").Draw(t, "kind")),
+		AgentKeys: rapid.SliceOfN(some, 0, 2).Draw(t, "keys"), SiteServer: text.Draw(t, "site server"), CoreCap: limit.Draw(t, "cores"), CoreKind: enforcer.CoreKind(oneOf("physical", "effective").Draw(t, "kind")),
 		Heartbeat: enforcer.Period{Every: span.Draw(t, "hb"), Months: rapid.IntRange(0, 1200).Draw(t, "months"), Grace: span.Draw(t, "hbg")}, CheckIn: enforcer.Period{Every: span.Draw(t, "ci"), Grace: span.Draw(t, "cig")},
 		Activation: enforcer.Activation{Required: rapid.Bool().Draw(t, "activate"), Grace: span.Draw(t, "ag")}, Usage: rapid.Bool().Draw(t, "usage"), Trial: span.Draw(t, "trial"),
 		Emergency: enforcer.Emergency{Length: span.Draw(t, "emergency"), PerYear: rapid.IntRange(0, 365).Draw(t, "per year")}, Revokes: rapid.SliceOfN(text, 0, 3).Draw(t, "revokes"),

@@ -37,6 +37,7 @@ type Claims struct {
 	Hosts          []Host             `json:"hosts,omitempty"`
 	Confirmation   *Confirmation      `json:"cnf,omitzero"` // RFC 7800
 	AgentKeys      []string           `json:"agent_keys,omitempty"`
+	SiteServer     *Confirmation      `json:"site_server,omitzero"`
 	Cores          *Cores             `json:"cores,omitzero"`
 	Heartbeat      *Period            `json:"heartbeat,omitzero"`
 	CheckIn        *CheckIn           `json:"check_in,omitzero"`
@@ -90,7 +91,7 @@ type Host struct {
 	Strategy   string              `json:"strategy,omitempty"`
 }
 
-// Confirmation names the agent's key: an RFC 7638 thumbprint (RFC 7800 §3, RFC 9449 §6).
+// Confirmation names a key, an agent's or a site server's: an RFC 7638 thumbprint (RFC 7800 §3, RFC 9449 §6).
 type Confirmation struct {
 	Thumbprint string `json:"jkt"`
 }
@@ -200,7 +201,7 @@ var NameRule = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}$`)
 
 // names of claims, in the order of the struct.
 var claimNames = []string{"jti", "product", "iss", "licensee", "iat", "nbf", "exp", "environment", "role", "add_on_to", "supersedes",
-	"pools", "meters", "features", "versions", "released_before", "hosts", "cnf", "agent_keys", "cores", "heartbeat", "check_in",
+	"pools", "meters", "features", "versions", "released_before", "hosts", "cnf", "agent_keys", "site_server", "cores", "heartbeat", "check_in",
 	"activation", "report_usage", "trial_seconds", "emergency", "revokes", "reset_clock",
 	"grace_seconds", "on_expiry", "clock", "clock_tolerance_seconds", "agent_away_seconds", "max_borrow_seconds", "early_return"}
 
@@ -437,6 +438,9 @@ func (c *Claims) checkLists() error {
 	if c.Confirmation != nil && !thumbprintRule.MatchString(c.Confirmation.Thumbprint) {
 		return fmt.Errorf("claim %q: jkt is not an RFC 7638 thumbprint", "cnf")
 	}
+	if c.SiteServer != nil && !thumbprintRule.MatchString(c.SiteServer.Thumbprint) {
+		return fmt.Errorf("claim %q: jkt is not an RFC 7638 thumbprint", "site_server")
+	}
 	for _, k := range c.AgentKeys {
 		if !thumbprintRule.MatchString(k) {
 			return fmt.Errorf("claim %q: %q is not an RFC 7638 thumbprint", "agent_keys", short(k))
@@ -468,6 +472,9 @@ func (c *Claims) license(terms map[string]any) *enforcer.License {
 	}
 	if c.Confirmation != nil {
 		l.AgentKeys = append(l.AgentKeys, c.Confirmation.Thumbprint)
+	}
+	if c.SiteServer != nil {
+		l.SiteServer = c.SiteServer.Thumbprint
 	}
 	if len(c.Pools) > 0 {
 		l.Pools = map[string]enforcer.PoolTerm{}

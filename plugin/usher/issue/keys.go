@@ -29,6 +29,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-jose/go-jose/v4"
+
 	"github.com/usher-agent/usher/plugin"
 	"github.com/usher-agent/usher/plugin/usher"
 )
@@ -53,6 +55,23 @@ func ParsePublicKey(b []byte) (crypto.PublicKey, error) {
 		return nil, errors.New("its contents are not a public key (PKIX)")
 	}
 	return key, nil
+}
+
+// ThumbprintOf returns the RFC 7638 thumbprint of the public key in a file; what is one already it returns as it is.
+func ThumbprintOf(key string) (string, error) {
+	if b, err := base64.RawURLEncoding.DecodeString(key); err == nil && len(b) == sha256.Size {
+		return key, nil
+	}
+	b, err := os.ReadFile(key)
+	if err != nil {
+		return "", fmt.Errorf("it is neither a thumbprint (43 characters) nor a public key's file: %w", err)
+	}
+	public, err := ParsePublicKey(b)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", key, err)
+	}
+	sum, err := (&jose.JSONWebKey{Key: public}).Thumbprint(crypto.SHA256)
+	return base64.RawURLEncoding.EncodeToString(sum), err
 }
 
 // NewAnchor makes an anchor of a public key in PEM. An empty alg means the key's usual one; see [usher.AlgorithmFor].
@@ -274,11 +293,24 @@ func (s *Signer) Claims(document []byte) (*usher.Claims, error) {
 
 // SignAs signs a payload that is no licence, as a compact JWS of a type.
 func (s *Signer) SignAs(typ string, payload []byte) (string, error) {
-	head, err := json.Marshal(struct {
+	return s.signHeaded(payload, struct {
 		Algorithm string `json:"alg"`
 		KeyID     string `json:"kid"`
 		Type      string `json:"typ"`
 	}{s.Anchor.Algorithm, s.Anchor.KeyID, typ})
+}
+
+// SignBare is SignAs for those who have no anchor of the signer's: the header carries the key itself.
+func (s *Signer) SignBare(typ string, payload []byte) (string, error) {
+	return s.signHeaded(payload, struct {
+		Algorithm string           `json:"alg"`
+		Key       *jose.JSONWebKey `json:"jwk"`
+		Type      string           `json:"typ"`
+	}{s.Anchor.Algorithm, &jose.JSONWebKey{Key: s.Anchor.Key}, typ})
+}
+
+func (s *Signer) signHeaded(payload []byte, header any) (string, error) {
+	head, err := json.Marshal(header)
 	if err != nil {
 		return "", err
 	}
