@@ -118,6 +118,8 @@ func (b *Block) Check(pool string, slots, atLeast int64, span time.Duration) err
 		return fmt.Errorf("the block has %d slots; %d to %d were asked", b.Slots, atLeast, slots)
 	case b.For <= 0 || b.For > span:
 		return fmt.Errorf("the block is for %s; at most %s was asked", b.For, span)
+	case b.Wanted < 0:
+		return fmt.Errorf("others want %d slots", b.Wanted)
 	case len(b.State) > MaxState:
 		return fmt.Errorf("the state has %d bytes, at most %d may be", len(b.State), MaxState)
 	}

@@ -136,6 +136,13 @@ type Return struct {
 	Block string
 }
 
+// What a Budgeter's error says in SystemCode that means something to the agent. None of them changes a verdict.
+const (
+	SystemFull    = "NO_SLOTS"     // CheckOut: others have them, and may give some back
+	SystemLapsed  = "BLOCK_LAPSED" // Extend: the block is over, and its slots may be another's
+	SystemNoPools = "NO_POOLS"     // this upstream has no slots to give
+)
+
 // Block is slots of one pool that nobody else has before it ends.
 type Block struct {
 	ID    string
@@ -145,6 +152,8 @@ type Block struct {
 	// agent's own deadline is earlier than the upstream's, by as long as the call took.
 	For   time.Duration
 	State []byte // as Reply.State
+	// Wanted is how many slots of the pool others have asked for in vain a while ago: who has idle ones gives them back.
+	Wanted int64
 }
 
 // Class says what an upstream's error means.

@@ -1261,6 +1261,7 @@ type BlockReply struct {
 	Slots         int64                  `protobuf:"varint,4,opt,name=slots,proto3" json:"slots,omitempty"`
 	For           int64                  `protobuf:"varint,5,opt,name=for,proto3" json:"for,omitempty"` // from the instant the request was sent, on CLOCK_BOOTTIME
 	State         []byte                 `protobuf:"bytes,6,opt,name=state,proto3" json:"state,omitempty"`
+	Wanted        int64                  `protobuf:"varint,7,opt,name=wanted,proto3" json:"wanted,omitempty"` // slots that others have asked for in vain a while ago
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1335,6 +1336,13 @@ func (x *BlockReply) GetState() []byte {
 		return x.State
 	}
 	return nil
+}
+
+func (x *BlockReply) GetWanted() int64 {
+	if x != nil {
+		return x.Wanted
+	}
+	return 0
 }
 
 type ReturnReply struct {
@@ -1491,7 +1499,7 @@ const file_plugin_pluginpb_plugin_proto_rawDesc = "" +
 	"\x03for\x18\x04 \x01(\x03R\x03for\"Y\n" +
 	"\rReturnRequest\x122\n" +
 	"\arequest\x18\x01 \x01(\v2\x18.usher.plugin.v1.RequestR\arequest\x12\x14\n" +
-	"\x05block\x18\x02 \x01(\tR\x05block\"\x9c\x01\n" +
+	"\x05block\x18\x02 \x01(\tR\x05block\"\xb4\x01\n" +
 	"\n" +
 	"BlockReply\x12,\n" +
 	"\x05error\x18\x01 \x01(\v2\x16.usher.plugin.v1.ErrorR\x05error\x12\x0e\n" +
@@ -1499,7 +1507,8 @@ const file_plugin_pluginpb_plugin_proto_rawDesc = "" +
 	"\x04pool\x18\x03 \x01(\tR\x04pool\x12\x14\n" +
 	"\x05slots\x18\x04 \x01(\x03R\x05slots\x12\x10\n" +
 	"\x03for\x18\x05 \x01(\x03R\x03for\x12\x14\n" +
-	"\x05state\x18\x06 \x01(\fR\x05state\";\n" +
+	"\x05state\x18\x06 \x01(\fR\x05state\x12\x16\n" +
+	"\x06wanted\x18\a \x01(\x03R\x06wanted\";\n" +
 	"\vReturnReply\x12,\n" +
 	"\x05error\x18\x01 \x01(\v2\x16.usher.plugin.v1.ErrorR\x05error2T\n" +
 	"\x06Plugin\x12J\n" +

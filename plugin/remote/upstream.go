@@ -87,7 +87,7 @@ func answerBlock(b *plugin.Block, err error) (*pluginpb.BlockReply, error) {
 	if b == nil {
 		return nil, status.Error(codes.Internal, "neither a block nor an error")
 	}
-	return &pluginpb.BlockReply{Id: b.ID, Pool: b.Pool, Slots: b.Slots, For: int64(b.For), State: b.State}, nil
+	return &pluginpb.BlockReply{Id: b.ID, Pool: b.Pool, Slots: b.Slots, For: int64(b.For), State: b.State, Wanted: b.Wanted}, nil
 }
 
 // encodeError writes an error; one that is no *plugin.Error is transient.
@@ -198,5 +198,5 @@ func block(out *pluginpb.BlockReply, err error) (*plugin.Block, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &plugin.Block{ID: out.GetId(), Pool: out.GetPool(), Slots: out.GetSlots(), For: time.Duration(out.GetFor()), State: out.GetState()}, nil
+	return &plugin.Block{ID: out.GetId(), Pool: out.GetPool(), Slots: out.GetSlots(), For: time.Duration(out.GetFor()), State: out.GetState(), Wanted: out.GetWanted()}, nil
 }

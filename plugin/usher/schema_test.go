@@ -109,7 +109,7 @@ func TestSchemaAgrees(t *testing.T) {
 		{with(`"role":"notice","pools":{"streams":{"max":1}}`), false},
 		{with(`"role":"notice","revokes":"b"`), false},
 		{with(`"check_in":{"every_months":3,"grace_seconds":5}`), true},
-		{with(`"site_server":{"jkt":"`+strings.Repeat("A", 43)+`"}`), true},
+		{with(`"site_server":{"jkt":"` + strings.Repeat("A", 43) + `"}`), true},
 		{with(`"site_server":{"jkt":"me"}`), false},
 		{with(`"site_server":{}`), false},
 		{with(`"check_in":{"every_months":0}`), false},

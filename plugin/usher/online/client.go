@@ -97,13 +97,13 @@ func (c *Client) Deactivate(ctx context.Context, r *plugin.Request) (*plugin.Rep
 }
 
 func (c *Client) duty(ctx context.Context, call string, r *plugin.Request) (*plugin.Reply, error) {
-	reply, err := c.call(ctx, c.request(call, r))
+	reply, err := c.call(ctx, c.request(call, r), "")
 	var e *plugin.Error
 	if errors.As(err, &e) && e.SystemCode == SystemNotActivated && (call == CallHeartbeat || call == CallCheckIn) {
 		// The server has forgotten this host, as one does that is set up anew.
 		again := *r
 		again.Nonce = rehash(r.Nonce)
-		reply, err = c.call(ctx, c.request(CallActivate, &again))
+		reply, err = c.call(ctx, c.request(CallActivate, &again), "")
 	}
 	if err != nil {
 		return nil, err
@@ -125,26 +125,35 @@ func (c *Client) duty(ctx context.Context, call string, r *plugin.Request) (*plu
 func (c *Client) CheckOut(ctx context.Context, r *plugin.CheckOut) (*plugin.Block, error) {
 	q := c.request(CallCheckOut, &r.Request)
 	q.Block = &BlockRequest{Pool: r.Pool, Slots: r.Slots, AtLeast: r.AtLeast, Seconds: int64(r.For / time.Second), Token: r.Token}
-	return c.block(ctx, q)
+	return c.block(ctx, q, &r.Request)
 }
 
 // Extend sets a block's time anew.
 func (c *Client) Extend(ctx context.Context, r *plugin.Extend) (*plugin.Block, error) {
 	q := c.request(CallExtend, &r.Request)
 	q.Block = &BlockRequest{ID: r.Block, Slots: r.Slots, Seconds: int64(r.For / time.Second)}
-	return c.block(ctx, q)
+	return c.block(ctx, q, &r.Request)
 }
 
 // Return gives a block back.
 func (c *Client) Return(ctx context.Context, r *plugin.Return) error {
 	q := c.request(CallReturn, &r.Request)
 	q.Block = &BlockRequest{ID: r.Block}
-	_, err := c.call(ctx, q)
+	_, err := c.call(ctx, q, c.siteServer(&r.Request))
 	return err
 }
 
-func (c *Client) block(ctx context.Context, q *Request) (*plugin.Block, error) {
-	reply, err := c.call(ctx, q)
+// siteServer returns the thumbprint of the key of the site server that a licence names; empty: none. The licence is verified
+// once more, for whose word counts hangs on it.
+func (c *Client) siteServer(r *plugin.Request) string {
+	if l, p := (usher.Format{}).Verify(r.Document, c.cfg.Anchors()); p == nil {
+		return l.SiteServer
+	}
+	return ""
+}
+
+func (c *Client) block(ctx context.Context, q *Request, r *plugin.Request) (*plugin.Block, error) {
+	reply, err := c.call(ctx, q, c.siteServer(r))
 	if err != nil {
 		return nil, err
 	}
@@ -152,7 +161,7 @@ func (c *Client) block(ctx context.Context, q *Request) (*plugin.Block, error) {
 		return nil, plugin.Transiently("the upstream's answer has no block of slots")
 	}
 	b := reply.Block
-	return &plugin.Block{ID: b.ID, Pool: b.Pool, Slots: b.Slots, For: time.Duration(b.Seconds) * time.Second, State: []byte(reply.Chain)}, nil
+	return &plugin.Block{ID: b.ID, Pool: b.Pool, Slots: b.Slots, For: time.Duration(b.Seconds) * time.Second, State: []byte(reply.Chain), Wanted: max(0, b.Wanted)}, nil
 }
 
 func (c *Client) request(call string, r *plugin.Request) *Request {
@@ -180,8 +189,8 @@ func rehash(nonce []byte) []byte {
 	return sum[:]
 }
 
-// call posts a request and verifies what comes back.
-func (c *Client) call(ctx context.Context, q *Request) (*Reply, error) {
+// call posts a request and verifies what comes back: by the vendor's keys, or by the site server's where there is one.
+func (c *Client) call(ctx context.Context, q *Request, siteServer string) (*Reply, error) {
 	body, err := signRequest(c.cfg.Key, q)
 	if err != nil {
 		return nil, &plugin.Error{Class: plugin.Misconfigured, Reason: "the request cannot be signed: " + err.Error()}
@@ -205,11 +214,18 @@ func (c *Client) call(ctx context.Context, q *Request) (*Reply, error) {
 	case res.StatusCode != http.StatusOK && res.StatusCode != http.StatusForbidden:
 		return nil, c.status(res)
 	}
-	return c.open(q, strings.TrimSpace(string(b)), res)
+	return c.open(q, strings.TrimSpace(string(b)), siteServer, res)
 }
 
-// open verifies a reply: by the vendor's key, for this request and nobody else's.
-func (c *Client) open(q *Request, token string, res *http.Response) (*Reply, error) {
+// open verifies a reply: by the key of the vendor or of the site server, for this request and nobody else's.
+func (c *Client) open(q *Request, token, siteServer string, res *http.Response) (*Reply, error) {
+	r := &Reply{}
+	if siteServer != "" {
+		if thumb, err := openAs(token, ReplyType, "answer", r); err == nil && thumb == siteServer {
+			return c.accept(q, r, true, res)
+		}
+		r = &Reply{}
+	}
 	payload, _, p := usher.Open(token, ReplyType, c.cfg.Anchors())
 	if p != nil {
 		if res.StatusCode == http.StatusForbidden { // a gateway's, not the server's
@@ -217,16 +233,30 @@ func (c *Client) open(q *Request, token string, res *http.Response) (*Reply, err
 		}
 		e := plugin.Transiently("%s: its answer is not the vendor's: %s", c.base.Host, p.Reason)
 		e.Hint = "does something stand between, or does the server sign with a key that is not under license.trust?"
+		if isBlock(q.Call) {
+			e.Hint = "does something stand between, or is it a site server that the licence does not name (site_server)?"
+		}
 		return nil, e
 	}
-	r := &Reply{}
 	if err := json.Unmarshal(payload, r, json.RejectUnknownMembers(false)); err != nil {
 		return nil, plugin.Transiently("%s: its answer cannot be read", c.base.Host)
 	}
+	return c.accept(q, r, false, res)
+}
+
+func isBlock(call string) bool {
+	return call == CallCheckOut || call == CallExtend || call == CallReturn
+}
+
+// accept takes a verified reply, if it is for the request. A site server says nothing of the licence itself, whatever it says.
+func (c *Client) accept(q *Request, r *Reply, site bool, res *http.Response) (*Reply, error) {
 	if r.Nonce != q.Nonce || r.Call != q.Call || r.License != q.License || r.AgentKey != c.jkt {
 		return nil, plugin.Transiently("%s: its answer is for another request: it is an old one, or another agent's", c.base.Host)
 	}
 	if r.Refused != nil {
+		if site {
+			r.Refused.Code = ""
+		}
 		e := r.Refused.asError()
 		e.RetryAfter = retryAfter(res)
 		return nil, e

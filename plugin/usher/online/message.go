@@ -118,6 +118,8 @@ type BlockReply struct {
 	Pool    string `json:"pool"`
 	Slots   int64  `json:"slots"`
 	Seconds int64  `json:"seconds"`
+	// Wanted is how many slots others have asked for in vain a while ago.
+	Wanted int64 `json:"wanted,omitzero"`
 }
 
 // What a refusal says in its system_code that means something to a Client.

@@ -26,8 +26,11 @@ import (
 
 // Config is what a Registry needs.
 type Config struct {
-	Dir      string          // of the store; one registry a folder
-	Signer   *issue.Signer   // signs replies, and renewed licences
+	Dir    string        // of the store; one registry a folder
+	Signer *issue.Signer // signs replies, and renewed licences
+	// Site says that Signer's key is not a vendor's but a site server's own: it serves blocks of slots alone, of the licences
+	// that Anchors verify and that name that key.
+	Site     bool
 	Anchors  []plugin.Anchor // further keys that licences are signed with; the signer's own need not be named
 	Machines int64           // hosts that a licence may be activated on, where nothing else was said; 0: any number
 	Pools    Pools           // serves blocks of slots; nil: none are served
@@ -40,7 +43,7 @@ type Config struct {
 // Pools serves blocks of slots to agents, each known by its key's thumbprint.
 type Pools interface {
 	CheckOut(agent string, l *enforcer.License, r *online.BlockRequest) (*online.BlockReply, *online.Refusal, error)
-	Extend(agent string, r *online.BlockRequest) (*online.BlockReply, *online.Refusal, error)
+	Extend(agent string, l *enforcer.License, r *online.BlockRequest) (*online.BlockReply, *online.Refusal, error)
 	Return(agent string, r *online.BlockRequest) error
 }
 
@@ -65,14 +68,12 @@ type Licence struct {
 
 // Activation is one host of a licence.
 type Activation struct {
-	License    string              `json:"license"`
-	AgentKey   string              `json:"agent_key"`
-	Activated  time.Time           `json:"activated"`
-	Seen       time.Time           `json:"seen"`
-	Issued     int64               `json:"issued"` // of its last request, by its own clock
-	Chain      string              `json:"chain"`
-	Previous   string              `json:"previous,omitempty"`
-	Nonces     []string            `json:"nonces,omitempty"`   // of the last requests, the latest last
+	License   string    `json:"license"`
+	AgentKey  string    `json:"agent_key"`
+	Activated time.Time `json:"activated"`
+	Seen      time.Time `json:"seen"`
+	Sequence
+	Blocks     Sequence            `json:"blocks,omitzero"`    // of the calls for blocks, which go their own way
 	ClonedAt   time.Time           `json:"cloned_at,omitzero"` // when somebody came with a state that another had gone on with
 	Version    string              `json:"version,omitempty"`
 	Components map[string][]string `json:"components,omitempty"`
@@ -80,6 +81,14 @@ type Activation struct {
 	Usage      []online.Usage      `json:"usage,omitempty"`
 	// Emergencies are those that the host has told of.
 	Emergencies []online.Emergency `json:"emergencies,omitempty"`
+}
+
+// Sequence is the last of a host's requests, by which its next is told from a copy's and from an old one.
+type Sequence struct {
+	Issued   int64    `json:"issued"` // of its last request, by its own clock
+	Chain    string   `json:"chain"`
+	Previous string   `json:"previous,omitempty"`
+	Nonces   []string `json:"nonces,omitempty"` // of the last requests, the latest last
 }
 
 var (
@@ -104,6 +113,7 @@ var (
 type Registry struct {
 	cfg Config
 	db  *bbolt.DB
+	own string // the thumbprint of the signer's key
 }
 
 // Open opens the store in a folder, which it makes if missing. Close it.
@@ -117,7 +127,13 @@ func Open(cfg Config) (*Registry, error) {
 	if cfg.Answered == nil {
 		cfg.Answered = func(string, string) {}
 	}
-	cfg.Anchors = append([]plugin.Anchor{cfg.Signer.Anchor}, cfg.Anchors...)
+	own, err := online.Thumbprint(cfg.Signer.Anchor.Key)
+	if err != nil {
+		return nil, fmt.Errorf("key %s: %w", cfg.Signer.Anchor.KeyID, err)
+	}
+	if !cfg.Site {
+		cfg.Anchors = append([]plugin.Anchor{cfg.Signer.Anchor}, cfg.Anchors...)
+	}
 	db, err := bbolt.Open(filepath.Join(cfg.Dir, "registry.db"), 0o600, &bbolt.Options{Timeout: time.Second})
 	if errors.Is(err, bbolterrors.ErrTimeout) {
 		return nil, fmt.Errorf("store %s: another process is using it; stop that one, or give this one a folder of its own", cfg.Dir)
@@ -133,7 +149,7 @@ func Open(cfg Config) (*Registry, error) {
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	return &Registry{cfg, db}, nil
+	return &Registry{cfg, db, own}, nil
 }
 
 // Close closes the store.
@@ -174,6 +190,10 @@ func bad(status int, format string, args ...any) *Answer {
 
 // Handle decides one request of the agent with the key agent.
 func (g *Registry) Handle(r *online.Request, agent string) (*Answer, error) {
+	if g.cfg.Site && !isBlockCall(r.Call) {
+		// It could not sign an answer that an agent would believe.
+		return bad(404, "this is a site server: it serves blocks of slots, and no %s", r.Call), nil
+	}
 	now := g.cfg.Now()
 	reply := &online.Reply{Call: r.Call, Issued: now.Unix(), Nonce: r.Nonce, License: r.License, AgentKey: agent}
 	var out *Answer
@@ -199,7 +219,7 @@ func (g *Registry) Handle(r *online.Request, agent string) (*Answer, error) {
 		if r.Call == online.CallDeactivate {
 			return tx.Bucket(activations).Delete(activationKey(r.License, agent))
 		}
-		reply.Chain = a.Chain
+		reply.Chain = a.sequence(r.Call).Chain
 		if (r.Call == online.CallActivate || r.Call == online.CallCheckIn) && license.Issued.Unix() > r.Dated && r.Dated != 0 {
 			reply.Document = l.Document
 		}
@@ -228,14 +248,14 @@ func (g *Registry) more(reply *online.Reply, r *online.Request, agent string, l 
 		return nil
 	}
 	if g.cfg.Pools == nil || r.Block == nil {
-		reply.Refused = &online.Refusal{System: "NO_POOLS", Reason: "this upstream serves no slots", Hint: "run it with --serve-pools"}
+		reply.Refused = &online.Refusal{System: plugin.SystemNoPools, Reason: "this upstream serves no slots", Hint: "run it with --serve-pools"}
 		return nil
 	}
 	switch r.Call {
 	case online.CallCheckOut:
 		reply.Block, reply.Refused, err = g.cfg.Pools.CheckOut(agent, l, r.Block)
 	case online.CallExtend:
-		reply.Block, reply.Refused, err = g.cfg.Pools.Extend(agent, r.Block)
+		reply.Block, reply.Refused, err = g.cfg.Pools.Extend(agent, l, r.Block)
 	default:
 		err = g.cfg.Pools.Return(agent, r.Block)
 	}
@@ -255,8 +275,19 @@ func (g *Registry) activationWord(l *enforcer.License, agent string, at int64) (
 // licence returns the licence of a request: the one in the store, or one that the request shows and that is signed.
 func (g *Registry) licence(tx *bbolt.Tx, r *online.Request, now time.Time) (*Licence, *online.Refusal, error) {
 	l, err := get[Licence](tx.Bucket(licences), []byte(r.License))
-	if err != nil || l != nil {
-		return l, nil, err
+	if err != nil {
+		return nil, nil, err
+	}
+	if l != nil {
+		// A site server hears of a renewal from the agents that have it.
+		if g.cfg.Site && r.Document != "" && older([]byte(l.Document), []byte(r.Document)) {
+			if later, err := g.admit([]byte(r.Document), l.Machines, now); err == nil && later.ID == l.ID {
+				l.Document, l.Licensee = later.Document, later.Licensee
+				g.cfg.Log.Info("a later issue of a licence was seen", "licence", l.ID)
+				return l, nil, put(tx.Bucket(licences), []byte(l.ID), l)
+			}
+		}
+		return l, nil, nil
 	}
 	if r.Document == "" {
 		return nil, &online.Refusal{System: online.SystemNotActivated, Reason: "this host is not activated here"}, nil
@@ -277,6 +308,9 @@ func (g *Registry) admit(document []byte, machines int64, now time.Time) (*Licen
 	l, p := usher.Format{}.Verify(document, g.cfg.Anchors)
 	if p != nil {
 		return nil, fmt.Errorf("%w (%s): %s", ErrRefused, p.Code, p.Reason)
+	}
+	if g.cfg.Site && l.SiteServer != g.own {
+		return nil, fmt.Errorf("%w: licence %s does not name this site server, whose key is %s; have it signed with --site-server", ErrRefused, l.ID, g.own)
 	}
 	return &Licence{ID: l.ID, Product: l.Product, Licensee: l.Licensee, Document: string(document), State: StateActive, Machines: machines, Added: now}, nil
 }
@@ -325,18 +359,25 @@ func (g *Registry) activation(tx *bbolt.Tx, l *Licence, terms *enforcer.License,
 			return nil, &online.Refusal{Code: string(enforcer.FingerprintMismatch), System: online.SystemTooMany,
 				Reason: fmt.Sprintf("the licence is for %d hosts, and that many are activated", l.Machines), Hint: "give one of them up (`usher license release-host` there), or have the licence extended"}, nil, nil
 		}
+		if g.cfg.Site {
+			if err := prune(b, l.ID, now); err != nil {
+				return nil, nil, nil, err
+			}
+		}
 		a = &Activation{License: l.ID, AgentKey: agent, Activated: now}
 		g.cfg.Log.Info("a host was activated", "licence", l.ID, "agent_key", agent)
 	} else {
 		// A request that was said before changes nothing: the way there has doubled it, or somebody replays it.
-		switch i := slices.Index(a.Nonces, r.Nonce); {
-		case i >= 0 && i == len(a.Nonces)-1:
+		s := a.sequence(r.Call)
+		switch i := slices.Index(s.Nonces, r.Nonce); {
+		case i >= 0 && i == len(s.Nonces)-1:
 			return a, nil, nil, nil
-		case i >= 0 || r.Issued < a.Issued:
+		case i >= 0 || r.Issued < s.Issued:
 			return nil, nil, bad(409, "the request is older than one that was answered"), nil
 		}
-		anew := r.Call == online.CallActivate && r.Chain == ""
-		if r.Chain != a.Chain && r.Chain != a.Previous && !anew {
+		// An agent that has lost its blocks checks others out; those it had are over in their time.
+		anew := (r.Call == online.CallActivate || r.Call == online.CallCheckOut) && r.Chain == ""
+		if r.Chain != s.Chain && r.Chain != s.Previous && !anew {
 			a.ClonedAt = now
 			g.cfg.Log.Warn("two hosts go on with one state", "licence", l.ID, "agent_key", agent)
 			if err := put(b, activationKey(l.ID, agent), a); err != nil {
@@ -348,11 +389,12 @@ func (g *Registry) activation(tx *bbolt.Tx, l *Licence, terms *enforcer.License,
 		}
 	}
 	// The last reply may have been lost: what it said and what was said before are both good once, and no longer.
-	a.Previous, a.Chain = r.Chain, newChain()
-	if a.Nonces = append(a.Nonces, r.Nonce); len(a.Nonces) > noncesKept {
-		a.Nonces = a.Nonces[1:]
+	s := a.sequence(r.Call)
+	s.Issued, s.Previous, s.Chain = r.Issued, r.Chain, newChain()
+	if s.Nonces = append(s.Nonces, r.Nonce); len(s.Nonces) > noncesKept {
+		s.Nonces = s.Nonces[1:]
 	}
-	a.Issued, a.Seen, a.Version, a.Components, a.Cores = r.Issued, now, r.Version, r.Components, r.Cores
+	a.Seen, a.Version, a.Components, a.Cores = now, r.Version, r.Components, r.Cores
 	if r.Usage != nil {
 		a.Usage = r.Usage
 	}
@@ -368,6 +410,19 @@ func (g *Registry) activation(tx *bbolt.Tx, l *Licence, terms *enforcer.License,
 	return a, nil, nil, nil
 }
 
+// sequence returns the sequence that a call belongs to: agents make calls for blocks beside the others, and each kind one
+// after the other.
+func (a *Activation) sequence(call string) *Sequence {
+	if isBlockCall(call) {
+		return &a.Blocks
+	}
+	return &a.Sequence
+}
+
+func isBlockCall(call string) bool {
+	return call == online.CallCheckOut || call == online.CallExtend || call == online.CallReturn
+}
+
 // earlyClock reports whether a host says a time before any licence: an edge box that has not been told the time yet.
 func earlyClock(issued int64) bool { return issued < 1_600_000_000 }
 
@@ -379,6 +434,18 @@ func (g *Registry) hosts(b *bbolt.Bucket, license string, terms *enforcer.Licens
 		}
 	}
 	return n
+}
+
+// prune forgets the hosts of a licence that have not been seen for a month: pods come and go, each with a key of its own.
+func prune(b *bbolt.Bucket, license string, now time.Time) error {
+	for _, a := range hostsOf(b, license) {
+		if now.Sub(a.Seen) > 30*24*time.Hour {
+			if err := b.Delete(activationKey(license, a.AgentKey)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func hostsOf(b *bbolt.Bucket, license string) (out []Activation) {

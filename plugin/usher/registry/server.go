@@ -62,7 +62,11 @@ func (g *Registry) serve(w http.ResponseWriter, req *http.Request) {
 		http.Error(w, "the upstream has a fault of its own", http.StatusInternalServerError)
 		return
 	}
-	token, err := g.cfg.Signer.SignAs(online.ReplyType, payload)
+	sign := g.cfg.Signer.SignAs
+	if g.cfg.Site {
+		sign = g.cfg.Signer.SignBare
+	}
+	token, err := sign(online.ReplyType, payload)
 	if err != nil {
 		g.cfg.Log.Error("a reply could not be signed", "error", err)
 		http.Error(w, "the upstream cannot sign", http.StatusInternalServerError)

@@ -1,0 +1,147 @@
+package registry
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/plugin/usher/online"
+)
+
+// DefaultBlockTTL is for how long a block is given where nothing else was said: a dead agent's slots are others' after so
+// long, and an agent goes on for nearly so long without the server.
+const DefaultBlockTTL = 2 * time.Minute
+
+var blocksBucket = []byte("blocks")
+
+// Blocks is the pools' blocks, kept in the registry's store. It implements [Pools]. What it answers is on the disk.
+type Blocks struct {
+	db  *bbolt.DB
+	ttl time.Duration
+	up  func() time.Duration
+	now func() time.Time
+
+	mu     sync.Mutex // one decision at a time
+	blocks *blocks
+}
+
+// ServePools has the registry serve blocks for at most ttl (zero: DefaultBlockTTL), in whole seconds. up is the time since
+// boot (CLOCK_BOOTTIME): wall clocks are set. Every block that is kept has its whole time again, for nobody has watched the
+// clock meanwhile.
+func (g *Registry) ServePools(ttl time.Duration, up func() time.Duration) error {
+	if ttl == 0 {
+		ttl = DefaultBlockTTL
+	}
+	if ttl < time.Second {
+		return fmt.Errorf("blocks of slots cannot be given for %v: give at least 1s", ttl)
+	}
+	p := &Blocks{db: g.db, ttl: ttl, up: up, now: g.cfg.Now, blocks: newBlocks()}
+	err := g.db.Update(func(tx *bbolt.Tx) error {
+		b, err := tx.CreateBucketIfNotExists(blocksBucket)
+		if err != nil {
+			return err
+		}
+		return b.ForEach(func(_, v []byte) error {
+			x := &Block{}
+			if err := json.Unmarshal(v, x); err != nil {
+				return err
+			}
+			x.until = up() + x.span()
+			p.blocks.apply(change{put: []*Block{x}})
+			return nil
+		})
+	})
+	if err != nil {
+		return fmt.Errorf("blocks of slots: %w", err)
+	}
+	g.cfg.Pools = p
+	return nil
+}
+
+// keep writes a change, and carries it out. p.mu is held.
+func (p *Blocks) keep(c change) error {
+	if len(c.put)+len(c.drop) == 0 {
+		return nil
+	}
+	err := p.db.Update(func(tx *bbolt.Tx) error {
+		b := tx.Bucket(blocksBucket)
+		var faults []error
+		for _, id := range c.drop {
+			faults = append(faults, b.Delete([]byte(id)))
+		}
+		for _, x := range c.put {
+			faults = append(faults, put(b, []byte(x.ID), x))
+		}
+		return errors.Join(faults...)
+	})
+	if err == nil {
+		p.blocks.apply(c)
+	}
+	return err
+}
+
+// CheckOut gives a block, or says why not.
+func (p *Blocks) CheckOut(agent string, l *enforcer.License, r *online.BlockRequest) (*online.BlockReply, *online.Refusal, error) {
+	return p.decide(agent, l, r, p.blocks.checkOut)
+}
+
+// Extend gives a block more time, and perhaps another size.
+func (p *Blocks) Extend(agent string, l *enforcer.License, r *online.BlockRequest) (*online.BlockReply, *online.Refusal, error) {
+	return p.decide(agent, l, r, p.blocks.extend)
+}
+
+func (p *Blocks) decide(agent string, l *enforcer.License, r *online.BlockRequest, how func(*ask) (*Block, change, *online.Refusal)) (*online.BlockReply, *online.Refusal, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	copied := *r
+	a := &ask{agent: agent, license: l, BlockRequest: &copied, newID: newChain(), now: p.up(), wall: p.now().UTC(), ttl: p.ttl}
+	x, c, refused := how(a)
+	if refused != nil {
+		return nil, refused, nil
+	}
+	if err := p.keep(c); err != nil {
+		return nil, nil, err
+	}
+	return &online.BlockReply{ID: x.ID, Pool: x.Pool, Slots: x.Slots, Seconds: a.seconds(), Wanted: p.blocks.wanted(share{x.License, x.Pool}, agent, a.now)}, nil, nil
+}
+
+// Return takes a block back.
+func (p *Blocks) Return(agent string, r *online.BlockRequest) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.keep(p.blocks.giveBack(agent, r.ID))
+}
+
+// OutBlock is a block that an agent has, as operators see it.
+type OutBlock struct {
+	Block
+	Left time.Duration `json:"left"` // until it is over unless it is extended
+}
+
+// OutBlocks returns the blocks that agents have, by licence, pool and age; none where no pools are served.
+func (g *Registry) OutBlocks() (out []OutBlock) {
+	p, ok := g.cfg.Pools.(*Blocks)
+	if !ok {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := p.up()
+	for _, x := range p.blocks.by {
+		if x.until > now {
+			out = append(out, OutBlock{*x, (x.until - now).Truncate(time.Second)})
+		}
+	}
+	slices.SortFunc(out, func(a, b OutBlock) int {
+		return cmp.Or(strings.Compare(a.License, b.License), strings.Compare(a.Pool, b.Pool), a.Taken.Compare(b.Taken), strings.Compare(a.ID, b.ID))
+	})
+	return out
+}
