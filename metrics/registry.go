@@ -19,7 +19,12 @@ type Kept struct {
 	Licences map[string]int // by state
 	Hosts    int
 	Cloned   int // of which came with a state that another had gone on with
+	// Blocks is the blocks of slots that agents have, by licence and pool.
+	Blocks map[[2]string]Blocks
 }
+
+// Blocks is how many blocks are out of one pool, and their slots.
+type Blocks struct{ Count, Slots int64 }
 
 // NewRegistry returns metrics that nobody has counted in yet. kept is called once a scrape.
 func NewRegistry(kept func() Kept) *Registry {
@@ -42,11 +47,13 @@ type registryState struct{ kept func() Kept }
 var (
 	descServerLicences = desc("upstream_server_licenses", "Licences, by state.", "state")
 	descServerHosts    = desc("upstream_server_hosts", "Hosts that licences are activated on.")
+	descServerBlocks   = desc("upstream_server_blocks", "Blocks of slots that agents have.", "license", "pool")
+	descServerSlots    = desc("upstream_server_block_slots", "Slots that agents have in blocks.", "license", "pool")
 	descServerCloned   = desc("upstream_server_cloned_hosts", "Hosts of which a copy has been seen.")
 )
 
 func (s *registryState) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descServerLicences, descServerHosts, descServerCloned} {
+	for _, d := range []*prometheus.Desc{descServerLicences, descServerHosts, descServerCloned, descServerBlocks, descServerSlots} {
 		ch <- d
 	}
 }
@@ -58,4 +65,8 @@ func (s *registryState) Collect(ch chan<- prometheus.Metric) {
 	}
 	ch <- prometheus.MustNewConstMetric(descServerHosts, prometheus.GaugeValue, float64(k.Hosts))
 	ch <- prometheus.MustNewConstMetric(descServerCloned, prometheus.GaugeValue, float64(k.Cloned))
+	for of, b := range k.Blocks {
+		ch <- prometheus.MustNewConstMetric(descServerBlocks, prometheus.GaugeValue, float64(b.Count), of[0], of[1])
+		ch <- prometheus.MustNewConstMetric(descServerSlots, prometheus.GaugeValue, float64(b.Slots), of[0], of[1])
+	}
 }

@@ -4,12 +4,16 @@ package registrar
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/usher-agent/usher/metrics"
 	"github.com/usher-agent/usher/plugin"
@@ -29,6 +33,11 @@ type Config struct {
 	Signer            *issue.Signer
 	Anchors           []plugin.Anchor // further keys that licences are signed with
 	Machines          int64           // hosts a licence may have where nothing else was said; 0: any number
+	Site              bool            // Signer is a site server's own; see registry.Config
+	Pools             bool            // serve blocks of slots
+	BlockTTL          time.Duration   // the longest that a block is given for; zero: registry.DefaultBlockTTL
+	Licences          string          // a file, or a folder of files, of licences to admit; empty: none
+	Uptime            func() time.Duration
 	Log               *slog.Logger
 }
 
@@ -39,18 +48,32 @@ func Run(ctx context.Context, c Config) (err error) {
 	}
 	var g *registry.Registry
 	m := metrics.NewRegistry(func() metrics.Kept { return kept(g) })
-	g, err = registry.Open(registry.Config{Dir: c.Dir, Signer: c.Signer, Anchors: c.Anchors, Machines: c.Machines, Log: c.Log, Answered: m.Answered})
+	g, err = registry.Open(registry.Config{Dir: c.Dir, Signer: c.Signer, Anchors: c.Anchors, Site: c.Site, Machines: c.Machines, Log: c.Log, Answered: m.Answered})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, g.Close()) }()
+	if c.Pools {
+		if err := g.ServePools(c.BlockTTL, c.Uptime); err != nil {
+			return err
+		}
+	}
+	dropped := folder{path: c.Licences, registry: g, log: c.Log, seen: map[[sha256.Size]byte]bool{}}
+	if err := dropped.read(); err != nil {
+		return err
+	}
 	l, err := net.Listen("tcp", c.Listen)
 	if err != nil {
 		return fmt.Errorf("listen on %s: %w; choose another address", c.Listen, err)
 	}
 	c.Log.Info("the upstream listens", "address", l.Addr().String(), "tls", c.CertFile != "", "data", c.Dir, "key", c.Signer.Anchor.KeyID)
-	return g.Serve(ctx, registry.ServeConfig{Listener: l, CertFile: c.CertFile, KeyFile: c.KeyFile, Mutual: c.Mutual,
-		Admin: filepath.Join(c.Dir, Socket), Metrics: m.Handler(), Log: c.Log})
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return dropped.run(ctx) })
+	group.Go(func() error {
+		return g.Serve(ctx, registry.ServeConfig{Listener: l, CertFile: c.CertFile, KeyFile: c.KeyFile, Mutual: c.Mutual,
+			Admin: filepath.Join(c.Dir, Socket), Metrics: m.Handler(), Log: c.Log})
+	})
+	return group.Wait()
 }
 
 // kept counts what a registry keeps.
@@ -59,6 +82,12 @@ func kept(g *registry.Registry) metrics.Kept {
 	all, err := g.List()
 	if err != nil {
 		return k
+	}
+	k.Blocks = map[[2]string]metrics.Blocks{}
+	for _, b := range g.OutBlocks() {
+		of := k.Blocks[[2]string{b.License, b.Pool}]
+		of.Count, of.Slots = of.Count+1, of.Slots+b.Slots
+		k.Blocks[[2]string{b.License, b.Pool}] = of
 	}
 	for _, l := range all {
 		k.Licences[l.State]++

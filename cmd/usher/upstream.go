@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/usher-agent/usher/agent"
 	"github.com/usher-agent/usher/agent/config"
 	"github.com/usher-agent/usher/agent/registrar"
 	"github.com/usher-agent/usher/plugin"
@@ -25,17 +27,23 @@ type upstreamFlags struct {
 	trust                    []string
 	data, listen             string
 	certFile, keyFile        string
-	mutual                   bool
+	mutual, pools            bool
+	blockTTL                 time.Duration
+	license                  string
 	machines                 int64
 	logLevel, logFormat      string
 }
 
 func (c *cli) upstreamCommand() *cobra.Command {
 	var o upstreamFlags
-	cmd := &cobra.Command{Use: "upstream --key K.key --data DIR [--listen ADDR] [--tls-cert F --tls-key F]", Short: "Run the reference upstream: activations, heartbeats, check-ins, renewals", Args: cobra.NoArgs,
+	cmd := &cobra.Command{Use: "upstream --data DIR [--key K.key] [--serve-pools] [--listen ADDR] [--tls-cert F --tls-key F]", Short: "Run the reference upstream, or a site server: activations, heartbeats, check-ins, renewals, blocks of slots", Args: cobra.NoArgs,
 		Long: `Run the server that licences with heartbeats and check-ins are served by. It keeps what it knows in one file under --data, signs
 its answers with the vendor's key, and admits every licence that this key (or one under --trust) has signed. The commands below
-it are for its operator, and speak to the running server.`,
+it are for its operator, and speak to the running server.
+
+With --serve-pools agents have blocks of slots from it of the pools that are a whole site's. Without --key it is a customer's site
+server: it serves blocks alone, of the licences that a key under --trust has signed and that name the server's own key, which
+"usher upstream site-key" makes and shows.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.serveUpstream(cmd, &o) }}
 	f := cmd.Flags()
 	f.StringVar(&o.key, "key", "", "the vendor's signing key, as \"vendor keygen\" writes it")
@@ -47,11 +55,14 @@ it are for its operator, and speak to the running server.`,
 	f.StringVar(&o.certFile, "tls-cert", "", "the server's certificate, in PEM; without it plain HTTP is spoken")
 	f.StringVar(&o.keyFile, "tls-key", "", "the key of --tls-cert")
 	f.BoolVar(&o.mutual, "mutual-tls", false, "agents must show a certificate of their own key")
+	f.BoolVar(&o.pools, "serve-pools", false, "serve blocks of slots of site pools")
+	f.DurationVar(&o.blockTTL, "block-ttl", registry.DefaultBlockTTL, "the longest that a block is given for: after it a dead agent's slots are others'")
+	f.StringVar(&o.license, "license", "", "a licence, or a folder of licences, to know from the start")
 	f.Int64Var(&o.machines, "machines", 0, "hosts that a licence may be activated on where nothing else was said; 0: any number")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
 	cmd.PersistentFlags().StringVar(&o.data, "data", "", "the server's folder (USHER_UPSTREAM_DATA)")
-	cmd.AddCommand(c.upstreamList(&o), c.upstreamAdd(&o), c.upstreamRenew(&o), c.upstreamMachines(&o), c.upstreamForget(&o),
+	cmd.AddCommand(c.upstreamList(&o), c.upstreamSiteKey(&o), c.upstreamAdd(&o), c.upstreamRenew(&o), c.upstreamMachines(&o), c.upstreamForget(&o),
 		c.upstreamState(&o, "suspend", "Suspend a licence: its hosts are told with their next call"),
 		c.upstreamState(&o, "resume", "Give a suspended licence back to use"),
 		c.upstreamState(&o, "revoke", "Revoke a licence, for good"),
@@ -80,8 +91,16 @@ func (c *cli) serveUpstream(cmd *cobra.Command, o *upstreamFlags) error {
 	if (o.certFile == "") != (o.keyFile == "") || o.mutual && o.certFile == "" {
 		return usage("--tls-cert and --tls-key go together, and --mutual-tls needs both")
 	}
-	sign := signFlags{key: o.key, signer: o.signer, public: o.public, alg: o.alg}
-	signer, _, err := c.loadSigner(cmd, &sign)
+	site := o.key == "" && o.signer == "" && o.pools
+	if site && len(o.trust) == 0 {
+		return usage("--trust is missing: a site server needs the vendor's public key (K.pub); the vendor's own server needs --key")
+	}
+	var signer *issue.Signer
+	if site {
+		signer, err = siteKey(dir)
+	} else {
+		signer, _, err = c.loadSigner(cmd, &signFlags{key: o.key, signer: o.signer, public: o.public, alg: o.alg})
+	}
 	if err != nil {
 		return err
 	}
@@ -99,7 +118,42 @@ func (c *cli) serveUpstream(cmd *cobra.Command, o *upstreamFlags) error {
 	}
 	log, _ := c.newLog(&config.Config{Log: config.Log{Level: o.logLevel, Format: o.logFormat}})
 	return registrar.Run(cmd.Context(), registrar.Config{Dir: dir, Listen: o.listen, CertFile: o.certFile, KeyFile: o.keyFile, Mutual: o.mutual,
-		Signer: signer, Anchors: anchors, Machines: o.machines, Log: log})
+		Signer: signer, Anchors: anchors, Machines: o.machines, Log: log,
+		Site: site, Pools: o.pools, BlockTTL: o.blockTTL, Licences: o.license, Uptime: agent.SinceBoot})
+}
+
+// siteKey loads the key of a site server, and makes it where there is none.
+func siteKey(dir string) (*issue.Signer, error) {
+	file := filepath.Join(dir, "site.key")
+	if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
+		if _, _, err := issue.Keygen(dir, "site", ""); err != nil {
+			return nil, err
+		}
+	}
+	return issue.LoadSigner(file, "")
+}
+
+func (c *cli) upstreamSiteKey(o *upstreamFlags) *cobra.Command {
+	return &cobra.Command{Use: "site-key", Short: "Show the key of this site server, by which licences name it; make it first where there is none", Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error {
+		dir, err := o.dir()
+		if err != nil {
+			return err
+		}
+		if _, err := siteKey(dir); err != nil {
+			return err
+		}
+		public := filepath.Join(dir, "site.pub")
+		thumb, err := issue.ThumbprintOf(public)
+		if err != nil {
+			return err
+		}
+		if c.json {
+			return c.printJSON(map[string]string{"jkt": thumb, "public": public})
+		}
+		fmt.Fprintf(c.out, "%s\n", thumb)
+		fmt.Fprintf(c.errs, "give it to the vendor, who signs with --site-server %s\n", thumb)
+		return nil
+	}}
 }
 
 // order gives an order to the running server.
@@ -117,8 +171,11 @@ func (o *upstreamFlags) order(ctx context.Context, order registry.Order) (regist
 }
 
 func (c *cli) upstreamList(o *upstreamFlags) *cobra.Command {
-	var hosts bool
-	cmd := &cobra.Command{Use: "list [--hosts]", Short: "List the licences that the server knows", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
+	var hosts, blocks bool
+	cmd := &cobra.Command{Use: "list [--hosts | --blocks]", Short: "List the licences that the server knows", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
+		if blocks {
+			return c.listBlocks(cmd.Context(), o)
+		}
 		done, err := o.order(cmd.Context(), registry.Order{Do: "list"})
 		if err != nil {
 			return err
@@ -143,7 +200,27 @@ func (c *cli) upstreamList(o *upstreamFlags) *cobra.Command {
 		return c.table(rows...)
 	}}
 	cmd.Flags().BoolVar(&hosts, "hosts", false, "list the hosts instead")
+	cmd.Flags().BoolVar(&blocks, "blocks", false, "list the blocks of slots that agents have instead")
+	cmd.MarkFlagsMutuallyExclusive("hosts", "blocks")
 	return cmd
+}
+
+func (c *cli) listBlocks(ctx context.Context, o *upstreamFlags) error {
+	done, err := o.order(ctx, registry.Order{Do: "blocks"})
+	if err != nil {
+		return err
+	}
+	if c.json {
+		if done.Blocks == nil {
+			done.Blocks = []registry.OutBlock{}
+		}
+		return c.printJSON(done.Blocks)
+	}
+	rows := [][]string{{"LICENCE", "POOL", "SLOTS", "HOST", "TAKEN", "LEFT", "BLOCK"}}
+	for _, b := range done.Blocks {
+		rows = append(rows, []string{b.License, b.Pool, fmt.Sprint(b.Slots), b.Agent[:min(12, len(b.Agent))], b.Taken.Format(time.RFC3339), b.Left.String(), b.ID})
+	}
+	return c.table(rows...)
 }
 
 func (c *cli) listHosts(all []registry.Listed) error {

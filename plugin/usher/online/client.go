@@ -228,11 +228,11 @@ func (c *Client) open(q *Request, token, siteServer string, res *http.Response) 
 	}
 	payload, _, p := usher.Open(token, ReplyType, c.cfg.Anchors())
 	if p != nil {
-		if res.StatusCode == http.StatusForbidden { // a gateway's, not the server's
-			return nil, c.status(res)
-		}
 		e := plugin.Transiently("%s: its answer is not the vendor's: %s", c.base.Host, p.Reason)
 		e.Hint = "does something stand between, or does the server sign with a key that is not under license.trust?"
+		if res.StatusCode == http.StatusForbidden { // a gateway's, not the server's
+			e = c.status(res)
+		}
 		if isBlock(q.Call) {
 			e.Hint = "does something stand between, or is it a site server that the licence does not name (site_server)?"
 		}

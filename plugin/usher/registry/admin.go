@@ -16,7 +16,7 @@ import (
 
 // Order is what an operator asks of a running registry, over a socket that nobody else may write to.
 type Order struct {
-	Do       string    `json:"do"` // list, add, suspend, resume, revoke, renew, machines, forget
+	Do       string    `json:"do"` // list, blocks, add, suspend, resume, revoke, renew, machines, forget
 	ID       string    `json:"id,omitempty"`
 	Reason   string    `json:"reason,omitempty"`
 	Expires  time.Time `json:"expires,omitzero"` // zero: for ever
@@ -27,10 +27,11 @@ type Order struct {
 
 // Done is what came of an Order.
 type Done struct {
-	Licences  []Listed `json:"licences,omitempty"`
-	Licence   *Licence `json:"licence,omitempty"`
-	Forgotten int      `json:"forgotten,omitzero"`
-	Error     string   `json:"error,omitempty"`
+	Licences  []Listed   `json:"licences,omitempty"`
+	Licence   *Licence   `json:"licence,omitempty"`
+	Blocks    []OutBlock `json:"blocks,omitempty"`
+	Forgotten int        `json:"forgotten,omitzero"`
+	Error     string     `json:"error,omitempty"`
 }
 
 // Carry carries an order out.
@@ -38,6 +39,8 @@ func (g *Registry) Carry(o Order) (d Done, err error) {
 	switch o.Do {
 	case "list":
 		d.Licences, err = g.List()
+	case "blocks":
+		d.Blocks = g.OutBlocks()
 	case "add":
 		d.Licence, err = g.Add(o.Document, o.Machines)
 	case "suspend":
@@ -55,7 +58,7 @@ func (g *Registry) Carry(o Order) (d Done, err error) {
 	default:
 		err = fmt.Errorf("there is no order %q", o.Do)
 	}
-	if err == nil && o.Do != "list" {
+	if err == nil && o.Do != "list" && o.Do != "blocks" {
 		g.cfg.Log.Info("an operator's order", "do", o.Do, "licence", o.ID, "reason", o.Reason)
 	}
 	return d, err

@@ -54,6 +54,24 @@ func (g *Registry) Add(document []byte, machines int64) (*Licence, error) {
 	})
 }
 
+// Admit is Add for a document that lies in a folder: one that is no later than what is known changes nothing.
+func (g *Registry) Admit(document []byte) (*Licence, error) {
+	l, err := g.admit(document, g.cfg.Machines, g.cfg.Now())
+	if err != nil {
+		return nil, err
+	}
+	return l, g.db.Update(func(tx *bbolt.Tx) error {
+		was, err := get[Licence](tx.Bucket(licences), []byte(l.ID))
+		if err != nil || was != nil && !older([]byte(was.Document), document) {
+			return err
+		}
+		if was != nil {
+			l.State, l.Reason, l.Added, l.Machines = was.State, was.Reason, was.Added, was.Machines
+		}
+		return put(tx.Bucket(licences), []byte(l.ID), l)
+	})
+}
+
 func older(a, b []byte) bool {
 	x, y := usher.Describe(a), usher.Describe(b)
 	return x != nil && y != nil && x.Issued.Before(y.Issued)
