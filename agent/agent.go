@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/usher-agent/usher/agent/api"
+	"github.com/usher-agent/usher/agent/budget"
 	"github.com/usher-agent/usher/agent/config"
 	"github.com/usher-agent/usher/agent/host"
 	"github.com/usher-agent/usher/agent/liveness"
@@ -57,9 +58,12 @@ type Agent struct {
 	plugins  plugins
 	watcher  *watch.Watcher
 	pulse    *pulse.Pulse
+	budget   *budget.Keeper
 	// upstreams are those that are configured, by system.
 	upstreams map[string]plugin.Upstream
 	words     *words // of vendors, for the agent's key
+	// budgeters are those that blocks of slots are had from, by system.
+	budgeters map[string]plugin.Budgeter
 	state     *stateDir
 	key       ed25519.PrivateKey
 	history   *history
@@ -148,6 +152,9 @@ func (a *Agent) open() (err error) {
 	a.court = &court{desk: a.desk, catalog: systems, history: a.history, log: a.log, reset: a.clockReset, judged: a.noteVerdict, wake: make(chan struct{}, 1), ask: make(chan struct{}, 1), inline: []byte(cfg.License.Inline), path: cfg.License.Path}
 	a.court.trust(catalog.Own(anchors, a.key.Public().(ed25519.PublicKey)))
 	if err := a.openUpstream(); err != nil {
+		return err
+	}
+	if err := a.openBudget(); err != nil {
 		return err
 	}
 	a.host = host.Measure(context.Background(), a.hostConfig())
@@ -240,6 +247,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	task("verdict", a.court.Run)
 	task("clock", a.watchClock)
 	task("upstream", a.pulse.Run)
+	task("budgets", a.budget.Run)
 	task("first licences", a.fetchFirst)
 	task("holders", a.holders.watcher.Run)
 	task("service manager", a.handover.run)

@@ -46,6 +46,7 @@ var arrows = map[string][]string{
 	"agent/bench":       {"enforcer", "client", "agent/liveness/oldkernel"},
 	"cmd":               {"agent", "enforcer", "plugin", "client"},
 	"agent/pulse":       {"enforcer", "plugin"},
+	"agent/budget":      {"enforcer", "plugin"},
 	"agent/registrar":   {"metrics", "plugin"},
 	"agent/eventlog":    {},
 }

@@ -1,10 +1,109 @@
 package agent
 
 import (
+	"fmt"
+	"maps"
+	"path/filepath"
 	"time"
 
+	"github.com/usher-agent/usher/agent/budget"
 	"github.com/usher-agent/usher/agent/clock"
+	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/plugin"
 )
 
 // SinceBoot returns for how long the host has been up, suspension included, where the host says so.
 func SinceBoot() time.Duration { return clock.Boot() }
+
+// openBudget makes the keeper of what this agent may hand out of site pools.
+func (a *Agent) openBudget() error {
+	cfg := a.config
+	a.budgeters = map[string]plugin.Budgeter{}
+	for system, u := range a.upstreams {
+		if b, ok := u.(plugin.Budgeter); ok && u.Capabilities().Budget {
+			a.budgeters[system] = b
+		}
+	}
+	if at := cfg.Upstream.PoolsURL; at != "" {
+		u, err := a.upstreamClient(at)
+		if err != nil {
+			return fmt.Errorf("upstream.pools_url: %w", err)
+		}
+		a.budgeters[u.System()] = u
+	}
+	var err error
+	a.budget, err = budget.New(budget.Config{File: filepath.Join(cfg.State.RuntimeDir, "blocks.json"), BootID: presentMeta().Boot, CallWithin: cfg.Upstream.Timeout.Duration(),
+		Now: clock.Boot, Request: a.blockRequest, Demand: a.demand, OnChange: a.court.reshare, Stopping: a.desk.drain,
+		Called: func(call, result string) { a.metrics.UpstreamCalled(call, result, a.desk.time()) }, Log: a.log})
+	if err != nil {
+		return err
+	}
+	a.court.budgets = a.budget.Budgets
+	a.desk.relapse = a.court.reshare
+	if len(a.budgeters) > 0 {
+		a.desk.stir = a.budget.Nudge
+		a.desk.short = a.missed
+	}
+	return nil
+}
+
+// blockRequest is what leaves the host with a call for blocks.
+func (a *Agent) blockRequest(l *enforcer.License, document []byte) plugin.Request {
+	r := a.upstreamRequest(l, document)
+	r.Usage, r.Emergencies = nil, nil // they are the vendor's to know
+	return r
+}
+
+// demand says what is asked of a pool.
+func (a *Agent) demand(pool string) budget.Demand {
+	p, ok := a.desk.Pool(pool)
+	if !ok {
+		return budget.Demand{}
+	}
+	return budget.Demand{InUse: p.InUse, Waiting: p.Waiting, Capacity: int64(p.Budget.Plus(p.Overage))}
+}
+
+// missed tells the keeper of an acquire that was denied for want of slots.
+func (a *Agent) missed(r *enforcer.Acquire) {
+	if r.Pool != "" {
+		a.budget.Missed(r.Pool, r.N)
+	}
+	for _, it := range r.Items {
+		a.budget.Missed(it.Pool, it.N)
+	}
+}
+
+// haveShares tells the keeper which licences there are: those in force. The court's lock is held.
+func (a *Agent) haveShares(v *enforcer.Verdict) {
+	var out []budget.Licence
+	for _, j := range v.Licenses {
+		if !j.InForce {
+			continue
+		}
+		if u := a.budgeters[j.License.System]; u != nil {
+			out = append(out, budget.Licence{License: j.License, Document: a.court.document(j.Document), Upstream: u})
+		}
+	}
+	a.budget.Set(out)
+}
+
+// reshare has what may be handed out of site pools counted anew: by the judge, unless only the time changes until which it
+// holds.
+func (c *court) reshare() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if budgets, fence := c.budgets(); c.ready && maps.Equal(budgets, c.facts.Budgets) {
+		c.desk.setFence(fence)
+		return
+	}
+	c.judge()
+}
+
+// setFence sets until when the verdict's grants hold.
+func (d *desk) setFence(fence time.Duration) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.fence = fence; fence != 0 {
+		d.rouse()
+	}
+}

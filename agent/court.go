@@ -40,12 +40,14 @@ type court struct {
 	renewed []file             // documents that upstreams brought, see renewedFor
 	// upstream is asked what is known of the licences' upstreams; nil: nobody knows anything.
 	upstream func() map[string]enforcer.Upstream
-	cache    map[[32]byte]verified
-	trusted  int                 // counts the times that the anchors were replaced
-	toAsk    map[[32]byte][]byte // documents that a plugin is to be asked about
-	again    time.Time           // when to judge again
-	ready    bool                // files have been read once
-	steps    int                 // how often the time had been set when it was judged last
+	// budgets is asked what may be handed out of site pools, and until when on the boot-time clock; nil: nobody has any.
+	budgets func() (map[enforcer.Share]enforcer.Limit, time.Duration)
+	cache   map[[32]byte]verified
+	trusted int                 // counts the times that the anchors were replaced
+	toAsk   map[[32]byte][]byte // documents that a plugin is to be asked about
+	again   time.Time           // when to judge again
+	ready   bool                // files have been read once
+	steps   int                 // how often the time had been set when it was judged last
 
 	wake chan struct{} // capacity 1: again became sooner
 	ask  chan struct{} // capacity 1: toAsk is not empty
@@ -233,14 +235,14 @@ func (c *court) judge() *enforcer.Verdict {
 	at := c.desk.sign(enforcer.Signed(c.facts.Documents))
 	now := at.now
 	c.facts.Clock, c.steps = at.Clock, at.steps
-	c.fill(&c.facts, now)
+	fence := c.fill(&c.facts, now)
 	v := enforcer.Judge(c.facts, now)
 	if issued := v.ClockReset(); !issued.IsZero() {
 		if from, to, healed := c.desk.heal(issued); healed {
 			at = c.desk.timing()
 			now = at.now
 			c.facts.Clock, c.steps = at.Clock, at.steps
-			c.fill(&c.facts, now)
+			fence = c.fill(&c.facts, now)
 			v = enforcer.Judge(c.facts, now)
 			if c.reset != nil {
 				c.reset(from, to)
@@ -262,7 +264,7 @@ func (c *court) judge() *enforcer.Verdict {
 			c.again = retry
 		}
 	}
-	c.desk.setVerdict(v)
+	c.desk.setVerdict(v, fence)
 	c.look()
 	if c.judged != nil {
 		c.judged(v)
@@ -283,12 +285,16 @@ func (c *court) look() {
 	}
 }
 
-// fill gathers what others know. c.mu is held.
-func (c *court) fill(f *enforcer.Facts, now time.Time) {
+// fill gathers what others know, and says until when it holds on the boot-time clock; zero: until it changes. c.mu is held.
+func (c *court) fill(f *enforcer.Facts, now time.Time) (fence time.Duration) {
+	if c.budgets != nil {
+		f.Budgets, fence = c.budgets()
+	}
 	if c.upstream != nil {
 		f.Upstream = c.upstream()
 	}
 	c.history.fill(f, now)
+	return fence
 }
 
 // renewedFor returns the documents that upstreams brought for licences that are among files: one counts for as long as an

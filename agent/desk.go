@@ -27,7 +27,14 @@ type desk struct {
 	// ended is told of each lease that is over, under the lock; nil: nobody is.
 	ended func(enforcer.LeaseID)
 
-	mu       sync.Mutex // guards all below
+	// stir is told that what is in use or waited for has changed, under the lock, and short of an acquire that was denied for want
+	// of slots; relapse has the verdict judged anew once what it grants is over. nil: nobody is.
+	stir    func()
+	short   func(*enforcer.Acquire)
+	relapse func()
+
+	mu       sync.Mutex    // guards all below
+	fence    time.Duration // since boot: what the verdict grants is partly over then; 0: never
 	core     *enforcer.Enforcer
 	last     time.Time                                // the licence time when it was last asked for; zero: it was not
 	wall     time.Time                                // the wall clock, then
@@ -65,7 +72,7 @@ func newDesk(now func() time.Time, seen observer, o enforcer.Options) *desk {
 func (d *desk) do(r enforcer.Request) enforcer.Decision { return d.await(d.decide(r)) }
 
 func (d *desk) decide(r enforcer.Request) outcome {
-	d.mu.Lock()
+	d.enter()
 	defer d.mu.Unlock()
 	now := d.licenceTime()
 	d.tick(now)
@@ -134,9 +141,28 @@ func (d *desk) await(out outcome) enforcer.Decision {
 	return enforcer.Decision{Denial: notStored(err)}
 }
 
+// enter takes d.mu to decide something. What is over on the boot-time clock is out of the verdict by then: others may have it.
+func (d *desk) enter() {
+	for {
+		d.mu.Lock()
+		if !d.over() {
+			return
+		}
+		d.mu.Unlock()
+		d.relapse()
+	}
+}
+
+// over reports whether what the verdict grants is partly over. d.mu is held.
+func (d *desk) over() bool { return d.fence != 0 && d.relapse != nil && clock.Boot() >= d.fence }
+
 // serve has waiters granted what has come free. d.mu is held.
 func (d *desk) serve(now time.Time, recheck bool) {
 	for d.core.Waiting() > 0 {
+		if d.over() {
+			d.rouse()
+			return
+		}
 		dec := d.core.Decide(&enforcer.Serve{Recheck: recheck}, now)
 		recheck = false // whoever waits in vain has been turned away
 		if len(dec.Events) == 0 {
@@ -181,10 +207,15 @@ func (d *desk) apply(events []enforcer.Event, written commit) {
 	}
 	if next := d.core.NextTick(); !next.IsZero() && (d.next.IsZero() || next.Before(d.next)) {
 		d.next = next
-		select {
-		case d.wake <- struct{}{}:
-		default:
-		}
+		d.rouse()
+	}
+}
+
+// rouse has Run look at once.
+func (d *desk) rouse() {
+	select {
+	case d.wake <- struct{}{}:
+	default:
 	}
 }
 
@@ -201,6 +232,9 @@ func (d *desk) answer(ev enforcer.Event, written commit) {
 
 // count keeps the leases counted. d.mu is held.
 func (d *desk) count(ev enforcer.Event) {
+	if d.stir != nil {
+		d.stir()
+	}
 	switch ev.Kind {
 	case enforcer.EventGranted:
 		d.countIn(ev.Lease)
@@ -239,11 +273,17 @@ func (d *desk) unconfirmed() int {
 	return len(d.doubted)
 }
 
-// setVerdict puts a verdict in force and tells holders of leases that are to be revoked.
-func (d *desk) setVerdict(v *enforcer.Verdict) {
-	d.do(&enforcer.SetVerdict{Verdict: v})
+// setVerdict puts a verdict in force and tells holders of leases that are to be revoked. Part of what it grants is over when
+// fence has come, on the boot-time clock; zero: never.
+func (d *desk) setVerdict(v *enforcer.Verdict, fence time.Duration) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	now := d.licenceTime()
+	d.tick(now)
+	d.carry(d.core.Decide(&enforcer.SetVerdict{Verdict: v}, now))
+	if d.fence = fence; fence != 0 {
+		d.rouse()
+	}
 	d.serve(d.last, true)
 	if d.subs.none() {
 		return
@@ -271,7 +311,7 @@ func (d *desk) Run(ctx context.Context) error {
 		case <-d.wake:
 		case <-timer.C:
 		}
-		d.mu.Lock()
+		d.enter()
 		d.advance(false)
 		now := d.last
 		d.tick(now)
@@ -279,6 +319,9 @@ func (d *desk) Run(ctx context.Context) error {
 		wait := longestTimer
 		if !d.next.IsZero() {
 			wait = min(wait, max(0, d.next.Sub(now)))
+		}
+		if d.fence != 0 {
+			wait = min(wait, max(time.Millisecond, d.fence-clock.Boot()))
 		}
 		d.mu.Unlock()
 		timer.Reset(wait)
@@ -327,13 +370,16 @@ func (d *desk) Acquire(ctx context.Context, r *enforcer.Acquire) (*enforcer.Leas
 	if pool == "" && len(r.Items) > 0 {
 		pool = r.Items[0].Pool
 	}
+	if d.short != nil && dec.Denial != nil && dec.Denial.Code == enforcer.NoSlots {
+		d.short(r)
+	}
 	d.seen.Acquired(pool, time.Since(start), dec.Denial, dec.Replayed)
 	return dec.Lease, dec.Replayed, dec.Denial
 }
 
 // acquire decides an acquire, waits where it is to wait, and says for how long it did.
 func (d *desk) acquire(ctx context.Context, r *enforcer.Acquire) (dec enforcer.Decision, waited time.Duration) {
-	d.mu.Lock()
+	d.enter()
 	now := d.licenceTime()
 	d.tick(now)
 	dec = d.core.Decide(r, now)

@@ -108,7 +108,7 @@ func newHostOf(t *testing.T) *hostOf {
 	h.desk = newDesk(func() time.Time { awake[h.wall] = h.up - h.asleep; return h.wall }, metrics.New(metrics.Options{}), enforcer.Options{})
 	h.boot = func() time.Duration { return h.up }
 	h.passed = func(from, to time.Time) time.Duration { return awake[to] - awake[from] }
-	h.setVerdict(&enforcer.Verdict{State: enforcer.StateValid, Code: enforcer.Valid, Pools: map[string]enforcer.PoolGrant{"streams": {Name: "streams", Limit: 2, Budget: 2}}})
+	h.setVerdict(&enforcer.Verdict{State: enforcer.StateValid, Code: enforcer.Valid, Pools: map[string]enforcer.PoolGrant{"streams": {Name: "streams", Limit: 2, Budget: 2}}}, 0)
 	return h
 }
 

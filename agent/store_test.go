@@ -46,7 +46,7 @@ func (k *keptStore) open() {
 	a.recover(was)
 	d.setVerdict(&enforcer.Verdict{State: enforcer.StateValid, Code: enforcer.Valid, MaxBorrow: 30 * 24 * time.Hour,
 		Pools:  map[string]enforcer.PoolGrant{"streams": {Name: "streams", Limit: 9, Budget: 9}},
-		Meters: map[string]enforcer.MeterGrant{"renders": {Name: "renders", Key: "a/renders", Limit: 100, Budget: 100}}})
+		Meters: map[string]enforcer.MeterGrant{"renders": {Name: "renders", Key: "a/renders", Limit: 100, Budget: 100}}}, 0)
 }
 
 func (k *keptStore) close() {

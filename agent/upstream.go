@@ -44,12 +44,7 @@ func (a *Agent) openUpstream() error {
 		a.upstreams[p.Name()] = p.Upstream()
 	}
 	if cfg.Upstream.URL != "" {
-		transport, err := upstreamTransport(cfg.Upstream, a.key, a.options.Now())
-		if err != nil {
-			return err
-		}
-		u, err := online.NewClient(online.Config{URL: cfg.Upstream.URL, Key: a.key, HTTP: &http.Client{Transport: transport}, Now: a.desk.told, Activated: a.vouched,
-			Anchors: a.court.believed})
+		u, err := a.upstreamClient(cfg.Upstream.URL)
 		if err != nil {
 			return fmt.Errorf("upstream.url: %w", err)
 		}
@@ -88,6 +83,16 @@ func (a *Agent) vouched(license, word string) {
 	if err := a.words.set(license, word); err != nil {
 		a.log.Error("the vendor's word for the agent's key could not be kept; the next activation brings it again", "licence", license, "error", err)
 	}
+}
+
+// upstreamClient makes the client of a server of the native protocol.
+func (a *Agent) upstreamClient(url string) (*online.Client, error) {
+	transport, err := upstreamTransport(a.config.Upstream, a.key, a.options.Now())
+	if err != nil {
+		return nil, err
+	}
+	return online.NewClient(online.Config{URL: url, Key: a.key, HTTP: &http.Client{Transport: transport}, Now: a.desk.told, Activated: a.vouched,
+		Anchors: a.court.believed})
 }
 
 // upstreamTransport is the way to the upstream: proxies of the environment, CAs, and a client certificate, which is the

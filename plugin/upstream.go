@@ -141,6 +141,7 @@ const (
 	SystemFull    = "NO_SLOTS"     // CheckOut: others have them, and may give some back
 	SystemLapsed  = "BLOCK_LAPSED" // Extend: the block is over, and its slots may be another's
 	SystemNoPools = "NO_POOLS"     // this upstream has no slots to give
+	SystemCloned  = "CLONED"       // another host has gone on with this one's state
 )
 
 // Block is slots of one pool that nobody else has before it ends.

@@ -196,12 +196,13 @@ func (k *checker) rest() {
 		k.bad("ops.web_config", "ops.web_config is set without ops.listen, which it is for; set that too, or leave it out")
 	}
 	u := c.Upstream
-	if u.URL != "" {
-		if a, err := url.Parse(u.URL); err != nil || a.Host == "" || a.Scheme != "https" && a.Scheme != "http" || a.User != nil || a.RawQuery != "" {
-			k.bad("upstream.url", "upstream.url must be an address such as https://licences.example.com, without user and query")
+	for key, at := range map[string]string{"upstream.url": u.URL, "upstream.pools_url": u.PoolsURL} {
+		if a, err := url.Parse(at); at != "" && (err != nil || a.Host == "" || a.Scheme != "https" && a.Scheme != "http" || a.User != nil || a.RawQuery != "") {
+			k.bad(key, "%s must be an address such as https://licences.example.com, without user and query", key)
 		}
-	} else if u.CAFile != "" && u.Keygen.Account == "" && !u.AWS.Used() || u.ClientCertFile != "" || u.ClientKeyFile != "" {
-		k.bad("upstream", "upstream.url is missing, and the other keys of upstream are for it; set it, or leave them out")
+	}
+	if u.URL == "" && u.PoolsURL == "" && (u.CAFile != "" && u.Keygen.Account == "" && !u.AWS.Used() || u.ClientCertFile != "" || u.ClientKeyFile != "") {
+		k.bad("upstream", "upstream.url and upstream.pools_url are missing, and the other keys of upstream are for them; set one, or leave them out")
 	}
 	if g := u.Keygen; g.Account == "" && g != (Keygen{}) {
 		k.bad("upstream.keygen", "upstream.keygen.account is missing, and the other keys of upstream.keygen are for it; set it, or leave them out")

@@ -103,6 +103,7 @@ type Agent struct {
 // Upstream is the remote side of the licences, and the way there. Proxies are those of HTTPS_PROXY, HTTP_PROXY and NO_PROXY.
 type Upstream struct {
 	URL            string   `yaml:"url"`
+	PoolsURL       string   `yaml:"pools_url"`
 	CAFile         string   `yaml:"ca_file"`
 	ClientCertFile string   `yaml:"client_cert_file"`
 	ClientKeyFile  string   `yaml:"client_key_file"`

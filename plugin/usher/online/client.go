@@ -154,6 +154,10 @@ func (c *Client) siteServer(r *plugin.Request) string {
 
 func (c *Client) block(ctx context.Context, q *Request, r *plugin.Request) (*plugin.Block, error) {
 	reply, err := c.call(ctx, q, c.siteServer(r))
+	var e *plugin.Error
+	if errors.As(err, &e) && e.SystemCode == SystemNotActivated && q.Call == CallExtend {
+		e.SystemCode = plugin.SystemLapsed // who does not know the host does not know its block
+	}
 	if err != nil {
 		return nil, err
 	}

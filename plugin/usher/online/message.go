@@ -125,7 +125,7 @@ type BlockReply struct {
 // What a refusal says in its system_code that means something to a Client.
 const (
 	SystemNotActivated = "NOT_ACTIVATED" // the server does not know this host (any more): activate again
-	SystemCloned       = "CLONED"        // another host has gone on with this one's state
+	SystemCloned       = plugin.SystemCloned
 	SystemTooMany      = "TOO_MANY_HOSTS"
 )
 

@@ -1,0 +1,244 @@
+package budget
+
+import (
+	"slices"
+	"time"
+)
+
+// Block is slots that the upstream has given, as this agent has them. Instants are times since boot (CLOCK_BOOTTIME).
+type Block struct {
+	ID    string        `json:"id"`
+	Slots int64         `json:"slots"` // as the upstream knows it
+	Use   int64         `json:"use"`   // of which may be handed out here; fewer than Slots from before they are given back
+	Sent  time.Duration `json:"sent"`  // when the request was sent that its time counts from
+	For   time.Duration `json:"for"`
+
+	extend    time.Duration // when more time is asked for
+	notBefore time.Duration // no call about it sooner, after one that failed
+	tries     int           // that have failed since one that did not
+}
+
+// Until is when the agent stops handing out of a block: a sixteenth sooner than the upstream gives its slots to others,
+// because no two clocks go alike.
+func (b *Block) Until() time.Duration { return b.Sent + b.For - b.For/16 }
+
+// Kind is what is done next for a pool.
+type Kind string
+
+// The kinds. All but Reduce are calls to the upstream; Reduce comes before a call that gives slots back, so that they are not
+// handed out here any more when somebody else may have them.
+const (
+	CheckOut Kind = "check_out"
+	Extend   Kind = "extend"
+	Return   Kind = "return"
+	Reduce   Kind = "reduce"
+)
+
+// Step is what is done next for a pool.
+type Step struct {
+	Kind  Kind
+	Block string // of all but CheckOut
+	Slots int64  // Extend: its size from then on; Reduce: what may be handed out of it from then on
+}
+
+// Demand is what is asked of a pool on this host.
+type Demand struct {
+	InUse    int64
+	Waiting  int64 // slots that are waited for
+	Capacity int64 // what may be in use under the verdict in force, overage included
+}
+
+// Pool is what is kept of one pool of one licence.
+type Pool struct {
+	Blocks []*Block `json:"blocks"`
+
+	total       int64         // what the licence grants the whole site
+	span        time.Duration // for how long blocks are given here; zero until the first is
+	peak        int64         // the most that was needed since peakAt
+	peakAt      time.Duration
+	missed      int64 // slots that would have let the largest of the acquires denied lately be granted, beside those in use
+	missedUntil time.Duration
+	wanted      int64 // what others ask for in vain
+	wantedUntil time.Duration
+	full        bool          // the last check-out was refused because others have all
+	resting     bool          // nothing is had, and nothing is asked for until it is needed
+	rigid       bool          // the upstream makes no block smaller
+	notBefore   time.Duration // no check-out sooner
+	tries       int           // check-outs that brought less than they asked for, since one that brought all
+	token       string        // of the check-out that may have been lost on the way, and for how much it was
+	tokenSlots  int64
+}
+
+// Limits of what is kept and asked.
+const (
+	maxBlocks   = 8 // of one pool; where there are so many, one grows
+	firstRetry  = 250 * time.Millisecond
+	longestWait = 15 * time.Second // between check-outs while somebody needs slots
+	quietWait   = time.Minute      // more, between those that nobody needs yet
+	missedFor   = 5 * time.Second  // for how long an acquire that was denied counts as need
+)
+
+// have returns what may be handed out, and when the first of it is over; zero: never.
+func (p *Pool) have(now time.Duration) (n int64, until time.Duration) {
+	for _, b := range p.Blocks {
+		if u := b.Until(); u > now && b.Use > 0 {
+			if n += b.Use; until == 0 || u < until {
+				until = u
+			}
+		}
+	}
+	return n, until
+}
+
+// lapse forgets the blocks that are over.
+func (p *Pool) lapse(now time.Duration) bool {
+	n := len(p.Blocks)
+	p.Blocks = slices.DeleteFunc(p.Blocks, func(b *Block) bool { return b.Until() <= now })
+	return len(p.Blocks) < n
+}
+
+// need returns how many slots the pool needs of this licence: what is in use or asked for, less what comes from elsewhere.
+func (p *Pool) need(now time.Duration, d Demand) int64 {
+	have, _ := p.have(now)
+	n := d.InUse + d.Waiting
+	if now < p.missedUntil {
+		n += p.missed
+	}
+	return min(p.total, max(0, n-max(0, d.Capacity-have)))
+}
+
+// idleAfter is for how long what is not needed is kept.
+func (p *Pool) idleAfter() time.Duration { return max(p.span, time.Second) }
+
+// Next returns what is to be done now, nil for nothing, and when to look again; zero: when something changes. Closing, the
+// agent gives back all that is not in use.
+func (p *Pool) Next(now time.Duration, d Demand, closing bool) (*Step, time.Duration) {
+	have, _ := p.have(now)
+	need := p.need(now, d)
+	if need >= p.peak || now-p.peakAt > p.idleAfter() {
+		p.peak, p.peakAt = need, now
+	}
+	if need > 0 || have > 0 {
+		p.resting = false
+	} else if p.full {
+		p.resting = true // who needs none leaves them to others
+	}
+	var again time.Duration
+	later := func(at time.Duration) {
+		if at > now && (again == 0 || at < again) {
+			again = at
+		}
+	}
+	for _, b := range p.Blocks {
+		due := b.extend
+		switch {
+		case b.Use < b.Slots:
+			due = b.notBefore
+		case closing:
+			continue
+		}
+		if due = max(due, b.notBefore); due > now {
+			later(due)
+			continue
+		}
+		if b.Use == 0 {
+			return &Step{Kind: Return, Block: b.ID}, 0
+		}
+		return &Step{Kind: Extend, Block: b.ID, Slots: b.Use}, 0
+	}
+	if s := p.shrink(now, have, need, closing); s != nil {
+		return s, 0
+	}
+	if closing {
+		return nil, again
+	}
+	if s := p.grow(now, have, need); s != nil {
+		at := p.notBefore
+		if need <= have && have > 0 && p.tries > 0 {
+			at += min(quietWait, p.span/3)
+		}
+		if at <= now {
+			return s, 0
+		}
+		later(at)
+	}
+	for _, b := range p.Blocks {
+		later(b.extend)
+		later(b.Until())
+	}
+	if len(p.Blocks) > 0 {
+		later(p.peakAt + p.idleAfter() + 1)
+	}
+	later(p.missedUntil)
+	later(p.wantedUntil)
+	return nil, again
+}
+
+// spare is how many slots more than needed are had ahead, so that an acquire finds them.
+func spare(n int64) int64 { return max(1, n/4) }
+
+// grow returns how more slots are had: what is lacking at least, and as many again as there are while nobody else lacks any,
+// but never more than a quarter of the site's ahead of need.
+func (p *Pool) grow(now time.Duration, have, need int64) *Step {
+	more := need - have
+	if now >= p.wantedUntil && !p.resting {
+		if have-need < spare(need) {
+			more = max(more, min(max(have, 1), max(1, p.total/4), need+spare(need)))
+		}
+	}
+	if more = min(more, p.total-have); more <= 0 {
+		return nil
+	}
+	if len(p.Blocks) >= maxBlocks {
+		b := slices.MaxFunc(p.Blocks, func(a, b *Block) int { return int(min(1, max(-1, a.Use-b.Use))) })
+		return &Step{Kind: Extend, Block: b.ID, Slots: b.Use + more}
+	}
+	return &Step{Kind: CheckOut, Slots: more}
+}
+
+// shrink returns what is given back: what was not needed for a while, and at once what others ask for in vain.
+func (p *Pool) shrink(now time.Duration, have, need int64, closing bool) *Step {
+	idle := have - p.peak - spare(p.peak)
+	urgent := now < p.wantedUntil || closing
+	switch {
+	case closing:
+		idle = have - need
+	case urgent:
+		idle = max(idle, min(have-need, p.wanted))
+	}
+	if idle <= 0 {
+		return nil
+	}
+	var whole, part *Block
+	for _, b := range p.Blocks {
+		switch {
+		case b.Use < b.Slots || b.Use == 0: // on its way already
+		case b.Use <= idle && (whole == nil || b.Use > whole.Use):
+			whole = b
+		case b.Use > idle && (part == nil || b.Use < part.Use):
+			part = b
+		}
+	}
+	switch {
+	case whole != nil:
+		return &Step{Kind: Reduce, Block: whole.ID}
+	case part != nil && !p.rigid && (urgent || idle*2 >= part.Use):
+		return &Step{Kind: Reduce, Block: part.ID, Slots: part.Use - idle}
+	}
+	return nil
+}
+
+// backoff returns how long to wait after so many failures: full jitter under a bound that doubles.
+func backoff(tries int, longest time.Duration, jitter float64) time.Duration {
+	bound := firstRetry << min(tries, 16)
+	return firstRetry/2 + time.Duration(jitter*float64(min(bound, max(longest, firstRetry))))
+}
+
+func (p *Pool) block(id string) *Block {
+	for _, b := range p.Blocks {
+		if b.ID == id {
+			return b
+		}
+	}
+	return nil
+}

@@ -1,0 +1,86 @@
+package budget
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// record is what a restarted agent goes on with. Its instants mean nothing on another start of the host.
+type record struct {
+	Boot     string            `json:"boot"`
+	Licences map[string]*entry `json:"licences"`
+}
+
+// load reads the record; what is of another start of the host, or over, is nothing.
+func load(file, boot string, now time.Duration) (map[string]*entry, error) {
+	none := map[string]*entry{}
+	b, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return none, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("record of blocks: %w", err)
+	}
+	var r record
+	if err := json.Unmarshal(b, &r); err != nil {
+		return nil, fmt.Errorf("record of blocks %s: %v; move the file away, and blocks are checked out anew", file, err)
+	}
+	if r.Boot != boot || r.Licences == nil {
+		return none, nil
+	}
+	for id, e := range r.Licences {
+		if e == nil {
+			delete(r.Licences, id)
+			continue
+		}
+		for name, p := range e.Pools {
+			if p == nil {
+				delete(e.Pools, name)
+				continue
+			}
+			p.lapse(now)
+			for _, b := range p.Blocks {
+				p.span = b.For
+				b.Use = min(b.Use, b.Slots)
+			}
+		}
+	}
+	return r.Licences, nil
+}
+
+// keep writes the record, whole or not at all, and reports whether it could. What is not there after a restart is not had any
+// more, which is safe; what is given back is written before. k.mu is held.
+func (k *Keeper) keep() bool {
+	err := k.save()
+	if err != nil && k.unkept == nil {
+		k.cfg.Log.Error("the blocks of slots could not be recorded, and are lost to this agent if it restarts", "error", err)
+	}
+	k.unkept = err
+	return err == nil
+}
+
+func (k *Keeper) save() (err error) {
+	b, err := json.Marshal(record{k.cfg.BootID, k.of})
+	if err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(k.cfg.File), ".blocks-*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(f.Name()))
+		}
+	}()
+	_, err = f.Write(b)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), k.cfg.File)
+}
