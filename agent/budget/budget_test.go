@@ -1,0 +1,483 @@
+package budget
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/plugin"
+)
+
+// clerk is a site server: it counts the blocks that are out, each until its time is over.
+type clerk struct {
+	plugin.Upstream
+	mu     sync.Mutex
+	began  time.Time
+	limit  int64
+	ttl    time.Duration
+	blocks map[string]*given
+	missed bool // somebody was denied
+	n      int
+	calls  map[string]int
+	err    error                // of every call, instead of an answer
+	lost   bool                 // the answers are lost
+	slow   time.Duration        // before a call arrives
+	peak   int64                // the most that was out at one time
+	rigid  bool                 // blocks keep their size
+	asked  func(plugin.Request) // optional
+}
+
+type given struct {
+	slots int64
+	until time.Time
+	token string
+}
+
+func newClerk(limit int64, ttl time.Duration) *clerk {
+	return &clerk{began: time.Now(), limit: limit, ttl: ttl, blocks: map[string]*given{}, calls: map[string]int{}}
+}
+
+func (c *clerk) out() (n int64) {
+	for id, b := range c.blocks {
+		if !time.Now().Before(b.until) {
+			delete(c.blocks, id)
+		} else {
+			n += b.slots
+		}
+	}
+	c.peak = max(c.peak, n)
+	return n
+}
+
+func (c *clerk) total() int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.out()
+}
+
+func (c *clerk) change(f func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f()
+}
+
+func (c *clerk) took(call string) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.calls[call]
+}
+
+// begin is the way to the clerk. c.mu is held after it.
+func (c *clerk) begin(ctx context.Context, call string, r plugin.Request) error {
+	c.mu.Lock()
+	slow := c.slow
+	c.mu.Unlock()
+	if slow > 0 {
+		select {
+		case <-time.After(slow):
+		case <-ctx.Done():
+			c.mu.Lock()
+			return plugin.Transiently("no answer in time")
+		}
+	}
+	c.mu.Lock()
+	c.calls[call]++
+	if c.asked != nil {
+		c.asked(r)
+	}
+	return c.err
+}
+
+func (c *clerk) answer(id string, b *given) (*plugin.Block, error) {
+	b.until = time.Now().Add(c.ttl)
+	c.blocks[id] = b
+	c.out()
+	if c.lost {
+		return nil, plugin.Transiently("the answer was lost")
+	}
+	var wanted int64
+	if c.missed {
+		wanted = 1
+	}
+	return &plugin.Block{ID: id, Pool: "seats", Slots: b.slots, For: c.ttl, State: []byte("s"), Wanted: wanted}, nil
+}
+
+func (c *clerk) CheckOut(ctx context.Context, r *plugin.CheckOut) (*plugin.Block, error) {
+	defer c.mu.Unlock()
+	if err := c.begin(ctx, "check_out", r.Request); err != nil {
+		return nil, err
+	}
+	left := c.limit - c.out()
+	for id, b := range c.blocks {
+		if b.token == r.Token {
+			return c.answer(id, b)
+		}
+	}
+	n := min(r.Slots, left)
+	if n < r.AtLeast {
+		return nil, &plugin.Error{Class: plugin.Misconfigured, Reason: "full", SystemCode: plugin.SystemFull}
+	}
+	c.n++
+	return c.answer(fmt.Sprint("b", c.n), &given{slots: n, token: r.Token})
+}
+
+func (c *clerk) Extend(ctx context.Context, r *plugin.Extend) (*plugin.Block, error) {
+	defer c.mu.Unlock()
+	if err := c.begin(ctx, "extend", r.Request); err != nil {
+		return nil, err
+	}
+	left := c.limit - c.out()
+	b := c.blocks[r.Block]
+	if b == nil {
+		return nil, &plugin.Error{Class: plugin.Misconfigured, Reason: "over", SystemCode: plugin.SystemLapsed}
+	}
+	if r.Slots > 0 && !c.rigid {
+		b.slots = min(r.Slots, b.slots+left)
+	}
+	return c.answer(r.Block, b)
+}
+
+func (c *clerk) Return(ctx context.Context, r *plugin.Return) error {
+	defer c.mu.Unlock()
+	if err := c.begin(ctx, "return", r.Request); err != nil {
+		return err
+	}
+	delete(c.blocks, r.Block)
+	return nil
+}
+
+// house is an agent as a keeper sees it: what is in use of one pool, never more than the budget.
+type house struct {
+	*Keeper
+	t       testing.TB
+	mu      sync.Mutex
+	inUse   int64
+	waiting int64
+	cap     int64
+	began   time.Time
+	stop    func()
+}
+
+func (h *house) up() time.Duration { return time.Since(h.began) + time.Hour }
+
+func open(t testing.TB, file string, began time.Time, u plugin.Budgeter) *house {
+	t.Helper()
+	h := &house{t: t, began: began}
+	var err error
+	h.Keeper, err = New(Config{File: file, BootID: "boot", Now: h.up, Demand: h.demand, OnChange: h.changed, Jitter: func() float64 { return 0.5 },
+		Request: func(l *enforcer.License, doc []byte) plugin.Request {
+			return plugin.Request{LicenseID: l.ID, Document: doc}
+		}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.changed()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		h.Run(ctx) //nolint:errcheck // it has none
+	}()
+	h.stop = sync.OnceFunc(func() { cancel(); <-done })
+	t.Cleanup(h.stop)
+	h.Set([]Licence{licence("L1", u)})
+	return h
+}
+
+func licence(id string, u plugin.Budgeter) Licence {
+	l := &enforcer.License{ID: id, Pools: map[string]enforcer.PoolTerm{"seats": {Max: 40}}}
+	return Licence{License: l, Document: []byte(id), Upstream: u}
+}
+
+func (h *house) demand(string) Demand {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return Demand{InUse: h.inUse, Waiting: h.waiting, Capacity: h.cap}
+}
+
+// changed is what the agent does with a new budget: from then on it hands out no more than that, and waiters have what is free.
+func (h *house) changed() {
+	budgets, _ := h.Budgets()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.cap = int64(budgets[enforcer.Share{License: "L1", Pool: "seats"}])
+	n := max(0, min(h.waiting, h.cap-h.inUse))
+	h.inUse, h.waiting = h.inUse+n, h.waiting-n
+}
+
+// want acquires n slots, and waits for those that are not there.
+func (h *house) want(n int64) {
+	h.mu.Lock()
+	h.waiting += n
+	h.mu.Unlock()
+	h.changed()
+	h.Nudge()
+}
+
+func (h *house) release(n int64) {
+	h.mu.Lock()
+	h.inUse -= n
+	h.mu.Unlock()
+	h.Nudge()
+}
+
+func (h *house) has(inUse, most int64) {
+	h.t.Helper()
+	synctest.Wait()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.inUse != inUse || h.cap > most || h.cap < min(inUse, most) {
+		h.t.Errorf("%d are in use of %d; want %d of at most %d", h.inUse, h.cap, inUse, most)
+	}
+}
+
+func TestKeeper(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newClerk(40, time.Minute)
+		h := open(t, filepath.Join(t.TempDir(), "blocks"), time.Now(), c)
+		time.Sleep(time.Second)
+		h.has(0, 1) // one ahead, before anybody asks
+		if n := c.total(); n != 1 {
+			t.Errorf("a licence has come, and %d are out", n)
+		}
+		// It doubles ahead of use, and who waits has at once.
+		h.want(1)
+		time.Sleep(time.Second)
+		h.has(1, 2)
+		h.want(15)
+		time.Sleep(time.Second)
+		h.has(16, 40)
+		if n := c.total(); n < 17 {
+			t.Errorf("16 are in use, and %d are out: none ahead", n)
+		}
+		// One acquire without waiting is denied, and the next finds slots.
+		h.Missed("seats", 20)
+		time.Sleep(time.Second)
+		if h.has(16, 40); h.demand("").Capacity < 36 {
+			t.Errorf("after a denial for 20, %d are here", h.demand("").Capacity)
+		}
+		// What lies idle goes back in a while; what is in use is extended long before its time.
+		h.release(12)
+		time.Sleep(10 * time.Minute)
+		h.has(4, 8)
+		if n := c.total(); n > 8 {
+			t.Errorf("4 are in use, and %d are out", n)
+		}
+		if n := c.took("extend"); n > 10*3*maxBlocks {
+			t.Errorf("%d extensions in ten minutes", n)
+		}
+		// A graceful stop gives back all that is not in use.
+		h.stop()
+		if n := c.total(); n != 4 {
+			t.Errorf("after the stop %d are out, and 4 in use", n)
+		}
+	})
+}
+
+// Others ask in vain: idle slots go back at once, and nothing is asked ahead.
+func TestWanted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newClerk(40, time.Minute)
+		h := open(t, filepath.Join(t.TempDir(), "blocks"), time.Now(), c)
+		time.Sleep(time.Second)
+		c.change(func() { c.missed = true })
+		time.Sleep(time.Minute)
+		if n := c.total(); n != 0 {
+			t.Errorf("others want slots, and %d are kept idle", n)
+		}
+		h.want(3)
+		time.Sleep(time.Second)
+		h.has(3, 3)
+		h.release(3)
+		time.Sleep(2 * time.Minute)
+		if n := c.total(); n != 0 {
+			t.Errorf("others want slots, and %d are kept idle after use", n)
+		}
+	})
+}
+
+// The server is away: the agent goes on until its own deadline, which is earlier than the server's, and begins anew after.
+func TestAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newClerk(40, time.Minute)
+		h := open(t, filepath.Join(t.TempDir(), "blocks"), time.Now(), c)
+		h.want(5)
+		time.Sleep(21 * time.Second) // extended once
+		c.change(func() { c.err = errors.New("down") })
+		time.Sleep(30 * time.Second)
+		h.has(5, 40)
+		before := c.took("extend")
+		time.Sleep(time.Minute)
+		if h.has(5, 0); c.total() != 0 {
+			t.Error("the server has the slots out after a minute and a half")
+		}
+		if n := c.took("check_out") + c.took("extend") - before; n > 100 {
+			t.Errorf("%d calls to a server that is down for a minute", n)
+		}
+		c.change(func() { c.err = nil })
+		time.Sleep(20 * time.Second)
+		h.has(5, 40)
+		// Answers that are lost cost nothing: the same is asked again.
+		c.change(func() { c.lost = true })
+		h.want(3)
+		time.Sleep(5 * time.Second)
+		c.change(func() { c.lost = false })
+		time.Sleep(20 * time.Second)
+		if h.has(8, 40); c.total() > 16 {
+			t.Errorf("8 are in use, and %d are out", c.total())
+		}
+	})
+}
+
+// An upstream that serves no slots is asked seldom, and the pool has no budget at all.
+func TestNoPools(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newClerk(40, time.Minute)
+		c.err = &plugin.Error{Class: plugin.Misconfigured, Reason: "none", SystemCode: plugin.SystemNoPools}
+		h := open(t, filepath.Join(t.TempDir(), "blocks"), time.Now(), c)
+		time.Sleep(time.Hour)
+		if budgets, fence := h.Budgets(); len(budgets) != 0 || fence != 0 {
+			t.Errorf("the budget is %v", budgets)
+		}
+		if n := c.took("check_out"); n < 2 || n > 20 {
+			t.Errorf("it was asked %d times in an hour", n)
+		}
+	})
+}
+
+// A keeper that is started anew goes on with the blocks of the old one, on the same start of the host alone; what was to be
+// given back is not handed out again.
+func TestRecord(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, file, began := newClerk(40, time.Minute), filepath.Join(t.TempDir(), "blocks"), time.Now()
+		h := open(t, file, began, c)
+		h.want(5)
+		time.Sleep(time.Second)
+		old, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		now := func() time.Duration { return time.Since(began) + time.Hour }
+		of, err := load(file, "boot", now())
+		if err != nil || of["L1"] == nil || string(of["L1"].State) != "s" {
+			t.Fatalf("%+v, %v", of, err)
+		}
+		var n int64
+		for _, b := range of["L1"].Pools["seats"].Blocks {
+			n += b.Use
+		}
+		if n != h.demand("").Capacity {
+			t.Errorf("%d are recorded, and %d may be handed out", n, h.demand("").Capacity)
+		}
+		if of, err := load(file, "another boot", now()); err != nil || len(of) != 0 {
+			t.Errorf("after a start of the host: %+v, %v", of, err)
+		}
+		if of, err := load(file, "boot", now()+time.Minute); err != nil || len(of["L1"].Pools["seats"].Blocks) != 0 {
+			t.Errorf("after their time: %+v, %v", of, err)
+		}
+		h.stop()
+		if err := os.WriteFile(file, old, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		// As after a kill: in use are five, and the blocks are the old ones.
+		again, err := New(Config{File: file, BootID: "boot", Now: now})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if budgets, fence := again.Budgets(); budgets[enforcer.Share{License: "L1", Pool: "seats"}] < 5 || fence <= now() {
+			t.Errorf("the budget is %v until %v", budgets, fence)
+		}
+		if err := os.WriteFile(file, []byte("{"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := New(Config{File: file, BootID: "boot", Now: now}); err == nil {
+			t.Error("a broken record is taken")
+		}
+	})
+}
+
+// What another licence has replaced gives its blocks back after a moment.
+func TestReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newClerk(40, time.Minute)
+		h := open(t, filepath.Join(t.TempDir(), "blocks"), time.Now(), c)
+		time.Sleep(time.Second)
+		other := newClerk(40, time.Minute)
+		h.Set([]Licence{licence("L2", other)})
+		time.Sleep(time.Second)
+		if c.total() == 0 || other.total() == 0 {
+			t.Errorf("at once %d and %d are out", c.total(), other.total())
+		}
+		time.Sleep(time.Minute)
+		if c.total() != 0 || other.total() == 0 {
+			t.Errorf("later %d and %d are out", c.total(), other.total())
+		}
+	})
+}
+
+// Whatever is asked and fails, an agent hands out no more than the server knows to be out, and the calls stay few.
+func TestNeverMoreThanOut(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		synctest.Test(t, func(t *testing.T) {
+			dir, err := os.MkdirTemp("", "budget")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer os.RemoveAll(dir)
+			c := newClerk(rapid.Int64Range(1, 40).Draw(rt, "limit"), time.Minute)
+			c.rigid = rapid.Bool().Draw(rt, "rigid")
+			var all []*house
+			for i := range 3 {
+				h := open(t, filepath.Join(dir, fmt.Sprint(i)), time.Now(), c)
+				defer h.stop()
+				all = append(all, h)
+			}
+			began := time.Now()
+			for range rapid.IntRange(1, 25).Draw(rt, "steps") {
+				h := all[rapid.IntRange(0, 2).Draw(rt, "agent")]
+				switch rapid.IntRange(0, 6).Draw(rt, "step") {
+				case 0, 1:
+					h.want(rapid.Int64Range(1, 10).Draw(rt, "want"))
+				case 2:
+					h.mu.Lock()
+					n := rapid.Int64Range(0, h.inUse).Draw(rt, "release")
+					h.waiting = 0
+					h.mu.Unlock()
+					h.release(n)
+				case 3:
+					c.change(func() { c.lost = rapid.Bool().Draw(rt, "lost") })
+				case 4:
+					c.change(func() { c.slow = time.Duration(rapid.IntRange(0, 20).Draw(rt, "slow")) * time.Second })
+				case 5:
+					c.change(func() { c.missed = rapid.Bool().Draw(rt, "missed") })
+				default:
+				}
+				for range rapid.IntRange(0, 30).Draw(rt, "seconds") {
+					time.Sleep(time.Second)
+					synctest.Wait()
+					var budget int64
+					for _, h := range all {
+						budgets, _ := h.Budgets()
+						budget += int64(budgets[enforcer.Share{License: "L1", Pool: "seats"}])
+					}
+					if out := c.total(); budget > out || out > c.limit {
+						rt.Fatalf("agents may hand out %d, %d are out of %d", budget, out, c.limit)
+					}
+				}
+			}
+			n := c.took("check_out") + c.took("extend") + c.took("return")
+			if most := 300 + int(time.Since(began)/time.Second)*6; n > most {
+				rt.Fatalf("%d calls in %v", n, time.Since(began))
+			}
+		})
+	})
+}
