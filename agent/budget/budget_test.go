@@ -30,7 +30,7 @@ type clerk struct {
 	calls  map[string]int
 	err    error                // of every call, instead of an answer
 	lost   bool                 // the answers are lost
-	slow   time.Duration        // before a call arrives
+	slow   time.Duration        // before a call arrives, and before its answer does
 	peak   int64                // the most that was out at one time
 	rigid  bool                 // blocks keep their size
 	asked  func(plugin.Request) // optional
@@ -112,6 +112,26 @@ func (c *clerk) answer(id string, b *given) (*plugin.Block, error) {
 }
 
 func (c *clerk) CheckOut(ctx context.Context, r *plugin.CheckOut) (*plugin.Block, error) {
+	b, err := c.checkOut(ctx, r)
+	c.back()
+	return b, err
+}
+
+func (c *clerk) Extend(ctx context.Context, r *plugin.Extend) (*plugin.Block, error) {
+	b, err := c.extend(ctx, r)
+	c.back()
+	return b, err
+}
+
+// back is the way back.
+func (c *clerk) back() {
+	c.mu.Lock()
+	slow := c.slow
+	c.mu.Unlock()
+	time.Sleep(slow)
+}
+
+func (c *clerk) checkOut(ctx context.Context, r *plugin.CheckOut) (*plugin.Block, error) {
 	defer c.mu.Unlock()
 	if err := c.begin(ctx, "check_out", r.Request); err != nil {
 		return nil, err
@@ -130,7 +150,7 @@ func (c *clerk) CheckOut(ctx context.Context, r *plugin.CheckOut) (*plugin.Block
 	return c.answer(fmt.Sprint("b", c.n), &given{slots: n, token: r.Token})
 }
 
-func (c *clerk) Extend(ctx context.Context, r *plugin.Extend) (*plugin.Block, error) {
+func (c *clerk) extend(ctx context.Context, r *plugin.Extend) (*plugin.Block, error) {
 	defer c.mu.Unlock()
 	if err := c.begin(ctx, "extend", r.Request); err != nil {
 		return nil, err
