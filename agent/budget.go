@@ -38,7 +38,7 @@ func (a *Agent) openBudget() error {
 	if err != nil {
 		return err
 	}
-	a.court.budgets = a.budget.Budgets
+	a.court.budgets, a.court.shares = a.budget.Budgets, a.haveShares
 	a.desk.relapse = a.court.reshare
 	if len(a.budgeters) > 0 {
 		a.desk.stir = a.budget.Nudge
@@ -73,8 +73,9 @@ func (a *Agent) missed(r *enforcer.Acquire) {
 	}
 }
 
-// haveShares tells the keeper which licences there are: those in force. The court's lock is held.
-func (a *Agent) haveShares(v *enforcer.Verdict) {
+// haveShares tells the keeper which licences there are: those in force. It returns whether the verdict is to be judged anew, for
+// there are budgets that it did not know of. The court's lock is held.
+func (a *Agent) haveShares(v *enforcer.Verdict) bool {
 	var out []budget.Licence
 	for _, j := range v.Licenses {
 		if !j.InForce {
@@ -84,7 +85,7 @@ func (a *Agent) haveShares(v *enforcer.Verdict) {
 			out = append(out, budget.Licence{License: j.License, Document: a.court.document(j.Document), Upstream: u})
 		}
 	}
-	a.budget.Set(out)
+	return a.budget.Set(out)
 }
 
 // reshare has what may be handed out of site pools counted anew: by the judge, unless only the time changes until which it

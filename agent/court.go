@@ -42,6 +42,8 @@ type court struct {
 	upstream func() map[string]enforcer.Upstream
 	// budgets is asked what may be handed out of site pools, and until when on the boot-time clock; nil: nobody has any.
 	budgets func() (map[enforcer.Share]enforcer.Limit, time.Duration)
+	// shares is told of each verdict before it is in force, and says whether budgets has more to say since.
+	shares  func(*enforcer.Verdict) bool
 	cache   map[[32]byte]verified
 	trusted int                 // counts the times that the anchors were replaced
 	toAsk   map[[32]byte][]byte // documents that a plugin is to be asked about
@@ -253,6 +255,10 @@ func (c *court) judge() *enforcer.Verdict {
 	err := c.history.see(&c.facts, uses, now)
 	if err == nil && len(uses) > 0 {
 		c.history.fill(&c.facts, now)
+		v = enforcer.Judge(c.facts, now)
+	}
+	if c.shares != nil && c.shares(v) {
+		fence = c.fill(&c.facts, now)
 		v = enforcer.Judge(c.facts, now)
 	}
 	v.Warnings = append(v.Warnings, c.extra...)

@@ -186,7 +186,6 @@ func (a *Agent) noteVerdict(v *enforcer.Verdict) {
 	a.last = v
 	a.mu.Unlock()
 	a.haveDuties(v)
-	a.haveShares(v)
 	a.auditVerdict(last, v)
 	if last == nil {
 		close(a.judged)

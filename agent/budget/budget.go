@@ -103,8 +103,9 @@ func New(cfg Config) (*Keeper, error) {
 	return &Keeper{cfg: cfg, wake: make(chan struct{}, 1), of: of}, err
 }
 
-// Set says which licences are in force. One that is no longer gives its blocks back after a moment.
-func (k *Keeper) Set(licences []Licence) {
+// Set says which licences are in force, and returns whether Budgets names a pool that it did not. A licence that is no longer
+// in force gives its blocks back after a moment.
+func (k *Keeper) Set(licences []Licence) (more bool) {
 	k.mu.Lock()
 	now := k.cfg.Now()
 	there := map[string]bool{}
@@ -119,10 +120,11 @@ func (k *Keeper) Set(licences []Licence) {
 			e = &entry{Pools: map[string]*Pool{}}
 			k.of[l.ID] = e
 		}
+		more = more || !e.set && !e.refused
 		e.licence, e.set, e.goneAt = l, true, 0
 		for name := range site {
 			if e.Pools[name] == nil {
-				e.Pools[name] = &Pool{}
+				e.Pools[name], more = &Pool{}, more || !e.refused
 			}
 		}
 		for name, p := range e.Pools {
@@ -136,6 +138,7 @@ func (k *Keeper) Set(licences []Licence) {
 	}
 	k.mu.Unlock()
 	k.Nudge()
+	return more
 }
 
 // Nudge has the keeper look at the demand.

@@ -1,0 +1,535 @@
+package agent_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math/big"
+	mathrand "math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+
+	"github.com/usher-agent/usher/agent"
+	"github.com/usher-agent/usher/agent/budget"
+	"github.com/usher-agent/usher/client"
+	"github.com/usher-agent/usher/client/wire"
+	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/plugin"
+	"github.com/usher-agent/usher/plugin/usher"
+	"github.com/usher-agent/usher/plugin/usher/issue"
+	"github.com/usher-agent/usher/plugin/usher/online"
+	"github.com/usher-agent/usher/plugin/usher/registry"
+)
+
+// siteServer is a customer's site server, a process of its own that can be killed, and the vendor whose licence it serves.
+type siteServer struct {
+	t       *testing.T
+	bin     string
+	dir     string
+	address string
+	ttl     time.Duration
+	public  string // the vendor's key
+	signer  *issue.Signer
+	licence []byte
+	cmd     *exec.Cmd
+	roots   *x509.CertPool
+}
+
+// openSiteServer starts a server of a licence of limit slots of the pool streams.
+func openSiteServer(t *testing.T, limit int64, ttl time.Duration) *siteServer {
+	t.Helper()
+	bin, err := buildOnce()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp(tempDir(), "u")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	s := &siteServer{t: t, bin: bin, dir: dir, ttl: ttl, roots: x509.NewCertPool()}
+	var private string
+	if private, s.public, err = issue.Keygen(dir, "k1", ""); err != nil {
+		t.Fatal(err)
+	}
+	if s.signer, err = issue.LoadSigner(private, ""); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command(bin, "upstream", "site-key", "--data", s.path("data"), "--json").Output()
+	var key struct{ JKT string }
+	if err != nil || json.Unmarshal(out, &key) != nil {
+		t.Fatalf("the site server's key: %s, %v", out, err)
+	}
+	s.licence, err = s.signer.Sign(&usher.Claims{ID: "L1", Product: "acme", Issued: time.Now().Unix() - 10,
+		Pools: map[string]usher.Pool{"streams": {Max: &limit}}, SiteServer: &usher.Confirmation{Thumbprint: key.JKT}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(s.path("site.lic"), s.licence, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.certify()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.address = l.Addr().String()
+	l.Close()
+	t.Cleanup(s.kill)
+	s.run()
+	return s
+}
+
+func (s *siteServer) path(name string) string { return filepath.Join(s.dir, name) }
+
+// certify makes the server's certificate.
+func (s *siteServer) certify() {
+	s.t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	cert := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	s.roots.AppendCertsFromPEM(cert)
+	if err := errors.Join(os.WriteFile(s.path("tls.crt"), cert, 0o600),
+		os.WriteFile(s.path("tls.key"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), 0o600)); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// run starts the server and returns when it answers.
+func (s *siteServer) run() {
+	s.t.Helper()
+	s.cmd = exec.Command(s.bin, "upstream", "--serve-pools", "--data", s.path("data"), "--trust", s.public, "--license", s.path("site.lic"), "--listen", s.address,
+		"--tls-cert", s.path("tls.crt"), "--tls-key", s.path("tls.key"), "--mutual-tls", "--block-ttl", s.ttl.String(), "--log-level", "error")
+	s.cmd.Stderr = os.Stderr
+	if err := s.cmd.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	for deadline := time.Now().Add(30 * time.Second); ; {
+		if c, err := net.Dial("tcp", s.address); err == nil {
+			c.Close()
+			return
+		}
+		if time.Now().After(deadline) {
+			s.t.Fatal("the site server does not listen after 30 s")
+		}
+		<-time.After(5 * time.Millisecond)
+	}
+}
+
+func (s *siteServer) kill() {
+	if s.cmd != nil && s.cmd.ProcessState == nil {
+		s.cmd.Process.Kill() //nolint:errcheck // it may be dead
+		s.cmd.Wait()         //nolint:errcheck // killed, as it should be
+	}
+}
+
+// blocks asks the server as its operator does.
+func (s *siteServer) blocks() (out []registry.OutBlock, sum int64) {
+	s.t.Helper()
+	b, err := exec.Command(s.bin, "upstream", "list", "--blocks", "--json", "--data", s.path("data")).Output()
+	if err != nil || json.Unmarshal(b, &out) != nil {
+		s.t.Fatalf("list --blocks: %s, %v", b, err)
+	}
+	for _, x := range out {
+		sum += x.Slots
+	}
+	return out, sum
+}
+
+// member is one agent of the crowd: a keeper, what is in use here, and a way to the server that can be cut, as a kill does.
+type member struct {
+	*budget.Keeper
+	id   int
+	key  ed25519.PrivateKey
+	hist *budgetHistory
+
+	mu      sync.Mutex // guards all below
+	inUse   int64
+	waiting int64
+	cap     int64
+	fence   time.Duration
+	gone    bool
+	served  int64
+}
+
+// budgetHistory is what agents might hand out, as it was on one clock: each change of a budget, from when it may have been
+// until when it surely was.
+type budgetHistory struct {
+	mu  sync.Mutex
+	ops []porcupine.Operation
+}
+
+func (h *budgetHistory) add(client int, n int64, call, done time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.ops = append(h.ops, porcupine.Operation{ClientId: client, Input: n, Call: int64(call), Return: int64(max(done, call+1))})
+}
+
+// budgetModel is a counter of what agents may hand out together.
+func budgetModel(limit int64) porcupine.Model {
+	return porcupine.Model{Init: func() any { return int64(0) }, Step: func(state, input, _ any) (bool, any) {
+		n := state.(int64) + input.(int64)
+		return n <= limit && n >= 0, n
+	}, DescribeOperation: func(input, _ any) string { return fmt.Sprintf("%+d", input) }}
+}
+
+// changed puts a new budget in force. What is over was over at its fence already, whenever the keeper says so.
+func (m *member) changed() {
+	budgets, fence := m.Budgets()
+	now := agent.SinceBoot()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.gone {
+		return
+	}
+	n := int64(budgets[enforcer.Share{License: "L1", Pool: "streams"}])
+	if d := n - m.cap; d != 0 {
+		call := now
+		if d < 0 && m.fence != 0 && m.fence < now {
+			call = m.fence
+		}
+		if d > 0 {
+			call = now - time.Millisecond // it was the server's before; only when it surely was matters
+		}
+		m.hist.add(m.id, d, call, now)
+	}
+	m.cap, m.fence = n, fence
+	free := max(0, min(m.waiting, m.cap-m.inUse))
+	m.inUse, m.waiting, m.served = m.inUse+free, m.waiting-free, m.served+free
+}
+
+func (m *member) demand(string) budget.Demand {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return budget.Demand{InUse: m.inUse, Waiting: m.waiting, Capacity: m.cap}
+}
+
+// die is a kill -9: nothing is given back, and what was had is in use until its fence, and not a moment longer.
+func (m *member) die() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.gone = true
+	if m.cap > 0 {
+		m.hist.add(m.id, -m.cap, m.fence, m.fence)
+	}
+}
+
+// cuttable is a client whose agent may be dead.
+type cuttable struct {
+	plugin.Budgeter
+	m *member
+}
+
+func (c cuttable) dead() error {
+	c.m.mu.Lock()
+	defer c.m.mu.Unlock()
+	if c.m.gone {
+		return plugin.Transiently("dead")
+	}
+	return nil
+}
+
+func (c cuttable) CheckOut(ctx context.Context, r *plugin.CheckOut) (*plugin.Block, error) {
+	if err := c.dead(); err != nil {
+		return nil, err
+	}
+	return c.Budgeter.CheckOut(ctx, r)
+}
+
+func (c cuttable) Extend(ctx context.Context, r *plugin.Extend) (*plugin.Block, error) {
+	if err := c.dead(); err != nil {
+		return nil, err
+	}
+	return c.Budgeter.Extend(ctx, r)
+}
+
+func (c cuttable) Return(ctx context.Context, r *plugin.Return) error {
+	if err := c.dead(); err != nil {
+		return err
+	}
+	return c.Budgeter.Return(ctx, r)
+}
+
+// join makes a member of the crowd.
+func (s *siteServer) join(id int, hist *budgetHistory) *member {
+	s.t.Helper()
+	public, key, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, public, key)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	transport := &http.Transport{MaxIdleConnsPerHost: 1, TLSClientConfig: &tls.Config{RootCAs: s.roots, Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}}
+	s.t.Cleanup(transport.CloseIdleConnections)
+	c, err := online.NewClient(online.Config{URL: "https://" + s.address, Key: key, HTTP: &http.Client{Transport: transport},
+		Anchors: func() []plugin.Anchor { return []plugin.Anchor{s.signer.Anchor} }})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	m := &member{id: id, key: key, hist: hist}
+	m.Keeper, err = budget.New(budget.Config{File: s.path(fmt.Sprint("blocks-", id)), BootID: "boot", Now: agent.SinceBoot, CallWithin: 10 * time.Second,
+		Request: func(l *enforcer.License, doc []byte) plugin.Request {
+			return plugin.Request{LicenseID: l.ID, Product: l.Product, Document: doc}
+		},
+		Demand: m.demand, OnChange: m.changed})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	l, p := usher.Format{}.Verify(s.licence, []plugin.Anchor{s.signer.Anchor})
+	if p != nil {
+		s.t.Fatal(p.Reason)
+	}
+	m.Set([]budget.Licence{{License: l, Document: s.licence, Upstream: cuttable{c, m}}})
+	return m
+}
+
+// Fifty agents hammer one site server over TLS, which is killed, and some of them with it. What they may hand out together is
+// never more than the licence grants, and when it is calm everybody who waits has slots.
+func TestSiteServerCrowd(t *testing.T) {
+	const limit, crowd = 60, 50
+	s := openSiteServer(t, limit, 3*time.Second)
+	hist := &budgetHistory{}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var running sync.WaitGroup
+	var members []*member
+	for i := range crowd {
+		m := s.join(i, hist)
+		members = append(members, m)
+		running.Go(func() { m.Run(ctx) }) //nolint:errcheck // it has none
+	}
+	const rounds = 40
+	began := time.Now()
+	for round := range rounds {
+		for range crowd / 2 {
+			m := members[mathrand.IntN(crowd)]
+			m.mu.Lock()
+			if n := mathrand.Int64N(4); m.inUse > 0 && mathrand.IntN(2) == 0 {
+				m.inUse -= 1 + mathrand.Int64N(m.inUse)
+			} else if m.waiting+m.inUse < 5 {
+				m.waiting += n
+			}
+			m.mu.Unlock()
+			m.Nudge()
+		}
+		switch round {
+		case rounds / 4, rounds / 2:
+			s.kill()
+			s.run()
+		case rounds / 3:
+			for _, m := range members[:5] {
+				m.die()
+			}
+		}
+		<-time.After(200 * time.Millisecond)
+	}
+	t.Log("calm after", time.Since(began))
+	// Calm: one each, for those that live.
+	for _, m := range members[5:] {
+		m.mu.Lock()
+		m.inUse, m.waiting = 0, 1
+		m.mu.Unlock()
+		m.changed()
+		m.Nudge()
+	}
+	deadline := time.Now().Add(40 * time.Second)
+	for _, m := range members[5:] {
+		for m.demand("").InUse == 0 {
+			if time.Now().After(deadline) {
+				t.Fatalf("agent %d waits for its slot still: %+v", m.id, m.demand(""))
+			}
+			<-time.After(10 * time.Millisecond)
+		}
+	}
+	if _, sum := s.blocks(); sum < crowd-5 || sum > limit {
+		t.Errorf("the server says that %d slots are out, of %d", sum, limit)
+	}
+	for _, m := range members {
+		m.mu.Lock()
+		m.inUse = 0
+		m.mu.Unlock()
+	}
+	cancel()
+	running.Wait()
+	if _, sum := s.blocks(); sum != 0 {
+		t.Errorf("all have stopped, and %d slots are out", sum)
+	}
+	var served int64
+	for _, m := range members {
+		served += m.served
+	}
+	result := porcupine.CheckOperationsTimeout(budgetModel(limit), hist.ops, 30*time.Second)
+	t.Logf("%d changes of budgets, %d slots granted; porcupine: %s", len(hist.ops), served, result)
+	if result == porcupine.Illegal || hist.sweep() > limit {
+		t.Errorf("more than %d slots might be handed out at one time: %d", limit, hist.sweep())
+	}
+	if len(hist.ops) < crowd {
+		t.Errorf("only %d changes", len(hist.ops))
+	}
+}
+
+// sweep returns the most that agents surely might hand out at one time: each gain from when it surely was, each loss from when
+// it may have been.
+func (h *budgetHistory) sweep() (most int64) {
+	type edge struct{ at, n int64 }
+	var edges []edge
+	for _, o := range h.ops {
+		if n := o.Input.(int64); n > 0 {
+			edges = append(edges, edge{o.Return, n})
+		} else {
+			edges = append(edges, edge{o.Call, n})
+		}
+	}
+	slices.SortFunc(edges, func(a, b edge) int {
+		if a.at != b.at {
+			return int(a.at - b.at)
+		}
+		return int(a.n - b.n)
+	})
+	var sum int64
+	for _, e := range edges {
+		sum += e.n
+		most = max(most, sum)
+	}
+	return most
+}
+
+// agents starts n agents that have slots from the server, each a process of its own.
+func (s *siteServer) agents(n int) (out []*crashing) {
+	s.t.Helper()
+	for i := range n {
+		dir, err := os.MkdirTemp(tempDir(), "u")
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		s.t.Cleanup(func() { os.RemoveAll(dir) })
+		h := &house{t: s.t, dir: dir, signer: s.signer}
+		h.config = fmt.Sprintf("product: acme\nsocket: {path: %s}\nstate: {dir: %s, runtime_dir: %s}\nupstream: {pools_url: 'https://%s', ca_file: %s}\nlicense:\n  path: %s\n  trust:\n    - kid: k1\n      key_file: %s\n",
+			h.path("s"), h.path("state"), h.path("run"), s.address, s.path("tls.crt"), s.path("site.lic"), s.public)
+		if err := os.WriteFile(h.path("usher.yaml"), []byte(h.config), 0o600); err != nil {
+			s.t.Fatal(err)
+		}
+		h.Client = client.New(h.path("s"))
+		c := &crashing{house: h, bin: s.bin}
+		c.run()
+		s.t.Cleanup(func() {
+			c.kill()
+			h.Close()
+		})
+		out = append(out, c)
+		s.t.Logf("agent %d is ready", i)
+	}
+	return out
+}
+
+// share returns an agent's pool.
+func (c *crashing) share() *wire.Pool {
+	c.t.Helper()
+	p, err := c.Pool(context.Background(), "streams")
+	if err != nil || p.Budget == nil {
+		c.t.Fatalf("pool streams: %+v, %v", p, err)
+	}
+	return p
+}
+
+// take acquires n slots and waits for them.
+func (c *crashing) take(n int64) {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	defer cancel()
+	if _, err := c.Acquire(ctx, wire.AcquireRequest{Pool: "streams", N: &n, TTLSeconds: 600, WaitSeconds: 50}); err != nil {
+		blocks, _ := exec.Command("cat", c.path("run/blocks.json")).Output()
+		c.t.Fatalf("%d slots were waited for: %v; %s", n, err, blocks)
+	}
+}
+
+// Three agents and a site server, each a process: the limit is handed out across them; a killed server forgets nothing, a
+// killed agent goes on with its slots when it is back in time, and else another has them.
+func TestSiteServerAgents(t *testing.T) {
+	const ttl = 4 * time.Second
+	s := openSiteServer(t, 6, ttl)
+	all := s.agents(3)
+	a, b, c := all[0], all[1], all[2]
+	for _, x := range all {
+		x.take(2)
+	}
+	full := func(when string) {
+		t.Helper()
+		var sum, held int64
+		for _, x := range all {
+			p := x.share()
+			sum, held = sum+*p.Budget, held+p.InUse
+		}
+		if sum != 6 || held != 6 {
+			t.Errorf("%s: the agents may hand out %d, and %d are held", when, sum, held)
+		}
+		for i, x := range all {
+			if _, err := x.Acquire(t.Context(), wire.AcquireRequest{Pool: "streams"}); !errors.Is(err, client.ErrNoSlots) || !strings.Contains(err.Error(), "share of the site's 6") {
+				t.Errorf("%s: agent %d, a seventh slot: %v", when, i, err)
+			}
+		}
+	}
+	full("at first")
+	s.kill()
+	full("without the server")
+	s.run()
+	if _, sum := s.blocks(); sum != 6 {
+		t.Errorf("after a kill the server says that %d are out", sum)
+	}
+	full("with the server again")
+	// Killed, and back in time.
+	b.kill()
+	b.run()
+	if p := b.share(); *p.Budget < 2 || p.InUse != 2 {
+		t.Errorf("an agent that is back in time has %d of its 2, and %d held", *p.Budget, p.InUse)
+	}
+	// Killed, and not back: another has its slots.
+	before, _ := s.blocks()
+	a.kill()
+	c.take(2)
+	after, sum := s.blocks()
+	if sum > 6 || *c.share().Budget != 4 {
+		t.Errorf("%d are out, and the other agent has %d; blocks before and after: %+v, %+v", sum, *c.share().Budget, before, after)
+	}
+	// It is back when they are another's: it holds what it held, and hands nothing out.
+	a.run()
+	if p := a.share(); *p.Budget != 0 || p.InUse != 2 {
+		t.Errorf("an agent that is back too late has %d, and %d held", *p.Budget, p.InUse)
+	}
+	if _, err := a.Acquire(t.Context(), wire.AcquireRequest{Pool: "streams"}); !errors.Is(err, client.ErrNoSlots) {
+		t.Errorf("it hands out: %v", err)
+	}
+}
