@@ -320,7 +320,7 @@ func (s *siteServer) join(id int, hist *budgetHistory) *member {
 // never more than the licence grants, and when it is calm everybody who waits has slots.
 func TestSiteServerCrowd(t *testing.T) {
 	const limit, crowd = 60, 50
-	s := openSiteServer(t, limit, 3*time.Second)
+	s := openSiteServer(t, limit, 5*time.Second)
 	hist := &budgetHistory{}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -331,8 +331,7 @@ func TestSiteServerCrowd(t *testing.T) {
 		members = append(members, m)
 		running.Go(func() { m.Run(ctx) }) //nolint:errcheck // it has none
 	}
-	const rounds = 40
-	began := time.Now()
+	const rounds = 30
 	for round := range rounds {
 		for range crowd / 2 {
 			m := members[mathrand.IntN(crowd)]
@@ -356,7 +355,6 @@ func TestSiteServerCrowd(t *testing.T) {
 		}
 		<-time.After(200 * time.Millisecond)
 	}
-	t.Log("calm after", time.Since(began))
 	// Calm: one each, for those that live.
 	for _, m := range members[5:] {
 		m.mu.Lock()
@@ -450,7 +448,6 @@ func (s *siteServer) agents(n int) (out []*crashing) {
 			h.Close()
 		})
 		out = append(out, c)
-		s.t.Logf("agent %d is ready", i)
 	}
 	return out
 }

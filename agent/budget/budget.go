@@ -427,10 +427,13 @@ func (k *Keeper) told(e *entry, p *Pool, s *Step, sent time.Duration, got *plugi
 			b = &Block{ID: got.ID}
 			p.Blocks = append(p.Blocks, b)
 		}
+		p.fixed = p.fixed || p.stuck
+		p.stuck = false
 		k.short(p, s.Slots-got.Slots, now)
 	} else if b == nil {
 		return // it was over before the answer came
 	} else if s.Slots > b.Slots {
+		p.stuck = got.Slots == b.Slots
 		k.short(p, s.Slots-got.Slots, now)
 	} else if s.Slots < got.Slots {
 		p.rigid = true
@@ -476,7 +479,9 @@ func (k *Keeper) failed(e *entry, p *Pool, s *Step, now time.Duration, err *plug
 			p.token = ""
 		}
 		k.later(p, now)
-		p.full = err.SystemCode == plugin.SystemFull
+		if p.full = err.SystemCode == plugin.SystemFull; p.full {
+			p.stuck = false
+		}
 		if err.SystemCode == plugin.SystemNoPools {
 			e.refused, p.notBefore = true, now+refusedWait
 		}
@@ -486,6 +491,9 @@ func (k *Keeper) failed(e *entry, p *Pool, s *Step, now time.Duration, err *plug
 		// Its slots may be another's: at once.
 		p.Blocks = slices.DeleteFunc(p.Blocks, func(x *Block) bool { return x == b })
 	default: // it goes on until its own time is over
+		if s.Slots > b.Slots {
+			k.later(p, now)
+		}
 		b.notBefore = now + max(err.RetryAfter, backoff(b.tries, b.For/12, k.cfg.Jitter()))
 		b.tries++
 	}

@@ -63,6 +63,8 @@ type Pool struct {
 	full        bool          // the last check-out was refused because others have all
 	resting     bool          // nothing is had, and nothing is asked for until it is needed
 	rigid       bool          // the upstream makes no block smaller
+	stuck       bool          // a block did not grow when it was asked to; a check-out will show why
+	fixed       bool          // the upstream makes no block larger
 	notBefore   time.Duration // no check-out sooner
 	tries       int           // check-outs that brought less than they asked for, since one that brought all
 	token       string        // of the check-out that may have been lost on the way, and for how much it was
@@ -189,7 +191,8 @@ func (p *Pool) grow(now time.Duration, have, need int64) *Step {
 	if more = min(more, p.total-have); more <= 0 {
 		return nil
 	}
-	if len(p.Blocks) >= maxBlocks {
+	// One block that grows is fewer calls than two; where that brings nothing, another may be had.
+	if n := len(p.Blocks); n > 0 && !p.fixed && p.tries == 0 || n >= maxBlocks {
 		b := slices.MaxFunc(p.Blocks, func(a, b *Block) int { return int(min(1, max(-1, a.Use-b.Use))) })
 		return &Step{Kind: Extend, Block: b.ID, Slots: b.Use + more}
 	}
