@@ -428,7 +428,7 @@ func (h *budgetHistory) sweep() (most int64) {
 // agents starts n agents that have slots from the server, each a process of its own.
 func (s *siteServer) agents(n int) (out []*crashing) {
 	s.t.Helper()
-	for i := range n {
+	for range n {
 		dir, err := os.MkdirTemp(tempDir(), "u")
 		if err != nil {
 			s.t.Fatal(err)
