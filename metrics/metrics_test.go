@@ -92,6 +92,38 @@ func TestGolden(t *testing.T) {
 	}
 }
 
+// A server's metrics have a row each on the page about servers, and no others have.
+func TestServerMetrics(t *testing.T) {
+	r := NewRegistry(func() Kept {
+		return Kept{Licences: map[string]int{"active": 2}, Hosts: 3, Cloned: 1, Blocks: map[[2]string]Blocks{{"L1", "streams"}: {2, 7}}}
+	})
+	r.Answered("check-out", "ok")
+	families, err := r.registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, err := os.ReadFile("../docs/upstream.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got, want []string
+	for _, f := range families {
+		if name := f.GetName(); strings.HasPrefix(name, "usher_") {
+			got = append(got, name)
+		}
+	}
+	for _, m := range regexp.MustCompile("(?m)^\\| `(usher_upstream_server_\\w+)`").FindAllSubmatch(page, -1) {
+		want = append(want, string(m[1]))
+	}
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("a server has %v, the page %v", got, want)
+	}
+	if n, err := testutil.GatherAndCount(r.registry, "usher_upstream_server_block_slots"); err != nil || n != 1 {
+		t.Errorf("%d series of slots, %v", n, err)
+	}
+}
+
 // Callers name pools; only those of the licence become series, and those that vanish go.
 func TestClosedPools(t *testing.T) {
 	m := full()
