@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"path/filepath"
+	"runtime"
 	"time"
 
 	"github.com/usher-agent/usher/agent/budget"
@@ -14,6 +15,17 @@ import (
 
 // SinceBoot returns for how long the host has been up, suspension included, where the host says so.
 func SinceBoot() time.Duration { return clock.Boot() }
+
+var loaded = time.Now()
+
+// untilFence is the clock of what others may have later: that of the boot, and where it stands still in suspension the wall clock,
+// should that be ahead.
+func untilFence() time.Duration {
+	if runtime.GOOS == "linux" {
+		return clock.Boot()
+	}
+	return max(clock.Boot(), time.Since(loaded.Round(0)))
+}
 
 // openBudget makes the keeper of what this agent may hand out of site pools.
 func (a *Agent) openBudget() error {
@@ -33,7 +45,7 @@ func (a *Agent) openBudget() error {
 	}
 	var err error
 	a.budget, err = budget.New(budget.Config{File: filepath.Join(cfg.State.RuntimeDir, "blocks.json"), BootID: presentMeta().Boot, CallWithin: cfg.Upstream.Timeout.Duration(),
-		Now: clock.Boot, Request: a.blockRequest, Demand: a.demand, OnChange: a.court.reshare, Stopping: a.desk.drain,
+		Now: untilFence, Request: a.blockRequest, Demand: a.demand, OnChange: a.court.reshare, Stopping: a.desk.drain,
 		Called: func(call, result string) { a.metrics.UpstreamCalled(call, result, a.desk.time()) }, Log: a.log})
 	if err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/usher-agent/usher/agent/clock"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/metrics"
 )
@@ -18,14 +19,14 @@ func TestFence(t *testing.T) {
 	judged := 0
 	d.relapse = func() {
 		judged++
-		d.setVerdict(verdict(1), sinceBoot()+time.Hour)
+		d.setVerdict(verdict(1), clock.Boot()+time.Hour)
 	}
 	acquire := func(wait time.Duration) enforcer.Decision {
 		r := &enforcer.Acquire{Pool: "streams", N: 1, Lifetime: enforcer.LifetimeHeld, Wait: wait}
 		r.ID[0] = byte(len(d.Leases()) + d.core.Waiting() + 1)
 		return d.do(r)
 	}
-	d.setVerdict(verdict(2), sinceBoot()+time.Hour)
+	d.setVerdict(verdict(2), clock.Boot()+time.Hour)
 	if dec := acquire(0); dec.Lease == nil || judged != 0 {
 		t.Fatalf("in time: %v, judged %d times", dec.Denial, judged)
 	}

@@ -154,7 +154,7 @@ func (d *desk) enter() {
 }
 
 // over reports whether what the verdict grants is partly over. d.mu is held.
-func (d *desk) over() bool { return d.fence != 0 && d.relapse != nil && clock.Boot() >= d.fence }
+func (d *desk) over() bool { return d.fence != 0 && d.relapse != nil && untilFence() >= d.fence }
 
 // serve has waiters granted what has come free. d.mu is held.
 func (d *desk) serve(now time.Time, recheck bool) {
@@ -321,7 +321,7 @@ func (d *desk) Run(ctx context.Context) error {
 			wait = min(wait, max(0, d.next.Sub(now)))
 		}
 		if d.fence != 0 {
-			wait = min(wait, max(time.Millisecond, d.fence-clock.Boot()))
+			wait = min(wait, max(time.Millisecond, d.fence-untilFence()))
 		}
 		d.mu.Unlock()
 		timer.Reset(wait)

@@ -80,6 +80,7 @@ type entry struct {
 	goneAt  time.Duration // since when it is not in force; zero: it is
 	refused bool          // its upstream serves no slots
 	calling bool
+	fault   string // why calls failed last; empty: the last one did not
 }
 
 // New reads the record. It starts nothing.
@@ -187,6 +188,25 @@ func (k *Keeper) Budgets() (map[enforcer.Share]enforcer.Limit, time.Duration) {
 		}
 	}
 	return out, fence
+}
+
+// Preview returns what would leave the host with the next call for each licence, but for nonce, pool and number of slots.
+func (k *Keeper) Preview() (out []plugin.Request) {
+	k.mu.Lock()
+	var all []Licence
+	states := map[string][]byte{}
+	for _, id := range slices.Sorted(maps.Keys(k.of)) {
+		if e := k.of[id]; e.set && e.goneAt == 0 {
+			all, states[id] = append(all, e.licence), e.State
+		}
+	}
+	k.mu.Unlock()
+	for _, l := range all {
+		r := k.cfg.Request(l.License, l.Document)
+		r.State = states[l.ID]
+		out = append(out, r)
+	}
+	return out
 }
 
 // Run keeps the blocks until ctx ends, and then gives back what is not in use.
@@ -305,7 +325,9 @@ func (k *Keeper) do(ctx context.Context, e *entry, name string, p *Pool, s *Step
 	}
 	k.mu.Lock()
 	l := e.licence
+	k.mu.Unlock()
 	r := k.cfg.Request(l.License, l.Document)
+	k.mu.Lock()
 	r.State, r.Nonce = e.State, make([]byte, 32)
 	rand.Read(r.Nonce) // never fails: see crypto/rand
 	if s.Kind == CheckOut {
@@ -410,7 +432,7 @@ func (k *Keeper) told(e *entry, p *Pool, s *Step, sent time.Duration, got *plugi
 		k.failed(e, p, s, now, failed)
 		return
 	}
-	e.refused = false
+	e.refused, e.fault = false, ""
 	b := p.block(s.Block)
 	if s.Kind == Return {
 		p.Blocks = slices.DeleteFunc(p.Blocks, func(x *Block) bool { return x == b })
@@ -464,7 +486,10 @@ func (k *Keeper) later(p *Pool, now time.Duration) {
 
 // failed takes what a call failed with. k.mu is held.
 func (k *Keeper) failed(e *entry, p *Pool, s *Step, now time.Duration, err *plugin.Error) {
-	k.cfg.Log.Info("a call for slots has failed", "call", s.Kind, "licence", e.licence.ID, "class", err.Class, "reason", err.Reason, "hint", err.Hint)
+	if fault := string(err.Class) + err.SystemCode + err.Reason; e.fault != fault && err.SystemCode != plugin.SystemFull {
+		e.fault = fault
+		k.cfg.Log.Warn("slots are not had, and tried for again", "call", s.Kind, "licence", e.licence.ID, "class", err.Class, "reason", err.Reason, "hint", err.Hint)
+	}
 	if err.SystemCode == plugin.SystemCloned {
 		// Another goes on with this one's state, and with its blocks: begin anew.
 		e.State = nil

@@ -401,6 +401,9 @@ func TestRecord(t *testing.T) {
 		if of, err := load(file, "another boot", now()); err != nil || len(of) != 0 {
 			t.Errorf("after a start of the host: %+v, %v", of, err)
 		}
+		if of, err := load(file, "", now()); err != nil || len(of) != 0 {
+			t.Errorf("where there is no boot id: %+v, %v", of, err)
+		}
 		if of, err := load(file, "boot", now()+time.Minute); err != nil || len(of["L1"].Pools["seats"].Blocks) != 0 {
 			t.Errorf("after their time: %+v, %v", of, err)
 		}

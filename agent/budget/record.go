@@ -30,7 +30,7 @@ func load(file, boot string, now time.Duration) (map[string]*entry, error) {
 	if err := json.Unmarshal(b, &r); err != nil {
 		return nil, fmt.Errorf("record of blocks %s: %v; move the file away, and blocks are checked out anew", file, err)
 	}
-	if r.Boot != boot || r.Licences == nil {
+	if boot == "" || r.Boot != boot || r.Licences == nil { // where no start of the host is told from another, none is the same
 		return none, nil
 	}
 	for id, e := range r.Licences {

@@ -77,7 +77,7 @@ func TestServePools(t *testing.T) {
 	if x, err := a.extend(first.ID, 0); err != nil || x.Slots != 6 || x.Wanted == 0 {
 		t.Errorf("extended: %+v, %v", x, err)
 	}
-	if all := o.OutBlocks(); len(all) != 2 || all[0].Slots != 6 || all[0].Left != 10*time.Second {
+	if all := o.OutBlocks(); len(all) != 2 || all[0].Slots+all[1].Slots != 8 || all[0].Left != 10*time.Second {
 		t.Errorf("out: %+v", all)
 	}
 	// A restart of the server gives everything its whole time again, and gives nothing twice.
