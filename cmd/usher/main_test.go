@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -45,7 +46,13 @@ func TestScripts(t *testing.T) {
 				return err
 			}
 			e.Defer(func() { os.RemoveAll(dir) })
-			e.Vars = append(e.Vars, "USHER_SOCKET="+filepath.Join(dir, "s"))
+			// An address that nobody else listens on.
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				return err
+			}
+			defer l.Close()
+			e.Vars = append(e.Vars, "USHER_SOCKET="+filepath.Join(dir, "s"), "ADDRESS="+l.Addr().String())
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
