@@ -44,7 +44,8 @@ func (a *Agent) openBudget() error {
 		a.budgeters[u.System()] = u
 	}
 	var err error
-	a.budget, err = budget.New(budget.Config{File: filepath.Join(cfg.State.RuntimeDir, "blocks.json"), BootID: presentMeta().Boot, CallWithin: cfg.Upstream.Timeout.Duration(),
+	write := func(file string, data []byte) error { return replaceFile(file, data, 0o600) }
+	a.budget, err = budget.New(budget.Config{File: filepath.Join(cfg.State.RuntimeDir, "blocks.json"), Write: write, BootID: presentMeta().Boot, CallWithin: cfg.Upstream.Timeout.Duration(),
 		Now: untilFence, Request: a.blockRequest, Demand: a.demand, OnChange: a.court.reshare, Stopping: a.desk.drain,
 		Called: func(call, result string) { a.metrics.UpstreamCalled(call, result, a.desk.time()) }, Log: a.log})
 	if err != nil {

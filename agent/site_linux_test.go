@@ -300,7 +300,7 @@ func (s *siteServer) join(id int, hist *budgetHistory) *member {
 		s.t.Fatal(err)
 	}
 	m := &member{id: id, key: key, hist: hist}
-	m.Keeper, err = budget.New(budget.Config{File: s.path(fmt.Sprint("blocks-", id)), BootID: "boot", Now: agent.SinceBoot, CallWithin: 10 * time.Second,
+	m.Keeper, err = budget.New(budget.Config{File: s.path(fmt.Sprint("blocks-", id)), Write: func(file string, data []byte) error { return os.WriteFile(file, data, 0o600) }, BootID: "boot", Now: agent.SinceBoot, CallWithin: 10 * time.Second,
 		Request: func(l *enforcer.License, doc []byte) plugin.Request {
 			return plugin.Request{LicenseID: l.ID, Product: l.Product, Document: doc}
 		},

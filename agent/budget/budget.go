@@ -34,7 +34,9 @@ const (
 
 // Config is what a Keeper needs. All but those marked are required.
 type Config struct {
-	File       string               // the record, which a restarted agent goes on with; on a disk that may be lost with the host
+	File string // the record, which a restarted agent goes on with; on a disk that may be lost with the host
+	// Write replaces the record, whole or not at all.
+	Write      func(file string, data []byte) error
 	BootID     string               // of this start of the host
 	CallWithin time.Duration        // of one call; zero: 30 seconds
 	Now        func() time.Duration // since boot, suspension included
@@ -68,6 +70,9 @@ type Keeper struct {
 	mu     sync.Mutex // guards all below; Demand is asked under it, and nothing is told
 	of     map[string]*entry
 	unkept error
+
+	missing sync.Mutex       // guards missed; taken last
+	missed  map[string]int64 // by pool: the largest of the acquires that were denied since pass has looked
 }
 
 // entry is what is kept for one licence.
@@ -101,7 +106,7 @@ func New(cfg Config) (*Keeper, error) {
 		cfg.Stopping = func() {}
 	}
 	of, err := load(cfg.File, cfg.BootID, cfg.Now())
-	return &Keeper{cfg: cfg, wake: make(chan struct{}, 1), of: of}, err
+	return &Keeper{cfg: cfg, wake: make(chan struct{}, 1), of: of, missed: map[string]int64{}}, err
 }
 
 // Set says which licences are in force, and returns whether Budgets names a pool that it did not. A licence that is no longer
@@ -150,22 +155,29 @@ func (k *Keeper) Nudge() {
 	}
 }
 
-// Missed tells of an acquire that was denied for want of n slots of a pool.
+// Missed tells of an acquire that was denied for want of n slots of a pool. It waits for no disk.
 func (k *Keeper) Missed(pool string, n int64) {
-	k.mu.Lock()
-	now, known := k.cfg.Now(), false
-	for _, e := range k.of {
-		if p := e.Pools[pool]; p != nil && e.set {
-			if now >= p.missedUntil {
-				p.missed = 0
+	k.missing.Lock()
+	k.missed[pool] = max(k.missed[pool], n)
+	k.missing.Unlock()
+	k.Nudge()
+}
+
+// heed takes note of what was missed. k.mu is held.
+func (k *Keeper) heed(now time.Duration) {
+	k.missing.Lock()
+	defer k.missing.Unlock()
+	for pool, n := range k.missed {
+		for _, e := range k.of {
+			if p := e.Pools[pool]; p != nil && e.set {
+				if now >= p.missedUntil {
+					p.missed = 0
+				}
+				p.missed, p.missedUntil = max(p.missed, n), now+missedFor
 			}
-			p.missed, p.missedUntil, known = max(p.missed, n), now+missedFor, true
 		}
 	}
-	k.mu.Unlock()
-	if known {
-		k.Nudge()
-	}
+	clear(k.missed)
 }
 
 // Budgets returns what may be handed out now, and until when that holds on the boot-time clock; zero: until something changes.
@@ -242,6 +254,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 func (k *Keeper) pass(ctx context.Context) time.Duration {
 	k.mu.Lock()
 	now, wait, lapsed := k.cfg.Now(), longestTimer, false
+	k.heed(now)
 	for id, e := range k.of {
 		for name, p := range e.Pools {
 			lapsed = p.lapse(now) || lapsed

@@ -193,7 +193,7 @@ func open(t testing.TB, file string, began time.Time, u plugin.Budgeter) *house 
 	t.Helper()
 	h := &house{t: t, began: began}
 	var err error
-	h.Keeper, err = New(Config{File: file, BootID: "boot", Now: h.up, Demand: h.demand, OnChange: h.changed, Jitter: func() float64 { return 0.5 },
+	h.Keeper, err = New(Config{File: file, Write: write, BootID: "boot", Now: h.up, Demand: h.demand, OnChange: h.changed, Jitter: func() float64 { return 0.5 },
 		Request: func(l *enforcer.License, doc []byte) plugin.Request {
 			return plugin.Request{LicenseID: l.ID, Document: doc}
 		}})
@@ -212,6 +212,8 @@ func open(t testing.TB, file string, began time.Time, u plugin.Budgeter) *house 
 	h.Set([]Licence{licence("L1", u)})
 	return h
 }
+
+func write(file string, data []byte) error { return os.WriteFile(file, data, 0o600) }
 
 func licence(id string, u plugin.Budgeter) Licence {
 	l := &enforcer.License{ID: id, Pools: map[string]enforcer.PoolTerm{"seats": {Max: 40}}}

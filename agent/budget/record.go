@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"time"
 )
 
@@ -64,23 +63,10 @@ func (k *Keeper) keep() bool {
 	return err == nil
 }
 
-func (k *Keeper) save() (err error) {
+func (k *Keeper) save() error {
 	b, err := json.Marshal(record{k.cfg.BootID, k.of})
 	if err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(k.cfg.File), ".blocks-*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(f.Name()))
-		}
-	}()
-	_, err = f.Write(b)
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), k.cfg.File)
+	return k.cfg.Write(k.cfg.File, b)
 }
