@@ -152,7 +152,7 @@ type Block struct {
 	// For is how long it may be used, counted on CLOCK_BOOTTIME from the instant at which the request was *sent*. So the
 	// agent's own deadline is earlier than the upstream's, by as long as the call took.
 	For   time.Duration
-	State []byte // as Reply.State
+	State []byte // as Reply.State, for the next request about blocks: they have a chain of their own
 	// Wanted is how many slots of the pool others have asked for in vain a while ago: who has idle ones gives them back.
 	Wanted int64
 }

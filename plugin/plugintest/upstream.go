@@ -201,9 +201,18 @@ func (c *upstreamCheck) refusal(name string, err error) {
 
 func (c *upstreamCheck) budget(b plugin.Budgeter) {
 	ctx := context.Background()
+	was := c.state
+	c.state = nil // what is said with blocks goes on by itself
+	defer func() { c.state = was }()
+	told := func(b *plugin.Block, err error) (*plugin.Block, error) {
+		if err == nil && b.State != nil {
+			c.state = b.State
+		}
+		return b, err
+	}
 	token := fmt.Sprint(time.Now().UnixNano())
 	ask := func(n int64, token string) (*plugin.Block, error) {
-		return b.CheckOut(ctx, &plugin.CheckOut{Request: *c.request(), Pool: c.samples.Pool, Slots: n, For: time.Minute, Token: token})
+		return told(b.CheckOut(ctx, &plugin.CheckOut{Request: *c.request(), Pool: c.samples.Pool, Slots: n, For: time.Minute, Token: token}))
 	}
 	first, err := ask(1, token)
 	if err != nil {
@@ -220,7 +229,7 @@ func (c *upstreamCheck) budget(b plugin.Budgeter) {
 	if err != nil || second.ID == first.ID {
 		c.add("check out, with another token: the same block, or %v", err)
 	}
-	longer, err := b.Extend(ctx, &plugin.Extend{Request: *c.request(), Block: first.ID, For: time.Minute})
+	longer, err := told(b.Extend(ctx, &plugin.Extend{Request: *c.request(), Block: first.ID, For: time.Minute}))
 	if err == nil {
 		err = longer.Check(c.samples.Pool, 0, 1, time.Minute)
 	}
