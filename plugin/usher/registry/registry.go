@@ -377,7 +377,9 @@ func (g *Registry) activation(tx *bbolt.Tx, l *Licence, terms *enforcer.License,
 		}
 		// An agent that has lost its blocks checks others out; those it had are over in their time.
 		anew := (r.Call == online.CallActivate || r.Call == online.CallCheckOut) && r.Chain == ""
-		if r.Chain != s.Chain && r.Chain != s.Previous && !anew {
+		// Who shows what the last answer to any call said is no copy.
+		latest := r.Chain != "" && (r.Chain == a.Chain || r.Chain == a.Blocks.Chain)
+		if r.Chain != s.Chain && r.Chain != s.Previous && !anew && !latest {
 			a.ClonedAt = now
 			g.cfg.Log.Warn("two hosts go on with one state", "licence", l.ID, "agent_key", agent)
 			if err := put(b, activationKey(l.ID, agent), a); err != nil {
