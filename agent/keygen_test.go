@@ -87,4 +87,7 @@ func TestKeygenAccount(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.until("good again", activated)
+	if got, err := h.ReleaseHost(t.Context(), "lic-1"); err != nil || len(got) != 1 || !got[0].Released || len(account.Machines()) != 0 {
+		t.Errorf("released: %+v, %v; the account has %+v", got, err, account.Machines())
+	}
 }

@@ -3,6 +3,7 @@ package keygen
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -170,14 +171,22 @@ func (s *session) machineID() string {
 	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
 }
 
+// nonce returns another number for each validation, made of the request's; where that has none, a random one. It is exact in every
+// JSON.
+func (s *session) nonce() int64 {
+	seed := s.req.Nonce
+	if len(seed) == 0 {
+		seed = make([]byte, 16)
+		_, _ = rand.Read(seed) // it never fails
+	}
+	sum := sha256.Sum256(binary.BigEndian.AppendUint64(slices.Clone(seed), uint64(s.asked)))
+	return int64(binary.BigEndian.Uint64(sum[:])>>16) | 1 // 0 would be none
+}
+
 // validate asks whether the licence is good for this host.
 func (s *session) validate() (*answer, *plugin.Error) {
 	s.asked++
-	nonce := int64(1)
-	if len(s.req.Nonce) >= 8 {
-		nonce = int64(binary.BigEndian.Uint64(s.req.Nonce) >> 16) // an exact number in every JSON
-	}
-	nonce += s.asked
+	nonce := s.nonce()
 	scope := map[string]any{"fingerprint": s.req.Fingerprint}
 	maps.Copy(scope, s.scoped)
 	if s.req.Product != "" && s.req.Product != System {
@@ -198,7 +207,7 @@ func (s *session) validate() (*answer, *plugin.Error) {
 	case a.status != http.StatusOK:
 		return nil, s.fault(a)
 	}
-	if a.Meta.TS != nil {
+	if a.Meta.TS != nil && len(s.req.Nonce) > 0 {
 		s.reply.Time = a.Meta.TS.UTC() // signed, and with our nonce
 	}
 	var attributes Attributes
