@@ -83,6 +83,9 @@ type budget struct {
 // isOwn reports whether an agent may hand out all that one licence says: where each host has it, where the one host or the
 // one agent key that the licence names is the whole site, and where there is nothing.
 func isOwn(l *License, a amount, s Scope) bool {
+	if s == ScopeShared {
+		return a == amount{}
+	}
 	return s == ScopeHost || a == amount{} ||
 		len(l.Hosts) == 1 && len(l.AgentKeys) <= 1 || len(l.Hosts) == 0 && len(l.AgentKeys) == 1
 }

@@ -61,6 +61,9 @@ type Scope string
 const (
 	ScopeHost Scope = "host" // each host that the licence is good on has the whole limit
 	ScopeSite Scope = "site" // the limit is the total over all hosts
+	// ScopeShared is ScopeSite where the host that the licence names is one of many that share the limit: a host's own copy of a
+	// floating licence, say.
+	ScopeShared Scope = "shared"
 )
 
 // CountBy says what counts as one use of a slot (FlexNet's DUP_GROUP).

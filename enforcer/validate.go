@@ -98,14 +98,14 @@ func (l *License) validateLists() error {
 	for _, name := range slices.Sorted(maps.Keys(l.Pools)) {
 		p := l.Pools[name]
 		if err := first(termName(name), count("max of "+name, p.Max), count("overage of "+name, p.Overage), line("unit of "+name, p.Unit),
-			oneOf("scope of "+name, p.Scope, ScopeHost, ScopeSite), oneOf("count_by of "+name, p.CountBy, CountLease, CountProcess, CountUser, CountHost, CountPod)); err != nil {
+			oneOf("scope of "+name, p.Scope, ScopeHost, ScopeSite, ScopeShared), oneOf("count_by of "+name, p.CountBy, CountLease, CountProcess, CountUser, CountHost, CountPod)); err != nil {
 			return err
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(l.Meters)) {
 		m := l.Meters[name]
 		if err := first(termName(name), count("max of "+name, m.Max), count("overage of "+name, m.Overage), line("unit of "+name, m.Unit),
-			oneOf("scope of "+name, m.Scope, ScopeHost, ScopeSite), oneOf("resets of "+name, m.Resets, ResetsWeekly, ResetsMonthly)); err != nil {
+			oneOf("scope of "+name, m.Scope, ScopeHost, ScopeSite, ScopeShared), oneOf("resets of "+name, m.Resets, ResetsWeekly, ResetsMonthly)); err != nil {
 			return err
 		}
 		if _, both := l.Pools[name]; both {
