@@ -45,7 +45,7 @@ type Config struct {
 	Now         func() time.Time  // the licence time; nil: time.Now
 }
 
-// Client is the agent's side of Keygen's API. It implements [plugin.Keeper].
+// Client is the agent's side of Keygen's API. It implements [plugin.Keeper], and [plugin.Budgeter] for processes.
 type Client struct {
 	cfg  Config
 	base *url.URL
@@ -55,7 +55,10 @@ type Client struct {
 	ahead atomic.Int64
 }
 
-var _ plugin.Keeper = (*Client)(nil)
+var (
+	_ plugin.Keeper   = (*Client)(nil)
+	_ plugin.Budgeter = (*Client)(nil)
+)
 
 // NewClient checks the configuration. It calls nobody.
 func NewClient(cfg Config) (*Client, error) {
@@ -79,9 +82,9 @@ func NewClient(cfg Config) (*Client, error) {
 // System returns "keygen".
 func (c *Client) System() string { return System }
 
-// Capabilities returns all but budget.
+// Capabilities returns everything.
 func (c *Client) Capabilities() plugin.Capabilities {
-	return plugin.Capabilities{Activate: true, Heartbeat: true, CheckIn: true, Deactivate: true}
+	return plugin.Capabilities{Activate: true, Heartbeat: true, CheckIn: true, Deactivate: true, Budget: true}
 }
 
 // Every returns how often the licence is validated and its file renewed where it states no check-in of its own: once a day, or as

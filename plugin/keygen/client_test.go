@@ -450,7 +450,7 @@ func TestUpstreamConformance(t *testing.T) {
 	o.Put(keygentest.License{ID: "lic-2", Key: "KEY-2", Product: "prod-1", Attributes: keygen.Attributes{Floating: true, Suspended: true}})
 	o.secrets.Keys = []string{"KEY-1", "KEY-2"}
 	other := o.LicenseFile("lic-2", "aes-256-gcm+ed25519", time.Hour)
-	plugintest.Upstream(t, o.client, plugintest.UpstreamSamples{Request: o.request, Refused: func() *plugin.Request {
+	plugintest.Upstream(t, o.client, plugintest.UpstreamSamples{Request: o.request, Pool: keygen.PoolProcesses, Refused: func() *plugin.Request {
 		r := o.request()
 		r.LicenseID, r.Document = "lic-2", other
 		return r

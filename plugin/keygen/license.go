@@ -167,8 +167,9 @@ func grant(l *enforcer.License, set *dataset, about *resource, m *machine) error
 		if err != nil {
 			return err
 		}
+		scope := scope
 		if shared && n != enforcer.Unlimited && t.pool != PoolMachines && (t.pool != PoolProcesses || p.ProcessLeasing != perMachine) {
-			continue
+			scope = enforcer.ScopeShared
 		}
 		if n != enforcer.Unlimited || t.always {
 			l.Pools[t.pool] = enforcer.PoolTerm{Max: n, Unit: t.unit, Overage: Overage(p.OverageStrategy, n), Scope: scope, CountBy: t.countBy}
@@ -181,9 +182,10 @@ func grant(l *enforcer.License, set *dataset, about *resource, m *machine) error
 	if uses != enforcer.Unlimited {
 		uses = max(0, uses-enforcer.Limit(max(0, a.Uses))) // what was used before the file was made
 	}
-	if !shared || uses == enforcer.Unlimited {
-		l.Meters = map[string]enforcer.MeterTerm{MeterUses: {Max: uses, Unit: "use", Scope: scope}}
+	if shared && uses != enforcer.Unlimited {
+		scope = enforcer.ScopeShared
 	}
+	l.Meters = map[string]enforcer.MeterTerm{MeterUses: {Max: uses, Unit: "use", Scope: scope}}
 	if cores, err := limit("maxCores", a.MaxCores); err != nil {
 		return err
 	} else if over := Overage(p.OverageStrategy, cores); cores != enforcer.Unlimited && a.Strict && over != enforcer.Unlimited {

@@ -45,6 +45,12 @@ type Machine struct {
 	LastHeartbeat                      time.Time // zero: not started
 }
 
+// Process is a process.
+type Process struct {
+	ID, Machine, PID string
+	LastHeartbeat    time.Time
+}
+
 // Cloud is an account. Make one with New.
 type Cloud struct {
 	Account string
@@ -54,6 +60,8 @@ type Cloud struct {
 	now      func() time.Time
 	licences map[string]*License
 	machines map[string]*Machine
+	procs    map[string]*Process
+	serial   int
 	calls    []string // method and path within the account
 	fault    func(*http.Request) (status int, header http.Header)
 	tamper   func(header http.Header, body []byte) []byte
@@ -62,7 +70,7 @@ type Cloud struct {
 // New returns an account without licences.
 func New(now func() time.Time) *Cloud {
 	return &Cloud{Account: "1fddcec8-8dd3-4d8d-9b16-215cac0f9b52", key: ed25519.NewKeyFromSeed([]byte(strings.Repeat("c", 32))), now: now,
-		licences: map[string]*License{}, machines: map[string]*Machine{}}
+		licences: map[string]*License{}, machines: map[string]*Machine{}, procs: map[string]*Process{}}
 }
 
 // PublicKey returns the account's key, as the dashboard shows it.
@@ -227,6 +235,12 @@ func (c *Cloud) cull() {
 			delete(c.machines, id)
 		}
 	}
+	for id, p := range c.procs {
+		m := c.machines[p.Machine]
+		if m == nil || p.LastHeartbeat.Add(c.licences[m.License].HeartbeatDuration).Before(c.now()) {
+			delete(c.procs, id)
+		}
+	}
 }
 
 // bearer returns the licence that speaks for itself, or why none does.
@@ -291,6 +305,9 @@ func (c *Cloud) serve(r *http.Request, path string, body []byte) reply {
 	}
 	if path == "machines" && r.Method == http.MethodPost {
 		return c.create(l, body)
+	}
+	if out, ok := c.process(l, r, path, body); ok {
+		return out
 	}
 	for _, route := range []*regexp.Regexp{oneMachine, pingPath, checkOutPath} {
 		match := route.FindStringSubmatch(path)
