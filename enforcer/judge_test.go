@@ -483,7 +483,7 @@ func TestScopeAndBudget(t *testing.T) {
 		{"site scope on the one key", one(unbound, key, pool(PoolTerm{Max: 4, Scope: ScopeSite})), nil, PoolGrant{Limit: 4, Budget: 4, Scope: ScopeSite}, true, ""},
 		{"site scope on two hosts", one(twoHosts, pool(PoolTerm{Max: 4, Scope: ScopeSite})), nil, PoolGrant{Limit: 4, Scope: ScopeSite}, false, WarnNotShared},
 		{"shared, though it names one host", one(pool(PoolTerm{Max: 4, Scope: ScopeShared})), nil, PoolGrant{Limit: 4, Scope: ScopeShared}, false, WarnNotShared},
-		{"a share of what one host's licence shares", one(pool(PoolTerm{Max: 4, Scope: ScopeShared})), map[string]Limit{"streams": 3}, PoolGrant{Limit: 4, Budget: 3, Scope: ScopeShared}, true, ""},
+		{"a share of what one host's licence shares", one(pool(PoolTerm{Max: 4, Scope: ScopeShared})), map[Share]Limit{{"L1", "streams"}: 3}, PoolGrant{Limit: 4, Budget: 3, Scope: ScopeShared}, true, ""},
 		{"host scope on two hosts", one(twoHosts), nil, PoolGrant{Limit: 4, Budget: 4, Scope: ScopeHost}, true, ""},
 		{"a share of the site", one(unbound), map[Share]Limit{{"L1", "streams"}: 3}, PoolGrant{Limit: 4, Budget: 3, Scope: ScopeSite}, true, ""},
 		{"a share beyond the licence", one(unbound), map[Share]Limit{{"L1", "streams"}: 9}, PoolGrant{Limit: 4, Budget: 4, Scope: ScopeSite}, true, ""},

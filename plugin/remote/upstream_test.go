@@ -8,7 +8,8 @@ import (
 	"github.com/usher-agent/usher/plugin"
 )
 
-// All that leaves the host with a call reaches a plugin's upstream: no field is forgotten on the way.
+// All that leaves the host with a call reaches a plugin's upstream: no field is forgotten on the way but those that are for built-in
+// systems, which no plugin is told.
 func TestRequestCrosses(t *testing.T) {
 	at := time.Date(2026, 3, 1, 12, 0, 0, 1, time.UTC)
 	r := &plugin.Request{LicenseID: "L1", Document: []byte("d"), Product: "acme", Version: "1.2", Components: map[string][]string{"mac": {"aa", "bb"}, "tpm": {"cc"}}, AgentKey: "k",
@@ -17,6 +18,10 @@ func TestRequestCrosses(t *testing.T) {
 		Nonce:       []byte("0123456789abcdef"), State: []byte("s")}
 	v := reflect.ValueOf(*r)
 	for i := range v.NumField() {
+		switch name := v.Type().Field(i).Name; name {
+		case "Fingerprint", "Hostname", "Memory", "Disk":
+			continue
+		}
 		if v.Field(i).IsZero() {
 			t.Errorf("this test says nothing of %s", v.Type().Field(i).Name)
 		}
