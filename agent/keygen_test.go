@@ -1,6 +1,7 @@
 package agent_test
 
 import (
+	"context"
 	"encoding/pem"
 	"errors"
 	"net/http"
@@ -16,29 +17,34 @@ import (
 	"github.com/usher-agent/usher/plugin/keygen/keygentest"
 )
 
+// keygenHouse is a stopped agent that has a licence file of a Keygen account, which is behind a CA of its own, and the key that
+// opens it. With the configuration that comes with it the agent is served by the account.
+func keygenHouse(t *testing.T, l keygentest.License) (h *house, account *keygentest.Cloud, with string) {
+	t.Helper()
+	account = keygentest.New(time.Now)
+	server := httptest.NewTLSServer(account)
+	t.Cleanup(server.Close)
+	account.Put(l)
+	h = open(t, "host: {fingerprint: host-1}\n")
+	h.stop()
+	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+	for name, data := range map[string][]byte{"account.pub": []byte(account.PublicKey()), "ca.pem": ca} {
+		if err := os.WriteFile(h.path(name), data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.config = strings.Replace(h.config, "  trust:\n", "  trust:\n    - {system: keygen, kid: account, key_file: "+h.path("account.pub")+"}\n", 1)
+	h.drop("acme.lic", account.LicenseFile(l.ID, "aes-256-gcm+ed25519", 30*24*time.Hour))
+	h.drop("acme.key", []byte(l.Key+"\n"))
+	return h, account, "upstream: {ca_file: " + h.path("ca.pem") + ", keygen: {account: " + account.Account + ", url: " + server.URL + "}}\n"
+}
+
 // A floating licence of a Keygen account: the file alone hands out nothing, for others may have it too. The account makes this host
 // a machine of it, and its machine file does; through an outage and a restart too. What the account says counts.
 func TestKeygenAccount(t *testing.T) {
-	account := keygentest.New(time.Now)
-	server := httptest.NewTLSServer(account) // with a CA of its own
-	t.Cleanup(server.Close)
 	l := keygentest.License{ID: "lic-1", Key: "SECRET-KEY-1", Product: "acme", Entitlements: []string{"EXPORT"}, HeartbeatDuration: 10 * time.Minute,
 		Attributes: keygen.Attributes{Name: new("Example"), Floating: true, RequireHeartbeat: true, MaxMachines: new(int64(5)), MaxProcesses: new(int64(3))}}
-	account.Put(l)
-
-	h := open(t, "host: {fingerprint: host-1}\n")
-	h.stop()
-	if err := os.WriteFile(h.path("account.pub"), []byte(account.PublicKey()), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	h.config = strings.Replace(h.config, "  trust:\n", "  trust:\n    - {system: keygen, kid: account, key_file: "+h.path("account.pub")+"}\n", 1)
-	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
-	if err := os.WriteFile(h.path("ca.pem"), ca, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	with := "upstream: {ca_file: " + h.path("ca.pem") + ", keygen: {account: " + account.Account + ", url: " + server.URL + "}}\n"
-	h.drop("acme.lic", account.LicenseFile("lic-1", "aes-256-gcm+ed25519", 30*24*time.Hour))
-	h.drop("acme.key", []byte(l.Key+"\n"))
+	h, account, with := keygenHouse(t, l)
 	h.start()
 	h.until("owing the first heartbeat, which nobody can send", code("VALID_IN_GRACE"))
 	h.stop()
@@ -89,5 +95,30 @@ func TestKeygenAccount(t *testing.T) {
 	h.until("good again", activated)
 	if got, err := h.ReleaseHost(t.Context(), "lic-1"); err != nil || len(got) != 1 || !got[0].Released || len(account.Machines()) != 0 {
 		t.Errorf("released: %+v, %v; the account has %+v", got, err, account.Machines())
+	}
+}
+
+// Processes that all machines of a licence share are had from the account in blocks, each slot a process there.
+func TestKeygenProcesses(t *testing.T) {
+	l := keygentest.License{ID: "lic-1", Key: "SECRET-KEY-1", Product: "acme", HeartbeatDuration: 10 * time.Minute, MayReadPolicy: true, Policy: keygen.Policy{ProcessLeasing: "PER_LICENSE"},
+		Attributes: keygen.Attributes{Name: new("Example"), Floating: true, MaxMachines: new(int64(5)), MaxProcesses: new(int64(3))}}
+	h, account, with := keygenHouse(t, l)
+	h.config += with
+	h.start()
+	h.until("activated", func(l *wire.License) bool { return inForce("lic-1")(l) && l.Licenses[0].Document != "acme.lic" })
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	defer cancel()
+	lease, err := h.Acquire(ctx, wire.AcquireRequest{Pool: "processes", WaitSeconds: 60})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(account.Processes()); n < 1 || n > 3 {
+		t.Errorf("there are %d processes", n)
+	}
+	if _, err := h.Acquire(ctx, wire.AcquireRequest{Pool: "processes", N: new(int64(4))}); !errors.Is(err, client.ErrNoSlots) {
+		t.Errorf("more than there are: %v", err)
+	}
+	if err := h.Release(ctx, lease.ID, false); err != nil {
+		t.Fatal(err)
 	}
 }

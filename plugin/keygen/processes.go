@@ -20,13 +20,10 @@ import (
 
 // Bounds of blocks of processes. Each slot is a process of its own at Keygen, and each is kept alive by a call.
 const (
-	maxBlock   = 32
-	maxListed  = 100 // of one page
-	maxPages   = 20
-	pidPrefix  = "usher-"
-	codeFull   = "NO_SLOTS"     // others have them
-	codeLapsed = "BLOCK_LAPSED" // the block is over
-	codeNone   = "NO_POOLS"     // there is nothing to hand out of this pool
+	maxBlock  = 32
+	maxListed = 100 // of one page
+	maxPages  = 20
+	pidPrefix = "usher-"
 )
 
 // process is one of Keygen's, as a block's slot.
@@ -49,7 +46,7 @@ func (s *session) blockID(token string) string {
 // CheckOut makes processes of this host's machine, one for each slot; the pool is [PoolProcesses].
 func (c *Client) CheckOut(ctx context.Context, r *plugin.CheckOut) (*plugin.Block, error) {
 	if r.Pool != PoolProcesses {
-		return nil, budgetFault(codeNone, "Keygen hands out no slots of the pool %s, only processes", short(r.Pool))
+		return nil, budgetFault(plugin.SystemNoPools, "Keygen hands out no slots of the pool %s, only processes", short(r.Pool))
 	}
 	s, e := c.begin(ctx, &r.Request)
 	if e != nil {
@@ -60,7 +57,7 @@ func (c *Client) CheckOut(ctx context.Context, r *plugin.CheckOut) (*plugin.Bloc
 		least = r.Slots
 	}
 	if least > maxBlock {
-		return nil, budgetFault(codeFull, "%d processes at once are more than the %d that are made for one block", least, maxBlock)
+		return nil, budgetFault(plugin.SystemFull, "%d processes at once are more than the %d that are made for one block", least, maxBlock)
 	}
 	if e := s.find(); e != nil {
 		return nil, e
@@ -68,7 +65,7 @@ func (c *Client) CheckOut(ctx context.Context, r *plugin.CheckOut) (*plugin.Bloc
 	block := s.blockID(r.Token)
 	got, life, e := s.spawn(block, 0, min(r.Slots, maxBlock))
 	if e == nil && got < least {
-		e = budgetFault(codeFull, "the licence has no %d processes left", least)
+		e = budgetFault(plugin.SystemFull, "the licence has no %d processes left", least)
 	}
 	if e != nil {
 		_ = s.end(block, 0) // what was made dies by itself, where this fails
@@ -105,7 +102,7 @@ func (c *Client) Extend(ctx context.Context, r *plugin.Extend) (*plugin.Block, e
 	}
 	switch {
 	case alive == 0:
-		return nil, budgetFault(codeLapsed, "the block's processes have ended, and their slots may be another's")
+		return nil, budgetFault(plugin.SystemLapsed, "the block's processes have ended, and their slots may be another's")
 	case r.Slots > 0 && int64(len(all)) > r.Slots:
 		if e := s.end(r.Block, r.Slots); e != nil {
 			return nil, e

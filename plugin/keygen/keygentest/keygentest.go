@@ -30,6 +30,7 @@ type License struct {
 	Versions                []string // released, and accessible
 	Banned                  bool
 	KeyMayNotAuthenticate   bool          // authenticationStrategy TOKEN
+	MayReadPolicy           bool          // the permission policy.read: files may include the policy
 	CheckInEvery            time.Duration // requireCheckIn
 	HeartbeatDuration       time.Duration
 	Revive                  time.Duration // heartbeatResurrectionStrategy; 0: NO_REVIVE

@@ -177,7 +177,8 @@ func (c *Cloud) checkOut(l *License, m *Machine, body []byte) reply {
 	if json.Unmarshal(body, &in) != nil || !slices.Contains([]string{"base64+ed25519", "aes-256-gcm+ed25519"}, in.Meta.Algorithm) {
 		return failed(400, "CHECKOUT_ALGORITHM_INVALID", "Bad request", "is not included in the list")
 	}
-	if slices.Contains(in.Meta.Include, "license.policy") {
+	withPolicy := slices.Contains(in.Meta.Include, "license.policy")
+	if withPolicy && !l.MayReadPolicy {
 		return failed(400, "CHECKOUT_INCLUDE_INVALID", "Bad request", "must be a valid include")
 	}
 	meta := object{"issued": c.now().UTC().Format(instant), "expiry": nil, "ttl": in.Meta.TTL}
@@ -188,8 +189,16 @@ func (c *Cloud) checkOut(l *License, m *Machine, body []byte) reply {
 	for _, code := range l.Entitlements {
 		included = append(included, object{"type": "entitlements", "id": "e-" + code, "attributes": object{"code": code}})
 	}
+	if withPolicy {
+		included = append(included, c.policy(l))
+	}
 	certificate := c.File("MACHINE", in.Meta.Algorithm, l.Key+m.Fingerprint, object{"data": c.shape(m), "included": included, "meta": meta})
 	return reply{200, object{"data": object{"type": "machine-files", "id": "file", "attributes": object{"certificate": certificate, "algorithm": in.Meta.Algorithm, "ttl": in.Meta.TTL}}}}
+}
+
+// policy is the policy object.
+func (c *Cloud) policy(l *License) object {
+	return object{"type": "policies", "id": "policy-of-" + l.ID, "attributes": l.Policy}
 }
 
 // LicenseFile makes a licence file, as the vendor would give it to a customer.
@@ -197,7 +206,11 @@ func (c *Cloud) LicenseFile(id, algorithm string, ttl time.Duration) []byte {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	l := c.licences[id]
-	return []byte(c.File("LICENSE", algorithm, l.Key, object{"data": c.licence(l),
+	included := []any{}
+	if l.MayReadPolicy {
+		included = append(included, c.policy(l))
+	}
+	return []byte(c.File("LICENSE", algorithm, l.Key, object{"data": c.licence(l), "included": included,
 		"meta": object{"issued": c.now().UTC().Format(instant), "expiry": c.now().Add(ttl).UTC().Format(instant), "ttl": ttl / time.Second}}))
 }
 
