@@ -156,7 +156,7 @@ func (h *house) drop(name string, doc []byte) {
 // until waits for a licence that is as it should be.
 func (h *house) until(what string, ok func(*wire.License) bool) *wire.License {
 	h.t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(60 * time.Second)
 	for {
 		l, err := h.License(context.Background())
 		if err != nil {
@@ -190,7 +190,7 @@ func (h *house) follow() func(what string, ok func(*wire.License) bool) {
 	}
 	return func(what string, ok func(*wire.License) bool) {
 		h.t.Helper()
-		if err := c.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
+		if err := c.SetReadDeadline(time.Now().Add(60 * time.Second)); err != nil {
 			h.t.Fatal(err)
 		}
 		for in.Scan() {

@@ -64,7 +64,7 @@ func ofSite(c *usher.Claims) {
 // eventually waits until something is so.
 func (h *house) eventually(what string, so func() bool) {
 	h.t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(60 * time.Second)
 	for !so() {
 		if time.Now().After(deadline) {
 			h.t.Fatalf("it never happened: %s", what)

@@ -50,7 +50,7 @@ func (p *toyProcess) run() {
 	if err := p.cmd.Start(); err != nil {
 		p.t.Fatal(err)
 	}
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(60 * time.Second)
 	for {
 		if l, err := p.License(context.Background()); err == nil && l.State == "valid" {
 			return

@@ -110,7 +110,7 @@ func (a *acme) pids() []int {
 // wait waits until something is so.
 func (a *acme) wait(what string, ok func() bool) {
 	a.t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !ok(); <-time.After(5 * time.Millisecond) {
+	for deadline := time.Now().Add(60 * time.Second); !ok(); <-time.After(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			a.t.Fatalf("%s: not so after 60 s", what)
 		}
@@ -284,7 +284,7 @@ func TestPluginMisnamed(t *testing.T) {
 
 func (h *house) until30(what string, ok func(*wire.License) bool) {
 	h.t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); ; <-time.After(5 * time.Millisecond) {
+	for deadline := time.Now().Add(60 * time.Second); ; <-time.After(5 * time.Millisecond) {
 		l, err := h.License(context.Background())
 		if err == nil && ok(l) {
 			return

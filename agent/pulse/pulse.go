@@ -63,6 +63,7 @@ type Pulse struct {
 	state    map[string]State
 	licences map[string]Licence
 	calling  map[string]bool
+	again    map[string]bool      // asked for at once while a call was under way, which may have been answered before
 	hold     map[string]time.Time // until when a try after a boot or resume is waited for
 	seen     time.Time            // Config.Now when last looked at; zero: it was not
 	host     Uptime               // then
@@ -84,7 +85,7 @@ func New(cfg Config) (*Pulse, error) {
 	if cfg.Called == nil {
 		cfg.Called = func(Call, string, time.Time) {}
 	}
-	p := &Pulse{cfg: cfg, wake: make(chan struct{}, 1), licences: map[string]Licence{}, calling: map[string]bool{}, hold: map[string]time.Time{}}
+	p := &Pulse{cfg: cfg, wake: make(chan struct{}, 1), licences: map[string]Licence{}, calling: map[string]bool{}, again: map[string]bool{}, hold: map[string]time.Time{}}
 	var err error
 	p.state, err = load(cfg.File)
 	h := cfg.Uptime()
@@ -114,12 +115,21 @@ func (p *Pulse) Set(licences []Licence) {
 func (p *Pulse) Now() {
 	p.mu.Lock()
 	for id := range p.licences {
-		s := p.state[id]
-		s.NotBefore, s.NextCheckIn, s.NextHeartbeat, s.Released = time.Time{}, time.Time{}, time.Time{}, time.Time{}
+		s := p.state[id].atOnce()
+		s.Released = time.Time{}
 		p.state[id] = s
+		if p.calling[id] {
+			p.again[id] = true
+		}
 	}
 	p.mu.Unlock()
 	p.nudge()
+}
+
+// atOnce returns the state with whatever there is to call due at once.
+func (s State) atOnce() State {
+	s.NotBefore, s.NextCheckIn, s.NextHeartbeat = time.Time{}, time.Time{}, time.Time{}
+	return s
 }
 
 // Look has the clocks read now rather than when the next call is due.
@@ -268,6 +278,10 @@ func (p *Pulse) note(ctx context.Context, l Licence, call Call, reply *plugin.Re
 	default:
 		p.state[l.ID] = was.Failed(duties, e, now, h, p.cfg.Jitter)
 	}
+	if p.again[l.ID] && was.Released.IsZero() {
+		p.state[l.ID] = p.state[l.ID].atOnce()
+	}
+	delete(p.again, l.ID)
 	delete(p.calling, l.ID)
 	delete(p.hold, l.ID)
 	p.keep()

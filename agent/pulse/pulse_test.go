@@ -525,4 +525,24 @@ func TestNow(t *testing.T) {
 	})
 }
 
+// Who asks for a call while one is under way gets another: what the first asked may be out of date.
+func TestNowDuringACall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		defer func() { r.stop() }()
+		answer := make(chan struct{})
+		r.remote.set(func(Call, *plugin.Request) (*plugin.Reply, error) { <-answer; return &plugin.Reply{}, nil })
+		n := len(r.remote.seen())
+		r.Now()
+		synctest.Wait()
+		r.Now()
+		synctest.Wait()
+		close(answer)
+		synctest.Wait()
+		if got := len(r.remote.seen()); got != n+2 {
+			t.Errorf("%d calls", got-n)
+		}
+	})
+}
+
 func last[T any](s []T) T { return s[len(s)-1] }
