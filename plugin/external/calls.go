@@ -64,7 +64,8 @@ func call[T any](ctx context.Context, p *Process, limit time.Duration, strict bo
 		return none, err
 	}
 	switch st, _ := status.FromError(err); {
-	case errors.Is(limited.Err(), context.DeadlineExceeded) && ctx.Err() == nil:
+	// The plugin knows the limit, and its own timer may be the first.
+	case (errors.Is(limited.Err(), context.DeadlineExceeded) || st.Code() == codes.DeadlineExceeded) && ctx.Err() == nil:
 		err = fmt.Errorf("it has not answered within %s", limit)
 		if strict {
 			s.accuse(err)
