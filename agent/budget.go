@@ -73,7 +73,7 @@ func (a *Agent) demand(pool string) budget.Demand {
 	if !ok {
 		return budget.Demand{}
 	}
-	return budget.Demand{InUse: p.InUse, Waiting: p.Waiting, Capacity: int64(p.Budget.Plus(p.Overage))}
+	return budget.Demand{InUse: p.InUse, Waiting: p.Waiting, Capacity: int64(p.Budget.Plus(p.Overage)), Draining: a.desk.draining()}
 }
 
 // missed tells the keeper of an acquire that was denied for want of slots.

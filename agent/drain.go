@@ -43,6 +43,7 @@ func (f front) ReleaseHost(ctx context.Context, by enforcer.Caller, id string) (
 func (f front) Drain(ctx context.Context, by enforcer.Caller, wait time.Duration, release bool) (wire.Drain, *enforcer.Denial) {
 	if !f.desk.draining() {
 		f.desk.drain()
+		f.budget.Nudge() // what is not in use goes back to the site
 		f.noteBy(by, eventlog.Event{Type: noteDrained})
 		f.log.Warn("the agent grants no new leases from now on", "uid", by.UID, "pid", by.PID, "exe", by.Exe)
 	}
@@ -74,6 +75,7 @@ func (f front) Undrain(by enforcer.Caller) *enforcer.Denial {
 	default:
 	}
 	if f.desk.drained.CompareAndSwap(true, false) {
+		f.budget.Nudge()
 		f.noteBy(by, eventlog.Event{Type: noteUndrained})
 		f.log.Info("the agent grants leases again", "uid", by.UID, "pid", by.PID, "exe", by.Exe)
 	}

@@ -178,13 +178,14 @@ func (c *clerk) Return(ctx context.Context, r *plugin.Return) error {
 // house is an agent as a keeper sees it: what is in use of one pool, never more than the budget.
 type house struct {
 	*Keeper
-	t       testing.TB
-	mu      sync.Mutex
-	inUse   int64
-	waiting int64
-	cap     int64
-	began   time.Time
-	stop    func()
+	t        testing.TB
+	mu       sync.Mutex
+	inUse    int64
+	waiting  int64
+	cap      int64
+	began    time.Time
+	draining bool
+	stop     func()
 }
 
 func (h *house) up() time.Duration { return time.Since(h.began) + time.Hour }
@@ -223,7 +224,7 @@ func licence(id string, u plugin.Budgeter) Licence {
 func (h *house) demand(string) Demand {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return Demand{InUse: h.inUse, Waiting: h.waiting, Capacity: h.cap}
+	return Demand{InUse: h.inUse, Waiting: h.waiting, Capacity: h.cap, Draining: h.draining}
 }
 
 // changed is what the agent does with a new budget: from then on it hands out no more than that, and waiters have what is free.
@@ -302,6 +303,39 @@ func TestKeeper(t *testing.T) {
 		if n := c.total(); n != 4 {
 			t.Errorf("after the stop %d are out, and 4 in use", n)
 		}
+	})
+}
+
+// A host that is drained gives back at once what is not in use, keeps what is for as long as it is, and has nothing more.
+func TestDraining(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newClerk(40, time.Minute)
+		h := open(t, filepath.Join(t.TempDir(), "blocks"), time.Now(), c)
+		drain := func(on bool) {
+			h.mu.Lock()
+			h.draining = on
+			h.mu.Unlock()
+			h.Nudge()
+		}
+		h.want(8)
+		time.Sleep(time.Second)
+		h.release(5)
+		drain(true)
+		time.Sleep(time.Second)
+		if n := c.total(); n != 3 {
+			t.Errorf("3 are in use, and %d are out", n)
+		}
+		time.Sleep(10 * time.Minute)
+		h.has(3, 3)
+		h.release(3)
+		time.Sleep(time.Second)
+		if n := c.total(); n != 0 {
+			t.Errorf("nothing is in use, and %d are out", n)
+		}
+		drain(false)
+		h.want(1)
+		time.Sleep(time.Second)
+		h.has(1, 4)
 	})
 }
 

@@ -46,6 +46,7 @@ type Demand struct {
 	InUse    int64
 	Waiting  int64 // slots that are waited for
 	Capacity int64 // what may be in use under the verdict in force, overage included
+	Draining bool  // no more leases are granted: what is not in use is given back at once
 }
 
 // Pool is what is kept of one pool of one licence.
@@ -102,8 +103,11 @@ func (p *Pool) lapse(now time.Duration) bool {
 // need returns how many slots the pool needs of this licence: what is in use or asked for, less what comes from elsewhere.
 func (p *Pool) need(now time.Duration, d Demand) int64 {
 	have, _ := p.have(now)
-	n := d.InUse + d.Waiting
-	if now < p.missedUntil {
+	n := d.InUse
+	if !d.Draining {
+		n += d.Waiting
+	}
+	if now < p.missedUntil && !d.Draining {
 		n += p.missed
 	}
 	return min(p.total, max(0, n-max(0, d.Capacity-have)))
@@ -148,13 +152,13 @@ func (p *Pool) Next(now time.Duration, d Demand, closing bool) (*Step, time.Dura
 		}
 		return &Step{Kind: Extend, Block: b.ID, Slots: b.Use}, 0
 	}
-	if s := p.shrink(now, have, need, closing); s != nil {
+	if s := p.shrink(now, have, need, closing || d.Draining); s != nil {
 		return s, 0
 	}
 	if closing {
 		return nil, again
 	}
-	if s := p.grow(now, have, need); s != nil {
+	if s := p.grow(now, have, need); s != nil && !d.Draining {
 		at := p.notBefore
 		if need <= have && have > 0 && p.tries > 0 {
 			at += min(quietWait, p.span/3)
@@ -199,12 +203,12 @@ func (p *Pool) grow(now time.Duration, have, need int64) *Step {
 	return &Step{Kind: CheckOut, Slots: more}
 }
 
-// shrink returns what is given back: what was not needed for a while, and at once what others ask for in vain.
-func (p *Pool) shrink(now time.Duration, have, need int64, closing bool) *Step {
+// shrink returns what is given back: what was not needed for a while, and at once what others ask for in vain, or all.
+func (p *Pool) shrink(now time.Duration, have, need int64, all bool) *Step {
 	idle := have - p.peak - spare(p.peak)
-	urgent := now < p.wantedUntil || closing
+	urgent := now < p.wantedUntil || all
 	switch {
-	case closing:
+	case all:
 		idle = have - need
 	case urgent:
 		idle = max(idle, min(have-need, p.wanted))
