@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -305,6 +306,7 @@ func (a *Agent) lifecycle(ctx context.Context) error {
 		}
 		close(a.ready)
 		a.log.Info("ready", "socket", a.config.Socket.Path, "product", a.product(), "version", a.options.Version)
+		debug.FreeOSMemory() // what only the start needed
 	}
 	defer a.desk.drain()
 	m, err := newServiceManager()

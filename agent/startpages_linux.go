@@ -4,16 +4,14 @@ import (
 	"bufio"
 	"fmt"
 	"os"
-	"runtime/debug"
 	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
-// dropStartPages gives back the memory that only the start needed: heap that is free, and pages of the program's own file, most
-// of which hold what begins libraries. What is needed again is mapped again from the page cache, a few microseconds a piece.
+// dropStartPages gives back the pages of the program's own file, most of which hold what begins libraries. What is needed again
+// is mapped again from the page cache, a few microseconds a piece.
 func dropStartPages() error {
-	debug.FreeOSMemory()
 	exe, err := os.Readlink("/proc/self/exe")
 	if err != nil {
 		return err

@@ -2,9 +2,4 @@
 
 package agent
 
-import "runtime/debug"
-
-func dropStartPages() error {
-	debug.FreeOSMemory()
-	return nil
-}
+func dropStartPages() error { return nil }

@@ -115,7 +115,7 @@ func (e *Enforcer) applyGranted(l *Lease) {
 	for i, it := range l.Items {
 		p := e.pools[it.Pool]
 		if p == nil { // recovery: the lease is known before the licence is
-			p = &pool{grant: PoolGrant{Name: it.Pool}}
+			p = &pool{grant: PoolGrant{Name: it.Pool, CountBy: CountLease}}
 			e.pools[it.Pool] = p
 		}
 		p.take(l.Holder, it.N)
