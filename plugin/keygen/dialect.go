@@ -1,0 +1,371 @@
+package keygen
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/ed25519"
+	"crypto/subtle"
+	"errors"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/plugin"
+)
+
+// Dialect answers Keygen's API (1.8) locally, for products that use a Keygen SDK. Machines, processes and uses are leases of the
+// pools and draws of the meter of those names, whichever system the licence in force is of.
+type Dialect struct{}
+
+var _ plugin.Authenticator = Dialect{}
+
+// System returns "keygen".
+func (Dialect) System() string { return System }
+
+// Credential returns "a licence key".
+func (Dialect) Credential() string { return "a licence key" }
+
+// Handler answers Keygen's API; see [plugin.Dialect].
+func (Dialect) Handler(desk plugin.Desk) http.Handler {
+	return &local{Desk: desk, signer: desk.Key(), pinged: map[enforcer.LeaseID]time.Time{}}
+}
+
+// local is the API of one agent.
+type local struct {
+	plugin.Desk
+	signer ed25519.PrivateKey
+
+	// making is held while a machine or a process is made, so that no two get the same fingerprint or pid.
+	making sync.Mutex
+
+	mu     sync.Mutex // guards all below
+	pinged map[enforcer.LeaseID]time.Time
+}
+
+// exchange is one request and what is known of it.
+type exchange struct {
+	*local
+	r       *http.Request
+	body    []byte
+	account string // as the path names it; empty: it does not
+	path    []string
+	args    []string // what stands in the path for the *s of the route
+	caller  enforcer.Caller
+	key     string // the licence key that was shown and found good; empty: none was
+	about   *subject
+	now     time.Time
+}
+
+// route is one call of the API.
+type route struct {
+	method  string
+	pattern string // * is an id, of a licence also its key
+	open    bool   // needs no credential
+	lasting bool   // is answered although the licence is suspended or over: what keeps or gives back
+	serve   func(*exchange) *response
+}
+
+var routes = []route{
+	{"GET", "ping", true, true, func(*exchange) *response { return &response{status: http.StatusOK} }},
+	{"GET", "me", false, false, (*exchange).me},
+	{"POST", "licenses/actions/validate-key", true, true, (*exchange).validateKey},
+	{"GET", "licenses", false, false, (*exchange).listLicenses},
+	{"GET", "licenses/*", false, false, (*exchange).showLicense},
+	{"GET", "licenses/*/actions/validate", false, false, (*exchange).validateQuick},
+	{"POST", "licenses/*/actions/validate", false, false, (*exchange).validateScoped},
+	{"POST", "licenses/*/actions/check-in", false, false, (*exchange).checkInNow},
+	{"GET", "licenses/*/actions/check-out", false, false, (*exchange).checkOutLicense},
+	{"POST", "licenses/*/actions/check-out", false, false, (*exchange).checkOutLicense},
+	{"POST", "licenses/*/actions/increment-usage", false, false, (*exchange).increment},
+	{"POST", "licenses/*/actions/decrement-usage", false, false, (*exchange).decrement},
+	{"POST", "licenses/*/actions/reset-usage", false, false, (*exchange).resetUsage},
+	{"POST", "licenses/*/actions/renew", false, false, notHere("licences are renewed by the vendor: put the renewed licence into the licence folder, or let the upstream bring it")},
+	{"POST", "licenses/*/actions/suspend", false, false, notHere("licences are suspended by the vendor alone")},
+	{"POST", "licenses/*/actions/reinstate", false, false, notHere("licences are reinstated by the vendor alone")},
+	{"POST", "licenses", false, false, notHere("licences are made by the vendor: put his into the licence folder")},
+	{"PATCH", "licenses/*", false, false, notHere("what a licence says is signed, and changed by the vendor alone")},
+	{"DELETE", "licenses/*", false, false, notHere("licences are revoked by the vendor; take one out of use with `usher license remove`")},
+	{"DELETE", "licenses/*/actions/revoke", false, false, notHere("licences are revoked by the vendor; take one out of use with `usher license remove`")},
+	{"GET", "licenses/*/machines", false, false, (*exchange).listMachines},
+	{"GET", "licenses/*/entitlements", false, false, (*exchange).listEntitlements},
+	{"GET", "licenses/*/entitlements/*", false, false, (*exchange).showEntitlement},
+	{"GET", "licenses/*/policy", false, false, (*exchange).showPolicy},
+	{"GET", "policies/*", false, false, (*exchange).showPolicyByID},
+	{"GET", "machines", false, false, (*exchange).listMachines},
+	{"POST", "machines", false, false, (*exchange).createMachine},
+	{"GET", "machines/*", false, true, (*exchange).showMachine},
+	{"DELETE", "machines/*", false, true, (*exchange).deleteMachine},
+	{"PATCH", "machines/*", false, false, notHere("a licence does not change its machines: delete this one and make another")},
+	{"POST", "machines/*/actions/ping", false, true, (*exchange).pingMachine},
+	{"POST", "machines/*/actions/ping-heartbeat", false, true, (*exchange).pingMachine},
+	{"POST", "machines/*/actions/reset", false, true, (*exchange).resetMachine},
+	{"POST", "machines/*/actions/reset-heartbeat", false, true, (*exchange).resetMachine},
+	{"GET", "machines/*/actions/check-out", false, false, (*exchange).checkOutMachine},
+	{"POST", "machines/*/actions/check-out", false, false, (*exchange).checkOutMachine},
+	{"GET", "machines/*/processes", false, true, (*exchange).listProcesses},
+	{"GET", "machines/*/components", false, true, (*exchange).listComponents},
+	{"GET", "machines/*/license", false, false, (*exchange).machineLicense},
+	{"GET", "components", false, true, (*exchange).listComponents},
+	{"GET", "components/*", false, true, (*exchange).showComponent},
+	{"GET", "processes", false, true, (*exchange).listProcesses},
+	{"POST", "processes", false, false, (*exchange).createProcess},
+	{"GET", "processes/*", false, true, (*exchange).showProcess},
+	{"DELETE", "processes/*", false, true, (*exchange).deleteProcess},
+	{"POST", "processes/*/actions/ping", false, true, (*exchange).pingProcess},
+}
+
+func notHere(why string) func(*exchange) *response {
+	return func(*exchange) *response { return forbidden("", why) }
+}
+
+// find returns the route of a request; status is what is wrong otherwise.
+func find(method string, path []string) (rt *route, args []string, status int) {
+	status = http.StatusNotFound
+	for i := range routes {
+		parts := strings.Split(routes[i].pattern, "/")
+		if len(parts) != len(path) {
+			continue
+		}
+		var found []string
+		ok := true
+		for j, p := range parts {
+			if p == "*" {
+				found = append(found, path[j])
+			} else if p != path[j] {
+				ok = false
+			}
+		}
+		switch {
+		case !ok:
+		case routes[i].method == method:
+			return &routes[i], found, 0
+		default:
+			status = http.StatusMethodNotAllowed
+		}
+	}
+	return nil, nil, status
+}
+
+// split takes a path apart: its account, which may be missing, and what comes after. It is false for one outside of /v1.
+func split(escaped string) (account string, parts []string, ok bool) {
+	rest, ok := strings.CutPrefix(escaped, "/v1/")
+	if !ok {
+		return "", nil, false
+	}
+	for p := range strings.SplitSeq(strings.TrimSuffix(rest, "/"), "/") {
+		if p, err := url.PathUnescape(p); err == nil {
+			parts = append(parts, p)
+		}
+	}
+	if len(parts) > 2 && parts[0] == "accounts" {
+		account, parts = parts[1], parts[2:]
+	}
+	// A signed licence key has one "/" of its own: key/D.S.
+	if len(parts) > 2 && parts[0] == "licenses" && parts[1] == "key" {
+		parts = append([]string{parts[0], "key/" + parts[2]}, parts[3:]...)
+	}
+	return account, parts, true
+}
+
+func (s *local) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	x := &exchange{local: s, r: r, now: s.Now()}
+	a := x.answer()
+	x.write(w, a)
+}
+
+func (x *exchange) answer() *response {
+	var ok bool
+	if x.account, x.path, ok = split(x.r.URL.EscapedPath()); !ok {
+		return notFound("The requested endpoint was not found")
+	}
+	if v := x.r.Header.Get("Keygen-Version"); v != "" && !slices.Contains(versions, v) {
+		return problem(http.StatusBadRequest, "INVALID_API_VERSION", "unsupported API version: "+short(v), "header", "Keygen-Version")
+	}
+	rt, args, status := find(x.r.Method, x.path)
+	if rt == nil {
+		if status == http.StatusMethodNotAllowed {
+			return problem(status, "", "this cannot be done to it", "", "")
+		}
+		return notFound("The requested endpoint was not found")
+	}
+	x.args = args
+	var err error
+	if x.body, err = io.ReadAll(x.r.Body); err != nil {
+		var large *http.MaxBytesError
+		if errors.As(err, &large) {
+			return problem(http.StatusRequestEntityTooLarge, "", "the request body is too large", "", "")
+		}
+		return problem(http.StatusBadRequest, "", "the request body could not be read", "", "")
+	}
+	if !rt.open {
+		if a := x.authenticate(); a != nil {
+			return a
+		}
+		if !rt.lasting {
+			if a := x.about.shut(); a != nil {
+				return a
+			}
+		}
+		if x.path[0] == "licenses" && len(args) > 0 && args[0] != x.about.id && (x.key == "" || args[0] != x.key) && !x.about.opens(args[0]) {
+			return notFound("The requested license '" + short(args[0]) + "' was not found")
+		}
+	}
+	return rt.serve(x)
+}
+
+// versions are the API versions that are answered, each in the shape of the last.
+var versions = []string{"1.0", "1.1", "1.2", "1.3", "1.4", "1.5", "1.6", "1.7", "1.8"}
+
+const version = "1.8"
+
+// shown is the credential that a request shows: the kind is "license" or "token"; empty: none.
+func shown(r *http.Request) (kind, secret string) {
+	of := func(kind, secret string) (string, string) {
+		switch strings.ToLower(kind) {
+		case "license":
+			return "license", secret
+		case "token", "bearer":
+			return "token", secret
+		}
+		return "", ""
+	}
+	if user, password, ok := r.BasicAuth(); ok {
+		return of(user, password)
+	}
+	if h := r.Header.Get("Authorization"); h != "" {
+		scheme, rest, _ := strings.Cut(h, " ")
+		return of(scheme, strings.TrimSpace(rest))
+	}
+	if q := r.URL.Query().Get("auth"); q != "" {
+		kind, secret, _ := strings.Cut(q, ":")
+		return of(kind, secret)
+	}
+	return "", ""
+}
+
+// authenticate finds out who asks and which licence it is about; nil: it is known.
+func (x *exchange) authenticate() *response {
+	kind, secret := shown(x.r)
+	caller, vouched := x.Caller(x.r)
+	if secret == "" && !vouched {
+		return unauthorized("TOKEN_MISSING", "You must be authenticated to complete the request")
+	}
+	if secret == "" {
+		x.caller, x.about = caller, x.subject("")
+	} else {
+		about, ok, err := x.known(secret, vouched)
+		switch {
+		case err != nil:
+			x.Log().Error("no licence key can be checked", "error", err)
+			return problem(http.StatusInternalServerError, "", "the listener's credentials_file cannot be read; the agent's log says more", "", "")
+		case !ok && kind == "token":
+			return unauthorized("TOKEN_INVALID", "Token is invalid")
+		case !ok:
+			return unauthorized("LICENSE_INVALID", "License key is invalid")
+		}
+		x.caller, x.about = x.CallerBy(x.r, secret), about
+		if kind == "license" {
+			x.key = secret
+			about.key = secret
+		}
+	}
+	if x.about == nil {
+		return unauthorized("LICENSE_INVALID", "There is no licence here: "+x.reason())
+	}
+	return nil
+}
+
+// known reports whether a credential is good, and which licence it speaks for; nil: there is none. A key that a licence
+// says (by its digest) is that licence's; others are good where the credentials file has them, and, where there is neither, if
+// somebody vouches for the caller anyway: then the key tells nothing.
+func (x *exchange) known(secret string, vouched bool) (*subject, bool, error) {
+	if s := x.subject(secret); s != nil && s.opens(secret) {
+		return s, true, nil
+	}
+	listed, err := x.Credentials(x.r)
+	if err != nil {
+		return nil, false, err
+	}
+	s := x.subject("")
+	if listed != nil {
+		right := 0
+		for line := range bytes.Lines(listed) {
+			if line = bytes.TrimSpace(line); len(line) > 0 {
+				right |= subtle.ConstantTimeCompare(line, []byte(secret))
+			}
+		}
+		return s, right == 1, nil
+	}
+	return s, vouched && (s == nil || s.digest == ""), nil
+}
+
+// reason says why there is no licence.
+func (x *exchange) reason() string {
+	if v := x.Verdict(); v != nil && v.Reason != "" {
+		return v.Reason
+	}
+	return "the licence folder has not been read yet"
+}
+
+// incoming is a request's document.
+type incoming struct {
+	Data *resource      `json:"data"`
+	Meta jsontext.Value `json:"meta"`
+}
+
+// document reads the request's document. An empty body is an empty document.
+func (x *exchange) document() (*incoming, *response) {
+	in := &incoming{}
+	if len(bytes.TrimSpace(x.body)) == 0 {
+		return in, nil
+	}
+	if err := json.Unmarshal(x.body, in); err != nil {
+		return nil, problem(http.StatusBadRequest, "", "the request could not be parsed: "+plainJSON(err).Error(), "", "")
+	}
+	return in, nil
+}
+
+// meta reads the document's meta into to.
+func (x *exchange) meta(to any) *response {
+	in, a := x.document()
+	if a != nil || len(in.Meta) == 0 || string(in.Meta) == "null" {
+		return a
+	}
+	if err := json.Unmarshal(in.Meta, to); err != nil {
+		return problem(http.StatusBadRequest, "", plainJSON(err).Error(), "pointer", "/meta")
+	}
+	return nil
+}
+
+// page cuts a list to the page that was asked for: limit, or page[size] and page[number].
+func (x *exchange) page(all []object) *response {
+	q := x.r.URL.Query()
+	number := func(name string, usual, most int) int {
+		n, err := strconv.Atoi(cmp.Or(q.Get(name), strconv.Itoa(usual)))
+		if err != nil {
+			return usual
+		}
+		return max(1, min(n, most))
+	}
+	size := number("limit", 10, 100)
+	from := 0
+	if q.Has("page[size]") || q.Has("page[number]") {
+		size = number("page[size]", 10, 100)
+		from = (number("page[number]", 1, 1<<20) - 1) * size
+	}
+	from = min(from, len(all))
+	all = all[from:min(len(all), from+size)]
+	if all == nil {
+		all = []object{}
+	}
+	return reply(object{"data": all, "links": object{"self": x.r.URL.RequestURI()}})
+}

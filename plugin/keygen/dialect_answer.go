@@ -1,0 +1,214 @@
+package keygen
+
+import (
+	"cmp"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/usher-agent/usher/enforcer"
+)
+
+// object is a JSON object of an answer.
+type object = map[string]any
+
+// response is what a request is answered.
+type response struct {
+	status   int
+	doc      object // nil: no body
+	bare     []byte // instead of doc: a file
+	name     string // of bare
+	location string
+}
+
+func reply(doc object) *response { return &response{status: http.StatusOK, doc: doc} }
+
+func show(o object) *response { return reply(object{"data": o}) }
+
+// problem is a refusal as the server gives it. source is "pointer", "parameter" or "header", and at what is at fault.
+func problem(status int, code, detail, source, at string) *response {
+	title := map[int]string{http.StatusBadRequest: "Bad request", http.StatusUnauthorized: "Unauthorized", http.StatusForbidden: "Access denied",
+		http.StatusNotFound: "Not found", http.StatusConflict: "Conflict", http.StatusUnprocessableEntity: "Unprocessable resource"}[status]
+	e := object{"title": cmp.Or(title, http.StatusText(status)), "detail": detail}
+	if code != "" {
+		e["code"] = code
+	}
+	if source != "" {
+		e["source"] = object{source: at}
+	}
+	return &response{status: status, doc: object{"meta": object{"id": newID()}, "errors": []object{e}}}
+}
+
+func notFound(detail string) *response {
+	return problem(http.StatusNotFound, "NOT_FOUND", detail, "", "")
+}
+
+func unauthorized(code, detail string) *response {
+	return problem(http.StatusUnauthorized, code, detail, "", "")
+}
+
+func forbidden(code, detail string) *response {
+	return problem(http.StatusForbidden, code, detail, "", "")
+}
+
+// invalid is 422: of what stands at pointer.
+func invalid(code, detail, pointer string) *response {
+	return problem(http.StatusUnprocessableEntity, code, detail, "pointer", pointer)
+}
+
+// denied puts a refusal of the desk into Keygen's words. limits has the code for each pool that may be full.
+func denied(d *enforcer.Denial, limits map[string]string) *response {
+	detail := d.Detail
+	if d.Hint != "" {
+		detail += "; " + d.Hint
+	}
+	switch d.Code {
+	case enforcer.NoSlots, enforcer.NotShared, enforcer.MeterEmpty:
+		return invalid(cmp.Or(limits[d.Pool], limits[""]), detail, "/data")
+	case enforcer.PoolUnknown, enforcer.DeniedByPolicy, enforcer.Forbidden, enforcer.NotHolder:
+		return forbidden("", detail)
+	case enforcer.LicenseExpired:
+		return forbidden("LICENSE_EXPIRED", detail)
+	case enforcer.LicenseInvalid, enforcer.LicenseMissing:
+		return forbidden("", detail)
+	case enforcer.LeaseUnknown:
+		return notFound(detail)
+	case enforcer.BadRequest, enforcer.TooLarge:
+		return invalid("", detail, "/data")
+	case enforcer.RateLimited:
+		return problem(http.StatusTooManyRequests, "TOO_MANY_REQUESTS", detail, "", "")
+	default: // Storage, Draining, and what may come
+		return problem(http.StatusServiceUnavailable, "", detail, "", "")
+	}
+}
+
+// write sends an answer, signed as Keygen signs: over the request target and Host as they were received, for these are what the
+// SDKs verify (keygen-go signs its host with the port, unlike the official server). See [VerifyResponse].
+func (x *exchange) write(w http.ResponseWriter, a *response) {
+	h := w.Header()
+	body := a.bare
+	switch {
+	case a.doc != nil:
+		if x.key != "" || x.about != nil {
+			h.Set("Cache-Control", "no-store")
+		}
+		h.Set("Content-Type", "application/vnd.api+json; charset=utf-8")
+		var err error
+		if body, err = json.Marshal(a.doc, json.Deterministic(true)); err != nil { // what a licence or a client put in is UTF-8: see the readers
+			x.Log().Error("an answer cannot be written", "error", err)
+			a.status, body = http.StatusInternalServerError, nil
+		}
+	case a.bare != nil:
+		h.Set("Content-Type", "application/octet-stream")
+		h.Set("Content-Disposition", `attachment; filename="`+a.name+`"`)
+	}
+	if a.location != "" {
+		h.Set("Location", a.location)
+	}
+	h.Set("Keygen-Version", cmp.Or(x.r.Header.Get("Keygen-Version"), version))
+	h.Set("Keygen-Edition", "CE")
+	h.Set("Keygen-Mode", "singleplayer")
+	account := x.accountID()
+	h.Set("Keygen-Account", account)
+	if x.key != "" {
+		h.Set("Keygen-Bearer", x.about.id)
+	}
+	h.Set("X-Request-Id", newID())
+	date := time.Now().UTC().Format(http.TimeFormat)
+	sum := sha256.Sum256(body)
+	digest := "sha-256=" + base64.StdEncoding.EncodeToString(sum[:])
+	message := fmt.Sprintf("(request-target): %s %s\nhost: %s\ndate: %s\ndigest: %s", strings.ToLower(x.r.Method), target(x.r), x.r.Host, date, digest)
+	sig := base64.StdEncoding.EncodeToString(ed25519.Sign(x.signer, []byte(message)))
+	h.Set("Date", date)
+	h.Set("Digest", digest)
+	h.Set("Keygen-Date", date)
+	h.Set("Keygen-Digest", digest)
+	h.Set("Keygen-Signature", fmt.Sprintf(`keyid=%q, algorithm="ed25519", signature=%q, headers="(request-target) host date digest"`, account, sig))
+	if a.status != http.StatusNoContent {
+		h.Set("Content-Length", strconv.Itoa(len(body)))
+	}
+	w.WriteHeader(a.status)
+	w.Write(body) //nolint:errcheck // whoever asked may be gone
+}
+
+// target is the path and query as they were sent.
+func target(r *http.Request) string {
+	if strings.HasPrefix(r.RequestURI, "/") {
+		return r.RequestURI
+	}
+	return r.URL.RequestURI() // a proxy's absolute form
+}
+
+// accountID names the account in answers.
+func (x *exchange) accountID() string {
+	if x.about != nil && x.about.license.Issuer != "" {
+		return quotable(x.about.license.Issuer)
+	}
+	return quotable(cmp.Or(x.account, "usher"))
+}
+
+// quotable makes a text fit to stand in a header.
+func quotable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r <= ' ' || r > '~' || r == '"' || r == '\\' {
+			return '-'
+		}
+		return r
+	}, s[:min(len(s), 256)])
+}
+
+// newID returns a random UUID (RFC 9562, version 4).
+func newID() string {
+	var b [16]byte
+	rand.Read(b[:]) // never fails: see crypto/rand
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	return uuid(b)
+}
+
+// uuid writes 128 bits as a UUID.
+func uuid(b [16]byte) string {
+	s := hex.EncodeToString(b[:])
+	return s[:8] + "-" + s[8:12] + "-" + s[12:16] + "-" + s[16:20] + "-" + s[20:]
+}
+
+// namedID returns the id of what has none of its own: always the same for the same names.
+func namedID(names ...string) string {
+	sum := sha256.Sum256([]byte(strings.Join(names, "\x00")))
+	b := [16]byte(sum[:16])
+	b[6], b[8] = b[6]&0x0f|0x80, b[8]&0x3f|0x80 // version 8
+	return uuid(b)
+}
+
+// parseUUID reads a UUID.
+func parseUUID(s string) (b [16]byte, ok bool) {
+	if len(s) != 36 || s[8] != '-' || s[13] != '-' || s[18] != '-' || s[23] != '-' {
+		return b, false
+	}
+	_, err := hex.Decode(b[:], []byte(strings.ReplaceAll(s, "-", "")))
+	return b, err == nil && uuid(b) == s
+}
+
+// stamp writes a time as Keygen does; nil for none.
+func stamp(t time.Time) any {
+	if t.IsZero() {
+		return nil
+	}
+	return t.UTC().Format("2006-01-02T15:04:05.000Z")
+}
+
+// relate is a relationship to one resource; nil for none.
+func relate(kind, id string) object {
+	if id == "" {
+		return object{"data": nil}
+	}
+	return object{"data": object{"type": kind, "id": id}}
+}

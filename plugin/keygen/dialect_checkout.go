@@ -1,0 +1,235 @@
+package keygen
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// The server's bounds of a file's time to live, in seconds.
+const (
+	leastTTL   = 3600
+	usualTTL   = 2629746 // a month
+	longestTTL = 100 * 365 * 24 * 3600
+)
+
+// checkOut is what is asked of a file.
+type checkOut struct {
+	Encrypt   *bool          `json:"encrypt"`
+	Algorithm *string        `json:"algorithm"`
+	TTL       jsontext.Value `json:"ttl"`
+	Include   *[]string      `json:"include"`
+}
+
+// file is a file to be made.
+type file struct {
+	algorithm string
+	ttl       int64 // seconds; 0: it does not end by itself
+	include   []string
+}
+
+// asked reads the query and the meta, which wins.
+func (x *exchange) asked(may []string) (f file, a *response) {
+	q := x.r.URL.Query()
+	var in checkOut
+	if x.r.Method == http.MethodPost {
+		if a := x.meta(&in); a != nil {
+			return f, a
+		}
+	}
+	f.algorithm = "base64+" + algEd25519
+	if in.Encrypt == nil && (q.Get("encrypt") == "true" || q.Get("encrypt") == "1") || in.Encrypt != nil && *in.Encrypt {
+		f.algorithm = "aes-256-gcm+" + algEd25519
+	}
+	algorithm := q.Get("algorithm")
+	if in.Algorithm != nil {
+		algorithm = *in.Algorithm
+	}
+	switch algorithm {
+	case "":
+	case "base64+" + algEd25519, "aes-256-gcm+" + algEd25519:
+		f.algorithm = algorithm
+	default:
+		return f, problem(http.StatusBadRequest, "CHECKOUT_ALGORITHM_INVALID", "invalid encryption and/or signing algorithm: here it is base64+ed25519 or aes-256-gcm+ed25519", "parameter", "algorithm")
+	}
+	f.ttl = usualTTL
+	ttl := string(in.TTL)
+	if ttl == "" && q.Has("ttl") {
+		if ttl = q.Get("ttl"); ttl == "" {
+			ttl = "null"
+		}
+	}
+	switch n, err := strconv.ParseInt(ttl, 10, 64); {
+	case ttl == "":
+	case ttl == "null":
+		f.ttl = 0
+	case err != nil || n < leastTTL || n > longestTTL:
+		return f, problem(http.StatusBadRequest, "CHECKOUT_TTL_INVALID", "must be greater than or equal to 3600 (1 hour)", "parameter", "ttl")
+	default:
+		f.ttl = n
+	}
+	if in.Include != nil {
+		f.include = *in.Include
+	} else if s := q.Get("include"); s != "" {
+		f.include = strings.Split(s, ",")
+	}
+	for _, name := range f.include {
+		if !slices.Contains(may, name) {
+			return f, problem(http.StatusBadRequest, "CHECKOUT_INCLUDE_INVALID", "invalid includes", "parameter", "include")
+		}
+	}
+	return f, nil
+}
+
+// with returns what is to be included in a file; prefix stands before names that are the licence's.
+func (x *exchange) with(include []string, prefix string, m *kept) []object {
+	out := []object{}
+	for _, name := range include {
+		switch {
+		case name == "license":
+			out = append(out, x.licenseObject())
+		case name == "components":
+			for i := range m.Components {
+				out = append(out, x.componentObject(m, &m.Components[i]))
+			}
+		case name == prefix+"entitlements":
+			out = append(out, x.entitlements()...)
+		case name == prefix+"policy":
+			out = append(out, x.policyObject())
+		case name == prefix+"product":
+			id := x.about.productID()
+			out = append(out, object{"type": "products", "id": id, "attributes": object{"name": id}, "links": object{"self": x.at("products", id)}})
+		default: // groups, owners and users: those that Keygen has written
+			kind := map[string]string{"group": "groups", "owner": "users", "users": "users", "environment": "environments"}[strings.TrimPrefix(name, prefix)]
+			for _, o := range x.about.included {
+				if o["type"] == kind && !slices.ContainsFunc(out, func(p object) bool { return p["type"] == kind && p["id"] == o["id"] }) {
+					out = append(out, o)
+				}
+			}
+		}
+	}
+	return out
+}
+
+func (x *exchange) checkOutLicense() *response {
+	f, a := x.asked([]string{"entitlements", "environment", "product", "policy", "group", "owner", "users"})
+	if a != nil {
+		return a
+	}
+	return x.checkOut(&f, licenseFile, x.about.id, x.licenseObject(), x.with(f.include, "", nil), x.about.secret())
+}
+
+func (x *exchange) checkOutMachine() *response {
+	m := x.machine(x.args[0])
+	if m == nil {
+		return noMachineOf(x.args[0])
+	}
+	f, a := x.asked([]string{"license", "license.entitlements", "license.product", "license.policy", "license.owner", "license.users", "components", "environment", "group", "owner"})
+	if a != nil {
+		return a
+	}
+	secret := x.about.secret()
+	if secret != "" {
+		secret += m.Fingerprint
+	}
+	return x.checkOut(&f, machineFile, m.ID, x.machineObject(m, ""), x.with(f.include, "license.", m), secret)
+}
+
+// checkOut makes a file, signed by the dialect's key. It never outlasts what the licences cover.
+func (x *exchange) checkOut(f *file, k kind, id string, about object, included []object, secret string) *response {
+	s := x.about
+	encrypted := strings.HasPrefix(f.algorithm, "aes")
+	switch {
+	case !s.judged.InForce || !s.verdict.Good():
+		return forbidden("", "nothing is checked out of a license that is not in force: "+s.judged.Reason)
+	case encrypted && secret == "":
+		return invalid("LICENSE_NOT_ENCRYPTABLE", "an encrypted file needs the license key, and none was shown: authenticate with it, or ask without encrypt", "/data/attributes/key")
+	}
+	issued := x.now.UTC().Truncate(time.Millisecond)
+	var expiry time.Time
+	if f.ttl > 0 {
+		expiry = issued.Add(time.Duration(f.ttl) * time.Second)
+	}
+	if end := s.verdict.CoveredUntil; !end.IsZero() && (expiry.IsZero() || end.Before(expiry)) {
+		expiry = end
+		f.ttl = max(1, int64(end.Sub(issued)/time.Second))
+	}
+	var ttl any
+	if f.ttl > 0 {
+		ttl = f.ttl
+	}
+	dataset, err := json.Marshal(object{"data": about, "included": included, "meta": object{"issued": stamp(issued), "expiry": stamp(expiry), "ttl": ttl}}, json.Deterministic(true))
+	if err != nil {
+		return problem(http.StatusInternalServerError, "", "the file cannot be written", "", "")
+	}
+	enc := base64.StdEncoding.EncodeToString(dataset)
+	if encrypted {
+		enc = encrypt(secret, dataset)
+	}
+	sig := ed25519.Sign(x.signer, []byte(string(k)+"/"+enc))
+	certificate := armour(k, envelope{Enc: enc, Sig: base64.StdEncoding.EncodeToString(sig), Alg: f.algorithm})
+	if x.r.Method == http.MethodGet {
+		return &response{status: http.StatusOK, bare: []byte(certificate), name: quotable(id) + ".lic"}
+	}
+	if f.include == nil {
+		f.include = []string{}
+	}
+	related := object{"account": relate("accounts", x.accountID()), "license": relate("licenses", s.id)}
+	if k == machineFile {
+		related["machine"] = relate("machines", id)
+	}
+	return show(object{"type": string(k) + "-files", "id": newID(), "attributes": object{"certificate": certificate, "algorithm": f.algorithm, "includes": f.include, "ttl": ttl,
+		"issued": stamp(issued), "expiry": stamp(expiry)}, "relationships": related})
+}
+
+// encrypt is what gcm opens, as a file has it.
+func encrypt(secret string, plain []byte) string {
+	key := sha256.Sum256([]byte(secret))
+	block, err := aes.NewCipher(key[:])
+	if err != nil { // only of a key of another length
+		panic(err)
+	}
+	aead, err := cipher.NewGCM(block)
+	if err != nil { // only of a block of another size
+		panic(err)
+	}
+	iv := make([]byte, aead.NonceSize())
+	rand.Read(iv) // never fails: see crypto/rand
+	sealed := aead.Seal(nil, iv, plain, nil)
+	n := len(sealed) - aead.Overhead()
+	text := base64.StdEncoding.EncodeToString
+	return text(sealed[:n]) + "." + text(iv) + "." + text(sealed[n:])
+}
+
+// lineLength is where Keygen breaks the lines of a file.
+const lineLength = 60
+
+// armour writes what strip and open read.
+func armour(k kind, e envelope) string {
+	b, err := json.Marshal(e)
+	if err != nil { // three texts of base64
+		panic(err)
+	}
+	body := base64.StdEncoding.EncodeToString(b)
+	name := strings.ToUpper(string(k)) + armourTail
+	var out strings.Builder
+	out.WriteString(armourBegin + name + "\n")
+	for len(body) > 0 {
+		n := min(lineLength, len(body))
+		out.WriteString(body[:n] + "\n")
+		body = body[n:]
+	}
+	out.WriteString(armourEnd + name + "\n")
+	return out.String()
+}

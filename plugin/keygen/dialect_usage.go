@@ -1,0 +1,81 @@
+package keygen
+
+import (
+	"net/http"
+
+	"github.com/usher-agent/usher/enforcer"
+)
+
+// maxUses is how far the server counts.
+const maxUses = 1<<31 - 1
+
+// by reads how many uses a request is about.
+func (x *exchange) by(name string) (int64, *response) {
+	var in struct {
+		Increment *int64 `json:"increment"`
+		Decrement *int64 `json:"decrement"`
+	}
+	if a := x.meta(&in); a != nil {
+		return 0, a
+	}
+	n := in.Increment
+	if name == "decrement" {
+		n = in.Decrement
+	}
+	if n == nil {
+		return 1, nil
+	}
+	if *n < 1 || *n > maxUses {
+		return 0, problem(http.StatusBadRequest, "", "must be between 1 and 2147483647", "pointer", "/meta/"+name)
+	}
+	return *n, nil
+}
+
+var usesLimit = map[string]string{"": "USES_LIMIT_EXCEEDED"}
+
+// increment draws from the meter uses.
+func (x *exchange) increment() *response {
+	n, a := x.by("increment")
+	if a != nil {
+		return a
+	}
+	if x.uses()+n > maxUses {
+		return invalid("USES_LIMIT_EXCEEDED", "usage exceeds 2147483647", "/data/attributes/uses")
+	}
+	_, _, d := x.Acquire(x.r.Context(), &enforcer.Acquire{Caller: x.caller, Lifetime: enforcer.LifetimeDraw, Pool: MeterUses, N: n}, nil)
+	return x.counted(d)
+}
+
+func (x *exchange) counted(d *enforcer.Denial) *response {
+	switch {
+	case d == nil:
+		return show(x.licenseObject())
+	case d.Code == enforcer.MeterEmpty:
+		return invalid("USES_LIMIT_EXCEEDED", "usage exceeds maximum allowed by current policy: "+d.Detail, "/data/attributes/uses")
+	case d.Code == enforcer.BadRequest:
+		return invalid("USES_INVALID", "must be greater than or equal to 0: "+d.Detail, "/data/attributes/uses")
+	}
+	return denied(d, usesLimit)
+}
+
+// decrement takes uses back: for admins, and where the licence says that the meter is adjustable.
+func (x *exchange) decrement() *response {
+	n, a := x.by("decrement")
+	if a != nil {
+		return a
+	}
+	_, d := x.Adjust(MeterUses, -n, x.caller)
+	return x.counted(d)
+}
+
+// resetUsage takes back whatever has been drawn.
+func (x *exchange) resetUsage() *response {
+	var drawn int64
+	for _, p := range x.Pools() {
+		if p.Meter && p.Name == MeterUses {
+			drawn = p.InUse
+		}
+	}
+	_, d := x.Adjust(MeterUses, -drawn, x.caller)
+	return x.counted(d)
+}
