@@ -36,7 +36,7 @@ func (Dialect) Credential() string { return "a licence key" }
 
 // Handler answers Keygen's API; see [plugin.Dialect].
 func (Dialect) Handler(desk plugin.Desk) http.Handler {
-	return &local{Desk: desk, signer: desk.Key(), pinged: map[enforcer.LeaseID]time.Time{}}
+	return &local{Desk: desk, signer: desk.Key()}
 }
 
 // local is the API of one agent.
@@ -44,11 +44,8 @@ type local struct {
 	plugin.Desk
 	signer ed25519.PrivateKey
 
-	// making is held while a machine or a process is made, so that no two get the same fingerprint or pid.
+	// making is held while a machine or a process is made or changes its lease, so that no two get the same fingerprint or pid.
 	making sync.Mutex
-
-	mu     sync.Mutex // guards all below
-	pinged map[enforcer.LeaseID]time.Time
 }
 
 // exchange is one request and what is known of it.
@@ -207,7 +204,7 @@ func (x *exchange) answer() *response {
 		return problem(http.StatusBadRequest, "", "the request body could not be read", "", "")
 	}
 	if !rt.open {
-		if a := x.authenticate(); a != nil {
+		if a := x.authenticate(rt.lasting); a != nil {
 			return a
 		}
 		if !rt.lasting {
@@ -252,8 +249,9 @@ func shown(r *http.Request) (kind, secret string) {
 	return "", ""
 }
 
-// authenticate finds out who asks and which licence it is about; nil: it is known.
-func (x *exchange) authenticate() *response {
+// authenticate finds out who asks and which licence it is about; nil: it is known. What is lasting is answered without a licence
+// too, and to a key that was good when leases were taken with it.
+func (x *exchange) authenticate(lasting bool) *response {
 	kind, secret := shown(x.r)
 	caller, vouched := x.Caller(x.r)
 	if secret == "" && !vouched {
@@ -267,6 +265,7 @@ func (x *exchange) authenticate() *response {
 		case err != nil:
 			x.Log().Error("no licence key can be checked", "error", err)
 			return problem(http.StatusInternalServerError, "", "the listener's credentials_file cannot be read; the agent's log says more", "", "")
+		case !ok && lasting && len(x.Leases(x.CallerBy(x.r, secret))) > 0:
 		case !ok && kind == "token":
 			return unauthorized("TOKEN_INVALID", "Token is invalid")
 		case !ok:
@@ -275,10 +274,14 @@ func (x *exchange) authenticate() *response {
 		x.caller, x.about = x.CallerBy(x.r, secret), about
 		if kind == "license" {
 			x.key = secret
-			about.key = secret
 		}
 	}
-	if x.about == nil {
+	if x.about == nil && lasting {
+		x.about = &subject{verdict: &enforcer.Verdict{}, judged: &enforcer.Judged{}, license: &enforcer.License{}}
+	}
+	if x.about != nil {
+		x.about.key = x.key
+	} else {
 		return unauthorized("LICENSE_INVALID", "There is no licence here: "+x.reason())
 	}
 	return nil

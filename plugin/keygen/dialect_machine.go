@@ -15,9 +15,9 @@ import (
 
 // record is what is kept on the lease of a machine or a process.
 type record struct {
-	Kind     string         `json:"kind"` // recordMachine, recordProcess
-	ID       string         `json:"id,omitzero"`
-	License  string         `json:"license"`
+	Kind     string         `json:"kind"`          // recordMachine, recordProcess
+	ID       string         `json:"id,omitzero"`   // empty: the lease's own number
+	Made     time.Time      `json:"made,omitzero"` // zero: when the lease was acquired
 	Metadata jsontext.Value `json:"metadata,omitzero"`
 	Interval int64          `json:"interval"` // seconds between signs of life
 
@@ -56,14 +56,16 @@ type kept struct {
 	lease *enforcer.Lease
 }
 
-// open reads what a lease keeps; nil: it is not of this kind or of this licence.
+// open reads what a lease keeps; nil: it is not of this kind.
 func (x *exchange) open(l *enforcer.Lease, kind string) *kept {
 	k := &kept{lease: l}
-	if json.Unmarshal(l.Data.Bytes, &k.record) != nil || k.Kind != kind || k.License != x.about.license.ID {
+	if json.Unmarshal(l.Data.Bytes, &k.record) != nil || k.Kind != kind {
 		return nil
 	}
-	// The lease's own number is the id, but where the client has chosen one.
 	k.ID = cmp.Or(k.ID, uuid(l.ID))
+	if k.Made.IsZero() {
+		k.Made = l.AcquiredAt
+	}
 	return k
 }
 
@@ -149,11 +151,6 @@ func (x *exchange) ttl() time.Duration {
 // life is the state of a machine's or process's heartbeat.
 func (x *exchange) life(k *kept) (l Life, last time.Time) {
 	if k.lease.Lifetime != enforcer.LifetimeTTL {
-		x.mu.Lock()
-		defer x.mu.Unlock()
-		if t, ok := x.pinged[k.lease.ID]; ok {
-			return Alive, t
-		}
 		return NotStarted, time.Time{}
 	}
 	last = k.lease.ExpiresAt.Add(-k.lease.TTL)
@@ -205,12 +202,11 @@ func (x *exchange) machineObject(k *kept, life Life) object {
 	if !last.IsZero() {
 		next = stamp(last.Add(time.Duration(k.Interval) * time.Second))
 	}
-	duty := k.lease.Lifetime == enforcer.LifetimeTTL || now != NotStarted
 	self := func(parts ...string) string { return x.at(append([]string{"machines", k.ID}, parts...)...) }
 	return object{"type": "machines", "id": k.ID, "attributes": object{"fingerprint": k.Fingerprint, "name": k.Name, "ip": k.IP, "hostname": k.Hostname,
 		"platform": k.Platform, "cores": k.Cores, "memory": k.Memory, "disk": k.Disk, "maxProcesses": x.about.terms.Attributes.MaxProcesses,
-		"requireHeartbeat": duty, "heartbeatStatus": string(cmp.Or(life, now)), "heartbeatDuration": k.Interval, "lastHeartbeat": stamp(last), "nextHeartbeat": next,
-		"lastCheckOut": nil, "metadata": metadata(k.Metadata), "created": stamp(k.lease.AcquiredAt), "updated": stamp(k.lease.AcquiredAt)},
+		"requireHeartbeat": k.lease.Lifetime == enforcer.LifetimeTTL, "heartbeatStatus": string(cmp.Or(life, now)), "heartbeatDuration": k.Interval, "lastHeartbeat": stamp(last), "nextHeartbeat": next,
+		"lastCheckOut": nil, "metadata": metadata(k.Metadata), "created": stamp(k.Made), "updated": stamp(k.Made)},
 		"relationships": object{"account": relate("accounts", x.accountID()), "product": relate("products", x.about.productID()), "license": relate("licenses", x.about.id),
 			"group": relate("", ""), "owner": relate("", ""), "components": object{"links": object{"related": self("components")}}, "processes": object{"links": object{"related": self("processes")}}},
 		"links": object{"self": self()}}
@@ -219,14 +215,14 @@ func (x *exchange) machineObject(k *kept, life Life) object {
 func (x *exchange) processObject(k *kept, life Life) object {
 	now, last := x.life(k)
 	return object{"type": "processes", "id": k.ID, "attributes": object{"pid": k.Pid, "status": string(cmp.Or(life, now)), "interval": k.Interval, "lastHeartbeat": stamp(last),
-		"nextHeartbeat": stamp(last.Add(time.Duration(k.Interval) * time.Second)), "metadata": metadata(k.Metadata), "created": stamp(k.lease.AcquiredAt), "updated": stamp(k.lease.AcquiredAt)},
+		"nextHeartbeat": stamp(last.Add(time.Duration(k.Interval) * time.Second)), "metadata": metadata(k.Metadata), "created": stamp(k.Made), "updated": stamp(k.Made)},
 		"relationships": object{"account": relate("accounts", x.accountID()), "product": relate("products", x.about.productID()), "license": relate("licenses", x.about.id),
 			"machine": relate("machines", k.Machine)}, "links": object{"self": x.at("processes", k.ID)}}
 }
 
 func (x *exchange) componentObject(k *kept, c *part) object {
 	return object{"type": "components", "id": c.ID, "attributes": object{"fingerprint": c.Fingerprint, "name": c.Name, "metadata": metadata(c.Metadata),
-		"created": stamp(k.lease.AcquiredAt), "updated": stamp(k.lease.AcquiredAt)},
+		"created": stamp(k.Made), "updated": stamp(k.Made)},
 		"relationships": object{"account": relate("accounts", x.accountID()), "product": relate("products", x.about.productID()), "license": relate("licenses", x.about.id),
 			"machine": relate("machines", k.ID)}, "links": object{"self": x.at("components", c.ID)}}
 }
@@ -356,7 +352,7 @@ func (x *exchange) createMachine() *response {
 	if a != nil {
 		return a
 	}
-	rec := &record{Kind: recordMachine, ID: in.ID, License: x.about.license.ID, Metadata: w.Metadata, Interval: x.heartbeatSeconds(), Fingerprint: w.Fingerprint, Name: w.Name,
+	rec := &record{Kind: recordMachine, ID: in.ID, Metadata: w.Metadata, Interval: x.heartbeatSeconds(), Fingerprint: w.Fingerprint, Name: w.Name,
 		IP: w.IP, Hostname: w.Hostname, Platform: w.Platform, Cores: w.Cores, Memory: w.Memory, Disk: w.Disk, Components: components}
 	r := &enforcer.Acquire{Caller: x.caller, Lifetime: enforcer.LifetimeHeld, Items: []enforcer.Item{{Pool: PoolMachines, N: 1}}}
 	for _, p := range []struct {
@@ -417,9 +413,6 @@ func (x *exchange) deleteMachine() *response {
 	if d := x.release(k); d != nil {
 		return denied(d, nil)
 	}
-	x.mu.Lock()
-	delete(x.pinged, k.lease.ID)
-	x.mu.Unlock()
 	return &response{status: http.StatusNoContent}
 }
 
@@ -430,10 +423,8 @@ func (x *exchange) ping(k *kept) (revived Life) {
 		revived = Resurrected
 	}
 	if k.lease.Lifetime != enforcer.LifetimeTTL {
-		x.mu.Lock()
-		defer x.mu.Unlock()
-		x.pinged[k.lease.ID] = x.now
-		return ""
+		x.become(k, enforcer.LifetimeTTL) // whoever begins to ping is watched from then on
+		return Alive
 	}
 	if l, d := x.Renew(&enforcer.Renew{ID: k.lease.ID, Caller: x.caller}); d == nil {
 		k.lease = l
@@ -452,19 +443,63 @@ func (x *exchange) pingMachine() *response {
 	return show(x.machineObject(k, revived))
 }
 
-// resetMachine stops the watch over a machine that has no duty. Licences may not at Keygen either where there is one.
+// resetMachine ends the watch over a machine that began to ping without having to.
 func (x *exchange) resetMachine() *response {
 	k := x.machine(x.args[0])
 	switch {
 	case k == nil:
 		return noMachineOf(x.args[0])
-	case k.lease.Lifetime == enforcer.LifetimeTTL:
+	case x.about.terms.Attributes.RequireHeartbeat:
 		return forbidden("", "You do not have permission to complete the request: the machine must keep a heartbeat")
+	case k.lease.Lifetime == enforcer.LifetimeTTL:
+		x.become(k, enforcer.LifetimeHeld)
 	}
-	x.mu.Lock()
-	delete(x.pinged, k.lease.ID)
-	x.mu.Unlock()
 	return show(x.machineObject(k, ""))
+}
+
+// become gives a machine a lease of another lifetime, in the place of the one that it has. Where there is no slot for both it is
+// without one for a moment, in which no other machine can be made here; whoever takes slots of the pool by another way may be
+// quicker. A machine that cannot get the new lease keeps the old.
+func (x *exchange) become(k *kept, lifetime enforcer.Lifetime) {
+	x.making.Lock()
+	defer x.making.Unlock()
+	if now := x.get(k.Kind, k.ID); now == nil || now.lease.Lifetime == lifetime {
+		if now != nil {
+			*k = *now
+		}
+		return
+	}
+	b, err := json.Marshal(k.record)
+	if err != nil || len(b) > plugin.MaxLeaseData {
+		return // with its id and date it has just become too large
+	}
+	acquire := func(lifetime enforcer.Lifetime) (*enforcer.Lease, *enforcer.Denial) {
+		// A client token: this must not be undone where the ping's answer cannot be delivered.
+		r := &enforcer.Acquire{Caller: x.caller, Items: k.lease.Items, Lifetime: lifetime, Token: newID()}
+		if lifetime == enforcer.LifetimeTTL {
+			r.TTL = x.ttl()
+		}
+		l, _, d := x.Acquire(x.r.Context(), r, b)
+		return l, d
+	}
+	old := k.lease
+	l, d := acquire(lifetime)
+	switch {
+	case d == nil:
+		x.release(k)
+	case d.Code == enforcer.NoSlots:
+		x.release(k)
+		if l, d = acquire(lifetime); d != nil {
+			if l, d = acquire(old.Lifetime); d != nil {
+				x.Log().Error("a machine has lost its slot to another holder of the pool", "machine", k.ID, "error", d.Detail)
+				return
+			}
+		}
+	default:
+		x.Log().Warn("a machine's lease stays as it is", "machine", k.ID, "lifetime", string(old.Lifetime), "error", d.Detail)
+		return
+	}
+	k.lease = l
 }
 
 func (x *exchange) listComponents() *response {
@@ -550,7 +585,7 @@ func (x *exchange) createProcess() *response {
 			return invalid("ID_CONFLICT", "must not conflict with another process", "/data/id")
 		}
 	}
-	rec := &record{Kind: recordProcess, ID: in.ID, License: x.about.license.ID, Metadata: w.Metadata, Interval: x.heartbeatSeconds(), Pid: w.Pid, Machine: m.ID}
+	rec := &record{Kind: recordProcess, ID: in.ID, Metadata: w.Metadata, Interval: x.heartbeatSeconds(), Pid: w.Pid, Machine: m.ID}
 	k, a := x.take(&enforcer.Acquire{Caller: x.caller, Lifetime: enforcer.LifetimeTTL, TTL: x.ttl(), Pool: PoolProcesses, N: 1}, rec,
 		map[string]string{"": "MACHINE_PROCESS_LIMIT_EXCEEDED"})
 	if a != nil {
