@@ -11,6 +11,9 @@ const maxUses = 1<<31 - 1
 
 // by reads how many uses a request is about.
 func (x *exchange) by(name string) (int64, *response) {
+	if _, counted := x.about.verdict.Meters[MeterUses]; !counted {
+		return 0, forbidden("", "the license counts no uses: it has no meter "+MeterUses)
+	}
 	var in struct {
 		Increment *int64 `json:"increment"`
 		Decrement *int64 `json:"decrement"`

@@ -1,0 +1,531 @@
+package keygen_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/plugin"
+	"github.com/usher-agent/usher/plugin/keygen"
+	"github.com/usher-agent/usher/plugin/keygen/keygentest"
+)
+
+// terms are a licence of another system; change may change them.
+func terms(change func(*enforcer.License)) *enforcer.License {
+	pool := func(n enforcer.Limit) enforcer.PoolTerm { return enforcer.PoolTerm{Max: n, Scope: enforcer.ScopeHost} }
+	l := &enforcer.License{ID: "lic-1", System: "usher", Product: "acme", Licensee: "Example", Role: enforcer.RoleBase, KeyID: "k",
+		Issued: time.Date(2026, 4, 1, 0, 0, 0, 0, time.UTC), Expires: time.Date(2026, 9, 1, 0, 0, 0, 0, time.UTC),
+		Pools:    map[string]enforcer.PoolTerm{"machines": pool(2), "processes": pool(2), "cores": pool(8)},
+		Meters:   map[string]enforcer.MeterTerm{"uses": {Max: 5, Scope: enforcer.ScopeHost, Adjustable: true}},
+		Features: map[string]enforcer.Value{"EXPORT": {Kind: enforcer.KindBool, Bool: true}, "OFF": {Kind: enforcer.KindBool}}}
+	if change != nil {
+		change(l)
+	}
+	return l
+}
+
+// file is a licence file of an account's licence, as it is verified; d says when it is.
+func file(t testing.TB, now time.Time, change func(*keygentest.License)) *enforcer.License {
+	t.Helper()
+	cloud := keygentest.New(func() time.Time { return now })
+	created := now.Add(-24 * time.Hour)
+	l := keygentest.License{ID: "0b5f5c0e-0000-4000-8000-000000000001", Key: "THE-KEY", Product: "acme", HeartbeatDuration: 10 * time.Minute,
+		Attributes: keygen.Attributes{Name: new("Example"), MaxMachines: new(int64(1)), MaxProcesses: new(int64(2)), Created: &created}}
+	if change != nil {
+		change(&l)
+	}
+	cloud.Put(l)
+	anchor, err := keygen.NewAnchor("account", []byte(cloud.PublicKey()), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, p := keygen.Format{}.Verify(cloud.LicenseFile(l.ID, "base64+ed25519", 30*24*time.Hour), []plugin.Anchor{anchor})
+	if p != nil {
+		t.Fatal(p.Reason)
+	}
+	return out
+}
+
+func machineBody(license, fingerprint, more string) string {
+	return fmt.Sprintf(`{"data":{"type":"machines","attributes":{"fingerprint":%q%s},"relationships":{"license":{"data":{"type":"licenses","id":%q}}}}}`, fingerprint, more, license)
+}
+
+func processBody(machine, pid, id string) string {
+	return fmt.Sprintf(`{"data":{"type":"processes"%s,"attributes":{"pid":%q},"relationships":{"machine":{"data":{"type":"machines","id":%q}}}}}`, id, pid, machine)
+}
+
+// A licence is shown with every attribute and relationship that the API has, whichever system it is of.
+func TestDialectLicense(t *testing.T) {
+	t.Parallel()
+	now := newDesk().now
+	for name, l := range map[string]*enforcer.License{"native": terms(nil), "keygen": file(t, now, nil)} {
+		c := newClient(t, newDesk(l))
+		for _, target := range []string{"/v1/me", "/v1/accounts/acc/me", "/v1/licenses/" + l.ID, "/v1/accounts/acc/licenses/" + l.ID} {
+			got := c.one(200, "GET", target, "")
+			if got.ID != l.ID || got.Type != "licenses" || got.Attributes["status"] != "ACTIVE" || got.Attributes["name"] != "Example" {
+				t.Errorf("%s: GET %s: %+v", name, target, got)
+			}
+			for _, a := range strings.Fields(`name key expiry status uses protected version suspended scheme encrypted strict floating maxMachines maxProcesses maxUsers maxCores
+				maxMemory maxDisk maxUses requireHeartbeat requireCheckIn lastValidated lastCheckIn nextCheckIn lastCheckOut permissions metadata created updated`) {
+				if _, ok := got.Attributes[a]; !ok {
+					t.Errorf("%s: GET %s has no attribute %s", name, target, a)
+				}
+			}
+			for _, r := range strings.Fields("account product policy group owner users machines tokens entitlements") {
+				if _, ok := got.Relationships[r]; !ok {
+					t.Errorf("%s: GET %s has no relationship %s", name, target, r)
+				}
+			}
+		}
+		if all := c.list("/v1/licenses"); len(all) != 1 {
+			t.Errorf("%s: the licences are %+v", name, all)
+		}
+		policy := c.one(200, "GET", "/v1/licenses/"+l.ID+"/policy", "")
+		if again := c.one(200, "GET", "/v1/policies/"+policy.ID, ""); again.Type != "policies" {
+			t.Errorf("%s: the policy is %+v", name, again)
+		}
+		c.refused(404, "NOT_FOUND", "GET", "/v1/licenses/another", "")
+		c.refused(404, "NOT_FOUND", "GET", "/v1/policies/another", "")
+		c.refused(404, "NOT_FOUND", "GET", "/v2/me", "")
+		c.refused(404, "NOT_FOUND", "GET", "/", "")
+		c.refused(405, "", "PUT", "/v1/me", "")
+		for _, a := range []string{"POST /v1/licenses/ID/actions/renew", "POST /v1/licenses/ID/actions/suspend", "POST /v1/licenses/ID/actions/reinstate", "PATCH /v1/licenses/ID", "DELETE /v1/licenses/ID"} {
+			method, target, _ := strings.Cut(a, " ")
+			c.refused(403, "", method, strings.Replace(target, "ID", l.ID, 1), "")
+		}
+		c.refused(422, "", "POST", "/v1/licenses/"+l.ID+"/actions/check-in", "") // no duty
+	}
+	c := newClient(t, newDesk(terms(nil)))
+	if e := c.list("/v1/licenses/lic-1/entitlements"); len(e) != 1 || e[0].Attributes["code"] != "EXPORT" {
+		t.Errorf("the entitlements are %+v", e)
+	} else if one := c.one(200, "GET", "/v1/licenses/lic-1/entitlements/"+e[0].ID, ""); one.ID != e[0].ID {
+		t.Errorf("the entitlement is %+v", one)
+	}
+	r := c.send("GET", "/v1/ping", "")
+	if r.status != 200 || len(r.body) != 0 {
+		t.Errorf("ping: %d %s", r.status, r.body)
+	}
+}
+
+// The status follows Keygen's order and bounds.
+func TestStatus(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 5, 1, 0, 0, 0, 0, time.UTC)
+	const day = 24 * time.Hour
+	for _, c := range []struct {
+		want string
+		a    keygen.Attributes
+		used time.Duration // ago
+	}{
+		{"BANNED", keygen.Attributes{Status: "BANNED", Suspended: true}, 0},
+		{"SUSPENDED", keygen.Attributes{Suspended: true, Expiry: new(now.Add(-day))}, 0},
+		{"EXPIRED", keygen.Attributes{Expiry: new(now.Add(-time.Second))}, 100 * day},
+		{"EXPIRING", keygen.Attributes{Expiry: new(now.Add(3*day - time.Second))}, 100 * day},
+		{"INACTIVE", keygen.Attributes{Expiry: new(now.Add(3 * day)), Status: "ACTIVE"}, 90*day + time.Second},
+		{"ACTIVE", keygen.Attributes{Status: "INACTIVE"}, 90 * day},
+	} {
+		if got := (&keygen.Object{Attributes: c.a}).Status(now, now.Add(-c.used)); got != c.want {
+			t.Errorf("%+v, used %s ago: %s, want %s", c.a, c.used, got, c.want)
+		}
+	}
+}
+
+// Validations answer with Keygen's codes, nonce and scope.
+func TestDialectValidation(t *testing.T) {
+	t.Parallel()
+	d := newDesk(terms(nil))
+	c := newClient(t, d)
+	d.credentials = []byte("THE-KEY\n")
+	code := func(method, target, body string, want keygen.Code, valid bool) map[string]any {
+		t.Helper()
+		r := c.send(method, target, body)
+		if r.status != 200 || r.doc.Meta["code"] != string(want) || r.doc.Meta["valid"] != valid || r.doc.Meta["ts"] == nil || r.doc.Meta["detail"] == "" {
+			t.Errorf("%s %s %s: %d %s, want %s", method, target, body, r.status, r.body, want)
+		}
+		return r.doc.Meta
+	}
+	const by = "/v1/licenses/lic-1/actions/validate"
+	code("GET", by, "", keygen.CodeValid, true)
+	code("POST", by, "", keygen.CodeValid, true)
+	code("POST", by, `{"meta":{"scope":{"product":"acme"}}}`, keygen.CodeValid, true)
+	code("POST", by, `{"meta":{"scope":{"product":""}}}`, keygen.CodeProductMismatch, false)
+	code("POST", by, `{"meta":{"scope":{"entitlements":["EXPORT"]}}}`, keygen.CodeValid, true)
+	code("POST", by, `{"meta":{"scope":{"entitlements":["OFF"]}}}`, keygen.CodeEntitlementsMissing, false)
+	meta := code("POST", by, `{"meta":{"nonce":12345,"scope":{"fingerprint":"f"}}}`, keygen.CodeNoMachines, false)
+	if scope, _ := meta["scope"].(map[string]any); meta["nonce"] != 12345.0 || scope["fingerprint"] != "f" {
+		t.Errorf("meta is %+v", meta)
+	}
+	c.one(201, "POST", "/v1/machines", machineBody("lic-1", "f", ""))
+	code("POST", by, `{"meta":{"scope":{"fingerprint":"f"}}}`, keygen.CodeValid, true)
+	code("POST", by, `{"meta":{"scope":{"fingerprint":"g"}}}`, keygen.CodeFingerprintMismatch, false)
+	code("POST", by, `{"meta":{"scope":{"fingerprints":["g","f"]}}}`, keygen.CodeValid, true)
+	c.refused(400, "", "POST", by, `{"meta":{"scope":{"fingerprint":1}}}`)
+	c.refused(400, "", "POST", by, `{`)
+
+	const key = "/v1/licenses/actions/validate-key"
+	meta = code("POST", key, `{"meta":{"key":"THE-KEY","nonce":7,"scope":{"fingerprint":"f"}}}`, keygen.CodeValid, true)
+	if meta["nonce"] != 7.0 {
+		t.Errorf("meta is %+v", meta)
+	}
+	r := c.send("POST", key, `{"meta":{"key":"ANOTHER"}}`)
+	if r.status != 200 || string(r.doc.Data) != "null" || r.doc.Meta["code"] != "NOT_FOUND" {
+		t.Errorf("an unknown key: %d %s", r.status, r.body)
+	}
+	c.refused(400, "", "POST", key, `{}`)
+
+	// What the judge finds is what they say.
+	d.judge(terms(func(l *enforcer.License) { l.Suspended = true }))
+	code("POST", key, `{"meta":{"key":"THE-KEY"}}`, keygen.CodeSuspended, false)
+	c.refused(403, "LICENSE_SUSPENDED", "GET", "/v1/me", "")
+	d.judge(terms(func(l *enforcer.License) { l.Expires = d.now.Add(-time.Hour) }))
+	code("GET", by, "", keygen.CodeExpired, false)
+	d.judge(terms(func(l *enforcer.License) { l.Expires, l.Grace = d.now.Add(-time.Hour), 24*time.Hour }))
+	code("GET", by, "", keygen.CodeValid, true) // its grace runs
+	d.judge(terms(func(l *enforcer.License) {
+		l.Hosts = []enforcer.HostBinding{{Components: map[string][]string{"x": {"y"}}}}
+	}))
+	code("GET", by, "", keygen.CodeNotFound, false) // another host's
+}
+
+// Machines hold slots, by fingerprint and id, with the refusals of the official server.
+func TestDialectMachines(t *testing.T) {
+	t.Parallel()
+	d := newDesk(terms(nil))
+	c := newClient(t, d)
+	parts := `,"cores":4,"hostname":"h","metadata":{"a":1}`
+	m := c.one(201, "POST", "/v1/accounts/acc/machines", machineBody("lic-1", "f/1", parts))
+	if m.Type != "machines" || m.Attributes["fingerprint"] != "f/1" || m.Attributes["heartbeatStatus"] != "NOT_STARTED" || m.Attributes["heartbeatDuration"] != 600.0 ||
+		m.Attributes["requireHeartbeat"] != false || m.Attributes["cores"] != 4.0 || m.Attributes["metadata"].(map[string]any)["a"] != 1.0 {
+		t.Errorf("the machine is %+v", m)
+	}
+	for _, by := range []string{m.ID, url.PathEscape("f/1")} {
+		if got := c.one(200, "GET", "/v1/machines/"+by, ""); got.ID != m.ID {
+			t.Errorf("by %s: %+v", by, got)
+		}
+	}
+	refuse := func(status int, code, body string) { t.Helper(); c.refused(status, code, "POST", "/v1/machines", body) }
+	refuse(422, "FINGERPRINT_TAKEN", machineBody("lic-1", "f/1", ""))
+	refuse(422, "FINGERPRINT_CONFLICT", machineBody("lic-1", m.ID, ""))
+	refuse(422, "FINGERPRINT_NOT_ALLOWED", machineBody("lic-1", "actions", ""))
+	refuse(422, "LICENSE_NOT_FOUND", machineBody("another", "g", ""))
+	refuse(422, "CORES_INVALID", machineBody("lic-1", "g", `,"cores":0`))
+	refuse(422, "MACHINE_CORE_LIMIT_EXCEEDED", machineBody("lic-1", "g", `,"cores":5`))
+	refuse(422, "", machineBody("lic-1", "g", `,"name":"`+strings.Repeat("x", 5000)+`"`))
+	for _, bad := range []string{"", "{", "[]", `{"data":null}`, `{"data":{"type":"licenses"}}`, machineBody("lic-1", "", ""), machineBody("", "g", ""), machineBody("lic-1", "g", `,"cores":"x"`)} {
+		refuse(400, "", bad)
+	}
+	d.pass(time.Second)
+	const id = `11111111-2222-4333-8444-555555555555`
+	chosen := strings.Replace(machineBody("lic-1", "g", ""), `"type":"machines"`, `"type":"machines","id":"`+id+`"`, 1)
+	if got := c.one(201, "POST", "/v1/machines", chosen); got.ID != id {
+		t.Errorf("the chosen id is %s", got.ID)
+	}
+	refuse(422, "ID_CONFLICT", strings.Replace(chosen, `"fingerprint":"g"`, `"fingerprint":"other"`, 1))
+	refuse(422, "FINGERPRINT_TAKEN", chosen)
+	refuse(422, "MACHINE_LIMIT_EXCEEDED", machineBody("lic-1", "h", ""))
+	if all := c.list("/v1/licenses/lic-1/machines?limit=100"); len(all) != 2 {
+		t.Errorf("the machines are %+v", all)
+	}
+	if page := c.list("/v1/machines?page[size]=1&page[number]=2"); len(page) != 1 || page[0].ID != id {
+		t.Errorf("the second page is %+v", page)
+	}
+	c.refused(403, "", "PATCH", "/v1/machines/"+id, "")
+	if r := c.send("DELETE", "/v1/machines/g", ""); r.status != 204 || len(r.body) != 0 {
+		t.Errorf("deleted: %d %s", r.status, r.body)
+	}
+	c.refused(404, "NOT_FOUND", "DELETE", "/v1/machines/g", "")
+	c.refused(404, "NOT_FOUND", "POST", "/v1/machines/"+id+"/actions/ping", "")
+	withComponents := strings.Replace(machineBody("lic-1", "h", ""), `"relationships":{`, `"relationships":{"components":{"data":[{"type":"components","attributes":{"fingerprint":"b","name":"board"}}]},`, 1)
+	h := c.one(201, "POST", "/v1/machines", withComponents)
+	parts1 := c.list("/v1/machines/" + h.ID + "/components")
+	if len(parts1) != 1 || parts1[0].Attributes["name"] != "board" {
+		t.Fatalf("the components are %+v", parts1)
+	}
+	if got := c.one(200, "GET", "/v1/components/"+parts1[0].ID, ""); got.Attributes["fingerprint"] != "b" {
+		t.Errorf("the component is %+v", got)
+	}
+	refuse(422, "COMPONENTS_FINGERPRINT_TAKEN", strings.Replace(withComponents, `"name":"board"}}`, `"name":"board"}},{"type":"components","attributes":{"fingerprint":"b","name":"c"}}`, 1))
+}
+
+// A machine that must keep a heartbeat, and one that began to ping, lose their slot when they stop; a reset ends the watch over
+// the latter.
+func TestDialectHeartbeats(t *testing.T) {
+	t.Parallel()
+	d := newDesk()
+	d.judge(file(t, d.now, func(l *keygentest.License) { l.Attributes.RequireHeartbeat = true; l.Policy.HeartbeatResurrection = "2_MINUTE_REVIVE" }))
+	c := newClient(t, d)
+	license := c.one(200, "GET", "/v1/me", "").ID
+	m := c.one(201, "POST", "/v1/machines", machineBody(license, "f", ""))
+	if m.Attributes["requireHeartbeat"] != true || m.Attributes["heartbeatStatus"] != "ALIVE" {
+		t.Errorf("the machine is %+v", m)
+	}
+	c.refused(403, "", "POST", "/v1/machines/f/actions/reset", "")
+	d.pass(9 * time.Minute)
+	c.one(200, "POST", "/v1/machines/f/actions/ping", "")
+	d.pass(9 * time.Minute)
+	if got := c.one(200, "POST", "/v1/machines/"+m.ID+"/actions/ping-heartbeat", ""); got.Attributes["heartbeatStatus"] != "ALIVE" {
+		t.Errorf("pinged in time: %+v", got.Attributes)
+	}
+	d.pass(11 * time.Minute)
+	if got := c.one(200, "GET", "/v1/machines/f", ""); got.Attributes["heartbeatStatus"] != "DEAD" {
+		t.Errorf("a ping missed: %+v", got.Attributes)
+	}
+	if r := c.send("POST", "/v1/licenses/"+license+"/actions/validate", `{"meta":{"scope":{"fingerprint":"f"}}}`); r.doc.Meta["code"] != "HEARTBEAT_DEAD" {
+		t.Errorf("a ping missed: %s", r.body)
+	}
+	if got := c.one(200, "POST", "/v1/machines/f/actions/ping", ""); got.Attributes["heartbeatStatus"] != "RESURRECTED" {
+		t.Errorf("within the time to revive: %+v", got.Attributes)
+	}
+	c.refused(422, "MACHINE_LIMIT_EXCEEDED", "POST", "/v1/machines", machineBody(license, "g", ""))
+	d.pass(13 * time.Minute)
+	c.refused(404, "NOT_FOUND", "POST", "/v1/machines/f/actions/ping", "")
+
+	d = newDesk(terms(func(l *enforcer.License) { l.Pools["machines"] = enforcer.PoolTerm{Max: 1, Scope: enforcer.ScopeHost} }))
+	c = newClient(t, d)
+	made := c.one(201, "POST", "/v1/machines", machineBody("lic-1", "f", ""))
+	d.pass(time.Hour)
+	got := c.one(200, "POST", "/v1/machines/f/actions/ping", "") // the pool is full, with itself
+	if got.ID != made.ID || got.Attributes["heartbeatStatus"] != "ALIVE" || got.Attributes["requireHeartbeat"] != true || got.Attributes["created"] != made.Attributes["created"] {
+		t.Errorf("the first ping: %+v", got)
+	}
+	d.pass(9 * time.Minute)
+	if got := c.one(200, "POST", "/v1/machines/"+made.ID+"/actions/reset", ""); got.ID != made.ID || got.Attributes["heartbeatStatus"] != "NOT_STARTED" {
+		t.Errorf("reset: %+v", got)
+	}
+	d.pass(24 * time.Hour)
+	c.one(200, "POST", "/v1/machines/f/actions/ping", "")
+	d.pass(10*time.Minute + time.Second)
+	c.one(201, "POST", "/v1/machines", machineBody("lic-1", "g", ""))
+}
+
+// A ping is answered as good as long as the lease stands: where nothing can be written, where the licence is suspended, and where
+// there is none any more.
+func TestDialectPingsAreGood(t *testing.T) {
+	t.Parallel()
+	d := newDesk(terms(nil))
+	c := newClient(t, d)
+	held := c.one(201, "POST", "/v1/machines", machineBody("lic-1", "f", ""))
+	p := c.one(201, "POST", "/v1/processes", processBody(held.ID, "1", ""))
+	watched := c.one(201, "POST", "/v1/machines", machineBody("lic-1", "g", ""))
+	c.one(200, "POST", "/v1/machines/g/actions/ping", "")
+	good := func(when string) {
+		t.Helper()
+		for _, target := range []string{"/v1/machines/" + held.ID, "/v1/processes/" + p.ID, "/v1/machines/" + watched.ID} {
+			if r := c.send("POST", target+"/actions/ping", ""); r.status != 200 {
+				t.Errorf("%s: %s: %d %s", when, target, r.status, r.body)
+			}
+		}
+	}
+	d.full = true
+	good("the disk is full")
+	d.full = false
+	d.judge(terms(func(l *enforcer.License) { l.ID, l.Issued = "lic-2", l.Issued.Add(time.Hour) }))
+	good("another licence")
+	d.judge(terms(func(l *enforcer.License) { l.Suspended, l.OnExpiry = true, enforcer.Keep }))
+	good("suspended")
+	d.judge()
+	good("no licence")
+	for _, target := range []string{"/v1/processes/" + p.ID, "/v1/machines/f", "/v1/machines/g"} {
+		if r := c.send("DELETE", target, ""); r.status != 204 {
+			t.Errorf("DELETE %s without a licence: %d %s", target, r.status, r.body)
+		}
+	}
+}
+
+// Processes hold slots until a ping is missed, and go with their machine.
+func TestDialectProcesses(t *testing.T) {
+	t.Parallel()
+	d := newDesk(terms(nil))
+	c := newClient(t, d)
+	m := c.one(201, "POST", "/v1/machines", machineBody("lic-1", "f", ""))
+	p := c.one(201, "POST", "/v1/processes", processBody(m.ID, "1", ""))
+	if p.Type != "processes" || p.Attributes["pid"] != "1" || p.Attributes["status"] != "ALIVE" || p.Attributes["interval"] != 600.0 {
+		t.Errorf("the process is %+v", p)
+	}
+	refuse := func(status int, code, body string) {
+		t.Helper()
+		c.refused(status, code, "POST", "/v1/processes", body)
+	}
+	refuse(422, "PID_TAKEN", processBody(m.ID, "1", ""))
+	refuse(422, "MACHINE_NOT_FOUND", processBody("another", "2", ""))
+	refuse(400, "", processBody(m.ID, "", ""))
+	refuse(400, "", processBody(m.ID, "2", `,"id":"no uuid"`))
+	const id = `,"id":"11111111-2222-4333-8444-555555555555"`
+	c.one(201, "POST", "/v1/processes", processBody(m.ID, "2", id))
+	refuse(422, "ID_CONFLICT", processBody(m.ID, "3", id))
+	refuse(422, "MACHINE_PROCESS_LIMIT_EXCEEDED", processBody(m.ID, "3", ""))
+	if all := c.list("/v1/machines/f/processes"); len(all) != 2 {
+		t.Errorf("the processes are %+v", all)
+	}
+	if got := c.one(200, "GET", "/v1/processes/"+p.ID, ""); got.ID != p.ID {
+		t.Errorf("the process is %+v", got)
+	}
+	d.pass(9 * time.Minute)
+	c.one(200, "POST", "/v1/processes/"+p.ID+"/actions/ping", "")
+	d.pass(2 * time.Minute)
+	if all := c.list("/v1/processes"); len(all) != 1 || all[0].ID != p.ID {
+		t.Errorf("after a missed ping: %+v", all)
+	}
+	c.one(201, "POST", "/v1/processes", processBody(m.ID, "2", id))
+	if r := c.send("DELETE", "/v1/processes/"+p.ID, ""); r.status != 204 {
+		t.Errorf("deleted: %d %s", r.status, r.body)
+	}
+	c.refused(404, "NOT_FOUND", "DELETE", "/v1/processes/"+p.ID, "")
+	c.send("DELETE", "/v1/machines/f", "")
+	if all := c.list("/v1/processes"); len(all) != 0 {
+		t.Errorf("without their machine: %+v", all)
+	}
+}
+
+// Uses are draws, to the licence's limit; what was too much is taken back.
+func TestDialectUsage(t *testing.T) {
+	t.Parallel()
+	d := newDesk(terms(nil))
+	c := newClient(t, d)
+	do := func(action, body string, want float64) {
+		t.Helper()
+		if got := c.one(200, "POST", "/v1/licenses/lic-1/actions/"+action+"-usage", body); got.Attributes["uses"] != want {
+			t.Errorf("%s %s: %v uses, want %v", action, body, got.Attributes["uses"], want)
+		}
+	}
+	do("increment", "", 1)
+	do("increment", `{"meta":{"increment":3}}`, 4)
+	c.refused(422, "USES_LIMIT_EXCEEDED", "POST", "/v1/licenses/lic-1/actions/increment-usage", `{"meta":{"increment":2}}`)
+	c.refused(422, "USES_LIMIT_EXCEEDED", "POST", "/v1/licenses/lic-1/actions/increment-usage", `{"meta":{"increment":2147483647}}`)
+	for _, bad := range []string{`{"meta":{"increment":0}}`, `{"meta":{"increment":-1}}`, `{"meta":{"increment":2147483648}}`, `{"meta":{"increment":"1"}}`} {
+		c.refused(400, "", "POST", "/v1/licenses/lic-1/actions/increment-usage", bad)
+	}
+	do("decrement", `{"meta":{"decrement":2}}`, 2)
+	c.refused(422, "USES_INVALID", "POST", "/v1/licenses/lic-1/actions/decrement-usage", `{"meta":{"decrement":3}}`)
+	do("reset", "", 0)
+	d.judge(terms(func(l *enforcer.License) { l.Meters = nil }))
+	c.refused(403, "", "POST", "/v1/licenses/lic-1/actions/increment-usage", "")
+	d.judge(terms(func(l *enforcer.License) { l.Meters["uses"] = enforcer.MeterTerm{Max: 5, Scope: enforcer.ScopeHost} }))
+	do("increment", "", 1)
+	c.refused(403, "", "POST", "/v1/licenses/lic-1/actions/decrement-usage", "")
+}
+
+// Files are checked out in both encodings, signed by the dialect's key, read back by the format, and end with the licence.
+func TestDialectCheckOut(t *testing.T) {
+	t.Parallel()
+	d := newDesk(terms(nil))
+	c := newClient(t, d)
+	d.credentials = []byte("THE-KEY")
+	c.auth = "License THE-KEY"
+	c.one(201, "POST", "/v1/machines", machineBody("lic-1", "f", ""))
+	anchor, err := keygen.NewAnchor("d", []byte(hexKey()), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := func(what, text string, secrets plugin.Secrets) *enforcer.License {
+		t.Helper()
+		l, p := keygen.Format{}.Open([]byte(text), []plugin.Anchor{anchor}, secrets)
+		if p != nil {
+			t.Fatalf("%s: %s\n%s", what, p.Reason, text)
+		}
+		return l
+	}
+	secrets := plugin.Secrets{Keys: []string{"THE-KEY"}, Fingerprint: "f"}
+	for _, query := range []string{"?encrypt=true", "?encrypt=false", "?algorithm=base64%2Bed25519", "?algorithm=aes-256-gcm%2Bed25519&ttl=86400", "?ttl=&include=policy,product"} {
+		got := c.one(200, "POST", "/v1/licenses/lic-1/actions/check-out"+query, `{}`)
+		l := read(query, got.Attributes["certificate"].(string), secrets)
+		if got.Type != "license-files" || l.ID != "lic-1" || l.Product != "acme" || l.Pools["machines"].Max != 2 || !l.Issued.Equal(d.now) {
+			t.Errorf("%s: %+v, %+v", query, got, l)
+		}
+		if query == "?ttl=&include=policy,product" && (got.Attributes["expiry"] != "2026-09-01T00:00:00.000Z" || !l.Expires.Equal(time.Date(2026, 9, 1, 0, 0, 0, 0, time.UTC))) {
+			t.Errorf("%s: it ends %v", query, got.Attributes["expiry"])
+		}
+		m := c.one(200, "POST", "/v1/machines/f/actions/check-out"+strings.Replace(query, "include=policy,product", "include=license,license.policy", 1), `{"meta":{"include":["license"]}}`)
+		if l := read(query, m.Attributes["certificate"].(string), secrets); m.Type != "machine-files" || l.ID != "lic-1" || len(l.Hosts) != 1 {
+			t.Errorf("%s: %+v, %+v", query, m, l)
+		}
+		bare := c.send("GET", "/v1/licenses/lic-1/actions/check-out"+query, "")
+		if read(query, string(bare.body), secrets); bare.header.Get("Content-Type") != "application/octet-stream" {
+			t.Errorf("%s: the bare file comes as %s", query, bare.header.Get("Content-Type"))
+		}
+	}
+	for _, bad := range []struct{ query, code string }{{"?ttl=60", "CHECKOUT_TTL_INVALID"}, {"?ttl=x", "CHECKOUT_TTL_INVALID"}, {"?include=machines", "CHECKOUT_INCLUDE_INVALID"},
+		{"?algorithm=base64%2Brsa-sha256", "CHECKOUT_ALGORITHM_INVALID"}} {
+		c.refused(400, bad.code, "POST", "/v1/licenses/lic-1/actions/check-out"+bad.query, "")
+	}
+	d.judge(terms(func(l *enforcer.License) { l.Expires = d.now.Add(-time.Hour) }))
+	c.refused(403, "", "POST", "/v1/licenses/lic-1/actions/check-out", "")
+}
+
+// Who may call: a key that the licence or the listener's file knows, or whom the kernel vouches for. Callers do not see each other's.
+func TestDialectCredentials(t *testing.T) {
+	t.Parallel()
+	d := newDesk(terms(nil))
+	d.vouched = false
+	c := newClient(t, d)
+	try := func(auth string, status int, code string) {
+		t.Helper()
+		c.auth = auth
+		r := c.send("GET", "/v1/me", "")
+		if r.status != status || status != 200 && r.doc.Errors[0].Code != code {
+			t.Errorf("%q: %d %s, want %d %s", auth, r.status, r.body, status, code)
+		}
+	}
+	try("", 401, "TOKEN_MISSING")
+	try("License any", 401, "LICENSE_INVALID") // nothing says that it is good
+	d.credentials = []byte(" one \ntwo\n")
+	for _, auth := range []string{"License one", "license two", "Bearer one", "Token one", "Basic bGljZW5zZTpvbmU="} {
+		try(auth, 200, "")
+	}
+	try("License three", 401, "LICENSE_INVALID")
+	try("Bearer three", 401, "TOKEN_INVALID")
+	try("License ", 401, "TOKEN_MISSING")
+	c.auth = ""
+	if got := c.one(200, "GET", "/v1/me?auth=license:one", ""); got.Attributes["key"] != "one" {
+		t.Errorf("by query: %+v", got.Attributes)
+	}
+	c.auth = "License one"
+	m := c.one(201, "POST", "/v1/machines", machineBody("lic-1", "f", ""))
+	c.auth = "License two"
+	c.refused(404, "NOT_FOUND", "DELETE", "/v1/machines/"+m.ID, "")
+	d.credentials = []byte{}
+	try("License one", 401, "LICENSE_INVALID")
+	c.auth = "License one" // what keeps and gives back is answered to whom it was given
+	c.one(200, "POST", "/v1/machines/f/actions/ping", "")
+
+	d = newDesk()
+	d.judge(file(t, d.now, nil))
+	for _, d.vouched = range []bool{false, true} {
+		c = newClient(t, d)
+		try("License THE-KEY", 200, "")
+		try("License another", 401, "LICENSE_INVALID")
+	}
+	try("", 200, "")
+}
+
+func hexKey() string { return fmt.Sprintf("%x", dialectKey.Public()) }
+
+// Whatever a document says, the answer is signed JSON of the API's form, and never a fault of the server.
+func FuzzDialect(f *testing.F) {
+	for _, body := range []string{"", "{}", machineBody("lic-1", "f", `,"cores":1`), processBody("f", "1", ""), `{"meta":{"key":"k","nonce":1,"scope":{"fingerprints":["a"],"components":[]}}}`,
+		`{"meta":{"increment":1}}`, `{"meta":{"ttl":null,"include":["license"],"encrypt":true,"algorithm":"base64+ed25519"}}`, `{"data":{"type":"machines","attributes":[],"relationships":{"components":{"data":[{}]}}}}`} {
+		for i := range fuzzed {
+			f.Add(uint8(i), body)
+		}
+	}
+	f.Fuzz(func(t *testing.T, which uint8, body string) {
+		d := newDesk(terms(nil))
+		c := newClient(t, d)
+		c.one(201, "POST", "/v1/machines", machineBody("lic-1", "m", ""))
+		target := fuzzed[int(which)%len(fuzzed)]
+		r := c.send("POST", target, body)
+		switch {
+		case r.status >= 500:
+			t.Errorf("POST %s %q: %d %s", target, body, r.status, r.body)
+		case r.status >= 400 && len(r.doc.Errors) != 1, r.status < 400 && !json.Valid(r.doc.Data):
+			t.Errorf("POST %s %q: %d %s", target, body, r.status, r.body)
+		}
+	})
+}
+
+var fuzzed = []string{"/v1/machines", "/v1/processes", "/v1/licenses/actions/validate-key", "/v1/licenses/lic-1/actions/validate", "/v1/licenses/lic-1/actions/check-out",
+	"/v1/machines/m/actions/check-out", "/v1/licenses/lic-1/actions/increment-usage", "/v1/licenses/lic-1/actions/decrement-usage", "/v1/machines/m/actions/ping"}
