@@ -256,7 +256,9 @@ func TestDialectMachines(t *testing.T) {
 func TestDialectHeartbeats(t *testing.T) {
 	t.Parallel()
 	d := newDesk()
-	d.judge(file(t, d.now, func(l *keygentest.License) { l.Attributes.RequireHeartbeat = true; l.Policy.HeartbeatResurrection = "2_MINUTE_REVIVE" }))
+	l := file(t, d.now, func(l *keygentest.License) { l.Attributes.RequireHeartbeat = true })
+	l.Terms["included"] = []any{map[string]any{"type": "policies", "id": "policy-of-" + l.ID, "attributes": map[string]any{"heartbeatResurrectionStrategy": "2_MINUTE_REVIVE"}}}
+	d.judge(l)
 	c := newClient(t, d)
 	license := c.one(200, "GET", "/v1/me", "").ID
 	m := c.one(201, "POST", "/v1/machines", machineBody(license, "f", ""))
