@@ -218,12 +218,15 @@ func newClient(t testing.TB, d *desk) *client {
 
 const host = "127.0.0.1:8130"
 
-func (c *client) send(method, target, body string) *reply {
+func (c *client) send(method, target, body string, header ...string) *reply {
 	c.t.Helper()
 	r := httptest.NewRequest(method, "http://"+host+target, strings.NewReader(body))
 	r.RequestURI = target
 	if c.auth != "" {
 		r.Header.Set("Authorization", c.auth)
+	}
+	for i := 0; i+1 < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
 	}
 	w := httptest.NewRecorder()
 	c.handler.ServeHTTP(w, r)
@@ -270,9 +273,9 @@ func (c *client) list(target string) (out []item) {
 }
 
 // refused sends what must be refused with a status and code.
-func (c *client) refused(status int, code, method, target, body string) {
+func (c *client) refused(status int, code, method, target, body string, header ...string) {
 	c.t.Helper()
-	r := c.send(method, target, body)
+	r := c.send(method, target, body, header...)
 	if r.status != status || len(r.doc.Errors) != 1 || r.doc.Errors[0].Code != code || r.doc.Errors[0].Title == "" || r.doc.Errors[0].Detail == "" {
 		c.t.Errorf("%s %s %s: %d %s, and it must be refused with %d %s", method, target, body, r.status, r.body, status, code)
 	}

@@ -370,5 +370,5 @@ func (x *exchange) page(all []object) *response {
 	if all == nil {
 		all = []object{}
 	}
-	return reply(object{"data": all, "links": object{"self": x.r.URL.RequestURI()}})
+	return reply(object{"data": all, "links": object{"self": strings.ToValidUTF8(x.r.URL.RequestURI(), "?")}})
 }

@@ -114,12 +114,12 @@ func (x *exchange) write(w http.ResponseWriter, a *response) {
 	if a.location != "" {
 		h.Set("Location", a.location)
 	}
-	h.Set("Keygen-Version", cmp.Or(x.r.Header.Get("Keygen-Version"), version))
+	h.Set("Keygen-Version", quotable(cmp.Or(x.r.Header.Get("Keygen-Version"), version)))
 	h.Set("Keygen-Edition", "CE")
 	h.Set("Keygen-Mode", "singleplayer")
 	account := x.accountID()
 	h.Set("Keygen-Account", account)
-	if x.key != "" {
+	if x.key != "" && x.about != nil {
 		h.Set("Keygen-Bearer", x.about.id)
 	}
 	h.Set("X-Request-Id", newID())

@@ -266,12 +266,12 @@ func (x *exchange) licenseObject() object {
 		attributes["scheme"] = scheme
 		if scheme == "SIGN" { // a key tells no more; its algorithm does
 			attributes["scheme"] = map[string]string{algEd25519: "ED25519_SIGN", algECDSA: "ECDSA_P256_SIGN", algPSS: "RSA_2048_PKCS1_PSS_SIGN_V2",
-				algRSA: "RSA_2048_PKCS1_SIGN_V2"}[text2(s.license.Terms["algorithm"])]
+				algRSA: "RSA_2048_PKCS1_SIGN_V2"}[textOf(s.license.Terms["algorithm"])]
 		}
 	}
 	attributes["key"] = nil
 	if k := s.secret(); k != "" {
-		attributes["key"] = k
+		attributes["key"] = strings.ToValidUTF8(k, "?")
 	}
 	attributes["uses"] = x.uses()
 	used := timeOf(a.Created)
@@ -310,11 +310,11 @@ func (s *subject) secret() string {
 	return s.key
 }
 
-func text2(v any) string { s, _ := v.(string); return s }
+func textOf(v any) string { s, _ := v.(string); return s }
 
 // instantOf reads a time of an attribute; zero: there is none.
 func instantOf(v any) time.Time {
-	t, _ := time.Parse(time.RFC3339, text2(v))
+	t, _ := time.Parse(time.RFC3339, textOf(v))
 	return t
 }
 
@@ -348,7 +348,7 @@ func (x *exchange) entitlements() []object {
 	for _, o := range s.included {
 		if a, _ := o["attributes"].(object); o["type"] == "entitlements" && a != nil {
 			out = append(out, o)
-			known[featureName(text2(a["code"]))] = true
+			known[featureName(textOf(a["code"]))] = true
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.verdict.Features)) {
@@ -484,12 +484,12 @@ func (x *exchange) validate(in *scopes, scoped bool) *response {
 	for _, o := range s.included {
 		if o["type"] == "users" {
 			a, _ := o["attributes"].(object)
-			situation.Users = append(situation.Users, text2(o["id"]), text2(a["email"]))
+			situation.Users = append(situation.Users, textOf(o["id"]), textOf(a["email"]))
 		}
 	}
 	for _, e := range x.entitlements() {
 		a, _ := e["attributes"].(object)
-		situation.Entitlements = append(situation.Entitlements, text2(a["code"]))
+		situation.Entitlements = append(situation.Entitlements, textOf(a["code"]))
 	}
 	r := Validate(situation, scope)
 	detail := r.Code.Detail()

@@ -502,6 +502,13 @@ func TestDialectCredentials(t *testing.T) {
 		try("License another", 401, "LICENSE_INVALID")
 	}
 	try("", 200, "")
+
+	c = newClient(t, newDesk()) // there is no licence, and whoever asks is told so
+	try("", 401, "LICENSE_INVALID")
+	try("License any", 401, "LICENSE_INVALID")
+	c = newClient(t, newDesk(terms(nil)))
+	try("License \xff", 200, "")
+	c.refused(400, "INVALID_API_VERSION", "GET", "/v1/me", "", "Keygen-Version", "9.9")
 }
 
 func hexKey() string { return fmt.Sprintf("%x", dialectKey.Public()) }
