@@ -32,6 +32,7 @@ type desk struct {
 	credentials []byte
 	vouched     bool // the kernel says who calls
 	full        bool // nothing can be written
+	documents   map[string][]byte
 }
 
 var dialectKey = ed25519.NewKeyFromSeed(bytes.Repeat([]byte("d"), ed25519.SeedSize))
@@ -93,7 +94,7 @@ func (d *desk) CallerBy(_ *http.Request, credential string) enforcer.Caller {
 func (d *desk) Credentials(*http.Request) ([]byte, error) { return d.credentials, nil }
 func (d *desk) Now() time.Time                            { return d.now }
 func (d *desk) Verdict() *enforcer.Verdict                { return d.core.Verdict() }
-func (d *desk) Document(string) []byte                    { return nil }
+func (d *desk) Document(name string) []byte               { return d.documents[name] }
 func (d *desk) Pools() []enforcer.PoolStatus              { return d.core.Pools() }
 func (d *desk) Key() ed25519.PrivateKey                   { return dialectKey }
 func (d *desk) Log() *slog.Logger                         { return slog.New(slog.DiscardHandler) }

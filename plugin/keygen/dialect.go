@@ -118,6 +118,8 @@ var routes = []route{
 	{"GET", "processes/*", false, true, (*exchange).showProcess},
 	{"DELETE", "processes/*", false, true, (*exchange).deleteProcess},
 	{"POST", "processes/*/actions/ping", false, true, (*exchange).pingProcess},
+	{"PUT", "nodes/*", false, true, (*exchange).claimNode},
+	{"DELETE", "nodes/*", false, true, (*exchange).releaseNode},
 }
 
 func notHere(why string) func(*exchange) *response {

@@ -28,6 +28,8 @@ type response struct {
 	bare     []byte // instead of doc: a file
 	name     string // of bare
 	location string
+	media    string            // of doc; empty: JSON:API
+	header   map[string]string // besides those of every answer
 }
 
 func reply(doc object) *response { return &response{status: http.StatusOK, doc: doc} }
@@ -101,7 +103,7 @@ func (x *exchange) write(w http.ResponseWriter, a *response) {
 		if x.key != "" || x.about != nil {
 			h.Set("Cache-Control", "no-store")
 		}
-		h.Set("Content-Type", "application/vnd.api+json; charset=utf-8")
+		h.Set("Content-Type", cmp.Or(a.media, "application/vnd.api+json; charset=utf-8"))
 		var err error
 		if body, err = json.Marshal(a.doc, json.Deterministic(true)); err != nil { // what a licence or a client put in is UTF-8: see the readers
 			x.Log().Error("an answer cannot be written", "error", err)
@@ -110,6 +112,9 @@ func (x *exchange) write(w http.ResponseWriter, a *response) {
 	case a.bare != nil:
 		h.Set("Content-Type", "application/octet-stream")
 		h.Set("Content-Disposition", `attachment; filename="`+a.name+`"`)
+	}
+	for name, value := range a.header {
+		h.Set(name, value)
 	}
 	if a.location != "" {
 		h.Set("Location", a.location)

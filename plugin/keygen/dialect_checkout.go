@@ -32,15 +32,15 @@ type checkOut struct {
 	Include   *[]string      `json:"include"`
 }
 
-// file is a file to be made.
-type file struct {
+// fileWanted is a file to be made.
+type fileWanted struct {
 	algorithm string
 	ttl       int64 // seconds; 0: it does not end by itself
 	include   []string
 }
 
 // asked reads the query and the meta, which wins.
-func (x *exchange) asked(may []string) (f file, a *response) {
+func (x *exchange) asked(may []string) (f fileWanted, a *response) {
 	q := x.r.URL.Query()
 	var in checkOut
 	if x.r.Method == http.MethodPost {
@@ -146,39 +146,21 @@ func (x *exchange) checkOutMachine() *response {
 	return x.checkOut(&f, machineFile, m.ID, x.machineObject(m, ""), x.with(f.include, "license.", m), secret)
 }
 
-// checkOut makes a file, signed by the dialect's key. It never outlasts what the licences cover.
-func (x *exchange) checkOut(f *file, k kind, id string, about object, included []object, secret string) *response {
+func (f *fileWanted) encrypted() bool { return strings.HasPrefix(f.algorithm, "aes") }
+
+// checkOut answers with a file.
+func (x *exchange) checkOut(f *fileWanted, k kind, id string, about object, included []object, secret string) *response {
 	s := x.about
-	encrypted := strings.HasPrefix(f.algorithm, "aes")
 	switch {
 	case !s.judged.InForce || !s.verdict.Good():
 		return forbidden("", "nothing is checked out of a license that is not in force: "+s.judged.Reason)
-	case encrypted && secret == "":
+	case f.encrypted() && secret == "":
 		return invalid("LICENSE_NOT_ENCRYPTABLE", "an encrypted file needs the license key, and none was shown: authenticate with it, or ask without encrypt", "/data/attributes/key")
 	}
-	issued := x.now.UTC().Truncate(time.Millisecond)
-	var expiry time.Time
-	if f.ttl > 0 {
-		expiry = issued.Add(time.Duration(f.ttl) * time.Second)
-	}
-	if end := s.verdict.CoveredUntil; !end.IsZero() && (expiry.IsZero() || end.Before(expiry)) {
-		expiry = end
-		f.ttl = max(1, int64(end.Sub(issued)/time.Second))
-	}
-	var ttl any
-	if f.ttl > 0 {
-		ttl = f.ttl
-	}
-	dataset, err := json.Marshal(object{"data": about, "included": included, "meta": object{"issued": stamp(issued), "expiry": stamp(expiry), "ttl": ttl}}, json.Deterministic(true))
+	certificate, m, err := x.sealed(f, k, about, included, secret)
 	if err != nil {
 		return problem(http.StatusInternalServerError, "", "the file cannot be written", "", "")
 	}
-	enc := base64.StdEncoding.EncodeToString(dataset)
-	if encrypted {
-		enc = encrypt(secret, dataset)
-	}
-	sig := ed25519.Sign(x.signer, []byte(string(k)+"/"+enc))
-	certificate := armour(k, envelope{Enc: enc, Sig: base64.StdEncoding.EncodeToString(sig), Alg: f.algorithm})
 	if x.r.Method == http.MethodGet {
 		return &response{status: http.StatusOK, bare: []byte(certificate), name: quotable(id) + ".lic"}
 	}
@@ -189,8 +171,36 @@ func (x *exchange) checkOut(f *file, k kind, id string, about object, included [
 	if k == machineFile {
 		related["machine"] = relate("machines", id)
 	}
-	return show(object{"type": string(k) + "-files", "id": newID(), "attributes": object{"certificate": certificate, "algorithm": f.algorithm, "includes": f.include, "ttl": ttl,
-		"issued": stamp(issued), "expiry": stamp(expiry)}, "relationships": related})
+	return show(object{"type": string(k) + "-files", "id": newID(), "attributes": object{"certificate": certificate, "algorithm": f.algorithm, "includes": f.include, "ttl": m["ttl"],
+		"issued": m["issued"], "expiry": m["expiry"]}, "relationships": related})
+}
+
+// sealed makes a file, signed by the dialect's key, and returns its meta beside it. It never outlasts what the licences cover.
+func (x *exchange) sealed(f *fileWanted, k kind, about object, included []object, secret string) (certificate string, meta object, err error) {
+	issued := x.now.UTC().Truncate(time.Millisecond)
+	ttl := f.ttl
+	var expiry time.Time
+	if ttl > 0 {
+		expiry = issued.Add(time.Duration(ttl) * time.Second)
+	}
+	if end := x.about.verdict.CoveredUntil; !end.IsZero() && (expiry.IsZero() || end.Before(expiry)) {
+		expiry = end
+		ttl = max(1, int64(end.Sub(issued)/time.Second))
+	}
+	meta = object{"issued": stamp(issued), "expiry": stamp(expiry), "ttl": nil}
+	if ttl > 0 {
+		meta["ttl"] = ttl
+	}
+	dataset, err := json.Marshal(object{"data": about, "included": included, "meta": meta}, json.Deterministic(true))
+	if err != nil {
+		return "", nil, err
+	}
+	enc := base64.StdEncoding.EncodeToString(dataset)
+	if f.encrypted() {
+		enc = encrypt(secret, dataset)
+	}
+	sig := ed25519.Sign(x.signer, []byte(string(k)+"/"+enc))
+	return armour(k, envelope{Enc: enc, Sig: base64.StdEncoding.EncodeToString(sig), Alg: f.algorithm}), meta, nil
 }
 
 // encrypt is what gcm opens, as a file has it.

@@ -1,0 +1,122 @@
+package keygen
+
+import (
+	"cmp"
+	"net/http"
+	"time"
+
+	"github.com/usher-agent/usher/enforcer"
+)
+
+// process returns a process whose machine is still there. One whose machine has gone has gone with it.
+func (x *exchange) process(id string) *kept {
+	p := x.get(recordProcess, id)
+	if p == nil || x.machine(p.Machine) != nil {
+		return p
+	}
+	x.release(p)
+	return nil
+}
+
+// processes returns the processes of a machine; empty: of all.
+func (x *exchange) processes(machine string) (out []*kept) {
+	for _, p := range x.all(recordProcess) {
+		if machine == "" || p.Machine == machine {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+func (x *exchange) processObject(k *kept, life Life) object {
+	now, last := x.life(k)
+	return object{"type": "processes", "id": k.ID, "attributes": object{"pid": k.Pid, "status": string(cmp.Or(life, now)), "interval": k.Interval, "lastHeartbeat": stamp(last),
+		"nextHeartbeat": stamp(last.Add(time.Duration(k.Interval) * time.Second)), "metadata": metadata(k.Metadata), "created": stamp(k.Made), "updated": stamp(k.Made)},
+		"relationships": object{"account": relate("accounts", x.accountID()), "product": relate("products", x.about.productID()), "license": relate("licenses", x.about.id),
+			"machine": relate("machines", k.Machine)}, "links": object{"self": x.at("processes", k.ID)}}
+}
+
+func noProcessOf(id string) *response {
+	return notFound("The requested process '" + short(id) + "' was not found")
+}
+
+func (x *exchange) listProcesses() *response {
+	machine := ""
+	if len(x.args) > 0 {
+		k := x.machine(x.args[0])
+		if k == nil {
+			return noMachineOf(x.args[0])
+		}
+		machine = k.ID
+	}
+	out := []object{}
+	for _, p := range x.processes(machine) {
+		out = append(out, x.processObject(p, ""))
+	}
+	return x.page(out)
+}
+
+func (x *exchange) showProcess() *response {
+	p := x.process(x.args[0])
+	if p == nil {
+		return noProcessOf(x.args[0])
+	}
+	return show(x.processObject(p, ""))
+}
+
+// createProcess takes a slot of the pool processes until a ping is missed.
+func (x *exchange) createProcess() *response {
+	in, w, a := x.wanted("processes")
+	if a != nil {
+		return a
+	}
+	switch {
+	case w.Pid == "":
+		return problem(http.StatusBadRequest, "", "is missing", "pointer", "/data/attributes/pid")
+	case in.related("machine") == "":
+		return problem(http.StatusBadRequest, "", "is missing", "pointer", "/data/relationships/machine")
+	case !x.about.judged.InForce:
+		return forbidden("", "the license is not in force: "+x.about.judged.Reason)
+	}
+	x.making.Lock()
+	defer x.making.Unlock()
+	m := x.machine(in.related("machine"))
+	if m == nil {
+		return invalid("MACHINE_NOT_FOUND", "must exist", "/data/relationships/machine")
+	}
+	for _, p := range x.all(recordProcess) {
+		switch {
+		case p.Machine == m.ID && p.Pid == w.Pid:
+			return invalid("PID_TAKEN", "has already been taken", "/data/attributes/pid")
+		case in.ID != "" && p.ID == in.ID:
+			return invalid("ID_CONFLICT", "must not conflict with another process", "/data/id")
+		}
+	}
+	rec := &record{Kind: recordProcess, ID: in.ID, Metadata: w.Metadata, Interval: x.heartbeatSeconds(), Pid: w.Pid, Machine: m.ID}
+	k, a := x.take(&enforcer.Acquire{Caller: x.caller, Lifetime: enforcer.LifetimeTTL, TTL: x.ttl(), Pool: PoolProcesses, N: 1}, rec,
+		map[string]string{"": "MACHINE_PROCESS_LIMIT_EXCEEDED"})
+	if a != nil {
+		return a
+	}
+	return &response{status: http.StatusCreated, doc: object{"data": x.processObject(k, "")}, location: x.at("processes", k.ID)}
+}
+
+func (x *exchange) deleteProcess() *response {
+	p := x.process(x.args[0])
+	if p == nil {
+		return noProcessOf(x.args[0])
+	}
+	if d := x.release(p); d != nil {
+		return denied(d, nil)
+	}
+	return &response{status: http.StatusNoContent}
+}
+
+func (x *exchange) pingProcess() *response {
+	p := x.process(x.args[0])
+	if p == nil {
+		return noProcessOf(x.args[0])
+	}
+	revived := x.ping(p)
+	return show(x.processObject(p, revived))
+}

@@ -1,0 +1,128 @@
+package keygen
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/base64"
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/usher-agent/usher/enforcer"
+)
+
+// recordNode is a node of Keygen Relay's API: a slot that is claimed again and again.
+const recordNode = "node"
+
+// nodeTTL is how long a node's claim lasts: Relay's usual one.
+const nodeTTL = time.Minute
+
+// relayed is an answer of Relay's API, which is plain JSON, with the clock by which clients tell theirs (keygen-relay's server).
+func relayed(status int, doc object) *response {
+	return &response{status: status, doc: doc, media: "application/json",
+		header: map[string]string{"Relay-Clock": strconv.FormatInt(time.Now().Unix(), 10)}}
+}
+
+func relayError(status int, why string) *response { return relayed(status, object{"error": why}) }
+
+// node returns the caller's claim of a fingerprint on a pool; nil: there is none.
+func (x *exchange) node(fingerprint, pool string) *kept {
+	for _, k := range x.all(recordNode) {
+		if k.Fingerprint == fingerprint && k.lease.Items[0].Pool == pool {
+			return k
+		}
+	}
+	return nil
+}
+
+// relayPool is the pool that a node claims from: the one that the header Relay-Pool names, or the machines'.
+func (x *exchange) relayPool() string { return cmp.Or(x.r.Header.Get("Relay-Pool"), PoolMachines) }
+
+// claimNode claims a slot for a node, or extends its claim. Unlike Relay's, the answer to a repeated claim carries the whole grant:
+// a node that lost the first answer is not left without.
+func (x *exchange) claimNode() *response {
+	fingerprint, pool := x.args[0], x.relayPool()
+	if fingerprint == "" || len(fingerprint) > maxFingerprint {
+		return relayError(http.StatusBadRequest, "the fingerprint is missing or too long")
+	}
+	x.making.Lock()
+	defer x.making.Unlock()
+	k := x.node(fingerprint, pool)
+	if k == nil {
+		if _, known := x.about.verdict.Pools[pool]; !known && x.about.verdict.Good() {
+			return relayError(http.StatusBadRequest, "unsupported pool header: the license has no such pool")
+		}
+	}
+	grant, why := x.grant()
+	status := http.StatusCreated
+	switch {
+	case k != nil:
+		x.ping(k)
+		status = http.StatusAccepted
+	case why != "":
+		return relayError(http.StatusGone, "No licenses available: "+why)
+	default:
+		rec, err := json.Marshal(&record{Kind: recordNode, Fingerprint: fingerprint, Interval: int64(nodeTTL / time.Second)})
+		if err != nil {
+			return relayError(http.StatusBadRequest, "the fingerprint is not UTF-8")
+		}
+		_, _, d := x.Acquire(x.r.Context(), &enforcer.Acquire{Caller: x.caller, Lifetime: enforcer.LifetimeTTL, TTL: nodeTTL, Pool: pool, N: 1}, rec)
+		switch {
+		case d == nil:
+		case d.Code == enforcer.Storage || d.Code == enforcer.Draining:
+			return relayError(http.StatusServiceUnavailable, d.Detail)
+		case d.Code == enforcer.TooLarge || d.Code == enforcer.BadRequest:
+			return relayError(http.StatusBadRequest, d.Detail)
+		default:
+			return relayError(http.StatusGone, "No licenses available: "+d.Detail)
+		}
+	}
+	if grant == nil {
+		grant = object{}
+	}
+	grant["expires_in"] = int64(nodeTTL / time.Second)
+	return relayed(status, grant)
+}
+
+// grant is the licence file and the key that opens it: the vendor's file where the licence is Keygen's, so that nodes verify it with
+// the vendor's key, and otherwise one that the dialect makes. why says why there is none.
+func (x *exchange) grant() (grant object, why string) {
+	s := x.about
+	if !s.judged.InForce || !s.verdict.Good() {
+		return nil, cmp.Or(s.judged.Reason, x.reason())
+	}
+	secret := s.secret()
+	if secret == "" {
+		listed, _ := x.Credentials(x.r) // one that cannot be read has been logged
+		for line := range bytes.Lines(listed) {
+			if line = bytes.TrimSpace(line); s.opens(string(line)) {
+				secret = string(line)
+			}
+		}
+	}
+	if secret == "" {
+		return nil, "the license key is not known here; write it into the listener's credentials_file"
+	}
+	file := x.Document(s.judged.Document)
+	if s.license.System != System || !slices.Contains([]string{string(licenseFile), string(machineFile)}, textOf(s.license.Terms["file"])) || file == nil {
+		s.key = secret
+		text, _, err := x.sealed(&fileWanted{algorithm: "aes-256-gcm+" + algEd25519, ttl: usualTTL, include: []string{"entitlements"}}, licenseFile, x.licenseObject(),
+			x.with([]string{"entitlements"}, "", nil), secret)
+		if err != nil {
+			return nil, "the license file cannot be written"
+		}
+		file = []byte(text)
+	}
+	return object{"license_file": base64.StdEncoding.EncodeToString(file), "license_key": secret}, ""
+}
+
+func (x *exchange) releaseNode() *response {
+	k := x.node(x.args[0], x.relayPool())
+	if k == nil || x.release(k) != nil {
+		return relayError(http.StatusNotFound, "Claim not found")
+	}
+	return &response{status: http.StatusNoContent, header: relayed(0, nil).header}
+}

@@ -1,0 +1,69 @@
+package keygen_test
+
+import (
+	"encoding/json"
+	"testing"
+	"time"
+
+	"github.com/usher-agent/usher/plugin"
+	"github.com/usher-agent/usher/plugin/keygen"
+)
+
+// Nodes of Keygen Relay claim slots, again and again, and always get the whole grant.
+func TestRelayNodes(t *testing.T) {
+	t.Parallel()
+	d := newDesk(terms(nil))
+	d.credentials = []byte("THE-KEY")
+	c := newClient(t, d)
+	type grant struct {
+		File    []byte `json:"license_file"`
+		Key     string `json:"license_key"`
+		Expires int    `json:"expires_in"`
+		Error   string `json:"error"`
+	}
+	do := func(status int, method, target string, header ...string) (g grant) {
+		t.Helper()
+		r := c.send(method, target, "", header...)
+		if r.status != status || len(r.body) > 0 && json.Unmarshal(r.body, &g) != nil || status >= 400 && g.Error == "" || r.header.Get("Relay-Clock") == "" {
+			t.Errorf("%s %s: %d %s, want %d", method, target, r.status, r.body, status)
+		}
+		return g
+	}
+	anchor, err := keygen.NewAnchor("d", []byte(hexKey()), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, status := range []int{201, 202} {
+		g := do(status, "PUT", "/v1/nodes/one")
+		l, p := keygen.Format{}.Open(g.File, []plugin.Anchor{anchor}, plugin.Secrets{Keys: []string{g.Key}})
+		if p != nil || l.ID != "lic-1" || g.Expires != 60 {
+			t.Errorf("the grant is %+v, %v", g, p)
+		}
+	}
+	do(201, "PUT", "/v1/nodes/two")
+	do(410, "PUT", "/v1/nodes/three")
+	do(400, "PUT", "/v1/nodes/three", "Relay-Pool", "rivers")
+	do(201, "PUT", "/v1/nodes/three", "Relay-Pool", "processes")
+	do(404, "DELETE", "/v1/nodes/three")
+	do(204, "DELETE", "/v1/nodes/three", "Relay-Pool", "processes")
+	do(204, "DELETE", "/v1/nodes/two")
+	do(404, "DELETE", "/v1/nodes/two")
+	do(201, "PUT", "/v1/nodes/three")
+	d.pass(59 * time.Second)
+	do(202, "PUT", "/v1/nodes/three")
+	d.pass(2 * time.Second)
+	do(404, "DELETE", "/v1/nodes/one") // its claim has lapsed
+	d.judge()
+	do(410, "PUT", "/v1/nodes/four")
+
+	// A Keygen licence's nodes get the vendor's own file, which the vendor's key verifies.
+	d = newDesk()
+	d.judge(file(t, d.now, nil))
+	d.documents = map[string][]byte{d.Verdict().Licenses[0].Document: []byte("the vendor's file")}
+	c = newClient(t, d)
+	do(410, "PUT", "/v1/nodes/one") // nobody knows the key
+	d.credentials = []byte("THE-KEY")
+	if g := do(201, "PUT", "/v1/nodes/one"); string(g.File) != "the vendor's file" || g.Key != "THE-KEY" {
+		t.Errorf("the grant is %+v", g)
+	}
+}
