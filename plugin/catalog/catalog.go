@@ -31,7 +31,7 @@ func builtIn() []plugin.Format {
 }
 
 // dialects are those of the built-in systems.
-func dialects() []plugin.Dialect { return []plugin.Dialect{keygen.Dialect{}} }
+func dialects() []plugin.Dialect { return []plugin.Dialect{keygen.Dialect{}, awslm.Dialect{}} }
 
 // Catalog is the systems of one agent. It is never changed, and safe for concurrent use.
 type Catalog struct {

@@ -1,0 +1,212 @@
+package awslm
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"strings"
+	"sync"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/plugin"
+)
+
+// Dialect answers License Manager's API from the agent's own pools, meters and features, for products that speak it through one
+// of AWS's SDKs. Its zero value is ready.
+type Dialect struct{}
+
+var _ plugin.Authenticator = Dialect{}
+
+// SigningKeyPath is where GET has the public key of borrowed licences, in PEM. It is no secret, and needs no credential.
+const SigningKeyPath = "/signing-key"
+
+// System returns "awslm".
+func (Dialect) System() string { return System }
+
+// Credential says what callers over TCP show: a signature (Signature Version 4) by a key of the credentials_file.
+func (Dialect) Credential() string { return "an access key of credentials_file" }
+
+// Handler answers the API.
+func (Dialect) Handler(d plugin.Desk) http.Handler {
+	h := &counter{Desk: d, leases: map[string]leaseRef{}, known: map[string]bool{}, records: map[string]*record{}, byClient: map[string]string{}}
+	h.loadRecords()
+	return h
+}
+
+// counter is the dialect at work: where checkouts are asked for.
+type counter struct {
+	plugin.Desk
+	one [64]sync.Mutex // by ClientToken: of two requests with one token the second is answered as the first
+
+	mu       sync.Mutex          // guards what follows
+	leases   map[string]leaseRef // by client key: the lease that was checked out with it
+	known    map[string]bool     // callers whose leases are in leases
+	swept    int                 // how many of leases the last sweep left
+	records  map[string]*record  // by consumption token: what the store has
+	byClient map[string]string   // by client key: the consumption token of a record
+	seen     *enforcer.Verdict   // that shown was made of
+	shown    []*view
+
+	keyOnce sync.Mutex
+}
+
+func (h *counter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodGet && r.URL.Path == SigningKeyPath {
+		h.publishKey(w)
+		return
+	}
+	op, answer, f := h.serve(r)
+	var id [16]byte
+	rand.Read(id[:]) // never fails: see crypto/rand
+	s := hex.EncodeToString(id[:])
+	w.Header().Set("Content-Type", ContentType)
+	w.Header().Set(RequestIDHeader, s[:8]+"-"+s[8:12]+"-"+s[12:16]+"-"+s[16:20]+"-"+s[20:])
+	if f == nil {
+		b, err := json.Marshal(answer)
+		if err == nil {
+			_, _ = w.Write(b) // whoever asked may be gone; what was taken is found again by its ClientToken
+			return
+		}
+		f = &Fault{ErrServerInternal, "The answer cannot be written: " + err.Error()}
+	}
+	f = f.declaredFor(op)
+	w.Header().Set(ErrorTypeHeader, f.Code)
+	b, err := json.Marshal(f)
+	if err != nil { // of invalid UTF-8, which no message has
+		b = []byte(`{"__type":"` + f.Code + `"}`)
+	}
+	w.WriteHeader(f.Status())
+	_, _ = w.Write(b) // as above
+}
+
+// declaredFor makes an error one that its operation may answer.
+func (f *Fault) declaredFor(op string) *Fault {
+	out := &Fault{f.Code, strings.ToValidUTF8(f.Message, "?")}
+	if _, known := declared[op]; !known || Declared(op, f.Code) {
+		return out
+	}
+	if out.Code = ErrValidation; Declared(op, ErrInvalidParameter) {
+		out.Code = ErrInvalidParameter
+	}
+	return out
+}
+
+// serve reads a request, finds out who sends it, and answers.
+func (h *counter) serve(r *http.Request) (op string, answer any, f *Fault) {
+	op, ok := strings.CutPrefix(r.Header.Get(TargetHeader), TargetPrefix)
+	if _, known := declared[op]; r.Method != http.MethodPost || !ok || !known {
+		return "", nil, &Fault{ErrUnknownOperation, "There is no such operation here; Usher answers POST with the header X-Amz-Target, for what consumes licences."}
+	}
+	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != ContentType {
+		return op, nil, invalid("The Content-Type must be %s.", ContentType)
+	}
+	body, err := io.ReadAll(r.Body)
+	var large *http.MaxBytesError
+	switch {
+	case errors.As(err, &large):
+		return op, nil, invalid("The request has more than %d bytes.", large.Limit)
+	case err != nil:
+		return op, nil, invalid("The request could not be read to its end.")
+	case op == OpGetAccessToken: // it is never signed
+		answer, f = as(body, h.accessToken)
+		return op, answer, f
+	}
+	c, f := h.caller(r, body)
+	if f != nil {
+		return op, nil, f
+	}
+	switch op {
+	case OpCheckout:
+		answer, f = as(body, func(in *CheckoutRequest) (any, *Fault) { return h.checkout(c, in) })
+	case OpBorrow:
+		answer, f = as(body, func(in *BorrowRequest) (any, *Fault) { return h.borrow(c, in) })
+	case OpExtend:
+		answer, f = as(body, func(in *ExtendRequest) (any, *Fault) { return h.extend(c, in) })
+	case OpCheckIn:
+		answer, f = as(body, func(in *CheckInRequest) (any, *Fault) { return h.checkIn(c, in) })
+	case OpGetLicense:
+		answer, f = as(body, h.getLicense)
+	case OpGetUsage:
+		answer, f = as(body, h.getUsage)
+	case OpListReceived:
+		answer, f = as(body, h.listReceived)
+	}
+	return op, answer, f
+}
+
+// as decodes, validates and answers a request.
+func as[T any, P interface {
+	*T
+	Validate() *Fault
+}](body []byte, answer func(P) (any, *Fault)) (any, *Fault) {
+	in, f := Decode[T](body)
+	if f == nil {
+		f = P(in).Validate()
+	}
+	if f != nil {
+		return nil, f
+	}
+	return answer(P(in))
+}
+
+// caller says who asks: by the kernel or the listener's word, else by the request's signature.
+func (h *counter) caller(r *http.Request, body []byte) (enforcer.Caller, *Fault) {
+	if c, ok := h.Caller(r); ok {
+		return c, nil
+	}
+	file, err := h.Credentials(r)
+	if err != nil {
+		h.Log().Error("no signature can be checked", "error", err)
+		return enforcer.Caller{}, &Fault{ErrServerInternal, "The credentials of this listener cannot be read; the agent's log says more."}
+	}
+	key, err := verifySignature(r, body, file)
+	if err != nil {
+		return enforcer.Caller{}, &Fault{ErrAccessDenied, "The request is not let in: " + err.Error() + "."}
+	}
+	return h.CallerBy(r, key), nil
+}
+
+func (h *counter) accessToken(*AccessTokenRequest) (any, *Fault) {
+	return nil, &Fault{ErrAuthorization, "This is a licence agent (Usher), which trades no refresh tokens: call it without one, with the credentials of its listener."}
+}
+
+// faultOf says a denial in the API's words.
+func faultOf(d *enforcer.Denial) *Fault {
+	code := ErrInvalidParameter
+	switch d.Code {
+	case enforcer.NoSlots, enforcer.NotShared, enforcer.MeterEmpty, enforcer.PoolUnknown:
+		code = ErrNoEntitlements
+	case enforcer.LicenseMissing, enforcer.LicenseInvalid, enforcer.LicenseExpired, enforcer.LeaseUnknown, enforcer.NotHolder:
+		code = ErrResourceNotFound
+	case enforcer.DeniedByPolicy:
+		code = ErrAccessDenied
+	case enforcer.TooLarge:
+		code = ErrValidation
+	case enforcer.RateLimited:
+		code = ErrRateLimit
+	case enforcer.Storage, enforcer.Draining:
+		code = ErrServerInternal
+	default: // forbidden, and what this dialect asked wrongly
+	}
+	return &Fault{code, sentence(d)}
+}
+
+func sentence(d *enforcer.Denial) string {
+	if d.Hint == "" {
+		return d.Detail
+	}
+	return d.Detail + "; " + d.Hint
+}
+
+func storeFault(err error) *Fault {
+	if errors.Is(err, plugin.ErrStoreFull) {
+		return &Fault{ErrRateLimit, "More checkouts are remembered than there is room for; try again later."}
+	}
+	return &Fault{ErrServerInternal, fmt.Sprintf("It could not be kept: %v.", err)}
+}
