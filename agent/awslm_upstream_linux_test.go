@@ -299,9 +299,30 @@ func TestAgentsOfAgents(t *testing.T) {
 	if p, err := a.Pool(t.Context(), "streams"); err != nil || p.InUse != 3 {
 		t.Errorf("%+v, %v", p, err)
 	}
-	c := open(t, fmt.Sprintf("    - {system: awslm, alg: sealed, kid: %q}\nupstream: {aws: {product_sku: acme, key_fingerprint: %q, endpoint: 'http://%s'}}\n", awsIssuer, awsIssuer, a.tcp))
+	dir, err := os.MkdirTemp(tempDir(), "u")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	c := open(t, fmt.Sprintf("    - {system: awslm, alg: sealed, kid: %q}\nupstream: {aws: {product_sku: acme, key_fingerprint: %q, endpoint: 'http://%s'}}\nlisteners: [{address: %s, dialect: awslm}]\n", awsIssuer, awsIssuer, a.tcp, dir+"/aws"))
 	c.until("fetched", code("VALID"))
 	if err := c.UpstreamCall(t.Context()); err != nil {
 		t.Error(err)
+	}
+	// A product there has of the first what is left, and as if it were AWS.
+	far := &awsCounter{house: c, unix: dir + "/aws"}
+	ask := awsCheckout("far", types.CheckoutTypeProvisional, awsAsked("streams", types.EntitlementDataUnitCount, "1"))
+	var got *lm.CheckoutLicenseOutput
+	for deadline := time.Now().Add(30 * time.Second); ; {
+		var full *types.NoEntitlementsAllowedException
+		if got, err = far.sdk("").CheckoutLicense(t.Context(), ask); !errors.As(err, &full) || time.Now().After(deadline) {
+			break
+		} // a busy machine may need longer than a checkout waits
+	}
+	if err != nil || *got.EntitlementsAllowed[0].Value != "1" {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	if p, err := a.Pool(t.Context(), "streams"); err != nil || p.InUse != 4 {
+		t.Errorf("%+v, %v", p, err)
 	}
 }

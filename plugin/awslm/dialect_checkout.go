@@ -86,6 +86,9 @@ func (p *plan) refusal(code string) *Fault {
 // maxCounted is how many entitlements that take something one checkout may name.
 const maxCounted = enforcer.MaxItems
 
+// growsWithin is how long a checkout waits for more of a pool that is shared with other hosts.
+const growsWithin = 2 * time.Second
+
 // checkout answers CheckoutLicense.
 func (h *counter) checkout(c enforcer.Caller, r *CheckoutRequest) (any, *Fault) {
 	client, request := digest(who(c), r.ClientToken), asked(OpCheckout, r)
@@ -130,13 +133,18 @@ func (h *counter) checkout(c enforcer.Caller, r *CheckoutRequest) (any, *Fault) 
 
 // lease takes slots of pools for a time. What is not to be had is left out, by name, as long as anything is allowed.
 func (h *counter) lease(c enforcer.Caller, rec *record, p *plan, ttl time.Duration) (any, *Fault) {
+	wait, waited := time.Duration(0), false
 	for len(p.items) > 0 {
 		rec.Allowed = p.allowed()
 		// It is not undone where the answer is lost: whoever asks again has its ClientToken, else its time gives it back.
-		l, _, d := h.Acquire(context.Background(), &enforcer.Acquire{Caller: c, Items: p.items, Lifetime: enforcer.LifetimeTTL, TTL: ttl}, rec.encode())
+		l, _, d := h.Acquire(context.Background(), &enforcer.Acquire{Caller: c, Items: p.items, Lifetime: enforcer.LifetimeTTL, TTL: ttl, Wait: wait}, rec.encode())
 		if d == nil {
 			h.note(rec.Client, l, c)
 			return rec.checkedOut(l.ID.String(), l), nil
+		}
+		if wait = 0; !waited && d.Code == enforcer.NoSlots && h.mayGrow(d.Pool) {
+			wait, waited = growsWithin, true
+			continue
 		}
 		if f := faultOf(d); f.Code != ErrNoEntitlements || !p.without(d) {
 			return nil, f
@@ -146,6 +154,13 @@ func (h *counter) lease(c enforcer.Caller, rec *record, p *plan, ttl time.Durati
 		return nil, p.refusal(ErrNoEntitlements)
 	}
 	return h.keepAlone(c, rec, ttl)
+}
+
+// mayGrow reports whether the agent may have more of a pool in a moment: it is a site's, of which this agent has a part.
+func (h *counter) mayGrow(pool string) bool {
+	return slices.ContainsFunc(h.Pools(), func(p enforcer.PoolStatus) bool {
+		return p.Name == pool && p.NotShared == "" && p.Limit != p.Budget && p.Budget != enforcer.Unlimited
+	})
 }
 
 // keepAlone remembers a checkout that takes nothing.
