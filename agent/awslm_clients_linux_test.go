@@ -52,3 +52,19 @@ func TestAWSClientJS(t *testing.T) {
 		t.Errorf("%+v, %v; each drew one", p, err)
 	}
 }
+
+// AWS's client for Python does so over TCP: it has no Unix socket.
+func TestAWSClientPython(t *testing.T) {
+	t.Parallel()
+	if err := exec.Command("python3", "-c", "import boto3").Run(); err != nil {
+		t.Skip("there is no python3 with boto3")
+	}
+	a := awsHouse(t, 2, nil)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "python3", "../plugin/awslm/testdata/python/product.py", "http://"+a.tcp)
+	cmd.Env = append(os.Environ(), "USHER_KEY="+awsKey, "USHER_SECRET="+awsSecret, "PYTHONDONTWRITEBYTECODE=1", "AWS_CONFIG_FILE=/nonexistent", "AWS_SHARED_CREDENTIALS_FILE=/nonexistent")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+}
