@@ -9,20 +9,24 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"reflect"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	lm "github.com/aws/aws-sdk-go-v2/service/licensemanager"
 	"github.com/aws/aws-sdk-go-v2/service/licensemanager/types"
+	"github.com/aws/smithy-go"
 	"github.com/go-jose/go-jose/v4"
 
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/plugin"
 	"github.com/usher-agent/usher/plugin/awslm"
+	"github.com/usher-agent/usher/plugin/usher"
 )
 
 // awsEnv has AWS's default chain find the key of a counter, and nothing of the machine's own.
@@ -208,6 +212,71 @@ func TestAWSClientKilled(t *testing.T) {
 		a.where()
 		if _, err := a.sdk(key).ExtendLicenseConsumption(t.Context(), &lm.ExtendLicenseConsumptionInput{LicenseConsumptionToken: was.tiers.LicenseConsumptionToken}); err == nil {
 			t.Error("what was checked in is extended after a crash")
+		}
+	}
+}
+
+// While the agent is killed at any moment, whoever asks until he is answered has drawn once, taken once, and is always answered the same.
+func TestAWSUnderKill(t *testing.T) {
+	t.Parallel()
+	const callers, each = 4, 12
+	many := int64(callers * each)
+	a := awsHouse(t, many, func(c *usher.Claims) { c.Meters["uses"] = usher.Meter{Max: &many, Scope: "host"} })
+	p := awsApart(t, a)
+	where := make(chan string, 1)
+	where <- a.tcp
+	var done sync.WaitGroup
+	for i := range callers {
+		done.Go(func() {
+			for n := range each {
+				for _, in := range []*lm.CheckoutLicenseInput{awsCheckout(fmt.Sprint("d-", i, "-", n), types.CheckoutTypePerpetual, awsAsked("uses", types.EntitlementDataUnitCount, "1")),
+					awsCheckout(fmt.Sprint("c-", i, "-", n), types.CheckoutTypeProvisional, awsAsked("streams", types.EntitlementDataUnitCount, "1"))} {
+					var token string
+					for answers := 0; answers < 2; {
+						at := <-where
+						where <- at
+						out, err := (&awsCounter{house: a.house, tcp: at}).sdk(awsKey).CheckoutLicense(t.Context(), in, func(o *lm.Options) { o.RetryMaxAttempts = 1 })
+						var api smithy.APIError
+						switch {
+						case errors.As(err, &api) && api.ErrorCode() != awslm.ErrServerInternal:
+							t.Error(err)
+							return
+						case t.Context().Err() != nil:
+							return
+						case err != nil:
+							<-time.After(time.Millisecond)
+						case token != "" && *out.LicenseConsumptionToken != token:
+							t.Errorf("%s is answered %s and %s", *in.ClientToken, token, *out.LicenseConsumptionToken)
+							return
+						default:
+							token = *out.LicenseConsumptionToken
+							answers++
+						}
+					}
+				}
+			}
+		})
+	}
+	finished := make(chan struct{})
+	go func() { done.Wait(); close(finished) }()
+	kills := 0
+	for over := false; !over; {
+		select {
+		case <-finished:
+			over = true
+		case <-time.After(time.Duration(1+rand.IntN(15)) * time.Millisecond):
+			p.kill()
+			p.run()
+			a.where()
+			<-where
+			where <- a.tcp
+			kills++
+		}
+	}
+	t.Logf("%d kills", kills)
+	for _, pool := range []string{"streams", "uses"} {
+		if got, err := a.Pool(t.Context(), pool); err != nil || got.InUse != many {
+			t.Errorf("after %d kills: %+v, %v; want %d in use", kills, got, err, many)
 		}
 	}
 }

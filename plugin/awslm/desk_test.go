@@ -33,8 +33,7 @@ type fakeDesk struct {
 	facts  enforcer.Facts
 	who    *enforcer.Caller // nil: nobody vouches
 	keys   []byte
-	writes int // of the store, until it fails; 0: it does not
-	broken bool
+	broken bool // nothing can be stored
 	// crash says at which step the agent dies: "acquired", "stored", "set". Once.
 	crash string
 }

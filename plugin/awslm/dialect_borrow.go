@@ -62,6 +62,9 @@ func (h *counter) borrow(c enforcer.Caller, r *BorrowRequest) (any, *Fault) {
 	if !until.After(now) {
 		return nil, &Fault{ErrNoEntitlements, "The licence ends too soon for anything to be borrowed."}
 	}
+	if _, f := h.signingKey(); f != nil { // before anything is taken
+		return nil, f
+	}
 	rec = &record{Client: client, Request: request, Operation: OpBorrow, Arn: v.LicenseArn, Allowed: p.list, Node: r.NodeID, Metadata: r.CheckoutMetadata,
 		Issued: now.Unix(), Until: until.Unix(), Seconds: until.Unix() - now.Unix()}
 	if len(p.items) == 0 {
