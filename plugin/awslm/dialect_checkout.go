@@ -279,9 +279,11 @@ func (h *counter) extend(c enforcer.Caller, r *ExtendRequest) (any, *Fault) {
 		if v := h.byArn(rec.Arn); v == nil || !v.inForce {
 			return nil, &Fault{ErrResourceNotFound, "The licence that it was checked out of cannot be consumed any more."}
 		}
-		rec.Until = until.Unix()
-		if f := h.keep(r.LicenseConsumptionToken, rec); f != nil {
+		switch there, f := h.prolong(r.LicenseConsumptionToken, until); {
+		case f != nil:
 			return nil, f
+		case !there:
+			return nil, &Fault{ErrResourceNotFound, "It was checked in just now."}
 		}
 	}
 	return &ExtendResponse{LicenseConsumptionToken: r.LicenseConsumptionToken, Expiration: ZonedTime(until)}, nil
@@ -305,7 +307,7 @@ func (h *counter) checkIn(c enforcer.Caller, r *CheckInRequest) (any, *Fault) {
 	}
 	there, f := h.forget(r.LicenseConsumptionToken)
 	if f == nil && !there {
-		f = &Fault{ErrResourceNotFound, "The consumption token was checked in just now."}
+		f = &Fault{ErrResourceNotFound, "It was checked in just now."}
 	}
 	return struct{}{}, f
 }

@@ -22,7 +22,8 @@ const (
 	drawAtLeast = 10 * time.Minute
 	manyRecords = 5000 // beyond which the oldest draws are forgotten, drawAtLeast after they were made
 	maxRecords  = 9000
-	sweepAtOnce = 200 // that one change takes with it
+	maxOfOne    = 6000 // of one caller
+	sweepAtOnce = 200  // that one change takes with it
 	recordKey   = "checkout/"
 )
 
@@ -229,7 +230,7 @@ func (h *counter) keep(token string, r *record) *Fault {
 		return invalid("The request is too long to be remembered: shorten NodeId, or ask for less at once.")
 	}
 	gone := h.over(token)
-	if len(h.records)-len(gone) >= maxRecords && h.records[token] == nil {
+	if h.records[token] == nil && (len(h.records)-len(gone) >= maxRecords || h.recordsOf(r.Who) >= maxOfOne) {
 		return storeFault(plugin.ErrStoreFull)
 	}
 	changes := []plugin.Change{{Key: recordKey + token, Value: value}}
@@ -242,8 +243,38 @@ func (h *counter) keep(token string, r *record) *Fault {
 	for _, t := range gone {
 		h.drop(t)
 	}
-	h.records[token], h.byClient[r.Client] = r, token
+	kept := *r
+	h.records[token], h.byClient[r.Client] = &kept, token
 	return nil
+}
+
+// recordsOf counts a caller's records. h.mu is held.
+func (h *counter) recordsOf(who string) (n int) {
+	if len(h.records) < maxOfOne {
+		return 0 // nobody can have more
+	}
+	for _, r := range h.records {
+		if r.Who == who {
+			n++
+		}
+	}
+	return n
+}
+
+// prolong sets anew until when a checkout stands that takes nothing. It is false where it is not there any more.
+func (h *counter) prolong(token string, until time.Time) (bool, *Fault) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.records[token] == nil {
+		return false, nil
+	}
+	r := *h.records[token]
+	r.Until = until.Unix()
+	if err := h.Store().Apply(plugin.Change{Key: recordKey + token, Value: r.encode()}); err != nil {
+		return false, storeFault(err)
+	}
+	h.records[token] = &r
+	return true, nil
 }
 
 // over returns records that can be forgotten. h.mu is held.

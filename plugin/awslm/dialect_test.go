@@ -384,3 +384,45 @@ func FuzzDialect(f *testing.F) {
 		}
 	})
 }
+
+// However much is checked out, what is remembered has its bounds, no caller has all of it, and room comes back.
+func TestDialectBounds(t *testing.T) {
+	t.Parallel()
+	l := native()
+	l.Meters["data"] = enforcer.MeterTerm{Max: enforcer.Unlimited, Scope: enforcer.ScopeHost, Unit: "Gigabytes"}
+	c := counter(t, l)
+	fill := func(list ...awslm.EntitlementData) (n int) {
+		kind := awslm.Provisional
+		if list[0].Unit == "Gigabytes" {
+			kind = awslm.Perpetual
+		}
+		for ; n < 20_000; n++ {
+			if f := c.call(awslm.OpCheckout, out(fmt.Sprintf("%d-%d-%d", n, c.desk.now.Unix(), c.desk.who.UID), kind, list...), nil); f != nil {
+				if f.Code != awslm.ErrRateLimit {
+					t.Fatal(f)
+				}
+				return n
+			}
+		}
+		return n
+	}
+	if n := fill(ent("hd", "None")); n != 6000 {
+		t.Errorf("one caller has %d", n)
+	}
+	c.desk.who = &enforcer.Caller{UID: 8}
+	if n := fill(ent("data", "Gigabytes", "1")); n != 3000 {
+		t.Errorf("and another %d", n)
+	}
+	c.desk.now = c.desk.now.Add(11 * time.Minute) // the oldest draws make room
+	if n := fill(ent("data", "Gigabytes", "1")); n < 1000 {
+		t.Errorf("after ten minutes there is room for %d", n)
+	}
+	c.desk.now = c.desk.now.Add(time.Hour)
+	c.desk.who = &enforcer.Caller{UID: 9}
+	if n := fill(ent("hd", "None")); n != 6000 {
+		t.Errorf("after an hour there is room for %d", n)
+	}
+	if n := len(c.desk.store); n > 9000 {
+		t.Errorf("the store has %d keys", n)
+	}
+}
