@@ -69,7 +69,7 @@ func TestAWSClientBorrows(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	jws, err := jose.ParseSigned(*got.SignedToken, []jose.SignatureAlgorithm{jose.PS384})
+	jws, err := jose.ParseSignedCompact(*got.SignedToken, []jose.SignatureAlgorithm{jose.PS384})
 	if err != nil {
 		t.Fatal(err)
 	}

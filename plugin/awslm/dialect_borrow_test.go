@@ -46,7 +46,7 @@ func TestDialectBorrow(t *testing.T) {
 	if err != nil || key.(*rsa.PublicKey).N.BitLen() != 3072 {
 		t.Fatal(err)
 	}
-	jws, err := jose.ParseSigned(got.SignedToken, []jose.SignatureAlgorithm{jose.PS384})
+	jws, err := jose.ParseSignedCompact(got.SignedToken, []jose.SignatureAlgorithm{jose.PS384})
 	if err != nil {
 		t.Fatal(err)
 	}
