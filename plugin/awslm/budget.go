@@ -87,7 +87,7 @@ func (c *Client) Extend(ctx context.Context, r *plugin.Extend) (*plugin.Block, e
 		if bad := c.badNow(ctx, r.LicenseID); bad != nil {
 			return nil, bad
 		}
-		return nil, &plugin.Error{Class: plugin.Transient, SystemCode: systemLapsed, Reason: "the checkout is over, and its slots may be another's: " + reason(err)}
+		return nil, &plugin.Error{Class: plugin.Transient, SystemCode: plugin.SystemLapsed, Reason: "the checkout is over, and its slots may be another's: " + reason(err)}
 	case err != nil:
 		return nil, classify(ctx, OpExtend, err, err)
 	}
@@ -104,7 +104,7 @@ func (c *Client) Return(ctx context.Context, r *plugin.Return) error {
 	ctx, cancel := c.within(ctx)
 	defer cancel()
 	_, token, _, err := readTokens(r.State, c.cfg.Now()).find(r.Block)
-	if e, ok := err.(*plugin.Error); ok && e.SystemCode == systemLapsed {
+	if e, ok := err.(*plugin.Error); ok && e.SystemCode == plugin.SystemLapsed {
 		return nil
 	}
 	if err != nil {
@@ -181,7 +181,7 @@ type denial struct {
 func (d *denial) Error() string { return d.code + ": " + d.message }
 
 func (d *denial) full(pool string) *plugin.Error {
-	return &plugin.Error{Class: plugin.Transient, SystemCode: systemFull, Reason: fmt.Sprintf("%s: others have what there is (%s)", pool, d.code),
+	return &plugin.Error{Class: plugin.Transient, SystemCode: plugin.SystemFull, Reason: fmt.Sprintf("%s: others have what there is (%s)", pool, d.code),
 		Hint: "what they give back can be had"}
 }
 
@@ -373,7 +373,7 @@ func (t tokens) find(id string) (n int64, token, pool string, err error) {
 		token = k.Token
 	}
 	if strings.HasPrefix(token, "=") {
-		return 0, "", "", &plugin.Error{Class: plugin.Transient, SystemCode: systemLapsed, Reason: "the checkout's token was lost; its time gives it back"}
+		return 0, "", "", &plugin.Error{Class: plugin.Transient, SystemCode: plugin.SystemLapsed, Reason: "the checkout's token was lost; its time gives it back"}
 	}
 	return n, token, pool, nil
 }

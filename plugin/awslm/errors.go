@@ -19,12 +19,6 @@ import (
 	"github.com/usher-agent/usher/plugin"
 )
 
-// What an error says in SystemCode that means something to the agent: see package plugin.
-const (
-	systemFull   = "NO_SLOTS"
-	systemLapsed = "BLOCK_LAPSED"
-)
-
 func misconfigured(hint, format string, args ...any) *plugin.Error {
 	return &plugin.Error{Class: plugin.Misconfigured, Reason: fmt.Sprintf(format, args...), Hint: hint}
 }
