@@ -48,6 +48,9 @@ type Denial struct {
 	NextHolder *Holder   // who holds that lease; for admins only
 	Verdict    *Verdict  // for the license codes
 
+	// MayGrow says of a meter that what this agent may draw is a share of a site's that grows on demand, and could cover the request.
+	MayGrow bool
+
 	Waited time.Duration // how long the request had waited
 }
 

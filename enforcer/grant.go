@@ -35,9 +35,18 @@ func (j *judge) grant(v *Verdict, inForce []*ruling) {
 		for name, t := range l.Meters {
 			g := MeterGrant{Name: name, Key: base.license.ID + "/" + name, Limit: t.Max, Scope: l.PoolScope(t.Scope), Resets: t.Resets, Unit: t.Unit, Adjustable: t.Adjustable}
 			b := j.budget(l, name, amount{t.Max, t.Overage}, g.Scope)
-			g.Budget, g.Overage, g.NotShared = b.max, b.overage, b.notShared
+			g.Budget, g.Overage, g.Most, g.NotShared = b.max, b.overage, b.most, b.notShared
+			if taken, ok := j.Draws[Share{l.ID, name}]; ok && b.shared {
+				g.Taken, g.Period = true, taken.Period
+			}
 			if was, ok := v.Meters[name]; ok {
-				g.Budget, g.Overage = was.Budget.Plus(g.Budget), was.Overage.Plus(g.Overage)
+				if g.Taken && g.Resets != was.Resets { // what is counted by other periods cannot be added to it
+					g.Budget, g.Overage, g.Period = 0, 0, was.Period
+				}
+				if was.Taken && (!g.Taken || was.Period.After(g.Period)) {
+					g.Taken, g.Period = true, was.Period
+				}
+				g.Budget, g.Overage, g.Most = was.Budget.Plus(g.Budget), was.Overage.Plus(g.Overage), was.Most.Plus(g.Most)
 				g.Limit, g.Scope, g.Resets, g.Adjustable = was.Limit.Plus(g.Limit), was.Scope, was.Resets, was.Adjustable
 				g.Unit, g.NotShared = cmp.Or(was.Unit, g.Unit), cmp.Or(was.NotShared, g.NotShared)
 			}
@@ -77,6 +86,7 @@ type amount struct{ max, overage Limit }
 type budget struct {
 	amount
 	most      Limit
+	shared    bool // it is a share
 	notShared string
 }
 
@@ -93,6 +103,9 @@ func isOwn(l *License, a amount, s Scope) bool {
 // budget returns what of a pool or meter may be handed out here on one licence's word.
 func (j *judge) budget(l *License, name string, a amount, s Scope) budget {
 	share, ok := j.Budgets[Share{l.ID, name}]
+	if taken, has := j.Draws[Share{l.ID, name}]; has && !ok {
+		share, ok = taken.N, true
+	}
 	switch {
 	case isOwn(l, a, s), !ok && a.max == Unlimited: // no limit that sharing could keep
 		return budget{amount: a, most: a.max.Plus(a.overage)}
@@ -104,7 +117,7 @@ func (j *judge) budget(l *License, name string, a amount, s Scope) budget {
 	if share != Unlimited {
 		here.overage = here.overage.Min(share - here.max)
 	}
-	return budget{amount: here, most: a.max.Plus(a.overage)}
+	return budget{amount: here, most: a.max.Plus(a.overage), shared: true}
 }
 
 // warnShares warns of pools whose scope lets them be had more than once, or not at all.

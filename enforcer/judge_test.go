@@ -539,7 +539,7 @@ func TestScopeAndBudget(t *testing.T) {
 			if (m.NotShared == "") != row.shared {
 				t.Errorf("meter not shared: %q", m.NotShared)
 			}
-			if m.NotShared, m.Key = "", ""; m != (MeterGrant{Name: "streams", Limit: row.want.Limit, Overage: row.want.Overage, Budget: row.want.Budget, Scope: row.want.Scope}) {
+			if m.NotShared, m.Key, m.Most = "", "", 0; m != (MeterGrant{Name: "streams", Limit: row.want.Limit, Overage: row.want.Overage, Budget: row.want.Budget, Scope: row.want.Scope}) {
 				t.Errorf("as a meter: %+v", m)
 			}
 		})

@@ -342,10 +342,22 @@ func (l *License) PoolScope(s Scope) Scope {
 func (l *License) SitePools() map[string]Limit {
 	out := map[string]Limit{}
 	for name, t := range l.Pools {
-		a := amount{t.Max, t.Overage}
-		if total := t.Max.Plus(t.Overage); total != Unlimited && !isOwn(l, a, l.PoolScope(t.Scope)) {
-			out[name] = total
-		}
+		l.addSite(out, name, amount{t.Max, t.Overage}, t.Scope)
 	}
 	return out
+}
+
+// SiteMeters returns the meters that are a whole site's, as SitePools does the pools.
+func (l *License) SiteMeters() map[string]Limit {
+	out := map[string]Limit{}
+	for name, t := range l.Meters {
+		l.addSite(out, name, amount{t.Max, t.Overage}, t.Scope)
+	}
+	return out
+}
+
+func (l *License) addSite(out map[string]Limit, name string, a amount, stated Scope) {
+	if total := a.max.Plus(a.overage); total != Unlimited && !isOwn(l, a, l.PoolScope(stated)) {
+		out[name] = total
+	}
 }

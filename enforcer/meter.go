@@ -1,6 +1,7 @@
 package enforcer
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"math"
@@ -14,8 +15,8 @@ type meter struct {
 	period time.Time // its beginning; zero: the meter never resets
 }
 
-// start returns the beginning of the period that now lies in: UTC, weeks from Monday.
-func (r Resets) start(now time.Time) time.Time {
+// Start returns the beginning of the period that now lies in: UTC, weeks from Monday; zero where there are no periods.
+func (r Resets) Start(now time.Time) time.Time {
 	now = now.UTC()
 	day := time.Date(now.Year(), now.Month(), now.Day(), 0, 0, 0, 0, time.UTC)
 	switch r {
@@ -32,9 +33,9 @@ func (r Resets) start(now time.Time) time.Time {
 func (r Resets) end(now time.Time) time.Time {
 	switch r {
 	case ResetsWeekly:
-		return r.start(now).AddDate(0, 0, 7)
+		return r.Start(now).AddDate(0, 0, 7)
 	case ResetsMonthly:
-		return r.start(now).AddDate(0, 1, 0)
+		return r.Start(now).AddDate(0, 1, 0)
 	default:
 		return zeroTime
 	}
@@ -44,13 +45,22 @@ func (r Resets) end(now time.Time) time.Time {
 // back) goes on.
 func (e *Enforcer) drawn(g MeterGrant, now time.Time) Draw {
 	m := e.meters[g.Key]
-	d := Draw{Key: g.Key, Drawn: m.drawn, Period: g.Resets.start(now)}
+	d := Draw{Key: g.Key, Drawn: m.drawn, Period: g.Resets.Start(now)}
 	if m.period.After(d.Period) {
 		d.Period = m.period
 	} else if m.period.Before(d.Period) {
 		d.Drawn = 0
 	}
 	return d
+}
+
+// room returns what may be drawn in a draw's period. What was taken upstream for another period is no good in this one, where there
+// are periods.
+func (g MeterGrant) room(d Draw) Limit {
+	if g.Taken && !g.Resets.Start(d.Period).IsZero() && !g.Period.Equal(d.Period) {
+		return 0
+	}
+	return g.Budget.Plus(g.Overage)
 }
 
 // draw decides an acquire whose items are meters.
@@ -72,13 +82,15 @@ func (r *Acquire) draw(e *Enforcer, items []Item, token *ClientToken, now time.T
 			return Decision{Denial: notShared("meter", it.Pool, g.NotShared)}
 		}
 		d := e.drawn(g, now)
-		limit := g.Budget.Plus(g.Overage)
+		limit := g.room(d)
 		n := it.N
 		// What is counted fits an int64 even where there is no limit.
 		most := int64(limit.Min(math.MaxInt64))
 		if left := max(0, most-d.Drawn); left < n {
 			if r.MinN == 0 || left < r.MinN {
-				return Decision{Denial: meterEmpty(it, g, d, limit, left, now)}
+				denial := meterEmpty(it, g, d, limit, left, now)
+				denial.MayGrow = denial.MayGrow && (g.Most == Unlimited || cmp.Or(r.MinN, it.N) <= int64(g.Most)-d.Drawn)
+				return Decision{Denial: denial}
 			}
 			n = left
 		}
@@ -96,6 +108,10 @@ func meterEmpty(it Item, g MeterGrant, d Draw, limit Limit, left int64, now time
 		Hint:   "draw less, or have the licence extended"}
 	if !out.Next.IsZero() && limit.Covers(it.N) {
 		out.Hint = fmt.Sprintf("the meter starts anew at %s", stamp(out.Next))
+	}
+	if out.MayGrow = g.Taken && limit != g.Most; out.MayGrow {
+		out.Detail = fmt.Sprintf("meter %s: %d of the %s draws that this agent has taken of the site's %s are left, and the request is for %d", it.Pool, left, limit, g.Most, it.N)
+		out.Hint = "wait (wait_seconds): the agent takes more; or try again in a moment"
 	}
 	return out
 }
@@ -155,7 +171,7 @@ func (r *Shift) decide(e *Enforcer, now time.Time) Decision {
 		return Decision{Denial: notShared("meter", r.Pool, g.NotShared)}
 	}
 	d := e.drawn(g, now)
-	limit := g.Budget.Plus(g.Overage)
+	limit := g.room(d)
 	switch left := int64(limit.Min(math.MaxInt64)) - d.Drawn; {
 	case -r.By > d.Drawn:
 		return Decision{Denial: &Denial{Code: BadRequest, Field: "by", Pool: r.Pool, Limit: limit, InUse: d.Drawn, HasUsage: true,

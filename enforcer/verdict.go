@@ -230,6 +230,14 @@ type Facts struct {
 	// Budgets says how much of a site pool this agent may hand out by a budget that is provably shared (site server, fleet,
 	// upstream checkout), overage included. A pool not named here has none.
 	Budgets map[Share]Limit
+	// Draws says, of a site meter, what this agent has taken of it upstream, for good: so much may be drawn here.
+	Draws map[Share]Taken
+}
+
+// Taken is what an agent has taken of a meter in a period; see Resets.Start.
+type Taken struct {
+	N      Limit
+	Period time.Time // zero: the meter never resets
 }
 
 // Share names what a budget is a share of: one pool of one licence, so that what was had for a licence that another has
@@ -287,10 +295,14 @@ type MeterGrant struct {
 	Limit     Limit
 	Overage   Limit
 	Budget    Limit
+	Most      Limit // of the whole site, overage included
 	Scope     Scope
 	Resets    Resets
 	Unit      string
 	NotShared string
+	// Taken says that the budget is what was taken upstream, and holds in Period alone.
+	Taken  bool
+	Period time.Time
 	// Adjustable says that whoever draws may adjust it: see Shift.
 	Adjustable bool
 }
