@@ -21,6 +21,7 @@ import (
 	"github.com/usher-agent/usher/agent/api"
 	"github.com/usher-agent/usher/agent/budget"
 	"github.com/usher-agent/usher/agent/config"
+	"github.com/usher-agent/usher/agent/draws"
 	"github.com/usher-agent/usher/agent/host"
 	"github.com/usher-agent/usher/agent/liveness"
 	"github.com/usher-agent/usher/agent/ops"
@@ -60,11 +61,13 @@ type Agent struct {
 	watcher  *watch.Watcher
 	pulse    *pulse.Pulse
 	budget   *budget.Keeper
+	draws    *draws.Keeper
 	// upstreams are those that are configured, by system.
 	upstreams map[string]plugin.Upstream
 	words     *words // of vendors, for the agent's key
 	// budgeters are those that blocks of slots are had from, by system.
 	budgeters map[string]plugin.Budgeter
+	drawers   map[string]plugin.Drawer // by system
 	state     *stateDir
 	key       ed25519.PrivateKey
 	history   *history
@@ -249,6 +252,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	task("clock", a.watchClock)
 	task("upstream", a.pulse.Run)
 	task("budgets", a.budget.Run)
+	task("draws", a.draws.Run)
 	task("first licences", a.fetchFirst)
 	task("holders", a.holders.watcher.Run)
 	task("service manager", a.handover.run)

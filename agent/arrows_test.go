@@ -47,6 +47,7 @@ var arrows = map[string][]string{
 	"cmd":               {"agent", "enforcer", "plugin", "client"},
 	"agent/pulse":       {"enforcer", "plugin"},
 	"agent/budget":      {"enforcer", "plugin"},
+	"agent/draws":       {"enforcer", "plugin"},
 	"agent/registrar":   {"metrics", "plugin"},
 	"agent/eventlog":    {},
 }

@@ -51,10 +51,17 @@ func (a *Agent) openBudget() error {
 	if err != nil {
 		return err
 	}
-	a.court.budgets, a.court.shares = a.budget.Budgets, a.haveShares
+	if err := a.openDraws(); err != nil {
+		return err
+	}
+	a.court.budgets = a.budget.Budgets
+	a.court.shares = func(v *enforcer.Verdict) bool {
+		blocks, draws := a.haveShares(v), a.haveDraws(v)
+		return blocks || draws
+	}
 	a.desk.relapse = a.court.reshare
-	if len(a.budgeters) > 0 {
-		a.desk.stir = a.budget.Nudge
+	if len(a.budgeters)+len(a.drawers) > 0 {
+		a.desk.stir = func() { a.budget.Nudge(); a.draws.Nudge() }
 		a.desk.short = a.missed
 	}
 	return nil
@@ -76,13 +83,15 @@ func (a *Agent) demand(pool string) budget.Demand {
 	return budget.Demand{InUse: p.InUse, Waiting: p.Waiting, Capacity: int64(p.Budget.Plus(p.Overage)), Draining: a.desk.draining()}
 }
 
-// missed tells the keeper of an acquire that was denied for want of slots.
+// missed tells the keepers of an acquire that was denied for want of slots or draws.
 func (a *Agent) missed(r *enforcer.Acquire) {
 	if r.Pool != "" {
 		a.budget.Missed(r.Pool, r.N)
+		a.draws.Missed(r.Pool, r.N)
 	}
 	for _, it := range r.Items {
 		a.budget.Missed(it.Pool, it.N)
+		a.draws.Missed(it.Pool, it.N)
 	}
 }
 
@@ -106,7 +115,7 @@ func (a *Agent) haveShares(v *enforcer.Verdict) bool {
 func (c *court) reshare() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if budgets, fence := c.budgets(); c.ready && maps.Equal(budgets, c.facts.Budgets) {
+	if budgets, fence := c.budgets(); c.ready && maps.Equal(budgets, c.facts.Budgets) && maps.Equal(c.draws(), c.facts.Draws) {
 		c.desk.setFence(fence)
 		return
 	}

@@ -42,6 +42,8 @@ type court struct {
 	upstream func() map[string]enforcer.Upstream
 	// budgets is asked what may be handed out of site pools, and until when on the boot-time clock; nil: nobody has any.
 	budgets func() (map[enforcer.Share]enforcer.Limit, time.Duration)
+	// draws is asked what was taken of site meters; it is there where budgets is.
+	draws func() map[enforcer.Share]enforcer.Taken
 	// shares is told of each verdict before it is in force, and says whether budgets has more to say since.
 	shares  func(*enforcer.Verdict) bool
 	cache   map[[32]byte]verified
@@ -295,6 +297,7 @@ func (c *court) look() {
 func (c *court) fill(f *enforcer.Facts, now time.Time) (fence time.Duration) {
 	if c.budgets != nil {
 		f.Budgets, fence = c.budgets()
+		f.Draws = c.draws()
 	}
 	if c.upstream != nil {
 		f.Upstream = c.upstream()

@@ -51,6 +51,8 @@ type desk struct {
 	owned    map[string]map[enforcer.LeaseID]struct{} // leases held with data, by its owner
 	doubted  map[enforcer.LeaseID]struct{}            // leases that are unconfirmed
 	waiting  map[enforcer.LeaseID]chan outcome        // capacity 1: what came of it
+	thirst   map[string]int64                         // draws that are waited for, by meter; see awaitDraws
+	judged   chan struct{}                            // closed when the verdict changes, or the desk drains
 
 	drained atomic.Bool
 	wake    chan struct{} // capacity 1: next became sooner
@@ -65,7 +67,7 @@ type observer interface {
 }
 
 func newDesk(now func() time.Time, seen observer, o enforcer.Options) *desk {
-	return &desk{now: now, boot: clock.Boot, passed: func(from, to time.Time) time.Duration { return to.Sub(from) }, seen: seen, core: enforcer.New(o), wake: make(chan struct{}, 1), waiting: map[enforcer.LeaseID]chan outcome{}, held: map[enforcer.Lifetime]int{}, owned: map[string]map[enforcer.LeaseID]struct{}{}, doubted: map[enforcer.LeaseID]struct{}{}}
+	return &desk{now: now, boot: clock.Boot, passed: func(from, to time.Time) time.Duration { return to.Sub(from) }, seen: seen, core: enforcer.New(o), wake: make(chan struct{}, 1), waiting: map[enforcer.LeaseID]chan outcome{}, thirst: map[string]int64{}, judged: make(chan struct{}), held: map[enforcer.Lifetime]int{}, owned: map[string]map[enforcer.LeaseID]struct{}{}, doubted: map[enforcer.LeaseID]struct{}{}}
 }
 
 // do decides one request, carries the decision out, and returns when it may be acknowledged.
@@ -285,6 +287,7 @@ func (d *desk) setVerdict(v *enforcer.Verdict, fence time.Duration) {
 		d.rouse()
 	}
 	d.serve(d.last, true)
+	d.rejudged()
 	if d.subs.none() {
 		return
 	}
@@ -365,12 +368,17 @@ func (d *desk) Acquire(ctx context.Context, r *enforcer.Acquire) (*enforcer.Leas
 			d.seen.Waited(waited)
 			start = start.Add(waited)
 		}
+		if d.short != nil && r.Wait > 0 && dec.Denial != nil && dec.Denial.MayGrow {
+			dec, waited = d.awaitDraws(ctx, r)
+			d.seen.Waited(waited)
+			start = start.Add(waited)
+		}
 	}
 	pool := r.Pool
 	if pool == "" && len(r.Items) > 0 {
 		pool = r.Items[0].Pool
 	}
-	if d.short != nil && dec.Denial != nil && dec.Denial.Code == enforcer.NoSlots {
+	if d.short != nil && dec.Denial != nil && (dec.Denial.Code == enforcer.NoSlots || dec.Denial.MayGrow) {
 		d.short(r)
 	}
 	d.seen.Acquired(pool, time.Since(start), dec.Denial, dec.Replayed)
@@ -452,6 +460,7 @@ func (d *desk) drain() {
 	d.drained.Store(true)
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.rejudged()
 	for id, ch := range d.waiting {
 		delete(d.waiting, id)
 		ch <- outcome{Decision: enforcer.Decision{Denial: drainingDenial()}}

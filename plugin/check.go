@@ -126,6 +126,21 @@ func (b *Block) Check(pool string, slots, atLeast int64, span time.Duration) err
 	return nil
 }
 
+// Check reports what an upstream's draws must not say, given what was asked.
+func (d *Drawn) Check(meter string, n int64) error {
+	switch {
+	case d == nil:
+		return fmt.Errorf("there is no answer")
+	case d.Meter != meter:
+		return fmt.Errorf("the draws are of another meter")
+	case d.N < 1 || d.N > n:
+		return fmt.Errorf("there are %d draws; 1 to %d were asked", d.N, n)
+	case len(d.State) > MaxState:
+		return fmt.Errorf("the state has %d bytes, at most %d may be", len(d.State), MaxState)
+	}
+	return nil
+}
+
 // Checked returns the error, made safe: a class and a code out of the known, sentences that can be logged. What is refused
 // without a known code, or is of no known class, is Transient: nonsense never worsens a verdict.
 func (e *Error) Checked() *Error {
