@@ -1,0 +1,340 @@
+package draws
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/plugin"
+)
+
+// clerk counts what is drawn, each token once.
+type clerk struct {
+	plugin.Upstream
+	mu    sync.Mutex
+	left  int64
+	done  map[string]int64 // by token
+	calls int
+	err   error // of every call
+	lost  bool  // the answers are lost
+	slow  time.Duration
+}
+
+func (c *clerk) Draw(_ context.Context, r *plugin.Draw) (*plugin.Drawn, error) {
+	time.Sleep(c.slow)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.calls++
+	if c.err != nil {
+		return nil, c.err
+	}
+	if _, ok := c.done[r.Token]; !ok {
+		if r.N > c.left {
+			return nil, &plugin.Error{Class: plugin.Transient, SystemCode: plugin.SystemFull, Reason: "there are no more"}
+		}
+		c.done[r.Token] = r.N
+		c.left -= r.N
+	} else if c.done[r.Token] != r.N {
+		return nil, &plugin.Error{Class: plugin.Misconfigured, Reason: "the token was used for another number"}
+	}
+	if c.lost {
+		return nil, plugin.Transiently("the answer was lost")
+	}
+	return &plugin.Drawn{Meter: r.Meter, N: r.N}, nil
+}
+
+func (c *clerk) change(f func()) { c.mu.Lock(); defer c.mu.Unlock(); f() }
+
+// took is what was drawn, and by how many calls.
+func (c *clerk) took() (n int64, calls int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, x := range c.done {
+		n += x
+	}
+	return n, c.calls
+}
+
+// house is an agent that draws from one meter.
+type house struct {
+	*Keeper
+	t       testing.TB
+	mu      sync.Mutex
+	taken   enforcer.Taken
+	drawn   int64
+	period  time.Time
+	waiting int64
+	stop    func()
+}
+
+var share = enforcer.Share{License: "L1", Pool: "uses"}
+
+func licence(u plugin.Drawer, resets enforcer.Resets) Licence {
+	return Licence{License: &enforcer.License{ID: "L1", Meters: map[string]enforcer.MeterTerm{"uses": {Max: 100, Scope: enforcer.ScopeSite, Resets: resets}}}, Upstream: u}
+}
+
+func write(file string, data []byte) error { return os.WriteFile(file, data, 0o600) }
+
+func open(t testing.TB, u plugin.Drawer, resets enforcer.Resets, change ...func(*Config)) *house {
+	t.Helper()
+	h := &house{t: t}
+	cfg := Config{File: filepath.Join(t.TempDir(), "draws.json"), Write: write, Now: time.Now, Demand: h.demand, OnChange: h.changed, Jitter: func() float64 { return 0.5 },
+		Request: func(l *enforcer.License, doc []byte) plugin.Request {
+			return plugin.Request{LicenseID: l.ID, Document: doc}
+		}}
+	for _, f := range change {
+		f(&cfg)
+	}
+	var err error
+	if h.Keeper, err = New(cfg); err != nil {
+		t.Fatal(err)
+	}
+	h.Set([]Licence{licence(u, resets)})
+	h.changed()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		h.Run(ctx) //nolint:errcheck // it has none
+	}()
+	h.stop = sync.OnceFunc(func() { cancel(); <-done })
+	t.Cleanup(h.stop)
+	return h
+}
+
+func (h *house) demand(string) Demand {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return Demand{Drawn: h.drawn, Waiting: h.waiting, Capacity: int64(h.taken.N)}
+}
+
+// changed is what the agent does with what was taken: who waits has what there is.
+func (h *house) changed() {
+	taken := h.Taken()[share]
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.taken = taken; !h.period.Equal(taken.Period) {
+		h.period, h.drawn = taken.Period, 0
+	}
+	n := max(0, min(h.waiting, int64(taken.N)-h.drawn))
+	h.drawn, h.waiting = h.drawn+n, h.waiting-n
+}
+
+// draw draws what is there, and reports whether it could.
+func (h *house) draw(n int64) bool {
+	h.mu.Lock()
+	ok := h.drawn+n <= int64(h.taken.N)
+	if ok {
+		h.drawn += n
+	}
+	h.mu.Unlock()
+	if !ok {
+		h.Missed("uses", n)
+	}
+	h.Nudge()
+	return ok
+}
+
+func (h *house) wait(n int64) {
+	h.mu.Lock()
+	h.waiting += n
+	h.mu.Unlock()
+	h.Nudge()
+}
+
+// has checks what was taken, here and upstream, and what was drawn.
+func (h *house) has(what string, c *clerk, taken, drawn int64) {
+	h.t.Helper()
+	synctest.Wait()
+	up, _ := c.took()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if int64(h.taken.N) != taken || up < taken || h.drawn != drawn {
+		h.t.Errorf("%s: %d taken and %d drawn here, %d upstream; want %d and %d", what, h.taken.N, h.drawn, up, taken, drawn)
+	}
+}
+
+func TestKeeper(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &clerk{left: 100, done: map[string]int64{}}
+		h := open(t, c, enforcer.ResetsNever)
+		h.has("nobody draws", c, 1, 0)
+		time.Sleep(time.Hour)
+		h.has("an hour later", c, 1, 0)
+		if !h.draw(1) {
+			t.Error("the first draw is denied")
+		}
+		h.has("one is drawn", c, 2, 1)
+		if h.draw(4) {
+			t.Error("drawn what was not taken")
+		}
+		synctest.Wait()
+		if !h.draw(4) {
+			t.Error("what was missed was not taken")
+		}
+		c.change(func() { c.slow = time.Second })
+		h.wait(10)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if n, w := h.drawn, h.waiting; n != 15 || w != 0 {
+			t.Errorf("who waits has not what arrived: %d drawn, %d waited for", n, w)
+		}
+		time.Sleep(time.Hour)
+		// A licence that is not in force takes none, and what was taken is there when it is again.
+		synctest.Wait()
+		was := h.Taken()[share].N
+		h.Set(nil)
+		if _, ok := h.Taken()[share]; ok {
+			t.Error("it is not in force, and something was taken of it")
+		}
+		h.Missed("uses", 5)
+		time.Sleep(time.Minute)
+		if !h.Set([]Licence{licence(c, enforcer.ResetsNever)}) || h.Taken()[share].N != was {
+			t.Errorf("in force again: %v, was %d", h.Taken(), was)
+		}
+		h.changed()
+		h.wait(1000)
+		time.Sleep(time.Hour)
+		h.has("all", c, 100, 100)
+		if up, _ := c.took(); up != 100 {
+			t.Errorf("%d were drawn of 100", up)
+		}
+	})
+}
+
+// What others have taken is not there: what is left is had, then the upstream is left alone for minutes.
+func TestOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &clerk{left: 4, done: map[string]int64{}}
+		h := open(t, c, enforcer.ResetsNever)
+		h.has("one", c, 1, 0)
+		h.wait(50)
+		time.Sleep(time.Minute)
+		h.has("the rest", c, 4, 4)
+		_, calls := c.took()
+		time.Sleep(4 * time.Minute)
+		if _, more := c.took(); more > calls+1 {
+			t.Errorf("%d calls in 4 minutes to one that has no more", more-calls)
+		}
+		c.change(func() { c.left = 60 })
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		if h.waiting != 0 {
+			t.Errorf("%d are waited for when there are more", h.waiting)
+		}
+	})
+}
+
+// An answer that is lost is asked for again by the same token; one that refuses took nothing.
+func TestErrors(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &clerk{left: 100, done: map[string]int64{}, lost: true}
+		h := open(t, c, enforcer.ResetsNever)
+		time.Sleep(10 * time.Minute)
+		h.has("no answer", c, 0, 0)
+		if n, calls := c.took(); n != 1 || calls < 8 || calls > 60 {
+			t.Errorf("%d taken by %d calls in 10 minutes", n, calls)
+		}
+		c.change(func() { c.lost = false })
+		time.Sleep(2 * longestWait)
+		h.has("an answer", c, 1, 0)
+		if len(c.done) != 1 {
+			t.Errorf("%d tokens", len(c.done))
+		}
+		c.change(func() { c.err = &plugin.Error{Class: plugin.Misconfigured, Reason: "no credentials"} })
+		_, before := c.took()
+		h.wait(1)
+		h.wait(2)
+		time.Sleep(4 * time.Minute)
+		if _, calls := c.took(); calls-before > 1 {
+			t.Errorf("%d calls in 4 minutes to one that refuses", calls-before)
+		}
+		c.change(func() { c.err = nil })
+		time.Sleep(3 * time.Minute)
+		synctest.Wait()
+		if h.waiting != 0 {
+			t.Errorf("%d are waited for", h.waiting)
+		}
+	})
+}
+
+// Each week has its own draws, and what is answered after its end is no good.
+func TestPeriods(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // begins on Saturday, 2000-01-01
+		c := &clerk{left: 100, done: map[string]int64{}}
+		h := open(t, c, enforcer.ResetsWeekly)
+		h.wait(5)
+		time.Sleep(time.Second)
+		h.has("in the first week", c, 10, 5)
+		monday := enforcer.ResetsWeekly.Start(time.Now()).AddDate(0, 0, 7)
+		time.Sleep(time.Until(monday) - time.Second)
+		h.has("before its end", c, 10, 5)
+		c.change(func() { c.slow = 3 * time.Second })
+		h.draw(4) // more is taken, and arrives when the week is over
+		time.Sleep(2 * time.Second)
+		h.has("while a call is under way", c, 10, 9)
+		time.Sleep(31 * time.Second)
+		h.has("in the next week", c, 1, 0)
+		if up, _ := c.took(); up != 14 {
+			t.Errorf("%d were drawn upstream, not 10, 3 for nothing, and 1", up)
+		}
+		if !h.taken.Period.Equal(monday) {
+			t.Errorf("the period is %s", h.taken.Period)
+		}
+	})
+}
+
+// Without a record that is written, nothing is taken; what cannot be recorded afterwards is asked for again.
+func TestUnwritable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &clerk{left: 100, done: map[string]int64{}}
+		var mu sync.Mutex
+		writes, fails := 0, func(int) bool { return true }
+		h := open(t, c, enforcer.ResetsNever, func(cfg *Config) {
+			cfg.Write = func(file string, data []byte) error {
+				mu.Lock()
+				defer mu.Unlock()
+				if writes++; fails(writes) {
+					return errors.New("the disk is full")
+				}
+				return write(file, data)
+			}
+		})
+		time.Sleep(10 * time.Minute)
+		h.has("no record", c, 0, 0)
+		if _, calls := c.took(); calls != 0 {
+			t.Errorf("%d calls that are not on the disk", calls)
+		}
+		mu.Lock()
+		writes, fails = 0, func(n int) bool { return n == 2 } // that of the answer
+		mu.Unlock()
+		time.Sleep(longestWait)
+		h.has("the answer is not recorded", c, 0, 0)
+		time.Sleep(2 * longestWait)
+		h.has("recorded", c, 1, 0)
+		if len(c.done) != 1 {
+			t.Errorf("%d tokens", len(c.done))
+		}
+	})
+}
+
+// A record that cannot be is no reason to begin anew.
+func TestRecord(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "draws.json")
+	for _, bad := range []string{"", "{", "{}", `{"licences": {"L1": null}}`, `{"licences": {"L1": {"meters": {"uses": null}}}}`, `{"licences": {"L1": {"meters": {"uses": {"taken": -1}}}}}`,
+		`{"licences": {"L1": {"meters": {"uses": {"taken": 1, "pending": {"n": 1}}}}}}`} {
+		if err := os.WriteFile(file, []byte(bad), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := New(Config{File: file}); err == nil || !strings.Contains(err.Error(), file) || !strings.Contains(err.Error(), "move it away") {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+}
