@@ -81,3 +81,50 @@ func TestSitePools(t *testing.T) {
 		t.Errorf("of one agent's: %v", got)
 	}
 }
+
+// What was taken of a site meter may be drawn in its own period, and no more; who asks for more than that, but not for more than
+// the site has, may have it when more is taken.
+func TestTaken(t *testing.T) {
+	e, now := New(Options{Durable: true}), noon
+	judge := func(n Limit, period time.Time) {
+		f := factsWith(doc("a.lic", unbound, func(l *License) {
+			l.Meters = map[string]MeterTerm{"renders": {Max: 9, Scope: ScopeSite, Resets: ResetsWeekly}}
+		}))
+		f.Draws = map[Share]Taken{{"L1", "renders"}: {n, period}}
+		for _, ev := range e.Decide(&SetVerdict{Judge(f, now)}, now).Events {
+			e.Apply(ev)
+		}
+	}
+	id := byte(0)
+	draw := func(n int64) *Denial {
+		id++
+		d := e.Decide(&Acquire{ID: LeaseID{id}, Pool: "renders", N: n}, now)
+		for _, ev := range d.Events {
+			e.Apply(ev)
+		}
+		return d.Denial
+	}
+	week := ResetsWeekly.Start(now)
+	judge(3, week)
+	if d := draw(3); d != nil {
+		t.Fatalf("3 of 3: %v", d)
+	}
+	if d := draw(6); d == nil || d.Code != MeterEmpty || !d.MayGrow || !strings.Contains(d.Detail, "0 of the 3 draws that this agent has taken of the site's 9 are left") {
+		t.Errorf("beyond what was taken: %+v", d)
+	}
+	if d := draw(7); d == nil || d.MayGrow {
+		t.Errorf("beyond what the site has: %+v", d)
+	}
+	judge(4, week)
+	now = week.AddDate(0, 0, 7)
+	if d := draw(1); d == nil || !d.MayGrow {
+		t.Errorf("in the next week, of what was taken in this: %+v", d)
+	}
+	judge(1, ResetsWeekly.Start(now))
+	if d := draw(1); d != nil {
+		t.Errorf("what was taken in the next week: %v", d)
+	}
+	if got := (&License{Meters: map[string]MeterTerm{"a": {Max: 2, Overage: 1, Scope: ScopeSite}, "b": {Max: 2, Scope: ScopeHost}}}).SiteMeters(); len(got) != 1 || got["a"] != 3 {
+		t.Errorf("site meters: %v", got)
+	}
+}

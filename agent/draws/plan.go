@@ -37,8 +37,9 @@ type Demand struct {
 
 // Bounds of what is taken ahead, and of waits.
 const (
-	window      = 10 * time.Second // what was drawn in as long as that is had ahead
-	missedFor   = 5 * time.Second  // for how long an acquire that was denied counts as need
+	window      = 2 * time.Second // what was drawn in as long as that is had ahead
+	mostAhead   = 32              // at the most
+	missedFor   = 5 * time.Second // for how long an acquire that was denied counts as need
 	firstRetry  = 250 * time.Millisecond
 	longestWait = time.Minute     // between calls of which it is not known whether they took anything
 	refusedWait = 5 * time.Minute // before an upstream that has no more, or refuses, is asked again
@@ -68,8 +69,10 @@ func (m *Meter) look(now time.Duration, d Demand) {
 
 // spare is how many draws are had ahead of need: one until there is demand, so that the first is granted, and then as many as
 // were drawn in the last seconds. What an agent takes and does not hand out is lost to the site for the period, so it is never
-// more than a sixteenth of all.
-func (m *Meter) spare() int64 { return max(1, min(max(m.recent[0], m.recent[1]), m.total/16)) }
+// more than a few, nor a sixteenth of all.
+func (m *Meter) spare() int64 {
+	return max(1, min(max(m.recent[0], m.recent[1]), mostAhead, m.total/16))
+}
 
 // Next says how many draws are to be taken now; 0: none, and when to look again (zero: when something changes). It is pure. A call
 // that has not been answered is made again as it was before any other.

@@ -22,6 +22,7 @@ func TestNext(t *testing.T) {
 		{"5 were drawn lately", Meter{total: 100, Taken: 5, recent: [2]int64{5}, window: window}, Demand{Drawn: 5, Capacity: 5}, 5},
 		{"half of those are there", Meter{total: 100, Taken: 8, recent: [2]int64{5}, window: window}, Demand{Drawn: 5, Capacity: 8}, 0},
 		{"never more than a sixteenth ahead", Meter{total: 160, Taken: 50, recent: [2]int64{50}, window: window}, Demand{Drawn: 50, Capacity: 50}, 10},
+		{"nor more than a few", Meter{total: 1600, Taken: 50, recent: [2]int64{50}, window: window}, Demand{Drawn: 50, Capacity: 50}, mostAhead},
 		{"a denied acquire of 7", Meter{total: 100, Taken: 1, missed: 7, missedUntil: time.Minute}, Demand{Capacity: 1}, 7},
 		{"one that was denied long ago", Meter{total: 100, Taken: 1, missed: 7}, Demand{Capacity: 1}, 0},
 		{"7 are waited for", Meter{total: 100, Taken: 1}, Demand{Waiting: 7, Capacity: 1}, 7},
