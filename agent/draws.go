@@ -41,7 +41,10 @@ func (a *Agent) drawDemand(meter string) draws.Demand {
 func (a *Agent) haveDraws(v *enforcer.Verdict) bool {
 	var out []draws.Licence
 	for _, j := range v.Licenses {
-		if u := a.drawers[j.License.System]; j.InForce && u != nil {
+		if !j.InForce { // of a document that cannot be read there is no licence
+			continue
+		}
+		if u := a.drawers[j.License.System]; u != nil {
 			out = append(out, draws.Licence{License: j.License, Document: a.court.document(j.Document), Upstream: u})
 		}
 	}
