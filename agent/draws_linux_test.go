@@ -17,8 +17,8 @@ import (
 )
 
 const (
-	awsIssuer = "aws:294406891311:AWS/Marketplace:issuer-fingerprint"
-	awsArn    = "arn:aws:license-manager::294406891311:license:l-0123456789abcdef0123456789abcdef"
+	marketplace = "aws:294406891311:AWS/Marketplace:issuer-fingerprint"
+	awsArn      = "arn:aws:license-manager::294406891311:license:l-0123456789abcdef0123456789abcdef"
 )
 
 // openAWSCrashing is an agent that can be killed, with a License Manager as its upstream that has 8 streams and 10,000 renders a month.
@@ -34,12 +34,12 @@ func openAWSCrashing(t *testing.T) (*crashing, *awstest.Server) {
 	}
 	s := awstest.New(t, time.Now())
 	streams, renders := int64(8), int64(10000)
-	s.Put(awslm.License{LicenseArn: awsArn, ProductSKU: "acme", Status: awslm.StatusAvailable, Issuer: awslm.Issuer{KeyFingerprint: awsIssuer}, Version: "1",
+	s.Put(awslm.License{LicenseArn: awsArn, ProductSKU: "acme", Status: awslm.StatusAvailable, Issuer: awslm.Issuer{KeyFingerprint: marketplace}, Version: "1",
 		Entitlements: []awslm.Entitlement{{Name: "streams", Unit: "Count", MaxCount: &streams, AllowCheckIn: true}, {Name: "renders", Unit: "Count", MaxCount: &renders}},
 		ConsumptionConfiguration: awslm.ConsumptionConfiguration{RenewType: awslm.RenewMonthly,
 			ProvisionalConfiguration: &awslm.Consumption{MaxTimeToLiveInMinutes: 60}},
 		ReceivedMetadata: &awslm.ReceivedMetadata{ReceivedStatus: awslm.ReceivedActive}})
-	h := open(t, "    - {system: awslm, alg: sealed, kid: '"+awsIssuer+"'}\nupstream: {aws: {product_sku: acme, key_fingerprint: '"+awsIssuer+"', endpoint: '"+s.URL+"'}}\n")
+	h := open(t, "    - {system: awslm, alg: sealed, kid: '"+marketplace+"'}\nupstream: {aws: {product_sku: acme, key_fingerprint: '"+marketplace+"', endpoint: '"+s.URL+"'}}\n")
 	h.until("fetched", code("VALID"))
 	h.stop()
 	if err := os.WriteFile(h.path("usher.yaml"), []byte(h.config), 0o600); err != nil {
