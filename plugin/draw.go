@@ -18,6 +18,8 @@ type Draw struct {
 	Meter string
 	N     int64
 	Token string // the same token and request take the same draws once
+	// Again says that the same was asked before, and may have taken draws: for a remote side that knows no tokens.
+	Again bool
 }
 
 // Drawn is what was taken: draws that nobody else has, until the meter's period is over.

@@ -292,7 +292,8 @@ func (k *Keeper) pass(ctx context.Context) time.Duration {
 func (k *Keeper) do(ctx context.Context, c call) bool {
 	k.mu.Lock()
 	l, m := c.e.licence, c.m
-	if m.Pending == nil {
+	again := m.Pending != nil
+	if !again {
 		m.Pending = &Pending{rand.Text(), c.n}
 		if !k.keep() {
 			m.Pending = nil // it was not made, so nothing need be asked again
@@ -308,7 +309,7 @@ func (k *Keeper) do(ctx context.Context, c call) bool {
 	rand.Read(r.Nonce) // never fails: see crypto/rand
 	ctx, cancel := context.WithTimeout(ctx, k.cfg.CallWithin)
 	defer cancel()
-	got, err := l.Upstream.Draw(ctx, &plugin.Draw{Request: r, Meter: c.name, N: pending.N, Token: pending.Token})
+	got, err := l.Upstream.Draw(ctx, &plugin.Draw{Request: r, Meter: c.name, N: pending.N, Token: pending.Token, Again: again})
 	if err == nil {
 		err = got.Check(c.name, pending.N)
 	}

@@ -444,13 +444,15 @@ func TestConfig(t *testing.T) {
 }
 
 func TestUpstreamConformance(t *testing.T) {
-	o := open(t, func(l *keygentest.License) { l.Attributes.RequireHeartbeat = true }, keygen.Config{})
+	o := open(t, func(l *keygentest.License) {
+		l.Attributes.RequireHeartbeat, l.Attributes.MaxUses = true, new(int64(100))
+	}, keygen.Config{})
 	o.pass(time.Since(noon)) // the suite asks at the time that it is
 	o.doc = o.LicenseFile("lic-1", "aes-256-gcm+ed25519", 30*24*time.Hour)
 	o.Put(keygentest.License{ID: "lic-2", Key: "KEY-2", Product: "prod-1", Attributes: keygen.Attributes{Floating: true, Suspended: true}})
 	o.secrets.Keys = []string{"KEY-1", "KEY-2"}
 	other := o.LicenseFile("lic-2", "aes-256-gcm+ed25519", time.Hour)
-	plugintest.Upstream(t, o.client, plugintest.UpstreamSamples{Request: o.request, Pool: keygen.PoolProcesses, Refused: func() *plugin.Request {
+	plugintest.Upstream(t, o.client, plugintest.UpstreamSamples{Request: o.request, Pool: keygen.PoolProcesses, Meter: keygen.MeterUses, Refused: func() *plugin.Request {
 		r := o.request()
 		r.LicenseID, r.Document = "lic-2", other
 		return r

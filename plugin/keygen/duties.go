@@ -30,6 +30,7 @@ type state struct {
 	License    string `json:"license,omitempty"` // ids
 	Machine    string `json:"machine,omitempty"`
 	Generation int    `json:"generation,omitempty"` // how often this host's machine had to be made anew
+	Uses       int64  `json:"uses,omitempty"`       // of the licence, as the last draw's answer had it
 }
 
 // session is one call of the contract, which is several of the API.

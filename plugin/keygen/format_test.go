@@ -102,7 +102,7 @@ func TestTerms(t *testing.T) {
 		if !maps.Equal(l.Pools, want) {
 			t.Errorf("pools %+v, want %+v", l.Pools, want)
 		}
-		if l.Meters["uses"].Max != 6 || l.CoreCap != 64 || l.CoreKind != enforcer.CoresLogical || l.Product != "prod-1" || l.Issuer != "acc-1" || l.Licensee != "Acme" || l.SystemCode != "ACTIVE" {
+		if l.Meters["uses"] != (enforcer.MeterTerm{Max: 10, Unit: "use", Scope: enforcer.ScopeSite}) || l.CoreCap != 64 || l.CoreKind != enforcer.CoresLogical || l.Product != "prod-1" || l.Issuer != "acc-1" || l.Licensee != "Acme" || l.SystemCode != "ACTIVE" {
 			t.Errorf("got %+v", l)
 		}
 		if want := time.Date(2026, 2, 1, 0, 0, 0, 0, time.UTC); !l.Expires.Equal(want) || !l.NotBefore.Equal(l.Issued.Add(-5*time.Minute)) {
@@ -138,7 +138,10 @@ func TestTerms(t *testing.T) {
 		{"node-locked", object{"floating": false, "maxMachines": 1}, nil, func(l *enforcer.License) bool { return l.Pools["machines"].Scope == enforcer.ScopeHost }},
 		{"suspended", object{"suspended": true}, nil, func(l *enforcer.License) bool { return l.Suspended }},
 		{"banned", object{"status": "BANNED"}, nil, func(l *enforcer.License) bool { return l.Banned }},
-		{"used up", object{"uses": 12}, nil, func(l *enforcer.License) bool { return l.Meters["uses"].Max == 0 }},
+		{"used up", object{"uses": 12, "floating": false, "maxMachines": 1}, nil, func(l *enforcer.License) bool { return l.Meters["uses"].Max == 0 }},
+		{"used in part", object{"floating": false, "maxMachines": 1}, nil, func(l *enforcer.License) bool {
+			return l.Meters["uses"] == enforcer.MeterTerm{Max: 6, Unit: "use", Scope: enforcer.ScopeHost}
+		}},
 		{"memory and disk", object{"maxMemory": 1 << 34, "maxDisk": 1 << 40}, nil, func(l *enforcer.License) bool {
 			return l.Pools["memory"].Max == 1<<34 && l.Pools["disk"].Max == 1<<40 && l.MemoryCap == 1<<34 && l.DiskCap == 1<<40
 		}},

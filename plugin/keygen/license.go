@@ -179,11 +179,12 @@ func grant(l *enforcer.License, set *dataset, about *resource, m *machine) error
 	if err != nil {
 		return err
 	}
-	if uses != enforcer.Unlimited {
+	switch {
+	case uses == enforcer.Unlimited:
+	case shared:
+		scope = enforcer.ScopeShared // the account counts all, and says what is left: see Client.Draw
+	case scope == enforcer.ScopeHost:
 		uses = max(0, uses-enforcer.Limit(max(0, a.Uses))) // what was used before the file was made
-	}
-	if shared && uses != enforcer.Unlimited {
-		scope = enforcer.ScopeShared
 	}
 	l.Meters = map[string]enforcer.MeterTerm{MeterUses: {Max: uses, Unit: "use", Scope: scope}}
 	if cores, err := limit("maxCores", a.MaxCores); err != nil {

@@ -89,18 +89,26 @@ func CheckUpstream(u plugin.Upstream, s UpstreamSamples) []error {
 
 func (c *upstreamCheck) draw(d plugin.Drawer) {
 	token := fmt.Sprint("d", time.Now().UnixNano())
-	ask := func(n int64, token string) (*plugin.Drawn, error) {
-		return d.Draw(context.Background(), &plugin.Draw{Request: *c.request(), Meter: c.samples.Meter, N: n, Token: token})
+	was := c.state
+	c.state = nil // what is said with draws goes on by itself
+	defer func() { c.state = was }()
+	ask := func(n int64, token string, again bool) (*plugin.Drawn, error) {
+		return d.Draw(context.Background(), &plugin.Draw{Request: *c.request(), Meter: c.samples.Meter, N: n, Token: token, Again: again})
 	}
-	for _, again := range []string{"", ", again with the same token"} {
-		if got, err := ask(2, token); err != nil || got.Meter != c.samples.Meter || got.N != 2 {
-			c.add("draw%s: %+v, %v", again, got, err)
+	var said []byte
+	for _, again := range []bool{false, true} { // the first answer is lost, so that the second request knows what the first did
+		got, err := ask(2, token, again)
+		if err != nil || got.Meter != c.samples.Meter || got.N != 2 {
+			c.add("draw, again with the same token %t: %+v, %v", again, got, err)
+			continue
 		}
+		said = got.State
 	}
-	if got, err := ask(1, token+"b"); err != nil || got.N != 1 {
+	c.state = said
+	if got, err := ask(1, token+"b", false); err != nil || got.N != 1 {
 		c.add("draw, with another token: %+v, %v", got, err)
 	}
-	if _, err := ask(1<<40, token+"c"); err == nil {
+	if _, err := ask(1<<40, token+"c", false); err == nil {
 		c.add("draw: more than there can be is given")
 	}
 }

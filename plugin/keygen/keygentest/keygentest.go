@@ -281,6 +281,8 @@ func (c *Cloud) bearer(r *http.Request) (*License, *reply) {
 var (
 	validateID   = regexp.MustCompile(`^licenses/([^/]+)/actions/validate$`)
 	checkInPath  = regexp.MustCompile(`^licenses/([^/]+)/actions/check-in$`)
+	oneLicense   = regexp.MustCompile(`^licenses/([^/]+)$`)
+	usagePath    = regexp.MustCompile(`^licenses/([^/]+)/actions/increment-usage$`)
 	oneMachine   = regexp.MustCompile(`^machines/([^/]+)$`)
 	pingPath     = regexp.MustCompile(`^machines/([^/]+)/actions/ping(?:-heartbeat)?$`)
 	checkOutPath = regexp.MustCompile(`^machines/([^/]+)/actions/check-out$`)
@@ -303,6 +305,12 @@ func (c *Cloud) serve(r *http.Request, path string, body []byte) reply {
 		}
 		l.Attributes.LastCheckIn = new(c.now())
 		return reply{200, object{"data": c.licence(l)}}
+	}
+	if m := oneLicense.FindStringSubmatch(path); m != nil && m[1] == l.ID && r.Method == http.MethodGet {
+		return reply{200, object{"data": c.licence(l)}}
+	}
+	if m := usagePath.FindStringSubmatch(path); m != nil && m[1] == l.ID && r.Method == http.MethodPost {
+		return c.increment(l, body)
 	}
 	if path == "machines" && r.Method == http.MethodPost {
 		return c.create(l, body)
@@ -349,4 +357,21 @@ func (c *Cloud) ping(l *License, m *Machine) reply {
 	}
 	m.LastHeartbeat = c.now()
 	return reply{200, object{"data": c.shape(m)}}
+}
+
+// increment counts uses, where there are so many left.
+func (c *Cloud) increment(l *License, body []byte) reply {
+	var in struct{ Meta struct{ Increment *int64 } }
+	if len(body) > 0 && json.Unmarshal(body, &in) != nil {
+		return failed(400, "", "Bad request", "a parameter cannot be")
+	}
+	n := int64(1)
+	if in.Meta.Increment != nil {
+		n = *in.Meta.Increment
+	}
+	if most := l.Attributes.MaxUses; n < 1 || most != nil && l.Attributes.Uses+n > *most {
+		return failed(422, "USES_LIMIT_EXCEEDED", "Unprocessable resource", "usage exceeds maximum allowed by current policy")
+	}
+	l.Attributes.Uses += n
+	return reply{200, object{"data": c.licence(l)}}
 }
