@@ -122,3 +122,31 @@ func TestKeygenProcesses(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// Uses are counted by the account, through a restart too: what another machine has used is not to be had here, and each draw is one
+// of the account's.
+func TestKeygenUses(t *testing.T) {
+	l := keygentest.License{ID: "lic-1", Key: "SECRET-KEY-1", Product: "acme",
+		Attributes: keygen.Attributes{Name: new("Example"), Floating: true, MaxMachines: new(int64(5)), MaxUses: new(int64(10)), Uses: 2}}
+	h, account, with := keygenHouse(t, l)
+	h.config += with
+	h.start()
+	h.until("activated", func(l *wire.License) bool { return inForce("lic-1")(l) && l.Licenses[0].Document != "acme.lic" })
+	for i := range 8 {
+		if i == 4 {
+			h.stop()
+			h.start()
+		}
+		if _, err := h.Acquire(t.Context(), wire.AcquireRequest{Pool: "uses", WaitSeconds: 60}); err != nil {
+			t.Fatalf("draw %d: %v", i, err)
+		}
+	}
+	if _, err := h.Acquire(t.Context(), wire.AcquireRequest{Pool: "uses"}); !errors.Is(err, client.ErrMeterEmpty) {
+		t.Errorf("a ninth draw: %v", err)
+	}
+	account.Change("lic-1", func(l *keygentest.License) {
+		if l.Attributes.Uses != 10 {
+			t.Errorf("the account has counted %d", l.Attributes.Uses)
+		}
+	})
+}
