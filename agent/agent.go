@@ -229,6 +229,13 @@ func (a *Agent) close() error {
 	return errors.Join(errs...)
 }
 
+// settings returns the configuration as it is, which a reload replaces.
+func (a *Agent) settings() *config.Config {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.config
+}
+
 // firstVerdict is for how long callers wait for the first verdict: a licence folder that hangs keeps nobody from asking how the
 // agent is.
 const firstVerdict = 5 * time.Second
@@ -284,7 +291,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 			return a.runListener(ctx, l)
 		})
 	}
-	if cfg := a.config.Ops; cfg.Listen != "" {
+	if cfg := a.settings().Ops; cfg.Listen != "" {
 		l, err := net.Listen("tcp", cfg.Listen)
 		if err != nil {
 			return fmt.Errorf("ops.listen %s: %w; choose another address, or leave ops.listen out", cfg.Listen, err)
@@ -309,7 +316,7 @@ func (a *Agent) lifecycle(ctx context.Context) error {
 			a.log.Debug("memory that only the start used is kept", "error", err)
 		}
 		close(a.ready)
-		a.log.Info("ready", "socket", a.config.Socket.Path, "product", a.product(), "version", a.options.Version)
+		a.log.Info("ready", "socket", a.settings().Socket.Path, "product", a.product(), "version", a.options.Version)
 		debug.FreeOSMemory() // what only the start needed
 	}
 	defer a.desk.drain()

@@ -121,7 +121,7 @@ func (a *Agent) hostFacts() enforcer.Host {
 
 // watchHost has the licences judged again when the host changes.
 func (a *Agent) watchHost(ctx context.Context) error {
-	w := host.NewWatcher(host.WatchConfig{Config: a.hostConfig(), Every: a.config.Host.Every.Duration(), OnChange: func(r host.Report) {
+	w := host.NewWatcher(host.WatchConfig{Config: a.hostConfig(), Every: a.settings().Host.Every.Duration(), OnChange: func(r host.Report) {
 		a.log.Info("the host has changed", "physical", r.Physical, "logical", r.Logical, "effective", r.Effective)
 		a.court.change(func() {
 			a.mu.Lock()
