@@ -4,15 +4,12 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -204,7 +201,7 @@ func (c *Client) once(ctx context.Context, q call) (*answer, time.Time, *plugin.
 	}
 	res, err := c.http.Do(req)
 	if err != nil {
-		return nil, none, c.unreached(ctx, err)
+		return nil, none, plugin.Unreached(ctx, c.base.Host, err)
 	}
 	defer res.Body.Close() //nolint:errcheck // read
 	b, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
@@ -214,7 +211,7 @@ func (c *Client) once(ctx context.Context, q call) (*answer, time.Time, *plugin.
 	case len(b) > maxAnswer:
 		return nil, none, plugin.Transiently("%s: its answer is larger than %d bytes", c.base.Host, maxAnswer)
 	}
-	a := &answer{status: res.StatusCode, retry: retryAfter(res, c.cfg.Now())}
+	a := &answer{status: res.StatusCode, retry: plugin.RetryAfter(res.Header, c.cfg.Now())}
 	if s := res.StatusCode; s == http.StatusTooManyRequests || s >= 500 || s == http.StatusRequestTimeout {
 		e := plugin.Transiently("%s answered %s", c.base.Host, res.Status)
 		e.RetryAfter = a.retry
@@ -295,35 +292,6 @@ func (c *Client) fault(a *answer) *plugin.Error {
 		e.Class = plugin.Transient
 	default:
 		e.Class, e.RetryAfter = plugin.Misconfigured, 0
-	}
-	return e
-}
-
-func retryAfter(res *http.Response, now time.Time) time.Duration {
-	h := res.Header.Get("Retry-After")
-	if n, err := strconv.ParseUint(h, 10, 31); err == nil {
-		return time.Duration(n) * time.Second
-	}
-	if at, err := http.ParseTime(h); err == nil {
-		return max(0, at.Sub(now))
-	}
-	return 0
-}
-
-// unreached says why no answer came.
-func (c *Client) unreached(ctx context.Context, err error) *plugin.Error {
-	var u *url.Error
-	if errors.As(err, &u) {
-		err = u.Err
-	}
-	var cert *tls.CertificateVerificationError
-	var unknown x509.UnknownAuthorityError
-	e := plugin.Transiently("%s: %v", c.base.Host, err)
-	switch {
-	case errors.As(err, &cert) || errors.As(err, &unknown):
-		e.Class, e.Hint = plugin.Misconfigured, "see to the server's certificate, or name its CA under upstream.ca_file"
-	case ctx.Err() != nil:
-		e.Reason = c.base.Host + ": no answer in time"
 	}
 	return e
 }

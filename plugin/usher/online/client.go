@@ -4,15 +4,12 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/sha256"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
 	"time"
 
@@ -206,7 +203,7 @@ func (c *Client) call(ctx context.Context, q *Request, siteServer string) (*Repl
 	req.Header.Set("Content-Type", "application/jose")
 	res, err := c.http.Do(req)
 	if err != nil {
-		return nil, c.unreached(ctx, err)
+		return nil, plugin.Unreached(ctx, c.base.Host, err)
 	}
 	defer res.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(res.Body, MaxMessage+1))
@@ -262,7 +259,7 @@ func (c *Client) accept(q *Request, r *Reply, site bool, res *http.Response) (*R
 			r.Refused.Code = ""
 		}
 		e := r.Refused.asError()
-		e.RetryAfter = retryAfter(res)
+		e.RetryAfter = plugin.RetryAfter(res.Header, time.Now())
 		return nil, e
 	}
 	return r, nil
@@ -271,42 +268,13 @@ func (c *Client) accept(q *Request, r *Reply, site bool, res *http.Response) (*R
 // status says what an answer means that is none of the protocol.
 func (c *Client) status(res *http.Response) *plugin.Error {
 	e := plugin.Transiently("%s answered %s", c.base.Host, res.Status)
-	e.RetryAfter = retryAfter(res)
+	e.RetryAfter = plugin.RetryAfter(res.Header, time.Now())
 	switch {
 	case res.StatusCode == http.StatusTooManyRequests, res.StatusCode >= 500, res.StatusCode == http.StatusRequestTimeout:
 	case res.StatusCode >= 300 && res.StatusCode < 400:
 		e.Class, e.Hint = plugin.Misconfigured, "it leads elsewhere; give upstream.url as the server's own address"
 	default:
 		e.Class, e.Hint = plugin.Misconfigured, "is upstream.url the address of an upstream server?"
-	}
-	return e
-}
-
-func retryAfter(res *http.Response) time.Duration {
-	h := res.Header.Get("Retry-After")
-	if n, err := strconv.ParseUint(h, 10, 31); err == nil {
-		return time.Duration(n) * time.Second
-	}
-	if at, err := http.ParseTime(h); err == nil {
-		return max(0, time.Until(at))
-	}
-	return 0
-}
-
-// unreached says why no answer came.
-func (c *Client) unreached(ctx context.Context, err error) *plugin.Error {
-	var u *url.Error
-	if errors.As(err, &u) {
-		err = u.Err
-	}
-	var cert *tls.CertificateVerificationError
-	var unknown x509.UnknownAuthorityError
-	e := plugin.Transiently("%s: %v", c.base.Host, err)
-	switch {
-	case errors.As(err, &cert) || errors.As(err, &unknown):
-		e.Class, e.Hint = plugin.Misconfigured, "see to the server's certificate, or name its CA under upstream.ca_file"
-	case ctx.Err() != nil:
-		e.Reason = c.base.Host + ": no answer in time"
 	}
 	return e
 }
