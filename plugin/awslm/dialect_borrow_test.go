@@ -38,7 +38,7 @@ func TestDialectBorrow(t *testing.T) {
 	var got, again awslm.BorrowResponse
 	in := lend("b", ent("streams", "Count", "3"), ent("hd", "None"), ent("tier", "None"))
 	c.good(awslm.OpBorrow, in, &got)
-	if until := awslm.LocalTime(c.desk.now.Add(24 * time.Hour)); got.Expiration != until || got.IssuedAt != awslm.LocalTime(c.desk.now) || names(got.EntitlementsAllowed) != "streams=3 hd=Enabled tier=gold" {
+	if until := awslm.LocalTime(c.desk.Now().Add(24 * time.Hour)); got.Expiration != until || got.IssuedAt != awslm.LocalTime(c.desk.Now()) || names(got.EntitlementsAllowed) != "streams=3 hd=Enabled tier=gold" {
 		t.Errorf("%+v", got)
 	}
 	block, _ := pem.Decode(c.publicKey())
@@ -87,8 +87,8 @@ func TestDialectBorrow(t *testing.T) {
 		t.Errorf("%d used", c.used("streams"))
 	}
 	late := native()
-	late.EarlyReturn, late.Expires = false, c.desk.now.Add(time.Hour)
-	c.desk.judge(late)
+	late.EarlyReturn, late.Expires = false, c.desk.Now().Add(time.Hour)
+	c.desk.Judge(late)
 	c.good(awslm.OpBorrow, in, &again)
 	if again.LicenseConsumptionToken == token || again.Expiration != awslm.LocalTime(late.Expires) {
 		t.Errorf("%+v: a borrow does not outlive the licence", again)
@@ -96,12 +96,12 @@ func TestDialectBorrow(t *testing.T) {
 	c.bad(awslm.OpCheckIn, awslm.CheckInRequest{LicenseConsumptionToken: again.LicenseConsumptionToken}, awslm.ErrInvalidParameter, "borrowed until")
 	none := native()
 	none.MaxBorrow = 0
-	c.desk.judge(none)
+	c.desk.Judge(none)
 	c.bad(awslm.OpBorrow, lend("g", ent("seats", "Count", "1")), awslm.ErrNoEntitlements, "BorrowConfiguration")
-	c.desk.judge()
+	c.desk.Judge()
 	c.bad(awslm.OpBorrow, lend("g", ent("seats", "Count", "1")), awslm.ErrResourceNotFound)
 	long := lend("h", ent("seats", "Count", "1"))
 	long.NodeID = string(make([]byte, 3000))
-	c.desk.judge(native())
+	c.desk.Judge(native())
 	c.bad(awslm.OpBorrow, long, awslm.ErrValidation, "too long")
 }

@@ -11,7 +11,9 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/plugin"
 	"github.com/usher-agent/usher/plugin/awslm"
+	"github.com/usher-agent/usher/plugin/plugintest"
 )
 
 const local = "aws:123456789012:Acme:issuer-fingerprint"
@@ -84,7 +86,7 @@ func TestDialectPartial(t *testing.T) {
 			t.Errorf("%v: %+v", row, got)
 		}
 		c.restart()
-		c.desk.now = c.desk.now.Add(9 * time.Second)
+		c.desk.Pass(9 * time.Second)
 		if c.good(awslm.OpCheckout, in, &again); !reflect.DeepEqual(got, again) {
 			t.Errorf("again: %+v is answered %+v", got, again)
 		}
@@ -105,37 +107,37 @@ func TestDialectLife(t *testing.T) {
 	for _, in := range []awslm.CheckoutRequest{out("a", awslm.Provisional, ent("streams", "Count", "4")), out("b", awslm.Provisional, ent("hd", "None"))} {
 		var first, second awslm.CheckoutResponse
 		c.good(awslm.OpCheckout, in, &first)
-		began := c.desk.now
+		began := c.desk.Now()
 		if first.IssuedAt != awslm.LocalTime(began) || first.Expiration != awslm.LocalTime(began.Add(time.Hour)) {
 			t.Errorf("from %s to %s", first.IssuedAt, first.Expiration)
 		}
-		c.desk.now = c.desk.now.Add(50 * time.Minute)
+		c.desk.Pass(50 * time.Minute)
 		token := awslm.ExtendRequest{LicenseConsumptionToken: first.LicenseConsumptionToken}
 		dry := token
 		dry.DryRun = true
 		var extended awslm.ExtendResponse
 		c.good(awslm.OpExtend, dry, &extended)
-		if extended.Expiration != awslm.ZonedTime(c.desk.now.Add(time.Hour)) || extended.LicenseConsumptionToken != first.LicenseConsumptionToken {
+		if extended.Expiration != awslm.ZonedTime(c.desk.Now().Add(time.Hour)) || extended.LicenseConsumptionToken != first.LicenseConsumptionToken {
 			t.Errorf("%+v", extended)
 		}
 		c.good(awslm.OpExtend, token, &extended)
-		c.desk.now = c.desk.now.Add(50 * time.Minute) // beyond what was answered first
+		c.desk.Pass(50 * time.Minute) // beyond what was answered first
 		if c.good(awslm.OpCheckout, in, &second); !reflect.DeepEqual(first, second) {
 			t.Errorf("%+v is answered %+v", first, second)
 		}
 		c.good(awslm.OpExtend, dry, &extended)
-		c.desk.now = c.desk.now.Add(11 * time.Minute) // a dry run extends nothing
+		c.desk.Pass(11 * time.Minute) // a dry run extends nothing
 		c.bad(awslm.OpExtend, token, awslm.ErrResourceNotFound)
 		c.bad(awslm.OpCheckIn, awslm.CheckInRequest{LicenseConsumptionToken: first.LicenseConsumptionToken}, awslm.ErrResourceNotFound)
 		if c.good(awslm.OpCheckout, in, &second); second.LicenseConsumptionToken == first.LicenseConsumptionToken {
 			t.Error("what is over is answered")
 		}
 		back := awslm.CheckInRequest{LicenseConsumptionToken: second.LicenseConsumptionToken}
-		other := *c.desk.who
-		c.desk.who = &enforcer.Caller{UID: 8}
+		other := *c.desk.Sender
+		c.desk.Sender = &enforcer.Caller{UID: 8}
 		c.bad(awslm.OpCheckIn, back, awslm.ErrResourceNotFound)
 		c.bad(awslm.OpExtend, awslm.ExtendRequest{LicenseConsumptionToken: back.LicenseConsumptionToken}, awslm.ErrResourceNotFound)
-		c.desk.who = &other
+		c.desk.Sender = &other
 		wrong := back
 		wrong.Beneficiary = "x"
 		c.bad(awslm.OpCheckIn, wrong, awslm.ErrInvalidParameter, "beneficiary")
@@ -152,15 +154,15 @@ func TestDialectLife(t *testing.T) {
 	c.good(awslm.OpCheckout, in, &drawn)
 	c.bad(awslm.OpExtend, awslm.ExtendRequest{LicenseConsumptionToken: drawn.LicenseConsumptionToken}, awslm.ErrInvalidParameter, "PERPETUAL")
 	c.bad(awslm.OpCheckIn, awslm.CheckInRequest{LicenseConsumptionToken: drawn.LicenseConsumptionToken}, awslm.ErrInvalidParameter, "PERPETUAL")
-	c.desk.now = c.desk.now.Add(11 * time.Hour)
+	c.desk.Pass(11 * time.Hour)
 	if c.good(awslm.OpCheckout, in, &again); !reflect.DeepEqual(drawn, again) || c.used("data") != 4 {
 		t.Errorf("%+v, %+v, %d drawn", drawn, again, c.used("data"))
 	}
-	c.desk.now = c.desk.now.Add(2 * time.Hour)
+	c.desk.Pass(2 * time.Hour)
 	if c.good(awslm.OpCheckout, in, &again); again.LicenseConsumptionToken == drawn.LicenseConsumptionToken || c.used("data") != 8 {
 		t.Errorf("%+v, %d drawn", again, c.used("data"))
 	}
-	if n := len(c.desk.store); n > 2 {
+	if n := c.desk.Stored(); n > 2 {
 		t.Errorf("the store has %d keys; what is over is to be forgotten", n)
 	}
 }
@@ -178,9 +180,9 @@ func TestDialectCrashes(t *testing.T) {
 	want := map[string]string{"slots": "streams", "draws": "data"}
 	for name, in := range ask {
 		op, what, _ := strings.Cut(name, " ")
-		for _, step := range []string{"acquired", "stored", "set"} {
+		for _, step := range []plugintest.Step{plugintest.StepAcquired, plugintest.StepStored, plugintest.StepData} {
 			c := counter(t, native())
-			c.desk.crash = step
+			c.desk.DieAt = step
 			var first, second map[string]any
 			if f := c.call(op, in, &first); f != nil && f.Code != "died" {
 				t.Fatalf("%s, %s: %v", name, step, f)
@@ -202,7 +204,7 @@ func TestDialectDrawThatWasNot(t *testing.T) {
 	t.Parallel()
 	c := counter(t, native())
 	in := out("t", awslm.Perpetual, ent("data", "Gigabytes", "6"), ent("renders", "Count", "2"))
-	c.desk.crash = "stored"
+	c.desk.DieAt = plugintest.StepStored
 	if f := c.call(awslm.OpCheckout, in, nil); f == nil || f.Code != "died" {
 		t.Fatal(f)
 	}
@@ -211,7 +213,7 @@ func TestDialectDrawThatWasNot(t *testing.T) {
 	if c.good(awslm.OpCheckout, in, &got); names(got.EntitlementsAllowed) != "renders=2" || c.used("data") != 6 || c.used("renders") != 2 {
 		t.Errorf("%+v, %d and %d drawn", got, c.used("data"), c.used("renders"))
 	}
-	c.desk.broken = true
+	c.desk.Full = true
 	c.bad(awslm.OpCheckout, out("third", awslm.Perpetual, ent("renders", "Count", "1")), awslm.ErrServerInternal)
 	if c.used("renders") != 2 {
 		t.Error("it was drawn without being stored")
@@ -292,14 +294,14 @@ func TestDialectFinds(t *testing.T) {
 	c.bad(awslm.OpGetAccessToken, awslm.AccessTokenRequest{Token: "x.y.z"}, awslm.ErrAuthorization, "refresh tokens")
 	// A licence that is over is to be read, and not to be had.
 	over := native()
-	over.Expires = c.desk.now.Add(-time.Minute)
-	c.desk.judge(over)
+	over.Expires = c.desk.Now().Add(-time.Minute)
+	c.desk.Judge(over)
 	c.good(awslm.OpListReceived, awslm.ListRequest{}, &all)
 	if all.Licenses[0].Status != "EXPIRED" {
 		t.Errorf("%+v", all)
 	}
 	c.bad(awslm.OpCheckout, ask("acme", local, "", ent("seats", "Count", "2")), awslm.ErrResourceNotFound, "cannot be consumed")
-	c.desk.judge()
+	c.desk.Judge()
 	c.bad(awslm.OpCheckout, ask("acme", local, "", ent("seats", "Count", "2")), awslm.ErrResourceNotFound)
 }
 
@@ -366,7 +368,10 @@ func FuzzDialect(f *testing.F) {
 	}
 	f.Add(byte(0), `{"ProductSKU":"acme","CheckoutType":"PERPETUAL","KeyFingerprint":"`+local+`","ClientToken":"t","Entitlements":[{"Name":"data","Unit":"Gigabytes","Value":"3"}]}`)
 	c := counter(f, native())
-	c.desk.store["signing-key"] = []byte("none: to make one takes long where code is watched")
+	// To make a key takes long where code is watched.
+	if err := c.desk.Store().Apply(plugin.Change{Key: "signing-key", Value: []byte("none")}); err != nil {
+		f.Fatal(err)
+	}
 	f.Fuzz(func(t *testing.T, i byte, body string) {
 		op := ops[int(i)%len(ops)]
 		w, _ := c.post(op, body)
@@ -397,7 +402,7 @@ func TestDialectBounds(t *testing.T) {
 			kind = awslm.Perpetual
 		}
 		for ; n < most; n++ {
-			if f := c.call(awslm.OpCheckout, out(fmt.Sprintf("%d-%d-%d", n, c.desk.now.Unix(), c.desk.who.UID), kind, list...), nil); f != nil {
+			if f := c.call(awslm.OpCheckout, out(fmt.Sprintf("%d-%d-%d", n, c.desk.Now().Unix(), c.desk.Sender.UID), kind, list...), nil); f != nil {
 				if f.Code != awslm.ErrRateLimit {
 					t.Fatal(f)
 				}
@@ -409,20 +414,20 @@ func TestDialectBounds(t *testing.T) {
 	if n := fill(7000, ent("hd", "None")); n != 6000 {
 		t.Errorf("one caller has %d", n)
 	}
-	c.desk.who = &enforcer.Caller{UID: 8}
+	c.desk.Sender = &enforcer.Caller{UID: 8}
 	if n := fill(7000, ent("data", "Gigabytes", "1")); n != 3000 {
 		t.Errorf("and another %d", n)
 	}
-	c.desk.now = c.desk.now.Add(11 * time.Minute) // the oldest draws make room
+	c.desk.Pass(11 * time.Minute) // the oldest draws make room
 	if n := fill(400, ent("data", "Gigabytes", "1")); n < 400 {
 		t.Errorf("after ten minutes there is room for %d", n)
 	}
-	c.desk.now = c.desk.now.Add(time.Hour)
-	c.desk.who = &enforcer.Caller{UID: 9}
+	c.desk.Pass(time.Hour)
+	c.desk.Sender = &enforcer.Caller{UID: 9}
 	if n := fill(400, ent("hd", "None")); n != 400 {
 		t.Errorf("after an hour there is room for %d", n)
 	}
-	if n := len(c.desk.store); n > 9000 {
+	if n := c.desk.Stored(); n > 9000 {
 		t.Errorf("the store has %d keys", n)
 	}
 }

@@ -35,7 +35,7 @@ func signed(t testing.TB, path, key, secret, service, region string, at time.Tim
 func TestSignatures(t *testing.T) {
 	t.Parallel()
 	c := counter(t, native())
-	c.desk.who, c.desk.keys = nil, []byte(keysFile)
+	c.desk.Sender, c.desk.CredentialsFile = nil, []byte(keysFile)
 	now := time.Now()
 	const secret, service, region = "0123456789abcdef/+one", "license-manager", "eu-west-1"
 	good := func() *http.Request { return signed(t, "/", "AKIAONE", secret, service, region, now, "{}") }
@@ -88,7 +88,7 @@ func TestSignatures(t *testing.T) {
 			t.Errorf("%s: a credential is told: %s", name, w.Body)
 		}
 	}
-	c.desk.keys = nil
+	c.desk.CredentialsFile = nil
 	w := httptest.NewRecorder()
 	if c.h.ServeHTTP(w, good()); w.Code != 400 {
 		t.Errorf("without a file of keys: %d", w.Code)
@@ -98,7 +98,7 @@ func TestSignatures(t *testing.T) {
 // FuzzSignature: no Authorization but the right one lets anybody in.
 func FuzzSignature(f *testing.F) {
 	c := counter(f, native())
-	c.desk.who, c.desk.keys = nil, []byte(keysFile)
+	c.desk.Sender, c.desk.CredentialsFile = nil, []byte(keysFile)
 	right := signed(f, "/", "AKIAONE", "0123456789abcdef/+one", "license-manager", "x", time.Now(), "{}")
 	f.Add(right.Header.Get("Authorization"))
 	f.Add("AWS4-HMAC-SHA256 Credential=AKIAONE/20260101/x/license-manager/aws4_request, SignedHeaders=host;x-amz-date;x-amz-target, Signature=00")

@@ -1,183 +1,39 @@
 package keygen_test
 
 import (
-	"bytes"
-	"context"
-	"crypto/ed25519"
-	"crypto/rand"
 	"encoding/json"
 	"io"
-	"log/slog"
-	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
 	"github.com/usher-agent/usher/plugin/keygen"
+	"github.com/usher-agent/usher/plugin/plugintest"
 )
 
-// desk is a plugin.Desk: the enforcer itself, whose time is the test's.
-type desk struct {
-	mu          sync.Mutex
-	core        *enforcer.Enforcer
-	now         time.Time
-	kept        map[string][]byte
-	credentials []byte
-	vouched     bool // the kernel says who calls
-	full        bool // nothing can be written
-	documents   map[string][]byte
-}
-
-var dialectKey = ed25519.NewKeyFromSeed(bytes.Repeat([]byte("d"), ed25519.SeedSize))
-
-func newDesk(licences ...*enforcer.License) *desk {
-	d := &desk{core: enforcer.New(enforcer.Options{Durable: true}), now: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC), kept: map[string][]byte{}, vouched: true}
-	d.judge(licences...)
+// newDesk is a desk at which every licence's upstream is content.
+func newDesk(licences ...*enforcer.License) *plugintest.Desk {
+	d := plugintest.NewDesk(keygen.System, time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC))
+	d.Facts = func(f *enforcer.Facts) {
+		f.Upstream = map[string]enforcer.Upstream{}
+		for _, doc := range f.Documents {
+			f.Upstream[doc.License.ID] = enforcer.Upstream{Activated: d.Now(), LastHeartbeat: d.Now(), LastCheckIn: d.Now()}
+		}
+	}
+	d.Judge(licences...)
 	return d
 }
 
-// judge puts licences in force.
-func (d *desk) judge(licences ...*enforcer.License) {
-	f := enforcer.Facts{Upstream: map[string]enforcer.Upstream{}}
-	for _, l := range licences {
-		f.Upstream[l.ID] = enforcer.Upstream{Activated: d.now, LastHeartbeat: d.now, LastCheckIn: d.now}
-		f.Documents = append(f.Documents, enforcer.Document{Name: l.ID, License: l})
+// vouch has the kernel say who calls, or nobody.
+func vouch(d *plugintest.Desk, does bool) {
+	if d.Sender = nil; does {
+		d.Sender = &enforcer.Caller{UID: 1000}
 	}
-	d.do(&enforcer.SetVerdict{Verdict: enforcer.Judge(f, d.now)})
-}
-
-// do decides and applies, with what is due ended first.
-func (d *desk) do(r enforcer.Request) enforcer.Decision {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for {
-		next := d.core.NextTick()
-		if next.IsZero() || next.After(d.now) {
-			break
-		}
-		due := d.core.Decide(&enforcer.Tick{}, d.now)
-		if len(due.Events) == 0 {
-			break
-		}
-		for _, ev := range due.Events {
-			d.core.Apply(ev)
-		}
-	}
-	out := d.core.Decide(r, d.now)
-	for _, ev := range out.Events {
-		d.core.Apply(ev)
-	}
-	return out
-}
-
-// pass lets time pass.
-func (d *desk) pass(by time.Duration) { d.now = d.now.Add(by); d.do(&enforcer.Tick{}) }
-
-func (d *desk) Caller(*http.Request) (enforcer.Caller, bool) {
-	return enforcer.Caller{UID: 1000}, d.vouched
-}
-
-func (d *desk) CallerBy(_ *http.Request, credential string) enforcer.Caller {
-	if d.vouched {
-		return enforcer.Caller{UID: 1000}
-	}
-	return enforcer.Caller{UID: 65534, Credential: credential}
-}
-
-func (d *desk) Credentials(*http.Request) ([]byte, error) { return d.credentials, nil }
-func (d *desk) Now() time.Time                            { return d.now }
-func (d *desk) Verdict() *enforcer.Verdict                { return d.core.Verdict() }
-func (d *desk) Document(name string) []byte               { return d.documents[name] }
-func (d *desk) Pools() []enforcer.PoolStatus              { return d.core.Pools() }
-func (d *desk) Key() ed25519.PrivateKey                   { return dialectKey }
-func (d *desk) Log() *slog.Logger                         { return slog.New(slog.DiscardHandler) }
-func (d *desk) Store() plugin.Store                       { return d }
-
-func (d *desk) Host(context.Context, string) plugin.Host { return plugin.Host{} }
-
-func (d *desk) Install(context.Context, enforcer.Caller, []byte, string) *enforcer.Denial { return nil }
-
-func (d *desk) Remove(context.Context, enforcer.Caller, string) *enforcer.Denial { return nil }
-
-func (d *desk) Acquire(_ context.Context, r *enforcer.Acquire, data []byte) (*enforcer.Lease, bool, *enforcer.Denial) {
-	q := *r
-	rand.Read(q.ID[:])
-	q.Data = &enforcer.Data{Owner: keygen.System, Bytes: append([]byte{}, data...)}
-	if d.full {
-		return nil, false, &enforcer.Denial{Code: enforcer.Storage, Detail: "the disk is full"}
-	}
-	out := d.do(&q)
-	return out.Lease, out.Replayed, out.Denial
-}
-
-func (d *desk) Renew(r *enforcer.Renew) (*enforcer.Lease, *enforcer.Denial) {
-	if d.full {
-		return nil, &enforcer.Denial{Code: enforcer.Storage, Detail: "the disk is full"}
-	}
-	q := *r
-	q.Owner = keygen.System
-	out := d.do(&q)
-	return out.Lease, out.Denial
-}
-
-func (d *desk) Release(r *enforcer.Release) *enforcer.Denial {
-	q := *r
-	q.Owner = keygen.System
-	return d.do(&q).Denial
-}
-
-func (d *desk) Lease(id enforcer.LeaseID, c enforcer.Caller) (*enforcer.Lease, bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	l, ok := d.core.Lease(id)
-	if !ok || !l.Holder.SameUser(c) {
-		return nil, false
-	}
-	return l, true
-}
-
-func (d *desk) Leases(c enforcer.Caller) []*enforcer.Lease {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	out := d.core.Leases(func(l *enforcer.Lease) bool { return l.Holder.SameUser(c) })
-	slices.SortStableFunc(out, func(a, b *enforcer.Lease) int { return a.AcquiredAt.Compare(b.AcquiredAt) })
-	return out
-}
-
-func (d *desk) SetData(id enforcer.LeaseID, c enforcer.Caller, data []byte) *enforcer.Denial {
-	return d.do(&enforcer.SetData{ID: id, Caller: c, Data: &enforcer.Data{Owner: keygen.System, Bytes: data}}).Denial
-}
-
-func (d *desk) Adjust(meter string, by int64, c enforcer.Caller) (int64, *enforcer.Denial) {
-	out := d.do(&enforcer.Shift{Pool: meter, By: by, Caller: c})
-	return 0, out.Denial
-}
-
-func (d *desk) Get(key string) ([]byte, bool) {
-	v, ok := d.kept[key]
-	return v, ok
-}
-
-func (d *desk) Range(prefix string, f func(string, []byte) bool) {
-	for _, k := range slices.Sorted(maps.Keys(d.kept)) {
-		if strings.HasPrefix(k, prefix) && !f(k, d.kept[k]) {
-			return
-		}
-	}
-}
-
-func (d *desk) Apply(changes ...plugin.Change) error {
-	for _, c := range changes {
-		d.kept[c.Key] = c.Value
-	}
-	return nil
 }
 
 // reply is an answer, read.
@@ -208,12 +64,12 @@ type item struct {
 // client sends requests to a dialect; each answer must be signed.
 type client struct {
 	t       testing.TB
-	desk    *desk
+	desk    *plugintest.Desk
 	handler http.Handler
 	auth    string // of Authorization; empty: none
 }
 
-func newClient(t testing.TB, d *desk) *client {
+func newClient(t testing.TB, d *plugintest.Desk) *client {
 	return &client{t: t, desk: d, handler: keygen.Dialect{}.Handler(d)}
 }
 

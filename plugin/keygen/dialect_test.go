@@ -61,7 +61,7 @@ func processBody(machine, pid, id string) string {
 // A licence is shown with every attribute and relationship that the API has, whichever system it is of.
 func TestDialectLicense(t *testing.T) {
 	t.Parallel()
-	now := newDesk().now
+	now := newDesk().Now()
 	for name, l := range map[string]*enforcer.License{"native": terms(nil), "keygen": file(t, now, nil)} {
 		c := newClient(t, newDesk(l))
 		for _, target := range []string{"/v1/me", "/v1/accounts/acc/me", "/v1/licenses/" + l.ID, "/v1/accounts/acc/licenses/" + l.ID} {
@@ -139,7 +139,7 @@ func TestDialectValidation(t *testing.T) {
 	t.Parallel()
 	d := newDesk(terms(nil))
 	c := newClient(t, d)
-	d.credentials = []byte("THE-KEY\n")
+	d.CredentialsFile = []byte("THE-KEY\n")
 	code := func(method, target, body string, want keygen.Code, valid bool) map[string]any {
 		t.Helper()
 		r := c.send(method, target, body)
@@ -178,14 +178,14 @@ func TestDialectValidation(t *testing.T) {
 	c.refused(400, "", "POST", key, `{}`)
 
 	// What the judge finds is what they say.
-	d.judge(terms(func(l *enforcer.License) { l.Suspended = true }))
+	d.Judge(terms(func(l *enforcer.License) { l.Suspended = true }))
 	code("POST", key, `{"meta":{"key":"THE-KEY"}}`, keygen.CodeSuspended, false)
 	c.refused(403, "LICENSE_SUSPENDED", "GET", "/v1/me", "")
-	d.judge(terms(func(l *enforcer.License) { l.Expires = d.now.Add(-time.Hour) }))
+	d.Judge(terms(func(l *enforcer.License) { l.Expires = d.Now().Add(-time.Hour) }))
 	code("GET", by, "", keygen.CodeExpired, false)
-	d.judge(terms(func(l *enforcer.License) { l.Expires, l.Grace = d.now.Add(-time.Hour), 24*time.Hour }))
+	d.Judge(terms(func(l *enforcer.License) { l.Expires, l.Grace = d.Now().Add(-time.Hour), 24*time.Hour }))
 	code("GET", by, "", keygen.CodeValid, true) // its grace runs
-	d.judge(terms(func(l *enforcer.License) {
+	d.Judge(terms(func(l *enforcer.License) {
 		l.Hosts = []enforcer.HostBinding{{Components: map[string][]string{"x": {"y"}}}}
 	}))
 	code("GET", by, "", keygen.CodeNotFound, false) // another host's
@@ -218,7 +218,7 @@ func TestDialectMachines(t *testing.T) {
 	for _, bad := range []string{"", "{", "[]", `{"data":null}`, `{"data":{"type":"licenses"}}`, machineBody("lic-1", "", ""), machineBody("", "g", ""), machineBody("lic-1", "g", `,"cores":"x"`)} {
 		refuse(400, "", bad)
 	}
-	d.pass(time.Second)
+	d.Pass(time.Second)
 	const id = `11111111-2222-4333-8444-555555555555`
 	chosen := strings.Replace(machineBody("lic-1", "g", ""), `"type":"machines"`, `"type":"machines","id":"`+id+`"`, 1)
 	if got := c.one(201, "POST", "/v1/machines", chosen); got.ID != id {
@@ -256,9 +256,9 @@ func TestDialectMachines(t *testing.T) {
 func TestDialectHeartbeats(t *testing.T) {
 	t.Parallel()
 	d := newDesk()
-	l := file(t, d.now, func(l *keygentest.License) { l.Attributes.RequireHeartbeat = true })
+	l := file(t, d.Now(), func(l *keygentest.License) { l.Attributes.RequireHeartbeat = true })
 	l.Terms["included"] = []any{map[string]any{"type": "policies", "id": "policy-of-" + l.ID, "attributes": map[string]any{"heartbeatResurrectionStrategy": "2_MINUTE_REVIVE"}}}
-	d.judge(l)
+	d.Judge(l)
 	c := newClient(t, d)
 	license := c.one(200, "GET", "/v1/me", "").ID
 	m := c.one(201, "POST", "/v1/machines", machineBody(license, "f", ""))
@@ -266,13 +266,13 @@ func TestDialectHeartbeats(t *testing.T) {
 		t.Errorf("the machine is %+v", m)
 	}
 	c.refused(403, "", "POST", "/v1/machines/f/actions/reset", "")
-	d.pass(9 * time.Minute)
+	d.Pass(9 * time.Minute)
 	c.one(200, "POST", "/v1/machines/f/actions/ping", "")
-	d.pass(9 * time.Minute)
+	d.Pass(9 * time.Minute)
 	if got := c.one(200, "POST", "/v1/machines/"+m.ID+"/actions/ping-heartbeat", ""); got.Attributes["heartbeatStatus"] != "ALIVE" {
 		t.Errorf("pinged in time: %+v", got.Attributes)
 	}
-	d.pass(11 * time.Minute)
+	d.Pass(11 * time.Minute)
 	if got := c.one(200, "GET", "/v1/machines/f", ""); got.Attributes["heartbeatStatus"] != "DEAD" {
 		t.Errorf("a ping missed: %+v", got.Attributes)
 	}
@@ -283,24 +283,24 @@ func TestDialectHeartbeats(t *testing.T) {
 		t.Errorf("within the time to revive: %+v", got.Attributes)
 	}
 	c.refused(422, "MACHINE_LIMIT_EXCEEDED", "POST", "/v1/machines", machineBody(license, "g", ""))
-	d.pass(13 * time.Minute)
+	d.Pass(13 * time.Minute)
 	c.refused(404, "NOT_FOUND", "POST", "/v1/machines/f/actions/ping", "")
 
 	d = newDesk(terms(func(l *enforcer.License) { l.Pools["machines"] = enforcer.PoolTerm{Max: 1, Scope: enforcer.ScopeHost} }))
 	c = newClient(t, d)
 	made := c.one(201, "POST", "/v1/machines", machineBody("lic-1", "f", ""))
-	d.pass(time.Hour)
+	d.Pass(time.Hour)
 	got := c.one(200, "POST", "/v1/machines/f/actions/ping", "") // the pool is full, with itself
 	if got.ID != made.ID || got.Attributes["heartbeatStatus"] != "ALIVE" || got.Attributes["requireHeartbeat"] != true || got.Attributes["created"] != made.Attributes["created"] {
 		t.Errorf("the first ping: %+v", got)
 	}
-	d.pass(9 * time.Minute)
+	d.Pass(9 * time.Minute)
 	if got := c.one(200, "POST", "/v1/machines/"+made.ID+"/actions/reset", ""); got.ID != made.ID || got.Attributes["heartbeatStatus"] != "NOT_STARTED" {
 		t.Errorf("reset: %+v", got)
 	}
-	d.pass(24 * time.Hour)
+	d.Pass(24 * time.Hour)
 	c.one(200, "POST", "/v1/machines/f/actions/ping", "")
-	d.pass(10*time.Minute + time.Second)
+	d.Pass(10*time.Minute + time.Second)
 	c.one(201, "POST", "/v1/machines", machineBody("lic-1", "g", ""))
 }
 
@@ -322,14 +322,14 @@ func TestDialectPingsAreGood(t *testing.T) {
 			}
 		}
 	}
-	d.full = true
+	d.Full = true
 	good("the disk is full")
-	d.full = false
-	d.judge(terms(func(l *enforcer.License) { l.ID, l.Issued = "lic-2", l.Issued.Add(time.Hour) }))
+	d.Full = false
+	d.Judge(terms(func(l *enforcer.License) { l.ID, l.Issued = "lic-2", l.Issued.Add(time.Hour) }))
 	good("another licence")
-	d.judge(terms(func(l *enforcer.License) { l.Suspended, l.OnExpiry = true, enforcer.Keep }))
+	d.Judge(terms(func(l *enforcer.License) { l.Suspended, l.OnExpiry = true, enforcer.Keep }))
 	good("suspended")
-	d.judge()
+	d.Judge()
 	good("no licence")
 	for _, target := range []string{"/v1/processes/" + p.ID, "/v1/machines/f", "/v1/machines/g"} {
 		if r := c.send("DELETE", target, ""); r.status != 204 {
@@ -366,9 +366,9 @@ func TestDialectProcesses(t *testing.T) {
 	if got := c.one(200, "GET", "/v1/processes/"+p.ID, ""); got.ID != p.ID {
 		t.Errorf("the process is %+v", got)
 	}
-	d.pass(9 * time.Minute)
+	d.Pass(9 * time.Minute)
 	c.one(200, "POST", "/v1/processes/"+p.ID+"/actions/ping", "")
-	d.pass(2 * time.Minute)
+	d.Pass(2 * time.Minute)
 	if all := c.list("/v1/processes"); len(all) != 1 || all[0].ID != p.ID {
 		t.Errorf("after a missed ping: %+v", all)
 	}
@@ -404,9 +404,9 @@ func TestDialectUsage(t *testing.T) {
 	do("decrement", `{"meta":{"decrement":2}}`, 2)
 	c.refused(422, "USES_INVALID", "POST", "/v1/licenses/lic-1/actions/decrement-usage", `{"meta":{"decrement":3}}`)
 	do("reset", "", 0)
-	d.judge(terms(func(l *enforcer.License) { l.Meters = nil }))
+	d.Judge(terms(func(l *enforcer.License) { l.Meters = nil }))
 	c.refused(403, "", "POST", "/v1/licenses/lic-1/actions/increment-usage", "")
-	d.judge(terms(func(l *enforcer.License) { l.Meters["uses"] = enforcer.MeterTerm{Max: 5, Scope: enforcer.ScopeHost} }))
+	d.Judge(terms(func(l *enforcer.License) { l.Meters["uses"] = enforcer.MeterTerm{Max: 5, Scope: enforcer.ScopeHost} }))
 	do("increment", "", 1)
 	c.refused(403, "", "POST", "/v1/licenses/lic-1/actions/decrement-usage", "")
 }
@@ -416,7 +416,7 @@ func TestDialectCheckOut(t *testing.T) {
 	t.Parallel()
 	d := newDesk(terms(nil))
 	c := newClient(t, d)
-	d.credentials = []byte("THE-KEY")
+	d.CredentialsFile = []byte("THE-KEY")
 	c.auth = "License THE-KEY"
 	c.one(201, "POST", "/v1/machines", machineBody("lic-1", "f", ""))
 	anchor, err := keygen.NewAnchor("d", []byte(hexKey()), "")
@@ -435,7 +435,7 @@ func TestDialectCheckOut(t *testing.T) {
 	for _, query := range []string{"?encrypt=true", "?encrypt=false", "?algorithm=base64%2Bed25519", "?algorithm=aes-256-gcm%2Bed25519&ttl=86400", "?ttl=&include=policy,product"} {
 		got := c.one(200, "POST", "/v1/licenses/lic-1/actions/check-out"+query, `{}`)
 		l := read(query, got.Attributes["certificate"].(string), secrets)
-		if got.Type != "license-files" || l.ID != "lic-1" || l.Product != "acme" || l.Pools["machines"].Max != 2 || !l.Issued.Equal(d.now) {
+		if got.Type != "license-files" || l.ID != "lic-1" || l.Product != "acme" || l.Pools["machines"].Max != 2 || !l.Issued.Equal(d.Now()) {
 			t.Errorf("%s: %+v, %+v", query, got, l)
 		}
 		if query == "?ttl=&include=policy,product" && (got.Attributes["expiry"] != "2026-09-01T00:00:00.000Z" || !l.Expires.Equal(time.Date(2026, 9, 1, 0, 0, 0, 0, time.UTC))) {
@@ -454,7 +454,7 @@ func TestDialectCheckOut(t *testing.T) {
 		{"?algorithm=base64%2Brsa-sha256", "CHECKOUT_ALGORITHM_INVALID"}} {
 		c.refused(400, bad.code, "POST", "/v1/licenses/lic-1/actions/check-out"+bad.query, "")
 	}
-	d.judge(terms(func(l *enforcer.License) { l.Expires = d.now.Add(-time.Hour) }))
+	d.Judge(terms(func(l *enforcer.License) { l.Expires = d.Now().Add(-time.Hour) }))
 	c.refused(403, "", "POST", "/v1/licenses/lic-1/actions/check-out", "")
 }
 
@@ -462,7 +462,7 @@ func TestDialectCheckOut(t *testing.T) {
 func TestDialectCredentials(t *testing.T) {
 	t.Parallel()
 	d := newDesk(terms(nil))
-	d.vouched = false
+	d.Sender = nil
 	c := newClient(t, d)
 	try := func(auth string, status int, code string) {
 		t.Helper()
@@ -474,7 +474,7 @@ func TestDialectCredentials(t *testing.T) {
 	}
 	try("", 401, "TOKEN_MISSING")
 	try("License any", 401, "LICENSE_INVALID") // nothing says that it is good
-	d.credentials = []byte(" one \ntwo\n")
+	d.CredentialsFile = []byte(" one \ntwo\n")
 	for _, auth := range []string{"License one", "license two", "Bearer one", "Token one", "Basic bGljZW5zZTpvbmU="} {
 		try(auth, 200, "")
 	}
@@ -489,14 +489,15 @@ func TestDialectCredentials(t *testing.T) {
 	m := c.one(201, "POST", "/v1/machines", machineBody("lic-1", "f", ""))
 	c.auth = "License two"
 	c.refused(404, "NOT_FOUND", "DELETE", "/v1/machines/"+m.ID, "")
-	d.credentials = []byte{}
+	d.CredentialsFile = []byte{}
 	try("License one", 401, "LICENSE_INVALID")
 	c.auth = "License one" // what keeps and gives back is answered to whom it was given
 	c.one(200, "POST", "/v1/machines/f/actions/ping", "")
 
 	d = newDesk()
-	d.judge(file(t, d.now, nil))
-	for _, d.vouched = range []bool{false, true} {
+	d.Judge(file(t, d.Now(), nil))
+	for _, does := range []bool{false, true} {
+		vouch(d, does)
 		c = newClient(t, d)
 		try("License THE-KEY", 200, "")
 		try("License another", 401, "LICENSE_INVALID")
@@ -511,7 +512,7 @@ func TestDialectCredentials(t *testing.T) {
 	c.refused(400, "INVALID_API_VERSION", "GET", "/v1/me", "", "Keygen-Version", "9.9")
 }
 
-func hexKey() string { return fmt.Sprintf("%x", dialectKey.Public()) }
+func hexKey() string { return fmt.Sprintf("%x", newDesk().Key().Public()) }
 
 // Whatever a document says, the answer is signed JSON of the API's form, and never a fault of the server.
 func FuzzDialect(f *testing.F) {

@@ -13,7 +13,7 @@ import (
 func TestRelayNodes(t *testing.T) {
 	t.Parallel()
 	d := newDesk(terms(nil))
-	d.credentials = []byte("THE-KEY")
+	d.CredentialsFile = []byte("THE-KEY")
 	c := newClient(t, d)
 	type grant struct {
 		File    []byte `json:"license_file"`
@@ -49,20 +49,20 @@ func TestRelayNodes(t *testing.T) {
 	do(204, "DELETE", "/v1/nodes/two")
 	do(404, "DELETE", "/v1/nodes/two")
 	do(201, "PUT", "/v1/nodes/three")
-	d.pass(59 * time.Second)
+	d.Pass(59 * time.Second)
 	do(202, "PUT", "/v1/nodes/three")
-	d.pass(2 * time.Second)
+	d.Pass(2 * time.Second)
 	do(404, "DELETE", "/v1/nodes/one") // its claim has lapsed
-	d.judge()
+	d.Judge()
 	do(410, "PUT", "/v1/nodes/four")
 
 	// A Keygen licence's nodes get the vendor's own file, which the vendor's key verifies.
 	d = newDesk()
-	d.judge(file(t, d.now, nil))
-	d.documents = map[string][]byte{d.Verdict().Licenses[0].Document: []byte("the vendor's file")}
+	d.Judge(file(t, d.Now(), nil))
+	d.Documents = map[string][]byte{d.Verdict().Licenses[0].Document: []byte("the vendor's file")}
 	c = newClient(t, d)
 	do(410, "PUT", "/v1/nodes/one") // nobody knows the key
-	d.credentials = []byte("THE-KEY")
+	d.CredentialsFile = []byte("THE-KEY")
 	if g := do(201, "PUT", "/v1/nodes/one"); string(g.File) != "the vendor's file" || g.Key != "THE-KEY" {
 		t.Errorf("the grant is %+v", g)
 	}
