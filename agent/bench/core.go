@@ -15,8 +15,10 @@ var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 func filled(n int) *enforcer.Enforcer {
 	e := enforcer.New(enforcer.Options{})
 	g := enforcer.PoolGrant{Name: "streams", Limit: enforcer.Unlimited, Budget: enforcer.Unlimited}
-	e.Apply(enforcer.Event{Kind: enforcer.EventVerdict, At: epoch, Verdict: &enforcer.Verdict{State: enforcer.StateValid,
-		Code: enforcer.Valid, Pools: map[string]enforcer.PoolGrant{"streams": g}}})
+	e.Apply(
+		enforcer.Event{Kind: enforcer.EventVerdict, At: epoch, Verdict: &enforcer.Verdict{State: enforcer.StateValid,
+			Code: enforcer.Valid, Pools: map[string]enforcer.PoolGrant{"streams": g}}},
+	)
 	for i := range n {
 		acquire(e, uint64(i)+1, epoch)
 	}
@@ -24,7 +26,12 @@ func filled(n int) *enforcer.Enforcer {
 }
 
 func acquire(e *enforcer.Enforcer, serial uint64, now time.Time) *enforcer.Lease {
-	r := enforcer.Acquire{Pool: "streams", N: 1, TTL: time.Hour, Caller: enforcer.Caller{UID: uint32(serial % 1000), PID: int32(serial % 1000)}}
+	r := enforcer.Acquire{
+		Pool:   "streams",
+		N:      1,
+		TTL:    time.Hour,
+		Caller: enforcer.Caller{UID: uint32(serial % 1000), PID: int32(serial % 1000)},
+	}
 	binary.BigEndian.PutUint64(r.ID[:], serial)
 	d := e.Decide(&r, now)
 	for _, ev := range d.Events {

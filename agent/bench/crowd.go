@@ -164,120 +164,122 @@ func (c *crew) work(d time.Duration) (float64, error) {
 }
 
 // crowd measures the throughput of many callers, as goroutines and as processes, beside the canned server's.
-func (s *suite) crowd(ctx context.Context, socket, canned string) error {
-	real, err := hire(ctx, socket)
-	if err != nil {
-		return err
-	}
-	bare, err := hire(ctx, canned)
-	if err != nil {
-		return errors.Join(err, real.dismiss())
-	}
-	realSessions, err := attend(socket)
-	defer realSessions.leave()
-	bareSessions, err2 := attend(canned)
-	defer bareSessions.leave()
-	if err := errors.Join(err, err2); err != nil {
-		return errors.Join(err, real.dismiss(), bare.dismiss())
+func (s *suite) crowd(ctx context.Context, socket, canned string) (err error) {
+	var crews [2]*crew
+	var crowds [2]sessions
+	for i, at := range []string{socket, canned} {
+		if crews[i], err = hire(ctx, at); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, crews[i].dismiss()) }()
+		crowds[i], err = attend(at)
+		defer crowds[i].leave()
+		if err != nil {
+			return err
+		}
 	}
 	for _, way := range []struct {
 		name       string
 		real, bare func(time.Duration) (float64, error)
 	}{
-		{"goroutines", realSessions.work, bareSessions.work},
-		{"processes", real.work, bare.work},
+		{"goroutines", crowds[0].work, crowds[1].work},
+		{"processes", crews[0].work, crews[1].work},
 	} {
-		var values, limits []float64
-		for range s.medianOf() {
-			var a, b []float64
-			for range s.times(10) {
-				x, err := way.real(100 * time.Millisecond)
-				if err != nil {
-					return errors.Join(err, real.dismiss(), bare.dismiss())
-				}
-				y, err := way.bare(100 * time.Millisecond)
-				if err != nil {
-					return errors.Join(err, real.dismiss(), bare.dismiss())
-				}
-				a, b = append(a, x), append(b, y)
-			}
-			values, limits = append(values, median(a)), append(limits, median(b))
+		values, limits, err := s.beside(10, func() (float64, error) { return way.real(100 * time.Millisecond) },
+			func() (float64, error) { return way.bare(100 * time.Millisecond) })
+		if err != nil {
+			return err
 		}
-		s.add(fmt.Sprintf("session: acquire+release of %d %s, beside a canned server", callers, way.name), "1/s", "ratio ≥ 0.7", values, limits)
+		s.add(
+			fmt.Sprintf("session: acquire+release of %d %s, beside a canned server", callers, way.name),
+			"1/s",
+			"ratio ≥ 0.7",
+			values,
+			limits,
+		)
 	}
-	return errors.Join(real.dismiss(), bare.dismiss())
+	return nil
 }
 
 // idle measures the processor time of an agent with many live holders that ask for nothing.
 func (s *suite) idle(ctx context.Context) error {
-	if s.usher == "" {
-		return nil
-	}
-	site, err := setUp(ctx, s.usher)
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(site.dir)
-	if err := copyInto(site.folder, "bench.lic", site.licences[0]); err != nil {
-		return err
-	}
-	cmd, _, err := site.start(ctx)
-	if err != nil {
-		return err
-	}
-	defer stop(cmd) //nolint:errcheck // it is only told to end
-	c := client(site.socket)
-	defer c.CloseIdleConnections()
-	n := s.times(1000)
-	for i := 0; i < n; {
-		batch := min(n, i+20)
-		for ; i < batch; i++ {
-			holder := exec.CommandContext(ctx, s.usher, "run", "--socket", site.socket, "--pool", "streams", "--", "sleep", "1000")
-			if err := holder.Start(); err != nil {
+	return s.withAgent(ctx, func(site *site, agent *exec.Cmd) error {
+		end, err := s.hold(ctx, site, s.times(1000))
+		defer end()
+		if err != nil {
+			return err
+		}
+		window := 20 * time.Second
+		if s.quick {
+			window = 2 * time.Second
+		}
+		var shares []float64
+		for range s.medianOf() {
+			before, err := cpuTime(agent.Process.Pid)
+			if err != nil {
 				return err
 			}
-			defer func() {
-				holder.Process.Kill() //nolint:errcheck // it has nothing to lose
-				holder.Wait()         //nolint:errcheck // killed, as it should be
-			}()
+			begin := time.Now()
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(window):
+			}
+			after, err := cpuTime(agent.Process.Pid)
+			if err != nil {
+				return err
+			}
+			shares = append(shares, 100*float64(after-before)/float64(time.Since(begin)))
+		}
+		s.add("process: CPU when idle with 1,000 live holders", "% of a core", "≤ 0.1", shares, nil)
+		return nil
+	})
+}
+
+// hold starts n processes that hold a slot each, and returns when all have theirs. end ends them; it is never nil.
+func (s *suite) hold(ctx context.Context, site *site, n int) (end func(), err error) {
+	var holders []*exec.Cmd
+	end = func() {
+		for _, h := range holders {
+			h.Process.Kill() //nolint:errcheck // it has nothing to lose
+			h.Wait()         //nolint:errcheck // killed, as it should be
+		}
+	}
+	c := client(site.socket)
+	defer c.CloseIdleConnections()
+	for len(holders) < n {
+		for batch := min(n, len(holders)+20); len(holders) < batch; {
+			h := exec.CommandContext(
+				ctx,
+				s.usher,
+				"run",
+				"--socket",
+				site.socket,
+				"--pool",
+				"streams",
+				"--",
+				"sleep",
+				"1000",
+			)
+			if err := h.Start(); err != nil {
+				return end, err
+			}
+			holders = append(holders, h)
 		}
 		for begin := time.Now(); ; time.Sleep(5 * time.Millisecond) {
 			var p wire.Pool
 			if err := call(c, "GET", "/v1/pools/streams", nil, &p); err != nil {
-				return err
+				return end, err
 			}
-			if p.InUse == int64(i) {
+			if p.InUse == int64(len(holders)) {
 				break
 			}
-			if time.Since(begin) > 60*time.Second {
-				return fmt.Errorf("of %d holders only %d have a slot after 60 s", i, p.InUse)
+			if time.Since(begin) > time.Minute {
+				return end, fmt.Errorf("of %d holders only %d have a slot after a minute", len(holders), p.InUse)
 			}
 		}
 	}
-	window := 20 * time.Second
-	if s.quick {
-		window = 2 * time.Second
-	}
-	var shares []float64
-	for range s.medianOf() {
-		before, err := cpuTime(cmd.Process.Pid)
-		if err != nil {
-			return err
-		}
-		begin := time.Now()
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(window):
-		}
-		after, err := cpuTime(cmd.Process.Pid)
-		if err != nil {
-			return err
-		}
-		shares = append(shares, 100*float64(after-before)/float64(time.Since(begin)))
-	}
-	s.add("process: CPU when idle with 1,000 live holders", "% of a core", "≤ 0.1", shares, nil)
-	return nil
+	return end, nil
 }
 
 // cpuTime returns a process's user and system time, from proc(5), in whose stat a tick is a hundredth of a second.

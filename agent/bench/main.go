@@ -41,7 +41,11 @@ func main() {
 	quick := flag.Bool("quick", false, "measure little, only to see that it runs")
 	bare := flag.String("bare", "", "serve the bare handler on this socket, and nothing else")
 	canned := flag.String("canned", "", "serve canned lines on this socket, and nothing else")
-	only := flag.String("only", "", "measure this part alone: core, memory, http, session, waiter, restart, disk, folder, process or idle")
+	only := flag.String(
+		"only",
+		"",
+		"measure this part alone: core, memory, http, session, waiter, restart, disk, folder, process or idle",
+	)
 	holds := flag.String("holder", "", "hold slots on this socket (or nothing, for \"-\"), and nothing else")
 	slots := flag.Int64("slots", 1, "how many slots -holder holds")
 	calls := flag.String("caller", "", "be one client process on this socket, and nothing else")

@@ -16,34 +16,32 @@ import (
 
 // restart measures an agent that is killed: with a million leases in its journal, and with a session that attaches again.
 func (s *suite) restart(ctx context.Context) error {
-	if s.usher == "" {
-		return nil
-	}
-	site, err := setUp(ctx, s.usher)
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(site.dir)
-	if err := site.sign(ctx, "many.lic", "seats=unlimited"); err != nil {
-		return err
-	}
-	cmd, _, err := site.start(ctx)
-	if err != nil {
-		return err
-	}
-	defer func() { stop(cmd) }() //nolint:errcheck // it is only told to end
-
-	var attached []float64
-	for range s.medianOf() {
-		took, err := s.attach(ctx, site, &cmd)
+	return s.onSite(ctx, func(site *site) error {
+		if err := site.sign(ctx, "many.lic", "seats=unlimited"); err != nil {
+			return err
+		}
+		cmd, _, err := site.start(ctx)
 		if err != nil {
 			return err
 		}
-		attached = append(attached, millis(took))
-	}
-	s.add("restart: to a lease that is attached again", "ms", "≤ 100", attached, nil)
+		defer func() { stop(cmd) }() //nolint:errcheck // it is only told to end
 
-	before, err := resident(cmd.Process.Pid)
+		var attached []float64
+		for range s.medianOf() {
+			took, err := s.attach(ctx, site, &cmd)
+			if err != nil {
+				return err
+			}
+			attached = append(attached, millis(took))
+		}
+		s.add("restart: to a lease that is attached again", "ms", "≤ 100", attached, nil)
+		return s.million(ctx, site, &cmd)
+	})
+}
+
+// million measures an agent that holds a million leases, and its restart.
+func (s *suite) million(ctx context.Context, site *site, cmd **exec.Cmd) error {
+	before, err := resident((*cmd).Process.Pid)
 	if err != nil {
 		return err
 	}
@@ -51,20 +49,27 @@ func (s *suite) restart(ctx context.Context) error {
 	if err := fill(site.socket, n); err != nil {
 		return err
 	}
-	after, err := resident(cmd.Process.Pid)
+	after, err := resident((*cmd).Process.Pid)
 	if err != nil {
 		return err
 	}
-	s.add(fmt.Sprintf("process: resident memory of a lease, of %d by one holder", n), "B", "≤ 400", []float64{(after - before) * 1024 / float64(n)}, nil)
+	s.add(
+		fmt.Sprintf("process: resident memory of a lease, of %d by one holder", n),
+		"B",
+		"≤ 400",
+		[]float64{(after - before) * 1024 / float64(n)},
+		nil,
+	)
 	var ready []float64
 	for range min(3, s.medianOf()) {
-		if err := kill(cmd); err != nil {
+		if err := kill(*cmd); err != nil {
 			return err
 		}
-		var took time.Duration
-		if cmd, took, err = site.start(ctx); err != nil {
+		next, took, err := site.start(ctx)
+		if err != nil {
 			return err
 		}
+		*cmd = next
 		ready = append(ready, millis(took))
 	}
 	s.add(fmt.Sprintf("process: ready after start with %d leases in the journal", n), "ms", "≤ 1000", ready, nil)
@@ -104,7 +109,9 @@ func (s *suite) attach(ctx context.Context, site *site, cmd **exec.Cmd) (time.Du
 			time.Sleep(200 * time.Microsecond)
 			continue
 		}
-		answer, err := t.ask(`{"jsonrpc":"2.0","id":1,"method":"lease.attach","params":{"id":"` + rest[:32] + `"}}` + "\n")
+		answer, err := t.ask(
+			`{"jsonrpc":"2.0","id":1,"method":"lease.attach","params":{"id":"` + rest[:32] + `"}}` + "\n",
+		)
 		took := time.Since(begin)
 		if err != nil || !strings.Contains(answer, `"result"`) {
 			return 0, fmt.Errorf("attach: %s: %w", answer, err)
@@ -123,7 +130,9 @@ func fill(socket string, n int) error {
 		return err
 	}
 	defer t.conn.Close()
-	line := []byte(`{"jsonrpc":"2.0","id":1,"method":"lease.acquire","params":{"pool":"seats","ttl_seconds":86400}}` + "\n")
+	line := []byte(
+		`{"jsonrpc":"2.0","id":1,"method":"lease.acquire","params":{"pool":"seats","ttl_seconds":86400}}` + "\n",
+	)
 	const batch = 200
 	lines := bytes.Repeat(line, batch)
 	written := make(chan error, 1)
@@ -150,44 +159,45 @@ func fill(socket string, n int) error {
 
 // disk measures the slowest acquires while the state folder's disk is full, and while another program writes to it and syncs.
 func (s *suite) disk(ctx context.Context) error {
-	if s.usher == "" {
-		return nil
-	}
-	site, err := setUp(ctx, s.usher)
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(site.dir)
-	if err := copyInto(site.folder, "bench.lic", site.licences[0]); err != nil {
-		return err
-	}
-	small := filepath.Join(site.dir, "state")
-	if err := os.MkdirAll(small, 0o700); err != nil {
-		return err
-	}
-	mounted := mountMemory(small, 8)
-	if mounted == nil {
-		defer unmount(small)
-		// The runtime folder is in memory, as /run is.
-		run := filepath.Join(site.dir, "run")
-		if err := os.MkdirAll(run, 0o755); err != nil {
+	return s.onSite(ctx, func(site *site) error {
+		if err := site.install(0); err != nil {
 			return err
 		}
-		if mountMemory(run, 256) == nil {
-			defer unmount(run)
+		state, run := filepath.Join(site.dir, "state"), filepath.Join(site.dir, "run")
+		if err := errors.Join(os.MkdirAll(state, 0o700), os.MkdirAll(run, 0o755)); err != nil {
+			return err
 		}
-	}
-	cmd, _, err := site.start(ctx)
-	if err != nil {
-		return err
-	}
-	defer stop(cmd) //nolint:errcheck // it is only told to end
+		mounted := mountMemory(state, 8)
+		if mounted == nil {
+			defer unmount(state)
+			if mountMemory(run, 256) == nil { // the runtime folder is in memory, as /run is
+				defer unmount(run)
+			}
+		}
+		return site.serve(ctx, func(*exec.Cmd) error {
+			if mounted == nil {
+				if err := s.diskFull(site, filepath.Join(state, "filler")); err != nil {
+					return err
+				}
+			} else {
+				fmt.Fprintln(os.Stderr, "no full disk can be made here:", mounted)
+			}
+			return s.diskBusy(site)
+		})
+	})
+}
+
+// slowest measures acquire and release while something is on, beside the same while it is off.
+func (s *suite) slowest(site *site, name string, on, off func() error) error {
 	t, err := dial(site.socket)
 	if err != nil {
 		return err
 	}
 	defer t.conn.Close()
-	slice := func(took []float64) ([]float64, error) {
+	slice := func(took []float64, change func() error) ([]float64, error) {
+		if err := change(); err != nil {
+			return nil, err
+		}
 		for range s.times(2000) {
 			begin := time.Now()
 			if err := t.pair(); err != nil {
@@ -197,57 +207,48 @@ func (s *suite) disk(ctx context.Context) error {
 		}
 		return took, nil
 	}
-	beside := func(name string, on, off func() error) error {
-		var values, limits []float64
-		for range s.medianOf() {
-			var with, without []float64
-			for range 4 {
-				if err := on(); err != nil {
-					return err
-				}
-				if with, err = slice(with); err != nil {
-					return err
-				}
-				if err := off(); err != nil {
-					return err
-				}
-				if without, err = slice(without); err != nil {
-					return err
-				}
-			}
-			values, limits = append(values, quantile(with, 0.999)), append(limits, quantile(without, 0.999))
-		}
-		s.add("disk: acquire+release, p99.9, "+name+", beside without", "µs", "ratio ≤ 1.5", values, limits)
-		return nil
-	}
-	if mounted == nil {
-		filler := filepath.Join(small, "filler")
-		full := func() error {
-			f, err := os.Create(filler)
-			if err != nil {
+	var values, limits []float64
+	for range s.medianOf() {
+		var with, without []float64
+		for range 4 {
+			if with, err = slice(with, on); err != nil {
 				return err
 			}
-			for block := make([]byte, 64<<10); err == nil; {
-				_, err = f.Write(block)
+			if without, err = slice(without, off); err != nil {
+				return err
 			}
-			return f.Close()
 		}
-		if err := beside("disk full", full, func() error { return os.Remove(filler) }); err != nil {
+		values, limits = append(values, quantile(with, 0.999)), append(limits, quantile(without, 0.999))
+	}
+	s.add("disk: acquire+release, p99.9, "+name+", beside without", "µs", "ratio ≤ 1.5", values, limits)
+	return nil
+}
+
+func (s *suite) diskFull(site *site, filler string) error {
+	fill := func() error {
+		f, err := os.Create(filler)
+		if err != nil {
 			return err
 		}
-	} else {
-		fmt.Fprintln(os.Stderr, "no full disk can be made here:", mounted)
+		for block := make([]byte, 64<<10); err == nil; {
+			_, err = f.Write(block)
+		}
+		return f.Close()
 	}
+	return s.slowest(site, "disk full", fill, func() error { return os.Remove(filler) })
+}
+
+func (s *suite) diskBusy(site *site) error {
 	var stop context.CancelFunc
 	var done chan error
-	on := func() error {
+	begin := func() error {
 		var ctx context.Context
 		ctx, stop = context.WithCancel(context.Background())
 		done = make(chan error, 1)
 		go func() { done <- writeBack(ctx, filepath.Join(site.dir, "noise")) }()
 		return nil
 	}
-	return beside("under write-back", on, func() error { stop(); return <-done })
+	return s.slowest(site, "under write-back", begin, func() error { stop(); return <-done })
 }
 
 // writeBack writes to a file and syncs it until ctx ends.

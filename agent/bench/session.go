@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"net"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -82,76 +81,48 @@ func serveCanned(socket string) error {
 	}
 }
 
-// session measures acquire and release in a session, and how soon a waiter has the slot of a holder that was killed.
+// session measures acquire and release in a session, of one caller and of many, beside a canned server.
 func (s *suite) session(ctx context.Context) error {
-	if s.usher == "" {
-		return nil
-	}
-	site, err := setUp(ctx, s.usher)
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(site.dir)
-	if err := copyInto(site.folder, "bench.lic", site.licences[0]); err != nil {
-		return err
-	}
-	cmd, _, err := site.start(ctx)
-	if err != nil {
-		return err
-	}
-	defer stop(cmd) //nolint:errcheck // it is only told to end
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	canned := filepath.Join(site.dir, "c")
-	bare := exec.CommandContext(ctx, self, "-canned", canned)
-	if err := bare.Start(); err != nil {
-		return err
-	}
-	defer bare.Process.Kill() //nolint:errcheck // it has nothing to lose
-	for begin := time.Now(); ; {
-		if t, err := dial(canned); err == nil {
-			t.conn.Close()
-			break
-		}
-		if time.Since(begin) > 5*time.Second {
-			return errors.New("the canned server does not answer")
-		}
-		time.Sleep(time.Millisecond)
-	}
-	slice := func(socket string) (float64, error) {
-		t, err := dial(socket)
+	return s.withAgent(ctx, func(site *site, _ *exec.Cmd) error {
+		canned := filepath.Join(site.dir, "c")
+		end, err := startSelf(ctx, func() bool {
+			t, err := dial(canned)
+			if err == nil {
+				t.conn.Close()
+			}
+			return err == nil
+		}, "-canned", canned)
 		if err != nil {
+			return err
+		}
+		defer end()
+		values, limits, err := s.beside(
+			10,
+			func() (float64, error) { return pairsOf(site.socket) },
+			func() (float64, error) { return pairsOf(canned) },
+		)
+		if err != nil {
+			return err
+		}
+		s.add("session: acquire+release, p50, beside a canned server", "µs", "ratio ≤ 1.3", values, limits)
+		return s.crowd(ctx, site.socket, canned)
+	})
+}
+
+// pairsOf returns the median time of an acquire and release of one session in a slice of 100 ms, in µs.
+func pairsOf(socket string) (p50 float64, err error) {
+	t, err := dial(socket)
+	if err != nil {
+		return 0, err
+	}
+	defer t.conn.Close()
+	var took []float64
+	for end := time.Now().Add(100 * time.Millisecond); time.Now().Before(end); {
+		begin := time.Now()
+		if err := t.pair(); err != nil {
 			return 0, err
 		}
-		defer t.conn.Close()
-		var took []float64
-		for end := time.Now().Add(100 * time.Millisecond); time.Now().Before(end); {
-			begin := time.Now()
-			if err := t.pair(); err != nil {
-				return 0, err
-			}
-			took = append(took, micros(time.Since(begin)))
-		}
-		return median(took), nil
+		took = append(took, micros(time.Since(begin)))
 	}
-	var values, limits []float64
-	for range s.medianOf() {
-		var a, b []float64
-		for range s.times(10) {
-			x, err := slice(site.socket)
-			if err != nil {
-				return err
-			}
-			y, err := slice(canned)
-			if err != nil {
-				return err
-			}
-			a, b = append(a, x), append(b, y)
-		}
-		values, limits = append(values, median(a)), append(limits, median(b))
-	}
-	s.add("session: acquire+release, p50, beside a canned server", "µs", "ratio ≤ 1.3", values, limits)
-	return s.crowd(ctx, site.socket, canned)
+	return median(took), nil
 }

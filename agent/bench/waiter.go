@@ -23,7 +23,9 @@ func holder(socket string, n int64, out io.Writer) error {
 		if err != nil {
 			return err
 		}
-		answer, err := t.ask(fmt.Sprintf(`{"jsonrpc":"2.0","id":1,"method":"lease.acquire","params":{"pool":"streams","n":%d}}`+"\n", n))
+		answer, err := t.ask(
+			fmt.Sprintf(`{"jsonrpc":"2.0","id":1,"method":"lease.acquire","params":{"pool":"streams","n":%d}}`+"\n", n),
+		)
 		if err != nil || !strings.Contains(answer, `"result"`) {
 			return fmt.Errorf("%s: %w", answer, err)
 		}
@@ -66,19 +68,16 @@ func (s *suite) waiter(ctx context.Context) error {
 		kernel string // that the agent sees; empty: this one
 		run    bool   // the holder is usher run, whose client sends a pidfd of itself
 	}{{"peerpidfd", "", false}, {"sentpidfd", "6.1", true}, {"pidfd", "6.1", false}, {"connection", "4.18", false}} {
-		site, err := setUp(ctx, s.usher)
-		if err != nil {
-			return err
-		}
-		if err := copyInto(site.folder, "bench.lic", site.licences[0]); err != nil {
-			return err
-		}
-		if way.kernel != "" {
-			site.through = []string{self}
-			site.env = append(os.Environ(), oldkernel.Env+"="+way.kernel)
-		}
-		err = s.reclaim(ctx, site, way.path, way.run)
-		os.RemoveAll(site.dir)
+		err := s.onSite(ctx, func(site *site) error {
+			if way.kernel != "" {
+				site.through = []string{self}
+				site.env = append(os.Environ(), oldkernel.Env+"="+way.kernel)
+			}
+			if err := site.install(0); err != nil {
+				return err
+			}
+			return site.serve(ctx, func(*exec.Cmd) error { return s.reclaim(ctx, site, way.path, way.run) })
+		})
 		if err != nil {
 			return fmt.Errorf("%s: %w", way.path, err)
 		}
@@ -88,11 +87,6 @@ func (s *suite) waiter(ctx context.Context) error {
 
 // reclaim kills holders while somebody waits for their slots.
 func (s *suite) reclaim(ctx context.Context, site *site, path string, run bool) error {
-	cmd, _, err := site.start(ctx)
-	if err != nil {
-		return err
-	}
-	defer stop(cmd) //nolint:errcheck // it is only told to end
 	waiter, err := dial(site.socket)
 	if err != nil {
 		return err
@@ -119,7 +113,20 @@ func (s *suite) reclaim(ctx context.Context, site *site, path string, run bool) 
 		for range s.times(40) {
 			var holder *exec.Cmd
 			if run {
-				holder = exec.CommandContext(ctx, s.usher, "run", "--socket", site.socket, "--pool", "streams", "--n", fmt.Sprint(all), "--", "sleep", "1000")
+				holder = exec.CommandContext(
+					ctx,
+					s.usher,
+					"run",
+					"--socket",
+					site.socket,
+					"--pool",
+					"streams",
+					"--n",
+					fmt.Sprint(all),
+					"--",
+					"sleep",
+					"1000",
+				)
 				err = holder.Start()
 			} else {
 				holder, err = begin(ctx, site.socket, all)
