@@ -22,6 +22,7 @@ import (
 	"github.com/usher-agent/usher/agent/budget"
 	"github.com/usher-agent/usher/agent/config"
 	"github.com/usher-agent/usher/agent/draws"
+	"github.com/usher-agent/usher/agent/files"
 	"github.com/usher-agent/usher/agent/host"
 	"github.com/usher-agent/usher/agent/liveness"
 	"github.com/usher-agent/usher/agent/ops"
@@ -182,7 +183,7 @@ func (a *Agent) open() (err error) {
 	if err != nil {
 		return err
 	}
-	if a.socket, err = api.Listen(api.SocketConfig{Path: cfg.Socket.Path, Mode: cfg.Socket.Mode, GID: gid, Lock: lockFile, Inherit: a.handover.socket}); err != nil {
+	if a.socket, err = api.Listen(api.SocketConfig{Path: cfg.Socket.Path, Mode: cfg.Socket.Mode, GID: gid, Lock: files.Lock, Inherit: a.handover.socket}); err != nil {
 		return err
 	}
 	if name := socketName(a.socket.File()); name != "" && a.handover.keep(name, kept{lend: a.socket.Lend, close: func() {}}) {

@@ -37,6 +37,7 @@ var arrows = map[string][]string{
 	"agent":             {"enforcer", "plugin", "metrics", "client", "agent"},
 	"agent/api":         {"enforcer", "plugin", "client/wire"},
 	"agent/clock":       {},
+	"agent/files":       {},
 	"agent/config":      {"enforcer"},
 	"agent/host":        {"enforcer", "client/wire"},
 	"agent/journal":     {},

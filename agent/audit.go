@@ -20,6 +20,7 @@ import (
 
 	"github.com/usher-agent/usher/agent/config"
 	"github.com/usher-agent/usher/agent/eventlog"
+	"github.com/usher-agent/usher/agent/files"
 	"github.com/usher-agent/usher/enforcer"
 )
 
@@ -93,7 +94,7 @@ func (a *Agent) openEvents() error {
 		return err
 	}
 	if !bytes.Equal(was, pub) {
-		if err := replaceFile(filepath.Join(dir, publicKey), pub, 0o600); err != nil {
+		if err := files.Replace(filepath.Join(dir, publicKey), pub, 0o600); err != nil {
 			return fmt.Errorf("event log: %w", err)
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/agent/eventlog"
+	"github.com/usher-agent/usher/agent/files"
 	"github.com/usher-agent/usher/enforcer"
 )
 
@@ -129,7 +130,7 @@ func (h *history) write(r record) error {
 	pub := h.key.Public().(ed25519.PublicKey)
 	file, err := json.Marshal(signedRecord{b, Thumbprint(pub), pub, ed25519.Sign(h.key, append([]byte(historyPrefix), b...))})
 	if err == nil {
-		err = replaceFile(h.path, append(file, '\n'), 0o600)
+		err = files.Replace(h.path, append(file, '\n'), 0o600)
 	}
 	if err != nil {
 		return fmt.Errorf("history %s: %w", h.path, err)

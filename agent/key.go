@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 
 	"github.com/usher-agent/usher/agent/config"
+	"github.com/usher-agent/usher/agent/files"
 )
 
 // loadKey reads the agent's Ed25519 key (PKCS #8 in PEM) from path, and makes one there when the file does not exist.
@@ -48,7 +49,7 @@ func makeKey(path string) (ed25519.PrivateKey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("agent key: %w", err)
 	}
-	if err := replaceFile(path, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600); err != nil {
+	if err := files.Replace(path, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600); err != nil {
 		return nil, fmt.Errorf("agent key %s: %w; make the folder writable for the agent, or set agent.key_file", path, err)
 	}
 	return key, nil
@@ -59,27 +60,6 @@ func Thumbprint(pub ed25519.PublicKey) string {
 	x := base64.RawURLEncoding.EncodeToString(pub)
 	sum := sha256.Sum256([]byte(`{"crv":"Ed25519","kty":"OKP","x":"` + x + `"}`))
 	return base64.RawURLEncoding.EncodeToString(sum[:])
-}
-
-// replaceFile writes a file whole: temporary file, sync, rename, and the folder's sync.
-func replaceFile(path string, data []byte, mode fs.FileMode) error {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) // gone after the rename
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	if dir, err := os.Open(filepath.Dir(path)); err == nil {
-		dir.Sync()  //nolint:errcheck // not every system can sync a folder
-		dir.Close() //nolint:errcheck // opened for reading
-	}
-	return nil
 }
 
 // keyFile returns where the agent's key is.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/usher-agent/usher/agent/api"
 	"github.com/usher-agent/usher/agent/config"
+	"github.com/usher-agent/usher/agent/files"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
 )
@@ -257,7 +258,7 @@ func (a *Agent) listen(i int, l *listener) error {
 	if err != nil {
 		return err
 	}
-	l.socket, err = api.Listen(api.SocketConfig{Path: path, Key: fmt.Sprintf("listeners[%d].address", i), Mode: cmp.Or(l.config.Mode, a.config.Socket.Mode), GID: gid, Lock: lockFile})
+	l.socket, err = api.Listen(api.SocketConfig{Path: path, Key: fmt.Sprintf("listeners[%d].address", i), Mode: cmp.Or(l.config.Mode, a.config.Socket.Mode), GID: gid, Lock: files.Lock})
 	return err
 }
 

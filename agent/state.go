@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/usher-agent/usher/agent/files"
 )
 
 // stateDir is the agent's own folder, locked so that no second agent uses it.
@@ -32,7 +34,7 @@ func openState(path string) (*stateDir, error) {
 	if err != nil {
 		return nil, fmt.Errorf("state folder %s: %w; make it writable for uid %d, or set state.dir", path, err, os.Getuid())
 	}
-	if err := lockFile(f); err != nil {
+	if err := files.Lock(f); err != nil {
 		owner, _ := os.ReadFile(name)
 		f.Close()
 		who := "another agent"
@@ -43,6 +45,10 @@ func openState(path string) (*stateDir, error) {
 	}
 	if err := f.Truncate(0); err == nil {
 		fmt.Fprintf(f, "%d\n", os.Getpid())
+	}
+	if err := files.Sweep(path); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("state folder %s: what a crash left cannot be removed: %w", path, err)
 	}
 	return &stateDir{path, f}, nil
 }

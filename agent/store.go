@@ -15,6 +15,7 @@ import (
 
 	"github.com/usher-agent/usher/agent/clock"
 	"github.com/usher-agent/usher/agent/config"
+	"github.com/usher-agent/usher/agent/files"
 	"github.com/usher-agent/usher/agent/journal"
 	"github.com/usher-agent/usher/agent/liveness"
 	"github.com/usher-agent/usher/enforcer"
@@ -101,8 +102,11 @@ func openStore(runtimeDir, stateDir string, core *enforcer.Enforcer, now func(en
 	if s.lock, err = os.OpenFile(lock, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
 		return s, was, fmt.Errorf("runtime folder %s: %w; make it writable for uid %d, or set state.runtime_dir", runtimeDir, err, os.Getuid())
 	}
-	if err := lockFile(s.lock); err != nil {
+	if err := files.Lock(s.lock); err != nil {
 		return s, was, fmt.Errorf("runtime folder %s: another agent is using it; stop that one, or give this one a state.runtime_dir of its own", runtimeDir)
+	}
+	if err := files.Sweep(runtimeDir); err != nil {
+		return s, was, fmt.Errorf("runtime folder %s: what a crash left cannot be removed: %w", runtimeDir, err)
 	}
 	var ready time.Time // when the agent will be ready, about
 	same := newSameParts()

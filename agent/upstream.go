@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/agent/config"
+	"github.com/usher-agent/usher/agent/files"
 	"github.com/usher-agent/usher/agent/pulse"
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
@@ -248,7 +249,7 @@ func keepRenewed(dir, id string, document []byte) error {
 		return err
 	}
 	sum := sha256.Sum256([]byte(id))
-	return replaceFile(filepath.Join(dir, hex.EncodeToString(sum[:16])+".lic"), document, 0o600)
+	return files.Replace(filepath.Join(dir, hex.EncodeToString(sum[:16])+".lic"), document, 0o600)
 }
 
 // readRenewed reads what keepRenewed kept. It is verified like any other document.

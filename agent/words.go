@@ -8,6 +8,8 @@ import (
 	"maps"
 	"os"
 	"sync"
+
+	"github.com/usher-agent/usher/agent/files"
 )
 
 // maxWords is of how many licences the vendor's word is kept.
@@ -60,7 +62,7 @@ func (w *words) set(license, word string) error {
 	}
 	b, err := json.Marshal(next)
 	if err == nil {
-		err = replaceFile(w.path, b, 0o600)
+		err = files.Replace(w.path, b, 0o600)
 	}
 	if err == nil {
 		w.by = next

@@ -1,4 +1,4 @@
-package agent
+package files
 
 import (
 	"os"
@@ -6,9 +6,9 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// lockFile takes the file's lock for as long as it is open, or fails at once. The locked byte lies beyond the content,
+// Lock takes the file's lock for as long as it is open, or fails at once. The locked byte lies beyond the content,
 // which stays readable.
-func lockFile(f *os.File) error {
+func Lock(f *os.File) error {
 	const flags = windows.LOCKFILE_EXCLUSIVE_LOCK | windows.LOCKFILE_FAIL_IMMEDIATELY
 	return windows.LockFileEx(windows.Handle(f.Fd()), flags, 0, 1, 0, &windows.Overlapped{Offset: 1 << 20})
 }
