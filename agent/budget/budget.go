@@ -338,6 +338,16 @@ func (k *Keeper) do(ctx context.Context, e *entry, name string, p *Pool, s *Step
 	}
 	k.mu.Lock()
 	l := e.licence
+	if e.behind() && !k.keep() {
+		at := k.cfg.Now() + longestWait
+		if b := p.block(s.Block); b != nil {
+			b.notBefore = at
+		} else {
+			p.notBefore = at
+		}
+		k.mu.Unlock()
+		return false
+	}
 	k.mu.Unlock()
 	r := k.cfg.Request(l.License, l.Document)
 	k.mu.Lock()

@@ -192,11 +192,19 @@ func (h *house) up() time.Duration { return time.Since(h.began) + time.Hour }
 
 func open(t testing.TB, file string, began time.Time, u plugin.Budgeter) *house {
 	t.Helper()
+	h := openWithout(t, file, began)
+	h.Set([]Licence{licence("L1", u)})
+	return h
+}
+
+// openWithout is open without a licence.
+func openWithout(t testing.TB, file string, began time.Time) *house {
+	t.Helper()
 	h := &house{t: t, began: began}
 	var err error
 	h.Keeper, err = New(Config{File: file, Write: write, BootID: "boot", Now: h.up, Demand: h.demand, OnChange: h.changed, Jitter: func() float64 { return 0.5 },
 		Request: func(l *enforcer.License, doc []byte) plugin.Request {
-			return plugin.Request{LicenseID: l.ID, Document: doc}
+			return plugin.Request{LicenseID: l.ID, Product: l.Product, Document: doc}
 		}})
 	if err != nil {
 		t.Fatal(err)
@@ -210,7 +218,6 @@ func open(t testing.TB, file string, began time.Time, u plugin.Budgeter) *house 
 	}()
 	h.stop = sync.OnceFunc(func() { cancel(); <-done })
 	t.Cleanup(h.stop)
-	h.Set([]Licence{licence("L1", u)})
 	return h
 }
 

@@ -13,6 +13,7 @@ type Block struct {
 	Sent  time.Duration `json:"sent"`  // when the request was sent that its time counts from
 	For   time.Duration `json:"for"`
 
+	kept      int64         // the most that a restarted agent would hand out of it, by the record
 	extend    time.Duration // when more time is asked for
 	notBefore time.Duration // no call about it sooner, after one that failed
 	tries     int           // that have failed since one that did not
