@@ -401,6 +401,35 @@ func TestAway(t *testing.T) {
 	})
 }
 
+// A Retry-After, which nobody has signed, costs no slots: a check-out is tried again soon, and blocks get more time before they end.
+func TestRetryAfterIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newClerk(40, time.Minute)
+		h := open(t, filepath.Join(t.TempDir(), "blocks"), time.Now(), c)
+		h.want(5)
+		time.Sleep(time.Second)
+		h.has(5, 40)
+		busy := &plugin.Error{Class: plugin.Transient, Reason: "busy", RetryAfter: 24 * time.Hour}
+		for asked, n := c.took("extend"), 0; c.took("extend") == asked; n++ { // one such answer to the next call for more time
+			c.change(func() { c.err = busy })
+			if time.Sleep(time.Second); n > 60 {
+				t.Fatal("no more time was asked for")
+			}
+		}
+		c.change(func() { c.err = nil })
+		time.Sleep(3 * time.Minute)
+		if n := c.total(); n < 5 {
+			t.Errorf("5 are in use, and %d are out", n)
+		}
+		c.change(func() { c.err = busy })
+		h.want(30)
+		time.Sleep(20 * time.Second)
+		c.change(func() { c.err = nil })
+		time.Sleep(longestWait + time.Second)
+		h.has(35, 40)
+	})
+}
+
 // An upstream that serves no slots is asked seldom, and the pool has no budget at all.
 func TestNoPools(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
