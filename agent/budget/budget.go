@@ -340,11 +340,10 @@ func (k *Keeper) do(ctx context.Context, e *entry, name string, p *Pool, s *Step
 	k.mu.Lock()
 	l := e.licence
 	if e.behind() && !k.keep() {
-		at := k.cfg.Now() + longestWait
-		if b := p.block(s.Block); b != nil {
-			b.notBefore = at
+		if b, now := p.block(s.Block), k.cfg.Now(); b != nil {
+			b.notBefore = now + b.unkeptWait()
 		} else {
-			p.notBefore = at
+			p.notBefore = now + longestWait
 		}
 		k.mu.Unlock()
 		return false
@@ -408,7 +407,7 @@ func (k *Keeper) reduce(e *entry, name string, p *Pool, s *Step) bool {
 	kept := k.keep()
 	if !kept {
 		b.Use = was
-		b.notBefore = k.cfg.Now() + longestWait
+		b.notBefore = k.cfg.Now() + b.unkeptWait()
 	}
 	k.mu.Unlock()
 	if !kept {
