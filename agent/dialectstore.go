@@ -219,10 +219,7 @@ func encodeChanges(b []byte, changes []plugin.Change) []byte {
 
 func decodeChanges(b []byte) (out []plugin.Change, err error) {
 	r := recordReader{b: b}
-	switch v := r.byte(); {
-	case v > storeVersion:
-		return nil, errNewer
-	case v != storeVersion:
+	if r.byte() != storeVersion {
 		return nil, errRecord
 	}
 	for range r.count() {

@@ -176,11 +176,12 @@ func TestStopped(t *testing.T) {
 	if err := cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	untilStopped(t, cmd.Process.Pid)
 	if got, err := c.Lease(t.Context(), l.ID); err != nil || got.State != "held" {
 		t.Errorf("of a stopped holder: %+v, %v", got, err)
 	}
-	goOn := c.pause()
+	if err := c.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	if _, err := c.Lease(ctx, l.ID); !errors.Is(err, context.DeadlineExceeded) {
@@ -189,7 +190,9 @@ func TestStopped(t *testing.T) {
 	if err := cmd.Process.Kill(); err != nil { // it dies while the agent cannot look
 		t.Fatal(err)
 	}
-	goOn()
+	if err := c.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
 	c.inUse(0)
 }
 

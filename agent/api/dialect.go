@@ -37,6 +37,7 @@ type DialectCall struct {
 	Credentials func() ([]byte, error)
 
 	controller *http.ResponseController
+	conn       *conn      // nil: over TCP, where nothing tells whether an answer was read
 	mu         sync.Mutex // guards all below
 	lost       []func()
 }
@@ -70,11 +71,19 @@ func (c *DialectCall) deliver(failed bool) {
 	lost := c.lost
 	c.lost = nil
 	c.mu.Unlock()
-	if len(lost) == 0 || !failed && c.controller.Flush() == nil {
+	if len(lost) == 0 {
 		return
 	}
-	for _, f := range lost {
-		f()
+	undo := func(enforcer.LeaseID) {
+		for _, f := range lost {
+			f()
+		}
+	}
+	switch {
+	case failed, c.controller.Flush() != nil:
+		undo(enforcer.LeaseID{})
+	case c.conn != nil:
+		c.conn.expect(unread{undo: undo, sure: true})
 	}
 }
 
@@ -87,10 +96,11 @@ func (s *Server) RunDialect(ctx context.Context, d Dialect) error {
 			return net.ErrClosed
 		}
 		h.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
-			return context.WithValue(ctx, peerKey{}, &c.(*conn).peer)
+			return withConn(ctx, c.(*conn))
 		}
 		return s.serve(ctx, d.Socket.listener, h, func() {}, func(c net.Conn, to *connQueue, tasks *sync.WaitGroup) {
 			if k := s.admit(c.(*net.UnixConn)); k != nil {
+				k.ending = ctx.Done()
 				tasks.Go(func() { to.put(k) })
 			}
 		})
@@ -118,6 +128,7 @@ func (c *countedConn) Close() error {
 // guardDialect lets a request through to a dialect, or says why not.
 func (s *Server) guardDialect(d *Dialect, w http.ResponseWriter, r *http.Request) {
 	call := &DialectCall{Credentials: d.Credentials, controller: http.NewResponseController(w)}
+	call.conn, _ = r.Context().Value(connKey{}).(*conn)
 	if denial := s.meet(d, call, r); denial != nil {
 		if r.ContentLength != 0 {
 			w.Header().Set("Connection", "close") // what follows of the request is not read

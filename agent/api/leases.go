@@ -125,10 +125,14 @@ func (s *Server) acquire(c *call) {
 	if err == nil {
 		err = http.NewResponseController(c.ResponseWriter).Flush()
 	}
-	// Nobody knows of a lease whose answer did not arrive. One with a token can be asked for again. Only the write tells: a
-	// caller that has hung up by now may have read its answer first.
-	if err != nil && l.Token == nil {
-		s.desk.Release(&enforcer.Release{ID: l.ID, Caller: r.Caller, Cause: enforcer.CauseUndelivered})
+	if !undoable(l) {
+		return
+	}
+	undo := func(id enforcer.LeaseID) { s.undoLease(id, r.Caller) }
+	if k, ok := c.req.Context().Value(connKey{}).(*conn); err != nil {
+		undo(l.ID)
+	} else if ok {
+		k.expect(unread{l.ID, undo, true})
 	}
 }
 
@@ -136,7 +140,7 @@ func (s *Server) getLeases(c *call) {
 	pool := c.req.URL.Query().Get("pool")
 	out := wire.Leases{Leases: []wire.Lease{}}
 	for _, l := range s.desk.Leases() {
-		if (c.admin || c.peer.sees(l.Holder)) && (pool == "" || has(l, pool)) {
+		if (c.admin || l.Holder.SameUser(c.peer.caller(false))) && (pool == "" || has(l, pool)) {
 			out.Leases = append(out.Leases, s.leaseShape(l))
 		}
 	}
@@ -168,7 +172,7 @@ func (s *Server) getLease(c *call) {
 		switch {
 		case !ok:
 			d = &enforcer.Denial{Code: enforcer.LeaseUnknown, Detail: "lease " + id.String() + " is not held here", Hint: "it may have ended; acquire a new one"}
-		case !c.admin && !l.Holder.MayAct(c.peer.caller(false)):
+		case !c.admin && !l.Holder.SameUser(c.peer.caller(false)):
 			d = &enforcer.Denial{Code: enforcer.NotHolder, Detail: "lease " + id.String() + " belongs to another user"}
 		default:
 			s.answer(c, http.StatusOK, s.leaseShape(l))

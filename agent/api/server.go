@@ -86,10 +86,11 @@ func (s *Server) Run(ctx context.Context, socket *Socket) error {
 	}
 	h := s.newHTTP(s.handler)
 	h.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
-		return context.WithValue(ctx, peerKey{}, &c.(*conn).peer)
+		return withConn(ctx, c.(*conn))
 	}
 	return s.serve(ctx, socket.listener, h, func() { close(s.ending) }, func(c net.Conn, to *connQueue, tasks *sync.WaitGroup) {
 		if k := s.admit(c.(*net.UnixConn)); k != nil {
+			k.ending = s.ending
 			tasks.Go(func() { s.tell(k, to) })
 		}
 	})
@@ -281,6 +282,12 @@ type conn struct {
 	inner *tls.Conn // nil: what is spoken is not inside TLS
 	sent  io.Closer // what came beside the first byte; nil: nothing
 	leave func()
+
+	ending <-chan struct{} // closed when the listener ends; nil: never
+	reset  atomic.Bool     // the other end closed without having read all
+
+	mu     sync.Mutex // guards all below
+	unread unread
 }
 
 // dropSent gives back what came beside the first byte, where it is of no use.
@@ -297,20 +304,32 @@ func (c *conn) Read(p []byte) (int, error) {
 		p[0] = c.first[0]
 		return 1, nil
 	}
+	var n int
+	var err error
 	if c.inner != nil {
-		return c.inner.Read(p)
+		n, err = c.inner.Read(p)
+	} else {
+		n, err = c.UnixConn.Read(p)
 	}
-	return c.UnixConn.Read(p)
+	c.heard(err)
+	return n, err
 }
 
-func (c *conn) Write(p []byte) (int, error) {
-	if c.inner != nil {
-		return c.inner.Write(p)
+func (c *conn) Write(p []byte) (n int, err error) {
+	if err := c.prove(); err != nil {
+		return 0, err
 	}
-	return c.UnixConn.Write(p)
+	if c.inner != nil {
+		n, err = c.inner.Write(p)
+	} else {
+		n, err = c.UnixConn.Write(p)
+	}
+	c.proved(n, err)
+	return n, err
 }
 
 func (c *conn) Close() error {
+	c.settle()
 	c.leave()
 	c.dropSent()
 	if c.inner != nil {
@@ -319,7 +338,15 @@ func (c *conn) Close() error {
 	return c.UnixConn.Close()
 }
 
-type peerKey struct{}
+type (
+	peerKey struct{}
+	connKey struct{}
+)
+
+// withConn returns the context of what is asked on a connection.
+func withConn(ctx context.Context, c *conn) context.Context {
+	return context.WithValue(context.WithValue(ctx, connKey{}, c), peerKey{}, &c.peer)
+}
 
 // connQueue is the listener that http.Server accepts from.
 type connQueue struct {

@@ -89,11 +89,17 @@ type session struct {
 	cancel  context.CancelFunc
 	events  func() // ends the subscription
 
+	takeBack func(enforcer.LeaseID) // undo, made once
+
 	mu     sync.Mutex // guards all below
 	w      *bufio.Writer
 	buf    []byte // of the answer being written
 	broken bool   // the other end takes nothing any more
 	until  time.Time
+	fresh  []enforcer.LeaseID // granted by what is in w, without a client token
+	last   bool               // what is in w ends with the answer of the last of them,
+	sure   bool               // and that it was read is to be known before more is written
+	lost   []enforcer.LeaseID // granted by what could not be written
 }
 
 // serveSession speaks with a connection until either end closes it.
@@ -110,6 +116,7 @@ func (s *Server) serveSession(c *conn) {
 	stop := context.AfterFunc(endingContext{s.ending}, cancel)
 	x := &session{server: s, conn: c, admin: rules.admin(&c.peer), ctx: ctx, cancel: cancel, waiting: make(chan struct{}, maxInFlight),
 		w: bufio.NewWriterSize(c, 4096)}
+	x.takeBack = x.undo
 	sent := c.sent
 	c.sent = nil
 	x.agent = s.desk.Session(c.UnixConn, sent, c.peer.caller(x.admin))
@@ -126,9 +133,15 @@ func (s *Server) serveSession(c *conn) {
 	}
 	x.tasks.Wait()
 	x.flush()
+	for _, id := range x.lost {
+		x.undo(id)
+	}
 	x.agent.Close()
 	c.Close()
 }
+
+// undo ends a lease whose grant was not delivered.
+func (x *session) undo(id enforcer.LeaseID) { x.server.undoLease(id, x.conn.peer.caller(false)) }
 
 // read answers lines until there are none.
 func (x *session) read() {
@@ -170,14 +183,31 @@ func (x *session) read() {
 func (x *session) flush() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.broken || x.w.Buffered() == 0 {
+	x.empty()
+}
+
+// empty is flush with the lock held.
+func (x *session) empty() {
+	if x.broken || x.w.Buffered() == 0 && len(x.fresh) == 0 {
 		return
 	}
 	x.deadline()
 	if x.w.Flush() != nil {
-		x.broken = true
-		x.cancel()
+		x.fail()
+		return
 	}
+	if x.last {
+		x.conn.expect(unread{x.fresh[len(x.fresh)-1], x.takeBack, x.sure})
+	}
+	x.fresh, x.last, x.sure = x.fresh[:0], false, false
+}
+
+// fail ends a session whose other end takes nothing any more. x.mu is held.
+func (x *session) fail() {
+	x.broken = true
+	x.lost = append(x.lost, x.fresh...)
+	x.fresh = x.fresh[:0]
+	x.cancel()
 }
 
 // deadline sees to it that a write has between half and all of writeWithin. x.mu is held.
@@ -201,28 +231,50 @@ func (x *session) write(b []byte) {
 		return
 	}
 	if len(b) > x.w.Available() {
+		if x.empty(); x.broken {
+			return
+		}
 		x.deadline()
 	}
+	x.last = false
 	if _, err := x.w.Write(b); err != nil {
-		x.broken = true
-		x.cancel()
+		x.fail()
+	}
+}
+
+// writeLease writes the answer that is a lease. A lease of granted's is undone if the answer is not delivered.
+func (x *session) writeLease(id jsontext.Value, l *wire.Lease, granted *enforcer.Lease) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.buf = append(append(x.buf[:0], `{"jsonrpc":"2.0","id":`...), id...)
+	x.buf = append(appendLease(append(x.buf, `,"result":`...), l), '}', '\n')
+	x.write(x.buf)
+	switch {
+	case granted == nil || !undoable(granted):
+	case x.broken:
+		x.lost = append(x.lost, granted.ID)
+	default:
+		x.fresh, x.last = append(x.fresh, granted.ID), true
+		// One that outlives its caller is the last of what is written at one time, so that what is unread is it. Those of a
+		// process are written together: what the kernel cannot tell of costs slots for as long as the process lives.
+		if x.sure = outlivesCaller(granted); x.sure {
+			x.empty()
+		}
 	}
 }
 
 // reply writes an answer.
 func (x *session) reply(id jsontext.Value, result any, e *rpcError) {
-	l, isLease := result.(wire.Lease)
-	_, isNothing := result.(struct{})
-	if isLease || isNothing {
+	switch result := result.(type) {
+	case wire.Lease:
+		x.writeLease(id, &result, nil)
+		return
+	case struct{}:
 		x.mu.Lock()
 		defer x.mu.Unlock()
 		x.buf = append(append(x.buf[:0], `{"jsonrpc":"2.0","id":`...), id...)
-		if x.buf = append(x.buf, `,"result":`...); isLease {
-			x.buf = appendLease(x.buf, &l)
-		} else {
-			x.buf = append(x.buf, `{}`...)
-		}
-		x.write(append(x.buf, '}', '\n'))
+		x.buf = append(x.buf, ",\"result\":{}}\n"...)
+		x.write(x.buf)
 		return
 	}
 	b, err := json.Marshal(rpcResponse{Version: "2.0", ID: id, Result: result, Error: e})
@@ -419,7 +471,8 @@ func (x *session) acquire(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
 		if d != nil {
 			return nil, d, nil
 		}
-		return x.server.granted(l, in.Nonce), nil, nil
+		x.answerGrant(r, l, in.Nonce)
+		return later, nil, nil
 	}
 	select {
 	case x.waiting <- struct{}{}:
@@ -436,16 +489,24 @@ func (x *session) acquire(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
 		l, _, d := x.agent.Acquire(ctx, q)
 		x.cancels.Delete(string(r.ID))
 		cancel()
-		switch {
-		case d != nil:
+		if d != nil {
 			x.answer(r, nil, d, nil)
-		case x.ctx.Err() != nil && l.Token == nil:
-			x.server.desk.Release(&enforcer.Release{ID: l.ID, Caller: q.Caller, Cause: enforcer.CauseUndelivered})
-		default:
-			x.answer(r, x.server.granted(l, in.Nonce), nil, nil)
+		} else {
+			x.answerGrant(r, l, in.Nonce)
 		}
 	})
 	return later, nil, nil
+}
+
+// answerGrant answers an acquire that was granted. A notification is not answered: nobody would know of a lease that goes on
+// when its caller is gone.
+func (x *session) answerGrant(r *rpcRequest, l *enforcer.Lease, nonce string) {
+	if len(r.ID) > 0 {
+		out := x.server.granted(l, nonce)
+		x.writeLease(r.ID, &out, l)
+	} else if undoable(l) && outlivesCaller(l) {
+		x.undo(l.ID)
+	}
 }
 
 // cancelWait ends the waiting of an acquire, which is answered as denied; or as granted, where that came first.
@@ -539,8 +600,7 @@ func (x *session) subscribe(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
 	if in.Mine {
 		p := &x.conn.peer
 		see = func(h *enforcer.Holder, ev *wire.Event) bool {
-			own := h.PID == p.pid && h.Start == p.start && h.SameUser(p.caller(false)) && (p.pid != 0 || h.Inode == p.inode)
-			return (own || h.SameProcess(p.caller(false))) && (ev.Type == "lease.revoking" || ev.Type == "lease.ended" && ev.Cause != string(enforcer.CauseReleased))
+			return h.PID == p.pid && h.Start == p.start && h.SameUser(p.caller(false)) && (p.pid != 0 || h.Inode == p.inode) && (ev.Type == "lease.revoking" || ev.Type == "lease.ended" && ev.Cause != string(enforcer.CauseReleased))
 		}
 	}
 	events, cancel := x.server.desk.Subscribe(see)

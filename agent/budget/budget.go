@@ -24,7 +24,6 @@ import (
 // Bounds of calls and waits.
 const (
 	defaultCallWithin = 30 * time.Second
-	callLeast         = 2 * time.Second  // the shortest time that one call is given
 	askFor            = time.Hour        // for how long blocks are asked; upstreams shorten it
 	longestTimer      = 30 * time.Second // bounds a wait on the monotonic clock, which stops while the host is suspended
 	restBetween       = 2 * time.Millisecond
@@ -339,15 +338,6 @@ func (k *Keeper) do(ctx context.Context, e *entry, name string, p *Pool, s *Step
 	}
 	k.mu.Lock()
 	l := e.licence
-	if e.behind() && !k.keep() {
-		if b, now := p.block(s.Block), k.cfg.Now(); b != nil {
-			b.notBefore = now + b.unkeptWait()
-		} else {
-			p.notBefore = now + longestWait
-		}
-		k.mu.Unlock()
-		return false
-	}
 	k.mu.Unlock()
 	r := k.cfg.Request(l.License, l.Document)
 	k.mu.Lock()
@@ -359,13 +349,10 @@ func (k *Keeper) do(ctx context.Context, e *entry, name string, p *Pool, s *Step
 		}
 		s.Slots = p.tokenSlots // the same again, where the answer was lost
 	}
-	token, within := p.token, k.cfg.CallWithin
-	if p.span > 0 { // an answer that hangs leaves time for another try before the blocks are over
-		within = min(within, max(callLeast, p.span/4))
-	}
+	token := p.token
 	k.mu.Unlock()
 
-	ctx, cancel := context.WithTimeout(ctx, within)
+	ctx, cancel := context.WithTimeout(ctx, k.cfg.CallWithin)
 	defer cancel()
 	sent := k.cfg.Now()
 	var got *plugin.Block
@@ -407,7 +394,7 @@ func (k *Keeper) reduce(e *entry, name string, p *Pool, s *Step) bool {
 	kept := k.keep()
 	if !kept {
 		b.Use = was
-		b.notBefore = k.cfg.Now() + b.unkeptWait()
+		b.notBefore = k.cfg.Now() + longestWait
 	}
 	k.mu.Unlock()
 	if !kept {
@@ -502,16 +489,12 @@ func (k *Keeper) short(p *Pool, lacking int64, now time.Duration) {
 
 // later sets when the next check-out may be. k.mu is held.
 func (k *Keeper) later(p *Pool, now time.Duration) {
-	p.notBefore = now + backoff(p.tries, p.longest(), k.cfg.Jitter())
-	p.tries++
-}
-
-// longest returns the longest wait between check-outs that fail.
-func (p *Pool) longest() time.Duration {
+	longest := longestWait
 	if p.span > 0 {
-		return min(longestWait, p.span/6)
+		longest = min(longest, p.span/6)
 	}
-	return longestWait
+	p.notBefore = now + backoff(p.tries, longest, k.cfg.Jitter())
+	p.tries++
 }
 
 // failed takes what a call failed with. k.mu is held.
@@ -540,8 +523,7 @@ func (k *Keeper) failed(e *entry, p *Pool, s *Step, now time.Duration, err *plug
 		if err.SystemCode == plugin.SystemNoPools {
 			e.refused, p.notBefore = true, now+refusedWait
 		}
-		// No signature covers a Retry-After: it puts a check-out off for no longer than a failure does by itself.
-		p.notBefore = max(p.notBefore, now+min(err.RetryAfter, p.longest()))
+		p.notBefore = max(p.notBefore, now+err.RetryAfter)
 	case b == nil:
 	case err.SystemCode == plugin.SystemLapsed:
 		// Its slots may be another's: at once.
@@ -550,7 +532,7 @@ func (k *Keeper) failed(e *entry, p *Pool, s *Step, now time.Duration, err *plug
 		if s.Slots > b.Slots {
 			k.later(p, now)
 		}
-		b.notBefore = now + max(min(err.RetryAfter, b.For/12), backoff(b.tries, b.For/12, k.cfg.Jitter()))
+		b.notBefore = now + max(err.RetryAfter, backoff(b.tries, b.For/12, k.cfg.Jitter()))
 		b.tries++
 	}
 }

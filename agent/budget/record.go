@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"slices"
 	"time"
 )
 
@@ -47,7 +46,6 @@ func load(file, boot string, now time.Duration) (map[string]*entry, error) {
 			for _, b := range p.Blocks {
 				p.span = b.For
 				b.Use = min(b.Use, b.Slots)
-				b.kept = b.Use
 			}
 		}
 	}
@@ -70,26 +68,5 @@ func (k *Keeper) save() error {
 	if err != nil {
 		return err
 	}
-	if err := k.cfg.Write(k.cfg.File, b); err != nil {
-		return err
-	}
-	for _, e := range k.of {
-		for _, p := range e.Pools {
-			for _, b := range p.Blocks {
-				b.kept = b.Use
-			}
-		}
-	}
-	return nil
-}
-
-// behind reports whether a restarted agent would hand out more of a licence's blocks than this one does. The upstream must not
-// hear of the smaller size before that is mended: it gives the rest to others. k.mu is held.
-func (e *entry) behind() bool {
-	for _, p := range e.Pools {
-		if slices.ContainsFunc(p.Blocks, func(b *Block) bool { return b.kept > b.Use }) {
-			return true
-		}
-	}
-	return false
+	return k.cfg.Write(k.cfg.File, b)
 }
