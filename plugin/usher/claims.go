@@ -42,6 +42,7 @@ type Claims struct {
 	Heartbeat      *Period            `json:"heartbeat,omitzero"`
 	CheckIn        *CheckIn           `json:"check_in,omitzero"`
 	Activation     *Activation        `json:"activation,omitzero"`
+	Reactivations  *Reactivations     `json:"reactivations,omitzero"`
 	ReportUsage    bool               `json:"report_usage,omitzero"`
 	Trial          int64              `json:"trial_seconds,omitzero"`
 	Emergency      *Emergency         `json:"emergency,omitzero"`
@@ -118,6 +119,32 @@ type CheckIn struct {
 // Activation is the duty of a first contact.
 type Activation struct {
 	Grace int64 `json:"grace_seconds,omitzero"`
+}
+
+// Reactivations is how often a host may lose what the upstream said and be activated again by the same key: Max times within so
+// many seconds. A copy of a host cannot be told from one that does.
+type Reactivations struct {
+	Max    int64 `json:"max"`
+	Within int64 `json:"within_seconds"`
+}
+
+// Bounds of Reactivations, and what holds where a licence says nothing.
+const (
+	maxReactivations       = 1000
+	maxReactivationsWithin = 400 * 86400
+)
+
+// DefaultReactivations is what holds where a licence says nothing: three times in 30 days.
+var DefaultReactivations = Reactivations{3, 30 * 86400}
+
+// ReactivationsOf returns how often a verified licence lets a host be activated again.
+func ReactivationsOf(l *enforcer.License) Reactivations {
+	if t, ok := l.Terms["reactivations"].(map[string]any); ok {
+		most, _ := t["max"].(float64)
+		within, _ := t["within_seconds"].(float64)
+		return Reactivations{int64(most), int64(within)}
+	}
+	return DefaultReactivations
 }
 
 // Emergency is what an operator may spend without anybody's word.
@@ -202,7 +229,7 @@ var NameRule = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}$`)
 // names of claims, in the order of the struct.
 var claimNames = []string{"jti", "product", "iss", "licensee", "iat", "nbf", "exp", "environment", "role", "add_on_to", "supersedes",
 	"pools", "meters", "features", "versions", "released_before", "hosts", "cnf", "agent_keys", "site_server", "cores", "heartbeat", "check_in",
-	"activation", "report_usage", "trial_seconds", "emergency", "revokes", "reset_clock",
+	"activation", "reactivations", "report_usage", "trial_seconds", "emergency", "revokes", "reset_clock",
 	"grace_seconds", "on_expiry", "clock", "clock_tolerance_seconds", "agent_away_seconds", "max_borrow_seconds", "early_return"}
 
 // ClaimNames returns the name of every claim that means something to Usher.
@@ -331,6 +358,9 @@ func (c *Claims) check() error {
 	}
 	if p := c.Activation; p != nil {
 		durations["activation.grace_seconds"] = p.Grace
+	}
+	if r := c.Reactivations; r != nil && (r.Max < 0 || r.Max > maxReactivations || r.Within < 1 || r.Within > maxReactivationsWithin) {
+		return fmt.Errorf("claim %q: max must be from 0 to %d, and within_seconds from 1 to %d", "reactivations", maxReactivations, maxReactivationsWithin)
 	}
 	if e := c.Emergency; e != nil {
 		durations["emergency.length_seconds"] = e.Length

@@ -3,6 +3,7 @@ package online
 import (
 	"context"
 	"crypto/ed25519"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -28,6 +30,8 @@ type Config struct {
 	// Activated keeps the vendor's word for the agent's key; optional.
 	Activated func(licenseID, activation string)
 	Now       func() time.Time // nil: time.Now
+	// Enrolment returns the agent's enrolment tokens, which are read again for each call that may need one; optional.
+	Enrolment func() ([]string, error)
 }
 
 // Client is the agent's side of the protocol. It implements [plugin.Budgeter].
@@ -36,6 +40,9 @@ type Client struct {
 	base *url.URL
 	http *http.Client
 	jkt  string
+
+	mu       sync.Mutex
+	attempts map[string]string // by licence: of an activation without a chain that has not been answered
 }
 
 var _ plugin.Budgeter = (*Client)(nil)
@@ -54,7 +61,7 @@ func NewClient(cfg Config) (*Client, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	c := &Client{cfg: cfg, base: base}
+	c := &Client{cfg: cfg, base: base, attempts: map[string]string{}}
 	transport := http.RoundTripper(nil)
 	if cfg.HTTP != nil {
 		transport = cfg.HTTP.Transport
@@ -172,6 +179,9 @@ func (c *Client) request(call string, r *plugin.Request) *Request {
 	if call == CallActivate || call == CallCheckOut {
 		out.Document = string(r.Document)
 	}
+	if call == CallActivate && out.Chain == "" {
+		out.Attempt = c.attempt(r.LicenseID)
+	}
 	if l := usher.Describe(r.Document); l != nil {
 		out.Dated = usher.DateOf(l.Issued)
 	}
@@ -184,14 +194,56 @@ func (c *Client) request(call string, r *plugin.Request) *Request {
 	return out
 }
 
+// attempt returns the name of the activation of a licence that is under way.
+func (c *Client) attempt(license string) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.attempts[license] == "" {
+		c.attempts[license] = rand.Text()
+	}
+	return c.attempts[license]
+}
+
 // rehash makes a nonce of a nonce: nobody who saw that one could foresee it, for it is used once.
 func rehash(nonce []byte) []byte {
 	sum := sha256.Sum256(append([]byte("activate"), nonce...))
 	return sum[:]
 }
 
-// call posts a request and verifies what comes back: by the vendor's keys, or by the site server's where there is one.
+// call asks, with what admits a key that is not known, and once more where the request's own date was too old, with the time that
+// the server has signed.
 func (c *Client) call(ctx context.Context, q *Request, siteServer string) (*Reply, error) {
+	var tokens []string
+	var unread error
+	if q.Document != "" && c.cfg.Enrolment != nil {
+		tokens, unread = c.cfg.Enrolment()
+	}
+	enrol(q, c.jkt, tokens)
+	reply, err := c.post(ctx, q, siteServer)
+	var old *staleError
+	if errors.As(err, &old) {
+		q.Issued, q.Nonce = old.now, base64.RawURLEncoding.EncodeToString(rehash([]byte("stale"+q.Nonce)))
+		enrol(q, c.jkt, tokens)
+		reply, err = c.post(ctx, q, siteServer)
+	}
+	var e *plugin.Error
+	if unread != nil && errors.As(err, &e) && (e.SystemCode == SystemEnrolment || e.SystemCode == SystemDocument) {
+		e.Hint = unread.Error()
+	}
+	return reply, err
+}
+
+// staleError is the server's word that a request is too old, and what time it is.
+type staleError struct {
+	fault *plugin.Error
+	now   int64
+}
+
+func (e *staleError) Error() string { return e.fault.Error() }
+func (e *staleError) Unwrap() error { return e.fault }
+
+// post posts a request and verifies what comes back: by the vendor's keys, or by the site server's where there is one.
+func (c *Client) post(ctx context.Context, q *Request, siteServer string) (*Reply, error) {
 	body, err := signRequest(c.cfg.Key, q)
 	if err != nil {
 		return nil, &plugin.Error{Class: plugin.Misconfigured, Reason: "the request cannot be signed: " + err.Error()}
@@ -254,12 +306,20 @@ func (c *Client) accept(q *Request, r *Reply, site bool, res *http.Response) (*R
 	if r.Nonce != q.Nonce || r.Call != q.Call || r.License != q.License || r.AgentKey != c.jkt {
 		return nil, plugin.Transiently("%s: its answer is for another request: it is an old one, or another agent's", c.base.Host)
 	}
+	if q.Attempt != "" {
+		c.mu.Lock()
+		delete(c.attempts, q.License)
+		c.mu.Unlock()
+	}
 	if r.Refused != nil {
 		if site {
 			r.Refused.Code = ""
 		}
 		e := r.Refused.asError()
 		e.RetryAfter = plugin.RetryAfter(res.Header, time.Now())
+		if r.Refused.System == SystemStale {
+			return nil, &staleError{e, r.Issued}
+		}
 		return nil, e
 	}
 	return r, nil

@@ -7,6 +7,7 @@ import (
 	"crypto/ed25519"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -28,6 +29,12 @@ const MaxMessage = 2 << 20
 
 // Fresh is how far a request's own date may be from the server's clock where no chain shows that it is new.
 const Fresh = 15 * time.Minute
+
+// The longest texts of a request, in bytes.
+const (
+	maxText  = 1024
+	maxShort = 64
+)
 
 // The calls, each the last part of the address that it is posted to.
 const (
@@ -62,6 +69,10 @@ type Request struct {
 	// Emergencies are those that the host's operators have begun within a year.
 	Emergencies []Emergency   `json:"emergencies,omitempty"`
 	Block       *BlockRequest `json:"block,omitempty"` // with check-out, extend and return
+	// Attempt is the same random text with each try of one activation that shows no chain, until it is answered.
+	Attempt string `json:"attempt,omitempty"`
+	// Enrolment proves that the agent has enrolment tokens; with activate and check-out.
+	Enrolment []Enrolment `json:"enrolment,omitempty"`
 }
 
 // Cores is the host's cores.
@@ -127,6 +138,10 @@ const (
 	SystemNotActivated = "NOT_ACTIVATED" // the server does not know this host (any more): activate again
 	SystemCloned       = plugin.SystemCloned
 	SystemTooMany      = "TOO_MANY_HOSTS"
+	SystemAnew         = "REACTIVATED_TOO_OFTEN" // the host has started anew more often than the licence allows
+	SystemDocument     = "DOCUMENT_REQUIRED"     // a host that is not known must show the licence document
+	SystemEnrolment    = "ENROLMENT_REQUIRED"    // it must show an enrolment token, and one that is good
+	SystemStale        = "STALE_REQUEST"         // the request's date is too old; the answer says what the time is
 )
 
 // Refusal is the server's no.
@@ -173,7 +188,30 @@ func OpenRequest(token string) (*Request, string, error) {
 	if !slices.Contains(Calls(), r.Call) || r.License == "" {
 		return nil, "", errors.New("the request names no call or no licence")
 	}
+	if err := r.bounded(); err != nil {
+		return nil, "", err
+	}
 	return r, thumb, nil
+}
+
+// bounded reports what of a request is longer than anything that an agent says.
+func (r *Request) bounded() error {
+	b := r.Block
+	if b == nil {
+		b = &BlockRequest{}
+	}
+	for _, t := range []struct {
+		claim, value string
+		most         int
+	}{{"license", r.License, maxText}, {"product", r.Product, maxText}, {"attempt", r.Attempt, maxShort}, {"block.id", b.ID, maxText}, {"block.pool", b.Pool, maxText}, {"block.token", b.Token, maxText}} {
+		if len(t.value) > t.most {
+			return fmt.Errorf("the request's %s has %d bytes; %d are the most", t.claim, len(t.value), t.most)
+		}
+	}
+	if len(r.Enrolment) > maxEnrolments {
+		return fmt.Errorf("the request shows %d enrolment tokens; %d are the most", len(r.Enrolment), maxEnrolments)
+	}
+	return nil
 }
 
 // refusal turns a signed no into an error of the contract.

@@ -16,13 +16,18 @@ import (
 
 // Order is what an operator asks of a running registry, over a socket that nobody else may write to.
 type Order struct {
-	Do       string    `json:"do"` // list, blocks, add, suspend, resume, revoke, renew, machines, forget
+	Do       string    `json:"do"` // list, blocks, add, suspend, resume, revoke, renew, machines, forget, forgive, token, tokens, revoke-token
 	ID       string    `json:"id,omitempty"`
 	Reason   string    `json:"reason,omitempty"`
 	Expires  time.Time `json:"expires,omitzero"` // zero: for ever
 	Machines int64     `json:"machines,omitzero"`
 	Agent    string    `json:"agent,omitempty"` // the beginning of a host's key thumbprint
 	Document []byte    `json:"document,omitempty"`
+	// With token: how many hosts it admits, for how many seconds it is good, and a note. With revoke-token: Token is the beginning of its id.
+	Uses    int64  `json:"uses,omitzero"`
+	Seconds int64  `json:"seconds,omitzero"`
+	Note    string `json:"note,omitempty"`
+	Token   string `json:"token,omitempty"`
 }
 
 // Done is what came of an Order.
@@ -31,6 +36,9 @@ type Done struct {
 	Licence   *Licence   `json:"licence,omitempty"`
 	Blocks    []OutBlock `json:"blocks,omitempty"`
 	Forgotten int        `json:"forgotten,omitzero"`
+	Forgiven  int        `json:"forgiven,omitzero"`
+	Token     string     `json:"token,omitempty"` // a new one; it is shown once
+	Tokens    []Token    `json:"tokens,omitempty"`
 	Error     string     `json:"error,omitempty"`
 }
 
@@ -55,10 +63,24 @@ func (g *Registry) Carry(o Order) (d Done, err error) {
 		d.Licence, err = g.SetMachines(o.ID, o.Machines)
 	case "forget":
 		d.Forgotten, err = g.Forget(o.ID, o.Agent)
+	case "forgive":
+		d.Forgiven, err = g.Forgive(o.ID, o.Agent)
+	case "token":
+		var t *Token
+		if d.Token, t, err = g.NewToken(o.ID, o.Uses, time.Duration(o.Seconds)*time.Second, o.Note); err == nil {
+			d.Tokens = []Token{*t}
+		}
+	case "tokens":
+		d.Tokens, err = g.Tokens(o.ID)
+	case "revoke-token":
+		var t *Token
+		if t, err = g.RevokeToken(o.Token); err == nil {
+			d.Tokens = []Token{*t}
+		}
 	default:
 		err = fmt.Errorf("there is no order %q", o.Do)
 	}
-	if err == nil && o.Do != "list" && o.Do != "blocks" {
+	if err == nil && o.Do != "list" && o.Do != "blocks" && o.Do != "tokens" {
 		g.cfg.Log.Info("an operator's order", "do", o.Do, "licence", o.ID, "reason", o.Reason)
 	}
 	return d, err

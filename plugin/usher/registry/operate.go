@@ -33,9 +33,21 @@ func (g *Registry) List() (out []Listed, err error) {
 	return out, err
 }
 
+// record makes the record of a document that verifies.
+func (g *Registry) record(document []byte, machines int64, now time.Time) (*Licence, error) {
+	l, p := usher.Format{}.Verify(document, g.cfg.Anchors)
+	if p != nil {
+		return nil, fmt.Errorf("%w (%s): %s", ErrRefused, p.Code, p.Reason)
+	}
+	if g.cfg.Site && l.SiteServer != g.own {
+		return nil, g.notOurs(l.ID)
+	}
+	return &Licence{ID: l.ID, Product: l.Product, Licensee: l.Licensee, Document: string(document), State: StateActive, Machines: machines, Added: now}, nil
+}
+
 // Add takes a document into the store, or a later issue of one that is there.
 func (g *Registry) Add(document []byte, machines int64) (*Licence, error) {
-	l, err := g.admit(document, machines, g.cfg.Now())
+	l, err := g.record(document, machines, g.cfg.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -56,7 +68,7 @@ func (g *Registry) Add(document []byte, machines int64) (*Licence, error) {
 
 // Admit is Add for a document that lies in a folder: one that is no later than what is known changes nothing.
 func (g *Registry) Admit(document []byte) (*Licence, error) {
-	l, err := g.admit(document, g.cfg.Machines, g.cfg.Now())
+	l, err := g.record(document, g.cfg.Machines, g.cfg.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -129,14 +141,31 @@ func (g *Registry) change(id string, f func(*Licence) error) (l *Licence, err er
 }
 
 // Forget gives up a host's place, and what is known of it: one that is gone, or one to begin anew. agent is the beginning of
-// its key's thumbprint.
+// its key's thumbprint. No old request of the host's takes the place again.
 func (g *Registry) Forget(id, agent string) (n int, err error) {
+	return g.each(id, agent, func(tx *bbolt.Tx, a *Activation) error {
+		return release(tx, &Activation{License: a.License, AgentKey: a.AgentKey, Sequence: Sequence{Issued: a.Issued, Nonces: a.Nonces},
+			Blocks: Sequence{Issued: a.Blocks.Issued, Nonces: a.Blocks.Nonces}}, g.cfg.Now(), usher.DefaultReactivations)
+	})
+}
+
+// Forgive lets a host go on that was refused as a copy, or because it had started anew too often: whichever host calls first goes
+// on, from whatever it has, and the count begins at nought. It keeps its place.
+func (g *Registry) Forgive(id, agent string) (n int, err error) {
+	return g.each(id, agent, func(tx *bbolt.Tx, a *Activation) error {
+		a.ClonedAt, a.Again = time.Time{}, Again{Forgiven: g.cfg.Now()}
+		a.Chain, a.Previous, a.Blocks.Chain, a.Blocks.Previous = "", "", "", ""
+		return put(tx.Bucket(activations), activationKey(a.License, a.AgentKey), a)
+	})
+}
+
+// each does something to the hosts of a licence whose keys' thumbprints begin so.
+func (g *Registry) each(id, agent string, do func(*bbolt.Tx, *Activation) error) (n int, err error) {
 	err = g.db.Update(func(tx *bbolt.Tx) error {
-		b := tx.Bucket(activations)
-		for _, a := range hostsOf(b, id) {
+		for _, a := range hostsOf(tx.Bucket(activations), id) {
 			if strings.HasPrefix(a.AgentKey, agent) {
 				n++
-				if err := b.Delete(activationKey(id, a.AgentKey)); err != nil {
+				if err := do(tx, &a); err != nil {
 					return err
 				}
 			}

@@ -210,13 +210,14 @@ func TestBudgeterConforms(t *testing.T) {
 	o.serve(t)
 	doc := o.seats("L1", 8, nil)
 	suspended := o.seats("L2", 8, nil)
-	if _, err := o.Add(suspended, 0); err != nil {
-		t.Fatal(err)
-	}
+	h := o.host(doc)
+	h.doc = suspended // a stranger is told nothing of a licence
+	reply, err := h.ask(h.Activate)
+	must(t, reply, err)
 	if _, err := o.SetState("L2", registry.StateSuspended, "x"); err != nil {
 		t.Fatal(err)
 	}
-	h := o.host(doc)
+	h.chain = nil
 	request := func(doc []byte) func() *plugin.Request {
 		return func() *plugin.Request {
 			h.doc = doc

@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -34,8 +33,10 @@ type Config struct {
 	Anchors  []plugin.Anchor // further keys that licences are signed with; the signer's own need not be named
 	Machines int64           // hosts that a licence may be activated on, where nothing else was said; 0: any number
 	Pools    Pools           // serves blocks of slots; nil: none are served
-	Now      func() time.Time
-	Log      *slog.Logger
+	// RequireEnrolment says that the licence document alone admits no key that is unknown: it needs a token, see [Registry.NewToken].
+	RequireEnrolment bool
+	Now              func() time.Time
+	Log              *slog.Logger
 	// Answered is told of each request; optional.
 	Answered func(call, result string)
 }
@@ -73,8 +74,13 @@ type Activation struct {
 	Activated time.Time `json:"activated"`
 	Seen      time.Time `json:"seen"`
 	Sequence
-	Blocks     Sequence            `json:"blocks,omitzero"`    // of the calls for blocks, which go their own way
-	ClonedAt   time.Time           `json:"cloned_at,omitzero"` // when somebody came with a state that another had gone on with
+	Blocks   Sequence  `json:"blocks,omitzero"`    // of the calls for blocks, which go their own way
+	ClonedAt time.Time `json:"cloned_at,omitzero"` // when somebody came with a state that another had gone on with
+	// Shown is the date of the latest issue of the licence that this key has shown; 0: none, as before keys had to.
+	Shown int64 `json:"shown,omitzero"`
+	// Enrolled is the id of the token that admitted this key; empty: the licence document did.
+	Enrolled string `json:"enrolled,omitempty"`
+	Again
 	Version    string              `json:"version,omitempty"`
 	Components map[string][]string `json:"components,omitempty"`
 	Cores      *online.Cores       `json:"cores,omitempty"`
@@ -88,17 +94,19 @@ type Sequence struct {
 	Issued   int64    `json:"issued"` // of its last request, by its own clock
 	Chain    string   `json:"chain"`
 	Previous string   `json:"previous,omitempty"`
-	Nonces   []string `json:"nonces,omitempty"` // of the last requests, the latest last
+	Nonces   []string `json:"nonces,omitempty"` // of the requests of the second Issued, the latest last
 }
 
 var (
 	licences    = []byte("licences")
 	activations = []byte("activations")
+	released    = []byte("released")   // what is known of hosts that have given their place up
+	enrolments  = []byte("enrolments") // tokens
 )
 
-// noncesKept is how many nonces of a host are remembered: more requests than one second has, for older ones are told by their
+// noncesKept is how many requests of one second a host may make: their nonces are remembered, and older ones are told by their
 // date.
-const noncesKept = 16
+const noncesKept = 64
 
 // emergenciesKept is how many emergencies of a host are remembered.
 const emergenciesKept = 64
@@ -114,6 +122,8 @@ type Registry struct {
 	cfg Config
 	db  *bbolt.DB
 	own string // the thumbprint of the signer's key
+
+	tidied time.Time // when it was last looked which released hosts are to be forgotten; within a writing transaction
 }
 
 // Open opens the store in a folder, which it makes if missing. Close it.
@@ -142,14 +152,17 @@ func Open(cfg Config) (*Registry, error) {
 		return nil, fmt.Errorf("store: %w", err)
 	}
 	err = db.Update(func(tx *bbolt.Tx) error {
-		_, err := tx.CreateBucketIfNotExists(licences)
-		_, err2 := tx.CreateBucketIfNotExists(activations)
-		return errors.Join(err, err2)
+		var faults []error
+		for _, name := range [][]byte{licences, activations, released, enrolments} {
+			_, err := tx.CreateBucketIfNotExists(name)
+			faults = append(faults, err)
+		}
+		return errors.Join(append(faults, forgetReleased(tx, cfg.Now()))...)
 	})
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	return &Registry{cfg, db, own}, nil
+	return &Registry{cfg: cfg, db: db, own: own, tidied: cfg.Now()}, nil
 }
 
 // Close closes the store.
@@ -188,48 +201,43 @@ func bad(status int, format string, args ...any) *Answer {
 	return &Answer{Status: status, Detail: fmt.Sprintf(format, args...)}
 }
 
-// Handle decides one request of the agent with the key agent.
+// Handle decides one request of the agent with the key agent. Nothing is written for a caller that is refused, but that a known
+// host is a copy.
 func (g *Registry) Handle(r *online.Request, agent string) (*Answer, error) {
 	if g.cfg.Site && !isBlockCall(r.Call) {
 		// It could not sign an answer that an agent would believe.
 		return bad(404, "this is a site server: it serves blocks of slots, and no %s", r.Call), nil
 	}
-	now := g.cfg.Now()
-	reply := &online.Reply{Call: r.Call, Issued: now.Unix(), Nonce: r.Nonce, License: r.License, AgentKey: agent}
-	var out *Answer
-	var license *enforcer.License
-	err := g.db.Update(func(tx *bbolt.Tx) error {
-		l, refused, err := g.licence(tx, r, now)
-		if err != nil {
-			return err
-		}
-		if refused == nil {
-			license, refused = g.judge(l, r, agent)
-		}
-		var a *Activation
-		if refused == nil {
-			a, refused, out, err = g.activation(tx, l, license, r, agent, now)
-			if err != nil || out != nil {
+	q := &question{Request: r, agent: agent, now: g.cfg.Now()}
+	if r.Document != "" {
+		q.shown, q.problem = usher.Format{}.Verify([]byte(r.Document), g.cfg.Anchors)
+	}
+	var d *decision
+	err := g.db.View(func(tx *bbolt.Tx) (err error) {
+		d, err = g.decide(tx, q)
+		return err
+	})
+	if err == nil && d.changes() {
+		err = g.db.Update(func(tx *bbolt.Tx) (err error) {
+			if d, err = g.decide(tx, q); err != nil {
 				return err
 			}
-		}
-		if reply.Refused = refused; refused != nil || a == nil {
-			return nil
-		}
-		if r.Call == online.CallDeactivate {
-			return tx.Bucket(activations).Delete(activationKey(r.License, agent))
-		}
-		reply.Chain = a.sequence(r.Call).Chain
-		if (r.Call == online.CallActivate || r.Call == online.CallCheckIn) && license.Issued.Unix() > r.Dated && r.Dated != 0 {
-			reply.Document = l.Document
-		}
-		return put(tx.Bucket(activations), activationKey(r.License, agent), a)
-	})
-	if err != nil || out != nil {
-		return out, err
+			return g.carryOut(tx, d, q)
+		})
 	}
-	if reply.Refused == nil {
-		if err := g.more(reply, r, agent, license); err != nil {
+	if err != nil {
+		return nil, err
+	}
+	for _, say := range d.log {
+		say(g.cfg.Log)
+	}
+	if d.none != nil {
+		return d.none, nil
+	}
+	reply := &online.Reply{Call: r.Call, Issued: q.now.Unix(), Nonce: r.Nonce, License: r.License, AgentKey: agent,
+		Refused: d.refused, Chain: d.chain, Document: d.document}
+	if reply.Refused == nil && d.terms != nil {
+		if err := g.more(reply, r, agent, d.terms); err != nil {
 			return nil, err
 		}
 	}
@@ -271,162 +279,6 @@ func (g *Registry) activationWord(l *enforcer.License, agent string, at int64) (
 	}
 	return g.cfg.Signer.SignAs(online.ActivationType, b)
 }
-
-// licence returns the licence of a request: the one in the store, or one that the request shows and that is signed.
-func (g *Registry) licence(tx *bbolt.Tx, r *online.Request, now time.Time) (*Licence, *online.Refusal, error) {
-	l, err := get[Licence](tx.Bucket(licences), []byte(r.License))
-	if err != nil {
-		return nil, nil, err
-	}
-	if l != nil {
-		// A site server hears of a renewal from the agents that have it.
-		if g.cfg.Site && r.Document != "" && older([]byte(l.Document), []byte(r.Document)) {
-			if later, err := g.admit([]byte(r.Document), l.Machines, now); err == nil && later.ID == l.ID {
-				l.Document, l.Licensee = later.Document, later.Licensee
-				g.cfg.Log.Info("a later issue of a licence was seen", "licence", l.ID)
-				return l, nil, put(tx.Bucket(licences), []byte(l.ID), l)
-			}
-		}
-		return l, nil, nil
-	}
-	if r.Document == "" {
-		return nil, &online.Refusal{System: online.SystemNotActivated, Reason: "this host is not activated here"}, nil
-	}
-	l, err = g.admit([]byte(r.Document), g.cfg.Machines, now)
-	if err == nil && l.ID != r.License {
-		err = fmt.Errorf("the document is licence %q, and the request is about %q", l.ID, r.License)
-	}
-	if err != nil {
-		return nil, &online.Refusal{System: "UNKNOWN_LICENSE", Reason: err.Error(), Hint: "use a licence of this vendor's"}, nil
-	}
-	g.cfg.Log.Info("a licence was seen for the first time", "licence", l.ID, "licensee", l.Licensee)
-	return l, nil, put(tx.Bucket(licences), []byte(l.ID), l)
-}
-
-// admit makes the record of a document that verifies.
-func (g *Registry) admit(document []byte, machines int64, now time.Time) (*Licence, error) {
-	l, p := usher.Format{}.Verify(document, g.cfg.Anchors)
-	if p != nil {
-		return nil, fmt.Errorf("%w (%s): %s", ErrRefused, p.Code, p.Reason)
-	}
-	if g.cfg.Site && l.SiteServer != g.own {
-		return nil, fmt.Errorf("%w: licence %s does not name this site server, whose key is %s; have it signed with --site-server", ErrRefused, l.ID, g.own)
-	}
-	return &Licence{ID: l.ID, Product: l.Product, Licensee: l.Licensee, Document: string(document), State: StateActive, Machines: machines, Added: now}, nil
-}
-
-// judge returns the licence's terms, or why nobody may use it, or this agent not.
-func (g *Registry) judge(l *Licence, r *online.Request, agent string) (*enforcer.License, *online.Refusal) {
-	if code := map[string]enforcer.Code{StateSuspended: enforcer.Suspended, StateRevoked: enforcer.Revoked}[l.State]; code != "" {
-		reason := l.Reason
-		if reason == "" {
-			reason = "the licence is " + l.State
-		}
-		return nil, &online.Refusal{Code: string(code), Reason: reason, Hint: "ask the vendor"}
-	}
-	terms, p := usher.Format{}.Verify([]byte(l.Document), g.cfg.Anchors)
-	if p != nil {
-		return nil, &online.Refusal{System: "UNKNOWN_LICENSE", Reason: p.Reason, Hint: p.Hint}
-	}
-	switch {
-	case terms.Product != r.Product:
-		return nil, &online.Refusal{Code: string(enforcer.ProductMismatch), Reason: fmt.Sprintf("the licence is for product %q", terms.Product)}
-	case len(terms.AgentKeys) > 0 && !slices.Contains(terms.AgentKeys, agent):
-		return nil, &online.Refusal{Code: string(enforcer.AgentKeyMismatch), Reason: "the licence names another agent's key", Hint: "have it bound to this one: `usher fingerprint --request`"}
-	}
-	return terms, nil
-}
-
-// activation finds or makes the record of a host, and goes on with its chain. An Answer means that the request is none.
-func (g *Registry) activation(tx *bbolt.Tx, l *Licence, terms *enforcer.License, r *online.Request, agent string, now time.Time) (*Activation, *online.Refusal, *Answer, error) {
-	b := tx.Bucket(activations)
-	a, err := get[Activation](b, activationKey(l.ID, agent))
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	if a == nil {
-		switch r.Call {
-		case online.CallActivate, online.CallCheckOut:
-		case online.CallDeactivate, online.CallReturn:
-			return nil, nil, nil, nil // there is nothing to give back
-		default:
-			return nil, &online.Refusal{System: online.SystemNotActivated, Reason: "this host is not activated here"}, nil, nil
-		}
-		if d := now.Sub(time.Unix(r.Issued, 0)); d > online.Fresh && r.Chain == "" && !earlyClock(r.Issued) {
-			return nil, nil, bad(400, "the request is %v old", d.Round(time.Second)), nil
-		}
-		if n := g.hosts(b, l.ID, terms, now); l.Machines > 0 && n >= l.Machines {
-			return nil, &online.Refusal{Code: string(enforcer.FingerprintMismatch), System: online.SystemTooMany,
-				Reason: fmt.Sprintf("the licence is for %d hosts, and that many are activated", l.Machines), Hint: "give one of them up (`usher license release-host` there), or have the licence extended"}, nil, nil
-		}
-		if g.cfg.Site {
-			if err := prune(b, l.ID, now); err != nil {
-				return nil, nil, nil, err
-			}
-		}
-		a = &Activation{License: l.ID, AgentKey: agent, Activated: now}
-		g.cfg.Log.Info("a host was activated", "licence", l.ID, "agent_key", agent)
-	} else {
-		// A request that was said before changes nothing: the way there has doubled it, or somebody replays it.
-		s := a.sequence(r.Call)
-		switch i := slices.Index(s.Nonces, r.Nonce); {
-		case i >= 0 && i == len(s.Nonces)-1:
-			return a, nil, nil, nil
-		case i >= 0 || r.Issued < s.Issued:
-			return nil, nil, bad(409, "the request is older than one that was answered"), nil
-		}
-		// An agent that has lost its blocks checks others out; those it had are over in their time.
-		anew := (r.Call == online.CallActivate || r.Call == online.CallCheckOut) && r.Chain == ""
-		// Who shows what the last answer to any call said is no copy.
-		latest := r.Chain != "" && (r.Chain == a.Chain || r.Chain == a.Blocks.Chain)
-		if r.Chain != s.Chain && r.Chain != s.Previous && !anew && !latest {
-			a.ClonedAt = now
-			g.cfg.Log.Warn("two hosts go on with one state", "licence", l.ID, "agent_key", agent)
-			if err := put(b, activationKey(l.ID, agent), a); err != nil {
-				return nil, nil, nil, err
-			}
-			return nil, &online.Refusal{Code: string(enforcer.AgentKeyMismatch), System: online.SystemCloned,
-				Reason: "another host has gone on with this one's state and key: one is a copy of the other",
-				Hint:   "remove the state folder and the agent's key on the copy, and activate it as a host of its own"}, nil, nil
-		}
-	}
-	// The last reply may have been lost: what it said and what was said before are both good once, and no longer.
-	s := a.sequence(r.Call)
-	s.Issued, s.Previous, s.Chain = r.Issued, r.Chain, newChain()
-	if s.Nonces = append(s.Nonces, r.Nonce); len(s.Nonces) > noncesKept {
-		s.Nonces = s.Nonces[1:]
-	}
-	a.Seen, a.Version, a.Components, a.Cores = now, r.Version, r.Components, r.Cores
-	if r.Usage != nil {
-		a.Usage = r.Usage
-	}
-	for _, e := range r.Emergencies {
-		if slices.Contains(a.Emergencies, e) {
-			continue
-		}
-		if a.Emergencies = append(a.Emergencies, e); len(a.Emergencies) > emergenciesKept {
-			a.Emergencies = a.Emergencies[1:]
-		}
-		g.cfg.Log.Warn("an operator has begun an emergency", "licence", l.ID, "agent_key", agent, "began", time.Unix(e.Began, 0).UTC(), "reason", e.Reason)
-	}
-	return a, nil, nil, nil
-}
-
-// sequence returns the sequence that a call belongs to: agents make calls for blocks beside the others, and each kind one
-// after the other.
-func (a *Activation) sequence(call string) *Sequence {
-	if isBlockCall(call) {
-		return &a.Blocks
-	}
-	return &a.Sequence
-}
-
-func isBlockCall(call string) bool {
-	return call == online.CallCheckOut || call == online.CallExtend || call == online.CallReturn
-}
-
-// earlyClock reports whether a host says a time before any licence: an edge box that has not been told the time yet.
-func earlyClock(issued int64) bool { return issued < 1_600_000_000 }
 
 // hosts counts the hosts of a licence. One whose heartbeats have stopped for longer than they may gives its place up.
 func (g *Registry) hosts(b *bbolt.Bucket, license string, terms *enforcer.License, now time.Time) (n int64) {

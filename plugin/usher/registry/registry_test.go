@@ -99,7 +99,10 @@ type host struct {
 	doc   []byte
 	chain []byte
 	said  string // the vendor's word for its key
-	n     byte
+
+	tokens []string      // enrolment tokens that it shows
+	slow   time.Duration // by how much its clock is behind
+	n      byte
 }
 
 func (o *office) host(doc []byte) *host {
@@ -114,8 +117,9 @@ func (o *office) host(doc []byte) *host {
 func (o *office) hostWith(key ed25519.PrivateKey, doc []byte) *host {
 	o.t.Helper()
 	h := &host{o: o, key: key, doc: doc}
-	c, err := online.NewClient(online.Config{URL: o.server.URL, Key: key, HTTP: o.server.Client(), Now: o.clock,
-		Anchors: func() []plugin.Anchor { return []plugin.Anchor{o.signer.Anchor} }, Activated: func(_, w string) { h.said = w }})
+	c, err := online.NewClient(online.Config{URL: o.server.URL, Key: key, HTTP: o.server.Client(), Now: func() time.Time { return o.clock().Add(-h.slow) },
+		Anchors: func() []plugin.Anchor { return []plugin.Anchor{o.signer.Anchor} }, Activated: func(_, w string) { h.said = w },
+		Enrolment: func() ([]string, error) { return h.tokens, nil }})
 	if err != nil {
 		o.t.Fatal(err)
 	}

@@ -19,20 +19,17 @@ type ServeConfig struct {
 	Listener net.Listener // for agents
 	CertFile string       // of its TLS, in PEM; empty: plain HTTP, for a proxy in front or a test
 	KeyFile  string
-	Mutual   bool   // agents must show a certificate of their own key
-	Admin    string // the path of the operators' socket (0600)
-	Metrics  http.Handler
-	Log      *slog.Logger
+	Mutual   bool         // agents must show a certificate of their own key
+	Admin    string       // the path of the operators' socket (0600)
+	Metrics  http.Handler // on MetricsListener alone
+	// MetricsListener is where metrics are, over plain HTTP; nil: nowhere.
+	MetricsListener net.Listener
+	Log             *slog.Logger
 }
 
 // Serve answers agents and operators until ctx ends.
 func (g *Registry) Serve(ctx context.Context, c ServeConfig) error {
-	mux := http.NewServeMux()
-	mux.Handle("/", g.Handler())
-	if c.Metrics != nil {
-		mux.Handle("GET /metrics", c.Metrics)
-	}
-	agents := server(mux, c.Log)
+	agents := server(g.Handler(), c.Log)
 	if c.CertFile != "" {
 		cert, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
 		if err != nil {
@@ -59,11 +56,17 @@ func (g *Registry) Serve(ctx context.Context, c ServeConfig) error {
 		return closed(agents.Serve(c.Listener))
 	})
 	group.Go(func() error { return closed(operators.Serve(admin)) })
+	scraped := http.NewServeMux()
+	metrics := server(scraped, c.Log)
+	if c.MetricsListener != nil {
+		scraped.Handle("GET /metrics", c.Metrics)
+		group.Go(func() error { return closed(metrics.Serve(c.MetricsListener)) })
+	}
 	group.Go(func() error {
 		<-ctx.Done()
 		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		defer cancel()
-		return errors.Join(agents.Shutdown(end), operators.Shutdown(end))
+		return errors.Join(agents.Shutdown(end), operators.Shutdown(end), metrics.Shutdown(end))
 	})
 	return group.Wait()
 }

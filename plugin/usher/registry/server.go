@@ -9,10 +9,14 @@ import (
 	"github.com/usher-agent/usher/plugin/usher/online"
 )
 
-// Handler answers agents: see docs/upstream.md.
+// Handler answers agents: see docs/upstream.md. Nothing of it tells a stranger of a licence.
 func (g *Registry) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/{call}", g.serve)
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
+		// Metrics name licences. This text is no exposition format, so that a scraper that is set to this listener fails and shows why.
+		io.WriteString(w, "Metrics have a listener of their own: usher upstream --metrics-listen ADDR\n") //nolint:errcheck // the caller has gone
+	})
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok\n") }) //nolint:errcheck // the prober has gone
 	return mux
 }
