@@ -93,7 +93,20 @@ func (a *Agent) upstreamClient(url string) (*online.Client, error) {
 		return nil, err
 	}
 	return online.NewClient(online.Config{URL: url, Key: a.key, HTTP: &http.Client{Transport: transport}, Now: a.desk.told, Activated: a.vouched,
-		Anchors: a.court.believed})
+		Anchors: a.court.believed, Enrolment: a.enrolment})
+}
+
+// enrolment reads the enrolment tokens.
+func (a *Agent) enrolment() ([]string, error) {
+	file := a.config.Upstream.EnrolmentFile
+	if file == "" {
+		return nil, nil
+	}
+	b, err := readSecret("upstream.enrolment_file", file)
+	if err != nil {
+		return nil, err
+	}
+	return online.ReadTokens(string(b)), nil
 }
 
 // upstreamTransport is the way to the upstream: proxies of the environment, CAs, and a client certificate, which is the

@@ -201,7 +201,7 @@ func (k *checker) rest() {
 			k.bad(key, "%s must be an address such as https://licences.example.com, without user and query", key)
 		}
 	}
-	if u.URL == "" && u.PoolsURL == "" && (u.CAFile != "" && u.Keygen.Account == "" && !u.AWS.Used() || u.ClientCertFile != "" || u.ClientKeyFile != "") {
+	if u.URL == "" && u.PoolsURL == "" && (u.CAFile != "" && u.Keygen.Account == "" && !u.AWS.Used() || u.ClientCertFile != "" || u.ClientKeyFile != "" || u.EnrolmentFile != "") {
 		k.bad("upstream", "upstream.url and upstream.pools_url are missing, and the other keys of upstream are for them; set one, or leave them out")
 	}
 	if g := u.Keygen; g.Account == "" && g != (Keygen{}) {

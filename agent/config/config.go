@@ -104,6 +104,7 @@ type Agent struct {
 type Upstream struct {
 	URL            string   `yaml:"url"`
 	PoolsURL       string   `yaml:"pools_url"`
+	EnrolmentFile  string   `yaml:"enrolment_file"`
 	CAFile         string   `yaml:"ca_file"`
 	ClientCertFile string   `yaml:"client_cert_file"`
 	ClientKeyFile  string   `yaml:"client_key_file"`

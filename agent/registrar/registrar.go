@@ -28,11 +28,13 @@ const Socket = "upstream.sock"
 type Config struct {
 	Dir               string // of everything that the server keeps; made if missing
 	Listen            string // host:port for agents
+	MetricsListen     string // host:port for metrics, over plain HTTP; empty: none
 	CertFile, KeyFile string // TLS; empty: plain HTTP
 	Mutual            bool   // agents must show a certificate of their own key
 	Signer            *issue.Signer
 	Anchors           []plugin.Anchor // further keys that licences are signed with
 	Machines          int64           // hosts a licence may have where nothing else was said; 0: any number
+	RequireEnrolment  bool            // a new host needs a token; see registry.Config
 	Site              bool            // Signer is a site server's own; see registry.Config
 	Pools             bool            // serve blocks of slots
 	BlockTTL          time.Duration   // the longest that a block is given for; zero: registry.DefaultBlockTTL
@@ -48,7 +50,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	}
 	var g *registry.Registry
 	m := metrics.NewRegistry(func() metrics.Kept { return kept(g) })
-	g, err = registry.Open(registry.Config{Dir: c.Dir, Signer: c.Signer, Anchors: c.Anchors, Site: c.Site, Machines: c.Machines, Log: c.Log, Answered: m.Answered})
+	g, err = registry.Open(registry.Config{Dir: c.Dir, Signer: c.Signer, Anchors: c.Anchors, Site: c.Site, Machines: c.Machines, RequireEnrolment: c.RequireEnrolment, Log: c.Log, Answered: m.Answered})
 	if err != nil {
 		return err
 	}
@@ -66,12 +68,19 @@ func Run(ctx context.Context, c Config) (err error) {
 	if err != nil {
 		return fmt.Errorf("listen on %s: %w; choose another address", c.Listen, err)
 	}
+	var scraped net.Listener
+	if c.MetricsListen != "" {
+		if scraped, err = net.Listen("tcp", c.MetricsListen); err != nil {
+			return errors.Join(fmt.Errorf("listen on %s for metrics: %w; choose another address", c.MetricsListen, err), l.Close())
+		}
+		c.Log.Info("metrics are served", "address", scraped.Addr().String())
+	}
 	c.Log.Info("the upstream listens", "address", l.Addr().String(), "tls", c.CertFile != "", "data", c.Dir, "key", c.Signer.Anchor.KeyID)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return dropped.run(ctx) })
 	group.Go(func() error {
 		return g.Serve(ctx, registry.ServeConfig{Listener: l, CertFile: c.CertFile, KeyFile: c.KeyFile, Mutual: c.Mutual,
-			Admin: filepath.Join(c.Dir, Socket), Metrics: m.Handler(), Log: c.Log})
+			Admin: filepath.Join(c.Dir, Socket), Metrics: m.Handler(), MetricsListener: scraped, Log: c.Log})
 	})
 	return group.Wait()
 }

@@ -25,7 +25,8 @@ import (
 type upstreamFlags struct {
 	key, signer, public, alg string
 	trust                    []string
-	data, listen             string
+	data, listen, metrics    string
+	enrolment                bool
 	certFile, keyFile        string
 	mutual, pools            bool
 	blockTTL                 time.Duration
@@ -52,6 +53,8 @@ server: it serves blocks alone, of the licences that a key under --trust has sig
 	f.StringVar(&o.alg, "alg", "", "EdDSA, ES256, PS256 or RS256; the key's usual one where it is left out")
 	f.StringArrayVar(&o.trust, "trust", nil, "a further public key that licences are signed with (K.pub)")
 	f.StringVar(&o.listen, "listen", "127.0.0.1:9870", "where agents call")
+	f.StringVar(&o.metrics, "metrics-listen", "", "where Prometheus scrapes /metrics, over plain HTTP, such as 127.0.0.1:9872; metrics name licences, so keep strangers away; nowhere where it is left out")
+	f.BoolVar(&o.enrolment, "require-enrolment", false, "a host that is not known needs an enrolment token (\"usher upstream token\"); the licence document alone does not admit it")
 	f.StringVar(&o.certFile, "tls-cert", "", "the server's certificate, in PEM; without it plain HTTP is spoken")
 	f.StringVar(&o.keyFile, "tls-key", "", "the key of --tls-cert")
 	f.BoolVar(&o.mutual, "mutual-tls", false, "agents must show a certificate of their own key")
@@ -62,7 +65,7 @@ server: it serves blocks alone, of the licences that a key under --trust has sig
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
 	cmd.PersistentFlags().StringVar(&o.data, "data", "", "the server's folder (USHER_UPSTREAM_DATA)")
-	cmd.AddCommand(c.upstreamList(&o), c.upstreamSiteKey(&o), c.upstreamAdd(&o), c.upstreamRenew(&o), c.upstreamMachines(&o), c.upstreamForget(&o),
+	cmd.AddCommand(c.upstreamList(&o), c.upstreamSiteKey(&o), c.upstreamAdd(&o), c.upstreamRenew(&o), c.upstreamMachines(&o), c.upstreamForget(&o), c.upstreamForgive(&o), c.upstreamToken(&o),
 		c.upstreamState(&o, "suspend", "Suspend a licence: its hosts are told with their next call"),
 		c.upstreamState(&o, "resume", "Give a suspended licence back to use"),
 		c.upstreamState(&o, "revoke", "Revoke a licence, for good"),
@@ -117,7 +120,7 @@ func (c *cli) serveUpstream(cmd *cobra.Command, o *upstreamFlags) error {
 		anchors = append(anchors, a)
 	}
 	log, _ := c.newLog(&config.Config{Log: config.Log{Level: o.logLevel, Format: o.logFormat}})
-	return registrar.Run(cmd.Context(), registrar.Config{Dir: dir, Listen: o.listen, CertFile: o.certFile, KeyFile: o.keyFile, Mutual: o.mutual,
+	return registrar.Run(cmd.Context(), registrar.Config{Dir: dir, Listen: o.listen, MetricsListen: o.metrics, RequireEnrolment: o.enrolment, CertFile: o.certFile, KeyFile: o.keyFile, Mutual: o.mutual,
 		Signer: signer, Anchors: anchors, Machines: o.machines, Log: log,
 		Site: site, Pools: o.pools, BlockTTL: o.blockTTL, Licences: o.license, Uptime: agent.SinceBoot})
 }
@@ -235,6 +238,9 @@ func (c *cli) listHosts(all []registry.Listed) error {
 			note := "-"
 			if !h.ClonedAt.IsZero() {
 				note = "a copy of it was seen " + away(h.ClonedAt, now)
+			}
+			for _, told := range anewNotes(h, now) {
+				note = strings.TrimPrefix(note+"; "+told, "-; ")
 			}
 			if n := len(h.Emergencies); n > 0 {
 				last := h.Emergencies[n-1]

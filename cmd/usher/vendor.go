@@ -66,7 +66,7 @@ type signFlags struct {
 	siteServer                                                                          string
 	grace, clockTolerance, agentAway, maxBorrow                                         string
 	heartbeat, heartbeatGrace, checkIn, checkInGrace                                    string
-	activation, trial, emergency                                                        string
+	activation, reactivations, trial, emergency                                         string
 	reportUsage, resetClock, earlyReturn                                                bool
 	revokes                                                                             []string
 }
@@ -118,6 +118,7 @@ What is signed is first written to the ledger, issued.jsonl beside the key.`,
 	f.StringVar(&o.heartbeatGrace, "heartbeat-grace", "", "and how late it may be")
 	f.StringVar(&o.checkIn, "check-in", "", "a check-in with the upstream at least every: 30d, 3months, 1year")
 	f.StringVar(&o.checkInGrace, "check-in-grace", "", "and how late it may be")
+	f.StringVar(&o.reactivations, "reactivations", "", "how often a host that lost its state may be activated again: 3/30d (the default), 0/1d for never")
 	f.StringVar(&o.activation, "activation", "", "a first contact with the upstream is demanded, within: 24h, or 0 for at once")
 	f.BoolVar(&o.reportUsage, "report-usage", false, "usage figures ride along with heartbeats and check-ins")
 	f.StringVar(&o.trial, "trial", "", "good for so long from its first use: 30d; bind it to one agent (--bind or --agent-key)")
@@ -314,6 +315,8 @@ func (o *signFlags) times(claims *usher.Claims, now time.Time) error {
 		checkIn.Months, every = months, ""
 	}
 	length, perYear, _ := strings.Cut(o.emergency, "/")
+	again, within, _ := strings.Cut(o.reactivations, "/")
+	var reactivations usher.Reactivations
 	var emergency usher.Emergency
 	for _, d := range []struct {
 		flag, value string
@@ -321,7 +324,7 @@ func (o *signFlags) times(claims *usher.Claims, now time.Time) error {
 	}{{"grace", o.grace, &claims.Grace}, {"clock-tolerance", o.clockTolerance, &claims.ClockTolerance}, {"agent-away", o.agentAway, &claims.AgentAway},
 		{"max-borrow", o.maxBorrow, &claims.MaxBorrow}, {"heartbeat", o.heartbeat, &heartbeat.Every}, {"heartbeat-grace", o.heartbeatGrace, &heartbeat.Grace},
 		{"check-in", every, &checkIn.Every}, {"check-in-grace", o.checkInGrace, &checkIn.Grace},
-		{"activation", o.activation, &activation.Grace}, {"trial", o.trial, &claims.Trial}, {"emergency", length, &emergency.Length}} {
+		{"activation", o.activation, &activation.Grace}, {"trial", o.trial, &claims.Trial}, {"emergency", length, &emergency.Length}, {"reactivations", within, &reactivations.Within}} {
 		if d.value == "" {
 			continue
 		}
@@ -339,6 +342,13 @@ func (o *signFlags) times(claims *usher.Claims, now time.Time) error {
 	}
 	if o.activation != "" {
 		claims.Activation = &activation
+	}
+	if o.reactivations != "" {
+		n, err := strconv.ParseInt(again, 10, 64)
+		if err != nil || within == "" {
+			return usage("--reactivations %s: give how often and within how long, such as 3/30d", o.reactivations)
+		}
+		reactivations.Max, claims.Reactivations = n, &reactivations
 	}
 	if o.emergency != "" {
 		n, err := strconv.ParseInt(perYear, 10, 64)

@@ -1,0 +1,112 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/usher-agent/usher/agent/config"
+	"github.com/usher-agent/usher/plugin/usher/registry"
+)
+
+// anewNotes says what an operator should know of how a host was admitted, and how often it began anew.
+func anewNotes(h registry.Activation, now time.Time) (out []string) {
+	if n := len(h.Anew); n > 0 {
+		out = append(out, fmt.Sprintf("activated again %d times since %s: set up again, or a copy", n, time.Unix(h.Anew[0], 0).UTC().Format(time.DateOnly)))
+	}
+	if !h.Barred.IsZero() {
+		out = append(out, "refused "+away(h.Barred, now)+" for that; `usher upstream forgive` lets it go on")
+	}
+	if n := len(h.Prints); n > 1 {
+		out = append(out, fmt.Sprintf("%d fingerprints", n))
+	}
+	switch {
+	case h.Enrolled != "":
+		out = append(out, "enrolled by token "+h.Enrolled[:min(12, len(h.Enrolled))])
+	case h.Shown == 0:
+		out = append(out, "has not shown the licence document")
+	}
+	return out
+}
+
+func (c *cli) upstreamForgive(o *upstreamFlags) *cobra.Command {
+	var host string
+	cmd := &cobra.Command{Use: "forgive ID --host KEY", Short: "Let a host go on that is refused as a copy, or for starting anew too often", Args: cobra.ExactArgs(1),
+		Long: `Let a host go on that is refused as a copy of another (CLONED), or because it started anew more often than its licence allows
+(REACTIVATED_TOO_OFTEN). It keeps its place. Whichever host calls first with its key goes on, so remove a copy before.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if host == "" {
+				return usage("--host is missing: give the beginning of its key as `usher upstream list --hosts` shows it")
+			}
+			done, err := o.order(cmd.Context(), registry.Order{Do: "forgive", ID: args[0], Agent: host})
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(c.out, "%d forgiven; a host that was refused goes on with its next call\n", done.Forgiven)
+			return nil
+		}}
+	cmd.Flags().StringVar(&host, "host", "", "the beginning of the host's key")
+	return cmd
+}
+
+func (c *cli) upstreamToken(o *upstreamFlags) *cobra.Command {
+	order := registry.Order{Do: "token"}
+	var lasts string
+	cmd := &cobra.Command{Use: "token ID [--uses N] [--expires D] [--note TEXT]", Short: "Make an enrolment token, which admits new hosts to a licence", Args: cobra.ExactArgs(1),
+		Long: `Make an enrolment token and print it. An agent that has it in the file that upstream.enrolment_file names is admitted to the licence
+without the licence document, and where the server runs with --require-enrolment nobody new is admitted without one. The server keeps
+only what it can verify the token by: a token that is lost is lost.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			span, err := config.ParseDuration(lasts)
+			if err != nil {
+				return usage("--expires: %w", err)
+			}
+			order.ID, order.Seconds = args[0], int64(span/time.Second)
+			done, err := o.order(cmd.Context(), order)
+			if err != nil {
+				return err
+			}
+			if c.json {
+				return c.printJSON(map[string]any{"token": done.Token, "id": done.Tokens[0].ID, "license": args[0], "uses": order.Uses, "expires": done.Tokens[0].Expires})
+			}
+			fmt.Fprintln(c.out, done.Token)
+			fmt.Fprintf(c.errs, "it admits %d hosts to licence %s until %s; put it into the file that upstream.enrolment_file of their agents names\n",
+				order.Uses, args[0], done.Tokens[0].Expires.UTC().Format(time.RFC3339))
+			return nil
+		}}
+	cmd.Flags().Int64Var(&order.Uses, "uses", 1, "how many hosts it admits, 1 to 1000")
+	cmd.Flags().StringVar(&lasts, "expires", "7d", "for how long it is good, 400d at most")
+	cmd.Flags().StringVar(&order.Note, "note", "", "what it is for, for `token list`")
+	cmd.AddCommand(
+		&cobra.Command{Use: "list [ID]", Short: "List the enrolment tokens of a licence, or of all", Args: cobra.MaximumNArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
+			order := registry.Order{Do: "tokens"}
+			if len(args) > 0 {
+				order.ID = args[0]
+			}
+			done, err := o.order(cmd.Context(), order)
+			if err != nil {
+				return err
+			}
+			if c.json {
+				if done.Tokens == nil {
+					done.Tokens = []registry.Token{}
+				}
+				return c.printJSON(done.Tokens)
+			}
+			rows := [][]string{{"LICENCE", "TOKEN", "ADMITTED", "OF", "MADE", "EXPIRES", "NOTE"}}
+			for _, t := range done.Tokens {
+				rows = append(rows, []string{t.License, t.ID[:min(12, len(t.ID))], fmt.Sprint(len(t.Keys)), fmt.Sprint(t.Uses), t.Made.UTC().Format(time.RFC3339), t.Expires.UTC().Format(time.RFC3339), orDash(t.Note)})
+			}
+			return c.table(rows...)
+		}},
+		&cobra.Command{Use: "revoke TOKEN", Short: "Make an enrolment token useless; the hosts that it has admitted stay", Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
+			done, err := o.order(cmd.Context(), registry.Order{Do: "revoke-token", Token: args[0]})
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(c.out, "token %s of licence %s is revoked\n", done.Tokens[0].ID[:12], done.Tokens[0].License)
+			return nil
+		}})
+	return cmd
+}
