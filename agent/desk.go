@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"crypto/rand"
 	"fmt"
 	"maps"
 	"slices"
@@ -50,9 +49,9 @@ type desk struct {
 	held     map[enforcer.Lifetime]int                // leases held
 	owned    map[string]map[enforcer.LeaseID]struct{} // leases held with data, by its owner
 	doubted  map[enforcer.LeaseID]struct{}            // leases that are unconfirmed
-	waiting  map[enforcer.LeaseID]chan outcome        // capacity 1: what came of it
-	thirst   map[string]int64                         // draws that are waited for, by meter; see awaitDraws
-	judged   chan struct{}                            // closed when the verdict changes, or the desk drains
+	waiting  map[enforcer.LeaseID]waiter
+	thirsty  []*thirst     // acquires that wait for draws, in their turn; see awaitDraws
+	judged   chan struct{} // closed when the verdict changes, or the desk drains
 
 	drained atomic.Bool
 	wake    chan struct{} // capacity 1: next became sooner
@@ -67,7 +66,7 @@ type observer interface {
 }
 
 func newDesk(now func() time.Time, seen observer, o enforcer.Options) *desk {
-	return &desk{now: now, boot: clock.Boot, passed: func(from, to time.Time) time.Duration { return to.Sub(from) }, seen: seen, core: enforcer.New(o), wake: make(chan struct{}, 1), waiting: map[enforcer.LeaseID]chan outcome{}, thirst: map[string]int64{}, judged: make(chan struct{}), held: map[enforcer.Lifetime]int{}, owned: map[string]map[enforcer.LeaseID]struct{}{}, doubted: map[enforcer.LeaseID]struct{}{}}
+	return &desk{now: now, boot: clock.Boot, passed: func(from, to time.Time) time.Duration { return to.Sub(from) }, seen: seen, core: enforcer.New(o), wake: make(chan struct{}, 1), waiting: map[enforcer.LeaseID]waiter{}, judged: make(chan struct{}), held: map[enforcer.Lifetime]int{}, owned: map[string]map[enforcer.LeaseID]struct{}{}, doubted: map[enforcer.LeaseID]struct{}{}}
 }
 
 // do decides one request, carries the decision out, and returns when it may be acknowledged.
@@ -226,9 +225,9 @@ func (d *desk) answer(ev enforcer.Event, written commit) {
 	if ev.Waiter == nil || ev.Kind == enforcer.EventQueued {
 		return
 	}
-	if ch := d.waiting[ev.Waiter.ID]; ch != nil {
+	if w, ok := d.waiting[ev.Waiter.ID]; ok {
 		delete(d.waiting, ev.Waiter.ID)
-		ch <- outcome{enforcer.Decision{Lease: ev.Lease, Denial: ev.Denial, Replayed: ev.Cause == enforcer.CauseReplayed}, written}
+		w.tell(outcome{enforcer.Decision{Lease: ev.Lease, Denial: ev.Denial, Replayed: ev.Cause == enforcer.CauseReplayed}, written})
 	}
 }
 
@@ -354,68 +353,6 @@ func (d *desk) Pool(name string) (enforcer.PoolStatus, bool) {
 	return d.core.Pool(name)
 }
 
-// Acquire grants a lease or says why not. It fills in the lease's id. A request that waits is answered when its slots are
-// free, when its time is up, and when ctx ends.
-func (d *desk) Acquire(ctx context.Context, r *enforcer.Acquire) (*enforcer.Lease, bool, *enforcer.Denial) {
-	start := time.Now()
-	rand.Read(r.ID[:]) // never fails: see crypto/rand
-	var dec enforcer.Decision
-	if d.drained.Load() {
-		dec.Denial = drainingDenial()
-	} else {
-		var waited time.Duration
-		if dec, waited = d.acquire(ctx, r); waited > 0 {
-			d.seen.Waited(waited)
-			start = start.Add(waited)
-		}
-		if d.short != nil && r.Wait > 0 && dec.Denial != nil && dec.Denial.MayGrow {
-			dec, waited = d.awaitDraws(ctx, r)
-			d.seen.Waited(waited)
-			start = start.Add(waited)
-		}
-	}
-	pool := r.Pool
-	if pool == "" && len(r.Items) > 0 {
-		pool = r.Items[0].Pool
-	}
-	if d.short != nil && dec.Denial != nil && (dec.Denial.Code == enforcer.NoSlots || dec.Denial.MayGrow) {
-		d.short(r)
-	}
-	d.seen.Acquired(pool, time.Since(start), dec.Denial, dec.Replayed)
-	return dec.Lease, dec.Replayed, dec.Denial
-}
-
-// acquire decides an acquire, waits where it is to wait, and says for how long it did.
-func (d *desk) acquire(ctx context.Context, r *enforcer.Acquire) (dec enforcer.Decision, waited time.Duration) {
-	d.enter()
-	now := d.licenceTime()
-	d.tick(now)
-	dec = d.core.Decide(r, now)
-	var answer chan outcome
-	if dec.Waiter != nil {
-		answer = make(chan outcome, 1)
-		d.waiting[dec.Waiter.ID] = answer
-	}
-	out := d.carry(dec)
-	d.mu.Unlock()
-	if answer == nil {
-		return d.await(out), 0
-	}
-	began := time.Now()
-	select {
-	case out = <-answer:
-		waited = time.Since(began)
-		return d.await(out), waited
-	case <-ctx.Done():
-	}
-	d.do(&enforcer.Cancel{ID: r.ID})
-	dec = d.await(<-answer) // it may have been granted in the last moment: the caller gives back what it cannot deliver
-	if dec.Lease == nil && dec.Denial == nil {
-		dec.Denial = &enforcer.Denial{Code: enforcer.NoSlots, Detail: "the caller stopped waiting"}
-	}
-	return dec, time.Since(began)
-}
-
 // Renew extends a lease.
 func (d *desk) Renew(r *enforcer.Renew) (*enforcer.Lease, *enforcer.Denial) {
 	dec := d.do(r)
@@ -461,9 +398,9 @@ func (d *desk) drain() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.rejudged()
-	for id, ch := range d.waiting {
+	for id, w := range d.waiting {
 		delete(d.waiting, id)
-		ch <- outcome{Decision: enforcer.Decision{Denial: drainingDenial()}}
+		w.tell(outcome{Decision: enforcer.Decision{Denial: drainingDenial()}})
 		d.apply(d.core.Decide(&enforcer.Cancel{ID: id}, d.licenceTime()).Events, nil)
 	}
 }

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/usher-agent/usher/agent/draws"
@@ -52,54 +53,112 @@ func (a *Agent) haveDraws(v *enforcer.Verdict) bool {
 	return a.draws.Set(out)
 }
 
-func (d *desk) drawsAwaited(meter string) int64 {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.thirst[meter]
+// thirst is an acquire that waits for draws.
+type thirst struct{ items []enforcer.Item }
+
+// thirstFor gives an acquire its place among those that wait for draws. d.mu is held.
+func (d *desk) thirstFor(r *enforcer.Acquire) *thirst {
+	t := &thirst{itemsOf(r)}
+	d.thirsty = append(d.thirsty, t)
+	if d.stir != nil {
+		d.stir()
+	}
+	return t
 }
 
-// awaitDraws waits for draws that the agent may take more of, and decides again each time that the verdict has changed. It says for
-// how long it waited.
-func (d *desk) awaitDraws(ctx context.Context, r *enforcer.Acquire) (dec enforcer.Decision, waited time.Duration) {
-	items := r.Items
+func itemsOf(r *enforcer.Acquire) []enforcer.Item {
 	if r.Pool != "" {
-		items = []enforcer.Item{{Pool: r.Pool, N: r.N}}
+		return []enforcer.Item{{Pool: r.Pool, N: r.N}}
 	}
-	await := func(sign int64) {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		for _, it := range items {
-			if d.thirst[it.Pool] += sign * it.N; d.thirst[it.Pool] == 0 {
-				delete(d.thirst, it.Pool)
+	return r.Items
+}
+
+// shares reports whether two acquires wait for draws of one meter.
+func (t *thirst) shares(items []enforcer.Item) bool {
+	return slices.ContainsFunc(t.items, func(a enforcer.Item) bool {
+		return slices.ContainsFunc(items, func(b enforcer.Item) bool { return a.Pool == b.Pool })
+	})
+}
+
+// parched reports whether others wait for draws of a meter that a request is for. d.mu is held.
+func (d *desk) parched(r *enforcer.Acquire) bool {
+	return slices.ContainsFunc(d.thirsty, func(t *thirst) bool { return t.shares(itemsOf(r)) })
+}
+
+// isNext reports whether nobody waits for draws of the same meters before. d.mu is held.
+func (d *desk) isNext(t *thirst) bool {
+	for _, before := range d.thirsty {
+		if before == t {
+			return true
+		}
+		if before.shares(t.items) {
+			return false
+		}
+	}
+	return false
+}
+
+// quenched takes an acquire out of those that wait for draws; the next one looks again.
+func (d *desk) quenched(t *thirst) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.thirsty = slices.DeleteFunc(d.thirsty, func(o *thirst) bool { return o == t })
+	d.rejudged()
+	if d.stir != nil {
+		d.stir()
+	}
+}
+
+// drawsAwaited returns how many draws of a meter are waited for.
+func (d *desk) drawsAwaited(meter string) (n int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, t := range d.thirsty {
+		for _, it := range t.items {
+			if it.Pool == meter {
+				n += it.N
 			}
 		}
-		if d.stir != nil {
-			d.stir()
-		}
 	}
-	await(1)
-	defer await(-1)
+	return n
+}
+
+// awaitDraws waits for draws that the agent may take more of, and decides again each time that the verdict has changed and it is
+// the acquire's turn. It says for how long it waited.
+func (d *desk) awaitDraws(ctx context.Context, a *asked) (dec enforcer.Decision, waited time.Duration) {
+	defer d.quenched(a.thirst)
 	began := time.Now()
-	over := time.NewTimer(r.Wait)
+	over := time.NewTimer(a.r.Wait)
 	defer over.Stop()
 	for {
-		d.mu.Lock()
+		d.enter()
 		judged := d.judged
-		d.mu.Unlock()
 		if d.drained.Load() {
+			d.mu.Unlock()
 			return enforcer.Decision{Denial: drainingDenial()}, time.Since(began)
 		}
-		if dec, _ = d.acquire(ctx, r); dec.Denial == nil || !dec.Denial.MayGrow {
-			return dec, time.Since(began)
+		next := d.isNext(a.thirst)
+		if next {
+			d.ask(a, nil)
 		}
-		dec.Denial.Waited = time.Since(began)
+		d.mu.Unlock()
+		if next {
+			if dec = d.await(a.out); dec.Denial == nil || !dec.Denial.MayGrow {
+				return dec, time.Since(began)
+			}
+		}
 		select {
 		case <-judged:
 			continue
 		case <-over.C:
 		case <-ctx.Done():
 		}
-		return dec, time.Since(began)
+		if dec.Denial == nil { // its turn has not come
+			dec = enforcer.Decision{Denial: &enforcer.Denial{Code: enforcer.MeterEmpty, Pool: a.thirst.items[0].Pool, MayGrow: true,
+				Detail: "others wait for draws of meter " + a.thirst.items[0].Pool, Hint: "wait for longer (wait_seconds), or try again later"}}
+		}
+		dec.Denial.Waited = time.Since(began)
+		return dec, dec.Denial.Waited
 	}
 }
 

@@ -305,6 +305,26 @@ func (s *session) Inode() uint64 { return s.who().Inode }
 
 // Acquire is the desk's, for a lease that lives by the session's process unless the request says otherwise.
 func (s *session) Acquire(ctx context.Context, r *enforcer.Acquire) (*enforcer.Lease, bool, *enforcer.Denial) {
+	handle, d := s.complete(r)
+	if d != nil {
+		return nil, false, d
+	}
+	a := s.agent.desk.begin(r, nil)
+	return s.finish(ctx, &a, handle)
+}
+
+// Begin is the first half of Acquire, of a request that may wait.
+func (s *session) Begin(r *enforcer.Acquire, ready func()) (finish api.Finish, waits bool) {
+	handle, d := s.complete(r)
+	if d != nil {
+		return func(context.Context) (*enforcer.Lease, bool, *enforcer.Denial) { return nil, false, d }, false
+	}
+	a := s.agent.desk.begin(r, ready)
+	return func(ctx context.Context) (*enforcer.Lease, bool, *enforcer.Denial) { return s.finish(ctx, &a, handle) }, a.waits()
+}
+
+// complete fills in what a session's acquire need not say. handle is of the process that the lease is to live by; nil: of none.
+func (s *session) complete(r *enforcer.Acquire) (handle *liveness.Handle, d *enforcer.Denial) {
 	if r.Lifetime == "" {
 		r.Lifetime = enforcer.LifetimeProcess
 		if r.TTL != 0 {
@@ -313,17 +333,19 @@ func (s *session) Acquire(ctx context.Context, r *enforcer.Acquire) (*enforcer.L
 			r.Lifetime = enforcer.LifetimeDraw
 		}
 	}
-	var handle *liveness.Handle
 	if r.Lifetime == enforcer.LifetimeProcess {
-		var d *enforcer.Denial
 		if handle, d = s.process(); d != nil {
-			return nil, false, d
+			return nil, d
 		}
 	}
 	if handle != nil {
 		r.Caller.Inode = handle.Process().Inode
 	}
-	l, replayed, d := s.agent.desk.Acquire(ctx, r)
+	return handle, nil
+}
+
+func (s *session) finish(ctx context.Context, a *asked, handle *liveness.Handle) (*enforcer.Lease, bool, *enforcer.Denial) {
+	l, replayed, d := s.agent.desk.finish(ctx, a)
 	if d != nil {
 		return nil, false, d
 	}

@@ -58,6 +58,10 @@ func (echo) Acquire(_ context.Context, r *enforcer.Acquire) (*enforcer.Lease, bo
 	return l, false, nil
 }
 
+func (echo) Begin(r *enforcer.Acquire, _ func()) (Finish, bool) {
+	return func(ctx context.Context) (*enforcer.Lease, bool, *enforcer.Denial) { return echo{}.Acquire(ctx, r) }, false
+}
+
 func (echo) Renew(r *enforcer.Renew) (*enforcer.Lease, *enforcer.Denial) {
 	return echo{}.Attach(r.ID)
 }

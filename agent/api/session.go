@@ -21,6 +21,9 @@ import (
 type Session interface {
 	// Acquire is Desk's, with the lifetimes process (the default) and connection besides.
 	Acquire(context.Context, *enforcer.Acquire) (l *enforcer.Lease, replayed bool, d *enforcer.Denial)
+	// Begin is the first half of Acquire: when it returns, the request was decided or, if it waits, has its place among those
+	// that do. ready is called, and must not wait, in the order in which those that wait for slots are answered.
+	Begin(r *enforcer.Acquire, ready func()) (finish Finish, waits bool)
 	// Join makes the caller's process a co-holder; Attach gives it back an unconfirmed lease.
 	Join(enforcer.LeaseID) (*enforcer.Lease, *enforcer.Denial)
 	Attach(enforcer.LeaseID) (*enforcer.Lease, *enforcer.Denial)
@@ -30,6 +33,9 @@ type Session interface {
 	Prove(nonce string) (string, error)
 	Close()
 }
+
+// Finish is the second half of an acquire. It is to be called once.
+type Finish func(context.Context) (l *enforcer.Lease, replayed bool, d *enforcer.Denial)
 
 // Bounds of a session.
 const (
@@ -90,6 +96,9 @@ type session struct {
 	events  func() // ends the subscription
 
 	takeBack func(enforcer.LeaseID) // undo, made once
+
+	turns sync.Mutex    // guards turn; taken under the desk's lock
+	turn  chan struct{} // closed when the acquire that was granted last, of those that waited, was answered; nil: there is none
 
 	mu     sync.Mutex // guards all below
 	w      *bufio.Writer
@@ -452,80 +461,6 @@ func (x *session) listPools(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
 	return out, params(r, &struct{}{}), nil
 }
 
-func (x *session) acquire(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
-	var in wire.AcquireRequest
-	if pool, plain := plainMember(r.Params, "pool"); plain {
-		in.Pool = pool
-	} else if d := params(r, &in); d != nil {
-		return nil, d, nil
-	}
-	if in.Labels == nil {
-		in.Labels = x.labels
-	}
-	q, d := acquireRequest(&in, x.conn.peer.caller(x.admin))
-	if d != nil {
-		return nil, d, nil
-	}
-	if q.Wait == 0 {
-		l, _, d := x.agent.Acquire(x.ctx, q)
-		if d != nil {
-			return nil, d, nil
-		}
-		x.answerGrant(r, l, in.Nonce)
-		return later, nil, nil
-	}
-	select {
-	case x.waiting <- struct{}{}:
-	default:
-		return nil, &enforcer.Denial{Code: enforcer.RateLimited, Detail: "64 requests of this session wait already, the most that may"}, nil
-	}
-	ctx, cancel := context.WithCancel(x.ctx)
-	if len(r.ID) > 0 {
-		x.cancels.Store(string(r.ID), cancel)
-	}
-	x.tasks.Go(func() {
-		defer func() { <-x.waiting }()
-		defer x.flush()
-		l, _, d := x.agent.Acquire(ctx, q)
-		x.cancels.Delete(string(r.ID))
-		cancel()
-		if d != nil {
-			x.answer(r, nil, d, nil)
-		} else {
-			x.answerGrant(r, l, in.Nonce)
-		}
-	})
-	return later, nil, nil
-}
-
-// answerGrant answers an acquire that was granted. A notification is not answered: nobody would know of a lease that goes on
-// when its caller is gone.
-func (x *session) answerGrant(r *rpcRequest, l *enforcer.Lease, nonce string) {
-	if len(r.ID) > 0 {
-		out := x.server.granted(l, nonce)
-		x.writeLease(r.ID, &out, l)
-	} else if undoable(l) && outlivesCaller(l) {
-		x.undo(l.ID)
-	}
-}
-
-// cancelWait ends the waiting of an acquire, which is answered as denied; or as granted, where that came first.
-func (x *session) cancelWait(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
-	var in struct {
-		Request jsontext.Value `json:"request"`
-	}
-	if d := params(r, &in); d != nil {
-		return nil, d, nil
-	}
-	if k := in.Request.Kind(); k != '0' && k != '"' {
-		return nil, badRequest("request", "give the id of the acquire that waits", "request is not the id of a request"), nil
-	}
-	if cancel, waits := x.cancels.Load(string(in.Request)); waits {
-		cancel.(context.CancelFunc)()
-	}
-	return struct{}{}, nil, nil
-}
-
 // one reads parameters that name one lease.
 func one(r *rpcRequest, in *wire.LeaseRequest) (enforcer.LeaseID, *enforcer.Denial) {
 	if id, plain := plainMember(r.Params, "id"); plain {
@@ -585,39 +520,4 @@ func (x *session) attach(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
 		return nil, d, nil
 	}
 	return x.shape(x.agent.Attach(id))
-}
-
-// subscribe begins notifications; the event's type is the method.
-func (x *session) subscribe(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
-	var in wire.Subscribe
-	if d := params(r, &in); d != nil {
-		return nil, d, nil
-	}
-	if x.events != nil {
-		return struct{}{}, nil, nil
-	}
-	see := visible(&x.conn.peer, x.admin)
-	if in.Mine {
-		p := &x.conn.peer
-		see = func(h *enforcer.Holder, ev *wire.Event) bool {
-			return h.PID == p.pid && h.Start == p.start && h.SameUser(p.caller(false)) && (p.pid != 0 || h.Inode == p.inode) && (ev.Type == "lease.revoking" || ev.Type == "lease.ended" && ev.Cause != string(enforcer.CauseReleased))
-		}
-	}
-	events, cancel := x.server.desk.Subscribe(see)
-	x.events = cancel
-	x.tasks.Go(func() {
-		for ev := range events {
-			b, err := json.Marshal(rpcNotification{"2.0", ev.Type, ev})
-			if err != nil {
-				continue
-			}
-			x.send(append(b, '\n'))
-			x.flush()
-			if x.ctx.Err() != nil {
-				return
-			}
-		}
-		x.cancel() // too slow, or the agent ends
-	})
-	return struct{}{}, nil, nil
 }

@@ -1,0 +1,119 @@
+package agent
+
+import (
+	"context"
+	"crypto/rand"
+	"time"
+
+	"github.com/usher-agent/usher/enforcer"
+)
+
+// waiter is who is told what came of an acquire that waits in a queue of the enforcer's.
+type waiter struct {
+	answer chan outcome // capacity 1
+	ready  func()       // told first, under the desk's lock, so in the order in which waiters are answered; nil: nobody is
+}
+
+func (w waiter) tell(o outcome) {
+	if w.ready != nil {
+		w.ready()
+	}
+	w.answer <- o
+}
+
+// asked is an acquire that was decided, or has its place among those that wait.
+type asked struct {
+	r      *enforcer.Acquire
+	start  time.Time
+	out    outcome
+	answer chan outcome // nil: it does not wait in a queue of the enforcer's
+	thirst *thirst      // nil: it does not wait for draws
+}
+
+// waits reports whether finish waits for others.
+func (a *asked) waits() bool { return a.answer != nil || a.thirst != nil }
+
+// Acquire grants a lease or says why not. It fills in the lease's id. A request that waits is answered when its slots are
+// free, when its time is up, and when ctx ends.
+func (d *desk) Acquire(ctx context.Context, r *enforcer.Acquire) (*enforcer.Lease, bool, *enforcer.Denial) {
+	a := d.begin(r, nil)
+	return d.finish(ctx, &a)
+}
+
+// begin is the first half of Acquire: when it returns, the request was decided or has its place among those that wait. ready is
+// as a waiter's.
+func (d *desk) begin(r *enforcer.Acquire, ready func()) asked {
+	a := asked{r: r, start: time.Now()}
+	rand.Read(r.ID[:]) // never fails: see crypto/rand
+	if d.drained.Load() {
+		a.out.Denial = drainingDenial()
+		return a
+	}
+	d.enter()
+	defer d.mu.Unlock()
+	d.ask(&a, ready)
+	return a
+}
+
+// ask decides an acquire, and gives it its place where it is to wait. d.mu is held.
+func (d *desk) ask(a *asked, ready func()) {
+	r, now := a.r, d.licenceTime()
+	d.tick(now)
+	dec := d.core.Decide(r, now)
+	mayWait := d.short != nil && r.Wait > 0 && a.thirst == nil
+	if mayWait && dec.Lease != nil && !dec.Replayed && dec.Lease.Lifetime == enforcer.LifetimeDraw && d.parched(r) {
+		a.thirst = d.thirstFor(r) // others wait for draws of the meter: whoever waits comes after them
+		return
+	}
+	if dec.Waiter != nil {
+		a.answer = make(chan outcome, 1)
+		d.waiting[dec.Waiter.ID] = waiter{a.answer, ready}
+	}
+	a.out = d.carry(dec)
+	if mayWait && a.out.Denial != nil && a.out.Denial.MayGrow {
+		a.thirst = d.thirstFor(r)
+	}
+}
+
+// finish is the second half of Acquire.
+func (d *desk) finish(ctx context.Context, a *asked) (*enforcer.Lease, bool, *enforcer.Denial) {
+	var waited time.Duration
+	var dec enforcer.Decision
+	if a.thirst != nil {
+		dec, waited = d.awaitDraws(ctx, a)
+	} else {
+		dec, waited = d.awaitSlots(ctx, a)
+	}
+	if waited > 0 {
+		d.seen.Waited(waited)
+	}
+	r, pool := a.r, a.r.Pool
+	if pool == "" && len(r.Items) > 0 {
+		pool = r.Items[0].Pool
+	}
+	if d.short != nil && dec.Denial != nil && (dec.Denial.Code == enforcer.NoSlots || dec.Denial.MayGrow) {
+		d.short(r)
+	}
+	d.seen.Acquired(pool, time.Since(a.start)-waited, dec.Denial, dec.Replayed)
+	return dec.Lease, dec.Replayed, dec.Denial
+}
+
+// awaitSlots waits for the answer where the acquire waits for one, and says for how long it did.
+func (d *desk) awaitSlots(ctx context.Context, a *asked) (dec enforcer.Decision, waited time.Duration) {
+	if a.answer == nil {
+		return d.await(a.out), 0
+	}
+	began := time.Now()
+	select {
+	case out := <-a.answer:
+		waited = time.Since(began)
+		return d.await(out), waited
+	case <-ctx.Done():
+	}
+	d.do(&enforcer.Cancel{ID: a.r.ID})
+	dec = d.await(<-a.answer) // it may have been granted in the last moment: the caller gives back what it cannot deliver
+	if dec.Lease == nil && dec.Denial == nil {
+		dec.Denial = &enforcer.Denial{Code: enforcer.NoSlots, Detail: "the caller stopped waiting"}
+	}
+	return dec, time.Since(began)
+}

@@ -1,0 +1,111 @@
+package api
+
+import (
+	"context"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/usher-agent/usher/client/wire"
+	"github.com/usher-agent/usher/enforcer"
+)
+
+func (x *session) acquire(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
+	var in wire.AcquireRequest
+	if pool, plain := plainMember(r.Params, "pool"); plain {
+		in.Pool = pool
+	} else if d := params(r, &in); d != nil {
+		return nil, d, nil
+	}
+	if in.Labels == nil {
+		in.Labels = x.labels
+	}
+	q, d := acquireRequest(&in, x.conn.peer.caller(x.admin))
+	if d != nil {
+		return nil, d, nil
+	}
+	if q.Wait == 0 {
+		l, _, d := x.agent.Acquire(x.ctx, q)
+		if d != nil {
+			return nil, d, nil
+		}
+		x.answerGrant(r, l, in.Nonce)
+		return later, nil, nil
+	}
+	select {
+	case x.waiting <- struct{}{}:
+	default:
+		return nil, &enforcer.Denial{Code: enforcer.RateLimited, Detail: "64 requests of this session wait already, the most that may"}, nil
+	}
+	x.wait(r, q, in.Nonce)
+	return later, nil, nil
+}
+
+// wait answers an acquire that may wait. Those of a session have their places in the order of its messages, and are answered in
+// the order in which they are granted.
+func (x *session) wait(r *rpcRequest, q *enforcer.Acquire, nonce string) {
+	var before, done chan struct{}
+	finish, waits := x.agent.Begin(q, func() {
+		x.turns.Lock()
+		defer x.turns.Unlock()
+		before, done = x.turn, make(chan struct{})
+		x.turn = done
+	})
+	answer := func(ctx context.Context) {
+		l, _, d := finish(ctx)
+		if before != nil {
+			<-before
+		}
+		if d != nil {
+			x.answer(r, nil, d, nil)
+		} else {
+			x.answerGrant(r, l, nonce)
+		}
+		if done != nil {
+			close(done)
+		}
+	}
+	if !waits {
+		<-x.waiting
+		answer(x.ctx)
+		return
+	}
+	ctx, cancel := context.WithCancel(x.ctx)
+	if len(r.ID) > 0 {
+		x.cancels.Store(string(r.ID), cancel)
+	}
+	x.tasks.Go(func() {
+		defer func() { <-x.waiting }()
+		defer x.flush()
+		defer x.cancels.Delete(string(r.ID))
+		defer cancel()
+		answer(ctx)
+	})
+}
+
+// answerGrant answers an acquire that was granted. A notification is not answered: nobody would know of a lease that goes on
+// when its caller is gone.
+func (x *session) answerGrant(r *rpcRequest, l *enforcer.Lease, nonce string) {
+	if len(r.ID) > 0 {
+		out := x.server.granted(l, nonce)
+		x.writeLease(r.ID, &out, l)
+	} else if undoable(l) && outlivesCaller(l) {
+		x.undo(l.ID)
+	}
+}
+
+// cancelWait ends the waiting of an acquire, which is answered as denied; or as granted, where that came first.
+func (x *session) cancelWait(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
+	var in struct {
+		Request jsontext.Value `json:"request"`
+	}
+	if d := params(r, &in); d != nil {
+		return nil, d, nil
+	}
+	if k := in.Request.Kind(); k != '0' && k != '"' {
+		return nil, badRequest("request", "give the id of the acquire that waits", "request is not the id of a request"), nil
+	}
+	if cancel, waits := x.cancels.Load(string(in.Request)); waits {
+		cancel.(context.CancelFunc)()
+	}
+	return struct{}{}, nil, nil
+}

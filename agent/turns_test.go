@@ -1,0 +1,57 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/metrics"
+)
+
+// Acquires that wait for draws of a meter, which the agent takes more of, have them in the order in which they came: a large one is
+// not passed by small ones behind it, and one that gives up is in nobody's way.
+func TestDrawsInTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDesk(time.Now, metrics.New(metrics.Options{Snapshot: func() metrics.Snapshot { return metrics.Snapshot{} }}), enforcer.Options{Durable: true})
+		d.short = func(*enforcer.Acquire) {}
+		budget := func(n enforcer.Limit) {
+			d.setVerdict(&enforcer.Verdict{State: enforcer.StateValid, Code: enforcer.Valid,
+				Meters: map[string]enforcer.MeterGrant{"renders": {Name: "renders", Key: "l/renders", Limit: 100, Budget: n, Most: 100, Taken: true}}}, 0)
+		}
+		budget(2)
+		var mu sync.Mutex
+		var order []string
+		ask := func(name string, n int64, wait time.Duration) {
+			a := d.begin(&enforcer.Acquire{Pool: "renders", N: n, Wait: wait}, nil)
+			go func() {
+				if _, _, denial := d.finish(context.Background(), &a); denial != nil {
+					name += " " + string(denial.Code)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				order = append(order, name)
+			}()
+		}
+		ask("first, of 3", 3, time.Hour)
+		ask("second, of 1", 1, time.Hour)
+		ask("third, for a minute", 5, time.Minute)
+		ask("fourth, of 2", 2, time.Hour)
+		synctest.Wait()
+		if n := d.drawsAwaited("renders"); n != 11 || len(order) > 0 {
+			t.Fatalf("%d draws are waited for, and answered were %v", n, order)
+		}
+		budget(4) // enough for the first two
+		synctest.Wait()
+		budget(6) // enough for the fourth, were it its turn
+		synctest.Wait()
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		if got, want := fmt.Sprint(order), "[first, of 3 second, of 1 third, for a minute meter_empty fourth, of 2]"; got != want || d.drawsAwaited("renders") != 0 {
+			t.Errorf("answered were %s, want %s; %d are waited for", got, want, d.drawsAwaited("renders"))
+		}
+	})
+}
