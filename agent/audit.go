@@ -61,7 +61,7 @@ type audit struct {
 
 	// These are under the court's lock.
 	documents map[string]noted // nil before the first verdict
-	upstream  map[string]string
+	upstream  map[enforcer.Ref]string
 }
 
 // noted is one document as it was noted.
@@ -98,7 +98,7 @@ func (a *Agent) openEvents() error {
 			return fmt.Errorf("event log: %w", err)
 		}
 	}
-	a.audit = &audit{log: log, users: eventlog.NewUsers(a.config.Privacy.Users, filepath.Join(a.state.path, "pseudonyms")), upstream: map[string]string{}}
+	a.audit = &audit{log: log, users: eventlog.NewUsers(a.config.Privacy.Users, filepath.Join(a.state.path, "pseudonyms")), upstream: map[enforcer.Ref]string{}}
 	return nil
 }
 
@@ -172,10 +172,10 @@ func (a *Agent) auditVerdict(last, v *enforcer.Verdict) {
 		a.note(e)
 	}
 	a.auditDocuments(v)
-	for id, u := range a.court.facts.Upstream {
-		if is := u.State + " " + string(u.Refused); a.audit.upstream[id] != is {
-			a.audit.upstream[id] = is
-			a.note(eventlog.Event{At: v.JudgedAt, Type: noteUpstream, Code: string(u.Refused), Subject: id, Detail: u.Detail, Fields: map[string]string{"state": u.State}})
+	for ref, u := range a.court.facts.Upstream {
+		if is := u.State + " " + string(u.Refused); a.audit.upstream[ref] != is {
+			a.audit.upstream[ref] = is
+			a.note(eventlog.Event{At: v.JudgedAt, Type: noteUpstream, Code: string(u.Refused), Subject: ref.ID(), Detail: u.Detail, Fields: map[string]string{"state": u.State}})
 		}
 	}
 }

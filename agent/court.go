@@ -39,7 +39,7 @@ type court struct {
 	extra   []enforcer.Warning // the agent's own
 	renewed []file             // documents that upstreams brought, see renewedFor
 	// upstream is asked what is known of the licences' upstreams; nil: nobody knows anything.
-	upstream func() map[string]enforcer.Upstream
+	upstream func() map[enforcer.Ref]enforcer.Upstream
 	// budgets is asked what may be handed out of site pools, and until when on the boot-time clock; nil: nobody has any.
 	budgets func() (map[enforcer.Share]enforcer.Limit, time.Duration)
 	// draws is asked what was taken of site meters; it is there where budgets is.
@@ -48,6 +48,7 @@ type court struct {
 	shares  func(*enforcer.Verdict) bool
 	cache   map[[32]byte]verified
 	trusted int                 // counts the times that the anchors were replaced
+	teller  string              // the system whose signed dates tell the time; empty: none
 	toAsk   map[[32]byte][]byte // documents that a plugin is to be asked about
 	again   time.Time           // when to judge again
 	ready   bool                // files have been read once
@@ -236,12 +237,12 @@ func (c *court) judge() *enforcer.Verdict {
 		return nil
 	}
 	c.facts.Documents = c.documents(nil)
-	at := c.desk.sign(enforcer.Signed(c.facts.Documents))
+	at := c.desk.sign(enforcer.Signed(c.facts.Documents, c.teller))
 	now := at.now
 	c.facts.Clock, c.steps = at.Clock, at.steps
 	fence := c.fill(&c.facts, now)
 	v := enforcer.Judge(c.facts, now)
-	if issued := v.ClockReset(); !issued.IsZero() {
+	if issued := v.ClockReset(c.teller); !issued.IsZero() {
 		if from, to, healed := c.desk.heal(issued); healed {
 			at = c.desk.timing()
 			now = at.now
@@ -301,6 +302,11 @@ func (c *court) fill(f *enforcer.Facts, now time.Time) (fence time.Duration) {
 	}
 	if c.upstream != nil {
 		f.Upstream = c.upstream()
+		for _, d := range f.Documents { // what a former version knew, until the pulse has taken it over
+			if d.License != nil && !d.License.IsTest() {
+				_, _ = enforcer.Kept(f.Upstream, d.License)
+			}
+		}
 	}
 	c.history.fill(f, now)
 	return fence
@@ -312,17 +318,16 @@ func (c *court) renewedFor(files []file) (out []file) {
 	if len(c.renewed) == 0 {
 		return nil
 	}
-	type name struct{ system, id string }
-	there := map[name]bool{}
+	there := map[enforcer.Ref]bool{}
 	for _, f := range files {
 		if f.data != nil {
 			if l := c.verifyCached(f.data).license; l != nil {
-				there[name{l.System, l.ID}] = true
+				there[l.Ref()] = true
 			}
 		}
 	}
 	for _, f := range c.renewed {
-		if l := c.verifyCached(f.data).license; l != nil && there[name{l.System, l.ID}] {
+		if l := c.verifyCached(f.data).license; l != nil && there[l.Ref()] {
 			out = append(out, f)
 		}
 	}
@@ -348,7 +353,7 @@ func (c *court) would(f file) *enforcer.Verdict {
 	defer c.mu.Unlock()
 	facts := c.facts
 	facts.Documents = c.documents(&f)
-	now, clock := c.desk.would(enforcer.Signed(facts.Documents))
+	now, clock := c.desk.would(enforcer.Signed(facts.Documents, c.teller))
 	facts.Clock = clock
 	c.fill(&facts, now)
 	v := enforcer.Judge(facts, now)
@@ -389,6 +394,7 @@ func (c *court) trust(anchors []plugin.Anchor) {
 		return !c.fromPlugin(v) || !same(v.license.System, v.license.KeyID)
 	})
 	c.anchors = anchors
+	c.teller = catalog.TimeTeller(anchors)
 	c.trusted++
 }
 

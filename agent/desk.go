@@ -282,6 +282,7 @@ func (d *desk) setVerdict(v *enforcer.Verdict, fence time.Duration) {
 	now := d.licenceTime()
 	d.tick(now)
 	d.carry(d.core.Decide(&enforcer.SetVerdict{Verdict: v}, now))
+	d.carry(d.core.Decide(&enforcer.TakeOver{}, now))
 	if d.fence = fence; fence != 0 {
 		d.rouse()
 	}

@@ -46,7 +46,7 @@ func (f front) BeginEmergency(by enforcer.Caller, reason string) (wire.Emergency
 		return wire.Emergency{}, d
 	}
 	e := emergency{now, now.Add(l.Emergency.Length), reason}
-	if err := f.history.begin(l.ID, e); err != nil {
+	if err := f.history.begin(l.Ref(), e); err != nil {
 		c.mu.Unlock()
 		return wire.Emergency{}, &enforcer.Denial{Code: enforcer.Storage, Detail: "the emergency could not be recorded, and has not begun: " + err.Error(), Hint: "see to the disk that state.dir is on"}
 	}
@@ -67,10 +67,10 @@ func emergencyShape(id string, e emergency, now time.Time) wire.Emergency {
 // Emergencies returns what operators have begun, and what the licences at hand still grant.
 func (f front) Emergencies() wire.Emergencies {
 	out := wire.Emergencies{Emergencies: []wire.Emergency{}, Grants: []wire.EmergencyGrant{}}
-	now, all := f.desk.time(), f.history.emergencies()
-	for id, list := range all {
+	now := f.desk.time()
+	for ref, list := range f.history.emergencies() {
 		for _, e := range list {
-			out.Emergencies = append(out.Emergencies, emergencyShape(id, e, now))
+			out.Emergencies = append(out.Emergencies, emergencyShape(ref.ID(), e, now))
 		}
 	}
 	slices.SortFunc(out.Emergencies, func(a, b wire.Emergency) int { return a.BeganAt.Compare(b.BeganAt) })
@@ -78,13 +78,15 @@ func (f front) Emergencies() wire.Emergencies {
 	if v == nil {
 		return out
 	}
+	seen := map[enforcer.Ref]bool{}
 	for _, j := range v.Licenses {
 		l := j.License
-		if l == nil || l.Emergency.Length == 0 || slices.ContainsFunc(out.Grants, func(g wire.EmergencyGrant) bool { return g.License == l.ID }) {
+		if l == nil || l.Emergency.Length == 0 || seen[l.Ref()] {
 			continue
 		}
+		seen[l.Ref()] = true
 		var began []time.Time
-		for _, e := range all[l.ID] {
+		for _, e := range f.history.emergenciesOf(l.Ref()) {
 			began = append(began, e.Began)
 		}
 		g := wire.EmergencyGrant{License: l.ID, LengthSeconds: l.Emergency.Length.Seconds(), PerYear: l.Emergency.PerYear}
@@ -97,8 +99,8 @@ func (f front) Emergencies() wire.Emergencies {
 }
 
 // told returns the emergencies that the upstream is told of: all of the last year that are the licence's, with each call.
-func (h *history) told(id string, now time.Time) (out []plugin.Emergency) {
-	for _, e := range h.emergencies()[id] {
+func (h *history) told(ref enforcer.Ref, now time.Time) (out []plugin.Emergency) {
+	for _, e := range h.emergenciesOf(ref) {
 		if now.Sub(e.Began) < 366*24*time.Hour {
 			out = append(out, plugin.Emergency{Began: e.Began, Ends: e.Ends, Reason: e.Reason})
 		}
@@ -110,7 +112,7 @@ func (h *history) told(id string, now time.Time) (out []plugin.Emergency) {
 // back as well, if the upstream can be reached. Asked again it signs the same receipt again.
 func (f front) Return(ctx context.Context, by enforcer.Caller, id string) (wire.Returned, *enforcer.Denial) {
 	placed := f.pulse.Placed(id) // while the licence is served still
-	was, d := f.giveBack(by, id)
+	ref, was, d := f.giveBack(by, id)
 	if d != nil {
 		return wire.Returned{}, d
 	}
@@ -120,6 +122,9 @@ func (f front) Return(ctx context.Context, by enforcer.Caller, id string) (wire.
 	}
 	out := wire.Returned{License: id, Product: was.Product, ReturnedAt: was.Returned, Receipt: receipt}
 	for _, l := range placed {
+		if l.Ref() != ref {
+			continue
+		}
 		out.Place = &wire.Released{License: id, Released: true}
 		if err := f.pulse.Deactivate(ctx, l); err != nil {
 			out.Place.Released, out.Place.Reason = false, err.Error()
@@ -128,42 +133,59 @@ func (f front) Return(ctx context.Context, by enforcer.Caller, id string) (wire.
 	return out, nil
 }
 
-// giveBack records that a licence was returned, which stops it. It returns what is recorded.
-func (f front) giveBack(by enforcer.Caller, id string) (past, *enforcer.Denial) {
+// giveBack records that a licence was returned, which stops it. It returns which licence of the id that is, and what is recorded.
+func (f front) giveBack(by enforcer.Caller, id string) (enforcer.Ref, past, *enforcer.Denial) {
 	c := f.court
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	l, document := c.latest(id)
 	now := f.desk.time()
-	was, before := f.history.returned(id)
+	ref, _ := f.history.returnedAs(id)
+	if l != nil {
+		ref = l.Ref()
+	}
+	was, before := f.history.returned(ref)
 	if l == nil && !before {
-		return past{}, &enforcer.Denial{Code: api.DocumentUnknown, Field: "license", Detail: fmt.Sprintf("there is no licence %q here that verifies", id), Hint: "`usher license list` shows what is there"}
+		return ref, past{}, &enforcer.Denial{Code: api.DocumentUnknown, Field: "license", Detail: fmt.Sprintf("there is no licence %q here that verifies", id), Hint: "`usher license list` shows what is there"}
 	}
 	if anew := l != nil && (!before || l.Issued.After(was.Returned)); !anew {
-		return was, nil
+		return ref, was, nil
 	}
 	data := document
 	if l.System == usher.System {
 		data = usher.Compact(document)
 	}
 	sum := sha256.Sum256(data)
-	was, err := f.history.giveBack(id, l.Product, hex.EncodeToString(sum[:]), now, true)
+	was, err := f.history.giveBack(ref, l.Product, hex.EncodeToString(sum[:]), now, true)
 	if err != nil {
-		return past{}, &enforcer.Denial{Code: enforcer.Storage, Detail: "the return could not be recorded, and the licence stands: " + err.Error(), Hint: "see to the disk that state.dir is on"}
+		return ref, past{}, &enforcer.Denial{Code: enforcer.Storage, Detail: "the return could not be recorded, and the licence stands: " + err.Error(), Hint: "see to the disk that state.dir is on"}
 	}
 	c.judge()
 	f.noteBy(by, eventlog.Event{Type: noteReturned, Subject: id, Fields: map[string]string{"sha256": was.Document}})
 	f.log.Warn("a licence was returned, and is of no use here any more", "licence", id, "uid", by.UID, "pid", by.PID, "exe", by.Exe)
 	f.desk.subs.send(nil, wire.Event{Type: "license.returned", At: now, Reason: "licence " + id + " was returned to the vendor"})
-	return was, nil
+	return ref, was, nil
 }
 
-// latest returns the licence of an id that was issued last, and its document. c.mu is held.
+// latest returns the licence of an id that was issued last, and its document: of several of one id the production licence, and of the
+// system that tells the time first. c.mu is held.
 func (c *court) latest(id string) (out *enforcer.License, document []byte) {
 	for _, d := range c.documents(nil) {
-		if l := d.License; l != nil && l.ID == id && l.Role != enforcer.RoleNotice && (out == nil || l.Issued.After(out.Issued)) {
+		if l := d.License; l != nil && l.ID == id && l.Role != enforcer.RoleNotice && (out == nil || c.nearer(l, out)) {
 			out, document = l, c.document(d.Name)
 		}
 	}
 	return out, document
+}
+
+// nearer reports whether of two licences of one id the first is meant by it.
+func (c *court) nearer(l, o *enforcer.License) bool {
+	switch {
+	case l.IsTest() != o.IsTest():
+		return o.IsTest()
+	case l.TellsTime(c.teller) != o.TellsTime(c.teller):
+		return l.TellsTime(c.teller)
+	default:
+		return l.Issued.After(o.Issued)
+	}
 }

@@ -126,7 +126,10 @@ func (a *Agent) fetch(ctx context.Context, f plugin.Fetcher) error {
 	if v.problem != nil {
 		return fmt.Errorf("%s: %s; %s", v.problem.Code, v.problem.Reason, v.problem.Hint)
 	}
-	return a.renewed(ctx, v.license.ID, r.Document)
+	if v.license.System != f.System() {
+		return fmt.Errorf("the document is a licence of the system %s, and was fetched for the system %s", v.license.System, f.System())
+	}
+	return a.renewed(ctx, v.license, r.Document)
 }
 
 // former returns the document of a system's licence that another is to replace; nil: there is none.

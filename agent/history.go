@@ -41,8 +41,10 @@ type history struct {
 // record is what the file says.
 type record struct {
 	// Began is when the record was begun: what lies before is not known.
-	Began    time.Time       `json:"began"`
-	Licenses map[string]past `json:"licences"` // by id
+	Began    time.Time             `json:"began"`
+	Licenses map[enforcer.Ref]past `json:"licences"`
+	// Named says that licences are under their Refs; former versions put them under their ids.
+	Named bool `json:"named,omitempty"`
 }
 
 // past is what is known of one licence.
@@ -71,7 +73,7 @@ type signedRecord struct {
 
 // openHistory reads the record, or begins one where there is none or another key's. fresh says that it has begun one, and why.
 func openHistory(path string, key ed25519.PrivateKey, now time.Time) (h *history, fresh string, err error) {
-	h = &history{path: path, key: key, record: record{Began: now, Licenses: map[string]past{}}}
+	h = &history{path: path, key: key, record: record{Began: now, Licenses: map[enforcer.Ref]past{}, Named: true}}
 	b, err := os.ReadFile(path) //nolint:gosec // a file of the agent's own folder
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -114,10 +116,14 @@ func (h *history) read(b []byte) (fresh string, err error) {
 	if err := json.Unmarshal(s.Record, &r); err != nil {
 		return "", fmt.Errorf("it cannot be read: %w", err)
 	}
-	if r.Licenses == nil {
-		r.Licenses = map[string]past{}
+	all := map[enforcer.Ref]past{}
+	for ref, p := range r.Licenses {
+		if !r.Named {
+			ref = enforcer.FormerRef(string(ref))
+		}
+		all[ref] = p
 	}
-	h.record = r
+	h.record = record{r.Began, all, true}
 	return "", nil
 }
 
@@ -139,7 +145,7 @@ func (h *history) write(r record) error {
 }
 
 // change changes the record, durably or not at all. present is the licences that are at hand: nothing of them is dropped.
-func (h *history) change(present map[string]bool, f func(licenses map[string]past)) error {
+func (h *history) change(present map[enforcer.Ref]bool, f func(licenses map[enforcer.Ref]past)) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	next := h.record
@@ -157,17 +163,17 @@ func (h *history) change(present map[string]bool, f func(licenses map[string]pas
 }
 
 // bound drops what was seen longest ago of the licences that are gone, but for trials, returns and what was bridged.
-func (r *record) bound(present map[string]bool) {
+func (r *record) bound(present map[enforcer.Ref]bool) {
 	if len(r.Licenses) <= historyLicenses {
 		return
 	}
-	var idle []string
+	var idle []enforcer.Ref
 	for id, p := range r.Licenses {
 		if !present[id] && !p.Trial && p.Returned.IsZero() && len(p.Emergencies) == 0 {
 			idle = append(idle, id)
 		}
 	}
-	slices.SortFunc(idle, func(a, b string) int { return r.Licenses[a].Seen.Compare(r.Licenses[b].Seen) })
+	slices.SortFunc(idle, func(a, b enforcer.Ref) int { return r.Licenses[a].Seen.Compare(r.Licenses[b].Seen) })
 	for _, id := range idle[:min(len(idle), len(r.Licenses)-historyLicenses)] {
 		delete(r.Licenses, id)
 	}
@@ -184,96 +190,141 @@ func (h *history) began() time.Time {
 func (h *history) fill(f *enforcer.Facts, now time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	f.Seen, f.Emergencies, f.Returned = map[string]time.Time{}, map[string][]time.Time{}, map[string]time.Time{}
-	for id, p := range h.record.Licenses {
+	f.Seen, f.Emergencies, f.Returned = map[enforcer.Ref]time.Time{}, map[enforcer.Ref][]time.Time{}, map[enforcer.Ref]time.Time{}
+	put := func(ref enforcer.Ref, p past) {
 		if !p.Seen.IsZero() {
-			f.Seen[id] = p.Seen
+			f.Seen[ref] = p.Seen
 		}
 		for _, e := range p.Emergencies {
-			f.Emergencies[id] = append(f.Emergencies[id], e.Began)
+			f.Emergencies[ref] = append(f.Emergencies[ref], e.Began)
 		}
 		if !p.Returned.IsZero() {
-			f.Returned[id] = p.Returned
+			f.Returned[ref] = p.Returned
 		}
 	}
+	for ref, p := range h.record.Licenses {
+		put(ref, p)
+	}
+	done := map[enforcer.Ref]bool{}
 	for _, d := range f.Documents {
-		if l := d.License; l != nil && !f.Seen[l.ID].IsZero() {
-			f.Seen[l.ID] = l.SeenBy(f.Seen[l.ID], now)
+		l := d.License
+		if l == nil || done[l.Ref()] {
+			continue
+		}
+		ref := l.Ref()
+		done[ref] = true
+		if _, ok := h.record.Licenses[ref]; !ok {
+			put(ref, pastOf(h.record.Licenses, ref))
+		}
+		if !f.Seen[ref].IsZero() {
+			f.Seen[ref] = l.SeenBy(f.Seen[ref], now)
 		}
 	}
 }
 
+// pastOf returns what is known of a licence. What a former version recorded of its id, without a system, holds for each licence of that
+// id, for it only ever restricts: a trial that has begun, an emergency that is spent, a licence that was returned.
+func pastOf(licenses map[enforcer.Ref]past, ref enforcer.Ref) past {
+	if p, ok := licenses[ref]; ok {
+		return p
+	}
+	return licenses[enforcer.FormerRef(ref.ID())]
+}
+
 // see records first uses, and puts right those that a false clock had put into the future.
-func (h *history) see(f *enforcer.Facts, uses map[string]time.Time, now time.Time) error {
+func (h *history) see(f *enforcer.Facts, uses map[enforcer.Ref]time.Time, now time.Time) error {
 	h.mu.Lock()
 	all := h.record.Licenses
 	h.mu.Unlock()
-	next, trials, present := maps.Clone(uses), map[string]bool{}, map[string]bool{}
+	next, trials, present := maps.Clone(uses), map[enforcer.Ref]bool{}, map[enforcer.Ref]bool{}
 	if next == nil {
-		next = map[string]time.Time{}
+		next = map[enforcer.Ref]time.Time{}
 	}
 	for _, d := range f.Documents {
 		if l := d.License; l != nil {
-			present[l.ID] = true
-			trials[l.ID] = trials[l.ID] || l.Trial > 0
-			if was := all[l.ID].Seen; was.After(now) {
-				next[l.ID] = l.SeenBy(was, now)
+			ref := l.Ref()
+			present[ref], present[enforcer.FormerRef(l.ID)] = true, true
+			trials[ref] = trials[ref] || l.Trial > 0
+			if was := pastOf(all, ref).Seen; was.After(now) {
+				next[ref] = l.SeenBy(was, now)
 			}
 		}
 	}
 	if len(next) == 0 {
 		return nil
 	}
-	return h.change(present, func(licenses map[string]past) {
-		for id, at := range next {
-			p := licenses[id]
-			p.Seen, p.Trial = at, p.Trial || trials[id]
-			licenses[id] = p
+	return h.change(present, func(licenses map[enforcer.Ref]past) {
+		for ref, at := range next {
+			p := pastOf(licenses, ref)
+			p.Seen, p.Trial = at, p.Trial || trials[ref]
+			licenses[ref] = p
 		}
 	})
 }
 
 // emergencies returns what operators began, by licence, the oldest first.
-func (h *history) emergencies() map[string][]emergency {
+func (h *history) emergencies() map[enforcer.Ref][]emergency {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	out := map[string][]emergency{}
-	for id, p := range h.record.Licenses {
+	out, taken := map[enforcer.Ref][]emergency{}, map[enforcer.Ref]bool{}
+	for ref, p := range h.record.Licenses {
 		if len(p.Emergencies) > 0 {
-			out[id] = p.Emergencies
+			out[ref] = p.Emergencies
 		}
+		taken[enforcer.FormerRef(ref.ID())] = taken[enforcer.FormerRef(ref.ID())] || !ref.Former()
 	}
+	// What a former version recorded is recorded with the licence too, once there was more to say of that.
+	maps.DeleteFunc(out, func(ref enforcer.Ref, _ []emergency) bool { return taken[ref] })
 	return out
 }
 
+// emergenciesOf returns what operators began of one licence, the oldest first.
+func (h *history) emergenciesOf(ref enforcer.Ref) []emergency {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return pastOf(h.record.Licenses, ref).Emergencies
+}
+
 // begin records an emergency.
-func (h *history) begin(id string, e emergency) error {
-	return h.change(nil, func(licenses map[string]past) {
-		p := licenses[id]
+func (h *history) begin(ref enforcer.Ref, e emergency) error {
+	return h.change(nil, func(licenses map[enforcer.Ref]past) {
+		p := pastOf(licenses, ref)
 		p.Emergencies = append(slices.Clone(p.Emergencies), e)
 		slices.SortFunc(p.Emergencies, func(a, b emergency) int { return a.Began.Compare(b.Began) })
 		p.Emergencies = p.Emergencies[max(0, len(p.Emergencies)-historyEmergencies):]
-		licenses[id] = p
+		licenses[ref] = p
 	})
 }
 
 // giveBack records that a licence was returned, and returns what is recorded: of one that was before, what was then.
-func (h *history) giveBack(id, product, document string, now time.Time, again bool) (past, error) {
+func (h *history) giveBack(ref enforcer.Ref, product, document string, now time.Time, again bool) (past, error) {
 	var out past
-	err := h.change(nil, func(licenses map[string]past) {
-		p := licenses[id]
+	err := h.change(nil, func(licenses map[enforcer.Ref]past) {
+		p := pastOf(licenses, ref)
 		if p.Returned.IsZero() || again {
 			p.Returned, p.Document, p.Product = now, document, product
 		}
-		licenses[id], out = p, p
+		licenses[ref], out = p, p
 	})
 	return out, err
 }
 
 // returned returns what is recorded of a licence that was returned.
-func (h *history) returned(id string) (past, bool) {
+func (h *history) returned(ref enforcer.Ref) (past, bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	p := h.record.Licenses[id]
+	p := pastOf(h.record.Licenses, ref)
 	return p, !p.Returned.IsZero()
+}
+
+// returnedAs returns which licence of an id was returned; of several a production licence. False: none was.
+func (h *history) returnedAs(id string) (enforcer.Ref, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, ref := range slices.Sorted(maps.Keys(h.record.Licenses)) {
+		if ref.ID() == id && !h.record.Licenses[ref].Returned.IsZero() {
+			return ref, true
+		}
+	}
+	return "", false
 }

@@ -40,24 +40,24 @@ func TestHistory(t *testing.T) {
 	if fresh == "" {
 		t.Error("nothing is said of a new record")
 	}
-	trial := &enforcer.License{ID: "a", Trial: time.Hour, Issued: day0}
+	trial := &enforcer.License{System: "usher", ID: "a", Trial: time.Hour, Issued: day0}
 	f := &enforcer.Facts{Documents: []enforcer.Document{{Name: "a.lic", License: trial}}}
-	if err := h.see(f, map[string]time.Time{"a": day0}, day0); err != nil {
+	if err := h.see(f, map[enforcer.Ref]time.Time{"usher/a": day0}, day0); err != nil {
 		t.Fatal(err)
 	}
-	if err := h.begin("a", emergency{day0.Add(time.Hour), day0.Add(2 * time.Hour), "fire"}); err != nil {
+	if err := h.begin("usher/a", emergency{day0.Add(time.Hour), day0.Add(2 * time.Hour), "fire"}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := h.giveBack("b", "acme", "ab", day0.Add(time.Minute), false); err != nil {
+	if _, err := h.giveBack("usher/b", "acme", "ab", day0.Add(time.Minute), false); err != nil {
 		t.Fatal(err)
 	}
-	if p, err := h.giveBack("b", "acme", "cd", day0.Add(time.Hour), false); err != nil || p.Document != "ab" || !p.Returned.Equal(day0.Add(time.Minute)) {
+	if p, err := h.giveBack("usher/b", "acme", "cd", day0.Add(time.Hour), false); err != nil || p.Document != "ab" || !p.Returned.Equal(day0.Add(time.Minute)) {
 		t.Errorf("returned twice: %+v, %v", p, err)
 	}
 	// Another start knows all of it.
 	h, fresh = mustOpen(t, path, key, day0.Add(1000*time.Hour))
 	h.fill(f, day0.Add(1000*time.Hour))
-	if fresh != "" || !h.began().Equal(day0) || !f.Seen["a"].Equal(day0) || len(f.Emergencies["a"]) != 1 || !f.Returned["b"].Equal(day0.Add(time.Minute)) {
+	if fresh != "" || !h.began().Equal(day0) || !f.Seen["usher/a"].Equal(day0) || len(f.Emergencies["usher/a"]) != 1 || !f.Returned["usher/b"].Equal(day0.Add(time.Minute)) {
 		t.Errorf("%q, %+v", fresh, f)
 	}
 	if fi, err := os.Stat(path); err != nil || fi.Mode().Perm() != 0o600 {
@@ -75,8 +75,8 @@ func TestHistoryTampered(t *testing.T) {
 	t.Parallel()
 	path, key := filepath.Join(t.TempDir(), "history.json"), newKey(t)
 	h, _ := mustOpen(t, path, key, day0)
-	f := &enforcer.Facts{Documents: []enforcer.Document{{Name: "a.lic", License: &enforcer.License{ID: "a", Trial: time.Hour}}}}
-	if err := h.see(f, map[string]time.Time{"a": day0}, day0); err != nil {
+	f := &enforcer.Facts{Documents: []enforcer.Document{{Name: "a.lic", License: &enforcer.License{System: "usher", ID: "a", Trial: time.Hour}}}}
+	if err := h.see(f, map[enforcer.Ref]time.Time{"usher/a": day0}, day0); err != nil {
 		t.Fatal(err)
 	}
 	good, err := os.ReadFile(path)
@@ -85,7 +85,7 @@ func TestHistoryTampered(t *testing.T) {
 	}
 	for name, bad := range map[string][]byte{
 		"another date": bytes.Replace(good, []byte("2026-05-01"), []byte("2026-06-01"), 1),
-		"no licences":  bytes.Replace(good, []byte(`"a":{`), []byte(`"b":{`), 1),
+		"no licences":  bytes.Replace(good, []byte(`"usher/a":{`), []byte(`"usher/b":{`), 1),
 		"cut off":      good[:len(good)/2],
 		"empty":        {},
 	} {
@@ -102,16 +102,16 @@ func TestHistoryTampered(t *testing.T) {
 func TestHistoryFalseFuture(t *testing.T) {
 	t.Parallel()
 	h, _ := mustOpen(t, filepath.Join(t.TempDir(), "history.json"), newKey(t), day0)
-	f := &enforcer.Facts{Documents: []enforcer.Document{{Name: "a.lic", License: &enforcer.License{ID: "a", Trial: time.Hour, Issued: day0}}}}
-	if err := h.see(f, map[string]time.Time{"a": day0.AddDate(50, 0, 0)}, day0.AddDate(50, 0, 0)); err != nil {
+	f := &enforcer.Facts{Documents: []enforcer.Document{{Name: "a.lic", License: &enforcer.License{System: "usher", ID: "a", Trial: time.Hour, Issued: day0}}}}
+	if err := h.see(f, map[enforcer.Ref]time.Time{"usher/a": day0.AddDate(50, 0, 0)}, day0.AddDate(50, 0, 0)); err != nil {
 		t.Fatal(err)
 	}
 	if err := h.see(f, nil, day0.Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	h.fill(f, day0.Add(time.Hour))
-	if !f.Seen["a"].Equal(day0.Add(time.Minute)) {
-		t.Errorf("the trial counts from %v", f.Seen["a"])
+	if !f.Seen["usher/a"].Equal(day0.Add(time.Minute)) {
+		t.Errorf("the trial counts from %v", f.Seen["usher/a"])
 	}
 }
 
@@ -119,22 +119,56 @@ func TestHistoryFalseFuture(t *testing.T) {
 func TestHistoryBounded(t *testing.T) {
 	t.Parallel()
 	h, _ := mustOpen(t, filepath.Join(t.TempDir(), "history.json"), newKey(t), day0)
-	uses, f := map[string]time.Time{}, &enforcer.Facts{}
+	uses, f := map[enforcer.Ref]time.Time{}, &enforcer.Facts{}
 	for i := range historyLicenses + 10 {
-		uses[fmt.Sprint(i)] = day0.Add(time.Duration(i) * time.Second)
+		uses[enforcer.Ref(fmt.Sprint("usher/", i))] = day0.Add(time.Duration(i) * time.Second)
 	}
-	f.Documents = []enforcer.Document{{License: &enforcer.License{ID: "3", Trial: time.Hour}}, {License: &enforcer.License{ID: "5"}}}
+	f.Documents = []enforcer.Document{{License: &enforcer.License{System: "usher", ID: "3", Trial: time.Hour}}, {License: &enforcer.License{System: "usher", ID: "5"}}}
 	if err := h.see(f, uses, day0.AddDate(1, 0, 0)); err != nil {
 		t.Fatal(err)
 	}
 	all := h.record.Licenses
-	if len(all) != historyLicenses || all["3"].Seen.IsZero() || all["5"].Seen.IsZero() || !all["4"].Seen.IsZero() || all[fmt.Sprint(historyLicenses+9)].Seen.IsZero() {
-		t.Errorf("%d are kept; 3 %v, 4 %v, 5 %v", len(all), all["3"], all["4"], all["5"])
+	if len(all) != historyLicenses || all["usher/3"].Seen.IsZero() || all["usher/5"].Seen.IsZero() || !all["usher/4"].Seen.IsZero() || all[enforcer.Ref(fmt.Sprint("usher/", historyLicenses+9))].Seen.IsZero() {
+		t.Errorf("%d are kept; 3 %v, 4 %v, 5 %v", len(all), all["usher/3"], all["usher/4"], all["usher/5"])
 	}
 	for i := range historyLicenses + 1 {
-		h.record.Licenses[fmt.Sprint("t", i)] = past{Trial: true, Seen: day0}
+		h.record.Licenses[enforcer.Ref(fmt.Sprint("usher/t", i))] = past{Trial: true, Seen: day0}
 	}
-	if err := h.begin("x", emergency{Began: day0}); err == nil || !strings.Contains(err.Error(), "the most that is kept") {
+	if err := h.begin("usher/x", emergency{Began: day0}); err == nil || !strings.Contains(err.Error(), "the most that is kept") {
 		t.Errorf("one trial too many: %v", err)
+	}
+}
+
+// What a former version recorded of licences, which it named by their ids alone, is known of each licence of that id. What is recorded
+// since is of one licence alone.
+func TestFormerHistory(t *testing.T) {
+	t.Parallel()
+	path, key := filepath.Join(t.TempDir(), "history.json"), newKey(t)
+	h, _ := mustOpen(t, path, key, day0)
+	h.record.Named = false
+	h.record.Licenses = map[enforcer.Ref]past{"a": {Seen: day0, Trial: true, Emergencies: []emergency{{Began: day0, Ends: day0.Add(time.Hour)}}}, "b": {Returned: day0}}
+	if err := h.write(h.record); err != nil {
+		t.Fatal(err)
+	}
+	h, fresh := mustOpen(t, path, key, day0.Add(time.Hour))
+	native, test := &enforcer.License{System: "usher", ID: "a", Trial: time.Hour}, &enforcer.License{System: "usher", ID: "a", AnchorEnvironment: enforcer.Test}
+	f := &enforcer.Facts{Documents: []enforcer.Document{{License: native}, {License: test}, {License: &enforcer.License{System: "usher", ID: "b"}}}}
+	h.fill(f, day0.Add(time.Hour))
+	if fresh != "" || !f.Seen["usher/a"].Equal(day0) || len(f.Emergencies["usher/a"]) != 1 || len(f.Emergencies["usher:test/a"]) != 1 || !f.Returned["usher/b"].Equal(day0) {
+		t.Errorf("%q, %+v", fresh, f)
+	}
+	if err := h.begin("usher/a", emergency{Began: day0.Add(2 * time.Hour)}); err != nil {
+		t.Fatal(err)
+	}
+	h, _ = mustOpen(t, path, key, day0.Add(time.Hour))
+	h.fill(f, day0.Add(time.Hour))
+	if len(f.Emergencies["usher/a"]) != 2 || len(f.Emergencies["usher:test/a"]) != 1 || !f.Seen["usher/a"].Equal(day0) {
+		t.Errorf("%+v", f)
+	}
+	if all := h.emergencies(); len(all) != 1 || len(all["usher/a"]) != 2 {
+		t.Errorf("%v", all)
+	}
+	if ref, ok := h.returnedAs("b"); !ok || ref != enforcer.FormerRef("b") {
+		t.Errorf("%s, %t", ref, ok)
 	}
 }

@@ -212,7 +212,7 @@ func (m *member) changed() {
 	if m.gone {
 		return
 	}
-	n := int64(budgets[enforcer.Share{License: "L1", Pool: "streams"}])
+	n := int64(budgets[enforcer.Share{License: "usher/L1", Pool: "streams"}])
 	if d := n - m.cap; d != 0 {
 		call := now
 		if d < 0 && m.fence != 0 && m.fence < now {

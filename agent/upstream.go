@@ -68,7 +68,7 @@ func (a *Agent) openUpstream() error {
 	a.pulse, err = pulse.New(pulse.Config{File: filepath.Join(cfg.State.Dir, "upstream.json"), CallWithin: cfg.Upstream.Timeout.Duration(),
 		Now: a.desk.time, Uptime: uptime, Request: a.upstreamRequest, Renewed: a.renewed,
 		OnChange: func() { a.court.change(func() {}) },
-		Learnt:   a.desk.learn,
+		Learnt:   a.learnt,
 		Called:   func(c pulse.Call, result string, at time.Time) { a.metrics.UpstreamCalled(string(c), result, at) }, Log: a.log})
 	if err != nil {
 		return err
@@ -169,7 +169,7 @@ func (a *Agent) upstreamRequest(l *enforcer.License, document []byte) plugin.Req
 		r.Memory, r.Disk = h.Memory, h.Disk
 	}
 	a.mu.Unlock()
-	r.Emergencies = a.history.told(l.ID, a.desk.time())
+	r.Emergencies = a.history.told(l.Ref(), a.desk.time())
 	if l.Usage {
 		for _, p := range a.desk.Pools() {
 			r.Usage = append(r.Usage, plugin.Usage{Pool: p.Name, InUse: p.InUse, Peak: p.Peak})
@@ -183,7 +183,7 @@ func (a *Agent) upstreamRequest(l *enforcer.License, document []byte) plugin.Req
 func (a *Agent) haveDuties(v *enforcer.Verdict) {
 	var out []pulse.Licence
 	for _, j := range v.Licenses {
-		if j.License == nil || slices.ContainsFunc(j.Findings, func(f enforcer.Finding) bool { return !upstreamHeals(f.Code, a.court.facts.Upstream[j.License.ID]) }) {
+		if j.License == nil || slices.ContainsFunc(j.Findings, func(f enforcer.Finding) bool { return !upstreamHeals(f.Code, a.court.facts.Upstream[j.License.Ref()]) }) {
 			continue
 		}
 		u := a.upstreams[j.License.System]
@@ -210,15 +210,26 @@ func upstreamHeals(c enforcer.Code, u enforcer.Upstream) bool {
 	return c == u.Refused
 }
 
-// renewed takes a document that an upstream brought: it must be good, of the same licence or one that supersedes it, and
-// later. It is put into the licence folder, or where that cannot be written into the state folder.
-func (a *Agent) renewed(ctx context.Context, id string, document []byte) error {
-	v := a.court.verify(document)
+// learnt takes a time that an upstream signed in an answer about a licence.
+func (a *Agent) learnt(l *enforcer.License, at time.Time) {
+	a.court.mu.Lock()
+	teller := a.court.teller
+	a.court.mu.Unlock()
+	if l.TellsTime(teller) {
+		a.desk.learn(at)
+	}
+}
+
+// renewed takes a document that an upstream brought for a licence: it must be good, of the same licence or one that supersedes it, of
+// the same system and no weaker environment, and later. It is put into the licence folder, or where that cannot be written into the
+// state folder.
+func (a *Agent) renewed(ctx context.Context, of *enforcer.License, document []byte) error {
+	v, id := a.court.verify(document), of.ID
 	a.court.mu.Lock()
 	var present *enforcer.License
 	if now := a.desk.Verdict(); now != nil {
 		for _, j := range now.Licenses {
-			if j.License != nil && j.License.ID == id && (present == nil || j.License.Issued.After(present.Issued)) {
+			if j.License != nil && j.License.Ref() == of.Ref() && (present == nil || j.License.Issued.After(present.Issued)) {
 				present = j.License
 			}
 		}
@@ -229,6 +240,8 @@ func (a *Agent) renewed(ctx context.Context, id string, document []byte) error {
 		return fmt.Errorf("%s: %s", v.problem.Code, v.problem.Reason)
 	case l.ID != id && !slices.Contains(l.Supersedes, id):
 		return fmt.Errorf("it is licence %s, which replaces another than %s", l.ID, id)
+	case !l.MayActOn(of):
+		return fmt.Errorf("it is a licence of the system %s (%s), and replaces none of the system %s (%s)", l.System, environment(l), of.System, environment(of))
 	case present != nil && l.Product != present.Product:
 		return fmt.Errorf("it is for product %q", l.Product)
 	case present != nil && !l.Issued.After(present.Issued):
@@ -243,11 +256,11 @@ func (a *Agent) renewed(ctx context.Context, id string, document []byte) error {
 		a.log.Info("the upstream renewed the licence", "licence", v.license.ID, "document", name, "expires", v.license.Expires)
 		return nil
 	}
-	if v.license.ID != id {
+	if v.license.Ref() != of.Ref() {
 		return err // nothing in the folder would speak for it
 	}
 	kept := file{name: "renewed-" + name, data: document}
-	if err := keepRenewed(filepath.Join(a.state.path, renewedDir), id, document); err != nil {
+	if err := keepRenewed(filepath.Join(a.state.path, renewedDir), of.Ref(), document); err != nil {
 		return err
 	}
 	a.log.Info("the upstream renewed the licence; the licence folder cannot be written, so the state folder has it", "licence", id, "expires", v.license.Expires, "why", err)
@@ -257,11 +270,18 @@ func (a *Agent) renewed(ctx context.Context, id string, document []byte) error {
 	return nil
 }
 
-func keepRenewed(dir, id string, document []byte) error {
+func environment(l *enforcer.License) enforcer.Environment {
+	if l.IsTest() {
+		return enforcer.Test
+	}
+	return enforcer.Production
+}
+
+func keepRenewed(dir string, of enforcer.Ref, document []byte) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	sum := sha256.Sum256([]byte(id))
+	sum := sha256.Sum256([]byte(of))
 	return files.Replace(filepath.Join(dir, hex.EncodeToString(sum[:16])+".lic"), document, 0o600)
 }
 
@@ -295,11 +315,11 @@ func (a *Agent) duties(v *enforcer.Verdict, out *wire.License) {
 		return
 	}
 	l := v.Licenses[0].License
-	s, known := a.pulse.Status()[l.ID]
+	s, known := a.pulse.Status()[l.Ref()]
 	if !known && !l.CheckIn.Stated() && !l.Heartbeat.Stated() && !l.Activation.Required {
 		return
 	}
-	u := a.pulse.Facts()[l.ID]
+	u := a.pulse.Facts()[l.Ref()]
 	if p := l.CheckIn; p.Stated() {
 		out.CheckIn = &wire.CheckIn{Last: instant(u.LastCheckIn), Next: instant(s.State.NextCheckIn)}
 	}
@@ -323,7 +343,7 @@ func (a *Agent) upstreamFigures() metrics.Upstream {
 	var f metrics.Upstream
 	if c := out.CheckIn; c != nil {
 		l := v.Licenses[0].License
-		u := a.pulse.Facts()[l.ID]
+		u := a.pulse.Facts()[l.Ref()]
 		f.CheckInDue = l.CheckIn.After(slices.MaxFunc([]time.Time{l.LastCheckIn(), u.Activated, u.LastCheckIn}, time.Time.Compare))
 	}
 	if h := out.Heartbeat; h != nil && h.Deadline != nil {

@@ -159,10 +159,15 @@ func (m Mark) Heal(c Clocks, issued time.Time) (Mark, bool) {
 	return Mark{Time: issued, Boot: c.Boot, BootID: c.BootID, Reset: issued}, true
 }
 
-// Signed returns the latest date that the documents at hand were signed with; zero: there is none.
-func Signed(documents []Document) (at time.Time) {
+// TellsTime reports whether what is signed of the licence, its issue or an upstream's answer, is evidence of the time. All licences of
+// an agent are judged by one time, and one system tells it: else a false date of one would end the licences of another. Test
+// licences never do.
+func (l *License) TellsTime(system string) bool { return l.System == system && !l.IsTest() }
+
+// Signed returns the latest date that those of the documents at hand were signed with that tell the time; zero: there is none.
+func Signed(documents []Document, system string) (at time.Time) {
 	for _, d := range documents {
-		if d.License != nil && (d.Problem == nil || d.Problem.Stale) {
+		if d.License != nil && (d.Problem == nil || d.Problem.Stale) && d.License.TellsTime(system) {
 			at = later(at, d.License.Issued)
 		}
 	}

@@ -86,22 +86,30 @@ func (c *candidate) emergency(now time.Time) (ends time.Time) {
 	return ends
 }
 
-// named names a licence among those of all systems and products.
-type named struct{ system, product, id string }
+// revoked is the notices that revoke licences of a product, by the licences' ids.
+type revoked map[struct{ product, id string }][]*License
 
-// revoked returns the licences that notices revoke, each with the notice. A notice counts from the moment it is there, and a
-// broken replacement of it does not undo it.
-func (j *judge) revoked() map[named]string {
-	out := map[named]string{}
+// by returns the id of the notice that revokes a licence; empty: none does.
+func (r revoked) by(l *License) (id string) {
+	for _, n := range r[struct{ product, id string }{l.Product, l.ID}] {
+		if n.MayActOn(l) && (id == "" || n.ID < id) { // whichever was read first
+			id = n.ID
+		}
+	}
+	return id
+}
+
+// revoked returns the licences that notices revoke. A notice counts from the moment it is there, and a broken replacement of it
+// does not undo it.
+func (j *judge) revoked() revoked {
+	out := revoked{}
 	for _, d := range j.Documents {
 		if d.License == nil || d.License.Role != RoleNotice || d.Problem != nil && !d.Problem.Stale {
 			continue
 		}
 		for _, id := range d.License.Revokes {
-			n := named{d.License.System, d.License.Product, id}
-			if by := out[n]; by == "" || d.License.ID < by { // whichever was read first
-				out[n] = d.License.ID
-			}
+			of := struct{ product, id string }{d.License.Product, id}
+			out[of] = append(out[of], d.License)
 		}
 	}
 	return out

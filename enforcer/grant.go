@@ -33,22 +33,15 @@ func (j *judge) grant(v *Verdict, inForce []*ruling) {
 			v.Pools[name] = g
 		}
 		for name, t := range l.Meters {
-			g := MeterGrant{Name: name, Key: base.license.ID + "/" + name, Limit: t.Max, Scope: l.PoolScope(t.Scope), Resets: t.Resets, Unit: t.Unit, Adjustable: t.Adjustable}
+			g := MeterGrant{Name: name, Key: string(l.Ref()) + "/" + name, Former: base.license.ID + "/" + name, Limit: t.Max, Scope: l.PoolScope(t.Scope),
+				Resets: t.Resets, Unit: t.Unit, Adjustable: t.Adjustable}
 			b := j.budget(l, name, amount{t.Max, t.Overage}, g.Scope)
 			g.Budget, g.Overage, g.Most, g.NotShared = b.max, b.overage, b.most, b.notShared
-			if taken, ok := j.Draws[Share{l.ID, name}]; ok && b.shared {
+			if taken, ok := j.Draws[Share{l.Ref(), name}]; ok && b.shared {
 				g.Taken, g.Period = true, taken.Period
 			}
 			if was, ok := v.Meters[name]; ok {
-				if g.Taken && g.Resets != was.Resets { // what is counted by other periods cannot be added to it
-					g.Budget, g.Overage, g.Period = 0, 0, was.Period
-				}
-				if was.Taken && (!g.Taken || was.Period.After(g.Period)) {
-					g.Taken, g.Period = true, was.Period
-				}
-				g.Budget, g.Overage, g.Most = was.Budget.Plus(g.Budget), was.Overage.Plus(g.Overage), was.Most.Plus(g.Most)
-				g.Limit, g.Scope, g.Resets, g.Adjustable = was.Limit.Plus(g.Limit), was.Scope, was.Resets, was.Adjustable
-				g.Unit, g.NotShared = cmp.Or(was.Unit, g.Unit), cmp.Or(was.NotShared, g.NotShared)
+				g = was.plus(g)
 			}
 			v.Meters[name] = g
 		}
@@ -102,8 +95,8 @@ func isOwn(l *License, a amount, s Scope) bool {
 
 // budget returns what of a pool or meter may be handed out here on one licence's word.
 func (j *judge) budget(l *License, name string, a amount, s Scope) budget {
-	share, ok := j.Budgets[Share{l.ID, name}]
-	if taken, has := j.Draws[Share{l.ID, name}]; has && !ok {
+	share, ok := j.Budgets[Share{l.Ref(), name}]
+	if taken, has := j.Draws[Share{l.Ref(), name}]; has && !ok {
 		share, ok = taken.N, true
 	}
 	switch {

@@ -77,13 +77,14 @@ func newJudge(f Facts) *judge {
 		c := candidate{Document: d}
 		if d.License != nil && (d.Problem == nil || d.Problem.Stale) {
 			c.license, c.ignored = Narrow(d.License, f.Narrowing)
-			c.up, c.seen, c.broken = f.Upstream[d.License.ID], f.Seen[d.License.ID], f.Emergencies[d.License.ID]
+			ref := d.License.Ref()
+			c.up, c.seen, c.broken = f.Upstream[ref], f.Seen[ref], f.Emergencies[ref]
 			c.match = matchHosts(c.license, f.Narrowing.Strategy, f.Host)
 			c.fixed, c.clock = j.fixed(&c), f.Clock
-			if by := revoked[named{d.License.System, d.License.Product, d.License.ID}]; by != "" && c.license.Role != RoleNotice {
+			if by := revoked.by(c.license); by != "" && c.license.Role != RoleNotice {
 				c.fixed = append(c.fixed, Finding{Revoked, fmt.Sprintf("licence %s: notice %s revokes it; ask the vendor for another", c.label(), by)})
 			}
-			if at := f.Returned[d.License.ID]; !at.IsZero() && !d.License.Issued.After(at) && c.license.Role != RoleNotice {
+			if at := f.Returned[ref]; !at.IsZero() && !d.License.Issued.After(at) && c.license.Role != RoleNotice {
 				c.fixed = append(c.fixed, Finding{Revoked, fmt.Sprintf("licence %s: it was returned to the vendor on %s; take it out of the folder, or ask for another", c.label(), day(at))})
 			}
 		} else if d.Problem != nil {
@@ -267,15 +268,16 @@ func (j *judge) at(now time.Time) *Verdict {
 		inForce = append(inForce, base)
 		for _, r := range all {
 			if r.good() && r.license.Role == RoleAddOn {
-				if r.license.AddOnTo == "" || r.license.AddOnTo == base.license.ID {
-					if r.license.IsTest() && !base.license.IsTest() {
-						r.setAside(TestLicense, "it is a test add-on, and a test licence never adds to a production one")
-						continue
-					}
+				switch {
+				case r.license.System != base.license.System:
+					r.unused = fmt.Sprintf("licence %s: it is of the system %s, and adds to no licence of the system %s, which is in force", r.label(), r.license.System, base.license.System)
+				case r.license.AddOnTo != "" && r.license.AddOnTo != base.license.ID:
+					r.unused = fmt.Sprintf("licence %s: it adds to licence %s, which is not in force", r.label(), r.license.AddOnTo)
+				case !r.license.MayActOn(base.license):
+					r.setAside(TestLicense, "it is a test add-on, and a test licence never adds to a production one")
+				default:
 					inForce = append(inForce, r)
-					continue
 				}
-				r.unused = fmt.Sprintf("licence %s: it adds to licence %s, which is not in force", r.label(), r.license.AddOnTo)
 			}
 		}
 		j.grant(v, inForce)
@@ -359,7 +361,7 @@ func (j *judge) supersede(all []*ruling, now time.Time) {
 			continue
 		}
 		for _, r := range all {
-			if r == by || r.license == nil || r.license.System != by.license.System || !slices.Contains(by.license.Supersedes, r.license.ID) || r.license.ID == by.license.ID {
+			if r == by || r.license == nil || !by.license.MayActOn(r.license) || !slices.Contains(by.license.Supersedes, r.license.ID) || r.license.ID == by.license.ID {
 				continue
 			}
 			r.setAside(Superseded, fmt.Sprintf("licence %s replaces it; it may be removed", by.label()))
@@ -378,15 +380,15 @@ func (r *ruling) foreign() bool {
 	})
 }
 
-// dedupe keeps, of the good documents with one system, anchor and id, the one issued last.
+// dedupe keeps, of the good documents of one licence, the one issued last: by whichever of a vendor's keys, so that one that is
+// renewed with another key does not count twice.
 func (j *judge) dedupe(all []*ruling) {
-	type name struct{ system, key, id string }
-	last := map[name]*ruling{}
+	last := map[Ref]*ruling{}
 	for _, r := range all {
 		if !r.good() {
 			continue
 		}
-		k := name{r.license.System, r.license.KeyID, r.license.ID}
+		k := r.license.Ref()
 		other := last[k]
 		if other == nil {
 			last[k] = r
@@ -538,7 +540,7 @@ func (j *judge) instants(now time.Time) []time.Time {
 // differ reports whether two verdicts permit different things, or say so for different reasons.
 func differ(a, b *Verdict) bool {
 	return a.State != b.State || a.Code != b.Code || a.OnExpiry != b.OnExpiry || a.Environment != b.Environment || baseID(a) != baseID(b) ||
-		!maps.Equal(a.Pools, b.Pools) || !maps.Equal(a.Meters, b.Meters) || !maps.Equal(a.Features, b.Features) || !slices.Equal(a.Versions, b.Versions)
+		!maps.Equal(a.Pools, b.Pools) || !maps.EqualFunc(a.Meters, b.Meters, MeterGrant.equal) || !maps.Equal(a.Features, b.Features) || !slices.Equal(a.Versions, b.Versions)
 }
 
 // baseID names the base in force.

@@ -20,7 +20,7 @@ type codeRow struct {
 func codeRows() []codeRow {
 	upstream := func(u Upstream, change ...func(*License)) Facts {
 		f := factsWith(doc("a.lic", change...))
-		f.Upstream = map[string]Upstream{"L1": u}
+		f.Upstream = map[Ref]Upstream{"usher/L1": u}
 		return f
 	}
 	with := func(f Facts, change func(*Facts)) Facts {
@@ -39,13 +39,13 @@ func codeRows() []codeRow {
 	}
 	breakGlass := func(l *License) { l.Emergency = Emergency{Length: 72 * time.Hour, PerYear: 2} }
 	seen := func(ago time.Duration) func(*Facts) {
-		return func(f *Facts) { f.Seen = map[string]time.Time{"L1": noon.Add(ago)} }
+		return func(f *Facts) { f.Seen = map[Ref]time.Time{"usher/L1": noon.Add(ago)} }
 	}
 	emergencies := func(ago ...time.Duration) func(*Facts) {
 		return func(f *Facts) {
-			f.Emergencies = map[string][]time.Time{}
+			f.Emergencies = map[Ref][]time.Time{}
 			for _, a := range ago {
-				f.Emergencies["L1"] = append(f.Emergencies["L1"], noon.Add(a))
+				f.Emergencies["usher/L1"] = append(f.Emergencies["usher/L1"], noon.Add(a))
 			}
 		}
 	}
@@ -222,15 +222,19 @@ var faults = map[Code]func(*Facts, *License){
 	HeartbeatNotStarted: func(f *Facts, l *License) { l.Heartbeat.Every = time.Hour },
 	HeartbeatDead: func(f *Facts, l *License) {
 		l.Heartbeat.Every = time.Hour
-		u := f.Upstream["L1"]
-		u.LastHeartbeat = noon.Add(-2 * time.Hour)
-		f.Upstream["L1"] = u
+		for _, ref := range []Ref{"usher/L1", "usher:test/L1"} {
+			u := f.Upstream[ref]
+			u.LastHeartbeat = noon.Add(-2 * time.Hour)
+			f.Upstream[ref] = u
+		}
 	},
 	Overdue: func(f *Facts, l *License) { l.CheckIn.Every = time.Hour },
 	Unavailable: func(f *Facts, l *License) {
-		u := f.Upstream["L1"]
-		u.Refused = Unavailable
-		f.Upstream["L1"] = u
+		for _, ref := range []Ref{"usher/L1", "usher:test/L1"} {
+			u := f.Upstream[ref]
+			u.Refused = Unavailable
+			f.Upstream[ref] = u
+		}
 	},
 }
 
@@ -249,7 +253,7 @@ func TestPrecedence(t *testing.T) {
 				continue // they exclude each other
 			}
 			f := factsWith(doc("a.lic"))
-			f.Upstream = map[string]Upstream{}
+			f.Upstream = map[Ref]Upstream{}
 			// In the order that would show a list sorted by chance.
 			faults[second](&f, f.Documents[0].License)
 			faults[first](&f, f.Documents[0].License)

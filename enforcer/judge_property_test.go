@@ -95,8 +95,11 @@ func genLicense(t *rapid.T) *License {
 	return l
 }
 
+// someRefs name the licences of the documents that are drawn.
+var someRefs = []Ref{"usher/L1", "usher/L2", "usher/L3", "usher:test/L1", "usher:test/L2", "keygen/L1", "keygen/L2", "keygen:test/L1"}
+
 func genFacts(t *rapid.T) Facts {
-	f := Facts{Products: []string{"acme"}, AgentKey: "thumb-1", Upstream: map[string]Upstream{}, Seen: map[string]time.Time{}, Emergencies: map[string][]time.Time{},
+	f := Facts{Products: []string{"acme"}, AgentKey: "thumb-1", Upstream: map[Ref]Upstream{}, Seen: map[Ref]time.Time{}, Emergencies: map[Ref][]time.Time{},
 		Host: Host{Components: map[string][]string{"mac": {"aa"}, "disk": {pick(t, "disk", "bb", "bb", "cc")}}, Physical: 4}}
 	for i := range rapid.IntRange(0, 5).Draw(t, "documents") {
 		name := fmt.Sprintf("%d.lic", i)
@@ -110,7 +113,7 @@ func genFacts(t *rapid.T) Facts {
 		}
 		f.Documents = append(f.Documents, d)
 	}
-	for _, id := range []string{"L1", "L2", "L3"} {
+	for _, id := range someRefs {
 		if rapid.Bool().Draw(t, "upstream") {
 			u := Upstream{LastHeartbeat: noon.Add(-pick(t, "last heartbeat", someSpans...)), LastCheckIn: noon.Add(-pick(t, "last check-in", someSpans...))}
 			if rapid.Bool().Draw(t, "activated") {
@@ -134,7 +137,7 @@ func genFacts(t *rapid.T) Facts {
 		slices.SortFunc(f.Emergencies[id], time.Time.Compare)
 	}
 	if rapid.Bool().Draw(t, "budget") {
-		f.Budgets = map[Share]Limit{{pick(t, "of licence", "L1", "L2", "L3"), "streams"}: pick(t, "share", someLimits...)}
+		f.Budgets = map[Share]Limit{{pick(t, "of licence", someRefs...), "streams"}: pick(t, "share", someLimits...)}
 	}
 	if seldom(t, "clock behind") {
 		f.Clock = Clock{Behind: time.Hour, BehindSince: noon.Add(pick(t, "behind since", someSpans...))}
@@ -313,7 +316,7 @@ func TestGraceSoftensOnlyTime(t *testing.T) {
 				}
 				continue
 			}
-			if l.Revoked || l.Suspended || l.Product != "acme" || j.Match.Bound && !j.Match.OK || f.Upstream[l.ID].Refused != "" ||
+			if l.Revoked || l.Suspended || l.Product != "acme" || j.Match.Bound && !j.Match.OK || f.Upstream[l.Ref()].Refused != "" ||
 				len(l.AgentKeys) > 0 && !slices.Contains(l.AgentKeys, "thumb-1") || j.Problem != nil && !j.Problem.Stale || now.Before(l.NotBefore) {
 				t.Fatalf("%s is good: %+v", j.Document, l)
 			}
@@ -343,7 +346,7 @@ func TestLimitsAreSums(t *testing.T) {
 			if j.License.IsTest() && v.Environment == Production {
 				t.Fatalf("%s is for tests, and the verdict is for production", j.Document)
 			}
-			if key := j.License.System + " " + j.License.ID; ids[key] {
+			if key := string(j.License.Ref()); ids[key] {
 				t.Fatalf("licence %s counts twice", key)
 			} else {
 				ids[key] = true
@@ -368,7 +371,7 @@ func TestLimitsAreSums(t *testing.T) {
 					p, has := j.License.Pools[name]
 					m, meter := j.License.Meters[name]
 					named := len(j.License.Hosts) + len(j.License.AgentKeys)
-					switch mine, ok := f.Budgets[Share{j.License.ID, name}]; {
+					switch mine, ok := f.Budgets[Share{j.License.Ref(), name}]; {
 					case ok:
 						share = share.Plus(mine)
 					case has && p.Max == Unlimited, meter && m.Max == Unlimited:

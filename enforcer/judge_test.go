@@ -42,8 +42,14 @@ func factsWith(docs ...Document) Facts {
 func id(s string) func(*License)            { return func(l *License) { l.ID = s } }
 func role(r Role) func(*License)            { return func(l *License) { l.Role = r } }
 func supersedes(s ...string) func(*License) { return func(l *License) { l.Supersedes = s } }
+func of(system string) func(*License)       { return func(l *License) { l.System = system } }
+func key(id string) func(*License)          { return func(l *License) { l.KeyID = id } }
 func testOnly(l *License)                   { l.Environment = Test }
-func unbound(l *License)                    { l.Hosts = nil }
+func testKey(l *License)                    { l.KeyID, l.AnchorEnvironment = "qa", Test }
+func notice(revokes ...string) func(*License) {
+	return func(l *License) { l.Role, l.Revokes, l.Pools = RoleNotice, revokes, nil }
+}
+func unbound(l *License) { l.Hosts = nil }
 func expires(d time.Duration) func(*License) {
 	return func(l *License) { l.Expires = noon.Add(d) }
 }
@@ -139,8 +145,28 @@ func TestDocumentsTogether(t *testing.T) {
 			want{code: Valid, inForce: []string{"a.lic"}, limit: 4, others: map[string]Code{"b.lic": NotYetValid}, until: noon.Add(aDay)}},
 		{"retired stays retired", []Document{doc("a.lic"), doc("b.lic", id("L2"), supersedes("L1"), expires(-aDay))},
 			want{code: Expired, others: map[string]Code{"a.lic": Superseded, "b.lic": Expired}, warn: []WarningCode{}}},
-		{"another system's ids are others", []Document{doc("a.lic"), doc("b.lic", id("L2"), supersedes("L1"), addOn, func(l *License) { l.System = "keygen" })},
-			want{code: Valid, inForce: []string{"a.lic", "b.lic"}, limit: 8}},
+		{"another system's ids are others", []Document{doc("a.lic"), doc("b.lic", id("L2"), supersedes("L1"), role(RoleFree), of("keygen"))},
+			want{code: Valid, inForce: []string{"a.lic"}, limit: 4, others: map[string]Code{"b.lic": Superseded}}},
+		{"another system's add-on adds nothing", []Document{doc("a.lic"), doc("b.lic", id("L2"), addOn, of("keygen"))},
+			want{code: Valid, inForce: []string{"a.lic"}, limit: 4, others: map[string]Code{"b.lic": Valid}, warn: []WarningCode{WarnAddOnUnused}}},
+		{"another system's notice revokes nothing", []Document{doc("a.lic"), doc("b.lic", id("N"), notice("L1"), of("keygen"))},
+			want{code: Valid, inForce: []string{"a.lic"}, limit: 4, others: map[string]Code{"b.lic": Valid}}},
+		{"a test licence retires no production licence", []Document{doc("a.lic"), doc("b.lic", id("L2"), supersedes("L1"), testOnly, issued(0), streams(1))},
+			want{code: Valid, inForce: []string{"a.lic"}, limit: 4, others: map[string]Code{"b.lic": TestLicense}, warn: []WarningCode{WarnTestLicense}}},
+		{"a test key retires no production licence", []Document{doc("a.lic"), doc("b.lic", id("L2"), supersedes("L1"), testKey, issued(0), streams(1))},
+			want{code: Valid, inForce: []string{"a.lic"}, limit: 4, others: map[string]Code{"b.lic": TestLicense}, warn: []WarningCode{WarnTestLicense}}},
+		{"a test key's notice revokes no production licence", []Document{doc("a.lic"), doc("b.lic", id("N"), notice("L1"), testKey)},
+			want{code: Valid, inForce: []string{"a.lic"}, limit: 4, others: map[string]Code{"b.lic": Valid}}},
+		{"a test key's notice revokes a test licence", []Document{doc("a.lic", testKey), doc("b.lic", id("N"), notice("L1"), testKey)},
+			want{code: Revoked, others: map[string]Code{"a.lic": Revoked}}},
+		{"a production notice revokes a test licence", []Document{doc("a.lic", testKey), doc("b.lic", id("N"), notice("L1"))},
+			want{code: Revoked, others: map[string]Code{"a.lic": Revoked}}},
+		{"a production licence retires a test licence", []Document{doc("a.lic", testOnly, issued(0)), doc("b.lic", id("L2"), supersedes("L1"), streams(3))},
+			want{code: Valid, inForce: []string{"b.lic"}, limit: 3, others: map[string]Code{"a.lic": Superseded}}},
+		{"a vendor's next key renews a licence", []Document{doc("a.lic", id("L2"), addOn, streams(3)), doc("b.lic"), doc("c.lic", id("L2"), addOn, streams(3), issued(0), key("2027-a"))},
+			want{code: Valid, inForce: []string{"b.lic", "c.lic"}, limit: 7, others: map[string]Code{"a.lic": Superseded}}},
+		{"a vendor's next key retires a licence", []Document{doc("a.lic", issued(0)), doc("b.lic", id("L2"), supersedes("L1"), streams(3), key("2027-a"))},
+			want{code: Valid, inForce: []string{"b.lic"}, limit: 3, others: map[string]Code{"a.lic": Superseded}}},
 		{"a foreign document retires nothing", []Document{doc("a.lic"), doc("b.lic", id("L2"), supersedes("L1"), func(l *License) { l.Product = "other" })},
 			want{code: Valid, inForce: []string{"a.lic"}, limit: 4, others: map[string]Code{"b.lic": ProductMismatch}, warn: []WarningCode{WarnDocument}}},
 		{"a document does not retire itself", []Document{doc("a.lic", supersedes("L1"))}, want{code: Valid, inForce: []string{"a.lic"}, limit: 4}},
@@ -225,26 +251,26 @@ func TestScopeAndBudget(t *testing.T) {
 		{"site scope on the one key", one(unbound, key, pool(PoolTerm{Max: 4, Scope: ScopeSite})), nil, PoolGrant{Limit: 4, Budget: 4, Scope: ScopeSite}, true, ""},
 		{"site scope on two hosts", one(twoHosts, pool(PoolTerm{Max: 4, Scope: ScopeSite})), nil, PoolGrant{Limit: 4, Scope: ScopeSite}, false, WarnNotShared},
 		{"shared, though it names one host", one(pool(PoolTerm{Max: 4, Scope: ScopeShared})), nil, PoolGrant{Limit: 4, Scope: ScopeShared}, false, WarnNotShared},
-		{"a share of what one host's licence shares", one(pool(PoolTerm{Max: 4, Scope: ScopeShared})), map[Share]Limit{{"L1", "streams"}: 3}, PoolGrant{Limit: 4, Budget: 3, Scope: ScopeShared}, true, ""},
+		{"a share of what one host's licence shares", one(pool(PoolTerm{Max: 4, Scope: ScopeShared})), map[Share]Limit{{"usher/L1", "streams"}: 3}, PoolGrant{Limit: 4, Budget: 3, Scope: ScopeShared}, true, ""},
 		{"host scope on two hosts", one(twoHosts), nil, PoolGrant{Limit: 4, Budget: 4, Scope: ScopeHost}, true, ""},
-		{"a share of the site", one(unbound), map[Share]Limit{{"L1", "streams"}: 3}, PoolGrant{Limit: 4, Budget: 3, Scope: ScopeSite}, true, ""},
-		{"a share beyond the licence", one(unbound), map[Share]Limit{{"L1", "streams"}: 9}, PoolGrant{Limit: 4, Budget: 4, Scope: ScopeSite}, true, ""},
-		{"an unlimited share", one(unbound), map[Share]Limit{{"L1", "streams"}: Unlimited}, PoolGrant{Limit: 4, Budget: 4, Scope: ScopeSite}, true, ""},
-		{"a share of another pool", one(unbound), map[Share]Limit{{"L1", "seats"}: 3}, PoolGrant{Limit: 4, Scope: ScopeSite}, false, WarnNotShared},
+		{"a share of the site", one(unbound), map[Share]Limit{{"usher/L1", "streams"}: 3}, PoolGrant{Limit: 4, Budget: 3, Scope: ScopeSite}, true, ""},
+		{"a share beyond the licence", one(unbound), map[Share]Limit{{"usher/L1", "streams"}: 9}, PoolGrant{Limit: 4, Budget: 4, Scope: ScopeSite}, true, ""},
+		{"an unlimited share", one(unbound), map[Share]Limit{{"usher/L1", "streams"}: Unlimited}, PoolGrant{Limit: 4, Budget: 4, Scope: ScopeSite}, true, ""},
+		{"a share of another pool", one(unbound), map[Share]Limit{{"usher/L1", "seats"}: 3}, PoolGrant{Limit: 4, Scope: ScopeSite}, false, WarnNotShared},
 		{"overage is not for what is not shared", one(unbound, pool(PoolTerm{Max: 4, Overage: 2})), nil, PoolGrant{Limit: 4, Scope: ScopeSite}, false, WarnNotShared},
 		{"nor where there is nothing but overage", one(unbound, pool(PoolTerm{Overage: 2})), nil, PoolGrant{Scope: ScopeSite}, false, WarnNotShared},
 		{"overage on the one host", one(pool(PoolTerm{Max: 4, Overage: 2})), nil, PoolGrant{Limit: 4, Budget: 4, Overage: 2, Scope: ScopeHost}, true, ""},
 		{"a share of the base and none of the add-on", []Document{doc("a.lic", unbound), doc("b.lic", unbound, id("L2"), role(RoleAddOn))},
-			map[Share]Limit{{"L1", "streams"}: 3}, PoolGrant{Limit: 8, Budget: 3, Most: 4, Scope: ScopeSite}, false, WarnNotShared},
+			map[Share]Limit{{"usher/L1", "streams"}: 3}, PoolGrant{Limit: 8, Budget: 3, Most: 4, Scope: ScopeSite}, false, WarnNotShared},
 		{"shares of base and add-on", []Document{doc("a.lic", unbound), doc("b.lic", unbound, id("L2"), role(RoleAddOn))},
-			map[Share]Limit{{"L1", "streams"}: 3, {"L2", "streams"}: 9}, PoolGrant{Limit: 8, Budget: 7, Most: 8, Scope: ScopeSite}, true, ""},
-		{"a share of another licence", one(unbound), map[Share]Limit{{"L2", "streams"}: 3}, PoolGrant{Limit: 4, Scope: ScopeSite}, false, WarnNotShared},
-		{"a share of nothing yet", one(unbound), map[Share]Limit{{"L1", "streams"}: 0}, PoolGrant{Limit: 4, Most: 4, Scope: ScopeSite}, true, ""},
+			map[Share]Limit{{"usher/L1", "streams"}: 3, {"usher/L2", "streams"}: 9}, PoolGrant{Limit: 8, Budget: 7, Most: 8, Scope: ScopeSite}, true, ""},
+		{"a share of another licence", one(unbound), map[Share]Limit{{"usher/L2", "streams"}: 3}, PoolGrant{Limit: 4, Scope: ScopeSite}, false, WarnNotShared},
+		{"a share of nothing yet", one(unbound), map[Share]Limit{{"usher/L1", "streams"}: 0}, PoolGrant{Limit: 4, Most: 4, Scope: ScopeSite}, true, ""},
 		{"an add-on for the site to a base for the host", []Document{doc("a.lic"), doc("b.lic", unbound, id("L2"), role(RoleAddOn), pool(PoolTerm{Max: 5, Overage: 3}))},
 			nil, PoolGrant{Limit: 9, Budget: 4, Scope: ScopeHost}, false, WarnNotShared},
-		{"a share of no limit", one(unbound, streams(Unlimited)), map[Share]Limit{{"L1", "streams"}: 3}, PoolGrant{Limit: Unlimited, Budget: 3, Scope: ScopeSite}, true, ""},
-		{"a share has no overage of its own", one(unbound, pool(PoolTerm{Max: 4, Overage: 2})), map[Share]Limit{{"L1", "streams"}: 3}, PoolGrant{Limit: 4, Budget: 3, Scope: ScopeSite}, true, ""},
-		{"a share that reaches into the overage", one(unbound, pool(PoolTerm{Max: 4, Overage: 2})), map[Share]Limit{{"L1", "streams"}: 5}, PoolGrant{Limit: 4, Budget: 4, Overage: 1, Scope: ScopeSite}, true, ""},
+		{"a share of no limit", one(unbound, streams(Unlimited)), map[Share]Limit{{"usher/L1", "streams"}: 3}, PoolGrant{Limit: Unlimited, Budget: 3, Scope: ScopeSite}, true, ""},
+		{"a share has no overage of its own", one(unbound, pool(PoolTerm{Max: 4, Overage: 2})), map[Share]Limit{{"usher/L1", "streams"}: 3}, PoolGrant{Limit: 4, Budget: 3, Scope: ScopeSite}, true, ""},
+		{"a share that reaches into the overage", one(unbound, pool(PoolTerm{Max: 4, Overage: 2})), map[Share]Limit{{"usher/L1", "streams"}: 5}, PoolGrant{Limit: 4, Budget: 4, Overage: 1, Scope: ScopeSite}, true, ""},
 		{"no limit needs no share", one(unbound, streams(Unlimited)), nil, PoolGrant{Limit: Unlimited, Budget: Unlimited, Scope: ScopeSite}, true, ""},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -281,7 +307,7 @@ func TestScopeAndBudget(t *testing.T) {
 			if (m.NotShared == "") != row.shared {
 				t.Errorf("meter not shared: %q", m.NotShared)
 			}
-			if m.NotShared, m.Key, m.Most = "", "", 0; m != (MeterGrant{Name: "streams", Limit: row.want.Limit, Overage: row.want.Overage, Budget: row.want.Budget, Scope: row.want.Scope}) {
+			if m.NotShared, m.Key, m.Former, m.Parts, m.Most = "", "", "", nil, 0; !m.equal(MeterGrant{Name: "streams", Limit: row.want.Limit, Overage: row.want.Overage, Budget: row.want.Budget, Scope: row.want.Scope}) {
 				t.Errorf("as a meter: %+v", m)
 			}
 		})
@@ -346,7 +372,7 @@ func TestInstantsOfGrace(t *testing.T) {
 	}
 	// The first of two graces to end is the end.
 	f = factsWith(doc("a.lic", expires(-time.Hour), grace(5*aDay), func(l *License) { l.Heartbeat = Period{Every: time.Hour, Grace: 2 * time.Hour} }))
-	f.Upstream = map[string]Upstream{"L1": {LastHeartbeat: noon.Add(-time.Hour)}}
+	f.Upstream = map[Ref]Upstream{"usher/L1": {LastHeartbeat: noon.Add(-time.Hour)}}
 	if v = Judge(f, noon); v.Code != ValidInGrace || !v.GraceEndsAt.Equal(noon.Add(2*time.Hour)) || !v.Until.Equal(v.GraceEndsAt) {
 		t.Errorf("two graces: %s until %v, grace ends %v", v.Code, v.Until, v.GraceEndsAt)
 	}
@@ -371,7 +397,7 @@ func TestWarnings(t *testing.T) {
 	}
 
 	f = factsWith(doc("a.lic", func(l *License) { l.CheckIn = Period{Every: aDay, Grace: aDay} }))
-	f.Upstream = map[string]Upstream{"L1": {LastCheckIn: noon.Add(-aDay)}}
+	f.Upstream = map[Ref]Upstream{"usher/L1": {LastCheckIn: noon.Add(-aDay)}}
 	if v := Judge(f, noon); len(warned(v, WarnCheckInDue)) != 1 || v.Code != ValidInGrace {
 		t.Errorf("a late check-in: %s, %v", v.Code, v.Warnings)
 	}

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
-	"math"
 	"slices"
 	"time"
 )
@@ -41,28 +40,6 @@ func (r Resets) end(now time.Time) time.Time {
 	}
 }
 
-// drawn returns what has been drawn of a meter in the period that now lies in. A period that lies ahead (the clock was set
-// back) goes on.
-func (e *Enforcer) drawn(g MeterGrant, now time.Time) Draw {
-	m := e.meters[g.Key]
-	d := Draw{Key: g.Key, Drawn: m.drawn, Period: g.Resets.Start(now)}
-	if m.period.After(d.Period) {
-		d.Period = m.period
-	} else if m.period.Before(d.Period) {
-		d.Drawn = 0
-	}
-	return d
-}
-
-// room returns what may be drawn in a draw's period. What was taken upstream for another period is no good in this one, where there
-// are periods.
-func (g MeterGrant) room(d Draw) Limit {
-	if g.Taken && !g.Resets.Start(d.Period).IsZero() && !g.Period.Equal(d.Period) {
-		return 0
-	}
-	return g.Budget.Plus(g.Overage)
-}
-
 // draw decides an acquire whose items are meters.
 func (r *Acquire) draw(e *Enforcer, items []Item, token *ClientToken, now time.Time) Decision {
 	if !e.options.Durable {
@@ -81,29 +58,26 @@ func (r *Acquire) draw(e *Enforcer, items []Item, token *ClientToken, now time.T
 		if g.NotShared != "" && g.Budget == 0 {
 			return Decision{Denial: notShared("meter", it.Pool, g.NotShared)}
 		}
-		d := e.drawn(g, now)
-		limit := g.room(d)
-		n := it.N
-		// What is counted fits an int64 even where there is no limit.
-		most := int64(limit.Min(math.MaxInt64))
-		if left := max(0, most-d.Drawn); left < n {
+		s := e.stand(g, now)
+		n, left := it.N, s.left()
+		if left < n {
 			if r.MinN == 0 || left < r.MinN {
-				denial := meterEmpty(it, g, d, limit, left, now)
-				denial.MayGrow = denial.MayGrow && (g.Most == Unlimited || cmp.Or(r.MinN, it.N) <= int64(g.Most)-d.Drawn)
+				denial := meterEmpty(it, g, s, now)
+				denial.MayGrow = denial.MayGrow && (g.Most == Unlimited || cmp.Or(r.MinN, it.N) <= int64(g.Most)-s.drawn())
 				return Decision{Denial: denial}
 			}
 			n = left
 		}
-		d.Drawn += n
-		draws = append(draws, d)
+		draws = append(draws, s.draw(n)...)
 		granted[i] = Item{it.Pool, n}
 	}
 	l := &Lease{ID: r.ID, Items: granted, Lifetime: LifetimeDraw, AcquiredAt: now, Holder: e.holder(r), Token: token, Data: r.Data}
 	return Decision{Lease: l, Events: []Event{{Kind: EventDrawn, At: now, Lease: l, Draws: draws}}}
 }
 
-func meterEmpty(it Item, g MeterGrant, d Draw, limit Limit, left int64, now time.Time) *Denial {
-	out := &Denial{Code: MeterEmpty, Pool: it.Pool, Limit: limit, InUse: d.Drawn, HasUsage: true, Next: g.Resets.end(now),
+func meterEmpty(it Item, g MeterGrant, s stand, now time.Time) *Denial {
+	limit, left := s.room(), s.left()
+	out := &Denial{Code: MeterEmpty, Pool: it.Pool, Limit: limit, InUse: s.drawn(), HasUsage: true, Next: g.Resets.end(now),
 		Detail: fmt.Sprintf("meter %s: %d of %s draws are left, and the request is for %d", it.Pool, left, limit, it.N),
 		Hint:   "draw less, or have the licence extended"}
 	if !out.Next.IsZero() && limit.Covers(it.N) {
@@ -134,9 +108,7 @@ func (r *Adjust) decide(e *Enforcer, now time.Time) Decision {
 	if denial != nil {
 		return Decision{Denial: denial}
 	}
-	d := e.drawn(g, now)
-	d.Drawn = r.Drawn
-	return Decision{Events: []Event{{Kind: EventSet, At: now, Draws: []Draw{d}}}}
+	return Decision{Events: []Event{{Kind: EventSet, At: now, Draws: e.stand(g, now).set(r.Drawn)}}}
 }
 
 // meter returns a meter of the licence.
@@ -170,17 +142,17 @@ func (r *Shift) decide(e *Enforcer, now time.Time) Decision {
 	case g.NotShared != "" && g.Budget == 0:
 		return Decision{Denial: notShared("meter", r.Pool, g.NotShared)}
 	}
-	d := e.drawn(g, now)
-	limit := g.room(d)
-	switch left := int64(limit.Min(math.MaxInt64)) - d.Drawn; {
-	case -r.By > d.Drawn:
-		return Decision{Denial: &Denial{Code: BadRequest, Field: "by", Pool: r.Pool, Limit: limit, InUse: d.Drawn, HasUsage: true,
-			Detail: fmt.Sprintf("meter %s: %d draws have been made, and no more can be taken back", r.Pool, d.Drawn)}}
-	case r.By > 0 && r.By > left:
-		return Decision{Denial: meterEmpty(Item{r.Pool, r.By}, g, d, limit, max(0, left), now)}
+	s := e.stand(g, now)
+	switch {
+	case -r.By > s.drawn():
+		return Decision{Denial: &Denial{Code: BadRequest, Field: "by", Pool: r.Pool, Limit: s.room(), InUse: s.drawn(), HasUsage: true,
+			Detail: fmt.Sprintf("meter %s: %d draws have been made, and no more can be taken back", r.Pool, s.drawn())}}
+	case r.By > s.left():
+		return Decision{Denial: meterEmpty(Item{r.Pool, r.By}, g, s, now)}
+	case r.By < 0:
+		return Decision{Events: []Event{{Kind: EventSet, At: now, Draws: s.takeBack(-r.By)}}}
 	}
-	d.Drawn += r.By
-	return Decision{Events: []Event{{Kind: EventSet, At: now, Draws: []Draw{d}}}}
+	return Decision{Events: []Event{{Kind: EventSet, At: now, Draws: s.draw(r.By)}}}
 }
 
 func notDurable(meter string) *Denial {

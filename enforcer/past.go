@@ -12,28 +12,28 @@ import (
 // force. v is the verdict on f at now; since is when the agent's record of first uses begins.
 //
 // Nothing of it counts before it is in [Facts.Seen], where only what has been recorded durably may be.
-func FirstUses(f Facts, v *Verdict, now, since time.Time) map[string]time.Time {
-	seen, tried := maps.Clone(f.Seen), map[string]bool{}
+func FirstUses(f Facts, v *Verdict, now, since time.Time) map[Ref]time.Time {
+	seen, tried := maps.Clone(f.Seen), map[Ref]bool{}
 	if seen == nil {
-		seen = map[string]time.Time{}
+		seen = map[Ref]time.Time{}
 	}
 	for _, j := range v.Licenses {
 		l := j.License
-		if l == nil || !l.countsFirstUse() || !f.Seen[l.ID].IsZero() || slices.ContainsFunc(j.Findings, func(x Finding) bool { return !firstUseHeals(x.Code) }) {
+		if l == nil || !l.countsFirstUse() || !f.Seen[l.Ref()].IsZero() || slices.ContainsFunc(j.Findings, func(x Finding) bool { return !firstUseHeals(x.Code) }) {
 			continue
 		}
-		if at := l.firstUse(now, since); !tried[l.ID] || at.Before(seen[l.ID]) {
-			seen[l.ID], tried[l.ID] = at, true
+		if at := l.firstUse(now, since); !tried[l.Ref()] || at.Before(seen[l.Ref()]) {
+			seen[l.Ref()], tried[l.Ref()] = at, true
 		}
 	}
 	if len(tried) == 0 {
 		return nil
 	}
 	f.Seen = seen
-	out := map[string]time.Time{}
+	out := map[Ref]time.Time{}
 	for _, j := range Judge(f, now).Licenses {
-		if l := j.License; l != nil && tried[l.ID] && (j.InForce || l.Trial > 0 && j.Code == Expired) {
-			out[l.ID] = seen[l.ID]
+		if l := j.License; l != nil && tried[l.Ref()] && (j.InForce || l.Trial > 0 && j.Code == Expired) {
+			out[l.Ref()] = seen[l.Ref()]
 		}
 	}
 	return out
@@ -103,7 +103,7 @@ func MayBeginEmergency(f Facts, v *Verdict, now time.Time) (*License, *Denial) {
 		if l == nil || j.Code == Valid {
 			continue
 		}
-		at, ever := l.Emergency.Free(f.Emergencies[l.ID], now)
+		at, ever := l.Emergency.Free(f.Emergencies[l.Ref()], now)
 		if !ever {
 			continue
 		}
@@ -111,14 +111,14 @@ func MayBeginEmergency(f Facts, v *Verdict, now time.Time) (*License, *Denial) {
 		tried := f
 		tried.Emergencies = maps.Clone(f.Emergencies)
 		if tried.Emergencies == nil {
-			tried.Emergencies = map[string][]time.Time{}
+			tried.Emergencies = map[Ref][]time.Time{}
 		}
-		tried.Emergencies[l.ID] = []time.Time{now}
+		tried.Emergencies[l.Ref()] = []time.Time{now}
 		would := Judge(tried, now)
-		if !slices.ContainsFunc(would.Licenses, func(j Judged) bool { return j.InForce && j.License.ID == l.ID }) {
+		if !slices.ContainsFunc(would.Licenses, func(j Judged) bool { return j.InForce && j.License.Ref() == l.Ref() }) {
 			continue
 		}
-		if slices.ContainsFunc(f.Emergencies[l.ID], func(t time.Time) bool { return !now.Before(t) && now.Before(t.Add(l.Emergency.Length)) }) {
+		if slices.ContainsFunc(f.Emergencies[l.Ref()], func(t time.Time) bool { return !now.Before(t) && now.Before(t.Add(l.Emergency.Length)) }) {
 			return refuse("licence "+l.ID+": an emergency is in force already", "")
 		}
 		if at.After(now) {
@@ -143,12 +143,13 @@ func MayBeginEmergency(f Facts, v *Verdict, now time.Time) (*License, *Denial) {
 	}
 }
 
-// ClockReset returns the issue of the latest document that resets the clock here (see [Mark.Heal]): one that names this
-// agent's key, and with which nothing is wrong that time will not mend. Zero: there is none.
-func (v *Verdict) ClockReset() (issued time.Time) {
+// ClockReset returns the issue of the latest document that resets the clock here (see [Mark.Heal]): one whose dates are evidence of the
+// time (see [License.TellsTime]), that names this agent's key, and with which nothing is wrong that time will not mend. Zero: there is
+// none.
+func (v *Verdict) ClockReset(system string) (issued time.Time) {
 	for _, j := range v.Licenses {
 		l := j.License
-		if l == nil || !l.ResetsClock || len(l.AgentKeys) == 0 || j.Problem != nil || slices.ContainsFunc(j.Findings, func(f Finding) bool { return !timeMends(f.Code) }) {
+		if l == nil || !l.ResetsClock || !l.TellsTime(system) || len(l.AgentKeys) == 0 || j.Problem != nil || slices.ContainsFunc(j.Findings, func(f Finding) bool { return !timeMends(f.Code) }) {
 			continue
 		}
 		issued = later(issued, l.Issued)

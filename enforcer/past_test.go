@@ -15,19 +15,19 @@ func TestFirstUses(t *testing.T) {
 		name  string
 		f     Facts
 		since time.Time // of the record
-		want  map[string]time.Time
+		want  map[Ref]time.Time
 	}{
-		{"a trial", factsWith(doc("a.lic", trial)), long, map[string]time.Time{"L1": noon}},
-		{"a trial that is older than the record", factsWith(doc("a.lic", trial, issued(-2*aDay))), noon.Add(-aDay), map[string]time.Time{"L1": noon.Add(-2 * aDay)}},
-		{"a trial that was over before the record began", factsWith(doc("a.lic", trial)), noon, map[string]time.Time{"L1": noon.Add(-90 * aDay)}},
+		{"a trial", factsWith(doc("a.lic", trial)), long, map[Ref]time.Time{"usher/L1": noon}},
+		{"a trial that is older than the record", factsWith(doc("a.lic", trial, issued(-2*aDay))), noon.Add(-aDay), map[Ref]time.Time{"usher/L1": noon.Add(-2 * aDay)}},
+		{"a trial that was over before the record began", factsWith(doc("a.lic", trial)), noon, map[Ref]time.Time{"usher/L1": noon.Add(-90 * aDay)}},
 		{"a trial of another host", factsWith(doc("a.lic", trial, func(l *License) { l.AgentKeys = []string{"other"} })), long, nil},
 		{"a trial that is bound to no agent", factsWith(doc("a.lic", trial, func(l *License) { l.AgentKeys = nil })), long, nil},
-		{"a trial that has begun", changed(factsWith(doc("a.lic", trial)), func(f *Facts) { f.Seen = map[string]time.Time{"L1": noon.Add(-aDay)} }), long, nil},
+		{"a trial that has begun", changed(factsWith(doc("a.lic", trial)), func(f *Facts) { f.Seen = map[Ref]time.Time{"usher/L1": noon.Add(-aDay)} }), long, nil},
 		{"a trial that begins later", factsWith(doc("a.lic", trial, starts(aDay))), long, nil},
 		{"a trial beside what is paid for", factsWith(doc("a.lic", trial, id("T")), doc("b.lic", issued(-aDay))), long, nil},
-		{"a trial beside the free tier", factsWith(doc("a.lic", trial, id("T")), doc("b.lic", role(RoleFree), issued(-aDay))), long, map[string]time.Time{"T": noon}},
-		{"a trial by a clock that is behind", factsWith(doc("a.lic", trial, issued(aDay))), long, map[string]time.Time{"L1": noon.Add(aDay)}},
-		{"an activation with time to spare", factsWith(doc("a.lic", activation)), noon, map[string]time.Time{"L1": noon}},
+		{"a trial beside the free tier", factsWith(doc("a.lic", trial, id("T")), doc("b.lic", role(RoleFree), issued(-aDay))), long, map[Ref]time.Time{"usher/T": noon}},
+		{"a trial by a clock that is behind", factsWith(doc("a.lic", trial, issued(aDay))), long, map[Ref]time.Time{"usher/L1": noon.Add(aDay)}},
+		{"an activation with time to spare", factsWith(doc("a.lic", activation)), noon, map[Ref]time.Time{"usher/L1": noon}},
 		{"an activation at once", factsWith(doc("a.lic", func(l *License) { l.Activation.Required = true })), long, nil},
 		{"nothing that counts from its first use", factsWith(doc("a.lic")), long, nil},
 	} {
@@ -62,9 +62,9 @@ func TestMayBeginEmergency(t *testing.T) {
 	grants := func(l *License) { l.Emergency = Emergency{Length: 72 * time.Hour, PerYear: 2} }
 	began := func(ago ...time.Duration) func(*Facts) {
 		return func(f *Facts) {
-			f.Emergencies = map[string][]time.Time{}
+			f.Emergencies = map[Ref][]time.Time{}
 			for _, a := range ago {
-				f.Emergencies["L1"] = append(f.Emergencies["L1"], noon.Add(-a))
+				f.Emergencies["usher/L1"] = append(f.Emergencies["usher/L1"], noon.Add(-a))
 			}
 		}
 	}
@@ -85,7 +85,7 @@ func TestMayBeginEmergency(t *testing.T) {
 		{"none is granted", factsWith(doc("a.lic", expires(-aDay))), "no licence here grants emergencies"},
 		{"another host", factsWith(doc("a.lic", grants, expires(-aDay), func(l *License) { l.AgentKeys = []string{"other"} })), "does not mend"},
 		{"no licence", factsWith(), "no licence here grants emergencies"},
-		{"returned", changed(factsWith(doc("a.lic", grants, expires(-aDay))), func(f *Facts) { f.Returned = map[string]time.Time{"L1": noon} }), "does not mend"},
+		{"returned", changed(factsWith(doc("a.lic", grants, expires(-aDay))), func(f *Facts) { f.Returned = map[Ref]time.Time{"usher/L1": noon} }), "does not mend"},
 	} {
 		l, d := MayBeginEmergency(test.f, Judge(test.f, noon), noon)
 		got := ""
@@ -100,7 +100,7 @@ func TestMayBeginEmergency(t *testing.T) {
 		if l == nil {
 			continue
 		}
-		test.f.Emergencies = map[string][]time.Time{l.ID: append(test.f.Emergencies[l.ID], noon)}
+		test.f.Emergencies = map[Ref][]time.Time{l.Ref(): append(test.f.Emergencies[l.Ref()], noon)}
 		if v := Judge(test.f, noon); v.Code != ValidInGrace {
 			t.Errorf("%s: with the emergency the verdict is %s: %s", test.name, v.Code, v.Reason)
 		}
@@ -108,7 +108,7 @@ func TestMayBeginEmergency(t *testing.T) {
 }
 
 func TestReturned(t *testing.T) {
-	returned := func(f *Facts) { f.Returned = map[string]time.Time{"L1": noon.Add(-aDay)} }
+	returned := func(f *Facts) { f.Returned = map[Ref]time.Time{"usher/L1": noon.Add(-aDay)} }
 	if v := Judge(changed(factsWith(doc("a.lic")), returned), noon); v.Code != Revoked || !strings.Contains(v.Reason, "it was returned to the vendor on 2026-01-04") {
 		t.Errorf("%s: %s", v.Code, v.Reason)
 	}
@@ -141,7 +141,7 @@ func TestClockReset(t *testing.T) {
 		{"another product's", factsWith(doc("a.lic", reset, func(l *License) { l.Product = "other" })), zeroTime},
 		{"a revoked one", factsWith(doc("a.lic", reset), doc("n.lic", id("N"), role(RoleNotice), func(l *License) { l.Revokes = []string{"L1"} })), zeroTime},
 	} {
-		if got := Judge(test.f, noon).ClockReset(); !got.Equal(test.want) {
+		if got := Judge(test.f, noon).ClockReset("usher"); !got.Equal(test.want) {
 			t.Errorf("%s: %v, want %v", test.name, got, test.want)
 		}
 	}

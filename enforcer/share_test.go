@@ -11,7 +11,7 @@ import (
 func TestShares(t *testing.T) {
 	site := func(share Limit, then OnExpiry) *Verdict {
 		f := factsWith(doc("a.lic", unbound, streams(4), func(l *License) { l.OnExpiry = then }))
-		f.Budgets = map[Share]Limit{{"L1", "streams"}: share}
+		f.Budgets = map[Share]Limit{{"usher/L1", "streams"}: share}
 		return Judge(f, noon)
 	}
 	e, now := New(Options{}), noon
@@ -90,7 +90,7 @@ func TestTaken(t *testing.T) {
 		f := factsWith(doc("a.lic", unbound, func(l *License) {
 			l.Meters = map[string]MeterTerm{"renders": {Max: 9, Scope: ScopeSite, Resets: ResetsWeekly}}
 		}))
-		f.Draws = map[Share]Taken{{"L1", "renders"}: {n, period}}
+		f.Draws = map[Share]Taken{{"usher/L1", "renders"}: {n, period}}
 		for _, ev := range e.Decide(&SetVerdict{Judge(f, now)}, now).Events {
 			e.Apply(ev)
 		}

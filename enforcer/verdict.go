@@ -219,13 +219,13 @@ type Facts struct {
 	Host      Host
 	AgentKey  string // RFC 7638 thumbprint; empty: the agent has no key
 	Clock     Clock
-	Upstream  map[string]Upstream // by licence id
-	// Seen says, by licence id, when this agent first had the licence, as it is recorded durably.
-	Seen map[string]time.Time
-	// Emergencies says, by licence id, when an operator began one.
-	Emergencies map[string][]time.Time
-	// Returned says, by licence id, when a licence was given back: what was issued by then is of no use here any more.
-	Returned  map[string]time.Time
+	Upstream  map[Ref]Upstream
+	// Seen says when this agent first had the licence, as it is recorded durably.
+	Seen map[Ref]time.Time
+	// Emergencies says when an operator began one.
+	Emergencies map[Ref][]time.Time
+	// Returned says when a licence was given back: what was issued by then is of no use here any more.
+	Returned  map[Ref]time.Time
 	Narrowing Narrowing
 	// Budgets says how much of a site pool this agent may hand out by a budget that is provably shared (site server, fleet,
 	// upstream checkout), overage included. A pool not named here has none.
@@ -242,7 +242,10 @@ type Taken struct {
 
 // Share names what a budget is a share of: one pool of one licence, so that what was had for a licence that another has
 // replaced counts no more.
-type Share struct{ License, Pool string }
+type Share struct {
+	License Ref
+	Pool    string
+}
 
 // HostMatch is how well this host fits a binding.
 type HostMatch struct {
@@ -291,7 +294,8 @@ type PoolGrant struct {
 // MeterGrant is what the verdict permits of one meter.
 type MeterGrant struct {
 	Name      string
-	Key       string // what has been drawn is counted under: the base licence's id and the meter's name
+	Key       string // what has been drawn is counted under; see MeterPart
+	Former    string // what a former version counted it under; empty: none did
 	Limit     Limit
 	Overage   Limit
 	Budget    Limit
@@ -305,6 +309,18 @@ type MeterGrant struct {
 	Period time.Time
 	// Adjustable says that whoever draws may adjust it: see Shift.
 	Adjustable bool
+	// Parts are what each of several licences gives of the meter, the base first; none: one licence gives all of it, and the fields
+	// above are that one's.
+	Parts []MeterPart
+}
+
+// MeterPart is what one licence gives of a meter. What has been drawn of it stays drawn, whatever base it is added to.
+type MeterPart struct {
+	Key    string // what has been drawn of it is counted under: the licence's Ref, a slash and the meter's name
+	Limit  Limit  // what may be drawn of it here, overage included
+	Resets Resets
+	Taken  bool // as of the whole meter
+	Period time.Time
 }
 
 // Verdict is what the licences permit from the instant of judging until Until. It is never changed once made.

@@ -107,7 +107,7 @@ type Reply struct {
 	NextHeartbeat time.Time // when the upstream wants the next; zero: as the licence says
 	NextCheckIn   time.Time
 	// Time is the upstream's clock, and zero unless the upstream signed it together with the request's nonce: it is evidence,
-	// and nobody on the way could have replayed it.
+	// and nobody on the way could have replayed it. It counts for the system that tells the time of the agent alone.
 	Time  time.Time
 	State []byte // to be sent with the next request; at most MaxState bytes
 }

@@ -68,7 +68,7 @@ type Keeper struct {
 	busy sync.WaitGroup
 
 	mu     sync.Mutex // guards all below; Demand is asked under it, and nothing is told
-	of     map[string]*entry
+	of     map[enforcer.Ref]*entry
 	unkept error
 
 	missing sync.Mutex       // guards missed; taken last
@@ -77,6 +77,7 @@ type Keeper struct {
 
 // entry is what is kept for one licence.
 type entry struct {
+	Named bool             `json:"named,omitempty"` // it is kept under a Ref; former versions kept it under an id
 	State []byte           `json:"state,omitempty"` // what the upstream said last
 	Pools map[string]*Pool `json:"pools"`
 
@@ -114,18 +115,20 @@ func New(cfg Config) (*Keeper, error) {
 func (k *Keeper) Set(licences []Licence) (more bool) {
 	k.mu.Lock()
 	now := k.cfg.Now()
-	there := map[string]bool{}
+	there := map[enforcer.Ref]bool{}
 	for _, l := range licences {
 		site := l.SitePools()
 		if l.Upstream == nil || len(site) == 0 {
 			continue
 		}
-		there[l.ID] = true
-		e := k.of[l.ID]
+		ref := l.Ref()
+		there[ref] = true
+		e, _ := enforcer.Kept(k.of, l.License)
 		if e == nil {
 			e = &entry{Pools: map[string]*Pool{}}
-			k.of[l.ID] = e
+			k.of[ref] = e
 		}
+		e.Named = true
 		more = more || !e.set && !e.refused
 		e.licence, e.set, e.goneAt = l, true, 0
 		for name := range site {
@@ -206,7 +209,7 @@ func (k *Keeper) Budgets() (map[enforcer.Share]enforcer.Limit, time.Duration) {
 func (k *Keeper) Preview() (out []plugin.Request) {
 	k.mu.Lock()
 	var all []Licence
-	states := map[string][]byte{}
+	states := map[enforcer.Ref][]byte{}
 	for _, id := range slices.Sorted(maps.Keys(k.of)) {
 		if e := k.of[id]; e.set && e.goneAt == 0 {
 			all, states[id] = append(all, e.licence), e.State
@@ -215,7 +218,7 @@ func (k *Keeper) Preview() (out []plugin.Request) {
 	k.mu.Unlock()
 	for _, l := range all {
 		r := k.cfg.Request(l.License, l.Document)
-		r.State = states[l.ID]
+		r.State = states[l.Ref()]
 		out = append(out, r)
 	}
 	return out
@@ -541,7 +544,7 @@ func (k *Keeper) failed(e *entry, p *Pool, s *Step, now time.Duration, err *plug
 func (k *Keeper) close(ctx context.Context) {
 	k.mu.Lock()
 	of := maps.Clone(k.of)
-	maps.DeleteFunc(of, func(_ string, e *entry) bool { return !e.set })
+	maps.DeleteFunc(of, func(_ enforcer.Ref, e *entry) bool { return !e.set })
 	k.mu.Unlock()
 	for _, e := range of {
 		for name, p := range e.Pools {

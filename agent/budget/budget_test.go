@@ -1,6 +1,7 @@
 package budget
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -217,7 +218,7 @@ func open(t testing.TB, file string, began time.Time, u plugin.Budgeter) *house 
 func write(file string, data []byte) error { return os.WriteFile(file, data, 0o600) }
 
 func licence(id string, u plugin.Budgeter) Licence {
-	l := &enforcer.License{ID: id, Pools: map[string]enforcer.PoolTerm{"seats": {Max: 40}}}
+	l := &enforcer.License{ID: id, System: "usher", Pools: map[string]enforcer.PoolTerm{"seats": {Max: 40}}}
 	return Licence{License: l, Document: []byte(id), Upstream: u}
 }
 
@@ -232,7 +233,7 @@ func (h *house) changed() {
 	budgets, _ := h.Budgets()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.cap = int64(budgets[enforcer.Share{License: "L1", Pool: "seats"}])
+	h.cap = int64(budgets[enforcer.Share{License: "usher/L1", Pool: "seats"}])
 	n := max(0, min(h.waiting, h.cap-h.inUse))
 	h.inUse, h.waiting = h.inUse+n, h.waiting-n
 }
@@ -424,11 +425,11 @@ func TestRecord(t *testing.T) {
 		}
 		now := func() time.Duration { return time.Since(began) + time.Hour }
 		of, err := load(file, "boot", now())
-		if err != nil || of["L1"] == nil || string(of["L1"].State) != "s" {
+		if err != nil || of["usher/L1"] == nil || string(of["usher/L1"].State) != "s" {
 			t.Fatalf("%+v, %v", of, err)
 		}
 		var n int64
-		for _, b := range of["L1"].Pools["seats"].Blocks {
+		for _, b := range of["usher/L1"].Pools["seats"].Blocks {
 			n += b.Use
 		}
 		if n != h.demand("").Capacity {
@@ -440,7 +441,7 @@ func TestRecord(t *testing.T) {
 		if of, err := load(file, "", now()); err != nil || len(of) != 0 {
 			t.Errorf("where there is no boot id: %+v, %v", of, err)
 		}
-		if of, err := load(file, "boot", now()+time.Minute); err != nil || len(of["L1"].Pools["seats"].Blocks) != 0 {
+		if of, err := load(file, "boot", now()+time.Minute); err != nil || len(of["usher/L1"].Pools["seats"].Blocks) != 0 {
 			t.Errorf("after their time: %+v, %v", of, err)
 		}
 		h.stop()
@@ -452,8 +453,20 @@ func TestRecord(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if budgets, fence := again.Budgets(); budgets[enforcer.Share{License: "L1", Pool: "seats"}] < 5 || fence <= now() {
+		if budgets, fence := again.Budgets(); budgets[enforcer.Share{License: "usher/L1", Pool: "seats"}] < 5 || fence <= now() {
 			t.Errorf("the budget is %v until %v", budgets, fence)
+		}
+		// A former version named the licence by its id alone.
+		former := bytes.Replace(old, []byte(`"usher/L1":{"named":true,`), []byte(`"L1":{`), 1)
+		if err := os.WriteFile(file, former, 0o600); err != nil || bytes.Equal(former, old) {
+			t.Fatalf("%v: %s", err, old)
+		}
+		if again, err = New(Config{File: file, BootID: "boot", Now: now}); err != nil {
+			t.Fatal(err)
+		}
+		again.Set([]Licence{licence("L1", c)})
+		if budgets, _ := again.Budgets(); len(budgets) != 1 || budgets[enforcer.Share{License: "usher/L1", Pool: "seats"}] < 5 {
+			t.Errorf("of a former version's record: %v", budgets)
 		}
 		if err := os.WriteFile(file, []byte("{"), 0o600); err != nil {
 			t.Fatal(err)
@@ -526,7 +539,7 @@ func TestNeverMoreThanOut(t *testing.T) {
 					var budget int64
 					for _, h := range all {
 						budgets, _ := h.Budgets()
-						budget += int64(budgets[enforcer.Share{License: "L1", Pool: "seats"}])
+						budget += int64(budgets[enforcer.Share{License: "usher/L1", Pool: "seats"}])
 					}
 					if out := c.total(); budget > out || out > c.limit {
 						rt.Fatalf("agents may hand out %d, %d are out of %d", budget, out, c.limit)

@@ -7,17 +7,19 @@ import (
 	"io/fs"
 	"os"
 	"time"
+
+	"github.com/usher-agent/usher/enforcer"
 )
 
 // record is what a restarted agent goes on with. Its instants mean nothing on another start of the host.
 type record struct {
-	Boot     string            `json:"boot"`
-	Licences map[string]*entry `json:"licences"`
+	Boot     string                  `json:"boot"`
+	Licences map[enforcer.Ref]*entry `json:"licences"`
 }
 
 // load reads the record; what is of another start of the host, or over, is nothing.
-func load(file, boot string, now time.Duration) (map[string]*entry, error) {
-	none := map[string]*entry{}
+func load(file, boot string, now time.Duration) (map[enforcer.Ref]*entry, error) {
+	none := map[enforcer.Ref]*entry{}
 	b, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return none, nil
@@ -49,7 +51,19 @@ func load(file, boot string, now time.Duration) (map[string]*entry, error) {
 			}
 		}
 	}
-	return r.Licences, nil
+	return named(r.Licences), nil
+}
+
+// named puts what a former version kept, which named a licence by its id alone, under that name.
+func named(of map[enforcer.Ref]*entry) map[enforcer.Ref]*entry {
+	out := map[enforcer.Ref]*entry{}
+	for ref, e := range of {
+		if !e.Named {
+			ref, e.Named = enforcer.FormerRef(string(ref)), true
+		}
+		out[ref] = e
+	}
+	return out
 }
 
 // keep writes the record, whole or not at all, and reports whether it could. What is not there after a restart is not had any

@@ -136,7 +136,7 @@ func (m *mortal) record(t *testing.T) (taken int64, pending bool) {
 	if err != nil || json.Unmarshal(b, &r) != nil {
 		t.Fatalf("%s, %v", b, err)
 	}
-	x := r.Licences[arn].Meters["renders"]
+	x := r.Licences["awslm/"+arn].Meters["renders"]
 	return x.Taken, x.Pending != nil
 }
 

@@ -61,7 +61,7 @@ type Keeper struct {
 	busy  sync.WaitGroup
 
 	mu     sync.Mutex // guards all below; Demand is asked under it, and nothing is told
-	of     map[string]*entry
+	of     map[enforcer.Ref]*entry
 	unkept bool // the record could not be written last
 
 	missing sync.Mutex       // guards missed; taken last
@@ -70,6 +70,7 @@ type Keeper struct {
 
 // entry is what is kept for one licence, in force or not: what was taken is taken.
 type entry struct {
+	Named  bool              `json:"named,omitempty"` // it is kept under a Ref; former versions kept it under an id
 	State  []byte            `json:"state,omitempty"` // what the upstream said last
 	Meters map[string]*Meter `json:"meters"`
 
@@ -100,18 +101,20 @@ func New(cfg Config) (*Keeper, error) {
 // Set says which licences are in force, and returns whether Taken names a meter that it did not.
 func (k *Keeper) Set(licences []Licence) (more bool) {
 	k.mu.Lock()
-	there := map[string]bool{}
+	there := map[enforcer.Ref]bool{}
 	for _, l := range licences {
 		site := l.SiteMeters()
 		if l.Upstream == nil || len(site) == 0 {
 			continue
 		}
-		there[l.ID] = true
-		e := k.of[l.ID]
+		ref := l.Ref()
+		there[ref] = true
+		e, _ := enforcer.Kept(k.of, l.License)
 		if e == nil {
 			e = &entry{Meters: map[string]*Meter{}}
-			k.of[l.ID] = e
+			k.of[ref] = e
 		}
+		e.Named = true
 		more = more || !e.set
 		e.licence, e.set = l, true
 		for name := range site {

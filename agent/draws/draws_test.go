@@ -74,10 +74,10 @@ type house struct {
 	stop    func()
 }
 
-var share = enforcer.Share{License: "L1", Pool: "uses"}
+var share = enforcer.Share{License: "usher/L1", Pool: "uses"}
 
 func licence(u plugin.Drawer, resets enforcer.Resets) Licence {
-	return Licence{License: &enforcer.License{ID: "L1", Meters: map[string]enforcer.MeterTerm{"uses": {Max: 100, Scope: enforcer.ScopeSite, Resets: resets}}}, Upstream: u}
+	return Licence{License: &enforcer.License{ID: "L1", System: "usher", Meters: map[string]enforcer.MeterTerm{"uses": {Max: 100, Scope: enforcer.ScopeSite, Resets: resets}}}, Upstream: u}
 }
 
 func write(file string, data []byte) error { return os.WriteFile(file, data, 0o600) }
@@ -323,6 +323,28 @@ func TestUnwritable(t *testing.T) {
 			t.Errorf("%d tokens", len(c.done))
 		}
 	})
+}
+
+// What a former version took for a licence, which it named by its id alone, is that licence's still, and no other's.
+func TestFormerRecord(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "draws.json")
+	if err := os.WriteFile(file, []byte(`{"licences": {"L1": {"meters": {"uses": {"taken": 7}}}}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	k, err := New(Config{File: file, Now: time.Now, Write: func(string, []byte) error { return nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := licence(nil, enforcer.ResetsNever)
+	l := *other.License
+	l.AnchorEnvironment = enforcer.Test
+	other.License = &l
+	mine := licence(&clerk{}, enforcer.ResetsNever)
+	other.Upstream = mine.Upstream
+	k.Set([]Licence{mine, other})
+	if got := k.Taken(); got[share].N != 7 || got[enforcer.Share{License: "usher:test/L1", Pool: "uses"}].N != 0 {
+		t.Errorf("%v", got)
+	}
 }
 
 // A record that cannot be is no reason to begin anew.

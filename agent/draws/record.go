@@ -6,18 +6,20 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+
+	"github.com/usher-agent/usher/enforcer"
 )
 
 // record is what a restarted agent goes on with.
 type record struct {
-	Licences map[string]*entry `json:"licences"`
+	Licences map[enforcer.Ref]*entry `json:"licences"`
 }
 
 // load reads the record. One that cannot be read is an error: without it draws that were paid for would be lost.
-func load(file string) (map[string]*entry, error) {
+func load(file string) (map[enforcer.Ref]*entry, error) {
 	b, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
-		return map[string]*entry{}, nil
+		return map[enforcer.Ref]*entry{}, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("record of draws: %w", err)
@@ -36,7 +38,19 @@ func load(file string) (map[string]*entry, error) {
 			}
 		}
 	}
-	return r.Licences, nil
+	return named(r.Licences), nil
+}
+
+// named puts what a former version kept, which named a licence by its id alone, under that name.
+func named(of map[enforcer.Ref]*entry) map[enforcer.Ref]*entry {
+	out := map[enforcer.Ref]*entry{}
+	for ref, e := range of {
+		if !e.Named {
+			ref, e.Named = enforcer.FormerRef(string(ref)), true
+		}
+		out[ref] = e
+	}
+	return out
 }
 
 // save writes the record. k.mu is held.

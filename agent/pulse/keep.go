@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/usher-agent/usher/enforcer"
 )
 
 // newNonce returns 32 random bytes.
@@ -18,19 +20,26 @@ func newNonce() []byte {
 }
 
 // load reads the state; none is an empty one.
-func load(file string) (map[string]State, error) {
+func load(file string) (map[enforcer.Ref]State, error) {
 	b, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
-		return map[string]State{}, nil
+		return map[enforcer.Ref]State{}, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("upstream state: %w", err)
 	}
-	out := map[string]State{}
+	out := map[enforcer.Ref]State{}
 	if err := json.Unmarshal(b, &out); err != nil {
 		return nil, fmt.Errorf("upstream state %s: %v; move the file away, and the upstream is asked anew", file, err)
 	}
-	return out, nil
+	named := map[enforcer.Ref]State{}
+	for ref, s := range out {
+		if !s.Named {
+			ref, s.Named = enforcer.FormerRef(string(ref)), true
+		}
+		named[ref] = s
+	}
+	return named, nil
 }
 
 // keep writes the state, whole or not at all. What cannot be kept is logged once; the calls go on. p.mu is held.
@@ -42,7 +51,11 @@ func (p *Pulse) keep() {
 	p.unkept = err
 }
 
-func save(file string, state map[string]State) (err error) {
+func save(file string, state map[enforcer.Ref]State) (err error) {
+	for ref, s := range state {
+		s.Named = true
+		state[ref] = s
+	}
 	b, err := json.Marshal(state)
 	if err != nil {
 		return err

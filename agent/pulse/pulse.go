@@ -37,9 +37,9 @@ type Config struct {
 	// OnChange is told, on Run's goroutine, that Facts says something new.
 	OnChange func()
 	// Renewed takes a document that a call brought, and says why it is not good.
-	Renewed func(ctx context.Context, licenseID string, document []byte) error
-	// Learnt is told the time that an upstream signed.
-	Learnt func(time.Time)
+	Renewed func(ctx context.Context, l *enforcer.License, document []byte) error
+	// Learnt is told the time that an upstream signed in an answer about a licence.
+	Learnt func(l *enforcer.License, at time.Time)
 	// Called is told of each call; optional.
 	Called func(call Call, result string, at time.Time)
 	Log    *slog.Logger // optional
@@ -60,14 +60,14 @@ type Pulse struct {
 	busy sync.WaitGroup
 
 	mu       sync.Mutex // guards all below
-	state    map[string]State
-	licences map[string]Licence
-	calling  map[string]bool
-	again    map[string]bool      // asked for at once while a call was under way, which may have been answered before
-	hold     map[string]time.Time // until when a try after a boot or resume is waited for
-	seen     time.Time            // Config.Now when last looked at; zero: it was not
-	host     Uptime               // then
-	told     map[string]enforcer.Upstream
+	state    map[enforcer.Ref]State
+	licences map[enforcer.Ref]Licence
+	calling  map[enforcer.Ref]bool
+	again    map[enforcer.Ref]bool      // asked for at once while a call was under way, which may have been answered before
+	hold     map[enforcer.Ref]time.Time // until when a try after a boot or resume is waited for
+	seen     time.Time                  // Config.Now when last looked at; zero: it was not
+	host     Uptime                     // then
+	told     map[enforcer.Ref]enforcer.Upstream
 	unkept   error // why the state could not be kept last time
 }
 
@@ -85,7 +85,7 @@ func New(cfg Config) (*Pulse, error) {
 	if cfg.Called == nil {
 		cfg.Called = func(Call, string, time.Time) {}
 	}
-	p := &Pulse{cfg: cfg, wake: make(chan struct{}, 1), licences: map[string]Licence{}, calling: map[string]bool{}, again: map[string]bool{}, hold: map[string]time.Time{}}
+	p := &Pulse{cfg: cfg, wake: make(chan struct{}, 1), licences: map[enforcer.Ref]Licence{}, calling: map[enforcer.Ref]bool{}, again: map[enforcer.Ref]bool{}, hold: map[enforcer.Ref]time.Time{}}
 	var err error
 	p.state, err = load(cfg.File)
 	h := cfg.Uptime()
@@ -100,14 +100,30 @@ func New(cfg Config) (*Pulse, error) {
 // Set says which licences there are.
 func (p *Pulse) Set(licences []Licence) {
 	p.mu.Lock()
-	p.licences = map[string]Licence{}
+	p.licences = map[enforcer.Ref]Licence{}
+	// What a former version knew of an id is the production licence's first.
+	licences = slices.SortedStableFunc(slices.Values(licences), func(a, b Licence) int { return cmp.Compare(a.Ref(), b.Ref()) })
 	for _, l := range licences {
 		if l.Upstream != nil && DutiesOf(l.License, l.Upstream.Capabilities()).Any() {
-			p.licences[l.ID] = l
+			p.licences[l.Ref()] = l
+			p.adopt(l.License)
 		}
 	}
 	p.mu.Unlock()
 	p.nudge()
+}
+
+// adopt takes what a former version knew, which named a licence by its id alone, for that of a licence. p.mu is held.
+func (p *Pulse) adopt(l *enforcer.License) {
+	ref, former := l.Ref(), enforcer.FormerRef(l.ID)
+	if _, ok := p.state[ref]; ok {
+		return
+	}
+	if at, held := p.hold[former]; held {
+		p.hold[ref] = at
+		delete(p.hold, former)
+	}
+	_, _ = enforcer.Kept(p.state, l)
 }
 
 // Now has every licence's next call made at once, whatever its schedule and back-off say. A place that was given back is taken
@@ -225,7 +241,7 @@ func (p *Pulse) notice(now time.Time, h Uptime) {
 func (p *Pulse) call(ctx context.Context, l Licence, call Call) {
 	r := p.cfg.Request(l.License, l.Document)
 	p.mu.Lock()
-	r.State = p.state[l.ID].Chain
+	r.State = p.state[l.Ref()].Chain
 	p.mu.Unlock()
 	r.Nonce = newNonce()
 	reply, err := ask(ctx, l.Upstream, call, &r, p.cfg.CallWithin)
@@ -260,7 +276,7 @@ func ask(ctx context.Context, u plugin.Upstream, call Call, r *plugin.Request, w
 // note takes note of a call's outcome, keeps it, and tells the agent.
 func (p *Pulse) note(ctx context.Context, l Licence, call Call, reply *plugin.Reply, e *plugin.Error) {
 	if e == nil && !reply.Time.IsZero() {
-		p.cfg.Learnt(reply.Time) // first, for the success is of that time
+		p.cfg.Learnt(l.License, reply.Time) // first, for the success is of that time
 	}
 	now, h := p.cfg.Now(), p.cfg.Uptime()
 	duties := DutiesOf(l.License, l.Upstream.Capabilities())
@@ -270,22 +286,22 @@ func (p *Pulse) note(ctx context.Context, l Licence, call Call, reply *plugin.Re
 	}
 	p.cfg.Called(call, result, now)
 	p.mu.Lock()
-	was := p.state[l.ID]
+	was := p.state[l.Ref()]
 	switch {
 	case !was.Released.IsZero(): // a call that was under way when the place was given back
 	case e == nil:
-		p.state[l.ID] = was.Succeeded(duties, call, reply, now, h, p.cfg.Jitter)
+		p.state[l.Ref()] = was.Succeeded(duties, call, reply, now, h, p.cfg.Jitter)
 	default:
-		p.state[l.ID] = was.Failed(duties, e, now, h, p.cfg.Jitter)
+		p.state[l.Ref()] = was.Failed(duties, e, now, h, p.cfg.Jitter)
 	}
-	if p.again[l.ID] && was.Released.IsZero() {
-		p.state[l.ID] = p.state[l.ID].atOnce()
+	if p.again[l.Ref()] && was.Released.IsZero() {
+		p.state[l.Ref()] = p.state[l.Ref()].atOnce()
 	}
-	delete(p.again, l.ID)
-	delete(p.calling, l.ID)
-	delete(p.hold, l.ID)
+	delete(p.again, l.Ref())
+	delete(p.calling, l.Ref())
+	delete(p.hold, l.Ref())
 	p.keep()
-	next := p.state[l.ID].NotBefore
+	next := p.state[l.Ref()].NotBefore
 	p.mu.Unlock()
 	switch {
 	case e != nil:
@@ -296,19 +312,20 @@ func (p *Pulse) note(ctx context.Context, l Licence, call Call, reply *plugin.Re
 		p.cfg.Log.Debug("the upstream was called", "licence", l.ID, "call", string(call))
 	}
 	if e == nil && len(reply.Document) > 0 {
-		if err := p.cfg.Renewed(ctx, l.ID, reply.Document); err != nil {
+		if err := p.cfg.Renewed(ctx, l.License, reply.Document); err != nil {
 			p.cfg.Log.Warn("the upstream sent a document that is not good", "licence", l.ID, "error", err)
 		}
 	}
 	p.nudge()
 }
 
-// Placed returns the licences on which this host has a place that can be given back, of those named; of all where none is.
+// Placed returns the licences on which this host has a place that can be given back, of those whose ids are named; of all where none
+// is.
 func (p *Pulse) Placed(ids ...string) (out []Licence) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for id, l := range p.licences {
-		if l.Upstream.Capabilities().Deactivate && !p.state[id].Activated.IsZero() && (len(ids) == 0 || slices.Contains(ids, id)) {
+		if l.Upstream.Capabilities().Deactivate && !p.state[id].Activated.IsZero() && (len(ids) == 0 || slices.Contains(ids, id.ID())) {
 			out = append(out, l)
 		}
 	}
@@ -320,8 +337,8 @@ func (p *Pulse) Placed(ids ...string) (out []Licence) {
 func (p *Pulse) Deactivate(ctx context.Context, l Licence) error {
 	r := p.cfg.Request(l.License, l.Document)
 	p.mu.Lock()
-	r.State = p.state[l.ID].Chain
-	p.calling[l.ID] = true
+	r.State = p.state[l.Ref()].Chain
+	p.calling[l.Ref()] = true
 	p.mu.Unlock()
 	r.Nonce = newNonce()
 	reply, e := ask(ctx, l.Upstream, Deactivate, &r, p.cfg.CallWithin)
@@ -342,14 +359,14 @@ type Status struct {
 }
 
 // Status returns what is known of each licence that has duties.
-func (p *Pulse) Status() map[string]Status {
+func (p *Pulse) Status() map[enforcer.Ref]Status {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	out := map[string]Status{}
+	out := map[enforcer.Ref]Status{}
 	for id, l := range p.licences {
 		s := p.state[id]
 		call, at := s.Next(DutiesOf(l.License, l.Upstream.Capabilities()))
-		out[id] = Status{id, s, call, at}
+		out[id] = Status{l.ID, s, call, at}
 	}
 	return out
 }
@@ -370,8 +387,8 @@ func (p *Pulse) Preview() []plugin.Request {
 	return out
 }
 
-// Facts returns what the judge is told of each licence whose upstream has ever been called, by its id.
-func (p *Pulse) Facts() map[string]enforcer.Upstream {
+// Facts returns what the judge is told of each licence whose upstream has ever been called.
+func (p *Pulse) Facts() map[enforcer.Ref]enforcer.Upstream {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now, h := p.cfg.Now(), p.cfg.Uptime()
@@ -379,8 +396,8 @@ func (p *Pulse) Facts() map[string]enforcer.Upstream {
 	return p.facts(now, h)
 }
 
-func (p *Pulse) facts(now time.Time, h Uptime) map[string]enforcer.Upstream {
-	out := map[string]enforcer.Upstream{}
+func (p *Pulse) facts(now time.Time, h Uptime) map[enforcer.Ref]enforcer.Upstream {
+	out := map[enforcer.Ref]enforcer.Upstream{}
 	for id, s := range p.state {
 		out[id] = s.Facts(now, p.hold[id], h)
 	}

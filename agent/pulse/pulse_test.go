@@ -1,10 +1,12 @@
 package pulse
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -123,13 +125,13 @@ func newRig(t *testing.T, change func(*enforcer.License)) *rig {
 			return plugin.Request{LicenseID: l.ID, Document: doc}
 		},
 		OnChange: func() {},
-		Renewed: func(_ context.Context, _ string, d []byte) error {
+		Renewed: func(_ context.Context, _ *enforcer.License, d []byte) error {
 			r.remote.mu.Lock()
 			defer r.remote.mu.Unlock()
 			r.renewed = append(r.renewed, d)
 			return nil
 		},
-		Learnt: func(at time.Time) {
+		Learnt: func(_ *enforcer.License, at time.Time) {
 			r.remote.mu.Lock()
 			defer r.remote.mu.Unlock()
 			r.learnt = append(r.learnt, at)
@@ -213,10 +215,10 @@ func TestOutage(t *testing.T) {
 		r := newRig(t, nil)
 		defer func() { r.stop() }()
 		r.remote.set(down)
-		before := r.Facts()["L1"].LastHeartbeat
+		before := r.Facts()["fake/L1"].LastHeartbeat
 		r.pass(29 * time.Minute)
 		r.want(enforcer.Valid)
-		if s := r.Facts()["L1"].State; s != "retrying" {
+		if s := r.Facts()["fake/L1"].State; s != "retrying" {
 			t.Errorf("the upstream's state is %q", s)
 		}
 		r.pass(2 * time.Minute)
@@ -225,7 +227,7 @@ func TestOutage(t *testing.T) {
 		r.want(enforcer.ValidInGrace)
 		r.pass(time.Minute)
 		r.want(enforcer.HeartbeatDead)
-		if got := r.Facts()["L1"].LastHeartbeat; !got.Equal(before) {
+		if got := r.Facts()["fake/L1"].LastHeartbeat; !got.Equal(before) {
 			t.Errorf("the last heartbeat moved to %v during the outage", got)
 		}
 		n := len(r.remote.seen())
@@ -280,7 +282,7 @@ func TestClasses(t *testing.T) {
 		})
 		r.pass(12 * time.Minute)
 		r.want(enforcer.Valid)
-		if s := r.Facts()["L1"]; s.State != "misconfigured" {
+		if s := r.Facts()["fake/L1"]; s.State != "misconfigured" {
 			t.Errorf("%+v", s)
 		}
 		r.pass(40 * time.Minute)
@@ -298,12 +300,12 @@ func TestHangs(t *testing.T) {
 		defer func() { r.stop() }()
 		r.remote.set(func(Call, *plugin.Request) (*plugin.Reply, error) { return nil, errHang })
 		r.pass(13 * time.Minute)
-		if s := r.Facts()["L1"]; s.State != "retrying" || s.Detail != "no answer within 30s" {
+		if s := r.Facts()["fake/L1"]; s.State != "retrying" || s.Detail != "no answer within 30s" {
 			t.Errorf("%+v", s)
 		}
 		r.remote.set(func(Call, *plugin.Request) (*plugin.Reply, error) { return nil, nil })
 		r.pass(13 * time.Minute)
-		if s := r.Facts()["L1"]; s.Detail != "the upstream answered nothing" {
+		if s := r.Facts()["fake/L1"]; s.Detail != "the upstream answered nothing" {
 			t.Errorf("%+v", s)
 		}
 	})
@@ -315,7 +317,7 @@ func TestRestart(t *testing.T) {
 		r := newRig(t, func(l *enforcer.License) { l.Heartbeat, l.CheckIn = enforcer.Period{}, enforcer.Period{Months: 1} })
 		r.remote.set(func(Call, *plugin.Request) (*plugin.Reply, error) { return &plugin.Reply{State: []byte("chain")}, nil })
 		r.pass(time.Hour)
-		before := r.Status()["L1"]
+		before := r.Status()["fake/L1"]
 		n := len(r.remote.seen())
 		for range 50 {
 			r.stop()
@@ -324,7 +326,7 @@ func TestRestart(t *testing.T) {
 		if got := len(r.remote.seen()); got != n {
 			t.Errorf("%d calls by 50 restarts", got-n)
 		}
-		if after := r.Status()["L1"]; !after.At.Equal(before.At) || after.Call != before.Call {
+		if after := r.Status()["fake/L1"]; !after.At.Equal(before.At) || after.Call != before.Call {
 			t.Errorf("%v, after the restarts %v", before, after)
 		}
 		r.pass(62 * 24 * time.Hour)
@@ -382,7 +384,7 @@ func TestSleep(t *testing.T) {
 		r.run()
 		r.pass(time.Second)
 		r.want(enforcer.Valid)
-		if s := r.Facts()["L1"]; s.Asleep != 48*time.Hour {
+		if s := r.Facts()["fake/L1"]; s.Asleep != 48*time.Hour {
 			t.Errorf("asleep for %v", s.Asleep)
 		}
 		r.pass(50 * time.Minute)
@@ -420,7 +422,7 @@ func TestJump(t *testing.T) {
 		r.skew.Store(0)
 		r.want(enforcer.Valid)
 		r.pass(time.Second)
-		if s := r.Status()["L1"]; time.Until(s.At) > time.Hour || s.State.LastHeartbeat.After(time.Now()) {
+		if s := r.Status()["fake/L1"]; time.Until(s.At) > time.Hour || s.State.LastHeartbeat.After(time.Now()) {
 			t.Errorf("the jump is undone, and the next call is at %v, the last heartbeat %v", s.At, s.State.LastHeartbeat)
 		}
 		r.remote.set(down)
@@ -486,7 +488,7 @@ func TestDeactivate(t *testing.T) {
 		}
 		released := func() {
 			t.Helper()
-			if s := r.Facts()["L1"]; !s.Activated.IsZero() || !s.LastHeartbeat.IsZero() || s.Released.IsZero() || s.State != "released" || len(r.Placed()) > 0 {
+			if s := r.Facts()["fake/L1"]; !s.Activated.IsZero() || !s.LastHeartbeat.IsZero() || s.Released.IsZero() || s.State != "released" || len(r.Placed()) > 0 {
 				t.Errorf("%+v", s)
 			}
 			r.want(enforcer.HeartbeatNotStarted)
@@ -546,3 +548,36 @@ func TestNowDuringACall(t *testing.T) {
 }
 
 func last[T any](s []T) T { return s[len(s)-1] }
+
+// What a former version kept of a licence, which it named by its id alone, is that licence's still, and no other's: neither of another
+// system nor of a test key.
+func TestFormerState(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		synctest.Wait()
+		before := r.Facts()["fake/L1"]
+		r.stop()
+		kept, err := os.ReadFile(r.cfg.File)
+		if err != nil || before.LastHeartbeat.IsZero() {
+			t.Fatal(before, err)
+		}
+		former := bytes.Replace(kept, []byte(`"fake/L1":{"named":true,`), []byte(`"L1":{`), 1)
+		if bytes.Equal(former, kept) {
+			t.Fatalf("%s", kept)
+		}
+		if err := os.WriteFile(r.cfg.File, former, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		p, err := New(r.cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		other, test := *r.licence, *r.licence
+		other.System, test.AnchorEnvironment = "other", enforcer.Test
+		p.Set([]Licence{{&test, nil, r.remote}, {r.licence, nil, r.remote}, {&other, nil, r.remote}})
+		got := p.Facts()
+		if !got["fake/L1"].LastHeartbeat.Equal(before.LastHeartbeat) || len(got) != 1 {
+			t.Errorf("%v, want %v", got, before)
+		}
+	})
+}

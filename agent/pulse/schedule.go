@@ -52,6 +52,7 @@ func (d Duties) Any() bool {
 
 // State is what is known of one licence's upstream, kept over restarts.
 type State struct {
+	Named         bool      `json:"named,omitempty"` // it is kept under a Ref; former versions kept it under an id
 	Activated     time.Time `json:"activated,omitzero"`
 	LastHeartbeat time.Time `json:"last_heartbeat,omitzero"`
 	LastCheckIn   time.Time `json:"last_check_in,omitzero"`

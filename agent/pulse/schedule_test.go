@@ -88,7 +88,7 @@ func TestAnyOutages(t *testing.T) {
 		var success time.Time
 		judge := func(s State, at time.Time) *enforcer.Verdict {
 			return enforcer.Judge(enforcer.Facts{Documents: []enforcer.Document{{Name: "a", License: l}},
-				Upstream: map[string]enforcer.Upstream{"L1": s.Facts(at, time.Time{}, Uptime{BootID: "b", Up: at.Sub(y2k)})}}, at)
+				Upstream: map[enforcer.Ref]enforcer.Upstream{l.Ref(): s.Facts(at, time.Time{}, Uptime{BootID: "b", Up: at.Sub(y2k)})}}, at)
 		}
 		last := State{}
 		simulate(d, y2k, end, func(at time.Time) bool { return !isDown(outages, at) }, random.Float64, func(c Call, at time.Time, ok bool, s State) {

@@ -209,6 +209,20 @@ func Anchor(system, keyID string, key []byte, alg string) (plugin.Anchor, error)
 	}
 }
 
+// TimeTeller returns the system whose signed dates are evidence of the time for an agent that believes these anchors: the first of
+// usher, keygen and awslm that has a production anchor. All licences of an agent are judged by one time, so one system alone tells it, and
+// never a plugin or a test key. Empty: none does.
+func TimeTeller(anchors []plugin.Anchor) string {
+	for _, f := range builtIn() {
+		if slices.ContainsFunc(anchors, func(a plugin.Anchor) bool {
+			return a.System == f.System() && !a.Revoked && a.Environment != enforcer.Test
+		}) {
+			return f.System()
+		}
+	}
+	return ""
+}
+
 // Own gives the anchors by which an agent believes what it has itself sealed the agent's key.
 func Own(anchors []plugin.Anchor, agent ed25519.PublicKey) []plugin.Anchor {
 	return awslm.Own(anchors, agent)

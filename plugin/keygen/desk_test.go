@@ -20,9 +20,9 @@ import (
 func newDesk(licences ...*enforcer.License) *plugintest.Desk {
 	d := plugintest.NewDesk(keygen.System, time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC))
 	d.Facts = func(f *enforcer.Facts) {
-		f.Upstream = map[string]enforcer.Upstream{}
+		f.Upstream = map[enforcer.Ref]enforcer.Upstream{}
 		for _, doc := range f.Documents {
-			f.Upstream[doc.License.ID] = enforcer.Upstream{Activated: d.Now(), LastHeartbeat: d.Now(), LastCheckIn: d.Now()}
+			f.Upstream[doc.License.Ref()] = enforcer.Upstream{Activated: d.Now(), LastHeartbeat: d.Now(), LastCheckIn: d.Now()}
 		}
 	}
 	d.Judge(licences...)

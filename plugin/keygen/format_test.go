@@ -178,7 +178,7 @@ func TestMachineFile(t *testing.T) {
 	if l.ID != "lic-1" || len(l.Hosts) != 1 || l.Hosts[0].Name != "render-7" || l.Pools["processes"].Max != 2 || l.Pools["machines"].Scope != enforcer.ScopeHost || l.Heartbeat.Every != 90*time.Second {
 		t.Errorf("got %+v", l)
 	}
-	facts := enforcer.Facts{Documents: []enforcer.Document{{Name: "m.lic", License: l}}, Host: host, Upstream: map[string]enforcer.Upstream{"lic-1": {LastHeartbeat: l.Issued}}}
+	facts := enforcer.Facts{Documents: []enforcer.Document{{Name: "m.lic", License: l}}, Host: host, Upstream: map[enforcer.Ref]enforcer.Upstream{l.Ref(): {LastHeartbeat: l.Issued}}}
 	if v := enforcer.Judge(facts, l.Issued); v.Code != enforcer.Valid || v.Pools["processes"].Budget != 2 {
 		t.Errorf("on its host: %s, %s", v.Code, v.Reason)
 	}

@@ -1,0 +1,194 @@
+package enforcer
+
+import (
+	"maps"
+	"math"
+	"reflect"
+	"slices"
+	"time"
+)
+
+// plus adds what another licence gives of a meter to what those before it give. The base's terms hold for the whole, but each
+// licence's draws are counted by its own periods.
+func (g MeterGrant) plus(more MeterGrant) MeterGrant {
+	out := g
+	out.Parts = append(g.parts(), more.parts()...)
+	out.Limit, out.Budget, out.Overage, out.Most = g.Limit.Plus(more.Limit), g.Budget.Plus(more.Budget), g.Overage.Plus(more.Overage), g.Most.Plus(more.Most)
+	if out.Unit == "" {
+		out.Unit = more.Unit
+	}
+	if out.NotShared == "" {
+		out.NotShared = more.NotShared
+	}
+	out.Taken, out.Period = g.Taken || more.Taken, later(g.Period, more.Period)
+	return out
+}
+
+// parts returns what each licence gives of the meter; at least one.
+func (g MeterGrant) parts() []MeterPart {
+	if len(g.Parts) > 0 {
+		return g.Parts[:len(g.Parts):len(g.Parts)]
+	}
+	return []MeterPart{{g.Key, g.Budget.Plus(g.Overage), g.Resets, g.Taken, g.Period}}
+}
+
+func (g MeterGrant) equal(o MeterGrant) bool { return reflect.DeepEqual(g, o) }
+
+// room returns what may be drawn in a draw's period. What was taken upstream for another period is no good in this one, where
+// there are periods.
+func (p MeterPart) room(d Draw) Limit {
+	if p.Taken && !p.Resets.Start(d.Period).IsZero() && !p.Period.Equal(d.Period) {
+		return 0
+	}
+	return p.Limit
+}
+
+// stand is what a meter stands at: for each of its parts what may be drawn, and what has been, in the part's present period.
+type stand struct {
+	parts []MeterPart
+	draws []Draw
+	taken bool // some are taken over from a former version, and are not recorded yet
+}
+
+// stand returns what a meter stands at now.
+func (e *Enforcer) stand(g MeterGrant, now time.Time) stand {
+	s := stand{parts: g.parts()}
+	var fresh []int
+	for i, p := range s.parts {
+		m, known := e.meters[p.Key]
+		if !known {
+			fresh = append(fresh, i)
+		}
+		s.draws = append(s.draws, m.at(p.Key, p.Resets, now))
+	}
+	// A former version counted all parts under the base's id: the base has as many of those draws as it gives, and what is beyond is
+	// the add-ons'.
+	if former, ok := e.meters[g.Former]; ok && g.Former != "" && len(fresh) > 0 && fresh[0] == 0 {
+		d := former.at(s.draws[0].Key, s.parts[0].Resets, now)
+		rest := d.Drawn
+		s.draws[0].Period, s.taken = d.Period, true
+		for _, i := range fresh {
+			n := min(rest, s.most(i))
+			s.draws[i].Drawn, rest = n, rest-n
+		}
+		s.draws[0].Drawn += rest
+	}
+	return s
+}
+
+// TakeOver records what former versions have counted of the verdict's meters as it is counted now, if that has not been done. It follows
+// each SetVerdict, so that what was drawn of an add-on stays drawn whichever base comes next.
+type TakeOver struct{}
+
+func (*TakeOver) decide(e *Enforcer, now time.Time) Decision {
+	if e.verdict == nil {
+		return Decision{}
+	}
+	var draws []Draw
+	for _, name := range slices.Sorted(maps.Keys(e.verdict.Meters)) {
+		if s := e.stand(e.verdict.Meters[name], now); s.taken {
+			draws = append(draws, s.draws...)
+		}
+	}
+	if len(draws) == 0 {
+		return Decision{}
+	}
+	return Decision{Events: []Event{{Kind: EventSet, At: now, Draws: draws}}}
+}
+
+// at returns what has been drawn in the period that now lies in. A period that lies ahead (the clock was set back) goes on.
+func (m meter) at(key string, resets Resets, now time.Time) Draw {
+	d := Draw{Key: key, Drawn: m.drawn, Period: resets.Start(now)}
+	if m.period.After(d.Period) {
+		d.Period = m.period
+	} else if m.period.Before(d.Period) {
+		d.Drawn = 0
+	}
+	return d
+}
+
+// drawn returns what has been drawn of a meter, of all its parts together.
+func (e *Enforcer) drawn(g MeterGrant, now time.Time) Draw {
+	s := e.stand(g, now)
+	return Draw{Key: g.Key, Drawn: s.drawn(), Period: s.draws[0].Period}
+}
+
+// most returns how many draws of a part may have been made in all. What is counted fits an int64 even where there is no limit.
+func (s stand) most(i int) int64 { return int64(s.parts[i].room(s.draws[i]).Min(math.MaxInt64)) }
+
+func (s stand) drawn() int64 {
+	sum := Limit(0)
+	for _, d := range s.draws {
+		sum = sum.Plus(Limit(d.Drawn))
+	}
+	return int64(sum)
+}
+
+// room returns what may be drawn in all.
+func (s stand) room() (sum Limit) {
+	for i, p := range s.parts {
+		sum = sum.Plus(p.room(s.draws[i]))
+	}
+	return sum
+}
+
+// left returns how many draws are left. What was drawn of a part beyond what it gives, before it gave less, is no debt of the
+// others.
+func (s stand) left() int64 {
+	sum := Limit(0)
+	for i, d := range s.draws {
+		sum = sum.Plus(Limit(max(0, s.most(i)-d.Drawn)))
+	}
+	return int64(sum)
+}
+
+// draw returns the draws after n more, of which there are as many left: of the base first, whose periods give more, then of the
+// add-ons.
+func (s stand) draw(n int64) []Draw {
+	return s.changed(func(i int, d Draw) int64 {
+		k := min(n, max(0, s.most(i)-d.Drawn))
+		n -= k
+		return d.Drawn + k
+	})
+}
+
+// takeBack returns the draws after n have been taken back, of which there are as many: the last parts first.
+func (s stand) takeBack(n int64) []Draw {
+	keep := s.drawn() - n
+	return s.changed(func(_ int, d Draw) int64 {
+		k := min(keep, d.Drawn)
+		keep -= k
+		return k
+	})
+}
+
+// set returns the draws when all together are n; what is more than may be drawn is counted with the base.
+func (s stand) set(n int64) []Draw {
+	beyond := n
+	for i := range s.parts {
+		beyond -= min(beyond, s.most(i))
+	}
+	n -= beyond
+	return s.changed(func(i int, _ Draw) int64 {
+		k := min(n, s.most(i))
+		n -= k
+		if i == 0 {
+			k += beyond
+		}
+		return k
+	})
+}
+
+// changed returns the draws that change, or of which none is recorded yet; at least the base's.
+func (s stand) changed(to func(i int, d Draw) int64) (out []Draw) {
+	for i, d := range s.draws {
+		was := d.Drawn
+		if d.Drawn = to(i, d); d.Drawn != was || s.taken || len(s.draws) == 1 {
+			out = append(out, d)
+		}
+	}
+	if out == nil {
+		out = s.draws[:1]
+	}
+	return out
+}
