@@ -18,10 +18,10 @@ RUN mkdir -p /out/run/usher /out/var/lib/usher /out/etc/usher/license.d && chmod
 
 FROM scratch
 COPY --from=build /out/usher /usr/bin/usher
-COPY --from=build --chown=65532:65532 /out/run/usher /run/usher
-COPY --from=build --chown=65532:65532 /out/var/lib/usher /var/lib/usher
-COPY --from=build --chown=65532:65532 /out/etc/usher /etc/usher
-USER 65532:65532
+COPY --from=build --chown=10473:10473 /out/run/usher /run/usher
+COPY --from=build --chown=10473:10473 /out/var/lib/usher /var/lib/usher
+COPY --from=build --chown=10473:10473 /out/etc/usher /etc/usher
+USER 10473:10473
 VOLUME ["/run/usher", "/var/lib/usher"]
 HEALTHCHECK --interval=10s --timeout=3s --start-period=5s CMD ["/usr/bin/usher", "health"]
 ENTRYPOINT ["/usr/bin/usher"]

@@ -77,7 +77,7 @@ func (d *dialectDesk) Caller(r *http.Request) (enforcer.Caller, bool) {
 }
 
 func (d *dialectDesk) CallerBy(r *http.Request, credential string) enforcer.Caller {
-	if c := api.DialectCallOf(r.Context()); c != nil && c.Kernel {
+	if c := api.DialectCallOf(r.Context()); c != nil && c.Kernel && c.Caller.UID != enforcer.Nobody {
 		return c.Caller
 	}
 	return byCredential(d.agent.credentialName(d.system, credential))
@@ -187,7 +187,7 @@ func (d *dialectDesk) Release(r *enforcer.Release) *enforcer.Denial {
 
 func (d *dialectDesk) Lease(id enforcer.LeaseID, c enforcer.Caller) (*enforcer.Lease, bool) {
 	l, ok := d.agent.desk.Lease(id)
-	if !ok || !d.owns(l) || !l.Holder.SameUser(c) {
+	if !ok || !d.owns(l) || !l.Holder.MayAct(c) {
 		return nil, false
 	}
 	return l, true

@@ -219,7 +219,10 @@ func encodeChanges(b []byte, changes []plugin.Change) []byte {
 
 func decodeChanges(b []byte) (out []plugin.Change, err error) {
 	r := recordReader{b: b}
-	if r.byte() != storeVersion {
+	switch v := r.byte(); {
+	case v > storeVersion:
+		return nil, errNewer
+	case v != storeVersion:
 		return nil, errRecord
 	}
 	for range r.count() {

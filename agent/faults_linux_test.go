@@ -9,6 +9,8 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -101,13 +103,28 @@ func untilState(t testing.TB, pid int, states string) {
 	}
 }
 
+// untilStopped waits until every thread of a process is stopped: each stops when it next notices the signal.
+func untilStopped(t testing.TB, pid int) {
+	t.Helper()
+	untilState(t, pid, "T")
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", pid))
+	if err != nil || len(tasks) == 0 {
+		t.Fatalf("the threads of process %d: %v", pid, err)
+	}
+	for _, task := range tasks {
+		if tid, err := strconv.Atoi(filepath.Base(task)); err == nil && tid != pid {
+			untilState(t, tid, "T")
+		}
+	}
+}
+
 // pause stops the agent until the returned function is called.
 func (c *crashing) pause() (goOn func()) {
 	c.t.Helper()
 	if err := c.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		c.t.Fatal(err)
 	}
-	untilState(c.t, c.cmd.Process.Pid, "T")
+	untilStopped(c.t, c.cmd.Process.Pid)
 	return func() {
 		c.t.Helper()
 		if err := c.cmd.Process.Signal(syscall.SIGCONT); err != nil {

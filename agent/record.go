@@ -28,6 +28,12 @@ var recordCauses = []enforcer.Cause{1: enforcer.CauseReleased, 2: enforcer.Cause
 // errRecord reports a record that no version of this program has written.
 var errRecord = errors.New("a record of the journal cannot be read: it was written by another version, or is not one")
 
+// errNotHeld reports a record of a lease that is not held: what granted it is missing.
+var errNotHeld = errors.New("a record of the journal does not follow from those before it")
+
+// errNewer reports a record of a later version.
+var errNewer = errors.New("a record of the journal was written by a newer usher: use that one")
+
 // encodeEvent appends an event's record to b.
 func encodeEvent(b []byte, ev enforcer.Event) []byte {
 	w := recordWriter{append(b, recordVersion, byte(slices.Index(recordKinds, ev.Kind)))}
@@ -60,7 +66,10 @@ func decodeEvent(b []byte, lease func(enforcer.LeaseID) *enforcer.Lease, same *s
 	r := recordReader{b: b, same: same}
 	version, kind := r.byte(), r.byte()
 	r.version = version
-	if r.bad || version == 0 || version > recordVersion || int(kind) >= len(recordKinds) || recordKinds[kind] == "" {
+	if !r.bad && version > recordVersion {
+		return enforcer.Event{}, errNewer
+	}
+	if r.bad || version == 0 || int(kind) >= len(recordKinds) || recordKinds[kind] == "" {
 		return enforcer.Event{}, errRecord
 	}
 	if same != nil && same.version != version { // the same bytes mean another thing
@@ -74,8 +83,8 @@ func decodeEvent(b []byte, lease func(enforcer.LeaseID) *enforcer.Lease, same *s
 		var id enforcer.LeaseID
 		r.into(id[:])
 		ev.Cause = pick(&r, recordCauses)
-		if ev.Lease = lease(id); ev.Lease == nil {
-			return ev, fmt.Errorf("%w: it ends lease %s, which is not held", errRecord, id)
+		if ev.Lease = lease(id); ev.Lease == nil && !r.bad {
+			return ev, fmt.Errorf("%w: it ends lease %s, which is not held", errNotHeld, id)
 		}
 	case enforcer.EventForgot:
 		r.into(ev.Token[:])
@@ -94,8 +103,8 @@ func decodeEvent(b []byte, lease func(enforcer.LeaseID) *enforcer.Lease, same *s
 		}
 	default:
 		ev.Lease = r.lease()
-		if ev.Kind != enforcer.EventGranted && !r.bad && lease(ev.Lease.ID) == nil {
-			return ev, fmt.Errorf("%w: it changes lease %s, which is not held", errRecord, ev.Lease.ID)
+		if ev.Kind != enforcer.EventGranted && !r.bad && len(r.b) == 0 && lease(ev.Lease.ID) == nil {
+			return ev, fmt.Errorf("%w: it changes lease %s, which is not held", errNotHeld, ev.Lease.ID)
 		}
 	}
 	if r.bad || len(r.b) > 0 {

@@ -176,12 +176,11 @@ func TestStopped(t *testing.T) {
 	if err := cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
+	untilStopped(t, cmd.Process.Pid)
 	if got, err := c.Lease(t.Context(), l.ID); err != nil || got.State != "held" {
 		t.Errorf("of a stopped holder: %+v, %v", got, err)
 	}
-	if err := c.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	goOn := c.pause()
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	if _, err := c.Lease(ctx, l.ID); !errors.Is(err, context.DeadlineExceeded) {
@@ -190,9 +189,7 @@ func TestStopped(t *testing.T) {
 	if err := cmd.Process.Kill(); err != nil { // it dies while the agent cannot look
 		t.Fatal(err)
 	}
-	if err := c.cmd.Process.Signal(syscall.SIGCONT); err != nil {
-		t.Fatal(err)
-	}
+	goOn()
 	c.inUse(0)
 }
 

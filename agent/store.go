@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/agent/clock"
-	"github.com/usher-agent/usher/agent/config"
 	"github.com/usher-agent/usher/agent/files"
 	"github.com/usher-agent/usher/agent/journal"
 	"github.com/usher-agent/usher/agent/liveness"
@@ -95,54 +94,18 @@ func openStore(runtimeDir, stateDir string, core *enforcer.Enforcer, now func(en
 			err = errors.Join(err, s.Close())
 		}
 	}()
-	if err := os.MkdirAll(runtimeDir, 0o755); err != nil {
-		return s, was, fmt.Errorf("runtime folder %s: %w; create it for the agent's user, or set state.runtime_dir", runtimeDir, err)
+	if s.lock, err = lockRuntime(runtimeDir); err != nil {
+		return s, was, err
 	}
-	lock := filepath.Join(runtimeDir, "runtime.lock")
-	if s.lock, err = os.OpenFile(lock, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
-		return s, was, fmt.Errorf("runtime folder %s: %w; make it writable for uid %d, or set state.runtime_dir", runtimeDir, err, os.Getuid())
-	}
-	if err := files.Lock(s.lock); err != nil {
-		return s, was, fmt.Errorf("runtime folder %s: another agent is using it; stop that one, or give this one a state.runtime_dir of its own", runtimeDir)
-	}
-	if err := files.Sweep(runtimeDir); err != nil {
-		return s, was, fmt.Errorf("runtime folder %s: what a crash left cannot be removed: %w", runtimeDir, err)
-	}
-	var ready time.Time // when the agent will be ready, about
-	same := newSameParts()
-	apply := func(b []byte) error {
-		if len(b) > 0 && b[0] == metaVersion {
-			was = meta{}
-			return json.Unmarshal(b[1:], &was)
-		}
-		if len(b) > 0 && b[0] == markVersion {
-			var err error
-			s.mark, err = decodeMark(b)
-			return err
-		}
-		ev, err := decodeEvent(b, func(id enforcer.LeaseID) *enforcer.Lease { l, _ := core.Lease(id); return l }, same)
-		if err != nil {
-			return err
-		}
-		switch ev.Kind {
-		case enforcer.EventGranted, enforcer.EventRenewed, enforcer.EventChanged:
-			if !ready.IsZero() { // what outlives the host is read first, and ends at no time or at a date
-				ev.Lease.ExpiresAt = ev.Lease.Resumed(ready, recoverWithin)
-			}
-		default:
-		}
-		if ev.Kind == enforcer.EventGranted {
-			if _, held := core.Lease(ev.Lease.ID); held {
-				return nil // a snapshot's and a record's
-			}
-		}
-		core.Apply(ev)
-		return nil
-	}
+	into := newReplay(core)
+	defer func() { s.mark, was = into.mark, into.was }()
 	open := func(dir, name string, sync bool) (*journal.Journal, error) {
-		j, r, err := journal.Open(journal.Config{Dir: dir, Name: name, Sync: sync}, apply)
+		j, r, err := journal.Open(journal.Config{Dir: dir, Name: name, Sync: sync}, into.apply)
 		if err == nil && r.TornBytes > 0 {
 			log.Warn("a crash has cut the journal's last record off; it was never acknowledged", "journal", filepath.Join(dir, name), "bytes", r.TornBytes)
+		}
+		if errors.Is(err, errNotHeld) || errors.Is(err, errRecord) {
+			err = fmt.Errorf("the journal %s: %w: run `usher doctor --repair`, which leaves it out and keeps the damaged file beside it", filepath.Join(dir, name), err)
 		}
 		return j, err
 	}
@@ -150,7 +113,7 @@ func openStore(runtimeDir, stateDir string, core *enforcer.Enforcer, now func(en
 		return s, was, err
 	}
 	// It is not written: nobody is told, and the next recovery finds the same.
-	ready = now(s.mark).Add(readingTime(filepath.Join(runtimeDir, runtimeJournal)))
+	into.ready = now(into.mark).Add(readingTime(filepath.Join(runtimeDir, runtimeJournal)))
 	if s.runtime, err = open(runtimeDir, runtimeJournal, false); err != nil {
 		return s, was, err
 	}
@@ -161,6 +124,72 @@ func openStore(runtimeDir, stateDir string, core *enforcer.Enforcer, now func(en
 	s.meta = append([]byte{metaVersion}, b...)
 	_, err = s.runtime.Append(s.meta)
 	return s, was, err
+}
+
+// lockRuntime makes the runtime folder where there is none, and locks it until what it returns is closed.
+func lockRuntime(dir string) (*os.File, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("runtime folder %s: %w; create it for the agent's user, or set state.runtime_dir", dir, err)
+	}
+	f, err := os.OpenFile(filepath.Join(dir, "runtime.lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("runtime folder %s: %w; make it writable for uid %d, or set state.runtime_dir", dir, err, os.Getuid())
+	}
+	if err := files.Lock(f); err != nil {
+		f.Close() //nolint:errcheck // nothing was written
+		return nil, fmt.Errorf("runtime folder %s: another agent is using it; stop that one, or give this one a state.runtime_dir of its own", dir)
+	}
+	if err := files.Sweep(dir); err != nil {
+		return nil, errors.Join(fmt.Errorf("runtime folder %s: what a crash left cannot be removed: %w", dir, err), f.Close())
+	}
+	return f, nil
+}
+
+// replay applies the journals' records, the durable one's first, to a core: that of a start, or of a repair.
+type replay struct {
+	core  *enforcer.Enforcer
+	same  *sameParts
+	was   meta          // where the runtime's leases were granted
+	mark  enforcer.Mark // as it was kept last
+	ready time.Time     // when the agent will be ready, about; zero: what ends by itself keeps its end
+}
+
+func newReplay(core *enforcer.Enforcer) *replay { return &replay{core: core, same: newSameParts()} }
+
+func (r *replay) held(id enforcer.LeaseID) *enforcer.Lease {
+	l, _ := r.core.Lease(id)
+	return l
+}
+
+// apply applies one record.
+func (r *replay) apply(b []byte) error {
+	if len(b) > 0 && b[0] == metaVersion {
+		r.was = meta{}
+		return json.Unmarshal(b[1:], &r.was)
+	}
+	if len(b) > 0 && b[0] == markVersion {
+		var err error
+		r.mark, err = decodeMark(b)
+		return err
+	}
+	ev, err := decodeEvent(b, r.held, r.same)
+	if err != nil {
+		return err
+	}
+	switch ev.Kind {
+	case enforcer.EventGranted, enforcer.EventRenewed, enforcer.EventChanged:
+		if !r.ready.IsZero() { // what outlives the host is read first, and ends at no time or at a date
+			ev.Lease.ExpiresAt = ev.Lease.Resumed(r.ready, recoverWithin)
+		}
+	default:
+	}
+	if ev.Kind == enforcer.EventGranted {
+		if _, held := r.core.Lease(ev.Lease.ID); held {
+			return nil // a snapshot's and a record's
+		}
+	}
+	r.core.Apply(ev)
+	return nil
 }
 
 // readingTime returns how long a journal takes to be read at the most, a second for each 8 MiB: what is short-lived must not
@@ -294,40 +323,4 @@ func (s *store) Close() error {
 		errs = append(errs, s.lock.Close())
 	}
 	return errors.Join(errs...)
-}
-
-// Repaired is what was done about one journal.
-type Repaired struct {
-	File          string
-	Kept, Dropped int
-}
-
-// Repair mends the journals of a configuration's folders, which no agent may be using. What was given back in a record that
-// is lost may be thought to be held again, and what was drawn stays drawn.
-func Repair(c *config.Config) (out []Repaired, err error) {
-	state, err := openState(c.State.Dir)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, state.Close()) }()
-	journals := [][2]string{{c.State.Dir, durableJournal}, {c.State.RuntimeDir, runtimeJournal}}
-	stores, err := filepath.Glob(filepath.Join(c.State.Dir, dialectJournals))
-	if err != nil {
-		return nil, fmt.Errorf("state folder %s: %w", c.State.Dir, err)
-	}
-	for _, path := range stores {
-		journals = append(journals, [2]string{c.State.Dir, filepath.Base(path)})
-	}
-	for _, j := range journals {
-		path := filepath.Join(j[0], j[1])
-		if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
-			continue
-		}
-		kept, dropped, err := journal.Repair(j[0], j[1])
-		if err != nil {
-			return out, err
-		}
-		out = append(out, Repaired{path, kept, dropped})
-	}
-	return out, nil
 }

@@ -36,10 +36,17 @@ func openKept(t *testing.T) *keptStore {
 
 func (k *keptStore) open() {
 	k.t.Helper()
+	if err := k.begin(); err != nil {
+		k.t.Fatal(err)
+	}
+}
+
+// begin opens the journals, or says why they are refused.
+func (k *keptStore) begin() error {
 	d := newDesk(func() time.Time { return k.wall }, metrics.New(metrics.Options{Snapshot: func() metrics.Snapshot { return metrics.Snapshot{} }}), enforcer.Options{Durable: true})
 	s, was, err := openStore(filepath.Join(k.dir, "run"), filepath.Join(k.dir, "state"), d.core, d.restore, slog.New(slog.DiscardHandler))
 	if err != nil {
-		k.t.Fatal(err)
+		return err
 	}
 	d.store, k.desk = s, d
 	a := &Agent{desk: d, log: slog.New(slog.DiscardHandler)}
@@ -47,6 +54,7 @@ func (k *keptStore) open() {
 	d.setVerdict(&enforcer.Verdict{State: enforcer.StateValid, Code: enforcer.Valid, MaxBorrow: 30 * 24 * time.Hour,
 		Pools:  map[string]enforcer.PoolGrant{"streams": {Name: "streams", Limit: 9, Budget: 9}},
 		Meters: map[string]enforcer.MeterGrant{"renders": {Name: "renders", Key: "a/renders", Limit: 100, Budget: 100}}}, 0)
+	return nil
 }
 
 func (k *keptStore) close() {

@@ -1,6 +1,7 @@
 package agent_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -90,6 +91,52 @@ func TestAnotherUser(t *testing.T) {
 	expect(h.as(12, "GET", "/v1/config", ""), "403 ")
 	expect(h.as(13, "GET", "/v1/config", ""), "200 ")
 	expect(h.as(13, "GET", "/v1/leases", ""), mine.ID)
+}
+
+// Users whom the agent's user namespace does not map all look the same to it: they see nothing of each other, and share nothing but
+// what they tell each other, which is a lease's id.
+func TestNobody(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("only root can call as another user")
+	}
+	if _, err := exec.LookPath("curl"); err != nil {
+		t.Skip("there is no curl")
+	}
+	const nobody = 65534 // what the kernel says of each of them
+	h := open(t, "")
+	for _, name := range []string{h.dir, h.path("s")} {
+		if err := os.Chmod(name, 0o777); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.drop("a.lic", h.sign("a", 9, nil))
+	h.until("dropped", inForce("a"))
+	acquired := h.as(nobody, "POST", "/v1/leases", `{"pool":"streams","lifetime":"held","client_token":"t"}`)
+	other := h.as(nobody, "POST", "/v1/leases", `{"pool":"streams","lifetime":"held","client_token":"t"}`)
+	var l, m wire.Lease
+	for text, into := range map[string]*wire.Lease{acquired: &l, other: &m} {
+		if !strings.HasPrefix(text, "201 ") {
+			t.Fatal(text)
+		}
+		if err := json.Unmarshal([]byte(text[4:]), into); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if l.ID == m.ID {
+		t.Error("two processes of nobody have one lease by one client token")
+	}
+	if got := h.as(nobody, "GET", "/v1/leases", ""); strings.Contains(got, l.ID) || strings.Contains(got, m.ID) {
+		t.Errorf("nobody sees nobody's leases: %s", got)
+	}
+	if got := h.as(somebody, "DELETE", "/v1/leases/"+l.ID, ""); !strings.HasPrefix(got, "403 ") {
+		t.Errorf("somebody releases nobody's lease: %s", got)
+	}
+	if got := h.as(nobody, "GET", "/v1/leases/"+l.ID, ""); !strings.HasPrefix(got, "200 ") {
+		t.Errorf("whoever knows the id sees the lease: %s", got)
+	}
+	if got := h.as(nobody, "DELETE", "/v1/leases/"+l.ID, ""); !strings.HasPrefix(got, "204 ") {
+		t.Errorf("whoever knows the id acts on the lease: %s", got)
+	}
 }
 
 // Two megabytes of headers, a web page's call and a first byte of another protocol are refused, and the agent goes on.

@@ -110,7 +110,7 @@ func (e *Enforcer) applyGranted(l *Lease) {
 		h.more = make([]int32, len(l.Items)-1)
 	}
 	e.leases[l.ID] = h
-	e.perUser[l.Holder.who()]++
+	e.hold(h)
 	e.share(l.Holder)
 	for i, it := range l.Items {
 		p := e.pools[it.Pool]
@@ -142,6 +142,7 @@ func (e *Enforcer) applyNoted(noted *Lease) {
 	h := e.leases[noted.ID]
 	l := *h.Lease
 	l.Data = noted.Data
+	e.keep(l.Holder.Who(), l.bytes()-h.bytes())
 	e.replace(h, &l)
 }
 
@@ -157,10 +158,7 @@ func (e *Enforcer) applyEnded(ev Event) {
 	l := ev.Lease
 	h := e.leases[l.ID]
 	delete(e.leases, l.ID)
-	who := l.Holder.who()
-	if e.perUser[who]--; e.perUser[who] == 0 {
-		delete(e.perUser, who)
-	}
+	e.unhold(h)
 	e.unshare(l.Holder)
 	for i, it := range l.Items {
 		p := e.pools[it.Pool]
@@ -199,6 +197,7 @@ func (e *Enforcer) applyForgot(ev Event) {
 	}
 	e.memory.remove(r)
 	delete(e.tokens, ev.Token)
+	e.countToken(r.lease.Holder.Who(), -1)
 }
 
 // whenToRevoke returns when the held leases are revoked after the verdict turned bad at turnedAt; zero: never.

@@ -36,5 +36,8 @@ func (r *SetData) decide(e *Enforcer, now time.Time) Decision {
 	}
 	l := *h.Lease
 	l.Data = r.Data
+	if d := e.denyBytes(h.Holder.Who(), l.bytes()-h.bytes()); d != nil {
+		return Decision{Denial: d}
+	}
 	return Decision{Events: []Event{{Kind: EventNoted, At: now, Lease: &l}}}
 }

@@ -44,8 +44,8 @@ func (r *Acquire) decide(e *Enforcer, now time.Time) Decision {
 		if was := e.tokens[token.Key]; was != nil {
 			return was.replay(token)
 		}
-		if len(e.tokens) >= e.options.MaxTokens {
-			return deny(RateLimited, "client tokens: %d are remembered already, the most this agent keeps; acquire without one, or later", len(e.tokens))
+		if d := r.denyToken(e); d != nil {
+			return Decision{Denial: d}
 		}
 	}
 	if d := e.denyVerdict(r.Version); d != nil {
@@ -60,11 +60,8 @@ func (r *Acquire) decide(e *Enforcer, now time.Time) Decision {
 	if d := r.denyBorrow(e, now); d != nil {
 		return Decision{Denial: d}
 	}
-	if len(e.leases) >= e.options.MaxLeases {
-		return deny(RateLimited, "%d leases are held already, the most this agent keeps", len(e.leases))
-	}
-	if n := e.perUser[r.Caller.who()]; n >= e.options.MaxLeasesPerUID {
-		return deny(RateLimited, "%s holds %d leases already, the most one user may", r.Caller.who(), n)
+	if d := r.denyLease(e); d != nil {
+		return Decision{Denial: d}
 	}
 	granted, holder, d := e.fitAll(r, items, nil)
 	if d != nil {
@@ -373,7 +370,7 @@ func (e *Enforcer) find(id LeaseID, c Caller, owner string, force bool, now time
 		return nil, e.unknown(id)
 	case !h.ExpiresAt.IsZero() && !now.Before(h.ExpiresAt):
 		return nil, &Denial{Code: LeaseUnknown, Detail: fmt.Sprintf("lease %s ended at %s: %s", id, stamp(h.ExpiresAt), whyEnded(CauseExpired, h.Lifetime))}
-	case !force && !h.Holder.SameUser(c):
+	case !force && !h.Holder.MayAct(c):
 		return nil, &Denial{Code: NotHolder, Detail: fmt.Sprintf("lease %s belongs to another user", id),
 			Hint: "only the user that acquired it may act on it; an admin may release it by force"}
 	case !force && h.owner() != owner:

@@ -2,12 +2,13 @@ package enforcer
 
 import "time"
 
-// Options bound an Enforcer. Zero fields mean the defaults.
+// Options bound an Enforcer. Zero fields mean the defaults. Of each bound one user may have no more than is left for others.
 type Options struct {
 	MaxLeases       int // held at one time; default 4,000,000
 	MaxLeasesPerUID int // held by one uid, or one credential, at one time; default MaxLeases
 	MaxTokens       int // client tokens remembered; default 1,000,000
 	MaxWaiters      int // acquires that wait at one time; default 100,000
+	MaxBytes        int // of labels, data and co-holders of leases, and of requests that wait; default 256 MiB
 	// Durable says that what Event.Durable names survives a crash of the host. Without it draws and borrows are denied.
 	Durable bool
 }
@@ -23,7 +24,8 @@ type Enforcer struct {
 	verdictAt time.Time
 	pools     map[string]*pool
 	leases    map[LeaseID]*held
-	perUser   map[user]int
+	accounts  map[User]*account
+	bytes     int                      // of all accounts
 	holders   map[Caller]*sharedHolder // holders without labels, shared by their leases
 
 	tokens map[TokenKey]*remembered
@@ -44,10 +46,11 @@ type Enforcer struct {
 	revokeAllAt  time.Time // when every lease is revoked; zero: never
 }
 
-// held is a lease and its places in the expiry heaps of its pools.
+// held is a lease and its places: in the expiry heaps of its pools, and in its user's account.
 type held struct {
 	*Lease
 	at   int32   // index in the heap of the first item's pool
+	mine int32   // index among the leases of its user
 	more []int32 // of the further items
 }
 
@@ -95,15 +98,18 @@ func New(o Options) *Enforcer {
 	if o.MaxTokens == 0 {
 		o.MaxTokens = 1_000_000
 	}
+	if o.MaxBytes == 0 {
+		o.MaxBytes = 256 << 20
+	}
 	return &Enforcer{
-		options: o,
-		pools:   map[string]*pool{},
-		leases:  map[LeaseID]*held{},
-		perUser: map[user]int{},
-		holders: map[Caller]*sharedHolder{},
-		tokens:  map[TokenKey]*remembered{},
-		waiters: map[LeaseID]*waiting{},
-		meters:  map[string]meter{},
+		options:  o,
+		pools:    map[string]*pool{},
+		leases:   map[LeaseID]*held{},
+		accounts: map[User]*account{},
+		holders:  map[Caller]*sharedHolder{},
+		tokens:   map[TokenKey]*remembered{},
+		waiters:  map[LeaseID]*waiting{},
+		meters:   map[string]meter{},
 	}
 }
 

@@ -9,29 +9,10 @@ import (
 // MaxOthers is how many co-holders a lease may have.
 const MaxOthers = 256
 
-// user is whom a lease belongs to: a uid by the kernel's word, or a credential by a listener's.
-type user struct {
-	uid        uint32
-	credential string
-}
-
-func (c Caller) who() user { return user{c.UID, c.Credential} }
-
-// String says who it is, for people.
-func (u user) String() string {
-	if u.credential != "" {
-		return "credential " + u.credential
-	}
-	return fmt.Sprint("uid ", u.uid)
-}
-
-// SameUser reports whether two callers are one user, whose leases are the same.
-func (c Caller) SameUser(o Caller) bool { return c.who() == o.who() }
-
 // is reports whether two callers are one process. One that is visible is known by its number and start time, whether its inode
 // has been asked for or not; of one that is not visible the inode is all there is.
 func (c Caller) is(o Caller) bool {
-	if c.PID != o.PID || c.Start != o.Start || c.who() != o.who() {
+	if c.PID != o.PID || c.Start != o.Start || c.Who() != o.Who() {
 		return false
 	}
 	return c.Inode == o.Inode || c.PID != 0 && (c.Inode == 0 || o.Inode == 0)
@@ -56,6 +37,9 @@ func (r *Join) decide(e *Enforcer, now time.Time) Decision {
 		return Decision{Lease: h.Lease}
 	case len(h.Others) >= MaxOthers:
 		return deny(RateLimited, "lease %s has %d co-holders, the most one may have", r.ID, len(h.Others))
+	}
+	if d := e.denyBytes(h.Holder.Who(), holderBytes); d != nil {
+		return Decision{Denial: d}
 	}
 	l := *h.Lease
 	l.Others = append(slices.Clip(l.Others), &Holder{Caller: r.Caller})
@@ -120,6 +104,7 @@ func (r *Attach) decide(e *Enforcer, now time.Time) Decision {
 func (e *Enforcer) applyChanged(l *Lease) {
 	h := e.leases[l.ID]
 	was := h.Lease
+	e.unhold(h)
 	for i, it := range l.Items {
 		p := e.pools[it.Pool]
 		if !was.ExpiresAt.IsZero() {
@@ -136,6 +121,7 @@ func (e *Enforcer) applyChanged(l *Lease) {
 		e.share(l.Holder)
 	}
 	e.replace(h, l)
+	e.hold(h)
 	for i, it := range l.Items {
 		if !l.ExpiresAt.IsZero() {
 			e.pools[it.Pool].push(h, i)

@@ -3,6 +3,7 @@ package enforcer
 import (
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"time"
 
@@ -196,11 +197,42 @@ func (s *twin) invariants(t *rapid.T) {
 			t.Fatalf("GrantedTheInstantItFits: %v waits", w.items)
 		}
 	}
+	s.accounts(t)
 	if at := s.e.NextTick(); !at.IsZero() && !at.After(s.now) {
 		t.Fatalf("NothingStaysDue: a tick is due at %v", at)
 	}
 	if a, b := fmt.Sprint(summary(s.e)), fmt.Sprint(summary(s.replayed)); a != b {
 		t.Fatalf("ReplayMakesTheSameState:\n%s\n%s", a, b)
+	}
+}
+
+// AccountsAgree: what each user is counted with is what it has, its leases are listed whole in portions of any size, and no trace
+// is left of a user that has nothing.
+func (s *twin) accounts(t *rapid.T) {
+	size := rapid.IntRange(1, 4).Draw(t, "portion")
+	if s.e.bytes != s.m.bytesOf(nil) {
+		t.Fatalf("AccountsAgree: %d bytes, the model has %d", s.e.bytes, s.m.bytesOf(nil))
+	}
+	listed := 0
+	for u, a := range s.e.accounts {
+		if a.waiters != s.m.waitersOf(&u) || a.tokens != s.m.tokensOf(&u) || a.bytes != s.m.bytesOf(&u) || len(a.leases)+a.waiters+a.tokens == 0 {
+			t.Fatalf("AccountsAgree: %s: %d wait, %d tokens, %d bytes; the model has %d, %d, %d", u, a.waiters, a.tokens, a.bytes, s.m.waitersOf(&u), s.m.tokensOf(&u), s.m.bytesOf(&u))
+		}
+		var own []*Lease
+		for below := math.MaxInt; below > 0; {
+			var part []*Lease
+			part, below = s.e.Portion(u, below, size)
+			own = append(own, part...)
+		}
+		for _, l := range own {
+			if l.Holder.Who() != u || s.m.find(l.ID) < 0 {
+				t.Fatalf("AccountsAgree: %s is listed with %+v", u, l)
+			}
+		}
+		listed += len(own)
+	}
+	if listed != len(s.m.leases) {
+		t.Fatalf("AccountsAgree: %d leases are listed, and %d are held", listed, len(s.m.leases))
 	}
 }
 
@@ -223,6 +255,9 @@ func summary(e *Enforcer) (out []string) {
 	}
 	for c, h := range e.holders {
 		out = append(out, fmt.Sprint(c, h.leases))
+	}
+	for u, a := range e.accounts {
+		out = append(out, fmt.Sprint("account ", u, len(a.leases), a.waiters, a.tokens, a.bytes))
 	}
 	slices.Sort(out)
 	return append(out, fmt.Sprint(e.onExpiry, e.terminatesAt, e.turnedAt, e.revokeAllAt, e.NextTick(), len(e.memory.heap), len(e.ended)))

@@ -9,6 +9,8 @@ import (
 
 // model is the enforcer written naively: slices in their order, and everything counted anew each time.
 type model struct {
+	options Options
+
 	leases []modelLease
 	queue  []modelWaiter // in their turn
 	draws  []modelDraw
@@ -33,6 +35,7 @@ type modelLease struct {
 	unconfirmed bool
 	token       string
 	data        *Data
+	labels      map[string]string
 }
 
 type modelWaiter struct {
@@ -56,10 +59,11 @@ type modelToken struct {
 	until   time.Time
 	stored  time.Time // until, as the journal tells it
 	data    *Data     // of a draw: what was kept on it
+	who     User
 }
 
-func newModel() *model {
-	return &model{tokens: map[string]modelToken{}, pools: map[string]PoolGrant{}, shrunk: map[string]time.Time{}}
+func newModel(o Options) *model {
+	return &model{options: o, tokens: map[string]modelToken{}, pools: map[string]PoolGrant{}, shrunk: map[string]time.Time{}}
 }
 
 func (m *model) good() bool { return m.verdict.Good() }
@@ -79,6 +83,9 @@ func has(items []Item, pool string) bool {
 func (m *model) group(pool string, c Caller) string {
 	switch m.pools[pool].CountBy {
 	case CountUser:
+		if c.UID == Nobody && c.Credential == "" {
+			return ""
+		}
 		return cmp.Or(c.Credential, fmt.Sprint("uid ", c.UID))
 	case CountProcess:
 		return fmt.Sprint("pid ", c.PID)
@@ -192,6 +199,9 @@ func (m *model) answer(r *Acquire, now time.Time) (granted []Item, waits, replay
 		}
 		return nil, false, true, ""
 	}
+	if r.Token != "" && m.tooMany(r.Caller.Who(), m.options.MaxTokens, 1, m.tokensOf) {
+		return nil, false, false, RateLimited
+	}
 	if m.verdict == nil {
 		return nil, false, false, LicenseMissing
 	} else if !m.good() {
@@ -206,11 +216,91 @@ func (m *model) answer(r *Acquire, now time.Time) (granted []Item, waits, replay
 	if why := m.denyBorrow(r, now); why != "" {
 		return nil, false, false, why
 	}
+	if u := r.Caller.Who(); m.tooMany(u, m.options.MaxLeases, 1, m.leasesOf) || m.tooMuch(u, kept(r.Labels, r.Data, 0)) {
+		return nil, false, false, RateLimited
+	}
 	granted, why = m.fit(r)
 	if why == NoSlots && r.Wait > 0 && !m.never(r) {
+		if u := r.Caller.Who(); m.tooMany(u, m.options.MaxWaiters, 1, m.waitersOf) || m.tooMuch(u, keptWaiting(r)) {
+			return nil, false, false, RateLimited
+		}
 		return nil, true, false, ""
 	}
 	return granted, false, false, why
+}
+
+// tooMany reports whether a user may not have n more of what there are most of, one user never more than is left for others.
+func (m *model) tooMany(u User, most, n int, of func(*User) int) bool {
+	if most == 0 {
+		return false
+	}
+	own, left := of(&u)+n, most-of(nil)-n
+	return left < 0 || own > left && own > 1
+}
+
+func (m *model) tooMuch(u User, n int) bool {
+	return n > 0 && m.tooMany(u, m.options.MaxBytes, n, m.bytesOf)
+}
+
+// leasesOf counts what a user holds, or all hold; likewise tokensOf, waitersOf and bytesOf.
+func (m *model) leasesOf(u *User) (n int) {
+	for _, l := range m.leases {
+		if u == nil || l.holders[0].Who() == *u {
+			n++
+		}
+	}
+	return n
+}
+
+func (m *model) tokensOf(u *User) (n int) {
+	for _, t := range m.tokens {
+		if u == nil || t.who == *u {
+			n++
+		}
+	}
+	return n
+}
+
+func (m *model) waitersOf(u *User) (n int) {
+	for _, w := range m.queue {
+		if u == nil || w.r.Caller.Who() == *u {
+			n++
+		}
+	}
+	return n
+}
+
+func (m *model) bytesOf(u *User) (n int) {
+	for _, l := range m.leases {
+		if u == nil || l.holders[0].Who() == *u {
+			n += kept(l.labels, l.data, len(l.holders)-1)
+		}
+	}
+	for _, w := range m.queue {
+		if u == nil || w.r.Caller.Who() == *u {
+			n += keptWaiting(w.r)
+		}
+	}
+	return n
+}
+
+func kept(labels map[string]string, d *Data, others int) int {
+	n := others * holderBytes
+	for k, v := range labels {
+		n += len(k + v)
+	}
+	if d != nil {
+		n += len(d.Bytes)
+	}
+	return n
+}
+
+func keptWaiting(r *Acquire) int {
+	n := kept(r.Labels, r.Data, 0) + len(r.Token+r.Version)
+	for _, it := range r.Items {
+		n += len(it.Pool)
+	}
+	return n
 }
 
 // period returns when the period of a meter that now lies in began, day by day backwards.
@@ -262,14 +352,14 @@ func (m *model) draw(r *Acquire, now time.Time) (granted []Item, why DenialCode)
 
 // grant gives a request what it gets.
 func (m *model) grant(r *Acquire, granted []Item, now time.Time) {
-	l := modelLease{id: r.ID, holders: []Caller{r.Caller}, items: granted, lifetime: cmp.Or(r.Lifetime, LifetimeTTL), ttl: r.TTL, at: now, expires: r.Until, data: r.Data}
+	l := modelLease{id: r.ID, holders: []Caller{r.Caller}, items: granted, lifetime: cmp.Or(r.Lifetime, LifetimeTTL), ttl: r.TTL, at: now, expires: r.Until, data: r.Data, labels: r.Labels}
 	if l.lifetime == LifetimeTTL {
 		l.expires = now.Add(r.TTL)
 	}
 	_, draw := m.verdict.Meters[granted[0].Pool]
 	if r.Token != "" {
 		l.token = tokenText(r)
-		m.tokens[l.token] = modelToken{requestText(r), r.ID, draw, now.Add(TokenKept), now.Add(TokenKept), r.Data}
+		m.tokens[l.token] = modelToken{requestText(r), r.ID, draw, now.Add(TokenKept), now.Add(TokenKept), r.Data, r.Caller.Who()}
 	}
 	if !draw {
 		m.leases = append(m.leases, l)
@@ -282,6 +372,9 @@ func (m *model) grant(r *Acquire, granted []Item, now time.Time) {
 
 func tokenText(r *Acquire) string {
 	out := fmt.Sprint(r.Token, " ", r.Caller.UID, r.Caller.Credential, " ", ownerOf(r.Data))
+	if r.Caller.Who().nobody() {
+		out += fmt.Sprint(" of process ", r.Caller.PID)
+	}
 	for _, it := range itemsOf(r) {
 		out += " " + it.Pool
 	}
@@ -289,7 +382,7 @@ func tokenText(r *Acquire) string {
 }
 
 func requestText(r *Acquire) string {
-	return fmt.Sprint(itemsOf(r), r.MinN, cmp.Or(r.Lifetime, LifetimeTTL), r.TTL, r.Until)
+	return fmt.Sprint(itemsOf(r), r.MinN, cmp.Or(r.Lifetime, LifetimeTTL), r.TTL, r.Until, r.Labels)
 }
 
 // serve gives the first who waits and can be granted what he waits for, and says what: nothing when nobody can.

@@ -71,6 +71,9 @@ func groupKey(by CountBy, h *Holder) string {
 		if h.Credential != "" {
 			return "credential " + h.Credential
 		}
+		if h.Who().nobody() { // nobody is no user
+			return ""
+		}
 		return "uid " + strconv.FormatUint(uint64(h.UID), 10)
 	case CountHost:
 		return "host " + h.Host

@@ -25,8 +25,8 @@ func (r *Acquire) wait(e *Enforcer, items []Item, d *Denial, now time.Time) Deci
 	if d.Code != NoSlots || r.Wait <= 0 || e.never(r, items) {
 		return Decision{Denial: d}
 	}
-	if len(e.waiters) >= e.options.MaxWaiters {
-		return deny(RateLimited, "%d acquires wait already, the most that may", len(e.waiters))
+	if d := r.denyWaiter(e); d != nil {
+		return Decision{Denial: d}
 	}
 	// Nobody waits for what would be over by then.
 	w := &Waiter{ID: r.ID, Items: items, Request: r, Since: now, Until: sooner(now.Add(r.Wait), r.Until)}
@@ -152,6 +152,9 @@ func (e *Enforcer) applyQueued(w *Waiter) {
 	e.turn++
 	e.waiters[w.ID] = x
 	e.patience.add(x)
+	u := w.Request.Caller.Who()
+	e.account(u).waiters++
+	e.keep(u, w.Request.bytes())
 	for _, it := range w.Items {
 		p := e.pools[it.Pool]
 		x.places = append(x.places, p.queue.PushBack(x))
@@ -164,6 +167,10 @@ func (e *Enforcer) unqueue(w *Waiter) {
 	x := e.waiters[w.ID]
 	delete(e.waiters, w.ID)
 	e.patience.remove(x)
+	u := w.Request.Caller.Who()
+	e.account(u).waiters--
+	e.keep(u, -w.Request.bytes())
+	e.settle(u, e.account(u))
 	for i, it := range w.Items {
 		p := e.pools[it.Pool]
 		p.queue.Remove(x.places[i])

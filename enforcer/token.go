@@ -32,6 +32,35 @@ func (h *hash) pools(i []Item) {
 	}
 }
 
+// process is what tells a caller's process from all others until the next boot; empty: nothing does.
+func (c Caller) process() string {
+	switch {
+	case c.PID != 0 && c.Start != 0:
+		return fmt.Sprint("pid ", c.PID, " since ", c.Start)
+	case c.Inode != 0:
+		return fmt.Sprint("inode ", c.Inode)
+	default:
+		return ""
+	}
+}
+
+// denyToken refuses a client token that no user, and no process, could be held to, and one too many.
+func (r *Acquire) denyToken(e *Enforcer) *Denial {
+	u := r.Caller.Who()
+	if u.nobody() && r.Caller.process() == "" {
+		return bad("client_token", "the kernel tells the agent neither which user nor which process the caller is, so that nothing can be remembered for it; acquire without a client_token")
+	}
+	own := 0
+	if a := e.accounts[u]; a != nil {
+		own = a.tokens
+	}
+	d := denyShare(u, "client tokens", own, len(e.tokens), e.options.MaxTokens, 1)
+	if d != nil {
+		d.Hint = "acquire without one, or later: each is remembered for a day"
+	}
+	return d
+}
+
 func (r *Acquire) owner() string {
 	if r.Data == nil {
 		return ""
@@ -42,6 +71,9 @@ func (r *Acquire) owner() string {
 func (r *Acquire) tokenKey(items []Item) TokenKey {
 	var h hash
 	h.number(int64(r.Caller.UID))
+	if r.Caller.Who().nobody() { // who is no user is a process
+		h.text(r.Caller.process())
+	}
 	h.pools(items)
 	h.text(r.Token)
 	if r.Caller.Credential != "" || r.owner() != "" {
@@ -101,7 +133,9 @@ func (e *Enforcer) remember(r *remembered) {
 			return
 		}
 		e.memory.remove(was)
+		e.countToken(was.lease.Holder.Who(), -1)
 	}
+	e.countToken(r.lease.Holder.Who(), 1)
 	e.tokens[r.Key] = r
 	e.memory.add(r)
 }

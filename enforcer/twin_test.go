@@ -20,6 +20,7 @@ var (
 // twin drives an enforcer and the model with the same requests and wants the same answers. It journals as the agent does, in
 // two journals, and crashes as the agent may: between deciding and writing, between writing and applying, and within a write.
 type twin struct {
+	options     Options
 	m           *model
 	e, replayed *Enforcer // the second has the same events, and nothing else
 	now         time.Time
@@ -73,7 +74,7 @@ func outlasts(l *Lease) bool {
 
 // recover makes an enforcer of the journals alone, now.
 func (s *twin) recover() *Enforcer {
-	e := New(Options{Durable: true})
+	e := New(s.options)
 	for _, j := range s.journals {
 		for _, ev := range j {
 			switch ev.Kind {
@@ -188,6 +189,9 @@ func (s *twin) acquire(t *rapid.T, r *Acquire) {
 	if rapid.IntRange(0, 3).Draw(t, "with token") == 0 {
 		r.Token = rapid.SampledFrom([]string{"x", "y"}).Draw(t, "token")
 	}
+	if rapid.IntRange(0, 3).Draw(t, "with label") == 0 {
+		r.Labels = map[string]string{"job": rapid.SampledFrom([]string{"", "a long job"}).Draw(t, "label")}
+	}
 	if owner := s.owner(t); owner != "" {
 		r.Data = &Data{Owner: owner, Bytes: fmt.Append(nil, "of ", s.serial)}
 	}
@@ -274,7 +278,7 @@ func (s *twin) lease(t *rapid.T) (LeaseID, Caller) {
 }
 
 func (s *twin) caller(t *rapid.T) Caller {
-	uid := rapid.Uint32Range(1, 2).Draw(t, "uid")
+	uid := rapid.SampledFrom([]uint32{1, 1, 1, 2, 2, 2, Nobody}).Draw(t, "uid")
 	return Caller{UID: uid, Credential: rapid.SampledFrom([]string{"", "", "", "key"}).Draw(t, "credential"), PID: int32(10*uid + rapid.Uint32Range(0, 1).Draw(t, "process")), Start: 1}
 }
 
@@ -307,6 +311,11 @@ func (s *twin) setData(t *rapid.T) {
 		why = BadRequest
 	case len(r.Data.Bytes) > MaxData:
 		why = TooLarge
+	case why == "":
+		l := s.m.leases[i]
+		if s.m.tooMuch(c.Who(), kept(l.labels, r.Data, len(l.holders)-1)-kept(l.labels, l.data, len(l.holders)-1)) {
+			why = RateLimited
+		}
 	}
 	s.change(t, r, why, func() { s.m.leases[i].data = r.Data })
 }
@@ -349,6 +358,9 @@ func (s *twin) join(t *rapid.T) {
 	i, why := s.m.find(id), s.m.act(id, c, "", false)
 	if why == "" && s.m.leases[i].lifetime != LifetimeProcess {
 		why = BadRequest
+	}
+	if why == "" && !slices.Contains(s.m.leases[i].holders, c) && s.m.tooMuch(c.Who(), holderBytes) {
+		why = RateLimited
 	}
 	s.change(t, &Join{ID: id, Caller: c}, why, func() {
 		if l := &s.m.leases[i]; !slices.Contains(l.holders, c) {
@@ -534,10 +546,15 @@ func init() { _ = flag.Set("rapid.steps", "60") }
 // TestAgainstModel: whatever is asked for in whatever order, and wherever the agent dies, the answers are the model's, and the
 // invariants hold: DecideChangesNothing, NeverOverBudget, CountsAgree, NoStarvation, FirstComeFirstServed, GrantedTheInstantItFits,
 // DeniedOnlyWhenFull, DrawExactlyOnce, TokenKeptADay, EndedForAReason, BorrowedUntilItsDate, AcknowledgedSurvives,
-// NothingFreedByAbsence, NothingStaysDue, ReplayMakesTheSameState.
+// NothingFreedByAbsence, AccountsAgree, NothingStaysDue, ReplayMakesTheSameState.
 func TestAgainstModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		s := &twin{m: newModel(), e: New(Options{Durable: true}), replayed: New(Options{Durable: true}), now: time.Date(2026, 1, 5, 12, 0, 0, 0, time.UTC), ledger: newLedger()}
+		o := Options{Durable: true}
+		if rapid.IntRange(0, 2).Draw(t, "narrow") == 0 {
+			o = Options{Durable: true, MaxLeases: rapid.IntRange(1, 8).Draw(t, "leases"), MaxTokens: rapid.IntRange(1, 4).Draw(t, "tokens"),
+				MaxWaiters: rapid.IntRange(1, 6).Draw(t, "waiters"), MaxBytes: rapid.IntRange(1, 900).Draw(t, "bytes")}
+		}
+		s := &twin{options: o, m: newModel(o), e: New(o), replayed: New(o), now: time.Date(2026, 1, 5, 12, 0, 0, 0, time.UTC), ledger: newLedger()}
 		pool := rapid.SampledFrom(poolNames)
 		one := func(t *rapid.T) {
 			r := &Acquire{Pool: pool.Draw(t, "pool"), N: rapid.Int64Range(1, 4).Draw(t, "n")}

@@ -17,8 +17,9 @@ const (
 	maxReason = 1024     // bytes of a sentence for people; what is longer is cut
 	maxWord   = 128      // bytes of a system's own code
 	maxID     = 256      // bytes of a block's id
-	// MaxRetryAfter is the longest that an upstream may put a caller off.
-	MaxRetryAfter = 24 * time.Hour
+	// MaxRetryAfter is the longest that an upstream's error may put a caller off. A header says it, which no signature covers:
+	// anybody on the way can write one.
+	MaxRetryAfter = 5 * time.Minute
 )
 
 // nameRule is what a system is called.

@@ -11,15 +11,15 @@ import (
 	"time"
 )
 
-// RetryAfter returns what a Retry-After header asks for (RFC 9110, 10.2.3): seconds, or a date, which is measured from now; 0
-// where there is none that can be read.
+// RetryAfter returns what a Retry-After header asks for (RFC 9110, 10.2.3), at most [MaxRetryAfter]: seconds, or a date, which is
+// measured from now; 0 where there is none that can be read.
 func RetryAfter(h http.Header, now time.Time) time.Duration {
 	value := h.Get("Retry-After")
 	if n, err := strconv.ParseUint(value, 10, 31); err == nil {
-		return time.Duration(n) * time.Second
+		return min(time.Duration(n)*time.Second, MaxRetryAfter)
 	}
 	if at, err := http.ParseTime(value); err == nil {
-		return max(0, at.Sub(now))
+		return min(max(0, at.Sub(now)), MaxRetryAfter)
 	}
 	return 0
 }

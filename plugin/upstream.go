@@ -174,7 +174,7 @@ type Error struct {
 	Reason     string        // one sentence for people
 	Hint       string        // the mend; may be empty
 	SystemCode string        // the system's own word; may be empty
-	RetryAfter time.Duration // Transient: not sooner; zero: as the agent likes
+	RetryAfter time.Duration // Transient: not sooner, up to MaxRetryAfter and the licence's own deadlines; zero: as the agent likes
 }
 
 // Error returns the reason, with the class before it.

@@ -23,8 +23,8 @@ type peer struct {
 	own      bool   // the kernel does not say who it is, and lets only the agent's own user in
 }
 
-// Nobody is the uid that stands for those whom no kernel vouches for: an overflow id is not an identity.
-const Nobody = 65534
+// Nobody is the uid, and the gid, that stands for those whom no kernel vouches for: an overflow id is not an identity.
+const Nobody = enforcer.Nobody
 
 // Rule matches callers: all of the fields that are set must match.
 type Rule struct {
@@ -49,7 +49,7 @@ func (r Rule) matches(p *peer) bool {
 	}
 	switch {
 	case r.UID != nil && (*r.UID != p.uid || p.uid == Nobody),
-		r.GID != nil && *r.GID != p.gid && !slices.Contains(p.groups, *r.GID),
+		r.GID != nil && (*r.GID == Nobody || *r.GID != p.gid && !slices.Contains(p.groups, *r.GID)),
 		r.Exe != "" && (p.exe == "" || filepath.Clean(r.Exe) != p.exe),
 		r.ExeSHA256 != "" && !strings.EqualFold(r.ExeSHA256, p.exeHash()):
 		return false
@@ -82,7 +82,8 @@ func matchesAny(rules []Rule, p *peer) bool {
 	return slices.ContainsFunc(rules, func(r Rule) bool { return r.matches(p) })
 }
 
-// admin reports whether the peer may do everything: root that is visible, the agent's own user, or by rule.
+// admin reports whether the peer may do everything: root or the agent's own user, where the kernel shows the agent its pid, or by
+// rule. In a sibling PID namespace, which is another container's, the number of a uid says nothing: images share numbers.
 func (r Rules) admin(p *peer) bool {
 	if p.own {
 		return true
@@ -90,7 +91,7 @@ func (r Rules) admin(p *peer) bool {
 	if p.uid == Nobody {
 		return false
 	}
-	return p.uid == 0 && p.pid != 0 || p.uid != 0 && int(p.uid) == os.Geteuid() || matchesAny(r.Admin, p)
+	return p.pid != 0 && (p.uid == 0 || int(p.uid) == os.Geteuid()) || matchesAny(r.Admin, p)
 }
 
 // allowed reports whether the peer may call at all.

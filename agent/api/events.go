@@ -59,13 +59,19 @@ func (s *Server) events(c *call) {
 	}
 }
 
-// visible says which leases' events a caller may see: its own user's, and an admin all.
+// sees reports whether a caller may see a holder's leases without showing their ids: those of its own user or, where it is nobody,
+// of its own process.
+func (p *peer) sees(h *enforcer.Holder) bool {
+	c := p.caller(false)
+	return h.SameUser(c) || h.SameProcess(c)
+}
+
+// visible says which leases' events a caller may see: its own, and an admin all.
 func visible(p *peer, admin bool) func(*enforcer.Holder, *wire.Event) bool {
 	if admin {
 		return nil
 	}
-	caller := p.caller(false)
-	return func(h *enforcer.Holder, _ *wire.Event) bool { return h.SameUser(caller) }
+	return func(h *enforcer.Holder, _ *wire.Event) bool { return p.sees(h) }
 }
 
 func eventText(ev wire.Event) string {

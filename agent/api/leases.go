@@ -140,7 +140,7 @@ func (s *Server) getLeases(c *call) {
 	pool := c.req.URL.Query().Get("pool")
 	out := wire.Leases{Leases: []wire.Lease{}}
 	for _, l := range s.desk.Leases() {
-		if (c.admin || l.Holder.SameUser(c.peer.caller(false))) && (pool == "" || has(l, pool)) {
+		if (c.admin || c.peer.sees(l.Holder)) && (pool == "" || has(l, pool)) {
 			out.Leases = append(out.Leases, s.leaseShape(l))
 		}
 	}
@@ -172,7 +172,7 @@ func (s *Server) getLease(c *call) {
 		switch {
 		case !ok:
 			d = &enforcer.Denial{Code: enforcer.LeaseUnknown, Detail: "lease " + id.String() + " is not held here", Hint: "it may have ended; acquire a new one"}
-		case !c.admin && !l.Holder.SameUser(c.peer.caller(false)):
+		case !c.admin && !l.Holder.MayAct(c.peer.caller(false)):
 			d = &enforcer.Denial{Code: enforcer.NotHolder, Detail: "lease " + id.String() + " belongs to another user"}
 		default:
 			s.answer(c, http.StatusOK, s.leaseShape(l))

@@ -25,8 +25,11 @@ func credentials(c *net.UnixConn) (peer, error) {
 			failed = err
 			return
 		}
-		p.uid, p.gid, p.pid = ucred.Uid, ucred.Gid, ucred.Pid
+		p.uid, p.gid, p.pid = told(ucred.Uid, overflow.uid()), told(ucred.Gid, overflow.gid()), ucred.Pid
 		p.groups = peerGroups(fd)
+		for i, g := range p.groups {
+			p.groups[i] = told(g, overflow.gid())
+		}
 	}); err != nil {
 		return peer{}, err
 	}

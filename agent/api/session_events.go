@@ -20,7 +20,8 @@ func (x *session) subscribe(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
 	if in.Mine {
 		p := &x.conn.peer
 		see = func(h *enforcer.Holder, ev *wire.Event) bool {
-			return h.PID == p.pid && h.Start == p.start && h.SameUser(p.caller(false)) && (p.pid != 0 || h.Inode == p.inode) && (ev.Type == "lease.revoking" || ev.Type == "lease.ended" && ev.Cause != string(enforcer.CauseReleased))
+			own := h.PID == p.pid && h.Start == p.start && h.SameUser(p.caller(false)) && (p.pid != 0 || h.Inode == p.inode)
+			return (own || h.SameProcess(p.caller(false))) && (ev.Type == "lease.revoking" || ev.Type == "lease.ended" && ev.Cause != string(enforcer.CauseReleased))
 		}
 	}
 	events, cancel := x.server.desk.Subscribe(see)

@@ -24,6 +24,7 @@ import (
 // Bounds of calls and waits.
 const (
 	defaultCallWithin = 30 * time.Second
+	callLeast         = 2 * time.Second  // the shortest time that one call is given
 	askFor            = time.Hour        // for how long blocks are asked; upstreams shorten it
 	longestTimer      = 30 * time.Second // bounds a wait on the monotonic clock, which stops while the host is suspended
 	restBetween       = 2 * time.Millisecond
@@ -341,6 +342,15 @@ func (k *Keeper) do(ctx context.Context, e *entry, name string, p *Pool, s *Step
 	}
 	k.mu.Lock()
 	l := e.licence
+	if e.behind() && !k.keep() {
+		if b, now := p.block(s.Block), k.cfg.Now(); b != nil {
+			b.notBefore = now + b.unkeptWait()
+		} else {
+			p.notBefore = now + longestWait
+		}
+		k.mu.Unlock()
+		return false
+	}
 	k.mu.Unlock()
 	r := k.cfg.Request(l.License, l.Document)
 	k.mu.Lock()
@@ -352,10 +362,13 @@ func (k *Keeper) do(ctx context.Context, e *entry, name string, p *Pool, s *Step
 		}
 		s.Slots = p.tokenSlots // the same again, where the answer was lost
 	}
-	token := p.token
+	token, within := p.token, k.cfg.CallWithin
+	if p.span > 0 { // an answer that hangs leaves time for another try before the blocks are over
+		within = min(within, max(callLeast, p.span/4))
+	}
 	k.mu.Unlock()
 
-	ctx, cancel := context.WithTimeout(ctx, k.cfg.CallWithin)
+	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	sent := k.cfg.Now()
 	var got *plugin.Block
@@ -397,7 +410,7 @@ func (k *Keeper) reduce(e *entry, name string, p *Pool, s *Step) bool {
 	kept := k.keep()
 	if !kept {
 		b.Use = was
-		b.notBefore = k.cfg.Now() + longestWait
+		b.notBefore = k.cfg.Now() + b.unkeptWait()
 	}
 	k.mu.Unlock()
 	if !kept {
@@ -492,12 +505,16 @@ func (k *Keeper) short(p *Pool, lacking int64, now time.Duration) {
 
 // later sets when the next check-out may be. k.mu is held.
 func (k *Keeper) later(p *Pool, now time.Duration) {
-	longest := longestWait
-	if p.span > 0 {
-		longest = min(longest, p.span/6)
-	}
-	p.notBefore = now + backoff(p.tries, longest, k.cfg.Jitter())
+	p.notBefore = now + backoff(p.tries, p.longest(), k.cfg.Jitter())
 	p.tries++
+}
+
+// longest returns the longest wait between check-outs that fail.
+func (p *Pool) longest() time.Duration {
+	if p.span > 0 {
+		return min(longestWait, p.span/6)
+	}
+	return longestWait
 }
 
 // failed takes what a call failed with. k.mu is held.
@@ -526,7 +543,8 @@ func (k *Keeper) failed(e *entry, p *Pool, s *Step, now time.Duration, err *plug
 		if err.SystemCode == plugin.SystemNoPools {
 			e.refused, p.notBefore = true, now+refusedWait
 		}
-		p.notBefore = max(p.notBefore, now+err.RetryAfter)
+		// No signature covers a Retry-After: it puts a check-out off for no longer than a failure does by itself.
+		p.notBefore = max(p.notBefore, now+min(err.RetryAfter, p.longest()))
 	case b == nil:
 	case err.SystemCode == plugin.SystemLapsed:
 		// Its slots may be another's: at once.
@@ -535,7 +553,7 @@ func (k *Keeper) failed(e *entry, p *Pool, s *Step, now time.Duration, err *plug
 		if s.Slots > b.Slots {
 			k.later(p, now)
 		}
-		b.notBefore = now + max(err.RetryAfter, backoff(b.tries, b.For/12, k.cfg.Jitter()))
+		b.notBefore = now + max(min(err.RetryAfter, b.For/12), backoff(b.tries, b.For/12, k.cfg.Jitter()))
 		b.tries++
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -35,6 +36,8 @@ type clerk struct {
 	peak   int64                // the most that was out at one time
 	rigid  bool                 // blocks keep their size
 	asked  func(plugin.Request) // optional
+	less   func(string, int64)  // told of each call that makes a block so large, or gives it back; optional
+	cut    int64                // blocks are made so small when they are extended; zero: they are not
 }
 
 type given struct {
@@ -161,8 +164,14 @@ func (c *clerk) extend(ctx context.Context, r *plugin.Extend) (*plugin.Block, er
 	if b == nil {
 		return nil, &plugin.Error{Class: plugin.Misconfigured, Reason: "over", SystemCode: plugin.SystemLapsed}
 	}
+	if c.less != nil {
+		c.less(r.Block, r.Slots)
+	}
 	if r.Slots > 0 && !c.rigid {
 		b.slots = min(r.Slots, b.slots+left)
+	}
+	if c.cut > 0 {
+		b.slots = min(b.slots, c.cut)
 	}
 	return c.answer(r.Block, b)
 }
@@ -171,6 +180,9 @@ func (c *clerk) Return(ctx context.Context, r *plugin.Return) error {
 	defer c.mu.Unlock()
 	if err := c.begin(ctx, "return", r.Request); err != nil {
 		return err
+	}
+	if c.less != nil {
+		c.less(r.Block, 0)
 	}
 	delete(c.blocks, r.Block)
 	return nil
@@ -187,17 +199,33 @@ type house struct {
 	began    time.Time
 	draining bool
 	stop     func()
+	full     atomic.Bool // the disk that the record is on
+}
+
+func (h *house) write(file string, data []byte) error {
+	if h.full.Load() {
+		return errors.New("no space left on device")
+	}
+	return os.WriteFile(file, data, 0o600)
 }
 
 func (h *house) up() time.Duration { return time.Since(h.began) + time.Hour }
 
 func open(t testing.TB, file string, began time.Time, u plugin.Budgeter) *house {
 	t.Helper()
+	h := openWithout(t, file, began)
+	h.Set([]Licence{licence("L1", u)})
+	return h
+}
+
+// openWithout is open without a licence.
+func openWithout(t testing.TB, file string, began time.Time) *house {
+	t.Helper()
 	h := &house{t: t, began: began}
 	var err error
-	h.Keeper, err = New(Config{File: file, Write: write, BootID: "boot", Now: h.up, Demand: h.demand, OnChange: h.changed, Jitter: func() float64 { return 0.5 },
+	h.Keeper, err = New(Config{File: file, Write: h.write, BootID: "boot", Now: h.up, Demand: h.demand, OnChange: h.changed, Jitter: func() float64 { return 0.5 },
 		Request: func(l *enforcer.License, doc []byte) plugin.Request {
-			return plugin.Request{LicenseID: l.ID, Document: doc}
+			return plugin.Request{LicenseID: l.ID, Product: l.Product, Document: doc}
 		}})
 	if err != nil {
 		t.Fatal(err)
@@ -211,11 +239,24 @@ func open(t testing.TB, file string, began time.Time, u plugin.Budgeter) *house 
 	}()
 	h.stop = sync.OnceFunc(func() { cancel(); <-done })
 	t.Cleanup(h.stop)
-	h.Set([]Licence{licence("L1", u)})
 	return h
 }
 
-func write(file string, data []byte) error { return os.WriteFile(file, data, 0o600) }
+// recorded returns what a restarted agent would hand out of each block.
+func (h *house) recorded(file string) map[string]int64 {
+	h.t.Helper()
+	of, err := load(file, "boot", h.up())
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	out := map[string]int64{}
+	if e := of["L1"]; e != nil {
+		for _, b := range e.Pools["seats"].Blocks {
+			out[b.ID] = b.Use
+		}
+	}
+	return out
+}
 
 func licence(id string, u plugin.Budgeter) Licence {
 	l := &enforcer.License{ID: id, System: "usher", Pools: map[string]enforcer.PoolTerm{"seats": {Max: 40}}}
@@ -395,6 +436,35 @@ func TestAway(t *testing.T) {
 	})
 }
 
+// A Retry-After, which nobody has signed, costs no slots: a check-out is tried again soon, and blocks get more time before they end.
+func TestRetryAfterIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newClerk(40, time.Minute)
+		h := open(t, filepath.Join(t.TempDir(), "blocks"), time.Now(), c)
+		h.want(5)
+		time.Sleep(time.Second)
+		h.has(5, 40)
+		busy := &plugin.Error{Class: plugin.Transient, Reason: "busy", RetryAfter: 24 * time.Hour}
+		for asked, n := c.took("extend"), 0; c.took("extend") == asked; n++ { // one such answer to the next call for more time
+			c.change(func() { c.err = busy })
+			if time.Sleep(time.Second); n > 60 {
+				t.Fatal("no more time was asked for")
+			}
+		}
+		c.change(func() { c.err = nil })
+		time.Sleep(3 * time.Minute)
+		if n := c.total(); n < 5 {
+			t.Errorf("5 are in use, and %d are out", n)
+		}
+		c.change(func() { c.err = busy })
+		h.want(30)
+		time.Sleep(20 * time.Second)
+		c.change(func() { c.err = nil })
+		time.Sleep(longestWait + time.Second)
+		h.has(35, 40)
+	})
+}
+
 // An upstream that serves no slots is asked seldom, and the pool has no budget at all.
 func TestNoPools(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -473,6 +543,107 @@ func TestRecord(t *testing.T) {
 		}
 		if _, err := New(Config{File: file, BootID: "boot", Now: now}); err == nil {
 			t.Error("a broken record is taken")
+		}
+	})
+}
+
+// The upstream hears that slots come back only when they are out of use here, and in the record of a restarted agent: it may give
+// them to others before its answer comes.
+func TestGivenBackAfterUse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, file := newClerk(40, time.Minute), filepath.Join(t.TempDir(), "blocks")
+		h := open(t, file, time.Now(), c)
+		heard := map[string]bool{}
+		c.change(func() {
+			c.less = func(id string, slots int64) {
+				if was := c.blocks[id].slots; slots >= was || was == 0 {
+					return
+				}
+				most := slots
+				for other, b := range c.blocks {
+					if other != id {
+						most += b.slots
+					}
+				}
+				h.mu.Lock()
+				use := h.cap
+				h.mu.Unlock()
+				if use > most {
+					t.Errorf("the upstream hears that %d slots are enough while the agent may hand out %d", most, use)
+				}
+				if n := h.recorded(file)[id]; n > slots {
+					t.Errorf("the upstream hears that a block has %d slots while a restarted agent would hand out %d of it", slots, n)
+				}
+				heard[map[bool]string{true: "smaller", false: "back"}[slots > 0]] = true
+			}
+		})
+		for range 3 {
+			h.want(24)
+			time.Sleep(time.Second)
+			h.release(19)
+			time.Sleep(3 * time.Minute)
+			h.release(5)
+			time.Sleep(3 * time.Minute)
+		}
+		h.stop()
+		if !heard["smaller"] || !heard["back"] {
+			t.Errorf("the upstream has heard %v", heard)
+		}
+	})
+}
+
+// What cannot be recorded as given back stays in use here, and is given back once it can.
+func TestGivenBackNotRecorded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newClerk(40, time.Minute)
+		h := open(t, filepath.Join(t.TempDir(), "blocks"), time.Now(), c)
+		h.want(24)
+		time.Sleep(time.Second)
+		h.has(24, 40)
+		h.full.Store(true)
+		h.release(24)
+		for range 200 {
+			time.Sleep(time.Second)
+			synctest.Wait()
+			if n := h.demand("").Capacity; n < 24 {
+				t.Fatalf("%d of 24 slots are here, and no disk has recorded that they are given back", n)
+			}
+		}
+		h.full.Store(false)
+		time.Sleep(3 * time.Minute)
+		if h.has(0, 2); c.total() > 2 {
+			t.Errorf("none is in use, and %d are out", c.total())
+		}
+	})
+}
+
+// The upstream cuts a block. It does not hear that the agent has heard of it before the record has: one that is restarted with the
+// old record would go on with the old size.
+func TestCutIsRecordedFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, file := newClerk(40, time.Minute), filepath.Join(t.TempDir(), "blocks")
+		h := open(t, file, time.Now(), c)
+		h.want(8)
+		time.Sleep(time.Second)
+		h.has(8, 16)
+		h.full.Store(true)
+		c.change(func() { c.cut = 3 })
+		time.Sleep(22 * time.Second) // it was extended once
+		h.has(8, 3)
+		h.mu.Lock()
+		use := h.cap
+		h.mu.Unlock()
+		calls := c.took("extend") + c.took("check_out")
+		time.Sleep(10 * time.Second)
+		if n := c.took("extend") + c.took("check_out"); use == 0 || n != calls {
+			t.Errorf("%d are here, the record cannot be written, and %d calls were made", use, n-calls)
+		}
+		h.full.Store(false)
+		before := c.took("extend")
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		if n := h.recorded(file); c.took("extend") == before || len(n) == 0 {
+			t.Errorf("the record can be written again and says %v; %d calls", n, c.took("extend"))
 		}
 	})
 }

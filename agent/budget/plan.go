@@ -13,6 +13,7 @@ type Block struct {
 	Sent  time.Duration `json:"sent"`  // when the request was sent that its time counts from
 	For   time.Duration `json:"for"`
 
+	kept      int64         // the most that a restarted agent would hand out of it, by the record
 	extend    time.Duration // when more time is asked for
 	notBefore time.Duration // no call about it sooner, after one that failed
 	tries     int           // that have failed since one that did not
@@ -21,6 +22,9 @@ type Block struct {
 // Until is when the agent stops handing out of a block: a sixteenth sooner than the upstream gives its slots to others,
 // because no two clocks go alike.
 func (b *Block) Until() time.Duration { return b.Sent + b.For - b.For/16 }
+
+// unkeptWait is when the next call about a block is tried after the record could not be written: soon enough for more time.
+func (b *Block) unkeptWait() time.Duration { return min(longestWait, b.For/12) }
 
 // Kind is what is done next for a pool.
 type Kind string
@@ -220,6 +224,7 @@ func (p *Pool) shrink(now time.Duration, have, need int64, all bool) *Step {
 	for _, b := range p.Blocks {
 		switch {
 		case b.Use < b.Slots || b.Use == 0: // on its way already
+		case now < b.notBefore: // it could not be recorded
 		case b.Use <= idle && (whole == nil || b.Use > whole.Use):
 			whole = b
 		case b.Use > idle && (part == nil || b.Use < part.Use):

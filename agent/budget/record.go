@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/usher-agent/usher/enforcer"
@@ -48,6 +49,7 @@ func load(file, boot string, now time.Duration) (map[enforcer.Ref]*entry, error)
 			for _, b := range p.Blocks {
 				p.span = b.For
 				b.Use = min(b.Use, b.Slots)
+				b.kept = b.Use
 			}
 		}
 	}
@@ -82,5 +84,26 @@ func (k *Keeper) save() error {
 	if err != nil {
 		return err
 	}
-	return k.cfg.Write(k.cfg.File, b)
+	if err := k.cfg.Write(k.cfg.File, b); err != nil {
+		return err
+	}
+	for _, e := range k.of {
+		for _, p := range e.Pools {
+			for _, b := range p.Blocks {
+				b.kept = b.Use
+			}
+		}
+	}
+	return nil
+}
+
+// behind reports whether a restarted agent would hand out more of a licence's blocks than this one does. The upstream must not
+// hear of the smaller size before that is mended: it gives the rest to others. k.mu is held.
+func (e *entry) behind() bool {
+	for _, p := range e.Pools {
+		if slices.ContainsFunc(p.Blocks, func(b *Block) bool { return b.kept > b.Use }) {
+			return true
+		}
+	}
+	return false
 }

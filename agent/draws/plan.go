@@ -126,7 +126,7 @@ func (m *Meter) failed(now time.Duration, open, full bool, after time.Duration, 
 	case full && m.Pending.N > 1: // there may be fewer
 		m.most, m.notBefore = m.Pending.N/2, now+backoff(0, jitter)
 	case open && !full:
-		m.notBefore = now + cmp.Or(after, backoff(m.tries, jitter))
+		m.notBefore = now + cmp.Or(min(after, longestWait), backoff(m.tries, jitter))
 		m.tries++
 	default:
 		m.most, m.notBefore = 0, now+refusedWait+time.Duration(jitter*float64(refusedWait)/4)

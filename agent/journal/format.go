@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"math/bits"
 	"slices"
 )
 
@@ -108,6 +109,71 @@ func parseRecord(b []byte, at int64) (data []byte, mark int64, work int) {
 	return data, int64(m), len(data)
 }
 
+// mend reads the record that b begins with, although one of its bits is wrong; nil when more is wrong with it. A CRC32C of up to 2^31
+// bits has a Hamming distance of 4 at least (Koopman, "32-Bit Cyclic Redundancy Codes for Internet Applications", 2002), so no
+// other single bit explains what is found, and two wrong bits are never taken for one.
+func mend(b []byte, at int64) (data []byte, mark int64) {
+	if len(b) <= recordHead {
+		return nil, 0
+	}
+	length := binary.LittleEndian.Uint32(b)
+	room := uint32(min(len(b)-recordHead, MaxRecord))
+	stored, m := binary.LittleEndian.Uint32(b[4:]), binary.LittleEndian.Uint64(b[8:])
+	if length != 0 && length <= room {
+		fixed := slices.Clone(b[8 : recordHead+length]) // what is summed, apart from the length
+		wrong := stored ^ checksum(at, length, m, fixed[8:])
+		if bits.OnesCount32(wrong) == 1 || turnBit(fixed, wrong) { // of the stored CRC itself, or of what it sums
+			if m := binary.LittleEndian.Uint64(fixed); m <= uint64(at) {
+				return fixed[8:], int64(m)
+			}
+		}
+	}
+	for i := range 32 {
+		n := length ^ 1<<i
+		if n == 0 || n > room || m > uint64(at) {
+			continue
+		}
+		if data := b[recordHead : recordHead+n]; checksum(at, n, m, data) == stored {
+			return slices.Clone(data), int64(m)
+		}
+	}
+	return nil, 0
+}
+
+// turnBit finds the one bit of b that makes its CRC differ by wrong, and turns it; it returns false when no single bit does.
+func turnBit(b []byte, wrong uint32) bool {
+	var by [8]uint32 // how the CRC changes with each bit of the byte looked at
+	for bit := range by {
+		by[bit] = castagnoli[1<<bit]
+	}
+	for i := len(b) - 1; i >= 0; i-- {
+		for bit, d := range by {
+			if d == wrong {
+				b[i] ^= 1 << bit
+				return true
+			}
+			by[bit] = castagnoli[byte(d)] ^ d>>8
+		}
+	}
+	return false
+}
+
+// mendHeader returns the base of a header of which one bit is wrong.
+func mendHeader(name string, b []byte) (base int64, ok bool) {
+	if len(b) < headerSize {
+		return 0, false
+	}
+	head := slices.Clone(b[:headerSize])
+	for i := range headerSize * 8 {
+		head[i/8] ^= 1 << (i % 8)
+		if base, err := parseHeader(name, head); err == nil {
+			return base, true
+		}
+		head[i/8] ^= 1 << (i % 8)
+	}
+	return 0, false
+}
+
 // scan calls each for every record of r between from and to, in order, and returns where the first one that is not good begins: to,
 // when all are. The record is each's until it returns.
 func scan(r io.ReaderAt, from, to int64, each func(record []byte) error) (good int64, err error) {
@@ -176,6 +242,9 @@ func torn(r io.ReaderAt, bad, size, base int64) (bool, error) {
 	b := make([]byte, size-bad)
 	if _, err := io.ReadFull(io.NewSectionReader(r, bad, size-bad), b); err != nil {
 		return false, err
+	}
+	if data, _ := mend(b, bad); data != nil {
+		return false, nil // all of it was written, and one bit has changed since
 	}
 	first, safe := int64(-1), int64(0)
 	exhausted := search(b, bad, func(at int64, _ []byte, mark int64) bool {

@@ -70,13 +70,13 @@ func FuzzOpen(f *testing.F) {
 		if after, err := os.ReadFile(path); err != nil || !bytes.Equal(after, b) {
 			t.Fatal("a journal that was refused was changed")
 		}
-		kept, _, err := journal.Repair(dir, "j")
+		fixed, err := journal.Repair(dir, "j", nil)
 		if err != nil {
 			return
 		}
 		j, r, err = journal.Open(journal.Config{Dir: dir, Name: "j"}, func([]byte) error { return nil })
-		if err != nil || r.Records != kept || r.TornBytes != 0 {
-			t.Fatalf("repaired, %d kept, but then %+v, %v", kept, r, err)
+		if err != nil || r.Records != fixed.Kept || r.TornBytes != 0 {
+			t.Fatalf("repaired, %+v, but then %+v, %v", fixed, r, err)
 		}
 		j.Close()
 	})

@@ -138,9 +138,13 @@ func TestTornTailIsCut(t *testing.T) {
 		}
 		for i := third; i < len(b); i++ {
 			bad := bytes.Clone(b)
-			bad[i] ^= 0x10
+			bad[i] ^= 0x12
 			if got, r, _, err := openBytes(t, bad, sync); err != nil || !slices.Equal(got, all[:2]) || r.TornBytes == 0 {
 				t.Fatalf("byte %d of the last record changed: %q, %+v, %v", i, got, r, err)
+			}
+			bad[i] ^= 0x02 // a single bit is not what a crash leaves
+			if got, _, _, err := openBytes(t, bad, sync); !errors.As(err, new(*journal.CorruptError)) {
+				t.Fatalf("a bit of byte %d of the last record changed: %q, %v", i, got, err)
 			}
 		}
 	}
@@ -326,7 +330,13 @@ func TestCompact(t *testing.T) {
 
 func TestRepair(t *testing.T) {
 	b, second, third := sample(t, true)
-	flip := func(at int) []byte { bad := bytes.Clone(b); bad[at] ^= 4; return bad }
+	flip := func(masks ...int) []byte {
+		bad := bytes.Clone(b)
+		for i := 0; i < len(masks); i += 2 {
+			bad[masks[i]] ^= byte(masks[i+1])
+		}
+		return bad
+	}
 	for _, c := range []struct {
 		name    string
 		b       []byte
@@ -334,20 +344,24 @@ func TestRepair(t *testing.T) {
 		changed bool
 	}{
 		{"sound", b, all, false},
-		{"middle", flip(second + 20), []string{all[0], all[2]}, true},
-		{"length", flip(second + 2), []string{all[0], all[2]}, true},
-		{"first", flip(30), all[1:], true},
-		{"header", flip(9), all, true},
-		{"magic", flip(0), all, true},
+		{"one bit", flip(second+20, 4), all, true},
+		{"a bit of the length", flip(second+2, 4), all, true},
+		{"a bit of the last record", flip(len(b)-1, 1), all, true},
+		{"middle", flip(second+20, 5), []string{all[0], all[2]}, true},
+		{"length", flip(second+2, 6), []string{all[0], all[2]}, true},
+		{"first", flip(44, 3), all[1:], true},
+		{"a bit each of two records", flip(44, 8, second+20, 4), all, true},
+		{"header", flip(9, 4), all, true},
+		{"magic", flip(0, 7), all, true},
 		{"tail", b[:third+3], all[:2], true},
 	} {
 		dir := t.TempDir()
-		if err := os.WriteFile(filepath.Join(dir, "j"), c.b, 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, "j"), c.b, 0o640); err != nil {
 			t.Fatal(err)
 		}
-		kept, dropped, err := journal.Repair(dir, "j")
-		if err != nil || kept != len(c.want) {
-			t.Errorf("%s: kept %d, dropped %d, %v", c.name, kept, dropped, err)
+		r, err := journal.Repair(dir, "j", nil)
+		if err != nil || r.Kept != len(c.want) || r.Rewrote != c.changed {
+			t.Errorf("%s: %+v, %v", c.name, r, err)
 			continue
 		}
 		aside, _ := filepath.Glob(filepath.Join(dir, "j.damaged-*"))
@@ -357,6 +371,9 @@ func TestRepair(t *testing.T) {
 			if kept, err := os.ReadFile(aside[0]); err != nil || !bytes.Equal(kept, c.b) {
 				t.Errorf("%s: the damaged file was not kept: %v", c.name, err)
 			}
+		}
+		if fi, err := os.Stat(filepath.Join(dir, "j")); err != nil || fi.Mode().Perm() != 0o640 {
+			t.Errorf("%s: the mode is %v, %v", c.name, fi.Mode(), err)
 		}
 		if _, r, got := open(t, journal.Config{Dir: dir, Name: "j"}); !slices.Equal(got, c.want) || r.TornBytes != 0 {
 			t.Errorf("%s: replayed %q, %+v", c.name, got, r)
@@ -369,9 +386,68 @@ func TestRepair(t *testing.T) {
 		if err := os.WriteFile(path, b, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		_, _, err := journal.Repair(dir, "j")
+		_, err := journal.Repair(dir, "j", nil)
 		if after, _ := os.ReadFile(path); err == nil || !bytes.Equal(after, b) {
 			t.Errorf("%s was repaired: %v", name, err)
 		}
+	}
+}
+
+// TestRepairOneBit flips bits of a journal, in every byte one: it is noticed, the repair finds all that was written, and a start is good again.
+func TestRepairOneBit(t *testing.T) {
+	for _, sync := range []bool{false, true} {
+		b, _, _ := sample(t, sync)
+		path := filepath.Join(t.TempDir(), "j")
+		c := journal.Config{Dir: filepath.Dir(path), Name: "j"}
+		replay := func(got *[]string) func([]byte) error {
+			return func(r []byte) error { *got = append(*got, string(r)); return nil }
+		}
+		for i := 0; i < len(b)*8; i += 9 {
+			bad := bytes.Clone(b)
+			bad[i/8] ^= 1 << (i % 8)
+			if err := os.WriteFile(path, bad, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			if j, _, err := journal.Open(c, replay(&got)); err == nil {
+				j.Close()
+				t.Fatalf("sync %v, bit %d: it was not noticed: %q", sync, i, got)
+			}
+			if r, err := journal.Repair(c.Dir, c.Name, nil); err != nil || r.Dropped != 0 {
+				t.Fatalf("sync %v, bit %d: %+v, %v", sync, i, r, err)
+			}
+			j, r, err := journal.Open(c, replay(&got))
+			if err != nil || r.TornBytes != 0 || !slices.Equal(got, all) {
+				t.Fatalf("sync %v, bit %d: %q, %+v, %v", sync, i, got, r, err)
+			}
+			j.Close()
+			aside, _ := filepath.Glob(path + ".damaged-*")
+			for _, name := range aside {
+				os.Remove(name)
+			}
+		}
+	}
+}
+
+// TestRepairReplay: what is left of a sound journal is what the replay lets stand, and nothing when it refuses.
+func TestRepairReplay(t *testing.T) {
+	b, _, _ := sample(t, true)
+	path := filepath.Join(t.TempDir(), "j")
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	refused := errors.New("refused")
+	if _, err := journal.Repair(filepath.Dir(path), "j", func([][]byte) ([][]byte, error) { return nil, refused }); !errors.Is(err, refused) {
+		t.Errorf("a replay that refuses: %v", err)
+	}
+	if after, _ := os.ReadFile(path); !bytes.Equal(after, b) {
+		t.Error("the journal was changed though its replay was refused")
+	}
+	r, err := journal.Repair(filepath.Dir(path), "j", func(r [][]byte) ([][]byte, error) { return r[1:], nil })
+	if err != nil || !r.Rewrote || r.Kept != 2 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if _, _, got := open(t, journal.Config{Dir: filepath.Dir(path), Name: "j"}); !slices.Equal(got, all[1:]) {
+		t.Errorf("replayed %q", got)
 	}
 }

@@ -4,83 +4,148 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
-// Repair rewrites the journal dir/name with every record that its checksum proves, before and after what is damaged, and keeps the
-// damaged file beside it as name.damaged-<time>. It returns how many records it kept and how many bytes it dropped; a journal with
-// nothing wrong is left alone. It refuses, with a *VersionError, a journal of another version, and one in which it finds nothing. The
-// journal must not be open.
-func Repair(dir, name string) (kept, dropped int, err error) {
+// Repaired says what Repair found in a journal.
+type Repaired struct {
+	Kept    int // records that the journal holds now
+	Mended  int // of those that were found: records of which one bit was turned back
+	Dropped int // damaged bytes, in which no record could be proved
+	Rewrote bool
+}
+
+// Repair rewrites the journal dir/name with every record that its checksum proves, before and after what is damaged, and with those of
+// which a single bit is wrong, which the checksum tells too. It keeps the damaged file beside it as name.damaged-<time>, and the
+// owner and mode of the file it replaces.
+//
+// Replay is given the records found, in order, and returns those that the journal is to hold: only what its reader is known to accept.
+// An error of replay ends Repair with it, and nothing is changed; nil keeps all. A journal with nothing wrong, of which replay keeps
+// every record as it is, is left alone. Repair refuses, with a *VersionError, a journal of another version, and one in which it finds
+// nothing. The journal must not be open.
+func Repair(dir, name string, replay func(records [][]byte) ([][]byte, error)) (r Repaired, err error) {
 	j := &Journal{path: filepath.Join(dir, name)}
-	j.c = Config{Dir: dir, Name: name, Sync: true, File: func(name string, flag int) (File, error) {
-		return os.OpenFile(name, flag, 0o600)
-	}}
-	f, err := os.Open(j.path)
+	f, err := openPlain(j.path, os.O_RDONLY)
 	if err != nil {
-		return 0, 0, j.cannot("open", err)
+		return r, j.cannot("open", err)
 	}
 	defer f.Close()
+	was, err := f.Stat()
+	if err != nil {
+		return r, j.cannot("look at", err)
+	}
+	if !was.Mode().IsRegular() {
+		return r, fmt.Errorf("the journal %s is not a regular file: move it away", j.path)
+	}
+	j.c = Config{Dir: dir, Name: name, Sync: true, File: func(name string, flag int) (File, error) { return createLike(name, was) }}
 	b, err := io.ReadAll(io.LimitReader(f, searchMax+1))
 	if err != nil {
-		return 0, 0, j.cannot("read", err)
+		return r, j.cannot("read", err)
 	}
 	if len(b) > searchMax {
-		return 0, 0, fmt.Errorf("the journal %s has more than %d bytes, too many to repair: move it away", j.path, searchMax)
+		return r, fmt.Errorf("the journal %s has more than %d bytes, too many to repair: move it away", j.path, searchMax)
 	}
+	records, sound, err := j.salvage(b, &r)
+	if err != nil {
+		return r, err
+	}
+	keep := records
+	if replay != nil {
+		if keep, err = replay(records); err != nil {
+			return r, fmt.Errorf("the journal %s cannot be repaired, and is as it was: %w", j.path, err)
+		}
+	}
+	r.Kept = len(keep)
+	if sound && slices.EqualFunc(records, keep, slices.Equal[[]byte]) {
+		return r, nil
+	}
+	if err := j.rewrite(b, keep, was); err != nil {
+		return r, err
+	}
+	r.Rewrote = true
+	return r, nil
+}
+
+// salvage returns the records that b, a whole journal, can be proved to hold. Sound says that nothing is wrong with it.
+func (j *Journal) salvage(b []byte, r *Repaired) (records [][]byte, sound bool, err error) {
 	base, headErr := parseHeader(j.path, b)
 	if v := (*VersionError)(nil); errors.As(headErr, &v) {
-		return 0, 0, headErr
+		return nil, false, headErr
 	}
-	dropped = max(0, len(b)-headerSize)
-	var records [][]byte
-	if search(b[min(headerSize, len(b)):], headerSize, func(_ int64, data []byte, _ int64) bool {
-		records = append(records, data)
-		dropped -= recordHead + len(data)
-		return true
-	}) {
-		return 0, 0, fmt.Errorf("the journal %s has too many bytes that look like records and are none: move it away", j.path)
+	sound = headErr == nil
+	mendedHead := false
+	if headErr != nil {
+		base, mendedHead = mendHeader(j.path, b)
 	}
-	kept = len(records)
-	switch {
-	case headErr == nil && dropped == 0 && int64(len(b)) >= base:
-		return kept, 0, nil
-	case headErr != nil && kept == 0 && len(b) > 0:
-		return 0, dropped, fmt.Errorf("nothing in %s can be proved to be a journal's: move it away to begin a new one", j.path)
+	// A record of which a bit is wrong is only looked for where one must begin: after another.
+	for at := min(headerSize, len(b)); at < len(b); {
+		data, _, _ := parseRecord(b[at:], int64(at))
+		if data == nil {
+			sound = false
+			if data, _ = mend(b[at:], int64(at)); data != nil {
+				r.Mended++
+			}
+		}
+		if data != nil {
+			records = append(records, data)
+			at += recordHead + len(data)
+			continue
+		}
+		next := len(b)
+		if search(b[at:], int64(at), func(found int64, _ []byte, _ int64) bool {
+			next = int(found)
+			return false
+		}) {
+			return nil, false, fmt.Errorf("the journal %s has too many bytes that look like records and are none: move it away", j.path)
+		}
+		r.Dropped += next - at
+		at = next
 	}
+	if headErr != nil && !mendedHead && len(records) == 0 && len(b) > 0 {
+		return nil, false, fmt.Errorf("nothing in %s can be proved to be a journal's: move it away to begin a new one", j.path)
+	}
+	return records, sound && int64(len(b)) >= base, nil
+}
 
+// rewrite replaces the journal, whose bytes are b and which was, by one of records. At no time is there none.
+func (j *Journal) rewrite(b []byte, records [][]byte, was fs.FileInfo) error {
+	if err := os.Remove(j.tmp()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("cannot remove what an earlier compaction left: %w", err)
+	}
 	s, err := j.begin()
 	if err != nil {
-		return 0, 0, err
+		return err
 	}
 	out := &batch{s: s}
 	for _, r := range records {
 		if err := out.write(r); err != nil {
-			return 0, 0, errors.Join(err, s.drop())
+			return errors.Join(err, s.drop())
 		}
 	}
 	if err := errors.Join(out.flush(), s.finish(), s.file.Close()); err != nil {
-		return 0, 0, errors.Join(err, os.Remove(j.tmp()))
+		return errors.Join(err, os.Remove(j.tmp()))
 	}
-	if err := j.setAside(b); err != nil {
-		return 0, 0, errors.Join(err, os.Remove(j.tmp()))
+	if err := j.setAside(b, was); err != nil {
+		return errors.Join(err, os.Remove(j.tmp()))
 	}
 	if err := os.Rename(j.tmp(), j.path); err != nil {
-		return 0, 0, j.cannot("replace", err)
+		return j.cannot("replace", err)
 	}
-	if err := syncDir(dir); err != nil {
-		return 0, 0, j.cannot("sync the folder of", err)
+	if err := syncDir(j.c.Dir); err != nil {
+		return j.cannot("sync the folder of", err)
 	}
-	return kept, dropped, nil
+	return nil
 }
 
 // setAside keeps the damaged file's bytes under another name. The journal keeps its own name until it is replaced, so that at no time
 // there is none.
-func (j *Journal) setAside(b []byte) (err error) {
+func (j *Journal) setAside(b []byte, was fs.FileInfo) (err error) {
 	aside := j.path + ".damaged-" + time.Now().UTC().Format("20060102T150405.000000000Z")
-	f, err := os.OpenFile(aside, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := createLike(aside, was)
 	if err != nil {
 		return j.cannot("keep the damaged copy of", err)
 	}
@@ -89,4 +154,17 @@ func (j *Journal) setAside(b []byte) (err error) {
 		return errors.Join(j.cannot("keep the damaged copy of", err), os.Remove(aside))
 	}
 	return nil
+}
+
+// createLike makes a file of which there is none yet, with the owner, group and mode of the one it stands beside: what root repairs
+// must remain the agent's.
+func createLike(name string, like fs.FileInfo) (*os.File, error) {
+	f, err := openPlain(name, os.O_RDWR|os.O_CREATE|os.O_EXCL)
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(own(f, like), f.Chmod(like.Mode().Perm())); err != nil {
+		return nil, errors.Join(err, f.Close(), os.Remove(name))
+	}
+	return f, nil
 }

@@ -240,11 +240,12 @@ func (p *Pulse) notice(now time.Time, h Uptime) {
 // call makes one call and takes note of what came of it.
 func (p *Pulse) call(ctx context.Context, l Licence, call Call) {
 	r := p.cfg.Request(l.License, l.Document)
+	now, h := p.cfg.Now(), p.cfg.Uptime()
 	p.mu.Lock()
-	r.State = p.state[l.Ref()].Chain
+	s := p.state[l.Ref()]
 	p.mu.Unlock()
-	r.Nonce = newNonce()
-	reply, err := ask(ctx, l.Upstream, call, &r, p.cfg.CallWithin)
+	r.State, r.Nonce = s.Chain, newNonce()
+	reply, err := ask(ctx, l.Upstream, call, &r, s.within(DutiesOf(l.License, l.Upstream.Capabilities()), p.cfg.CallWithin, now, h))
 	if ctx.Err() != nil && err != nil {
 		return // the agent ends; the call is made again by the next one
 	}

@@ -244,24 +244,72 @@ func TestOutage(t *testing.T) {
 	})
 }
 
+// A Retry-After is heeded for minutes, whatever it says.
 func TestRetryAfter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t, nil)
+		r := newRig(t, func(l *enforcer.License) { l.Heartbeat = enforcer.Period{Every: 24 * time.Hour} })
 		defer func() { r.stop() }()
 		r.remote.set(func(Call, *plugin.Request) (*plugin.Reply, error) {
 			return nil, &plugin.Error{Class: plugin.Transient, Reason: "busy", RetryAfter: 2 * time.Hour}
 		})
-		r.pass(12 * time.Minute)
-		n := len(r.remote.seen())
-		r.pass(100 * time.Minute)
-		if got := len(r.remote.seen()); got != n {
-			t.Errorf("%d calls although it was told to wait for two hours", got-n)
+		r.pass(10 * time.Hour)
+		calls := r.remote.seen()
+		if len(calls) < 4 {
+			t.Fatalf("%d calls in ten hours", len(calls))
 		}
-		r.pass(40 * time.Minute)
-		if got := len(r.remote.seen()); got != n+1 {
-			t.Errorf("%d calls after two hours", got-n)
+		for i, c := range calls[2:] {
+			if gap := c.at.Sub(calls[i+1].at); gap < 4*time.Minute || gap > 11*time.Minute {
+				t.Errorf("it waited %v after it was told to wait for two hours", gap)
+			}
 		}
 	})
+}
+
+// One answer that nobody has signed costs no licence a duty that the upstream would have let it meet.
+func TestUnsignedNeverSilences(t *testing.T) {
+	day := 24 * time.Hour
+	for name, change := range map[string]func(*enforcer.License){
+		"short heartbeats": func(l *enforcer.License) {
+			l.Heartbeat = enforcer.Period{Every: 6 * time.Second, Grace: 6 * time.Second}
+		},
+		"long heartbeats": func(l *enforcer.License) { l.Heartbeat = enforcer.Period{Every: day} },
+		"short check-ins": func(l *enforcer.License) {
+			l.Heartbeat, l.CheckIn = enforcer.Period{}, enforcer.Period{Every: 40 * time.Second, Grace: 5 * time.Second}
+		},
+		"monthly check-ins": func(l *enforcer.License) { l.Heartbeat, l.CheckIn = enforcer.Period{}, enforcer.Period{Months: 1} },
+	} {
+		for _, e := range []*plugin.Error{{Class: plugin.Transient, Reason: "503", RetryAfter: day}, {Class: plugin.Misconfigured, Reason: "404", RetryAfter: day},
+			{Class: plugin.Transient, Reason: "reset"}, nil} {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t, change)
+				defer func() { r.stop() }()
+				evil := 1
+				r.remote.set(func(Call, *plugin.Request) (*plugin.Reply, error) {
+					if evil--; evil < 0 {
+						return &plugin.Reply{}, nil
+					}
+					if e == nil {
+						return nil, errHang
+					}
+					return nil, e
+				})
+				period := r.licence.Heartbeat
+				if !period.Stated() {
+					period = r.licence.CheckIn
+				}
+				length := period.After(r.start).Sub(r.start)
+				for range 300 {
+					r.pass(length / 100)
+					if v := r.verdict(); !v.Good() {
+						t.Fatalf("%s: one answer (%v) made it %s after %v", name, e, v.Code, time.Since(r.start))
+					}
+				}
+				if evil >= 0 {
+					t.Fatalf("%s: the evil answer was not asked for", name)
+				}
+			})
+		}
+	}
 }
 
 // A refusal changes the verdict at once; a mistake of configuration does not before its time.

@@ -26,10 +26,17 @@ func Calls() []Call { return []Call{Activate, Heartbeat, CheckIn, Deactivate} }
 // what failed together does not come back together.
 const (
 	backOffLeast = time.Second // of the most
-	backOffMost  = time.Hour
+	backOffMost  = 10 * time.Minute
 	backOffSteps = 4 // the first is so much shorter than the most
-	// retryAfterMost bounds what an upstream may demand, which else could keep a licence from ever being renewed.
-	retryAfterMost = 24 * time.Hour
+	// refusedMost is the longest wait after a refusal, which the upstream has signed.
+	refusedMost = time.Hour
+	// retryAfterMost bounds what a Retry-After header may demand, with its jitter. No signature covers a header: anybody on
+	// the way can write one.
+	retryAfterMost = plugin.MaxRetryAfter
+	// lastTry bounds how near to a duty's end the last try before it is made: many agents do not call by the second.
+	lastTry = 45 * time.Second
+	// callLeast is the shortest time that one call is given.
+	callLeast = 2 * time.Second
 )
 
 // Duties is what a licence demands of its upstream, and what that can do.
@@ -62,7 +69,7 @@ type State struct {
 	NextCheckIn   time.Time `json:"next_check_in,omitzero"`
 
 	Failures  int       `json:"failures,omitzero"` // in a row
-	NotBefore time.Time `json:"not_before,omitzero"`
+	NotBefore time.Time `json:"not_before"`
 
 	Class  plugin.Class  `json:"class,omitempty"` // of the last failure; empty: the last call succeeded
 	Reason string        `json:"reason,omitempty"`
@@ -163,29 +170,70 @@ func (s State) Failed(d Duties, e *plugin.Error, now time.Time, h Uptime, jitter
 	s.Asleep, s.Called, s.Host = s.asleep(now, h), now, h
 	s.Failures++
 	s.Class, s.Reason = e.Class, e.Reason
-	most := backOffMost
-	if p := d.Heartbeat; p.Every > 0 {
-		most = min(most, max(backOffLeast, p.Every/3))
-	}
-	var wait time.Duration
-	switch e.Class {
-	case plugin.Refused:
+	if e.Class == plugin.Refused {
 		// It has spoken; whether it thinks better of it is asked now and then, for one good answer heals it.
 		s.Code = e.Code
-		wait = most/2 + time.Duration(jitter()*float64(most/2))
-	case plugin.Misconfigured:
-		// A person must mend something, and the agent looks whether he has.
-		wait = most/2 + time.Duration(jitter()*float64(most/2))
-	default:
-		top := min(most, most/backOffSteps<<min(s.Failures-1, backOffSteps))
-		wait = top/20 + time.Duration(jitter()*float64(top))
+		most := d.third(refusedMost, s)
+		s.NotBefore = now.Add(most/2 + time.Duration(jitter()*float64(most/2)))
+		return s
 	}
-	if after := min(e.RetryAfter, retryAfterMost); after > 0 {
+	// Nobody has signed any other failure, so it never costs the licence a try that it has time for.
+	most := d.third(backOffMost, s)
+	top := min(most, most/backOffSteps<<min(s.Failures-1, backOffSteps))
+	wait := top/20 + time.Duration(jitter()*float64(top))
+	if after := min(e.RetryAfter, retryAfterMost*4/5); after > 0 {
 		// Those that were told the same do not come back as one.
-		wait = max(wait, after+time.Duration(jitter()*float64(min(after, most))/4))
+		wait = max(wait, after+time.Duration(jitter()*float64(after)/4))
+	}
+	if end := s.deadline(d, now, h); end.After(now) {
+		if left := end.Sub(now); wait > left*9/10 {
+			wait = max(backOffLeast, min(most/15, lastTry), time.Duration((0.6+0.3*jitter())*float64(left)))
+		}
 	}
 	s.NotBefore = now.Add(wait)
 	return s
+}
+
+// third returns a third of the shortest time that a licence gives for a call, and at most so long.
+func (d Duties) third(most time.Duration, s State) time.Duration {
+	for _, p := range []enforcer.Period{d.Heartbeat, d.CheckIn} {
+		if p.Every > 0 {
+			most = min(most, p.Every/3)
+		}
+	}
+	if d.Activation.Required && s.Activated.IsZero() && d.Activation.Grace > 0 {
+		most = min(most, d.Activation.Grace/3)
+	}
+	return max(most, backOffLeast)
+}
+
+// within returns how long the next call may take, of a bound that the configuration sets: an answer that hangs must leave time for
+// another try.
+func (s State) within(d Duties, most time.Duration, now time.Time, h Uptime) time.Duration {
+	most = min(most, d.third(most, s))
+	if end := s.deadline(d, now, h); end.After(now) {
+		most = min(most, end.Sub(now)/2)
+	}
+	return max(most, callLeast)
+}
+
+// deadline returns the next instant at which a duty that has been met before is missed, its grace included; zero: none is.
+func (s State) deadline(d Duties, now time.Time, h Uptime) (end time.Time) {
+	sooner := func(p enforcer.Period, last time.Time, asleep time.Duration) {
+		if !p.Stated() || last.IsZero() {
+			return
+		}
+		if at := p.After(last).Add(asleep + p.Grace); at.After(now) && (end.IsZero() || at.Before(end)) {
+			end = at
+		}
+	}
+	sooner(d.Heartbeat, s.LastHeartbeat, s.asleep(now, h))
+	checked := s.LastCheckIn
+	if s.Activated.After(checked) {
+		checked = s.Activated
+	}
+	sooner(d.CheckIn, checked, 0)
+	return end
 }
 
 // Rewound returns the state after the time was put back to now, so that it was false when the last call was made: what has been

@@ -154,6 +154,43 @@ func TestWindowsOverYears(t *testing.T) {
 	}
 }
 
+// Whatever has failed, and however often, the next try comes before the duty is missed where there is time for one, and within
+// minutes; only a refusal, which is signed, may put it off for longer.
+func TestFailuresLeaveTime(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		spans := rapid.Custom(func(t *rapid.T) time.Duration {
+			return time.Duration(rapid.Int64Range(int64(time.Second), int64(60*24*time.Hour)).Draw(t, "span"))
+		})
+		d := Duties{Can: every}
+		if rapid.Bool().Draw(t, "heartbeats") {
+			d.Heartbeat = enforcer.Period{Every: spans.Draw(t, "heartbeat"), Grace: spans.Draw(t, "grace")}
+		}
+		if rapid.Bool().Draw(t, "check-ins") || !d.Heartbeat.Stated() {
+			d.CheckIn = enforcer.Period{Every: spans.Draw(t, "check-in"), Grace: spans.Draw(t, "grace")}
+		}
+		jitter := func() float64 { return rapid.Float64Range(0, 0.999).Draw(t, "jitter") }
+		s := State{}.Succeeded(d, Activate, &plugin.Reply{}, y2k, Uptime{BootID: "b"}, jitter)
+		for now, n := y2k, 0; n < 20; n++ {
+			_, now = s.Next(d)
+			up := Uptime{BootID: "b", Up: now.Sub(y2k)}
+			end := s.deadline(d, now, up)
+			e := &plugin.Error{Class: rapid.SampledFrom([]plugin.Class{plugin.Transient, plugin.Misconfigured}).Draw(t, "class"),
+				RetryAfter: spans.Draw(t, "Retry-After")}
+			s = s.Failed(d, e, now, up, jitter)
+			wait := s.NotBefore.Sub(now)
+			if wait > 11*time.Minute || wait <= 0 {
+				t.Fatalf("failure %d: it waits %v", n+1, wait)
+			}
+			if n == 0 && wait > plugin.MaxRetryAfter {
+				t.Fatalf("one answer puts it off for %v", wait)
+			}
+			if left := end.Sub(now); left > 4*lastTry && wait > left*9/10 || left > lastTry && wait > left {
+				t.Fatalf("failure %d: it waits %v of the %v that are left", n+1, wait, left)
+			}
+		}
+	})
+}
+
 func TestNothingToAsk(t *testing.T) {
 	for _, d := range []Duties{{}, {Can: every}, {Heartbeat: enforcer.Period{Every: time.Hour}}} {
 		if c, _ := (State{}).Next(d); c != None || d.Any() {

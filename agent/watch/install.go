@@ -1,7 +1,6 @@
 package watch
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
-	"time"
 	"unicode"
 	"unicode/utf8"
 )
@@ -22,7 +20,9 @@ const maxName = 200
 
 // Install puts a document into a folder under a name, whole or not at all, with mode 0640; a file of licence keys with 0600. It
 // makes the folder if it is missing. A file of that name is replaced; a link of that name is too, not what it leads to.
-func Install(dir, name string, data []byte) error {
+func Install(dir, name string, data []byte) error { return install(dir, name, data, nil) }
+
+func install(dir, name string, data []byte, at steps) error {
 	if err := checkName(name); err != nil {
 		return fmt.Errorf("install licence: %w", err)
 	}
@@ -47,7 +47,7 @@ func Install(dir, name string, data []byte) error {
 	if IsKey(name) {
 		mode = 0o600
 	}
-	if err := replaceFile(root, name, data, mode); err != nil {
+	if err := replaceFile(root, name, data, mode, at); err != nil {
 		return fmt.Errorf("install licence %s: %w", plain(name), mendFolder(dir, err))
 	}
 	return nil
@@ -118,13 +118,7 @@ func (w *Watcher) Install(name string, data []byte) error {
 	if err != nil {
 		return fmt.Errorf("install licence: %w", err)
 	}
-	before := present(dir, name)
-	if err := Install(dir, name, data); err != nil {
-		return err
-	}
-	w.keepPrevious(before, data)
-	w.Rescan()
-	return nil
+	return w.change(dir, name, data)
 }
 
 // Remove takes a document out of the licence folder, keeps it for [Watcher.Rollback], and asks for a rescan. Its error is
@@ -136,40 +130,31 @@ func (w *Watcher) Remove(name string) error {
 	if err != nil {
 		return fmt.Errorf("remove licence: %w", err)
 	}
-	before := present(dir, name)
-	if err := Remove(dir, name); err != nil {
-		return err
-	}
-	w.keepPrevious(before, nil)
-	w.Rescan()
-	return nil
+	return w.change(dir, name, nil)
 }
 
-// Rollback undoes the last Install or Remove of a name, or, when name is empty, the last of all, and returns the name. One
-// version is kept, so that a second Rollback undoes the first. Its error is [ErrNoPrevious] when there is nothing to go
+// Rollback undoes the last Install or Remove of a name that was completed, or, when name is empty, the last of all, and returns the
+// name. One version is kept, so that a second Rollback undoes the first. Its error is [ErrNoPrevious] when there is nothing to go
 // back to. It is safe to call from any goroutine.
 func (w *Watcher) Rollback(name string) (string, error) {
 	w.install.Lock()
 	defer w.install.Unlock()
+	w.finish()
 	rec, err := w.previous(name)
 	if err != nil {
 		return name, err
 	}
 	dir, name := filepath.Split(rec.path)
 	dir = filepath.Clean(dir)
-	before := present(dir, name)
 	if rec.none {
-		if err = Remove(dir, name); errors.Is(err, fs.ErrNotExist) {
-			err = nil
-		}
-	} else {
-		err = Install(dir, name, rec.data)
+		rec.data = nil
+	}
+	if err = w.change(dir, name, rec.data); rec.none && errors.Is(err, fs.ErrNotExist) {
+		err = nil
 	}
 	if err != nil {
 		return name, fmt.Errorf("roll back: %w", err)
 	}
-	w.keepPrevious(before, rec.data)
-	w.Rescan()
 	return name, nil
 }
 
@@ -188,45 +173,6 @@ func (w *Watcher) home(name string) (string, error) {
 		return filepath.Dir(w.cfg.Path), nil
 	default:
 		return w.cfg.Path, nil
-	}
-}
-
-// present returns what lies at a name now, as a record; its file is "-" where there is something that cannot be kept.
-func present(dir, name string) recordFile {
-	rec := recordFile{path: filepath.Join(dir, name), modTime: time.Now(), none: true}
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return rec
-	}
-	defer root.Close() //nolint:errcheck // a directory
-	fi, err := root.Lstat(name)
-	if err != nil {
-		return rec
-	}
-	rec.none = false
-	if fi.Mode().Type() == fs.ModeSymlink || fi.Mode().IsRegular() {
-		if rec.data, _, err = contents(root, name); err == nil && len(rec.data) <= MaxDocument {
-			return rec
-		}
-	}
-	rec.file = "-"
-	return rec
-}
-
-// keepPrevious keeps what stood at a path before data took its place. What cannot be kept is said in the log: the
-// installation itself is done.
-func (w *Watcher) keepPrevious(before recordFile, data []byte) {
-	if w.cfg.KeepDir == "" || !before.none && bytes.Equal(before.data, data) {
-		return // installed twice: the version before the first stays
-	}
-	var err error
-	if before.file != "" {
-		err = dropRecord(w.cfg.KeepDir, keepPrevious, before.path)
-	} else {
-		err = writeRecord(w.cfg.KeepDir, keepPrevious, before)
-	}
-	if err != nil {
-		w.cfg.Log.Warn("previous licence is not kept", "path", before.path, "keep", w.cfg.KeepDir, "err", err)
 	}
 }
 

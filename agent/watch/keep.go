@@ -19,11 +19,16 @@ import (
 	"time"
 )
 
-// The keep folder has a folder of last good bytes and one of versions before the last install, each with a file a path.
+// The keep folder has a folder of last good bytes, one of versions before the last install, each with a file a path, and one of
+// installations under way.
 const (
 	keepGood     = "good"
 	keepPrevious = "previous"
+	keepPending  = "pending"
 )
+
+// tempPrefix begins the name of each file that waits for its rename; a crash may leave one.
+const tempPrefix = ".usher-"
 
 // maxKept bounds how many kept files are looked at.
 const maxKept = 4 * MaxFiles
@@ -32,11 +37,12 @@ const maxKept = 4 * MaxFiles
 //
 //	usher-kept/1 file 2026-08-01T12:00:00Z "/etc/usher/license.d/acme.lic"
 //
-// In place of "file" stands "none" for a path where nothing was.
+// In place of "file" stands "none" for a path where nothing was, and "lost" where there was what cannot be kept.
 type recordFile struct {
 	path    string
 	modTime time.Time
 	none    bool
+	lost    bool
 	data    []byte
 	file    string // where it was read from
 }
@@ -50,8 +56,11 @@ func recordName(path string) string {
 
 func (r recordFile) header() string {
 	what := "file"
-	if r.none {
+	switch {
+	case r.none:
 		what = "none"
+	case r.lost:
+		what = "lost"
 	}
 	return fmt.Sprintf("%s %s %s %s\n", recordMagic, what, r.modTime.UTC().Format(time.RFC3339Nano), strconv.Quote(r.path))
 }
@@ -59,7 +68,7 @@ func (r recordFile) header() string {
 func parseHeader(line string) (recordFile, error) {
 	bad := errors.New("not a kept document")
 	fields := strings.SplitN(strings.TrimSuffix(line, "\n"), " ", 4)
-	if len(fields) != 4 || fields[0] != recordMagic || fields[1] != "file" && fields[1] != "none" {
+	if len(fields) != 4 || fields[0] != recordMagic || fields[1] != "file" && fields[1] != "none" && fields[1] != "lost" {
 		return recordFile{}, bad
 	}
 	at, err := time.Parse(time.RFC3339Nano, fields[2])
@@ -70,7 +79,7 @@ func parseHeader(line string) (recordFile, error) {
 	if err != nil {
 		return recordFile{}, bad
 	}
-	return recordFile{path: path, modTime: at, none: fields[1] == "none"}, nil
+	return recordFile{path: path, modTime: at, none: fields[1] == "none", lost: fields[1] == "lost"}, nil
 }
 
 // openRecord reads a kept file's first line and returns a reader of the rest, to be closed by the caller.
@@ -149,6 +158,10 @@ func writeRecord(keepDir, kind string, rec recordFile) error {
 		old.modTime.Equal(rec.modTime) && bytes.Equal(old.data, rec.data) {
 		return nil
 	}
+	return writeKept(dir, name, rec, nil)
+}
+
+func writeKept(dir, name string, rec recordFile, at steps) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
@@ -157,7 +170,7 @@ func writeRecord(keepDir, kind string, rec recordFile) error {
 		return err
 	}
 	defer root.Close() //nolint:errcheck // a directory
-	return replaceFile(root, name, append([]byte(rec.header()), rec.data...), 0o600)
+	return replaceFile(root, name, append([]byte(rec.header()), rec.data...), 0o600, at)
 }
 
 func dropRecord(keepDir, kind, path string) error {
@@ -168,13 +181,33 @@ func dropRecord(keepDir, kind, path string) error {
 	return err
 }
 
-// replaceFile puts bytes into place as a whole: temporary file, sync, rename, sync of the directory.
-func replaceFile(root *os.Root, name string, data []byte, perm fs.FileMode) error {
-	tmp := ".usher-" + rand.Text()
+// steps is told of each step of a change of files, after which the agent may be killed; nil: nobody is.
+type steps func()
+
+func (s steps) done() {
+	if s != nil {
+		s()
+	}
+}
+
+// replaceFile puts bytes into place as a whole: temporary file, sync, rename, sync of the directory. An agent that starts on the same
+// folder takes a temporary file away, see sweep: then it is made again.
+func replaceFile(root *os.Root, name string, data []byte, perm fs.FileMode, at steps) (err error) {
+	for range 3 {
+		if err = tryReplace(root, name, data, perm, at); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+	}
+	return err
+}
+
+func tryReplace(root *os.Root, name string, data []byte, perm fs.FileMode, at steps) error {
+	tmp := tempPrefix + rand.Text()
 	f, err := root.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
+	at.done()
 	_, err = f.Write(data)
 	if err == nil {
 		err = f.Chmod(perm) // whatever the umask says
@@ -183,6 +216,7 @@ func replaceFile(root *os.Root, name string, data []byte, perm fs.FileMode) erro
 		err = f.Sync()
 	}
 	err = errors.Join(err, f.Close())
+	at.done()
 	if err == nil {
 		err = root.Rename(tmp, name)
 	}
@@ -190,8 +224,32 @@ func replaceFile(root *os.Root, name string, data []byte, perm fs.FileMode) erro
 		_ = root.Remove(tmp)
 		return err
 	}
+	at.done()
 	syncDir(root)
 	return nil
+}
+
+// sweep removes the temporary files that a crash left in a folder, which need not be there.
+func sweep(dir string) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return
+	}
+	defer root.Close() //nolint:errcheck // a directory
+	d, err := root.Open(".")
+	if err != nil {
+		return
+	}
+	defer d.Close() //nolint:errcheck // opened for reading
+	names, _ := d.Readdirnames(maxEntries)
+	for _, name := range names {
+		if !strings.HasPrefix(name, tempPrefix) || len(name) != len(tempPrefix)+len(rand.Text()) {
+			continue
+		}
+		if fi, err := root.Lstat(name); err == nil && fi.Mode().IsRegular() {
+			_ = root.Remove(name) // it counts for nothing, and is tried again at the next start
+		}
+	}
 }
 
 // syncDir makes the last rename or removal last. Not every file system can; the change is made all the same.

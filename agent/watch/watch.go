@@ -94,6 +94,7 @@ type Watcher struct {
 	fsKind      func(path string) (kind string, remote bool)
 	newNotifier func() (*notifier, error)
 	retry       time.Duration
+	steps       steps // of a change of the folder
 }
 
 // New checks the configuration and returns a Watcher. It starts nothing and touches no file.
@@ -164,6 +165,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 	if w.started.Swap(true) {
 		return errors.New("watch licence folder: already run")
 	}
+	w.clean()
 	r := &run{
 		Watcher: w,
 		reader:  newReader(w.cfg.Check),

@@ -203,7 +203,7 @@ func TestDockerfile(t *testing.T) {
 		}
 	}
 	root := (&cli{}).root()
-	for _, want := range []string{`CMD ["/usr/bin/usher", "health"]`, `ENTRYPOINT ["/usr/bin/usher"]`, `CMD ["agent"]`, "USER 65532:65532"} {
+	for _, want := range []string{`CMD ["/usr/bin/usher", "health"]`, `ENTRYPOINT ["/usr/bin/usher"]`, `CMD ["agent"]`, "USER 10473:10473"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the Dockerfile lacks %s", want)
 		}

@@ -37,7 +37,7 @@ func (c *cli) doctorCommand() *cobra.Command {
 	var repair bool
 	var src *source
 	cmd := &cobra.Command{Use: "doctor [--repair]", Short: "Look for what is wrong, and say how to mend it", Args: cobra.NoArgs,
-		Long: "Look at the socket, the agent, its licence, pools, clock, watching and configuration, and say what is wrong and how to mend it. Exits 1 when something is bad.\n\nWith --repair, while no agent runs, mend journals that are damaged: every record that its checksum proves is kept, and the damaged file is set aside. A draw is never undone.",
+		Long: "Look at the socket, the agent, its licence, pools, clock, watching and configuration, and say what is wrong and how to mend it. Exits 1 when something is bad.\n\nWith --repair, while no agent runs, mend journals that are damaged: every record that its checksum proves is kept, one of which a single bit is wrong is mended, and the damaged file is set aside. What is left is replayed before it takes the journal's place, so that the agent starts on it. A draw is never undone. As root, the files keep their owner.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if repair {
 				return c.repair(src)
@@ -79,12 +79,27 @@ func (c *cli) repair(src *source) error {
 	}
 	found, err := agent.Repair(cfg)
 	for _, r := range found {
-		fmt.Fprintf(c.out, "%s  %d records kept, %d damaged bytes set aside\n", r.File, r.Kept, r.Dropped)
+		fmt.Fprintln(c.out, repairedText(r))
 	}
 	if err == nil && len(found) == 0 {
 		fmt.Fprintln(c.out, "there are no journals to repair")
 	}
 	return err
+}
+
+// repairedText says what was done about a journal.
+func repairedText(r agent.Repaired) string {
+	text := fmt.Sprintf("%s  %d records kept, %d damaged bytes set aside", r.File, r.Kept, r.Dropped)
+	if r.Mended > 0 {
+		text += fmt.Sprintf(", %d records mended of which one bit was wrong", r.Mended)
+	}
+	if r.Restored > 0 {
+		text += fmt.Sprintf(", %d leases held by a later record's word", r.Restored)
+	}
+	if r.LeftOut > 0 {
+		text += fmt.Sprintf(", %d records left out that follow from lost ones", r.LeftOut)
+	}
+	return text
 }
 
 // examine looks at everything that can be looked at from here.

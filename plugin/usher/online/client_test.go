@@ -131,7 +131,7 @@ func TestFaults(t *testing.T) {
 			io.WriteString(w, old) //nolint:errcheck // the caller has gone
 		}, plugin.Transient, "an old one", 0},
 		{"500", status(500), plugin.Transient, "500", 0},
-		{"503 with a date", status(503, "Retry-After", time.Now().Add(time.Hour).UTC().Format(http.TimeFormat)), plugin.Transient, "503", 59 * time.Minute},
+		{"503 with a date", status(503, "Retry-After", time.Now().Add(time.Hour).UTC().Format(http.TimeFormat)), plugin.Transient, "503", 5 * time.Minute},
 		{"429", status(429, "Retry-After", "7"), plugin.Transient, "429", 7 * time.Second},
 		{"429 with nonsense", status(429, "Retry-After", "-5"), plugin.Transient, "429", 0},
 		{"404", status(404), plugin.Misconfigured, "404", 0},

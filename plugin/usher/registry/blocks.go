@@ -1,7 +1,11 @@
 package registry
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/usher-agent/usher/enforcer"
@@ -11,17 +15,29 @@ import (
 
 // Block is slots of one pool of one licence that one agent has, and nobody else before it is over.
 type Block struct {
-	ID      string    `json:"id"`
-	License string    `json:"license"`
-	Pool    string    `json:"pool"`
-	Agent   string    `json:"agent_key"`
-	Slots   int64     `json:"slots"`
+	ID      string `json:"id"`
+	License string `json:"license"`
+	Pool    string `json:"pool"`
+	Agent   string `json:"agent_key"`
+	Slots   int64  `json:"slots"` // as many as the agent may hand out: they are kept from others
+	// Told is what the agent was told to have from now on, where the limit has become less; zero: Slots. Slots count until the
+	// agent shows that it has heard.
+	Told    int64     `json:"told,omitzero"`
 	Seconds int64     `json:"seconds"` // the longest that it was given for at once
 	Hold    int64     `json:"hold,omitzero"`
 	Token   string    `json:"token,omitempty"`
 	Taken   time.Time `json:"taken"` // for people
 
 	until time.Duration // on the server's boot-time clock: over then
+	old   time.Duration // likewise, where Told is less: an agent that has not heard of it stops to hand out Slots before
+}
+
+// size is what the agent was told to have.
+func (b *Block) size() int64 {
+	if b.Told > 0 {
+		return b.Told
+	}
+	return b.Slots
 }
 
 // span is for how long the server keeps a block's slots from others, counted from when it answers: as long as the agent was
@@ -184,7 +200,7 @@ func (b *blocks) checkOut(a *ask) (*Block, change, *online.Refusal) {
 	return x, change{put: []*Block{x.from(a)}, drop: b.inTheWay(s, "", n, total, a.now)}, nil
 }
 
-// from sets a block's time anew. It is never over sooner than before: the agent may not hear that it was to be.
+// from sets a block's time from now. It is never over sooner than before: the agent may not hear that it was to be.
 func (b *Block) from(a *ask) *Block {
 	b.Seconds, b.Hold = max(b.Seconds, a.seconds()), max(b.Hold, hold(a.license))
 	b.until = a.now + b.span()
@@ -195,27 +211,110 @@ func full(pool string, out int64, total enforcer.Limit) *online.Refusal {
 	return &online.Refusal{System: plugin.SystemFull, Reason: fmt.Sprintf("pool %s: agents have %d of its %s slots", pool, out, total), Hint: "what they give back can be had"}
 }
 
-// extend decides who asks for more time for a block, and perhaps for another size. One that is over is had again while there
-// is room. It never becomes smaller than asked, nor larger than there is room for.
+// extend decides on more time for a block, and perhaps on another size. One that is over is had again while there is room. It
+// becomes smaller than asked only where the limit has become less than what is out: then it is cut to its share of that.
 func (b *blocks) extend(a *ask) (*Block, change, *online.Refusal) {
 	was := b.by[a.ID]
 	if was == nil || was.Agent != a.agent || was.License != a.license.ID {
-		return nil, change{}, &online.Refusal{System: plugin.SystemLapsed, Reason: "the block is over, and its slots may be another's", Hint: "check another out"}
+		return nil, change{}, lapsed("the block is over, and its slots may be another's")
 	}
 	s := share{was.License, was.Pool}
 	total := a.license.SitePools()[was.Pool]
 	x, room := *was, b.room(s, was.ID, total, a.now)
-	if a.Slots > 0 && a.Slots < x.Slots {
-		x.Slots = a.Slots
+	x.hear(a)
+	if was.until <= a.now {
+		if x.Slots > room {
+			return nil, change{}, lapsed(fmt.Sprintf("the block is over, and pool %s has %d slots left", was.Pool, room))
+		}
+	} else if n := b.shareOf(s, &x, total, a.now); n == 0 {
+		// It is not given more time: its slots are out until the agent has stopped to hand them out in any case.
+		return nil, change{}, lapsed(fmt.Sprintf("pool %s has %s slots now, and other agents have them", was.Pool, total))
+	} else if n < x.size() {
+		x.Told, x.old = n, was.until
 	}
-	if was.until <= a.now && x.Slots > room {
-		return nil, change{}, &online.Refusal{System: plugin.SystemLapsed, Reason: fmt.Sprintf("the block is over, and pool %s has %d slots left", was.Pool, room), Hint: "check another out"}
-	}
-	if a.Slots > x.Slots {
-		x.Slots = max(x.Slots, min(a.Slots, room, enforcer.MaxN))
-		b.miss(s, a.agent, a.Slots-x.Slots, a.now+a.ttl/2)
+	if size := x.size(); a.Slots > size {
+		x.resize(max(size, min(a.Slots, room, enforcer.MaxN)))
+		b.miss(s, a.agent, a.Slots-x.size(), a.now+a.ttl/2)
 	}
 	return &x, change{put: []*Block{x.from(a)}, drop: b.inTheWay(s, x.ID, x.Slots, total, a.now)}, nil
+}
+
+func lapsed(reason string) *online.Refusal {
+	return &online.Refusal{System: plugin.SystemLapsed, Reason: reason, Hint: "check another out"}
+}
+
+// hear takes what a request shows of what its agent hands out of the block: an agent that asks for fewer slots hands out fewer
+// before it asks, and one that was told to have fewer does so by the time at which it last had more.
+func (b *Block) hear(a *ask) {
+	if b.Told > 0 && min(b.old, b.until) <= a.now {
+		b.Slots = min(b.Slots, b.Told)
+	}
+	if a.Slots > 0 {
+		b.Slots = min(b.Slots, a.Slots)
+	}
+	b.resize(min(b.size(), b.Slots))
+}
+
+// resize sets what the agent is told to have. What it may hand out until it hears that is never less than before.
+func (b *Block) resize(n int64) {
+	if b.Told = n; n >= b.Slots {
+		b.Slots, b.Told = max(b.Slots, n), 0
+	}
+}
+
+// shareOf returns what a block may have of a pool whose limit has become less than what its agents were told to have: each agent
+// has an equal part, nobody more than before. While all fits it is the block's size.
+func (b *blocks) shareOf(s share, x *Block, total enforcer.Limit, now time.Duration) int64 {
+	sum, of := int64(0), map[string]int64{}
+	var own []*Block
+	for _, y := range b.of[s] {
+		if y.ID == x.ID {
+			y = x
+		} else if y.until <= now {
+			continue
+		}
+		if of[y.Agent] += y.size(); y.Agent == x.Agent {
+			own = append(own, y)
+		}
+		sum += y.size()
+	}
+	if total.Covers(sum) {
+		return x.size()
+	}
+	agents := slices.Sorted(maps.Keys(of))
+	sizes := make([]int64, len(agents))
+	for i, who := range agents {
+		sizes[i] = of[who]
+	}
+	mine := fill(sizes, int64(total))[slices.Index(agents, x.Agent)]
+	slices.SortFunc(own, func(a, b *Block) int { return strings.Compare(a.ID, b.ID) })
+	sizes = sizes[:0]
+	for _, y := range own {
+		sizes = append(sizes, y.size())
+	}
+	return fill(sizes, mine)[slices.Index(own, x)]
+}
+
+// fill shares n out among those that have so much: nobody gets more than it has, and those that get less get equal parts, of which
+// the first are larger by one where n is not a multiple. So one after the other may be cut to its part, and no part changes.
+func fill(sizes []int64, n int64) []int64 {
+	out, order := make([]int64, len(sizes)), make([]int, len(sizes))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(sizes[a], sizes[b]) })
+	for len(order) > 0 && sizes[order[0]] <= n/int64(len(order)) {
+		out[order[0]] = sizes[order[0]]
+		n -= sizes[order[0]]
+		order = order[1:]
+	}
+	slices.Sort(order)
+	for i, at := range order {
+		if out[at] = n / int64(len(order)); int64(i) < n%int64(len(order)) {
+			out[at]++
+		}
+	}
+	return out
 }
 
 // giveBack decides who gives a block back. What is nobody's is given back already.

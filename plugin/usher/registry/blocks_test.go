@@ -2,6 +2,7 @@ package registry
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -63,7 +64,7 @@ func TestBlocksNeverExceed(t *testing.T) {
 				if lost {
 					return
 				}
-				now := believed{x.ID, x.Slots, sent + time.Duration(a.seconds())*time.Second}
+				now := believed{x.ID, x.size(), sent + time.Duration(a.seconds())*time.Second}
 				if at < 0 {
 					for i, o := range agents[who] {
 						if o.id == x.ID {
@@ -88,12 +89,19 @@ func TestBlocksNeverExceed(t *testing.T) {
 				if a.Slots > 0 && a.Slots < agents[who][i].slots {
 					agents[who][i].slots = a.Slots // who wants less uses less from before it asks
 				}
+				fits := total.Plus(overage).Covers(told(b, now))
+				var was int64
+				if x := b.by[a.ID]; x != nil {
+					was = x.size() // less than the agent has, where it has not heard of it
+				}
 				x, c, refused := b.extend(a)
 				if b.apply(c); refused == nil {
-					if a.Slots > 0 && x.Slots < min(a.Slots, agents[who][i].slots) {
-						t.Fatalf("a block of %d was to have %d slots, and has %d", agents[who][i].slots, a.Slots, x.Slots)
+					if had := agents[who][i]; fits && had.until > now && a.Slots > 0 && x.size() < min(a.Slots, was) {
+						t.Fatalf("a block of %d was to have %d slots, and has %d", was, a.Slots, x.size())
 					}
 					hear(x, i)
+				} else if !lost && refused.System == plugin.SystemLapsed {
+					agents[who] = append(agents[who][:i:i], agents[who][i+1:]...)
 				}
 			case step == 6 && i >= 0:
 				id := agents[who][i].id
@@ -106,6 +114,7 @@ func TestBlocksNeverExceed(t *testing.T) {
 				for _, x := range b.by {
 					y := *x
 					y.until = now + y.span()
+					y.old = y.until
 					kept.apply(change{put: []*Block{&y}})
 				}
 				b = kept
@@ -118,6 +127,9 @@ func TestBlocksNeverExceed(t *testing.T) {
 			if sum := usable(); sum > int64(total+overage) && sum > before {
 				t.Fatalf("agents may use %d slots of %d and %d beyond", sum, total, overage)
 			}
+			if sum, out := usable(), b.out(share{"L1", "seats"}, "", now); sum > out {
+				t.Fatalf("agents may use %d slots, and %d are counted as out", sum, out)
+			}
 			var kept int64
 			for _, x := range b.by {
 				kept += x.Slots
@@ -125,6 +137,127 @@ func TestBlocksNeverExceed(t *testing.T) {
 			if kept > 15 { // the largest limit there is
 				t.Fatalf("%d slots are kept as out", kept)
 			}
+		}
+	})
+}
+
+// told is what agents were told to have.
+func told(b *blocks, now time.Duration) (n int64) {
+	for _, x := range b.by {
+		if x.until > now {
+			n += x.size()
+		}
+	}
+	return n
+}
+
+// A limit becomes less than what is out. Each agent is cut to its part when it next asks for more time, whoever asks first and
+// whichever answers are lost: a block time after each has heard, they may use no more than the new limit; what each has lost
+// nobody has before the server knows that it has heard, or a block's time is over; and parts are equal.
+func TestShrunkLimit(t *testing.T) {
+	const ttl = 12 * time.Second
+	s := share{"L1", "seats"}
+	rapid.Check(t, func(t *rapid.T) {
+		b, now, n := newBlocks(), time.Duration(0), 0
+		has := map[string]map[string]*believed{}
+		try := func(who, id string, slots int64, l *enforcer.License, lost bool) {
+			n++
+			a := &ask{agent: who, license: l, newID: fmt.Sprint("b", n), now: now, ttl: ttl, BlockRequest: &online.BlockRequest{ID: id, Pool: "seats", Slots: slots, AtLeast: 1}}
+			how := b.extend
+			if id == "" {
+				how = b.checkOut
+			}
+			x, c, refused := how(a)
+			if b.apply(c); lost {
+				return
+			}
+			switch {
+			case refused == nil:
+				has[who][x.ID] = &believed{x.ID, x.size(), now + ttl}
+			case refused.System == plugin.SystemLapsed:
+				delete(has[who], id)
+			}
+		}
+		usable := func() (sum int64) {
+			for _, own := range has {
+				for _, x := range own {
+					if x.until > now {
+						sum += x.slots
+					}
+				}
+			}
+			return sum
+		}
+		large, small := siteLicence(24, 0), siteLicence(enforcer.Limit(rapid.Int64Range(0, 12).Draw(t, "small")), 0)
+		for _, who := range []string{"a", "b", "c", "d"} {
+			has[who] = map[string]*believed{}
+			for range rapid.IntRange(1, 3).Draw(t, "blocks") {
+				try(who, "", rapid.Int64Range(1, 6).Draw(t, "slots"), large, false)
+			}
+		}
+		before, limit := usable(), int64(small.SitePools()["seats"])
+		// Each block asks once in a third of its time, in any order; up to one answer in each round is lost.
+		for round := range 9 {
+			now += ttl / 3
+			var ids []string
+			owner := map[string]string{}
+			for who, own := range has {
+				for id := range own {
+					ids, owner[id] = append(ids, id), who
+				}
+			}
+			slices.Sort(ids)
+			lost := rapid.IntRange(0, 2*len(ids)).Draw(t, "lost")
+			for i, id := range rapid.Permutation(ids).Draw(t, "order") {
+				x := has[owner[id]][id]
+				if x.until <= now {
+					delete(has[owner[id]], id)
+					continue
+				}
+				slots := x.slots
+				if rapid.Bool().Draw(t, "more") {
+					slots += rapid.Int64Range(0, 4).Draw(t, "how many")
+				}
+				try(owner[id], id, slots, small, i == lost)
+				if rapid.IntRange(0, 3).Draw(t, "newcomer") == 0 {
+					try(owner[id], "", 1, small, false)
+				}
+				if sum, out := usable(), b.out(s, "", now); sum > out || sum > max(before, limit) {
+					t.Fatalf("agents may use %d slots of %d, formerly %d; %d are counted as out", sum, limit, before, out)
+				}
+			}
+			if sum := usable(); round >= 5 && sum > limit {
+				t.Fatalf("two block times after the limit became %d agents may use %d slots", limit, sum)
+			}
+		}
+	})
+}
+
+func TestFill(t *testing.T) {
+	for _, c := range []struct {
+		n           int64
+		sizes, want []int64
+	}{
+		{3, []int64{4, 4, 4}, []int64{1, 1, 1}},
+		{5, []int64{4, 4, 4}, []int64{2, 2, 1}},
+		{5, []int64{2, 4, 4}, []int64{2, 2, 1}},
+		{2, []int64{4, 4, 4}, []int64{1, 1, 0}},
+		{9, []int64{1, 9, 2, 9}, []int64{1, 3, 2, 3}},
+		{0, []int64{1, 2}, []int64{0, 0}},
+		{7, []int64{3, 4}, []int64{3, 4}},
+	} {
+		if got := fill(c.sizes, c.n); !slices.Equal(got, c.want) {
+			t.Errorf("%d among %v: %v; want %v", c.n, c.sizes, got, c.want)
+		}
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		sizes, n := rapid.SliceOfN(rapid.Int64Range(0, 9), 1, 6).Draw(t, "sizes"), rapid.Int64Range(0, 40).Draw(t, "n")
+		parts := fill(sizes, n)
+		at := rapid.IntRange(0, len(sizes)-1).Draw(t, "first")
+		after := slices.Clone(sizes)
+		after[at] = parts[at]
+		if again := fill(after, n); !slices.Equal(again, parts) {
+			t.Fatalf("%d among %v: %v; and once %d is cut, %v", n, sizes, parts, at, again)
 		}
 	})
 }

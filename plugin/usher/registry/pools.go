@@ -55,6 +55,7 @@ func (g *Registry) ServePools(ttl time.Duration, up func() time.Duration) error 
 				return err
 			}
 			x.until = up() + x.span()
+			x.old = x.until
 			p.blocks.apply(change{put: []*Block{x}})
 			return nil
 		})
@@ -110,7 +111,7 @@ func (p *Blocks) decide(agent string, l *enforcer.License, r *online.BlockReques
 	if err := p.keep(c); err != nil {
 		return nil, nil, err
 	}
-	return &online.BlockReply{ID: x.ID, Pool: x.Pool, Slots: x.Slots, Seconds: a.seconds(), Wanted: p.blocks.wanted(share{x.License, x.Pool}, agent, a.now)}, nil, nil
+	return &online.BlockReply{ID: x.ID, Pool: x.Pool, Slots: x.size(), Seconds: a.seconds(), Wanted: p.blocks.wanted(share{x.License, x.Pool}, agent, a.now)}, nil, nil
 }
 
 // Return takes a block back.

@@ -1,9 +1,13 @@
+//go:build linux
+
 package api
 
 import (
 	"crypto/sha256"
 	"encoding/hex"
 	"os"
+	"os/exec"
+	"syscall"
 	"testing"
 )
 
@@ -39,6 +43,7 @@ func TestRules(t *testing.T) {
 		{"hash", Rule{ExeSHA256: hash}, me, true},
 		{"another hash", Rule{ExeSHA256: hash[1:] + "0"}, me, false},
 		{"hash of an exe that cannot be read", Rule{ExeSHA256: hash}, &peer{uid: 1000}, false},
+		{"nobody's gid", Rule{GID: id(Nobody)}, &peer{uid: 1000, gid: Nobody, groups: []uint32{Nobody}}, false},
 		{"nobody's uid", Rule{UID: id(Nobody)}, &peer{uid: Nobody}, false},
 		{"a rule of nothing", Rule{}, me, false},
 	} {
@@ -59,6 +64,14 @@ func lastSlash(s string) int {
 
 func TestAdmin(t *testing.T) {
 	own := uint32(os.Geteuid())
+	if own == 0 { // as another user too: root is an admin for two reasons
+		cmd := exec.Command("/proc/self/exe", "-test.run=^TestAdmin$")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 4712, Gid: 4712}}
+		cmd.Dir, cmd.Env = "/", []string{}
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("as uid 4712: %v\n%s", err, out)
+		}
+	}
 	id := func(n uint32) *uint32 { return &n }
 	for _, test := range []struct {
 		name           string
@@ -68,11 +81,14 @@ func TestAdmin(t *testing.T) {
 	}{
 		{"root", Rules{}, peer{uid: 0, pid: 5}, true, true},
 		{"root of another PID namespace", Rules{}, peer{uid: 0}, false, true},
+		{"the agent's user", Rules{}, peer{uid: own, pid: 5}, true, true},
+		{"the agent's user of another PID namespace", Rules{}, peer{uid: own}, false, true},
+		{"the agent's user of another PID namespace, who is not allowed", Rules{Allow: []Rule{{UID: id(1)}}}, peer{uid: own}, false, false},
 		{"somebody", Rules{}, peer{uid: 4711, pid: 5}, own == 4711, true},
 		{"an admin by rule", Rules{Admin: []Rule{{UID: id(4711)}}}, peer{uid: 4711}, true, true},
 		{"nobody, by rule", Rules{Admin: []Rule{{UID: id(Nobody)}}}, peer{uid: Nobody, pid: 5}, false, true},
 		{"not allowed", Rules{Allow: []Rule{{UID: id(1)}}}, peer{uid: 4711, pid: 5}, own == 4711, own == 4711},
-		{"allowed", Rules{Allow: []Rule{{UID: id(1)}, {UID: id(4711)}}}, peer{uid: 4711}, own == 4711 && own != 0, true},
+		{"allowed", Rules{Allow: []Rule{{UID: id(1)}, {UID: id(4711)}}}, peer{uid: 4711}, false, true},
 		{"an admin is always allowed", Rules{Allow: []Rule{{UID: id(1)}}, Admin: []Rule{{UID: id(4711)}}}, peer{uid: 4711}, true, true},
 		{"where the kernel lets only one in", Rules{}, peer{uid: 0, own: true}, true, true},
 	} {

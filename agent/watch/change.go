@@ -1,0 +1,153 @@
+package watch
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// A change of the licence folder is written down before it is made: what stands at the path, kept as pending/<path>.<next>, where next
+// is the SHA-256 of what takes its place, or "none" where nothing does. When the change is made, that record becomes the previous
+// version. After a crash at any step the folder tells which of the two it was: next lies there, and the change was completed; or it
+// does not, and the previous version is still that of the change before. (A change to the very bytes that are there is none.)
+
+// change puts data at a name of the licence folder, or, where data is nil, takes away what is there, and keeps what was there for
+// Rollback. w.install is held.
+func (w *Watcher) change(dir, name string, data []byte) error {
+	w.finish()
+	before := present(dir, name)
+	// Installed twice: the version before the first stays.
+	same := data != nil && !before.none && !before.lost && bytes.Equal(before.data, data)
+	noted := same || w.intend(before, data)
+	var err error
+	if data == nil {
+		if err = Remove(dir, name); err == nil {
+			w.steps.done()
+		}
+	} else {
+		err = install(dir, name, data, w.steps)
+	}
+	w.finish()
+	if err != nil {
+		return err
+	}
+	if !noted { // the disk may be full: rather no version to go back to than a wrong one
+		if err := dropRecord(w.cfg.KeepDir, keepPrevious, before.path); err != nil {
+			w.cfg.Log.Warn("an older version of a licence is still kept, and a rollback would bring that one back", "path", before.path, "keep", w.cfg.KeepDir, "err", err)
+		}
+	}
+	w.Rescan()
+	return nil
+}
+
+// intend writes down what a change is about to replace. What cannot be is said in the log: the change itself is made.
+func (w *Watcher) intend(before recordFile, data []byte) bool {
+	if w.cfg.KeepDir == "" {
+		return true
+	}
+	dir := filepath.Join(w.cfg.KeepDir, keepPending)
+	if err := writeKept(dir, recordName(before.path)+"."+digest(data), before, w.steps); err != nil {
+		w.cfg.Log.Warn("previous licence is not kept", "path", before.path, "keep", w.cfg.KeepDir, "err", err)
+		return false
+	}
+	return true
+}
+
+// finish completes the changes that are written down and have been made, and forgets those that have not. w.install is held.
+func (w *Watcher) finish() {
+	if w.cfg.KeepDir == "" {
+		return
+	}
+	dir := filepath.Join(w.cfg.KeepDir, keepPending)
+	d, err := os.Open(dir) //nolint:gosec // the agent's own folder
+	if err != nil {
+		return
+	}
+	defer d.Close() //nolint:errcheck // opened for reading
+	names, _ := d.Readdirnames(maxKept)
+	for _, name := range names {
+		if strings.HasPrefix(name, ".") {
+			continue
+		}
+		if err := w.finishOne(filepath.Join(dir, name)); err != nil {
+			w.cfg.Log.Warn("previous licence is not kept", "keep", w.cfg.KeepDir, "err", err)
+		}
+	}
+}
+
+// finishOne completes or forgets one change. Where what is there now cannot be seen, it is left for later.
+func (w *Watcher) finishOne(file string) error {
+	rec, err := readRecord(file)
+	if err != nil {
+		return os.Remove(file)
+	}
+	_, next, _ := strings.Cut(filepath.Base(file), ".")
+	dir, name := filepath.Split(rec.path)
+	now := present(filepath.Clean(dir), name)
+	switch {
+	case now.lost:
+		return nil
+	case digest(now.data) != next:
+		return os.Remove(file)
+	case rec.lost:
+		err = dropRecord(w.cfg.KeepDir, keepPrevious, rec.path)
+	default:
+		err = writeKept(filepath.Join(w.cfg.KeepDir, keepPrevious), recordName(rec.path), rec, w.steps)
+	}
+	if err != nil {
+		return err
+	}
+	err = os.Remove(file)
+	w.steps.done()
+	return err
+}
+
+// digest names what a change puts into place; nil is nothing.
+func digest(data []byte) string {
+	if data == nil {
+		return "none"
+	}
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:])
+}
+
+// present returns what lies at a name now, as a record; it is lost where there is something that cannot be kept or seen.
+func present(dir, name string) recordFile {
+	rec := recordFile{path: filepath.Join(dir, name), modTime: time.Now()}
+	root, err := os.OpenRoot(dir)
+	if err == nil {
+		defer root.Close() //nolint:errcheck // a directory
+		var fi fs.FileInfo
+		if fi, err = root.Lstat(name); err == nil && (fi.Mode().Type() == fs.ModeSymlink || fi.Mode().IsRegular()) {
+			data, _, failed := contents(root, name)
+			if failed == nil && len(data) <= MaxDocument {
+				rec.data = data
+				return rec
+			}
+		}
+	}
+	rec.none = isMissing(err)
+	rec.lost = !rec.none
+	return rec
+}
+
+// clean takes away what a crash left: temporary files in the licence folder and in what is kept, and changes that were not completed.
+func (w *Watcher) clean() {
+	w.install.Lock()
+	defer w.install.Unlock()
+	if at := locate(w.cfg.Path); at.dir != "" {
+		sweep(at.dir)
+	}
+	if w.cfg.KeepDir == "" {
+		return
+	}
+	for _, kind := range []string{keepGood, keepPrevious, keepPending} {
+		sweep(filepath.Join(w.cfg.KeepDir, kind))
+	}
+	w.finish()
+}
