@@ -123,7 +123,7 @@ func (a *Agent) open() (err error) {
 		return err
 	}
 	a.vendor = vendor
-	if a.state, err = openState(cfg.State.Dir); err != nil {
+	if a.state, err = openState(cfg.State.Dir, a.log); err != nil {
 		return err
 	}
 	newKey := existingKey(cfg) == ""
@@ -183,7 +183,7 @@ func (a *Agent) open() (err error) {
 	if err != nil {
 		return err
 	}
-	if a.socket, err = api.Listen(api.SocketConfig{Path: cfg.Socket.Path, Mode: cfg.Socket.Mode, GID: gid, Lock: files.Lock, Inherit: a.handover.socket}); err != nil {
+	if a.socket, err = api.Listen(api.SocketConfig{Path: cfg.Socket.Path, Mode: cfg.Socket.Mode, GID: gid, Lock: files.Lock, LockFile: socketLock(cfg.State.RuntimeDir, cfg.Socket.Path), Log: a.log, Inherit: a.handover.socket}); err != nil {
 		return err
 	}
 	if name := socketName(a.socket.File()); name != "" && a.handover.keep(name, kept{lend: a.socket.Lend, close: func() {}}) {

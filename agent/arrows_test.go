@@ -35,7 +35,7 @@ var arrows = map[string][]string{
 	"plugin/catalog":    {"enforcer", "plugin"},
 	"metrics":           {"enforcer"},
 	"agent":             {"enforcer", "plugin", "metrics", "client", "agent"},
-	"agent/api":         {"enforcer", "plugin", "client/wire"},
+	"agent/api":         {"agent/files", "enforcer", "plugin", "client/wire"},
 	"agent/clock":       {},
 	"agent/files":       {},
 	"agent/config":      {"enforcer"},

@@ -40,6 +40,9 @@ const storeVersion = 1
 // openDialectStore opens a dialect's store in a state folder, or makes it. file opens the journal's files; nil: as usual.
 func openDialectStore(dir, system string, log *slog.Logger, file func(string, int) (journal.File, error)) (*dialectStore, error) {
 	s := &dialectStore{log: log, values: map[string][]byte{}}
+	if file == nil {
+		file = journalFile
+	}
 	c := journal.Config{Dir: dir, Name: dialectJournal(system), Sync: true, File: file}
 	j, r, err := journal.Open(c, func(b []byte) error {
 		changes, err := decodeChanges(b)

@@ -258,7 +258,7 @@ func (a *Agent) listen(i int, l *listener) error {
 	if err != nil {
 		return err
 	}
-	l.socket, err = api.Listen(api.SocketConfig{Path: path, Key: fmt.Sprintf("listeners[%d].address", i), Mode: cmp.Or(l.config.Mode, a.config.Socket.Mode), GID: gid, Lock: files.Lock})
+	l.socket, err = api.Listen(api.SocketConfig{Path: path, Key: fmt.Sprintf("listeners[%d].address", i), Mode: cmp.Or(l.config.Mode, a.config.Socket.Mode), GID: gid, Lock: files.Lock, LockFile: socketLock(a.config.State.RuntimeDir, path), Log: a.log})
 	return err
 }
 

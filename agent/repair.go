@@ -25,7 +25,7 @@ type Repaired struct {
 // Repair mends the journals of a configuration's folders, which no agent may be using. What was given back in a record that
 // is lost may be thought to be held again, and what was drawn stays drawn. A journal is replaced only by one that a start replays.
 func Repair(c *config.Config) (out []Repaired, err error) {
-	state, err := openState(c.State.Dir)
+	state, err := lockState(c.State.Dir)
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,27 +16,27 @@ type stateDir struct {
 	lock *os.File
 }
 
-// openState makes the folder (0700) where there is none and locks it until Close.
-func openState(path string) (*stateDir, error) {
-	if err := os.MkdirAll(path, 0o700); err != nil {
-		return nil, fmt.Errorf("state folder %s: %w; create it for the agent's user, or set state.dir", path, err)
-	}
-	fi, err := os.Stat(path)
+// openState makes the folder (0700) where there is none, sees that it is the agent's alone, and locks it until Close.
+func openState(path string, log *slog.Logger) (*stateDir, error) {
+	was, err := files.Folder(path, 0o700)
 	if err != nil {
-		return nil, fmt.Errorf("state folder %s: %w", path, err)
+		return nil, fmt.Errorf("state folder %s: %w; the agent's user needs a folder of its own there, or state.dir names another", path, err)
 	}
-	if fi.Mode().Perm()&0o077 != 0 {
-		if err := os.Chmod(path, 0o700); err != nil {
-			return nil, fmt.Errorf("state folder %s: others may enter it (mode %v), and it cannot be changed: %w; chmod 0700 it", path, fi.Mode().Perm(), err)
-		}
+	if was != "" {
+		log.Warn("others could enter the state folder, which was corrected", "folder", path, "mode_was", was)
 	}
+	return lockState(path)
+}
+
+// lockState locks the folder until Close.
+func lockState(path string) (*stateDir, error) {
 	name := filepath.Join(path, "agent.lock")
-	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := files.Open(name, os.O_RDWR|os.O_CREATE)
 	if err != nil {
 		return nil, fmt.Errorf("state folder %s: %w; make it writable for uid %d, or set state.dir", path, err, os.Getuid())
 	}
 	if err := files.Lock(f); err != nil {
-		owner, _ := os.ReadFile(name)
+		owner, _ := files.Read(name, 64)
 		f.Close()
 		who := "another agent"
 		if pid := strings.TrimSpace(string(owner)); pid != "" {

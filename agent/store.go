@@ -2,6 +2,8 @@ package agent
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -94,13 +96,13 @@ func openStore(runtimeDir, stateDir string, core *enforcer.Enforcer, now func(en
 			err = errors.Join(err, s.Close())
 		}
 	}()
-	if s.lock, err = lockRuntime(runtimeDir); err != nil {
+	if s.lock, err = openRuntime(runtimeDir, log); err != nil {
 		return s, was, err
 	}
 	into := newReplay(core)
 	defer func() { s.mark, was = into.mark, into.was }()
 	open := func(dir, name string, sync bool) (*journal.Journal, error) {
-		j, r, err := journal.Open(journal.Config{Dir: dir, Name: name, Sync: sync}, into.apply)
+		j, r, err := journal.Open(journal.Config{Dir: dir, Name: name, Sync: sync, File: journalFile}, into.apply)
 		if err == nil && r.TornBytes > 0 {
 			log.Warn("a crash has cut the journal's last record off; it was never acknowledged", "journal", filepath.Join(dir, name), "bytes", r.TornBytes)
 		}
@@ -126,12 +128,23 @@ func openStore(runtimeDir, stateDir string, core *enforcer.Enforcer, now func(en
 	return s, was, err
 }
 
-// lockRuntime makes the runtime folder where there is none, and locks it until what it returns is closed.
-func lockRuntime(dir string) (*os.File, error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, fmt.Errorf("runtime folder %s: %w; create it for the agent's user, or set state.runtime_dir", dir, err)
+// openRuntime makes the runtime folder (0755) where there is none, sees that only the agent can write to it, and locks it until what it
+// returns is closed.
+func openRuntime(dir string, log *slog.Logger) (*os.File, error) {
+	was, err := files.Folder(dir, 0o755)
+	if err != nil {
+		return nil, fmt.Errorf("runtime folder %s: %w; the agent's user needs a folder of its own there, or state.runtime_dir names another", dir, err)
 	}
-	f, err := os.OpenFile(filepath.Join(dir, "runtime.lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if was != "" {
+		log.Warn("others could write to the runtime folder, which was corrected; share no folder with a product's container but that of the socket alone",
+			"folder", dir, "mode_was", was)
+	}
+	return lockRuntime(dir)
+}
+
+// lockRuntime locks the runtime folder until what it returns is closed.
+func lockRuntime(dir string) (*os.File, error) {
+	f, err := files.Open(filepath.Join(dir, "runtime.lock"), os.O_RDWR|os.O_CREATE)
 	if err != nil {
 		return nil, fmt.Errorf("runtime folder %s: %w; make it writable for uid %d, or set state.runtime_dir", dir, err, os.Getuid())
 	}
@@ -190,6 +203,25 @@ func (r *replay) apply(b []byte) error {
 	}
 	r.core.Apply(ev)
 	return nil
+}
+
+// journalFile opens a journal's file as one of the agent's own.
+func journalFile(name string, flag int) (journal.File, error) {
+	f, err := files.Open(name, flag)
+	if err != nil {
+		return nil, err // no File, rather than one that is nil
+	}
+	return f, nil
+}
+
+// socketLock returns the file that is locked while the agent listens on a socket. It lies with the agent's own files: the socket's folder
+// may be shared with those who call.
+func socketLock(runtimeDir, socket string) string {
+	if abs, err := filepath.Abs(socket); err == nil {
+		socket = abs
+	}
+	sum := sha256.Sum256([]byte(socket))
+	return filepath.Join(runtimeDir, "socket-"+hex.EncodeToString(sum[:8])+".lock")
 }
 
 // readingTime returns how long a journal takes to be read at the most, a second for each 8 MiB: what is short-lived must not

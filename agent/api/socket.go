@@ -2,15 +2,19 @@ package api
 
 import (
 	"cmp"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/usher-agent/usher/agent/files"
 )
 
 // SocketConfig says where the socket is to be.
@@ -20,6 +24,10 @@ type SocketConfig struct {
 	Mode fs.FileMode            // permissions; zero: 0660
 	GID  int                    // the group it is given to; -1: the agent's own
 	Lock func(f *os.File) error // takes a file's lock for as long as it is open, or fails at once
+	// LockFile is locked while the socket is open. It must lie with the agent's own files: in the socket's folder those who share that could
+	// put a link in its place. Empty: none is.
+	LockFile string
+	Log      *slog.Logger // nil: nothing is logged
 	// Inherit returns the listening socket that is bound to a file, where an earlier agent has left it to this one; nil: none.
 	Inherit func(fs.FileInfo) *os.File
 }
@@ -45,13 +53,17 @@ func CheckPath(path string) error {
 type Socket struct {
 	path     string
 	lock     *os.File
+	folder   *os.Root
 	listener *net.UnixListener
 	id       fs.FileInfo
 	stay     bool
 }
 
-// Listen takes the socket. A live one is never stolen: a lock file beside it, and an answer on it, say that it is in use. A
-// stale one is replaced. Until it has its mode and group nobody but the agent can reach it.
+// Listen takes the socket. A live one is never stolen: a lock, and an answer on it, say that it is in use. A stale one is replaced, and
+// nothing else. Until it has its mode and group nobody but the agent can reach it.
+//
+// The socket's folder may be shared with those who call, and some of them may be able to write to it: no link in it is followed, and no
+// file in it is opened. What they can do is put another socket in its place, and Listen says so in the log.
 func Listen(c SocketConfig) (s *Socket, err error) {
 	if err := CheckPath(c.Path); err != nil {
 		return nil, err
@@ -59,37 +71,88 @@ func Listen(c SocketConfig) (s *Socket, err error) {
 	if c.Mode == 0 {
 		c.Mode = 0o660
 	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
 	dir := filepath.Dir(c.Path)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("socket %s: %w; create the folder for the agent's user, or set another %s", c.Path, err, c.key())
 	}
-	lock, err := os.OpenFile(c.Path+".lock", os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("socket %s: %w; make its folder writable for uid %d, or set another %s", c.Path, err, os.Getuid(), c.key())
-	}
-	s = &Socket{path: c.Path, lock: lock}
+	s = &Socket{path: c.Path}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())
 			s = nil
 		}
 	}()
-	if c.Lock != nil {
-		if err := c.Lock(lock); err != nil {
-			pid, _ := os.ReadFile(c.Path + ".lock")
-			return s, fmt.Errorf("socket %s: another agent%s listens on it; stop that one, or give this one a %s of its own", c.Path, ofPID(pid), c.key())
-		}
-		if err := lock.Truncate(0); err == nil {
-			fmt.Fprintf(lock, "%d\n", os.Getpid())
-		}
+	if err := s.takeLock(c); err != nil {
+		return s, err
 	}
+	if s.folder, err = os.OpenRoot(dir); err != nil {
+		return s, fmt.Errorf("socket %s: %w; its folder must let the agent in, or set another %s", c.Path, err, c.key())
+	}
+	if fi, err := s.folder.Stat("."); err == nil && fi.Mode().Perm()&0o022 != 0 && fi.Mode()&fs.ModeSticky == 0 {
+		c.Log.Warn("others can write to the socket's folder, and so put a socket of their own in the place of this one; let products mount it read-only, or have them ask for a proof",
+			"folder", dir, "mode", fi.Mode().Perm().String())
+	}
+	// Those who begin at the same time look and bind one after the other. Whoever may read the folder can hold its lock, so it is not
+	// waited for without end.
+	done := lockFolder(dir, c.Lock)
+	defer done()
+	s.sweep()
 	if s.inherit(c) {
-		return s, s.dress(c.Path, c)
+		return s, s.dress(s.folder, filepath.Base(c.Path), c)
 	}
 	if err := unused(c.Path, c.key()); err != nil {
 		return s, err
 	}
-	return s, s.bind(dir, c)
+	if err := s.bind(dir, c); err != nil {
+		return s, err
+	}
+	s.dropOldLock(c.Path)
+	return s, nil
+}
+
+// takeLock takes the lock file, which says who has it.
+func (s *Socket) takeLock(c SocketConfig) (err error) {
+	if c.Lock == nil || c.LockFile == "" {
+		return nil
+	}
+	if s.lock, err = files.Open(c.LockFile, os.O_RDWR|os.O_CREATE); err != nil {
+		return fmt.Errorf("socket %s: its lock: %w; make the runtime folder writable for uid %d", c.Path, err, os.Getuid())
+	}
+	if err := c.Lock(s.lock); err != nil {
+		pid, _ := files.Read(c.LockFile, 64)
+		return fmt.Errorf("socket %s: another agent%s listens on it; stop that one, or give this one a %s of its own", c.Path, ofPID(pid), c.key())
+	}
+	if err := s.lock.Truncate(0); err == nil {
+		fmt.Fprintf(s.lock, "%d\n", os.Getpid())
+	}
+	return nil
+}
+
+// folderPatience is how long an agent waits for another that is taking a socket in the same folder.
+const folderPatience = 2 * time.Second
+
+// lockFolder locks the socket's folder, or gives up, until done.
+func lockFolder(dir string, lock func(*os.File) error) (done func()) {
+	f, err := os.Open(dir)
+	if err != nil || lock == nil {
+		return func() {}
+	}
+	for until := time.Now().Add(folderPatience); lock(f) != nil && time.Now().Before(until); {
+		time.Sleep(5 * time.Millisecond)
+	}
+	return func() { f.Close() } //nolint:errcheck // it was only locked
+}
+
+// dropOldLock removes the lock file that earlier versions kept beside the socket, if it is the agent's own and no link.
+func (s *Socket) dropOldLock(path string) {
+	name := filepath.Base(path) + ".lock"
+	fi, err := s.folder.Lstat(name)
+	if err == nil && fi.Mode().IsRegular() && fi.Size() < 64 {
+		_ = s.folder.Remove(name) // it hurts nobody
+	}
 }
 
 // inherit takes over the socket that an earlier agent has left, with those who wait in its backlog.
@@ -168,15 +231,20 @@ func unused(path, key string) error {
 	return fmt.Errorf("socket %s: whether it is in use cannot be told: %w", path, err)
 }
 
-// bind binds in a folder that only the agent can enter, and renames the socket into place when it is as it should be.
+// bind binds in a folder that only the agent can enter, and renames the socket into place when it is as it should be. That folder is
+// known by its descriptor: whoever can write to the folder around it can give its name to another.
 func (s *Socket) bind(dir string, c SocketConfig) error {
-	private, err := os.MkdirTemp(dir, ".u")
+	hidden := hiddenPrefix + rand.Text()[:hiddenLetters]
+	private, err := s.hide(hidden)
 	if err != nil {
 		return fmt.Errorf("socket %s: %w; make its folder writable for uid %d, or set another %s", c.Path, err, os.Getuid(), c.key())
 	}
-	defer os.RemoveAll(private)
-	name := filepath.Join(private, "s")
-	short, done, err := shorten(name)
+	defer func() {
+		private.Remove("s")     //nolint:errcheck // it has its place by now, or is of no use
+		private.Close()         //nolint:errcheck // a directory
+		s.folder.Remove(hidden) //nolint:errcheck // empty by now; if it is another's, it stays
+	}()
+	short, done, err := nameIn(private, filepath.Join(dir, hidden), "s")
 	if err != nil {
 		return fmt.Errorf("socket %s: %w", c.Path, err)
 	}
@@ -187,24 +255,77 @@ func (s *Socket) bind(dir string, c SocketConfig) error {
 	}
 	l.SetUnlinkOnClose(false)
 	s.listener = l
-	if err := s.dress(name, c); err != nil {
+	if err := s.dress(private, "s", c); err != nil {
 		return err
 	}
-	if err := os.Rename(name, c.Path); err != nil {
+	bound, err := private.Lstat("s")
+	if err == nil {
+		err = s.folder.Rename(filepath.Join(hidden, "s"), filepath.Base(c.Path))
+	}
+	if err == nil {
+		s.id, err = s.folder.Lstat(filepath.Base(c.Path))
+	}
+	if err == nil && !os.SameFile(bound, s.id) {
+		s.id, err = nil, errors.New("another has put its own in this one's place: others can write to the folder")
+	}
+	if err != nil {
 		return fmt.Errorf("socket %s: %w", c.Path, err)
 	}
-	s.id, err = os.Lstat(c.Path)
-	return err
+	return nil
 }
 
-// dress gives the socket's file its group and mode.
-func (s *Socket) dress(name string, c SocketConfig) error {
+// What the folder is called in which a socket is bound.
+const (
+	hiddenPrefix  = ".u"
+	hiddenLetters = 8
+)
+
+// sweep removes the folders of the agent's own that a crash left.
+func (s *Socket) sweep() {
+	d, err := s.folder.Open(".")
+	if err != nil {
+		return
+	}
+	defer d.Close()                  //nolint:errcheck // opened for reading
+	names, _ := d.Readdirnames(1000) // of what is here more, somebody else has the care
+	for _, name := range names {
+		if !strings.HasPrefix(name, hiddenPrefix) || len(name) != len(hiddenPrefix)+hiddenLetters {
+			continue
+		}
+		if fi, err := s.folder.Lstat(name); err == nil && isOwn(fi) {
+			s.folder.Remove(filepath.Join(name, "s")) //nolint:errcheck // it may not be there
+			s.folder.Remove(name)                     //nolint:errcheck // tried again at the next start
+		}
+	}
+}
+
+// hide makes a folder in the socket's that only the agent can enter.
+func (s *Socket) hide(name string) (*os.Root, error) {
+	if err := s.folder.Mkdir(name, 0o700); err != nil {
+		return nil, err
+	}
+	private, err := s.folder.OpenRoot(name)
+	if err != nil {
+		return nil, err
+	}
+	fi, err := private.Stat(".")
+	if err == nil && !isOwn(fi) {
+		err = errors.New("another has put its own folder in the place of the agent's: others can write to the folder around it")
+	}
+	if err != nil {
+		return nil, errors.Join(err, private.Close())
+	}
+	return private, nil
+}
+
+// dress gives the socket's file, which lies in a folder, its group and mode.
+func (s *Socket) dress(in *os.Root, name string, c SocketConfig) error {
 	if c.GID >= 0 {
-		if err := os.Lchown(name, -1, c.GID); err != nil {
+		if err := in.Lchown(name, -1, c.GID); err != nil {
 			return fmt.Errorf("socket %s: give it to gid %d: %w; make the agent's user a member of that group, or leave the group out", c.Path, c.GID, err)
 		}
 	}
-	if err := os.Chmod(name, c.Mode); err != nil {
+	if err := in.Chmod(name, c.Mode); err != nil {
 		return fmt.Errorf("socket %s: %w", c.Path, err)
 	}
 	return nil
@@ -221,6 +342,10 @@ func (s *Socket) Close() error {
 			errs = append(errs, os.Remove(s.path))
 		}
 		s.listener = nil
+	}
+	if s.folder != nil {
+		errs = append(errs, s.folder.Close())
+		s.folder = nil
 	}
 	if s.lock != nil {
 		errs = append(errs, s.lock.Close())

@@ -29,7 +29,7 @@ func folder(t *testing.T) string {
 
 func TestListen(t *testing.T) {
 	path := filepath.Join(folder(t), "made", "s")
-	s, err := Listen(SocketConfig{Path: path, Mode: 0o640, GID: os.Getgid(), Lock: lock})
+	s, err := Listen(SocketConfig{Path: path, Mode: 0o640, GID: os.Getgid(), Lock: lock, LockFile: path + ".l"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +43,7 @@ func TestListen(t *testing.T) {
 		c.Close()
 	}
 	// A live one is never stolen, by whoever holds the lock or not.
-	_, err = Listen(SocketConfig{Path: path, GID: -1, Lock: lock})
+	_, err = Listen(SocketConfig{Path: path, GID: -1, Lock: lock, LockFile: path + ".l"})
 	if err == nil || !strings.Contains(err.Error(), "another agent (pid ") || !strings.Contains(err.Error(), "socket "+path) {
 		t.Errorf("a second agent: %v", err)
 	}
@@ -72,7 +72,7 @@ func TestStale(t *testing.T) {
 	}
 	l.SetUnlinkOnClose(false)
 	l.Close()
-	s, err := Listen(SocketConfig{Path: path, GID: -1, Lock: lock})
+	s, err := Listen(SocketConfig{Path: path, GID: -1, Lock: lock, LockFile: path + ".l"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +89,7 @@ func TestStale(t *testing.T) {
 	if b, err := os.ReadFile(path); string(b) != "mine" {
 		t.Errorf("a file in its place: %q, %v", b, err)
 	}
-	_, err = Listen(SocketConfig{Path: path, GID: -1, Lock: lock})
+	_, err = Listen(SocketConfig{Path: path, GID: -1, Lock: lock, LockFile: path + ".l"})
 	if err == nil || !strings.Contains(err.Error(), "there is a file of that name, and it is not a socket; move it away") {
 		t.Errorf("over a file: %v", err)
 	}
@@ -98,12 +98,12 @@ func TestStale(t *testing.T) {
 func TestLongPath(t *testing.T) {
 	dir := folder(t)
 	name := func(n int) string { return filepath.Join(dir, strings.Repeat("x", n-len(dir)-1)) }
-	_, err := Listen(SocketConfig{Path: name(108), GID: -1, Lock: lock})
+	_, err := Listen(SocketConfig{Path: name(108), GID: -1, Lock: lock, LockFile: filepath.Join(dir, "l")})
 	if want := "the path has 108 bytes, and the kernel takes at most 107; choose a shorter socket.path"; err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("108 bytes: %v", err)
 	}
 	// The folder that it is bound in first makes the path longer than that.
-	s, err := Listen(SocketConfig{Path: name(107), GID: -1, Lock: lock})
+	s, err := Listen(SocketConfig{Path: name(107), GID: -1, Lock: lock, LockFile: filepath.Join(dir, "l")})
 	if err != nil {
 		t.Fatalf("107 bytes: %v", err)
 	}
@@ -135,7 +135,7 @@ func TestRace(t *testing.T) {
 		for range cap(won) {
 			all.Go(func() {
 				<-start
-				s, err := Listen(SocketConfig{Path: path, GID: -1, Lock: lock})
+				s, err := Listen(SocketConfig{Path: path, GID: -1, Lock: lock, LockFile: path + ".l"})
 				if err == nil {
 					won <- s
 				} else if !strings.Contains(err.Error(), "listens on it") {
@@ -157,6 +157,95 @@ func TestRace(t *testing.T) {
 		}
 		if err := s.Close(); err != nil {
 			t.Error(err)
+		}
+	}
+}
+
+// What others have put into the socket's folder is not followed, cut or replaced, and a lock of an earlier version is taken away.
+func TestSharedFolder(t *testing.T) {
+	dir := folder(t)
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	path, own := filepath.Join(dir, "s"), filepath.Join(folder(t), "agent.key")
+	if err := os.WriteFile(own, []byte("secret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	listen := func() (*Socket, error) {
+		return Listen(SocketConfig{Path: path, GID: -1, Mode: 0o666, Lock: lock, LockFile: own + ".lock"})
+	}
+	for _, name := range []string{".lock", ""} {
+		if err := os.Symlink(own, path+name); err != nil {
+			t.Fatal(err)
+		}
+		s, err := listen()
+		if name == "" {
+			if err == nil || !strings.Contains(err.Error(), "it is not a socket; move it away") {
+				t.Errorf("a link in the socket's place: %v", err)
+			}
+			if err := os.Remove(path); err != nil {
+				t.Fatal(err)
+			}
+		} else if err != nil {
+			t.Errorf("a link beside the socket: %v", err)
+		} else if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+		fi, err := os.Stat(own)
+		if b, readErr := os.ReadFile(own); string(b) != "secret" || readErr != nil || err != nil || fi.Mode().Perm() != 0o600 {
+			t.Errorf("%q: what the link leads to is %q with mode %v (%v, %v)", name, b, fi.Mode(), readErr, err)
+		}
+	}
+	if to, err := os.Readlink(path + ".lock"); err != nil || to != own {
+		t.Errorf("the link of another is gone: %v", err)
+	}
+	if err := errors.Join(os.Remove(path+".lock"), os.WriteFile(path+".lock", []byte("12\n"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	left := filepath.Join(dir, ".uABCDEFGH")
+	if err := errors.Join(os.Mkdir(left, 0o700), os.WriteFile(filepath.Join(left, "s"), nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	s, err := listen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {
+		t.Errorf("the folder holds %v (%v), want the socket alone", entries, err)
+	}
+	if fi, err := os.Stat(path); err != nil || fi.Mode().Perm() != 0o666 {
+		t.Errorf("the socket's mode is %v (%v)", fi.Mode(), err)
+	}
+}
+
+// A folder that another has put in the place of the one that the socket is bound in is not the agent's.
+func TestHiddenFolderIsTheAgents(t *testing.T) {
+	dir := folder(t)
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	s := &Socket{folder: root}
+	private, err := s.hide(".uABCDEFGH")
+	if err != nil {
+		t.Fatal(err)
+	}
+	private.Close()
+	open := filepath.Join(dir, ".uABCDEFGH")
+	if err := os.Chmod(open, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if fi, err := os.Stat(open); err != nil || isOwn(fi) {
+		t.Errorf("a folder that all can enter passes for the agent's (%v)", err)
+	}
+	if os.Geteuid() == 0 {
+		if err := errors.Join(os.Chmod(open, 0o700), os.Chown(open, 1001, 1001)); err != nil {
+			t.Fatal(err)
+		}
+		if fi, err := os.Stat(open); err != nil || isOwn(fi) {
+			t.Errorf("another's folder passes for the agent's (%v)", err)
 		}
 	}
 }

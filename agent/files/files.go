@@ -65,10 +65,10 @@ func syncDir(dir string) {
 	}
 }
 
-// Read returns the content of a regular file of at most max bytes. It follows no link at the path's end and waits for nothing. Where
-// there is no file the error is [fs.ErrNotExist].
+// Read returns the content of a file of the agent's own, of at most max bytes: see [Open] for what it must be. Where there is no file the
+// error is [fs.ErrNotExist].
 func Read(path string, max int64) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|openFlags, 0)
+	f, err := Open(path, os.O_RDONLY)
 	if err != nil {
 		return nil, err
 	}
@@ -77,8 +77,6 @@ func Read(path string, max int64) ([]byte, error) {
 	switch {
 	case err != nil:
 		return nil, err
-	case !fi.Mode().IsRegular():
-		return nil, fmt.Errorf("%s: it is no regular file (%v); move it away", path, fi.Mode().Type())
 	case fi.Size() > max:
 		return nil, fmt.Errorf("%s: it has %d bytes, and %d are the most; move it away", path, fi.Size(), max)
 	}

@@ -44,7 +44,7 @@ type Config struct {
 	Dir, Name   string
 	Sync        bool                                      // Commit.Wait returns only after an fsync
 	MaxSize     int64                                     // in bytes: compaction is due above this and above twice the last snapshot; 0: DefaultMaxSize
-	File        func(name string, flag int) (File, error) // opens files; nil: os.OpenFile with mode 0600
+	File        func(name string, flag int) (File, error) // opens files, which it makes with mode 0600; nil: none through a link
 	AllowRemote bool                                      // do not refuse network file systems
 }
 
@@ -93,7 +93,7 @@ func Open(c Config, replay func(record []byte) error) (*Journal, Report, error) 
 		c.MaxSize = DefaultMaxSize
 	}
 	if c.File == nil {
-		c.File = func(name string, flag int) (File, error) { return os.OpenFile(name, flag, 0o600) }
+		c.File = func(name string, flag int) (File, error) { return openPlain(name, flag) }
 	}
 	if c.Name == "" || c.Name != filepath.Base(c.Name) {
 		return nil, Report{}, fmt.Errorf("a journal cannot have the name %q", c.Name)
