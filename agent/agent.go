@@ -104,6 +104,7 @@ func New(o Options) (*Agent, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	o.Config.Guard()
 	a := &Agent{options: o, log: o.Log, config: o.Config, ready: make(chan struct{}), judged: make(chan struct{})}
 	if err := a.open(); err != nil {
 		a.close()
@@ -127,7 +128,7 @@ func (a *Agent) open() (err error) {
 		return err
 	}
 	newKey := existingKey(cfg) == ""
-	if a.key, err = loadKey(keyFile(cfg)); err != nil {
+	if a.key, err = loadKey(cfg); err != nil {
 		return err
 	}
 	a.metrics = metrics.New(metrics.Options{Version: a.options.Version, Revision: a.options.Commit,
@@ -297,7 +298,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		if err != nil {
 			return fmt.Errorf("ops.listen %s: %w; choose another address, or leave ops.listen out", cfg.Listen, err)
 		}
-		o, err := ops.New(ops.Config{Listener: l, WebConfig: cfg.WebConfig, Handler: api.OpsHandler(front{a}, a.metrics.Handler()), Log: a.log})
+		o, err := a.openOps(ops.Config{Listener: l, WebConfig: cfg.WebConfig, Handler: api.OpsHandler(front{a}, a.metrics.Handler()), Log: a.log})
 		if err != nil {
 			l.Close()
 			return err
@@ -306,6 +307,17 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	}
 	task("lifecycle", a.lifecycle)
 	return g.Wait()
+}
+
+// openOps makes the operators' server. Its web configuration is read by Prometheus's toolkit, again for each connection; what is looked at
+// here is who can change the file.
+func (a *Agent) openOps(c ops.Config) (*ops.Server, error) {
+	if c.WebConfig != "" {
+		if _, err := a.settings().ReadFile(c.WebConfig, maxNamed); err != nil {
+			return nil, fmt.Errorf("ops.web_config: %w", err)
+		}
+	}
+	return ops.New(c)
 }
 
 // lifecycle tells the service manager how the agent is.

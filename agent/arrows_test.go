@@ -38,19 +38,19 @@ var arrows = map[string][]string{
 	"agent/api":         {"agent/files", "enforcer", "plugin", "client/wire"},
 	"agent/clock":       {},
 	"agent/files":       {},
-	"agent/config":      {"enforcer"},
+	"agent/config":      {"agent/files", "enforcer"},
 	"agent/host":        {"enforcer", "client/wire"},
 	"agent/journal":     {},
 	"agent/liveness":    {},
 	"agent/ops":         {},
-	"agent/watch":       {"enforcer"},
+	"agent/watch":       {"agent/files", "enforcer"},
 	"agent/bench":       {"enforcer", "client", "agent/liveness/oldkernel"},
 	"cmd":               {"agent", "enforcer", "plugin", "client"},
 	"agent/pulse":       {"enforcer", "plugin"},
 	"agent/budget":      {"enforcer", "plugin"},
 	"agent/draws":       {"enforcer", "plugin"},
 	"agent/registrar":   {"metrics", "plugin"},
-	"agent/eventlog":    {},
+	"agent/eventlog":    {"agent/files"},
 }
 
 type pkg struct {

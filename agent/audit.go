@@ -78,7 +78,7 @@ func (a *Agent) openEvents() error {
 		return fmt.Errorf("event log: %w", err)
 	}
 	pub := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
-	was, err := os.ReadFile(filepath.Join(dir, publicKey)) //nolint:gosec // a file of the agent's own folder
+	was, err := files.Read(filepath.Join(dir, publicKey), maxNamed)
 	if err == nil && !bytes.Equal(was, pub) {
 		aside := dir + "-" + time.Now().UTC().Format("20060102T150405")
 		if err = os.Rename(dir, aside); err == nil {
@@ -107,7 +107,7 @@ func Events(c *config.Config) (dir string, key ed25519.PublicKey, err error) {
 	if _, err := os.Stat(keyFile(c)); err != nil {
 		return "", nil, fmt.Errorf("agent key: %w", err)
 	}
-	private, err := loadKey(keyFile(c))
+	private, err := loadKey(c)
 	if err != nil {
 		return "", nil, err
 	}

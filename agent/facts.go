@@ -60,7 +60,7 @@ func anchor(c *config.Config, t config.Trust) (plugin.Anchor, error) {
 	key := []byte(t.Key)
 	if t.KeyFile != "" {
 		var err error
-		if key, err = os.ReadFile(t.KeyFile); err != nil {
+		if key, err = c.ReadFile(t.KeyFile, maxNamed); err != nil {
 			return plugin.Anchor{}, fmt.Errorf("key %q: %w", t.KeyID, err)
 		}
 	}

@@ -28,7 +28,7 @@ const (
 
 // openAWS makes the upstream of licences in AWS License Manager.
 func (a *Agent) openAWS(c config.Upstream) (*awslm.Client, error) {
-	cas, err := upstreamCAs(c)
+	cas, err := upstreamCAs(a.config)
 	if err != nil {
 		return nil, err
 	}
@@ -40,6 +40,11 @@ func (a *Agent) openAWS(c config.Upstream) (*awslm.Client, error) {
 	}
 	// The variables are those that AWS's own samples read.
 	token := cmp.Or(c.AWS.RefreshTokenFile, os.Getenv("AWS_WEB_IDENTITY_REFRESH_TOKEN_FILE"), os.Getenv("AWS_LICENSE_ACCESS_FILE"))
+	if token != "" {
+		if _, err := a.config.ReadFile(token, maxNamed); err != nil {
+			return nil, fmt.Errorf("the seller's refresh token: %w", err)
+		}
+	}
 	role := c.AWS.RoleARN
 	if token != "" {
 		role = cmp.Or(role, os.Getenv("AWS_ROLE_ARN"))

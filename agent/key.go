@@ -16,9 +16,13 @@ import (
 	"github.com/usher-agent/usher/agent/files"
 )
 
-// loadKey reads the agent's Ed25519 key (PKCS #8 in PEM) from path, and makes one there when the file does not exist.
-func loadKey(path string) (ed25519.PrivateKey, error) {
-	b, err := os.ReadFile(path)
+// loadKey reads the agent's Ed25519 key (PKCS #8 in PEM) of a configuration, and makes one when the file does not exist.
+func loadKey(c *config.Config) (ed25519.PrivateKey, error) {
+	path, read := keyFile(c), files.Read
+	if c.Agent.KeyFile != "" {
+		read = c.ReadFile // a container has it from a Secret, by links
+	}
+	b, err := read(path, maxNamed)
 	if errors.Is(err, fs.ErrNotExist) {
 		return makeKey(path)
 	}
@@ -83,7 +87,7 @@ func existingPublicKey(c *config.Config) ed25519.PublicKey {
 	if _, err := os.Stat(keyFile(c)); err != nil {
 		return nil
 	}
-	key, err := loadKey(keyFile(c))
+	key, err := loadKey(c)
 	if err != nil {
 		return nil
 	}

@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net/http"
-	"os"
 	"strings"
 	"time"
 
@@ -17,14 +16,14 @@ func (a *Agent) keygenUpstream() (plugin.Upstream, error) {
 	c := a.config.Upstream
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.MaxIdleConnsPerHost, t.IdleConnTimeout, t.MaxResponseHeaderBytes = 1, 30*time.Second, 64<<10
-	cas, err := upstreamCAs(c)
+	cas, err := upstreamCAs(a.config)
 	if err != nil {
 		return nil, err
 	}
 	t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: cas}
 	token := ""
 	if c.Keygen.TokenFile != "" {
-		b, err := os.ReadFile(c.Keygen.TokenFile)
+		b, err := a.config.ReadFile(c.Keygen.TokenFile, maxNamed)
 		if err != nil {
 			return nil, fmt.Errorf("upstream.keygen.token_file: %w", err)
 		}

@@ -8,7 +8,7 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
-	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -61,7 +61,7 @@ func checkListeners(c *config.Config, dialects []plugin.Dialect) (out []*listene
 	var faults []error
 	for i, lc := range c.Listeners {
 		l := &listener{config: lc, dialect: known[lc.Dialect]}
-		if err := l.check(names); err != nil {
+		if err := l.check(c, names); err != nil {
 			faults = append(faults, fmt.Errorf("listeners[%d] (%s): %w", i, lc.Address, err))
 		}
 		out = append(out, l)
@@ -69,7 +69,7 @@ func checkListeners(c *config.Config, dialects []plugin.Dialect) (out []*listene
 	return out, errors.Join(faults...)
 }
 
-func (l *listener) check(names []string) error {
+func (l *listener) check(c *config.Config, names []string) error {
 	if l.dialect == nil {
 		return fmt.Errorf("there is no dialect %q (known: %s)", l.config.Dialect, cmp.Or(strings.Join(names, ", "), "none"))
 	}
@@ -78,7 +78,7 @@ func (l *listener) check(names []string) error {
 		if !own {
 			return fmt.Errorf("credentials_file: the %s dialect has no credential of its own; leave it out", l.config.Dialect)
 		}
-		if _, err := readSecret("credentials_file", file); err != nil {
+		if _, err := readSecret(c, "credentials_file", file); err != nil {
 			return err
 		}
 	}
@@ -88,7 +88,7 @@ func (l *listener) check(names []string) error {
 	}
 	switch {
 	case l.config.TokenFile != "":
-		_, err := readTokens(l.config.TokenFile)
+		_, err := readTokens(c, l.config.TokenFile)
 		return err
 	case !own && !l.config.InsecureLoopback:
 		return errors.New("over TCP the kernel vouches for nobody: give token_file, or a Unix socket, or insecure_loopback: true if every process of this host may call")
@@ -120,25 +120,20 @@ const (
 )
 
 // readSecret reads the file that a key of a listener names.
-func readSecret(key, path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
+func readSecret(c *config.Config, key, path string) ([]byte, error) {
+	b, err := c.ReadFile(path, maxSecretFile)
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s: %w; make it readable for uid %d", key, err, os.Geteuid())
 	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxSecretFile+1))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", key, err)
-	}
-	if len(b) > maxSecretFile {
-		return nil, fmt.Errorf("%s %s: it has more than %d bytes", key, path, maxSecretFile)
 	}
 	return b, nil
 }
 
 // readTokens reads a file of tokens, one a line.
-func readTokens(path string) ([][]byte, error) {
-	b, err := readSecret("token_file", path)
+func readTokens(c *config.Config, path string) ([][]byte, error) {
+	b, err := readSecret(c, "token_file", path)
 	if err != nil {
 		return nil, err
 	}
@@ -181,7 +176,7 @@ func (a *Agent) vouch(l *listener, r *http.Request) (enforcer.Caller, bool, *enf
 		}
 		return enforcer.Caller{}, false, &enforcer.Denial{Code: api.Unauthenticated, Detail: "nobody may call here"}
 	}
-	tokens, err := readTokens(l.config.TokenFile)
+	tokens, err := readTokens(a.settings(), l.config.TokenFile)
 	if err != nil {
 		a.log.Error("no call over TCP can be let in", "listener", l.address(), "error", err)
 		return enforcer.Caller{}, false, &enforcer.Denial{Code: api.Unauthenticated, Detail: "the tokens of this listener cannot be read; the agent's log says more"}
@@ -267,7 +262,7 @@ func (a *Agent) runListener(ctx context.Context, l *listener) error {
 	d := api.Dialect{Name: l.dialect.System(), Socket: l.socket, TCP: l.tcp, Handler: a.handlers[l.dialect.System()], MaxBody: plugin.MaxDialectBody,
 		Vouch: func(r *http.Request) (enforcer.Caller, bool, *enforcer.Denial) { return a.vouch(l, r) }}
 	if file := l.config.CredentialsFile; file != "" {
-		d.Credentials = func() ([]byte, error) { return readSecret("credentials_file", file) }
+		d.Credentials = func() ([]byte, error) { return readSecret(a.settings(), "credentials_file", file) }
 	}
 	a.log.Info("dialect", "dialect", l.dialect.System(), "address", l.address(), "callers", l.who())
 	return a.server.RunDialect(ctx, d)

@@ -42,6 +42,7 @@ func (a *Agent) reload() (wire.Reloaded, error) {
 	if err != nil {
 		return wire.Reloaded{}, err
 	}
+	next.Guard()
 	anchors, _, err := Anchors(next)
 	if err != nil {
 		return wire.Reloaded{}, err

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 	"unicode"
@@ -54,7 +53,7 @@ func configuredKeys(c *config.Config) ([]string, error) {
 	if c.License.KeyFile == "" {
 		return nil, nil
 	}
-	b, err := os.ReadFile(c.License.KeyFile)
+	b, err := c.ReadFile(c.License.KeyFile, maxKeys*maxKeySize)
 	if err != nil {
 		return nil, fmt.Errorf("license.key_file: %w", err)
 	}

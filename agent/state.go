@@ -10,6 +10,9 @@ import (
 	"github.com/usher-agent/usher/agent/files"
 )
 
+// maxNamed is the size in bytes of the largest key, token or CA file that is read.
+const maxNamed = 1 << 20
+
 // stateDir is the agent's own folder, locked so that no second agent uses it.
 type stateDir struct {
 	path string

@@ -88,7 +88,7 @@ func (a *Agent) vouched(license, word string) {
 
 // upstreamClient makes the client of a server of the native protocol.
 func (a *Agent) upstreamClient(url string) (*online.Client, error) {
-	transport, err := upstreamTransport(a.config.Upstream, a.key, a.options.Now())
+	transport, err := upstreamTransport(a.config, a.key, a.options.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -111,12 +111,13 @@ func (a *Agent) enrolment() ([]string, error) {
 
 // upstreamTransport is the way to the upstream: proxies of the environment, CAs, and a client certificate, which is the
 // agent's own key's where no other is named.
-func upstreamTransport(c config.Upstream, key ed25519.PrivateKey, now time.Time) (*http.Transport, error) {
+func upstreamTransport(cfg *config.Config, key ed25519.PrivateKey, now time.Time) (*http.Transport, error) {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.MaxIdleConnsPerHost, t.IdleConnTimeout, t.MaxResponseHeaderBytes = 1, 30*time.Second, 64<<10
 	t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
+	c := cfg.Upstream
 	var err error
-	if t.TLSClientConfig.RootCAs, err = upstreamCAs(c); err != nil {
+	if t.TLSClientConfig.RootCAs, err = upstreamCAs(cfg); err != nil {
 		return nil, err
 	}
 	if c.ClientCertFile != "" {
@@ -136,11 +137,12 @@ func upstreamTransport(c config.Upstream, key ed25519.PrivateKey, now time.Time)
 }
 
 // upstreamCAs returns the CAs that are believed on the way: the system's, and the configured one; nil: the system's alone.
-func upstreamCAs(c config.Upstream) (*x509.CertPool, error) {
+func upstreamCAs(cfg *config.Config) (*x509.CertPool, error) {
+	c := cfg.Upstream
 	if c.CAFile == "" {
 		return nil, nil
 	}
-	pem, err := os.ReadFile(c.CAFile)
+	pem, err := cfg.ReadFile(c.CAFile, maxNamed)
 	if err != nil {
 		return nil, fmt.Errorf("upstream.ca_file: %w", err)
 	}
@@ -298,7 +300,7 @@ func readRenewed(dir string) (out []file, err error) {
 		if !strings.HasSuffix(e.Name(), ".lic") {
 			continue
 		}
-		b, err := os.ReadFile(filepath.Join(dir, e.Name())) //nolint:gosec // a file of the agent's own folder
+		b, err := files.Read(filepath.Join(dir, e.Name()), plugin.MaxDocument+1)
 		if err != nil {
 			return nil, fmt.Errorf("renewed licences: %w", err)
 		}

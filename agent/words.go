@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"os"
 	"sync"
 
 	"github.com/usher-agent/usher/agent/files"
@@ -26,7 +25,7 @@ type words struct {
 
 func openWords(path string) (*words, error) {
 	w := &words{path: path, by: map[string]string{}}
-	b, err := os.ReadFile(path) //nolint:gosec // a file of the agent's own folder
+	b, err := files.Read(path, files.MaxSize)
 	if errors.Is(err, fs.ErrNotExist) {
 		return w, nil
 	}

@@ -26,6 +26,7 @@ type Config struct {
 	Log       Log        `yaml:"log"`
 
 	origins map[string]string
+	guarded bool
 }
 
 // Product is the product, or the list of its SKUs, that the agent serves.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -12,6 +13,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v4"
+
+	"github.com/usher-agent/usher/agent/files"
 )
 
 // maxFile is the largest configuration file, in bytes.
@@ -23,11 +26,14 @@ type Source struct {
 	Data  []byte            // instead of what is in File, which then only names it
 	Env   []string          // KEY=VALUE; only USHER_ variables count
 	Flags map[string]string // by key: "socket.path"
+	// Guard has File, and what it names, read only where nobody but root and this process's user can change them: see [files.ReadNamed].
+	Guard bool
 }
 
 // Load reads a configuration and checks it. Its error joins all faults, each an [*Error].
 func Load(s Source) (*Config, error) {
 	c := Default()
+	c.guarded = s.Guard
 	d := &decoder{config: c, file: filepath.Base(s.File)}
 	if s.Data != nil && s.File == "" {
 		d.file = "configuration"
@@ -36,7 +42,7 @@ func Load(s Source) (*Config, error) {
 		data := s.Data
 		if data == nil {
 			var err error
-			if data, err = read(s.File); err != nil {
+			if data, err = c.read(s.File); err != nil {
 				return nil, err
 			}
 		}
@@ -63,17 +69,35 @@ func Load(s Source) (*Config, error) {
 	return c, nil
 }
 
-func read(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, &Error{Place: path, Text: fmt.Sprintf("cannot be read: %v; --config names the file", errors.Unwrap(err))}
+func (c *Config) read(path string) ([]byte, error) {
+	data, err := c.ReadFile(path, maxFile)
+	if failed := (*fs.PathError)(nil); errors.As(err, &failed) && failed.Path == path {
+		err = failed.Err
 	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err != nil {
-		return nil, &Error{Place: path, Text: fmt.Sprintf("cannot be read: %v", err)}
+		return nil, &Error{Place: path, Text: fmt.Sprintf("cannot be read: %v; --config names the file", err)}
 	}
 	return data, nil
+}
+
+// Guard has what the configuration names read, from now on, only where nobody but root and this process's user can change it.
+func (c *Config) Guard() { c.guarded = true }
+
+// ReadFile returns the content of a file that the configuration names, of at most max bytes.
+func (c *Config) ReadFile(path string, max int64) ([]byte, error) {
+	if c.guarded {
+		return files.ReadNamed(path, max)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, max+1))
+	if err == nil && int64(len(data)) > max {
+		err = fmt.Errorf("%s: it has more than %d bytes", path, max)
+	}
+	return data, err
 }
 
 // document puts the one YAML document of a file into the configuration.

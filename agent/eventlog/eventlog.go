@@ -23,6 +23,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/usher-agent/usher/agent/files"
 )
 
 // Bounds of the log where the configuration says nothing.
@@ -86,7 +88,7 @@ func Open(cfg Config) (*Log, error) {
 		return nil, fmt.Errorf("event log: %w", err)
 	}
 	l := &Log{cfg: cfg, queue: make(chan Event, queue)}
-	names, err := files(cfg.Dir)
+	names, err := logFiles(cfg.Dir)
 	if err != nil || len(names) == 0 {
 		return l, err
 	}
@@ -199,7 +201,7 @@ func closeAnd(f **os.File) error {
 
 // rotate opens the file that the event of a sequence number goes to, and lets go of the oldest.
 func (l *Log) rotate(sequence uint64) error {
-	names, err := files(l.cfg.Dir)
+	names, err := logFiles(l.cfg.Dir)
 	if err != nil {
 		return err
 	}
@@ -209,7 +211,7 @@ func (l *Log) rotate(sequence uint64) error {
 			name = names[n-1] // the last run's
 		}
 	}
-	f, err := os.OpenFile(filepath.Join(l.cfg.Dir, name), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	f, err := files.Open(filepath.Join(l.cfg.Dir, name), os.O_CREATE|os.O_WRONLY|os.O_APPEND)
 	if err != nil {
 		return err
 	}
@@ -243,8 +245,8 @@ func digest(line []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// files returns the log's files, the oldest first.
-func files(dir string) (out []string, err error) {
+// logFiles returns the names of the log's files, the oldest first.
+func logFiles(dir string) (out []string, err error) {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -259,7 +261,7 @@ func files(dir string) (out []string, err error) {
 
 // tail returns how many bytes of a file are whole lines, and the last of these.
 func tail(path string) (whole int64, last []byte, err error) {
-	f, err := os.Open(path) //nolint:gosec // a file of the agent's own folder
+	f, err := files.Open(path, os.O_RDONLY)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -302,7 +304,7 @@ func (b *Broken) Error() string { return fmt.Sprintf("%s, line %d: %s", b.File, 
 // Verify reads a log and checks that it is one chain, signed by key throughout; a nil key checks the chain alone. Its error is
 // a [*Broken] where the log was changed. What it cannot see is that the newest lines were cut off.
 func Verify(dir string, key ed25519.PublicKey, see func(Event)) (r Report, err error) {
-	names, err := files(dir)
+	names, err := logFiles(dir)
 	if err != nil {
 		return r, err
 	}

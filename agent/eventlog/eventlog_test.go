@@ -70,7 +70,7 @@ func TestChain(t *testing.T) {
 	}
 	f.write(100)
 	r := f.must()
-	names, _ := files(f.cfg.Dir)
+	names, _ := logFiles(f.cfg.Dir)
 	if len(names) > f.cfg.Files || r.First == 1 || r.Last != 115 || r.Events != r.Last-r.First+1 {
 		t.Errorf("%d files, %+v", len(names), r)
 	}
@@ -86,7 +86,7 @@ func TestTampering(t *testing.T) {
 	f := newFixture(t)
 	f.cfg.FileBytes = 1 << 20
 	f.write(10)
-	names, _ := files(f.cfg.Dir)
+	names, _ := logFiles(f.cfg.Dir)
 	path := filepath.Join(f.cfg.Dir, names[0])
 	good, err := os.ReadFile(path)
 	if err != nil {
@@ -142,7 +142,7 @@ func TestTorn(t *testing.T) {
 	f := newFixture(t)
 	f.cfg.FileBytes = 1 << 20
 	f.write(3)
-	names, _ := files(f.cfg.Dir)
+	names, _ := logFiles(f.cfg.Dir)
 	path := filepath.Join(f.cfg.Dir, names[0])
 	good, _ := os.ReadFile(path)
 	for _, cut := range []int{1, 10, 100} {

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/usher-agent/usher/agent/files"
 )
 
 // How users are named: privacy.users.
@@ -71,11 +73,11 @@ func (u *Users) keyOf(month string) ([]byte, error) {
 		return nil, fmt.Errorf("pseudonyms: %w", err)
 	}
 	path := filepath.Join(u.dir, month+".key")
-	key, err := os.ReadFile(path) //nolint:gosec // a file of the agent's own folder
+	key, err := files.Read(path, files.MaxSize)
 	if errors.Is(err, fs.ErrNotExist) {
 		key = make([]byte, 32)
 		rand.Read(key) // never fails: see crypto/rand
-		err = os.WriteFile(path, key, 0o600)
+		err = files.Replace(path, key, 0o600)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("pseudonyms: %w", err)

@@ -259,7 +259,7 @@ func ReadNamed(path string, max int64) ([]byte, error) {
 	}
 	b, err := io.ReadAll(io.LimitReader(f, max+1))
 	if err == nil && int64(len(b)) > max {
-		err = fmt.Errorf("%s has more than %d bytes", path, max)
+		err = fmt.Errorf("%s: it has more than %d bytes", path, max)
 	}
 	return b, err
 }

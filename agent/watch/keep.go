@@ -17,6 +17,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/usher-agent/usher/agent/files"
 )
 
 // The keep folder has a folder of last good bytes, one of versions before the last install, each with a file a path, and one of
@@ -84,7 +86,7 @@ func parseHeader(line string) (recordFile, error) {
 
 // openRecord reads a kept file's first line and returns a reader of the rest, to be closed by the caller.
 func openRecord(file string) (recordFile, *bufio.Reader, io.Closer, error) {
-	f, err := os.Open(file) //nolint:gosec // a file of the agent's own folder
+	f, err := files.Open(file, os.O_RDONLY)
 	if err != nil {
 		return recordFile{}, nil, nil, err
 	}

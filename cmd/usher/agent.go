@@ -36,6 +36,7 @@ var configFlags = []struct{ flag, key, help string }{
 // source is where commands that need the configuration read it.
 type source struct {
 	file  string
+	guard bool // read as the agent does: only what nobody else can change
 	flags map[string]*string
 }
 
@@ -72,7 +73,7 @@ func (s *source) load(c *cli) (*config.Config, error) {
 	if c.socket != "" {
 		flags["socket.path"] = c.socket
 	}
-	cfg, err := config.Load(config.Source{File: s.path(), Env: os.Environ(), Flags: flags})
+	cfg, err := config.Load(config.Source{File: s.path(), Env: os.Environ(), Flags: flags, Guard: s.guard})
 	if err != nil {
 		return nil, &exit{code: exitConfig, cause: err, hint: "docs/configuration.md and configs/usher.yaml explain every key"}
 	}
@@ -88,6 +89,7 @@ func (c *cli) agentCommand() *cobra.Command {
 SIGHUP reads the configuration again, as a change of the file does. The first SIGINT or SIGTERM lets calls under way finish; a
 second one ends at once. --check reads and checks everything, says what holds, and starts nothing.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			src.guard = !check || os.Geteuid() != 0 // root looks at what another user's agent is to read
 			cfg, err := src.load(c)
 			if err != nil {
 				return err
