@@ -102,7 +102,7 @@ func (a *Agent) enrolment() ([]string, error) {
 	if file == "" {
 		return nil, nil
 	}
-	b, err := readSecret("upstream.enrolment_file", file)
+	b, err := readSecret(a.settings(), "upstream.enrolment_file", file)
 	if err != nil {
 		return nil, err
 	}
@@ -121,7 +121,15 @@ func upstreamTransport(cfg *config.Config, key ed25519.PrivateKey, now time.Time
 		return nil, err
 	}
 	if c.ClientCertFile != "" {
-		cert, err := tls.LoadX509KeyPair(c.ClientCertFile, c.ClientKeyFile)
+		public, err := cfg.ReadFile(c.ClientCertFile, maxNamed)
+		var private []byte
+		if err == nil {
+			private, err = cfg.ReadFile(c.ClientKeyFile, maxNamed)
+		}
+		var cert tls.Certificate
+		if err == nil {
+			cert, err = tls.X509KeyPair(public, private)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("upstream.client_cert_file: %w", err)
 		}
