@@ -98,7 +98,9 @@ func (a *Agent) upstreamClient(url string) (*online.Client, error) {
 
 // enrolment reads the enrolment tokens.
 func (a *Agent) enrolment() ([]string, error) {
+	a.mu.Lock()
 	file := a.config.Upstream.EnrolmentFile
+	a.mu.Unlock()
 	if file == "" {
 		return nil, nil
 	}

@@ -75,6 +75,9 @@ func Run(ctx context.Context, c Config) (err error) {
 		}
 		c.Log.Info("metrics are served", "address", scraped.Addr().String())
 	}
+	if at, ok := l.Addr().(*net.TCPAddr); ok && c.CertFile == "" && !at.IP.IsLoopback() {
+		c.Log.Warn("requests, which carry licence documents, come in the clear; give --tls-cert and --tls-key, or have a proxy speak TLS before this address", "address", l.Addr().String())
+	}
 	c.Log.Info("the upstream listens", "address", l.Addr().String(), "tls", c.CertFile != "", "data", c.Dir, "key", c.Signer.Anchor.KeyID)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return dropped.run(ctx) })

@@ -32,12 +32,16 @@ func anewNotes(h registry.Activation, now time.Time) (out []string) {
 
 func (c *cli) upstreamForgive(o *upstreamFlags) *cobra.Command {
 	var host string
-	cmd := &cobra.Command{Use: "forgive ID --host KEY", Short: "Let a host go on that is refused as a copy, or for starting anew too often", Args: cobra.ExactArgs(1),
+	var all bool
+	cmd := &cobra.Command{Use: "forgive ID --host KEY | --all", Short: "Let a host go on that is refused as a copy, or for starting anew too often", Args: cobra.ExactArgs(1),
 		Long: `Let a host go on that is refused as a copy of another (CLONED), or because it started anew more often than its licence allows
-(REACTIVATED_TOO_OFTEN). It keeps its place. Whichever host calls first with its key goes on, so remove a copy before.`,
+(REACTIVATED_TOO_OFTEN). It keeps its place. Whichever host calls first with its key goes on, so remove a copy before.
+
+With --all it is every host of the licence: after the server's folder was restored from an older copy, which does not know what they
+were told since.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if host == "" {
-				return usage("--host is missing: give the beginning of its key as `usher upstream list --hosts` shows it")
+			if (host == "") != all {
+				return usage("give --host, the beginning of the host's key as `usher upstream list --hosts` shows it, or --all")
 			}
 			done, err := o.order(cmd.Context(), registry.Order{Do: "forgive", ID: args[0], Agent: host})
 			if err != nil {
@@ -47,6 +51,7 @@ func (c *cli) upstreamForgive(o *upstreamFlags) *cobra.Command {
 			return nil
 		}}
 	cmd.Flags().StringVar(&host, "host", "", "the beginning of the host's key")
+	cmd.Flags().BoolVar(&all, "all", false, "every host of the licence")
 	return cmd
 }
 

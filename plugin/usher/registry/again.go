@@ -24,6 +24,8 @@ const (
 	doubledWithin = time.Minute
 	// attemptWithin is for how long an activation whose answers are lost is one.
 	attemptWithin = 24 * time.Hour
+	// maxAhead is how far ahead of the server's clock a request may be dated.
+	maxAhead = 24 * time.Hour
 	// markEvery is how often it is written that a host was taken for a copy.
 	markEvery = time.Hour
 	// printsKept is how many fingerprints of a host are remembered.

@@ -1,6 +1,7 @@
 package registry_test
 
 import (
+	"context"
 	"crypto/ed25519"
 	"testing"
 	"time"
@@ -192,6 +193,71 @@ func TestCopyThatForgetsLater(t *testing.T) {
 	o.refused(copied.anew(), plugin.Refused, enforcer.AgentKeyMismatch, online.SystemCloned)
 	o.pass(time.Second)
 	reply, err = h.ask(h.Heartbeat) // the one that has the chain goes on
+	must(t, reply, err)
+}
+
+// A known key that shows no chain has no other way than to be activated again, which is counted.
+func TestNoChainNoAnswer(t *testing.T) {
+	o := openOffice(t, nil)
+	o.serve(t)
+	h := o.host(o.seats("L1", 5, nil))
+	reply, err := h.ask(h.Activate)
+	must(t, reply, err)
+	for _, call := range []string{online.CallHeartbeat, online.CallCheckIn, online.CallDeactivate} {
+		o.pass(time.Second)
+		if got := o.say(h.key, call, nil); got.Refused == nil || got.Refused.System != online.SystemNotActivated || got.Chain != "" {
+			t.Errorf("%s: %+v", call, got)
+		}
+	}
+	o.pass(time.Second)
+	reply, err = h.ask(h.Heartbeat)
+	must(t, reply, err)
+	h.chain = nil
+	o.pass(time.Second)
+	reply, err = h.ask(h.Heartbeat) // the client activates itself again
+	must(t, reply, err)
+	if n := len(o.hosts("L1")[0].Anew); n != 1 {
+		t.Errorf("it counts as %d starts", n)
+	}
+}
+
+// A clock that was far ahead costs a host nothing once it is set right, and is not believed meanwhile.
+func TestClockAhead(t *testing.T) {
+	o := openOffice(t, nil)
+	h := o.host(o.sign("L1", nil))
+	h.slow = -1000 * 24 * time.Hour
+	for _, call := range []func(context.Context, *plugin.Request) (*plugin.Reply, error){h.Activate, h.Heartbeat} {
+		o.pass(time.Second)
+		reply, err := h.ask(call)
+		must(t, reply, err)
+	}
+	h.slow = 0
+	o.pass(time.Second)
+	reply, err := h.ask(h.Heartbeat)
+	must(t, reply, err)
+}
+
+// A server on an older copy of its folder takes hosts for copies, and an operator can forgive them all.
+func TestRestoredStore(t *testing.T) {
+	o := openOffice(t, nil)
+	h := o.host(o.sign("L1", nil))
+	reply, err := h.ask(h.Activate)
+	must(t, reply, err)
+	old := h.chain
+	for range 3 {
+		o.pass(time.Second)
+		reply, err = h.ask(h.Heartbeat)
+		must(t, reply, err)
+	}
+	h.chain = old
+	o.pass(time.Second)
+	_, err = h.ask(h.Heartbeat)
+	o.refused(err, plugin.Refused, enforcer.AgentKeyMismatch, online.SystemCloned)
+	if n, err := o.Forgive("L1", ""); err != nil || n != 1 {
+		t.Fatalf("%d, %v", n, err)
+	}
+	o.pass(time.Second)
+	reply, err = h.ask(h.Heartbeat)
 	must(t, reply, err)
 }
 

@@ -45,9 +45,8 @@ func (d *decision) changes() bool {
 
 func (d *decision) refuse(r *online.Refusal) (*decision, error) { d.refused = r; return d, nil }
 
-func (d *decision) notActivated() (*decision, error) {
-	return d.refuse(&online.Refusal{System: online.SystemNotActivated, Reason: "this host is not activated here"})
-}
+// notActivated has an agent activate itself (again), which shows its document.
+var notActivated = &online.Refusal{System: online.SystemNotActivated, Reason: "this host is not activated here"}
 
 func (d *decision) say(level slog.Level, what string, args ...any) {
 	//nolint:noctx // there is none that would say more
@@ -93,18 +92,21 @@ func (g *Registry) decide(tx *bbolt.Tx, q *question) (*decision, error) {
 		return nil, err
 	}
 	known := host != nil && l != nil
+	if ahead := time.Unix(q.Issued, 0).Sub(q.now); ahead > maxAhead {
+		return d.refuse(stale("the request is of a time %v ahead", ahead.Round(time.Second)))
+	}
 	if !known {
 		switch q.Call {
 		case online.CallActivate, online.CallCheckOut:
 		case online.CallDeactivate, online.CallReturn:
 			return d, nil // there is nothing to give back
 		default:
-			return d.notActivated()
+			return d.refuse(notActivated)
 		}
 		if l, err = g.admit(tx, q, l, d); err != nil || d.refused != nil {
 			return d, err
 		}
-	} else if g.cfg.Site && q.shown != nil && g.shows(q, l) == nil && usher.Describe([]byte(l.Document)).Issued.Before(q.shown.Issued) {
+	} else if g.cfg.Site && q.shown != nil && g.shows(q, l) == nil && older([]byte(l.Document), []byte(q.Document)) {
 		l = renewedBy(q, l, d) // a site server hears of a renewal from the agents that have it
 	}
 	terms, refused := g.judge(l, q.Request, q.agent)
@@ -139,7 +141,7 @@ func (g *Registry) decide(tx *bbolt.Tx, q *question) (*decision, error) {
 			d.document = l.Document
 		case q.Call == online.CallCheckIn:
 			// A host that was known before keys had to show the document: the agent activates itself again, which shows it.
-			return (&decision{}).notActivated()
+			return &decision{refused: notActivated}, nil
 		}
 	}
 	return d, nil
@@ -204,7 +206,7 @@ func (g *Registry) admit(tx *bbolt.Tx, q *question, l *Licence, d *decision) (*L
 	}
 	// Only an early clock, which has not been told the time, may say an old one.
 	if age := q.now.Sub(time.Unix(q.Issued, 0)); age > online.Fresh && !earlyClock(q.Issued) {
-		d.refused = &online.Refusal{System: online.SystemStale, Reason: fmt.Sprintf("the request is %v old", age.Round(time.Second)), Hint: "set the host's clock"}
+		d.refused = stale("the request is %v old", age.Round(time.Second))
 		return nil, nil
 	}
 	switch {
@@ -212,7 +214,7 @@ func (g *Registry) admit(tx *bbolt.Tx, q *question, l *Licence, d *decision) (*L
 		l = &Licence{ID: q.shown.ID, Product: q.shown.Product, Licensee: q.shown.Licensee, Document: q.Document, State: StateActive, Machines: g.cfg.Machines, Added: q.now}
 		d.licence = l
 		d.say(slog.LevelInfo, "a licence was seen for the first time", "licence", l.ID, "licensee", l.Licensee)
-	case g.cfg.Site && fault == nil && usher.Describe([]byte(l.Document)).Issued.Before(q.shown.Issued):
+	case g.cfg.Site && fault == nil && older([]byte(l.Document), []byte(q.Document)):
 		l = renewedBy(q, l, d)
 	}
 	if token != nil && (fault != nil || g.cfg.RequireEnrolment) && !slices.Contains(token.Keys, q.agent) {
@@ -220,6 +222,11 @@ func (g *Registry) admit(tx *bbolt.Tx, q *question, l *Licence, d *decision) (*L
 		d.token = token
 	}
 	return l, nil
+}
+
+// stale is a refusal that has an agent ask once more, with the time that the answer says.
+func stale(format string, args ...any) *online.Refusal {
+	return &online.Refusal{System: online.SystemStale, Reason: fmt.Sprintf(format, args...), Hint: "set the host's clock"}
 }
 
 // renewedBy returns a licence with the later issue that a request shows.
@@ -286,7 +293,7 @@ func (g *Registry) goOn(a *Activation, known bool, q *question, terms *enforcer.
 	case known && i >= 0 && i == len(s.Nonces)-1 && q.now.Sub(a.Seen) <= doubledWithin:
 		d.chain = s.Chain
 		return true
-	case i >= 0 || q.Issued < s.Issued:
+	case i >= 0 || q.Issued < min(s.Issued, q.now.Add(maxAhead).Unix()): // what is later was said before such dates were refused
 		*d = decision{none: bad(409, "the request is older than one that was answered")}
 		return false
 	case q.Issued == s.Issued && len(s.Nonces) >= noncesKept:
@@ -310,11 +317,21 @@ func (g *Registry) goOn(a *Activation, known bool, q *question, terms *enforcer.
 // a copy is noted on the host that is known; nothing else is changed.
 func (g *Registry) copied(a *Activation, known bool, q *question, terms *enforcer.License, d *decision) bool {
 	s, block := a.sequence(q.Call), isBlockCall(q.Call)
-	// An agent that has lost its blocks checks others out; those it had are over in their time. One whose chain was put aside by
-	// the operator goes on from any.
-	chained := q.Chain == s.Chain || q.Chain == s.Previous || s.Chain == "" || q.Call == online.CallCheckOut && q.Chain == "" ||
-		block && q.Chain != "" && q.Chain == a.Chain // who shows what the last answer to any call said is no copy
 	anew := q.Call == online.CallActivate && q.Chain == "" && s.Chain != "" && !a.attempted(q)
+	var chained bool
+	switch {
+	case s.Chain == "": // the operator has put it aside
+		chained = true
+	case q.Chain == "":
+		// An agent that has lost its blocks checks others out; those it had are over in their time.
+		chained = q.Call == online.CallActivate || q.Call == online.CallCheckOut
+		if !chained {
+			*d = decision{refused: notActivated}
+			return true
+		}
+	default: // who shows what the last answer to any call said is no copy
+		chained = q.Chain == s.Chain || q.Chain == s.Previous || block && q.Chain == a.Chain
+	}
 	var refused *online.Refusal
 	switch {
 	case anew:
