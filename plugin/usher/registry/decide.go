@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -49,8 +50,7 @@ func (d *decision) refuse(r *online.Refusal) (*decision, error) { d.refused = r;
 var notActivated = &online.Refusal{System: online.SystemNotActivated, Reason: "this host is not activated here"}
 
 func (d *decision) say(level slog.Level, what string, args ...any) {
-	//nolint:noctx // there is none that would say more
-	d.log = append(d.log, func(l *slog.Logger) { l.Log(nil, level, what, args...) })
+	d.log = append(d.log, func(l *slog.Logger) { l.Log(context.Background(), level, what, args...) })
 }
 
 // carryOut writes what was decided.
