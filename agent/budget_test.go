@@ -23,7 +23,7 @@ func TestFence(t *testing.T) {
 	}
 	acquire := func(wait time.Duration) enforcer.Decision {
 		r := &enforcer.Acquire{Pool: "streams", N: 1, Lifetime: enforcer.LifetimeHeld, Wait: wait}
-		r.ID[0] = byte(len(d.Leases()) + d.core.Waiting() + 1)
+		r.ID[0] = byte(len(d.core.Leases(nil)) + d.core.Waiting() + 1)
 		return d.do(r)
 	}
 	d.setVerdict(verdict(2), clock.Boot()+time.Hour)
@@ -39,11 +39,11 @@ func TestFence(t *testing.T) {
 	}
 	d.relapse = func() {}
 	d.setVerdict(verdict(2), 1) // over before it is in force
-	if n := len(d.Leases()); n != 1 {
+	if n := len(d.core.Leases(nil)); n != 1 {
 		t.Errorf("a waiter was served of what is over: %d leases", n)
 	}
 	d.setVerdict(verdict(2), 0)
-	if n := len(d.Leases()); n != 2 {
+	if n := len(d.core.Leases(nil)); n != 2 {
 		t.Errorf("a waiter is not served of what is not over: %d leases", n)
 	}
 }

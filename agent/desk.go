@@ -4,13 +4,13 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/usher-agent/usher/agent/clock"
-	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
 )
 
@@ -288,15 +288,7 @@ func (d *desk) setVerdict(v *enforcer.Verdict, fence time.Duration) {
 	}
 	d.serve(d.last, true)
 	d.rejudged()
-	if d.subs.none() {
-		return
-	}
-	for _, l := range d.core.Leases(nil) {
-		if !l.RevokeAt.IsZero() {
-			d.subs.send(l.Holder, wire.Event{Type: "lease.revoking", At: d.last, LeaseID: l.ID.String(), Items: itemShapes(l.Items),
-				Reason: "the licence no longer covers it; it ends at " + l.RevokeAt.UTC().Format(time.RFC3339)})
-		}
-	}
+	d.subs.revoking(d.core, d.last)
 }
 
 // longestTimer bounds a wait on the monotonic clock, which stops while the host is suspended.
@@ -385,12 +377,32 @@ func (d *desk) isMeter(r *enforcer.Acquire) bool {
 	return ok
 }
 
-// Leases returns every lease held.
-func (d *desk) Leases() []*enforcer.Lease {
+// portion is how many leases are listed while the lock is held.
+const portion = 256
+
+// list calls f with the leases of a user, or of all users for nil, a portion at a time, until f returns false. Between two portions
+// others are served. A lease that is held all the while is in one of them, and may be in two.
+func (d *desk) list(u *enforcer.User, f func([]*enforcer.Lease) bool) {
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	d.tick(d.licenceTime())
-	return d.core.Leases(nil)
+	users := []enforcer.User{}
+	if u != nil {
+		users = append(users, *u)
+	} else {
+		users = d.core.Users()
+	}
+	d.mu.Unlock()
+	for _, u := range users {
+		for below := math.MaxInt; below > 0; {
+			var part []*enforcer.Lease
+			d.mu.Lock()
+			part, below = d.core.Portion(u, below, portion)
+			d.mu.Unlock()
+			if len(part) > 0 && !f(part) {
+				return
+			}
+		}
+	}
 }
 
 // drain refuses new leases from now on, and turns away those who wait.

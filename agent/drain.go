@@ -100,7 +100,7 @@ func (d *desk) holding() (held, borrowed int) {
 // idle waits until no lease but borrows is held, or ctx ends, or the agent stops.
 func (d *desk) idle(ctx context.Context, stop <-chan struct{}) {
 	for ctx.Err() == nil {
-		events, cancel := d.Subscribe(func(_ *enforcer.Holder, ev *wire.Event) bool { return ev.Type == "lease.ended" })
+		events, cancel := d.Subscribe(nil, func(_ *enforcer.Holder, ev *wire.Event) bool { return ev.Type == "lease.ended" })
 		for open := true; open; {
 			if held, _ := d.holding(); held == 0 {
 				cancel()

@@ -3,108 +3,295 @@ package agent
 import (
 	"sync"
 	"sync/atomic"
+	"time"
 
+	"github.com/go-json-experiment/json"
+
+	"github.com/usher-agent/usher/agent/api"
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// subscriberBuffer is how many events a subscriber may be behind before it is cut off.
-const subscriberBuffer = 256
+const (
+	// subscriberBuffer is how many events a subscriber may be behind before it is cut off.
+	subscriberBuffer = 256
+	// feedBuffer is how many events the subscribers of one user may be behind all together.
+	feedBuffer = 16 << 10
+)
 
-// subscribers are the readers of events.
+// subscribers are the readers of events. Whoever decides only puts an event into the feeds that it concerns; passing it on to their
+// readers is another goroutine's work, so that neither many readers nor slow ones keep anybody waiting.
 type subscribers struct {
-	mu     sync.Mutex // guards all below; taken under desk.mu, never the other way round
-	all    map[*subscriber]struct{}
 	n      atomic.Int32
+	mu     sync.Mutex // guards all below; taken under desk.mu, never the other way round
+	users  map[enforcer.User]*feed
+	all    *feed // of those who see the leases of all users; nil: there are none
 	closed bool
 }
 
-type subscriber struct {
-	ch chan wire.Event
-	// see says whether the subscriber may and will see an event of a holder's lease.
-	see func(*enforcer.Holder, *wire.Event) bool
+// feed is what the subscribers of one user are to be told.
+type feed struct {
+	owner *subscribers
+	subs  map[*subscriber]struct{} // guarded by owner.mu
+	queue []fed                    // guarded by owner.mu
+	added uint64                   // guarded by owner.mu: events so far
+	busy  bool                     // guarded by owner.mu: it is being passed on
 }
 
-// Subscribe returns a channel of events: changes of the licence, and what becomes of leases, where see
-// accepts it. The channel is closed by cancel, when the agent ends, and when the reader is too slow.
-func (d *desk) Subscribe(see func(*enforcer.Holder, *wire.Event) bool) (<-chan wire.Event, func()) {
+// fed is an event in a feed. What it looks like on the wire is found out when it is passed on.
+type fed struct {
+	number uint64
+	holder *enforcer.Holder // nil: it is for everybody
+	event  enforcer.Event
+	shaped *wire.Event // instead of event
+}
+
+type subscriber struct {
+	feed *feed
+	ch   chan *api.Event // one place is for the last
+	// see says whether the subscriber may and will see an event of a holder's lease; nil: it does.
+	see  func(*enforcer.Holder, *wire.Event) bool
+	from uint64 // the first event that is told
+	gone bool   // guarded by feed.owner.mu
+}
+
+// Subscribe returns a channel of events: changes of the licence, and what becomes of the leases of a user (of all users for nil),
+// where see accepts it. The channel is closed by cancel and, after an event that says why, when the agent ends and when the reader is
+// too slow.
+func (d *desk) Subscribe(u *enforcer.User, see func(*enforcer.Holder, *wire.Event) bool) (<-chan *api.Event, func()) {
 	s := &d.subs
-	sub := &subscriber{ch: make(chan wire.Event, subscriberBuffer), see: see}
+	sub := &subscriber{ch: make(chan *api.Event, subscriberBuffer+1), see: see}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		close(sub.ch)
 		return sub.ch, func() {}
 	}
-	if s.all == nil {
-		s.all = map[*subscriber]struct{}{}
-	}
-	s.all[sub] = struct{}{}
-	s.n.Store(int32(len(s.all)))
+	sub.feed = s.feed(u)
+	sub.from = sub.feed.added
+	sub.feed.subs[sub] = struct{}{}
+	s.n.Add(1)
 	return sub.ch, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.drop(sub)
+		s.drop(sub, "")
 	}
 }
 
-// drop ends a subscription. s.mu is held.
-func (s *subscribers) drop(sub *subscriber) {
-	if _, ok := s.all[sub]; ok {
-		delete(s.all, sub)
-		close(sub.ch)
-		s.n.Store(int32(len(s.all)))
+// feed returns the feed of a user, or of all, made where there is none. s.mu is held.
+func (s *subscribers) feed(u *enforcer.User) *feed {
+	f := s.all
+	if u != nil {
+		f = s.users[*u]
+	}
+	if f != nil {
+		return f
+	}
+	f = &feed{owner: s, subs: map[*subscriber]struct{}{}}
+	if u == nil {
+		s.all = f
+		return f
+	}
+	if s.users == nil {
+		s.users = map[enforcer.User]*feed{}
+	}
+	s.users[*u] = f
+	return f
+}
+
+// drop ends a subscription, and says why where that is news to the reader. s.mu is held.
+func (s *subscribers) drop(sub *subscriber, why string) {
+	if sub.gone {
+		return
+	}
+	sub.gone = true
+	delete(sub.feed.subs, sub)
+	s.n.Add(-1)
+	if why != "" {
+		sub.ch <- shape(wire.Event{Type: "events.ended", At: time.Now().UTC(), Reason: why})
+	}
+	close(sub.ch)
+	if len(sub.feed.subs) > 0 {
+		return
+	}
+	sub.feed.queue = nil
+	if s.all == sub.feed {
+		s.all = nil
+	}
+	for u, f := range s.users {
+		if f == sub.feed {
+			delete(s.users, u)
+			return
+		}
 	}
 }
 
 func (s *subscribers) none() bool { return s.n.Load() == 0 }
 
+// publish has an event told. What is not for subscribers is passed over.
 func (s *subscribers) publish(ev enforcer.Event) {
 	if s.none() {
 		return
 	}
-	out := wire.Event{At: ev.At}
-	var holder *enforcer.Holder
 	switch ev.Kind {
 	case enforcer.EventVerdict:
-		out.Type = "license.changed"
-		out.State, out.Code, out.Reason = string(ev.Verdict.State), string(ev.Verdict.Code), ev.Verdict.Reason
+		s.put(fed{event: ev})
+	case enforcer.EventGranted, enforcer.EventRenewed, enforcer.EventEnded:
+		s.put(fed{event: ev, holder: ev.Lease.Holder})
+	default:
+	}
+}
+
+// send has an event told that is none of the core's; a nil holder's is for everybody.
+func (s *subscribers) send(holder *enforcer.Holder, ev wire.Event) {
+	if !s.none() {
+		s.put(fed{shaped: &ev, holder: holder})
+	}
+}
+
+// revoking tells the holders of leases that are to be revoked, where anybody listens.
+func (s *subscribers) revoking(core *enforcer.Enforcer, now time.Time) {
+	if s.none() || !core.Revoking() {
+		return
+	}
+	s.mu.Lock()
+	some := func(l *enforcer.Lease) bool { return s.all != nil || s.users[l.Holder.Who()] != nil }
+	leases := core.Leases(some)
+	s.mu.Unlock()
+	for _, l := range leases {
+		if !l.RevokeAt.IsZero() {
+			s.send(l.Holder, wire.Event{Type: "lease.revoking", At: now, LeaseID: l.ID.String(), Items: itemShapes(l.Items),
+				Reason: "the licence no longer covers it; it ends at " + l.RevokeAt.UTC().Format(time.RFC3339)})
+		}
+	}
+}
+
+// put puts an event into the feeds that it concerns.
+func (s *subscribers) put(ev fed) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if ev.holder != nil {
+		s.users[ev.holder.Who()].add(ev)
+	} else {
+		for _, f := range s.users {
+			f.add(ev)
+		}
+	}
+	s.all.add(ev)
+}
+
+// add queues an event, and sees to it that somebody passes it on. owner.mu is held; a nil feed has no readers.
+func (f *feed) add(ev fed) {
+	if f == nil || len(f.subs) == 0 {
+		return
+	}
+	if len(f.queue) >= feedBuffer {
+		for sub := range f.subs {
+			f.owner.drop(sub, "more happened at once than could be told; connect again")
+		}
+		return
+	}
+	ev.number = f.added
+	f.added++
+	f.queue = append(f.queue, ev)
+	if !f.busy {
+		f.busy = true
+		go f.pass()
+	}
+}
+
+// pass passes on what is queued, until nothing is.
+func (f *feed) pass() {
+	var subs []*subscriber
+	for {
+		f.owner.mu.Lock()
+		batch := f.queue
+		f.queue = nil
+		if len(batch) == 0 {
+			f.busy = false
+			f.owner.mu.Unlock()
+			return
+		}
+		subs = subs[:0]
+		for sub := range f.subs {
+			subs = append(subs, sub)
+		}
+		f.owner.mu.Unlock()
+		for _, ev := range batch {
+			f.tell(ev, subs)
+		}
+	}
+}
+
+// tell passes one event on to the readers who see it.
+func (f *feed) tell(ev fed, subs []*subscriber) {
+	w := ev.wire()
+	var shaped *api.Event
+	for _, sub := range subs {
+		if ev.number < sub.from || ev.holder != nil && sub.see != nil && !sub.see(ev.holder, w) {
+			continue
+		}
+		if shaped == nil {
+			shaped = shape(*w)
+		}
+		f.owner.mu.Lock()
+		switch {
+		case sub.gone:
+		case len(sub.ch) < subscriberBuffer:
+			sub.ch <- shaped
+		default:
+			f.owner.drop(sub, "this reader was too slow: it is 256 events behind; connect again")
+		}
+		f.owner.mu.Unlock()
+	}
+}
+
+// wire is the event as it is on the wire.
+func (ev *fed) wire() *wire.Event {
+	if ev.shaped != nil {
+		return ev.shaped
+	}
+	out := &wire.Event{At: ev.event.At}
+	switch ev.event.Kind {
+	case enforcer.EventVerdict:
+		v := ev.event.Verdict
+		out.Type, out.State, out.Code, out.Reason = "license.changed", string(v.State), string(v.Code), v.Reason
+		return out
 	case enforcer.EventGranted:
 		out.Type = "lease.granted"
 	case enforcer.EventRenewed:
 		out.Type = "lease.renewed"
-	case enforcer.EventEnded:
-		out.Type, out.Cause = "lease.ended", string(ev.Cause)
 	default:
-		return
+		out.Type, out.Cause = "lease.ended", string(ev.event.Cause)
 	}
-	if l := ev.Lease; l != nil {
-		out.LeaseID, out.Items, holder = l.ID.String(), itemShapes(l.Items), l.Holder
-	}
-	s.send(holder, out)
+	out.LeaseID, out.Items = ev.event.Lease.ID.String(), itemShapes(ev.event.Lease.Items)
+	return out
 }
 
-// send passes an event to all who may see it; a nil holder's event is for everybody.
-func (s *subscribers) send(holder *enforcer.Holder, ev wire.Event) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for sub := range s.all {
-		if holder != nil && sub.see != nil && !sub.see(holder, &ev) {
-			continue
-		}
-		select {
-		case sub.ch <- ev:
-		default:
-			s.drop(sub)
-		}
+// shape writes an event once, for all who read it.
+func shape(ev wire.Event) *api.Event {
+	b, err := json.Marshal(ev)
+	if err != nil { // of an executable's path or a reason that is no UTF-8
+		b, _ = json.Marshal(wire.Event{Type: ev.Type, At: ev.At, LeaseID: ev.LeaseID})
 	}
+	return &api.Event{Event: ev, JSON: b}
 }
 
+// close ends all subscriptions: the agent ends.
 func (s *subscribers) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
-	for sub := range s.all {
-		s.drop(sub)
+	feeds := []*feed{s.all}
+	for _, f := range s.users {
+		feeds = append(feeds, f)
+	}
+	for _, f := range feeds {
+		if f == nil {
+			continue
+		}
+		for sub := range f.subs {
+			s.drop(sub, "the agent ends; connect again when it is back")
+		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"strconv"
 
+	"github.com/usher-agent/usher/agent/api"
 	"github.com/usher-agent/usher/agent/eventlog"
 	"github.com/usher-agent/usher/agent/host"
 	"github.com/usher-agent/usher/client/wire"
@@ -50,10 +51,10 @@ func (f front) Adjust(r *enforcer.Adjust) *enforcer.Denial {
 
 func (f front) Lease(id enforcer.LeaseID) (*enforcer.Lease, bool) { return f.desk.Lease(id) }
 
-func (f front) Leases() []*enforcer.Lease { return f.desk.Leases() }
+func (f front) List(u *enforcer.User, yield func([]*enforcer.Lease) bool) { f.desk.list(u, yield) }
 
-func (f front) Subscribe(see func(*enforcer.Holder, *wire.Event) bool) (<-chan wire.Event, func()) {
-	return f.desk.Subscribe(see)
+func (f front) Subscribe(u *enforcer.User, see func(*enforcer.Holder, *wire.Event) bool) (<-chan *api.Event, func()) {
+	return f.desk.Subscribe(u, see)
 }
 
 func (f front) Fingerprint(ctx context.Context, product string) wire.Fingerprint {

@@ -137,7 +137,12 @@ func TestSuspensionAndStep(t *testing.T) {
 
 	h.wall = h.wall.Add(5 * time.Hour)
 	h.run(30 * time.Second)
-	if held := h.Leases(); len(held) != 1 || held[0].ExpiresAt.Sub(h.wall) != 30*time.Second || h.steps != 1 {
+	var held []*enforcer.Lease
+	h.list(nil, func(some []*enforcer.Lease) bool {
+		held = append(held, some...)
+		return true
+	})
+	if len(held) != 1 || held[0].ExpiresAt.Sub(h.wall) != 30*time.Second || h.steps != 1 {
 		t.Errorf("the clock was set: %+v, %d steps", held, h.steps)
 	}
 	h.run(30 * time.Second)

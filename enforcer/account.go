@@ -70,16 +70,17 @@ func (e *Enforcer) settle(u User, a *account) {
 	}
 }
 
-// exceeds reports whether n more are too many for one user: nobody may have more than is left free for all others. All that one
-// user can take is thus half, two can take three quarters, and there is always a share for the next.
-func exceeds(own, taken, most, n int) bool {
+// OverShare reports whether n more of something are too many for one user, who has own of it already, where all users together have
+// taken so many and may have most: nobody may have more than is left free for all others. All that one user can take is thus half,
+// two can take three quarters, and there is always a share for the next.
+func OverShare(own, taken, most, n int) bool {
 	return own+n > most-taken-n && own+n > 1 || taken+n > most
 }
 
 // denyShare says that what a user asks for is more than one may have of what there is; nil: it is not. what is the plural of
 // what is counted.
 func denyShare(u User, what string, own, taken, most, n int) *Denial {
-	if !exceeds(own, taken, most, n) {
+	if !OverShare(own, taken, most, n) {
 		return nil
 	}
 	return &Denial{Code: RateLimited, Detail: fmt.Sprintf("%s has %d %s of the %d that all users have together, at most %d may be, and one user may have no more than is left for others",

@@ -143,6 +143,19 @@ func (e *Enforcer) Leases(keep func(*Lease) bool) []*Lease {
 	return out
 }
 
+// Revoking reports whether any lease is to be revoked.
+func (e *Enforcer) Revoking() bool {
+	if !e.revokeAllAt.IsZero() {
+		return true
+	}
+	for _, p := range e.pools {
+		if !p.revokeAt.IsZero() {
+			return true
+		}
+	}
+	return false
+}
+
 // view returns the lease with its RevokeAt.
 func (e *Enforcer) view(h *held) *Lease {
 	at := e.revokeAllAt

@@ -1,9 +1,6 @@
 package api
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -21,6 +18,8 @@ type peer struct {
 	start    uint64
 	inode    uint64 // of the process's pidfd; only of one that is not visible
 	own      bool   // the kernel does not say who it is, and lets only the agent's own user in
+	// executables knows what exe_sha256 rules compare; nil: nobody keeps it
+	executables *executables
 }
 
 // Nobody is the uid, and the gid, that stands for those whom no kernel vouches for: an overflow id is not an identity.
@@ -40,9 +39,6 @@ type Rules struct {
 	Admin []Rule
 }
 
-// maxExecutable bounds what is hashed for an exe_sha256 rule, in bytes.
-const maxExecutable = 1 << 30
-
 func (r Rule) matches(p *peer) bool {
 	if r.UID == nil && r.GID == nil && r.Exe == "" && r.ExeSHA256 == "" {
 		return false // an empty rule is a mistake, not an open door
@@ -57,7 +53,7 @@ func (r Rule) matches(p *peer) bool {
 	return true
 }
 
-// exeHash returns the SHA-256 of the peer's executable in hex, empty when it cannot be read.
+// exeHash returns the SHA-256 of the peer's executable in hex, empty when it cannot be read. It waits for that where it is not known.
 func (p *peer) exeHash() string {
 	if p.pid == 0 || p.exe == "" {
 		return ""
@@ -66,20 +62,22 @@ func (p *peer) exeHash() string {
 	if name == "" {
 		return ""
 	}
-	f, err := os.Open(name)
-	if err != nil {
+	e := p.executables
+	if e == nil {
+		e = newExecutables(nil)
+	}
+	sum := e.sum(p.key(), name)
+	if !p.lives() { // the number may have been another's by the time the file was opened
 		return ""
 	}
-	defer f.Close()
-	h := sha256.New()
-	if n, err := io.Copy(h, io.LimitReader(f, maxExecutable+1)); err != nil || n > maxExecutable {
-		return ""
-	}
-	return hex.EncodeToString(h.Sum(nil))
+	return sum
 }
 
+// matchesAny reports whether a rule matches. Rules that need no hash come first, so that whom they let in waits for none.
 func matchesAny(rules []Rule, p *peer) bool {
-	return slices.ContainsFunc(rules, func(r Rule) bool { return r.matches(p) })
+	hashed := func(r Rule) bool { return r.ExeSHA256 != "" }
+	return slices.ContainsFunc(rules, func(r Rule) bool { return !hashed(r) && r.matches(p) }) ||
+		slices.ContainsFunc(rules, func(r Rule) bool { return hashed(r) && r.matches(p) })
 }
 
 // admin reports whether the peer may do everything: root or the agent's own user, where the kernel shows the agent its pid, or by
@@ -96,7 +94,7 @@ func (r Rules) admin(p *peer) bool {
 
 // allowed reports whether the peer may call at all.
 func (r Rules) allowed(p *peer) bool {
-	return len(r.Allow) == 0 || r.admin(p) || matchesAny(r.Allow, p)
+	return len(r.Allow) == 0 || matchesAny(r.Allow, p) || r.admin(p)
 }
 
 // caller is the peer as the enforcer knows it.

@@ -50,9 +50,40 @@ func body(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, *enforce
 	return b, nil
 }
 
+// smallBody is how long a body may be that is counted with nothing but its connection, in bytes.
+const smallBody = 4 << 10
+
+// keepBody counts the memory for a request's body of at most so many bytes in. give counts it out.
+func (s *Server) keepBody(k key, r *http.Request, most int64) (give func(), d *enforcer.Denial) {
+	n := r.ContentLength
+	if n < 0 || n > most {
+		n = most
+	}
+	if n <= smallBody {
+		return func() {}, nil
+	}
+	if !s.kept.take(k, int(n)) {
+		return nil, tooMuchAtOnce(k)
+	}
+	return func() { s.kept.give(k, int(n)) }, nil
+}
+
+func tooMuchAtOnce(k key) *enforcer.Denial {
+	return &enforcer.Denial{Code: enforcer.RateLimited, Detail: fmt.Sprintf("long messages of %s take as much memory as one user may have, which is no more than is left for all others, of %d bytes", k, maxKept),
+		Hint: "send shorter messages, or fewer at once"}
+}
+
 // decode reads a JSON body strictly into a request: no unknown or duplicate member, no other case, no invalid UTF-8, and
 // nothing after the object. An empty body is an error unless empty is allowed.
 func decode(w http.ResponseWriter, r *http.Request, into any, mayBeEmpty bool) *enforcer.Denial {
+	if c, ok := w.(*call); ok {
+		give, d := c.server.keepBody(c.peer.key(), r, MaxBody)
+		if d != nil {
+			w.Header().Set("Connection", "close") // what follows of the request is not read
+			return d
+		}
+		defer give()
+	}
 	b, d := body(w, r, MaxBody)
 	if d != nil {
 		return d

@@ -106,11 +106,11 @@ func (s *Server) RunDialect(ctx context.Context, d Dialect) error {
 		})
 	}
 	return s.serve(ctx, d.TCP, h, func() {}, func(c net.Conn, to *connQueue, tasks *sync.WaitGroup) {
-		if why := s.enter(Nobody); why != "" {
+		if why := s.enter(overTCP); why != "" {
 			tasks.Go(func() { refuse(c, why) })
 			return
 		}
-		tasks.Go(func() { to.put(&countedConn{c, sync.OnceFunc(func() { s.leave(Nobody) })}) })
+		tasks.Go(func() { to.put(&countedConn{c, sync.OnceFunc(func() { s.connections.give(overTCP, 1) })}) })
 	})
 }
 
@@ -136,6 +136,17 @@ func (s *Server) guardDialect(d *Dialect, w http.ResponseWriter, r *http.Request
 		s.answerDenial(w, denial)
 		return
 	}
+	k := overTCP
+	if p, ok := r.Context().Value(peerKey{}).(*peer); ok {
+		k = p.key()
+	}
+	give, denial := s.keepBody(k, r, d.MaxBody)
+	if denial != nil {
+		w.Header().Set("Connection", "close")
+		s.answerDenial(w, denial)
+		return
+	}
+	defer give()
 	defer func() {
 		e := recover()
 		call.deliver(e != nil)

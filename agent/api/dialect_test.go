@@ -105,9 +105,7 @@ func TestDialectConnections(t *testing.T) {
 	}
 	one.Close()
 	for deadline := time.Now().Add(20 * time.Second); ; <-time.After(time.Millisecond) {
-		s.mu.Lock()
-		n := s.conns
-		s.mu.Unlock()
+		n := s.connections.of(overTCP)
 		if n == 1 {
 			break
 		}

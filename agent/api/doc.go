@@ -27,7 +27,9 @@ type Desk interface {
 	Renew(*enforcer.Renew) (*enforcer.Lease, *enforcer.Denial)
 	Release(*enforcer.Release) *enforcer.Denial
 	Lease(enforcer.LeaseID) (*enforcer.Lease, bool)
-	Leases() []*enforcer.Lease
+	// List calls f with the leases of a user, or of all users for nil, in portions, until f returns false. A lease that is held all
+	// the while is in one of them, and may be in two.
+	List(u *enforcer.User, f func([]*enforcer.Lease) bool)
 	// Liveness says what tells that a lease's holder is gone.
 	Liveness(*enforcer.Lease) string
 	// Session opens a session for the caller at the other end of a connection. It takes sent, which is what Config.TakeSent
@@ -50,9 +52,9 @@ type Desk interface {
 
 	// Fingerprint returns this host as licences for a product see it; empty means the agent's own product.
 	Fingerprint(ctx context.Context, product string) wire.Fingerprint
-	// Subscribe returns events until cancel is called or the reader is too slow; see says which events
-	// of leases; nil: all.
-	Subscribe(see func(*enforcer.Holder, *wire.Event) bool) (events <-chan wire.Event, cancel func())
+	// Subscribe returns events until cancel is called, the reader is too slow or the agent ends: those of all, and those of the
+	// leases of a user, or of all users for nil, which see accepts; a nil see accepts all.
+	Subscribe(u *enforcer.User, see func(*enforcer.Holder, *wire.Event) bool) (events <-chan *Event, cancel func())
 
 	// Keys returns the agent's key; LeaseToken signs a lease for whoever sent a nonce.
 	Keys() wire.Keys

@@ -16,6 +16,11 @@ const keepAlive = 15 * time.Second
 
 // events streams what happens as server-sent events (WHATWG HTML, §9.2). The first says what licence is in force.
 func (s *Server) events(c *call) {
+	if d := s.subscribe(c.peer); d != nil {
+		s.answerDenial(c, d)
+		return
+	}
+	defer s.subscribers.give(c.peer.key(), 1)
 	events, cancel := s.desk.Subscribe(visible(c.peer, c.admin))
 	defer cancel()
 	rc := http.NewResponseController(c.ResponseWriter)
@@ -32,7 +37,9 @@ func (s *Server) events(c *call) {
 		return err == nil && rc.Flush() == nil
 	}
 	l := s.desk.License()
-	if !send(eventText(wire.Event{Type: "license.changed", At: time.Now().UTC(), State: l.State, Code: l.Code, Reason: l.Reason})) {
+	first := Event{Event: wire.Event{Type: "license.changed", At: time.Now().UTC(), State: l.State, Code: l.Code, Reason: l.Reason}}
+	var err error
+	if first.JSON, err = json.Marshal(first.Event); err != nil || !send(eventText(&first)) {
 		return
 	}
 	tick := time.NewTicker(keepAlive)
@@ -44,11 +51,7 @@ func (s *Server) events(c *call) {
 		case <-s.ending:
 			return
 		case ev, ok := <-events:
-			if !ok {
-				send(": this stream was too slow and is cut off; connect again\n\n")
-				return
-			}
-			if !send(eventText(ev)) {
+			if !ok || !send(eventText(ev)) {
 				return
 			}
 		case <-tick.C:
@@ -66,18 +69,30 @@ func (p *peer) sees(h *enforcer.Holder) bool {
 	return h.SameUser(c) || h.SameProcess(c)
 }
 
-// visible says which leases' events a caller may see: its own, and an admin all.
-func visible(p *peer, admin bool) func(*enforcer.Holder, *wire.Event) bool {
+// visible says whose leases' events a caller may see, and which of them: its own, and an admin all.
+func visible(p *peer, admin bool) (*enforcer.User, func(*enforcer.Holder, *wire.Event) bool) {
 	if admin {
-		return nil
+		return nil, nil
 	}
-	return func(h *enforcer.Holder, _ *wire.Event) bool { return p.sees(h) }
+	u := p.caller(false).Who()
+	return &u, func(h *enforcer.Holder, _ *wire.Event) bool { return p.sees(h) }
 }
 
-func eventText(ev wire.Event) string {
-	b, err := json.Marshal(ev)
-	if err != nil {
-		return ": an event could not be written\n\n"
+// Event is an event as all who may see it are told of it.
+type Event struct {
+	wire.Event
+	JSON []byte // the same, written once
+}
+
+func eventText(ev *Event) string {
+	return "event: " + ev.Type + "\ndata: " + string(ev.JSON) + "\n\n"
+}
+
+// subscribe counts a subscriber in, or says why it is one too many.
+func (s *Server) subscribe(p *peer) *enforcer.Denial {
+	if s.subscribers.take(p.key(), 1) {
+		return nil
 	}
-	return "event: " + ev.Type + "\ndata: " + string(b) + "\n\n"
+	return &enforcer.Denial{Code: enforcer.RateLimited, Detail: fmt.Sprintf("uid %d has %d subscriptions to events, and one user may have no more than are left for all others, of %d",
+		p.uid, s.subscribers.of(p.key()), maxSubscribers), Hint: "end some that are not read any more"}
 }

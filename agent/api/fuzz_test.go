@@ -41,8 +41,8 @@ func (echo) LeaseToken(_ *enforcer.Lease, nonce string) (string, error) {
 	return "token of " + nonce, nil
 }
 
-func (echo) Subscribe(func(*enforcer.Holder, *wire.Event) bool) (<-chan wire.Event, func()) {
-	c := make(chan wire.Event)
+func (echo) Subscribe(*enforcer.User, func(*enforcer.Holder, *wire.Event) bool) (<-chan *Event, func()) {
+	c := make(chan *Event)
 	return c, func() { close(c) }
 }
 

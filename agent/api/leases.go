@@ -136,16 +136,55 @@ func (s *Server) acquire(c *call) {
 	}
 }
 
+// getLeases lists leases as they are read, a portion at a time: a list may be long, and whoever reads it slow. One user makes one list
+// at a time.
 func (s *Server) getLeases(c *call) {
-	pool := c.req.URL.Query().Get("pool")
-	out := wire.Leases{Leases: []wire.Lease{}}
-	for _, l := range s.desk.Leases() {
-		if (c.admin || c.peer.sees(l.Holder)) && (pool == "" || has(l, pool)) {
-			out.Leases = append(out.Leases, s.leaseShape(l))
-		}
+	done, err := s.listings.take(c.req.Context(), c.peer.key())
+	if err != nil {
+		return // it has hung up
 	}
-	s.answer(c, http.StatusOK, out)
+	defer done()
+	pool := c.req.URL.Query().Get("pool")
+	var user *enforcer.User
+	if !c.admin {
+		u := c.peer.caller(false).Who()
+		user = &u
+	}
+	rc := http.NewResponseController(c.ResponseWriter)
+	c.Header().Set("Content-Type", "application/json")
+	c.Header().Set("Cache-Control", "no-store")
+	listed := map[enforcer.LeaseID]struct{}{}
+	b := []byte(`{"leases":[`)
+	s.desk.List(user, func(some []*enforcer.Lease) bool {
+		for _, l := range some {
+			if !c.admin && !c.peer.sees(l.Holder) || pool != "" && !has(l, pool) {
+				continue
+			}
+			if _, again := listed[l.ID]; again {
+				continue
+			}
+			if len(listed) > 0 {
+				b = append(b, ',')
+			}
+			listed[l.ID] = struct{}{}
+			shape := s.leaseShape(l)
+			b = appendLease(b, &shape)
+		}
+		if len(b) < listChunk {
+			return true
+		}
+		rc.SetWriteDeadline(time.Now().Add(writeWithin))
+		_, err = c.Write(b)
+		b = b[:0]
+		return err == nil
+	})
+	if err == nil {
+		c.Write(append(b, ']', '}')) // whoever has hung up by now is not interested
+	}
 }
+
+// listChunk is how many bytes of a list are gathered before they are sent.
+const listChunk = 32 << 10
 
 func has(l *enforcer.Lease, pool string) bool {
 	for _, it := range l.Items {

@@ -33,4 +33,6 @@ func credentials(c *net.UnixConn) (peer, error) {
 	return p, failed
 }
 
+func (p *peer) lives() bool { return true }
+
 func exeFile(int32) string { return "" }

@@ -88,5 +88,8 @@ func startTime(pid int32) uint64 {
 	return n
 }
 
+// lives reports whether the peer's number is still its own.
+func (p *peer) lives() bool { return p.start == 0 || startTime(p.pid) == p.start }
+
 // exeFile is where the file of a process's executable can be read, even when it has been replaced.
 func exeFile(pid int32) string { return "/proc/" + strconv.Itoa(int(pid)) + "/exe" }

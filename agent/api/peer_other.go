@@ -13,4 +13,6 @@ func credentials(*net.UnixConn) (peer, error) {
 	return peer{uid: uint32(uid), own: true}, nil
 }
 
+func (p *peer) lives() bool { return true }
+
 func exeFile(int32) string { return "" }

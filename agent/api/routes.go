@@ -25,6 +25,8 @@ type call struct {
 	req   *http.Request
 	peer  *peer
 	admin bool
+
+	server *Server
 }
 
 type route struct {
@@ -123,7 +125,7 @@ func (s *Server) guard(r route, w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	rules := s.rules.Load()
-	c := &call{w, req, p, rules.admin(p)}
+	c := &call{w, req, p, rules.admin(p), s}
 	switch {
 	case r.access == anyone:
 	case r.access == admin && !c.admin:
@@ -214,6 +216,13 @@ func (s *Server) getFingerprint(c *call) {
 	if len(product) > 256 {
 		s.answerDenial(c, badRequest("product", "", "product has %d bytes, at most 256 may be", len(product)))
 		return
+	}
+	if product != "" { // what is measured anew reads disks
+		done, err := s.measuring.take(c.req.Context(), c.peer.key())
+		if err != nil {
+			return // it has hung up
+		}
+		defer done()
 	}
 	s.answer(c, http.StatusOK, s.desk.Fingerprint(c.req.Context(), product))
 }

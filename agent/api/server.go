@@ -21,7 +21,7 @@ type Config struct {
 	Log     *slog.Logger // nil: nothing is logged
 	Rules   Rules
 	TLS     *tls.Config // of the agent's key; nil: TLS is not spoken
-	// How many connections may be open, in all and of one uid; zero: 4096, and half of all.
+	// How many connections may be open, in all and of one uid; zero: 4096, and no more than are left for all others.
 	MaxConns, MaxConnsPerUID int
 	// TakeSent makes something of the control messages (unix(7), SCM_RIGHTS) that come beside the first byte of a connection,
 	// for which there are SentSpace bytes; it owns the descriptors in them, and returns nil when they are of no use. nil: none
@@ -38,6 +38,12 @@ const (
 	maxHeader   = 16 << 10
 )
 
+// What callers may take together, of which no user may have more than is left for all others.
+const (
+	maxSubscribers = 4096
+	maxKept        = 64 << 20 // bytes of messages and bodies
+)
+
 // Server answers the local API.
 type Server struct {
 	desk    Desk
@@ -46,31 +52,33 @@ type Server struct {
 	handler http.Handler
 	ending  chan struct{} // closed when the server drains: streams end
 
-	tls                 *tls.Config
-	takeSent            func([]byte) io.Closer
-	sentSpace           int
-	maxConns, maxPerUID int
-
+	tls                      *tls.Config
+	takeSent                 func([]byte) io.Closer
+	sentSpace                int
 	headerWithin, readWithin time.Duration // how long the first byte and a header, and a whole request, may take
 
-	mu     sync.Mutex // guards all below
-	conns  int
-	perUID map[uint32]int
+	connections *shares // one each
+	subscribers *shares // of events, one each
+	kept        *shares // bytes of messages and bodies that are being read
+	listings    *turns  // to list leases
+	measuring   *turns  // to measure this host for other products
+
+	executables *executables
 }
 
 // New returns a server that listens nowhere until Run.
 func New(c Config) *Server {
-	s := &Server{desk: c.Desk, log: c.Log, ending: make(chan struct{}), maxConns: c.MaxConns, maxPerUID: c.MaxConnsPerUID, perUID: map[uint32]int{}, tls: c.TLS,
+	s := &Server{desk: c.Desk, log: c.Log, ending: make(chan struct{}), tls: c.TLS,
 		takeSent: c.TakeSent, sentSpace: c.SentSpace, headerWithin: 10 * time.Second, readWithin: 30 * time.Second}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	if s.maxConns <= 0 {
-		s.maxConns = 4096
+	if c.MaxConns <= 0 {
+		c.MaxConns = 4096
 	}
-	if s.maxPerUID <= 0 {
-		s.maxPerUID = max(1, s.maxConns/2)
-	}
+	s.connections, s.subscribers, s.kept = newShares(c.MaxConns, c.MaxConnsPerUID), newShares(maxSubscribers, 0), newShares(maxKept, 0)
+	s.listings, s.measuring = newTurns(4), newTurns(2)
+	s.executables = newExecutables(s.ending)
 	s.SetRules(c.Rules)
 	s.handler = s.routes(c.Metrics)
 	return s
@@ -169,11 +177,12 @@ func (s *Server) admit(c *net.UnixConn) *conn {
 		c.Close() // it has gone already
 		return nil
 	}
-	if why := s.enter(p.uid); why != "" {
+	p.executables = s.executables
+	if why := s.enter(p.key()); why != "" {
 		refuse(c, why)
 		return nil
 	}
-	return &conn{UnixConn: c, peer: p, leave: sync.OnceFunc(func() { s.leave(p.uid) })}
+	return &conn{UnixConn: c, peer: p, leave: sync.OnceFunc(func() { s.connections.give(p.key(), 1) })}
 }
 
 // tell reads the first byte, which tells the protocol: '{' is a session, 0x16 is TLS, inside of which the first byte tells
@@ -238,27 +247,16 @@ func (c endingContext) Err() error {
 }
 
 // enter counts a connection in, or says why it is one too many.
-func (s *Server) enter(uid uint32) string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case s.conns >= s.maxConns:
-		return fmt.Sprintf("the agent has %d connections, the most it takes; close some, or raise its limit on open files", s.conns)
-	case s.perUID[uid] >= s.maxPerUID:
-		return fmt.Sprintf("uid %d has %d connections, the most one user may have; close some, or raise limits.connections_per_uid", uid, s.perUID[uid])
+func (s *Server) enter(k key) string {
+	if s.connections.take(k, 1) {
+		return ""
 	}
-	s.conns++
-	s.perUID[uid]++
-	return ""
-}
-
-func (s *Server) leave(uid uint32) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.conns--
-	if s.perUID[uid]--; s.perUID[uid] == 0 {
-		delete(s.perUID, uid)
+	n := s.connections.of(k)
+	if most := s.connections.mostOfOne; most > 0 && n >= most {
+		return fmt.Sprintf("%s has %d connections, the most one user may have; close some, or raise limits.connections_per_uid", k, n)
 	}
+	return fmt.Sprintf("%s has %d connections of the %d that the agent takes from all, and one user may have no more than are left for all others; close some, or raise the agent's limit on open files",
+		k, n, s.connections.most)
 }
 
 // refuse answers a connection too many as HTTP, whatever it speaks, and closes it.

@@ -74,12 +74,6 @@ type rpcResponse struct {
 	Error   *rpcError      `json:"error,omitempty"`
 }
 
-type rpcNotification struct {
-	Version string `json:"jsonrpc"`
-	Method  string `json:"method"`
-	Params  any    `json:"params"`
-}
-
 // session is one connection that speaks JSON-RPC 2.0, one message a line.
 type session struct {
 	server *Server
@@ -156,6 +150,7 @@ func (x *session) undo(id enforcer.LeaseID) { x.server.undoLease(id, x.conn.peer
 func (x *session) read() {
 	in := bufio.NewReaderSize(x.conn, 4096)
 	var long []byte
+	defer func() { x.keepLine(false, long != nil) }()
 	for {
 		// What is answered goes out when no further request is at hand.
 		if b, _ := in.Peek(in.Buffered()); bytes.IndexByte(b, '\n') < 0 {
@@ -164,6 +159,10 @@ func (x *session) read() {
 		line, err := in.ReadSlice('\n')
 		switch {
 		case errors.Is(err, bufio.ErrBufferFull):
+			if long == nil && !x.keepLine(true, false) {
+				x.reply(nil, nil, problemError(tooMuchAtOnce(x.conn.peer.key())))
+				return
+			}
 			if long = append(long, line...); len(long) > MaxLine {
 				x.reply(nil, nil, &rpcError{Code: codeInvalid, Message: "the message is longer than 65536 bytes"})
 				return
@@ -181,11 +180,38 @@ func (x *session) read() {
 				return
 			}
 			long = nil
+			goesOn := x.line(line)
+			if x.keepLine(false, true); !goesOn {
+				return
+			}
+			continue
 		}
 		if !x.line(line) {
 			return
 		}
 	}
+}
+
+// keepLine counts the memory for a message that is longer than the buffer in, or out, and gives its end some time to come.
+func (x *session) keepLine(in, out bool) bool {
+	s, key := x.server, x.conn.peer.key()
+	var until time.Time
+	switch {
+	case in:
+		if !s.kept.take(key, MaxLine) {
+			return false
+		}
+		until = time.Now().Add(s.readWithin)
+	case out:
+		s.kept.give(key, MaxLine)
+	default:
+		return true
+	}
+	x.conn.SetReadDeadline(until)
+	if x.ctx.Err() != nil { // it ends, which a new deadline must not undo
+		x.conn.SetReadDeadline(time.Unix(1, 0))
+	}
+	return true
 }
 
 // flush sends what has been written; an end that does not read is cut off.
@@ -270,6 +296,14 @@ func (x *session) writeLease(id jsontext.Value, l *wire.Lease, granted *enforcer
 			x.empty()
 		}
 	}
+}
+
+// notify writes an event, which flush sends.
+func (x *session) notify(ev *Event) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.buf = append(append(append(x.buf[:0], `{"jsonrpc":"2.0","method":"`...), ev.Type...), `","params":`...)
+	x.write(append(append(x.buf, ev.JSON...), '}', '\n'))
 }
 
 // reply writes an answer.

@@ -1,7 +1,9 @@
 package api
 
 import (
+	"bytes"
 	"context"
+	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -36,7 +38,8 @@ func (x *session) acquire(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
 	default:
 		return nil, &enforcer.Denial{Code: enforcer.RateLimited, Detail: "64 requests of this session wait already, the most that may"}, nil
 	}
-	x.wait(r, q, in.Nonce)
+	// What waits keeps what it needs, and not the message, which may be 64 KiB of nothing.
+	x.wait(&rpcRequest{ID: bytes.Clone(r.ID)}, q, strings.Clone(in.Nonce))
 	return later, nil, nil
 }
 

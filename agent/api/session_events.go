@@ -1,8 +1,6 @@
 package api
 
 import (
-	"github.com/go-json-experiment/json"
-
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
 )
@@ -16,23 +14,27 @@ func (x *session) subscribe(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
 	if x.events != nil {
 		return struct{}{}, nil, nil
 	}
-	see := visible(&x.conn.peer, x.admin)
+	p := &x.conn.peer
+	if d := x.server.subscribe(p); d != nil {
+		return nil, d, nil
+	}
+	u, see := visible(p, x.admin)
 	if in.Mine {
-		p := &x.conn.peer
+		own := p.caller(false).Who()
+		u = &own
 		see = func(h *enforcer.Holder, ev *wire.Event) bool {
 			own := h.PID == p.pid && h.Start == p.start && h.SameUser(p.caller(false)) && (p.pid != 0 || h.Inode == p.inode)
 			return (own || h.SameProcess(p.caller(false))) && (ev.Type == "lease.revoking" || ev.Type == "lease.ended" && ev.Cause != string(enforcer.CauseReleased))
 		}
 	}
-	events, cancel := x.server.desk.Subscribe(see)
-	x.events = cancel
+	events, cancel := x.server.desk.Subscribe(u, see)
+	x.events = func() {
+		cancel()
+		x.server.subscribers.give(p.key(), 1)
+	}
 	x.tasks.Go(func() {
 		for ev := range events {
-			b, err := json.Marshal(rpcNotification{"2.0", ev.Type, ev})
-			if err != nil {
-				continue
-			}
-			x.send(append(b, '\n'))
+			x.notify(ev)
 			x.flush()
 			if x.ctx.Err() != nil {
 				return

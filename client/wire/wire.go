@@ -320,7 +320,7 @@ type Fingerprint struct {
 
 // Event is one server-sent event's data on GET /v1/events; the event's name is Type.
 type Event struct {
-	Type    string    `json:"type"` // license.changed, lease.granted, lease.renewed, lease.ended, lease.revoking, emergency.started, license.returned
+	Type    string    `json:"type"` // license.changed, lease.granted, lease.renewed, lease.ended, lease.revoking, emergency.started, license.returned, events.ended
 	At      time.Time `json:"at"`
 	LeaseID string    `json:"lease_id,omitempty"`
 	Items   []Item    `json:"items,omitempty"`
