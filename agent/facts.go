@@ -72,6 +72,9 @@ func anchor(c *config.Config, t config.Trust) (plugin.Anchor, error) {
 	if err != nil {
 		return plugin.Anchor{}, err
 	}
+	if err := catalog.NameSchemes(&a, t.Schemes); err != nil {
+		return plugin.Anchor{}, err
+	}
 	a.NotBefore, a.NotAfter, a.Revoked, a.Environment = t.NotBefore, t.NotAfter, t.Revoked, enforcer.Environment(t.Environment)
 	return a, nil
 }

@@ -26,7 +26,8 @@ type Anchor struct {
 	NotAfter    time.Time // compared with a document's issue time; zero: any
 	Revoked     bool      // nothing that it signed is believed, whenever it says it was
 	Environment enforcer.Environment
-	Embedded    bool // compiled in by the vendor
+	Schemes     []string // of the system's own: what the key is believed for; none: whatever its algorithm serves
+	Embedded    bool     // compiled in by the vendor
 }
 
 // Format recognises and verifies the documents of one licence system. Implementations are stateless and safe for

@@ -69,6 +69,7 @@ type Trust struct {
 	NotAfter    time.Time `yaml:"not_after"`
 	Revoked     bool      `yaml:"revoked"`
 	Environment string    `yaml:"environment"`
+	Schemes     []string  `yaml:"schemes"`
 }
 
 // Socket is the local API's socket and who may call.

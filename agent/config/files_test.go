@@ -39,7 +39,7 @@ func TestMinimalFile(t *testing.T) {
 func TestReferenceFile(t *testing.T) {
 	text := file(t, "configs/usher.yaml")
 	c := load(t, text)
-	if len(c.License.Trust) != 2 || len(c.Socket.Allow) != 4 || !strings.Contains(c.License.Trust[1].Key, "BEGIN PUBLIC KEY") {
+	if len(c.License.Trust) != 3 || len(c.Socket.Allow) != 4 || !strings.Contains(c.License.Trust[1].Key, "BEGIN PUBLIC KEY") {
 		t.Errorf("got %+v", c)
 	}
 	commented := regexp.MustCompile(`(?m)^( *)# ([a-z0-9_-]+:( .*)?)$`)

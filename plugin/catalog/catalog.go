@@ -209,6 +209,17 @@ func Anchor(system, keyID string, key []byte, alg string) (plugin.Anchor, error)
 	}
 }
 
+// NameSchemes sets the schemes of its system that an anchor is believed for; none means all that its algorithm serves.
+func NameSchemes(a *plugin.Anchor, schemes []string) error {
+	switch {
+	case a.System == keygen.System:
+		return keygen.NameSchemes(a, schemes)
+	case len(schemes) > 0:
+		return fmt.Errorf("key %q: the system %s has no schemes; leave schemes out", a.KeyID, a.System)
+	}
+	return nil
+}
+
 // TimeTeller returns the system whose signed dates are evidence of the time for an agent that believes these anchors: the first of
 // usher, keygen and awslm that has a production anchor. All licences of an agent are judged by one time, so one system alone tells it, and
 // never a plugin or a test key. Empty: none does.
@@ -278,6 +289,7 @@ type Public struct {
 	NotAfter    time.Time `json:"not_after,omitzero"`
 	Revoked     bool      `json:"revoked,omitempty"`
 	Environment string    `json:"environment,omitempty"`
+	Schemes     []string  `json:"schemes,omitempty"`
 }
 
 // Embed returns the linker's flag that compiles a vendor in.
@@ -321,6 +333,9 @@ func (v Vendor) anchors() ([]plugin.Anchor, error) {
 	var out []plugin.Anchor
 	for _, k := range v.Keys {
 		a, err := Anchor(k.System, k.KeyID, []byte(k.Key), k.Algorithm)
+		if err == nil {
+			err = NameSchemes(&a, k.Schemes)
+		}
 		if err != nil {
 			return nil, err
 		}

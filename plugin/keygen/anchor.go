@@ -113,12 +113,12 @@ func verifies(a plugin.Anchor, message, sig []byte) bool {
 	return false
 }
 
-// believe returns the anchor by which check holds. Documents name no key, so each anchor is tried whose algorithm is among
-// algs. what says how the document is signed, for people.
-func believe(anchors []plugin.Anchor, what string, algs []string, check func(plugin.Anchor) bool) (plugin.Anchor, *enforcer.Problem) {
+// believe returns the anchor by which check holds. Documents name no key, so each anchor is tried that serves. what says how the
+// document is signed, for people.
+func believe(anchors []plugin.Anchor, what string, serves, check func(plugin.Anchor) bool) (plugin.Anchor, *enforcer.Problem) {
 	tried := []string{}
 	for _, a := range anchors {
-		if a.System != System || !slices.Contains(algs, a.Algorithm) {
+		if a.System != System || !serves(a) {
 			continue
 		}
 		tried = append(tried, a.KeyID)
@@ -134,7 +134,7 @@ func believe(anchors []plugin.Anchor, what string, algs []string, check func(plu
 	if len(tried) == 0 {
 		return plugin.Anchor{}, &enforcer.Problem{System: System, Code: enforcer.UntrustedKey,
 			Reason: fmt.Sprintf("it is signed with %s, and no key of a Keygen account for that is in trust", what),
-			Hint:   "add the account's public key under license.trust, with system keygen; for RSA, alg says which of rsa-pss-sha256 and rsa-sha256 it is for"}
+			Hint:   "add the account's public key under license.trust, with system keygen; for RSA, alg says which of rsa-pss-sha256 and rsa-sha256 it is for, and schemes, where it is given, must name the scheme"}
 	}
 	return plugin.Anchor{}, &enforcer.Problem{System: System, Code: enforcer.BadSignature,
 		Reason: fmt.Sprintf("its signature (%s) is not good by any key in trust for that (%s): it has been changed, or another account signed it", what, strings.Join(tried, ", ")),

@@ -107,7 +107,7 @@ func readFile(all []string, anchors []plugin.Anchor, s plugin.Secrets) (*documen
 	}
 	d := &document{kind: k, alg: e.Alg}
 	signed := []byte(string(k) + "/" + e.Enc)
-	anchor, p := believe(anchors, alg, []string{alg}, func(a plugin.Anchor) bool { return verifies(a, signed, sig) })
+	anchor, p := believe(anchors, alg, func(a plugin.Anchor) bool { return a.Algorithm == alg && serves(a, schemeFile) }, func(a plugin.Anchor) bool { return verifies(a, signed, sig) })
 	d.anchor = anchor
 	switch {
 	case encoding == "base64":

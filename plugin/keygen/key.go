@@ -4,6 +4,7 @@ import (
 	"crypto/rsa"
 	"encoding/base64"
 	"math/big"
+	"slices"
 	"strings"
 
 	"github.com/go-json-experiment/json"
@@ -91,29 +92,44 @@ func parseJWT(s string) *signed {
 // read verifies the key.
 func (k *signed) read(anchors []plugin.Anchor) (*document, *enforcer.Problem) {
 	d := &document{kind: signedKey, data: k.data, key: k.text, scheme: k.scheme}
-	what := strings.Join(k.algs, " or ")
-	if len(k.algs) == len(Algorithms()) {
-		what = "one of Keygen's algorithms"
+	foreign := ""
+	if k.scheme == "RSA_2048_SIGN" {
+		foreign = foreignText(k.data)
 	}
-	a, p := believe(anchors, what, k.algs, func(a plugin.Anchor) bool {
-		if k.data == nil {
-			d.data = recoverPKCS1(a, k.sig)
-			return d.data != nil
+	believed := func(a plugin.Anchor) bool {
+		return slices.Contains(k.algs, a.Algorithm) && serves(a, k.schemeOf(a.Algorithm))
+	}
+	a, p := believe(anchors, k.wordsOf(), believed, func(a plugin.Anchor) bool {
+		if k.data != nil {
+			return foreign == "" && verifies(a, k.message, k.sig)
 		}
-		return verifies(a, k.message, k.sig)
+		if d.data = recoverPKCS1(a, k.sig); d.data != nil {
+			if s := foreignText(d.data); s != "" {
+				d.data, foreign = nil, s
+			}
+		}
+		return d.data != nil
 	})
-	if d.data == nil {
+	if foreign != "" && p != nil && p.Code == enforcer.BadSignature {
+		p.Reason = "what it says is " + foreign + ", which Keygen signs for another purpose, and no licence key"
+		p.Hint = "ask the vendor for the licence key or file as Keygen made it"
+	}
+	if d.data == nil || foreign != "" {
 		return nil, p
 	}
 	d.anchor, d.alg = a, a.Algorithm
 	return d, p
 }
 
+// leastExponent is the least public exponent of a key that may have encrypted: nothing tells where what it encrypted ends, so that with a
+// small one anybody could find a number whose power begins like it.
+const leastExponent = 65537
+
 // recoverPKCS1 returns what a private key has encrypted, with PKCS #1 v1.5 padding of block type 1 (RFC 8017 §9.2, without a
 // DigestInfo), which must be whole; nil: it has not. Package crypto/rsa has no such call.
 func recoverPKCS1(a plugin.Anchor, c []byte) []byte {
 	k, ok := a.Key.(*rsa.PublicKey)
-	if !ok || len(c) != k.Size() {
+	if !ok || len(c) != k.Size() || k.E < leastExponent {
 		return nil
 	}
 	n := new(big.Int).SetBytes(c)
