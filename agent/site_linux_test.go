@@ -22,6 +22,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -51,10 +52,17 @@ type siteServer struct {
 	licence []byte
 	cmd     *exec.Cmd
 	roots   *x509.CertPool
+	plain   bool // HTTP without TLS
 }
 
 // openSiteServer starts a server of a licence of limit slots of the pool streams.
 func openSiteServer(t *testing.T, limit int64, ttl time.Duration) *siteServer {
+	t.Helper()
+	return openSiteServerAs(t, limit, ttl, false)
+}
+
+// openSiteServerAs is openSiteServer with mutual TLS, or without TLS.
+func openSiteServerAs(t *testing.T, limit int64, ttl time.Duration, plain bool) *siteServer {
 	t.Helper()
 	bin, err := buildOnce()
 	if err != nil {
@@ -65,7 +73,7 @@ func openSiteServer(t *testing.T, limit int64, ttl time.Duration) *siteServer {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	s := &siteServer{t: t, bin: bin, dir: dir, ttl: ttl, roots: x509.NewCertPool()}
+	s := &siteServer{t: t, bin: bin, dir: dir, ttl: ttl, roots: x509.NewCertPool(), plain: plain}
 	var private string
 	if private, s.public, err = issue.Keygen(dir, "k1", ""); err != nil {
 		t.Fatal(err)
@@ -128,8 +136,12 @@ func (s *siteServer) certify() {
 // run starts the server and returns when it answers.
 func (s *siteServer) run() {
 	s.t.Helper()
-	s.cmd = exec.Command(s.bin, "upstream", "--serve-pools", "--data", s.path("data"), "--trust", s.public, "--license", s.path("site.lic"), "--listen", s.address,
-		"--tls-cert", s.path("tls.crt"), "--tls-key", s.path("tls.key"), "--mutual-tls", "--block-ttl", s.ttl.String(), "--log-level", "error")
+	args := []string{"upstream", "--serve-pools", "--data", s.path("data"), "--runtime-dir", s.path("run"), "--trust", s.public, "--license", s.path("site.lic"), "--listen", s.address,
+		"--block-ttl", s.ttl.String(), "--log-level", "error"}
+	if !s.plain {
+		args = append(args, "--tls-cert", s.path("tls.crt"), "--tls-key", s.path("tls.key"), "--mutual-tls")
+	}
+	s.cmd = exec.Command(s.bin, args...)
 	s.cmd.Stderr = os.Stderr
 	if err := s.cmd.Start(); err != nil {
 		s.t.Fatal(err)
@@ -435,8 +447,12 @@ func (s *siteServer) agents(n int) (out []*crashing) {
 		}
 		s.t.Cleanup(func() { os.RemoveAll(dir) })
 		h := &house{t: s.t, dir: dir, signer: s.signer}
-		h.config = fmt.Sprintf("product: acme\nsocket: {path: %s}\nstate: {dir: %s, runtime_dir: %s}\nupstream: {pools_url: 'https://%s', ca_file: %s}\nlicense:\n  path: %s\n  trust:\n    - kid: k1\n      key_file: %s\n",
-			h.path("s"), h.path("state"), h.path("run"), s.address, s.path("tls.crt"), s.path("site.lic"), s.public)
+		address := "https://" + s.address
+		if s.plain {
+			address = "http://" + s.address
+		}
+		h.config = fmt.Sprintf("product: acme\nsocket: {path: %s}\nstate: {dir: %s, runtime_dir: %s}\nupstream: {pools_url: '%s', ca_file: %s}\nlicense:\n  path: %s\n  trust:\n    - kid: k1\n      key_file: %s\n",
+			h.path("s"), h.path("state"), h.path("run"), address, s.path("tls.crt"), s.path("site.lic"), s.public)
 		if err := os.WriteFile(h.path("usher.yaml"), []byte(h.config), 0o600); err != nil {
 			s.t.Fatal(err)
 		}
@@ -528,5 +544,61 @@ func TestSiteServerAgents(t *testing.T) {
 	}
 	if _, err := a.Acquire(t.Context(), wire.AcquireRequest{Pool: "streams"}); !errors.Is(err, client.ErrNoSlots) {
 		t.Errorf("it hands out: %v", err)
+	}
+}
+
+// A server is killed and started on a copy of its folder that was made before the last blocks were given, by a server at rest or at
+// work. A new agent asks at once: it has nothing before what the others have is known, and they go on with all of it.
+func TestSiteServerOnOldCopy(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		plain bool
+		busy  bool
+	}{{"mutual TLS, quiet", false, false}, {"plain, busy", true, true}} {
+		t.Run(c.name, func(t *testing.T) {
+			const limit, ttl = 8, 4 * time.Second
+			s := openSiteServerAs(t, limit, ttl, c.plain)
+			all := s.agents(2)
+			all[0].take(3)
+			if !c.busy {
+				s.kill()
+			} else if err := s.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+				t.Fatal(err)
+			} else {
+				untilStopped(t, s.cmd.Process.Pid)
+			}
+			for _, name := range []string{"registry.db", "site.key", "site.pub"} {
+				b, err := os.ReadFile(s.path("data/" + name))
+				if err := errors.Join(err, os.MkdirAll(s.path("old"), 0o700), os.WriteFile(s.path("old/"+name), b, 0o600)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if !c.busy {
+				s.run()
+			} else if err := s.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+				t.Fatal(err)
+			}
+			all[1].take(5)
+			s.kill()
+			if err := errors.Join(os.RemoveAll(s.path("data")), os.Rename(s.path("old"), s.path("data"))); err != nil {
+				t.Fatal(err)
+			}
+			s.run()
+			all = append(all, s.agents(1)...)
+			for began := time.Now(); time.Since(began) < 2*ttl; <-time.After(20 * time.Millisecond) {
+				var sum int64
+				for _, x := range all {
+					sum += *x.share().Budget
+				}
+				if _, err := all[2].Acquire(t.Context(), wire.AcquireRequest{Pool: "streams", Lifetime: "held"}); err == nil || sum > limit {
+					t.Fatalf("%v after the start on an old copy the agents may hand out %d of %d slots, and a new one has a slot: %t", time.Since(began), sum, limit, err == nil)
+				}
+			}
+			for i, n := range []int64{3, 5} {
+				if p := all[i].share(); *p.Budget != n {
+					t.Errorf("an agent that had %d slots may hand out %d", n, *p.Budget)
+				}
+			}
+		})
 	}
 }

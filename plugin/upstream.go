@@ -138,10 +138,11 @@ type Return struct {
 
 // What a Budgeter's error says in SystemCode that means something to the agent. None of them changes a verdict.
 const (
-	SystemFull    = "NO_SLOTS"     // CheckOut: others have them, and may give some back
-	SystemLapsed  = "BLOCK_LAPSED" // Extend: the block is over, and its slots may be another's
-	SystemNoPools = "NO_POOLS"     // this upstream has no slots to give
-	SystemCloned  = "CLONED"       // another host has gone on with this one's state
+	SystemFull     = "NO_SLOTS"     // CheckOut: others have them, and may give some back
+	SystemLapsed   = "BLOCK_LAPSED" // Extend: the block is over, and its slots may be another's
+	SystemNoPools  = "NO_POOLS"     // this upstream has no slots to give
+	SystemSettling = "SETTLING"     // CheckOut: the upstream may not know who has which slots, and gives no new ones for a while
+	SystemCloned   = "CLONED"       // another host has gone on with this one's state
 )
 
 // Block is slots of one pool that nobody else has before it ends.

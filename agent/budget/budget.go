@@ -537,7 +537,7 @@ func (k *Keeper) failed(e *entry, p *Pool, s *Step, now time.Duration, err *plug
 			p.token = ""
 		}
 		k.later(p, now)
-		if p.full = err.SystemCode == plugin.SystemFull; p.full {
+		if p.full = err.SystemCode == plugin.SystemFull; p.full || err.SystemCode == plugin.SystemSettling {
 			p.stuck = false
 		}
 		if err.SystemCode == plugin.SystemNoPools {

@@ -202,6 +202,9 @@ func (p *Pool) grow(now time.Duration, have, need int64) *Step {
 	// One block that grows is fewer calls than two; where that brings nothing, another may be had.
 	if n := len(p.Blocks); n > 0 && !p.fixed && p.tries == 0 || n >= maxBlocks {
 		b := slices.MaxFunc(p.Blocks, func(a, b *Block) int { return int(min(1, max(-1, a.Use-b.Use))) })
+		if b.Use < b.Slots {
+			return nil // the upstream hears of that first: it cannot tell the one from the other
+		}
 		return &Step{Kind: Extend, Block: b.ID, Slots: b.Use + more}
 	}
 	return &Step{Kind: CheckOut, Slots: more}

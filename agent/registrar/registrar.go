@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/usher-agent/usher/agent/clock"
 	"github.com/usher-agent/usher/metrics"
 	"github.com/usher-agent/usher/plugin"
 	"github.com/usher-agent/usher/plugin/usher/issue"
@@ -40,6 +41,7 @@ type Config struct {
 	BlockTTL          time.Duration   // the longest that a block is given for; zero: registry.DefaultBlockTTL
 	Licences          string          // a file, or a folder of files, of licences to admit; empty: none
 	Uptime            func() time.Duration
+	RunDir            string // does not outlive a start of the host; empty: see registry.Config
 	Log               *slog.Logger
 }
 
@@ -50,7 +52,8 @@ func Run(ctx context.Context, c Config) (err error) {
 	}
 	var g *registry.Registry
 	m := metrics.NewRegistry(func() metrics.Kept { return kept(g) })
-	g, err = registry.Open(registry.Config{Dir: c.Dir, Signer: c.Signer, Anchors: c.Anchors, Site: c.Site, Machines: c.Machines, RequireEnrolment: c.RequireEnrolment, Log: c.Log, Answered: m.Answered})
+	g, err = registry.Open(registry.Config{Dir: c.Dir, Signer: c.Signer, Anchors: c.Anchors, Site: c.Site, Machines: c.Machines, RequireEnrolment: c.RequireEnrolment, Log: c.Log, Answered: m.Answered,
+		RunDir: c.RunDir, BootID: clock.BootID()})
 	if err != nil {
 		return err
 	}

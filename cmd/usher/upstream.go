@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"time"
 
@@ -26,6 +27,7 @@ type upstreamFlags struct {
 	key, signer, public, alg string
 	trust                    []string
 	data, listen, metrics    string
+	runtimeDir               string
 	enrolment                bool
 	certFile, keyFile        string
 	mutual, pools            bool
@@ -60,6 +62,7 @@ server: it serves blocks alone, of the licences that a key under --trust has sig
 	f.BoolVar(&o.mutual, "mutual-tls", false, "agents must show a certificate of their own key")
 	f.BoolVar(&o.pools, "serve-pools", false, "serve blocks of slots of site pools")
 	f.DurationVar(&o.blockTTL, "block-ttl", registry.DefaultBlockTTL, "the longest that a block is given for: after it a dead agent's slots are others'")
+	f.StringVar(&o.runtimeDir, "runtime-dir", "", "a folder that does not outlive a start of the host, and is no part of a backup (/run/usher-upstream for root, else under $XDG_RUNTIME_DIR): by it the server shows that its store is the latest")
 	f.StringVar(&o.license, "license", "", "a licence, or a folder of licences, to know from the start")
 	f.Int64Var(&o.machines, "machines", 0, "hosts that a licence may be activated on where nothing else was said; 0: any number")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
@@ -107,6 +110,9 @@ func (c *cli) serveUpstream(cmd *cobra.Command, o *upstreamFlags) error {
 	if err != nil {
 		return err
 	}
+	if o.runtimeDir == "" {
+		o.runtimeDir = upstreamRunDir()
+	}
 	var anchors []plugin.Anchor
 	for _, file := range o.trust {
 		b, err := os.ReadFile(file)
@@ -122,7 +128,19 @@ func (c *cli) serveUpstream(cmd *cobra.Command, o *upstreamFlags) error {
 	log, _ := c.newLog(&config.Config{Log: config.Log{Level: o.logLevel, Format: o.logFormat}})
 	return registrar.Run(cmd.Context(), registrar.Config{Dir: dir, Listen: o.listen, MetricsListen: o.metrics, RequireEnrolment: o.enrolment, CertFile: o.certFile, KeyFile: o.keyFile, Mutual: o.mutual,
 		Signer: signer, Anchors: anchors, Machines: o.machines, Log: log,
-		Site: site, Pools: o.pools, BlockTTL: o.blockTTL, Licences: o.license, Uptime: agent.SinceBoot})
+		Site: site, Pools: o.pools, BlockTTL: o.blockTTL, Licences: o.license, Uptime: agent.SinceBoot, RunDir: o.runtimeDir})
+}
+
+// upstreamRunDir is where a server keeps what a start of the host ends; empty where there is no such place.
+func upstreamRunDir() string {
+	base := os.Getenv("XDG_RUNTIME_DIR")
+	if os.Geteuid() == 0 {
+		base = "/run"
+	}
+	if base == "" || runtime.GOOS != "linux" {
+		return ""
+	}
+	return filepath.Join(base, "usher-upstream")
 }
 
 // siteKey loads the key of a site server, and makes it where there is none.

@@ -53,6 +53,8 @@ type blocks struct {
 	by      map[string]*Block
 	of      map[share]map[string]*Block
 	missing map[share]map[string]want // by agent: what it was denied a while ago
+	// settling is until when no slots are given that an agent does not have: the store may be an old copy, and not know who has them.
+	settling time.Duration
 }
 
 // want is slots that an agent has asked for in vain.
@@ -148,8 +150,9 @@ type ask struct {
 	agent   string
 	license *enforcer.License
 	*online.BlockRequest
-	newID string        // of a block to be
-	now   time.Duration // since boot
+	had   map[string]Had // what the agent has heard that it has, by the server's own word
+	newID string         // of a block to be
+	now   time.Duration  // since boot
 	wall  time.Time
 	ttl   time.Duration // the longest that a block is given for
 }
@@ -171,6 +174,14 @@ func hold(l *enforcer.License) int64 {
 	return 0
 }
 
+// settles is until when slots of a licence are not given that its agent does not have.
+func (b *blocks) settles(a *ask) time.Duration {
+	if b.settling == 0 {
+		return 0
+	}
+	return b.settling + time.Duration(hold(a.license))*time.Second
+}
+
 // checkOut decides who asks for a block. The same agent gets for one token one block.
 func (b *blocks) checkOut(a *ask) (*Block, change, *online.Refusal) {
 	total, ok := a.license.SitePools()[a.Pool]
@@ -180,6 +191,9 @@ func (b *blocks) checkOut(a *ask) (*Block, change, *online.Refusal) {
 		return nil, change{}, &online.Refusal{System: "NOT_SHARED", Reason: fmt.Sprintf("licence %s has no pool %q that is a whole site's", a.license.ID, a.Pool)}
 	case a.Slots < 1 || a.Slots > enforcer.MaxN || a.AtLeast < 0 || a.AtLeast > a.Slots:
 		return nil, change{}, &online.Refusal{System: "BAD_REQUEST", Reason: fmt.Sprintf("%d slots, at least %d, cannot be had", a.Slots, a.AtLeast)}
+	}
+	if until := b.settles(a); a.now < until {
+		return nil, change{}, settlingRefusal(a, until)
 	}
 	for _, x := range b.of[s] {
 		if a.Token != "" && x.Token == a.Token && x.Agent == a.agent {
@@ -214,29 +228,57 @@ func full(pool string, out int64, total enforcer.Limit) *online.Refusal {
 // extend decides on more time for a block, and perhaps on another size. One that is over is had again while there is room. It
 // becomes smaller than asked only where the limit has become less than what is out: then it is cut to its share of that.
 func (b *blocks) extend(a *ask) (*Block, change, *online.Refusal) {
-	was := b.by[a.ID]
+	was, settling := b.by[a.ID], a.now < b.settles(a)
+	if settling {
+		was = b.takeOver(was, a)
+	}
 	if was == nil || was.Agent != a.agent || was.License != a.license.ID {
 		return nil, change{}, lapsed("the block is over, and its slots may be another's")
 	}
 	s := share{was.License, was.Pool}
 	total := a.license.SitePools()[was.Pool]
 	x, room := *was, b.room(s, was.ID, total, a.now)
+	if settling {
+		room = 0 // what the store takes for free may be another's
+	}
 	x.hear(a)
-	if was.until <= a.now {
-		if x.Slots > room {
-			return nil, change{}, lapsed(fmt.Sprintf("the block is over, and pool %s has %d slots left", was.Pool, room))
+	switch over := was.until <= a.now; {
+	case over && x.Slots > room:
+		return nil, change{}, lapsed(fmt.Sprintf("the block is over, and pool %s has %d slots left", was.Pool, room))
+	case over, settling: // what is counted then may have been others' since: none is cut to a part of that
+	default:
+		n := b.shareOf(s, &x, total, a.now)
+		if n == 0 {
+			// It is given no more time: its slots are out until the agent has stopped to hand them out in any case.
+			return nil, change{}, lapsed(fmt.Sprintf("pool %s has %s slots now, and other agents have them", was.Pool, total))
 		}
-	} else if n := b.shareOf(s, &x, total, a.now); n == 0 {
-		// It is not given more time: its slots are out until the agent has stopped to hand them out in any case.
-		return nil, change{}, lapsed(fmt.Sprintf("pool %s has %s slots now, and other agents have them", was.Pool, total))
-	} else if n < x.size() {
-		x.Told, x.old = n, was.until
+		if n < x.size() {
+			x.Told, x.old = n, was.until
+		}
 	}
 	if size := x.size(); a.Slots > size {
 		x.resize(max(size, min(a.Slots, room, enforcer.MaxN)))
 		b.miss(s, a.agent, a.Slots-x.size(), a.now+a.ttl/2)
 	}
 	return &x, change{put: []*Block{x.from(a)}, drop: b.inTheWay(s, x.ID, x.Slots, total, a.now)}, nil
+}
+
+// takeOver returns a block as the store would know it, were it the latest: what the agent has by the server's own word, it has, for
+// nobody was given its slots since. was is as the store knows it; nil: it does not.
+func (b *blocks) takeOver(was *Block, a *ask) *Block {
+	h, ok := a.had[a.ID]
+	switch {
+	case !ok:
+		return was
+	case was == nil || was.until <= a.now && was.Agent == a.agent:
+		return &Block{ID: a.ID, License: a.license.ID, Pool: h.Pool, Agent: a.agent, Slots: h.Slots, Taken: a.wall, until: b.settles(a)}
+	case was.Slots < h.Slots:
+		x := *was
+		x.Slots = h.Slots
+		return &x
+	default:
+		return was
+	}
 }
 
 func lapsed(reason string) *online.Refusal {
@@ -251,6 +293,9 @@ func (b *Block) hear(a *ask) {
 	}
 	if a.Slots > 0 {
 		b.Slots = min(b.Slots, a.Slots)
+	}
+	if h, ok := a.had[b.ID]; ok {
+		b.Slots = min(b.Slots, h.Slots)
 	}
 	b.resize(min(b.size(), b.Slots))
 }

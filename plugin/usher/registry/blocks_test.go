@@ -2,6 +2,7 @@ package registry
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"testing"
 	"time"
@@ -228,6 +229,114 @@ func TestShrunkLimit(t *testing.T) {
 			}
 			if sum := usable(); round >= 5 && sum > limit {
 				t.Fatalf("two block times after the limit became %d agents may use %d slots", limit, sum)
+			}
+		}
+	})
+}
+
+// A server is started on an old copy of its store. Until all that it may have given since is over it gives no slots that an agent does
+// not have; agents go on with what they have, whether the copy knows of it or not; and at no time may they use more than the limit.
+func TestOldStore(t *testing.T) {
+	const ttl, limit = 12 * time.Second, 10
+	rapid.Check(t, func(t *rapid.T) {
+		b, now, n, restored := newBlocks(), time.Duration(0), 0, false
+		l := siteLicence(limit, 0)
+		if rapid.Bool().Draw(t, "revoke") {
+			l.OnExpiry = enforcer.Revoke
+		}
+		type agent struct {
+			has  map[string]*believed
+			had  map[string]Had
+			lost string // the token of a check-out whose answer was lost
+		}
+		all := map[string]*agent{}
+		names := []string{"a", "b", "c", "d"}
+		for _, who := range names {
+			all[who] = &agent{has: map[string]*believed{}, had: map[string]Had{}}
+		}
+		usable := func() (sum int64) {
+			for _, own := range all {
+				for id, x := range own.has {
+					if x.until <= now {
+						delete(own.has, id)
+						continue
+					}
+					sum += x.slots
+				}
+			}
+			return sum
+		}
+		copied := newBlocks()
+		for range rapid.IntRange(5, 60).Draw(t, "steps") {
+			usable()
+			who := rapid.SampledFrom(names).Draw(t, "agent")
+			own := all[who]
+			ids := slices.Sorted(maps.Keys(own.has))
+			n++
+			a := &ask{agent: who, license: l, newID: fmt.Sprint("b", n), now: now, ttl: ttl, had: maps.Clone(own.had), BlockRequest: &online.BlockRequest{Pool: "seats",
+				Slots: rapid.Int64Range(1, 6).Draw(t, "slots"), AtLeast: 1}}
+			lost := rapid.IntRange(0, 4).Draw(t, "lost") == 0
+			hear := func(x *Block) {
+				if own.had = maps.Clone(own.had); !lost {
+					own.has[x.ID], own.had[x.ID] = &believed{x.ID, x.size(), now + ttl}, Had{x.Pool, x.size()}
+				}
+			}
+			switch step := rapid.IntRange(0, 11).Draw(t, "step"); {
+			case step < 4:
+				if a.Token = own.lost; a.Token == "" {
+					a.Token = a.newID
+				}
+				x, c, refused := b.checkOut(a)
+				b.apply(c)
+				if own.lost = ""; lost {
+					own.lost = a.Token
+				}
+				if refused == nil {
+					hear(x)
+				}
+			case step < 8 && len(ids) > 0:
+				a.ID = rapid.SampledFrom(ids).Draw(t, "block")
+				had := own.has[a.ID]
+				if had.slots < own.had[a.ID].Slots {
+					a.Slots = min(a.Slots, had.slots) // an agent asks for no more before the server has answered that it is to have less
+				}
+				if had.slots > a.Slots {
+					had.slots = a.Slots // out of use before it is said
+				}
+				x, c, refused := b.extend(a)
+				b.apply(c)
+				switch {
+				case refused == nil:
+					if x.size() < min(a.Slots, had.slots) {
+						t.Fatalf("a block of %d has %d slots", had.slots, x.size())
+					}
+					hear(x)
+				case restored || refused.System != plugin.SystemLapsed:
+					t.Fatalf("a block that an agent has is not extended: %s", refused.Reason)
+				}
+			case step == 8 && len(ids) > 0:
+				id := rapid.SampledFrom(ids).Draw(t, "block")
+				delete(own.has, id)
+				b.apply(b.giveBack(who, id))
+			case step == 9 && !restored:
+				copied = newBlocks()
+				for _, x := range b.by {
+					y := *x
+					copied.apply(change{put: []*Block{&y}})
+				}
+			case step == 10 && !restored && rapid.Bool().Draw(t, "restore"):
+				restored = true
+				for _, x := range copied.by {
+					x.until = now + x.span()
+					x.old = x.until
+				}
+				b = copied
+				b.settling = now + ttl
+			default:
+				now += time.Duration(rapid.Int64Range(0, int64(ttl/2)).Draw(t, "time"))
+			}
+			if sum := usable(); sum > limit {
+				t.Fatalf("agents may use %d slots of %d", sum, limit)
 			}
 		}
 	})

@@ -22,6 +22,9 @@ type question struct {
 	now     time.Time
 	shown   *enforcer.License // the document that came with it, verified; nil: none, or a bad one
 	problem *enforcer.Problem // why the document is bad
+
+	word     *word // what the server has told itself with its last answer; nil: nothing
+	settling bool  // no new blocks are given, for the store may be an old copy
 }
 
 // decision is what a request comes to, and what it writes. Deciding changes nothing.
@@ -31,6 +34,8 @@ type decision struct {
 	terms    *enforcer.License // of the licence; nil: there is nothing more to answer
 	chain    string
 	document string
+	next     *word // what the server tells itself with the answer; nil: nothing
+	aged     bool  // the store is an old copy
 
 	licence *Licence    // to be put
 	host    *Activation // to be put
@@ -96,14 +101,18 @@ func (g *Registry) decide(tx *bbolt.Tx, q *question) (*decision, error) {
 		return d.refuse(stale("the request is of a time %v ahead", ahead.Round(time.Second)))
 	}
 	if !known {
-		switch q.Call {
-		case online.CallActivate, online.CallCheckOut:
-		case online.CallDeactivate, online.CallReturn:
+		switch {
+		case q.Call == online.CallActivate, q.Call == online.CallCheckOut:
+		case q.Call == online.CallDeactivate, q.Call == online.CallReturn:
 			return d, nil // there is nothing to give back
+		case q.forgotten(l):
 		default:
 			return d.refuse(notActivated)
 		}
-		if l, err = g.admit(tx, q, l, d); err != nil || d.refused != nil {
+		if !q.forgotten(l) {
+			l, err = g.admit(tx, q, l, d)
+		}
+		if err != nil || d.refused != nil {
 			return d, err
 		}
 	} else if g.cfg.Site && q.shown != nil && g.shows(q, l) == nil && older([]byte(l.Document), []byte(q.Document)) {
@@ -120,7 +129,9 @@ func (g *Registry) decide(tx *bbolt.Tx, q *question) (*decision, error) {
 			return d.dry(), err
 		}
 	}
-	if done := g.goOn(host, known, q, terms, d); done {
+	done := g.goOn(host, known, q, terms, d)
+	d.next = &word{Host: host.ID, Pools: isBlockCall(q.Call), Count: host.sequence(q.Call).Count}
+	if done {
 		return d, nil
 	}
 	if d.refused != nil || d.none != nil {
@@ -272,7 +283,7 @@ func (g *Registry) newHost(tx *bbolt.Tx, q *question, l *Licence, terms *enforce
 	if err != nil {
 		return nil, err
 	}
-	a := &Activation{License: l.ID, AgentKey: q.agent, Activated: q.now}
+	a := &Activation{License: l.ID, AgentKey: q.agent, ID: newChain(), Activated: q.now}
 	if was != nil {
 		a.Sequence, a.Blocks, a.Again, a.ClonedAt = was.Sequence, was.Blocks, was.Again, was.ClonedAt
 	}
@@ -309,6 +320,9 @@ func (g *Registry) goOn(a *Activation, known bool, q *question, terms *enforcer.
 	// The last reply may have been lost: what it said and what was said before are both good once, and no longer.
 	s.Issued, s.Previous, s.Chain = q.Issued, clip(q.Chain, maxChain), newChain()
 	s.Nonces = append(s.Nonces, q.Nonce)
+	if s.Count++; a.ID == "" { // of a former version
+		a.ID = newChain()
+	}
 	g.note(a, q, terms, d)
 	return false
 }
@@ -329,6 +343,8 @@ func (g *Registry) copied(a *Activation, known bool, q *question, terms *enforce
 			*d = decision{refused: notActivated}
 			return true
 		}
+	case q.word.later(a, q.Call): // the store is an old copy
+		chained, s.Count, d.aged = true, q.word.Count, true
 	default: // who shows what the last answer to any call said is no copy
 		chained = q.Chain == s.Chain || q.Chain == s.Previous || block && q.Chain == a.Chain
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -22,15 +23,33 @@ const DefaultBlockTTL = 2 * time.Minute
 
 var blocksBucket = []byte("blocks")
 
+// Pools serves blocks of slots to agents, each known by its key's thumbprint.
+type Pools interface {
+	CheckOut(agent string, l *enforcer.License, r *online.BlockRequest, had map[string]Had) (*online.BlockReply, *online.Refusal, error)
+	Extend(agent string, l *enforcer.License, r *online.BlockRequest, had map[string]Had) (*online.BlockReply, *online.Refusal, error)
+	Return(agent string, r *online.BlockRequest) error
+	// Knows reports whether an agent may have a block of an id.
+	Knows(id string) bool
+	// Settling reports whether no new blocks are given, for the store may be an old copy.
+	Settling() bool
+	// Aged tells that the store is an old copy: an agent was answered at a time of which it does not know.
+	Aged(at time.Time)
+}
+
 // Blocks is the pools' blocks, kept in the registry's store. It implements [Pools]. What it answers is on the disk.
 type Blocks struct {
 	db  *bbolt.DB
 	ttl time.Duration
 	up  func() time.Duration
 	now func() time.Time
+	log *slog.Logger
 
-	mu     sync.Mutex // one decision at a time
-	blocks *blocks
+	mu         sync.Mutex // one decision at a time; guards all below
+	blocks     *blocks
+	stamp      *stamp
+	generation int64         // how often the store was changed
+	longest    time.Duration // that a block may have been given for
+	unstamped  bool          // it was logged that the stamp cannot be written
 }
 
 // ServePools has the registry serve blocks for at most ttl (zero: DefaultBlockTTL), in whole seconds. up is the time since
@@ -43,13 +62,14 @@ func (g *Registry) ServePools(ttl time.Duration, up func() time.Duration) error 
 	if ttl < time.Second {
 		return fmt.Errorf("blocks of slots cannot be given for %v: give at least 1s", ttl)
 	}
-	p := &Blocks{db: g.db, ttl: ttl, up: up, now: g.cfg.Now, blocks: newBlocks()}
+	p := &Blocks{db: g.db, ttl: ttl, up: up, now: g.cfg.Now, log: g.cfg.Log, blocks: newBlocks()}
 	err := g.db.Update(func(tx *bbolt.Tx) error {
+		first := tx.Bucket(blocksBucket) == nil
 		b, err := tx.CreateBucketIfNotExists(blocksBucket)
 		if err != nil {
 			return err
 		}
-		return b.ForEach(func(_, v []byte) error {
+		err = b.ForEach(func(_, v []byte) error {
 			x := &Block{}
 			if err := json.Unmarshal(v, x); err != nil {
 				return err
@@ -59,10 +79,16 @@ func (g *Registry) ServePools(ttl time.Duration, up func() time.Duration) error 
 			p.blocks.apply(change{put: []*Block{x}})
 			return nil
 		})
+		if err != nil {
+			return err
+		}
+		return p.start(g, tx, first)
 	})
 	if err != nil {
+		p.stamp.close()
 		return fmt.Errorf("blocks of slots: %w", err)
 	}
+	p.restamp()
 	g.cfg.Pools = p
 	return nil
 }
@@ -81,29 +107,32 @@ func (p *Blocks) keep(c change) error {
 		for _, x := range c.put {
 			faults = append(faults, put(b, []byte(x.ID), x))
 		}
-		return errors.Join(faults...)
+		return errors.Join(append(faults, putNumber(tx.Bucket(meta), metaGeneration, p.generation+1))...)
 	})
-	if err == nil {
-		p.blocks.apply(c)
+	if err != nil {
+		return err
 	}
-	return err
+	p.blocks.apply(c)
+	p.generation++
+	p.restamp()
+	return nil
 }
 
 // CheckOut gives a block, or says why not.
-func (p *Blocks) CheckOut(agent string, l *enforcer.License, r *online.BlockRequest) (*online.BlockReply, *online.Refusal, error) {
-	return p.decide(agent, l, r, p.blocks.checkOut)
+func (p *Blocks) CheckOut(agent string, l *enforcer.License, r *online.BlockRequest, had map[string]Had) (*online.BlockReply, *online.Refusal, error) {
+	return p.decide(agent, l, r, had, p.blocks.checkOut)
 }
 
 // Extend gives a block more time, and perhaps another size.
-func (p *Blocks) Extend(agent string, l *enforcer.License, r *online.BlockRequest) (*online.BlockReply, *online.Refusal, error) {
-	return p.decide(agent, l, r, p.blocks.extend)
+func (p *Blocks) Extend(agent string, l *enforcer.License, r *online.BlockRequest, had map[string]Had) (*online.BlockReply, *online.Refusal, error) {
+	return p.decide(agent, l, r, had, p.blocks.extend)
 }
 
-func (p *Blocks) decide(agent string, l *enforcer.License, r *online.BlockRequest, how func(*ask) (*Block, change, *online.Refusal)) (*online.BlockReply, *online.Refusal, error) {
+func (p *Blocks) decide(agent string, l *enforcer.License, r *online.BlockRequest, had map[string]Had, how func(*ask) (*Block, change, *online.Refusal)) (*online.BlockReply, *online.Refusal, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	copied := *r
-	a := &ask{agent: agent, license: l, BlockRequest: &copied, newID: newChain(), now: p.up(), wall: p.now().UTC(), ttl: p.ttl}
+	a := &ask{agent: agent, license: l, BlockRequest: &copied, had: had, newID: newChain(), now: p.up(), wall: p.now().UTC(), ttl: p.ttl}
 	x, c, refused := how(a)
 	if refused != nil {
 		return nil, refused, nil
@@ -112,6 +141,20 @@ func (p *Blocks) decide(agent string, l *enforcer.License, r *online.BlockReques
 		return nil, nil, err
 	}
 	return &online.BlockReply{ID: x.ID, Pool: x.Pool, Slots: x.size(), Seconds: a.seconds(), Wanted: p.blocks.wanted(share{x.License, x.Pool}, agent, a.now)}, nil, nil
+}
+
+// Knows reports whether an agent may have a block of an id: one that is not in the store may be had while that may be an old copy.
+func (p *Blocks) Knows(id string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.blocks.by[id] != nil || p.up() < p.blocks.settling
+}
+
+// Settling reports whether no new blocks are given.
+func (p *Blocks) Settling() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.up() < p.blocks.settling
 }
 
 // Return takes a block back.

@@ -60,7 +60,8 @@ func (o *office) serve(t *testing.T) {
 }
 
 func TestServePools(t *testing.T) {
-	o := openOffice(t, nil)
+	run := t.TempDir()
+	o := openOffice(t, func(c *registry.Config) { c.RunDir, c.BootID = run, "boot" })
 	o.serve(t)
 	doc := o.seats("L1", 8, nil)
 	a, b := o.host(doc), o.host(doc)
@@ -85,7 +86,7 @@ func TestServePools(t *testing.T) {
 	if err := o.Registry.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if o.Registry, err = registry.Open(registry.Config{Dir: o.dir, Signer: o.signer, Now: o.clock}); err != nil {
+	if o.Registry, err = registry.Open(registry.Config{Dir: o.dir, Signer: o.signer, Now: o.clock, RunDir: run, BootID: "boot"}); err != nil {
 		t.Fatal(err)
 	}
 	o.serve(t)

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -35,17 +36,13 @@ type Config struct {
 	Pools    Pools           // serves blocks of slots; nil: none are served
 	// RequireEnrolment says that the licence document alone admits no key that is unknown: it needs a token, see [Registry.NewToken].
 	RequireEnrolment bool
-	Now              func() time.Time
-	Log              *slog.Logger
+	// RunDir is a folder that does not outlive a start of the host, and is not backed up with Dir. With BootID, which tells the starts
+	// of the host apart, it shows that a store is the latest. Empty: after each start no new blocks are given for a block's time.
+	RunDir, BootID string
+	Now            func() time.Time
+	Log            *slog.Logger
 	// Answered is told of each request; optional.
 	Answered func(call, result string)
-}
-
-// Pools serves blocks of slots to agents, each known by its key's thumbprint.
-type Pools interface {
-	CheckOut(agent string, l *enforcer.License, r *online.BlockRequest) (*online.BlockReply, *online.Refusal, error)
-	Extend(agent string, l *enforcer.License, r *online.BlockRequest) (*online.BlockReply, *online.Refusal, error)
-	Return(agent string, r *online.BlockRequest) error
 }
 
 // States of a licence.
@@ -71,6 +68,7 @@ type Licence struct {
 type Activation struct {
 	License   string    `json:"license"`
 	AgentKey  string    `json:"agent_key"`
+	ID        string    `json:"id,omitempty"` // of this record: one that is made later has another
 	Activated time.Time `json:"activated"`
 	Seen      time.Time `json:"seen"`
 	Sequence
@@ -95,6 +93,7 @@ type Sequence struct {
 	Chain    string   `json:"chain"`
 	Previous string   `json:"previous,omitempty"`
 	Nonces   []string `json:"nonces,omitempty"` // of the requests of the second Issued, the latest last
+	Count    int64    `json:"count,omitzero"`   // of the requests
 }
 
 var (
@@ -123,7 +122,10 @@ type Registry struct {
 	db  *bbolt.DB
 	own string // the thumbprint of the signer's key
 
-	tidied time.Time // when it was last looked which released hosts are to be forgotten; within a writing transaction
+	store  string      // its id
+	secret []byte      // what it seals words with
+	aged   atomic.Bool // it was logged that the store is an old copy
+	tidied time.Time   // when it was last looked which released hosts are to be forgotten; within a writing transaction
 }
 
 // Open opens the store in a folder, which it makes if missing. Close it.
@@ -151,22 +153,30 @@ func Open(cfg Config) (*Registry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
+	g := &Registry{cfg: cfg, db: db, own: own, tidied: cfg.Now()}
 	err = db.Update(func(tx *bbolt.Tx) error {
 		var faults []error
 		for _, name := range [][]byte{licences, activations, released, enrolments} {
 			_, err := tx.CreateBucketIfNotExists(name)
 			faults = append(faults, err)
 		}
-		return errors.Join(append(faults, forgetReleased(tx, cfg.Now()))...)
+		var err error
+		g.store, g.secret, err = identity(tx)
+		return errors.Join(append(faults, err, forgetReleased(tx, cfg.Now()))...)
 	})
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	return &Registry{cfg: cfg, db: db, own: own, tidied: cfg.Now()}, nil
+	return g, nil
 }
 
 // Close closes the store.
-func (g *Registry) Close() error { return g.db.Close() }
+func (g *Registry) Close() error {
+	if p, ok := g.cfg.Pools.(*Blocks); ok {
+		p.stamp.close()
+	}
+	return g.db.Close()
+}
 
 // DB returns the store, in which a site's pools have a bucket of their own.
 func (g *Registry) DB() *bbolt.DB { return g.db }
@@ -208,7 +218,10 @@ func (g *Registry) Handle(r *online.Request, agent string) (*Answer, error) {
 		// It could not sign an answer that an agent would believe.
 		return bad(404, "this is a site server: it serves blocks of slots, and no %s", r.Call), nil
 	}
-	q := &question{Request: r, agent: agent, now: g.cfg.Now()}
+	asked := *r
+	r = &asked
+	q := &question{Request: r, agent: agent, now: g.cfg.Now(), settling: g.cfg.Pools != nil && g.cfg.Pools.Settling()}
+	q.hear(g)
 	if r.Document != "" {
 		q.shown, q.problem = usher.Format{}.Verify([]byte(r.Document), g.cfg.Anchors)
 	}
@@ -236,16 +249,23 @@ func (g *Registry) Handle(r *online.Request, agent string) (*Answer, error) {
 	}
 	reply := &online.Reply{Call: r.Call, Issued: q.now.Unix(), Nonce: r.Nonce, License: r.License, AgentKey: agent,
 		Refused: d.refused, Chain: d.chain, Document: d.document}
+	if d.aged {
+		g.foundOld(q)
+	}
 	if reply.Refused == nil && d.terms != nil {
-		if err := g.more(reply, r, agent, d.terms); err != nil {
+		if err := g.more(reply, r, agent, d.terms, q.word); err != nil {
 			return nil, err
 		}
+	}
+	if reply.Chain != "" && d.next != nil {
+		d.next.At, d.next.Had = reply.Issued, q.word.hear(reply.Block, g.cfg.Pools)
+		reply.Chain += g.seal(d.next, r.License, agent, reply.Chain)
 	}
 	return &Answer{Reply: reply}, nil
 }
 
 // more adds to a reply what is not the store's: the vendor's word for the agent's key, and blocks of slots.
-func (g *Registry) more(reply *online.Reply, r *online.Request, agent string, l *enforcer.License) error {
+func (g *Registry) more(reply *online.Reply, r *online.Request, agent string, l *enforcer.License, w *word) error {
 	var err error
 	switch r.Call {
 	case online.CallActivate:
@@ -261,9 +281,9 @@ func (g *Registry) more(reply *online.Reply, r *online.Request, agent string, l 
 	}
 	switch r.Call {
 	case online.CallCheckOut:
-		reply.Block, reply.Refused, err = g.cfg.Pools.CheckOut(agent, l, r.Block)
+		reply.Block, reply.Refused, err = g.cfg.Pools.CheckOut(agent, l, r.Block, w.had())
 	case online.CallExtend:
-		reply.Block, reply.Refused, err = g.cfg.Pools.Extend(agent, l, r.Block)
+		reply.Block, reply.Refused, err = g.cfg.Pools.Extend(agent, l, r.Block, w.had())
 	default:
 		err = g.cfg.Pools.Return(agent, r.Block)
 	}
