@@ -37,6 +37,8 @@ type DialectCall struct {
 	Credentials func() ([]byte, error)
 
 	controller *http.ResponseController
+	peer       *peer // nil: over TCP, as rights
+	rights     *rights
 	conn       *conn      // nil: over TCP, where nothing tells whether an answer was read
 	mu         sync.Mutex // guards all below
 	lost       []func()
@@ -153,7 +155,13 @@ func (s *Server) guardDialect(d *Dialect, w http.ResponseWriter, r *http.Request
 		s.recovered(w, d.Name+" dialect: "+short(r.Method+" "+r.URL.Path), e)
 	}()
 	r.Body = http.MaxBytesReader(w, r.Body, d.MaxBody)
-	d.Handler.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), dialectKey{}, call)))
+	ctx := r.Context()
+	if call.peer != nil { // who waits does so no longer than the rules let it
+		var stop context.CancelFunc
+		ctx, stop = s.while(ctx, call.peer, call.rights, mayCall)
+		defer stop()
+	}
+	d.Handler.ServeHTTP(w, r.WithContext(context.WithValue(ctx, dialectKey{}, call)))
 }
 
 // meet finds out who calls, or says why he is refused.
@@ -176,11 +184,11 @@ func (s *Server) meet(d *Dialect, call *DialectCall, r *http.Request) *enforcer.
 		if !ok {
 			return &enforcer.Denial{Code: enforcer.Forbidden, Detail: "nobody vouches for the caller"}
 		}
-		rules := s.rules.Load()
-		if !rules.allowed(p) {
+		call.peer, call.rights = p, s.rules.Load().rights(p)
+		if !call.rights.allowed {
 			return notAllowed(p)
 		}
-		call.Caller, call.Vouched, call.Kernel = p.caller(rules.admin(p)), true, true
+		call.Caller, call.Vouched, call.Kernel = p.caller(call.rights.admin), true, true
 	}
 	if r.ContentLength > d.MaxBody {
 		return &enforcer.Denial{Code: enforcer.TooLarge, Detail: fmt.Sprintf("the body has %d bytes, at most %d may be", r.ContentLength, d.MaxBody)}

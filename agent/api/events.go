@@ -21,6 +21,8 @@ func (s *Server) events(c *call) {
 		return
 	}
 	defer s.subscribers.give(c.peer.key(), 1)
+	rights, stop := s.while(c.req.Context(), c.peer, c.rights, c.rights.same)
+	defer stop()
 	events, cancel := s.desk.Subscribe(visible(c.peer, c.admin))
 	defer cancel()
 	rc := http.NewResponseController(c.ResponseWriter)
@@ -46,12 +48,15 @@ func (s *Server) events(c *call) {
 	defer tick.Stop()
 	for {
 		select {
-		case <-c.req.Context().Done():
+		case <-rights.Done():
+			if lostRights(rights) {
+				send(": the rules of who may call have changed; connect again\n\n")
+			}
 			return
 		case <-s.ending:
 			return
 		case ev, ok := <-events:
-			if !ok || !send(eventText(ev)) {
+			if !ok || rights.Err() == nil && !send(eventText(ev)) {
 				return
 			}
 		case <-tick.C:

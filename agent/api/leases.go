@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"math"
 	"net/http"
 	"time"
@@ -111,8 +112,17 @@ func (s *Server) acquire(c *call) {
 			return
 		}
 	}
-	l, replayed, d := s.desk.Acquire(c.req.Context(), r)
+	ctx := c.req.Context()
+	if r.Wait > 0 {
+		var stop context.CancelFunc
+		ctx, stop = s.while(ctx, c.peer, c.rights, mayCall)
+		defer stop()
+	}
+	l, replayed, d := s.desk.Acquire(ctx, r)
 	if d != nil {
+		if lostRights(ctx) {
+			d = notAllowed(c.peer)
+		}
 		s.answerDenial(c, d)
 		return
 	}

@@ -22,9 +22,10 @@ const (
 // call is one call of one caller.
 type call struct {
 	http.ResponseWriter
-	req   *http.Request
-	peer  *peer
-	admin bool
+	req    *http.Request
+	peer   *peer
+	admin  bool
+	rights *rights
 
 	server *Server
 }
@@ -124,15 +125,15 @@ func (s *Server) guard(r route, w http.ResponseWriter, req *http.Request) {
 		s.answerDenial(w, &enforcer.Denial{Code: enforcer.Forbidden, Detail: "calls from web pages are refused"})
 		return
 	}
-	rules := s.rules.Load()
-	c := &call{w, req, p, rules.admin(p), s}
+	may := s.rules.Load().rights(p)
+	c := &call{w, req, p, may.admin, may, s}
 	switch {
 	case r.access == anyone:
 	case r.access == admin && !c.admin:
 		s.answerDenial(w, &enforcer.Denial{Code: enforcer.Forbidden, Detail: fmt.Sprintf("%s %s is for admins, and uid %d is not one", r.method, r.path, p.uid),
 			Hint: "ask as root, as the agent's user, or by a rule under socket.admin"})
 		return
-	case !rules.allowed(p):
+	case !may.allowed:
 		s.answerDenial(w, notAllowed(p))
 		return
 	}

@@ -64,6 +64,9 @@ type Server struct {
 	measuring   *turns  // to measure this host for other products
 
 	executables *executables
+
+	ruling   sync.Mutex // held while new rules are told
+	watching sync.Map   // *func(*Rules), who is told
 }
 
 // New returns a server that listens nowhere until Run.
@@ -83,9 +86,6 @@ func New(c Config) *Server {
 	s.handler = s.routes(c.Metrics)
 	return s
 }
-
-// SetRules replaces the rules of who may call. Connections that are open are judged by the new ones from their next call.
-func (s *Server) SetRules(r Rules) { s.rules.Store(&r) }
 
 // Run answers on the socket until ctx ends; then calls under way are answered, within a few seconds.
 func (s *Server) Run(ctx context.Context, socket *Socket) error {

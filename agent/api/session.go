@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -78,16 +79,16 @@ type rpcResponse struct {
 type session struct {
 	server *Server
 	conn   *conn
-	admin  bool
+	rights atomic.Pointer[rights] // by the rules that judged has seen last
 	agent  Session
 	ctx    context.Context
 	labels map[string]string // of every lease that names none
 
 	waiting chan struct{}
-	cancels sync.Map // of acquires that wait: the request's id, as it was written, to its context.CancelFunc
+	cancels sync.Map // of acquires that wait: the request's id, as it was written, or for one without itself, to its context.CancelFunc
 	tasks   sync.WaitGroup
 	cancel  context.CancelFunc
-	events  func() // ends the subscription
+	sub     subscription
 
 	takeBack func(enforcer.LeaseID) // undo, made once
 
@@ -107,8 +108,8 @@ type session struct {
 
 // serveSession speaks with a connection until either end closes it.
 func (s *Server) serveSession(c *conn) {
-	rules := s.rules.Load()
-	if !rules.allowed(&c.peer) {
+	first := s.rules.Load().rights(&c.peer)
+	if !first.allowed {
 		b, _ := json.Marshal(rpcResponse{Version: "2.0", Error: problemError(&enforcer.Denial{Code: enforcer.Forbidden,
 			Detail: "this caller is not allowed to call", Hint: "add a rule under socket.allow"})})
 		refuseAs(c.UnixConn, string(b)+"\n")
@@ -117,12 +118,14 @@ func (s *Server) serveSession(c *conn) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	stop := context.AfterFunc(endingContext{s.ending}, cancel)
-	x := &session{server: s, conn: c, admin: rules.admin(&c.peer), ctx: ctx, cancel: cancel, waiting: make(chan struct{}, maxInFlight),
+	x := &session{server: s, conn: c, ctx: ctx, cancel: cancel, waiting: make(chan struct{}, maxInFlight),
 		w: bufio.NewWriterSize(c, 4096)}
 	x.takeBack = x.undo
+	x.rights.Store(first)
+	defer s.onRules(x.ruled)()
 	sent := c.sent
 	c.sent = nil
-	x.agent = s.desk.Session(c.UnixConn, sent, c.peer.caller(x.admin))
+	x.agent = s.desk.Session(c.UnixConn, sent, c.peer.caller(first.admin))
 	if c.peer.pid == 0 {
 		c.peer.inode = x.agent.Inode()
 	}
@@ -131,9 +134,7 @@ func (s *Server) serveSession(c *conn) {
 	unblock()
 	stop()
 	cancel()
-	if x.events != nil {
-		x.events()
-	}
+	x.hush()
 	x.tasks.Wait()
 	x.flush()
 	for _, id := range x.lost {
@@ -357,6 +358,10 @@ func (x *session) line(line []byte) bool {
 		x.reply(nil, nil, &rpcError{Code: codeInvalid, Message: "the id is longer than 256 bytes"})
 		return true
 	}
+	if !x.judged().allowed {
+		x.answer(&r, nil, notAllowed(&x.conn.peer), nil)
+		return true
+	}
 	m, ok := methods[r.Method]
 	if !ok {
 		x.answer(&r, nil, nil, &rpcError{Code: codeMethod, Message: "there is no method " + short(r.Method)})
@@ -467,7 +472,7 @@ func (x *session) prove(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
 
 func (x *session) getLicense(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
 	l := x.server.desk.License()
-	if !x.admin {
+	if !x.isAdmin() {
 		redact(&l)
 	}
 	return l, params(r, &struct{}{}), nil
@@ -519,7 +524,7 @@ func (x *session) renew(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
 	if d != nil {
 		return nil, d, nil
 	}
-	return x.shape(x.server.desk.Renew(&enforcer.Renew{ID: id, Caller: x.conn.peer.caller(x.admin), TTL: ttl}))
+	return x.shape(x.server.desk.Renew(&enforcer.Renew{ID: id, Caller: x.conn.peer.caller(x.isAdmin()), TTL: ttl}))
 }
 
 func (x *session) shape(l *enforcer.Lease, d *enforcer.Denial) (any, *enforcer.Denial, *rpcError) {
@@ -533,7 +538,7 @@ func (x *session) release(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
 	var in wire.LeaseRequest
 	id, d := one(r, &in)
 	if d == nil {
-		d = x.server.desk.Release(&enforcer.Release{ID: id, Caller: x.conn.peer.caller(x.admin), Force: in.Force})
+		d = x.server.desk.Release(&enforcer.Release{ID: id, Caller: x.conn.peer.caller(x.isAdmin()), Force: in.Force})
 	}
 	return struct{}{}, d, nil
 }

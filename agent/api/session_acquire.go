@@ -21,7 +21,7 @@ func (x *session) acquire(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
 	if in.Labels == nil {
 		in.Labels = x.labels
 	}
-	q, d := acquireRequest(&in, x.conn.peer.caller(x.admin))
+	q, d := acquireRequest(&in, x.conn.peer.caller(x.isAdmin()))
 	if d != nil {
 		return nil, d, nil
 	}
@@ -58,6 +58,9 @@ func (x *session) wait(r *rpcRequest, q *enforcer.Acquire, nonce string) {
 		if before != nil {
 			<-before
 		}
+		if d != nil && !x.judged().allowed {
+			d = notAllowed(&x.conn.peer)
+		}
 		if d != nil {
 			x.answer(r, nil, d, nil)
 		} else {
@@ -73,13 +76,18 @@ func (x *session) wait(r *rpcRequest, q *enforcer.Acquire, nonce string) {
 		return
 	}
 	ctx, cancel := context.WithCancel(x.ctx)
+	var key any = r
 	if len(r.ID) > 0 {
-		x.cancels.Store(string(r.ID), cancel)
+		key = string(r.ID)
+	}
+	x.cancels.Store(key, cancel)
+	if !x.judged().allowed { // the rules have changed meanwhile
+		cancel()
 	}
 	x.tasks.Go(func() {
 		defer func() { <-x.waiting }()
 		defer x.flush()
-		defer x.cancels.Delete(string(r.ID))
+		defer x.cancels.Delete(key)
 		defer cancel()
 		answer(ctx)
 	})

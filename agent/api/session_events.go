@@ -1,25 +1,27 @@
 package api
 
 import (
+	"sync"
+
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// subscribe begins notifications; the event's type is the method.
-func (x *session) subscribe(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
-	var in wire.Subscribe
-	if d := params(r, &in); d != nil {
-		return nil, d, nil
+// listen begins notifications of what the session's peer may see by its rights, in the place of those before. x.sub.mu is held.
+func (x *session) listen(as *rights) *enforcer.Denial {
+	if x.sub.end != nil {
+		x.sub.end()
 	}
-	if x.events != nil {
-		return struct{}{}, nil, nil
+	x.sub.as, x.sub.end = as, nil
+	if !as.allowed {
+		return nil
 	}
 	p := &x.conn.peer
 	if d := x.server.subscribe(p); d != nil {
-		return nil, d, nil
+		return d
 	}
-	u, see := visible(p, x.admin)
-	if in.Mine {
+	u, see := visible(p, as.admin)
+	if x.sub.mine {
 		own := p.caller(false).Who()
 		u = &own
 		see = func(h *enforcer.Holder, ev *wire.Event) bool {
@@ -28,19 +30,34 @@ func (x *session) subscribe(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
 		}
 	}
 	events, cancel := x.server.desk.Subscribe(u, see)
-	x.events = func() {
+	over := make(chan struct{})
+	x.sub.end = sync.OnceFunc(func() {
+		close(over)
 		cancel()
 		x.server.subscribers.give(p.key(), 1)
+	})
+	isOver := func() bool {
+		select {
+		case <-over:
+			return true
+		default:
+			return false
+		}
 	}
 	x.tasks.Go(func() {
 		for ev := range events {
+			if isOver() { // what is left of it is not for this peer any more
+				return
+			}
 			x.notify(ev)
 			x.flush()
 			if x.ctx.Err() != nil {
 				return
 			}
 		}
-		x.cancel() // too slow, or the agent ends
+		if !isOver() {
+			x.cancel() // too slow, or the agent ends
+		}
 	})
-	return struct{}{}, nil, nil
+	return nil
 }
