@@ -37,7 +37,7 @@ func TestEveryTermHasAFlag(t *testing.T) {
 		" --issued 2026-01-01 --not-before 2026-01-02 --expires 2099-01-01 --grace 1d --on-expiry keep --environment production --role base" +
 		" --supersedes old --released-before 2030-01-01 --cores 4:logical --heartbeat 10m --heartbeat-grace 1m --check-in 30d --check-in-grace 1d" +
 		" --clock strict --clock-tolerance 5m --agent-away 5m --max-borrow 7d --early-return" +
-		" --activation 24h --report-usage --trial 30d --emergency 72h/2 --reset-clock --site-server " + thumb + " --agent-key " + thumb + " --bind " + request)
+		" --activation 24h --reactivations 5/60d --report-usage --trial 30d --emergency 72h/2 --reset-clock --site-server " + thumb + " --agent-key " + thumb + " --bind " + request)
 	code, out, errs := tool(t, append(args, "--versions", ">=1")...)
 	if code != 0 {
 		t.Fatal(errs)
