@@ -7,7 +7,8 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// recoverWithin is how long a holder whose life is not known has to show itself after a restart; a lease of a time to live
+// recoverWithin is how long a holder whose life is not known has to show itself after a restart, and after further restarts in
+// all: only the time counts in which there was an agent. A lease of a time to live
 // gets that long at least.
 const recoverWithin = 15 * time.Second
 
@@ -53,11 +54,11 @@ func (a *Agent) recover(was meta) {
 				ended++
 			case holderUnknown:
 				doubted++
-				a.desk.do(&enforcer.Doubt{ID: l.ID, Until: now.Add(recoverWithin)})
+				a.desk.do(&enforcer.Doubt{ID: l.ID, Until: now.Add(a.desk.store.showWithin(l))})
 			}
 		default:
 			doubted++
-			a.desk.do(&enforcer.Doubt{ID: l.ID, Until: now.Add(recoverWithin)})
+			a.desk.do(&enforcer.Doubt{ID: l.ID, Until: now.Add(a.desk.store.showWithin(l))})
 		}
 	}
 	if found > 0 {

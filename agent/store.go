@@ -32,6 +32,8 @@ type store struct {
 	meta             []byte        // the record of this boot and PID namespace
 	mark             enforcer.Mark // as it was kept last when the store was opened
 	due              chan struct{}
+	doubts           map[enforcer.LeaseID]time.Duration // how long unconfirmed leases had left when the store was opened
+	passed           time.Duration                      // what present has written since; guarded by the desk's lock
 	buf              []byte
 }
 
@@ -50,12 +52,14 @@ type meta struct {
 	Boot   string `json:"boot"`
 	PIDNS  string `json:"pidns"`
 	TimeNS string `json:"timens,omitempty"` // absent before it was written: as it is now
+	// Present is how much longer there was an agent to which a holder that is not known to live could show itself.
+	Present time.Duration `json:"present_ns,omitempty"`
 }
 
 func presentMeta() meta {
 	ns, _ := os.Readlink("/proc/self/ns/pid") // none but on Linux
 	times, _ := os.Readlink("/proc/self/ns/time")
-	return meta{clock.BootID(), ns, times}
+	return meta{Boot: clock.BootID(), PIDNS: ns, TimeNS: times}
 }
 
 // process is a holder as it was known there.
@@ -100,7 +104,7 @@ func openStore(runtimeDir, stateDir string, core *enforcer.Enforcer, now func(en
 		return s, was, err
 	}
 	into := newReplay(core)
-	defer func() { s.mark, was = into.mark, into.was }()
+	defer func() { s.mark, was, s.doubts = into.mark, into.was, into.left() }()
 	open := func(dir, name string, sync bool) (*journal.Journal, error) {
 		j, r, err := journal.Open(journal.Config{Dir: dir, Name: name, Sync: sync, File: journalFile}, into.apply)
 		if err == nil && r.TornBytes > 0 {
@@ -165,9 +169,32 @@ type replay struct {
 	was   meta          // where the runtime's leases were granted
 	mark  enforcer.Mark // as it was kept last
 	ready time.Time     // when the agent will be ready, about; zero: what ends by itself keeps its end
+
+	present time.Duration                      // how long there was an agent, by its own records
+	doubts  map[enforcer.LeaseID]time.Duration // of unconfirmed leases: until when by present they stand
 }
 
-func newReplay(core *enforcer.Enforcer) *replay { return &replay{core: core, same: newSameParts()} }
+func newReplay(core *enforcer.Enforcer) *replay {
+	return &replay{core: core, same: newSameParts(), doubts: map[enforcer.LeaseID]time.Duration{}}
+}
+
+// left returns how long the holders of unconfirmed leases have still to show themselves. Each start takes a second at least, so
+// that an agent which always dies sooner does not keep the leases of dead holders for ever.
+func (r *replay) left() map[enforcer.LeaseID]time.Duration {
+	for id, until := range r.doubts {
+		r.doubts[id] = min(recoverWithin, max(0, until-r.present-presentEvery))
+	}
+	return r.doubts
+}
+
+// doubted takes note of until when, by the time that there was an agent, the holder of an unconfirmed lease may show itself.
+func (r *replay) doubted(ev enforcer.Event) {
+	if l := ev.Lease; l.Unconfirmed {
+		r.doubts[l.ID] = l.ExpiresAt.Sub(ev.At) + r.present
+	} else {
+		delete(r.doubts, l.ID)
+	}
+}
 
 func (r *replay) held(id enforcer.LeaseID) *enforcer.Lease {
 	l, _ := r.core.Lease(id)
@@ -178,7 +205,10 @@ func (r *replay) held(id enforcer.LeaseID) *enforcer.Lease {
 func (r *replay) apply(b []byte) error {
 	if len(b) > 0 && b[0] == metaVersion {
 		r.was = meta{}
-		return json.Unmarshal(b[1:], &r.was)
+		err := json.Unmarshal(b[1:], &r.was)
+		r.present += max(0, r.was.Present)
+		r.was.Present = 0
+		return err
 	}
 	if len(b) > 0 && b[0] == markVersion {
 		var err error
@@ -191,6 +221,7 @@ func (r *replay) apply(b []byte) error {
 	}
 	switch ev.Kind {
 	case enforcer.EventGranted, enforcer.EventRenewed, enforcer.EventChanged:
+		r.doubted(ev)
 		if !r.ready.IsZero() { // what outlives the host is read first, and ends at no time or at a date
 			ev.Lease.ExpiresAt = ev.Lease.Resumed(r.ready, recoverWithin)
 		}
@@ -275,16 +306,53 @@ func (s *store) barrier() commit {
 	return func() error { return c.Wait(context.Background()) }
 }
 
-// run compacts the journals when they have grown, until ctx ends.
+// presentEvery is how often it is written, while leases are unconfirmed, that there is an agent.
+const presentEvery = time.Second
+
+// run compacts the journals when they have grown, and keeps how long unconfirmed leases have left, until ctx ends.
 func (s *store) run(ctx context.Context, d *desk) error {
+	tick := time.NewTicker(presentEvery)
+	defer tick.Stop()
+	last := d.boot()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-s.due:
 			s.compact(d)
+		case <-tick.C:
+			now := d.boot()
+			if d.unconfirmed() == 0 { // and none will be before the next start
+				tick.Stop()
+			} else if err := s.present(d, now-last); err != nil {
+				s.log.Error("how long unconfirmed leases have left could not be written; a crash would give them longer", "error", err)
+			}
+			last = now
 		}
 	}
+}
+
+// present writes that there was an agent for a while longer.
+func (s *store) present(d *desk, more time.Duration) error {
+	m := presentMeta()
+	m.Present = more
+	b, err := json.Marshal(m)
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s.passed += more
+	_, err = s.runtime.Append(append([]byte{metaVersion}, b...))
+	return err
+}
+
+// showWithin returns how long the holder of a lease, which is not known to live, has to show itself.
+func (s *store) showWithin(l *enforcer.Lease) time.Duration {
+	if left, ok := s.doubts[l.ID]; ok && l.Unconfirmed {
+		return left
+	}
+	return recoverWithin
 }
 
 // compact has the journals begin with what is held now, where they have grown. d is the desk whose events they are.
@@ -305,6 +373,7 @@ func (s *store) rewrite(j *journal.Journal, d *desk) error {
 	d.mu.Lock()
 	mark := j.Mark()
 	keep := func(l *enforcer.Lease) bool { return durable(enforcer.Event{Lease: l}) == (j == s.durable) }
+	passed := s.passed
 	leases, tokens, meters, clock := d.core.Leases(keep), d.core.Remembered(keep), d.core.Meters(), d.mark
 	d.mu.Unlock()
 	return j.CompactFrom(mark, func(write func([]byte) error) error {
@@ -330,7 +399,11 @@ func (s *store) rewrite(j *journal.Journal, d *desk) error {
 			}
 		}
 		for _, l := range leases {
-			if err := put(enforcer.Event{Kind: enforcer.EventGranted, At: l.AcquiredAt, Lease: l}); err != nil {
+			err := put(enforcer.Event{Kind: enforcer.EventGranted, At: l.AcquiredAt, Lease: l})
+			if err == nil && l.Unconfirmed { // with how long it has left
+				err = put(enforcer.Event{Kind: enforcer.EventChanged, At: l.ExpiresAt.Add(passed - s.showWithin(l)), Lease: l})
+			}
+			if err != nil {
 				return err
 			}
 		}

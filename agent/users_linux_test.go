@@ -42,8 +42,8 @@ func TestAnotherUser(t *testing.T) {
 		t.Skip("there is no curl")
 	}
 	h := open(t, "limits: {leases_per_uid: 3}\n")
-	for _, name := range []string{h.dir, h.path("s")} {
-		if err := os.Chmod(name, 0o777); err != nil {
+	for name, mode := range map[string]os.FileMode{h.dir: 0o755, h.path("s"): 0o777} {
+		if err := os.Chmod(name, mode); err != nil {
 			t.Fatal(err)
 		}
 	}
