@@ -124,7 +124,10 @@ func (a *Agent) open() (err error) {
 		return err
 	}
 	a.vendor = vendor
-	if a.state, err = openState(cfg.State.Dir, a.log); err != nil {
+	if err := ownFolders(cfg.State, a.log); err != nil {
+		return err
+	}
+	if a.state, err = lockState(cfg.State.Dir); err != nil {
 		return err
 	}
 	newKey := existingKey(cfg) == ""

@@ -2,11 +2,14 @@ package agent
 
 import (
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
+	"github.com/usher-agent/usher/agent/config"
 	"github.com/usher-agent/usher/agent/files"
 )
 
@@ -19,16 +22,30 @@ type stateDir struct {
 	lock *os.File
 }
 
-// openState makes the folder (0700) where there is none, sees that it is the agent's alone, and locks it until Close.
-func openState(path string, log *slog.Logger) (*stateDir, error) {
-	was, err := files.Folder(path, 0o700)
-	if err != nil {
-		return nil, fmt.Errorf("state folder %s: %w; the agent's user needs a folder of its own there, or state.dir names another", path, err)
+// ownFolders makes the state folder (0700) and the runtime folder (0755) where there are none, and sees that they are the agent's own.
+// Where others can do with them what they should not, and the agent can change that, it does.
+func ownFolders(c config.State, log *slog.Logger) error {
+	type folder struct {
+		path, what, key string
+		mode            fs.FileMode
 	}
-	if was != "" {
-		log.Warn("others could enter the state folder, which was corrected", "folder", path, "mode_was", was)
+	all := []folder{{c.Dir, "state folder", "state.dir", 0o700}, {c.RuntimeDir, "runtime folder", "state.runtime_dir", 0o755}}
+	if filepath.Clean(c.Dir) == filepath.Clean(c.RuntimeDir) {
+		all = all[:1]
+	} else if rel, err := filepath.Rel(c.RuntimeDir, c.Dir); err == nil && filepath.IsLocal(rel) {
+		slices.Reverse(all) // the outer one first
 	}
-	return lockState(path)
+	for _, f := range all {
+		was, err := files.Folder(f.path, f.mode)
+		if err != nil {
+			return fmt.Errorf("%s %s: %w; the agent's user needs a folder of its own there, or %s names another", f.what, f.path, err, f.key)
+		}
+		if was != "" {
+			log.Warn("others could do more with a folder of the agent's than they may, which was corrected; share no folder with a product but that of the socket alone",
+				"folder", f.path, "mode_was", was)
+		}
+	}
+	return nil
 }
 
 // lockState locks the folder until Close.

@@ -100,7 +100,7 @@ func openStore(runtimeDir, stateDir string, core *enforcer.Enforcer, now func(en
 			err = errors.Join(err, s.Close())
 		}
 	}()
-	if s.lock, err = openRuntime(runtimeDir, log); err != nil {
+	if s.lock, err = lockRuntime(runtimeDir); err != nil {
 		return s, was, err
 	}
 	into := newReplay(core)
@@ -130,20 +130,6 @@ func openStore(runtimeDir, stateDir string, core *enforcer.Enforcer, now func(en
 	s.meta = append([]byte{metaVersion}, b...)
 	_, err = s.runtime.Append(s.meta)
 	return s, was, err
-}
-
-// openRuntime makes the runtime folder (0755) where there is none, sees that only the agent can write to it, and locks it until what it
-// returns is closed.
-func openRuntime(dir string, log *slog.Logger) (*os.File, error) {
-	was, err := files.Folder(dir, 0o755)
-	if err != nil {
-		return nil, fmt.Errorf("runtime folder %s: %w; the agent's user needs a folder of its own there, or state.runtime_dir names another", dir, err)
-	}
-	if was != "" {
-		log.Warn("others could write to the runtime folder, which was corrected; share no folder with a product's container but that of the socket alone",
-			"folder", dir, "mode_was", was)
-	}
-	return lockRuntime(dir)
 }
 
 // lockRuntime locks the runtime folder until what it returns is closed.
