@@ -2,9 +2,9 @@
 #
 #   docker build -t usher --build-arg VERSION="$(git describe --tags --always)" .
 #   docker run --read-only -v ./license.d:/etc/usher/license.d:ro -v ./usher.yaml:/etc/usher/usher.yaml:ro \
-#     -v usher-run:/run/usher -v usher-state:/var/lib/usher usher
+#     -v usher-sock:/run/usher/sock -v usher-state:/var/lib/usher usher
 #
-# The product's container mounts usher-run and finds the socket there. docs/containers.md says more.
+# The product's container mounts usher-sock, read-only, and finds the socket there, and nothing else. docs/containers.md says more.
 
 FROM golang:1.26 AS build
 ARG VERSION=dev
@@ -14,7 +14,7 @@ COPY client/go.mod client/
 RUN go mod download
 COPY . .
 RUN CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=${VERSION}" -o /out/usher ./cmd/usher
-RUN mkdir -p /out/run/usher /out/var/lib/usher /out/etc/usher/license.d && chmod 0700 /out/var/lib/usher
+RUN mkdir -p /out/run/usher/sock /out/var/lib/usher /out/etc/usher/license.d && chmod 0700 /out/var/lib/usher
 
 FROM scratch
 COPY --from=build /out/usher /usr/bin/usher
@@ -22,7 +22,9 @@ COPY --from=build --chown=10473:10473 /out/run/usher /run/usher
 COPY --from=build --chown=10473:10473 /out/var/lib/usher /var/lib/usher
 COPY --from=build --chown=10473:10473 /out/etc/usher /etc/usher
 USER 10473:10473
-VOLUME ["/run/usher", "/var/lib/usher"]
+# The socket's folder is shared with products, and holds the socket alone; everything else is where only the agent can enter.
+ENV USHER_SOCKET=/run/usher/sock/usher.sock USHER_STATE_RUNTIME_DIR=/var/lib/usher/run
+VOLUME ["/run/usher/sock", "/var/lib/usher"]
 HEALTHCHECK --interval=10s --timeout=3s --start-period=5s CMD ["/usr/bin/usher", "health"]
 ENTRYPOINT ["/usr/bin/usher"]
 CMD ["agent"]

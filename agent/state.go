@@ -48,6 +48,20 @@ func ownFolders(c config.State, log *slog.Logger) error {
 	return nil
 }
 
+// MakeFolders makes the folders of a configuration that are the agent's own, in a place that may be everybody's. Whoever else can write to that
+// place can take them away again, so the agent is to be given the folders without it.
+func MakeFolders(c *config.Config) error {
+	for _, f := range []struct {
+		path string
+		mode fs.FileMode
+	}{{c.State.Dir, 0o700}, {c.State.RuntimeDir, 0o755}} {
+		if err := files.Make(f.path, f.mode); err != nil {
+			return fmt.Errorf("folder %s: %w", f.path, err)
+		}
+	}
+	return nil
+}
+
 // lockState locks the folder until Close.
 func lockState(path string) (*stateDir, error) {
 	name := filepath.Join(path, "agent.lock")

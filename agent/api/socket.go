@@ -222,8 +222,12 @@ func unused(path, key string) error {
 	}
 	conn, err := net.DialTimeout("unix", path, time.Second)
 	if err == nil {
-		conn.Close()
-		return fmt.Errorf("socket %s: another program listens on it; stop that one, or set another %s", path, key)
+		defer conn.Close()
+		pid := ""
+		if p, err := credentials(conn.(*net.UnixConn)); err == nil && p.pid > 0 {
+			pid = fmt.Sprintf(" (pid %d)", p.pid)
+		}
+		return fmt.Errorf("socket %s: another program%s listens on it; stop that one, or set another %s", path, pid, key)
 	}
 	if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) {
 		return nil

@@ -48,7 +48,7 @@ func TestListen(t *testing.T) {
 		t.Errorf("a second agent: %v", err)
 	}
 	_, err = Listen(SocketConfig{Path: path, GID: -1})
-	if err == nil || !strings.Contains(err.Error(), "another program listens on it") {
+	if err == nil || !strings.Contains(err.Error(), "listens on it; stop that one") {
 		t.Errorf("without a lock: %v", err)
 	}
 	if err := s.Close(); err != nil {

@@ -66,6 +66,29 @@ func Folder(path string, mode fs.FileMode) (corrected string, err error) {
 		fi.Mode().Perm(), os.Geteuid(), path, mode)
 }
 
+// Make makes a folder with a mode, or gives it that where it is there and the agent's own. It does not look at what leads there.
+func Make(path string, mode fs.FileMode) error {
+	if err := os.MkdirAll(path, mode); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_RDONLY|openFlags, 0)
+	if err != nil {
+		return whyNot(path, err)
+	}
+	defer f.Close() //nolint:errcheck // a directory
+	fi, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if uid, others := ownerOf(fi); others || !fi.IsDir() {
+		return fmt.Errorf("there is something of that name that is no folder of the agent's (%v of uid %d); move it away", fi.Mode(), uid)
+	}
+	if !hasModes {
+		return nil
+	}
+	return f.Chmod(mode)
+}
+
 // follow returns where a path leads, once every folder and link on the way has been found to be changed by nobody but root and the agent's
 // user. A sticky folder such as /tmp passes, if what is taken out of it is root's or the agent's.
 func follow(path string) (string, error) {

@@ -81,18 +81,24 @@ func (s *source) load(c *cli) (*config.Config, error) {
 }
 
 func (c *cli) agentCommand() *cobra.Command {
-	var check bool
+	var check, folders bool
 	var src *source
-	cmd := &cobra.Command{Use: "agent [--config FILE] [--check]", Short: "Run the agent, in the foreground", Args: cobra.NoArgs,
+	cmd := &cobra.Command{Use: "agent [--config FILE] [--check | --make-folders]", Short: "Run the agent, in the foreground", Args: cobra.NoArgs,
 		Long: `Run the agent in the foreground. It listens on its socket, watches the licence folder, and says on standard error what it does.
 
 SIGHUP reads the configuration again, as a change of the file does. The first SIGINT or SIGTERM lets calls under way finish; a
-second one ends at once. --check reads and checks everything, says what holds, and starts nothing.`,
+second one ends at once. --check reads and checks everything, says what holds, and starts nothing.
+
+--make-folders makes state.dir and state.runtime_dir, which nobody else can write to, and ends. It is for a container that starts before
+the agent's where a volume is everybody's, as an emptyDir of Kubernetes is: the agent then mounts what was made, and not the volume.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			src.guard = !check || os.Geteuid() != 0 // root looks at what another user's agent is to read
 			cfg, err := src.load(c)
 			if err != nil {
 				return err
+			}
+			if folders {
+				return agent.MakeFolders(cfg)
 			}
 			if check {
 				return c.checkConfig(cfg, src)
@@ -101,6 +107,7 @@ second one ends at once. --check reads and checks everything, says what holds, a
 		}}
 	src = c.configSource(cmd)
 	cmd.Flags().BoolVar(&check, "check", false, "check the configuration, and start nothing")
+	cmd.Flags().BoolVar(&folders, "make-folders", false, "make the agent's own folders, and start nothing")
 	return cmd
 }
 

@@ -203,7 +203,8 @@ func TestDockerfile(t *testing.T) {
 		}
 	}
 	root := (&cli{}).root()
-	for _, want := range []string{`CMD ["/usr/bin/usher", "health"]`, `ENTRYPOINT ["/usr/bin/usher"]`, `CMD ["agent"]`, "USER 10473:10473"} {
+	for _, want := range []string{`CMD ["/usr/bin/usher", "health"]`, `ENTRYPOINT ["/usr/bin/usher"]`, `CMD ["agent"]`, "USER 10473:10473",
+		"ENV USHER_SOCKET=/run/usher/sock/usher.sock USHER_STATE_RUNTIME_DIR=/var/lib/usher/run", `VOLUME ["/run/usher/sock", "/var/lib/usher"]`} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the Dockerfile lacks %s", want)
 		}
