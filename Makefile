@@ -34,11 +34,13 @@ test: lint cross ## the whole suite, with the race detector
 
 # How often soak kills the agent, and how many histories it tries on each model.
 KILLS  ?= 200
+STOPS  ?= 200
 CHECKS ?= 3000
 
 .PHONY: soak
 soak: ## the long forms: KILLS=200 kills of the agent under load, and the models with CHECKS=3000 histories
 	$(GO) test -race -count 1 -timeout 60m -v -run TestSoak ./agent/soak -soak.kills=$(KILLS)
+	$(GO) test -count 1 -timeout 60m -v -run TestStoppedBeyondTheFence ./agent -agent.stops=$(STOPS)
 	$(GO) test -count 1 -timeout 60m ./enforcer -rapid.checks=$(CHECKS)
 	$(GO) test -count 1 -timeout 60m -run TestNothingAcknowledgedIsLost ./agent/journal -rapid.checks=$(CHECKS)
 

@@ -86,6 +86,7 @@ func (d *desk) decide(r enforcer.Request) outcome {
 type outcome struct {
 	enforcer.Decision
 	written commit
+	fence   time.Duration // of a grant, since boot: what it was granted from is partly over then; zero: never
 }
 
 // carry writes a decision's events and carries them out. What gives (a grant, a renewal, a draw) is denied when it cannot be
@@ -105,7 +106,7 @@ func (d *desk) carry(dec enforcer.Decision) outcome {
 		written = d.store.barrier() // the first answer may not be out yet
 	}
 	d.apply(dec.Events, written)
-	return outcome{dec, written}
+	return outcome{dec, written, d.fenceOf(dec.Events)}
 }
 
 // gives reports whether somebody is given something by an event. d.mu is held.
@@ -129,12 +130,12 @@ func notStored(err error) *enforcer.Denial {
 // await waits until an outcome may be acknowledged. A lease that could not be stored is undone; a draw stays drawn, for it may
 // have been stored.
 func (d *desk) await(out outcome) enforcer.Decision {
-	if out.written == nil {
-		return out.Decision
+	var err error
+	if out.written != nil {
+		err = out.written()
 	}
-	err := out.written()
 	if err == nil {
-		return out.Decision
+		return d.inTime(out)
 	}
 	if out.Lease != nil && out.Lease.Lifetime != enforcer.LifetimeDraw && !out.Replayed {
 		d.do(&enforcer.End{ID: out.Lease.ID, Cause: enforcer.CauseUndelivered})
@@ -227,7 +228,7 @@ func (d *desk) answer(ev enforcer.Event, written commit) {
 	}
 	if w, ok := d.waiting[ev.Waiter.ID]; ok {
 		delete(d.waiting, ev.Waiter.ID)
-		w.tell(outcome{enforcer.Decision{Lease: ev.Lease, Denial: ev.Denial, Replayed: ev.Cause == enforcer.CauseReplayed}, written})
+		w.tell(outcome{enforcer.Decision{Lease: ev.Lease, Denial: ev.Denial, Replayed: ev.Cause == enforcer.CauseReplayed}, written, d.fenceOf([]enforcer.Event{ev})})
 	}
 }
 

@@ -178,6 +178,9 @@ func (p PoolStatus) Available() Limit {
 	return max(0, p.Budget-Limit(p.InUse))
 }
 
+// Over reports whether more is in use than may be: the budget has become less, or there is none any more.
+func (p PoolStatus) Over() bool { return !p.Meter && !p.Budget.Plus(p.Overage).Covers(p.InUse) }
+
 // OverageInUse returns how many of the slots in use lie beyond the budget.
 func (p PoolStatus) OverageInUse() int64 {
 	if p.Budget == Unlimited {
