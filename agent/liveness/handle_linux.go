@@ -353,8 +353,10 @@ func pidOf(fd int) (int32, error) {
 }
 
 // startTime returns when a process started, in clock ticks after boot (proc(5), stat, field 22); 0 when it cannot be read.
-func startTime(pid int32) uint64 {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(int(pid)) + "/stat")
+func startTime(pid int32) uint64 { return startTimeIn("/proc", pid) }
+
+func startTimeIn(proc string, pid int32) uint64 {
+	b, err := os.ReadFile(proc + "/" + strconv.Itoa(int(pid)) + "/stat")
 	if err != nil {
 		return 0
 	}
