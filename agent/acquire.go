@@ -45,6 +45,7 @@ func (d *desk) Acquire(ctx context.Context, r *enforcer.Acquire) (*enforcer.Leas
 func (d *desk) begin(r *enforcer.Acquire, ready func()) asked {
 	a := asked{r: r, start: time.Now()}
 	rand.Read(r.ID[:]) // never fails: see crypto/rand
+	d.place(&r.Caller)
 	if d.drained.Load() {
 		a.out.Denial = drainingDenial()
 		return a

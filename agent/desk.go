@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/agent/clock"
+	"github.com/usher-agent/usher/agent/liveness"
 	"github.com/usher-agent/usher/enforcer"
 )
 
@@ -53,6 +54,8 @@ type desk struct {
 	thirsty  []*thirst     // acquires that wait for draws, in their turn; see awaitDraws
 	judged   chan struct{} // closed when the verdict changes, or the desk drains
 
+	byPod   atomic.Bool                          // a pool counts, or is about to count, by pod
+	podOf   func(pid int32, start uint64) string // see liveness.PodOf
 	drained atomic.Bool
 	wake    chan struct{} // capacity 1: next became sooner
 	subs    subscribers
@@ -66,7 +69,7 @@ type observer interface {
 }
 
 func newDesk(now func() time.Time, seen observer, o enforcer.Options) *desk {
-	return &desk{now: now, boot: clock.Boot, passed: func(from, to time.Time) time.Duration { return to.Sub(from) }, seen: seen, core: enforcer.New(o), wake: make(chan struct{}, 1), waiting: map[enforcer.LeaseID]waiter{}, judged: make(chan struct{}), held: map[enforcer.Lifetime]int{}, owned: map[string]map[enforcer.LeaseID]struct{}{}, doubted: map[enforcer.LeaseID]struct{}{}}
+	return &desk{now: now, boot: clock.Boot, passed: func(from, to time.Time) time.Duration { return to.Sub(from) }, seen: seen, core: enforcer.New(o), podOf: liveness.PodOf, wake: make(chan struct{}, 1), waiting: map[enforcer.LeaseID]waiter{}, judged: make(chan struct{}), held: map[enforcer.Lifetime]int{}, owned: map[string]map[enforcer.LeaseID]struct{}{}, doubted: map[enforcer.LeaseID]struct{}{}}
 }
 
 // do decides one request, carries the decision out, and returns when it may be acknowledged.
@@ -282,6 +285,7 @@ func (d *desk) setVerdict(v *enforcer.Verdict, fence time.Duration) {
 	defer d.mu.Unlock()
 	now := d.licenceTime()
 	d.tick(now)
+	d.byPod.Store(countsByPod(v))
 	d.carry(d.core.Decide(&enforcer.SetVerdict{Verdict: v}, now))
 	d.carry(d.core.Decide(&enforcer.TakeOver{}, now))
 	if d.fence = fence; fence != 0 {
@@ -290,6 +294,23 @@ func (d *desk) setVerdict(v *enforcer.Verdict, fence time.Duration) {
 	d.serve(d.last, true)
 	d.rejudged()
 	d.subs.revoking(d.core, d.last)
+}
+
+// countsByPod reports whether a pool counts by pod under a verdict, or what it turns into.
+func countsByPod(v *enforcer.Verdict) bool {
+	for _, g := range v.Pools {
+		if g.CountBy == enforcer.CountPod || g.HoldersBy == enforcer.CountPod {
+			return true
+		}
+	}
+	return slices.ContainsFunc(v.Next, countsByPod)
+}
+
+// place says in which pod a caller is, where that counts and is known.
+func (d *desk) place(c *enforcer.Caller) {
+	if d.byPod.Load() && c.Pod == "" && c.PID != 0 {
+		c.Pod = d.podOf(c.PID, c.Start)
+	}
 }
 
 // longestTimer bounds a wait on the monotonic clock, which stops while the host is suspended.
@@ -335,21 +356,25 @@ func (d *desk) Verdict() *enforcer.Verdict {
 func (d *desk) Pools() []enforcer.PoolStatus {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.tick(d.licenceTime())
-	return d.core.Pools()
+	now := d.licenceTime()
+	d.tick(now)
+	return d.core.Pools(now)
 }
 
 // Pool returns one pool or meter.
 func (d *desk) Pool(name string) (enforcer.PoolStatus, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.tick(d.licenceTime())
-	return d.core.Pool(name)
+	now := d.licenceTime()
+	d.tick(now)
+	return d.core.Pool(name, now)
 }
 
 // Renew extends a lease.
 func (d *desk) Renew(r *enforcer.Renew) (*enforcer.Lease, *enforcer.Denial) {
-	dec := d.do(r)
+	q := *r
+	d.place(&q.Caller)
+	dec := d.do(&q)
 	return dec.Lease, dec.Denial
 }
 

@@ -12,8 +12,8 @@ import (
 )
 
 // recordVersion is the first byte of every record of the journal. Earlier ones are still read: version 1 has no inode in a
-// holder, and 2 neither a credential there nor data on a lease.
-const recordVersion = 3
+// holder, 2 neither a credential there nor data on a lease, and 3 does not say under which licence a lease was granted.
+const recordVersion = 4
 
 // The kinds of events that are journalled, as records name them. A number is never used for anything else.
 var recordKinds = []enforcer.EventKind{1: enforcer.EventGranted, 2: enforcer.EventRenewed, 3: enforcer.EventEnded, 4: enforcer.EventForgot,
@@ -24,6 +24,16 @@ var recordLifetimes = []enforcer.Lifetime{1: enforcer.LifetimeConnection, 2: enf
 
 var recordCauses = []enforcer.Cause{1: enforcer.CauseReleased, 2: enforcer.CauseForced, 3: enforcer.CauseExpired, 4: enforcer.CauseRevoked,
 	5: enforcer.CauseHolderGone, 6: enforcer.CauseUndelivered}
+
+// recordExpiries are what may become of a lease when its licence ends, as the lowest two bits of its terms have it; 0: not known.
+var recordExpiries = []enforcer.OnExpiry{1: enforcer.Drain, 2: enforcer.Revoke, 3: enforcer.Keep}
+
+// The further bits of terms.
+const (
+	termsFree  = 4 << iota // of a free tier
+	termsTest              // of a test licence
+	termsKnown             // the licence's id follows
+)
 
 // errRecord reports a record that no version of this program has written.
 var errRecord = errors.New("a record of the journal cannot be read: it was written by another version, or is not one")
@@ -57,6 +67,9 @@ func encodeEvent(b []byte, ev enforcer.Event) []byte {
 		}
 	default:
 		w.lease(ev.Lease)
+		if ev.Kind == enforcer.EventGranted {
+			w.terms(ev.Terms)
+		}
 	}
 	return w.b
 }
@@ -105,6 +118,9 @@ func decodeEvent(b []byte, lease func(enforcer.LeaseID) *enforcer.Lease, same *s
 		ev.Lease = r.lease()
 		if ev.Kind != enforcer.EventGranted && !r.bad && len(r.b) == 0 && lease(ev.Lease.ID) == nil {
 			return ev, fmt.Errorf("%w: it changes lease %s, which is not held", errNotHeld, ev.Lease.ID)
+		}
+		if ev.Kind == enforcer.EventGranted && version > 3 {
+			ev.Terms = r.terms()
 		}
 	}
 	if r.bad || len(r.b) > 0 {
@@ -155,6 +171,26 @@ func (w *recordWriter) lease(l *enforcer.Lease) {
 	}
 }
 
+// terms writes what a lease was granted under: a byte that says what is known of it, and that; 0: nothing.
+func (w *recordWriter) terms(t *enforcer.Terms) {
+	if t == nil || t.OnExpiry == "" { // not known
+		w.b = append(w.b, 0)
+		return
+	}
+	flags := byte(max(0, slices.Index(recordExpiries, t.OnExpiry)))
+	for i, set := range []bool{t.Free, t.Test, t.ID != [16]byte{}} {
+		if set {
+			flags |= termsFree << i
+		}
+	}
+	w.b = append(w.b, flags)
+	if flags&termsKnown != 0 {
+		w.b = append(w.b, t.ID[:]...)
+	}
+	w.time(t.Issued)
+	w.time(t.Terminates)
+}
+
 func (w *recordWriter) holder(h *enforcer.Holder) {
 	w.uint(uint64(h.UID))
 	w.uint(uint64(h.GID))
@@ -197,7 +233,8 @@ type sameParts struct {
 	version byte // of the records that they are of
 	holders map[string]*enforcer.Holder
 	items   map[string][]enforcer.Item
-	ahead   recordReader // what follows is room to look ahead in
+	terms   *enforcer.Terms // the last
+	ahead   recordReader    // what follows is room to look ahead in
 	holder  enforcer.Holder
 }
 
@@ -349,6 +386,28 @@ func (r *recordReader) lease() *enforcer.Lease {
 		l.Data = &enforcer.Data{Owner: r.text(), Bytes: []byte(r.text())}
 	}
 	return l
+}
+
+func (r *recordReader) terms() *enforcer.Terms {
+	flags := r.byte()
+	if flags >= termsKnown<<1 || flags != 0 && flags&3 == 0 {
+		r.fail()
+	}
+	if flags == 0 || r.bad {
+		return nil
+	}
+	t := &enforcer.Terms{OnExpiry: recordExpiries[flags&3], Free: flags&termsFree != 0, Test: flags&termsTest != 0}
+	if flags&termsKnown != 0 {
+		r.into(t.ID[:])
+	}
+	t.Issued, t.Terminates = r.time(), r.time()
+	if r.same != nil && r.same.terms != nil && *r.same.terms == *t {
+		return r.same.terms
+	}
+	if r.same != nil {
+		r.same.terms = t
+	}
+	return t
 }
 
 func (r *recordReader) items() (out []enforcer.Item) {

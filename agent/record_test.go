@@ -78,6 +78,11 @@ func someEvent() *rapid.Generator[enforcer.Event] {
 			}
 		default:
 			ev.Lease = lease()
+			if ev.Kind == enforcer.EventGranted && rapid.Bool().Draw(t, "terms") {
+				ev.Terms = &enforcer.Terms{Issued: instants().Draw(t, "issued"), Free: rapid.Bool().Draw(t, "free"), Test: rapid.Bool().Draw(t, "test"),
+					OnExpiry: rapid.SampledFrom(recordExpiries[1:]).Draw(t, "on_expiry"), Terminates: instants().Draw(t, "terminates")}
+				copy(ev.Terms.ID[:], rapid.SliceOfN(rapid.Byte(), 0, 16).Draw(t, "licence"))
+			}
 		}
 		return ev
 	})
@@ -110,13 +115,14 @@ func TestRecords(t *testing.T) {
 	}
 }
 
-// Journals of versions 1 and 2 are read.
+// Journals of versions 1 to 3 are read; under which licence a lease was granted they do not say.
 func TestRecordsOfEarlierVersions(t *testing.T) {
 	at := time.Unix(1e9, 0).UTC()
 	var b []byte
 	for text, inode := range map[string]uint64{
-		"01018080a0f6f4acdbe01b01020000000000000000000000000000010773747265616d730402008080a0f6f4acdbe01b0000e807649a0100e724062f62696e2f78000000000000":     0,
-		"02018080a0f6f4acdbe01b01020000000000000000000000000000010773747265616d730402008080a0f6f4acdbe01b0000e807649a0100e724ac02062f62696e2f78000000000000": 300,
+		"01018080a0f6f4acdbe01b01020000000000000000000000000000010773747265616d730402008080a0f6f4acdbe01b0000e807649a0100e724062f62696e2f78000000000000":         0,
+		"02018080a0f6f4acdbe01b01020000000000000000000000000000010773747265616d730402008080a0f6f4acdbe01b0000e807649a0100e724ac02062f62696e2f78000000000000":     300,
+		"03018080a0f6f4acdbe01b01020000000000000000000000000000010773747265616d730402008080a0f6f4acdbe01b0000e807649a0100e724ac0200062f62696e2f7800000000000000": 300,
 	} {
 		var err error
 		if b, err = hex.DecodeString(text); err != nil {

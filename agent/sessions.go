@@ -297,6 +297,7 @@ func (s *session) process() (*liveness.Handle, *enforcer.Denial) {
 func (s *session) who() enforcer.Caller {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.agent.desk.place(&s.caller)
 	return s.caller
 }
 
@@ -340,6 +341,9 @@ func (s *session) complete(r *enforcer.Acquire) (handle *liveness.Handle, d *enf
 	}
 	if handle != nil {
 		r.Caller.Inode = handle.Process().Inode
+	}
+	if s.agent.desk.byPod.Load() {
+		r.Caller.Pod = s.who().Pod
 	}
 	return handle, nil
 }

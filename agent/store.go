@@ -360,7 +360,7 @@ func (s *store) rewrite(j *journal.Journal, d *desk) error {
 	mark := j.Mark()
 	keep := func(l *enforcer.Lease) bool { return durable(enforcer.Event{Lease: l}) == (j == s.durable) }
 	passed := s.passed
-	leases, tokens, meters, clock := d.core.Leases(keep), d.core.Remembered(keep), d.core.Meters(), d.mark
+	leases, tokens, meters, clock := d.core.Granted(keep), d.core.Remembered(keep), d.core.Meters(), d.mark
 	d.mu.Unlock()
 	return j.CompactFrom(mark, func(write func([]byte) error) error {
 		var buf []byte
@@ -384,8 +384,9 @@ func (s *store) rewrite(j *journal.Journal, d *desk) error {
 				return err
 			}
 		}
-		for _, l := range leases {
-			err := put(enforcer.Event{Kind: enforcer.EventGranted, At: l.AcquiredAt, Lease: l})
+		for _, g := range leases {
+			l := g.Lease
+			err := put(enforcer.Event{Kind: enforcer.EventGranted, At: l.AcquiredAt, Lease: l, Terms: g.Terms})
 			if err == nil && l.Unconfirmed { // with how long it has left
 				err = put(enforcer.Event{Kind: enforcer.EventChanged, At: l.ExpiresAt.Add(passed - s.showWithin(l)), Lease: l})
 			}

@@ -122,7 +122,7 @@ func TestNobodyIsNoUser(t *testing.T) {
 	if a.Denial != nil || b.Denial != nil || b.Replayed || a.Lease.ID == b.Lease.ID || !again.Replayed || again.Lease.ID != a.Lease.ID {
 		t.Errorf("two processes with one token: %+v, %+v, and again %+v", a, b, again)
 	}
-	if p, _ := c.Pool("p"); p.InUse != 2 {
+	if p, _ := c.Pool("p", c.now); p.InUse != 2 {
 		t.Errorf("two users that are not told apart count as %d", p.InUse)
 	}
 	if d := c.ask(&Acquire{Pool: "p", N: 1, Caller: Caller{UID: Nobody}, Token: "t"}).Denial; d == nil || d.Code != BadRequest || d.Field != "client_token" {

@@ -15,7 +15,7 @@ func (e *Enforcer) Apply(ev Event) {
 		if ev.Waiter != nil && e.waiters[ev.Waiter.ID] != nil {
 			e.unqueue(ev.Waiter)
 		}
-		e.applyGranted(ev.Lease)
+		e.applyGranted(ev.Lease, ev.Terms)
 	case EventRenewed:
 		e.applyRenewed(ev.Lease)
 	case EventEnded:
@@ -41,19 +41,8 @@ func (e *Enforcer) Apply(ev Event) {
 
 func (e *Enforcer) applyVerdict(ev Event) {
 	v := ev.Verdict
-	e.verdict, e.verdictAt = v, later(e.verdictAt, ev.At)
-	if v.Good() {
-		e.turnedAt, e.revokeAllAt = zeroTime, zeroTime
-		e.onExpiry, e.terminatesAt = v.OnExpiry, v.TerminatesAt
-	} else {
-		if e.onExpiry == "" { // none was good since the start: what the one that would be says
-			e.onExpiry, e.terminatesAt = v.OnExpiry, v.TerminatesAt
-		}
-		if e.turnedAt.IsZero() {
-			e.turnedAt = ev.At
-		}
-		e.revokeAllAt = e.whenToRevoke()
-	}
+	e.verdict = v
+	revoke := e.applyTerms(v, ev.At)
 	for name, g := range v.Pools {
 		p := e.pools[name]
 		if p == nil {
@@ -72,12 +61,13 @@ func (e *Enforcer) applyVerdict(ev Event) {
 			continue
 		}
 		// Nothing is granted of it any more; how its leases are counted stays.
-		e.regrant(p, PoolGrant{Name: name, Scope: p.grant.Scope, CountBy: p.grant.CountBy, Unit: p.grant.Unit})
+		e.regrant(p, PoolGrant{Name: name, Scope: p.grant.Scope, CountBy: p.grant.CountBy, HoldersBy: p.grant.HoldersBy, Unit: p.grant.Unit})
 		p.named = false
 	}
 	for _, p := range e.pools {
+		p.revoke = p.over() && (p.revoke || revoke)
 		switch {
-		case !p.over() || !v.Good() || v.OnExpiry != Revoke:
+		case !p.over() || !v.Good() || v.OnExpiry != Revoke && !p.revoke:
 			p.revokeAt = zeroTime
 		case p.revokeAt.IsZero():
 			p.revokeAt = ev.At.Add(RevokeDelay)
@@ -87,9 +77,9 @@ func (e *Enforcer) applyVerdict(ev Event) {
 
 // regrant gives a pool new terms and, where they are counted otherwise than before, counts its leases anew.
 func (e *Enforcer) regrant(p *pool, g PoolGrant) {
-	was := p.grant.CountBy
+	was := p.grant
 	p.grant = g
-	if p.leases == 0 || was == g.CountBy {
+	if p.leases == 0 || was.CountBy == g.CountBy && was.HoldersBy == g.HoldersBy {
 		return
 	}
 	leases, peak := p.leases, p.peak
@@ -97,15 +87,16 @@ func (e *Enforcer) regrant(p *pool, g PoolGrant) {
 	for _, h := range e.leases {
 		for _, it := range h.Items {
 			if it.Pool == g.Name {
-				p.take(h.Holder, it.N)
+				p.take(h.Lease, it.N)
 			}
 		}
 	}
 	p.leases, p.peak = leases, max(peak, p.inUse)
 }
 
-func (e *Enforcer) applyGranted(l *Lease) {
-	h := &held{Lease: l}
+func (e *Enforcer) applyGranted(l *Lease, terms *Terms) {
+	h := &held{Lease: l, terms: e.intern(terms)}
+	e.tenures[h.terms].leases++
 	if len(l.Items) > 1 {
 		h.more = make([]int32, len(l.Items)-1)
 	}
@@ -118,7 +109,7 @@ func (e *Enforcer) applyGranted(l *Lease) {
 			p = &pool{grant: PoolGrant{Name: it.Pool, CountBy: CountLease}}
 			e.pools[it.Pool] = p
 		}
-		p.take(l.Holder, it.N)
+		p.take(l, it.N)
 		if l.Lifetime == LifetimeBorrow {
 			p.borrowed += it.N
 		}
@@ -158,6 +149,7 @@ func (e *Enforcer) applyEnded(ev Event) {
 	l := ev.Lease
 	h := e.leases[l.ID]
 	delete(e.leases, l.ID)
+	e.tenures[h.terms].leases--
 	e.unhold(h)
 	e.unshare(l.Holder)
 	for i, it := range l.Items {
@@ -165,7 +157,7 @@ func (e *Enforcer) applyEnded(ev Event) {
 		if !l.ExpiresAt.IsZero() {
 			p.drop(h, i)
 		}
-		p.give(l.Holder, it.N)
+		p.give(l, it.N)
 		if l.Lifetime == LifetimeBorrow {
 			p.borrowed -= it.N
 		}
@@ -198,19 +190,4 @@ func (e *Enforcer) applyForgot(ev Event) {
 	e.memory.remove(r)
 	delete(e.tokens, ev.Token)
 	e.countToken(r.lease.Holder.Who(), -1)
-}
-
-// whenToRevoke returns when the held leases are revoked after the verdict turned bad at turnedAt; zero: never.
-func (e *Enforcer) whenToRevoke() time.Time {
-	switch e.onExpiry {
-	case Keep:
-		return zeroTime
-	case Revoke:
-		return e.turnedAt.Add(RevokeDelay)
-	default:
-		if e.terminatesAt.IsZero() {
-			return zeroTime
-		}
-		return later(e.turnedAt.Add(RevokeDelay), e.terminatesAt)
-	}
 }

@@ -5,13 +5,12 @@ import (
 	"time"
 )
 
-// denyBorrow says why the licence lets nothing be borrowed until the instant that is asked for; nil when it does, or when
-// nothing is to be borrowed.
-func (r *Acquire) denyBorrow(e *Enforcer, now time.Time) *Denial {
+// denyBorrow says why the verdict lets nothing be borrowed until the instant that is asked for; nil when it does, or when nothing
+// is to be borrowed.
+func (r *Acquire) denyBorrow(e *Enforcer, v *Verdict, now time.Time) *Denial {
 	if r.Lifetime != LifetimeBorrow {
 		return nil
 	}
-	v := e.verdict
 	refuse := func(field, hint, format string, args ...any) *Denial {
 		return &Denial{Code: LicenseInvalid, Field: field, Verdict: v, Detail: fmt.Sprintf(format, args...), Hint: hint}
 	}

@@ -202,7 +202,12 @@ func (e *Enforcer) applyStepped(by time.Duration) {
 		}
 		l := *h.Lease
 		l.ExpiresAt = l.ExpiresAt.Add(by)
-		e.applyRenewed(&l)
+		e.replace(h, &l)
+	}
+	for _, p := range e.pools { // in the order of their places, so that the same step makes the same state
+		for i := len(p.expiry)/2 - 1; i >= 0; i-- {
+			p.down(i)
+		}
 	}
 	for _, w := range e.waiters {
 		moved := *w.Waiter
@@ -218,11 +223,10 @@ func (e *Enforcer) applyStepped(by time.Duration) {
 			p.revokeAt = p.revokeAt.Add(by)
 		}
 	}
-	if !e.verdictAt.IsZero() {
-		e.verdictAt = e.verdictAt.Add(by)
-	}
-	if !e.turnedAt.IsZero() {
-		e.turnedAt = e.turnedAt.Add(by)
-		e.revokeAllAt = e.whenToRevoke()
+	for _, t := range e.tenures {
+		if !t.turnedAt.IsZero() {
+			t.turnedAt = t.turnedAt.Add(by)
+			t.revokeAt = t.whenToRevoke()
+		}
 	}
 }

@@ -48,35 +48,59 @@ func (r *Acquire) decide(e *Enforcer, now time.Time) Decision {
 			return Decision{Denial: d}
 		}
 	}
-	if d := e.denyVerdict(r.Version); d != nil {
+	v := e.at(now)
+	if d := v.deny(r.Version); d != nil {
 		return Decision{Denial: d}
 	}
-	if _, ok := e.verdict.Meters[items[0].Pool]; ok {
-		return r.draw(e, items, token, now)
+	if _, ok := v.Meters[items[0].Pool]; ok {
+		return r.draw(e, v, items, token, now)
 	}
 	if r.Lifetime == LifetimeDraw {
 		return Decision{Denial: bad("lifetime", "pool %s: lifetime draw is for meters; slots come back", items[0].Pool)}
 	}
-	if d := r.denyBorrow(e, now); d != nil {
+	if d := r.denyBorrow(e, v, now); d != nil {
 		return Decision{Denial: d}
 	}
 	if d := r.denyLease(e); d != nil {
 		return Decision{Denial: d}
 	}
-	granted, holder, d := e.fitAll(r, items, nil)
+	granted, holder, d := e.fitAll(r, v, items, nil)
 	if d != nil {
 		return r.wait(e, items, d, now)
 	}
-	return e.grant(r, granted, holder, token, now)
+	return e.grant(r, v, granted, holder, token, now)
 }
 
-// fitAll returns what the request gets now of each pool, or why it gets nothing. w is its place in the queue, nil when it
-// has just come.
-func (e *Enforcer) fitAll(r *Acquire, items []Item, w *waiting) ([]Item, *Holder, *Denial) {
+// at returns the verdict that holds at the instant now: the one in force, or what that has turned into by itself since.
+func (e *Enforcer) at(now time.Time) *Verdict {
+	v := e.verdict
+	if v == nil || v.Until.IsZero() || now.Before(v.Until) {
+		return v
+	}
+	for _, next := range e.verdict.Next {
+		if now.Before(next.JudgedAt) {
+			break
+		}
+		v = next
+	}
+	return v
+}
+
+// termsOf returns the terms of leases that are granted under a verdict that holds now.
+func (e *Enforcer) termsOf(v *Verdict) *Terms {
+	if v == e.verdict {
+		return e.tenures[e.current].Terms
+	}
+	return v.terms()
+}
+
+// fitAll returns what the request gets under the verdict of each pool, or why it gets nothing. w is its place in the queue, nil
+// when it has just come.
+func (e *Enforcer) fitAll(r *Acquire, v *Verdict, items []Item, w *waiting) ([]Item, *Holder, *Denial) {
 	holder := e.holder(r)
 	granted := make([]Item, len(items))
 	for i, it := range items {
-		n, d := e.fit(it, r.MinN, holder, w)
+		n, d := e.fit(v, it, r.MinN, holder, w)
 		if d != nil {
 			return nil, nil, d
 		}
@@ -86,7 +110,7 @@ func (e *Enforcer) fitAll(r *Acquire, items []Item, w *waiting) ([]Item, *Holder
 }
 
 // grant is the decision that a request is granted.
-func (e *Enforcer) grant(r *Acquire, items []Item, holder *Holder, token *ClientToken, now time.Time) Decision {
+func (e *Enforcer) grant(r *Acquire, v *Verdict, items []Item, holder *Holder, token *ClientToken, now time.Time) Decision {
 	l := &Lease{ID: r.ID, Items: items, Lifetime: r.lifetime(), AcquiredAt: now, Holder: holder, Token: token, Data: r.Data}
 	switch l.Lifetime {
 	case LifetimeTTL:
@@ -96,7 +120,7 @@ func (e *Enforcer) grant(r *Acquire, items []Item, holder *Holder, token *Client
 		l.ExpiresAt = r.Until
 	default:
 	}
-	return Decision{Lease: l, Events: []Event{{Kind: EventGranted, At: now, Lease: l}}}
+	return Decision{Lease: l, Events: []Event{{Kind: EventGranted, At: now, Lease: l, Terms: e.termsOf(v)}}}
 }
 
 // holder returns the holder of a lease to be: one that the caller's leases share, where there are no labels.
@@ -188,18 +212,37 @@ func checkTTL(ttl time.Duration) *Denial {
 	return nil
 }
 
-// fit returns how many slots of one pool the request gets now, or why it gets none.
-func (e *Enforcer) fit(it Item, minN int64, holder *Holder, w *waiting) (int64, *Denial) {
-	p := e.pools[it.Pool]
+// open returns a pool that slots may be granted of under the verdict, or says why none may.
+func (e *Enforcer) open(v *Verdict, name string) (*pool, *Denial) {
+	p := e.pools[name]
 	if p == nil || !p.named {
-		if _, ok := e.verdict.Meters[it.Pool]; ok {
-			return 0, bad("items", "meter %s cannot be had in one lease with pools: slots come back, draws do not; acquire them one after the other", it.Pool)
+		if _, ok := v.Meters[name]; ok {
+			return nil, bad("items", "meter %s cannot be had in one lease with pools: slots come back, draws do not; acquire them one after the other", name)
 		}
-		return 0, &Denial{Code: PoolUnknown, Field: "pool", Pool: it.Pool, Hint: e.knownPools(),
-			Detail: fmt.Sprintf("pool %q is not in the licence", it.Pool)}
+		return nil, v.unknownPool(name)
+	}
+	if v != e.verdict {
+		g, ok := v.Pools[name]
+		switch {
+		case !ok:
+			return nil, v.unknownPool(name)
+		case g.CountBy != p.grant.CountBy || g.HoldersBy != p.grant.HoldersBy:
+			return nil, &Denial{Code: NoSlots, Pool: name, Hint: "try again in a moment",
+				Detail: fmt.Sprintf("pool %s: the licence has just changed, and what is in use is counted by %s from now on", name, g.CountBy)}
+		}
+		p = p.under(g)
 	}
 	if p.grant.NotShared != "" && p.grant.Budget == 0 {
-		return 0, notShared("pool", it.Pool, p.grant.NotShared)
+		return nil, notShared("pool", name, p.grant.NotShared)
+	}
+	return p, nil
+}
+
+// fit returns how many slots of one pool the request gets under the verdict, or why it gets none.
+func (e *Enforcer) fit(v *Verdict, it Item, minN int64, holder *Holder, w *waiting) (int64, *Denial) {
+	p, d := e.open(v, it.Pool)
+	if d != nil {
+		return 0, d
 	}
 	room, free := p.room(holder)
 	if it.N > free && p.ahead(w) {
@@ -212,6 +255,10 @@ func (e *Enforcer) fit(it Item, minN int64, holder *Holder, w *waiting) (int64, 
 		return int64(room), nil
 	}
 	return 0, p.denial(it.Pool, it.N)
+}
+
+func (v *Verdict) unknownPool(name string) *Denial {
+	return &Denial{Code: PoolUnknown, Field: "pool", Pool: name, Hint: v.knownPools(), Detail: fmt.Sprintf("pool %q is not in the licence", name)}
 }
 
 func notShared(kind, name, why string) *Denial {
@@ -263,8 +310,8 @@ func (l Limit) String() string {
 	return fmt.Sprint(int64(l))
 }
 
-func (e *Enforcer) knownPools() string {
-	names := slices.Sorted(maps.Keys(e.verdict.Pools))
+func (v *Verdict) knownPools() string {
+	names := slices.Sorted(maps.Keys(v.Pools))
 	if len(names) == 0 {
 		return "the licence in force grants no pools"
 	}
@@ -274,9 +321,8 @@ func (e *Enforcer) knownPools() string {
 	return "the licence has: " + strings.Join(names, ", ")
 }
 
-// denyVerdict says why the licence permits no new lease (to the given version of the product); nil when it does.
-func (e *Enforcer) denyVerdict(version string) *Denial {
-	v := e.verdict
+// deny says why the licence permits no new lease (to the given version of the product); nil when it does.
+func (v *Verdict) deny(version string) *Denial {
 	if v == nil {
 		return &Denial{Code: LicenseMissing, Detail: "no licence has been judged yet", Hint: "try again in a moment"}
 	}
@@ -337,7 +383,12 @@ func (r *Renew) decide(e *Enforcer, now time.Time) Decision {
 	l := *h.Lease
 	l.TTL, l.Unconfirmed = cmp.Or(r.TTL, l.TTL), false
 	l.ExpiresAt = now.Add(l.TTL)
-	return Decision{Lease: &l, Events: []Event{{Kind: EventRenewed, At: now, Lease: &l}}}
+	if e.sameUnits(h.Lease, r.Caller) {
+		return Decision{Lease: &l, Events: []Event{{Kind: EventRenewed, At: now, Lease: &l}}}
+	}
+	// Whoever renews a lease holds it: it is counted with that one from now on.
+	l.Holder = &Holder{Caller: r.Caller, Labels: l.Holder.Labels}
+	return e.rehold(h.Lease, &l, now)
 }
 
 func (r *Release) decide(e *Enforcer, now time.Time) Decision {
@@ -430,9 +481,9 @@ func (*Tick) decide(e *Enforcer, now time.Time) Decision {
 			return Decision{Events: events}
 		}
 	}
-	if !e.revokeAllAt.IsZero() && !now.Before(e.revokeAllAt) {
+	if slices.ContainsFunc(e.tenures, func(t *tenure) bool { return t.leases > 0 && t.isOver(now) }) {
 		for _, h := range e.leases {
-			if !end(h, CauseRevoked) {
+			if e.tenures[h.terms].isOver(now) && !end(h, CauseRevoked) {
 				return Decision{Events: events}
 			}
 		}
@@ -464,7 +515,7 @@ func (e *Enforcer) revokeExcess(name string, p *pool, over map[LeaseID]bool, end
 	for _, h := range e.leases {
 		for _, it := range h.Items {
 			if it.Pool == name && !over[h.ID] {
-				left.take(h.Holder, it.N)
+				left.take(h.Lease, it.N)
 				held = append(held, part{h, it.N})
 			}
 		}
@@ -476,7 +527,7 @@ func (e *Enforcer) revokeExcess(name string, p *pool, over map[LeaseID]bool, end
 		if !left.over() {
 			break
 		}
-		left.give(x.h.Holder, x.n)
+		left.give(x.h.Lease, x.n)
 		if !end(x.h, CauseRevoked) {
 			return false
 		}

@@ -18,15 +18,13 @@ const endedKept = 1024
 
 // Enforcer holds the pools and leases under one verdict.
 type Enforcer struct {
-	options Options
-	verdict *Verdict
-	// verdictAt is the latest instant at which a verdict was set, by which a meter's period is shown.
-	verdictAt time.Time
-	pools     map[string]*pool
-	leases    map[LeaseID]*held
-	accounts  map[User]*account
-	bytes     int                      // of all accounts
-	holders   map[Caller]*sharedHolder // holders without labels, shared by their leases
+	options  Options
+	verdict  *Verdict
+	pools    map[string]*pool
+	leases   map[LeaseID]*held
+	accounts map[User]*account
+	bytes    int                      // of all accounts
+	holders  map[Caller]*sharedHolder // holders without labels, shared by their leases
 
 	tokens map[TokenKey]*remembered
 	memory timetable[*remembered] // the tokens by when they may be forgotten
@@ -39,19 +37,19 @@ type Enforcer struct {
 	turn     uint64              // of the next waiter
 	meters   map[string]meter
 
-	// What the last good verdict said of held leases; it goes on holding when no licence is left to say it.
-	onExpiry     OnExpiry
-	terminatesAt time.Time
-	turnedAt     time.Time // when the verdict turned bad; zero: it is good, or never was
-	revokeAllAt  time.Time // when every lease is revoked; zero: never
+	// tenures are the leases by the licence that they were granted under: the first is of those of which that is not known, and
+	// current the place of the base that was in force under the last good verdict.
+	tenures []*tenure
+	current uint32
 }
 
 // held is a lease and its places: in the expiry heaps of its pools, and in its user's account.
 type held struct {
 	*Lease
-	at   int32   // index in the heap of the first item's pool
-	mine int32   // index among the leases of its user
-	more []int32 // of the further items
+	at    int32   // index in the heap of the first item's pool
+	mine  int32   // index among the leases of its user
+	terms uint32  // the place of the tenure that it was granted in
+	more  []int32 // of the further items
 }
 
 func (h *held) index(item int) *int32 {
@@ -110,6 +108,7 @@ func New(o Options) *Enforcer {
 		tokens:   map[TokenKey]*remembered{},
 		waiters:  map[LeaseID]*waiting{},
 		meters:   map[string]meter{},
+		tenures:  []*tenure{{Terms: &Terms{}}},
 	}
 }
 
@@ -145,8 +144,10 @@ func (e *Enforcer) Leases(keep func(*Lease) bool) []*Lease {
 
 // Revoking reports whether any lease is to be revoked.
 func (e *Enforcer) Revoking() bool {
-	if !e.revokeAllAt.IsZero() {
-		return true
+	for _, t := range e.tenures {
+		if t.leases > 0 && !t.revokeAt.IsZero() {
+			return true
+		}
 	}
 	for _, p := range e.pools {
 		if !p.revokeAt.IsZero() {
@@ -158,7 +159,7 @@ func (e *Enforcer) Revoking() bool {
 
 // view returns the lease with its RevokeAt.
 func (e *Enforcer) view(h *held) *Lease {
-	at := e.revokeAllAt
+	at := e.tenures[h.terms].revokeAt
 	for _, it := range h.Items {
 		at = sooner(at, e.pools[it.Pool].revokeAt)
 	}
@@ -173,8 +174,10 @@ func (e *Enforcer) view(h *held) *Lease {
 // NextTick returns the instant at which a Tick has something to do; zero: no such instant is known. It may be past.
 func (e *Enforcer) NextTick() time.Time {
 	var next time.Time
-	if len(e.leases) > 0 {
-		next = e.revokeAllAt
+	for _, t := range e.tenures {
+		if t.leases > 0 {
+			next = sooner(next, t.revokeAt)
+		}
 	}
 	for _, p := range e.pools {
 		if len(p.expiry) > 0 {

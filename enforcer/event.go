@@ -37,6 +37,7 @@ type Event struct {
 	Lease   *Lease
 	Cause   Cause
 	Verdict *Verdict
+	Terms   *Terms // of EventGranted: what the lease is granted under; nil: not known, as of a lease that an earlier version granted
 	Token   TokenKey
 	Waiter  *Waiter // of EventGranted: who waited for it; nil: nobody
 	Denial  *Denial

@@ -22,12 +22,12 @@ func (j *judge) grant(v *Verdict, inForce []*ruling) {
 	for _, r := range inForce {
 		l := r.license
 		for name, t := range l.Pools {
-			g := PoolGrant{Name: name, Limit: t.Max, Scope: l.PoolScope(t.Scope), CountBy: orDefault(t.CountBy, CountLease), Unit: t.Unit}
+			g := PoolGrant{Name: name, Limit: t.Max, Scope: l.PoolScope(t.Scope), CountBy: orDefault(t.CountBy, CountLease), HoldersBy: t.HoldersBy, Unit: t.Unit}
 			b := j.budget(l, name, amount{t.Max, t.Overage}, g.Scope)
 			g.Budget, g.Overage, g.Most, g.NotShared = b.max, b.overage, b.most, b.notShared
 			if was, ok := v.Pools[name]; ok {
 				g.Budget, g.Overage, g.Most = was.Budget.Plus(g.Budget), was.Overage.Plus(g.Overage), was.Most.Plus(g.Most)
-				g.Limit, g.Scope, g.CountBy = was.Limit.Plus(g.Limit), was.Scope, was.CountBy
+				g.Limit, g.Scope, g.CountBy, g.HoldersBy = was.Limit.Plus(g.Limit), was.Scope, was.CountBy, was.HoldersBy
 				g.Unit, g.NotShared = cmp.Or(was.Unit, g.Unit), cmp.Or(was.NotShared, g.NotShared)
 			}
 			v.Pools[name] = g

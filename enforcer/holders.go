@@ -1,6 +1,7 @@
 package enforcer
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -43,7 +44,53 @@ func (r *Join) decide(e *Enforcer, now time.Time) Decision {
 	}
 	l := *h.Lease
 	l.Others = append(slices.Clip(l.Others), &Holder{Caller: r.Caller})
-	return Decision{Lease: &l, Events: []Event{{Kind: EventChanged, At: now, Lease: &l}}}
+	return e.rehold(h.Lease, &l, now)
+}
+
+// rehold decides that a lease has other holders than before. Where more is in use by that, it is a grant like any other.
+func (e *Enforcer) rehold(was, is *Lease, now time.Time) Decision {
+	for _, it := range is.Items {
+		more := e.pools[it.Pool].cost(was, is, it.N)
+		if more <= 0 {
+			continue
+		}
+		v := e.at(now)
+		if d := v.deny(""); d != nil {
+			return Decision{Denial: d}
+		}
+		p, d := e.open(v, it.Pool)
+		switch {
+		case d != nil:
+		case p.ahead(nil):
+			d = p.behind(it.Pool, more)
+		case !p.capacity().Covers(p.inUse + more):
+			d = p.denial(it.Pool, more)
+		default:
+			continue
+		}
+		if d.Code == NoSlots {
+			d.Detail += fmt.Sprintf("; lease %s would be counted once more, by %s", is.ID, cmp.Or(e.pools[it.Pool].grant.HoldersBy, e.pools[it.Pool].grant.CountBy))
+		}
+		return Decision{Denial: d}
+	}
+	return Decision{Lease: is, Events: []Event{{Kind: EventChanged, At: now, Lease: is}}}
+}
+
+// sameUnits reports whether a caller counts as the lease's holders do already, in each of its pools.
+func (e *Enforcer) sameUnits(l *Lease, c Caller) bool {
+	if l.Holder.Caller == c {
+		return true
+	}
+	as := &Holder{Caller: c}
+	return !slices.ContainsFunc(l.Items, func(it Item) bool {
+		g := e.pools[it.Pool].grant
+		by := g.CountBy
+		if by == CountLease {
+			by = g.HoldersBy
+		}
+		unit := unitOf(by, as)
+		return unit != unitOf(by, l.Holder) && !slices.ContainsFunc(l.Others, func(o *Holder) bool { return unit == unitOf(by, o) })
+	})
 }
 
 func (r *Leave) decide(e *Enforcer, now time.Time) Decision {
@@ -97,7 +144,7 @@ func (r *Attach) decide(e *Enforcer, now time.Time) Decision {
 	// A co-holder that takes the holder's place has no other besides: else it would have to leave twice.
 	l.Others = slices.DeleteFunc(slices.Clone(l.Others), func(o *Holder) bool { return o.is(r.Caller) })
 	l.Holder = &Holder{Caller: r.Caller, Labels: l.Holder.Labels}
-	return Decision{Lease: &l, Events: []Event{{Kind: EventChanged, At: now, Lease: &l}}}
+	return e.rehold(h.Lease, &l, now)
 }
 
 // applyChanged puts a lease in the place of the one of its id, however it differs but for its items.
@@ -110,9 +157,9 @@ func (e *Enforcer) applyChanged(l *Lease) {
 		if !was.ExpiresAt.IsZero() {
 			p.drop(h, i)
 		}
-		if was.Holder != l.Holder {
-			p.give(was.Holder, it.N)
-			p.take(l.Holder, it.N)
+		if was.Holder != l.Holder || !slices.Equal(was.Others, l.Others) {
+			p.give(was, it.N)
+			p.take(l, it.N)
 			p.eased()
 		}
 	}

@@ -28,7 +28,7 @@ func TestInvisibleHolders(t *testing.T) {
 	}
 	acquire(LeaseID{2}, one)
 	acquire(LeaseID{3}, two)
-	if p, _ := e.Pool("streams"); p.InUse != 2 {
+	if p, _ := e.Pool("streams", noon); p.InUse != 2 {
 		t.Errorf("two processes use %d slots, counted by process", p.InUse)
 	}
 	do(&Leave{ID: id, Holder: one})

@@ -21,8 +21,11 @@ func newLedger() ledger { return ledger{map[TokenKey]time.Time{}, map[LeaseID]bo
 // see holds an event, before it is applied, against what must never happen.
 func (s *twin) see(t *rapid.T, e *Enforcer, ev Event) {
 	switch ev.Kind {
-	case EventGranted:
+	case EventGranted, EventChanged:
 		s.neverOverBudget(t, ev.Lease)
+		if ev.Kind == EventChanged {
+			return
+		}
 		s.tokenKeptADay(t, ev.Lease)
 	case EventDrawn:
 		s.tokenKeptADay(t, ev.Lease)
@@ -36,15 +39,22 @@ func (s *twin) see(t *rapid.T, e *Enforcer, ev Event) {
 	}
 }
 
-// NeverOverBudget: with a lease that is granted no more is in use than budget and overage.
+// NeverOverBudget: with a lease that is granted, or held by others, no more is in use than budget and overage.
 func (s *twin) neverOverBudget(t *rapid.T, l *Lease) {
 	with := *s.m
-	with.leases = append(slices.Clone(s.m.leases), modelLease{holders: []Caller{l.Holder.Caller}, items: l.Items})
+	is := modelLease{id: l.ID, holders: []Caller{l.Holder.Caller}, items: l.Items}
+	for _, o := range l.Others {
+		is.holders = append(is.holders, o.Caller)
+	}
+	with.leases = append(slices.DeleteFunc(slices.Clone(s.m.leases), func(m modelLease) bool { return m.id == l.ID }), is)
 	for _, it := range l.Items {
 		was, is := s.m.used(it.Pool), with.used(it.Pool)
-		if is > was && is > s.m.cap(it.Pool) {
-			t.Fatalf("NeverOverBudget: %s has %d in use of %d after %v", it.Pool, is, s.m.cap(it.Pool), l.Items)
+		if is > was && is > s.m.cap(it.Pool, s.now) {
+			t.Fatalf("NeverOverBudget: %s has %d in use of %d after %v", it.Pool, is, s.m.cap(it.Pool, s.now), l.Items)
 		}
+	}
+	if v := s.m.at(s.now); !v.Good() && s.m.find(l.ID) < 0 {
+		t.Fatalf("NothingAfterTheEnd: %v is granted at %v under %s", l.Items, s.now, v.Code)
 	}
 }
 
@@ -113,7 +123,7 @@ func (s *twin) deniedOnlyWhenFull(t *rapid.T, r *Acquire) {
 		if r.MinN > 0 {
 			least = r.MinN
 		}
-		if least > s.m.cap(it.Pool)-s.m.used(it.Pool) || slices.ContainsFunc(s.m.queue, func(w modelWaiter) bool { return has(w.items, it.Pool) }) {
+		if least > s.m.cap(it.Pool, s.now)-s.m.used(it.Pool) || s.m.refused(it.Pool, s.now) != "" || slices.ContainsFunc(s.m.queue, func(w modelWaiter) bool { return has(w.items, it.Pool) }) {
 			return
 		}
 	}
@@ -157,8 +167,9 @@ func (s *twin) meters(t *rapid.T, rule string) {
 		return
 	}
 	for _, g := range s.m.verdict.Meters {
-		if got, want := s.e.drawn(g, s.now).Drawn, s.m.drawn(g, s.now); got != want {
-			t.Fatalf("%s: meter %s stands at %d, and %d were drawn", rule, g.Name, got, want)
+		shown, _ := s.e.Pool(g.Name, s.now)
+		if got, want := s.e.drawn(g, s.now).Drawn, s.m.drawn(g, s.now); got != want || s.e.verdict != nil && shown.InUse != want {
+			t.Fatalf("%s: meter %s stands at %d, %d is shown, and %d were drawn", rule, g.Name, got, shown.InUse, want)
 		}
 	}
 }
@@ -181,7 +192,7 @@ func (s *twin) invariants(t *rapid.T) {
 				}
 			}
 		}
-		if got, ok := s.e.Pool(p); ok && (got.InUse != s.m.used(p) || got.Borrowed != borrowed || got.Waiting != waiting) || !ok && s.m.used(p) != 0 {
+		if got, ok := s.e.Pool(p, s.now); ok && (got.InUse != s.m.used(p) || got.Borrowed != borrowed || got.Waiting != waiting) || !ok && s.m.used(p) != 0 {
 			t.Fatalf("CountsAgree: %+v, the model has %d in use, %d borrowed, %d waited for", got, s.m.used(p), borrowed, waiting)
 		}
 	}
@@ -193,7 +204,7 @@ func (s *twin) invariants(t *rapid.T) {
 		s.sameLease(t, "SameLeases", l)
 	}
 	for _, w := range s.m.queue {
-		if _, why := s.m.fit(w.r); s.m.good() && why == "" && !slices.ContainsFunc(w.items, func(it Item) bool { return s.m.ahead(it.Pool, w.r.ID) }) {
+		if _, why := s.m.fit(w.r, s.now); s.m.at(s.now).Good() && s.m.denyBorrow(w.r, s.now) == "" && why == "" && !slices.ContainsFunc(w.items, func(it Item) bool { return s.m.ahead(it.Pool, w.r.ID) }) {
 			t.Fatalf("GrantedTheInstantItFits: %v waits", w.items)
 		}
 	}
@@ -239,13 +250,13 @@ func (s *twin) accounts(t *rapid.T) {
 // summary is all of an enforcer's state that its answers depend on, in a fixed order.
 func summary(e *Enforcer) (out []string) {
 	for id, h := range e.leases {
-		out = append(out, fmt.Sprint(id, *h.Lease, h.at, h.more))
+		out = append(out, fmt.Sprint(id, *h.Lease, h.at, h.more, e.tenures[h.terms].ID))
 	}
 	for k, r := range e.tokens {
 		out = append(out, fmt.Sprint(k, r.ended, r.until, r.lease.ID, r.lease.Data))
 	}
 	for name, p := range e.pools {
-		out = append(out, fmt.Sprint(name, p.grant, p.queue.Len(), p.inUse, p.peak, p.leases, len(p.groups), len(p.expiry), p.revokeAt, p.waiting, p.borrowed))
+		out = append(out, fmt.Sprint(name, p.grant, p.queue.Len(), p.inUse, p.peak, p.leases, len(p.groups), len(p.expiry), p.revokeAt, p.revoke, p.waiting, p.borrowed))
 	}
 	for id, w := range e.waiters {
 		out = append(out, fmt.Sprint("waits ", id, w.Items, w.Until, w.turn))
@@ -260,5 +271,16 @@ func summary(e *Enforcer) (out []string) {
 		out = append(out, fmt.Sprint("account ", u, len(a.leases), a.waiters, a.tokens, a.bytes))
 	}
 	slices.Sort(out)
-	return append(out, fmt.Sprint(e.onExpiry, e.terminatesAt, e.turnedAt, e.revokeAllAt, e.NextTick(), len(e.memory.heap), len(e.ended)))
+	return append(out, fmt.Sprint(tenures(e), e.NextTick(), len(e.memory.heap), len(e.ended)))
+}
+
+// tenures is what an enforcer knows of the licences whose leases are held, in a fixed order: their places are not told apart.
+func tenures(e *Enforcer) (out []string) {
+	for i, t := range e.tenures {
+		if t.leases > 0 || uint32(i) == e.current {
+			out = append(out, fmt.Sprint(*t.Terms, t.leases, t.turnedAt, t.revokeAt, uint32(i) == e.current))
+		}
+	}
+	slices.Sort(out)
+	return out
 }

@@ -25,30 +25,39 @@ func Judge(f Facts, now time.Time) *Verdict {
 	j := newJudge(f)
 	v := j.at(now)
 	v.JudgedAt = now
-	instants := j.instants(now)
-	for _, t := range instants {
-		if next := j.at(t); v.Until.IsZero() && differ(v, next) {
-			v.Until = t
-		} else if v.JudgeAgainAt.IsZero() && !slices.Equal(v.Warnings, next.Warnings) {
+	last := v
+	for _, t := range j.instants(now) {
+		next := j.at(t)
+		if v.JudgeAgainAt.IsZero() && (!slices.Equal(v.Warnings, next.Warnings) || !sameCodes(v, next)) {
 			v.JudgeAgainAt = t
 		}
-		if !v.Until.IsZero() {
+		if !differ(last, next) {
+			continue
+		}
+		if v.Until.IsZero() {
+			v.Until = t
+		}
+		if !v.Good() {
+			break
+		}
+		next.JudgedAt = t
+		v.Next, last = append(v.Next, next), next
+		if !next.Good() {
+			v.CoveredUntil = t
 			break
 		}
 	}
 	v.JudgeAgainAt = sooner(v.JudgeAgainAt, v.Until)
-	if v.Good() && !v.Until.IsZero() {
-		for _, t := range instants {
-			if t.Before(v.Until) {
-				continue
-			}
-			if !j.at(t).Good() {
-				v.CoveredUntil = t
-				break
-			}
-		}
-	}
 	return v
+}
+
+// sameCodes reports whether each document is judged the same: the leases of one that is not in force may be waiting for its end.
+func sameCodes(a, b *Verdict) bool {
+	code := map[string]Code{}
+	for _, j := range a.Licenses {
+		code[j.Document] = j.Code
+	}
+	return !slices.ContainsFunc(b.Licenses, func(j Judged) bool { return code[j.Document] != j.Code })
 }
 
 // judge is the facts, prepared so that they can be judged at many instants.
@@ -319,6 +328,7 @@ type ruling struct {
 	findings  []Finding
 	graceEnds time.Time
 	inForce   bool
+	spare     bool   // a good base that another is set before
 	unused    string // why a good add-on does not count
 }
 
@@ -347,7 +357,7 @@ func (r *ruling) setAside(code Code, reason string) {
 }
 
 func (r *ruling) judged(now time.Time) Judged {
-	out := Judged{Document: r.Name, License: r.license, Role: r.role(), InForce: r.inForce, Code: r.code(), Reason: r.findings[0].Reason,
+	out := Judged{Document: r.Name, License: r.license, Role: r.role(), InForce: r.inForce, Spare: r.spare, Code: r.code(), Reason: r.findings[0].Reason,
 		Findings: r.findings, Problem: r.Problem, Match: r.match}
 	out.Next = r.license != nil && len(r.findings) == 1 && r.code() == NotYetValid && now.Before(r.license.NotBefore)
 	return out
@@ -425,6 +435,7 @@ func (j *judge) choose(all []*ruling) *ruling {
 		if r == best || !r.isBase() {
 			continue
 		}
+		r.spare = true
 		switch {
 		case r.license.IsTest() && !best.license.IsTest():
 			r.setAside(TestLicense, fmt.Sprintf("it is a test licence, and the production licence %s is in force", best.label()))

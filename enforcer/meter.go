@@ -41,7 +41,7 @@ func (r Resets) end(now time.Time) time.Time {
 }
 
 // draw decides an acquire whose items are meters.
-func (r *Acquire) draw(e *Enforcer, items []Item, token *ClientToken, now time.Time) Decision {
+func (r *Acquire) draw(e *Enforcer, v *Verdict, items []Item, token *ClientToken, now time.Time) Decision {
 	if !e.options.Durable {
 		return Decision{Denial: notDurable(items[0].Pool)}
 	}
@@ -51,7 +51,7 @@ func (r *Acquire) draw(e *Enforcer, items []Item, token *ClientToken, now time.T
 	var draws []Draw
 	granted := make([]Item, len(items))
 	for i, it := range items {
-		g, ok := e.verdict.Meters[it.Pool]
+		g, ok := v.Meters[it.Pool]
 		if !ok {
 			return Decision{Denial: bad("items", "pool %s and meter %s cannot be had in one lease: slots come back, draws do not; acquire them one after the other", it.Pool, items[0].Pool)}
 		}
@@ -90,9 +90,13 @@ func meterEmpty(it Item, g MeterGrant, s stand, now time.Time) *Denial {
 	return out
 }
 
-func (e *Enforcer) meterStatus(name string, g MeterGrant) PoolStatus {
+func (e *Enforcer) meterStatus(name string, g MeterGrant, now time.Time) PoolStatus {
 	s := PoolStatus{Name: name, Meter: true, Limit: g.Limit, Overage: g.Overage, Budget: g.Budget, Scope: g.Scope, Unit: g.Unit, NotShared: g.NotShared}
-	s.InUse = e.drawn(g, e.verdictAt).Drawn
+	stand := e.stand(g, now)
+	if stand.room() == 0 { // what was taken upstream for another period is no good in this one
+		s.Budget, s.Overage = 0, 0
+	}
+	s.InUse = stand.drawn()
 	s.Peak = s.InUse
 	return s
 }
@@ -104,7 +108,7 @@ func (r *Adjust) decide(e *Enforcer, now time.Time) Decision {
 	case r.Drawn < 0 || r.Drawn > MaxN:
 		return Decision{Denial: bad("drawn", "drawn is %d: give from 0 to %d", r.Drawn, int64(MaxN))}
 	}
-	g, denial := e.meter(r.Pool)
+	g, denial := e.at(now).meter(r.Pool)
 	if denial != nil {
 		return Decision{Denial: denial}
 	}
@@ -112,13 +116,13 @@ func (r *Adjust) decide(e *Enforcer, now time.Time) Decision {
 }
 
 // meter returns a meter of the licence.
-func (e *Enforcer) meter(name string) (MeterGrant, *Denial) {
-	if e.verdict == nil {
-		return MeterGrant{}, e.denyVerdict("")
+func (v *Verdict) meter(name string) (MeterGrant, *Denial) {
+	if v == nil {
+		return MeterGrant{}, v.deny("")
 	}
-	g, ok := e.verdict.Meters[name]
+	g, ok := v.Meters[name]
 	if !ok {
-		return g, &Denial{Code: PoolUnknown, Field: "pool", Pool: name, Detail: fmt.Sprintf("there is no meter %q in the licence", name), Hint: e.knownPools()}
+		return g, &Denial{Code: PoolUnknown, Field: "pool", Pool: name, Detail: fmt.Sprintf("there is no meter %q in the licence", name), Hint: v.knownPools()}
 	}
 	return g, nil
 }
@@ -127,10 +131,10 @@ func (r *Shift) decide(e *Enforcer, now time.Time) Decision {
 	if r.By < -MaxN || r.By > MaxN {
 		return Decision{Denial: bad("by", "by is %d: give from -%d to %d", r.By, int64(MaxN), int64(MaxN))}
 	}
-	if d := e.denyVerdict(""); d != nil {
+	if d := e.at(now).deny(""); d != nil {
 		return Decision{Denial: d}
 	}
-	g, denial := e.meter(r.Pool)
+	g, denial := e.at(now).meter(r.Pool)
 	switch {
 	case denial != nil:
 		return Decision{Denial: denial}

@@ -18,10 +18,9 @@ type model struct {
 	pools  map[string]PoolGrant
 
 	verdict *Verdict
-	policy  OnExpiry // of the last good verdict
-	ends    time.Time
-	turned  time.Time
+	over    map[string]time.Time // licence → when it ended, where leases are held that were granted under it
 	shrunk  map[string]time.Time // pool → since when it has been over its limit under Revoke
+	hard    map[string]bool      // pool → it has been over its limit since a licence was replaced that says revoke
 }
 
 type modelLease struct {
@@ -36,6 +35,7 @@ type modelLease struct {
 	token       string
 	data        *Data
 	labels      map[string]string
+	of, stored  *License // that it was granted under, and that the journal says it was
 }
 
 type modelWaiter struct {
@@ -46,10 +46,10 @@ type modelWaiter struct {
 
 // modelDraw is a draw, or what an admin set.
 type modelDraw struct {
-	key string
-	n   int64
-	at  time.Time
-	set bool
+	key    string
+	n      int64
+	period time.Time // that it counts in
+	set    bool
 }
 
 type modelToken struct {
@@ -63,10 +63,23 @@ type modelToken struct {
 }
 
 func newModel(o Options) *model {
-	return &model{options: o, tokens: map[string]modelToken{}, pools: map[string]PoolGrant{}, shrunk: map[string]time.Time{}}
+	return &model{options: o, tokens: map[string]modelToken{}, pools: map[string]PoolGrant{}, shrunk: map[string]time.Time{}, over: map[string]time.Time{}, hard: map[string]bool{}}
 }
 
 func (m *model) good() bool { return m.verdict.Good() }
+
+// at returns the verdict that holds: the one in force, or what that says it turns into.
+func (m *model) at(now time.Time) *Verdict {
+	v := m.verdict
+	if v != nil {
+		for _, next := range v.Next {
+			if !next.JudgedAt.After(now) {
+				v = next
+			}
+		}
+	}
+	return v
+}
 
 func itemsOf(r *Acquire) []Item {
 	if r.Pool != "" {
@@ -79,30 +92,52 @@ func has(items []Item, pool string) bool {
 	return slices.ContainsFunc(items, func(it Item) bool { return it.Pool == pool })
 }
 
-// group is what a caller's leases count as one by; empty: each for itself.
-func (m *model) group(pool string, c Caller) string {
-	switch m.pools[pool].CountBy {
-	case CountUser:
-		if c.UID == Nobody && c.Credential == "" {
-			return ""
-		}
-		return cmp.Or(c.Credential, fmt.Sprint("uid ", c.UID))
-	case CountProcess:
-		return fmt.Sprint("pid ", c.PID)
+// group is what a caller counts as; empty: nobody knows.
+func (m *model) group(by CountBy, c Caller) string {
+	user := cmp.Or(c.Credential, fmt.Sprint("uid ", c.UID))
+	if user == "uid 65534" {
+		user = ""
+	}
+	switch {
+	case by == CountHost:
+		return "host"
+	case by == CountUser, by == CountProcess && user == "":
+		return user
+	case by == CountProcess && c.PID+int32(c.Inode) != 0:
+		return fmt.Sprint("pid ", c.PID, " ", c.Inode, user)
+	case by == CountPod:
+		return c.Pod
 	default:
 		return ""
 	}
 }
 
-// used counts a pool's slots: by lease, or by the largest lease of each group.
+// uses lists what a lease's holders count as in a pool, each once.
+func (m *model) uses(pool string, l modelLease) map[string]bool {
+	out := map[string]bool{}
+	g := m.pools[pool]
+	for _, h := range l.holders {
+		name := m.group(g.CountBy, h)
+		if g.HoldersBy != "" {
+			name = fmt.Sprint(l.id, m.group(g.HoldersBy, h))
+		} else if name == "" {
+			name = fmt.Sprint(l.id)
+		}
+		out[name] = true
+	}
+	return out
+}
+
+// used counts a pool's slots: of each use that a lease counts as, the largest such lease.
 func (m *model) used(pool string) (n int64) {
 	groups := map[string]int64{}
 	for _, l := range m.leases {
 		for _, it := range l.items {
-			if g := m.group(pool, l.holders[0]); it.Pool == pool && g == "" {
-				n += it.N
-			} else if it.Pool == pool {
-				groups[g] = max(groups[g], it.N)
+			if it.Pool != pool {
+				continue
+			}
+			for use := range m.uses(pool, l) {
+				groups[use] = max(groups[use], it.N)
 			}
 		}
 	}
@@ -112,12 +147,12 @@ func (m *model) used(pool string) (n int64) {
 	return n
 }
 
-// own returns how many slots a caller can be granted at no cost, because he is counted with them already.
+// own returns how many slots a caller can be granted at no cost, because it is counted with them already.
 func (m *model) own(pool string, c Caller) (own int64) {
-	g := m.group(pool, c)
+	g := m.group(m.pools[pool].CountBy, c)
 	for _, l := range m.leases {
 		for _, it := range l.items {
-			if it.Pool == pool && g != "" && m.group(pool, l.holders[0]) == g {
+			if it.Pool == pool && g != "" && m.uses(pool, l)[g] {
 				own = max(own, it.N)
 			}
 		}
@@ -125,13 +160,57 @@ func (m *model) own(pool string, c Caller) (own int64) {
 	return own
 }
 
-// room returns how many slots a caller can be granted in one lease.
-func (m *model) room(pool string, c Caller) int64 {
-	return max(0, m.cap(pool)-m.used(pool)) + m.own(pool, c)
+// refused says why no slots of a pool may be granted at all.
+func (m *model) refused(pool string, now time.Time) DenialCode {
+	v, g := m.at(now), m.pools[pool]
+	next, named := v.Pools[pool]
+	switch {
+	case v.Meters[pool].Name != "":
+		return BadRequest
+	case g.Name == "" || !named:
+		return PoolUnknown
+	case next.CountBy != g.CountBy || next.HoldersBy != g.HoldersBy:
+		return NoSlots
+	}
+	return ""
 }
 
-func (m *model) cap(pool string) int64 {
-	return int64(m.pools[pool].Budget) + int64(m.pools[pool].Overage)
+// rehold says why a lease may not have other holders, nil when it may: whoever is counted more by that is granted something.
+func (m *model) rehold(i int, holders []Caller, now time.Time) DenialCode {
+	with := *m
+	with.leases = slices.Clone(m.leases)
+	with.leases[i].holders = holders
+	for _, it := range m.leases[i].items {
+		more := with.used(it.Pool) - m.used(it.Pool)
+		if more <= 0 {
+			continue
+		}
+		if v := m.at(now); v == nil {
+			return LicenseMissing
+		} else if !v.Good() {
+			return LicenseExpired
+		}
+		if why := m.refused(it.Pool, now); why != "" {
+			return why
+		}
+		if m.ahead(it.Pool, LeaseID{}) || m.used(it.Pool)+more > m.cap(it.Pool, now) {
+			return NoSlots
+		}
+	}
+	return ""
+}
+
+// room returns how many slots a caller can be granted in one lease.
+func (m *model) room(pool string, c Caller, now time.Time) int64 {
+	return max(0, m.cap(pool, now)-m.used(pool)) + m.own(pool, c)
+}
+
+func (m *model) cap(pool string, now time.Time) int64 {
+	most := func(g PoolGrant) int64 { return int64(g.Budget) + int64(g.Overage) }
+	if v := m.at(now); v != m.verdict {
+		return min(most(m.pools[pool]), most(v.Pools[pool]))
+	}
+	return most(m.pools[pool])
 }
 
 // ahead reports whether anybody before w (at all, for one who does not wait) waits for the pool.
@@ -148,15 +227,12 @@ func (m *model) ahead(pool string, w LeaseID) bool {
 }
 
 // fit returns what a request gets now, or why it gets nothing.
-func (m *model) fit(r *Acquire) (granted []Item, why DenialCode) {
+func (m *model) fit(r *Acquire, now time.Time) (granted []Item, why DenialCode) {
 	for _, it := range itemsOf(r) {
-		_, meter := m.verdict.Meters[it.Pool]
-		room := m.room(it.Pool, r.Caller)
-		switch {
-		case meter:
-			return nil, BadRequest
-		case m.pools[it.Pool].Name == "":
-			return nil, PoolUnknown
+		room := m.room(it.Pool, r.Caller, now)
+		switch why := m.refused(it.Pool, now); {
+		case why != "":
+			return nil, why
 		case m.ahead(it.Pool, r.ID) && it.N > m.own(it.Pool, r.Caller):
 			return nil, NoSlots
 		case it.N <= room:
@@ -172,11 +248,13 @@ func (m *model) fit(r *Acquire) (granted []Item, why DenialCode) {
 
 // never reports whether what is asked for cannot be had whatever comes free.
 func (m *model) never(r *Acquire) bool {
-	return slices.ContainsFunc(itemsOf(r), func(it Item) bool { return m.pools[it.Pool].Name == "" || cmp.Or(r.MinN, it.N) > m.cap(it.Pool) })
+	return slices.ContainsFunc(itemsOf(r), func(it Item) bool {
+		return m.pools[it.Pool].Name == "" || cmp.Or(r.MinN, it.N) > m.cap(it.Pool, time.Time{})
+	})
 }
 
 func (m *model) denyBorrow(r *Acquire, now time.Time) DenialCode {
-	v := m.verdict
+	v := m.at(now)
 	switch ends := v.TerminatesAt; {
 	case r.Lifetime != LifetimeBorrow:
 		return ""
@@ -199,15 +277,18 @@ func (m *model) answer(r *Acquire, now time.Time) (granted []Item, waits, replay
 		}
 		return nil, false, true, ""
 	}
+	if u := r.Caller; r.Token != "" && u.Who().nobody() && (u.PID == 0 || u.Start == 0) && u.Inode == 0 {
+		return nil, false, false, BadRequest
+	}
 	if r.Token != "" && m.tooMany(r.Caller.Who(), m.options.MaxTokens, 1, m.tokensOf) {
 		return nil, false, false, RateLimited
 	}
 	if m.verdict == nil {
 		return nil, false, false, LicenseMissing
-	} else if !m.good() {
+	} else if !m.at(now).Good() {
 		return nil, false, false, LicenseExpired
 	}
-	if _, meter := m.verdict.Meters[items[0].Pool]; meter {
+	if _, meter := m.at(now).Meters[items[0].Pool]; meter {
 		granted, why = m.draw(r, now)
 		return granted, false, false, why
 	} else if r.Lifetime == LifetimeDraw {
@@ -219,7 +300,7 @@ func (m *model) answer(r *Acquire, now time.Time) (granted []Item, waits, replay
 	if u := r.Caller.Who(); m.tooMany(u, m.options.MaxLeases, 1, m.leasesOf) || m.tooMuch(u, kept(r.Labels, r.Data, 0)) {
 		return nil, false, false, RateLimited
 	}
-	granted, why = m.fit(r)
+	granted, why = m.fit(r, now)
 	if why == NoSlots && r.Wait > 0 && !m.never(r) {
 		if u := r.Caller.Who(); m.tooMany(u, m.options.MaxWaiters, 1, m.waitersOf) || m.tooMuch(u, keptWaiting(r)) {
 			return nil, false, false, RateLimited
@@ -315,11 +396,22 @@ func period(resets Resets, now time.Time) time.Time {
 	return day
 }
 
-// drawn adds up what was drawn since the period began, or since an admin set it.
+// counting returns the period that a meter counts in: one that lies ahead, because the time was set back, goes on.
+func (m *model) counting(g MeterGrant, now time.Time) time.Time {
+	p := period(g.Resets, now)
+	for _, d := range m.draws {
+		if d.key == g.Key && d.period.After(p) {
+			p = d.period
+		}
+	}
+	return p
+}
+
+// drawn adds up what was drawn in the period, or since an admin set it.
 func (m *model) drawn(g MeterGrant, now time.Time) (sum int64) {
 	for _, d := range m.draws {
 		switch {
-		case d.key != g.Key || d.at.Before(period(g.Resets, now)):
+		case d.key != g.Key || !d.period.Equal(m.counting(g, now)):
 		case d.set:
 			sum = d.n
 		default:
@@ -334,7 +426,7 @@ func (m *model) draw(r *Acquire, now time.Time) (granted []Item, why DenialCode)
 		return nil, BadRequest
 	}
 	for _, it := range itemsOf(r) {
-		g, ok := m.verdict.Meters[it.Pool]
+		g, ok := m.at(now).Meters[it.Pool]
 		if !ok {
 			return nil, BadRequest
 		}
@@ -352,11 +444,12 @@ func (m *model) draw(r *Acquire, now time.Time) (granted []Item, why DenialCode)
 
 // grant gives a request what it gets.
 func (m *model) grant(r *Acquire, granted []Item, now time.Time) {
-	l := modelLease{id: r.ID, holders: []Caller{r.Caller}, items: granted, lifetime: cmp.Or(r.Lifetime, LifetimeTTL), ttl: r.TTL, at: now, expires: r.Until, data: r.Data, labels: r.Labels}
+	l := modelLease{id: r.ID, holders: []Caller{r.Caller}, items: granted, lifetime: cmp.Or(r.Lifetime, LifetimeTTL), ttl: r.TTL, at: now, expires: r.Until, data: r.Data, labels: r.Labels, of: m.at(now).base()}
+	l.stored = l.of
 	if l.lifetime == LifetimeTTL {
 		l.expires = now.Add(r.TTL)
 	}
-	_, draw := m.verdict.Meters[granted[0].Pool]
+	_, draw := m.at(now).Meters[granted[0].Pool]
 	if r.Token != "" {
 		l.token = tokenText(r)
 		m.tokens[l.token] = modelToken{requestText(r), r.ID, draw, now.Add(TokenKept), now.Add(TokenKept), r.Data, r.Caller.Who()}
@@ -366,7 +459,8 @@ func (m *model) grant(r *Acquire, granted []Item, now time.Time) {
 		return
 	}
 	for _, it := range granted {
-		m.draws = append(m.draws, modelDraw{key: m.verdict.Meters[it.Pool].Key, n: it.N, at: now})
+		g := m.at(now).Meters[it.Pool]
+		m.draws = append(m.draws, modelDraw{key: g.Key, n: it.N, period: m.counting(g, now)})
 	}
 }
 
@@ -388,7 +482,10 @@ func requestText(r *Acquire) string {
 // serve gives the first who waits and can be granted what he waits for, and says what: nothing when nobody can.
 func (m *model) serve(now time.Time) string {
 	for i, w := range m.queue {
-		granted, why := m.fit(w.r)
+		if !m.at(now).Good() || m.denyBorrow(w.r, now) != "" {
+			continue
+		}
+		granted, why := m.fit(w.r, now)
 		if why != "" || slices.ContainsFunc(w.items, func(it Item) bool { return m.ahead(it.Pool, w.r.ID) }) {
 			continue
 		}
@@ -404,7 +501,7 @@ func (m *model) serve(now time.Time) string {
 
 // vain reports whether somebody waits for what can no longer be had.
 func (m *model) vain(r *Acquire, now time.Time) bool {
-	return !m.good() || m.denyBorrow(r, now) != "" || m.never(r)
+	return !m.at(now).Good() || m.denyBorrow(r, now) != "" || m.never(r)
 }
 
 func (m *model) find(id LeaseID) int {
@@ -437,8 +534,13 @@ func (m *model) act(id LeaseID, c Caller, owner string, force bool) DenialCode {
 // eased forgets that pools were over their limits which no longer are.
 func (m *model) eased() {
 	for p := range m.shrunk {
-		if m.used(p) <= m.cap(p) {
+		if m.used(p) <= m.cap(p, time.Time{}) {
 			delete(m.shrunk, p)
+		}
+	}
+	for p := range m.hard {
+		if m.used(p) <= m.cap(p, time.Time{}) {
+			delete(m.hard, p)
 		}
 	}
 }
@@ -447,9 +549,11 @@ func (m *model) eased() {
 func (m *model) pass(now time.Time) {
 	m.leases = slices.DeleteFunc(m.leases, func(l modelLease) bool { return !l.expires.IsZero() && !l.expires.After(now) })
 	m.eased()
-	if at := m.revokeAll(); !at.IsZero() && !at.After(now) {
-		m.leases = nil
-	}
+	m.leases = slices.DeleteFunc(m.leases, func(l modelLease) bool {
+		at := m.revoked(l.of)
+		return !at.IsZero() && !at.After(now)
+	})
+	m.eased()
 	for _, p := range poolNames {
 		since, ok := m.shrunk[p]
 		if !ok || since.Add(RevokeDelay).After(now) {
@@ -458,7 +562,7 @@ func (m *model) pass(now time.Time) {
 		young := slices.Clone(m.leases)
 		slices.SortStableFunc(young, func(x, y modelLease) int { return cmp.Or(y.at.Compare(x.at), slices.Compare(x.id[:], y.id[:])) })
 		for _, l := range young {
-			if m.used(p) > m.cap(p) && has(l.items, p) {
+			if m.used(p) > m.cap(p, time.Time{}) && has(l.items, p) {
 				m.drop(l.id)
 			}
 		}
@@ -477,41 +581,104 @@ func (m *model) pass(now time.Time) {
 	m.queue = slices.DeleteFunc(m.queue, func(w modelWaiter) bool { return !w.until.After(now) })
 }
 
-func (m *model) revokeAll() time.Time {
+// revoked returns when the leases of a licence that has ended are revoked; zero: never.
+func (m *model) revoked(l *License) time.Time {
+	since, ended := m.over[l.ID]
 	switch {
-	case m.good() || m.turned.IsZero() || m.policy == Keep:
+	case !ended || l.OnExpiry == Keep:
 		return time.Time{}
-	case m.policy == Revoke:
-		return m.turned.Add(RevokeDelay)
-	case m.ends.IsZero():
+	case l.OnExpiry == Revoke:
+		return since.Add(RevokeDelay)
+	case l.Expires.IsZero():
 		return time.Time{}
 	default:
-		return later(m.turned.Add(RevokeDelay), m.ends)
+		return later(since.Add(RevokeDelay), l.Expires)
 	}
+}
+
+// fate says what becomes of a licence when another is the base in force: "ended", "stands" or "replaced".
+func fate(v *Verdict, l *License) string {
+	by := v.base()
+	weaker := by.Role == RoleFree && l.Role != RoleFree
+	newer := !weaker && (by.Issued.After(l.Issued) || l.Role == RoleFree && by.Role != RoleFree)
+	i := slices.IndexFunc(v.Licenses, func(j Judged) bool { return j.License == l })
+	switch {
+	case i < 0 && newer, i >= 0 && newer && slices.Contains([]Code{Superseded, Expired, NotYetValid}, v.Licenses[i].Code):
+		return "replaced"
+	case i >= 0 && !weaker && v.Licenses[i].Code == Superseded && !v.Licenses[i].Spare && slices.Contains(by.Supersedes, l.ID):
+		return "replaced"
+	case i >= 0 && v.Licenses[i].Spare:
+		return "stands"
+	}
+	return "ended"
+}
+
+// succeed has each licence's leases go on, or end, under a new verdict. It reports whether some were replaced that said revoke.
+func (m *model) succeed(v *Verdict, now time.Time) (revoke bool) {
+	for i := range m.leases {
+		l := &m.leases[i]
+		became := "ended"
+		if v.Good() && l.of == v.base() {
+			became = "stands"
+		} else if v.Good() {
+			became = fate(v, l.of)
+		}
+		switch _, ended := m.over[l.of.ID]; {
+		case became == "ended" && !ended:
+			m.over[l.of.ID] = now
+		case became == "stands":
+			delete(m.over, l.of.ID)
+		case became == "replaced":
+			revoke = revoke || l.of.OnExpiry == Revoke
+			l.of = v.base()
+		}
+	}
+	for id := range m.over {
+		if !slices.ContainsFunc(m.leases, func(l modelLease) bool { return l.of.ID == id }) || v.Good() && id == v.base().ID {
+			delete(m.over, id)
+		}
+	}
+	return revoke
 }
 
 func (m *model) judge(v *Verdict, now time.Time) {
 	m.verdict = v
-	switch {
-	case v.Good():
-		m.turned, m.policy, m.ends = time.Time{}, v.OnExpiry, v.TerminatesAt
-	case m.policy == "":
-		m.policy, m.ends = v.OnExpiry, v.TerminatesAt
-	}
-	if !v.Good() && m.turned.IsZero() {
-		m.turned = now
-	}
+	revoke := m.succeed(v, now)
 	for _, p := range poolNames {
 		g, ok := v.Pools[p]
 		if !ok {
-			g = PoolGrant{CountBy: m.pools[p].CountBy}
+			g = PoolGrant{CountBy: m.pools[p].CountBy, HoldersBy: m.pools[p].HoldersBy}
 		}
 		m.pools[p] = g
-		over := m.used(p) > m.cap(p)
-		if _, ok := m.shrunk[p]; !over || !m.good() || v.OnExpiry != Revoke {
+		over := m.used(p) > m.cap(p, time.Time{})
+		if m.hard[p] = over && (m.hard[p] || revoke); !m.hard[p] {
+			delete(m.hard, p)
+		}
+		if _, ok := m.shrunk[p]; !over || !m.good() || v.OnExpiry != Revoke && !m.hard[p] {
 			delete(m.shrunk, p)
 		} else if !ok {
 			m.shrunk[p] = now
+		}
+	}
+}
+
+// step is the time being set: what is counted from an instant of before is as far off as it was.
+func (m *model) step(by time.Duration) {
+	for i := range m.leases {
+		if l := &m.leases[i]; !l.expires.IsZero() && l.lifetime != LifetimeBorrow {
+			l.expires = l.expires.Add(by)
+		}
+	}
+	for i := range m.queue {
+		m.queue[i].until = sooner(m.queue[i].until.Add(by), m.queue[i].r.Until)
+	}
+	for t, tok := range m.tokens {
+		tok.until = tok.until.Add(by)
+		m.tokens[t] = tok
+	}
+	for _, times := range []map[string]time.Time{m.shrunk, m.over} {
+		for k, at := range times {
+			times[k] = at.Add(by)
 		}
 	}
 }
@@ -529,7 +696,10 @@ func (m *model) resume(now time.Time) {
 // leases were granted, unless a snapshot knew better.
 func (m *model) crash(now time.Time) {
 	m.queue, m.pools, m.shrunk = nil, map[string]PoolGrant{}, map[string]time.Time{}
-	m.turned, m.policy = time.Time{}, ""
+	m.over, m.hard = map[string]time.Time{}, map[string]bool{}
+	for i := range m.leases {
+		m.leases[i].of = m.leases[i].stored
+	}
 	for t, tok := range m.tokens {
 		tok.until = tok.stored
 		m.tokens[t] = tok
@@ -540,6 +710,9 @@ func (m *model) crash(now time.Time) {
 }
 
 func (m *model) compact() {
+	for i := range m.leases {
+		m.leases[i].stored = m.leases[i].of
+	}
 	for t, tok := range m.tokens {
 		if m.find(tok.id) < 0 {
 			tok.stored = tok.until

@@ -7,11 +7,24 @@ import (
 	"time"
 )
 
-// How strict each value of a signed term is; the greater, the stricter.
-var (
-	expiryStrictness = map[OnExpiry]int{Keep: 1, Drain: 2, Revoke: 3}
-	countStrictness  = map[CountBy]int{CountHost: 1, CountUser: 2, CountPod: 3, CountProcess: 4, CountLease: 5}
-)
+// expiryStrictness says how strict each value of a signed term is; the greater, the stricter.
+var expiryStrictness = map[OnExpiry]int{Keep: 1, Drain: 2, Revoke: 3}
+
+// narrower lists, for each thing that can be counted, what it is never counted looser than, wherever an agent runs: what counts as
+// one by the former always counts as one by the latter too. A process is of one user and one host, but a pod may be unknown where a
+// process is not, and a user may be in several pods as a pod may have several users.
+var narrower = map[CountBy][]CountBy{
+	CountHost:    {CountHost},
+	CountUser:    {CountUser, CountHost},
+	CountPod:     {CountPod, CountHost},
+	CountProcess: {CountProcess, CountUser, CountHost},
+	CountLease:   {CountLease, CountProcess, CountPod, CountUser, CountHost},
+}
+
+// Narrows reports whether counting by c is at least as strict as counting by what a licence says, in any environment.
+func (c CountBy) Narrows(signed CountBy) bool {
+	return slices.Contains(narrower[c], orDefault(signed, CountLease))
+}
 
 // Narrow returns the licence with what the configuration makes stricter, and a sentence for each configured value that
 // would widen a signed term: there the licence holds. The licence given is not changed.
@@ -65,9 +78,13 @@ func Narrow(l *License, n Narrowing) (*License, []string) {
 			p.Overage = 0
 		}
 		if n.CountBy != "" {
-			if signed := orDefault(p.CountBy, CountLease); countStrictness[n.CountBy] < countStrictness[signed] {
+			switch signed := orDefault(p.CountBy, CountLease); {
+			case !n.CountBy.Narrows(signed):
 				widens("count_by", n.CountBy, fmt.Sprintf("%s for %s", signed, name))
-			} else {
+			case n.CountBy == CountLease && (signed == CountProcess || signed == CountPod):
+				// A lease counts once, however many processes join it; those it counted one by one it still does.
+				p.CountBy, p.HoldersBy = CountLease, signed
+			default:
 				p.CountBy = n.CountBy
 			}
 		}

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"container/list"
 	"slices"
-	"strconv"
 	"time"
 )
 
@@ -24,12 +23,7 @@ type pool struct {
 	expiry   []*held   // a heap by ExpiresAt of the leases that have one
 	slot     []int     // beside expiry: which of the lease's items this pool is
 	revokeAt time.Time // when leases over the limit are revoked; zero: never
-}
-
-// group is the leases that count as one use: as many slots as the largest of them.
-type group struct {
-	sizes map[int64]int // slots → number of leases with so many
-	max   int64
+	revoke   bool      // what is over the limit is of leases whose own licence, which another has replaced, says that they are revoked
 }
 
 // capacity returns how many slots may be in use, overage included.
@@ -43,105 +37,24 @@ func (p *pool) most() Limit {
 	return p.grant.Most
 }
 
+// under returns the pool as it is under another grant of it, where that is less.
+func (p *pool) under(g PoolGrant) *pool {
+	q := *p
+	q.grant = g
+	if g := p.grant; g.NotShared == "" && q.capacity().Min(p.capacity()) == p.capacity() {
+		q.grant.Budget, q.grant.Overage, q.grant.Most = g.Budget, g.Overage, g.Most
+	}
+	return &q
+}
+
 // over reports whether more is in use than may be.
 func (p *pool) over() bool { return !p.capacity().Covers(p.inUse) }
 
 // eased calls off the revoking of what was over the limit, where nothing is any more.
 func (p *pool) eased() {
 	if !p.over() {
-		p.revokeAt = zeroTime
+		p.revokeAt, p.revoke = zeroTime, false
 	}
-}
-
-// groupKey returns what a holder's leases are counted by; empty: each for itself.
-func groupKey(by CountBy, h *Holder) string {
-	switch by {
-	case CountProcess:
-		if h.PID == 0 && h.Inode == 0 {
-			return ""
-		}
-		if h.PID == 0 {
-			return "inode " + strconv.FormatUint(h.Inode, 10)
-		}
-		return strconv.Itoa(int(h.PID)) + "@" + strconv.FormatUint(h.Start, 10) + "@" + h.Pod
-	case CountUser:
-		if h.User != "" {
-			return "user " + h.User
-		}
-		if h.Credential != "" {
-			return "credential " + h.Credential
-		}
-		if h.Who().nobody() { // nobody is no user
-			return ""
-		}
-		return "uid " + strconv.FormatUint(uint64(h.UID), 10)
-	case CountHost:
-		return "host " + h.Host
-	case CountPod:
-		if h.Pod != "" {
-			return "pod " + h.Pod
-		}
-		return "host " + h.Host
-	default:
-		return ""
-	}
-}
-
-// room returns how many slots the holder could be granted in one lease now, and how many of them cost nothing because
-// the group it counts with has them already.
-func (p *pool) room(h *Holder) (total Limit, free int64) {
-	if key := groupKey(p.grant.CountBy, h); key != "" {
-		if g := p.groups[key]; g != nil {
-			free = g.max
-		}
-	}
-	c := p.capacity()
-	if c == Unlimited {
-		return Unlimited, free
-	}
-	return Limit(max(0, int64(c)-p.inUse) + free), free
-}
-
-// take counts a lease's n slots, give takes them back.
-func (p *pool) take(h *Holder, n int64) {
-	p.leases++
-	cost := n
-	if key := groupKey(p.grant.CountBy, h); key != "" {
-		g := p.groups[key]
-		if g == nil {
-			if p.groups == nil {
-				p.groups = map[string]*group{}
-			}
-			g = &group{sizes: map[int64]int{}}
-			p.groups[key] = g
-		}
-		g.sizes[n]++
-		cost = max(0, n-g.max)
-		g.max = max(g.max, n)
-	}
-	p.inUse += cost
-	p.peak = max(p.peak, p.inUse)
-}
-
-func (p *pool) give(h *Holder, n int64) {
-	p.leases--
-	cost := n
-	if key := groupKey(p.grant.CountBy, h); key != "" {
-		g := p.groups[key]
-		if g.sizes[n]--; g.sizes[n] == 0 {
-			delete(g.sizes, n)
-		}
-		was := g.max
-		g.max = 0
-		for size := range g.sizes {
-			g.max = max(g.max, size)
-		}
-		cost = was - g.max
-		if len(g.sizes) == 0 {
-			delete(p.groups, key)
-		}
-	}
-	p.inUse -= cost
 }
 
 // The expiry heap. Each lease knows its place, so that a renewal costs a sift.
@@ -236,29 +149,29 @@ func (p *pool) status(name string) PoolStatus {
 	return s
 }
 
-// Pools returns every pool and meter that the verdict names or leases still hold slots of, by name.
-func (e *Enforcer) Pools() []PoolStatus {
+// Pools returns every pool and meter that the verdict names or leases still hold slots of, by name, as they are at the instant now.
+func (e *Enforcer) Pools(now time.Time) []PoolStatus {
 	out := make([]PoolStatus, 0, len(e.pools))
 	for name, p := range e.pools {
 		out = append(out, p.status(name))
 	}
 	if e.verdict != nil {
 		for name, m := range e.verdict.Meters {
-			out = append(out, e.meterStatus(name, m))
+			out = append(out, e.meterStatus(name, m, now))
 		}
 	}
 	slices.SortFunc(out, func(a, b PoolStatus) int { return cmp.Compare(a.Name, b.Name) })
 	return out
 }
 
-// Pool returns one pool or meter.
-func (e *Enforcer) Pool(name string) (PoolStatus, bool) {
+// Pool returns one pool or meter, as it is at the instant now.
+func (e *Enforcer) Pool(name string, now time.Time) (PoolStatus, bool) {
 	if p, ok := e.pools[name]; ok {
 		return p.status(name), true
 	}
 	if e.verdict != nil {
 		if m, ok := e.verdict.Meters[name]; ok {
-			return e.meterStatus(name, m), true
+			return e.meterStatus(name, m, now), true
 		}
 	}
 	return PoolStatus{}, false

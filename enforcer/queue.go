@@ -64,7 +64,8 @@ func (r *Serve) decide(e *Enforcer, now time.Time) Decision {
 			return dec
 		}
 	}
-	if !e.verdict.Good() {
+	v := e.at(now)
+	if !v.Good() {
 		return Decision{}
 	}
 	var best *waiting
@@ -73,7 +74,7 @@ func (r *Serve) decide(e *Enforcer, now time.Time) Decision {
 		if w == nil || best != nil && best.turn <= w.turn || slices.ContainsFunc(w.Items, func(it Item) bool { return e.pools[it.Pool].ahead(w) }) {
 			continue
 		}
-		if _, _, d := e.fitAll(w.Request, w.Items, w); d == nil {
+		if _, _, d := e.fitAll(w.Request, v, w.Items, w); d == nil && v.deny(w.Request.Version) == nil && w.Request.denyBorrow(e, v, now) == nil {
 			best = w
 		}
 	}
@@ -91,8 +92,8 @@ func (r *Serve) decide(e *Enforcer, now time.Time) Decision {
 			return dec
 		}
 	}
-	granted, holder, _ := e.fitAll(q, best.Items, best)
-	dec := e.grant(q, granted, holder, token, now)
+	granted, holder, _ := e.fitAll(q, v, best.Items, best)
+	dec := e.grant(q, v, granted, holder, token, now)
 	dec.Events[0].Waiter = best.Waiter
 	return dec
 }
@@ -111,16 +112,17 @@ func (e *Enforcer) turnAway(now time.Time) Decision {
 
 // vain says why a waiter can no longer be granted what it waits for.
 func (e *Enforcer) vain(w *waiting, now time.Time) *Denial {
-	if d := e.denyVerdict(w.Request.Version); d != nil {
+	v := e.at(now)
+	if d := v.deny(w.Request.Version); d != nil {
 		return d
 	}
-	if d := w.Request.denyBorrow(e, now); d != nil {
+	if d := w.Request.denyBorrow(e, v, now); d != nil {
 		return d
 	}
 	for _, it := range w.Items {
 		p := e.pools[it.Pool]
 		if !p.named {
-			return &Denial{Code: PoolUnknown, Field: "pool", Pool: it.Pool, Hint: e.knownPools(), Detail: fmt.Sprintf("pool %q is no longer in the licence", it.Pool)}
+			return &Denial{Code: PoolUnknown, Field: "pool", Pool: it.Pool, Hint: v.knownPools(), Detail: fmt.Sprintf("pool %q is no longer in the licence", it.Pool)}
 		}
 		if p.grant.NotShared != "" && p.grant.Budget == 0 {
 			return notShared("pool", it.Pool, p.grant.NotShared)
@@ -191,7 +193,11 @@ func (e *Enforcer) giveUp(now time.Time, most int) (out []Event) {
 	due := e.patience.until(now, most)
 	slices.SortFunc(due, func(a, b *waiting) int { return cmp.Compare(a.turn, b.turn) })
 	for _, w := range due {
-		_, _, d := e.fitAll(w.Request, w.Items, w)
+		v := e.at(now)
+		d := v.deny(w.Request.Version)
+		if d == nil {
+			_, _, d = e.fitAll(w.Request, v, w.Items, w)
+		}
 		if d == nil { // it would fit, were it not for others before it elsewhere
 			d = e.pools[w.Items[0].Pool].behind(w.Items[0].Pool, w.Items[0].N)
 		}

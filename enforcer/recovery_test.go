@@ -207,7 +207,7 @@ func TestCoHolderAttachesAndLeaves(t *testing.T) {
 		t.Fatal(d.Denial)
 	}
 	do(&Leave{ID: id, Holder: two})
-	if p, _ := e.Pool("a"); p.InUse != 0 {
+	if p, _ := e.Pool("a", now); p.InUse != 0 {
 		t.Errorf("%d slots are held by nobody", p.InUse)
 	}
 }

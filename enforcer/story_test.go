@@ -180,7 +180,7 @@ func (s *story) run(f []string) {
 		n, err = strconv.ParseInt(f[2], 10, 64)
 		s.do(&Shift{Pool: f[1], By: n, Caller: Caller{UID: 1000, Admin: slices.Contains(f, "admin")}})
 	case "pools":
-		for _, p := range s.e.Pools() {
+		for _, p := range s.e.Pools(s.now) {
 			borrowed := ""
 			if p.Borrowed > 0 {
 				borrowed = fmt.Sprintf(", %d borrowed", p.Borrowed)

@@ -1,6 +1,7 @@
 package enforcer
 
 import (
+	"cmp"
 	"encoding/binary"
 	"flag"
 	"fmt"
@@ -29,6 +30,7 @@ type twin struct {
 	serial      uint64
 	crashing    int // at the next decision that is journalled: 1 before it is, 2 after
 	crashed     bool
+	licences    []*License // that may be in force
 	ledger
 }
 
@@ -97,8 +99,8 @@ func (s *twin) compact(*rapid.T) {
 		if i == 0 {
 			j = append(j, Event{Kind: EventSet, Draws: s.e.Meters()})
 		}
-		for _, l := range s.e.Leases(keep) {
-			j = append(j, Event{Kind: EventGranted, At: l.AcquiredAt, Lease: l})
+		for _, g := range s.e.Granted(keep) {
+			j = append(j, Event{Kind: EventGranted, At: g.Lease.AcquiredAt, Lease: g.Lease, Terms: g.Terms})
 		}
 		s.journals[i] = append(j, s.e.Remembered(keep)...)
 	}
@@ -278,8 +280,21 @@ func (s *twin) lease(t *rapid.T) (LeaseID, Caller) {
 }
 
 func (s *twin) caller(t *rapid.T) Caller {
-	uid := rapid.SampledFrom([]uint32{1, 1, 1, 2, 2, 2, Nobody}).Draw(t, "uid")
-	return Caller{UID: uid, Credential: rapid.SampledFrom([]string{"", "", "", "key"}).Draw(t, "credential"), PID: int32(10*uid + rapid.Uint32Range(0, 1).Draw(t, "process")), Start: 1}
+	uid := rapid.SampledFrom([]uint32{1, 2, 1, 2, 1, 2, Nobody}).Draw(t, "uid")
+	c := Caller{UID: uid, Credential: rapid.SampledFrom([]string{"", "", "", "key"}).Draw(t, "credential")}
+	return process(c, rapid.SampledFrom([]int{1, 2, 1, 2, 1, 2, 0, -1}).Draw(t, "process"))
+}
+
+// process is one of a user's: 1 to 3 are visible and in different pods, -1 is known by its inode alone, and 0 not at all.
+func process(c Caller, n int) Caller {
+	switch {
+	case n > 0:
+		c.PID, c.Start = int32(10*(c.UID%10)+uint32(n)), 1
+		c.Pod = []string{"", "p1", "p2"}[n-1]
+	case n < 0:
+		c.Inode = 7
+	}
+	return c
 }
 
 // owner draws who keeps data on a lease; mostly nobody.
@@ -328,12 +343,31 @@ func (s *twin) renew(t *rapid.T) {
 	if why == "" && s.m.leases[i].lifetime != LifetimeTTL {
 		why = BadRequest
 	}
+	same, held := true, []Caller(nil)
+	if why == "" {
+		same, held = s.same(s.m.leases[i], c), append([]Caller{c}, s.m.leases[i].holders[1:]...)
+		if !same {
+			why = s.m.rehold(i, held, s.now)
+		}
+	}
 	s.change(t, &Renew{ID: id, Caller: c, Owner: owner, TTL: ttl}, why, func() {
 		l := &s.m.leases[i]
 		if ttl > 0 {
 			l.ttl = ttl
 		}
 		l.expires = s.now.Add(l.ttl)
+		if !same {
+			l.holders = held
+		}
+	})
+}
+
+// same reports whether a caller counts as one of a lease's holders in each of its pools.
+func (s *twin) same(l modelLease, c Caller) bool {
+	return !slices.ContainsFunc(l.items, func(it Item) bool {
+		g := s.m.pools[it.Pool]
+		by := cmp.Or(g.HoldersBy, g.CountBy)
+		return !slices.ContainsFunc(l.holders, func(h Caller) bool { return s.m.group(by, h) == s.m.group(by, c) })
 	})
 }
 
@@ -354,10 +388,12 @@ func (s *twin) release(t *rapid.T) {
 
 func (s *twin) join(t *rapid.T) {
 	id, c := s.lease(t)
-	c.PID = int32(10*c.UID + rapid.Uint32Range(0, 2).Draw(t, "process"))
+	c = process(Caller{UID: c.UID, Credential: c.Credential}, rapid.IntRange(-1, 3).Draw(t, "process"))
 	i, why := s.m.find(id), s.m.act(id, c, "", false)
 	if why == "" && s.m.leases[i].lifetime != LifetimeProcess {
 		why = BadRequest
+	} else if why == "" && !slices.Contains(s.m.leases[i].holders, c) {
+		why = s.m.rehold(i, append(slices.Clone(s.m.leases[i].holders), c), s.now)
 	}
 	if why == "" && !slices.Contains(s.m.leases[i].holders, c) && s.m.tooMuch(c.Who(), holderBytes) {
 		why = RateLimited
@@ -402,13 +438,18 @@ func (s *twin) doubt(t *rapid.T) {
 func (s *twin) attach(t *rapid.T) {
 	id, c := s.lease(t)
 	i, why := s.m.find(id), s.m.act(id, c, "", false)
-	if why == "" && !s.m.leases[i].unconfirmed && (s.m.leases[i].lifetime != LifetimeProcess || s.m.leases[i].holders[0] != c) {
-		why = NotHolder
+	var held []Caller
+	if why == "" {
+		held = append([]Caller{c}, slices.DeleteFunc(slices.Clone(s.m.leases[i].holders[1:]), func(o Caller) bool { return o == c })...)
+		if s.m.leases[i].unconfirmed {
+			why = s.m.rehold(i, held, s.now)
+		} else if s.m.leases[i].lifetime != LifetimeProcess || s.m.leases[i].holders[0] != c {
+			why = NotHolder
+		}
 	}
 	s.change(t, &Attach{ID: id, Caller: c}, why, func() {
 		if l := &s.m.leases[i]; l.unconfirmed {
-			others := slices.DeleteFunc(slices.Clone(l.holders[1:]), func(o Caller) bool { return o == c })
-			l.holders, l.expires, l.unconfirmed = append([]Caller{c}, others...), time.Time{}, false
+			l.holders, l.expires, l.unconfirmed = held, time.Time{}, false
 		}
 	})
 }
@@ -432,11 +473,12 @@ func (s *twin) adjust(t *rapid.T) {
 		why = BadRequest
 	case s.m.verdict == nil:
 		why = LicenseMissing
-	case s.m.verdict.Meters[r.Pool].Name == "":
+	case s.m.at(s.now).Meters[r.Pool].Name == "":
 		why = PoolUnknown
 	}
 	s.change(t, r, why, func() {
-		s.m.draws = append(s.m.draws, modelDraw{s.m.verdict.Meters[r.Pool].Key, r.Drawn, s.now, true})
+		g := s.m.at(s.now).Meters[r.Pool]
+		s.m.draws = append(s.m.draws, modelDraw{g.Key, r.Drawn, s.m.counting(g, s.now), true})
 	})
 }
 
@@ -448,7 +490,7 @@ func (s *twin) shift(t *rapid.T) {
 		why = BadRequest
 	} else if s.m.verdict == nil {
 		why = LicenseMissing
-	} else if g := s.m.verdict.Meters[r.Pool]; !s.m.good() {
+	} else if g := s.m.at(s.now).Meters[r.Pool]; !s.m.at(s.now).Good() {
 		why = LicenseExpired
 	} else if g.Name == "" {
 		why = PoolUnknown
@@ -463,7 +505,8 @@ func (s *twin) shift(t *rapid.T) {
 		}
 	}
 	s.change(t, r, why, func() {
-		s.m.draws = append(s.m.draws, modelDraw{s.m.verdict.Meters[r.Pool].Key, drawn + r.By, s.now, true})
+		g := s.m.at(s.now).Meters[r.Pool]
+		s.m.draws = append(s.m.draws, modelDraw{g.Key, drawn + r.By, s.m.counting(g, s.now), true})
 	})
 }
 
@@ -507,24 +550,92 @@ func (s *twin) away(t *rapid.T) {
 	s.restart(t)
 }
 
+// step sets the time, and tells of it as the agent does.
+func (s *twin) step(t *rapid.T) {
+	by := time.Duration(rapid.OneOf(rapid.Int64Range(-30, 30), rapid.Int64Range(-3_000_000, 3_000_000)).Draw(t, "by")) * time.Second
+	s.now = s.now.Add(by)
+	s.do(t, &Step{By: by})
+	s.m.step(by)
+	for k, at := range s.byToken {
+		s.byToken[k] = at.Add(min(0, by)) // set forward, it is remembered for longer
+	}
+}
+
+// issue draws the licences that may be in force.
+func (s *twin) issue(t *rapid.T) {
+	for i, id := range []string{"L0", "L1", "L2"} {
+		l := &License{ID: id, System: "usher", Issued: s.now.Add(time.Duration(i) * time.Hour), OnExpiry: rapid.SampledFrom([]OnExpiry{Drain, Revoke, Keep}).Draw(t, "on_expiry")}
+		if rapid.Bool().Draw(t, "ends") {
+			l.Expires = s.now.Add(rapid.SampledFrom([]time.Duration{time.Minute, time.Hour}).Draw(t, "expires"))
+		}
+		if rapid.IntRange(0, 2).Draw(t, "free") == 0 {
+			l.Role = RoleFree
+		}
+		if rapid.IntRange(0, 3).Draw(t, "supersedes") == 0 {
+			l.Supersedes = []string{"L1"}
+		}
+		s.licences = append(s.licences, l)
+	}
+}
+
+// licence has another verdict, which at times turns into others by itself before the next is judged.
 func (s *twin) licence(t *rapid.T) {
+	v := s.verdict(t, s.m.verdict != nil)
+	if at := s.now; v.Good() {
+		for range rapid.IntRange(0, 2).Draw(t, "turns") {
+			next := s.verdict(t, true)
+			at = at.Add(time.Duration(rapid.Int64Range(1, 30).Draw(t, "in")) * time.Second)
+			next.JudgedAt = at
+			if v.Until.IsZero() {
+				v.Until = at
+			}
+			v.Next = append(v.Next, next)
+			if !next.Good() {
+				break
+			}
+		}
+	}
+	s.do(t, &SetVerdict{v})
+	s.do(t, &TakeOver{})
+	s.m.judge(v, s.now)
+	s.serve(t, true)
+}
+
+func (s *twin) verdict(t *rapid.T, mayBeBad bool) *Verdict {
+	base := rapid.SampledFrom(s.licences).Draw(t, "base")
 	v := &Verdict{State: StateValid, Code: Valid, Pools: map[string]PoolGrant{}, Meters: map[string]MeterGrant{},
-		OnExpiry:    rapid.SampledFrom([]OnExpiry{Drain, Revoke, Keep}).Draw(t, "on_expiry"),
+		OnExpiry: base.OnExpiry, TerminatesAt: base.Expires,
+		Licenses:    []Judged{{License: base, InForce: true, Code: Valid}},
 		MaxBorrow:   rapid.SampledFrom([]time.Duration{0, 20 * time.Second, 20 * time.Hour}).Draw(t, "max_borrow"),
 		EarlyReturn: rapid.Bool().Draw(t, "early_return")}
-	if s.m.verdict != nil && rapid.IntRange(0, 3).Draw(t, "bad") == 0 {
-		v.State, v.Code, v.Reason = StateExpired, Expired, "it expired"
+	for _, l := range s.licences {
+		code := rapid.SampledFrom([]Code{"", Superseded, Expired, Revoked, "spare"}).Draw(t, "of "+l.ID)
+		if l == base || code == "" {
+			continue
+		}
+		j := Judged{License: l, Code: code}
+		if code == "spare" {
+			j.Code, j.Spare = Superseded, true
+		}
+		v.Licenses = append(v.Licenses, j)
 	}
-	if rapid.Bool().Draw(t, "ends") {
-		v.TerminatesAt = s.now.Add(time.Minute)
+	if mayBeBad && rapid.IntRange(0, 3).Draw(t, "bad") == 0 {
+		v.State, v.Code, v.Reason = StateExpired, Expired, "it expired"
+		v.Licenses[0].InForce = false
+	}
+	if !base.Expires.IsZero() {
 		v.CoveredUntil = s.now.Add(rapid.SampledFrom([]time.Duration{time.Minute, time.Hour}).Draw(t, "covered"))
 	}
 	if v.Good() || rapid.Bool().Draw(t, "terms stay") {
 		for _, p := range poolNames {
 			if rapid.IntRange(0, 4).Draw(t, "has "+p) > 0 {
 				limit := Limit(rapid.Int64Range(0, 6).Draw(t, "limit"))
-				v.Pools[p] = PoolGrant{Name: p, Limit: limit, Budget: limit, Overage: Limit(rapid.Int64Range(0, 1).Draw(t, "overage")),
-					CountBy: rapid.SampledFrom([]CountBy{CountLease, CountLease, CountUser, CountProcess}).Draw(t, "by")}
+				g := PoolGrant{Name: p, Limit: limit, Budget: limit, Overage: Limit(rapid.Int64Range(0, 1).Draw(t, "overage")),
+					CountBy: rapid.SampledFrom([]CountBy{CountLease, CountLease, CountUser, CountProcess, CountProcess, CountPod, CountHost}).Draw(t, "by")}
+				if g.CountBy == CountLease && rapid.IntRange(0, 3).Draw(t, "narrowed") == 0 {
+					g.HoldersBy = rapid.SampledFrom([]CountBy{CountProcess, CountPod}).Draw(t, "holders by")
+				}
+				v.Pools[p] = g
 			}
 		}
 		for _, p := range meterNames {
@@ -535,9 +646,7 @@ func (s *twin) licence(t *rapid.T) {
 			}
 		}
 	}
-	s.do(t, &SetVerdict{v})
-	s.m.judge(v, s.now)
-	s.serve(t, true)
+	return v
 }
 
 // Longer sequences than rapid's own, unless the command line says otherwise.
@@ -555,6 +664,7 @@ func TestAgainstModel(t *testing.T) {
 				MaxWaiters: rapid.IntRange(1, 6).Draw(t, "waiters"), MaxBytes: rapid.IntRange(1, 900).Draw(t, "bytes")}
 		}
 		s := &twin{options: o, m: newModel(o), e: New(o), replayed: New(o), now: time.Date(2026, 1, 5, 12, 0, 0, 0, time.UTC), ledger: newLedger()}
+		s.issue(t)
 		pool := rapid.SampledFrom(poolNames)
 		one := func(t *rapid.T) {
 			r := &Acquire{Pool: pool.Draw(t, "pool"), N: rapid.Int64Range(1, 4).Draw(t, "n")}
@@ -582,7 +692,7 @@ func TestAgainstModel(t *testing.T) {
 				s.acquire(t, &Acquire{Items: []Item{{"m", 1}, {rapid.SampledFrom([]string{"weekly", "a"}).Draw(t, "other"), 2}}, Lifetime: LifetimeDraw})
 			},
 			"renew": s.renew, "release": s.release, "join": s.join, "leave": s.leave, "doubt": s.doubt, "attach": s.attach,
-			"holder dies": s.holderDies, "adjust": s.adjust, "shift": s.shift, "set data": s.setData, "give up": s.giveUp, "time": s.wait, "licence": s.licence,
+			"holder dies": s.holderDies, "adjust": s.adjust, "shift": s.shift, "set data": s.setData, "give up": s.giveUp, "time": s.wait, "licence": s.licence, "join 2": s.join, "step": s.step,
 			"crash": s.away, "attach 2": s.attach, "compact": s.compact,
 			"crash in the next": func(t *rapid.T) { s.crashing = rapid.IntRange(1, 2).Draw(t, "journalled") },
 			"": func(t *rapid.T) {

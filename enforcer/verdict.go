@@ -206,7 +206,7 @@ type Narrowing struct {
 	Strategy          Strategy // all, most, two, any, from the strictest
 	Clock             ClockPolicy
 	NoOverage         bool
-	CountBy           CountBy // lease is the strictest, then process, then pod, user, host
+	CountBy           CountBy // see [CountBy.Narrows]
 	RequireProduction bool    // a test licence is then never in force
 }
 
@@ -271,6 +271,7 @@ type Judged struct {
 	Role     Role
 	InForce  bool      // its terms are part of the verdict
 	Next     bool      // good, but starts later; it waits for its time
+	Spare    bool      // a good base, set aside for the one in force
 	Code     Code      // the first of Findings
 	Reason   string    // of Code
 	Findings []Finding // all of them, in order of precedence; never empty
@@ -287,6 +288,7 @@ type PoolGrant struct {
 	Most      Limit // what Budget and Overage together may grow to: more than they are where they are a share
 	Scope     Scope
 	CountBy   CountBy
+	HoldersBy CountBy // with CountLease: what the holders of one lease count by; empty: a lease counts once, whoever joined it
 	Unit      string
 	NotShared string // why Budget is 0 although Limit is not; empty otherwise
 }
@@ -336,6 +338,9 @@ type Verdict struct {
 	CoveredUntil time.Time // when it stops being good, given all documents at hand; zero: never, or not good now
 	GraceEndsAt  time.Time // zero unless Code is ValidInGrace
 	TerminatesAt time.Time // when the product must stop; zero: perpetual
+	// Next are the verdicts that this one turns into by itself, the first at Until, each from its JudgedAt on, up to the first that
+	// is not good: what is asked later than Until, and before the licences are judged again, is decided by them.
+	Next []*Verdict
 
 	Environment Environment
 	OnExpiry    OnExpiry

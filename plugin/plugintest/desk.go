@@ -209,7 +209,7 @@ func (d *Desk) Pools() []enforcer.PoolStatus {
 	d.Do(&enforcer.Tick{})
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.core.Pools()
+	return d.core.Pools(d.now)
 }
 
 func (d *Desk) Host(_ context.Context, product string) plugin.Host {

@@ -1,0 +1,169 @@
+package enforcer
+
+import (
+	"slices"
+	"strconv"
+)
+
+// group is the leases that count as one use: as many slots as the largest of them.
+type group struct {
+	sizes map[int64]int // slots → number of leases with so many
+	max   int64
+}
+
+// without returns the largest of the group once a lease of n slots is out of it.
+func (g *group) without(n int64) (most int64) {
+	if n < g.max || g.sizes[n] > 1 {
+		return g.max
+	}
+	for size := range g.sizes {
+		if size != n {
+			most = max(most, size)
+		}
+	}
+	return most
+}
+
+// unitOf returns what a holder counts as by a word of a licence; empty: nothing tells, and each of its leases counts for itself.
+// What is counted by process, user or pod is never counted looser than that where it is not known.
+func unitOf(by CountBy, h *Holder) string {
+	switch by {
+	case CountProcess:
+		// As a user, so that by process is never looser than by user: a process may ask as several, or as nobody.
+		user := userUnit(h)
+		switch {
+		case user == "" || h.PID == 0 && h.Inode == 0:
+			return ""
+		case h.PID == 0:
+			return "inode " + strconv.FormatUint(h.Inode, 10) + "@" + user
+		}
+		return strconv.Itoa(int(h.PID)) + "@" + strconv.FormatUint(h.Start, 10) + "@" + user
+	case CountUser:
+		return userUnit(h)
+	case CountHost:
+		return "host " + h.Host
+	case CountPod:
+		if h.Pod == "" {
+			return ""
+		}
+		return "pod " + h.Pod
+	default:
+		return ""
+	}
+}
+
+func userUnit(h *Holder) string {
+	switch {
+	case h.User != "":
+		return "user " + h.User
+	case h.Credential != "":
+		return "credential " + h.Credential
+	case h.Who().nobody(): // and no user
+		return ""
+	default:
+		return "uid " + strconv.FormatUint(uint64(h.UID), 10)
+	}
+}
+
+// units returns the uses that a lease counts as: the groups that it is in, and how many times it counts besides.
+func (g *PoolGrant) units(l *Lease) (groups []string, alone int64) {
+	by := g.CountBy
+	if by == CountLease || by == "" {
+		if by = g.HoldersBy; by == "" || len(l.Others) == 0 {
+			return nil, 1
+		}
+	}
+	add := func(h *Holder) {
+		if unit := unitOf(by, h); unit == "" {
+			alone = 1
+		} else if !slices.Contains(groups, unit) {
+			groups = append(groups, unit)
+		}
+	}
+	add(l.Holder)
+	for _, o := range l.Others {
+		add(o)
+	}
+	if by != g.CountBy { // the holders of one lease, and no other's
+		return nil, alone + int64(len(groups))
+	}
+	return groups, alone
+}
+
+// room returns how many slots a holder could be granted in a lease of its own now, and how many of them cost nothing because
+// what it counts as has them already.
+func (p *pool) room(h *Holder) (total Limit, free int64) {
+	if unit := unitOf(p.grant.CountBy, h); unit != "" {
+		if g := p.groups[unit]; g != nil {
+			free = g.max
+		}
+	}
+	c := p.capacity()
+	if c == Unlimited {
+		return Unlimited, free
+	}
+	return Limit(max(0, int64(c)-p.inUse) + free), free
+}
+
+// take counts n slots of a lease, give takes them back.
+func (p *pool) take(l *Lease, n int64) {
+	p.leases++
+	groups, alone := p.grant.units(l)
+	p.inUse += alone * n
+	for _, unit := range groups {
+		g := p.groups[unit]
+		if g == nil {
+			if p.groups == nil {
+				p.groups = map[string]*group{}
+			}
+			g = &group{sizes: map[int64]int{}}
+			p.groups[unit] = g
+		}
+		g.sizes[n]++
+		p.inUse += max(0, n-g.max)
+		g.max = max(g.max, n)
+	}
+	p.peak = max(p.peak, p.inUse)
+}
+
+func (p *pool) give(l *Lease, n int64) {
+	p.leases--
+	groups, alone := p.grant.units(l)
+	p.inUse -= alone * n
+	for _, unit := range groups {
+		g := p.groups[unit]
+		left := g.without(n)
+		p.inUse -= g.max - left
+		g.max = left
+		if g.sizes[n]--; g.sizes[n] == 0 {
+			delete(g.sizes, n)
+		}
+		if len(g.sizes) == 0 {
+			delete(p.groups, unit)
+		}
+	}
+}
+
+// cost returns how many more slots are in use once is has the place of was, a lease of n slots whose holders were others; less
+// than 0: fewer are.
+func (p *pool) cost(was, is *Lease, n int64) (more int64) {
+	before, aloneBefore := p.grant.units(was)
+	after, aloneAfter := p.grant.units(is)
+	more = (aloneAfter - aloneBefore) * n
+	for _, unit := range before {
+		if g := p.groups[unit]; !slices.Contains(after, unit) {
+			more -= g.max - g.without(n)
+		}
+	}
+	for _, unit := range after {
+		if slices.Contains(before, unit) {
+			continue
+		}
+		if g := p.groups[unit]; g != nil {
+			more += max(0, n-g.max)
+		} else {
+			more += n
+		}
+	}
+	return more
+}

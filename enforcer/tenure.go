@@ -1,0 +1,213 @@
+package enforcer
+
+import (
+	"crypto/sha256"
+	"slices"
+	"time"
+)
+
+// Terms are what a licence says of the leases that are granted under it, and which licence that is. They stay with a lease: when
+// that licence ends, what it says is carried out on its leases, whatever licence is in force by then. They are never changed once
+// made.
+type Terms struct {
+	// ID is of the base licence: SHA-256, cut short, over its system, the anchor that verified it, and its id; zero: not known.
+	ID         [16]byte
+	Issued     time.Time
+	Free, Test bool // a free tier; a test licence
+	OnExpiry   OnExpiry
+	Terminates time.Time // when the product must stop; zero: never
+}
+
+// tenure is the leases that were granted under one licence.
+type tenure struct {
+	*Terms
+	leases   int
+	turnedAt time.Time // when the licence ended; zero: it has not
+	revokeAt time.Time // when the leases are revoked; zero: never
+}
+
+// base returns the base licence in force; nil: there is none.
+func (v *Verdict) base() *License {
+	if len(v.Licenses) == 0 || !v.Licenses[0].InForce {
+		return nil
+	}
+	return v.Licenses[0].License
+}
+
+// terms returns what the verdict says of the leases that are granted under it.
+func (v *Verdict) terms() *Terms {
+	t := &Terms{OnExpiry: v.OnExpiry, Terminates: v.TerminatesAt}
+	if l := v.base(); l != nil {
+		t.ID, t.Issued, t.Free, t.Test = l.termsID(), l.Issued, l.Role == RoleFree, l.IsTest()
+	}
+	return t
+}
+
+func (l *License) termsID() (id [16]byte) {
+	var h hash
+	h.text(l.System)
+	h.text(l.KeyID)
+	h.text(l.ID)
+	sum := sha256.Sum256(h.b)
+	copy(id[:], sum[:])
+	return id
+}
+
+// What becomes of the leases of a licence when another is the base in force.
+type succession int
+
+const (
+	ended    succession = iota // the licence has ended: what it says is carried out
+	stands                     // it is as good as before, and is only set aside for another
+	replaced                   // the one in force has taken its place, and its leases with it
+)
+
+// succession says what became of the licence that other leases were granted under. A licence is replaced by one that was issued
+// later, or says so, where that is neither a free tier nor for tests unless the former was; and only while nobody has withdrawn it.
+func (v *Verdict) succession(t *Terms) succession {
+	by := v.base()
+	if by == nil {
+		return ended
+	}
+	weaker := by.Role == RoleFree && !t.Free || by.IsTest() && !t.Test
+	stronger := by.Role != RoleFree && t.Free || !by.IsTest() && t.Test
+	later := !weaker && (stronger || by.Issued.After(t.Issued))
+	known, out := false, ended
+	for _, j := range v.Licenses {
+		if j.License == nil || j.License.termsID() != t.ID {
+			continue
+		}
+		known = true
+		names := !weaker && j.License.System == by.System && slices.Contains(by.Supersedes, j.License.ID)
+		switch {
+		case j.Spare && later:
+			return replaced
+		case j.Spare:
+			out = stands
+		case j.Code == Superseded && (later || names), (j.Code == Expired || j.Code == NotYetValid) && later:
+			return replaced
+		}
+	}
+	if !known && later {
+		return replaced
+	}
+	return out
+}
+
+// intern returns the place of a licence's tenure, which is made if need be.
+func (e *Enforcer) intern(t *Terms) uint32 {
+	if t == nil {
+		t = &Terms{}
+	}
+	if t == e.tenures[e.current].Terms {
+		return e.current
+	}
+	free := -1
+	for i, x := range e.tenures {
+		if x.ID == t.ID {
+			if !t.Issued.Before(x.Issued) { // of a journal: the latest that was said holds
+				x.Terms = t
+			}
+			return uint32(i)
+		}
+		if i > 0 && x.leases == 0 && uint32(i) != e.current {
+			free = i
+		}
+	}
+	if free < 0 {
+		free = len(e.tenures)
+		e.tenures = append(e.tenures, nil)
+	}
+	e.tenures[free] = &tenure{Terms: t}
+	return uint32(free)
+}
+
+// applyTerms has the leases of each licence go on, or their licence's end carried out, under a new verdict. It reports whether
+// leases that their licence says are revoked have come under another.
+func (e *Enforcer) applyTerms(v *Verdict, at time.Time) (revoke bool) {
+	if v.Good() {
+		t := v.terms()
+		e.current = e.intern(t)
+		now := e.tenures[e.current]
+		now.Terms, now.turnedAt, now.revokeAt = t, zeroTime, zeroTime
+	}
+	for i, t := range e.tenures {
+		if v.Good() && uint32(i) == e.current {
+			continue
+		}
+		if t.leases == 0 && uint32(i) != e.current {
+			t.turnedAt, t.revokeAt = zeroTime, zeroTime
+			continue
+		}
+		became := ended
+		if v.Good() && i == 0 { // which licence they are of is not known, nor that it has ended
+			became = replaced
+		} else if v.Good() {
+			became = v.succession(t.Terms)
+		}
+		switch became {
+		case replaced:
+			revoke = revoke || t.OnExpiry == Revoke
+			e.move(uint32(i), e.current)
+		case stands:
+			t.turnedAt, t.revokeAt = zeroTime, zeroTime
+		default:
+			if t.OnExpiry == "" { // none was good since the start: what the one that would be says
+				said := *t.Terms
+				said.OnExpiry, said.Terminates = v.OnExpiry, v.TerminatesAt
+				t.Terms = &said
+			}
+			if t.turnedAt.IsZero() {
+				t.turnedAt = at
+			}
+			t.revokeAt = t.whenToRevoke()
+		}
+	}
+	return revoke
+}
+
+// move has the leases of one licence be another's from now on.
+func (e *Enforcer) move(from, to uint32) {
+	for _, h := range e.leases {
+		if h.terms == from {
+			h.terms = to
+		}
+	}
+	e.tenures[to].leases += e.tenures[from].leases
+	e.tenures[from] = &tenure{Terms: &Terms{ID: e.tenures[from].ID}}
+}
+
+// isOver reports whether the leases are revoked by now.
+func (t *tenure) isOver(now time.Time) bool { return !t.revokeAt.IsZero() && !now.Before(t.revokeAt) }
+
+// whenToRevoke returns when the leases are revoked, their licence having ended at turnedAt; zero: never.
+func (t *tenure) whenToRevoke() time.Time {
+	switch t.OnExpiry {
+	case Keep:
+		return zeroTime
+	case Revoke:
+		return t.turnedAt.Add(RevokeDelay)
+	default:
+		if t.Terminates.IsZero() {
+			return zeroTime
+		}
+		return later(t.turnedAt.Add(RevokeDelay), t.Terminates)
+	}
+}
+
+// Granted is a lease that is held, and the terms that it was granted under.
+type Granted struct {
+	Lease *Lease
+	Terms *Terms
+}
+
+// Granted returns the leases that keep accepts (all for nil), in no particular order, for a snapshot: Apply of an EventGranted of
+// each makes the same state.
+func (e *Enforcer) Granted(keep func(*Lease) bool) (out []Granted) {
+	for _, h := range e.leases {
+		if keep == nil || keep(h.Lease) {
+			out = append(out, Granted{h.Lease, e.tenures[h.terms].Terms})
+		}
+	}
+	return out
+}
