@@ -22,7 +22,7 @@ func (j *judge) grant(v *Verdict, inForce []*ruling) {
 	for _, r := range inForce {
 		l := r.license
 		for name, t := range l.Pools {
-			g := PoolGrant{Name: name, Limit: t.Max, Scope: l.PoolScope(t.Scope), CountBy: orDefault(t.CountBy, CountLease), HoldersBy: t.HoldersBy, Unit: t.Unit}
+			g := PoolGrant{Name: name, Limit: t.Max, Scope: l.PoolScope(t.Scope), CountBy: orDefault(t.CountBy, CountLease), HoldersBy: holdersBy(r.License.Pools[name].CountBy, orDefault(t.CountBy, CountLease)), Unit: t.Unit}
 			b := j.budget(l, name, amount{t.Max, t.Overage}, g.Scope)
 			g.Budget, g.Overage, g.Most, g.NotShared = b.max, b.overage, b.most, b.notShared
 			if was, ok := v.Pools[name]; ok {

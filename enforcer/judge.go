@@ -28,7 +28,7 @@ func Judge(f Facts, now time.Time) *Verdict {
 	last := v
 	for _, t := range j.instants(now) {
 		next := j.at(t)
-		if v.JudgeAgainAt.IsZero() && (!slices.Equal(v.Warnings, next.Warnings) || !sameCodes(v, next)) {
+		if v.JudgeAgainAt.IsZero() && !slices.Equal(v.Warnings, next.Warnings) {
 			v.JudgeAgainAt = t
 		}
 		if !differ(last, next) {
@@ -49,15 +49,6 @@ func Judge(f Facts, now time.Time) *Verdict {
 	}
 	v.JudgeAgainAt = sooner(v.JudgeAgainAt, v.Until)
 	return v
-}
-
-// sameCodes reports whether each document is judged the same: the leases of one that is not in force may be waiting for its end.
-func sameCodes(a, b *Verdict) bool {
-	code := map[string]Code{}
-	for _, j := range a.Licenses {
-		code[j.Document] = j.Code
-	}
-	return !slices.ContainsFunc(b.Licenses, func(j Judged) bool { return code[j.Document] != j.Code })
 }
 
 // judge is the facts, prepared so that they can be judged at many instants.

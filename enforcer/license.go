@@ -141,8 +141,6 @@ type PoolTerm struct {
 	Overage Limit   // slots granted and counted beyond Max
 	Scope   Scope   // zero: see Scope
 	CountBy CountBy // zero: CountLease
-	// HoldersBy is set by Narrow alone: with CountLease, what the holders of one lease count by.
-	HoldersBy CountBy
 }
 
 // MeterTerm is a consumable term of a licence: draws that never come back, but for the period it resets.

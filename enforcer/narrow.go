@@ -78,13 +78,9 @@ func Narrow(l *License, n Narrowing) (*License, []string) {
 			p.Overage = 0
 		}
 		if n.CountBy != "" {
-			switch signed := orDefault(p.CountBy, CountLease); {
-			case !n.CountBy.Narrows(signed):
+			if signed := orDefault(p.CountBy, CountLease); !n.CountBy.Narrows(signed) {
 				widens("count_by", n.CountBy, fmt.Sprintf("%s for %s", signed, name))
-			case n.CountBy == CountLease && (signed == CountProcess || signed == CountPod):
-				// A lease counts once, however many processes join it; those it counted one by one it still does.
-				p.CountBy, p.HoldersBy = CountLease, signed
-			default:
+			} else {
 				p.CountBy = n.CountBy
 			}
 		}
@@ -99,6 +95,15 @@ func Narrow(l *License, n Narrowing) (*License, []string) {
 		}
 	}
 	return &out, ignored
+}
+
+// holdersBy returns what the holders of one lease count by where a licence's word has been narrowed to another: a lease counts once,
+// however many processes join it, but those that the licence counts one by one it still does.
+func holdersBy(signed, by CountBy) CountBy {
+	if by == CountLease && (signed == CountProcess || signed == CountPod) {
+		return signed
+	}
+	return ""
 }
 
 func orDefault[T comparable](v, otherwise T) T {

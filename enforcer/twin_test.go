@@ -393,10 +393,9 @@ func (s *twin) join(t *rapid.T) {
 	if why == "" && s.m.leases[i].lifetime != LifetimeProcess {
 		why = BadRequest
 	} else if why == "" && !slices.Contains(s.m.leases[i].holders, c) {
-		why = s.m.rehold(i, append(slices.Clone(s.m.leases[i].holders), c), s.now)
-	}
-	if why == "" && !slices.Contains(s.m.leases[i].holders, c) && s.m.tooMuch(c.Who(), holderBytes) {
-		why = RateLimited
+		if why = RateLimited; !s.m.tooMuch(c.Who(), holderBytes) {
+			why = s.m.rehold(i, append(slices.Clone(s.m.leases[i].holders), c), s.now)
+		}
 	}
 	s.change(t, &Join{ID: id, Caller: c}, why, func() {
 		if l := &s.m.leases[i]; !slices.Contains(l.holders, c) {
@@ -556,6 +555,7 @@ func (s *twin) step(t *rapid.T) {
 	s.now = s.now.Add(by)
 	s.do(t, &Step{By: by})
 	s.m.step(by)
+	s.compact(t) // else the journal, which is not told of forgetting, may remember by the former time what was forgotten
 	for k, at := range s.byToken {
 		s.byToken[k] = at.Add(min(0, by)) // set forward, it is remembered for longer
 	}
