@@ -10,7 +10,7 @@ import (
 // that licence ends, what it says is carried out on its leases, whatever licence is in force by then. They are never changed once
 // made.
 type Terms struct {
-	// ID is of the base licence: SHA-256, cut short, over its system, the anchor that verified it, and its id; zero: not known.
+	// ID is of the base licence: SHA-256, cut short, over its Ref; zero: not known.
 	ID         [16]byte
 	Issued     time.Time
 	Free, Test bool // a free tier; a test licence
@@ -45,9 +45,7 @@ func (v *Verdict) terms() *Terms {
 
 func (l *License) termsID() (id [16]byte) {
 	var h hash
-	h.text(l.System)
-	h.text(l.KeyID)
-	h.text(l.ID)
+	h.text(string(l.Ref()))
 	sum := sha256.Sum256(h.b)
 	copy(id[:], sum[:])
 	return id
@@ -78,7 +76,7 @@ func (v *Verdict) succession(t *Terms) succession {
 			continue
 		}
 		known = true
-		names := !weaker && j.License.System == by.System && slices.Contains(by.Supersedes, j.License.ID)
+		names := !weaker && by.MayActOn(j.License) && slices.Contains(by.Supersedes, j.License.ID)
 		switch {
 		case j.Spare && later:
 			return replaced

@@ -239,7 +239,7 @@ func TestNothingIsGrantedAfterTheEnd(t *testing.T) {
 		"a missed heartbeat":         {[]*License{paper("a", 5, func(l *License) { l.Heartbeat = Period{Every: time.Hour} })}, ends, acquire("a"), LicenseInvalid},
 	} {
 		f := &folder{t: t, e: New(Options{Durable: true}), now: noon}
-		f.facts.Upstream = map[string]Upstream{"a": {LastHeartbeat: noon}}
+		f.facts.Upstream = map[Ref]Upstream{"usher/a": {LastHeartbeat: noon}}
 		f.has(row.licences...)
 		if d := f.do(&Acquire{ID: LeaseID{1}, Pool: "a", N: 1, Lifetime: LifetimeProcess, Caller: proc(1)}).Denial; d != nil {
 			t.Fatal(d)
