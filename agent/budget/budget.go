@@ -85,7 +85,6 @@ type entry struct {
 	licence Licence
 	set     bool          // Set has named it
 	goneAt  time.Duration // since when it is not in force; zero: it is
-	refused bool          // its upstream serves no slots
 	calling bool
 	fault   string // why calls failed last; empty: the last one did not
 }
@@ -130,11 +129,11 @@ func (k *Keeper) Set(licences []Licence) (more bool) {
 			k.of[ref] = e
 		}
 		e.Named = true
-		more = more || !e.set && !e.refused
+		more = more || !e.set
 		e.licence, e.set, e.goneAt = l, true, 0
 		for name := range site {
 			if e.Pools[name] == nil {
-				e.Pools[name], more = &Pool{}, more || !e.refused
+				e.Pools[name], more = &Pool{}, true
 			}
 		}
 		for name, p := range e.Pools {
@@ -194,7 +193,7 @@ func (k *Keeper) Budgets() (map[enforcer.Share]enforcer.Limit, time.Duration) {
 	for id, e := range k.of {
 		for name, p := range e.Pools {
 			n, until := p.have(now)
-			if n == 0 && (e.refused || !e.set) {
+			if n == 0 && (p.refused || !e.set) {
 				continue
 			}
 			out[enforcer.Share{License: id, Pool: name}] = enforcer.Limit(n)
@@ -461,7 +460,7 @@ func (k *Keeper) told(e *entry, p *Pool, s *Step, sent time.Duration, got *plugi
 		k.failed(e, p, s, now, failed)
 		return
 	}
-	e.refused, e.fault = false, ""
+	p.refused, e.fault = false, ""
 	b := p.block(s.Block)
 	if s.Kind == Return {
 		p.Blocks = slices.DeleteFunc(p.Blocks, func(x *Block) bool { return x == b })
@@ -541,7 +540,7 @@ func (k *Keeper) failed(e *entry, p *Pool, s *Step, now time.Duration, err *plug
 			p.stuck = false
 		}
 		if err.SystemCode == plugin.SystemNoPools {
-			e.refused, p.notBefore = true, now+refusedWait
+			p.refused, p.notBefore = true, now+refusedWait
 		}
 		// No signature covers a Retry-After: it puts a check-out off for no longer than a failure does by itself.
 		p.notBefore = max(p.notBefore, now+min(err.RetryAfter, p.longest()))

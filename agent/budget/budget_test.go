@@ -481,6 +481,37 @@ func TestNoPools(t *testing.T) {
 	})
 }
 
+// onePool serves the slots of one pool alone, and those not yet.
+type onePool struct{ plugin.Budgeter }
+
+func (onePool) CheckOut(_ context.Context, r *plugin.CheckOut) (*plugin.Block, error) {
+	if r.Pool == "seats" {
+		return nil, plugin.Transiently("not yet")
+	}
+	return nil, &plugin.Error{Class: plugin.Misconfigured, Reason: "none", SystemCode: plugin.SystemNoPools}
+}
+
+// That an upstream serves no slots of one pool says nothing of another of the licence: who wants that one's waits for the first
+// block, and is not told that nothing is shared.
+func TestNoPoolsOfOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := openWithout(t, filepath.Join(t.TempDir(), "blocks"), time.Now())
+		l := licence("L1", onePool{newClerk(40, time.Minute)})
+		l.Pools["bays"] = enforcer.PoolTerm{Max: 9}
+		h.Set([]Licence{l})
+		h.want(1)
+		time.Sleep(10 * time.Second)
+		budgets, _ := h.Budgets()
+		var names []string
+		for s := range budgets {
+			names = append(names, s.Pool)
+		}
+		if len(names) != 1 || names[0] != "seats" {
+			t.Errorf("there are budgets of %v", names)
+		}
+	})
+}
+
 // A keeper that is started anew goes on with the blocks of the old one, on the same start of the host alone; what was to be
 // given back is not handed out again.
 func TestRecord(t *testing.T) {

@@ -65,6 +65,7 @@ type Pool struct {
 	missedUntil time.Duration
 	wanted      int64 // what others ask for in vain
 	wantedUntil time.Duration
+	refused     bool          // the upstream serves no slots of it
 	full        bool          // the last check-out was refused because others have all
 	resting     bool          // nothing is had, and nothing is asked for until it is needed
 	rigid       bool          // the upstream makes no block smaller
