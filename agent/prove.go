@@ -18,6 +18,8 @@ import (
 
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/plugin/usher"
+	"github.com/usher-agent/usher/plugin/usher/online"
 )
 
 // The types of what the agent's key signs (RFC 7519 §5.1): a product that asks for one takes no other.
@@ -116,7 +118,7 @@ func (f front) Keys() wire.Keys {
 		}
 		if slices.Contains(j.License.AgentKeys, f.agentKey()) {
 			out.Chain = append(out.Chain, string(f.court.document(j.Document)))
-		} else if word := f.words.of(j.License.ID); word != "" {
+		} else if word := f.words.of(online.WordFor(j.License.ID, j.License.IsTest())); j.License.System == usher.System && word != "" {
 			out.Chain = append(out.Chain, word)
 		}
 	}

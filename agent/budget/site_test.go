@@ -113,7 +113,7 @@ func (s *server) agents(n int, doc []byte) (all []*house, use func(doc []byte)) 
 
 func (h *house) budget() int64 {
 	budgets, _ := h.Budgets()
-	return int64(budgets[enforcer.Share{License: "L1", Pool: "seats"}])
+	return int64(budgets[enforcer.Share{License: "usher/L1", Pool: "seats"}])
 }
 
 // A site's limit goes from 12 to 3 while three agents have all twelve slots and are busy. After two block times no more than

@@ -140,6 +140,7 @@ type call struct {
 	body         any
 	auth         string // the Authorization header; empty: nobody in particular asks
 	nonce        int64
+	test         bool // it is about a test licence
 }
 
 // stale is the code of an answer that is too old, or of a host whose clock is wrong.
@@ -220,10 +221,12 @@ func (c *Client) once(ctx context.Context, q call) (*answer, time.Time, *plugin.
 	if res.StatusCode >= 300 && res.StatusCode < 400 {
 		return nil, none, &plugin.Error{Class: plugin.Misconfigured, Reason: fmt.Sprintf("%s answered %s, which leads elsewhere", c.base.Host, res.Status), Hint: "give upstream.keygen.url as the server's own address"}
 	}
-	at, err := VerifyResponse(q.method, target, res.Header, b, c.cfg.Anchors())
+	now := c.cfg.Now()
+	answering := slices.DeleteFunc(slices.Clone(c.cfg.Anchors()), func(a plugin.Anchor) bool { return a.Answers(q.test, now, now) != nil })
+	at, err := VerifyResponse(q.method, target, res.Header, b, answering)
 	if err != nil {
 		e := plugin.Transiently("%s answered %s, and %v", c.base.Host, res.Status, err)
-		e.Hint = "is upstream.keygen.account right, is the account's key under license.trust, and does nothing stand between?"
+		e.Hint = "is upstream.keygen.account right, is the account's key under license.trust, good now and none for tests, and does nothing stand between?"
 		return nil, none, e
 	}
 	a.signed = true

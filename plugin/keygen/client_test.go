@@ -472,3 +472,32 @@ func TestEvery(t *testing.T) {
 		}
 	}
 }
+
+// A test key, and a key past its end, sign no answer about a production licence; a test licence may be answered by a test key.
+func TestKeysThatMayNotAnswer(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		anchor func(*plugin.Anchor)
+		test   bool
+		good   bool
+	}{
+		{"a production key", func(*plugin.Anchor) {}, false, true},
+		{"a test key", func(a *plugin.Anchor) { a.Environment = enforcer.Test }, false, false},
+		{"a test key, of a test licence", func(a *plugin.Anchor) { a.Environment = enforcer.Test }, true, true},
+		{"a key past its end", func(a *plugin.Anchor) { a.NotAfter = noon.AddDate(-1, 0, 0) }, false, false},
+		{"a revoked key", func(a *plugin.Anchor) { a.Revoked = true }, true, false},
+	} {
+		o := open(t, nil, keygen.Config{})
+		good := o.anchors
+		anchors := []plugin.Anchor{good[0]}
+		test.anchor(&anchors[0])
+		o.anchors = anchors
+		r := o.request()
+		r.Test = test.test
+		_, err := o.client.CheckIn(t.Context(), r)
+		var e *plugin.Error
+		if (err == nil) != test.good || err != nil && errors.As(err, &e) && e.Class == plugin.Refused {
+			t.Errorf("%s: %v", test.name, err)
+		}
+	}
+}

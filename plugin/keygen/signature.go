@@ -31,7 +31,7 @@ var (
 )
 
 // VerifyResponse checks an answer's signature with the account's keys, and returns when it was made. method and target are of the
-// request, as it was sent; host is that of its URL. Whether it is too old is not asked: see [Client]. The format is Keygen's
+// request, as it was sent; host is that of its URL. Whether it is too old, or signed by a test key, is not asked: see [Client]. The format is Keygen's
 // (docs: API, Signatures), after draft-cavage-http-signatures-12.
 func VerifyResponse(method string, target *url.URL, header http.Header, body []byte, anchors []plugin.Anchor) (time.Time, error) {
 	parts := map[string]string{}
@@ -60,7 +60,7 @@ func VerifyResponse(method string, target *url.URL, header http.Header, body []b
 	for _, host := range hosts {
 		message := []byte(fmt.Sprintf("(request-target): %s %s\nhost: %s\ndate: %s\ndigest: %s", strings.ToLower(method), target.RequestURI(), host, date, digest))
 		if slices.ContainsFunc(anchors, func(a plugin.Anchor) bool {
-			return a.System == System && !a.Revoked && a.Algorithm == alg && verifies(a, message, sig)
+			return a.System == System && a.Algorithm == alg && a.Answers(true, at, at) == nil && verifies(a, message, sig)
 		}) {
 			return at, nil
 		}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
 	"github.com/usher-agent/usher/plugin/usher"
 )
@@ -28,8 +29,8 @@ type Config struct {
 	Anchors func() []plugin.Anchor
 	HTTP    *http.Client // with its proxies, CAs and client certificate; nil: http.DefaultClient's transport
 	// Activated keeps the vendor's word for the agent's key; optional.
-	Activated func(licenseID, activation string)
-	Now       func() time.Time // nil: time.Now
+	Activated func(licence, activation string) // licence: see WordFor
+	Now       func() time.Time                 // nil: time.Now
 	// Enrolment returns the agent's enrolment tokens, which are read again for each call that may need one; optional.
 	Enrolment func() ([]string, error)
 }
@@ -112,8 +113,8 @@ func (c *Client) duty(ctx context.Context, call string, r *plugin.Request) (*plu
 	if err != nil {
 		return nil, err
 	}
-	if reply.Activation != "" && c.cfg.Activated != nil {
-		c.cfg.Activated(r.LicenseID, reply.Activation)
+	if reply.Activation != "" && c.cfg.Activated != nil && c.vouches(reply.Activation, r) {
+		c.cfg.Activated(WordFor(r.LicenseID, r.Test), reply.Activation)
 	}
 	out := &plugin.Reply{Time: date(reply.Issued), NextHeartbeat: date(reply.NextHeartbeat), NextCheckIn: date(reply.NextCheckIn)}
 	if reply.Document != "" {
@@ -123,6 +124,24 @@ func (c *Client) duty(ctx context.Context, call string, r *plugin.Request) (*plu
 		out.State = []byte(reply.Chain)
 	}
 	return out, nil
+}
+
+// WordFor names a licence for which the vendor's word is kept: by the id of a production licence; a test licence of that id is another one.
+func WordFor(licenseID string, test bool) string {
+	if test {
+		return string((&enforcer.License{System: usher.System, ID: licenseID, Environment: enforcer.Test}).Ref())
+	}
+	return licenseID
+}
+
+// vouches reports whether an activation is the vendor's word for this agent's key and the licence, by a key that may say so now.
+func (c *Client) vouches(activation string, r *plugin.Request) bool {
+	payload, anchor, p := usher.Open(activation, ActivationType, c.cfg.Anchors())
+	var a Activation
+	if p != nil || json.Unmarshal(payload, &a, json.RejectUnknownMembers(false)) != nil {
+		return false
+	}
+	return a.License == r.LicenseID && a.Cnf.Thumbprint == c.jkt && anchor.Answers(r.Test, date(a.Issued), c.cfg.Now()) == nil
 }
 
 // CheckOut takes a block of slots.
@@ -173,7 +192,7 @@ func (c *Client) block(ctx context.Context, q *Request, r *plugin.Request) (*plu
 }
 
 func (c *Client) request(call string, r *plugin.Request) *Request {
-	out := &Request{Call: call, Issued: c.cfg.Now().Unix(), Nonce: base64.RawURLEncoding.EncodeToString(r.Nonce), License: r.LicenseID,
+	out := &Request{test: r.Test, Call: call, Issued: c.cfg.Now().Unix(), Nonce: base64.RawURLEncoding.EncodeToString(r.Nonce), License: r.LicenseID,
 		Product: r.Product, Version: r.Version, Chain: string(r.State), Components: r.Components,
 		Cores: &Cores{r.Cores.Physical, r.Cores.Logical, r.Cores.Effective}}
 	if call == CallActivate || call == CallCheckOut {
@@ -279,7 +298,7 @@ func (c *Client) open(q *Request, token, siteServer string, res *http.Response) 
 		}
 		r = &Reply{}
 	}
-	payload, _, p := usher.Open(token, ReplyType, c.cfg.Anchors())
+	payload, anchor, p := usher.Open(token, ReplyType, c.cfg.Anchors())
 	if p != nil {
 		e := plugin.Transiently("%s: its answer is not the vendor's: %s", c.base.Host, p.Reason)
 		e.Hint = "does something stand between, or does the server sign with a key that is not under license.trust?"
@@ -293,6 +312,11 @@ func (c *Client) open(q *Request, token, siteServer string, res *http.Response) 
 	}
 	if err := json.Unmarshal(payload, r, json.RejectUnknownMembers(false)); err != nil {
 		return nil, plugin.Transiently("%s: its answer cannot be read", c.base.Host)
+	}
+	if err := anchor.Answers(q.test, date(r.Issued), c.cfg.Now()); err != nil {
+		e := plugin.Transiently("%s: its answer is not believed: %v", c.base.Host, err)
+		e.Hint = "have the server sign with a key that is good now, and add that under license.trust; see to this host's clock"
+		return nil, e
 	}
 	return c.accept(q, r, false, res)
 }

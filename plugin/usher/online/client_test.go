@@ -283,3 +283,45 @@ func FuzzReply(f *testing.F) {
 		}
 	})
 }
+
+// A test key, and a key out of its time, sign no answer about a production licence: neither that it is good nor that it is not.
+func TestKeysThatMayNotAnswer(t *testing.T) {
+	s := newSide(t)
+	refuse := func(r *online.Reply) { r.Refused = &online.Refusal{Code: "REVOKED", Reason: "by the wrong key"} }
+	back := func(r *online.Reply) { r.Issued = time.Now().AddDate(-3, 0, 0).Unix() }
+	past := func(a *plugin.Anchor) { a.NotAfter = time.Now().AddDate(-1, 0, 0) }
+	forTests := func(a *plugin.Anchor) { a.Environment = enforcer.Test }
+	for _, test := range []struct {
+		name   string
+		anchor func(*plugin.Anchor)
+		reply  func(*online.Reply)
+		test   bool // it is a test licence
+		words  string
+	}{
+		{"a test key", forTests, nil, false, "is for tests"},
+		{"a test key that refuses", forTests, refuse, false, "is for tests"},
+		{"a test key, of a test licence", forTests, nil, true, ""},
+		{"a key past its end", past, nil, false, "signed only until"},
+		{"a key past its end that refuses", past, refuse, true, "signed only until"},
+		{"a key past its end that dates back", past, back, false, "signed only until"},
+		{"a key that begins later", func(a *plugin.Anchor) { a.NotBefore = time.Now().AddDate(1, 0, 0) }, nil, false, "signs only from"},
+		{"a revoked key", func(a *plugin.Anchor) { a.Revoked = true }, nil, false, "is revoked"},
+	} {
+		anchor := s.signer.Anchor
+		test.anchor(&anchor)
+		server := httptest.NewServer(s.truth(test.reply, s.signer, online.ReplyType))
+		c, err := online.NewClient(online.Config{URL: server.URL, Key: s.key, Anchors: func() []plugin.Anchor { return []plugin.Anchor{anchor} }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = c.Heartbeat(t.Context(), &plugin.Request{LicenseID: "L1", Product: "acme", Nonce: nonce, Test: test.test})
+		server.Close()
+		var e *plugin.Error
+		switch {
+		case test.words == "" && err != nil:
+			t.Errorf("%s: %v", test.name, err)
+		case test.words != "" && (!errors.As(err, &e) || e.Class == plugin.Refused || !strings.Contains(e.Reason, test.words)):
+			t.Errorf("%s: %v", test.name, err)
+		}
+	}
+}

@@ -73,6 +73,8 @@ type Request struct {
 	Attempt string `json:"attempt,omitempty"`
 	// Enrolment proves that the agent has enrolment tokens; with activate and check-out.
 	Enrolment []Enrolment `json:"enrolment,omitempty"`
+
+	test bool // it is about a test licence; see plugin.Anchor.Answers
 }
 
 // Cores is the host's cores.
