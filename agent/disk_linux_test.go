@@ -138,3 +138,64 @@ func fill(t *testing.T, name string) {
 		}
 	}
 }
+
+// A full runtime folder, whether it has a journal already or not, does not stop the start: what must be kept there is denied until there is
+// room, and everything else goes on.
+func TestFullRuntimeFolder(t *testing.T) {
+	disk := t.TempDir()
+	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=256k"); err != nil {
+		t.Skipf("a small disk cannot be mounted: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(disk, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	h := open(t, "", "USHER_STATE_RUNTIME_DIR="+disk+"/run")
+	h.drop("a.lic", h.sign("a", 100, nil))
+	h.until("dropped", inForce("a"))
+	before := h.acquire(1)
+	for _, fresh := range []bool{false, true} {
+		h.stop()
+		if fresh {
+			if err := os.Remove(disk + "/run/leases.journal"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		filler := disk + "/filler"
+		fill(t, filler)
+		h.start()
+		h.until("on a full disk", inForce("a"))
+		if _, err := h.Lease(t.Context(), before.ID); !fresh && err != nil {
+			t.Errorf("the lease of before: %v", err)
+		}
+		if _, err := h.Acquire(t.Context(), wire.AcquireRequest{Pool: "streams", Lifetime: "held"}); err != nil {
+			t.Errorf("a held lease, which is kept elsewhere: %v", err)
+		}
+		var err error
+		for range 200 { // what room a page has left may take a few records
+			if _, err = h.Acquire(t.Context(), wire.AcquireRequest{Pool: "streams"}); err != nil {
+				break
+			}
+		}
+		if fresh && !errors.Is(err, client.ErrStorage) {
+			t.Errorf("a lease that cannot be kept: %v", err)
+		}
+		if err := os.Remove(filler); err != nil {
+			t.Fatal(err)
+		}
+		l, err := h.Acquire(t.Context(), wire.AcquireRequest{Pool: "streams"})
+		if err != nil && !errors.Is(err, client.ErrNoSlots) {
+			t.Fatalf("when there is room again: %v", err)
+		}
+		if l == nil {
+			continue
+		}
+		h.stop()
+		h.start()
+		h.until("again", inForce("a"))
+		if _, err := h.Lease(t.Context(), l.ID); err != nil {
+			t.Errorf("a lease given when there was room, after a restart: %v", err)
+		}
+	}
+}

@@ -30,6 +30,7 @@ type store struct {
 	lock             *os.File
 	log              *slog.Logger
 	meta             []byte        // the record of this boot and PID namespace
+	placed           bool          // meta is written
 	mark             enforcer.Mark // as it was kept last when the store was opened
 	due              chan struct{}
 	doubts           map[enforcer.LeaseID]time.Duration // how long unconfirmed leases had left when the store was opened
@@ -106,7 +107,7 @@ func openStore(runtimeDir, stateDir string, core *enforcer.Enforcer, now func(en
 	into := newReplay(core)
 	defer func() { s.mark, was, s.doubts = into.mark, into.was, into.left() }()
 	open := func(dir, name string, sync bool) (*journal.Journal, error) {
-		j, r, err := journal.Open(journal.Config{Dir: dir, Name: name, Sync: sync, File: journalFile}, into.apply)
+		j, r, err := journal.Open(journal.Config{Dir: dir, Name: name, Sync: sync, Late: !sync, File: journalFile}, into.apply)
 		if err == nil && r.TornBytes > 0 {
 			log.Warn("a crash has cut the journal's last record off; it was never acknowledged", "journal", filepath.Join(dir, name), "bytes", r.TornBytes)
 		}
@@ -128,7 +129,10 @@ func openStore(runtimeDir, stateDir string, core *enforcer.Enforcer, now func(en
 		return s, was, err
 	}
 	s.meta = append([]byte{metaVersion}, b...)
-	_, err = s.runtime.Append(s.meta)
+	if err = s.place(); errors.Is(err, journal.ErrFull) {
+		log.Error("the runtime folder is full: until there is room, no lease is given that must be kept there", "folder", runtimeDir, "error", err)
+		err = nil
+	}
 	return s, was, err
 }
 
@@ -254,6 +258,14 @@ func readingTime(path string) time.Duration {
 // commit says when what was written may be acknowledged; a nil one at once.
 type commit func() error
 
+// place writes where the leases of this start are granted. No record of one may stand before that. The desk's lock is held, or nobody
+// else has the store yet.
+func (s *store) place() error {
+	_, err := s.runtime.Append(s.meta)
+	s.placed = err == nil
+	return err
+}
+
 // write writes events, in their order, before they are applied. What it returns is to be waited for outside the desk's lock.
 func (s *store) write(events []enforcer.Event) (commit, error) {
 	var wait commit
@@ -264,6 +276,11 @@ func (s *store) write(events []enforcer.Event) (commit, error) {
 		j := s.runtime
 		if durable(ev) {
 			j = s.durable
+		}
+		if j == s.runtime && !s.placed {
+			if err := s.place(); err != nil {
+				return nil, err
+			}
 		}
 		s.buf = encodeEvent(s.buf[:0], ev)
 		c, err := j.Append(s.buf)

@@ -45,6 +45,7 @@ type Config struct {
 	Sync        bool                                      // Commit.Wait returns only after an fsync
 	MaxSize     int64                                     // in bytes: compaction is due above this and above twice the last snapshot; 0: DefaultMaxSize
 	File        func(name string, flag int) (File, error) // opens files, which it makes with mode 0600; nil: none through a link
+	Late        bool                                      // where the disk is full, the file is made by the first Append for which there is room
 	AllowRemote bool                                      // do not refuse network file systems
 }
 
@@ -77,6 +78,7 @@ type Journal struct {
 	compacting chan struct{} // closed when the compaction under way is over; nil: none is
 	retry      int64         // a compaction failed: none is due below this size
 	buf        []byte
+	unborn     bool // there is no file yet: see Config.Late
 }
 
 // Commit is the promise of one Append.
@@ -110,6 +112,10 @@ func Open(c Config, replay func(record []byte) error) (*Journal, Report, error) 
 		return nil, Report{}, fmt.Errorf("cannot remove what an earlier compaction left: %w", err)
 	}
 	report, err := j.open(replay)
+	if c.Late && j.file == nil && errors.Is(err, ErrFull) {
+		j.unborn = true
+		return j, Report{New: true}, nil
+	}
 	if err != nil {
 		if j.file != nil {
 			j.file.Close()
@@ -238,6 +244,12 @@ func (j *Journal) Append(records ...[]byte) (Commit, error) {
 	}
 	if len(records) == 0 {
 		return Commit{j, j.seq}, nil
+	}
+	if j.unborn {
+		if _, err := j.create(); err != nil {
+			return Commit{}, err
+		}
+		j.unborn = false
 	}
 	b := j.encode(j.size, j.safe, records)
 	if n, err := j.file.WriteAt(b, j.size); err != nil || n != len(b) {
@@ -406,6 +418,9 @@ func (j *Journal) Close() error {
 		<-round
 		j.mu.Lock()
 		err = j.failed
+	}
+	if j.unborn {
+		return err
 	}
 	return errors.Join(err, j.file.Close())
 }
