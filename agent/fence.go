@@ -27,7 +27,7 @@ func (d *desk) inTime(out outcome) enforcer.Decision {
 	d.tick(now)
 	over := ""
 	for _, it := range out.Lease.Items {
-		if p, ok := d.core.Pool(it.Pool); !ok || p.Over() {
+		if p, ok := d.core.Pool(it.Pool, now); !ok || p.Over() {
 			over = it.Pool
 			break
 		}
