@@ -409,19 +409,19 @@ const portion = 256
 // list calls f with the leases of a user, or of all users for nil, a portion at a time, until f returns false. Between two portions
 // others are served. A lease that is held all the while is in one of them, and may be in two.
 func (d *desk) list(u *enforcer.User, f func([]*enforcer.Lease) bool) {
-	d.mu.Lock()
-	d.tick(d.licenceTime())
-	users := []enforcer.User{}
+	var users []enforcer.User
 	if u != nil {
 		users = append(users, *u)
 	} else {
+		d.mu.Lock()
 		users = d.core.Users()
+		d.mu.Unlock()
 	}
-	d.mu.Unlock()
 	for _, u := range users {
 		for below := math.MaxInt; below > 0; {
 			var part []*enforcer.Lease
 			d.mu.Lock()
+			d.tick(d.licenceTime())
 			part, below = d.core.Portion(u, below, portion)
 			d.mu.Unlock()
 			if len(part) > 0 && !f(part) {

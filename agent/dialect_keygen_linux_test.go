@@ -22,7 +22,7 @@ func withKeygen(t *testing.T, machines, processes int64) *house {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := os.WriteFile(dir+"/keys", []byte("THE-KEY\n"), 0o600); err != nil {
+	if err := os.WriteFile(dir+"/keys", []byte("THE-KEY-OF-A-TEST\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	h := open(t, fmt.Sprintf(keygenListeners, dir))
@@ -76,7 +76,7 @@ func TestKeygenDialectSurvivesKill(t *testing.T) {
 	t.Cleanup(p.kill)
 	who := func() []*caller {
 		at := p.listening()
-		return []*caller{callerOf(t, at[0].Address), callerOf(t, at[1].Address, "Authorization", "License THE-KEY")}
+		return []*caller{callerOf(t, at[0].Address), callerOf(t, at[1].Address, "Authorization", "License THE-KEY-OF-A-TEST")}
 	}
 	type state struct{ still, watched, process keygenAnswer }
 	var states []state

@@ -77,8 +77,12 @@ func (d *dialectDesk) Caller(r *http.Request) (enforcer.Caller, bool) {
 }
 
 func (d *dialectDesk) CallerBy(r *http.Request, credential string) enforcer.Caller {
-	if c := api.DialectCallOf(r.Context()); c != nil && c.Kernel && c.Caller.UID != enforcer.Nobody {
+	c := api.DialectCallOf(r.Context())
+	if c != nil && c.Kernel && c.Caller.UID != enforcer.Nobody {
 		return c.Caller
+	}
+	if c != nil {
+		c.Known()
 	}
 	return byCredential(d.agent.credentialName(d.system, credential))
 }

@@ -78,7 +78,7 @@ func (l *listener) check(c *config.Config, names []string) error {
 		if !own {
 			return fmt.Errorf("credentials_file: the %s dialect has no credential of its own; leave it out", l.config.Dialect)
 		}
-		if _, err := readSecret(c, "credentials_file", file); err != nil {
+		if _, err := l.readCredentials(c); err != nil {
 			return err
 		}
 	}
@@ -115,8 +115,8 @@ func (l *listener) who() string {
 
 // What a token file may hold.
 const (
-	maxSecretFile = 64 << 10 // bytes, as of a credentials file
-	minToken      = 16       // bytes of one token
+	maxSecretFile = 64 << 10             // bytes, as of a credentials file
+	minToken      = plugin.MinCredential // bytes of one token
 )
 
 // readSecret reads the file that a key of a listener names.
@@ -127,6 +127,20 @@ func readSecret(c *config.Config, key, path string) ([]byte, error) {
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", key, err)
+	}
+	return b, nil
+}
+
+// readCredentials reads the listener's credentials_file, and refuses one with a credential that can be guessed.
+func (l *listener) readCredentials(c *config.Config) ([]byte, error) {
+	b, err := readSecret(c, "credentials_file", l.config.CredentialsFile)
+	if err != nil {
+		return nil, err
+	}
+	if d, ok := l.dialect.(plugin.CredentialsChecker); ok {
+		if err := d.CheckCredentials(b); err != nil {
+			return nil, fmt.Errorf("credentials_file %s: %w", l.config.CredentialsFile, err)
+		}
 	}
 	return b, nil
 }
@@ -261,8 +275,8 @@ func (a *Agent) listen(i int, l *listener) error {
 func (a *Agent) runListener(ctx context.Context, l *listener) error {
 	d := api.Dialect{Name: l.dialect.System(), Socket: l.socket, TCP: l.tcp, Handler: a.handlers[l.dialect.System()], MaxBody: plugin.MaxDialectBody,
 		Vouch: func(r *http.Request) (enforcer.Caller, bool, *enforcer.Denial) { return a.vouch(l, r) }}
-	if file := l.config.CredentialsFile; file != "" {
-		d.Credentials = func() ([]byte, error) { return readSecret(a.settings(), "credentials_file", file) }
+	if l.config.CredentialsFile != "" {
+		d.Credentials = func() ([]byte, error) { return l.readCredentials(a.settings()) }
 	}
 	a.log.Info("dialect", "dialect", l.dialect.System(), "address", l.address(), "callers", l.who())
 	return a.server.RunDialect(ctx, d)

@@ -31,6 +31,17 @@ type Authenticator interface {
 	Credential() string
 }
 
+// CredentialsChecker is an Authenticator that can tell at the start what is wrong with a listener's credentials_file.
+type CredentialsChecker interface {
+	Authenticator
+	// CheckCredentials says what in a file's contents cannot be used, such as a credential of fewer than MinCredential bytes, without
+	// quoting a credential.
+	CheckCredentials(file []byte) error
+}
+
+// MinCredential is the fewest bytes that a credential has which somebody chose: a shorter one can be guessed.
+const MinCredential = 16
+
 // MaxDialectBody is how many bytes the body of a request to a dialect may have.
 const MaxDialectBody = 1 << 20
 

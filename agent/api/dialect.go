@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/usher-agent/usher/enforcer"
@@ -39,9 +40,11 @@ type DialectCall struct {
 	controller *http.ResponseController
 	peer       *peer // nil: over TCP, as rights
 	rights     *rights
-	conn       *conn      // nil: over TCP, where nothing tells whether an answer was read
-	mu         sync.Mutex // guards all below
-	lost       []func()
+	conn       *conn       // nil: over TCP, where nothing tells whether an answer was read
+	known      atomic.Bool // the dialect has found a credential of its own good
+
+	mu   sync.Mutex // guards all below
+	lost []func()
 }
 
 // DialectCallOf returns the call that a request to a dialect is, by its context; nil for any other context.
@@ -51,6 +54,9 @@ func DialectCallOf(ctx context.Context) *DialectCall {
 }
 
 type dialectKey struct{}
+
+// Known says that the dialect has found the credential that the request shows good.
+func (c *DialectCall) Known() { c.known.Store(true) }
 
 // IfLost has f called when the call's answer could not be delivered, as far as the kernel can tell.
 func (c *DialectCall) IfLost(f func()) {
@@ -107,24 +113,16 @@ func (s *Server) RunDialect(ctx context.Context, d Dialect) error {
 			}
 		})
 	}
+	h.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
+		return context.WithValue(ctx, tcpKey{}, c)
+	}
 	return s.serve(ctx, d.TCP, h, func() {}, func(c net.Conn, to *connQueue, tasks *sync.WaitGroup) {
 		if why := s.enter(overTCP); why != "" {
 			tasks.Go(func() { refuse(c, why) })
 			return
 		}
-		tasks.Go(func() { to.put(&countedConn{c, sync.OnceFunc(func() { s.connections.give(overTCP, 1) })}) })
+		tasks.Go(func() { to.put(s.newTCP(c)) })
 	})
-}
-
-// countedConn is a connection that is counted out when it is closed.
-type countedConn struct {
-	net.Conn
-	leave func()
-}
-
-func (c *countedConn) Close() error {
-	c.leave()
-	return c.Conn.Close()
 }
 
 // guardDialect lets a request through to a dialect, or says why not.
@@ -155,6 +153,11 @@ func (s *Server) guardDialect(d *Dialect, w http.ResponseWriter, r *http.Request
 		s.recovered(w, d.Name+" dialect: "+short(r.Method+" "+r.URL.Path), e)
 	}()
 	r.Body = http.MaxBytesReader(w, r.Body, d.MaxBody)
+	if d.TCP != nil && !call.Vouched {
+		answer := &judged{ResponseWriter: w}
+		w = answer
+		defer func() { s.judge(d, call, r, answer.status) }()
+	}
 	ctx := r.Context()
 	if call.peer != nil { // who waits does so no longer than the rules let it
 		var stop context.CancelFunc
@@ -175,8 +178,17 @@ func (s *Server) meet(d *Dialect, call *DialectCall, r *http.Request) *enforcer.
 			return &enforcer.Denial{Code: enforcer.Forbidden, Field: "Host", Detail: fmt.Sprintf("the host %q is not this listener's", short(r.Host)),
 				Hint: "call it by its address, or localhost"}
 		}
+		c, onTCP := r.Context().Value(tcpKey{}).(*tcpConn)
+		if onTCP {
+			if denial := s.guesses.denies(c); denial != nil {
+				return denial
+			}
+		}
 		var denial *enforcer.Denial
 		if call.Caller, call.Vouched, denial = d.Vouch(r); denial != nil {
+			if onTCP && denial.Code == Unauthenticated {
+				s.guesses.wrong(r.Context(), c, d.Name)
+			}
 			return denial
 		}
 	} else {

@@ -64,6 +64,7 @@ type Server struct {
 	measuring   *turns  // to measure this host for other products
 
 	executables *executables
+	guesses     *guesses
 
 	ruling   sync.Mutex // held while new rules are told
 	watching sync.Map   // *func(*Rules), who is told
@@ -81,7 +82,7 @@ func New(c Config) *Server {
 	}
 	s.connections, s.subscribers, s.kept = newShares(c.MaxConns, c.MaxConnsPerUID), newShares(maxSubscribers, 0), newShares(maxKept, 0)
 	s.listings, s.measuring = newTurns(4), newTurns(2)
-	s.executables = newExecutables(s.ending)
+	s.executables, s.guesses = newExecutables(s.ending), newGuesses(s.log)
 	s.SetRules(c.Rules)
 	s.handler = s.routes(c.Metrics)
 	return s

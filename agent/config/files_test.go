@@ -186,6 +186,9 @@ func TestReferenceSaysReload(t *testing.T) {
 // Everything in the unit's environment is a setting.
 func TestUnitFile(t *testing.T) {
 	var env []string
+	if !strings.Contains(file(t, "configs/usher@.service"), "\nMemoryMax=4G\n") {
+		t.Error("the unit has no MemoryMax")
+	}
 	for _, m := range regexp.MustCompile(`(?m)^Environment=(USHER_.*)$`).FindAllStringSubmatch(file(t, "configs/usher@.service"), -1) {
 		env = append(env, strings.ReplaceAll(m[1], "%i", "acme"))
 	}

@@ -1,6 +1,8 @@
 package awslm
 
 import (
+	"bufio"
+	"bytes"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -21,13 +23,25 @@ import (
 // of AWS's SDKs. Its zero value is ready.
 type Dialect struct{}
 
-var _ plugin.Authenticator = Dialect{}
+var _ plugin.CredentialsChecker = Dialect{}
 
 // SigningKeyPath is where GET has the public key of borrowed licences, in PEM. It is no secret, and needs no credential.
 const SigningKeyPath = "/signing-key"
 
 // System returns "awslm".
 func (Dialect) System() string { return System }
+
+// CheckCredentials says which secret of a credentials_file is too short.
+func (Dialect) CheckCredentials(file []byte) error {
+	in := bufio.NewScanner(bytes.NewReader(file))
+	for n := 1; in.Scan(); n++ {
+		name, value, _ := strings.Cut(in.Text(), "=")
+		if strings.EqualFold(strings.TrimSpace(name), "aws_secret_access_key") && len(strings.TrimSpace(value)) < minSecret {
+			return fmt.Errorf("line %d: a secret has %d bytes, and must have %d at least; `openssl rand -hex 20` makes a good one", n, len(strings.TrimSpace(value)), minSecret)
+		}
+	}
+	return in.Err()
+}
 
 // Credential says what callers over TCP show: a signature (Signature Version 4) by a key of the credentials_file.
 func (Dialect) Credential() string { return "an access key of credentials_file" }

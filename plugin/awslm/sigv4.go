@@ -14,11 +14,13 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/usher-agent/usher/plugin"
 )
 
 // What a credentials file and a signature may hold.
 const (
-	minSecret = 16
+	minSecret = plugin.MinCredential
 	// maxSkew is how far a request's time may be from the clock here, as AWS has it.
 	maxSkew       = 15 * time.Minute
 	sigAlgorithm  = "AWS4-HMAC-SHA256"

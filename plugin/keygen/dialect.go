@@ -6,6 +6,7 @@ import (
 	"crypto/ed25519"
 	"crypto/subtle"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -26,7 +27,19 @@ import (
 // pools and draws of the meter of those names, whichever system the licence in force is of.
 type Dialect struct{}
 
-var _ plugin.Authenticator = Dialect{}
+var _ plugin.CredentialsChecker = Dialect{}
+
+// CheckCredentials says which line of a credentials_file is too short to be a credential.
+func (Dialect) CheckCredentials(file []byte) error {
+	n := 0
+	for line := range bytes.Lines(file) {
+		n++
+		if line = bytes.TrimSpace(line); len(line) > 0 && len(line) < plugin.MinCredential {
+			return fmt.Errorf("line %d: a credential has %d bytes, and must have %d at least; `openssl rand -hex 32` makes a good one", n, len(line), plugin.MinCredential)
+		}
+	}
+	return nil
+}
 
 // System returns "keygen".
 func (Dialect) System() string { return System }

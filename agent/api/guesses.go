@@ -1,0 +1,164 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/usher-agent/usher/enforcer"
+)
+
+// What wrong credentials cost over TCP.
+const (
+	guessesFree   = 8                // wrong credentials of one user within guessesPast that cost nothing
+	guessesPast   = time.Minute      // after so long without a wrong one all are forgotten
+	guessesPause  = 30 * time.Second // the longest time for which nothing of a user's is looked at
+	guessesStrike = time.Second      // for how long the answer is held where no user is known
+	guessersKept  = 1024
+)
+
+// guesses slows down whoever tries credentials over TCP. The kernel knows which user of this host a connection is of, and so it is that
+// user alone who waits; where it does not, each wrong answer is held for a while. A right credential of anybody else is never
+// kept waiting.
+type guesses struct {
+	log *slog.Logger
+
+	mu     sync.Mutex // guards all below
+	by     map[uint32]*guesser
+	logged time.Time // when a wrong credential of an unknown user was last logged
+}
+
+type guesser struct {
+	wrong int
+	last  time.Time
+	until time.Time // nothing is looked at before
+}
+
+func newGuesses(log *slog.Logger) *guesses { return &guesses{log: log, by: map[uint32]*guesser{}} }
+
+// denies refuses a caller that has guessed too much, without a look at its credential.
+func (g *guesses) denies(c *tcpConn) *enforcer.Denial {
+	g.mu.Lock()
+	some := len(g.by) > 0
+	g.mu.Unlock()
+	if !some {
+		return nil
+	}
+	uid, ok := c.user()
+	if !ok {
+		return nil
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	x := g.by[uid]
+	if x == nil || !time.Now().Before(x.until) {
+		return nil
+	}
+	return &enforcer.Denial{Code: enforcer.RateLimited, Next: x.until, Detail: fmt.Sprintf("uid %d has shown %d wrong credentials in a row; none is looked at before %s",
+		uid, x.wrong, x.until.UTC().Format(time.RFC3339)), Hint: "give it the right one, then wait"}
+}
+
+// wrong takes note of a wrong credential, and holds its answer where nothing else slows down whoever shows it.
+func (g *guesses) wrong(ctx context.Context, c *tcpConn, dialect string) {
+	uid, ok := c.user()
+	if !ok {
+		g.mu.Lock()
+		tell := time.Since(g.logged) > guessesPast
+		if tell {
+			g.logged = time.Now()
+		}
+		g.mu.Unlock()
+		if tell {
+			g.log.Warn("a wrong credential was shown over TCP", "dialect", dialect, "peer", c.RemoteAddr().String())
+		}
+		select {
+		case <-time.After(guessesStrike):
+		case <-ctx.Done():
+		}
+		return
+	}
+	g.mu.Lock()
+	x, now := g.by[uid], time.Now()
+	if x == nil || now.Sub(x.last) > guessesPast {
+		g.forget(now)
+		x = &guesser{}
+		g.by[uid] = x
+	}
+	x.wrong++
+	x.last = now
+	var pause time.Duration
+	if over := x.wrong - guessesFree; over > 0 {
+		pause = min(guessesPause, time.Second<<min(over-1, 10))
+		x.until = now.Add(pause)
+	}
+	wrong := x.wrong
+	g.mu.Unlock()
+	if pause > 0 {
+		g.log.Warn("wrong credentials were shown over TCP; none of this user's is looked at for a while", "dialect", dialect, "uid", uid, "wrong", wrong, "pause", pause)
+	}
+}
+
+// forget makes room: it forgets those who have shown nothing wrong for a while. g.mu is held.
+func (g *guesses) forget(now time.Time) {
+	if len(g.by) < guessersKept {
+		return
+	}
+	for uid, x := range g.by {
+		if now.Sub(x.last) > guessesPast {
+			delete(g.by, uid)
+		}
+	}
+}
+
+// tcpConn is a connection over TCP, which is counted out when it is closed.
+type tcpConn struct {
+	net.Conn
+	leave func()
+	user  func() (uid uint32, ok bool) // whose it is, as the kernel knows; false: it does not say
+}
+
+func (s *Server) newTCP(c net.Conn) *tcpConn {
+	return &tcpConn{c, sync.OnceFunc(func() { s.connections.give(overTCP, 1) }),
+		sync.OnceValues(func() (uint32, bool) { return tcpUser(c.RemoteAddr(), c.LocalAddr()) })}
+}
+
+// Close counts the connection out, and closes it.
+func (c *tcpConn) Close() error {
+	c.leave()
+	return c.Conn.Close()
+}
+
+type tcpKey struct{}
+
+// judged watches an answer for what it says of the credential that its request showed.
+type judged struct {
+	http.ResponseWriter
+	status int
+}
+
+// WriteHeader takes note of the status.
+func (j *judged) WriteHeader(status int) {
+	if j.status == 0 && status >= 200 {
+		j.status = status
+	}
+	j.ResponseWriter.WriteHeader(status)
+}
+
+// Unwrap is for [http.ResponseController].
+func (j *judged) Unwrap() http.ResponseWriter { return j.ResponseWriter }
+
+// judge takes note of what became of a credential that the dialect itself has checked.
+func (s *Server) judge(d *Dialect, call *DialectCall, r *http.Request, status int) {
+	c, ok := r.Context().Value(tcpKey{}).(*tcpConn)
+	if !ok || call.Vouched {
+		return
+	}
+	// That one was right forgets nothing: whoever has one could guess others on and on.
+	if status == http.StatusUnauthorized || !call.known.Load() && r.Method != http.MethodGet && r.Method != http.MethodHead {
+		s.guesses.wrong(r.Context(), c, d.Name)
+	}
+}
