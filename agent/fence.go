@@ -8,16 +8,18 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// fenceOf returns when what a grant was given from is partly over; zero: never, or there is no grant among the events. d.mu is held.
+// fenceOf returns when what a grant was given from is partly over; zero: never, or there is no grant among the events.
+// d.mu is held.
 func (d *desk) fenceOf(events []enforcer.Event) time.Duration {
-	if d.fence == 0 || !slices.ContainsFunc(events, func(ev enforcer.Event) bool { return ev.Kind == enforcer.EventGranted }) {
+	grants := func(ev enforcer.Event) bool { return ev.Kind == enforcer.EventGranted }
+	if d.fence == 0 || !slices.ContainsFunc(events, grants) {
 		return 0
 	}
 	return d.fence
 }
 
-// inTime returns a decision that is about to be answered. The agent may have been stopped, or its host suspended, since it decided:
-// a grant from slots that others may have by now is withdrawn. Where nothing is over in its time this is a comparison with zero.
+// inTime returns a decision that is about to be answered. The agent may have been stopped, or its host suspended, since it
+// decided: a grant from slots that others may have by now is withdrawn. Where nothing ends this is a comparison with zero.
 func (d *desk) inTime(out outcome) enforcer.Decision {
 	if out.fence == 0 || out.Lease == nil || untilFence() < out.fence {
 		return out.Decision
@@ -36,14 +38,17 @@ func (d *desk) inTime(out outcome) enforcer.Decision {
 		d.mu.Unlock()
 		return out.Decision
 	}
-	end := d.carry(d.core.Decide(&enforcer.End{ID: out.Lease.ID, Cause: enforcer.CauseUndelivered}, now))
+	undo := &enforcer.End{ID: out.Lease.ID, Cause: enforcer.CauseUndelivered}
+	end := d.carry(d.core.Decide(undo, now))
 	d.serve(now, false)
 	d.mu.Unlock()
 	if end.written != nil {
 		if err := end.written(); err != nil && d.store != nil {
-			d.store.log.Error("a grant that was withdrawn could not be written, and may be thought to stand after a crash", "error", err)
+			d.store.log.Error("the end of a grant could not be written, which may be thought to stand after a crash",
+				"error", err)
 		}
 	}
+	why := "pool %s: the agent's share of the site's slots was over before it answered: it was stopped, or its host suspended"
 	return enforcer.Decision{Denial: &enforcer.Denial{Code: enforcer.NotShared, Pool: over,
-		Detail: fmt.Sprintf("pool %s: the agent was stopped or its host suspended while it answered, and its share of the site's slots is over by now", over), Hint: "try again"}}
+		Detail: fmt.Sprintf(why, over), Hint: "try again"}}
 }

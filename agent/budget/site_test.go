@@ -138,7 +138,8 @@ func TestSiteLimitShrinks(t *testing.T) {
 				}
 				random := rand.New(rand.NewPCG(1, 2))
 				s.mu.Lock()
-				s.lost = func() bool { return random.Float64() < c.lost }
+				answers := rand.New(rand.NewPCG(3, 4)) // of the server's calls, under its lock
+				s.lost = func() bool { return answers.Float64() < c.lost }
 				s.mu.Unlock()
 				small := s.sign(3)
 				if _, err := s.Admit(small); err != nil {
