@@ -327,7 +327,7 @@ func (s *session) Begin(r *enforcer.Acquire, ready func()) (finish api.Finish, w
 // complete fills in what a session's acquire need not say. handle is of the process that the lease is to live by; nil: of none.
 func (s *session) complete(r *enforcer.Acquire) (handle *liveness.Handle, d *enforcer.Denial) {
 	if r.Lifetime == "" {
-		r.Lifetime = enforcer.LifetimeProcess
+		r.Lifetime, r.Implied = enforcer.LifetimeProcess, true
 		if r.TTL != 0 {
 			r.Lifetime = enforcer.LifetimeTTL
 		} else if s.agent.desk.isMeter(r) {

@@ -42,7 +42,7 @@ func (r *Acquire) decide(e *Enforcer, now time.Time) Decision {
 	token := r.token(items)
 	if token != nil {
 		if was := e.tokens[token.Key]; was != nil {
-			return was.replay(token)
+			return was.replay(r, items, token)
 		}
 		if d := r.denyToken(e); d != nil {
 			return Decision{Denial: d}

@@ -86,7 +86,7 @@ func (r *Serve) decide(e *Enforcer, now time.Time) Decision {
 	if token != nil {
 		// An acquire with the same token has been granted meanwhile.
 		if was := e.tokens[token.Key]; was != nil {
-			replay := was.replay(token)
+			replay := was.replay(q, best.Items, token)
 			dec := leave(best, now, CauseReplayed, replay.Denial)
 			dec.Events[0].Lease = replay.Lease
 			return dec

@@ -30,6 +30,7 @@ type Acquire struct {
 	Labels map[string]string
 
 	Lifetime Lifetime      // empty: LifetimeTTL
+	Implied  bool          // Lifetime is the default of the API that was asked through, and not the caller's word
 	TTL      time.Duration // LifetimeTTL; zero: DefaultTTL
 	Until    time.Time     // LifetimeBorrow: when the slots come back
 	Token    string        // client token; empty: none

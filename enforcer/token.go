@@ -105,10 +105,30 @@ func (r *Acquire) requestHash(items []Item) [32]byte {
 	return h.sum()
 }
 
-// replay answers a request whose client token is known.
-func (was *remembered) replay(token *ClientToken) Decision {
+// repeats reports whether a request asks again what was asked. A lifetime that the caller did not state is that of the API it asks
+// through: one call may come through another than the first.
+func (r *Acquire) repeats(items []Item, token *ClientToken, was [32]byte) bool {
+	if token.Request == was {
+		return true
+	}
+	if r.Lifetime != "" && !r.Implied && r.Lifetime != LifetimeDraw {
+		return false
+	}
+	of := []Lifetime{LifetimeTTL, LifetimeDraw} // a meter has draws alone, stated or not
+	if r.Lifetime != LifetimeDraw {
+		of = append(of, LifetimeProcess)
+	}
+	return slices.ContainsFunc(of, func(l Lifetime) bool {
+		other := *r
+		other.Lifetime = l
+		return other.requestHash(items) == was
+	})
+}
+
+// replay answers a request, whose client token is known.
+func (was *remembered) replay(r *Acquire, items []Item, token *ClientToken) Decision {
 	switch {
-	case was.Request != token.Request:
+	case !r.repeats(items, token, was.Request):
 		return Decision{Denial: &Denial{Code: TokenReused, Field: "client_token",
 			Detail: "client_token was used for another request before; use a new one for each request"}}
 	case was.ended != "":
