@@ -250,7 +250,7 @@ func (h *house) recorded(file string) map[string]int64 {
 		h.t.Fatal(err)
 	}
 	out := map[string]int64{}
-	if e := of["L1"]; e != nil {
+	if e := of["usher/L1"]; e != nil {
 		for _, b := range e.Pools["seats"].Blocks {
 			out[b.ID] = b.Use
 		}
