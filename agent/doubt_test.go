@@ -69,3 +69,23 @@ func TestTTLResumesAfterACrash(t *testing.T) {
 		}
 	}
 }
+
+// A lease that outlives the host and is asked for again by its client token is acknowledged no sooner than its record is on the
+// disk: the first answer may not be out yet.
+func TestReplayWaitsForTheDisk(t *testing.T) {
+	k := openKept(t)
+	for _, r := range []enforcer.Acquire{{Pool: "streams", N: 1, Token: "t", Lifetime: enforcer.LifetimeHeld}, {Pool: "renders", N: 1, Token: "t"}} {
+		first, again := r, r
+		first.ID, again.ID = enforcer.LeaseID{1, byte(len(r.Lifetime))}, enforcer.LeaseID{2}
+		was := k.decide(&first) // decided, and not waited for
+		got := k.decide(&again)
+		if was.Denial != nil || !got.Replayed || got.Lease.ID != was.Lease.ID {
+			t.Fatalf("got %+v, %+v", was, got)
+		}
+		if got.written == nil {
+			t.Errorf("%s: the lease asked for again would be answered before it is written", r.Pool)
+		} else if err := got.written(); err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -229,7 +229,11 @@ func checkPIDFD(fd int) error {
 // FromPID returns a handle of a process by its number in the agent's PID namespace and, unless that is 0, its start time
 // ([Process].Start). It is [ErrDead] when there is no such process, and [ErrUnsupported] when pid is not above 0, when the
 // kernel has no pidfd_open, or when /proc hides the process.
-func FromPID(pid int32, start uint64) (*Handle, error) {
+func FromPID(pid int32, start uint64) (*Handle, error) { return fromPID(pid, start, startTime) }
+
+// fromPID is FromPID with what reads start times: before the pidfd is opened and after, for the number may pass to another process
+// meanwhile.
+func fromPID(pid int32, start uint64, startTime func(int32) uint64) (*Handle, error) {
 	if pid <= 0 {
 		return nil, fmt.Errorf("%w: it is in a PID namespace that is not visible from here", ErrUnsupported)
 	}

@@ -476,3 +476,28 @@ func sibling(t *testing.T, path string) {
 	within(t, toldSent)
 	within(t, toldPeer)
 }
+
+// A number that passes to another process between the reading of its start time and the opening of its pidfd is not taken for the
+// process that had it.
+func TestFromPIDRecycledMeanwhile(t *testing.T) {
+	me := int32(os.Getpid())
+	born := startTime(me)
+	if born == 0 {
+		t.Skip("the start time cannot be read here")
+	}
+	for name, times := range map[string][]uint64{"another's by then": {born - 1, born}, "another's after that": {born, born + 1}} {
+		t.Run(name, func(t *testing.T) {
+			read := 0
+			h, err := fromPID(me, 0, func(int32) uint64 { read++; return times[read-1] })
+			if !errors.Is(err, ErrDead) {
+				t.Errorf("got %v, %v, want that it is dead", h, err)
+			}
+			if h != nil {
+				h.Close()
+			}
+			if read != 2 {
+				t.Errorf("the start time was read %d times", read)
+			}
+		})
+	}
+}
