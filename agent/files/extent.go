@@ -1,0 +1,85 @@
+package files
+
+import (
+	"encoding/json"
+	"errors"
+)
+
+// Extent is the beginning of a journal as it was sealed: so many bytes, and their SHA-256. What stands behind it was written since,
+// and no seal speaks for it.
+type Extent struct {
+	Size   int64  `json:"size"`
+	Digest []byte `json:"digest"`
+}
+
+// Extents returns with which of these a journal must begin: as it was sealed last, or as what was about to take its place. listed reports
+// whether the manifest knows of the journal; one that was only announced is taken as it is found.
+func (v *Vault) Extents(name string) (want []Extent, listed bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	e := v.m.Files[name]
+	if e == nil {
+		return nil, false
+	}
+	for _, x := range []*Extent{e.Journal, e.Next} {
+		if x != nil {
+			want = append(want, *x)
+		}
+	}
+	return want, true
+}
+
+// SealJournal has the manifest list a journal's beginning, and keep what is given as a copy of the gist of it; nil: the copy there is.
+func (v *Vault) SealJournal(name string, x Extent, gist []byte) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	was := v.m.Files[name]
+	e := &entry{Journal: &x}
+	if was != nil {
+		e.Generation = was.Generation
+		e.Copy = was.Copy
+	}
+	e.Generation++
+	if gist != nil {
+		if !json.Valid(gist) {
+			return errors.New("the gist of a journal must be JSON")
+		}
+		e.Copy = gist
+	}
+	v.m.Files[name] = e
+	return v.write()
+}
+
+// Announce has the manifest list what is about to take a journal's place, so that a crash on either side of the rename is explained.
+func (v *Vault) Announce(name string, next Extent) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	e := entry{}
+	if was := v.m.Files[name]; was != nil {
+		e = *was
+	}
+	e.Next = &next
+	v.m.Files[name] = &e
+	return v.write()
+}
+
+// Known returns the manifest's copy of a file's content or of a journal's gist; nil: there is none.
+func (v *Vault) Known(name string) []byte {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if e := v.m.Files[name]; e != nil {
+		return e.Copy
+	}
+	return nil
+}
+
+// Note notes a finding that the caller made itself, of a journal or of a folder.
+func (v *Vault) Note(name string, fault Fault) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.find(name, fault)
+	if !v.stale {
+		return nil
+	}
+	return v.write()
+}
