@@ -200,6 +200,9 @@ func (j *Journal) succeed(s *successor, from int64, snapshot func(write func([]b
 	if err := s.finish(); err != nil {
 		return err
 	}
+	if err := j.replacing(s); err != nil {
+		return err
+	}
 
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -235,6 +238,18 @@ func (j *Journal) succeed(s *successor, from int64, snapshot func(write func([]b
 	j.retry = 0
 	j.renamed = j.c.Sync
 	return j.settle()
+}
+
+// replacing tells of a successor before it can have the journal's name. It has all but what is appended meanwhile.
+func (j *Journal) replacing(s *successor) error {
+	if j.c.Replacing == nil {
+		return nil
+	}
+	var sum summed
+	if err := sum.upto(s.file, s.size); err != nil {
+		return j.cannot("read a successor of", err)
+	}
+	return j.c.Replacing(Extent{s.size, sum.hash.Sum(nil)})
 }
 
 // copy calls each for the records between two offsets of the file, which are good.

@@ -47,6 +47,11 @@ type Config struct {
 	File        func(name string, flag int) (File, error) // opens files, which it makes with mode 0600; nil: none through a link
 	Late        bool                                      // where the disk is full, the file is made by the first Append for which there is room
 	AllowRemote bool                                      // do not refuse network file systems
+	// Sealed are the beginnings of which the file must have one; none: nothing is known of it. What it has instead is replayed all the
+	// same, and the Report says so.
+	Sealed []Extent
+	// Replacing is told what is about to take the journal's place after a compaction, which its error gives up; nil: nobody is.
+	Replacing func(Extent) error
 }
 
 // Report says what Open found.
@@ -55,6 +60,7 @@ type Report struct {
 	Size      int64 // of the journal, in bytes, without the torn tail
 	TornBytes int64 // cut from its end, left by a crash in the middle of a write
 	New       bool  // there was no journal
+	Fault     Fault // how it is not as Config.Sealed says; empty: it is
 }
 
 // Journal is an open journal. Its methods may be called at the same time; that no other process has it open is the caller's business.
@@ -79,6 +85,8 @@ type Journal struct {
 	retry      int64         // a compaction failed: none is due below this size
 	buf        []byte
 	unborn     bool // there is no file yet: see Config.Late
+
+	sums summed
 }
 
 // Commit is the promise of one Append.
@@ -114,7 +122,10 @@ func Open(c Config, replay func(record []byte) error) (*Journal, Report, error) 
 	report, err := j.open(replay)
 	if c.Late && j.file == nil && errors.Is(err, ErrFull) {
 		j.unborn = true
-		return j, Report{New: true}, nil
+		report, err = Report{New: true, Fault: report.Fault}, nil
+	}
+	if err == nil && report.New && len(c.Sealed) > 0 && report.Fault == "" {
+		report.Fault = Missing
 	}
 	if err != nil {
 		if j.file != nil {
@@ -148,7 +159,12 @@ func (j *Journal) open(replay func([]byte) error) (r Report, err error) {
 		return r, j.cannot("open", err)
 	}
 	if j.file == nil {
-		return j.create()
+		was := err == nil // an empty one
+		r, err = j.create()
+		if was && len(j.c.Sealed) > 0 {
+			r.Fault = Empty
+		}
+		return r, err
 	}
 
 	head := make([]byte, min(headerSize, j.size))
@@ -189,21 +205,28 @@ func (j *Journal) open(replay func([]byte) error) (r Report, err error) {
 		}
 	}
 	j.safe = j.size
+	checked := func() (Fault, error) { return "", nil }
+	if len(j.c.Sealed) > 0 {
+		checked = j.check()
+	}
 	var refused error
 	good, err = scan(j.file, headerSize, j.size, func(b []byte) error {
 		refused = replay(b)
 		r.Records++
 		return refused
 	})
+	fault, unread := checked()
 	switch {
 	case refused != nil:
 		return r, refused
+	case unread != nil:
+		return r, j.cannot("read", unread)
 	case err != nil:
 		return r, j.cannot("read", err)
 	case good != j.size:
 		return r, &CorruptError{File: j.path, Offset: good, Reason: "it changed while it was read"}
 	}
-	r.Size = j.size
+	r.Size, r.Fault = j.size, fault
 	return r, nil
 }
 
