@@ -70,6 +70,7 @@ type Agent struct {
 	budgeters map[string]plugin.Budgeter
 	drawers   map[string]plugin.Drawer // by system
 	state     *stateDir
+	seals     *seals
 	key       ed25519.PrivateKey
 	history   *history
 	audit     *audit
@@ -134,11 +135,14 @@ func (a *Agent) open() (err error) {
 	if a.key, err = loadKey(cfg); err != nil {
 		return err
 	}
+	if a.seals, err = openSeals(cfg, a.key, a.options.Now, a.log); err != nil {
+		return err
+	}
 	a.metrics = metrics.New(metrics.Options{Version: a.options.Version, Revision: a.options.Commit,
 		Anchors: a.anchorsFrom(), Product: a.product(), Snapshot: a.snapshot})
 	a.desk = newDesk(a.options.Now, a.metrics, enforcer.Options{MaxLeasesPerUID: cfg.Limits.LeasesPerUID, Durable: true})
 	was := meta{}
-	if a.desk.store, was, err = openStore(cfg.State.RuntimeDir, cfg.State.Dir, a.desk.core, a.desk.restore, a.log); err != nil {
+	if a.desk.store, was, err = openStore(cfg.State.RuntimeDir, cfg.State.Dir, a.seals, a.desk.core, a.desk.restore, a.log); err != nil {
 		a.desk.store = nil
 		return err
 	}
@@ -204,7 +208,11 @@ func (a *Agent) open() (err error) {
 		server.TakeSent, server.SentSpace = takeSent, liveness.SentSpace
 	}
 	a.server = api.New(server)
-	return a.openListeners(slices.Concat(systems.Dialects(), a.options.Dialects))
+	if err := a.openListeners(slices.Concat(systems.Dialects(), a.options.Dialects)); err != nil {
+		return err
+	}
+	a.tellTampered()
+	return nil
 }
 
 func (a *Agent) close() error {
@@ -226,6 +234,7 @@ func (a *Agent) close() error {
 		a.desk.mu.Lock()
 		a.desk.advance(true)
 		a.desk.mu.Unlock()
+		a.desk.store.sealAll(a.desk)
 		errs = append(errs, a.desk.store.Close())
 	}
 	if a.state != nil {

@@ -46,6 +46,8 @@ const (
 	noteReleased      = "license.released"
 	noteDrained       = "agent.drained"
 	noteUndrained     = "agent.undrained"
+	noteTampered      = "state.tampered"
+	noteAccepted      = "state.accepted"
 )
 
 // eventsDir is the folder of the event log in a state folder; publicKey the file in it that says whose it is.

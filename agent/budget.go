@@ -9,7 +9,6 @@ import (
 
 	"github.com/usher-agent/usher/agent/budget"
 	"github.com/usher-agent/usher/agent/clock"
-	"github.com/usher-agent/usher/agent/files"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
 )
@@ -45,8 +44,8 @@ func (a *Agent) openBudget() error {
 		a.budgeters[u.System()] = u
 	}
 	var err error
-	write := func(file string, data []byte) error { return files.Replace(file, data, 0o600) }
-	a.budget, err = budget.New(budget.Config{File: filepath.Join(cfg.State.RuntimeDir, "blocks.json"), Write: write, BootID: presentMeta().Boot, CallWithin: cfg.Upstream.Timeout.Duration(),
+	file := sealed(a.seals.runtime, nothing)
+	a.budget, err = budget.New(budget.Config{File: filepath.Join(cfg.State.RuntimeDir, blocksFile), Read: file.read, Write: file.write, BootID: presentMeta().Boot, CallWithin: cfg.Upstream.Timeout.Duration(),
 		Now: untilFence, Request: a.blockRequest, Demand: a.demand, OnChange: a.court.reshare, Stopping: a.desk.drain,
 		Called: func(call, result string) { a.metrics.UpstreamCalled(call, result, a.desk.time()) }, Log: a.log})
 	if err != nil {

@@ -10,7 +10,10 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"time"
 
+	"github.com/usher-agent/usher/agent/files"
 	"github.com/usher-agent/usher/agent/journal"
 	"github.com/usher-agent/usher/plugin"
 )
@@ -18,7 +21,12 @@ import (
 // dialectStore is a dialect's [plugin.Store]: all of it in memory, and in a journal of its own. What can be read is on the disk.
 type dialectStore struct {
 	journal *journal.Journal
+	name    string       // of the journal
+	vault   *files.Vault // nil: nothing is sealed
 	log     *slog.Logger
+
+	sealing   sync.Mutex  // one seal or compaction at a time; taken before the vault's lock
+	sealLater atomic.Bool // a seal is on its way
 
 	writing sync.Mutex // one Apply at a time, to its end on the disk; taken before mu
 	buf     []byte
@@ -37,13 +45,19 @@ const dialectJournals = "dialect-*.journal"
 // storeVersion is the first byte of every record of a store's journal.
 const storeVersion = 1
 
-// openDialectStore opens a dialect's store in a state folder, or makes it. file opens the journal's files; nil: as usual.
-func openDialectStore(dir, system string, log *slog.Logger, file func(string, int) (journal.File, error)) (*dialectStore, error) {
-	s := &dialectStore{log: log, values: map[string][]byte{}}
+// openDialectStore opens a dialect's store in a state folder, or makes it. file opens the journal's files; nil: as usual. vault seals
+// the journal; nil: nothing does.
+func openDialectStore(dir, system string, log *slog.Logger, file func(string, int) (journal.File, error), vault *files.Vault) (*dialectStore, error) {
+	s := &dialectStore{log: log, name: dialectJournal(system), vault: vault, values: map[string][]byte{}}
 	if file == nil {
 		file = journalFile
 	}
-	c := journal.Config{Dir: dir, Name: dialectJournal(system), Sync: true, File: file}
+	c := journal.Config{Dir: dir, Name: s.name, Sync: true, File: file}
+	listed := true
+	if vault != nil {
+		c.Sealed, listed = extents(vault, s.name)
+		c.Replacing = func(x journal.Extent) error { return vault.Announce(s.name, files.Extent(x)) }
+	}
 	j, r, err := journal.Open(c, func(b []byte) error {
 		changes, err := decodeChanges(b)
 		if err == nil {
@@ -60,11 +74,40 @@ func openDialectStore(dir, system string, log *slog.Logger, file func(string, in
 		log.Warn("a crash has cut the journal's last record off; it was never acknowledged", "journal", filepath.Join(c.Dir, c.Name), "bytes", r.TornBytes)
 	}
 	s.journal = j
+	if f := faultOf(r, listed); f != "" {
+		if err := vault.Note(s.name, f); err != nil {
+			log.Warn("what was found of a journal could not be written; it is found again", "error", err)
+		}
+	}
+	s.seal()
 	return s, nil
 }
 
+// seal has the vault speak for all that is kept now.
+func (s *dialectStore) seal() {
+	if s.vault == nil {
+		return
+	}
+	s.sealing.Lock()
+	defer s.sealing.Unlock()
+	s.sealLater.Store(false)
+	x, err := s.journal.Extent()
+	if errors.Is(err, journal.ErrClosed) {
+		return // the end has sealed it
+	}
+	if err == nil {
+		err = s.vault.SealJournal(s.name, files.Extent(x), nil)
+	}
+	if err != nil {
+		s.log.Warn("a journal was not sealed; what was written since the last seal is believed as it is found", "journal", s.name, "error", err)
+	}
+}
+
 // Close closes the store, which must not be used any more.
-func (s *dialectStore) Close() error { return s.journal.Close() }
+func (s *dialectStore) Close() error {
+	s.seal()
+	return s.journal.Close()
+}
 
 // set carries one change out; a nil value removes the key. s.mu is held, or nobody else knows the store yet.
 func (s *dialectStore) set(key string, value []byte) {
@@ -146,8 +189,14 @@ func (s *dialectStore) Apply(changes ...plugin.Change) error {
 		s.set(strings.Clone(c.Key), slices.Clone(c.Value))
 	}
 	s.mu.Unlock()
+	if s.vault != nil && !s.sealLater.Swap(true) {
+		time.AfterFunc(sealDurableAfter, s.seal)
+	}
 	if s.journal.Due() {
-		if err := s.compact(); err != nil {
+		s.sealing.Lock()
+		err := s.compact()
+		s.sealing.Unlock()
+		if err != nil {
 			s.log.Error("a dialect's journal was not compacted; it goes on as it is", "error", err)
 		}
 	}

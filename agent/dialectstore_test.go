@@ -23,7 +23,7 @@ import (
 
 func openTestStore(t testing.TB, dir string, file func(string, int) (journal.File, error)) *dialectStore {
 	t.Helper()
-	s, err := openDialectStore(dir, "toy", slog.New(slog.DiscardHandler), file)
+	s, err := openDialectStore(dir, "toy", slog.New(slog.DiscardHandler), file, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -159,7 +159,7 @@ func TestStoreAgainstMap(t *testing.T) {
 		}
 		defer os.RemoveAll(dir)
 		open := func() *dialectStore {
-			s, err := openDialectStore(dir, "toy", slog.New(slog.DiscardHandler), nil)
+			s, err := openDialectStore(dir, "toy", slog.New(slog.DiscardHandler), nil, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

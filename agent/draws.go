@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/agent/draws"
-	"github.com/usher-agent/usher/agent/files"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
 )
@@ -22,8 +21,8 @@ func (a *Agent) openDraws() error {
 		}
 	}
 	var err error
-	write := func(file string, data []byte) error { return files.Replace(file, data, 0o600) }
-	a.draws, err = draws.New(draws.Config{File: filepath.Join(cfg.State.Dir, "draws.json"), Write: write, CallWithin: cfg.Upstream.Timeout.Duration(),
+	file := sealed(a.seals.state, lastKnown)
+	a.draws, err = draws.New(draws.Config{File: filepath.Join(cfg.State.Dir, drawsFile), Read: file.read, Write: file.write, CallWithin: cfg.Upstream.Timeout.Duration(),
 		Now: a.desk.time, Request: a.blockRequest, Demand: a.drawDemand, OnChange: a.court.reshare,
 		Called: func(call, result string) { a.metrics.UpstreamCalled(call, result, a.desk.time()) }, Log: a.log})
 	a.court.draws = a.draws.Taken

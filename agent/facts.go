@@ -106,7 +106,7 @@ func (a *Agent) facts(c *config.Config) enforcer.Facts {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return enforcer.Facts{Products: products, Version: c.License.Version, Released: c.License.Released, Host: hostFacts(a.host),
-		AgentKey: a.agentKey(), Narrowing: c.Narrowing()}
+		AgentKey: a.agentKey(), Narrowing: c.Narrowing(), UpstreamLost: a.seals.upstreamLost().At, Withheld: a.desk.store.withheld}
 }
 
 func (a *Agent) hostConfig() host.Config {
@@ -233,7 +233,7 @@ func (a *Agent) snapshot() metrics.Snapshot {
 	dir := a.config.State.Dir
 	a.mu.Unlock()
 	return metrics.Snapshot{Verdict: a.desk.Verdict(), Now: a.desk.time(), Pools: a.desk.Pools(), Holders: a.liveHolders(), Unconfirmed: a.desk.unconfirmed(), WatchMode: string(mode),
-		Upstream: a.upstreamFigures(), ClockBehind: a.desk.timing().Behind, StateFree: freeBytes(dir), Plugins: a.plugins.up()}
+		Upstream: a.upstreamFigures(), ClockBehind: a.desk.timing().Behind, StateFree: freeBytes(dir), Plugins: a.plugins.up(), Tampered: a.seals.tampered()}
 }
 
 // liveHolders counts the leases by what tells that their holder is gone.

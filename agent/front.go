@@ -74,6 +74,9 @@ func (f front) Health() wire.Health {
 	for _, l := range f.listeners {
 		h.Listeners = append(h.Listeners, wire.Listener{Dialect: l.dialect.System(), Address: l.address()})
 	}
+	for _, s := range f.seals.findings() {
+		h.State = append(h.State, wire.StateFinding{File: s.File, Fault: string(s.Fault), Found: s.At, Effect: whatFollows(s.File)})
+	}
 	switch {
 	case f.desk.draining():
 		h.Status = "draining"

@@ -32,6 +32,7 @@ const historyPrefix = "usher-history\n"
 // the disk. It is safe for concurrent use.
 type history struct {
 	path string
+	file keeping
 	key  ed25519.PrivateKey
 
 	mu     sync.Mutex // guards all below; taken last
@@ -72,9 +73,9 @@ type signedRecord struct {
 }
 
 // openHistory reads the record, or begins one where there is none or another key's. fresh says that it has begun one, and why.
-func openHistory(path string, key ed25519.PrivateKey, now time.Time) (h *history, fresh string, err error) {
-	h = &history{path: path, key: key, record: record{Began: now, Licenses: map[enforcer.Ref]past{}, Named: true}}
-	b, err := os.ReadFile(path) //nolint:gosec // a file of the agent's own folder
+func openHistory(path string, file keeping, key ed25519.PrivateKey, now time.Time) (h *history, fresh string, err error) {
+	h = &history{path: path, file: file, key: key, record: record{Began: now, Licenses: map[enforcer.Ref]past{}, Named: true}}
+	b, err := file.read(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		fresh = "there is none"
@@ -93,7 +94,15 @@ func openHistory(path string, key ed25519.PrivateKey, now time.Time) (h *history
 
 // openHistory opens the agent's record and says when one is begun.
 func (a *Agent) openHistory(newKey bool) (*history, error) {
-	h, fresh, err := openHistory(filepath.Join(a.state.path, "history.json"), a.key, a.desk.time())
+	path := filepath.Join(a.state.path, historyFile)
+	file := sealed(a.seals.state, func(c files.Content) []byte {
+		if c.Fault == files.FaultEdited {
+			b, _ := os.ReadFile(path) //nolint:gosec // a file of the agent's own folder
+			return b                  // its own signature says that it was changed, and the agent does not start
+		}
+		return c.Known
+	})
+	h, fresh, err := openHistory(path, file, a.key, a.desk.time())
 	if err == nil && fresh != "" && !newKey {
 		a.note(eventlog.Event{Type: noteHistory, Detail: fresh})
 		a.log.Warn("a record of trials, emergencies and returned licences is begun, though the agent's key is older: trials that were issued before count from their issue", "why", fresh)
@@ -136,7 +145,7 @@ func (h *history) write(r record) error {
 	pub := h.key.Public().(ed25519.PublicKey)
 	file, err := json.Marshal(signedRecord{b, Thumbprint(pub), pub, ed25519.Sign(h.key, append([]byte(historyPrefix), b...))})
 	if err == nil {
-		err = files.Replace(h.path, append(file, '\n'), 0o600)
+		err = h.file.write(h.path, append(file, '\n'))
 	}
 	if err != nil {
 		return fmt.Errorf("history %s: %w", h.path, err)

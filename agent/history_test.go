@@ -15,6 +15,9 @@ import (
 
 var day0 = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 
+// plain keeps a file without a seal.
+var plain = keeping{os.ReadFile, func(path string, data []byte) error { return os.WriteFile(path, data, 0o600) }}
+
 func newKey(t *testing.T) ed25519.PrivateKey {
 	t.Helper()
 	_, key, err := ed25519.GenerateKey(nil)
@@ -26,7 +29,7 @@ func newKey(t *testing.T) ed25519.PrivateKey {
 
 func mustOpen(t *testing.T, path string, key ed25519.PrivateKey, now time.Time) (*history, string) {
 	t.Helper()
-	h, fresh, err := openHistory(path, key, now)
+	h, fresh, err := openHistory(path, plain, key, now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +95,7 @@ func TestHistoryTampered(t *testing.T) {
 		if err := os.WriteFile(path, bad, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, _, err := openHistory(path, key, day0); err == nil || !strings.Contains(err.Error(), "put back the file") {
+		if _, _, err := openHistory(path, plain, key, day0); err == nil || !strings.Contains(err.Error(), "put back the file") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -66,6 +66,38 @@ func Thumbprint(pub ed25519.PublicKey) string {
 	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
+// sealedHeader is the header, in the key's PEM file, that says that the key has sealed its state. Who removes the seal cannot remove that
+// without reading the key.
+const sealedHeader = "Usher-State"
+
+// keySealed reports whether the key's file has that header.
+func keySealed(path string) bool {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return false
+	}
+	block, _ := pem.Decode(b)
+	return block != nil && block.Headers[sealedHeader] != ""
+}
+
+// markKey writes the header, where the key's file is the agent's own: one that is configured elsewhere is left as it is.
+func markKey(c *config.Config) error {
+	if c.Agent.KeyFile != "" {
+		return nil
+	}
+	path := keyFile(c)
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	block, _ := pem.Decode(b)
+	if block == nil {
+		return fmt.Errorf("%s is no PEM file", path)
+	}
+	block.Headers = map[string]string{sealedHeader: "sealed"}
+	return files.Replace(path, pem.EncodeToMemory(block), 0o600)
+}
+
 // keyFile returns where the agent's key is.
 func keyFile(c *config.Config) string {
 	if c.Agent.KeyFile != "" {

@@ -240,7 +240,7 @@ func (a *Agent) openDialect(d plugin.Dialect) error {
 		return err
 	}
 	log := a.log.With("dialect", system)
-	store, err := openDialectStore(a.state.path, system, log, nil)
+	store, err := openDialectStore(a.state.path, system, log, nil, a.seals.state)
 	if err != nil {
 		return err
 	}

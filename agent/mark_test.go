@@ -18,7 +18,7 @@ func TestMarkOutlivesTheAgent(t *testing.T) {
 		t.Helper()
 		wall := start
 		d := newDesk(func() time.Time { return wall }, metrics.New(metrics.Options{}), enforcer.Options{})
-		s, _, err := openStore(dir, state, d.core, d.restore, slog.New(slog.DiscardHandler))
+		s, _, err := openStore(dir, state, nil, d.core, d.restore, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -55,7 +55,7 @@ func TestMarkIsHealed(t *testing.T) {
 	start := func() *desk {
 		t.Helper()
 		d := newDesk(func() time.Time { return wall }, metrics.New(metrics.Options{}), enforcer.Options{})
-		s, _, err := openStore(dir, state, d.core, d.restore, slog.New(slog.DiscardHandler))
+		s, _, err := openStore(dir, state, nil, d.core, d.restore, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}

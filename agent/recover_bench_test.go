@@ -28,7 +28,7 @@ func BenchmarkRecovery(b *testing.B) {
 	now := time.Date(2026, 1, 5, 12, 0, 0, 0, time.UTC)
 	open := func() (*Agent, meta) {
 		d := newDesk(func() time.Time { return now }, metrics.New(metrics.Options{Snapshot: func() metrics.Snapshot { return metrics.Snapshot{} }}), enforcer.Options{Durable: true})
-		s, was, err := openStore(filepath.Join(dir, "run"), filepath.Join(dir, "state"), d.core, d.restore, slog.New(slog.DiscardHandler))
+		s, was, err := openStore(filepath.Join(dir, "run"), filepath.Join(dir, "state"), nil, d.core, d.restore, slog.New(slog.DiscardHandler))
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/usher-agent/usher/agent/clock"
@@ -36,6 +37,13 @@ type store struct {
 	doubts           map[enforcer.LeaseID]time.Duration // how long unconfirmed leases had left when the store was opened
 	passed           time.Duration                      // what present has written since; guarded by the desk's lock
 	buf              []byte
+
+	seals    *seals                        // nil: nothing is sealed
+	held     map[enforcer.LeaseID]struct{} // leases of the durable journal, and some that have ended; under the desk's lock
+	touched  [2]touched                    // of the runtime journal, of the durable one
+	sealing  sync.Mutex                    // one seal or compaction at a time; taken before the desk's lock
+	withheld enforcer.Withheld
+	found    []string // journals that are not as they were sealed
 }
 
 // The journals' names in their folders.
@@ -94,8 +102,11 @@ func journalled(ev enforcer.Event) bool { return ev.Durable() && ev.Kind != enfo
 
 // openStore opens the journals and applies what they hold to core. It returns where the runtime's leases were granted.
 // now returns the licence time by a mark: what would end by itself gets its time anew from then.
-func openStore(runtimeDir, stateDir string, core *enforcer.Enforcer, now func(enforcer.Mark) time.Time, log *slog.Logger) (s *store, was meta, err error) {
-	s = &store{log: log, due: make(chan struct{}, 1)}
+func openStore(runtimeDir, stateDir string, seals *seals, core *enforcer.Enforcer, now func(enforcer.Mark) time.Time, log *slog.Logger) (s *store, was meta, err error) {
+	s = &store{log: log, due: make(chan struct{}, 1), seals: seals, held: map[enforcer.LeaseID]struct{}{}}
+	for i := range s.touched {
+		s.touched[i].wake = make(chan struct{}, 1)
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())
@@ -104,25 +115,30 @@ func openStore(runtimeDir, stateDir string, core *enforcer.Enforcer, now func(en
 	if s.lock, err = lockRuntime(runtimeDir); err != nil {
 		return s, was, err
 	}
-	into := newReplay(core)
-	defer func() { s.mark, was, s.doubts = into.mark, into.was, into.left() }()
-	open := func(dir, name string, sync bool) (*journal.Journal, error) {
-		j, r, err := journal.Open(journal.Config{Dir: dir, Name: name, Sync: sync, Late: !sync, File: journalFile}, into.apply)
-		if err == nil && r.TornBytes > 0 {
-			log.Warn("a crash has cut the journal's last record off; it was never acknowledged", "journal", filepath.Join(dir, name), "bytes", r.TornBytes)
+	if seals != nil {
+		if err := seals.openRuntime(runtimeDir); err != nil {
+			return s, was, err
 		}
-		if errors.Is(err, errNotHeld) || errors.Is(err, errRecord) {
-			err = fmt.Errorf("the journal %s: %w: run `usher doctor --repair`, which leaves it out and keeps the damaged file beside it", filepath.Join(dir, name), err)
-		}
-		return j, err
 	}
-	if s.durable, err = open(stateDir, durableJournal, true); err != nil {
+	into := newReplay(core)
+	into.each = s.note
+	defer func() { s.mark, was, s.doubts = into.mark, into.was, into.left() }()
+	if s.durable, err = s.open(stateDir, durableJournal, true, into.apply); err != nil {
+		return s, was, err
+	}
+	omitted, err := s.restore(core, &into.mark)
+	if err != nil {
 		return s, was, err
 	}
 	// It is not written: nobody is told, and the next recovery finds the same.
 	into.ready = now(into.mark).Add(readingTime(filepath.Join(runtimeDir, runtimeJournal)))
-	if s.runtime, err = open(runtimeDir, runtimeJournal, false); err != nil {
+	if s.runtime, err = s.open(runtimeDir, runtimeJournal, false, into.apply); err != nil {
 		return s, was, err
+	}
+	if seals != nil {
+		s.withheld = seals.withheld(omitted)
+		s.seal(s.durable, s.gistOf(core, into.mark))
+		s.seal(s.runtime, nil)
 	}
 	b, err := json.Marshal(presentMeta())
 	if err != nil {
@@ -156,9 +172,10 @@ func lockRuntime(dir string) (*os.File, error) {
 type replay struct {
 	core  *enforcer.Enforcer
 	same  *sameParts
-	was   meta          // where the runtime's leases were granted
-	mark  enforcer.Mark // as it was kept last
-	ready time.Time     // when the agent will be ready, about; zero: what ends by itself keeps its end
+	was   meta                 // where the runtime's leases were granted
+	mark  enforcer.Mark        // as it was kept last
+	each  func(enforcer.Event) // told of what was applied; nil: nobody is
+	ready time.Time            // when the agent will be ready, about; zero: what ends by itself keeps its end
 
 	present time.Duration                      // how long there was an agent, by its own records
 	doubts  map[enforcer.LeaseID]time.Duration // of unconfirmed leases: until when by present they stand
@@ -223,6 +240,9 @@ func (r *replay) apply(b []byte) error {
 		}
 	}
 	r.core.Apply(ev)
+	if r.each != nil {
+		r.each(ev)
+	}
 	return nil
 }
 
@@ -273,15 +293,17 @@ func (s *store) write(events []enforcer.Event) (commit, error) {
 		if !journalled(ev) {
 			continue
 		}
-		j := s.runtime
+		j, t := s.runtime, &s.touched[0]
 		if durable(ev) {
-			j = s.durable
+			j, t = s.durable, &s.touched[1]
+			s.note(ev)
 		}
 		if j == s.runtime && !s.placed {
 			if err := s.place(); err != nil {
 				return nil, err
 			}
 		}
+		t.touch()
 		s.buf = encodeEvent(s.buf[:0], ev)
 		c, err := j.Append(s.buf)
 		if err != nil {
@@ -312,11 +334,12 @@ func (s *store) barrier() commit {
 // presentEvery is how often it is written, while leases are unconfirmed, that there is an agent.
 const presentEvery = time.Second
 
-// run compacts the journals when they have grown, and keeps how long unconfirmed leases have left, until ctx ends.
+// run compacts the journals when they have grown, seals what was written, and keeps how long unconfirmed leases have left, until ctx ends.
 func (s *store) run(ctx context.Context, d *desk) error {
 	tick := time.NewTicker(presentEvery)
 	defer tick.Stop()
 	last := d.boot()
+	var seal [2]<-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
@@ -331,6 +354,14 @@ func (s *store) run(ctx context.Context, d *desk) error {
 				s.log.Error("how long unconfirmed leases have left could not be written; a crash would give them longer", "error", err)
 			}
 			last = now
+		case <-s.touched[0].wake:
+			seal[0] = time.After(sealRuntimeAfter)
+		case <-s.touched[1].wake:
+			seal[1] = time.After(sealDurableAfter)
+		case <-seal[0]:
+			s.sealNow(s.runtime, d)
+		case <-seal[1]:
+			s.sealNow(s.durable, d)
 		}
 	}
 }
@@ -364,7 +395,13 @@ func (s *store) compact(d *desk) {
 		if !j.Due() {
 			continue
 		}
-		if err := s.rewrite(j, d); err != nil {
+		s.sealing.Lock()
+		err := s.rewrite(j, d)
+		s.sealing.Unlock()
+		if err == nil {
+			s.sealNow(j, d)
+		}
+		if err != nil {
 			s.log.Error("the journal was not compacted; it goes on as it is", "error", err)
 		}
 	}

@@ -44,7 +44,7 @@ func (k *keptStore) open() {
 // begin opens the journals, or says why they are refused.
 func (k *keptStore) begin() error {
 	d := newDesk(func() time.Time { return k.wall }, metrics.New(metrics.Options{Snapshot: func() metrics.Snapshot { return metrics.Snapshot{} }}), enforcer.Options{Durable: true})
-	s, was, err := openStore(filepath.Join(k.dir, "run"), filepath.Join(k.dir, "state"), d.core, d.restore, slog.New(slog.DiscardHandler))
+	s, was, err := openStore(filepath.Join(k.dir, "run"), filepath.Join(k.dir, "state"), nil, d.core, d.restore, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}

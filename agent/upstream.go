@@ -65,7 +65,11 @@ func (a *Agent) openUpstream() error {
 		}
 		a.upstreams[u.System()] = u
 	}
-	a.pulse, err = pulse.New(pulse.Config{File: filepath.Join(cfg.State.Dir, "upstream.json"), CallWithin: cfg.Upstream.Timeout.Duration(),
+	file := sealed(a.seals.state, lastKnown)
+	if err := a.seals.checkUpstream(); err != nil {
+		return err
+	}
+	a.pulse, err = pulse.New(pulse.Config{File: filepath.Join(cfg.State.Dir, upstreamFile), Read: file.read, Write: file.write, Epoch: a.seals.upstreamLost().ID, CallWithin: cfg.Upstream.Timeout.Duration(),
 		Now: a.desk.time, Uptime: uptime, Request: a.upstreamRequest, Renewed: a.renewed,
 		OnChange: func() { a.court.change(func() {}) },
 		Learnt:   a.learnt,

@@ -232,6 +232,9 @@ func (e *Enforcer) open(v *Verdict, name string) (*pool, *Denial) {
 		}
 		p = p.under(g)
 	}
+	if why := v.Withheld.Slots; why != "" {
+		return nil, withheld("pool", name, why)
+	}
 	if p.grant.NotShared != "" && p.grant.Budget == 0 {
 		return nil, notShared("pool", name, p.grant.NotShared)
 	}

@@ -121,6 +121,9 @@ func (j *judge) fixed(c *candidate) (out []Finding) {
 	if code := c.up.Refused; code != "" {
 		find(code, "the upstream says: %s", cmp.Or(c.up.RefusedReason, strings.ToLower(string(code))))
 	}
+	if f, found := c.unproved(j.UpstreamLost); found {
+		out = append(out, f)
+	}
 	if at := c.up.Released; !at.IsZero() {
 		find(HeartbeatNotStarted, "this host gave its place back on %s; `usher upstream call` takes one again", day(at))
 	}
@@ -262,7 +265,7 @@ func (j *judge) at(now time.Time) *Verdict {
 	j.supersede(all, now)
 	j.dedupe(all)
 	base := j.choose(all)
-	v := &Verdict{Environment: Production, OnExpiry: Drain, Pools: map[string]PoolGrant{}, Meters: map[string]MeterGrant{}, Features: map[string]Value{}}
+	v := &Verdict{Environment: Production, OnExpiry: Drain, Withheld: j.Withheld, Pools: map[string]PoolGrant{}, Meters: map[string]MeterGrant{}, Features: map[string]Value{}}
 	var inForce []*ruling
 	if base != nil {
 		inForce = append(inForce, base)

@@ -55,6 +55,9 @@ func (r *Acquire) draw(e *Enforcer, v *Verdict, items []Item, token *ClientToken
 		if !ok {
 			return Decision{Denial: bad("items", "pool %s and meter %s cannot be had in one lease: slots come back, draws do not; acquire them one after the other", it.Pool, items[0].Pool)}
 		}
+		if why := e.verdict.Withheld.Draws; why != "" {
+			return Decision{Denial: withheld("meter", it.Pool, why)}
+		}
 		if g.NotShared != "" && g.Budget == 0 {
 			return Decision{Denial: notShared("meter", it.Pool, g.NotShared)}
 		}
@@ -140,6 +143,8 @@ func (r *Shift) decide(e *Enforcer, now time.Time) Decision {
 		return Decision{Denial: denial}
 	case !e.options.Durable:
 		return Decision{Denial: notDurable(r.Pool)}
+	case e.verdict.Withheld.Draws != "":
+		return Decision{Denial: withheld("meter", r.Pool, e.verdict.Withheld.Draws)}
 	case !r.Caller.Admin && !g.Adjustable:
 		return Decision{Denial: &Denial{Code: Forbidden, Pool: r.Pool, Detail: fmt.Sprintf("meter %s: the licence does not let callers adjust it; only admins may", r.Pool),
 			Hint: "ask as an admin, or have the licence say that the meter is adjustable"}}

@@ -124,6 +124,9 @@ func (e *Enforcer) vain(w *waiting, now time.Time) *Denial {
 		if !p.named {
 			return &Denial{Code: PoolUnknown, Field: "pool", Pool: it.Pool, Hint: v.knownPools(), Detail: fmt.Sprintf("pool %q is no longer in the licence", it.Pool)}
 		}
+		if why := e.verdict.Withheld.Slots; why != "" {
+			return withheld("pool", it.Pool, why)
+		}
 		if p.grant.NotShared != "" && p.grant.Budget == 0 {
 			return notShared("pool", it.Pool, p.grant.NotShared)
 		}

@@ -193,8 +193,10 @@ type Upstream struct {
 	Asleep        time.Duration // for how long of the time since LastHeartbeat this host was suspended or off
 	// HoldUntil is when the try that follows a boot or a resume is over: no heartbeat or check-in lapses before.
 	HoldUntil time.Time
-	State     string // for people: "ok", "retrying", …
-	Detail    string
+	// Proved says that a call has succeeded since Facts.UpstreamLost.
+	Proved bool
+	State  string // for people: "ok", "retrying", …
+	Detail string
 }
 
 // Narrowing is what configuration says about signed terms. It can only make them stricter: see the rule in Judge. Nil
@@ -232,6 +234,9 @@ type Facts struct {
 	Budgets map[Share]Limit
 	// Draws says, of a site meter, what this agent has taken of it upstream, for good: so much may be drawn here.
 	Draws map[Share]Taken
+	// UpstreamLost is when it was found that what upstreams had said was changed or lost; zero: it was not.
+	UpstreamLost time.Time
+	Withheld     Withheld
 }
 
 // Taken is what an agent has taken of a meter in a period; see Resets.Start.
@@ -347,6 +352,8 @@ type Verdict struct {
 	AgentAway   time.Duration
 	MaxBorrow   time.Duration
 	EarlyReturn bool
+
+	Withheld Withheld // of Facts
 
 	Licenses []Judged // the ones in force first
 	Warnings []Warning

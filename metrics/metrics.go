@@ -43,6 +43,7 @@ type Snapshot struct {
 	RevokedStillAlive int
 	Plugins           map[string]bool // whether each configured plugin runs
 	Upstream          Upstream
+	Tampered          map[string]bool // whether each kind of the state's files is not as the agent left it
 }
 
 // Upstream is when the licence in force wants its upstream to have been called; zero times: it does not.

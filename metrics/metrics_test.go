@@ -36,7 +36,7 @@ func verdict() *enforcer.Verdict {
 func full() *Metrics {
 	v := verdict()
 	m := New(Options{Version: "1.2.3", Revision: "abc", Anchors: "config", Product: "acme", Snapshot: func() Snapshot {
-		return Snapshot{Verdict: v, Now: at, Holders: map[string]int{"ttl": 3}, WatchMode: "fsnotify", StateFree: 1 << 30, ClockBehind: time.Second, Plugins: map[string]bool{"acme": true, "other": false}, Upstream: Upstream{CheckInDue: at, HeartbeatDeadline: at},
+		return Snapshot{Verdict: v, Now: at, Holders: map[string]int{"ttl": 3}, WatchMode: "fsnotify", StateFree: 1 << 30, ClockBehind: time.Second, Plugins: map[string]bool{"acme": true, "other": false}, Tampered: map[string]bool{"upstream.json": true, "draws.json": false}, Upstream: Upstream{CheckInDue: at, HeartbeatDeadline: at},
 			Pools: []enforcer.PoolStatus{{Name: "streams", Limit: 8, Budget: 8, InUse: 9, Peak: 9, Leases: 3, Borrowed: 2},
 				{Name: "seats", Limit: enforcer.Unlimited, Budget: enforcer.Unlimited, InUse: 1}, {Name: "renders", Meter: true, Limit: 100, Budget: 100, InUse: 40}}}
 	}})

@@ -45,11 +45,12 @@ var (
 	descMatch   = desc("host_match_score", "The share of the licence's host components that match this host; 1 for a licence bound to none.")
 	descMode    = desc("watch_mode", "1 for how the licence folder is watched, else 0.", "mode")
 	descPlugin  = desc("plugin_up", "1 while a configured plugin runs, else 0.", "plugin")
+	descTamper  = desc("state_tampered", "1 while a file of the agent's state is not as the agent left it, until an operator accepts it, else 0.", "file")
 	descFree    = desc("state_free_bytes", "Free bytes on the file system of the state folder.")
 )
 
 var all = []*prometheus.Desc{descState, descCode, descWarning, descExpiry, descCoverage, descTermination, descDocuments, descLimit, descBudget, descInUse,
-	descWaiting, descReserved, descPeak, descOverage, descBorrowed, descMeter, descHolders, descDoubted, descAlive, descDue, descBeat, descClock, descMatch, descMode, descPlugin, descFree}
+	descWaiting, descReserved, descPeak, descOverage, descBorrowed, descMeter, descHolders, descDoubted, descAlive, descDue, descBeat, descClock, descMatch, descMode, descPlugin, descTamper, descFree}
 
 // names of the metrics that are not collected from a snapshot.
 var counted = []string{"usher_acquires_total", "usher_denials_total", "usher_releases_total", "usher_draws_total", "usher_acquire_duration_seconds", "usher_wait_duration_seconds",
@@ -156,6 +157,9 @@ func (s *state) Collect(ch chan<- prometheus.Metric) {
 	}
 	for name, up := range snap.Plugins {
 		set(descPlugin, one(up), name)
+	}
+	for file, is := range snap.Tampered {
+		set(descTamper, one(is), file)
 	}
 	if snap.StateFree >= 0 {
 		set(descFree, snap.StateFree)

@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"maps"
 	mathrand "math/rand/v2"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -36,6 +37,8 @@ const (
 // Config is what a Keeper needs. All but those marked are required.
 type Config struct {
 	File string // the record, which a restarted agent goes on with; on a disk that may be lost with the host
+	// Read reads it; its error is fs.ErrNotExist where there is none. nil: os.ReadFile.
+	Read func(file string) ([]byte, error)
 	// Write replaces the record, whole or not at all.
 	Write      func(file string, data []byte) error
 	BootID     string               // of this start of the host
@@ -106,7 +109,10 @@ func New(cfg Config) (*Keeper, error) {
 	if cfg.Stopping == nil {
 		cfg.Stopping = func() {}
 	}
-	of, err := load(cfg.File, cfg.BootID, cfg.Now())
+	if cfg.Read == nil {
+		cfg.Read = os.ReadFile
+	}
+	of, err := load(cfg.Read, cfg.File, cfg.BootID, cfg.Now())
 	return &Keeper{cfg: cfg, wake: make(chan struct{}, 1), of: of, missed: map[string]int64{}}, err
 }
 

@@ -245,7 +245,7 @@ func openWithout(t testing.TB, file string, began time.Time) *house {
 // recorded returns what a restarted agent would hand out of each block.
 func (h *house) recorded(file string) map[string]int64 {
 	h.t.Helper()
-	of, err := load(file, "boot", h.up())
+	of, err := load(os.ReadFile, file, "boot", h.up())
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -525,7 +525,7 @@ func TestRecord(t *testing.T) {
 			t.Fatal(err)
 		}
 		now := func() time.Duration { return time.Since(began) + time.Hour }
-		of, err := load(file, "boot", now())
+		of, err := load(os.ReadFile, file, "boot", now())
 		if err != nil || of["usher/L1"] == nil || string(of["usher/L1"].State) != "s" {
 			t.Fatalf("%+v, %v", of, err)
 		}
@@ -536,13 +536,13 @@ func TestRecord(t *testing.T) {
 		if n != h.demand("").Capacity {
 			t.Errorf("%d are recorded, and %d may be handed out", n, h.demand("").Capacity)
 		}
-		if of, err := load(file, "another boot", now()); err != nil || len(of) != 0 {
+		if of, err := load(os.ReadFile, file, "another boot", now()); err != nil || len(of) != 0 {
 			t.Errorf("after a start of the host: %+v, %v", of, err)
 		}
-		if of, err := load(file, "", now()); err != nil || len(of) != 0 {
+		if of, err := load(os.ReadFile, file, "", now()); err != nil || len(of) != 0 {
 			t.Errorf("where there is no boot id: %+v, %v", of, err)
 		}
-		if of, err := load(file, "boot", now()+time.Minute); err != nil || len(of["usher/L1"].Pools["seats"].Blocks) != 0 {
+		if of, err := load(os.ReadFile, file, "boot", now()+time.Minute); err != nil || len(of["usher/L1"].Pools["seats"].Blocks) != 0 {
 			t.Errorf("after their time: %+v, %v", of, err)
 		}
 		h.stop()

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"slices"
 	"time"
 
@@ -19,9 +18,9 @@ type record struct {
 }
 
 // load reads the record; what is of another start of the host, or over, is nothing.
-func load(file, boot string, now time.Duration) (map[enforcer.Ref]*entry, error) {
+func load(read func(string) ([]byte, error), file, boot string, now time.Duration) (map[enforcer.Ref]*entry, error) {
 	none := map[enforcer.Ref]*entry{}
-	b, err := os.ReadFile(file)
+	b, err := read(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return none, nil
 	}

@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"maps"
 	mathrand "math/rand/v2"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -31,6 +32,8 @@ const (
 // Config is what a Keeper needs. All but those marked are required.
 type Config struct {
 	File string // the record, which must outlive the host's crash
+	// Read reads it; its error is fs.ErrNotExist where there is none. nil: os.ReadFile.
+	Read func(file string) ([]byte, error)
 	// Write replaces the record, whole or not at all, and returns when it is on the disk.
 	Write      func(file string, data []byte) error
 	CallWithin time.Duration    // of one call; zero: 30 seconds
@@ -94,7 +97,10 @@ func New(cfg Config) (*Keeper, error) {
 	if cfg.Called == nil {
 		cfg.Called = func(string, string) {}
 	}
-	of, err := load(cfg.File)
+	if cfg.Read == nil {
+		cfg.Read = os.ReadFile
+	}
+	of, err := load(cfg.Read, cfg.File)
 	return &Keeper{cfg: cfg, began: time.Now(), wake: make(chan struct{}, 1), of: of, missed: map[string]int64{}}, err
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 
 	"github.com/usher-agent/usher/enforcer"
 )
@@ -16,8 +15,8 @@ type record struct {
 }
 
 // load reads the record. One that cannot be read is an error: without it draws that were paid for would be lost.
-func load(file string) (map[enforcer.Ref]*entry, error) {
-	b, err := os.ReadFile(file)
+func load(read func(string) ([]byte, error), file string) (map[enforcer.Ref]*entry, error) {
+	b, err := read(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return map[enforcer.Ref]*entry{}, nil
 	}

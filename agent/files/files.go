@@ -42,6 +42,9 @@ func replace(path string, data []byte, mode fs.FileMode, sync bool) error {
 	if err == nil {
 		err = f.Chmod(mode) // whatever the umask says
 	}
+	if err == nil {
+		err = likeFolder(f, filepath.Dir(path))
+	}
 	if err == nil && sync {
 		err = f.Sync()
 	}
@@ -85,6 +88,27 @@ func Read(path string, max int64) ([]byte, error) {
 		err = fmt.Errorf("%s: it grows while it is read, beyond %d bytes; move it away", path, max)
 	}
 	return b, err
+}
+
+// LikeFolder gives a folder's files to the owner of the folder where root has made them.
+func LikeFolder(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !e.Type().IsRegular() {
+			continue
+		}
+		f, err := os.OpenFile(filepath.Join(dir, e.Name()), os.O_RDONLY|openFlags, 0)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(likeFolder(f, dir), f.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Sweep removes from a folder the temporary files that a crash left. The agent that owns the folder must hold its lock.

@@ -5,11 +5,12 @@ import (
 	"crypto/hkdf"
 	"crypto/hmac"
 	"crypto/sha256"
-	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"path/filepath"
+	"slices"
 )
 
 // A sealed file is a JSON object with one more member at its end, which says what the file is and proves it:
@@ -112,5 +113,14 @@ func digest(b []byte) []byte {
 	return sum[:]
 }
 
-// short is what people are shown of a MAC.
-func short(mac []byte) string { return base64.RawURLEncoding.EncodeToString(mac[:min(6, len(mac))]) }
+// HasSealed reports whether any of the named files in a folder has a seal of this key.
+func (k Key) HasSealed(dir string, names []string) bool {
+	return slices.ContainsFunc(names, func(name string) bool {
+		b, err := Read(filepath.Join(dir, name), MaxSize)
+		if err != nil {
+			return false
+		}
+		_, _, _, proved := k.open(b)
+		return proved
+	})
+}

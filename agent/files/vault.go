@@ -56,8 +56,6 @@ type VaultConfig struct {
 	// Sealed says that this agent's key has sealed the folder before, whatever lies in it now.
 	Sealed bool
 	Now    func() time.Time
-	// Found is told of each finding, once a start. It must not call the Vault.
-	Found func(Finding) // optional
 	// Write replaces a file; nil: [Replace], or [ReplaceVolatile].
 	Write func(path string, data []byte, mode fs.FileMode) error // optional
 }
@@ -83,6 +81,7 @@ type Vault struct {
 	stale bool   // the manifest on the disk lacks what m says
 	fresh bool   // there was none of this agent's
 	lost  bool   // this start found the manifest itself gone or wrong
+	told  map[string]Fault
 }
 
 // manifest is the manifest's body.
@@ -115,16 +114,13 @@ type Earlier struct{ Files, Journals []string }
 
 // OpenVault opens the manifest, or begins one; then it takes over what an earlier version left.
 func OpenVault(c VaultConfig, earlier Earlier) (*Vault, error) {
-	if c.Found == nil {
-		c.Found = func(Finding) {}
-	}
 	if c.Write == nil {
 		c.Write = Replace
 		if c.Volatile {
 			c.Write = ReplaceVolatile
 		}
 	}
-	v := &Vault{cfg: c, path: filepath.Join(c.Dir, c.Manifest), m: manifest{Files: map[string]*entry{}}}
+	v := &Vault{cfg: c, path: filepath.Join(c.Dir, c.Manifest), m: manifest{Files: map[string]*entry{}}, told: map[string]Fault{}}
 	b, err := Read(v.path, MaxSize)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && !c.Sealed:
@@ -167,9 +163,6 @@ func (v *Vault) read(file []byte) {
 		if v.m.Files == nil {
 			v.m.Files = map[string]*entry{}
 		}
-		for _, name := range slices.Sorted(maps.Keys(v.m.Found)) {
-			v.cfg.Found(v.m.Found[name])
-		}
 	}
 }
 
@@ -201,19 +194,22 @@ func (v *Vault) lose(f Fault) {
 
 // find notes a finding. v.mu is held.
 func (v *Vault) find(name string, fault Fault) {
-	if was, ok := v.m.Found[name]; ok && was.Fault == fault {
+	if v.told[name] == fault {
 		return
 	}
+	v.told[name] = fault
 	f := Finding{File: name, Fault: fault, At: v.cfg.Now().UTC()}
 	if v.m.Found == nil {
 		v.m.Found = map[string]Finding{}
 	}
 	v.m.Found[name], v.stale = f, true
-	v.cfg.Found(f)
 }
 
 // Fresh reports whether this start began the manifest.
 func (v *Vault) Fresh() bool { return v.fresh }
+
+// LostNow reports whether it was this start that found so.
+func (v *Vault) LostNow() bool { return v.lost }
 
 // Lost returns when the manifest itself was found gone or wrong; zero: it was not, or that was accepted.
 func (v *Vault) Lost() time.Time {

@@ -2,10 +2,14 @@ package journal
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"hash"
 	"io"
+	"io/fs"
+	"os"
 	"slices"
 	"sync"
 )
@@ -72,29 +76,76 @@ func (j *Journal) Extent() (Extent, error) {
 	return Extent{size, j.sums.hash.Sum(nil)}, nil
 }
 
+// begins reports how file, of size bytes, does not begin as one of want says; empty: it does. It sums as far as it must.
+func (s *summed) begins(file File, size int64, want []Extent) (Fault, error) {
+	for _, x := range slices.SortedFunc(slices.Values(want), func(a, b Extent) int { return cmp.Compare(a.Size, b.Size) }) {
+		if x.Size > size || x.Size < 0 {
+			break
+		}
+		if err := s.upto(file, x.Size); err != nil {
+			return "", err
+		}
+		if bytes.Equal(s.hash.Sum(nil), x.Digest) {
+			return "", nil
+		}
+	}
+	return Changed, nil
+}
+
 // check begins to look whether the file begins as one of Config.Sealed says, beside the replay; what it returns waits for the answer.
 func (j *Journal) check() func() (Fault, error) {
-	want := slices.SortedFunc(slices.Values(j.c.Sealed), func(a, b Extent) int { return int(a.Size - b.Size) })
 	file, size := j.file, j.size
-	fault, failed := Changed, error(nil)
+	var fault Fault
+	var err error
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		for _, x := range want {
-			if x.Size > size || x.Size < 0 {
-				return
-			}
-			if failed = j.sums.upto(file, x.Size); failed != nil {
-				return
-			}
-			if bytes.Equal(j.sums.hash.Sum(nil), x.Digest) {
-				fault = ""
-				return
-			}
-		}
+		fault, err = j.sums.begins(file, size, j.c.Sealed)
 	}()
 	return func() (Fault, error) {
 		<-done
-		return fault, failed
+		return fault, err
 	}
+}
+
+// Check reports how the file of a journal that is not open does not begin as one of want says; empty: it does, or nothing is wanted.
+func Check(path string, want []Extent) (Fault, error) {
+	if len(want) == 0 {
+		return "", nil
+	}
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Missing, nil
+	}
+	if err != nil {
+		return "", err
+	}
+	defer f.Close() //nolint:errcheck // opened for reading
+	fi, err := f.Stat()
+	switch {
+	case err != nil:
+		return "", err
+	case fi.Size() == 0:
+		return Empty, nil
+	}
+	var s summed
+	return s.begins(f, fi.Size(), want)
+}
+
+// ExtentOf returns the whole of a journal's file that is not open. Where there is none the error is fs.ErrNotExist.
+func ExtentOf(path string) (Extent, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return Extent{}, err
+	}
+	defer f.Close() //nolint:errcheck // opened for reading
+	fi, err := f.Stat()
+	if err != nil {
+		return Extent{}, err
+	}
+	var s summed
+	if err := s.upto(f, fi.Size()); err != nil {
+		return Extent{}, fmt.Errorf("journal %s: %w", path, err)
+	}
+	return Extent{s.size, s.hash.Sum(nil)}, nil
 }

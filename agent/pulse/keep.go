@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
 
 	"github.com/usher-agent/usher/enforcer"
 )
@@ -20,8 +18,8 @@ func newNonce() []byte {
 }
 
 // load reads the state; none is an empty one.
-func load(file string) (map[enforcer.Ref]State, error) {
-	b, err := os.ReadFile(file)
+func load(c Config) (map[enforcer.Ref]State, error) {
+	b, err := c.Read(c.File)
 	if errors.Is(err, fs.ErrNotExist) {
 		return map[enforcer.Ref]State{}, nil
 	}
@@ -30,7 +28,12 @@ func load(file string) (map[enforcer.Ref]State, error) {
 	}
 	out := map[enforcer.Ref]State{}
 	if err := json.Unmarshal(b, &out); err != nil {
-		return nil, fmt.Errorf("upstream state %s: %v; move the file away, and the upstream is asked anew", file, err)
+		return nil, fmt.Errorf("upstream state %s: %v; move the file away, and the upstream is asked anew", c.File, err)
+	}
+	for id, s := range out {
+		if s.Epoch != c.Epoch {
+			out[id] = s.atOnce()
+		}
 	}
 	named := map[enforcer.Ref]State{}
 	for ref, s := range out {
@@ -44,37 +47,16 @@ func load(file string) (map[enforcer.Ref]State, error) {
 
 // keep writes the state, whole or not at all. What cannot be kept is logged once; the calls go on. p.mu is held.
 func (p *Pulse) keep() {
-	err := save(p.cfg.File, p.state)
+	for ref, s := range p.state {
+		s.Named = true
+		p.state[ref] = s
+	}
+	b, err := json.Marshal(p.state)
+	if err == nil {
+		err = p.cfg.Write(p.cfg.File, b)
+	}
 	if err != nil && p.unkept == nil {
 		p.cfg.Log.Error("what the upstream said could not be kept, and is asked again after a restart", "error", err)
 	}
 	p.unkept = err
-}
-
-func save(file string, state map[enforcer.Ref]State) (err error) {
-	for ref, s := range state {
-		s.Named = true
-		state[ref] = s
-	}
-	b, err := json.Marshal(state)
-	if err != nil {
-		return err
-	}
-	f, err := os.CreateTemp(filepath.Dir(file), ".upstream-*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(f.Name()))
-		}
-	}()
-	_, err = f.Write(b)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), file)
 }

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"maps"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -28,7 +29,13 @@ const longestTimer = 30 * time.Second
 
 // Config is what a Pulse needs. All but those marked are required.
 type Config struct {
-	File       string        // where the state is kept; in the state folder
+	File string // where the state is kept; in the state folder
+	// Read and Write read and replace the state's file, whole or not at all; nil: plainly. Read's error is fs.ErrNotExist where there is none.
+	Read  func(file string) ([]byte, error)
+	Write func(file string, data []byte) error
+	// Epoch names the last loss of this record; empty: it was never lost. What was kept under another is only what was last known: the next
+	// call is due at once, and proves it.
+	Epoch      string
 	CallWithin time.Duration // of one call; zero: DefaultCallWithin
 	Now        func() time.Time
 	Uptime     func() Uptime
@@ -82,12 +89,18 @@ func New(cfg Config) (*Pulse, error) {
 	if cfg.Jitter == nil {
 		cfg.Jitter = rand.Float64
 	}
+	if cfg.Read == nil {
+		cfg.Read = os.ReadFile
+	}
+	if cfg.Write == nil {
+		cfg.Write = func(file string, data []byte) error { return os.WriteFile(file, data, 0o600) }
+	}
 	if cfg.Called == nil {
 		cfg.Called = func(Call, string, time.Time) {}
 	}
 	p := &Pulse{cfg: cfg, wake: make(chan struct{}, 1), licences: map[enforcer.Ref]Licence{}, calling: map[enforcer.Ref]bool{}, again: map[enforcer.Ref]bool{}, hold: map[enforcer.Ref]time.Time{}}
 	var err error
-	p.state, err = load(cfg.File)
+	p.state, err = load(cfg)
 	h := cfg.Uptime()
 	for id, s := range p.state {
 		if s.Host.BootID != h.BootID {
@@ -291,7 +304,9 @@ func (p *Pulse) note(ctx context.Context, l Licence, call Call, reply *plugin.Re
 	switch {
 	case !was.Released.IsZero(): // a call that was under way when the place was given back
 	case e == nil:
-		p.state[l.Ref()] = was.Succeeded(duties, call, reply, now, h, p.cfg.Jitter)
+		s := was.Succeeded(duties, call, reply, now, h, p.cfg.Jitter)
+		s.Epoch = p.cfg.Epoch
+		p.state[l.Ref()] = s
 	default:
 		p.state[l.Ref()] = was.Failed(duties, e, now, h, p.cfg.Jitter)
 	}
@@ -400,7 +415,9 @@ func (p *Pulse) Facts() map[enforcer.Ref]enforcer.Upstream {
 func (p *Pulse) facts(now time.Time, h Uptime) map[enforcer.Ref]enforcer.Upstream {
 	out := map[enforcer.Ref]enforcer.Upstream{}
 	for id, s := range p.state {
-		out[id] = s.Facts(now, p.hold[id], h)
+		u := s.Facts(now, p.hold[id], h)
+		u.Proved = s.Epoch == p.cfg.Epoch
+		out[id] = u
 	}
 	return out
 }

@@ -75,6 +75,8 @@ type State struct {
 	Reason string        `json:"reason,omitempty"`
 	Code   enforcer.Code `json:"code,omitempty"` // what the upstream refused it as; empty: it has not
 	Chain  []byte        `json:"chain,omitempty"`
+	// Epoch is Config.Epoch as it was when a call succeeded last.
+	Epoch string `json:"epoch,omitempty"`
 	// Released is when this host gave its place back. Nothing is asked from then on until a person wants a place again.
 	Released time.Time `json:"released,omitzero"`
 

@@ -337,6 +337,16 @@ type Health struct {
 	Product   string     `json:"product"`
 	Anchors   string     `json:"anchors"` // embedded, config
 	Listeners []Listener `json:"listeners,omitempty"`
+	// State is what of the agent's own files is not as the agent left it.
+	State []StateFinding `json:"state,omitempty"`
+}
+
+// StateFinding is one file of the agent's state that is not as the agent left it.
+type StateFinding struct {
+	File   string    `json:"file"`
+	Fault  string    `json:"fault"`  // missing, empty, edited, foreign, swapped, older, unlisted
+	Found  time.Time `json:"found"`  // when
+	Effect string    `json:"effect"` // one sentence
 }
 
 // Listener is where the agent answers the API of another licence system.

@@ -37,7 +37,7 @@ func (c *cli) doctorCommand() *cobra.Command {
 	var repair bool
 	var src *source
 	cmd := &cobra.Command{Use: "doctor [--repair]", Short: "Look for what is wrong, and say how to mend it", Args: cobra.NoArgs,
-		Long: "Look at the socket, the agent, its licence, pools, clock, watching and configuration, and say what is wrong and how to mend it. Exits 1 when something is bad.\n\nWith --repair, while no agent runs, mend journals that are damaged: every record that its checksum proves is kept, one of which a single bit is wrong is mended, and the damaged file is set aside. What is left is replayed before it takes the journal's place, so that the agent starts on it. A draw is never undone. As root, the files keep their owner.",
+		Long: "Look at the socket, the agent, its licence, pools, clock, watching and configuration, and say what is wrong and how to mend it. Exits 1 when something is bad.\n\nWith --repair, while no agent runs, mend journals that are damaged: every record that its checksum proves is kept, one of which a single bit is wrong is mended, and the damaged file is set aside. What is left is replayed before it takes the journal's place, so that the agent starts on it. A draw is never undone. As root, the files keep their owner. State that is not as the agent left it is accepted as it is, and the event log says so; what was last known of draws, refusals and returns stands.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if repair {
 				return c.repair(src)
@@ -81,8 +81,15 @@ func (c *cli) repair(src *source) error {
 	for _, r := range found {
 		fmt.Fprintln(c.out, repairedText(r))
 	}
-	if err == nil && len(found) == 0 {
+	if err != nil {
+		return err
+	}
+	if len(found) == 0 {
 		fmt.Fprintln(c.out, "there are no journals to repair")
+	}
+	accepted, err := agent.Accept(cfg)
+	for _, a := range accepted {
+		fmt.Fprintf(c.out, "%s  was %s; it is accepted as it is, and the event log says so\n", a.File, a.Fault)
 	}
 	return err
 }
@@ -141,6 +148,10 @@ func (c *cli) examine(cmd *cobra.Command) (out []finding) {
 	add("agent", result, "", "%s, version %s, product %s, keys from %s", h.Status, h.Version, dash(h.Product), h.Anchors)
 	if h.Version != version {
 		add("version", "warning", "restart the agent after an update", "the agent is version %s, and this command %s", h.Version, version)
+	}
+	for _, s := range h.State {
+		add("state", "bad", "look at who has changed the agent's folders; then stop the agent and run `usher doctor --repair`, which accepts the state as it is",
+			"%s is %s (found %s): %s", s.File, s.Fault, s.Found.Format(time.RFC3339), s.Effect)
 	}
 	if l, err := agent.License(ctx); err != nil {
 		add("licence", "bad", "", "%v", err)

@@ -1,0 +1,241 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"github.com/usher-agent/usher/agent/files"
+	"github.com/usher-agent/usher/agent/journal"
+	"github.com/usher-agent/usher/enforcer"
+)
+
+// How long what is written to a journal stands without a seal. An acquire waits for none: see docs/threat-model.md for what an unsealed
+// end still allows.
+const (
+	sealDurableAfter = time.Second
+	sealRuntimeAfter = 10 * time.Second
+)
+
+// mostGist is of how many held leases the seal keeps a copy. Where there are more, and the journal is lost, no slot is handed out.
+const mostGist = 512
+
+// touched says that a journal was written since it was sealed.
+type touched struct {
+	since atomic.Bool
+	wake  chan struct{}
+}
+
+// touch costs a look at one word where it was said before.
+func (t *touched) touch() {
+	if t.since.Load() || t.since.Swap(true) {
+		return
+	}
+	select {
+	case t.wake <- struct{}{}:
+	default:
+	}
+}
+
+// gist is what the seal keeps of the durable journal, so that it is known when the journal is gone.
+type gist struct {
+	Draws   []enforcer.Draw `json:"draws,omitempty"`
+	Mark    markRecord      `json:"mark"`
+	Leases  [][]byte        `json:"leases,omitempty"` // a record each
+	Omitted int             `json:"omitted,omitempty"`
+}
+
+// vault returns the seal of a journal's folder, and the journal's name.
+func (s *store) vault(j *journal.Journal) (*files.Vault, string) {
+	if j == s.durable {
+		return s.seals.state, durableJournal
+	}
+	return s.seals.runtime, runtimeJournal
+}
+
+// open opens a journal and says how it is not as it was sealed.
+func (s *store) open(dir, name string, sync bool, apply func([]byte) error) (*journal.Journal, error) {
+	c := journal.Config{Dir: dir, Name: name, Sync: sync, Late: !sync, File: journalFile}
+	listed := true
+	var vault *files.Vault
+	if s.seals != nil {
+		vault = s.seals.state
+		if !sync {
+			vault = s.seals.runtime
+		}
+		c.Sealed, listed = extents(vault, name)
+		c.Replacing = func(x journal.Extent) error { return vault.Announce(name, files.Extent(x)) }
+	}
+	j, r, err := journal.Open(c, apply)
+	if errors.Is(err, errNotHeld) || errors.Is(err, errRecord) {
+		err = fmt.Errorf("the journal %s: %w: run `usher doctor --repair`, which leaves it out and keeps the damaged file beside it", filepath.Join(dir, name), err)
+	}
+	if err != nil {
+		return j, err
+	}
+	if r.TornBytes > 0 {
+		s.log.Warn("a crash has cut the journal's last record off; it was never acknowledged", "journal", filepath.Join(dir, name), "bytes", r.TornBytes)
+	}
+	switch f, expected := faultOf(r, listed), false; {
+	case f == "":
+	case name == durableJournal && vault.Fact(repairedFact, &expected) && expected: // the operator has been told
+		s.found = append(s.found, name)
+	default:
+		if err := vault.Note(name, f); err != nil {
+			s.log.Warn("what was found of a journal could not be written; it is found again", "error", err)
+		}
+		s.found = append(s.found, name)
+	}
+	return j, nil
+}
+
+// note remembers a lease that outlives the host. The desk's lock is held, or nobody else knows the store.
+func (s *store) note(ev enforcer.Event) {
+	switch ev.Kind {
+	case enforcer.EventGranted, enforcer.EventRenewed, enforcer.EventChanged:
+		if durable(ev) {
+			s.held[ev.Lease.ID] = struct{}{}
+		}
+	default:
+	}
+}
+
+// gistOf returns the gist of the durable journal. The desk's lock is held, or nobody else knows the core.
+func (s *store) gistOf(core *enforcer.Enforcer, mark enforcer.Mark) []byte {
+	g := gist{Draws: core.Meters(), Mark: markRecord(mark)}
+	for id := range s.held {
+		l, ok := core.Lease(id)
+		switch {
+		case !ok:
+			delete(s.held, id)
+		case len(g.Leases) < mostGist:
+			g.Leases = append(g.Leases, encodeEvent(nil, enforcer.Event{Kind: enforcer.EventGranted, At: l.AcquiredAt, Lease: l}))
+		default:
+			g.Omitted++
+		}
+	}
+	b, err := json.Marshal(g)
+	if err != nil {
+		s.log.Error("the gist of the journal could not be made, and its seal keeps the one before", "error", err)
+		return nil
+	}
+	return b
+}
+
+// restore has a durable journal that is gone or was changed tell again what was last known: no meter stands lower, no held lease is
+// missing, and the mark is no earlier. What the journal tells besides stands too. It returns of how many leases nothing is known.
+func (s *store) restore(core *enforcer.Enforcer, mark *enforcer.Mark) (omitted bool, err error) {
+	if len(s.found) == 0 {
+		return false, nil
+	}
+	defer func() {
+		if err == nil && s.seals.state.Fact(repairedFact, new(bool)) {
+			err = s.seals.state.SetFact(repairedFact, false)
+		}
+	}()
+	vault, name := s.vault(s.durable)
+	var g gist
+	if b := vault.Known(name); b == nil || json.Unmarshal(b, &g) != nil {
+		return true, nil
+	}
+	is := map[string]enforcer.Draw{}
+	for _, d := range core.Meters() {
+		is[d.Key] = d
+	}
+	apply := func(ev enforcer.Event) error {
+		if _, err := s.durable.Append(encodeEvent(nil, ev)); err != nil {
+			return fmt.Errorf("what was last known could not be written to the journal: %w", err)
+		}
+		core.Apply(ev)
+		s.note(ev)
+		return nil
+	}
+	var back []enforcer.Draw
+	for _, d := range g.Draws {
+		if was, ok := is[d.Key]; !ok || was.Period.Before(d.Period) || was.Period.Equal(d.Period) && was.Drawn < d.Drawn {
+			back = append(back, d)
+		}
+	}
+	if len(back) > 0 {
+		if err := apply(enforcer.Event{Kind: enforcer.EventSet, Draws: back}); err != nil {
+			return false, err
+		}
+	}
+	for _, b := range g.Leases {
+		ev, err := decodeEvent(b, func(enforcer.LeaseID) *enforcer.Lease { return nil }, nil)
+		if err != nil {
+			return true, nil //nolint:nilerr // another version's: nothing is known of them
+		}
+		if _, held := core.Lease(ev.Lease.ID); held {
+			continue
+		}
+		if err := apply(ev); err != nil {
+			return false, err
+		}
+	}
+	if m := enforcer.Mark(g.Mark); m.Time.After(mark.Time) {
+		*mark = m
+		b, err := encodeMark(m)
+		if err == nil {
+			_, err = s.durable.Append(b)
+		}
+		if err != nil {
+			return false, fmt.Errorf("the latest time known could not be written to the journal: %w", err)
+		}
+	}
+	c, err := s.durable.Append()
+	if err == nil {
+		err = c.Wait(context.Background())
+	}
+	return g.Omitted > 0, err
+}
+
+// seal has the seal speak for all that is written and safe. s.sealing is held, or nobody else knows the store.
+func (s *store) seal(j *journal.Journal, gist []byte) {
+	vault, name := s.vault(j)
+	x, err := j.Extent()
+	if err == nil {
+		err = vault.SealJournal(name, files.Extent(x), gist)
+	}
+	if err != nil {
+		s.log.Warn("a journal was not sealed; what was written since the last seal is believed as it is found", "journal", name, "error", err)
+	}
+}
+
+// sealAll seals both journals at the end.
+func (s *store) sealAll(d *desk) {
+	if s.seals == nil {
+		return
+	}
+	s.sealNow(s.durable, d)
+	s.sealNow(s.runtime, d)
+	if err := s.seals.close(); err != nil {
+		s.log.Warn("that the agent has ended in order could not be written", "error", err)
+	}
+}
+
+// sealNow seals a journal of a running agent. Nothing that decides waits for it.
+func (s *store) sealNow(j *journal.Journal, d *desk) {
+	if s.seals == nil {
+		return
+	}
+	s.sealing.Lock()
+	defer s.sealing.Unlock()
+	var gist []byte
+	if j == s.durable {
+		s.touched[1].since.Store(false)
+		d.mu.Lock()
+		gist = s.gistOf(d.core, d.mark)
+		d.mu.Unlock()
+		if err := s.barrier()(); err != nil { // what the gist tells is on the disk before it is sealed
+			s.log.Warn("the journal could not be written to the disk", "error", err)
+		}
+	} else {
+		s.touched[0].since.Store(false)
+	}
+	s.seal(j, gist)
+}
