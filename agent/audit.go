@@ -100,6 +100,8 @@ func (a *Agent) openEvents() error {
 			return fmt.Errorf("event log: %w", err)
 		}
 	}
+	a.seals.head = log.Head
+	a.seals.checkEvents()
 	a.audit = &audit{log: log, users: eventlog.NewUsers(a.config.Privacy.Users, filepath.Join(a.state.path, "pseudonyms")), upstream: map[enforcer.Ref]string{}}
 	return nil
 }

@@ -30,6 +30,7 @@ type crashing struct {
 	prepare func(*exec.Cmd) // what a service manager gives the agent; nil: there is none
 	kernel  string          // the older kernel that the agent is to see; empty: this one
 	log     *os.File        // nil: errors, among the test's own
+	meddled bool            // the test has changed the state
 }
 
 var buildOnce = sync.OnceValues(func() (string, error) {
@@ -102,6 +103,9 @@ func (c *crashing) run() {
 	deadline := time.Now().Add(60 * time.Second)
 	for {
 		if l, err := c.License(context.Background()); err == nil && l.State == "valid" {
+			if f := c.tampered(); len(f) > 0 && !c.meddled { // however the last agent ended, that was no tampering
+				c.t.Errorf("the state is not as the agent left it: %+v", f)
+			}
 			return
 		}
 		if time.Now().After(deadline) {

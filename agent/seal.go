@@ -33,6 +33,9 @@ const (
 // runtimeFact is what the state's manifest says of the runtime folder, so that one that is emptied while leases are held is missed.
 const runtimeFact = "runtime"
 
+// rekeyedFact says that the folder was sealed by another key before this agent's had sealed anything: an operator has given it a new one.
+const rekeyedFact = "rekeyed"
+
 type runtimeAnchor struct {
 	Boot   string `json:"boot"`
 	Dir    string `json:"dir"`
@@ -49,6 +52,7 @@ type seals struct {
 	state   *files.Vault
 	runtime *files.Vault // nil until openRuntime
 	anchor  runtimeAnchor
+	head    func() eventlog.Head // of the event log; nil: it is not open
 	rekeyed bool // the folder's seal is another key's, and this agent's key has sealed none before
 }
 
@@ -74,9 +78,12 @@ func openSeals(c *config.Config, key ed25519.PrivateKey, now func() time.Time, l
 	if err != nil {
 		return nil, err
 	}
-	if f, ok := s.state.Found(stateManifest); ok {
-		s.rekeyed = f.Fault == files.FaultForeign && !marked
+	if f, ok := s.state.Found(stateManifest); ok && f.Fault == files.FaultForeign && !marked && s.state.LostNow() {
+		if err := s.state.SetFact(rekeyedFact, true); err != nil {
+			log.Warn("that the state is another key's could not be written; it is found again", "error", err)
+		}
 	}
+	s.state.Fact(rekeyedFact, &s.rekeyed)
 	if !marked {
 		if err := markKey(c); err != nil {
 			log.Warn("the agent's key could not be marked as one that has sealed its state; a removed seal is noticed less well", "error", err)
@@ -127,6 +134,32 @@ func (s *seals) close() error {
 	}
 	s.anchor.Closed = true
 	return s.state.SetFact(runtimeFact, s.anchor)
+}
+
+// eventsFact is what the manifest says of the event log: its last line, or one not much older.
+const eventsFact = "events"
+
+// checkEvents looks whether the event log still has the line that was its last.
+func (s *seals) checkEvents() {
+	var was eventlog.Head
+	is := s.head()
+	if !s.state.Fact(eventsFact, &was) || is.Sequence > was.Sequence || is == was {
+		return
+	}
+	if err := s.state.Note(eventsDir, files.FaultMissing); err != nil {
+		s.log.Warn("what was found of the event log could not be written; it is found again", "error", err)
+	}
+	s.sealEvents() // else the same lines are missed until as many are written
+}
+
+// sealEvents has the manifest know the event log's last line.
+func (s *seals) sealEvents() {
+	if s.head == nil {
+		return
+	}
+	if err := s.state.SetFact(eventsFact, s.head()); err != nil {
+		s.log.Warn("the event log's last line was not sealed", "error", err)
+	}
 }
 
 // keeping is how a part of the agent reads and replaces a file of its own.
@@ -362,7 +395,7 @@ func accept(c *config.Config, key ed25519.PrivateKey, now func() time.Time) (out
 	if err := s.checkUpstream(); err != nil {
 		return nil, err
 	}
-	if err := settle(s.state, upstreamFile, drawsFile); err != nil {
+	if err := settle(s.state, upstreamFile, drawsFile, historyFile); err != nil {
 		return nil, err
 	}
 	if err := s.openRuntime(c.State.RuntimeDir); err != nil {

@@ -213,6 +213,7 @@ func (s *store) sealAll(d *desk) {
 	}
 	s.sealNow(s.durable, d)
 	s.sealNow(s.runtime, d)
+	s.seals.sealEvents()
 	if err := s.seals.close(); err != nil {
 		s.log.Warn("that the agent has ended in order could not be written", "error", err)
 	}

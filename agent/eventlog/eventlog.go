@@ -64,6 +64,7 @@ type Log struct {
 	cfg     Config
 	queue   chan Event
 	dropped atomic.Uint64
+	head    atomic.Pointer[Head]
 
 	// Run's alone.
 	file *os.File
@@ -71,6 +72,20 @@ type Log struct {
 	last Event
 	prev string
 	bad  error // why the last write failed
+}
+
+// Head is the last line of a log: its number, and its SHA-256 in hex.
+type Head struct {
+	Sequence uint64 `json:"seq"`
+	Digest   string `json:"digest"`
+}
+
+// Head returns the last line that is written; the zero value where there is none. It may be called at any time.
+func (l *Log) Head() Head {
+	if h := l.head.Load(); h != nil {
+		return *h
+	}
+	return Head{}
 }
 
 // Open finds where the log goes on. A last line that a crash has cut off is taken away.
@@ -106,6 +121,7 @@ func Open(cfg Config) (*Log, error) {
 				return nil, fmt.Errorf("event log %s: its last line cannot be read; move the file away to begin a new chain", name)
 			}
 			l.prev = digest(last)
+			l.head.Store(&Head{l.last.Sequence, l.prev})
 			break
 		}
 	}
@@ -190,6 +206,7 @@ func (l *Log) append(e Event) error {
 	}
 	l.size += int64(n)
 	l.last, l.prev = e, digest(bytes.TrimSuffix(line, []byte("\n")))
+	l.head.Store(&Head{e.Sequence, l.prev})
 	return nil
 }
 
