@@ -53,7 +53,7 @@ type seals struct {
 	runtime *files.Vault // nil until openRuntime
 	anchor  runtimeAnchor
 	head    func() eventlog.Head // of the event log; nil: it is not open
-	rekeyed bool // the folder's seal is another key's, and this agent's key has sealed none before
+	rekeyed bool                 // the folder's seal is another key's, and this agent's key has sealed none before
 }
 
 // openSeals opens the seal of the state folder, whose lock is held. A folder of a version that sealed nothing is taken over once; that it

@@ -125,13 +125,17 @@ func TestVaultNotices(t *testing.T) {
 		}, "a.json", FaultEdited, `{"a":2}`},
 		{"older", func(t *testing.T, dir string, old map[string][]byte) { put(t, dir, "a.json", old["a.json"]) }, "a.json", FaultOlder, `{"a":2}`},
 		{"swapped", func(t *testing.T, dir string, _ map[string][]byte) { put(t, dir, "a.json", read(t, dir, "b.json")) }, "a.json", FaultSwapped, `{"a":2}`},
-		{"another agent's", func(t *testing.T, dir string, _ map[string][]byte) { put(t, dir, "a.json", read(t, other(t), "a.json")) }, "a.json", FaultForeign, `{"a":2}`},
+		{"another agent's", func(t *testing.T, dir string, _ map[string][]byte) {
+			put(t, dir, "a.json", read(t, other(t), "a.json"))
+		}, "a.json", FaultForeign, `{"a":2}`},
 		{"manifest removed", func(t *testing.T, dir string, _ map[string][]byte) { os.Remove(filepath.Join(dir, manifestName)) }, manifestName, FaultMissing, `{"a":2}`},
 		{"manifest emptied", func(t *testing.T, dir string, _ map[string][]byte) { put(t, dir, manifestName, nil) }, manifestName, FaultEmpty, `{"a":2}`},
 		{"manifest edited", func(t *testing.T, dir string, _ map[string][]byte) {
 			put(t, dir, manifestName, bytes.Replace(read(t, dir, manifestName), []byte("generation"), []byte("Generation"), 1))
 		}, manifestName, FaultEdited, `{"a":2}`},
-		{"another agent's manifest", func(t *testing.T, dir string, _ map[string][]byte) { put(t, dir, manifestName, read(t, other(t), manifestName)) }, manifestName, FaultForeign, `{"a":2}`},
+		{"another agent's manifest", func(t *testing.T, dir string, _ map[string][]byte) {
+			put(t, dir, manifestName, read(t, other(t), manifestName))
+		}, manifestName, FaultForeign, `{"a":2}`},
 		{"a file for the manifest", func(t *testing.T, dir string, _ map[string][]byte) { put(t, dir, manifestName, read(t, dir, "a.json")) }, manifestName, FaultSwapped, `{"a":2}`},
 		{"older manifest and file: a mix", func(t *testing.T, dir string, old map[string][]byte) {
 			put(t, dir, manifestName, old[manifestName])
