@@ -81,19 +81,32 @@ func TestReloadTakesRights(t *testing.T) {
 	set(rules(both, fmt.Sprintf("{uid: %d}", somebody)))
 	session, other := lineOf(t, h.dialAs(somebody)), lineOf(t, h.dialAs(friend))
 	session.in.Buffer(nil, 1<<20)
-	expect(session.ask(`{"jsonrpc":"2.0","id":1,"method":"events.subscribe"}`), `"id":1,"result":{}`)
+	hear := func() string { // a reload judges the licence anew, which everybody may hear of
+		t.Helper()
+		for {
+			if l := session.hear(); !strings.Contains(l, "license.changed") {
+				return l
+			}
+		}
+	}
+	ask := func(text string) string {
+		t.Helper()
+		session.say(strings.TrimSuffix(text, "\n"))
+		return hear()
+	}
+	expect(ask(`{"jsonrpc":"2.0","id":1,"method":"events.subscribe"}`), `"id":1,"result":{}`)
 	events := stream()
 	first := lease(t, other.ask(acquireLine(1, `,"lifetime":"held"`)))
-	expect(session.hear(), "lease.granted", first.ID)
+	expect(hear(), "lease.granted", first.ID)
 	set(rules(both, ""))
 	second := lease(t, other.ask(acquireLine(2, `,"lifetime":"held"`)))
 	rest, err := io.ReadAll(events.conn)
 	if all := string(rest); err != nil || strings.Contains(all, second.ID) || !strings.Contains(all, "the rules of who may call have changed") {
 		t.Errorf("the stream of one who is no admin any more: %q, %v", all, err)
 	}
-	expect(session.ask(`{"jsonrpc":"2.0","id":3,"method":"lease.release","params":{"id":"`+first.ID+`","force":true}}`), `"id":3`, `"code":"forbidden"`)
+	expect(ask(`{"jsonrpc":"2.0","id":3,"method":"lease.release","params":{"id":"`+first.ID+`","force":true}}`), `"id":3`, `"code":"forbidden"`)
 	session.say(acquireLine(4, `,"lifetime":"connection"`))
-	own := session.hear() + session.hear() // the answer and the event, in either order
+	own := hear() + hear() // the answer and the event, in either order
 	expect(own, `"id":4,"result"`, "lease.granted")
 	if strings.Contains(own, second.ID) {
 		t.Errorf("one who is no admin any more hears of another's lease: %s", own)
@@ -107,25 +120,25 @@ func TestReloadTakesRights(t *testing.T) {
 	waits.say(acquirePost(`,"wait_seconds":600`))
 	h.untilWaiting(2)
 	set(rules(one, ""))
-	expect(session.hear(), `"id":6`, `"code":"forbidden"`, "is not allowed to call")
+	expect(hear(), `"id":6`, `"code":"forbidden"`, "is not allowed to call")
 	expect(waits.hear(), "403")
 	if rest, err := io.ReadAll(events.conn); err != nil || !strings.Contains(string(rest), "the rules of who may call have changed") {
 		t.Errorf("the stream of one who is not allowed any more: %q, %v", rest, err)
 	}
-	expect(session.ask(renew), `"id":5`, `"code":"forbidden"`)
-	expect(session.ask(acquireLine(7, "")), `"id":7`, `"code":"forbidden"`)
+	expect(ask(renew), `"id":5`, `"code":"forbidden"`)
+	expect(ask(acquireLine(7, "")), `"id":7`, `"code":"forbidden"`)
 	if err := h.Release(t.Context(), all.ID, false); err != nil {
 		t.Fatal(err)
 	}
 	h.inUse(3) // the session's own, and the friend's two: nobody who waited was granted anything
-	expect(session.ask(renew), `"id":5`, `"code":"forbidden"`)
+	expect(ask(renew), `"id":5`, `"code":"forbidden"`)
 
 	// Allowed again, it goes on where it was.
 	set(rules(both, ""))
 	if got := h.as(somebody, "GET", "/v1/leases", ""); !strings.Contains(got, `"lifetime":"connection"`) {
 		t.Errorf("what was held meanwhile: %s", got)
 	}
-	expect(session.ask(acquireLine(8, `,"lifetime":"connection"`))+session.hear(), "lease.granted", `"id":8,"result"`)
+	expect(ask(acquireLine(8, `,"lifetime":"connection"`))+hear(), "lease.granted", `"id":8,"result"`)
 	session.conn.Close()
 	h.inUse(2)
 }
