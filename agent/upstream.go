@@ -175,7 +175,7 @@ func (a *Agent) upstreamRequest(l *enforcer.License, document []byte) plugin.Req
 	h := a.hostFacts()
 	one, _ := catalog.HostComponent("")
 	delete(h.Components, one) // it is not keyed by product, and no business of other systems
-	r := plugin.Request{LicenseID: l.ID, Document: document, Product: l.Product, Test: l.IsTest(), Components: maps.Clone(h.Components), AgentKey: a.agentKey(),
+	r := plugin.Request{LicenseID: l.ID, Document: document, Product: l.Product, Test: l.IsTest(), Components: stated(h), AgentKey: a.agentKey(),
 		Cores: plugin.Cores{Physical: int64(h.Physical), Logical: int64(h.Logical), Effective: h.Effective}}
 	a.mu.Lock()
 	r.Version = a.config.License.Version
@@ -192,6 +192,17 @@ func (a *Agent) upstreamRequest(l *enforcer.License, document []byte) plugin.Req
 		}
 	}
 	return r
+}
+
+// stated returns a host's components, measured and configured.
+func stated(h enforcer.Host) map[string][]string {
+	out := maps.Clone(h.Components)
+	for name, values := range h.Configured {
+		if out[name] == nil {
+			out[name] = values
+		}
+	}
+	return out
 }
 
 // haveDuties tells the pulse which licences there are: those that would be good if the upstream were content. The court's

@@ -191,6 +191,9 @@ type HostBinding struct {
 	Name       string // for people; may be empty
 	Components map[string][]string
 	Strategy   Strategy
+	// CountConfigured says that components which the host's configuration states count as measured ones do. Else they count only where
+	// the binding names no measured one.
+	CountConfigured bool
 }
 
 // Period is a duty towards an upstream: a sign of life or proof within every so often.

@@ -9,8 +9,22 @@ import (
 // strictness orders the strategies, the loosest first.
 var strictness = map[Strategy]int{MatchAny: 1, MatchTwo: 2, MatchMost: 3, MatchAll: 4}
 
+// measured are the components that are measured of a host, whether a host has them or not; see docs/fingerprint.md.
+var measured = []string{"machine-id", "product-uuid", "board-serial", "disk-serial", "mac", "cpu", "tpm-ek", "keygen-fingerprint"}
+
+// IsMeasured reports whether a component is one that is measured, so that no configuration can state it.
+func IsMeasured(name string) bool { return slices.Contains(measured, name) }
+
+// isMeasured reports whether a component of a binding is held against what was measured of a host.
+func (h Host) isMeasured(name string) bool {
+	_, here := h.Components[name]
+	_, absent := h.Absent[name]
+	return here || absent || IsMeasured(name)
+}
+
 // MatchHost says how well a host fits a binding. Where strategy is stricter than the binding's own, it holds. A component
-// matches when one of its values is among the host's; a binding without components matches nothing.
+// matches when one of its values is among the host's; a binding without components matches nothing. What the configuration says of a
+// host makes no match by itself, unless the binding says so or names nothing else: the strategy holds over what is measured, too.
 func MatchHost(b HostBinding, strategy Strategy, h Host) HostMatch {
 	want := b.Strategy
 	if strictness[want] == 0 {
@@ -20,12 +34,23 @@ func MatchHost(b HostBinding, strategy Strategy, h Host) HostMatch {
 		want = strategy
 	}
 	m := HostMatch{Bound: true, Of: len(b.Components)}
+	measured, matched := 0, 0
+	var stated []string // what the configuration alone makes match
 	for _, name := range slices.Sorted(maps.Keys(b.Components)) {
-		have, ok := h.Components[name]
+		have, byConfig := h.Components[name], !h.isMeasured(name)
+		if byConfig {
+			have = h.Configured[name]
+		} else {
+			measured++
+		}
 		switch {
 		case slices.ContainsFunc(b.Components[name], func(v string) bool { return v != "" && slices.Contains(have, v) }):
-			m.Matched++
-		case ok && len(have) > 0:
+			if m.Matched++; byConfig {
+				stated = append(stated, name+": the configuration alone states it, and that does not count")
+			} else {
+				matched++
+			}
+		case len(have) > 0:
 			m.Misses = append(m.Misses, name+": differs from the licensed host's")
 		case h.Absent[name] != "":
 			m.Misses = append(m.Misses, fmt.Sprintf("%s: absent here: %s", name, h.Absent[name]))
@@ -33,17 +58,25 @@ func MatchHost(b HostBinding, strategy Strategy, h Host) HostMatch {
 			m.Misses = append(m.Misses, name+": absent here")
 		}
 	}
-	switch want {
-	case MatchAny:
-		m.OK = m.Matched >= 1
-	case MatchTwo:
-		m.OK = m.Of > 0 && m.Matched >= min(2, m.Of)
-	case MatchAll:
-		m.OK = m.Of > 0 && m.Matched == m.Of
-	default:
-		m.OK = m.Matched*2 > m.Of
+	m.OK = want.holds(m.Matched, m.Of)
+	if m.OK && !b.CountConfigured && measured > 0 && !want.holds(matched, measured) {
+		m.OK, m.Matched, m.Misses = false, matched, append(m.Misses, stated...)
 	}
 	return m
+}
+
+// holds reports whether enough of the components match.
+func (s Strategy) holds(matched, of int) bool {
+	switch s {
+	case MatchAny:
+		return matched >= 1
+	case MatchTwo:
+		return of > 0 && matched >= min(2, of)
+	case MatchAll:
+		return of > 0 && matched == of
+	default:
+		return matched*2 > of
+	}
 }
 
 // matchHosts returns the best match among the hosts that a licence names.

@@ -91,3 +91,36 @@ func TestMatchHostsTakesTheBest(t *testing.T) {
 		t.Errorf("a licence bound to no host scores %v", s)
 	}
 }
+
+// What the configuration says of a host never stands in for what is measured, and makes no match alone unless the licence says so or
+// names nothing else. It never makes a binding looser than it was signed.
+func TestConfiguredComponents(t *testing.T) {
+	h := Host{Components: map[string][]string{"machine-id": {"other"}, "mac": {"m"}}, Absent: map[string]string{"board-serial": "no number"},
+		Configured: map[string][]string{"machine-id": {"id"}, "board-serial": {"b"}, "tpm-ek": {"t"}, "cluster": {"c"}, "zone": {"z"}}}
+	for _, row := range []struct {
+		name   string
+		b      HostBinding
+		ok     bool
+		counts bool // with CountConfigured
+	}{
+		{"a measured one", HostBinding{Components: map[string][]string{"machine-id": {"id"}}, Strategy: MatchAny}, false, false},
+		{"one that is absent here", HostBinding{Components: map[string][]string{"board-serial": {"b"}}, Strategy: MatchAny}, false, false},
+		{"one that no host here has", HostBinding{Components: map[string][]string{"tpm-ek": {"t"}}, Strategy: MatchAny}, false, false},
+		{"configured alone", HostBinding{Components: map[string][]string{"cluster": {"c"}}}, true, true},
+		{"configured alone, another", HostBinding{Components: map[string][]string{"cluster": {"x"}}}, false, false},
+		{"any, by the configured one", HostBinding{Components: map[string][]string{"machine-id": {"id"}, "cluster": {"c"}}, Strategy: MatchAny}, false, true},
+		{"most, by the configured ones", HostBinding{Components: map[string][]string{"machine-id": {"id"}, "cluster": {"c"}, "zone": {"z"}}}, false, true},
+		{"two, by one of each", HostBinding{Components: map[string][]string{"mac": {"m"}, "cluster": {"c"}}, Strategy: MatchTwo}, true, true},
+		{"all of both", HostBinding{Components: map[string][]string{"mac": {"m"}, "cluster": {"c"}}, Strategy: MatchAll}, true, true},
+		{"all, and the configured one differs", HostBinding{Components: map[string][]string{"mac": {"m"}, "cluster": {"x"}}, Strategy: MatchAll}, false, false},
+		{"most, and the configured ones differ", HostBinding{Components: map[string][]string{"mac": {"m"}, "cluster": {"x"}, "zone": {"x"}}}, false, false},
+	} {
+		if m := MatchHost(row.b, "", h); m.OK != row.ok || !m.OK && len(m.Misses) == 0 {
+			t.Errorf("%s: %+v, want %t", row.name, m, row.ok)
+		}
+		row.b.CountConfigured = true
+		if m := MatchHost(row.b, "", h); m.OK != row.counts {
+			t.Errorf("%s, counting: %+v, want %t", row.name, m, row.counts)
+		}
+	}
+}

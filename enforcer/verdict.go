@@ -135,9 +135,12 @@ type Problem struct {
 
 // Host is what was measured of this host.
 type Host struct {
-	Components map[string][]string // name → HMAC-SHA-256 values, lower-case hex, keyed by product
-	Absent     map[string]string   // component name → why it could not be read
-	Physical   int                 // cores; 0 when unknown
+	Components map[string][]string // measured: name → HMAC-SHA-256 values, lower-case hex, keyed by product
+	// Configured is what the configuration says of the host, in the same form; it has names of its own, and stands in for nothing that is
+	// measured.
+	Configured map[string][]string
+	Absent     map[string]string // component name → why it could not be read
+	Physical   int               // cores; 0 when unknown
 	Logical    int
 	Effective  float64 // may be a fraction of a core
 	Memory     int64   // bytes; 0 when unknown

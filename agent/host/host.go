@@ -37,6 +37,8 @@ type Component struct {
 	Values []string // HMAC-SHA-256, lower-case hex, sorted; none when absent
 	Absent string   // why it could not be read
 	Note   string   // why it is worth little here
+	// Configured says that the configuration states it, and nothing was measured.
+	Configured bool
 }
 
 // Report is what was measured.
@@ -61,6 +63,7 @@ type raw struct {
 	values []string
 	absent string
 	note   string
+	stated bool // by the configuration
 }
 
 // Measure measures the host. It never fails: what cannot be read is absent.
@@ -70,10 +73,14 @@ func Measure(ctx context.Context, c Config) Report {
 	r.Virtual, r.Container = surroundings(ctx, p)
 	parts := components(ctx, p, r.Container)
 	for _, name := range slices.Sorted(maps.Keys(c.Extra)) {
-		parts = append(parts, raw{name: name, values: []string{c.Extra[name]}})
+		part := raw{name: name, values: []string{c.Extra[name]}, stated: true}
+		if enforcer.IsMeasured(name) {
+			part.values, part.absent = nil, "host.components cannot state it, for it is measured; give yours another name"
+		}
+		parts = append(parts, part)
 	}
 	for _, part := range parts {
-		k := Component{Name: part.name, Absent: part.absent, Note: part.note}
+		k := Component{Name: part.name, Absent: part.absent, Note: part.note, Configured: part.stated}
 		for _, v := range part.values {
 			if v = normal(v); v != "" {
 				k.Values = append(k.Values, keyed(c.Product, part.name, v))
@@ -93,7 +100,7 @@ func Measure(ctx context.Context, c Config) Report {
 	r.Memory, r.Disk = room(ctx, p)
 	r.Fingerprint = c.Fingerprint
 	for _, k := range r.Components {
-		if r.Fingerprint == "" && k.Name == "machine-id" && len(k.Values) > 0 {
+		if r.Fingerprint == "" && k.Name == "machine-id" && !k.Configured && len(k.Values) > 0 {
 			r.Fingerprint = k.Values[0]
 		}
 	}
@@ -142,11 +149,15 @@ func isJunk(v string) bool {
 
 // Facts returns the report as the judge takes it.
 func (r Report) Facts() enforcer.Host {
-	h := enforcer.Host{Components: map[string][]string{}, Absent: map[string]string{}, Physical: r.Physical, Logical: r.Logical, Effective: r.Effective, Memory: r.Memory, Disk: r.Disk}
+	h := enforcer.Host{Components: map[string][]string{}, Configured: map[string][]string{}, Absent: map[string]string{}, Physical: r.Physical, Logical: r.Logical, Effective: r.Effective, Memory: r.Memory, Disk: r.Disk}
 	for _, c := range r.Components {
-		if len(c.Values) > 0 {
+		switch {
+		case c.Configured && len(c.Values) > 0:
+			h.Configured[c.Name] = c.Values
+		case c.Configured:
+		case len(c.Values) > 0:
 			h.Components[c.Name] = c.Values
-		} else {
+		default:
 			h.Absent[c.Name] = c.Absent
 		}
 	}
@@ -158,7 +169,7 @@ func (r Report) Shape(agentKey string) wire.Fingerprint {
 	out := wire.Fingerprint{Product: r.Product, Components: []wire.Component{}, Short: r.Short(), Virtual: r.Virtual, Container: r.Container, AgentKey: agentKey, Fingerprint: r.Fingerprint,
 		Cores: wire.Cores{Physical: r.Physical, Logical: r.Logical, Effective: r.Effective}}
 	for _, c := range r.Components {
-		out.Components = append(out.Components, wire.Component{Name: c.Name, Values: c.Values, Absent: c.Absent, Note: c.Note})
+		out.Components = append(out.Components, wire.Component{Name: c.Name, Values: c.Values, Absent: c.Absent, Note: c.Note, Configured: c.Configured})
 	}
 	return out
 }
@@ -167,6 +178,6 @@ func (r Report) Shape(agentKey string) wire.Fingerprint {
 func (r Report) equal(o Report) bool {
 	return r.Product == o.Product && r.Physical == o.Physical && r.Logical == o.Logical && r.Effective == o.Effective && r.Memory == o.Memory && r.Disk == o.Disk && r.Virtual == o.Virtual && r.Container == o.Container &&
 		slices.EqualFunc(r.Components, o.Components, func(a, b Component) bool {
-			return a.Name == b.Name && a.Absent == b.Absent && a.Note == b.Note && slices.Equal(a.Values, b.Values)
+			return a.Name == b.Name && a.Absent == b.Absent && a.Note == b.Note && a.Configured == b.Configured && slices.Equal(a.Values, b.Values)
 		})
 }

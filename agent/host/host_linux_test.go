@@ -5,10 +5,13 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/usher-agent/usher/enforcer"
 )
 
 // tree writes a host's files below a folder and returns it. A value that begins with "->" is a link.
@@ -102,7 +105,7 @@ func TestBareMetal(t *testing.T) {
 		t.Errorf("got %+v", c)
 	}
 	f := r.Facts()
-	if len(f.Components) != 6 || f.Absent["board-serial"] == "" || f.Physical != 4 {
+	if len(f.Components) != 5 || len(f.Configured["cluster"]) != 1 || f.Absent["board-serial"] == "" || f.Physical != 4 {
 		t.Errorf("got %+v", f)
 	}
 	// Two vendors cannot join what they are told.
@@ -353,5 +356,26 @@ func TestWatcherLooksAtAllInTime(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// What the configuration states has names of its own: it is marked, and the name of what is measured states nothing. All that is
+// measured anywhere is known to be.
+func TestConfiguredComponents(t *testing.T) {
+	r := Measure(t.Context(), Config{Product: "acme", Root: tree(t, metal), Extra: map[string]string{"machine-id": "forged", "tpm-ek": "forged", "cluster": "uid-1"}})
+	f, forged := r.Facts(), 0
+	for _, c := range r.Components {
+		switch {
+		case c.Configured && enforcer.IsMeasured(c.Name):
+			if forged++; len(c.Values) > 0 || !strings.Contains(c.Absent, "give yours another name") {
+				t.Errorf("%+v", c)
+			}
+		case c.Configured != (c.Name == "cluster") || !c.Configured && !enforcer.IsMeasured(c.Name):
+			t.Errorf("%+v", c)
+		}
+	}
+	want := []string{keyed("acme", "machine-id", "0123456789abcdef0123456789abcdef")}
+	if forged != 2 || !slices.Equal(f.Components["machine-id"], want) || r.Fingerprint != want[0] || len(f.Configured) != 1 || f.Absent["tpm-ek"] == "" || strings.Contains(f.Absent["tpm-ek"], "host.components") {
+		t.Errorf("%d forged, fingerprint %s, %+v", forged, r.Fingerprint, f)
 	}
 }

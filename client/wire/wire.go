@@ -303,6 +303,8 @@ type Component struct {
 	Values []string `json:"values,omitempty"` // HMAC-SHA-256, lower-case hex
 	Absent string   `json:"absent,omitempty"` // why it could not be read
 	Note   string   `json:"note,omitempty"`
+	// Configured: the configuration states it; else it was measured.
+	Configured bool `json:"configured,omitzero"`
 }
 
 // Fingerprint is the answer to GET /v1/fingerprint: this host as the licence sees it.

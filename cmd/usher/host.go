@@ -80,7 +80,11 @@ func (c *cli) printFingerprint(f *wire.Fingerprint) error {
 			rows = append(rows, []string{k.Name, "absent", k.Absent})
 		}
 		for _, v := range k.Values {
-			rows = append(rows, []string{k.Name, v[:min(16, len(v))] + "…", k.Note})
+			note := k.Note
+			if k.Configured {
+				note = "stated by host.components"
+			}
+			rows = append(rows, []string{k.Name, v[:min(16, len(v))] + "…", note})
 		}
 	}
 	if err := c.table(rows...); err != nil {

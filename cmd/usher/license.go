@@ -210,11 +210,14 @@ func hostOf(path string, cfg *config.Config) (*enforcer.Host, error) {
 	if err := json.Unmarshal(b, &f); err != nil {
 		return nil, fmt.Errorf("--fingerprint %s: it is not what `usher fingerprint --request` writes", path)
 	}
-	h := &enforcer.Host{Components: map[string][]string{}, Absent: map[string]string{}, Physical: f.Cores.Physical, Logical: f.Cores.Logical, Effective: f.Cores.Effective}
+	h := &enforcer.Host{Components: map[string][]string{}, Configured: map[string][]string{}, Absent: map[string]string{}, Physical: f.Cores.Physical, Logical: f.Cores.Logical, Effective: f.Cores.Effective}
 	for _, k := range f.Components {
-		if len(k.Values) > 0 {
+		switch {
+		case k.Configured:
+			h.Configured[k.Name] = k.Values
+		case len(k.Values) > 0:
 			h.Components[k.Name] = k.Values
-		} else {
+		default:
 			h.Absent[k.Name] = k.Absent
 		}
 	}

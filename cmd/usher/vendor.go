@@ -67,7 +67,7 @@ type signFlags struct {
 	grace, clockTolerance, agentAway, maxBorrow                                         string
 	heartbeat, heartbeatGrace, checkIn, checkInGrace                                    string
 	activation, reactivations, trial, emergency                                         string
-	reportUsage, resetClock, earlyReturn                                                bool
+	reportUsage, resetClock, earlyReturn, countConfigured                               bool
 	revokes                                                                             []string
 }
 
@@ -145,6 +145,7 @@ func (o *signFlags) addSigner(cmd *cobra.Command) {
 	f.StringVar(&o.ledger, "ledger", "", "the ledger (default issued.jsonl beside the key)")
 	f.StringArrayVar(&o.bind, "bind", nil, "bind to the host of this `request`, which usher fingerprint wrote; may be repeated")
 	f.StringVar(&o.strategy, "strategy", "", "with --bind, how many components must match: any, two, most, all (default most)")
+	f.BoolVar(&o.countConfigured, "count-configured", false, "with --bind, components that the host's configuration states count as measured ones do")
 }
 
 func (c *cli) sign(cmd *cobra.Command, o *signFlags) error {
@@ -173,8 +174,12 @@ func (c *cli) issue(o *signFlags, s *issue.Signer, keyFile string, claims *usher
 		if err != nil {
 			return fmt.Errorf("request: %w", err)
 		}
+		before := len(claims.Hosts)
 		if err := issue.Bind(claims, path, b, o.strategy); err != nil {
 			return err
+		}
+		if len(claims.Hosts) > before {
+			claims.Hosts[before].CountConfigured = o.countConfigured
 		}
 	}
 	doc, err := s.Sign(claims)

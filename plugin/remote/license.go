@@ -88,9 +88,10 @@ type value struct {
 }
 
 type host struct {
-	Name       string              `json:"name,omitzero"`
-	Components map[string][]string `json:"components"`
-	Strategy   enforcer.Strategy   `json:"strategy,omitzero"`
+	Name            string              `json:"name,omitzero"`
+	Components      map[string][]string `json:"components"`
+	Strategy        enforcer.Strategy   `json:"strategy,omitzero"`
+	CountConfigured bool                `json:"count_configured,omitzero"`
 }
 
 type period struct {

@@ -90,6 +90,8 @@ type Host struct {
 	Name       string              `json:"name,omitempty"`
 	Components map[string][]string `json:"components"`
 	Strategy   string              `json:"strategy,omitempty"`
+	// CountConfigured: components that the host's configuration states count as measured ones do.
+	CountConfigured bool `json:"count_configured,omitzero"`
 }
 
 // Confirmation names a key, an agent's or a site server's: an RFC 7638 thumbprint (RFC 7800 §3, RFC 9449 §6).
@@ -527,7 +529,7 @@ func (c *Claims) license(terms map[string]any) *enforcer.License {
 		}
 	}
 	for _, h := range c.Hosts {
-		l.Hosts = append(l.Hosts, enforcer.HostBinding{Name: h.Name, Components: h.Components, Strategy: enforcer.Strategy(h.Strategy)})
+		l.Hosts = append(l.Hosts, enforcer.HostBinding{Name: h.Name, Components: h.Components, Strategy: enforcer.Strategy(h.Strategy), CountConfigured: h.CountConfigured})
 	}
 	if c.Cores != nil {
 		l.CoreCap, l.CoreKind = enforcer.Limit(c.Cores.Max), enforcer.CoreKind(c.Cores.Count)

@@ -6,6 +6,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin/usher"
 )
 
@@ -17,6 +18,8 @@ type request struct {
 		Name   string   `json:"name"`
 		Values []string `json:"values"`
 		Note   string   `json:"note"`
+		// Configured: the host's configuration states it.
+		Configured bool `json:"configured"`
 	} `json:"components"`
 }
 
@@ -35,7 +38,7 @@ func Bind(c *usher.Claims, name string, data []byte, strategy string) error {
 	}
 	h := usher.Host{Components: map[string][]string{}, Strategy: strategy}
 	for _, k := range r.Components {
-		if k.Note != "" || len(k.Values) == 0 {
+		if k.Note != "" || len(k.Values) == 0 || k.Configured && enforcer.IsMeasured(k.Name) {
 			continue
 		}
 		for _, v := range k.Values {

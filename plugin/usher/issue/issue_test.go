@@ -547,3 +547,16 @@ func TestCommandSignerStops(t *testing.T) {
 		t.Fatal("it hangs")
 	}
 }
+
+// A request is written on the customer's host: what its configuration states under the name of a measured component is left out.
+func TestBindLeavesOutWhatOnlyLooksMeasured(t *testing.T) {
+	hash := strings.Repeat("a", 64)
+	request := fmt.Sprintf(`{"product":"acme","components":[{"name":"machine-id","values":[%q]},{"name":"mac","configured":true,"values":[%q]},{"name":"cluster","configured":true,"values":[%q]}]}`, hash, hash, hash)
+	c := &usher.Claims{Product: "acme"}
+	if err := issue.Bind(c, "request.json", []byte(request), ""); err != nil {
+		t.Fatal(err)
+	}
+	if got := c.Hosts[0].Components; len(got) != 2 || got["mac"] != nil || got["cluster"] == nil {
+		t.Errorf("%v", got)
+	}
+}
