@@ -175,7 +175,7 @@ func (a *Agent) upstreamRequest(l *enforcer.License, document []byte) plugin.Req
 	h := a.hostFacts()
 	one, _ := catalog.HostComponent("")
 	delete(h.Components, one) // it is not keyed by product, and no business of other systems
-	r := plugin.Request{LicenseID: l.ID, Document: document, Product: l.Product, Test: l.IsTest(), Components: stated(h), AgentKey: a.agentKey(),
+	r := plugin.Request{LicenseID: l.ID, Document: document, Product: l.Product, Components: stated(h), AgentKey: a.agentKey(),
 		Cores: plugin.Cores{Physical: int64(h.Physical), Logical: int64(h.Logical), Effective: h.Effective}}
 	a.mu.Lock()
 	r.Version = a.config.License.Version

@@ -68,7 +68,6 @@ type Request struct {
 
 	Components map[string][]string // the fingerprint: name → HMAC-SHA-256 in lower-case hex, keyed by product
 	AgentKey   string              // RFC 7638 thumbprint of the agent's key
-	Test       bool                // it is a test licence, of which a test key may answer: see [Anchor.Answers]; it does not leave the host
 	Cores      Cores
 	Memory     int64   // bytes; for the built-in systems that need it, as Hostname
 	Disk       int64   // likewise, of the root file system

@@ -304,7 +304,7 @@ type Component struct {
 	Absent string   `json:"absent,omitempty"` // why it could not be read
 	Note   string   `json:"note,omitempty"`
 	// Configured: the configuration states it; else it was measured.
-	Configured bool `json:"configured,omitzero"`
+	Configured bool `json:"configured,omitempty"`
 }
 
 // Fingerprint is the answer to GET /v1/fingerprint: this host as the licence sees it.

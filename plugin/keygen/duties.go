@@ -131,7 +131,7 @@ func (c *Client) Deactivate(ctx context.Context, r *plugin.Request) (*plugin.Rep
 // send makes a call of the API for the licence. An answer that seems old may be fresh, and this host's clock wrong: a validation
 // tells, for its answer repeats our nonce.
 func (s *session) send(method, path string, body any) (*answer, *plugin.Error) {
-	q := call{method: method, path: path, body: body, auth: s.auth(), test: s.req.Test}
+	q := call{method: method, path: path, body: body, auth: s.auth(), test: s.test()}
 	a, e := s.Client.send(s.ctx, q)
 	if e != nil && e.SystemCode == stale && s.asked == 0 {
 		if _, e := s.validate(); e != nil {
@@ -141,6 +141,9 @@ func (s *session) send(method, path string, body any) (*answer, *plugin.Error) {
 	}
 	return a, e
 }
+
+// test reports whether the licence is a test licence, of which a test key may answer.
+func (s *session) test() bool { return s.doc != nil && s.doc.anchor.Environment == enforcer.Test }
 
 // auth is who speaks for the licence: the token, or the licence key itself.
 func (s *session) auth() string {
@@ -194,7 +197,7 @@ func (s *session) validate() (*answer, *plugin.Error) {
 		scope["product"] = s.req.Product
 	}
 	meta := map[string]any{"nonce": nonce, "scope": scope}
-	q := call{method: http.MethodPost, path: "licenses/actions/validate-key", nonce: nonce, test: s.req.Test, body: map[string]any{"meta": meta}}
+	q := call{method: http.MethodPost, path: "licenses/actions/validate-key", nonce: nonce, test: s.test(), body: map[string]any{"meta": meta}}
 	if s.key != "" {
 		// Without authentication a suspended licence is told so, and not turned away.
 		meta["key"] = s.key

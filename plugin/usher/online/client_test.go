@@ -310,11 +310,23 @@ func TestKeysThatMayNotAnswer(t *testing.T) {
 		anchor := s.signer.Anchor
 		test.anchor(&anchor)
 		server := httptest.NewServer(s.truth(test.reply, s.signer, online.ReplyType))
-		c, err := online.NewClient(online.Config{URL: server.URL, Key: s.key, Anchors: func() []plugin.Anchor { return []plugin.Anchor{anchor} }})
+		anchors := []plugin.Anchor{anchor}
+		c, err := online.NewClient(online.Config{URL: server.URL, Key: s.key, Anchors: func() []plugin.Anchor { return anchors }})
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = c.Heartbeat(t.Context(), &plugin.Request{LicenseID: "L1", Product: "acme", Nonce: nonce, Test: test.test})
+		claims := &usher.Claims{ID: "L1", Product: "acme", Licensee: "Blue Cinema", Issued: time.Now().AddDate(-2, 0, 0).Unix()}
+		if test.test {
+			claims.Environment = "test"
+		}
+		vendor := newSide(t) // of production, by another key
+		vendor.signer.Anchor.KeyID = "v2"
+		doc, err := vendor.signer.Sign(claims)
+		if err != nil {
+			t.Fatal(err)
+		}
+		anchors = append(anchors, vendor.signer.Anchor)
+		_, err = c.Heartbeat(t.Context(), &plugin.Request{LicenseID: "L1", Product: "acme", Nonce: nonce, Document: doc})
 		server.Close()
 		var e *plugin.Error
 		switch {
