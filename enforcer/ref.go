@@ -19,6 +19,26 @@ func (l *License) Ref() Ref {
 	return Ref(l.System + "/" + l.ID)
 }
 
+// nativeSystem begins the Refs of the system whose licences files name by their ids alone.
+const nativeSystem = "usher/"
+
+// Written returns the name as files have it: the id alone for a production licence of the native system, as former versions
+// wrote it, and otherwise the Ref itself. ReadRef reads it.
+func (r Ref) Written() string {
+	if id, ok := strings.CutPrefix(string(r), nativeSystem); ok && id != "" && !strings.Contains(id, "/") {
+		return id
+	}
+	return string(r)
+}
+
+// ReadRef returns the Ref that Written wrote.
+func ReadRef(written string) Ref {
+	if strings.Contains(written, "/") {
+		return Ref(written)
+	}
+	return Ref(nativeSystem + written)
+}
+
 // FormerRef returns the name under which former versions remembered a licence, which was its id alone.
 func FormerRef(id string) Ref { return Ref("/" + id) }
 

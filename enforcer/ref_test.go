@@ -24,6 +24,11 @@ func TestRef(t *testing.T) {
 			t.Errorf("%s, id %s, former %t; want %s", got, got.ID(), got.Former(), row.want)
 		}
 	}
+	for ref, want := range map[Ref]string{"usher/L1": "L1", "usher/a/b": "usher/a/b", "usher:test/L1": "usher:test/L1", "keygen/L1": "keygen/L1", "/L1": "/L1", "usher/": "usher/"} {
+		if got := ref.Written(); got != want || ReadRef(got) != ref {
+			t.Errorf("%s is written %s and read %s; want %s", ref, got, ReadRef(got), want)
+		}
+	}
 	if r := FormerRef("usher/L1"); !r.Former() || r.ID() != "usher/L1" {
 		t.Errorf("%s: id %s, former %t", r, r.ID(), r.Former())
 	}

@@ -558,7 +558,7 @@ func TestRecord(t *testing.T) {
 			t.Errorf("the budget is %v until %v", budgets, fence)
 		}
 		// A former version named the licence by its id alone.
-		former := bytes.Replace(old, []byte(`"usher/L1":{"named":true,`), []byte(`"L1":{`), 1)
+		former := bytes.Replace(old, []byte(`"L1":{"named":true,`), []byte(`"L1":{`), 1)
 		if err := os.WriteFile(file, former, 0o600); err != nil || bytes.Equal(former, old) {
 			t.Fatalf("%v: %s", err, old)
 		}

@@ -13,8 +13,8 @@ import (
 
 // record is what a restarted agent goes on with. Its instants mean nothing on another start of the host.
 type record struct {
-	Boot     string                  `json:"boot"`
-	Licences map[enforcer.Ref]*entry `json:"licences"`
+	Boot     string            `json:"boot"`
+	Licences map[string]*entry `json:"licences"` // by enforcer.Ref.Written
 }
 
 // load reads the record; what is of another start of the host, or over, is nothing.
@@ -55,14 +55,24 @@ func load(read func(string) ([]byte, error), file, boot string, now time.Duratio
 	return named(r.Licences), nil
 }
 
-// named puts what a former version kept, which named a licence by its id alone, under that name.
-func named(of map[enforcer.Ref]*entry) map[enforcer.Ref]*entry {
+// named returns what was kept under its Refs. A former version named every licence by its id alone.
+func named(of map[string]*entry) map[enforcer.Ref]*entry {
 	out := map[enforcer.Ref]*entry{}
-	for ref, e := range of {
+	for id, e := range of {
+		ref := enforcer.ReadRef(id)
 		if !e.Named {
-			ref, e.Named = enforcer.FormerRef(string(ref)), true
+			ref, e.Named = enforcer.FormerRef(id), true
 		}
 		out[ref] = e
+	}
+	return out
+}
+
+// written is named the other way round.
+func written(of map[enforcer.Ref]*entry) map[string]*entry {
+	out := map[string]*entry{}
+	for ref, e := range of {
+		out[ref.Written()] = e
 	}
 	return out
 }
@@ -79,7 +89,7 @@ func (k *Keeper) keep() bool {
 }
 
 func (k *Keeper) save() error {
-	b, err := json.Marshal(record{k.cfg.BootID, k.of})
+	b, err := json.Marshal(record{k.cfg.BootID, written(k.of)})
 	if err != nil {
 		return err
 	}

@@ -11,7 +11,7 @@ import (
 
 // record is what a restarted agent goes on with.
 type record struct {
-	Licences map[enforcer.Ref]*entry `json:"licences"`
+	Licences map[string]*entry `json:"licences"` // by enforcer.Ref.Written
 }
 
 // load reads the record. One that cannot be read is an error: without it draws that were paid for would be lost.
@@ -40,21 +40,31 @@ func load(read func(string) ([]byte, error), file string) (map[enforcer.Ref]*ent
 	return named(r.Licences), nil
 }
 
-// named puts what a former version kept, which named a licence by its id alone, under that name.
-func named(of map[enforcer.Ref]*entry) map[enforcer.Ref]*entry {
+// named returns what was kept under its Refs. A former version named every licence by its id alone.
+func named(of map[string]*entry) map[enforcer.Ref]*entry {
 	out := map[enforcer.Ref]*entry{}
-	for ref, e := range of {
+	for id, e := range of {
+		ref := enforcer.ReadRef(id)
 		if !e.Named {
-			ref, e.Named = enforcer.FormerRef(string(ref)), true
+			ref, e.Named = enforcer.FormerRef(id), true
 		}
 		out[ref] = e
 	}
 	return out
 }
 
+// written is named the other way round.
+func written(of map[enforcer.Ref]*entry) map[string]*entry {
+	out := map[string]*entry{}
+	for ref, e := range of {
+		out[ref.Written()] = e
+	}
+	return out
+}
+
 // save writes the record. k.mu is held.
 func (k *Keeper) save() error {
-	b, err := json.Marshal(record{k.of})
+	b, err := json.Marshal(record{written(k.of)})
 	if err != nil {
 		return err
 	}

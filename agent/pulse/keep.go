@@ -26,19 +26,18 @@ func load(c Config) (map[enforcer.Ref]State, error) {
 	if err != nil {
 		return nil, fmt.Errorf("upstream state: %w", err)
 	}
-	out := map[enforcer.Ref]State{}
+	out := map[string]State{}
 	if err := json.Unmarshal(b, &out); err != nil {
 		return nil, fmt.Errorf("upstream state %s: %v; move the file away, and the upstream is asked anew", c.File, err)
 	}
-	for id, s := range out {
-		if s.Epoch != c.Epoch {
-			out[id] = s.atOnce()
-		}
-	}
 	named := map[enforcer.Ref]State{}
-	for ref, s := range out {
-		if !s.Named {
-			ref, s.Named = enforcer.FormerRef(string(ref)), true
+	for id, s := range out {
+		ref := enforcer.ReadRef(id)
+		if !s.Named { // a former version named every licence by its id alone
+			ref, s.Named = enforcer.FormerRef(id), true
+		}
+		if s.Epoch != c.Epoch {
+			s = s.atOnce()
 		}
 		named[ref] = s
 	}
@@ -47,11 +46,12 @@ func load(c Config) (map[enforcer.Ref]State, error) {
 
 // keep writes the state, whole or not at all. What cannot be kept is logged once; the calls go on. p.mu is held.
 func (p *Pulse) keep() {
+	out := map[string]State{}
 	for ref, s := range p.state {
 		s.Named = true
-		p.state[ref] = s
+		out[ref.Written()] = s
 	}
-	b, err := json.Marshal(p.state)
+	b, err := json.Marshal(out)
 	if err == nil {
 		err = p.cfg.Write(p.cfg.File, b)
 	}
