@@ -16,6 +16,7 @@ import (
 
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
+	"github.com/usher-agent/usher/redact"
 )
 
 const (
@@ -40,7 +41,7 @@ func (h *counter) borrow(c enforcer.Caller, r *BorrowRequest) (any, *Fault) {
 	case v == nil:
 		return nil, &Fault{ErrResourceNotFound, "There is no such licence here."}
 	case !v.inForce:
-		return nil, &Fault{ErrResourceNotFound, "The licence cannot be consumed: " + v.why}
+		return nil, &Fault{ErrResourceNotFound, "The licence cannot be consumed: " + redact.Text(v.why)}
 	case v.ConsumptionConfiguration.BorrowConfiguration == nil:
 		return nil, &Fault{ErrNoEntitlements, "The licence has no BorrowConfiguration: nothing of it can be borrowed."}
 	}
@@ -130,13 +131,13 @@ func (h *counter) signed(c enforcer.Caller, token string, rec *record, l *enforc
 			return nil, f
 		}
 	}
-	return &BorrowResponse{LicenseArn: rec.Arn, LicenseConsumptionToken: token, EntitlementsAllowed: rec.Allowed, SignedToken: rec.Signed, NodeID: rec.Node,
+	return &BorrowResponse{LicenseArn: redact.Text(rec.Arn), LicenseConsumptionToken: token, EntitlementsAllowed: rec.Allowed, SignedToken: rec.Signed, NodeID: rec.Node,
 		IssuedAt: LocalTime(time.Unix(rec.Issued, 0)), Expiration: LocalTime(time.Unix(rec.Until, 0)), CheckoutMetadata: rec.Metadata}, nil
 }
 
 // claims is the payload of a SignedToken.
 func (r *record) claims(token string) []byte {
-	c := claims{LicenseArn: r.Arn, LicenseConsumptionToken: token, NodeID: r.Node, IssuedAt: LocalTime(time.Unix(r.Issued, 0)), Expiration: LocalTime(time.Unix(r.Until, 0)),
+	c := claims{LicenseArn: redact.Text(r.Arn), LicenseConsumptionToken: token, NodeID: r.Node, IssuedAt: LocalTime(time.Unix(r.Issued, 0)), Expiration: LocalTime(time.Unix(r.Until, 0)),
 		CheckoutMetadata: map[string]string{}}
 	for _, e := range r.Allowed {
 		c.EntitlementsAllowed = append(c.EntitlementsAllowed, allowed(e))

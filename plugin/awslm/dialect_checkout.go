@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/redact"
 )
 
 // plan is what a checkout asks for, sorted by what becomes of it.
@@ -32,7 +33,7 @@ func (v *view) plan(asked []EntitlementData, beneficiary string, takes termKind,
 		case t.is == isFeature && !t.on:
 			p.no[i] = "it is off"
 		case t.is == isFeature:
-			e.Value = t.value
+			e.Value = redact.Shape(Entitlement{Name: t.name, Value: t.value}).Value
 		case t.is == isRate && n > t.most:
 			p.no[i] = "it is more than the licence gives"
 		case t.is == isRate, n == 0: // nothing is taken
@@ -228,7 +229,7 @@ func (h *counter) draw(c enforcer.Caller, token string, rec *record, p *plan) (a
 // checkedOut is the answer to a checkout: the same, whenever it is asked for.
 func (r *record) checkedOut(token string, l *enforcer.Lease) *CheckoutResponse {
 	at := r.issued(l)
-	return &CheckoutResponse{CheckoutType: r.Type, LicenseArn: r.Arn, LicenseConsumptionToken: token, EntitlementsAllowed: r.Allowed, NodeID: r.Node,
+	return &CheckoutResponse{CheckoutType: r.Type, LicenseArn: redact.Text(r.Arn), LicenseConsumptionToken: token, EntitlementsAllowed: r.Allowed, NodeID: r.Node,
 		IssuedAt: LocalTime(at), Expiration: LocalTime(at.Add(time.Duration(r.Seconds) * time.Second))}
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/redact"
 )
 
 // noAccount is the AWS account of licences that no account has issued.
@@ -279,10 +280,18 @@ func (v *view) serves(beneficiary string, asked []EntitlementData) bool {
 		slices.ContainsFunc(asked, func(e EntitlementData) bool { return v.term(e.Name, beneficiary) != nil })
 }
 
+// discreet is the licence as it is shown: without secrets and e-mail addresses, which the dialect's callers, being products, need not know.
+// Where an ARN or a fingerprint has
+// an address in it, they may use it as it is shown.
+func (v *view) discreet() License { return redact.Shape(v.License) }
+
+// same reports whether a caller means a text, as it is or as it is shown.
+func same(text, said string) bool { return said == text || said == redact.Text(text) }
+
 // byArn returns the licence of an ARN.
 func (h *counter) byArn(arn string) *view {
 	for _, v := range h.views() {
-		if v.LicenseArn == arn {
+		if same(v.LicenseArn, arn) {
 			return v
 		}
 	}
@@ -301,19 +310,19 @@ func (h *counter) find(sku, fingerprint, beneficiary string, asked []Entitlement
 	for _, v := range h.views() {
 		switch {
 		case v.ProductSKU != sku:
-		case v.Issuer.KeyFingerprint != fingerprint:
+		case !same(v.Issuer.KeyFingerprint, fingerprint):
 			product = true
 		case !v.inForce:
 			bad = cmp.Or(bad, v)
 		case !v.serves(beneficiary, asked):
-			return missing("Licence %s has nothing for beneficiary %q: neither is it his, nor has it entitlements under that name.", v.LicenseArn, short(beneficiary))
+			return missing("Licence %s has nothing for beneficiary %q: neither is it his, nor has it entitlements under that name.", redact.Text(v.LicenseArn), short(beneficiary))
 		default:
 			return v, nil
 		}
 	}
 	switch {
 	case bad != nil:
-		return missing("Licence %s cannot be consumed: %s.", bad.LicenseArn, strings.TrimSuffix(bad.why, "."))
+		return missing("Licence %s cannot be consumed: %s.", redact.Text(bad.LicenseArn), redact.Text(strings.TrimSuffix(bad.why, ".")))
 	case product:
 		return missing("There is a licence for product %q, but of another issuer than this KeyFingerprint names; ListReceivedLicenses says which.", short(sku))
 	}
@@ -325,7 +334,7 @@ func (h *counter) getLicense(r *LicenseRequest) (any, *Fault) {
 	if v == nil || r.Version != "" && r.Version != cmp.Or(v.Version, "1") {
 		return nil, &Fault{ErrInvalidParameter, "There is no such licence, or version of it, here."}
 	}
-	l := v.License
+	l := v.discreet()
 	l.ReceivedMetadata = nil
 	return LicenseResponse{l}, nil
 }
@@ -343,7 +352,7 @@ func (h *counter) getUsage(r *LicenseRequest) (any, *Fault) {
 	}
 	out := UsageResponse{}
 	for i, e := range v.Entitlements {
-		u := EntitlementUsage{Name: e.Name, Unit: e.Unit, ConsumedValue: "0"}
+		u := EntitlementUsage{Name: redact.Text(e.Name), Unit: e.Unit, ConsumedValue: "0"}
 		if e.MaxCount != nil {
 			u.MaxCount = strconv.FormatInt(*e.MaxCount, 10)
 		}
@@ -375,7 +384,7 @@ func (h *counter) listReceived(r *ListRequest) (any, *Fault) {
 			slices.ContainsFunc(r.Filters, func(f Filter) bool { return !slices.Contains(f.Values, of[f.Name]) }) {
 			continue
 		}
-		all = append(all, v.License)
+		all = append(all, v.discreet())
 	}
 	slices.SortFunc(all, func(a, b License) int { return strings.Compare(a.LicenseArn, b.LicenseArn) })
 	from := 0

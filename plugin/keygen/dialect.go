@@ -71,6 +71,7 @@ type exchange struct {
 	args    []string // what stands in the path for the *s of the route
 	caller  enforcer.Caller
 	key     string // the licence key that was shown and found good; empty: none was
+	proven  bool   // the key is the licence's own, which the caller thus knows
 	about   *subject
 	now     time.Time
 }
@@ -275,7 +276,7 @@ func (x *exchange) authenticate(lasting bool) *response {
 	if secret == "" {
 		x.caller, x.about = caller, x.subject("")
 	} else {
-		about, ok, err := x.known(secret, vouched)
+		about, ok, listed, err := x.known(secret, vouched)
 		switch {
 		case err != nil:
 			x.Log().Error("no licence key can be checked", "error", err)
@@ -288,7 +289,7 @@ func (x *exchange) authenticate(lasting bool) *response {
 		}
 		x.caller, x.about = x.CallerBy(x.r, secret), about
 		if kind == "license" {
-			x.key = secret
+			x.key, x.proven = secret, about.own(secret, listed)
 		}
 	}
 	if x.about == nil && lasting {
@@ -304,26 +305,26 @@ func (x *exchange) authenticate(lasting bool) *response {
 
 // known reports whether a credential is good, and which licence it speaks for; nil: there is none. A key that a licence
 // says (by its digest) is that licence's; others are good where the credentials file has them, and, where there is neither, if
-// somebody vouches for the caller anyway: then the key tells nothing.
-func (x *exchange) known(secret string, vouched bool) (*subject, bool, error) {
+// somebody vouches for the caller anyway: then the key tells nothing. listed says that the credentials file has it.
+func (x *exchange) known(secret string, vouched bool) (s *subject, ok, listed bool, err error) {
 	if s := x.subject(secret); s != nil && s.opens(secret) {
-		return s, true, nil
+		return s, true, false, nil
 	}
-	listed, err := x.Credentials(x.r)
+	lines, err := x.Credentials(x.r)
 	if err != nil {
-		return nil, false, err
+		return nil, false, false, err
 	}
-	s := x.subject("")
-	if listed != nil {
+	s = x.subject("")
+	if lines != nil {
 		right := 0
-		for line := range bytes.Lines(listed) {
+		for line := range bytes.Lines(lines) {
 			if line = bytes.TrimSpace(line); len(line) > 0 {
 				right |= subtle.ConstantTimeCompare(line, []byte(secret))
 			}
 		}
-		return s, right == 1, nil
+		return s, right == 1, right == 1, nil
 	}
-	return s, vouched && (s == nil || s.digest == ""), nil
+	return s, vouched && (s == nil || s.digest == ""), false, nil
 }
 
 // reason says why there is no licence.

@@ -100,6 +100,7 @@ func (x *exchange) write(w http.ResponseWriter, a *response) {
 	body := a.bare
 	switch {
 	case a.doc != nil:
+		x.conceal(a.doc)
 		if x.key != "" || x.about != nil {
 			h.Set("Cache-Control", "no-store")
 		}

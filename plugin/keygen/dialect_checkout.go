@@ -114,7 +114,7 @@ func (x *exchange) with(include []string, prefix string, m *kept) []object {
 			kind := map[string]string{"group": "groups", "owner": "users", "users": "users", "environment": "environments"}[strings.TrimPrefix(name, prefix)]
 			for _, o := range x.about.included {
 				if o["type"] == kind && !slices.ContainsFunc(out, func(p object) bool { return p["type"] == kind && p["id"] == o["id"] }) {
-					out = append(out, o)
+					out = append(out, x.resource(o))
 				}
 			}
 		}

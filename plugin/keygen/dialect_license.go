@@ -155,6 +155,12 @@ func (s *subject) opens(key string) bool {
 	return s.digest != "" && subtle.ConstantTimeCompare([]byte(s.digest), []byte(KeyDigest(key))) == 1
 }
 
+// own reports whether a key that was shown is the licence's own: it opens it or, where the licence knows of none, the credentials file
+// has it.
+func (s *subject) own(key string, listed bool) bool {
+	return s != nil && (s.opens(key) || s.digest == "" && listed)
+}
+
 // related returns the id that Keygen has written of a relationship to one.
 func (s *subject) related(name string) string {
 	all, _ := s.raw["relationships"].(object)
@@ -257,11 +263,11 @@ func (x *exchange) licenseObject() object {
 	a := &s.terms.Attributes
 	attributes := object{"protected": false, "version": nil, "scheme": nil, "encrypted": false, "lastValidated": nil, "lastCheckIn": nil, "nextCheckIn": nil,
 		"lastCheckOut": nil, "permissions": []any{}, "metadata": object{}, "created": stamp(s.license.Issued), "updated": stamp(s.license.Issued),
-		"name": a.Name, "expiry": stamp(timeOf(a.Expiry)), "suspended": a.Suspended, "floating": a.Floating, "strict": a.Strict, "maxMachines": a.MaxMachines,
+		"name": x.text(a.Name), "expiry": stamp(timeOf(a.Expiry)), "suspended": a.Suspended, "floating": a.Floating, "strict": a.Strict, "maxMachines": a.MaxMachines,
 		"maxProcesses": a.MaxProcesses, "maxUsers": a.MaxUsers, "maxCores": a.MaxCores, "maxMemory": a.MaxMemory, "maxDisk": a.MaxDisk, "maxUses": a.MaxUses,
 		"requireHeartbeat": a.RequireHeartbeat, "requireCheckIn": a.RequireCheckIn}
 	if said, _ := s.raw["attributes"].(object); said != nil {
-		maps.Copy(attributes, said)
+		maps.Copy(attributes, x.discreet(said))
 	} else if scheme, ok := s.license.Terms["scheme"].(string); ok && s.license.System == System && s.key != "" {
 		attributes["scheme"] = scheme
 		if scheme == "SIGN" { // a key tells no more; its algorithm does
@@ -294,7 +300,7 @@ func (x *exchange) licenseObject() object {
 	related := object{"account": relate("accounts", x.accountID()), "product": relate("products", s.productID()), "policy": relate("policies", s.policyID()),
 		"group": relate("", ""), "owner": relate("", ""), "users": object{"meta": object{"count": 0}}, "tokens": object{"links": object{"related": self("tokens")}}}
 	if said, _ := s.raw["relationships"].(object); said != nil {
-		maps.Copy(related, said)
+		maps.Copy(related, x.texts(said))
 	}
 	related["machines"] = object{"links": object{"related": self("machines")}, "meta": object{"count": len(machines), "cores": cores, "memory": memory, "disk": disk}}
 	related["entitlements"] = object{"links": object{"related": self("entitlements")}}
@@ -347,7 +353,7 @@ func (x *exchange) entitlements() []object {
 	known := map[string]bool{}
 	for _, o := range s.included {
 		if a, _ := o["attributes"].(object); o["type"] == "entitlements" && a != nil {
-			out = append(out, o)
+			out = append(out, x.resource(o))
 			known[featureName(textOf(a["code"]))] = true
 		}
 	}
@@ -356,7 +362,7 @@ func (x *exchange) entitlements() []object {
 			continue
 		}
 		id := namedID("entitlement", s.license.ID, name)
-		out = append(out, object{"type": "entitlements", "id": id, "attributes": object{"name": name, "code": name, "metadata": object{},
+		out = append(out, object{"type": "entitlements", "id": id, "attributes": object{"name": x.text(&name), "code": x.text(&name), "metadata": object{},
 			"created": stamp(s.license.Issued), "updated": stamp(s.license.Issued)},
 			"relationships": object{"account": relate("accounts", x.accountID())}, "links": object{"self": x.at("entitlements", id)}})
 	}
@@ -379,7 +385,7 @@ func (x *exchange) policyObject() object {
 	s := x.about
 	for _, o := range s.included {
 		if o["type"] == "policies" && o["id"] == s.policyID() {
-			return o
+			return x.resource(o)
 		}
 	}
 	a, p := &s.terms.Attributes, &s.terms.Policy
@@ -440,14 +446,14 @@ func (x *exchange) validateKey() *response {
 		return problem(http.StatusBadRequest, "", "is missing", "pointer", "/meta/key")
 	}
 	_, vouched := x.Caller(x.r)
-	about, known, err := x.known(in.Key, vouched)
+	about, known, listed, err := x.known(in.Key, vouched)
 	if err != nil {
 		return problem(http.StatusInternalServerError, "", "the listener's credentials_file cannot be read; the agent's log says more", "", "")
 	}
 	if !known || about == nil {
 		return reply(object{"data": nil, "meta": x.verdictOf(&in, Result{Code: CodeNotFound}, CodeNotFound.Detail())})
 	}
-	about.key, x.key = in.Key, in.Key
+	about.key, x.key, x.proven = in.Key, in.Key, about.own(in.Key, listed)
 	x.about, x.caller = about, x.CallerBy(x.r, in.Key)
 	return x.validate(&in, true)
 }

@@ -87,12 +87,16 @@ func (x *exchange) claimNode() *response {
 	return relayed(status, grant)
 }
 
-// grant is the licence file and the key that opens it: the vendor's file where the licence is Keygen's, so that nodes verify it with
-// the vendor's key, and otherwise one that the dialect makes. why says why there is none.
+// grant is a licence file and what opens it. A node that has shown the licence's key, or is an admin's, gets that key and, where the licence is
+// Keygen's, the vendor's file, which the vendor's key verifies. Any other gets a file that the dialect makes and signs, without secrets,
+// and the licence's id to open it. why says why there is none.
 func (x *exchange) grant() (grant object, why string) {
 	s := x.about
 	if !s.judged.InForce || !s.verdict.Good() {
 		return nil, cmp.Or(s.judged.Reason, x.reason())
+	}
+	if !x.mayKnow() && s.digest != "" {
+		return x.sealedGrant(s.id)
 	}
 	secret := s.secret()
 	if secret == "" {
@@ -109,14 +113,19 @@ func (x *exchange) grant() (grant object, why string) {
 	file := x.Document(s.judged.Document)
 	if s.license.System != System || !slices.Contains([]string{string(licenseFile), string(machineFile)}, textOf(s.license.Terms["file"])) || file == nil {
 		s.key = secret
-		text, _, err := x.sealed(&fileWanted{algorithm: "aes-256-gcm+" + algEd25519, ttl: usualTTL, include: []string{"entitlements"}}, licenseFile, x.licenseObject(),
-			x.with([]string{"entitlements"}, "", nil), secret)
-		if err != nil {
-			return nil, "the license file cannot be written"
-		}
-		file = []byte(text)
+		return x.sealedGrant(secret)
 	}
 	return object{"license_file": base64.StdEncoding.EncodeToString(file), "license_key": secret}, ""
+}
+
+// sealedGrant is a licence file that the dialect makes, and the secret that opens it.
+func (x *exchange) sealedGrant(secret string) (grant object, why string) {
+	text, _, err := x.sealed(&fileWanted{algorithm: "aes-256-gcm+" + algEd25519, ttl: usualTTL, include: []string{"entitlements"}}, licenseFile, x.licenseObject(),
+		x.with([]string{"entitlements"}, "", nil), secret)
+	if err != nil {
+		return nil, "the license file cannot be written"
+	}
+	return object{"license_file": base64.StdEncoding.EncodeToString([]byte(text)), "license_key": secret}, ""
 }
 
 func (x *exchange) releaseNode() *response {

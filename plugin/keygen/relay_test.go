@@ -2,6 +2,8 @@ package keygen_test
 
 import (
 	"encoding/json"
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -56,14 +58,19 @@ func TestRelayNodes(t *testing.T) {
 	d.Judge()
 	do(410, "PUT", "/v1/nodes/four")
 
-	// A Keygen licence's nodes get the vendor's own file, which the vendor's key verifies.
+	// A Keygen licence's nodes that show its key get the vendor's own file, which the vendor's key verifies. One that does not show it
+	// gets neither, though the credentials file has the key, but a file that the dialect's key verifies.
 	d = newDesk()
 	d.Judge(file(t, d.Now(), nil))
 	d.Documents = map[string][]byte{d.Verdict().Licenses[0].Document: []byte("the vendor's file")}
 	c = newClient(t, d)
-	do(410, "PUT", "/v1/nodes/one") // nobody knows the key
 	d.CredentialsFile = []byte("THE-KEY")
-	if g := do(201, "PUT", "/v1/nodes/one"); string(g.File) != "the vendor's file" || g.Key != "THE-KEY" {
+	g := do(201, "PUT", "/v1/nodes/one")
+	l, p := keygen.Format{}.Open(g.File, []plugin.Anchor{anchor}, plugin.Secrets{Keys: []string{g.Key}})
+	if p != nil || g.Key == "THE-KEY" || strings.Contains(fmt.Sprint(l.Terms), "THE-KEY") {
+		t.Errorf("without the key the grant is %+v, %v", g, p)
+	}
+	if g := do(202, "PUT", "/v1/nodes/one", "Authorization", "License THE-KEY"); string(g.File) != "the vendor's file" || g.Key != "THE-KEY" {
 		t.Errorf("the grant is %+v", g)
 	}
 }
