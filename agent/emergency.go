@@ -54,8 +54,9 @@ func (f front) BeginEmergency(by enforcer.Caller, reason string) (wire.Emergency
 	c.mu.Unlock()
 	f.metrics.EmergencyBegan()
 	f.noteBy(by, eventlog.Event{Type: noteEmergency, Subject: l.ID, Detail: reason, Fields: map[string]string{"ends": e.Ends.Format(time.RFC3339)}})
-	f.log.Warn("an operator has begun an emergency", "licence", l.ID, "reason", reason, "ends", e.Ends, "uid", by.UID, "pid", by.PID, "exe", by.Exe)
-	f.desk.subs.send(nil, wire.Event{Type: "emergency.started", At: now, Code: string(enforcer.ValidInGrace), Reason: reason})
+	f.log.Warn("an operator has begun an emergency", "licence", l.ID, "ends", e.Ends, "uid", by.UID, "pid", by.PID, "exe", by.Exe)
+	f.desk.subs.send(nil, wire.Event{Type: "emergency.started", At: now, Code: string(enforcer.ValidInGrace),
+		Reason: "an operator has begun an emergency on licence " + l.ID + ", until " + e.Ends.UTC().Format(time.RFC3339)}) // why is for admins to know
 	f.pulse.Now()
 	return emergencyShape(l.ID, e, now), nil
 }

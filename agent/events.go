@@ -10,6 +10,7 @@ import (
 	"github.com/usher-agent/usher/agent/api"
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/redact"
 )
 
 const (
@@ -268,8 +269,9 @@ func (ev *fed) wire() *wire.Event {
 	return out
 }
 
-// shape writes an event once, for all who read it.
+// shape writes an event once, for all who read it, and so without secrets and e-mail addresses.
 func shape(ev wire.Event) *api.Event {
+	ev.Reason = redact.Text(ev.Reason)
 	b, err := json.Marshal(ev)
 	if err != nil { // of an executable's path or a reason that is no UTF-8
 		b, _ = json.Marshal(wire.Event{Type: ev.Type, At: ev.At, LeaseID: ev.LeaseID})

@@ -20,6 +20,7 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin/usher"
 	"github.com/usher-agent/usher/plugin/usher/online"
+	"github.com/usher-agent/usher/redact"
 )
 
 // The types of what the agent's key signs (RFC 7519 §5.1): a product that asks for one takes no other.
@@ -97,8 +98,9 @@ func (s *session) Prove(nonce string) (string, error) {
 }
 
 // Keys returns the agent's public key (RFC 7517, RFC 8037), those that its dialects sign with, and what vouches for the first of the
-// licences in force: the document that names it, or else the vendor's word that an activation brought.
-func (f front) Keys() wire.Keys {
+// licences in force: the document that names it, or else the vendor's word that an activation brought. A document with anything in it
+// that only admins may see is shown to them alone: for others its voucher, or the activation, stands in its place.
+func (f front) Keys(admin bool) wire.Keys {
 	key := func(p dialectPublic, dialect string) wire.Key {
 		return wire.Key{KeyType: "OKP", Curve: "Ed25519", X: base64.RawURLEncoding.EncodeToString(p.key), KeyID: p.id, Use: "sig", Algorithm: "EdDSA", Dialect: dialect}
 	}
@@ -116,9 +118,28 @@ func (f front) Keys() wire.Keys {
 		if !j.InForce || j.License == nil {
 			continue
 		}
+		word := f.words.of(online.WordFor(j.License.ID, j.License.IsTest()))
+		if j.License.System != usher.System {
+			word = ""
+		}
 		if slices.Contains(j.License.AgentKeys, f.agentKey()) {
-			out.Chain = append(out.Chain, string(f.court.document(j.Document)))
-		} else if word := f.words.of(online.WordFor(j.License.ID, j.License.IsTest())); j.License.System == usher.System && word != "" {
+			document := f.court.document(j.Document)
+			voucher := usher.Voucher(j.License.Terms)
+			switch {
+			case admin:
+				word = string(document)
+			case j.License.System == usher.System && voucher != "":
+				word = voucher
+			default:
+				if shown := usher.Discreet(document); shown != nil {
+					word = string(shown)
+				} else if word == "" {
+					out.Withheld = append(out.Withheld, "licence "+redact.Text(j.License.ID)+" names an agent's key, and has secrets or e-mail addresses in it that only admins may see; "+
+						"have the vendor sign it again (usher vendor bind), with which it says the key apart, or keep these out of it")
+				}
+			}
+		}
+		if word != "" {
 			out.Chain = append(out.Chain, word)
 		}
 	}

@@ -113,6 +113,9 @@ func (s *Session) prove(ctx context.Context, l *link) error {
 			return nil
 		}
 		if err := s.vendor.vouches(keys.Chain, key); err != nil {
+			for _, why := range keys.Withheld {
+				err = fmt.Errorf("%w; %s", err, why)
+			}
 			return notProven(err)
 		}
 	}

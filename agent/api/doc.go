@@ -57,7 +57,8 @@ type Desk interface {
 	Subscribe(u *enforcer.User, see func(*enforcer.Holder, *wire.Event) bool) (events <-chan *Event, cancel func())
 
 	// Keys returns the agent's key; LeaseToken signs a lease for whoever sent a nonce.
-	Keys() wire.Keys
+	// Keys returns the agent's public keys and what vouches for the first: to callers who are not admins, what shows no more.
+	Keys(admin bool) wire.Keys
 	LeaseToken(l *enforcer.Lease, nonce string) (string, error)
 
 	// Reload reads the configuration again and says what came of it.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/redact"
 )
 
 // keepAlive is how often a quiet stream says that it is still there.
@@ -39,6 +40,7 @@ func (s *Server) events(c *call) {
 		return err == nil && rc.Flush() == nil
 	}
 	l := s.desk.License()
+	l.Reason = redact.Text(l.Reason)
 	first := Event{Event: wire.Event{Type: "license.changed", At: time.Now().UTC(), State: l.State, Code: l.Code, Reason: l.Reason}}
 	var err error
 	if first.JSON, err = json.Marshal(first.Event); err != nil || !send(eventText(&first)) {

@@ -2,7 +2,6 @@ package api
 
 import (
 	"net/http"
-	"regexp"
 	"strconv"
 	"strings"
 
@@ -12,56 +11,7 @@ import (
 )
 
 func (s *Server) getLicense(c *call) {
-	l := s.desk.License()
-	if !c.admin {
-		redact(&l)
-	}
-	s.answer(c, http.StatusOK, l)
-}
-
-var (
-	mail   = regexp.MustCompile(`[^\s@<>"]+@[^\s@<>"]+\.[^\s@<>"]+`)
-	secret = regexp.MustCompile(`(?i)(^|[_-])(key|secret|token|password|passwd)s?$`)
-)
-
-// hidden stands for what only admins see.
-const hidden = "(hidden)"
-
-// redact hides keys and e-mail addresses from callers who are not admins.
-func redact(l *wire.License) {
-	for i := range l.Licenses {
-		d := &l.Licenses[i]
-		d.Licensee = mail.ReplaceAllString(d.Licensee, hidden)
-		if d.Terms != nil {
-			d.Terms = hide(d.Terms).(map[string]any)
-		}
-	}
-}
-
-// hide returns a copy of a term's value without keys and e-mail addresses.
-func hide(v any) any {
-	switch v := v.(type) {
-	case map[string]any:
-		out := make(map[string]any, len(v))
-		for k, x := range v {
-			if _, text := x.(string); text && secret.MatchString(k) {
-				out[k] = hidden
-				continue
-			}
-			out[k] = hide(x)
-		}
-		return out
-	case []any:
-		out := make([]any, len(v))
-		for i, x := range v {
-			out[i] = hide(x)
-		}
-		return out
-	case string:
-		return mail.ReplaceAllString(v, hidden)
-	default:
-		return v
-	}
+	s.answer(c, http.StatusOK, s.desk.License())
 }
 
 func (s *Server) putLicense(c *call) {

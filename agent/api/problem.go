@@ -80,6 +80,9 @@ func problem(d *enforcer.Denial, now time.Time) *wire.Problem {
 // answerDenial writes a denial as a problem (RFC 9457).
 func (s *Server) answerDenial(w http.ResponseWriter, d *enforcer.Denial) {
 	p := problem(d, time.Now())
+	if c, ok := w.(*call); !ok || !c.admin {
+		conceal(p)
+	}
 	b, err := json.Marshal(p)
 	if err != nil {
 		http.Error(w, "internal error", http.StatusInternalServerError)
@@ -107,6 +110,9 @@ func (s *Server) answer(w http.ResponseWriter, status int, shape any) error {
 	case wire.Lease:
 		b = appendLease(make([]byte, 0, 512), &shape)
 	default:
+		if c, ok := w.(*call); ok {
+			shape = shown(c.admin, shape)
+		}
 		b, err = json.Marshal(shape, json.Deterministic(true)) // so that two answers that say the same can be compared
 	}
 	if err != nil {

@@ -188,7 +188,7 @@ func (s *Server) getReady(c *call) {
 	s.answer(c, status, s.desk.Health())
 }
 
-func (s *Server) getKeys(c *call) { s.answer(c, http.StatusOK, s.desk.Keys()) }
+func (s *Server) getKeys(c *call) { s.answer(c, http.StatusOK, s.desk.Keys(c.admin)) }
 
 func (s *Server) getConfig(c *call) {
 	s.answer(c, http.StatusOK, wire.Settings{Settings: s.desk.Settings()})

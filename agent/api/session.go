@@ -110,7 +110,7 @@ type session struct {
 func (s *Server) serveSession(c *conn) {
 	first := s.rules.Load().rights(&c.peer)
 	if !first.allowed {
-		b, _ := json.Marshal(rpcResponse{Version: "2.0", Error: problemError(&enforcer.Denial{Code: enforcer.Forbidden,
+		b, _ := json.Marshal(rpcResponse{Version: "2.0", Error: rpcProblem(&enforcer.Denial{Code: enforcer.Forbidden,
 			Detail: "this caller is not allowed to call", Hint: "add a rule under socket.allow"})})
 		refuseAs(c.UnixConn, string(b)+"\n")
 		c.Close()
@@ -161,7 +161,7 @@ func (x *session) read() {
 		switch {
 		case errors.Is(err, bufio.ErrBufferFull):
 			if long == nil && !x.keepLine(true, false) {
-				x.reply(nil, nil, problemError(tooMuchAtOnce(x.conn.peer.key())))
+				x.reply(nil, nil, rpcProblem(tooMuchAtOnce(x.conn.peer.key())))
 				return
 			}
 			if long = append(long, line...); len(long) > MaxLine {
@@ -383,15 +383,31 @@ func (x *session) answer(r *rpcRequest, result any, d *enforcer.Denial, e *rpcEr
 		return
 	}
 	if d != nil {
-		e = problemError(d)
+		e = x.problemError(d)
 	}
-	if e != nil {
+	switch {
+	case e != nil:
 		result = nil
+	default:
+		switch result.(type) {
+		case wire.Lease, struct{}: // the fast path: nothing to hide
+		default:
+			result = shown(x.isAdmin(), result)
+		}
 	}
 	x.reply(r.ID, result, e)
 }
 
-func problemError(d *enforcer.Denial) *rpcError {
+func (x *session) problemError(d *enforcer.Denial) *rpcError {
+	e := rpcProblem(d)
+	if !x.isAdmin() {
+		conceal(e.Data)
+		e.Message = e.Data.Detail
+	}
+	return e
+}
+
+func rpcProblem(d *enforcer.Denial) *rpcError {
 	p := problem(d, time.Now())
 	code := codeProblem
 	if d.Code == enforcer.BadRequest {
@@ -471,11 +487,7 @@ func (x *session) prove(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
 }
 
 func (x *session) getLicense(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
-	l := x.server.desk.License()
-	if !x.isAdmin() {
-		redact(&l)
-	}
-	return l, params(r, &struct{}{}), nil
+	return x.server.desk.License(), params(r, &struct{}{}), nil
 }
 
 func (x *session) getFeatures(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {

@@ -422,8 +422,10 @@ type Reloaded struct {
 
 // Keys is the answer to GET /v1/keys: the agent's public key as a JSON Web Key Set (RFC 7517), and what vouches for it.
 type Keys struct {
-	Keys  []Key    `json:"keys"`
-	Chain []string `json:"chain"` // of the licences in force: documents that name the key (cnf.jkt, RFC 7800), and vendors' words for it (usher-activation+jwt)
+	Keys []Key `json:"keys"`
+	// Withheld says which licences are not in the chain, because the caller may not see all that they say.
+	Withheld []string `json:"withheld,omitempty"`
+	Chain    []string `json:"chain"` // of the licences in force: documents that name the key (cnf.jkt, RFC 7800), and vendors' words for it (usher-activation+jwt)
 }
 
 // Key is an Ed25519 public key (RFC 8037); its id is its RFC 7638 thumbprint.

@@ -120,7 +120,7 @@ func (c *cli) newLog(cfg *config.Config) (*slog.Logger, func(string)) {
 		}
 	}
 	set(cfg.Log.Level)
-	o := &slog.HandlerOptions{Level: level}
+	o := &slog.HandlerOptions{Level: level, ReplaceAttr: redacted}
 	var h slog.Handler = slog.NewTextHandler(c.errs, o)
 	if cfg.Log.Format == "json" {
 		h = slog.NewJSONHandler(c.errs, o)

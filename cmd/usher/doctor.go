@@ -23,6 +23,7 @@ import (
 	"github.com/usher-agent/usher/agent/liveness"
 	"github.com/usher-agent/usher/client"
 	"github.com/usher-agent/usher/client/wire"
+	"github.com/usher-agent/usher/redact"
 )
 
 // finding is one thing the doctor looked at.
@@ -295,14 +296,14 @@ func (c *cli) bundle(cmd *cobra.Command, path string) (n int, err error) {
 	part := func(name string, get func() (any, error)) {
 		v, failed := get()
 		if failed != nil {
-			add(name+".error.txt", []byte(failed.Error()+"\n"))
+			add(name+".error.txt", []byte(redact.Text(failed.Error())+"\n"))
 			return
 		}
 		if raw, ok := v.([]byte); ok {
-			add(name+".txt", raw)
+			add(name+".txt", []byte(redact.Text(string(raw))))
 			return
 		}
-		b, failed := json.MarshalIndent(v, "", "  ")
+		b, failed := json.MarshalIndent(redact.Shape(v), "", "  ")
 		if failed != nil {
 			add(name+".error.txt", []byte(failed.Error()+"\n"))
 			return
@@ -331,7 +332,7 @@ func redactLicense(l *wire.License) *wire.License {
 		return nil
 	}
 	for i := range l.Licenses {
-		l.Licenses[i].Licensee, l.Licenses[i].Terms = "(left out)", map[string]any{}
+		l.Licenses[i].Licensee, l.Licenses[i].Issuer, l.Licenses[i].Terms = "(left out)", "(left out)", map[string]any{}
 	}
 	return l
 }
@@ -349,7 +350,9 @@ func redactLeases(leases []wire.Lease) []wire.Lease {
 
 func redactConfig(settings []wire.Setting) []wire.Setting {
 	for i := range settings {
-		if strings.HasSuffix(settings[i].Key, ".key") || strings.HasSuffix(settings[i].Key, "inline") {
+		k := settings[i].Key[strings.LastIndexByte(settings[i].Key, '.')+1:]
+		path := strings.HasSuffix(k, "_file") || strings.HasSuffix(k, "_dir") || k == "path" // says where a secret is, and not the secret
+		if !path && redact.Member(k, settings[i].Value) || k == "inline" {
 			if settings[i].Value != "" {
 				settings[i].Value = "(left out)"
 			}

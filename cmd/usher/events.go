@@ -101,6 +101,9 @@ func eventsTail(ctx context.Context, a *client.Client) ([]eventlog.Event, error)
 		for i := range events {
 			events[i].Actor = ""
 			delete(events[i].Fields, "holder")
+			if events[i].Type == "emergency.started" {
+				events[i].Detail = "(left out)" // the reason, in an operator's words
+			}
 		}
 		return events, err
 	}

@@ -20,6 +20,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"math/big"
 	"os"
 	"os/exec"
@@ -30,6 +31,7 @@ import (
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/usher-agent/usher/plugin"
 	"github.com/usher-agent/usher/plugin/usher"
@@ -263,8 +265,42 @@ func CommandSigner(ctx context.Context, command string, anchor plugin.Anchor) *S
 	}}
 }
 
-// Sign signs claims and checks the result as an agent would.
+// Sign signs claims and checks the result as an agent would. A licence that names agents' keys, and has something in it that only
+// admins may see, gets a voucher for the keys: see [usher.VoucherClaim].
 func (s *Signer) Sign(c *usher.Claims) ([]byte, error) {
+	own := *c
+	own.Extra = maps.Clone(c.Extra)
+	delete(own.Extra, usher.VoucherClaim) // of what was signed before
+	doc, err := s.signClaims(&own)
+	if err != nil || c.Confirmation == nil && len(c.AgentKeys) == 0 || usher.Discreet(doc) != nil {
+		return doc, err
+	}
+	word := struct {
+		License      string              `json:"license"`
+		Product      string              `json:"product"`
+		Issued       int64               `json:"iat"`
+		Confirmation *usher.Confirmation `json:"cnf,omitzero"`
+		AgentKeys    []string            `json:"agent_keys,omitempty"`
+	}{c.ID, c.Product, c.Issued, c.Confirmation, c.AgentKeys}
+	b, err := json.Marshal(word)
+	if err != nil {
+		return nil, err
+	}
+	voucher, err := s.SignAs("usher-activation+jwt", b)
+	if err != nil {
+		return nil, err
+	}
+	if b, err = json.Marshal(voucher); err != nil {
+		return nil, err
+	}
+	if own.Extra == nil {
+		own.Extra = map[string]jsontext.Value{}
+	}
+	own.Extra[usher.VoucherClaim] = b
+	return s.signClaims(&own)
+}
+
+func (s *Signer) signClaims(c *usher.Claims) ([]byte, error) {
 	doc, err := usher.Sign(c, s.Anchor.KeyID, s.Anchor.Algorithm, s.sign)
 	if err != nil {
 		return nil, err

@@ -1,0 +1,29 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+
+	"github.com/usher-agent/usher/redact"
+)
+
+// redacted hides secrets and e-mail addresses in what is logged, whoever logs it: the log goes where others read it.
+func redacted(_ []string, a slog.Attr) slog.Attr {
+	a.Value = a.Value.Resolve()
+	switch a.Value.Kind() {
+	case slog.KindString:
+		a.Value = slog.StringValue(redact.Text(a.Value.String()))
+	case slog.KindAny:
+		switch v := a.Value.Any().(type) {
+		case error:
+			a.Value = slog.StringValue(redact.Text(v.Error()))
+		case fmt.Stringer:
+			a.Value = slog.StringValue(redact.Text(v.String()))
+		case *slog.Source, slog.Level, nil:
+		default:
+			a.Value = slog.AnyValue(redact.Texts(v))
+		}
+	default:
+	}
+	return a
+}
