@@ -50,7 +50,7 @@ var arrows = map[string][]string{
 	"agent/pulse":       {"enforcer", "plugin"},
 	"agent/budget":      {"enforcer", "plugin"},
 	"agent/draws":       {"enforcer", "plugin"},
-	"agent/registrar":   {"metrics", "plugin"},
+	"agent/registrar":   {"agent/clock", "metrics", "plugin"},
 	"agent/eventlog":    {"agent/files"},
 }
 
