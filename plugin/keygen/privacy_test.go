@@ -52,7 +52,9 @@ func unsealed(t *testing.T, body []byte) string {
 func TestDialectHides(t *testing.T) {
 	t.Parallel()
 	d := newDesk()
-	l := file(t, d.Now(), func(l *keygentest.License) { l.Attributes.Name, l.Attributes.MaxMachines = new("Bob <bob@customer.example>"), new(int64(9)) })
+	l := file(t, d.Now(), func(l *keygentest.License) {
+		l.Attributes.Name, l.Attributes.MaxMachines = new("Bob <bob@customer.example>"), new(int64(9))
+	})
 	data := l.Terms["data"].(map[string]any)
 	data["attributes"].(map[string]any)["metadata"] = map[string]any{"apiKey": "S3CRET", "email": "carol@customer.example", "seats": 3.0}
 	l.Terms["included"] = []any{
