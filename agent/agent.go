@@ -27,6 +27,7 @@ import (
 	"github.com/usher-agent/usher/agent/liveness"
 	"github.com/usher-agent/usher/agent/ops"
 	"github.com/usher-agent/usher/agent/pulse"
+	"github.com/usher-agent/usher/agent/systemd"
 	"github.com/usher-agent/usher/agent/watch"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/metrics"
@@ -57,7 +58,7 @@ type Agent struct {
 	desk     *desk
 	court    *court
 	holders  *holders
-	handover *handover
+	handover *systemd.Store
 	plugins  plugins
 	watcher  *watch.Watcher
 	pulse    *pulse.Pulse
@@ -146,7 +147,7 @@ func (a *Agent) open() (err error) {
 		a.desk.store = nil
 		return err
 	}
-	a.handover = newHandover(a.log)
+	a.handover = systemd.OpenStore(a.log)
 	if a.holders, err = newHolders(a.desk, a.handover); err != nil {
 		return err
 	}
@@ -191,13 +192,13 @@ func (a *Agent) open() (err error) {
 	if err != nil {
 		return err
 	}
-	if a.socket, err = api.Listen(api.SocketConfig{Path: cfg.Socket.Path, Mode: cfg.Socket.Mode, GID: gid, Lock: files.Lock, LockFile: socketLock(cfg.State.RuntimeDir, cfg.Socket.Path), Log: a.log, Inherit: a.handover.socket}); err != nil {
+	if a.socket, err = api.Listen(api.SocketConfig{Path: cfg.Socket.Path, Mode: cfg.Socket.Mode, GID: gid, Lock: files.Lock, LockFile: socketLock(cfg.State.RuntimeDir, cfg.Socket.Path), Log: a.log, Inherit: a.handover.Socket}); err != nil {
 		return err
 	}
-	if name := socketName(a.socket.File()); name != "" && a.handover.keep(name, kept{lend: a.socket.Lend, close: func() {}}) {
+	if name := systemd.SocketName(a.socket.File()); name != "" && a.handover.Keep(name, systemd.Kept{Lend: a.socket.Lend, Close: func() {}}) {
 		a.socket.Stay()
 	}
-	a.handover.settle()
+	a.handover.Settle()
 	tlsConfig, err := certificate(a.key, a.options.Now())
 	if err != nil {
 		return err
@@ -218,7 +219,7 @@ func (a *Agent) open() (err error) {
 func (a *Agent) close() error {
 	var errs []error
 	if a.handover != nil {
-		a.handover.close()
+		a.handover.Close()
 	}
 	if a.socket != nil {
 		errs = append(errs, a.socket.Close())
@@ -276,7 +277,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	task("draws", a.draws.Run)
 	task("first licences", a.fetchFirst)
 	task("holders", a.holders.watcher.Run)
-	task("service manager", a.handover.run)
+	task("service manager", a.handover.Run)
 	task("journal", func(ctx context.Context) error { return a.desk.store.run(ctx, a.desk) })
 	if len(a.plugins) > 0 {
 		for _, p := range a.plugins {
@@ -345,9 +346,9 @@ func (a *Agent) lifecycle(ctx context.Context) error {
 		debug.FreeOSMemory() // what only the start needed
 	}
 	defer a.desk.drain()
-	m, err := newServiceManager()
+	m, err := systemd.NewManager()
 	if err != nil {
 		a.log.Warn("the service manager's watchdog period cannot be read", "error", err)
 	}
-	return m.run(ctx, a.statusLine, func() { a.desk.time() })
+	return m.Run(ctx, a.statusLine, func() { a.desk.time() })
 }

@@ -44,6 +44,7 @@ var arrows = map[string][]string{
 	"agent/journal":     {},
 	"agent/liveness":    {},
 	"agent/ops":         {},
+	"agent/systemd":     {"agent/files", "agent/liveness"},
 	"agent/watch":       {"agent/files", "enforcer"},
 	"agent/bench":       {"enforcer", "client", "agent/liveness/oldkernel"},
 	"cmd":               {"agent", "enforcer", "plugin", "client", "redact"},

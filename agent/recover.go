@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/agent/liveness"
+	"github.com/usher-agent/usher/agent/systemd"
 	"github.com/usher-agent/usher/enforcer"
 )
 
@@ -15,11 +16,11 @@ const recoverWithin = 15 * time.Second
 // recover looks, for each lease that the journals told of, whether its holder lives: the dead one's ends, the living one's
 // goes on, and one that is not known has a while to show itself. was is where the leases were granted.
 func (a *Agent) recover(was meta) {
-	inherited := a.handover.holders()
+	inherited := a.handover.Holders()
 	defer func() {
-		for _, p := range inherited {
-			if p.handle != nil {
-				p.handle.Close() //nolint:errcheck // the watches have their own
+		for _, h := range inherited {
+			if h != nil {
+				h.Close() //nolint:errcheck // the watches have their own
 			}
 		}
 	}()
@@ -74,15 +75,15 @@ const (
 )
 
 // findHolder looks for one process, first among those whose pidfds were kept.
-func findHolder(h *enforcer.Holder, was meta, inherited map[process]inheritedHolder) (*liveness.Handle, liveness.State) {
-	p, ok := inherited[process{pid: h.PID, start: h.Start, inode: h.Inode}]
+func findHolder(h *enforcer.Holder, was meta, inherited map[systemd.Process]*liveness.Handle) (*liveness.Handle, liveness.State) {
+	kept, ok := inherited[systemd.Process{PID: h.PID, Start: h.Start, Inode: h.Inode}]
 	if !ok {
 		return liveness.Find(was.process(h))
 	}
-	if p.handle == nil {
+	if kept == nil {
 		return nil, liveness.Dead
 	}
-	handle, err := p.handle.Share()
+	handle, err := kept.Share()
 	if err != nil {
 		return nil, liveness.Unknown
 	}
@@ -90,7 +91,7 @@ func findHolder(h *enforcer.Holder, was meta, inherited map[process]inheritedHol
 }
 
 // findHolders looks for the processes that hold a lease: those that are dead leave it, those that live are watched.
-func (a *Agent) findHolders(l *enforcer.Lease, was, is meta, inherited map[process]inheritedHolder) int {
+func (a *Agent) findHolders(l *enforcer.Lease, was, is meta, inherited map[systemd.Process]*liveness.Handle) int {
 	if l.Unconfirmed {
 		was.PIDNS = "" // it may be from before the last restart, when the numbers were another namespace's
 	}

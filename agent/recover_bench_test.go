@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/usher-agent/usher/agent/systemd"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/metrics"
 )
@@ -48,7 +49,7 @@ func BenchmarkRecovery(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		a, was := open()
-		a.handover = newHandover(a.log)
+		a.handover = systemd.OpenStore(a.log)
 		a.recover(was)
 		b.StopTimer()
 		a.desk.store.Close() //nolint:errcheck // a benchmark

@@ -10,6 +10,7 @@ import (
 
 	"github.com/usher-agent/usher/agent/api"
 	"github.com/usher-agent/usher/agent/liveness"
+	"github.com/usher-agent/usher/agent/systemd"
 	"github.com/usher-agent/usher/enforcer"
 )
 
@@ -18,7 +19,7 @@ import (
 type holders struct {
 	desk     *desk
 	watcher  *liveness.Watcher
-	handover *handover
+	handover *systemd.Store
 
 	mu     sync.Mutex // guards all below; taken under desk.mu, never the other way round
 	alive  map[process]*holderProcess
@@ -44,7 +45,7 @@ type holderProcess struct {
 	gone   bool
 }
 
-func newHolders(d *desk, o *handover) (*holders, error) {
+func newHolders(d *desk, o *systemd.Store) (*holders, error) {
 	w, err := liveness.NewWatcher()
 	if err != nil {
 		return nil, err
@@ -73,7 +74,7 @@ func (h *holders) hold(id enforcer.LeaseID, caller enforcer.Caller, handle *live
 		h.counts[h.paths[id]]++
 	}
 	h.mu.Unlock()
-	if err := h.watch(key, x, handle); err != nil || h.handover.idle {
+	if err := h.watch(key, x, handle); err != nil || h.handover.Idle() {
 		return err
 	}
 	h.mu.Lock()
@@ -89,12 +90,12 @@ func (h *holders) keep(key process, x *holderProcess, handle *liveness.Handle) {
 		return
 	}
 	// As the journal knows it, which is what is looked for after a restart.
-	name := pidfdName(handle.Path(), process{pid: x.caller.PID, start: x.caller.Start, inode: x.caller.Inode})
+	name := systemd.PIDFDName(handle.Path(), systemd.Process{PID: x.caller.PID, Start: x.caller.Start, Inode: x.caller.Inode})
 	share, err := handle.Share()
 	if name == "" || err != nil {
 		return
 	}
-	if h.handover.keep(name, kept{lend: share.Lend, close: func() { share.Close() }}) { //nolint:errcheck // of a pidfd
+	if h.handover.Keep(name, systemd.Kept{Lend: share.Lend, Close: func() { share.Close() }}) { //nolint:errcheck // of a pidfd
 		x.kept = name
 	} else {
 		share.Close() //nolint:errcheck // of a pidfd
@@ -104,7 +105,7 @@ func (h *holders) keep(key process, x *holderProcess, handle *liveness.Handle) {
 // forget ends what is kept of a process. h.mu is held.
 func (h *holders) forget(x *holderProcess) {
 	if x.kept != "" {
-		h.handover.drop(x.kept)
+		h.handover.Drop(x.kept)
 		x.kept = ""
 	}
 }

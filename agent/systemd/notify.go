@@ -1,4 +1,4 @@
-package agent
+package systemd
 
 import (
 	"context"
@@ -7,24 +7,25 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 )
 
-// serviceManager is what the agent tells the service manager: sd_notify(3). Outside systemd it is silence.
-type serviceManager struct {
+// Manager is what the agent tells the service manager: sd_notify(3). Outside systemd it says nothing.
+type Manager struct {
 	tell   func(state string) error
 	within time.Duration // the watchdog's period; zero: none
 }
 
-// newServiceManager finds the service manager of this process.
-func newServiceManager() (serviceManager, error) {
+// NewManager finds the service manager of this process. An error says that the period of its watchdog cannot be read; the
+// Manager works without it.
+func NewManager() (Manager, error) {
 	within, err := daemon.SdWatchdogEnabled(false)
-	return serviceManager{within: within, tell: func(state string) error {
+	return Manager{within: within, tell: func(state string) error {
 		_, err := daemon.SdNotify(false, state)
 		return err
 	}}, err
 }
 
-// run says that the agent is ready, feeds the watchdog for as long as alive answers, and says that the agent stops when
-// ctx ends. status is one line for people.
-func (m serviceManager) run(ctx context.Context, status func() string, alive func()) error {
+// Run says that the agent is ready, feeds the watchdog for as long as alive answers, and says that the agent stops when
+// ctx ends. status is one line for people. It returns the error of a message that could not be sent.
+func (m Manager) Run(ctx context.Context, status func() string, alive func()) error {
 	if err := m.tell(daemon.SdNotifyReady + "\nSTATUS=" + status()); err != nil {
 		return err
 	}

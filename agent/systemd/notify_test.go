@@ -1,4 +1,4 @@
-package agent
+package systemd
 
 import (
 	"context"
@@ -11,10 +11,10 @@ import (
 func TestServiceManagerIsToldReadyAliveAndStopping(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var told []string
-		m := serviceManager{within: 10 * time.Second, tell: func(s string) error { told = append(told, s); return nil }}
+		m := Manager{within: 10 * time.Second, tell: func(s string) error { told = append(told, s); return nil }}
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
-		go func() { done <- m.run(ctx, func() string { return "well" }, func() {}) }()
+		go func() { done <- m.Run(ctx, func() string { return "well" }, func() {}) }()
 		<-time.After(11 * time.Second)
 		cancel()
 		if err := <-done; err != nil {
@@ -30,11 +30,11 @@ func TestServiceManagerIsToldReadyAliveAndStopping(t *testing.T) {
 func TestServiceManagerIsNotFedByAnAgentThatHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var told []string
-		m := serviceManager{within: 10 * time.Second, tell: func(s string) error { told = append(told, s); return nil }}
+		m := Manager{within: 10 * time.Second, tell: func(s string) error { told = append(told, s); return nil }}
 		ctx, cancel := context.WithCancel(t.Context())
 		hang := make(chan struct{})
 		done := make(chan error)
-		go func() { done <- m.run(ctx, func() string { return "well" }, func() { <-hang }) }()
+		go func() { done <- m.Run(ctx, func() string { return "well" }, func() { <-hang }) }()
 		<-time.After(time.Hour)
 		if want := []string{"READY=1\nSTATUS=well"}; !slices.Equal(told, want) {
 			t.Errorf("told %q, want %q", told, want)

@@ -1,0 +1,51 @@
+//go:build !linux
+
+package systemd
+
+import (
+	"context"
+	"io/fs"
+	"log/slog"
+	"os"
+
+	"github.com/usher-agent/usher/agent/liveness"
+)
+
+// Store keeps nothing here: there is no service manager that would.
+type Store struct{}
+
+// OpenStore has nothing to take here.
+func OpenStore(*slog.Logger) *Store { return &Store{} }
+
+// Idle reports that there is no service manager.
+func (*Store) Idle() bool { return true }
+
+// Socket returns nil.
+func (*Store) Socket(fs.FileInfo) *os.File { return nil }
+
+// Settle does nothing.
+func (*Store) Settle() {}
+
+// Keep reports that nothing is kept.
+func (*Store) Keep(string, Kept) bool { return false }
+
+// Drop does nothing.
+func (*Store) Drop(string) {}
+
+// Run waits until ctx ends.
+func (*Store) Run(ctx context.Context) error {
+	<-ctx.Done()
+	return nil
+}
+
+// Close does nothing.
+func (*Store) Close() {}
+
+// Holders returns none.
+func (*Store) Holders() map[Process]*liveness.Handle { return nil }
+
+// PIDFDName returns no name: nothing is kept.
+func PIDFDName(liveness.Path, Process) string { return "" }
+
+// SocketName returns no name: nothing is kept.
+func SocketName(fs.FileInfo) string { return "" }
