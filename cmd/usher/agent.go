@@ -84,13 +84,13 @@ func (c *cli) agentCommand() *cobra.Command {
 	var check, folders bool
 	var src *source
 	cmd := &cobra.Command{Use: "agent [--config FILE] [--check | --make-folders]", Short: "Run the agent, in the foreground", Args: cobra.NoArgs,
-		Long: `Run the agent in the foreground. It listens on its socket, watches the licence folder, and says on standard error what it does.
+		Long: `Run the agent in the foreground. It listens on its socket, watches the licence folder, and logs to standard error.
 
 SIGHUP reads the configuration again, as a change of the file does. The first SIGINT or SIGTERM lets calls under way finish; a
-second one ends at once. --check reads and checks everything, says what holds, and starts nothing.
+second one ends it at once. --check reads and checks everything, says which terms hold, and starts nothing.
 
---make-folders makes state.dir and state.runtime_dir, which nobody else can write to, and ends. It is for a container that starts before
-the agent's where a volume is everybody's, as an emptyDir of Kubernetes is: the agent then mounts what was made, and not the volume.`,
+--make-folders makes state.dir and state.runtime_dir, which nobody else can write to, and ends. Run it in a container that starts before
+the agent's where everybody can write to a volume, as to a Kubernetes emptyDir. The agent then mounts these folders instead of the volume.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			src.guard = !check || os.Geteuid() != 0 // root looks at what another user's agent is to read
 			cfg, err := src.load(c)

@@ -38,7 +38,7 @@ func (c *cli) doctorCommand() *cobra.Command {
 	var repair bool
 	var src *source
 	cmd := &cobra.Command{Use: "doctor [--repair]", Short: "Look for what is wrong, and say how to mend it", Args: cobra.NoArgs,
-		Long: "Look at the socket, the agent, its licence, pools, clock, watching and configuration, and say what is wrong and how to mend it. Exits 1 when something is bad.\n\nWith --repair, while no agent runs, mend journals that are damaged: every record that its checksum proves is kept, one of which a single bit is wrong is mended, and the damaged file is set aside. What is left is replayed before it takes the journal's place, so that the agent starts on it. A draw is never undone. As root, the files keep their owner. State that is not as the agent left it is accepted as it is, and the event log says so; what was last known of draws, refusals and returns stands.",
+		Long: "Look at the socket, the agent, its licence, pools, clock, watching and configuration, and say what is wrong and how to mend it. Exits 1 when something is bad.\n\nWith --repair, while no agent runs, mend damaged journals. Every record that its checksum proves stays, a record with a single wrong bit is corrected, and the damaged file is set aside. The command replays the rest before it takes the journal's place, so that the agent starts on it. It never undoes a draw. As root, it keeps the owner of the files. It accepts state that is not as the agent left it, and the event log says so; draws, refusals and returns stand as last known.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if repair {
 				return c.repair(src)
@@ -248,8 +248,8 @@ func (c *cli) examineHost(cmd *cobra.Command, add func(check, result, hint, form
 func (c *cli) bundleCommand() *cobra.Command {
 	var out string
 	cmd := &cobra.Command{Use: "support-bundle [--out FILE]", Short: "Write what a vendor's support needs to know, without secrets", Args: cobra.NoArgs,
-		Long: `Write a .tar.gz with the licence's state, pools, leases, configuration, metrics, fingerprint and the doctor's findings. Keys, e-mail
-addresses, licensees' own terms, users and labels of holders are left out. Look into it before you send it.`,
+		Long: `Write a .tar.gz with the licence's state, pools, leases, configuration, metrics, fingerprint and the doctor's findings. It leaves out
+keys, e-mail addresses, licensees' own terms, and the users and labels of holders. Look into it before you send it.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if out == "" {
 				out = "usher-support-" + time.Now().UTC().Format("20060102-150405") + ".tar.gz"

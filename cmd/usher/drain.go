@@ -13,12 +13,12 @@ func (c *cli) drainCommand() *cobra.Command {
 	var wait time.Duration
 	var release, undo bool
 	cmd := &cobra.Command{Use: "drain [--wait D] [--deactivate] | --undo", Short: "Grant no new leases, and wait until those held are over", Args: cobra.NoArgs,
-		Long: `Have the agent grant no new leases from now on, until "usher drain --undo" or its next start, and wait until those that are held are over.
-Borrowed slots are not waited for: they end at their date. The agent is unready meanwhile. Exits 1 when leases are still held after
+		Long: `Have the agent grant no new leases from now on, until "usher drain --undo" or its next start, and wait until the held leases are over.
+It does not wait for borrowed slots, which end at their date. The agent is unready meanwhile. Exits 1 when leases are still held after
 --wait; run it again to wait on.
 
-With --deactivate, once nothing is held, this host's places on licences with an upstream are given back too, as by "usher license
-release-host": for a host that is given up. Admins only.`,
+With --deactivate, once nothing is held, it also gives back this host's places on licences with an upstream, as "usher license
+release-host" does: for a host that is going out of service. Admins only.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var d *wire.Drain
 			var err error
@@ -52,7 +52,7 @@ release-host": for a host that is given up. Admins only.`,
 			return nil
 		}}
 	f := cmd.Flags()
-	f.DurationVar(&wait, "wait", time.Minute, "how long to wait until what is held is over, up to 24h")
+	f.DurationVar(&wait, "wait", time.Minute, "how long to wait for the held leases to end, up to 24h")
 	f.BoolVar(&release, "deactivate", false, "then give this host's places back to the upstream")
 	f.BoolVar(&undo, "undo", false, "grant leases again")
 	return cmd
@@ -86,7 +86,7 @@ func (c *cli) sayReleased(r wire.Released, mend string) {
 
 func (c *cli) releaseHostCommand() *cobra.Command {
 	return &cobra.Command{Use: "release-host [ID]", Short: "Give this host's place on a licence back to its upstream", Args: cobra.MaximumNArgs(1),
-		Long: `Tell the upstream that this host gives its place back, on one licence or on all that it has a place on: another host may have it. The licence
+		Long: `Give this host's place back to the upstream, on one licence or on all, so that another host may have it. The licence
 is of no use here from then on, until "usher upstream call" takes a place again. A mere shutdown gives nothing back. Admins only.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			id := ""

@@ -13,16 +13,16 @@ import (
 )
 
 func (c *cli) emergencyCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "emergency", Short: "Bridge a lapsed licence without the vendor's word, where it grants that"}
+	cmd := &cobra.Command{Use: "emergency", Short: "Bridge a lapsed licence without the vendor, where it allows that"}
 	cmd.AddCommand(c.emergencyStart(), c.emergencyList())
 	return cmd
 }
 
 func (c *cli) emergencyStart() *cobra.Command {
 	var reason string
-	cmd := &cobra.Command{Use: "start --reason TEXT", Short: "Begin an emergency; the vendor is told of it", Args: cobra.NoArgs,
-		Long: `Begin an emergency on the licence that has lapsed, or is about to: for as long as the licence says, an expiry or a missed heartbeat or
-check-in does not stop it. There are only so many a year. It is logged, counted, and told to the vendor's upstream. Admins only.`,
+	cmd := &cobra.Command{Use: "start --reason TEXT", Short: "Begin an emergency; the upstream hears of it", Args: cobra.NoArgs,
+		Long: `Begin an emergency on a licence that has lapsed, or is about to. For as long as the licence says, an expiry or a missed heartbeat or
+check-in does not stop it. A licence allows only so many a year. The agent logs and counts it, and tells the vendor's upstream. Admins only.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if reason == "" {
 				return usage("--reason is missing: say in a sentence why; the vendor is told")
@@ -42,7 +42,7 @@ check-in does not stop it. There are only so many a year. It is logged, counted,
 }
 
 func (c *cli) emergencyList() *cobra.Command {
-	return &cobra.Command{Use: "list", Short: "What was begun, and what the licences still grant", Args: cobra.NoArgs,
+	return &cobra.Command{Use: "list", Short: "List the emergencies, and what the licences still allow", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			all, err := c.client().Emergencies(cmd.Context())
 			if err != nil {
@@ -84,9 +84,9 @@ func (c *cli) emergencyList() *cobra.Command {
 func (c *cli) returnCommand() *cobra.Command {
 	var out string
 	cmd := &cobra.Command{Use: "return ID --out FILE", Short: "Stop a licence on this host for good, and write a receipt for the vendor", Args: cobra.ExactArgs(1),
-		Long: `Give a licence back, to have it bound to another host say: the agent stops it here for good, ends its slots as its terms say, and signs
-a receipt with its key, which proves to the vendor that it has. Run again it writes the same receipt. Where the licence has an upstream
-that can be reached, this host's place there is given back as well. Admins only.`,
+		Long: `Give a licence back, for example to move it to another host. The agent stops it here for good, ends its slots as its terms say, and signs
+a receipt with its key, which proves this to the vendor. A second run writes the same receipt. Where the agent can reach the licence's
+upstream, it also gives this host's place back there. Admins only.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if out == "" {
 				return usage("--out is missing: the file to write the receipt to; - is standard output")
@@ -129,8 +129,8 @@ that can be reached, this host's place there is given back as well. Admins only.
 func (c *cli) acceptReturnCommand() *cobra.Command {
 	var ledger, request string
 	cmd := &cobra.Command{Use: "accept-return RECEIPT [--ledger F] [--request F]", Short: "Check a receipt of a returned licence, and record it", Args: cobra.ExactArgs(1),
-		Long: `Check the receipt that "license return" wrote: that the licence is in the ledger, byte for byte, and that the agent it was bound to has
-signed. Where the licence names no agent key, --request is the request of the host that it was on. The return is recorded in the ledger.`,
+		Long: `Check the receipt that "license return" wrote: the licence must be in the ledger, byte for byte, and the agent that it was bound to must
+have signed. Where the licence names no agent key, --request is the request of the host that it was on. The ledger records the return.`,
 		RunE: func(_ *cobra.Command, args []string) error {
 			b, err := c.readFile(args[0])
 			if err != nil {
@@ -167,8 +167,8 @@ signed. Where the licence names no agent key, --request is the request of the ho
 func (c *cli) revokeCommand() *cobra.Command {
 	var o signFlags
 	cmd := &cobra.Command{Use: "revoke --key K.key --product P ID… --out F", Short: "Sign a notice that licences are revoked, to be dropped beside them", Args: cobra.MinimumNArgs(1),
-		Long: `Sign a notice: a document that grants nothing, and says which licences of the product are revoked. It counts on every host whose
-licence folder it is dropped into. A later notice does not undo an earlier one that is still there.`,
+		Long: `Sign a notice: a document that grants nothing, and says which licences of the product are revoked. It counts on every host that
+has it in the licence folder. A later notice does not undo an earlier one that is still there.`,
 		Example: "  usher vendor revoke --key keys/2026-a.key --product transcoder transcoder-7f3a --out revoked.lic",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.revokes = args

@@ -21,8 +21,8 @@ func (c *cli) verifyEventsCommand() *cobra.Command {
 	var dir, key string
 	cmd := &cobra.Command{Use: "verify [--config FILE | --dir DIR --key agent.pub]", Short: "Check that nobody has changed the event log", Args: cobra.NoArgs,
 		Long: `Check the event log in the agent's state folder: that each line follows from the one before, and that the agent's key has signed it.
-Without --dir the configuration says where it lies. What cannot be seen is that the newest lines were cut off. Exits 1 where it is
-broken.`}
+Without --dir the configuration says where it lies. The check cannot see that somebody cut off the newest lines. Exits 1 when the
+log is broken.`}
 	src := c.configSource(cmd)
 	cmd.RunE = func(*cobra.Command, []string) error {
 		var public ed25519.PublicKey

@@ -20,7 +20,7 @@ func (c *cli) fingerprintCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "fingerprint [--product P] [--request FILE | --short]", Short: "This host as the licence sees it", Args: cobra.NoArgs,
 		Long: `Show what identifies this host: components, each as a hash that is keyed by product, so that no serial number leaves the host.
 --request writes the file that a vendor binds a licence to, with the running agent's key; --short prints a code to compare over the
-phone. Without an agent the host is measured by this command, and the request bears no agent key.`,
+phone. Without an agent this command measures the host itself, and the request bears no agent key.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			f, err := c.client().Fingerprint(cmd.Context(), product)
 			switch {

@@ -85,8 +85,9 @@ func (c *cli) acquireCommand() *cobra.Command {
 	var until, borrow string
 	cmd := &cobra.Command{Use: "acquire --pool P [--n N] [--ttl D | --held | --until T | --borrow D]", Short: "Take slots, and print the lease's id", Args: cobra.NoArgs,
 		Long: `Take slots and print the lease's id, or the lease with --json. The lease ends when its time is over unless it is renewed
-("usher renew"), and when it is released ("usher release"). With --until or --borrow the slots are borrowed: they are held until then,
-whatever becomes of agent and host, and given back sooner only where the licence lets them. For a program that runs here, "usher run" does all of this.`,
+("usher renew"), and when it is released ("usher release"). With --until or --borrow the slots are borrowed: they stay
+held until then, whatever becomes of agent and host, and come back sooner only where the licence allows it. For a program that runs
+here, "usher run" does all of this.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			r, err := o.request()
 			if err != nil {
@@ -190,8 +191,8 @@ func (c *cli) runCommand() *cobra.Command {
 	var noSlot int
 	cmd := &cobra.Command{Use: "run --pool P [--n N] [--wait D] -- CMD …", Short: "Run a program that holds slots for as long as it lives", Args: cobra.MinimumNArgs(1),
 		Long: `Take slots and become the program, which then holds them: they come back when it ends, however it ends. It finds USHER_SOCKET and
-USHER_LEASE in its environment, and keeps its process number, signals and exit code. (Where a program cannot become another, it is run
-as a child, whose signals and exit code are passed on; the slots come back when this command ends.)
+USHER_LEASE in its environment, and keeps its process number, signals and exit code. (Where a program cannot become another, it runs
+as a child; this command passes its signals and exit code on, and the slots come back when this command ends.)
 
 When no slot is free the program is not started, and the exit code is 75 (or what -E says); 3 when the licence is not valid; 69 when
 no agent answers; 126 when the program cannot be run, 127 when there is none; 125 for any other failure.`,

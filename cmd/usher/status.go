@@ -144,7 +144,7 @@ func (c *cli) poolsCommand() *cobra.Command {
 
 func (c *cli) leasesCommand() *cobra.Command {
 	var pool string
-	cmd := &cobra.Command{Use: "leases", Short: "Who holds slots: your own leases, for admins everybody's", Args: cobra.NoArgs,
+	cmd := &cobra.Command{Use: "leases", Short: "Who holds slots: your own leases, for admins all", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			leases, err := c.client().Leases(cmd.Context(), pool)
 			if err != nil {
@@ -403,7 +403,7 @@ func (c *cli) configCommand() *cobra.Command {
 func (c *cli) eventsCommand() *cobra.Command {
 	var follow bool
 	cmd := &cobra.Command{Use: "events [-f]", Short: "What happens: licence changes and leases", Args: cobra.NoArgs,
-		Long: "Print the licence in force and, with -f, what happens from now on: licence changes, your leases, for admins everybody's.",
+		Long: "Print the licence in force and, with -f, what happens from now on: licence changes, your leases, for admins all.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			for ev, err := range c.client().Events(cmd.Context()) {
 				if err != nil {

@@ -40,13 +40,13 @@ type upstreamFlags struct {
 func (c *cli) upstreamCommand() *cobra.Command {
 	var o upstreamFlags
 	cmd := &cobra.Command{Use: "upstream --data DIR [--key K.key] [--serve-pools] [--listen ADDR] [--tls-cert F --tls-key F]", Short: "Run the reference upstream, or a site server: activations, heartbeats, check-ins, renewals, blocks of slots", Args: cobra.NoArgs,
-		Long: `Run the server that licences with heartbeats and check-ins are served by. It keeps what it knows in one file under --data, signs
+		Long: `Run the server for licences with heartbeats and check-ins. It keeps its records in one file under --data, signs
 its answers with the vendor's key, and admits every licence that this key (or one under --trust) has signed. The commands below
 it are for its operator, and speak to the running server.
 
-With --serve-pools agents have blocks of slots from it of the pools that are a whole site's. Without --key it is a customer's site
-server: it serves blocks alone, of the licences that a key under --trust has signed and that name the server's own key, which
-"usher upstream site-key" makes and shows.`,
+With --serve-pools it gives agents blocks of slots from the pools of a whole site. Without --key it is a customer's site server: it
+serves blocks alone, for the licences that a key under --trust has signed and that name the server's own key. "usher upstream
+site-key" makes and shows that key.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.serveUpstream(cmd, &o) }}
 	f := cmd.Flags()
 	f.StringVar(&o.key, "key", "", "the vendor's signing key, as \"vendor keygen\" writes it")
@@ -56,15 +56,15 @@ server: it serves blocks alone, of the licences that a key under --trust has sig
 	f.StringArrayVar(&o.trust, "trust", nil, "a further public key that licences are signed with (K.pub)")
 	f.StringVar(&o.listen, "listen", "127.0.0.1:9870", "where agents call")
 	f.StringVar(&o.metrics, "metrics-listen", "", "where Prometheus scrapes /metrics, over plain HTTP, such as 127.0.0.1:9872; metrics name licences, so keep strangers away; nowhere where it is left out")
-	f.BoolVar(&o.enrolment, "require-enrolment", false, "a host that is not known needs an enrolment token (\"usher upstream token\"); the licence document alone does not admit it")
-	f.StringVar(&o.certFile, "tls-cert", "", "the server's certificate, in PEM; without it plain HTTP is spoken")
+	f.BoolVar(&o.enrolment, "require-enrolment", false, "an unknown host needs an enrolment token (\"usher upstream token\"); the licence document alone does not admit it")
+	f.StringVar(&o.certFile, "tls-cert", "", "the server's certificate, in PEM; without it the server speaks plain HTTP")
 	f.StringVar(&o.keyFile, "tls-key", "", "the key of --tls-cert")
 	f.BoolVar(&o.mutual, "mutual-tls", false, "agents must show a certificate of their own key")
 	f.BoolVar(&o.pools, "serve-pools", false, "serve blocks of slots of site pools")
-	f.DurationVar(&o.blockTTL, "block-ttl", registry.DefaultBlockTTL, "the longest that a block is given for: after it a dead agent's slots are others'")
+	f.DurationVar(&o.blockTTL, "block-ttl", registry.DefaultBlockTTL, "the longest that a block is given for: after it others may have a dead agent's slots")
 	f.StringVar(&o.runtimeDir, "runtime-dir", "", "a folder that does not outlive a start of the host, and is no part of a backup (/run/usher-upstream for root, else under $XDG_RUNTIME_DIR): by it the server shows that its store is the latest")
 	f.StringVar(&o.license, "license", "", "a licence, or a folder of licences, to know from the start")
-	f.Int64Var(&o.machines, "machines", 0, "hosts that a licence may be activated on where nothing else was said; 0: any number")
+	f.Int64Var(&o.machines, "machines", 0, "hosts that a licence may be activated on, unless \"machines\" says otherwise; 0: any number")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
 	cmd.PersistentFlags().StringVar(&o.data, "data", "", "the server's folder (USHER_UPSTREAM_DATA)")
@@ -155,7 +155,7 @@ func siteKey(dir string) (*issue.Signer, error) {
 }
 
 func (c *cli) upstreamSiteKey(o *upstreamFlags) *cobra.Command {
-	return &cobra.Command{Use: "site-key", Short: "Show the key of this site server, by which licences name it; make it first where there is none", Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error {
+	return &cobra.Command{Use: "site-key", Short: "Show the key by which licences name this site server; make one where there is none", Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error {
 		dir, err := o.dir()
 		if err != nil {
 			return err
@@ -310,14 +310,14 @@ func (c *cli) upstreamState(o *upstreamFlags, do, short string) *cobra.Command {
 		return nil
 	}}
 	if do != "resume" {
-		cmd.Flags().StringVar(&reason, "reason", "", "what its hosts are told, in a sentence")
+		cmd.Flags().StringVar(&reason, "reason", "", "a sentence for its hosts")
 	}
 	return cmd
 }
 
 func (c *cli) upstreamRenew(o *upstreamFlags) *cobra.Command {
 	var expires string
-	cmd := &cobra.Command{Use: "renew ID --expires T", Short: "Issue a licence anew with a later end; its hosts have it with their next check-in", Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
+	cmd := &cobra.Command{Use: "renew ID --expires T", Short: "Issue a licence again with a later end; its hosts get it with their next check-in", Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
 		order := registry.Order{Do: "renew", ID: args[0]}
 		switch expires {
 		case "":
@@ -356,7 +356,7 @@ func (c *cli) upstreamMachines(o *upstreamFlags) *cobra.Command {
 
 func (c *cli) upstreamForget(o *upstreamFlags) *cobra.Command {
 	var host string
-	cmd := &cobra.Command{Use: "forget ID --host KEY", Short: "Give up a host's place: one that is gone, or a copy to begin anew", Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
+	cmd := &cobra.Command{Use: "forget ID --host KEY", Short: "Give up a host's place: of a host that is gone, or of a copy that is to start over", Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
 		if host == "" {
 			return usage("--host is missing: give the beginning of its key as `usher upstream list --hosts` shows it")
 		}
@@ -373,7 +373,7 @@ func (c *cli) upstreamForget(o *upstreamFlags) *cobra.Command {
 
 func (c *cli) upstreamPreview() *cobra.Command {
 	return &cobra.Command{Use: "preview", Short: "Print what would leave this host with the agent's next call", Args: cobra.NoArgs,
-		Long: "Print exactly what the agent on this host would say with its next call to its upstream, but for the random nonce and the date. Admins only.",
+		Long: "Print exactly what the agent on this host would send with its next call to its upstream, apart from the random nonce and the date. Admins only.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			all, err := c.client().UpstreamPreview(cmd.Context())
 			if err != nil {

@@ -33,12 +33,12 @@ func anewNotes(h registry.Activation, now time.Time) (out []string) {
 func (c *cli) upstreamForgive(o *upstreamFlags) *cobra.Command {
 	var host string
 	var all bool
-	cmd := &cobra.Command{Use: "forgive ID --host KEY | --all", Short: "Let a host go on that is refused as a copy, or for starting anew too often", Args: cobra.ExactArgs(1),
-		Long: `Let a host go on that is refused as a copy of another (CLONED), or because it started anew more often than its licence allows
-(REACTIVATED_TOO_OFTEN). It keeps its place. Whichever host calls first with its key goes on, so remove a copy before.
+	cmd := &cobra.Command{Use: "forgive ID --host KEY | --all", Short: "Let a host go on that is refused as a copy, or for too many activations", Args: cobra.ExactArgs(1),
+		Long: `Let a host go on that is refused as a copy of another (CLONED), or because it activated itself again more often than its licence allows
+(REACTIVATED_TOO_OFTEN). It keeps its place. The first host that calls with the key goes on, so remove a copy before.
 
-With --all it is every host of the licence: after the server's folder was restored from an older copy, which does not know what they
-were told since.`,
+With --all every host of the licence may go on: use it after you restored the server's folder from an older copy, which does not know
+the later answers.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if (host == "") != all {
 				return usage("give --host, the beginning of the host's key as `usher upstream list --hosts` shows it, or --all")
@@ -59,9 +59,9 @@ func (c *cli) upstreamToken(o *upstreamFlags) *cobra.Command {
 	order := registry.Order{Do: "token"}
 	var lasts string
 	cmd := &cobra.Command{Use: "token ID [--uses N] [--expires D] [--note TEXT]", Short: "Make an enrolment token, which admits new hosts to a licence", Args: cobra.ExactArgs(1),
-		Long: `Make an enrolment token and print it. An agent that has it in the file that upstream.enrolment_file names is admitted to the licence
-without the licence document, and where the server runs with --require-enrolment nobody new is admitted without one. The server keeps
-only what it can verify the token by: a token that is lost is lost.`,
+		Long: `Make an enrolment token and print it. The server admits an agent that has it in the file of upstream.enrolment_file, without the
+licence document. With --require-enrolment it admits no new host without a token. The server keeps only what verifies the token,
+so it cannot show a lost token again.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			span, err := config.ParseDuration(lasts)
 			if err != nil {
@@ -105,7 +105,7 @@ only what it can verify the token by: a token that is lost is lost.`,
 			}
 			return c.table(rows...)
 		}},
-		&cobra.Command{Use: "revoke TOKEN", Short: "Make an enrolment token useless; the hosts that it has admitted stay", Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
+		&cobra.Command{Use: "revoke TOKEN", Short: "Revoke an enrolment token; the hosts that it has admitted stay", Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
 			done, err := o.order(cmd.Context(), registry.Order{Do: "revoke-token", Token: args[0]})
 			if err != nil {
 				return err

@@ -78,7 +78,7 @@ func (c *cli) signCommand() *cobra.Command {
 that belongs to it). The terms come from flags, or from a JSON file of claims (--claims, "-" for standard input), whose
 claims the flags overrule. docs/licence-format.md describes every claim.
 
-What is signed is first written to the ledger, issued.jsonl beside the key.`,
+The command first writes the licence to the ledger, issued.jsonl beside the key.`,
 		Example: `  usher vendor sign --key keys/2026-a.key --product transcoder --licensee "Example Ltd" --limit streams=8 --expires 2027-01-31
   usher vendor sign --key keys/2026-a.key --claims terms.json --bind request.json --out example.lic
   usher vendor sign --signer 'kms-sign --key prod' --public keys/2026-a.pub --claims terms.json`,
@@ -97,8 +97,8 @@ What is signed is first written to the ledger, issued.jsonl beside the key.`,
 	f.StringArrayVar(&o.overage, "overage", nil, "what may be granted beyond a limit: streams=2; may be repeated")
 	f.StringArrayVar(&o.countBy, "count-by", nil, "what counts as one use: streams=process (lease, process, user, host, pod); may be repeated")
 	f.StringArrayVar(&o.units, "unit", nil, "what a slot or draw is called: streams=stream; may be repeated")
-	f.StringArrayVar(&o.adjustable, "adjustable", nil, "a meter that whoever draws may take draws back from, through a dialect; may be repeated")
-	f.StringArrayVar(&o.resets, "resets", nil, "when a meter starts anew: renders=month (week, month); may be repeated")
+	f.StringArrayVar(&o.adjustable, "adjustable", nil, "a meter whose users may take draws back, through a dialect; may be repeated")
+	f.StringArrayVar(&o.resets, "resets", nil, "when a meter resets: renders=month (week, month); may be repeated")
 	f.StringVar(&o.scope, "scope", "", "whose count the limits are: host or site (default: host when bound, else site)")
 	f.StringVar(&o.issued, "issued", "", "issued at, if not now")
 	f.StringVar(&o.notBefore, "not-before", "", "good from this time on: 2026-12-01, or RFC 3339")
@@ -122,7 +122,7 @@ What is signed is first written to the ledger, issued.jsonl beside the key.`,
 	f.StringVar(&o.activation, "activation", "", "a first contact with the upstream is demanded, within: 24h, or 0 for at once")
 	f.BoolVar(&o.reportUsage, "report-usage", false, "usage figures ride along with heartbeats and check-ins")
 	f.StringVar(&o.trial, "trial", "", "good for so long from its first use: 30d; bind it to one agent (--bind or --agent-key)")
-	f.StringVar(&o.emergency, "emergency", "", "what an operator may bridge by himself, and how often a year: 72h/2")
+	f.StringVar(&o.emergency, "emergency", "", "how long an operator may bridge a lapse, and how often a year: 72h/2")
 	f.StringArrayVar(&o.revokes, "revoke", nil, "the id of a licence that is revoked; makes the document a notice, which grants nothing")
 	f.BoolVar(&o.resetClock, "reset-clock", false, "the agent it is bound to has believed a time that was false")
 	f.StringVar(&o.clock, "clock", "", "what a clock set back does: lenient (a warning) or strict")
@@ -404,7 +404,7 @@ func parseTime(s string, now time.Time, end bool) (time.Time, error) {
 func (c *cli) bindCommand() *cobra.Command {
 	var o signFlags
 	cmd := &cobra.Command{Use: "bind --key K.key --bind request.json LICENCE", Short: "Issue a licence again, bound to a host's request", Args: cobra.ExactArgs(1),
-		Long: `Read a licence that was signed with the same key, bind its terms to the host of each request, and sign it anew with the same
+		Long: `Read a licence that was signed with the same key, bind its terms to the host of each request, and sign it again with the same
 id: the new one replaces the old one where both are good.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(o.bind) == 0 {
