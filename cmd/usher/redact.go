@@ -7,7 +7,7 @@ import (
 	"github.com/usher-agent/usher/redact"
 )
 
-// redacted hides secrets and e-mail addresses in what is logged, whoever logs it: the log goes where others read it.
+// redacted hides secrets and e-mail addresses in every log line, for others read the log.
 func redacted(_ []string, a slog.Attr) slog.Attr {
 	a.Value = a.Value.Resolve()
 	switch a.Value.Kind() {

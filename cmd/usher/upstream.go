@@ -257,7 +257,7 @@ func (c *cli) listHosts(all []registry.Listed) error {
 			if !h.ClonedAt.IsZero() {
 				note = "a copy of it was seen " + away(h.ClonedAt, now)
 			}
-			for _, told := range anewNotes(h, now) {
+			for _, told := range admissionNotes(h, now) {
 				note = strings.TrimPrefix(note+"; "+told, "-; ")
 			}
 			if n := len(h.Emergencies); n > 0 {

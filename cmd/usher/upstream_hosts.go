@@ -10,8 +10,8 @@ import (
 	"github.com/usher-agent/usher/plugin/usher/registry"
 )
 
-// anewNotes says what an operator should know of how a host was admitted, and how often it began anew.
-func anewNotes(h registry.Activation, now time.Time) (out []string) {
+// admissionNotes says how a host was admitted, and how often it has activated itself again.
+func admissionNotes(h registry.Activation, now time.Time) (out []string) {
 	if n := len(h.Anew); n > 0 {
 		out = append(out, fmt.Sprintf("activated again %d times since %s: set up again, or a copy", n, time.Unix(h.Anew[0], 0).UTC().Format(time.DateOnly)))
 	}
