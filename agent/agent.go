@@ -24,6 +24,7 @@ import (
 	"github.com/usher-agent/usher/agent/draws"
 	"github.com/usher-agent/usher/agent/files"
 	"github.com/usher-agent/usher/agent/host"
+	"github.com/usher-agent/usher/agent/identity"
 	"github.com/usher-agent/usher/agent/liveness"
 	"github.com/usher-agent/usher/agent/ops"
 	"github.com/usher-agent/usher/agent/pulse"
@@ -65,8 +66,8 @@ type Agent struct {
 	budget   *budget.Keeper
 	draws    *draws.Keeper
 	// upstreams are those that are configured, by system.
-	upstreams map[string]plugin.Upstream
-	words     *words // of vendors, for the agent's key
+	upstreams    map[string]plugin.Upstream
+	attestations *identity.Attestations // of vendors, for the agent's key
 	// budgeters are those that blocks of slots are had from, by system.
 	budgeters map[string]plugin.Budgeter
 	drawers   map[string]plugin.Drawer // by system
@@ -132,8 +133,8 @@ func (a *Agent) open() (err error) {
 	if a.state, err = lockState(cfg.State.Dir); err != nil {
 		return err
 	}
-	newKey := existingKey(cfg) == ""
-	if a.key, err = loadKey(cfg); err != nil {
+	newKey := keyFile(cfg).Public() == nil
+	if a.key, err = keyFile(cfg).Load(); err != nil {
 		return err
 	}
 	if a.seals, err = openSeals(cfg, a.key, a.options.Now, a.log); err != nil {
@@ -199,7 +200,7 @@ func (a *Agent) open() (err error) {
 		a.socket.Stay()
 	}
 	a.handover.Settle()
-	tlsConfig, err := certificate(a.key, a.options.Now())
+	tlsConfig, err := identity.Certificate(a.key, a.options.Now())
 	if err != nil {
 		return err
 	}

@@ -41,6 +41,7 @@ var arrows = map[string][]string{
 	"agent/files":       {},
 	"agent/config":      {"agent/files", "enforcer"},
 	"agent/host":        {"enforcer", "client/wire"},
+	"agent/identity":    {"agent/files"},
 	"agent/journal":     {},
 	"agent/liveness":    {},
 	"agent/ops":         {},

@@ -108,10 +108,7 @@ func (a *Agent) openEvents() error {
 
 // Events returns where the event log of a configuration lies, and the key that signs it.
 func Events(c *config.Config) (dir string, key ed25519.PublicKey, err error) {
-	if _, err := os.Stat(keyFile(c)); err != nil {
-		return "", nil, fmt.Errorf("agent key: %w", err)
-	}
-	private, err := loadKey(c)
+	private, err := keyFile(c).Existing()
 	if err != nil {
 		return "", nil, err
 	}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/usher-agent/usher/agent/api"
 	"github.com/usher-agent/usher/agent/eventlog"
+	"github.com/usher-agent/usher/agent/identity"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
 )
@@ -49,7 +50,7 @@ type dialectPublic struct {
 
 func publicOf(key ed25519.PrivateKey) dialectPublic {
 	pub := key.Public().(ed25519.PublicKey)
-	return dialectPublic{pub, Thumbprint(pub)}
+	return dialectPublic{pub, identity.Thumbprint(pub)}
 }
 
 // credentialName names a credential without telling it: by a hash that only this agent can make.

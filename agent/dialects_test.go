@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/agent/config"
+	"github.com/usher-agent/usher/agent/identity"
 	"github.com/usher-agent/usher/agent/journal"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
@@ -196,11 +197,11 @@ func (f fullDisk) WriteAt(b []byte, at int64) (int, error) {
 // A credential's name tells nothing of it, stays the same with the agent's key, and is another for another kind.
 func TestCredentialNames(t *testing.T) {
 	t.Parallel()
-	key, err := makeKey(filepath.Join(t.TempDir(), "k"))
+	key, err := identity.File{Path: filepath.Join(t.TempDir(), "k")}.Load()
 	if err != nil {
 		t.Fatal(err)
 	}
-	other, err := makeKey(filepath.Join(t.TempDir(), "k"))
+	other, err := identity.File{Path: filepath.Join(t.TempDir(), "k")}.Load()
 	if err != nil {
 		t.Fatal(err)
 	}

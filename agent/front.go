@@ -8,6 +8,7 @@ import (
 	"github.com/usher-agent/usher/agent/api"
 	"github.com/usher-agent/usher/agent/eventlog"
 	"github.com/usher-agent/usher/agent/host"
+	"github.com/usher-agent/usher/agent/identity"
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
 )
@@ -108,4 +109,4 @@ func (f front) Settings() []wire.Setting {
 }
 
 // agentKey returns the thumbprint of the agent's key.
-func (a *Agent) agentKey() string { return Thumbprint(a.key.Public().(ed25519.PublicKey)) }
+func (a *Agent) agentKey() string { return identity.Thumbprint(a.key.Public().(ed25519.PublicKey)) }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/usher-agent/usher/agent/eventlog"
 	"github.com/usher-agent/usher/agent/files"
+	"github.com/usher-agent/usher/agent/identity"
 	"github.com/usher-agent/usher/enforcer"
 )
 
@@ -119,7 +120,7 @@ func (h *history) read(b []byte) (fresh string, err error) {
 		return "", errors.New("it has been changed since the agent wrote it")
 	}
 	if own := h.key.Public().(ed25519.PublicKey); !own.Equal(ed25519.PublicKey(s.Public)) {
-		return "the one at hand is another agent key's (" + Thumbprint(s.Public) + ")", nil
+		return "the one at hand is another agent key's (" + identity.Thumbprint(s.Public) + ")", nil
 	}
 	var r record
 	if err := json.Unmarshal(s.Record, &r); err != nil {
@@ -143,7 +144,7 @@ func (h *history) write(r record) error {
 		return fmt.Errorf("history: %w", err)
 	}
 	pub := h.key.Public().(ed25519.PublicKey)
-	file, err := json.Marshal(signedRecord{b, Thumbprint(pub), pub, ed25519.Sign(h.key, append([]byte(historyPrefix), b...))})
+	file, err := json.Marshal(signedRecord{b, identity.Thumbprint(pub), pub, ed25519.Sign(h.key, append([]byte(historyPrefix), b...))})
 	if err == nil {
 		err = h.file.write(h.path, append(file, '\n'))
 	}

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/usher-agent/usher/agent/identity"
 	"github.com/usher-agent/usher/enforcer"
 )
 
@@ -68,7 +69,7 @@ func TestHistory(t *testing.T) {
 	}
 	// One with another key knows nothing, and says so.
 	h, fresh = mustOpen(t, path, newKey(t), day0.Add(time.Hour))
-	if !strings.Contains(fresh, "another agent key's ("+Thumbprint(key.Public().(ed25519.PublicKey))) || !h.began().Equal(day0.Add(time.Hour)) {
+	if !strings.Contains(fresh, "another agent key's ("+identity.Thumbprint(key.Public().(ed25519.PublicKey))) || !h.began().Equal(day0.Add(time.Hour)) {
 		t.Errorf("another key: %q, began %v", fresh, h.began())
 	}
 }

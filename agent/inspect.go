@@ -8,6 +8,7 @@ import (
 
 	"github.com/usher-agent/usher/agent/config"
 	"github.com/usher-agent/usher/agent/host"
+	"github.com/usher-agent/usher/agent/identity"
 	"github.com/usher-agent/usher/agent/watch"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
@@ -86,7 +87,7 @@ type NamedDocument struct {
 // InspectDocuments judges documents by anchors, opened with licence keys, for products (any when there are none), on a host (this one when it is
 // nil) at a time; the configuration's plugins are started for it. The agent's key is that of the configured state folder, where it can be read.
 func InspectDocuments(docs []NamedDocument, anchors []plugin.Anchor, keys, products []string, c *config.Config, on *enforcer.Host, now time.Time) (*Inspection, error) {
-	if key := existingPublicKey(c); key != nil {
+	if key := keyFile(c).Public(); key != nil {
 		anchors = catalog.Own(anchors, key)
 	}
 	f := enforcer.Facts{Products: products, Narrowing: c.Narrowing(), Version: c.License.Version, Released: c.License.Released}
@@ -116,7 +117,9 @@ func InspectDocuments(docs []NamedDocument, anchors []plugin.Anchor, keys, produ
 		}
 		h := hostFacts(here)
 		on = &h
-		f.AgentKey = existingKey(c)
+		if key := keyFile(c).Public(); key != nil {
+			f.AgentKey = identity.Thumbprint(key)
+		}
 	}
 	f.Host, out.Host = *on, *on
 	out.Verdict = enforcer.Judge(f, now)

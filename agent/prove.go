@@ -1,21 +1,11 @@
 package agent
 
 import (
-	"crypto/ed25519"
-	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/base64"
-	"fmt"
 	"maps"
-	"math/big"
 	"slices"
-	"time"
 
-	"github.com/go-jose/go-jose/v4"
-	"github.com/go-json-experiment/json"
-
+	"github.com/usher-agent/usher/agent/identity"
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin/usher"
@@ -23,69 +13,17 @@ import (
 	"github.com/usher-agent/usher/redact"
 )
 
-// The types of what the agent's key signs (RFC 7519 §5.1): a product that asks for one takes no other.
-const (
-	leaseTokenType   = "usher-lease+jwt"
-	sessionProofType = "usher-session+jwt"
-)
-
-// leaseClaims is a lease token: what was granted, to whom, for whose nonce.
-type leaseClaims struct {
-	Nonce    string      `json:"nonce"`
-	ID       string      `json:"jti"`
-	Product  string      `json:"product"`
-	Items    []wire.Item `json:"items"`
-	Lifetime string      `json:"lifetime"`
-	Holder   proofHolder `json:"holder"`
-	Issued   int64       `json:"iat"`
-	Expires  int64       `json:"exp,omitzero"` // absent: no end of its own
-}
-
-// sessionClaims says whom the agent sees at the other end of a session.
-type sessionClaims struct {
-	Nonce   string      `json:"nonce"`
-	Product string      `json:"product"`
-	Holder  proofHolder `json:"holder"`
-	Issued  int64       `json:"iat"`
-}
-
-type proofHolder struct {
-	UID   uint32 `json:"uid"`
-	PID   int32  `json:"pid"`
-	Start uint64 `json:"start,omitzero"` // of the process, in clock ticks after boot
-	Inode uint64 `json:"inode,omitzero"` // of its pidfd on pidfs, which no other process of this boot has
-}
-
-func proofOf(c enforcer.Caller) proofHolder {
-	return proofHolder{UID: c.UID, PID: c.PID, Start: c.Start}
-}
-
-// sign signs claims with the agent's key, as a compact JWS.
-func (a *Agent) sign(typ string, claims any) (string, error) {
-	b, err := json.Marshal(claims)
-	if err != nil {
-		return "", err
-	}
-	s, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.EdDSA, Key: a.key},
-		(&jose.SignerOptions{}).WithType(jose.ContentType(typ)).WithHeader("kid", a.agentKey()))
-	if err != nil {
-		return "", err
-	}
-	jws, err := s.Sign(b)
-	if err != nil {
-		return "", err
-	}
-	return jws.CompactSerialize()
-}
-
 // LeaseToken signs a lease for whoever sent the nonce.
 func (f front) LeaseToken(l *enforcer.Lease, nonce string) (string, error) {
-	c := leaseClaims{Nonce: nonce, ID: l.ID.String(), Product: f.product(), Items: itemShapes(l.Items), Lifetime: string(l.Lifetime),
+	c := identity.LeaseClaims{Nonce: nonce, ID: l.ID.String(), Product: f.product(), Lifetime: string(l.Lifetime),
 		Holder: proofOf(l.Holder.Caller), Issued: f.desk.time().Unix()}
+	for _, it := range l.Items {
+		c.Items = append(c.Items, identity.Item{Pool: it.Pool, N: it.N})
+	}
 	if !l.ExpiresAt.IsZero() {
 		c.Expires = l.ExpiresAt.Unix()
 	}
-	return f.sign(leaseTokenType, c)
+	return identity.LeaseToken(f.key, c)
 }
 
 // Prove signs whom the agent sees at the session's other end, for the nonce.
@@ -94,7 +32,8 @@ func (s *session) Prove(nonce string) (string, error) {
 	if h, _ := s.process(); h != nil {
 		holder.Inode = h.Process().Inode
 	}
-	return s.agent.sign(sessionProofType, sessionClaims{nonce, s.agent.product(), holder, s.agent.desk.time().Unix()})
+	return identity.SessionProof(s.agent.key, identity.SessionClaims{Nonce: nonce, Product: s.agent.product(), Holder: holder,
+		Issued: s.agent.desk.time().Unix()})
 }
 
 // Keys returns the agent's public key (RFC 7517, RFC 8037), those that its dialects sign with, and what vouches for the first of the
@@ -118,7 +57,7 @@ func (f front) Keys(admin bool) wire.Keys {
 		if !j.InForce || j.License == nil {
 			continue
 		}
-		word := f.words.of(online.WordFor(j.License.ID, j.License.IsTest()))
+		word := f.attestations.For(online.WordFor(j.License.ID, j.License.IsTest()))
 		if j.License.System != usher.System {
 			word = ""
 		}
@@ -146,18 +85,6 @@ func (f front) Keys(admin bool) wire.Keys {
 	return out
 }
 
-// certificate makes the certificate that the agent's key signs for itself: whoever speaks TLS with it compares the key with
-// the one that the licence names.
-func certificate(key ed25519.PrivateKey, now time.Time) (*tls.Config, error) {
-	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
-	if err != nil {
-		return nil, err
-	}
-	tmpl := &x509.Certificate{SerialNumber: serial, Subject: pkix.Name{CommonName: "usher agent"}, DNSNames: []string{"usher"},
-		NotBefore: now.AddDate(-1, 0, 0), NotAfter: now.AddDate(100, 0, 0), KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
-	if err != nil {
-		return nil, fmt.Errorf("agent key: %w", err)
-	}
-	return &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}, nil
+func proofOf(c enforcer.Caller) identity.Holder {
+	return identity.Holder{UID: c.UID, PID: c.PID, Start: c.Start}
 }

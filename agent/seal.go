@@ -16,6 +16,7 @@ import (
 	"github.com/usher-agent/usher/agent/config"
 	"github.com/usher-agent/usher/agent/eventlog"
 	"github.com/usher-agent/usher/agent/files"
+	"github.com/usher-agent/usher/agent/identity"
 	"github.com/usher-agent/usher/agent/journal"
 	"github.com/usher-agent/usher/enforcer"
 )
@@ -59,12 +60,12 @@ type seals struct {
 // openSeals opens the seal of the state folder, whose lock is held. A folder of a version that sealed nothing is taken over once; that it
 // was is written into the key's file where that lies in the folder too.
 func openSeals(c *config.Config, key ed25519.PrivateKey, now func() time.Time, log *slog.Logger) (*seals, error) {
-	k, err := files.NewKey(key.Seed(), Thumbprint(key.Public().(ed25519.PublicKey)))
+	k, err := files.NewKey(key.Seed(), identity.Thumbprint(key.Public().(ed25519.PublicKey)))
 	if err != nil {
 		return nil, err
 	}
 	s := &seals{key: k, log: log, now: now, began: now()}
-	marked := keySealed(keyFile(c))
+	marked := keyFile(c).Sealed()
 	earlier := files.Earlier{Files: []string{upstreamFile, drawsFile, historyFile}, Journals: []string{durableJournal}}
 	stores, err := filepath.Glob(filepath.Join(c.State.Dir, dialectJournals))
 	if err != nil {
@@ -85,7 +86,7 @@ func openSeals(c *config.Config, key ed25519.PrivateKey, now func() time.Time, l
 	}
 	s.state.Fact(rekeyedFact, &s.rekeyed)
 	if !marked {
-		if err := markKey(c); err != nil {
+		if err := keyFile(c).MarkSealed(); err != nil {
 			log.Warn("the agent's key could not be marked as one that has sealed its state; a removed seal is noticed less well", "error", err)
 		}
 	}
@@ -350,7 +351,7 @@ const repairedFact = "repaired"
 // Accept ends the findings of a configuration's folders, which no agent may be using. What was last known stays known: draws stand,
 // refusals stand, and duties are unmet until a call succeeds. What it accepts is written to the event log.
 func Accept(c *config.Config) (out []Accepted, err error) {
-	if existingPublicKey(c) == nil {
+	if keyFile(c).Public() == nil {
 		return nil, nil // no agent has sealed anything
 	}
 	state, err := lockState(c.State.Dir)
@@ -363,7 +364,7 @@ func Accept(c *config.Config) (out []Accepted, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, runtime.Close()) }()
-	key, err := loadKey(c)
+	key, err := keyFile(c).Load()
 	if err != nil {
 		return nil, err
 	}

@@ -17,7 +17,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/usher-agent/usher/agent"
+	"github.com/usher-agent/usher/agent/identity"
 	"github.com/usher-agent/usher/client"
 	"github.com/usher-agent/usher/client/wire"
 )
@@ -384,7 +384,7 @@ func (h *house) python(script string, args ...string) *bufio.Scanner {
 	return bufio.NewScanner(out)
 }
 
-func agentThumbprint(key ed25519.PublicKey) string { return agent.Thumbprint(key) }
+func agentThumbprint(key ed25519.PublicKey) string { return identity.Thumbprint(key) }
 
 // A shell speaks a whole session, as docs/wire.md shows.
 func TestShellSession(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/usher-agent/usher/agent/config"
 	"github.com/usher-agent/usher/agent/files"
+	"github.com/usher-agent/usher/agent/identity"
 )
 
 // maxNamed is the size in bytes of the largest key, token or CA file that is read.
@@ -20,6 +21,14 @@ const maxNamed = 1 << 20
 type stateDir struct {
 	path string
 	lock *os.File
+}
+
+// keyFile returns where the agent's key is.
+func keyFile(c *config.Config) identity.File {
+	if c.Agent.KeyFile != "" {
+		return identity.File{Path: c.Agent.KeyFile, Read: c.ReadFile}
+	}
+	return identity.File{Path: filepath.Join(c.State.Dir, "agent.key")}
 }
 
 // ownFolders makes the state folder (0700) and the runtime folder (0755) where there are none, and sees that they are the agent's own.

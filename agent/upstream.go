@@ -20,6 +20,7 @@ import (
 
 	"github.com/usher-agent/usher/agent/config"
 	"github.com/usher-agent/usher/agent/files"
+	"github.com/usher-agent/usher/agent/identity"
 	"github.com/usher-agent/usher/agent/pulse"
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
@@ -37,7 +38,7 @@ const renewedDir = "renewed"
 func (a *Agent) openUpstream() error {
 	cfg := a.config
 	var err error
-	if a.words, err = openWords(filepath.Join(a.state.path, "activations.json")); err != nil {
+	if a.attestations, err = identity.OpenAttestations(filepath.Join(a.state.path, "activations.json")); err != nil {
 		return err
 	}
 	a.upstreams = map[string]plugin.Upstream{}
@@ -85,7 +86,7 @@ func (a *Agent) openUpstream() error {
 // vouched keeps the vendor's word for the agent's key. Nothing but proofs to products hangs on it, so that what cannot be kept
 // is only logged.
 func (a *Agent) vouched(license, word string) {
-	if err := a.words.set(license, word); err != nil {
+	if err := a.attestations.Set(license, word); err != nil {
 		a.log.Error("the vendor's word for the agent's key could not be kept; the next activation brings it again", "licence", license, "error", err)
 	}
 }
@@ -142,7 +143,7 @@ func upstreamTransport(cfg *config.Config, key ed25519.PrivateKey, now time.Time
 		t.TLSClientConfig.Certificates = []tls.Certificate{cert}
 		return t, nil
 	}
-	own, err := certificate(key, now)
+	own, err := identity.Certificate(key, now)
 	if err != nil {
 		return nil, err
 	}

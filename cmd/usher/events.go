@@ -13,6 +13,7 @@ import (
 
 	"github.com/usher-agent/usher/agent"
 	"github.com/usher-agent/usher/agent/eventlog"
+	"github.com/usher-agent/usher/agent/identity"
 	"github.com/usher-agent/usher/client"
 	"github.com/usher-agent/usher/plugin/usher/issue"
 )
@@ -70,7 +71,7 @@ log is broken.`}
 			return nil
 		}
 		fmt.Fprintf(c.out, "%s: %d events (%d to %d), from %s to %s: unbroken, and signed by agent key %s\n", dir, r.Events, r.First, r.Last,
-			r.From.Format(time.RFC3339), r.To.Format(time.RFC3339), agent.Thumbprint(public))
+			r.From.Format(time.RFC3339), r.To.Format(time.RFC3339), identity.Thumbprint(public))
 		if r.Missing > 0 {
 			fmt.Fprintf(c.out, "%d events could not be written, as the log itself says\n", r.Missing)
 		}
