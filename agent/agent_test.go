@@ -60,7 +60,7 @@ func open(t testing.TB, more string, env ...string) *house {
 	if err != nil {
 		t.Fatal(err)
 	}
-	private, public, err := issue.Keygen(dir, "k1", "")
+	private, public, err := issue.MakeKey(dir, "k1", "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -448,7 +448,7 @@ func TestReload(t *testing.T) {
 // A licence may come inline; it is one document among those of the folder.
 func TestInlineLicence(t *testing.T) {
 	dir := t.TempDir()
-	private, public, err := issue.Keygen(dir, "k2", "")
+	private, public, err := issue.MakeKey(dir, "k2", "")
 	if err != nil {
 		t.Fatal(err)
 	}

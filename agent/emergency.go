@@ -15,7 +15,6 @@ import (
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
-	"github.com/usher-agent/usher/plugin/usher"
 	"github.com/usher-agent/usher/plugin/usher/online"
 )
 
@@ -152,11 +151,7 @@ func (f front) giveBack(by enforcer.Caller, id string) (enforcer.Ref, past, *enf
 	if anew := l != nil && (!before || l.Issued.After(was.Returned)); !anew {
 		return ref, was, nil
 	}
-	data := document
-	if l.System == usher.System {
-		data = usher.Compact(document)
-	}
-	sum := sha256.Sum256(data)
+	sum := sha256.Sum256(c.catalog.Signed(l.System, document))
 	was, err := f.history.giveBack(ref, l.Product, hex.EncodeToString(sum[:]), now, true)
 	if err != nil {
 		return ref, past{}, &enforcer.Denial{Code: enforcer.Storage, Detail: "the return could not be recorded, and the licence stands: " + err.Error(), Hint: "see to the disk that state.dir is on"}

@@ -113,7 +113,7 @@ func (a *Agent) hostConfig() host.Config {
 	p := a.product()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return host.Config{Product: p, Extra: maps.Clone(a.config.Host.Components), Fingerprint: a.config.Host.Fingerprint}
+	return host.Config{Product: p, Extra: maps.Clone(a.config.Host.Components), Reserved: catalog.HostComponentNames(), Fingerprint: a.config.Host.Fingerprint}
 }
 
 func (a *Agent) hostFacts() enforcer.Host {

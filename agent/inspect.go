@@ -96,7 +96,7 @@ func InspectDocuments(docs []NamedDocument, anchors []plugin.Anchor, keys, produ
 		out.Keys = append(out.Keys, a.System+":"+a.KeyID)
 	}
 	measure := func(product string) host.Report {
-		return host.Measure(context.Background(), host.Config{Product: product, Extra: c.Host.Components, Fingerprint: c.Host.Fingerprint})
+		return host.Measure(context.Background(), host.Config{Product: product, Extra: c.Host.Components, Reserved: catalog.HostComponentNames(), Fingerprint: c.Host.Fingerprint})
 	}
 	product := ""
 	if len(products) > 0 {

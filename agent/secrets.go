@@ -67,8 +67,7 @@ func configuredKeys(c *config.Config) ([]string, error) {
 // hostFacts returns a host as the judge takes it, with what systems call it that name a host by one text.
 func hostFacts(r host.Report) enforcer.Host {
 	h := r.Facts()
-	name, values := catalog.HostComponent(r.Fingerprint)
-	h.Components[name] = values
+	maps.Copy(h.Components, catalog.HostComponents(r.Fingerprint))
 	return h
 }
 

@@ -75,7 +75,7 @@ func openSiteServerAs(t *testing.T, limit int64, ttl time.Duration, plain bool) 
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	s := &siteServer{t: t, bin: bin, dir: dir, ttl: ttl, roots: x509.NewCertPool(), plain: plain}
 	var private string
-	if private, s.public, err = issue.Keygen(dir, "k1", ""); err != nil {
+	if private, s.public, err = issue.MakeKey(dir, "k1", ""); err != nil {
 		t.Fatal(err)
 	}
 	if s.signer, err = issue.LoadSigner(private, ""); err != nil {

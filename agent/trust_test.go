@@ -46,7 +46,7 @@ func TestTimeIsOneSystems(t *testing.T) {
 // same.
 func TestRenewalKeepsToItsSystem(t *testing.T) {
 	t.Parallel()
-	private, _, err := issue.Keygen(t.TempDir(), "k1", "")
+	private, _, err := issue.MakeKey(t.TempDir(), "k1", "")
 	if err != nil {
 		t.Fatal(err)
 	}

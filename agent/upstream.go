@@ -26,8 +26,6 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/metrics"
 	"github.com/usher-agent/usher/plugin"
-	"github.com/usher-agent/usher/plugin/catalog"
-	"github.com/usher-agent/usher/plugin/keygen"
 	"github.com/usher-agent/usher/plugin/usher/online"
 )
 
@@ -173,19 +171,27 @@ func upstreamCAs(cfg *config.Config) (*x509.CertPool, error) {
 
 // upstreamRequest is what leaves the host with each call.
 func (a *Agent) upstreamRequest(l *enforcer.License, document []byte) plugin.Request {
-	h := a.hostFacts()
-	one, _ := catalog.HostComponent("")
-	delete(h.Components, one) // it is not keyed by product, and no business of other systems
-	r := plugin.Request{LicenseID: l.ID, Document: document, Product: l.Product, Components: stated(h), AgentKey: a.agentKey(),
+	a.mu.Lock()
+	h := a.host.Facts() // without what single systems call the host: that is not keyed by product, and no business of the others
+	a.mu.Unlock()
+	carries := a.court.catalog.Carries(l.System)
+	r := plugin.Request{System: l.System, LicenseID: l.ID, Document: document, Product: l.Product, Components: stated(h), AgentKey: a.agentKey(),
 		Cores: plugin.Cores{Physical: int64(h.Physical), Logical: int64(h.Logical), Effective: h.Effective}}
 	a.mu.Lock()
 	r.Version = a.config.License.Version
-	if l.System == keygen.System {
+	if carries.Fingerprint {
 		r.Fingerprint = a.host.Fingerprint
-		r.Hostname, _ = os.Hostname()
-		r.Memory, r.Disk = h.Memory, h.Disk
 	}
 	a.mu.Unlock()
+	if carries.Hostname {
+		r.Hostname, _ = os.Hostname()
+	}
+	if carries.Memory {
+		r.Memory = h.Memory
+	}
+	if carries.Disk {
+		r.Disk = h.Disk
+	}
 	r.Emergencies = a.history.told(l.Ref(), a.desk.time())
 	if l.Usage {
 		for _, p := range a.desk.Pools() {
@@ -388,7 +394,7 @@ func (f front) Preview() []wire.UpstreamRequest {
 			Cores:       wire.Cores{Physical: int(r.Cores.Physical), Logical: int(r.Cores.Logical), Effective: r.Cores.Effective},
 			Fingerprint: r.Fingerprint, Hostname: r.Hostname, Memory: r.Memory, Disk: r.Disk,
 			Usage: []wire.UpstreamUsage{}, Emergencies: []wire.UpstreamEmergency{}, Chain: string(r.State), Document: string(r.Document)}
-		if r.Fingerprint != "" { // Keygen: neither leaves, and no agent's key; the licence key or a token speaks for the licence
+		if f.court.catalog.Carries(r.System).Held {
 			w.Document, w.Chain, w.AgentKey = "", "", ""
 		}
 		for _, e := range r.Emergencies {

@@ -107,7 +107,7 @@ const (
 // Strategy says how many components of a host binding must match.
 type Strategy string
 
-// The match strategies, after Keygen's. The zero Strategy is read as MatchMost.
+// The match strategies. The zero Strategy is read as MatchMost.
 const (
 	MatchAny  Strategy = "any"  // at least one
 	MatchTwo  Strategy = "two"  // at least two, or all where the licence names fewer
@@ -250,7 +250,7 @@ type Emergency struct {
 // a zero Expires means perpetual. A License is never changed once built.
 type License struct {
 	ID       string
-	System   string // the licence system's name: "usher", "keygen", …
+	System   string // the licence system's name, such as "usher"
 	Product  string
 	Licensee string
 	Issuer   string

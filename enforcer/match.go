@@ -10,9 +10,10 @@ import (
 var strictness = map[Strategy]int{MatchAny: 1, MatchTwo: 2, MatchMost: 3, MatchAll: 4}
 
 // measured are the components that are measured of a host, whether a host has them or not; see docs/fingerprint.md.
-var measured = []string{"machine-id", "product-uuid", "board-serial", "disk-serial", "mac", "cpu", "tpm-ek", "keygen-fingerprint"}
+var measured = []string{"machine-id", "product-uuid", "board-serial", "disk-serial", "mac", "cpu", "tpm-ek"}
 
-// IsMeasured reports whether a component is one that is measured, so that no configuration can state it.
+// IsMeasured reports whether a component is one that is measured, so that no configuration can state it. Those by which single systems
+// name a host are not among them: facts that speak of a host have each in Components or in Absent, which is as good.
 func IsMeasured(name string) bool { return slices.Contains(measured, name) }
 
 // isMeasured reports whether a component of a binding is held against what was measured of a host.

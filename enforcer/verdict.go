@@ -13,7 +13,7 @@ const (
 	StateMissing State = "missing"
 )
 
-// Code is the precise reason of a verdict or a finding; Keygen's vocabulary where it has a word.
+// Code is the precise reason of a verdict or a finding, in the field's vocabulary where it has a word.
 type Code string
 
 // The codes of verdicts and findings.

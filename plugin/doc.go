@@ -33,7 +33,7 @@ type Anchor struct {
 // Format recognises and verifies the documents of one licence system. Implementations are stateless and safe for
 // concurrent use.
 type Format interface {
-	// System returns the system's name: "usher", "keygen", …
+	// System returns the system's name, such as "usher".
 	System() string
 	// Recognise reports whether the bytes look like a document of this system, however broken or forged. It is cheap and
 	// never panics.

@@ -57,13 +57,14 @@ type Capabilities struct {
 
 // Request is what leaves the host with a call. Nothing else does.
 type Request struct {
+	System    string // the licence's; it is not sent
 	LicenseID string
 	Document  []byte // as it was installed
 	Product   string
 	Version   string // of the product; may be empty
 
 	// Fingerprint is what a system that names a host by one text calls this one, and Hostname the host's name. Both are for the
-	// built-in systems that need them, and empty for all others.
+	// built-in systems that say so by System.Carries, and empty for all others.
 	Fingerprint, Hostname string
 
 	Components map[string][]string // the fingerprint: name → HMAC-SHA-256 in lower-case hex, keyed by product

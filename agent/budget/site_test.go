@@ -35,7 +35,7 @@ type server struct {
 
 func openServer(t testing.TB, ttl time.Duration) *server {
 	t.Helper()
-	private, _, err := issue.Keygen(t.TempDir(), "v1", "")
+	private, _, err := issue.MakeKey(t.TempDir(), "v1", "")
 	if err != nil {
 		t.Fatal(err)
 	}

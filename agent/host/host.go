@@ -27,6 +27,8 @@ type Config struct {
 	Root string
 	// Extra is components that the configuration names: cloud instance id, cluster uid. Their values are raw.
 	Extra map[string]string
+	// Reserved is names that Extra cannot state besides those that are measured: components by which licence systems name a host.
+	Reserved []string
 	// Fingerprint is what the configuration says that the host is called; empty: see Report.Fingerprint.
 	Fingerprint string
 }
@@ -52,7 +54,7 @@ type Report struct {
 	Disk       int64   // bytes of the root file system; 0 when not known
 	Virtual    string  // the hypervisor; empty: none seen
 	Container  string  // the container runtime; empty: none seen
-	// Fingerprint is what licence systems that name a host by one text, such as Keygen, are to call it: what the configuration says,
+	// Fingerprint is what licence systems that name a host by one text are to call it: what the configuration says,
 	// or the component machine-id, or where there is none the short code.
 	Fingerprint string
 }
@@ -74,7 +76,7 @@ func Measure(ctx context.Context, c Config) Report {
 	parts := components(ctx, p, r.Container)
 	for _, name := range slices.Sorted(maps.Keys(c.Extra)) {
 		part := raw{name: name, values: []string{c.Extra[name]}, stated: true}
-		if enforcer.IsMeasured(name) {
+		if enforcer.IsMeasured(name) || slices.Contains(c.Reserved, name) {
 			part.values, part.absent = nil, "host.components cannot state it, for it is measured; give yours another name"
 		}
 		parts = append(parts, part)

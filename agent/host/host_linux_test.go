@@ -362,11 +362,12 @@ func TestWatcherLooksAtAllInTime(t *testing.T) {
 // What the configuration states has names of its own: it is marked, and the name of what is measured states nothing. All that is
 // measured anywhere is known to be.
 func TestConfiguredComponents(t *testing.T) {
-	r := Measure(t.Context(), Config{Product: "acme", Root: tree(t, metal), Extra: map[string]string{"machine-id": "forged", "tpm-ek": "forged", "cluster": "uid-1"}})
+	r := Measure(t.Context(), Config{Product: "acme", Root: tree(t, metal), Reserved: []string{"toy-fingerprint"},
+		Extra: map[string]string{"machine-id": "forged", "tpm-ek": "forged", "toy-fingerprint": "forged", "cluster": "uid-1"}})
 	f, forged := r.Facts(), 0
 	for _, c := range r.Components {
 		switch {
-		case c.Configured && enforcer.IsMeasured(c.Name):
+		case c.Configured && (enforcer.IsMeasured(c.Name) || c.Name == "toy-fingerprint"):
 			if forged++; len(c.Values) > 0 || !strings.Contains(c.Absent, "give yours another name") {
 				t.Errorf("%+v", c)
 			}
@@ -375,7 +376,7 @@ func TestConfiguredComponents(t *testing.T) {
 		}
 	}
 	want := []string{keyed("acme", "machine-id", "0123456789abcdef0123456789abcdef")}
-	if forged != 2 || !slices.Equal(f.Components["machine-id"], want) || r.Fingerprint != want[0] || len(f.Configured) != 1 || f.Absent["tpm-ek"] == "" || strings.Contains(f.Absent["tpm-ek"], "host.components") {
+	if forged != 3 || !slices.Equal(f.Components["machine-id"], want) || r.Fingerprint != want[0] || len(f.Configured) != 1 || f.Absent["tpm-ek"] == "" || strings.Contains(f.Absent["tpm-ek"], "host.components") {
 		t.Errorf("%d forged, fingerprint %s, %+v", forged, r.Fingerprint, f)
 	}
 }

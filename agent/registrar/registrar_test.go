@@ -27,7 +27,7 @@ func free(t *testing.T) string {
 
 // Metrics are on a listener of their own, and nowhere where none is named.
 func TestMetricsListener(t *testing.T) {
-	private, _, err := issue.Keygen(t.TempDir(), "v1", "")
+	private, _, err := issue.MakeKey(t.TempDir(), "v1", "")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -94,7 +94,7 @@ func open(t *testing.T, limits map[string]int64, renders int64) *soak {
 			t.Fatalf("%v: %s", err, out)
 		}
 	}
-	private, public, err := issue.Keygen(dir, "k1", "")
+	private, public, err := issue.MakeKey(dir, "k1", "")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -316,7 +316,7 @@ type Fingerprint struct {
 	Virtual    string      `json:"virtual"`   // the hypervisor; empty: none seen
 	Container  string      `json:"container"` // the container runtime; empty: none seen
 	AgentKey   string      `json:"agent_key,omitempty"`
-	// Fingerprint is what licence systems that name a host by one text, such as Keygen, call this one.
+	// Fingerprint is what licence systems that name a host by one text call this one.
 	Fingerprint string `json:"fingerprint,omitempty"`
 }
 

@@ -15,7 +15,7 @@ import (
 	"github.com/usher-agent/usher/agent/eventlog"
 	"github.com/usher-agent/usher/agent/identity"
 	"github.com/usher-agent/usher/client"
-	"github.com/usher-agent/usher/plugin/usher/issue"
+	"github.com/usher-agent/usher/plugin/usher"
 )
 
 func (c *cli) verifyEventsCommand() *cobra.Command {
@@ -43,7 +43,7 @@ log is broken.`}
 			if err != nil {
 				return fmt.Errorf("--key: %w", err)
 			}
-			k, err := issue.ParsePublicKey(b)
+			k, err := usher.ParsePublicKey(b)
 			if err != nil {
 				return fmt.Errorf("--key %s: %w", key, err)
 			}

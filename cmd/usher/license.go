@@ -223,8 +223,11 @@ func hostOf(path string, cfg *config.Config) (*enforcer.Host, error) {
 	}
 	if f.Fingerprint != "" {
 		cfg.Host.Fingerprint = cmp.Or(cfg.Host.Fingerprint, f.Fingerprint)
-		name, values := catalog.HostComponent(cfg.Host.Fingerprint)
-		h.Components[name] = values
+		maps.Copy(h.Components, catalog.HostComponents(cfg.Host.Fingerprint))
+		return h, nil
+	}
+	for _, name := range catalog.HostComponentNames() {
+		h.Absent[name] = "the request does not name the host by one text"
 	}
 	return h, nil
 }

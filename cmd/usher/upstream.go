@@ -18,6 +18,7 @@ import (
 	"github.com/usher-agent/usher/agent/config"
 	"github.com/usher-agent/usher/agent/registrar"
 	"github.com/usher-agent/usher/plugin"
+	"github.com/usher-agent/usher/plugin/usher"
 	"github.com/usher-agent/usher/plugin/usher/issue"
 	"github.com/usher-agent/usher/plugin/usher/registry"
 )
@@ -119,7 +120,7 @@ func (c *cli) serveUpstream(cmd *cobra.Command, o *upstreamFlags) error {
 		if err != nil {
 			return fmt.Errorf("--trust: %w", err)
 		}
-		a, err := issue.NewAnchor(issue.KeyIDOf(file), b, "")
+		a, err := usher.NewAnchor(issue.KeyIDOf(file), b, "")
 		if err != nil {
 			return fmt.Errorf("--trust: %w", err)
 		}
@@ -147,7 +148,7 @@ func upstreamRunDir() string {
 func siteKey(dir string) (*issue.Signer, error) {
 	file := filepath.Join(dir, "site.key")
 	if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
-		if _, _, err := issue.Keygen(dir, "site", ""); err != nil {
+		if _, _, err := issue.MakeKey(dir, "site", ""); err != nil {
 			return nil, err
 		}
 	}

@@ -36,7 +36,7 @@ func (c *cli) keygenCommand() *cobra.Command {
 			if kid == "" {
 				return usage("--kid is missing: the id by which licences name the key, such as 2026-a")
 			}
-			private, public, err := issue.Keygen(out, kid, alg)
+			private, public, err := issue.MakeKey(out, kid, alg)
 			if err != nil {
 				return err
 			}
@@ -175,7 +175,7 @@ func (c *cli) issue(o *signFlags, s *issue.Signer, keyFile string, claims *usher
 			return fmt.Errorf("request: %w", err)
 		}
 		before := len(claims.Hosts)
-		if err := issue.Bind(claims, path, b, o.strategy); err != nil {
+		if err := issue.Bind(claims, path, b, o.strategy, catalog.HostComponentNames()...); err != nil {
 			return err
 		}
 		if len(claims.Hosts) > before {
@@ -227,7 +227,7 @@ func (c *cli) loadSigner(cmd *cobra.Command, o *signFlags) (*issue.Signer, strin
 	if err != nil {
 		return nil, "", fmt.Errorf("public key: %w", err)
 	}
-	anchor, err := issue.NewAnchor(issue.KeyIDOf(o.public), b, o.alg)
+	anchor, err := usher.NewAnchor(issue.KeyIDOf(o.public), b, o.alg)
 	if err != nil {
 		return nil, "", err
 	}

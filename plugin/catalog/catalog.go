@@ -18,26 +18,13 @@ import (
 
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
-	"github.com/usher-agent/usher/plugin/awslm"
 	"github.com/usher-agent/usher/plugin/external"
-	"github.com/usher-agent/usher/plugin/keygen"
-	"github.com/usher-agent/usher/plugin/usher"
-	"github.com/usher-agent/usher/plugin/usher/issue"
 )
-
-// builtIn are the document formats of the built-in systems.
-func builtIn() []plugin.Format {
-	return []plugin.Format{usher.Format{}, keygen.Format{}, awslm.Format{}}
-}
-
-// dialects are those of the built-in systems.
-func dialects() []plugin.Dialect { return []plugin.Dialect{keygen.Dialect{}, awslm.Dialect{}} }
 
 // Catalog is the systems of one agent. It is never changed, and safe for concurrent use.
 type Catalog struct {
-	formats  []plugin.Format  // built in
-	dialects []plugin.Dialect // built in, as all are
-	plugins  []*external.Process
+	systems []plugin.System // built in
+	plugins []*external.Process
 }
 
 // New returns the built-in systems and the plugins. Two systems of one name are an error.
@@ -53,13 +40,34 @@ func New(plugins ...*external.Process) (*Catalog, error) {
 }
 
 // BuiltIn returns the built-in systems alone.
-func BuiltIn() *Catalog { return &Catalog{formats: builtIn(), dialects: dialects()} }
+func BuiltIn() *Catalog { return &Catalog{systems: Systems()} }
+
+// named returns a built-in system; without that name, one that has nothing.
+func named(systems []plugin.System, name string) plugin.System {
+	for _, s := range systems {
+		if s.Name == name {
+			return s
+		}
+	}
+	return plugin.System{}
+}
+
+// Carries says what the requests to a system's upstream carry of the host.
+func (c *Catalog) Carries(system string) plugin.Carries { return named(c.systems, system).Carries }
+
+// Signed returns what the vendor signed of a system's document: see [plugin.System].
+func (c *Catalog) Signed(system string, document []byte) []byte {
+	if s := named(c.systems, system); s.Signed != nil {
+		return s.Signed(document)
+	}
+	return document
+}
 
 // Systems returns the names of the systems.
 func (c *Catalog) Systems() []string {
 	var out []string
-	for _, f := range c.formats {
-		out = append(out, f.System())
+	for _, s := range c.systems {
+		out = append(out, s.Name)
 	}
 	for _, p := range c.plugins {
 		out = append(out, p.Name())
@@ -68,7 +76,14 @@ func (c *Catalog) Systems() []string {
 }
 
 // Dialects returns the dialects that can be spoken on listeners.
-func (c *Catalog) Dialects() []plugin.Dialect { return slices.Clone(c.dialects) }
+func (c *Catalog) Dialects() (out []plugin.Dialect) {
+	for _, s := range c.systems {
+		if s.Dialect != nil {
+			out = append(out, s.Dialect)
+		}
+	}
+	return out
+}
 
 // IsPlugin reports whether a system is a plugin's.
 func (c *Catalog) IsPlugin(system string) bool {
@@ -116,13 +131,13 @@ func (c *Catalog) Recognise(document []byte) (plugin.Format, error) {
 // quickly is Recognise among the built-in systems.
 func (c *Catalog) quickly(document []byte) (plugin.Format, error) {
 	var found plugin.Format
-	for _, f := range c.formats {
+	for _, s := range c.systems {
 		switch {
-		case !f.Recognise(document):
+		case !s.Format.Recognise(document):
 		case found != nil:
-			return nil, ambiguous(found, f)
+			return nil, ambiguous(found, s.Format)
 		default:
-			found = f
+			found = s.Format
 		}
 	}
 	if found == nil {
@@ -175,13 +190,33 @@ func verify(f plugin.Format, err error, document []byte, anchors []plugin.Anchor
 // document whatever it is called, but for a signed licence key alone, which is both.
 func (c *Catalog) IsLicenseKey(data []byte) bool {
 	f, err := c.quickly(data)
-	return errors.Is(err, ErrUnknown) || f != nil && f.System() == keygen.System && keygen.IsSignedKey(data)
+	if err != nil {
+		return errors.Is(err, ErrUnknown)
+	}
+	is := named(c.systems, f.System()).IsLicenseKey
+	return is != nil && is(data)
 }
 
-// HostComponent returns the component of a host's fingerprint that stands for what systems that name a host by one text, such as
-// Keygen, call it.
-func HostComponent(fingerprint string) (name string, values []string) {
-	return keygen.Component, []string{keygen.Fingerprint(fingerprint)}
+// HostComponents returns the components of a host's fingerprint that stand for what systems call it that name a host by one text, by
+// their names. No configuration states one of these names.
+func HostComponents(fingerprint string) map[string][]string {
+	out := map[string][]string{}
+	for _, s := range Systems() {
+		if s.HostComponent != "" {
+			out[s.HostComponent] = []string{s.HostValue(fingerprint)}
+		}
+	}
+	return out
+}
+
+// HostComponentNames returns the names of those components, in the catalog's order.
+func HostComponentNames() (out []string) {
+	for _, s := range Systems() {
+		if s.HostComponent != "" {
+			out = append(out, s.HostComponent)
+		}
+	}
+	return out
 }
 
 // Upstream returns the upstream that serves a licence. None is an error.
@@ -197,23 +232,21 @@ func (c *Catalog) Upstream(l *enforcer.License) (plugin.Upstream, error) {
 // Anchor makes an anchor of a built-in system from a public key as that system's vendors publish it. An empty alg means the
 // key's usual one.
 func Anchor(system, keyID string, key []byte, alg string) (plugin.Anchor, error) {
-	switch system {
-	case usher.System:
-		return issue.NewAnchor(keyID, key, alg)
-	case keygen.System:
-		return keygen.NewAnchor(keyID, key, alg)
-	case awslm.System:
-		return awslm.NewAnchor(keyID, key, alg)
-	default:
-		return plugin.Anchor{}, fmt.Errorf("key %q: there is no licence system %q (known: %s)", keyID, system, strings.Join(BuiltIn().Systems(), ", "))
+	if s := named(Systems(), system); s.NewAnchor != nil {
+		return s.NewAnchor(keyID, key, alg)
 	}
+	return plugin.Anchor{}, fmt.Errorf("key %q: there is no licence system %q (known: %s)", keyID, system, strings.Join(BuiltIn().Systems(), ", "))
 }
+
+// Keyless reports whether anchors of a system and an algorithm have no key of a vendor's: the agent's own is theirs.
+func Keyless(system, alg string) bool { return alg != "" && named(Systems(), system).Keyless == alg }
 
 // NameSchemes sets the schemes of its system that an anchor is believed for; none means all that its algorithm serves.
 func NameSchemes(a *plugin.Anchor, schemes []string) error {
+	s := named(Systems(), a.System)
 	switch {
-	case a.System == keygen.System:
-		return keygen.NameSchemes(a, schemes)
+	case s.NameSchemes != nil:
+		return s.NameSchemes(a, schemes)
 	case len(schemes) > 0:
 		return fmt.Errorf("key %q: the system %s has no schemes; leave schemes out", a.KeyID, a.System)
 	}
@@ -221,14 +254,14 @@ func NameSchemes(a *plugin.Anchor, schemes []string) error {
 }
 
 // TimeTeller returns the system whose signed dates are evidence of the time for an agent that believes these anchors: the first of
-// usher, keygen and awslm that has a production anchor. All licences of an agent are judged by one time, so one system alone tells it, and
+// [Systems] that has a production anchor. All licences of an agent are judged by one time, so one system alone tells it, and
 // never a plugin or a test key. Empty: none does.
 func TimeTeller(anchors []plugin.Anchor) string {
-	for _, f := range builtIn() {
+	for _, s := range Systems() {
 		if slices.ContainsFunc(anchors, func(a plugin.Anchor) bool {
-			return a.System == f.System() && !a.Revoked && a.Environment != enforcer.Test
+			return a.System == s.Name && !a.Revoked && a.Environment != enforcer.Test
 		}) {
-			return f.System()
+			return s.Name
 		}
 	}
 	return ""
@@ -236,7 +269,12 @@ func TimeTeller(anchors []plugin.Anchor) string {
 
 // Own gives the anchors by which an agent believes what it has itself sealed the agent's key.
 func Own(anchors []plugin.Anchor, agent ed25519.PublicKey) []plugin.Anchor {
-	return awslm.Own(anchors, agent)
+	for _, s := range Systems() {
+		if s.Own != nil {
+			anchors = s.Own(anchors, agent)
+		}
+	}
+	return anchors
 }
 
 // PluginAnchor makes an anchor of a plugin's system from a public key in PEM. What an algorithm may be called is the system's

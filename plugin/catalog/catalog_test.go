@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"cmp"
 	"crypto/ed25519"
 	"crypto/x509"
 	"encoding/base64"
@@ -57,9 +58,28 @@ func TestRecognise(t *testing.T) {
 	}
 }
 
-// No two systems have one name, and each has anchors.
+// No two systems have one name, one section of the configuration or one component of a host, and each has anchors. What a system exports
+// agrees with itself.
 func TestSystems(t *testing.T) {
 	seen := map[string]bool{}
+	for _, s := range Systems() {
+		for _, name := range []string{"section " + cmp.Or(s.Section, s.Name), "component " + s.HostComponent} {
+			if seen[name] && name != "component " {
+				t.Errorf("two systems have the %s", name)
+			}
+			seen[name] = true
+		}
+		switch {
+		case s.Format.System() != s.Name || s.Dialect != nil && s.Dialect.System() != s.Name:
+			t.Errorf("%s: its format or its dialect is another system's", s.Name)
+		case (s.HostComponent == "") != (s.HostValue == nil) || (s.Keyless == "") != (s.Own == nil):
+			t.Errorf("%s: half of a pair is missing", s.Name)
+		case s.HostComponent != "" && enforcer.IsMeasured(s.HostComponent):
+			t.Errorf("%s: %s is measured", s.Name, s.HostComponent)
+		case s.Settings != nil && (s.Settings() == s.Settings() || s.Settings().Used()):
+			t.Errorf("%s: its configuration is shared, or used where nothing is configured", s.Name)
+		}
+	}
 	for _, s := range BuiltIn().Systems() {
 		if seen[s] {
 			t.Errorf("two systems are called %s", s)

@@ -33,7 +33,7 @@ import (
 func native(t *testing.T) plugintest.FormatSamples {
 	t.Helper()
 	dir := t.TempDir()
-	private, public, err := issue.Keygen(dir, "k1", "")
+	private, public, err := issue.MakeKey(dir, "k1", "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +45,7 @@ func native(t *testing.T) plugintest.FormatSamples {
 	if err != nil {
 		t.Fatal(err)
 	}
-	anchor, err := issue.NewAnchor("k1", b, "")
+	anchor, err := usher.NewAnchor("k1", b, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -396,7 +396,7 @@ func TestUpstreams(t *testing.T) {
 // The native system's client keeps the promises against its server, called and over the wire.
 func TestNativeUpstream(t *testing.T) {
 	dir := t.TempDir()
-	private, _, err := issue.Keygen(dir, "k1", "")
+	private, _, err := issue.MakeKey(dir, "k1", "")
 	if err != nil {
 		t.Fatal(err)
 	}

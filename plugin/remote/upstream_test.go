@@ -19,7 +19,7 @@ func TestRequestCrosses(t *testing.T) {
 	v := reflect.ValueOf(*r)
 	for i := range v.NumField() {
 		switch name := v.Type().Field(i).Name; name {
-		case "Fingerprint", "Hostname", "Memory", "Disk":
+		case "System", "Fingerprint", "Hostname", "Memory", "Disk":
 			continue
 		}
 		if v.Field(i).IsZero() {

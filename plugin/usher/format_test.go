@@ -30,7 +30,7 @@ func claims() *usher.Claims {
 // vendor is a key pair on disk.
 func vendor(t testing.TB, kid, alg string) (*issue.Signer, []plugin.Anchor) {
 	t.Helper()
-	private, public, err := issue.Keygen(t.TempDir(), kid, alg)
+	private, public, err := issue.MakeKey(t.TempDir(), kid, alg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +42,7 @@ func vendor(t testing.TB, kid, alg string) (*issue.Signer, []plugin.Anchor) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, err := issue.NewAnchor(kid, b, alg)
+	a, err := usher.NewAnchor(kid, b, alg)
 	if err != nil {
 		t.Fatal(err)
 	}

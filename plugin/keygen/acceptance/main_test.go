@@ -167,7 +167,7 @@ func (p *place) kill() {
 func native(t *testing.T, machines, processes, uses int64) *place {
 	t.Helper()
 	vendor := t.TempDir()
-	private, public, err := issue.Keygen(vendor, "k1", "")
+	private, public, err := issue.MakeKey(vendor, "k1", "")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@ package issue
 import (
 	"fmt"
 	"regexp"
+	"slices"
 
 	"github.com/go-json-experiment/json"
 
@@ -27,8 +28,9 @@ var hashRule = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
 // Bind adds the host of a fingerprint request to the claims, and its agent's key where the request names one. Components
 // that are a container's own, as their note says, are left out: they change with every restart. An empty strategy means the
-// default, most. Several requests may be bound, one after the other: the licence is then good on each of those hosts.
-func Bind(c *usher.Claims, name string, data []byte, strategy string) error {
+// default, most. Several requests may be bound, one after the other: the licence is then good on each of those hosts. Components that the
+// host's configuration states under the name of a measured one, or under a reserved name, are left out.
+func Bind(c *usher.Claims, name string, data []byte, strategy string, reserved ...string) error {
 	var r request
 	if err := json.Unmarshal(data, &r); err != nil {
 		return fmt.Errorf("request %s: it is not what `usher fingerprint --request` writes: %w", name, err)
@@ -38,7 +40,7 @@ func Bind(c *usher.Claims, name string, data []byte, strategy string) error {
 	}
 	h := usher.Host{Components: map[string][]string{}, Strategy: strategy}
 	for _, k := range r.Components {
-		if k.Note != "" || len(k.Values) == 0 || k.Configured && enforcer.IsMeasured(k.Name) {
+		if k.Note != "" || len(k.Values) == 0 || k.Configured && (enforcer.IsMeasured(k.Name) || slices.Contains(reserved, k.Name)) {
 			continue
 		}
 		for _, v := range k.Values {

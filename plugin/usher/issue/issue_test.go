@@ -40,7 +40,7 @@ func claims() *usher.Claims {
 // keygen makes a pair in a folder of its own.
 func keygen(t *testing.T, kid, alg string) (private, public string) {
 	t.Helper()
-	private, public, err := issue.Keygen(t.TempDir(), kid, alg)
+	private, public, err := issue.MakeKey(t.TempDir(), kid, alg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +49,7 @@ func keygen(t *testing.T, kid, alg string) (private, public string) {
 
 func anchor(t *testing.T, public, alg string) plugin.Anchor {
 	t.Helper()
-	a, err := issue.NewAnchor(issue.KeyIDOf(public), readFile(t, public), alg)
+	a, err := usher.NewAnchor(issue.KeyIDOf(public), readFile(t, public), alg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,7 +103,7 @@ func TestKeygen(t *testing.T) {
 
 func TestKeygenFiles(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "new", "keys")
-	private, public, err := issue.Keygen(dir, "k", "")
+	private, public, err := issue.MakeKey(dir, "k", "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +116,7 @@ func TestKeygenFiles(t *testing.T) {
 	}
 	// Neither of the pair is ever overwritten, and what fails leaves nothing behind.
 	before := [2]string{string(readFile(t, private)), string(readFile(t, public))}
-	_, _, err = issue.Keygen(dir, "k", "")
+	_, _, err = issue.MakeKey(dir, "k", "")
 	refused(t, err, private, "never overwritten", "--kid")
 	if [2]string{string(readFile(t, private)), string(readFile(t, public))} != before {
 		t.Error("a key was overwritten")
@@ -124,7 +124,7 @@ func TestKeygenFiles(t *testing.T) {
 	if err := os.Remove(private); err != nil {
 		t.Fatal(err)
 	}
-	_, _, err = issue.Keygen(dir, "k", "")
+	_, _, err = issue.MakeKey(dir, "k", "")
 	refused(t, err, public, "never overwritten")
 	if string(readFile(t, public)) != before[1] {
 		t.Error("a public key was overwritten")
@@ -137,17 +137,17 @@ func TestKeygenFiles(t *testing.T) {
 func TestKeygenRefuses(t *testing.T) {
 	dir := t.TempDir()
 	for _, kid := range []string{"", "../k", "a/b", "a b", ".hidden", "-k", strings.Repeat("k", 65), "k\n", "schlüssel"} {
-		_, _, err := issue.Keygen(dir, kid, "")
+		_, _, err := issue.MakeKey(dir, kid, "")
 		refused(t, err, "key id", "at most 64")
 	}
-	_, _, err := issue.Keygen(dir, "k", "HS256")
+	_, _, err := issue.MakeKey(dir, "k", "HS256")
 	refused(t, err, `"HS256"`, "EdDSA, ES256, PS256, RS256")
 	if entries, _ := os.ReadDir(dir); len(entries) > 0 {
 		t.Errorf("left behind: %v", entries)
 	}
 	file := filepath.Join(dir, "file")
 	write(t, file, "x")
-	_, _, err = issue.Keygen(filepath.Join(file, "keys"), "k", "")
+	_, _, err = issue.MakeKey(filepath.Join(file, "keys"), "k", "")
 	refused(t, err, "make key k")
 }
 
@@ -227,7 +227,7 @@ func TestNewAnchorRefuses(t *testing.T) {
 		"bad id":        {"a/b", "", readFile(t, public), []string{`"a/b"`}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			a, err := issue.NewAnchor(test.kid, test.key, test.alg)
+			a, err := usher.NewAnchor(test.kid, test.key, test.alg)
 			refused(t, err, test.want...)
 			if a.Key != nil {
 				t.Error("an anchor all the same")
@@ -548,12 +548,13 @@ func TestCommandSignerStops(t *testing.T) {
 	}
 }
 
-// A request is written on the customer's host: what its configuration states under the name of a measured component is left out.
+// A request is written on the customer's host: what its configuration states under the name of a measured component, or of one by which
+// a system names a host, is left out.
 func TestBindLeavesOutWhatOnlyLooksMeasured(t *testing.T) {
 	hash := strings.Repeat("a", 64)
-	request := fmt.Sprintf(`{"product":"acme","components":[{"name":"machine-id","values":[%q]},{"name":"mac","configured":true,"values":[%q]},{"name":"cluster","configured":true,"values":[%q]}]}`, hash, hash, hash)
+	request := fmt.Sprintf(`{"product":"acme","components":[{"name":"machine-id","values":[%q]},{"name":"mac","configured":true,"values":[%q]},{"name":"cluster","configured":true,"values":[%q]},{"name":"toy-fingerprint","configured":true,"values":[%q]}]}`, hash, hash, hash, hash)
 	c := &usher.Claims{Product: "acme"}
-	if err := issue.Bind(c, "request.json", []byte(request), ""); err != nil {
+	if err := issue.Bind(c, "request.json", []byte(request), "", "toy-fingerprint"); err != nil {
 		t.Fatal(err)
 	}
 	if got := c.Hosts[0].Components; len(got) != 2 || got["mac"] != nil || got["cluster"] == nil {

@@ -25,7 +25,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"strings"
 	"time"
@@ -37,28 +36,6 @@ import (
 	"github.com/usher-agent/usher/plugin/usher"
 )
 
-// keyIDRule is what a key's id looks like; it is also a file name.
-var keyIDRule = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
-
-// ParsePublicKey reads a public key in PEM (PKIX, "PUBLIC KEY").
-func ParsePublicKey(b []byte) (crypto.PublicKey, error) {
-	block, _ := pem.Decode(b)
-	if block == nil {
-		return nil, errors.New("it is not PEM; a public key begins with -----BEGIN PUBLIC KEY-----")
-	}
-	if strings.Contains(block.Type, "PRIVATE") {
-		return nil, errors.New("it holds a private key, which must never leave the vendor; the public key is in the file that ends in .pub")
-	}
-	if block.Type != "PUBLIC KEY" {
-		return nil, fmt.Errorf("it holds a %q; a public key begins with -----BEGIN PUBLIC KEY-----", block.Type)
-	}
-	key, err := x509.ParsePKIXPublicKey(block.Bytes)
-	if err != nil {
-		return nil, errors.New("its contents are not a public key (PKIX)")
-	}
-	return key, nil
-}
-
 // ThumbprintOf returns the RFC 7638 thumbprint of the public key in a file; what is one already it returns as it is.
 func ThumbprintOf(key string) (string, error) {
 	if b, err := base64.RawURLEncoding.DecodeString(key); err == nil && len(b) == sha256.Size {
@@ -68,28 +45,12 @@ func ThumbprintOf(key string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("it is neither a thumbprint (43 characters) nor a public key's file: %w", err)
 	}
-	public, err := ParsePublicKey(b)
+	public, err := usher.ParsePublicKey(b)
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", key, err)
 	}
 	sum, err := (&jose.JSONWebKey{Key: public}).Thumbprint(crypto.SHA256)
 	return base64.RawURLEncoding.EncodeToString(sum), err
-}
-
-// NewAnchor makes an anchor of a public key in PEM. An empty alg means the key's usual one; see [usher.AlgorithmFor].
-func NewAnchor(keyID string, publicPEM []byte, alg string) (plugin.Anchor, error) {
-	if !keyIDRule.MatchString(keyID) {
-		return plugin.Anchor{}, fmt.Errorf("key id %q: letters, digits and . _ - only, at most 64", keyID)
-	}
-	key, err := ParsePublicKey(publicPEM)
-	if err != nil {
-		return plugin.Anchor{}, fmt.Errorf("key %q: %w", keyID, err)
-	}
-	alg, err = usher.AlgorithmFor(key, alg)
-	if err != nil {
-		return plugin.Anchor{}, fmt.Errorf("key %q: %w", keyID, err)
-	}
-	return plugin.Anchor{System: usher.System, KeyID: keyID, Algorithm: alg, Key: key}, nil
 }
 
 // KeyIDOf returns the id of a key file: its name without .key, .pub or .pem.
@@ -103,10 +64,10 @@ func KeyIDOf(path string) string {
 	return base
 }
 
-// Keygen makes a signing key and writes K.key (0600, PKCS #8) and K.pub (PKIX) into dir, which it makes if missing. It never
+// MakeKey makes a signing key and writes K.key (0600, PKCS #8) and K.pub (PKIX) into dir, which it makes if missing. It never
 // overwrites a key. alg is EdDSA (the default), ES256, PS256 or RS256.
-func Keygen(dir, keyID, alg string) (private, public string, err error) {
-	if !keyIDRule.MatchString(keyID) {
+func MakeKey(dir, keyID, alg string) (private, public string, err error) {
+	if !usher.IsKeyID(keyID) {
 		return "", "", fmt.Errorf("key id %q: letters, digits and . _ - only, at most 64", keyID)
 	}
 	var key crypto.Signer

@@ -14,7 +14,7 @@ import (
 
 // A licence that names an agent's key says the key apart where something else in it is for admins alone, and only there.
 func TestVoucher(t *testing.T) {
-	private, _, err := issue.Keygen(t.TempDir(), "k1", "")
+	private, _, err := issue.MakeKey(t.TempDir(), "k1", "")
 	if err != nil {
 		t.Fatal(err)
 	}

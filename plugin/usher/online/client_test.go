@@ -31,7 +31,7 @@ type side struct {
 
 func newSide(t testing.TB) side {
 	t.Helper()
-	private, _, err := issue.Keygen(t.TempDir(), "v1", "")
+	private, _, err := issue.MakeKey(t.TempDir(), "v1", "")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -148,7 +148,7 @@ func TestBlocksAndCopies(t *testing.T) {
 
 // A site server signs with a key of its own. Its word counts for blocks, of the licences that name it, and for nothing else.
 func TestSiteServer(t *testing.T) {
-	private, public, err := issue.Keygen(t.TempDir(), "site", "")
+	private, public, err := issue.MakeKey(t.TempDir(), "site", "")
 	if err != nil {
 		t.Fatal(err)
 	}

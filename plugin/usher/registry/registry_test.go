@@ -38,7 +38,7 @@ type office struct {
 func openOffice(t *testing.T, change func(*registry.Config)) *office {
 	t.Helper()
 	o := &office{t: t, now: time.Now(), dir: t.TempDir()}
-	private, _, err := issue.Keygen(t.TempDir(), "v1", "")
+	private, _, err := issue.MakeKey(t.TempDir(), "v1", "")
 	if err != nil {
 		t.Fatal(err)
 	}

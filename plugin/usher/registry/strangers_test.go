@@ -126,7 +126,7 @@ func TestStrangers(t *testing.T) {
 
 // A key for test licences vouches for no production licence of the same id.
 func TestStrangerWithATestKey(t *testing.T) {
-	private, _, err := issue.Keygen(t.TempDir(), "t1", "")
+	private, _, err := issue.MakeKey(t.TempDir(), "t1", "")
 	if err != nil {
 		t.Fatal(err)
 	}
