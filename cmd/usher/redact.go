@@ -15,11 +15,11 @@ func redacted(_ []string, a slog.Attr) slog.Attr {
 		a.Value = slog.StringValue(redact.Text(a.Value.String()))
 	case slog.KindAny:
 		switch v := a.Value.Any().(type) {
+		case *slog.Source, slog.Level, nil:
 		case error:
 			a.Value = slog.StringValue(redact.Text(v.Error()))
 		case fmt.Stringer:
 			a.Value = slog.StringValue(redact.Text(v.String()))
-		case *slog.Source, slog.Level, nil:
 		default:
 			a.Value = slog.AnyValue(redact.Texts(v))
 		}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
+	"github.com/usher-agent/usher/redact"
 )
 
 // Dialect answers License Manager's API from the agent's own pools, meters and features, for products that speak it through one
@@ -99,9 +100,9 @@ func (h *counter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(b) // as above
 }
 
-// declaredFor makes an error one that its operation may answer.
+// declaredFor makes an error one that its operation may answer, in words that its caller may read.
 func (f *Fault) declaredFor(op string) *Fault {
-	out := &Fault{f.Code, strings.ToValidUTF8(f.Message, "?")}
+	out := &Fault{f.Code, redact.Text(strings.ToValidUTF8(f.Message, "?"))}
 	if _, known := declared[op]; !known || Declared(op, f.Code) {
 		return out
 	}

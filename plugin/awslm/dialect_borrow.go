@@ -41,7 +41,7 @@ func (h *counter) borrow(c enforcer.Caller, r *BorrowRequest) (any, *Fault) {
 	case v == nil:
 		return nil, &Fault{ErrResourceNotFound, "There is no such licence here."}
 	case !v.inForce:
-		return nil, &Fault{ErrResourceNotFound, "The licence cannot be consumed: " + redact.Text(v.why)}
+		return nil, &Fault{ErrResourceNotFound, "The licence cannot be consumed: " + v.why}
 	case v.ConsumptionConfiguration.BorrowConfiguration == nil:
 		return nil, &Fault{ErrNoEntitlements, "The licence has no BorrowConfiguration: nothing of it can be borrowed."}
 	}

@@ -315,14 +315,14 @@ func (h *counter) find(sku, fingerprint, beneficiary string, asked []Entitlement
 		case !v.inForce:
 			bad = cmp.Or(bad, v)
 		case !v.serves(beneficiary, asked):
-			return missing("Licence %s has nothing for beneficiary %q: neither is it his, nor has it entitlements under that name.", redact.Text(v.LicenseArn), short(beneficiary))
+			return missing("Licence %s has nothing for beneficiary %q: neither is it his, nor has it entitlements under that name.", v.LicenseArn, short(beneficiary))
 		default:
 			return v, nil
 		}
 	}
 	switch {
 	case bad != nil:
-		return missing("Licence %s cannot be consumed: %s.", redact.Text(bad.LicenseArn), redact.Text(strings.TrimSuffix(bad.why, ".")))
+		return missing("Licence %s cannot be consumed: %s.", bad.LicenseArn, strings.TrimSuffix(bad.why, "."))
 	case product:
 		return missing("There is a licence for product %q, but of another issuer than this KeyFingerprint names; ListReceivedLicenses says which.", short(sku))
 	}

@@ -34,6 +34,7 @@ import (
 
 	"github.com/usher-agent/usher/plugin"
 	"github.com/usher-agent/usher/plugin/usher"
+	"github.com/usher-agent/usher/redact"
 )
 
 // ThumbprintOf returns the RFC 7638 thumbprint of the public key in a file; what is one already it returns as it is.
@@ -237,12 +238,15 @@ func (s *Signer) Sign(c *usher.Claims) ([]byte, error) {
 		return doc, err
 	}
 	word := struct {
-		License      string              `json:"license"`
+		License      string              `json:"license,omitempty"` // where it is nothing to hide itself
 		Product      string              `json:"product"`
 		Issued       int64               `json:"iat"`
 		Confirmation *usher.Confirmation `json:"cnf,omitzero"`
 		AgentKeys    []string            `json:"agent_keys,omitempty"`
 	}{c.ID, c.Product, c.Issued, c.Confirmation, c.AgentKeys}
+	if redact.Text(c.ID) != c.ID {
+		word.License = ""
+	}
 	b, err := json.Marshal(word)
 	if err != nil {
 		return nil, err
