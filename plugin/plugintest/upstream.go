@@ -173,7 +173,7 @@ func (c *upstreamCheck) call(k upstreamCall) {
 			c.state = reply.State
 		}
 	}
-	if c.samples.Refused != nil {
+	if c.samples.Refused != nil && k.name != "deactivate" { // a host that has no place gives none back, and hears no more
 		_, err := k.call(context.Background(), c.samples.Refused())
 		c.refusal(k.name, err)
 	}
