@@ -88,7 +88,7 @@ log is broken.`}
 // bundledEvents is how many events the support bundle has.
 const bundledEvents = 200
 
-// eventsTail returns the last events of the agent's log, without those who caused them.
+// eventsTail returns the last events of the agent's log, without their authors.
 func eventsTail(ctx context.Context, a *client.Client) ([]eventlog.Event, error) {
 	settings, err := a.Config(ctx)
 	if err != nil {
