@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/usher-agent/usher/agent/api"
+	"github.com/usher-agent/usher/agent/audit"
 	"github.com/usher-agent/usher/agent/budget"
 	"github.com/usher-agent/usher/agent/config"
 	"github.com/usher-agent/usher/agent/draws"
@@ -75,7 +76,7 @@ type Agent struct {
 	seals     *seals
 	key       ed25519.PrivateKey
 	history   *history
-	audit     *audit
+	audit     *audit.Log
 	vendor    string // the product that is compiled in; empty: none is
 	socket    *api.Socket
 	server    *api.Server
@@ -154,9 +155,11 @@ func (a *Agent) open() (err error) {
 	}
 	a.desk.ended = a.holders.ended
 	a.recover(was)
-	if err := a.openEvents(); err != nil {
+	if a.audit, err = audit.Open(audit.Config{Dir: cfg.State.Dir, Key: a.key, Users: cfg.Privacy.Users, Now: a.desk.time, Log: a.log}); err != nil {
 		return err
 	}
+	a.seals.head = a.audit.Head
+	a.seals.checkEvents()
 	if a.history, err = a.openHistory(newKey); err != nil {
 		return err
 	}

@@ -37,6 +37,7 @@ var arrows = map[string][]string{
 	"metrics":           {"enforcer"},
 	"agent":             {"enforcer", "plugin", "metrics", "client", "agent", "redact"},
 	"agent/api":         {"agent/files", "enforcer", "plugin", "client/wire", "redact"},
+	"agent/audit":       {"agent/eventlog", "agent/files", "enforcer"},
 	"agent/clock":       {},
 	"agent/files":       {},
 	"agent/config":      {"agent/files", "enforcer"},

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/agent/api"
+	"github.com/usher-agent/usher/agent/audit"
 	"github.com/usher-agent/usher/agent/eventlog"
 	"github.com/usher-agent/usher/agent/identity"
 	"github.com/usher-agent/usher/enforcer"
@@ -213,7 +214,7 @@ func (d *dialectDesk) SetData(id enforcer.LeaseID, c enforcer.Caller, data []byt
 func (d *dialectDesk) Adjust(meter string, by int64, c enforcer.Caller) (int64, *enforcer.Denial) {
 	drawn, denial := d.agent.desk.shift(&enforcer.Shift{Pool: meter, By: by, Caller: c})
 	if denial == nil && by != 0 {
-		d.agent.noteBy(c, eventlog.Event{Type: noteAdjusted, Subject: meter,
+		d.agent.audit.NoteBy(c, eventlog.Event{Type: audit.MeterAdjusted, Subject: meter,
 			Fields: map[string]string{"by": strconv.FormatInt(by, 10), "drawn": strconv.FormatInt(drawn, 10), "dialect": d.system}})
 	}
 	return drawn, denial

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/agent/api"
+	"github.com/usher-agent/usher/agent/audit"
 	"github.com/usher-agent/usher/agent/eventlog"
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
@@ -30,7 +31,7 @@ func (f front) ReleaseHost(ctx context.Context, by enforcer.Caller, id string) (
 			r.Released, r.Reason = false, err.Error()
 		} else {
 			f.vouched(l.ID, "")
-			f.noteBy(by, eventlog.Event{Type: noteReleased, Subject: l.ID})
+			f.audit.NoteBy(by, eventlog.Event{Type: audit.LicenseReleased, Subject: l.ID})
 			f.log.Warn("this host gave its place on a licence back", "licence", l.ID, "uid", by.UID, "pid", by.PID, "exe", by.Exe)
 		}
 		out.Licenses = append(out.Licenses, r)
@@ -44,7 +45,7 @@ func (f front) Drain(ctx context.Context, by enforcer.Caller, wait time.Duration
 	if !f.desk.draining() {
 		f.desk.drain()
 		f.budget.Nudge() // what is not in use goes back to the site
-		f.noteBy(by, eventlog.Event{Type: noteDrained})
+		f.audit.NoteBy(by, eventlog.Event{Type: audit.AgentDrained})
 		f.log.Warn("the agent grants no new leases from now on", "uid", by.UID, "pid", by.PID, "exe", by.Exe)
 	}
 	waiting, cancel := context.WithTimeout(ctx, wait)
@@ -76,7 +77,7 @@ func (f front) Undrain(by enforcer.Caller) *enforcer.Denial {
 	}
 	if f.desk.drained.CompareAndSwap(true, false) {
 		f.budget.Nudge()
-		f.noteBy(by, eventlog.Event{Type: noteUndrained})
+		f.audit.NoteBy(by, eventlog.Event{Type: audit.AgentUndrained})
 		f.log.Info("the agent grants leases again", "uid", by.UID, "pid", by.PID, "exe", by.Exe)
 	}
 	return nil

@@ -11,6 +11,7 @@ import (
 	"unicode"
 
 	"github.com/usher-agent/usher/agent/api"
+	"github.com/usher-agent/usher/agent/audit"
 	"github.com/usher-agent/usher/agent/eventlog"
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
@@ -52,7 +53,7 @@ func (f front) BeginEmergency(by enforcer.Caller, reason string) (wire.Emergency
 	c.judge()
 	c.mu.Unlock()
 	f.metrics.EmergencyBegan()
-	f.noteBy(by, eventlog.Event{Type: noteEmergency, Subject: l.ID, Detail: reason, Fields: map[string]string{"ends": e.Ends.Format(time.RFC3339)}})
+	f.audit.NoteBy(by, eventlog.Event{Type: audit.EmergencyStarted, Subject: l.ID, Detail: reason, Fields: map[string]string{"ends": e.Ends.Format(time.RFC3339)}})
 	f.log.Warn("an operator has begun an emergency", "licence", l.ID, "ends", e.Ends, "uid", by.UID, "pid", by.PID, "exe", by.Exe)
 	f.desk.subs.send(nil, wire.Event{Type: "emergency.started", At: now, Code: string(enforcer.ValidInGrace),
 		Reason: "an operator has begun an emergency on licence " + l.ID + ", until " + e.Ends.UTC().Format(time.RFC3339)}) // why is for admins to know
@@ -157,7 +158,7 @@ func (f front) giveBack(by enforcer.Caller, id string) (enforcer.Ref, past, *enf
 		return ref, past{}, &enforcer.Denial{Code: enforcer.Storage, Detail: "the return could not be recorded, and the licence stands: " + err.Error(), Hint: "see to the disk that state.dir is on"}
 	}
 	c.judge()
-	f.noteBy(by, eventlog.Event{Type: noteReturned, Subject: id, Fields: map[string]string{"sha256": was.Document}})
+	f.audit.NoteBy(by, eventlog.Event{Type: audit.LicenseReturned, Subject: id, Fields: map[string]string{"sha256": was.Document}})
 	f.log.Warn("a licence was returned, and is of no use here any more", "licence", id, "uid", by.UID, "pid", by.PID, "exe", by.Exe)
 	f.desk.subs.send(nil, wire.Event{Type: "license.returned", At: now, Reason: "licence " + id + " was returned to the vendor"})
 	return ref, was, nil

@@ -189,7 +189,7 @@ func (a *Agent) noteVerdict(v *enforcer.Verdict) {
 	a.last = v
 	a.mu.Unlock()
 	a.haveDuties(v)
-	a.auditVerdict(last, v)
+	a.audit.Verdict(v, a.court.facts.Upstream, a.court.document)
 	if last == nil {
 		close(a.judged)
 	}

@@ -6,6 +6,7 @@ import (
 	"strconv"
 
 	"github.com/usher-agent/usher/agent/api"
+	"github.com/usher-agent/usher/agent/audit"
 	"github.com/usher-agent/usher/agent/eventlog"
 	"github.com/usher-agent/usher/agent/host"
 	"github.com/usher-agent/usher/agent/identity"
@@ -36,7 +37,7 @@ func (f front) Renew(r *enforcer.Renew) (*enforcer.Lease, *enforcer.Denial) { re
 func (f front) Release(r *enforcer.Release) *enforcer.Denial {
 	dec := f.desk.do(r)
 	if r.Force && dec.Denial == nil && dec.Lease != nil {
-		f.noteForcedRelease(r.Caller, dec.Lease)
+		f.audit.Forced(r.Caller, dec.Lease)
 	}
 	return dec.Denial
 }
@@ -44,7 +45,7 @@ func (f front) Release(r *enforcer.Release) *enforcer.Denial {
 func (f front) Adjust(r *enforcer.Adjust) *enforcer.Denial {
 	d := f.desk.do(r).Denial
 	if d == nil {
-		f.noteBy(r.Caller, eventlog.Event{Type: noteAdjusted, Subject: r.Pool, Fields: map[string]string{"drawn": strconv.FormatInt(r.Drawn, 10)}})
+		f.audit.NoteBy(r.Caller, eventlog.Event{Type: audit.MeterAdjusted, Subject: r.Pool, Fields: map[string]string{"drawn": strconv.FormatInt(r.Drawn, 10)}})
 		f.log.Warn("a meter was adjusted", "meter", r.Pool, "drawn", r.Drawn, "uid", r.Caller.UID, "pid", r.Caller.PID, "exe", r.Caller.Exe)
 	}
 	return d

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/usher-agent/usher/agent/audit"
 	"github.com/usher-agent/usher/agent/eventlog"
 	"github.com/usher-agent/usher/agent/files"
 	"github.com/usher-agent/usher/agent/identity"
@@ -105,7 +106,7 @@ func (a *Agent) openHistory(newKey bool) (*history, error) {
 	})
 	h, fresh, err := openHistory(path, file, a.key, a.desk.time())
 	if err == nil && fresh != "" && !newKey {
-		a.note(eventlog.Event{Type: noteHistory, Detail: fresh})
+		a.audit.Note(eventlog.Event{Type: audit.HistoryBegun, Detail: fresh})
 		a.log.Warn("a record of trials, emergencies and returned licences is begun, though the agent's key is older: trials that were issued before count from their issue", "why", fresh)
 	}
 	return h, err

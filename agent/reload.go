@@ -6,6 +6,7 @@ import (
 	"errors"
 	"strings"
 
+	"github.com/usher-agent/usher/agent/audit"
 	"github.com/usher-agent/usher/agent/config"
 	"github.com/usher-agent/usher/agent/eventlog"
 	"github.com/usher-agent/usher/client/wire"
@@ -23,10 +24,10 @@ func (a *Agent) Reload() (wire.Reloaded, error) {
 	a.metrics.Reloaded(err == nil, a.options.Now())
 	switch {
 	case err != nil:
-		a.note(eventlog.Event{Type: noteReloadRefused, Detail: err.Error()})
+		a.audit.Note(eventlog.Event{Type: audit.ConfigRefused, Detail: err.Error()})
 		a.log.Error("the configuration was not reloaded; what was in force stays", "error", err)
 	default:
-		a.note(eventlog.Event{Type: noteReloaded, Fields: map[string]string{"changed": strings.Join(out.Changed, " "), "needs_restart": strings.Join(out.Restart, " ")}})
+		a.audit.Note(eventlog.Event{Type: audit.ConfigReloaded, Fields: map[string]string{"changed": strings.Join(out.Changed, " "), "needs_restart": strings.Join(out.Restart, " ")}})
 		a.log.Info("the configuration was reloaded", "changed", out.Changed, "needs_restart", out.Restart)
 	}
 	return out, err

@@ -2,7 +2,6 @@ package agent
 
 import (
 	"cmp"
-	"context"
 	"crypto/ed25519"
 	"crypto/rand"
 	"errors"
@@ -12,6 +11,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/usher-agent/usher/agent/audit"
 	"github.com/usher-agent/usher/agent/clock"
 	"github.com/usher-agent/usher/agent/config"
 	"github.com/usher-agent/usher/agent/eventlog"
@@ -147,7 +147,7 @@ func (s *seals) checkEvents() {
 	if !s.state.Fact(eventsFact, &was) || is.Sequence > was.Sequence || is == was {
 		return
 	}
-	if err := s.state.Note(eventsDir, files.FaultMissing); err != nil {
+	if err := s.state.Note(audit.Folder, files.FaultMissing); err != nil {
 		s.log.Warn("what was found of the event log could not be written; it is found again", "error", err)
 	}
 	s.sealEvents() // else the same lines are missed until as many are written
@@ -196,7 +196,7 @@ func nothing(files.Content) []byte     { return nil }
 
 // TamperedFiles returns the names that findings are counted under: a closed set.
 func TamperedFiles() []string {
-	return []string{stateManifest, runtimeManifest, upstreamFile, drawsFile, historyFile, blocksFile, durableJournal, runtimeJournal, "dialect", eventsDir}
+	return []string{stateManifest, runtimeManifest, upstreamFile, drawsFile, historyFile, blocksFile, durableJournal, runtimeJournal, "dialect", audit.Folder}
 }
 
 // label returns the name of TamperedFiles that a file is counted under.
@@ -245,7 +245,7 @@ func whatFollows(file string) string {
 		return "who holds slots is not known for sure, and none is handed out until the state is accepted or the host is started anew"
 	case stateManifest:
 		return "what was drawn and held before is not known for sure: no draw and no slot is handed out until the state is accepted, and no duty counts as met until a call succeeds"
-	case eventsDir:
+	case audit.Folder:
 		return "events are missing from the log"
 	}
 	return "it is used as it is"
@@ -257,7 +257,7 @@ func (a *Agent) tellTampered() {
 		a.log.Error("the state is not as the agent left it", "file", f.File, "fault", string(f.Fault), "found", f.At.Format(time.RFC3339),
 			"effect", whatFollows(f.File), "hint", "stop the agent and run `usher doctor --repair`, which accepts the state as it is")
 		if !f.At.Before(a.seals.began.UTC().Truncate(time.Millisecond)) {
-			a.note(eventlog.Event{Type: noteTampered, Subject: f.File, Code: string(f.Fault), Detail: whatFollows(f.File)})
+			a.audit.Note(eventlog.Event{Type: audit.StateTampered, Subject: f.File, Code: string(f.Fault), Detail: whatFollows(f.File)})
 		}
 	}
 }
@@ -434,13 +434,13 @@ func accept(c *config.Config, key ed25519.PrivateKey, now func() time.Time) (out
 		}
 		for _, f := range found {
 			out = append(out, Accepted{f.File, string(f.Fault)})
-			events = append(events, eventlog.Event{At: now(), Type: noteAccepted, Subject: f.File, Code: string(f.Fault), Detail: "an operator accepted the state as it is"})
+			events = append(events, eventlog.Event{At: now(), Type: audit.StateAccepted, Subject: f.File, Code: string(f.Fault), Detail: "an operator accepted the state as it is"})
 		}
 	}
 	if err := s.close(); err != nil || len(events) == 0 {
 		return nil, err
 	}
-	return out, appendEvents(c, key, events)
+	return out, audit.Append(c.State.Dir, key, events)
 }
 
 // takeAsIs seals a journal as it lies there. The durable one is not taken so: the agent makes it whole by what was last known.
@@ -453,18 +453,4 @@ func takeAsIs(v *files.Vault, dir, name string) error {
 		return err
 	}
 	return v.SealJournal(name, files.Extent(x), nil)
-}
-
-// appendEvents writes events to the log of an agent that does not run.
-func appendEvents(c *config.Config, key ed25519.PrivateKey, events []eventlog.Event) error {
-	log, err := eventlog.Open(eventlog.Config{Dir: filepath.Join(c.State.Dir, eventsDir), Key: key})
-	if err != nil {
-		return err
-	}
-	for _, e := range events {
-		log.Note(e)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel() // what is noted is written all the same
-	return errors.Join(log.Run(ctx), files.LikeFolder(filepath.Join(c.State.Dir, eventsDir)))
 }
