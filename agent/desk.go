@@ -43,6 +43,7 @@ type desk struct {
 	atBoot   time.Duration                            // what it said
 	advanced time.Duration                            // since boot, when mark was last advanced; 0: it is to be
 	steps    int                                      // how often it was set
+	unproved time.Duration                            // how far the core counts last as ahead of what is proved
 	signed   time.Time                                // the latest date of a document at hand
 	mark     enforcer.Mark                            // the latest time of which there is evidence, which outlives the agent
 	markKept time.Duration                            // since boot, when mark was last kept; 0: not yet

@@ -23,7 +23,7 @@ func (a *Agent) openDraws() error {
 	var err error
 	file := sealed(a.seals.state, lastKnown)
 	a.draws, err = draws.New(draws.Config{File: filepath.Join(cfg.State.Dir, drawsFile), Read: file.read, Write: file.write, CallWithin: cfg.Upstream.Timeout.Duration(),
-		Now: a.desk.time, Request: a.blockRequest, Demand: a.drawDemand, OnChange: a.court.reshare,
+		Now: a.desk.counted, Request: a.blockRequest, Demand: a.drawDemand, OnChange: a.court.reshare,
 		Called: func(call, result string) { a.metrics.UpstreamCalled(call, result, a.desk.time()) }, Log: a.log})
 	a.court.draws = a.draws.Taken
 	return err

@@ -33,10 +33,11 @@ func (f front) BeginEmergency(by enforcer.Caller, reason string) (wire.Emergency
 	}
 	c := f.court
 	c.mu.Lock()
-	now := f.desk.time()
+	timing := f.desk.timing()
+	now := timing.now
 	l, d := (*enforcer.License)(nil), &enforcer.Denial{Detail: "the licence folder has not been read yet", Hint: "try again in a moment"}
 	if c.ready {
-		c.facts.Documents = c.documents(nil)
+		c.facts.Documents, c.facts.Clock = c.documents(nil), timing.Clock
 		c.fill(&c.facts, now)
 		l, d = enforcer.MayBeginEmergency(c.facts, enforcer.Judge(c.facts, now), now)
 	}
@@ -68,7 +69,8 @@ func emergencyShape(id string, e emergency, now time.Time) wire.Emergency {
 // Emergencies returns what operators have begun, and what the licences at hand still grant.
 func (f front) Emergencies() wire.Emergencies {
 	out := wire.Emergencies{Emergencies: []wire.Emergency{}, Grants: []wire.EmergencyGrant{}}
-	now := f.desk.time()
+	timing := f.desk.timing()
+	now := timing.now
 	for ref, list := range f.history.emergencies() {
 		for _, e := range list {
 			out.Emergencies = append(out.Emergencies, emergencyShape(ref.ID(), e, now))
@@ -91,7 +93,7 @@ func (f front) Emergencies() wire.Emergencies {
 			began = append(began, e.Began)
 		}
 		g := wire.EmergencyGrant{License: l.ID, LengthSeconds: l.Emergency.Length.Seconds(), PerYear: l.Emergency.PerYear}
-		if next, ever := l.Emergency.Free(began, now); ever {
+		if next, ever := l.Emergency.Free(began, timing.counted()); ever {
 			g.Next = instant(next)
 		}
 		out.Grants = append(out.Grants, g)

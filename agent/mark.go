@@ -33,6 +33,9 @@ type markRecord struct {
 	Signed time.Time     `json:"signed,omitzero"`
 	Ran    time.Duration `json:"ran_ns,omitempty"`
 	Learnt time.Time     `json:"learnt,omitzero"`
+	// Former versions counted by Time, and so does a record of theirs.
+	Counted time.Time     `json:"counted,omitzero"`
+	Lent    time.Duration `json:"lent_ns,omitempty"`
 }
 
 func encodeMark(m enforcer.Mark) ([]byte, error) {
@@ -85,8 +88,12 @@ func (d *desk) timed() timeAt {
 	d.last, d.wall, d.read = now, c.Wall, c.Boot
 	if by != 0 {
 		d.steps++
-		d.apply(d.core.Decide(&enforcer.Step{By: by}, now).Events, nil)
 	}
+	if by != 0 || enforcer.Drifted(d.unproved, k.Unproved) {
+		d.unproved = k.Unproved
+		d.apply(d.core.Decide(&enforcer.Step{By: by, Unproved: k.Unproved}, now).Events, nil)
+	}
+	k.Unproved = d.unproved                        // as the core counts by it
 	k.Behind = k.Behind.Truncate(time.Millisecond) // less lies between two readings
 	return timeAt{Clock: k, now: now, wall: c.Wall, mark: d.mark, steps: d.steps}
 }
@@ -172,6 +179,9 @@ type timeAt struct {
 	steps     int // how often the time was set
 }
 
+// counted returns the time that periods are counted by: what is proved of the licence time.
+func (t timeAt) counted() time.Time { return t.now.Add(-t.Unproved) }
+
 // timing is timed for those who do not hold d.mu.
 func (d *desk) timing() timeAt {
 	d.mu.Lock()
@@ -185,6 +195,9 @@ func (d *desk) time() time.Time {
 	defer d.mu.Unlock()
 	return d.licenceTime()
 }
+
+// counted returns the time that meters' periods are counted by.
+func (d *desk) counted() time.Time { return d.timing().counted() }
 
 // Clock returns the licence time and where it is from.
 func (f front) Clock() wire.Clock {

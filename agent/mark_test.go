@@ -187,3 +187,52 @@ func TestEvidence(t *testing.T) {
 		t.Errorf("when it has gone: %+v", at)
 	}
 }
+
+// A clock that is set forward opens no period of a meter, of one that a site shares neither, before that is proved; set back afterwards
+// nothing has been doubled.
+func TestMeterIsNotEmptiedAhead(t *testing.T) {
+	h := newHostOf(t)
+	h.core = enforcer.New(enforcer.Options{Durable: true})
+	h.setVerdict(&enforcer.Verdict{State: enforcer.StateValid, Code: enforcer.Valid, Meters: map[string]enforcer.MeterGrant{
+		"renders": {Name: "renders", Key: "L/renders", Limit: 100, Budget: 100, Most: 100, Resets: enforcer.ResetsMonthly}}}, 0)
+	drawn := int64(0)
+	draw := func() *enforcer.Denial {
+		l, _, d := h.Acquire(t.Context(), &enforcer.Acquire{Caller: enforcer.Caller{UID: 1, User: "ann"}, Pool: "renders", N: 100, MinN: 1})
+		if d == nil {
+			drawn += l.Items[0].N
+		}
+		return d
+	}
+	start := h.wall
+	draw()
+	for range 11 {
+		h.wall = h.wall.AddDate(0, 1, 0)
+		h.run(time.Second)
+		if d := draw(); d == nil || d.Code != enforcer.MeterEmpty {
+			t.Fatalf("%d draws were made of 100 a month, in seconds: %v", drawn, d)
+		}
+		if month := enforcer.ResetsMonthly.Start(h.counted()); !month.Equal(enforcer.ResetsMonthly.Start(start)) {
+			t.Fatalf("what a site gives is counted in the period of %v", month)
+		}
+	}
+	for range 60 { // by less than is believed at once, again and again
+		h.wall = h.wall.AddDate(-1, 0, 0).Add(23 * time.Hour)
+		h.run(time.Second)
+		if draw(); drawn != 100 {
+			t.Fatalf("%d draws were made of 100 a month", drawn)
+		}
+		h.wall = h.wall.AddDate(1, 0, 0)
+	}
+	for range 25 {
+		h.run(time.Hour)
+		h.time()
+	}
+	if d := draw(); d != nil || drawn != 200 {
+		t.Errorf("after a day of running %d draws are made: %+v", drawn, d)
+	}
+	h.wall = start.Add(48 * time.Hour)
+	h.run(time.Hour)
+	if draw(); drawn != 200 {
+		t.Errorf("set back, %d draws are made", drawn)
+	}
+}

@@ -31,7 +31,7 @@ func (e *Enforcer) Apply(ev Event) {
 	case EventLeft:
 		e.unqueue(ev.Waiter)
 	case EventStepped:
-		e.applyStepped(ev.By)
+		e.applyStepped(ev.By, ev.Unproved)
 	case EventDrawn, EventSet:
 		e.applyDraws(ev)
 	case EventNoted:

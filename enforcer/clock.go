@@ -44,6 +44,11 @@ type Mark struct {
 	Ran    time.Duration
 	// Learnt is the latest time that an upstream has signed.
 	Learnt time.Time
+	// Counted is the latest time that meters' periods are counted by; zero: as late as Time. It follows Time at once only where
+	// that is proved, and else no faster than Lent allows.
+	Counted time.Time
+	// Lent is how far Counted went on the wall clock's word alone, as far as the host has not run since to earn it back.
+	Lent time.Duration
 }
 
 // floor returns the earliest time that it can be: the mark, and what has passed since.
@@ -74,6 +79,52 @@ func (m Mark) since(c Clocks, signed time.Time) time.Duration {
 		return 0
 	}
 	return max(0, m.Signed.Add(m.Ran+m.ran(c)).Sub(signed))
+}
+
+// catchUp is how much faster than it runs a host earns back what was lent to the time that periods are counted by: one that
+// is on for an hour a day has its periods in time, and one whose clock is set forward again and again gains no more than by
+// a single leap that it waits for.
+const catchUp = time.Duration(24)
+
+// counted returns the earliest time that meters' periods are to be counted by, and what is lent of it.
+func (m Mark) counted(c Clocks) (at time.Time, lent time.Duration) {
+	ran := m.ran(c)
+	if lent = m.Lent; ran >= lent/catchUp { // compared first, for the product may not fit
+		lent = 0
+	} else {
+		lent -= ran * catchUp
+	}
+	if m.Counted.IsZero() {
+		return m.floor(c), lent
+	}
+	return m.Counted.Add(ran), lent
+}
+
+// unproved returns how far the licence time now is beyond the time that meters' periods are counted by.
+func (m Mark) unproved(c Clocks, signed, now time.Time) time.Duration {
+	at, _ := m.counted(c)
+	if at.IsZero() { // nothing is known, and nothing has been drawn
+		return 0
+	}
+	if !signed.IsZero() {
+		at = later(at, signed.Add(m.since(c, signed)))
+	}
+	if by := now.Sub(at); by >= clockStepLeast {
+		return by
+	}
+	return 0
+}
+
+// count takes the time that periods are counted by along with the mark's, of which the clocks c say that it has come. proved says
+// that signed evidence, or a day of running, is behind that.
+func (next *Mark) count(was Mark, c Clocks, proved bool) {
+	at, lent := was.counted(c)
+	if ahead := next.Time.Sub(at); !proved && !at.IsZero() && ahead > 0 {
+		step := min(ahead, max(0, Leap-lent))
+		next.Counted, next.Lent = at.Add(step), lent+step
+		return
+	}
+	next.Counted, next.Lent = later(at, next.Time), lent
 }
 
 // falls returns when a strict licence falls for the wall clock's being behind; zero: never.
@@ -115,6 +166,7 @@ func (m Mark) Now(c Clocks, signed time.Time) (time.Time, Clock) {
 			clock.BehindSince = now.Add(-m.Behind - m.ran(c))
 		}
 	}
+	clock.Unproved = m.unproved(c, signed, now)
 	return now, clock
 }
 
@@ -129,16 +181,21 @@ func (m Mark) advance(c Clocks, signed, proof time.Time) Mark {
 	next := Mark{Time: floor, Boot: c.Boot, BootID: c.BootID, Reset: m.Reset, Learnt: m.Learnt, Signed: signed, Ran: m.since(c, signed)}
 	if clock.Behind > clockTolerance {
 		next.Behind = now.Sub(clock.BehindSince)
+		next.count(m, c, false)
 		return next
 	}
-	if proved := !proof.IsZero() && c.Wall.Sub(proof) <= Leap; clock.Ahead > 0 && !proved {
+	proved := !proof.IsZero() && c.Wall.Sub(proof) <= Leap
+	if clock.Ahead > 0 && !proved {
 		if next.Ahead = clock.AheadFor; next.Ahead < Leap {
+			next.count(m, c, false)
 			return next
 		}
+		proved = true
 	}
 	next.Ahead = 0
 	// A document's own date is no reason to go on believing it when the document has gone.
 	next.Time = later(floor, c.Wall)
+	next.count(m, c, proved)
 	return next
 }
 
@@ -147,6 +204,7 @@ func (m Mark) advance(c Clocks, signed, proof time.Time) Mark {
 func (m Mark) Learn(c Clocks, signed, at time.Time) Mark {
 	next := m.advance(c, signed, later(signed, at))
 	next.Time, next.Learnt = later(next.Time, at).UTC(), later(next.Learnt, at).UTC()
+	next.Counted = later(next.Counted, at).UTC()
 	return next
 }
 
@@ -156,7 +214,7 @@ func (m Mark) Heal(c Clocks, issued time.Time) (Mark, bool) {
 	if !issued.After(m.Reset) {
 		return m, false
 	}
-	return Mark{Time: issued, Boot: c.Boot, BootID: c.BootID, Reset: issued}, true
+	return Mark{Time: issued, Boot: c.Boot, BootID: c.BootID, Reset: issued, Counted: issued}, true
 }
 
 // TellsTime reports whether what is signed of the licence, its issue or an upstream's answer, is evidence of the time. All licences of
@@ -187,15 +245,27 @@ func Stepped(before, now time.Time, ran time.Duration) time.Duration {
 	return by
 }
 
-// Step says that the time was set by By. What is counted from an instant of before (a time to live, a doubt, a wait, what is
-// remembered of tokens) is as far off as it was; what ends at a date is not changed.
-type Step struct{ By time.Duration }
-
-func (r *Step) decide(_ *Enforcer, now time.Time) Decision {
-	return Decision{Events: []Event{{Kind: EventStepped, At: now, By: r.By}}}
+// Drifted reports whether of two readings of Clock.Unproved the later says something new.
+func Drifted(was, is time.Duration) bool {
+	return (was == 0) != (is == 0) || (is-was).Abs() >= clockStepLeast
 }
 
-func (e *Enforcer) applyStepped(by time.Duration) {
+// Step says that the time was set by By. What is counted from an instant of before (a time to live, a doubt, a wait, what is
+// remembered of tokens) is as far off as it was; what ends at a date is not changed.
+//
+// Unproved is how far the time is ahead of what is proved of it (Clock.Unproved). Meters' periods are counted by what is proved, so
+// that setting the clock forward opens none before it has come.
+type Step struct{ By, Unproved time.Duration }
+
+func (r *Step) decide(_ *Enforcer, now time.Time) Decision {
+	return Decision{Events: []Event{{Kind: EventStepped, At: now, By: r.By, Unproved: r.Unproved}}}
+}
+
+func (e *Enforcer) applyStepped(by, unproved time.Duration) {
+	e.unproved = unproved
+	if by == 0 {
+		return
+	}
 	for _, h := range e.leases {
 		if h.ExpiresAt.IsZero() || h.Lifetime == LifetimeBorrow {
 			continue

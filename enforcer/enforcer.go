@@ -36,6 +36,8 @@ type Enforcer struct {
 	patience timetable[*waiting] // the waiters by when their time is up
 	turn     uint64              // of the next waiter
 	meters   map[string]meter
+	// unproved is how far the time is ahead of what is proved of it: see Step.
+	unproved time.Duration
 
 	// tenures are the leases by the licence that they were granted under: the first is of those of which that is not known, and
 	// current the place of the base that was in force under the last good verdict.

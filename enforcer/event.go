@@ -20,7 +20,7 @@ const (
 	EventRemembered EventKind = "remembered"
 	EventSet        EventKind = "set"     // Draws are what the meters stand at, by the word of who may adjust them
 	EventNoted      EventKind = "noted"   // Lease has another Data than before, and nothing else
-	EventStepped    EventKind = "stepped" // the time was set by By
+	EventStepped    EventKind = "stepped" // the time was set by By, and is Unproved ahead of what is proved
 )
 
 // Draw is what one meter stands at after an event.
@@ -43,6 +43,8 @@ type Event struct {
 	Denial  *Denial
 	Draws   []Draw
 	By      time.Duration
+	// Unproved is of EventStepped: how far the time is ahead of what is proved of it.
+	Unproved time.Duration
 }
 
 // Durable reports whether the event must be in the journal before its effect is acknowledged.

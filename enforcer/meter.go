@@ -65,7 +65,7 @@ func (r *Acquire) draw(e *Enforcer, v *Verdict, items []Item, token *ClientToken
 		n, left := it.N, s.left()
 		if left < n {
 			if r.MinN == 0 || left < r.MinN {
-				denial := meterEmpty(it, g, s, now)
+				denial := e.meterEmpty(it, g, s, now)
 				denial.MayGrow = denial.MayGrow && (g.Most == Unlimited || cmp.Or(r.MinN, it.N) <= int64(g.Most)-s.drawn())
 				return Decision{Denial: denial}
 			}
@@ -78,12 +78,28 @@ func (r *Acquire) draw(e *Enforcer, v *Verdict, items []Item, token *ClientToken
 	return Decision{Lease: l, Events: []Event{{Kind: EventDrawn, At: now, Lease: l, Draws: draws}}}
 }
 
-func meterEmpty(it Item, g MeterGrant, s stand, now time.Time) *Denial {
+// next returns when a meter starts anew at the latest; early: its next period would have begun already, were the time proved.
+func (e *Enforcer) next(r Resets, now time.Time) (at time.Time, early bool) {
+	counted := e.counted(now)
+	at = r.end(counted)
+	if at.IsZero() || at.After(now) {
+		return at, false
+	}
+	return now.Add(min(Leap, at.Sub(counted))), true
+}
+
+func (e *Enforcer) meterEmpty(it Item, g MeterGrant, s stand, now time.Time) *Denial {
 	limit, left := s.room(), s.left()
-	out := &Denial{Code: MeterEmpty, Pool: it.Pool, Limit: limit, InUse: s.drawn(), HasUsage: true, Next: g.Resets.end(now),
+	out := &Denial{Code: MeterEmpty, Pool: it.Pool, Limit: limit, InUse: s.drawn(), HasUsage: true,
 		Detail: fmt.Sprintf("meter %s: %d of %s draws are left, and the request is for %d", it.Pool, left, limit, it.N),
 		Hint:   "draw less, or have the licence extended"}
-	if !out.Next.IsZero() && limit.Covers(it.N) {
+	var early bool
+	switch out.Next, early = e.next(g.Resets, now); {
+	case out.Next.IsZero() || !limit.Covers(it.N):
+	case early:
+		out.Hint = fmt.Sprintf("the clock is %s ahead of the latest time that is proved, and the meter starts anew once this is proved too, at %s at the latest; "+
+			"signed evidence proves it sooner: see `usher doctor`", e.unproved.Round(time.Minute), stamp(out.Next))
+	default:
 		out.Hint = fmt.Sprintf("the meter starts anew at %s", stamp(out.Next))
 	}
 	if out.MayGrow = g.Taken && limit != g.Most; out.MayGrow {
@@ -157,7 +173,7 @@ func (r *Shift) decide(e *Enforcer, now time.Time) Decision {
 		return Decision{Denial: &Denial{Code: BadRequest, Field: "by", Pool: r.Pool, Limit: s.room(), InUse: s.drawn(), HasUsage: true,
 			Detail: fmt.Sprintf("meter %s: %d draws have been made, and no more can be taken back", r.Pool, s.drawn())}}
 	case r.By > s.left():
-		return Decision{Denial: meterEmpty(Item{r.Pool, r.By}, g, s, now)}
+		return Decision{Denial: e.meterEmpty(Item{r.Pool, r.By}, g, s, now)}
 	case r.By < 0:
 		return Decision{Events: []Event{{Kind: EventSet, At: now, Draws: s.takeBack(-r.By)}}}
 	}

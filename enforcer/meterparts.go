@@ -50,8 +50,12 @@ type stand struct {
 	taken bool // some are taken over from a former version, and are not recorded yet
 }
 
+// counted returns the time that the meters' periods are counted by at the instant now: what is proved of it.
+func (e *Enforcer) counted(now time.Time) time.Time { return now.Add(-e.unproved) }
+
 // stand returns what a meter stands at now.
 func (e *Enforcer) stand(g MeterGrant, now time.Time) stand {
+	now = e.counted(now)
 	s := stand{parts: g.parts()}
 	var fresh []int
 	for i, p := range s.parts {

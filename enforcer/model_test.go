@@ -17,10 +17,11 @@ type model struct {
 	tokens map[string]modelToken
 	pools  map[string]PoolGrant
 
-	verdict *Verdict
-	over    map[string]time.Time // licence → when it ended, where leases are held that were granted under it
-	shrunk  map[string]time.Time // pool → since when it has been over its limit under Revoke
-	hard    map[string]bool      // pool → it has been over its limit since a licence was replaced that says revoke
+	verdict  *Verdict
+	over     map[string]time.Time // licence → when it ended, where leases are held that were granted under it
+	shrunk   map[string]time.Time // pool → since when it has been over its limit under Revoke
+	hard     map[string]bool      // pool → it has been over its limit since a licence was replaced that says revoke
+	unproved time.Duration        // how far the time is ahead of what is proved of it
 }
 
 type modelLease struct {
@@ -398,7 +399,7 @@ func period(resets Resets, now time.Time) time.Time {
 
 // counting returns the period that a meter counts in: one that lies ahead, because the time was set back, goes on.
 func (m *model) counting(g MeterGrant, now time.Time) time.Time {
-	p := period(g.Resets, now)
+	p := period(g.Resets, now.Add(-m.unproved))
 	for _, d := range m.draws {
 		if d.key == g.Key && d.period.After(p) {
 			p = d.period
@@ -663,7 +664,8 @@ func (m *model) judge(v *Verdict, now time.Time) {
 }
 
 // step is the time being set: what is counted from an instant of before is as far off as it was.
-func (m *model) step(by time.Duration) {
+func (m *model) step(by, unproved time.Duration) {
+	m.unproved = unproved
 	for i := range m.leases {
 		if l := &m.leases[i]; !l.expires.IsZero() && l.lifetime != LifetimeBorrow {
 			l.expires = l.expires.Add(by)

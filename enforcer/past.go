@@ -69,7 +69,7 @@ func (l *License) SeenBy(recorded, now time.Time) time.Time {
 }
 
 // Free returns when the next emergency may begin, given when those so far began: at once if that is not after now, and never
-// where the licence grants none.
+// where the licence grants none. now is the time as far as it is proved (Clock.Unproved).
 func (e Emergency) Free(began []time.Time, now time.Time) (at time.Time, ever bool) {
 	if e.Length <= 0 || e.PerYear <= 0 {
 		return zeroTime, false
@@ -97,13 +97,13 @@ func MayBeginEmergency(f Facts, v *Verdict, now time.Time) (*License, *Denial) {
 	}
 	var spent *License
 	var next time.Time
-	grants := false
+	grants, counted := false, now.Add(-f.Clock.Unproved) // a year that was leaped over has not passed
 	for _, j := range v.Licenses {
 		l := j.License
 		if l == nil || j.Code == Valid {
 			continue
 		}
-		at, ever := l.Emergency.Free(f.Emergencies[l.Ref()], now)
+		at, ever := l.Emergency.Free(f.Emergencies[l.Ref()], counted)
 		if !ever {
 			continue
 		}
@@ -121,7 +121,7 @@ func MayBeginEmergency(f Facts, v *Verdict, now time.Time) (*License, *Denial) {
 		if slices.ContainsFunc(f.Emergencies[l.Ref()], func(t time.Time) bool { return !now.Before(t) && now.Before(t.Add(l.Emergency.Length)) }) {
 			return refuse("licence "+l.ID+": an emergency is in force already", "")
 		}
-		if at.After(now) {
+		if at.After(counted) {
 			if spent == nil || at.Before(next) {
 				spent, next = l, at
 			}

@@ -77,6 +77,7 @@ func outlasts(l *Lease) bool {
 // recover makes an enforcer of the journals alone, now.
 func (s *twin) recover() *Enforcer {
 	e := New(s.options)
+	e.Apply(Event{Kind: EventStepped, Unproved: s.m.unproved}) // the mark outlives the agent
 	for _, j := range s.journals {
 		for _, ev := range j {
 			switch ev.Kind {
@@ -553,8 +554,9 @@ func (s *twin) away(t *rapid.T) {
 func (s *twin) step(t *rapid.T) {
 	by := time.Duration(rapid.OneOf(rapid.Int64Range(-30, 30), rapid.Int64Range(-3_000_000, 3_000_000)).Draw(t, "by")) * time.Second
 	s.now = s.now.Add(by)
-	s.do(t, &Step{By: by})
-	s.m.step(by)
+	unproved := time.Duration(rapid.OneOf(rapid.Just(int64(0)), rapid.Int64Range(0, 6_000_000)).Draw(t, "unproved")) * time.Second
+	s.do(t, &Step{by, unproved})
+	s.m.step(by, unproved)
 	s.compact(t) // else the journal, which is not told of forgetting, may remember by the former time what was forgotten
 	for k, at := range s.byToken {
 		s.byToken[k] = at.Add(min(0, by)) // set forward, it is remembered for longer

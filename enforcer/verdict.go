@@ -173,6 +173,9 @@ type Clock struct {
 	// Ahead is how far the wall clock is beyond what it is believed for at once, measured from the mark, and AheadFor for how long
 	// the host has run with it. 0: it is believed.
 	Ahead, AheadFor time.Duration
+	// Unproved is how far the licence time is ahead of the time that is counted by wherever something is granted for a period: the
+	// periods of meters, the year of emergencies. 0: it is proved.
+	Unproved time.Duration
 }
 
 // TimeSource says where the licence time is from.

@@ -37,7 +37,7 @@ type Config struct {
 	// Write replaces the record, whole or not at all, and returns when it is on the disk.
 	Write      func(file string, data []byte) error
 	CallWithin time.Duration    // of one call; zero: 30 seconds
-	Now        func() time.Time // the licence time, by which meters reset
+	Now        func() time.Time // the licence time as far as it is proved, by which meters reset
 	// Request makes what leaves the host with a call, but for nonce and state.
 	Request func(*enforcer.License, []byte) plugin.Request
 	// Demand says what is asked of a meter.

@@ -37,7 +37,7 @@ func examineClock(k *wire.Clock, add func(check, result, hint, format string, ar
 		add("clock", "warning", hint, "the wall clock says %s and is %s behind%s; %s", instantText(&k.Wall), roughly(behind), since, is)
 	case ahead > 0:
 		add("clock", "warning", "if it is wrong, set it right before then, and nothing is lost; a newly issued document or an upstream's answer settles it sooner",
-			"the wall clock says %s, which is %s ahead of the latest time seen; licences are judged by it, but it is believed for good only from %s on", instantText(&k.Wall), roughly(ahead), instantText(k.BelievedAt))
+			"the wall clock says %s, which is %s ahead of the latest time seen; licences are judged by it, but it is believed for good, and opens new periods of meters, only from %s on", instantText(&k.Wall), roughly(ahead), instantText(k.BelievedAt))
 	default:
 		seen := ""
 		if k.LearntAt != nil {
