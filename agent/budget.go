@@ -37,7 +37,11 @@ func (a *Agent) openBudget() error {
 		}
 	}
 	if at := cfg.Upstream.PoolsURL; at != "" {
-		u, err := a.upstreamClient(at)
+		opener, err := a.opener()
+		if err != nil {
+			return err
+		}
+		u, err := opener.Native(at)
 		if err != nil {
 			return fmt.Errorf("upstream.pools_url: %w", err)
 		}

@@ -2,31 +2,26 @@ package agent
 
 import (
 	"context"
-	"crypto/ed25519"
 	"crypto/sha256"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
-	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/usher-agent/usher/agent/config"
 	"github.com/usher-agent/usher/agent/files"
 	"github.com/usher-agent/usher/agent/identity"
 	"github.com/usher-agent/usher/agent/pulse"
+	"github.com/usher-agent/usher/agent/upstreams"
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/metrics"
 	"github.com/usher-agent/usher/plugin"
-	"github.com/usher-agent/usher/plugin/usher/online"
 )
 
 // renewedDir is the folder, in state.dir, of documents that upstreams brought.
@@ -39,30 +34,16 @@ func (a *Agent) openUpstream() error {
 	if a.attestations, err = identity.OpenAttestations(filepath.Join(a.state.path, "activations.json")); err != nil {
 		return err
 	}
-	a.upstreams = map[string]plugin.Upstream{}
+	opener, err := a.opener()
+	if err != nil {
+		return err
+	}
+	given := map[string]plugin.Upstream{}
 	for _, p := range a.plugins {
-		a.upstreams[p.Name()] = p.Upstream()
+		given[p.Name()] = p.Upstream()
 	}
-	if cfg.Upstream.URL != "" {
-		u, err := a.upstreamClient(cfg.Upstream.URL)
-		if err != nil {
-			return fmt.Errorf("upstream.url: %w", err)
-		}
-		a.upstreams[u.System()] = u
-	}
-	if cfg.Upstream.Keygen.Account != "" {
-		u, err := a.keygenUpstream()
-		if err != nil {
-			return err
-		}
-		a.upstreams[u.System()] = u
-	}
-	if cfg.Upstream.AWS.Used() {
-		u, err := a.openAWS(cfg.Upstream)
-		if err != nil {
-			return fmt.Errorf("upstream.aws: %w", err)
-		}
-		a.upstreams[u.System()] = u
+	if a.upstreams, err = opener.Open(given); err != nil {
+		return err
 	}
 	file := sealed(a.seals.state, lastKnown)
 	if err := a.seals.checkUpstream(); err != nil {
@@ -89,84 +70,14 @@ func (a *Agent) vouched(license, word string) {
 	}
 }
 
-// upstreamClient makes the client of a server of the native protocol.
-func (a *Agent) upstreamClient(url string) (*online.Client, error) {
-	transport, err := upstreamTransport(a.config, a.key, a.options.Now())
+// opener makes what upstreams are made with.
+func (a *Agent) opener() (*upstreams.Opener, error) {
+	own, err := identity.Certificate(a.key, a.options.Now())
 	if err != nil {
 		return nil, err
 	}
-	return online.NewClient(online.Config{URL: url, Key: a.key, HTTP: &http.Client{Transport: transport}, Now: a.desk.told, Activated: a.vouched,
-		Anchors: a.court.believed, Enrolment: a.enrolment})
-}
-
-// enrolment reads the enrolment tokens.
-func (a *Agent) enrolment() ([]string, error) {
-	a.mu.Lock()
-	file := a.config.Upstream.EnrolmentFile
-	a.mu.Unlock()
-	if file == "" {
-		return nil, nil
-	}
-	b, err := readSecret(a.settings(), "upstream.enrolment_file", file)
-	if err != nil {
-		return nil, err
-	}
-	return online.ReadTokens(string(b)), nil
-}
-
-// upstreamTransport is the way to the upstream: proxies of the environment, CAs, and a client certificate, which is the
-// agent's own key's where no other is named.
-func upstreamTransport(cfg *config.Config, key ed25519.PrivateKey, now time.Time) (*http.Transport, error) {
-	t := http.DefaultTransport.(*http.Transport).Clone()
-	t.MaxIdleConnsPerHost, t.IdleConnTimeout, t.MaxResponseHeaderBytes = 1, 30*time.Second, 64<<10
-	t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
-	c := cfg.Upstream
-	var err error
-	if t.TLSClientConfig.RootCAs, err = upstreamCAs(cfg); err != nil {
-		return nil, err
-	}
-	if c.ClientCertFile != "" {
-		public, err := cfg.ReadFile(c.ClientCertFile, maxNamed)
-		var private []byte
-		if err == nil {
-			private, err = cfg.ReadFile(c.ClientKeyFile, maxNamed)
-		}
-		var cert tls.Certificate
-		if err == nil {
-			cert, err = tls.X509KeyPair(public, private)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("upstream.client_cert_file: %w", err)
-		}
-		t.TLSClientConfig.Certificates = []tls.Certificate{cert}
-		return t, nil
-	}
-	own, err := identity.Certificate(key, now)
-	if err != nil {
-		return nil, err
-	}
-	t.TLSClientConfig.Certificates = own.Certificates
-	return t, nil
-}
-
-// upstreamCAs returns the CAs that are believed on the way: the system's, and the configured one; nil: the system's alone.
-func upstreamCAs(cfg *config.Config) (*x509.CertPool, error) {
-	c := cfg.Upstream
-	if c.CAFile == "" {
-		return nil, nil
-	}
-	pem, err := cfg.ReadFile(c.CAFile, maxNamed)
-	if err != nil {
-		return nil, fmt.Errorf("upstream.ca_file: %w", err)
-	}
-	pool, err := x509.SystemCertPool()
-	if err != nil {
-		pool = x509.NewCertPool()
-	}
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("upstream.ca_file %s: there is no certificate in PEM in it", c.CAFile)
-	}
-	return pool, nil
+	return &upstreams.Opener{Settings: a.settings, Key: a.key, Own: own.Certificates[0], Now: a.desk.time, Dated: a.desk.told, Activated: a.vouched,
+		Anchors: a.court.believed, Secrets: a.court.opened}, nil
 }
 
 // upstreamRequest is what leaves the host with each call.

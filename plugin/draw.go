@@ -1,6 +1,10 @@
 package plugin
 
-import "context"
+import (
+	"context"
+
+	"github.com/usher-agent/usher/enforcer"
+)
 
 // Drawer is an Upstream of which draws of a meter can be had: taken for good, in blocks that an agent then hands out one by one.
 type Drawer interface {
@@ -34,4 +38,11 @@ type Fetcher interface {
 	Upstream
 	// Fetch returns the licence's document. The request has neither LicenseID nor Document, or those of a licence that is over.
 	Fetch(context.Context, *Request) (*Reply, error)
+}
+
+// Refetcher is a Fetcher that brings another document before one ends.
+type Refetcher interface {
+	Fetcher
+	// Refetches reports whether a licence is to be replaced by a fetched one when it is ending: see [enforcer.License.Ending].
+	Refetches(*enforcer.License) bool
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/url"
 	"path/filepath"
@@ -11,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/usher-agent/usher/plugin/catalog"
 )
 
 // maxSocketPath is the longest path that a socket address takes on Linux, in bytes: unix(7).
@@ -100,7 +103,7 @@ func (k *checker) license() {
 		switch {
 		case t.KeyID == "":
 			k.bad(key, "%s: kid is missing; give the id that licences name the key by", key)
-		case t.Key == "" && t.KeyFile == "" && t.Algorithm != "sealed":
+		case t.Key == "" && t.KeyFile == "" && !catalog.Keyless(t.System, t.Algorithm):
 			k.bad(key, "%s (%s): the key is missing; give key_file, or key", key, clip(t.KeyID))
 		case t.Key != "" && t.KeyFile != "":
 			k.bad(key, "%s (%s): key and key_file are both given; keep one", key, clip(t.KeyID))
@@ -201,24 +204,20 @@ func (k *checker) rest() {
 			k.bad(key, "%s must be an address such as https://licences.example.com, without user and query", key)
 		}
 	}
-	if u.URL == "" && u.PoolsURL == "" && (u.CAFile != "" && u.Keygen.Account == "" && !u.AWS.Used() || u.ClientCertFile != "" || u.ClientKeyFile != "" || u.EnrolmentFile != "") {
+	if u.URL == "" && u.PoolsURL == "" && (u.CAFile != "" && len(u.Systems.Used()) == 0 || u.ClientCertFile != "" || u.ClientKeyFile != "" || u.EnrolmentFile != "") {
 		k.bad("upstream", "upstream.url and upstream.pools_url are missing, and the other keys of upstream are for them; set one, or leave them out")
 	}
-	if g := u.Keygen; g.Account == "" && g != (Keygen{}) {
-		k.bad("upstream.keygen", "upstream.keygen.account is missing, and the other keys of upstream.keygen are for it; set it, or leave them out")
-	} else if a, err := url.Parse(g.URL); g.URL != "" && (err != nil || a.Host == "" || a.Scheme != "https" && a.Scheme != "http" || a.User != nil || a.RawQuery != "") {
-		k.bad("upstream.keygen.url", "upstream.keygen.url must be an address such as https://keygen.example.com, without user and query")
+	for _, section := range slices.Sorted(maps.Keys(u.Systems)) {
+		u.Systems[section].Check(func(key, text string) {
+			section := "upstream." + section
+			if key != "" {
+				section += "." + key
+			}
+			k.bad(section, "%s", text)
+		})
 	}
 	if (u.ClientCertFile == "") != (u.ClientKeyFile == "") {
 		k.bad("upstream", "upstream.client_cert_file and upstream.client_key_file go together; set both, or neither")
-	}
-	if a := u.AWS; a.Used() && (a.ProductSKU == "" || a.KeyFingerprint == "") {
-		k.bad("upstream.aws", "upstream.aws.product_sku and upstream.aws.key_fingerprint go together; set both, or neither")
-	}
-	for name, n := range u.AWS.Borrow {
-		if _, err := strconv.ParseUint(n, 10, 63); err != nil || name == "" {
-			k.bad("upstream.aws.borrow", "upstream.aws.borrow: %q of %q cannot be borrowed; give a whole number, and 0 of what has no unit", clip(n), clip(name))
-		}
 	}
 	if u.Timeout < Duration(time.Second) || u.Timeout > Duration(10*time.Minute) {
 		k.bad("upstream.timeout", "upstream.timeout is %v, and must be from 1s to 10m", u.Timeout)

@@ -3,10 +3,15 @@
 package config
 
 import (
+	"cmp"
 	"io/fs"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/plugin"
+	"github.com/usher-agent/usher/plugin/catalog"
 )
 
 // Config is the whole configuration. Make one with [Load] or [Default].
@@ -111,35 +116,33 @@ type Upstream struct {
 	ClientCertFile string   `yaml:"client_cert_file"`
 	ClientKeyFile  string   `yaml:"client_key_file"`
 	Timeout        Duration `yaml:"timeout"`
-	Keygen         Keygen   `yaml:"keygen"`
-	AWS            AWS      `yaml:"aws"`
+	// Systems are the sections of the systems that have one. None that the catalog lists is missing.
+	Systems Systems `yaml:"*"`
 }
 
-// Keygen is the account that Keygen's licences are served by.
-type Keygen struct {
-	Account     string `yaml:"account"` // its id or slug; empty: Keygen is not called
-	URL         string `yaml:"url"`     // of a server of one's own; empty: Keygen's
-	TokenFile   string `yaml:"token_file"`
-	Environment string `yaml:"environment"`
+// Systems are the systems' own sections of the configuration, by their names: see [plugin.System].
+type Systems map[string]plugin.Settings
+
+// newSystems returns the sections with their defaults.
+func newSystems() Systems {
+	out := Systems{}
+	for _, s := range catalog.Systems() {
+		if s.Settings != nil {
+			out[cmp.Or(s.Section, s.Name)] = s.Settings()
+		}
+	}
+	return out
 }
 
-// AWS is the licence in AWS License Manager that the agent is to have. Empty: none.
-type AWS struct {
-	ProductSKU       string            `yaml:"product_sku"`
-	KeyFingerprint   string            `yaml:"key_fingerprint"`
-	LicenseARN       string            `yaml:"license_arn"`
-	Beneficiary      string            `yaml:"beneficiary"`
-	NodeID           string            `yaml:"node_id"`
-	Borrow           map[string]string `yaml:"borrow"` // by entitlement, how many
-	Region           string            `yaml:"region"`
-	Endpoint         string            `yaml:"endpoint"`
-	RefreshTokenFile string            `yaml:"refresh_token_file"`
-	RoleARN          string            `yaml:"role_arn"`
-	STSEndpoint      string            `yaml:"sts_endpoint"`
+// Used returns the names of the sections that ask for an upstream, sorted.
+func (s Systems) Used() (out []string) {
+	for _, name := range slices.Sorted(maps.Keys(s)) {
+		if s[name].Used() {
+			out = append(out, name)
+		}
+	}
+	return out
 }
-
-// Used reports whether there is such a licence.
-func (a AWS) Used() bool { return a.ProductSKU != "" || a.KeyFingerprint != "" }
 
 // State is the folders that the agent keeps.
 type State struct {
@@ -188,7 +191,7 @@ func Default() *Config {
 		Host:     Host{Every: Duration(10 * time.Second)},
 		Privacy:  Privacy{Users: "omit"},
 		Log:      Log{Level: "info", Format: "text"},
-		Upstream: Upstream{Timeout: Duration(30 * time.Second)},
+		Upstream: Upstream{Timeout: Duration(30 * time.Second), Systems: newSystems()},
 		origins:  map[string]string{},
 	}
 }

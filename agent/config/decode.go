@@ -53,12 +53,34 @@ func clip(s string) string {
 
 func (d *decoder) at(n *yaml.Node) string { return d.file + ":" + strconv.Itoa(n.Line) }
 
-// keyName is a field's name in the file.
-func keyName(f reflect.StructField) string { return f.Tag.Get("yaml") }
+// field is one key of a section.
+type field struct {
+	name  string
+	value reflect.Value
+}
+
+// fieldsOf returns the keys of a section: those of its struct, and of upstream the systems' own.
+func fieldsOf(v reflect.Value) (out []field) {
+	for i := range v.NumField() {
+		switch name := v.Type().Field(i).Tag.Get("yaml"); {
+		case name == "":
+		case v.Type().Field(i).Type == typeSystems:
+			for section, settings := range v.Field(i).Interface().(Systems) {
+				out = append(out, field{section, reflect.ValueOf(settings).Elem()})
+			}
+		default:
+			out = append(out, field{name, v.Field(i)})
+		}
+	}
+	return out
+}
 
 // types with a form of their own.
 var (
 	typeTime     = reflect.TypeFor[time.Time]()
+	typeSystems  = reflect.TypeFor[Systems]()
+	typeTexts    = reflect.TypeFor[map[string]string]()
+	typeSpan     = reflect.TypeFor[time.Duration]() // of systems, which have no Duration
 	typeDuration = reflect.TypeFor[Duration]()
 	typeMode     = reflect.TypeFor[fs.FileMode]()
 	typeProduct  = reflect.TypeFor[Product]()
@@ -101,7 +123,7 @@ func (d *decoder) node(n *yaml.Node, v reflect.Value, key string) {
 			d.node(item, s.Index(i), fmt.Sprintf("%s[%d]", key, i))
 		}
 		v.Set(s)
-	case v.Kind() == reflect.Map:
+	case v.Type() == typeTexts:
 		if n.Kind != yaml.MappingNode {
 			d.fault(d.at(n), key, "%s is a %s, and must have keys below it", key, kindName(n))
 			return
@@ -139,10 +161,8 @@ func (d *decoder) mapping(n *yaml.Node, v reflect.Value, key string) {
 		return
 	}
 	fields := map[string]reflect.Value{}
-	for i := range v.NumField() {
-		if name := keyName(v.Type().Field(i)); name != "" {
-			fields[name] = v.Field(i)
-		}
+	for _, f := range fieldsOf(v) {
+		fields[f.name] = f.value
 	}
 	seen := map[string]bool{}
 	for i := 0; i+1 < len(n.Content) && !d.full(); i += 2 {
@@ -191,7 +211,7 @@ func (d *decoder) scalar(s, place string, v reflect.Value, key string) {
 			return
 		}
 		v.Set(reflect.ValueOf(t.UTC()))
-	case v.Type() == typeDuration:
+	case v.Type() == typeDuration, v.Type() == typeSpan:
 		t, err := ParseDuration(s)
 		if err != nil {
 			bad()
@@ -238,7 +258,7 @@ func wanted(t reflect.Type) string {
 	switch {
 	case t == typeTime:
 		return "a date (2027-01-31) or a time (2027-01-31T12:00:00Z)"
-	case t == typeDuration:
+	case t == typeDuration, t == typeSpan:
 		return "a span of time such as 90s, 12h, 30d or P30D"
 	case t == typeMode:
 		return `octal permissions in quotes, such as "0660"`
@@ -339,22 +359,20 @@ func distance(a, b string) int {
 // Keys returns every key with dots, a list's items as name[], sorted.
 func Keys() []string {
 	var out []string
-	var walk func(t reflect.Type, key string)
-	walk = func(t reflect.Type, key string) {
-		switch {
+	var walk func(v reflect.Value, key string)
+	walk = func(v reflect.Value, key string) {
+		switch t := v.Type(); {
 		case t.Kind() == reflect.Struct && t != typeTime:
-			for i := range t.NumField() {
-				if name := keyName(t.Field(i)); name != "" {
-					walk(t.Field(i).Type, join(key, name))
-				}
+			for _, f := range fieldsOf(v) {
+				walk(f.value, join(key, f.name))
 			}
 		case t.Kind() == reflect.Slice && t != typeProduct:
-			walk(t.Elem(), key+"[]")
+			walk(reflect.New(t.Elem()).Elem(), key+"[]")
 		default:
 			out = append(out, key)
 		}
 	}
-	walk(reflect.TypeFor[Config](), "")
+	walk(reflect.ValueOf(Default()).Elem(), "")
 	slices.Sort(out)
 	return out
 }

@@ -173,9 +173,9 @@ func (d *decoder) text(s, place, key, kind string) {
 	for name := range strings.SplitSeq(key, ".") {
 		var next reflect.Value
 		if v.Kind() == reflect.Struct {
-			for i := range v.NumField() {
-				if keyName(v.Type().Field(i)) == name {
-					next = v.Field(i)
+			for _, f := range fieldsOf(v) {
+				if f.name == name {
+					next = f.value
 				}
 			}
 		}

@@ -34,10 +34,8 @@ func (c *Config) Show() []Setting {
 		t := v.Type()
 		switch {
 		case t.Kind() == reflect.Struct && t != typeTime:
-			for i := range t.NumField() {
-				if name := keyName(t.Field(i)); name != "" {
-					walk(v.Field(i), join(key, name))
-				}
+			for _, f := range fieldsOf(v) {
+				walk(f.value, join(key, f.name))
 			}
 		case t.Kind() == reflect.Slice && t != typeProduct && v.Len() > 0:
 			for i := range v.Len() {

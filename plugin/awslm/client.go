@@ -67,9 +67,9 @@ type Client struct {
 }
 
 var (
-	_ plugin.Budgeter = (*Client)(nil)
-	_ plugin.Drawer   = (*Client)(nil)
-	_ plugin.Fetcher  = (*Client)(nil)
+	_ plugin.Budgeter  = (*Client)(nil)
+	_ plugin.Drawer    = (*Client)(nil)
+	_ plugin.Refetcher = (*Client)(nil)
 )
 
 // NewClient checks the configuration. It calls nobody, and reads no file.

@@ -95,6 +95,9 @@ func (c *Client) Deactivate(ctx context.Context, r *plugin.Request) (*plugin.Rep
 	return &plugin.Reply{}, nil
 }
 
+// Refetches reports whether licences are borrowed, which end.
+func (c *Client) Refetches(*enforcer.License) bool { return len(c.cfg.Borrow) > 0 }
+
 // Fetch finds the received licence of the SKU and issuer, and seals it; or borrows what is configured.
 func (c *Client) Fetch(ctx context.Context, r *plugin.Request) (*plugin.Reply, error) {
 	ctx, cancel := c.within(ctx)

@@ -1,10 +1,8 @@
-package agent
+package enforcer
 
 import (
 	"testing"
 	"time"
-
-	"github.com/usher-agent/usher/enforcer"
 )
 
 func TestEnding(t *testing.T) {
@@ -15,11 +13,11 @@ func TestEnding(t *testing.T) {
 		want          bool
 	}{{24 * time.Hour, 11 * time.Minute, false}, {24 * time.Hour, 10 * time.Minute, true}, {24 * time.Hour, -time.Hour, true}, {10 * time.Minute, 2 * time.Minute, false},
 		{10 * time.Minute, time.Minute, true}} {
-		if got := ending(&enforcer.License{Issued: noon.Add(-row.lasts), Expires: noon}, noon.Add(-row.before)); got != row.want {
+		if got := (&License{Issued: noon.Add(-row.lasts), Expires: noon}).Ending(noon.Add(-row.before)); got != row.want {
 			t.Errorf("%s before the end of %s: %t", row.before, row.lasts, got)
 		}
 	}
-	if ending(&enforcer.License{Issued: noon}, noon) {
+	if (&License{Issued: noon}).Ending(noon) {
 		t.Error("what has no end ends")
 	}
 }
