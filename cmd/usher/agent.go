@@ -204,8 +204,8 @@ func fileStamp(path string) string {
 	return fmt.Sprint(fi.ModTime().UnixNano(), fi.Size())
 }
 
-// checkConfig says what the configuration comes to: whom it trusts, what holds of what it narrows, and what the licences
-// that lie there come to.
+// checkConfig reports the effect of the configuration: the anchors, the terms that it narrows, and the verdict on the
+// licences in the folder.
 func (c *cli) checkConfig(cfg *config.Config, src *source) error {
 	v, err := agent.Inspect(cfg)
 	if err != nil {

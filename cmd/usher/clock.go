@@ -7,7 +7,7 @@ import (
 	"github.com/usher-agent/usher/client/wire"
 )
 
-// examineClock explains the time that licences are judged by: where it is from, how the wall clock stands to it, and what to do.
+// examineClock explains the licence time: where it comes from, how far the wall clock is from it, and what to do.
 func examineClock(k *wire.Clock, add func(check, result, hint, format string, args ...any)) {
 	const tolerance = 10 * time.Minute
 	behind, ahead := seconds(k.BehindSeconds), seconds(k.AheadSeconds)

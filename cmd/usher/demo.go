@@ -248,7 +248,7 @@ func (t *tour) usher(wantCode int, args ...string) (string, error) {
 	return string(out), nil
 }
 
-// cleanEnvironment is this process's without what would change the story.
+// cleanEnvironment is this process's environment without variables that would change the story.
 func cleanEnvironment() []string {
 	var out []string
 	for _, kv := range os.Environ() {

@@ -110,7 +110,7 @@ func repairedText(r agent.Repaired) string {
 	return text
 }
 
-// examine looks at everything that can be looked at from here.
+// examine looks at everything in reach of this command.
 func (c *cli) examine(cmd *cobra.Command) (out []finding) {
 	ctx := cmd.Context()
 	add := func(check, result, hint, format string, args ...any) {
@@ -326,7 +326,7 @@ func (c *cli) bundle(cmd *cobra.Command, path string) (n int, err error) {
 	return n, errors.Join(err, t.Close(), z.Close())
 }
 
-// redactLicense leaves out what names people and what the vendor's own terms say.
+// redactLicense leaves out names of people and the vendor's own terms.
 func redactLicense(l *wire.License) *wire.License {
 	if l == nil {
 		return nil

@@ -18,7 +18,7 @@ import (
 	"github.com/usher-agent/usher/client/wire"
 )
 
-// acquireFlags are what a request for slots can say.
+// acquireFlags are the flags of a request for slots.
 type acquireFlags struct {
 	pool, ttl, wait, token, version string
 	n, minN                         int64

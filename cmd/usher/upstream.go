@@ -23,7 +23,7 @@ import (
 	"github.com/usher-agent/usher/plugin/usher/registry"
 )
 
-// upstreamFlags is what the server is told.
+// upstreamFlags are the flags of the server.
 type upstreamFlags struct {
 	key, signer, public, alg string
 	trust                    []string
@@ -132,7 +132,7 @@ func (c *cli) serveUpstream(cmd *cobra.Command, o *upstreamFlags) error {
 		Site: site, Pools: o.pools, BlockTTL: o.blockTTL, Licences: o.license, Uptime: agent.SinceBoot, RunDir: o.runtimeDir})
 }
 
-// upstreamRunDir is where a server keeps what a start of the host ends; empty where there is no such place.
+// upstreamRunDir is the server's folder that does not outlive a start of the host; empty where there is none.
 func upstreamRunDir() string {
 	base := os.Getenv("XDG_RUNTIME_DIR")
 	if os.Geteuid() == 0 {

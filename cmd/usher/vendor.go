@@ -53,7 +53,7 @@ func (c *cli) keygenCommand() *cobra.Command {
 	return cmd
 }
 
-// signFlags is everything that sign can be told.
+// signFlags are the flags of sign.
 type signFlags struct {
 	key, signer, public, alg, claimsFile, out, ledger, armour string
 	bind                                                      []string
@@ -133,7 +133,7 @@ The command first writes the licence to the ledger, issued.jsonl beside the key.
 	return cmd
 }
 
-// addSigner adds the flags that say what to sign with, whom to bind to, and where the result goes.
+// addSigner adds the flags for the signing key, the hosts to bind to, and the output.
 func (o *signFlags) addSigner(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&o.key, "key", "", "the private key to sign with, K.key; its name is the key's id")
