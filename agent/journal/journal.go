@@ -160,7 +160,7 @@ func (j *Journal) open(replay func([]byte) error) (r Report, err error) {
 	}
 	if j.file == nil {
 		was := err == nil // an empty one
-		r, err = j.create()
+		r, err = j.create(nil)
 		if was && len(j.c.Sealed) > 0 {
 			r.Fault = Empty
 		}
@@ -231,12 +231,18 @@ func (j *Journal) open(replay func([]byte) error) (r Report, err error) {
 }
 
 // create makes the journal under another name first, so that there is never one with half a header.
-func (j *Journal) create() (Report, error) {
+// announce is told of it before it has its name; nil: nobody is.
+func (j *Journal) create(announce func(*successor) error) (Report, error) {
 	s, err := j.begin()
 	if err != nil {
 		return Report{}, err
 	}
-	if err := s.finish(); err != nil {
+	if err = s.finish(); err == nil && announce != nil {
+		if err = announce(s); err != nil {
+			err = j.cannot("announce", err)
+		}
+	}
+	if err != nil {
 		return Report{}, errors.Join(err, s.drop())
 	}
 	if err := os.Rename(j.tmp(), j.path); err != nil {
@@ -269,7 +275,7 @@ func (j *Journal) Append(records ...[]byte) (Commit, error) {
 		return Commit{j, j.seq}, nil
 	}
 	if j.unborn {
-		if _, err := j.create(); err != nil {
+		if _, err := j.create(j.replacing); err != nil {
 			return Commit{}, err
 		}
 		j.unborn = false
