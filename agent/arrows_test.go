@@ -21,7 +21,7 @@ const module = "github.com/usher-agent/usher/"
 // part of its path that is.
 var arrows = map[string][]string{
 	"enforcer":          {},
-	"redact":            {},
+	"plugin/redact":     {},
 	"client":            {"client/wire"},
 	"client/wire":       {},
 	"plugin":            {"enforcer"},
@@ -32,8 +32,8 @@ var arrows = map[string][]string{
 	"plugin/plugintest": {"enforcer", "plugin"},
 	"plugin/catalog":    {"enforcer", "plugin"},
 	"metrics":           {"enforcer"},
-	"agent":             {"enforcer", "plugin", "metrics", "client", "agent", "redact"},
-	"agent/api":         {"agent/files", "enforcer", "plugin", "client/wire", "redact"},
+	"agent":             {"enforcer", "plugin", "metrics", "client", "agent", "plugin/redact"},
+	"agent/api":         {"agent/files", "enforcer", "plugin", "client/wire", "plugin/redact"},
 	"agent/audit":       {"agent/eventlog", "agent/files", "enforcer"},
 	"agent/clock":       {},
 	"agent/files":       {},
@@ -47,7 +47,7 @@ var arrows = map[string][]string{
 	"agent/upstreams":   {"agent/config", "agent/pulse", "enforcer", "plugin"},
 	"agent/watch":       {"agent/files", "enforcer"},
 	"agent/bench":       {"enforcer", "client", "agent/liveness/oldkernel"},
-	"cmd":               {"agent", "enforcer", "plugin", "client", "redact"},
+	"cmd":               {"agent", "enforcer", "plugin", "client", "plugin/redact"},
 	"agent/pulse":       {"enforcer", "plugin"},
 	"agent/budget":      {"enforcer", "plugin"},
 	"agent/draws":       {"enforcer", "plugin"},
@@ -97,7 +97,7 @@ func systemOf(path string) string {
 func mayImport(from, to string) bool {
 	within := func(part string) bool { return to == part || strings.HasPrefix(to, part+"/") }
 	if system := systemOf(from); system != "" {
-		return to == "enforcer" || to == "plugin" || to == "redact" || within(system)
+		return to == "enforcer" || to == "plugin" || to == "plugin/redact" || within(system)
 	}
 	return slices.ContainsFunc(arrows[part(from)], within)
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/usher-agent/usher/agent/api"
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
-	"github.com/usher-agent/usher/redact"
+	"github.com/usher-agent/usher/plugin/redact"
 )
 
 const (

@@ -8,9 +8,9 @@ import (
 	"github.com/usher-agent/usher/agent/identity"
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/plugin/redact"
 	"github.com/usher-agent/usher/plugin/usher"
 	"github.com/usher-agent/usher/plugin/usher/online"
-	"github.com/usher-agent/usher/redact"
 )
 
 // LeaseToken signs a lease for whoever sent the nonce.

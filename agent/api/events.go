@@ -9,7 +9,7 @@ import (
 
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
-	"github.com/usher-agent/usher/redact"
+	"github.com/usher-agent/usher/plugin/redact"
 )
 
 // keepAlive is how often a quiet stream says that it is still there.

@@ -2,7 +2,7 @@ package api
 
 import (
 	"github.com/usher-agent/usher/client/wire"
-	"github.com/usher-agent/usher/redact"
+	"github.com/usher-agent/usher/plugin/redact"
 )
 
 // shown is an answer as a caller may see it: admins see all; of what is for the others, secrets and e-mail addresses are hidden, but

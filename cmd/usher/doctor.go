@@ -23,7 +23,7 @@ import (
 	"github.com/usher-agent/usher/agent/liveness"
 	"github.com/usher-agent/usher/client"
 	"github.com/usher-agent/usher/client/wire"
-	"github.com/usher-agent/usher/redact"
+	"github.com/usher-agent/usher/plugin/redact"
 )
 
 // finding is one thing the doctor looked at.

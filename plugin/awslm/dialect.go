@@ -17,7 +17,7 @@ import (
 
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
-	"github.com/usher-agent/usher/redact"
+	"github.com/usher-agent/usher/plugin/redact"
 )
 
 // Dialect answers License Manager's API from the agent's own pools, meters and features, for products that speak it through one

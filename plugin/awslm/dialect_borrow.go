@@ -16,7 +16,7 @@ import (
 
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
-	"github.com/usher-agent/usher/redact"
+	"github.com/usher-agent/usher/plugin/redact"
 )
 
 const (

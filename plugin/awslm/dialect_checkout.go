@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/enforcer"
-	"github.com/usher-agent/usher/redact"
+	"github.com/usher-agent/usher/plugin/redact"
 )
 
 // plan is what a checkout asks for, sorted by what becomes of it.

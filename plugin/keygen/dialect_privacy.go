@@ -1,7 +1,7 @@
 package keygen
 
 import (
-	"github.com/usher-agent/usher/redact"
+	"github.com/usher-agent/usher/plugin/redact"
 )
 
 // The licence's secrets are for those who know them: a caller who has shown the licence's own key is told all that Keygen tells it.

@@ -6,7 +6,7 @@ import (
 	"reflect"
 	"strings"
 
-	"github.com/usher-agent/usher/redact"
+	"github.com/usher-agent/usher/plugin/redact"
 )
 
 // VoucherClaim is the claim with the vendor's word for the agents' keys that the licence names: a JWS of type usher-activation+jwt

@@ -33,8 +33,8 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/usher-agent/usher/plugin"
+	"github.com/usher-agent/usher/plugin/redact"
 	"github.com/usher-agent/usher/plugin/usher"
-	"github.com/usher-agent/usher/redact"
 )
 
 // ThumbprintOf returns the RFC 7638 thumbprint of the public key in a file; what is one already it returns as it is.

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/usher-agent/usher/redact"
+	"github.com/usher-agent/usher/plugin/redact"
 )
 
 // Names of both kinds, in the spellings that people write.
