@@ -26,6 +26,7 @@ import (
 	"github.com/usher-agent/usher/agent/files"
 	"github.com/usher-agent/usher/agent/host"
 	"github.com/usher-agent/usher/agent/identity"
+	"github.com/usher-agent/usher/agent/inspect"
 	"github.com/usher-agent/usher/agent/liveness"
 	"github.com/usher-agent/usher/agent/ops"
 	"github.com/usher-agent/usher/agent/pulse"
@@ -123,7 +124,7 @@ func (a *Agent) Ready() <-chan struct{} { return a.ready }
 // open takes everything that can fail, in the order in which close gives it back reversed.
 func (a *Agent) open() (err error) {
 	cfg := a.config
-	anchors, vendor, err := Anchors(cfg)
+	anchors, vendor, err := inspect.Anchors(cfg)
 	if err != nil {
 		return err
 	}
@@ -176,7 +177,7 @@ func (a *Agent) open() (err error) {
 		return err
 	}
 	a.host = host.Measure(context.Background(), a.hostConfig())
-	if a.court.keys, err = configuredKeys(cfg); err != nil {
+	if a.court.keys, err = inspect.LicenseKeys(cfg); err != nil {
 		return err
 	}
 	a.court.secrets.Fingerprint = a.host.Fingerprint

@@ -40,6 +40,7 @@ var arrows = map[string][]string{
 	"agent/config":      {"agent/files", "enforcer", "plugin"},
 	"agent/host":        {"enforcer", "client/wire"},
 	"agent/identity":    {"agent/files"},
+	"agent/inspect":     {"agent/config", "enforcer", "plugin"},
 	"agent/journal":     {},
 	"agent/liveness":    {},
 	"agent/ops":         {},

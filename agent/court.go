@@ -178,17 +178,7 @@ func (c *court) check(name string, data []byte) *enforcer.Problem {
 	if c.isKey(name, data) {
 		return c.checkKey(name, data)
 	}
-	return named(name, c.verify(data).problem)
-}
-
-// named says in a problem which document has it.
-func named(name string, p *enforcer.Problem) *enforcer.Problem {
-	if p == nil {
-		return nil
-	}
-	out := *p
-	out.Reason = "licence " + name + ": " + p.Reason
-	return &out
+	return c.verify(data).problem.Of(name)
 }
 
 // documents returns what the judge is to look at, with replace in the place of the file of its name. c.mu is held.
@@ -216,7 +206,7 @@ func (c *court) documents(replace *file) []enforcer.Document {
 			v := c.verifyCached(f.data)
 			switch {
 			case v.problem != nil && f.problem == nil:
-				d.Problem = named(f.name, v.problem)
+				d.Problem = v.problem.Of(f.name)
 			case v.problem == nil:
 				d.License = v.license
 				if f.stale {

@@ -19,65 +19,8 @@ import (
 	"github.com/usher-agent/usher/agent/watch"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/metrics"
-	"github.com/usher-agent/usher/plugin"
 	"github.com/usher-agent/usher/plugin/catalog"
 )
-
-// Anchors returns the keys that documents are believed by: those compiled in by the vendor, and then no others and the
-// vendor's product, or those of the configuration.
-func Anchors(c *config.Config) (anchors []plugin.Anchor, vendor string, err error) {
-	vendor, anchors, err = catalog.Embedded()
-	if err != nil {
-		return nil, "", err
-	}
-	if vendor != "" {
-		if len(c.License.Trust) > 0 {
-			return nil, "", fmt.Errorf("license.trust (%s): this agent is built for %s and believes the keys that are compiled in alone; leave license.trust out", c.Origin("license.trust"), vendor)
-		}
-		if name := c.Product.Name(); name != "" && !slices.Contains(c.Product, vendor) {
-			return nil, "", fmt.Errorf("product %s: this agent is built for %s; leave product out", name, vendor)
-		}
-		return anchors, vendor, nil
-	}
-	var faults []error
-	seen := map[string]bool{}
-	for i, t := range c.License.Trust {
-		a, err := anchor(c, t)
-		if err == nil && seen[a.System+" "+a.KeyID] {
-			err = fmt.Errorf("key %q of system %s stands there twice", a.KeyID, a.System)
-		}
-		if err != nil {
-			faults = append(faults, fmt.Errorf("license.trust[%d]: %w", i, err))
-			continue
-		}
-		seen[a.System+" "+a.KeyID] = true
-		anchors = append(anchors, a)
-	}
-	return anchors, "", errors.Join(faults...)
-}
-
-func anchor(c *config.Config, t config.Trust) (plugin.Anchor, error) {
-	key := []byte(t.Key)
-	if t.KeyFile != "" {
-		var err error
-		if key, err = c.ReadFile(t.KeyFile, maxNamed); err != nil {
-			return plugin.Anchor{}, fmt.Errorf("key %q: %w", t.KeyID, err)
-		}
-	}
-	of := catalog.Anchor
-	if slices.ContainsFunc(c.Plugins, func(p config.Plugin) bool { return p.Name == t.System }) {
-		of = catalog.PluginAnchor
-	}
-	a, err := of(t.System, t.KeyID, key, t.Algorithm)
-	if err != nil {
-		return plugin.Anchor{}, err
-	}
-	if err := catalog.NameSchemes(&a, t.Schemes); err != nil {
-		return plugin.Anchor{}, err
-	}
-	a.NotBefore, a.NotAfter, a.Revoked, a.Environment = t.NotBefore, t.NotAfter, t.Revoked, enforcer.Environment(t.Environment)
-	return a, nil
-}
 
 // product returns the product that this agent serves; of several the first.
 func (a *Agent) product() string {

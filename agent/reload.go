@@ -9,6 +9,7 @@ import (
 	"github.com/usher-agent/usher/agent/audit"
 	"github.com/usher-agent/usher/agent/config"
 	"github.com/usher-agent/usher/agent/eventlog"
+	"github.com/usher-agent/usher/agent/inspect"
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin/catalog"
@@ -44,11 +45,11 @@ func (a *Agent) reload() (wire.Reloaded, error) {
 		return wire.Reloaded{}, err
 	}
 	next.Guard()
-	anchors, _, err := Anchors(next)
+	anchors, _, err := inspect.Anchors(next)
 	if err != nil {
 		return wire.Reloaded{}, err
 	}
-	keys, err := configuredKeys(next)
+	keys, err := inspect.LicenseKeys(next)
 	if err != nil {
 		return wire.Reloaded{}, err
 	}

@@ -1,18 +1,11 @@
 package agent
 
 import (
-	"bytes"
 	"context"
-	"errors"
-	"fmt"
 	"maps"
 	"slices"
-	"strings"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/usher-agent/usher/agent/api"
-	"github.com/usher-agent/usher/agent/config"
 	"github.com/usher-agent/usher/agent/host"
 	"github.com/usher-agent/usher/agent/watch"
 	"github.com/usher-agent/usher/client/wire"
@@ -20,49 +13,6 @@ import (
 	"github.com/usher-agent/usher/plugin"
 	"github.com/usher-agent/usher/plugin/catalog"
 )
-
-// Bounds of a file of licence keys.
-const (
-	maxKeys    = 256
-	maxKeySize = 16 << 10 // bytes of one
-)
-
-// LicenseKeys reads licence keys, one a line. An error never quotes one.
-func LicenseKeys(b []byte) ([]string, error) {
-	var out []string
-	for line := range bytes.Lines(bytes.TrimPrefix(b, []byte("\xef\xbb\xbf"))) {
-		switch s := strings.TrimSpace(string(line)); {
-		case s == "":
-		case len(s) > maxKeySize || !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }):
-			return nil, errors.New("a line of it is no licence key: a text of at most 16 KiB")
-		default:
-			out = append(out, s)
-		}
-	}
-	switch {
-	case len(out) == 0:
-		return nil, errors.New("there is no licence key in it")
-	case len(out) > maxKeys:
-		return nil, fmt.Errorf("it has %d lines; at most %d licence keys may be in one file", len(out), maxKeys)
-	}
-	return out, nil
-}
-
-// configuredKeys returns the licence keys of the configuration.
-func configuredKeys(c *config.Config) ([]string, error) {
-	if c.License.KeyFile == "" {
-		return nil, nil
-	}
-	b, err := c.ReadFile(c.License.KeyFile, maxKeys*maxKeySize)
-	if err != nil {
-		return nil, fmt.Errorf("license.key_file: %w", err)
-	}
-	keys, err := LicenseKeys(b)
-	if err != nil {
-		return nil, fmt.Errorf("license.key_file %s: %w", c.License.KeyFile, err)
-	}
-	return keys, nil
-}
 
 // hostFacts returns a host as the judge takes it, with what systems call it that name a host by one text.
 func hostFacts(r host.Report) enforcer.Host {
@@ -79,7 +29,7 @@ func (c *court) isKey(name string, data []byte) bool {
 // checkKey tells the watcher whether a file of licence keys is good, and has documents opened with them from now on: those that
 // are read in the same look at the folder, too. c.mu is not held.
 func (c *court) checkKey(name string, data []byte) *enforcer.Problem {
-	if _, err := LicenseKeys(data); err != nil {
+	if _, err := plugin.LicenseKeys(data); err != nil {
 		return &enforcer.Problem{Code: enforcer.Malformed, Reason: "licence key " + name + ": " + err.Error(), Hint: "a file whose name ends in .key holds licence keys, one a line; give a document another name"}
 	}
 	c.mu.Lock()
@@ -98,7 +48,7 @@ func (c *court) keep(beside map[string][]byte) {
 	c.beside = beside
 	keys := slices.Clone(c.keys)
 	for _, name := range slices.Sorted(maps.Keys(beside)) {
-		more, err := LicenseKeys(beside[name])
+		more, err := plugin.LicenseKeys(beside[name])
 		if err == nil {
 			keys = append(keys, more...)
 		}
@@ -133,7 +83,7 @@ func (c *court) believed() []plugin.Anchor {
 
 // installKey puts licence keys into the licence folder, where only the agent can read them.
 func (a *Agent) installKey(ctx context.Context, keys []byte, name string, dryRun bool) (wire.Installed, *enforcer.Denial) {
-	if _, err := LicenseKeys(keys); err != nil {
+	if _, err := plugin.LicenseKeys(keys); err != nil {
 		return wire.Installed{}, &enforcer.Denial{Code: api.DocumentRefused, Field: "document", Detail: "what is to be a file of licence keys is none: " + err.Error(),
 			Hint: "a name that ends in .key is for licence keys, one a line; give a document another name"}
 	}

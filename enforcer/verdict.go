@@ -133,6 +133,16 @@ type Problem struct {
 	Stale bool
 }
 
+// Of returns the problem with a reason that names the document; nil of nil.
+func (p *Problem) Of(document string) *Problem {
+	if p == nil {
+		return nil
+	}
+	out := *p
+	out.Reason = "licence " + document + ": " + p.Reason
+	return &out
+}
+
 // Host is what was measured of this host.
 type Host struct {
 	Components map[string][]string // measured: name → HMAC-SHA-256 values, lower-case hex, keyed by product

@@ -18,6 +18,7 @@ import (
 
 	"github.com/usher-agent/usher/agent"
 	"github.com/usher-agent/usher/agent/config"
+	"github.com/usher-agent/usher/agent/inspect"
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
@@ -82,7 +83,7 @@ func (c *cli) inspect(path string, o *inspectFlags) error {
 			return &exit{code: exitConfig, cause: err}
 		}
 	}
-	anchors, vendor, err := agent.Anchors(cfg)
+	anchors, vendor, err := inspect.Anchors(cfg)
 	if err != nil {
 		return &exit{code: exitConfig, cause: err}
 	}
@@ -114,7 +115,8 @@ func (c *cli) inspect(path string, o *inspectFlags) error {
 		return err
 	}
 	name := filepath.Base(path)
-	v, err := agent.InspectDocuments([]agent.NamedDocument{{Name: name, Data: doc}}, anchors, keys, products, cfg, on, now)
+	v, err := agent.Inspector(cfg).Judge(inspect.Question{Documents: []inspect.Document{{Name: name, Data: doc}}, Anchors: anchors,
+		LicenseKeys: keys, Products: products, Host: on, Now: now})
 	if err != nil {
 		return &exit{code: exitConfig, cause: err}
 	}
@@ -149,7 +151,7 @@ func (c *cli) licenseKeys(keyFile, document string, cfg *config.Config) (keys []
 		if err != nil {
 			return err
 		}
-		more, err := agent.LicenseKeys(b)
+		more, err := plugin.LicenseKeys(b)
 		if err != nil {
 			return fmt.Errorf("%s %s: %w", what, path, err)
 		}

@@ -1,0 +1,84 @@
+// Package inspect says what a configuration and documents come to without an agent: which keys are believed, and what the judge
+// says of documents. It starts nothing but the configuration's plugins, and writes nothing. Start reading at [Inspector.Judge].
+package inspect
+
+import (
+	"crypto/ed25519"
+	"time"
+
+	"github.com/usher-agent/usher/agent/config"
+	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/plugin"
+	"github.com/usher-agent/usher/plugin/catalog"
+)
+
+// Inspector judges documents as an agent with a configuration would.
+type Inspector struct {
+	Config *config.Config
+	Key    ed25519.PublicKey // the agent's; nil: there is none, or it cannot be read
+	KeyID  string            // its RFC 7638 thumbprint
+	// Measure measures this host for a product; fingerprint is what a system that names hosts by one text calls it.
+	Measure func(product string) (h enforcer.Host, fingerprint string)
+	// Systems calls use with all licence systems; those that are plugins run for as long as use does.
+	Systems func(use func(*catalog.Catalog)) error
+}
+
+// Document is a document and what it is called.
+type Document struct {
+	Name string
+	Data []byte
+}
+
+// Question is what Judge is asked.
+type Question struct {
+	Documents   []Document
+	Anchors     []plugin.Anchor
+	LicenseKeys []string       // that documents are opened with
+	Products    []string       // none: any
+	Host        *enforcer.Host // nil: this one, with this agent's key
+	Now         time.Time
+}
+
+// Result is what documents come to.
+type Result struct {
+	Keys    []string // the anchors that documents are believed by: system:kid
+	Verdict *enforcer.Verdict
+	Host    enforcer.Host
+}
+
+// Judge judges documents. An error says that a plugin of the configuration cannot be started.
+func (i Inspector) Judge(q Question) (*Result, error) {
+	anchors := q.Anchors
+	if i.Key != nil {
+		anchors = catalog.Own(anchors, i.Key)
+	}
+	f := enforcer.Facts{Products: q.Products, Narrowing: i.Config.Narrowing(), Version: i.Config.License.Version, Released: i.Config.License.Released}
+	out := &Result{}
+	for _, a := range anchors {
+		out.Keys = append(out.Keys, a.System+":"+a.KeyID)
+	}
+	product := ""
+	if len(q.Products) > 0 {
+		product = q.Products[0]
+	}
+	here, fingerprint := i.Measure(product)
+	if err := i.Systems(func(systems *catalog.Catalog) {
+		for _, d := range q.Documents {
+			l, p := systems.Verify(d.Data, anchors, plugin.Secrets{Keys: q.LicenseKeys, Fingerprint: fingerprint})
+			f.Documents = append(f.Documents, enforcer.Document{Name: d.Name, License: l, Problem: p.Of(d.Name)})
+		}
+	}); err != nil {
+		return nil, err
+	}
+	if q.Host != nil {
+		here = *q.Host
+	} else {
+		if product == "" && len(f.Documents) > 0 && f.Documents[0].License != nil {
+			here, _ = i.Measure(f.Documents[0].License.Product)
+		}
+		f.AgentKey = i.KeyID
+	}
+	f.Host, out.Host = here, here
+	out.Verdict = enforcer.Judge(f, q.Now)
+	return out, nil
+}

@@ -1,0 +1,40 @@
+package plugin
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Bounds of a file of licence keys.
+const (
+	maxKeys    = 256
+	maxKeySize = 16 << 10 // bytes of one
+)
+
+// MaxLicenseKeys is the size in bytes of the largest file of licence keys that is read.
+const MaxLicenseKeys = maxKeys * maxKeySize
+
+// LicenseKeys reads the licence keys of [Secrets], one a line: at most 256 of at most 16 KiB. An error never quotes one.
+func LicenseKeys(b []byte) ([]string, error) {
+	var out []string
+	for line := range bytes.Lines(bytes.TrimPrefix(b, []byte("\xef\xbb\xbf"))) {
+		switch s := strings.TrimSpace(string(line)); {
+		case s == "":
+		case len(s) > maxKeySize || !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }):
+			return nil, errors.New("a line of it is no licence key: a text of at most 16 KiB")
+		default:
+			out = append(out, s)
+		}
+	}
+	switch {
+	case len(out) == 0:
+		return nil, errors.New("there is no licence key in it")
+	case len(out) > maxKeys:
+		return nil, fmt.Errorf("it has %d lines; at most %d licence keys may be in one file", len(out), maxKeys)
+	}
+	return out, nil
+}
