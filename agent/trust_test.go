@@ -16,7 +16,7 @@ import (
 // plugin's false word would end the licences of all others.
 func TestTimeIsOneSystems(t *testing.T) {
 	t.Parallel()
-	far := time.Now().AddDate(200, 0, 0)
+	far, second := time.Now().AddDate(200, 0, 0), catalog.Systems()[1].Name
 	for _, test := range []struct {
 		name    string
 		l       *enforcer.License
@@ -26,8 +26,8 @@ func TestTimeIsOneSystems(t *testing.T) {
 		{"a native licence", &enforcer.License{System: "usher"}, []plugin.Anchor{{System: "usher"}}, true},
 		{"a plugin's", &enforcer.License{System: "toy"}, []plugin.Anchor{{System: "usher"}, {System: "toy"}}, false},
 		{"a plugin's, where there is no other system", &enforcer.License{System: "toy"}, []plugin.Anchor{{System: "toy"}}, false},
-		{"another built-in system's", &enforcer.License{System: "keygen"}, []plugin.Anchor{{System: "keygen"}, {System: "usher"}}, false},
-		{"another built-in system's, which is the only one", &enforcer.License{System: "keygen"}, []plugin.Anchor{{System: "keygen"}}, true},
+		{"another built-in system's", &enforcer.License{System: second}, []plugin.Anchor{{System: second}, {System: "usher"}}, false},
+		{"another built-in system's, which is the only one", &enforcer.License{System: second}, []plugin.Anchor{{System: second}}, true},
 		{"a test licence", &enforcer.License{System: "usher", Environment: enforcer.Test}, []plugin.Anchor{{System: "usher"}}, false},
 		{"a test key's", &enforcer.License{System: "usher", AnchorEnvironment: enforcer.Test}, []plugin.Anchor{{System: "usher"}}, false},
 		{"where only test keys are believed", &enforcer.License{System: "usher"}, []plugin.Anchor{{System: "usher", Environment: enforcer.Test}}, false},

@@ -34,7 +34,7 @@ func genLicense(t *rapid.T) *License {
 		return noon.Add(pick(t, label, someTimes...))
 	}
 	l := &License{
-		ID: pick(t, "id", "L1", "L2", "L3"), System: pick(t, "system", "usher", "usher", "keygen"), KeyID: "k", Product: "acme",
+		ID: pick(t, "id", "L1", "L2", "L3"), System: pick(t, "system", "usher", "usher", "other"), KeyID: "k", Product: "acme",
 		Issued: noon.Add(pick(t, "issued", -30*aDay, -2*aDay, -time.Hour)), NotBefore: at("not before"), Expires: at("expires"),
 		Role: pick(t, "role", "", RoleBase, RoleBase, RoleAddOn, RoleAddOn, RoleFree), Environment: pick(t, "environment", "", Production, Test),
 		Grace: pick(t, "grace", someSpans...), OnExpiry: pick(t, "on expiry", "", Drain, Revoke, Keep), MaxBorrow: pick(t, "max borrow", someSpans...),
@@ -96,7 +96,7 @@ func genLicense(t *rapid.T) *License {
 }
 
 // someRefs name the licences of the documents that are drawn.
-var someRefs = []Ref{"usher/L1", "usher/L2", "usher/L3", "usher:test/L1", "usher:test/L2", "keygen/L1", "keygen/L2", "keygen:test/L1"}
+var someRefs = []Ref{"usher/L1", "usher/L2", "usher/L3", "usher:test/L1", "usher:test/L2", "other/L1", "other/L2", "other:test/L1"}
 
 func genFacts(t *rapid.T) Facts {
 	f := Facts{Products: []string{"acme"}, AgentKey: "thumb-1", Upstream: map[Ref]Upstream{}, Seen: map[Ref]time.Time{}, Emergencies: map[Ref][]time.Time{},

@@ -18,13 +18,13 @@ func TestRef(t *testing.T) {
 		{terms(key("2027-a")), "usher/L1"},
 		{terms(testOnly), "usher:test/L1"},
 		{terms(testKey), "usher:test/L1"},
-		{terms(of("keygen"), id("a/b")), "keygen/a/b"},
+		{terms(of("other"), id("a/b")), "other/a/b"},
 	} {
 		if got := row.l.Ref(); got != row.want || got.ID() != row.l.ID || got.Former() {
 			t.Errorf("%s, id %s, former %t; want %s", got, got.ID(), got.Former(), row.want)
 		}
 	}
-	for ref, want := range map[Ref]string{"usher/L1": "L1", "usher/a/b": "usher/a/b", "usher:test/L1": "usher:test/L1", "keygen/L1": "keygen/L1", "/L1": "/L1", "usher/": "usher/"} {
+	for ref, want := range map[Ref]string{"usher/L1": "L1", "usher/a/b": "usher/a/b", "usher:test/L1": "usher:test/L1", "other/L1": "other/L1", "/L1": "/L1", "usher/": "usher/"} {
 		if got := ref.Written(); got != want || ReadRef(got) != ref {
 			t.Errorf("%s is written %s and read %s; want %s", ref, got, ReadRef(got), want)
 		}
@@ -49,7 +49,7 @@ func TestOthersChangeNothingNative(t *testing.T) {
 			l := genLicense(t)
 			switch l.ResetsClock = rapid.Bool().Draw(t, "resets the clock"); rapid.IntRange(0, 2).Draw(t, "kind") {
 			case 0:
-				l.System = "keygen"
+				l.System = "other"
 			case 1:
 				l.AnchorEnvironment, l.KeyID = Test, "qa"
 			case 2:

@@ -45,7 +45,7 @@ func (c *cli) inspectCommand() *cobra.Command {
 		Long: `Read a licence document without an agent: what it says, whether it verifies, and if not, why. Without --trust and --config, the keys
 are those that are compiled in, or those of ` + defaultConfig + ` if it exists. Exits 0 only when the document verifies and is good at
 the time (--at), 3 otherwise.`,
-		Example: "  usher license inspect acme.lic --trust usher=2026-a.pub\n  usher license inspect machine.lic --trust keygen=account.pub --key-file licence.key",
+		Example: "  usher license inspect acme.lic --trust usher=2026-a.pub\n  usher license inspect machine.lic --trust SYSTEM=account.pub --key-file licence.key",
 		RunE:    func(_ *cobra.Command, args []string) error { return c.inspect(args[0], &o) }}
 	f := cmd.Flags()
 	f.StringVar(&o.config, "config", "", "a configuration to take keys, product and narrowing from")

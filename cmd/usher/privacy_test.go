@@ -33,7 +33,7 @@ func TestBundleHides(t *testing.T) {
 	if d := l.Licenses[0]; d.Licensee != "(left out)" || d.Issuer != "(left out)" || len(d.Terms) > 0 {
 		t.Errorf("the licence: %+v", d)
 	}
-	for key, hidden := range map[string]bool{"license.trust[0].key": true, "upstream.keygen.token": true, "license.inline": true, "listeners[0].token_file": false, "agent.key_file": false,
+	for key, hidden := range map[string]bool{"license.trust[0].key": true, "upstream.toy.token": true, "license.inline": true, "listeners[0].token_file": false, "agent.key_file": false,
 		"license.path": false, "state.dir": false, "license.trust[0].kid": false} {
 		if got := redactConfig([]wire.Setting{{Key: key, Value: "v"}})[0].Value; (got != "v") != hidden {
 			t.Errorf("%s is %q", key, got)

@@ -25,11 +25,11 @@ import (
 
 func (c *cli) vendorCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "vendor", Short: "Make keys and sign licences"}
-	cmd.AddCommand(c.keygenCommand(), c.signCommand(), c.bindCommand(), c.revokeCommand(), c.acceptReturnCommand(), c.embedCommand())
+	cmd.AddCommand(c.makeKeyCommand(), c.signCommand(), c.bindCommand(), c.revokeCommand(), c.acceptReturnCommand(), c.embedCommand())
 	return cmd
 }
 
-func (c *cli) keygenCommand() *cobra.Command {
+func (c *cli) makeKeyCommand() *cobra.Command {
 	var kid, out, alg string
 	cmd := &cobra.Command{Use: "keygen --kid K --out DIR", Short: "Make a signing key: K.key to keep, K.pub to give away", Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {

@@ -35,7 +35,7 @@ var (
 	pem = regexp.MustCompile(`(?s)-----BEGIN [^\n-]*-----.*?(?:-----END [^\n-]*-----|\z)`)
 	// jose is a compact JWS or JWE, or one that was cut off: its header is a JSON object in base64url.
 	jose = regexp.MustCompile(`\bey[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]*)*`)
-	// signed is a licence key that is a signed data set, as Keygen writes it: key/DATA.SIGNATURE.
+	// signed is a licence key that is a signed data set: key/DATA.SIGNATURE.
 	signed = regexp.MustCompile(`\b(?:key|machine|license)/[A-Za-z0-9+/_=-]{8,}\.[A-Za-z0-9+/_=-]{16,}`)
 	// login is the password in a URL.
 	login = regexp.MustCompile(`(\b[A-Za-z][A-Za-z0-9+.-]*://)[^\s/?#@]+@`)

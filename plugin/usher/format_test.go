@@ -169,7 +169,7 @@ func TestRefusals(t *testing.T) {
 		{"noise", []byte{0, 1, 2, 0xff, '\n', 7}, anchors, enforcer.Malformed, "1 of the 3 parts"},
 		{"too large", make([]byte, plugin.MaxDocument+1), anchors, enforcer.Malformed, "1048577 bytes; a licence document has at most 1048576 (1 MiB)"},
 		{"untrusted key", []byte(good), nil, enforcer.UntrustedKey, `signed by key "2026-a", which is not in trust (known: none); add it under license.trust`},
-		{"another system's anchor of that id", []byte(good), at(func(a *plugin.Anchor) { a.System = "keygen" }), enforcer.UntrustedKey, "known: none"},
+		{"another system's anchor of that id", []byte(good), at(func(a *plugin.Anchor) { a.System = "other" }), enforcer.UntrustedKey, "known: none"},
 		{"untrusted key, others known", []byte(good), at(func(a *plugin.Anchor) { a.KeyID = "2027-a" }), enforcer.UntrustedKey, "known: 2027-a"},
 		{"another key of the same id", forge(head(""), string(body), other), anchors, enforcer.BadSignature, "its signature does not match"},
 		{"alg none", forge(`{"alg":"none","kid":"2026-a","typ":"usher-license+jwt"}`, string(body), none), anchors, enforcer.BadSignature, `the algorithm "none", and key "2026-a" is for EdDSA; the key decides`},

@@ -37,8 +37,8 @@ func claims() *usher.Claims {
 	return &usher.Claims{ID: "acme-1", Product: "transcoder", Issued: 1772323200, Pools: map[string]usher.Pool{"streams": {Max: new(int64(8))}}}
 }
 
-// keygen makes a pair in a folder of its own.
-func keygen(t *testing.T, kid, alg string) (private, public string) {
+// makeKey makes a pair in a folder of its own.
+func makeKey(t *testing.T, kid, alg string) (private, public string) {
 	t.Helper()
 	private, public, err := issue.MakeKey(t.TempDir(), kid, alg)
 	if err != nil {
@@ -78,9 +78,9 @@ func refused(t *testing.T, err error, what ...string) {
 	}
 }
 
-func TestKeygen(t *testing.T) {
+func TestMakeKey(t *testing.T) {
 	for alg, want := range map[string]string{"": "EdDSA", "EdDSA": "EdDSA", "ES256": "ES256", "PS256": "PS256", "RS256": "PS256"} {
-		private, public := keygen(t, "2026-a", alg)
+		private, public := makeKey(t, "2026-a", alg)
 		if filepath.Base(private) != "2026-a.key" || filepath.Base(public) != "2026-a.pub" {
 			t.Errorf("%s: %s and %s", alg, private, public)
 		}
@@ -101,7 +101,7 @@ func TestKeygen(t *testing.T) {
 	}
 }
 
-func TestKeygenFiles(t *testing.T) {
+func TestMakeKeyFiles(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "new", "keys")
 	private, public, err := issue.MakeKey(dir, "k", "")
 	if err != nil {
@@ -134,7 +134,7 @@ func TestKeygenFiles(t *testing.T) {
 	}
 }
 
-func TestKeygenRefuses(t *testing.T) {
+func TestMakeKeyRefuses(t *testing.T) {
 	dir := t.TempDir()
 	for _, kid := range []string{"", "../k", "a/b", "a b", ".hidden", "-k", strings.Repeat("k", 65), "k\n", "schlüssel"} {
 		_, _, err := issue.MakeKey(dir, kid, "")
@@ -170,7 +170,7 @@ func pkcs8(t *testing.T, key any) string {
 
 func TestLoadSignerRefuses(t *testing.T) {
 	dir := t.TempDir()
-	private, public := keygen(t, "k", "")
+	private, public := makeKey(t, "k", "")
 	p384, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -184,7 +184,7 @@ func TestLoadSignerRefuses(t *testing.T) {
 		want      []string
 	}{
 		"missing":       {filepath.Join(dir, "none.key"), "", []string{"signing key", "none.key"}},
-		"empty":         {write(t, filepath.Join(dir, "empty.key"), ""), "", []string{"empty.key", "keygen"}},
+		"empty":         {write(t, filepath.Join(dir, "empty.key"), ""), "", []string{"empty.key", "usher vendor keygen"}},
 		"noise":         {write(t, filepath.Join(dir, "noise.key"), "\x00\xff-----"), "", []string{"noise.key", "PKCS #8"}},
 		"public":        {public, "", []string{"k.pub", "not a PRIVATE KEY"}},
 		"PKCS 1":        {write(t, filepath.Join(dir, "rsa.key"), "-----BEGIN RSA PRIVATE KEY-----\nAAAA\n-----END RSA PRIVATE KEY-----\n"), "", []string{"rsa.key", "PKCS #8"}},
@@ -201,7 +201,7 @@ func TestLoadSignerRefuses(t *testing.T) {
 }
 
 func TestNewAnchorRefuses(t *testing.T) {
-	private, public := keygen(t, "k", "")
+	private, public := makeKey(t, "k", "")
 	p384, _ := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
 	weak := &rsa.PublicKey{N: new(big.Int).SetBit(big.NewInt(1), 1023, 1), E: 65537}
 	spki := func(key any) []byte {
@@ -309,7 +309,7 @@ func TestBindRefuses(t *testing.T) {
 		})
 	}
 	// What Bind does not look at, signing does.
-	private, _ := keygen(t, "k", "")
+	private, _ := makeKey(t, "k", "")
 	s, err := issue.LoadSigner(private, "")
 	if err != nil {
 		t.Fatal(err)
@@ -363,7 +363,7 @@ func TestRecord(t *testing.T) {
 
 // A licence that is issued again says what it said, to the last digit.
 func TestClaimsComeBack(t *testing.T) {
-	private, _ := keygen(t, "k", "")
+	private, _ := makeKey(t, "k", "")
 	s, err := issue.LoadSigner(private, "")
 	if err != nil {
 		t.Fatal(err)
@@ -383,7 +383,7 @@ func TestClaimsComeBack(t *testing.T) {
 	if *back.Pools["streams"].Max != max || string(back.Extra["x_customer"]) != "1234567890123456789" {
 		t.Errorf("max %d, x_customer %s", *back.Pools["streams"].Max, back.Extra["x_customer"])
 	}
-	other, _ := keygen(t, "k", "")
+	other, _ := makeKey(t, "k", "")
 	o, err := issue.LoadSigner(other, "")
 	if err != nil {
 		t.Fatal(err)
@@ -418,7 +418,7 @@ func TestCommandSignerOpenSSL(t *testing.T) {
 		"PS256": `openssl dgst -sha256 -sign "$K" -sigopt rsa_padding_mode:pss -sigopt rsa_pss_saltlen:digest`,
 	} {
 		t.Run(alg, func(t *testing.T) {
-			private, public := keygen(t, "kms-1", alg)
+			private, public := makeKey(t, "kms-1", alg)
 			t.Setenv("K", private)
 			t.Setenv("T", t.TempDir())
 			a := anchor(t, public, alg)
@@ -438,7 +438,7 @@ func TestCommandSignerOpenSSL(t *testing.T) {
 // The command is told the key and the algorithm, and gets the very bytes to sign.
 func TestCommandSignerInput(t *testing.T) {
 	posix(t)
-	private, public := keygen(t, "kms-1", "ES256")
+	private, public := makeKey(t, "kms-1", "ES256")
 	s, err := issue.LoadSigner(private, "")
 	if err != nil {
 		t.Fatal(err)
@@ -475,8 +475,8 @@ func TestCommandSignerInput(t *testing.T) {
 
 func TestCommandSignerRefuses(t *testing.T) {
 	posix(t)
-	_, ed := keygen(t, "kms-1", "")
-	_, es := keygen(t, "kms-2", "ES256")
+	_, ed := makeKey(t, "kms-1", "")
+	_, es := makeKey(t, "kms-2", "ES256")
 	for name, test := range map[string]struct {
 		public, command string
 		want            []string
@@ -503,8 +503,8 @@ func TestCommandSignerRefuses(t *testing.T) {
 // A signer with another key than the public one given is caught before anything leaves the house.
 func TestCommandSignerWrongKey(t *testing.T) {
 	openssl(t)
-	private, _ := keygen(t, "kms-1", "ES256")
-	_, public := keygen(t, "kms-1", "ES256")
+	private, _ := makeKey(t, "kms-1", "ES256")
+	_, public := makeKey(t, "kms-1", "ES256")
 	t.Setenv("K", private)
 	_, err := issue.CommandSigner(t.Context(), `openssl dgst -sha256 -sign "$K"`, anchor(t, public, "")).Sign(claims())
 	refused(t, err, `does not verify with key "kms-1"`, "the private key of that public key")
@@ -514,7 +514,7 @@ func TestCommandSignerWrongKey(t *testing.T) {
 // is removed).
 func TestCommandSignerStops(t *testing.T) {
 	posix(t)
-	_, public := keygen(t, "kms-1", "")
+	_, public := makeKey(t, "kms-1", "")
 	ready := filepath.Join(t.TempDir(), "ready")
 	t.Setenv("READY", ready)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
