@@ -86,7 +86,7 @@ func TestProofsSayTheirTypes(t *testing.T) {
 		lease:   {"usher-lease+jwt", `"items":[{"pool":"streams","n":2}]`},
 		session: {"usher-session+jwt", `"holder":{"uid":0,"pid":7}`},
 	} {
-		jws, err := jose.ParseSigned(token, []jose.SignatureAlgorithm{jose.EdDSA})
+		jws, err := jose.ParseSignedCompact(token, []jose.SignatureAlgorithm{jose.EdDSA})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -170,8 +170,8 @@ func TestFailuresLeaveTime(t *testing.T) {
 		}
 		jitter := func() float64 { return rapid.Float64Range(0, 0.999).Draw(t, "jitter") }
 		s := State{}.Succeeded(d, Activate, &plugin.Reply{}, y2k, Uptime{BootID: "b"}, jitter)
-		for now, n := y2k, 0; n < 20; n++ {
-			_, now = s.Next(d)
+		for n := range 20 {
+			_, now := s.Next(d)
 			up := Uptime{BootID: "b", Up: now.Sub(y2k)}
 			end := s.deadline(d, now, up)
 			e := &plugin.Error{Class: rapid.SampledFrom([]plugin.Class{plugin.Transient, plugin.Misconfigured}).Draw(t, "class"),
