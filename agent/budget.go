@@ -49,7 +49,8 @@ func (a *Agent) openBudget() error {
 	}
 	var err error
 	file := sealed(a.seals.runtime, nothing)
-	a.budget, err = budget.New(budget.Config{File: filepath.Join(cfg.State.RuntimeDir, blocksFile), Read: file.read, Write: file.write, BootID: presentMeta().Boot, CallWithin: cfg.Upstream.Timeout.Duration(),
+	offset, _ := clock.Offset()
+	a.budget, err = budget.New(budget.Config{File: filepath.Join(cfg.State.RuntimeDir, blocksFile), Read: file.read, Write: file.write, BootID: clock.Epoch(), Offset: offset != 0, CallWithin: cfg.Upstream.Timeout.Duration(),
 		Now: untilFence, Request: a.blockRequest, Demand: a.demand, OnChange: a.court.reshare, Stopping: a.desk.drain,
 		Called: func(call, result string) { a.metrics.UpstreamCalled(call, result, a.desk.time()) }, Log: a.log})
 	if err != nil {

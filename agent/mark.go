@@ -38,15 +38,32 @@ type markRecord struct {
 	Lent    time.Duration `json:"lent_ns,omitempty"`
 }
 
+// keptMark is a record of the mark.
+type keptMark struct {
+	markRecord
+	// Host says that Boot is by the host's clock. Former versions took that of their time namespace.
+	Host bool `json:"host_clock,omitempty"`
+}
+
 func encodeMark(m enforcer.Mark) ([]byte, error) {
-	b, err := json.Marshal(markRecord(m))
+	b, err := json.Marshal(keptMark{markRecord(m), true})
 	return append([]byte{markVersion}, b...), err
 }
 
 func decodeMark(b []byte) (enforcer.Mark, error) {
-	var r markRecord
+	var r keptMark
 	err := json.Unmarshal(b[1:], &r)
-	return enforcer.Mark(r), err
+	ahead, _ := clock.Offset()
+	return r.mark(ahead, clock.BootID(), clock.Boot()), err
+}
+
+// mark returns the mark by the host's clock, of which this process's time namespace is ahead. By another clock it is not known how
+// much has passed since: nothing, then.
+func (r keptMark) mark(ahead time.Duration, bootID string, boot time.Duration) enforcer.Mark {
+	if !r.Host && ahead != 0 && r.BootID == bootID {
+		r.Boot = max(r.Boot, boot)
+	}
+	return enforcer.Mark(r.markRecord)
 }
 
 // clocks reads the host's clocks: the wall clock first, so that what passes between the two is not taken for more than passed.
@@ -60,7 +77,7 @@ func (d *desk) clocks(exact bool) enforcer.Clocks {
 		d.asked, since = wall, 0
 	}
 	// Round drops the monotonic reading: what is compared is the calendar.
-	return enforcer.Clocks{Wall: wall.Round(0).UTC(), Boot: max(d.read, d.atBoot+since), BootID: clock.BootID()}
+	return enforcer.Clocks{Wall: wall.Round(0).UTC(), Boot: max(d.read, d.atBoot+since), BootID: clock.Epoch()}
 }
 
 // uptime is what the pulse asks of the host's clocks.

@@ -236,3 +236,24 @@ func TestMeterIsNotEmptiedAhead(t *testing.T) {
 		t.Errorf("set back, %d draws are made", drawn)
 	}
 }
+
+// A mark that a former version kept by the clock of a time namespace says nothing of what has passed since.
+func TestFormerMarkOfATimeNamespace(t *testing.T) {
+	at := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	for name, test := range map[string]struct {
+		host   bool
+		bootID string
+		ahead  time.Duration
+		want   time.Duration // that has passed
+	}{
+		"by the host's clock":          {true, "b", -time.Hour, time.Hour},
+		"of a former version":          {false, "b", 0, time.Hour},
+		"of one in a time namespace":   {false, "b", -time.Hour, 0},
+		"of another start of the host": {false, "a", -time.Hour, 2 * time.Hour},
+	} {
+		m := keptMark{markRecord{Time: at, Boot: time.Hour, BootID: test.bootID}, test.host}.mark(test.ahead, "b", 2*time.Hour)
+		if now, _ := m.Now(enforcer.Clocks{Wall: at, Boot: 2 * time.Hour, BootID: "b"}, time.Time{}); now.Sub(at) != test.want {
+			t.Errorf("%s: %v have passed, want %v", name, now.Sub(at), test.want)
+		}
+	}
+}

@@ -27,7 +27,7 @@ func (a *Agent) recover(was meta) {
 	now := a.desk.time()
 	is := presentMeta()
 	if was.TimeNS == "" {
-		was.TimeNS = is.TimeNS
+		was.TimeNS, was.TimeOffset = is.TimeNS, is.TimeOffset
 	}
 	found, ended, doubted := 0, 0, 0
 	sameBoot := was.Boot == "" || is.Boot == "" || was.Boot == is.Boot

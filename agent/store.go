@@ -61,6 +61,8 @@ type meta struct {
 	Boot   string `json:"boot"`
 	PIDNS  string `json:"pidns"`
 	TimeNS string `json:"timens,omitempty"` // absent before it was written: as it is now
+	// TimeOffset is how far that time namespace's clock is ahead of the host's.
+	TimeOffset time.Duration `json:"time_offset_ns,omitempty"`
 	// Present is how much longer there was an agent to which a holder that is not known to live could show itself.
 	Present time.Duration `json:"present_ns,omitempty"`
 }
@@ -68,12 +70,13 @@ type meta struct {
 func presentMeta() meta {
 	ns, _ := os.Readlink("/proc/self/ns/pid") // none but on Linux
 	times, _ := os.Readlink("/proc/self/ns/time")
-	return meta{Boot: clock.BootID(), PIDNS: ns, TimeNS: times}
+	ahead, _ := clock.Offset()
+	return meta{Boot: clock.BootID(), PIDNS: ns, TimeNS: times, TimeOffset: ahead}
 }
 
 // process is a holder as it was known there.
 func (m meta) process(h *enforcer.Holder) liveness.Process {
-	return liveness.Process{PID: h.PID, Start: h.Start, Inode: h.Inode, BootID: m.Boot, PIDNS: namespace(m.PIDNS), TimeNS: namespace(m.TimeNS)}
+	return liveness.Process{PID: h.PID, Start: h.Start, Inode: h.Inode, BootID: m.Boot, PIDNS: namespace(m.PIDNS), TimeNS: namespace(m.TimeNS), TimeOffset: m.TimeOffset}
 }
 
 // namespace returns the inode out of a namespace's link, which is its kind, a colon and the number in brackets

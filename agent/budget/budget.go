@@ -40,8 +40,11 @@ type Config struct {
 	// Read reads it; its error is fs.ErrNotExist where there is none. nil: os.ReadFile.
 	Read func(file string) ([]byte, error)
 	// Write replaces the record, whole or not at all.
-	Write      func(file string, data []byte) error
-	BootID     string               // of this start of the host
+	Write  func(file string, data []byte) error
+	BootID string // of this start of the host, from which Now counts; empty: a record of another process is no good
+	// Offset says that this process is in a time namespace whose clock is not the host's: records of former versions, which
+	// counted by that, are no good.
+	Offset     bool
 	CallWithin time.Duration        // of one call; zero: 30 seconds
 	Now        func() time.Duration // since boot, suspension included
 	// Request makes what leaves the host with a call, but for nonce and state.
@@ -112,7 +115,7 @@ func New(cfg Config) (*Keeper, error) {
 	if cfg.Read == nil {
 		cfg.Read = os.ReadFile
 	}
-	of, err := load(cfg.Read, cfg.File, cfg.BootID, cfg.Now())
+	of, err := load(cfg)
 	return &Keeper{cfg: cfg, wake: make(chan struct{}, 1), of: of, missed: map[string]int64{}}, err
 }
 

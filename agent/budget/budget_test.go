@@ -245,7 +245,7 @@ func openWithout(t testing.TB, file string, began time.Time) *house {
 // recorded returns what a restarted agent would hand out of each block.
 func (h *house) recorded(file string) map[string]int64 {
 	h.t.Helper()
-	of, err := load(os.ReadFile, file, "boot", h.up())
+	of, err := load(Config{File: file, Read: os.ReadFile, BootID: "boot", Now: h.up})
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -525,7 +525,7 @@ func TestRecord(t *testing.T) {
 			t.Fatal(err)
 		}
 		now := func() time.Duration { return time.Since(began) + time.Hour }
-		of, err := load(os.ReadFile, file, "boot", now())
+		of, err := load(Config{File: file, Read: os.ReadFile, BootID: "boot", Now: now})
 		if err != nil || of["usher/L1"] == nil || string(of["usher/L1"].State) != "s" {
 			t.Fatalf("%+v, %v", of, err)
 		}
@@ -536,14 +536,24 @@ func TestRecord(t *testing.T) {
 		if n != h.demand("").Capacity {
 			t.Errorf("%d are recorded, and %d may be handed out", n, h.demand("").Capacity)
 		}
-		if of, err := load(os.ReadFile, file, "another boot", now()); err != nil || len(of) != 0 {
+		if of, err := load(Config{File: file, Read: os.ReadFile, BootID: "another boot", Now: now}); err != nil || len(of) != 0 {
 			t.Errorf("after a start of the host: %+v, %v", of, err)
 		}
-		if of, err := load(os.ReadFile, file, "", now()); err != nil || len(of) != 0 {
+		if of, err := load(Config{File: file, Read: os.ReadFile, BootID: "", Now: now}); err != nil || len(of) != 0 {
 			t.Errorf("where there is no boot id: %+v, %v", of, err)
 		}
-		if of, err := load(os.ReadFile, file, "boot", now()+time.Minute); err != nil || len(of["usher/L1"].Pools["seats"].Blocks) != 0 {
+		if of, err := load(Config{File: file, Read: os.ReadFile, BootID: "boot", Now: func() time.Duration { return now() + time.Minute }}); err != nil || len(of["usher/L1"].Pools["seats"].Blocks) != 0 {
 			t.Errorf("after their time: %+v, %v", of, err)
+		}
+		if of, err := load(Config{File: file, Read: os.ReadFile, BootID: "boot", Offset: true, Now: now}); err != nil || of["usher/L1"] == nil {
+			t.Errorf("in a time namespace: %+v, %v", of, err)
+		}
+		unmarked := func(string) ([]byte, error) { return bytes.Replace(old, []byte(`"host_clock":true,`), nil, 1), nil }
+		if of, err := load(Config{Read: unmarked, BootID: "boot", Now: now}); err != nil || of["usher/L1"] == nil {
+			t.Errorf("of a former version: %+v, %v", of, err)
+		}
+		if of, err := load(Config{Read: unmarked, BootID: "boot", Offset: true, Now: now}); err != nil || len(of) != 0 {
+			t.Errorf("of a former version, which counted by the time namespace: %+v, %v", of, err)
 		}
 		h.stop()
 		if err := os.WriteFile(file, old, 0o600); err != nil {

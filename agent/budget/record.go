@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
-	"time"
 
 	"github.com/usher-agent/usher/enforcer"
 )
@@ -14,13 +13,14 @@ import (
 // record is what a restarted agent goes on with. Its instants mean nothing on another start of the host.
 type record struct {
 	Boot     string            `json:"boot"`
-	Licences map[string]*entry `json:"licences"` // by enforcer.Ref.Written
+	Host     bool              `json:"host_clock,omitempty"` // instants are by the host's clock, and not by a time namespace's
+	Licences map[string]*entry `json:"licences"`             // by enforcer.Ref.Written
 }
 
 // load reads the record; what is of another start of the host, or over, is nothing.
-func load(read func(string) ([]byte, error), file, boot string, now time.Duration) (map[enforcer.Ref]*entry, error) {
+func load(cfg Config) (map[enforcer.Ref]*entry, error) {
 	none := map[enforcer.Ref]*entry{}
-	b, err := read(file)
+	b, err := cfg.Read(cfg.File)
 	if errors.Is(err, fs.ErrNotExist) {
 		return none, nil
 	}
@@ -29,9 +29,9 @@ func load(read func(string) ([]byte, error), file, boot string, now time.Duratio
 	}
 	var r record
 	if err := json.Unmarshal(b, &r); err != nil {
-		return nil, fmt.Errorf("record of blocks %s: %v; move the file away, and blocks are checked out anew", file, err)
+		return nil, fmt.Errorf("record of blocks %s: %v; move the file away, and blocks are checked out anew", cfg.File, err)
 	}
-	if boot == "" || r.Boot != boot || r.Licences == nil { // where no start of the host is told from another, none is the same
+	if cfg.BootID == "" || r.Boot != cfg.BootID || cfg.Offset && !r.Host || r.Licences == nil { // where no start of the host is told from another, none is the same
 		return none, nil
 	}
 	for id, e := range r.Licences {
@@ -44,7 +44,7 @@ func load(read func(string) ([]byte, error), file, boot string, now time.Duratio
 				delete(e.Pools, name)
 				continue
 			}
-			p.lapse(now)
+			p.lapse(cfg.Now())
 			for _, b := range p.Blocks {
 				p.span = b.For
 				b.Use = min(b.Use, b.Slots)
@@ -89,7 +89,7 @@ func (k *Keeper) keep() bool {
 }
 
 func (k *Keeper) save() error {
-	b, err := json.Marshal(record{k.cfg.BootID, written(k.of)})
+	b, err := json.Marshal(record{k.cfg.BootID, true, written(k.of)})
 	if err != nil {
 		return err
 	}

@@ -11,11 +11,28 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Boot returns for how long the host has been up, suspension included (clock_gettime(2), CLOCK_BOOTTIME).
-func Boot() time.Duration { return read(unix.CLOCK_BOOTTIME) }
+// Boot returns for how long the host has been up, suspension included (clock_gettime(2), CLOCK_BOOTTIME), whatever time
+// namespace this process is in. Where that namespace's offset is not known, it counts from the process's first call.
+func Boot() time.Duration { return read(unix.CLOCK_BOOTTIME) - offsets().boot }
 
 // Awake is Boot without the time that the host was suspended (CLOCK_MONOTONIC).
-func Awake() time.Duration { return read(unix.CLOCK_MONOTONIC) }
+func Awake() time.Duration { return read(unix.CLOCK_MONOTONIC) - offsets().awake }
+
+// Epoch names what Boot counts from, for readings that outlive the process: the start of the host. It is empty where that is
+// not known, and then no reading of another process compares with one of this.
+func Epoch() string {
+	if !offsets().known {
+		return ""
+	}
+	return BootID()
+}
+
+// Offset returns how far CLOCK_BOOTTIME of this process's time namespace is ahead of the host's; known is false where nothing
+// tells that.
+func Offset() (ahead time.Duration, known bool) {
+	o := offsets()
+	return o.boot, o.known
+}
 
 func read(id int32) time.Duration {
 	var ts unix.Timespec

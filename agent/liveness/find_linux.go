@@ -45,7 +45,7 @@ func Find(p Process) (*Handle, State) {
 	if !same {
 		return nil, Unknown
 	}
-	if p.Start != 0 && p.TimeNS == here.TimeNS {
+	if p.Start != 0 && sameClock(p, here) {
 		h, err := FromPID(p.PID, p.Start)
 		switch {
 		case err == nil && p.Inode != 0 && h.process.Inode != 0 && p.Inode != h.process.Inode:
@@ -60,11 +60,14 @@ func Find(p Process) (*Handle, State) {
 	if stale { // it was in sight of this very namespace, and is not any more
 		return nil, Dead
 	}
-	if t := startTime(p.PID); t != 0 && p.Start != 0 && p.TimeNS == here.TimeNS && t != p.Start {
+	if t := startTime(p.PID); t != 0 && p.Start != 0 && sameClock(p, here) && t != p.Start {
 		return nil, Dead
 	}
 	return nil, Unknown
 }
+
+// sameClock reports whether start times that were read in two places compare.
+func sameClock(a, b Process) bool { return a.TimeNS == b.TimeNS && a.TimeOffset == b.TimeOffset }
 
 // handleOf returns the file handle of a pidfd by its inode; nil where this kernel's handles are not simply that. On 64-bit
 // kernels they are (fs/pidfs.c, pidfs_encode_fh), which our own pidfd shows; so the inode is all that needs to be stored. That

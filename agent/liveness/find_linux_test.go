@@ -48,6 +48,7 @@ func TestFind(t *testing.T) {
 		{"another PID namespace, dead", with(dead, func(p *Process) { p.PIDNS++ }), Unknown},
 		{"another PID namespace, by its number", with(byNumber(alive), func(p *Process) { p.PIDNS++ }), Unknown},
 		{"never visible, dead", with(dead, func(p *Process) { p.PID, p.Start = 0, 0 }), Unknown},
+		{"another time namespace of the same inode, by its number", with(byNumber(alive), func(p *Process) { p.TimeOffset++; p.Start++ }), Unknown},
 		{"another time namespace, by its number", with(byNumber(alive), func(p *Process) { p.TimeNS++; p.Start++ }), Unknown},
 		{"no start time", with(byNumber(alive), func(p *Process) { p.Start = 0 }), Unknown},
 		{"a handle of nonsense", with(alive, func(p *Process) { p.Handle = []byte("nonsense that is long enough") }), Alive},

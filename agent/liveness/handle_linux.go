@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/usher-agent/usher/agent/clock"
 )
 
 const (
@@ -334,6 +336,7 @@ func whereabouts() Process {
 	}
 	if unix.Stat("/proc/self/ns/time", &st) == nil {
 		p.TimeNS = st.Ino
+		p.TimeOffset, _ = clock.Offset() // where it is not known, it is another for each agent
 	}
 	return p
 }

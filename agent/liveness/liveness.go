@@ -5,7 +5,10 @@
 // edges are.
 package liveness
 
-import "errors"
+import (
+	"errors"
+	"time"
+)
 
 // Path is how the agent learns that a process has died.
 type Path string
@@ -57,8 +60,11 @@ type Process struct {
 	BootID string `json:"boot_id,omitempty"` // of the kernel, random(4)
 	PIDNS  uint64 `json:"pid_ns,omitempty"`  // inode of the agent's PID namespace, in which PID is meant
 	TimeNS uint64 `json:"time_ns,omitempty"` // inode of the agent's time namespace, in which Start is meant; 0 before Linux 5.6
-	Inode  uint64 `json:"inode,omitempty"`   // of its pidfd on pidfs (Linux 6.9); 0: not on pidfs
-	Handle []byte `json:"handle,omitempty"`  // file handle of its pidfd (Linux 6.14), type first, little-endian; nil: none
+	// TimeOffset is how far that time namespace's clock is ahead of the host's: the inode may be another's, later.
+	TimeOffset time.Duration `json:"time_offset_ns,omitempty"`
+
+	Inode  uint64 `json:"inode,omitempty"`  // of its pidfd on pidfs (Linux 6.9); 0: not on pidfs
+	Handle []byte `json:"handle,omitempty"` // file handle of its pidfd (Linux 6.14), type first, little-endian; nil: none
 }
 
 // Support says which paths this kernel offers to this process.
