@@ -20,7 +20,7 @@ import (
 	"github.com/usher-agent/usher/plugin/catalog"
 )
 
-// defaultConfig is where the configuration is looked for when none is named.
+// defaultConfig is the path of the configuration when no other is named.
 const defaultConfig = "/etc/usher/usher.yaml"
 
 // configFlags are the flags that set a key of the configuration.
@@ -111,7 +111,7 @@ the agent's where everybody can write to a volume, as to a Kubernetes emptyDir. 
 	return cmd
 }
 
-// newLog makes the log that the configuration asks for, and what sets its level.
+// newLog makes the log that the configuration asks for, and the function that sets its level.
 func (c *cli) newLog(cfg *config.Config) (*slog.Logger, func(string)) {
 	level := &slog.LevelVar{}
 	set := func(s string) {

@@ -95,7 +95,7 @@ func (c *cli) repair(src *source) error {
 	return err
 }
 
-// repairedText says what was done about a journal.
+// repairedText reports the repair of a journal.
 func repairedText(r agent.Repaired) string {
 	text := fmt.Sprintf("%s  %d records kept, %d damaged bytes set aside", r.File, r.Kept, r.Dropped)
 	if r.Mended > 0 {

@@ -111,7 +111,7 @@ func (c *cli) explain(err error) int {
 	return code
 }
 
-// codeOf returns the exit code of what an agent answered.
+// codeOf returns the exit code for an agent's answer.
 func codeOf(p *client.Error) int {
 	switch client.Code(p.Code) {
 	case client.ErrAgentAway, client.ErrDraining:
@@ -169,7 +169,7 @@ New here? "usher demo" shows the whole story in a few seconds.`,
 	return root
 }
 
-// whatIsWrong says of a flag's value what it should be.
+// whatIsWrong explains which values a flag accepts.
 func whatIsWrong(e *pflag.InvalidValueError) string {
 	switch kind := e.GetFlag().Value.Type(); {
 	case errors.Is(e, strconv.ErrRange):

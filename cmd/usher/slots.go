@@ -210,7 +210,7 @@ no agent answers; 126 when the program cannot be run, 127 when there is none; 12
 	return cmd
 }
 
-// runChild takes the slots and becomes the program, where the system can do that; else it runs it as a child.
+// runChild takes the slots and becomes the program; where the system cannot do that, the program runs as a child.
 func (c *cli) runChild(ctx context.Context, r wire.AcquireRequest, args []string, noSlot int) error {
 	path, err := exec.LookPath(args[0])
 	if err != nil {

@@ -2,7 +2,7 @@ package main
 
 // How the command line speaks to people, once for all commands:
 //
-//   - What was asked for goes to standard output; everything else to standard error.
+//   - The answer goes to standard output; everything else to standard error.
 //   - Tables have a head in capitals and columns aligned by spaces; nothing is coloured.
 //   - An error is "error: " and one sentence, and where there is a remedy "hint: " and another.
 //   - With --json standard output bears the API's shape and nothing else.
