@@ -38,7 +38,13 @@ func (c *cli) doctorCommand() *cobra.Command {
 	var repair bool
 	var src *source
 	cmd := &cobra.Command{Use: "doctor [--repair]", Short: "Look for what is wrong, and say how to mend it", Args: cobra.NoArgs,
-		Long: "Look at the socket, the agent, its licence, pools, clock, watching and configuration, and say what is wrong and how to mend it. Exits 1 when something is bad.\n\nWith --repair, while no agent runs, mend damaged journals. Every record that its checksum proves stays, a record with a single wrong bit is corrected, and the damaged file is set aside. The command replays the rest before it takes the journal's place, so that the agent starts on it. It never undoes a draw. As root, it keeps the owner of the files. It accepts state that is not as the agent left it, and the event log says so; draws, refusals and returns stand as last known.",
+		Long: `Look at the socket, the agent, its licence, pools, clock, watching and configuration, and say what is wrong and how to
+mend it. Exits 1 when something is bad.
+
+With --repair, while no agent runs, mend damaged journals. Every record that its checksum proves stays, a record with a
+single wrong bit is corrected, and the damaged file is set aside. The command replays the rest before it takes the journal's
+place, so that the agent starts on it. It never undoes a draw. As root, it keeps the owner of the files. It accepts state that
+is not as the agent left it, and the event log says so; draws, refusals and returns stand as last known.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if repair {
 				return c.repair(src)
