@@ -7,9 +7,9 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
-	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -25,19 +25,45 @@ func read(t *testing.T, path string) string {
 	return string(b)
 }
 
+// pages are the documentation's files.
+func pages(t *testing.T) []string {
+	t.Helper()
+	out := []string{"../../README.md", "../../CHANGELOG.md", "../../CONTRIBUTING.md", "../../SECURITY.md"}
+	for _, glob := range []string{"../../docs/*.md", "../../docs/*/*.md"} {
+		files, err := filepath.Glob(glob)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, files...)
+	}
+	return out
+}
+
+// Prose of the documentation ends at 120 columns; tables and code are as wide as they must be.
+func TestProseLines(t *testing.T) {
+	for _, f := range pages(t) {
+		code, n := false, 0
+		for line := range strings.Lines(read(t, f)) {
+			n++
+			line = strings.TrimRight(line, "\n")
+			if strings.HasPrefix(strings.TrimSpace(line), "```") {
+				code = !code
+			}
+			if code || strings.HasPrefix(line, "|") || strings.HasPrefix(line, "    ") {
+				continue
+			}
+			if w := utf8.RuneCountInString(line); w > 120 {
+				t.Errorf("%s:%d has %d columns, and prose has at most 120", f, n, w)
+			}
+		}
+	}
+}
+
 // Every relative link in the documentation leads somewhere.
 func TestLinks(t *testing.T) {
-	files, err := filepath.Glob("../../docs/*.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	more, err := filepath.Glob("../../docs/*/*.md")
-	if err != nil {
-		t.Fatal(err)
-	}
 	link := regexp.MustCompile(`\]\(([^)#]+)(#[^)]*)?\)`)
 	n := 0
-	for _, f := range slices.Concat(files, more, []string{"../../README.md", "../../CHANGELOG.md"}) {
+	for _, f := range pages(t) {
 		for _, m := range link.FindAllStringSubmatch(read(t, f), -1) {
 			if strings.Contains(m[1], "://") {
 				continue
@@ -90,6 +116,30 @@ func TestThreatModelNamesItsTests(t *testing.T) {
 	}
 	if n < 60 {
 		t.Errorf("only %d tests were looked for", n)
+	}
+}
+
+// The threat model has each row once: no two rows have the same attacker and attempt, nor the same tests and defence.
+func TestThreatModelRowsOnce(t *testing.T) {
+	seen := map[string]bool{}
+	attacker := ""
+	for line := range strings.Lines(read(t, "../../docs/threat-model.md")) {
+		cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), " | ")
+		if !strings.HasPrefix(line, "|") || len(cells) != 4 || strings.Contains(line, "| shown by |") {
+			continue
+		}
+		if a := strings.TrimSpace(cells[0]); a != "the same" {
+			attacker = a
+		}
+		for _, key := range []string{attacker + " | " + cells[1], cells[2] + " | " + cells[3]} {
+			if seen[key] {
+				t.Errorf("the threat model has this twice: %s", key)
+			}
+			seen[key] = true
+		}
+	}
+	if len(seen) < 100 {
+		t.Errorf("only %d cells were compared", len(seen))
 	}
 }
 
