@@ -150,6 +150,7 @@ func (a *Agent) open() (err error) {
 		a.desk.store = nil
 		return err
 	}
+	a.desk.keepStart()
 	a.handover = systemd.OpenStore(a.log)
 	if a.holders, err = newHolders(a.desk, a.handover); err != nil {
 		return err

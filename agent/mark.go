@@ -99,8 +99,12 @@ func (d *desk) timed() timeAt {
 	now, k := d.mark.Now(c, d.signed)
 	by := enforcer.Stepped(d.last, now, c.Boot-d.read)
 	if by != 0 || c.Boot-d.advanced >= time.Second {
+		was := d.mark
 		d.mark, d.advanced = d.mark.Advance(c, d.signed), c.Boot
 		_, k = d.mark.Now(c, d.signed)
+		if enforcer.Stepped(was.Time, d.mark.Time, c.Boot-was.Boot) > 0 {
+			d.keepMark() // before what it opens is drawn: a crash must not have the same day of running prove another leap
+		}
 	}
 	d.last, d.wall, d.read = now, c.Wall, c.Boot
 	if by != 0 {
@@ -129,11 +133,23 @@ func (d *desk) restore(m enforcer.Mark) time.Time {
 // advance brings the mark up to the present, and keeps it when that is due, or in any case. d.mu is held.
 func (d *desk) advance(keep bool) {
 	d.advanced = 0
-	now := d.licenceTime()
-	if d.store == nil {
+	d.licenceTime()
+	if since := d.read - d.markKept; !keep && d.markKept != 0 && since < keepEvery {
 		return
 	}
-	if since := d.read - d.markKept; !keep && d.markKept != 0 && since < keepEvery {
+	d.keepMark()
+}
+
+// keepStart keeps the mark as the start of this agent makes it: see timed.
+func (d *desk) keepStart() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.advance(true)
+}
+
+// keepMark has the journal keep the mark, before all that follows. d.mu is held.
+func (d *desk) keepMark() {
+	if d.store == nil {
 		return
 	}
 	b, err := encodeMark(d.mark)
@@ -141,7 +157,7 @@ func (d *desk) advance(keep bool) {
 		_, err = d.store.durable.Append(b) // nobody waits for it: a group of others, or the end, takes it to the disk
 	}
 	if err != nil {
-		d.store.log.Warn("the latest time seen was not kept; after a crash it may be known less well", "error", err, "time", now)
+		d.store.log.Warn("the latest time seen was not kept; after a crash it may be known less well", "error", err, "time", d.mark.Time)
 		return
 	}
 	d.markKept = d.read

@@ -257,3 +257,51 @@ func TestFormerMarkOfATimeNamespace(t *testing.T) {
 		}
 	}
 }
+
+// A day of running proves one leap: an agent that is killed once it has drawn does not find the same day again.
+func TestDayProvesOneLeap(t *testing.T) {
+	dir, state := t.TempDir(), t.TempDir()
+	wall, up := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC), time.Hour
+	start := func() *desk {
+		t.Helper()
+		d := newDesk(func() time.Time { return wall }, metrics.New(metrics.Options{}), enforcer.Options{})
+		d.boot, d.passed = func() time.Duration { return up }, func(time.Time, time.Time) time.Duration { return time.Hour }
+		s, _, err := openStore(dir, state, nil, d.core, d.restore, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.store = s
+		d.keepStart()
+		return d
+	}
+	kill := func(d *desk) {
+		t.Helper()
+		if err := d.store.Close(); err != nil { // which keeps no mark
+			t.Fatal(err)
+		}
+	}
+	d := start()
+	wall, up = wall.Add(25*time.Hour).AddDate(0, 1, 0), up+25*time.Hour // stopped for a day, and the clock is set
+	if at := d.counted(); at.Month() != time.April {
+		t.Fatalf("after a day periods are counted by %v", at)
+	}
+	kill(d)
+	for range 3 {
+		wall, up = wall.AddDate(0, 1, 0), up+time.Second
+		d = start()
+		if at := d.counted(); at.Month() != time.April {
+			t.Fatalf("a second later periods are counted by %v", at)
+		}
+		kill(d)
+	}
+	// The same at a start, after the agent was away for a day.
+	up += 25 * time.Hour
+	d = start()
+	month := d.counted().Month()
+	kill(d)
+	wall, up = wall.AddDate(0, 1, 0), up+time.Second
+	if d = start(); d.counted().Month() != month {
+		t.Errorf("a start proves another leap: %v, after %v", d.counted(), month)
+	}
+	kill(d)
+}
