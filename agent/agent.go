@@ -24,6 +24,7 @@ import (
 	"github.com/usher-agent/usher/agent/config"
 	"github.com/usher-agent/usher/agent/draws"
 	"github.com/usher-agent/usher/agent/files"
+	"github.com/usher-agent/usher/agent/holders"
 	"github.com/usher-agent/usher/agent/host"
 	"github.com/usher-agent/usher/agent/identity"
 	"github.com/usher-agent/usher/agent/inspect"
@@ -60,7 +61,7 @@ type Agent struct {
 	metrics  *metrics.Metrics
 	desk     *desk
 	court    *court
-	holders  *holders
+	holders  *holders.Registry
 	handover *systemd.Store
 	plugins  plugins
 	watcher  *watch.Watcher
@@ -152,10 +153,10 @@ func (a *Agent) open() (err error) {
 	}
 	a.desk.keepStart()
 	a.handover = systemd.OpenStore(a.log)
-	if a.holders, err = newHolders(a.desk, a.handover); err != nil {
+	if a.holders, err = holders.New(holders.Config{Handover: a.handover, Leave: a.leave}); err != nil {
 		return err
 	}
-	a.desk.ended = a.holders.ended
+	a.desk.ended = a.holders.Ended
 	a.recover(was)
 	if a.audit, err = audit.Open(audit.Config{Dir: cfg.State.Dir, Key: a.key, Users: cfg.Privacy.Users, Now: a.desk.time, Log: a.log}); err != nil {
 		return err
@@ -235,7 +236,7 @@ func (a *Agent) close() error {
 	}
 	errs = append(errs, a.stores.Close())
 	if a.holders != nil {
-		a.holders.watcher.Close()
+		a.holders.Close()
 	}
 	if a.desk != nil && a.desk.store != nil {
 		a.desk.mu.Lock()
@@ -282,7 +283,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	task("budgets", a.budget.Run)
 	task("draws", a.draws.Run)
 	task("first licences", a.fetchFirst)
-	task("holders", a.holders.watcher.Run)
+	task("holders", a.holders.Run)
 	task("service manager", a.handover.Run)
 	task("journal", func(ctx context.Context) error { return a.desk.store.run(ctx, a.desk) })
 	if len(a.plugins) > 0 {

@@ -38,6 +38,7 @@ var arrows = map[string][]string{
 	"agent/clock":       {},
 	"agent/files":       {},
 	"agent/config":      {"agent/files", "enforcer", "plugin"},
+	"agent/holders":     {"agent/liveness", "enforcer"},
 	"agent/host":        {"enforcer", "client/wire"},
 	"agent/identity":    {"agent/files"},
 	"agent/inspect":     {"agent/config", "enforcer", "plugin"},

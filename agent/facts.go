@@ -181,7 +181,7 @@ func (a *Agent) snapshot() metrics.Snapshot {
 
 // liveHolders counts the leases by what tells that their holder is gone.
 func (a *Agent) liveHolders() map[string]int {
-	out := a.holders.byPath()
+	out := a.holders.ByPath()
 	byProcess := 0
 	for _, n := range out {
 		byProcess += n

@@ -29,6 +29,10 @@ func (a *Agent) recover(was meta) {
 	if was.TimeNS == "" {
 		was.TimeNS, was.TimeOffset = is.TimeNS, is.TimeOffset
 	}
+	kept := func(pid int32, start, inode uint64) (*liveness.Handle, bool) {
+		h, ok := inherited[systemd.Process{PID: pid, Start: start, Inode: inode}]
+		return h, ok
+	}
 	found, ended, doubted := 0, 0, 0
 	sameBoot := was.Boot == "" || is.Boot == "" || was.Boot == is.Boot
 	a.desk.mu.Lock()
@@ -46,14 +50,14 @@ func (a *Agent) recover(was meta) {
 		}
 		switch l.Lifetime {
 		case enforcer.LifetimeProcess:
-			switch a.findHolders(l, was, is, inherited) {
-			case holderAlive:
+			switch a.holders.Find(l, was.place(), is.place(), kept) {
+			case liveness.Alive:
 				if l.Unconfirmed {
 					a.desk.do(&enforcer.Attach{ID: l.ID, Caller: l.Holder.Caller})
 				}
-			case holderDead:
+			case liveness.Dead:
 				ended++
-			case holderUnknown:
+			case liveness.Unknown:
 				doubted++
 				a.desk.do(&enforcer.Doubt{ID: l.ID, Until: now.Add(a.desk.store.showWithin(l))})
 			}
@@ -67,56 +71,7 @@ func (a *Agent) recover(was meta) {
 	}
 }
 
-// What can be known of a lease's holders.
-const (
-	holderAlive = iota
-	holderDead
-	holderUnknown
-)
-
-// findHolder looks for one process, first among those whose pidfds were kept.
-func findHolder(h *enforcer.Holder, was meta, inherited map[systemd.Process]*liveness.Handle) (*liveness.Handle, liveness.State) {
-	kept, ok := inherited[systemd.Process{PID: h.PID, Start: h.Start, Inode: h.Inode}]
-	if !ok {
-		return liveness.Find(was.process(h))
-	}
-	if kept == nil {
-		return nil, liveness.Dead
-	}
-	handle, err := kept.Share()
-	if err != nil {
-		return nil, liveness.Unknown
-	}
-	return handle, liveness.Alive
-}
-
-// findHolders looks for the processes that hold a lease: those that are dead leave it, those that live are watched.
-func (a *Agent) findHolders(l *enforcer.Lease, was, is meta, inherited map[systemd.Process]*liveness.Handle) int {
-	if l.Unconfirmed {
-		was.PIDNS = "" // it may be from before the last restart, when the numbers were another namespace's
-	}
-	result := holderDead
-	for _, h := range append([]*enforcer.Holder{l.Holder}, l.Others...) {
-		handle, state := findHolder(h, was, inherited)
-		if state == liveness.Alive && was.PIDNS != is.PIDNS && h.PID != handle.Process().PID {
-			handle.Close()           //nolint:errcheck // it was only looked at
-			state = liveness.Unknown // its number in the record is another's here: the next restart would take it for that one
-		}
-		if state == liveness.Dead {
-			a.desk.do(&enforcer.Leave{ID: l.ID, Holder: h.Caller})
-			continue
-		}
-		if state == liveness.Alive {
-			if a.holders.hold(l.ID, h.Caller, handle) != nil {
-				state = liveness.Unknown
-			}
-			handle.Close() //nolint:errcheck // the watch has its own
-		}
-		if state == liveness.Unknown {
-			result = holderUnknown
-		} else if result == holderDead {
-			result = holderAlive
-		}
-	}
-	return result
+// leave ends what a dead process holds of a lease.
+func (a *Agent) leave(id enforcer.LeaseID, holder enforcer.Caller) {
+	a.desk.do(&enforcer.Leave{ID: id, Holder: holder})
 }

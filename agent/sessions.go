@@ -4,238 +4,13 @@ import (
 	"context"
 	"errors"
 	"io"
-	"maps"
 	"net"
 	"sync"
 
 	"github.com/usher-agent/usher/agent/api"
 	"github.com/usher-agent/usher/agent/liveness"
-	"github.com/usher-agent/usher/agent/systemd"
 	"github.com/usher-agent/usher/enforcer"
 )
-
-// holders knows by which process each process lease lives, and ends the leases of one that dies. One watch serves all the
-// leases of a process.
-type holders struct {
-	desk     *desk
-	watcher  *liveness.Watcher
-	handover *systemd.Store
-
-	mu     sync.Mutex // guards all below; taken under desk.mu, never the other way round
-	alive  map[process]*holderProcess
-	leases map[enforcer.LeaseID][]process
-	paths  map[enforcer.LeaseID]string // what tells that the holder is gone
-	counts map[string]int              // of leases by path
-}
-
-// process tells a process from another that bears its number later.
-type process struct {
-	pid    int32
-	start  uint64
-	inode  uint64
-	handle *liveness.Handle // only where nothing else tells it from others: one that is not visible, before Linux 6.9
-}
-
-type holderProcess struct {
-	caller enforcer.Caller
-	watch  *liveness.Watch
-	leases map[enforcer.LeaseID]struct{}
-	pins   int    // sessions that are open: their process is watched between leases, too
-	kept   string // what the service manager keeps its pidfd by; empty: it does not
-	gone   bool
-}
-
-func newHolders(d *desk, o *systemd.Store) (*holders, error) {
-	w, err := liveness.NewWatcher()
-	if err != nil {
-		return nil, err
-	}
-	return &holders{desk: d, watcher: w, handover: o, alive: map[process]*holderProcess{}, leases: map[enforcer.LeaseID][]process{}, paths: map[enforcer.LeaseID]string{}, counts: map[string]int{}}, nil
-}
-
-// keyOf returns what a process is known by here.
-func keyOf(handle *liveness.Handle) process {
-	p := handle.Process()
-	if p.Inode == 0 && (p.PID == 0 || p.Start == 0) {
-		return process{handle: handle}
-	}
-	return process{pid: p.PID, start: p.Start, inode: p.Inode}
-}
-
-// hold says that a lease lives by a process. When the process is dead already the lease ends at once.
-func (h *holders) hold(id enforcer.LeaseID, caller enforcer.Caller, handle *liveness.Handle) error {
-	key := keyOf(handle)
-	h.mu.Lock()
-	x := h.process(key, caller)
-	x.leases[id] = struct{}{}
-	h.leases[id] = append(h.leases[id], key)
-	if _, ok := h.paths[id]; !ok {
-		h.paths[id] = string(handle.Path())
-		h.counts[h.paths[id]]++
-	}
-	h.mu.Unlock()
-	if err := h.watch(key, x, handle); err != nil || h.handover.Idle() {
-		return err
-	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.keep(key, x, handle)
-	return nil
-}
-
-// keep has the service manager keep the pidfd of a process that holds something, until the process is forgotten here. h.mu is
-// held.
-func (h *holders) keep(key process, x *holderProcess, handle *liveness.Handle) {
-	if x.kept != "" || h.alive[key] != x {
-		return
-	}
-	// As the journal knows it, which is what is looked for after a restart.
-	name := systemd.PIDFDName(handle.Path(), systemd.Process{PID: x.caller.PID, Start: x.caller.Start, Inode: x.caller.Inode})
-	share, err := handle.Share()
-	if name == "" || err != nil {
-		return
-	}
-	if h.handover.Keep(name, systemd.Kept{Lend: share.Lend, Close: func() { share.Close() }}) { //nolint:errcheck // of a pidfd
-		x.kept = name
-	} else {
-		share.Close() //nolint:errcheck // of a pidfd
-	}
-}
-
-// forget ends what is kept of a process. h.mu is held.
-func (h *holders) forget(x *holderProcess) {
-	if x.kept != "" {
-		h.handover.Drop(x.kept)
-		x.kept = ""
-	}
-}
-
-// process returns what is known of a process, made if need be. h.mu is held.
-func (h *holders) process(key process, caller enforcer.Caller) *holderProcess {
-	x := h.alive[key]
-	if x == nil {
-		x = &holderProcess{caller: caller, leases: map[enforcer.LeaseID]struct{}{}}
-		h.alive[key] = x
-	}
-	return x
-}
-
-// pin has a process watched for as long as a session of its is open, so that a lease that comes and goes costs no watch.
-func (h *holders) pin(caller enforcer.Caller, handle *liveness.Handle) error {
-	key := keyOf(handle)
-	h.mu.Lock()
-	x := h.process(key, caller)
-	x.pins++
-	h.mu.Unlock()
-	return h.watch(key, x, handle)
-}
-
-func (h *holders) unpin(handle *liveness.Handle) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if x := h.alive[keyOf(handle)]; x != nil {
-		x.pins--
-		h.dropIdle(keyOf(handle), x)
-	}
-}
-
-// dropIdle forgets a process that holds nothing and has no session. h.mu is held.
-func (h *holders) dropIdle(key process, x *holderProcess) {
-	if len(x.leases) > 0 || x.pins > 0 {
-		return
-	}
-	delete(h.alive, key)
-	h.forget(x)
-	if x.watch != nil {
-		x.watch.Stop()
-	}
-}
-
-// watch has a process watched, if it is not yet.
-func (h *holders) watch(key process, x *holderProcess, handle *liveness.Handle) error {
-	h.mu.Lock()
-	watched := x.watch != nil
-	h.mu.Unlock()
-	if watched {
-		return nil
-	}
-	watch, err := h.watcher.Watch(handle, func() { h.died(key) })
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	x.watch = watch
-	if err != nil {
-		delete(h.alive, key)
-	} else if x.gone || h.alive[key] != x {
-		watch.Stop()
-	}
-	return err
-}
-
-// died ends the leases of a process.
-func (h *holders) died(key process) {
-	h.mu.Lock()
-	x := h.alive[key]
-	if x == nil {
-		h.mu.Unlock()
-		return
-	}
-	delete(h.alive, key)
-	h.forget(x)
-	x.gone = true
-	var ids []enforcer.LeaseID
-	for id := range x.leases {
-		ids = append(ids, id)
-	}
-	h.mu.Unlock()
-	for _, id := range ids {
-		h.desk.do(&enforcer.Leave{ID: id, Holder: x.caller})
-	}
-}
-
-// ended forgets a lease that is over. The desk's lock is held.
-func (h *holders) ended(id enforcer.LeaseID) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if p, ok := h.paths[id]; ok {
-		h.counts[p]--
-		delete(h.paths, id)
-	}
-	for _, key := range h.leases[id] {
-		x := h.alive[key]
-		if x == nil {
-			continue
-		}
-		delete(x.leases, id)
-		h.dropIdle(key, x)
-	}
-	delete(h.leases, id)
-}
-
-// byPath counts the process leases by what tells that their holder is gone.
-func (h *holders) byPath() map[string]int {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return maps.Clone(h.counts)
-}
-
-// path says what tells that a lease's holder is gone.
-func (h *holders) path(l *enforcer.Lease) string {
-	switch l.Lifetime {
-	case enforcer.LifetimeTTL:
-		return "ttl"
-	case enforcer.LifetimeConnection:
-		return "connection"
-	case enforcer.LifetimeProcess:
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		if p := h.paths[l.ID]; p != "" {
-			return p
-		}
-		return "connection"
-	default:
-		return "none"
-	}
-}
 
 // session is one kept-open connection and its process.
 type session struct {
@@ -272,7 +47,7 @@ func takeSent(oob []byte) io.Closer {
 	return nil
 }
 
-func (f front) Liveness(l *enforcer.Lease) string { return f.holders.path(l) }
+func (f front) Liveness(l *enforcer.Lease) string { return f.holders.Path(l) }
 
 // process returns a handle of the session's process; nil where only the connection can tell that it is gone.
 func (s *session) process() (*liveness.Handle, *enforcer.Denial) {
@@ -285,7 +60,7 @@ func (s *session) process() (*liveness.Handle, *enforcer.Denial) {
 		s.dead = errors.Is(err, liveness.ErrDead)
 		if s.handle != nil {
 			s.caller.Inode = s.handle.Process().Inode
-			s.agent.holders.pin(s.caller, s.handle) //nolint:errcheck // each lease asks again
+			s.agent.holders.Pin(s.caller, s.handle) //nolint:errcheck // each lease asks again
 		}
 	}
 	if s.dead {
@@ -363,9 +138,9 @@ func (s *session) bind(l *enforcer.Lease, handle *liveness.Handle) {
 	if l.Lifetime != enforcer.LifetimeProcess && l.Lifetime != enforcer.LifetimeConnection {
 		return
 	}
-	if handle != nil && l.Lifetime == enforcer.LifetimeProcess && s.agent.holders.hold(l.ID, s.who(), handle) == nil {
+	if handle != nil && l.Lifetime == enforcer.LifetimeProcess && s.agent.holders.Hold(l.ID, s.who(), handle) == nil {
 		if _, held := s.agent.desk.Lease(l.ID); !held { // over before it was known here
-			s.agent.holders.ended(l.ID)
+			s.agent.holders.Ended(l.ID)
 		}
 		return
 	}
@@ -428,7 +203,7 @@ func (s *session) Close() {
 		}
 	}
 	if handle != nil {
-		s.agent.holders.unpin(handle)
+		s.agent.holders.Unpin(handle)
 		handle.Close() //nolint:errcheck // the watches have their own
 	}
 }

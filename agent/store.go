@@ -18,8 +18,8 @@ import (
 
 	"github.com/usher-agent/usher/agent/clock"
 	"github.com/usher-agent/usher/agent/files"
+	"github.com/usher-agent/usher/agent/holders"
 	"github.com/usher-agent/usher/agent/journal"
-	"github.com/usher-agent/usher/agent/liveness"
 	"github.com/usher-agent/usher/enforcer"
 )
 
@@ -74,9 +74,9 @@ func presentMeta() meta {
 	return meta{Boot: clock.BootID(), PIDNS: ns, TimeNS: times, TimeOffset: ahead}
 }
 
-// process is a holder as it was known there.
-func (m meta) process(h *enforcer.Holder) liveness.Process {
-	return liveness.Process{PID: h.PID, Start: h.Start, Inode: h.Inode, BootID: m.Boot, PIDNS: namespace(m.PIDNS), TimeNS: namespace(m.TimeNS), TimeOffset: m.TimeOffset}
+// place returns where it is, as holders are looked for.
+func (m meta) place() holders.Place {
+	return holders.Place{Boot: m.Boot, PIDNS: namespace(m.PIDNS), TimeNS: namespace(m.TimeNS), TimeOffset: m.TimeOffset}
 }
 
 // namespace returns the inode out of a namespace's link, which is its kind, a colon and the number in brackets

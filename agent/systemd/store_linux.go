@@ -121,6 +121,24 @@ func (s *Store) Keep(name string, k Kept) bool {
 	return true
 }
 
+// KeepHolder has the service manager keep the pidfd of a process until Drop, by what the next agent finds it by among Holders. It
+// returns the name to drop it by; empty: it is not kept.
+func (s *Store) KeepHolder(handle *liveness.Handle, pid int32, start, inode uint64) (name string) {
+	name = pidfdName(handle.Path(), Process{PID: pid, Start: start, Inode: inode})
+	if name == "" {
+		return ""
+	}
+	share, err := handle.Share()
+	if err != nil {
+		return ""
+	}
+	if !s.Keep(name, Kept{Lend: share.Lend, Close: func() { share.Close() }}) { //nolint:errcheck // of a pidfd
+		share.Close() //nolint:errcheck // of a pidfd
+		return ""
+	}
+	return name
+}
+
 // Drop ends the keeping of a descriptor.
 func (s *Store) Drop(name string) {
 	s.mu.Lock()
@@ -227,8 +245,8 @@ func (s *Store) Close() {
 // The names of what is kept. sd_notify(3) allows 255 printable ASCII characters but the colon; they are short, for the names of
 // all stand in one environment variable of at most 128 KiB.
 
-// PIDFDName names a holder's pidfd, by the way it was got and the process; empty where nothing tells the process from others.
-func PIDFDName(path liveness.Path, p Process) string {
+// pidfdName names a holder's pidfd, by the way it was got and the process; empty where nothing tells the process from others.
+func pidfdName(path liveness.Path, p Process) string {
 	if p.Inode == 0 && (p.PID == 0 || p.Start == 0) {
 		return ""
 	}
@@ -273,7 +291,7 @@ func (s *Store) Holders() map[Process]*liveness.Handle {
 	return out
 }
 
-// parsePIDFDName reads what PIDFDName writes.
+// parsePIDFDName reads what pidfdName writes.
 func parsePIDFDName(name string) (path liveness.Path, p Process, ok bool) {
 	f := strings.Split(name, ".")
 	if len(f) != 5 || f[0] != "pid" {

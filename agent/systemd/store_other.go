@@ -29,6 +29,9 @@ func (*Store) Settle() {}
 // Keep reports that nothing is kept.
 func (*Store) Keep(string, Kept) bool { return false }
 
+// KeepHolder keeps nothing.
+func (*Store) KeepHolder(*liveness.Handle, int32, uint64, uint64) string { return "" }
+
 // Drop does nothing.
 func (*Store) Drop(string) {}
 
@@ -43,9 +46,6 @@ func (*Store) Close() {}
 
 // Holders returns none.
 func (*Store) Holders() map[Process]*liveness.Handle { return nil }
-
-// PIDFDName returns no name: nothing is kept.
-func PIDFDName(liveness.Path, Process) string { return "" }
 
 // SocketName returns no name: nothing is kept.
 func SocketName(fs.FileInfo) string { return "" }

@@ -1,0 +1,251 @@
+package holders
+
+import (
+	"context"
+	"maps"
+	"sync"
+
+	"github.com/usher-agent/usher/agent/liveness"
+	"github.com/usher-agent/usher/enforcer"
+)
+
+// Handover keeps the pidfds of holders for the next agent.
+type Handover interface {
+	// Idle reports that nothing is kept.
+	Idle() bool
+	// KeepHolder has the pidfd of a process kept until Drop, and returns what it is kept by; empty: it is not kept. start is in clock
+	// ticks after boot, inode of the pidfd on pidfs; 0: not known.
+	KeepHolder(handle *liveness.Handle, pid int32, start, inode uint64) (name string)
+	Drop(name string)
+}
+
+// Config is what New needs.
+type Config struct {
+	Handover Handover
+	// Leave ends what a process holds of a lease: it is dead. No lock is held here while it is called.
+	Leave func(id enforcer.LeaseID, holder enforcer.Caller)
+}
+
+// Registry knows by which process each process lease lives, and ends the leases of one that dies. One watch serves all the leases
+// of a process. It is safe for concurrent use.
+type Registry struct {
+	leave    func(enforcer.LeaseID, enforcer.Caller)
+	watcher  *liveness.Watcher
+	handover Handover
+
+	mu     sync.Mutex // guards all below; taken under the lock that Ended is called with, never the other way round
+	alive  map[process]*holding
+	leases map[enforcer.LeaseID][]process
+	paths  map[enforcer.LeaseID]string // what tells that the holder is gone
+	counts map[string]int              // of leases by path
+}
+
+// process tells a process from another that bears its number later.
+type process struct {
+	pid    int32
+	start  uint64
+	inode  uint64
+	handle *liveness.Handle // only where nothing else tells it from others: one that is not visible, before Linux 6.9
+}
+
+type holding struct {
+	caller enforcer.Caller
+	watch  *liveness.Watch
+	leases map[enforcer.LeaseID]struct{}
+	pins   int    // sessions that are open: their process is watched between leases, too
+	kept   string // what its pidfd is kept by; empty: it is not
+	gone   bool
+}
+
+// New returns a registry that knows of no holder yet. The error is the kernel's, which refuses what is to watch processes.
+func New(c Config) (*Registry, error) {
+	w, err := liveness.NewWatcher()
+	if err != nil {
+		return nil, err
+	}
+	return &Registry{leave: c.Leave, watcher: w, handover: c.Handover, alive: map[process]*holding{}, leases: map[enforcer.LeaseID][]process{},
+		paths: map[enforcer.LeaseID]string{}, counts: map[string]int{}}, nil
+}
+
+// Run tells of deaths until ctx ends.
+func (r *Registry) Run(ctx context.Context) error { return r.watcher.Run(ctx) }
+
+// Close ends all watches.
+func (r *Registry) Close() { r.watcher.Close() }
+
+// keyOf returns what a process is known by here.
+func keyOf(handle *liveness.Handle) process {
+	p := handle.Process()
+	if p.Inode == 0 && (p.PID == 0 || p.Start == 0) {
+		return process{handle: handle}
+	}
+	return process{pid: p.PID, start: p.Start, inode: p.Inode}
+}
+
+// Hold says that a lease lives by a process. When the process is dead already the lease ends at once. The error says that it cannot be
+// watched; the lease does not live by it then.
+func (r *Registry) Hold(id enforcer.LeaseID, caller enforcer.Caller, handle *liveness.Handle) error {
+	key := keyOf(handle)
+	r.mu.Lock()
+	x := r.process(key, caller)
+	x.leases[id] = struct{}{}
+	r.leases[id] = append(r.leases[id], key)
+	if _, ok := r.paths[id]; !ok {
+		r.paths[id] = string(handle.Path())
+		r.counts[r.paths[id]]++
+	}
+	r.mu.Unlock()
+	if err := r.watch(key, x, handle); err != nil || r.handover.Idle() {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.keep(key, x, handle)
+	return nil
+}
+
+// keep has the pidfd of a process that holds something kept, until the process is forgotten here. r.mu is held.
+func (r *Registry) keep(key process, x *holding, handle *liveness.Handle) {
+	if x.kept != "" || r.alive[key] != x {
+		return
+	}
+	// As the journal knows it, which is what is looked for after a restart.
+	x.kept = r.handover.KeepHolder(handle, x.caller.PID, x.caller.Start, x.caller.Inode)
+}
+
+// forget ends what is kept of a process. r.mu is held.
+func (r *Registry) forget(x *holding) {
+	if x.kept != "" {
+		r.handover.Drop(x.kept)
+		x.kept = ""
+	}
+}
+
+// process returns what is known of a process, made if need be. r.mu is held.
+func (r *Registry) process(key process, caller enforcer.Caller) *holding {
+	x := r.alive[key]
+	if x == nil {
+		x = &holding{caller: caller, leases: map[enforcer.LeaseID]struct{}{}}
+		r.alive[key] = x
+	}
+	return x
+}
+
+// Pin has a process watched for as long as a session of its is open, so that a lease that comes and goes costs no watch. The error says
+// that it cannot be watched.
+func (r *Registry) Pin(caller enforcer.Caller, handle *liveness.Handle) error {
+	key := keyOf(handle)
+	r.mu.Lock()
+	x := r.process(key, caller)
+	x.pins++
+	r.mu.Unlock()
+	return r.watch(key, x, handle)
+}
+
+// Unpin ends what Pin began.
+func (r *Registry) Unpin(handle *liveness.Handle) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if x := r.alive[keyOf(handle)]; x != nil {
+		x.pins--
+		r.dropIdle(keyOf(handle), x)
+	}
+}
+
+// dropIdle forgets a process that holds nothing and has no session. r.mu is held.
+func (r *Registry) dropIdle(key process, x *holding) {
+	if len(x.leases) > 0 || x.pins > 0 {
+		return
+	}
+	delete(r.alive, key)
+	r.forget(x)
+	if x.watch != nil {
+		x.watch.Stop()
+	}
+}
+
+// watch has a process watched, if it is not yet.
+func (r *Registry) watch(key process, x *holding, handle *liveness.Handle) error {
+	r.mu.Lock()
+	watched := x.watch != nil
+	r.mu.Unlock()
+	if watched {
+		return nil
+	}
+	watch, err := r.watcher.Watch(handle, func() { r.died(key) })
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	x.watch = watch
+	if err != nil {
+		delete(r.alive, key)
+	} else if x.gone || r.alive[key] != x {
+		watch.Stop()
+	}
+	return err
+}
+
+// died ends the leases of a process.
+func (r *Registry) died(key process) {
+	r.mu.Lock()
+	x := r.alive[key]
+	if x == nil {
+		r.mu.Unlock()
+		return
+	}
+	delete(r.alive, key)
+	r.forget(x)
+	x.gone = true
+	var ids []enforcer.LeaseID
+	for id := range x.leases {
+		ids = append(ids, id)
+	}
+	r.mu.Unlock()
+	for _, id := range ids {
+		r.leave(id, x.caller)
+	}
+}
+
+// Ended forgets a lease that is over.
+func (r *Registry) Ended(id enforcer.LeaseID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if p, ok := r.paths[id]; ok {
+		r.counts[p]--
+		delete(r.paths, id)
+	}
+	for _, key := range r.leases[id] {
+		x := r.alive[key]
+		if x == nil {
+			continue
+		}
+		delete(x.leases, id)
+		r.dropIdle(key, x)
+	}
+	delete(r.leases, id)
+}
+
+// ByPath counts the process leases by what tells that their holder is gone.
+func (r *Registry) ByPath() map[string]int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return maps.Clone(r.counts)
+}
+
+// Path says what tells that a lease's holder is gone: the way its process is watched, connection, ttl, or none.
+func (r *Registry) Path(l *enforcer.Lease) string {
+	switch l.Lifetime {
+	case enforcer.LifetimeTTL:
+		return "ttl"
+	case enforcer.LifetimeConnection:
+		return "connection"
+	case enforcer.LifetimeProcess:
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if p := r.paths[l.ID]; p != "" {
+			return p
+		}
+		return "connection"
+	default:
+		return "none"
+	}
+}
