@@ -43,7 +43,7 @@ var arrows = map[string][]string{
 	"agent/identity":    {"agent/files"},
 	"agent/inspect":     {"agent/config", "enforcer", "plugin"},
 	"agent/journal":     {},
-	"agent/liveness":    {},
+	"agent/liveness":    {"agent/clock"},
 	"agent/ops":         {},
 	"agent/systemd":     {"agent/files", "agent/liveness"},
 	"agent/upstreams":   {"agent/config", "agent/pulse", "enforcer", "plugin"},
