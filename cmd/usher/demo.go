@@ -21,7 +21,7 @@ import (
 
 func (c *cli) demoCommand() *cobra.Command {
 	var exitAtOnce bool
-	cmd := &cobra.Command{Use: "demo [--exit]", Short: "The whole story in a temporary folder, nothing to configure", Args: cobra.NoArgs,
+	cmd := &cobra.Command{Use: "demo [--exit]", Short: "Play the whole story in a temporary folder, with nothing to configure", Args: cobra.NoArgs,
 		Long: `Play the vendor, the installer, the product and the operator, one after the other, with a real agent in a temporary folder. The
 agent then stays up for you to try, until Ctrl-C; with --exit it ends at once.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.demo(cmd.Context(), exitAtOnce) }}

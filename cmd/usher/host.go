@@ -17,7 +17,7 @@ import (
 func (c *cli) fingerprintCommand() *cobra.Command {
 	var product, request string
 	var short bool
-	cmd := &cobra.Command{Use: "fingerprint [--product P] [--request FILE | --short]", Short: "This host as the licence sees it", Args: cobra.NoArgs,
+	cmd := &cobra.Command{Use: "fingerprint [--product P] [--request FILE | --short]", Short: "Show this host as the licence sees it", Args: cobra.NoArgs,
 		Long: `Show what identifies this host: components, each as a hash that is keyed by product, so that no serial number leaves the host.
 --request writes the file that a vendor binds a licence to, with the running agent's key; --short prints a code to compare over the
 phone. Without an agent this command measures the host itself, and the request bears no agent key.`,

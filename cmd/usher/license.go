@@ -41,7 +41,7 @@ type inspectFlags struct {
 
 func (c *cli) inspectCommand() *cobra.Command {
 	var o inspectFlags
-	cmd := &cobra.Command{Use: "inspect FILE", Short: "What a document says, whether it verifies, and why not", Args: cobra.ExactArgs(1),
+	cmd := &cobra.Command{Use: "inspect FILE", Short: "Show what a document says, whether it verifies, and why not", Args: cobra.ExactArgs(1),
 		Long: `Read a licence document without an agent: what it says, whether it verifies, and if not, why. Without --trust and --config, the keys
 are those that are compiled in, or those of ` + defaultConfig + ` if it exists. Exits 0 only when the document verifies and is good at
 the time (--at), 3 otherwise.`,
@@ -49,9 +49,9 @@ the time (--at), 3 otherwise.`,
 		RunE:    func(_ *cobra.Command, args []string) error { return c.inspect(args[0], &o) }}
 	f := cmd.Flags()
 	f.StringVar(&o.config, "config", "", "a configuration to take keys, product and narrowing from")
-	f.StringArrayVar(&o.trust, "trust", nil, "a key to believe: SYSTEM[:KID][@ALG]=KEYFILE; may be repeated")
+	f.StringArrayVar(&o.trust, "trust", nil, "a key to trust: SYSTEM[:KID][@ALG]=KEYFILE; may be repeated")
 	f.StringVar(&o.keyFile, "key-file", "", "a file of licence keys to open an encrypted document with; - is standard input")
-	f.StringVar(&o.hostFingerprint, "host-fingerprint", "", "what the licence system calls the host, for machine files (default: as usher fingerprint says)")
+	f.StringVar(&o.hostFingerprint, "host-fingerprint", "", "the licence system's name for the host, for machine files (default: as usher fingerprint says)")
 	f.StringVar(&o.fingerprint, "fingerprint", "", "judge for the host of this request instead of this one")
 	f.StringVar(&o.product, "product", "", "judge for this product (default: the document's own)")
 	f.StringVar(&o.at, "at", "", "judge at this time (default now)")
@@ -376,7 +376,7 @@ func (c *cli) printInstalled(r *wire.Installed) error {
 }
 
 func (c *cli) listCommand() *cobra.Command {
-	return &cobra.Command{Use: "list", Short: "The documents in the folder, and what came of each", Args: cobra.NoArgs,
+	return &cobra.Command{Use: "list", Short: "List the documents in the folder, and the verdict on each", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			l, err := c.client().License(cmd.Context())
 			if err != nil {

@@ -29,7 +29,7 @@ func (o *acquireFlags) add(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&o.pool, "pool", "", "the pool to take slots from; several as a=1,b=2")
 	f.Int64Var(&o.n, "n", 1, "how many slots")
-	f.Int64Var(&o.minN, "min-n", 0, "be content with as few as this")
+	f.Int64Var(&o.minN, "min-n", 0, "accept as few as this")
 	f.StringVar(&o.wait, "wait", "", "how long to wait for slots that are in use: 30s (default: not at all)")
 	f.StringArrayVar(&o.labels, "label", nil, "a label of the lease: job=42; may be repeated")
 	f.StringVar(&o.version, "product-version", "", "the product's version, which the licence must cover")

@@ -15,7 +15,7 @@ import (
 )
 
 func (c *cli) statusCommand() *cobra.Command {
-	return &cobra.Command{Use: "status", Short: "Whether the licence is valid, and what it grants", Args: cobra.NoArgs,
+	return &cobra.Command{Use: "status", Short: "Say whether the licence is valid, and what it grants", Args: cobra.NoArgs,
 		Long: "Say whether the licence is valid, what it grants, and what is wrong. Exits 3 when it is not valid.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			l, err := c.client().License(cmd.Context())
@@ -125,7 +125,7 @@ func (c *cli) printPools(pools []wire.Pool) error {
 }
 
 func (c *cli) poolsCommand() *cobra.Command {
-	return &cobra.Command{Use: "pools", Short: "The pools of slots, and how full they are", Args: cobra.NoArgs,
+	return &cobra.Command{Use: "pools", Short: "List the pools of slots, and how full they are", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			pools, err := c.client().Pools(cmd.Context())
 			if err != nil {
@@ -144,7 +144,7 @@ func (c *cli) poolsCommand() *cobra.Command {
 
 func (c *cli) leasesCommand() *cobra.Command {
 	var pool string
-	cmd := &cobra.Command{Use: "leases", Short: "Who holds slots: your own leases, for admins all", Args: cobra.NoArgs,
+	cmd := &cobra.Command{Use: "leases", Short: "List your own leases, for admins all", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			leases, err := c.client().Leases(cmd.Context(), pool)
 			if err != nil {
@@ -207,7 +207,7 @@ func holderText(h *wire.Holder) string {
 func (c *cli) healthCommand() *cobra.Command {
 	var ready bool
 	var wait time.Duration
-	cmd := &cobra.Command{Use: "health [--ready [--wait D]]", Short: "Whether the agent is up, for HEALTHCHECK and probes", Args: cobra.NoArgs,
+	cmd := &cobra.Command{Use: "health [--ready [--wait D]]", Short: "Say whether the agent is up, for HEALTHCHECK and probes", Args: cobra.NoArgs,
 		Long: "Exit 0 when the agent answers; with --ready only when it listens and has judged the licence. A bad licence makes no agent unhealthy.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			h, err := c.waitHealth(cmd.Context(), ready, wait)
@@ -263,7 +263,7 @@ const (
 func (c *cli) checkCommand() *cobra.Command {
 	var warnAt, critAt int
 	var days int
-	cmd := &cobra.Command{Use: "check", Short: "The same as a Nagios plugin: one line, performance data, exit 0 to 3", Args: cobra.NoArgs,
+	cmd := &cobra.Command{Use: "check", Short: "Check agent and licence as a Nagios plugin: one line, performance data, exit 0 to 3", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			l, err := c.client().License(cmd.Context())
 			var pools []wire.Pool
@@ -358,11 +358,11 @@ func (c *cli) reloadCommand() *cobra.Command {
 }
 
 func (c *cli) configCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "config", Short: "The agent's configuration"}
+	cmd := &cobra.Command{Use: "config", Short: "Show the agent's configuration"}
 	var origin bool
 	var src *source
 	var local bool
-	show := &cobra.Command{Use: "show [--origin]", Short: "Every key and its value; with --origin where it comes from", Args: cobra.NoArgs,
+	show := &cobra.Command{Use: "show [--origin]", Short: "Show every key and its value; with --origin where it comes from", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var settings []wire.Setting
 			if local || src.file != "" {
@@ -402,7 +402,7 @@ func (c *cli) configCommand() *cobra.Command {
 
 func (c *cli) eventsCommand() *cobra.Command {
 	var follow bool
-	cmd := &cobra.Command{Use: "events [-f]", Short: "What happens: licence changes and leases", Args: cobra.NoArgs,
+	cmd := &cobra.Command{Use: "events [-f]", Short: "Show events: licence changes and leases", Args: cobra.NoArgs,
 		Long: "Print the licence in force and, with -f, what happens from now on: licence changes, your leases, for admins all.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			for ev, err := range c.client().Events(cmd.Context()) {

@@ -81,8 +81,8 @@ so it cannot show a lost token again.`,
 			return nil
 		}}
 	cmd.Flags().Int64Var(&order.Uses, "uses", 1, "how many hosts it admits, 1 to 1000")
-	cmd.Flags().StringVar(&lasts, "expires", "7d", "for how long it is good, 400d at most")
-	cmd.Flags().StringVar(&order.Note, "note", "", "what it is for, for `token list`")
+	cmd.Flags().StringVar(&lasts, "expires", "7d", "how long it is good, 400d at most")
+	cmd.Flags().StringVar(&order.Note, "note", "", "a note for `token list`")
 	cmd.AddCommand(
 		&cobra.Command{Use: "list [ID]", Short: "List the enrolment tokens of a licence, or of all", Args: cobra.MaximumNArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
 			order := registry.Order{Do: "tokens"}
