@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"time"
 
+	"github.com/usher-agent/usher/agent/api"
 	"github.com/usher-agent/usher/enforcer"
 )
 
@@ -35,7 +36,7 @@ func (a *asked) waits() bool { return a.answer != nil || a.thirst != nil }
 
 // Acquire grants a lease or says why not. It fills in the lease's id. A request that waits is answered when its slots are
 // free, when its time is up, and when ctx ends.
-func (d *desk) Acquire(ctx context.Context, r *enforcer.Acquire) (*enforcer.Lease, bool, *enforcer.Denial) {
+func (d *desk) Acquire(ctx context.Context, r *enforcer.Acquire) (api.Grant, *enforcer.Denial) {
 	a := d.begin(r, nil)
 	return d.finish(ctx, &a)
 }
@@ -77,11 +78,11 @@ func (d *desk) ask(a *asked, ready func()) {
 }
 
 // finish is the second half of Acquire.
-func (d *desk) finish(ctx context.Context, a *asked) (*enforcer.Lease, bool, *enforcer.Denial) {
+func (d *desk) finish(ctx context.Context, a *asked) (api.Grant, *enforcer.Denial) {
 	var waited time.Duration
-	var dec enforcer.Decision
+	var dec outcome
 	if a.thirst != nil {
-		dec, waited = d.awaitDraws(ctx, a)
+		dec.Decision, waited = d.awaitDraws(ctx, a)
 	} else {
 		dec, waited = d.awaitSlots(ctx, a)
 	}
@@ -96,23 +97,23 @@ func (d *desk) finish(ctx context.Context, a *asked) (*enforcer.Lease, bool, *en
 		d.short(r)
 	}
 	d.seen.Acquired(pool, time.Since(a.start)-waited, dec.Denial, dec.Replayed)
-	return dec.Lease, dec.Replayed, dec.Denial
+	return d.grant(dec)
 }
 
 // awaitSlots waits for the answer where the acquire waits for one, and says for how long it did.
-func (d *desk) awaitSlots(ctx context.Context, a *asked) (dec enforcer.Decision, waited time.Duration) {
+func (d *desk) awaitSlots(ctx context.Context, a *asked) (dec outcome, waited time.Duration) {
 	if a.answer == nil {
-		return d.await(a.out), 0
+		return d.settle(a.out), 0
 	}
 	began := time.Now()
 	select {
 	case out := <-a.answer:
 		waited = time.Since(began)
-		return d.await(out), waited
+		return d.settle(out), waited
 	case <-ctx.Done():
 	}
 	d.do(&enforcer.Cancel{ID: a.r.ID})
-	dec = d.await(<-a.answer) // it may have been granted in the last moment: the caller gives back what it cannot deliver
+	dec = d.settle(<-a.answer) // it may have been granted in the last moment: the caller gives back what it cannot deliver
 	if dec.Lease == nil && dec.Denial == nil {
 		dec.Denial = &enforcer.Denial{Code: enforcer.NoSlots, Detail: "the caller stopped waiting"}
 	}

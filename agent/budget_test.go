@@ -49,20 +49,22 @@ func TestFence(t *testing.T) {
 }
 
 // A grant whose answer comes after what it was granted from is over, for the agent was stopped meanwhile, is withdrawn: unless it fits
-// into what is left. So is one that waited.
+// into what is left. So is one that waited, and one that was looked at in time before it was written, and not after.
 func TestFenceBeforeTheAnswer(t *testing.T) {
 	for name, c := range map[string]struct {
 		left  enforcer.Limit
 		waits bool
-		late  bool
+		late  int // at which look the fence has passed; 0: at none
 		lease bool
 	}{
-		"in time":                    {0, false, false, true},
-		"late":                       {0, false, true, false},
-		"late, and another block":    {1, false, true, true},
-		"it waited, in time":         {0, true, false, true},
-		"it waited, late":            {0, true, true, false},
-		"it waited, late, but it is": {1, true, true, true},
+		"in time":                          {0, false, 0, true},
+		"late":                             {0, false, 1, false},
+		"late when it is written":          {0, false, 2, false},
+		"late, and another block":          {1, false, 1, true},
+		"late when written, another block": {1, false, 2, true},
+		"it waited, in time":               {0, true, 0, true},
+		"it waited, late":                  {0, true, 1, false},
+		"it waited, late, but it is":       {1, true, 1, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := newDesk(time.Now, unseen{}, enforcer.Options{})
@@ -97,22 +99,25 @@ func TestFenceBeforeTheAnswer(t *testing.T) {
 			if out.Lease == nil || out.fence != fence {
 				t.Fatalf("granted: %+v until %v; want a lease until %v", out.Denial, out.fence, fence)
 			}
-			if c.late { // as if it were an hour later
-				out.fence = clock.Boot()
-				d.setFence(out.fence)
-			}
-			dec := d.await(out)
-			if c.lease {
-				if dec.Lease == nil || len(d.core.Leases(nil)) != 1 {
-					t.Errorf("denied: %v", dec.Denial)
+			out = d.settle(out)
+			var late *enforcer.Denial
+			for look := 1; look <= 2; look++ {
+				if c.late == look { // as if it were an hour later
+					out.fence = clock.Boot()
+					d.setFence(out.fence)
 				}
-				return
+				if denial := d.withdrawLate(&out); denial != nil {
+					late = denial
+				}
 			}
-			if dec.Lease != nil || dec.Denial == nil || dec.Denial.Code != enforcer.NotShared {
-				t.Errorf("answered: %+v, %+v", dec.Lease, dec.Denial)
+			switch n := len(d.core.Leases(nil)); {
+			case c.lease && (late != nil || n != 1):
+				t.Errorf("denied: %v; %d leases stand", late, n)
+			case !c.lease && (late == nil || late.Code != enforcer.NotShared || n != 0):
+				t.Errorf("answered as %v; %d leases stand", late, n)
 			}
-			if n := len(d.core.Leases(nil)); n != 0 {
-				t.Errorf("%d leases stand", n)
+			if _, denial := d.grant(out); denial != nil {
+				t.Errorf("the outcome is denied: %v", denial)
 			}
 		})
 	}

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/usher-agent/usher/agent/api"
 	"github.com/usher-agent/usher/agent/clock"
 	"github.com/usher-agent/usher/agent/liveness"
 	"github.com/usher-agent/usher/enforcer"
@@ -110,7 +111,7 @@ func (d *desk) carry(dec enforcer.Decision) outcome {
 		written = d.store.barrier() // the first answer may not be out yet
 	}
 	d.apply(dec.Events, written)
-	return outcome{dec, written, d.fenceOf(dec.Events)}
+	return outcome{dec, written, d.fenceOf(&dec)}
 }
 
 // gives reports whether somebody is given something by an event. d.mu is held.
@@ -131,20 +132,31 @@ func notStored(err error) *enforcer.Denial {
 		Hint: "see to the disk that state.dir and state.runtime_dir are on"}
 }
 
-// await waits until an outcome may be acknowledged. A lease that could not be stored is undone; a draw stays drawn, for it may
+// settle waits until an outcome may be acknowledged. A lease that could not be stored is undone; a draw stays drawn, for it may
 // have been stored.
-func (d *desk) await(out outcome) enforcer.Decision {
+func (d *desk) settle(out outcome) outcome {
 	var err error
 	if out.written != nil {
 		err = out.written()
 	}
 	if err == nil {
-		return d.inTime(out)
+		return out
 	}
 	if out.Lease != nil && out.Lease.Lifetime != enforcer.LifetimeDraw && !out.Replayed {
 		d.do(&enforcer.End{ID: out.Lease.ID, Cause: enforcer.CauseUndelivered})
 	}
-	return enforcer.Decision{Denial: notStored(err)}
+	return outcome{Decision: enforcer.Decision{Denial: notStored(err)}}
+}
+
+// await is settle for what is answered without another look at its fence.
+func (d *desk) await(out outcome) enforcer.Decision {
+	out = d.settle(out)
+	if late := d.late(out); late != nil {
+		if denial := late(); denial != nil {
+			return enforcer.Decision{Denial: denial}
+		}
+	}
+	return out.Decision
 }
 
 // enter takes d.mu to decide something. What is over on the boot-time clock is out of the verdict by then: others may have it.
@@ -232,7 +244,8 @@ func (d *desk) answer(ev enforcer.Event, written commit) {
 	}
 	if w, ok := d.waiting[ev.Waiter.ID]; ok {
 		delete(d.waiting, ev.Waiter.ID)
-		w.tell(outcome{enforcer.Decision{Lease: ev.Lease, Denial: ev.Denial, Replayed: ev.Cause == enforcer.CauseReplayed}, written, d.fenceOf([]enforcer.Event{ev})})
+		dec := enforcer.Decision{Events: []enforcer.Event{ev}, Lease: ev.Lease, Denial: ev.Denial, Replayed: ev.Cause == enforcer.CauseReplayed}
+		w.tell(outcome{dec, written, d.fenceOf(&dec)})
 	}
 }
 
@@ -372,11 +385,10 @@ func (d *desk) Pool(name string) (enforcer.PoolStatus, bool) {
 }
 
 // Renew extends a lease.
-func (d *desk) Renew(r *enforcer.Renew) (*enforcer.Lease, *enforcer.Denial) {
+func (d *desk) Renew(r *enforcer.Renew) (api.Grant, *enforcer.Denial) {
 	q := *r
 	d.place(&q.Caller)
-	dec := d.do(&q)
-	return dec.Lease, dec.Denial
+	return d.grant(d.settle(d.decide(&q)))
 }
 
 // Release gives a lease back.

@@ -162,9 +162,19 @@ func (d *dialectDesk) Acquire(ctx context.Context, r *enforcer.Acquire, data []b
 			return nil, false, &enforcer.Denial{Code: api.Internal, Detail: "this connection cannot wait"}
 		}
 	}
-	l, replayed, denial := d.agent.desk.Acquire(ctx, &q)
-	if denial != nil || l.Token != nil || l.Lifetime == enforcer.LifetimeDraw {
-		return l, replayed, denial
+	g, denial := d.agent.desk.Acquire(ctx, &q)
+	if denial == nil && g.Late != nil {
+		denial = g.Late() // before more is made of it
+	}
+	if denial != nil {
+		return nil, false, denial
+	}
+	l := g.Lease
+	if call != nil && g.Late != nil {
+		call.Granted(g.Late)
+	}
+	if ctx.Done() == nil || l.Token != nil || l.Lifetime == enforcer.LifetimeDraw {
+		return l, g.Replayed, nil
 	}
 	undo := func() {
 		d.agent.desk.do(&enforcer.Release{ID: l.ID, Caller: q.Caller, Owner: d.system, Cause: enforcer.CauseUndelivered})
@@ -176,13 +186,25 @@ func (d *dialectDesk) Acquire(ctx context.Context, r *enforcer.Acquire, data []b
 	if call != nil {
 		call.IfLost(undo)
 	}
-	return l, replayed, nil
+	return l, g.Replayed, nil
+}
+
+// Late looks at what the request was granted.
+func (d *dialectDesk) Late(r *http.Request) *enforcer.Denial {
+	if c := api.DialectCallOf(r.Context()); c != nil {
+		return c.Late()
+	}
+	return nil
 }
 
 func (d *dialectDesk) Renew(r *enforcer.Renew) (*enforcer.Lease, *enforcer.Denial) {
 	q := *r
 	q.Owner = d.system
-	return d.agent.desk.Renew(&q)
+	g, denial := d.agent.desk.Renew(&q)
+	if denial == nil && g.Late != nil {
+		denial = g.Late()
+	}
+	return g.Lease, denial
 }
 
 func (d *dialectDesk) Release(r *enforcer.Release) *enforcer.Denial {

@@ -27,11 +27,11 @@ func (unseen) Acquired(string, time.Duration, *enforcer.Denial, bool) {}
 func (unseen) Waited(time.Duration)                                   {}
 func (d *desk) take(t *testing.T, uid uint32) *enforcer.Lease {
 	t.Helper()
-	l, _, denial := d.Acquire(t.Context(), &enforcer.Acquire{Pool: "streams", N: 1, Lifetime: enforcer.LifetimeHeld, Caller: enforcer.Caller{UID: uid}})
+	g, denial := d.Acquire(t.Context(), &enforcer.Acquire{Pool: "streams", N: 1, Lifetime: enforcer.LifetimeHeld, Caller: enforcer.Caller{UID: uid}})
 	if denial != nil {
 		t.Fatal(denial)
 	}
-	return l
+	return g.Lease
 }
 
 // Subscribers of a user are asked about the events of that user's leases alone, in their order; what all may know all are told; an

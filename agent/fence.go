@@ -5,41 +5,58 @@ import (
 	"slices"
 	"time"
 
+	"github.com/usher-agent/usher/agent/api"
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// fenceOf returns when what a grant was given from is partly over; zero: never, or there is no grant among the events.
-// d.mu is held.
-func (d *desk) fenceOf(events []enforcer.Event) time.Duration {
-	grants := func(ev enforcer.Event) bool { return ev.Kind == enforcer.EventGranted }
-	if d.fence == 0 || !slices.ContainsFunc(events, grants) {
+// fenceOf returns when what a decision gives is partly over; zero: never, or it gives nothing of a pool. d.mu is held.
+func (d *desk) fenceOf(dec *enforcer.Decision) time.Duration {
+	if d.fence == 0 {
 		return 0
 	}
-	return d.fence
+	grants := func(ev enforcer.Event) bool { return ev.Kind == enforcer.EventGranted }
+	if dec.Grown != nil || dec.Replayed || slices.ContainsFunc(dec.Events, grants) {
+		return d.fence
+	}
+	return 0
 }
 
-// inTime returns a decision that is about to be answered. The agent may have been stopped, or its host suspended, since it
-// decided: a grant from slots that others may have by now is withdrawn. Where nothing ends this is a comparison with zero.
-func (d *desk) inTime(out outcome) enforcer.Decision {
-	if out.fence == 0 || out.Lease == nil || untilFence() < out.fence {
-		return out.Decision
+// grant is an outcome as the API answers it.
+func (d *desk) grant(out outcome) (api.Grant, *enforcer.Denial) {
+	return api.Grant{Lease: out.Lease, Replayed: out.Replayed, Late: d.late(out)}, out.Denial
+}
+
+// late returns the look at a grant that is about to be answered: see [api.Grant]. Where nothing ends, it is nil.
+func (d *desk) late(out outcome) func() *enforcer.Denial {
+	if out.fence == 0 || out.Lease == nil {
+		return nil
+	}
+	kept := out // allocated only here
+	return func() *enforcer.Denial { return d.withdrawLate(&kept) }
+}
+
+// withdrawLate withdraws a grant whose slots others may have by now. The agent may have been stopped, or its host suspended, since it
+// decided.
+func (d *desk) withdrawLate(out *outcome) *enforcer.Denial {
+	if out.fence == 0 || untilFence() < out.fence {
+		return nil
 	}
 	d.enter() // the verdict in force knows what is over
 	now := d.licenceTime()
 	d.tick(now)
-	over := ""
-	for _, it := range out.Lease.Items {
-		if p, ok := d.core.Pool(it.Pool, now); !ok || p.Over() {
-			over = it.Pool
-			break
+	over := d.overPool(out.Lease, now)
+	if out.Replayed { // the first answer came in time, or has its own look
+		if over = ""; !d.holds(out.Lease.ID) {
+			over = out.Lease.Items[0].Pool
 		}
 	}
 	if over == "" {
+		out.fence = d.fence
 		d.mu.Unlock()
-		return out.Decision
+		return nil
 	}
-	undo := &enforcer.End{ID: out.Lease.ID, Cause: enforcer.CauseUndelivered}
-	end := d.carry(d.core.Decide(undo, now))
+	out.fence = 0
+	end := d.carry(d.core.Decide(undoing(&out.Decision), now))
 	d.serve(now, false)
 	d.mu.Unlock()
 	if end.written != nil {
@@ -49,6 +66,29 @@ func (d *desk) inTime(out outcome) enforcer.Decision {
 		}
 	}
 	why := "pool %s: the agent's share of the site's slots was over before it answered: it was stopped, or its host suspended"
-	return enforcer.Decision{Denial: &enforcer.Denial{Code: enforcer.NotShared, Pool: over,
-		Detail: fmt.Sprintf(why, over), Hint: "try again"}}
+	return &enforcer.Denial{Code: enforcer.NotShared, Pool: over, Detail: fmt.Sprintf(why, over), Hint: "try again"}
+}
+
+// overPool returns a pool of a lease of which more is in use than this agent may hand out; empty: there is none. d.mu is held.
+func (d *desk) overPool(l *enforcer.Lease, now time.Time) string {
+	for _, it := range l.Items {
+		if p, ok := d.core.Pool(it.Pool, now); !ok || p.Over() {
+			return it.Pool
+		}
+	}
+	return ""
+}
+
+// holds reports whether a lease is held. d.mu is held.
+func (d *desk) holds(id enforcer.LeaseID) bool {
+	_, ok := d.core.Lease(id)
+	return ok
+}
+
+// undoing is what takes a grant back. A holder that joined leaves, and the others hold the lease as before.
+func undoing(dec *enforcer.Decision) enforcer.Request {
+	if dec.Grown != nil && len(dec.Lease.Others) > 0 {
+		return &enforcer.Leave{ID: dec.Lease.ID, Holder: dec.Grown.Caller}
+	}
+	return &enforcer.End{ID: dec.Lease.ID, Cause: enforcer.CauseUndelivered}
 }

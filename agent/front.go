@@ -28,11 +28,11 @@ func (f front) Pools() []enforcer.PoolStatus { return f.desk.Pools() }
 
 func (f front) Pool(name string) (enforcer.PoolStatus, bool) { return f.desk.Pool(name) }
 
-func (f front) Acquire(ctx context.Context, r *enforcer.Acquire) (*enforcer.Lease, bool, *enforcer.Denial) {
+func (f front) Acquire(ctx context.Context, r *enforcer.Acquire) (api.Grant, *enforcer.Denial) {
 	return f.desk.Acquire(ctx, r)
 }
 
-func (f front) Renew(r *enforcer.Renew) (*enforcer.Lease, *enforcer.Denial) { return f.desk.Renew(r) }
+func (f front) Renew(r *enforcer.Renew) (api.Grant, *enforcer.Denial) { return f.desk.Renew(r) }
 
 func (f front) Release(r *enforcer.Release) *enforcer.Denial {
 	dec := f.desk.do(r)

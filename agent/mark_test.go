@@ -117,11 +117,11 @@ func (h *hostOf) suspend(d time.Duration) { h.run(d); h.asleep += d }
 
 func (h *hostOf) acquire(ttl time.Duration) *enforcer.Lease {
 	h.t.Helper()
-	l, _, d := h.Acquire(h.t.Context(), &enforcer.Acquire{Caller: enforcer.Caller{UID: 1, User: "ann"}, Pool: "streams", N: 2, Lifetime: enforcer.LifetimeTTL, TTL: ttl})
+	g, d := h.Acquire(h.t.Context(), &enforcer.Acquire{Caller: enforcer.Caller{UID: 1, User: "ann"}, Pool: "streams", N: 2, Lifetime: enforcer.LifetimeTTL, TTL: ttl})
 	if d != nil {
 		h.t.Fatalf("%s: %s", d.Code, d.Detail)
 	}
-	return l
+	return g.Lease
 }
 
 // A suspension is time that has passed, for whoever relies on a lease's end too: what is over is over before the next grant,
@@ -197,7 +197,7 @@ func TestMeterIsNotEmptiedAhead(t *testing.T) {
 		"renders": {Name: "renders", Key: "L/renders", Limit: 100, Budget: 100, Most: 100, Resets: enforcer.ResetsMonthly}}}, 0)
 	drawn := int64(0)
 	draw := func() *enforcer.Denial {
-		l, _, d := h.Acquire(t.Context(), &enforcer.Acquire{Caller: enforcer.Caller{UID: 1, User: "ann"}, Pool: "renders", N: 100, MinN: 1})
+		l, d := h.Acquire(t.Context(), &enforcer.Acquire{Caller: enforcer.Caller{UID: 1, User: "ann"}, Pool: "renders", N: 100, MinN: 1})
 		if d == nil {
 			drawn += l.Items[0].N
 		}

@@ -81,10 +81,10 @@ func (s *session) who() enforcer.Caller {
 func (s *session) Inode() uint64 { return s.who().Inode }
 
 // Acquire is the desk's, for a lease that lives by the session's process unless the request says otherwise.
-func (s *session) Acquire(ctx context.Context, r *enforcer.Acquire) (*enforcer.Lease, bool, *enforcer.Denial) {
+func (s *session) Acquire(ctx context.Context, r *enforcer.Acquire) (api.Grant, *enforcer.Denial) {
 	handle, d := s.complete(r)
 	if d != nil {
-		return nil, false, d
+		return api.Grant{}, d
 	}
 	a := s.agent.desk.begin(r, nil)
 	return s.finish(ctx, &a, handle)
@@ -94,10 +94,10 @@ func (s *session) Acquire(ctx context.Context, r *enforcer.Acquire) (*enforcer.L
 func (s *session) Begin(r *enforcer.Acquire, ready func()) (finish api.Finish, waits bool) {
 	handle, d := s.complete(r)
 	if d != nil {
-		return func(context.Context) (*enforcer.Lease, bool, *enforcer.Denial) { return nil, false, d }, false
+		return func(context.Context) (api.Grant, *enforcer.Denial) { return api.Grant{}, d }, false
 	}
 	a := s.agent.desk.begin(r, ready)
-	return func(ctx context.Context) (*enforcer.Lease, bool, *enforcer.Denial) { return s.finish(ctx, &a, handle) }, a.waits()
+	return func(ctx context.Context) (api.Grant, *enforcer.Denial) { return s.finish(ctx, &a, handle) }, a.waits()
 }
 
 // complete fills in what a session's acquire need not say. handle is of the process that the lease is to live by; nil: of none.
@@ -124,13 +124,17 @@ func (s *session) complete(r *enforcer.Acquire) (handle *liveness.Handle, d *enf
 	return handle, nil
 }
 
-func (s *session) finish(ctx context.Context, a *asked, handle *liveness.Handle) (*enforcer.Lease, bool, *enforcer.Denial) {
-	l, replayed, d := s.agent.desk.finish(ctx, a)
-	if d != nil {
-		return nil, false, d
+func (s *session) finish(ctx context.Context, a *asked, handle *liveness.Handle) (api.Grant, *enforcer.Denial) {
+	g, d := s.agent.desk.finish(ctx, a)
+	return s.given(g, d, handle)
+}
+
+// given ties a lease that was given to its holder.
+func (s *session) given(g api.Grant, d *enforcer.Denial, handle *liveness.Handle) (api.Grant, *enforcer.Denial) {
+	if d == nil {
+		s.bind(g.Lease, handle)
 	}
-	s.bind(l, handle)
-	return l, replayed, nil
+	return g, d
 }
 
 // bind ties a lease to the session's process, or to its connection.
@@ -160,31 +164,25 @@ func (s *session) end(id enforcer.LeaseID) {
 }
 
 // Join makes the session's process a co-holder.
-func (s *session) Join(id enforcer.LeaseID) (*enforcer.Lease, *enforcer.Denial) {
+func (s *session) Join(id enforcer.LeaseID) (api.Grant, *enforcer.Denial) {
 	handle, d := s.process()
 	if d != nil {
-		return nil, d
+		return api.Grant{}, d
 	}
-	dec := s.agent.desk.do(&enforcer.Join{ID: id, Caller: s.who()})
-	if dec.Denial != nil {
-		return nil, dec.Denial
-	}
-	s.bind(dec.Lease, handle)
-	return dec.Lease, nil
+	desk := s.agent.desk
+	g, d := desk.grant(desk.settle(desk.decide(&enforcer.Join{ID: id, Caller: s.who()})))
+	return s.given(g, d, handle)
 }
 
 // Attach gives the session's process an unconfirmed lease back.
-func (s *session) Attach(id enforcer.LeaseID) (*enforcer.Lease, *enforcer.Denial) {
+func (s *session) Attach(id enforcer.LeaseID) (api.Grant, *enforcer.Denial) {
 	handle, d := s.process()
 	if d != nil {
-		return nil, d
+		return api.Grant{}, d
 	}
-	dec := s.agent.desk.do(&enforcer.Attach{ID: id, Caller: s.who()})
-	if dec.Denial != nil {
-		return nil, dec.Denial
-	}
-	s.bind(dec.Lease, handle)
-	return dec.Lease, nil
+	desk := s.agent.desk
+	g, d := desk.grant(desk.settle(desk.decide(&enforcer.Attach{ID: id, Caller: s.who()})))
+	return s.given(g, d, handle)
 }
 
 // Close ends the leases that live by the connection.

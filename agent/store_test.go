@@ -84,7 +84,8 @@ func (k *keptStore) restart(compacted, reboot bool) {
 
 func (k *keptStore) get(r enforcer.Acquire) (*enforcer.Lease, bool, *enforcer.Denial) {
 	r.N = 1
-	return k.Acquire(context.Background(), &r)
+	g, d := k.Acquire(context.Background(), &r)
+	return g.Lease, g.Replayed, d
 }
 
 // A client token is remembered for a day, whatever becomes of its lease, over compactions, restarts and, for what outlives the

@@ -28,7 +28,7 @@ func TestDrawsInTurn(t *testing.T) {
 		ask := func(name string, n int64, wait time.Duration) {
 			a := d.begin(&enforcer.Acquire{Pool: "renders", N: n, Wait: wait}, nil)
 			go func() {
-				if _, _, denial := d.finish(context.Background(), &a); denial != nil {
+				if _, denial := d.finish(context.Background(), &a); denial != nil {
 					name += " " + string(denial.Code)
 				}
 				mu.Lock()

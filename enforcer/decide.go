@@ -292,7 +292,7 @@ func (r *Renew) decide(e *Enforcer, now time.Time) Decision {
 	}
 	// Whoever renews a lease holds it: it is counted with that one from now on.
 	l.Holder = &Holder{Caller: r.Caller, Labels: l.Holder.Labels}
-	return e.rehold(h.Lease, &l, now)
+	return e.rehold(h.Lease, &l, l.Holder, now)
 }
 
 func (r *Release) decide(e *Enforcer, now time.Time) Decision {

@@ -43,17 +43,20 @@ func (r *Join) decide(e *Enforcer, now time.Time) Decision {
 		return Decision{Denial: d}
 	}
 	l := *h.Lease
-	l.Others = append(slices.Clip(l.Others), &Holder{Caller: r.Caller})
-	return e.rehold(h.Lease, &l, now)
+	by := &Holder{Caller: r.Caller}
+	l.Others = append(slices.Clip(l.Others), by)
+	return e.rehold(h.Lease, &l, by, now)
 }
 
-// rehold decides that a lease has other holders than before. Where more is in use by that, it is a grant like any other.
-func (e *Enforcer) rehold(was, is *Lease, now time.Time) Decision {
+// rehold decides that a lease has other holders than before, by one of them. Where more is in use by that, it is a grant like any other.
+func (e *Enforcer) rehold(was, is *Lease, by *Holder, now time.Time) Decision {
+	var grown *Holder
 	for _, it := range is.Items {
 		more := e.pools[it.Pool].cost(was, is, it.N)
 		if more <= 0 {
 			continue
 		}
+		grown = by
 		v := e.at(now)
 		if d := v.deny(""); d != nil {
 			return Decision{Denial: d}
@@ -73,7 +76,7 @@ func (e *Enforcer) rehold(was, is *Lease, now time.Time) Decision {
 		}
 		return Decision{Denial: d}
 	}
-	return Decision{Lease: is, Events: []Event{{Kind: EventChanged, At: now, Lease: is}}}
+	return Decision{Lease: is, Events: []Event{{Kind: EventChanged, At: now, Lease: is}}, Grown: grown}
 }
 
 // sameUnits reports whether a caller counts as the lease's holders do already, in each of its pools.
@@ -144,7 +147,7 @@ func (r *Attach) decide(e *Enforcer, now time.Time) Decision {
 	// A co-holder that takes the holder's place has no other besides: else it would have to leave twice.
 	l.Others = slices.DeleteFunc(slices.Clone(l.Others), func(o *Holder) bool { return o.is(r.Caller) })
 	l.Holder = &Holder{Caller: r.Caller, Labels: l.Holder.Labels}
-	return e.rehold(h.Lease, &l, now)
+	return e.rehold(h.Lease, &l, l.Holder, now)
 }
 
 // applyChanged puts a lease in the place of the one of its id, however it differs but for its items.

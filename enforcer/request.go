@@ -16,6 +16,7 @@ type Decision struct {
 	Denial   *Denial // why not
 	Waiter   *Waiter // the acquire waits; Serve, Tick or Cancel will end that
 	Replayed bool    // Lease was granted to an earlier request with the same client token
+	Grown    *Holder // by whom Lease counts for more than before, which is a grant like any other; nil: it does not
 }
 
 // Acquire asks for slots. Exactly one of Pool and Items is set.

@@ -88,8 +88,13 @@ type Desk interface {
 	// it in the same step: after a crash there is no lease without its data. Data is at most MaxLeaseData bytes, and nil is as
 	// good as empty. The Desk chooses the id and owns Acquire.Data. replayed says that the request's token had it already, with
 	// the data it had then. It waits where the request says so, at most until ctx ends, which is to be the HTTP request's: what is
-	// granted to a request whose answer then cannot be delivered is given back, unless it has a token.
+	// granted to a request whose answer then cannot be delivered is given back, unless it has a token or ctx is one that cannot end
+	// ([context.WithoutCancel]).
 	Acquire(ctx context.Context, r *enforcer.Acquire, data []byte) (l *enforcer.Lease, replayed bool, d *enforcer.Denial)
+	// Late looks whether what Acquire granted to a request, in a context of the request's, is over by now, for the agent was stopped or its
+	// host suspended since: it is withdrawn then, and the denial is to be answered in the place of what was to be. nil: it is not. Call
+	// it right before the answer is written.
+	Late(*http.Request) *enforcer.Denial
 	// Renew extends a ttl lease. It is a dialect's ping. Owner is filled in.
 	Renew(r *enforcer.Renew) (*enforcer.Lease, *enforcer.Denial)
 	// Release gives a lease back. Owner and Cause are filled in.

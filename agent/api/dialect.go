@@ -45,6 +45,7 @@ type DialectCall struct {
 
 	mu   sync.Mutex // guards all below
 	lost []func()
+	late []func() *enforcer.Denial
 }
 
 // DialectCallOf returns the call that a request to a dialect is, by its context; nil for any other context.
@@ -65,6 +66,30 @@ func (c *DialectCall) IfLost(f func()) {
 	c.lost = append(c.lost, f)
 }
 
+// Granted says that the call's answer will give what may be over when it is written: see [Grant].
+func (c *DialectCall) Granted(late func() *enforcer.Denial) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.late = append(c.late, late)
+}
+
+// Late looks at what the call's answer, which is to be written now, gives. Where something of it is over the denial is to be answered
+// instead. nil: it is not.
+func (c *DialectCall) Late() (d *enforcer.Denial) {
+	c.mu.Lock()
+	late := c.late
+	c.mu.Unlock()
+	if len(late) > 0 && c.conn != nil && c.conn.prove() != nil {
+		return nil // nothing can be written
+	}
+	for _, look := range late {
+		if over := look(); over != nil {
+			d = over
+		}
+	}
+	return d
+}
+
 // Wait lets the call's connection be silent for as long as d. Whoever waits sends nothing; that it hangs up ends the context.
 func (c *DialectCall) Wait(d time.Duration) error {
 	if err := c.controller.SetReadDeadline(time.Time{}); err != nil {
@@ -73,12 +98,20 @@ func (c *DialectCall) Wait(d time.Duration) error {
 	return c.controller.SetWriteDeadline(time.Now().Add(d + writeWithin))
 }
 
-// deliver has the answer sent, and calls what is to be called when that fails, or when failed says that there is none.
+// deliver has the answer sent, and calls what is to be called when that fails, or when failed says that there is none. What was over
+// when it was sent is withdrawn.
 func (c *DialectCall) deliver(failed bool) {
 	c.mu.Lock()
-	lost := c.lost
+	lost, late := c.lost, c.late
 	c.lost = nil
 	c.mu.Unlock()
+	var err error
+	if !failed && len(lost)+len(late) > 0 {
+		err = c.controller.Flush()
+	}
+	for _, look := range late {
+		look()
+	}
 	if len(lost) == 0 {
 		return
 	}
@@ -88,7 +121,7 @@ func (c *DialectCall) deliver(failed bool) {
 		}
 	}
 	switch {
-	case failed, c.controller.Flush() != nil:
+	case failed, err != nil:
 		undo(enforcer.LeaseID{})
 	case c.conn != nil:
 		c.conn.expect(unread{undo: undo, sure: true})

@@ -15,6 +15,17 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 )
 
+// Grant is a lease that is given to a caller.
+type Grant struct {
+	*enforcer.Lease
+	Replayed bool // an earlier request with the same client token was granted it
+	// Late is nil unless what the lease was granted from is over at some time, when others may have it. Late looks whether it is over by
+	// now: then the grant is withdrawn, and the denial is the answer. Call it right before the answer is written, for the agent may have
+	// been stopped since it decided, and once more when it is written: what is withdrawn then was answered late, and is over already.
+	// It is not safe for concurrent use.
+	Late func() *enforcer.Denial
+}
+
 // Desk is what the handlers need of the agent. Its methods are safe for concurrent use.
 type Desk interface {
 	// License returns the verdict and all documents, with every term.
@@ -23,8 +34,8 @@ type Desk interface {
 	Pool(name string) (enforcer.PoolStatus, bool)
 
 	// Acquire fills in the lease's id.
-	Acquire(context.Context, *enforcer.Acquire) (l *enforcer.Lease, replayed bool, d *enforcer.Denial)
-	Renew(*enforcer.Renew) (*enforcer.Lease, *enforcer.Denial)
+	Acquire(context.Context, *enforcer.Acquire) (Grant, *enforcer.Denial)
+	Renew(*enforcer.Renew) (Grant, *enforcer.Denial)
 	Release(*enforcer.Release) *enforcer.Denial
 	Lease(enforcer.LeaseID) (*enforcer.Lease, bool)
 	// List calls f with the leases of a user, or of all users for nil, in portions, until f returns false. A lease that is held all

@@ -46,23 +46,23 @@ func (echo) Subscribe(*enforcer.User, func(*enforcer.Holder, *wire.Event) bool) 
 	return c, func() { close(c) }
 }
 
-func (echo) Acquire(_ context.Context, r *enforcer.Acquire) (*enforcer.Lease, bool, *enforcer.Denial) {
+func (echo) Acquire(_ context.Context, r *enforcer.Acquire) (Grant, *enforcer.Denial) {
 	l := &enforcer.Lease{ID: enforcer.LeaseID{1}, Lifetime: r.Lifetime, AcquiredAt: time.Unix(1e9, 0), Items: r.Items,
 		Holder: &enforcer.Holder{Caller: r.Caller, Labels: r.Labels}}
 	if r.Pool != "" {
 		l.Items = append([]enforcer.Item{{Pool: r.Pool, N: r.N}}, l.Items...)
 	}
 	if len(l.Items) == 0 {
-		return nil, false, &enforcer.Denial{Code: enforcer.BadRequest, Field: "pool", Detail: "no pool is named"}
+		return Grant{}, &enforcer.Denial{Code: enforcer.BadRequest, Field: "pool", Detail: "no pool is named"}
 	}
-	return l, false, nil
+	return Grant{Lease: l}, nil
 }
 
 func (echo) Begin(r *enforcer.Acquire, _ func()) (Finish, bool) {
-	return func(ctx context.Context) (*enforcer.Lease, bool, *enforcer.Denial) { return echo{}.Acquire(ctx, r) }, false
+	return func(ctx context.Context) (Grant, *enforcer.Denial) { return echo{}.Acquire(ctx, r) }, false
 }
 
-func (echo) Renew(r *enforcer.Renew) (*enforcer.Lease, *enforcer.Denial) {
+func (echo) Renew(r *enforcer.Renew) (Grant, *enforcer.Denial) {
 	return echo{}.Attach(r.ID)
 }
 
@@ -73,10 +73,10 @@ func (echo) Release(r *enforcer.Release) *enforcer.Denial {
 	return nil
 }
 
-func (echo) Join(id enforcer.LeaseID) (*enforcer.Lease, *enforcer.Denial) { return echo{}.Attach(id) }
+func (echo) Join(id enforcer.LeaseID) (Grant, *enforcer.Denial) { return echo{}.Attach(id) }
 
-func (echo) Attach(id enforcer.LeaseID) (*enforcer.Lease, *enforcer.Denial) {
-	return &enforcer.Lease{ID: id, Items: []enforcer.Item{{Pool: "streams", N: 1}}, Holder: &enforcer.Holder{}}, nil
+func (echo) Attach(id enforcer.LeaseID) (Grant, *enforcer.Denial) {
+	return Grant{Lease: &enforcer.Lease{ID: id, Items: []enforcer.Item{{Pool: "streams", N: 1}}, Holder: &enforcer.Holder{}}}, nil
 }
 
 // within is how long anything here may take before it counts as hung.

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"math"
 	"net/http"
 	"time"
@@ -118,7 +119,7 @@ func (s *Server) acquire(c *call) {
 		ctx, stop = s.while(ctx, c.peer, c.rights, mayCall)
 		defer stop()
 	}
-	l, replayed, d := s.desk.Acquire(ctx, r)
+	g, d := s.desk.Acquire(ctx, r)
 	if d != nil {
 		if lostRights(ctx) {
 			d = notAllowed(c.peer)
@@ -127,22 +128,59 @@ func (s *Server) acquire(c *call) {
 		return
 	}
 	status := http.StatusCreated
-	if replayed {
+	if g.Replayed {
 		status = http.StatusOK
 	}
-	c.Header()["Location"] = []string{"/v1/leases/" + l.ID.String()}
-	err := s.answer(c, status, s.granted(l, in.Nonce))
+	shape := s.granted(g.Lease, in.Nonce)
+	err := c.look(g)
 	if err == nil {
-		err = http.NewResponseController(c.ResponseWriter).Flush()
+		c.Header()["Location"] = []string{"/v1/leases/" + g.ID.String()}
+		if err = s.answer(c, status, shape); err == nil {
+			err = http.NewResponseController(c.ResponseWriter).Flush()
+		}
+		c.lookAgain(g)
 	}
-	if !undoable(l) {
+	if errors.Is(err, errLate) || !undoable(g.Lease) {
 		return
 	}
 	undo := func(id enforcer.LeaseID) { s.undoLease(id, r.Caller) }
-	if k, ok := c.req.Context().Value(connKey{}).(*conn); err != nil {
-		undo(l.ID)
-	} else if ok {
-		k.expect(unread{l.ID, undo, true})
+	if k := c.conn(); err != nil {
+		undo(g.ID)
+	} else if k != nil {
+		k.expect(unread{g.ID, undo, true})
+	}
+}
+
+// errLate says that a grant was over before it was answered, which its caller has been told.
+var errLate = errors.New("the grant is over")
+
+// conn is the connection that a call came by; nil: it is none of this server's.
+func (c *call) conn() *conn {
+	k, _ := c.req.Context().Value(connKey{}).(*conn)
+	return k
+}
+
+// look looks at a grant that is to be answered now: see [Grant]. What is over is answered as denied, and errLate says so.
+func (c *call) look(g Grant) error {
+	if g.Late == nil {
+		return nil
+	}
+	if k := c.conn(); k != nil { // so that nothing is waited for between the look and the write
+		if err := k.prove(); err != nil {
+			return err
+		}
+	}
+	if d := g.Late(); d != nil {
+		c.server.answerDenial(c, d)
+		return errLate
+	}
+	return nil
+}
+
+// lookAgain withdraws what was over when its answer was sent.
+func (c *call) lookAgain(g Grant) {
+	if g.Late != nil {
+		g.Late()
 	}
 }
 
@@ -241,15 +279,22 @@ func (s *Server) renew(c *call) {
 	if d == nil {
 		ttl, d = seconds("ttl_seconds", in.TTLSeconds)
 	}
-	var l *enforcer.Lease
+	var g Grant
 	if d == nil {
-		l, d = s.desk.Renew(&enforcer.Renew{ID: id, Caller: c.peer.caller(c.admin), TTL: ttl})
+		g, d = s.desk.Renew(&enforcer.Renew{ID: id, Caller: c.peer.caller(c.admin), TTL: ttl})
 	}
 	if d != nil {
 		s.answerDenial(c, d)
 		return
 	}
-	s.answer(c, http.StatusOK, s.leaseShape(l))
+	shape := s.leaseShape(g.Lease)
+	if c.look(g) != nil {
+		return
+	}
+	if err := s.answer(c, http.StatusOK, shape); err == nil && g.Late != nil {
+		http.NewResponseController(c.ResponseWriter).Flush() //nolint:errcheck // whoever has hung up renewed all the same
+	}
+	c.lookAgain(g)
 }
 
 func (s *Server) release(c *call) {

@@ -21,13 +21,13 @@ import (
 // connection; those of its process live on for as long as that.
 type Session interface {
 	// Acquire is Desk's, with the lifetimes process (the default) and connection besides.
-	Acquire(context.Context, *enforcer.Acquire) (l *enforcer.Lease, replayed bool, d *enforcer.Denial)
+	Acquire(context.Context, *enforcer.Acquire) (Grant, *enforcer.Denial)
 	// Begin is the first half of Acquire: when it returns, the request was decided or, if it waits, has its place among those
 	// that do. ready is called, and must not wait, in the order in which those that wait for slots are answered.
 	Begin(r *enforcer.Acquire, ready func()) (finish Finish, waits bool)
 	// Join makes the caller's process a co-holder; Attach gives it back an unconfirmed lease.
-	Join(enforcer.LeaseID) (*enforcer.Lease, *enforcer.Denial)
-	Attach(enforcer.LeaseID) (*enforcer.Lease, *enforcer.Denial)
+	Join(enforcer.LeaseID) (Grant, *enforcer.Denial)
+	Attach(enforcer.LeaseID) (Grant, *enforcer.Denial)
 	// Inode is what the kernel tells the caller's process by, where nothing else does; 0: it is not known.
 	Inode() uint64
 	// Prove signs whom the agent sees at the other end, for a nonce.
@@ -36,12 +36,13 @@ type Session interface {
 }
 
 // Finish is the second half of an acquire. It is to be called once.
-type Finish func(context.Context) (l *enforcer.Lease, replayed bool, d *enforcer.Denial)
+type Finish func(context.Context) (Grant, *enforcer.Denial)
 
 // Bounds of a session.
 const (
 	MaxLine     = 64 << 10 // bytes of one message
 	maxInFlight = 64       // requests of one session that wait at one time
+	sendAt      = 4 << 10  // bytes of answers that are gathered before they are sent
 )
 
 // rpcRequest is a JSON-RPC 2.0 request or notification.
@@ -96,12 +97,13 @@ type session struct {
 	turn  chan struct{} // closed when the acquire that was granted last, of those that waited, was answered; nil: there is none
 
 	mu     sync.Mutex // guards all below
-	w      *bufio.Writer
-	buf    []byte // of the answer being written
-	broken bool   // the other end takes nothing any more
+	out    []byte     // what is to be sent
+	fenced []fenced   // answers in out that are looked at before and after they are sent, in their order
+	buf    []byte     // of the answer being written
+	broken bool       // the other end takes nothing any more
 	until  time.Time
-	fresh  []enforcer.LeaseID // granted by what is in w, without a client token
-	last   bool               // what is in w ends with the answer of the last of them,
+	fresh  []enforcer.LeaseID // granted by what is in out, without a client token
+	last   bool               // what is in out ends with the answer of the last of them,
 	sure   bool               // and that it was read is to be known before more is written
 	lost   []enforcer.LeaseID // granted by what could not be written
 }
@@ -118,8 +120,7 @@ func (s *Server) serveSession(c *conn) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	stop := context.AfterFunc(endingContext{s.ending}, cancel)
-	x := &session{server: s, conn: c, ctx: ctx, cancel: cancel, waiting: make(chan struct{}, maxInFlight),
-		w: bufio.NewWriterSize(c, 4096)}
+	x := &session{server: s, conn: c, ctx: ctx, cancel: cancel, waiting: make(chan struct{}, maxInFlight)}
 	x.takeBack = x.undo
 	x.rights.Store(first)
 	defer s.onRules(x.ruled)()
@@ -224,18 +225,28 @@ func (x *session) flush() {
 
 // empty is flush with the lock held.
 func (x *session) empty() {
-	if x.broken || x.w.Buffered() == 0 && len(x.fresh) == 0 {
+	if x.broken || len(x.out) == 0 {
 		return
 	}
 	x.deadline()
-	if x.w.Flush() != nil {
+	if len(x.fenced) > 0 && !x.look() {
+		x.fail()
+		return
+	}
+	if _, err := x.conn.Write(x.out); err != nil {
 		x.fail()
 		return
 	}
 	if x.last {
 		x.conn.expect(unread{x.fresh[len(x.fresh)-1], x.takeBack, x.sure})
 	}
-	x.fresh, x.last, x.sure = x.fresh[:0], false, false
+	x.out, x.fresh, x.last, x.sure = x.out[:0], x.fresh[:0], false, false
+	if cap(x.out) > 2*sendAt {
+		x.out = nil
+	}
+	if len(x.fenced) > 0 {
+		x.lookAgain()
+	}
 }
 
 // fail ends a session whose other end takes nothing any more. x.mu is held.
@@ -266,34 +277,34 @@ func (x *session) write(b []byte) {
 	if x.broken {
 		return
 	}
-	if len(b) > x.w.Available() {
+	if len(x.out) > 0 && len(x.out)+len(b) > sendAt {
 		if x.empty(); x.broken {
 			return
 		}
-		x.deadline()
 	}
 	x.last = false
-	if _, err := x.w.Write(b); err != nil {
-		x.fail()
-	}
+	x.out = append(x.out, b...)
 }
 
-// writeLease writes the answer that is a lease. A lease of granted's is undone if the answer is not delivered.
-func (x *session) writeLease(id jsontext.Value, l *wire.Lease, granted *enforcer.Lease) {
+// writeLease writes the answer that is a lease. One that was acquired is undone if the answer is not delivered.
+func (x *session) writeLease(id jsontext.Value, l *wire.Lease, g Grant, acquired bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.buf = append(append(x.buf[:0], `{"jsonrpc":"2.0","id":`...), id...)
 	x.buf = append(appendLease(append(x.buf, `,"result":`...), l), '}', '\n')
 	x.write(x.buf)
+	if g.Late != nil && !x.broken {
+		x.fenced = append(x.fenced, fenced{len(x.out) - len(x.buf), len(x.out), id, g.ID, g.Late})
+	}
 	switch {
-	case granted == nil || !undoable(granted):
+	case !acquired || !undoable(g.Lease):
 	case x.broken:
-		x.lost = append(x.lost, granted.ID)
+		x.lost = append(x.lost, g.ID)
 	default:
-		x.fresh, x.last = append(x.fresh, granted.ID), true
+		x.fresh, x.last = append(x.fresh, g.ID), true
 		// One that outlives its caller is the last of what is written at one time, so that what is unread is it. Those of a
 		// process are written together: what the kernel cannot tell of costs slots for as long as the process lives.
-		if x.sure = outlivesCaller(granted); x.sure {
+		if x.sure = outlivesCaller(g.Lease); x.sure {
 			x.empty()
 		}
 	}
@@ -309,11 +320,7 @@ func (x *session) notify(ev *Event) {
 
 // reply writes an answer.
 func (x *session) reply(id jsontext.Value, result any, e *rpcError) {
-	switch result := result.(type) {
-	case wire.Lease:
-		x.writeLease(id, &result, nil)
-		return
-	case struct{}:
+	if _, nothing := result.(struct{}); nothing {
 		x.mu.Lock()
 		defer x.mu.Unlock()
 		x.buf = append(append(x.buf[:0], `{"jsonrpc":"2.0","id":`...), id...)
@@ -321,11 +328,16 @@ func (x *session) reply(id jsontext.Value, result any, e *rpcError) {
 		x.write(x.buf)
 		return
 	}
+	x.send(answerLine(id, result, e))
+}
+
+// answerLine is an answer as it is sent.
+func answerLine(id jsontext.Value, result any, e *rpcError) []byte {
 	b, err := json.Marshal(rpcResponse{Version: "2.0", ID: id, Result: result, Error: e})
 	if err != nil {
 		b, _ = json.Marshal(rpcResponse{Version: "2.0", ID: id, Error: &rpcError{Code: codeInternal, Message: "the answer cannot be written"}})
 	}
-	x.send(append(b, '\n'))
+	return append(b, '\n')
 }
 
 // line answers one message and reports whether the session goes on.
@@ -390,7 +402,7 @@ func (x *session) answer(r *rpcRequest, result any, d *enforcer.Denial, e *rpcEr
 		result = nil
 	default:
 		switch result.(type) {
-		case wire.Lease, struct{}: // the fast path: nothing to hide
+		case struct{}: // the fast path: nothing to hide
 		default:
 			result = shown(x.isAdmin(), result)
 		}
@@ -536,14 +548,22 @@ func (x *session) renew(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
 	if d != nil {
 		return nil, d, nil
 	}
-	return x.shape(x.server.desk.Renew(&enforcer.Renew{ID: id, Caller: x.conn.peer.caller(x.isAdmin()), TTL: ttl}))
+	g, d := x.server.desk.Renew(&enforcer.Renew{ID: id, Caller: x.conn.peer.caller(x.isAdmin()), TTL: ttl})
+	return x.answerLease(r, g, d)
 }
 
-func (x *session) shape(l *enforcer.Lease, d *enforcer.Denial) (any, *enforcer.Denial, *rpcError) {
+// answerLease answers a request for a lease that was not acquired by it.
+func (x *session) answerLease(r *rpcRequest, g Grant, d *enforcer.Denial) (any, *enforcer.Denial, *rpcError) {
 	if d != nil {
 		return nil, d, nil
 	}
-	return x.server.leaseShape(l), nil, nil
+	if len(r.ID) > 0 {
+		l := x.server.leaseShape(g.Lease)
+		x.writeLease(r.ID, &l, g, false)
+	} else if g.Late != nil {
+		g.Late()
+	}
+	return later, nil, nil
 }
 
 func (x *session) release(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
@@ -561,7 +581,8 @@ func (x *session) join(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
 	if d != nil {
 		return nil, d, nil
 	}
-	return x.shape(x.agent.Join(id))
+	g, d := x.agent.Join(id)
+	return x.answerLease(r, g, d)
 }
 
 func (x *session) attach(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
@@ -570,5 +591,6 @@ func (x *session) attach(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
 	if d != nil {
 		return nil, d, nil
 	}
-	return x.shape(x.agent.Attach(id))
+	g, d := x.agent.Attach(id)
+	return x.answerLease(r, g, d)
 }

@@ -26,11 +26,11 @@ func (x *session) acquire(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
 		return nil, d, nil
 	}
 	if q.Wait == 0 {
-		l, _, d := x.agent.Acquire(x.ctx, q)
+		g, d := x.agent.Acquire(x.ctx, q)
 		if d != nil {
 			return nil, d, nil
 		}
-		x.answerGrant(r, l, in.Nonce)
+		x.answerGrant(r, g, in.Nonce)
 		return later, nil, nil
 	}
 	select {
@@ -54,7 +54,7 @@ func (x *session) wait(r *rpcRequest, q *enforcer.Acquire, nonce string) {
 		x.turn = done
 	})
 	answer := func(ctx context.Context) {
-		l, _, d := finish(ctx)
+		g, d := finish(ctx)
 		if before != nil {
 			<-before
 		}
@@ -64,7 +64,7 @@ func (x *session) wait(r *rpcRequest, q *enforcer.Acquire, nonce string) {
 		if d != nil {
 			x.answer(r, nil, d, nil)
 		} else {
-			x.answerGrant(r, l, nonce)
+			x.answerGrant(r, g, nonce)
 		}
 		if done != nil {
 			close(done)
@@ -95,12 +95,15 @@ func (x *session) wait(r *rpcRequest, q *enforcer.Acquire, nonce string) {
 
 // answerGrant answers an acquire that was granted. A notification is not answered: nobody would know of a lease that goes on
 // when its caller is gone.
-func (x *session) answerGrant(r *rpcRequest, l *enforcer.Lease, nonce string) {
-	if len(r.ID) > 0 {
+func (x *session) answerGrant(r *rpcRequest, g Grant, nonce string) {
+	switch l := g.Lease; {
+	case len(r.ID) > 0:
 		out := x.server.granted(l, nonce)
-		x.writeLease(r.ID, &out, l)
-	} else if undoable(l) && outlivesCaller(l) {
+		x.writeLease(r.ID, &out, g, true)
+	case undoable(l) && outlivesCaller(l):
 		x.undo(l.ID)
+	case g.Late != nil:
+		g.Late()
 	}
 }
 

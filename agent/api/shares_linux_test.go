@@ -224,9 +224,9 @@ type forever struct{ echo }
 func (forever) Session(*net.UnixConn, io.Closer, enforcer.Caller) Session { return forever{} }
 
 func (forever) Begin(*enforcer.Acquire, func()) (Finish, bool) {
-	return func(ctx context.Context) (*enforcer.Lease, bool, *enforcer.Denial) {
+	return func(ctx context.Context) (Grant, *enforcer.Denial) {
 		<-ctx.Done()
-		return nil, false, &enforcer.Denial{Code: enforcer.NoSlots, Detail: "nothing came free"}
+		return Grant{}, &enforcer.Denial{Code: enforcer.NoSlots, Detail: "nothing came free"}
 	}, true
 }
 

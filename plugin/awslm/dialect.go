@@ -3,6 +3,7 @@ package awslm
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -84,11 +85,16 @@ func (h *counter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set(RequestIDHeader, s[:8]+"-"+s[8:12]+"-"+s[12:16]+"-"+s[16:20]+"-"+s[20:])
 	if f == nil {
 		b, err := json.Marshal(answer)
-		if err == nil {
+		d := h.Late(r)
+		if err == nil && d == nil {
 			_, _ = w.Write(b) // whoever asked may be gone; what was taken is found again by its ClientToken
 			return
 		}
-		f = &Fault{ErrServerInternal, "The answer cannot be written: " + err.Error()}
+		if err != nil {
+			f = &Fault{ErrServerInternal, "The answer cannot be written: " + err.Error()}
+		} else {
+			f = faultOf(d)
+		}
 	}
 	f = f.declaredFor(op)
 	w.Header().Set(ErrorTypeHeader, f.Code)
@@ -138,9 +144,9 @@ func (h *counter) serve(r *http.Request) (op string, answer any, f *Fault) {
 	}
 	switch op {
 	case OpCheckout:
-		answer, f = as(body, func(in *CheckoutRequest) (any, *Fault) { return h.checkout(c, in) })
+		answer, f = as(body, func(in *CheckoutRequest) (any, *Fault) { return h.checkout(lasting(r), c, in) })
 	case OpBorrow:
-		answer, f = as(body, func(in *BorrowRequest) (any, *Fault) { return h.borrow(c, in) })
+		answer, f = as(body, func(in *BorrowRequest) (any, *Fault) { return h.borrow(lasting(r), c, in) })
 	case OpExtend:
 		answer, f = as(body, func(in *ExtendRequest) (any, *Fault) { return h.extend(c, in) })
 	case OpCheckIn:
@@ -154,6 +160,10 @@ func (h *counter) serve(r *http.Request) (op string, answer any, f *Fault) {
 	}
 	return op, answer, f
 }
+
+// lasting is a request's context without its end: what is checked out is not undone where the answer is lost, for whoever asks again has
+// its ClientToken, and else its time gives it back.
+func lasting(r *http.Request) context.Context { return context.WithoutCancel(r.Context()) }
 
 // as decodes, validates and answers a request.
 func as[T any, P interface {

@@ -26,7 +26,7 @@ const (
 )
 
 // borrow answers CheckoutBorrowLicense: everything is had until a date, or nothing.
-func (h *counter) borrow(c enforcer.Caller, r *BorrowRequest) (any, *Fault) {
+func (h *counter) borrow(ctx context.Context, c enforcer.Caller, r *BorrowRequest) (any, *Fault) {
 	client, request := digest(who(c), r.ClientToken), asked(OpBorrow, r)
 	defer h.alone(client)()
 	token, rec, l, f := h.prior(c, client, request)
@@ -79,7 +79,7 @@ func (h *counter) borrow(c enforcer.Caller, r *BorrowRequest) (any, *Fault) {
 	if n := len(rec.encode()) + base64.RawURLEncoding.EncodedLen(len(rec.claims(newToken()))) + signedRoom; n > plugin.MaxLeaseData {
 		return nil, invalid("The request is too long to be remembered with its SignedToken: shorten NodeId and CheckoutMetadata, or borrow less at once.")
 	}
-	l, _, d := h.Acquire(context.Background(), &enforcer.Acquire{Caller: c, Items: p.items, Lifetime: enforcer.LifetimeBorrow, Until: until}, rec.encode())
+	l, _, d := h.Acquire(ctx, &enforcer.Acquire{Caller: c, Items: p.items, Lifetime: enforcer.LifetimeBorrow, Until: until}, rec.encode())
 	if d != nil {
 		return nil, faultOf(d)
 	}

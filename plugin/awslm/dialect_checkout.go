@@ -91,7 +91,7 @@ const maxCounted = enforcer.MaxItems
 const growsWithin = 2 * time.Second
 
 // checkout answers CheckoutLicense.
-func (h *counter) checkout(c enforcer.Caller, r *CheckoutRequest) (any, *Fault) {
+func (h *counter) checkout(ctx context.Context, c enforcer.Caller, r *CheckoutRequest) (any, *Fault) {
 	client, request := digest(who(c), r.ClientToken), asked(OpCheckout, r)
 	defer h.alone(client)()
 	token, rec, l, f := h.prior(c, client, request)
@@ -99,7 +99,7 @@ func (h *counter) checkout(c enforcer.Caller, r *CheckoutRequest) (any, *Fault) 
 	case f != nil:
 		return nil, f
 	case rec != nil && len(rec.Draws) > 0: // whether they were drawn is for the enforcer to know
-		answer, f := h.draw(c, token, rec, nil)
+		answer, f := h.draw(ctx, c, token, rec, nil)
 		if f == nil || f.Code == ErrServerInternal {
 			return answer, f
 		} // they were not, and the record is gone: the request is as good as new
@@ -125,20 +125,19 @@ func (h *counter) checkout(c enforcer.Caller, r *CheckoutRequest) (any, *Fault) 
 	switch {
 	case r.CheckoutType == Perpetual:
 		rec.Seconds = int64(usualTTL / time.Second)
-		return h.drawNew(c, rec, p)
+		return h.drawNew(ctx, c, rec, p)
 	default:
 		rec.Seconds = int64(ttl / time.Second)
-		return h.lease(c, rec, p, ttl)
+		return h.lease(ctx, c, rec, p, ttl)
 	}
 }
 
 // lease takes slots of pools for a time. What is not to be had is left out, by name, as long as anything is allowed.
-func (h *counter) lease(c enforcer.Caller, rec *record, p *plan, ttl time.Duration) (any, *Fault) {
+func (h *counter) lease(ctx context.Context, c enforcer.Caller, rec *record, p *plan, ttl time.Duration) (any, *Fault) {
 	wait, waited := time.Duration(0), false
 	for len(p.items) > 0 {
 		rec.Allowed = p.allowed()
-		// It is not undone where the answer is lost: whoever asks again has its ClientToken, else its time gives it back.
-		l, _, d := h.Acquire(context.Background(), &enforcer.Acquire{Caller: c, Items: p.items, Lifetime: enforcer.LifetimeTTL, TTL: ttl, Wait: wait}, rec.encode())
+		l, _, d := h.Acquire(ctx, &enforcer.Acquire{Caller: c, Items: p.items, Lifetime: enforcer.LifetimeTTL, TTL: ttl, Wait: wait}, rec.encode())
 		if d == nil {
 			h.note(rec.Client, l, c)
 			return rec.checkedOut(l.ID.String(), l), nil
@@ -176,7 +175,7 @@ func (h *counter) keepAlone(c enforcer.Caller, rec *record, lasts time.Duration)
 }
 
 // drawNew draws from meters, for good. What is to be drawn is stored first, so that whoever asks again after a crash draws the same.
-func (h *counter) drawNew(c enforcer.Caller, rec *record, p *plan) (any, *Fault) {
+func (h *counter) drawNew(ctx context.Context, c enforcer.Caller, rec *record, p *plan) (any, *Fault) {
 	if rec.Allowed = p.allowed(); len(rec.Allowed) == 0 {
 		return nil, p.refusal(ErrNoEntitlements)
 	}
@@ -189,13 +188,13 @@ func (h *counter) drawNew(c enforcer.Caller, rec *record, p *plan) (any, *Fault)
 	if f := h.keep(token, rec); f != nil {
 		return nil, f
 	}
-	return h.draw(c, token, rec, p)
+	return h.draw(ctx, c, token, rec, p)
 }
 
 // draw draws what a record says, once, by its token. p is what was asked; nil: it was asked before.
-func (h *counter) draw(c enforcer.Caller, token string, rec *record, p *plan) (any, *Fault) {
+func (h *counter) draw(ctx context.Context, c enforcer.Caller, token string, rec *record, p *plan) (any, *Fault) {
 	for {
-		_, _, d := h.Acquire(context.Background(), &enforcer.Acquire{Caller: c, Items: rec.Draws, Lifetime: enforcer.LifetimeDraw, Token: token}, nil)
+		_, _, d := h.Acquire(ctx, &enforcer.Acquire{Caller: c, Items: rec.Draws, Lifetime: enforcer.LifetimeDraw, Token: token}, nil)
 		if d == nil {
 			return rec.checkedOut(token, nil), nil
 		}

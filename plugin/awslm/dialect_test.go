@@ -431,3 +431,19 @@ func TestDialectBounds(t *testing.T) {
 		t.Errorf("the store has %d keys", n)
 	}
 }
+
+// What is over when its answer is about to be written is denied, in the API's words.
+func TestDialectAnswersLate(t *testing.T) {
+	t.Parallel()
+	c := counter(t, native())
+	looks := 0
+	c.desk.OnLate = func() *enforcer.Denial {
+		looks++
+		return &enforcer.Denial{Code: enforcer.NotShared, Pool: "streams", Detail: "it was over before it answered"}
+	}
+	c.bad(awslm.OpCheckout, out("a", awslm.Provisional, ent("streams", "Count", "1")), awslm.ErrNoEntitlements, "over before it answered")
+	c.bad(awslm.OpCheckout, out("b", awslm.Provisional, ent("rivers", "None")), awslm.ErrNoEntitlements, "no such entitlement")
+	if looks != 1 {
+		t.Errorf("looked %d times, want once, at what gives", looks)
+	}
+}

@@ -74,6 +74,7 @@ type exchange struct {
 	proven  bool   // the key is the licence's own, which the caller thus knows
 	about   *subject
 	now     time.Time
+	limits  map[string]string // the codes for pools that are full, of what was taken
 }
 
 // route is one call of the API.

@@ -93,11 +93,26 @@ func denied(d *enforcer.Denial, limits map[string]string) *response {
 	}
 }
 
-// write sends an answer, signed as Keygen signs: over the request target and Host as they were received, for these are what the
-// SDKs verify (keygen-go signs its host with the port, unlike the official server). See [VerifyResponse].
+// write sends an answer. What it gives is looked at last, when all else is done: what is over by then is denied.
 func (x *exchange) write(w http.ResponseWriter, a *response) {
-	h := w.Header()
-	body := a.bare
+	body := x.prepare(w.Header(), a)
+	if d := x.Late(x.r); d != nil {
+		if a.media != "" {
+			a = relayError(http.StatusGone, "No licenses available: "+d.Detail)
+		} else {
+			a = denied(d, x.limits)
+		}
+		clear(w.Header())
+		body = x.prepare(w.Header(), a)
+	}
+	w.WriteHeader(a.status)
+	w.Write(body) //nolint:errcheck // whoever asked may be gone
+}
+
+// prepare makes an answer's header and body, signed as Keygen signs: over the request target and Host as they were received, for these are what the
+// SDKs verify (keygen-go signs its host with the port, unlike the official server). See [VerifyResponse].
+func (x *exchange) prepare(h http.Header, a *response) (body []byte) {
+	body = a.bare
 	switch {
 	case a.doc != nil:
 		x.conceal(a.doc)
@@ -142,8 +157,7 @@ func (x *exchange) write(w http.ResponseWriter, a *response) {
 	if a.status != http.StatusNoContent {
 		h.Set("Content-Length", strconv.Itoa(len(body)))
 	}
-	w.WriteHeader(a.status)
-	w.Write(body) //nolint:errcheck // whoever asked may be gone
+	return body
 }
 
 // target is the path and query as they were sent.

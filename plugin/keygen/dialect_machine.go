@@ -367,6 +367,7 @@ func (x *exchange) take(r *enforcer.Acquire, rec *record, limits map[string]stri
 	if len(b) > plugin.MaxLeaseData {
 		return nil, invalid("", "is too large: fingerprints, names and metadata together have at most 4 KiB here", "/data/attributes")
 	}
+	x.limits = limits
 	l, _, d := x.Acquire(x.r.Context(), r, b)
 	if d != nil {
 		return nil, denied(d, limits)

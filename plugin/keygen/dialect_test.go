@@ -543,3 +543,17 @@ func FuzzDialect(f *testing.F) {
 
 var fuzzed = []string{"/v1/machines", "/v1/processes", "/v1/licenses/actions/validate-key", "/v1/licenses/lic-1/actions/validate", "/v1/licenses/lic-1/actions/check-out",
 	"/v1/machines/m/actions/check-out", "/v1/licenses/lic-1/actions/increment-usage", "/v1/licenses/lic-1/actions/decrement-usage", "/v1/machines/m/actions/ping"}
+
+// What is over when its answer is about to be written is denied, in the API's words.
+func TestDialectAnswersLate(t *testing.T) {
+	t.Parallel()
+	d := newDesk(terms(nil))
+	c := newClient(t, d)
+	d.OnLate = func() *enforcer.Denial {
+		return &enforcer.Denial{Code: enforcer.NotShared, Pool: "machines", Detail: "it was over before it answered"}
+	}
+	c.refused(422, "MACHINE_LIMIT_EXCEEDED", "POST", "/v1/machines", machineBody("lic-1", "f/1", ""))
+	if r := c.send("PUT", "/v1/nodes/one", ""); r.status != 410 {
+		t.Errorf("a node: %d", r.status)
+	}
+}

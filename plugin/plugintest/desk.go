@@ -51,6 +51,8 @@ type Desk struct {
 	DieAt Step
 	// Facts completes the facts before they are judged; nil: documents alone count.
 	Facts func(*enforcer.Facts)
+	// OnLate is what Late says; nil: nothing is over.
+	OnLate func() *enforcer.Denial
 	// Signer is the key that signs the dialect's answers.
 	Signer ed25519.PrivateKey
 
@@ -251,6 +253,14 @@ func (d *Desk) Acquire(_ context.Context, r *enforcer.Acquire, data []byte) (*en
 		d.die(StepAcquired)
 	}
 	return out.Lease, out.Replayed, out.Denial
+}
+
+// Late is what OnLate says.
+func (d *Desk) Late(*http.Request) *enforcer.Denial {
+	if d.OnLate == nil {
+		return nil
+	}
+	return d.OnLate()
 }
 
 func (d *Desk) Renew(r *enforcer.Renew) (*enforcer.Lease, *enforcer.Denial) {

@@ -1,0 +1,80 @@
+package api
+
+import (
+	"slices"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/usher-agent/usher/client/wire"
+	"github.com/usher-agent/usher/enforcer"
+)
+
+// fenced is an answer that gives slots which others may have at some time: see [Grant].
+type fenced struct {
+	from, to int            // where it stands in what is to be sent
+	id       jsontext.Value // of the request
+	lease    enforcer.LeaseID
+	late     func() *enforcer.Denial
+}
+
+// look puts denials in the place of the answers that give what is over by now. It is false where nothing can be sent any more. What is to be
+// known of former answers is known by then, so that nothing is waited for between the look and the write. x.mu is held.
+func (x *session) look() bool {
+	if x.conn.prove() != nil {
+		return false
+	}
+	var out []byte
+	at := 0
+	still := x.fenced[:0]
+	for _, a := range x.fenced {
+		d := a.late()
+		if d == nil {
+			still = append(still, a)
+			continue
+		}
+		out = append(append(out, x.out[at:a.from]...), answerLine(a.id, nil, x.problemError(d))...)
+		at = a.to
+		x.fresh = slices.DeleteFunc(x.fresh, func(id enforcer.LeaseID) bool { return id == a.lease })
+	}
+	if x.fenced = still; at == 0 {
+		return true
+	}
+	if at == len(x.out) {
+		x.last, x.sure = false, false
+	}
+	x.out = append(out, x.out[at:]...)
+	return true
+}
+
+// lookAgain withdraws what was over when its answer was sent. A session that has subscribed to events is told as of any lease that ends;
+// where others hold on to a lease that the caller joined, nobody else is told. x.mu is held.
+func (x *session) lookAgain() {
+	var left []*enforcer.Lease
+	for _, a := range x.fenced {
+		if a.late() == nil {
+			continue
+		}
+		if l, held := x.server.desk.Lease(a.lease); held && x.listens() {
+			left = append(left, l)
+		}
+	}
+	clear(x.fenced)
+	x.fenced = x.fenced[:0]
+	for _, l := range left {
+		shape := x.server.leaseShape(l)
+		ev := wire.Event{Type: "lease.ended", At: time.Now().UTC(), LeaseID: shape.ID, Items: shape.Items, Cause: string(enforcer.CauseUndelivered)}
+		if b, err := json.Marshal(ev); err == nil {
+			x.write(append(append([]byte(`{"jsonrpc":"2.0","method":"lease.ended","params":`), b...), '}', '\n'))
+		}
+	}
+	x.empty()
+}
+
+// listens reports whether the session hears of events.
+func (x *session) listens() bool {
+	x.sub.mu.Lock()
+	defer x.sub.mu.Unlock()
+	return x.sub.end != nil && !x.sub.ended
+}

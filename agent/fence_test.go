@@ -1,0 +1,90 @@
+package agent
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/usher-agent/usher/agent/clock"
+	"github.com/usher-agent/usher/enforcer"
+)
+
+// fencedDesk has one pool of which n may be handed out for an hour, and what is left may be then.
+func fencedDesk(n, left enforcer.Limit) *desk {
+	d := newDesk(time.Now, unseen{}, enforcer.Options{})
+	verdict := func(n enforcer.Limit) *enforcer.Verdict {
+		return &enforcer.Verdict{State: enforcer.StateValid, Code: enforcer.Valid, Pools: map[string]enforcer.PoolGrant{
+			"streams": {Name: "streams", Limit: 9, Most: 9, Budget: n, CountBy: enforcer.CountProcess}}}
+	}
+	d.relapse = func() { d.setVerdict(verdict(left), 0) }
+	d.setVerdict(verdict(n), clock.Boot()+time.Hour)
+	return d
+}
+
+func processOf(pid int32) enforcer.Caller { return enforcer.Caller{UID: 7, PID: pid, Start: 1} }
+
+// A process that joins a lease, and is counted for that, is granted something: its answer has the same look, and what is withdrawn is its
+// joining alone. Where it is counted already there is nothing to look at.
+func TestFenceOfAJoin(t *testing.T) {
+	d := fencedDesk(2, 1)
+	g, denial := d.Acquire(context.Background(), &enforcer.Acquire{Pool: "streams", N: 1, Lifetime: enforcer.LifetimeProcess, Caller: processOf(1)})
+	if denial != nil || g.Late == nil {
+		t.Fatalf("%v; a grant that nothing is to look at: %v", denial, g.Late == nil)
+	}
+	out := d.settle(d.decide(&enforcer.Join{ID: g.ID, Caller: processOf(2)}))
+	if out.Denial != nil || out.fence == 0 {
+		t.Fatalf("joined: %v, fence %v", out.Denial, out.fence)
+	}
+	if again := d.settle(d.decide(&enforcer.Join{ID: g.ID, Caller: processOf(2)})); again.Denial != nil || again.fence != 0 {
+		t.Errorf("who has joined is granted something: %v, fence %v", again.Denial, again.fence)
+	}
+	if denial := d.withdrawLate(&out); denial != nil {
+		t.Fatalf("in time: %v", denial)
+	}
+	out.fence = clock.Boot()
+	d.setFence(out.fence)
+	if denial := d.withdrawLate(&out); denial == nil || denial.Code != enforcer.NotShared {
+		t.Errorf("late: %v", denial)
+	}
+	if l, held := d.core.Lease(g.ID); !held || len(l.Others) != 0 || l.Holder.PID != 1 {
+		t.Errorf("the lease: held %v, %+v", held, l)
+	}
+}
+
+// The answer to a client token that was used before gives nothing new: what its holder has had in time stands, and what was withdrawn
+// meanwhile is not answered as granted.
+func TestFenceOfAReplay(t *testing.T) {
+	for _, withdrawn := range []bool{false, true} {
+		d := fencedDesk(1, 0)
+		acquire := func() outcome {
+			r := &enforcer.Acquire{Pool: "streams", N: 1, Lifetime: enforcer.LifetimeHeld, Token: "t", Caller: processOf(1)}
+			r.ID[0] = 1
+			return d.settle(d.decide(r))
+		}
+		first, again := acquire(), acquire()
+		if first.Lease == nil || !again.Replayed || again.fence == 0 {
+			t.Fatalf("%v; %+v", first.Denial, again)
+		}
+		first.fence, again.fence = clock.Boot(), clock.Boot()
+		d.setFence(again.fence)
+		if withdrawn && d.withdrawLate(&first) == nil {
+			t.Fatal("the first answer is not late")
+		}
+		if denial := d.withdrawLate(&again); (denial != nil) != withdrawn {
+			t.Errorf("withdrawn %v: answered again as %v", withdrawn, denial)
+		}
+		if _, held := d.core.Lease(first.Lease.ID); held == withdrawn {
+			t.Errorf("withdrawn %v: held %v", withdrawn, held)
+		}
+	}
+}
+
+// Where nothing ends, nothing is looked at.
+func TestNoFenceNoLook(t *testing.T) {
+	d := fencedDesk(2, 2)
+	d.setFence(0)
+	g, denial := d.Acquire(context.Background(), &enforcer.Acquire{Pool: "streams", N: 1, Lifetime: enforcer.LifetimeHeld})
+	if denial != nil || g.Late != nil {
+		t.Errorf("%v; a look: %v", denial, g.Late != nil)
+	}
+}
