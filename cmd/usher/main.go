@@ -1,4 +1,4 @@
-// Command usher is the licence sidecar: the agent, what people ask it, and what vendors sign licences with.
+// Command usher is the licence sidecar: the agent, the commands that ask it, and the vendor's tools for signing.
 package main
 
 import (

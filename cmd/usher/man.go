@@ -7,7 +7,7 @@ import (
 	"github.com/spf13/cobra/doc"
 )
 
-// manCommand writes the manual pages, for packages: make man.
+// manCommand is the command behind make man: it writes the manual pages for packages.
 func (c *cli) manCommand(root *cobra.Command) *cobra.Command {
 	return &cobra.Command{Use: "man DIR", Hidden: true, Args: cobra.ExactArgs(1), Short: "Write the manual pages into a folder",
 		RunE: func(_ *cobra.Command, args []string) error {
