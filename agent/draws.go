@@ -23,19 +23,23 @@ func (a *Agent) openDraws() error {
 	var err error
 	file := sealed(a.seals.state, lastKnown)
 	a.draws, err = draws.New(draws.Config{File: filepath.Join(cfg.State.Dir, drawsFile), Read: file.read, Write: file.write, CallWithin: cfg.Upstream.Timeout.Duration(),
-		Now: a.desk.counted, Request: a.blockRequest, Demand: a.drawDemand, OnChange: a.court.reshare,
+		Now: a.desk.counted, Request: a.blockRequest, Demand: a.desk.drawDemand, OnChange: a.court.reshare,
 		Called: func(call, result string) { a.metrics.UpstreamCalled(call, result, a.desk.time()) }, Log: a.log})
 	a.court.draws = a.draws.Taken
 	return err
 }
 
-// drawDemand says what is asked of a meter.
-func (a *Agent) drawDemand(meter string) draws.Demand {
-	p, ok := a.desk.Pool(meter)
+// drawDemand says what is asked of a meter: a want is either drawn or waited for.
+func (d *desk) drawDemand(meter string) draws.Demand {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	now := d.licenceTime()
+	d.tick(now)
+	p, ok := d.core.Pool(meter, now)
 	if !ok {
 		return draws.Demand{}
 	}
-	return draws.Demand{Drawn: p.InUse, Waiting: a.desk.drawsAwaited(meter), Capacity: int64(p.Budget.Plus(p.Overage))}
+	return draws.Demand{Drawn: p.InUse, Waiting: d.awaited(meter), Capacity: int64(p.Budget.Plus(p.Overage))}
 }
 
 // haveDraws tells the keeper of draws which licences are in force, as haveShares does that of blocks.
@@ -53,11 +57,14 @@ func (a *Agent) haveDraws(v *enforcer.Verdict) bool {
 }
 
 // thirst is an acquire that waits for draws.
-type thirst struct{ items []enforcer.Item }
+type thirst struct {
+	items   []enforcer.Item
+	decided bool // it waits for the disk alone: what it was granted is drawn
+}
 
 // thirstFor gives an acquire its place among those that wait for draws. d.mu is held.
 func (d *desk) thirstFor(r *enforcer.Acquire) *thirst {
-	t := &thirst{itemsOf(r)}
+	t := &thirst{items: itemsOf(r)}
 	d.thirsty = append(d.thirsty, t)
 	if d.stir != nil {
 		d.stir()
@@ -108,11 +115,12 @@ func (d *desk) quenched(t *thirst) {
 	}
 }
 
-// drawsAwaited returns how many draws of a meter are waited for.
-func (d *desk) drawsAwaited(meter string) (n int64) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+// awaited returns how many draws of a meter are waited for. d.mu is held.
+func (d *desk) awaited(meter string) (n int64) {
 	for _, t := range d.thirsty {
+		if t.decided {
+			continue
+		}
 		for _, it := range t.items {
 			if it.Pool == meter {
 				n += it.N
@@ -120,6 +128,17 @@ func (d *desk) drawsAwaited(meter string) (n int64) {
 		}
 	}
 	return n
+}
+
+// turn decides an acquire that waits for draws, where it is its turn, and reports whether it is. What it is granted is drawn from
+// then on, and waited for no more: the answer may still wait for the disk. d.mu is held.
+func (d *desk) turn(a *asked) bool {
+	if !d.isNext(a.thirst) {
+		return false
+	}
+	d.ask(a, nil)
+	a.thirst.decided = a.out.Denial == nil || !a.out.Denial.MayGrow
+	return true
 }
 
 // awaitDraws waits for draws that the agent may take more of, and decides again each time that the verdict has changed and it is
@@ -136,10 +155,7 @@ func (d *desk) awaitDraws(ctx context.Context, a *asked) (dec enforcer.Decision,
 			d.mu.Unlock()
 			return enforcer.Decision{Denial: drainingDenial()}, time.Since(began)
 		}
-		next := d.isNext(a.thirst)
-		if next {
-			d.ask(a, nil)
-		}
+		next := d.turn(a)
 		d.mu.Unlock()
 		if next {
 			if dec = d.await(a.out); dec.Denial == nil || !dec.Denial.MayGrow {

@@ -150,3 +150,30 @@ func TestKeygenUses(t *testing.T) {
 		}
 	})
 }
+
+// A draw that waits takes of the account what it was granted, and no more ahead than the documentation says; a meter that nobody has
+// asked for takes nothing.
+func TestDrawIsTakenOnce(t *testing.T) {
+	l := keygentest.License{ID: "lic-1", Key: "SECRET-KEY-1", Product: "acme",
+		Attributes: keygen.Attributes{Name: new("Example"), Floating: true, MaxMachines: new(int64(5)), MaxUses: new(int64(200))}}
+	h, account, with := keygenHouse(t, l)
+	h.config += with
+	used := func() (n int64) {
+		account.Change("lic-1", func(l *keygentest.License) { n = l.Attributes.Uses })
+		return n
+	}
+	h.start()
+	h.until("activated", func(l *wire.License) bool { return inForce("lic-1")(l) && l.Licenses[0].Document != "acme.lic" })
+	h.stop() // what was under way is done
+	if n := used(); n != 0 {
+		t.Errorf("%d uses were taken of a meter that nobody has asked for", n)
+	}
+	h.start()
+	if _, err := h.Acquire(t.Context(), wire.AcquireRequest{Pool: "uses", N: new(int64(20)), WaitSeconds: 60}); err != nil {
+		t.Fatal(err)
+	}
+	h.stop()
+	if n := used(); n < 20 || n > 32 { // a sixteenth of 200 is 12
+		t.Errorf("%d uses were taken for a draw of 20", n)
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/usher-agent/usher/agent/draws"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/metrics"
 )
@@ -41,7 +42,8 @@ func TestDrawsInTurn(t *testing.T) {
 		ask("third, for a minute", 5, time.Minute)
 		ask("fourth, of 2", 2, time.Hour)
 		synctest.Wait()
-		if n := d.drawsAwaited("renders"); n != 11 || len(order) > 0 {
+		awaited := func() int64 { return d.drawDemand("renders").Waiting }
+		if n := awaited(); n != 11 || len(order) > 0 {
 			t.Fatalf("%d draws are waited for, and answered were %v", n, order)
 		}
 		budget(4) // enough for the first two
@@ -50,8 +52,30 @@ func TestDrawsInTurn(t *testing.T) {
 		synctest.Wait()
 		time.Sleep(2 * time.Minute)
 		synctest.Wait()
-		if got, want := fmt.Sprint(order), "[first, of 3 second, of 1 third, for a minute meter_empty fourth, of 2]"; got != want || d.drawsAwaited("renders") != 0 {
-			t.Errorf("answered were %s, want %s; %d are waited for", got, want, d.drawsAwaited("renders"))
+		if got, want := fmt.Sprint(order), "[first, of 3 second, of 1 third, for a minute meter_empty fourth, of 2]"; got != want || awaited() != 0 {
+			t.Errorf("answered were %s, want %s; %d are waited for", got, want, awaited())
 		}
 	})
+}
+
+// A want is waited for or drawn, and never both, also while the answer waits for the disk: else the agent takes its draws twice.
+func TestGrantedIsWaitedForNoMore(t *testing.T) {
+	d := newDesk(time.Now, metrics.New(metrics.Options{Snapshot: func() metrics.Snapshot { return metrics.Snapshot{} }}), enforcer.Options{Durable: true})
+	d.short = func(*enforcer.Acquire) {}
+	budget := func(n enforcer.Limit) {
+		d.setVerdict(&enforcer.Verdict{State: enforcer.StateValid, Code: enforcer.Valid,
+			Meters: map[string]enforcer.MeterGrant{"renders": {Name: "renders", Key: "l/renders", Limit: 200, Budget: n, Most: 200, Taken: true}}}, 0)
+	}
+	budget(0)
+	a := d.begin(&enforcer.Acquire{Pool: "renders", N: 20, Wait: time.Hour}, nil)
+	if got, want := d.drawDemand("renders"), (draws.Demand{Waiting: 20}); got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	budget(21)
+	d.mu.Lock()
+	next := d.turn(&a)
+	d.mu.Unlock()
+	if got, want := d.drawDemand("renders"), (draws.Demand{Drawn: 20, Capacity: 21}); !next || got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -42,7 +43,7 @@ type mortal struct {
 	reach  sync.Once
 	hit    chan struct{} // closed when it has come to the step
 	dead   chan struct{}
-	grew   chan struct{} // capacity 1
+	drawn  atomic.Int64 // all that was taken
 }
 
 func (m *mortal) System() string { return awslm.System }
@@ -88,18 +89,14 @@ func (m *mortal) write(file string, data []byte) error {
 // live begins a life, which ends with the test at the latest.
 func live(t *testing.T, file string, diesAt int, u plugin.Drawer, doc []byte) *mortal {
 	t.Helper()
-	m := &mortal{Drawer: u, file: file, diesAt: diesAt, hit: make(chan struct{}), dead: make(chan struct{}), grew: make(chan struct{}, 1)}
-	changed := func() {
-		select {
-		case m.grew <- struct{}{}:
-		default:
-		}
-	}
+	m := &mortal{Drawer: u, file: file, diesAt: diesAt, hit: make(chan struct{}), dead: make(chan struct{})}
+	changed := func() { m.drawn.Store(int64(m.Taken()[enforcer.Share{License: "awslm/" + arn, Pool: "renders"}].N)) }
 	var err error
 	m.Keeper, err = draws.New(draws.Config{File: file, Write: m.write, Now: time.Now, OnChange: changed, Jitter: func() float64 { return 0 },
 		// There is always need of three more.
 		Demand: func(string) draws.Demand {
-			return draws.Demand{Waiting: 3}
+			n := m.drawn.Load()
+			return draws.Demand{Drawn: n, Capacity: n, Waiting: 3}
 		},
 		Request: func(l *enforcer.License, doc []byte) plugin.Request {
 			return plugin.Request{LicenseID: l.ID, Document: doc, AgentKey: "a"}
@@ -108,6 +105,7 @@ func live(t *testing.T, file string, diesAt int, u plugin.Drawer, doc []byte) *m
 		t.Fatal(err)
 	}
 	m.Set([]draws.Licence{{License: &enforcer.License{ID: arn, System: awslm.System, Meters: map[string]enforcer.MeterTerm{"renders": {Max: 10000, Scope: enforcer.ScopeSite}}}, Document: doc, Upstream: m}})
+	changed()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- m.Run(ctx) }()

@@ -1,6 +1,7 @@
-// Package draws takes draws of meters that are a whole site's from an upstream, for good, and says how many this agent may hand out.
-// It takes few ahead of need, and each call is on the disk before it is made: what a crash or a lost answer leaves open is asked
-// again with the same token, so that draws are taken once. Nothing of it is on the way of an acquire.
+// Package draws takes draws of meters that are a whole site's from an upstream, for good, and says how many this agent may hand
+// out. It takes few ahead of need, and none of a meter that nobody asks for. Each call is on the disk before it is made: what a
+// crash or a lost answer leaves open is asked again with the same token, so that draws are taken once. Nothing of it is on the
+// way of an acquire.
 //
 // Start reading at [Meter.Next], which says how many are taken and is a pure function; [Keeper.Run] does it.
 package draws
@@ -163,10 +164,7 @@ func (k *Keeper) heed() {
 	for meter, n := range k.missed {
 		for _, e := range k.of {
 			if m := e.Meters[meter]; m != nil && e.set {
-				if k.up() >= m.missedUntil {
-					m.missed = 0
-				}
-				m.missed, m.missedUntil = max(m.missed, n), k.up()+missedFor
+				m.miss(k.up(), n)
 			}
 		}
 	}
@@ -254,11 +252,8 @@ func (k *Keeper) pass(ctx context.Context) time.Duration {
 	k.mu.Lock()
 	k.heed()
 	wait, now := longestTimer, k.up()
+	demands, calling := k.look(now)
 	var all []call
-	calling := map[string]bool{}
-	for _, e := range k.of {
-		calling[e.calling] = true
-	}
 	for _, id := range slices.Sorted(maps.Keys(k.of)) {
 		e := k.of[id]
 		if e.calling != "" || !e.set {
@@ -268,9 +263,8 @@ func (k *Keeper) pass(ctx context.Context) time.Duration {
 			if calling[name] { // of another licence: what that brings is needed no more of this one
 				continue
 			}
-			m, d := e.Meters[name], k.cfg.Demand(name)
-			m.look(now, d)
-			n, again := m.Next(now, d)
+			m := e.Meters[name]
+			n, again := m.Next(now, demands[name])
 			if n > 0 {
 				all = append(all, call{e, name, m, n})
 				e.calling, calling[name] = name, true
@@ -294,6 +288,38 @@ func (k *Keeper) pass(ctx context.Context) time.Duration {
 		})
 	}
 	return wait
+}
+
+// look asks for the demand of every meter, and returns it with the meters of which calls are under way. k.mu is held.
+func (k *Keeper) look(now time.Duration) (demands map[string]Demand, calling map[string]bool) {
+	demands, calling = map[string]Demand{}, map[string]bool{}
+	for _, e := range k.of {
+		if e.calling != "" {
+			calling[e.calling] = true
+		}
+		for name, m := range e.Meters {
+			if !e.set || m.total <= 0 {
+				continue
+			}
+			d, ok := demands[name]
+			if !ok {
+				d = k.cfg.Demand(name)
+				d.Taken = 0
+			}
+			if d.Taken += min(m.Taken, m.total); m.Pending != nil {
+				d.Taken += m.Pending.N
+			}
+			demands[name] = d
+		}
+	}
+	for _, e := range k.of {
+		for name, m := range e.Meters {
+			if d, ok := demands[name]; ok && e.set {
+				m.look(now, d)
+			}
+		}
+	}
+	return demands, calling
 }
 
 // do makes one call, and reports whether there is more to hand out. Its token is on the disk before, and what it took is before
@@ -342,7 +368,7 @@ func (k *Keeper) do(ctx context.Context, c call) bool {
 		return false
 	}
 	c.e.fault = ""
-	m.most, m.tries, m.notBefore, m.missed, m.missedUntil = 0, 0, 0, 0, 0
+	m.most, m.tries, m.notBefore = 0, 0, 0
 	return true
 }
 

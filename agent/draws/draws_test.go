@@ -165,11 +165,15 @@ func TestKeeper(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &clerk{left: 100, done: map[string]int64{}}
 		h := open(t, c, enforcer.ResetsNever)
-		h.has("nobody draws", c, 1, 0)
+		h.has("nobody draws", c, 0, 0)
 		time.Sleep(time.Hour)
-		h.has("an hour later", c, 1, 0)
+		h.has("an hour later", c, 0, 0)
+		if _, calls := c.took(); calls != 0 || h.draw(1) {
+			t.Errorf("%d calls for a meter that nobody has asked for", calls)
+		}
+		h.has("one is wanted", c, 2, 0)
 		if !h.draw(1) {
-			t.Error("the first draw is denied")
+			t.Error("what was missed was not taken")
 		}
 		h.has("one is drawn", c, 2, 1)
 		if h.draw(4) {
@@ -214,7 +218,6 @@ func TestOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &clerk{left: 4, done: map[string]int64{}}
 		h := open(t, c, enforcer.ResetsNever)
-		h.has("one", c, 1, 0)
 		h.wait(50)
 		time.Sleep(time.Minute)
 		h.has("the rest", c, 4, 4)
@@ -237,14 +240,15 @@ func TestErrors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &clerk{left: 100, done: map[string]int64{}, lost: true}
 		h := open(t, c, enforcer.ResetsNever)
+		h.wait(1)
 		time.Sleep(10 * time.Minute)
 		h.has("no answer", c, 0, 0)
-		if n, calls := c.took(); n != 1 || calls < 8 || calls > 60 {
+		if n, calls := c.took(); n != 2 || calls < 8 || calls > 60 {
 			t.Errorf("%d taken by %d calls in 10 minutes", n, calls)
 		}
 		c.change(func() { c.lost = false })
 		time.Sleep(2 * longestWait)
-		h.has("an answer", c, 1, 0)
+		h.has("an answer", c, 2, 1)
 		if len(c.done) != 1 {
 			t.Errorf("%d tokens", len(c.done))
 		}
@@ -307,6 +311,7 @@ func TestUnwritable(t *testing.T) {
 				return write(file, data)
 			}
 		})
+		h.wait(1)
 		time.Sleep(10 * time.Minute)
 		h.has("no record", c, 0, 0)
 		if _, calls := c.took(); calls != 0 {
@@ -318,9 +323,58 @@ func TestUnwritable(t *testing.T) {
 		time.Sleep(longestWait)
 		h.has("the answer is not recorded", c, 0, 0)
 		time.Sleep(2 * longestWait)
-		h.has("recorded", c, 1, 0)
+		h.has("recorded", c, 2, 1)
 		if len(c.done) != 1 {
 			t.Errorf("%d tokens", len(c.done))
+		}
+	})
+}
+
+// A want that was granted is not taken for again: not for those that ask again and again until they have it, nor after a restart.
+func TestGrantedOnce(t *testing.T) {
+	for _, wait := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			c := &clerk{left: 1000, done: map[string]int64{}, slow: time.Second}
+			file := filepath.Join(t.TempDir(), "draws.json")
+			h := open(t, c, enforcer.ResetsNever, func(cfg *Config) { cfg.File = file })
+			granted := h.draw(40)
+			if wait {
+				h.wait(40) // as one who was denied, and now waits
+			}
+			for ; !granted && !wait; granted = h.draw(40) {
+				time.Sleep(300 * time.Millisecond)
+			}
+			time.Sleep(time.Minute)
+			h.has("40 are drawn", c, 46, 40) // of 100, a sixteenth of which is 6
+			h.stop()
+			again := open(t, c, enforcer.ResetsNever, func(cfg *Config) {
+				cfg.File = file
+				cfg.Demand = func(string) Demand { return Demand{Drawn: 40, Capacity: 46} }
+			})
+			time.Sleep(time.Minute)
+			again.stop()
+			if up, _ := c.took(); up != 46 {
+				t.Errorf("waiting: %v: %d are taken after a restart, not 46", wait, up)
+			}
+		})
+	}
+}
+
+// What a call without an answer may have taken of one licence is not taken of another as well.
+func TestOpenCallCounts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &clerk{left: 1000, done: map[string]int64{}, lost: true}
+		other := &clerk{left: 1000, done: map[string]int64{}}
+		h := open(t, c, enforcer.ResetsNever)
+		h.wait(20)
+		time.Sleep(time.Second)
+		second := licence(other, enforcer.ResetsNever)
+		l := *second.License
+		l.ID, second.License = "L2", &l
+		h.Set([]Licence{licence(c, enforcer.ResetsNever), second})
+		time.Sleep(10 * time.Minute)
+		if n, _ := other.took(); n != 0 {
+			t.Errorf("%d are taken of the second licence for a want that a call for the first is open for", n)
 		}
 	})
 }

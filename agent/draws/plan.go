@@ -12,9 +12,11 @@ type Meter struct {
 	Pending *Pending  `json:"pending,omitempty"`
 
 	total       int64         // what the licence grants the whole site, overage included
-	missed      int64         // the largest of the acquires that were denied lately
+	missed      int64         // the largest acquire that was denied lately, less what was drawn since
 	missedUntil time.Duration // on the keeper's own clock, as all spans here
+	looked      bool          // drawn is known
 	drawn       int64         // when it was last looked
+	asked       [2]bool       // whether anybody wanted draws in this period, and in the one before it
 	recent      [2]int64      // drawn in this window, and in the one before it
 	window      time.Duration // when this window ends
 	most        int64         // of the next call; 0: as much as is needed. Fewer are left upstream than were asked for
@@ -31,8 +33,11 @@ type Pending struct {
 // Demand is what is asked of a meter on this host.
 type Demand struct {
 	Drawn    int64 // in the period
-	Waiting  int64 // draws that are waited for
+	Waiting  int64 // draws that are waited for, without those that were granted: Drawn has them
 	Capacity int64 // what may have been drawn in the period under the verdict in force, overage included
+	// Taken is what all licences have taken in the period, by the record, and what open calls may have. The keeper states it.
+	// The verdict may come to know of it later, and what is there already must not be taken again.
+	Taken int64
 }
 
 // Bounds of what is taken ahead, and of waits.
@@ -51,11 +56,20 @@ func (m *Meter) roll(start time.Time) bool {
 	if !m.Period.Before(start) {
 		return false
 	}
-	*m = Meter{Period: start, total: m.total}
+	*m = Meter{Period: start, total: m.total, asked: [2]bool{1: m.asked[0]}}
 	return true
 }
 
-// look takes note of what has been drawn.
+// miss takes note of an acquire of n draws that was denied.
+func (m *Meter) miss(now time.Duration, n int64) {
+	if now >= m.missedUntil {
+		m.missed = 0
+	}
+	m.missed, m.missedUntil = max(m.missed, n), now+missedFor
+}
+
+// look takes note of what has been drawn. What was drawn before the first look says nothing about the present demand. A want
+// that has been granted counts no longer.
 func (m *Meter) look(now time.Duration, d Demand) {
 	if now >= m.window {
 		if m.recent[1] = m.recent[0]; now >= m.window+window {
@@ -63,14 +77,36 @@ func (m *Meter) look(now time.Duration, d Demand) {
 		}
 		m.recent[0], m.window = 0, now+window
 	}
-	m.recent[0] += max(0, d.Drawn-m.drawn)
-	m.drawn = d.Drawn
+	if m.looked {
+		granted := max(0, d.Drawn-m.drawn)
+		m.recent[0] += granted
+		m.missed = max(0, m.missed-granted)
+	}
+	m.drawn, m.looked = d.Drawn, true
+	m.asked[0] = m.used(now, d)
 }
 
-// spare is how many draws are had ahead of need: one until there is demand, so that the first is granted, and then as many as
-// were drawn in the last seconds. What an agent takes and does not hand out is lost to the site for the period, so it is never
-// more than a few, nor a sixteenth of all.
-func (m *Meter) spare() int64 {
+// used reports whether anybody has wanted draws in this period.
+func (m *Meter) used(now time.Duration, d Demand) bool {
+	return m.asked[0] || d.Drawn > 0 || m.need(now, d) > 0
+}
+
+// need is how many draws are wanted and not granted. A caller that was denied may be among those that wait now, so its want
+// counts once.
+func (m *Meter) need(now time.Duration, d Demand) int64 {
+	if now < m.missedUntil {
+		return max(d.Waiting, m.missed)
+	}
+	return d.Waiting
+}
+
+// spare is how many draws the agent keeps ahead of need: none of a meter that nobody asks for, then one, and while there is
+// demand as many as were drawn in the last seconds. The site loses for the period what an agent takes and does not hand out, so
+// that is never more than a few, nor a sixteenth of all.
+func (m *Meter) spare(now time.Duration, d Demand) int64 {
+	if !m.asked[1] && !m.used(now, d) {
+		return 0
+	}
 	return max(1, min(max(m.recent[0], m.recent[1]), mostAhead, m.total/16))
 }
 
@@ -86,11 +122,8 @@ func (m *Meter) Next(now time.Duration, d Demand) (n int64, again time.Duration)
 	case m.Pending != nil:
 		n = m.Pending.N
 	default:
-		need := d.Waiting
-		if now < m.missedUntil {
-			need += m.missed
-		}
-		free, spare := d.Capacity-d.Drawn, m.spare()
+		need, spare := m.need(now, d), m.spare(now, d)
+		free := max(d.Capacity, d.Taken) - d.Drawn
 		// Half of what is ahead is used up before more is taken: fewer calls.
 		if free >= need+(spare+1)/2 {
 			return 0, m.fades(now)

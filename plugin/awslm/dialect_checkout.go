@@ -193,8 +193,10 @@ func (h *counter) drawNew(ctx context.Context, c enforcer.Caller, rec *record, p
 
 // draw draws what a record says, once, by its token. p is what was asked; nil: it was asked before.
 func (h *counter) draw(ctx context.Context, c enforcer.Caller, token string, rec *record, p *plan) (any, *Fault) {
+	wait := growsWithin // for the agent to take more of a site's draws; once
 	for {
-		_, _, d := h.Acquire(ctx, &enforcer.Acquire{Caller: c, Items: rec.Draws, Lifetime: enforcer.LifetimeDraw, Token: token}, nil)
+		_, _, d := h.Acquire(ctx, &enforcer.Acquire{Caller: c, Items: rec.Draws, Lifetime: enforcer.LifetimeDraw, Token: token, Wait: wait}, nil)
+		wait = 0
 		if d == nil {
 			return rec.checkedOut(token, nil), nil
 		}

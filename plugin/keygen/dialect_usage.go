@@ -2,6 +2,7 @@ package keygen
 
 import (
 	"net/http"
+	"time"
 
 	"github.com/usher-agent/usher/enforcer"
 )
@@ -36,6 +37,9 @@ func (x *exchange) by(name string) (int64, *response) {
 
 var usesLimit = map[string]string{"": "USES_LIMIT_EXCEEDED"}
 
+// growsWithin is how long an increment waits for the agent to take more of the site's uses.
+const growsWithin = 2 * time.Second
+
 // increment draws from the meter uses.
 func (x *exchange) increment() *response {
 	n, a := x.by("increment")
@@ -45,7 +49,7 @@ func (x *exchange) increment() *response {
 	if x.uses()+n > maxUses {
 		return invalid("USES_LIMIT_EXCEEDED", "usage exceeds 2147483647", "/data/attributes/uses")
 	}
-	_, _, d := x.Acquire(x.r.Context(), &enforcer.Acquire{Caller: x.caller, Lifetime: enforcer.LifetimeDraw, Pool: MeterUses, N: n}, nil)
+	_, _, d := x.Acquire(x.r.Context(), &enforcer.Acquire{Caller: x.caller, Lifetime: enforcer.LifetimeDraw, Pool: MeterUses, N: n, Wait: growsWithin}, nil)
 	return x.counted(d)
 }
 
