@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/agent/journal"
+	"github.com/usher-agent/usher/agent/systemd"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/metrics"
 )
@@ -49,7 +50,7 @@ func (k *keptStore) begin() error {
 		return err
 	}
 	d.store, k.desk = s, d
-	a := &Agent{desk: d, log: slog.New(slog.DiscardHandler)}
+	a := &Agent{desk: d, handover: &systemd.Store{}, log: slog.New(slog.DiscardHandler)}
 	a.recover(was)
 	d.setVerdict(&enforcer.Verdict{State: enforcer.StateValid, Code: enforcer.Valid, MaxBorrow: 30 * 24 * time.Hour,
 		Pools:  map[string]enforcer.PoolGrant{"streams": {Name: "streams", Limit: 9, Budget: 9}},
