@@ -50,7 +50,8 @@ func (Dialect) Credential() string { return "an access key of credentials_file" 
 
 // Handler answers the API.
 func (Dialect) Handler(d plugin.Desk) http.Handler {
-	h := &counter{Desk: d, leases: map[string]leaseRef{}, known: map[string]bool{}, records: map[string]*record{}, byClient: map[string]string{}}
+	h := &counter{Desk: d, leases: map[string]leaseRef{}, known: map[string]bool{}, records: map[string]*record{}, byClient: map[string]string{},
+		kept: map[string]load{}}
 	h.loadRecords()
 	return h
 }
@@ -66,6 +67,8 @@ type counter struct {
 	swept    int                 // how many of leases the last sweep left
 	records  map[string]*record  // by consumption token: what the store has
 	byClient map[string]string   // by client key: the consumption token of a record
+	kept     map[string]load     // of records, by caller
+	bytes    int                 // of all records
 	seen     *enforcer.Verdict   // that shown was made of
 	shown    []*view
 

@@ -16,14 +16,15 @@ import (
 	"github.com/usher-agent/usher/plugin"
 )
 
-// How long and how many outcomes the store remembers that stand on no lease: draws, and checkouts of features alone.
+// How long and how many outcomes the store remembers that stand on no lease: draws, and checkouts of features alone. No caller has
+// more of them than is left for all others ([enforcer.OverShare]). One that has its share forgets its own oldest draws, drawAtLeast
+// after they were made.
 const (
 	drawKept    = 12 * time.Hour // less than enforcer.TokenKept, within which a draw's token draws nothing more
 	drawAtLeast = 10 * time.Minute
-	manyRecords = 5000 // beyond which the oldest draws are forgotten, drawAtLeast after they were made
 	maxRecords  = 9000
-	maxOfOne    = 6000 // of one caller
-	sweepAtOnce = 200  // that one change takes with it
+	maxBytes    = plugin.MaxStore - 64<<10 // of all records, which leaves room for the signing key
+	sweepAtOnce = 200                      // that one change takes with it
 	recordKey   = "checkout/"
 )
 
@@ -46,6 +47,42 @@ type record struct {
 	Issued int64           `json:"i,omitzero"` // Unix seconds
 	Until  int64           `json:"u,omitzero"` // Unix seconds; it is forgotten then
 	Draws  []enforcer.Item `json:"d,omitzero"` // what is drawn, or to be
+
+	size int // bytes in the store, its key included; 0: it is not there
+}
+
+// load is how much the store remembers.
+type load struct{ records, bytes int }
+
+// put has a record in the indices, in the place of what it was. value is it, as stored. h.mu is held.
+func (h *counter) put(token string, r *record, value []byte) {
+	h.drop(token)
+	r.size = len(recordKey) + len(token) + len(value)
+	h.records[token], h.byClient[r.Client] = r, token
+	h.account(r, 1)
+}
+
+// account counts a record in, or out with -1. h.mu is held.
+func (h *counter) account(r *record, n int) {
+	own := h.kept[r.Who]
+	own.records, own.bytes = own.records+n, own.bytes+n*r.size
+	if h.kept[r.Who] = own; own.records == 0 {
+		delete(h.kept, r.Who)
+	}
+	h.bytes += n * r.size
+}
+
+// overShare reports whether more records, and bytes of them, are too many for a caller, were those in gone forgotten. h.mu is held.
+func (h *counter) overShare(who string, more load, gone []string) bool {
+	own, taken := h.kept[who], load{len(h.records), h.bytes}
+	for _, t := range gone {
+		r := h.records[t]
+		if taken.records, taken.bytes = taken.records-1, taken.bytes-r.size; r.Who == who {
+			own.records, own.bytes = own.records-1, own.bytes-r.size
+		}
+	}
+	return more.records > 0 && enforcer.OverShare(own.records, taken.records, maxRecords, more.records) ||
+		more.bytes > 0 && enforcer.OverShare(own.bytes, taken.bytes, maxBytes, more.bytes)
 }
 
 // leaseRef is a lease, and whose it is.
@@ -190,7 +227,7 @@ func (h *counter) loadRecords() {
 	h.Store().Range(recordKey, func(key string, value []byte) bool {
 		r := &record{}
 		if json.Unmarshal(value, r) == nil && r.Client != "" {
-			h.records[key[len(recordKey):]], h.byClient[r.Client] = r, key[len(recordKey):]
+			h.put(key[len(recordKey):], r, value)
 		}
 		return true
 	})
@@ -229,8 +266,12 @@ func (h *counter) keep(token string, r *record) *Fault {
 	if len(value) > plugin.MaxStoreValue {
 		return invalid("The request is too long to be remembered: shorten NodeId, or ask for less at once.")
 	}
-	gone := h.over(token)
-	if h.records[token] == nil && (len(h.records)-len(gone) >= maxRecords || h.recordsOf(r.Who) >= maxOfOne) {
+	more := load{1, len(recordKey) + len(token) + len(value)}
+	if was := h.records[token]; was != nil {
+		more = load{0, more.bytes - was.size}
+	}
+	gone := h.over(token, r.Who, more)
+	if h.overShare(r.Who, more, gone) {
 		return storeFault(plugin.ErrStoreFull)
 	}
 	changes := []plugin.Change{{Key: recordKey + token, Value: value}}
@@ -243,22 +284,9 @@ func (h *counter) keep(token string, r *record) *Fault {
 	for _, t := range gone {
 		h.drop(t)
 	}
-	kept := *r
-	h.records[token], h.byClient[r.Client] = &kept, token
+	stands := *r
+	h.put(token, &stands, value)
 	return nil
-}
-
-// recordsOf counts a caller's records. h.mu is held.
-func (h *counter) recordsOf(who string) (n int) {
-	if len(h.records) < maxOfOne {
-		return 0 // nobody can have more
-	}
-	for _, r := range h.records {
-		if r.Who == who {
-			n++
-		}
-	}
-	return n
 }
 
 // prolong sets anew until when a checkout stands that takes nothing. It is false where it is not there any more.
@@ -270,15 +298,16 @@ func (h *counter) prolong(token string, until time.Time) (bool, *Fault) {
 	}
 	r := *h.records[token]
 	r.Until = until.Unix()
-	if err := h.Store().Apply(plugin.Change{Key: recordKey + token, Value: r.encode()}); err != nil {
+	value := r.encode()
+	if err := h.Store().Apply(plugin.Change{Key: recordKey + token, Value: value}); err != nil {
 		return false, storeFault(err)
 	}
-	h.records[token] = &r
+	h.put(token, &r, value)
 	return true, nil
 }
 
-// over returns records that can be forgotten. h.mu is held.
-func (h *counter) over(but string) (out []string) {
+// over returns records that can be forgotten: of any caller what is over, and of one that has its share its oldest draws. h.mu is held.
+func (h *counter) over(but, who string, more load) (out []string) {
 	now := h.Now().Unix()
 	for t, r := range h.records {
 		if len(out) == sweepAtOnce {
@@ -288,12 +317,12 @@ func (h *counter) over(but string) (out []string) {
 			out = append(out, t)
 		}
 	}
-	if len(h.records)-len(out) < manyRecords {
+	if !h.overShare(who, more, out) {
 		return out
 	}
 	var old []string
 	for t, r := range h.records {
-		if t != but && len(r.Draws) > 0 && r.Until > now && r.Issued+int64(drawAtLeast/time.Second) <= now {
+		if t != but && r.Who == who && len(r.Draws) > 0 && r.Until > now && r.Issued+int64(drawAtLeast/time.Second) <= now {
 			old = append(old, t)
 		}
 	}
@@ -317,10 +346,15 @@ func (h *counter) forget(token string) (bool, *Fault) {
 
 // drop takes a record out of the indices. h.mu is held.
 func (h *counter) drop(token string) {
-	if r := h.records[token]; r != nil && h.byClient[r.Client] == token {
+	r := h.records[token]
+	if r == nil {
+		return
+	}
+	if h.byClient[r.Client] == token {
 		delete(h.byClient, r.Client)
 	}
 	delete(h.records, token)
+	h.account(r, -1)
 }
 
 // newToken makes a consumption token, in the form that leases' ids have.

@@ -411,11 +411,13 @@ func TestDialectBounds(t *testing.T) {
 		}
 		return n
 	}
-	if n := fill(7000, ent("hd", "None")); n != 6000 {
+	if n := fill(7000, ent("hd", "None")); n != 4500 {
 		t.Errorf("one caller has %d", n)
 	}
+	c.restart()
+	c.bad(awslm.OpCheckout, out("restarted", awslm.Provisional, ent("hd", "None")), awslm.ErrRateLimit) // it has its share still
 	c.desk.Sender = &enforcer.Caller{UID: 8}
-	if n := fill(7000, ent("data", "Gigabytes", "1")); n != 3000 {
+	if n := fill(7000, ent("data", "Gigabytes", "1")); n != 2250 {
 		t.Errorf("and another %d", n)
 	}
 	c.desk.Pass(11 * time.Minute) // the oldest draws make room
@@ -445,5 +447,29 @@ func TestDialectAnswersLate(t *testing.T) {
 	c.bad(awslm.OpCheckout, out("b", awslm.Provisional, ent("rivers", "None")), awslm.ErrNoEntitlements, "no such entitlement")
 	if looks != 1 {
 		t.Errorf("looked %d times, want once, at what gives", looks)
+	}
+}
+
+// No caller fills the store with long records: there is room for the next, in bytes as in number.
+func TestDialectBytesOfOne(t *testing.T) {
+	t.Parallel()
+	c := counter(t, native())
+	fill := func(uid uint32) (n int) {
+		c.desk.Sender = &enforcer.Caller{UID: uid}
+		for ; n < 2000; n++ {
+			in := out(fmt.Sprintf("%d-%d", n, uid), awslm.Provisional, ent("hd", "None"))
+			in.NodeID = strings.Repeat("n", 15<<10)
+			if f := c.call(awslm.OpCheckout, in, nil); f != nil {
+				if f.Code != awslm.ErrRateLimit {
+					t.Fatal(f)
+				}
+				return n
+			}
+		}
+		return n
+	}
+	first, second, third := fill(8), fill(9), fill(10)
+	if most := plugin.MaxStore / (15 << 10) / 2; first > most || first < most*9/10 || second > first/2+1 || third > second/2+1 || third < first/5 {
+		t.Errorf("three callers have %d, %d and %d long records, where %d fit", first, second, third, plugin.MaxStore/(15<<10))
 	}
 }
