@@ -15,10 +15,17 @@ func (a *Agent) fetchFirst(ctx context.Context) error {
 	case <-ctx.Done():
 		return nil
 	}
-	f := &upstreams.Fetching{Upstreams: a.upstreams, Verdict: a.desk.Verdict, Now: a.desk.time, Within: a.settings().Upstream.Timeout.Duration(), Take: a.fetched, Log: a.log,
+	f := &upstreams.Fetching{
+		Upstreams: a.upstreams,
+		Verdict:   a.desk.Verdict,
+		Now:       a.desk.time,
+		Within:    a.settings().Upstream.Timeout.Duration(),
+		Take:      a.fetched,
+		Log:       a.log,
 		Request: func(system string) *plugin.Request {
 			return &plugin.Request{System: system, Product: a.product(), AgentKey: a.agentKey(), Document: a.former(system)}
-		}}
+		},
+	}
 	return f.Run(ctx)
 }
 
@@ -29,7 +36,8 @@ func (a *Agent) fetched(ctx context.Context, system string, document []byte) err
 		return fmt.Errorf("%s: %s; %s", v.problem.Code, v.problem.Reason, v.problem.Hint)
 	}
 	if v.license.System != system {
-		return fmt.Errorf("the document is a licence of the system %s, and was fetched for the system %s", v.license.System, system)
+		return fmt.Errorf("the document is a licence of the system %s, and was fetched for the system %s",
+			v.license.System, system)
 	}
 	return a.renewed(ctx, v.license, document)
 }

@@ -13,13 +13,17 @@ import (
 	"github.com/usher-agent/usher/plugin/usher"
 )
 
-// makesKeys is the word of the command that makes a vendor's key. It is the word of such commands everywhere, and a licence system's name, too.
+// makesKeys is the word of the command that makes a vendor's key. It is the word of such commands everywhere, and a
+// licence system's name, too.
 const makesKeys = "key" + "gen"
 
 // makeKeyCommand is how that command is called and defined.
-var makeKeyCommand = regexp.MustCompile(`vendor "?` + makesKeys + `|"vendor", "` + makesKeys + `"|Use: "` + makesKeys + ` --kid K`)
+var makeKeyCommand = regexp.MustCompile(
+	`vendor "?` + makesKeys + `|"vendor", "` + makesKeys + `"|Use: "` + makesKeys + ` --kid K`,
+)
 
-// namesSystem returns the systems that a file names and that it is not for: its text without the command, against its path.
+// namesSystem returns the systems that a file names and that it is not for: its text without the command, against its
+// path.
 func namesSystem(path string, text []byte, systems []string) (out []string) {
 	text = bytes.ToLower(makeKeyCommand.ReplaceAll(text, nil))
 	for _, s := range systems {
@@ -30,8 +34,8 @@ func namesSystem(path string, text []byte, systems []string) (out []string) {
 	return out
 }
 
-// Nothing but a system's own folder, its line in the catalog, documentation, configurations and the tests that are called after it names a
-// licence system. The native one, whose name is the project's, is left aside.
+// Nothing but a system's own folder, its line in the catalog, documentation, configurations and the tests that are
+// called after it names a licence system. The native one, whose name is the project's, is left aside.
 func TestNothingNamesASystem(t *testing.T) {
 	var systems []string
 	for _, s := range catalog.Systems() {
@@ -39,7 +43,13 @@ func TestNothingNamesASystem(t *testing.T) {
 			systems = append(systems, s.Name)
 		}
 	}
-	mayName := map[string]bool{"docs": true, "configs": true, "CHANGELOG.md": true, "README.md": true, "plugin/catalog/systems.go": true}
+	mayName := map[string]bool{
+		"docs":                      true,
+		"configs":                   true,
+		"CHANGELOG.md":              true,
+		"README.md":                 true,
+		"plugin/catalog/systems.go": true,
+	}
 	for _, s := range systems {
 		mayName["plugin/"+s] = true
 	}
@@ -73,7 +83,12 @@ func TestNothingNamesASystem(t *testing.T) {
 			base = "" // only a test may be called after a system
 		}
 		for _, s := range namesSystem(base, text, systems) {
-			t.Errorf("%s names the licence system %s; what is one system's goes to plugin/%s, behind its plugin.System", name, s, s)
+			t.Errorf(
+				"%s names the licence system %s; what is one system's goes to plugin/%s, behind its plugin.System",
+				name,
+				s,
+				s,
+			)
 		}
 		return nil
 	})

@@ -6,13 +6,14 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// Drawer is an Upstream of which draws of a meter can be had: taken for good, in blocks that an agent then hands out one by one.
+// Drawer is an Upstream of which draws of a meter can be had: taken for good, in blocks that an agent then hands out
+// one by one.
 type Drawer interface {
 	Upstream
-	// Draw takes draws. Who asks has made the request durable before: after a crash, and after an error that leaves it open
-	// whether draws were taken (Transient), it asks for the same again with the same Token, and gets the same answer and no
-	// second draws. An error whose SystemCode is NO_SLOTS says that there are no more until the meter resets; any Refused or Misconfigured
-	// says that none were taken by this Token.
+	// Draw takes draws. Who asks has made the request durable before: after a crash, and after an error that leaves it
+	// open whether draws were taken (Transient), it asks for the same again with the same Token, and gets the same answer
+	// and no second draws. An error whose SystemCode is NO_SLOTS says that there are no more until the meter resets; any
+	// Refused or Misconfigured says that none were taken by this Token.
 	Draw(context.Context, *Draw) (*Drawn, error)
 }
 
@@ -36,13 +37,15 @@ type Drawn struct {
 // Fetcher is an Upstream that can bring a host its first document, where none lies in the licence folder.
 type Fetcher interface {
 	Upstream
-	// Fetch returns the licence's document. The request has neither LicenseID nor Document, or those of a licence that is over.
+	// Fetch returns the licence's document. The request has neither LicenseID nor Document, or those of a licence that is
+	// over.
 	Fetch(context.Context, *Request) (*Reply, error)
 }
 
 // Refetcher is a Fetcher that brings another document before one ends.
 type Refetcher interface {
 	Fetcher
-	// Refetches reports whether a licence is to be replaced by a fetched one when it is ending: see [enforcer.License.Ending].
+	// Refetches reports whether a licence is to be replaced by a fetched one when it is ending: see
+	// [enforcer.License.Ending].
 	Refetches(*enforcer.License) bool
 }

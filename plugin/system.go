@@ -7,14 +7,16 @@ import (
 	"time"
 )
 
-// System is a licence system, as its folder exports it. Package catalog lists one value a system, and nothing else of the code names
-// one. Name, Format and NewAnchor are required; the zero value of all else says that the system has no such thing.
+// System is a licence system, as its folder exports it. Package catalog lists one value a system, and nothing else of
+// the code names one. Name, Format and NewAnchor are required; the zero value of all else says that the system has no
+// such thing.
 type System struct {
 	Name    string // as Format.System, in lower case
 	Format  Format
 	Dialect Dialect // nil: its API is not answered locally
 
-	// NewAnchor makes an anchor from a public key as the system's vendors publish it. An empty alg means the key's usual algorithm.
+	// NewAnchor makes an anchor from a public key as the system's vendors publish it. An empty alg means the key's usual
+	// algorithm.
 	NewAnchor func(keyID string, key []byte, alg string) (Anchor, error)
 	// Keyless is the algorithm of anchors that have no key of a vendor's. Own gives them the agent's key.
 	Keyless string
@@ -25,28 +27,30 @@ type System struct {
 
 	// IsLicenseKey reports whether a document is a licence key as well: one that proves itself, and may open others.
 	IsLicenseKey func(document []byte) bool
-	// Signed returns what the vendor signed of a document, without what people and mail add to it: a receipt has its digest. Nil, the
-	// function: the whole document.
+	// Signed returns what the vendor signed of a document, without what people and mail add to it: a receipt has its
+	// digest. Nil, the function: the whole document.
 	Signed func(document []byte) []byte
 
-	// HostComponent names the component of a host's fingerprint that stands for the one text by which the system names a host, and
-	// HostValue makes its value of that text. No configuration can state the component.
+	// HostComponent names the component of a host's fingerprint that stands for the one text by which the system names a
+	// host, and HostValue makes its value of that text. No configuration can state the component.
 	HostComponent string
 	HostValue     func(fingerprint string) string
 
-	// Settings returns the system's configuration with its defaults: a pointer to a struct with yaml tags, whose fields are texts, numbers,
-	// switches, a time.Duration, lists of those, or a map[string]string. The agent decodes what stands under upstream.Section into it.
+	// Settings returns the system's configuration with its defaults: a pointer to a struct with yaml tags, whose fields
+	// are texts, numbers, switches, a time.Duration, lists of those, or a map[string]string. The agent decodes what stands
+	// under upstream.Section into it.
 	Settings func() Settings
 	Section  string // where Settings stands below upstream; empty: Name
 	Carries  Carries
 }
 
-// Carries says what a request to a system's upstream carries, beside the components of the fingerprint and the cores. The zero value is
-// right for systems that are plugins.
+// Carries says what a request to a system's upstream carries, beside the components of the fingerprint and the cores.
+// The zero value is right for systems that are plugins.
 type Carries struct {
 	// Of the host: see the fields of Request that have these names. Any other system's are empty.
 	Fingerprint, Hostname, Memory, Disk bool
-	// Held says that the document, the agent's key and the state are for the system's client alone, and do not leave the host.
+	// Held says that the document, the agent's key and the state are for the system's client alone, and do not leave the
+	// host.
 	Held bool
 }
 
@@ -54,14 +58,15 @@ type Carries struct {
 type Settings interface {
 	// Used reports whether the configuration asks for an upstream.
 	Used() bool
-	// Check tells bad what is wrong. A key is relative to the section, and empty where no one key is at fault; a text is a whole sentence
-	// that names the key in full.
+	// Check tells bad what is wrong. A key is relative to the section, and empty where no one key is at fault; a text is a
+	// whole sentence that names the key in full.
 	Check(bad func(key, text string))
 	// Open makes the upstream that Used speaks of. It calls nobody. An error names the key in full.
 	Open(Environment) (Upstream, error)
 }
 
-// Environment is what the agent lends an upstream. All functions are safe for concurrent use, and can be called while the agent runs.
+// Environment is what the agent lends an upstream. All functions are safe for concurrent use, and can be called while
+// the agent runs.
 type Environment struct {
 	Key ed25519.PrivateKey // the agent's own
 	// Transport knows the configured proxies and CAs, and shows no certificate. It is the upstream's own.

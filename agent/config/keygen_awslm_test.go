@@ -9,10 +9,14 @@ import (
 	"github.com/usher-agent/usher/plugin/keygen"
 )
 
-// A configuration file from before the systems had sections of their own says what it said, by file and by variable, and is refused with the
-// same words.
+// A configuration file from before the systems had sections of their own says what it said, by file and by variable,
+// and is refused with the same words.
 func TestKeygenAndAWSSections(t *testing.T) {
-	c, err := Load(Source{File: "usher.yaml", Env: []string{"USHER_UPSTREAM_KEYGEN_ENVIRONMENT=sandbox", "USHER_UPSTREAM_AWS_REGION=eu-west-1"}, Data: []byte(`product: acme
+	c, err := Load(
+		Source{
+			File: "usher.yaml",
+			Env:  []string{"USHER_UPSTREAM_KEYGEN_ENVIRONMENT=sandbox", "USHER_UPSTREAM_AWS_REGION=eu-west-1"},
+			Data: []byte(`product: acme
 license:
   trust:
     - {system: awslm, alg: sealed, kid: 'aws:294406891311:AWS/Marketplace:issuer-fingerprint'}
@@ -30,7 +34,9 @@ upstream:
     refresh_token_file: /etc/refresh
     role_arn: role
     sts_endpoint: https://sts.example.com
-`)})
+`),
+		},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,7 +45,9 @@ upstream:
 	}
 	a := *c.Upstream.Systems["aws"].(*awslm.Settings)
 	if a.ProductSKU != "sku" || a.LicenseARN != "arn" || a.Beneficiary != "b" || a.NodeID != "n" || a.Borrow["streams"] != "4" || a.Borrow["hd"] != "0" || a.Region != "eu-west-1" ||
-		a.Endpoint != "https://lm.example.com" || a.RefreshTokenFile != "/etc/refresh" || a.RoleARN != "role" || a.STSEndpoint != "https://sts.example.com" {
+		a.Endpoint != "https://lm.example.com" || a.RefreshTokenFile != "/etc/refresh" ||
+		a.RoleARN != "role" ||
+		a.STSEndpoint != "https://sts.example.com" {
 		t.Errorf("aws: %+v", a)
 	}
 	for key, want := range map[string]string{"upstream.keygen.account": "file usher.yaml:7", "upstream.aws.borrow": "file usher.yaml:14", "upstream.aws.region": "env USHER_UPSTREAM_AWS_REGION"} {
@@ -47,10 +55,12 @@ upstream:
 			t.Errorf("%s comes from %s", key, got)
 		}
 	}
-	if i := slices.IndexFunc(c.Show(), func(s Setting) bool { return s.Key == "upstream.aws.borrow" }); i < 0 || c.Show()[i].Value != "hd=0, streams=4" {
+	if i := slices.IndexFunc(c.Show(), func(s Setting) bool { return s.Key == "upstream.aws.borrow" }); i < 0 ||
+		c.Show()[i].Value != "hd=0, streams=4" {
 		t.Error("upstream.aws.borrow is not shown")
 	}
-	if taken, restart := Diff(Default(), c); !slices.Contains(restart, "upstream.keygen.url") || slices.Contains(taken, "upstream.keygen.url") {
+	if taken, restart := Diff(Default(), c); !slices.Contains(restart, "upstream.keygen.url") ||
+		slices.Contains(taken, "upstream.keygen.url") {
 		t.Errorf("the difference: %v, %v", taken, restart)
 	}
 	for _, test := range []struct{ yaml, want string }{
@@ -63,7 +73,8 @@ upstream:
 		{"upstream: {ca_file: /a}\n", `usher.yaml:1: upstream.url and upstream.pools_url are missing, and the other keys of upstream are for them; set one, or leave them out`},
 		{"license: {trust: [{system: keygen, alg: sealed, kid: a}]}\n", `usher.yaml:1: license.trust[0] (a): the key is missing; give key_file, or key`},
 	} {
-		if _, err := Load(Source{File: "usher.yaml", Data: []byte(test.yaml)}); err == nil || !strings.Contains(err.Error(), test.want) {
+		if _, err := Load(Source{File: "usher.yaml", Data: []byte(test.yaml)}); err == nil ||
+			!strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s\ngot  %v\nwant %s", test.yaml, err, test.want)
 		}
 	}

@@ -25,7 +25,10 @@ func TestSystemsSections(t *testing.T) {
 			}
 		case typ.Kind() == reflect.Slice:
 			walk(typ.Elem(), key)
-		case typ.Kind() == reflect.String, typ.Kind() == reflect.Bool, reflect.Zero(typ).CanInt(), reflect.Zero(typ).CanUint():
+		case typ.Kind() == reflect.String,
+			typ.Kind() == reflect.Bool,
+			reflect.Zero(typ).CanInt(),
+			reflect.Zero(typ).CanUint():
 		default:
 			t.Errorf("%s is a %s, which cannot be decoded", key, typ)
 		}
@@ -60,10 +63,16 @@ func TestSectionDecoded(t *testing.T) {
 	d := &decoder{config: Default(), file: "usher.yaml"}
 	root := document(t, "place: here\nevery: 12h\nopen: true\nnames: [a, b]\nextra: {a: b}\nplaec: x\nmost: -1\n")
 	d.mapping(root, reflect.ValueOf(s).Elem(), "upstream.toy")
-	if want := (toySettings{"here", 12 * time.Hour, 7, true, []string{"a", "b"}, map[string]string{"a": "b"}}); !reflect.DeepEqual(*s, want) {
+	if want := (toySettings{"here", 12 * time.Hour, 7, true, []string{"a", "b"}, map[string]string{"a": "b"}}); !reflect.DeepEqual(
+		*s,
+		want,
+	) {
 		t.Errorf("got %+v", *s)
 	}
-	want := []string{`usher.yaml:6: unknown key "upstream.toy.plaec"; did you mean "upstream.toy.place"?`, `usher.yaml:7: upstream.toy.most is "-1", and must be a whole number from 0 on`}
+	want := []string{
+		`usher.yaml:6: unknown key "upstream.toy.plaec"; did you mean "upstream.toy.place"?`,
+		`usher.yaml:7: upstream.toy.most is "-1", and must be a whole number from 0 on`,
+	}
 	var got []string
 	for _, f := range d.faults {
 		got = append(got, f.Error())

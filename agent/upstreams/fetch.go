@@ -14,15 +14,16 @@ import (
 	"github.com/usher-agent/usher/plugin"
 )
 
-// How often an upstream is asked for a first document: while it has none to give, and how often it is looked whether one is needed.
+// How often an upstream is asked for a first document: while it has none to give, and how often it is looked whether
+// one is needed.
 const (
 	fetchLeast = time.Second
 	fetchMost  = 5 * time.Minute
 	fetchLook  = 30 * time.Second
 )
 
-// Fetching brings documents into the licence folder from those upstreams that can give one, where none lies there that counts. All fields
-// are required; the functions are safe for concurrent use.
+// Fetching brings documents into the licence folder from those upstreams that can give one, where none lies there that
+// counts. All fields are required; the functions are safe for concurrent use.
 type Fetching struct {
 	Upstreams map[string]plugin.Upstream // by system
 	Verdict   func() *enforcer.Verdict   // nil before the first
@@ -69,13 +70,15 @@ func (f *Fetching) Run(ctx context.Context) error {
 	}
 }
 
-// lacks reports whether no licence of an upstream's system is at hand that can be in force, now or once its upstream says so.
+// lacks reports whether no licence of an upstream's system is at hand that can be in force, now or once its upstream
+// says so.
 func (f *Fetching) lacks(u plugin.Fetcher) bool {
 	v, now := f.Verdict(), f.Now()
 	again, _ := u.(plugin.Refetcher)
 	return v == nil || !slices.ContainsFunc(v.Licenses, func(j enforcer.Judged) bool {
 		l := j.License
-		return l != nil && l.System == u.System() && j.Code != enforcer.Expired && (again == nil || !again.Refetches(l) || !l.Ending(now))
+		return l != nil && l.System == u.System() && j.Code != enforcer.Expired &&
+			(again == nil || !again.Refetches(l) || !l.Ending(now))
 	})
 }
 

@@ -1,5 +1,5 @@
-// Package upstreams makes the upstreams that a configuration asks for, and fetches first documents from them. It names no system: a
-// system's own part of the configuration opens the system's upstream (see [plugin.System]).
+// Package upstreams makes the upstreams that a configuration asks for, and fetches first documents from them. It names
+// no system: a system's own part of the configuration opens the system's upstream (see [plugin.System]).
 package upstreams
 
 import (
@@ -37,7 +37,8 @@ type Opener struct {
 	Activated func(license, word string) // see [online.Config]
 }
 
-// Open returns the configured upstreams by system: those given, the native protocol's, and those of the systems' own sections.
+// Open returns the configured upstreams by system: those given, the native protocol's, and those of the systems' own
+// sections.
 func (o *Opener) Open(given map[string]plugin.Upstream) (map[string]plugin.Upstream, error) {
 	c := o.Settings()
 	out := maps.Clone(given)
@@ -71,8 +72,16 @@ func (o *Opener) environment(c *config.Config) (plugin.Environment, error) {
 	if err != nil {
 		return plugin.Environment{}, err
 	}
-	return plugin.Environment{Key: o.Key, Transport: t, RootCAs: t.TLSClientConfig.RootCAs, CallWithin: c.Upstream.Timeout.Duration(), Now: o.Now,
-		Anchors: o.Anchors, Secrets: o.Secrets, ReadFile: func(path string) ([]byte, error) { return c.ReadFile(path, maxNamed) }}, nil
+	return plugin.Environment{
+		Key:        o.Key,
+		Transport:  t,
+		RootCAs:    t.TLSClientConfig.RootCAs,
+		CallWithin: c.Upstream.Timeout.Duration(),
+		Now:        o.Now,
+		Anchors:    o.Anchors,
+		Secrets:    o.Secrets,
+		ReadFile:   func(path string) ([]byte, error) { return c.ReadFile(path, maxNamed) },
+	}, nil
 }
 
 // Native makes the client of a server of the native protocol: of upstream.url or upstream.pools_url.
@@ -90,8 +99,8 @@ func (o *Opener) Native(url string) (*online.Client, error) {
 		}
 		t.TLSClientConfig.Certificates[0] = named
 	}
-	return online.NewClient(online.Config{URL: url, Key: o.Key, HTTP: &http.Client{Transport: t}, Now: o.Dated, Activated: o.Activated,
-		Anchors: o.Anchors, Enrolment: o.enrolment})
+	return online.NewClient(online.Config{URL: url, Key: o.Key, HTTP: &http.Client{Transport: t}, Now: o.Dated,
+		Activated: o.Activated, Anchors: o.Anchors, Enrolment: o.enrolment})
 }
 
 // enrolment reads the enrolment tokens.

@@ -8,8 +8,8 @@ import (
 	"github.com/usher-agent/usher/plugin/catalog"
 )
 
-// The privacy page has a row for the upstream of each system, which names what of the host its requests carry, and nothing of that which
-// they do not.
+// The privacy page has a row for the upstream of each system, which names what of the host its requests carry, and
+// nothing of that which they do not.
 func TestPrivacyNamesWhatLeaves(t *testing.T) {
 	_, leaves, _ := strings.Cut(read(t, "../../docs/privacy.md"), "\n## What leaves the host\n")
 	for _, s := range catalog.Systems() {

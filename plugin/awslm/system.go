@@ -11,8 +11,16 @@ import (
 
 // Provide returns the system for package catalog. Its configuration is called aws.
 func Provide() plugin.System {
-	return plugin.System{Name: System, Format: Format{}, Dialect: Dialect{}, NewAnchor: NewAnchor, Keyless: AlgorithmSealed, Own: Own,
-		Section: "aws", Settings: func() plugin.Settings { return &Settings{} }}
+	return plugin.System{
+		Name:      System,
+		Format:    Format{},
+		Dialect:   Dialect{},
+		NewAnchor: NewAnchor,
+		Keyless:   AlgorithmSealed,
+		Own:       Own,
+		Section:   "aws",
+		Settings:  func() plugin.Settings { return &Settings{} },
+	}
 }
 
 // Settings is the licence in AWS License Manager that the agent is to have. The zero value is none.
@@ -40,7 +48,8 @@ func (s *Settings) Check(bad func(key, text string)) {
 	}
 	for name, n := range s.Borrow {
 		if _, err := strconv.ParseUint(n, 10, 63); err != nil || name == "" {
-			bad("borrow", fmt.Sprintf("upstream.aws.borrow: %q of %q cannot be borrowed; give a whole number, and 0 of what has no unit", short(n), short(name)))
+			bad("borrow", fmt.Sprintf("upstream.aws.borrow: %q of %q cannot be borrowed; "+
+				"give a whole number, and 0 of what has no unit", short(n), short(name)))
 		}
 	}
 }
@@ -63,7 +72,11 @@ func (s *Settings) open(e plugin.Environment) (*Client, error) {
 		}
 	}
 	// AWS's own samples read these variables.
-	token := cmp.Or(s.RefreshTokenFile, os.Getenv("AWS_WEB_IDENTITY_REFRESH_TOKEN_FILE"), os.Getenv("AWS_LICENSE_ACCESS_FILE"))
+	token := cmp.Or(
+		s.RefreshTokenFile,
+		os.Getenv("AWS_WEB_IDENTITY_REFRESH_TOKEN_FILE"),
+		os.Getenv("AWS_LICENSE_ACCESS_FILE"),
+	)
 	role := s.RoleARN
 	if token != "" {
 		if _, err := e.ReadFile(token); err != nil {
@@ -71,7 +84,21 @@ func (s *Settings) open(e plugin.Environment) (*Client, error) {
 		}
 		role = cmp.Or(role, os.Getenv("AWS_ROLE_ARN"))
 	}
-	return NewClient(Config{Key: e.Key, ProductSKU: s.ProductSKU, KeyFingerprint: s.KeyFingerprint, LicenseArn: s.LicenseARN, Beneficiary: s.Beneficiary, NodeID: s.NodeID,
-		Borrow: borrow, Region: s.Region, Endpoint: s.Endpoint, RefreshTokenFile: token, RoleARN: role, STSEndpoint: s.STSEndpoint, RootCAs: e.RootCAs,
-		CallWithin: e.CallWithin, Now: e.Now})
+	return NewClient(Config{
+		Key:              e.Key,
+		ProductSKU:       s.ProductSKU,
+		KeyFingerprint:   s.KeyFingerprint,
+		LicenseArn:       s.LicenseARN,
+		Beneficiary:      s.Beneficiary,
+		NodeID:           s.NodeID,
+		Borrow:           borrow,
+		Region:           s.Region,
+		Endpoint:         s.Endpoint,
+		RefreshTokenFile: token,
+		RoleARN:          role,
+		STSEndpoint:      s.STSEndpoint,
+		RootCAs:          e.RootCAs,
+		CallWithin:       e.CallWithin,
+		Now:              e.Now,
+	})
 }

@@ -1,4 +1,5 @@
-// Package catalog knows the licence systems, built-in ones and plugins, and says which one a document or a licence belongs to.
+// Package catalog knows the licence systems, built-in ones and plugins, and says which one a document or a licence
+// belongs to.
 package catalog
 
 import (
@@ -98,9 +99,9 @@ var (
 	ErrAmbiguous = errors.New("it can only be one")
 )
 
-// Recognise returns the format that a document belongs to. None, and more than one, are errors; what is no error of these two
-// says that a plugin could not be asked, so that it is not known. A document that a built-in system claims is that system's,
-// and no plugin is shown it: so no plugin can take a native licence out of force by claiming it too.
+// Recognise returns the format that a document belongs to. None, and more than one, are errors; what is no error of
+// these two says that a plugin could not be asked, so that it is not known. A document that a built-in system claims is
+// that system's, and no plugin is shown it: so no plugin can take a native licence out of force by claiming it too.
 func (c *Catalog) Recognise(document []byte) (plugin.Format, error) {
 	f, err := c.quickly(document)
 	if !errors.Is(err, ErrUnknown) || len(c.plugins) == 0 {
@@ -150,8 +151,8 @@ func ambiguous(a, b plugin.Format) error {
 	return fmt.Errorf("it looks like a licence of %s and of %s; %w", a.System(), b.System(), ErrAmbiguous)
 }
 
-// Verify finds the system of a document, has it verified against the anchors, and checks what comes back: see [plugin.Format]
-// and [plugin.CheckVerified]. It takes as long as a plugin may. Secrets go to built-in systems alone.
+// Verify finds the system of a document, has it verified against the anchors, and checks what comes back: see
+// [plugin.Format] and [plugin.CheckVerified]. It takes as long as a plugin may. Secrets go to built-in systems alone.
 func (c *Catalog) Verify(document []byte, anchors []plugin.Anchor, s plugin.Secrets) (*enforcer.License, *enforcer.Problem) {
 	f, err := c.Recognise(document)
 	return verify(f, err, document, anchors, s)
@@ -186,8 +187,8 @@ func verify(f plugin.Format, err error, document []byte, anchors []plugin.Anchor
 	return plugin.CheckVerified(f.System(), anchors, l, p)
 }
 
-// IsLicenseKey reports whether the bytes of a file whose name ends in .key are licence keys. What a built-in system knows is a
-// document whatever it is called, but for a signed licence key alone, which is both.
+// IsLicenseKey reports whether the bytes of a file whose name ends in .key are licence keys. What a built-in system
+// knows is a document whatever it is called, but for a signed licence key alone, which is both.
 func (c *Catalog) IsLicenseKey(data []byte) bool {
 	f, err := c.quickly(data)
 	if err != nil {
@@ -197,8 +198,8 @@ func (c *Catalog) IsLicenseKey(data []byte) bool {
 	return is != nil && is(data)
 }
 
-// HostComponents returns the components of a host's fingerprint that stand for what systems call it that name a host by one text, by
-// their names. No configuration states one of these names.
+// HostComponents returns the components of a host's fingerprint that stand for what systems call it that name a host by
+// one text, by their names. No configuration states one of these names.
 func HostComponents(fingerprint string) map[string][]string {
 	out := map[string][]string{}
 	for _, s := range Systems() {
@@ -229,8 +230,8 @@ func (c *Catalog) Upstream(l *enforcer.License) (plugin.Upstream, error) {
 	return nil, fmt.Errorf("licence %s: the system %s has no upstream here", l.ID, l.System)
 }
 
-// Anchor makes an anchor of a built-in system from a public key as that system's vendors publish it. An empty alg means the
-// key's usual one.
+// Anchor makes an anchor of a built-in system from a public key as that system's vendors publish it. An empty alg means
+// the key's usual one.
 func Anchor(system, keyID string, key []byte, alg string) (plugin.Anchor, error) {
 	if s := named(Systems(), system); s.NewAnchor != nil {
 		return s.NewAnchor(keyID, key, alg)
@@ -253,9 +254,9 @@ func NameSchemes(a *plugin.Anchor, schemes []string) error {
 	return nil
 }
 
-// TimeTeller returns the system whose signed dates are evidence of the time for an agent that believes these anchors: the first of
-// [Systems] that has a production anchor. All licences of an agent are judged by one time, so one system alone tells it, and
-// never a plugin or a test key. Empty: none does.
+// TimeTeller returns the system whose signed dates are evidence of the time for an agent that believes these anchors:
+// the first of [Systems] that has a production anchor. All licences of an agent are judged by one time, so one system
+// alone tells it, and never a plugin or a test key. Empty: none does.
 func TimeTeller(anchors []plugin.Anchor) string {
 	for _, s := range Systems() {
 		if slices.ContainsFunc(anchors, func(a plugin.Anchor) bool {
@@ -277,8 +278,8 @@ func Own(anchors []plugin.Anchor, agent ed25519.PublicKey) []plugin.Anchor {
 	return anchors
 }
 
-// PluginAnchor makes an anchor of a plugin's system from a public key in PEM. What an algorithm may be called is the system's
-// own affair.
+// PluginAnchor makes an anchor of a plugin's system from a public key in PEM. What an algorithm may be called is the
+// system's own affair.
 func PluginAnchor(system, keyID string, key []byte, alg string) (plugin.Anchor, error) {
 	bad := func(err error) (plugin.Anchor, error) {
 		return plugin.Anchor{}, fmt.Errorf("key %q of system %s: %w; give the public key in PEM (BEGIN PUBLIC KEY)", keyID, system, err)

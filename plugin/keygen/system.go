@@ -10,10 +10,19 @@ import (
 
 // Provide returns the system for package catalog.
 func Provide() plugin.System {
-	return plugin.System{Name: System, Format: Format{}, Dialect: Dialect{}, NewAnchor: NewAnchor, NameSchemes: NameSchemes, IsLicenseKey: IsSignedKey,
-		HostComponent: Component, HostValue: Fingerprint, Settings: func() plugin.Settings { return &Settings{} },
+	return plugin.System{
+		Name:          System,
+		Format:        Format{},
+		Dialect:       Dialect{},
+		NewAnchor:     NewAnchor,
+		NameSchemes:   NameSchemes,
+		IsLicenseKey:  IsSignedKey,
+		HostComponent: Component,
+		HostValue:     Fingerprint,
+		Settings:      func() plugin.Settings { return &Settings{} },
 		// A machine is made of what the host is. The licence key, or a token, speaks for the licence.
-		Carries: plugin.Carries{Fingerprint: true, Hostname: true, Memory: true, Disk: true, Held: true}}
+		Carries: plugin.Carries{Fingerprint: true, Hostname: true, Memory: true, Disk: true, Held: true},
+	}
 }
 
 // Settings is the account that serves the licences. The zero value is none.
@@ -32,8 +41,10 @@ func (s *Settings) Check(bad func(key, text string)) {
 	a, err := url.Parse(s.URL)
 	switch {
 	case s.Account == "" && *s != (Settings{}):
-		bad("", "upstream.keygen.account is missing, and the other keys of upstream.keygen are for it; set it, or leave them out")
-	case s.URL != "" && (err != nil || a.Host == "" || a.Scheme != "https" && a.Scheme != "http" || a.User != nil || a.RawQuery != ""):
+		bad("", "upstream.keygen.account is missing, and the other keys of upstream.keygen are for it; "+
+			"set it, or leave them out")
+	case s.URL != "" && (err != nil || a.Host == "" || a.Scheme != "https" && a.Scheme != "http" ||
+		a.User != nil || a.RawQuery != ""):
 		bad("url", "upstream.keygen.url must be an address such as https://keygen.example.com, without user and query")
 	}
 }
@@ -44,7 +55,16 @@ func (s *Settings) Open(e plugin.Environment) (plugin.Upstream, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := NewClient(Config{Account: s.Account, URL: s.URL, Environment: s.Environment, Token: token, HTTP: e.Transport, Now: e.Now, Anchors: e.Anchors, Secrets: e.Secrets})
+	c, err := NewClient(Config{
+		Account:     s.Account,
+		URL:         s.URL,
+		Environment: s.Environment,
+		Token:       token,
+		HTTP:        e.Transport,
+		Now:         e.Now,
+		Anchors:     e.Anchors,
+		Secrets:     e.Secrets,
+	})
 	if err != nil {
 		return nil, fmt.Errorf("upstream.keygen: %w", err)
 	}

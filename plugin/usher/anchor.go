@@ -12,7 +12,8 @@ import (
 	"github.com/usher-agent/usher/plugin"
 )
 
-// Provide returns the system for package catalog. Its upstream speaks with upstream.url, which is not of one system: see package online.
+// Provide returns the system for package catalog. Its upstream speaks with upstream.url, which is not of one system:
+// see package online.
 func Provide() plugin.System {
 	return plugin.System{Name: System, Format: Format{}, NewAnchor: NewAnchor, Signed: Compact}
 }
@@ -30,7 +31,9 @@ func ParsePublicKey(b []byte) (crypto.PublicKey, error) {
 		return nil, errors.New("it is not PEM; a public key begins with -----BEGIN PUBLIC KEY-----")
 	}
 	if strings.Contains(block.Type, "PRIVATE") {
-		return nil, errors.New("it holds a private key, which must never leave the vendor; the public key is in the file that ends in .pub")
+		return nil, errors.New(
+			"it holds a private key, which must never leave the vendor; the public key is in the file that ends in .pub",
+		)
 	}
 	if block.Type != "PUBLIC KEY" {
 		return nil, fmt.Errorf("it holds a %q; a public key begins with -----BEGIN PUBLIC KEY-----", block.Type)

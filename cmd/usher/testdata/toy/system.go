@@ -22,8 +22,17 @@ import (
 
 // Provide returns the system.
 func Provide() plugin.System {
-	return plugin.System{Name: "toy", Format: format{}, Dialect: dialect{}, NewAnchor: newAnchor, HostComponent: "toy-name", HostValue: name,
-		Settings: func() plugin.Settings { return &settings{Every: time.Hour} }, Section: "toys", Carries: plugin.Carries{Hostname: true, Held: true}}
+	return plugin.System{
+		Name:          "toy",
+		Format:        format{},
+		Dialect:       dialect{},
+		NewAnchor:     newAnchor,
+		HostComponent: "toy-name",
+		HostValue:     name,
+		Settings:      func() plugin.Settings { return &settings{Every: time.Hour} },
+		Section:       "toys",
+		Carries:       plugin.Carries{Hostname: true, Held: true},
+	}
 }
 
 func newAnchor(keyID string, key []byte, _ string) (plugin.Anchor, error) {
@@ -64,9 +73,21 @@ func (format) Verify(document []byte, anchors []plugin.Anchor) (*enforcer.Licens
 	}
 	for _, a := range anchors {
 		if key, ok := a.Key.(ed25519.PublicKey); ok && a.System == "toy" && ed25519.Verify(key, payload, signature) {
-			return &enforcer.License{ID: t.ID, System: "toy", Product: t.Product, Issued: t.Issued, KeyID: a.KeyID, CheckIn: enforcer.Period{Every: 24 * time.Hour},
-				Hosts: []enforcer.HostBinding{{Strategy: enforcer.MatchAll, Components: map[string][]string{"toy-name": {name(t.Host)}}}},
-				Pools: map[string]enforcer.PoolTerm{"toys": {Max: enforcer.Limit(t.Toys), Scope: enforcer.ScopeHost}}, Terms: map[string]any{}}, nil
+			return &enforcer.License{
+				ID:      t.ID,
+				System:  "toy",
+				Product: t.Product,
+				Issued:  t.Issued,
+				KeyID:   a.KeyID,
+				CheckIn: enforcer.Period{Every: 24 * time.Hour},
+				Hosts: []enforcer.HostBinding{
+					{Strategy: enforcer.MatchAll, Components: map[string][]string{"toy-name": {name(t.Host)}}},
+				},
+				Pools: map[string]enforcer.PoolTerm{
+					"toys": {Max: enforcer.Limit(t.Toys), Scope: enforcer.ScopeHost},
+				},
+				Terms: map[string]any{},
+			}, nil
 		}
 	}
 	return nil, &enforcer.Problem{Code: enforcer.UntrustedKey, Reason: "no key in trust signed it"}
@@ -117,8 +138,13 @@ func (u *upstream) get(ctx context.Context, path string) ([]byte, error) {
 }
 
 func (u *upstream) CheckIn(ctx context.Context, r *plugin.Request) (*plugin.Reply, error) {
-	q := url.Values{"hostname": {r.Hostname}, "fingerprint": {r.Fingerprint}, "memory": {fmt.Sprint(r.Memory)}, "every": {u.Every.String()},
-		"anchors": {fmt.Sprint(len(u.Anchors()))}}
+	q := url.Values{
+		"hostname":    {r.Hostname},
+		"fingerprint": {r.Fingerprint},
+		"memory":      {fmt.Sprint(r.Memory)},
+		"every":       {u.Every.String()},
+		"anchors":     {fmt.Sprint(len(u.Anchors()))},
+	}
 	_, err := u.get(ctx, "/checkin?"+q.Encode())
 	return &plugin.Reply{}, err
 }
@@ -149,7 +175,11 @@ func (dialect) System() string { return "toy" }
 func (dialect) Handler(desk plugin.Desk) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c, _ := desk.Caller(r)
-		l, _, d := desk.Acquire(r.Context(), &enforcer.Acquire{Caller: c, Pool: "toys", N: 1, Lifetime: enforcer.LifetimeTTL, TTL: time.Minute}, nil)
+		l, _, d := desk.Acquire(
+			r.Context(),
+			&enforcer.Acquire{Caller: c, Pool: "toys", N: 1, Lifetime: enforcer.LifetimeTTL, TTL: time.Minute},
+			nil,
+		)
 		if d != nil {
 			http.Error(w, string(d.Code), http.StatusConflict)
 			return
