@@ -3,6 +3,7 @@ package holders
 import (
 	"context"
 	"maps"
+	"slices"
 	"sync"
 
 	"github.com/usher-agent/usher/agent/liveness"
@@ -95,13 +96,32 @@ func (r *Registry) Hold(id enforcer.LeaseID, caller enforcer.Caller, handle *liv
 		r.counts[r.paths[id]]++
 	}
 	r.mu.Unlock()
-	if err := r.watch(key, x, handle); err != nil || r.handover.Idle() {
+	if err := r.watch(key, x, handle); err != nil {
+		r.letGo(id, key)
 		return err
+	}
+	if r.handover.Idle() {
+		return nil
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.keep(key, x, handle)
 	return nil
+}
+
+// letGo forgets that a lease was to live by a process.
+func (r *Registry) letGo(id enforcer.LeaseID, key process) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.leases[id] = slices.DeleteFunc(r.leases[id], func(k process) bool { return k == key })
+	if len(r.leases[id]) > 0 {
+		return
+	}
+	delete(r.leases, id)
+	if p, ok := r.paths[id]; ok {
+		r.counts[p]--
+		delete(r.paths, id)
+	}
 }
 
 // keep has the pidfd of a process that holds something kept, until the process is forgotten here. r.mu is held.

@@ -208,3 +208,22 @@ func TestFindAfterARestart(t *testing.T) {
 		t.Errorf("left are %v", left)
 	}
 }
+
+// A lease whose holder cannot be watched does not live by it: its connection is what tells, and so it is counted.
+func TestHolderThatCannotBeWatched(t *testing.T) {
+	t.Parallel()
+	d := &told{t: t, leaves: make(chan struct{}, 1), kept: map[string]bool{}}
+	r, err := New(Config{Handover: d, Leave: d.leave})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	handle, _ := living(t)
+	l := &enforcer.Lease{ID: enforcer.LeaseID{1}, Lifetime: enforcer.LifetimeProcess}
+	if err := r.Hold(l.ID, enforcer.Caller{}, handle); err == nil {
+		t.Fatal("a closed watcher watches")
+	}
+	if r.Path(l) != "connection" || r.ByPath()["pidfd"] != 0 || len(r.leases) != 0 || len(r.alive) != 0 || len(d.kept) != 0 {
+		t.Errorf("the path is %s, by path there are %v, %d leases and %d processes are known, kept is %v", r.Path(l), r.ByPath(), len(r.leases), len(r.alive), d.kept)
+	}
+}
