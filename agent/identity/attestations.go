@@ -14,8 +14,8 @@ import (
 // maxAttestations is for how many licences an attestation is kept.
 const maxAttestations = 1024
 
-// Attestations keeps, by licence, the vendor's word for the agent's key that an activation brought: with it a product can tell the
-// true agent although the licence names no key. It is safe for concurrent use.
+// Attestations keeps, by licence, the vendor's word for the agent's key that an activation brought: with it a product
+// can tell the true agent although the licence names no key. It is safe for concurrent use.
 type Attestations struct {
 	path string
 
@@ -34,7 +34,11 @@ func OpenAttestations(path string) (*Attestations, error) {
 		err = json.Unmarshal(b, &a.by)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("activations %s: %a; move the file away, and the next activation brings it again", path, err)
+		return nil, fmt.Errorf("activations %s: %w; move the file away, and the next activation brings it again",
+			path, err)
+	}
+	if a.by == nil { // the file says null
+		a.by = map[string]string{}
 	}
 	return a, nil
 }
@@ -46,7 +50,8 @@ func (a *Attestations) For(license string) string {
 	return a.by[license]
 }
 
-// Set keeps the attestation for a licence; with an empty one the licence's is forgotten. What it returns an error of is not kept.
+// Set keeps the attestation for a licence; with an empty one the licence's is forgotten. What it returns an error of is
+// not kept.
 func (a *Attestations) Set(license, word string) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -58,7 +63,8 @@ func (a *Attestations) Set(license, word string) error {
 		delete(next, license)
 	}
 	if len(next) > maxAttestations {
-		return fmt.Errorf("activations %s: it holds those of %d licences, the most that is kept", a.path, maxAttestations)
+		return fmt.Errorf("activations %s: it holds those of %d licences, the most that is kept",
+			a.path, maxAttestations)
 	}
 	b, err := json.Marshal(next)
 	if err == nil {

@@ -58,7 +58,8 @@ func TestKeyThatCannotBeRead(t *testing.T) {
 		if err := os.WriteFile(f.Path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := f.Load(); err == nil || !strings.Contains(err.Error(), f.Path) || !strings.Contains(err.Error(), want) {
+		if _, err := f.Load(); err == nil || !strings.Contains(err.Error(), f.Path) ||
+			!strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %q", text, err, want)
 		}
 		if b, err := os.ReadFile(f.Path); err != nil || string(b) != text {
@@ -94,13 +95,15 @@ func TestProofsSayTheirTypes(t *testing.T) {
 		if err != nil || !json.Valid(payload) || !strings.Contains(string(payload), want[1]) {
 			t.Errorf("%s, %v; want %s", payload, err, want[1])
 		}
-		if h := jws.Signatures[0].Protected; h.ExtraHeaders[jose.HeaderType] != want[0] || h.KeyID != Thumbprint(public) {
+		if h := jws.Signatures[0].Protected; h.ExtraHeaders[jose.HeaderType] != want[0] ||
+			h.KeyID != Thumbprint(public) {
 			t.Errorf("the header is %+v, want the type %s", h, want[0])
 		}
 	}
 }
 
-// Attestations outlive the process, are forgotten when they are empty, and are bounded. What could not be written is not believed.
+// Attestations outlive the process, are forgotten when they are empty, and are bounded. What could not be written is
+// not believed.
 func TestAttestations(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "activations.json")
@@ -133,7 +136,20 @@ func TestAttestations(t *testing.T) {
 	if err := a.Set("one more", "another"); err == nil || a.For("one more") != "word" {
 		t.Errorf("%q is believed, %v", a.For("one more"), err)
 	}
-	if _, err := OpenAttestations(path); err == nil || !strings.Contains(err.Error(), "move the file away") {
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte("nonsense"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var cause *json.SyntaxError
+	if _, err := OpenAttestations(path); !errors.As(err, &cause) || !strings.Contains(err.Error(), "move the file") {
 		t.Error(err)
+	}
+	if err := os.WriteFile(path, []byte("null"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if a, err = OpenAttestations(path); err != nil || a.Set("x", "word") != nil || a.For("x") != "word" {
+		t.Errorf("of a file that says null: %v", err)
 	}
 }

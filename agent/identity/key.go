@@ -16,11 +16,14 @@ import (
 // maxKey is the size in bytes of the largest key file that is read.
 const maxKey = 1 << 20
 
+// remade is the mend of a file that holds no key.
+const remade = "move it away and a new one is made (a licence bound to the old key must be bound again)"
+
 // File is where the agent's key is: PKCS #8 in PEM.
 type File struct {
 	Path string
-	// Read reads the file at a path, of at most max bytes; nil: the file is the agent's own, in its state folder. A key that is
-	// configured is read otherwise: a container has it from a Secret, by links.
+	// Read reads the file at a path, of at most max bytes; nil: the file is the agent's own, in its state folder. A key
+	// that is configured is read otherwise: a container has it from a Secret, by links.
 	Read func(path string, max int64) ([]byte, error)
 }
 
@@ -41,15 +44,16 @@ func (f File) Existing() (ed25519.PrivateKey, error) {
 	}
 	block, _ := pem.Decode(b)
 	if block == nil || block.Type != "PRIVATE KEY" {
-		return nil, fmt.Errorf("agent key %s: not a PEM file with a PRIVATE KEY; move it away and a new one is made (a licence bound to the old key must be bound again)", f.Path)
+		return nil, fmt.Errorf("agent key %s: not a PEM file with a PRIVATE KEY; "+remade, f.Path)
 	}
 	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil {
-		return nil, fmt.Errorf("agent key %s: not a PKCS #8 key; move it away and a new one is made (a licence bound to the old key must be bound again)", f.Path)
+		return nil, fmt.Errorf("agent key %s: not a PKCS #8 key; "+remade, f.Path)
 	}
 	ed, ok := key.(ed25519.PrivateKey)
 	if !ok {
-		return nil, fmt.Errorf("agent key %s: %T is not an Ed25519 key; give one, or leave agent.key_file out and one is made", f.Path, key)
+		return nil, fmt.Errorf("agent key %s: %T is not an Ed25519 key; "+
+			"give one, or leave agent.key_file out and one is made", f.Path, key)
 	}
 	return ed, nil
 }
@@ -79,8 +83,10 @@ func (f File) create() (ed25519.PrivateKey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("agent key: %w", err)
 	}
-	if err := files.Replace(f.Path, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600); err != nil {
-		return nil, fmt.Errorf("agent key %s: %w; make the folder writable for the agent, or set agent.key_file", f.Path, err)
+	text := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+	if err := files.Replace(f.Path, text, 0o600); err != nil {
+		return nil, fmt.Errorf("agent key %s: %w; make the folder writable for the agent, or set agent.key_file",
+			f.Path, err)
 	}
 	return key, nil
 }
@@ -92,8 +98,8 @@ func Thumbprint(pub ed25519.PublicKey) string {
 	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
-// sealedHeader is the header, in the key's PEM file, that says that the key has sealed its state. Whoever removes the seal cannot remove
-// the header without reading the key.
+// sealedHeader is the header, in the key's PEM file, that says that the key has sealed its state. Whoever removes the
+// seal cannot remove the header without reading the key.
 const sealedHeader = "Usher-State"
 
 // Sealed reports whether the file says that the key has sealed a state folder.
@@ -106,7 +112,8 @@ func (f File) Sealed() bool {
 	return block != nil && block.Headers[sealedHeader] != ""
 }
 
-// MarkSealed writes into the agent's own file that the key has sealed a state folder. A file that is configured is left as it is.
+// MarkSealed writes into the agent's own file that the key has sealed a state folder. A file that is configured is left
+// as it is.
 func (f File) MarkSealed() error {
 	if f.Read != nil {
 		return nil

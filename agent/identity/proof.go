@@ -69,8 +69,9 @@ func sign(key ed25519.PrivateKey, typ string, claims any) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	s, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.EdDSA, Key: key},
-		(&jose.SignerOptions{}).WithType(jose.ContentType(typ)).WithHeader("kid", Thumbprint(key.Public().(ed25519.PublicKey))))
+	options := (&jose.SignerOptions{}).WithType(jose.ContentType(typ)).
+		WithHeader("kid", Thumbprint(key.Public().(ed25519.PublicKey)))
+	s, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.EdDSA, Key: key}, options)
 	if err != nil {
 		return "", err
 	}
@@ -88,12 +89,21 @@ func Certificate(key ed25519.PrivateKey, now time.Time) (*tls.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	tmpl := &x509.Certificate{SerialNumber: serial, Subject: pkix.Name{CommonName: "usher agent"}, DNSNames: []string{"usher"},
-		NotBefore: now.AddDate(-1, 0, 0), NotAfter: now.AddDate(100, 0, 0), KeyUsage: x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
+	tmpl := &x509.Certificate{
+		SerialNumber: serial,
+		Subject:      pkix.Name{CommonName: "usher agent"},
+		DNSNames:     []string{"usher"},
+		NotBefore:    now.AddDate(-1, 0, 0),
+		NotAfter:     now.AddDate(100, 0, 0),
+		KeyUsage:     x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
 	if err != nil {
 		return nil, fmt.Errorf("agent key: %w", err)
 	}
-	return &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}, nil
+	return &tls.Config{
+		MinVersion:   tls.VersionTLS13,
+		Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}},
+	}, nil
 }
