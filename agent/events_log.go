@@ -40,6 +40,7 @@ func (a *Agent) runEvents(ctx context.Context) (stop func()) {
 // clockReset notes that a document has put the licence time back. What was planned by the false time is asked anew.
 func (a *Agent) clockReset(from, to time.Time) {
 	a.audit.ClockReset(from, to)
-	a.log.Warn("a document of the vendor's says that the time believed was false; it has been put back", "from", from, "to", to)
+	a.log.Warn("a document of the vendor's says that the time believed was false; it has been put back",
+		"from", from, "to", to)
 	a.pulse.Now()
 }

@@ -50,10 +50,12 @@ func Inspect(c *config.Config) (*Inspection, error) {
 		}
 	}
 	for _, p := range paths {
-		if fi, err := os.Stat(p); err != nil || !fi.Mode().IsRegular() || fi.Size() > plugin.MaxDocument || watch.Ignored(filepath.Base(p)) {
+		if fi, err := os.Stat(p); err != nil || !fi.Mode().IsRegular() || fi.Size() > plugin.MaxDocument ||
+			watch.Ignored(filepath.Base(p)) {
 			continue
 		}
-		if b, err := os.ReadFile(p); err == nil && !isFile(c.License.Path) && watch.IsKey(p) && catalog.BuiltIn().IsLicenseKey(b) {
+		if b, err := os.ReadFile(p); err == nil && !isFile(c.License.Path) && watch.IsKey(p) &&
+			catalog.BuiltIn().IsLicenseKey(b) {
 			folder, _ := plugin.LicenseKeys(b)
 			keys = append(keys, folder...)
 		} else if err == nil {
@@ -67,7 +69,9 @@ func Inspect(c *config.Config) (*Inspection, error) {
 	if vendor != "" {
 		products = []string{vendor}
 	}
-	result, err := Inspector(c).Judge(inspect.Question{Documents: docs, Anchors: anchors, LicenseKeys: keys, Products: products, Now: time.Now()})
+	question := inspect.Question{Documents: docs, Anchors: anchors, LicenseKeys: keys, Products: products,
+		Now: time.Now()}
+	result, err := Inspector(c).Judge(question)
 	if err != nil {
 		return nil, err
 	}
@@ -78,12 +82,15 @@ func Inspect(c *config.Config) (*Inspection, error) {
 	return out, nil
 }
 
-// Inspector returns what judges documents as an agent with a configuration would. The agent's key is that of the configured state
-// folder, where it can be read.
+// Inspector returns what judges documents as an agent with a configuration would. The agent's key is that of the
+// configured state folder, where it can be read.
 func Inspector(c *config.Config) inspect.Inspector {
 	i := inspect.Inspector{Config: c, Systems: func(use func(*catalog.Catalog)) error { return withPlugins(c, use) },
 		Measure: func(product string) (enforcer.Host, string) {
-			r := host.Measure(context.Background(), host.Config{Product: product, Extra: c.Host.Components, Fingerprint: c.Host.Fingerprint})
+			r := host.Measure(
+				context.Background(),
+				host.Config{Product: product, Extra: c.Host.Components, Fingerprint: c.Host.Fingerprint},
+			)
 			return hostFacts(r), r.Fingerprint
 		}}
 	if i.Key = keyFile(c).Public(); i.Key != nil {

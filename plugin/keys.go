@@ -18,13 +18,14 @@ const (
 // MaxLicenseKeys is the size in bytes of the largest file of licence keys that is read.
 const MaxLicenseKeys = maxKeys * maxKeySize
 
-// LicenseKeys reads the licence keys of [Secrets], one a line: at most 256 of at most 16 KiB. An error never quotes one.
+// LicenseKeys reads the licence keys of [Secrets], one a line: at most 256 of at most 16 KiB. An error never quotes
+// one.
 func LicenseKeys(b []byte) ([]string, error) {
 	var out []string
 	for line := range bytes.Lines(bytes.TrimPrefix(b, []byte("\xef\xbb\xbf"))) {
 		switch s := strings.TrimSpace(string(line)); {
 		case s == "":
-		case len(s) > maxKeySize || !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }):
+		case len(s) > maxKeySize || !utf8.ValidString(s) || strings.ContainsFunc(s, unprintable):
 			return nil, errors.New("a line of it is no licence key: a text of at most 16 KiB")
 		default:
 			out = append(out, s)
@@ -38,3 +39,5 @@ func LicenseKeys(b []byte) ([]string, error) {
 	}
 	return out, nil
 }
+
+func unprintable(r rune) bool { return !unicode.IsPrint(r) }

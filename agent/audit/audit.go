@@ -1,6 +1,6 @@
-// Package audit is what the agent writes to its event log: each change of the licence, its documents and its upstreams, and each act
-// of an operator, named as privacy.users says. What it notes is written by Run: nothing that decides waits for it, or fails by it.
-// Start reading at [Open].
+// Package audit is what the agent writes to its event log: each change of the licence, its documents and its upstreams,
+// and each act of an operator, named as privacy.users says. What it notes is written by Run: nothing that decides waits
+// for it, or fails by it. Start reading at [Open].
 package audit
 
 import (
@@ -117,8 +117,13 @@ func Open(c Config) (*Log, error) {
 			return nil, fmt.Errorf("event log: %w", err)
 		}
 	}
-	return &Log{now: c.Now, log: c.Log, lines: lines, users: eventlog.NewUsers(c.Users, filepath.Join(c.Dir, "pseudonyms")),
-		upstream: map[enforcer.Ref]string{}}, nil
+	return &Log{
+		now:      c.Now,
+		log:      c.Log,
+		lines:    lines,
+		users:    eventlog.NewUsers(c.Users, filepath.Join(c.Dir, "pseudonyms")),
+		upstream: map[enforcer.Ref]string{},
+	}, nil
 }
 
 // Append writes events to the log of a state folder whose agent does not run. Their times are given.
@@ -174,13 +179,24 @@ func (l *Log) nameOf(c enforcer.Caller, at time.Time) string {
 	return out
 }
 
-// Verdict notes what a verdict changes: the licence, its documents, and what their upstreams say. document returns the bytes of a
-// document; nil: they are not known. Of two verdicts the earlier is noted first: the caller calls it once at a time.
-func (l *Log) Verdict(v *enforcer.Verdict, upstream map[enforcer.Ref]enforcer.Upstream, document func(name string) []byte) {
+// Verdict notes what a verdict changes: the licence, its documents, and what their upstreams say. document returns the
+// bytes of a document; nil: they are not known. Of two verdicts the earlier is noted first: the caller calls it once at
+// a time.
+func (l *Log) Verdict(
+	v *enforcer.Verdict,
+	upstream map[enforcer.Ref]enforcer.Upstream,
+	document func(name string) []byte,
+) {
 	last := l.last
 	l.last = v
 	if last == nil || last.State != v.State || last.Code != v.Code || last.Reason != v.Reason {
-		e := eventlog.Event{At: v.JudgedAt, Type: LicenseChanged, Code: string(v.Code), Detail: v.Reason, Fields: map[string]string{"state": string(v.State)}}
+		e := eventlog.Event{
+			At:     v.JudgedAt,
+			Type:   LicenseChanged,
+			Code:   string(v.Code),
+			Detail: v.Reason,
+			Fields: map[string]string{"state": string(v.State)},
+		}
 		if !v.Until.IsZero() {
 			e.Fields["until"] = v.Until.UTC().Format(time.RFC3339)
 		}
@@ -190,7 +206,14 @@ func (l *Log) Verdict(v *enforcer.Verdict, upstream map[enforcer.Ref]enforcer.Up
 	for ref, u := range upstream {
 		if is := u.State + " " + string(u.Refused); l.upstream[ref] != is {
 			l.upstream[ref] = is
-			l.Note(eventlog.Event{At: v.JudgedAt, Type: UpstreamChanged, Code: string(u.Refused), Subject: ref.ID(), Detail: u.Detail, Fields: map[string]string{"state": u.State}})
+			l.Note(eventlog.Event{
+				At:      v.JudgedAt,
+				Type:    UpstreamChanged,
+				Code:    string(u.Refused),
+				Subject: ref.ID(),
+				Detail:  u.Detail,
+				Fields:  map[string]string{"state": u.State},
+			})
 		}
 	}
 }
@@ -216,7 +239,14 @@ func (l *Log) verdictDocuments(v *enforcer.Verdict, document func(name string) [
 		case was.digest != n.digest:
 			typ = DocumentChanged
 		}
-		e := eventlog.Event{At: v.JudgedAt, Type: typ, Subject: j.Document, Code: string(j.Code), Detail: j.Reason, Fields: map[string]string{"sha256": n.digest}}
+		e := eventlog.Event{
+			At:      v.JudgedAt,
+			Type:    typ,
+			Subject: j.Document,
+			Code:    string(j.Code),
+			Detail:  j.Reason,
+			Fields:  map[string]string{"sha256": n.digest},
+		}
 		if j.License != nil {
 			e.Fields["licence"] = j.License.ID
 		}
@@ -224,7 +254,12 @@ func (l *Log) verdictDocuments(v *enforcer.Verdict, document func(name string) [
 	}
 	for name, was := range l.documents {
 		if _, there := is[name]; !there {
-			l.Note(eventlog.Event{At: v.JudgedAt, Type: DocumentRemoved, Subject: name, Fields: map[string]string{"sha256": was.digest}})
+			l.Note(eventlog.Event{
+				At:      v.JudgedAt,
+				Type:    DocumentRemoved,
+				Subject: name,
+				Fields:  map[string]string{"sha256": was.digest},
+			})
 		}
 	}
 	l.documents = is
@@ -247,5 +282,9 @@ func (l *Log) Forced(by enforcer.Caller, lease *enforcer.Lease) {
 
 // ClockReset notes that a document of the vendor's has put the licence time back.
 func (l *Log) ClockReset(from, to time.Time) {
-	l.Note(eventlog.Event{At: to, Type: ClockReset, Fields: map[string]string{"from": from.Format(time.RFC3339), "to": to.Format(time.RFC3339)}})
+	l.Note(eventlog.Event{
+		At:     to,
+		Type:   ClockReset,
+		Fields: map[string]string{"from": from.Format(time.RFC3339), "to": to.Format(time.RFC3339)},
+	})
 }

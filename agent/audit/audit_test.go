@@ -28,7 +28,15 @@ func newKey(t *testing.T) ed25519.PrivateKey {
 
 func open(t *testing.T, dir string, key ed25519.PrivateKey) *Log {
 	t.Helper()
-	l, err := Open(Config{Dir: dir, Key: key, Users: eventlog.UsersPlain, Now: func() time.Time { return noon }, Log: slog.New(slog.DiscardHandler)})
+	l, err := Open(
+		Config{
+			Dir:   dir,
+			Key:   key,
+			Users: eventlog.UsersPlain,
+			Now:   func() time.Time { return noon },
+			Log:   slog.New(slog.DiscardHandler),
+		},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +51,8 @@ func (l *Log) written(t *testing.T, dir string, key ed25519.PrivateKey) (out []e
 	if err := l.Run(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := eventlog.Verify(filepath.Join(dir, Folder), key.Public().(ed25519.PublicKey), func(e eventlog.Event) { out = append(out, e) }); err != nil {
+	see := func(e eventlog.Event) { out = append(out, e) }
+	if _, err := eventlog.Verify(filepath.Join(dir, Folder), key.Public().(ed25519.PublicKey), see); err != nil {
 		t.Fatal(err)
 	}
 	return out
@@ -75,24 +84,39 @@ func TestVerdictIsNotedByWhatItChanges(t *testing.T) {
 	for _, e := range l.written(t, dir, key) {
 		got = append(got, strings.TrimSpace(e.Type+" "+e.Subject))
 	}
-	want := []string{"license.changed", "document.present a.lic", "document.added b.lic", "document.changed b.lic", "upstream.changed a",
-		"license.changed", "document.judged a.lic", "document.removed b.lic"}
+	want := []string{
+		"license.changed",
+		"document.present a.lic",
+		"document.added b.lic",
+		"document.changed b.lic",
+		"upstream.changed a",
+		"license.changed",
+		"document.judged a.lic",
+		"document.removed b.lic",
+	}
 	if !slices.Equal(got, want) {
 		t.Errorf("the log has\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }
 
-// A lease that an admin ends is noted with the admin's and the holder's names, and the beginning of its id alone: the id gives it back.
+// A lease that an admin ends is noted with the admin's and the holder's names, and the beginning of its id alone: the
+// id gives it back.
 func TestForcedReleaseTellsNoLease(t *testing.T) {
 	t.Parallel()
 	dir, key := t.TempDir(), newKey(t)
 	l := open(t, dir, key)
-	lease := &enforcer.Lease{ID: enforcer.LeaseID{1, 2, 3, 4, 5, 6, 7, 8}, Items: []enforcer.Item{{Pool: "streams", N: 2}},
-		Holder: &enforcer.Holder{Caller: enforcer.Caller{Credential: "token:b"}}}
+	lease := &enforcer.Lease{
+		ID:     enforcer.LeaseID{1, 2, 3, 4, 5, 6, 7, 8},
+		Items:  []enforcer.Item{{Pool: "streams", N: 2}},
+		Holder: &enforcer.Holder{Caller: enforcer.Caller{Credential: "token:b"}},
+	}
 	l.Forced(enforcer.Caller{Credential: "token:a"}, lease)
 	got := l.written(t, dir, key)
-	if len(got) != 1 || got[0].Type != LeaseForced || got[0].Actor != "token:a" || got[0].Fields["holder"] != "token:b" ||
-		got[0].Fields["items"] != "streams=2" || got[0].Subject != lease.ID.String()[:8] || !got[0].At.Equal(noon) {
+	if len(got) != 1 || got[0].Type != LeaseForced || got[0].Actor != "token:a" ||
+		got[0].Fields["holder"] != "token:b" ||
+		got[0].Fields["items"] != "streams=2" ||
+		got[0].Subject != lease.ID.String()[:8] ||
+		!got[0].At.Equal(noon) {
 		t.Errorf("the log has %+v", got)
 	}
 }
@@ -116,7 +140,8 @@ func TestAnotherKeysLogIsPutAside(t *testing.T) {
 	if err := Append(dir, second, []eventlog.Event{{At: noon, Type: StateAccepted}}); err != nil {
 		t.Fatal(err)
 	}
-	if r, err := eventlog.Verify(filepath.Join(dir, Folder), second.Public().(ed25519.PublicKey), nil); err != nil || r.Events != 2 {
+	if r, err := eventlog.Verify(filepath.Join(dir, Folder), second.Public().(ed25519.PublicKey), nil); err != nil ||
+		r.Events != 2 {
 		t.Errorf("%d events after one was appended, %v", r.Events, err)
 	}
 	if _, err := os.Stat(filepath.Join(dir, Folder, publicKey)); err != nil {

@@ -15,7 +15,15 @@ type Place struct {
 }
 
 func (p Place) process(h *enforcer.Holder) liveness.Process {
-	return liveness.Process{PID: h.PID, Start: h.Start, Inode: h.Inode, BootID: p.Boot, PIDNS: p.PIDNS, TimeNS: p.TimeNS, TimeOffset: p.TimeOffset}
+	return liveness.Process{
+		PID:        h.PID,
+		Start:      h.Start,
+		Inode:      h.Inode,
+		BootID:     p.Boot,
+		PIDNS:      p.PIDNS,
+		TimeNS:     p.TimeNS,
+		TimeOffset: p.TimeOffset,
+	}
 }
 
 // Kept returns what watches a process whose pidfd was kept for this agent; ok without a handle: that process is dead.
@@ -37,8 +45,9 @@ func find(h *enforcer.Holder, was Place, kept Kept) (*liveness.Handle, liveness.
 	return handle, liveness.Alive
 }
 
-// Find looks, for a lease that was granted at another place, for the processes that hold it: those that are dead leave it, those that
-// live are watched. It returns Dead when all are dead, Unknown when it is not known of one, and else Alive.
+// Find looks, for a lease that was granted at another place, for the processes that hold it: those that are dead leave
+// it, those that live are watched. It returns Dead when all are dead, Unknown when it is not known of one, and else
+// Alive.
 func (r *Registry) Find(l *enforcer.Lease, was, is Place, kept Kept) liveness.State {
 	if l.Unconfirmed {
 		was.PIDNS = 0 // it may be from before the last restart, when the numbers were another namespace's
@@ -47,8 +56,9 @@ func (r *Registry) Find(l *enforcer.Lease, was, is Place, kept Kept) liveness.St
 	for _, h := range append([]*enforcer.Holder{l.Holder}, l.Others...) {
 		handle, state := find(h, was, kept)
 		if state == liveness.Alive && was.PIDNS != is.PIDNS && h.PID != handle.Process().PID {
-			handle.Close()           //nolint:errcheck // it was only looked at
-			state = liveness.Unknown // its number in the record is another's here: the next restart would take it for that one
+			handle.Close() //nolint:errcheck // it was only looked at
+			// Its number in the record is another's here: the next restart would take it for that one.
+			state = liveness.Unknown
 		}
 		if state == liveness.Dead {
 			r.leave(l.ID, h.Caller)

@@ -14,8 +14,8 @@ import (
 type Handover interface {
 	// Idle reports that nothing is kept.
 	Idle() bool
-	// KeepHolder has the pidfd of a process kept until Drop, and returns what it is kept by; empty: it is not kept. start is in clock
-	// ticks after boot, inode of the pidfd on pidfs; 0: not known.
+	// KeepHolder has the pidfd of a process kept until Drop, and returns what it is kept by; empty: it is not kept.
+	// start is in clock ticks after boot, inode of the pidfd on pidfs; 0: not known.
 	KeepHolder(handle *liveness.Handle, pid int32, start, inode uint64) (name string)
 	Drop(name string)
 }
@@ -27,8 +27,8 @@ type Config struct {
 	Leave func(id enforcer.LeaseID, holder enforcer.Caller)
 }
 
-// Registry knows by which process each process lease lives, and ends the leases of one that dies. One watch serves all the leases
-// of a process. It is safe for concurrent use.
+// Registry knows by which process each process lease lives, and ends the leases of one that dies. One watch serves all
+// the leases of a process. It is safe for concurrent use.
 type Registry struct {
 	leave    func(enforcer.LeaseID, enforcer.Caller)
 	watcher  *liveness.Watcher
@@ -58,14 +58,22 @@ type holding struct {
 	gone   bool
 }
 
-// New returns a registry that knows of no holder yet. The error is the kernel's, which refuses what is to watch processes.
+// New returns a registry that knows of no holder yet. The error is the kernel's, which refuses what is to watch
+// processes.
 func New(c Config) (*Registry, error) {
 	w, err := liveness.NewWatcher()
 	if err != nil {
 		return nil, err
 	}
-	return &Registry{leave: c.Leave, watcher: w, handover: c.Handover, alive: map[process]*holding{}, leases: map[enforcer.LeaseID][]process{},
-		paths: map[enforcer.LeaseID]string{}, counts: map[string]int{}}, nil
+	return &Registry{
+		leave:    c.Leave,
+		watcher:  w,
+		handover: c.Handover,
+		alive:    map[process]*holding{},
+		leases:   map[enforcer.LeaseID][]process{},
+		paths:    map[enforcer.LeaseID]string{},
+		counts:   map[string]int{},
+	}, nil
 }
 
 // Run tells of deaths until ctx ends.
@@ -83,8 +91,8 @@ func keyOf(handle *liveness.Handle) process {
 	return process{pid: p.PID, start: p.Start, inode: p.Inode}
 }
 
-// Hold says that a lease lives by a process. When the process is dead already the lease ends at once. The error says that it cannot be
-// watched; the lease does not live by it then.
+// Hold says that a lease lives by a process. When the process is dead already the lease ends at once. The error says
+// that it cannot be watched; the lease does not live by it then.
 func (r *Registry) Hold(id enforcer.LeaseID, caller enforcer.Caller, handle *liveness.Handle) error {
 	key := keyOf(handle)
 	r.mu.Lock()
@@ -151,8 +159,8 @@ func (r *Registry) process(key process, caller enforcer.Caller) *holding {
 	return x
 }
 
-// Pin has a process watched for as long as a session of its is open, so that a lease that comes and goes costs no watch. The error says
-// that it cannot be watched.
+// Pin has a process watched for as long as a session of its is open, so that a lease that comes and goes costs no
+// watch. The error says that it cannot be watched.
 func (r *Registry) Pin(caller enforcer.Caller, handle *liveness.Handle) error {
 	key := keyOf(handle)
 	r.mu.Lock()

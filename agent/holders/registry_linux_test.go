@@ -109,7 +109,8 @@ func living(t *testing.T) (handle *liveness.Handle, kill func()) {
 	return handle, kill
 }
 
-// A process's death ends each of its leases once, and those that were over before not again. Its pidfd is kept once, while it holds.
+// A process's death ends each of its leases once, and those that were over before not again. Its pidfd is kept once,
+// while it holds.
 func TestDeathEndsEachLeaseOnce(t *testing.T) {
 	t.Parallel()
 	r, d := newRegistry(t)
@@ -160,7 +161,8 @@ func TestPinnedProcessIsRemembered(t *testing.T) {
 	}
 }
 
-// After a restart the living are watched again, the dead leave, and one that cannot be told from another stays in doubt.
+// After a restart the living are watched again, the dead leave, and one that cannot be told from another stays in
+// doubt.
 func TestFindAfterARestart(t *testing.T) {
 	t.Parallel()
 	r, d := newRegistry(t)
@@ -179,7 +181,12 @@ func TestFindAfterARestart(t *testing.T) {
 	}
 	none := func(int32, uint64, uint64) (*liveness.Handle, bool) { return nil, false }
 	lease := func(id byte, holders ...*enforcer.Holder) *enforcer.Lease {
-		return &enforcer.Lease{ID: enforcer.LeaseID{id}, Lifetime: enforcer.LifetimeProcess, Holder: holders[0], Others: holders[1:]}
+		return &enforcer.Lease{
+			ID:       enforcer.LeaseID{id},
+			Lifetime: enforcer.LifetimeProcess,
+			Holder:   holders[0],
+			Others:   holders[1:],
+		}
 	}
 	if s := r.Find(lease(1, alive), was, was, kept); s != liveness.Alive {
 		t.Errorf("a living holder is %v", s)
@@ -200,11 +207,13 @@ func TestFindAfterARestart(t *testing.T) {
 	// The number in the record is another process's here.
 	other := holder(p.PID)
 	other.PID++
-	if s := r.Find(lease(5, other), Place{PIDNS: 1}, was, func(int32, uint64, uint64) (*liveness.Handle, bool) { return handle, true }); s != liveness.Unknown {
+	same := func(int32, uint64, uint64) (*liveness.Handle, bool) { return handle, true }
+	if s := r.Find(lease(5, other), Place{PIDNS: 1}, was, same); s != liveness.Unknown {
 		t.Errorf("a holder whose number was another's is %v", s)
 	}
 	kill()
-	if left := d.gone(2); slices.Contains(left, enforcer.LeaseID{4}) || slices.Contains(left, enforcer.LeaseID{5}) || len(left) != 4 {
+	if left := d.gone(2); slices.Contains(left, enforcer.LeaseID{4}) || slices.Contains(left, enforcer.LeaseID{5}) ||
+		len(left) != 4 {
 		t.Errorf("left are %v", left)
 	}
 }
@@ -223,7 +232,9 @@ func TestHolderThatCannotBeWatched(t *testing.T) {
 	if err := r.Hold(l.ID, enforcer.Caller{}, handle); err == nil {
 		t.Fatal("a closed watcher watches")
 	}
-	if r.Path(l) != "connection" || r.ByPath()["pidfd"] != 0 || len(r.leases) != 0 || len(r.alive) != 0 || len(d.kept) != 0 {
-		t.Errorf("the path is %s, by path there are %v, %d leases and %d processes are known, kept is %v", r.Path(l), r.ByPath(), len(r.leases), len(r.alive), d.kept)
+	if r.Path(l) != "connection" || r.ByPath()["pidfd"] != 0 || len(r.leases) != 0 || len(r.alive) != 0 ||
+		len(d.kept) != 0 {
+		t.Errorf("the path is %s, by path there are %v, %d leases and %d processes are known, kept is %v",
+			r.Path(l), r.ByPath(), len(r.leases), len(r.alive), d.kept)
 	}
 }

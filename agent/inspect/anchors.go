@@ -14,8 +14,9 @@ import (
 // maxKey is the size in bytes of the largest file of an anchor's key that is read.
 const maxKey = 1 << 20
 
-// Anchors returns the keys that documents are believed by: those that the vendor compiled in, with the product that they are for, or
-// else those of the configuration. A configuration that adds keys to compiled ones is refused; an error names each key that is wrong.
+// Anchors returns the keys that documents are believed by: those that the vendor compiled in, with the product that
+// they are for, or else those of the configuration. A configuration that adds keys to compiled ones is refused; an
+// error names each key that is wrong.
 func Anchors(c *config.Config) (anchors []plugin.Anchor, vendor string, err error) {
 	vendor, anchors, err = catalog.Embedded()
 	if err != nil {
@@ -23,7 +24,12 @@ func Anchors(c *config.Config) (anchors []plugin.Anchor, vendor string, err erro
 	}
 	if vendor != "" {
 		if len(c.License.Trust) > 0 {
-			return nil, "", fmt.Errorf("license.trust (%s): this agent is built for %s and believes the keys that are compiled in alone; leave license.trust out", c.Origin("license.trust"), vendor)
+			return nil, "", fmt.Errorf(
+				"license.trust (%s): this agent is built for %s and believes the keys that are compiled in alone; "+
+					"leave license.trust out",
+				c.Origin("license.trust"),
+				vendor,
+			)
 		}
 		if name := c.Product.Name(); name != "" && !slices.Contains(c.Product, vendor) {
 			return nil, "", fmt.Errorf("product %s: this agent is built for %s; leave product out", name, vendor)
@@ -66,7 +72,8 @@ func anchor(c *config.Config, t config.Trust) (plugin.Anchor, error) {
 	if err := catalog.NameSchemes(&a, t.Schemes); err != nil {
 		return plugin.Anchor{}, err
 	}
-	a.NotBefore, a.NotAfter, a.Revoked, a.Environment = t.NotBefore, t.NotAfter, t.Revoked, enforcer.Environment(t.Environment)
+	a.NotBefore, a.NotAfter, a.Revoked = t.NotBefore, t.NotAfter, t.Revoked
+	a.Environment = enforcer.Environment(t.Environment)
 	return a, nil
 }
 

@@ -1,5 +1,6 @@
-// Package inspect says what a configuration and documents come to without an agent: which keys are believed, and what the judge
-// says of documents. It starts nothing but the configuration's plugins, and writes nothing. Start reading at [Inspector.Judge].
+// Package inspect says what a configuration and documents come to without an agent: which keys are believed, and what
+// the judge says of documents. It starts nothing but the configuration's plugins, and writes nothing. Start reading at
+// [Inspector.Judge].
 package inspect
 
 import (
@@ -52,7 +53,12 @@ func (i Inspector) Judge(q Question) (*Result, error) {
 	if i.Key != nil {
 		anchors = catalog.Own(anchors, i.Key)
 	}
-	f := enforcer.Facts{Products: q.Products, Narrowing: i.Config.Narrowing(), Version: i.Config.License.Version, Released: i.Config.License.Released}
+	f := enforcer.Facts{
+		Products:  q.Products,
+		Narrowing: i.Config.Narrowing(),
+		Version:   i.Config.License.Version,
+		Released:  i.Config.License.Released,
+	}
 	out := &Result{}
 	for _, a := range anchors {
 		out.Keys = append(out.Keys, a.System+":"+a.KeyID)

@@ -14,14 +14,22 @@ import (
 	"github.com/usher-agent/usher/plugin/catalog"
 )
 
-// A document that no system knows is judged too, named as it was; the host is this one, measured for the product, or the one asked about.
+// A document that no system knows is judged too, named as it was; the host is this one, measured for the product, or
+// the one asked about.
 func TestJudgeWithoutALicence(t *testing.T) {
 	t.Parallel()
 	here := enforcer.Host{Physical: 4}
 	var products []string
-	i := Inspector{Config: config.Default(), Systems: func(use func(*catalog.Catalog)) error { use(catalog.BuiltIn()); return nil },
-		Measure: func(product string) (enforcer.Host, string) { products = append(products, product); return here, "" }}
-	q := Question{Documents: []Document{{"a.lic", []byte("nonsense")}}, Products: []string{"transcoder"}, Now: time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)}
+	i := Inspector{
+		Config:  config.Default(),
+		Systems: func(use func(*catalog.Catalog)) error { use(catalog.BuiltIn()); return nil },
+		Measure: func(product string) (enforcer.Host, string) { products = append(products, product); return here, "" },
+	}
+	q := Question{
+		Documents: []Document{{"a.lic", []byte("nonsense")}},
+		Products:  []string{"transcoder"},
+		Now:       time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC),
+	}
 	got, err := i.Judge(q)
 	if err != nil || got.Host.Physical != 4 || got.Verdict.Good() || len(products) != 1 || products[0] != "transcoder" {
 		t.Fatalf("%+v, %v, measured for %q", got, err, products)
@@ -44,9 +52,14 @@ func TestAnchorsTellEveryFault(t *testing.T) {
 	t.Parallel()
 	key := publicPEM(t)
 	c := config.Default()
-	c.License.Trust = []config.Trust{{System: "usher", KeyID: "a", Key: key}, {System: "usher", KeyID: "a", Key: key}, {System: "nobody", KeyID: "b", Key: key}}
+	c.License.Trust = []config.Trust{
+		{System: "usher", KeyID: "a", Key: key},
+		{System: "usher", KeyID: "a", Key: key},
+		{System: "nobody", KeyID: "b", Key: key},
+	}
 	_, _, err := Anchors(c)
-	for _, want := range []string{`license.trust[1]: key "a" of system usher stands there twice`, "license.trust[2]: "} {
+	twice := `license.trust[1]: key "a" of system usher stands there twice`
+	for _, want := range []string{twice, "license.trust[2]: "} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)
 		}

@@ -13,8 +13,8 @@ type Manager struct {
 	within time.Duration // the watchdog's period; zero: none
 }
 
-// NewManager finds the service manager of this process. An error says that the period of its watchdog cannot be read; the
-// Manager works without it.
+// NewManager finds the service manager of this process. An error says that the period of its watchdog cannot be read;
+// the Manager works without it.
 func NewManager() (Manager, error) {
 	within, err := daemon.SdWatchdogEnabled(false)
 	return Manager{within: within, tell: func(state string) error {

@@ -20,10 +20,11 @@ import (
 	"github.com/usher-agent/usher/agent/liveness"
 )
 
-// Store keeps descriptors with the service manager while the agent is away, however it went: the pidfds of holders, so that
-// the next agent knows at once whether they live, and the listening socket, so that a product that connects meanwhile waits
-// instead of failing (systemd.service(5), FileDescriptorStoreMax=; sd_notify(3), FDSTORE=1). One goroutine, Run, sends
-// everything: no acquire waits for the service manager. Without a service manager nothing is kept. It is safe for concurrent use.
+// Store keeps descriptors with the service manager while the agent is away, however it went: the pidfds of holders, so
+// that the next agent knows at once whether they live, and the listening socket, so that a product that connects
+// meanwhile waits instead of failing (systemd.service(5), FileDescriptorStoreMax=; sd_notify(3), FDSTORE=1). One
+// goroutine, Run, sends everything: no acquire waits for the service manager. Without a service manager nothing is
+// kept. It is safe for concurrent use.
 type Store struct {
 	log  *slog.Logger
 	conn *net.UnixConn // to the service manager; nil: there is none
@@ -43,7 +44,8 @@ type Store struct {
 // sendWithin bounds how long the service manager is waited for.
 const sendWithin = 2 * time.Second
 
-// OpenStore takes what the service manager of this process has kept. It never fails: the agent starts without it as well.
+// OpenStore takes what the service manager of this process has kept. It never fails: the agent starts without it as
+// well.
 func OpenStore(log *slog.Logger) *Store {
 	s := &Store{log: log, most: 1 << 16, wake: make(chan struct{}, 1), want: map[string]Kept{}, has: map[string]bool{},
 		changed: map[string]bool{}, inherited: map[string]*os.File{}}
@@ -108,8 +110,8 @@ func (s *Store) change(name string) {
 	}
 }
 
-// Keep has the service manager keep a descriptor by a name until Drop, which closes k. It reports whether it will be kept: not
-// without a service manager, by a name that is taken, or beyond the number that the unit allows.
+// Keep has the service manager keep a descriptor by a name until Drop, which closes k. It reports whether it will be
+// kept: not without a service manager, by a name that is taken, or beyond the number that the unit allows.
 func (s *Store) Keep(name string, k Kept) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -121,8 +123,8 @@ func (s *Store) Keep(name string, k Kept) bool {
 	return true
 }
 
-// KeepHolder has the service manager keep the pidfd of a process until Drop, by what the next agent finds it by among Holders. It
-// returns the name to drop it by; empty: it is not kept.
+// KeepHolder has the service manager keep the pidfd of a process until Drop, by what the next agent finds it by among
+// Holders. It returns the name to drop it by; empty: it is not kept.
 func (s *Store) KeepHolder(handle *liveness.Handle, pid int32, start, inode uint64) (name string) {
 	name = pidfdName(handle.Path(), Process{PID: pid, Start: start, Inode: inode})
 	if name == "" {
@@ -174,7 +176,8 @@ func (s *Store) flush() {
 			return
 		}
 		if err := send(); err != nil {
-			s.log.Warn("the service manager was not reached; after a restart some holders may be unconfirmed", "error", err)
+			s.log.Warn("the service manager was not reached; after a restart some holders may be unconfirmed",
+				"error", err)
 			return
 		}
 	}
@@ -198,8 +201,8 @@ func (s *Store) next() (send func() error) {
 		}
 		s.has[name] = true
 		return func() (err error) {
-			// FDPOLL=0: a pidfd is ready when its process is dead, which is what is to be known later. One that was dropped
-			// meanwhile is lent no more, and its end is the next change.
+			// FDPOLL=0: a pidfd is ready when its process is dead, which is what is to be known later. One that was
+			// dropped meanwhile is lent no more, and its end is the next change.
 			k.Lend(func(fd int) { //nolint:errcheck // see above
 				err = sendBeside(conn, []byte("FDSTORE=1\nFDPOLL=0\nFDNAME="+name), fd)
 			})
@@ -242,20 +245,21 @@ func (s *Store) Close() {
 	}
 }
 
-// The names of what is kept. sd_notify(3) allows 255 printable ASCII characters but the colon; they are short, for the names of
-// all stand in one environment variable of at most 128 KiB.
+// The names of what is kept. sd_notify(3) allows 255 printable ASCII characters but the colon; they are short, for the
+// names of all stand in one environment variable of at most 128 KiB.
 
-// pidfdName names a holder's pidfd, by the way it was got and the process; empty where nothing tells the process from others.
+// pidfdName names a holder's pidfd, by the way it was got and the process; empty where nothing tells the process from
+// others.
 func pidfdName(path liveness.Path, p Process) string {
 	if p.Inode == 0 && (p.PID == 0 || p.Start == 0) {
 		return ""
 	}
-	return strings.Join([]string{"pid", string(path), strconv.FormatInt(int64(p.PID), 36), strconv.FormatUint(p.Start, 36),
-		strconv.FormatUint(p.Inode, 36)}, ".")
+	return strings.Join([]string{"pid", string(path), strconv.FormatInt(int64(p.PID), 36),
+		strconv.FormatUint(p.Start, 36), strconv.FormatUint(p.Inode, 36)}, ".")
 }
 
-// SocketName names the listening socket by the file that it is bound to, for one that is bound to another is of no use. It is
-// empty where the file has no inode.
+// SocketName names the listening socket by the file that it is bound to, for one that is bound to another is of no use.
+// It is empty where the file has no inode.
 func SocketName(fi fs.FileInfo) string {
 	st, ok := fi.Sys().(*syscall.Stat_t)
 	if !ok {
@@ -267,7 +271,8 @@ func SocketName(fi fs.FileInfo) string {
 // Socket returns the listening socket that is bound to a file, which is the caller's then; nil: it was not kept.
 func (s *Store) Socket(fi fs.FileInfo) *os.File { return s.take(SocketName(fi)) }
 
-// Holders returns the processes whose pidfds were kept, and what watches each; nil: that process is dead. The caller closes the handles.
+// Holders returns the processes whose pidfds were kept, and what watches each; nil: that process is dead. The caller
+// closes the handles.
 func (s *Store) Holders() map[Process]*liveness.Handle {
 	out := map[Process]*liveness.Handle{}
 	s.mu.Lock()
@@ -300,5 +305,6 @@ func parsePIDFDName(name string) (path liveness.Path, p Process, ok bool) {
 	pid, err1 := strconv.ParseInt(f[2], 36, 32)
 	start, err2 := strconv.ParseUint(f[3], 36, 64)
 	inode, err3 := strconv.ParseUint(f[4], 36, 64)
-	return liveness.Path(f[1]), Process{PID: int32(pid), Start: start, Inode: inode}, err1 == nil && err2 == nil && err3 == nil
+	ok = err1 == nil && err2 == nil && err3 == nil
+	return liveness.Path(f[1]), Process{PID: int32(pid), Start: start, Inode: inode}, ok
 }
