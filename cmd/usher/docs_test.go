@@ -39,7 +39,7 @@ func pages(t *testing.T) []string {
 	return out
 }
 
-// Prose of the documentation ends at 120 columns; tables and code are as wide as they must be.
+// Prose of the documentation ends at 120 columns; tables and code may be wider.
 func TestProseLines(t *testing.T) {
 	for _, f := range pages(t) {
 		code, n := false, 0
@@ -53,7 +53,7 @@ func TestProseLines(t *testing.T) {
 				continue
 			}
 			if w := utf8.RuneCountInString(line); w > 120 {
-				t.Errorf("%s:%d has %d columns, and prose has at most 120", f, n, w)
+				t.Errorf("%s:%d has %d columns, and prose has at most 120; wrap the paragraph", f, n, w)
 			}
 		}
 	}
