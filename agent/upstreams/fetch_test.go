@@ -24,11 +24,15 @@ func (f fetcher) Fetch(context.Context, *plugin.Request) (*plugin.Reply, error) 
 	return &plugin.Reply{Document: []byte(f.system)}, nil
 }
 
-type refetcher struct{ fetcher }
+// refetcher wants licences again that are ending, or does not.
+type refetcher struct {
+	fetcher
+	wants bool
+}
 
-func (refetcher) Refetches(*enforcer.License) bool { return true }
+func (r refetcher) Refetches(*enforcer.License) bool { return r.wants }
 
-// One system's way to fetch is not another's: of three licences that are ending, only that is fetched again whose own
+// One system's way to fetch is not another's: of several licences that are ending, only that is fetched again whose own
 // upstream wants it; one that has ended is fetched, and one that is missing.
 func TestFetchAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -39,10 +43,11 @@ func TestFetchAgain(t *testing.T) {
 				Expires: now.Add(time.Minute)}}
 		}
 		v := &enforcer.Verdict{Licenses: []enforcer.Judged{judged("keeps", enforcer.Valid), judged("renews", enforcer.Valid),
-			judged("ended", enforcer.Expired)}}
+			judged("stays", enforcer.Valid), judged("ended", enforcer.Expired)}}
 		var taken []string
 		f := &Fetching{
-			Upstreams: map[string]plugin.Upstream{"keeps": fetcher{system: "keeps"}, "renews": refetcher{fetcher{system: "renews"}},
+			Upstreams: map[string]plugin.Upstream{"keeps": fetcher{system: "keeps"}, "renews": refetcher{fetcher{system: "renews"}, true},
+				"stays": refetcher{fetcher{system: "stays"}, false},
 				"ended": fetcher{system: "ended"}, "missing": fetcher{system: "missing"}},
 			Verdict: func() *enforcer.Verdict { return v },
 			Now:     time.Now,
