@@ -1,6 +1,7 @@
 package enforcer
 
 import (
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -222,7 +223,7 @@ func TestUnknownIsCountedByLease(t *testing.T) {
 func TestNarrowingNeverCountsLooser(t *testing.T) {
 	all := []CountBy{CountLease, CountProcess, CountPod, CountUser, CountHost}
 	looser := map[[2]CountBy]bool{}
-	rapid.Check(t, func(t *rapid.T) {
+	property := func(t *rapid.T) {
 		caller := rapid.Custom(func(t *rapid.T) Caller {
 			return Caller{UID: rapid.SampledFrom([]uint32{1, 2, Nobody}).Draw(t, "uid"), PID: rapid.Int32Range(0, 2).Draw(t, "pid"),
 				Inode: rapid.Uint64Range(0, 1).Draw(t, "inode"), Pod: rapid.SampledFrom([]string{"", "p", "q"}).Draw(t, "pod")}
@@ -255,13 +256,23 @@ func TestNarrowingNeverCountsLooser(t *testing.T) {
 				}
 			}
 		}
-	})
-	for _, signed := range all {
-		for _, by := range all {
-			if !by.Narrows(signed) && !looser[[2]CountBy{by, signed}] {
-				t.Errorf("%s is refused for %s, and was looser nowhere", by, signed)
+	}
+	// A few draws may miss a case that is rare: what is refused is looked for until it was looser once.
+	missing := func() (pairs []string) {
+		for _, signed := range all {
+			for _, by := range all {
+				if !by.Narrows(signed) && !looser[[2]CountBy{by, signed}] {
+					pairs = append(pairs, fmt.Sprintf("%s for %s", by, signed))
+				}
 			}
 		}
+		return pairs
+	}
+	for tries := 0; tries == 0 || tries < 50 && len(missing()) > 0; tries++ {
+		rapid.Check(t, property)
+	}
+	if pairs := missing(); len(pairs) > 0 {
+		t.Errorf("refused, and looser nowhere: %v", pairs)
 	}
 }
 
