@@ -375,7 +375,7 @@ func TestSiteServerCrowd(t *testing.T) {
 		m.changed()
 		m.Nudge()
 	}
-	deadline := time.Now().Add(40 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute) // on a busy machine
 	for _, m := range members[5:] {
 		for m.demand("").InUse == 0 {
 			if time.Now().After(deadline) {
@@ -394,8 +394,16 @@ func TestSiteServerCrowd(t *testing.T) {
 	}
 	cancel()
 	running.Wait()
-	if _, sum := s.blocks(); sum != 0 {
-		t.Errorf("all have stopped, and %d slots are out", sum)
+	// A block whose return was not answered in time is over with its time.
+	for over := time.Now().Add(time.Minute); ; <-time.After(50 * time.Millisecond) {
+		_, sum := s.blocks()
+		if sum == 0 {
+			break
+		}
+		if time.Now().After(over) {
+			t.Errorf("all have stopped, and %d slots are out", sum)
+			break
+		}
 	}
 	var served int64
 	for _, m := range members {
