@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"time"
 )
 
 // Bounds of what exe_sha256 rules cost.
@@ -15,6 +16,9 @@ const (
 	hashesKept     = 4096
 	hashesAtOnce   = 2 // of different users
 	hashesPerStart = 64 << 10
+	// hashedAtOnce is how much of a file is hashed without a rest. The rest of a larger one takes a tenth of a core, so that a caller
+	// with a huge file takes no core from others.
+	hashedAtOnce = 256 << 20
 )
 
 // executables knows the SHA-256 of executables. A file is hashed once for as long as it stays as it is, whoever runs it and however
@@ -119,8 +123,18 @@ func (e *executables) hash(k key, f *os.File) string {
 	e.mu.Lock()
 	e.hashes++
 	e.mu.Unlock()
-	h, b := sha256.New(), make([]byte, hashesPerStart)
+	h, b, began := sha256.New(), make([]byte, hashesPerStart), time.Now()
 	for total := 0; total <= maxExecutable; {
+		if worked := time.Since(began); total > hashedAtOnce && worked > 5*time.Millisecond {
+			select {
+			case <-e.ending:
+				return ""
+			case <-time.After(9 * worked):
+			}
+			began = time.Now()
+		} else if total <= hashedAtOnce {
+			began = time.Now()
+		}
 		n, err := f.Read(b)
 		h.Write(b[:n])
 		total += n
