@@ -39,6 +39,29 @@ func ReadRef(written string) Ref {
 	return Ref(nativeSystem + written)
 }
 
+// ByRef returns what a file keeps of licences under their Refs. named reports whether an entry is under what Written
+// wrote; one that is not is a former version's, under the id alone.
+func ByRef[V any](of map[string]V, named func(V) bool) map[Ref]V {
+	out := make(map[Ref]V, len(of))
+	for name, v := range of {
+		if named(v) {
+			out[ReadRef(name)] = v
+		} else {
+			out[FormerRef(name)] = v
+		}
+	}
+	return out
+}
+
+// ByName is ByRef the other way round, for writing.
+func ByName[V any](of map[Ref]V) map[string]V {
+	out := make(map[string]V, len(of))
+	for ref, v := range of {
+		out[ref.Written()] = v
+	}
+	return out
+}
+
 // FormerRef returns the name under which former versions remembered a licence, which was its id alone.
 func FormerRef(id string) Ref { return Ref("/" + id) }
 

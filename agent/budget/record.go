@@ -55,24 +55,11 @@ func load(cfg Config) (map[enforcer.Ref]*entry, error) {
 	return named(r.Licences), nil
 }
 
-// named returns what was kept under its Refs. A former version named every licence by its id alone.
+// named returns what was kept under its Refs, which a former version did not write.
 func named(of map[string]*entry) map[enforcer.Ref]*entry {
-	out := map[enforcer.Ref]*entry{}
-	for id, e := range of {
-		ref := enforcer.ReadRef(id)
-		if !e.Named {
-			ref, e.Named = enforcer.FormerRef(id), true
-		}
-		out[ref] = e
-	}
-	return out
-}
-
-// written is named the other way round.
-func written(of map[enforcer.Ref]*entry) map[string]*entry {
-	out := map[string]*entry{}
-	for ref, e := range of {
-		out[ref.Written()] = e
+	out := enforcer.ByRef(of, func(e *entry) bool { return e.Named })
+	for _, e := range out {
+		e.Named = true
 	}
 	return out
 }
@@ -89,7 +76,7 @@ func (k *Keeper) keep() bool {
 }
 
 func (k *Keeper) save() error {
-	b, err := json.Marshal(record{k.cfg.BootID, true, written(k.of)})
+	b, err := json.Marshal(record{k.cfg.BootID, true, enforcer.ByName(k.of)})
 	if err != nil {
 		return err
 	}

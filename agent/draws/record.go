@@ -40,31 +40,18 @@ func load(read func(string) ([]byte, error), file string) (map[enforcer.Ref]*ent
 	return named(r.Licences), nil
 }
 
-// named returns what was kept under its Refs. A former version named every licence by its id alone.
+// named returns what was kept under its Refs, which a former version did not write.
 func named(of map[string]*entry) map[enforcer.Ref]*entry {
-	out := map[enforcer.Ref]*entry{}
-	for id, e := range of {
-		ref := enforcer.ReadRef(id)
-		if !e.Named {
-			ref, e.Named = enforcer.FormerRef(id), true
-		}
-		out[ref] = e
-	}
-	return out
-}
-
-// written is named the other way round.
-func written(of map[enforcer.Ref]*entry) map[string]*entry {
-	out := map[string]*entry{}
-	for ref, e := range of {
-		out[ref.Written()] = e
+	out := enforcer.ByRef(of, func(e *entry) bool { return e.Named })
+	for _, e := range out {
+		e.Named = true
 	}
 	return out
 }
 
 // save writes the record. k.mu is held.
 func (k *Keeper) save() error {
-	b, err := json.Marshal(record{written(k.of)})
+	b, err := json.Marshal(record{enforcer.ByName(k.of)})
 	if err != nil {
 		return err
 	}

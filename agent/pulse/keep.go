@@ -30,13 +30,9 @@ func load(c Config) (map[enforcer.Ref]State, error) {
 	if err := json.Unmarshal(b, &out); err != nil {
 		return nil, fmt.Errorf("upstream state %s: %v; move the file away, and the upstream is asked anew", c.File, err)
 	}
-	named := map[enforcer.Ref]State{}
-	for id, s := range out {
-		ref := enforcer.ReadRef(id)
-		if !s.Named { // a former version named every licence by its id alone
-			ref, s.Named = enforcer.FormerRef(id), true
-		}
-		if s.Epoch != c.Epoch {
+	named := enforcer.ByRef(out, func(s State) bool { return s.Named })
+	for ref, s := range named {
+		if s.Named = true; s.Epoch != c.Epoch {
 			s = s.atOnce()
 		}
 		named[ref] = s
@@ -46,12 +42,11 @@ func load(c Config) (map[enforcer.Ref]State, error) {
 
 // keep writes the state, whole or not at all. What cannot be kept is logged once; the calls go on. p.mu is held.
 func (p *Pulse) keep() {
-	out := map[string]State{}
 	for ref, s := range p.state {
 		s.Named = true
-		out[ref.Written()] = s
+		p.state[ref] = s
 	}
-	b, err := json.Marshal(out)
+	b, err := json.Marshal(enforcer.ByName(p.state))
 	if err == nil {
 		err = p.cfg.Write(p.cfg.File, b)
 	}
