@@ -12,7 +12,8 @@ import (
 // waiter is who is told what came of an acquire that waits in a queue of the enforcer's.
 type waiter struct {
 	answer chan outcome // capacity 1
-	ready  func()       // told first, under the desk's lock, so in the order in which waiters are answered; nil: nobody is
+	// told first, under the desk's lock, so in the order in which waiters are answered; nil: nobody is
+	ready func()
 }
 
 func (w waiter) tell(o outcome) {
@@ -34,15 +35,15 @@ type asked struct {
 // waits reports whether finish waits for others.
 func (a *asked) waits() bool { return a.answer != nil || a.thirst != nil }
 
-// Acquire grants a lease or says why not. It fills in the lease's id. A request that waits is answered when its slots are
-// free, when its time is up, and when ctx ends.
+// Acquire grants a lease or says why not. It fills in the lease's id. A request that waits is answered when its slots
+// are free, when its time is up, and when ctx ends.
 func (d *desk) Acquire(ctx context.Context, r *enforcer.Acquire) (api.Grant, *enforcer.Denial) {
 	a := d.begin(r, nil)
 	return d.finish(ctx, &a)
 }
 
-// begin is the first half of Acquire: when it returns, the request was decided or has its place among those that wait. ready is
-// as a waiter's.
+// begin is the first half of Acquire: when it returns, the request was decided or has its place among those that wait.
+// ready is as a waiter's.
 func (d *desk) begin(r *enforcer.Acquire, ready func()) asked {
 	a := asked{r: r, start: time.Now()}
 	rand.Read(r.ID[:]) // never fails: see crypto/rand
@@ -113,7 +114,8 @@ func (d *desk) awaitSlots(ctx context.Context, a *asked) (dec outcome, waited ti
 	case <-ctx.Done():
 	}
 	d.do(&enforcer.Cancel{ID: a.r.ID})
-	dec = d.settle(<-a.answer) // it may have been granted in the last moment: the caller gives back what it cannot deliver
+	// it may have been granted in the last moment: the caller gives back what it cannot deliver
+	dec = d.settle(<-a.answer)
 	if dec.Lease == nil && dec.Denial == nil {
 		dec.Denial = &enforcer.Denial{Code: enforcer.NoSlots, Detail: "the caller stopped waiting"}
 	}

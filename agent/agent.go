@@ -101,8 +101,8 @@ type Agent struct {
 	last   *enforcer.Verdict // as it was logged
 }
 
-// New checks the configuration and takes what only one agent may have: the state folder and the socket. Whoever calls it
-// must call Run, which gives them back.
+// New checks the configuration and takes what only one agent may have: the state folder and the socket. Whoever calls
+// it must call Run, which gives them back.
 func New(o Options) (*Agent, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -145,9 +145,11 @@ func (a *Agent) open() (err error) {
 	}
 	a.metrics = metrics.New(metrics.Options{Version: a.options.Version, Revision: a.options.Commit,
 		Anchors: a.anchorsFrom(), Product: a.product(), Snapshot: a.snapshot})
-	a.desk = newDesk(a.options.Now, a.metrics, enforcer.Options{MaxLeasesPerUID: cfg.Limits.LeasesPerUID, Durable: true})
+	a.desk = newDesk(a.options.Now, a.metrics,
+		enforcer.Options{MaxLeasesPerUID: cfg.Limits.LeasesPerUID, Durable: true})
 	was := meta{}
-	if a.desk.store, was, err = openStore(cfg.State.RuntimeDir, cfg.State.Dir, a.seals, a.desk.core, a.desk.restore, a.log); err != nil {
+	if a.desk.store, was, err = openStore(cfg.State.RuntimeDir, cfg.State.Dir, a.seals, a.desk.core, a.desk.restore,
+		a.log); err != nil {
 		a.desk.store = nil
 		return err
 	}
@@ -158,7 +160,8 @@ func (a *Agent) open() (err error) {
 	}
 	a.desk.ended = a.holders.Ended
 	a.recover(was)
-	if a.audit, err = audit.Open(audit.Config{Dir: cfg.State.Dir, Key: a.key, Users: cfg.Privacy.Users, Now: a.desk.time, Log: a.log}); err != nil {
+	if a.audit, err = audit.Open(audit.Config{Dir: cfg.State.Dir, Key: a.key, Users: cfg.Privacy.Users,
+		Now: a.desk.time, Log: a.log}); err != nil {
 		return err
 	}
 	a.seals.head = a.audit.Head
@@ -167,10 +170,13 @@ func (a *Agent) open() (err error) {
 		return err
 	}
 	var systems *catalog.Catalog
-	if a.plugins, systems, err = newPlugins(cfg, pluginsDir(cfg), a.options.Version, a.log, a.pluginChanged); err != nil {
+	if a.plugins, systems, err = newPlugins(cfg, pluginsDir(cfg), a.options.Version, a.log, a.pluginChanged); err !=
+		nil {
 		return err
 	}
-	a.court = &court{desk: a.desk, catalog: systems, history: a.history, log: a.log, reset: a.clockReset, judged: a.noteVerdict, wake: make(chan struct{}, 1), ask: make(chan struct{}, 1), inline: []byte(cfg.License.Inline), path: cfg.License.Path}
+	a.court = &court{desk: a.desk, catalog: systems, history: a.history, log: a.log, reset: a.clockReset,
+		judged: a.noteVerdict, wake: make(chan struct{}, 1), ask: make(chan struct{}, 1),
+		inline: []byte(cfg.License.Inline), path: cfg.License.Path}
 	a.court.trust(catalog.Own(anchors, a.key.Public().(ed25519.PublicKey)))
 	if err := a.openUpstream(); err != nil {
 		return err
@@ -199,10 +205,13 @@ func (a *Agent) open() (err error) {
 	if err != nil {
 		return err
 	}
-	if a.socket, err = api.Listen(api.SocketConfig{Path: cfg.Socket.Path, Mode: cfg.Socket.Mode, GID: gid, Lock: files.Lock, LockFile: socketLock(cfg.State.RuntimeDir, cfg.Socket.Path), Log: a.log, Inherit: a.handover.Socket}); err != nil {
+	if a.socket, err = api.Listen(api.SocketConfig{Path: cfg.Socket.Path, Mode: cfg.Socket.Mode, GID: gid,
+		Lock: files.Lock, LockFile: socketLock(cfg.State.RuntimeDir, cfg.Socket.Path), Log: a.log,
+		Inherit: a.handover.Socket}); err != nil {
 		return err
 	}
-	if name := systemd.SocketName(a.socket.File()); name != "" && a.handover.Keep(name, systemd.Kept{Lend: a.socket.Lend, Close: func() {}}) {
+	if name := systemd.SocketName(a.socket.File()); name != "" &&
+		a.handover.Keep(name, systemd.Kept{Lend: a.socket.Lend, Close: func() {}}) {
 		a.socket.Stay()
 	}
 	a.handover.Settle()
@@ -258,8 +267,8 @@ func (a *Agent) settings() *config.Config {
 	return a.config
 }
 
-// firstVerdict is for how long callers wait for the first verdict: a licence folder that hangs keeps nobody from asking how the
-// agent is.
+// firstVerdict is for how long callers wait for the first verdict: a licence folder that hangs keeps nobody from asking
+// how the agent is.
 const firstVerdict = 5 * time.Second
 
 // Run serves until ctx ends, then drains: no new leases, requests under way are answered, all is given back.
@@ -318,7 +327,8 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		if err != nil {
 			return fmt.Errorf("ops.listen %s: %w; choose another address, or leave ops.listen out", cfg.Listen, err)
 		}
-		o, err := a.openOps(ops.Config{Listener: l, WebConfig: cfg.WebConfig, Handler: api.OpsHandler(front{a}, a.metrics.Handler()), Log: a.log})
+		o, err := a.openOps(ops.Config{Listener: l, WebConfig: cfg.WebConfig,
+			Handler: api.OpsHandler(front{a}, a.metrics.Handler()), Log: a.log})
 		if err != nil {
 			l.Close()
 			return err
@@ -329,8 +339,8 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	return g.Wait()
 }
 
-// openOps makes the operators' server. Its web configuration is read by Prometheus's toolkit, again for each connection; what is looked at
-// here is who can change the file.
+// openOps makes the operators' server. Its web configuration is read by Prometheus's toolkit, again for each
+// connection; what is looked at here is who can change the file.
 func (a *Agent) openOps(c ops.Config) (*ops.Server, error) {
 	if c.WebConfig != "" {
 		if _, err := a.settings().ReadFile(c.WebConfig, maxNamed); err != nil {

@@ -41,8 +41,8 @@ type house struct {
 	stop    func()
 }
 
-// tempDir is where houses are built: in memory where that can be, because a busy disk's fsyncs say nothing about an agent;
-// otherwise the system's own, empty. A socket's path must be short.
+// tempDir is where houses are built: in memory where that can be, because a busy disk's fsyncs say nothing about an
+// agent; otherwise the system's own, empty. A socket's path must be short.
 func tempDir() string {
 	const memory = "/dev/shm"
 	dir, err := os.MkdirTemp(memory, "u")
@@ -71,7 +71,9 @@ func open(t testing.TB, more string, env ...string) *house {
 	if err := os.Mkdir(h.path("l"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	h.config = fmt.Sprintf("product: acme\nsocket: {path: %s}\nstate: {dir: %s, runtime_dir: %s}\nlicense:\n  path: %s\n  trust:\n    - kid: k1\n      key_file: %s\n%s",
+	h.config = fmt.Sprintf(
+		"product: acme\nsocket: {path: %s}\nstate: {dir: %s, runtime_dir: %s}\nlicense:\n  path: %s\n  trust:\n    - "+
+			"kid: k1\n      key_file: %s\n%s",
 		h.path("s"), h.path("state"), h.path("run"), h.path("l"), public, more)
 	h.Client = client.New(h.path("s"))
 	t.Cleanup(func() { os.RemoveAll(dir) })
@@ -90,7 +92,8 @@ var testDialects []plugin.Dialect
 
 func (h *house) start() { h.startLater()() }
 
-// startLater makes an agent that listens, and returns what has it run: whoever connects before waits in the socket's queue.
+// startLater makes an agent that listens, and returns what has it run: whoever connects before waits in the socket's
+// queue.
 func (h *house) startLater() (run func()) {
 	h.t.Helper()
 	cfg, err := h.load()
@@ -130,7 +133,8 @@ func (h *house) startLater() (run func()) {
 // sign signs a licence of n streams; change may change its claims.
 func (h *house) sign(id string, n int64, change func(*usher.Claims)) []byte {
 	h.t.Helper()
-	c := &usher.Claims{ID: id, Product: "acme", Issued: time.Now().Unix() - 10, Pools: map[string]usher.Pool{"streams": {Max: &n, Scope: "host"}}}
+	c := &usher.Claims{ID: id, Product: "acme", Issued: time.Now().Unix() - 10,
+		Pools: map[string]usher.Pool{"streams": {Max: &n, Scope: "host"}}}
 	if change != nil {
 		change(c)
 	}
@@ -172,8 +176,8 @@ func (h *house) until(what string, ok func(*wire.License) bool) *wire.License {
 	}
 }
 
-// follow returns what does as until does, but looks only when the agent says that the licence has changed. It is for one
-// goroutine.
+// follow returns what does as until does, but looks only when the agent says that the licence has changed. It is for
+// one goroutine.
 func (h *house) follow() func(what string, ok func(*wire.License) bool) {
 	h.t.Helper()
 	c, err := net.Dial("unix", h.Socket())
@@ -181,7 +185,8 @@ func (h *house) follow() func(what string, ok func(*wire.License) bool) {
 		h.t.Fatal(err)
 	}
 	h.t.Cleanup(func() { c.Close() })
-	if _, err := fmt.Fprintln(c, `{"jsonrpc":"2.0","id":1,"method":"events.subscribe","params":{"mine":true}}`); err != nil {
+	if _, err := fmt.Fprintln(c, `{"jsonrpc":"2.0","id":1,"method":"events.subscribe","params":{"mine":true}}`); err !=
+		nil {
 		h.t.Fatal(err)
 	}
 	in := bufio.NewScanner(c)
@@ -221,7 +226,8 @@ func TestAskedBeforeTheFirstVerdict(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	if _, err := fmt.Fprintln(c, `{"jsonrpc":"2.0","id":1,"method":"lease.acquire","params":{"pool":"streams"}}`); err != nil {
+	if _, err := fmt.Fprintln(c,
+		`{"jsonrpc":"2.0","id":1,"method":"lease.acquire","params":{"pool":"streams"}}`); err != nil {
 		t.Fatal(err)
 	}
 	run()
@@ -241,8 +247,8 @@ func inForce(id string) func(*wire.License) bool {
 	}
 }
 
-// The licence is dropped, replaced and removed a thousand times while eight callers acquire and release: no error that the
-// story does not explain, no slot over the limit, no goroutine left.
+// The licence is dropped, replaced and removed a thousand times while eight callers acquire and release: no error that
+// the story does not explain, no slot over the limit, no goroutine left.
 func TestThousandLicences(t *testing.T) {
 	rounds := 1000
 	if testing.Short() {
@@ -348,7 +354,8 @@ func TestExpiry(t *testing.T) {
 		t.Error("it expired too soon")
 	}
 	_, err = h.Acquire(t.Context(), wire.AcquireRequest{Pool: "streams"})
-	if !errors.Is(err, client.ErrLicenseExpired) || !strings.Contains(err.Error(), "licence short (a.lic): it expired at") {
+	if !errors.Is(err, client.ErrLicenseExpired) ||
+		!strings.Contains(err.Error(), "licence short (a.lic): it expired at") {
 		t.Errorf("acquire: %v", err)
 	}
 	var p *client.Error
@@ -435,7 +442,8 @@ func TestReload(t *testing.T) {
 		t.Errorf("reason %q", l.Reason)
 	}
 	h.config = good + "nonsense: 1\n"
-	if _, err := h.Reload(t.Context()); !errors.Is(err, client.ErrBadRequest) || !strings.Contains(err.Error(), `unknown key "nonsense"`) {
+	if _, err := h.Reload(t.Context()); !errors.Is(err, client.ErrBadRequest) ||
+		!strings.Contains(err.Error(), `unknown key "nonsense"`) {
 		t.Errorf("a faulty configuration: %v", err)
 	}
 	h.config = strings.Replace(good, "product: acme", "product: other", 1)
@@ -456,7 +464,8 @@ func TestInlineLicence(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	doc, err := s.Sign(&usher.Claims{ID: "inline", Product: "acme", Issued: 1, Pools: map[string]usher.Pool{"seats": {Scope: "host"}}})
+	doc, err := s.Sign(&usher.Claims{ID: "inline", Product: "acme", Issued: 1,
+		Pools: map[string]usher.Pool{"seats": {Scope: "host"}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -498,7 +507,8 @@ func TestInstall(t *testing.T) {
 	if err != nil || strings.Join(r.Changes, "; ") != "streams 8 → 12; until 2099-01-31" {
 		t.Fatalf("%+v, %v", r, err)
 	}
-	if r, err = h.Install(ctx, next, "", false); err != nil || r.License.Limits["streams"] == nil || *r.License.Limits["streams"] != 12 {
+	if r, err = h.Install(ctx, next, "", false); err != nil || r.License.Limits["streams"] == nil ||
+		*r.License.Limits["streams"] != 12 {
 		t.Fatalf("%+v, %v", r, err)
 	}
 	for name, test := range map[string]struct {
@@ -512,7 +522,8 @@ func TestInstall(t *testing.T) {
 		"other agent": {h.sign("d", 1, func(c *usher.Claims) { c.AgentKeys = []string{strings.Repeat("A", 43)} }),
 			"it is bound to another agent's key"},
 	} {
-		if _, err := h.Install(ctx, test.doc, "", false); !errors.Is(err, client.ErrDocumentRefused) || !strings.Contains(err.Error(), test.want) {
+		if _, err := h.Install(ctx, test.doc, "", false); !errors.Is(err, client.ErrDocumentRefused) ||
+			!strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -545,7 +556,8 @@ func TestRestartWithABrokenFile(t *testing.T) {
 	h.until("the last good one", inForce("a"))
 	h.until("the fault told", func(l *wire.License) bool {
 		return inForce("a")(l) && slices.ContainsFunc(l.Warnings, func(w wire.Warning) bool {
-			return w.Code == "DOCUMENT" && strings.Contains(w.Detail, "document a.lic is broken, and what stood there before counts on")
+			return w.Code == "DOCUMENT" &&
+				strings.Contains(w.Detail, "document a.lic is broken, and what stood there before counts on")
 		})
 	})
 }

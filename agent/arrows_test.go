@@ -17,8 +17,8 @@ import (
 
 const module = "github.com/usher-agent/usher/"
 
-// arrows says what each part of the house may import of the others. A package not listed by itself falls under the longest
-// part of its path that is.
+// arrows says what each part of the house may import of the others. A package not listed by itself falls under the
+// longest part of its path that is.
 var arrows = map[string][]string{
 	"enforcer":          {},
 	"plugin/redact":     {},
@@ -85,8 +85,8 @@ func packages(t *testing.T) []pkg {
 	return all
 }
 
-// systemOf returns the folder of the licence system that a package belongs to: any folder of plugin that arrows does not list. Empty: it
-// belongs to none.
+// systemOf returns the folder of the licence system that a package belongs to: any folder of plugin that arrows does
+// not list. Empty: it belongs to none.
 func systemOf(path string) string {
 	if parts := strings.Split(path, "/"); len(parts) > 1 && parts[0] == "plugin" && arrows["plugin/"+parts[1]] == nil {
 		return "plugin/" + parts[1]
@@ -94,8 +94,8 @@ func systemOf(path string) string {
 	return ""
 }
 
-// mayImport reports whether a package may import another: as arrows says, and a licence system the core, the contract and itself, but no
-// other system.
+// mayImport reports whether a package may import another: as arrows says, and a licence system the core, the contract
+// and itself, but no other system.
 func mayImport(from, to string) bool {
 	within := func(part string) bool { return to == part || strings.HasPrefix(to, part+"/") }
 	if system := systemOf(from); system != "" {
@@ -135,7 +135,8 @@ func TestArrows(t *testing.T) {
 			}
 		}
 	}
-	for from, to := range map[string]string{"plugin/a": "plugin/b", "plugin/a/b": "plugin/catalog", "plugin/a/c": "agent", "enforcer": "plugin"} {
+	for from, to := range map[string]string{"plugin/a": "plugin/b", "plugin/a/b": "plugin/catalog",
+		"plugin/a/c": "agent", "enforcer": "plugin"} {
 		if mayImport(from, to) {
 			t.Errorf("%s may import %s", from, to)
 		}
@@ -173,7 +174,9 @@ func TestLinterKnowsTheArrows(t *testing.T) {
 		}
 		var denied []string
 		for _, r := range rules {
-			if slices.ContainsFunc(r.Files, func(f string) bool { return strings.HasSuffix(f, "/"+from+"/*.go") || coversTree(f, from) }) {
+			if slices.ContainsFunc(r.Files, func(f string) bool {
+				return strings.HasSuffix(f, "/"+from+"/*.go") || coversTree(f, from)
+			}) {
 				for _, d := range r.Deny {
 					denied = append(denied, strings.TrimPrefix(d.Pkg, module))
 				}
@@ -198,7 +201,8 @@ func coversTree(pattern, part string) bool {
 
 // The decision core is pure: nothing in it does input or output, tells the time, waits or starts a goroutine.
 func TestEnforcerIsPure(t *testing.T) {
-	forbidden := []string{"os", "os/exec", "net", "net/http", "log", "log/slog", "context", "sync", "sync/atomic", "io", "io/fs", "math/rand", "math/rand/v2", "crypto/rand", "runtime", "syscall", "unsafe"}
+	forbidden := []string{"os", "os/exec", "net", "net/http", "log", "log/slog", "context", "sync", "sync/atomic", "io",
+		"io/fs", "math/rand", "math/rand/v2", "crypto/rand", "runtime", "syscall", "unsafe"}
 	files, err := filepath.Glob("../enforcer/*.go")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no files: %v", err)
@@ -226,7 +230,8 @@ func TestEnforcerIsPure(t *testing.T) {
 				t.Errorf("%s: a channel", set.Position(n.Pos()))
 			case *ast.SelectorExpr:
 				if x, ok := n.X.(*ast.Ident); ok && x.Name == "time" &&
-					slices.Contains([]string{"Now", "Since", "Until", "Sleep", "After", "AfterFunc", "NewTimer", "NewTicker", "Tick", "Local"}, n.Sel.Name) {
+					slices.Contains([]string{"Now", "Since", "Until", "Sleep", "After", "AfterFunc", "NewTimer",
+						"NewTicker", "Tick", "Local"}, n.Sel.Name) {
 					t.Errorf("%s: time.%s", set.Position(n.Pos()), n.Sel.Name)
 				}
 			}

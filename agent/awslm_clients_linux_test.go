@@ -44,7 +44,8 @@ func TestAWSClientJS(t *testing.T) {
 			t.Fatalf("%s %q: %v\n%s", name, arg, err, out)
 		}
 	}
-	run("npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts", "--prefer-offline", "--loglevel=error")
+	run("npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts", "--prefer-offline",
+		"--loglevel=error")
 	a := awsHouse(t, 2, lends)
 	run("node", "product.mjs", "http://"+a.tcp)
 	run("node", "product.mjs", "http://localhost", a.unix)
@@ -63,7 +64,8 @@ func TestAWSClientPython(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "python3", "../plugin/awslm/testdata/python/product.py", "http://"+a.tcp)
-	cmd.Env = append(os.Environ(), "USHER_KEY="+awsKey, "USHER_SECRET="+awsSecret, "PYTHONDONTWRITEBYTECODE=1", "AWS_CONFIG_FILE=/nonexistent", "AWS_SHARED_CREDENTIALS_FILE=/nonexistent")
+	cmd.Env = append(os.Environ(), "USHER_KEY="+awsKey, "USHER_SECRET="+awsSecret, "PYTHONDONTWRITEBYTECODE=1",
+		"AWS_CONFIG_FILE=/nonexistent", "AWS_SHARED_CREDENTIALS_FILE=/nonexistent")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}

@@ -21,11 +21,13 @@ const (
 	awsArn      = "arn:aws:license-manager::294406891311:license:l-0123456789abcdef0123456789abcdef"
 )
 
-// openAWSCrashing is an agent that can be killed, with a License Manager as its upstream that has 8 streams and 10,000 renders a month.
+// openAWSCrashing is an agent that can be killed, with a License Manager as its upstream that has 8 streams and 10,000
+// renders a month.
 func openAWSCrashing(t *testing.T) (*crashing, *awstest.Server) {
 	t.Helper()
-	for k, v := range map[string]string{"AWS_ACCESS_KEY_ID": "AKIATEST", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_EC2_METADATA_DISABLED": "true",
-		"AWS_CONFIG_FILE": "/nonexistent", "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent", "AWS_PROFILE": ""} {
+	for k, v := range map[string]string{"AWS_ACCESS_KEY_ID": "AKIATEST", "AWS_SECRET_ACCESS_KEY": "secret",
+		"AWS_EC2_METADATA_DISABLED": "true",
+		"AWS_CONFIG_FILE":           "/nonexistent", "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent", "AWS_PROFILE": ""} {
 		t.Setenv(k, v)
 	}
 	bin, err := buildOnce()
@@ -34,12 +36,15 @@ func openAWSCrashing(t *testing.T) (*crashing, *awstest.Server) {
 	}
 	s := awstest.New(t, time.Now())
 	streams, renders := int64(8), int64(10000)
-	s.Put(awslm.License{LicenseArn: awsArn, ProductSKU: "acme", Status: awslm.StatusAvailable, Issuer: awslm.Issuer{KeyFingerprint: marketplace}, Version: "1",
-		Entitlements: []awslm.Entitlement{{Name: "streams", Unit: "Count", MaxCount: &streams, AllowCheckIn: true}, {Name: "renders", Unit: "Count", MaxCount: &renders}},
+	s.Put(awslm.License{LicenseArn: awsArn, ProductSKU: "acme", Status: awslm.StatusAvailable,
+		Issuer: awslm.Issuer{KeyFingerprint: marketplace}, Version: "1",
+		Entitlements: []awslm.Entitlement{{Name: "streams", Unit: "Count", MaxCount: &streams, AllowCheckIn: true},
+			{Name: "renders", Unit: "Count", MaxCount: &renders}},
 		ConsumptionConfiguration: awslm.ConsumptionConfiguration{RenewType: awslm.RenewMonthly,
 			ProvisionalConfiguration: &awslm.Consumption{MaxTimeToLiveInMinutes: 60}},
 		ReceivedMetadata: &awslm.ReceivedMetadata{ReceivedStatus: awslm.ReceivedActive}})
-	h := open(t, "    - {system: awslm, alg: sealed, kid: '"+marketplace+"'}\nupstream: {aws: {product_sku: acme, key_fingerprint: '"+marketplace+"', endpoint: '"+s.URL+"'}}\n")
+	h := open(t, "    - {system: awslm, alg: sealed, kid: '"+marketplace+
+		"'}\nupstream: {aws: {product_sku: acme, key_fingerprint: '"+marketplace+"', endpoint: '"+s.URL+"'}}\n")
 	h.until("fetched", code("VALID"))
 	h.stop()
 	if err := os.WriteFile(h.path("usher.yaml"), []byte(h.config), 0o600); err != nil {
@@ -54,13 +59,16 @@ func openAWSCrashing(t *testing.T) (*crashing, *awstest.Server) {
 	return c, s
 }
 
-// Blocks of AWS's slots: up to the limit, re-adopted by an agent that was killed, and AWS's again when their time is over.
+// Blocks of AWS's slots: up to the limit, re-adopted by an agent that was killed, and AWS's again when their time is
+// over.
 func TestAWSBlocks(t *testing.T) {
 	c, s := openAWSCrashing(t)
-	if _, err := c.Acquire(t.Context(), wire.AcquireRequest{Pool: "streams", N: new(int64(5)), Lifetime: "held", WaitSeconds: 60}); err != nil {
+	if _, err := c.Acquire(t.Context(),
+		wire.AcquireRequest{Pool: "streams", N: new(int64(5)), Lifetime: "held", WaitSeconds: 60}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Acquire(t.Context(), wire.AcquireRequest{Pool: "streams", N: new(int64(4)), WaitSeconds: 1}); !errors.Is(err, client.ErrNoSlots) {
+	if _, err := c.Acquire(t.Context(),
+		wire.AcquireRequest{Pool: "streams", N: new(int64(4)), WaitSeconds: 1}); !errors.Is(err, client.ErrNoSlots) {
 		t.Errorf("beyond the limit: %v", err)
 	}
 	c.kill()
@@ -94,8 +102,8 @@ func TestAWSBlocks(t *testing.T) {
 	}
 }
 
-// Clients draw from an agent that is killed again and again, over a network that loses answers: each draw is drawn once, and never
-// more here than AWS has counted.
+// Clients draw from an agent that is killed again and again, over a network that loses answers: each draw is drawn
+// once, and never more here than AWS has counted.
 func TestAWSDraws(t *testing.T) {
 	kills, clients, each := 5, 4, 12
 	if testing.Short() {
@@ -111,7 +119,9 @@ func TestAWSDraws(t *testing.T) {
 			for j := range each {
 				token, deadline := fmt.Sprint(i, " ", j), time.Now().Add(2*time.Minute)
 				for {
-					_, err := cl.Acquire(context.Background(), wire.AcquireRequest{Pool: "renders", N: new(int64(1 + j%3)), WaitSeconds: 20, ClientToken: token})
+					_, err := cl.Acquire(context.Background(),
+						wire.AcquireRequest{Pool: "renders", N: new(int64(1 + j%3)), WaitSeconds: 20,
+							ClientToken: token})
 					if err == nil {
 						drawn.Add(int64(1 + j%3))
 						break
@@ -142,7 +152,8 @@ func TestAWSDraws(t *testing.T) {
 		return err == nil && p.Budget != nil && *p.Budget == s.Used(awsArn, "renders")
 	})
 	if drawn.Load() != total || p.InUse != total || *p.Budget < total {
-		t.Errorf("%d draws were acknowledged of %d, %d are drawn, and AWS has counted %d", drawn.Load(), total, p.InUse, *p.Budget)
+		t.Errorf("%d draws were acknowledged of %d, %d are drawn, and AWS has counted %d", drawn.Load(), total, p.InUse,
+			*p.Budget)
 	}
 	t.Logf("%d kills, %d draws, %d taken of AWS", kills, p.InUse, *p.Budget)
 }

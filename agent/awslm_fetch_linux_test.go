@@ -12,21 +12,25 @@ import (
 	"github.com/usher-agent/usher/plugin/awslm/awstest"
 )
 
-// A licence in AWS License Manager is found, sealed, renewed and suspended, outlives an outage and a restart, and is of no use to
-// another agent.
+// A licence in AWS License Manager is found, sealed, renewed and suspended, outlives an outage and a restart, and is of
+// no use to another agent.
 func TestAWS(t *testing.T) {
-	for k, v := range map[string]string{"AWS_ACCESS_KEY_ID": "AKIATEST", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_EC2_METADATA_DISABLED": "true",
-		"AWS_CONFIG_FILE": "/nonexistent", "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent", "AWS_PROFILE": ""} {
+	for k, v := range map[string]string{"AWS_ACCESS_KEY_ID": "AKIATEST", "AWS_SECRET_ACCESS_KEY": "secret",
+		"AWS_EC2_METADATA_DISABLED": "true",
+		"AWS_CONFIG_FILE":           "/nonexistent", "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent", "AWS_PROFILE": ""} {
 		t.Setenv(k, v)
 	}
 	const issuer, arn = "aws:294406891311:AWS/Marketplace:issuer-fingerprint", "arn:aws:license-manager::294406891311:license:l-0123456789abcdef0123456789abcdef"
 	s := awstest.New(t, time.Now())
 	eight := int64(8)
-	l := awslm.License{LicenseArn: arn, ProductSKU: "acme", Status: awslm.StatusAvailable, Issuer: awslm.Issuer{KeyFingerprint: issuer}, Version: "1",
-		Entitlements:             []awslm.Entitlement{{Name: "hd", Unit: "None"}, {Name: "streams", Unit: "Count", MaxCount: &eight, AllowCheckIn: true}},
+	l := awslm.License{LicenseArn: arn, ProductSKU: "acme", Status: awslm.StatusAvailable,
+		Issuer: awslm.Issuer{KeyFingerprint: issuer}, Version: "1",
+		Entitlements: []awslm.Entitlement{{Name: "hd", Unit: "None"},
+			{Name: "streams", Unit: "Count", MaxCount: &eight, AllowCheckIn: true}},
 		ConsumptionConfiguration: awslm.ConsumptionConfiguration{ProvisionalConfiguration: &awslm.Consumption{MaxTimeToLiveInMinutes: 60}},
 		ReceivedMetadata:         &awslm.ReceivedMetadata{ReceivedStatus: awslm.ReceivedActive}}
-	config := "    - {system: awslm, alg: sealed, kid: '" + issuer + "'}\nupstream: {aws: {product_sku: acme, key_fingerprint: '" + issuer + "', endpoint: '" + s.URL + "'}}\n"
+	config := "    - {system: awslm, alg: sealed, kid: '" + issuer +
+		"'}\nupstream: {aws: {product_sku: acme, key_fingerprint: '" + issuer + "', endpoint: '" + s.URL + "'}}\n"
 	h := open(t, config)
 	call := func() {
 		t.Helper()
@@ -39,7 +43,8 @@ func TestAWS(t *testing.T) {
 	}
 	s.Put(l)
 	until := h.until("fetched", code("VALID"))
-	if d := until.Licenses[0]; d.ID != arn || d.System != "awslm" || !until.Features["hd"].Enabled || until.CheckIn == nil {
+	if d := until.Licenses[0]; d.ID != arn || d.System != "awslm" || !until.Features["hd"].Enabled ||
+		until.CheckIn == nil {
 		t.Errorf("%+v", until)
 	}
 	files, err := filepath.Glob(h.path("l/*.lic"))

@@ -32,7 +32,8 @@ import (
 // awsEnv has AWS's default chain find the key of a counter, and nothing of the machine's own.
 func awsEnv(t *testing.T) {
 	t.Helper()
-	for k, v := range map[string]string{"AWS_ACCESS_KEY_ID": awsKey, "AWS_SECRET_ACCESS_KEY": awsSecret, "AWS_EC2_METADATA_DISABLED": "true", "AWS_REGION": "eu-west-1",
+	for k, v := range map[string]string{"AWS_ACCESS_KEY_ID": awsKey, "AWS_SECRET_ACCESS_KEY": awsSecret,
+		"AWS_EC2_METADATA_DISABLED": "true", "AWS_REGION": "eu-west-1",
 		"AWS_CONFIG_FILE": "/nonexistent", "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent", "AWS_PROFILE": ""} {
 		t.Setenv(k, v)
 	}
@@ -53,13 +54,17 @@ func TestAWSClientBorrows(t *testing.T) {
 	t.Parallel()
 	a := awsHouse(t, 4, lends)
 	c := a.sdk(awsKey)
-	all, err := c.ListReceivedLicenses(t.Context(), &lm.ListReceivedLicensesInput{Filters: []types.Filter{{Name: aws.String("Fingerprint"), Values: []string{awsIssuer}}}})
+	all, err := c.ListReceivedLicenses(t.Context(),
+		&lm.ListReceivedLicensesInput{Filters: []types.Filter{{Name: aws.String("Fingerprint"),
+			Values: []string{awsIssuer}}}})
 	if err != nil || len(all.Licenses) != 1 || all.Licenses[0].ConsumptionConfiguration.BorrowConfiguration == nil {
 		t.Fatalf("%+v, %v", all, err)
 	}
-	in := &lm.CheckoutBorrowLicenseInput{LicenseArn: all.Licenses[0].LicenseArn, ClientToken: aws.String("b"), DigitalSignatureMethod: types.DigitalSignatureMethodJwtPs384,
-		NodeId: aws.String("node"), Entitlements: []types.EntitlementData{awsAsked("streams", types.EntitlementDataUnitCount, "3")},
-		CheckoutMetadata: []types.Metadata{{Name: aws.String("mac"), Value: aws.String("00:11")}}}
+	in := &lm.CheckoutBorrowLicenseInput{LicenseArn: all.Licenses[0].LicenseArn, ClientToken: aws.String("b"),
+		DigitalSignatureMethod: types.DigitalSignatureMethodJwtPs384,
+		NodeId:                 aws.String("node"),
+		Entitlements:           []types.EntitlementData{awsAsked("streams", types.EntitlementDataUnitCount, "3")},
+		CheckoutMetadata:       []types.Metadata{{Name: aws.String("mac"), Value: aws.String("00:11")}}}
 	got, err := c.CheckoutBorrowLicense(t.Context(), in)
 	if err != nil {
 		t.Fatal(err)
@@ -83,7 +88,8 @@ func TestAWSClientBorrows(t *testing.T) {
 		EntitlementsAllowed []json.RawMessage `json:"entitlementsAllowed"`
 		CheckoutMetadata    map[string]string `json:"checkoutMetadata"`
 	}
-	if err := json.Unmarshal(payload, &said); err != nil || said.LicenseArn != *in.LicenseArn || said.NodeID != "node" || len(said.EntitlementsAllowed) != 1 || said.CheckoutMetadata["mac"] != "00:11" {
+	if err := json.Unmarshal(payload, &said); err != nil || said.LicenseArn != *in.LicenseArn ||
+		said.NodeID != "node" || len(said.EntitlementsAllowed) != 1 || said.CheckoutMetadata["mac"] != "00:11" {
 		t.Errorf("%s, %v", payload, err)
 	}
 	in.ClientToken, in.Entitlements[0].Value = aws.String("c"), aws.String("2")
@@ -98,34 +104,42 @@ func TestAWSClientBorrows(t *testing.T) {
 	}
 }
 
-// Callers over TCP are who signs: without a signature, or with a wrong one, nobody is let in, and what one has the other cannot touch. No
-// secret is logged.
+// Callers over TCP are who signs: without a signature, or with a wrong one, nobody is let in, and what one has the
+// other cannot touch. No secret is logged.
 func TestAWSCallers(t *testing.T) {
 	t.Parallel()
 	a := awsHouse(t, 4, nil)
-	mine, err := a.sdk(awsKey).CheckoutLicense(t.Context(), awsCheckout("t", types.CheckoutTypeProvisional, awsAsked("streams", types.EntitlementDataUnitCount, "1")))
+	mine, err := a.sdk(awsKey).CheckoutLicense(t.Context(),
+		awsCheckout("t", types.CheckoutTypeProvisional, awsAsked("streams", types.EntitlementDataUnitCount, "1")))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for who, c := range map[string]*lm.Client{"another key": a.sdk(awsOther), "the socket": a.sdk("")} {
 		var gone *types.ResourceNotFoundException
-		if _, err := c.CheckInLicense(t.Context(), &lm.CheckInLicenseInput{LicenseConsumptionToken: mine.LicenseConsumptionToken}); !errors.As(err, &gone) {
+		if _, err := c.CheckInLicense(t.Context(),
+			&lm.CheckInLicenseInput{LicenseConsumptionToken: mine.LicenseConsumptionToken}); !errors.As(err, &gone) {
 			t.Errorf("%s checks it in: %v", who, err)
 		}
-		theirs, err := c.CheckoutLicense(t.Context(), awsCheckout("t", types.CheckoutTypeProvisional, awsAsked("streams", types.EntitlementDataUnitCount, "1")))
+		theirs, err := c.CheckoutLicense(t.Context(),
+			awsCheckout("t", types.CheckoutTypeProvisional, awsAsked("streams", types.EntitlementDataUnitCount, "1")))
 		if err != nil || *theirs.LicenseConsumptionToken == *mine.LicenseConsumptionToken {
 			t.Errorf("%s has the same ClientToken: %v", who, err)
 		}
 	}
 	var denied *types.AccessDeniedException
-	if _, err := a.sdk("AKIANOBODY").GetLicenseUsage(t.Context(), &lm.GetLicenseUsageInput{LicenseArn: mine.LicenseArn}); !errors.As(err, &denied) || strings.Contains(err.Error(), "NOBODY") {
+	if _, err := a.sdk("AKIANOBODY").GetLicenseUsage(t.Context(),
+		&lm.GetLicenseUsageInput{LicenseArn: mine.LicenseArn}); !errors.As(err, &denied) ||
+		strings.Contains(err.Error(), "NOBODY") {
 		t.Errorf("an unknown key: %v", err)
 	}
-	res, b := callerOf(t, a.tcp, "Content-Type", awslm.ContentType, awslm.TargetHeader, awslm.TargetPrefix+awslm.OpListReceived).send("POST", "/", []byte("{}"))
+	res, b := callerOf(t, a.tcp, "Content-Type", awslm.ContentType, awslm.TargetHeader,
+		awslm.TargetPrefix+awslm.OpListReceived).send("POST", "/", []byte("{}"))
 	if res.StatusCode != 400 || !strings.Contains(string(b), awslm.ErrAccessDenied) {
 		t.Errorf("no signature: %s %s", res.Status, b)
 	}
-	if res, b := callerOf(t, "unix:"+a.unix, "Content-Type", awslm.ContentType, awslm.TargetHeader, awslm.TargetPrefix+awslm.OpListReceived, "Authorization", "nonsense").send("POST", "/aws", []byte("{}")); res.StatusCode != 200 {
+	if res, b := callerOf(t, "unix:"+a.unix, "Content-Type", awslm.ContentType, awslm.TargetHeader,
+		awslm.TargetPrefix+awslm.OpListReceived, "Authorization", "nonsense").send("POST", "/aws",
+		[]byte("{}")); res.StatusCode != 200 {
 		t.Errorf("on the socket the kernel decides: %s %s", res.Status, b)
 	}
 }
@@ -158,17 +172,24 @@ func TestAWSClientKilled(t *testing.T) {
 		t.Helper()
 		c, ctx := a.sdk(key), context.Background()
 		var err error
-		if out.checkout, err = c.CheckoutLicense(ctx, awsCheckout("c", types.CheckoutTypeProvisional, awsAsked("streams", types.EntitlementDataUnitCount, "1"))); err != nil {
+		if out.checkout, err = c.CheckoutLicense(ctx, awsCheckout("c", types.CheckoutTypeProvisional,
+			awsAsked("streams", types.EntitlementDataUnitCount, "1"))); err != nil {
 			t.Fatal(err)
 		}
-		if out.draw, err = c.CheckoutLicense(ctx, awsCheckout("d", types.CheckoutTypePerpetual, awsAsked("uses", types.EntitlementDataUnitCount, "2"))); err != nil {
+		if out.draw, err = c.CheckoutLicense(ctx, awsCheckout("d", types.CheckoutTypePerpetual,
+			awsAsked("uses", types.EntitlementDataUnitCount, "2"))); err != nil {
 			t.Fatal(err)
 		}
-		if out.borrow, err = c.CheckoutBorrowLicense(ctx, &lm.CheckoutBorrowLicenseInput{LicenseArn: out.draw.LicenseArn, ClientToken: aws.String("b"), NodeId: aws.String("n"),
-			DigitalSignatureMethod: types.DigitalSignatureMethodJwtPs384, Entitlements: []types.EntitlementData{awsAsked("streams", types.EntitlementDataUnitCount, "1")}}); err != nil {
+		if out.borrow, err = c.CheckoutBorrowLicense(ctx,
+			&lm.CheckoutBorrowLicenseInput{LicenseArn: out.draw.LicenseArn, ClientToken: aws.String("b"),
+				NodeId:                 aws.String("n"),
+				DigitalSignatureMethod: types.DigitalSignatureMethodJwtPs384,
+				Entitlements: []types.EntitlementData{awsAsked("streams", types.EntitlementDataUnitCount,
+					"1")}}); err != nil {
 			t.Fatal(err)
 		}
-		if out.tiers, err = c.CheckoutLicense(ctx, awsCheckout("f", types.CheckoutTypeProvisional, awsAsked("streams", types.EntitlementDataUnitCount, "0"))); err != nil {
+		if out.tiers, err = c.CheckoutLicense(ctx, awsCheckout("f", types.CheckoutTypeProvisional,
+			awsAsked("streams", types.EntitlementDataUnitCount, "0"))); err != nil {
 			t.Fatal(err)
 		}
 		for _, out := range []*lm.CheckoutLicenseOutput{out.checkout, out.draw, out.tiers} {
@@ -186,7 +207,8 @@ func TestAWSClientKilled(t *testing.T) {
 			if again := ask(key); !reflect.DeepEqual(again, was) {
 				t.Errorf("round %d: %+v is answered %+v", round, was, again)
 			}
-			if _, err := a.sdk(key).ExtendLicenseConsumption(t.Context(), &lm.ExtendLicenseConsumptionInput{LicenseConsumptionToken: was.checkout.LicenseConsumptionToken}); err != nil {
+			if _, err := a.sdk(key).ExtendLicenseConsumption(t.Context(),
+				&lm.ExtendLicenseConsumptionInput{LicenseConsumptionToken: was.checkout.LicenseConsumptionToken}); err != nil {
 				t.Errorf("round %d: %v", round, err)
 			}
 		}
@@ -197,8 +219,10 @@ func TestAWSClientKilled(t *testing.T) {
 		}
 	}
 	for key, was := range first {
-		for _, token := range []*string{was.checkout.LicenseConsumptionToken, was.borrow.LicenseConsumptionToken, was.tiers.LicenseConsumptionToken} {
-			if _, err := a.sdk(key).CheckInLicense(t.Context(), &lm.CheckInLicenseInput{LicenseConsumptionToken: token}); err != nil {
+		for _, token := range []*string{was.checkout.LicenseConsumptionToken, was.borrow.LicenseConsumptionToken,
+			was.tiers.LicenseConsumptionToken} {
+			if _, err := a.sdk(key).CheckInLicense(t.Context(),
+				&lm.CheckInLicenseInput{LicenseConsumptionToken: token}); err != nil {
 				t.Error(err)
 			}
 		}
@@ -210,13 +234,15 @@ func TestAWSClientKilled(t *testing.T) {
 	}
 	for key, was := range first {
 		a.where()
-		if _, err := a.sdk(key).ExtendLicenseConsumption(t.Context(), &lm.ExtendLicenseConsumptionInput{LicenseConsumptionToken: was.tiers.LicenseConsumptionToken}); err == nil {
+		if _, err := a.sdk(key).ExtendLicenseConsumption(t.Context(),
+			&lm.ExtendLicenseConsumptionInput{LicenseConsumptionToken: was.tiers.LicenseConsumptionToken}); err == nil {
 			t.Error("what was checked in is extended after a crash")
 		}
 	}
 }
 
-// While the agent is killed at any moment, whoever asks until he is answered has drawn once, taken once, and is always answered the same.
+// While the agent is killed at any moment, whoever asks until he is answered has drawn once, taken once, and is always
+// answered the same.
 func TestAWSUnderKill(t *testing.T) {
 	t.Parallel()
 	const callers, each = 4, 12
@@ -229,13 +255,18 @@ func TestAWSUnderKill(t *testing.T) {
 	for i := range callers {
 		done.Go(func() {
 			for n := range each {
-				for _, in := range []*lm.CheckoutLicenseInput{awsCheckout(fmt.Sprint("d-", i, "-", n), types.CheckoutTypePerpetual, awsAsked("uses", types.EntitlementDataUnitCount, "1")),
-					awsCheckout(fmt.Sprint("c-", i, "-", n), types.CheckoutTypeProvisional, awsAsked("streams", types.EntitlementDataUnitCount, "1"))} {
+				for _, in := range []*lm.CheckoutLicenseInput{awsCheckout(fmt.Sprint("d-", i, "-", n),
+					types.CheckoutTypePerpetual, awsAsked("uses", types.EntitlementDataUnitCount, "1")),
+					awsCheckout(fmt.Sprint("c-", i, "-", n), types.CheckoutTypeProvisional,
+						awsAsked("streams", types.EntitlementDataUnitCount, "1"))} {
 					var token string
 					for answers := 0; answers < 2; {
 						at := <-where
 						where <- at
-						out, err := (&awsCounter{house: a.house, tcp: at}).sdk(awsKey).CheckoutLicense(t.Context(), in, func(o *lm.Options) { o.RetryMaxAttempts = 1 })
+						out, err := (&awsCounter{house: a.house, tcp: at}).sdk(awsKey).CheckoutLicense(t.Context(), in,
+							func(o *lm.Options) {
+								o.RetryMaxAttempts = 1
+							})
 						var api smithy.APIError
 						switch {
 						case errors.As(err, &api) && api.ErrorCode() != awslm.ErrServerInternal:
@@ -289,7 +320,8 @@ func TestUsherOfUsher(t *testing.T) {
 	key := ed25519.NewKeyFromSeed([]byte(strings.Repeat("k", ed25519.SeedSize)))
 	client := func() *awslm.Client {
 		a.where()
-		c, err := awslm.NewClient(awslm.Config{Key: key, ProductSKU: "acme", KeyFingerprint: awsIssuer, Endpoint: "http://" + a.tcp})
+		c, err := awslm.NewClient(awslm.Config{Key: key, ProductSKU: "acme", KeyFingerprint: awsIssuer,
+			Endpoint: "http://" + a.tcp})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -305,27 +337,32 @@ func TestUsherOfUsher(t *testing.T) {
 		p.run()
 	}
 	again()
-	block, err := client().CheckOut(t.Context(), &plugin.CheckOut{Request: request(), Pool: "streams", Slots: 5, For: time.Hour, Token: "a"})
+	block, err := client().CheckOut(t.Context(),
+		&plugin.CheckOut{Request: request(), Pool: "streams", Slots: 5, For: time.Hour, Token: "a"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	again()
-	same, err := client().CheckOut(t.Context(), &plugin.CheckOut{Request: request(), Pool: "streams", Slots: 5, For: time.Hour, Token: "a"})
+	same, err := client().CheckOut(t.Context(),
+		&plugin.CheckOut{Request: request(), Pool: "streams", Slots: 5, For: time.Hour, Token: "a"})
 	if err != nil || same.ID != block.ID {
 		t.Errorf("%+v, %v", same, err)
 	}
-	rest, err := client().CheckOut(t.Context(), &plugin.CheckOut{Request: request(), Pool: "streams", Slots: 5, AtLeast: 1, For: time.Hour, Token: "b"})
+	rest, err := client().CheckOut(t.Context(),
+		&plugin.CheckOut{Request: request(), Pool: "streams", Slots: 5, AtLeast: 1, For: time.Hour, Token: "b"})
 	if err != nil || rest.Slots != 3 {
 		t.Fatalf("the rest: %+v, %v", rest, err)
 	}
 	var full *plugin.Error
-	if _, err := client().CheckOut(t.Context(), &plugin.CheckOut{Request: request(), Pool: "streams", Slots: 1, For: time.Hour, Token: "c"}); !errors.As(err, &full) || full.SystemCode != "NO_SLOTS" {
+	if _, err := client().CheckOut(t.Context(), &plugin.CheckOut{Request: request(), Pool: "streams", Slots: 1,
+		For: time.Hour, Token: "c"}); !errors.As(err, &full) || full.SystemCode != "NO_SLOTS" {
 		t.Errorf("beyond the limit: %v", err)
 	}
 	again()
 	r := request()
 	r.State = block.State
-	if b, err := client().Extend(t.Context(), &plugin.Extend{Request: r, Block: block.ID, Slots: 5, For: time.Hour}); err != nil || b.For < 59*time.Minute {
+	if b, err := client().Extend(t.Context(),
+		&plugin.Extend{Request: r, Block: block.ID, Slots: 5, For: time.Hour}); err != nil || b.For < 59*time.Minute {
 		t.Errorf("%+v, %v", b, err)
 	}
 	draw := &plugin.Draw{Request: request(), Meter: "uses", N: 2, Token: "d"}
@@ -356,7 +393,10 @@ func TestAgentsOfAgents(t *testing.T) {
 	if err := os.WriteFile(key, a.signingKey(), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	b := open(t, fmt.Sprintf("    - {system: awslm, kid: acme, key_file: %s}\nupstream: {aws: {product_sku: acme, key_fingerprint: %q, endpoint: 'http://%s', borrow: {streams: 3}}}\n", key, awsIssuer, a.tcp))
+	b := open(t,
+		fmt.Sprintf(
+			"    - {system: awslm, kid: acme, key_file: %s}\nupstream: {aws: {product_sku: acme, key_fingerprint: "+
+				"%q, endpoint: 'http://%s', borrow: {streams: 3}}}\n", key, awsIssuer, a.tcp))
 	b.until("borrowed", code("VALID"))
 	three, one := int64(3), int64(1)
 	if _, err := b.Acquire(t.Context(), wire.AcquireRequest{Pool: "streams", N: &three, TTLSeconds: 60}); err != nil {
@@ -373,7 +413,11 @@ func TestAgentsOfAgents(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	c := open(t, fmt.Sprintf("    - {system: awslm, alg: sealed, kid: %q}\nupstream: {aws: {product_sku: acme, key_fingerprint: %q, endpoint: 'http://%s'}}\nlisteners: [{address: %s, dialect: awslm}]\n", awsIssuer, awsIssuer, a.tcp, dir+"/aws"))
+	c := open(t,
+		fmt.Sprintf(
+			"    - {system: awslm, alg: sealed, kid: %q}\nupstream: {aws: {product_sku: acme, key_fingerprint: %q, "+
+				"endpoint: 'http://%s'}}\nlisteners: [{address: %s, dialect: awslm}]\n", awsIssuer, awsIssuer, a.tcp,
+			dir+"/aws"))
 	c.until("fetched", code("VALID"))
 	if err := c.UpstreamCall(t.Context()); err != nil {
 		t.Error(err)
@@ -384,7 +428,8 @@ func TestAgentsOfAgents(t *testing.T) {
 	var got *lm.CheckoutLicenseOutput
 	for deadline := time.Now().Add(30 * time.Second); ; {
 		var full *types.NoEntitlementsAllowedException
-		if got, err = far.sdk("").CheckoutLicense(t.Context(), ask); !errors.As(err, &full) || time.Now().After(deadline) {
+		if got, err = far.sdk("").CheckoutLicense(t.Context(), ask); !errors.As(err, &full) ||
+			time.Now().After(deadline) {
 			break
 		} // a busy machine may need longer than a checkout waits
 	}

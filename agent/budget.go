@@ -18,8 +18,8 @@ func SinceBoot() time.Duration { return clock.Boot() }
 
 var loaded = time.Now()
 
-// untilFence is the clock of what others may have later: that of the boot, and where it stands still in suspension the wall clock,
-// should that be ahead.
+// untilFence is the clock of what others may have later: that of the boot, and where it stands still in suspension the
+// wall clock, should that be ahead.
 func untilFence() time.Duration {
 	if runtime.GOOS == "linux" {
 		return clock.Boot()
@@ -50,7 +50,8 @@ func (a *Agent) openBudget() error {
 	var err error
 	file := sealed(a.seals.runtime, nothing)
 	offset, _ := clock.Offset()
-	a.budget, err = budget.New(budget.Config{File: filepath.Join(cfg.State.RuntimeDir, blocksFile), Read: file.read, Write: file.write, BootID: clock.Epoch(), Offset: offset != 0, CallWithin: cfg.Upstream.Timeout.Duration(),
+	a.budget, err = budget.New(budget.Config{File: filepath.Join(cfg.State.RuntimeDir, blocksFile), Read: file.read,
+		Write: file.write, BootID: clock.Epoch(), Offset: offset != 0, CallWithin: cfg.Upstream.Timeout.Duration(),
 		Now: untilFence, Request: a.blockRequest, Demand: a.demand, OnChange: a.court.reshare, Stopping: a.desk.drain,
 		Called: func(call, result string) { a.metrics.UpstreamCalled(call, result, a.desk.time()) }, Log: a.log})
 	if err != nil {
@@ -85,7 +86,8 @@ func (a *Agent) demand(pool string) budget.Demand {
 	if !ok {
 		return budget.Demand{}
 	}
-	return budget.Demand{InUse: p.InUse, Waiting: p.Waiting, Capacity: int64(p.Budget.Plus(p.Overage)), Draining: a.desk.draining()}
+	return budget.Demand{InUse: p.InUse, Waiting: p.Waiting, Capacity: int64(p.Budget.Plus(p.Overage)),
+		Draining: a.desk.draining()}
 }
 
 // missed tells the keepers of an acquire that was denied for want of slots or draws.
@@ -100,8 +102,8 @@ func (a *Agent) missed(r *enforcer.Acquire) {
 	}
 }
 
-// haveShares tells the keeper which licences there are: those in force. It returns whether the verdict is to be judged anew, for
-// there are budgets that it did not know of. The court's lock is held.
+// haveShares tells the keeper which licences there are: those in force. It returns whether the verdict is to be judged
+// anew, for there are budgets that it did not know of. The court's lock is held.
 func (a *Agent) haveShares(v *enforcer.Verdict) bool {
 	var out []budget.Licence
 	for _, j := range v.Licenses {
@@ -115,12 +117,13 @@ func (a *Agent) haveShares(v *enforcer.Verdict) bool {
 	return a.budget.Set(out)
 }
 
-// reshare has what may be handed out of site pools counted anew: by the judge, unless only the time changes until which it
-// holds.
+// reshare has what may be handed out of site pools counted anew: by the judge, unless only the time changes until which
+// it holds.
 func (c *court) reshare() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if budgets, fence := c.budgets(); c.ready && maps.Equal(budgets, c.facts.Budgets) && maps.Equal(c.draws(), c.facts.Draws) {
+	if budgets, fence := c.budgets(); c.ready && maps.Equal(budgets, c.facts.Budgets) &&
+		maps.Equal(c.draws(), c.facts.Draws) {
 		c.desk.setFence(fence)
 		return
 	}

@@ -73,8 +73,8 @@ func (h *house) eventually(what string, so func() bool) {
 	}
 }
 
-// A pool that is a whole site's is granted from blocks: taken ahead, grown for who waits, kept over a restart, given back on
-// a graceful stop, and out of use before anybody else may have them.
+// A pool that is a whole site's is granted from blocks: taken ahead, grown for who waits, kept over a restart, given
+// back on a graceful stop, and out of use before anybody else may have them.
 func TestSiteBlocks(t *testing.T) {
 	o := openSite(t, 6*time.Second)
 	o.drop("a.lic", o.sign("L1", 8, ofSite))
@@ -85,7 +85,8 @@ func TestSiteBlocks(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	if _, err := s.Acquire(t.Context(), wire.AcquireRequest{Pool: "streams", N: new(int64(7)), Lifetime: "held", WaitSeconds: 20}); err != nil {
+	if _, err := s.Acquire(t.Context(),
+		wire.AcquireRequest{Pool: "streams", N: new(int64(7)), Lifetime: "held", WaitSeconds: 20}); err != nil {
 		t.Fatalf("who waits has no slots, though the site has: %v", err)
 	}
 	if n := o.out(); n < 7 || n > 8 {

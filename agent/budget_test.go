@@ -11,7 +11,9 @@ import (
 
 // What is over on the boot-time clock is out of the verdict before the next decision, and before a waiter is served.
 func TestFence(t *testing.T) {
-	d := newDesk(time.Now, metrics.New(metrics.Options{Snapshot: func() metrics.Snapshot { return metrics.Snapshot{} }}), enforcer.Options{})
+	d := newDesk(time.Now, metrics.New(metrics.Options{Snapshot: func() metrics.Snapshot {
+		return metrics.Snapshot{}
+	}}), enforcer.Options{})
 	verdict := func(n enforcer.Limit) *enforcer.Verdict {
 		return &enforcer.Verdict{State: enforcer.StateValid, Code: enforcer.Valid,
 			Pools: map[string]enforcer.PoolGrant{"streams": {Name: "streams", Limit: 9, Most: 9, Budget: n}}}
@@ -48,8 +50,9 @@ func TestFence(t *testing.T) {
 	}
 }
 
-// A grant whose answer comes after what it was granted from is over, for the agent was stopped meanwhile, is withdrawn: unless it fits
-// into what is left. So is one that waited, and one that was looked at in time before it was written, and not after.
+// A grant whose answer comes after what it was granted from is over, for the agent was stopped meanwhile, is withdrawn:
+// unless it fits into what is left. So is one that waited, and one that was looked at in time before it was written,
+// and not after.
 func TestFenceBeforeTheAnswer(t *testing.T) {
 	for name, c := range map[string]struct {
 		left  enforcer.Limit

@@ -13,7 +13,9 @@ import (
 
 func warns(code string) func(*wire.License) bool {
 	return func(l *wire.License) bool {
-		return l.State == "valid" && slices.ContainsFunc(l.Warnings, func(w wire.Warning) bool { return w.Code == code })
+		return l.State == "valid" && slices.ContainsFunc(l.Warnings, func(w wire.Warning) bool {
+			return w.Code == code
+		})
 	}
 }
 
@@ -35,8 +37,9 @@ func (h *house) clock() *wire.Clock {
 	return k
 }
 
-// A box without a battery: it boots in 1970, and its first licence is in force all the same, for that has a date; the upstream
-// tells it the time; what was seen is known after a restart; and nothing is left of it when the network has set the clock.
+// A box without a battery: it boots in 1970, and its first licence is in force all the same, for that has a date; the
+// upstream tells it the time; what was seen is known after a restart; and nothing is left of it when the network has
+// set the clock.
 func TestBootIn1970(t *testing.T) {
 	o := openOnline(t)
 	o.stop()
@@ -58,7 +61,8 @@ func TestBootIn1970(t *testing.T) {
 	})
 	near := func(k *wire.Clock) {
 		t.Helper()
-		if d := time.Since(k.Time); d < -time.Minute || d > time.Minute || k.From != "mark" || k.LearntAt == nil || k.BehindSeconds < 50*365*86400 || k.BehindSince == nil {
+		if d := time.Since(k.Time); d < -time.Minute || d > time.Minute || k.From != "mark" || k.LearntAt == nil ||
+			k.BehindSeconds < 50*365*86400 || k.BehindSince == nil {
 			t.Errorf("it is %v, and the agent says %+v", time.Now(), k)
 		}
 	}
@@ -83,7 +87,9 @@ func TestBootIn1970(t *testing.T) {
 // The clock leaps ahead by years, and is put right: the licence heals, and a lease goes on as if nothing had been.
 func TestLeapOfTheClock(t *testing.T) {
 	h := open(t, "")
-	h.drop("a.lic", h.sign("a", 3, func(c *usher.Claims) { c.Expires, c.OnExpiry = time.Now().Add(time.Hour).Unix(), "keep" }))
+	h.drop("a.lic", h.sign("a", 3, func(c *usher.Claims) {
+		c.Expires, c.OnExpiry = time.Now().Add(time.Hour).Unix(), "keep"
+	}))
 	h.until("in force", inForce("a"))
 	l, err := h.Acquire(t.Context(), wire.AcquireRequest{Pool: "streams", TTLSeconds: 600})
 	if err != nil {
@@ -92,7 +98,8 @@ func TestLeapOfTheClock(t *testing.T) {
 	h.set(4 * 365 * 24 * time.Hour)
 	h.until("years ahead", code("EXPIRED"))
 	k := h.clock()
-	if k.From != "wall" || k.AheadSeconds < 4*364*86400 || k.BelievedAt == nil || k.BelievedAt.Sub(k.Time) < 23*time.Hour {
+	if k.From != "wall" || k.AheadSeconds < 4*364*86400 || k.BelievedAt == nil ||
+		k.BelievedAt.Sub(k.Time) < 23*time.Hour {
 		t.Errorf("years ahead: %+v", k)
 	}
 	if _, err := h.Renew(t.Context(), l.ID, 0); err != nil {
@@ -104,7 +111,8 @@ func TestLeapOfTheClock(t *testing.T) {
 		t.Errorf("put right: %+v", k)
 	}
 	now, err := h.Client.Lease(t.Context(), l.ID)
-	if err != nil || now.ExpiresAt == nil || time.Until(*now.ExpiresAt) > 10*time.Minute || time.Until(*now.ExpiresAt) < 5*time.Minute {
+	if err != nil || now.ExpiresAt == nil || time.Until(*now.ExpiresAt) > 10*time.Minute ||
+		time.Until(*now.ExpiresAt) < 5*time.Minute {
 		t.Errorf("the lease is now %+v, %v", now, err)
 	}
 }

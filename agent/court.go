@@ -40,7 +40,8 @@ type court struct {
 	renewed []file             // documents that upstreams brought, see renewedFor
 	// upstream is asked what is known of the licences' upstreams; nil: nobody knows anything.
 	upstream func() map[enforcer.Ref]enforcer.Upstream
-	// budgets is asked what may be handed out of site pools, and until when on the boot-time clock; nil: nobody has any.
+	// budgets is asked what may be handed out of site pools, and until when on the boot-time clock; nil: nobody has
+	// any.
 	budgets func() (map[enforcer.Share]enforcer.Limit, time.Duration)
 	// draws is asked what was taken of site meters; it is there where budgets is.
 	draws func() map[enforcer.Share]enforcer.Taken
@@ -106,8 +107,8 @@ func (c *court) fromPlugin(v verified) bool {
 	return v.problem == nil && v.license != nil && c.catalog.IsPlugin(v.license.System)
 }
 
-// verifyCached returns what is known of a document, and has a plugin asked where one must be: nobody waits for a plugin under
-// c.mu, which is held.
+// verifyCached returns what is known of a document, and has a plugin asked where one must be: nobody waits for a plugin
+// under c.mu, which is held.
 func (c *court) verifyCached(data []byte) verified {
 	key := sha256.Sum256(data)
 	if v, ok := c.known(key, data); ok {
@@ -258,7 +259,8 @@ func (c *court) judge() *enforcer.Verdict {
 	c.again = v.JudgeAgainAt
 	if err != nil {
 		c.log.Error("a licence's first use could not be recorded, and does not count yet", "error", err)
-		v.Warnings = append(v.Warnings, enforcer.Warning{Code: enforcer.WarnDocument, Detail: "a licence's first use could not be recorded, and does not count yet: " + err.Error()})
+		v.Warnings = append(v.Warnings, enforcer.Warning{Code: enforcer.WarnDocument,
+			Detail: "a licence's first use could not be recorded, and does not count yet: " + err.Error()})
 		if retry := now.Add(longestTimer); c.again.IsZero() || retry.Before(c.again) {
 			c.again = retry
 		}
@@ -271,7 +273,8 @@ func (c *court) judge() *enforcer.Verdict {
 	return v
 }
 
-// moved reports whether the time was set since the last judgement, or the wall clock stands otherwise to it. c.mu is held.
+// moved reports whether the time was set since the last judgement, or the wall clock stands otherwise to it. c.mu is
+// held.
 func (c *court) moved(at timeAt) bool {
 	return c.ready && (at.steps != c.steps || (at.Behind-c.facts.Clock.Behind).Abs() >= time.Second)
 }
@@ -284,7 +287,8 @@ func (c *court) look() {
 	}
 }
 
-// fill gathers what others know, and says until when it holds on the boot-time clock; zero: until it changes. c.mu is held.
+// fill gathers what others know, and says until when it holds on the boot-time clock; zero: until it changes. c.mu is
+// held.
 func (c *court) fill(f *enforcer.Facts, now time.Time) (fence time.Duration) {
 	if c.budgets != nil {
 		f.Budgets, fence = c.budgets()
@@ -302,8 +306,8 @@ func (c *court) fill(f *enforcer.Facts, now time.Time) (fence time.Duration) {
 	return fence
 }
 
-// renewedFor returns the documents that upstreams brought for licences that are among files: one counts for as long as an
-// issue of its licence lies in the folder, so that what an operator takes out is gone. c.mu is held.
+// renewedFor returns the documents that upstreams brought for licences that are among files: one counts for as long as
+// an issue of its licence lies in the folder, so that what an operator takes out is gone. c.mu is held.
 func (c *court) renewedFor(files []file) (out []file) {
 	if len(c.renewed) == 0 {
 		return nil
@@ -370,8 +374,8 @@ func (c *court) change(f func()) {
 	c.judge()
 }
 
-// trust replaces the anchors. What was verified with the old ones is forgotten, but for what a plugin has verified with one
-// that has not changed: the plugin may be away. c.mu is held.
+// trust replaces the anchors. What was verified with the old ones is forgotten, but for what a plugin has verified with
+// one that has not changed: the plugin may be away. c.mu is held.
 func (c *court) trust(anchors []plugin.Anchor) {
 	same := func(system, keyID string) bool {
 		of := func(in []plugin.Anchor) int {

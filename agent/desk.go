@@ -28,8 +28,8 @@ type desk struct {
 	// ended is told of each lease that is over, under the lock; nil: nobody is.
 	ended func(enforcer.LeaseID)
 
-	// stir is told that what is in use or waited for has changed, under the lock, and short of an acquire that was denied for want
-	// of slots; relapse has the verdict judged anew once what it grants is over. nil: nobody is.
+	// stir is told that what is in use or waited for has changed, under the lock, and short of an acquire that was
+	// denied for want of slots; relapse has the verdict judged anew once what it grants is over. nil: nobody is.
 	stir    func()
 	short   func(*enforcer.Acquire)
 	relapse func()
@@ -37,16 +37,17 @@ type desk struct {
 	mu       sync.Mutex    // guards all below
 	fence    time.Duration // since boot: what the verdict grants is partly over then; 0: never
 	core     *enforcer.Enforcer
-	last     time.Time                                // the licence time when it was last asked for; zero: it was not
-	wall     time.Time                                // the wall clock, then
-	read     time.Duration                            // since boot, then
-	asked    time.Time                                // when the kernel was asked for the time since boot
-	atBoot   time.Duration                            // what it said
-	advanced time.Duration                            // since boot, when mark was last advanced; 0: it is to be
-	steps    int                                      // how often it was set
-	unproved time.Duration                            // how far the core counts last as ahead of what is proved
-	signed   time.Time                                // the latest date of a document at hand
-	mark     enforcer.Mark                            // the latest time of which there is evidence, which outlives the agent
+	last     time.Time     // the licence time when it was last asked for; zero: it was not
+	wall     time.Time     // the wall clock, then
+	read     time.Duration // since boot, then
+	asked    time.Time     // when the kernel was asked for the time since boot
+	atBoot   time.Duration // what it said
+	advanced time.Duration // since boot, when mark was last advanced; 0: it is to be
+	steps    int           // how often it was set
+	unproved time.Duration // how far the core counts last as ahead of what is proved
+	signed   time.Time     // the latest date of a document at hand
+	// the latest time of which there is evidence, which outlives the agent
+	mark     enforcer.Mark
 	markKept time.Duration                            // since boot, when mark was last kept; 0: not yet
 	next     time.Time                                // what the timer waits for
 	held     map[enforcer.Lifetime]int                // leases held
@@ -71,7 +72,11 @@ type observer interface {
 }
 
 func newDesk(now func() time.Time, seen observer, o enforcer.Options) *desk {
-	return &desk{now: now, boot: clock.Boot, passed: func(from, to time.Time) time.Duration { return to.Sub(from) }, seen: seen, core: enforcer.New(o), podOf: liveness.PodOf, wake: make(chan struct{}, 1), waiting: map[enforcer.LeaseID]waiter{}, judged: make(chan struct{}), held: map[enforcer.Lifetime]int{}, owned: map[string]map[enforcer.LeaseID]struct{}{}, doubted: map[enforcer.LeaseID]struct{}{}}
+	return &desk{now: now, boot: clock.Boot, passed: func(from, to time.Time) time.Duration {
+		return to.Sub(from)
+	}, seen: seen, core: enforcer.New(o), podOf: liveness.PodOf, wake: make(chan struct{}, 1),
+		waiting: map[enforcer.LeaseID]waiter{}, judged: make(chan struct{}), held: map[enforcer.Lifetime]int{},
+		owned: map[string]map[enforcer.LeaseID]struct{}{}, doubted: map[enforcer.LeaseID]struct{}{}}
 }
 
 // do decides one request, carries the decision out, and returns when it may be acknowledged.
@@ -94,8 +99,8 @@ type outcome struct {
 	fence   time.Duration // of a grant, since boot: what it was granted from is partly over then; zero: never
 }
 
-// carry writes a decision's events and carries them out. What gives (a grant, a renewal, a draw) is denied when it cannot be
-// written; what takes is carried out whatever the disk says. d.mu is held.
+// carry writes a decision's events and carries them out. What gives (a grant, a renewal, a draw) is denied when it
+// cannot be written; what takes is carried out whatever the disk says. d.mu is held.
 func (d *desk) carry(dec enforcer.Decision) outcome {
 	var written commit
 	if d.store != nil && len(dec.Events) > 0 {
@@ -104,7 +109,8 @@ func (d *desk) carry(dec enforcer.Decision) outcome {
 			if slices.ContainsFunc(dec.Events, d.gives) {
 				return outcome{Decision: enforcer.Decision{Denial: notStored(err)}}
 			}
-			d.store.log.Error("what ended could not be written, and may be thought to go on after a crash", "error", err)
+			d.store.log.Error("what ended could not be written, and may be thought to go on after a crash", "error",
+				err)
 		}
 	}
 	if dec.Replayed && d.store != nil && durable(enforcer.Event{Lease: dec.Lease}) {
@@ -128,12 +134,13 @@ func (d *desk) gives(ev enforcer.Event) bool {
 }
 
 func notStored(err error) *enforcer.Denial {
-	return &enforcer.Denial{Code: enforcer.Storage, Detail: fmt.Sprintf("what was to be kept could not be stored: %v", err),
-		Hint: "see to the disk that state.dir and state.runtime_dir are on"}
+	return &enforcer.Denial{Code: enforcer.Storage,
+		Detail: fmt.Sprintf("what was to be kept could not be stored: %v", err),
+		Hint:   "see to the disk that state.dir and state.runtime_dir are on"}
 }
 
-// settle waits until an outcome may be acknowledged. A lease that could not be stored is undone; a draw stays drawn, for it may
-// have been stored.
+// settle waits until an outcome may be acknowledged. A lease that could not be stored is undone; a draw stays drawn,
+// for it may have been stored.
 func (d *desk) settle(out outcome) outcome {
 	var err error
 	if out.written != nil {
@@ -159,7 +166,8 @@ func (d *desk) await(out outcome) enforcer.Decision {
 	return out.Decision
 }
 
-// enter takes d.mu to decide something. What is over on the boot-time clock is out of the verdict by then: others may have it.
+// enter takes d.mu to decide something. What is over on the boot-time clock is out of the verdict by then: others may
+// have it.
 func (d *desk) enter() {
 	for {
 		d.mu.Lock()
@@ -187,7 +195,8 @@ func (d *desk) serve(now time.Time, recheck bool) {
 			return
 		}
 		if out := d.carry(dec); out.Denial != nil && dec.Denial == nil {
-			d.apply([]enforcer.Event{{Kind: enforcer.EventLeft, At: now, Waiter: dec.Events[0].Waiter, Cause: enforcer.CauseDenied, Denial: out.Denial}}, nil)
+			d.apply([]enforcer.Event{{Kind: enforcer.EventLeft, At: now, Waiter: dec.Events[0].Waiter,
+				Cause: enforcer.CauseDenied, Denial: out.Denial}}, nil)
 		}
 	}
 }
@@ -244,7 +253,8 @@ func (d *desk) answer(ev enforcer.Event, written commit) {
 	}
 	if w, ok := d.waiting[ev.Waiter.ID]; ok {
 		delete(d.waiting, ev.Waiter.ID)
-		dec := enforcer.Decision{Events: []enforcer.Event{ev}, Lease: ev.Lease, Denial: ev.Denial, Replayed: ev.Cause == enforcer.CauseReplayed}
+		dec := enforcer.Decision{Events: []enforcer.Event{ev}, Lease: ev.Lease, Denial: ev.Denial,
+			Replayed: ev.Cause == enforcer.CauseReplayed}
 		w.tell(outcome{dec, written, d.fenceOf(&dec)})
 	}
 }
@@ -292,8 +302,8 @@ func (d *desk) unconfirmed() int {
 	return len(d.doubted)
 }
 
-// setVerdict puts a verdict in force and tells holders of leases that are to be revoked. Part of what it grants is over when
-// fence has come, on the boot-time clock; zero: never.
+// setVerdict puts a verdict in force and tells holders of leases that are to be revoked. Part of what it grants is over
+// when fence has come, on the boot-time clock; zero: never.
 func (d *desk) setVerdict(v *enforcer.Verdict, fence time.Duration) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -419,8 +429,8 @@ func (d *desk) isMeter(r *enforcer.Acquire) bool {
 // portion is how many leases are listed while the lock is held.
 const portion = 256
 
-// list calls f with the leases of a user, or of all users for nil, a portion at a time, until f returns false. Between two portions
-// others are served. A lease that is held all the while is in one of them, and may be in two.
+// list calls f with the leases of a user, or of all users for nil, a portion at a time, until f returns false. Between
+// two portions others are served. A lease that is held all the while is in one of them, and may be in two.
 func (d *desk) list(u *enforcer.User, f func([]*enforcer.Lease) bool) {
 	var users []enforcer.User
 	if u != nil {
@@ -458,7 +468,9 @@ func (d *desk) drain() {
 }
 
 func drainingDenial() *enforcer.Denial {
-	return &enforcer.Denial{Code: enforcer.Draining, Detail: "the agent is shutting down, or an admin drains it, and it grants no new leases", Hint: "try again when it is back"}
+	return &enforcer.Denial{Code: enforcer.Draining,
+		Detail: "the agent is shutting down, or an admin drains it, and it grants no new leases",
+		Hint:   "try again when it is back"}
 }
 
 func (d *desk) draining() bool { return d.drained.Load() }

@@ -27,7 +27,8 @@ func withKeygen(t *testing.T, machines, processes int64) *house {
 	}
 	h := open(t, fmt.Sprintf(keygenListeners, dir))
 	h.drop("a.lic", h.sign("a", 1, func(c *usher.Claims) {
-		c.Pools = map[string]usher.Pool{"machines": {Max: &machines, Scope: "host"}, "processes": {Max: &processes, Scope: "host"}}
+		c.Pools = map[string]usher.Pool{"machines": {Max: &machines, Scope: "host"},
+			"processes": {Max: &processes, Scope: "host"}}
 		c.Meters = map[string]usher.Meter{"uses": {Max: new(int64(9)), Scope: "host"}}
 	}))
 	h.until("dropped", inForce("a"))
@@ -60,7 +61,8 @@ func (c *caller) keygen(status int, method, target, body string) (out keygenAnsw
 
 func (c *caller) keygenMachine(status int, fingerprint string) keygenAnswer {
 	c.t.Helper()
-	return c.keygen(status, "POST", "/v1/machines", fmt.Sprintf(`{"data":{"type":"machines","attributes":{"fingerprint":%q},"relationships":{"license":{"data":{"type":"licenses","id":"a"}}}}}`, fingerprint))
+	return c.keygen(status, "POST", "/v1/machines", fmt.Sprintf(
+		`{"data":{"type":"machines","attributes":{"fingerprint":%q},"relationships":{"license":{"data":{"type":"licenses","id":"a"}}}}}`, fingerprint))
 }
 
 // Machines, watched and not, processes and uses of the Keygen dialect outlast any kill of the agent.
@@ -76,14 +78,17 @@ func TestKeygenDialectSurvivesKill(t *testing.T) {
 	t.Cleanup(p.kill)
 	who := func() []*caller {
 		at := p.listening()
-		return []*caller{callerOf(t, at[0].Address), callerOf(t, at[1].Address, "Authorization", "License THE-KEY-OF-A-TEST")}
+		return []*caller{callerOf(t, at[0].Address),
+			callerOf(t, at[1].Address, "Authorization", "License THE-KEY-OF-A-TEST")}
 	}
 	type state struct{ still, watched, process keygenAnswer }
 	var states []state
 	for i, c := range who() {
-		s := state{still: c.keygenMachine(201, fmt.Sprint("still-", i)), watched: c.keygenMachine(201, fmt.Sprint("watched-", i))}
+		s := state{still: c.keygenMachine(201, fmt.Sprint("still-", i)),
+			watched: c.keygenMachine(201, fmt.Sprint("watched-", i))}
 		c.keygen(200, "POST", "/v1/machines/"+s.watched.Data.ID+"/actions/ping", "")
-		s.process = c.keygen(201, "POST", "/v1/processes", fmt.Sprintf(`{"data":{"type":"processes","attributes":{"pid":"1"},"relationships":{"machine":{"data":{"type":"machines","id":%q}}}}}`, s.still.Data.ID))
+		s.process = c.keygen(201, "POST", "/v1/processes", fmt.Sprintf(
+			`{"data":{"type":"processes","attributes":{"pid":"1"},"relationships":{"machine":{"data":{"type":"machines","id":%q}}}}}`, s.still.Data.ID))
 		c.keygen(200, "POST", "/v1/licenses/a/actions/increment-usage", "")
 		states = append(states, s)
 	}
@@ -92,10 +97,12 @@ func TestKeygenDialectSurvivesKill(t *testing.T) {
 		p.run()
 		for i, c := range who() {
 			s := states[i]
-			if m := c.keygen(200, "GET", fmt.Sprint("/v1/machines/still-", i), ""); m.Data.ID != s.still.Data.ID || m.Data.Attributes["heartbeatStatus"] != "NOT_STARTED" {
+			if m := c.keygen(200, "GET", fmt.Sprint("/v1/machines/still-", i), ""); m.Data.ID != s.still.Data.ID ||
+				m.Data.Attributes["heartbeatStatus"] != "NOT_STARTED" {
 				t.Errorf("the machine is found again as %+v", m)
 			}
-			if m := c.keygen(200, "POST", "/v1/machines/"+s.watched.Data.ID+"/actions/ping", ""); m.Data.Attributes["heartbeatStatus"] != "ALIVE" || m.Data.Attributes["requireHeartbeat"] != true {
+			if m := c.keygen(200, "POST", "/v1/machines/"+s.watched.Data.ID+"/actions/ping",
+				""); m.Data.Attributes["heartbeatStatus"] != "ALIVE" || m.Data.Attributes["requireHeartbeat"] != true {
 				t.Errorf("the watched machine is found again as %+v", m)
 			}
 			c.keygen(200, "POST", "/v1/processes/"+s.process.Data.ID+"/actions/ping", "")

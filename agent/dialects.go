@@ -33,8 +33,8 @@ type dialectDesk struct {
 	log    *slog.Logger
 }
 
-// dialectKey derives the key of a dialect's answers from the agent's (RFC 5869), so that what one signs is never taken for what
-// the other does.
+// dialectKey derives the key of a dialect's answers from the agent's (RFC 5869), so that what one signs is never taken
+// for what the other does.
 func dialectKey(agent ed25519.PrivateKey, system string) (ed25519.PrivateKey, error) {
 	seed, err := hkdf.Key(sha256.New, agent.Seed(), nil, "usher dialect key/1 "+system, ed25519.SeedSize)
 	if err != nil {
@@ -134,14 +134,16 @@ func adminOnly(c enforcer.Caller, what string) *enforcer.Denial {
 	if c.Admin {
 		return nil
 	}
-	return &enforcer.Denial{Code: enforcer.Forbidden, Detail: what + " is for admins", Hint: "ask on a Unix socket as root, as the agent's user, or by a rule under socket.admin"}
+	return &enforcer.Denial{Code: enforcer.Forbidden, Detail: what + " is for admins",
+		Hint: "ask on a Unix socket as root, as the agent's user, or by a rule under socket.admin"}
 }
 
 func (d *dialectDesk) Host(ctx context.Context, product string) plugin.Host {
 	name, _ := os.Hostname() // empty when there is none
 	f := front{d.agent}.Fingerprint(ctx, product)
 	out := plugin.Host{Name: name, Product: f.Product, Components: map[string][]string{}, AgentKey: f.AgentKey,
-		Cores: plugin.Cores{Physical: int64(f.Cores.Physical), Logical: int64(f.Cores.Logical), Effective: f.Cores.Effective}}
+		Cores: plugin.Cores{Physical: int64(f.Cores.Physical), Logical: int64(f.Cores.Logical),
+			Effective: f.Cores.Effective}}
 	for _, c := range f.Components {
 		if len(c.Values) > 0 {
 			out.Components[c.Name] = slices.Clone(c.Values)
@@ -150,9 +152,13 @@ func (d *dialectDesk) Host(ctx context.Context, product string) plugin.Host {
 	return out
 }
 
-func (d *dialectDesk) Acquire(ctx context.Context, r *enforcer.Acquire, data []byte) (*enforcer.Lease, bool, *enforcer.Denial) {
+func (d *dialectDesk) Acquire(ctx context.Context, r *enforcer.Acquire,
+	data []byte) (*enforcer.Lease, bool, *enforcer.Denial) {
 	if r.Lifetime == enforcer.LifetimeProcess || r.Lifetime == enforcer.LifetimeConnection {
-		return nil, false, &enforcer.Denial{Code: enforcer.BadRequest, Field: "lifetime", Detail: fmt.Sprintf("lifetime %s is for sessions: a dialect's request says nothing of how long its caller lives", r.Lifetime)}
+		return nil, false, &enforcer.Denial{Code: enforcer.BadRequest, Field: "lifetime",
+			Detail: fmt.Sprintf(
+				"lifetime %s is for sessions: a dialect's request says nothing of how long its caller lives",
+				r.Lifetime)}
 	}
 	q := *r
 	q.Data = d.data(data)
@@ -177,7 +183,8 @@ func (d *dialectDesk) Acquire(ctx context.Context, r *enforcer.Acquire, data []b
 		return l, g.Replayed, nil
 	}
 	undo := func() {
-		d.agent.desk.do(&enforcer.Release{ID: l.ID, Caller: q.Caller, Owner: d.system, Cause: enforcer.CauseUndelivered})
+		d.agent.desk.do(&enforcer.Release{ID: l.ID, Caller: q.Caller, Owner: d.system,
+			Cause: enforcer.CauseUndelivered})
 	}
 	if ctx.Err() != nil { // granted in the last moment, and nobody is there to be told
 		undo()
@@ -237,7 +244,8 @@ func (d *dialectDesk) Adjust(meter string, by int64, c enforcer.Caller) (int64, 
 	drawn, denial := d.agent.desk.shift(&enforcer.Shift{Pool: meter, By: by, Caller: c})
 	if denial == nil && by != 0 {
 		d.agent.audit.NoteBy(c, eventlog.Event{Type: audit.MeterAdjusted, Subject: meter,
-			Fields: map[string]string{"by": strconv.FormatInt(by, 10), "drawn": strconv.FormatInt(drawn, 10), "dialect": d.system}})
+			Fields: map[string]string{"by": strconv.FormatInt(by, 10), "drawn": strconv.FormatInt(drawn, 10),
+				"dialect": d.system}})
 	}
 	return drawn, denial
 }

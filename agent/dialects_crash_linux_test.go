@@ -71,14 +71,15 @@ func (p *toyProcess) kill() {
 	}
 }
 
-// What a dialect was told is kept over any number of kills: each lease with the data it had last, draws and adjustments, client
-// tokens, the store. Callers are who they were, by the kernel's word, a token, and a key.
+// What a dialect was told is kept over any number of kills: each lease with the data it had last, draws and
+// adjustments, client tokens, the store. Callers are who they were, by the kernel's word, a token, and a key.
 func TestDialectSurvivesKill(t *testing.T) {
 	t.Parallel()
 	p := toysApart(t, 40)
 	who := func() []*caller {
 		at := p.listening()
-		return []*caller{callerOf(t, at[0].Address), callerOf(t, at[1].Address, bearer(tokenOne)...), callerOf(t, at[3].Address, "Toy-Key", "a")}
+		return []*caller{callerOf(t, at[0].Address), callerOf(t, at[1].Address, bearer(tokenOne)...),
+			callerOf(t, at[3].Address, "Toy-Key", "a")}
 	}
 	type state struct{ ttl, held, borrow toyReply }
 	var states []state
@@ -86,12 +87,15 @@ func TestDialectSurvivesKill(t *testing.T) {
 	draw := toyRequest{Pool: "uses", N: 1, Lifetime: "draw", Token: "draw", Data: "of the draw"}
 	for i, c := range who() {
 		s := state{c.ok("POST", "/lease", toyRequest{Pool: "streams", N: 1, TTL: 3600, Token: "t", Data: "first"}),
-			c.ok("POST", "/lease", toyRequest{Pool: "streams", N: 2, Lifetime: "held", Data: strings.Repeat("x", plugin.MaxLeaseData)}),
-			c.ok("POST", "/lease", toyRequest{Pool: "streams", N: 3, Lifetime: "borrow", Until: until, Data: "borrowed"})}
+			c.ok("POST", "/lease",
+				toyRequest{Pool: "streams", N: 2, Lifetime: "held", Data: strings.Repeat("x", plugin.MaxLeaseData)}),
+			c.ok("POST", "/lease",
+				toyRequest{Pool: "streams", N: 3, Lifetime: "borrow", Until: until, Data: "borrowed"})}
 		c.ok("POST", "/lease", draw)
 		c.ok("POST", "/adjust", toyRequest{Pool: "uses", By: 1})
 		c.ok("POST", "/adjust", toyRequest{Pool: "uses", By: -1})
-		c.ok("POST", "/store", toyRequest{Changes: []plugin.Change{{Key: fmt.Sprint("key/", i), Value: []byte(s.held.ID)}, {Key: "gone", Value: []byte("x")}}})
+		c.ok("POST", "/store", toyRequest{Changes: []plugin.Change{{Key: fmt.Sprint("key/", i),
+			Value: []byte(s.held.ID)}, {Key: "gone", Value: []byte("x")}}})
 		c.ok("POST", "/store", toyRequest{Changes: []plugin.Change{{Key: "gone"}}})
 		states = append(states, s)
 	}
@@ -114,7 +118,8 @@ func TestDialectSurvivesKill(t *testing.T) {
 					t.Errorf("round %d: %+v is found again as %+v", round, want, got)
 				}
 			}
-			if again := c.ok("POST", "/lease", toyRequest{Pool: "streams", N: 1, TTL: 3600, Token: "t"}); !again.Replayed || again.ID != s.ttl.ID || again.Data != s.ttl.Data {
+			if again := c.ok("POST", "/lease", toyRequest{Pool: "streams", N: 1, TTL: 3600,
+				Token: "t"}); !again.Replayed || again.ID != s.ttl.ID || again.Data != s.ttl.Data {
 				t.Errorf("round %d: the token is answered %+v", round, again)
 			}
 			if again := c.ok("POST", "/lease", draw); !again.Replayed || again.Data != draw.Data {
@@ -158,7 +163,8 @@ func TestStoreUnderKill(t *testing.T) {
 		go func() {
 			n := acknowledged
 			for {
-				body := fmt.Sprintf(`{"changes":[{"Key":"a","Value":%q},{"Key":"b","Value":%q}]}`, number(n+1), number(n+1))
+				body := fmt.Sprintf(`{"changes":[{"Key":"a","Value":%q},{"Key":"b","Value":%q}]}`, number(n+1),
+					number(n+1))
 				r, err := postTo(c, "/store", body)
 				if err != nil { // killed
 					done <- n

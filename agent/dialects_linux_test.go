@@ -121,7 +121,8 @@ func (c *caller) refused(code, method, target string, in toyRequest) {
 // withMeters gives a licence meters, a second pool, and borrowing.
 func withMeters(c *usher.Claims) {
 	five := int64(5)
-	c.Meters = map[string]usher.Meter{"uses": {Max: &five, Scope: "host", Adjustable: true}, "fixed": {Max: &five, Scope: "host"}}
+	c.Meters = map[string]usher.Meter{"uses": {Max: &five, Scope: "host", Adjustable: true},
+		"fixed": {Max: &five, Scope: "host"}}
 	c.MaxBorrow = 24 * 3600
 }
 
@@ -143,8 +144,8 @@ const toyListeners = `listeners:
   - {address: "%[3]s", dialect: other}
 `
 
-// withToys makes a house whose agent speaks toys: by a Unix socket, over TCP with tokens, over TCP with nothing, over TCP with
-// keys, and another toy by a Unix socket.
+// withToys makes a house whose agent speaks toys: by a Unix socket, over TCP with tokens, over TCP with nothing, over
+// TCP with keys, and another toy by a Unix socket.
 func withToys(t *testing.T, limit int64) (*house, []wire.Listener) {
 	dir, err := os.MkdirTemp(tempDir(), "u")
 	if err != nil {
@@ -180,16 +181,19 @@ func TestDialectDesk(t *testing.T) {
 		c.refused("pool_unknown", "POST", "/lease", toyRequest{Pool: "rivers", N: 1})
 		c.refused("bad_request", "POST", "/lease", toyRequest{Pool: "streams", N: 1, Lifetime: "process"})
 		c.refused("token_reused", "POST", "/lease", toyRequest{Pool: "streams", N: 2, TTL: 30, Token: "t"})
-		if again := c.ok("POST", "/lease", toyRequest{Pool: "streams", N: 1, TTL: 30, Token: "t", Data: "another"}); !again.Replayed || again.ID != ttl.ID || again.Data != "one" {
+		if again := c.ok("POST", "/lease", toyRequest{Pool: "streams", N: 1, TTL: 30, Token: "t",
+			Data: "another"}); !again.Replayed || again.ID != ttl.ID || again.Data != "one" {
 			t.Errorf("a retry: %+v", again)
 		}
-		if more := c.ok("PUT", "/lease/"+ttl.ID, toyRequest{TTL: 3600}); !more.Expires.After(ttl.Expires) || more.Data != "one" {
+		if more := c.ok("PUT", "/lease/"+ttl.ID, toyRequest{TTL: 3600}); !more.Expires.After(ttl.Expires) ||
+			more.Data != "one" {
 			t.Errorf("a renewal: %+v of %+v", more, ttl)
 		}
 		c.refused("bad_request", "PUT", "/lease/"+held.ID, toyRequest{})
 		c.ok("PATCH", "/lease/"+held.ID, toyRequest{Data: "three"})
 		c.refused("too_large", "PATCH", "/lease/"+held.ID, toyRequest{Data: strings.Repeat("x", plugin.MaxLeaseData+1)})
-		c.refused("too_large", "POST", "/lease", toyRequest{Pool: "streams", N: 1, Data: strings.Repeat("x", plugin.MaxLeaseData+1)})
+		c.refused("too_large", "POST", "/lease",
+			toyRequest{Pool: "streams", N: 1, Data: strings.Repeat("x", plugin.MaxLeaseData+1)})
 		if got := c.ok("GET", "/lease/"+held.ID, toyRequest{}); !got.Found || got.Data != "three" {
 			t.Errorf("the lease is %+v", got)
 		}
@@ -201,7 +205,8 @@ func TestDialectDesk(t *testing.T) {
 			t.Errorf("the leases are %v, and were acquired as %v", ids, want)
 		}
 
-		for _, draw := range []toyRequest{{Pool: "uses", N: 2, Lifetime: "draw", Token: "d", Data: "drawn"}, {Pool: "uses", N: 2, Lifetime: "draw", Token: "d", Data: "again"}} {
+		for _, draw := range []toyRequest{{Pool: "uses", N: 2, Lifetime: "draw", Token: "d", Data: "drawn"},
+			{Pool: "uses", N: 2, Lifetime: "draw", Token: "d", Data: "again"}} {
 			if l := c.ok("POST", "/lease", draw); l.Data != "drawn" {
 				t.Errorf("a draw: %+v", l)
 			}
@@ -222,7 +227,8 @@ func TestDialectDesk(t *testing.T) {
 
 		c.ok("DELETE", "/lease/"+ttl.ID, toyRequest{})
 		c.ok("DELETE", "/lease/"+held.ID, toyRequest{})
-		c.refused("forbidden", "DELETE", "/lease/"+borrow.ID, toyRequest{}) // not before its time, whatever cause the dialect gives
+		// not before its time, whatever cause the dialect gives
+		c.refused("forbidden", "DELETE", "/lease/"+borrow.ID, toyRequest{})
 		if err := h.Release(context.Background(), borrow.ID, true); err != nil {
 			t.Fatal(err)
 		}
@@ -259,20 +265,25 @@ func TestDialectDesk(t *testing.T) {
 	}
 }
 
-// Leases of other callers, of other dialects, and of the local API are not to be seen, renewed or released; their tokens are theirs.
+// Leases of other callers, of other dialects, and of the local API are not to be seen, renewed or released; their
+// tokens are theirs.
 func TestDialectsAreApart(t *testing.T) {
 	t.Parallel()
 	h, at := withToys(t, 20)
 	all := map[string]*caller{
-		"kernel": callerOf(t, at[0].Address), "token one": callerOf(t, at[1].Address, bearer(tokenOne)...), "token two": callerOf(t, at[1].Address, bearer(tokenTwo)...),
-		"insecure": callerOf(t, at[2].Address), "key a": callerOf(t, at[3].Address, "Toy-Key", "a"), "key b": callerOf(t, at[3].Address, "Toy-Key", "b"),
+		"kernel": callerOf(t, at[0].Address), "token one": callerOf(t, at[1].Address, bearer(tokenOne)...),
+		"token two": callerOf(t, at[1].Address, bearer(tokenTwo)...),
+		"insecure":  callerOf(t, at[2].Address), "key a": callerOf(t, at[3].Address, "Toy-Key", "a"),
+		"key b":              callerOf(t, at[3].Address, "Toy-Key", "b"),
 		"the kernel's other": callerOf(t, at[4].Address),
 	}
 	mine := map[string]string{}
 	for name, c := range all {
-		mine[name] = c.ok("POST", "/lease", toyRequest{Pool: "streams", N: 1, TTL: 600, Token: "the same", Data: name}).ID
+		mine[name] = c.ok("POST", "/lease",
+			toyRequest{Pool: "streams", N: 1, TTL: 600, Token: "the same", Data: name}).ID
 	}
-	native, err := h.Acquire(context.Background(), wire.AcquireRequest{Pool: "streams", TTLSeconds: 600, ClientToken: "the same"})
+	native, err := h.Acquire(context.Background(),
+		wire.AcquireRequest{Pool: "streams", TTLSeconds: 600, ClientToken: "the same"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -315,7 +326,8 @@ func TestDialectsAreApart(t *testing.T) {
 	}
 	// Stores and keys are apart, too.
 	all["kernel"].ok("POST", "/store", toyRequest{Changes: []plugin.Change{{Key: "k", Value: []byte("v")}}})
-	if !all["token one"].ok("GET", "/store/k", toyRequest{}).Found || all["insecure"].ok("GET", "/store/k", toyRequest{}).Found {
+	if !all["token one"].ok("GET", "/store/k", toyRequest{}).Found ||
+		all["insecure"].ok("GET", "/store/k", toyRequest{}).Found {
 		t.Error("a store is its dialect's, on all its listeners and no other's")
 	}
 	keys, err := h.Keys(context.Background())
@@ -341,7 +353,8 @@ func TestDialectsAreApart(t *testing.T) {
 	}
 	host := all["kernel"].ok("GET", "/host", toyRequest{}).Host
 	f, err := h.Fingerprint(context.Background(), "")
-	if err != nil || host.Product != "acme" || host.Cores.Logical != int64(f.Cores.Logical) || host.AgentKey != keys.Keys[0].KeyID {
+	if err != nil || host.Product != "acme" || host.Cores.Logical != int64(f.Cores.Logical) ||
+		host.AgentKey != keys.Keys[0].KeyID {
 		t.Errorf("the host is %+v, %v", host, err)
 	}
 	if other := all["kernel"].ok("GET", "/host", toyRequest{Pool: "another"}).Host; other.Product != "another" {
@@ -349,7 +362,8 @@ func TestDialectsAreApart(t *testing.T) {
 	}
 }
 
-// What comes to a dialect comes as it was sent, whatever the method and the path; what may not come is refused in a problem.
+// What comes to a dialect comes as it was sent, whatever the method and the path; what may not come is refused in a
+// problem.
 func TestListenerRules(t *testing.T) {
 	t.Parallel()
 	_, at := withToys(t, 4)
@@ -372,7 +386,8 @@ func TestListenerRules(t *testing.T) {
 		{"token", tcp, "", bearer(tokenOne), 200, "token:"},
 		{"the other token", tcp, "", bearer(tokenTwo), 200, "token:"},
 		{"token, small letters", tcp, "", []string{"Authorization", "bearer " + tokenOne}, 200, "token:"},
-		{"token as password", tcp, "", []string{"Authorization", "Basic " + base64.StdEncoding.EncodeToString([]byte("me:"+tokenOne))}, 200, "token:"},
+		{"token as password", tcp, "", []string{"Authorization",
+			"Basic " + base64.StdEncoding.EncodeToString([]byte("me:"+tokenOne))}, 200, "token:"},
 		{"no token", tcp, "", nil, 401, ""},
 		{"wrong token", tcp, "", bearer(tokenOne + "x"), 401, ""},
 		{"part of a token", tcp, "", bearer(tokenOne[:len(tokenOne)-1]), 401, ""},
@@ -406,7 +421,8 @@ func TestListenerRules(t *testing.T) {
 			}
 			if test.want != 200 {
 				var p wire.Problem
-				if err := json.Unmarshal(body, &p); err != nil || p.Status != test.want || p.Code == "" || res.Header.Get("Content-Type") != "application/problem+json" {
+				if err := json.Unmarshal(body, &p); err != nil || p.Status != test.want || p.Code == "" ||
+					res.Header.Get("Content-Type") != "application/problem+json" {
 					t.Errorf("%s is no problem: %v", body, err)
 				}
 				if (test.want == 401) != (res.Header.Get("WWW-Authenticate") != "") {
@@ -419,10 +435,12 @@ func TestListenerRules(t *testing.T) {
 				t.Fatal(err)
 			}
 			e := out.Echo
-			if strings.HasPrefix(test.address, "unix:") && (e["uid"] != strconv.Itoa(os.Getuid()) || e["pid"] != strconv.Itoa(os.Getpid()) || e["credential"] != "") {
+			if strings.HasPrefix(test.address, "unix:") && (e["uid"] != strconv.Itoa(os.Getuid()) ||
+				e["pid"] != strconv.Itoa(os.Getpid()) || e["credential"] != "") {
 				t.Errorf("the kernel's caller is %v", e)
 			}
-			if !strings.HasPrefix(e["credential"], test.credential) || (e["vouched"] == "true") == (test.name == "no key") || strings.Contains(e["authorization"], tokenOne) {
+			if !strings.HasPrefix(e["credential"], test.credential) ||
+				(e["vouched"] == "true") == (test.name == "no key") || strings.Contains(e["authorization"], tokenOne) {
 				t.Errorf("%v", e)
 			}
 		})
@@ -447,7 +465,8 @@ func TestDialectRequests(t *testing.T) {
 			t.Errorf("the dialect sees %v", e)
 		}
 		large := []byte(`{"text":"` + strings.Repeat("x", plugin.MaxDialectBody) + `"}`)
-		if res, b := c.send("POST", "/sign", large); res.StatusCode != http.StatusRequestEntityTooLarge || !strings.Contains(string(b), `"too_large"`) {
+		if res, b := c.send("POST", "/sign", large); res.StatusCode != http.StatusRequestEntityTooLarge ||
+			!strings.Contains(string(b), `"too_large"`) {
 			t.Errorf("a large body: %s %s", res.Status, b)
 		}
 		// A lease whose answer is lost is given back.

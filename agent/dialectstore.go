@@ -18,7 +18,8 @@ import (
 	"github.com/usher-agent/usher/plugin"
 )
 
-// dialectStore is a dialect's [plugin.Store]: all of it in memory, and in a journal of its own. What can be read is on the disk.
+// dialectStore is a dialect's [plugin.Store]: all of it in memory, and in a journal of its own. What can be read is on
+// the disk.
 type dialectStore struct {
 	journal *journal.Journal
 	name    string       // of the journal
@@ -45,9 +46,10 @@ const dialectJournals = "dialect-*.journal"
 // storeVersion is the first byte of every record of a store's journal.
 const storeVersion = 1
 
-// openDialectStore opens a dialect's store in a state folder, or makes it. file opens the journal's files; nil: as usual. vault seals
-// the journal; nil: nothing does.
-func openDialectStore(dir, system string, log *slog.Logger, file func(string, int) (journal.File, error), vault *files.Vault) (*dialectStore, error) {
+// openDialectStore opens a dialect's store in a state folder, or makes it. file opens the journal's files; nil: as
+// usual. vault seals the journal; nil: nothing does.
+func openDialectStore(dir, system string, log *slog.Logger, file func(string, int) (journal.File, error),
+	vault *files.Vault) (*dialectStore, error) {
 	s := &dialectStore{log: log, name: dialectJournal(system), vault: vault, values: map[string][]byte{}}
 	if file == nil {
 		file = journalFile
@@ -71,7 +73,8 @@ func openDialectStore(dir, system string, log *slog.Logger, file func(string, in
 		return nil, fmt.Errorf("store of the %s dialect: %w", system, err)
 	}
 	if r.TornBytes > 0 {
-		log.Warn("a crash has cut the journal's last record off; it was never acknowledged", "journal", filepath.Join(c.Dir, c.Name), "bytes", r.TornBytes)
+		log.Warn("a crash has cut the journal's last record off; it was never acknowledged", "journal",
+			filepath.Join(c.Dir, c.Name), "bytes", r.TornBytes)
 	}
 	s.journal = j
 	if f := faultOf(r, listed); f != "" {
@@ -99,7 +102,8 @@ func (s *dialectStore) seal() {
 		err = s.vault.SealJournal(s.name, files.Extent(x), nil)
 	}
 	if err != nil {
-		s.log.Warn("a journal was not sealed; what was written since the last seal is believed as it is found", "journal", s.name, "error", err)
+		s.log.Warn("a journal was not sealed; what was written since the last seal is believed as it is found",
+			"journal", s.name, "error", err)
 	}
 }
 
@@ -164,12 +168,14 @@ func (s *dialectStore) Apply(changes ...plugin.Change) error {
 		case c.Key == "" || len(c.Key) > plugin.MaxStoreKey:
 			return fmt.Errorf("the key has %d bytes, and must have from 1 to %d", len(c.Key), plugin.MaxStoreKey)
 		case len(c.Value) > plugin.MaxStoreValue:
-			return fmt.Errorf("key %q: the value has %d bytes, and may have %d at most", c.Key, len(c.Value), plugin.MaxStoreValue)
+			return fmt.Errorf("key %q: the value has %d bytes, and may have %d at most", c.Key, len(c.Value),
+				plugin.MaxStoreValue)
 		}
 		total += len(c.Key) + len(c.Value)
 	}
 	if total > plugin.MaxStoreApply {
-		return fmt.Errorf("the changes have %d bytes, and may have %d at most; apply them one after the other", total, plugin.MaxStoreApply)
+		return fmt.Errorf("the changes have %d bytes, and may have %d at most; apply them one after the other", total,
+			plugin.MaxStoreApply)
 	}
 	s.writing.Lock()
 	defer s.writing.Unlock()
@@ -203,8 +209,8 @@ func (s *dialectStore) Apply(changes ...plugin.Change) error {
 	return nil
 }
 
-// admits says why changes cannot be made: what they expect does not hold, or a bound would be passed. s.writing is held, so
-// that nothing changes meanwhile.
+// admits says why changes cannot be made: what they expect does not hold, or a bound would be passed. s.writing is
+// held, so that nothing changes meanwhile.
 func (s *dialectStore) admits(changes []plugin.Change) error {
 	after := map[string][]byte{}
 	for _, c := range changes {

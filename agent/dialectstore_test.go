@@ -69,7 +69,8 @@ func TestStoreBounds(t *testing.T) {
 	}
 	s := open()
 	put := func(key string, n int) plugin.Change { return plugin.Change{Key: key, Value: make([]byte, n)} }
-	if err := s.Apply(plugin.Change{Key: "a", Value: []byte("1"), If: true}, plugin.Change{Key: "e", Value: []byte{}}); err != nil {
+	if err := s.Apply(plugin.Change{Key: "a", Value: []byte("1"), If: true},
+		plugin.Change{Key: "e", Value: []byte{}}); err != nil {
 		t.Fatal(err)
 	}
 	for _, test := range []struct {
@@ -80,18 +81,27 @@ func TestStoreBounds(t *testing.T) {
 	}{
 		{"nothing", nil, nil, ""},
 		{"no key", []plugin.Change{put("", 1)}, nil, "the key has 0 bytes"},
-		{"a long key", []plugin.Change{put(strings.Repeat("k", plugin.MaxStoreKey+1), 1)}, nil, "the key has 257 bytes"},
+		{"a long key", []plugin.Change{put(strings.Repeat("k", plugin.MaxStoreKey+1), 1)}, nil,
+			"the key has 257 bytes"},
 		{"a large value", []plugin.Change{put("k", plugin.MaxStoreValue+1)}, nil, "the value has 16385 bytes"},
-		{"much at once", slices.Repeat([]plugin.Change{put("k", plugin.MaxStoreValue)}, 16), nil, "apply them one after the other"},
-		{"another value is expected", []plugin.Change{put("b", 1), {Key: "a", Value: []byte("2"), If: true, Expect: []byte("0")}}, plugin.ErrConflict, "-"},
-		{"none is expected", []plugin.Change{put("b", 1), {Key: "a", Value: []byte("2"), If: true}}, plugin.ErrConflict, "-"},
-		{"an empty one is expected", []plugin.Change{put("b", 1), {Key: "x", Value: []byte("2"), If: true, Expect: []byte{}}}, plugin.ErrConflict, "-"},
-		{"none is expected, and there is an empty one", []plugin.Change{put("b", 1), {Key: "e", Value: []byte("2"), If: true}}, plugin.ErrConflict, "-"},
-		{"as expected", []plugin.Change{{Key: "a", Value: []byte("2"), If: true, Expect: []byte("1")}, {Key: "a", Value: []byte("1"), If: true, Expect: []byte("1")}, {Key: "x"}}, nil, ""},
+		{"much at once", slices.Repeat([]plugin.Change{put("k", plugin.MaxStoreValue)}, 16), nil,
+			"apply them one after the other"},
+		{"another value is expected", []plugin.Change{put("b", 1),
+			{Key: "a", Value: []byte("2"), If: true, Expect: []byte("0")}}, plugin.ErrConflict, "-"},
+		{"none is expected", []plugin.Change{put("b", 1), {Key: "a", Value: []byte("2"), If: true}}, plugin.ErrConflict,
+			"-"},
+		{"an empty one is expected", []plugin.Change{put("b", 1),
+			{Key: "x", Value: []byte("2"), If: true, Expect: []byte{}}}, plugin.ErrConflict, "-"},
+		{"none is expected, and there is an empty one",
+			[]plugin.Change{put("b", 1), {Key: "e", Value: []byte("2"), If: true}}, plugin.ErrConflict, "-"},
+		{"as expected", []plugin.Change{{Key: "a", Value: []byte("2"), If: true, Expect: []byte("1")},
+			{Key: "a", Value: []byte("1"), If: true, Expect: []byte("1")}, {Key: "x"}}, nil, ""},
 	} {
 		err := s.Apply(test.changes...)
 		switch {
-		case test.want != nil && !errors.Is(err, test.want), test.want == nil && test.says != "" && (err == nil || !strings.Contains(err.Error(), test.says)), test.says == "" && err != nil:
+		case test.want != nil && !errors.Is(err, test.want),
+			test.want == nil && test.says != "" && (err == nil || !strings.Contains(err.Error(), test.says)),
+			test.says == "" && err != nil:
 			t.Errorf("%s: %v", test.name, err)
 		}
 		if got := s.content(); !maps.Equal(got, map[string]string{"a": "1", "e": ""}) {
@@ -141,7 +151,8 @@ func TestStoreBounds(t *testing.T) {
 		}
 		err = s.Apply(c...)
 	}
-	if s.size > plugin.MaxStore || s.size+10*plugin.MaxStoreValue < plugin.MaxStore || !errors.Is(err, plugin.ErrStoreFull) {
+	if s.size > plugin.MaxStore || s.size+10*plugin.MaxStoreValue < plugin.MaxStore ||
+		!errors.Is(err, plugin.ErrStoreFull) {
 		t.Errorf("it holds %d bytes after %d large ones: %v", s.size, n, err)
 	}
 	if err := s.Apply(plugin.Change{Key: "key00100"}); err != nil {
@@ -149,7 +160,8 @@ func TestStoreBounds(t *testing.T) {
 	}
 }
 
-// Whatever is applied, with restarts and compactions between, the store holds what a map would, all or none of each Apply.
+// Whatever is applied, with restarts and compactions between, the store holds what a map would, all or none of each
+// Apply.
 func TestStoreAgainstMap(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -167,14 +179,16 @@ func TestStoreAgainstMap(t *testing.T) {
 		}
 		s, want := open(), map[string]string{}
 		defer func() { s.Close() }()
-		key, value := rapid.SampledFrom([]string{"a", "ab", "b", "ba"}), rapid.SampledFrom([][]byte{nil, {}, []byte("x"), []byte("y")})
+		key, value := rapid.SampledFrom([]string{"a", "ab", "b", "ba"}),
+			rapid.SampledFrom([][]byte{nil, {}, []byte("x"), []byte("y")})
 		t.Repeat(map[string]func(*rapid.T){
 			"apply": func(t *rapid.T) {
 				var changes []plugin.Change
 				holds := true
 				after := maps.Clone(want)
 				for range rapid.IntRange(1, 4).Draw(t, "changes") {
-					c := plugin.Change{Key: key.Draw(t, "key"), Value: value.Draw(t, "value"), If: rapid.Bool().Draw(t, "if"), Expect: value.Draw(t, "expect")}
+					c := plugin.Change{Key: key.Draw(t, "key"), Value: value.Draw(t, "value"),
+						If: rapid.Bool().Draw(t, "if"), Expect: value.Draw(t, "expect")}
 					is, ok := want[c.Key]
 					holds = holds && (!c.If || ok == (c.Expect != nil) && is == string(c.Expect))
 					if after[c.Key] = string(c.Value); c.Value == nil {
@@ -182,7 +196,8 @@ func TestStoreAgainstMap(t *testing.T) {
 					}
 					changes = append(changes, c)
 				}
-				if err := s.Apply(changes...); (err == nil) != holds || err != nil && !errors.Is(err, plugin.ErrConflict) {
+				if err := s.Apply(changes...); (err == nil) != holds ||
+					err != nil && !errors.Is(err, plugin.ErrConflict) {
 					t.Fatalf("%+v on %v: %v", changes, want, err)
 				}
 				if holds {
@@ -207,7 +222,8 @@ func TestStoreAgainstMap(t *testing.T) {
 				for k, v := range want {
 					size += len(k) + len(v)
 				}
-				if got := s.content(); !maps.Equal(got, want) || s.size != size || !slices.IsSorted(s.keys) || len(s.keys) != len(want) {
+				if got := s.content(); !maps.Equal(got, want) || s.size != size || !slices.IsSorted(s.keys) ||
+					len(s.keys) != len(want) {
 					t.Fatalf("it holds %v (%d bytes, %v), and should hold %v", got, s.size, s.keys, want)
 				}
 				for _, prefix := range []string{"a", "b", "c"} {
@@ -246,7 +262,8 @@ func TestStoreCompacts(t *testing.T) {
 				key := fmt.Sprint(w)
 				is, ok := s.Get(key)
 				next := bytes.Repeat([]byte{byte(n)}, plugin.MaxStoreValue)
-				if err := s.Apply(plugin.Change{Key: key, Value: next, If: true, Expect: is}); err != nil || ok != (n > 0) {
+				if err := s.Apply(plugin.Change{Key: key, Value: next, If: true, Expect: is}); err != nil ||
+					ok != (n > 0) {
 					t.Errorf("%d %d: %v", w, n, err)
 					return
 				}

@@ -92,8 +92,8 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
-// joinsInVain has a process join another's lease when not even that fits on the disk: it is told so, for after a crash nobody would
-// know of it.
+// joinsInVain has a process join another's lease when not even that fits on the disk: it is told so, for after a crash
+// nobody would know of it.
 func joinsInVain(h *house) {
 	h.t.Helper()
 	p, err := h.Pool(h.t.Context(), "streams")
@@ -139,8 +139,8 @@ func fill(t *testing.T, name string) {
 	}
 }
 
-// A full runtime folder, whether it has a journal already or not, does not stop the start: what must be kept there is denied until there is
-// room, and everything else goes on.
+// A full runtime folder, whether it has a journal already or not, does not stop the start: what must be kept there is
+// denied until there is room, and everything else goes on.
 func TestFullRuntimeFolder(t *testing.T) {
 	disk := t.TempDir()
 	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=256k"); err != nil {

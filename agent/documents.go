@@ -23,14 +23,16 @@ const installWithin = 5 * time.Second
 // Install verifies a document and puts it into the licence folder, where it is in force when Install returns. With
 // dryRun it says what would change and changes nothing. An empty name means one made from the licence's id. A document
 // that does not verify, or that is for another product or host, is refused: what is in force stays.
-func (a *Agent) Install(ctx context.Context, document []byte, name string, dryRun bool) (wire.Installed, *enforcer.Denial) {
+func (a *Agent) Install(ctx context.Context, document []byte, name string,
+	dryRun bool) (wire.Installed, *enforcer.Denial) {
 	if a.court.isKey(name, document) {
 		return a.installKey(ctx, document, name, dryRun)
 	}
 	v := a.court.verify(document)
 	if v.problem != nil {
 		return wire.Installed{}, &enforcer.Denial{Code: api.DocumentRefused, Field: "document",
-			Detail: fmt.Sprintf("the document is not a good licence (%s): %s", v.problem.Code, v.problem.Reason), Hint: v.problem.Hint}
+			Detail: fmt.Sprintf("the document is not a good licence (%s): %s", v.problem.Code, v.problem.Reason),
+			Hint:   v.problem.Hint}
 	}
 	if name == "" {
 		name = a.fileName(v.license)
@@ -59,7 +61,8 @@ func (a *Agent) Install(ctx context.Context, document []byte, name string, dryRu
 // useless reports whether no passing of time can make the document count here.
 func useless(j enforcer.Judged) bool {
 	switch j.Code {
-	case enforcer.ProductMismatch, enforcer.FingerprintMismatch, enforcer.AgentKeyMismatch, enforcer.Malformed, enforcer.Revoked, enforcer.Banned:
+	case enforcer.ProductMismatch, enforcer.FingerprintMismatch, enforcer.AgentKeyMismatch, enforcer.Malformed,
+		enforcer.Revoked, enforcer.Banned:
 		return true
 	}
 	return false
@@ -69,8 +72,9 @@ func useless(j enforcer.Judged) bool {
 func (a *Agent) Remove(ctx context.Context, name string) *enforcer.Denial {
 	if err := a.watcher.Remove(name); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
-			return &enforcer.Denial{Code: api.DocumentUnknown, Field: "name", Detail: fmt.Sprintf("there is no document %q in the licence folder", name),
-				Hint: "`usher license list` shows what is there"}
+			return &enforcer.Denial{Code: api.DocumentUnknown, Field: "name",
+				Detail: fmt.Sprintf("there is no document %q in the licence folder", name),
+				Hint:   "`usher license list` shows what is there"}
 		}
 		return &enforcer.Denial{Code: enforcer.Storage, Detail: err.Error()}
 	}
@@ -96,8 +100,8 @@ func (a *Agent) Rollback(ctx context.Context, name string) (wire.Installed, *enf
 		License: LicenseShape(after, a.hostFacts())}, nil
 }
 
-// seen waits until the folder has been read again and judged, and then until done says so: a file counts as removed only
-// when it has been gone for a while.
+// seen waits until the folder has been read again and judged, and then until done says so: a file counts as removed
+// only when it has been gone for a while.
 func (a *Agent) seen(ctx context.Context, done func() bool) *enforcer.Denial {
 	ctx, cancel := context.WithTimeout(ctx, installWithin)
 	defer cancel()
@@ -115,11 +119,14 @@ func (a *Agent) seen(ctx context.Context, done func() bool) *enforcer.Denial {
 			case <-ctx.Done():
 			}
 		}
-		return &enforcer.Denial{Code: enforcer.Storage, Detail: "the licence folder was changed, but has not been read again in time", Hint: "`usher status` shows what is in force"}
+		return &enforcer.Denial{Code: enforcer.Storage,
+			Detail: "the licence folder was changed, but has not been read again in time",
+			Hint:   "`usher status` shows what is in force"}
 	}
 }
 
-// fileName makes a document's file name from its licence's id, or is the one file that counts where license.path is a file.
+// fileName makes a document's file name from its licence's id, or is the one file that counts where license.path is a
+// file.
 func (a *Agent) fileName(l *enforcer.License) string {
 	if name := a.singleFile(); name != "" {
 		return name

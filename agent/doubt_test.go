@@ -8,8 +8,8 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// Whoever holds an unconfirmed lease has 15 seconds of an agent's presence to show itself, however often the agent dies meanwhile;
-// the time without an agent does not count.
+// Whoever holds an unconfirmed lease has 15 seconds of an agent's presence to show itself, however often the agent dies
+// meanwhile; the time without an agent does not count.
 func TestUnconfirmedOverRestarts(t *testing.T) {
 	for _, compacted := range []bool{false, true} {
 		t.Run(fmt.Sprint("compacted ", compacted), func(t *testing.T) {
@@ -39,7 +39,8 @@ func TestUnconfirmedOverRestarts(t *testing.T) {
 					return
 				}
 				if len(all) != 1 || !all[0].Unconfirmed || all[0].ExpiresAt.Sub(k.wall).Round(time.Second) != left {
-					t.Fatalf("%d leases, the first %v from its end, want %v", len(all), all[0].ExpiresAt.Sub(k.wall), left)
+					t.Fatalf("%d leases, the first %v from its end, want %v", len(all), all[0].ExpiresAt.Sub(k.wall),
+						left)
 				}
 			}
 			expect(15 * time.Second)
@@ -53,7 +54,8 @@ func TestUnconfirmedOverRestarts(t *testing.T) {
 	}
 }
 
-// A lease of a time to live has that time again after a crash, and 15 seconds at least, however long there was no agent.
+// A lease of a time to live has that time again after a crash, and 15 seconds at least, however long there was no
+// agent.
 func TestTTLResumesAfterACrash(t *testing.T) {
 	k := openKept(t)
 	for _, ttl := range []time.Duration{2 * time.Second, time.Minute} {
@@ -70,11 +72,12 @@ func TestTTLResumesAfterACrash(t *testing.T) {
 	}
 }
 
-// A lease that outlives the host and is asked for again by its client token is acknowledged no sooner than its record is on the
-// disk: the first answer may not be out yet.
+// A lease that outlives the host and is asked for again by its client token is acknowledged no sooner than its record
+// is on the disk: the first answer may not be out yet.
 func TestReplayWaitsForTheDisk(t *testing.T) {
 	k := openKept(t)
-	for _, r := range []enforcer.Acquire{{Pool: "streams", N: 1, Token: "t", Lifetime: enforcer.LifetimeHeld}, {Pool: "renders", N: 1, Token: "t"}} {
+	for _, r := range []enforcer.Acquire{{Pool: "streams", N: 1, Token: "t", Lifetime: enforcer.LifetimeHeld},
+		{Pool: "renders", N: 1, Token: "t"}} {
 		first, again := r, r
 		first.ID, again.ID = enforcer.LeaseID{1, byte(len(r.Lifetime))}, enforcer.LeaseID{2}
 		was := k.decide(&first) // decided, and not waited for

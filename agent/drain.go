@@ -12,8 +12,8 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// ReleaseHost gives this host's place on a licence back to its upstream, or on all where id is empty: a host that is given up. It is
-// not done on a mere shutdown, after which the host goes on.
+// ReleaseHost gives this host's place on a licence back to its upstream, or on all where id is empty: a host that is
+// given up. It is not done on a mere shutdown, after which the host goes on.
 func (f front) ReleaseHost(ctx context.Context, by enforcer.Caller, id string) (wire.Releases, *enforcer.Denial) {
 	var ids []string
 	if id != "" {
@@ -21,8 +21,9 @@ func (f front) ReleaseHost(ctx context.Context, by enforcer.Caller, id string) (
 	}
 	placed := f.pulse.Placed(ids...)
 	if len(placed) == 0 && id != "" {
-		return wire.Releases{}, &enforcer.Denial{Code: api.DocumentUnknown, Field: "license", Detail: fmt.Sprintf("this host has no place on a licence %q to give back", id),
-			Hint: "`usher license list` shows the licences; a place has what was activated by an upstream"}
+		return wire.Releases{}, &enforcer.Denial{Code: api.DocumentUnknown, Field: "license",
+			Detail: fmt.Sprintf("this host has no place on a licence %q to give back", id),
+			Hint:   "`usher license list` shows the licences; a place has what was activated by an upstream"}
 	}
 	out := wire.Releases{Licenses: []wire.Released{}}
 	for _, l := range placed {
@@ -32,16 +33,18 @@ func (f front) ReleaseHost(ctx context.Context, by enforcer.Caller, id string) (
 		} else {
 			f.vouched(l.ID, "")
 			f.audit.NoteBy(by, eventlog.Event{Type: audit.LicenseReleased, Subject: l.ID})
-			f.log.Warn("this host gave its place on a licence back", "licence", l.ID, "uid", by.UID, "pid", by.PID, "exe", by.Exe)
+			f.log.Warn("this host gave its place on a licence back", "licence", l.ID, "uid", by.UID, "pid", by.PID,
+				"exe", by.Exe)
 		}
 		out.Licenses = append(out.Licenses, r)
 	}
 	return out, nil
 }
 
-// Drain has no new leases granted until Undrain or the next start, and waits until those that are held are over. Borrows are not
-// waited for. Only when nothing is held any more are places given back.
-func (f front) Drain(ctx context.Context, by enforcer.Caller, wait time.Duration, release bool) (wire.Drain, *enforcer.Denial) {
+// Drain has no new leases granted until Undrain or the next start, and waits until those that are held are over.
+// Borrows are not waited for. Only when nothing is held any more are places given back.
+func (f front) Drain(ctx context.Context, by enforcer.Caller, wait time.Duration,
+	release bool) (wire.Drain, *enforcer.Denial) {
 	if !f.desk.draining() {
 		f.desk.drain()
 		f.budget.Nudge() // what is not in use goes back to the site
@@ -101,7 +104,9 @@ func (d *desk) holding() (held, borrowed int) {
 // idle waits until no lease but borrows is held, or ctx ends, or the agent stops.
 func (d *desk) idle(ctx context.Context, stop <-chan struct{}) {
 	for ctx.Err() == nil {
-		events, cancel := d.Subscribe(nil, func(_ *enforcer.Holder, ev *wire.Event) bool { return ev.Type == "lease.ended" })
+		events, cancel := d.Subscribe(nil, func(_ *enforcer.Holder, ev *wire.Event) bool {
+			return ev.Type == "lease.ended"
+		})
 		for open := true; open; {
 			if held, _ := d.holding(); held == 0 {
 				cancel()

@@ -24,8 +24,8 @@ func (o *onlineHouse) hosts() int {
 	return len(all[0].Hosts)
 }
 
-// A host is drained and given up: nothing new is granted, what is held is waited for, and only then its place is given back, which
-// outlives a restart. A person takes it again.
+// A host is drained and given up: nothing new is granted, what is held is waited for, and only then its place is given
+// back, which outlives a restart. A person takes it again.
 func TestDrain(t *testing.T) {
 	o := openOnline(t)
 	ctx := t.Context()
@@ -38,7 +38,8 @@ func TestDrain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := o.Acquire(ctx, wire.AcquireRequest{Pool: "streams", Until: new(time.Now().Add(time.Hour))}); err != nil {
+	if _, err := o.Acquire(ctx, wire.AcquireRequest{Pool: "streams", Until: new(time.Now().Add(time.Hour))}); err !=
+		nil {
 		t.Fatal(err)
 	}
 	d, err := o.Drain(ctx, wire.DrainRequest{Release: true})
@@ -67,7 +68,10 @@ func TestDrain(t *testing.T) {
 		d, err := o.Drain(ctx, wire.DrainRequest{WaitSeconds: 600, Release: true})
 		drained <- answer{d, err}
 	}()
-	o.until("draining", func(*wire.License) bool { h, err := o.Health(ctx); return err == nil && h.Status == "draining" })
+	o.until("draining", func(*wire.License) bool {
+		h, err := o.Health(ctx)
+		return err == nil && h.Status == "draining"
+	})
 	select {
 	case a := <-drained:
 		t.Fatalf("it does not wait: %+v", a)
@@ -108,7 +112,8 @@ func TestPlaceOfWhatIsReturned(t *testing.T) {
 	}
 	o.drop("a.lic", sign("L1"))
 	o.until("activated", inForce("L1"))
-	if got, err := o.ReleaseHost(ctx, ""); err != nil || len(got) != 1 || got[0] != (wire.Released{License: "L1", Released: true}) || o.hosts() != 0 {
+	if got, err := o.ReleaseHost(ctx, ""); err != nil || len(got) != 1 ||
+		got[0] != (wire.Released{License: "L1", Released: true}) || o.hosts() != 0 {
 		t.Fatalf("released: %+v, %v", got, err)
 	}
 	if got, err := o.ReleaseHost(ctx, ""); err != nil || len(got) != 0 {
@@ -136,8 +141,8 @@ func TestPlaceOfWhatIsReturned(t *testing.T) {
 	}
 }
 
-// Where the licence names no agent's key, the upstream's activation proves the agent true, over restarts and until the place is given
-// back; another's activation, or another thing that the vendor has signed, proves nothing.
+// Where the licence names no agent's key, the upstream's activation proves the agent true, over restarts and until the
+// place is given back; another's activation, or another thing that the vendor has signed, proves nothing.
 func TestProofByActivation(t *testing.T) {
 	o := openOnline(t)
 	ctx := t.Context()
@@ -175,8 +180,10 @@ func TestProofByActivation(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	refused(client.Vendor{Product: "acme", Keys: map[string]crypto.PublicKey{"k1": other}}, "the activation: its signature does not match")
-	refused(client.Vendor{Product: "acme", Keys: map[string]crypto.PublicKey{"k2": other}}, `the activation is signed by key "k1"`)
+	refused(client.Vendor{Product: "acme", Keys: map[string]crypto.PublicKey{"k1": other}},
+		"the activation: its signature does not match")
+	refused(client.Vendor{Product: "acme", Keys: map[string]crypto.PublicKey{"k2": other}},
+		`the activation is signed by key "k1"`)
 	refused(client.Vendor{Product: "other", Keys: vendor.Keys}, `the activation is for product "acme"`)
 	f, err := o.Fingerprint(ctx, "")
 	if err != nil {
@@ -188,11 +195,13 @@ func TestProofByActivation(t *testing.T) {
 		{"usher-reply+jwt", "acme", f.AgentKey, `a "usher-reply+jwt" vouches for nobody`},
 		{"usher-activation+jwt", "other", f.AgentKey, `is for product "other"`},
 	} {
-		word, err := o.signer.SignAs(row.typ, fmt.Appendf(nil, `{"license":"L1","product":%q,"iat":1,"cnf":{"jkt":%q}}`, row.product, row.key))
+		word, err := o.signer.SignAs(row.typ,
+			fmt.Appendf(nil, `{"license":"L1","product":%q,"iat":1,"cnf":{"jkt":%q}}`, row.product, row.key))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(o.path("state/activations.json"), fmt.Appendf(nil, `{"L1":%q}`, word), 0o600); err != nil {
+		if err := os.WriteFile(o.path("state/activations.json"), fmt.Appendf(nil, `{"L1":%q}`, word), 0o600); err !=
+			nil {
 			t.Fatal(err)
 		}
 		o.start()

@@ -22,7 +22,8 @@ func (a *Agent) openDraws() error {
 	}
 	var err error
 	file := sealed(a.seals.state, lastKnown)
-	a.draws, err = draws.New(draws.Config{File: filepath.Join(cfg.State.Dir, drawsFile), Read: file.read, Write: file.write, CallWithin: cfg.Upstream.Timeout.Duration(),
+	a.draws, err = draws.New(draws.Config{File: filepath.Join(cfg.State.Dir, drawsFile), Read: file.read,
+		Write: file.write, CallWithin: cfg.Upstream.Timeout.Duration(),
 		Now: a.desk.counted, Request: a.blockRequest, Demand: a.desk.drawDemand, OnChange: a.court.reshare,
 		Called: func(call, result string) { a.metrics.UpstreamCalled(call, result, a.desk.time()) }, Log: a.log})
 	a.court.draws = a.draws.Taken
@@ -130,8 +131,8 @@ func (d *desk) awaited(meter string) (n int64) {
 	return n
 }
 
-// turn decides an acquire that waits for draws, where it is its turn, and reports whether it is. What it is granted is drawn from
-// then on, and waited for no more: the answer may still wait for the disk. d.mu is held.
+// turn decides an acquire that waits for draws, where it is its turn, and reports whether it is. What it is granted is
+// drawn from then on, and waited for no more: the answer may still wait for the disk. d.mu is held.
 func (d *desk) turn(a *asked) bool {
 	if !d.isNext(a.thirst) {
 		return false
@@ -141,8 +142,8 @@ func (d *desk) turn(a *asked) bool {
 	return true
 }
 
-// awaitDraws waits for draws that the agent may take more of, and decides again each time that the verdict has changed and it is
-// the acquire's turn. It says for how long it waited.
+// awaitDraws waits for draws that the agent may take more of, and decides again each time that the verdict has changed
+// and it is the acquire's turn. It says for how long it waited.
 func (d *desk) awaitDraws(ctx context.Context, a *asked) (dec enforcer.Decision, waited time.Duration) {
 	defer d.quenched(a.thirst)
 	began := time.Now()
@@ -169,8 +170,10 @@ func (d *desk) awaitDraws(ctx context.Context, a *asked) (dec enforcer.Decision,
 		case <-ctx.Done():
 		}
 		if dec.Denial == nil { // its turn has not come
-			dec = enforcer.Decision{Denial: &enforcer.Denial{Code: enforcer.MeterEmpty, Pool: a.thirst.items[0].Pool, MayGrow: true,
-				Detail: "others wait for draws of meter " + a.thirst.items[0].Pool, Hint: "wait for longer (wait_seconds), or try again later"}}
+			dec = enforcer.Decision{Denial: &enforcer.Denial{Code: enforcer.MeterEmpty, Pool: a.thirst.items[0].Pool,
+				MayGrow: true,
+				Detail:  "others wait for draws of meter " + a.thirst.items[0].Pool,
+				Hint:    "wait for longer (wait_seconds), or try again later"}}
 		}
 		dec.Denial.Waited = time.Since(began)
 		return dec, dec.Denial.Waited

@@ -11,11 +11,13 @@ import (
 	"github.com/usher-agent/usher/plugin/usher/registry"
 )
 
-// An upstream that admits new hosts by tokens alone admits an agent once its token lies in upstream.enrolment_file, which is read
-// again for each call.
+// An upstream that admits new hosts by tokens alone admits an agent once its token lies in upstream.enrolment_file,
+// which is read again for each call.
 func TestEnrolmentFile(t *testing.T) {
 	var g *registry.Registry
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { g.Handler().ServeHTTP(w, r) }))
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		g.Handler().ServeHTTP(w, r)
+	}))
 	t.Cleanup(server.Close)
 	file := t.TempDir() + "/enrolment"
 	h := open(t, "upstream: {url: "+server.URL+", enrolment_file: "+file+"}\n")
@@ -45,12 +47,13 @@ func TestEnrolmentFile(t *testing.T) {
 	h.until("enrolled", inForce("L1"))
 }
 
-// An agent that loses what the upstream said begins anew by itself as often as the licence allows, and stops then until the
-// upstream's operator forgives it.
+// An agent that loses what the upstream said begins anew by itself as often as the licence allows, and stops then until
+// the upstream's operator forgives it.
 func TestStateLostAgainAndAgain(t *testing.T) {
 	o := openOnline(t)
 	o.drop("a.lic", o.sign("L1", 2, func(c *usher.Claims) {
-		c.Activation, c.CheckIn, c.Reactivations = &usher.Activation{}, &usher.CheckIn{Every: 3600}, &usher.Reactivations{Max: 2, Within: 3600}
+		c.Activation, c.CheckIn, c.Reactivations = &usher.Activation{}, &usher.CheckIn{Every: 3600},
+			&usher.Reactivations{Max: 2, Within: 3600}
 	}))
 	o.until("activated", inForce("L1"))
 	for i := range 3 {

@@ -20,8 +20,8 @@ const (
 	feedBuffer = 16 << 10
 )
 
-// subscribers are the readers of events. Whoever decides only puts an event into the feeds that it concerns; passing it on to their
-// readers is another goroutine's work, so that neither many readers nor slow ones keep anybody waiting.
+// subscribers are the readers of events. Whoever decides only puts an event into the feeds that it concerns; passing it
+// on to their readers is another goroutine's work, so that neither many readers nor slow ones keep anybody waiting.
 type subscribers struct {
 	n      atomic.Int32
 	mu     sync.Mutex // guards all below; taken under desk.mu, never the other way round
@@ -56,9 +56,9 @@ type subscriber struct {
 	gone bool   // guarded by feed.owner.mu
 }
 
-// Subscribe returns a channel of events: changes of the licence, and what becomes of the leases of a user (of all users for nil),
-// where see accepts it. The channel is closed by cancel and, after an event that says why, when the agent ends and when the reader is
-// too slow.
+// Subscribe returns a channel of events: changes of the licence, and what becomes of the leases of a user (of all users
+// for nil), where see accepts it. The channel is closed by cancel and, after an event that says why, when the agent
+// ends and when the reader is too slow.
 func (d *desk) Subscribe(u *enforcer.User, see func(*enforcer.Holder, *wire.Event) bool) (<-chan *api.Event, func()) {
 	s := &d.subs
 	sub := &subscriber{ch: make(chan *api.Event, subscriberBuffer+1), see: see}
@@ -161,7 +161,8 @@ func (s *subscribers) revoking(core *enforcer.Enforcer, now time.Time) {
 	s.mu.Unlock()
 	for _, l := range leases {
 		if !l.RevokeAt.IsZero() {
-			s.send(l.Holder, wire.Event{Type: "lease.revoking", At: now, LeaseID: l.ID.String(), Items: itemShapes(l.Items),
+			s.send(l.Holder, wire.Event{Type: "lease.revoking", At: now, LeaseID: l.ID.String(),
+				Items:  itemShapes(l.Items),
 				Reason: "the licence no longer covers it; it ends at " + l.RevokeAt.UTC().Format(time.RFC3339)})
 		}
 	}

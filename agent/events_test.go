@@ -15,8 +15,9 @@ import (
 // busyDesk is a desk with a pool without a limit.
 func busyDesk() *desk {
 	d := newDesk(time.Now, unseen{}, enforcer.Options{})
-	d.setVerdict(&enforcer.Verdict{State: enforcer.StateValid, Code: enforcer.Valid, Pools: map[string]enforcer.PoolGrant{
-		"streams": {Name: "streams", Limit: enforcer.Unlimited, Budget: enforcer.Unlimited}}}, 0)
+	d.setVerdict(&enforcer.Verdict{State: enforcer.StateValid, Code: enforcer.Valid,
+		Pools: map[string]enforcer.PoolGrant{
+			"streams": {Name: "streams", Limit: enforcer.Unlimited, Budget: enforcer.Unlimited}}}, 0)
 	return d
 }
 
@@ -27,15 +28,16 @@ func (unseen) Acquired(string, time.Duration, *enforcer.Denial, bool) {}
 func (unseen) Waited(time.Duration)                                   {}
 func (d *desk) take(t *testing.T, uid uint32) *enforcer.Lease {
 	t.Helper()
-	g, denial := d.Acquire(t.Context(), &enforcer.Acquire{Pool: "streams", N: 1, Lifetime: enforcer.LifetimeHeld, Caller: enforcer.Caller{UID: uid}})
+	g, denial := d.Acquire(t.Context(),
+		&enforcer.Acquire{Pool: "streams", N: 1, Lifetime: enforcer.LifetimeHeld, Caller: enforcer.Caller{UID: uid}})
 	if denial != nil {
 		t.Fatal(denial)
 	}
 	return g.Lease
 }
 
-// Subscribers of a user are asked about the events of that user's leases alone, in their order; what all may know all are told; an
-// event is written once, whoever reads it.
+// Subscribers of a user are asked about the events of that user's leases alone, in their order; what all may know all
+// are told; an event is written once, whoever reads it.
 func TestSubscribersByUser(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := busyDesk()
@@ -54,7 +56,8 @@ func TestSubscribersByUser(t *testing.T) {
 		d.take(t, 3)
 		synctest.Wait()
 		if asked.Load() != 0 || len(ofTwo) != 0 || len(ofOne) != 2 || len(ofAll) != 3 {
-			t.Fatalf("uid 2 is asked %d times and told %d, uid 1 is told %d, an admin %d", asked.Load(), len(ofTwo), len(ofOne), len(ofAll))
+			t.Fatalf("uid 2 is asked %d times and told %d, uid 1 is told %d, an admin %d", asked.Load(), len(ofTwo),
+				len(ofOne), len(ofAll))
 		}
 		a, b := <-ofOne, <-again
 		if a != b || a.LeaseID != first.ID.String() || string(a.JSON) == "" || (<-ofOne).LeaseID != second.ID.String() {

@@ -48,15 +48,18 @@ func (a *Agent) facts(c *config.Config) enforcer.Facts {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return enforcer.Facts{Products: products, Version: c.License.Version, Released: c.License.Released, Host: hostFacts(a.host),
-		AgentKey: a.agentKey(), Narrowing: c.Narrowing(), UpstreamLost: a.seals.upstreamLost().At, Withheld: a.desk.store.withheld}
+	return enforcer.Facts{Products: products, Version: c.License.Version, Released: c.License.Released,
+		Host:     hostFacts(a.host),
+		AgentKey: a.agentKey(), Narrowing: c.Narrowing(), UpstreamLost: a.seals.upstreamLost().At,
+		Withheld: a.desk.store.withheld}
 }
 
 func (a *Agent) hostConfig() host.Config {
 	p := a.product()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return host.Config{Product: p, Extra: maps.Clone(a.config.Host.Components), Reserved: catalog.HostComponentNames(), Fingerprint: a.config.Host.Fingerprint}
+	return host.Config{Product: p, Extra: maps.Clone(a.config.Host.Components), Reserved: catalog.HostComponentNames(),
+		Fingerprint: a.config.Host.Fingerprint}
 }
 
 func (a *Agent) hostFacts() enforcer.Host {
@@ -67,20 +70,21 @@ func (a *Agent) hostFacts() enforcer.Host {
 
 // watchHost has the licences judged again when the host changes.
 func (a *Agent) watchHost(ctx context.Context) error {
-	w := host.NewWatcher(host.WatchConfig{Config: a.hostConfig(), Every: a.settings().Host.Every.Duration(), OnChange: func(r host.Report) {
-		a.log.Info("the host has changed", "physical", r.Physical, "logical", r.Logical, "effective", r.Effective)
-		a.court.change(func() {
-			a.mu.Lock()
-			a.host = r
-			a.mu.Unlock()
-			a.court.facts.Host = hostFacts(r)
-			if s := a.court.secrets; s.Fingerprint != r.Fingerprint {
-				s.Fingerprint = r.Fingerprint
-				a.court.open(s)
-				a.watcher.Recheck()
-			}
-		})
-	}})
+	w := host.NewWatcher(host.WatchConfig{Config: a.hostConfig(), Every: a.settings().Host.Every.Duration(),
+		OnChange: func(r host.Report) {
+			a.log.Info("the host has changed", "physical", r.Physical, "logical", r.Logical, "effective", r.Effective)
+			a.court.change(func() {
+				a.mu.Lock()
+				a.host = r
+				a.mu.Unlock()
+				a.court.facts.Host = hostFacts(r)
+				if s := a.court.secrets; s.Fingerprint != r.Fingerprint {
+					s.Fingerprint = r.Fingerprint
+					a.court.open(s)
+					a.watcher.Recheck()
+				}
+			})
+		}})
 	return w.Run(ctx)
 }
 
@@ -148,7 +152,9 @@ func (a *Agent) noteVerdict(v *enforcer.Verdict) {
 		a.log.Log(context.Background(), level, "licence", fields...)
 	}
 	for _, w := range v.Warnings {
-		if last == nil || !slices.ContainsFunc(last.Warnings, func(o enforcer.Warning) bool { return o.Code == w.Code && o.Detail == w.Detail }) {
+		if last == nil || !slices.ContainsFunc(last.Warnings, func(o enforcer.Warning) bool {
+			return o.Code == w.Code && o.Detail == w.Detail
+		}) {
 			a.log.Warn("licence warning", "code", w.Code, "detail", w.Detail)
 		}
 	}
@@ -175,8 +181,10 @@ func (a *Agent) snapshot() metrics.Snapshot {
 	mode := a.mode
 	dir := a.config.State.Dir
 	a.mu.Unlock()
-	return metrics.Snapshot{Verdict: a.desk.Verdict(), Now: a.desk.time(), Pools: a.desk.Pools(), Holders: a.liveHolders(), Unconfirmed: a.desk.unconfirmed(), WatchMode: string(mode),
-		Upstream: a.upstreamFigures(), ClockBehind: a.desk.timing().Behind, StateFree: freeBytes(dir), Plugins: a.plugins.up(), Tampered: a.seals.tampered()}
+	return metrics.Snapshot{Verdict: a.desk.Verdict(), Now: a.desk.time(), Pools: a.desk.Pools(),
+		Holders: a.liveHolders(), Unconfirmed: a.desk.unconfirmed(), WatchMode: string(mode),
+		Upstream: a.upstreamFigures(), ClockBehind: a.desk.timing().Behind, StateFree: freeBytes(dir),
+		Plugins: a.plugins.up(), Tampered: a.seals.tampered()}
 }
 
 // liveHolders counts the leases by what tells that their holder is gone.
@@ -203,7 +211,8 @@ func groupID(name string) (int, error) {
 	}
 	g, err := user.LookupGroup(name)
 	if err != nil {
-		return 0, fmt.Errorf("there is no group %q; create it (groupadd %s), give its number, or leave it out", name, name)
+		return 0, fmt.Errorf("there is no group %q; create it (groupadd %s), give its number, or leave it out", name,
+			name)
 	}
 	return strconv.Atoi(g.Gid)
 }

@@ -231,8 +231,8 @@ heard(); s = session(); send(s, "lease.acquire", pool="streams"); say("asked"); 
 	c.inUse(0)
 }
 
-// A process lives as long as one of its threads does: neither the end of the thread that asked nor that of the first is its
-// death, for a running agent or for one that comes back.
+// A process lives as long as one of its threads does: neither the end of the thread that asked nor that of the first is
+// its death, for a running agent or for one that comes back.
 func TestThreadsEnd(t *testing.T) {
 	c := openCrashing(t, 2, nil)
 	p := c.play(`
@@ -273,8 +273,8 @@ ctypes.CDLL(None).syscall({"x86_64": 60}.get(os.uname().machine, 93), 0)  # exit
 	c.inUse(0)
 }
 
-// An agent without a descriptor left serves those it knows and watches them on, does not spin over those it cannot take,
-// and takes them when it can.
+// An agent without a descriptor left serves those it knows and watches them on, does not spin over those it cannot
+// take, and takes them when it can.
 func TestNoDescriptors(t *testing.T) {
 	c := openCrashing(t, 2, nil)
 	c.kill()
@@ -322,7 +322,8 @@ func TestNoDescriptors(t *testing.T) {
 			t.Fatalf("the dead holder's slot is not given back: %s", got)
 		}
 	}
-	if got := lease(t, known.ask(`{"jsonrpc":"2.0","id":3,"method":"lease.acquire","params":{"pool":"streams"}}`)); got.ID == own.ID {
+	if got := lease(t, known.ask(
+		`{"jsonrpc":"2.0","id":3,"method":"lease.acquire","params":{"pool":"streams"}}`)); got.ID == own.ID {
 		t.Errorf("got %+v", got)
 	}
 	elapsed := time.Since(began)
@@ -345,8 +346,8 @@ func TestNoDescriptors(t *testing.T) {
 	}
 }
 
-// Of agents that are started at one time for one socket, each with a state of its own, one has it, and the others say why
-// they do not; so, too, over the socket that a killed one has left.
+// Of agents that are started at one time for one socket, each with a state of its own, one has it, and the others say
+// why they do not; so, too, over the socket that a killed one has left.
 func TestAgentsRaceForASocket(t *testing.T) {
 	const agents = 4
 	c := openCrashing(t, 1, nil)
@@ -361,7 +362,8 @@ func TestAgentsRaceForASocket(t *testing.T) {
 		var said [agents]bytes.Buffer
 		for i := range agents {
 			cmd := exec.Command(c.bin, "agent", "--config", c.path("usher.yaml"), "--log-level", "error")
-			cmd.Env = append(os.Environ(), fmt.Sprintf("USHER_STATE_DIR=%s%d", c.path("state"), i), fmt.Sprintf("USHER_STATE_RUNTIME_DIR=%s%d", c.path("run"), i))
+			cmd.Env = append(os.Environ(), fmt.Sprintf("USHER_STATE_DIR=%s%d", c.path("state"), i),
+				fmt.Sprintf("USHER_STATE_RUNTIME_DIR=%s%d", c.path("run"), i))
 			cmd.Stderr = &said[i]
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)

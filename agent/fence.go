@@ -35,8 +35,8 @@ func (d *desk) late(out outcome) func() *enforcer.Denial {
 	return func() *enforcer.Denial { return d.withdrawLate(&kept) }
 }
 
-// withdrawLate withdraws a grant whose slots others may have by now. The agent may have been stopped, or its host suspended, since it
-// decided.
+// withdrawLate withdraws a grant whose slots others may have by now. The agent may have been stopped, or its host
+// suspended, since it decided.
 func (d *desk) withdrawLate(out *outcome) *enforcer.Denial {
 	if out.fence == 0 || untilFence() < out.fence {
 		return nil
@@ -65,11 +65,13 @@ func (d *desk) withdrawLate(out *outcome) *enforcer.Denial {
 				"error", err)
 		}
 	}
-	why := "pool %s: the agent's share of the site's slots was over before it answered: it was stopped, or its host suspended"
+	why := "pool %s: the agent's share of the site's slots was over before it answered: it was stopped, or its host " +
+		"suspended"
 	return &enforcer.Denial{Code: enforcer.NotShared, Pool: over, Detail: fmt.Sprintf(why, over), Hint: "try again"}
 }
 
-// overPool returns a pool of a lease of which more is in use than this agent may hand out; empty: there is none. d.mu is held.
+// overPool returns a pool of a lease of which more is in use than this agent may hand out; empty: there is none. d.mu
+// is held.
 func (d *desk) overPool(l *enforcer.Lease, now time.Time) string {
 	for _, it := range l.Items {
 		if p, ok := d.core.Pool(it.Pool, now); !ok || p.Over() {

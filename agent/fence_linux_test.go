@@ -15,10 +15,11 @@ import (
 
 var stops = flag.Int("agent.stops", 2, "how often TestStoppedBeyondTheFence stops an agent that grants")
 
-// An agent is stopped at any moment while four sessions take its slots and give them back, until the server has given all of them to
-// another agent, whose holder has them. When it goes on, it decides no acquire for a slot, and withdraws what it had decided. An answer that
-// was looked at last before the stop, and written after it, cannot be held back: its lease is over at once, and its holder is told; at most
-// one in twenty rounds. In each round slots were at stake: the agent was granting when it was stopped, and the other has what it had.
+// An agent is stopped at any moment while four sessions take its slots and give them back, until the server has given
+// all of them to another agent, whose holder has them. When it goes on, it decides no acquire for a slot, and withdraws
+// what it had decided. An answer that was looked at last before the stop, and written after it, cannot be held back:
+// its lease is over at once, and its holder is told; at most one in twenty rounds. In each round slots were at stake:
+// the agent was granting when it was stopped, and the other has what it had.
 func TestStoppedBeyondTheFence(t *testing.T) {
 	const limit = 4
 	s := openSiteServer(t, limit, time.Second)
@@ -87,14 +88,17 @@ func TestStoppedBeyondTheFence(t *testing.T) {
 			t.Logf("round %d: %d answers were between the last look and the write when the agent was stopped", round, n)
 		}
 		if most++; stand.Load() > 0 {
-			t.Fatalf("round %d: an agent that was stopped beyond the end of its block has granted a slot, and does not tell that it is over, while another's holder has all %d", round, limit)
+			t.Fatalf(
+				"round %d: an agent that was stopped beyond the end of its block has granted a slot, and does not "+
+					"tell that it is over, while another's holder has all %d", round, limit)
 		}
 		away.Store(false)
 		if err := b.Release(ctx, l.ID, false); err != nil {
 			t.Fatal(err)
 		}
 	}
-	t.Logf("%d stops, slots at stake in each; %d answers were late, and over at once; %d grants in all", most, late.Load(), granted.Load())
+	t.Logf("%d stops, slots at stake in each; %d answers were late, and over at once; %d grants in all", most,
+		late.Load(), granted.Load())
 	if n := int(late.Load()); n > 1+most/20 {
 		t.Errorf("%d late answers in %d rounds", n, most)
 	}

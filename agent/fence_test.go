@@ -23,11 +23,12 @@ func fencedDesk(n, left enforcer.Limit) *desk {
 
 func processOf(pid int32) enforcer.Caller { return enforcer.Caller{UID: 7, PID: pid, Start: 1} }
 
-// A process that joins a lease, and is counted for that, is granted something: its answer has the same look, and what is withdrawn is its
-// joining alone. Where it is counted already there is nothing to look at.
+// A process that joins a lease, and is counted for that, is granted something: its answer has the same look, and what
+// is withdrawn is its joining alone. Where it is counted already there is nothing to look at.
 func TestFenceOfAJoin(t *testing.T) {
 	d := fencedDesk(2, 1)
-	g, denial := d.Acquire(context.Background(), &enforcer.Acquire{Pool: "streams", N: 1, Lifetime: enforcer.LifetimeProcess, Caller: processOf(1)})
+	g, denial := d.Acquire(context.Background(),
+		&enforcer.Acquire{Pool: "streams", N: 1, Lifetime: enforcer.LifetimeProcess, Caller: processOf(1)})
 	if denial != nil || g.Late == nil {
 		t.Fatalf("%v; a grant that nothing is to look at: %v", denial, g.Late == nil)
 	}
@@ -35,7 +36,8 @@ func TestFenceOfAJoin(t *testing.T) {
 	if out.Denial != nil || out.fence == 0 {
 		t.Fatalf("joined: %v, fence %v", out.Denial, out.fence)
 	}
-	if again := d.settle(d.decide(&enforcer.Join{ID: g.ID, Caller: processOf(2)})); again.Denial != nil || again.fence != 0 {
+	if again := d.settle(d.decide(&enforcer.Join{ID: g.ID, Caller: processOf(2)})); again.Denial != nil ||
+		again.fence != 0 {
 		t.Errorf("who has joined is granted something: %v, fence %v", again.Denial, again.fence)
 	}
 	if denial := d.withdrawLate(&out); denial != nil {
@@ -51,13 +53,14 @@ func TestFenceOfAJoin(t *testing.T) {
 	}
 }
 
-// The answer to a client token that was used before gives nothing new: what its holder has had in time stands, and what was withdrawn
-// meanwhile is not answered as granted.
+// The answer to a client token that was used before gives nothing new: what its holder has had in time stands, and what
+// was withdrawn meanwhile is not answered as granted.
 func TestFenceOfAReplay(t *testing.T) {
 	for _, withdrawn := range []bool{false, true} {
 		d := fencedDesk(1, 0)
 		acquire := func() outcome {
-			r := &enforcer.Acquire{Pool: "streams", N: 1, Lifetime: enforcer.LifetimeHeld, Token: "t", Caller: processOf(1)}
+			r := &enforcer.Acquire{Pool: "streams", N: 1, Lifetime: enforcer.LifetimeHeld, Token: "t",
+				Caller: processOf(1)}
 			r.ID[0] = 1
 			return d.settle(d.decide(r))
 		}
@@ -83,7 +86,8 @@ func TestFenceOfAReplay(t *testing.T) {
 func TestNoFenceNoLook(t *testing.T) {
 	d := fencedDesk(2, 2)
 	d.setFence(0)
-	g, denial := d.Acquire(context.Background(), &enforcer.Acquire{Pool: "streams", N: 1, Lifetime: enforcer.LifetimeHeld})
+	g, denial := d.Acquire(context.Background(),
+		&enforcer.Acquire{Pool: "streams", N: 1, Lifetime: enforcer.LifetimeHeld})
 	if denial != nil || g.Late != nil {
 		t.Errorf("%v; a look: %v", denial, g.Late != nil)
 	}

@@ -23,7 +23,8 @@ func (a *Agent) fetchFirst(ctx context.Context) error {
 		Take:      a.fetched,
 		Log:       a.log,
 		Request: func(system string) *plugin.Request {
-			return &plugin.Request{System: system, Product: a.product(), AgentKey: a.agentKey(), Document: a.former(system)}
+			return &plugin.Request{System: system, Product: a.product(), AgentKey: a.agentKey(),
+				Document: a.former(system)}
 		},
 	}
 	return f.Run(ctx)

@@ -16,7 +16,8 @@ import (
 	"github.com/usher-agent/usher/client/wire"
 )
 
-// harm is what the container beside the agent's tries, as a user of its own, in the folder that both have: it exits 1 if it got anywhere.
+// harm is what the container beside the agent's tries, as a user of its own, in the folder that both have: it exits 1
+// if it got anywhere.
 const harm = `cd "$1" || exit 0
 ls "$2" 2>/dev/null && { echo "it lists $2"; exit 1; }
 for f in "$2"/*.journal "$2"/agent.key "$3"/*.journal "$3"/*.lock; do
@@ -29,8 +30,8 @@ ln -s "$2/agent.key" s.lock && ln -s "$2/agent.key" .uABCDEFGH && echo junk > .u
 exit 0
 `
 
-// Two containers have the socket's folder, which is everybody's: what another user does there costs the agent nothing, over a kill and a
-// restart, and the folder holds nothing of the agent's but the socket.
+// Two containers have the socket's folder, which is everybody's: what another user does there costs the agent nothing,
+// over a kill and a restart, and the folder holds nothing of the agent's but the socket.
 func TestTwoContainers(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("only root can act as another user")
@@ -41,7 +42,8 @@ func TestTwoContainers(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.stop()
-	h.config = strings.Replace(h.config, "socket: {path: "+h.path("s")+"}", fmt.Sprintf("socket: {path: %s/s, mode: \"0666\"}", shared), 1)
+	h.config = strings.Replace(h.config, "socket: {path: "+h.path("s")+"}",
+		fmt.Sprintf("socket: {path: %s/s, mode: \"0666\"}", shared), 1)
 	h.Client = client.New(shared + "/s")
 	h.start()
 	h.drop("a.lic", h.sign("a", 2, nil))
@@ -93,7 +95,8 @@ func TestFormerLayout(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.stop()
-	if err := errors.Join(os.Chmod(h.path("state"), 0o755), os.Chmod(h.path("run"), 0o777), os.WriteFile(h.path("s.lock"), []byte("1234\n"), 0o600)); err != nil {
+	if err := errors.Join(os.Chmod(h.path("state"), 0o755), os.Chmod(h.path("run"), 0o777),
+		os.WriteFile(h.path("s.lock"), []byte("1234\n"), 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	h.start()
@@ -123,17 +126,20 @@ func TestFormerLayout(t *testing.T) {
 			t.Errorf("%s: %v, want %q", what, err, want)
 		}
 	}
-	if err := errors.Join(os.Rename(h.path("state/agent.key"), h.path("state/k")), os.Symlink("k", h.path("state/agent.key"))); err != nil {
+	if err := errors.Join(os.Rename(h.path("state/agent.key"), h.path("state/k")),
+		os.Symlink("k", h.path("state/agent.key"))); err != nil {
 		t.Fatal(err)
 	}
-	refused("a link among the state", "agent.key is a link, and the agent follows none among its own files; move it away")
+	refused("a link among the state",
+		"agent.key is a link, and the agent follows none among its own files; move it away")
 	if err := os.Rename(h.path("state/k"), h.path("state/agent.key")); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Chmod(h.dir, 0o777); err != nil {
 		t.Fatal(err)
 	}
-	refused("a folder on the way that is everybody's", "others can write to the folder "+h.dir+" on the way (mode 0777)")
+	refused("a folder on the way that is everybody's",
+		"others can write to the folder "+h.dir+" on the way (mode 0777)")
 	if err := os.Chmod(h.dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -142,7 +148,8 @@ func TestFormerLayout(t *testing.T) {
 		if err := os.Chown(public, somebody, somebody); err != nil {
 			t.Fatal(err)
 		}
-		refused("an anchor of another user's", "k1.pub belongs to uid 4711, who could change it; chown it to root, or to the agent's user")
+		refused("an anchor of another user's",
+			"k1.pub belongs to uid 4711, who could change it; chown it to root, or to the agent's user")
 		if err := os.Chown(public, 0, 0); err != nil {
 			t.Fatal(err)
 		}
@@ -157,7 +164,8 @@ func TestFormerLayout(t *testing.T) {
 	h.start()
 }
 
-// In a place that is everybody's, as an emptyDir is, the agent makes folders that it can then be given without that place.
+// In a place that is everybody's, as an emptyDir is, the agent makes folders that it can then be given without that
+// place.
 func TestMakeFolders(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.Chmod(dir, 0o777); err != nil {

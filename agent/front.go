@@ -45,8 +45,10 @@ func (f front) Release(r *enforcer.Release) *enforcer.Denial {
 func (f front) Adjust(r *enforcer.Adjust) *enforcer.Denial {
 	d := f.desk.do(r).Denial
 	if d == nil {
-		f.audit.NoteBy(r.Caller, eventlog.Event{Type: audit.MeterAdjusted, Subject: r.Pool, Fields: map[string]string{"drawn": strconv.FormatInt(r.Drawn, 10)}})
-		f.log.Warn("a meter was adjusted", "meter", r.Pool, "drawn", r.Drawn, "uid", r.Caller.UID, "pid", r.Caller.PID, "exe", r.Caller.Exe)
+		f.audit.NoteBy(r.Caller, eventlog.Event{Type: audit.MeterAdjusted, Subject: r.Pool,
+			Fields: map[string]string{"drawn": strconv.FormatInt(r.Drawn, 10)}})
+		f.log.Warn("a meter was adjusted", "meter", r.Pool, "drawn", r.Drawn, "uid", r.Caller.UID, "pid", r.Caller.PID,
+			"exe", r.Caller.Exe)
 	}
 	return d
 }
@@ -77,7 +79,8 @@ func (f front) Health() wire.Health {
 		h.Listeners = append(h.Listeners, wire.Listener{Dialect: l.dialect.System(), Address: l.address()})
 	}
 	for _, s := range f.seals.findings() {
-		h.State = append(h.State, wire.StateFinding{File: s.File, Fault: string(s.Fault), Found: s.At, Effect: whatFollows(s.File)})
+		h.State = append(h.State,
+			wire.StateFinding{File: s.File, Fault: string(s.Fault), Found: s.At, Effect: whatFollows(s.File)})
 	}
 	switch {
 	case f.desk.draining():

@@ -92,7 +92,8 @@ func manage(c *crashing, t *testing.T) *manager {
 		}
 		cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+c.path("n"))
 		if len(names) > 0 {
-			cmd.Env = append(cmd.Env, "LISTEN_FDS="+strconv.Itoa(len(names)), "LISTEN_FDNAMES="+strings.Join(names, ":"))
+			cmd.Env = append(cmd.Env, "LISTEN_FDS="+strconv.Itoa(len(names)),
+				"LISTEN_FDNAMES="+strings.Join(names, ":"))
 		}
 	}
 	return m
@@ -170,8 +171,8 @@ func (c *crashing) state(id string) string {
 	return l.State
 }
 
-// A holder in a PID namespace that the agent does not see: its slot is back when it dies, and nothing is freed because nobody
-// can tell whether it lives.
+// A holder in a PID namespace that the agent does not see: its slot is back when it dies, and nothing is freed because
+// nobody can tell whether it lives.
 func TestHolderInASiblingNamespace(t *testing.T) {
 	c := openCrashing(t, 3, nil)
 	c.kill()
@@ -199,8 +200,9 @@ func TestHolderInASiblingNamespace(t *testing.T) {
 	second.Process.Kill() //nolint:errcheck // it is over
 }
 
-// The service manager keeps the socket and the holders' pidfds: after a crash, and after a restart, nothing is in doubt, the
-// dead one's slot is free, and who connected meanwhile is answered. The agent sees none of its holders, so nothing else tells.
+// The service manager keeps the socket and the holders' pidfds: after a crash, and after a restart, nothing is in
+// doubt, the dead one's slot is free, and who connected meanwhile is answered. The agent sees none of its holders, so
+// nothing else tells.
 func TestServiceManagerKeepsHolders(t *testing.T) {
 	c := openCrashing(t, 8, nil)
 	c.kill()
@@ -232,7 +234,8 @@ func TestServiceManagerKeepsHolders(t *testing.T) {
 			}
 		}
 		text, err := c.Metrics(t.Context())
-		if want := fmt.Sprintf("usher_holders{liveness=\"peerpidfd\"} %d\n", 2+i); err != nil || !strings.Contains(string(text), want) || !strings.Contains(string(text), "usher_leases_unconfirmed 0\n") {
+		if want := fmt.Sprintf("usher_holders{liveness=\"peerpidfd\"} %d\n", 2+i); err != nil ||
+			!strings.Contains(string(text), want) || !strings.Contains(string(text), "usher_leases_unconfirmed 0\n") {
 			t.Errorf("the metrics lack %q or have leases unconfirmed: %v", want, err)
 		}
 		m.until(2 + i)
@@ -254,7 +257,8 @@ sys.stdin.readline()
 
 // On an older kernel the pidfd that a client sends of itself tells when it dies, seen or not.
 func TestSentPIDFDOnAnOlderKernel(t *testing.T) {
-	if err := exec.Command("python3", "-c", "import os, socket; os.pidfd_open(os.getpid()); socket.send_fds").Run(); err != nil {
+	if err := exec.Command("python3", "-c",
+		"import os, socket; os.pidfd_open(os.getpid()); socket.send_fds").Run(); err != nil {
 		t.Skip("there is no python3 that can send a pidfd")
 	}
 	for _, unseen := range []bool{false, true} {
@@ -335,16 +339,18 @@ func (c *crashing) floods() {
 		plain := dial() // a session
 		defer plain.Close()
 		for range 5 {
-			if _, err := (beside{plain, fds}).Write([]byte(`{"jsonrpc":"2.0","id":1,"method":"pools.list"}` + "\n")); err != nil {
+			if _, err := (beside{plain, fds}).Write([]byte(`{"jsonrpc":"2.0","id":1,"method":"pools.list"}` +
+				"\n")); err != nil {
 				t.Fatal(err)
 			}
 			if n, err := plain.Read(make([]byte, 4096)); err != nil || n == 0 {
 				t.Errorf("a session: %d bytes, %v", n, err)
 			}
 		}
-		hc := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(context.Context, string, string) (net.Conn, error) {
-			return beside{dial(), fds}, nil
-		}}}
+		hc := http.Client{Transport: &http.Transport{DisableKeepAlives: true,
+			DialContext: func(context.Context, string, string) (net.Conn, error) {
+				return beside{dial(), fds}, nil
+			}}}
 		resp, err := hc.Get("http://usher/v1/pools")
 		if err != nil {
 			t.Errorf("HTTP: %v", err)
@@ -353,7 +359,10 @@ func (c *crashing) floods() {
 		}
 		secret := tls.Client(beside{dial(), fds}, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13})
 		defer secret.Close()
-		if _, err := secret.Write([]byte(`{"jsonrpc":"2.0","id":1,"method":"lease.acquire","params":{"pool":"streams","lifetime":"process"}}` + "\n")); err != nil {
+		if _, err := secret.Write(
+			[]byte(
+				`{"jsonrpc":"2.0","id":1,"method":"lease.acquire","params":{"pool":"streams","lifetime":"process"}}` +
+					"\n")); err != nil {
 			t.Fatal(err)
 		}
 		b := make([]byte, 4096)

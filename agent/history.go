@@ -29,9 +29,9 @@ const (
 // historyPrefix is signed before the record, so that nothing else that the key signs can be taken for one.
 const historyPrefix = "usher-history\n"
 
-// history is what must not be forgotten of licences: when each was first used here, the emergencies that operators began, and
-// what was returned. It is one file in state.dir, replaced whole and signed by the agent's key. Nothing counts before it is on
-// the disk. It is safe for concurrent use.
+// history is what must not be forgotten of licences: when each was first used here, the emergencies that operators
+// began, and what was returned. It is one file in state.dir, replaced whole and signed by the agent's key. Nothing
+// counts before it is on the disk. It is safe for concurrent use.
 type history struct {
 	path string
 	file keeping
@@ -74,9 +74,12 @@ type signedRecord struct {
 	Signature []byte          `json:"signature"`
 }
 
-// openHistory reads the record, or begins one where there is none or another key's. fresh says that it has begun one, and why.
-func openHistory(path string, file keeping, key ed25519.PrivateKey, now time.Time) (h *history, fresh string, err error) {
-	h = &history{path: path, file: file, key: key, record: record{Began: now, Licenses: map[enforcer.Ref]past{}, Named: true}}
+// openHistory reads the record, or begins one where there is none or another key's. fresh says that it has begun one,
+// and why.
+func openHistory(path string, file keeping, key ed25519.PrivateKey,
+	now time.Time) (h *history, fresh string, err error) {
+	h = &history{path: path, file: file, key: key,
+		record: record{Began: now, Licenses: map[enforcer.Ref]past{}, Named: true}}
 	b, err := file.read(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -85,7 +88,10 @@ func openHistory(path string, file keeping, key ed25519.PrivateKey, now time.Tim
 		return nil, "", fmt.Errorf("history: %w", err)
 	default:
 		if fresh, err = h.read(b); err != nil {
-			return nil, "", fmt.Errorf("history %s: %w; put back the file as the agent left it, or move it away: then trials count from the day their licences were issued, and what was returned must stay out of the licence folder", path, err)
+			return nil, "", fmt.Errorf(
+				"history %s: %w; put back the file as the agent left it, or move it away: then trials count from the "+
+					"day their licences were issued, and what was returned must stay out of the licence folder", path,
+				err)
 		}
 	}
 	if fresh != "" {
@@ -107,7 +113,9 @@ func (a *Agent) openHistory(newKey bool) (*history, error) {
 	h, fresh, err := openHistory(path, file, a.key, a.desk.time())
 	if err == nil && fresh != "" && !newKey {
 		a.audit.Note(eventlog.Event{Type: audit.HistoryBegun, Detail: fresh})
-		a.log.Warn("a record of trials, emergencies and returned licences is begun, though the agent's key is older: trials that were issued before count from their issue", "why", fresh)
+		a.log.Warn(
+			"a record of trials, emergencies and returned licences is begun, though the agent's key is older: trials "+
+				"that were issued before count from their issue", "why", fresh)
 	}
 	return h, err
 }
@@ -117,7 +125,8 @@ func (h *history) read(b []byte) (fresh string, err error) {
 	if err := json.Unmarshal(b, &s); err != nil {
 		return "", errors.New("it cannot be read")
 	}
-	if len(s.Public) != ed25519.PublicKeySize || !ed25519.Verify(s.Public, append([]byte(historyPrefix), s.Record...), s.Signature) {
+	if len(s.Public) != ed25519.PublicKeySize ||
+		!ed25519.Verify(s.Public, append([]byte(historyPrefix), s.Record...), s.Signature) {
 		return "", errors.New("it has been changed since the agent wrote it")
 	}
 	if own := h.key.Public().(ed25519.PublicKey); !own.Equal(ed25519.PublicKey(s.Public)) {
@@ -145,7 +154,8 @@ func (h *history) write(r record) error {
 		return fmt.Errorf("history: %w", err)
 	}
 	pub := h.key.Public().(ed25519.PublicKey)
-	file, err := json.Marshal(signedRecord{b, identity.Thumbprint(pub), pub, ed25519.Sign(h.key, append([]byte(historyPrefix), b...))})
+	file, err := json.Marshal(signedRecord{b, identity.Thumbprint(pub), pub,
+		ed25519.Sign(h.key, append([]byte(historyPrefix), b...))})
 	if err == nil {
 		err = h.file.write(h.path, append(file, '\n'))
 	}
@@ -155,7 +165,8 @@ func (h *history) write(r record) error {
 	return nil
 }
 
-// change changes the record, durably or not at all. present is the licences that are at hand: nothing of them is dropped.
+// change changes the record, durably or not at all. present is the licences that are at hand: nothing of them is
+// dropped.
 func (h *history) change(present map[enforcer.Ref]bool, f func(licenses map[enforcer.Ref]past)) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -164,7 +175,9 @@ func (h *history) change(present map[enforcer.Ref]bool, f func(licenses map[enfo
 	f(next.Licenses)
 	next.bound(present)
 	if len(next.Licenses) > historyLicenses {
-		return fmt.Errorf("history %s: it holds trials and returns of %d licences, the most that is kept; ask the vendor", h.path, historyLicenses)
+		return fmt.Errorf(
+			"history %s: it holds trials and returns of %d licences, the most that is kept; ask the vendor", h.path,
+			historyLicenses)
 	}
 	if err := h.write(next); err != nil {
 		return err
@@ -201,7 +214,8 @@ func (h *history) began() time.Time {
 func (h *history) fill(f *enforcer.Facts, now time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	f.Seen, f.Emergencies, f.Returned = map[enforcer.Ref]time.Time{}, map[enforcer.Ref][]time.Time{}, map[enforcer.Ref]time.Time{}
+	f.Seen, f.Emergencies, f.Returned = map[enforcer.Ref]time.Time{}, map[enforcer.Ref][]time.Time{},
+		map[enforcer.Ref]time.Time{}
 	put := func(ref enforcer.Ref, p past) {
 		if !p.Seen.IsZero() {
 			f.Seen[ref] = p.Seen
@@ -233,8 +247,9 @@ func (h *history) fill(f *enforcer.Facts, now time.Time) {
 	}
 }
 
-// pastOf returns what is known of a licence. What a former version recorded of its id, without a system, holds for each licence of that
-// id, for it only ever restricts: a trial that has begun, an emergency that is spent, a licence that was returned.
+// pastOf returns what is known of a licence. What a former version recorded of its id, without a system, holds for each
+// licence of that id, for it only ever restricts: a trial that has begun, an emergency that is spent, a licence that
+// was returned.
 func pastOf(licenses map[enforcer.Ref]past, ref enforcer.Ref) past {
 	if p, ok := licenses[ref]; ok {
 		return p

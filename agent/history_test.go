@@ -55,13 +55,15 @@ func TestHistory(t *testing.T) {
 	if _, err := h.giveBack("usher/b", "acme", "ab", day0.Add(time.Minute), false); err != nil {
 		t.Fatal(err)
 	}
-	if p, err := h.giveBack("usher/b", "acme", "cd", day0.Add(time.Hour), false); err != nil || p.Document != "ab" || !p.Returned.Equal(day0.Add(time.Minute)) {
+	if p, err := h.giveBack("usher/b", "acme", "cd", day0.Add(time.Hour), false); err != nil || p.Document != "ab" ||
+		!p.Returned.Equal(day0.Add(time.Minute)) {
 		t.Errorf("returned twice: %+v, %v", p, err)
 	}
 	// Another start knows all of it.
 	h, fresh = mustOpen(t, path, key, day0.Add(1000*time.Hour))
 	h.fill(f, day0.Add(1000*time.Hour))
-	if fresh != "" || !h.began().Equal(day0) || !f.Seen["usher/a"].Equal(day0) || len(f.Emergencies["usher/a"]) != 1 || !f.Returned["usher/b"].Equal(day0.Add(time.Minute)) {
+	if fresh != "" || !h.began().Equal(day0) || !f.Seen["usher/a"].Equal(day0) || len(f.Emergencies["usher/a"]) != 1 ||
+		!f.Returned["usher/b"].Equal(day0.Add(time.Minute)) {
 		t.Errorf("%q, %+v", fresh, f)
 	}
 	if fi, err := os.Stat(path); err != nil || fi.Mode().Perm() != 0o600 {
@@ -69,7 +71,8 @@ func TestHistory(t *testing.T) {
 	}
 	// One with another key knows nothing, and says so.
 	h, fresh = mustOpen(t, path, newKey(t), day0.Add(time.Hour))
-	if !strings.Contains(fresh, "another agent key's ("+identity.Thumbprint(key.Public().(ed25519.PublicKey))) || !h.began().Equal(day0.Add(time.Hour)) {
+	if !strings.Contains(fresh, "another agent key's ("+identity.Thumbprint(key.Public().(ed25519.PublicKey))) ||
+		!h.began().Equal(day0.Add(time.Hour)) {
 		t.Errorf("another key: %q, began %v", fresh, h.began())
 	}
 }
@@ -79,7 +82,8 @@ func TestHistoryTampered(t *testing.T) {
 	t.Parallel()
 	path, key := filepath.Join(t.TempDir(), "history.json"), newKey(t)
 	h, _ := mustOpen(t, path, key, day0)
-	f := &enforcer.Facts{Documents: []enforcer.Document{{Name: "a.lic", License: &enforcer.License{System: "usher", ID: "a", Trial: time.Hour}}}}
+	f := &enforcer.Facts{Documents: []enforcer.Document{{Name: "a.lic",
+		License: &enforcer.License{System: "usher", ID: "a", Trial: time.Hour}}}}
 	if err := h.see(f, map[enforcer.Ref]time.Time{"usher/a": day0}, day0); err != nil {
 		t.Fatal(err)
 	}
@@ -96,7 +100,8 @@ func TestHistoryTampered(t *testing.T) {
 		if err := os.WriteFile(path, bad, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, _, err := openHistory(path, plain, key, day0); err == nil || !strings.Contains(err.Error(), "put back the file") {
+		if _, _, err := openHistory(path, plain, key, day0); err == nil ||
+			!strings.Contains(err.Error(), "put back the file") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -106,8 +111,10 @@ func TestHistoryTampered(t *testing.T) {
 func TestHistoryFalseFuture(t *testing.T) {
 	t.Parallel()
 	h, _ := mustOpen(t, filepath.Join(t.TempDir(), "history.json"), newKey(t), day0)
-	f := &enforcer.Facts{Documents: []enforcer.Document{{Name: "a.lic", License: &enforcer.License{System: "usher", ID: "a", Trial: time.Hour, Issued: day0}}}}
-	if err := h.see(f, map[enforcer.Ref]time.Time{"usher/a": day0.AddDate(50, 0, 0)}, day0.AddDate(50, 0, 0)); err != nil {
+	f := &enforcer.Facts{Documents: []enforcer.Document{{Name: "a.lic",
+		License: &enforcer.License{System: "usher", ID: "a", Trial: time.Hour, Issued: day0}}}}
+	if err := h.see(f, map[enforcer.Ref]time.Time{"usher/a": day0.AddDate(50, 0, 0)}, day0.AddDate(50, 0, 0)); err !=
+		nil {
 		t.Fatal(err)
 	}
 	if err := h.see(f, nil, day0.Add(time.Minute)); err != nil {
@@ -127,38 +134,45 @@ func TestHistoryBounded(t *testing.T) {
 	for i := range historyLicenses + 10 {
 		uses[enforcer.Ref(fmt.Sprint("usher/", i))] = day0.Add(time.Duration(i) * time.Second)
 	}
-	f.Documents = []enforcer.Document{{License: &enforcer.License{System: "usher", ID: "3", Trial: time.Hour}}, {License: &enforcer.License{System: "usher", ID: "5"}}}
+	f.Documents = []enforcer.Document{{License: &enforcer.License{System: "usher", ID: "3", Trial: time.Hour}},
+		{License: &enforcer.License{System: "usher", ID: "5"}}}
 	if err := h.see(f, uses, day0.AddDate(1, 0, 0)); err != nil {
 		t.Fatal(err)
 	}
 	all := h.record.Licenses
-	if len(all) != historyLicenses || all["usher/3"].Seen.IsZero() || all["usher/5"].Seen.IsZero() || !all["usher/4"].Seen.IsZero() || all[enforcer.Ref(fmt.Sprint("usher/", historyLicenses+9))].Seen.IsZero() {
+	if len(all) != historyLicenses || all["usher/3"].Seen.IsZero() || all["usher/5"].Seen.IsZero() ||
+		!all["usher/4"].Seen.IsZero() || all[enforcer.Ref(fmt.Sprint("usher/", historyLicenses+9))].Seen.IsZero() {
 		t.Errorf("%d are kept; 3 %v, 4 %v, 5 %v", len(all), all["usher/3"], all["usher/4"], all["usher/5"])
 	}
 	for i := range historyLicenses + 1 {
 		h.record.Licenses[enforcer.Ref(fmt.Sprint("usher/t", i))] = past{Trial: true, Seen: day0}
 	}
-	if err := h.begin("usher/x", emergency{Began: day0}); err == nil || !strings.Contains(err.Error(), "the most that is kept") {
+	if err := h.begin("usher/x", emergency{Began: day0}); err == nil ||
+		!strings.Contains(err.Error(), "the most that is kept") {
 		t.Errorf("one trial too many: %v", err)
 	}
 }
 
-// What a former version recorded of licences, which it named by their ids alone, is known of each licence of that id. What is recorded
-// since is of one licence alone.
+// What a former version recorded of licences, which it named by their ids alone, is known of each licence of that id.
+// What is recorded since is of one licence alone.
 func TestFormerHistory(t *testing.T) {
 	t.Parallel()
 	path, key := filepath.Join(t.TempDir(), "history.json"), newKey(t)
 	h, _ := mustOpen(t, path, key, day0)
 	h.record.Named = false
-	h.record.Licenses = map[enforcer.Ref]past{"a": {Seen: day0, Trial: true, Emergencies: []emergency{{Began: day0, Ends: day0.Add(time.Hour)}}}, "b": {Returned: day0}}
+	h.record.Licenses = map[enforcer.Ref]past{"a": {Seen: day0, Trial: true,
+		Emergencies: []emergency{{Began: day0, Ends: day0.Add(time.Hour)}}}, "b": {Returned: day0}}
 	if err := h.write(h.record); err != nil {
 		t.Fatal(err)
 	}
 	h, fresh := mustOpen(t, path, key, day0.Add(time.Hour))
-	native, test := &enforcer.License{System: "usher", ID: "a", Trial: time.Hour}, &enforcer.License{System: "usher", ID: "a", AnchorEnvironment: enforcer.Test}
-	f := &enforcer.Facts{Documents: []enforcer.Document{{License: native}, {License: test}, {License: &enforcer.License{System: "usher", ID: "b"}}}}
+	native, test := &enforcer.License{System: "usher", ID: "a", Trial: time.Hour},
+		&enforcer.License{System: "usher", ID: "a", AnchorEnvironment: enforcer.Test}
+	f := &enforcer.Facts{Documents: []enforcer.Document{{License: native}, {License: test},
+		{License: &enforcer.License{System: "usher", ID: "b"}}}}
 	h.fill(f, day0.Add(time.Hour))
-	if fresh != "" || !f.Seen["usher/a"].Equal(day0) || len(f.Emergencies["usher/a"]) != 1 || len(f.Emergencies["usher:test/a"]) != 1 || !f.Returned["usher/b"].Equal(day0) {
+	if fresh != "" || !f.Seen["usher/a"].Equal(day0) || len(f.Emergencies["usher/a"]) != 1 ||
+		len(f.Emergencies["usher:test/a"]) != 1 || !f.Returned["usher/b"].Equal(day0) {
 		t.Errorf("%q, %+v", fresh, f)
 	}
 	if err := h.begin("usher/a", emergency{Began: day0.Add(2 * time.Hour)}); err != nil {

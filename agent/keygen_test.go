@@ -17,8 +17,8 @@ import (
 	"github.com/usher-agent/usher/plugin/keygen/keygentest"
 )
 
-// keygenHouse is a stopped agent that has a licence file of a Keygen account, which is behind a CA of its own, and the key that
-// opens it. With the configuration that comes with it the agent is served by the account.
+// keygenHouse is a stopped agent that has a licence file of a Keygen account, which is behind a CA of its own, and the
+// key that opens it. With the configuration that comes with it the agent is served by the account.
 func keygenHouse(t *testing.T, l keygentest.License) (h *house, account *keygentest.Cloud, with string) {
 	t.Helper()
 	account = keygentest.New(time.Now)
@@ -33,17 +33,22 @@ func keygenHouse(t *testing.T, l keygentest.License) (h *house, account *keygent
 			t.Fatal(err)
 		}
 	}
-	h.config = strings.Replace(h.config, "  trust:\n", "  trust:\n    - {system: keygen, kid: account, key_file: "+h.path("account.pub")+"}\n", 1)
+	h.config = strings.Replace(h.config, "  trust:\n",
+		"  trust:\n    - {system: keygen, kid: account, key_file: "+h.path("account.pub")+"}\n", 1)
 	h.drop("acme.lic", account.LicenseFile(l.ID, "aes-256-gcm+ed25519", 30*24*time.Hour))
 	h.drop("acme.key", []byte(l.Key+"\n"))
-	return h, account, "upstream: {ca_file: " + h.path("ca.pem") + ", keygen: {account: " + account.Account + ", url: " + server.URL + "}}\n"
+	return h, account, "upstream: {ca_file: " + h.path("ca.pem") + ", keygen: {account: " + account.Account +
+		", url: " + server.URL + "}}\n"
 }
 
-// A floating licence of a Keygen account: the file alone hands out nothing, for others may have it too. The account makes this host
-// a machine of it, and its machine file does; through an outage and a restart too. What the account says counts.
+// A floating licence of a Keygen account: the file alone hands out nothing, for others may have it too. The account
+// makes this host a machine of it, and its machine file does; through an outage and a restart too. What the account
+// says counts.
 func TestKeygenAccount(t *testing.T) {
-	l := keygentest.License{ID: "lic-1", Key: "SECRET-KEY-1", Product: "acme", Entitlements: []string{"EXPORT"}, HeartbeatDuration: 10 * time.Minute,
-		Attributes: keygen.Attributes{Name: new("Example"), Floating: true, RequireHeartbeat: true, MaxMachines: new(int64(5)), MaxProcesses: new(int64(3))}}
+	l := keygentest.License{ID: "lic-1", Key: "SECRET-KEY-1", Product: "acme", Entitlements: []string{"EXPORT"},
+		HeartbeatDuration: 10 * time.Minute,
+		Attributes: keygen.Attributes{Name: new("Example"), Floating: true, RequireHeartbeat: true,
+			MaxMachines: new(int64(5)), MaxProcesses: new(int64(3))}}
 	h, account, with := keygenHouse(t, l)
 	h.start()
 	h.until("owing the first heartbeat, which nobody can send", code("VALID_IN_GRACE"))
@@ -51,7 +56,8 @@ func TestKeygenAccount(t *testing.T) {
 	h.config += with
 	h.start()
 	activated := func(l *wire.License) bool {
-		return inForce("lic-1")(l) && l.Licenses[0].Document != "acme.lic" && l.Upstream != nil && l.Upstream.State == "ok"
+		return inForce("lic-1")(l) && l.Licenses[0].Document != "acme.lic" && l.Upstream != nil &&
+			l.Upstream.State == "ok"
 	}
 	got := h.until("activated", activated)
 	if !got.Features["EXPORT"].Enabled || got.Host.Match != "ok" {
@@ -93,19 +99,24 @@ func TestKeygenAccount(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.until("good again", activated)
-	if got, err := h.ReleaseHost(t.Context(), "lic-1"); err != nil || len(got) != 1 || !got[0].Released || len(account.Machines()) != 0 {
+	if got, err := h.ReleaseHost(t.Context(), "lic-1"); err != nil || len(got) != 1 || !got[0].Released ||
+		len(account.Machines()) != 0 {
 		t.Errorf("released: %+v, %v; the account has %+v", got, err, account.Machines())
 	}
 }
 
 // Processes that all machines of a licence share are had from the account in blocks, each slot a process there.
 func TestKeygenProcesses(t *testing.T) {
-	l := keygentest.License{ID: "lic-1", Key: "SECRET-KEY-1", Product: "acme", HeartbeatDuration: 10 * time.Minute, MayReadPolicy: true, Policy: keygen.Policy{ProcessLeasing: "PER_LICENSE"},
-		Attributes: keygen.Attributes{Name: new("Example"), Floating: true, MaxMachines: new(int64(5)), MaxProcesses: new(int64(3))}}
+	l := keygentest.License{ID: "lic-1", Key: "SECRET-KEY-1", Product: "acme", HeartbeatDuration: 10 * time.Minute,
+		MayReadPolicy: true, Policy: keygen.Policy{ProcessLeasing: "PER_LICENSE"},
+		Attributes: keygen.Attributes{Name: new("Example"), Floating: true, MaxMachines: new(int64(5)),
+			MaxProcesses: new(int64(3))}}
 	h, account, with := keygenHouse(t, l)
 	h.config += with
 	h.start()
-	h.until("activated", func(l *wire.License) bool { return inForce("lic-1")(l) && l.Licenses[0].Document != "acme.lic" })
+	h.until("activated", func(l *wire.License) bool {
+		return inForce("lic-1")(l) && l.Licenses[0].Document != "acme.lic"
+	})
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
 	lease, err := h.Acquire(ctx, wire.AcquireRequest{Pool: "processes", WaitSeconds: 60})
@@ -115,7 +126,8 @@ func TestKeygenProcesses(t *testing.T) {
 	if n := len(account.Processes()); n < 1 || n > 3 {
 		t.Errorf("there are %d processes", n)
 	}
-	if _, err := h.Acquire(ctx, wire.AcquireRequest{Pool: "processes", N: new(int64(4))}); !errors.Is(err, client.ErrNoSlots) {
+	if _, err := h.Acquire(ctx, wire.AcquireRequest{Pool: "processes", N: new(int64(4))}); !errors.Is(err,
+		client.ErrNoSlots) {
 		t.Errorf("more than there are: %v", err)
 	}
 	if err := h.Release(ctx, lease.ID, false); err != nil {
@@ -123,11 +135,12 @@ func TestKeygenProcesses(t *testing.T) {
 	}
 }
 
-// Uses are counted by the account, through a restart too: what another machine has used is not to be had here, and each draw is one
-// of the account's.
+// Uses are counted by the account, through a restart too: what another machine has used is not to be had here, and each
+// draw is one of the account's.
 func TestKeygenUses(t *testing.T) {
 	l := keygentest.License{ID: "lic-1", Key: "SECRET-KEY-1", Product: "acme",
-		Attributes: keygen.Attributes{Name: new("Example"), Floating: true, MaxMachines: new(int64(5)), MaxUses: new(int64(10)), Uses: 2}}
+		Attributes: keygen.Attributes{Name: new("Example"), Floating: true, MaxMachines: new(int64(5)),
+			MaxUses: new(int64(10)), Uses: 2}}
 	h, account, with := keygenHouse(t, l)
 	h.config += with
 	h.start()
@@ -151,11 +164,12 @@ func TestKeygenUses(t *testing.T) {
 	})
 }
 
-// A draw that waits takes of the account what it was granted, and no more ahead than the documentation says; a meter that nobody has
-// asked for takes nothing.
+// A draw that waits takes of the account what it was granted, and no more ahead than the documentation says; a meter
+// that nobody has asked for takes nothing.
 func TestDrawIsTakenOnce(t *testing.T) {
 	l := keygentest.License{ID: "lic-1", Key: "SECRET-KEY-1", Product: "acme",
-		Attributes: keygen.Attributes{Name: new("Example"), Floating: true, MaxMachines: new(int64(5)), MaxUses: new(int64(200))}}
+		Attributes: keygen.Attributes{Name: new("Example"), Floating: true, MaxMachines: new(int64(5)),
+			MaxUses: new(int64(200))}}
 	h, account, with := keygenHouse(t, l)
 	h.config += with
 	used := func() (n int64) {
@@ -169,7 +183,8 @@ func TestDrawIsTakenOnce(t *testing.T) {
 		t.Errorf("%d uses were taken of a meter that nobody has asked for", n)
 	}
 	h.start()
-	if _, err := h.Acquire(t.Context(), wire.AcquireRequest{Pool: "uses", N: new(int64(20)), WaitSeconds: 60}); err != nil {
+	if _, err := h.Acquire(t.Context(), wire.AcquireRequest{Pool: "uses", N: new(int64(20)), WaitSeconds: 60}); err !=
+		nil {
 		t.Fatal(err)
 	}
 	h.stop()

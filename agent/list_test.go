@@ -11,7 +11,8 @@ import (
 func TestListOfNothing(t *testing.T) {
 	d := newDesk(time.Now, unseen{}, enforcer.Options{})
 	d.setVerdict(&enforcer.Verdict{State: enforcer.StateValid, Code: enforcer.Valid,
-		Pools: map[string]enforcer.PoolGrant{"streams": {Name: "streams", Limit: enforcer.Unlimited, Budget: enforcer.Unlimited, Most: enforcer.Unlimited}}}, 0)
+		Pools: map[string]enforcer.PoolGrant{"streams": {Name: "streams", Limit: enforcer.Unlimited,
+			Budget: enforcer.Unlimited, Most: enforcer.Unlimited}}}, 0)
 	list := func() {
 		d.list(&enforcer.User{UID: 1}, func(some []*enforcer.Lease) bool {
 			t.Errorf("%d leases of others are listed", len(some))

@@ -71,12 +71,14 @@ func checkListeners(c *config.Config, dialects []plugin.Dialect) (out []*listene
 
 func (l *listener) check(c *config.Config, names []string) error {
 	if l.dialect == nil {
-		return fmt.Errorf("there is no dialect %q (known: %s)", l.config.Dialect, cmp.Or(strings.Join(names, ", "), "none"))
+		return fmt.Errorf("there is no dialect %q (known: %s)", l.config.Dialect,
+			cmp.Or(strings.Join(names, ", "), "none"))
 	}
 	_, own := l.dialect.(plugin.Authenticator)
 	if file := l.config.CredentialsFile; file != "" {
 		if !own {
-			return fmt.Errorf("credentials_file: the %s dialect has no credential of its own; leave it out", l.config.Dialect)
+			return fmt.Errorf("credentials_file: the %s dialect has no credential of its own; leave it out",
+				l.config.Dialect)
 		}
 		if _, err := l.readCredentials(c); err != nil {
 			return err
@@ -91,7 +93,9 @@ func (l *listener) check(c *config.Config, names []string) error {
 		_, err := readTokens(c, l.config.TokenFile)
 		return err
 	case !own && !l.config.InsecureLoopback:
-		return errors.New("over TCP the kernel vouches for nobody: give token_file, or a Unix socket, or insecure_loopback: true if every process of this host may call")
+		return errors.New(
+			"over TCP the kernel vouches for nobody: give token_file, or a Unix socket, or insecure_loopback: true " +
+				"if every process of this host may call")
 	}
 	return nil
 }
@@ -156,7 +160,9 @@ func readTokens(c *config.Config, path string) ([][]byte, error) {
 		switch line = bytes.TrimSpace(line); {
 		case len(line) == 0:
 		case len(line) < minToken:
-			return nil, fmt.Errorf("token_file %s: a token has %d bytes, and must have %d at least; `openssl rand -hex 32` makes a good one", path, len(line), minToken)
+			return nil, fmt.Errorf(
+				"token_file %s: a token has %d bytes, and must have %d at least; `openssl rand -hex 32` makes a "+
+					"good one", path, len(line), minToken)
 		default:
 			tokens = append(tokens, line)
 		}
@@ -193,7 +199,8 @@ func (a *Agent) vouch(l *listener, r *http.Request) (enforcer.Caller, bool, *enf
 	tokens, err := readTokens(a.settings(), l.config.TokenFile)
 	if err != nil {
 		a.log.Error("no call over TCP can be let in", "listener", l.address(), "error", err)
-		return enforcer.Caller{}, false, &enforcer.Denial{Code: api.Unauthenticated, Detail: "the tokens of this listener cannot be read; the agent's log says more"}
+		return enforcer.Caller{}, false, &enforcer.Denial{Code: api.Unauthenticated,
+			Detail: "the tokens of this listener cannot be read; the agent's log says more"}
 	}
 	token := shown(r)
 	sum := sha256.Sum256(token) // of one length, so that comparing tells nothing of it
@@ -203,8 +210,9 @@ func (a *Agent) vouch(l *listener, r *http.Request) (enforcer.Caller, bool, *enf
 		right |= subtle.ConstantTimeCompare(sum[:], is[:])
 	}
 	if right != 1 {
-		return enforcer.Caller{}, false, &enforcer.Denial{Code: api.Unauthenticated, Detail: "the token is missing, or not one of this listener's",
-			Hint: "send one of the token_file as Authorization: Bearer, or as the password of Authorization: Basic"}
+		return enforcer.Caller{}, false,
+			&enforcer.Denial{Code: api.Unauthenticated, Detail: "the token is missing, or not one of this listener's",
+				Hint: "send one of the token_file as Authorization: Bearer, or as the password of Authorization: Basic"}
 	}
 	r.Header.Del("Authorization")
 	return byCredential(a.credentialName("token", string(token))), true, nil
@@ -267,14 +275,17 @@ func (a *Agent) listen(i int, l *listener) error {
 	if err != nil {
 		return err
 	}
-	l.socket, err = api.Listen(api.SocketConfig{Path: path, Key: fmt.Sprintf("listeners[%d].address", i), Mode: cmp.Or(l.config.Mode, a.config.Socket.Mode), GID: gid, Lock: files.Lock, LockFile: socketLock(a.config.State.RuntimeDir, path), Log: a.log})
+	l.socket, err = api.Listen(api.SocketConfig{Path: path, Key: fmt.Sprintf("listeners[%d].address", i),
+		Mode: cmp.Or(l.config.Mode, a.config.Socket.Mode), GID: gid, Lock: files.Lock,
+		LockFile: socketLock(a.config.State.RuntimeDir, path), Log: a.log})
 	return err
 }
 
 // run answers on a listener until ctx ends.
 func (a *Agent) runListener(ctx context.Context, l *listener) error {
-	d := api.Dialect{Name: l.dialect.System(), Socket: l.socket, TCP: l.tcp, Handler: a.handlers[l.dialect.System()], MaxBody: plugin.MaxDialectBody,
-		Vouch: func(r *http.Request) (enforcer.Caller, bool, *enforcer.Denial) { return a.vouch(l, r) }}
+	d := api.Dialect{Name: l.dialect.System(), Socket: l.socket, TCP: l.tcp, Handler: a.handlers[l.dialect.System()],
+		MaxBody: plugin.MaxDialectBody,
+		Vouch:   func(r *http.Request) (enforcer.Caller, bool, *enforcer.Denial) { return a.vouch(l, r) }}
 	if l.config.CredentialsFile != "" {
 		d.Credentials = func() ([]byte, error) { return l.readCredentials(a.settings()) }
 	}

@@ -15,8 +15,8 @@ import (
 // markVersion is the first byte of a record that keeps the clock's mark; what follows is JSON.
 const markVersion = 0x81
 
-// How often the mark is advanced, and how often it is kept besides at the end: a crash loses that much of what is known of
-// the time, which gains nobody anything, and an agent that does nothing else wakes no disk for it.
+// How often the mark is advanced, and how often it is kept besides at the end: a crash loses that much of what is known
+// of the time, which gains nobody anything, and an agent that does nothing else wakes no disk for it.
 const (
 	advanceEvery = time.Minute
 	keepEvery    = 10 * time.Minute
@@ -57,8 +57,8 @@ func decodeMark(b []byte) (enforcer.Mark, error) {
 	return r.mark(ahead, clock.BootID(), clock.Boot()), err
 }
 
-// mark returns the mark by the host's clock, of which this process's time namespace is ahead. By another clock it is not known how
-// much has passed since: nothing, then.
+// mark returns the mark by the host's clock, of which this process's time namespace is ahead. By another clock it is
+// not known how much has passed since: nothing, then.
 func (r keptMark) mark(ahead time.Duration, bootID string, boot time.Duration) enforcer.Mark {
 	if !r.Host && ahead != 0 && r.BootID == bootID {
 		r.Boot = max(r.Boot, boot)
@@ -66,9 +66,9 @@ func (r keptMark) mark(ahead time.Duration, bootID string, boot time.Duration) e
 	return enforcer.Mark(r.markRecord)
 }
 
-// clocks reads the host's clocks: the wall clock first, so that what passes between the two is not taken for more than passed.
-// The boot time costs a call of the kernel, so what has passed since that was read is Go's monotonic clock's to say, which
-// stands still in a suspension: exact asks the kernel. d.mu is held.
+// clocks reads the host's clocks: the wall clock first, so that what passes between the two is not taken for more than
+// passed. The boot time costs a call of the kernel, so what has passed since that was read is Go's monotonic clock's to
+// say, which stands still in a suspension: exact asks the kernel. d.mu is held.
 func (d *desk) clocks(exact bool) enforcer.Clocks {
 	wall := d.now()
 	since := d.passed(d.asked, wall)
@@ -86,8 +86,8 @@ func uptime() pulse.Uptime {
 	return pulse.Uptime{BootID: clock.BootID(), Up: up, Suspended: max(0, up-clock.Awake()).Truncate(time.Millisecond)}
 }
 
-// licenceTime returns the time that licences are judged by and leases counted by. When the clock has been set since it was last
-// asked, what is counted from an instant of before is moved along. d.mu is held.
+// licenceTime returns the time that licences are judged by and leases counted by. When the clock has been set since it
+// was last asked, what is counted from an instant of before is moved along. d.mu is held.
 func (d *desk) licenceTime() time.Time { return d.timed().now }
 
 // timed returns the licence time and all that it comes from. d.mu is held.
@@ -103,7 +103,8 @@ func (d *desk) timed() timeAt {
 		d.mark, d.advanced = d.mark.Advance(c, d.signed), c.Boot
 		_, k = d.mark.Now(c, d.signed)
 		if enforcer.Stepped(was.Time, d.mark.Time, c.Boot-was.Boot) > 0 {
-			d.keepMark() // before what it opens is drawn: a crash must not have the same day of running prove another leap
+			// before what it opens is drawn: a crash must not have the same day of running prove another leap
+			d.keepMark()
 		}
 	}
 	d.last, d.wall, d.read = now, c.Wall, c.Boot
@@ -119,9 +120,9 @@ func (d *desk) timed() timeAt {
 	return timeAt{Clock: k, now: now, wall: c.Wall, mark: d.mark, steps: d.steps}
 }
 
-// restore begins with the mark that an earlier agent has kept: the licence time goes on from there, wherever the wall clock is.
-// A wall clock that was far ahead for less than a day has not entered the mark (enforcer.Mark), and is forgotten by a restart.
-// It returns that time.
+// restore begins with the mark that an earlier agent has kept: the licence time goes on from there, wherever the wall
+// clock is. A wall clock that was far ahead for less than a day has not entered the mark (enforcer.Mark), and is
+// forgotten by a restart. It returns that time.
 func (d *desk) restore(m enforcer.Mark) time.Time {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -157,14 +158,15 @@ func (d *desk) keepMark() {
 		_, err = d.store.durable.Append(b) // nobody waits for it: a group of others, or the end, takes it to the disk
 	}
 	if err != nil {
-		d.store.log.Warn("the latest time seen was not kept; after a crash it may be known less well", "error", err, "time", d.mark.Time)
+		d.store.log.Warn("the latest time seen was not kept; after a crash it may be known less well", "error", err,
+			"time", d.mark.Time)
 		return
 	}
 	d.markKept = d.read
 }
 
-// heal puts the mark back to the issue of a document that says so, and with it the licence time; a document does so once. It
-// returns from when to when.
+// heal puts the mark back to the issue of a document that says so, and with it the licence time; a document does so
+// once. It returns from when to when.
 func (d *desk) heal(issued time.Time) (from, to time.Time, healed bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -235,7 +237,8 @@ func (d *desk) counted() time.Time { return d.timing().counted() }
 // Clock returns the licence time and where it is from.
 func (f front) Clock() wire.Clock {
 	at := f.desk.timing()
-	out := wire.Clock{Wall: at.wall, Time: at.now, From: string(at.From), MarkedAt: instant(at.mark.Time), LearntAt: instant(at.mark.Learnt), SignedAt: instant(at.mark.Signed),
+	out := wire.Clock{Wall: at.wall, Time: at.now, From: string(at.From), MarkedAt: instant(at.mark.Time),
+		LearntAt: instant(at.mark.Learnt), SignedAt: instant(at.mark.Signed),
 		BehindSeconds: at.Behind.Seconds(), BehindSince: instant(at.BehindSince), AheadSeconds: at.Ahead.Seconds()}
 	if at.Ahead > 0 {
 		out.BelievedAt = instant(at.now.Add(max(0, enforcer.Leap-at.AheadFor)))
@@ -243,8 +246,8 @@ func (f front) Clock() wire.Clock {
 	return out
 }
 
-// told returns the time that a request to an upstream is dated with: the licence time, or where nothing but a document tells that, the
-// wall clock, by which the upstream sees that this host has not been told the time yet.
+// told returns the time that a request to an upstream is dated with: the licence time, or where nothing but a document
+// tells that, the wall clock, by which the upstream sees that this host has not been told the time yet.
 func (d *desk) told() time.Time {
 	at := d.timing()
 	if at.From == enforcer.FromDocument {
@@ -261,8 +264,8 @@ func (d *desk) look() {
 	}
 }
 
-// watchClock has everything that waits for a time look again whenever the wall clock is set and after a suspension. Elsewhere
-// than on Linux that is noticed within a minute.
+// watchClock has everything that waits for a time look again whenever the wall clock is set and after a suspension.
+// Elsewhere than on Linux that is noticed within a minute.
 func (a *Agent) watchClock(ctx context.Context) error {
 	err := clock.Watch(ctx, func() {
 		a.log.Debug("the wall clock was set, or the host was suspended")

@@ -44,7 +44,8 @@ func TestMarkOutlivesTheAgent(t *testing.T) {
 	near("the first start", run(right, right.Add(time.Hour)), right)
 	near("set back by a month", run(right.AddDate(0, -1, 0), right.Add(time.Hour)), right.Add(time.Hour))
 	near("later", run(right.Add(2*time.Hour), right.AddDate(5, 0, 0)), right.Add(2*time.Hour))
-	near("after a clock that was years ahead", run(right.Add(3*time.Hour), right.Add(3*time.Hour)), right.Add(3*time.Hour))
+	near("after a clock that was years ahead", run(right.Add(3*time.Hour), right.Add(3*time.Hour)),
+		right.Add(3*time.Hour))
 }
 
 // A document that resets the clock puts a false mark back once, and a restart does not bring it again.
@@ -72,7 +73,8 @@ func TestMarkIsHealed(t *testing.T) {
 	if now := d.time(); now.Before(right.AddDate(50, 0, 0)) {
 		t.Fatalf("the licence time went back by itself, to %v", now)
 	}
-	if from, to, healed := d.heal(right.Add(-time.Hour)); !healed || from.Before(right.AddDate(50, 0, 0)) || to.Sub(right).Abs() > time.Minute || d.time().Sub(right).Abs() > time.Minute {
+	if from, to, healed := d.heal(right.Add(-time.Hour)); !healed || from.Before(right.AddDate(50, 0, 0)) ||
+		to.Sub(right).Abs() > time.Minute || d.time().Sub(right).Abs() > time.Minute {
 		t.Errorf("healed %v from %v to %v; now it is %v", healed, from, to, d.time())
 	}
 	if _, _, healed := d.heal(right.Add(-time.Hour)); healed {
@@ -105,10 +107,14 @@ type hostOf struct {
 func newHostOf(t *testing.T) *hostOf {
 	h := &hostOf{t: t, wall: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC), up: time.Hour}
 	awake := map[time.Time]time.Duration{} // what the monotonic clock said at each reading
-	h.desk = newDesk(func() time.Time { awake[h.wall] = h.up - h.asleep; return h.wall }, metrics.New(metrics.Options{}), enforcer.Options{})
+	h.desk = newDesk(func() time.Time {
+		awake[h.wall] = h.up - h.asleep
+		return h.wall
+	}, metrics.New(metrics.Options{}), enforcer.Options{})
 	h.boot = func() time.Duration { return h.up }
 	h.passed = func(from, to time.Time) time.Duration { return awake[to] - awake[from] }
-	h.setVerdict(&enforcer.Verdict{State: enforcer.StateValid, Code: enforcer.Valid, Pools: map[string]enforcer.PoolGrant{"streams": {Name: "streams", Limit: 2, Budget: 2}}}, 0)
+	h.setVerdict(&enforcer.Verdict{State: enforcer.StateValid, Code: enforcer.Valid,
+		Pools: map[string]enforcer.PoolGrant{"streams": {Name: "streams", Limit: 2, Budget: 2}}}, 0)
 	return h
 }
 
@@ -117,15 +123,16 @@ func (h *hostOf) suspend(d time.Duration) { h.run(d); h.asleep += d }
 
 func (h *hostOf) acquire(ttl time.Duration) *enforcer.Lease {
 	h.t.Helper()
-	g, d := h.Acquire(h.t.Context(), &enforcer.Acquire{Caller: enforcer.Caller{UID: 1, User: "ann"}, Pool: "streams", N: 2, Lifetime: enforcer.LifetimeTTL, TTL: ttl})
+	g, d := h.Acquire(h.t.Context(), &enforcer.Acquire{Caller: enforcer.Caller{UID: 1, User: "ann"}, Pool: "streams",
+		N: 2, Lifetime: enforcer.LifetimeTTL, TTL: ttl})
 	if d != nil {
 		h.t.Fatalf("%s: %s", d.Code, d.Detail)
 	}
 	return g.Lease
 }
 
-// A suspension is time that has passed, for whoever relies on a lease's end too: what is over is over before the next grant,
-// though Go's monotonic clock stood still. A clock that is set is not time that has passed.
+// A suspension is time that has passed, for whoever relies on a lease's end too: what is over is over before the next
+// grant, though Go's monotonic clock stood still. A clock that is set is not time that has passed.
 func TestSuspensionAndStep(t *testing.T) {
 	h := newHostOf(t)
 	h.acquire(time.Minute)
@@ -188,16 +195,19 @@ func TestEvidence(t *testing.T) {
 	}
 }
 
-// A clock that is set forward opens no period of a meter, of one that a site shares neither, before that is proved; set back afterwards
-// nothing has been doubled.
+// A clock that is set forward opens no period of a meter, of one that a site shares neither, before that is proved; set
+// back afterwards nothing has been doubled.
 func TestMeterIsNotEmptiedAhead(t *testing.T) {
 	h := newHostOf(t)
 	h.core = enforcer.New(enforcer.Options{Durable: true})
-	h.setVerdict(&enforcer.Verdict{State: enforcer.StateValid, Code: enforcer.Valid, Meters: map[string]enforcer.MeterGrant{
-		"renders": {Name: "renders", Key: "L/renders", Limit: 100, Budget: 100, Most: 100, Resets: enforcer.ResetsMonthly}}}, 0)
+	h.setVerdict(&enforcer.Verdict{State: enforcer.StateValid, Code: enforcer.Valid,
+		Meters: map[string]enforcer.MeterGrant{
+			"renders": {Name: "renders", Key: "L/renders", Limit: 100, Budget: 100, Most: 100,
+				Resets: enforcer.ResetsMonthly}}}, 0)
 	drawn := int64(0)
 	draw := func() *enforcer.Denial {
-		l, d := h.Acquire(t.Context(), &enforcer.Acquire{Caller: enforcer.Caller{UID: 1, User: "ann"}, Pool: "renders", N: 100, MinN: 1})
+		l, d := h.Acquire(t.Context(),
+			&enforcer.Acquire{Caller: enforcer.Caller{UID: 1, User: "ann"}, Pool: "renders", N: 100, MinN: 1})
 		if d == nil {
 			drawn += l.Items[0].N
 		}
@@ -251,8 +261,10 @@ func TestFormerMarkOfATimeNamespace(t *testing.T) {
 		"of one in a time namespace":   {false, "b", -time.Hour, 0},
 		"of another start of the host": {false, "a", -time.Hour, 2 * time.Hour},
 	} {
-		m := keptMark{markRecord{Time: at, Boot: time.Hour, BootID: test.bootID}, test.host}.mark(test.ahead, "b", 2*time.Hour)
-		if now, _ := m.Now(enforcer.Clocks{Wall: at, Boot: 2 * time.Hour, BootID: "b"}, time.Time{}); now.Sub(at) != test.want {
+		m := keptMark{markRecord{Time: at, Boot: time.Hour, BootID: test.bootID}, test.host}.mark(test.ahead, "b",
+			2*time.Hour)
+		if now, _ := m.Now(enforcer.Clocks{Wall: at, Boot: 2 * time.Hour, BootID: "b"}, time.Time{}); now.Sub(at) !=
+			test.want {
 			t.Errorf("%s: %v have passed, want %v", name, now.Sub(at), test.want)
 		}
 	}
@@ -265,7 +277,9 @@ func TestDayProvesOneLeap(t *testing.T) {
 	start := func() *desk {
 		t.Helper()
 		d := newDesk(func() time.Time { return wall }, metrics.New(metrics.Options{}), enforcer.Options{})
-		d.boot, d.passed = func() time.Duration { return up }, func(time.Time, time.Time) time.Duration { return time.Hour }
+		d.boot, d.passed = func() time.Duration {
+			return up
+		}, func(time.Time, time.Time) time.Duration { return time.Hour }
 		s, _, err := openStore(dir, state, nil, d.core, d.restore, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)

@@ -77,9 +77,15 @@ func TestOpenAPIRoutes(t *testing.T) {
 // Every shape of the wire has its schema, field by field in both directions.
 func TestOpenAPIShapes(t *testing.T) {
 	doc, _ := document(t)
-	shapes := []any{wire.License{}, wire.Warning{}, wire.Document{}, wire.Finding{}, wire.Feature{}, wire.NamedFeature{}, wire.Features{}, wire.Host{}, wire.Cores{}, wire.CheckIn{},
-		wire.Heartbeat{}, wire.Upstream{}, wire.Pool{}, wire.Pools{}, wire.AdjustRequest{}, wire.Item{}, wire.AcquireRequest{}, wire.RenewRequest{}, wire.Lease{}, wire.Holder{}, wire.Leases{}, wire.Installed{},
-		wire.Component{}, wire.Fingerprint{}, wire.Event{}, wire.Health{}, wire.Clock{}, wire.Setting{}, wire.Settings{}, wire.Reloaded{}, wire.UpstreamPreview{}, wire.UpstreamRequest{}, wire.UpstreamUsage{}, wire.UpstreamEmergency{}, wire.EmergencyRequest{}, wire.Emergency{}, wire.EmergencyGrant{}, wire.Emergencies{}, wire.ReturnRequest{}, wire.Returned{}, wire.ReleaseRequest{}, wire.Released{}, wire.Releases{}, wire.DrainRequest{}, wire.Drain{}, wire.Keys{}, wire.Key{}, wire.Verdict{}, wire.Problem{}}
+	shapes := []any{wire.License{}, wire.Warning{}, wire.Document{}, wire.Finding{}, wire.Feature{},
+		wire.NamedFeature{}, wire.Features{}, wire.Host{}, wire.Cores{}, wire.CheckIn{},
+		wire.Heartbeat{}, wire.Upstream{}, wire.Pool{}, wire.Pools{}, wire.AdjustRequest{}, wire.Item{},
+		wire.AcquireRequest{}, wire.RenewRequest{}, wire.Lease{}, wire.Holder{}, wire.Leases{}, wire.Installed{},
+		wire.Component{}, wire.Fingerprint{}, wire.Event{}, wire.Health{}, wire.Clock{}, wire.Setting{},
+		wire.Settings{}, wire.Reloaded{}, wire.UpstreamPreview{}, wire.UpstreamRequest{}, wire.UpstreamUsage{},
+		wire.UpstreamEmergency{}, wire.EmergencyRequest{}, wire.Emergency{}, wire.EmergencyGrant{}, wire.Emergencies{},
+		wire.ReturnRequest{}, wire.Returned{}, wire.ReleaseRequest{}, wire.Released{}, wire.Releases{},
+		wire.DrainRequest{}, wire.Drain{}, wire.Keys{}, wire.Key{}, wire.Verdict{}, wire.Problem{}}
 	seen := map[string]bool{}
 	for _, s := range shapes {
 		typ := reflect.TypeOf(s)
@@ -127,9 +133,11 @@ type checked struct {
 
 func newChecked(t *testing.T, socket string) *checked {
 	_, router := document(t)
-	c := &checked{t: t, router: router, called: map[string]bool{}, http: &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
-	}}}}
+	c := &checked{t: t, router: router, called: map[string]bool{},
+		http: &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context,
+			_, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+		}}}}
 	t.Cleanup(c.http.CloseIdleConnections)
 	return c
 }
@@ -177,7 +185,9 @@ func (c *checked) call(good bool, method, path, kind string, body []byte) (int, 
 		c.called[method+" "+route.Path] = true
 	}
 	options := &openapi3filter.Options{IncludeResponseStatus: true}
-	options.WithCustomSchemaErrorFunc(func(e *openapi3.SchemaError) string { return strings.Join(e.JSONPointer(), ".") + ": " + e.Reason })
+	options.WithCustomSchemaErrorFunc(func(e *openapi3.SchemaError) string {
+		return strings.Join(e.JSONPointer(), ".") + ": " + e.Reason
+	})
 	in := &openapi3filter.RequestValidationInput{Request: request(), PathParams: params, Route: route, Options: options}
 	if err := openapi3filter.ValidateRequest(context.Background(), in); good && err != nil {
 		c.t.Errorf("%s %s: the document forbids what the agent takes: %v", method, path, err)
@@ -185,7 +195,8 @@ func (c *checked) call(good bool, method, path, kind string, body []byte) (int, 
 	if good == (res.StatusCode >= 400) {
 		c.t.Errorf("%s %s: %d %s", method, path, res.StatusCode, text)
 	}
-	out := &openapi3filter.ResponseValidationInput{RequestValidationInput: in, Status: res.StatusCode, Header: res.Header, Options: options}
+	out := &openapi3filter.ResponseValidationInput{RequestValidationInput: in, Status: res.StatusCode,
+		Header: res.Header, Options: options}
 	out.SetBodyBytes(text)
 	if err := openapi3filter.ValidateResponse(context.Background(), out); err != nil {
 		c.t.Errorf("%s %s: an answer that is not documented: %v\n%s", method, path, err, text)
@@ -228,8 +239,10 @@ func TestOpenAPIAnswers(t *testing.T) {
 	if one, two := acquire(token), acquire(token); one != two {
 		t.Error("one client token got two leases")
 	}
-	for _, path := range []string{"/v1/license", "/v1/features", "/v1/features/hd", "/v1/features/none", "/v1/pools", "/v1/pools/streams", "/v1/pools/renders", "/v1/leases", "/v1/leases?pool=seats",
-		"/v1/leases/" + first, "/v1/fingerprint", "/v1/fingerprint?product=other", "/v1/keys", "/v1/events", "/v1/config", "/v1/upstream", "/v1/emergency", "/v1/clock", "/v1/health", "/v1/ready", "/metrics"} {
+	for _, path := range []string{"/v1/license", "/v1/features", "/v1/features/hd", "/v1/features/none", "/v1/pools",
+		"/v1/pools/streams", "/v1/pools/renders", "/v1/leases", "/v1/leases?pool=seats",
+		"/v1/leases/" + first, "/v1/fingerprint", "/v1/fingerprint?product=other", "/v1/keys", "/v1/events",
+		"/v1/config", "/v1/upstream", "/v1/emergency", "/v1/clock", "/v1/health", "/v1/ready", "/metrics"} {
 		get(path)
 	}
 	c.call(true, "PUT", "/v1/leases/"+first, "", nil)
@@ -269,7 +282,8 @@ func TestAnswersAreStable(t *testing.T) {
 		c.Features = map[string]usher.Feature{}
 		for i := range 8 {
 			name := string(rune('a' + i))
-			c.Pools[name], c.Features[name] = c.Pools["streams"], usher.Feature{Value: enforcer.Value{Kind: enforcer.KindBool, Bool: true}}
+			c.Pools[name], c.Features[name] = c.Pools["streams"],
+				usher.Feature{Value: enforcer.Value{Kind: enforcer.KindBool, Bool: true}}
 		}
 	}))
 	h.until("dropped", inForce("a"))
@@ -303,55 +317,88 @@ func TestBadRequests(t *testing.T) {
 		status                         int
 		want                           []string
 	}{
-		{"unknown pool", "POST", "/v1/leases", asJSON, `{"pool":"nope"}`, 404, []string{"pool_unknown", `pool \"nope\" is not in the licence`, "the licence has: streams"}},
-		{"n = 0", "POST", "/v1/leases", asJSON, `{"pool":"streams","n":0}`, 400, []string{`"field":"n"`, "n is 0: ask for at least 1 slot"}},
-		{"n negative", "POST", "/v1/leases", asJSON, `{"pool":"streams","n":-1}`, 400, []string{`"field":"n"`, "n is -1"}},
-		{"n over the limit", "POST", "/v1/leases", asJSON, `{"pool":"streams","n":4}`, 409, []string{"no_slots", "the request is for 4 slots, and there are only 3 in all", `"limit":3`, `"in_use":0`}},
-		{"n over the bound", "POST", "/v1/leases", asJSON, `{"pool":"streams","n":9223372036854775807}`, 400, []string{`"field":"n"`, "at most 1099511627776 slots"}},
-		{"n overflows", "POST", "/v1/leases", asJSON, `{"pool":"streams","n":9223372036854775808}`, 400, []string{`"field":"n"`}},
-		{"n overflows by far", "POST", "/v1/leases", asJSON, `{"pool":"streams","n":1e400}`, 400, []string{`"field":"n"`}},
+		{"unknown pool", "POST", "/v1/leases", asJSON, `{"pool":"nope"}`, 404,
+			[]string{"pool_unknown", `pool \"nope\" is not in the licence`, "the licence has: streams"}},
+		{"n = 0", "POST", "/v1/leases", asJSON, `{"pool":"streams","n":0}`, 400,
+			[]string{`"field":"n"`, "n is 0: ask for at least 1 slot"}},
+		{"n negative", "POST", "/v1/leases", asJSON, `{"pool":"streams","n":-1}`, 400,
+			[]string{`"field":"n"`, "n is -1"}},
+		{"n over the limit", "POST", "/v1/leases", asJSON, `{"pool":"streams","n":4}`, 409,
+			[]string{"no_slots", "the request is for 4 slots, and there are only 3 in all", `"limit":3`, `"in_use":0`}},
+		{"n over the bound", "POST", "/v1/leases", asJSON, `{"pool":"streams","n":9223372036854775807}`, 400,
+			[]string{`"field":"n"`, "at most 1099511627776 slots"}},
+		{"n overflows", "POST", "/v1/leases", asJSON, `{"pool":"streams","n":9223372036854775808}`, 400,
+			[]string{`"field":"n"`}},
+		{"n overflows by far", "POST", "/v1/leases", asJSON, `{"pool":"streams","n":1e400}`, 400,
+			[]string{`"field":"n"`}},
 		{"n a fraction", "POST", "/v1/leases", asJSON, `{"pool":"streams","n":1.5}`, 400, []string{`"field":"n"`}},
-		{"n a text", "POST", "/v1/leases", asJSON, `{"pool":"streams","n":"1"}`, 400, []string{`"field":"n"`, "a JSON text does not do here"}},
+		{"n a text", "POST", "/v1/leases", asJSON, `{"pool":"streams","n":"1"}`, 400,
+			[]string{`"field":"n"`, "a JSON text does not do here"}},
 		{"no pool", "POST", "/v1/leases", asJSON, `{}`, 400, []string{`"field":"pool"`, "pool is missing"}},
-		{"pool and items", "POST", "/v1/leases", asJSON, `{"pool":"streams","items":[{"pool":"streams","n":1}]}`, 400, []string{`"field":"items"`}},
-		{"a pool twice", "POST", "/v1/leases", asJSON, `{"items":[{"pool":"streams","n":1},{"pool":"streams","n":1}]}`, 400, []string{"is named twice"}},
-		{"ttl too short", "POST", "/v1/leases", asJSON, `{"pool":"streams","ttl_seconds":0.5}`, 400, []string{`"field":"ttl_seconds"`, "give from 1 to 86400"}},
-		{"ttl absurd", "POST", "/v1/leases", asJSON, `{"pool":"streams","ttl_seconds":1e300}`, 400, []string{`"field":"ttl_seconds"`}},
-		{"lifetime unknown", "POST", "/v1/leases", asJSON, `{"pool":"streams","lifetime":"process"}`, 400, []string{`"field":"lifetime"`, "use ttl, held or borrow"}},
-		{"waiting too long", "POST", "/v1/leases", asJSON, `{"pool":"streams","wait_seconds":86401}`, 400, []string{`"field":"wait_seconds"`, "give from 0 to 86400"}},
-		{"waiting in vain", "POST", "/v1/leases", asJSON, `{"pool":"streams","n":4,"wait_seconds":60}`, 409, []string{"no_slots", "there are only 3 in all", `"waited_seconds":0`}},
-		{"a connection's", "POST", "/v1/leases", asJSON, `{"pool":"streams","lifetime":"connection"}`, 400, []string{`"field":"lifetime"`, "use ttl, held or borrow"}},
-		{"a draw of a pool", "POST", "/v1/leases", asJSON, `{"pool":"streams","lifetime":"draw"}`, 400, []string{`"field":"lifetime"`, "lifetime draw is for meters"}},
-		{"unknown field", "POST", "/v1/leases", asJSON, `{"pool":"streams","ttl":5}`, 400, []string{`"field":"ttl"`, `field \"ttl\" is not known`, "known are: pool, n"}},
-		{"almost a field", "POST", "/v1/leases", asJSON, `{"pool":"streams","clientToken":"x"}`, 400, []string{`did you mean \"client_token\"?`}},
-		{"wrong case", "POST", "/v1/leases", asJSON, `{"Pool":"streams"}`, 400, []string{`field \"Pool\" is not known`, `did you mean \"pool\"?`}},
-		{"duplicate keys", "POST", "/v1/leases", asJSON, `{"pool":"streams","pool":"other"}`, 400, []string{`the JSON names \"pool\" twice`}},
-		{"bad UTF-8", "POST", "/v1/leases", asJSON, "{\"pool\":\"a\xff\"}", 400, []string{"the JSON is not valid UTF-8"}},
+		{"pool and items", "POST", "/v1/leases", asJSON, `{"pool":"streams","items":[{"pool":"streams","n":1}]}`, 400,
+			[]string{`"field":"items"`}},
+		{"a pool twice", "POST", "/v1/leases", asJSON, `{"items":[{"pool":"streams","n":1},{"pool":"streams","n":1}]}`,
+			400, []string{"is named twice"}},
+		{"ttl too short", "POST", "/v1/leases", asJSON, `{"pool":"streams","ttl_seconds":0.5}`, 400,
+			[]string{`"field":"ttl_seconds"`, "give from 1 to 86400"}},
+		{"ttl absurd", "POST", "/v1/leases", asJSON, `{"pool":"streams","ttl_seconds":1e300}`, 400,
+			[]string{`"field":"ttl_seconds"`}},
+		{"lifetime unknown", "POST", "/v1/leases", asJSON, `{"pool":"streams","lifetime":"process"}`, 400,
+			[]string{`"field":"lifetime"`, "use ttl, held or borrow"}},
+		{"waiting too long", "POST", "/v1/leases", asJSON, `{"pool":"streams","wait_seconds":86401}`, 400,
+			[]string{`"field":"wait_seconds"`, "give from 0 to 86400"}},
+		{"waiting in vain", "POST", "/v1/leases", asJSON, `{"pool":"streams","n":4,"wait_seconds":60}`, 409,
+			[]string{"no_slots", "there are only 3 in all", `"waited_seconds":0`}},
+		{"a connection's", "POST", "/v1/leases", asJSON, `{"pool":"streams","lifetime":"connection"}`, 400,
+			[]string{`"field":"lifetime"`, "use ttl, held or borrow"}},
+		{"a draw of a pool", "POST", "/v1/leases", asJSON, `{"pool":"streams","lifetime":"draw"}`, 400,
+			[]string{`"field":"lifetime"`, "lifetime draw is for meters"}},
+		{"unknown field", "POST", "/v1/leases", asJSON, `{"pool":"streams","ttl":5}`, 400,
+			[]string{`"field":"ttl"`, `field \"ttl\" is not known`, "known are: pool, n"}},
+		{"almost a field", "POST", "/v1/leases", asJSON, `{"pool":"streams","clientToken":"x"}`, 400,
+			[]string{`did you mean \"client_token\"?`}},
+		{"wrong case", "POST", "/v1/leases", asJSON, `{"Pool":"streams"}`, 400,
+			[]string{`field \"Pool\" is not known`, `did you mean \"pool\"?`}},
+		{"duplicate keys", "POST", "/v1/leases", asJSON, `{"pool":"streams","pool":"other"}`, 400,
+			[]string{`the JSON names \"pool\" twice`}},
+		{"bad UTF-8", "POST", "/v1/leases", asJSON, "{\"pool\":\"a\xff\"}", 400,
+			[]string{"the JSON is not valid UTF-8"}},
 		{"trailing rubbish", "POST", "/v1/leases", asJSON, `{"pool":"streams"} x`, 400, []string{"not valid JSON"}},
 		{"cut off", "POST", "/v1/leases", asJSON, `{"pool":"str`, 400, []string{"not valid JSON"}},
 		{"a list", "POST", "/v1/leases", asJSON, `[]`, 400, []string{"the body is not a JSON object"}},
 		{"empty", "POST", "/v1/leases", asJSON, ``, 400, []string{"the body is empty"}},
-		{"65 KiB", "POST", "/v1/leases", asJSON, long, 413, []string{"too_large", "the body is larger than 65536 bytes"}},
-		{"wrong content type", "POST", "/v1/leases", "application/x-www-form-urlencoded", `{"pool":"streams"}`, 400, []string{`"field":"Content-Type"`, "curl --json does"}},
+		{"65 KiB", "POST", "/v1/leases", asJSON, long, 413,
+			[]string{"too_large", "the body is larger than 65536 bytes"}},
+		{"wrong content type", "POST", "/v1/leases", "application/x-www-form-urlencoded", `{"pool":"streams"}`, 400,
+			[]string{`"field":"Content-Type"`, "curl --json does"}},
 		{"no content type", "POST", "/v1/leases", "", `{"pool":"streams"}`, 400, []string{`"field":"Content-Type"`}},
-		{"released twice", "DELETE", "/v1/leases/" + lease.ID, "", "", 404, []string{"lease_unknown", "it was released"}},
+		{"released twice", "DELETE", "/v1/leases/" + lease.ID, "", "", 404,
+			[]string{"lease_unknown", "it was released"}},
 		{"renewed after", "PUT", "/v1/leases/" + lease.ID, asJSON, "{}", 404, []string{"lease_unknown"}},
 		{"no lease", "GET", "/v1/leases/00000000000000000000000000000000", "", "", 404, []string{"lease_unknown"}},
 		{"no id", "GET", "/v1/leases/12", "", "", 400, []string{`"field":"id"`, "32 hexadecimal digits"}},
-		{"no truth", "DELETE", "/v1/leases/" + lease.ID + "?force=maybe", "", "", 400, []string{`"field":"force"`, "use true or false"}},
+		{"no truth", "DELETE", "/v1/leases/" + lease.ID + "?force=maybe", "", "", 400,
+			[]string{`"field":"force"`, "use true or false"}},
 		{"no such pool", "GET", "/v1/pools/nope", "", "", 404, []string{"pool_unknown", "known are: streams"}},
 		{"no such route", "GET", "/v1/nope", "", "", 404, []string{"route_unknown", "there is no route /v1/nope"}},
 		{"no such method", "PATCH", "/v1/leases", "", "", 405, []string{"method_unknown", "use POST or GET"}},
-		{"no such meter", "PUT", "/v1/pools/streams", asJSON, `{"drawn":1}`, 404, []string{"pool_unknown", `there is no meter \"streams\"`}},
-		{"drawn less than nothing", "PUT", "/v1/pools/streams", asJSON, `{"drawn":-1}`, 400, []string{`"field":"drawn"`}},
+		{"no such meter", "PUT", "/v1/pools/streams", asJSON, `{"drawn":1}`, 404,
+			[]string{"pool_unknown", `there is no meter \"streams\"`}},
+		{"drawn less than nothing", "PUT", "/v1/pools/streams", asJSON, `{"drawn":-1}`, 400,
+			[]string{`"field":"drawn"`}},
 		{"no reason", "POST", "/v1/emergency", asJSON, `{"reason":" "}`, 400, []string{`"field":"reason"`}},
-		{"a reason of two lines", "POST", "/v1/emergency", asJSON, `{"reason":"a\nb"}`, 400, []string{`"field":"reason"`}},
-		{"no emergency", "POST", "/v1/emergency", asJSON, `{"reason":"x"}`, 409, []string{"emergency_refused", "the licence is valid: an emergency would be spent for nothing"}},
+		{"a reason of two lines", "POST", "/v1/emergency", asJSON, `{"reason":"a\nb"}`, 400,
+			[]string{`"field":"reason"`}},
+		{"no emergency", "POST", "/v1/emergency", asJSON, `{"reason":"x"}`, 409,
+			[]string{"emergency_refused", "the licence is valid: an emergency would be spent for nothing"}},
 		{"no licence returned", "POST", "/v1/license/return", asJSON, `{}`, 400, []string{`"field":"license"`}},
-		{"another licence returned", "POST", "/v1/license/return", asJSON, `{"license":"nope"}`, 404, []string{"document_unknown"}},
+		{"another licence returned", "POST", "/v1/license/return", asJSON, `{"license":"nope"}`, 404,
+			[]string{"document_unknown"}},
 		{"no document", "PUT", "/v1/license", "", "", 400, []string{`"field":"document"`}},
-		{"2 MiB", "PUT", "/v1/license", "application/octet-stream", strings.Repeat("x", 2<<20), 413, []string{"too_large", "larger than 1048576 bytes"}},
-		{"noise", "PUT", "/v1/license", "application/octet-stream", "\x00\x01\x02", 422, []string{"document_refused", "it is not a licence of any known system"}},
+		{"2 MiB", "PUT", "/v1/license", "application/octet-stream", strings.Repeat("x", 2<<20), 413,
+			[]string{"too_large", "larger than 1048576 bytes"}},
+		{"noise", "PUT", "/v1/license", "application/octet-stream", "\x00\x01\x02", 422,
+			[]string{"document_refused", "it is not a licence of any known system"}},
 		{"nothing to roll back", "POST", "/v1/license/rollback?name=x.lic", "", "", 404, []string{"document_unknown"}},
 		{"no such document", "DELETE", "/v1/license/documents/x.lic", "", "", 404, []string{"document_unknown"}},
 	} {
@@ -408,7 +455,9 @@ func TestUndelivered(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := fmt.Fprintf(c, "POST /v1/leases HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(body), body); err != nil {
+		if _, err := fmt.Fprintf(c,
+			"POST /v1/leases HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
+			len(body), body); err != nil {
 			t.Fatal(err)
 		}
 		c.Close()
@@ -427,7 +476,8 @@ func TestUndelivered(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if p.InUse == 0 && strings.Contains(string(m), `usher_releases_total{cause="undelivered",pool="streams"} `) && !strings.Contains(string(m), `cause="undelivered",pool="streams"} 0`) {
+		if p.InUse == 0 && strings.Contains(string(m), `usher_releases_total{cause="undelivered",pool="streams"} `) &&
+			!strings.Contains(string(m), `cause="undelivered",pool="streams"} 0`) {
 			break
 		}
 		if time.Now().After(deadline) {

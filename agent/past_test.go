@@ -24,8 +24,8 @@ func (h *house) agentKey() string {
 	return f.AgentKey
 }
 
-// A trial begins with its first use and not before, ends however often the agent is started, and does not begin anew when the
-// record of it is taken away.
+// A trial begins with its first use and not before, ends however often the agent is started, and does not begin anew
+// when the record of it is taken away.
 func TestTrial(t *testing.T) {
 	t.Parallel()
 	h := open(t, "")
@@ -60,7 +60,8 @@ func TestTrial(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.start()
-	if l := h.until("the trial without its record", inForce("u")); l.TerminatesAt.After(second.TerminatesAt.Add(5 * time.Second)) { // both were issued within the second
+	if l := h.until("the trial without its record", inForce("u")); l.TerminatesAt.After(second.TerminatesAt.Add(5 *
+		time.Second)) { // both were issued within the second
 		t.Errorf("without its record it ends at %v, later than %v", l.TerminatesAt, second.TerminatesAt)
 	}
 }
@@ -118,13 +119,16 @@ func TestEventLog(t *testing.T) {
 			t.Fatal(err)
 		}
 		by = map[string]eventlog.Event{}
-		if _, err := eventlog.Verify(dir, key, func(e eventlog.Event) { types, by[e.Type] = append(types, e.Type), e }); err != nil {
+		if _, err := eventlog.Verify(dir, key, func(e eventlog.Event) {
+			types, by[e.Type] = append(types, e.Type), e
+		}); err != nil {
 			t.Error(err)
 		}
 		return types, by
 	}
 	types, by := verify()
-	for _, want := range []string{"agent.started", "document.added", "document.changed", "license.changed", "lease.forced", "meter.adjusted", "config.reloaded", "document.removed", "agent.stopped"} {
+	for _, want := range []string{"agent.started", "document.added", "document.changed", "license.changed",
+		"lease.forced", "meter.adjusted", "config.reloaded", "document.removed", "agent.stopped"} {
 		if !slices.Contains(types, want) {
 			t.Errorf("%s is missing among %v", want, types)
 		}
@@ -133,7 +137,8 @@ func TestEventLog(t *testing.T) {
 		t.Errorf("the order is %v", types)
 	}
 	forced := by["lease.forced"]
-	if forced.Actor == "" || forced.Fields["holder"] != forced.Actor || forced.Fields["items"] != "streams=1" || len(forced.Subject) != 8 || !strings.HasPrefix(lease.ID, forced.Subject) {
+	if forced.Actor == "" || forced.Fields["holder"] != forced.Actor || forced.Fields["items"] != "streams=1" ||
+		len(forced.Subject) != 8 || !strings.HasPrefix(lease.ID, forced.Subject) {
 		t.Errorf("%+v", forced)
 	}
 	if a := by["meter.adjusted"]; a.Actor != forced.Actor || a.Subject != "renders" || a.Fields["drawn"] != "5" {
@@ -152,7 +157,8 @@ func TestEventLog(t *testing.T) {
 	}
 	h.stop()
 	types, by = verify()
-	if slices.Contains(types, "document.changed") || by["meter.adjusted"].Actor != "" || by["meter.adjusted"].Fields["drawn"] != "6" {
+	if slices.Contains(types, "document.changed") || by["meter.adjusted"].Actor != "" ||
+		by["meter.adjusted"].Fields["drawn"] != "6" {
 		t.Errorf("after another key: %v, %+v", types, by["meter.adjusted"])
 	}
 	if aside, err := filepath.Glob(h.path("state/events-*")); err != nil || len(aside) != 1 {

@@ -7,8 +7,8 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// The pod of a caller is looked up where a pool counts by pod, or is about to, and nowhere else; of a process that is not visible,
-// and where it is known, nobody is asked.
+// The pod of a caller is looked up where a pool counts by pod, or is about to, and nowhere else; of a process that is
+// not visible, and where it is known, nobody is asked.
 func TestCallersArePlaced(t *testing.T) {
 	asked := 0
 	d := &desk{podOf: func(pid int32, start uint64) string {
@@ -30,7 +30,8 @@ func TestCallersArePlaced(t *testing.T) {
 		{"by user", by(enforcer.CountUser, ""), enforcer.Caller{PID: 7, Start: 9}, "", 0},
 		{"by pod", by(enforcer.CountPod, ""), enforcer.Caller{PID: 7, Start: 9}, "p", 1},
 		{"co-holders by pod", by(enforcer.CountLease, enforcer.CountPod), enforcer.Caller{PID: 7, Start: 9}, "p", 1},
-		{"by pod soon", &enforcer.Verdict{Until: time.Unix(9, 0), Next: []*enforcer.Verdict{by(enforcer.CountPod, "")}}, enforcer.Caller{PID: 7, Start: 9}, "p", 1},
+		{"by pod soon", &enforcer.Verdict{Until: time.Unix(9, 0), Next: []*enforcer.Verdict{by(enforcer.CountPod, "")}},
+			enforcer.Caller{PID: 7, Start: 9}, "p", 1},
 		{"a process that is not visible", by(enforcer.CountPod, ""), enforcer.Caller{Inode: 7}, "", 0},
 		{"a pod that is known", by(enforcer.CountPod, ""), enforcer.Caller{PID: 7, Start: 9, Pod: "q"}, "q", 0},
 	} {

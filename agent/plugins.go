@@ -22,11 +22,14 @@ const askAgain = time.Minute
 // plugins are the licence systems that are programs of their own.
 type plugins []*external.Process
 
-// newPlugins makes the configured plugins and the catalog of all systems. dir is where their sockets lie. Nothing is started.
-func newPlugins(c *config.Config, dir, version string, log *slog.Logger, onChange func(up bool)) (plugins, *catalog.Catalog, error) {
+// newPlugins makes the configured plugins and the catalog of all systems. dir is where their sockets lie. Nothing is
+// started.
+func newPlugins(c *config.Config, dir, version string, log *slog.Logger,
+	onChange func(up bool)) (plugins, *catalog.Catalog, error) {
 	var all plugins
 	for i, p := range c.Plugins {
-		ec := external.Config{Name: p.Name, Path: p.Path, Args: p.Args, Dir: dir, Version: version, Log: log, OnChange: onChange}
+		ec := external.Config{Name: p.Name, Path: p.Path, Args: p.Args, Dir: dir, Version: version, Log: log,
+			OnChange: onChange}
 		if n, err := hex.Decode(ec.SHA256[:], []byte(p.SHA256)); err != nil || n != len(ec.SHA256) {
 			return nil, nil, fmt.Errorf("plugins[%d] (%s): sha256 is not 64 hexadecimal digits", i, p.Name)
 		}
@@ -55,8 +58,8 @@ func (all plugins) up() map[string]bool {
 // pluginsDir is where the plugins' sockets lie.
 func pluginsDir(c *config.Config) string { return filepath.Join(c.State.RuntimeDir, "plugins") }
 
-// pluginChanged has documents tried again when a plugin has come up, and the licences' duties seen again: what its upstream can
-// do is known only now. What a plugin that went away has said before stands.
+// pluginChanged has documents tried again when a plugin has come up, and the licences' duties seen again: what its
+// upstream can do is known only now. What a plugin that went away has said before stands.
 func (a *Agent) pluginChanged(up bool) {
 	if !up {
 		return
@@ -84,8 +87,8 @@ func (a *Agent) retry(ctx context.Context) error {
 	}
 }
 
-// withPlugins starts the configured plugins for as long as f runs, and calls it with the catalog. A plugin whose file would
-// not be started is an error.
+// withPlugins starts the configured plugins for as long as f runs, and calls it with the catalog. A plugin whose file
+// would not be started is an error.
 func withPlugins(c *config.Config, f func(*catalog.Catalog)) error {
 	if len(c.Plugins) == 0 {
 		f(catalog.BuiltIn())

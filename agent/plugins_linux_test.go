@@ -77,18 +77,22 @@ func (a *acme) config() string {
 	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), 0o644); err != nil {
 		a.t.Fatal(err)
 	}
-	return fmt.Sprintf("    - {system: acme, kid: a1, key_file: %s}\nplugins:\n  - {name: acme, path: %s, sha256: %x}\n", file, a.bin, sha256.Sum256(b))
+	return fmt.Sprintf(
+		"    - {system: acme, kid: a1, key_file: %s}\nplugins:\n  - {name: acme, path: %s, sha256: %x}\n", file, a.bin,
+		sha256.Sum256(b))
 }
 
 // sign makes a document of the example's format.
 func (a *acme) sign(id string, seats int) []byte {
 	a.t.Helper()
-	b, err := json.Marshal(map[string]any{"ID": id, "Product": "acme", "Key": "a1", "Seats": seats, "Issued": time.Now().UTC(), "Expires": time.Now().UTC().Add(time.Hour)})
+	b, err := json.Marshal(map[string]any{"ID": id, "Product": "acme", "Key": "a1", "Seats": seats,
+		"Issued": time.Now().UTC(), "Expires": time.Now().UTC().Add(time.Hour)})
 	if err != nil {
 		a.t.Fatal(err)
 	}
 	payload := base64.RawURLEncoding.EncodeToString(b)
-	return fmt.Appendf(nil, "ACME1.%s.%s\n", payload, base64.RawURLEncoding.EncodeToString(ed25519.Sign(a.key, []byte(payload))))
+	return fmt.Appendf(nil, "ACME1.%s.%s\n", payload,
+		base64.RawURLEncoding.EncodeToString(ed25519.Sign(a.key, []byte(payload))))
 }
 
 // pids returns the processes that run the plugin.
@@ -148,8 +152,8 @@ func documentOf(l *wire.License, name string) *wire.Document {
 	return nil
 }
 
-// A licence system that this repository does not know: built, pinned, loaded, killed, replaced by another file, mended. What
-// it has verified stands throughout, and the native licence beside it never notices.
+// A licence system that this repository does not know: built, pinned, loaded, killed, replaced by another file, mended.
+// What it has verified stands throughout, and the native licence beside it never notices.
 func TestPlugin(t *testing.T) {
 	a := newAcme(t)
 	h := open(t, a.config())
@@ -163,7 +167,10 @@ func TestPlugin(t *testing.T) {
 	// A forged one is refused by the plugin's word.
 	forged := []byte(strings.Replace(string(a.sign("forged", 1000)), "ACME1.", "ACME1.e", 1))
 	h.drop("forged.acme", forged)
-	h.until("forged", func(l *wire.License) bool { d := documentOf(l, "forged.acme"); return d != nil && d.Code != "VALID" })
+	h.until("forged", func(l *wire.License) bool {
+		d := documentOf(l, "forged.acme")
+		return d != nil && d.Code != "VALID"
+	})
 
 	// Killed, it is started again, and a document that it has not seen is judged.
 	was := a.kill()
@@ -171,7 +178,8 @@ func TestPlugin(t *testing.T) {
 	h.drop("second.acme", a.sign("second", 4))
 	h.until("the second document", inForce("second"))
 
-	// Another file in its place is not started. What was verified stands; what was not is not known, and that is what is said.
+	// Another file in its place is not started. What was verified stands; what was not is not known, and that is what
+	// is said.
 	good := a.bin + ".good"
 	if err := os.Rename(a.bin, good); err != nil {
 		t.Fatal(err)
@@ -183,7 +191,8 @@ func TestPlugin(t *testing.T) {
 	a.wait("it is down", func() bool { return h.metric(`usher_plugin_up{plugin="acme"} 0`) })
 	h.drop("third.acme", a.sign("third", 5))
 	l := h.until("the third is not known", func(l *wire.License) bool { return documentOf(l, "third.acme") != nil })
-	if d := documentOf(l, "third.acme"); d.Code != "UNAVAILABLE" || !strings.Contains(d.Reason, "the acme plugin cannot be asked") {
+	if d := documentOf(l, "third.acme"); d.Code != "UNAVAILABLE" ||
+		!strings.Contains(d.Reason, "the acme plugin cannot be asked") {
 		t.Errorf("it is %s: %s", d.Code, d.Reason)
 	}
 	if !inForce("second")(l) {
@@ -207,12 +216,14 @@ func TestPlugin(t *testing.T) {
 	}
 }
 
-// Whatever way a document comes, and whatever becomes of its key: the plugin is asked, and nobody waits for it in the judge.
+// Whatever way a document comes, and whatever becomes of its key: the plugin is asked, and nobody waits for it in the
+// judge.
 func TestPluginAsked(t *testing.T) {
 	a := newAcme(t)
 	h := open(t, a.config(), "USHER_LICENSE="+string(a.sign("inline", 2)))
 	h.until("the document of the configuration", inForce("inline"))
-	if in, err := h.Install(t.Context(), a.sign("installed", 3), "", false); err != nil || !in.Document.InForce || in.Document.System != "acme" {
+	if in, err := h.Install(t.Context(), a.sign("installed", 3), "", false); err != nil || !in.Document.InForce ||
+		in.Document.System != "acme" {
 		t.Errorf("installed: %+v, %v", in, err)
 	}
 	good := h.config
@@ -230,11 +241,13 @@ func TestPluginAsked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if seen, err := agent.Inspect(cfg); err != nil || seen.Verdict.Code != "VALID" || seen.Verdict.Licenses[0].License.ID != "installed" {
+	if seen, err := agent.Inspect(cfg); err != nil || seen.Verdict.Code != "VALID" ||
+		seen.Verdict.Licenses[0].License.ID != "installed" {
 		t.Errorf("without an agent: %+v, %v", seen, err)
 	}
 	cfg.Plugins[0].SHA256 = strings.Repeat("0", 64)
-	if _, err := agent.Inspect(cfg); err == nil || !strings.Contains(err.Error(), "plugin acme") || !strings.Contains(err.Error(), "SHA-256") {
+	if _, err := agent.Inspect(cfg); err == nil || !strings.Contains(err.Error(), "plugin acme") ||
+		!strings.Contains(err.Error(), "SHA-256") {
 		t.Errorf("with another sum: %v", err)
 	}
 }
@@ -274,7 +287,10 @@ func TestPluginMisnamed(t *testing.T) {
 	a := newAcme(t)
 	h := open(t, strings.NewReplacer("system: acme", "system: other", "name: acme", "name: other").Replace(a.config()))
 	h.drop("a.acme", a.sign("a", 3))
-	l := h.until("not known", func(l *wire.License) bool { d := documentOf(l, "a.acme"); return d != nil && d.Code == "UNAVAILABLE" })
+	l := h.until("not known", func(l *wire.License) bool {
+		d := documentOf(l, "a.acme")
+		return d != nil && d.Code == "UNAVAILABLE"
+	})
 	if d := documentOf(l, "a.acme"); !strings.Contains(d.Reason, "serves the system acme, and is configured as other") {
 		t.Errorf("the reason is %s", d.Reason)
 	}

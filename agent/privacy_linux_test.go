@@ -62,24 +62,27 @@ for _ in range(int(sys.argv[3])): sys.stdout.write(f.readline())`, h.Socket(), l
 	return string(out)
 }
 
-// telling fills a licence with what only admins may see: every secret has S3CRET in it, every address and number the marks below.
+// telling fills a licence with what only admins may see: every secret has S3CRET in it, every address and number the
+// marks below.
 func telling(c *usher.Claims) {
 	c.Licensee, c.Issuer = "Bob <bob@customer.example>", "carol@vendor.example"
 	c.Features = map[string]usher.Feature{}
-	if err := json.Unmarshal([]byte(`{"support-mail":"dave@vendor.example","apiToken":"S3CRET-f","hd":true}`), &c.Features); err != nil {
+	if err := json.Unmarshal([]byte(`{"support-mail":"dave@vendor.example","apiToken":"S3CRET-f","hd":true}`),
+		&c.Features); err != nil {
 		panic(err)
 	}
 	c.Extra = map[string]jsontext.Value{
 		"x_api_keys":                     jsontext.Value(`["S3CRET-list"]`),
 		"x_contact_frank@vendor.example": jsontext.Value(`true`),
-		"x_crm":                          jsontext.Value(`{"apiKey":"S3CRET-camel","key":{"value":"S3CRET-object"},"secret":12345678,"note":"ask gina@customer.example","pairs":[{"name":"password","value":"S3CRET-pair"}],"max_keys":77}`),
+		"x_crm": jsontext.Value(
+			`{"apiKey":"S3CRET-camel","key":{"value":"S3CRET-object"},"secret":12345678,"note":"ask gina@customer.example","pairs":[{"name":"password","value":"S3CRET-pair"}],"max_keys":77}`),
 	}
 }
 
 var told = regexp.MustCompile(`S3CRET[a-z0-9-]*|12345678|[a-z]+@[a-z]+\.example`)
 
-// Every route and method that is open to callers who are not admins has its row in the table of docs/privacy.md, and tells them neither secrets nor
-// addresses; admins it does.
+// Every route and method that is open to callers who are not admins has its row in the table of docs/privacy.md, and
+// tells them neither secrets nor addresses; admins it does.
 func TestWhatWhoMaySee(t *testing.T) {
 	text, err := os.ReadFile("../docs/privacy.md")
 	if err != nil {
@@ -107,17 +110,20 @@ func TestWhatWhoMaySee(t *testing.T) {
 		if delete(rest, name); !rows[name] {
 			t.Errorf("docs/privacy.md has no row for %s", name)
 		}
-		if r.Path == "/v1/events" || r.Path == "/v1/leases/{id}" { // the first does not end; of the second there is nothing
+		// the first does not end; of the second there is nothing
+		if r.Path == "/v1/events" || r.Path == "/v1/leases/{id}" {
 			continue
 		}
 		for _, feature := range []string{"apiToken", "support-mail"} {
 			path := strings.ReplaceAll(r.Path, "{name}", feature)
-			if got := told.FindAllString(strings.ReplaceAll(h.as(somebody, r.Method, path, ""), feature, ""), -1); len(got) > 0 {
+			if got := told.FindAllString(strings.ReplaceAll(h.as(somebody, r.Method, path, ""), feature, ""),
+				-1); len(got) > 0 {
 				t.Errorf("%s tells a caller who is no admin %q", path, got)
 			}
 		}
 	}
-	for method, want := range map[string]string{"license.get": `"max_keys":77`, "features.get": `"hd"`, "pools.list": `"streams"`, "events.subscribe": `{}`} {
+	for method, want := range map[string]string{"license.get": `"max_keys":77`, "features.get": `"hd"`,
+		"pools.list": `"streams"`, "events.subscribe": `{}`} {
 		if delete(rest, method); !rows[method] {
 			t.Errorf("docs/privacy.md has no row for %s", method)
 		}
@@ -141,17 +147,21 @@ func TestWhatWhoMaySee(t *testing.T) {
 		t.Errorf("an admin is told of %d: %q", len(got), got)
 	}
 	// A problem says no more than an answer.
-	h.drop("a.lic", h.sign("hal@customer.example", 3, func(c *usher.Claims) { c.Issued, c.Expires = time.Now().Unix()-5, time.Now().Unix()-1 }))
+	h.drop("a.lic", h.sign("hal@customer.example", 3, func(c *usher.Claims) {
+		c.Issued, c.Expires = time.Now().Unix()-5, time.Now().Unix()-1
+	}))
 	h.until("dropped", func(l *wire.License) bool { return l.State == "expired" })
 	for what, out := range map[string]string{"a problem": h.as(somebody, "POST", "/v1/leases", `{"pool":"streams"}`),
-		"an error": h.sessionAs(somebody, `{"jsonrpc":"2.0","id":1,"method":"lease.acquire","params":{"pool":"streams"}}`, "1")} {
+		"an error": h.sessionAs(somebody,
+			`{"jsonrpc":"2.0","id":1,"method":"lease.acquire","params":{"pool":"streams"}}`, "1")} {
 		if told.MatchString(out) || !strings.Contains(out, "license_expired") || !strings.Contains(out, "(hidden)") {
 			t.Errorf("%s tells %s", what, out)
 		}
 	}
 }
 
-// Events tell nobody why an operator began an emergency, nor what a reason quotes of a licence; admins are told at /v1/emergency.
+// Events tell nobody why an operator began an emergency, nor what a reason quotes of a licence; admins are told at
+// /v1/emergency.
 func TestEventsHide(t *testing.T) {
 	h := open(t, "")
 	now := time.Now().Unix()
@@ -165,7 +175,8 @@ func TestEventsHide(t *testing.T) {
 			t.Fatal(err)
 		}
 		b, _ := json.Marshal(ev)
-		if seen += string(b); strings.Count(seen, "license.changed") == 1 && !strings.Contains(seen, "emergency.started") {
+		if seen += string(b); strings.Count(seen, "license.changed") == 1 &&
+			!strings.Contains(seen, "emergency.started") {
 			if _, err := h.BeginEmergency(t.Context(), "gina asked, call 555-0100"); err != nil {
 				t.Fatal(err)
 			}
@@ -183,7 +194,8 @@ func TestEventsHide(t *testing.T) {
 	}
 }
 
-// A product proves the agent without seeing the licence: a document is shown to all where nothing in it is hidden, and by its voucher where
+// A product proves the agent without seeing the licence: a document is shown to all where nothing in it is hidden, and
+// by its voucher where
 // something is. One that was signed without a voucher is withheld, and the product is told so.
 func TestProofWithoutTheLicence(t *testing.T) {
 	if socket := os.Getenv("PROVE_AT"); socket != "" { // as another user: see below
@@ -191,7 +203,8 @@ func TestProofWithoutTheLicence(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s, err := client.Open(t.Context(), client.WithSocket(socket), client.WithVendor(client.Vendor{Product: "acme", Keys: map[string]crypto.PublicKey{"k1": key}}))
+		s, err := client.Open(t.Context(), client.WithSocket(socket),
+			client.WithVendor(client.Vendor{Product: "acme", Keys: map[string]crypto.PublicKey{"k1": key}}))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -220,7 +233,8 @@ func TestProofWithoutTheLicence(t *testing.T) {
 		t.Helper()
 		cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^TestProofWithoutTheLicence$")
 		cmd.Dir = "/"
-		cmd.Env = []string{"PROVE_AT=" + h.Socket(), "PROVE_BY=" + string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})), "TMPDIR=" + os.TempDir()}
+		cmd.Env = []string{"PROVE_AT=" + h.Socket(), "PROVE_BY=" +
+			string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})), "TMPDIR=" + os.TempDir()}
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: somebody, Gid: somebody}}
 		out, err := cmd.CombinedOutput()
 		if (err == nil) != want || !strings.Contains(string(out), says) {
@@ -256,7 +270,9 @@ func TestProofWithoutTheLicence(t *testing.T) {
 	delete(claims.Extra, usher.VoucherClaim)
 	claims.Issued++
 	claims.Pools["streams"] = usher.Pool{Max: new(int64(5)), Scope: "host"}
-	old, err := usher.Sign(claims, "k1", h.signer.Anchor.Algorithm, func(b []byte) ([]byte, error) { return issue.RawSign(h.signer, b) })
+	old, err := usher.Sign(claims, "k1", h.signer.Anchor.Algorithm, func(b []byte) ([]byte, error) {
+		return issue.RawSign(h.signer, b)
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -36,7 +36,9 @@ func (h *house) bound() client.Vendor {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	h.drop("a.lic", usher.Armour(h.sign("a", 3, func(c *usher.Claims) { c.Confirmation = &usher.Confirmation{Thumbprint: f.AgentKey} })))
+	h.drop("a.lic", usher.Armour(h.sign("a", 3, func(c *usher.Claims) {
+		c.Confirmation = &usher.Confirmation{Thumbprint: f.AgentKey}
+	})))
 	h.until("dropped", inForce("a"))
 	return client.Vendor{Product: "acme", Keys: map[string]crypto.PublicKey{"k1": h.signer.Anchor.Key}}
 }
@@ -53,7 +55,8 @@ func TestProof(t *testing.T) {
 	if s.Proven() != client.ProvenLicense {
 		t.Errorf("the agent is proven: %s", s.Proven())
 	}
-	l, err := s.Acquire(t.Context(), wire.AcquireRequest{Pool: "streams", N: new(int64(2)), Nonce: "0123456789abcdef0123"})
+	l, err := s.Acquire(t.Context(),
+		wire.AcquireRequest{Pool: "streams", N: new(int64(2)), Nonce: "0123456789abcdef0123"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,12 +79,15 @@ func TestProof(t *testing.T) {
 		vendor client.Vendor
 		want   string
 	}{
-		"another vendor's key": {client.Vendor{Product: "acme", Keys: map[string]crypto.PublicKey{"k1": other}}, "its signature does not match"},
-		"an unknown key":       {client.Vendor{Product: "acme", Keys: map[string]crypto.PublicKey{"k2": other}}, `signed by key "k1", which this product does not know`},
-		"another product":      {client.Vendor{Product: "other", Keys: vendor.Keys}, `the licence is for product "acme"`},
+		"another vendor's key": {client.Vendor{Product: "acme", Keys: map[string]crypto.PublicKey{"k1": other}},
+			"its signature does not match"},
+		"an unknown key": {client.Vendor{Product: "acme", Keys: map[string]crypto.PublicKey{"k2": other}},
+			`signed by key "k1", which this product does not know`},
+		"another product": {client.Vendor{Product: "other", Keys: vendor.Keys}, `the licence is for product "acme"`},
 	} {
 		for _, options := range [][]client.Option{{}, {client.AllowUnproven()}} {
-			_, err := client.Open(t.Context(), append(options, client.WithSocket(h.Socket()), client.WithVendor(test.vendor))...)
+			_, err := client.Open(t.Context(),
+				append(options, client.WithSocket(h.Socket()), client.WithVendor(test.vendor))...)
 			if !errors.Is(err, client.ErrNotProven) || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("%s: %v", name, err)
 			}
@@ -105,7 +111,9 @@ func TestProof(t *testing.T) {
 		t.Errorf("after a restart: %s, %v", s.Proven(), l.Err())
 	}
 	// A new session cannot tell it from an impostor, and takes it only when told to.
-	if _, err := client.Open(t.Context(), client.WithSocket(h.Socket()), client.WithVendor(vendor)); !errors.Is(err, client.ErrNotProven) || !strings.Contains(err.Error(), "names an agent's key") {
+	if _, err := client.Open(t.Context(), client.WithSocket(h.Socket()),
+		client.WithVendor(vendor)); !errors.Is(err, client.ErrNotProven) ||
+		!strings.Contains(err.Error(), "names an agent's key") {
 		t.Errorf("a licence that names no agent: %v", err)
 	}
 	u, err := client.Open(t.Context(), client.WithSocket(h.Socket()), client.WithVendor(vendor), client.AllowUnproven())
@@ -169,10 +177,14 @@ func TestImpostor(t *testing.T) {
 				defer c.Close()
 				in := bufio.NewReader(c)
 				if b, err := in.Peek(1); err == nil && b[0] == 'G' {
-					fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n{\"keys\":[],\"chain\":%s}", chain)
+					fmt.Fprintf(c,
+						"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: "+
+							"close\r\n\r\n{\"keys\":[],\"chain\":%s}", chain)
 					return
 				}
-				tls.Server(&peeked{c, in}, &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}).Read(make([]byte, 4096)) //nolint:errcheck // a hello it does not answer
+				tls.Server(&peeked{c, in},
+					&tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}).Read(
+					make([]byte, 4096)) //nolint:errcheck // a hello it does not answer
 			})
 		}
 	})
@@ -181,7 +193,8 @@ func TestImpostor(t *testing.T) {
 		t.Errorf("an impostor: %v", err)
 	}
 	// Failing open is for an absent agent, not for a false one.
-	if s, err := client.Open(t.Context(), client.WithSocket(path), client.WithVendor(vendor), client.AllowUnproven(), client.FailOpen()); err == nil {
+	if s, err := client.Open(t.Context(), client.WithSocket(path), client.WithVendor(vendor), client.AllowUnproven(),
+		client.FailOpen()); err == nil {
 		defer s.Close()
 		t.Error("an impostor opens a session that fails open")
 	}
@@ -230,7 +243,8 @@ func TestTLS(t *testing.T) {
 		if err != nil {
 			return nil, err
 		}
-		c := tls.Client(raw, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13}) //nolint:gosec // the key is compared
+		c := tls.Client(raw, &tls.Config{InsecureSkipVerify: true,
+			MinVersion: tls.VersionTLS13}) //nolint:gosec // the key is compared
 		if err := c.Handshake(); err != nil {
 			return nil, err
 		}
@@ -250,7 +264,9 @@ func TestTLS(t *testing.T) {
 	if !in.Scan() || !strings.Contains(in.Text(), `"lifetime":"process"`) {
 		t.Fatalf("a session inside TLS: %q, %v", in.Text(), in.Err())
 	}
-	hc := &http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return dial() }}}
+	hc := &http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
+		return dial()
+	}}}
 	defer hc.CloseIdleConnections()
 	res, err := hc.Get("http://usher/v1/pools")
 	if err != nil {

@@ -32,16 +32,19 @@ func (s *session) Prove(nonce string) (string, error) {
 	if h, _ := s.process(); h != nil {
 		holder.Inode = h.Process().Inode
 	}
-	return identity.SessionProof(s.agent.key, identity.SessionClaims{Nonce: nonce, Product: s.agent.product(), Holder: holder,
-		Issued: s.agent.desk.time().Unix()})
+	return identity.SessionProof(s.agent.key,
+		identity.SessionClaims{Nonce: nonce, Product: s.agent.product(), Holder: holder,
+			Issued: s.agent.desk.time().Unix()})
 }
 
-// Keys returns the agent's public key (RFC 7517, RFC 8037), those that its dialects sign with, and what vouches for the first of the
-// licences in force: the document that names it, or else the vendor's word that an activation brought. A document with anything in it
-// that only admins may see is shown to them alone: for others its voucher, or the activation, stands in its place.
+// Keys returns the agent's public key (RFC 7517, RFC 8037), those that its dialects sign with, and what vouches for the
+// first of the licences in force: the document that names it, or else the vendor's word that an activation brought. A
+// document with anything in it that only admins may see is shown to them alone: for others its voucher, or the
+// activation, stands in its place.
 func (f front) Keys(admin bool) wire.Keys {
 	key := func(p dialectPublic, dialect string) wire.Key {
-		return wire.Key{KeyType: "OKP", Curve: "Ed25519", X: base64.RawURLEncoding.EncodeToString(p.key), KeyID: p.id, Use: "sig", Algorithm: "EdDSA", Dialect: dialect}
+		return wire.Key{KeyType: "OKP", Curve: "Ed25519", X: base64.RawURLEncoding.EncodeToString(p.key), KeyID: p.id,
+			Use: "sig", Algorithm: "EdDSA", Dialect: dialect}
 	}
 	out := wire.Keys{Keys: []wire.Key{key(publicOf(f.key), "")}, Chain: []string{}}
 	for _, system := range slices.Sorted(maps.Keys(f.dialectKeys)) {
@@ -73,8 +76,10 @@ func (f front) Keys(admin bool) wire.Keys {
 				if shown := usher.Discreet(document); shown != nil {
 					word = string(shown)
 				} else if word == "" {
-					out.Withheld = append(out.Withheld, "licence "+redact.Text(j.License.ID)+" names an agent's key, and has secrets or e-mail addresses in it that only admins may see; "+
-						"have the vendor sign it again (usher vendor bind), with which it says the key apart, or keep these out of it")
+					out.Withheld = append(out.Withheld, "licence "+redact.Text(j.License.ID)+
+						" names an agent's key, and has secrets or e-mail addresses in it that only admins may see; "+
+						"have the vendor sign it again (usher vendor bind), with which it says the key apart, or "+
+						"keep these out of it")
 				}
 			}
 		}

@@ -11,21 +11,27 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// recordVersion is the first byte of every record of the journal. Earlier ones are still read: version 1 has no inode in a
-// holder, 2 neither a credential there nor data on a lease, and 3 does not say under which licence a lease was granted.
+// recordVersion is the first byte of every record of the journal. Earlier ones are still read: version 1 has no inode
+// in a holder, 2 neither a credential there nor data on a lease, and 3 does not say under which licence a lease was
+// granted.
 const recordVersion = 4
 
 // The kinds of events that are journalled, as records name them. A number is never used for anything else.
-var recordKinds = []enforcer.EventKind{1: enforcer.EventGranted, 2: enforcer.EventRenewed, 3: enforcer.EventEnded, 4: enforcer.EventForgot,
-	5: enforcer.EventChanged, 6: enforcer.EventDrawn, 7: enforcer.EventSet, 8: enforcer.EventRemembered, 9: enforcer.EventNoted}
+var recordKinds = []enforcer.EventKind{1: enforcer.EventGranted, 2: enforcer.EventRenewed, 3: enforcer.EventEnded,
+	4: enforcer.EventForgot,
+	5: enforcer.EventChanged, 6: enforcer.EventDrawn, 7: enforcer.EventSet, 8: enforcer.EventRemembered,
+	9: enforcer.EventNoted}
 
-var recordLifetimes = []enforcer.Lifetime{1: enforcer.LifetimeConnection, 2: enforcer.LifetimeProcess, 3: enforcer.LifetimeTTL, 4: enforcer.LifetimeHeld,
+var recordLifetimes = []enforcer.Lifetime{1: enforcer.LifetimeConnection, 2: enforcer.LifetimeProcess,
+	3: enforcer.LifetimeTTL, 4: enforcer.LifetimeHeld,
 	5: enforcer.LifetimeDraw, 6: enforcer.LifetimeBorrow}
 
-var recordCauses = []enforcer.Cause{1: enforcer.CauseReleased, 2: enforcer.CauseForced, 3: enforcer.CauseExpired, 4: enforcer.CauseRevoked,
+var recordCauses = []enforcer.Cause{1: enforcer.CauseReleased, 2: enforcer.CauseForced, 3: enforcer.CauseExpired,
+	4: enforcer.CauseRevoked,
 	5: enforcer.CauseHolderGone, 6: enforcer.CauseUndelivered}
 
-// recordExpiries are what may become of a lease when its licence ends, as the lowest two bits of its terms have it; 0: not known.
+// recordExpiries are what may become of a lease when its licence ends, as the lowest two bits of its terms have it; 0:
+// not known.
 var recordExpiries = []enforcer.OnExpiry{1: enforcer.Drain, 2: enforcer.Revoke, 3: enforcer.Keep}
 
 // The further bits of terms.
@@ -227,8 +233,8 @@ type recordReader struct {
 	same    *sameParts
 }
 
-// sameParts are the parts that many records have alike, by their bytes: the leases of one holder share it, and those of as many
-// slots of one pool their items. Both are never changed.
+// sameParts are the parts that many records have alike, by their bytes: the leases of one holder share it, and those of
+// as many slots of one pool their items. Both are never changed.
 type sameParts struct {
 	version byte // of the records that they are of
 	holders map[string]*enforcer.Holder

@@ -23,8 +23,12 @@ func instants() *rapid.Generator[time.Time] {
 
 func someHolder() *rapid.Generator[*enforcer.Holder] {
 	return rapid.Custom(func(t *rapid.T) *enforcer.Holder {
-		h := &enforcer.Holder{Caller: enforcer.Caller{UID: rapid.Uint32().Draw(t, "uid"), GID: rapid.Uint32().Draw(t, "gid"), Credential: rapid.String().Draw(t, "credential"), PID: rapid.Int32().Draw(t, "pid"),
-			Admin: rapid.Bool().Draw(t, "admin"), Start: rapid.Uint64().Draw(t, "start"), Inode: rapid.Uint64().Draw(t, "inode"), Exe: rapid.String().Draw(t, "exe"), User: rapid.String().Draw(t, "user"),
+		h := &enforcer.Holder{Caller: enforcer.Caller{UID: rapid.Uint32().Draw(t, "uid"),
+			GID: rapid.Uint32().Draw(t, "gid"), Credential: rapid.String().Draw(t, "credential"),
+			PID:   rapid.Int32().Draw(t, "pid"),
+			Admin: rapid.Bool().Draw(t, "admin"), Start: rapid.Uint64().Draw(t, "start"),
+			Inode: rapid.Uint64().Draw(t, "inode"), Exe: rapid.String().Draw(t, "exe"),
+			User: rapid.String().Draw(t, "user"),
 			Host: rapid.String().Draw(t, "host"), Pod: rapid.String().Draw(t, "pod")}}
 		if rapid.Bool().Draw(t, "labels") {
 			h.Labels = rapid.MapOfN(rapid.String(), rapid.String(), 1, 4).Draw(t, "label")
@@ -38,16 +42,20 @@ func someEvent() *rapid.Generator[enforcer.Event] {
 		ev := enforcer.Event{Kind: rapid.SampledFrom(recordKinds[1:]).Draw(t, "kind"), At: instants().Draw(t, "at")}
 		draws := func() (out []enforcer.Draw) {
 			for range rapid.IntRange(1, 3).Draw(t, "draws") {
-				out = append(out, enforcer.Draw{Key: rapid.String().Draw(t, "key"), Drawn: rapid.Int64().Draw(t, "drawn"), Period: instants().Draw(t, "period")})
+				out = append(out, enforcer.Draw{Key: rapid.String().Draw(t, "key"),
+					Drawn: rapid.Int64().Draw(t, "drawn"), Period: instants().Draw(t, "period")})
 			}
 			return out
 		}
 		lease := func() *enforcer.Lease {
-			l := &enforcer.Lease{Lifetime: rapid.SampledFrom(recordLifetimes[1:]).Draw(t, "lifetime"), TTL: time.Duration(rapid.Int64().Draw(t, "ttl")),
-				AcquiredAt: instants().Draw(t, "acquired"), ExpiresAt: instants().Draw(t, "expires"), Unconfirmed: rapid.Bool().Draw(t, "unconfirmed"), Holder: someHolder().Draw(t, "holder")}
+			l := &enforcer.Lease{Lifetime: rapid.SampledFrom(recordLifetimes[1:]).Draw(t, "lifetime"),
+				TTL:        time.Duration(rapid.Int64().Draw(t, "ttl")),
+				AcquiredAt: instants().Draw(t, "acquired"), ExpiresAt: instants().Draw(t, "expires"),
+				Unconfirmed: rapid.Bool().Draw(t, "unconfirmed"), Holder: someHolder().Draw(t, "holder")}
 			copy(l.ID[:], rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "id"))
 			for range rapid.IntRange(1, 3).Draw(t, "items") {
-				l.Items = append(l.Items, enforcer.Item{Pool: rapid.String().Draw(t, "pool"), N: rapid.Int64().Draw(t, "n")})
+				l.Items = append(l.Items,
+					enforcer.Item{Pool: rapid.String().Draw(t, "pool"), N: rapid.Int64().Draw(t, "n")})
 			}
 			for range rapid.IntRange(0, 2).Draw(t, "others") {
 				l.Others = append(l.Others, someHolder().Draw(t, "other"))
@@ -56,7 +64,8 @@ func someEvent() *rapid.Generator[enforcer.Event] {
 				l.Token = &enforcer.ClientToken{Key: enforcer.TokenKey{1, 2}, Request: [32]byte{3}}
 			}
 			if rapid.Bool().Draw(t, "data") {
-				l.Data = &enforcer.Data{Owner: rapid.String().Draw(t, "owner"), Bytes: rapid.SliceOfN(rapid.Byte(), 0, 40).Draw(t, "bytes")}
+				l.Data = &enforcer.Data{Owner: rapid.String().Draw(t, "owner"),
+					Bytes: rapid.SliceOfN(rapid.Byte(), 0, 40).Draw(t, "bytes")}
 			}
 			return l
 		}
@@ -79,8 +88,10 @@ func someEvent() *rapid.Generator[enforcer.Event] {
 		default:
 			ev.Lease = lease()
 			if ev.Kind == enforcer.EventGranted && rapid.Bool().Draw(t, "terms") {
-				ev.Terms = &enforcer.Terms{Issued: instants().Draw(t, "issued"), Free: rapid.Bool().Draw(t, "free"), Test: rapid.Bool().Draw(t, "test"),
-					OnExpiry: rapid.SampledFrom(recordExpiries[1:]).Draw(t, "on_expiry"), Terminates: instants().Draw(t, "terminates")}
+				ev.Terms = &enforcer.Terms{Issued: instants().Draw(t, "issued"), Free: rapid.Bool().Draw(t, "free"),
+					Test:       rapid.Bool().Draw(t, "test"),
+					OnExpiry:   rapid.SampledFrom(recordExpiries[1:]).Draw(t, "on_expiry"),
+					Terminates: instants().Draw(t, "terminates")}
 				copy(ev.Terms.ID[:], rapid.SliceOfN(rapid.Byte(), 0, 16).Draw(t, "licence"))
 			}
 		}
@@ -105,7 +116,9 @@ func TestRecords(t *testing.T) {
 			t.Fatalf("%+v\nis read back as\n%+v, %v", ev, got, err)
 		}
 		for n := range b {
-			if _, err := decodeEvent(b[:n], func(enforcer.LeaseID) *enforcer.Lease { return ev.Lease }, nil); err == nil {
+			if _, err := decodeEvent(b[:n], func(enforcer.LeaseID) *enforcer.Lease {
+				return ev.Lease
+			}, nil); err == nil {
 				t.Fatalf("%d of %d bytes are read", n, len(b))
 			}
 		}
@@ -128,8 +141,11 @@ func TestRecordsOfEarlierVersions(t *testing.T) {
 		if b, err = hex.DecodeString(text); err != nil {
 			t.Fatal(err)
 		}
-		want := enforcer.Event{Kind: enforcer.EventGranted, At: at, Lease: &enforcer.Lease{ID: enforcer.LeaseID{1, 2}, Items: []enforcer.Item{{Pool: "streams", N: 2}},
-			Lifetime: enforcer.LifetimeProcess, AcquiredAt: at, Holder: &enforcer.Holder{Caller: enforcer.Caller{UID: 1000, GID: 100, PID: 77, Start: 4711, Inode: inode, Exe: "/bin/x"}}}}
+		want := enforcer.Event{Kind: enforcer.EventGranted, At: at,
+			Lease: &enforcer.Lease{ID: enforcer.LeaseID{1, 2}, Items: []enforcer.Item{{Pool: "streams", N: 2}},
+				Lifetime: enforcer.LifetimeProcess, AcquiredAt: at,
+				Holder: &enforcer.Holder{Caller: enforcer.Caller{UID: 1000, GID: 100, PID: 77, Start: 4711,
+					Inode: inode, Exe: "/bin/x"}}}}
 		got, err := decodeEvent(b, func(enforcer.LeaseID) *enforcer.Lease { return nil }, nil)
 		if err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("%+v, %v; want %+v", got, err, want)
@@ -142,10 +158,12 @@ func TestRecordsOfEarlierVersions(t *testing.T) {
 }
 
 func FuzzDecodeEvent(f *testing.F) {
-	f.Add(encodeEvent(nil, enforcer.Event{Kind: enforcer.EventGranted, At: time.Unix(1, 0), Lease: &enforcer.Lease{Items: []enforcer.Item{{Pool: "a", N: 1}},
-		Lifetime: enforcer.LifetimeTTL, Holder: &enforcer.Holder{}}}))
+	f.Add(encodeEvent(nil, enforcer.Event{Kind: enforcer.EventGranted, At: time.Unix(1, 0),
+		Lease: &enforcer.Lease{Items: []enforcer.Item{{Pool: "a", N: 1}},
+			Lifetime: enforcer.LifetimeTTL, Holder: &enforcer.Holder{}}}))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		held := &enforcer.Lease{Items: []enforcer.Item{{Pool: "a", N: 1}}, Lifetime: enforcer.LifetimeHeld, Holder: &enforcer.Holder{}}
+		held := &enforcer.Lease{Items: []enforcer.Item{{Pool: "a", N: 1}}, Lifetime: enforcer.LifetimeHeld,
+			Holder: &enforcer.Holder{}}
 		ev, err := decodeEvent(b, func(enforcer.LeaseID) *enforcer.Lease { return held }, nil)
 		if err != nil {
 			return

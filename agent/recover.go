@@ -8,13 +8,12 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// recoverWithin is how long a holder whose life is not known has to show itself after a restart, and after further restarts in
-// all: only the time counts in which there was an agent. A lease of a time to live
-// gets that long at least.
+// recoverWithin is how long a holder whose life is not known has to show itself after a restart, and after further
+// restarts in all: only the time counts in which there was an agent. A lease of a time to live gets that long at least.
 const recoverWithin = 15 * time.Second
 
-// recover looks, for each lease that the journals told of, whether its holder lives: the dead one's ends, the living one's
-// goes on, and one that is not known has a while to show itself. was is where the leases were granted.
+// recover looks, for each lease that the journals told of, whether its holder lives: the dead one's ends, the living
+// one's goes on, and one that is not known has a while to show itself. was is where the leases were granted.
 func (a *Agent) recover(was meta) {
 	inherited := a.handover.Holders()
 	defer func() {
@@ -39,7 +38,8 @@ func (a *Agent) recover(was meta) {
 	leases := a.desk.core.Leases(func(l *enforcer.Lease) bool {
 		found++
 		a.desk.countIn(l)
-		return l.Lifetime != enforcer.LifetimeTTL && !durable(enforcer.Event{Lease: l}) || !sameBoot && l.Lifetime == enforcer.LifetimeTTL
+		return l.Lifetime != enforcer.LifetimeTTL && !durable(enforcer.Event{Lease: l}) ||
+			!sameBoot && l.Lifetime == enforcer.LifetimeTTL
 	})
 	a.desk.mu.Unlock()
 	for _, l := range leases {

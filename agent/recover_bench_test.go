@@ -28,8 +28,13 @@ func BenchmarkRecovery(b *testing.B) {
 	}
 	now := time.Date(2026, 1, 5, 12, 0, 0, 0, time.UTC)
 	open := func() (*Agent, meta) {
-		d := newDesk(func() time.Time { return now }, metrics.New(metrics.Options{Snapshot: func() metrics.Snapshot { return metrics.Snapshot{} }}), enforcer.Options{Durable: true})
-		s, was, err := openStore(filepath.Join(dir, "run"), filepath.Join(dir, "state"), nil, d.core, d.restore, slog.New(slog.DiscardHandler))
+		d := newDesk(func() time.Time {
+			return now
+		}, metrics.New(metrics.Options{Snapshot: func() metrics.Snapshot {
+			return metrics.Snapshot{}
+		}}), enforcer.Options{Durable: true})
+		s, was, err := openStore(filepath.Join(dir, "run"), filepath.Join(dir, "state"), nil, d.core, d.restore,
+			slog.New(slog.DiscardHandler))
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -38,10 +43,12 @@ func BenchmarkRecovery(b *testing.B) {
 	}
 	a, _ := open()
 	for range leases {
-		l := &enforcer.Lease{Items: []enforcer.Item{{Pool: "streams", N: 1}}, Lifetime: enforcer.LifetimeTTL, TTL: time.Hour, AcquiredAt: now, ExpiresAt: now.Add(time.Hour),
+		l := &enforcer.Lease{Items: []enforcer.Item{{Pool: "streams", N: 1}}, Lifetime: enforcer.LifetimeTTL,
+			TTL: time.Hour, AcquiredAt: now, ExpiresAt: now.Add(time.Hour),
 			Holder: &enforcer.Holder{Caller: enforcer.Caller{UID: 1000, GID: 1000, PID: 4711}}}
 		rand.Read(l.ID[:]) //nolint:errcheck // never fails
-		if _, err := a.desk.store.write([]enforcer.Event{{Kind: enforcer.EventGranted, At: now, Lease: l}}); err != nil {
+		if _, err := a.desk.store.write([]enforcer.Event{{Kind: enforcer.EventGranted, At: now, Lease: l}}); err !=
+			nil {
 			b.Fatal(err)
 		}
 	}

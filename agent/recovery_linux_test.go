@@ -147,11 +147,13 @@ func TestCrash(t *testing.T) {
 	held := c.acquire(1)
 	l := c.dial()
 	process := lease(t, l.ask(`{"jsonrpc":"2.0","id":1,"method":"lease.acquire","params":{"pool":"streams"}}`))
-	connection := lease(t, l.ask(`{"jsonrpc":"2.0","id":1,"method":"lease.acquire","params":{"pool":"streams","lifetime":"connection"}}`))
+	connection := lease(t, l.ask(
+		`{"jsonrpc":"2.0","id":1,"method":"lease.acquire","params":{"pool":"streams","lifetime":"connection"}}`))
 	cmd, dying, _ := c.holder(`{"pool":"streams"}`)
 	released := c.acquire(1)
 	c.release(released)
-	if _, err := c.Acquire(t.Context(), wire.AcquireRequest{Pool: "renders", N: new(int64(7)), ClientToken: "d"}); err != nil {
+	if _, err := c.Acquire(t.Context(),
+		wire.AcquireRequest{Pool: "renders", N: new(int64(7)), ClientToken: "d"}); err != nil {
 		t.Fatal(err)
 	}
 	c.kill()
@@ -190,7 +192,8 @@ func TestCrash(t *testing.T) {
 		t.Errorf("the meter: %+v, %v", p, err)
 	}
 	// A client token is remembered, of leases and of draws.
-	if again, err := c.Acquire(t.Context(), wire.AcquireRequest{Pool: "streams", TTLSeconds: 60, ClientToken: "t"}); err != nil || again.ID != ttl.ID {
+	if again, err := c.Acquire(t.Context(),
+		wire.AcquireRequest{Pool: "streams", TTLSeconds: 60, ClientToken: "t"}); err != nil || again.ID != ttl.ID {
 		t.Errorf("the token's lease: %+v, %v", again, err)
 	}
 	if _, err := c.Acquire(t.Context(), wire.AcquireRequest{Pool: "renders", N: new(int64(7)), ClientToken: "d"}); err != nil {
@@ -209,8 +212,8 @@ func TestCrash(t *testing.T) {
 	c.untilGone(connection.ID)
 }
 
-// Clients hammer an agent that is killed again and again: never is more held than the licence grants, and no lease that was
-// acknowledged is lost.
+// Clients hammer an agent that is killed again and again: never is more held than the licence grants, and no lease that
+// was acknowledged is lost.
 func TestCrashUnderLoad(t *testing.T) {
 	const limit = 4
 	kills := 10
@@ -230,9 +233,11 @@ func TestCrashUnderLoad(t *testing.T) {
 			for ctx.Err() == nil {
 				n := 1 + random.Int64N(2)
 				lifetime := []string{"ttl", "held"}[random.IntN(2)]
-				l, err := cl.Acquire(context.Background(), wire.AcquireRequest{Pool: "streams", N: &n, Lifetime: lifetime, ClientToken: fmt.Sprint(i, " ", random.Uint64())})
+				l, err := cl.Acquire(context.Background(), wire.AcquireRequest{Pool: "streams", N: &n,
+					Lifetime: lifetime, ClientToken: fmt.Sprint(i, " ", random.Uint64())})
 				if err != nil {
-					if !errors.Is(err, client.ErrNoSlots) && !errors.Is(err, client.ErrAgentAway) && !errors.Is(err, client.ErrLicenseMissing) && !errors.Is(err, client.ErrDraining) {
+					if !errors.Is(err, client.ErrNoSlots) && !errors.Is(err, client.ErrAgentAway) &&
+						!errors.Is(err, client.ErrLicenseMissing) && !errors.Is(err, client.ErrDraining) {
 						t.Errorf("acquire: %v", err)
 					}
 					if errors.Is(err, client.ErrAgentAway) {

@@ -18,8 +18,8 @@ import (
 // ErrNothingToReload reports that the agent was given its configuration, and not where it came from.
 var ErrNothingToReload = errors.New("the agent has no configuration file to read again")
 
-// Reload reads the configuration again and puts in force what can be changed while running. A configuration with a fault
-// changes nothing.
+// Reload reads the configuration again and puts in force what can be changed while running. A configuration with a
+// fault changes nothing.
 func (a *Agent) Reload() (wire.Reloaded, error) {
 	out, err := a.reload()
 	a.metrics.Reloaded(err == nil, a.options.Now())
@@ -28,7 +28,9 @@ func (a *Agent) Reload() (wire.Reloaded, error) {
 		a.audit.Note(eventlog.Event{Type: audit.ConfigRefused, Detail: err.Error()})
 		a.log.Error("the configuration was not reloaded; what was in force stays", "error", err)
 	default:
-		a.audit.Note(eventlog.Event{Type: audit.ConfigReloaded, Fields: map[string]string{"changed": strings.Join(out.Changed, " "), "needs_restart": strings.Join(out.Restart, " ")}})
+		a.audit.Note(eventlog.Event{Type: audit.ConfigReloaded,
+			Fields: map[string]string{"changed": strings.Join(out.Changed, " "),
+				"needs_restart": strings.Join(out.Restart, " ")}})
 		a.log.Info("the configuration was reloaded", "changed", out.Changed, "needs_restart", out.Restart)
 	}
 	return out, err
@@ -85,7 +87,9 @@ func (a *Agent) reload() (wire.Reloaded, error) {
 func (f front) Reload(context.Context) (wire.Reloaded, *enforcer.Denial) {
 	out, err := f.Agent.Reload()
 	if err != nil {
-		return out, &enforcer.Denial{Code: enforcer.BadRequest, Field: "config", Detail: "the configuration was not reloaded: " + err.Error(), Hint: "what was in force stays; mend the file and reload again"}
+		return out, &enforcer.Denial{Code: enforcer.BadRequest, Field: "config",
+			Detail: "the configuration was not reloaded: " + err.Error(),
+			Hint:   "what was in force stays; mend the file and reload again"}
 	}
 	return out, nil
 }

@@ -16,14 +16,16 @@ import (
 type Repaired struct {
 	File string
 	journal.Repaired
-	// LeftOut counts sound records that follow from nothing, as what they follow from is damaged: the end of a lease whose grant is lost.
+	// LeftOut counts sound records that follow from nothing, as what they follow from is damaged: the end of a lease
+	// whose grant is lost.
 	LeftOut int
 	// Restored counts leases whose grant is lost, and which a later record proves.
 	Restored int
 }
 
-// Repair mends the journals of a configuration's folders, which no agent may be using. What was given back in a record that
-// is lost may be thought to be held again, and what was drawn stays drawn. A journal is replaced only by one that a start replays.
+// Repair mends the journals of a configuration's folders, which no agent may be using. What was given back in a record
+// that is lost may be thought to be held again, and what was drawn stays drawn. A journal is replaced only by one that
+// a start replays.
 func Repair(c *config.Config) (out []Repaired, err error) {
 	state, err := lockState(c.State.Dir)
 	if err != nil {
@@ -44,13 +46,17 @@ func Repair(c *config.Config) (out []Repaired, err error) {
 		replay func(*Repaired, [][]byte) ([][]byte, error)
 	}
 	var events eventsRepair
-	jobs := []job{{filepath.Join(c.State.Dir, durableJournal), events.mend}, {filepath.Join(c.State.RuntimeDir, runtimeJournal), events.mend}}
+	jobs := []job{{filepath.Join(c.State.Dir, durableJournal), events.mend},
+		{filepath.Join(c.State.RuntimeDir, runtimeJournal), events.mend}}
 	for _, path := range stores {
 		jobs = append(jobs, job{path, mendChanges})
 	}
 	for _, j := range jobs {
 		r := Repaired{File: j.path}
-		r.Repaired, err = journal.Repair(filepath.Dir(j.path), filepath.Base(j.path), func(records [][]byte) ([][]byte, error) { return j.replay(&r, records) })
+		r.Repaired, err = journal.Repair(filepath.Dir(j.path), filepath.Base(j.path),
+			func(records [][]byte) ([][]byte, error) {
+				return j.replay(&r, records)
+			})
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -113,7 +119,8 @@ func (r *replay) follow(out *Repaired, b []byte) ([]byte, error) {
 		return nil, err
 	case errors.Is(err, errNotHeld) && ev.Lease != nil: // a later word of a lease says all that its grant said
 		out.Restored++
-		return encodeEvent(nil, enforcer.Event{Kind: enforcer.EventGranted, At: ev.Lease.AcquiredAt, Lease: ev.Lease}), nil
+		return encodeEvent(nil, enforcer.Event{Kind: enforcer.EventGranted, At: ev.Lease.AcquiredAt, Lease: ev.Lease}),
+			nil
 	case err != nil || !r.fits(ev):
 		out.LeftOut++
 		return nil, nil

@@ -25,8 +25,8 @@ type repairHouse struct {
 	ends  map[enforcer.LeaseID]bool // of all leases that ever were: whether each is over
 }
 
-// newRepairHouse has leases of every lifetime granted, renewed, noted, doubted, joined and ended, draws and tokens, before and after a
-// compaction and a restart.
+// newRepairHouse has leases of every lifetime granted, renewed, noted, doubted, joined and ended, draws and tokens,
+// before and after a compaction and a restart.
 func newRepairHouse(t *testing.T) *repairHouse {
 	k := openKept(t)
 	h := &repairHouse{files: map[string][]byte{}, dir: t.TempDir(), ends: map[enforcer.LeaseID]bool{}}
@@ -49,11 +49,14 @@ func newRepairHouse(t *testing.T) *repairHouse {
 		h.ends[l.ID] = true
 	}
 	for round := range 2 {
-		held := enforcer.Acquire{Pool: "streams", Lifetime: enforcer.LifetimeHeld, Token: fmt.Sprint("held", round), Data: &enforcer.Data{Owner: "x", Bytes: []byte("first")}}
+		held := enforcer.Acquire{Pool: "streams", Lifetime: enforcer.LifetimeHeld, Token: fmt.Sprint("held", round),
+			Data: &enforcer.Data{Owner: "x", Bytes: []byte("first")}}
 		kept, over := get(held), get(enforcer.Acquire{Pool: "streams", Lifetime: enforcer.LifetimeHeld})
 		get(enforcer.Acquire{Pool: "renders", Token: fmt.Sprint("draw", round)})
-		brief, gone := get(enforcer.Acquire{Pool: "streams", Lifetime: enforcer.LifetimeTTL}), get(enforcer.Acquire{Pool: "streams", Lifetime: enforcer.LifetimeTTL, Token: fmt.Sprint("gone", round)})
-		if d := k.do(&enforcer.SetData{ID: kept.ID, Data: &enforcer.Data{Owner: "x", Bytes: []byte("second")}}).Denial; d != nil {
+		brief, gone := get(enforcer.Acquire{Pool: "streams", Lifetime: enforcer.LifetimeTTL}),
+			get(enforcer.Acquire{Pool: "streams", Lifetime: enforcer.LifetimeTTL, Token: fmt.Sprint("gone", round)})
+		if d := k.do(&enforcer.SetData{ID: kept.ID, Data: &enforcer.Data{Owner: "x", Bytes: []byte("second")}}).
+			Denial; d != nil {
 			t.Fatal(d)
 		}
 		if _, d := k.Renew(&enforcer.Renew{ID: brief.ID, TTL: time.Hour}); d != nil {
@@ -88,7 +91,8 @@ func repairState(d *desk) string {
 		if l.Data != nil {
 			data = string(l.Data.Bytes)
 		}
-		lines = append(lines, fmt.Sprint(l.ID, l.Items, l.Lifetime, l.TTL, l.AcquiredAt, l.Holder.Caller, data, l.Token != nil))
+		lines = append(lines,
+			fmt.Sprint(l.ID, l.Items, l.Lifetime, l.TTL, l.AcquiredAt, l.Holder.Caller, data, l.Token != nil))
 	}
 	slices.Sort(lines)
 	return fmt.Sprintln(lines, d.core.Meters(), len(d.core.Remembered(nil)))
@@ -120,7 +124,8 @@ func (h *repairHouse) start(t rapid.TB) (d *desk, refused error) {
 	if refused == nil {
 		return d, nil
 	}
-	if _, err := Repair(&config.Config{State: config.State{Dir: filepath.Join(h.dir, "state"), RuntimeDir: filepath.Join(h.dir, "run")}}); err != nil {
+	if _, err := Repair(&config.Config{State: config.State{Dir: filepath.Join(h.dir, "state"),
+		RuntimeDir: filepath.Join(h.dir, "run")}}); err != nil {
 		t.Fatalf("refused (%v), and then not repaired: %v", refused, err)
 	}
 	d, err := h.open()
@@ -138,8 +143,8 @@ func (h *repairHouse) open() (*desk, error) {
 	return k.desk, k.store.Close()
 }
 
-// TestRepairLosesNothing flips bits of both journals, one at a time: a start is refused, the repair leaves journals that replay, and
-// every lease and draw is as it was.
+// TestRepairLosesNothing flips bits of both journals, one at a time: a start is refused, the repair leaves journals
+// that replay, and every lease and draw is as it was.
 func TestRepairLosesNothing(t *testing.T) {
 	h := newRepairHouse(t)
 	for _, name := range slices.Sorted(maps.Keys(h.files)) {
@@ -160,8 +165,8 @@ func TestRepairLosesNothing(t *testing.T) {
 	}
 }
 
-// TestRepairReplays wrecks whole records, so that others follow from nothing: what the repair leaves always replays, no lease is lost
-// of which a word is left, and meters stand at the last word that is left of them.
+// TestRepairReplays wrecks whole records, so that others follow from nothing: what the repair leaves always replays, no
+// lease is lost of which a word is left, and meters stand at the last word that is left of them.
 func TestRepairReplays(t *testing.T) {
 	h := newRepairHouse(t)
 	rapid.Check(t, func(t *rapid.T) {
@@ -178,8 +183,11 @@ func TestRepairReplays(t *testing.T) {
 				continue
 			}
 			if r := bad[at[0]+16 : at[1]]; r[0] == recordVersion {
-				ev, err := decodeEvent(r, func(id enforcer.LeaseID) *enforcer.Lease { return &enforcer.Lease{ID: id} }, nil)
-				if err == nil && ev.Lease != nil && ev.Kind != enforcer.EventEnded && ev.Kind != enforcer.EventRemembered {
+				ev, err := decodeEvent(r, func(id enforcer.LeaseID) *enforcer.Lease {
+					return &enforcer.Lease{ID: id}
+				}, nil)
+				if err == nil && ev.Lease != nil && ev.Kind != enforcer.EventEnded &&
+					ev.Kind != enforcer.EventRemembered {
 					known[ev.Lease.ID] = true
 				}
 			}
@@ -207,8 +215,8 @@ func recordsOf(b []byte) (out [][2]int) {
 	return out
 }
 
-// TestRepairOfAFormerRepair: a journal whose records are all sound, and in which the end of a lease follows from no grant, is what a
-// former version's repair could leave.
+// TestRepairOfAFormerRepair: a journal whose records are all sound, and in which the end of a lease follows from no
+// grant, is what a former version's repair could leave.
 func TestRepairOfAFormerRepair(t *testing.T) {
 	k := openKept(t)
 	l, _, d := k.get(enforcer.Acquire{Pool: "streams", Lifetime: enforcer.LifetimeHeld})
@@ -217,14 +225,16 @@ func TestRepairOfAFormerRepair(t *testing.T) {
 	}
 	id := l.ID
 	id[0]++
-	if _, err := k.store.durable.Append(encodeEvent(nil, enforcer.Event{Kind: enforcer.EventEnded, At: k.wall, Cause: enforcer.CauseReleased, Lease: &enforcer.Lease{ID: id}})); err != nil {
+	if _, err := k.store.durable.Append(encodeEvent(nil, enforcer.Event{Kind: enforcer.EventEnded, At: k.wall,
+		Cause: enforcer.CauseReleased, Lease: &enforcer.Lease{ID: id}})); err != nil {
 		t.Fatal(err)
 	}
 	k.close()
 	if err := k.begin(); err == nil || !bytes.Contains([]byte(err.Error()), []byte("usher doctor --repair")) {
 		t.Fatalf("a start on it: %v", err)
 	}
-	out, err := Repair(&config.Config{State: config.State{Dir: filepath.Join(k.dir, "state"), RuntimeDir: filepath.Join(k.dir, "run")}})
+	out, err := Repair(&config.Config{State: config.State{Dir: filepath.Join(k.dir, "state"),
+		RuntimeDir: filepath.Join(k.dir, "run")}})
 	if err != nil || out[0].LeftOut != 1 {
 		t.Fatalf("%+v, %v", out, err)
 	}

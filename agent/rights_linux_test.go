@@ -34,7 +34,8 @@ func (h *house) dialAs(uid int) net.Conn {
 
 func lineOf(t testing.TB, c net.Conn) *line { return &line{t, c, bufio.NewScanner(c)} }
 
-// A reload takes rights from sessions that are open, from those who wait, and from streams of events, at once. What is held stands.
+// A reload takes rights from sessions that are open, from those who wait, and from streams of events, at once. What is
+// held stands.
 func TestReloadTakesRights(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("only root can call as another user")
@@ -101,10 +102,12 @@ func TestReloadTakesRights(t *testing.T) {
 	set(rules(both, ""))
 	second := lease(t, other.ask(acquireLine(2, `,"lifetime":"held"`)))
 	rest, err := io.ReadAll(events.conn)
-	if all := string(rest); err != nil || strings.Contains(all, second.ID) || !strings.Contains(all, "the rules of who may call have changed") {
+	if all := string(rest); err != nil || strings.Contains(all, second.ID) ||
+		!strings.Contains(all, "the rules of who may call have changed") {
 		t.Errorf("the stream of one who is no admin any more: %q, %v", all, err)
 	}
-	expect(ask(`{"jsonrpc":"2.0","id":3,"method":"lease.release","params":{"id":"`+first.ID+`","force":true}}`), `"id":3`, `"code":"forbidden"`)
+	expect(ask(`{"jsonrpc":"2.0","id":3,"method":"lease.release","params":{"id":"`+first.ID+`","force":true}}`),
+		`"id":3`, `"code":"forbidden"`)
 	session.say(acquireLine(4, `,"lifetime":"connection"`))
 	own := hear() + hear() // the answer and the event, in either order
 	expect(own, `"id":4,"result"`, "lease.granted")
@@ -122,7 +125,8 @@ func TestReloadTakesRights(t *testing.T) {
 	set(rules(one, ""))
 	expect(hear(), `"id":6`, `"code":"forbidden"`, "is not allowed to call")
 	expect(waits.hear(), "403")
-	if rest, err := io.ReadAll(events.conn); err != nil || !strings.Contains(string(rest), "the rules of who may call have changed") {
+	if rest, err := io.ReadAll(events.conn); err != nil ||
+		!strings.Contains(string(rest), "the rules of who may call have changed") {
 		t.Errorf("the stream of one who is not allowed any more: %q, %v", rest, err)
 	}
 	expect(ask(renew), `"id":5`, `"code":"forbidden"`)

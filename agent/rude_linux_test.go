@@ -19,8 +19,8 @@ import (
 	"github.com/usher-agent/usher/client/wire"
 )
 
-// A thousand half-open sessions and idle connections hurt nobody, a user who wants more than his share is told so, and all
-// of it is given back.
+// A thousand half-open sessions and idle connections hurt nobody, a user who wants more than his share is told so, and
+// all of it is given back.
 func TestManyConnections(t *testing.T) {
 	h := open(t, "limits: {connections_per_uid: 1100}\n")
 	h.drop("a.lic", h.sign("a", 3, nil))
@@ -59,7 +59,8 @@ func TestManyConnections(t *testing.T) {
 			t.Fatal(err)
 		}
 		all = append(all, c)
-		if _, err := c.Write([]byte("GET /v1/health HTTP/1.1\r\nHost: x\r\n\r\n")); err != nil && !errors.Is(err, syscall.EPIPE) {
+		if _, err := c.Write([]byte("GET /v1/health HTTP/1.1\r\nHost: x\r\n\r\n")); err != nil &&
+			!errors.Is(err, syscall.EPIPE) {
 			t.Fatal(err)
 		}
 		b := make([]byte, 4096)
@@ -100,7 +101,8 @@ func TestIdleConnections(t *testing.T) {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		t.Fatal(err)
 	}
-	if need := uint64(want + 500); limit.Max < need { // an agent and its callers are two processes here, with this limit each
+	// an agent and its callers are two processes here, with this limit each
+	if need := uint64(want + 500); limit.Max < need {
 		t.Skipf("%d descriptors are needed, and the limit is %d", need, limit.Max)
 	}
 	c := openCrashing(t, 3, nil)
@@ -120,7 +122,8 @@ func TestIdleConnections(t *testing.T) {
 		return 0
 	}
 	// Half are sessions, which have said a request and are answered, and half have called over HTTP and are kept alive.
-	const session, call = `{"jsonrpc":"2.0","id":1,"method":"session.hello"}` + "\n", "GET /v1/health HTTP/1.1\r\nHost: x\r\n\r\n"
+	const session, call = `{"jsonrpc":"2.0","id":1,"method":"session.hello"}` +
+		"\n", "GET /v1/health HTTP/1.1\r\nHost: x\r\n\r\n"
 	before := memory()
 	all := make([]net.Conn, 0, want)
 	defer func() {
@@ -132,7 +135,8 @@ func TestIdleConnections(t *testing.T) {
 	heard := func() { // the answers to the last hundred
 		t.Helper()
 		for i := len(all) - 100; i < len(all); i++ {
-			if n, err := all[i].Read(answer); err != nil || !strings.Contains(string(answer[:n]), []string{`"result"`, "200 OK"}[i%2]) {
+			if n, err := all[i].Read(answer); err != nil ||
+				!strings.Contains(string(answer[:n]), []string{`"result"`, "200 OK"}[i%2]) {
 				t.Fatalf("connection %d: %q, %v", i, answer[:n], err)
 			}
 		}
@@ -215,7 +219,8 @@ os.execvp("sleep", ["sleep", "1000"])
 	deadline := time.Now().Add(60 * time.Second)
 	for {
 		exe, err := os.Readlink("/proc/" + strconv.Itoa(int(l.Holder.PID)) + "/exe")
-		if err == nil && strings.Contains(exe, "sleep") || strings.Contains(exe, "coreutils") || strings.Contains(exe, "busybox") {
+		if err == nil && strings.Contains(exe, "sleep") || strings.Contains(exe, "coreutils") ||
+			strings.Contains(exe, "busybox") {
 			break
 		}
 		if time.Now().After(deadline) {

@@ -31,17 +31,20 @@ const (
 	blocksFile      = "blocks.json"
 )
 
-// runtimeFact is what the state's manifest says of the runtime folder, so that one that is emptied while leases are held is missed.
+// runtimeFact is what the state's manifest says of the runtime folder, so that one that is emptied while leases are
+// held is missed.
 const runtimeFact = "runtime"
 
-// rekeyedFact says that the folder was sealed by another key before this agent's had sealed anything: an operator has given it a new one.
+// rekeyedFact says that the folder was sealed by another key before this agent's had sealed anything: an operator has
+// given it a new one.
 const rekeyedFact = "rekeyed"
 
 type runtimeAnchor struct {
-	Boot   string `json:"boot"`
-	Dir    string `json:"dir"`
-	ID     string `json:"id"`
-	Closed bool   `json:"closed,omitempty"` // the agent has ended in order: who removes the folder then takes leases away, and no record
+	Boot string `json:"boot"`
+	Dir  string `json:"dir"`
+	ID   string `json:"id"`
+	// the agent has ended in order: who removes the folder then takes leases away, and no record
+	Closed bool `json:"closed,omitempty"`
 }
 
 // seals are the seals of an agent's two folders.
@@ -57,8 +60,8 @@ type seals struct {
 	rekeyed bool                 // the folder's seal is another key's, and this agent's key has sealed none before
 }
 
-// openSeals opens the seal of the state folder, whose lock is held. A folder of a version that sealed nothing is taken over once; that it
-// was is written into the key's file where that lies in the folder too.
+// openSeals opens the seal of the state folder, whose lock is held. A folder of a version that sealed nothing is taken
+// over once; that it was is written into the key's file where that lies in the folder too.
 func openSeals(c *config.Config, key ed25519.PrivateKey, now func() time.Time, log *slog.Logger) (*seals, error) {
 	k, err := files.NewKey(key.Seed(), identity.Thumbprint(key.Public().(ed25519.PublicKey)))
 	if err != nil {
@@ -87,7 +90,9 @@ func openSeals(c *config.Config, key ed25519.PrivateKey, now func() time.Time, l
 	s.state.Fact(rekeyedFact, &s.rekeyed)
 	if !marked {
 		if err := keyFile(c).MarkSealed(); err != nil {
-			log.Warn("the agent's key could not be marked as one that has sealed its state; a removed seal is noticed less well", "error", err)
+			log.Warn(
+				"the agent's key could not be marked as one that has sealed its state; a removed seal is noticed "+
+					"less well", "error", err)
 		}
 	}
 	return s, nil
@@ -101,7 +106,8 @@ func (s *seals) openRuntime(dir string) (err error) {
 	if !known && s.state.Lost().IsZero() {
 		earlier = files.Earlier{Files: []string{blocksFile}, Journals: []string{runtimeJournal}}
 	}
-	s.runtime, err = files.OpenVault(files.VaultConfig{Dir: dir, Manifest: runtimeManifest, Key: s.key, Boot: clock.BootID(), Volatile: true, Now: s.now}, earlier)
+	s.runtime, err = files.OpenVault(files.VaultConfig{Dir: dir, Manifest: runtimeManifest, Key: s.key,
+		Boot: clock.BootID(), Volatile: true, Now: s.now}, earlier)
 	if err != nil {
 		return err
 	}
@@ -190,13 +196,15 @@ func sealed(v *files.Vault, known func(files.Content) []byte) keeping {
 	}
 }
 
-// lastKnown and nothing are what is made of what was known last: of what must not be forgotten, and of what only grants.
+// lastKnown and nothing are what is made of what was known last: of what must not be forgotten, and of what only
+// grants.
 func lastKnown(c files.Content) []byte { return c.Known }
 func nothing(files.Content) []byte     { return nil }
 
 // TamperedFiles returns the names that findings are counted under: a closed set.
 func TamperedFiles() []string {
-	return []string{stateManifest, runtimeManifest, upstreamFile, drawsFile, historyFile, blocksFile, durableJournal, runtimeJournal, "dialect", audit.Folder}
+	return []string{stateManifest, runtimeManifest, upstreamFile, drawsFile, historyFile, blocksFile, durableJournal,
+		runtimeJournal, "dialect", audit.Folder}
 }
 
 // label returns the name of TamperedFiles that a file is counted under.
@@ -242,9 +250,11 @@ func whatFollows(file string) string {
 	case durableJournal:
 		return "meters and held leases stand as they were last known"
 	case runtimeJournal, runtimeManifest:
-		return "who holds slots is not known for sure, and none is handed out until the state is accepted or the host is started anew"
+		return "who holds slots is not known for sure, and none is handed out until the state is accepted or the " +
+			"host is started anew"
 	case stateManifest:
-		return "what was drawn and held before is not known for sure: no draw and no slot is handed out until the state is accepted, and no duty counts as met until a call succeeds"
+		return "what was drawn and held before is not known for sure: no draw and no slot is handed out until the " +
+			"state is accepted, and no duty counts as met until a call succeeds"
 	case audit.Folder:
 		return "events are missing from the log"
 	}
@@ -254,16 +264,19 @@ func whatFollows(file string) string {
 // tellTampered logs what stands, and notes in the event log what is new.
 func (a *Agent) tellTampered() {
 	for _, f := range a.seals.findings() {
-		a.log.Error("the state is not as the agent left it", "file", f.File, "fault", string(f.Fault), "found", f.At.Format(time.RFC3339),
-			"effect", whatFollows(f.File), "hint", "stop the agent and run `usher doctor --repair`, which accepts the state as it is")
+		a.log.Error("the state is not as the agent left it", "file", f.File, "fault", string(f.Fault), "found",
+			f.At.Format(time.RFC3339),
+			"effect", whatFollows(f.File), "hint",
+			"stop the agent and run `usher doctor --repair`, which accepts the state as it is")
 		if !f.At.Before(a.seals.began.UTC().Truncate(time.Millisecond)) {
-			a.audit.Note(eventlog.Event{Type: audit.StateTampered, Subject: f.File, Code: string(f.Fault), Detail: whatFollows(f.File)})
+			a.audit.Note(eventlog.Event{Type: audit.StateTampered, Subject: f.File, Code: string(f.Fault),
+				Detail: whatFollows(f.File)})
 		}
 	}
 }
 
-// upstreamLoss is when what upstreams had said was last found changed or lost, and its name. It outlives the operator's acceptance: only
-// the upstream can say again what it said.
+// upstreamLoss is when what upstreams had said was last found changed or lost, and its name. It outlives the operator's
+// acceptance: only the upstream can say again what it said.
 type upstreamLoss struct {
 	At time.Time `json:"at"`
 	ID string    `json:"id"`
@@ -345,11 +358,12 @@ type Accepted struct {
 	File, Fault string
 }
 
-// repairedFact says that the durable journal was repaired: the next start makes it whole by what was last known, and tells nobody.
+// repairedFact says that the durable journal was repaired: the next start makes it whole by what was last known, and
+// tells nobody.
 const repairedFact = "repaired"
 
-// Accept ends the findings of a configuration's folders, which no agent may be using. What was last known stays known: draws stand,
-// refusals stand, and duties are unmet until a call succeeds. What it accepts is written to the event log.
+// Accept ends the findings of a configuration's folders, which no agent may be using. What was last known stays known:
+// draws stand, refusals stand, and duties are unmet until a call succeeds. What it accepts is written to the event log.
 func Accept(c *config.Config) (out []Accepted, err error) {
 	if keyFile(c).Public() == nil {
 		return nil, nil // no agent has sealed anything
@@ -434,7 +448,8 @@ func accept(c *config.Config, key ed25519.PrivateKey, now func() time.Time) (out
 		}
 		for _, f := range found {
 			out = append(out, Accepted{f.File, string(f.Fault)})
-			events = append(events, eventlog.Event{At: now(), Type: audit.StateAccepted, Subject: f.File, Code: string(f.Fault), Detail: "an operator accepted the state as it is"})
+			events = append(events, eventlog.Event{At: now(), Type: audit.StateAccepted, Subject: f.File,
+				Code: string(f.Fault), Detail: "an operator accepted the state as it is"})
 		}
 	}
 	if err := s.close(); err != nil || len(events) == 0 {
@@ -443,7 +458,8 @@ func accept(c *config.Config, key ed25519.PrivateKey, now func() time.Time) (out
 	return out, audit.Append(c.State.Dir, key, events)
 }
 
-// takeAsIs seals a journal as it lies there. The durable one is not taken so: the agent makes it whole by what was last known.
+// takeAsIs seals a journal as it lies there. The durable one is not taken so: the agent makes it whole by what was last
+// known.
 func takeAsIs(v *files.Vault, dir, name string) error {
 	x, err := journal.ExtentOf(filepath.Join(dir, name))
 	if errors.Is(err, fs.ErrNotExist) {

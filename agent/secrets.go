@@ -26,11 +26,12 @@ func (c *court) isKey(name string, data []byte) bool {
 	return watch.IsKey(name) && !isFile(c.path) && c.catalog.IsLicenseKey(data)
 }
 
-// checkKey tells the watcher whether a file of licence keys is good, and has documents opened with them from now on: those that
-// are read in the same look at the folder, too. c.mu is not held.
+// checkKey tells the watcher whether a file of licence keys is good, and has documents opened with them from now on:
+// those that are read in the same look at the folder, too. c.mu is not held.
 func (c *court) checkKey(name string, data []byte) *enforcer.Problem {
 	if _, err := plugin.LicenseKeys(data); err != nil {
-		return &enforcer.Problem{Code: enforcer.Malformed, Reason: "licence key " + name + ": " + err.Error(), Hint: "a file whose name ends in .key holds licence keys, one a line; give a document another name"}
+		return &enforcer.Problem{Code: enforcer.Malformed, Reason: "licence key " + name + ": " + err.Error(),
+			Hint: "a file whose name ends in .key holds licence keys, one a line; give a document another name"}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -59,8 +60,8 @@ func (c *court) keep(beside map[string][]byte) {
 	c.open(plugin.Secrets{Keys: keys, Fingerprint: c.secrets.Fingerprint})
 }
 
-// open replaces the secrets. What was verified with the old ones is forgotten, but for plugins' documents: they are shown none.
-// The watcher must be told, which is left to who can: see reopen. c.mu is held.
+// open replaces the secrets. What was verified with the old ones is forgotten, but for plugins' documents: they are
+// shown none. The watcher must be told, which is left to who can: see reopen. c.mu is held.
 func (c *court) open(s plugin.Secrets) {
 	c.secrets, c.reopen = s, true
 	maps.DeleteFunc(c.cache, func(_ [32]byte, v verified) bool { return !c.fromPlugin(v) })
@@ -82,10 +83,12 @@ func (c *court) believed() []plugin.Anchor {
 }
 
 // installKey puts licence keys into the licence folder, where only the agent can read them.
-func (a *Agent) installKey(ctx context.Context, keys []byte, name string, dryRun bool) (wire.Installed, *enforcer.Denial) {
+func (a *Agent) installKey(ctx context.Context, keys []byte, name string,
+	dryRun bool) (wire.Installed, *enforcer.Denial) {
 	if _, err := plugin.LicenseKeys(keys); err != nil {
-		return wire.Installed{}, &enforcer.Denial{Code: api.DocumentRefused, Field: "document", Detail: "what is to be a file of licence keys is none: " + err.Error(),
-			Hint: "a name that ends in .key is for licence keys, one a line; give a document another name"}
+		return wire.Installed{}, &enforcer.Denial{Code: api.DocumentRefused, Field: "document",
+			Detail: "what is to be a file of licence keys is none: " + err.Error(),
+			Hint:   "a name that ends in .key is for licence keys, one a line; give a document another name"}
 	}
 	before := a.desk.Verdict()
 	if !dryRun {
@@ -97,6 +100,7 @@ func (a *Agent) installKey(ctx context.Context, keys []byte, name string, dryRun
 		}
 	}
 	after := a.desk.Verdict()
-	return wire.Installed{DryRun: dryRun, Document: wire.Document{Document: name, Code: string(enforcer.Valid), Reason: "licence keys, to open documents with", Verified: true, Terms: map[string]any{}},
+	return wire.Installed{DryRun: dryRun, Document: wire.Document{Document: name, Code: string(enforcer.Valid),
+		Reason: "licence keys, to open documents with", Verified: true, Terms: map[string]any{}},
 		Changes: changes(before, after), License: LicenseShape(after, a.hostFacts())}, nil
 }

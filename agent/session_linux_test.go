@@ -108,7 +108,9 @@ func TestSession(t *testing.T) {
 			}
 		}
 	}
-	expect(l.ask(`{"jsonrpc":"2.0","id":1,"method":"session.hello","params":{"versions":[1],"client":"test","labels":{"job":"7"}}}`),
+	expect(
+		l.ask(
+			`{"jsonrpc":"2.0","id":1,"method":"session.hello","params":{"versions":[1],"client":"test","labels":{"job":"7"}}}`),
 		`"jsonrpc":"2.0","id":1,"result":`, `"versions":[1]`, fmt.Sprintf(`"pid":%d`, os.Getpid()))
 	expect(l.ask(`{"jsonrpc":"2.0","id":"x","method":"license.get"}`), `"id":"x"`, `"code":"VALID"`)
 	expect(l.ask(`{"jsonrpc":"2.0","id":2,"method":"features.get","params":{"name":"hd"}}`), `"enabled":false`)
@@ -120,8 +122,10 @@ func TestSession(t *testing.T) {
 		t.Errorf("liveness %q", first.Liveness)
 	}
 	t.Logf("liveness: %s", first.Liveness)
-	second := lease(t, l.ask(`{"jsonrpc":"2.0","id":5,"method":"lease.acquire","params":{"pool":"streams","n":2,"lifetime":"connection"}}`))
-	expect(l.ask(`{"jsonrpc":"2.0","id":6,"method":"lease.acquire","params":{"pool":"streams"}}`), `"error":{"code":-32000`, `"code":"no_slots"`, "3 of 3 slots are in use")
+	second := lease(t, l.ask(
+		`{"jsonrpc":"2.0","id":5,"method":"lease.acquire","params":{"pool":"streams","n":2,"lifetime":"connection"}}`))
+	expect(l.ask(`{"jsonrpc":"2.0","id":6,"method":"lease.acquire","params":{"pool":"streams"}}`),
+		`"error":{"code":-32000`, `"code":"no_slots"`, "3 of 3 slots are in use")
 	// Pipelined: the answer to the one that waits comes when it is granted, the others' at once.
 	l.say(`{"jsonrpc":"2.0","id":7,"method":"lease.acquire","params":{"pool":"streams","wait_seconds":30}}`)
 	h.untilWaiting(1)
@@ -131,11 +135,13 @@ func TestSession(t *testing.T) {
 	expect(both, `"id":9,"result":{}`, `"id":7,"result":{"id":`)
 	// Notifications.
 	expect(l.ask(`{"jsonrpc":"2.0","id":10,"method":"events.subscribe"}`), `"id":10,"result":{}`)
-	l.say(`{"jsonrpc":"2.0","method":"lease.release","params":{"id":"` + second.ID + `"}}`) // a notification itself: no answer
+	// a notification itself: no answer
+	l.say(`{"jsonrpc":"2.0","method":"lease.release","params":{"id":"` + second.ID + `"}}`)
 	expect(l.hear(), `"method":"lease.ended"`, `"cause":"released"`, second.ID)
 	// What is wrong is said, and the session goes on.
 	for _, test := range [][2]string{
-		{`{"jsonrpc":"2.0","id":11,"method":"nope"}`, `"id":11,"error":{"code":-32601,"message":"there is no method nope"`},
+		{`{"jsonrpc":"2.0","id":11,"method":"nope"}`,
+			`"id":11,"error":{"code":-32601,"message":"there is no method nope"`},
 		{`{"jsonrpc":"1.0","id":12,"method":"pools.list"}`, `"id":null,"error":{"code":-32600`},
 		{`[{"jsonrpc":"2.0","id":1,"method":"pools.list"}]`, "batches are not taken; send one message a line"},
 		{`{"jsonrpc":"2.0","id":13,"method":"lease.acquire","params":{"pool":"streams","ttl":1}}`, `"code":-32602`},
@@ -184,12 +190,14 @@ func (h *house) holder(params string, more ...string) (*exec.Cmd, wire.Lease, *b
 }
 
 // holderIn is holder, in namespaces of its own.
-func (h *house) holderIn(attr *syscall.SysProcAttr, params string, more ...string) (*exec.Cmd, wire.Lease, *bufio.Scanner) {
+func (h *house) holderIn(attr *syscall.SysProcAttr, params string,
+	more ...string) (*exec.Cmd, wire.Lease, *bufio.Scanner) {
 	h.t.Helper()
 	if _, err := exec.LookPath("python3"); err != nil {
 		h.t.Skip("there is no python3, which plays the product")
 	}
-	cmd := exec.Command("python3", append([]string{"-c", cmp.Or(h.script, holderScript), h.Socket(), params}, more...)...)
+	cmd := exec.Command("python3",
+		append([]string{"-c", cmp.Or(h.script, holderScript), h.Socket(), params}, more...)...)
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = attr
 	if _, err := cmd.StdinPipe(); err != nil {
@@ -272,7 +280,8 @@ func TestManyLeasesOneProcess(t *testing.T) {
 	for range 20 {
 		lease(t, l.ask(`{"jsonrpc":"2.0","id":1,"method":"lease.acquire","params":{"pool":"streams"}}`))
 	}
-	if got := l.ask(`{"jsonrpc":"2.0","id":2,"method":"lease.join","params":{"id":"` + first.ID + `"}}`); !strings.Contains(got, `"others":[{`) {
+	if got := l.ask(`{"jsonrpc":"2.0","id":2,"method":"lease.join","params":{"id":"` + first.ID +
+		`"}}`); !strings.Contains(got, `"others":[{`) {
 		t.Fatalf("join: %s", got)
 	}
 	h.inUse(22)
@@ -342,7 +351,8 @@ func TestClientSession(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if _, err := s.Acquire(ctx, wire.AcquireRequest{Pool: "streams", WaitSeconds: 60}); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := s.Acquire(ctx, wire.AcquireRequest{Pool: "streams", WaitSeconds: 60}); !errors.Is(err,
+		context.DeadlineExceeded) {
 		t.Errorf("given up: %v", err)
 	}
 	h.untilWaiting(0)
@@ -410,7 +420,8 @@ func TestShellSession(t *testing.T) {
 		t.Fatal(err)
 	}
 	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
-	want := []string{`"id":1,"result":{"versions":[1]`, `"id":2,"result":{"id":`, `"id":3,"error":{"code":-32000`, `"in_use":2`}
+	want := []string{`"id":1,"result":{"versions":[1]`, `"id":2,"result":{"id":`, `"id":3,"error":{"code":-32000`,
+		`"in_use":2`}
 	if len(lines) != len(want) {
 		t.Fatalf("got %d lines:\n%s", len(lines), out)
 	}

@@ -31,8 +31,8 @@ type session struct {
 func (f front) Session(c *net.UnixConn, sent io.Closer, caller enforcer.Caller) api.Session {
 	s := &session{agent: f.Agent, conn: c, caller: caller, leases: map[enforcer.LeaseID]struct{}{}}
 	s.sent, _ = sent.(*liveness.Sent)
-	// A pidfd that was sent becomes the one that all sessions of its process share. Of a process that is not visible nothing
-	// else tells it from others.
+	// A pidfd that was sent becomes the one that all sessions of its process share. Of a process that is not visible
+	// nothing else tells it from others.
 	if s.sent != nil || caller.PID == 0 {
 		s.process() //nolint:errcheck // who holds something asks again
 	}
@@ -64,7 +64,8 @@ func (s *session) process() (*liveness.Handle, *enforcer.Denial) {
 		}
 	}
 	if s.dead {
-		return nil, &enforcer.Denial{Code: enforcer.BadRequest, Field: "lifetime", Detail: "the process that opened this session is dead, and can hold nothing"}
+		return nil, &enforcer.Denial{Code: enforcer.BadRequest, Field: "lifetime",
+			Detail: "the process that opened this session is dead, and can hold nothing"}
 	}
 	return s.handle, nil
 }
@@ -100,7 +101,8 @@ func (s *session) Begin(r *enforcer.Acquire, ready func()) (finish api.Finish, w
 	return func(ctx context.Context) (api.Grant, *enforcer.Denial) { return s.finish(ctx, &a, handle) }, a.waits()
 }
 
-// complete fills in what a session's acquire need not say. handle is of the process that the lease is to live by; nil: of none.
+// complete fills in what a session's acquire need not say. handle is of the process that the lease is to live by; nil:
+// of none.
 func (s *session) complete(r *enforcer.Acquire) (handle *liveness.Handle, d *enforcer.Denial) {
 	if r.Lifetime == "" {
 		r.Lifetime, r.Implied = enforcer.LifetimeProcess, true

@@ -11,13 +11,16 @@ import (
 // LicenseShape puts a verdict into its wire form, for callers who may see every term.
 func LicenseShape(v *enforcer.Verdict, host enforcer.Host) wire.License {
 	if v == nil {
-		v = &enforcer.Verdict{State: enforcer.Preparing.State(), Code: enforcer.Preparing, Reason: "the agent is starting and has judged nothing yet"}
+		v = &enforcer.Verdict{State: enforcer.Preparing.State(), Code: enforcer.Preparing,
+			Reason: "the agent is starting and has judged nothing yet"}
 	}
 	out := wire.License{
 		State: string(v.State), Code: string(v.Code), SystemCode: v.SystemCode, Reason: v.Reason,
 		Until: instant(v.Until), CoveredUntil: instant(v.CoveredUntil), TerminatesAt: instant(v.TerminatesAt),
-		GraceEndsAt: instant(v.GraceEndsAt), Environment: string(v.Environment), AgentAway: cmp.Or(v.AgentAway, enforcer.DefaultAgentAway).Seconds(),
-		Warnings: []wire.Warning{}, Licenses: []wire.Document{}, Limits: map[string]*int64{}, Features: map[string]wire.Feature{},
+		GraceEndsAt: instant(v.GraceEndsAt), Environment: string(v.Environment),
+		AgentAway: cmp.Or(v.AgentAway, enforcer.DefaultAgentAway).Seconds(),
+		Warnings:  []wire.Warning{}, Licenses: []wire.Document{}, Limits: map[string]*int64{},
+		Features: map[string]wire.Feature{},
 		Host: wire.Host{Match: "unbound", Score: v.Match.Score(), Misses: v.Match.Misses,
 			Cores: wire.Cores{Physical: host.Physical, Logical: host.Logical, Effective: host.Effective}},
 	}

@@ -40,7 +40,8 @@ import (
 	"github.com/usher-agent/usher/plugin/usher/registry"
 )
 
-// siteServer is a customer's site server, a process of its own that can be killed, and the vendor whose licence it serves.
+// siteServer is a customer's site server, a process of its own that can be killed, and the vendor whose licence it
+// serves.
 type siteServer struct {
 	t       *testing.T
 	bin     string
@@ -115,8 +116,10 @@ func (s *siteServer) certify() {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
 	if err != nil {
 		s.t.Fatal(err)
@@ -128,7 +131,8 @@ func (s *siteServer) certify() {
 	cert := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 	s.roots.AppendCertsFromPEM(cert)
 	if err := errors.Join(os.WriteFile(s.path("tls.crt"), cert, 0o600),
-		os.WriteFile(s.path("tls.key"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), 0o600)); err != nil {
+		os.WriteFile(s.path("tls.key"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}),
+			0o600)); err != nil {
 		s.t.Fatal(err)
 	}
 }
@@ -136,7 +140,8 @@ func (s *siteServer) certify() {
 // run starts the server and returns when it answers.
 func (s *siteServer) run() {
 	s.t.Helper()
-	args := []string{"upstream", "--serve-pools", "--data", s.path("data"), "--runtime-dir", s.path("run"), "--trust", s.public, "--license", s.path("site.lic"), "--listen", s.address,
+	args := []string{"upstream", "--serve-pools", "--data", s.path("data"), "--runtime-dir", s.path("run"), "--trust",
+		s.public, "--license", s.path("site.lic"), "--listen", s.address,
 		"--block-ttl", s.ttl.String(), "--log-level", "error"}
 	if !s.plain {
 		args = append(args, "--tls-cert", s.path("tls.crt"), "--tls-key", s.path("tls.key"), "--mutual-tls")
@@ -178,7 +183,8 @@ func (s *siteServer) blocks() (out []registry.OutBlock, sum int64) {
 	return out, sum
 }
 
-// member is one agent of the crowd: a keeper, what is in use here, and a way to the server that can be cut, as a kill does.
+// member is one agent of the crowd: a keeper, what is in use here, and a way to the server that can be cut, as a kill
+// does.
 type member struct {
 	*budget.Keeper
 	id   int
@@ -194,8 +200,8 @@ type member struct {
 	served  int64
 }
 
-// budgetHistory is what agents might hand out, as it was on one clock: each change of a budget, from when it may have been
-// until when it surely was.
+// budgetHistory is what agents might hand out, as it was on one clock: each change of a budget, from when it may have
+// been until when it surely was.
 type budgetHistory struct {
 	mu  sync.Mutex
 	ops []porcupine.Operation
@@ -204,7 +210,8 @@ type budgetHistory struct {
 func (h *budgetHistory) add(client int, n int64, call, done time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.ops = append(h.ops, porcupine.Operation{ClientId: client, Input: n, Call: int64(call), Return: int64(max(done, call+1))})
+	h.ops = append(h.ops, porcupine.Operation{ClientId: client, Input: n, Call: int64(call),
+		Return: int64(max(done, call+1))})
 }
 
 // budgetModel is a counter of what agents may hand out together.
@@ -299,20 +306,26 @@ func (s *siteServer) join(id int, hist *budgetHistory) *member {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour),
+		NotAfter: time.Now().Add(time.Hour)}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, public, key)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	transport := &http.Transport{MaxIdleConnsPerHost: 1, TLSClientConfig: &tls.Config{RootCAs: s.roots, Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}}
+	transport := &http.Transport{MaxIdleConnsPerHost: 1, TLSClientConfig: &tls.Config{RootCAs: s.roots,
+		Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}}
 	s.t.Cleanup(transport.CloseIdleConnections)
-	c, err := online.NewClient(online.Config{URL: "https://" + s.address, Key: key, HTTP: &http.Client{Transport: transport},
+	c, err := online.NewClient(online.Config{URL: "https://" + s.address, Key: key,
+		HTTP:    &http.Client{Transport: transport},
 		Anchors: func() []plugin.Anchor { return []plugin.Anchor{s.signer.Anchor} }})
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	m := &member{id: id, key: key, hist: hist}
-	m.Keeper, err = budget.New(budget.Config{File: s.path(fmt.Sprint("blocks-", id)), Write: func(file string, data []byte) error { return os.WriteFile(file, data, 0o600) }, BootID: "boot", Now: agent.SinceBoot, CallWithin: 10 * time.Second,
+	m.Keeper, err = budget.New(budget.Config{File: s.path(fmt.Sprint("blocks-", id)),
+		Write: func(file string, data []byte) error {
+			return os.WriteFile(file, data, 0o600)
+		}, BootID: "boot", Now: agent.SinceBoot, CallWithin: 10 * time.Second,
 		Request: func(l *enforcer.License, doc []byte) plugin.Request {
 			return plugin.Request{LicenseID: l.ID, Product: l.Product, Document: doc}
 		},
@@ -328,8 +341,8 @@ func (s *siteServer) join(id int, hist *budgetHistory) *member {
 	return m
 }
 
-// Fifty agents hammer one site server over TLS, which is killed, and some of them with it. What they may hand out together is
-// never more than the licence grants, and when it is calm everybody who waits has slots.
+// Fifty agents hammer one site server over TLS, which is killed, and some of them with it. What they may hand out
+// together is never more than the licence grants, and when it is calm everybody who waits has slots.
 func TestSiteServerCrowd(t *testing.T) {
 	const limit, crowd = 60, 50
 	s := openSiteServer(t, limit, 5*time.Second)
@@ -419,8 +432,8 @@ func TestSiteServerCrowd(t *testing.T) {
 	}
 }
 
-// sweep returns the most that agents surely might hand out at one time: each gain from when it surely was, each loss from when
-// it may have been.
+// sweep returns the most that agents surely might hand out at one time: each gain from when it surely was, each loss
+// from when it may have been.
 func (h *budgetHistory) sweep() (most int64) {
 	type edge struct{ at, n int64 }
 	var edges []edge
@@ -459,7 +472,9 @@ func (s *siteServer) agents(n int) (out []*crashing) {
 		if s.plain {
 			address = "http://" + s.address
 		}
-		h.config = fmt.Sprintf("product: acme\nsocket: {path: %s}\nstate: {dir: %s, runtime_dir: %s}\nupstream: {pools_url: '%s', ca_file: %s}\nlicense:\n  path: %s\n  trust:\n    - kid: k1\n      key_file: %s\n",
+		h.config = fmt.Sprintf(
+			"product: acme\nsocket: {path: %s}\nstate: {dir: %s, runtime_dir: %s}\nupstream: {pools_url: '%s', "+
+				"ca_file: %s}\nlicense:\n  path: %s\n  trust:\n    - kid: k1\n      key_file: %s\n",
 			h.path("s"), h.path("state"), h.path("run"), address, s.path("tls.crt"), s.path("site.lic"), s.public)
 		if err := os.WriteFile(h.path("usher.yaml"), []byte(h.config), 0o600); err != nil {
 			s.t.Fatal(err)
@@ -491,14 +506,15 @@ func (c *crashing) take(n int64) {
 	c.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
-	if _, err := c.Acquire(ctx, wire.AcquireRequest{Pool: "streams", N: &n, TTLSeconds: 600, WaitSeconds: 50}); err != nil {
+	if _, err := c.Acquire(ctx, wire.AcquireRequest{Pool: "streams", N: &n, TTLSeconds: 600, WaitSeconds: 50}); err !=
+		nil {
 		blocks, _ := exec.Command("cat", c.path("run/blocks.json")).Output()
 		c.t.Fatalf("%d slots were waited for: %v; %s", n, err, blocks)
 	}
 }
 
-// Three agents and a site server, each a process: the limit is handed out across them; a killed server forgets nothing, a
-// killed agent goes on with its slots when it is back in time, and else another has them.
+// Three agents and a site server, each a process: the limit is handed out across them; a killed server forgets nothing,
+// a killed agent goes on with its slots when it is back in time, and else another has them.
 func TestSiteServerAgents(t *testing.T) {
 	const ttl = 4 * time.Second
 	s := openSiteServer(t, 6, ttl)
@@ -518,7 +534,8 @@ func TestSiteServerAgents(t *testing.T) {
 			t.Errorf("%s: the agents may hand out %d, and %d are held", when, sum, held)
 		}
 		for i, x := range all {
-			if _, err := x.Acquire(t.Context(), wire.AcquireRequest{Pool: "streams"}); !errors.Is(err, client.ErrNoSlots) || !strings.Contains(err.Error(), "share of the site's 6") {
+			if _, err := x.Acquire(t.Context(), wire.AcquireRequest{Pool: "streams"}); !errors.Is(err,
+				client.ErrNoSlots) || !strings.Contains(err.Error(), "share of the site's 6") {
 				t.Errorf("%s: agent %d, a seventh slot: %v", when, i, err)
 			}
 		}
@@ -543,7 +560,8 @@ func TestSiteServerAgents(t *testing.T) {
 	c.take(2)
 	after, sum := s.blocks()
 	if sum > 6 || *c.share().Budget != 4 {
-		t.Errorf("%d are out, and the other agent has %d; blocks before and after: %+v, %+v", sum, *c.share().Budget, before, after)
+		t.Errorf("%d are out, and the other agent has %d; blocks before and after: %+v, %+v", sum, *c.share().Budget,
+			before, after)
 	}
 	// It is back when they are another's: it holds what it held, and hands nothing out.
 	a.run()
@@ -555,8 +573,9 @@ func TestSiteServerAgents(t *testing.T) {
 	}
 }
 
-// A server is killed and started on a copy of its folder that was made before the last blocks were given, by a server at rest or at
-// work. A new agent asks at once: it has nothing before what the others have is known, and they go on with all of it.
+// A server is killed and started on a copy of its folder that was made before the last blocks were given, by a server
+// at rest or at work. A new agent asks at once: it has nothing before what the others have is known, and they go on
+// with all of it.
 func TestSiteServerOnOldCopy(t *testing.T) {
 	for _, c := range []struct {
 		name  string
@@ -577,7 +596,8 @@ func TestSiteServerOnOldCopy(t *testing.T) {
 			}
 			for _, name := range []string{"registry.db", "site.key", "site.pub"} {
 				b, err := os.ReadFile(s.path("data/" + name))
-				if err := errors.Join(err, os.MkdirAll(s.path("old"), 0o700), os.WriteFile(s.path("old/"+name), b, 0o600)); err != nil {
+				if err := errors.Join(err, os.MkdirAll(s.path("old"), 0o700),
+					os.WriteFile(s.path("old/"+name), b, 0o600)); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -598,8 +618,11 @@ func TestSiteServerOnOldCopy(t *testing.T) {
 				for _, x := range all {
 					sum += *x.share().Budget
 				}
-				if _, err := all[2].Acquire(t.Context(), wire.AcquireRequest{Pool: "streams", Lifetime: "held"}); err == nil || sum > limit {
-					t.Fatalf("%v after the start on an old copy the agents may hand out %d of %d slots, and a new one has a slot: %t", time.Since(began), sum, limit, err == nil)
+				if _, err := all[2].Acquire(t.Context(), wire.AcquireRequest{Pool: "streams", Lifetime: "held"}); err ==
+					nil || sum > limit {
+					t.Fatalf(
+						"%v after the start on an old copy the agents may hand out %d of %d slots, and a new one has "+
+							"a slot: %t", time.Since(began), sum, limit, err == nil)
 				}
 			}
 			for i, n := range []int64{3, 5} {

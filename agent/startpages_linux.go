@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// dropStartPages gives back the pages of the program's own file, most of which hold what begins libraries. What is needed again
-// is mapped again from the page cache, a few microseconds a piece.
+// dropStartPages gives back the pages of the program's own file, most of which hold what begins libraries. What is
+// needed again is mapped again from the page cache, a few microseconds a piece.
 func dropStartPages() error {
 	exe, err := os.Readlink("/proc/self/exe")
 	if err != nil {

@@ -31,14 +31,15 @@ func keyFile(c *config.Config) identity.File {
 	return identity.File{Path: filepath.Join(c.State.Dir, "agent.key")}
 }
 
-// ownFolders makes the state folder (0700) and the runtime folder (0755) where there are none, and sees that they are the agent's own.
-// Where others can do with them what they should not, and the agent can change that, it does.
+// ownFolders makes the state folder (0700) and the runtime folder (0755) where there are none, and sees that they are
+// the agent's own. Where others can do with them what they should not, and the agent can change that, it does.
 func ownFolders(c config.State, log *slog.Logger) error {
 	type folder struct {
 		path, what, key string
 		mode            fs.FileMode
 	}
-	all := []folder{{c.Dir, "state folder", "state.dir", 0o700}, {c.RuntimeDir, "runtime folder", "state.runtime_dir", 0o755}}
+	all := []folder{{c.Dir, "state folder", "state.dir", 0o700},
+		{c.RuntimeDir, "runtime folder", "state.runtime_dir", 0o755}}
 	if filepath.Clean(c.Dir) == filepath.Clean(c.RuntimeDir) {
 		all = all[:1]
 	} else if rel, err := filepath.Rel(c.RuntimeDir, c.Dir); err == nil && filepath.IsLocal(rel) {
@@ -47,18 +48,21 @@ func ownFolders(c config.State, log *slog.Logger) error {
 	for _, f := range all {
 		was, err := files.Folder(f.path, f.mode)
 		if err != nil {
-			return fmt.Errorf("%s %s: %w; the agent's user needs a folder of its own there, or %s names another", f.what, f.path, err, f.key)
+			return fmt.Errorf("%s %s: %w; the agent's user needs a folder of its own there, or %s names another",
+				f.what, f.path, err, f.key)
 		}
 		if was != "" {
-			log.Warn("others could do more with a folder of the agent's than they may, which was corrected; share no folder with a product but that of the socket alone",
+			log.Warn(
+				"others could do more with a folder of the agent's than they may, which was corrected; share no "+
+					"folder with a product but that of the socket alone",
 				"folder", f.path, "mode_was", was)
 		}
 	}
 	return nil
 }
 
-// MakeFolders makes the folders of a configuration that are the agent's own, in a place that may be everybody's. Whoever else can write to that
-// place can take them away again, so the agent is to be given the folders without it.
+// MakeFolders makes the folders of a configuration that are the agent's own, in a place that may be everybody's.
+// Whoever else can write to that place can take them away again, so the agent is to be given the folders without it.
 func MakeFolders(c *config.Config) error {
 	for _, f := range []struct {
 		path string
@@ -76,7 +80,8 @@ func lockState(path string) (*stateDir, error) {
 	name := filepath.Join(path, "agent.lock")
 	f, err := files.Open(name, os.O_RDWR|os.O_CREATE)
 	if err != nil {
-		return nil, fmt.Errorf("state folder %s: %w; make it writable for uid %d, or set state.dir", path, err, os.Getuid())
+		return nil, fmt.Errorf("state folder %s: %w; make it writable for uid %d, or set state.dir", path, err,
+			os.Getuid())
 	}
 	if err := files.Lock(f); err != nil {
 		owner, _ := files.Read(name, 64)
@@ -85,7 +90,8 @@ func lockState(path string) (*stateDir, error) {
 		if pid := strings.TrimSpace(string(owner)); pid != "" {
 			who = "another agent (pid " + pid + ")"
 		}
-		return nil, fmt.Errorf("state folder %s: %s is using it; stop that one, or give this one a state.dir of its own", path, who)
+		return nil, fmt.Errorf(
+			"state folder %s: %s is using it; stop that one, or give this one a state.dir of its own", path, who)
 	}
 	if err := f.Truncate(0); err == nil {
 		fmt.Fprintf(f, "%d\n", os.Getpid())

@@ -101,7 +101,8 @@ func (h *house) noted(kind string) (n int) {
 
 func empty([]byte) []byte { return nil }
 
-// What an upstream said counts no more when the record of it was meddled with, until it says so again; what it refused stays refused.
+// What an upstream said counts no more when the record of it was meddled with, until it says so again; what it refused
+// stays refused.
 func TestUpstreamStateIsSealed(t *testing.T) {
 	demands := func(c *usher.Claims) {
 		c.Activation, c.CheckIn = &usher.Activation{Grace: 3600}, &usher.CheckIn{Every: 86400, Grace: 86400}
@@ -111,14 +112,20 @@ func TestUpstreamStateIsSealed(t *testing.T) {
 		do                func(o *onlineHouse, old []byte)
 	}{
 		{"edited", "upstream.json", "edited", func(o *onlineHouse, _ []byte) {
-			o.change("state/upstream.json", func(b []byte) []byte { return bytes.Replace(b, []byte(`L1"`), []byte(`L2"`), 1) })
+			o.change("state/upstream.json", func(b []byte) []byte {
+				return bytes.Replace(b, []byte(`L1"`), []byte(`L2"`), 1)
+			})
 		}},
 		{"removed", "upstream.json", "missing", func(o *onlineHouse, _ []byte) { o.remove("state/upstream.json") }},
-		{"emptied", "upstream.json", "empty", func(o *onlineHouse, _ []byte) { o.change("state/upstream.json", empty) }},
+		{"emptied", "upstream.json", "empty", func(o *onlineHouse, _ []byte) {
+			o.change("state/upstream.json", empty)
+		}},
 		{"an older one", "upstream.json", "older", func(o *onlineHouse, old []byte) {
 			o.change("state/upstream.json", func([]byte) []byte { return old })
 		}},
-		{"removed with the seal", "state.seal", "missing", func(o *onlineHouse, _ []byte) { o.remove("state/upstream.json", "state/state.seal") }},
+		{"removed with the seal", "state.seal", "missing", func(o *onlineHouse, _ []byte) {
+			o.remove("state/upstream.json", "state/state.seal")
+		}},
 		{"the seal alone", "state.seal", "missing", func(o *onlineHouse, _ []byte) { o.remove("state/state.seal") }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -225,14 +232,17 @@ func TestDurableJournalIsSealed(t *testing.T) {
 	}{
 		{"removed", "missing", func(h *house, _ []byte) { h.remove("state/durable.journal") }},
 		{"emptied", "empty", func(h *house, _ []byte) { h.change("state/durable.journal", empty) }},
-		{"an older one", "edited", func(h *house, old []byte) { h.change("state/durable.journal", func([]byte) []byte { return old }) }},
+		{"an older one", "edited", func(h *house, old []byte) {
+			h.change("state/durable.journal", func([]byte) []byte { return old })
+		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			h, held, old := withHeld(t)
 			h.meddle(func() { test.do(h, old) })
 			for again := range 2 {
 				h.until("started", code("VALID"))
-				if _, err := h.Acquire(t.Context(), wire.AcquireRequest{Pool: "renders"}); !errors.Is(err, client.ErrMeterEmpty) {
+				if _, err := h.Acquire(t.Context(), wire.AcquireRequest{Pool: "renders"}); !errors.Is(err,
+					client.ErrMeterEmpty) {
 					t.Errorf("start %d: a draw beyond the meter: %v", again, err)
 				}
 				if p, err := h.Pool(t.Context(), "renders"); err != nil || p.InUse != 3 {
@@ -241,7 +251,8 @@ func TestDurableJournalIsSealed(t *testing.T) {
 				if l, err := h.Lease(t.Context(), held.ID); err != nil || l.Items[0].N != 3 {
 					t.Errorf("start %d: the held lease is %+v, %v", again, l, err)
 				}
-				if _, err := h.Acquire(t.Context(), wire.AcquireRequest{Pool: "streams", N: new(int64(2))}); !errors.Is(err, client.ErrNoSlots) {
+				if _, err := h.Acquire(t.Context(),
+					wire.AcquireRequest{Pool: "streams", N: new(int64(2))}); !errors.Is(err, client.ErrNoSlots) {
 					t.Errorf("start %d: a slot that is held is given again: %v", again, err)
 				}
 				if got := h.tampered(); got["durable.journal"] != test.fault {
@@ -298,7 +309,8 @@ func TestLeaseJournalIsSealed(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := openCrashing(t, 2, nil)
 			c.meddled = true
-			if _, err := c.Acquire(t.Context(), wire.AcquireRequest{Pool: "streams", N: new(int64(2)), TTLSeconds: 3600}); err != nil {
+			if _, err := c.Acquire(t.Context(),
+				wire.AcquireRequest{Pool: "streams", N: new(int64(2)), TTLSeconds: 3600}); err != nil {
 				t.Fatal(err)
 			}
 			c.kill()
@@ -464,7 +476,8 @@ func TestStateFilesAreListed(t *testing.T) {
 			t.Errorf("%s is not in the table of docs/state.md", name)
 		}
 	}
-	for _, name := range []string{"state.seal", "runtime.seal", "durable.journal", "leases.journal", "history.json", "agent.key", "dialect-toy.journal"} {
+	for _, name := range []string{"state.seal", "runtime.seal", "durable.journal", "leases.journal", "history.json",
+		"agent.key", "dialect-toy.journal"} {
 		if !seen[name] {
 			t.Errorf("the agent keeps no %s; it has %v", name, slices.Sorted(maps.Keys(seen)))
 		}

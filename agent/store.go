@@ -23,9 +23,10 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// store keeps what the desk has acknowledged, in two journals. What dies with the host (leases of processes, connections and
-// of a time to live) is written to the runtime folder, which dies with it, and needs no fsync; what outlives it (held leases,
-// borrows, draws) is in the state folder, and on the disk before it is acknowledged. Recovery is Apply over both.
+// store keeps what the desk has acknowledged, in two journals. What dies with the host (leases of processes,
+// connections and of a time to live) is written to the runtime folder, which dies with it, and needs no fsync; what
+// outlives it (held leases, borrows, draws) is in the state folder, and on the disk before it is acknowledged. Recovery
+// is Apply over both.
 type store struct {
 	runtime, durable *journal.Journal
 	lock             *os.File
@@ -34,14 +35,16 @@ type store struct {
 	placed           bool          // meta is written
 	mark             enforcer.Mark // as it was kept last when the store was opened
 	due              chan struct{}
-	doubts           map[enforcer.LeaseID]time.Duration // how long unconfirmed leases had left when the store was opened
-	passed           time.Duration                      // what present has written since; guarded by the desk's lock
-	buf              []byte
+	// how long unconfirmed leases had left when the store was opened
+	doubts map[enforcer.LeaseID]time.Duration
+	passed time.Duration // what present has written since; guarded by the desk's lock
+	buf    []byte
 
-	seals    *seals                        // nil: nothing is sealed
-	held     map[enforcer.LeaseID]struct{} // leases of the durable journal, and some that have ended; under the desk's lock
-	touched  [2]touched                    // of the runtime journal, of the durable one
-	sealing  sync.Mutex                    // one seal or compaction at a time; taken before the desk's lock
+	seals *seals // nil: nothing is sealed
+	// leases of the durable journal, and some that have ended; under the desk's lock
+	held     map[enforcer.LeaseID]struct{}
+	touched  [2]touched // of the runtime journal, of the durable one
+	sealing  sync.Mutex // one seal or compaction at a time; taken before the desk's lock
 	withheld enforcer.Withheld
 	found    []string // journals that are not as they were sealed
 }
@@ -55,8 +58,8 @@ const (
 // metaVersion is the first byte of a record that says where the leases after it were granted.
 const metaVersion = 0x80
 
-// meta is where leases were granted, in which a process's number and start time are meant: a process of another boot is dead,
-// one of another PID namespace is known by its inode or not at all.
+// meta is where leases were granted, in which a process's number and start time are meant: a process of another boot is
+// dead, one of another PID namespace is known by its inode or not at all.
 type meta struct {
 	Boot   string `json:"boot"`
 	PIDNS  string `json:"pidns"`
@@ -100,12 +103,14 @@ func durable(ev enforcer.Event) bool {
 // outlasting are the lifetimes of what outlives the host.
 var outlasting = []enforcer.Lifetime{enforcer.LifetimeHeld, enforcer.LifetimeBorrow, enforcer.LifetimeDraw}
 
-// journalled reports whether an event is kept at all. A token is forgotten by its own time, which its lease's record tells.
+// journalled reports whether an event is kept at all. A token is forgotten by its own time, which its lease's record
+// tells.
 func journalled(ev enforcer.Event) bool { return ev.Durable() && ev.Kind != enforcer.EventForgot }
 
 // openStore opens the journals and applies what they hold to core. It returns where the runtime's leases were granted.
 // now returns the licence time by a mark: what would end by itself gets its time anew from then.
-func openStore(runtimeDir, stateDir string, seals *seals, core *enforcer.Enforcer, now func(enforcer.Mark) time.Time, log *slog.Logger) (s *store, was meta, err error) {
+func openStore(runtimeDir, stateDir string, seals *seals, core *enforcer.Enforcer, now func(enforcer.Mark) time.Time,
+	log *slog.Logger) (s *store, was meta, err error) {
 	s = &store{log: log, due: make(chan struct{}, 1), seals: seals, held: map[enforcer.LeaseID]struct{}{}}
 	for i := range s.touched {
 		s.touched[i].wake = make(chan struct{}, 1)
@@ -149,7 +154,8 @@ func openStore(runtimeDir, stateDir string, seals *seals, core *enforcer.Enforce
 	}
 	s.meta = append([]byte{metaVersion}, b...)
 	if err = s.place(); errors.Is(err, journal.ErrFull) {
-		log.Error("the runtime folder is full: until there is room, no lease is given that must be kept there", "folder", runtimeDir, "error", err)
+		log.Error("the runtime folder is full: until there is room, no lease is given that must be kept there",
+			"folder", runtimeDir, "error", err)
 		err = nil
 	}
 	return s, was, err
@@ -159,14 +165,18 @@ func openStore(runtimeDir, stateDir string, seals *seals, core *enforcer.Enforce
 func lockRuntime(dir string) (*os.File, error) {
 	f, err := files.Open(filepath.Join(dir, "runtime.lock"), os.O_RDWR|os.O_CREATE)
 	if err != nil {
-		return nil, fmt.Errorf("runtime folder %s: %w; make it writable for uid %d, or set state.runtime_dir", dir, err, os.Getuid())
+		return nil, fmt.Errorf("runtime folder %s: %w; make it writable for uid %d, or set state.runtime_dir", dir, err,
+			os.Getuid())
 	}
 	if err := files.Lock(f); err != nil {
 		f.Close() //nolint:errcheck // nothing was written
-		return nil, fmt.Errorf("runtime folder %s: another agent is using it; stop that one, or give this one a state.runtime_dir of its own", dir)
+		return nil, fmt.Errorf(
+			"runtime folder %s: another agent is using it; stop that one, or give this one a state.runtime_dir of "+
+				"its own", dir)
 	}
 	if err := files.Sweep(dir); err != nil {
-		return nil, errors.Join(fmt.Errorf("runtime folder %s: what a crash left cannot be removed: %w", dir, err), f.Close())
+		return nil, errors.Join(fmt.Errorf("runtime folder %s: what a crash left cannot be removed: %w", dir, err),
+			f.Close())
 	}
 	return f, nil
 }
@@ -188,8 +198,8 @@ func newReplay(core *enforcer.Enforcer) *replay {
 	return &replay{core: core, same: newSameParts(), doubts: map[enforcer.LeaseID]time.Duration{}}
 }
 
-// left returns how long the holders of unconfirmed leases have still to show themselves. Each start takes a second at least, so
-// that an agent which always dies sooner does not keep the leases of dead holders for ever.
+// left returns how long the holders of unconfirmed leases have still to show themselves. Each start takes a second at
+// least, so that an agent which always dies sooner does not keep the leases of dead holders for ever.
 func (r *replay) left() map[enforcer.LeaseID]time.Duration {
 	for id, until := range r.doubts {
 		r.doubts[id] = min(recoverWithin, max(0, until-r.present-presentEvery))
@@ -197,7 +207,8 @@ func (r *replay) left() map[enforcer.LeaseID]time.Duration {
 	return r.doubts
 }
 
-// doubted takes note of until when, by the time that there was an agent, the holder of an unconfirmed lease may show itself.
+// doubted takes note of until when, by the time that there was an agent, the holder of an unconfirmed lease may show
+// itself.
 func (r *replay) doubted(ev enforcer.Event) {
 	if l := ev.Lease; l.Unconfirmed {
 		r.doubts[l.ID] = l.ExpiresAt.Sub(ev.At) + r.present
@@ -258,8 +269,8 @@ func journalFile(name string, flag int) (journal.File, error) {
 	return f, nil
 }
 
-// socketLock returns the file that is locked while the agent listens on a socket. It lies with the agent's own files: the socket's folder
-// may be shared with those who call.
+// socketLock returns the file that is locked while the agent listens on a socket. It lies with the agent's own files:
+// the socket's folder may be shared with those who call.
 func socketLock(runtimeDir, socket string) string {
 	if abs, err := filepath.Abs(socket); err == nil {
 		socket = abs
@@ -268,8 +279,8 @@ func socketLock(runtimeDir, socket string) string {
 	return filepath.Join(runtimeDir, "socket-"+hex.EncodeToString(sum[:8])+".lock")
 }
 
-// readingTime returns how long a journal takes to be read at the most, a second for each 8 MiB: what is short-lived must not
-// have ended by then.
+// readingTime returns how long a journal takes to be read at the most, a second for each 8 MiB: what is short-lived
+// must not have ended by then.
 func readingTime(path string) time.Duration {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -281,15 +292,16 @@ func readingTime(path string) time.Duration {
 // commit says when what was written may be acknowledged; a nil one at once.
 type commit func() error
 
-// place writes where the leases of this start are granted. No record of one may stand before that. The desk's lock is held, or nobody
-// else has the store yet.
+// place writes where the leases of this start are granted. No record of one may stand before that. The desk's lock is
+// held, or nobody else has the store yet.
 func (s *store) place() error {
 	_, err := s.runtime.Append(s.meta)
 	s.placed = err == nil
 	return err
 }
 
-// write writes events, in their order, before they are applied. What it returns is to be waited for outside the desk's lock.
+// write writes events, in their order, before they are applied. What it returns is to be waited for outside the desk's
+// lock.
 func (s *store) write(events []enforcer.Event) (commit, error) {
 	var wait commit
 	for _, ev := range events {
@@ -337,7 +349,8 @@ func (s *store) barrier() commit {
 // presentEvery is how often it is written, while leases are unconfirmed, that there is an agent.
 const presentEvery = time.Second
 
-// run compacts the journals when they have grown, seals what was written, and keeps how long unconfirmed leases have left, until ctx ends.
+// run compacts the journals when they have grown, seals what was written, and keeps how long unconfirmed leases have
+// left, until ctx ends.
 func (s *store) run(ctx context.Context, d *desk) error {
 	tick := time.NewTicker(presentEvery)
 	defer tick.Stop()
@@ -354,7 +367,9 @@ func (s *store) run(ctx context.Context, d *desk) error {
 			if d.unconfirmed() == 0 { // and none will be before the next start
 				tick.Stop()
 			} else if err := s.present(d, now-last); err != nil {
-				s.log.Error("how long unconfirmed leases have left could not be written; a crash would give them longer", "error", err)
+				s.log.Error(
+					"how long unconfirmed leases have left could not be written; a crash would give them longer",
+					"error", err)
 			}
 			last = now
 		case <-s.touched[0].wake:
@@ -445,7 +460,8 @@ func (s *store) rewrite(j *journal.Journal, d *desk) error {
 			l := g.Lease
 			err := put(enforcer.Event{Kind: enforcer.EventGranted, At: l.AcquiredAt, Lease: l, Terms: g.Terms})
 			if err == nil && l.Unconfirmed { // with how long it has left
-				err = put(enforcer.Event{Kind: enforcer.EventChanged, At: l.ExpiresAt.Add(passed - s.showWithin(l)), Lease: l})
+				err = put(enforcer.Event{Kind: enforcer.EventChanged, At: l.ExpiresAt.Add(passed - s.showWithin(l)),
+					Lease: l})
 			}
 			if err != nil {
 				return err

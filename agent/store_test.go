@@ -44,8 +44,13 @@ func (k *keptStore) open() {
 
 // begin opens the journals, or says why they are refused.
 func (k *keptStore) begin() error {
-	d := newDesk(func() time.Time { return k.wall }, metrics.New(metrics.Options{Snapshot: func() metrics.Snapshot { return metrics.Snapshot{} }}), enforcer.Options{Durable: true})
-	s, was, err := openStore(filepath.Join(k.dir, "run"), filepath.Join(k.dir, "state"), nil, d.core, d.restore, slog.New(slog.DiscardHandler))
+	d := newDesk(func() time.Time {
+		return k.wall
+	}, metrics.New(metrics.Options{Snapshot: func() metrics.Snapshot {
+		return metrics.Snapshot{}
+	}}), enforcer.Options{Durable: true})
+	s, was, err := openStore(filepath.Join(k.dir, "run"), filepath.Join(k.dir, "state"), nil, d.core, d.restore,
+		slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}
@@ -53,8 +58,9 @@ func (k *keptStore) begin() error {
 	a := &Agent{desk: d, handover: &systemd.Store{}, log: slog.New(slog.DiscardHandler)}
 	a.recover(was)
 	d.setVerdict(&enforcer.Verdict{State: enforcer.StateValid, Code: enforcer.Valid, MaxBorrow: 30 * 24 * time.Hour,
-		Pools:  map[string]enforcer.PoolGrant{"streams": {Name: "streams", Limit: 9, Budget: 9}},
-		Meters: map[string]enforcer.MeterGrant{"renders": {Name: "renders", Key: "a/renders", Limit: 100, Budget: 100}}}, 0)
+		Pools: map[string]enforcer.PoolGrant{"streams": {Name: "streams", Limit: 9, Budget: 9}},
+		Meters: map[string]enforcer.MeterGrant{"renders": {Name: "renders", Key: "a/renders", Limit: 100,
+			Budget: 100}}}, 0)
 	return nil
 }
 
@@ -64,7 +70,8 @@ func (k *keptStore) close() {
 	}
 }
 
-// restart closes and opens the journals; with compacted they have been compacted before, with reboot the host has gone down.
+// restart closes and opens the journals; with compacted they have been compacted before, with reboot the host has gone
+// down.
 func (k *keptStore) restart(compacted, reboot bool) {
 	k.t.Helper()
 	if compacted {
@@ -76,7 +83,8 @@ func (k *keptStore) restart(compacted, reboot bool) {
 	}
 	k.close()
 	if reboot {
-		if err := errors.Join(os.RemoveAll(filepath.Join(k.dir, "run")), os.Mkdir(filepath.Join(k.dir, "run"), 0o700)); err != nil {
+		if err := errors.Join(os.RemoveAll(filepath.Join(k.dir, "run")),
+			os.Mkdir(filepath.Join(k.dir, "run"), 0o700)); err != nil {
 			k.t.Fatal(err)
 		}
 	}
@@ -89,8 +97,8 @@ func (k *keptStore) get(r enforcer.Acquire) (*enforcer.Lease, bool, *enforcer.De
 	return g.Lease, g.Replayed, d
 }
 
-// A client token is remembered for a day, whatever becomes of its lease, over compactions, restarts and, for what outlives the
-// host, its reboot: nothing is drawn twice.
+// A client token is remembered for a day, whatever becomes of its lease, over compactions, restarts and, for what
+// outlives the host, its reboot: nothing is drawn twice.
 func TestTokensOutliveCompaction(t *testing.T) {
 	for _, reboot := range []bool{false, true} {
 		k := openKept(t)

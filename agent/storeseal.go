@@ -14,14 +14,15 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// How long what is written to a journal stands without a seal. An acquire waits for none: see docs/threat-model.md for what an unsealed
-// end still allows.
+// How long what is written to a journal stands without a seal. An acquire waits for none: see docs/threat-model.md for
+// what an unsealed end still allows.
 const (
 	sealDurableAfter = time.Second
 	sealRuntimeAfter = 10 * time.Second
 )
 
-// mostGist is of how many held leases the seal keeps a copy. Where there are more, and the journal is lost, no slot is handed out.
+// mostGist is of how many held leases the seal keeps a copy. Where there are more, and the journal is lost, no slot is
+// handed out.
 const mostGist = 512
 
 // touched says that a journal was written since it was sealed.
@@ -72,13 +73,16 @@ func (s *store) open(dir, name string, sync bool, apply func([]byte) error) (*jo
 	}
 	j, r, err := journal.Open(c, apply)
 	if errors.Is(err, errNotHeld) || errors.Is(err, errRecord) {
-		err = fmt.Errorf("the journal %s: %w: run `usher doctor --repair`, which leaves it out and keeps the damaged file beside it", filepath.Join(dir, name), err)
+		err = fmt.Errorf(
+			"the journal %s: %w: run `usher doctor --repair`, which leaves it out and keeps the damaged file beside it",
+			filepath.Join(dir, name), err)
 	}
 	if err != nil {
 		return j, err
 	}
 	if r.TornBytes > 0 {
-		s.log.Warn("a crash has cut the journal's last record off; it was never acknowledged", "journal", filepath.Join(dir, name), "bytes", r.TornBytes)
+		s.log.Warn("a crash has cut the journal's last record off; it was never acknowledged", "journal",
+			filepath.Join(dir, name), "bytes", r.TornBytes)
 	}
 	switch f, expected := faultOf(r, listed), false; {
 	case f == "":
@@ -113,7 +117,8 @@ func (s *store) gistOf(core *enforcer.Enforcer, mark enforcer.Mark) []byte {
 		case !ok:
 			delete(s.held, id)
 		case len(g.Leases) < mostGist:
-			g.Leases = append(g.Leases, encodeEvent(nil, enforcer.Event{Kind: enforcer.EventGranted, At: l.AcquiredAt, Lease: l}))
+			g.Leases = append(g.Leases,
+				encodeEvent(nil, enforcer.Event{Kind: enforcer.EventGranted, At: l.AcquiredAt, Lease: l}))
 		default:
 			g.Omitted++
 		}
@@ -126,8 +131,9 @@ func (s *store) gistOf(core *enforcer.Enforcer, mark enforcer.Mark) []byte {
 	return b
 }
 
-// restore has a durable journal that is gone or was changed tell again what was last known: no meter stands lower, no held lease is
-// missing, and the mark is no earlier. What the journal tells besides stands too. It returns of how many leases nothing is known.
+// restore has a durable journal that is gone or was changed tell again what was last known: no meter stands lower, no
+// held lease is missing, and the mark is no earlier. What the journal tells besides stands too. It returns of how many
+// leases nothing is known.
 func (s *store) restore(core *enforcer.Enforcer, mark *enforcer.Mark) (omitted bool, err error) {
 	if len(s.found) == 0 {
 		return false, nil
@@ -156,7 +162,8 @@ func (s *store) restore(core *enforcer.Enforcer, mark *enforcer.Mark) (omitted b
 	}
 	var back []enforcer.Draw
 	for _, d := range g.Draws {
-		if was, ok := is[d.Key]; !ok || was.Period.Before(d.Period) || was.Period.Equal(d.Period) && was.Drawn < d.Drawn {
+		if was, ok := is[d.Key]; !ok || was.Period.Before(d.Period) ||
+			was.Period.Equal(d.Period) && was.Drawn < d.Drawn {
 			back = append(back, d)
 		}
 	}
@@ -202,7 +209,8 @@ func (s *store) seal(j *journal.Journal, gist []byte) {
 		err = vault.SealJournal(name, files.Extent(x), gist)
 	}
 	if err != nil {
-		s.log.Warn("a journal was not sealed; what was written since the last seal is believed as it is found", "journal", name, "error", err)
+		s.log.Warn("a journal was not sealed; what was written since the last seal is believed as it is found",
+			"journal", name, "error", err)
 	}
 }
 

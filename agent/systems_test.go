@@ -61,7 +61,8 @@ func TestNothingNamesASystem(t *testing.T) {
 		name := filepath.ToSlash(strings.TrimPrefix(path, ".."+string(filepath.Separator)))
 		hidden := strings.HasPrefix(d.Name(), ".") && len(d.Name()) > 2 && d.Name() != ".ci"
 		switch {
-		case mayName[name], d.IsDir() && (hidden || d.Name() == "bin" || d.Name() == "node_modules" || d.Name() == "target"):
+		case mayName[name], d.IsDir() &&
+			(hidden || d.Name() == "bin" || d.Name() == "node_modules" || d.Name() == "target"):
 			if d.IsDir() {
 				return fs.SkipDir
 			}
@@ -98,7 +99,8 @@ func TestNothingNamesASystem(t *testing.T) {
 	if looked < 300 {
 		t.Errorf("only %d files were looked at", looked)
 	}
-	for text, want := range map[string]int{"if l.System == \"toy\" {": 1, "// as Toy does": 1, "`usher vendor " + makesKeys + "`": 0, "plugin/" + makesKeys: 1} {
+	for text, want := range map[string]int{"if l.System == \"toy\" {": 1, "// as Toy does": 1,
+		"`usher vendor " + makesKeys + "`": 0, "plugin/" + makesKeys: 1} {
 		if got := namesSystem("a.go", []byte(text), []string{"toy", makesKeys}); len(got) != want {
 			t.Errorf("%q names %v", text, got)
 		}

@@ -11,8 +11,9 @@ import (
 	"github.com/usher-agent/usher/client/wire"
 )
 
-// An agent that is started in another time namespace, whose clock since boot is behind or ahead, goes on by the host's: it hands out no
-// block that is over and another's, keeps the blocks that are its own, and takes no time for passed that has not.
+// An agent that is started in another time namespace, whose clock since boot is behind or ahead, goes on by the host's:
+// it hands out no block that is over and another's, keeps the blocks that are its own, and takes no time for passed
+// that has not.
 func TestTimeNamespace(t *testing.T) {
 	const back, on = "-60", "864000"
 	if agent.SinceBoot() < 2*time.Minute {

@@ -8,8 +8,8 @@ import (
 	"github.com/usher-agent/usher/plugin/usher"
 )
 
-// A client token means the same over HTTP and in a session: the same request gets the same lease or draw through either, first come,
-// though the lifetime that neither states differs; one that states another is another.
+// A client token means the same over HTTP and in a session: the same request gets the same lease or draw through
+// either, first come, though the lifetime that neither states differs; one that states another is another.
 func TestTokenMeansTheSameEverywhere(t *testing.T) {
 	h := open(t, "")
 	h.drop("a.lic", h.sign("a", 5, func(c *usher.Claims) {
@@ -18,7 +18,8 @@ func TestTokenMeansTheSameEverywhere(t *testing.T) {
 	h.until("dropped", inForce("a"))
 	l := h.dial()
 	session := func(pool, token, more string) string {
-		return l.ask(`{"jsonrpc":"2.0","id":1,"method":"lease.acquire","params":{"pool":"` + pool + `","client_token":"` + token + `"` + more + `}}`)
+		return l.ask(`{"jsonrpc":"2.0","id":1,"method":"lease.acquire","params":{"pool":"` + pool +
+			`","client_token":"` + token + `"` + more + `}}`)
 	}
 	for _, pool := range []string{"streams", "renders"} {
 		over, err := h.Acquire(t.Context(), wire.AcquireRequest{Pool: pool, ClientToken: "http first"})
@@ -29,7 +30,8 @@ func TestTokenMeansTheSameEverywhere(t *testing.T) {
 			t.Errorf("%s, over HTTP first: got %s, want lease %s", pool, got, over.ID)
 		}
 		in := lease(t, session(pool, "session first", ""))
-		if got, err := h.Acquire(t.Context(), wire.AcquireRequest{Pool: pool, ClientToken: "session first"}); err != nil || got.ID != in.ID {
+		if got, err := h.Acquire(t.Context(), wire.AcquireRequest{Pool: pool, ClientToken: "session first"}); err !=
+			nil || got.ID != in.ID {
 			t.Errorf("%s, in a session first: got %+v, %v, want lease %s", pool, got, err, in.ID)
 		}
 		if got := session(pool, "http first", `,"n":2`); !strings.Contains(got, "token_reused") {

@@ -105,7 +105,8 @@ func (h *toyHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	switch r.Method + " " + what {
 	case "POST lease":
-		l, replayed, d := h.Acquire(r.Context(), &enforcer.Acquire{Caller: caller, Pool: in.Pool, N: in.N, Lifetime: in.Lifetime, TTL: span(in.TTL), Wait: span(in.Wait),
+		l, replayed, d := h.Acquire(r.Context(), &enforcer.Acquire{Caller: caller, Pool: in.Pool, N: in.N,
+			Lifetime: in.Lifetime, TTL: span(in.TTL), Wait: span(in.Wait),
 			Until: in.Until, Token: in.Token}, []byte(in.Data))
 		if out.Replayed = replayed; l != nil {
 			out = toyLease(l)
@@ -121,7 +122,8 @@ func (h *toyHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "PATCH lease":
 		denied(h.SetData(id, caller, []byte(in.Data)))
 	case "DELETE lease":
-		denied(h.Release(&enforcer.Release{ID: id, Caller: caller, Cause: enforcer.CauseForced})) // a cause is not the dialect's to say
+		// a cause is not the dialect's to say
+		denied(h.Release(&enforcer.Release{ID: id, Caller: caller, Cause: enforcer.CauseForced}))
 	case "GET lease":
 		if l, ok := h.Lease(id, caller); ok {
 			out = toyLease(l)
@@ -154,14 +156,17 @@ func (h *toyHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "DELETE document":
 		denied(h.Remove(r.Context(), caller, rest))
 	case "GET panic":
-		if _, _, d := h.Acquire(r.Context(), &enforcer.Acquire{Caller: caller, Pool: "streams", N: 1, Lifetime: enforcer.LifetimeHeld}, nil); d != nil {
+		if _, _, d := h.Acquire(r.Context(),
+			&enforcer.Acquire{Caller: caller, Pool: "streams", N: 1, Lifetime: enforcer.LifetimeHeld}, nil); d != nil {
 			w.WriteHeader(http.StatusConflict)
 			return
 		}
 		panic("a toy is broken")
 	default:
-		out.Echo = map[string]string{"method": r.Method, "target": r.RequestURI, "host": r.Host, "authorization": r.Header.Get("Authorization"),
-			"uid": fmt.Sprint(caller.UID), "pid": fmt.Sprint(caller.PID), "credential": caller.Credential, "vouched": fmt.Sprint(vouched)}
+		out.Echo = map[string]string{"method": r.Method, "target": r.RequestURI, "host": r.Host,
+			"authorization": r.Header.Get("Authorization"),
+			"uid":           fmt.Sprint(caller.UID), "pid": fmt.Sprint(caller.PID), "credential": caller.Credential,
+			"vouched": fmt.Sprint(vouched)}
 	}
 	w.Header().Set("Toy-Target", r.RequestURI)
 	json.NewEncoder(w).Encode(out) //nolint:errcheck // whoever asked may be gone
@@ -173,7 +178,8 @@ func toyLease(l *enforcer.Lease) toyReply {
 
 func span(seconds float64) time.Duration { return time.Duration(seconds * float64(time.Second)) }
 
-// toyAgent is the environment variable that makes an agent with toys of this test program: the path of its configuration file.
+// toyAgent is the environment variable that makes an agent with toys of this test program: the path of its
+// configuration file.
 const toyAgent = "TOY_AGENT_CONFIG"
 
 var toys = []plugin.Dialect{toy{"toy"}, toy{"other"}, toyKeys{toy{"keys"}}}

@@ -12,8 +12,8 @@ import (
 	"github.com/usher-agent/usher/plugin/usher/issue"
 )
 
-// What an upstream says of the time counts where its licence is of the one system that tells the time here, and no test licence: else a
-// plugin's false word would end the licences of all others.
+// What an upstream says of the time counts where its licence is of the one system that tells the time here, and no test
+// licence: else a plugin's false word would end the licences of all others.
 func TestTimeIsOneSystems(t *testing.T) {
 	t.Parallel()
 	far, second := time.Now().AddDate(200, 0, 0), catalog.Systems()[1].Name
@@ -25,13 +25,20 @@ func TestTimeIsOneSystems(t *testing.T) {
 	}{
 		{"a native licence", &enforcer.License{System: "usher"}, []plugin.Anchor{{System: "usher"}}, true},
 		{"a plugin's", &enforcer.License{System: "toy"}, []plugin.Anchor{{System: "usher"}, {System: "toy"}}, false},
-		{"a plugin's, where there is no other system", &enforcer.License{System: "toy"}, []plugin.Anchor{{System: "toy"}}, false},
-		{"another built-in system's", &enforcer.License{System: second}, []plugin.Anchor{{System: second}, {System: "usher"}}, false},
-		{"another built-in system's, which is the only one", &enforcer.License{System: second}, []plugin.Anchor{{System: second}}, true},
-		{"a test licence", &enforcer.License{System: "usher", Environment: enforcer.Test}, []plugin.Anchor{{System: "usher"}}, false},
-		{"a test key's", &enforcer.License{System: "usher", AnchorEnvironment: enforcer.Test}, []plugin.Anchor{{System: "usher"}}, false},
-		{"where only test keys are believed", &enforcer.License{System: "usher"}, []plugin.Anchor{{System: "usher", Environment: enforcer.Test}}, false},
-		{"where the only key is revoked", &enforcer.License{System: "usher"}, []plugin.Anchor{{System: "usher", Revoked: true}}, false},
+		{"a plugin's, where there is no other system", &enforcer.License{System: "toy"},
+			[]plugin.Anchor{{System: "toy"}}, false},
+		{"another built-in system's", &enforcer.License{System: second},
+			[]plugin.Anchor{{System: second}, {System: "usher"}}, false},
+		{"another built-in system's, which is the only one", &enforcer.License{System: second},
+			[]plugin.Anchor{{System: second}}, true},
+		{"a test licence", &enforcer.License{System: "usher", Environment: enforcer.Test},
+			[]plugin.Anchor{{System: "usher"}}, false},
+		{"a test key's", &enforcer.License{System: "usher", AnchorEnvironment: enforcer.Test},
+			[]plugin.Anchor{{System: "usher"}}, false},
+		{"where only test keys are believed", &enforcer.License{System: "usher"},
+			[]plugin.Anchor{{System: "usher", Environment: enforcer.Test}}, false},
+		{"where the only key is revoked", &enforcer.License{System: "usher"},
+			[]plugin.Anchor{{System: "usher", Revoked: true}}, false},
 	} {
 		a := &Agent{court: &court{}, desk: newDesk(time.Now, metrics.New(metrics.Options{}), enforcer.Options{})}
 		a.court.trust(test.anchors)
@@ -42,8 +49,8 @@ func TestTimeIsOneSystems(t *testing.T) {
 	}
 }
 
-// A document that an upstream brings replaces licences of its own system alone, and none of a stronger environment, though its id be the
-// same.
+// A document that an upstream brings replaces licences of its own system alone, and none of a stronger environment,
+// though its id be the same.
 func TestRenewalKeepsToItsSystem(t *testing.T) {
 	t.Parallel()
 	private, _, err := issue.MakeKey(t.TempDir(), "k1", "")
@@ -54,7 +61,8 @@ func TestRenewalKeepsToItsSystem(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	doc, err := signer.Sign(&usher.Claims{ID: "L1", Product: "acme", Licensee: "Blue Cinema", Issued: time.Now().Unix()})
+	doc, err := signer.Sign(&usher.Claims{ID: "L1", Product: "acme", Licensee: "Blue Cinema",
+		Issued: time.Now().Unix()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,10 +71,13 @@ func TestRenewalKeepsToItsSystem(t *testing.T) {
 		environment enforcer.Environment // of the key that signs the document
 		want        string
 	}{
-		{&enforcer.License{System: "toy", ID: "L1"}, "", "it is a licence of the system usher (production), and replaces none of the system toy (production)"},
-		{&enforcer.License{System: "usher", ID: "L1"}, enforcer.Test, "it is a licence of the system usher (test), and replaces none of the system usher (production)"},
+		{&enforcer.License{System: "toy", ID: "L1"}, "",
+			"it is a licence of the system usher (production), and replaces none of the system toy (production)"},
+		{&enforcer.License{System: "usher", ID: "L1"}, enforcer.Test,
+			"it is a licence of the system usher (test), and replaces none of the system usher (production)"},
 	} {
-		a := &Agent{court: &court{catalog: catalog.BuiltIn()}, desk: newDesk(time.Now, metrics.New(metrics.Options{}), enforcer.Options{})}
+		a := &Agent{court: &court{catalog: catalog.BuiltIn()},
+			desk: newDesk(time.Now, metrics.New(metrics.Options{}), enforcer.Options{})}
 		anchor := signer.Anchor
 		anchor.Environment = test.environment
 		a.court.trust([]plugin.Anchor{anchor})

@@ -12,8 +12,8 @@ import (
 // answered is the id of the request that an answer is to.
 var answered = regexp.MustCompile(`"id":(\d+),"result"`)
 
-// Acquires of one session that wait have their places in the order of its messages, though none is waited for, and are answered
-// in that order: one slot coming free after the other, or all at once.
+// Acquires of one session that wait have their places in the order of its messages, though none is waited for, and are
+// answered in that order: one slot coming free after the other, or all at once.
 func TestPipelinedWaitersInTurn(t *testing.T) {
 	h := open(t, "")
 	h.drop("a.lic", h.sign("a", 8, nil))

@@ -13,15 +13,18 @@ import (
 	"github.com/usher-agent/usher/metrics"
 )
 
-// Acquires that wait for draws of a meter, which the agent takes more of, have them in the order in which they came: a large one is
-// not passed by small ones behind it, and one that gives up is in nobody's way.
+// Acquires that wait for draws of a meter, which the agent takes more of, have them in the order in which they came: a
+// large one is not passed by small ones behind it, and one that gives up is in nobody's way.
 func TestDrawsInTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := newDesk(time.Now, metrics.New(metrics.Options{Snapshot: func() metrics.Snapshot { return metrics.Snapshot{} }}), enforcer.Options{Durable: true})
+		d := newDesk(time.Now, metrics.New(metrics.Options{Snapshot: func() metrics.Snapshot {
+			return metrics.Snapshot{}
+		}}), enforcer.Options{Durable: true})
 		d.short = func(*enforcer.Acquire) {}
 		budget := func(n enforcer.Limit) {
 			d.setVerdict(&enforcer.Verdict{State: enforcer.StateValid, Code: enforcer.Valid,
-				Meters: map[string]enforcer.MeterGrant{"renders": {Name: "renders", Key: "l/renders", Limit: 100, Budget: n, Most: 100, Taken: true}}}, 0)
+				Meters: map[string]enforcer.MeterGrant{"renders": {Name: "renders", Key: "l/renders", Limit: 100,
+					Budget: n, Most: 100, Taken: true}}}, 0)
 		}
 		budget(2)
 		var mu sync.Mutex
@@ -61,20 +64,25 @@ func TestDrawsInTurn(t *testing.T) {
 		budget(6)
 		answered("with enough for the fourth, were it its turn", "first, of 3", "second, of 1")
 		time.Sleep(2 * time.Minute)
-		answered("when the third has given up", "first, of 3", "fourth, of 2", "second, of 1", "third, for a minute meter_empty")
+		answered("when the third has given up", "first, of 3", "fourth, of 2", "second, of 1",
+			"third, for a minute meter_empty")
 		if n := awaited(); n != 0 {
 			t.Errorf("%d are waited for", n)
 		}
 	})
 }
 
-// A want is waited for or drawn, and never both, also while the answer waits for the disk: else the agent takes its draws twice.
+// A want is waited for or drawn, and never both, also while the answer waits for the disk: else the agent takes its
+// draws twice.
 func TestGrantedIsWaitedForNoMore(t *testing.T) {
-	d := newDesk(time.Now, metrics.New(metrics.Options{Snapshot: func() metrics.Snapshot { return metrics.Snapshot{} }}), enforcer.Options{Durable: true})
+	d := newDesk(time.Now, metrics.New(metrics.Options{Snapshot: func() metrics.Snapshot {
+		return metrics.Snapshot{}
+	}}), enforcer.Options{Durable: true})
 	d.short = func(*enforcer.Acquire) {}
 	budget := func(n enforcer.Limit) {
 		d.setVerdict(&enforcer.Verdict{State: enforcer.StateValid, Code: enforcer.Valid,
-			Meters: map[string]enforcer.MeterGrant{"renders": {Name: "renders", Key: "l/renders", Limit: 200, Budget: n, Most: 200, Taken: true}}}, 0)
+			Meters: map[string]enforcer.MeterGrant{"renders": {Name: "renders", Key: "l/renders", Limit: 200, Budget: n,
+				Most: 200, Taken: true}}}, 0)
 	}
 	budget(0)
 	a := d.begin(&enforcer.Acquire{Pool: "renders", N: 20, Wait: time.Hour}, nil)

@@ -17,13 +17,16 @@ import (
 
 // acquireLine is an acquire of one slot in a session; more is appended to its parameters.
 func acquireLine(id int, more string) string {
-	return fmt.Sprintf(`{"jsonrpc":"2.0","id":%d,"method":"lease.acquire","params":{"pool":"streams"%s}}`+"\n", id, more)
+	return fmt.Sprintf(`{"jsonrpc":"2.0","id":%d,"method":"lease.acquire","params":{"pool":"streams"%s}}`+"\n", id,
+		more)
 }
 
 // acquirePost is the same over HTTP.
 func acquirePost(more string) string {
 	body := `{"pool":"streams"` + more + `}`
-	return fmt.Sprintf("POST /v1/leases HTTP/1.1\r\nHost: u\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+	return fmt.Sprintf(
+		"POST /v1/leases HTTP/1.1\r\nHost: u\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
+		len(body), body)
 }
 
 // caller is a connection of a caller that may be gone before its answer is.
@@ -35,7 +38,8 @@ func (h *house) caller(secure bool, say string) net.Conn {
 	}
 	h.t.Cleanup(func() { c.Close() })
 	if secure {
-		c = tls.Client(c, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13}) //nolint:gosec // who answers is another test's
+		c = tls.Client(c, &tls.Config{InsecureSkipVerify: true,
+			MinVersion: tls.VersionTLS13}) //nolint:gosec // who answers is another test's
 	}
 	if _, err := io.WriteString(c, say); err != nil {
 		h.t.Fatal(err)
@@ -75,8 +79,8 @@ func untilUnread(t testing.TB, c net.Conn, n int) {
 	}
 }
 
-// A grant whose caller closes without having read the answer is undone, by whatever way it was asked, what is asked beside it, and
-// whether the answer was written by then or not.
+// A grant whose caller closes without having read the answer is undone, by whatever way it was asked, what is asked
+// beside it, and whether the answer was written by then or not.
 func TestUndeliveredIsUndone(t *testing.T) {
 	h := open(t, "")
 	h.drop("a.lic", h.sign("a", 50, nil))
@@ -121,8 +125,8 @@ func TestUndeliveredIsUndone(t *testing.T) {
 	}
 }
 
-// What a caller has read stands, however soon it closes, whatever it leaves unread besides, and if it shuts down its writing half
-// first.
+// What a caller has read stands, however soon it closes, whatever it leaves unread besides, and if it shuts down its
+// writing half first.
 func TestDeliveredStands(t *testing.T) {
 	h := open(t, "")
 	h.drop("a.lic", h.sign("a", 50, nil))
@@ -151,8 +155,10 @@ func TestDeliveredStands(t *testing.T) {
 			t.Fatalf("got %q, %v", l, err)
 		}
 	}
-	for name, say := range map[string]string{"session held": acquireLine(1, held), "session ttl": acquireLine(1, `,"ttl_seconds":3600`), "session process": acquireLine(1, ""),
-		"session waiting": acquireLine(1, held+`,"wait_seconds":5`), "HTTP held": acquirePost(held), "HTTP ttl": acquirePost("")} {
+	for name, say := range map[string]string{"session held": acquireLine(1, held),
+		"session ttl": acquireLine(1, `,"ttl_seconds":3600`), "session process": acquireLine(1, ""),
+		"session waiting": acquireLine(1, held+`,"wait_seconds":5`), "HTTP held": acquirePost(held),
+		"HTTP ttl": acquirePost("")} {
 		for _, secure := range []bool{false, true} {
 			for _, half := range []bool{false, true} {
 				if half && strings.HasSuffix(name, "waiting") {
@@ -183,7 +189,8 @@ func TestDeliveredStands(t *testing.T) {
 			t.Fatal(err)
 		}
 		for range 2 { // the answer, and the event that tells of the grant, in either order
-			if l, err := in.ReadString('\n'); err != nil || !strings.Contains(l, "lease.granted") && !strings.Contains(l, `"id":1`) {
+			if l, err := in.ReadString('\n'); err != nil ||
+				!strings.Contains(l, "lease.granted") && !strings.Contains(l, `"id":1`) {
 				t.Fatalf("got %q, %v", l, err)
 			}
 		}
@@ -221,8 +228,8 @@ func descriptors(t testing.TB) int {
 	return len(all)
 }
 
-// settledAt waits until no more descriptors are open than before, so that the agent has closed its ends of connections, and sees
-// that n slots are in use; then it frees them.
+// settledAt waits until no more descriptors are open than before, so that the agent has closed its ends of connections,
+// and sees that n slots are in use; then it frees them.
 func (h *house) settledAt(before int, n int64) {
 	h.t.Helper()
 	deadline := time.Now().Add(60 * time.Second)

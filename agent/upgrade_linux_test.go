@@ -30,13 +30,16 @@ func openUnsealed(t *testing.T) *house {
 	if err := os.CopyFS(h.dir, os.DirFS("testdata/unsealed")); err != nil {
 		t.Fatal(err)
 	}
-	for _, change := range []error{os.Mkdir(h.path("run"), 0o700), os.Rename(h.path("state/leases.journal"), h.path("run/leases.journal")), os.Chmod(h.path("state"), 0o700),
+	for _, change := range []error{os.Mkdir(h.path("run"), 0o700),
+		os.Rename(h.path("state/leases.journal"), h.path("run/leases.journal")), os.Chmod(h.path("state"), 0o700),
 		os.Chmod(h.path("state/agent.key"), 0o600)} {
 		if change != nil {
 			t.Fatal(change)
 		}
 	}
-	h.config = fmt.Sprintf("product: acme\nsocket: {path: %s}\nstate: {dir: %s, runtime_dir: %s}\nupstream: {url: \"http://127.0.0.1:1\"}\nlicense:\n  path: %s\n  trust:\n    - kid: k1\n      key_file: %s\n",
+	h.config = fmt.Sprintf(
+		"product: acme\nsocket: {path: %s}\nstate: {dir: %s, runtime_dir: %s}\nupstream: {url: "+
+			"\"http://127.0.0.1:1\"}\nlicense:\n  path: %s\n  trust:\n    - kid: k1\n      key_file: %s\n",
 		h.path("s"), h.path("state"), h.path("run"), h.path("l"), h.path("k1.pub"))
 	return h
 }
@@ -74,7 +77,8 @@ func TestUpgradeIsTakenOver(t *testing.T) {
 	}
 }
 
-// A start that is cut short anywhere in the take-over is followed by one that finds nothing wrong: here before the key is marked.
+// A start that is cut short anywhere in the take-over is followed by one that finds nothing wrong: here before the key
+// is marked.
 func TestUpgradeIsCutShort(t *testing.T) {
 	h := openUnsealed(t)
 	key, err := os.ReadFile(h.path("state/agent.key"))

@@ -49,11 +49,14 @@ func (a *Agent) openUpstream() error {
 	if err := a.seals.checkUpstream(); err != nil {
 		return err
 	}
-	a.pulse, err = pulse.New(pulse.Config{File: filepath.Join(cfg.State.Dir, upstreamFile), Read: file.read, Write: file.write, Epoch: a.seals.upstreamLost().ID, CallWithin: cfg.Upstream.Timeout.Duration(),
+	a.pulse, err = pulse.New(pulse.Config{File: filepath.Join(cfg.State.Dir, upstreamFile), Read: file.read,
+		Write: file.write, Epoch: a.seals.upstreamLost().ID, CallWithin: cfg.Upstream.Timeout.Duration(),
 		Now: a.desk.time, Uptime: uptime, Request: a.upstreamRequest, Renewed: a.renewed,
 		OnChange: func() { a.court.change(func() {}) },
 		Learnt:   a.learnt,
-		Called:   func(c pulse.Call, result string, at time.Time) { a.metrics.UpstreamCalled(string(c), result, at) }, Log: a.log})
+		Called: func(c pulse.Call, result string, at time.Time) {
+			a.metrics.UpstreamCalled(string(c), result, at)
+		}, Log: a.log})
 	if err != nil {
 		return err
 	}
@@ -62,11 +65,12 @@ func (a *Agent) openUpstream() error {
 	return err
 }
 
-// vouched keeps the vendor's word for the agent's key. Nothing but proofs to products hangs on it, so that what cannot be kept
-// is only logged.
+// vouched keeps the vendor's word for the agent's key. Nothing but proofs to products hangs on it, so that what cannot
+// be kept is only logged.
 func (a *Agent) vouched(license, word string) {
 	if err := a.attestations.Set(license, word); err != nil {
-		a.log.Error("the vendor's word for the agent's key could not be kept; the next activation brings it again", "licence", license, "error", err)
+		a.log.Error("the vendor's word for the agent's key could not be kept; the next activation brings it again",
+			"licence", license, "error", err)
 	}
 }
 
@@ -76,17 +80,20 @@ func (a *Agent) opener() (*upstreams.Opener, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &upstreams.Opener{Settings: a.settings, Key: a.key, Own: own.Certificates[0], Now: a.desk.time, Dated: a.desk.told, Activated: a.vouched,
+	return &upstreams.Opener{Settings: a.settings, Key: a.key, Own: own.Certificates[0], Now: a.desk.time,
+		Dated: a.desk.told, Activated: a.vouched,
 		Anchors: a.court.believed, Secrets: a.court.opened}, nil
 }
 
 // upstreamRequest is what leaves the host with each call.
 func (a *Agent) upstreamRequest(l *enforcer.License, document []byte) plugin.Request {
 	a.mu.Lock()
-	h := a.host.Facts() // without what single systems call the host: that is not keyed by product, and no business of the others
+	// without what single systems call the host: that is not keyed by product, and no business of the others
+	h := a.host.Facts()
 	a.mu.Unlock()
 	carries := a.court.catalog.Carries(l.System)
-	r := plugin.Request{System: l.System, LicenseID: l.ID, Document: document, Product: l.Product, Components: stated(h), AgentKey: a.agentKey(),
+	r := plugin.Request{System: l.System, LicenseID: l.ID, Document: document, Product: l.Product,
+		Components: stated(h), AgentKey: a.agentKey(),
 		Cores: plugin.Cores{Physical: int64(h.Physical), Logical: int64(h.Logical), Effective: h.Effective}}
 	a.mu.Lock()
 	r.Version = a.config.License.Version
@@ -123,12 +130,14 @@ func stated(h enforcer.Host) map[string][]string {
 	return out
 }
 
-// haveDuties tells the pulse which licences there are: those that would be good if the upstream were content. The court's
-// lock is held.
+// haveDuties tells the pulse which licences there are: those that would be good if the upstream were content. The
+// court's lock is held.
 func (a *Agent) haveDuties(v *enforcer.Verdict) {
 	var out []pulse.Licence
 	for _, j := range v.Licenses {
-		if j.License == nil || slices.ContainsFunc(j.Findings, func(f enforcer.Finding) bool { return !upstreamHeals(f.Code, a.court.facts.Upstream[j.License.Ref()]) }) {
+		if j.License == nil || slices.ContainsFunc(j.Findings, func(f enforcer.Finding) bool {
+			return !upstreamHeals(f.Code, a.court.facts.Upstream[j.License.Ref()])
+		}) {
 			continue
 		}
 		u := a.upstreams[j.License.System]
@@ -149,7 +158,8 @@ func (a *Agent) haveDuties(v *enforcer.Verdict) {
 // upstreamHeals reports whether a word of the upstream may mend what was found.
 func upstreamHeals(c enforcer.Code, u enforcer.Upstream) bool {
 	switch c {
-	case enforcer.Valid, enforcer.ValidInGrace, enforcer.HeartbeatNotStarted, enforcer.HeartbeatDead, enforcer.Overdue, enforcer.Expired, enforcer.Preparing:
+	case enforcer.Valid, enforcer.ValidInGrace, enforcer.HeartbeatNotStarted, enforcer.HeartbeatDead, enforcer.Overdue,
+		enforcer.Expired, enforcer.Preparing:
 		return true
 	}
 	return c == u.Refused
@@ -165,16 +175,17 @@ func (a *Agent) learnt(l *enforcer.License, at time.Time) {
 	}
 }
 
-// renewed takes a document that an upstream brought for a licence: it must be good, of the same licence or one that supersedes it, of
-// the same system and no weaker environment, and later. It is put into the licence folder, or where that cannot be written into the
-// state folder.
+// renewed takes a document that an upstream brought for a licence: it must be good, of the same licence or one that
+// supersedes it, of the same system and no weaker environment, and later. It is put into the licence folder, or where
+// that cannot be written into the state folder.
 func (a *Agent) renewed(ctx context.Context, of *enforcer.License, document []byte) error {
 	v, id := a.court.verify(document), of.ID
 	a.court.mu.Lock()
 	var present *enforcer.License
 	if now := a.desk.Verdict(); now != nil {
 		for _, j := range now.Licenses {
-			if j.License != nil && j.License.Ref() == of.Ref() && (present == nil || j.License.Issued.After(present.Issued)) {
+			if j.License != nil && j.License.Ref() == of.Ref() &&
+				(present == nil || j.License.Issued.After(present.Issued)) {
 				present = j.License
 			}
 		}
@@ -186,7 +197,8 @@ func (a *Agent) renewed(ctx context.Context, of *enforcer.License, document []by
 	case l.ID != id && !slices.Contains(l.Supersedes, id):
 		return fmt.Errorf("it is licence %s, which replaces another than %s", l.ID, id)
 	case !l.MayActOn(of):
-		return fmt.Errorf("it is a licence of the system %s (%s), and replaces none of the system %s (%s)", l.System, environment(l), of.System, environment(of))
+		return fmt.Errorf("it is a licence of the system %s (%s), and replaces none of the system %s (%s)", l.System,
+			environment(l), of.System, environment(of))
 	case present != nil && l.Product != present.Product:
 		return fmt.Errorf("it is for product %q", l.Product)
 	case present != nil && !l.Issued.After(present.Issued):
@@ -198,7 +210,8 @@ func (a *Agent) renewed(ctx context.Context, of *enforcer.License, document []by
 	}
 	err := a.watcher.Install(name, document)
 	if err == nil {
-		a.log.Info("the upstream renewed the licence", "licence", v.license.ID, "document", name, "expires", v.license.Expires)
+		a.log.Info("the upstream renewed the licence", "licence", v.license.ID, "document", name, "expires",
+			v.license.Expires)
 		return nil
 	}
 	if v.license.Ref() != of.Ref() {
@@ -208,9 +221,12 @@ func (a *Agent) renewed(ctx context.Context, of *enforcer.License, document []by
 	if err := keepRenewed(filepath.Join(a.state.path, renewedDir), of.Ref(), document); err != nil {
 		return err
 	}
-	a.log.Info("the upstream renewed the licence; the licence folder cannot be written, so the state folder has it", "licence", id, "expires", v.license.Expires, "why", err)
+	a.log.Info("the upstream renewed the licence; the licence folder cannot be written, so the state folder has it",
+		"licence", id, "expires", v.license.Expires, "why", err)
 	a.court.change(func() {
-		a.court.renewed = append(slices.DeleteFunc(slices.Clone(a.court.renewed), func(f file) bool { return f.name == kept.name }), kept)
+		a.court.renewed = append(slices.DeleteFunc(slices.Clone(a.court.renewed), func(f file) bool {
+			return f.name == kept.name
+		}), kept)
 	})
 	return nil
 }
@@ -276,7 +292,8 @@ func (a *Agent) duties(v *enforcer.Verdict, out *wire.License) {
 	}
 	out.Upstream = &wire.Upstream{State: u.State, Detail: u.Detail}
 	if !known && a.upstreams[l.System] == nil {
-		out.Upstream = &wire.Upstream{State: "none", Detail: "the licence demands an upstream, and none is configured for its system"}
+		out.Upstream = &wire.Upstream{State: "none",
+			Detail: "the licence demands an upstream, and none is configured for its system"}
 	}
 }
 
@@ -289,7 +306,8 @@ func (a *Agent) upstreamFigures() metrics.Upstream {
 	if c := out.CheckIn; c != nil {
 		l := v.Licenses[0].License
 		u := a.pulse.Facts()[l.Ref()]
-		f.CheckInDue = l.CheckIn.After(slices.MaxFunc([]time.Time{l.LastCheckIn(), u.Activated, u.LastCheckIn}, time.Time.Compare))
+		f.CheckInDue = l.CheckIn.After(slices.MaxFunc([]time.Time{l.LastCheckIn(), u.Activated, u.LastCheckIn},
+			time.Time.Compare))
 	}
 	if h := out.Heartbeat; h != nil && h.Deadline != nil {
 		f.HeartbeatDeadline = *h.Deadline
@@ -301,15 +319,19 @@ func (a *Agent) upstreamFigures() metrics.Upstream {
 func (f front) Preview() []wire.UpstreamRequest {
 	out := []wire.UpstreamRequest{}
 	for _, r := range append(f.pulse.Preview(), f.budget.Preview()...) {
-		w := wire.UpstreamRequest{License: r.LicenseID, Product: r.Product, Version: r.Version, AgentKey: r.AgentKey, Components: r.Components,
-			Cores:       wire.Cores{Physical: int(r.Cores.Physical), Logical: int(r.Cores.Logical), Effective: r.Cores.Effective},
+		w := wire.UpstreamRequest{License: r.LicenseID, Product: r.Product, Version: r.Version, AgentKey: r.AgentKey,
+			Components: r.Components,
+			Cores: wire.Cores{Physical: int(r.Cores.Physical), Logical: int(r.Cores.Logical),
+				Effective: r.Cores.Effective},
 			Fingerprint: r.Fingerprint, Hostname: r.Hostname, Memory: r.Memory, Disk: r.Disk,
-			Usage: []wire.UpstreamUsage{}, Emergencies: []wire.UpstreamEmergency{}, Chain: string(r.State), Document: string(r.Document)}
+			Usage: []wire.UpstreamUsage{}, Emergencies: []wire.UpstreamEmergency{}, Chain: string(r.State),
+			Document: string(r.Document)}
 		if f.court.catalog.Carries(r.System).Held {
 			w.Document, w.Chain, w.AgentKey = "", "", ""
 		}
 		for _, e := range r.Emergencies {
-			w.Emergencies = append(w.Emergencies, wire.UpstreamEmergency{BeganAt: e.Began, EndsAt: e.Ends, Reason: e.Reason})
+			w.Emergencies = append(w.Emergencies,
+				wire.UpstreamEmergency{BeganAt: e.Began, EndsAt: e.Ends, Reason: e.Reason})
 		}
 		for _, u := range r.Usage {
 			w.Usage = append(w.Usage, wire.UpstreamUsage(u))

@@ -48,12 +48,14 @@ func openOnline(t *testing.T) *onlineHouse {
 func TestOnline(t *testing.T) {
 	o := openOnline(t)
 	o.drop("a.lic", o.sign("L1", 2, func(c *usher.Claims) {
-		c.Activation, c.Heartbeat, c.CheckIn = &usher.Activation{}, &usher.Period{Every: 3, Grace: 600}, &usher.CheckIn{Every: 6, Grace: 600}
+		c.Activation, c.Heartbeat, c.CheckIn = &usher.Activation{}, &usher.Period{Every: 3, Grace: 600},
+			&usher.CheckIn{Every: 6, Grace: 600}
 		c.Expires = time.Now().Add(time.Hour).Unix()
 		c.ReportUsage = true
 	}))
 	l := o.until("activated", inForce("L1"))
-	if l.Upstream == nil || l.Upstream.State != "ok" || l.Heartbeat == nil || l.Heartbeat.Last == nil || l.CheckIn == nil || l.CheckIn.Next == nil {
+	if l.Upstream == nil || l.Upstream.State != "ok" || l.Heartbeat == nil || l.Heartbeat.Last == nil ||
+		l.CheckIn == nil || l.CheckIn.Next == nil {
 		t.Errorf("the licence says %+v, %+v, %+v", l.Upstream, l.Heartbeat, l.CheckIn)
 	}
 	if _, err := o.Acquire(t.Context(), wire.AcquireRequest{Pool: "streams"}); err != nil {
@@ -61,7 +63,8 @@ func TestOnline(t *testing.T) {
 	}
 	o.until("two heartbeats", func(*wire.License) bool { return o.calls.Load() >= 3 })
 	all, err := o.registry.List()
-	if err != nil || len(all) != 1 || len(all[0].Hosts) != 1 || len(all[0].Hosts[0].Usage) == 0 || all[0].Hosts[0].Usage[0].InUse != 1 {
+	if err != nil || len(all) != 1 || len(all[0].Hosts) != 1 || len(all[0].Hosts[0].Usage) == 0 ||
+		all[0].Hosts[0].Usage[0].InUse != 1 {
 		t.Errorf("the registry has %+v, %v", all, err)
 	}
 
@@ -77,7 +80,8 @@ func TestOnline(t *testing.T) {
 		t.Fatal(err)
 	}
 	renewed := func(l *wire.License) bool {
-		return l.State == "valid" && len(l.Licenses) > 0 && l.Licenses[0].ExpiresAt != nil && time.Until(*l.Licenses[0].ExpiresAt) > 90*time.Minute
+		return l.State == "valid" && len(l.Licenses) > 0 && l.Licenses[0].ExpiresAt != nil &&
+			time.Until(*l.Licenses[0].ExpiresAt) > 90*time.Minute
 	}
 	o.until("renewed", renewed)
 	o.stop()
@@ -102,7 +106,8 @@ func TestOnline(t *testing.T) {
 	}
 	o.until("active again", code("VALID"))
 	m, err := o.Metrics(context.Background())
-	for _, want := range []string{`usher_upstream_requests_total{call="heartbeat",result="ok"}`, `{call="heartbeat",result="transient"}`, `{call="heartbeat",result="refused"}`,
+	for _, want := range []string{`usher_upstream_requests_total{call="heartbeat",result="ok"}`,
+		`{call="heartbeat",result="transient"}`, `{call="heartbeat",result="refused"}`,
 		"usher_check_in_due_timestamp_seconds ", "usher_heartbeat_deadline_timestamp_seconds "} {
 		if err != nil || !strings.Contains(string(m), want) {
 			t.Errorf("the metrics lack %s (%v)", want, err)
@@ -110,8 +115,8 @@ func TestOnline(t *testing.T) {
 	}
 }
 
-// Where the licence folder cannot be written a renewed document lies in the state folder, for as long as the licence that it
-// renews lies in the folder.
+// Where the licence folder cannot be written a renewed document lies in the state folder, for as long as the licence
+// that it renews lies in the folder.
 func TestRenewalBesideAReadOnlyFolder(t *testing.T) {
 	if os.Getuid() == 0 {
 		// Root may write anywhere; a folder that is a read-only mount is what stops it.

@@ -18,7 +18,8 @@ const somebody = 4711
 // as calls the API as another user and returns the status and the answer.
 func (h *house) as(uid uint32, method, path, body string) string {
 	h.t.Helper()
-	args := []string{"-sS", "-o", "-", "-w", "%{http_code}", "--unix-socket", h.Socket(), "-X", method, "http://usher" + path}
+	args := []string{"-sS", "-o", "-", "-w", "%{http_code}", "--unix-socket", h.Socket(), "-X", method,
+		"http://usher" + path}
 	if body != "" {
 		args = append(args, "--json", body)
 	}
@@ -61,31 +62,40 @@ func TestAnotherUser(t *testing.T) {
 			}
 		}
 	}
-	expect(h.as(somebody, "POST", "/v1/leases", `{"pool":"streams"}`), "201 ", fmt.Sprintf(`"uid":%d`, somebody), `curl"`)
-	if got := h.as(somebody, "GET", "/v1/leases", ""); strings.Contains(got, mine.ID) || !strings.Contains(got, `"uid":4711`) {
+	expect(h.as(somebody, "POST", "/v1/leases", `{"pool":"streams"}`), "201 ", fmt.Sprintf(`"uid":%d`, somebody),
+		`curl"`)
+	if got := h.as(somebody, "GET", "/v1/leases", ""); strings.Contains(got, mine.ID) ||
+		!strings.Contains(got, `"uid":4711`) {
 		t.Errorf("somebody sees %s", got)
 	}
 	expect(h.as(somebody, "GET", "/v1/leases/"+mine.ID, ""), "403 ", "not_holder")
-	expect(h.as(somebody, "DELETE", "/v1/leases/"+mine.ID, ""), "403 ", "not_holder", "belongs to another user", "an admin may release it by force")
-	expect(h.as(somebody, "DELETE", "/v1/leases/"+mine.ID+"?force=true", ""), "403 ", "forbidden", "releasing by force is for admins")
+	expect(h.as(somebody, "DELETE", "/v1/leases/"+mine.ID, ""), "403 ", "not_holder", "belongs to another user",
+		"an admin may release it by force")
+	expect(h.as(somebody, "DELETE", "/v1/leases/"+mine.ID+"?force=true", ""), "403 ", "forbidden",
+		"releasing by force is for admins")
 	expect(h.as(somebody, "PUT", "/v1/leases/"+mine.ID, "{}"), "403 ", "not_holder")
-	for _, r := range []string{"GET /v1/config", "POST /v1/reload", "PUT /v1/pools/x", "PUT /v1/license", "POST /v1/license/rollback", "DELETE /v1/license/documents/a.lic"} {
+	for _, r := range []string{"GET /v1/config", "POST /v1/reload", "PUT /v1/pools/x", "PUT /v1/license",
+		"POST /v1/license/rollback", "DELETE /v1/license/documents/a.lic"} {
 		method, path, _ := strings.Cut(r, " ")
-		expect(h.as(somebody, method, path, ""), "403 ", "forbidden", "is for admins, and uid 4711 is not one", "a rule under socket.admin")
+		expect(h.as(somebody, method, path, ""), "403 ", "forbidden", "is for admins, and uid 4711 is not one",
+			"a rule under socket.admin")
 	}
 	expect(h.as(65534, "GET", "/v1/config", ""), "403 ", "forbidden")
 	// One user's share of leases is bounded.
 	for range 2 {
 		expect(h.as(somebody, "POST", "/v1/leases", `{"pool":"streams"}`), "201 ")
 	}
-	expect(h.as(somebody, "POST", "/v1/leases", `{"pool":"streams"}`), "429 ", "uid 4711 holds 3 leases already, the most one user may")
+	expect(h.as(somebody, "POST", "/v1/leases", `{"pool":"streams"}`), "429 ",
+		"uid 4711 holds 3 leases already, the most one user may")
 
 	// With rules only those who match may call; probes stay open; rules are taken over by a reload.
-	h.config = strings.Replace(h.config, "socket: {path: "+h.path("s")+"}", "socket: {path: "+h.path("s")+", allow: [{uid: 12}], admin: [{uid: 13}]}", 1)
+	h.config = strings.Replace(h.config, "socket: {path: "+h.path("s")+"}",
+		"socket: {path: "+h.path("s")+", allow: [{uid: 12}], admin: [{uid: 13}]}", 1)
 	if _, err := h.Reload(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	expect(h.as(somebody, "GET", "/v1/license", ""), "403 ", "forbidden", "uid 4711 with ", "is not allowed to call", "add a rule under socket.allow")
+	expect(h.as(somebody, "GET", "/v1/license", ""), "403 ", "forbidden", "uid 4711 with ", "is not allowed to call",
+		"add a rule under socket.allow")
 	expect(h.as(somebody, "GET", "/v1/health", ""), "200 ")
 	expect(h.as(12, "GET", "/v1/license", ""), "200 ")
 	expect(h.as(12, "GET", "/v1/config", ""), "403 ")
@@ -93,8 +103,8 @@ func TestAnotherUser(t *testing.T) {
 	expect(h.as(13, "GET", "/v1/leases", ""), mine.ID)
 }
 
-// Users whom the agent's user namespace does not map all look the same to it: they see nothing of each other, and share nothing but
-// what they tell each other, which is a lease's id.
+// Users whom the agent's user namespace does not map all look the same to it: they see nothing of each other, and share
+// nothing but what they tell each other, which is a lease's id.
 func TestNobody(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("only root can call as another user")
@@ -147,8 +157,10 @@ func TestRudeCallers(t *testing.T) {
 	for _, test := range []struct{ send, want string }{
 		{`{"jsonrpc":"2.0","id":1,"method":"pools.list"}` + "\n", `{"jsonrpc":"2.0","id":1,"result":{"pools":[]}}`},
 		{"\x16\x03\x01\x00", ""},
-		{"GET /v1/pools HTTP/1.1\r\nHost: x\r\nOrigin: http://evil.example\r\n\r\n", "calls from web pages are refused"},
-		{"GET /v1/pools HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", 64<<10) + "\r\n\r\n", "431 Request Header Fields Too Large"},
+		{"GET /v1/pools HTTP/1.1\r\nHost: x\r\nOrigin: http://evil.example\r\n\r\n",
+			"calls from web pages are refused"},
+		{"GET /v1/pools HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", 64<<10) + "\r\n\r\n",
+			"431 Request Header Fields Too Large"},
 		{"nonsense\r\n\r\n", "400 Bad Request"},
 	} {
 		if got := speak(t, h.Socket(), test.send); !strings.Contains(got, test.want) {

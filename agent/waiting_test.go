@@ -79,7 +79,8 @@ func (h *house) release(l *wire.Lease) {
 	}
 }
 
-// First come, first served: a large request is not passed by small ones, and nobody who comes later gets what it waits for.
+// First come, first served: a large request is not passed by small ones, and nobody who comes later gets what it waits
+// for.
 func TestWaitingInTurn(t *testing.T) {
 	h := open(t, "")
 	h.drop("a.lic", h.sign("a", 3, nil))
@@ -94,7 +95,8 @@ func TestWaitingInTurn(t *testing.T) {
 	large := h.wait(t.Context(), ask(2))
 	small := h.wait(t.Context(), ask(1))
 	h.release(held[0])
-	if _, err := h.Acquire(t.Context(), wire.AcquireRequest{Pool: "streams"}); !errors.Is(err, client.ErrNoSlots) || !strings.Contains(err.Error(), "2 acquires wait for what comes free") {
+	if _, err := h.Acquire(t.Context(), wire.AcquireRequest{Pool: "streams"}); !errors.Is(err, client.ErrNoSlots) ||
+		!strings.Contains(err.Error(), "2 acquires wait for what comes free") {
 		t.Errorf("one that comes later: %v", err)
 	}
 	if h.waiting() != 3 {
@@ -129,7 +131,8 @@ func TestWaitingEnds(t *testing.T) {
 	h.untilWaiting(1)
 	<-late.done
 	var p *client.Error
-	if !errors.As(late.err, &p) || p.Code != "no_slots" || p.WaitedSeconds == nil || *p.WaitedSeconds < 0.4 || *p.WaitedSeconds > 5 {
+	if !errors.As(late.err, &p) || p.Code != "no_slots" || p.WaitedSeconds == nil || *p.WaitedSeconds < 0.4 ||
+		*p.WaitedSeconds > 5 {
 		t.Errorf("whose time is up: %v %+v", late.err, p)
 	}
 	// When the licence goes, nobody waits any longer.

@@ -13,11 +13,11 @@
 //	}
 //
 // That is all that most products need. A lease lives by this process: nothing is to be renewed, and its slots come back
-// milliseconds after the process dies, however it dies. The session finds the agent again after a restart, which no lease
-// notices.
+// milliseconds after the process dies, however it dies. The session finds the agent again after a restart, which no
+// lease notices.
 //
-// With [WithVendor] the agent must prove that it is the one that the vendor's licence names. [FailOpen] says that the product
-// may go on without an agent. A refusal is an [*Error] that [errors.Is] compares with a [Code].
+// With [WithVendor] the agent must prove that it is the one that the vendor's licence names. [FailOpen] says that the
+// product may go on without an agent. A refusal is an [*Error] that [errors.Is] compares with a [Code].
 //
 // [Client] speaks HTTP, one call at a time: what admins and tools need.
 package client
@@ -82,9 +82,10 @@ const (
 // The codes that the client says by itself.
 const (
 	ErrAgentAway Code = "agent_away" // no agent answers
-	ErrNotProven Code = "not_proven" // the agent, or a lease of its, is not proved to be the one that the vendor's licence names
-	ErrForked    Code = "forked"     // the session is the parent's: open one after forking
-	ErrClosed    Code = "closed"     // the session is closed
+	// the agent, or a lease of its, is not proved to be the one that the vendor's licence names
+	ErrNotProven Code = "not_proven"
+	ErrForked    Code = "forked" // the session is the parent's: open one after forking
+	ErrClosed    Code = "closed" // the session is closed
 )
 
 // Error is a refusal by the agent, or its absence.
@@ -199,7 +200,8 @@ func (c *Client) send(ctx context.Context, method, path string, in any) (*http.R
 	kind, _, _ = mime.ParseMediaType(res.Header.Get("Content-Type"))
 	b, _ := io.ReadAll(io.LimitReader(res.Body, 1<<20))
 	if kind != "application/problem+json" || json.Unmarshal(b, &e.Problem) != nil {
-		e.Problem = wire.Problem{Status: res.StatusCode, Code: string(ErrInternal), Detail: "the agent answered " + res.Status}
+		e.Problem = wire.Problem{Status: res.StatusCode, Code: string(ErrInternal),
+			Detail: "the agent answered " + res.Status}
 	}
 	return nil, e
 }
@@ -217,8 +219,9 @@ func away(socket string, err error) error {
 }
 
 func forked(parent int) error {
-	return &Error{Problem: wire.Problem{Code: string(ErrForked), Title: "Forked", Detail: fmt.Sprintf("the session was opened by process %d, and this is its child", parent),
-		Hint: "open a session after forking; lease.join shares a lease"}}
+	return &Error{Problem: wire.Problem{Code: string(ErrForked), Title: "Forked",
+		Detail: fmt.Sprintf("the session was opened by process %d, and this is its child", parent),
+		Hint:   "open a session after forking; lease.join shares a lease"}}
 }
 
 // License returns the verdict and the documents it rests on.
@@ -287,7 +290,8 @@ func (c *Client) Acquire(ctx context.Context, r wire.AcquireRequest) (*wire.Leas
 // Renew extends a ttl lease by ttl from now; zero means by what it was acquired with.
 func (c *Client) Renew(ctx context.Context, id string, ttl time.Duration) (*wire.Lease, error) {
 	out := new(wire.Lease)
-	if err := c.do(ctx, "PUT", "/v1/leases/"+url.PathEscape(id), wire.RenewRequest{TTLSeconds: ttl.Seconds()}, out); err != nil {
+	if err := c.do(ctx, "PUT", "/v1/leases/"+url.PathEscape(id), wire.RenewRequest{TTLSeconds: ttl.Seconds()},
+		out); err != nil {
 		return nil, err
 	}
 	return out, nil
@@ -352,8 +356,8 @@ func (c *Client) Metrics(ctx context.Context) ([]byte, error) {
 	return out, err
 }
 
-// Install puts a licence document into the agent's folder, under a name or one made from its id; with dryRun it only says
-// what would change. Admins only.
+// Install puts a licence document into the agent's folder, under a name or one made from its id; with dryRun it only
+// says what would change. Admins only.
 func (c *Client) Install(ctx context.Context, document []byte, name string, dryRun bool) (*wire.Installed, error) {
 	out := new(wire.Installed)
 	q := url.Values{}
@@ -383,7 +387,8 @@ func (c *Client) Rollback(ctx context.Context, name string) (*wire.Installed, er
 	return out, nil
 }
 
-// Return stops a licence on this host for good, and returns the receipt that the agent signs for the vendor. Admins only.
+// Return stops a licence on this host for good, and returns the receipt that the agent signs for the vendor. Admins
+// only.
 func (c *Client) Return(ctx context.Context, license string) (*wire.Returned, error) {
 	out := new(wire.Returned)
 	if err := c.do(ctx, "POST", "/v1/license/return", wire.ReturnRequest{License: license}, out); err != nil {

@@ -47,13 +47,15 @@ func answer(status int, kind, body string) http.HandlerFunc {
 }
 
 func TestProblem(t *testing.T) {
-	c := agent(t, answer(409, "application/problem+json", `{"status":409,"code":"no_slots","detail":"pool streams: all are in use","hint":"try later","limit":3,"in_use":3,"retry_after_seconds":7}`))
+	c := agent(t, answer(409, "application/problem+json",
+		`{"status":409,"code":"no_slots","detail":"pool streams: all are in use","hint":"try later","limit":3,"in_use":3,"retry_after_seconds":7}`))
 	_, err := c.Acquire(t.Context(), wire.AcquireRequest{Pool: "streams"})
 	if !errors.Is(err, client.ErrNoSlots) || errors.Is(err, client.ErrNotHolder) {
 		t.Fatalf("got %v", err)
 	}
 	var p *client.Error
-	if !errors.As(err, &p) || p.Error() != "pool streams: all are in use" || *p.Limit != 3 || *p.RetryAfterSeconds != 7 || p.Hint != "try later" {
+	if !errors.As(err, &p) || p.Error() != "pool streams: all are in use" || *p.Limit != 3 ||
+		*p.RetryAfterSeconds != 7 || p.Hint != "try later" {
 		t.Errorf("got %+v", p)
 	}
 }
@@ -72,7 +74,8 @@ func TestNotAnAgent(t *testing.T) {
 func TestAway(t *testing.T) {
 	c := client.New(filepath.Join(t.TempDir(), "none"))
 	_, err := c.License(t.Context())
-	if !errors.Is(err, client.ErrAgentAway) || !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "no agent answers on "+c.Socket()) {
+	if !errors.Is(err, client.ErrAgentAway) || !errors.Is(err, os.ErrNotExist) ||
+		!strings.Contains(err.Error(), "no agent answers on "+c.Socket()) {
 		t.Errorf("got %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -94,7 +97,9 @@ func TestSocketFromEnvironment(t *testing.T) {
 }
 
 func TestEvents(t *testing.T) {
-	c := agent(t, answer(200, "text/event-stream", ": hello\n\nevent: license.changed\ndata: {\"type\":\"license.changed\",\"code\":\"VALID\"}\n\nevent: x\ndata: {\"type\":\"x\"}\n\n"))
+	c := agent(t, answer(200, "text/event-stream",
+		": hello\n\nevent: license.changed\ndata: {\"type\":\"license.changed\",\"code\":\"VALID\"}\n\nevent: "+
+			"x\ndata: {\"type\":\"x\"}\n\n"))
 	var seen []string
 	var last error
 	for ev, err := range c.Events(t.Context()) {
@@ -104,7 +109,8 @@ func TestEvents(t *testing.T) {
 		}
 		seen = append(seen, ev.Type)
 	}
-	if strings.Join(seen, " ") != "license.changed x" || !errors.Is(last, client.ErrAgentAway) || !strings.Contains(last.Error(), "the stream has ended") {
+	if strings.Join(seen, " ") != "license.changed x" || !errors.Is(last, client.ErrAgentAway) ||
+		!strings.Contains(last.Error(), "the stream has ended") {
 		t.Errorf("got %v, then %v", seen, last)
 	}
 }

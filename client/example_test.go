@@ -145,7 +145,9 @@ func ExampleFailOpen() {
 // An agent that must prove that it is the one that the vendor's licence names. In a product, the key is embedded.
 func ExampleWithVendor() {
 	// //go:embed k1.pub
-	var k1 []byte = []byte("-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n-----END PUBLIC KEY-----\n")
+	var k1 []byte = []byte(
+		"-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n-----END PUBLIC " +
+			"KEY-----\n")
 	key, err := client.ParseKey(k1)
 	if err != nil {
 		log.Fatal(err)

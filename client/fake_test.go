@@ -180,7 +180,8 @@ func (f *fake) serve(c *fakeConn) {
 			}
 		}
 		problem := func(code string) {
-			c.say(`{"jsonrpc":"2.0","id":%d,"error":{"code":-32000,"message":"said","data":{"code":%q,"detail":"pool streams: %s"}}}`, id, code, code)
+			c.say(
+				`{"jsonrpc":"2.0","id":%d,"error":{"code":-32000,"message":"said","data":{"code":%q,"detail":"pool streams: %s"}}}`, id, code, code)
 		}
 		f.mu.Lock()
 		if f.silent {
@@ -189,13 +190,16 @@ func (f *fake) serve(c *fakeConn) {
 		}
 		switch r.Method {
 		case "session.hello":
-			answer(`{"versions":[1],"capabilities":[],"agent":{"status":"ok","product":"acme"},"you":{"uid":1,"gid":1,"pid":2}}`)
+			answer(
+				`{"versions":[1],"capabilities":[],"agent":{"status":"ok","product":"acme"},"you":{"uid":1,"gid":1,"pid":2}}`)
 		case "license.get":
-			answer(fmt.Sprintf(`{"state":"valid","code":"VALID","agent_away_seconds":%g,"features":{"plan":{"enabled":true,"value":%q}}}`, f.away, f.plan))
+			answer(fmt.Sprintf(
+				`{"state":"valid","code":"VALID","agent_away_seconds":%g,"features":{"plan":{"enabled":true,"value":%q}}}`, f.away, f.plan))
 		case "features.get":
 			answer(fmt.Sprintf(`{"name":%q,"enabled":%t,"value":%q}`, r.Params.Name, r.Params.Name == "plan", f.plan))
 		case "pools.list":
-			answer(fmt.Sprintf(`{"pools":[{"name":"streams","kind":"pool","limit":%d,"in_use":%d}]}`, f.limit, len(f.leases)))
+			answer(fmt.Sprintf(`{"pools":[{"name":"streams","kind":"pool","limit":%d,"in_use":%d}]}`, f.limit,
+				len(f.leases)))
 		case "lease.acquire":
 			lifetime := r.Params.Lifetime
 			if lifetime == "" {
@@ -203,7 +207,9 @@ func (f *fake) serve(c *fakeConn) {
 			}
 			expires := "null"
 			if r.Params.TTLSeconds > 0 {
-				lifetime, expires = "ttl", fmt.Sprintf("%q", time.Now().UTC().Add(time.Duration(r.Params.TTLSeconds*float64(time.Second))).Format(time.RFC3339Nano))
+				lifetime, expires = "ttl", fmt.Sprintf("%q",
+					time.Now().UTC().Add(time.Duration(r.Params.TTLSeconds*float64(time.Second))).Format(
+						time.RFC3339Nano))
 			}
 			grant := func() bool {
 				if len(f.leases) >= f.limit {
@@ -212,7 +218,8 @@ func (f *fake) serve(c *fakeConn) {
 				f.next++
 				lease := fmt.Sprintf("%032x", f.next)
 				f.leases[lease] = lifetime
-				answer(fmt.Sprintf(`{"id":%q,"pool":"streams","n":1,"lifetime":%q,"liveness":"peerpidfd","state":"held","acquired_at":%q,"expires_at":%s}`,
+				answer(fmt.Sprintf(
+					`{"id":%q,"pool":"streams","n":1,"lifetime":%q,"liveness":"peerpidfd","state":"held","acquired_at":%q,"expires_at":%s}`,
 					lease, lifetime, time.Now().UTC().Format(time.RFC3339Nano), expires))
 				return true
 			}

@@ -66,7 +66,8 @@ func (s *Session) event(ev wire.Event) {
 		l := s.leases[ev.LeaseID]
 		s.mu.Unlock()
 		if l != nil {
-			l.lose(&Error{Problem: wire.Problem{Code: string(ErrLeaseUnknown), Detail: fmt.Sprintf("lease %s is over: %s", ev.LeaseID, ev.Cause)}})
+			l.lose(&Error{Problem: wire.Problem{Code: string(ErrLeaseUnknown),
+				Detail: fmt.Sprintf("lease %s is over: %s", ev.LeaseID, ev.Cause)}})
 		}
 	}
 }
@@ -77,8 +78,8 @@ func (s *Session) held() []*Lease {
 	return slices.Collect(maps.Values(s.leases))
 }
 
-// mend connects again, with back-off and full jitter, and shows the leases; nil when the session is closed. Leases are lost
-// when that takes longer than the licence allows.
+// mend connects again, with back-off and full jitter, and shows the leases; nil when the session is closed. Leases are
+// lost when that takes longer than the licence allows.
 func (s *Session) mend() *link {
 	expired := time.NewTimer(s.agentAway())
 	defer expired.Stop()
@@ -119,8 +120,8 @@ func (s *Session) giveUp(err error) {
 	}
 }
 
-// attach shows the leases to an agent that may not know that their holder lives, makes the link the session's, gives back
-// what was to be given back, and asks for what nothing backs.
+// attach shows the leases to an agent that may not know that their holder lives, makes the link the session's, gives
+// back what was to be given back, and asks for what nothing backs.
 func (s *Session) attach(ctx context.Context, l *link) error {
 	fail := func(err error) error {
 		l.fail(err)

@@ -33,8 +33,8 @@ type Lease struct {
 }
 
 // Acquire asks for slots, which this process holds until it ends or until [Lease.Close]. The request may name another
-// lifetime; one with a time to live is renewed here. A refusal is an error to be compared: errors.Is(err, [ErrNoSlots]). What
-// comes after ctx has ended is given back.
+// lifetime; one with a time to live is renewed here. A refusal is an error to be compared: errors.Is(err,
+// [ErrNoSlots]). What comes after ctx has ended is given back.
 func (s *Session) Acquire(ctx context.Context, r Request) (*Lease, error) {
 	lease := &Lease{session: s, done: make(chan struct{}), proven: ProvenNone}
 	ttl := r.TTLSeconds > 0 || r.Lifetime == "ttl"
@@ -70,8 +70,10 @@ func (s *Session) Acquire(ctx context.Context, r Request) (*Lease, error) {
 }
 
 func acquireParams(r *Request) ([]byte, error) {
-	if r.Pool != "" && plainText(r.Pool) && r.N == nil && r.Items == nil && r.MinN == 0 && r.Lifetime == "" && r.TTLSeconds == 0 && r.WaitSeconds == 0 &&
-		r.ClientToken == "" && r.Nonce == "" && r.Labels == nil && r.Priority == 0 && r.PID == 0 && r.Until == nil && r.Version == "" {
+	if r.Pool != "" && plainText(r.Pool) && r.N == nil && r.Items == nil && r.MinN == 0 && r.Lifetime == "" &&
+		r.TTLSeconds == 0 && r.WaitSeconds == 0 &&
+		r.ClientToken == "" && r.Nonce == "" && r.Labels == nil && r.Priority == 0 && r.PID == 0 && r.Until == nil &&
+		r.Version == "" {
 		return []byte(`{"pool":"` + r.Pool + `"}`), nil
 	}
 	b, err := json.Marshal(r)
@@ -83,8 +85,8 @@ func acquireParams(r *Request) ([]byte, error) {
 
 func idParams(id string) []byte { return []byte(`{"id":"` + id + `"}`) }
 
-// granted takes a lease that the agent has granted, before anything else that it says is heard. One that nobody waits for is
-// given back.
+// granted takes a lease that the agent has granted, before anything else that it says is heard. One that nobody waits
+// for is given back.
 func (s *Session) granted(l *link, lease *Lease, raw []byte, given bool) error {
 	id, ok := leaseID(raw)
 	if !ok {
@@ -106,7 +108,9 @@ func (s *Session) granted(l *link, lease *Lease, raw []byte, given bool) error {
 	}
 	lease.mu.Unlock()
 	if given && !draw {
-		back := func() { l.write(nil, "lease.release", idParams(id)) } //nolint:errcheck // a link that breaks takes it back, too
+		back := func() {
+			l.write(nil, "lease.release", idParams(id))
+		} //nolint:errcheck // a link that breaks takes it back, too
 		if !s.task(back) {
 			back()
 		}
@@ -202,7 +206,8 @@ func (l *Lease) end() (id string, ok bool) {
 	return l.id, true
 }
 
-// Close gives the lease back, a draw not; while the agent is away, as soon as it is there again. It may be called more than once.
+// Close gives the lease back, a draw not; while the agent is away, as soon as it is there again. It may be called more
+// than once.
 func (l *Lease) Close() error {
 	s := l.session
 	if getpid() != s.pid {

@@ -101,9 +101,11 @@ func (s *Session) connect(ctx context.Context) (*link, error) {
 	if err != nil {
 		return nil, s.gone(ctx, err)
 	}
-	l := &link{session: s, conn: &first{UnixConn: raw}, raw: raw, proven: ProvenNone, done: make(chan struct{}), over: make(chan struct{}), pending: map[uint64]*call{}}
+	l := &link{session: s, conn: &first{UnixConn: raw}, raw: raw, proven: ProvenNone, done: make(chan struct{}),
+		over: make(chan struct{}), pending: map[uint64]*call{}}
 	if s.vendor != nil {
-		t := tls.Client(l.conn, &tls.Config{MinVersion: tls.VersionTLS13, InsecureSkipVerify: true}) // the key is compared, in prove
+		// the key is compared, in prove
+		t := tls.Client(l.conn, &tls.Config{MinVersion: tls.VersionTLS13, InsecureSkipVerify: true})
 		if err := t.HandshakeContext(ctx); err != nil {
 			raw.Close()
 			return nil, handshakeError(s.gone(ctx, err), err)
@@ -202,8 +204,9 @@ func (l *link) line(line []byte) error {
 
 // refusedConnection is what an agent that has too many connections means.
 func refusedConnection() error {
-	return &Error{Problem: wire.Problem{Status: 429, Code: string(ErrRateLimited), Title: "Too much at once", Detail: "the agent takes no more connections from this user",
-		Hint: "one session a process is enough; limits.connections_per_uid is the agent's limit"}}
+	return &Error{Problem: wire.Problem{Status: 429, Code: string(ErrRateLimited), Title: "Too much at once",
+		Detail: "the agent takes no more connections from this user",
+		Hint:   "one session a process is enough; limits.connections_per_uid is the agent's limit"}}
 }
 
 // plainAnswer reads an answer in the form that the agent writes, {"jsonrpc":"2.0","id":1,"result":…}.
@@ -325,7 +328,9 @@ func (l *link) do(ctx context.Context, method string, params []byte, lease *Leas
 			return a.result, a.err
 		}
 		if lease != nil {
-			l.session.task(func() { l.write(nil, "lease.cancel", []byte(`{"request":`+strconv.FormatUint(id, 10)+`}`)) }) //nolint:errcheck // a broken link cancels, too
+			l.session.task(func() {
+				l.write(nil, "lease.cancel", []byte(`{"request":`+strconv.FormatUint(id, 10)+`}`))
+			}) //nolint:errcheck // a broken link cancels, too
 		}
 		return nil, ctx.Err()
 	}

@@ -51,9 +51,10 @@ type Proven string
 
 // What can be proved.
 const (
-	ProvenNone Proven = "none" // no vendor key was given, or what was found could not be proved and AllowUnproven took it
-	// The vendor's licence names the agent's key, or the vendor's upstream has vouched for it; the agent has it, and sees this process
-	// at the other end.
+	// no vendor key was given, or what was found could not be proved and AllowUnproven took it
+	ProvenNone Proven = "none"
+	// The vendor's licence names the agent's key, or the vendor's upstream has vouched for it; the agent has it, and
+	// sees this process at the other end.
 	ProvenLicense Proven = "licence"
 	ProvenLease   Proven = "lease" // and it granted the lease inside TLS with that key
 )
@@ -87,9 +88,9 @@ func (me self) is(a seen) (same, known bool) {
 	}
 }
 
-// prove has the agent at the end of a TLS connection prove that it is the one that the vendor's licence names, and that it
-// sees this process at the other end and nobody between. A key that was proved once is believed for the session: licences come
-// and go.
+// prove has the agent at the end of a TLS connection prove that it is the one that the vendor's licence names, and that
+// it sees this process at the other end and nobody between. A key that was proved once is believed for the session:
+// licences come and go.
 func (s *Session) prove(ctx context.Context, l *link) error {
 	certs := l.conn.(*tls.Conn).ConnectionState().PeerCertificates
 	if len(certs) == 0 {
@@ -138,9 +139,12 @@ func (s *Session) prove(ctx context.Context, l *link) error {
 	case c.Product != s.vendor.Product:
 		return notProven(fmt.Errorf("its proof is for product %q", c.Product))
 	case !same:
-		return notProven(fmt.Errorf("it sees process %d of uid %d at this end: somebody stands between", c.Holder.PID, c.Holder.UID))
+		return notProven(fmt.Errorf("it sees process %d of uid %d at this end: somebody stands between", c.Holder.PID,
+			c.Holder.UID))
 	case !known && !s.unproven:
-		return notProven(errors.New("it cannot see which process is at this end; let it see this PID namespace (shareProcessNamespace in a pod), or run Linux 6.9"))
+		return notProven(errors.New(
+			"it cannot see which process is at this end; let it see this PID namespace (shareProcessNamespace in a " +
+				"pod), or run Linux 6.9"))
 	case !known:
 		return nil
 	}
@@ -156,7 +160,8 @@ func handshakeError(err, cause error) error {
 	var slow net.Error
 	var record tls.RecordHeaderError
 	switch {
-	case !errors.Is(err, ErrAgentAway), errors.Is(cause, io.EOF), errors.Is(cause, io.ErrUnexpectedEOF), errors.Is(cause, syscall.ECONNRESET), errors.Is(cause, syscall.EPIPE):
+	case !errors.Is(err, ErrAgentAway), errors.Is(cause, io.EOF), errors.Is(cause, io.ErrUnexpectedEOF),
+		errors.Is(cause, syscall.ECONNRESET), errors.Is(cause, syscall.EPIPE):
 		return err
 	case errors.As(cause, &record):
 		if strings.HasPrefix(string(record.RecordHeader[:]), "HTTP/") {
@@ -196,14 +201,17 @@ func (s *Session) checkToken(l *Lease, nonce string) error {
 func notProven(err error) error {
 	return &Error{cause: err, Problem: wire.Problem{Code: string(ErrNotProven), Title: "Not proven",
 		Detail: "the agent cannot prove that it is the one that the licence names: " + err.Error(),
-		Hint:   "is another program listening on the socket, or is the licence bound to another agent? `usher doctor` says more"}}
+		Hint: "is another program listening on the socket, or is the licence bound to another agent? `usher " +
+			"doctor` says more"}}
 }
 
 // vouches says that a licence of the vendor's names the agent's key.
 func (v *Vendor) vouches(chain []string, key ed25519.PublicKey) error {
-	sum := sha256.Sum256([]byte(`{"crv":"Ed25519","kty":"OKP","x":"` + base64.RawURLEncoding.EncodeToString(key) + `"}`)) // RFC 7638
+	sum := sha256.Sum256([]byte(`{"crv":"Ed25519","kty":"OKP","x":"` + base64.RawURLEncoding.EncodeToString(key) +
+		`"}`)) // RFC 7638
 	thumb := base64.RawURLEncoding.EncodeToString(sum[:])
-	err := errors.New("no licence in force names an agent's key (usher vendor bind binds one), and no upstream has vouched for one")
+	err := errors.New(
+		"no licence in force names an agent's key (usher vendor bind binds one), and no upstream has vouched for one")
 	for i, doc := range chain {
 		named, failed := v.named(doc)
 		switch {
@@ -266,8 +274,8 @@ func strip(document string) string {
 	return b.String()
 }
 
-// open verifies a compact JWS (RFC 7515, RFC 7518) of a type with a key and reads its claims. The key's kind decides the
-// algorithm.
+// open verifies a compact JWS (RFC 7515, RFC 7518) of a type with a key and reads its claims. The key's kind decides
+// the algorithm.
 func open(token, typ string, key crypto.PublicKey, claims any) error {
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {
@@ -285,7 +293,8 @@ func open(token, typ string, key crypto.PublicKey, claims any) error {
 		Alg, Typ string
 		Crit     []string
 	}
-	if err := json.Unmarshal(raw[0], &h); err != nil || h.Typ != typ || len(h.Crit) > 0 || bytes.Contains(raw[0], []byte(`"b64"`)) {
+	if err := json.Unmarshal(raw[0], &h); err != nil || h.Typ != typ || len(h.Crit) > 0 ||
+		bytes.Contains(raw[0], []byte(`"b64"`)) {
 		return fmt.Errorf("it is no %s", typ)
 	}
 	signed, sig := []byte(parts[0]+"."+parts[1]), raw[2]

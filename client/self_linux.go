@@ -21,8 +21,9 @@ func pidfd() int {
 	return int(fd)
 }
 
-// sendFirst writes b with a pidfd of this process beside it (unix(7), SCM_RIGHTS), so that the agent knows when it dies even
-// where the kernel cannot tell it who connected. It returns how much was written; what cannot be sent so is sent without.
+// sendFirst writes b with a pidfd of this process beside it (unix(7), SCM_RIGHTS), so that the agent knows when it dies
+// even where the kernel cannot tell it who connected. It returns how much was written; what cannot be sent so is sent
+// without.
 func sendFirst(c *net.UnixConn, b []byte) (int, error) {
 	fd := pidfd()
 	if fd < 0 {
@@ -62,8 +63,8 @@ func whoami() self {
 			}
 		}
 	}
-	// 0xEFFFFFFC is the first PID namespace's inode in every kernel (PROC_PID_INIT_INO). From outside of another the process has
-	// a number that it cannot know.
+	// 0xEFFFFFFC is the first PID namespace's inode in every kernel (PROC_PID_INIT_INO). From outside of another the
+	// process has a number that it cannot know.
 	if ns, err := os.Readlink("/proc/self/ns/pid"); err == nil && ns != "pid:[4026531836]" {
 		me.hidden = true
 	}

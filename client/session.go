@@ -36,27 +36,28 @@ func WithSocket(path string) Option { return func(s *Session) { s.socket = socke
 // WithLabels are shown with every lease that names none of its own.
 func WithLabels(labels map[string]string) Option { return func(s *Session) { s.labels = labels } }
 
-// WithVendor has the agent prove, on open and on every reconnect, that it is the one that the vendor's licence names, and that
-// nobody stands between; all that is said is inside TLS with its key. An agent that cannot is refused with [ErrNotProven], one
-// whose licence names no agent too: anybody could be such a one.
+// WithVendor has the agent prove, on open and on every reconnect, that it is the one that the vendor's licence names,
+// and that nobody stands between; all that is said is inside TLS with its key. An agent that cannot is refused with
+// [ErrNotProven], one whose licence names no agent too: anybody could be such a one.
 func WithVendor(v Vendor) Option { return func(s *Session) { s.vendor = &v } }
 
 // AllowUnproven takes an agent whose licence names no agent's key, or that does not see who is at the other end; see
 // [Session.Proven]. It takes none whose licence names another's key, or that sees another process than this one.
 func AllowUnproven() Option { return func(s *Session) { s.unproven = true } }
 
-// FailOpen lets the product go on while no agent answers: [Open] succeeds, and [Session.Acquire] returns leases that nothing
-// backs, see [Lease.Backed]. They are counted in [Stats], and asked for when the agent is back; one that is refused then is
-// lost. Without it no agent means no slots.
+// FailOpen lets the product go on while no agent answers: [Open] succeeds, and [Session.Acquire] returns leases that
+// nothing backs, see [Lease.Backed]. They are counted in [Stats], and asked for when the agent is back; one that is
+// refused then is lost. Without it no agent means no slots.
 func FailOpen() Option { return func(s *Session) { s.failOpen = true } }
 
-// Session is a kept-open connection to an agent. Leases that are acquired on it live by this process: the kernel tells the
-// agent when it dies, and their slots come back in milliseconds. It is safe for concurrent use.
+// Session is a kept-open connection to an agent. Leases that are acquired on it live by this process: the kernel tells
+// the agent when it dies, and their slots come back in milliseconds. It is safe for concurrent use.
 //
-// When the agent goes away the session connects again, with back-off, and shows its leases. A lease is lost only when the
-// agent says so, or when none has answered for as long as the licence allows.
+// When the agent goes away the session connects again, with back-off, and shows its leases. A lease is lost only when
+// the agent says so, or when none has answered for as long as the licence allows.
 //
-// A child that was forked without exec has no session: every call is [ErrForked], and nothing of the parent's is given back.
+// A child that was forked without exec has no session: every call is [ErrForked], and nothing of the parent's is given
+// back.
 type Session struct {
 	socket   string
 	labels   map[string]string
@@ -96,10 +97,11 @@ type Stats struct {
 
 var getpid = os.Getpid // but for tests
 
-// Open opens a session with the agent. Nothing needs to be said; options say what is to be other than usual. ctx is for the
-// opening alone. [ErrAgentAway], [ErrForbidden], [ErrNotProven].
+// Open opens a session with the agent. Nothing needs to be said; options say what is to be other than usual. ctx is for
+// the opening alone. [ErrAgentAway], [ErrForbidden], [ErrNotProven].
 func Open(ctx context.Context, options ...Option) (*Session, error) {
-	s := &Session{socket: socketOr(""), pid: getpid(), proven: ProvenNone, stale: make(chan struct{}, 1), news: make(chan struct{}),
+	s := &Session{socket: socketOr(""), pid: getpid(), proven: ProvenNone, stale: make(chan struct{}, 1),
+		news:   make(chan struct{}),
 		leases: map[string]*Lease{}, unbacked: map[*Lease]struct{}{}}
 	for _, o := range options {
 		o(s)
@@ -186,8 +188,8 @@ func (s *Session) Stats() Stats {
 	return out
 }
 
-// License returns the verdict and the documents it rests on. While the agent is away, the last that was seen stands for as long
-// as leases do.
+// License returns the verdict and the documents it rests on. While the agent is away, the last that was seen stands for
+// as long as leases do.
 func (s *Session) License(ctx context.Context) (*wire.License, error) {
 	out := new(wire.License)
 	if err := s.call(ctx, "license.get", struct{}{}, out); err != nil {
@@ -207,8 +209,8 @@ func (s *Session) lastSeen(err error) (*wire.License, error) {
 	return s.license, nil
 }
 
-// Feature returns one feature; one that the licence does not name is not enabled. While the agent is away, what was last seen
-// stands for as long as leases do.
+// Feature returns one feature; one that the licence does not name is not enabled. While the agent is away, what was
+// last seen stands for as long as leases do.
 func (s *Session) Feature(ctx context.Context, name string) (wire.Feature, error) {
 	var out wire.NamedFeature
 	err := s.call(ctx, "features.get", struct {
@@ -231,8 +233,8 @@ func (s *Session) Pools(ctx context.Context) ([]wire.Pool, error) {
 	return out.Pools, err
 }
 
-// Watch returns the licence as it is, and again whenever it has changed, until ctx ends or the session is closed. It goes on
-// when the agent comes back. A reader that is slow sees the latest, not every one.
+// Watch returns the licence as it is, and again whenever it has changed, until ctx ends or the session is closed. It
+// goes on when the agent comes back. A reader that is slow sees the latest, not every one.
 func (s *Session) Watch(ctx context.Context) iter.Seq[*wire.License] {
 	return func(yield func(*wire.License) bool) {
 		var seen *wire.License
@@ -284,8 +286,8 @@ func (s *Session) agentAway() time.Duration {
 	return time.Duration(s.license.AgentAway * float64(time.Second))
 }
 
-// Close gives every lease back but those with the lifetime held, and ends the session. What cannot be given back, the agent
-// being away, ends with this process.
+// Close gives every lease back but those with the lifetime held, and ends the session. What cannot be given back, the
+// agent being away, ends with this process.
 func (s *Session) Close() {
 	if getpid() != s.pid {
 		return // the connection and what it holds are the parent's
@@ -309,8 +311,8 @@ func (s *Session) Close() {
 	s.over.Wait()
 }
 
-// File returns the session's connection as a file for a program that this process is about to become, so that a lease that
-// lives by the connection outlives exec.
+// File returns the session's connection as a file for a program that this process is about to become, so that a lease
+// that lives by the connection outlives exec.
 func (s *Session) File() (*os.File, error) {
 	l, err := s.live()
 	if err != nil {

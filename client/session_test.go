@@ -57,7 +57,8 @@ func TestSession(t *testing.T) {
 	f := startFake(t)
 	s := f.open(t)
 	a, b := acquire(t, s), acquire(t, s)
-	if _, err := s.Acquire(t.Context(), client.Slots("streams", 1)); !errors.Is(err, client.ErrNoSlots) || errors.Is(err, client.ErrAgentAway) {
+	if _, err := s.Acquire(t.Context(), client.Slots("streams", 1)); !errors.Is(err, client.ErrNoSlots) ||
+		errors.Is(err, client.ErrAgentAway) {
 		t.Errorf("one too many: %v", err)
 	}
 	if _, err := s.Acquire(t.Context(), client.Slots("no \"such\" pool", 3)); !errors.Is(err, client.ErrPoolUnknown) {
@@ -70,7 +71,8 @@ func TestSession(t *testing.T) {
 		t.Errorf("given back: %v", err)
 	}
 	f.holds(t, 1)
-	f.tell(`{"jsonrpc":"2.0","method":"lease.ended","params":{"type":"lease.ended","lease_id":%q,"cause":"forced"}}`, b.ID())
+	f.tell(`{"jsonrpc":"2.0","method":"lease.ended","params":{"type":"lease.ended","lease_id":%q,"cause":"forced"}}`,
+		b.ID())
 	<-b.Done()
 	if !errors.Is(b.Err(), client.ErrLeaseUnknown) || !strings.Contains(b.Err().Error(), "forced") {
 		t.Errorf("lost: %v", b.Err())
@@ -139,7 +141,8 @@ func TestRestart(t *testing.T) {
 	}
 }
 
-// Leases stand for as long as the licence says, and no longer. What is thought lost is given back to an agent that returns.
+// Leases stand for as long as the licence says, and no longer. What is thought lost is given back to an agent that
+// returns.
 func TestAgentAway(t *testing.T) {
 	f := startFake(t)
 	f.set(func() { f.away = 0.2 })
@@ -191,7 +194,8 @@ func TestFailOpen(t *testing.T) {
 		b, c = c, b
 	case <-c.Done():
 	}
-	if !errors.Is(c.Err(), client.ErrNoSlots) || !b.Backed() || b.Err() != nil || s.Stats().Unbacked != 0 || s.Stats().FailedOpen != 3 {
+	if !errors.Is(c.Err(), client.ErrNoSlots) || !b.Backed() || b.Err() != nil || s.Stats().Unbacked != 0 ||
+		s.Stats().FailedOpen != 3 {
 		t.Errorf("refused: %v; backed: %t, %v; %+v", c.Err(), b.Backed(), b.Err(), s.Stats())
 	}
 	if err := b.Close(); err != nil {
@@ -347,7 +351,8 @@ func TestConcurrent(t *testing.T) {
 					if err := l.Close(); err != nil {
 						t.Errorf("close: %v", err)
 					}
-				} else if !errors.Is(err, client.ErrNoSlots) && !errors.Is(err, client.ErrAgentAway) && !errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+				} else if !errors.Is(err, client.ErrNoSlots) && !errors.Is(err, client.ErrAgentAway) &&
+					!errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
 					t.Errorf("acquire: %v", err)
 				}
 				stop()
@@ -553,7 +558,8 @@ func BenchmarkByHand(b *testing.B) {
 	}
 	in := bufio.NewReader(c)
 	acquire := []byte(`{"jsonrpc":"2.0","id":1,"method":"lease.acquire","params":{"pool":"streams"}}` + "\n")
-	release := []byte(`{"jsonrpc":"2.0","id":2,"method":"lease.release","params":{"id":"0123456789abcdef0123456789abcdef"}}` + "\n")
+	release := []byte(
+		`{"jsonrpc":"2.0","id":2,"method":"lease.release","params":{"id":"0123456789abcdef0123456789abcdef"}}` + "\n")
 	b.ReportAllocs()
 	for b.Loop() {
 		for _, line := range [][]byte{acquire, release} {

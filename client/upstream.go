@@ -15,8 +15,8 @@ func (c *Client) UpstreamPreview(ctx context.Context) ([]wire.UpstreamRequest, e
 	return out.Requests, nil
 }
 
-// ReleaseHost has the agent give this host's place back on a licence with an upstream, or on all where id is empty: they are of no use
-// here until UpstreamCall. Admins only.
+// ReleaseHost has the agent give this host's place back on a licence with an upstream, or on all where id is empty:
+// they are of no use here until UpstreamCall. Admins only.
 func (c *Client) ReleaseHost(ctx context.Context, id string) ([]wire.Released, error) {
 	out := new(wire.Releases)
 	if err := c.do(ctx, "POST", "/v1/license/release", wire.ReleaseRequest{License: id}, out); err != nil {
@@ -25,8 +25,8 @@ func (c *Client) ReleaseHost(ctx context.Context, id string) ([]wire.Released, e
 	return out.Licenses, nil
 }
 
-// Drain has the agent grant no new leases until Undrain or its next start, and waits until those that are held are over. Admins
-// only.
+// Drain has the agent grant no new leases until Undrain or its next start, and waits until those that are held are
+// over. Admins only.
 func (c *Client) Drain(ctx context.Context, r wire.DrainRequest) (*wire.Drain, error) {
 	out := new(wire.Drain)
 	if err := c.do(ctx, "POST", "/v1/drain", r, out); err != nil {

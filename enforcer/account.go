@@ -6,8 +6,9 @@ import (
 	"slices"
 )
 
-// Nobody is the uid that stands for callers whom the kernel does not tell apart: users that the agent's user namespace does not
-// map all look like this one (user_namespaces(7), the overflow uid). It is no identity: two such callers are never one user.
+// Nobody is the uid that stands for callers whom the kernel does not tell apart: users that the agent's user namespace
+// does not map all look like this one (user_namespaces(7), the overflow uid). It is no identity: two such callers are
+// never one user.
 const Nobody = 65534
 
 // User is whom a lease belongs to: a uid by the kernel's word, or a credential by a listener's.
@@ -41,8 +42,8 @@ func (c Caller) SameProcess(o Caller) bool {
 	return (c.PID != 0 && c.Start != 0 || c.Inode != 0) && c.is(o)
 }
 
-// MayAct reports whether a caller who shows the id of this holder's lease may act on it. A lease of nobody's belongs to the
-// callers that know its id, which only its own acquire has told.
+// MayAct reports whether a caller who shows the id of this holder's lease may act on it. A lease of nobody's belongs to
+// the callers that know its id, which only its own acquire has told.
 func (c Caller) MayAct(o Caller) bool { return c.Who() == o.Who() }
 
 // account is what one user has taken of what there is for all.
@@ -70,21 +71,24 @@ func (e *Enforcer) settle(u User, a *account) {
 	}
 }
 
-// OverShare reports whether n more of something are too many for one user, who has own of it already, where all users together have
-// taken so many and may have most: nobody may have more than is left free for all others. All that one user can take is thus half,
-// two can take three quarters, and there is always a share for the next.
+// OverShare reports whether n more of something are too many for one user, who has own of it already, where all users
+// together have taken so many and may have most: nobody may have more than is left free for all others. All that one
+// user can take is thus half, two can take three quarters, and there is always a share for the next.
 func OverShare(own, taken, most, n int) bool {
 	return own+n > most-taken-n && own+n > 1 || taken+n > most
 }
 
-// denyShare says that what a user asks for is more than one may have of what there is; nil: it is not. what is the plural of
-// what is counted.
+// denyShare says that what a user asks for is more than one may have of what there is; nil: it is not. what is the
+// plural of what is counted.
 func denyShare(u User, what string, own, taken, most, n int) *Denial {
 	if !OverShare(own, taken, most, n) {
 		return nil
 	}
-	return &Denial{Code: RateLimited, Detail: fmt.Sprintf("%s has %d %s of the %d that all users have together, at most %d may be, and one user may have no more than is left for others",
-		u, own, what, taken, most), Hint: "give back what is no longer needed, or try again later"}
+	return &Denial{Code: RateLimited,
+		Detail: fmt.Sprintf(
+			"%s has %d %s of the %d that all users have together, at most %d may be, and one user may have no more "+
+				"than is left for others",
+			u, own, what, taken, most), Hint: "give back what is no longer needed, or try again later"}
 }
 
 // denyBytes refuses what would have too much kept for one user.
@@ -179,9 +183,9 @@ func (e *Enforcer) Users() []User {
 	})
 }
 
-// Portion returns at most so many leases of a user, and where the next portion begins; 0: there is none. The first begins at any
-// number that is larger than the number of leases. Between two portions anything may change: a lease that is held all the while is
-// in one of them, and may be in two.
+// Portion returns at most so many leases of a user, and where the next portion begins; 0: there is none. The first
+// begins at any number that is larger than the number of leases. Between two portions anything may change: a lease that
+// is held all the while is in one of them, and may be in two.
 func (e *Enforcer) Portion(u User, below, most int) (out []*Lease, next int) {
 	a := e.accounts[u]
 	if a == nil {
@@ -204,7 +208,8 @@ func (r *Acquire) denyLease(e *Enforcer) *Denial {
 		own = len(a.leases)
 	}
 	if own >= e.options.MaxLeasesPerUID {
-		return &Denial{Code: RateLimited, Detail: fmt.Sprintf("%s holds %d leases already, the most one user may", u, own)}
+		return &Denial{Code: RateLimited,
+			Detail: fmt.Sprintf("%s holds %d leases already, the most one user may", u, own)}
 	}
 	if d := denyShare(u, "leases", own, len(e.leases), e.options.MaxLeases, 1); d != nil {
 		return d

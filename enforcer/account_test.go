@@ -48,7 +48,8 @@ func (c *crowd) fill(t *testing.T, uid uint32, r Acquire) (n int) {
 			q.Token = fmt.Sprint(token, n)
 		}
 		if d := c.ask(&q); d.Denial != nil {
-			if d.Denial.Code != RateLimited || !strings.Contains(d.Denial.Detail, fmt.Sprint("uid ", uid)) || !strings.Contains(d.Denial.Detail, "no more than is left for others") {
+			if d.Denial.Code != RateLimited || !strings.Contains(d.Denial.Detail, fmt.Sprint("uid ", uid)) ||
+				!strings.Contains(d.Denial.Detail, "no more than is left for others") {
 				t.Fatalf("uid %d is refused: %v", uid, d.Denial)
 			}
 			return n
@@ -56,8 +57,8 @@ func (c *crowd) fill(t *testing.T, uid uint32, r Acquire) (n int) {
 	}
 }
 
-// One user never takes what others need: of each bound it has half at most, the next half of what is left, and so on; and the last
-// one's place is never another's.
+// One user never takes what others need: of each bound it has half at most, the next half of what is left, and so on;
+// and the last one's place is never another's.
 func TestOneUserLeavesRoom(t *testing.T) {
 	unlimited := PoolGrant{Name: "many", Limit: Unlimited, Budget: Unlimited}
 	full := PoolGrant{Name: "full", Limit: 1, Budget: 1}
@@ -72,7 +73,8 @@ func TestOneUserLeavesRoom(t *testing.T) {
 		{"client tokens", Options{MaxTokens: 64}, Acquire{Pool: "many", N: 1, Token: "t"}, 32},
 		{"places in the queue", Options{MaxWaiters: 64}, Acquire{Pool: "full", N: 1, Wait: MaxWait}, 32},
 		{"bytes of leases", Options{MaxBytes: 6400}, Acquire{Pool: "many", N: 1, Labels: label}, 32},
-		{"bytes of requests that wait", Options{MaxBytes: 6400}, Acquire{Pool: "full", N: 1, Wait: MaxWait, Labels: label}, 32},
+		{"bytes of requests that wait", Options{MaxBytes: 6400},
+			Acquire{Pool: "full", N: 1, Wait: MaxWait, Labels: label}, 32},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c := newCrowd(test.o, unlimited, full)
@@ -89,7 +91,8 @@ func TestOneUserLeavesRoom(t *testing.T) {
 
 // What a user has given back it may take again: a client token a day after, a lease and a place in the queue at once.
 func TestSharesComeBack(t *testing.T) {
-	c := newCrowd(Options{MaxTokens: 8, MaxWaiters: 8, MaxLeases: 8}, PoolGrant{Name: "many", Limit: Unlimited, Budget: Unlimited})
+	c := newCrowd(Options{MaxTokens: 8, MaxWaiters: 8, MaxLeases: 8},
+		PoolGrant{Name: "many", Limit: Unlimited, Budget: Unlimited})
 	if n := c.fill(t, 1000, Acquire{Pool: "many", N: 1, Token: "t", Lifetime: LifetimeTTL, TTL: time.Second}); n != 4 {
 		t.Fatalf("%d tokens of 8", n)
 	}
@@ -105,12 +108,13 @@ func TestSharesComeBack(t *testing.T) {
 	}
 }
 
-// Users whom the kernel does not tell apart are nobody: they have no leases of each other's, count one by one, and share no client
-// token.
+// Users whom the kernel does not tell apart are nobody: they have no leases of each other's, count one by one, and
+// share no client token.
 func TestNobodyIsNoUser(t *testing.T) {
 	c := newCrowd(Options{}, PoolGrant{Name: "p", Limit: 4, Budget: 4, CountBy: CountUser})
 	one, other := Caller{UID: Nobody, PID: 5, Start: 7}, Caller{UID: Nobody, PID: 6, Start: 9}
-	if one.SameUser(other) || one.SameUser(one) || !one.SameProcess(one) || one.SameProcess(other) || (Caller{UID: Nobody}).SameProcess(Caller{UID: Nobody}) {
+	if one.SameUser(other) || one.SameUser(one) || !one.SameProcess(one) || one.SameProcess(other) ||
+		(Caller{UID: Nobody}).SameProcess(Caller{UID: Nobody}) {
 		t.Error("nobody is somebody")
 	}
 	if key := (Caller{UID: Nobody, Credential: "k"}); !key.SameUser(key) {
@@ -119,13 +123,15 @@ func TestNobodyIsNoUser(t *testing.T) {
 	a := c.ask(&Acquire{Pool: "p", N: 1, Caller: one, Token: "t"})
 	b := c.ask(&Acquire{Pool: "p", N: 1, Caller: other, Token: "t"})
 	again := c.ask(&Acquire{Pool: "p", N: 1, Caller: one, Token: "t"})
-	if a.Denial != nil || b.Denial != nil || b.Replayed || a.Lease.ID == b.Lease.ID || !again.Replayed || again.Lease.ID != a.Lease.ID {
+	if a.Denial != nil || b.Denial != nil || b.Replayed || a.Lease.ID == b.Lease.ID || !again.Replayed ||
+		again.Lease.ID != a.Lease.ID {
 		t.Errorf("two processes with one token: %+v, %+v, and again %+v", a, b, again)
 	}
 	if p, _ := c.Pool("p", c.now); p.InUse != 2 {
 		t.Errorf("two users that are not told apart count as %d", p.InUse)
 	}
-	if d := c.ask(&Acquire{Pool: "p", N: 1, Caller: Caller{UID: Nobody}, Token: "t"}).Denial; d == nil || d.Code != BadRequest || d.Field != "client_token" {
+	if d := c.ask(&Acquire{Pool: "p", N: 1, Caller: Caller{UID: Nobody}, Token: "t"}).Denial; d == nil ||
+		d.Code != BadRequest || d.Field != "client_token" {
 		t.Errorf("a token of who knows whom: %v", d)
 	}
 	if d := c.ask(&Release{ID: a.Lease.ID, Caller: Caller{UID: 1000}}).Denial; d == nil || d.Code != NotHolder {

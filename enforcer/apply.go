@@ -61,7 +61,8 @@ func (e *Enforcer) applyVerdict(ev Event) {
 			continue
 		}
 		// Nothing is granted of it any more; how its leases are counted stays.
-		e.regrant(p, PoolGrant{Name: name, Scope: p.grant.Scope, CountBy: p.grant.CountBy, HoldersBy: p.grant.HoldersBy, Unit: p.grant.Unit})
+		e.regrant(p, PoolGrant{Name: name, Scope: p.grant.Scope, CountBy: p.grant.CountBy, HoldersBy: p.grant.HoldersBy,
+			Unit: p.grant.Unit})
 		p.named = false
 	}
 	for _, p := range e.pools {

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// denyBorrow says why the verdict lets nothing be borrowed until the instant that is asked for; nil when it does, or when nothing
-// is to be borrowed.
+// denyBorrow says why the verdict lets nothing be borrowed until the instant that is asked for; nil when it does, or
+// when nothing is to be borrowed.
 func (r *Acquire) denyBorrow(e *Enforcer, v *Verdict, now time.Time) *Denial {
 	if r.Lifetime != LifetimeBorrow {
 		return nil
@@ -23,7 +23,8 @@ func (r *Acquire) denyBorrow(e *Enforcer, v *Verdict, now time.Time) *Denial {
 	case !r.Until.After(now):
 		return bad("until", "until is %s, and it is %s already", stamp(r.Until), stamp(now))
 	case longest <= 0:
-		return refuse("lifetime", "have the licence extended by borrowing, or see to license.max_borrow", "nothing can be borrowed: the licence, or the configuration, does not allow it")
+		return refuse("lifetime", "have the licence extended by borrowing, or see to license.max_borrow",
+			"nothing can be borrowed: the licence, or the configuration, does not allow it")
 	case r.Until.Sub(now) > longest:
 		return refuse("until", fmt.Sprintf("borrow until %s at most", stamp(sooner(now.Add(longest), ends))),
 			"until is %s, and slots can be borrowed for %s at most", stamp(r.Until), inDays(longest))
@@ -34,7 +35,8 @@ func (r *Acquire) denyBorrow(e *Enforcer, v *Verdict, now time.Time) *Denial {
 	return nil
 }
 
-// borrowEnds returns the end that no borrow outlives, which documents that wait for their time may put off; zero: never.
+// borrowEnds returns the end that no borrow outlives, which documents that wait for their time may put off; zero:
+// never.
 func (v *Verdict) borrowEnds() time.Time {
 	if v.TerminatesAt.IsZero() || v.CoveredUntil.IsZero() {
 		return zeroTime
@@ -46,7 +48,9 @@ func (v *Verdict) borrowEnds() time.Time {
 func (v *Verdict) returnsEarly() bool { return v != nil && v.EarlyReturn }
 
 func notEarly(l *Lease) *Denial {
-	return &Denial{Code: Forbidden, Detail: fmt.Sprintf("lease %s is borrowed until %s, and the licence does not let it come back early", l.ID, stamp(l.ExpiresAt)),
+	return &Denial{Code: Forbidden,
+		Detail: fmt.Sprintf("lease %s is borrowed until %s, and the licence does not let it come back early", l.ID,
+			stamp(l.ExpiresAt)),
 		Hint: "leave it to its time, or have an admin release it by force"}
 }
 

@@ -22,13 +22,13 @@ type Clocks struct {
 	BootID string        // tells one start of the host from another; empty where that is not known
 }
 
-// Mark is the latest time of which there is evidence. It makes the time that licences are judged by one that does not go
-// back, however often the wall clock is set, the host started anew, or an agent killed. The zero Mark knows nothing. It is
-// to be kept where only the agent can write, and restored at start.
+// Mark is the latest time of which there is evidence. It makes the time that licences are judged by one that does not
+// go back, however often the wall clock is set, the host started anew, or an agent killed. The zero Mark knows nothing.
+// It is to be kept where only the agent can write, and restored at start.
 //
-// A wall clock up to [Leap] ahead of the mark is local evidence. One further ahead is used, for it may be right, but it enters
-// the mark only after the host has run with it for as long as Leap, or with signed evidence that is as late: a mistake that is
-// put right sooner costs nothing.
+// A wall clock up to [Leap] ahead of the mark is local evidence. One further ahead is used, for it may be right, but it
+// enters the mark only after the host has run with it for as long as Leap, or with signed evidence that is as late: a
+// mistake that is put right sooner costs nothing.
 type Mark struct {
 	Time   time.Time
 	Boot   time.Duration // what Clocks.Boot was then
@@ -38,16 +38,17 @@ type Mark struct {
 	Behind time.Duration
 	// Reset is the issue of the latest document that has put the mark back; an earlier one does not again.
 	Reset time.Time
-	// Signed is the latest date that a document at hand was signed with, and Ran for how long the host has run since that was
-	// first seen. They are kept apart from Time, for they count no longer than the document is there.
+	// Signed is the latest date that a document at hand was signed with, and Ran for how long the host has run since
+	// that was first seen. They are kept apart from Time, for they count no longer than the document is there.
 	Signed time.Time
 	Ran    time.Duration
 	// Learnt is the latest time that an upstream has signed.
 	Learnt time.Time
-	// Counted is the latest time that meters' periods are counted by; zero: as late as Time. It follows Time at once only where
-	// that is proved, and else no faster than Lent allows.
+	// Counted is the latest time that meters' periods are counted by; zero: as late as Time. It follows Time at once
+	// only where that is proved, and else no faster than Lent allows.
 	Counted time.Time
-	// Lent is how far Counted went on the wall clock's word alone, as far as the host has not run since to earn it back.
+	// Lent is how far Counted went on the wall clock's word alone, as far as the host has not run since to earn it
+	// back.
 	Lent time.Duration
 }
 
@@ -59,8 +60,8 @@ func (m Mark) floor(c Clocks) time.Time {
 	return m.Time.Add(m.ran(c))
 }
 
-// ran returns for how long the host has surely run since the mark. A later start has been up for as long as it has; a reading
-// of the same start that is earlier (in another time namespace) says nothing.
+// ran returns for how long the host has surely run since the mark. A later start has been up for as long as it has; a
+// reading of the same start that is earlier (in another time namespace) says nothing.
 func (m Mark) ran(c Clocks) time.Duration {
 	switch {
 	case m.BootID == c.BootID && c.Boot >= m.Boot:
@@ -72,8 +73,8 @@ func (m Mark) ran(c Clocks) time.Duration {
 	}
 }
 
-// since returns for how long the host has run since there was evidence that it is signed, the latest date of the documents at
-// hand. Of a document that replaces an earlier one the other's time counts on.
+// since returns for how long the host has run since there was evidence that it is signed, the latest date of the
+// documents at hand. Of a document that replaces an earlier one the other's time counts on.
 func (m Mark) since(c Clocks, signed time.Time) time.Duration {
 	if signed.IsZero() || m.Signed.IsZero() || signed.Before(m.Signed) {
 		return 0
@@ -81,9 +82,9 @@ func (m Mark) since(c Clocks, signed time.Time) time.Duration {
 	return max(0, m.Signed.Add(m.Ran+m.ran(c)).Sub(signed))
 }
 
-// catchUp is how much faster than it runs a host earns back what was lent to the time that periods are counted by: one that
-// is on for an hour a day has its periods in time, and one whose clock is set forward again and again gains no more than by
-// a single leap that it waits for.
+// catchUp is how much faster than it runs a host earns back what was lent to the time that periods are counted by: one
+// that is on for an hour a day has its periods in time, and one whose clock is set forward again and again gains no
+// more than by a single leap that it waits for.
 const catchUp = time.Duration(24)
 
 // counted returns the earliest time that meters' periods are to be counted by, and what is lent of it.
@@ -115,8 +116,8 @@ func (m Mark) unproved(c Clocks, signed, now time.Time) time.Duration {
 	return 0
 }
 
-// count takes the time that periods are counted by along with the mark's, of which the clocks c say that it has come. proved says
-// that signed evidence, or a day of running, is behind that.
+// count takes the time that periods are counted by along with the mark's, of which the clocks c say that it has come.
+// proved says that signed evidence, or a day of running, is behind that.
 func (next *Mark) count(was Mark, c Clocks, proved bool) {
 	at, lent := was.counted(c)
 	if ahead := next.Time.Sub(at); !proved && !at.IsZero() && ahead > 0 {
@@ -140,11 +141,12 @@ func (c Clock) words() string {
 	if days := int(c.Behind / (24 * time.Hour)); days >= 2 {
 		by = plural(days, "day")
 	}
-	return fmt.Sprintf("the wall clock is %s behind the time already seen; set it right, or ask `usher doctor` where that time is from", by)
+	return fmt.Sprintf(
+		"the wall clock is %s behind the time already seen; set it right, or ask `usher doctor` where that time is from", by)
 }
 
-// Now returns the time that licences are judged by, and how the wall clock stands to it. signed is the latest date that a
-// document at hand was signed with; zero: there is none.
+// Now returns the time that licences are judged by, and how the wall clock stands to it. signed is the latest date that
+// a document at hand was signed with; zero: there is none.
 func (m Mark) Now(c Clocks, signed time.Time) (time.Time, Clock) {
 	floor, dated := m.floor(c), signed.Add(m.since(c, signed))
 	now, clock := c.Wall.UTC(), Clock{From: FromWall}
@@ -170,15 +172,16 @@ func (m Mark) Now(c Clocks, signed time.Time) (time.Time, Clock) {
 	return now, clock
 }
 
-// Advance returns the mark as a reading of the clocks makes it. It is to be called every minute or so, and before the mark
-// is kept: what has passed since the last call is believed to have been as it is now.
+// Advance returns the mark as a reading of the clocks makes it. It is to be called every minute or so, and before the
+// mark is kept: what has passed since the last call is believed to have been as it is now.
 func (m Mark) Advance(c Clocks, signed time.Time) Mark { return m.advance(c, signed, signed) }
 
 // advance is Advance, with a date that a wall clock ahead is believed by.
 func (m Mark) advance(c Clocks, signed, proof time.Time) Mark {
 	now, clock := m.Now(c, signed)
 	floor := m.floor(c)
-	next := Mark{Time: floor, Boot: c.Boot, BootID: c.BootID, Reset: m.Reset, Learnt: m.Learnt, Signed: signed, Ran: m.since(c, signed)}
+	next := Mark{Time: floor, Boot: c.Boot, BootID: c.BootID, Reset: m.Reset, Learnt: m.Learnt, Signed: signed,
+		Ran: m.since(c, signed)}
 	if clock.Behind > clockTolerance {
 		next.Behind = now.Sub(clock.BehindSince)
 		next.count(m, c, false)
@@ -199,8 +202,8 @@ func (m Mark) advance(c Clocks, signed, proof time.Time) Mark {
 	return next
 }
 
-// Learn returns the mark after somebody who can be believed (an upstream that signed this agent's own nonce) has said what
-// time it is.
+// Learn returns the mark after somebody who can be believed (an upstream that signed this agent's own nonce) has said
+// what time it is.
 func (m Mark) Learn(c Clocks, signed, at time.Time) Mark {
 	next := m.advance(c, signed, later(signed, at))
 	next.Time, next.Learnt = later(next.Time, at).UTC(), later(next.Learnt, at).UTC()
@@ -208,8 +211,8 @@ func (m Mark) Learn(c Clocks, signed, at time.Time) Mark {
 	return next
 }
 
-// Heal returns the mark after a document that [License.ResetsClock] and is bound to this agent: whatever was believed of a
-// time after its issue was false. One document does so once.
+// Heal returns the mark after a document that [License.ResetsClock] and is bound to this agent: whatever was believed
+// of a time after its issue was false. One document does so once.
 func (m Mark) Heal(c Clocks, issued time.Time) (Mark, bool) {
 	if !issued.After(m.Reset) {
 		return m, false
@@ -217,12 +220,13 @@ func (m Mark) Heal(c Clocks, issued time.Time) (Mark, bool) {
 	return Mark{Time: issued, Boot: c.Boot, BootID: c.BootID, Reset: issued, Counted: issued}, true
 }
 
-// TellsTime reports whether what is signed of the licence, its issue or an upstream's answer, is evidence of the time. All licences of
-// an agent are judged by one time, and one system tells it: else a false date of one would end the licences of another. Test
-// licences never do.
+// TellsTime reports whether what is signed of the licence, its issue or an upstream's answer, is evidence of the time.
+// All licences of an agent are judged by one time, and one system tells it: else a false date of one would end the
+// licences of another. Test licences never do.
 func (l *License) TellsTime(system string) bool { return l.System == system && !l.IsTest() }
 
-// Signed returns the latest date that those of the documents at hand were signed with that tell the time; zero: there is none.
+// Signed returns the latest date that those of the documents at hand were signed with that tell the time; zero: there
+// is none.
 func Signed(documents []Document, system string) (at time.Time) {
 	for _, d := range documents {
 		if d.License != nil && (d.Problem == nil || d.Problem.Stale) && d.License.TellsTime(system) {
@@ -235,8 +239,8 @@ func Signed(documents []Document, system string) (at time.Time) {
 // clockStepLeast is what two clocks may drift apart between two readings.
 const clockStepLeast = time.Second
 
-// Stepped returns by how much the time was set between two readings, of which before is the earlier: what has changed of it
-// beyond what has passed. Zero: it was not set.
+// Stepped returns by how much the time was set between two readings, of which before is the earlier: what has changed
+// of it beyond what has passed. Zero: it was not set.
 func Stepped(before, now time.Time, ran time.Duration) time.Duration {
 	by := now.Sub(before) - ran
 	if before.IsZero() || by.Abs() < clockStepLeast {
@@ -250,11 +254,11 @@ func Drifted(was, is time.Duration) bool {
 	return (was == 0) != (is == 0) || (is-was).Abs() >= clockStepLeast
 }
 
-// Step says that the time was set by By. What is counted from an instant of before (a time to live, a doubt, a wait, what is
-// remembered of tokens) is as far off as it was; what ends at a date is not changed.
+// Step says that the time was set by By. What is counted from an instant of before (a time to live, a doubt, a wait,
+// what is remembered of tokens) is as far off as it was; what ends at a date is not changed.
 //
-// Unproved is how far the time is ahead of what is proved of it (Clock.Unproved). Meters' periods are counted by what is proved, so
-// that setting the clock forward opens none before it has come.
+// Unproved is how far the time is ahead of what is proved of it (Clock.Unproved). Meters' periods are counted by what
+// is proved, so that setting the clock forward opens none before it has come.
 type Step struct{ By, Unproved time.Duration }
 
 func (r *Step) decide(_ *Enforcer, now time.Time) Decision {

@@ -52,8 +52,8 @@ func (a *abused) pass(d time.Duration) {
 	}
 }
 
-// Over any sequence of what happens to clocks, hosts, agents and documents, licence time goes back only by what the rules name:
-// a leap that was not believed yet is undone, a document goes away, or one resets the clock.
+// Over any sequence of what happens to clocks, hosts, agents and documents, licence time goes back only by what the
+// rules name: a leap that was not believed yet is undone, a document goes away, or one resets the clock.
 func TestLicenceTimeGoesBackByTheRulesAlone(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		a := &abused{machine: *newMachine()}
@@ -64,7 +64,8 @@ func TestLicenceTimeGoesBackByTheRulesAlone(t *testing.T) {
 		for range rapid.IntRange(1, 30).Draw(t, "steps") {
 			before, was := a.look()
 			ran, excused := time.Duration(0), was.Ahead > 0 // a leap that is not believed
-			switch what := rapid.SampledFrom([]string{"run", "suspend", "wall", "right", "boot", "restart", "drop", "drop ahead", "remove", "learn", "heal"}).Draw(t, "what"); what {
+			switch what := rapid.SampledFrom([]string{"run", "suspend", "wall", "right", "boot", "restart", "drop",
+				"drop ahead", "remove", "learn", "heal"}).Draw(t, "what"); what {
 			case "run":
 				ran = span("run", 40*time.Hour)
 				a.pass(ran)
@@ -76,7 +77,8 @@ func TestLicenceTimeGoesBackByTheRulesAlone(t *testing.T) {
 			case "right":
 				a.Wall = a.real
 			case "boot":
-				wall := rapid.SampledFrom([]time.Time{time.Unix(5, 0).UTC(), a.real, noon.Add(-aDay), noon.Add(500 * aDay)}).Draw(t, "wall")
+				wall := rapid.SampledFrom([]time.Time{time.Unix(5, 0).UTC(), a.real, noon.Add(-aDay),
+					noon.Add(500 * aDay)}).Draw(t, "wall")
 				a.reboot(span("off", 40*aDay), wall)
 				ran = a.Boot
 			case "restart":
@@ -104,7 +106,8 @@ func TestLicenceTimeGoesBackByTheRulesAlone(t *testing.T) {
 				t.Fatalf("licence time went from %v (%s) to %v, though %v have passed", before, was.From, now, ran)
 			}
 			if now.Before(a.Wall) || now.Before(a.mark.Time) || now.Before(a.signed()) || c.Behind != now.Sub(a.Wall) {
-				t.Fatalf("licence time is %v; wall clock %v, mark %v, documents %v, %+v", now, a.Wall, a.mark.Time, a.signed(), c)
+				t.Fatalf("licence time is %v; wall clock %v, mark %v, documents %v, %+v", now, a.Wall, a.mark.Time,
+					a.signed(), c)
 			}
 			if again, _ := a.look(); !again.Equal(now) {
 				t.Fatalf("asked again at the same instant it is %v and not %v", again, now)
@@ -113,18 +116,20 @@ func TestLicenceTimeGoesBackByTheRulesAlone(t *testing.T) {
 	})
 }
 
-// A host whose clock is never ahead, in 1970 or anywhere in the past, is never judged by a time that has not come yet, so that
-// nothing expires early; and never by one that lies further back than the host was off since there was evidence, so that
-// nothing goes on for ever.
+// A host whose clock is never ahead, in 1970 or anywhere in the past, is never judged by a time that has not come yet,
+// so that nothing expires early; and never by one that lies further back than the host was off since there was
+// evidence, so that nothing goes on for ever.
 func TestClockThatIsOnlyBehind(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		a := &abused{machine: machine{Clocks: Clocks{Wall: time.Unix(5, 0).UTC(), Boot: 5 * time.Second, BootID: "b"}, real: noon}}
+		a := &abused{machine: machine{Clocks: Clocks{Wall: time.Unix(5, 0).UTC(), Boot: 5 * time.Second, BootID: "b"},
+			real: noon}}
 		a.docs = []time.Time{noon.Add(-time.Hour)}
 		a.look()
 		unseen := time.Hour
 		for range rapid.IntRange(1, 20).Draw(t, "steps") {
 			d := time.Duration(rapid.Int64Range(int64(time.Second), int64(50*aDay)).Draw(t, "span"))
-			switch rapid.SampledFrom([]string{"run", "suspend", "1970", "back", "right", "restart", "drop", "learn"}).Draw(t, "what") {
+			switch rapid.SampledFrom([]string{"run", "suspend", "1970", "back", "right", "restart", "drop", "learn"}).
+				Draw(t, "what") {
 			case "run":
 				a.pass(d)
 			case "suspend":
@@ -160,7 +165,8 @@ func TestClockThatIsOnlyBehind(t *testing.T) {
 	})
 }
 
-// A leap of the clock that is undone within a day leaves nothing behind, whatever happens to the host and the agent meanwhile.
+// A leap of the clock that is undone within a day leaves nothing behind, whatever happens to the host and the agent
+// meanwhile.
 func TestLeapUndone(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		a := &abused{machine: *newMachine()}

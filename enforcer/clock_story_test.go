@@ -128,7 +128,8 @@ func (s *story) look(judge bool) {
 		s.say("%s  the time was set by %v", s.at(now), by)
 		s.one(&Step{By: by})
 	}
-	if moved := (clock.Behind - h.judged.Behind).Abs() >= time.Second; judge || s.e.Verdict() != nil && (by != 0 || moved || due(s.e.Verdict().JudgeAgainAt, now)) {
+	if moved := (clock.Behind - h.judged.Behind).Abs() >= time.Second; judge ||
+		s.e.Verdict() != nil && (by != 0 || moved || due(s.e.Verdict().JudgeAgainAt, now)) {
 		h.judged = clock
 		was := s.e.Verdict()
 		next := Judge(s.facts, now)

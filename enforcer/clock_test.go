@@ -164,8 +164,8 @@ func TestClockSignedEvidence(t *testing.T) {
 	}
 }
 
-// Whatever is done to the wall clock of a host that once had the true time: licence time is never behind the true one by more
-// than the host was off, and what was kept is never undone but by a document.
+// Whatever is done to the wall clock of a host that once had the true time: licence time is never behind the true one
+// by more than the host was off, and what was kept is never undone but by a document.
 func TestClockNeverBack(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := newMachine()

@@ -24,8 +24,8 @@ func (g *group) without(n int64) (most int64) {
 	return most
 }
 
-// unitOf returns what a holder counts as by a word of a licence; empty: nothing tells, and each of its leases counts for itself.
-// What is counted by process, user or pod is never counted looser than that where it is not known.
+// unitOf returns what a holder counts as by a word of a licence; empty: nothing tells, and each of its leases counts
+// for itself. What is counted by process, user or pod is never counted looser than that where it is not known.
 func unitOf(by CountBy, h *Holder) string {
 	switch by {
 	case CountProcess:
@@ -90,8 +90,8 @@ func (g *PoolGrant) units(l *Lease) (groups []string, alone int64) {
 	return groups, alone
 }
 
-// room returns how many slots a holder could be granted in a lease of its own now, and how many of them cost nothing because
-// what it counts as has them already.
+// room returns how many slots a holder could be granted in a lease of its own now, and how many of them cost nothing
+// because what it counts as has them already.
 func (p *pool) room(h *Holder) (total Limit, free int64) {
 	if unit := unitOf(p.grant.CountBy, h); unit != "" {
 		if g := p.groups[unit]; g != nil {
@@ -144,8 +144,8 @@ func (p *pool) give(l *Lease, n int64) {
 	}
 }
 
-// cost returns how many more slots are in use once is has the place of was, a lease of n slots whose holders were others; less
-// than 0: fewer are.
+// cost returns how many more slots are in use once is has the place of was, a lease of n slots whose holders were
+// others; less than 0: fewer are.
 func (p *pool) cost(was, is *Lease, n int64) (more int64) {
 	before, aloneBefore := p.grant.units(was)
 	after, aloneAfter := p.grant.units(is)

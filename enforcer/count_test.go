@@ -29,7 +29,8 @@ func newCounted(t *testing.T, limit Limit, by CountBy) *counted {
 }
 
 func (c *counted) limit(n Limit, by CountBy) {
-	c.do(&SetVerdict{&Verdict{State: StateValid, Code: Valid, Pools: map[string]PoolGrant{"a": {Name: "a", Limit: n, Budget: n, CountBy: by}}}})
+	c.do(&SetVerdict{&Verdict{State: StateValid, Code: Valid,
+		Pools: map[string]PoolGrant{"a": {Name: "a", Limit: n, Budget: n, CountBy: by}}}})
 }
 
 func (c *counted) do(r Request) Decision {
@@ -56,8 +57,8 @@ func proc(pid int32) Caller {
 	return Caller{UID: 7, PID: pid, Start: 1, Pod: "pod " + string(rune('a'+pid))}
 }
 
-// A process takes twenty leases that count as one, and twenty others are to join one each. Where each of them counts of its own, a
-// join is a grant: refused while nothing is free.
+// A process takes twenty leases that count as one, and twenty others are to join one each. Where each of them counts of
+// its own, a join is a grant: refused while nothing is free.
 func TestJoinIsAGrant(t *testing.T) {
 	for by, joins := range map[CountBy]bool{CountProcess: false, CountPod: false, CountUser: true, CountHost: true} {
 		c := newCounted(t, 1, by)
@@ -68,7 +69,8 @@ func TestJoinIsAGrant(t *testing.T) {
 		}
 		for id := byte(1); id <= 20; id++ {
 			d := c.do(&Join{ID: LeaseID{id}, Caller: proc(1 + int32(id))}).Denial
-			if joins != (d == nil) || d != nil && (d.Code != NoSlots || d.Pool != "a" || d.InUse != 1 || !strings.Contains(d.Detail, "counted once more, by "+string(by))) {
+			if joins != (d == nil) || d != nil && (d.Code != NoSlots || d.Pool != "a" || d.InUse != 1 ||
+				!strings.Contains(d.Detail, "counted once more, by "+string(by))) {
 				t.Errorf("by %s: a join is answered %+v", by, d)
 			}
 		}
@@ -80,8 +82,8 @@ func TestJoinIsAGrant(t *testing.T) {
 	}
 }
 
-// Where there is room a join counts, a second lease of the process that joined costs nothing, and whoever waits is served when one
-// of the co-holders leaves, whichever it is.
+// Where there is room a join counts, a second lease of the process that joined costs nothing, and whoever waits is
+// served when one of the co-holders leaves, whichever it is.
 func TestCoHoldersCount(t *testing.T) {
 	for leaves := range 2 {
 		c := newCounted(t, 2, CountProcess)
@@ -145,7 +147,8 @@ func TestRenewalByAnotherIsAGrant(t *testing.T) {
 	}
 }
 
-// An attach by a process that counts of its own is a grant too; the lease goes back to a process that counts as its holder did.
+// An attach by a process that counts of its own is a grant too; the lease goes back to a process that counts as its
+// holder did.
 func TestAttachIsAGrant(t *testing.T) {
 	c := newCounted(t, 1, CountProcess)
 	c.acquire(1, proc(1), 0)
@@ -160,12 +163,13 @@ func TestAttachIsAGrant(t *testing.T) {
 	c.inUse(1)
 }
 
-// What a journal of before tells of stands: joins that would be refused now are no reason to lose a lease, and nothing is granted,
-// joined or attached that counts while more is in use than may be.
+// What a journal of before tells of stands: joins that would be refused now are no reason to lose a lease, and nothing
+// is granted, joined or attached that counts while more is in use than may be.
 func TestJoinsOfBeforeAreKept(t *testing.T) {
 	c := &counted{t, New(Options{}), noon}
 	lease := func(holder Caller, others ...Caller) *Lease {
-		l := &Lease{ID: LeaseID{byte(holder.PID)}, Items: []Item{{"a", 1}}, Lifetime: LifetimeProcess, AcquiredAt: noon, Holder: &Holder{Caller: holder}}
+		l := &Lease{ID: LeaseID{byte(holder.PID)}, Items: []Item{{"a", 1}}, Lifetime: LifetimeProcess, AcquiredAt: noon,
+			Holder: &Holder{Caller: holder}}
 		for _, o := range others {
 			l.Others = append(l.Others, &Holder{Caller: o})
 		}
@@ -175,7 +179,8 @@ func TestJoinsOfBeforeAreKept(t *testing.T) {
 	c.e.Apply(Event{Kind: EventChanged, At: noon, Lease: lease(proc(1), proc(2), proc(3))})
 	c.limit(1, CountProcess)
 	c.inUse(3)
-	for _, r := range []Request{&Join{ID: LeaseID{1}, Caller: proc(4)}, &Acquire{ID: LeaseID{9}, Caller: proc(4), Pool: "a", N: 1}} {
+	for _, r := range []Request{&Join{ID: LeaseID{1}, Caller: proc(4)},
+		&Acquire{ID: LeaseID{9}, Caller: proc(4), Pool: "a", N: 1}} {
 		if d := c.do(r).Denial; d == nil || d.Code != NoSlots {
 			t.Errorf("%T over the limit: %v", r, d)
 		}
@@ -205,7 +210,8 @@ func TestNoJoinAfterTheEnd(t *testing.T) {
 
 // TestUnknownIsCountedByLease: where it is not known what a holder counts as, each of its leases counts.
 func TestUnknownIsCountedByLease(t *testing.T) {
-	for by, nobody := range map[CountBy]Caller{CountPod: {UID: 7, PID: 5, Start: 1}, CountProcess: {UID: 7}, CountUser: {UID: Nobody}} {
+	for by, nobody := range map[CountBy]Caller{CountPod: {UID: 7, PID: 5, Start: 1}, CountProcess: {UID: 7},
+		CountUser: {UID: Nobody}} {
 		c := newCounted(t, 5, by)
 		c.acquire(1, nobody, 0)
 		c.acquire(2, nobody, 0)
@@ -225,8 +231,10 @@ func TestNarrowingNeverCountsLooser(t *testing.T) {
 	looser := map[[2]CountBy]bool{}
 	property := func(t *rapid.T) {
 		caller := rapid.Custom(func(t *rapid.T) Caller {
-			return Caller{UID: rapid.SampledFrom([]uint32{1, 2, Nobody}).Draw(t, "uid"), PID: rapid.Int32Range(0, 2).Draw(t, "pid"),
-				Inode: rapid.Uint64Range(0, 1).Draw(t, "inode"), Pod: rapid.SampledFrom([]string{"", "p", "q"}).Draw(t, "pod")}
+			return Caller{UID: rapid.SampledFrom([]uint32{1, 2, Nobody}).Draw(t, "uid"),
+				PID:   rapid.Int32Range(0, 2).Draw(t, "pid"),
+				Inode: rapid.Uint64Range(0, 1).Draw(t, "inode"),
+				Pod:   rapid.SampledFrom([]string{"", "p", "q"}).Draw(t, "pod")}
 		})
 		var leases []*Lease
 		for range rapid.IntRange(1, 5).Draw(t, "leases") {
@@ -247,7 +255,8 @@ func TestNarrowingNeverCountsLooser(t *testing.T) {
 		}
 		for _, signed := range all {
 			for _, by := range all {
-				is, was := used(PoolGrant{CountBy: by, HoldersBy: holdersBy(signed, by)}), used(PoolGrant{CountBy: signed})
+				is, was := used(PoolGrant{CountBy: by, HoldersBy: holdersBy(signed, by)}),
+					used(PoolGrant{CountBy: signed})
 				if by.Narrows(signed) && is < was {
 					t.Fatalf("%s narrows %s, and counts %d as %d", by, signed, was, is)
 				}
@@ -278,8 +287,10 @@ func TestNarrowingNeverCountsLooser(t *testing.T) {
 
 // The co-holders that a licence counts one by one are so counted where a configuration has it counted by lease.
 func TestNarrowedToLeaseCountsCoHolders(t *testing.T) {
-	l := &License{ID: "L", System: "usher", Product: "acme", Pools: map[string]PoolTerm{"a": {Max: 2, Scope: ScopeHost, CountBy: CountProcess}}}
-	v := Judge(Facts{Documents: []Document{{Name: "a.lic", License: l}}, Narrowing: Narrowing{CountBy: CountLease}}, noon)
+	l := &License{ID: "L", System: "usher", Product: "acme",
+		Pools: map[string]PoolTerm{"a": {Max: 2, Scope: ScopeHost, CountBy: CountProcess}}}
+	v := Judge(Facts{Documents: []Document{{Name: "a.lic", License: l}}, Narrowing: Narrowing{CountBy: CountLease}},
+		noon)
 	c := &counted{t, New(Options{}), noon}
 	c.do(&SetVerdict{v})
 	c.acquire(1, proc(1), 0)

@@ -10,7 +10,8 @@ func (d *Data) check() *Denial {
 	case d.Owner == "" || len(d.Owner) > MaxName:
 		return bad("data", "the owner of a lease's data is missing, or longer than %d bytes", MaxName)
 	case len(d.Bytes) > MaxData:
-		return &Denial{Code: TooLarge, Field: "data", Detail: "what is to be kept on the lease is too large", Hint: "keep less, or elsewhere"}
+		return &Denial{Code: TooLarge, Field: "data", Detail: "what is to be kept on the lease is too large",
+			Hint: "keep less, or elsewhere"}
 	}
 	return nil
 }

@@ -71,8 +71,8 @@ func (r *Acquire) decide(e *Enforcer, now time.Time) Decision {
 	return e.grant(r, v, granted, holder, token, now)
 }
 
-// fitAll returns what the request gets under the verdict of each pool, or why it gets nothing. w is its place in the queue, nil
-// when it has just come.
+// fitAll returns what the request gets under the verdict of each pool, or why it gets nothing. w is its place in the
+// queue, nil when it has just come.
 func (e *Enforcer) fitAll(r *Acquire, v *Verdict, items []Item, w *waiting) ([]Item, *Holder, *Denial) {
 	holder := e.holder(r)
 	granted := make([]Item, len(items))
@@ -87,8 +87,10 @@ func (e *Enforcer) fitAll(r *Acquire, v *Verdict, items []Item, w *waiting) ([]I
 }
 
 // grant is the decision that a request is granted.
-func (e *Enforcer) grant(r *Acquire, v *Verdict, items []Item, holder *Holder, token *ClientToken, now time.Time) Decision {
-	l := &Lease{ID: r.ID, Items: items, Lifetime: r.lifetime(), AcquiredAt: now, Holder: holder, Token: token, Data: r.Data}
+func (e *Enforcer) grant(r *Acquire, v *Verdict, items []Item, holder *Holder, token *ClientToken,
+	now time.Time) Decision {
+	l := &Lease{ID: r.ID, Items: items, Lifetime: r.lifetime(), AcquiredAt: now, Holder: holder, Token: token,
+		Data: r.Data}
 	switch l.Lifetime {
 	case LifetimeTTL:
 		l.TTL = cmp.Or(r.TTL, DefaultTTL)
@@ -184,7 +186,8 @@ func (r *Acquire) check() *Denial {
 
 func checkTTL(ttl time.Duration) *Denial {
 	if ttl != 0 && (ttl < MinTTL || ttl > MaxTTL) {
-		return bad("ttl_seconds", "ttl_seconds is %v: give from %v to %v", ttl.Seconds(), MinTTL.Seconds(), MaxTTL.Seconds())
+		return bad("ttl_seconds", "ttl_seconds is %v: give from %v to %v", ttl.Seconds(), MinTTL.Seconds(),
+			MaxTTL.Seconds())
 	}
 	return nil
 }
@@ -210,14 +213,16 @@ func (e *Enforcer) fit(v *Verdict, it Item, minN int64, holder *Holder, w *waiti
 
 func notShared(kind, name, why string) *Denial {
 	return &Denial{Code: NotShared, Pool: name, Detail: fmt.Sprintf("%s %s: %s", kind, name, why),
-		Hint: "use a site server, a fleet or an upstream checkout, or have the vendor bind the licence to this one host or agent key"}
+		Hint: "use a site server, a fleet or an upstream checkout, or have the vendor bind the licence to this one " +
+			"host or agent key"}
 }
 
 // behind says that others wait for the pool's slots.
 func (p *pool) behind(name string, n int64) *Denial {
 	d := p.denial(name, n)
 	if p.capacity().Covers(n) {
-		d.Detail = fmt.Sprintf("pool %s: %d of %s slots are in use, and %d acquires wait for what comes free", name, p.inUse, p.capacity(), p.queue.Len())
+		d.Detail = fmt.Sprintf("pool %s: %d of %s slots are in use, and %d acquires wait for what comes free", name,
+			p.inUse, p.capacity(), p.queue.Len())
 		d.Hint = "wait too (wait_seconds), or try again later"
 	}
 	return d
@@ -227,16 +232,20 @@ func (p *pool) behind(name string, n int64) *Denial {
 func (p *pool) denial(name string, n int64) *Denial {
 	d := &Denial{Code: NoSlots, Pool: name, Limit: p.capacity(), InUse: p.inUse, HasUsage: true}
 	if most := p.most(); most != p.capacity() && most.Covers(n) {
-		d.Detail = fmt.Sprintf("pool %s: %d of %s slots are in use of this agent's share of the site's %s, and the request is for %d more", name, p.inUse, p.capacity(), most, n)
+		d.Detail = fmt.Sprintf(
+			"pool %s: %d of %s slots are in use of this agent's share of the site's %s, and the request is for %d more",
+			name, p.inUse, p.capacity(), most, n)
 		d.Hint = "wait (wait_seconds): a share grows by what the site has left; or try again in a moment"
 		return d
 	}
 	if !p.capacity().Covers(n) {
-		d.Detail = fmt.Sprintf("pool %s: the request is for %d slots, and there are only %s in all", name, n, p.capacity())
+		d.Detail = fmt.Sprintf("pool %s: the request is for %d slots, and there are only %s in all", name, n,
+			p.capacity())
 		d.Hint = "ask for fewer, or have the licence extended"
 		return d
 	}
-	d.Detail = fmt.Sprintf("pool %s: %d of %s slots are in use, and the request is for %d more", name, p.inUse, p.capacity(), n)
+	d.Detail = fmt.Sprintf("pool %s: %d of %s slots are in use, and the request is for %d more", name, p.inUse,
+		p.capacity(), n)
 	d.Hint = "release a lease, or try again later"
 	if len(p.expiry) > 0 {
 		d.Next, d.NextHolder = p.expiry[0].ExpiresAt, p.expiry[0].Holder
@@ -277,7 +286,8 @@ func (r *Renew) decide(e *Enforcer, now time.Time) Decision {
 	switch h.Lifetime {
 	case LifetimeTTL:
 	case LifetimeBorrow:
-		return Decision{Denial: bad("lifetime", "lease %s is borrowed until %s, and a borrow is not renewed; borrow anew", r.ID, stamp(h.ExpiresAt))}
+		return Decision{Denial: bad("lifetime",
+			"lease %s is borrowed until %s, and a borrow is not renewed; borrow anew", r.ID, stamp(h.ExpiresAt))}
 	default:
 		return Decision{Denial: bad("lifetime", "lease %s has lifetime %s and needs no renewing", r.ID, h.Lifetime)}
 	}
@@ -324,7 +334,8 @@ func (e *Enforcer) find(id LeaseID, c Caller, owner string, force bool, now time
 	case !ok:
 		return nil, e.unknown(id)
 	case !h.ExpiresAt.IsZero() && !now.Before(h.ExpiresAt):
-		return nil, &Denial{Code: LeaseUnknown, Detail: fmt.Sprintf("lease %s ended at %s: %s", id, stamp(h.ExpiresAt), whyEnded(CauseExpired, h.Lifetime))}
+		return nil, &Denial{Code: LeaseUnknown,
+			Detail: fmt.Sprintf("lease %s ended at %s: %s", id, stamp(h.ExpiresAt), whyEnded(CauseExpired, h.Lifetime))}
 	case !force && !h.Holder.MayAct(c):
 		return nil, &Denial{Code: NotHolder, Detail: fmt.Sprintf("lease %s belongs to another user", id),
 			Hint: "only the user that acquired it may act on it; an admin may release it by force"}
@@ -341,7 +352,8 @@ func (e *Enforcer) unknown(id LeaseID) *Denial {
 		if r.id != id {
 			continue
 		}
-		return &Denial{Code: LeaseUnknown, Detail: fmt.Sprintf("lease %s ended at %s: %s", id, stamp(r.at), whyEnded(r.cause, r.lifetime))}
+		return &Denial{Code: LeaseUnknown,
+			Detail: fmt.Sprintf("lease %s ended at %s: %s", id, stamp(r.at), whyEnded(r.cause, r.lifetime))}
 	}
 	return &Denial{Code: LeaseUnknown, Detail: fmt.Sprintf("lease %s is not held here", id),
 		Hint: "it may have ended a while ago; acquire a new one"}
@@ -353,7 +365,8 @@ func whyEnded(c Cause, l Lifetime) string {
 	}
 	return map[Cause]string{
 		CauseReleased: "it was released", CauseForced: "an admin released it by force",
-		CauseExpired: "it was not renewed in time", CauseRevoked: "it was revoked, because the licence no longer covers it",
+		CauseExpired:    "it was not renewed in time",
+		CauseRevoked:    "it was revoked, because the licence no longer covers it",
 		CauseHolderGone: "its holder was gone", CauseUndelivered: "its grant could not be delivered",
 	}[c]
 }

@@ -29,7 +29,8 @@ const (
 // DenialCodes returns every denial code.
 func DenialCodes() []DenialCode {
 	return []DenialCode{NoSlots, NotShared, MeterEmpty, LicenseMissing, LicenseInvalid, LicenseExpired, PoolUnknown,
-		LeaseUnknown, NotHolder, DeniedByPolicy, Forbidden, TokenReused, TooLarge, BadRequest, Storage, Draining, RateLimited}
+		LeaseUnknown, NotHolder, DeniedByPolicy, Forbidden, TokenReused, TooLarge, BadRequest, Storage, Draining,
+		RateLimited}
 }
 
 // Denial is a refusal: an answer, not a failure. It is an error so that callers may pass it on as one.
@@ -48,7 +49,8 @@ type Denial struct {
 	NextHolder *Holder   // who holds that lease; for admins only
 	Verdict    *Verdict  // for the license codes
 
-	// MayGrow says of a meter that what this agent may draw is a share of a site's that grows on demand, and could cover the request.
+	// MayGrow says of a meter that what this agent may draw is a share of a site's that grows on demand, and could
+	// cover the request.
 	MayGrow bool
 
 	Waited time.Duration // how long the request had waited

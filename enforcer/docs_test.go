@@ -39,8 +39,10 @@ func tables(t *testing.T, file string) map[string][][]string {
 func TestVerdictsDocumented(t *testing.T) {
 	got := tables(t, filepath.Join("..", "docs", "verdicts.md"))
 	// From the table of the local API's codes.
-	status := map[DenialCode]string{NoSlots: "409", NotShared: "409", MeterEmpty: "409", LicenseMissing: "403", LicenseInvalid: "403",
-		LicenseExpired: "403", PoolUnknown: "404", LeaseUnknown: "404", NotHolder: "403", DeniedByPolicy: "403", Forbidden: "403",
+	status := map[DenialCode]string{NoSlots: "409", NotShared: "409", MeterEmpty: "409", LicenseMissing: "403",
+		LicenseInvalid: "403",
+		LicenseExpired: "403", PoolUnknown: "404", LeaseUnknown: "404", NotHolder: "403", DeniedByPolicy: "403",
+		Forbidden:   "403",
 		TokenReused: "409", TooLarge: "413", BadRequest: "400", Storage: "507", Draining: "503", RateLimited: "429"}
 	want := map[string][][]string{}
 	for _, s := range []State{StateValid, StateExpired, StateInvalid, StateMissing} {

@@ -39,9 +39,11 @@ func (c *candidate) lapses() (out []lapse) {
 		}
 		out = append(out, lapse{at, c.terminates(), Expired,
 			fmt.Sprintf("licence %s: %s at %s; install a renewed one", c.label(), what, minute(at)),
-			fmt.Sprintf("licence %s: %s at %s, and its grace ends at %s; install a renewed one", c.label(), what, minute(at), minute(c.terminates()))})
+			fmt.Sprintf("licence %s: %s at %s, and its grace ends at %s; install a renewed one", c.label(), what,
+				minute(at), minute(c.terminates()))})
 	}
-	if unmet := l.Activation.Required && c.up.Activated.IsZero(); unmet || l.Heartbeat.Stated() && c.up.LastHeartbeat.IsZero() {
+	if unmet := l.Activation.Required && c.up.Activated.IsZero(); unmet ||
+		l.Heartbeat.Stated() && c.up.LastHeartbeat.IsZero() {
 		// A first contact is due at once; for how long it may be owed the licence says.
 		from := c.seen
 		ends := later(from.Add(l.Activation.Grace), c.up.HoldUntil)
@@ -58,21 +60,25 @@ func (c *candidate) lapses() (out []lapse) {
 		due := p.After(last).Add(c.up.Asleep)
 		ends := later(due.Add(p.Grace), c.up.HoldUntil)
 		out = append(out, lapse{due, ends, HeartbeatDead,
-			fmt.Sprintf("licence %s: the upstream last heard of this host at %s; see to the connection", c.label(), minute(last)),
-			fmt.Sprintf("licence %s: a heartbeat was due at %s; without one the licence stops at %s", c.label(), minute(due), minute(ends))})
+			fmt.Sprintf("licence %s: the upstream last heard of this host at %s; see to the connection", c.label(),
+				minute(last)),
+			fmt.Sprintf("licence %s: a heartbeat was due at %s; without one the licence stops at %s", c.label(),
+				minute(due), minute(ends))})
 	}
 	if p := l.CheckIn; p.Stated() {
 		due := p.After(later(l.LastCheckIn(), later(c.up.Activated, c.up.LastCheckIn)))
 		ends := later(due.Add(p.Grace), c.up.HoldUntil)
 		out = append(out, lapse{due, ends, Overdue,
-			fmt.Sprintf("licence %s: an upstream check-in was due at %s; see to the connection", c.label(), minute(due)),
-			fmt.Sprintf("licence %s: an upstream check-in was due at %s; without one the licence stops at %s", c.label(), minute(due), minute(ends))})
+			fmt.Sprintf("licence %s: an upstream check-in was due at %s; see to the connection", c.label(),
+				minute(due)),
+			fmt.Sprintf("licence %s: an upstream check-in was due at %s; without one the licence stops at %s",
+				c.label(), minute(due), minute(ends))})
 	}
 	return out
 }
 
-// emergency returns when the emergency that runs at an instant ends; zero: none runs. Those beyond what the licence grants
-// do not count.
+// emergency returns when the emergency that runs at an instant ends; zero: none runs. Those beyond what the licence
+// grants do not count.
 func (c *candidate) emergency(now time.Time) (ends time.Time) {
 	e := c.license.Emergency
 	for i, began := range c.broken {
@@ -99,8 +105,8 @@ func (r revoked) by(l *License) (id string) {
 	return id
 }
 
-// revoked returns the licences that notices revoke. A notice counts from the moment it is there, and a broken replacement of it
-// does not undo it.
+// revoked returns the licences that notices revoke. A notice counts from the moment it is there, and a broken
+// replacement of it does not undo it.
 func (j *judge) revoked() revoked {
 	out := revoked{}
 	for _, d := range j.Documents {

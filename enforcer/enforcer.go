@@ -2,7 +2,8 @@ package enforcer
 
 import "time"
 
-// Options bound an Enforcer. Zero fields mean the defaults. Of each bound one user may have no more than is left for others.
+// Options bound an Enforcer. Zero fields mean the defaults. Of each bound one user may have no more than is left for
+// others.
 type Options struct {
 	MaxLeases       int // held at one time; default 4,000,000
 	MaxLeasesPerUID int // held by one uid, or one credential, at one time; default MaxLeases
@@ -39,8 +40,8 @@ type Enforcer struct {
 	// unproved is how far the time is ahead of what is proved of it: see Step.
 	unproved time.Duration
 
-	// tenures are the leases by the licence that they were granted under: the first is of those of which that is not known, and
-	// current the place of the base that was in force under the last good verdict.
+	// tenures are the leases by the licence that they were granted under: the first is of those of which that is not
+	// known, and current the place of the base that was in force under the last good verdict.
 	tenures []*tenure
 	current uint32
 }

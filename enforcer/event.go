@@ -16,7 +16,8 @@ const (
 	EventQueued  EventKind = "queued"  // Waiter waits
 	EventLeft    EventKind = "left"    // Waiter no longer waits, because of Cause; Denial says more where it was denied
 	EventDrawn   EventKind = "drawn"   // Lease's items have been drawn from meters, which Draws names
-	// EventRemembered is of snapshots: the token of Lease, which is over by Cause (of a draw: none), is remembered until At.
+	// EventRemembered is of snapshots: the token of Lease, which is over by Cause (of a draw: none), is remembered
+	// until At.
 	EventRemembered EventKind = "remembered"
 	EventSet        EventKind = "set"     // Draws are what the meters stand at, by the word of who may adjust them
 	EventNoted      EventKind = "noted"   // Lease has another Data than before, and nothing else
@@ -30,19 +31,21 @@ type Draw struct {
 	Period time.Time // the beginning of the period; zero: the meter never resets
 }
 
-// Event is one change of state. Lease is the lease after the change (of EventEnded: as it was), Token is of EventForgot.
+// Event is one change of state. Lease is the lease after the change (of EventEnded: as it was), Token is of
+// EventForgot.
 type Event struct {
 	Kind    EventKind
 	At      time.Time
 	Lease   *Lease
 	Cause   Cause
 	Verdict *Verdict
-	Terms   *Terms // of EventGranted: what the lease is granted under; nil: not known, as of a lease that an earlier version granted
-	Token   TokenKey
-	Waiter  *Waiter // of EventGranted: who waited for it; nil: nobody
-	Denial  *Denial
-	Draws   []Draw
-	By      time.Duration
+	// of EventGranted: what the lease is granted under; nil: not known, as of a lease that an earlier version granted
+	Terms  *Terms
+	Token  TokenKey
+	Waiter *Waiter // of EventGranted: who waited for it; nil: nobody
+	Denial *Denial
+	Draws  []Draw
+	By     time.Duration
 	// Unproved is of EventStepped: how far the time is ahead of what is proved of it.
 	Unproved time.Duration
 }

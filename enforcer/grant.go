@@ -22,18 +22,23 @@ func (j *judge) grant(v *Verdict, inForce []*ruling) {
 	for _, r := range inForce {
 		l := r.license
 		for name, t := range l.Pools {
-			g := PoolGrant{Name: name, Limit: t.Max, Scope: l.PoolScope(t.Scope), CountBy: orDefault(t.CountBy, CountLease), HoldersBy: holdersBy(r.License.Pools[name].CountBy, orDefault(t.CountBy, CountLease)), Unit: t.Unit}
+			g := PoolGrant{Name: name, Limit: t.Max, Scope: l.PoolScope(t.Scope),
+				CountBy:   orDefault(t.CountBy, CountLease),
+				HoldersBy: holdersBy(r.License.Pools[name].CountBy, orDefault(t.CountBy, CountLease)), Unit: t.Unit}
 			b := j.budget(l, name, amount{t.Max, t.Overage}, g.Scope)
 			g.Budget, g.Overage, g.Most, g.NotShared = b.max, b.overage, b.most, b.notShared
 			if was, ok := v.Pools[name]; ok {
-				g.Budget, g.Overage, g.Most = was.Budget.Plus(g.Budget), was.Overage.Plus(g.Overage), was.Most.Plus(g.Most)
-				g.Limit, g.Scope, g.CountBy, g.HoldersBy = was.Limit.Plus(g.Limit), was.Scope, was.CountBy, was.HoldersBy
+				g.Budget, g.Overage, g.Most = was.Budget.Plus(g.Budget), was.Overage.Plus(g.Overage),
+					was.Most.Plus(g.Most)
+				g.Limit, g.Scope, g.CountBy, g.HoldersBy = was.Limit.Plus(g.Limit), was.Scope, was.CountBy,
+					was.HoldersBy
 				g.Unit, g.NotShared = cmp.Or(was.Unit, g.Unit), cmp.Or(was.NotShared, g.NotShared)
 			}
 			v.Pools[name] = g
 		}
 		for name, t := range l.Meters {
-			g := MeterGrant{Name: name, Key: string(l.Ref()) + "/" + name, Former: base.license.ID + "/" + name, Limit: t.Max, Scope: l.PoolScope(t.Scope),
+			g := MeterGrant{Name: name, Key: string(l.Ref()) + "/" + name, Former: base.license.ID + "/" + name,
+				Limit: t.Max, Scope: l.PoolScope(t.Scope),
 				Resets: t.Resets, Unit: t.Unit, Adjustable: t.Adjustable}
 			b := j.budget(l, name, amount{t.Max, t.Overage}, g.Scope)
 			g.Budget, g.Overage, g.Most, g.NotShared = b.max, b.overage, b.most, b.notShared
@@ -83,8 +88,8 @@ type budget struct {
 	notShared string
 }
 
-// isOwn reports whether an agent may hand out all that one licence says: where each host has it, where the one host or the
-// one agent key that the licence names is the whole site, and where there is nothing.
+// isOwn reports whether an agent may hand out all that one licence says: where each host has it, where the one host or
+// the one agent key that the licence names is the whole site, and where there is nothing.
 func isOwn(l *License, a amount, s Scope) bool {
 	if s == ScopeShared {
 		return a == amount{}
@@ -103,7 +108,9 @@ func (j *judge) budget(l *License, name string, a amount, s Scope) budget {
 	case isOwn(l, a, s), !ok && a.max == Unlimited: // no limit that sharing could keep
 		return budget{amount: a, most: a.max.Plus(a.overage)}
 	case !ok:
-		return budget{notShared: fmt.Sprintf("its %s slots are the total of a whole site, and nothing proves that this agent has a share of them", a.max)}
+		return budget{notShared: fmt.Sprintf(
+			"its %s slots are the total of a whole site, and nothing proves that this agent has a share of them",
+			a.max)}
 	}
 	// The share is of the overage too: else every agent of the site would have the whole of that.
 	here := amount{max: a.max.Min(share), overage: a.overage}
@@ -136,9 +143,13 @@ func (j *judge) warnShares(r *ruling, warn func(WarningCode, time.Time, string, 
 	slices.Sort(everywhere)
 	slices.Sort(nowhere)
 	if len(everywhere) > 0 {
-		warn(WarnNotBound, zeroTime, "licence %s is bound to no host: every host that has the file has the whole of %s", r.label(), strings.Join(everywhere, ", "))
+		warn(WarnNotBound, zeroTime, "licence %s is bound to no host: every host that has the file has the whole of %s",
+			r.label(), strings.Join(everywhere, ", "))
 	}
 	if len(nowhere) > 0 {
-		warn(WarnNotShared, zeroTime, "licence %s: %s cannot be handed out here, because they are a whole site's; use a site server, a fleet or an upstream checkout, or have the licence bound to this one host or agent key", r.label(), strings.Join(nowhere, ", "))
+		warn(WarnNotShared, zeroTime,
+			"licence %s: %s cannot be handed out here, because they are a whole site's; use a site server, a fleet "+
+				"or an upstream checkout, or have the licence bound to this one host or agent key", r.label(),
+			strings.Join(nowhere, ", "))
 	}
 }

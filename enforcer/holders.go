@@ -10,8 +10,8 @@ import (
 // MaxOthers is how many co-holders a lease may have.
 const MaxOthers = 256
 
-// is reports whether two callers are one process. One that is visible is known by its number and start time, whether its inode
-// has been asked for or not; of one that is not visible the inode is all there is.
+// is reports whether two callers are one process. One that is visible is known by its number and start time, whether
+// its inode has been asked for or not; of one that is not visible the inode is all there is.
 func (c Caller) is(o Caller) bool {
 	if c.PID != o.PID || c.Start != o.Start || c.Who() != o.Who() {
 		return false
@@ -33,7 +33,8 @@ func (r *Join) decide(e *Enforcer, now time.Time) Decision {
 	case d != nil:
 		return Decision{Denial: d}
 	case h.Lifetime != LifetimeProcess:
-		return Decision{Denial: bad("lifetime", "lease %s has lifetime %s; only one of a process can be joined", r.ID, h.Lifetime)}
+		return Decision{Denial: bad("lifetime", "lease %s has lifetime %s; only one of a process can be joined", r.ID,
+			h.Lifetime)}
 	case r.Caller.is(h.Holder.Caller) || slices.ContainsFunc(h.Others, func(o *Holder) bool { return o.is(r.Caller) }):
 		return Decision{Lease: h.Lease}
 	case len(h.Others) >= MaxOthers:
@@ -48,7 +49,8 @@ func (r *Join) decide(e *Enforcer, now time.Time) Decision {
 	return e.rehold(h.Lease, &l, by, now)
 }
 
-// rehold decides that a lease has other holders than before, by one of them. Where more is in use by that, it is a grant like any other.
+// rehold decides that a lease has other holders than before, by one of them. Where more is in use by that, it is a
+// grant like any other.
 func (e *Enforcer) rehold(was, is *Lease, by *Holder, now time.Time) Decision {
 	var grown *Holder
 	for _, it := range is.Items {
@@ -72,7 +74,8 @@ func (e *Enforcer) rehold(was, is *Lease, by *Holder, now time.Time) Decision {
 			continue
 		}
 		if d.Code == NoSlots {
-			d.Detail += fmt.Sprintf("; lease %s would be counted once more, by %s", is.ID, cmp.Or(e.pools[it.Pool].grant.HoldersBy, e.pools[it.Pool].grant.CountBy))
+			d.Detail += fmt.Sprintf("; lease %s would be counted once more, by %s", is.ID,
+				cmp.Or(e.pools[it.Pool].grant.HoldersBy, e.pools[it.Pool].grant.CountBy))
 		}
 		return Decision{Denial: d}
 	}
@@ -92,7 +95,9 @@ func (e *Enforcer) sameUnits(l *Lease, c Caller) bool {
 			by = g.HoldersBy
 		}
 		unit := unitOf(by, as)
-		return unit != unitOf(by, l.Holder) && !slices.ContainsFunc(l.Others, func(o *Holder) bool { return unit == unitOf(by, o) })
+		return unit != unitOf(by, l.Holder) && !slices.ContainsFunc(l.Others, func(o *Holder) bool {
+			return unit == unitOf(by, o)
+		})
 	})
 }
 
@@ -107,7 +112,8 @@ func (r *Leave) decide(e *Enforcer, now time.Time) Decision {
 	} else if !r.Holder.is(l.Holder.Caller) {
 		return Decision{Lease: h.Lease} // it left before
 	} else if len(l.Others) == 0 {
-		return Decision{Lease: h.Lease, Events: []Event{{Kind: EventEnded, At: now, Lease: h.Lease, Cause: CauseHolderGone}}}
+		return Decision{Lease: h.Lease,
+			Events: []Event{{Kind: EventEnded, At: now, Lease: h.Lease, Cause: CauseHolderGone}}}
 	} else {
 		// The next one is the holder; it keeps the labels that the lease was taken with.
 		l.Holder = &Holder{Caller: l.Others[0].Caller, Labels: l.Holder.Labels}
@@ -139,8 +145,9 @@ func (r *Attach) decide(e *Enforcer, now time.Time) Decision {
 		if h.Lifetime == LifetimeProcess && r.Caller.is(h.Holder.Caller) {
 			return Decision{Lease: h.Lease}
 		}
-		return Decision{Denial: &Denial{Code: NotHolder, Detail: fmt.Sprintf("lease %s has its holder, and is not to be attached to", r.ID),
-			Hint: "join it, or acquire another"}}
+		return Decision{Denial: &Denial{Code: NotHolder,
+			Detail: fmt.Sprintf("lease %s has its holder, and is not to be attached to", r.ID),
+			Hint:   "join it, or acquire another"}}
 	}
 	l := *h.Lease
 	l.Unconfirmed, l.ExpiresAt = false, zeroTime

@@ -16,7 +16,8 @@ func TestInvisibleHolders(t *testing.T) {
 		}
 		return d
 	}
-	do(&SetVerdict{&Verdict{State: StateValid, Code: Valid, Pools: map[string]PoolGrant{"streams": {Limit: 4, Budget: 4, CountBy: CountProcess}}}})
+	do(&SetVerdict{&Verdict{State: StateValid, Code: Valid,
+		Pools: map[string]PoolGrant{"streams": {Limit: 4, Budget: 4, CountBy: CountProcess}}}})
 	one, two, seen := Caller{UID: 7, Inode: 1}, Caller{UID: 7, Inode: 2}, Caller{UID: 7, PID: 9, Start: 5}
 	id := LeaseID{1}
 	acquire := func(id LeaseID, c Caller) {

@@ -46,7 +46,9 @@ func (s *twin) neverOverBudget(t *rapid.T, l *Lease) {
 	for _, o := range l.Others {
 		is.holders = append(is.holders, o.Caller)
 	}
-	with.leases = append(slices.DeleteFunc(slices.Clone(s.m.leases), func(m modelLease) bool { return m.id == l.ID }), is)
+	with.leases = append(slices.DeleteFunc(slices.Clone(s.m.leases), func(m modelLease) bool {
+		return m.id == l.ID
+	}), is)
 	for _, it := range l.Items {
 		was, is := s.m.used(it.Pool), with.used(it.Pool)
 		if is > was && is > s.m.cap(it.Pool, s.now) {
@@ -69,8 +71,8 @@ func (s *twin) tokenKeptADay(t *rapid.T, l *Lease) {
 	s.byToken[l.Token.Key] = s.now
 }
 
-// EndedForAReason: what expires is past its time, what is revoked was announced 10 s ago, and a borrow ends early only by force, by
-// the licence's leave, or with its holder's grant undelivered.
+// EndedForAReason: what expires is past its time, what is revoked was announced 10 s ago, and a borrow ends early only
+// by force, by the licence's leave, or with its holder's grant undelivered.
 func (s *twin) endedForAReason(t *rapid.T, e *Enforcer, ev Event) {
 	l := ev.Lease
 	switch ev.Cause {
@@ -123,15 +125,18 @@ func (s *twin) deniedOnlyWhenFull(t *rapid.T, r *Acquire) {
 		if r.MinN > 0 {
 			least = r.MinN
 		}
-		if least > s.m.cap(it.Pool, s.now)-s.m.used(it.Pool) || s.m.refused(it.Pool, s.now) != "" || slices.ContainsFunc(s.m.queue, func(w modelWaiter) bool { return has(w.items, it.Pool) }) {
+		if least > s.m.cap(it.Pool, s.now)-s.m.used(it.Pool) || s.m.refused(it.Pool, s.now) != "" ||
+			slices.ContainsFunc(s.m.queue, func(w modelWaiter) bool {
+				return has(w.items, it.Pool)
+			}) {
 			return
 		}
 	}
 	t.Fatalf("DeniedOnlyWhenFull: %+v", r)
 }
 
-// AcknowledgedSurvives: after a crash every lease that was acknowledged is there as it was, every draw counts, and every token of
-// the last day is known. What was journalled and not acknowledged, the model has too.
+// AcknowledgedSurvives: after a crash every lease that was acknowledged is there as it was, every draw counts, and
+// every token of the last day is known. What was journalled and not acknowledged, the model has too.
 func (s *twin) acknowledgedSurvives(t *rapid.T) {
 	if len(s.e.leases) != len(s.m.leases) {
 		t.Fatalf("AcknowledgedSurvives: %d leases, the model has %d", len(s.e.leases), len(s.m.leases))
@@ -140,7 +145,9 @@ func (s *twin) acknowledgedSurvives(t *rapid.T) {
 		s.sameLease(t, "AcknowledgedSurvives", l)
 	}
 	for key, tok := range s.m.tokens {
-		if !slices.ContainsFunc(slices.Collect(maps.Values(s.e.tokens)), func(r *remembered) bool { return r.lease.ID == tok.id }) {
+		if !slices.ContainsFunc(slices.Collect(maps.Values(s.e.tokens)), func(r *remembered) bool {
+			return r.lease.ID == tok.id
+		}) {
 			t.Fatalf("AcknowledgedSurvives: token %s is forgotten", key)
 		}
 	}
@@ -156,7 +163,8 @@ func (s *twin) sameLease(t *rapid.T, rule string, l modelLease) {
 	for _, o := range got.Others {
 		holders = append(holders, o.Caller)
 	}
-	if !got.ExpiresAt.Equal(l.expires) || got.Unconfirmed != l.unconfirmed || !slices.Equal(got.Items, l.items) || !slices.Equal(holders, l.holders) || got.Data != l.data {
+	if !got.ExpiresAt.Equal(l.expires) || got.Unconfirmed != l.unconfirmed || !slices.Equal(got.Items, l.items) ||
+		!slices.Equal(holders, l.holders) || got.Data != l.data {
 		t.Fatalf("%s: lease %v is %+v, the model says %+v", rule, l.id, got.Lease, l)
 	}
 }
@@ -168,7 +176,8 @@ func (s *twin) meters(t *rapid.T, rule string) {
 	}
 	for _, g := range s.m.verdict.Meters {
 		shown, _ := s.e.Pool(g.Name, s.now)
-		if got, want := s.e.drawn(g, s.now).Drawn, s.m.drawn(g, s.now); got != want || s.e.verdict != nil && shown.InUse != want {
+		if got, want := s.e.drawn(g, s.now).Drawn, s.m.drawn(g, s.now); got != want ||
+			s.e.verdict != nil && shown.InUse != want {
 			t.Fatalf("%s: meter %s stands at %d, %d is shown, and %d were drawn", rule, g.Name, got, shown.InUse, want)
 		}
 	}
@@ -192,19 +201,25 @@ func (s *twin) invariants(t *rapid.T) {
 				}
 			}
 		}
-		if got, ok := s.e.Pool(p, s.now); ok && (got.InUse != s.m.used(p) || got.Borrowed != borrowed || got.Waiting != waiting) || !ok && s.m.used(p) != 0 {
-			t.Fatalf("CountsAgree: %+v, the model has %d in use, %d borrowed, %d waited for", got, s.m.used(p), borrowed, waiting)
+		if got, ok := s.e.Pool(p, s.now); ok && (got.InUse != s.m.used(p) || got.Borrowed != borrowed ||
+			got.Waiting != waiting) || !ok && s.m.used(p) != 0 {
+			t.Fatalf("CountsAgree: %+v, the model has %d in use, %d borrowed, %d waited for", got, s.m.used(p),
+				borrowed, waiting)
 		}
 	}
 	s.meters(t, "DrawExactlyOnce")
 	if len(s.e.leases) != len(s.m.leases) || s.e.Waiting() != len(s.m.queue) {
-		t.Fatalf("CountsAgree: %d leases, %d wait; the model has %d, %d", len(s.e.leases), s.e.Waiting(), len(s.m.leases), len(s.m.queue))
+		t.Fatalf("CountsAgree: %d leases, %d wait; the model has %d, %d", len(s.e.leases), s.e.Waiting(),
+			len(s.m.leases), len(s.m.queue))
 	}
 	for _, l := range s.m.leases {
 		s.sameLease(t, "SameLeases", l)
 	}
 	for _, w := range s.m.queue {
-		if _, why := s.m.fit(w.r, s.now); s.m.at(s.now).Good() && s.m.denyBorrow(w.r, s.now) == "" && why == "" && !slices.ContainsFunc(w.items, func(it Item) bool { return s.m.ahead(it.Pool, w.r.ID) }) {
+		if _, why := s.m.fit(w.r, s.now); s.m.at(s.now).Good() && s.m.denyBorrow(w.r, s.now) == "" && why == "" &&
+			!slices.ContainsFunc(w.items, func(it Item) bool {
+				return s.m.ahead(it.Pool, w.r.ID)
+			}) {
 			t.Fatalf("GrantedTheInstantItFits: %v waits", w.items)
 		}
 	}
@@ -217,8 +232,8 @@ func (s *twin) invariants(t *rapid.T) {
 	}
 }
 
-// AccountsAgree: what each user is counted with is what it has, its leases are listed whole in portions of any size, and no trace
-// is left of a user that has nothing.
+// AccountsAgree: what each user is counted with is what it has, its leases are listed whole in portions of any size,
+// and no trace is left of a user that has nothing.
 func (s *twin) accounts(t *rapid.T) {
 	size := rapid.IntRange(1, 4).Draw(t, "portion")
 	if s.e.bytes != s.m.bytesOf(nil) {
@@ -226,8 +241,10 @@ func (s *twin) accounts(t *rapid.T) {
 	}
 	listed := 0
 	for u, a := range s.e.accounts {
-		if a.waiters != s.m.waitersOf(&u) || a.tokens != s.m.tokensOf(&u) || a.bytes != s.m.bytesOf(&u) || len(a.leases)+a.waiters+a.tokens == 0 {
-			t.Fatalf("AccountsAgree: %s: %d wait, %d tokens, %d bytes; the model has %d, %d, %d", u, a.waiters, a.tokens, a.bytes, s.m.waitersOf(&u), s.m.tokensOf(&u), s.m.bytesOf(&u))
+		if a.waiters != s.m.waitersOf(&u) || a.tokens != s.m.tokensOf(&u) || a.bytes != s.m.bytesOf(&u) ||
+			len(a.leases)+a.waiters+a.tokens == 0 {
+			t.Fatalf("AccountsAgree: %s: %d wait, %d tokens, %d bytes; the model has %d, %d, %d", u, a.waiters,
+				a.tokens, a.bytes, s.m.waitersOf(&u), s.m.tokensOf(&u), s.m.bytesOf(&u))
 		}
 		var own []*Lease
 		for below := math.MaxInt; below > 0; {
@@ -256,7 +273,8 @@ func summary(e *Enforcer) (out []string) {
 		out = append(out, fmt.Sprint(k, r.ended, r.until, r.lease.ID, r.lease.Data))
 	}
 	for name, p := range e.pools {
-		out = append(out, fmt.Sprint(name, p.grant, p.queue.Len(), p.inUse, p.peak, p.leases, len(p.groups), len(p.expiry), p.revokeAt, p.revoke, p.waiting, p.borrowed))
+		out = append(out, fmt.Sprint(name, p.grant, p.queue.Len(), p.inUse, p.peak, p.leases, len(p.groups),
+			len(p.expiry), p.revokeAt, p.revoke, p.waiting, p.borrowed))
 	}
 	for id, w := range e.waiters {
 		out = append(out, fmt.Sprint("waits ", id, w.Items, w.Until, w.turn))
@@ -274,7 +292,8 @@ func summary(e *Enforcer) (out []string) {
 	return append(out, fmt.Sprint(tenures(e), e.NextTick(), len(e.memory.heap), len(e.ended)))
 }
 
-// tenures is what an enforcer knows of the licences whose leases are held, in a fixed order: their places are not told apart.
+// tenures is what an enforcer knows of the licences whose leases are held, in a fixed order: their places are not told
+// apart.
 func tenures(e *Enforcer) (out []string) {
 	for i, t := range e.tenures {
 		if t.leases > 0 || uint32(i) == e.current {

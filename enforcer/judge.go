@@ -18,9 +18,9 @@ var expiresSoon = []int{30, 14, 7, 1}
 // Judge says what the facts permit at the instant now, and when that will next change by itself. It has no side effect:
 // the same facts and instant give the same verdict.
 //
-// Each document gets all its findings, in the order of [Codes]. Of the good bases of this product the latest issued is in
-// force, with every good add-on; a free-tier base only where no other is good. The configuration narrows what is signed
-// and never widens it. The best verdict wins, and what is wrong with other documents is a warning.
+// Each document gets all its findings, in the order of [Codes]. Of the good bases of this product the latest issued is
+// in force, with every good add-on; a free-tier base only where no other is good. The configuration narrows what is
+// signed and never widens it. The best verdict wins, and what is wrong with other documents is a warning.
 func Judge(f Facts, now time.Time) *Verdict {
 	j := newJudge(f)
 	v := j.at(now)
@@ -82,10 +82,15 @@ func newJudge(f Facts) *judge {
 			c.match = matchHosts(c.license, f.Narrowing.Strategy, f.Host)
 			c.fixed, c.clock = j.fixed(&c), f.Clock
 			if by := revoked.by(c.license); by != "" && c.license.Role != RoleNotice {
-				c.fixed = append(c.fixed, Finding{Revoked, fmt.Sprintf("licence %s: notice %s revokes it; ask the vendor for another", c.label(), by)})
+				c.fixed = append(c.fixed, Finding{Revoked,
+					fmt.Sprintf("licence %s: notice %s revokes it; ask the vendor for another", c.label(), by)})
 			}
 			if at := f.Returned[ref]; !at.IsZero() && !d.License.Issued.After(at) && c.license.Role != RoleNotice {
-				c.fixed = append(c.fixed, Finding{Revoked, fmt.Sprintf("licence %s: it was returned to the vendor on %s; take it out of the folder, or ask for another", c.label(), day(at))})
+				c.fixed = append(c.fixed,
+					Finding{Revoked,
+						fmt.Sprintf(
+							"licence %s: it was returned to the vendor on %s; take it out of the folder, or ask for "+
+								"another", c.label(), day(at))})
 			}
 		} else if d.Problem != nil {
 			reason := d.Problem.Reason
@@ -107,7 +112,8 @@ func (j *judge) fixed(c *candidate) (out []Finding) {
 		out = append(out, Finding{code, fmt.Sprintf("licence %s: ", c.label()) + fmt.Sprintf(format, args...)})
 	}
 	if len(j.Products) > 0 && !slices.Contains(j.Products, l.Product) {
-		find(ProductMismatch, "it is for product %q, and this agent serves %s; install it where that product runs", l.Product, strings.Join(j.Products, ", "))
+		find(ProductMismatch, "it is for product %q, and this agent serves %s; install it where that product runs",
+			l.Product, strings.Join(j.Products, ", "))
 	}
 	if l.Revoked {
 		find(Revoked, "its issuer has revoked it; ask the vendor for another")
@@ -131,22 +137,31 @@ func (j *judge) fixed(c *candidate) (out []Finding) {
 		find(TestLicense, "it is a test licence, and license.require_production is set; install a production licence")
 	}
 	if c.match.Bound && !c.match.OK {
-		find(FingerprintMismatch, "it is bound to another host: %d of %d components match (%s); have it bound to this host: `usher fingerprint --request`",
+		find(FingerprintMismatch,
+			"it is bound to another host: %d of %d components match (%s); have it bound to this host: `usher "+
+				"fingerprint --request`",
 			c.match.Matched, c.match.Of, strings.Join(c.match.Misses, "; "))
 	}
 	if len(l.AgentKeys) > 0 && (j.AgentKey == "" || !slices.Contains(l.AgentKeys, j.AgentKey)) {
-		find(AgentKeyMismatch, "it is bound to another agent's key, and this one's is %s; have it bound again: `usher fingerprint --request`", cmp.Or(j.AgentKey, "missing"))
+		find(AgentKeyMismatch,
+			"it is bound to another agent's key, and this one's is %s; have it bound again: `usher fingerprint "+
+				"--request`", cmp.Or(j.AgentKey, "missing"))
 	}
 	if l.Trial > 0 && len(l.AgentKeys) == 0 {
-		find(AgentKeyMismatch, "it is a trial, and a trial must name the key of the agent that it is for; have it bound: `usher fingerprint --request`")
+		find(AgentKeyMismatch,
+			"it is a trial, and a trial must name the key of the agent that it is for; have it bound: `usher "+
+				"fingerprint --request`")
 	}
 	if l.CoreCap != 0 && l.CoreCap != Unlimited {
 		kind := orDefault(l.CoreKind, CoresPhysical)
 		switch n := j.Host.Cores(kind); {
 		case n == 0:
-			find(TooManyCores, "it allows %d %s cores, and how many this host has could not be read; mount /sys for the agent", l.CoreCap, kind)
+			find(TooManyCores,
+				"it allows %d %s cores, and how many this host has could not be read; mount /sys for the agent",
+				l.CoreCap, kind)
 		case !l.CoreCap.Covers(int64(n)):
-			find(TooManyCores, "it allows %d %s cores, and this host has %d; have it extended, or give the host fewer", l.CoreCap, kind, n)
+			find(TooManyCores, "it allows %d %s cores, and this host has %d; have it extended, or give the host fewer",
+				l.CoreCap, kind, n)
 		}
 	}
 	for _, x := range []struct {
@@ -160,7 +175,8 @@ func (j *judge) fixed(c *candidate) (out []Finding) {
 		case x.has == 0:
 			find(x.code, "it allows %d bytes of %s, and how much this host has could not be read", x.cap, x.what)
 		case !x.cap.Covers(x.has):
-			find(x.code, "it allows %d bytes of %s, and this host has %d; have it extended, or give the host less", x.cap, x.what, x.has)
+			find(x.code, "it allows %d bytes of %s, and this host has %d; have it extended, or give the host less",
+				x.cap, x.what, x.has)
 		}
 	}
 	if l.Versions != "" {
@@ -170,11 +186,13 @@ func (j *judge) fixed(c *candidate) (out []Finding) {
 		case err != nil:
 			find(VersionNotCovered, "whether it covers version %q cannot be told: %v", j.Version, err)
 		case j.Version != "" && !covered:
-			find(VersionNotCovered, "it covers versions %s, and the product is %s; have it extended", l.Versions, j.Version)
+			find(VersionNotCovered, "it covers versions %s, and the product is %s; have it extended", l.Versions,
+				j.Version)
 		}
 	}
 	if !l.ReleasedBefore.IsZero() && !j.Released.IsZero() && !j.Released.Before(l.ReleasedBefore) {
-		find(VersionNotCovered, "it covers releases before %s, and this one is of %s; have it extended", day(l.ReleasedBefore), day(j.Released))
+		find(VersionNotCovered, "it covers releases before %s, and this one is of %s; have it extended",
+			day(l.ReleasedBefore), day(j.Released))
 	}
 	return out
 }
@@ -198,20 +216,23 @@ func (c *candidate) findings(now time.Time) (out []Finding, graceEnds time.Time)
 	out = slices.Clone(c.fixed)
 	if l := c.license; l != nil {
 		if now.Before(l.NotBefore) {
-			out = append(out, Finding{NotYetValid, fmt.Sprintf("licence %s: it is good from %s on", c.label(), minute(l.NotBefore))})
+			out = append(out,
+				Finding{NotYetValid, fmt.Sprintf("licence %s: it is good from %s on", c.label(), minute(l.NotBefore))})
 		}
 		if at := c.clock.falls(l); !at.IsZero() && !now.Before(at) {
 			out = append(out, Finding{ClockTampered, fmt.Sprintf("licence %s: %s", c.label(), c.clock.words())})
 		}
 		if l.Trial > 0 && c.seen.IsZero() {
-			out = append(out, Finding{Preparing, fmt.Sprintf("licence %s: its trial begins when the agent has recorded its first use", c.label())})
+			out = append(out, Finding{Preparing,
+				fmt.Sprintf("licence %s: its trial begins when the agent has recorded its first use", c.label())})
 		}
 		var grace []Finding
 		emergency := c.emergency(now)
 		for _, x := range c.lapses() {
 			switch {
 			case !now.Before(x.ends) && !emergency.IsZero():
-				grace = append(grace, Finding{ValidInGrace, fmt.Sprintf("%s; an operator's emergency holds until %s", x.reason, minute(emergency))})
+				grace = append(grace, Finding{ValidInGrace,
+					fmt.Sprintf("%s; an operator's emergency holds until %s", x.reason, minute(emergency))})
 				graceEnds = sooner(graceEnds, emergency)
 			case !now.Before(x.ends):
 				out = append(out, Finding{x.code, x.reason})
@@ -265,7 +286,8 @@ func (j *judge) at(now time.Time) *Verdict {
 	j.supersede(all, now)
 	j.dedupe(all)
 	base := j.choose(all)
-	v := &Verdict{Environment: Production, OnExpiry: Drain, Withheld: j.Withheld, Pools: map[string]PoolGrant{}, Meters: map[string]MeterGrant{}, Features: map[string]Value{}}
+	v := &Verdict{Environment: Production, OnExpiry: Drain, Withheld: j.Withheld, Pools: map[string]PoolGrant{},
+		Meters: map[string]MeterGrant{}, Features: map[string]Value{}}
 	var inForce []*ruling
 	if base != nil {
 		inForce = append(inForce, base)
@@ -273,9 +295,11 @@ func (j *judge) at(now time.Time) *Verdict {
 			if r.good() && r.license.Role == RoleAddOn {
 				switch {
 				case r.license.System != base.license.System:
-					r.unused = fmt.Sprintf("licence %s: it is of the system %s, and adds to no licence of the system %s, which is in force", r.label(), r.license.System, base.license.System)
+					r.unused = fmt.Sprintf(
+						"licence %s: it is of the system %s, and adds to no licence of the system %s, which is in force", r.label(), r.license.System, base.license.System)
 				case r.license.AddOnTo != "" && r.license.AddOnTo != base.license.ID:
-					r.unused = fmt.Sprintf("licence %s: it adds to licence %s, which is not in force", r.label(), r.license.AddOnTo)
+					r.unused = fmt.Sprintf("licence %s: it adds to licence %s, which is not in force", r.label(),
+						r.license.AddOnTo)
 				case !r.license.MayActOn(base.license):
 					r.setAside(TestLicense, "it is a test add-on, and a test licence never adds to a production one")
 				default:
@@ -287,7 +311,8 @@ func (j *judge) at(now time.Time) *Verdict {
 	} else {
 		for _, r := range all {
 			if r.good() && r.license.Role == RoleAddOn {
-				r.unused = fmt.Sprintf("licence %s: it adds to another licence, and none is in force; install that one too", r.label())
+				r.unused = fmt.Sprintf(
+					"licence %s: it adds to another licence, and none is in force; install that one too", r.label())
 			}
 		}
 		j.refuse(v, all)
@@ -351,7 +376,8 @@ func (r *ruling) setAside(code Code, reason string) {
 }
 
 func (r *ruling) judged(now time.Time) Judged {
-	out := Judged{Document: r.Name, License: r.license, Role: r.role(), InForce: r.inForce, Spare: r.spare, Code: r.code(), Reason: r.findings[0].Reason,
+	out := Judged{Document: r.Name, License: r.license, Role: r.role(), InForce: r.inForce, Spare: r.spare,
+		Code: r.code(), Reason: r.findings[0].Reason,
 		Findings: r.findings, Problem: r.Problem, Match: r.match}
 	out.Next = r.license != nil && len(r.findings) == 1 && r.code() == NotYetValid && now.Before(r.license.NotBefore)
 	return out
@@ -365,7 +391,8 @@ func (j *judge) supersede(all []*ruling, now time.Time) {
 			continue
 		}
 		for _, r := range all {
-			if r == by || r.license == nil || !by.license.MayActOn(r.license) || !slices.Contains(by.license.Supersedes, r.license.ID) || r.license.ID == by.license.ID {
+			if r == by || r.license == nil || !by.license.MayActOn(r.license) ||
+				!slices.Contains(by.license.Supersedes, r.license.ID) || r.license.ID == by.license.ID {
 				continue
 			}
 			r.setAside(Superseded, fmt.Sprintf("licence %s replaces it; it may be removed", by.label()))
@@ -384,8 +411,8 @@ func (r *ruling) foreign() bool {
 	})
 }
 
-// dedupe keeps, of the good documents of one licence, the one issued last: by whichever of a vendor's keys, so that one that is
-// renewed with another key does not count twice.
+// dedupe keeps, of the good documents of one licence, the one issued last: by whichever of a vendor's keys, so that one
+// that is renewed with another key does not count twice.
 func (j *judge) dedupe(all []*ruling) {
 	last := map[Ref]*ruling{}
 	for _, r := range all {
@@ -432,18 +459,20 @@ func (j *judge) choose(all []*ruling) *ruling {
 		r.spare = true
 		switch {
 		case r.license.IsTest() && !best.license.IsTest():
-			r.setAside(TestLicense, fmt.Sprintf("it is a test licence, and the production licence %s is in force", best.label()))
+			r.setAside(TestLicense,
+				fmt.Sprintf("it is a test licence, and the production licence %s is in force", best.label()))
 		case r.role() == RoleFree && best.role() != RoleFree:
 			r.setAside(Superseded, fmt.Sprintf("it is the free tier, and licence %s is in force", best.label()))
 		default:
-			r.setAside(Superseded, fmt.Sprintf("licence %s was issued later and is in force; two base licences are never added up", best.label()))
+			r.setAside(Superseded, fmt.Sprintf(
+				"licence %s was issued later and is in force; two base licences are never added up", best.label()))
 		}
 	}
 	return best
 }
 
-// better reports whether a good base a goes before a good base b: production before test, paid before free tier, what is
-// not in grace before what is, and then the latest issued.
+// better reports whether a good base a goes before a good base b: production before test, paid before free tier, what
+// is not in grace before what is, and then the latest issued.
 func (j *judge) better(a, b *ruling) bool {
 	if d := compareBool(a.license.IsTest(), b.license.IsTest()); d != 0 {
 		return d < 0
@@ -469,7 +498,8 @@ func (j *judge) refuse(v *Verdict, all []*ruling) {
 		}
 	}
 	if best == nil {
-		v.Code, v.Reason = NotFound, "there is no licence; drop the licence file into the licence folder, or run `usher license install FILE`"
+		v.Code, v.Reason = NotFound,
+			"there is no licence; drop the licence file into the licence folder, or run `usher license install FILE`"
 		if i := slices.IndexFunc(all, func(r *ruling) bool { return r.unused != "" }); i >= 0 {
 			v.Reason = all[i].unused
 		}
@@ -482,7 +512,8 @@ func (j *judge) refuse(v *Verdict, all []*ruling) {
 		v.SystemCode = best.Problem.SystemCode
 	}
 	if l := best.license; l != nil {
-		v.SystemCode, v.TerminatesAt, v.OnExpiry = cmp.Or(l.SystemCode, v.SystemCode), best.terminates(), orDefault(l.OnExpiry, Drain)
+		v.SystemCode, v.TerminatesAt, v.OnExpiry = cmp.Or(l.SystemCode, v.SystemCode), best.terminates(),
+			orDefault(l.OnExpiry, Drain)
 		v.AgentAway, v.MaxBorrow, v.EarlyReturn = l.AgentAway, l.MaxBorrow, l.EarlyReturn
 		if l.IsTest() {
 			v.Environment = Test
@@ -544,8 +575,10 @@ func (j *judge) instants(now time.Time) []time.Time {
 
 // differ reports whether two verdicts permit different things, or say so for different reasons.
 func differ(a, b *Verdict) bool {
-	return a.State != b.State || a.Code != b.Code || a.OnExpiry != b.OnExpiry || a.Environment != b.Environment || baseID(a) != baseID(b) ||
-		!maps.Equal(a.Pools, b.Pools) || !maps.EqualFunc(a.Meters, b.Meters, MeterGrant.equal) || !maps.Equal(a.Features, b.Features) || !slices.Equal(a.Versions, b.Versions)
+	return a.State != b.State || a.Code != b.Code || a.OnExpiry != b.OnExpiry || a.Environment != b.Environment ||
+		baseID(a) != baseID(b) ||
+		!maps.Equal(a.Pools, b.Pools) || !maps.EqualFunc(a.Meters, b.Meters, MeterGrant.equal) ||
+		!maps.Equal(a.Features, b.Features) || !slices.Equal(a.Versions, b.Versions)
 }
 
 // baseID names the base in force.

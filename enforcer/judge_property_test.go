@@ -34,11 +34,15 @@ func genLicense(t *rapid.T) *License {
 		return noon.Add(pick(t, label, someTimes...))
 	}
 	l := &License{
-		ID: pick(t, "id", "L1", "L2", "L3"), System: pick(t, "system", "usher", "usher", "other"), KeyID: "k", Product: "acme",
-		Issued: noon.Add(pick(t, "issued", -30*aDay, -2*aDay, -time.Hour)), NotBefore: at("not before"), Expires: at("expires"),
-		Role: pick(t, "role", "", RoleBase, RoleBase, RoleAddOn, RoleAddOn, RoleFree), Environment: pick(t, "environment", "", Production, Test),
-		Grace: pick(t, "grace", someSpans...), OnExpiry: pick(t, "on expiry", "", Drain, Revoke, Keep), MaxBorrow: pick(t, "max borrow", someSpans...),
-		Clock: pick(t, "clock", "", ClockLenient, ClockStrict), SystemCode: pick(t, "system code", "", "OK"),
+		ID: pick(t, "id", "L1", "L2", "L3"), System: pick(t, "system", "usher", "usher", "other"), KeyID: "k",
+		Product: "acme",
+		Issued:  noon.Add(pick(t, "issued", -30*aDay, -2*aDay, -time.Hour)), NotBefore: at("not before"),
+		Expires:     at("expires"),
+		Role:        pick(t, "role", "", RoleBase, RoleBase, RoleAddOn, RoleAddOn, RoleFree),
+		Environment: pick(t, "environment", "", Production, Test),
+		Grace:       pick(t, "grace", someSpans...), OnExpiry: pick(t, "on expiry", "", Drain, Revoke, Keep),
+		MaxBorrow: pick(t, "max borrow", someSpans...),
+		Clock:     pick(t, "clock", "", ClockLenient, ClockStrict), SystemCode: pick(t, "system code", "", "OK"),
 	}
 	if seldom(t, "another product") {
 		l.Product = "other"
@@ -51,7 +55,8 @@ func genLicense(t *rapid.T) *License {
 		l.AddOnTo = pick(t, "to", "L1", "L2")
 	}
 	binding := func(values ...string) HostBinding {
-		return HostBinding{Components: map[string][]string{"mac": {values[0]}, "disk": {values[1]}}, Strategy: pick(t, "strategy", "", MatchAny, MatchTwo, MatchMost, MatchAll)}
+		return HostBinding{Components: map[string][]string{"mac": {values[0]}, "disk": {values[1]}},
+			Strategy: pick(t, "strategy", "", MatchAny, MatchTwo, MatchMost, MatchAll)}
 	}
 	switch rapid.IntRange(0, 5).Draw(t, "binding") {
 	case 0, 1, 2:
@@ -70,7 +75,8 @@ func genLicense(t *rapid.T) *License {
 	}
 	if rapid.Bool().Draw(t, "further duties") {
 		l.CheckIn.Months = pick(t, "months", 0, 1, 12)
-		l.Activation = Activation{Required: rapid.Bool().Draw(t, "activation"), Grace: pick(t, "activation grace", someSpans...)}
+		l.Activation = Activation{Required: rapid.Bool().Draw(t, "activation"),
+			Grace: pick(t, "activation grace", someSpans...)}
 		l.Emergency = Emergency{Length: pick(t, "emergency", someSpans...), PerYear: pick(t, "per year", 0, 1, 2)}
 	}
 	if seldom(t, "trial") {
@@ -82,29 +88,37 @@ func genLicense(t *rapid.T) *License {
 	l.Pools, l.Meters = map[string]PoolTerm{}, map[string]MeterTerm{}
 	for _, name := range []string{"streams", "seats"} {
 		if rapid.Bool().Draw(t, name) {
-			l.Pools[name] = PoolTerm{Max: pick(t, "max", someLimits...), Overage: pick(t, "overage", 0, 0, Limit(2)), Unit: pick(t, "unit", "", "stream"),
-				Scope: pick(t, "scope", "", ScopeHost, ScopeSite), CountBy: pick(t, "count by", "", CountLease, CountUser, CountHost, CountPod, CountProcess)}
+			l.Pools[name] = PoolTerm{Max: pick(t, "max", someLimits...), Overage: pick(t, "overage", 0, 0, Limit(2)),
+				Unit:    pick(t, "unit", "", "stream"),
+				Scope:   pick(t, "scope", "", ScopeHost, ScopeSite),
+				CountBy: pick(t, "count by", "", CountLease, CountUser, CountHost, CountPod, CountProcess)}
 		}
 	}
 	if rapid.Bool().Draw(t, "meter") {
-		l.Meters["pages"] = MeterTerm{Max: pick(t, "draws", someLimits...), Overage: pick(t, "overdraw", 0, Limit(2)), Resets: pick(t, "resets", ResetsNever, ResetsMonthly)}
+		l.Meters["pages"] = MeterTerm{Max: pick(t, "draws", someLimits...), Overage: pick(t, "overdraw", 0, Limit(2)),
+			Resets: pick(t, "resets", ResetsNever, ResetsMonthly)}
 	}
 	if rapid.Bool().Draw(t, "feature") {
-		l.Features = map[string]Value{"tier": pick(t, "tier", Value{Kind: KindText, Text: "gold"}, Value{Kind: KindBool, Bool: true}, Value{Kind: KindNumber, Number: 3})}
+		l.Features = map[string]Value{"tier": pick(t, "tier", Value{Kind: KindText, Text: "gold"},
+			Value{Kind: KindBool, Bool: true}, Value{Kind: KindNumber, Number: 3})}
 	}
 	return l
 }
 
 // someRefs name the licences of the documents that are drawn.
-var someRefs = []Ref{"usher/L1", "usher/L2", "usher/L3", "usher:test/L1", "usher:test/L2", "other/L1", "other/L2", "other:test/L1"}
+var someRefs = []Ref{"usher/L1", "usher/L2", "usher/L3", "usher:test/L1", "usher:test/L2", "other/L1", "other/L2",
+	"other:test/L1"}
 
 func genFacts(t *rapid.T) Facts {
-	f := Facts{Products: []string{"acme"}, AgentKey: "thumb-1", Upstream: map[Ref]Upstream{}, Seen: map[Ref]time.Time{}, Emergencies: map[Ref][]time.Time{},
-		Host: Host{Components: map[string][]string{"mac": {"aa"}, "disk": {pick(t, "disk", "bb", "bb", "cc")}}, Physical: 4}}
+	f := Facts{Products: []string{"acme"}, AgentKey: "thumb-1", Upstream: map[Ref]Upstream{}, Seen: map[Ref]time.Time{},
+		Emergencies: map[Ref][]time.Time{},
+		Host: Host{Components: map[string][]string{"mac": {"aa"}, "disk": {pick(t, "disk", "bb", "bb", "cc")}},
+			Physical: 4}}
 	for i := range rapid.IntRange(0, 5).Draw(t, "documents") {
 		name := fmt.Sprintf("%d.lic", i)
 		if seldom(t, "broken") {
-			f.Documents = append(f.Documents, broken(name, pick(t, "problem", BadSignature, Malformed, Unavailable, Preparing)))
+			f.Documents = append(f.Documents,
+				broken(name, pick(t, "problem", BadSignature, Malformed, Unavailable, Preparing)))
 			continue
 		}
 		d := Document{Name: name, License: genLicense(t)}
@@ -115,7 +129,8 @@ func genFacts(t *rapid.T) Facts {
 	}
 	for _, id := range someRefs {
 		if rapid.Bool().Draw(t, "upstream") {
-			u := Upstream{LastHeartbeat: noon.Add(-pick(t, "last heartbeat", someSpans...)), LastCheckIn: noon.Add(-pick(t, "last check-in", someSpans...))}
+			u := Upstream{LastHeartbeat: noon.Add(-pick(t, "last heartbeat", someSpans...)),
+				LastCheckIn: noon.Add(-pick(t, "last check-in", someSpans...))}
 			if rapid.Bool().Draw(t, "activated") {
 				u.Activated = noon.Add(-pick(t, "activation", someSpans...))
 			}
@@ -149,9 +164,11 @@ func genFacts(t *rapid.T) Facts {
 }
 
 func genNarrowing(t *rapid.T) Narrowing {
-	n := Narrowing{OnExpiry: pick(t, "narrow on expiry", "", Drain, Revoke, Keep), Strategy: pick(t, "narrow strategy", "", MatchAny, MatchTwo, MatchMost, MatchAll),
-		Clock: pick(t, "narrow clock", "", ClockLenient, ClockStrict), NoOverage: rapid.Bool().Draw(t, "no overage"),
-		CountBy: pick(t, "narrow count by", "", CountLease, CountProcess, CountUser, CountPod, CountHost), RequireProduction: seldom(t, "require production")}
+	n := Narrowing{OnExpiry: pick(t, "narrow on expiry", "", Drain, Revoke, Keep),
+		Strategy: pick(t, "narrow strategy", "", MatchAny, MatchTwo, MatchMost, MatchAll),
+		Clock:    pick(t, "narrow clock", "", ClockLenient, ClockStrict), NoOverage: rapid.Bool().Draw(t, "no overage"),
+		CountBy:           pick(t, "narrow count by", "", CountLease, CountProcess, CountUser, CountPod, CountHost),
+		RequireProduction: seldom(t, "require production")}
 	if rapid.Bool().Draw(t, "narrow grace") {
 		d := pick(t, "narrowed grace", someSpans...)
 		n.Grace = &d
@@ -179,14 +196,16 @@ type permits struct {
 }
 
 func permitted(v *Verdict) permits {
-	p := permits{v.State, v.Code, v.OnExpiry, v.Environment, "", v.Pools, v.Meters, v.Features, slices.Clone(v.Versions)}
+	p := permits{v.State, v.Code, v.OnExpiry, v.Environment, "", v.Pools, v.Meters, v.Features,
+		slices.Clone(v.Versions)}
 	if len(v.Licenses) > 0 && v.Licenses[0].InForce {
 		p.Base = v.Licenses[0].Document
 	}
 	return p
 }
 
-// TestJudgeIsPure: the same facts give the same verdict, in whatever order the documents are read, and stay as they are.
+// TestJudgeIsPure: the same facts give the same verdict, in whatever order the documents are read, and stay as they
+// are.
 func TestJudgeIsPure(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		f, now := genFacts(t), genNow(t)
@@ -277,14 +296,18 @@ func TestBrokenWorsensNothing(t *testing.T) {
 		f, now := genFacts(t), genNow(t)
 		v := Judge(f, now)
 		more := f
-		more.Documents = append(slices.Clone(f.Documents), broken(pick(t, "name", "0.a", "9.z"), pick(t, "code", Malformed, UntrustedKey, BadSignature, Unavailable, Preparing, NotFound)))
+		more.Documents = append(slices.Clone(f.Documents), broken(pick(t, "name", "0.a", "9.z"),
+			pick(t, "code", Malformed, UntrustedKey, BadSignature, Unavailable, Preparing, NotFound)))
 		w := Judge(more, now)
-		hasTerms := slices.ContainsFunc(f.Documents, func(d Document) bool { return d.License != nil && orDefault(d.License.Role, RoleBase) == RoleBase })
+		hasTerms := slices.ContainsFunc(f.Documents, func(d Document) bool {
+			return d.License != nil && orDefault(d.License.Role, RoleBase) == RoleBase
+		})
 		if (v.Good() || hasTerms) && !reflect.DeepEqual(permitted(v), permitted(w)) {
 			t.Fatalf("without the broken document\n%+v\nwith it\n%+v", permitted(v), permitted(w))
 		}
 		if w.Good() != v.Good() || !w.Until.Equal(v.Until) && v.Good() || !w.CoveredUntil.Equal(v.CoveredUntil) {
-			t.Fatalf("good %t until %v; with the broken document good %t until %v", v.Good(), v.Until, w.Good(), w.Until)
+			t.Fatalf("good %t until %v; with the broken document good %t until %v", v.Good(), v.Until, w.Good(),
+				w.Until)
 		}
 	})
 }
@@ -297,7 +320,8 @@ func TestGraceSoftensOnlyTime(t *testing.T) {
 		for i, d := range f.Documents {
 			if d.License != nil {
 				l := *d.License
-				l.Grace, l.Heartbeat.Grace, l.CheckIn.Grace, l.Activation.Grace = 1000*aDay, 1000*aDay, 1000*aDay, 1000*aDay
+				l.Grace, l.Heartbeat.Grace, l.CheckIn.Grace, l.Activation.Grace = 1000*aDay, 1000*aDay, 1000*aDay,
+					1000*aDay
 				l.Emergency = Emergency{1000 * aDay, 10}
 				f.Documents[i].License = &l
 			}
@@ -305,7 +329,10 @@ func TestGraceSoftensOnlyTime(t *testing.T) {
 		v := Judge(f, now)
 		for _, j := range v.Licenses {
 			for _, x := range j.Findings {
-				if x.Code.State() == StateValid && len(j.Findings) > 1 && slices.ContainsFunc(j.Findings, func(y Finding) bool { return y.Code.State() != StateValid }) {
+				if x.Code.State() == StateValid && len(j.Findings) > 1 &&
+					slices.ContainsFunc(j.Findings, func(y Finding) bool {
+						return y.Code.State() != StateValid
+					}) {
 					t.Fatalf("%s: %v", j.Document, j.Findings)
 				}
 			}
@@ -316,8 +343,10 @@ func TestGraceSoftensOnlyTime(t *testing.T) {
 				}
 				continue
 			}
-			if l.Revoked || l.Suspended || l.Product != "acme" || j.Match.Bound && !j.Match.OK || f.Upstream[l.Ref()].Refused != "" ||
-				len(l.AgentKeys) > 0 && !slices.Contains(l.AgentKeys, "thumb-1") || j.Problem != nil && !j.Problem.Stale || now.Before(l.NotBefore) {
+			if l.Revoked || l.Suspended || l.Product != "acme" || j.Match.Bound && !j.Match.OK ||
+				f.Upstream[l.Ref()].Refused != "" ||
+				len(l.AgentKeys) > 0 && !slices.Contains(l.AgentKeys, "thumb-1") ||
+				j.Problem != nil && !j.Problem.Stale || now.Before(l.NotBefore) {
 				t.Fatalf("%s is good: %+v", j.Document, l)
 			}
 		}
@@ -363,7 +392,8 @@ func TestLimitsAreSums(t *testing.T) {
 		}
 		check := func(name string, limit, budget, overage Limit) {
 			if limit != limits[name] || budget.Min(limit) != budget || overage.Min(overages[name]) != overage {
-				t.Fatalf("%s: limit %s, budget %s, overage %s; the documents say %s and %s", name, limit, budget, overage, limits[name], overages[name])
+				t.Fatalf("%s: limit %s, budget %s, overage %s; the documents say %s and %s", name, limit, budget,
+					overage, limits[name], overages[name])
 			}
 			share, allSite := Limit(0), true
 			for _, j := range v.Licenses {
@@ -377,7 +407,9 @@ func TestLimitsAreSums(t *testing.T) {
 					case has && p.Max == Unlimited, meter && m.Max == Unlimited:
 						share = Unlimited
 					}
-					allSite = allSite && (!has && !meter || j.License.PoolScope(p.Scope) == ScopeSite && j.License.PoolScope(m.Scope) == ScopeSite && named == 0)
+					allSite = allSite && (!has && !meter ||
+						j.License.PoolScope(p.Scope) == ScopeSite && j.License.PoolScope(m.Scope) == ScopeSite &&
+							named == 0)
 				}
 			}
 			if total := budget.Plus(overage); allSite && total.Min(share) != total {
@@ -386,7 +418,8 @@ func TestLimitsAreSums(t *testing.T) {
 		}
 		for name, g := range v.Pools {
 			check(name, g.Limit, g.Budget, g.Overage)
-			if now, total := g.Budget.Plus(g.Overage), g.Limit.Plus(overages[name]); now.Min(g.Most) != now || g.Most.Min(total) != g.Most {
+			if now, total := g.Budget.Plus(g.Overage), g.Limit.Plus(overages[name]); now.Min(g.Most) != now ||
+				g.Most.Min(total) != g.Most {
 				t.Fatalf("%s: %s may be handed out, at most %s, of %s", name, now, g.Most, total)
 			}
 		}

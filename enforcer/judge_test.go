@@ -16,9 +16,10 @@ var noon = time.Date(2026, 1, 5, 12, 0, 0, 0, time.UTC)
 
 // terms makes a perpetual production base for product acme with 4 streams, bound to the host of factsWith.
 func terms(change ...func(*License)) *License {
-	l := &License{ID: "L1", System: "usher", Product: "acme", Licensee: "Blue Cinema", KeyID: "2026-a", Issued: noon.Add(-90 * aDay),
-		Pools: map[string]PoolTerm{"streams": {Max: 4}},
-		Hosts: []HostBinding{{Components: map[string][]string{"machine-id": {"aa"}, "mac": {"bb", "cc"}}}}}
+	l := &License{ID: "L1", System: "usher", Product: "acme", Licensee: "Blue Cinema", KeyID: "2026-a",
+		Issued: noon.Add(-90 * aDay),
+		Pools:  map[string]PoolTerm{"streams": {Max: 4}},
+		Hosts:  []HostBinding{{Components: map[string][]string{"machine-id": {"aa"}, "mac": {"bb", "cc"}}}}}
 	for _, c := range change {
 		c(l)
 	}
@@ -30,12 +31,14 @@ func doc(name string, change ...func(*License)) Document {
 }
 
 func broken(name string, code Code) Document {
-	return Document{Name: name, Problem: &Problem{Code: code, Reason: name + " is of no use for the test", SystemCode: "E42"}}
+	return Document{Name: name,
+		Problem: &Problem{Code: code, Reason: name + " is of no use for the test", SystemCode: "E42"}}
 }
 
 func factsWith(docs ...Document) Facts {
 	return Facts{Products: []string{"acme", "acme-pro"}, Documents: docs, AgentKey: "thumb-1",
-		Host: Host{Components: map[string][]string{"machine-id": {"aa"}, "mac": {"bb"}}, Physical: 4, Logical: 8, Effective: 2.5, Memory: 8 << 30, Disk: 100 << 30}}
+		Host: Host{Components: map[string][]string{"machine-id": {"aa"}, "mac": {"bb"}}, Physical: 4, Logical: 8,
+			Effective: 2.5, Memory: 8 << 30, Disk: 100 << 30}}
 }
 
 // Changes of a licence, for tables.
@@ -107,77 +110,120 @@ func TestDocumentsTogether(t *testing.T) {
 		docs []Document
 		want want
 	}{
-		{"two bases never sum: the latest issued counts", []Document{doc("a.lic"), doc("b.lic", id("L2"), issued(-aDay), streams(3))},
+		{"two bases never sum: the latest issued counts",
+			[]Document{doc("a.lic"), doc("b.lic", id("L2"), issued(-aDay), streams(3))},
 			want{code: Valid, inForce: []string{"b.lic"}, limit: 3, others: map[string]Code{"a.lic": Superseded}}},
 		{"the same issue: one of them, by name", []Document{doc("b.lic", id("L2"), streams(3)), doc("a.lic")},
 			want{code: Valid, inForce: []string{"b.lic"}, limit: 3, others: map[string]Code{"a.lic": Superseded}}},
 		{"one licence twice", []Document{doc("a.lic"), doc("b.lic", issued(-aDay), streams(9))},
 			want{code: Valid, inForce: []string{"b.lic"}, limit: 9, others: map[string]Code{"a.lic": Superseded}}},
-		{"add-ons sum", []Document{doc("a.lic"), doc("b.lic", id("L2"), addOn, streams(3)), doc("c.lic", id("L3"), adds("L1"), streams(2))},
+		{"add-ons sum", []Document{doc("a.lic"), doc("b.lic", id("L2"), addOn, streams(3)),
+			doc("c.lic", id("L3"), adds("L1"), streams(2))},
 			want{code: Valid, inForce: []string{"a.lic", "b.lic", "c.lic"}, limit: 9}},
-		{"one add-on twice counts once", []Document{doc("a.lic"), doc("b.lic", id("L2"), addOn, streams(3)), doc("c.lic", id("L2"), addOn, streams(3), issued(0))},
-			want{code: Valid, inForce: []string{"a.lic", "c.lic"}, limit: 7, others: map[string]Code{"b.lic": Superseded}}},
+		{"one add-on twice counts once", []Document{doc("a.lic"), doc("b.lic", id("L2"), addOn, streams(3)),
+			doc("c.lic", id("L2"), addOn, streams(3), issued(0))},
+			want{code: Valid, inForce: []string{"a.lic", "c.lic"}, limit: 7,
+				others: map[string]Code{"b.lic": Superseded}}},
 		{"an add-on to another base", []Document{doc("a.lic"), doc("b.lic", id("L2"), adds("L9"), streams(3))},
-			want{code: Valid, inForce: []string{"a.lic"}, limit: 4, others: map[string]Code{"b.lic": Valid}, warn: []WarningCode{WarnAddOnUnused}}},
+			want{code: Valid, inForce: []string{"a.lic"}, limit: 4, others: map[string]Code{"b.lic": Valid},
+				warn: []WarningCode{WarnAddOnUnused}}},
 		{"an add-on that has expired", []Document{doc("a.lic"), doc("b.lic", id("L2"), addOn, expires(-aDay))},
-			want{code: Valid, inForce: []string{"a.lic"}, limit: 4, others: map[string]Code{"b.lic": Expired}, warn: []WarningCode{WarnDocument}}},
+			want{code: Valid, inForce: []string{"a.lic"}, limit: 4, others: map[string]Code{"b.lic": Expired},
+				warn: []WarningCode{WarnDocument}}},
 		{"an add-on that ends", []Document{doc("a.lic"), doc("b.lic", id("L2"), addOn, expires(60*aDay))},
 			want{code: Valid, inForce: []string{"a.lic", "b.lic"}, limit: 8, until: noon.Add(60 * aDay)}},
 		{"a test add-on adds nothing to production", []Document{doc("a.lic"), doc("b.lic", id("L2"), addOn, testOnly)},
-			want{code: Valid, inForce: []string{"a.lic"}, limit: 4, others: map[string]Code{"b.lic": TestLicense}, warn: []WarningCode{WarnTestLicense}}},
+			want{code: Valid, inForce: []string{"a.lic"}, limit: 4, others: map[string]Code{"b.lic": TestLicense},
+				warn: []WarningCode{WarnTestLicense}}},
 		{"a production add-on adds to a test base", []Document{doc("a.lic", testOnly), doc("b.lic", id("L2"), addOn)},
 			want{code: Valid, inForce: []string{"a.lic", "b.lic"}, limit: 8, warn: []WarningCode{WarnTestLicense}}},
-		{"production before test, whatever the issue", []Document{doc("a.lic"), doc("b.lic", id("L2"), testOnly, issued(0))},
+		{"production before test, whatever the issue",
+			[]Document{doc("a.lic"), doc("b.lic", id("L2"), testOnly, issued(0))},
 			want{code: Valid, inForce: []string{"a.lic"}, limit: 4, others: map[string]Code{"b.lic": TestLicense}, warn: []WarningCode{WarnTestLicense}}},
 		{"a test licence where there is no other", []Document{doc("a.lic", testOnly)},
 			want{code: Valid, inForce: []string{"a.lic"}, limit: 4, warn: []WarningCode{WarnTestLicense}}},
-		{"paid before free, whatever the issue", []Document{doc("a.lic", expires(60*aDay)), doc("b.lic", id("L2"), role(RoleFree), issued(0), streams(1))},
-			want{code: Valid, inForce: []string{"a.lic"}, limit: 4, others: map[string]Code{"b.lic": Superseded}, until: noon.Add(60 * aDay)}},
-		{"free takes over", []Document{doc("a.lic", expires(-aDay)), doc("b.lic", id("L2"), role(RoleFree), streams(1))},
-			want{code: Valid, inForce: []string{"b.lic"}, limit: 1, others: map[string]Code{"a.lic": Expired}, warn: []WarningCode{WarnDocument}}},
-		{"what is in grace comes after what is not", []Document{doc("a.lic"), doc("b.lic", id("L2"), issued(0), expires(-1), grace(aDay), streams(9))},
+		{"paid before free, whatever the issue",
+			[]Document{doc("a.lic", expires(60*aDay)), doc("b.lic", id("L2"), role(RoleFree), issued(0), streams(1))},
+			want{code: Valid, inForce: []string{"a.lic"}, limit: 4, others: map[string]Code{"b.lic": Superseded},
+				until: noon.Add(60 * aDay)}},
+		{"free takes over", []Document{doc("a.lic", expires(-aDay)),
+			doc("b.lic", id("L2"), role(RoleFree), streams(1))},
+			want{code: Valid, inForce: []string{"b.lic"}, limit: 1, others: map[string]Code{"a.lic": Expired},
+				warn: []WarningCode{WarnDocument}}},
+		{"what is in grace comes after what is not",
+			[]Document{doc("a.lic"), doc("b.lic", id("L2"), issued(0), expires(-1), grace(aDay), streams(9))},
 			want{code: Valid, inForce: []string{"a.lic"}, limit: 4, others: map[string]Code{"b.lic": Superseded}}},
-		{"grace before free tier", []Document{doc("a.lic", expires(-aDay), grace(2*aDay)), doc("b.lic", id("L2"), role(RoleFree), streams(1))},
-			want{code: ValidInGrace, inForce: []string{"a.lic"}, limit: 4, others: map[string]Code{"b.lic": Superseded}, warn: []WarningCode{WarnInGrace}, until: noon.Add(aDay)}},
-		{"retired by id", []Document{doc("a.lic", issued(0)), doc("b.lic", id("L2"), supersedes("L0", "L1"), streams(3))},
+		{"grace before free tier",
+			[]Document{doc("a.lic", expires(-aDay), grace(2*aDay)), doc("b.lic", id("L2"), role(RoleFree), streams(1))},
+			want{code: ValidInGrace, inForce: []string{"a.lic"}, limit: 4, others: map[string]Code{"b.lic": Superseded},
+				warn: []WarningCode{WarnInGrace}, until: noon.Add(aDay)}},
+		{"retired by id", []Document{doc("a.lic", issued(0)),
+			doc("b.lic", id("L2"), supersedes("L0", "L1"), streams(3))},
 			want{code: Valid, inForce: []string{"b.lic"}, limit: 3, others: map[string]Code{"a.lic": Superseded}}},
-		{"retired by what starts later: not yet", []Document{doc("a.lic"), doc("b.lic", id("L2"), supersedes("L1"), starts(aDay), streams(3), issued(0))},
-			want{code: Valid, inForce: []string{"a.lic"}, limit: 4, others: map[string]Code{"b.lic": NotYetValid}, until: noon.Add(aDay)}},
+		{"retired by what starts later: not yet",
+			[]Document{doc("a.lic"), doc("b.lic", id("L2"), supersedes("L1"), starts(aDay), streams(3), issued(0))},
+			want{code: Valid, inForce: []string{"a.lic"}, limit: 4, others: map[string]Code{"b.lic": NotYetValid},
+				until: noon.Add(aDay)}},
 		{"retired stays retired", []Document{doc("a.lic"), doc("b.lic", id("L2"), supersedes("L1"), expires(-aDay))},
 			want{code: Expired, others: map[string]Code{"a.lic": Superseded, "b.lic": Expired}, warn: []WarningCode{}}},
-		{"another system's ids are others", []Document{doc("a.lic"), doc("b.lic", id("L2"), supersedes("L1"), role(RoleFree), of("other"))},
+		{"another system's ids are others",
+			[]Document{doc("a.lic"), doc("b.lic", id("L2"), supersedes("L1"), role(RoleFree), of("other"))},
 			want{code: Valid, inForce: []string{"a.lic"}, limit: 4, others: map[string]Code{"b.lic": Superseded}}},
 		{"another system's add-on adds nothing", []Document{doc("a.lic"), doc("b.lic", id("L2"), addOn, of("other"))},
 			want{code: Valid, inForce: []string{"a.lic"}, limit: 4, others: map[string]Code{"b.lic": Valid}, warn: []WarningCode{WarnAddOnUnused}}},
-		{"another system's notice revokes nothing", []Document{doc("a.lic"), doc("b.lic", id("N"), notice("L1"), of("other"))},
+		{"another system's notice revokes nothing",
+			[]Document{doc("a.lic"), doc("b.lic", id("N"), notice("L1"), of("other"))},
 			want{code: Valid, inForce: []string{"a.lic"}, limit: 4, others: map[string]Code{"b.lic": Valid}}},
-		{"a test licence retires no production licence", []Document{doc("a.lic"), doc("b.lic", id("L2"), supersedes("L1"), testOnly, issued(0), streams(1))},
+		{"a test licence retires no production licence",
+			[]Document{doc("a.lic"), doc("b.lic", id("L2"), supersedes("L1"), testOnly, issued(0), streams(1))},
 			want{code: Valid, inForce: []string{"a.lic"}, limit: 4, others: map[string]Code{"b.lic": TestLicense}, warn: []WarningCode{WarnTestLicense}}},
-		{"a test key retires no production licence", []Document{doc("a.lic"), doc("b.lic", id("L2"), supersedes("L1"), testKey, issued(0), streams(1))},
+		{"a test key retires no production licence",
+			[]Document{doc("a.lic"), doc("b.lic", id("L2"), supersedes("L1"), testKey, issued(0), streams(1))},
 			want{code: Valid, inForce: []string{"a.lic"}, limit: 4, others: map[string]Code{"b.lic": TestLicense}, warn: []WarningCode{WarnTestLicense}}},
-		{"a test key's notice revokes no production licence", []Document{doc("a.lic"), doc("b.lic", id("N"), notice("L1"), testKey)},
+		{"a test key's notice revokes no production licence",
+			[]Document{doc("a.lic"), doc("b.lic", id("N"), notice("L1"), testKey)},
 			want{code: Valid, inForce: []string{"a.lic"}, limit: 4, others: map[string]Code{"b.lic": Valid}}},
-		{"a test key's notice revokes a test licence", []Document{doc("a.lic", testKey), doc("b.lic", id("N"), notice("L1"), testKey)},
+		{"a test key's notice revokes a test licence",
+			[]Document{doc("a.lic", testKey), doc("b.lic", id("N"), notice("L1"), testKey)},
 			want{code: Revoked, others: map[string]Code{"a.lic": Revoked}}},
-		{"a production notice revokes a test licence", []Document{doc("a.lic", testKey), doc("b.lic", id("N"), notice("L1"))},
+		{"a production notice revokes a test licence",
+			[]Document{doc("a.lic", testKey), doc("b.lic", id("N"), notice("L1"))},
 			want{code: Revoked, others: map[string]Code{"a.lic": Revoked}}},
-		{"a production licence retires a test licence", []Document{doc("a.lic", testOnly, issued(0)), doc("b.lic", id("L2"), supersedes("L1"), streams(3))},
+		{"a production licence retires a test licence",
+			[]Document{doc("a.lic", testOnly, issued(0)), doc("b.lic", id("L2"), supersedes("L1"), streams(3))},
 			want{code: Valid, inForce: []string{"b.lic"}, limit: 3, others: map[string]Code{"a.lic": Superseded}}},
-		{"a vendor's next key renews a licence", []Document{doc("a.lic", id("L2"), addOn, streams(3)), doc("b.lic"), doc("c.lic", id("L2"), addOn, streams(3), issued(0), key("2027-a"))},
-			want{code: Valid, inForce: []string{"b.lic", "c.lic"}, limit: 7, others: map[string]Code{"a.lic": Superseded}}},
-		{"a vendor's next key retires a licence", []Document{doc("a.lic", issued(0)), doc("b.lic", id("L2"), supersedes("L1"), streams(3), key("2027-a"))},
+		{"a vendor's next key renews a licence", []Document{doc("a.lic", id("L2"), addOn, streams(3)), doc("b.lic"),
+			doc("c.lic", id("L2"), addOn, streams(3), issued(0), key("2027-a"))},
+			want{code: Valid, inForce: []string{"b.lic", "c.lic"}, limit: 7,
+				others: map[string]Code{"a.lic": Superseded}}},
+		{"a vendor's next key retires a licence",
+			[]Document{doc("a.lic", issued(0)), doc("b.lic", id("L2"), supersedes("L1"), streams(3), key("2027-a"))},
 			want{code: Valid, inForce: []string{"b.lic"}, limit: 3, others: map[string]Code{"a.lic": Superseded}}},
-		{"a foreign document retires nothing", []Document{doc("a.lic"), doc("b.lic", id("L2"), supersedes("L1"), func(l *License) { l.Product = "other" })},
-			want{code: Valid, inForce: []string{"a.lic"}, limit: 4, others: map[string]Code{"b.lic": ProductMismatch}, warn: []WarningCode{WarnDocument}}},
-		{"a document does not retire itself", []Document{doc("a.lic", supersedes("L1"))}, want{code: Valid, inForce: []string{"a.lic"}, limit: 4}},
-		{"the renewal waits as next", []Document{doc("a.lic", expires(60*aDay)), doc("b.lic", issued(0), starts(59*aDay), expires(400*aDay), streams(5))},
-			want{code: Valid, inForce: []string{"a.lic"}, limit: 4, others: map[string]Code{"b.lic": NotYetValid}, until: noon.Add(59 * aDay), covered: noon.Add(400 * aDay)}},
-		{"a gap before the renewal", []Document{doc("a.lic", expires(60*aDay)), doc("b.lic", issued(0), starts(61*aDay))},
-			want{code: Valid, inForce: []string{"a.lic"}, limit: 4, others: map[string]Code{"b.lic": NotYetValid}, until: noon.Add(60 * aDay), covered: noon.Add(60 * aDay)}},
+		{"a foreign document retires nothing",
+			[]Document{doc("a.lic"), doc("b.lic", id("L2"), supersedes("L1"), func(l *License) {
+				l.Product = "other"
+			})},
+			want{code: Valid, inForce: []string{"a.lic"}, limit: 4, others: map[string]Code{"b.lic": ProductMismatch},
+				warn: []WarningCode{WarnDocument}}},
+		{"a document does not retire itself", []Document{doc("a.lic", supersedes("L1"))},
+			want{code: Valid, inForce: []string{"a.lic"}, limit: 4}},
+		{"the renewal waits as next", []Document{doc("a.lic", expires(60*aDay)),
+			doc("b.lic", issued(0), starts(59*aDay), expires(400*aDay), streams(5))},
+			want{code: Valid, inForce: []string{"a.lic"}, limit: 4, others: map[string]Code{"b.lic": NotYetValid},
+				until: noon.Add(59 * aDay), covered: noon.Add(400 * aDay)}},
+		{"a gap before the renewal",
+			[]Document{doc("a.lic", expires(60*aDay)), doc("b.lic", issued(0), starts(61*aDay))},
+			want{code: Valid, inForce: []string{"a.lic"}, limit: 4, others: map[string]Code{"b.lic": NotYetValid},
+				until: noon.Add(60 * aDay), covered: noon.Add(60 * aDay)}},
 		{"a broken document beside a good one", []Document{broken("0.lic", BadSignature), doc("a.lic")},
-			want{code: Valid, inForce: []string{"a.lic"}, limit: 4, others: map[string]Code{"0.lic": BadSignature}, warn: []WarningCode{WarnDocument}}},
-		{"the nearest to being good is the reason", []Document{broken("0.lic", Preparing), doc("a.lic", expires(-aDay)), doc("b.lic", id("L2"), func(l *License) { l.Revoked = true })},
-			want{code: Expired, others: map[string]Code{"0.lic": Preparing, "b.lic": Revoked}, warn: []WarningCode{WarnDocument}}},
+			want{code: Valid, inForce: []string{"a.lic"}, limit: 4, others: map[string]Code{"0.lic": BadSignature},
+				warn: []WarningCode{WarnDocument}}},
+		{"the nearest to being good is the reason", []Document{broken("0.lic", Preparing), doc("a.lic", expires(-aDay)),
+			doc("b.lic", id("L2"), func(l *License) {
+				l.Revoked = true
+			})},
+			want{code: Expired, others: map[string]Code{"0.lic": Preparing, "b.lic": Revoked},
+				warn: []WarningCode{WarnDocument}}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			v := Judge(factsWith(row.docs...), noon)
@@ -244,34 +290,61 @@ func TestScopeAndBudget(t *testing.T) {
 		warn    WarningCode
 	}{
 		{"bound to this host: host scope", one(), nil, PoolGrant{Limit: 4, Budget: 4, Scope: ScopeHost}, true, ""},
-		{"bound to no host: site scope, no budget", one(unbound), nil, PoolGrant{Limit: 4, Scope: ScopeSite}, false, WarnNotShared},
-		{"bound to this agent's key alone", one(unbound, key), nil, PoolGrant{Limit: 4, Budget: 4, Scope: ScopeHost}, true, ""},
-		{"unbound with host scope", one(unbound, pool(PoolTerm{Max: 4, Scope: ScopeHost})), nil, PoolGrant{Limit: 4, Budget: 4, Scope: ScopeHost}, true, WarnNotBound},
-		{"site scope on the one host", one(pool(PoolTerm{Max: 4, Scope: ScopeSite})), nil, PoolGrant{Limit: 4, Budget: 4, Scope: ScopeSite}, true, ""},
-		{"site scope on the one key", one(unbound, key, pool(PoolTerm{Max: 4, Scope: ScopeSite})), nil, PoolGrant{Limit: 4, Budget: 4, Scope: ScopeSite}, true, ""},
-		{"site scope on two hosts", one(twoHosts, pool(PoolTerm{Max: 4, Scope: ScopeSite})), nil, PoolGrant{Limit: 4, Scope: ScopeSite}, false, WarnNotShared},
-		{"shared, though it names one host", one(pool(PoolTerm{Max: 4, Scope: ScopeShared})), nil, PoolGrant{Limit: 4, Scope: ScopeShared}, false, WarnNotShared},
-		{"a share of what one host's licence shares", one(pool(PoolTerm{Max: 4, Scope: ScopeShared})), map[Share]Limit{{"usher/L1", "streams"}: 3}, PoolGrant{Limit: 4, Budget: 3, Scope: ScopeShared}, true, ""},
+		{"bound to no host: site scope, no budget", one(unbound), nil, PoolGrant{Limit: 4, Scope: ScopeSite}, false,
+			WarnNotShared},
+		{"bound to this agent's key alone", one(unbound, key), nil, PoolGrant{Limit: 4, Budget: 4, Scope: ScopeHost},
+			true, ""},
+		{"unbound with host scope", one(unbound, pool(PoolTerm{Max: 4, Scope: ScopeHost})), nil,
+			PoolGrant{Limit: 4, Budget: 4, Scope: ScopeHost}, true, WarnNotBound},
+		{"site scope on the one host", one(pool(PoolTerm{Max: 4, Scope: ScopeSite})), nil,
+			PoolGrant{Limit: 4, Budget: 4, Scope: ScopeSite}, true, ""},
+		{"site scope on the one key", one(unbound, key, pool(PoolTerm{Max: 4, Scope: ScopeSite})), nil,
+			PoolGrant{Limit: 4, Budget: 4, Scope: ScopeSite}, true, ""},
+		{"site scope on two hosts", one(twoHosts, pool(PoolTerm{Max: 4, Scope: ScopeSite})), nil,
+			PoolGrant{Limit: 4, Scope: ScopeSite}, false, WarnNotShared},
+		{"shared, though it names one host", one(pool(PoolTerm{Max: 4, Scope: ScopeShared})), nil,
+			PoolGrant{Limit: 4, Scope: ScopeShared}, false, WarnNotShared},
+		{"a share of what one host's licence shares", one(pool(PoolTerm{Max: 4, Scope: ScopeShared})),
+			map[Share]Limit{{"usher/L1", "streams"}: 3}, PoolGrant{Limit: 4, Budget: 3, Scope: ScopeShared}, true, ""},
 		{"host scope on two hosts", one(twoHosts), nil, PoolGrant{Limit: 4, Budget: 4, Scope: ScopeHost}, true, ""},
-		{"a share of the site", one(unbound), map[Share]Limit{{"usher/L1", "streams"}: 3}, PoolGrant{Limit: 4, Budget: 3, Scope: ScopeSite}, true, ""},
-		{"a share beyond the licence", one(unbound), map[Share]Limit{{"usher/L1", "streams"}: 9}, PoolGrant{Limit: 4, Budget: 4, Scope: ScopeSite}, true, ""},
-		{"an unlimited share", one(unbound), map[Share]Limit{{"usher/L1", "streams"}: Unlimited}, PoolGrant{Limit: 4, Budget: 4, Scope: ScopeSite}, true, ""},
-		{"a share of another pool", one(unbound), map[Share]Limit{{"usher/L1", "seats"}: 3}, PoolGrant{Limit: 4, Scope: ScopeSite}, false, WarnNotShared},
-		{"overage is not for what is not shared", one(unbound, pool(PoolTerm{Max: 4, Overage: 2})), nil, PoolGrant{Limit: 4, Scope: ScopeSite}, false, WarnNotShared},
-		{"nor where there is nothing but overage", one(unbound, pool(PoolTerm{Overage: 2})), nil, PoolGrant{Scope: ScopeSite}, false, WarnNotShared},
-		{"overage on the one host", one(pool(PoolTerm{Max: 4, Overage: 2})), nil, PoolGrant{Limit: 4, Budget: 4, Overage: 2, Scope: ScopeHost}, true, ""},
-		{"a share of the base and none of the add-on", []Document{doc("a.lic", unbound), doc("b.lic", unbound, id("L2"), role(RoleAddOn))},
-			map[Share]Limit{{"usher/L1", "streams"}: 3}, PoolGrant{Limit: 8, Budget: 3, Most: 4, Scope: ScopeSite}, false, WarnNotShared},
-		{"shares of base and add-on", []Document{doc("a.lic", unbound), doc("b.lic", unbound, id("L2"), role(RoleAddOn))},
-			map[Share]Limit{{"usher/L1", "streams"}: 3, {"usher/L2", "streams"}: 9}, PoolGrant{Limit: 8, Budget: 7, Most: 8, Scope: ScopeSite}, true, ""},
-		{"a share of another licence", one(unbound), map[Share]Limit{{"usher/L2", "streams"}: 3}, PoolGrant{Limit: 4, Scope: ScopeSite}, false, WarnNotShared},
-		{"a share of nothing yet", one(unbound), map[Share]Limit{{"usher/L1", "streams"}: 0}, PoolGrant{Limit: 4, Most: 4, Scope: ScopeSite}, true, ""},
-		{"an add-on for the site to a base for the host", []Document{doc("a.lic"), doc("b.lic", unbound, id("L2"), role(RoleAddOn), pool(PoolTerm{Max: 5, Overage: 3}))},
+		{"a share of the site", one(unbound), map[Share]Limit{{"usher/L1", "streams"}: 3},
+			PoolGrant{Limit: 4, Budget: 3, Scope: ScopeSite}, true, ""},
+		{"a share beyond the licence", one(unbound), map[Share]Limit{{"usher/L1", "streams"}: 9},
+			PoolGrant{Limit: 4, Budget: 4, Scope: ScopeSite}, true, ""},
+		{"an unlimited share", one(unbound), map[Share]Limit{{"usher/L1", "streams"}: Unlimited},
+			PoolGrant{Limit: 4, Budget: 4, Scope: ScopeSite}, true, ""},
+		{"a share of another pool", one(unbound), map[Share]Limit{{"usher/L1", "seats"}: 3},
+			PoolGrant{Limit: 4, Scope: ScopeSite}, false, WarnNotShared},
+		{"overage is not for what is not shared", one(unbound, pool(PoolTerm{Max: 4, Overage: 2})), nil,
+			PoolGrant{Limit: 4, Scope: ScopeSite}, false, WarnNotShared},
+		{"nor where there is nothing but overage", one(unbound, pool(PoolTerm{Overage: 2})), nil,
+			PoolGrant{Scope: ScopeSite}, false, WarnNotShared},
+		{"overage on the one host", one(pool(PoolTerm{Max: 4, Overage: 2})), nil,
+			PoolGrant{Limit: 4, Budget: 4, Overage: 2, Scope: ScopeHost}, true, ""},
+		{"a share of the base and none of the add-on",
+			[]Document{doc("a.lic", unbound), doc("b.lic", unbound, id("L2"), role(RoleAddOn))},
+			map[Share]Limit{{"usher/L1", "streams"}: 3}, PoolGrant{Limit: 8, Budget: 3, Most: 4, Scope: ScopeSite},
+			false, WarnNotShared},
+		{"shares of base and add-on",
+			[]Document{doc("a.lic", unbound), doc("b.lic", unbound, id("L2"), role(RoleAddOn))},
+			map[Share]Limit{{"usher/L1", "streams"}: 3, {"usher/L2", "streams"}: 9},
+			PoolGrant{Limit: 8, Budget: 7, Most: 8, Scope: ScopeSite}, true, ""},
+		{"a share of another licence", one(unbound), map[Share]Limit{{"usher/L2", "streams"}: 3},
+			PoolGrant{Limit: 4, Scope: ScopeSite}, false, WarnNotShared},
+		{"a share of nothing yet", one(unbound), map[Share]Limit{{"usher/L1", "streams"}: 0},
+			PoolGrant{Limit: 4, Most: 4, Scope: ScopeSite}, true, ""},
+		{"an add-on for the site to a base for the host", []Document{doc("a.lic"),
+			doc("b.lic", unbound, id("L2"), role(RoleAddOn), pool(PoolTerm{Max: 5, Overage: 3}))},
 			nil, PoolGrant{Limit: 9, Budget: 4, Scope: ScopeHost}, false, WarnNotShared},
-		{"a share of no limit", one(unbound, streams(Unlimited)), map[Share]Limit{{"usher/L1", "streams"}: 3}, PoolGrant{Limit: Unlimited, Budget: 3, Scope: ScopeSite}, true, ""},
-		{"a share has no overage of its own", one(unbound, pool(PoolTerm{Max: 4, Overage: 2})), map[Share]Limit{{"usher/L1", "streams"}: 3}, PoolGrant{Limit: 4, Budget: 3, Scope: ScopeSite}, true, ""},
-		{"a share that reaches into the overage", one(unbound, pool(PoolTerm{Max: 4, Overage: 2})), map[Share]Limit{{"usher/L1", "streams"}: 5}, PoolGrant{Limit: 4, Budget: 4, Overage: 1, Scope: ScopeSite}, true, ""},
-		{"no limit needs no share", one(unbound, streams(Unlimited)), nil, PoolGrant{Limit: Unlimited, Budget: Unlimited, Scope: ScopeSite}, true, ""},
+		{"a share of no limit", one(unbound, streams(Unlimited)), map[Share]Limit{{"usher/L1", "streams"}: 3},
+			PoolGrant{Limit: Unlimited, Budget: 3, Scope: ScopeSite}, true, ""},
+		{"a share has no overage of its own", one(unbound, pool(PoolTerm{Max: 4, Overage: 2})),
+			map[Share]Limit{{"usher/L1", "streams"}: 3}, PoolGrant{Limit: 4, Budget: 3, Scope: ScopeSite}, true, ""},
+		{"a share that reaches into the overage", one(unbound, pool(PoolTerm{Max: 4, Overage: 2})),
+			map[Share]Limit{{"usher/L1", "streams"}: 5}, PoolGrant{Limit: 4, Budget: 4, Overage: 1, Scope: ScopeSite},
+			true, ""},
+		{"no limit needs no share", one(unbound, streams(Unlimited)), nil,
+			PoolGrant{Limit: Unlimited, Budget: Unlimited, Scope: ScopeSite}, true, ""},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			f := factsWith(row.docs...)
@@ -307,7 +380,9 @@ func TestScopeAndBudget(t *testing.T) {
 			if (m.NotShared == "") != row.shared {
 				t.Errorf("meter not shared: %q", m.NotShared)
 			}
-			if m.NotShared, m.Key, m.Former, m.Parts, m.Most = "", "", "", nil, 0; !m.equal(MeterGrant{Name: "streams", Limit: row.want.Limit, Overage: row.want.Overage, Budget: row.want.Budget, Scope: row.want.Scope}) {
+			if m.NotShared, m.Key, m.Former, m.Parts, m.Most = "", "", "", nil,
+				0; !m.equal(MeterGrant{Name: "streams", Limit: row.want.Limit, Overage: row.want.Overage,
+				Budget: row.want.Budget, Scope: row.want.Scope}) {
 				t.Errorf("as a meter: %+v", m)
 			}
 		})
@@ -337,8 +412,10 @@ func TestWarnsBeforeExpiry(t *testing.T) {
 		if want := noon.Add(row.again); !v.JudgeAgainAt.Equal(want) {
 			t.Errorf("%s before expiry: judged again at %v, want %v", row.left, v.JudgeAgainAt, want)
 		}
-		if want := noon.Add(row.left); !v.Until.Equal(want) || !v.CoveredUntil.Equal(want) || !v.TerminatesAt.Equal(want) {
-			t.Errorf("%s before expiry: until %v, covered until %v, terminates %v", row.left, v.Until, v.CoveredUntil, v.TerminatesAt)
+		if want := noon.Add(row.left); !v.Until.Equal(want) || !v.CoveredUntil.Equal(want) ||
+			!v.TerminatesAt.Equal(want) {
+			t.Errorf("%s before expiry: until %v, covered until %v, terminates %v", row.left, v.Until, v.CoveredUntil,
+				v.TerminatesAt)
 		}
 	}
 }
@@ -346,12 +423,16 @@ func TestWarnsBeforeExpiry(t *testing.T) {
 func TestInstantsOfGrace(t *testing.T) {
 	f := factsWith(doc("a.lic", expires(60*aDay), grace(5*aDay)))
 	v := Judge(f, noon)
-	if !v.Until.Equal(noon.Add(60*aDay)) || !v.CoveredUntil.Equal(noon.Add(65*aDay)) || !v.TerminatesAt.Equal(noon.Add(65*aDay)) || !v.GraceEndsAt.IsZero() {
-		t.Errorf("before: until %v, covered until %v, terminates %v, grace ends %v", v.Until, v.CoveredUntil, v.TerminatesAt, v.GraceEndsAt)
+	if !v.Until.Equal(noon.Add(60*aDay)) || !v.CoveredUntil.Equal(noon.Add(65*aDay)) ||
+		!v.TerminatesAt.Equal(noon.Add(65*aDay)) || !v.GraceEndsAt.IsZero() {
+		t.Errorf("before: until %v, covered until %v, terminates %v, grace ends %v", v.Until, v.CoveredUntil,
+			v.TerminatesAt, v.GraceEndsAt)
 	}
 	v = Judge(f, noon.Add(60*aDay))
-	if end := noon.Add(65 * aDay); v.Code != ValidInGrace || !v.Until.Equal(end) || !v.CoveredUntil.Equal(end) || !v.GraceEndsAt.Equal(end) {
-		t.Errorf("in grace: %s until %v, covered until %v, grace ends %v", v.Code, v.Until, v.CoveredUntil, v.GraceEndsAt)
+	if end := noon.Add(65 * aDay); v.Code != ValidInGrace || !v.Until.Equal(end) || !v.CoveredUntil.Equal(end) ||
+		!v.GraceEndsAt.Equal(end) {
+		t.Errorf("in grace: %s until %v, covered until %v, grace ends %v", v.Code, v.Until, v.CoveredUntil,
+			v.GraceEndsAt)
 	}
 	if got := warned(v, WarnInGrace); len(got) != 1 {
 		t.Errorf("in grace: %v", v.Warnings)
@@ -371,9 +452,12 @@ func TestInstantsOfGrace(t *testing.T) {
 		t.Errorf("widened: terminates %v, warnings %v", v.TerminatesAt, v.Warnings)
 	}
 	// The first of two graces to end is the end.
-	f = factsWith(doc("a.lic", expires(-time.Hour), grace(5*aDay), func(l *License) { l.Heartbeat = Period{Every: time.Hour, Grace: 2 * time.Hour} }))
+	f = factsWith(doc("a.lic", expires(-time.Hour), grace(5*aDay), func(l *License) {
+		l.Heartbeat = Period{Every: time.Hour, Grace: 2 * time.Hour}
+	}))
 	f.Upstream = map[Ref]Upstream{"usher/L1": {LastHeartbeat: noon.Add(-time.Hour)}}
-	if v = Judge(f, noon); v.Code != ValidInGrace || !v.GraceEndsAt.Equal(noon.Add(2*time.Hour)) || !v.Until.Equal(v.GraceEndsAt) {
+	if v = Judge(f, noon); v.Code != ValidInGrace || !v.GraceEndsAt.Equal(noon.Add(2*time.Hour)) ||
+		!v.Until.Equal(v.GraceEndsAt) {
 		t.Errorf("two graces: %s until %v, grace ends %v", v.Code, v.Until, v.GraceEndsAt)
 	}
 }
@@ -392,7 +476,8 @@ func TestWarnings(t *testing.T) {
 	f = factsWith(doc("a.lic", func(l *License) { l.Hosts[0].Strategy = MatchAny }))
 	f.Host.Components["mac"] = []string{"zz"}
 	v := Judge(f, noon)
-	if got := warned(v, WarnHostMatchLow); len(got) != 1 || !strings.Contains(got[0], "only 1 of 2 components") || v.Match.Score() != 0.5 {
+	if got := warned(v, WarnHostMatchLow); len(got) != 1 || !strings.Contains(got[0], "only 1 of 2 components") ||
+		v.Match.Score() != 0.5 {
 		t.Errorf("half a match: %v, score %v", v.Warnings, v.Match.Score())
 	}
 
@@ -418,7 +503,8 @@ func TestStaleDocument(t *testing.T) {
 	if v.Code != Valid || !v.Until.Equal(noon.Add(60*aDay)) || judged(t, v, "a.lic").Problem == nil {
 		t.Errorf("%s until %v", v.Code, v.Until)
 	}
-	if got := warned(v, WarnDocument); len(got) != 1 || !strings.Contains(got[0], "counts on: a.lic: its signature is bad") {
+	if got := warned(v, WarnDocument); len(got) != 1 ||
+		!strings.Contains(got[0], "counts on: a.lic: its signature is bad") {
 		t.Errorf("warnings %v", v.Warnings)
 	}
 	if v = Judge(f, noon.Add(60*aDay)); v.Code != Expired {
@@ -436,24 +522,29 @@ func TestVerdictCarriesTerms(t *testing.T) {
 		doc("a.lic", func(l *License) {
 			l.OnExpiry, l.AgentAway, l.MaxBorrow, l.SystemCode, l.Versions = Keep, 5*time.Minute, 3*aDay, "OK", ">=1"
 			l.Pools["streams"] = PoolTerm{Max: 4, Unit: "stream", CountBy: CountUser, Overage: 1}
-			l.Features = map[string]Value{"on": {Kind: KindBool, Bool: true}, "depth": {Kind: KindNumber, Number: 8}, "tier": {Kind: KindText, Text: "gold"}, "kind": {Kind: KindBool, Bool: true}}
+			l.Features = map[string]Value{"on": {Kind: KindBool, Bool: true}, "depth": {Kind: KindNumber, Number: 8},
+				"tier": {Kind: KindText, Text: "gold"}, "kind": {Kind: KindBool, Bool: true}}
 		}),
 		doc("b.lic", id("L2"), role(RoleAddOn), issued(0), func(l *License) {
 			l.Versions, l.OnExpiry = "<9", Revoke
-			l.Features = map[string]Value{"on": {Kind: KindBool}, "depth": {Kind: KindNumber, Number: 4}, "tier": {Kind: KindText, Text: "silver"}, "kind": {Kind: KindNumber, Number: 1}}
+			l.Features = map[string]Value{"on": {Kind: KindBool}, "depth": {Kind: KindNumber, Number: 4},
+				"tier": {Kind: KindText, Text: "silver"}, "kind": {Kind: KindNumber, Number: 1}}
 		}))
 	f.Narrowing = Narrowing{MaxBorrow: &hour, CountBy: CountLease, NoOverage: true, OnExpiry: Drain}
 	v := Judge(f, noon)
-	if v.OnExpiry != Drain || v.AgentAway != 5*time.Minute || v.MaxBorrow != time.Hour || v.SystemCode != "OK" || v.Environment != Production {
+	if v.OnExpiry != Drain || v.AgentAway != 5*time.Minute || v.MaxBorrow != time.Hour || v.SystemCode != "OK" ||
+		v.Environment != Production {
 		t.Errorf("%+v", v)
 	}
-	if g, want := v.Pools["streams"], (PoolGrant{Name: "streams", Limit: 8, Budget: 8, Most: 8, Scope: ScopeHost, CountBy: CountLease, Unit: "stream"}); g != want {
+	if g, want := v.Pools["streams"], (PoolGrant{Name: "streams", Limit: 8, Budget: 8, Most: 8, Scope: ScopeHost,
+		CountBy: CountLease, Unit: "stream"}); g != want {
 		t.Errorf("%+v, want %+v", g, want)
 	}
 	if want := []VersionCover{{"L1", ">=1"}, {"L2", "<9"}}; !slices.Equal(v.Versions, want) {
 		t.Errorf("versions %v", v.Versions)
 	}
-	want := map[string]Value{"on": {Kind: KindBool, Bool: true}, "depth": {Kind: KindNumber, Number: 8}, "tier": {Kind: KindText, Text: "silver"}, "kind": {Kind: KindNumber, Number: 1}}
+	want := map[string]Value{"on": {Kind: KindBool, Bool: true}, "depth": {Kind: KindNumber, Number: 8},
+		"tier": {Kind: KindText, Text: "silver"}, "kind": {Kind: KindNumber, Number: 1}}
 	if !maps.Equal(v.Features, want) {
 		t.Errorf("features %v, want %v", v.Features, want)
 	}
@@ -470,7 +561,8 @@ func TestVerdictCarriesTerms(t *testing.T) {
 func TestLimits(t *testing.T) {
 	const most = Limit(1<<63 - 1)
 	for _, row := range []struct{ a, b, plus, least Limit }{
-		{1, 2, 3, 1}, {0, 0, 0, 0}, {Unlimited, 5, Unlimited, 5}, {5, Unlimited, Unlimited, 5}, {Unlimited, Unlimited, Unlimited, Unlimited},
+		{1, 2, 3, 1}, {0, 0, 0, 0}, {Unlimited, 5, Unlimited, 5}, {5, Unlimited, Unlimited, 5},
+		{Unlimited, Unlimited, Unlimited, Unlimited},
 		{most, 1, most, 1}, {most, most, most, most},
 	} {
 		if got := row.a.Plus(row.b); got != row.plus {

@@ -50,8 +50,8 @@ type Item struct {
 // MaxData is the most bytes that can be kept on one lease.
 const MaxData = 4 << 10
 
-// Data is what somebody who takes leases for others, such as a dialect, keeps on one. It is opaque here, and never changed
-// once made. Such a lease is acted on through its owner alone, unless by force.
+// Data is what somebody who takes leases for others, such as a dialect, keeps on one. It is opaque here, and never
+// changed once made. Such a lease is acted on through its owner alone, unless by force.
 type Data struct {
 	Owner string // who keeps it
 	Bytes []byte // at most MaxData
@@ -73,7 +73,8 @@ type Caller struct {
 	Inode      uint64 // what the kernel tells the process by until the next boot, visible or not; 0: not known
 }
 
-// Holder is whom a lease belongs to. Leases of one caller with the same labels may share one Holder; it is never changed.
+// Holder is whom a lease belongs to. Leases of one caller with the same labels may share one Holder; it is never
+// changed.
 type Holder struct {
 	Caller
 	Labels map[string]string // the caller's claims
@@ -91,15 +92,16 @@ type Lease struct {
 	// unless its holder shows itself. See Doubt and Attach.
 	Unconfirmed bool
 	Others      []*Holder // co-holders, who joined; the lease is over when the last has gone
-	RevokeAt    time.Time // when it will be revoked; zero: not; filled in by Enforcer.Lease and Leases, never journalled
-	Holder      *Holder
-	Token       *ClientToken // nil: acquired without one
-	Data        *Data        // nil: nobody keeps anything on it
+	// when it will be revoked; zero: not; filled in by Enforcer.Lease and Leases, never journalled
+	RevokeAt time.Time
+	Holder   *Holder
+	Token    *ClientToken // nil: acquired without one
+	Data     *Data        // nil: nobody keeps anything on it
 }
 
-// Resumed returns when a lease is over after a recovery at the instant now: nothing ends because the agent was away, so what
-// would end by itself has its time to live anew, and at least that long, wherever a clock that was wrong then had put its end; a
-// borrow ends at its date.
+// Resumed returns when a lease is over after a recovery at the instant now: nothing ends because the agent was away, so
+// what would end by itself has its time to live anew, and at least that long, wherever a clock that was wrong then had
+// put its end; a borrow ends at its date.
 func (l *Lease) Resumed(now time.Time, least time.Duration) time.Time {
 	if l.ExpiresAt.IsZero() || l.Lifetime == LifetimeBorrow {
 		return l.ExpiresAt
@@ -129,8 +131,8 @@ func Causes() []Cause {
 	return []Cause{CauseReleased, CauseForced, CauseExpired, CauseRevoked, CauseHolderGone, CauseUndelivered}
 }
 
-// TokenKey is a client token as the state keeps it: SHA-256 over the uid, credential and owner of data that it is scoped to,
-// the pools and the token.
+// TokenKey is a client token as the state keeps it: SHA-256 over the uid, credential and owner of data that it is
+// scoped to, the pools and the token.
 type TokenKey [32]byte
 
 // ClientToken ties a lease to the client token it was acquired with.

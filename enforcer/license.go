@@ -61,8 +61,8 @@ type Scope string
 const (
 	ScopeHost Scope = "host" // each host that the licence is good on has the whole limit
 	ScopeSite Scope = "site" // the limit is the total over all hosts
-	// ScopeShared is ScopeSite where the host that the licence names is one of many that share the limit: a host's own copy of a
-	// floating licence, say.
+	// ScopeShared is ScopeSite where the host that the licence names is one of many that share the limit: a host's own
+	// copy of a floating licence, say.
 	ScopeShared Scope = "shared"
 )
 
@@ -191,8 +191,8 @@ type HostBinding struct {
 	Name       string // for people; may be empty
 	Components map[string][]string
 	Strategy   Strategy
-	// CountConfigured says that components which the host's configuration states count as measured ones do. Else they count only where
-	// the binding names no measured one.
+	// CountConfigured says that components which the host's configuration states count as measured ones do. Else they
+	// count only where the binding names no measured one.
 	CountConfigured bool
 }
 
@@ -290,8 +290,8 @@ type License struct {
 	Trial     time.Duration // good for so long from its first use on this host, which the agent records; zero: no trial
 	Emergency Emergency
 	Revokes   []string // RoleNotice: ids of licences of this system and product that are revoked
-	// ResetsClock says that its issue is the latest time that is proved: an earlier belief that it is later was false. Only
-	// on a licence that names this agent's key.
+	// ResetsClock says that its issue is the latest time that is proved: an earlier belief that it is later was false.
+	// Only on a licence that names this agent's key.
 	ResetsClock bool
 
 	Grace          time.Duration // between Expires and termination
@@ -302,7 +302,8 @@ type License struct {
 	MaxBorrow      time.Duration // longest borrow; zero: none
 	EarlyReturn    bool          // whether a borrow may be given back before its time
 
-	SiteServer string // RFC 7638 thumbprint of the key of the site server that may share its site pools out; empty: none
+	// RFC 7638 thumbprint of the key of the site server that may share its site pools out; empty: none
+	SiteServer string
 
 	KeyID             string         // the anchor that verified the document
 	AnchorEnvironment Environment    // Test: whatever that anchor signs is a test licence
@@ -340,8 +341,8 @@ func (l *License) PoolScope(s Scope) Scope {
 	return ScopeHost
 }
 
-// SitePools returns the pools that are a whole site's, each with its limit and its overage: an agent may hand out only the
-// share of them that it has a budget for.
+// SitePools returns the pools that are a whole site's, each with its limit and its overage: an agent may hand out only
+// the share of them that it has a budget for.
 func (l *License) SitePools() map[string]Limit {
 	out := map[string]Limit{}
 	for name, t := range l.Pools {

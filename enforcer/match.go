@@ -12,8 +12,9 @@ var strictness = map[Strategy]int{MatchAny: 1, MatchTwo: 2, MatchMost: 3, MatchA
 // measured are the components that are measured of a host, whether a host has them or not; see docs/fingerprint.md.
 var measured = []string{"machine-id", "product-uuid", "board-serial", "disk-serial", "mac", "cpu", "tpm-ek"}
 
-// IsMeasured reports whether a component is one that is measured, so that no configuration can state it. Those by which single systems
-// name a host are not among them: facts that speak of a host have each in Components or in Absent, which is as good.
+// IsMeasured reports whether a component is one that is measured, so that no configuration can state it. Those by which
+// single systems name a host are not among them: facts that speak of a host have each in Components or in Absent, which
+// is as good.
 func IsMeasured(name string) bool { return slices.Contains(measured, name) }
 
 // isMeasured reports whether a component of a binding is held against what was measured of a host.
@@ -23,9 +24,10 @@ func (h Host) isMeasured(name string) bool {
 	return here || absent || IsMeasured(name)
 }
 
-// MatchHost says how well a host fits a binding. Where strategy is stricter than the binding's own, it holds. A component
-// matches when one of its values is among the host's; a binding without components matches nothing. What the configuration says of a
-// host makes no match by itself, unless the binding says so or names nothing else: the strategy holds over what is measured, too.
+// MatchHost says how well a host fits a binding. Where strategy is stricter than the binding's own, it holds. A
+// component matches when one of its values is among the host's; a binding without components matches nothing. What the
+// configuration says of a host makes no match by itself, unless the binding says so or names nothing else: the strategy
+// holds over what is measured, too.
 func MatchHost(b HostBinding, strategy Strategy, h Host) HostMatch {
 	want := b.Strategy
 	if strictness[want] == 0 {
@@ -45,7 +47,9 @@ func MatchHost(b HostBinding, strategy Strategy, h Host) HostMatch {
 			measured++
 		}
 		switch {
-		case slices.ContainsFunc(b.Components[name], func(v string) bool { return v != "" && slices.Contains(have, v) }):
+		case slices.ContainsFunc(b.Components[name], func(v string) bool {
+			return v != "" && slices.Contains(have, v)
+		}):
 			if m.Matched++; byConfig {
 				stated = append(stated, name+": the configuration alone states it, and that does not count")
 			} else {

@@ -54,13 +54,15 @@ func TestMatchHost(t *testing.T) {
 				h.Components[k] = v
 			}
 			m := MatchHost(HostBinding{Components: row.components, Strategy: row.signed}, row.configured, h)
-			if m.OK != row.ok || m.Matched != row.matched || m.Of != len(row.components) || !m.Bound || len(m.Misses) != m.Of-m.Matched {
+			if m.OK != row.ok || m.Matched != row.matched || m.Of != len(row.components) || !m.Bound ||
+				len(m.Misses) != m.Of-m.Matched {
 				t.Errorf("%+v, want ok %t with %d matched", m, row.ok, row.matched)
 			}
 		})
 	}
 	m := MatchHost(HostBinding{Components: map[string][]string{"e": {"1"}, "d": {"1"}, "c": {"1"}}}, "", host)
-	if want := []string{"c: differs from the licensed host's", "d: absent here", "e: absent here: no permission to read it"}; !slices.Equal(m.Misses, want) {
+	if want := []string{"c: differs from the licensed host's", "d: absent here",
+		"e: absent here: no permission to read it"}; !slices.Equal(m.Misses, want) {
 		t.Errorf("misses %q", m.Misses)
 	}
 }
@@ -78,9 +80,12 @@ func TestMatchHostsTakesTheBest(t *testing.T) {
 	}{
 		{"none named", nil, false, 0},
 		{"this one second", []HostBinding{binding("", "0", "0", "0"), binding("", "1", "1", "1")}, true, 3},
-		{"the nearest of those that do not fit", []HostBinding{binding("", "0", "0", "0"), binding("", "1", "0", "0")}, false, 1},
-		{"one that fits before one that is nearer", []HostBinding{binding(MatchAll, "1", "1", "0"), binding(MatchAny, "1", "0", "0")}, true, 1},
-		{"one that fits stays before one that does not", []HostBinding{binding(MatchAny, "1", "0", "0"), binding(MatchAll, "1", "1", "0")}, true, 1},
+		{"the nearest of those that do not fit", []HostBinding{binding("", "0", "0", "0"), binding("", "1", "0", "0")},
+			false, 1},
+		{"one that fits before one that is nearer",
+			[]HostBinding{binding(MatchAll, "1", "1", "0"), binding(MatchAny, "1", "0", "0")}, true, 1},
+		{"one that fits stays before one that does not",
+			[]HostBinding{binding(MatchAny, "1", "0", "0"), binding(MatchAll, "1", "1", "0")}, true, 1},
 	} {
 		m := matchHosts(&License{Hosts: row.hosts}, "", h)
 		if m.OK != row.ok || m.Matched != row.matched || m.Bound != (len(row.hosts) > 0) {
@@ -92,28 +97,39 @@ func TestMatchHostsTakesTheBest(t *testing.T) {
 	}
 }
 
-// What the configuration says of a host never stands in for what is measured, and makes no match alone unless the licence says so or
-// names nothing else. It never makes a binding looser than it was signed.
+// What the configuration says of a host never stands in for what is measured, and makes no match alone unless the
+// licence says so or names nothing else. It never makes a binding looser than it was signed.
 func TestConfiguredComponents(t *testing.T) {
-	h := Host{Components: map[string][]string{"machine-id": {"other"}, "mac": {"m"}}, Absent: map[string]string{"board-serial": "no number"},
-		Configured: map[string][]string{"machine-id": {"id"}, "board-serial": {"b"}, "tpm-ek": {"t"}, "cluster": {"c"}, "zone": {"z"}}}
+	h := Host{Components: map[string][]string{"machine-id": {"other"}, "mac": {"m"}},
+		Absent: map[string]string{"board-serial": "no number"},
+		Configured: map[string][]string{"machine-id": {"id"}, "board-serial": {"b"}, "tpm-ek": {"t"}, "cluster": {"c"},
+			"zone": {"z"}}}
 	for _, row := range []struct {
 		name   string
 		b      HostBinding
 		ok     bool
 		counts bool // with CountConfigured
 	}{
-		{"a measured one", HostBinding{Components: map[string][]string{"machine-id": {"id"}}, Strategy: MatchAny}, false, false},
-		{"one that is absent here", HostBinding{Components: map[string][]string{"board-serial": {"b"}}, Strategy: MatchAny}, false, false},
-		{"one that no host here has", HostBinding{Components: map[string][]string{"tpm-ek": {"t"}}, Strategy: MatchAny}, false, false},
+		{"a measured one", HostBinding{Components: map[string][]string{"machine-id": {"id"}}, Strategy: MatchAny},
+			false, false},
+		{"one that is absent here",
+			HostBinding{Components: map[string][]string{"board-serial": {"b"}}, Strategy: MatchAny}, false, false},
+		{"one that no host here has", HostBinding{Components: map[string][]string{"tpm-ek": {"t"}}, Strategy: MatchAny},
+			false, false},
 		{"configured alone", HostBinding{Components: map[string][]string{"cluster": {"c"}}}, true, true},
 		{"configured alone, another", HostBinding{Components: map[string][]string{"cluster": {"x"}}}, false, false},
-		{"any, by the configured one", HostBinding{Components: map[string][]string{"machine-id": {"id"}, "cluster": {"c"}}, Strategy: MatchAny}, false, true},
-		{"most, by the configured ones", HostBinding{Components: map[string][]string{"machine-id": {"id"}, "cluster": {"c"}, "zone": {"z"}}}, false, true},
-		{"two, by one of each", HostBinding{Components: map[string][]string{"mac": {"m"}, "cluster": {"c"}}, Strategy: MatchTwo}, true, true},
-		{"all of both", HostBinding{Components: map[string][]string{"mac": {"m"}, "cluster": {"c"}}, Strategy: MatchAll}, true, true},
-		{"all, and the configured one differs", HostBinding{Components: map[string][]string{"mac": {"m"}, "cluster": {"x"}}, Strategy: MatchAll}, false, false},
-		{"most, and the configured ones differ", HostBinding{Components: map[string][]string{"mac": {"m"}, "cluster": {"x"}, "zone": {"x"}}}, false, false},
+		{"any, by the configured one", HostBinding{Components: map[string][]string{"machine-id": {"id"},
+			"cluster": {"c"}}, Strategy: MatchAny}, false, true},
+		{"most, by the configured ones", HostBinding{Components: map[string][]string{"machine-id": {"id"},
+			"cluster": {"c"}, "zone": {"z"}}}, false, true},
+		{"two, by one of each", HostBinding{Components: map[string][]string{"mac": {"m"}, "cluster": {"c"}},
+			Strategy: MatchTwo}, true, true},
+		{"all of both", HostBinding{Components: map[string][]string{"mac": {"m"}, "cluster": {"c"}},
+			Strategy: MatchAll}, true, true},
+		{"all, and the configured one differs", HostBinding{Components: map[string][]string{"mac": {"m"},
+			"cluster": {"x"}}, Strategy: MatchAll}, false, false},
+		{"most, and the configured ones differ",
+			HostBinding{Components: map[string][]string{"mac": {"m"}, "cluster": {"x"}, "zone": {"x"}}}, false, false},
 	} {
 		if m := MatchHost(row.b, "", h); m.OK != row.ok || !m.OK && len(m.Misses) == 0 {
 			t.Errorf("%s: %+v, want %t", row.name, m, row.ok)

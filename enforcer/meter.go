@@ -46,14 +46,18 @@ func (r *Acquire) draw(e *Enforcer, v *Verdict, items []Item, token *ClientToken
 		return Decision{Denial: notDurable(items[0].Pool)}
 	}
 	if r.Lifetime != "" && r.Lifetime != LifetimeDraw {
-		return Decision{Denial: bad("lifetime", "meter %s: a draw never comes back, so its lifetime is draw, not %s; leave lifetime out", items[0].Pool, r.Lifetime)}
+		return Decision{Denial: bad("lifetime",
+			"meter %s: a draw never comes back, so its lifetime is draw, not %s; leave lifetime out", items[0].Pool,
+			r.Lifetime)}
 	}
 	var draws []Draw
 	granted := make([]Item, len(items))
 	for i, it := range items {
 		g, ok := v.Meters[it.Pool]
 		if !ok {
-			return Decision{Denial: bad("items", "pool %s and meter %s cannot be had in one lease: slots come back, draws do not; acquire them one after the other", it.Pool, items[0].Pool)}
+			return Decision{Denial: bad("items",
+				"pool %s and meter %s cannot be had in one lease: slots come back, draws do not; acquire them one "+
+					"after the other", it.Pool, items[0].Pool)}
 		}
 		if why := e.verdict.Withheld.Draws; why != "" {
 			return Decision{Denial: withheld("meter", it.Pool, why)}
@@ -66,7 +70,8 @@ func (r *Acquire) draw(e *Enforcer, v *Verdict, items []Item, token *ClientToken
 		if left < n {
 			if r.MinN == 0 || left < r.MinN {
 				denial := e.meterEmpty(it, g, s, now)
-				denial.MayGrow = denial.MayGrow && (g.Most == Unlimited || cmp.Or(r.MinN, it.N) <= int64(g.Most)-s.drawn())
+				denial.MayGrow = denial.MayGrow &&
+					(g.Most == Unlimited || cmp.Or(r.MinN, it.N) <= int64(g.Most)-s.drawn())
 				return Decision{Denial: denial}
 			}
 			n = left
@@ -74,11 +79,13 @@ func (r *Acquire) draw(e *Enforcer, v *Verdict, items []Item, token *ClientToken
 		draws = append(draws, s.draw(n)...)
 		granted[i] = Item{it.Pool, n}
 	}
-	l := &Lease{ID: r.ID, Items: granted, Lifetime: LifetimeDraw, AcquiredAt: now, Holder: e.holder(r), Token: token, Data: r.Data}
+	l := &Lease{ID: r.ID, Items: granted, Lifetime: LifetimeDraw, AcquiredAt: now, Holder: e.holder(r), Token: token,
+		Data: r.Data}
 	return Decision{Lease: l, Events: []Event{{Kind: EventDrawn, At: now, Lease: l, Draws: draws}}}
 }
 
-// next returns when a meter starts anew at the latest; early: its next period would have begun already, were the time proved.
+// next returns when a meter starts anew at the latest; early: its next period would have begun already, were the time
+// proved.
 func (e *Enforcer) next(r Resets, now time.Time) (at time.Time, early bool) {
 	counted := e.counted(now)
 	at = r.end(counted)
@@ -97,20 +104,25 @@ func (e *Enforcer) meterEmpty(it Item, g MeterGrant, s stand, now time.Time) *De
 	switch out.Next, early = e.next(g.Resets, now); {
 	case out.Next.IsZero() || !limit.Covers(it.N):
 	case early:
-		out.Hint = fmt.Sprintf("the clock is %s ahead of the latest time that is proved, and the meter starts anew once this is proved too, at %s at the latest; "+
-			"signed evidence proves it sooner: see `usher doctor`", e.unproved.Round(time.Minute), stamp(out.Next))
+		out.Hint = fmt.Sprintf(
+			"the clock is %s ahead of the latest time that is proved, and the meter starts anew once this is proved "+
+				"too, at %s at the latest; "+
+				"signed evidence proves it sooner: see `usher doctor`", e.unproved.Round(time.Minute), stamp(out.Next))
 	default:
 		out.Hint = fmt.Sprintf("the meter starts anew at %s", stamp(out.Next))
 	}
 	if out.MayGrow = g.Taken && limit != g.Most; out.MayGrow {
-		out.Detail = fmt.Sprintf("meter %s: %d of the %s draws that this agent has taken of the site's %s are left, and the request is for %d", it.Pool, left, limit, g.Most, it.N)
+		out.Detail = fmt.Sprintf(
+			"meter %s: %d of the %s draws that this agent has taken of the site's %s are left, and the request "+
+				"is for %d", it.Pool, left, limit, g.Most, it.N)
 		out.Hint = "wait (wait_seconds): the agent takes more; or try again in a moment"
 	}
 	return out
 }
 
 func (e *Enforcer) meterStatus(name string, g MeterGrant, now time.Time) PoolStatus {
-	s := PoolStatus{Name: name, Meter: true, Limit: g.Limit, Overage: g.Overage, Budget: g.Budget, Scope: g.Scope, Unit: g.Unit, NotShared: g.NotShared}
+	s := PoolStatus{Name: name, Meter: true, Limit: g.Limit, Overage: g.Overage, Budget: g.Budget, Scope: g.Scope,
+		Unit: g.Unit, NotShared: g.NotShared}
 	stand := e.stand(g, now)
 	if stand.room() == 0 { // what was taken upstream for another period is no good in this one
 		s.Budget, s.Overage = 0, 0
@@ -141,7 +153,8 @@ func (v *Verdict) meter(name string) (MeterGrant, *Denial) {
 	}
 	g, ok := v.Meters[name]
 	if !ok {
-		return g, &Denial{Code: PoolUnknown, Field: "pool", Pool: name, Detail: fmt.Sprintf("there is no meter %q in the licence", name), Hint: v.knownPools()}
+		return g, &Denial{Code: PoolUnknown, Field: "pool", Pool: name,
+			Detail: fmt.Sprintf("there is no meter %q in the licence", name), Hint: v.knownPools()}
 	}
 	return g, nil
 }
@@ -162,16 +175,19 @@ func (r *Shift) decide(e *Enforcer, now time.Time) Decision {
 	case e.verdict.Withheld.Draws != "":
 		return Decision{Denial: withheld("meter", r.Pool, e.verdict.Withheld.Draws)}
 	case !r.Caller.Admin && !g.Adjustable:
-		return Decision{Denial: &Denial{Code: Forbidden, Pool: r.Pool, Detail: fmt.Sprintf("meter %s: the licence does not let callers adjust it; only admins may", r.Pool),
-			Hint: "ask as an admin, or have the licence say that the meter is adjustable"}}
+		return Decision{Denial: &Denial{Code: Forbidden, Pool: r.Pool,
+			Detail: fmt.Sprintf("meter %s: the licence does not let callers adjust it; only admins may", r.Pool),
+			Hint:   "ask as an admin, or have the licence say that the meter is adjustable"}}
 	case g.NotShared != "" && g.Budget == 0:
 		return Decision{Denial: notShared("meter", r.Pool, g.NotShared)}
 	}
 	s := e.stand(g, now)
 	switch {
 	case -r.By > s.drawn():
-		return Decision{Denial: &Denial{Code: BadRequest, Field: "by", Pool: r.Pool, Limit: s.room(), InUse: s.drawn(), HasUsage: true,
-			Detail: fmt.Sprintf("meter %s: %d draws have been made, and no more can be taken back", r.Pool, s.drawn())}}
+		return Decision{Denial: &Denial{Code: BadRequest, Field: "by", Pool: r.Pool, Limit: s.room(), InUse: s.drawn(),
+			HasUsage: true,
+			Detail: fmt.Sprintf("meter %s: %d draws have been made, and no more can be taken back", r.Pool,
+				s.drawn())}}
 	case r.By > s.left():
 		return Decision{Denial: e.meterEmpty(Item{r.Pool, r.By}, g, s, now)}
 	case r.By < 0:
@@ -182,7 +198,9 @@ func (r *Shift) decide(e *Enforcer, now time.Time) Decision {
 
 func notDurable(meter string) *Denial {
 	return &Denial{Code: Storage, Pool: meter, Hint: "use an agent with a durable journal",
-		Detail: fmt.Sprintf("meter %s: a draw must be durable before it is acknowledged, and this agent keeps no durable journal", meter)}
+		Detail: fmt.Sprintf(
+			"meter %s: a draw must be durable before it is acknowledged, and this agent keeps no durable journal",
+			meter)}
 }
 
 func (e *Enforcer) applyDraws(ev Event) {

@@ -8,12 +8,13 @@ import (
 	"time"
 )
 
-// plus adds what another licence gives of a meter to what those before it give. The base's terms hold for the whole, but each
-// licence's draws are counted by its own periods.
+// plus adds what another licence gives of a meter to what those before it give. The base's terms hold for the whole,
+// but each licence's draws are counted by its own periods.
 func (g MeterGrant) plus(more MeterGrant) MeterGrant {
 	out := g
 	out.Parts = append(g.parts(), more.parts()...)
-	out.Limit, out.Budget, out.Overage, out.Most = g.Limit.Plus(more.Limit), g.Budget.Plus(more.Budget), g.Overage.Plus(more.Overage), g.Most.Plus(more.Most)
+	out.Limit, out.Budget, out.Overage, out.Most = g.Limit.Plus(more.Limit), g.Budget.Plus(more.Budget),
+		g.Overage.Plus(more.Overage), g.Most.Plus(more.Most)
 	if out.Unit == "" {
 		out.Unit = more.Unit
 	}
@@ -34,8 +35,8 @@ func (g MeterGrant) parts() []MeterPart {
 
 func (g MeterGrant) equal(o MeterGrant) bool { return reflect.DeepEqual(g, o) }
 
-// room returns what may be drawn in a draw's period. What was taken upstream for another period is no good in this one, where
-// there are periods.
+// room returns what may be drawn in a draw's period. What was taken upstream for another period is no good in this one,
+// where there are periods.
 func (p MeterPart) room(d Draw) Limit {
 	if p.Taken && !p.Resets.Start(d.Period).IsZero() && !p.Period.Equal(d.Period) {
 		return 0
@@ -43,7 +44,8 @@ func (p MeterPart) room(d Draw) Limit {
 	return p.Limit
 }
 
-// stand is what a meter stands at: for each of its parts what may be drawn, and what has been, in the part's present period.
+// stand is what a meter stands at: for each of its parts what may be drawn, and what has been, in the part's present
+// period.
 type stand struct {
 	parts []MeterPart
 	draws []Draw
@@ -65,8 +67,8 @@ func (e *Enforcer) stand(g MeterGrant, now time.Time) stand {
 		}
 		s.draws = append(s.draws, m.at(p.Key, p.Resets, now))
 	}
-	// A former version counted all parts under the base's id: the base has as many of those draws as it gives, and what is beyond is
-	// the add-ons'.
+	// A former version counted all parts under the base's id: the base has as many of those draws as it gives, and what
+	// is beyond is the add-ons'.
 	if former, ok := e.meters[g.Former]; ok && g.Former != "" && len(fresh) > 0 && fresh[0] == 0 {
 		d := former.at(s.draws[0].Key, s.parts[0].Resets, now)
 		rest := d.Drawn
@@ -80,8 +82,8 @@ func (e *Enforcer) stand(g MeterGrant, now time.Time) stand {
 	return s
 }
 
-// TakeOver records what former versions have counted of the verdict's meters as it is counted now, if that has not been done. It follows
-// each SetVerdict, so that what was drawn of an add-on stays drawn whichever base comes next.
+// TakeOver records what former versions have counted of the verdict's meters as it is counted now, if that has not been
+// done. It follows each SetVerdict, so that what was drawn of an add-on stays drawn whichever base comes next.
 type TakeOver struct{}
 
 func (*TakeOver) decide(e *Enforcer, now time.Time) Decision {
@@ -100,7 +102,8 @@ func (*TakeOver) decide(e *Enforcer, now time.Time) Decision {
 	return Decision{Events: []Event{{Kind: EventSet, At: now, Draws: draws}}}
 }
 
-// at returns what has been drawn in the period that now lies in. A period that lies ahead (the clock was set back) goes on.
+// at returns what has been drawn in the period that now lies in. A period that lies ahead (the clock was set back) goes
+// on.
 func (m meter) at(key string, resets Resets, now time.Time) Draw {
 	d := Draw{Key: key, Drawn: m.drawn, Period: resets.Start(now)}
 	if m.period.After(d.Period) {
@@ -117,7 +120,8 @@ func (e *Enforcer) drawn(g MeterGrant, now time.Time) Draw {
 	return Draw{Key: g.Key, Drawn: s.drawn(), Period: s.draws[0].Period}
 }
 
-// most returns how many draws of a part may have been made in all. What is counted fits an int64 even where there is no limit.
+// most returns how many draws of a part may have been made in all. What is counted fits an int64 even where there is no
+// limit.
 func (s stand) most(i int) int64 { return int64(s.parts[i].room(s.draws[i]).Min(math.MaxInt64)) }
 
 func (s stand) drawn() int64 {
@@ -136,8 +140,8 @@ func (s stand) room() (sum Limit) {
 	return sum
 }
 
-// left returns how many draws are left. What was drawn of a part beyond what it gives, before it gave less, is no debt of the
-// others.
+// left returns how many draws are left. What was drawn of a part beyond what it gives, before it gave less, is no debt
+// of the others.
 func (s stand) left() int64 {
 	sum := Limit(0)
 	for i, d := range s.draws {
@@ -146,8 +150,8 @@ func (s stand) left() int64 {
 	return int64(sum)
 }
 
-// draw returns the draws after n more, of which there are as many left: of the base first, whose periods give more, then of the
-// add-ons.
+// draw returns the draws after n more, of which there are as many left: of the base first, whose periods give more,
+// then of the add-ons.
 func (s stand) draw(n int64) []Draw {
 	return s.changed(func(i int, d Draw) int64 {
 		k := min(n, max(0, s.most(i)-d.Drawn))

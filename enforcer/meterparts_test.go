@@ -74,7 +74,8 @@ func TestAddOnIsDrawnOnce(t *testing.T) {
 		{doc("a.lic", id("base-1")), credits},
 		{doc("a.lic", id("base-2"), supersedes("base-1")), credits},
 		{doc("a.lic", id("base-2"), key("2027-a"), issued(0)), credits},
-		{doc("a.lic", id("base-3")), doc("d.lic", id("credits"), role(RoleAddOn), renders(10, ResetsNever), key("2027-a"), issued(0)), credits},
+		{doc("a.lic", id("base-3")),
+			doc("d.lic", id("credits"), role(RoleAddOn), renders(10, ResetsNever), key("2027-a"), issued(0)), credits},
 	}
 	b := newBench(t)
 	got := int64(0)
@@ -92,7 +93,8 @@ func TestAddOnIsDrawnOnce(t *testing.T) {
 
 // What resets is the licence's own share alone.
 func TestAddOnKeepsItsPeriod(t *testing.T) {
-	docs := []Document{doc("a.lic", renders(5, ResetsMonthly)), doc("b.lic", id("credits"), role(RoleAddOn), renders(10, ResetsNever))}
+	docs := []Document{doc("a.lic", renders(5, ResetsMonthly)),
+		doc("b.lic", id("credits"), role(RoleAddOn), renders(10, ResetsNever))}
 	b := newBench(t)
 	b.judge(docs...)
 	if n := b.draw(8); n != 8 {
@@ -113,10 +115,12 @@ func TestAddOnKeepsItsPeriod(t *testing.T) {
 	}
 }
 
-// What a former version counted under the base's id alone stays drawn: of the base, and where that was not enough of its add-ons.
+// What a former version counted under the base's id alone stays drawn: of the base, and where that was not enough of
+// its add-ons.
 func TestFormerDraws(t *testing.T) {
 	for _, row := range []struct{ former, left int64 }{{0, 15}, {4, 11}, {7, 8}, {15, 0}, {20, 0}} {
-		docs := []Document{doc("a.lic", renders(5, ResetsNever)), doc("b.lic", id("credits"), role(RoleAddOn), renders(10, ResetsNever))}
+		docs := []Document{doc("a.lic", renders(5, ResetsNever)),
+			doc("b.lic", id("credits"), role(RoleAddOn), renders(10, ResetsNever))}
 		b := newBench(t)
 		b.apply([]Event{{Kind: EventSet, At: noon, Draws: []Draw{{Key: "L1/renders", Drawn: row.former}}}})
 		g := b.judge(docs...)
@@ -139,8 +143,8 @@ func TestFormerDraws(t *testing.T) {
 	}
 }
 
-// TestPartsAreDrawnOnce draws, takes back, sets and restarts under changing bases and add-ons, and holds what each licence gave against
-// a ledger of its own.
+// TestPartsAreDrawnOnce draws, takes back, sets and restarts under changing bases and add-ons, and holds what each
+// licence gave against a ledger of its own.
 func TestPartsAreDrawnOnce(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		b := newBench(t)
@@ -155,7 +159,8 @@ func TestPartsAreDrawnOnce(t *testing.T) {
 			docs, there := []Document{doc("a.lic", id(base), renders(maxima[base], ResetsNever))}, []string{base}
 			for _, name := range ids[2:] {
 				if rapid.Bool().Draw(t, name) {
-					docs, there = append(docs, doc(name+".lic", id(name), role(RoleAddOn), renders(maxima[name], ResetsNever))), append(there, name)
+					docs, there = append(docs, doc(name+".lic", id(name), role(RoleAddOn),
+						renders(maxima[name], ResetsNever))), append(there, name)
 				}
 			}
 			g := b.judge(docs...)

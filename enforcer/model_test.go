@@ -64,7 +64,8 @@ type modelToken struct {
 }
 
 func newModel(o Options) *model {
-	return &model{options: o, tokens: map[string]modelToken{}, pools: map[string]PoolGrant{}, shrunk: map[string]time.Time{}, over: map[string]time.Time{}, hard: map[string]bool{}}
+	return &model{options: o, tokens: map[string]modelToken{}, pools: map[string]PoolGrant{},
+		shrunk: map[string]time.Time{}, over: map[string]time.Time{}, hard: map[string]bool{}}
 }
 
 func (m *model) good() bool { return m.verdict.Good() }
@@ -176,7 +177,8 @@ func (m *model) refused(pool string, now time.Time) DenialCode {
 	return ""
 }
 
-// rehold says why a lease may not have other holders, nil when it may: whoever is counted more by that is granted something.
+// rehold says why a lease may not have other holders, nil when it may: whoever is counted more by that is granted
+// something.
 func (m *model) rehold(i int, holders []Caller, now time.Time) DenialCode {
 	with := *m
 	with.leases = slices.Clone(m.leases)
@@ -298,7 +300,8 @@ func (m *model) answer(r *Acquire, now time.Time) (granted []Item, waits, replay
 	if why := m.denyBorrow(r, now); why != "" {
 		return nil, false, false, why
 	}
-	if u := r.Caller.Who(); m.tooMany(u, m.options.MaxLeases, 1, m.leasesOf) || m.tooMuch(u, kept(r.Labels, r.Data, 0)) {
+	if u := r.Caller.Who(); m.tooMany(u, m.options.MaxLeases, 1, m.leasesOf) ||
+		m.tooMuch(u, kept(r.Labels, r.Data, 0)) {
 		return nil, false, false, RateLimited
 	}
 	granted, why = m.fit(r, now)
@@ -311,7 +314,8 @@ func (m *model) answer(r *Acquire, now time.Time) (granted []Item, waits, replay
 	return granted, false, false, why
 }
 
-// tooMany reports whether a user may not have n more of what there are most of, one user never more than is left for others.
+// tooMany reports whether a user may not have n more of what there are most of, one user never more than is left for
+// others.
 func (m *model) tooMany(u User, most, n int, of func(*User) int) bool {
 	if most == 0 {
 		return false
@@ -445,7 +449,8 @@ func (m *model) draw(r *Acquire, now time.Time) (granted []Item, why DenialCode)
 
 // grant gives a request what it gets.
 func (m *model) grant(r *Acquire, granted []Item, now time.Time) {
-	l := modelLease{id: r.ID, holders: []Caller{r.Caller}, items: granted, lifetime: cmp.Or(r.Lifetime, LifetimeTTL), ttl: r.TTL, at: now, expires: r.Until, data: r.Data, labels: r.Labels, of: m.at(now).base()}
+	l := modelLease{id: r.ID, holders: []Caller{r.Caller}, items: granted, lifetime: cmp.Or(r.Lifetime, LifetimeTTL),
+		ttl: r.TTL, at: now, expires: r.Until, data: r.Data, labels: r.Labels, of: m.at(now).base()}
 	l.stored = l.of
 	if l.lifetime == LifetimeTTL {
 		l.expires = now.Add(r.TTL)
@@ -453,7 +458,8 @@ func (m *model) grant(r *Acquire, granted []Item, now time.Time) {
 	_, draw := m.at(now).Meters[granted[0].Pool]
 	if r.Token != "" {
 		l.token = tokenText(r)
-		m.tokens[l.token] = modelToken{requestText(r), r.ID, draw, now.Add(TokenKept), now.Add(TokenKept), r.Data, r.Caller.Who()}
+		m.tokens[l.token] = modelToken{requestText(r), r.ID, draw, now.Add(TokenKept), now.Add(TokenKept), r.Data,
+			r.Caller.Who()}
 	}
 	if !draw {
 		m.leases = append(m.leases, l)
@@ -548,7 +554,9 @@ func (m *model) eased() {
 
 // pass lets time pass to now: what is due ends.
 func (m *model) pass(now time.Time) {
-	m.leases = slices.DeleteFunc(m.leases, func(l modelLease) bool { return !l.expires.IsZero() && !l.expires.After(now) })
+	m.leases = slices.DeleteFunc(m.leases, func(l modelLease) bool {
+		return !l.expires.IsZero() && !l.expires.After(now)
+	})
 	m.eased()
 	m.leases = slices.DeleteFunc(m.leases, func(l modelLease) bool {
 		at := m.revoked(l.of)
@@ -561,7 +569,9 @@ func (m *model) pass(now time.Time) {
 			continue
 		}
 		young := slices.Clone(m.leases)
-		slices.SortStableFunc(young, func(x, y modelLease) int { return cmp.Or(y.at.Compare(x.at), slices.Compare(x.id[:], y.id[:])) })
+		slices.SortStableFunc(young, func(x, y modelLease) int {
+			return cmp.Or(y.at.Compare(x.at), slices.Compare(x.id[:], y.id[:]))
+		})
 		for _, l := range young {
 			if m.used(p) > m.cap(p, time.Time{}) && has(l.items, p) {
 				m.drop(l.id)
@@ -604,9 +614,11 @@ func fate(v *Verdict, l *License) string {
 	newer := !weaker && (by.Issued.After(l.Issued) || l.Role == RoleFree && by.Role != RoleFree)
 	i := slices.IndexFunc(v.Licenses, func(j Judged) bool { return j.License == l })
 	switch {
-	case i < 0 && newer, i >= 0 && newer && slices.Contains([]Code{Superseded, Expired, NotYetValid}, v.Licenses[i].Code):
+	case i < 0 && newer, i >= 0 && newer &&
+		slices.Contains([]Code{Superseded, Expired, NotYetValid}, v.Licenses[i].Code):
 		return "replaced"
-	case i >= 0 && !weaker && v.Licenses[i].Code == Superseded && !v.Licenses[i].Spare && slices.Contains(by.Supersedes, l.ID):
+	case i >= 0 && !weaker && v.Licenses[i].Code == Superseded && !v.Licenses[i].Spare &&
+		slices.Contains(by.Supersedes, l.ID):
 		return "replaced"
 	case i >= 0 && v.Licenses[i].Spare:
 		return "stands"
@@ -614,7 +626,8 @@ func fate(v *Verdict, l *License) string {
 	return "ended"
 }
 
-// succeed has each licence's leases go on, or end, under a new verdict. It reports whether some were replaced that said revoke.
+// succeed has each licence's leases go on, or end, under a new verdict. It reports whether some were replaced that said
+// revoke.
 func (m *model) succeed(v *Verdict, now time.Time) (revoke bool) {
 	for i := range m.leases {
 		l := &m.leases[i]
@@ -635,7 +648,9 @@ func (m *model) succeed(v *Verdict, now time.Time) (revoke bool) {
 		}
 	}
 	for id := range m.over {
-		if !slices.ContainsFunc(m.leases, func(l modelLease) bool { return l.of.ID == id }) || v.Good() && id == v.base().ID {
+		if !slices.ContainsFunc(m.leases, func(l modelLease) bool {
+			return l.of.ID == id
+		}) || v.Good() && id == v.base().ID {
 			delete(m.over, id)
 		}
 	}
@@ -694,8 +709,8 @@ func (m *model) resume(now time.Time) {
 	}
 }
 
-// crash is what the agent's death changes: nobody waits any more, the verdict is as new, and tokens are forgotten by when their
-// leases were granted, unless a snapshot knew better.
+// crash is what the agent's death changes: nobody waits any more, the verdict is as new, and tokens are forgotten by
+// when their leases were granted, unless a snapshot knew better.
 func (m *model) crash(now time.Time) {
 	m.queue, m.pools, m.shrunk = nil, map[string]PoolGrant{}, map[string]time.Time{}
 	m.over, m.hard = map[string]time.Time{}, map[string]bool{}

@@ -10,9 +10,9 @@ import (
 // expiryStrictness says how strict each value of a signed term is; the greater, the stricter.
 var expiryStrictness = map[OnExpiry]int{Keep: 1, Drain: 2, Revoke: 3}
 
-// narrower lists, for each thing that can be counted, what it is never counted looser than, wherever an agent runs: what counts as
-// one by the former always counts as one by the latter too. A process is of one user and one host, but a pod may be unknown where a
-// process is not, and a user may be in several pods as a pod may have several users.
+// narrower lists, for each thing that can be counted, what it is never counted looser than, wherever an agent runs:
+// what counts as one by the former always counts as one by the latter too. A process is of one user and one host, but a
+// pod may be unknown where a process is not, and a user may be in several pods as a pod may have several users.
 var narrower = map[CountBy][]CountBy{
 	CountHost:    {CountHost},
 	CountUser:    {CountUser, CountHost},
@@ -32,7 +32,8 @@ func Narrow(l *License, n Narrowing) (*License, []string) {
 	out := *l
 	var ignored []string
 	widens := func(key string, config, signed any) {
-		ignored = append(ignored, fmt.Sprintf("license.%s: %v would widen licence %s, which says %v; the licence holds", key, config, l.ID, signed))
+		ignored = append(ignored, fmt.Sprintf("license.%s: %v would widen licence %s, which says %v; the licence holds",
+			key, config, l.ID, signed))
 	}
 	shorter := func(key string, config *time.Duration, signed *time.Duration) {
 		if config == nil {
@@ -97,8 +98,8 @@ func Narrow(l *License, n Narrowing) (*License, []string) {
 	return &out, ignored
 }
 
-// holdersBy returns what the holders of one lease count by where a licence's word has been narrowed to another: a lease counts once,
-// however many processes join it, but those that the licence counts one by one it still does.
+// holdersBy returns what the holders of one lease count by where a licence's word has been narrowed to another: a lease
+// counts once, however many processes join it, but those that the licence counts one by one it still does.
 func holdersBy(signed, by CountBy) CountBy {
 	if by == CountLease && (signed == CountProcess || signed == CountPod) {
 		return signed

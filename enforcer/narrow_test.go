@@ -33,7 +33,8 @@ func TestNarrow(t *testing.T) {
 		{"shorter grace", Narrowing{Grace: span(time.Hour)}, func(l *License) { l.Grace = time.Hour }, ""},
 		{"no grace", Narrowing{Grace: span(0)}, func(l *License) { l.Grace = 0 }, ""},
 		{"the same grace", Narrowing{Grace: span(aDay)}, nil, ""},
-		{"longer grace", Narrowing{Grace: span(aDay + 1)}, nil, "license.grace: 24h0m0.000000001s would widen licence L1, which says 24h0m0s"},
+		{"longer grace", Narrowing{Grace: span(aDay + 1)}, nil,
+			"license.grace: 24h0m0.000000001s would widen licence L1, which says 24h0m0s"},
 		{"shorter borrow", Narrowing{MaxBorrow: span(time.Hour)}, func(l *License) { l.MaxBorrow = time.Hour }, ""},
 		{"longer borrow", Narrowing{MaxBorrow: span(2 * aDay)}, nil, "license.max_borrow"},
 		{"revoke for drain", Narrowing{OnExpiry: Revoke}, func(l *License) { l.OnExpiry = Revoke }, ""},
@@ -45,10 +46,14 @@ func TestNarrow(t *testing.T) {
 			pool(l, func(p *PoolTerm) { p.Overage = 0 })
 			l.Meters["pages"] = MeterTerm{Max: 9}
 		}, ""},
-		{"each lease for each user", Narrowing{CountBy: CountLease}, func(l *License) { pool(l, func(p *PoolTerm) { p.CountBy = CountLease }) }, ""},
-		{"each host for each user", Narrowing{CountBy: CountHost}, nil, "license.count_by: host would widen licence L1, which says user for streams"},
+		{"each lease for each user", Narrowing{CountBy: CountLease}, func(l *License) {
+			pool(l, func(p *PoolTerm) { p.CountBy = CountLease })
+		}, ""},
+		{"each host for each user", Narrowing{CountBy: CountHost}, nil,
+			"license.count_by: host would widen licence L1, which says user for streams"},
 		{"a stricter match", Narrowing{Strategy: MatchAll}, nil, ""},
-		{"a looser match", Narrowing{Strategy: MatchAny}, nil, "license.strategy: any would widen licence L1, which says two"},
+		{"a looser match", Narrowing{Strategy: MatchAny}, nil,
+			"license.strategy: any would widen licence L1, which says two"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			l, want := signed(), signed()
@@ -59,7 +64,8 @@ func TestNarrow(t *testing.T) {
 			if !reflect.DeepEqual(got, want) {
 				t.Errorf("%+v, want %+v", got, want)
 			}
-			if row.ignored == "" && len(ignored) > 0 || row.ignored != "" && (len(ignored) != 1 || !strings.Contains(ignored[0], row.ignored)) {
+			if row.ignored == "" && len(ignored) > 0 ||
+				row.ignored != "" && (len(ignored) != 1 || !strings.Contains(ignored[0], row.ignored)) {
 				t.Errorf("ignored %q, want %q", ignored, row.ignored)
 			}
 			if !reflect.DeepEqual(l, signed()) {
@@ -100,7 +106,8 @@ func TestNarrowNeverWidens(t *testing.T) {
 		for name, was := range l.Pools {
 			p := got.Pools[name]
 			if p.Max != was.Max || p.Overage > was.Overage || p.Scope != was.Scope ||
-				slices.Index(count, orDefault(p.CountBy, CountLease)) < slices.Index(count, orDefault(was.CountBy, CountLease)) {
+				slices.Index(count, orDefault(p.CountBy, CountLease)) <
+					slices.Index(count, orDefault(was.CountBy, CountLease)) {
 				t.Fatalf("%s: %+v of %+v", name, p, was)
 			}
 		}
@@ -114,7 +121,8 @@ func TestNarrowNeverWidens(t *testing.T) {
 			t.Fatalf("narrowed twice: %+v, once: %+v", again, got)
 		}
 		// Nor does it make a host match that did not.
-		host := Host{Components: map[string][]string{"mac": {pick(t, "mac", "aa", "zz")}, "disk": {pick(t, "disk", "bb", "zz")}}}
+		host := Host{Components: map[string][]string{"mac": {pick(t, "mac", "aa", "zz")},
+			"disk": {pick(t, "disk", "bb", "zz")}}}
 		if matchHosts(l, n.Strategy, host).OK && !matchHosts(l, "", host).OK {
 			t.Fatalf("strategy %s makes a host match that the licence says does not", n.Strategy)
 		}

@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// FirstUses returns the licences that are used for the first time, each with the instant from which that counts: those whose
-// trial, activation or first heartbeat is counted from their first use, that nothing else is wrong with, and that would be in
-// force. v is the verdict on f at now; since is when the agent's record of first uses begins.
+// FirstUses returns the licences that are used for the first time, each with the instant from which that counts: those
+// whose trial, activation or first heartbeat is counted from their first use, that nothing else is wrong with, and that
+// would be in force. v is the verdict on f at now; since is when the agent's record of first uses begins.
 //
 // Nothing of it counts before it is in [Facts.Seen], where only what has been recorded durably may be.
 func FirstUses(f Facts, v *Verdict, now, since time.Time) map[Ref]time.Time {
@@ -19,7 +19,10 @@ func FirstUses(f Facts, v *Verdict, now, since time.Time) map[Ref]time.Time {
 	}
 	for _, j := range v.Licenses {
 		l := j.License
-		if l == nil || !l.countsFirstUse() || !f.Seen[l.Ref()].IsZero() || slices.ContainsFunc(j.Findings, func(x Finding) bool { return !firstUseHeals(x.Code) }) {
+		if l == nil || !l.countsFirstUse() || !f.Seen[l.Ref()].IsZero() ||
+			slices.ContainsFunc(j.Findings, func(x Finding) bool {
+				return !firstUseHeals(x.Code)
+			}) {
 			continue
 		}
 		if at := l.firstUse(now, since); !tried[l.Ref()] || at.Before(seen[l.Ref()]) {
@@ -51,8 +54,9 @@ func firstUseHeals(c Code) bool {
 	return false
 }
 
-// firstUse returns from when a first use now counts. A licence is not used before it is issued. A trial that is older than the
-// agent's record may have been used before: it counts from its issue, so that to lose the record is no way to begin anew.
+// firstUse returns from when a first use now counts. A licence is not used before it is issued. A trial that is older
+// than the agent's record may have been used before: it counts from its issue, so that to lose the record is no way to
+// begin anew.
 func (l *License) firstUse(now, since time.Time) time.Time {
 	if l.Trial > 0 && l.Issued.Before(since) {
 		return l.Issued
@@ -68,8 +72,8 @@ func (l *License) SeenBy(recorded, now time.Time) time.Time {
 	return recorded
 }
 
-// Free returns when the next emergency may begin, given when those so far began: at once if that is not after now, and never
-// where the licence grants none. now is the time as far as it is proved (Clock.Unproved).
+// Free returns when the next emergency may begin, given when those so far began: at once if that is not after now, and
+// never where the licence grants none. now is the time as far as it is proved (Clock.Unproved).
 func (e Emergency) Free(began []time.Time, now time.Time) (at time.Time, ever bool) {
 	if e.Length <= 0 || e.PerYear <= 0 {
 		return zeroTime, false
@@ -88,9 +92,9 @@ func (e Emergency) Free(began []time.Time, now time.Time) (at time.Time, ever bo
 	return later(now, sorted[len(sorted)-e.PerYear].Add(emergencyYear)), true
 }
 
-// MayBeginEmergency returns the licence that an emergency begun now is spent on, or says why there is none: the licence in
-// force while its grace runs, or one that nothing but a lapse keeps from being in force. v is the verdict on f at now. The
-// denial's code is the caller's to give.
+// MayBeginEmergency returns the licence that an emergency begun now is spent on, or says why there is none: the licence
+// in force while its grace runs, or one that nothing but a lapse keeps from being in force. v is the verdict on f at
+// now. The denial's code is the caller's to give.
 func MayBeginEmergency(f Facts, v *Verdict, now time.Time) (*License, *Denial) {
 	refuse := func(detail, hint string) (*License, *Denial) {
 		return nil, &Denial{Detail: detail, Hint: hint, Verdict: v}
@@ -115,10 +119,14 @@ func MayBeginEmergency(f Facts, v *Verdict, now time.Time) (*License, *Denial) {
 		}
 		tried.Emergencies[l.Ref()] = []time.Time{now}
 		would := Judge(tried, now)
-		if !slices.ContainsFunc(would.Licenses, func(j Judged) bool { return j.InForce && j.License.Ref() == l.Ref() }) {
+		if !slices.ContainsFunc(would.Licenses, func(j Judged) bool {
+			return j.InForce && j.License.Ref() == l.Ref()
+		}) {
 			continue
 		}
-		if slices.ContainsFunc(f.Emergencies[l.Ref()], func(t time.Time) bool { return !now.Before(t) && now.Before(t.Add(l.Emergency.Length)) }) {
+		if slices.ContainsFunc(f.Emergencies[l.Ref()], func(t time.Time) bool {
+			return !now.Before(t) && now.Before(t.Add(l.Emergency.Length))
+		}) {
 			return refuse("licence "+l.ID+": an emergency is in force already", "")
 		}
 		if at.After(counted) {
@@ -131,25 +139,31 @@ func MayBeginEmergency(f Facts, v *Verdict, now time.Time) (*License, *Denial) {
 	}
 	switch {
 	case spent != nil:
-		_, d := refuse(fmt.Sprintf("licence %s grants %d within a year, and none is left", spent.ID, spent.Emergency.PerYear), "the next may begin at "+minute(next)+"; ask the vendor")
+		_, d := refuse(fmt.Sprintf("licence %s grants %d within a year, and none is left", spent.ID,
+			spent.Emergency.PerYear), "the next may begin at "+minute(next)+"; ask the vendor")
 		d.Next = next
 		return nil, d
 	case v.Code == Valid:
-		return refuse("the licence is valid: an emergency would be spent for nothing", "begin one when the licence is in its grace, or has lapsed")
+		return refuse("the licence is valid: an emergency would be spent for nothing",
+			"begin one when the licence is in its grace, or has lapsed")
 	case grants:
-		return refuse("an emergency does not mend what is wrong: "+v.Reason, "it bridges an expiry, a heartbeat or a check-in that is missed, and nothing else")
+		return refuse("an emergency does not mend what is wrong: "+v.Reason,
+			"it bridges an expiry, a heartbeat or a check-in that is missed, and nothing else")
 	default:
 		return refuse("no licence here grants emergencies", "ask the vendor for a licence that does")
 	}
 }
 
-// ClockReset returns the issue of the latest document that resets the clock here (see [Mark.Heal]): one whose dates are evidence of the
-// time (see [License.TellsTime]), that names this agent's key, and with which nothing is wrong that time will not mend. Zero: there is
-// none.
+// ClockReset returns the issue of the latest document that resets the clock here (see [Mark.Heal]): one whose dates are
+// evidence of the time (see [License.TellsTime]), that names this agent's key, and with which nothing is wrong that
+// time will not mend. Zero: there is none.
 func (v *Verdict) ClockReset(system string) (issued time.Time) {
 	for _, j := range v.Licenses {
 		l := j.License
-		if l == nil || !l.ResetsClock || !l.TellsTime(system) || len(l.AgentKeys) == 0 || j.Problem != nil || slices.ContainsFunc(j.Findings, func(f Finding) bool { return !timeMends(f.Code) }) {
+		if l == nil || !l.ResetsClock || !l.TellsTime(system) || len(l.AgentKeys) == 0 || j.Problem != nil ||
+			slices.ContainsFunc(j.Findings, func(f Finding) bool {
+				return !timeMends(f.Code)
+			}) {
 			continue
 		}
 		issued = later(issued, l.Issued)
@@ -160,7 +174,8 @@ func (v *Verdict) ClockReset(system string) (issued time.Time) {
 // timeMends reports whether what was found may be no more, once the time is another.
 func timeMends(c Code) bool {
 	switch c {
-	case Valid, ValidInGrace, Superseded, Expired, NotYetValid, HeartbeatNotStarted, HeartbeatDead, Overdue, Preparing, ClockTampered:
+	case Valid, ValidInGrace, Superseded, Expired, NotYetValid, HeartbeatNotStarted, HeartbeatDead, Overdue, Preparing,
+		ClockTampered:
 		return true
 	}
 	return false

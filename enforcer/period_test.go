@@ -19,7 +19,8 @@ type drawer struct {
 func newDrawer(t interface{ Fatalf(string, ...any) }, at time.Time) *drawer {
 	d := &drawer{abused: abused{machine: machine{Clocks: Clocks{Wall: at, Boot: time.Hour, BootID: "b0"}, real: at}}}
 	d.core = New(Options{Durable: true})
-	v := &Verdict{State: StateValid, Code: Valid, Meters: map[string]MeterGrant{"m": {Name: "m", Key: "L/m", Limit: 5, Budget: 5, Most: 5, Resets: ResetsMonthly}}}
+	v := &Verdict{State: StateValid, Code: Valid, Meters: map[string]MeterGrant{"m": {Name: "m", Key: "L/m", Limit: 5,
+		Budget: 5, Most: 5, Resets: ResetsMonthly}}}
 	for _, ev := range d.core.Decide(&SetVerdict{v}, at).Events {
 		d.core.Apply(ev)
 	}
@@ -35,7 +36,8 @@ func (d *drawer) draw() (now time.Time, c Clock, why *Denial) {
 		d.core.Apply(ev)
 	}
 	for {
-		dec := d.core.Decide(&Acquire{ID: LeaseID{byte(d.drawn), byte(d.drawn >> 8)}, Caller: Caller{UID: 1}, Pool: "m", N: 1}, now)
+		dec := d.core.Decide(&Acquire{ID: LeaseID{byte(d.drawn), byte(d.drawn >> 8)}, Caller: Caller{UID: 1}, Pool: "m",
+			N: 1}, now)
 		if dec.Denial != nil {
 			return now, c, dec.Denial
 		}
@@ -56,15 +58,16 @@ func (d *drawer) on(by time.Duration) {
 	}
 }
 
-// However often a clock is set forward, and in steps of whatever size, it opens no period before that has come, but for the
-// day that a wall clock is believed for at once.
+// However often a clock is set forward, and in steps of whatever size, it opens no period before that has come, but for
+// the day that a wall clock is believed for at once.
 func TestPeriodsAreNotOpenedAhead(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		start := time.Date(2026, 3, 5, 12, 0, 0, 0, time.UTC)
 		d := newDrawer(t, start)
 		for range rapid.IntRange(1, 40).Draw(t, "steps") {
 			before, was := d.look()
-			switch rapid.SampledFrom([]string{"ahead", "ahead", "day", "far", "back", "right", "run", "restart", "boot"}).Draw(t, "what") {
+			switch rapid.SampledFrom([]string{"ahead", "ahead", "day", "far", "back", "right", "run", "restart",
+				"boot"}).Draw(t, "what") {
 			case "ahead":
 				d.set(time.Duration(rapid.IntRange(1, 24*60).Draw(t, "minutes")) * time.Minute)
 			case "day":
@@ -101,8 +104,8 @@ func TestPeriodsAreNotOpenedAhead(t *testing.T) {
 	})
 }
 
-// A host whose clock is right has its periods in time, however little of the day it is on; after longer than a day of being off,
-// once it has run for a day.
+// A host whose clock is right has its periods in time, however little of the day it is on; after longer than a day of
+// being off, once it has run for a day.
 func TestPeriodsComeInTime(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		d := newDrawer(t, noon)
@@ -131,8 +134,8 @@ func TestPeriodsComeInTime(t *testing.T) {
 	})
 }
 
-// A laptop that was off for three months across the ends of periods: a leap of the clock is used, and opens no period until a day of
-// running or signed evidence proves it. Meanwhile the denial says so.
+// A laptop that was off for three months across the ends of periods: a leap of the clock is used, and opens no period
+// until a day of running or signed evidence proves it. Meanwhile the denial says so.
 func TestPeriodOpensWithProof(t *testing.T) {
 	for name, prove := range map[string]func(d *drawer){
 		"a day of running": func(d *drawer) { d.on(23 * time.Hour); d.still(t, 5); d.on(time.Hour + time.Minute) },
@@ -147,7 +150,8 @@ func TestPeriodOpensWithProof(t *testing.T) {
 			if d.still(t, 5); !now.Equal(d.Wall) || c.Unproved < 89*aDay {
 				t.Errorf("it is %v, of which %v are not proved", now, c.Unproved)
 			}
-			if !strings.Contains(why.Hint, "ahead of the latest time that is proved") || !why.Next.After(now) || why.Next.Sub(now) > Leap {
+			if !strings.Contains(why.Hint, "ahead of the latest time that is proved") || !why.Next.After(now) ||
+				why.Next.Sub(now) > Leap {
 				t.Errorf("it is denied until %v: %s", why.Next, why.Hint)
 			}
 			prove(d)
@@ -174,7 +178,9 @@ func (d *drawer) still(t *testing.T, n int64) {
 
 // A year that was leaped over grants no further emergency.
 func TestEmergencyOfALeapedYear(t *testing.T) {
-	d := doc("a.lic", func(l *License) { l.Emergency, l.Expires = Emergency{Length: aDay, PerYear: 1}, noon.Add(30*aDay) })
+	d := doc("a.lic", func(l *License) {
+		l.Emergency, l.Expires = Emergency{Length: aDay, PerYear: 1}, noon.Add(30*aDay)
+	})
 	f := factsWith(d)
 	f.Emergencies = map[Ref][]time.Time{d.License.Ref(): {noon.Add(31 * aDay)}}
 	at := noon.Add(500 * aDay)

@@ -36,7 +36,9 @@ func (e *Enforcer) open(v *Verdict, name string) (*pool, *Denial) {
 	p := e.pools[name]
 	if p == nil || !p.named {
 		if _, ok := v.Meters[name]; ok {
-			return nil, bad("items", "meter %s cannot be had in one lease with pools: slots come back, draws do not; acquire them one after the other", name)
+			return nil, bad("items",
+				"meter %s cannot be had in one lease with pools: slots come back, draws do not; acquire them one "+
+					"after the other", name)
 		}
 		return nil, v.unknownPool(name)
 	}
@@ -47,7 +49,9 @@ func (e *Enforcer) open(v *Verdict, name string) (*pool, *Denial) {
 			return nil, v.unknownPool(name)
 		case g.CountBy != p.grant.CountBy || g.HoldersBy != p.grant.HoldersBy:
 			return nil, &Denial{Code: NoSlots, Pool: name, Hint: "try again in a moment",
-				Detail: fmt.Sprintf("pool %s: the licence has just changed, and what is in use is counted by %s from now on", name, g.CountBy)}
+				Detail: fmt.Sprintf(
+					"pool %s: the licence has just changed, and what is in use is counted by %s from now on", name,
+					g.CountBy)}
 		}
 		p = p.under(g)
 	}
@@ -61,7 +65,8 @@ func (e *Enforcer) open(v *Verdict, name string) (*pool, *Denial) {
 }
 
 func (v *Verdict) unknownPool(name string) *Denial {
-	return &Denial{Code: PoolUnknown, Field: "pool", Pool: name, Hint: v.knownPools(), Detail: fmt.Sprintf("pool %q is not in the licence", name)}
+	return &Denial{Code: PoolUnknown, Field: "pool", Pool: name, Hint: v.knownPools(),
+		Detail: fmt.Sprintf("pool %q is not in the licence", name)}
 }
 
 func (v *Verdict) knownPools() string {

@@ -23,7 +23,8 @@ type pool struct {
 	expiry   []*held   // a heap by ExpiresAt of the leases that have one
 	slot     []int     // beside expiry: which of the lease's items this pool is
 	revokeAt time.Time // when leases over the limit are revoked; zero: never
-	revoke   bool      // what is over the limit is of leases whose own licence, which another has replaced, says that they are revoked
+	// what is over the limit is of leases whose own licence, which another has replaced, says that they are revoked
+	revoke bool
 }
 
 // capacity returns how many slots may be in use, overage included.
@@ -149,7 +150,8 @@ func (p *pool) status(name string) PoolStatus {
 	return s
 }
 
-// Pools returns every pool and meter that the verdict names or leases still hold slots of, by name, as they are at the instant now.
+// Pools returns every pool and meter that the verdict names or leases still hold slots of, by name, as they are at the
+// instant now.
 func (e *Enforcer) Pools(now time.Time) []PoolStatus {
 	out := make([]PoolStatus, 0, len(e.pools))
 	for name, p := range e.pools {

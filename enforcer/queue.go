@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// waiting is a waiter in the queues of its pools. Who waits for several pools is served when it is the first in each; the
-// turns are one order over all pools, so somebody always is.
+// waiting is a waiter in the queues of its pools. Who waits for several pools is served when it is the first in each;
+// the turns are one order over all pools, so somebody always is.
 type waiting struct {
 	*Waiter
 	turn   uint64
@@ -71,10 +71,13 @@ func (r *Serve) decide(e *Enforcer, now time.Time) Decision {
 	var best *waiting
 	for _, p := range e.pools {
 		w := p.first()
-		if w == nil || best != nil && best.turn <= w.turn || slices.ContainsFunc(w.Items, func(it Item) bool { return e.pools[it.Pool].ahead(w) }) {
+		if w == nil || best != nil && best.turn <= w.turn || slices.ContainsFunc(w.Items, func(it Item) bool {
+			return e.pools[it.Pool].ahead(w)
+		}) {
 			continue
 		}
-		if _, _, d := e.fitAll(w.Request, v, w.Items, w); d == nil && v.deny(w.Request.Version) == nil && w.Request.denyBorrow(e, v, now) == nil {
+		if _, _, d := e.fitAll(w.Request, v, w.Items, w); d == nil && v.deny(w.Request.Version) == nil &&
+			w.Request.denyBorrow(e, v, now) == nil {
 			best = w
 		}
 	}
@@ -106,7 +109,9 @@ func (e *Enforcer) turnAway(now time.Time) Decision {
 			dec.Events = append(dec.Events, leave(w, now, CauseDenied, d).Events...)
 		}
 	}
-	slices.SortFunc(dec.Events, func(a, b Event) int { return cmp.Compare(e.waiters[a.Waiter.ID].turn, e.waiters[b.Waiter.ID].turn) })
+	slices.SortFunc(dec.Events, func(a, b Event) int {
+		return cmp.Compare(e.waiters[a.Waiter.ID].turn, e.waiters[b.Waiter.ID].turn)
+	})
 	return dec
 }
 
@@ -122,7 +127,8 @@ func (e *Enforcer) vain(w *waiting, now time.Time) *Denial {
 	for _, it := range w.Items {
 		p := e.pools[it.Pool]
 		if !p.named {
-			return &Denial{Code: PoolUnknown, Field: "pool", Pool: it.Pool, Hint: v.knownPools(), Detail: fmt.Sprintf("pool %q is no longer in the licence", it.Pool)}
+			return &Denial{Code: PoolUnknown, Field: "pool", Pool: it.Pool, Hint: v.knownPools(),
+				Detail: fmt.Sprintf("pool %q is no longer in the licence", it.Pool)}
 		}
 		if why := e.verdict.Withheld.Slots; why != "" {
 			return withheld("pool", it.Pool, why)

@@ -76,7 +76,8 @@ func TestAttachEndsAnExcess(t *testing.T) {
 		return d
 	}
 	licence := func(n Limit) {
-		do(&SetVerdict{&Verdict{State: StateValid, Code: Valid, OnExpiry: Revoke, Pools: map[string]PoolGrant{"a": {Name: "a", Limit: n, Budget: n, CountBy: CountProcess}}}})
+		do(&SetVerdict{&Verdict{State: StateValid, Code: Valid, OnExpiry: Revoke,
+			Pools: map[string]PoolGrant{"a": {Name: "a", Limit: n, Budget: n, CountBy: CountProcess}}}})
 	}
 	licence(2)
 	one, two := Caller{UID: 1, PID: 1, Start: 1}, Caller{UID: 1, PID: 2, Start: 1}
@@ -96,7 +97,8 @@ func TestTokenInTwoJournals(t *testing.T) {
 	now := time.Date(2026, 1, 5, 12, 0, 0, 0, time.UTC)
 	token := &ClientToken{Key: TokenKey{1}, Request: [32]byte{2}}
 	lease := func(id byte, l Lifetime, at time.Time) *Lease {
-		return &Lease{ID: LeaseID{id}, Items: []Item{{"a", 1}}, Lifetime: l, AcquiredAt: at, Holder: &Holder{}, Token: token}
+		return &Lease{ID: LeaseID{id}, Items: []Item{{"a", 1}}, Lifetime: l, AcquiredAt: at, Holder: &Holder{},
+			Token: token}
 	}
 	early, late := lease(1, LifetimeProcess, now), lease(2, LifetimeHeld, now.Add(TokenKept))
 	runtime := []Event{{Kind: EventGranted, Lease: early}, {Kind: EventEnded, Lease: early, Cause: CauseHolderGone}}
@@ -108,7 +110,8 @@ func TestTokenInTwoJournals(t *testing.T) {
 				e.Apply(ev)
 			}
 		}
-		if r := e.tokens[token.Key]; len(e.tokens) != 1 || len(e.memory.heap) != 1 || r.lease.ID != late.ID || r.ended != "" {
+		if r := e.tokens[token.Key]; len(e.tokens) != 1 || len(e.memory.heap) != 1 || r.lease.ID != late.ID ||
+			r.ended != "" {
 			t.Errorf("remembered: %+v", r)
 		}
 	}
@@ -117,10 +120,13 @@ func TestTokenInTwoJournals(t *testing.T) {
 // An agent that starts under a licence that has expired revokes what it finds by that licence's word.
 func TestRevokedAfterRestart(t *testing.T) {
 	now := time.Date(2026, 1, 5, 12, 0, 0, 0, time.UTC)
-	for policy, want := range map[OnExpiry]time.Time{Revoke: now.Add(RevokeDelay), Drain: now.Add(time.Hour), Keep: {}} {
+	for policy, want := range map[OnExpiry]time.Time{Revoke: now.Add(RevokeDelay), Drain: now.Add(time.Hour),
+		Keep: {}} {
 		e := New(Options{})
-		e.Apply(Event{Kind: EventGranted, Lease: &Lease{ID: LeaseID{1}, Items: []Item{{"a", 1}}, Lifetime: LifetimeHeld, AcquiredAt: now, Holder: &Holder{}}})
-		for _, ev := range e.Decide(&SetVerdict{&Verdict{State: StateExpired, Code: Expired, OnExpiry: policy, TerminatesAt: now.Add(time.Hour)}}, now).Events {
+		e.Apply(Event{Kind: EventGranted, Lease: &Lease{ID: LeaseID{1}, Items: []Item{{"a", 1}}, Lifetime: LifetimeHeld,
+			AcquiredAt: now, Holder: &Holder{}}})
+		for _, ev := range e.Decide(&SetVerdict{&Verdict{State: StateExpired, Code: Expired, OnExpiry: policy,
+			TerminatesAt: now.Add(time.Hour)}}, now).Events {
 			e.Apply(ev)
 		}
 		if l, _ := e.Lease(LeaseID{1}); !l.RevokeAt.Equal(want) {
@@ -134,7 +140,8 @@ func TestMeterNeverOverflows(t *testing.T) {
 	now := time.Date(2026, 1, 5, 12, 0, 0, 0, time.UTC)
 	for _, limit := range []Limit{Unlimited, math.MaxInt64} {
 		e := New(Options{Durable: true})
-		e.Apply(Event{Kind: EventVerdict, Verdict: &Verdict{State: StateValid, Code: Valid, Meters: map[string]MeterGrant{"m": {Name: "m", Key: "L/m", Limit: limit, Budget: limit, Overage: 5}}}})
+		e.Apply(Event{Kind: EventVerdict, Verdict: &Verdict{State: StateValid, Code: Valid,
+			Meters: map[string]MeterGrant{"m": {Name: "m", Key: "L/m", Limit: limit, Budget: limit, Overage: 5}}}})
 		e.Apply(Event{Kind: EventSet, Draws: []Draw{{Key: "L/m", Drawn: math.MaxInt64 - 3}}})
 		if d := e.Decide(&Acquire{Pool: "m", N: 4}, now); d.Denial == nil || d.Denial.Code != MeterEmpty {
 			t.Errorf("limit %v: 4 of 3 are drawn: %+v", limit, d.Events)
@@ -156,7 +163,8 @@ func BenchmarkQueue(b *testing.B) {
 			e.Apply(ev)
 		}
 	}
-	do(&SetVerdict{&Verdict{State: StateValid, Code: Valid, Pools: map[string]PoolGrant{"a": {Name: "a", Limit: 1, Budget: 1}}}})
+	do(&SetVerdict{&Verdict{State: StateValid, Code: Valid,
+		Pools: map[string]PoolGrant{"a": {Name: "a", Limit: 1, Budget: 1}}}})
 	id := func(n int) (id LeaseID) {
 		binary.BigEndian.PutUint64(id[:], uint64(n))
 		return id
@@ -198,7 +206,8 @@ func TestCoHolderAttachesAndLeaves(t *testing.T) {
 		return d
 	}
 	one, two := Caller{UID: 1, PID: 10, Start: 1}, Caller{UID: 1, PID: 11, Start: 1}
-	do(&SetVerdict{&Verdict{State: StateValid, Code: Valid, Pools: map[string]PoolGrant{"a": {Name: "a", Limit: 5, Budget: 5}}}})
+	do(&SetVerdict{&Verdict{State: StateValid, Code: Valid,
+		Pools: map[string]PoolGrant{"a": {Name: "a", Limit: 5, Budget: 5}}}})
 	id := LeaseID{1}
 	do(&Acquire{ID: id, Pool: "a", N: 1, Lifetime: LifetimeProcess, Caller: one})
 	do(&Doubt{ID: id, Until: now.Add(time.Minute)})

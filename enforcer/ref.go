@@ -2,13 +2,13 @@ package enforcer
 
 import "strings"
 
-// Ref names a licence among those of all systems: an id means something within one system alone, and there test licences
-// have ids of their own. Whatever is remembered of a licence (duties, first use, emergencies, returns, draws, shares) is
-// remembered under its Ref, so that a document of another system, or of a test key, has no part in it.
+// Ref names a licence among those of all systems: an id means something within one system alone, and there test
+// licences have ids of their own. Whatever is remembered of a licence (duties, first use, emergencies, returns, draws,
+// shares) is remembered under its Ref, so that a document of another system, or of a test key, has no part in it.
 //
-// It is "usher/ID" for a production licence of the system usher, and "usher:test/ID" for a test licence. The names of systems
-// have neither a colon nor a slash. The key that signed is no part of it: a vendor who changes to another production key
-// renews a licence under its old id.
+// It is "usher/ID" for a production licence of the system usher, and "usher:test/ID" for a test licence. The names of
+// systems have neither a colon nor a slash. The key that signed is no part of it: a vendor who changes to another
+// production key renews a licence under its old id.
 type Ref string
 
 // Ref returns the name of the licence among those of all systems.
@@ -22,8 +22,8 @@ func (l *License) Ref() Ref {
 // nativeSystem begins the Refs of the system whose licences files name by their ids alone.
 const nativeSystem = "usher/"
 
-// Written returns the name as files have it: the id alone for a production licence of the native system, as former versions
-// wrote it, and otherwise the Ref itself. ReadRef reads it.
+// Written returns the name as files have it: the id alone for a production licence of the native system, as former
+// versions wrote it, and otherwise the Ref itself. ReadRef reads it.
 func (r Ref) Written() string {
 	if id, ok := strings.CutPrefix(string(r), nativeSystem); ok && id != "" && !strings.Contains(id, "/") {
 		return id
@@ -74,14 +74,14 @@ func (r Ref) ID() string {
 // Former reports whether a former version remembered it, so that neither its system nor its environment is known.
 func (r Ref) Former() bool { return strings.HasPrefix(string(r), "/") }
 
-// MayActOn reports whether the word of one licence may change what another one grants: both are of one system, and the other
-// is not of a stronger environment. What a test key signs never acts on a production licence.
+// MayActOn reports whether the word of one licence may change what another one grants: both are of one system, and the
+// other is not of a stronger environment. What a test key signs never acts on a production licence.
 func (l *License) MayActOn(other *License) bool {
 	return l.System == other.System && (!l.IsTest() || other.IsTest())
 }
 
-// Kept returns what is kept of a licence: under its Ref or, where a former version kept it, under the id alone, and then it is that
-// licence's from now on.
+// Kept returns what is kept of a licence: under its Ref or, where a former version kept it, under the id alone, and
+// then it is that licence's from now on.
 func Kept[V any](of map[Ref]V, l *License) (v V, ok bool) {
 	if v, ok = of[l.Ref()]; ok {
 		return v, true

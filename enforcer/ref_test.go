@@ -24,7 +24,8 @@ func TestRef(t *testing.T) {
 			t.Errorf("%s, id %s, former %t; want %s", got, got.ID(), got.Former(), row.want)
 		}
 	}
-	for ref, want := range map[Ref]string{"usher/L1": "L1", "usher/a/b": "usher/a/b", "usher:test/L1": "usher:test/L1", "other/L1": "other/L1", "/L1": "/L1", "usher/": "usher/"} {
+	for ref, want := range map[Ref]string{"usher/L1": "L1", "usher/a/b": "usher/a/b", "usher:test/L1": "usher:test/L1",
+		"other/L1": "other/L1", "/L1": "/L1", "usher/": "usher/"} {
 		if got := ref.Written(); got != want || ReadRef(got) != ref {
 			t.Errorf("%s is written %s and read %s; want %s", ref, got, ReadRef(got), want)
 		}
@@ -37,9 +38,9 @@ func TestRef(t *testing.T) {
 // native reports whether a document is a production licence of the system whose licences are watched.
 func native(l *License) bool { return l != nil && l.System == "usher" && !l.IsTest() }
 
-// TestOthersChangeNothingNative: a document of another system, or of a test environment, whatever it says and whatever is known of
-// it, changes nothing of the production licences of the native system: neither what they permit, nor their standing, nor the time.
-// Only as a base that counts itself may it take their place.
+// TestOthersChangeNothingNative: a document of another system, or of a test environment, whatever it says and whatever
+// is known of it, changes nothing of the production licences of the native system: neither what they permit, nor their
+// standing, nor the time. Only as a base that counts itself may it take their place.
 func TestOthersChangeNothingNative(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		f, now := genFacts(t), genNow(t)
@@ -56,7 +57,8 @@ func TestOthersChangeNothingNative(t *testing.T) {
 				l.Environment = Test
 			}
 			l.Issued = noon.Add(pick(t, "issued", -aDay, 0, 9999*aDay))
-			more.Documents = append(more.Documents, Document{Name: fmt.Sprintf("%s%d.lic", pick(t, "name", "!", "z"), i), License: l})
+			more.Documents = append(more.Documents,
+				Document{Name: fmt.Sprintf("%s%d.lic", pick(t, "name", "!", "z"), i), License: l})
 		}
 		if a, b := Signed(f.Documents, "usher"), Signed(more.Documents, "usher"); !a.Equal(b) {
 			t.Fatalf("the documents tell the time %v, and with the others %v", a, b)

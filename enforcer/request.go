@@ -2,8 +2,8 @@ package enforcer
 
 import "time"
 
-// Request is what can be asked of an Enforcer: *Acquire, *Renew, *Release, *SetData, *End, *Join, *Leave, *Doubt, *Attach,
-// *Adjust, *Shift, *Cancel, *Serve, *SetVerdict, *Step or *Tick.
+// Request is what can be asked of an Enforcer: *Acquire, *Renew, *Release, *SetData, *End, *Join, *Leave, *Doubt,
+// *Attach, *Adjust, *Shift, *Cancel, *Serve, *SetVerdict, *Step or *Tick.
 type Request interface {
 	decide(e *Enforcer, now time.Time) Decision
 }
@@ -109,8 +109,9 @@ type Adjust struct {
 	Caller Caller
 }
 
-// Shift changes what has been drawn from a meter in its present period by a number of draws; for admins, and for whoever draws
-// where the licence says that the meter is adjustable. It is all or nothing: never below 0, never above what can be drawn.
+// Shift changes what has been drawn from a meter in its present period by a number of draws; for admins, and for
+// whoever draws where the licence says that the meter is adjustable. It is all or nothing: never below 0, never above
+// what can be drawn.
 type Shift struct {
 	Pool   string
 	By     int64
@@ -122,8 +123,8 @@ type Cancel struct {
 	ID LeaseID
 }
 
-// Serve grants the next waiter what it waits for. To be asked again until it has no events, whenever slots may have come
-// free; with Recheck after a new verdict, so that whoever waits in vain since then is turned away.
+// Serve grants the next waiter what it waits for. To be asked again until it has no events, whenever slots may have
+// come free; with Recheck after a new verdict, so that whoever waits in vain since then is turned away.
 type Serve struct {
 	Recheck bool
 }

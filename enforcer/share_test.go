@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// A share grows and lapses: who waits for more than it is waits, is served as it grows, and what is held beyond a share that
-// has lapsed is treated as on_expiry says of a limit that shrank.
+// A share grows and lapses: who waits for more than it is waits, is served as it grows, and what is held beyond a share
+// that has lapsed is treated as on_expiry says of a limit that shrank.
 func TestShares(t *testing.T) {
 	site := func(share Limit, then OnExpiry) *Verdict {
 		f := factsWith(doc("a.lic", unbound, streams(4), func(l *License) { l.OnExpiry = then }))
@@ -29,7 +29,8 @@ func TestShares(t *testing.T) {
 	if d := acquire(1, 1, 0); d.Lease == nil {
 		t.Fatalf("of a share of 1: %v", d.Denial)
 	}
-	if d := acquire(2, 1, 0); d.Denial == nil || d.Denial.Code != NoSlots || !strings.Contains(d.Denial.Detail, "1 of 1 slots are in use of this agent's share of the site's 4") {
+	if d := acquire(2, 1, 0); d.Denial == nil || d.Denial.Code != NoSlots ||
+		!strings.Contains(d.Denial.Detail, "1 of 1 slots are in use of this agent's share of the site's 4") {
 		t.Fatalf("beyond the share: %+v", d.Denial)
 	}
 	if d := acquire(3, 5, time.Minute); d.Denial == nil {
@@ -70,7 +71,8 @@ func TestShares(t *testing.T) {
 
 func TestSitePools(t *testing.T) {
 	l := doc("a.lic", unbound, func(l *License) {
-		l.Pools = map[string]PoolTerm{"a": {Max: 4, Overage: 1}, "b": {Max: 4, Scope: ScopeHost}, "c": {Max: Unlimited}, "d": {}}
+		l.Pools = map[string]PoolTerm{"a": {Max: 4, Overage: 1}, "b": {Max: 4, Scope: ScopeHost}, "c": {Max: Unlimited},
+			"d": {}}
 	}).License
 	if got := l.SitePools(); len(got) != 1 || got["a"] != 5 {
 		t.Errorf("got %v", got)
@@ -82,8 +84,8 @@ func TestSitePools(t *testing.T) {
 	}
 }
 
-// What was taken of a site meter may be drawn in its own period, and no more; who asks for more than that, but not for more than
-// the site has, may have it when more is taken.
+// What was taken of a site meter may be drawn in its own period, and no more; who asks for more than that, but not for
+// more than the site has, may have it when more is taken.
 func TestTaken(t *testing.T) {
 	e, now := New(Options{Durable: true}), noon
 	judge := func(n Limit, period time.Time) {
@@ -109,7 +111,8 @@ func TestTaken(t *testing.T) {
 	if d := draw(3); d != nil {
 		t.Fatalf("3 of 3: %v", d)
 	}
-	if d := draw(6); d == nil || d.Code != MeterEmpty || !d.MayGrow || !strings.Contains(d.Detail, "0 of the 3 draws that this agent has taken of the site's 9 are left") {
+	if d := draw(6); d == nil || d.Code != MeterEmpty || !d.MayGrow ||
+		!strings.Contains(d.Detail, "0 of the 3 draws that this agent has taken of the site's 9 are left") {
 		t.Errorf("beyond what was taken: %+v", d)
 	}
 	if d := draw(7); d == nil || d.MayGrow {
@@ -124,7 +127,8 @@ func TestTaken(t *testing.T) {
 	if d := draw(1); d != nil {
 		t.Errorf("what was taken in the next week: %v", d)
 	}
-	if got := (&License{Meters: map[string]MeterTerm{"a": {Max: 2, Overage: 1, Scope: ScopeSite}, "b": {Max: 2, Scope: ScopeHost}}}).SiteMeters(); len(got) != 1 || got["a"] != 3 {
+	if got := (&License{Meters: map[string]MeterTerm{"a": {Max: 2, Overage: 1, Scope: ScopeSite},
+		"b": {Max: 2, Scope: ScopeHost}}}).SiteMeters(); len(got) != 1 || got["a"] != 3 {
 		t.Errorf("site meters: %v", got)
 	}
 }

@@ -5,12 +5,17 @@ import (
 	"time"
 )
 
-// When the time is set, what is counted from an instant is as far from its end as it was, and what ends at a date is not moved.
+// When the time is set, what is counted from an instant is as far from its end as it was, and what ends at a date is
+// not moved.
 func TestStep(t *testing.T) {
 	for _, by := range []time.Duration{365 * aDay, -365 * aDay} {
 		s := newStory(t)
-		for _, c := range [][]string{{"drop", "a.lic", "streams=6", "max_borrow=400d"}, {"acquire", "ttl", "streams=1", "token=t"}, {"acquire", "long", "streams=1", "ttl=1h"}, {"acquire", "held", "streams=1", "held"},
-			{"acquire", "borrowed", "streams=1", "until=+300d"}, {"acquire", "process", "streams=2", "lifetime=process", "pid=7"}, {"doubt", "process"}, {"acquire", "waiter", "streams=1", "wait=2m"}} {
+		for _, c := range [][]string{{"drop", "a.lic", "streams=6", "max_borrow=400d"},
+			{"acquire", "ttl", "streams=1", "token=t"}, {"acquire", "long", "streams=1", "ttl=1h"},
+			{"acquire", "held", "streams=1", "held"},
+			{"acquire", "borrowed", "streams=1", "until=+300d"},
+			{"acquire", "process", "streams=2", "lifetime=process", "pid=7"}, {"doubt", "process"},
+			{"acquire", "waiter", "streams=1", "wait=2m"}} {
 			s.run(c)
 		}
 		start := s.now
@@ -37,7 +42,9 @@ func TestStep(t *testing.T) {
 		if w.Until.Sub(s.now) != 2*time.Minute || s.now.Sub(w.Since) != 0 {
 			t.Errorf("by %v: the waiter waits from %v until %v", by, w.Since, w.Until)
 		}
-		if d := s.e.Decide(&Acquire{ID: LeaseID{99}, Caller: Caller{UID: 1000, User: "ann"}, Pool: "streams", N: 1, Lifetime: LifetimeTTL, TTL: time.Minute, Token: "t"}, s.now); !d.Replayed || d.Lease.ExpiresAt.Sub(s.now) != time.Minute {
+		if d := s.e.Decide(&Acquire{ID: LeaseID{99}, Caller: Caller{UID: 1000, User: "ann"}, Pool: "streams", N: 1,
+			Lifetime: LifetimeTTL, TTL: time.Minute, Token: "t"}, s.now); !d.Replayed ||
+			d.Lease.ExpiresAt.Sub(s.now) != time.Minute {
 			t.Errorf("by %v: its token is answered with %+v", by, d)
 		}
 		// Each ends when it would have, in its order.

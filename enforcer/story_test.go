@@ -48,7 +48,9 @@ func TestStories(t *testing.T) {
 				return
 			}
 			if got != string(b) {
-				t.Errorf("the story goes otherwise now (go test ./enforcer -run Stories -update, and read the difference):\n%s", firstDifference(string(b), got))
+				t.Errorf(
+					"the story goes otherwise now (go test ./enforcer -run Stories -update, and read the "+
+						"difference):\n%s", firstDifference(string(b), got))
 			}
 		})
 	}
@@ -84,8 +86,9 @@ type story struct {
 
 func newStory(t *testing.T) *story {
 	return &story{t: t, e: New(Options{Durable: true}), ids: map[string]LeaseID{}, names: map[LeaseID]string{},
-		facts: Facts{Products: []string{"acme"}, Host: Host{Components: map[string][]string{"machine-id": {"aa"}, "mac": {"bb"}}, Physical: 4, Logical: 8, Effective: 8}},
-		now:   time.Date(2026, 1, 5, 12, 0, 0, 0, time.UTC)}
+		facts: Facts{Products: []string{"acme"}, Host: Host{Components: map[string][]string{"machine-id": {"aa"},
+			"mac": {"bb"}}, Physical: 4, Logical: 8, Effective: 8}},
+		now: time.Date(2026, 1, 5, 12, 0, 0, 0, time.UTC)}
 }
 
 // play runs every command and returns the story with what came of them.
@@ -137,7 +140,8 @@ func (s *story) run(f []string) {
 			s.put(Document{Name: f[1], License: l})
 		}
 	case "break":
-		d := Document{Name: f[1], Problem: &Problem{Code: Code(f[2]), Reason: "licence " + f[1] + ": broken for this story"}}
+		d := Document{Name: f[1],
+			Problem: &Problem{Code: Code(f[2]), Reason: "licence " + f[1] + ": broken for this story"}}
 		for _, was := range s.facts.Documents {
 			if was.Name == f[1] && was.License != nil {
 				d.License, d.Problem.Stale = was.License, true
@@ -164,7 +168,8 @@ func (s *story) run(f []string) {
 			break
 		}
 		c := Caller{UID: 1000, User: "ann", PID: int32(pid), Start: 1}
-		s.do(map[string]Request{"join": &Join{ID: s.ids[f[1]], Caller: c}, "attach": &Attach{ID: s.ids[f[1]], Caller: c}, "leave": &Leave{ID: s.ids[f[1]], Holder: c}}[f[0]])
+		s.do(map[string]Request{"join": &Join{ID: s.ids[f[1]], Caller: c},
+			"attach": &Attach{ID: s.ids[f[1]], Caller: c}, "leave": &Leave{ID: s.ids[f[1]], Holder: c}}[f[0]])
 	case "narrow": // narrow max_borrow=D: the configuration is stricter
 		var d time.Duration
 		if d, err = duration(strings.TrimPrefix(f[1], "max_borrow=")); err == nil {
@@ -185,7 +190,8 @@ func (s *story) run(f []string) {
 			if p.Borrowed > 0 {
 				borrowed = fmt.Sprintf(", %d borrowed", p.Borrowed)
 			}
-			s.say("%s: %d of %s in use%s, budget %s, %s available, scope %s", p.Name, p.InUse, p.Limit, borrowed, p.Budget, p.Available(), p.Scope)
+			s.say("%s: %d of %s in use%s, budget %s, %s available, scope %s", p.Name, p.InUse, p.Limit, borrowed,
+				p.Budget, p.Available(), p.Scope)
 		}
 	case "leases":
 		for _, l := range s.leases() {
@@ -193,7 +199,8 @@ func (s *story) run(f []string) {
 		}
 	case "verdict":
 		v := s.e.Verdict()
-		s.say("%s: until %s, covered until %s, terminates %s", v.Code, s.at(v.Until), s.at(v.CoveredUntil), s.at(v.TerminatesAt))
+		s.say("%s: until %s, covered until %s, terminates %s", v.Code, s.at(v.Until), s.at(v.CoveredUntil),
+			s.at(v.TerminatesAt))
 		for _, w := range v.Warnings {
 			s.say("  warning %s: %s", w.Code, w.Detail)
 		}
@@ -388,7 +395,8 @@ func (s *story) acquire(name string, args []string) error {
 // licenseFrom makes a licence: pools as name=limit, the rest by the names of the licence's claims. It is bound to the
 // story's host unless it says "unbound".
 func (s *story) licenseFrom(name string, args []string) (*License, error) {
-	l := &License{ID: strings.TrimSuffix(name, ".lic"), System: "usher", Product: "acme", Licensee: "Blue Cinema", Issued: s.right(), Role: RoleBase,
+	l := &License{ID: strings.TrimSuffix(name, ".lic"), System: "usher", Product: "acme", Licensee: "Blue Cinema",
+		Issued: s.right(), Role: RoleBase,
 		Pools: map[string]PoolTerm{}, Features: map[string]Value{}, KeyID: "2026-a",
 		Hosts: []HostBinding{{Components: map[string][]string{"machine-id": {"aa"}, "mac": {"bb"}}}}}
 	overage := map[string]Limit{}

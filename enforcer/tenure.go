@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// Terms are what a licence says of the leases that are granted under it, and which licence that is. They stay with a lease: when
-// that licence ends, what it says is carried out on its leases, whatever licence is in force by then. They are never changed once
-// made.
+// Terms are what a licence says of the leases that are granted under it, and which licence that is. They stay with a
+// lease: when that licence ends, what it says is carried out on its leases, whatever licence is in force by then. They
+// are never changed once made.
 type Terms struct {
 	// ID is of the base licence: SHA-256, cut short, over its Ref; zero: not known.
 	ID         [16]byte
@@ -60,8 +60,9 @@ const (
 	replaced                   // the one in force has taken its place, and its leases with it
 )
 
-// succession says what became of the licence that other leases were granted under. A licence is replaced by one that was issued
-// later, or says so, where that is neither a free tier nor for tests unless the former was; and only while nobody has withdrawn it.
+// succession says what became of the licence that other leases were granted under. A licence is replaced by one that
+// was issued later, or says so, where that is neither a free tier nor for tests unless the former was; and only while
+// nobody has withdrawn it.
 func (v *Verdict) succession(t *Terms) succession {
 	by := v.base()
 	if by == nil {
@@ -120,8 +121,8 @@ func (e *Enforcer) intern(t *Terms) uint32 {
 	return uint32(free)
 }
 
-// applyTerms has the leases of each licence go on, or their licence's end carried out, under a new verdict. It reports whether
-// leases that their licence says are revoked have come under another.
+// applyTerms has the leases of each licence go on, or their licence's end carried out, under a new verdict. It reports
+// whether leases that their licence says are revoked have come under another.
 func (e *Enforcer) applyTerms(v *Verdict, at time.Time) (revoke bool) {
 	if v.Good() {
 		t := v.terms()
@@ -199,8 +200,8 @@ type Granted struct {
 	Terms *Terms
 }
 
-// Granted returns the leases that keep accepts (all for nil), in no particular order, for a snapshot: Apply of an EventGranted of
-// each makes the same state.
+// Granted returns the leases that keep accepts (all for nil), in no particular order, for a snapshot: Apply of an
+// EventGranted of each makes the same state.
 func (e *Enforcer) Granted(keep func(*Lease) bool) (out []Granted) {
 	for _, h := range e.leases {
 		if keep == nil || keep(h.Lease) {

@@ -65,7 +65,8 @@ func (f *folder) pass(d time.Duration) {
 func (f *folder) hold(n int) {
 	f.t.Helper()
 	for range n {
-		if d := f.do(&Acquire{ID: LeaseID{byte(f.e.Len() + 1)}, Pool: "a", N: 1, Lifetime: LifetimeHeld, Caller: Caller{UID: 7}}).Denial; d != nil {
+		if d := f.do(&Acquire{ID: LeaseID{byte(f.e.Len() + 1)}, Pool: "a", N: 1, Lifetime: LifetimeHeld,
+			Caller: Caller{UID: 7}}).Denial; d != nil {
 			f.t.Fatal(d)
 		}
 	}
@@ -81,15 +82,16 @@ func (f *folder) restart() {
 }
 
 func paper(id string, slots Limit, change func(*License)) *License {
-	l := &License{ID: id, System: "usher", KeyID: "2026-a", Product: "acme", Issued: noon.Add(-24 * time.Hour), Pools: map[string]PoolTerm{"a": {Max: slots, Scope: ScopeHost}}}
+	l := &License{ID: id, System: "usher", KeyID: "2026-a", Product: "acme", Issued: noon.Add(-24 * time.Hour),
+		Pools: map[string]PoolTerm{"a": {Max: slots, Scope: ScopeHost}}}
 	if change != nil {
 		change(l)
 	}
 	return l
 }
 
-// What a licence says of its leases when it ends is carried out, whatever base is in force by then; and where another takes its
-// place they go on.
+// What a licence says of its leases when it ends is carried out, whatever base is in force by then; and where another
+// takes its place they go on.
 func TestTermsStayWithTheLease(t *testing.T) {
 	const hour = time.Hour
 	paid := func(change func(*License)) *License {
@@ -116,31 +118,60 @@ func TestTermsStayWithTheLease(t *testing.T) {
 		after time.Duration // how long after that is looked
 		held  int
 	}{
-		"a free tier":                        {first: []*License{paid(nil), free}, after: hour + 11*time.Second, held: 0},
-		"a free tier, before the revoking":   {first: []*License{paid(nil), free}, after: hour + 9*time.Second, held: 9},
-		"nothing else":                       {first: []*License{paid(nil)}, after: hour + 11*time.Second, held: 0},
-		"a small older base":                 {first: []*License{paid(nil), old}, after: hour + 11*time.Second, held: 0},
-		"a small older base, in grace":       {first: []*License{paid(func(l *License) { l.Grace = hour }), old}, after: 2*hour - time.Second, held: 9},
-		"a small older base, and grace over": {first: []*License{paid(func(l *License) { l.Grace = hour }), old}, after: 2*hour + 11*time.Second, held: 0},
-		"drained until its grace ends":       {first: []*License{paid(func(l *License) { l.Grace, l.OnExpiry = hour, Drain }), free}, after: 2*hour + 11*time.Second, held: 0},
-		"drained no longer than to its end":  {first: []*License{paid(func(l *License) { l.OnExpiry = "" }), free}, after: hour + 11*time.Second, held: 0},
-		"kept":                               {first: []*License{paid(func(l *License) { l.OnExpiry = Keep }), free}, after: 100 * hour, held: 9},
+		"a free tier": {first: []*License{paid(nil), free}, after: hour + 11*time.Second,
+			held: 0},
+		"a free tier, before the revoking": {first: []*License{paid(nil), free}, after: hour + 9*time.Second,
+			held: 9},
+		"nothing else": {first: []*License{paid(nil)}, after: hour + 11*time.Second, held: 0},
+		"a small older base": {first: []*License{paid(nil), old}, after: hour + 11*time.Second,
+			held: 0},
+		"a small older base, in grace": {first: []*License{paid(func(l *License) {
+			l.Grace = hour
+		}), old}, after: 2*hour - time.Second, held: 9},
+		"a small older base, and grace over": {first: []*License{paid(func(l *License) {
+			l.Grace = hour
+		}), old}, after: 2*hour + 11*time.Second, held: 0},
+		"drained until its grace ends": {first: []*License{paid(func(l *License) {
+			l.Grace, l.OnExpiry = hour, Drain
+		}), free}, after: 2*hour + 11*time.Second, held: 0},
+		"drained no longer than to its end": {first: []*License{paid(func(l *License) {
+			l.OnExpiry = ""
+		}), free}, after: hour + 11*time.Second, held: 0},
+		"kept": {first: []*License{paid(func(l *License) { l.OnExpiry = Keep }), free}, after: 100 * hour, held: 9},
 		"revoked by its issuer, beside a free tier": {first: []*License{paid(nil), free},
 			then: []*License{paid(func(l *License) { l.Revoked = true }), free}, after: 11 * time.Second, held: 0},
 		"revoked by its issuer, beside a later one": {first: []*License{paid(nil)},
 			then: []*License{paid(func(l *License) { l.Revoked = true }), next(as)}, after: 11 * time.Second, held: 0},
-		"taken away, beside a free tier":         {first: []*License{paid(nil), free}, then: []*License{free}, after: 11 * time.Second, held: 0},
-		"renewed":                                {first: []*License{paid(nil), free}, then: []*License{same(as), free}, after: 100 * hour, held: 9},
-		"renewed late":                           {first: []*License{paid(nil), free}, at: hour + 5*time.Second, then: []*License{same(as), free}, after: 100 * hour, held: 9},
-		"renewed under another key":              {first: []*License{paid(nil)}, then: []*License{same(func(l *License) { l.KeyID = "2027-a" })}, after: 100 * hour, held: 9},
-		"replaced by a later one":                {first: []*License{paid(nil), free}, then: []*License{paid(nil), next(as), free}, after: 100 * hour, held: 9},
-		"replaced, and taken away":               {first: []*License{paid(nil), free}, then: []*License{next(as), free}, after: 100 * hour, held: 9},
-		"replaced by one that starts at its end": {first: []*License{paid(nil), free, next(func(l *License) { l.NotBefore = noon.Add(hour) })}, after: 100 * hour, held: 9},
-		"replaced by its word":                   {first: []*License{paid(nil)}, then: []*License{paid(nil), paper("other", 100, func(l *License) { l.Issued, l.Supersedes = noon.Add(-48*hour), []string{"paid"} })}, after: 100 * hour, held: 9},
+		"taken away, beside a free tier": {first: []*License{paid(nil), free}, then: []*License{free},
+			after: 11 * time.Second, held: 0},
+		"renewed": {first: []*License{paid(nil), free}, then: []*License{same(as), free},
+			after: 100 * hour, held: 9},
+		"renewed late": {first: []*License{paid(nil), free}, at: hour + 5*time.Second,
+			then: []*License{same(as), free}, after: 100 * hour, held: 9},
+		"renewed under another key": {first: []*License{paid(nil)}, then: []*License{same(func(l *License) {
+			l.KeyID = "2027-a"
+		})}, after: 100 * hour, held: 9},
+		"replaced by a later one": {first: []*License{paid(nil), free},
+			then: []*License{paid(nil), next(as), free}, after: 100 * hour, held: 9},
+		"replaced, and taken away": {first: []*License{paid(nil), free}, then: []*License{next(as), free},
+			after: 100 * hour, held: 9},
+		"replaced by one that starts at its end": {first: []*License{paid(nil), free, next(func(l *License) {
+			l.NotBefore = noon.Add(hour)
+		})}, after: 100 * hour, held: 9},
+		"replaced by its word": {first: []*License{paid(nil)},
+			then: []*License{paid(nil), paper("other", 100, func(l *License) {
+				l.Issued, l.Supersedes = noon.Add(-48*hour), []string{"paid"}
+			})}, after: 100 * hour, held: 9},
 		"replaced by a smaller one: what is over goes": {first: []*License{paid(nil)},
-			then: []*License{paid(nil), paper("next", 4, func(l *License) { l.Issued = noon })}, after: 11 * time.Second, held: 4},
-		"tests beside production": {first: []*License{paid(nil), paper("test", 1, func(l *License) { l.Environment, l.Issued = Test, noon })}, after: hour + 11*time.Second, held: 0},
-		"from a free tier to a paid one": {first: []*License{paper("free", 100, func(l *License) { l.Role, l.OnExpiry = RoleFree, Revoke })},
+			then: []*License{paid(nil), paper("next", 4, func(l *License) {
+				l.Issued = noon
+			})}, after: 11 * time.Second, held: 4},
+		"tests beside production": {first: []*License{paid(nil), paper("test", 1, func(l *License) {
+			l.Environment, l.Issued = Test, noon
+		})}, after: hour + 11*time.Second, held: 0},
+		"from a free tier to a paid one": {first: []*License{paper("free", 100, func(l *License) {
+			l.Role, l.OnExpiry = RoleFree, Revoke
+		})},
 			then: []*License{paid(func(l *License) { l.Expires = noon.Add(1000 * hour) })}, after: 100 * hour, held: 9},
 	} {
 		for _, restarted := range []bool{false, true} {
@@ -166,7 +197,9 @@ func TestTermsStayWithTheLease(t *testing.T) {
 
 // A lease whose licence has ended says when it is revoked, and one of the base in force does not.
 func TestEachLeaseHasItsOwnEnd(t *testing.T) {
-	f := newFolder(t, paper("paid", 1, func(l *License) { l.Expires, l.OnExpiry = noon.Add(time.Hour), Revoke }), paper("free", 5, func(l *License) { l.Role = RoleFree }))
+	f := newFolder(t, paper("paid", 1, func(l *License) {
+		l.Expires, l.OnExpiry = noon.Add(time.Hour), Revoke
+	}), paper("free", 5, func(l *License) { l.Role = RoleFree }))
 	f.hold(1)
 	f.pass(time.Hour)
 	f.hold(1)
@@ -184,8 +217,11 @@ func TestEachLeaseHasItsOwnEnd(t *testing.T) {
 // What a journal of before tells of is under the licence that is in force first.
 func TestLeasesOfUnknownTerms(t *testing.T) {
 	f := &folder{t: t, e: New(Options{Durable: true}), now: noon}
-	f.e.Apply(Event{Kind: EventGranted, At: noon, Lease: &Lease{ID: LeaseID{1}, Items: []Item{{"a", 1}}, Lifetime: LifetimeHeld, AcquiredAt: noon, Holder: &Holder{}}})
-	f.has(paper("paid", 1, func(l *License) { l.Expires, l.OnExpiry = noon.Add(time.Hour), Revoke }), paper("free", 1, func(l *License) { l.Role = RoleFree }))
+	f.e.Apply(Event{Kind: EventGranted, At: noon, Lease: &Lease{ID: LeaseID{1}, Items: []Item{{"a", 1}},
+		Lifetime: LifetimeHeld, AcquiredAt: noon, Holder: &Holder{}}})
+	f.has(paper("paid", 1, func(l *License) {
+		l.Expires, l.OnExpiry = noon.Add(time.Hour), Revoke
+	}), paper("free", 1, func(l *License) { l.Role = RoleFree }))
 	f.pass(time.Hour + RevokeDelay - time.Second)
 	if f.e.Len() != 1 {
 		t.Error("it ended too soon")
@@ -209,7 +245,8 @@ func TestTenuresAreForgotten(t *testing.T) {
 	}
 }
 
-// What is asked later than the verdict's end, and before the licences are judged again, is decided by what is true then.
+// What is asked later than the verdict's end, and before the licences are judged again, is decided by what is true
+// then.
 func TestNothingIsGrantedAfterTheEnd(t *testing.T) {
 	ends := noon.Add(time.Hour)
 	lapses := func(l *License) { l.Expires = ends }
@@ -222,26 +259,55 @@ func TestNothingIsGrantedAfterTheEnd(t *testing.T) {
 		ask      Request
 		want     DenialCode
 	}{
-		"the last instant":           {[]*License{paper("a", 5, lapses)}, ends.Add(-1), acquire("a"), ""},
-		"the end":                    {[]*License{paper("a", 5, lapses)}, ends, acquire("a"), LicenseExpired},
-		"long after":                 {[]*License{paper("a", 5, lapses)}, ends.Add(aDay), acquire("a"), LicenseExpired},
-		"in its grace":               {[]*License{paper("a", 5, func(l *License) { lapses(l); l.Grace = time.Hour })}, ends, acquire("a"), ""},
-		"its grace over":             {[]*License{paper("a", 5, func(l *License) { lapses(l); l.Grace = time.Hour })}, ends.Add(time.Hour), acquire("a"), LicenseExpired},
-		"its renewal follows":        {[]*License{paper("a", 5, lapses), paper("b", 5, func(l *License) { l.NotBefore = ends })}, ends, acquire("a"), ""},
-		"a smaller one follows":      {[]*License{paper("a", 5, lapses), paper("b", 1, func(l *License) { l.Role = RoleFree })}, ends, acquire("a"), NoSlots},
-		"a larger one follows":       {[]*License{paper("a", 1, lapses), paper("b", 5, func(l *License) { l.Role = RoleFree })}, ends, acquire("a"), NoSlots},
-		"one without the pool":       {[]*License{paper("a", 5, lapses), paper("b", 5, func(l *License) { l.Role, l.Pools = RoleFree, nil })}, ends, acquire("a"), PoolUnknown},
-		"only a warning changes":     {[]*License{paper("a", 5, func(l *License) { l.Expires = noon.Add(8 * aDay) })}, noon.Add(2 * aDay), acquire("a"), ""},
-		"a join that counts":         {[]*License{paper("a", 5, func(l *License) { lapses(l); l.Pools["a"] = PoolTerm{Max: 5, Scope: ScopeHost, CountBy: CountProcess} })}, ends, &Join{ID: LeaseID{1}, Caller: proc(2)}, LicenseExpired},
-		"a join that does not count": {[]*License{paper("a", 5, lapses)}, ends, &Join{ID: LeaseID{1}, Caller: proc(2)}, ""},
-		"a draw":                     {[]*License{paper("a", 5, func(l *License) { lapses(l); l.Meters = map[string]MeterTerm{"m": {Max: 9, Scope: ScopeHost}} })}, ends, &Acquire{ID: LeaseID{9}, Pool: "m", N: 1}, LicenseExpired},
-		"a shift":                    {[]*License{paper("a", 5, func(l *License) { lapses(l); l.Meters = map[string]MeterTerm{"m": {Max: 9, Scope: ScopeHost}} })}, ends, &Shift{Pool: "m", By: 1, Caller: Caller{Admin: true}}, LicenseExpired},
-		"a missed heartbeat":         {[]*License{paper("a", 5, func(l *License) { l.Heartbeat = Period{Every: time.Hour} })}, ends, acquire("a"), LicenseInvalid},
+		"the last instant": {[]*License{paper("a", 5, lapses)}, ends.Add(-1), acquire("a"), ""},
+		"the end":          {[]*License{paper("a", 5, lapses)}, ends, acquire("a"), LicenseExpired},
+		"long after":       {[]*License{paper("a", 5, lapses)}, ends.Add(aDay), acquire("a"), LicenseExpired},
+		"in its grace": {[]*License{paper("a", 5, func(l *License) {
+			lapses(l)
+			l.Grace = time.Hour
+		})}, ends, acquire("a"), ""},
+		"its grace over": {[]*License{paper("a", 5, func(l *License) {
+			lapses(l)
+			l.Grace = time.Hour
+		})}, ends.Add(time.Hour), acquire("a"), LicenseExpired},
+		"its renewal follows": {[]*License{paper("a", 5, lapses), paper("b", 5, func(l *License) {
+			l.NotBefore = ends
+		})}, ends, acquire("a"), ""},
+		"a smaller one follows": {[]*License{paper("a", 5, lapses), paper("b", 1, func(l *License) {
+			l.Role = RoleFree
+		})}, ends, acquire("a"), NoSlots},
+		"a larger one follows": {[]*License{paper("a", 1, lapses), paper("b", 5, func(l *License) {
+			l.Role = RoleFree
+		})}, ends, acquire("a"), NoSlots},
+		"one without the pool": {[]*License{paper("a", 5, lapses), paper("b", 5, func(l *License) {
+			l.Role, l.Pools = RoleFree, nil
+		})}, ends, acquire("a"), PoolUnknown},
+		"only a warning changes": {[]*License{paper("a", 5, func(l *License) {
+			l.Expires = noon.Add(8 * aDay)
+		})}, noon.Add(2 * aDay), acquire("a"), ""},
+		"a join that counts": {[]*License{paper("a", 5, func(l *License) {
+			lapses(l)
+			l.Pools["a"] = PoolTerm{Max: 5, Scope: ScopeHost, CountBy: CountProcess}
+		})}, ends, &Join{ID: LeaseID{1}, Caller: proc(2)}, LicenseExpired},
+		"a join that does not count": {[]*License{paper("a", 5, lapses)}, ends, &Join{ID: LeaseID{1}, Caller: proc(2)},
+			""},
+		"a draw": {[]*License{paper("a", 5, func(l *License) {
+			lapses(l)
+			l.Meters = map[string]MeterTerm{"m": {Max: 9, Scope: ScopeHost}}
+		})}, ends, &Acquire{ID: LeaseID{9}, Pool: "m", N: 1}, LicenseExpired},
+		"a shift": {[]*License{paper("a", 5, func(l *License) {
+			lapses(l)
+			l.Meters = map[string]MeterTerm{"m": {Max: 9, Scope: ScopeHost}}
+		})}, ends, &Shift{Pool: "m", By: 1, Caller: Caller{Admin: true}}, LicenseExpired},
+		"a missed heartbeat": {[]*License{paper("a", 5, func(l *License) {
+			l.Heartbeat = Period{Every: time.Hour}
+		})}, ends, acquire("a"), LicenseInvalid},
 	} {
 		f := &folder{t: t, e: New(Options{Durable: true}), now: noon}
 		f.facts.Upstream = map[Ref]Upstream{"usher/a": {LastHeartbeat: noon}}
 		f.has(row.licences...)
-		if d := f.do(&Acquire{ID: LeaseID{1}, Pool: "a", N: 1, Lifetime: LifetimeProcess, Caller: proc(1)}).Denial; d != nil {
+		if d := f.do(&Acquire{ID: LeaseID{1}, Pool: "a", N: 1, Lifetime: LifetimeProcess, Caller: proc(1)}).Denial; d !=
+			nil {
 			t.Fatal(d)
 		}
 		f.now = row.at
@@ -255,7 +321,8 @@ func TestNothingIsGrantedAfterTheEnd(t *testing.T) {
 	}
 }
 
-// Who waits is not served after the end either, and what is granted between two verdicts is under the licence that holds then.
+// Who waits is not served after the end either, and what is granted between two verdicts is under the licence that
+// holds then.
 func TestServedByWhatIsTrueThen(t *testing.T) {
 	f := newFolder(t, paper("a", 1, func(l *License) { l.Expires, l.OnExpiry = noon.Add(time.Hour), Revoke }))
 	f.hold(1)
@@ -265,7 +332,9 @@ func TestServedByWhatIsTrueThen(t *testing.T) {
 	if d := f.do(&Serve{}); len(d.Events) > 0 {
 		t.Errorf("served after the end: %+v", d)
 	}
-	f = newFolder(t, paper("a", 5, func(l *License) { l.Expires, l.OnExpiry = noon.Add(time.Hour), Revoke }), paper("free", 5, func(l *License) { l.Role = RoleFree }))
+	f = newFolder(t, paper("a", 5, func(l *License) {
+		l.Expires, l.OnExpiry = noon.Add(time.Hour), Revoke
+	}), paper("free", 5, func(l *License) { l.Role = RoleFree }))
 	f.now = noon.Add(time.Hour)
 	f.hold(1)
 	f.judge()
@@ -275,10 +344,12 @@ func TestServedByWhatIsTrueThen(t *testing.T) {
 	}
 }
 
-// TestMeterIsShownByItsPeriod: what has been drawn is shown of the period that lies now, before anything is drawn in it.
+// TestMeterIsShownByItsPeriod: what has been drawn is shown of the period that lies now, before anything is drawn in
+// it.
 func TestMeterIsShownByItsPeriod(t *testing.T) {
 	f := newFolder(t, paper("a", 1, func(l *License) {
-		l.Meters = map[string]MeterTerm{"m": {Max: 100, Scope: ScopeHost, Resets: ResetsMonthly}, "all": {Max: 100, Scope: ScopeHost}}
+		l.Meters = map[string]MeterTerm{"m": {Max: 100, Scope: ScopeHost, Resets: ResetsMonthly},
+			"all": {Max: 100, Scope: ScopeHost}}
 	}))
 	for _, m := range []string{"m", "all"} {
 		f.do(&Acquire{ID: LeaseID{m[0]}, Pool: m, N: 60})
@@ -286,11 +357,13 @@ func TestMeterIsShownByItsPeriod(t *testing.T) {
 	for _, row := range []struct {
 		at             time.Time
 		monthly, total int64
-	}{{noon, 60, 60}, {ResetsMonthly.end(noon).Add(-1), 60, 60}, {ResetsMonthly.end(noon), 0, 60}, {noon.Add(400 * aDay), 0, 60}} {
+	}{{noon, 60, 60}, {ResetsMonthly.end(noon).Add(-1), 60, 60}, {ResetsMonthly.end(noon), 0, 60},
+		{noon.Add(400 * aDay), 0, 60}} {
 		m, _ := f.e.Pool("m", row.at)
 		all, _ := f.e.Pool("all", row.at)
 		if m.InUse != row.monthly || m.Available() != Limit(100-row.monthly) || all.InUse != row.total {
-			t.Errorf("at %v: %d are drawn in the month and %d in all, want %d and %d", row.at, m.InUse, all.InUse, row.monthly, row.total)
+			t.Errorf("at %v: %d are drawn in the month and %d in all, want %d and %d", row.at, m.InUse, all.InUse,
+				row.monthly, row.total)
 		}
 		for _, p := range f.e.Pools(row.at) {
 			if p.Name == "m" && p.InUse != row.monthly {

@@ -26,7 +26,8 @@ func (t *timetable[T]) next() time.Time {
 	return t.heap[0].due()
 }
 
-// until returns what is due by now, at most so many, in no particular order. It looks at no more than about twice of them.
+// until returns what is due by now, at most so many, in no particular order. It looks at no more than about twice of
+// them.
 func (t *timetable[T]) until(now time.Time, most int) (out []T) {
 	stack := []int{0}
 	for len(stack) > 0 && len(out) < most {

@@ -48,7 +48,9 @@ func (c Caller) process() string {
 func (r *Acquire) denyToken(e *Enforcer) *Denial {
 	u := r.Caller.Who()
 	if u.nobody() && r.Caller.process() == "" {
-		return bad("client_token", "the kernel tells the agent neither which user nor which process the caller is, so that nothing can be remembered for it; acquire without a client_token")
+		return bad("client_token",
+			"the kernel tells the agent neither which user nor which process the caller is, so that nothing can be "+
+				"remembered for it; acquire without a client_token")
 	}
 	own := 0
 	if a := e.accounts[u]; a != nil {
@@ -105,8 +107,8 @@ func (r *Acquire) requestHash(items []Item) [32]byte {
 	return h.sum()
 }
 
-// repeats reports whether a request asks again what was asked. A lifetime that the caller did not state is that of the API it asks
-// through: one call may come through another than the first.
+// repeats reports whether a request asks again what was asked. A lifetime that the caller did not state is that of the
+// API it asks through: one call may come through another than the first.
 func (r *Acquire) repeats(items []Item, token *ClientToken, was [32]byte) bool {
 	if token.Request == was {
 		return true
@@ -133,7 +135,8 @@ func (was *remembered) replay(r *Acquire, items []Item, token *ClientToken) Deci
 			Detail: "client_token was used for another request before; use a new one for each request"}}
 	case was.ended != "":
 		return Decision{Denial: &Denial{Code: TokenReused, Field: "client_token",
-			Detail: fmt.Sprintf("client_token belongs to lease %s, which is over (%s); use a new one", was.lease.ID, was.ended)}}
+			Detail: fmt.Sprintf("client_token belongs to lease %s, which is over (%s); use a new one", was.lease.ID,
+				was.ended)}}
 	}
 	return Decision{Lease: was.lease, Replayed: true}
 }
@@ -145,8 +148,8 @@ func (e *Enforcer) rememberLease(l *Lease) {
 	}
 }
 
-// remember remembers a client token. That one is forgotten is not journalled, so that recovery may be told of several leases of
-// one token; the journals are read one after the other, and the latest lease counts.
+// remember remembers a client token. That one is forgotten is not journalled, so that recovery may be told of several
+// leases of one token; the journals are read one after the other, and the latest lease counts.
 func (e *Enforcer) remember(r *remembered) {
 	if was := e.tokens[r.Key]; was != nil {
 		if was.lease.AcquiredAt.After(r.lease.AcquiredAt) {
@@ -171,8 +174,8 @@ func (e *Enforcer) tokenOf(l *Lease) *remembered {
 	return nil
 }
 
-// Remembered returns the client tokens of draws, and of leases that are over, which keep accepts (all for nil), for a snapshot:
-// Apply of these events after those of the leases that are held makes the same state.
+// Remembered returns the client tokens of draws, and of leases that are over, which keep accepts (all for nil), for a
+// snapshot: Apply of these events after those of the leases that are held makes the same state.
 func (e *Enforcer) Remembered(keep func(*Lease) bool) (out []Event) {
 	for _, r := range e.tokens {
 		if (r.ended != "" || r.lease.Lifetime == LifetimeDraw) && (keep == nil || keep(r.lease)) {

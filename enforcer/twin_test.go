@@ -18,8 +18,9 @@ var (
 	meterNames = []string{"m", "weekly", "monthly"}
 )
 
-// twin drives an enforcer and the model with the same requests and wants the same answers. It journals as the agent does, in
-// two journals, and crashes as the agent may: between deciding and writing, between writing and applying, and within a write.
+// twin drives an enforcer and the model with the same requests and wants the same answers. It journals as the agent
+// does, in two journals, and crashes as the agent may: between deciding and writing, between writing and applying, and
+// within a write.
 type twin struct {
 	options     Options
 	m           *model
@@ -34,8 +35,8 @@ type twin struct {
 	ledger
 }
 
-// do has a request decided, journalled and applied, and reports whether the agent lives to see it: a decision that is lost has not
-// happened, one that is journalled has, though nobody was told.
+// do has a request decided, journalled and applied, and reports whether the agent lives to see it: a decision that is
+// lost has not happened, one that is journalled has, though nobody was told.
 func (s *twin) do(t *rapid.T, r Request) (d Decision, lost bool) {
 	before := fmt.Sprint(summary(s.e))
 	d = s.e.Decide(r, s.now)
@@ -119,7 +120,8 @@ func (s *twin) restart(t *rapid.T) {
 	}
 	s.m.crash(s.now)
 	for _, l := range s.m.leases {
-		if i := s.m.find(l.id); l.lifetime != LifetimeBorrow && !l.expires.IsZero() && s.m.leases[i].expires.Before(s.now.Add(15*time.Second)) {
+		if i := s.m.find(l.id); l.lifetime != LifetimeBorrow && !l.expires.IsZero() &&
+			s.m.leases[i].expires.Before(s.now.Add(15*time.Second)) {
 			t.Fatalf("NothingFreedByAbsence: lease %v has no time to show itself", l.id)
 		}
 	}
@@ -199,13 +201,15 @@ func (s *twin) acquire(t *rapid.T, r *Acquire) {
 		r.Data = &Data{Owner: owner, Bytes: fmt.Append(nil, "of ", s.serial)}
 	}
 	if r.Lifetime == "" {
-		r.Lifetime = rapid.SampledFrom([]Lifetime{LifetimeTTL, LifetimeTTL, LifetimeHeld, LifetimeProcess, LifetimeConnection, LifetimeBorrow}).Draw(t, "lifetime")
+		r.Lifetime = rapid.SampledFrom([]Lifetime{LifetimeTTL, LifetimeTTL, LifetimeHeld, LifetimeProcess,
+			LifetimeConnection, LifetimeBorrow}).Draw(t, "lifetime")
 	}
 	switch r.Lifetime {
 	case LifetimeTTL:
 		r.TTL = time.Duration(rapid.IntRange(1, 30).Draw(t, "ttl")) * time.Second
 	case LifetimeBorrow:
-		r.Until = s.now.Add(time.Duration(rapid.OneOf(rapid.Int64Range(0, 20), rapid.Int64Range(-1, 90_000)).Draw(t, "until")) * time.Second)
+		r.Until = s.now.Add(time.Duration(rapid.OneOf(rapid.Int64Range(0, 20), rapid.Int64Range(-1, 90_000)).Draw(t,
+			"until")) * time.Second)
 	default:
 	}
 	granted, waits, replayed, why := s.m.answer(r, s.now)
@@ -218,7 +222,8 @@ func (s *twin) acquire(t *rapid.T, r *Acquire) {
 		s.deniedOnlyWhenFull(t, r)
 	case why != "":
 	case replayed:
-		if !got.Replayed || got.Lease == nil || got.Lease.ID != tok.id || len(got.Events) != 0 || tok.draw && got.Lease.Data != tok.data {
+		if !got.Replayed || got.Lease == nil || got.Lease.ID != tok.id || len(got.Events) != 0 ||
+			tok.draw && got.Lease.Data != tok.data {
 			t.Fatalf("a retry with the same token got %+v", got)
 		}
 	case waits:
@@ -269,7 +274,9 @@ func (s *twin) lease(t *rapid.T) (LeaseID, Caller) {
 	}
 	some := s.m.leases
 	if rapid.Bool().Draw(t, "a doubted one") {
-		if doubted := slices.DeleteFunc(slices.Clone(some), func(l modelLease) bool { return !l.unconfirmed }); len(doubted) > 0 {
+		if doubted := slices.DeleteFunc(slices.Clone(some), func(l modelLease) bool {
+			return !l.unconfirmed
+		}); len(doubted) > 0 {
 			some = doubted
 		}
 	}
@@ -286,7 +293,8 @@ func (s *twin) caller(t *rapid.T) Caller {
 	return process(c, rapid.SampledFrom([]int{1, 2, 1, 2, 1, 2, 0, -1}).Draw(t, "process"))
 }
 
-// process is one of a user's: 1 to 3 are visible and in different pods, -1 is known by its inode alone, and 0 not at all.
+// process is one of a user's: 1 to 3 are visible and in different pods, -1 is known by its inode alone, and 0 not at
+// all.
 func process(c Caller, n int) Caller {
 	switch {
 	case n > 0:
@@ -413,7 +421,9 @@ func (s *twin) leave(t *rapid.T) {
 	}
 	s.change(t, &Leave{ID: id, Holder: c}, why, func() {
 		l := &s.m.leases[i]
-		if l.holders = slices.DeleteFunc(slices.Clone(l.holders), func(h Caller) bool { return h == c }); len(l.holders) == 0 {
+		if l.holders = slices.DeleteFunc(slices.Clone(l.holders), func(h Caller) bool {
+			return h == c
+		}); len(l.holders) == 0 {
 			l.holders = []Caller{c}
 			s.m.drop(id)
 		}
@@ -440,7 +450,9 @@ func (s *twin) attach(t *rapid.T) {
 	i, why := s.m.find(id), s.m.act(id, c, "", false)
 	var held []Caller
 	if why == "" {
-		held = append([]Caller{c}, slices.DeleteFunc(slices.Clone(s.m.leases[i].holders[1:]), func(o Caller) bool { return o == c })...)
+		held = append([]Caller{c}, slices.DeleteFunc(slices.Clone(s.m.leases[i].holders[1:]), func(o Caller) bool {
+			return o == c
+		})...)
 		if s.m.leases[i].unconfirmed {
 			why = s.m.rehold(i, held, s.now)
 		} else if s.m.leases[i].lifetime != LifetimeProcess || s.m.leases[i].holders[0] != c {
@@ -464,7 +476,8 @@ func (s *twin) holderDies(t *rapid.T) {
 }
 
 func (s *twin) adjust(t *rapid.T) {
-	r := &Adjust{Pool: rapid.SampledFrom(append(meterNames, "a")).Draw(t, "meter"), Drawn: rapid.Int64Range(-1, 9).Draw(t, "drawn"), Caller: Caller{Admin: rapid.Bool().Draw(t, "admin")}}
+	r := &Adjust{Pool: rapid.SampledFrom(append(meterNames, "a")).Draw(t, "meter"),
+		Drawn: rapid.Int64Range(-1, 9).Draw(t, "drawn"), Caller: Caller{Admin: rapid.Bool().Draw(t, "admin")}}
 	why := DenialCode("")
 	switch {
 	case !r.Caller.Admin:
@@ -483,8 +496,10 @@ func (s *twin) adjust(t *rapid.T) {
 }
 
 func (s *twin) shift(t *rapid.T) {
-	r := &Shift{Pool: rapid.SampledFrom(append(meterNames, "a")).Draw(t, "meter"), Caller: Caller{Admin: rapid.Bool().Draw(t, "admin")},
-		By: rapid.OneOf(rapid.Int64Range(-4, 4), rapid.SampledFrom([]int64{math.MinInt64, -MaxN - 1, -MaxN, MaxN + 1, math.MaxInt64})).Draw(t, "by")}
+	r := &Shift{Pool: rapid.SampledFrom(append(meterNames, "a")).Draw(t, "meter"),
+		Caller: Caller{Admin: rapid.Bool().Draw(t, "admin")},
+		By: rapid.OneOf(rapid.Int64Range(-4, 4),
+			rapid.SampledFrom([]int64{math.MinInt64, -MaxN - 1, -MaxN, MaxN + 1, math.MaxInt64})).Draw(t, "by")}
 	why, drawn := DenialCode(""), int64(0)
 	if r.By < -MaxN || r.By > MaxN {
 		why = BadRequest
@@ -523,7 +538,8 @@ func (s *twin) giveUp(t *rapid.T) {
 
 // wait lets time pass as the agent does: what is due happens at its instant.
 func (s *twin) wait(t *rapid.T) {
-	seconds := rapid.OneOf(rapid.Int64Range(0, 8), rapid.Int64Range(0, 20), rapid.Int64Range(0, 90_000), rapid.Int64Range(0, 3_000_000)).Draw(t, "seconds")
+	seconds := rapid.OneOf(rapid.Int64Range(0, 8), rapid.Int64Range(0, 20), rapid.Int64Range(0, 90_000),
+		rapid.Int64Range(0, 3_000_000)).Draw(t, "seconds")
 	target := s.now.Add(time.Duration(seconds) * time.Second)
 	for at := s.e.NextTick(); !at.IsZero() && at.Before(target); at = s.e.NextTick() {
 		s.now = later(s.now, at)
@@ -552,12 +568,15 @@ func (s *twin) away(t *rapid.T) {
 
 // step sets the time, and tells of it as the agent does.
 func (s *twin) step(t *rapid.T) {
-	by := time.Duration(rapid.OneOf(rapid.Int64Range(-30, 30), rapid.Int64Range(-3_000_000, 3_000_000)).Draw(t, "by")) * time.Second
+	by := time.Duration(rapid.OneOf(rapid.Int64Range(-30, 30), rapid.Int64Range(-3_000_000, 3_000_000)).Draw(t, "by")) *
+		time.Second
 	s.now = s.now.Add(by)
-	unproved := time.Duration(rapid.OneOf(rapid.Just(int64(0)), rapid.Int64Range(0, 6_000_000)).Draw(t, "unproved")) * time.Second
+	unproved := time.Duration(rapid.OneOf(rapid.Just(int64(0)), rapid.Int64Range(0, 6_000_000)).Draw(t, "unproved")) *
+		time.Second
 	s.do(t, &Step{by, unproved})
 	s.m.step(by, unproved)
-	s.compact(t) // else the journal, which is not told of forgetting, may remember by the former time what was forgotten
+	// else the journal, which is not told of forgetting, may remember by the former time what was forgotten
+	s.compact(t)
 	for k, at := range s.byToken {
 		s.byToken[k] = at.Add(min(0, by)) // set forward, it is remembered for longer
 	}
@@ -566,7 +585,8 @@ func (s *twin) step(t *rapid.T) {
 // issue draws the licences that may be in force.
 func (s *twin) issue(t *rapid.T) {
 	for i, id := range []string{"L0", "L1", "L2"} {
-		l := &License{ID: id, System: "usher", Issued: s.now.Add(time.Duration(i) * time.Hour), OnExpiry: rapid.SampledFrom([]OnExpiry{Drain, Revoke, Keep}).Draw(t, "on_expiry")}
+		l := &License{ID: id, System: "usher", Issued: s.now.Add(time.Duration(i) * time.Hour),
+			OnExpiry: rapid.SampledFrom([]OnExpiry{Drain, Revoke, Keep}).Draw(t, "on_expiry")}
 		if rapid.Bool().Draw(t, "ends") {
 			l.Expires = s.now.Add(rapid.SampledFrom([]time.Duration{time.Minute, time.Hour}).Draw(t, "expires"))
 		}
@@ -632,8 +652,10 @@ func (s *twin) verdict(t *rapid.T, mayBeBad bool) *Verdict {
 		for _, p := range poolNames {
 			if rapid.IntRange(0, 4).Draw(t, "has "+p) > 0 {
 				limit := Limit(rapid.Int64Range(0, 6).Draw(t, "limit"))
-				g := PoolGrant{Name: p, Limit: limit, Budget: limit, Overage: Limit(rapid.Int64Range(0, 1).Draw(t, "overage")),
-					CountBy: rapid.SampledFrom([]CountBy{CountLease, CountLease, CountUser, CountProcess, CountProcess, CountPod, CountHost}).Draw(t, "by")}
+				g := PoolGrant{Name: p, Limit: limit, Budget: limit,
+					Overage: Limit(rapid.Int64Range(0, 1).Draw(t, "overage")),
+					CountBy: rapid.SampledFrom([]CountBy{CountLease, CountLease, CountUser, CountProcess, CountProcess,
+						CountPod, CountHost}).Draw(t, "by")}
 				if g.CountBy == CountLease && rapid.IntRange(0, 3).Draw(t, "narrowed") == 0 {
 					g.HoldersBy = rapid.SampledFrom([]CountBy{CountProcess, CountPod}).Draw(t, "holders by")
 				}
@@ -643,8 +665,9 @@ func (s *twin) verdict(t *rapid.T, mayBeBad bool) *Verdict {
 		for _, p := range meterNames {
 			if rapid.IntRange(0, 4).Draw(t, "has "+p) > 0 {
 				limit := Limit(rapid.Int64Range(-1, 9).Draw(t, "limit"))
-				v.Meters[p] = MeterGrant{Name: p, Key: "L/" + p, Limit: limit, Budget: limit, Adjustable: rapid.Bool().Draw(t, "adjustable"),
-					Resets: map[string]Resets{"weekly": ResetsWeekly, "monthly": ResetsMonthly}[p]}
+				v.Meters[p] = MeterGrant{Name: p, Key: "L/" + p, Limit: limit, Budget: limit,
+					Adjustable: rapid.Bool().Draw(t, "adjustable"),
+					Resets:     map[string]Resets{"weekly": ResetsWeekly, "monthly": ResetsMonthly}[p]}
 			}
 		}
 	}
@@ -654,18 +677,20 @@ func (s *twin) verdict(t *rapid.T, mayBeBad bool) *Verdict {
 // Longer sequences than rapid's own, unless the command line says otherwise.
 func init() { _ = flag.Set("rapid.steps", "60") }
 
-// TestAgainstModel: whatever is asked for in whatever order, and wherever the agent dies, the answers are the model's, and the
-// invariants hold: DecideChangesNothing, NeverOverBudget, CountsAgree, NoStarvation, FirstComeFirstServed, GrantedTheInstantItFits,
-// DeniedOnlyWhenFull, DrawExactlyOnce, TokenKeptADay, EndedForAReason, BorrowedUntilItsDate, AcknowledgedSurvives,
-// NothingFreedByAbsence, AccountsAgree, NothingStaysDue, ReplayMakesTheSameState.
+// TestAgainstModel: whatever is asked for in whatever order, and wherever the agent dies, the answers are the model's,
+// and the invariants hold: DecideChangesNothing, NeverOverBudget, CountsAgree, NoStarvation, FirstComeFirstServed,
+// GrantedTheInstantItFits, DeniedOnlyWhenFull, DrawExactlyOnce, TokenKeptADay, EndedForAReason, BorrowedUntilItsDate,
+// AcknowledgedSurvives, NothingFreedByAbsence, AccountsAgree, NothingStaysDue, ReplayMakesTheSameState.
 func TestAgainstModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		o := Options{Durable: true}
 		if rapid.IntRange(0, 2).Draw(t, "narrow") == 0 {
-			o = Options{Durable: true, MaxLeases: rapid.IntRange(1, 8).Draw(t, "leases"), MaxTokens: rapid.IntRange(1, 4).Draw(t, "tokens"),
+			o = Options{Durable: true, MaxLeases: rapid.IntRange(1, 8).Draw(t, "leases"),
+				MaxTokens:  rapid.IntRange(1, 4).Draw(t, "tokens"),
 				MaxWaiters: rapid.IntRange(1, 6).Draw(t, "waiters"), MaxBytes: rapid.IntRange(1, 900).Draw(t, "bytes")}
 		}
-		s := &twin{options: o, m: newModel(o), e: New(o), replayed: New(o), now: time.Date(2026, 1, 5, 12, 0, 0, 0, time.UTC), ledger: newLedger()}
+		s := &twin{options: o, m: newModel(o), e: New(o), replayed: New(o),
+			now: time.Date(2026, 1, 5, 12, 0, 0, 0, time.UTC), ledger: newLedger()}
 		s.issue(t)
 		pool := rapid.SampledFrom(poolNames)
 		one := func(t *rapid.T) {
@@ -681,20 +706,27 @@ func TestAgainstModel(t *testing.T) {
 		t.Repeat(map[string]func(*rapid.T){
 			"acquire": one, "acquire 2": one, "acquire 3": one, "acquire 4": one, // more often than others
 			"acquire items": func(t *rapid.T) {
-				s.acquire(t, &Acquire{Items: []Item{{"a", rapid.Int64Range(1, 3).Draw(t, "a")}, {pool.Filter(func(p string) bool { return p != "a" }).Draw(t, "other"), rapid.Int64Range(1, 3).Draw(t, "b")}}})
+				s.acquire(t, &Acquire{Items: []Item{{"a", rapid.Int64Range(1, 3).Draw(t, "a")},
+					{pool.Filter(func(p string) bool {
+						return p != "a"
+					}).Draw(t, "other"), rapid.Int64Range(1, 3).Draw(t, "b")}}})
 			},
 			"draw": func(t *rapid.T) {
-				r := &Acquire{Pool: rapid.SampledFrom(append(meterNames, "a")).Draw(t, "meter"), N: rapid.Int64Range(1, 5).Draw(t, "n"), Lifetime: LifetimeDraw}
+				r := &Acquire{Pool: rapid.SampledFrom(append(meterNames, "a")).Draw(t, "meter"),
+					N: rapid.Int64Range(1, 5).Draw(t, "n"), Lifetime: LifetimeDraw}
 				if rapid.IntRange(0, 3).Draw(t, "part") == 0 {
 					r.MinN = rapid.Int64Range(1, r.N).Draw(t, "min_n")
 				}
 				s.acquire(t, r)
 			},
 			"draw items": func(t *rapid.T) {
-				s.acquire(t, &Acquire{Items: []Item{{"m", 1}, {rapid.SampledFrom([]string{"weekly", "a"}).Draw(t, "other"), 2}}, Lifetime: LifetimeDraw})
+				s.acquire(t, &Acquire{Items: []Item{{"m", 1},
+					{rapid.SampledFrom([]string{"weekly", "a"}).Draw(t, "other"), 2}}, Lifetime: LifetimeDraw})
 			},
-			"renew": s.renew, "release": s.release, "join": s.join, "leave": s.leave, "doubt": s.doubt, "attach": s.attach,
-			"holder dies": s.holderDies, "adjust": s.adjust, "shift": s.shift, "set data": s.setData, "give up": s.giveUp, "time": s.wait, "licence": s.licence, "join 2": s.join, "step": s.step,
+			"renew": s.renew, "release": s.release, "join": s.join, "leave": s.leave, "doubt": s.doubt,
+			"attach":      s.attach,
+			"holder dies": s.holderDies, "adjust": s.adjust, "shift": s.shift, "set data": s.setData,
+			"give up": s.giveUp, "time": s.wait, "licence": s.licence, "join 2": s.join, "step": s.step,
 			"crash": s.away, "attach 2": s.attach, "compact": s.compact,
 			"crash in the next": func(t *rapid.T) { s.crashing = rapid.IntRange(1, 2).Draw(t, "journalled") },
 			"": func(t *rapid.T) {

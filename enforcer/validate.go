@@ -25,15 +25,17 @@ const MaxCount = Limit(math.MaxInt64 / 1_000)
 // latest is the last instant that RFC 3339 can say.
 var latest = time.Date(9999, 12, 31, 23, 59, 59, 999_999_999, time.UTC)
 
-// Validate reports the first thing that no licence may say, whatever system it came from: a missing id, a negative limit, a
-// date out of range, a name that is none. It does not ask whether the terms make sense together beyond what the core
-// relies on. What it passes is safe to judge.
+// Validate reports the first thing that no licence may say, whatever system it came from: a missing id, a negative
+// limit, a date out of range, a name that is none. It does not ask whether the terms make sense together beyond what
+// the core relies on. What it passes is safe to judge.
 func (l *License) Validate() error {
 	for _, t := range []struct {
 		what, value string
 		must        bool
-	}{{"id", l.ID, true}, {"system", l.System, true}, {"product", l.Product, true}, {"licensee", l.Licensee, false}, {"issuer", l.Issuer, false},
-		{"add_on_to", l.AddOnTo, false}, {"versions", l.Versions, false}, {"key id", l.KeyID, false}, {"system code", l.SystemCode, false}} {
+	}{{"id", l.ID, true}, {"system", l.System, true}, {"product", l.Product, true}, {"licensee", l.Licensee, false},
+		{"issuer", l.Issuer, false},
+		{"add_on_to", l.AddOnTo, false}, {"versions", l.Versions, false}, {"key id", l.KeyID, false},
+		{"system code", l.SystemCode, false}} {
 		if t.must && t.value == "" {
 			return fmt.Errorf("its %s is missing", t.what)
 		}
@@ -44,7 +46,8 @@ func (l *License) Validate() error {
 	for _, t := range []struct {
 		what  string
 		value time.Time
-	}{{"issued", l.Issued}, {"not before", l.NotBefore}, {"expires", l.Expires}, {"released before", l.ReleasedBefore}, {"checked in", l.CheckedIn}} {
+	}{{"issued", l.Issued}, {"not before", l.NotBefore}, {"expires", l.Expires}, {"released before", l.ReleasedBefore},
+		{"checked in", l.CheckedIn}} {
 		if !t.value.IsZero() && (t.value.Before(time.Unix(0, 0)) || t.value.After(latest)) {
 			return fmt.Errorf("its date %q lies outside the years 1970 to 9999", t.what)
 		}
@@ -55,8 +58,10 @@ func (l *License) Validate() error {
 	for _, t := range []struct {
 		what  string
 		value time.Duration
-	}{{"grace", l.Grace}, {"clock tolerance", l.ClockTolerance}, {"agent away", l.AgentAway}, {"max borrow", l.MaxBorrow}, {"heartbeat", l.Heartbeat.Every},
-		{"activation grace", l.Activation.Grace}, {"trial", l.Trial}, {"emergency", l.Emergency.Length}, {"heartbeat grace", l.Heartbeat.Grace}, {"check-in", l.CheckIn.Every}, {"check-in grace", l.CheckIn.Grace}} {
+	}{{"grace", l.Grace}, {"clock tolerance", l.ClockTolerance}, {"agent away", l.AgentAway},
+		{"max borrow", l.MaxBorrow}, {"heartbeat", l.Heartbeat.Every},
+		{"activation grace", l.Activation.Grace}, {"trial", l.Trial}, {"emergency", l.Emergency.Length},
+		{"heartbeat grace", l.Heartbeat.Grace}, {"check-in", l.CheckIn.Every}, {"check-in grace", l.CheckIn.Grace}} {
 		if t.value < 0 || t.value > maxTermSpan {
 			return fmt.Errorf("its %s is %s; it must lie between 0 and a hundred years", t.what, t.value)
 		}
@@ -68,9 +73,12 @@ func (l *License) Validate() error {
 		return fmt.Errorf("it allows %d emergencies a year; 0 to 365 may be", n)
 	}
 	for _, err := range []error{
-		oneOf("environment", l.Environment, Production, Test), oneOf("anchor environment", l.AnchorEnvironment, Production, Test),
-		oneOf("role", l.Role, RoleBase, RoleAddOn, RoleFree, RoleNotice), oneOf("on_expiry", l.OnExpiry, Drain, Revoke, Keep),
-		oneOf("clock", l.Clock, ClockLenient, ClockStrict), oneOf("cores", l.CoreKind, CoresPhysical, CoresLogical, CoresEffective),
+		oneOf("environment", l.Environment, Production, Test),
+		oneOf("anchor environment", l.AnchorEnvironment, Production, Test),
+		oneOf("role", l.Role, RoleBase, RoleAddOn, RoleFree, RoleNotice),
+		oneOf("on_expiry", l.OnExpiry, Drain, Revoke, Keep),
+		oneOf("clock", l.Clock, ClockLenient, ClockStrict),
+		oneOf("cores", l.CoreKind, CoresPhysical, CoresLogical, CoresEffective),
 		count("cores", l.CoreCap), count("memory", l.MemoryCap), count("disk", l.DiskCap),
 	} {
 		if err != nil {
@@ -92,20 +100,26 @@ func (l *License) Validate() error {
 }
 
 func (l *License) validateLists() error {
-	if n := max(len(l.Pools), len(l.Meters), len(l.Features), len(l.Hosts), len(l.Supersedes), len(l.Revokes), len(l.AgentKeys)); n > maxEntries {
+	if n := max(len(l.Pools), len(l.Meters), len(l.Features), len(l.Hosts), len(l.Supersedes), len(l.Revokes),
+		len(l.AgentKeys)); n > maxEntries {
 		return fmt.Errorf("a list of %d entries is longer than %d", n, maxEntries)
 	}
 	for _, name := range slices.Sorted(maps.Keys(l.Pools)) {
 		p := l.Pools[name]
-		if err := first(termName(name), count("max of "+name, p.Max), count("overage of "+name, p.Overage), line("unit of "+name, p.Unit),
-			oneOf("scope of "+name, p.Scope, ScopeHost, ScopeSite, ScopeShared), oneOf("count_by of "+name, p.CountBy, CountLease, CountProcess, CountUser, CountHost, CountPod)); err != nil {
+		if err := first(termName(name), count("max of "+name, p.Max), count("overage of "+name, p.Overage),
+			line("unit of "+name, p.Unit),
+			oneOf("scope of "+name, p.Scope, ScopeHost, ScopeSite, ScopeShared),
+			oneOf("count_by of "+name, p.CountBy, CountLease, CountProcess, CountUser, CountHost, CountPod)); err !=
+			nil {
 			return err
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(l.Meters)) {
 		m := l.Meters[name]
-		if err := first(termName(name), count("max of "+name, m.Max), count("overage of "+name, m.Overage), line("unit of "+name, m.Unit),
-			oneOf("scope of "+name, m.Scope, ScopeHost, ScopeSite, ScopeShared), oneOf("resets of "+name, m.Resets, ResetsWeekly, ResetsMonthly)); err != nil {
+		if err := first(termName(name), count("max of "+name, m.Max), count("overage of "+name, m.Overage),
+			line("unit of "+name, m.Unit),
+			oneOf("scope of "+name, m.Scope, ScopeHost, ScopeSite, ScopeShared),
+			oneOf("resets of "+name, m.Resets, ResetsWeekly, ResetsMonthly)); err != nil {
 			return err
 		}
 		if _, both := l.Pools[name]; both {
@@ -121,7 +135,8 @@ func (l *License) validateLists() error {
 		if len(h.Components) == 0 || len(h.Components) > maxEntries {
 			return fmt.Errorf("host %d names %d components; 1 to %d may be", i+1, len(h.Components), maxEntries)
 		}
-		if err := first(line("host name", h.Name), oneOf("strategy", h.Strategy, MatchAny, MatchTwo, MatchMost, MatchAll)); err != nil {
+		if err := first(line("host name", h.Name),
+			oneOf("strategy", h.Strategy, MatchAny, MatchTwo, MatchMost, MatchAll)); err != nil {
 			return err
 		}
 		for name, values := range h.Components {
@@ -151,7 +166,8 @@ func (v Value) validate(name string) error {
 		return fmt.Errorf("feature %s is neither a boolean nor a number nor a text", name)
 	case math.IsNaN(v.Number) || math.IsInf(v.Number, 0):
 		return fmt.Errorf("feature %s is no number", name)
-	case v.Kind != KindBool && v.Bool, v.Kind != KindNumber && (v.Number != 0 || v.Unit != ""), v.Kind != KindText && v.Text != "":
+	case v.Kind != KindBool && v.Bool, v.Kind != KindNumber && (v.Number != 0 || v.Unit != ""),
+		v.Kind != KindText && v.Text != "":
 		return fmt.Errorf("feature %s has a value of another kind than %s", name, v.Kind)
 	case len(v.Text) > maxText || !utf8.ValidString(v.Text):
 		return fmt.Errorf("feature %s has a text that is not UTF-8 or longer than %d bytes", name, maxText)
@@ -231,7 +247,8 @@ func termName(s string) error {
 		}
 	}
 	if !ok {
-		return fmt.Errorf("a name is empty, has more than 64 bytes or other characters than letters, digits and . _ : / -")
+		return fmt.Errorf(
+			"a name is empty, has more than 64 bytes or other characters than letters, digits and . _ : / -")
 	}
 	return nil
 }

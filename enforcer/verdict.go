@@ -80,13 +80,15 @@ type WarningCode string
 
 // The warnings. A warning changes nothing that is permitted.
 const (
-	WarnExpiresSoon   WarningCode = "EXPIRES_SOON"   // 30, 14, 7 and 1 days before expiry
-	WarnInGrace       WarningCode = "IN_GRACE"       // expired or overdue, the grace runs
-	WarnEmergency     WarningCode = "EMERGENCY"      // an operator's emergency is what the licence runs on
-	WarnTestLicense   WarningCode = "TEST_LICENSE"   // a test licence is in force, or lies unused beside a production one
-	WarnNotBound      WarningCode = "NOT_BOUND"      // host scope on a licence bound to no host
-	WarnNotShared     WarningCode = "NOT_SHARED"     // a site pool without a budget that is provably shared
-	WarnCheckInDue    WarningCode = "CHECK_IN_DUE"   // an upstream check-in or heartbeat is late but within its period's grace
+	WarnExpiresSoon WarningCode = "EXPIRES_SOON" // 30, 14, 7 and 1 days before expiry
+	WarnInGrace     WarningCode = "IN_GRACE"     // expired or overdue, the grace runs
+	WarnEmergency   WarningCode = "EMERGENCY"    // an operator's emergency is what the licence runs on
+	// a test licence is in force, or lies unused beside a production one
+	WarnTestLicense WarningCode = "TEST_LICENSE"
+	WarnNotBound    WarningCode = "NOT_BOUND"  // host scope on a licence bound to no host
+	WarnNotShared   WarningCode = "NOT_SHARED" // a site pool without a budget that is provably shared
+	// an upstream check-in or heartbeat is late but within its period's grace
+	WarnCheckInDue    WarningCode = "CHECK_IN_DUE"
 	WarnClockBehind   WarningCode = "CLOCK_BEHIND"   // the wall clock is behind the evidence
 	WarnPolling       WarningCode = "POLLING"        // the licence folder is polled; added by the agent
 	WarnHostMatchLow  WarningCode = "HOST_MATCH_LOW" // the host matches, but not wholly
@@ -97,7 +99,8 @@ const (
 
 // WarningCodes returns every warning code.
 func WarningCodes() []WarningCode {
-	return []WarningCode{WarnExpiresSoon, WarnInGrace, WarnEmergency, WarnTestLicense, WarnNotBound, WarnNotShared, WarnCheckInDue,
+	return []WarningCode{WarnExpiresSoon, WarnInGrace, WarnEmergency, WarnTestLicense, WarnNotBound, WarnNotShared,
+		WarnCheckInDue,
 		WarnClockBehind, WarnPolling, WarnHostMatchLow, WarnDocument, WarnConfigIgnored, WarnAddOnUnused}
 }
 
@@ -146,8 +149,8 @@ func (p *Problem) Of(document string) *Problem {
 // Host is what was measured of this host.
 type Host struct {
 	Components map[string][]string // measured: name → HMAC-SHA-256 values, lower-case hex, keyed by product
-	// Configured is what the configuration says of the host, in the same form; it has names of its own, and stands in for nothing that is
-	// measured.
+	// Configured is what the configuration says of the host, in the same form; it has names of its own, and stands in
+	// for nothing that is measured.
 	Configured map[string][]string
 	Absent     map[string]string // component name → why it could not be read
 	Physical   int               // cores; 0 when unknown
@@ -176,15 +179,15 @@ func (h Host) Cores(k CoreKind) int {
 // Clock is what is known of the wall clock besides the licence time that Judge is given as now.
 type Clock struct {
 	Behind time.Duration // how far the wall clock is behind the evidence; 0: not
-	// BehindSince is since when, in licence time, it has been behind by more than a tolerance; no earlier than this start of
-	// the host. Zero: it is not.
+	// BehindSince is since when, in licence time, it has been behind by more than a tolerance; no earlier than this
+	// start of the host. Zero: it is not.
 	BehindSince time.Time
 	From        TimeSource
-	// Ahead is how far the wall clock is beyond what it is believed for at once, measured from the mark, and AheadFor for how long
-	// the host has run with it. 0: it is believed.
+	// Ahead is how far the wall clock is beyond what it is believed for at once, measured from the mark, and AheadFor
+	// for how long the host has run with it. 0: it is believed.
 	Ahead, AheadFor time.Duration
-	// Unproved is how far the licence time is ahead of the time that is counted by wherever something is granted for a period: the
-	// periods of meters, the year of emergencies. 0: it is proved.
+	// Unproved is how far the licence time is ahead of the time that is counted by wherever something is granted for a
+	// period: the periods of meters, the year of emergencies. 0: it is proved.
 	Unproved time.Duration
 }
 
@@ -204,7 +207,8 @@ type Upstream struct {
 	Released      time.Time // when this host gave its place back; zero: it has not, or has taken one again
 	LastHeartbeat time.Time
 	LastCheckIn   time.Time
-	Refused       Code          // what the upstream says of the licence: Suspended, Banned, Revoked, Expired, …; empty: nothing
+	// what the upstream says of the licence: Suspended, Banned, Revoked, Expired, …; empty: nothing
+	Refused       Code
 	RefusedReason string        // its own words
 	Asleep        time.Duration // for how long of the time since LastHeartbeat this host was suspended or off
 	// HoldUntil is when the try that follows a boot or a resume is over: no heartbeat or check-in lapses before.
@@ -245,8 +249,8 @@ type Facts struct {
 	// Returned says when a licence was given back: what was issued by then is of no use here any more.
 	Returned  map[Ref]time.Time
 	Narrowing Narrowing
-	// Budgets says how much of a site pool this agent may hand out by a budget that is provably shared (site server, fleet,
-	// upstream checkout), overage included. A pool not named here has none.
+	// Budgets says how much of a site pool this agent may hand out by a budget that is provably shared (site server,
+	// fleet, upstream checkout), overage included. A pool not named here has none.
 	Budgets map[Share]Limit
 	// Draws says, of a site meter, what this agent has taken of it upstream, for good: so much may be drawn here.
 	Draws map[Share]Taken
@@ -302,14 +306,15 @@ type Judged struct {
 
 // PoolGrant is what the verdict permits of one pool.
 type PoolGrant struct {
-	Name      string
-	Limit     Limit // what the licence says, over base and add-ons
-	Overage   Limit
-	Budget    Limit // what this agent may hand out, without overage
-	Most      Limit // what Budget and Overage together may grow to: more than they are where they are a share
-	Scope     Scope
-	CountBy   CountBy
-	HoldersBy CountBy // with CountLease: what the holders of one lease count by; empty: a lease counts once, whoever joined it
+	Name    string
+	Limit   Limit // what the licence says, over base and add-ons
+	Overage Limit
+	Budget  Limit // what this agent may hand out, without overage
+	Most    Limit // what Budget and Overage together may grow to: more than they are where they are a share
+	Scope   Scope
+	CountBy CountBy
+	// with CountLease: what the holders of one lease count by; empty: a lease counts once, whoever joined it
+	HoldersBy CountBy
 	Unit      string
 	NotShared string // why Budget is 0 although Limit is not; empty otherwise
 }
@@ -332,8 +337,8 @@ type MeterGrant struct {
 	Period time.Time
 	// Adjustable says that whoever draws may adjust it: see Shift.
 	Adjustable bool
-	// Parts are what each of several licences gives of the meter, the base first; none: one licence gives all of it, and the fields
-	// above are that one's.
+	// Parts are what each of several licences gives of the meter, the base first; none: one licence gives all of it,
+	// and the fields above are that one's.
 	Parts []MeterPart
 }
 
@@ -359,8 +364,9 @@ type Verdict struct {
 	CoveredUntil time.Time // when it stops being good, given all documents at hand; zero: never, or not good now
 	GraceEndsAt  time.Time // zero unless Code is ValidInGrace
 	TerminatesAt time.Time // when the product must stop; zero: perpetual
-	// Next are the verdicts that this one turns into by itself, the first at Until, each from its JudgedAt on, up to the first that
-	// is not good: what is asked later than Until, and before the licences are judged again, is decided by them.
+	// Next are the verdicts that this one turns into by itself, the first at Until, each from its JudgedAt on, up to
+	// the first that is not good: what is asked later than Until, and before the licences are judged again, is decided
+	// by them.
 	Next []*Verdict
 
 	Environment Environment

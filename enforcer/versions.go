@@ -114,7 +114,9 @@ func parseVersion(s string) (version, error) {
 		v.pre = strings.Split(pre, ".")
 		for _, p := range v.pre {
 			if p == "" || strings.Trim(p, "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-") != "" {
-				return v, fmt.Errorf("%q is not a version: its pre-release is empty or has other characters than letters, digits and -", s)
+				return v, fmt.Errorf(
+					"%q is not a version: its pre-release is empty or has other characters than letters, digits and -",
+					s)
 			}
 		}
 	}

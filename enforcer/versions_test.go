@@ -39,7 +39,9 @@ func TestVersionsCover(t *testing.T) {
 		{"v4.2.1", "4.2.1", "4.2.2"},
 		{"V4.2.1", "4.2.1", "4.2.2"},
 		{"1.2.3.4.5.6.7.8", "1.2.3.4.5.6.7.8", "1.2.3.4.5.6.7.9 1.2.3"},
-		{">=1.0.0-alpha <1.0.0", "1.0.0-alpha 1.0.0-alpha.1 1.0.0-alpha.beta 1.0.0-beta 1.0.0-beta.2 1.0.0-beta.11 1.0.0-rc.1", "1.0.0 1.0.0-1"},
+		{">=1.0.0-alpha <1.0.0",
+			"1.0.0-alpha 1.0.0-alpha.1 1.0.0-alpha.beta 1.0.0-beta 1.0.0-beta.2 1.0.0-beta.11 1.0.0-rc.1",
+			"1.0.0 1.0.0-1"},
 		{"18446744073709551615", "18446744073709551615.1", "1"},
 	} {
 		vs, err := ParseVersions(row.versions)
@@ -107,7 +109,9 @@ func TestVersionsRefused(t *testing.T) {
 
 // TestVersionOrder is the example of Semantic Versioning 2.0.0 §11, with a few more.
 func TestVersionOrder(t *testing.T) {
-	order := strings.Fields("0 0.0.1 0.9 1.0.0-1 1.0.0-2 1.0.0-10 1.0.0-alpha 1.0.0-alpha.1 1.0.0-alpha.beta 1.0.0-beta 1.0.0-beta.2 1.0.0-beta.11 1.0.0-rc.1 1.0.0 1.0.0.1 1.0.1 1.2 1.10 2.0 10")
+	order := strings.Fields(
+		"0 0.0.1 0.9 1.0.0-1 1.0.0-2 1.0.0-10 1.0.0-alpha 1.0.0-alpha.1 1.0.0-alpha.beta 1.0.0-beta 1.0.0-beta.2 " +
+			"1.0.0-beta.11 1.0.0-rc.1 1.0.0 1.0.0.1 1.0.1 1.2 1.10 2.0 10")
 	for i, a := range order {
 		for j, b := range order {
 			v, err := parseVersion(a)
@@ -150,18 +154,22 @@ func TestVersionOrderIsTotal(t *testing.T) {
 
 // TestVersionsInVerdict: what several documents cover is each to be met, as the verdict lists them.
 func TestVersionsInVerdict(t *testing.T) {
-	f := factsWith(doc("a.lic", func(l *License) { l.Versions = ">=2" }), doc("b.lic", id("L2"), role(RoleAddOn), func(l *License) { l.Versions = "<3" }))
+	f := factsWith(doc("a.lic", func(l *License) {
+		l.Versions = ">=2"
+	}), doc("b.lic", id("L2"), role(RoleAddOn), func(l *License) { l.Versions = "<3" }))
 	if v := Judge(f, noon); !slices.Equal(v.Versions, []VersionCover{{"L1", ">=2"}, {"L2", "<3"}}) {
 		t.Errorf("versions %v", v.Versions)
 	}
 	f.Version = "3.1"
-	if v := Judge(f, noon); !v.Good() || !slices.Equal(v.Versions, []VersionCover{{"L1", ">=2"}}) || v.Pools["streams"].Limit != 4 {
+	if v := Judge(f, noon); !v.Good() || !slices.Equal(v.Versions, []VersionCover{{"L1", ">=2"}}) ||
+		v.Pools["streams"].Limit != 4 {
 		t.Errorf("an add-on that does not cover this version: %s, %v, %v", v.Code, v.Versions, v.Pools)
 	}
 }
 
 func FuzzParseVersions(f *testing.F) {
-	for _, s := range []string{"*", "4.x", ">=4.0 <5", "3.x || >=5, !=5.1.2-rc.1+b7", "=>4", "4.1-", "|| x", "v1.2.3.4.5.6.7.8", "> = 4"} {
+	for _, s := range []string{"*", "4.x", ">=4.0 <5", "3.x || >=5, !=5.1.2-rc.1+b7", "=>4", "4.1-", "|| x",
+		"v1.2.3.4.5.6.7.8", "> = 4"} {
 		f.Add(s, "4.2.1-rc.1")
 	}
 	f.Fuzz(func(t *testing.T, s, version string) {
@@ -219,7 +227,8 @@ func FuzzCovers(f *testing.F) {
 				t.Errorf("%s covers %s: %t, %v; want %t", row.versions, text(b1, b2, b3), got, err, row.want)
 			}
 			// Its pre-release lies just below it.
-			if got, err := vs.Covers(text(b1, b2, b3) + "-rc.1"); err != nil || strings.HasPrefix(row.versions, ">=") && v > low && v <= high && !got {
+			if got, err := vs.Covers(text(b1, b2, b3) + "-rc.1"); err != nil ||
+				strings.HasPrefix(row.versions, ">=") && v > low && v <= high && !got {
 				t.Errorf("%s covers %s-rc.1: %t, %v", row.versions, text(b1, b2, b3), got, err)
 			}
 		}

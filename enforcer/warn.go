@@ -17,7 +17,8 @@ func (j *judge) warn(v *Verdict, all, inForce []*ruling, now time.Time) {
 		if at := r.expires(); !at.IsZero() && now.Before(at) {
 			for _, days := range slices.Backward(expiresSoon) {
 				if left := time.Duration(days) * 24 * time.Hour; !now.Before(at.Add(-left)) {
-					warn(WarnExpiresSoon, at, "licence %s expires at %s, in less than %s", r.label(), minute(at), plural(days, "day"))
+					warn(WarnExpiresSoon, at, "licence %s expires at %s, in less than %s", r.label(), minute(at),
+						plural(days, "day"))
 					break
 				}
 			}
@@ -31,14 +32,17 @@ func (j *judge) warn(v *Verdict, all, inForce []*ruling, now time.Time) {
 			}
 		}
 		if at := r.emergency(now); !at.IsZero() {
-			warn(WarnEmergency, at, "licence %s: an operator's emergency is in force until %s; it is reported to the vendor", r.label(), minute(at))
+			warn(WarnEmergency, at,
+				"licence %s: an operator's emergency is in force until %s; it is reported to the vendor", r.label(),
+				minute(at))
 		}
 		if l.IsTest() {
 			warn(WarnTestLicense, zeroTime, "licence %s is for tests only", r.label())
 		}
 		j.warnShares(r, warn)
 		if r.match.Bound && r.match.OK && r.match.Matched < r.match.Of {
-			warn(WarnHostMatchLow, zeroTime, "licence %s: only %d of %d components of this host match: %s", r.label(), r.match.Matched, r.match.Of, strings.Join(r.match.Misses, "; "))
+			warn(WarnHostMatchLow, zeroTime, "licence %s: only %d of %d components of this host match: %s", r.label(),
+				r.match.Matched, r.match.Of, strings.Join(r.match.Misses, "; "))
 		}
 		for _, s := range r.ignored {
 			warn(WarnConfigIgnored, zeroTime, "%s", s)
@@ -52,7 +56,8 @@ func (j *judge) warn(v *Verdict, all, inForce []*ruling, now time.Time) {
 		case r.unused != "":
 			warn(WarnAddOnUnused, zeroTime, "%s", r.unused)
 		case r.inForce && r.Problem != nil:
-			warn(WarnDocument, zeroTime, "document %s is broken, and what stood there before counts on: %s", r.Name, r.Problem.Reason)
+			warn(WarnDocument, zeroTime, "document %s is broken, and what stood there before counts on: %s", r.Name,
+				r.Problem.Reason)
 		case r.code() == TestLicense && len(inForce) > 0:
 			warn(WarnTestLicense, zeroTime, "%s", r.findings[0].Reason)
 		case r.role() == RoleNotice && r.good():

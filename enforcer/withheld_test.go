@@ -42,8 +42,8 @@ func TestWithheld(t *testing.T) {
 	}
 }
 
-// Where what an upstream said was lost, no duty is met before it has answered, whatever the grace; a licence that demands none, or was
-// issued since, is not concerned.
+// Where what an upstream said was lost, no duty is met before it has answered, whatever the grace; a licence that
+// demands none, or was issued since, is not concerned.
 func TestUpstreamLost(t *testing.T) {
 	activation := func(l *License) { l.Activation = Activation{Required: true, Grace: aDay} }
 	checkIn := func(l *License) { l.CheckIn = Period{Every: 30 * aDay, Grace: aDay} }
@@ -61,7 +61,8 @@ func TestUpstreamLost(t *testing.T) {
 	} {
 		f := factsWith(test.doc)
 		f.UpstreamLost = noon.Add(-time.Hour)
-		f.Upstream = map[Ref]Upstream{test.doc.License.Ref(): {Activated: noon.Add(-aDay), LastCheckIn: noon.Add(-aDay), Proved: test.proved}}
+		f.Upstream = map[Ref]Upstream{test.doc.License.Ref(): {Activated: noon.Add(-aDay), LastCheckIn: noon.Add(-aDay),
+			Proved: test.proved}}
 		if v := Judge(f, noon); v.Code != test.want {
 			t.Errorf("%s: %s (%s), want %s", test.name, v.Code, v.Reason, test.want)
 		}

@@ -1,8 +1,8 @@
-// Package metrics is what operators scrape: a registry of its own, fed by the enforcer's events and, at each scrape, by a
-// snapshot. Nothing else knows Prometheus, and nobody decides by a metric. docs/metrics.md describes each.
+// Package metrics is what operators scrape: a registry of its own, fed by the enforcer's events and, at each scrape, by
+// a snapshot. Nothing else knows Prometheus, and nobody decides by a metric. docs/metrics.md describes each.
 //
-// Label values are closed sets: states, codes and causes of the enforcer, and the pools that the licence in force names. A
-// pool that a caller makes up is counted under the pool "".
+// Label values are closed sets: states, codes and causes of the enforcer, and the pools that the licence in force
+// names. A pool that a caller makes up is counted under the pool "".
 package metrics
 
 import (
@@ -66,7 +66,8 @@ type Metrics struct {
 	emergencies prometheus.Counter
 	reloadOK    prometheus.Gauge
 	reloadAt    prometheus.Gauge
-	// pools has the children of each pool's series, made when a verdict names it, so that counting takes no look-up by labels.
+	// pools has the children of each pool's series, made when a verdict names it, so that counting takes no look-up by
+	// labels.
 	pools atomic.Pointer[map[string]*poolSeries]
 	mu    sync.Mutex // one verdict at a time
 }
@@ -96,19 +97,29 @@ func New(o Options) *Metrics {
 	m.releases = counter("releases_total", "Leases that ended, by pool and cause.", "pool", "cause")
 	m.draws = counter("draws_total", "Draws from a meter.", "pool")
 	m.upstream = counter("upstream_requests_total", "Calls to an upstream, by call and result.", "call", "result")
-	m.emergencies = prometheus.NewCounter(prometheus.CounterOpts{Name: "usher_emergencies_total", Help: "Emergencies that operators have begun."})
-	m.success = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "usher_upstream_last_success_timestamp_seconds", Help: "When an upstream last answered a call well. Absent when none has."}, []string{"call"})
-	m.duration = prometheus.NewHistogram(prometheus.HistogramOpts{Name: "usher_acquire_duration_seconds", Help: "How long deciding an acquire took, waiting aside.",
+	m.emergencies = prometheus.NewCounter(prometheus.CounterOpts{Name: "usher_emergencies_total",
+		Help: "Emergencies that operators have begun."})
+	m.success = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "usher_upstream_last_success_timestamp_seconds",
+		Help: "When an upstream last answered a call well. Absent when none has."}, []string{"call"})
+	m.duration = prometheus.NewHistogram(prometheus.HistogramOpts{Name: "usher_acquire_duration_seconds",
+		Help:    "How long deciding an acquire took, waiting aside.",
 		Buckets: []float64{2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 5e-3, 2.5e-2, 0.1, 1}})
-	m.wait = prometheus.NewHistogram(prometheus.HistogramOpts{Name: "usher_wait_duration_seconds", Help: "How long acquires that waited did so, whatever came of it.",
+	m.wait = prometheus.NewHistogram(prometheus.HistogramOpts{Name: "usher_wait_duration_seconds",
+		Help:    "How long acquires that waited did so, whatever came of it.",
 		Buckets: []float64{1e-3, 1e-2, 0.1, 0.5, 1, 5, 15, 60, 300, 1800, 7200}})
-	m.reloadOK = prometheus.NewGauge(prometheus.GaugeOpts{Name: "usher_config_last_reload_successful", Help: "Whether the configuration was good when last read."})
-	m.reloadAt = prometheus.NewGauge(prometheus.GaugeOpts{Name: "usher_config_last_reload_success_timestamp_seconds", Help: "When a good configuration was last read."})
-	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "usher_build_info", Help: "Always 1; the labels say what runs.",
-		ConstLabels: prometheus.Labels{"version": o.Version, "revision": o.Revision, "goversion": runtime.Version(), "anchors": o.Anchors, "product": o.Product}})
+	m.reloadOK = prometheus.NewGauge(prometheus.GaugeOpts{Name: "usher_config_last_reload_successful",
+		Help: "Whether the configuration was good when last read."})
+	m.reloadAt = prometheus.NewGauge(prometheus.GaugeOpts{Name: "usher_config_last_reload_success_timestamp_seconds",
+		Help: "When a good configuration was last read."})
+	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "usher_build_info",
+		Help: "Always 1; the labels say what runs.",
+		ConstLabels: prometheus.Labels{"version": o.Version, "revision": o.Revision, "goversion": runtime.Version(),
+			"anchors": o.Anchors, "product": o.Product}})
 	build.Set(1)
-	m.registry.MustRegister(m.acquires, m.denials, m.releases, m.draws, m.upstream, m.emergencies, m.success, m.duration, m.wait, m.reloadOK, m.reloadAt, build,
-		&state{snapshot: o.Snapshot}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.registry.MustRegister(m.acquires, m.denials, m.releases, m.draws, m.upstream, m.emergencies, m.success,
+		m.duration, m.wait, m.reloadOK, m.reloadAt, build,
+		&state{snapshot: o.Snapshot}, collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.setPools(nil)
 	return m
 }
@@ -176,8 +187,10 @@ func (m *Metrics) setPools(v *enforcer.Verdict) {
 }
 
 func (m *Metrics) series(pool string) *poolSeries {
-	s := &poolSeries{granted: m.acquires.WithLabelValues(pool, resultGranted), denied: m.acquires.WithLabelValues(pool, resultDenied),
-		replayed: m.acquires.WithLabelValues(pool, resultReplayed), byCode: map[enforcer.DenialCode]prometheus.Counter{}, byCause: map[enforcer.Cause]prometheus.Counter{}}
+	s := &poolSeries{granted: m.acquires.WithLabelValues(pool, resultGranted),
+		denied:   m.acquires.WithLabelValues(pool, resultDenied),
+		replayed: m.acquires.WithLabelValues(pool, resultReplayed),
+		byCode:   map[enforcer.DenialCode]prometheus.Counter{}, byCause: map[enforcer.Cause]prometheus.Counter{}}
 	for _, c := range enforcer.DenialCodes() {
 		s.byCode[c] = m.denials.WithLabelValues(pool, string(c))
 	}
@@ -221,7 +234,8 @@ func (m *Metrics) Observe(ev enforcer.Event) {
 				c.Add(float64(it.N))
 			}
 		}
-	case enforcer.EventGranted, enforcer.EventRenewed, enforcer.EventForgot, enforcer.EventChanged, enforcer.EventQueued, enforcer.EventLeft, enforcer.EventSet, enforcer.EventNoted, enforcer.EventRemembered:
+	case enforcer.EventGranted, enforcer.EventRenewed, enforcer.EventForgot, enforcer.EventChanged,
+		enforcer.EventQueued, enforcer.EventLeft, enforcer.EventSet, enforcer.EventNoted, enforcer.EventRemembered:
 	}
 }
 

@@ -27,25 +27,33 @@ var at = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 func verdict() *enforcer.Verdict {
 	l := &enforcer.License{ID: "a", Expires: at.AddDate(0, 1, 0), Grace: 24 * time.Hour}
 	return &enforcer.Verdict{State: enforcer.StateValid, Code: enforcer.Valid, TerminatesAt: l.Terminates(),
-		Warnings: []enforcer.Warning{{Code: enforcer.WarnExpiresSoon}, {Code: enforcer.WarnDocument}, {Code: enforcer.WarnDocument}},
-		Licenses: []enforcer.Judged{{Document: "a", License: l, InForce: true, Code: enforcer.Valid}, {Document: "b", Code: enforcer.BadSignature}, {Document: "c", Code: enforcer.Superseded}},
-		Pools:    map[string]enforcer.PoolGrant{"streams": {Name: "streams", Limit: 8, Budget: 8}},
-		Meters:   map[string]enforcer.MeterGrant{"renders": {Name: "renders", Limit: 100, Budget: 100}}}
+		Warnings: []enforcer.Warning{{Code: enforcer.WarnExpiresSoon}, {Code: enforcer.WarnDocument},
+			{Code: enforcer.WarnDocument}},
+		Licenses: []enforcer.Judged{{Document: "a", License: l, InForce: true, Code: enforcer.Valid},
+			{Document: "b", Code: enforcer.BadSignature}, {Document: "c", Code: enforcer.Superseded}},
+		Pools:  map[string]enforcer.PoolGrant{"streams": {Name: "streams", Limit: 8, Budget: 8}},
+		Meters: map[string]enforcer.MeterGrant{"renders": {Name: "renders", Limit: 100, Budget: 100}}}
 }
 
 func full() *Metrics {
 	v := verdict()
 	m := New(Options{Version: "1.2.3", Revision: "abc", Anchors: "config", Product: "acme", Snapshot: func() Snapshot {
-		return Snapshot{Verdict: v, Now: at, Holders: map[string]int{"ttl": 3}, WatchMode: "fsnotify", StateFree: 1 << 30, ClockBehind: time.Second, Plugins: map[string]bool{"acme": true, "other": false}, Tampered: map[string]bool{"upstream.json": true, "draws.json": false}, Upstream: Upstream{CheckInDue: at, HeartbeatDeadline: at},
-			Pools: []enforcer.PoolStatus{{Name: "streams", Limit: 8, Budget: 8, InUse: 9, Peak: 9, Leases: 3, Borrowed: 2},
-				{Name: "seats", Limit: enforcer.Unlimited, Budget: enforcer.Unlimited, InUse: 1}, {Name: "renders", Meter: true, Limit: 100, Budget: 100, InUse: 40}}}
+		return Snapshot{Verdict: v, Now: at, Holders: map[string]int{"ttl": 3}, WatchMode: "fsnotify",
+			StateFree: 1 << 30, ClockBehind: time.Second, Plugins: map[string]bool{"acme": true, "other": false},
+			Tampered: map[string]bool{"upstream.json": true, "draws.json": false},
+			Upstream: Upstream{CheckInDue: at, HeartbeatDeadline: at},
+			Pools: []enforcer.PoolStatus{{Name: "streams", Limit: 8, Budget: 8, InUse: 9, Peak: 9, Leases: 3,
+				Borrowed: 2},
+				{Name: "seats", Limit: enforcer.Unlimited, Budget: enforcer.Unlimited, InUse: 1},
+				{Name: "renders", Meter: true, Limit: 100, Budget: 100, InUse: 40}}}
 	}})
 	m.Observe(enforcer.Event{Kind: enforcer.EventVerdict, Verdict: v})
 	m.Acquired("streams", 3*time.Microsecond, nil, false)
 	m.Acquired("streams", 3*time.Microsecond, nil, true)
 	m.Acquired("streams", 3*time.Microsecond, &enforcer.Denial{Code: enforcer.NoSlots}, false)
 	m.Acquired("made up", 3*time.Microsecond, &enforcer.Denial{Code: enforcer.PoolUnknown}, false)
-	m.Observe(enforcer.Event{Kind: enforcer.EventEnded, Cause: enforcer.CauseExpired, Lease: &enforcer.Lease{Items: []enforcer.Item{{Pool: "streams", N: 1}}}})
+	m.Observe(enforcer.Event{Kind: enforcer.EventEnded, Cause: enforcer.CauseExpired,
+		Lease: &enforcer.Lease{Items: []enforcer.Item{{Pool: "streams", N: 1}}}})
 	m.UpstreamCalled("heartbeat", "ok", at)
 	m.UpstreamCalled("check_in", "transient", at)
 	m.Reloaded(true, at)
@@ -95,7 +103,8 @@ func TestGolden(t *testing.T) {
 // A server's metrics have a row each on the page about servers, and no others have.
 func TestServerMetrics(t *testing.T) {
 	r := NewRegistry(func() Kept {
-		return Kept{Licences: map[string]int{"active": 2}, Hosts: 3, Cloned: 1, Blocks: map[[2]string]Blocks{{"L1", "streams"}: {2, 7}}}
+		return Kept{Licences: map[string]int{"active": 2}, Hosts: 3, Cloned: 1,
+			Blocks: map[[2]string]Blocks{{"L1", "streams"}: {2, 7}}}
 	})
 	r.Answered("check-out", "ok")
 	families, err := r.registry.Gather()
@@ -201,7 +210,8 @@ func TestEmpty(t *testing.T) {
 	m := New(Options{Snapshot: func() Snapshot { return Snapshot{StateFree: -1} }})
 	w := httptest.NewRecorder()
 	m.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
-	if s := w.Body.String(); w.Code != 200 || !strings.Contains(s, `usher_license_code{code="PREPARING"} 1`) || strings.Contains(s, "state_free_bytes") {
+	if s := w.Body.String(); w.Code != 200 || !strings.Contains(s, `usher_license_code{code="PREPARING"} 1`) ||
+		strings.Contains(s, "state_free_bytes") {
 		t.Errorf("%d %s", w.Code, s)
 	}
 }

@@ -29,8 +29,10 @@ type Blocks struct{ Count, Slots int64 }
 // NewRegistry returns metrics that nobody has counted in yet. kept is called once a scrape.
 func NewRegistry(kept func() Kept) *Registry {
 	r := &Registry{registry: prometheus.NewRegistry(), requests: prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "usher_upstream_server_requests_total", Help: "Requests of agents, by call and result."}, []string{"call", "result"})}
-	r.registry.MustRegister(r.requests, &registryState{kept}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+		Name: "usher_upstream_server_requests_total", Help: "Requests of agents, by call and result."},
+		[]string{"call", "result"})}
+	r.registry.MustRegister(r.requests, &registryState{kept}, collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return r
 }
 
@@ -53,7 +55,8 @@ var (
 )
 
 func (s *registryState) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descServerLicences, descServerHosts, descServerCloned, descServerBlocks, descServerSlots} {
+	for _, d := range []*prometheus.Desc{descServerLicences, descServerHosts, descServerCloned, descServerBlocks,
+		descServerSlots} {
 		ch <- d
 	}
 }
@@ -61,7 +64,8 @@ func (s *registryState) Describe(ch chan<- *prometheus.Desc) {
 func (s *registryState) Collect(ch chan<- prometheus.Metric) {
 	k := s.kept()
 	for _, state := range []string{"active", "suspended", "revoked"} {
-		ch <- prometheus.MustNewConstMetric(descServerLicences, prometheus.GaugeValue, float64(k.Licences[state]), state)
+		ch <- prometheus.MustNewConstMetric(descServerLicences, prometheus.GaugeValue, float64(k.Licences[state]),
+			state)
 	}
 	ch <- prometheus.MustNewConstMetric(descServerHosts, prometheus.GaugeValue, float64(k.Hosts))
 	ch <- prometheus.MustNewConstMetric(descServerCloned, prometheus.GaugeValue, float64(k.Cloned))

@@ -18,13 +18,16 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 }
 
 var (
-	descState       = desc("license_state", "1 for the state that the licence is in, else 0.", "state")
-	descCode        = desc("license_code", "1 for the verdict's code, else 0.", "code")
-	descWarning     = desc("license_warning", "How many warnings of a code there are.", "code")
-	descExpiry      = desc("license_expiry_timestamp_seconds", "When the licence in force expires; +Inf if never. Absent when none is in force.")
-	descCoverage    = desc("license_coverage_end_timestamp_seconds", "When it stops being good, given all documents at hand; +Inf if never. Absent when none is good.")
-	descTermination = desc("license_termination_timestamp_seconds", "When the product must stop: expiry plus grace; +Inf if never. Absent when none is in force.")
-	descDocuments   = desc("license_documents", "Documents in the licence folder, by what came of them.", "result")
+	descState   = desc("license_state", "1 for the state that the licence is in, else 0.", "state")
+	descCode    = desc("license_code", "1 for the verdict's code, else 0.", "code")
+	descWarning = desc("license_warning", "How many warnings of a code there are.", "code")
+	descExpiry  = desc("license_expiry_timestamp_seconds",
+		"When the licence in force expires; +Inf if never. Absent when none is in force.")
+	descCoverage = desc("license_coverage_end_timestamp_seconds",
+		"When it stops being good, given all documents at hand; +Inf if never. Absent when none is good.")
+	descTermination = desc("license_termination_timestamp_seconds",
+		"When the product must stop: expiry plus grace; +Inf if never. Absent when none is in force.")
+	descDocuments = desc("license_documents", "Documents in the licence folder, by what came of them.", "result")
 
 	descLimit    = desc("slots_limit", "Slots that the licence grants; +Inf if unlimited.", "pool")
 	descBudget   = desc("slots_budget", "Slots that this agent may hand out; +Inf if unlimited.", "pool")
@@ -39,22 +42,32 @@ var (
 	descHolders = desc("holders", "Leases held, by what tells that their holder is gone.", "liveness")
 	descDoubted = desc("leases_unconfirmed", "Leases found again after a restart whose holder is not known to live.")
 	descAlive   = desc("revoked_still_alive", "Holders whose lease was revoked and that still run.")
-	descDue     = desc("check_in_due_timestamp_seconds", "When the upstream check-in is due that the licence in force demands. Absent when it demands none.")
-	descBeat    = desc("heartbeat_deadline_timestamp_seconds", "When the licence in force falls without a further heartbeat. Absent when it demands none, or none has been answered.")
-	descClock   = desc("clock_offset_seconds", "How far the wall clock is behind the time already seen.")
-	descMatch   = desc("host_match_score", "The share of the licence's host components that match this host; 1 for a licence bound to none.")
-	descMode    = desc("watch_mode", "1 for how the licence folder is watched, else 0.", "mode")
-	descPlugin  = desc("plugin_up", "1 while a configured plugin runs, else 0.", "plugin")
-	descTamper  = desc("state_tampered", "1 while a file of the agent's state is not as the agent left it, until an operator accepts it, else 0.", "file")
-	descFree    = desc("state_free_bytes", "Free bytes on the file system of the state folder.")
+	descDue     = desc("check_in_due_timestamp_seconds",
+		"When the upstream check-in is due that the licence in force demands. Absent when it demands none.")
+	descBeat = desc("heartbeat_deadline_timestamp_seconds",
+		"When the licence in force falls without a further heartbeat. Absent when it demands none, or none has been "+
+			"answered.")
+	descClock = desc("clock_offset_seconds", "How far the wall clock is behind the time already seen.")
+	descMatch = desc("host_match_score",
+		"The share of the licence's host components that match this host; 1 for a licence bound to none.")
+	descMode   = desc("watch_mode", "1 for how the licence folder is watched, else 0.", "mode")
+	descPlugin = desc("plugin_up", "1 while a configured plugin runs, else 0.", "plugin")
+	descTamper = desc("state_tampered",
+		"1 while a file of the agent's state is not as the agent left it, until an operator accepts it, else 0.",
+		"file")
+	descFree = desc("state_free_bytes", "Free bytes on the file system of the state folder.")
 )
 
-var all = []*prometheus.Desc{descState, descCode, descWarning, descExpiry, descCoverage, descTermination, descDocuments, descLimit, descBudget, descInUse,
-	descWaiting, descReserved, descPeak, descOverage, descBorrowed, descMeter, descHolders, descDoubted, descAlive, descDue, descBeat, descClock, descMatch, descMode, descPlugin, descTamper, descFree}
+var all = []*prometheus.Desc{descState, descCode, descWarning, descExpiry, descCoverage, descTermination, descDocuments,
+	descLimit, descBudget, descInUse,
+	descWaiting, descReserved, descPeak, descOverage, descBorrowed, descMeter, descHolders, descDoubted, descAlive,
+	descDue, descBeat, descClock, descMatch, descMode, descPlugin, descTamper, descFree}
 
 // names of the metrics that are not collected from a snapshot.
-var counted = []string{"usher_acquires_total", "usher_denials_total", "usher_releases_total", "usher_draws_total", "usher_acquire_duration_seconds", "usher_wait_duration_seconds",
-	"usher_upstream_requests_total", "usher_emergencies_total", "usher_upstream_last_success_timestamp_seconds", "usher_config_last_reload_successful", "usher_config_last_reload_success_timestamp_seconds", "usher_build_info"}
+var counted = []string{"usher_acquires_total", "usher_denials_total", "usher_releases_total", "usher_draws_total",
+	"usher_acquire_duration_seconds", "usher_wait_duration_seconds",
+	"usher_upstream_requests_total", "usher_emergencies_total", "usher_upstream_last_success_timestamp_seconds",
+	"usher_config_last_reload_successful", "usher_config_last_reload_success_timestamp_seconds", "usher_build_info"}
 
 // Label values of the closed sets that are the metrics' own.
 var (
@@ -85,7 +98,8 @@ func (s *state) Collect(ch chan<- prometheus.Metric) {
 	if v == nil {
 		v = &enforcer.Verdict{State: enforcer.Preparing.State(), Code: enforcer.Preparing}
 	}
-	for _, st := range []enforcer.State{enforcer.StateValid, enforcer.StateExpired, enforcer.StateInvalid, enforcer.StateMissing} {
+	for _, st := range []enforcer.State{enforcer.StateValid, enforcer.StateExpired, enforcer.StateInvalid,
+		enforcer.StateMissing} {
 		set(descState, one(v.State == st), string(st))
 	}
 	for _, c := range enforcer.Codes() {

@@ -26,8 +26,10 @@ func TestAnswers(t *testing.T) {
 		{"a revoked key", plugin.Anchor{Revoked: true}, false, now, false},
 		{"a key that ends later", plugin.Anchor{NotAfter: now.Add(day)}, false, now, true},
 		{"a key past its end", plugin.Anchor{NotAfter: now.Add(-day)}, false, now, false},
-		{"a key past its end, that dates its answer back", plugin.Anchor{NotAfter: now.Add(-day)}, false, now.Add(-2 * day), false},
-		{"a key past its end, by a clock that is behind", plugin.Anchor{NotAfter: now.Add(day)}, false, now.Add(2 * day), false},
+		{"a key past its end, that dates its answer back", plugin.Anchor{NotAfter: now.Add(-day)}, false,
+			now.Add(-2 * day), false},
+		{"a key past its end, by a clock that is behind", plugin.Anchor{NotAfter: now.Add(day)}, false,
+			now.Add(2 * day), false},
 		{"a key that begins later", plugin.Anchor{NotBefore: now.Add(day)}, false, now, false},
 	} {
 		if err := row.a.Answers(row.test, row.at, now); (err == nil) != row.good {

@@ -17,8 +17,8 @@ const (
 	maxReason = 1024     // bytes of a sentence for people; what is longer is cut
 	maxWord   = 128      // bytes of a system's own code
 	maxID     = 256      // bytes of a block's id
-	// MaxRetryAfter is the longest that an upstream's error may put a caller off. A header says it, which no signature covers:
-	// anybody on the way can write one.
+	// MaxRetryAfter is the longest that an upstream's error may put a caller off. A header says it, which no signature
+	// covers: anybody on the way can write one.
 	MaxRetryAfter = 5 * time.Minute
 )
 
@@ -28,21 +28,26 @@ var nameRule = regexp.MustCompile(`^[a-z][a-z0-9-]{0,31}$`)
 // CheckName reports why a system may not be called so.
 func CheckName(system string) error {
 	if !nameRule.MatchString(system) {
-		return fmt.Errorf("%q is no name of a licence system: a lower-case letter, then lower-case letters, digits and -, 32 at most", clip(system, 40))
+		return fmt.Errorf(
+			"%q is no name of a licence system: a lower-case letter, then lower-case letters, digits and -, 32 at most",
+			clip(system, 40))
 	}
 	return nil
 }
 
 // problemCodes are what a format may say of a document.
-var problemCodes = []enforcer.Code{enforcer.Malformed, enforcer.BadSignature, enforcer.UntrustedKey, enforcer.Unavailable, enforcer.Revoked}
+var problemCodes = []enforcer.Code{enforcer.Malformed, enforcer.BadSignature, enforcer.UntrustedKey,
+	enforcer.Unavailable, enforcer.Revoked}
 
-// CheckVerified holds what a format of a system has answered against what was asked: it returns the answer, made safe, or a
-// problem of code Unavailable that says what cannot be: the fault is the plugin's then, and not the document's. The anchors
-// are those it was given; of the licence nothing is changed but what the anchor says better.
-func CheckVerified(system string, anchors []Anchor, l *enforcer.License, p *enforcer.Problem) (*enforcer.License, *enforcer.Problem) {
+// CheckVerified holds what a format of a system has answered against what was asked: it returns the answer, made safe,
+// or a problem of code Unavailable that says what cannot be: the fault is the plugin's then, and not the document's.
+// The anchors are those it was given; of the licence nothing is changed but what the anchor says better.
+func CheckVerified(system string, anchors []Anchor, l *enforcer.License,
+	p *enforcer.Problem) (*enforcer.License, *enforcer.Problem) {
 	nonsense := func(format string, args ...any) (*enforcer.License, *enforcer.Problem) {
-		return nil, &enforcer.Problem{System: system, Code: enforcer.Unavailable, Reason: "what the " + system + " plugin says of it cannot be: " + fmt.Sprintf(format, args...),
-			Hint: "update the plugin, or report this to whoever made it; the licence itself may be good"}
+		return nil, &enforcer.Problem{System: system, Code: enforcer.Unavailable,
+			Reason: "what the " + system + " plugin says of it cannot be: " + fmt.Sprintf(format, args...),
+			Hint:   "update the plugin, or report this to whoever made it; the licence itself may be good"}
 	}
 	if l == nil && p == nil {
 		return nonsense("neither a licence nor a problem")
@@ -62,7 +67,8 @@ func CheckVerified(system string, anchors []Anchor, l *enforcer.License, p *enfo
 		if l != nil && p.Code != enforcer.BadSignature && p.Code != enforcer.UntrustedKey {
 			return nonsense("both a licence and a problem")
 		}
-		safe := enforcer.Problem{System: system, Code: p.Code, Reason: sentence(p.Reason), Hint: sentence(p.Hint), SystemCode: word(p.SystemCode)}
+		safe := enforcer.Problem{System: system, Code: p.Code, Reason: sentence(p.Reason), Hint: sentence(p.Hint),
+			SystemCode: word(p.SystemCode)}
 		if safe.Reason == "" {
 			safe.Reason = "no reason was given"
 		}
@@ -75,7 +81,8 @@ func CheckVerified(system string, anchors []Anchor, l *enforcer.License, p *enfo
 	switch a := anchors[i]; {
 	case a.Revoked:
 		return nonsense("a revoked key is said to vouch for it")
-	case !a.NotBefore.IsZero() && l.Issued.Before(a.NotBefore), !a.NotAfter.IsZero() && (l.Issued.IsZero() || l.Issued.After(a.NotAfter)):
+	case !a.NotBefore.IsZero() && l.Issued.Before(a.NotBefore),
+		!a.NotAfter.IsZero() && (l.Issued.IsZero() || l.Issued.After(a.NotAfter)):
 		return nonsense("it was issued outside the time of the key that signed it")
 	case l.AnchorEnvironment != a.Environment:
 		c := *l
@@ -106,7 +113,8 @@ func (r *Reply) Check(now time.Time) error {
 	return nil
 }
 
-// Check reports what an upstream's block must not say, given what was asked: pool (empty: any), at most slots, at most span.
+// Check reports what an upstream's block must not say, given what was asked: pool (empty: any), at most slots, at most
+// span.
 func (b *Block) Check(pool string, slots, atLeast int64, span time.Duration) error {
 	switch {
 	case b == nil:
@@ -142,10 +150,11 @@ func (d *Drawn) Check(meter string, n int64) error {
 	return nil
 }
 
-// Checked returns the error, made safe: a class and a code out of the known, sentences that can be logged. What is refused
-// without a known code, or is of no known class, is Transient: nonsense never worsens a verdict.
+// Checked returns the error, made safe: a class and a code out of the known, sentences that can be logged. What is
+// refused without a known code, or is of no known class, is Transient: nonsense never worsens a verdict.
 func (e *Error) Checked() *Error {
-	out := &Error{Class: e.Class, Code: e.Code, Reason: sentence(e.Reason), Hint: sentence(e.Hint), SystemCode: word(e.SystemCode),
+	out := &Error{Class: e.Class, Code: e.Code, Reason: sentence(e.Reason), Hint: sentence(e.Hint),
+		SystemCode: word(e.SystemCode),
 		RetryAfter: max(0, min(e.RetryAfter, MaxRetryAfter))}
 	if out.Reason == "" {
 		out.Reason = "no reason was given"

@@ -35,20 +35,20 @@ type Anchor struct {
 type Format interface {
 	// System returns the system's name, such as "usher".
 	System() string
-	// Recognise reports whether the bytes look like a document of this system, however broken or forged. It is cheap and
-	// never panics.
+	// Recognise reports whether the bytes look like a document of this system, however broken or forged. It is cheap
+	// and never panics.
 	Recognise(document []byte) bool
 	// Verify checks the document against the anchors and returns its terms, or precisely why not. Exactly one of the
-	// two is non-nil, but for Describe's sake a Problem of code BadSignature or UntrustedKey may come with the unverified
-	// terms. It consults no clock.
+	// two is non-nil, but for Describe's sake a Problem of code BadSignature or UntrustedKey may come with the
+	// unverified terms. It consults no clock.
 	Verify(document []byte, anchors []Anchor) (*enforcer.License, *enforcer.Problem)
 }
 
 // Opener is a Format some of whose documents are encrypted.
 type Opener interface {
 	Format
-	// Open is Verify with secrets. A document that none of them opens has the code Unavailable, and the hint says what is missing.
-	// No secret may be found in a licence or a problem.
+	// Open is Verify with secrets. A document that none of them opens has the code Unavailable, and the hint says what
+	// is missing. No secret may be found in a licence or a problem.
 	Open(document []byte, anchors []Anchor, s Secrets) (*enforcer.License, *enforcer.Problem)
 }
 

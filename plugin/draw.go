@@ -11,9 +11,9 @@ import (
 type Drawer interface {
 	Upstream
 	// Draw takes draws. Who asks has made the request durable before: after a crash, and after an error that leaves it
-	// open whether draws were taken (Transient), it asks for the same again with the same Token, and gets the same answer
-	// and no second draws. An error whose SystemCode is NO_SLOTS says that there are no more until the meter resets; any
-	// Refused or Misconfigured says that none were taken by this Token.
+	// open whether draws were taken (Transient), it asks for the same again with the same Token, and gets the same
+	// answer and no second draws. An error whose SystemCode is NO_SLOTS says that there are no more until the meter
+	// resets; any Refused or Misconfigured says that none were taken by this Token.
 	Draw(context.Context, *Draw) (*Drawn, error)
 }
 
@@ -37,8 +37,8 @@ type Drawn struct {
 // Fetcher is an Upstream that can bring a host its first document, where none lies in the licence folder.
 type Fetcher interface {
 	Upstream
-	// Fetch returns the licence's document. The request has neither LicenseID nor Document, or those of a licence that is
-	// over.
+	// Fetch returns the licence's document. The request has neither LicenseID nor Document, or those of a licence that
+	// is over.
 	Fetch(context.Context, *Request) (*Reply, error)
 }
 

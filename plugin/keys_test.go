@@ -9,7 +9,8 @@ import (
 // Licence keys are read a line each, whatever a mail client did to the lines; a fault never quotes a key.
 func TestLicenseKeys(t *testing.T) {
 	t.Parallel()
-	if got, err := LicenseKeys([]byte("\xef\xbb\xbf one \r\n\n\ttwo")); err != nil || !slices.Equal(got, []string{"one", "two"}) {
+	if got, err := LicenseKeys([]byte("\xef\xbb\xbf one \r\n\n\ttwo")); err != nil ||
+		!slices.Equal(got, []string{"one", "two"}) {
 		t.Errorf("%q, %v", got, err)
 	}
 	for text, want := range map[string]string{
@@ -20,7 +21,8 @@ func TestLicenseKeys(t *testing.T) {
 		strings.Repeat("x", maxKeySize+1):     "at most 16 KiB",
 		strings.Repeat("SECRET\n", maxKeys+1): "at most 256 licence keys",
 	} {
-		if _, err := LicenseKeys([]byte(text)); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "SECRET") {
+		if _, err := LicenseKeys([]byte(text)); err == nil || !strings.Contains(err.Error(), want) ||
+			strings.Contains(err.Error(), "SECRET") {
 			t.Errorf("%.20q: %v, want %q", text, err, want)
 		}
 	}

@@ -15,12 +15,13 @@ type System struct {
 	Format  Format
 	Dialect Dialect // nil: its API is not answered locally
 
-	// NewAnchor makes an anchor from a public key as the system's vendors publish it. An empty alg means the key's usual
-	// algorithm.
+	// NewAnchor makes an anchor from a public key as the system's vendors publish it. An empty alg means the key's
+	// usual algorithm.
 	NewAnchor func(keyID string, key []byte, alg string) (Anchor, error)
 	// Keyless is the algorithm of anchors that have no key of a vendor's. Own gives them the agent's key.
 	Keyless string
-	// Own gives the agent's key to the anchors that are believed by it, and returns all anchors. It changes no argument.
+	// Own gives the agent's key to the anchors that are believed by it, and returns all anchors. It changes no
+	// argument.
 	Own func(anchors []Anchor, agent ed25519.PublicKey) []Anchor
 	// NameSchemes sets the schemes that an anchor is believed for; none means all that its algorithm serves.
 	NameSchemes func(a *Anchor, schemes []string) error
@@ -31,14 +32,14 @@ type System struct {
 	// digest. Nil, the function: the whole document.
 	Signed func(document []byte) []byte
 
-	// HostComponent names the component of a host's fingerprint that stands for the one text by which the system names a
-	// host, and HostValue makes its value of that text. No configuration can state the component.
+	// HostComponent names the component of a host's fingerprint that stands for the one text by which the system names
+	// a host, and HostValue makes its value of that text. No configuration can state the component.
 	HostComponent string
 	HostValue     func(fingerprint string) string
 
 	// Settings returns the system's configuration with its defaults: a pointer to a struct with yaml tags, whose fields
-	// are texts, numbers, switches, a time.Duration, lists of those, or a map[string]string. The agent decodes what stands
-	// under upstream.Section into it.
+	// are texts, numbers, switches, a time.Duration, lists of those, or a map[string]string. The agent decodes what
+	// stands under upstream.Section into it.
 	Settings func() Settings
 	Section  string // where Settings stands below upstream; empty: Name
 	Carries  Carries
@@ -49,8 +50,8 @@ type System struct {
 type Carries struct {
 	// Of the host: see the fields of Request that have these names. Any other system's are empty.
 	Fingerprint, Hostname, Memory, Disk bool
-	// Held says that the document, the agent's key and the state are for the system's client alone, and do not leave the
-	// host.
+	// Held says that the document, the agent's key and the state are for the system's client alone, and do not leave
+	// the host.
 	Held bool
 }
 
@@ -58,8 +59,8 @@ type Carries struct {
 type Settings interface {
 	// Used reports whether the configuration asks for an upstream.
 	Used() bool
-	// Check tells bad what is wrong. A key is relative to the section, and empty where no one key is at fault; a text is a
-	// whole sentence that names the key in full.
+	// Check tells bad what is wrong. A key is relative to the section, and empty where no one key is at fault; a text
+	// is a whole sentence that names the key in full.
 	Check(bad func(key, text string))
 	// Open makes the upstream that Used speaks of. It calls nobody. An error names the key in full.
 	Open(Environment) (Upstream, error)

@@ -8,9 +8,10 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// Upstream speaks with the remote side of one licence system. Implementations are safe for concurrent use, keep no state
-// that a restart may not lose, and give up when the context ends. They neither retry nor wait between tries: schedules,
-// back-off and what an outage means are the agent's. Each error is, or wraps, an [*Error]; any other counts as Transient.
+// Upstream speaks with the remote side of one licence system. Implementations are safe for concurrent use, keep no
+// state that a restart may not lose, and give up when the context ends. They neither retry nor wait between tries:
+// schedules, back-off and what an outage means are the agent's. Each error is, or wraps, an [*Error]; any other counts
+// as Transient.
 type Upstream interface {
 	// System returns the system's name, which is that of the licences it serves.
 	System() string
@@ -26,8 +27,8 @@ type Upstream interface {
 	Deactivate(context.Context, *Request) (*Reply, error)
 }
 
-// Budgeter is an Upstream of which slots can be had in blocks: a site server, a floating upstream. Capabilities.Budget says
-// that it is one.
+// Budgeter is an Upstream of which slots can be had in blocks: a site server, a floating upstream. Capabilities.Budget
+// says that it is one.
 type Budgeter interface {
 	Upstream
 	// CheckOut takes a block of slots. Fewer than asked may come, but at least AtLeast.
@@ -38,8 +39,9 @@ type Budgeter interface {
 	Return(context.Context, *Return) error
 }
 
-// Keeper is an Upstream that is to be called even for licences that demand no check-in: to hear that they are suspended, and to have
-// their documents renewed. That they are not called in vain is no duty, and no outage worsens a verdict by it.
+// Keeper is an Upstream that is to be called even for licences that demand no check-in: to hear that they are
+// suspended, and to have their documents renewed. That they are not called in vain is no duty, and no outage worsens a
+// verdict by it.
 type Keeper interface {
 	Upstream
 	// Every returns how often to check such a licence in.
@@ -63,8 +65,8 @@ type Request struct {
 	Product   string
 	Version   string // of the product; may be empty
 
-	// Fingerprint is what a system that names a host by one text calls this one, and Hostname the host's name. Both are for the
-	// built-in systems that say so by System.Carries, and empty for all others.
+	// Fingerprint is what a system that names a host by one text calls this one, and Hostname the host's name. Both are
+	// for the built-in systems that say so by System.Carries, and empty for all others.
 	Fingerprint, Hostname string
 
 	Components map[string][]string // the fingerprint: name → HMAC-SHA-256 in lower-case hex, keyed by product
@@ -77,8 +79,8 @@ type Request struct {
 	Emergencies []Emergency
 
 	Nonce []byte // 16 to 64 random bytes, to be found in the upstream's signed answer
-	// State is what the last Reply about this licence on this host said; nil at first. A copy of the host, which sends a
-	// state that has been used, is told apart by it.
+	// State is what the last Reply about this licence on this host said; nil at first. A copy of the host, which sends
+	// a state that has been used, is told apart by it.
 	State []byte
 }
 
@@ -107,8 +109,9 @@ type Reply struct {
 	Document      []byte    // a renewed document, to be verified like any other; nil: none
 	NextHeartbeat time.Time // when the upstream wants the next; zero: as the licence says
 	NextCheckIn   time.Time
-	// Time is the upstream's clock, and zero unless the upstream signed it together with the request's nonce: it is evidence,
-	// and nobody on the way could have replayed it. It counts for the system that tells the time of the agent alone.
+	// Time is the upstream's clock, and zero unless the upstream signed it together with the request's nonce: it is
+	// evidence, and nobody on the way could have replayed it. It counts for the system that tells the time of the agent
+	// alone.
 	Time  time.Time
 	State []byte // to be sent with the next request; at most MaxState bytes
 }
@@ -139,11 +142,12 @@ type Return struct {
 
 // What a Budgeter's error says in SystemCode that means something to the agent. None of them changes a verdict.
 const (
-	SystemFull     = "NO_SLOTS"     // CheckOut: others have them, and may give some back
-	SystemLapsed   = "BLOCK_LAPSED" // Extend: the block is over, and its slots may be another's
-	SystemNoPools  = "NO_POOLS"     // this upstream has no slots to give
-	SystemSettling = "SETTLING"     // CheckOut: the upstream may not know who has which slots, and gives no new ones for a while
-	SystemCloned   = "CLONED"       // another host has gone on with this one's state
+	SystemFull    = "NO_SLOTS"     // CheckOut: others have them, and may give some back
+	SystemLapsed  = "BLOCK_LAPSED" // Extend: the block is over, and its slots may be another's
+	SystemNoPools = "NO_POOLS"     // this upstream has no slots to give
+	// CheckOut: the upstream may not know who has which slots, and gives no new ones for a while
+	SystemSettling = "SETTLING"
+	SystemCloned   = "CLONED" // another host has gone on with this one's state
 )
 
 // Block is slots of one pool that nobody else has before it ends.
@@ -151,11 +155,12 @@ type Block struct {
 	ID    string
 	Pool  string
 	Slots int64
-	// For is how long it may be used, counted on CLOCK_BOOTTIME from the instant at which the request was *sent*. So the
-	// agent's own deadline is earlier than the upstream's, by as long as the call took.
+	// For is how long it may be used, counted on CLOCK_BOOTTIME from the instant at which the request was *sent*. So
+	// the agent's own deadline is earlier than the upstream's, by as long as the call took.
 	For   time.Duration
 	State []byte // as Reply.State, for the next request about blocks: they have a chain of their own
-	// Wanted is how many slots of the pool others have asked for in vain a while ago: who has idle ones gives them back.
+	// Wanted is how many slots of the pool others have asked for in vain a while ago: who has idle ones gives them
+	// back.
 	Wanted int64
 }
 
@@ -176,7 +181,8 @@ type Error struct {
 	Reason     string        // one sentence for people
 	Hint       string        // the mend; may be empty
 	SystemCode string        // the system's own word; may be empty
-	RetryAfter time.Duration // Transient: not sooner, up to MaxRetryAfter and the licence's own deadlines; zero: as the agent likes
+	// Transient: not sooner, up to MaxRetryAfter and the licence's own deadlines; zero: as the agent likes
+	RetryAfter time.Duration
 }
 
 // Error returns the reason, with the class before it.
@@ -195,7 +201,9 @@ func Transiently(format string, args ...any) *Error {
 
 // RefusalCodes returns what an upstream may make of a licence by refusing.
 func RefusalCodes() []enforcer.Code {
-	return []enforcer.Code{enforcer.Suspended, enforcer.Banned, enforcer.Revoked, enforcer.Expired, enforcer.Superseded, enforcer.NotFound,
+	return []enforcer.Code{enforcer.Suspended, enforcer.Banned, enforcer.Revoked, enforcer.Expired, enforcer.Superseded,
+		enforcer.NotFound,
 		enforcer.FingerprintMismatch, enforcer.AgentKeyMismatch, enforcer.TooManyCores,
-		enforcer.TooMuchMemory, enforcer.TooMuchDisk, enforcer.ProductMismatch, enforcer.VersionNotCovered, enforcer.HeartbeatDead}
+		enforcer.TooMuchMemory, enforcer.TooMuchDisk, enforcer.ProductMismatch, enforcer.VersionNotCovered,
+		enforcer.HeartbeatDead}
 }

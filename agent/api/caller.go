@@ -53,7 +53,8 @@ func (r Rule) matches(p *peer) bool {
 	return true
 }
 
-// exeHash returns the SHA-256 of the peer's executable in hex, empty when it cannot be read. It waits for that where it is not known.
+// exeHash returns the SHA-256 of the peer's executable in hex, empty when it cannot be read. It waits for that where it
+// is not known.
 func (p *peer) exeHash() string {
 	if p.pid == 0 || p.exe == "" {
 		return ""
@@ -73,15 +74,17 @@ func (p *peer) exeHash() string {
 	return sum
 }
 
-// matchesAny reports whether a rule matches. Rules that need no hash come first, so that whom they let in waits for none.
+// matchesAny reports whether a rule matches. Rules that need no hash come first, so that whom they let in waits for
+// none.
 func matchesAny(rules []Rule, p *peer) bool {
 	hashed := func(r Rule) bool { return r.ExeSHA256 != "" }
 	return slices.ContainsFunc(rules, func(r Rule) bool { return !hashed(r) && r.matches(p) }) ||
 		slices.ContainsFunc(rules, func(r Rule) bool { return hashed(r) && r.matches(p) })
 }
 
-// admin reports whether the peer may do everything: root or the agent's own user, where the kernel shows the agent its pid, or by
-// rule. In a sibling PID namespace, which is another container's, the number of a uid says nothing: images share numbers.
+// admin reports whether the peer may do everything: root or the agent's own user, where the kernel shows the agent its
+// pid, or by rule. In a sibling PID namespace, which is another container's, the number of a uid says nothing: images
+// share numbers.
 func (r Rules) admin(p *peer) bool {
 	if p.own {
 		return true

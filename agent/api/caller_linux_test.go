@@ -83,13 +83,15 @@ func TestAdmin(t *testing.T) {
 		{"root of another PID namespace", Rules{}, peer{uid: 0}, false, true},
 		{"the agent's user", Rules{}, peer{uid: own, pid: 5}, true, true},
 		{"the agent's user of another PID namespace", Rules{}, peer{uid: own}, false, true},
-		{"the agent's user of another PID namespace, who is not allowed", Rules{Allow: []Rule{{UID: id(1)}}}, peer{uid: own}, false, false},
+		{"the agent's user of another PID namespace, who is not allowed", Rules{Allow: []Rule{{UID: id(1)}}},
+			peer{uid: own}, false, false},
 		{"somebody", Rules{}, peer{uid: 4711, pid: 5}, own == 4711, true},
 		{"an admin by rule", Rules{Admin: []Rule{{UID: id(4711)}}}, peer{uid: 4711}, true, true},
 		{"nobody, by rule", Rules{Admin: []Rule{{UID: id(Nobody)}}}, peer{uid: Nobody, pid: 5}, false, true},
 		{"not allowed", Rules{Allow: []Rule{{UID: id(1)}}}, peer{uid: 4711, pid: 5}, own == 4711, own == 4711},
 		{"allowed", Rules{Allow: []Rule{{UID: id(1)}, {UID: id(4711)}}}, peer{uid: 4711}, false, true},
-		{"an admin is always allowed", Rules{Allow: []Rule{{UID: id(1)}}, Admin: []Rule{{UID: id(4711)}}}, peer{uid: 4711}, true, true},
+		{"an admin is always allowed", Rules{Allow: []Rule{{UID: id(1)}}, Admin: []Rule{{UID: id(4711)}}},
+			peer{uid: 4711}, true, true},
 		{"where the kernel lets only one in", Rules{}, peer{uid: 0, own: true}, true, true},
 	} {
 		if got := test.rules.admin(&test.peer); got != test.admin {

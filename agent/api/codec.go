@@ -11,8 +11,8 @@ import (
 	"github.com/usher-agent/usher/client/wire"
 )
 
-// plainRequest reads a request in the form that clients write, {"jsonrpc":"2.0","id":1,"method":"a.b","params":{…}} without
-// spaces between, and reports whether it has that form. params is one valid JSON value.
+// plainRequest reads a request in the form that clients write, {"jsonrpc":"2.0","id":1,"method":"a.b","params":{…}}
+// without spaces between, and reports whether it has that form. params is one valid JSON value.
 func plainRequest(line []byte) (r rpcRequest, ok bool) {
 	rest, ok := bytes.CutPrefix(line, []byte(`{"jsonrpc":"2.0","id":`))
 	if !ok {
@@ -48,7 +48,8 @@ func plainRequest(line []byte) (r rpcRequest, ok bool) {
 // plainMember reads an object of one member whose value is a text without anything to decode: {"pool":"streams"}.
 func plainMember(object []byte, name string) (string, bool) {
 	n := len(`{"`) + len(name) + len(`":"`)
-	if len(object) < n+2 || string(object[:2]) != `{"` || string(object[2:2+len(name)]) != name || string(object[2+len(name):n]) != `":"` || string(object[len(object)-2:]) != `"}` {
+	if len(object) < n+2 || string(object[:2]) != `{"` || string(object[2:2+len(name)]) != name ||
+		string(object[2+len(name):n]) != `":"` || string(object[len(object)-2:]) != `"}` {
 		return "", false
 	}
 	text := object[n : len(object)-2]

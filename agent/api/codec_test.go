@@ -19,15 +19,19 @@ func TestAppendLease(t *testing.T) {
 	})
 	text := rapid.String()
 	holder := rapid.Custom(func(t *rapid.T) wire.Holder {
-		h := wire.Holder{UID: rapid.Uint32().Draw(t, "uid"), GID: rapid.Uint32().Draw(t, "gid"), PID: rapid.Int32().Draw(t, "pid"), Exe: text.Draw(t, "exe"), User: text.Draw(t, "user"), Credential: text.Draw(t, "credential")}
+		h := wire.Holder{UID: rapid.Uint32().Draw(t, "uid"), GID: rapid.Uint32().Draw(t, "gid"),
+			PID: rapid.Int32().Draw(t, "pid"), Exe: text.Draw(t, "exe"), User: text.Draw(t, "user"),
+			Credential: text.Draw(t, "credential")}
 		if rapid.Bool().Draw(t, "labels") {
 			h.Labels = rapid.MapOfN(text, text, 0, 3).Draw(t, "label")
 		}
 		return h
 	})
 	rapid.Check(t, func(t *rapid.T) {
-		l := wire.Lease{ID: text.Draw(t, "id"), Pool: text.Draw(t, "pool"), N: rapid.Int64().Draw(t, "n"), Items: []wire.Item{}, Lifetime: text.Draw(t, "lifetime"),
-			Liveness: text.Draw(t, "liveness"), State: text.Draw(t, "state"), AcquiredAt: at.Draw(t, "at"), Token: text.Draw(t, "token")}
+		l := wire.Lease{ID: text.Draw(t, "id"), Pool: text.Draw(t, "pool"), N: rapid.Int64().Draw(t, "n"),
+			Items: []wire.Item{}, Lifetime: text.Draw(t, "lifetime"),
+			Liveness: text.Draw(t, "liveness"), State: text.Draw(t, "state"), AcquiredAt: at.Draw(t, "at"),
+			Token: text.Draw(t, "token")}
 		for range rapid.IntRange(0, 3).Draw(t, "items") {
 			l.Items = append(l.Items, wire.Item{Pool: text.Draw(t, "pool"), N: rapid.Int64().Draw(t, "n")})
 		}
@@ -59,8 +63,11 @@ func TestAppendLease(t *testing.T) {
 
 // The short way reads what the library reads, or leaves it to the library.
 func FuzzPlainRequest(f *testing.F) {
-	for _, s := range []string{`{"jsonrpc":"2.0","id":1,"method":"lease.acquire","params":{"pool":"a"}}`, `{"jsonrpc":"2.0","id":01,"method":"a","params":{}}`,
-		`{"jsonrpc":"2.0","id":1,"method":"a","params":{},"id":2}`, `{"jsonrpc":"2.0","id":1,"method":"a","params":{"a":1,"a":2}}`, `{"jsonrpc":"2.0","id":1,"method":"","params":{} }`} {
+	for _, s := range []string{`{"jsonrpc":"2.0","id":1,"method":"lease.acquire","params":{"pool":"a"}}`,
+		`{"jsonrpc":"2.0","id":01,"method":"a","params":{}}`,
+		`{"jsonrpc":"2.0","id":1,"method":"a","params":{},"id":2}`,
+		`{"jsonrpc":"2.0","id":1,"method":"a","params":{"a":1,"a":2}}`,
+		`{"jsonrpc":"2.0","id":1,"method":"","params":{} }`} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, line []byte) {
@@ -72,7 +79,8 @@ func FuzzPlainRequest(f *testing.F) {
 		if err := json.Unmarshal(line, &want, json.RejectUnknownMembers(true)); err != nil {
 			t.Fatalf("%q: the library refuses it: %v", line, err)
 		}
-		if r.Version != want.Version || r.Method != want.Method || string(r.ID) != string(want.ID) || strings.TrimSpace(string(r.Params)) != string(want.Params) {
+		if r.Version != want.Version || r.Method != want.Method || string(r.ID) != string(want.ID) ||
+			strings.TrimSpace(string(r.Params)) != string(want.Params) {
 			t.Fatalf("%q is read as %+v, and by the library as %+v", line, r, want)
 		}
 	})

@@ -27,7 +27,8 @@ func badRequest(field, hint, format string, args ...any) *enforcer.Denial {
 
 // body reads a request's body up to a limit.
 func body(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, *enforcer.Denial) {
-	tooLarge := &enforcer.Denial{Code: enforcer.TooLarge, Detail: fmt.Sprintf("the body is larger than %d bytes", limit), Hint: "send less"}
+	tooLarge := &enforcer.Denial{Code: enforcer.TooLarge,
+		Detail: fmt.Sprintf("the body is larger than %d bytes", limit), Hint: "send less"}
 	if r.ContentLength > limit {
 		w.Header().Set("Connection", "close")
 		return nil, tooLarge
@@ -69,12 +70,15 @@ func (s *Server) keepBody(k key, r *http.Request, most int64) (give func(), d *e
 }
 
 func tooMuchAtOnce(k key) *enforcer.Denial {
-	return &enforcer.Denial{Code: enforcer.RateLimited, Detail: fmt.Sprintf("long messages of %s take as much memory as one user may have, which is no more than is left for all others, of %d bytes", k, maxKept),
+	return &enforcer.Denial{Code: enforcer.RateLimited,
+		Detail: fmt.Sprintf(
+			"long messages of %s take as much memory as one user may have, which is no more than is left for all "+
+				"others, of %d bytes", k, maxKept),
 		Hint: "send shorter messages, or fewer at once"}
 }
 
-// decode reads a JSON body strictly into a request: no unknown or duplicate member, no other case, no invalid UTF-8, and
-// nothing after the object. An empty body is an error unless empty is allowed.
+// decode reads a JSON body strictly into a request: no unknown or duplicate member, no other case, no invalid UTF-8,
+// and nothing after the object. An empty body is an error unless empty is allowed.
 func decode(w http.ResponseWriter, r *http.Request, into any, mayBeEmpty bool) *enforcer.Denial {
 	if c, ok := w.(*call); ok {
 		give, d := c.server.keepBody(c.peer.key(), r, MaxBody)
@@ -95,7 +99,8 @@ func decode(w http.ResponseWriter, r *http.Request, into any, mayBeEmpty bool) *
 		return badRequest("", "send a JSON object", "the body is empty")
 	}
 	if !isJSON(r.Header.Get("Content-Type")) {
-		return badRequest("Content-Type", "send Content-Type: application/json (curl --json does)", "the Content-Type is %q, and only application/json is read", short(r.Header.Get("Content-Type")))
+		return badRequest("Content-Type", "send Content-Type: application/json (curl --json does)",
+			"the Content-Type is %q, and only application/json is read", short(r.Header.Get("Content-Type")))
 	}
 	if r, ok := into.(*wire.AcquireRequest); ok {
 		if pool, plain := plainMember(b, "pool"); plain { // the commonest there is
@@ -140,7 +145,8 @@ func badJSON(err error, into any) *enforcer.Denial {
 		return badRequest(at, suggest(at, into), "field %q is not known", at)
 	case errors.As(err, &semantic):
 		at := field(semantic.JSONPointer)
-		return badRequest(at, "docs/openapi.yaml has every field's type", "field %q: a JSON %s does not do here", at, kindName(semantic.JSONKind))
+		return badRequest(at, "docs/openapi.yaml has every field's type", "field %q: a JSON %s does not do here", at,
+			kindName(semantic.JSONKind))
 	case errors.As(err, &syntactic):
 		if !utf8.ValidString(syntactic.Error()) || strings.Contains(syntactic.Error(), "UTF-8") {
 			return badRequest("", "send UTF-8", "the JSON is not valid UTF-8, at byte %d", syntactic.ByteOffset)

@@ -9,15 +9,15 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// unread is a grant whose answer ends with the last byte that was written on a connection. Nobody knows of a lease whose answer
-// was not read, so it is undone when the other end closes without having read that byte: then the kernel reports ECONNRESET on
-// this end (Linux; unix(7) has no word of it, unix_release_sock in net/unix/af_unix.c does it). One that shuts down its writing
-// half alone reads on, and is waited for.
+// unread is a grant whose answer ends with the last byte that was written on a connection. Nobody knows of a lease
+// whose answer was not read, so it is undone when the other end closes without having read that byte: then the kernel
+// reports ECONNRESET on this end (Linux; unix(7) has no word of it, unix_release_sock in net/unix/af_unix.c does it).
+// One that shuts down its writing half alone reads on, and is waited for.
 type unread struct {
 	lease enforcer.LeaseID
 	undo  func(enforcer.LeaseID) // nil: there is no such grant
-	// sure says that whether the answer was read must be known before anything else is written: with more bytes behind it the
-	// kernel's word would be of those.
+	// sure says that whether the answer was read must be known before anything else is written: with more bytes behind
+	// it the kernel's word would be of those.
 	sure bool
 }
 
@@ -40,9 +40,9 @@ func (c *conn) mustProve() bool {
 	return c.unread.sure
 }
 
-// prove waits until the other end has read all that was written, or has closed, where that must be known before anything else is
-// written. No longer than the deadline of writes: an end that does not read is cut off, and what it was granted stands, for it
-// may read on yet.
+// prove waits until the other end has read all that was written, or has closed, where that must be known before
+// anything else is written. No longer than the deadline of writes: an end that does not read is cut off, and what it
+// was granted stands, for it may read on yet.
 func (c *conn) prove() error {
 	if !c.mustProve() {
 		return nil
@@ -54,8 +54,8 @@ func (c *conn) prove() error {
 	return err
 }
 
-// proved takes note of a write. That something could be written shows that the other end had not closed: when prove found
-// nothing unread before, it was read.
+// proved takes note of a write. That something could be written shows that the other end had not closed: when prove
+// found nothing unread before, it was read.
 func (c *conn) proved(n int, err error) {
 	if n > 0 || err == nil {
 		c.swapUnread(unread{})
@@ -69,8 +69,8 @@ func (c *conn) heard(err error) {
 	}
 }
 
-// settle undoes the grant whose answer was not read, before the connection is closed here. An end that is there still is waited
-// for until it has read or closed, or the agent ends.
+// settle undoes the grant whose answer was not read, before the connection is closed here. An end that is there still
+// is waited for until it has read or closed, or the agent ends.
 func (c *conn) settle() {
 	was := c.swapUnread(unread{})
 	if was.undo == nil {
@@ -103,6 +103,6 @@ func outlivesCaller(l *enforcer.Lease) bool {
 	}
 }
 
-// undoable reports whether a grant is undone when nobody knows of it: not one with a client token, which can be asked for
-// again, and not a draw, which never comes back.
+// undoable reports whether a grant is undone when nobody knows of it: not one with a client token, which can be asked
+// for again, and not a draw, which never comes back.
 func undoable(l *enforcer.Lease) bool { return l.Token == nil && l.Lifetime != enforcer.LifetimeDraw }

@@ -15,8 +15,8 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// Dialect is a listener that answers another API than the local one, by a handler of its own. What is refused before that is
-// a problem as everywhere.
+// Dialect is a listener that answers another API than the local one, by a handler of its own. What is refused before
+// that is a problem as everywhere.
 type Dialect struct {
 	Name    string
 	Socket  *Socket      // where the kernel says who calls
@@ -73,8 +73,8 @@ func (c *DialectCall) Granted(late func() *enforcer.Denial) {
 	c.late = append(c.late, late)
 }
 
-// Late looks at what the call's answer, which is to be written now, gives. Where something of it is over the denial is to be answered
-// instead. nil: it is not.
+// Late looks at what the call's answer, which is to be written now, gives. Where something of it is over the denial is
+// to be answered instead. nil: it is not.
 func (c *DialectCall) Late() (d *enforcer.Denial) {
 	c.mu.Lock()
 	late := c.late
@@ -90,7 +90,8 @@ func (c *DialectCall) Late() (d *enforcer.Denial) {
 	return d
 }
 
-// Wait lets the call's connection be silent for as long as d. Whoever waits sends nothing; that it hangs up ends the context.
+// Wait lets the call's connection be silent for as long as d. Whoever waits sends nothing; that it hangs up ends the
+// context.
 func (c *DialectCall) Wait(d time.Duration) error {
 	if err := c.controller.SetReadDeadline(time.Time{}); err != nil {
 		return err
@@ -98,8 +99,8 @@ func (c *DialectCall) Wait(d time.Duration) error {
 	return c.controller.SetWriteDeadline(time.Now().Add(d + writeWithin))
 }
 
-// deliver has the answer sent, and calls what is to be called when that fails, or when failed says that there is none. What was over
-// when it was sent is withdrawn.
+// deliver has the answer sent, and calls what is to be called when that fails, or when failed says that there is none.
+// What was over when it was sent is withdrawn.
 func (c *DialectCall) deliver(failed bool) {
 	c.mu.Lock()
 	lost, late := c.lost, c.late
@@ -203,13 +204,15 @@ func (s *Server) guardDialect(d *Dialect, w http.ResponseWriter, r *http.Request
 // meet finds out who calls, or says why he is refused.
 func (s *Server) meet(d *Dialect, call *DialectCall, r *http.Request) *enforcer.Denial {
 	// No browser has business here; one that is lured to would say where it comes from.
-	if site := r.Header.Get("Sec-Fetch-Site"); len(r.Header.Values("Origin")) > 0 || site != "" && site != "none" && site != "same-origin" {
+	if site := r.Header.Get("Sec-Fetch-Site"); len(r.Header.Values("Origin")) > 0 ||
+		site != "" && site != "none" && site != "same-origin" {
 		return &enforcer.Denial{Code: enforcer.Forbidden, Detail: "calls from web pages are refused"}
 	}
 	if d.TCP != nil {
 		if !local(r.Host, d.TCP.Addr()) {
-			return &enforcer.Denial{Code: enforcer.Forbidden, Field: "Host", Detail: fmt.Sprintf("the host %q is not this listener's", short(r.Host)),
-				Hint: "call it by its address, or localhost"}
+			return &enforcer.Denial{Code: enforcer.Forbidden, Field: "Host",
+				Detail: fmt.Sprintf("the host %q is not this listener's", short(r.Host)),
+				Hint:   "call it by its address, or localhost"}
 		}
 		c, onTCP := r.Context().Value(tcpKey{}).(*tcpConn)
 		if onTCP {
@@ -236,12 +239,14 @@ func (s *Server) meet(d *Dialect, call *DialectCall, r *http.Request) *enforcer.
 		call.Caller, call.Vouched, call.Kernel = p.caller(call.rights.admin), true, true
 	}
 	if r.ContentLength > d.MaxBody {
-		return &enforcer.Denial{Code: enforcer.TooLarge, Detail: fmt.Sprintf("the body has %d bytes, at most %d may be", r.ContentLength, d.MaxBody)}
+		return &enforcer.Denial{Code: enforcer.TooLarge,
+			Detail: fmt.Sprintf("the body has %d bytes, at most %d may be", r.ContentLength, d.MaxBody)}
 	}
 	return nil
 }
 
-// local reports whether a Host is the listener's own, by number or as localhost. A name that somebody has pointed here is not.
+// local reports whether a Host is the listener's own, by number or as localhost. A name that somebody has pointed here
+// is not.
 func local(host string, own net.Addr) bool {
 	name, _, err := net.SplitHostPort(host)
 	if err != nil {

@@ -16,10 +16,13 @@ import (
 func TestLocal(t *testing.T) {
 	t.Parallel()
 	own := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2), Port: 80}
-	for host, want := range map[string]bool{"127.0.0.2": true, "127.0.0.2:80": true, "127.0.0.1:9": true, "[::1]": true, "[::1]:80": true, "::1": true, "localhost": true,
+	for host, want := range map[string]bool{"127.0.0.2": true, "127.0.0.2:80": true, "127.0.0.1:9": true, "[::1]": true,
+		"[::1]:80": true, "::1": true, "localhost": true,
 		"LOCALHOST:1": true, "[::ffff:127.0.0.1]:80": true,
-		"": false, "127.0.0.3": false, "localhost.": false, "localhost.example.com": false, "a.localhost": false, "192.0.2.1:80": false, "0.0.0.0": false, "[::]:80": false,
-		"127.0.0.1.example.com": false, "127.1": false, "2130706433": false, "[::1": true, "localhost:80:80": false, "[fe80::1%25lo]": false} {
+		"": false, "127.0.0.3": false, "localhost.": false, "localhost.example.com": false, "a.localhost": false,
+		"192.0.2.1:80": false, "0.0.0.0": false, "[::]:80": false,
+		"127.0.0.1.example.com": false, "127.1": false, "2130706433": false, "[::1": true, "localhost:80:80": false,
+		"[fe80::1%25lo]": false} {
 		if got := local(host, own); got != want {
 			t.Errorf("%q: %t", host, got)
 		}
@@ -32,7 +35,9 @@ func TestDialectRules(t *testing.T) {
 	one, two := uint32(4711), uint32(4712)
 	s := New(Config{Rules: Rules{Allow: []Rule{{UID: &one}}}})
 	var seen *DialectCall
-	d := &Dialect{Name: "toy", MaxBody: 10, Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { seen = DialectCallOf(r.Context()) })}
+	d := &Dialect{Name: "toy", MaxBody: 10, Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		seen = DialectCallOf(r.Context())
+	})}
 	call := func(p *peer) int {
 		seen = nil
 		r := httptest.NewRequest("GET", "/", nil)
@@ -43,7 +48,8 @@ func TestDialectRules(t *testing.T) {
 		s.guardDialect(d, w, r)
 		return w.Code
 	}
-	if got := call(&peer{uid: 4711, pid: 5}); got != 200 || seen == nil || !seen.Vouched || !seen.Kernel || seen.Caller.UID != 4711 || seen.Caller.Admin {
+	if got := call(&peer{uid: 4711, pid: 5}); got != 200 || seen == nil || !seen.Vouched || !seen.Kernel ||
+		seen.Caller.UID != 4711 || seen.Caller.Admin {
 		t.Errorf("who is allowed: %d, %+v", got, seen)
 	}
 	if got := call(&peer{uid: 4712, pid: 5}); got != 403 || seen != nil {
@@ -72,13 +78,19 @@ func TestDialectConnections(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
-		done <- s.RunDialect(ctx, Dialect{Name: "toy", TCP: l, MaxBody: 10, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "served") }),
-			Vouch: func(*http.Request) (enforcer.Caller, bool, *enforcer.Denial) { return enforcer.Caller{}, true, nil }})
+		done <- s.RunDialect(ctx, Dialect{Name: "toy", TCP: l, MaxBody: 10,
+			Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				io.WriteString(w, "served")
+			}),
+			Vouch: func(*http.Request) (enforcer.Caller, bool, *enforcer.Denial) {
+				return enforcer.Caller{}, true, nil
+			}})
 	}()
 	ask := func(c net.Conn) string {
 		t.Helper()
 		c.SetDeadline(time.Now().Add(20 * time.Second))
-		io.WriteString(c, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n") //nolint:errcheck // who is turned away may not be listened to
+		io.WriteString(c,
+			"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n") //nolint:errcheck // who is turned away may not be listened to
 		b := make([]byte, 12)
 		if _, err := io.ReadFull(c, b); err != nil {
 			t.Fatal(err)

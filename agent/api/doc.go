@@ -1,8 +1,8 @@
-// Package api answers the local API: HTTP with JSON on one Unix socket. docs/api.md and docs/openapi.yaml describe it, and a
-// test holds the handlers to the latter.
+// Package api answers the local API: HTTP with JSON on one Unix socket. docs/api.md and docs/openapi.yaml describe it,
+// and a test holds the handlers to the latter.
 //
-// Who calls is the kernel's word (SO_PEERCRED at connect), who may call is [Rules]. What is asked is passed to a [Desk];
-// nothing is decided here. Start reading at the table of routes.
+// Who calls is the kernel's word (SO_PEERCRED at connect), who may call is [Rules]. What is asked is passed to a
+// [Desk]; nothing is decided here. Start reading at the table of routes.
 package api
 
 import (
@@ -19,10 +19,10 @@ import (
 type Grant struct {
 	*enforcer.Lease
 	Replayed bool // an earlier request with the same client token was granted it
-	// Late is nil unless what the lease was granted from is over at some time, when others may have it. Late looks whether it is over by
-	// now: then the grant is withdrawn, and the denial is the answer. Call it right before the answer is written, for the agent may have
-	// been stopped since it decided, and once more when it is written: what is withdrawn then was answered late, and is over already.
-	// It is not safe for concurrent use.
+	// Late is nil unless what the lease was granted from is over at some time, when others may have it. Late looks
+	// whether it is over by now: then the grant is withdrawn, and the denial is the answer. Call it right before the
+	// answer is written, for the agent may have been stopped since it decided, and once more when it is written: what
+	// is withdrawn then was answered late, and is over already. It is not safe for concurrent use.
 	Late func() *enforcer.Denial
 }
 
@@ -38,13 +38,13 @@ type Desk interface {
 	Renew(*enforcer.Renew) (Grant, *enforcer.Denial)
 	Release(*enforcer.Release) *enforcer.Denial
 	Lease(enforcer.LeaseID) (*enforcer.Lease, bool)
-	// List calls f with the leases of a user, or of all users for nil, in portions, until f returns false. A lease that is held all
-	// the while is in one of them, and may be in two.
+	// List calls f with the leases of a user, or of all users for nil, in portions, until f returns false. A lease that
+	// is held all the while is in one of them, and may be in two.
 	List(u *enforcer.User, f func([]*enforcer.Lease) bool)
 	// Liveness says what tells that a lease's holder is gone.
 	Liveness(*enforcer.Lease) string
-	// Session opens a session for the caller at the other end of a connection. It takes sent, which is what Config.TakeSent
-	// made of what came beside the first byte; nil: nothing.
+	// Session opens a session for the caller at the other end of a connection. It takes sent, which is what
+	// Config.TakeSent made of what came beside the first byte; nil: nothing.
 	Session(c *net.UnixConn, sent io.Closer, caller enforcer.Caller) Session
 
 	// Adjust sets what has been drawn from a meter.
@@ -63,12 +63,12 @@ type Desk interface {
 
 	// Fingerprint returns this host as licences for a product see it; empty means the agent's own product.
 	Fingerprint(ctx context.Context, product string) wire.Fingerprint
-	// Subscribe returns events until cancel is called, the reader is too slow or the agent ends: those of all, and those of the
-	// leases of a user, or of all users for nil, which see accepts; a nil see accepts all.
+	// Subscribe returns events until cancel is called, the reader is too slow or the agent ends: those of all, and
+	// those of the leases of a user, or of all users for nil, which see accepts; a nil see accepts all.
 	Subscribe(u *enforcer.User, see func(*enforcer.Holder, *wire.Event) bool) (events <-chan *Event, cancel func())
 
-	// Keys returns the agent's key; LeaseToken signs a lease for whoever sent a nonce.
-	// Keys returns the agent's public keys and what vouches for the first: to callers who are not admins, what shows no more.
+	// Keys returns the agent's key; LeaseToken signs a lease for whoever sent a nonce. Keys returns the agent's public
+	// keys and what vouches for the first: to callers who are not admins, what shows no more.
 	Keys(admin bool) wire.Keys
 	LeaseToken(l *enforcer.Lease, nonce string) (string, error)
 

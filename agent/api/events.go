@@ -41,7 +41,8 @@ func (s *Server) events(c *call) {
 	}
 	l := s.desk.License()
 	l.Reason = redact.Text(l.Reason)
-	first := Event{Event: wire.Event{Type: "license.changed", At: time.Now().UTC(), State: l.State, Code: l.Code, Reason: l.Reason}}
+	first := Event{Event: wire.Event{Type: "license.changed", At: time.Now().UTC(), State: l.State, Code: l.Code,
+		Reason: l.Reason}}
 	var err error
 	if first.JSON, err = json.Marshal(first.Event); err != nil || !send(eventText(&first)) {
 		return
@@ -69,8 +70,8 @@ func (s *Server) events(c *call) {
 	}
 }
 
-// sees reports whether a caller may see a holder's leases without showing their ids: those of its own user or, where it is nobody,
-// of its own process.
+// sees reports whether a caller may see a holder's leases without showing their ids: those of its own user or, where it
+// is nobody, of its own process.
 func (p *peer) sees(h *enforcer.Holder) bool {
 	c := p.caller(false)
 	return h.SameUser(c) || h.SameProcess(c)
@@ -100,6 +101,8 @@ func (s *Server) subscribe(p *peer) *enforcer.Denial {
 	if s.subscribers.take(p.key(), 1) {
 		return nil
 	}
-	return &enforcer.Denial{Code: enforcer.RateLimited, Detail: fmt.Sprintf("uid %d has %d subscriptions to events, and one user may have no more than are left for all others, of %d",
-		p.uid, s.subscribers.of(p.key()), maxSubscribers), Hint: "end some that are not read any more"}
+	return &enforcer.Denial{Code: enforcer.RateLimited,
+		Detail: fmt.Sprintf(
+			"uid %d has %d subscriptions to events, and one user may have no more than are left for all others, of %d",
+			p.uid, s.subscribers.of(p.key()), maxSubscribers), Hint: "end some that are not read any more"}
 }

@@ -16,13 +16,13 @@ const (
 	hashesKept     = 4096
 	hashesAtOnce   = 2 // of different users
 	hashesPerStart = 64 << 10
-	// hashedAtOnce is how much of a file is hashed without a rest. The rest of a larger one takes a tenth of a core, so that a caller
-	// with a huge file takes no core from others.
+	// hashedAtOnce is how much of a file is hashed without a rest. The rest of a larger one takes a tenth of a core, so
+	// that a caller with a huge file takes no core from others.
 	hashedAtOnce = 256 << 20
 )
 
-// executables knows the SHA-256 of executables. A file is hashed once for as long as it stays as it is, whoever runs it and however
-// many ask; meanwhile only those wait whom nothing but that hash lets in.
+// executables knows the SHA-256 of executables. A file is hashed once for as long as it stays as it is, whoever runs it
+// and however many ask; meanwhile only those wait whom nothing but that hash lets in.
 type executables struct {
 	ending <-chan struct{} // closed when nobody waits any more
 	turns  *turns
@@ -41,7 +41,8 @@ type hashing struct {
 }
 
 func newExecutables(ending <-chan struct{}) *executables {
-	return &executables{ending: ending, turns: newTurns(hashesAtOnce), known: map[fileState]string{}, under: map[fileState]*hashing{}}
+	return &executables{ending: ending, turns: newTurns(hashesAtOnce), known: map[fileState]string{},
+		under: map[fileState]*hashing{}}
 }
 
 // sum returns the SHA-256 of a file in hex; empty: it cannot be read, is too large, or changes while it is read.

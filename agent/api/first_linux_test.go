@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// The first byte of a connection, read with room for a pidfd and without, and a pidfd's worth of control message at hand.
+// The first byte of a connection, read with room for a pidfd and without, and a pidfd's worth of control message at
+// hand.
 func BenchmarkFirstByte(b *testing.B) {
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(b.TempDir(), "s"), Net: "unix"})
 	if err != nil {

@@ -27,8 +27,12 @@ import (
 // echo is a desk that grants all that names a slot, with an answer that follows from the request alone.
 type echo struct{ Desk }
 
-func (echo) License() wire.License                                     { return wire.License{State: "valid", Code: "VALID"} }
-func (echo) Pools() []enforcer.PoolStatus                              { return []enforcer.PoolStatus{{Name: "streams"}} }
+func (echo) License() wire.License {
+	return wire.License{State: "valid", Code: "VALID"}
+}
+func (echo) Pools() []enforcer.PoolStatus {
+	return []enforcer.PoolStatus{{Name: "streams"}}
+}
 func (echo) Liveness(*enforcer.Lease) string                           { return "connection" }
 func (echo) Health() wire.Health                                       { return wire.Health{Status: "ok"} }
 func (echo) Clock() wire.Clock                                         { return wire.Clock{} }
@@ -76,7 +80,8 @@ func (echo) Release(r *enforcer.Release) *enforcer.Denial {
 func (echo) Join(id enforcer.LeaseID) (Grant, *enforcer.Denial) { return echo{}.Attach(id) }
 
 func (echo) Attach(id enforcer.LeaseID) (Grant, *enforcer.Denial) {
-	return Grant{Lease: &enforcer.Lease{ID: id, Items: []enforcer.Item{{Pool: "streams", N: 1}}, Holder: &enforcer.Holder{}}}, nil
+	return Grant{Lease: &enforcer.Lease{ID: id, Items: []enforcer.Item{{Pool: "streams", N: 1}},
+		Holder: &enforcer.Holder{}}}, nil
 }
 
 // within is how long anything here may take before it counts as hung.
@@ -135,7 +140,8 @@ func checkAnswers(t testing.TB, out []byte) (n int) {
 			} `json:"error"`
 		}
 		err := json.Unmarshal(line, &r, json.RejectUnknownMembers(true))
-		if err != nil || line[len(line)-1] != '\n' || r.Version != "2.0" || len(r.ID) == 0 || (r.Error == nil) == (len(r.Result) == 0) {
+		if err != nil || line[len(line)-1] != '\n' || r.Version != "2.0" || len(r.ID) == 0 ||
+			(r.Error == nil) == (len(r.Result) == 0) {
 			t.Fatalf("answered %q: %v", line, err)
 		}
 		if r.Error != nil && (r.Error.Code > -32000 || r.Error.Message == "") {
@@ -173,17 +179,23 @@ func waits(line []byte) bool {
 func FuzzSessionLine(f *testing.F) {
 	const id = "01000000000000000000000000000000"
 	for _, s := range []string{
-		`{"jsonrpc":"2.0","id":1,"method":"session.hello","params":{"versions":[1],"client":"x","labels":{"a":"b"}}}` + "\n" + `{"jsonrpc":"2.0","id":2,"method":"lease.acquire","params":{"pool":"streams"}}`,
+		`{"jsonrpc":"2.0","id":1,"method":"session.hello","params":{"versions":[1],"client":"x","labels":{"a":"b"}}}` +
+			"\n" + `{"jsonrpc":"2.0","id":2,"method":"lease.acquire","params":{"pool":"streams"}}`,
 		`{"jsonrpc":"2.0","id":"x","method":"license.get"}` + "\n\n" + `{"jsonrpc":"2.0","method":"pools.list"}`,
 		`{"jsonrpc":"2.0","id":3,"method":"lease.acquire","params":{"items":[{"pool":"a","n":2},{"pool":"b","n":1}],"nonce":"n","wait_seconds":3}}`,
-		`{"jsonrpc":"2.0","id":4,"method":"lease.release","params":{"id":"` + id + `"}}` + "\r\n" + `{"jsonrpc":"2.0","id":5,"method":"lease.renew","params":{"id":"` + id + `","ttl_seconds":1e3}}`,
-		`{"jsonrpc":"2.0","id":6,"method":"lease.join","params":{"id":"` + id + `"}}` + "\n" + `{"jsonrpc":"2.0","id":7,"method":"lease.attach","params":{"id":"no"}}`,
-		`{"jsonrpc":"2.0","id":8,"method":"events.subscribe","params":{"mine":true}}` + "\n" + `{"jsonrpc":"2.0","id":9,"method":"session.prove","params":{"nonce":"n"}}`,
+		`{"jsonrpc":"2.0","id":4,"method":"lease.release","params":{"id":"` + id + `"}}` + "\r\n" +
+			`{"jsonrpc":"2.0","id":5,"method":"lease.renew","params":{"id":"` + id + `","ttl_seconds":1e3}}`,
+		`{"jsonrpc":"2.0","id":6,"method":"lease.join","params":{"id":"` + id + `"}}` + "\n" +
+			`{"jsonrpc":"2.0","id":7,"method":"lease.attach","params":{"id":"no"}}`,
+		`{"jsonrpc":"2.0","id":8,"method":"events.subscribe","params":{"mine":true}}` + "\n" +
+			`{"jsonrpc":"2.0","id":9,"method":"session.prove","params":{"nonce":"n"}}`,
 		`{"jsonrpc":"2.0","id":10,"method":"lease.acquire","params":{"pool":"a\u0062"}}`,
 		`{"jsonrpc":"2.0","id":11,"method":"lease.acquire","params":{"pool":"streams","pool":"b"}}`,
 		`{"jsonrpc":"2.0","id":1e400,"method":"features.get","params":{"name":"\ud800"}}`,
-		`{"jsonrpc":"2.0","id":null,"method":"nope","params":[]}`, `[{"jsonrpc":"2.0","id":1,"method":"pools.list"}]`, `{"jsonrpc":"2.0","id":{},"method":"x"}`,
-		"{\x00", "{\xff\xfe\n{", strings.Repeat("[", 5000), `{"jsonrpc":` + strings.Repeat(" ", 70<<10) + `"2.0"}`, strings.Repeat(`{"a":`, 11000),
+		`{"jsonrpc":"2.0","id":null,"method":"nope","params":[]}`, `[{"jsonrpc":"2.0","id":1,"method":"pools.list"}]`,
+		`{"jsonrpc":"2.0","id":{},"method":"x"}`,
+		"{\x00", "{\xff\xfe\n{", strings.Repeat("[", 5000), `{"jsonrpc":` + strings.Repeat(" ", 70<<10) + `"2.0"}`,
+		strings.Repeat(`{"a":`, 11000),
 	} {
 		f.Add([]byte(s))
 	}
@@ -219,9 +231,12 @@ func FuzzSessionLine(f *testing.F) {
 
 func FuzzHTTPBody(f *testing.F) {
 	for _, s := range []string{
-		`{"pool":"streams"}`, `{"pool":"streams","n":2,"min_n":1,"ttl_seconds":1.5,"client_token":"t","labels":{"a":"b"},"nonce":"n"}`,
-		`{"items":[{"pool":"a","n":2},{"pool":"b","n":-1}]}`, `{"pool":"a","lifetime":"process"}`, `{"pool":"a","wait_seconds":5}`, `{"Pool":"a"}`,
-		`{"pool":"a","pool":"b"}`, `{"pool":"a"} {}`, `{"n":9223372036854775808,"pool":"a"}`, `{"pool":null}`, `{"pool":"\ud800"}`, "{\"pool\":\"\xff\"}", `[]`, ``, ` `,
+		`{"pool":"streams"}`,
+		`{"pool":"streams","n":2,"min_n":1,"ttl_seconds":1.5,"client_token":"t","labels":{"a":"b"},"nonce":"n"}`,
+		`{"items":[{"pool":"a","n":2},{"pool":"b","n":-1}]}`, `{"pool":"a","lifetime":"process"}`,
+		`{"pool":"a","wait_seconds":5}`, `{"Pool":"a"}`,
+		`{"pool":"a","pool":"b"}`, `{"pool":"a"} {}`, `{"n":9223372036854775808,"pool":"a"}`, `{"pool":null}`,
+		`{"pool":"\ud800"}`, "{\"pool\":\"\xff\"}", `[]`, ``, ` `,
 		`{"until":"2030-01-01T00:00:00Z"}`, `{"ttl_seconds":1e400}`, strings.Repeat(`{"labels":`, 11000),
 	} {
 		f.Add([]byte(s), "application/json")
@@ -256,12 +271,14 @@ func FuzzHTTPBody(f *testing.F) {
 			if err != nil || len(body) > MaxBody {
 				t.Fatalf("%q is granted: %v", body, err)
 			}
-			if err := json.Unmarshal(w.Body.Bytes(), &l); err != nil || in.Pool != "" && l.Pool != in.Pool || in.N != nil && l.N != *in.N {
+			if err := json.Unmarshal(w.Body.Bytes(), &l); err != nil || in.Pool != "" && l.Pool != in.Pool ||
+				in.N != nil && l.N != *in.N {
 				t.Fatalf("%q is granted %s: %v", body, w.Body, err)
 			}
 		default:
 			var p wire.Problem
-			if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil || p.Status != w.Code || p.Code == "" || p.Detail == "" {
+			if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil || p.Status != w.Code || p.Code == "" ||
+				p.Detail == "" {
 				t.Fatalf("%q is answered %d %s: %v", body, w.Code, w.Body, err)
 			}
 			if w.Code >= 500 && in.WaitSeconds == 0 {

@@ -21,9 +21,9 @@ const (
 	guessersKept  = 1024
 )
 
-// guesses slows down whoever tries credentials over TCP. The kernel knows which user of this host a connection is of, and so it is that
-// user alone who waits; where it does not, each wrong answer is held for a while. A right credential of anybody else is never
-// kept waiting.
+// guesses slows down whoever tries credentials over TCP. The kernel knows which user of this host a connection is of,
+// and so it is that user alone who waits; where it does not, each wrong answer is held for a while. A right credential
+// of anybody else is never kept waiting.
 type guesses struct {
 	log *slog.Logger
 
@@ -58,8 +58,9 @@ func (g *guesses) denies(c *tcpConn) *enforcer.Denial {
 	if x == nil || !time.Now().Before(x.until) {
 		return nil
 	}
-	return &enforcer.Denial{Code: enforcer.RateLimited, Next: x.until, Detail: fmt.Sprintf("uid %d has shown %d wrong credentials in a row; none is looked at before %s",
-		uid, x.wrong, x.until.UTC().Format(time.RFC3339)), Hint: "give it the right one, then wait"}
+	return &enforcer.Denial{Code: enforcer.RateLimited, Next: x.until,
+		Detail: fmt.Sprintf("uid %d has shown %d wrong credentials in a row; none is looked at before %s",
+			uid, x.wrong, x.until.UTC().Format(time.RFC3339)), Hint: "give it the right one, then wait"}
 }
 
 // wrong takes note of a wrong credential, and holds its answer where nothing else slows down whoever shows it.
@@ -98,7 +99,8 @@ func (g *guesses) wrong(ctx context.Context, c *tcpConn, dialect string) {
 	wrong := x.wrong
 	g.mu.Unlock()
 	if pause > 0 {
-		g.log.Warn("wrong credentials were shown over TCP; none of this user's is looked at for a while", "dialect", dialect, "uid", uid, "wrong", wrong, "pause", pause)
+		g.log.Warn("wrong credentials were shown over TCP; none of this user's is looked at for a while", "dialect",
+			dialect, "uid", uid, "wrong", wrong, "pause", pause)
 	}
 }
 
@@ -158,7 +160,8 @@ func (s *Server) judge(d *Dialect, call *DialectCall, r *http.Request, status in
 		return
 	}
 	// That one was right forgets nothing: whoever has one could guess others on and on.
-	if status == http.StatusUnauthorized || !call.known.Load() && r.Method != http.MethodGet && r.Method != http.MethodHead {
+	if status == http.StatusUnauthorized ||
+		!call.known.Load() && r.Method != http.MethodGet && r.Method != http.MethodHead {
 		s.guesses.wrong(r.Context(), c, d.Name)
 	}
 }

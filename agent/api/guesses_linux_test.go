@@ -17,7 +17,8 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// toy is a dialect on TCP that lets in who shows "Bearer right", by the listener's token or, with own, by a credential of its own.
+// toy is a dialect on TCP that lets in who shows "Bearer right", by the listener's token or, with own, by a credential
+// of its own.
 func toy(t *testing.T, s *Server, own bool) (addr string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -25,12 +26,13 @@ func toy(t *testing.T, s *Server, own bool) (addr string) {
 		t.Fatal(err)
 	}
 	right := func(r *http.Request) bool { return r.Header.Get("Authorization") == "Bearer right" }
-	d := Dialect{Name: "toy", TCP: l, MaxBody: 10, Vouch: func(r *http.Request) (enforcer.Caller, bool, *enforcer.Denial) {
-		if own || right(r) {
-			return enforcer.Caller{}, !own, nil
-		}
-		return enforcer.Caller{}, false, &enforcer.Denial{Code: Unauthenticated, Detail: "wrong"}
-	}}
+	d := Dialect{Name: "toy", TCP: l, MaxBody: 10,
+		Vouch: func(r *http.Request) (enforcer.Caller, bool, *enforcer.Denial) {
+			if own || right(r) {
+				return enforcer.Caller{}, !own, nil
+			}
+			return enforcer.Caller{}, false, &enforcer.Denial{Code: Unauthenticated, Detail: "wrong"}
+		}}
 	d.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if own && right(r) {
 			DialectCallOf(r.Context()).Known()
@@ -49,8 +51,9 @@ func toy(t *testing.T, s *Server, own bool) (addr string) {
 	return l.Addr().String()
 }
 
-// Guesses over TCP are slowed down and logged, whether the listener's token or the dialect's own credential is guessed; a right one that
-// somebody else shows meanwhile is let in at once, and one of the same user's is let in when its pause is over.
+// Guesses over TCP are slowed down and logged, whether the listener's token or the dialect's own credential is guessed;
+// a right one that somebody else shows meanwhile is let in at once, and one of the same user's is let in when its pause
+// is over.
 func TestGuessesAreSlowed(t *testing.T) {
 	for name, own := range map[string]bool{"token": false, "credential of the dialect's own": true} {
 		t.Run(name, func(t *testing.T) {
@@ -65,7 +68,8 @@ func TestGuessesAreSlowed(t *testing.T) {
 				}
 				defer c.Close()
 				c.SetDeadline(time.Now().Add(time.Minute))
-				io.WriteString(c, "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nAuthorization: Bearer "+credential+"\r\n\r\n") //nolint:errcheck // the answer tells
+				io.WriteString(c, "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nAuthorization: Bearer "+
+					credential+"\r\n\r\n") //nolint:errcheck // the answer tells
 				r, err := http.ReadResponse(bufio.NewReader(c), nil)
 				if err != nil {
 					t.Fatal(err)
@@ -84,7 +88,8 @@ func TestGuessesAreSlowed(t *testing.T) {
 			for range 50 {
 				status, body := ask("wrong")
 				if status == http.StatusTooManyRequests {
-					if !strings.Contains(body, "wrong credentials in a row") || !strings.Contains(body, `"retry_after_seconds":`) {
+					if !strings.Contains(body, "wrong credentials in a row") ||
+						!strings.Contains(body, `"retry_after_seconds":`) {
 						t.Errorf("refused with %s", body)
 					}
 					continue
@@ -94,7 +99,8 @@ func TestGuessesAreSlowed(t *testing.T) {
 			if looked > guessesFree+5 {
 				t.Errorf("%d guesses of 50 were looked at", looked)
 			}
-			if !strings.Contains(log.String(), "wrong credentials were shown over TCP") || strings.Count(log.String(), "\n") > 10 {
+			if !strings.Contains(log.String(), "wrong credentials were shown over TCP") ||
+				strings.Count(log.String(), "\n") > 10 {
 				t.Errorf("the log says:\n%s", log.String())
 			}
 			me := uint32(os.Getuid())
@@ -116,7 +122,8 @@ func TestGuessesAreSlowed(t *testing.T) {
 	}
 }
 
-// Where the kernel does not say whose a connection is, a wrong answer is held, and nobody is shut out. Pauses grow, and end.
+// Where the kernel does not say whose a connection is, a wrong answer is held, and nobody is shut out. Pauses grow, and
+// end.
 func TestGuessesOfUnknownUsers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
@@ -129,7 +136,8 @@ func TestGuessesOfUnknownUsers(t *testing.T) {
 		for range 100 {
 			g.wrong(t.Context(), unknown, "toy")
 		}
-		if took := time.Since(began); took != 100*guessesStrike || g.denies(unknown) != nil || strings.Count(log.String(), "\n") != 2 {
+		if took := time.Since(began); took != 100*guessesStrike || g.denies(unknown) != nil ||
+			strings.Count(log.String(), "\n") != 2 {
 			t.Errorf("100 wrong ones took %v; the log says\n%s", took, log.String())
 		}
 		known := &tcpConn{Conn: a, user: func() (uint32, bool) { return 1000, true }}

@@ -86,8 +86,9 @@ func (lateDesk) Lease(enforcer.LeaseID) (*enforcer.Lease, bool) { return nil, fa
 
 func (d lateDesk) Attach(id enforcer.LeaseID) (Grant, *enforcer.Denial) { return d.Join(id) }
 
-// Whatever gives slots that may be over is looked at when its answer is written, and not before: of answers that are sent together those
-// that are over are denied, in their places, and the others stand. Each is looked at once more when it is sent.
+// Whatever gives slots that may be over is looked at when its answer is written, and not before: of answers that are
+// sent together those that are over are denied, in their places, and the others stand. Each is looked at once more when
+// it is sent.
 func TestLateAnswersOfASession(t *testing.T) {
 	id := enforcer.LeaseID{1}.String()
 	requests := []string{
@@ -120,7 +121,8 @@ func TestLateAnswersOfASession(t *testing.T) {
 				t.Fatalf("%d answers:\n%s", len(lines), out)
 			}
 			for i, line := range lines {
-				if !strings.HasPrefix(line, fmt.Sprintf(`{"jsonrpc":"2.0","id":%d,`, i)) || strings.Contains(line, `"code":"not_shared"`) != (late(i) == 1) ||
+				if !strings.HasPrefix(line, fmt.Sprintf(`{"jsonrpc":"2.0","id":%d,`, i)) ||
+					strings.Contains(line, `"code":"not_shared"`) != (late(i) == 1) ||
 					strings.Contains(line, `"result"`) == (late(i) == 1) {
 					t.Errorf("request %d: %s", i, line)
 				}
@@ -145,7 +147,8 @@ func (heldDesk) Lease(id enforcer.LeaseID) (*enforcer.Lease, bool) {
 
 // Who joined a lease that others hold on to is told that it is over for it, where it listens.
 func TestLateJoinIsTold(t *testing.T) {
-	join := `{"jsonrpc":"2.0","id":2,"method":"lease.join","params":{"id":"` + enforcer.LeaseID{1}.String() + `"}}` + "\n"
+	join := `{"jsonrpc":"2.0","id":2,"method":"lease.join","params":{"id":"` + enforcer.LeaseID{1}.String() + `"}}` +
+		"\n"
 	for _, listens := range []bool{true, false} {
 		say := join
 		if listens {
@@ -170,7 +173,9 @@ func TestLateAnswersOverHTTP(t *testing.T) {
 			t.Run(fmt.Sprint(name, ", over at look ", look), func(t *testing.T) {
 				d := newLateDesk(func(int) int { return look })
 				c := connect(t, serveEcho(t, New(Config{Desk: d})))
-				fmt.Fprintf(c, "%s %s HTTP/1.1\r\nHost: u\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s",
+				fmt.Fprintf(c,
+					"%s %s HTTP/1.1\r\nHost: u\r\nContent-Type: application/json\r\nConnection: "+
+						"close\r\nContent-Length: %d\r\n\r\n%s",
 					r.method, r.path, len(r.body), r.body)
 				answer, err := http.ReadResponse(bufio.NewReader(c), nil)
 				if err != nil {
@@ -182,11 +187,13 @@ func TestLateAnswersOverHTTP(t *testing.T) {
 					t.Fatal(err)
 				}
 				denied := look == 1
-				if (answer.StatusCode >= 300) != denied || strings.Contains(string(b), "not_shared") != denied || denied && answer.Header.Get("Location") != "" {
+				if (answer.StatusCode >= 300) != denied || strings.Contains(string(b), "not_shared") != denied ||
+					denied && answer.Header.Get("Location") != "" {
 					t.Errorf("%d %v %s", answer.StatusCode, answer.Header, b)
 				}
 				want := []int{2, 1, 2}[look]
-				for until := time.Now().Add(within); !slices.Equal(d.taken(), []int{want}); <-time.After(time.Millisecond) {
+				for until := time.Now().Add(within); !slices.Equal(d.taken(),
+					[]int{want}); <-time.After(time.Millisecond) {
 					if time.Now().After(until) {
 						t.Fatalf("looked at %v times, want %d", d.taken(), want)
 					}
@@ -196,7 +203,8 @@ func TestLateAnswersOverHTTP(t *testing.T) {
 	}
 }
 
-// The last look comes when nothing is waited for any more: not before what the other end has not read yet, which has to be known, is read.
+// The last look comes when nothing is waited for any more: not before what the other end has not read yet, which has to
+// be known, is read.
 func TestLookAfterWaiting(t *testing.T) {
 	d := newLateDesk(func(int) int { return 0 })
 	looked := make(chan struct{}, 9)

@@ -14,7 +14,8 @@ import (
 // request turns a body into what the enforcer is asked, or says what in it cannot be had over HTTP.
 func request(in *wire.AcquireRequest, c *call) (*enforcer.Acquire, *enforcer.Denial) {
 	if in.Lifetime == string(enforcer.LifetimeProcess) || in.Lifetime == string(enforcer.LifetimeConnection) {
-		return nil, badRequest("lifetime", "use ttl, held or borrow, or a session", "lifetime %q is for sessions: an HTTP connection says nothing of how long its caller lives", in.Lifetime)
+		return nil, badRequest("lifetime", "use ttl, held or borrow, or a session",
+			"lifetime %q is for sessions: an HTTP connection says nothing of how long its caller lives", in.Lifetime)
 	}
 	return acquireRequest(in, c.peer.caller(c.admin))
 }
@@ -23,7 +24,8 @@ func request(in *wire.AcquireRequest, c *call) (*enforcer.Acquire, *enforcer.Den
 func acquireRequest(in *wire.AcquireRequest, caller enforcer.Caller) (*enforcer.Acquire, *enforcer.Denial) {
 	switch {
 	case in.PID != 0:
-		return nil, badRequest("pid", "use a session, which is its process's", "leases of another process are not offered by this agent")
+		return nil, badRequest("pid", "use a session, which is its process's",
+			"leases of another process are not offered by this agent")
 	case in.Priority != 0:
 		return nil, badRequest("priority", "leave it out", "priorities are not offered by this agent")
 	case in.Until != nil && in.Until.IsZero():
@@ -42,8 +44,9 @@ func acquireRequest(in *wire.AcquireRequest, caller enforcer.Caller) (*enforcer.
 	if d != nil {
 		return nil, d
 	}
-	r := &enforcer.Acquire{Wait: wait, Caller: caller, Pool: in.Pool, MinN: in.MinN, Labels: in.Labels, Lifetime: enforcer.Lifetime(in.Lifetime),
-		TTL: ttl, Token: in.ClientToken, Version: in.Version}
+	r := &enforcer.Acquire{Wait: wait, Caller: caller, Pool: in.Pool, MinN: in.MinN, Labels: in.Labels,
+		Lifetime: enforcer.Lifetime(in.Lifetime),
+		TTL:      ttl, Token: in.ClientToken, Version: in.Version}
 	if in.Until != nil {
 		r.Until = *in.Until
 		if r.Lifetime == "" {
@@ -160,7 +163,8 @@ func (c *call) conn() *conn {
 	return k
 }
 
-// look looks at a grant that is to be answered now: see [Grant]. What is over is answered as denied, and errLate says so.
+// look looks at a grant that is to be answered now: see [Grant]. What is over is answered as denied, and errLate says
+// so.
 func (c *call) look(g Grant) error {
 	if g.Late == nil {
 		return nil
@@ -184,8 +188,8 @@ func (c *call) lookAgain(g Grant) {
 	}
 }
 
-// getLeases lists leases as they are read, a portion at a time: a list may be long, and whoever reads it slow. One user makes one list
-// at a time.
+// getLeases lists leases as they are read, a portion at a time: a list may be long, and whoever reads it slow. One user
+// makes one list at a time.
 func (s *Server) getLeases(c *call) {
 	done, err := s.listings.take(c.req.Context(), c.peer.key())
 	if err != nil {
@@ -247,7 +251,8 @@ func has(l *enforcer.Lease, pool string) bool {
 func leaseID(c *call) (enforcer.LeaseID, *enforcer.Denial) {
 	id, ok := enforcer.ParseLeaseID(c.req.PathValue("id"))
 	if !ok {
-		return id, badRequest("id", "give it as the acquire answered it", "%q is not a lease id, which is 32 hexadecimal digits", short(c.req.PathValue("id")))
+		return id, badRequest("id", "give it as the acquire answered it",
+			"%q is not a lease id, which is 32 hexadecimal digits", short(c.req.PathValue("id")))
 	}
 	return id, nil
 }
@@ -258,7 +263,8 @@ func (s *Server) getLease(c *call) {
 		l, ok := s.desk.Lease(id)
 		switch {
 		case !ok:
-			d = &enforcer.Denial{Code: enforcer.LeaseUnknown, Detail: "lease " + id.String() + " is not held here", Hint: "it may have ended; acquire a new one"}
+			d = &enforcer.Denial{Code: enforcer.LeaseUnknown, Detail: "lease " + id.String() + " is not held here",
+				Hint: "it may have ended; acquire a new one"}
 		case !c.admin && !l.Holder.MayAct(c.peer.caller(false)):
 			d = &enforcer.Denial{Code: enforcer.NotHolder, Detail: "lease " + id.String() + " belongs to another user"}
 		default:
@@ -292,7 +298,8 @@ func (s *Server) renew(c *call) {
 		return
 	}
 	if err := s.answer(c, http.StatusOK, shape); err == nil && g.Late != nil {
-		http.NewResponseController(c.ResponseWriter).Flush() //nolint:errcheck // whoever has hung up renewed all the same
+		http.NewResponseController(c.ResponseWriter).
+			Flush() //nolint:errcheck // whoever has hung up renewed all the same
 	}
 	c.lookAgain(g)
 }
@@ -314,8 +321,9 @@ func (s *Server) release(c *call) {
 }
 
 func (s *Server) leaseShape(l *enforcer.Lease) wire.Lease {
-	out := wire.Lease{ID: l.ID.String(), Lifetime: string(l.Lifetime), Liveness: s.desk.Liveness(l), State: "held", AcquiredAt: l.AcquiredAt.UTC(),
-		ExpiresAt: instant(l.ExpiresAt), RevokeAt: instant(l.RevokeAt), Items: make([]wire.Item, len(l.Items))}
+	out := wire.Lease{ID: l.ID.String(), Lifetime: string(l.Lifetime), Liveness: s.desk.Liveness(l), State: "held",
+		AcquiredAt: l.AcquiredAt.UTC(),
+		ExpiresAt:  instant(l.ExpiresAt), RevokeAt: instant(l.RevokeAt), Items: make([]wire.Item, len(l.Items))}
 	for i, it := range l.Items {
 		out.Items[i] = wire.Item{Pool: it.Pool, N: it.N}
 	}

@@ -115,7 +115,8 @@ func (s *Server) getPool(c *call) {
 		if len(known) > 0 {
 			hint = "known are: " + strings.Join(known, ", ")
 		}
-		s.answerDenial(c, &enforcer.Denial{Code: enforcer.PoolUnknown, Field: "name", Detail: "pool " + strconv.Quote(short(name)) + " is not in the licence", Hint: hint})
+		s.answerDenial(c, &enforcer.Denial{Code: enforcer.PoolUnknown, Field: "name",
+			Detail: "pool " + strconv.Quote(short(name)) + " is not in the licence", Hint: hint})
 		return
 	}
 	s.answer(c, http.StatusOK, poolShape(p))
@@ -125,7 +126,8 @@ func (s *Server) adjust(c *call) {
 	var in wire.AdjustRequest
 	d := decode(c, c.req, &in, false)
 	if d == nil {
-		d = s.desk.Adjust(&enforcer.Adjust{Pool: c.req.PathValue("name"), Drawn: in.Drawn, Caller: c.peer.caller(c.admin)})
+		d = s.desk.Adjust(&enforcer.Adjust{Pool: c.req.PathValue("name"), Drawn: in.Drawn,
+			Caller: c.peer.caller(c.admin)})
 	}
 	if d != nil {
 		s.answerDenial(c, d)
@@ -135,8 +137,10 @@ func (s *Server) adjust(c *call) {
 }
 
 func poolShape(p enforcer.PoolStatus) wire.Pool {
-	out := wire.Pool{Name: p.Name, Kind: "pool", Unit: p.Unit, Limit: count(p.Limit), Scope: string(p.Scope), Budget: count(p.Budget),
-		InUse: p.InUse, Available: count(p.Available()), Waiting: p.Waiting, Reserved: p.Reserved, Peak: p.Peak, Leases: p.Leases}
+	out := wire.Pool{Name: p.Name, Kind: "pool", Unit: p.Unit, Limit: count(p.Limit), Scope: string(p.Scope),
+		Budget: count(p.Budget),
+		InUse:  p.InUse, Available: count(p.Available()), Waiting: p.Waiting, Reserved: p.Reserved, Peak: p.Peak,
+		Leases: p.Leases}
 	if p.Meter {
 		out.Kind = "meter"
 	}

@@ -7,8 +7,8 @@ import (
 	"sync"
 )
 
-// overflow is what the kernel says instead of an id that the agent's user namespace does not map (proc(5), overflowuid and
-// overflowgid).
+// overflow is what the kernel says instead of an id that the agent's user namespace does not map (proc(5), overflowuid
+// and overflowgid).
 var overflow = struct{ uid, gid func() uint32 }{
 	sync.OnceValue(func() uint32 { return readID("/proc/sys/kernel/overflowuid") }),
 	sync.OnceValue(func() uint32 { return readID("/proc/sys/kernel/overflowgid") }),

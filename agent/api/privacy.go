@@ -5,8 +5,9 @@ import (
 	"github.com/usher-agent/usher/plugin/redact"
 )
 
-// shown is an answer as a caller may see it: admins see all; of what is for the others, secrets and e-mail addresses are hidden, but
-// for what is the caller's own. docs/privacy.md has the table. A new route or method needs nothing for it.
+// shown is an answer as a caller may see it: admins see all; of what is for the others, secrets and e-mail addresses
+// are hidden, but for what is the caller's own. docs/privacy.md has the table. A new route or method needs nothing for
+// it.
 func shown(admin bool, answer any) any {
 	switch a := answer.(type) {
 	case wire.Lease, wire.Leases, wire.Proof, wire.HelloAnswer: // the caller's own

@@ -31,18 +31,25 @@ var statuses = map[enforcer.DenialCode]int{
 	enforcer.LicenseMissing: 403, enforcer.LicenseInvalid: 403, enforcer.LicenseExpired: 403,
 	enforcer.PoolUnknown: 404, enforcer.LeaseUnknown: 404,
 	enforcer.NotHolder: 403, enforcer.DeniedByPolicy: 403, enforcer.Forbidden: 403,
-	enforcer.TooLarge: 413, enforcer.BadRequest: 400, enforcer.Storage: 507, enforcer.Draining: 503, enforcer.RateLimited: 429,
-	RouteUnknown: 404, MethodUnknown: 405, DocumentUnknown: 404, DocumentRefused: 422, EmergencyRefused: 409, Internal: 500, Unauthenticated: 401,
+	enforcer.TooLarge: 413, enforcer.BadRequest: 400, enforcer.Storage: 507, enforcer.Draining: 503,
+	enforcer.RateLimited: 429,
+	RouteUnknown:         404, MethodUnknown: 405, DocumentUnknown: 404, DocumentRefused: 422, EmergencyRefused: 409,
+	Internal: 500, Unauthenticated: 401,
 }
 
 // titles is one short phrase for every code (RFC 9457 §3.1.3).
 var titles = map[enforcer.DenialCode]string{
-	enforcer.NoSlots: "No slots free", enforcer.NotShared: "Not provably shared", enforcer.MeterEmpty: "Meter empty", enforcer.TokenReused: "Client token reused",
-	enforcer.LicenseMissing: "No licence", enforcer.LicenseInvalid: "Licence not valid", enforcer.LicenseExpired: "Licence expired",
-	enforcer.PoolUnknown: "Unknown pool", enforcer.LeaseUnknown: "Unknown lease",
+	enforcer.NoSlots: "No slots free", enforcer.NotShared: "Not provably shared", enforcer.MeterEmpty: "Meter empty",
+	enforcer.TokenReused:    "Client token reused",
+	enforcer.LicenseMissing: "No licence", enforcer.LicenseInvalid: "Licence not valid",
+	enforcer.LicenseExpired: "Licence expired",
+	enforcer.PoolUnknown:    "Unknown pool", enforcer.LeaseUnknown: "Unknown lease",
 	enforcer.NotHolder: "Not the holder", enforcer.DeniedByPolicy: "Denied by policy", enforcer.Forbidden: "Forbidden",
-	enforcer.TooLarge: "Too large", enforcer.BadRequest: "Bad request", enforcer.Storage: "Not stored", enforcer.Draining: "Shutting down", enforcer.RateLimited: "Too much at once",
-	RouteUnknown: "Unknown route", MethodUnknown: "Unknown method", DocumentUnknown: "Unknown document", DocumentRefused: "Document refused", EmergencyRefused: "No emergency", Internal: "Internal error", Unauthenticated: "Not authenticated",
+	enforcer.TooLarge: "Too large", enforcer.BadRequest: "Bad request", enforcer.Storage: "Not stored",
+	enforcer.Draining: "Shutting down", enforcer.RateLimited: "Too much at once",
+	RouteUnknown: "Unknown route", MethodUnknown: "Unknown method", DocumentUnknown: "Unknown document",
+	DocumentRefused: "Document refused", EmergencyRefused: "No emergency", Internal: "Internal error",
+	Unauthenticated: "Not authenticated",
 }
 
 // Codes returns the HTTP status of every code that a problem may bear.
@@ -60,8 +67,9 @@ func problem(d *enforcer.Denial, now time.Time) *wire.Problem {
 	if status == 0 {
 		status = http.StatusInternalServerError
 	}
-	p := &wire.Problem{Type: "https://usher-agent.github.io/problems/" + string(d.Code), Title: titles[d.Code], Status: status,
-		Code: string(d.Code), Detail: d.Detail, Field: d.Field, Hint: d.Hint}
+	p := &wire.Problem{Type: "https://usher-agent.github.io/problems/" + string(d.Code), Title: titles[d.Code],
+		Status: status,
+		Code:   string(d.Code), Detail: d.Detail, Field: d.Field, Hint: d.Hint}
 	if d.HasUsage {
 		p.Limit, p.InUse = count(d.Limit), new(d.InUse)
 	}
@@ -72,7 +80,8 @@ func problem(d *enforcer.Denial, now time.Time) *wire.Problem {
 		p.RetryAfterSeconds = new(max(0, math.Ceil(d.Next.Sub(now).Seconds())))
 	}
 	if v := d.Verdict; v != nil {
-		p.Verdict = &wire.Verdict{State: string(v.State), Code: string(v.Code), Reason: v.Reason, Until: instant(v.Until)}
+		p.Verdict = &wire.Verdict{State: string(v.State), Code: string(v.Code), Reason: v.Reason,
+			Until: instant(v.Until)}
 	}
 	return p
 }

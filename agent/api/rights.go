@@ -23,8 +23,8 @@ func (r *Rules) rights(p *peer) *rights {
 // same reports whether two peers may do the same.
 func (r *rights) same(o *rights) bool { return r.allowed == o.allowed && r.admin == o.admin }
 
-// SetRules replaces the rules of who may call. When it returns, calls and messages are judged by the new ones; streams, and
-// acquires that wait, of those who may no longer call have ended.
+// SetRules replaces the rules of who may call. When it returns, calls and messages are judged by the new ones; streams,
+// and acquires that wait, of those who may no longer call have ended.
 func (s *Server) SetRules(r Rules) {
 	s.ruling.Lock()
 	defer s.ruling.Unlock()
@@ -42,7 +42,8 @@ func (s *Server) onRules(told func(*Rules)) (stop func()) {
 }
 
 // while returns a context that ends when new rules no longer let a peer do what enough says.
-func (s *Server) while(ctx context.Context, p *peer, was *rights, enough func(*rights) bool) (context.Context, context.CancelFunc) {
+func (s *Server) while(ctx context.Context, p *peer, was *rights,
+	enough func(*rights) bool) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	judge := func(r *Rules) {
 		if !enough(r.rights(p)) {
@@ -66,7 +67,9 @@ func (rightsLost) Error() string { return "the rules of who may call have change
 var errRights error = rightsLost{}
 
 // lostRights reports whether a context of while has ended because of the rules.
-func lostRights(ctx context.Context) bool { return context.Cause(ctx) == errRights } //nolint:errorlint // the value itself
+func lostRights(ctx context.Context) bool {
+	return context.Cause(ctx) == errRights
+} //nolint:errorlint // the value itself
 
 // judged returns what the session's peer may do by the rules in force.
 func (x *session) judged() *rights {

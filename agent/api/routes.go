@@ -103,11 +103,15 @@ func (s *Server) routes(metrics http.Handler) http.Handler {
 	for path, known := range methods {
 		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Allow", strings.Join(known, ", "))
-			s.answerDenial(w, &enforcer.Denial{Code: MethodUnknown, Detail: fmt.Sprintf("%s is not for %s", short(r.Method), short(r.URL.Path)), Hint: "use " + strings.Join(known, " or ")})
+			s.answerDenial(w, &enforcer.Denial{Code: MethodUnknown,
+				Detail: fmt.Sprintf("%s is not for %s", short(r.Method), short(r.URL.Path)),
+				Hint:   "use " + strings.Join(known, " or ")})
 		})
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		s.answerDenial(w, &enforcer.Denial{Code: RouteUnknown, Detail: fmt.Sprintf("there is no route %s", short(r.URL.Path)), Hint: "docs/api.md lists the routes; they begin with /v1/"})
+		s.answerDenial(w, &enforcer.Denial{Code: RouteUnknown,
+			Detail: fmt.Sprintf("there is no route %s", short(r.URL.Path)),
+			Hint:   "docs/api.md lists the routes; they begin with /v1/"})
 	})
 	return mux
 }
@@ -130,8 +134,9 @@ func (s *Server) guard(r route, w http.ResponseWriter, req *http.Request) {
 	switch {
 	case r.access == anyone:
 	case r.access == admin && !c.admin:
-		s.answerDenial(w, &enforcer.Denial{Code: enforcer.Forbidden, Detail: fmt.Sprintf("%s %s is for admins, and uid %d is not one", r.method, r.path, p.uid),
-			Hint: "ask as root, as the agent's user, or by a rule under socket.admin"})
+		s.answerDenial(w, &enforcer.Denial{Code: enforcer.Forbidden,
+			Detail: fmt.Sprintf("%s %s is for admins, and uid %d is not one", r.method, r.path, p.uid),
+			Hint:   "ask as root, as the agent's user, or by a rule under socket.admin"})
 		return
 	case !may.allowed:
 		s.answerDenial(w, notAllowed(p))
@@ -145,7 +150,8 @@ func notAllowed(p *peer) *enforcer.Denial {
 	if exe == "" {
 		exe = "an executable that cannot be read"
 	}
-	return &enforcer.Denial{Code: enforcer.Forbidden, Detail: fmt.Sprintf("uid %d with %s is not allowed to call", p.uid, exe), Hint: "add a rule under socket.allow"}
+	return &enforcer.Denial{Code: enforcer.Forbidden,
+		Detail: fmt.Sprintf("uid %d with %s is not allowed to call", p.uid, exe), Hint: "add a rule under socket.allow"}
 }
 
 // recovered answers a call that ended in a panic, e, and logs it; nil: it did not.
@@ -156,7 +162,8 @@ func (s *Server) recovered(w http.ResponseWriter, what string, e any) {
 	if e == http.ErrAbortHandler { //nolint:errorlint // the value itself is what net/http looks for
 		panic(e)
 	}
-	s.log.Error("a call ended in a panic; please report it", "route", what, "panic", fmt.Sprint(e), "stack", string(debug.Stack()))
+	s.log.Error("a call ended in a panic; please report it", "route", what, "panic", fmt.Sprint(e), "stack",
+		string(debug.Stack()))
 	s.answerDenial(w, &enforcer.Denial{Code: Internal, Detail: "the agent could not answer; its log says more"})
 }
 

@@ -23,9 +23,10 @@ type Config struct {
 	TLS     *tls.Config // of the agent's key; nil: TLS is not spoken
 	// How many connections may be open, in all and of one uid; zero: 4096, and no more than are left for all others.
 	MaxConns, MaxConnsPerUID int
-	// TakeSent makes something of the control messages (unix(7), SCM_RIGHTS) that come beside the first byte of a connection,
-	// for which there are SentSpace bytes; it owns the descriptors in them, and returns nil when they are of no use. nil: none
-	// are taken. Descriptors that come at any other time the kernel closes, for there is no room for them.
+	// TakeSent makes something of the control messages (unix(7), SCM_RIGHTS) that come beside the first byte of a
+	// connection, for which there are SentSpace bytes; it owns the descriptors in them, and returns nil when they are
+	// of no use. nil: none are taken. Descriptors that come at any other time the kernel closes, for there is no room
+	// for them.
 	TakeSent  func(oob []byte) io.Closer
 	SentSpace int
 }
@@ -80,7 +81,8 @@ func New(c Config) *Server {
 	if c.MaxConns <= 0 {
 		c.MaxConns = 4096
 	}
-	s.connections, s.subscribers, s.kept = newShares(c.MaxConns, c.MaxConnsPerUID), newShares(maxSubscribers, 0), newShares(maxKept, 0)
+	s.connections, s.subscribers, s.kept = newShares(c.MaxConns, c.MaxConnsPerUID), newShares(maxSubscribers, 0),
+		newShares(maxKept, 0)
 	s.listings, s.measuring = newTurns(4), newTurns(2)
 	s.executables, s.guesses = newExecutables(s.ending), newGuesses(s.log)
 	s.SetRules(c.Rules)
@@ -97,7 +99,9 @@ func (s *Server) Run(ctx context.Context, socket *Socket) error {
 	h.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
 		return withConn(ctx, c.(*conn))
 	}
-	return s.serve(ctx, socket.listener, h, func() { close(s.ending) }, func(c net.Conn, to *connQueue, tasks *sync.WaitGroup) {
+	return s.serve(ctx, socket.listener, h, func() {
+		close(s.ending)
+	}, func(c net.Conn, to *connQueue, tasks *sync.WaitGroup) {
 		if k := s.admit(c.(*net.UnixConn)); k != nil {
 			k.ending = s.ending
 			tasks.Go(func() { s.tell(k, to) })
@@ -108,14 +112,16 @@ func (s *Server) Run(ctx context.Context, socket *Socket) error {
 // newHTTP returns a server of a handler with the limits that hold on every listener.
 func (s *Server) newHTTP(h http.Handler) *http.Server {
 	return &http.Server{
-		Handler: h, ReadHeaderTimeout: s.headerWithin, ReadTimeout: s.readWithin, WriteTimeout: writeWithin, IdleTimeout: idleWithin,
+		Handler: h, ReadHeaderTimeout: s.headerWithin, ReadTimeout: s.readWithin, WriteTimeout: writeWithin,
+		IdleTimeout:    idleWithin,
 		MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
 }
 
-// serve has h answer the connections of l that admit passes on, until ctx ends; end is called then, before those under way are
-// waited for.
-func (s *Server) serve(ctx context.Context, l net.Listener, h *http.Server, end func(), admit func(net.Conn, *connQueue, *sync.WaitGroup)) error {
+// serve has h answer the connections of l that admit passes on, until ctx ends; end is called then, before those under
+// way are waited for.
+func (s *Server) serve(ctx context.Context, l net.Listener, h *http.Server, end func(),
+	admit func(net.Conn, *connQueue, *sync.WaitGroup)) error {
 	conns := &connQueue{addr: l.Addr(), ready: make(chan net.Conn), closed: make(chan struct{})}
 	var tasks sync.WaitGroup
 	var acceptErr error
@@ -148,7 +154,8 @@ func (s *Server) serve(ctx context.Context, l net.Listener, h *http.Server, end 
 }
 
 // accept takes connections and has admit see to each.
-func (s *Server) accept(l net.Listener, to *connQueue, tasks *sync.WaitGroup, admit func(net.Conn, *connQueue, *sync.WaitGroup)) error {
+func (s *Server) accept(l net.Listener, to *connQueue, tasks *sync.WaitGroup,
+	admit func(net.Conn, *connQueue, *sync.WaitGroup)) error {
 	pause := time.Millisecond
 	for {
 		c, err := l.Accept()
@@ -186,8 +193,8 @@ func (s *Server) admit(c *net.UnixConn) *conn {
 	return &conn{UnixConn: c, peer: p, leave: sync.OnceFunc(func() { s.connections.give(p.key(), 1) })}
 }
 
-// tell reads the first byte, which tells the protocol: '{' is a session, 0x16 is TLS, inside of which the first byte tells
-// again, and anything else is HTTP, which is passed on.
+// tell reads the first byte, which tells the protocol: '{' is a session, 0x16 is TLS, inside of which the first byte
+// tells again, and anything else is HTTP, which is passed on.
 func (s *Server) tell(c *conn, to *connQueue) {
 	stop := context.AfterFunc(endingContext{s.ending}, func() { c.UnixConn.SetReadDeadline(time.Unix(1, 0)) })
 	c.UnixConn.SetReadDeadline(time.Now().Add(s.headerWithin))
@@ -254,16 +261,23 @@ func (s *Server) enter(k key) string {
 	}
 	n := s.connections.of(k)
 	if most := s.connections.mostOfOne; most > 0 && n >= most {
-		return fmt.Sprintf("%s has %d connections, the most one user may have; close some, or raise limits.connections_per_uid", k, n)
+		return fmt.Sprintf(
+			"%s has %d connections, the most one user may have; close some, or raise limits.connections_per_uid", k, n)
 	}
-	return fmt.Sprintf("%s has %d connections of the %d that the agent takes from all, and one user may have no more than are left for all others; close some, or raise the agent's limit on open files",
+	return fmt.Sprintf(
+		"%s has %d connections of the %d that the agent takes from all, and one user may have no more than are left "+
+			"for all others; close some, or raise the agent's limit on open files",
 		k, n, s.connections.most)
 }
 
 // refuse answers a connection too many as HTTP, whatever it speaks, and closes it.
 func refuse(c net.Conn, why string) {
-	body := fmt.Sprintf(`{"type":"https://usher-agent.github.io/problems/rate_limited","title":"Too much at once","status":429,"code":"rate_limited","detail":%q}`, why)
-	refuseAs(c, fmt.Sprintf("HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/problem+json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", len(body), body))
+	body := fmt.Sprintf(
+		`{"type":"https://usher-agent.github.io/problems/rate_limited","title":"Too much at once","status":429,"code":"rate_limited","detail":%q}`, why)
+	refuseAs(c,
+		fmt.Sprintf(
+			"HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/problem+json\r\nContent-Length: "+
+				"%d\r\nConnection: close\r\n\r\n%s", len(body), body))
 	c.Close()
 }
 

@@ -22,8 +22,8 @@ import (
 type Session interface {
 	// Acquire is Desk's, with the lifetimes process (the default) and connection besides.
 	Acquire(context.Context, *enforcer.Acquire) (Grant, *enforcer.Denial)
-	// Begin is the first half of Acquire: when it returns, the request was decided or, if it waits, has its place among those
-	// that do. ready is called, and must not wait, in the order in which those that wait for slots are answered.
+	// Begin is the first half of Acquire: when it returns, the request was decided or, if it waits, has its place among
+	// those that do. ready is called, and must not wait, in the order in which those that wait for slots are answered.
 	Begin(r *enforcer.Acquire, ready func()) (finish Finish, waits bool)
 	// Join makes the caller's process a co-holder; Attach gives it back an unconfirmed lease.
 	Join(enforcer.LeaseID) (Grant, *enforcer.Denial)
@@ -86,15 +86,17 @@ type session struct {
 	labels map[string]string // of every lease that names none
 
 	waiting chan struct{}
-	cancels sync.Map // of acquires that wait: the request's id, as it was written, or for one without itself, to its context.CancelFunc
+	// of acquires that wait: the request's id, as it was written, or for one without itself, to its context.CancelFunc
+	cancels sync.Map
 	tasks   sync.WaitGroup
 	cancel  context.CancelFunc
 	sub     subscription
 
 	takeBack func(enforcer.LeaseID) // undo, made once
 
-	turns sync.Mutex    // guards turn; taken under the desk's lock
-	turn  chan struct{} // closed when the acquire that was granted last, of those that waited, was answered; nil: there is none
+	turns sync.Mutex // guards turn; taken under the desk's lock
+	// closed when the acquire that was granted last, of those that waited, was answered; nil: there is none
+	turn chan struct{}
 
 	mu     sync.Mutex // guards all below
 	out    []byte     // what is to be sent
@@ -194,7 +196,8 @@ func (x *session) read() {
 	}
 }
 
-// keepLine counts the memory for a message that is longer than the buffer in, or out, and gives its end some time to come.
+// keepLine counts the memory for a message that is longer than the buffer in, or out, and gives its end some time to
+// come.
 func (x *session) keepLine(in, out bool) bool {
 	s, key := x.server, x.conn.peer.key()
 	var until time.Time
@@ -302,8 +305,9 @@ func (x *session) writeLease(id jsontext.Value, l *wire.Lease, g Grant, acquired
 		x.lost = append(x.lost, g.ID)
 	default:
 		x.fresh, x.last = append(x.fresh, g.ID), true
-		// One that outlives its caller is the last of what is written at one time, so that what is unread is it. Those of a
-		// process are written together: what the kernel cannot tell of costs slots for as long as the process lives.
+		// One that outlives its caller is the last of what is written at one time, so that what is unread is it. Those
+		// of a process are written together: what the kernel cannot tell of costs slots for as long as the process
+		// lives.
 		if x.sure = outlivesCaller(g.Lease); x.sure {
 			x.empty()
 		}
@@ -335,7 +339,8 @@ func (x *session) reply(id jsontext.Value, result any, e *rpcError) {
 func answerLine(id jsontext.Value, result any, e *rpcError) []byte {
 	b, err := json.Marshal(rpcResponse{Version: "2.0", ID: id, Result: result, Error: e})
 	if err != nil {
-		b, _ = json.Marshal(rpcResponse{Version: "2.0", ID: id, Error: &rpcError{Code: codeInternal, Message: "the answer cannot be written"}})
+		b, _ = json.Marshal(rpcResponse{Version: "2.0", ID: id,
+			Error: &rpcError{Code: codeInternal, Message: "the answer cannot be written"}})
 	}
 	return append(b, '\n')
 }
@@ -347,7 +352,8 @@ func (x *session) line(line []byte) bool {
 		return true
 	}
 	if line[0] == '[' {
-		x.reply(nil, nil, &rpcError{Code: codeInvalid, Message: "batches are not taken; send one message a line, without waiting for answers"})
+		x.reply(nil, nil, &rpcError{Code: codeInvalid,
+			Message: "batches are not taken; send one message a line, without waiting for answers"})
 		return true
 	}
 	r, plain := plainRequest(line)
@@ -363,7 +369,8 @@ func (x *session) line(line []byte) bool {
 		return true
 	}
 	if k := r.ID.Kind(); r.Version != "2.0" || r.Method == "" || k == '{' || k == '[' || k == 't' || k == 'f' {
-		x.reply(nil, nil, &rpcError{Code: codeInvalid, Message: `the message is not JSON-RPC 2.0: it needs "jsonrpc":"2.0", a method, and an id that is a number or a text`})
+		x.reply(nil, nil, &rpcError{Code: codeInvalid,
+			Message: `the message is not JSON-RPC 2.0: it needs "jsonrpc":"2.0", a method, and an id that is a number or a text`})
 		return true
 	}
 	if len(r.ID) > 256 {
@@ -478,8 +485,9 @@ func (x *session) hello(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
 	}
 	x.labels = in.Labels
 	p := &x.conn.peer
-	return wire.HelloAnswer{Versions: []int{1}, Agent: x.server.desk.Health(), Capabilities: []string{"wait", "join", "attach", "events", "prove", "tls"},
-		You: wire.Holder{UID: p.uid, GID: p.gid, PID: p.pid, Exe: p.exe}}, nil, nil
+	return wire.HelloAnswer{Versions: []int{1}, Agent: x.server.desk.Health(),
+		Capabilities: []string{"wait", "join", "attach", "events", "prove", "tls"},
+		You:          wire.Holder{UID: p.uid, GID: p.gid, PID: p.pid, Exe: p.exe}}, nil, nil
 }
 
 func (x *session) prove(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
@@ -533,7 +541,8 @@ func one(r *rpcRequest, in *wire.LeaseRequest) (enforcer.LeaseID, *enforcer.Deni
 	}
 	id, ok := enforcer.ParseLeaseID(in.ID)
 	if !ok {
-		return id, badRequest("id", "give it as the acquire answered it", "%q is not a lease id, which is 32 hexadecimal digits", short(in.ID))
+		return id, badRequest("id", "give it as the acquire answered it",
+			"%q is not a lease id, which is 32 hexadecimal digits", short(in.ID))
 	}
 	return id, nil
 }

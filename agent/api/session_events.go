@@ -7,7 +7,8 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// listen begins notifications of what the session's peer may see by its rights, in the place of those before. x.sub.mu is held.
+// listen begins notifications of what the session's peer may see by its rights, in the place of those before. x.sub.mu
+// is held.
 func (x *session) listen(as *rights) *enforcer.Denial {
 	if x.sub.end != nil {
 		x.sub.end()
@@ -25,8 +26,10 @@ func (x *session) listen(as *rights) *enforcer.Denial {
 		own := p.caller(false).Who()
 		u = &own
 		see = func(h *enforcer.Holder, ev *wire.Event) bool {
-			own := h.PID == p.pid && h.Start == p.start && h.SameUser(p.caller(false)) && (p.pid != 0 || h.Inode == p.inode)
-			return (own || h.SameProcess(p.caller(false))) && (ev.Type == "lease.revoking" || ev.Type == "lease.ended" && ev.Cause != string(enforcer.CauseReleased))
+			own := h.PID == p.pid && h.Start == p.start && h.SameUser(p.caller(false)) &&
+				(p.pid != 0 || h.Inode == p.inode)
+			return (own || h.SameProcess(p.caller(false))) &&
+				(ev.Type == "lease.revoking" || ev.Type == "lease.ended" && ev.Cause != string(enforcer.CauseReleased))
 		}
 	}
 	events, cancel := x.server.desk.Subscribe(u, see)

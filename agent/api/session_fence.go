@@ -19,8 +19,9 @@ type fenced struct {
 	late     func() *enforcer.Denial
 }
 
-// look puts denials in the place of the answers that give what is over by now. It is false where nothing can be sent any more. What is to be
-// known of former answers is known by then, so that nothing is waited for between the look and the write. x.mu is held.
+// look puts denials in the place of the answers that give what is over by now. It is false where nothing can be sent
+// any more. What is to be known of former answers is known by then, so that nothing is waited for between the look and
+// the write. x.mu is held.
 func (x *session) look() bool {
 	if x.conn.prove() != nil {
 		return false
@@ -48,8 +49,8 @@ func (x *session) look() bool {
 	return true
 }
 
-// lookAgain withdraws what was over when its answer was sent. A session that has subscribed to events is told as of any lease that ends;
-// where others hold on to a lease that the caller joined, nobody else is told. x.mu is held.
+// lookAgain withdraws what was over when its answer was sent. A session that has subscribed to events is told as of any
+// lease that ends; where others hold on to a lease that the caller joined, nobody else is told. x.mu is held.
 func (x *session) lookAgain() {
 	var left []*enforcer.Lease
 	for _, a := range x.fenced {
@@ -64,7 +65,8 @@ func (x *session) lookAgain() {
 	x.fenced = x.fenced[:0]
 	for _, l := range left {
 		shape := x.server.leaseShape(l)
-		ev := wire.Event{Type: "lease.ended", At: time.Now().UTC(), LeaseID: shape.ID, Items: shape.Items, Cause: string(enforcer.CauseUndelivered)}
+		ev := wire.Event{Type: "lease.ended", At: time.Now().UTC(), LeaseID: shape.ID, Items: shape.Items,
+			Cause: string(enforcer.CauseUndelivered)}
 		if b, err := json.Marshal(ev); err == nil {
 			x.write(append(append([]byte(`{"jsonrpc":"2.0","method":"lease.ended","params":`), b...), '}', '\n'))
 		}

@@ -46,7 +46,8 @@ func (s *shares) take(k key, n int) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	own := s.by[k]
-	if s.mostOfOne > 0 && (own+n > s.mostOfOne || s.taken+n > s.most) || s.mostOfOne <= 0 && enforcer.OverShare(own, s.taken, s.most, n) {
+	if s.mostOfOne > 0 && (own+n > s.mostOfOne || s.taken+n > s.most) ||
+		s.mostOfOne <= 0 && enforcer.OverShare(own, s.taken, s.most, n) {
 		return false
 	}
 	s.taken += n

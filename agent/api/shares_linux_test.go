@@ -80,13 +80,14 @@ func TestTurns(t *testing.T) {
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		if fmt.Sprint(most) != "map[0:1 1:1 2:1]" || mostOfAll != 2 || len(turns.of) != 0 || len(turns.all) != 0 {
-			t.Errorf("at most %v of each and %d of all at once; left are %v, %d", most, mostOfAll, turns.of, len(turns.all))
+			t.Errorf("at most %v of each and %d of all at once; left are %v, %d", most, mostOfAll, turns.of,
+				len(turns.all))
 		}
 	})
 }
 
-// An executable is hashed once, however many ask and though it matches no rule; another one with its name, or the same with other
-// contents, is another. A user that has many hashed keeps nobody else from it.
+// An executable is hashed once, however many ask and though it matches no rule; another one with its name, or the same
+// with other contents, is another. A user that has many hashed keeps nobody else from it.
 func TestExecutablesAreHashedOnce(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, text string) string {
@@ -246,11 +247,14 @@ func TestWaitersKeepLittle(t *testing.T) {
 	for range sessions {
 		c := connect(t, path)
 		for id := range maxInFlight {
-			fmt.Fprintf(c, `{"jsonrpc":"2.0","id":%d,"method":"lease.acquire","params":{"pool":"streams","wait_seconds":86400,"nonce":"n"%s}}`+"\n", id, strings.Repeat(" ", 65_300))
+			fmt.Fprintf(c,
+				`{"jsonrpc":"2.0","id":%d,"method":"lease.acquire","params":{"pool":"streams","wait_seconds":86400,"nonce":"n"%s}}`+"\n", id, strings.Repeat(" ", 65_300))
 		}
 		// One more is refused at once: all others have been read by then.
-		fmt.Fprint(c, `{"jsonrpc":"2.0","id":99,"method":"lease.acquire","params":{"pool":"streams","wait_seconds":9}}`+"\n")
-		if line, err := bufio.NewReader(c).ReadString('\n'); err != nil || !strings.Contains(line, "64 requests of this session wait already") {
+		fmt.Fprint(c, `{"jsonrpc":"2.0","id":99,"method":"lease.acquire","params":{"pool":"streams","wait_seconds":9}}`+
+			"\n")
+		if line, err := bufio.NewReader(c).ReadString('\n'); err != nil ||
+			!strings.Contains(line, "64 requests of this session wait already") {
 			t.Fatalf("%q, %v", line, err)
 		}
 		all = append(all, c)
@@ -327,7 +331,8 @@ func TestSubscriptionsAreShared(t *testing.T) {
 		return line
 	}
 	one := connect(t, path)
-	if a, again, b, third := ask(one), ask(one), ask(connect(t, path)), ask(connect(t, path)); strings.Contains(a+again+b, "error") || !strings.Contains(third, "rate_limited") {
+	if a, again, b, third := ask(one), ask(one), ask(connect(t, path)),
+		ask(connect(t, path)); strings.Contains(a+again+b, "error") || !strings.Contains(third, "rate_limited") {
 		t.Errorf("%s%s%s%s", a, again, b, third)
 	}
 	one.Close()

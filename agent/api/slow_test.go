@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// Callers that send a byte now and then: one that has not said its header, its TLS hello or its body in time is cut off,
-// one in a session is served when its line ends, and nobody else waits for any of them.
+// Callers that send a byte now and then: one that has not said its header, its TLS hello or its body in time is cut
+// off, one in a session is served when its line ends, and nobody else waits for any of them.
 func TestSlowCallers(t *testing.T) {
 	path := filepath.Join(folder(t), "s")
 	socket, err := Listen(SocketConfig{Path: path, GID: -1, Lock: lock})
@@ -66,8 +66,10 @@ func TestSlowCallers(t *testing.T) {
 	for name, head := range map[string]string{
 		"nothing":  "",
 		"a header": "GET /v1/health HTTP/1.1\r\nHost: x\r\nX-Slow: ",
-		"a body":   "POST /v1/leases HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 60000\r\n\r\n{",
-		"chunks":   "POST /v1/leases HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nEA60\r\n{",
+		"a body": "POST /v1/leases HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: " +
+			"60000\r\n\r\n{",
+		"chunks": "POST /v1/leases HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: " +
+			"chunked\r\n\r\nEA60\r\n{",
 	} {
 		c := dial()
 		if _, err := io.WriteString(c, head); err != nil {
@@ -79,8 +81,10 @@ func TestSlowCallers(t *testing.T) {
 			if head != "" {
 				go drip(c, quit)
 			}
-			// Cut off, it hears the end, after an answer or not; the test's own deadline would be an error of another kind.
-			if out, err := io.ReadAll(c); err != nil && strings.Contains(err.Error(), "timeout") || strings.Contains(string(out), "201 Created") {
+			// Cut off, it hears the end, after an answer or not; the test's own deadline would be an error of another
+			// kind.
+			if out, err := io.ReadAll(c); err != nil && strings.Contains(err.Error(), "timeout") ||
+				strings.Contains(string(out), "201 Created") {
 				t.Errorf("%s, a byte at a time: %q, %v", name, out, err)
 			}
 		})
@@ -93,7 +97,10 @@ func TestSlowCallers(t *testing.T) {
 			t.Fatal(err)
 		}
 		if i%16 == 0 { // beside it others are served
-			r := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(context.Context, string, string) (net.Conn, error) { return net.Dial("unix", path) }}}
+			r := &http.Client{Transport: &http.Transport{DisableKeepAlives: true,
+				DialContext: func(context.Context, string, string) (net.Conn, error) {
+					return net.Dial("unix", path)
+				}}}
 			res, err := r.Get("http://usher/v1/health")
 			if err != nil {
 				t.Fatal(err)

@@ -24,18 +24,19 @@ type SocketConfig struct {
 	Mode fs.FileMode            // permissions; zero: 0660
 	GID  int                    // the group it is given to; -1: the agent's own
 	Lock func(f *os.File) error // takes a file's lock for as long as it is open, or fails at once
-	// LockFile is locked while the socket is open. It must lie with the agent's own files: in the socket's folder those who share that could
-	// put a link in its place. Empty: none is.
+	// LockFile is locked while the socket is open. It must lie with the agent's own files: in the socket's folder those
+	// who share that could put a link in its place. Empty: none is.
 	LockFile string
 	Log      *slog.Logger // nil: nothing is logged
-	// Inherit returns the listening socket that is bound to a file, where an earlier agent has left it to this one; nil: none.
+	// Inherit returns the listening socket that is bound to a file, where an earlier agent has left it to this one;
+	// nil: none.
 	Inherit func(fs.FileInfo) *os.File
 }
 
 func (c SocketConfig) key() string { return cmp.Or(c.Key, "socket.path") }
 
-// maxPath is the longest path of a Unix socket, in bytes: sun_path has 108 with the closing zero (unix(7)), 104 on others
-// than Linux.
+// maxPath is the longest path of a Unix socket, in bytes: sun_path has 108 with the closing zero (unix(7)), 104 on
+// others than Linux.
 const maxPath = 107
 
 // CheckPath says whether the kernel can take a socket's path.
@@ -44,7 +45,9 @@ func CheckPath(path string) error {
 		return errors.New("socket.path is empty")
 	}
 	if len(path) > maxPath {
-		return fmt.Errorf("socket %s: the path has %d bytes, and the kernel takes at most %d; choose a shorter socket.path", path, len(path), maxPath)
+		return fmt.Errorf(
+			"socket %s: the path has %d bytes, and the kernel takes at most %d; choose a shorter socket.path", path,
+			len(path), maxPath)
 	}
 	return nil
 }
@@ -59,11 +62,12 @@ type Socket struct {
 	stay     bool
 }
 
-// Listen takes the socket. A live one is never stolen: a lock, and an answer on it, say that it is in use. A stale one is replaced, and
-// nothing else. Until it has its mode and group nobody but the agent can reach it.
+// Listen takes the socket. A live one is never stolen: a lock, and an answer on it, say that it is in use. A stale one
+// is replaced, and nothing else. Until it has its mode and group nobody but the agent can reach it.
 //
-// The socket's folder may be shared with those who call, and some of them may be able to write to it: no link in it is followed, and no
-// file in it is opened. What they can do is put another socket in its place, and Listen says so in the log.
+// The socket's folder may be shared with those who call, and some of them may be able to write to it: no link in it is
+// followed, and no file in it is opened. What they can do is put another socket in its place, and Listen says so in the
+// log.
 func Listen(c SocketConfig) (s *Socket, err error) {
 	if err := CheckPath(c.Path); err != nil {
 		return nil, err
@@ -76,7 +80,8 @@ func Listen(c SocketConfig) (s *Socket, err error) {
 	}
 	dir := filepath.Dir(c.Path)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, fmt.Errorf("socket %s: %w; create the folder for the agent's user, or set another %s", c.Path, err, c.key())
+		return nil, fmt.Errorf("socket %s: %w; create the folder for the agent's user, or set another %s", c.Path, err,
+			c.key())
 	}
 	s = &Socket{path: c.Path}
 	defer func() {
@@ -92,11 +97,13 @@ func Listen(c SocketConfig) (s *Socket, err error) {
 		return s, fmt.Errorf("socket %s: %w; its folder must let the agent in, or set another %s", c.Path, err, c.key())
 	}
 	if fi, err := s.folder.Stat("."); err == nil && fi.Mode().Perm()&0o022 != 0 && fi.Mode()&fs.ModeSticky == 0 {
-		c.Log.Warn("others can write to the socket's folder, and so put a socket of their own in the place of this one; let products mount it read-only, or have them ask for a proof",
+		c.Log.Warn(
+			"others can write to the socket's folder, and so put a socket of their own in the place of this one; let "+
+				"products mount it read-only, or have them ask for a proof",
 			"folder", dir, "mode", fi.Mode().Perm().String())
 	}
-	// Those who begin at the same time look and bind one after the other. Whoever may read the folder can hold its lock, so it is not
-	// waited for without end.
+	// Those who begin at the same time look and bind one after the other. Whoever may read the folder can hold its
+	// lock, so it is not waited for without end.
 	done := lockFolder(dir, c.Lock)
 	defer done()
 	s.sweep()
@@ -119,11 +126,13 @@ func (s *Socket) takeLock(c SocketConfig) (err error) {
 		return nil
 	}
 	if s.lock, err = files.Open(c.LockFile, os.O_RDWR|os.O_CREATE); err != nil {
-		return fmt.Errorf("socket %s: its lock: %w; make the runtime folder writable for uid %d", c.Path, err, os.Getuid())
+		return fmt.Errorf("socket %s: its lock: %w; make the runtime folder writable for uid %d", c.Path, err,
+			os.Getuid())
 	}
 	if err := c.Lock(s.lock); err != nil {
 		pid, _ := files.Read(c.LockFile, 64)
-		return fmt.Errorf("socket %s: another agent%s listens on it; stop that one, or give this one a %s of its own", c.Path, ofPID(pid), c.key())
+		return fmt.Errorf("socket %s: another agent%s listens on it; stop that one, or give this one a %s of its own",
+			c.Path, ofPID(pid), c.key())
 	}
 	if err := s.lock.Truncate(0); err == nil {
 		fmt.Fprintf(s.lock, "%d\n", os.Getpid())
@@ -218,7 +227,9 @@ func unused(path, key string) error {
 		return fmt.Errorf("socket %s: %w", path, err)
 	}
 	if fi.Mode()&fs.ModeSocket == 0 {
-		return fmt.Errorf("socket %s: there is a file of that name, and it is not a socket; move it away, or set another %s", path, key)
+		return fmt.Errorf(
+			"socket %s: there is a file of that name, and it is not a socket; move it away, or set another %s", path,
+			key)
 	}
 	conn, err := net.DialTimeout("unix", path, time.Second)
 	if err == nil {
@@ -227,7 +238,8 @@ func unused(path, key string) error {
 		if p, err := credentials(conn.(*net.UnixConn)); err == nil && p.pid > 0 {
 			pid = fmt.Sprintf(" (pid %d)", p.pid)
 		}
-		return fmt.Errorf("socket %s: another program%s listens on it; stop that one, or set another %s", path, pid, key)
+		return fmt.Errorf("socket %s: another program%s listens on it; stop that one, or set another %s", path, pid,
+			key)
 	}
 	if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -235,13 +247,14 @@ func unused(path, key string) error {
 	return fmt.Errorf("socket %s: whether it is in use cannot be told: %w", path, err)
 }
 
-// bind binds in a folder that only the agent can enter, and renames the socket into place when it is as it should be. That folder is
-// known by its descriptor: whoever can write to the folder around it can give its name to another.
+// bind binds in a folder that only the agent can enter, and renames the socket into place when it is as it should be.
+// That folder is known by its descriptor: whoever can write to the folder around it can give its name to another.
 func (s *Socket) bind(dir string, c SocketConfig) error {
 	hidden := hiddenPrefix + rand.Text()[:hiddenLetters]
 	private, err := s.hide(hidden)
 	if err != nil {
-		return fmt.Errorf("socket %s: %w; make its folder writable for uid %d, or set another %s", c.Path, err, os.Getuid(), c.key())
+		return fmt.Errorf("socket %s: %w; make its folder writable for uid %d, or set another %s", c.Path, err,
+			os.Getuid(), c.key())
 	}
 	defer func() {
 		private.Remove("s")     //nolint:errcheck // it has its place by now, or is of no use
@@ -314,7 +327,8 @@ func (s *Socket) hide(name string) (*os.Root, error) {
 	}
 	fi, err := private.Stat(".")
 	if err == nil && !isOwn(fi) {
-		err = errors.New("another has put its own folder in the place of the agent's: others can write to the folder around it")
+		err = errors.New(
+			"another has put its own folder in the place of the agent's: others can write to the folder around it")
 	}
 	if err != nil {
 		return nil, errors.Join(err, private.Close())
@@ -326,7 +340,8 @@ func (s *Socket) hide(name string) (*os.Root, error) {
 func (s *Socket) dress(in *os.Root, name string, c SocketConfig) error {
 	if c.GID >= 0 {
 		if err := in.Lchown(name, -1, c.GID); err != nil {
-			return fmt.Errorf("socket %s: give it to gid %d: %w; make the agent's user a member of that group, or leave the group out", c.Path, c.GID, err)
+			return fmt.Errorf(
+				"socket %s: give it to gid %d: %w; make the agent's user a member of that group, or leave the group out", c.Path, c.GID, err)
 		}
 	}
 	if err := in.Chmod(name, c.Mode); err != nil {

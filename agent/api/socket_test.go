@@ -44,7 +44,8 @@ func TestListen(t *testing.T) {
 	}
 	// A live one is never stolen, by whoever holds the lock or not.
 	_, err = Listen(SocketConfig{Path: path, GID: -1, Lock: lock, LockFile: path + ".l"})
-	if err == nil || !strings.Contains(err.Error(), "another agent (pid ") || !strings.Contains(err.Error(), "socket "+path) {
+	if err == nil || !strings.Contains(err.Error(), "another agent (pid ") ||
+		!strings.Contains(err.Error(), "socket "+path) {
 		t.Errorf("a second agent: %v", err)
 	}
 	_, err = Listen(SocketConfig{Path: path, GID: -1})
@@ -90,7 +91,8 @@ func TestStale(t *testing.T) {
 		t.Errorf("a file in its place: %q, %v", b, err)
 	}
 	_, err = Listen(SocketConfig{Path: path, GID: -1, Lock: lock, LockFile: path + ".l"})
-	if err == nil || !strings.Contains(err.Error(), "there is a file of that name, and it is not a socket; move it away") {
+	if err == nil || !strings.Contains(err.Error(),
+		"there is a file of that name, and it is not a socket; move it away") {
 		t.Errorf("over a file: %v", err)
 	}
 }
@@ -99,7 +101,8 @@ func TestLongPath(t *testing.T) {
 	dir := folder(t)
 	name := func(n int) string { return filepath.Join(dir, strings.Repeat("x", n-len(dir)-1)) }
 	_, err := Listen(SocketConfig{Path: name(108), GID: -1, Lock: lock, LockFile: filepath.Join(dir, "l")})
-	if want := "the path has 108 bytes, and the kernel takes at most 107; choose a shorter socket.path"; err == nil || !strings.Contains(err.Error(), want) {
+	if want := "the path has 108 bytes, and the kernel takes at most 107; choose a shorter socket.path"; err == nil ||
+		!strings.Contains(err.Error(), want) {
 		t.Errorf("108 bytes: %v", err)
 	}
 	// The folder that it is bound in first makes the path longer than that.
@@ -117,7 +120,8 @@ func TestLongPath(t *testing.T) {
 	}
 }
 
-// Of many that want one socket at one time exactly one has it, whether it is new or a dead one's, and callers reach that one.
+// Of many that want one socket at one time exactly one has it, whether it is new or a dead one's, and callers reach
+// that one.
 func TestRace(t *testing.T) {
 	path := filepath.Join(folder(t), "s")
 	for round := range 50 {
@@ -161,7 +165,8 @@ func TestRace(t *testing.T) {
 	}
 }
 
-// What others have put into the socket's folder is not followed, cut or replaced, and a lock of an earlier version is taken away.
+// What others have put into the socket's folder is not followed, cut or replaced, and a lock of an earlier version is
+// taken away.
 func TestSharedFolder(t *testing.T) {
 	dir := folder(t)
 	if err := os.Chmod(dir, 0o777); err != nil {
@@ -192,7 +197,8 @@ func TestSharedFolder(t *testing.T) {
 			t.Error(err)
 		}
 		fi, err := os.Stat(own)
-		if b, readErr := os.ReadFile(own); string(b) != "secret" || readErr != nil || err != nil || fi.Mode().Perm() != 0o600 {
+		if b, readErr := os.ReadFile(own); string(b) != "secret" || readErr != nil || err != nil ||
+			fi.Mode().Perm() != 0o600 {
 			t.Errorf("%q: what the link leads to is %q with mode %v (%v, %v)", name, b, fi.Mode(), readErr, err)
 		}
 	}

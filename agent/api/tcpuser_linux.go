@@ -11,8 +11,9 @@ import (
 	"strings"
 )
 
-// tcpUser returns the user whose socket a loopback connection comes from: the kernel lists all sockets of this network namespace
-// with their owners (proc(5), /proc/net/tcp). It is false where none is listed, and for a user that is not told apart.
+// tcpUser returns the user whose socket a loopback connection comes from: the kernel lists all sockets of this network
+// namespace with their owners (proc(5), /proc/net/tcp). It is false where none is listed, and for a user that is not
+// told apart.
 func tcpUser(remote, local net.Addr) (uint32, bool) {
 	from, ok := remote.(*net.TCPAddr)
 	to, ok2 := local.(*net.TCPAddr)
@@ -46,7 +47,8 @@ func listedUser(file string, from, to netip.AddrPort) (uint32, bool) {
 	return 0, false
 }
 
-// sameEnd reports whether an end as the kernel writes it, each four bytes of the address in the host's order, is that one.
+// sameEnd reports whether an end as the kernel writes it, each four bytes of the address in the host's order, is that
+// one.
 func sameEnd(text string, end netip.AddrPort) bool {
 	addr, port, _ := strings.Cut(text, ":")
 	if n, err := strconv.ParseUint(port, 16, 16); err != nil || uint16(n) != end.Port() {

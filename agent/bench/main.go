@@ -1,5 +1,5 @@
-// Command bench measures what the design promises as numbers, each beside its physical limit in the same run, and writes
-// them to a file: a list of {name, value, unit, limit, ratio, goal}. It judges nothing; a person does.
+// Command bench measures what the design promises as numbers, each beside its physical limit in the same run, and
+// writes them to a file: a list of {name, value, unit, limit, ratio, goal}. It judges nothing; a person does.
 package main
 
 import (

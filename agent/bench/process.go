@@ -70,7 +70,8 @@ func copyInto(dir, name, from string) error {
 	return os.Rename(tmp, filepath.Join(dir, name))
 }
 
-// folder measures how long after its rename into the folder a licence is in force, as a subscriber to the events sees it.
+// folder measures how long after its rename into the folder a licence is in force, as a subscriber to the events sees
+// it.
 func (s *suite) folder(ctx context.Context) error {
 	return s.onSite(ctx, func(site *site) error {
 		return site.serve(ctx, func(*exec.Cmd) error { return s.renames(site) })
@@ -136,7 +137,8 @@ func (s *site) inForce(licence int, changed <-chan time.Time) (time.Duration, er
 	return 0, fmt.Errorf("the licence is not in force after 5 s: %s, %s", l.Code, l.Reason)
 }
 
-// http measures an acquire over HTTP beside a bare handler in a process of its own that reads and answers the same JSON.
+// http measures an acquire over HTTP beside a bare handler in a process of its own that reads and answers the same
+// JSON.
 func (s *suite) http(ctx context.Context) error {
 	return s.withAgent(ctx, func(site *site, _ *exec.Cmd) error {
 		socket := filepath.Join(site.dir, "b")
@@ -163,7 +165,8 @@ func acquires(c *http.Client) (p50 float64, err error) {
 	for end := time.Now().Add(100 * time.Millisecond); time.Now().Before(end); {
 		var l wire.Lease
 		begin := time.Now()
-		if err := call(c, "POST", "/v1/leases", wire.AcquireRequest{Pool: "streams", N: &one, TTLSeconds: 60}, &l); err != nil {
+		if err := call(c, "POST", "/v1/leases", wire.AcquireRequest{Pool: "streams", N: &one, TTLSeconds: 60},
+			&l); err != nil {
 			return 0, err
 		}
 		took = append(took, micros(time.Since(begin)))

@@ -14,7 +14,8 @@ import (
 	"time"
 )
 
-// restart measures an agent that is killed: with a million leases in its journal, and with a session that attaches again.
+// restart measures an agent that is killed: with a million leases in its journal, and with a session that attaches
+// again.
 func (s *suite) restart(ctx context.Context) error {
 	return s.onSite(ctx, func(site *site) error {
 		if err := site.sign(ctx, "many.lic", "seats=unlimited"); err != nil {
@@ -82,7 +83,8 @@ func kill(cmd *exec.Cmd) error {
 	return err
 }
 
-// attach acquires in a session, kills the agent, and returns how long after the start of the next one the lease is attached.
+// attach acquires in a session, kills the agent, and returns how long after the start of the next one the lease is
+// attached.
 func (s *suite) attach(ctx context.Context, site *site, cmd **exec.Cmd) (time.Duration, error) {
 	t, err := dial(site.socket)
 	if err != nil {
@@ -157,7 +159,8 @@ func fill(socket string, n int) error {
 	return <-written
 }
 
-// disk measures the slowest acquires while the state folder's disk is full, and while another program writes to it and syncs.
+// disk measures the slowest acquires while the state folder's disk is full, and while another program writes to it and
+// syncs.
 func (s *suite) disk(ctx context.Context) error {
 	return s.onSite(ctx, func(site *site) error {
 		if err := site.install(0); err != nil {

@@ -29,7 +29,8 @@ type site struct {
 // sign signs a licence with one limit into the folder.
 func (s *site) sign(ctx context.Context, name, limit string) error {
 	out := filepath.Join(s.dir, name)
-	b, err := exec.CommandContext(ctx, s.usher, "vendor", "sign", "--key", filepath.Join(s.dir, "bench.key"), "--product", "bench", "--licensee", "Bench",
+	b, err := exec.CommandContext(ctx, s.usher, "vendor", "sign", "--key", filepath.Join(s.dir, "bench.key"),
+		"--product", "bench", "--licensee", "Bench",
 		"--limit", limit, "--scope", "host", "--out", out).
 		CombinedOutput()
 	if err != nil {
@@ -73,8 +74,10 @@ func setUp(ctx context.Context, usher string) (*site, error) {
 	}
 	for i := range s.licences {
 		s.licences[i] = filepath.Join(dir, fmt.Sprintf("%d.lic", i))
-		if err := usherRun("vendor", "sign", "--key", filepath.Join(dir, "bench.key"), "--product", "bench", "--licensee", "Bench",
-			"--id", fmt.Sprintf("bench-%d", i), "--limit", fmt.Sprintf("streams=%d", 1000+i), "--scope", "host", "--out", s.licences[i]); err != nil {
+		if err := usherRun("vendor", "sign", "--key", filepath.Join(dir, "bench.key"), "--product", "bench",
+			"--licensee", "Bench",
+			"--id", fmt.Sprintf("bench-%d", i), "--limit", fmt.Sprintf("streams=%d", 1000+i), "--scope", "host",
+			"--out", s.licences[i]); err != nil {
 			return nil, err
 		}
 	}

@@ -53,8 +53,8 @@ func begin(ctx context.Context, socket string, n int64) (*exec.Cmd, error) {
 	return cmd, err
 }
 
-// waiter measures how soon who waits has the slot of a holder that is killed, by each way that the kernel tells: beside how soon
-// a bare program can know of such a process's end.
+// waiter measures how soon who waits has the slot of a holder that is killed, by each way that the kernel tells: beside
+// how soon a bare program can know of such a process's end.
 func (s *suite) waiter(ctx context.Context) error {
 	if s.usher == "" {
 		return nil
@@ -146,7 +146,8 @@ func (s *suite) reclaim(ctx context.Context, site *site, path string, run bool) 
 					return fmt.Errorf("the holder is known by %+v", l.Leases)
 				}
 			}
-			if _, err := waiter.conn.Write([]byte(strings.Replace(acquireLine, `"streams"}`, `"streams","wait_seconds":30}`, 1))); err != nil {
+			if _, err := waiter.conn.Write([]byte(strings.Replace(acquireLine, `"streams"}`,
+				`"streams","wait_seconds":30}`, 1))); err != nil {
 				return err
 			}
 			if err := until(func(p wire.Pool) bool { return p.Waiting == 1 }); err != nil {
@@ -163,7 +164,8 @@ func (s *suite) reclaim(ctx context.Context, site *site, path string, run bool) 
 			if err != nil || !ok {
 				return fmt.Errorf("the waiter got %q, %w", answer, err)
 			}
-			if _, err := waiter.ask(`{"jsonrpc":"2.0","id":2,"method":"lease.release","params":{"id":"` + rest[:32] + `"}}` + "\n"); err != nil {
+			if _, err := waiter.ask(`{"jsonrpc":"2.0","id":2,"method":"lease.release","params":{"id":"` + rest[:32] +
+				`"}}` + "\n"); err != nil {
 				return err
 			}
 			d, err := bareKill(ctx, run)

@@ -1,7 +1,7 @@
-// Package budget keeps what an agent may hand out of pools that are a whole site's: blocks of slots that an upstream (a site
-// server, a floating upstream) gives for a while. It asks ahead of need, asks for more time long before a block is over, gives
-// back what lies idle, and stops handing out of a block before the upstream may give its slots to others. Nothing of it is on
-// the way of an acquire.
+// Package budget keeps what an agent may hand out of pools that are a whole site's: blocks of slots that an upstream (a
+// site server, a floating upstream) gives for a while. It asks ahead of need, asks for more time long before a block is
+// over, gives back what lies idle, and stops handing out of a block before the upstream may give its slots to others.
+// Nothing of it is on the way of an acquire.
 //
 // Start reading at [Pool.Next], which says what is to be done and is a pure function; [Keeper.Run] does it.
 package budget
@@ -25,13 +25,14 @@ import (
 // Bounds of calls and waits.
 const (
 	defaultCallWithin = 30 * time.Second
-	callLeast         = 2 * time.Second  // the shortest time that one call is given
-	askFor            = time.Hour        // for how long blocks are asked; upstreams shorten it
-	longestTimer      = 30 * time.Second // bounds a wait on the monotonic clock, which stops while the host is suspended
-	restBetween       = 2 * time.Millisecond
-	goneAfter         = 10 * time.Second // for how long a licence that is not in force keeps its blocks
-	closeWithin       = 5 * time.Second  // what is not given back by then is over in its time
-	refusedWait       = 5 * time.Minute  // before an upstream that serves no slots is asked again
+	callLeast         = 2 * time.Second // the shortest time that one call is given
+	askFor            = time.Hour       // for how long blocks are asked; upstreams shorten it
+	// bounds a wait on the monotonic clock, which stops while the host is suspended
+	longestTimer = 30 * time.Second
+	restBetween  = 2 * time.Millisecond
+	goneAfter    = 10 * time.Second // for how long a licence that is not in force keeps its blocks
+	closeWithin  = 5 * time.Second  // what is not given back by then is over in its time
+	refusedWait  = 5 * time.Minute  // before an upstream that serves no slots is asked again
 )
 
 // Config is what a Keeper needs. All but those marked are required.
@@ -42,8 +43,8 @@ type Config struct {
 	// Write replaces the record, whole or not at all.
 	Write  func(file string, data []byte) error
 	BootID string // of this start of the host, from which Now counts; empty: a record of another process is no good
-	// Offset says that this process is in a time namespace whose clock is not the host's: records of former versions, which
-	// counted by that, are no good.
+	// Offset says that this process is in a time namespace whose clock is not the host's: records of former versions,
+	// which counted by that, are no good.
 	Offset     bool
 	CallWithin time.Duration        // of one call; zero: 30 seconds
 	Now        func() time.Duration // since boot, suspension included
@@ -51,8 +52,8 @@ type Config struct {
 	Request func(*enforcer.License, []byte) plugin.Request
 	// Demand says what is asked of a pool.
 	Demand func(pool string) Demand
-	// OnChange is told that Budgets says something new. When it returns, nothing is handed out any more that Budgets does not
-	// say. The keeper holds no lock meanwhile.
+	// OnChange is told that Budgets says something new. When it returns, nothing is handed out any more that Budgets
+	// does not say. The keeper holds no lock meanwhile.
 	OnChange func()
 	// Stopping is told, when Run is to end, that nothing must be handed out from now on; optional.
 	Stopping func()
@@ -119,8 +120,8 @@ func New(cfg Config) (*Keeper, error) {
 	return &Keeper{cfg: cfg, wake: make(chan struct{}, 1), of: of, missed: map[string]int64{}}, err
 }
 
-// Set says which licences are in force, and returns whether Budgets names a pool that it did not. A licence that is no longer
-// in force gives its blocks back after a moment.
+// Set says which licences are in force, and returns whether Budgets names a pool that it did not. A licence that is no
+// longer in force gives its blocks back after a moment.
 func (k *Keeper) Set(licences []Licence) (more bool) {
 	k.mu.Lock()
 	now := k.cfg.Now()
@@ -192,8 +193,8 @@ func (k *Keeper) heed(now time.Duration) {
 	clear(k.missed)
 }
 
-// Budgets returns what may be handed out now, and until when that holds on the boot-time clock; zero: until something changes.
-// A pool whose upstream serves no slots is not named.
+// Budgets returns what may be handed out now, and until when that holds on the boot-time clock; zero: until something
+// changes. A pool whose upstream serves no slots is not named.
 func (k *Keeper) Budgets() (map[enforcer.Share]enforcer.Limit, time.Duration) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -214,7 +215,8 @@ func (k *Keeper) Budgets() (map[enforcer.Share]enforcer.Limit, time.Duration) {
 	return out, fence
 }
 
-// Preview returns what would leave the host with the next call for each licence, but for nonce, pool and number of slots.
+// Preview returns what would leave the host with the next call for each licence, but for nonce, pool and number of
+// slots.
 func (k *Keeper) Preview() (out []plugin.Request) {
 	k.mu.Lock()
 	var all []Licence
@@ -383,7 +385,8 @@ func (k *Keeper) do(ctx context.Context, e *entry, name string, p *Pool, s *Step
 	var err error
 	switch s.Kind {
 	case CheckOut:
-		got, err = l.Upstream.CheckOut(ctx, &plugin.CheckOut{Request: r, Pool: name, Slots: s.Slots, AtLeast: 1, For: askFor, Token: token})
+		got, err = l.Upstream.CheckOut(ctx,
+			&plugin.CheckOut{Request: r, Pool: name, Slots: s.Slots, AtLeast: 1, For: askFor, Token: token})
 		if err == nil {
 			err = got.Check(name, s.Slots, 1, askFor)
 		}
@@ -527,9 +530,11 @@ func (p *Pool) longest() time.Duration {
 
 // failed takes what a call failed with. k.mu is held.
 func (k *Keeper) failed(e *entry, p *Pool, s *Step, now time.Duration, err *plugin.Error) {
-	if fault := string(err.Class) + err.SystemCode + err.Reason; e.fault != fault && err.SystemCode != plugin.SystemFull {
+	if fault := string(err.Class) + err.SystemCode + err.Reason; e.fault != fault &&
+		err.SystemCode != plugin.SystemFull {
 		e.fault = fault
-		k.cfg.Log.Warn("slots are not had, and tried for again", "call", s.Kind, "licence", e.licence.ID, "class", err.Class, "reason", err.Reason, "hint", err.Hint)
+		k.cfg.Log.Warn("slots are not had, and tried for again", "call", s.Kind, "licence", e.licence.ID, "class",
+			err.Class, "reason", err.Reason, "hint", err.Hint)
 	}
 	if err.SystemCode == plugin.SystemCloned {
 		// Another goes on with this one's state, and with its blocks: begin anew.

@@ -223,7 +223,10 @@ func openWithout(t testing.TB, file string, began time.Time) *house {
 	t.Helper()
 	h := &house{t: t, began: began}
 	var err error
-	h.Keeper, err = New(Config{File: file, Write: h.write, BootID: "boot", Now: h.up, Demand: h.demand, OnChange: h.changed, Jitter: func() float64 { return 0.5 },
+	h.Keeper, err = New(Config{File: file, Write: h.write, BootID: "boot", Now: h.up, Demand: h.demand,
+		OnChange: h.changed, Jitter: func() float64 {
+			return 0.5
+		},
 		Request: func(l *enforcer.License, doc []byte) plugin.Request {
 			return plugin.Request{LicenseID: l.ID, Product: l.Product, Document: doc}
 		}})
@@ -269,7 +272,8 @@ func (h *house) demand(string) Demand {
 	return Demand{InUse: h.inUse, Waiting: h.waiting, Capacity: h.cap, Draining: h.draining}
 }
 
-// changed is what the agent does with a new budget: from then on it hands out no more than that, and waiters have what is free.
+// changed is what the agent does with a new budget: from then on it hands out no more than that, and waiters have what
+// is free.
 func (h *house) changed() {
 	budgets, _ := h.Budgets()
 	h.mu.Lock()
@@ -348,7 +352,8 @@ func TestKeeper(t *testing.T) {
 	})
 }
 
-// A host that is drained gives back at once what is not in use, keeps what is for as long as it is, and has nothing more.
+// A host that is drained gives back at once what is not in use, keeps what is for as long as it is, and has nothing
+// more.
 func TestDraining(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newClerk(40, time.Minute)
@@ -403,7 +408,8 @@ func TestWanted(t *testing.T) {
 	})
 }
 
-// The server is away: the agent goes on until its own deadline, which is earlier than the server's, and begins anew after.
+// The server is away: the agent goes on until its own deadline, which is earlier than the server's, and begins anew
+// after.
 func TestAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newClerk(40, time.Minute)
@@ -436,7 +442,8 @@ func TestAway(t *testing.T) {
 	})
 }
 
-// A Retry-After, which nobody has signed, costs no slots: a check-out is tried again soon, and blocks get more time before they end.
+// A Retry-After, which nobody has signed, costs no slots: a check-out is tried again soon, and blocks get more time
+// before they end.
 func TestRetryAfterIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newClerk(40, time.Minute)
@@ -445,7 +452,8 @@ func TestRetryAfterIsBounded(t *testing.T) {
 		time.Sleep(time.Second)
 		h.has(5, 40)
 		busy := &plugin.Error{Class: plugin.Transient, Reason: "busy", RetryAfter: 24 * time.Hour}
-		for asked, n := c.took("extend"), 0; c.took("extend") == asked; n++ { // one such answer to the next call for more time
+		// one such answer to the next call for more time
+		for asked, n := c.took("extend"), 0; c.took("extend") == asked; n++ {
 			c.change(func() { c.err = busy })
 			if time.Sleep(time.Second); n > 60 {
 				t.Fatal("no more time was asked for")
@@ -491,8 +499,8 @@ func (onePool) CheckOut(_ context.Context, r *plugin.CheckOut) (*plugin.Block, e
 	return nil, &plugin.Error{Class: plugin.Misconfigured, Reason: "none", SystemCode: plugin.SystemNoPools}
 }
 
-// That an upstream serves no slots of one pool says nothing of another of the licence: who wants that one's waits for the first
-// block, and is not told that nothing is shared.
+// That an upstream serves no slots of one pool says nothing of another of the licence: who wants that one's waits for
+// the first block, and is not told that nothing is shared.
 func TestNoPoolsOfOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := openWithout(t, filepath.Join(t.TempDir(), "blocks"), time.Now())
@@ -512,8 +520,8 @@ func TestNoPoolsOfOne(t *testing.T) {
 	})
 }
 
-// A keeper that is started anew goes on with the blocks of the old one, on the same start of the host alone; what was to be
-// given back is not handed out again.
+// A keeper that is started anew goes on with the blocks of the old one, on the same start of the host alone; what was
+// to be given back is not handed out again.
 func TestRecord(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, file, began := newClerk(40, time.Minute), filepath.Join(t.TempDir(), "blocks"), time.Now()
@@ -536,19 +544,25 @@ func TestRecord(t *testing.T) {
 		if n != h.demand("").Capacity {
 			t.Errorf("%d are recorded, and %d may be handed out", n, h.demand("").Capacity)
 		}
-		if of, err := load(Config{File: file, Read: os.ReadFile, BootID: "another boot", Now: now}); err != nil || len(of) != 0 {
+		if of, err := load(Config{File: file, Read: os.ReadFile, BootID: "another boot", Now: now}); err != nil ||
+			len(of) != 0 {
 			t.Errorf("after a start of the host: %+v, %v", of, err)
 		}
 		if of, err := load(Config{File: file, Read: os.ReadFile, BootID: "", Now: now}); err != nil || len(of) != 0 {
 			t.Errorf("where there is no boot id: %+v, %v", of, err)
 		}
-		if of, err := load(Config{File: file, Read: os.ReadFile, BootID: "boot", Now: func() time.Duration { return now() + time.Minute }}); err != nil || len(of["usher/L1"].Pools["seats"].Blocks) != 0 {
+		if of, err := load(Config{File: file, Read: os.ReadFile, BootID: "boot", Now: func() time.Duration {
+			return now() + time.Minute
+		}}); err != nil || len(of["usher/L1"].Pools["seats"].Blocks) != 0 {
 			t.Errorf("after their time: %+v, %v", of, err)
 		}
-		if of, err := load(Config{File: file, Read: os.ReadFile, BootID: "boot", Offset: true, Now: now}); err != nil || of["usher/L1"] == nil {
+		if of, err := load(Config{File: file, Read: os.ReadFile, BootID: "boot", Offset: true, Now: now}); err != nil ||
+			of["usher/L1"] == nil {
 			t.Errorf("in a time namespace: %+v, %v", of, err)
 		}
-		unmarked := func(string) ([]byte, error) { return bytes.Replace(old, []byte(`"host_clock":true,`), nil, 1), nil }
+		unmarked := func(string) ([]byte, error) {
+			return bytes.Replace(old, []byte(`"host_clock":true,`), nil, 1), nil
+		}
 		if of, err := load(Config{Read: unmarked, BootID: "boot", Now: now}); err != nil || of["usher/L1"] == nil {
 			t.Errorf("of a former version: %+v, %v", of, err)
 		}
@@ -564,7 +578,8 @@ func TestRecord(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if budgets, fence := again.Budgets(); budgets[enforcer.Share{License: "usher/L1", Pool: "seats"}] < 5 || fence <= now() {
+		if budgets, fence := again.Budgets(); budgets[enforcer.Share{License: "usher/L1", Pool: "seats"}] < 5 ||
+			fence <= now() {
 			t.Errorf("the budget is %v until %v", budgets, fence)
 		}
 		// A former version named the licence by its id alone.
@@ -576,7 +591,8 @@ func TestRecord(t *testing.T) {
 			t.Fatal(err)
 		}
 		again.Set([]Licence{licence("L1", c)})
-		if budgets, _ := again.Budgets(); len(budgets) != 1 || budgets[enforcer.Share{License: "usher/L1", Pool: "seats"}] < 5 {
+		if budgets, _ := again.Budgets(); len(budgets) != 1 ||
+			budgets[enforcer.Share{License: "usher/L1", Pool: "seats"}] < 5 {
 			t.Errorf("of a former version's record: %v", budgets)
 		}
 		if err := os.WriteFile(file, []byte("{"), 0o600); err != nil {
@@ -588,8 +604,8 @@ func TestRecord(t *testing.T) {
 	})
 }
 
-// The upstream hears that slots come back only when they are out of use here, and in the record of a restarted agent: it may give
-// them to others before its answer comes.
+// The upstream hears that slots come back only when they are out of use here, and in the record of a restarted agent:
+// it may give them to others before its answer comes.
 func TestGivenBackAfterUse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, file := newClerk(40, time.Minute), filepath.Join(t.TempDir(), "blocks")
@@ -613,7 +629,9 @@ func TestGivenBackAfterUse(t *testing.T) {
 					t.Errorf("the upstream hears that %d slots are enough while the agent may hand out %d", most, use)
 				}
 				if n := h.recorded(file)[id]; n > slots {
-					t.Errorf("the upstream hears that a block has %d slots while a restarted agent would hand out %d of it", slots, n)
+					t.Errorf(
+						"the upstream hears that a block has %d slots while a restarted agent would hand out %d of it",
+						slots, n)
 				}
 				heard[map[bool]string{true: "smaller", false: "back"}[slots > 0]] = true
 			}
@@ -658,8 +676,8 @@ func TestGivenBackNotRecorded(t *testing.T) {
 	})
 }
 
-// The upstream cuts a block. It does not hear that the agent has heard of it before the record has: one that is restarted with the
-// old record would go on with the old size.
+// The upstream cuts a block. It does not hear that the agent has heard of it before the record has: one that is
+// restarted with the old record would go on with the old size.
 func TestCutIsRecordedFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, file := newClerk(40, time.Minute), filepath.Join(t.TempDir(), "blocks")
@@ -687,7 +705,8 @@ func TestCutIsRecordedFirst(t *testing.T) {
 		}
 		for i := 0; !again(); i++ {
 			if time.Sleep(time.Second); i == 60 {
-				t.Fatalf("the record can be written again and says %v; %d calls", h.recorded(file), c.took("extend")-before)
+				t.Fatalf("the record can be written again and says %v; %d calls", h.recorded(file),
+					c.took("extend")-before)
 			}
 		}
 	})

@@ -7,11 +7,12 @@ import (
 
 // Block is slots that the upstream has given, as this agent has them. Instants are times since boot (CLOCK_BOOTTIME).
 type Block struct {
-	ID    string        `json:"id"`
-	Slots int64         `json:"slots"` // as the upstream knows it
-	Use   int64         `json:"use"`   // of which may be handed out here; fewer than Slots from before they are given back
-	Sent  time.Duration `json:"sent"`  // when the request was sent that its time counts from
-	For   time.Duration `json:"for"`
+	ID    string `json:"id"`
+	Slots int64  `json:"slots"` // as the upstream knows it
+	// of which may be handed out here; fewer than Slots from before they are given back
+	Use  int64         `json:"use"`
+	Sent time.Duration `json:"sent"` // when the request was sent that its time counts from
+	For  time.Duration `json:"for"`
 
 	kept      int64         // the most that a restarted agent would hand out of it, by the record
 	extend    time.Duration // when more time is asked for
@@ -23,14 +24,15 @@ type Block struct {
 // because no two clocks go alike.
 func (b *Block) Until() time.Duration { return b.Sent + b.For - b.For/16 }
 
-// unkeptWait is when the next call about a block is tried after the record could not be written: soon enough for more time.
+// unkeptWait is when the next call about a block is tried after the record could not be written: soon enough for more
+// time.
 func (b *Block) unkeptWait() time.Duration { return min(longestWait, b.For/12) }
 
 // Kind is what is done next for a pool.
 type Kind string
 
-// The kinds. All but Reduce are calls to the upstream; Reduce comes before a call that gives slots back, so that they are not
-// handed out here any more when somebody else may have them.
+// The kinds. All but Reduce are calls to the upstream; Reduce comes before a call that gives slots back, so that they
+// are not handed out here any more when somebody else may have them.
 const (
 	CheckOut Kind = "check_out"
 	Extend   Kind = "extend"
@@ -57,11 +59,12 @@ type Demand struct {
 type Pool struct {
 	Blocks []*Block `json:"blocks"`
 
-	total       int64         // what the licence grants the whole site
-	span        time.Duration // for how long blocks are given here; zero until the first is
-	peak        int64         // the most that was needed since peakAt
-	peakAt      time.Duration
-	missed      int64 // slots that would have let the largest of the acquires denied lately be granted, beside those in use
+	total  int64         // what the licence grants the whole site
+	span   time.Duration // for how long blocks are given here; zero until the first is
+	peak   int64         // the most that was needed since peakAt
+	peakAt time.Duration
+	// slots that would have let the largest of the acquires denied lately be granted, beside those in use
+	missed      int64
 	missedUntil time.Duration
 	wanted      int64 // what others ask for in vain
 	wantedUntil time.Duration
@@ -105,7 +108,8 @@ func (p *Pool) lapse(now time.Duration) bool {
 	return len(p.Blocks) < n
 }
 
-// need returns how many slots the pool needs of this licence: what is in use or asked for, less what comes from elsewhere.
+// need returns how many slots the pool needs of this licence: what is in use or asked for, less what comes from
+// elsewhere.
 func (p *Pool) need(now time.Duration, d Demand) int64 {
 	have, _ := p.have(now)
 	n := d.InUse
@@ -121,8 +125,8 @@ func (p *Pool) need(now time.Duration, d Demand) int64 {
 // idleAfter is for how long what is not needed is kept.
 func (p *Pool) idleAfter() time.Duration { return max(p.span, time.Second) }
 
-// Next returns what is to be done now, nil for nothing, and when to look again; zero: when something changes. Closing, the
-// agent gives back all that is not in use.
+// Next returns what is to be done now, nil for nothing, and when to look again; zero: when something changes. Closing,
+// the agent gives back all that is not in use.
 func (p *Pool) Next(now time.Duration, d Demand, closing bool) (*Step, time.Duration) {
 	have, _ := p.have(now)
 	need := p.need(now, d)
@@ -188,8 +192,8 @@ func (p *Pool) Next(now time.Duration, d Demand, closing bool) (*Step, time.Dura
 // spare is how many slots more than needed are had ahead, so that an acquire finds them.
 func spare(n int64) int64 { return max(1, n/4) }
 
-// grow returns how more slots are had: what is lacking at least, and as many again as there are while nobody else lacks any,
-// but never more than a quarter of the site's ahead of need.
+// grow returns how more slots are had: what is lacking at least, and as many again as there are while nobody else lacks
+// any, but never more than a quarter of the site's ahead of need.
 func (p *Pool) grow(now time.Duration, have, need int64) *Step {
 	more := need - have
 	if now >= p.wantedUntil && !p.resting {

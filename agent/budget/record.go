@@ -12,9 +12,10 @@ import (
 
 // record is what a restarted agent goes on with. Its instants mean nothing on another start of the host.
 type record struct {
-	Boot     string            `json:"boot"`
-	Host     bool              `json:"host_clock,omitempty"` // instants are by the host's clock, and not by a time namespace's
-	Licences map[string]*entry `json:"licences"`             // by enforcer.Ref.Written
+	Boot string `json:"boot"`
+	// instants are by the host's clock, and not by a time namespace's
+	Host     bool              `json:"host_clock,omitempty"`
+	Licences map[string]*entry `json:"licences"` // by enforcer.Ref.Written
 }
 
 // load reads the record; what is of another start of the host, or over, is nothing.
@@ -29,9 +30,11 @@ func load(cfg Config) (map[enforcer.Ref]*entry, error) {
 	}
 	var r record
 	if err := json.Unmarshal(b, &r); err != nil {
-		return nil, fmt.Errorf("record of blocks %s: %v; move the file away, and blocks are checked out anew", cfg.File, err)
+		return nil, fmt.Errorf("record of blocks %s: %v; move the file away, and blocks are checked out anew", cfg.File,
+			err)
 	}
-	if cfg.BootID == "" || r.Boot != cfg.BootID || cfg.Offset && !r.Host || r.Licences == nil { // where no start of the host is told from another, none is the same
+	// where no start of the host is told from another, none is the same
+	if cfg.BootID == "" || r.Boot != cfg.BootID || cfg.Offset && !r.Host || r.Licences == nil {
 		return none, nil
 	}
 	for id, e := range r.Licences {
@@ -64,12 +67,13 @@ func named(of map[string]*entry) map[enforcer.Ref]*entry {
 	return out
 }
 
-// keep writes the record, whole or not at all, and reports whether it could. What is not there after a restart is not had any
-// more, which is safe; what is given back is written before. k.mu is held.
+// keep writes the record, whole or not at all, and reports whether it could. What is not there after a restart is not
+// had any more, which is safe; what is given back is written before. k.mu is held.
 func (k *Keeper) keep() bool {
 	err := k.save()
 	if err != nil && k.unkept == nil {
-		k.cfg.Log.Error("the blocks of slots could not be recorded, and are lost to this agent if it restarts", "error", err)
+		k.cfg.Log.Error("the blocks of slots could not be recorded, and are lost to this agent if it restarts", "error",
+			err)
 	}
 	k.unkept = err
 	return err == nil
@@ -93,8 +97,8 @@ func (k *Keeper) save() error {
 	return nil
 }
 
-// behind reports whether a restarted agent would hand out more of a licence's blocks than this one does. The upstream must not
-// hear of the smaller size before that is mended: it gives the rest to others. k.mu is held.
+// behind reports whether a restarted agent would hand out more of a licence's blocks than this one does. The upstream
+// must not hear of the smaller size before that is mended: it gives the rest to others. k.mu is held.
 func (e *entry) behind() bool {
 	for _, p := range e.Pools {
 		if slices.ContainsFunc(p.Blocks, func(b *Block) bool { return b.kept > b.Use }) {

@@ -56,7 +56,8 @@ func openServer(t testing.TB, ttl time.Duration) *server {
 // sign makes the licence L1 with so many seats of a site, a later issue than any before.
 func (s *server) sign(seats int64) []byte {
 	s.t.Helper()
-	doc, err := s.signer.Sign(&usher.Claims{ID: "L1", Product: "acme", Issued: time.Now().Unix(), Pools: map[string]usher.Pool{"seats": {Max: &seats}}})
+	doc, err := s.signer.Sign(&usher.Claims{ID: "L1", Product: "acme", Issued: time.Now().Unix(),
+		Pools: map[string]usher.Pool{"seats": {Max: &seats}}})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -90,7 +91,10 @@ func (s *server) agents(n int, doc []byte) (all []*house, use func(doc []byte)) 
 		if err != nil {
 			s.t.Fatal(err)
 		}
-		c, err := online.NewClient(online.Config{URL: "http://site.example", Key: key, HTTP: &http.Client{Transport: s}, Anchors: func() []plugin.Anchor { return []plugin.Anchor{s.signer.Anchor} }})
+		c, err := online.NewClient(online.Config{URL: "http://site.example", Key: key, HTTP: &http.Client{Transport: s},
+			Anchors: func() []plugin.Anchor {
+				return []plugin.Anchor{s.signer.Anchor}
+			}})
 		if err != nil {
 			s.t.Fatal(err)
 		}
@@ -116,9 +120,9 @@ func (h *house) budget() int64 {
 	return int64(budgets[enforcer.Share{License: "usher/L1", Pool: "seats"}])
 }
 
-// A site's limit goes from 12 to 3 while three agents have all twelve slots and are busy. After two block times no more than
-// three of the leases that were granted since are held at one time, though answers are lost; the agents agree on who has which,
-// and go on to grant them.
+// A site's limit goes from 12 to 3 while three agents have all twelve slots and are busy. After two block times no more
+// than three of the leases that were granted since are held at one time, though answers are lost; the agents agree on
+// who has which, and go on to grant them.
 func TestSiteLimitShrinks(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -171,7 +175,9 @@ func TestSiteLimitShrinks(t *testing.T) {
 						held, budgets = held+fresh[h], budgets+h.budget()
 					}
 					if time.Since(shrunk) > 2*ttl && (held > 3 || budgets > 3) {
-						t.Fatalf("%v after the limit became 3: %d leases are held that were granted since, and agents may hand out %d", time.Since(shrunk), held, budgets)
+						t.Fatalf(
+							"%v after the limit became 3: %d leases are held that were granted since, and agents may "+
+								"hand out %d", time.Since(shrunk), held, budgets)
 					}
 				}
 				if granted < 5 {

@@ -18,8 +18,8 @@ func Boot() time.Duration { return read(unix.CLOCK_BOOTTIME) - offsets().boot }
 // Awake is Boot without the time that the host was suspended (CLOCK_MONOTONIC).
 func Awake() time.Duration { return read(unix.CLOCK_MONOTONIC) - offsets().awake }
 
-// Epoch names what Boot counts from, for readings that outlive the process: the start of the host. It is empty where that is
-// not known, and then no reading of another process compares with one of this.
+// Epoch names what Boot counts from, for readings that outlive the process: the start of the host. It is empty where
+// that is not known, and then no reading of another process compares with one of this.
 func Epoch() string {
 	if !offsets().known {
 		return ""
@@ -27,8 +27,8 @@ func Epoch() string {
 	return BootID()
 }
 
-// Offset returns how far CLOCK_BOOTTIME of this process's time namespace is ahead of the host's; known is false where nothing
-// tells that.
+// Offset returns how far CLOCK_BOOTTIME of this process's time namespace is ahead of the host's; known is false where
+// nothing tells that.
 func Offset() (ahead time.Duration, known bool) {
 	o := offsets()
 	return o.boot, o.known

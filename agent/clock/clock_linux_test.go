@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The kernel's alarm rings at its instant of the wall clock, and closing it ends a wait. That the wall clock is set is left to
-// the kernel: a test does not set that of its host.
+// The kernel's alarm rings at its instant of the wall clock, and closing it ends a wait. That the wall clock is set is
+// left to the kernel: a test does not set that of its host.
 func TestAlarm(t *testing.T) {
 	t.Parallel()
 	a, err := newAlarm()
@@ -43,7 +43,8 @@ func TestAlarm(t *testing.T) {
 
 func TestCancelledIsAStep(t *testing.T) {
 	t.Parallel()
-	if err := stepped("timerfd", &os.PathError{Op: "read", Path: "timerfd", Err: unix.ECANCELED}); !errors.Is(err, errStepped) {
+	if err := stepped("timerfd", &os.PathError{Op: "read", Path: "timerfd", Err: unix.ECANCELED}); !errors.Is(err,
+		errStepped) {
 		t.Errorf("it is %v", err)
 	}
 	if err := stepped("timerfd", unix.EBADF); errors.Is(err, errStepped) || !errors.Is(err, unix.EBADF) {

@@ -9,7 +9,8 @@ import (
 
 var started = time.Now()
 
-// Boot returns for how long this process has run, where the host's own time is not asked for. It stands still in suspension.
+// Boot returns for how long this process has run, where the host's own time is not asked for. It stands still in
+// suspension.
 func Boot() time.Duration { return time.Since(started) }
 
 // Awake is Boot: a suspension is not told from time that was awake.

@@ -63,7 +63,9 @@ func TestWatchFails(t *testing.T) {
 	t.Parallel()
 	b := &bell{armed: make(chan error, 1), closed: make(chan struct{})}
 	b.armed <- errors.New("no more timers")
-	if err := watch(t.Context(), b, func() { t.Error("a failure is no step") }); err == nil || err.Error() != "no more timers" {
+	if err := watch(t.Context(), b, func() {
+		t.Error("a failure is no step")
+	}); err == nil || err.Error() != "no more timers" {
 		t.Errorf("it ends with %v", err)
 	}
 	<-b.closed

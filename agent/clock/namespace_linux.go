@@ -15,7 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// initialTime is the link of the host's own time namespace, whose clocks are not offset (PROC_TIME_INIT_INO, linux/proc_ns.h).
+// initialTime is the link of the host's own time namespace, whose clocks are not offset (PROC_TIME_INIT_INO,
+// linux/proc_ns.h).
 const initialTime = "time:[4026531834]"
 
 // offset is how far the clocks of a time namespace are ahead of the host's (time_namespaces(7)).
@@ -24,8 +25,8 @@ type offset struct {
 	known       bool
 }
 
-// offsets are those of this process. A process that runs cannot come into another time namespace: setns(2) refuses that to one
-// with several threads.
+// offsets are those of this process. A process that runs cannot come into another time namespace: setns(2) refuses that
+// to one with several threads.
 var offsets = sync.OnceValue(func() offset {
 	o, err := offsetOf("/proc/self")
 	if err != nil {
@@ -62,7 +63,8 @@ func offsetOf(proc string) (offset, error) {
 	return parseOffsets(string(b))
 }
 
-// parseOffsets reads /proc/PID/timens_offsets: a line each for two clocks, with seconds, which may be negative, and nanoseconds.
+// parseOffsets reads /proc/PID/timens_offsets: a line each for two clocks, with seconds, which may be negative, and
+// nanoseconds.
 func parseOffsets(text string) (o offset, err error) {
 	found := map[string]time.Duration{}
 	for line := range strings.Lines(text) {

@@ -15,7 +15,10 @@ import (
 func TestBootIsTheHosts(t *testing.T) {
 	if os.Getenv("CLOCK_OF_A_NAMESPACE") != "" {
 		ahead, known := Offset()
-		os.Stdout.WriteString("read " + strconv.FormatInt(int64(Boot()), 10) + " " + strconv.FormatInt(int64(Awake()), 10) + " " + ahead.String() + " " + strconv.FormatBool(known) + " " + Epoch() + "\n") //nolint:errcheck // its absence fails the test
+		os.Stdout.WriteString(
+			"read " + strconv.FormatInt(int64(Boot()), 10) + " " + strconv.FormatInt(int64(Awake()), 10) + " " +
+				ahead.String() + " " + strconv.FormatBool(known) + " " + Epoch() +
+				"\n") //nolint:errcheck // its absence fails the test
 		return
 	}
 	self, err := os.Executable()
@@ -33,7 +36,8 @@ func TestBootIsTheHosts(t *testing.T) {
 		ahead   time.Duration
 	}{
 		{nil, 0}, {enter("0"), 0}, {enter("100000"), 100_000 * time.Second}, {enter("-10"), -10 * time.Second},
-		{append(enter("1000"), enter("5000")...), 5000 * time.Second}, // of nested ones all are told from the host's clock
+		// of nested ones all are told from the host's clock
+		{append(enter("1000"), enter("5000")...), 5000 * time.Second},
 	} {
 		before, awake := Boot(), Awake()
 		args := append(append([]string{}, test.through...), self, "-test.run=^TestBootIsTheHosts$")
@@ -50,11 +54,13 @@ func TestBootIsTheHosts(t *testing.T) {
 		}
 		boot, _ := strconv.ParseInt(f[0], 10, 64)
 		up, _ := strconv.ParseInt(f[1], 10, 64)
-		if time.Duration(boot) < before || time.Duration(boot) > Boot() || time.Duration(up) < awake || time.Duration(up) > Awake() {
+		if time.Duration(boot) < before || time.Duration(boot) > Boot() || time.Duration(up) < awake ||
+			time.Duration(up) > Awake() {
 			t.Errorf("%v reads %v, between %v and %v here", test.through, time.Duration(boot), before, Boot())
 		}
 		if f[2] != test.ahead.String() || f[3] != "true" || f[4] != BootID() {
-			t.Errorf("%v is ahead by %s (%s) on start %s; want %v on %s", test.through, f[2], f[3], f[4], test.ahead, BootID())
+			t.Errorf("%v is ahead by %s (%s) on start %s; want %v on %s", test.through, f[2], f[3], f[4], test.ahead,
+				BootID())
 		}
 	}
 }
@@ -67,10 +73,11 @@ func TestOffsetThatIsNotKnown(t *testing.T) {
 		boot                        time.Duration
 		known                       bool
 	}{
-		"the host's":               {initialTime, initialTime, "pid:[1]", "", 0, true},
-		"the host's, others'":      {initialTime, "time:[9]", "pid:[1]", there, 0, true},
-		"another":                  {"time:[9]", "time:[9]", "pid:[1]", there, 100_000*time.Second + 7, true},
-		"behind":                   {"time:[9]", "time:[9]", "pid:[1]", "monotonic 0 0\nboottime -1 500000000\n", -500 * time.Millisecond, true},
+		"the host's":          {initialTime, initialTime, "pid:[1]", "", 0, true},
+		"the host's, others'": {initialTime, "time:[9]", "pid:[1]", there, 0, true},
+		"another":             {"time:[9]", "time:[9]", "pid:[1]", there, 100_000*time.Second + 7, true},
+		"behind": {"time:[9]", "time:[9]", "pid:[1]", "monotonic 0 0\nboottime -1 500000000\n",
+			-500 * time.Millisecond, true},
 		"Linux 5.6":                {"time:[9]", "time:[9]", "pid:[1]", "1 5 0\n7 9 0\n", 9 * time.Second, true},
 		"no time namespaces":       {"", "", "pid:[1]", "", 0, true},
 		"namespaces are hidden":    {"", "", "", "", 0, false},
@@ -79,14 +86,16 @@ func TestOffsetThatIsNotKnown(t *testing.T) {
 		"no offsets":               {"time:[9]", "time:[9]", "pid:[1]", "", 0, false},
 		"offsets of one clock":     {"time:[9]", "time:[9]", "pid:[1]", "monotonic 0 0\n", 0, false},
 		"offsets that are no text": {"time:[9]", "time:[9]", "pid:[1]", "monotonic 0 0\nboottime x 0\n", 0, false},
-		"too much":                 {"time:[9]", "time:[9]", "pid:[1]", "monotonic 0 0\nboottime 9223372036854775807 0\n", 0, false},
+		"too much": {"time:[9]", "time:[9]", "pid:[1]",
+			"monotonic 0 0\nboottime 9223372036854775807 0\n", 0, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			proc := t.TempDir()
 			if err := os.Mkdir(filepath.Join(proc, "ns"), 0o700); err != nil {
 				t.Fatal(err)
 			}
-			for link, to := range map[string]string{"ns/time": test.own, "ns/time_for_children": test.children, "ns/pid": test.pid} {
+			for link, to := range map[string]string{"ns/time": test.own, "ns/time_for_children": test.children,
+				"ns/pid": test.pid} {
 				if to == "" {
 					continue
 				}

@@ -19,7 +19,8 @@ import (
 // maxSocketPath is the longest path that a socket address takes on Linux, in bytes: unix(7).
 const maxSocketPath = 107
 
-// Validate checks what single values cannot tell. Its error joins all faults, each an [*Error]. Load has done it already.
+// Validate checks what single values cannot tell. Its error joins all faults, each an [*Error]. Load has done it
+// already.
 func (c *Config) Validate() error { return joined(c.check()) }
 
 // joined returns faults as one error; nil for none.
@@ -108,7 +109,8 @@ func (k *checker) license() {
 		case t.Key != "" && t.KeyFile != "":
 			k.bad(key, "%s (%s): key and key_file are both given; keep one", key, clip(t.KeyID))
 		case t.System == "" || t.System != strings.ToLower(t.System):
-			k.bad(key, "%s (%s): system is %q, and must be a name in lower case, such as usher", key, clip(t.KeyID), clip(t.System))
+			k.bad(key, "%s (%s): system is %q, and must be a name in lower case, such as usher", key, clip(t.KeyID),
+				clip(t.System))
 		case !t.NotAfter.IsZero() && t.NotAfter.Before(t.NotBefore):
 			k.bad(key, "%s (%s): not_after is before not_before; mend one of them", key, clip(t.KeyID))
 		}
@@ -122,13 +124,16 @@ func (k *checker) socket() {
 	case n == 0:
 		k.bad("socket.path", "socket.path is empty; name the socket, such as /run/usher/usher.sock")
 	case n > maxSocketPath:
-		k.bad("socket.path", "socket.path has %d bytes, and the kernel takes at most %d; choose a shorter one", n, maxSocketPath)
+		k.bad("socket.path", "socket.path has %d bytes, and the kernel takes at most %d; choose a shorter one", n,
+			maxSocketPath)
 	}
 	switch {
 	case s.Mode > 0o777:
 		k.bad("socket.mode", "socket.mode is %#o, and must be within 0777", uint32(s.Mode))
 	case s.Mode&0o222 == 0:
-		k.bad("socket.mode", "socket.mode %04o lets nobody connect: to connect needs write permission; the default is 0660", uint32(s.Mode))
+		k.bad("socket.mode",
+			"socket.mode %04o lets nobody connect: to connect needs write permission; the default is 0660",
+			uint32(s.Mode))
 	}
 	k.rules("socket.allow", s.Allow)
 	k.rules("socket.admin", s.Admin)
@@ -166,7 +171,8 @@ func (k *checker) plugins() {
 		case !filepath.IsAbs(p.Path):
 			k.bad(key, "%s (%s): path is %q, and must be an absolute path", key, clip(p.Name), clip(p.Path))
 		case err != nil || len(digest) != 32:
-			k.bad(key, "%s (%s): sha256 must be 64 hexadecimal digits, as sha256sum %s prints them", key, clip(p.Name), clip(p.Path))
+			k.bad(key, "%s (%s): sha256 must be 64 hexadecimal digits, as sha256sum %s prints them", key, clip(p.Name),
+				clip(p.Path))
 		}
 		seen[p.Name] = true
 	}
@@ -178,7 +184,8 @@ func (k *checker) rest() {
 		k.bad("state.dir", "state.dir is empty; name the folder that the agent keeps its state in")
 	}
 	if c.State.RuntimeDir == "" {
-		k.bad("state.runtime_dir", "state.runtime_dir is empty; name a folder that is emptied at boot, such as /run/usher")
+		k.bad("state.runtime_dir",
+			"state.runtime_dir is empty; name a folder that is emptied at boot, such as /run/usher")
 	}
 	if c.Host.Every < Duration(time.Second) {
 		k.bad("host.every", "host.every is %v, and must be at least 1s", c.Host.Every)
@@ -196,16 +203,21 @@ func (k *checker) rest() {
 		}
 	}
 	if c.Ops.WebConfig != "" && c.Ops.Listen == "" {
-		k.bad("ops.web_config", "ops.web_config is set without ops.listen, which it is for; set that too, or leave it out")
+		k.bad("ops.web_config",
+			"ops.web_config is set without ops.listen, which it is for; set that too, or leave it out")
 	}
 	u := c.Upstream
 	for key, at := range map[string]string{"upstream.url": u.URL, "upstream.pools_url": u.PoolsURL} {
-		if a, err := url.Parse(at); at != "" && (err != nil || a.Host == "" || a.Scheme != "https" && a.Scheme != "http" || a.User != nil || a.RawQuery != "") {
+		if a, err := url.Parse(at); at != "" && (err != nil || a.Host == "" ||
+			a.Scheme != "https" && a.Scheme != "http" || a.User != nil || a.RawQuery != "") {
 			k.bad(key, "%s must be an address such as https://licences.example.com, without user and query", key)
 		}
 	}
-	if u.URL == "" && u.PoolsURL == "" && (u.CAFile != "" && len(u.Systems.Used()) == 0 || u.ClientCertFile != "" || u.ClientKeyFile != "" || u.EnrolmentFile != "") {
-		k.bad("upstream", "upstream.url and upstream.pools_url are missing, and the other keys of upstream are for them; set one, or leave them out")
+	if u.URL == "" && u.PoolsURL == "" && (u.CAFile != "" && len(u.Systems.Used()) == 0 || u.ClientCertFile != "" ||
+		u.ClientKeyFile != "" || u.EnrolmentFile != "") {
+		k.bad("upstream",
+			"upstream.url and upstream.pools_url are missing, and the other keys of upstream are for them; set one, "+
+				"or leave them out")
 	}
 	for _, section := range slices.Sorted(maps.Keys(u.Systems)) {
 		u.Systems[section].Check(func(key, text string) {

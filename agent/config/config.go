@@ -107,7 +107,8 @@ type Agent struct {
 	KeyFile string `yaml:"key_file"`
 }
 
-// Upstream is the remote side of the licences, and the way there. Proxies are those of HTTPS_PROXY, HTTP_PROXY and NO_PROXY.
+// Upstream is the remote side of the licences, and the way there. Proxies are those of HTTPS_PROXY, HTTP_PROXY and
+// NO_PROXY.
 type Upstream struct {
 	URL            string   `yaml:"url"`
 	PoolsURL       string   `yaml:"pools_url"`
@@ -199,7 +200,8 @@ func Default() *Config {
 // Narrowing returns what the configuration makes stricter than the licence.
 func (c *Config) Narrowing() enforcer.Narrowing {
 	l := c.License
-	return enforcer.Narrowing{Grace: l.Grace.pointer(), MaxBorrow: l.MaxBorrow.pointer(), OnExpiry: enforcer.OnExpiry(l.OnExpiry),
+	return enforcer.Narrowing{Grace: l.Grace.pointer(), MaxBorrow: l.MaxBorrow.pointer(),
+		OnExpiry: enforcer.OnExpiry(l.OnExpiry),
 		Strategy: enforcer.Strategy(l.Strategy), Clock: enforcer.ClockPolicy(l.Clock), NoOverage: l.NoOverage,
 		CountBy: enforcer.CountBy(l.CountBy), RequireProduction: l.RequireProduction}
 }

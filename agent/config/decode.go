@@ -35,7 +35,8 @@ func (d *decoder) add(e *Error) {
 	case n < maxFaults:
 		d.faults = append(d.faults, e)
 	case n == maxFaults:
-		d.faults = append(d.faults, &Error{Text: fmt.Sprintf("there are more than %d faults; mend these first", maxFaults)})
+		d.faults = append(d.faults,
+			&Error{Text: fmt.Sprintf("there are more than %d faults; mend these first", maxFaults)})
 	}
 }
 
@@ -100,7 +101,8 @@ func (d *decoder) node(n *yaml.Node, v reflect.Value, key string) {
 	}
 	switch {
 	case n.Kind == yaml.ScalarNode && n.Tag == "!!null":
-		// A section may stand there with all its keys commented out. An empty list may not: it could mean all or nobody.
+		// A section may stand there with all its keys commented out. An empty list may not: it could mean all or
+		// nobody.
 		if v.Kind() != reflect.Struct || v.Type() == typeTime || strings.HasSuffix(key, "]") {
 			d.fault(d.at(n), key, "%s has no value; give one, or leave the key out", key)
 		}
@@ -175,7 +177,8 @@ func (d *decoder) mapping(n *yaml.Node, v reflect.Value, key string) {
 		case seen[name.Value]:
 			d.fault(d.at(name), full, "key %q stands twice; keep one of them", full)
 		case full == "license.inline":
-			d.fault(d.at(name), full, "license.inline is a secret and is not read from a file; use the variable USHER_LICENSE")
+			d.fault(d.at(name), full,
+				"license.inline is a secret and is not read from a file; use the variable USHER_LICENSE")
 		default:
 			seen[name.Value] = true
 			d.node(value, f, full)

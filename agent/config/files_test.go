@@ -40,7 +40,8 @@ func TestMinimalFile(t *testing.T) {
 func TestReferenceFile(t *testing.T) {
 	text := file(t, "configs/usher.yaml")
 	c := load(t, text)
-	if len(c.License.Trust) != 3 || len(c.Socket.Allow) != 4 || !strings.Contains(c.License.Trust[1].Key, "BEGIN PUBLIC KEY") {
+	if len(c.License.Trust) != 3 || len(c.Socket.Allow) != 4 ||
+		!strings.Contains(c.License.Trust[1].Key, "BEGIN PUBLIC KEY") {
 		t.Errorf("got %+v", c)
 	}
 	commented := regexp.MustCompile(`(?m)^( *)# ([a-z0-9_-]+:( .*)?)$`)
@@ -171,7 +172,8 @@ func TestReferenceSaysReload(t *testing.T) {
 		if m[1] == "  " {
 			full = section + "." + m[2]
 		}
-		if !slices.Contains(Keys(), full) && full != "license.trust" && full != "socket.allow" && full != "socket.admin" {
+		if !slices.Contains(Keys(), full) && full != "license.trust" && full != "socket.allow" &&
+			full != "socket.admin" {
 			continue
 		}
 		seen++
@@ -190,7 +192,8 @@ func TestUnitFile(t *testing.T) {
 	if !strings.Contains(file(t, "configs/usher@.service"), "\nMemoryMax=4G\n") {
 		t.Error("the unit has no MemoryMax")
 	}
-	for _, m := range regexp.MustCompile(`(?m)^Environment=(USHER_.*)$`).FindAllStringSubmatch(file(t, "configs/usher@.service"), -1) {
+	for _, m := range regexp.MustCompile(`(?m)^Environment=(USHER_.*)$`).FindAllStringSubmatch(file(t,
+		"configs/usher@.service"), -1) {
 		env = append(env, strings.ReplaceAll(m[1], "%i", "acme"))
 	}
 	c, err := Load(Source{Env: env})

@@ -37,11 +37,17 @@ func (l Listener) Path() string {
 func (l Listener) TCP() (netip.AddrPort, error) {
 	a, err := netip.ParseAddrPort(l.Address)
 	if err != nil {
-		return a, fmt.Errorf("address is %q, and must be an absolute path, or a loopback address and port in numbers, such as 127.0.0.1:8130 or [::1]:8130", clip(l.Address))
+		return a,
+			fmt.Errorf(
+				"address is %q, and must be an absolute path, or a loopback address and port in numbers, such as "+
+					"127.0.0.1:8130 or [::1]:8130", clip(l.Address))
 	}
 	a = netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
 	if !a.Addr().IsLoopback() || a.Addr().Zone() != "" {
-		return a, fmt.Errorf("address %s can be reached from other hosts, and a dialect is for this one alone; use 127.0.0.1, [::1] or a Unix socket", clip(l.Address))
+		return a,
+			fmt.Errorf(
+				"address %s can be reached from other hosts, and a dialect is for this one alone; use 127.0.0.1, "+
+					"[::1] or a Unix socket", clip(l.Address))
 	}
 	return a, nil
 }
@@ -58,16 +64,20 @@ func (l Listener) String() string {
 }
 
 func (k *checker) listeners() {
-	taken := map[string]string{"unix:" + filepath.Clean(k.config.Socket.Path): "socket.path", Listener{Address: k.config.Ops.Listen}.String(): "ops.listen"}
+	taken := map[string]string{"unix:" + filepath.Clean(k.config.Socket.Path): "socket.path",
+		Listener{Address: k.config.Ops.Listen}.String(): "ops.listen"}
 	for i, l := range k.config.Listeners {
 		key := fmt.Sprintf("listeners[%d]", i)
 		path := l.Path()
 		if l.Address == "" {
-			k.bad(key, "%s: address is missing; give the path of a Unix socket, or a loopback address and port such as 127.0.0.1:8130", key)
+			k.bad(key,
+				"%s: address is missing; give the path of a Unix socket, or a loopback address and port such as "+
+					"127.0.0.1:8130", key)
 			continue
 		}
 		if l.Dialect == "" {
-			k.bad(key, "%s (%s): dialect is missing; name the licence system whose API is answered there", key, clip(l.Address))
+			k.bad(key, "%s (%s): dialect is missing; name the licence system whose API is answered there", key,
+				clip(l.Address))
 		}
 		if path != "" || strings.HasPrefix(l.Address, "unix:") {
 			k.unixListener(key, path, l)
@@ -87,7 +97,8 @@ func (k *checker) listeners() {
 
 func (k *checker) credentials(key string, l Listener) {
 	if l.CredentialsFile != "" && !filepath.IsAbs(l.CredentialsFile) {
-		k.bad(key, "%s (%s): credentials_file %q must be an absolute path", key, clip(l.Address), clip(l.CredentialsFile))
+		k.bad(key, "%s (%s): credentials_file %q must be an absolute path", key, clip(l.Address),
+			clip(l.CredentialsFile))
 	}
 }
 
@@ -96,11 +107,16 @@ func (k *checker) unixListener(key, path string, l Listener) {
 	case !filepath.IsAbs(path):
 		k.bad(key, "%s: the path %q of the socket must be absolute", key, clip(path))
 	case n > maxSocketPath:
-		k.bad(key, "%s: the socket's path has %d bytes, and the kernel takes at most %d; choose a shorter one", key, n, maxSocketPath)
+		k.bad(key, "%s: the socket's path has %d bytes, and the kernel takes at most %d; choose a shorter one", key, n,
+			maxSocketPath)
 	case l.TokenFile != "" || l.InsecureLoopback:
-		k.bad(key, "%s (%s): token_file and insecure_loopback are for TCP; on a Unix socket the kernel says who calls, and socket.allow who may", key, clip(l.Address))
+		k.bad(key,
+			"%s (%s): token_file and insecure_loopback are for TCP; on a Unix socket the kernel says who calls, and "+
+				"socket.allow who may", key, clip(l.Address))
 	case l.Mode != 0 && l.Mode&0o222 == 0:
-		k.bad(key, "%s (%s): mode %04o lets nobody connect: to connect needs write permission; leave it out for that of socket.mode", key, clip(l.Address), uint32(l.Mode))
+		k.bad(key,
+			"%s (%s): mode %04o lets nobody connect: to connect needs write permission; leave it out for that of "+
+				"socket.mode", key, clip(l.Address), uint32(l.Mode))
 	}
 }
 

@@ -26,7 +26,8 @@ type Source struct {
 	Data  []byte            // instead of what is in File, which then only names it
 	Env   []string          // KEY=VALUE; only USHER_ variables count
 	Flags map[string]string // by key: "socket.path"
-	// Guard has File, and what it names, read only where nobody but root and this process's user can change them: see [files.ReadNamed].
+	// Guard has File, and what it names, read only where nobody but root and this process's user can change them: see
+	// [files.ReadNamed].
 	Guard bool
 }
 
@@ -80,7 +81,8 @@ func (c *Config) read(path string) ([]byte, error) {
 	return data, nil
 }
 
-// Guard has what the configuration names read, from now on, only where nobody but root and this process's user can change it.
+// Guard has what the configuration names read, from now on, only where nobody but root and this process's user can
+// change it.
 func (c *Config) Guard() { c.guarded = true }
 
 // ReadFile returns the content of a file that the configuration names, of at most max bytes.
@@ -127,11 +129,13 @@ func (d *decoder) document(data []byte) {
 }
 
 // variables that have a name of their own, or are not the configuration's.
-var shortcuts = map[string]string{"USHER_LICENSE": "license.inline", "USHER_SOCKET": "socket.path", "USHER_PRODUCT": "product"}
+var shortcuts = map[string]string{"USHER_LICENSE": "license.inline", "USHER_SOCKET": "socket.path",
+	"USHER_PRODUCT": "product"}
 
 // foreign variables are the command line's, or what Kubernetes sets for a service called usher.
 func foreign(name string) bool {
-	return name == "USHER_CONFIG" || name == "USHER_LEASE" || name == "USHER_PORT" || strings.HasPrefix(name, "USHER_PORT_") || strings.HasPrefix(name, "USHER_SERVICE_")
+	return name == "USHER_CONFIG" || name == "USHER_LEASE" || name == "USHER_PORT" ||
+		strings.HasPrefix(name, "USHER_PORT_") || strings.HasPrefix(name, "USHER_SERVICE_")
 }
 
 // Variable returns the environment variable of a key.

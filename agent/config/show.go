@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// Setting is one key with its value and where that comes from: "default", "file usher.yaml:12", "env USHER_LOG_LEVEL" or
-// "flag --log-level".
+// Setting is one key with its value and where that comes from: "default", "file usher.yaml:12", "env USHER_LOG_LEVEL"
+// or "flag --log-level".
 type Setting struct {
 	Key, Value, Origin string
 }
@@ -87,8 +87,10 @@ func valueText(v reflect.Value) string {
 }
 
 // reloadable are the keys that a running agent takes over; a name covers all below it.
-var reloadable = []string{"license.trust", "license.key_file", "license.version", "license.released", "license.grace", "license.max_borrow", "license.on_expiry",
-	"license.strategy", "license.clock", "license.count_by", "license.no_overage", "license.require_production", "socket.allow", "socket.admin", "log.level"}
+var reloadable = []string{"license.trust", "license.key_file", "license.version", "license.released", "license.grace",
+	"license.max_borrow", "license.on_expiry",
+	"license.strategy", "license.clock", "license.count_by", "license.no_overage", "license.require_production",
+	"socket.allow", "socket.admin", "log.level"}
 
 // Reloadable reports whether a running agent takes over a change of a key.
 func Reloadable(key string) bool {
@@ -130,7 +132,8 @@ func Diff(before, after *Config) (taken, restart []string) {
 // Reloaded returns the configuration of an agent that runs with c and has taken over what it can of next.
 func (c *Config) Reloaded(next *Config) *Config {
 	out := *next
-	out.Product, out.Ops, out.Agent, out.State, out.Host, out.Limits, out.Plugins = c.Product, c.Ops, c.Agent, c.State, c.Host, c.Limits, c.Plugins
+	out.Product, out.Ops, out.Agent, out.State, out.Host, out.Limits, out.Plugins = c.Product, c.Ops, c.Agent, c.State,
+		c.Host, c.Limits, c.Plugins
 	out.Upstream, out.Privacy, out.Listeners = c.Upstream, c.Privacy, c.Listeners
 	out.License.Path, out.License.Inline = c.License.Path, c.License.Inline
 	out.Socket.Path, out.Socket.Mode, out.Socket.Group = c.Socket.Path, c.Socket.Mode, c.Socket.Group

@@ -63,7 +63,8 @@ func TestSectionDecoded(t *testing.T) {
 	d := &decoder{config: Default(), file: "usher.yaml"}
 	root := document(t, "place: here\nevery: 12h\nopen: true\nnames: [a, b]\nextra: {a: b}\nplaec: x\nmost: -1\n")
 	d.mapping(root, reflect.ValueOf(s).Elem(), "upstream.toy")
-	if want := (toySettings{"here", 12 * time.Hour, 7, true, []string{"a", "b"}, map[string]string{"a": "b"}}); !reflect.DeepEqual(
+	if want := (toySettings{"here", 12 * time.Hour, 7, true, []string{"a", "b"},
+		map[string]string{"a": "b"}}); !reflect.DeepEqual(
 		*s,
 		want,
 	) {

@@ -92,7 +92,10 @@ func live(t *testing.T, file string, diesAt int, u plugin.Drawer, doc []byte) *m
 	m := &mortal{Drawer: u, file: file, diesAt: diesAt, hit: make(chan struct{}), dead: make(chan struct{})}
 	changed := func() { m.drawn.Store(int64(m.Taken()[enforcer.Share{License: "awslm/" + arn, Pool: "renders"}].N)) }
 	var err error
-	m.Keeper, err = draws.New(draws.Config{File: file, Write: m.write, Now: time.Now, OnChange: changed, Jitter: func() float64 { return 0 },
+	m.Keeper, err = draws.New(draws.Config{File: file, Write: m.write, Now: time.Now, OnChange: changed,
+		Jitter: func() float64 {
+			return 0
+		},
 		// There is always need of three more.
 		Demand: func(string) draws.Demand {
 			n := m.drawn.Load()
@@ -104,7 +107,9 @@ func live(t *testing.T, file string, diesAt int, u plugin.Drawer, doc []byte) *m
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.Set([]draws.Licence{{License: &enforcer.License{ID: arn, System: awslm.System, Meters: map[string]enforcer.MeterTerm{"renders": {Max: 10000, Scope: enforcer.ScopeSite}}}, Document: doc, Upstream: m}})
+	m.Set([]draws.Licence{{License: &enforcer.License{ID: arn, System: awslm.System,
+		Meters: map[string]enforcer.MeterTerm{"renders": {Max: 10000, Scope: enforcer.ScopeSite}}}, Document: doc,
+		Upstream: m}})
 	changed()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -140,17 +145,20 @@ func (m *mortal) record(t *testing.T) (taken int64, pending bool) {
 
 // An agent dies at every step of its draws, its network fails at some: AWS counts what was taken, once.
 func TestCrashAtEveryStep(t *testing.T) {
-	for k, v := range map[string]string{"AWS_ACCESS_KEY_ID": "AKIATEST", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "eu-west-1", "AWS_EC2_METADATA_DISABLED": "true",
+	for k, v := range map[string]string{"AWS_ACCESS_KEY_ID": "AKIATEST", "AWS_SECRET_ACCESS_KEY": "secret",
+		"AWS_REGION": "eu-west-1", "AWS_EC2_METADATA_DISABLED": "true",
 		"AWS_CONFIG_FILE": "/nonexistent", "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent", "AWS_PROFILE": ""} {
 		t.Setenv(k, v)
 	}
 	s := awstest.New(t, time.Now())
 	most := int64(10000)
-	s.Put(awslm.License{LicenseArn: arn, ProductSKU: "acme", Status: awslm.StatusAvailable, Issuer: awslm.Issuer{KeyFingerprint: issuer}, Version: "1",
+	s.Put(awslm.License{LicenseArn: arn, ProductSKU: "acme", Status: awslm.StatusAvailable,
+		Issuer: awslm.Issuer{KeyFingerprint: issuer}, Version: "1",
 		Entitlements:             []awslm.Entitlement{{Name: "renders", Unit: "Count", MaxCount: &most}},
 		ConsumptionConfiguration: awslm.ConsumptionConfiguration{ProvisionalConfiguration: &awslm.Consumption{MaxTimeToLiveInMinutes: 60}},
 		ReceivedMetadata:         &awslm.ReceivedMetadata{ReceivedStatus: awslm.ReceivedActive}})
-	u, err := awslm.NewClient(awslm.Config{Key: ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)), ProductSKU: "acme", KeyFingerprint: issuer, Endpoint: s.URL})
+	u, err := awslm.NewClient(awslm.Config{Key: ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)),
+		ProductSKU: "acme", KeyFingerprint: issuer, Endpoint: s.URL})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -178,9 +186,11 @@ func TestCrashAtEveryStep(t *testing.T) {
 			was, pending := m.record(t)
 			up := s.Used(arn, "renders")
 			if up < was || up > was && !pending {
-				t.Fatalf("round %d, dead at step %d: %d are taken upstream, %d on the disk (pending: %v)", round, step, up, was, pending)
+				t.Fatalf("round %d, dead at step %d: %d are taken upstream, %d on the disk (pending: %v)", round, step,
+					up, was, pending)
 			}
-			if wantPending := step == afterPending || step == afterCommit || step == beforeTaken; pending != wantPending {
+			if wantPending := step == afterPending || step == afterCommit || step == beforeTaken; pending !=
+				wantPending {
 				t.Errorf("round %d, dead at step %d: a call on the disk: %v", round, step, pending)
 			}
 			// Its next life goes on until it has more, and dies after a draw, so that nothing is open.
@@ -193,10 +203,12 @@ func TestCrashAtEveryStep(t *testing.T) {
 			next.die()
 			taken, pending := next.record(t)
 			if up := s.Used(arn, "renders"); pending || taken <= was || up != taken {
-				t.Fatalf("round %d, after step %d: %d are taken upstream, and %d on the disk (before: %d; pending: %v)", round, step, up, taken, was, pending)
+				t.Fatalf("round %d, after step %d: %d are taken upstream, and %d on the disk (before: %d; pending: %v)",
+					round, step, up, taken, was, pending)
 			}
 			if step != beforePending && step != afterTaken && taken != was+4 {
-				t.Errorf("round %d, after step %d: %d more were taken, not those of the call that was open", round, step, taken-was)
+				t.Errorf("round %d, after step %d: %d more were taken, not those of the call that was open", round,
+					step, taken-was)
 			}
 		}
 	}

@@ -1,7 +1,7 @@
-// Package draws takes draws of meters that are a whole site's from an upstream, for good, and says how many this agent may hand
-// out. It takes few ahead of need, and none of a meter that nobody asks for. Each call is on the disk before it is made: what a
-// crash or a lost answer leaves open is asked again with the same token, so that draws are taken once. Nothing of it is on the
-// way of an acquire.
+// Package draws takes draws of meters that are a whole site's from an upstream, for good, and says how many this agent
+// may hand out. It takes few ahead of need, and none of a meter that nobody asks for. Each call is on the disk before
+// it is made: what a crash or a lost answer leaves open is asked again with the same token, so that draws are taken
+// once. Nothing of it is on the way of an acquire.
 //
 // Start reading at [Meter.Next], which says how many are taken and is a pure function; [Keeper.Run] does it.
 package draws
@@ -26,8 +26,9 @@ import (
 // Bounds of calls and waits.
 const (
 	defaultCallWithin = 30 * time.Second
-	longestTimer      = 30 * time.Second // bounds a wait on the monotonic clock, which stops while the host is suspended
-	closeWithin       = 5 * time.Second  // a call is cut off then: it is made again after the restart
+	// bounds a wait on the monotonic clock, which stops while the host is suspended
+	longestTimer = 30 * time.Second
+	closeWithin  = 5 * time.Second // a call is cut off then: it is made again after the restart
 )
 
 // Config is what a Keeper needs. All but those marked are required.
@@ -205,7 +206,8 @@ func (k *Keeper) Taken() map[enforcer.Share]enforcer.Taken {
 	for id, e := range k.of {
 		for name, m := range e.Meters {
 			if e.set && m.total > 0 {
-				out[enforcer.Share{License: id, Pool: name}] = enforcer.Taken{N: enforcer.Limit(m.Taken), Period: m.Period}
+				out[enforcer.Share{License: id, Pool: name}] = enforcer.Taken{N: enforcer.Limit(m.Taken),
+					Period: m.Period}
 			}
 		}
 	}
@@ -322,8 +324,8 @@ func (k *Keeper) look(now time.Duration) (demands map[string]Demand, calling map
 	return demands, calling
 }
 
-// do makes one call, and reports whether there is more to hand out. Its token is on the disk before, and what it took is before
-// anything of it is handed out.
+// do makes one call, and reports whether there is more to hand out. Its token is on the disk before, and what it took
+// is before anything of it is handed out.
 func (k *Keeper) do(ctx context.Context, c call) bool {
 	k.mu.Lock()
 	l, m := c.e.licence, c.m
@@ -344,7 +346,8 @@ func (k *Keeper) do(ctx context.Context, c call) bool {
 	rand.Read(r.Nonce) // never fails: see crypto/rand
 	ctx, cancel := context.WithTimeout(ctx, k.cfg.CallWithin)
 	defer cancel()
-	got, err := l.Upstream.Draw(ctx, &plugin.Draw{Request: r, Meter: c.name, N: pending.N, Token: pending.Token, Again: again})
+	got, err := l.Upstream.Draw(ctx,
+		&plugin.Draw{Request: r, Meter: c.name, N: pending.N, Token: pending.Token, Again: again})
 	if err == nil {
 		err = got.Check(c.name, pending.N)
 	}
@@ -377,7 +380,8 @@ func (k *Keeper) failed(c call, err *plugin.Error) {
 	full := err.SystemCode == plugin.SystemFull
 	if fault := string(err.Class) + err.SystemCode + err.Reason; c.e.fault != fault {
 		c.e.fault = fault
-		k.cfg.Log.Warn("draws are not had, and tried for again", "licence", c.e.licence.ID, "meter", c.name, "class", err.Class, "reason", err.Reason, "hint", err.Hint)
+		k.cfg.Log.Warn("draws are not had, and tried for again", "licence", c.e.licence.ID, "meter", c.name, "class",
+			err.Class, "reason", err.Reason, "hint", err.Hint)
 	}
 	c.m.failed(k.up(), err.Class == plugin.Transient, full, err.RetryAfter, k.cfg.Jitter())
 	k.keep() // where it cannot be, the call is asked again after a restart, and its token takes nothing twice
@@ -399,7 +403,8 @@ func failure(err error) *plugin.Error {
 func (k *Keeper) keep() bool {
 	err := k.save()
 	if err != nil && !k.unkept {
-		k.cfg.Log.Error("draws could not be recorded, and none are taken until they can be", "error", fmt.Errorf("%s: %w", k.cfg.File, err))
+		k.cfg.Log.Error("draws could not be recorded, and none are taken until they can be", "error",
+			fmt.Errorf("%s: %w", k.cfg.File, err))
 	}
 	k.unkept = err != nil
 	return err == nil

@@ -37,7 +37,8 @@ func (c *clerk) Draw(_ context.Context, r *plugin.Draw) (*plugin.Drawn, error) {
 	}
 	if _, ok := c.done[r.Token]; !ok {
 		if r.N > c.left {
-			return nil, &plugin.Error{Class: plugin.Transient, SystemCode: plugin.SystemFull, Reason: "there are no more"}
+			return nil, &plugin.Error{Class: plugin.Transient, SystemCode: plugin.SystemFull,
+				Reason: "there are no more"}
 		}
 		c.done[r.Token] = r.N
 		c.left -= r.N
@@ -77,7 +78,9 @@ type house struct {
 var share = enforcer.Share{License: "usher/L1", Pool: "uses"}
 
 func licence(u plugin.Drawer, resets enforcer.Resets) Licence {
-	return Licence{License: &enforcer.License{ID: "L1", System: "usher", Meters: map[string]enforcer.MeterTerm{"uses": {Max: 100, Scope: enforcer.ScopeSite, Resets: resets}}}, Upstream: u}
+	return Licence{License: &enforcer.License{ID: "L1", System: "usher",
+		Meters: map[string]enforcer.MeterTerm{"uses": {Max: 100, Scope: enforcer.ScopeSite, Resets: resets}}},
+		Upstream: u}
 }
 
 func write(file string, data []byte) error { return os.WriteFile(file, data, 0o600) }
@@ -85,7 +88,10 @@ func write(file string, data []byte) error { return os.WriteFile(file, data, 0o6
 func open(t testing.TB, u plugin.Drawer, resets enforcer.Resets, change ...func(*Config)) *house {
 	t.Helper()
 	h := &house{t: t}
-	cfg := Config{File: filepath.Join(t.TempDir(), "draws.json"), Write: write, Now: time.Now, Demand: h.demand, OnChange: h.changed, Jitter: func() float64 { return 0.5 },
+	cfg := Config{File: filepath.Join(t.TempDir(), "draws.json"), Write: write, Now: time.Now, Demand: h.demand,
+		OnChange: h.changed, Jitter: func() float64 {
+			return 0.5
+		},
 		Request: func(l *enforcer.License, doc []byte) plugin.Request {
 			return plugin.Request{LicenseID: l.ID, Document: doc}
 		}}
@@ -157,7 +163,8 @@ func (h *house) has(what string, c *clerk, taken, drawn int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if int64(h.taken.N) != taken || up < taken || h.drawn != drawn {
-		h.t.Errorf("%s: %d taken and %d drawn here, %d upstream; want %d and %d", what, h.taken.N, h.drawn, up, taken, drawn)
+		h.t.Errorf("%s: %d taken and %d drawn here, %d upstream; want %d and %d", what, h.taken.N, h.drawn, up, taken,
+			drawn)
 	}
 }
 
@@ -330,7 +337,8 @@ func TestUnwritable(t *testing.T) {
 	})
 }
 
-// A want that was granted is not taken for again: not for those that ask again and again until they have it, nor after a restart.
+// A want that was granted is not taken for again: not for those that ask again and again until they have it, nor after
+// a restart.
 func TestGrantedOnce(t *testing.T) {
 	for _, wait := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
@@ -382,7 +390,8 @@ func TestOpenCallCounts(t *testing.T) {
 // What a former version took for a licence, which it named by its id alone, is that licence's still, and no other's.
 func TestFormerRecord(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "draws.json")
-	if err := os.WriteFile(file, []byte(`{"licences": {"L1": {"meters": {"uses": {"taken": 7}}}}}`), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(`{"licences": {"L1": {"meters": {"uses": {"taken": 7}}}}}`), 0o600); err !=
+		nil {
 		t.Fatal(err)
 	}
 	k, err := New(Config{File: file, Now: time.Now, Write: func(string, []byte) error { return nil }})
@@ -404,12 +413,14 @@ func TestFormerRecord(t *testing.T) {
 // A record that cannot be is no reason to begin anew.
 func TestRecord(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "draws.json")
-	for _, bad := range []string{"", "{", "{}", `{"licences": {"L1": null}}`, `{"licences": {"L1": {"meters": {"uses": null}}}}`, `{"licences": {"L1": {"meters": {"uses": {"taken": -1}}}}}`,
+	for _, bad := range []string{"", "{", "{}", `{"licences": {"L1": null}}`,
+		`{"licences": {"L1": {"meters": {"uses": null}}}}`, `{"licences": {"L1": {"meters": {"uses": {"taken": -1}}}}}`,
 		`{"licences": {"L1": {"meters": {"uses": {"taken": 1, "pending": {"n": 1}}}}}}`} {
 		if err := os.WriteFile(file, []byte(bad), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := New(Config{File: file}); err == nil || !strings.Contains(err.Error(), file) || !strings.Contains(err.Error(), "move it away") {
+		if _, err := New(Config{File: file}); err == nil || !strings.Contains(err.Error(), file) ||
+			!strings.Contains(err.Error(), "move it away") {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}

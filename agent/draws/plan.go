@@ -35,8 +35,8 @@ type Demand struct {
 	Drawn    int64 // in the period
 	Waiting  int64 // draws that are waited for, without those that were granted: Drawn has them
 	Capacity int64 // what may have been drawn in the period under the verdict in force, overage included
-	// Taken is what all licences have taken in the period, by the record, and what open calls may have. The keeper states it.
-	// The verdict may come to know of it later, and what is there already must not be taken again.
+	// Taken is what all licences have taken in the period, by the record, and what open calls may have. The keeper
+	// states it. The verdict may come to know of it later, and what is there already must not be taken again.
 	Taken int64
 }
 
@@ -50,8 +50,8 @@ const (
 	refusedWait = 5 * time.Minute // before an upstream that has no more, or refuses, is asked again
 )
 
-// roll begins another period, and reports whether there is one. What was taken, or may have been, is over with the old one. A
-// period that lies ahead (the clock was set back) goes on, as it does in the enforcer.
+// roll begins another period, and reports whether there is one. What was taken, or may have been, is over with the old
+// one. A period that lies ahead (the clock was set back) goes on, as it does in the enforcer.
 func (m *Meter) roll(start time.Time) bool {
 	if !m.Period.Before(start) {
 		return false
@@ -68,8 +68,8 @@ func (m *Meter) miss(now time.Duration, n int64) {
 	m.missed, m.missedUntil = max(m.missed, n), now+missedFor
 }
 
-// look takes note of what has been drawn. What was drawn before the first look says nothing about the present demand. A want
-// that has been granted counts no longer.
+// look takes note of what has been drawn. What was drawn before the first look says nothing about the present demand. A
+// want that has been granted counts no longer.
 func (m *Meter) look(now time.Duration, d Demand) {
 	if now >= m.window {
 		if m.recent[1] = m.recent[0]; now >= m.window+window {
@@ -91,8 +91,8 @@ func (m *Meter) used(now time.Duration, d Demand) bool {
 	return m.asked[0] || d.Drawn > 0 || m.need(now, d) > 0
 }
 
-// need is how many draws are wanted and not granted. A caller that was denied may be among those that wait now, so its want
-// counts once.
+// need is how many draws are wanted and not granted. A caller that was denied may be among those that wait now, so its
+// want counts once.
 func (m *Meter) need(now time.Duration, d Demand) int64 {
 	if now < m.missedUntil {
 		return max(d.Waiting, m.missed)
@@ -100,9 +100,9 @@ func (m *Meter) need(now time.Duration, d Demand) int64 {
 	return d.Waiting
 }
 
-// spare is how many draws the agent keeps ahead of need: none of a meter that nobody asks for, then one, and while there is
-// demand as many as were drawn in the last seconds. The site loses for the period what an agent takes and does not hand out, so
-// that is never more than a few, nor a sixteenth of all.
+// spare is how many draws the agent keeps ahead of need: none of a meter that nobody asks for, then one, and while
+// there is demand as many as were drawn in the last seconds. The site loses for the period what an agent takes and does
+// not hand out, so that is never more than a few, nor a sixteenth of all.
 func (m *Meter) spare(now time.Duration, d Demand) int64 {
 	if !m.asked[1] && !m.used(now, d) {
 		return 0
@@ -110,15 +110,16 @@ func (m *Meter) spare(now time.Duration, d Demand) int64 {
 	return max(1, min(max(m.recent[0], m.recent[1]), mostAhead, m.total/16))
 }
 
-// Next says how many draws are to be taken now; 0: none, and when to look again (zero: when something changes). It is pure. A call
-// that has not been answered is made again as it was before any other.
+// Next says how many draws are to be taken now; 0: none, and when to look again (zero: when something changes). It is
+// pure. A call that has not been answered is made again as it was before any other.
 func (m *Meter) Next(now time.Duration, d Demand) (n int64, again time.Duration) {
 	left := m.total - m.Taken
 	switch {
 	case m.total <= 0 || m.Pending == nil && left <= 0:
 		return 0, 0
 	case m.Pending == nil && d.Drawn > d.Capacity:
-		return 0, 0 // more was drawn than taken, by the word of an admin: to take that much and hand out none would be waste
+		// more was drawn than taken, by the word of an admin: to take that much and hand out none would be waste
+		return 0, 0
 	case m.Pending != nil:
 		n = m.Pending.N
 	default:
@@ -153,7 +154,8 @@ func backoff(tries int, jitter float64) time.Duration {
 	return firstRetry/2 + time.Duration(jitter*float64(bound))
 }
 
-// failed takes note of a call that took nothing, or of which that is not known. It reports whether it may have taken something.
+// failed takes note of a call that took nothing, or of which that is not known. It reports whether it may have taken
+// something.
 func (m *Meter) failed(now time.Duration, open, full bool, after time.Duration, jitter float64) {
 	switch {
 	case full && m.Pending.N > 1: // there may be fewer

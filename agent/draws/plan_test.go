@@ -10,7 +10,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// What is taken: nothing until somebody asks, what is missing or waited for at once, and then some seconds' worth ahead.
+// What is taken: nothing until somebody asks, what is missing or waited for at once, and then some seconds' worth
+// ahead.
 func TestNext(t *testing.T) {
 	for _, row := range []struct {
 		what string
@@ -23,24 +24,35 @@ func TestNext(t *testing.T) {
 		{"nobody draws, and one is there", Meter{total: 100, Taken: 1}, Demand{Capacity: 1}, 0},
 		{"the one is drawn", Meter{total: 100, Taken: 1}, Demand{Drawn: 1, Capacity: 1}, 1},
 		{"the licence has none", Meter{}, Demand{Waiting: 3}, 0},
-		{"5 were drawn lately", Meter{total: 100, Taken: 5, recent: [2]int64{5}, window: window}, Demand{Drawn: 5, Capacity: 5}, 5},
-		{"half of those are there", Meter{total: 100, Taken: 8, recent: [2]int64{5}, window: window}, Demand{Drawn: 5, Capacity: 8}, 0},
-		{"never more than a sixteenth ahead", Meter{total: 160, Taken: 50, recent: [2]int64{50}, window: window}, Demand{Drawn: 50, Capacity: 50}, 10},
-		{"nor more than a few", Meter{total: 1600, Taken: 50, recent: [2]int64{50}, window: window}, Demand{Drawn: 50, Capacity: 50}, mostAhead},
-		{"a denied acquire of 7", Meter{total: 100, Taken: 1, missed: 7, missedUntil: time.Minute}, Demand{Capacity: 1}, 7},
+		{"5 were drawn lately", Meter{total: 100, Taken: 5, recent: [2]int64{5}, window: window},
+			Demand{Drawn: 5, Capacity: 5}, 5},
+		{"half of those are there", Meter{total: 100, Taken: 8, recent: [2]int64{5}, window: window},
+			Demand{Drawn: 5, Capacity: 8}, 0},
+		{"never more than a sixteenth ahead", Meter{total: 160, Taken: 50, recent: [2]int64{50}, window: window},
+			Demand{Drawn: 50, Capacity: 50}, 10},
+		{"nor more than a few", Meter{total: 1600, Taken: 50, recent: [2]int64{50}, window: window},
+			Demand{Drawn: 50, Capacity: 50}, mostAhead},
+		{"a denied acquire of 7", Meter{total: 100, Taken: 1, missed: 7, missedUntil: time.Minute}, Demand{Capacity: 1},
+			7},
 		{"one that was denied long ago", Meter{total: 100, Taken: 1, missed: 7}, Demand{Capacity: 1}, 0},
 		{"7 are waited for", Meter{total: 100, Taken: 1}, Demand{Waiting: 7, Capacity: 1}, 7},
-		{"7 are waited for, and one of those was denied before", Meter{total: 100, Taken: 1, missed: 7, missedUntil: time.Minute}, Demand{Waiting: 7, Capacity: 1}, 7},
-		{"what was taken, and the verdict does not know of yet", Meter{total: 100, Taken: 8}, Demand{Waiting: 7, Capacity: 1, Taken: 8}, 0},
+		{"7 are waited for, and one of those was denied before",
+			Meter{total: 100, Taken: 1, missed: 7, missedUntil: time.Minute}, Demand{Waiting: 7, Capacity: 1}, 7},
+		{"what was taken, and the verdict does not know of yet", Meter{total: 100, Taken: 8},
+			Demand{Waiting: 7, Capacity: 1, Taken: 8}, 0},
 		{"more is waited for than there is", Meter{total: 5, Taken: 1}, Demand{Waiting: 7, Capacity: 1}, 4},
 		{"fewer were left", Meter{total: 100, Taken: 1, most: 3}, Demand{Waiting: 7, Capacity: 1}, 3},
 		{"all are taken", Meter{total: 5, Taken: 5}, Demand{Drawn: 5, Capacity: 5, Waiting: 1}, 0},
-		{"more was drawn than taken, by an admin's word", Meter{total: 100, Taken: 1}, Demand{Drawn: 50, Capacity: 1, Waiting: 1}, 0},
-		{"a call without an answer", Meter{total: 100, Taken: 90, Pending: &Pending{"t", 12}}, Demand{Capacity: 90}, 12},
-		{"such a call, when the rest was taken", Meter{total: 5, Taken: 5, Pending: &Pending{"t", 2}}, Demand{Capacity: 5}, 2},
+		{"more was drawn than taken, by an admin's word", Meter{total: 100, Taken: 1},
+			Demand{Drawn: 50, Capacity: 1, Waiting: 1}, 0},
+		{"a call without an answer", Meter{total: 100, Taken: 90, Pending: &Pending{"t", 12}}, Demand{Capacity: 90},
+			12},
+		{"such a call, when the rest was taken", Meter{total: 5, Taken: 5, Pending: &Pending{"t", 2}},
+			Demand{Capacity: 5}, 2},
 		{"not yet", Meter{total: 100, notBefore: time.Minute}, Demand{Waiting: 1}, 0},
 	} {
-		if n, again := row.m.Next(time.Second, row.d); n != row.want || n > 0 && again != 0 || row.m.notBefore > 0 && again != row.m.notBefore {
+		if n, again := row.m.Next(time.Second, row.d); n != row.want || n > 0 && again != 0 ||
+			row.m.notBefore > 0 && again != row.m.notBefore {
 			t.Errorf("%s: %d, again at %s; want %d", row.what, n, again, row.want)
 		}
 	}
@@ -85,8 +97,9 @@ func (s *site) awaited() (n int64) {
 	return n
 }
 
-// allowance is what the documentation allows an agent to have taken and not drawn: what is waited for or was denied lately, and
-// ahead of that as many as were drawn in two seconds lately, at least one of a meter in use, at most 32 or a sixteenth.
+// allowance is what the documentation allows an agent to have taken and not drawn: what is waited for or was denied
+// lately, and ahead of that as many as were drawn in two seconds lately, at least one of a meter in use, at most 32 or
+// a sixteenth.
 func (s *site) allowance() int64 {
 	want, last := int64(0), s.now
 	for _, miss := range slices.Backward(s.misses) {
@@ -168,15 +181,17 @@ func (s *site) restart(t *rapid.T) {
 	s.m.total, s.calling, s.waiting, s.misses, s.draws, s.ever = total, false, nil, nil, nil, s.drawn > 0
 }
 
-// Whatever is asked, granted, denied and answered, over restarts, and however late the verdict knows: the agent never takes more
-// ahead than the documentation says, takes each call once, and serves those that wait.
+// Whatever is asked, granted, denied and answered, over restarts, and however late the verdict knows: the agent never
+// takes more ahead than the documentation says, takes each call once, and serves those that wait.
 func TestNeverFarAhead(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		s := &site{m: &Meter{total: rapid.Int64Range(1, 2000).Draw(t, "total")}, up: map[string]int64{}}
 		amounts := rapid.Int64Range(1, 40)
 		t.Repeat(map[string]func(*rapid.T){
-			"time": func(t *rapid.T) { s.now += time.Duration(rapid.Int64Range(0, int64(7*time.Second)).Draw(t, "passes")) },
+			"time": func(t *rapid.T) {
+				s.now += time.Duration(rapid.Int64Range(0, int64(7*time.Second)).Draw(t, "passes"))
+			},
 			"draw": func(t *rapid.T) {
 				if n := amounts.Draw(t, "n"); n <= s.allowed-s.drawn {
 					s.draw(n)
@@ -205,7 +220,8 @@ func TestNeverFarAhead(t *testing.T) {
 					open = s.m.Pending.N
 				}
 				if up < s.m.Taken || up > s.m.Taken+open || s.drawn > s.m.Taken {
-					t.Fatalf("%d are taken upstream and %d here, %d may be, and %d are drawn", up, s.m.Taken, open, s.drawn)
+					t.Fatalf("%d are taken upstream and %d here, %d may be, and %d are drawn", up, s.m.Taken, open,
+						s.drawn)
 				}
 			},
 		})
@@ -232,7 +248,8 @@ func TestRoll(t *testing.T) {
 	if !m.roll(june) || m.Taken != 0 || m.Pending != nil || m.total != 9 || !m.Period.Equal(june) || m.notBefore != 0 {
 		t.Errorf("another: %+v", m)
 	}
-	if m.asked = [2]bool{true}; !m.roll(june.AddDate(0, 1, 0)) || m.asked != [2]bool{1: true} || !m.roll(june.AddDate(0, 2, 0)) || m.asked[1] {
+	if m.asked = [2]bool{true}; !m.roll(june.AddDate(0, 1, 0)) || m.asked != [2]bool{1: true} ||
+		!m.roll(june.AddDate(0, 2, 0)) || m.asked[1] {
 		t.Errorf("nobody has asked for two periods: %+v", m)
 	}
 	if m.Taken = 2; m.roll(may) || m.Taken != 2 || m.roll(time.Time{}) {

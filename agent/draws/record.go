@@ -25,15 +25,21 @@ func load(read func(string) ([]byte, error), file string) (map[enforcer.Ref]*ent
 	}
 	var r record
 	if err := json.Unmarshal(b, &r); err != nil || r.Licences == nil {
-		return nil, fmt.Errorf("record of draws %s: it cannot be read (%v); have it back from a backup, or move it away: what it says was taken is then lost to this agent", file, err)
+		return nil, fmt.Errorf(
+			"record of draws %s: it cannot be read (%v); have it back from a backup, or move it away: what it says "+
+				"was taken is then lost to this agent", file, err)
 	}
 	for id, e := range r.Licences {
 		if e == nil || e.Meters == nil {
-			return nil, fmt.Errorf("record of draws %s: it says nothing of licence %s; have it back from a backup, or move it away", file, id)
+			return nil, fmt.Errorf(
+				"record of draws %s: it says nothing of licence %s; have it back from a backup, or move it away", file,
+				id)
 		}
 		for name, m := range e.Meters {
 			if m == nil || m.Taken < 0 || m.Pending != nil && (m.Pending.N < 1 || m.Pending.Token == "") {
-				return nil, fmt.Errorf("record of draws %s: what it says of meter %s cannot be; have it back from a backup, or move it away", file, name)
+				return nil, fmt.Errorf(
+					"record of draws %s: what it says of meter %s cannot be; have it back from a backup, or move "+
+						"it away", file, name)
 			}
 		}
 	}

@@ -1,6 +1,7 @@
-// Package eventlog keeps what an auditor asks for: every change of the verdict, of a document, of the upstream, and everything
-// that an admin forced. It is JSON, one line an event, each with the hash of the line before it and signed by the agent's key, so
-// that no line can be changed, taken out or put in without [Verify] seeing it. The files are rotated and bounded.
+// Package eventlog keeps what an auditor asks for: every change of the verdict, of a document, of the upstream, and
+// everything that an admin forced. It is JSON, one line an event, each with the hash of the line before it and signed
+// by the agent's key, so that no line can be changed, taken out or put in without [Verify] seeing it. The files are
+// rotated and bounded.
 package eventlog
 
 import (
@@ -118,7 +119,8 @@ func Open(cfg Config) (*Log, error) {
 		}
 		if last != nil {
 			if err := json.Unmarshal(last, &l.last); err != nil {
-				return nil, fmt.Errorf("event log %s: its last line cannot be read; move the file away to begin a new chain", name)
+				return nil, fmt.Errorf(
+					"event log %s: its last line cannot be read; move the file away to begin a new chain", name)
 			}
 			l.prev = digest(last)
 			l.head.Store(&Head{l.last.Sequence, l.prev})
@@ -128,7 +130,8 @@ func Open(cfg Config) (*Log, error) {
 	return l, nil
 }
 
-// Note has an event written soon. It never waits: what cannot be taken is counted, and the log says how many are missing.
+// Note has an event written soon. It never waits: what cannot be taken is counted, and the log says how many are
+// missing.
 func (l *Log) Note(e Event) {
 	select {
 	case l.queue <- e:
@@ -164,7 +167,8 @@ func (l *Log) Run(ctx context.Context) error {
 // write appends an event; what cannot be written is counted as missing.
 func (l *Log) write(e Event) {
 	if n := l.dropped.Swap(0); n > 0 {
-		if err := l.append(Event{At: e.At, Type: "log.gap", Detail: fmt.Sprintf("%d events could not be written", n)}); err != nil {
+		if err := l.append(Event{At: e.At, Type: "log.gap",
+			Detail: fmt.Sprintf("%d events could not be written", n)}); err != nil {
 			l.dropped.Add(n)
 		}
 	}
@@ -224,7 +228,8 @@ func (l *Log) rotate(sequence uint64) error {
 	}
 	name := fmt.Sprintf("events-%012d.jsonl", sequence)
 	if n := len(names); n > 0 {
-		if fi, err := os.Stat(filepath.Join(l.cfg.Dir, names[n-1])); err == nil && fi.Size() < l.cfg.FileBytes*3/4 && l.size == 0 {
+		if fi, err := os.Stat(filepath.Join(l.cfg.Dir, names[n-1])); err == nil && fi.Size() < l.cfg.FileBytes*3/4 &&
+			l.size == 0 {
 			name = names[n-1] // the last run's
 		}
 	}
@@ -318,8 +323,8 @@ type Broken struct {
 // Error returns the sentence.
 func (b *Broken) Error() string { return fmt.Sprintf("%s, line %d: %s", b.File, b.Line, b.Why) }
 
-// Verify reads a log and checks that it is one chain, signed by key throughout; a nil key checks the chain alone. Its error is
-// a [*Broken] where the log was changed. What it cannot see is that the newest lines were cut off.
+// Verify reads a log and checks that it is one chain, signed by key throughout; a nil key checks the chain alone. Its
+// error is a [*Broken] where the log was changed. What it cannot see is that the newest lines were cut off.
 func Verify(dir string, key ed25519.PublicKey, see func(Event)) (r Report, err error) {
 	names, err := logFiles(dir)
 	if err != nil {

@@ -38,7 +38,8 @@ func (f *fixture) write(n int) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	for i := range n {
-		l.Note(Event{At: noon.Add(time.Duration(i) * time.Second), Type: "license.changed", Code: "VALID", Detail: fmt.Sprintf("event %d", i), Fields: map[string]string{"pool": "streams"}})
+		l.Note(Event{At: noon.Add(time.Duration(i) * time.Second), Type: "license.changed", Code: "VALID",
+			Detail: fmt.Sprintf("event %d", i), Fields: map[string]string{"pool": "streams"}})
 	}
 	cancel()
 	if err := l.Run(ctx); err != nil {
@@ -75,7 +76,8 @@ func TestChain(t *testing.T) {
 		t.Errorf("%d files, %+v", len(names), r)
 	}
 	for _, n := range names {
-		if fi, err := os.Stat(filepath.Join(f.cfg.Dir, n)); err != nil || fi.Size() > f.cfg.FileBytes || fi.Mode().Perm() != 0o600 {
+		if fi, err := os.Stat(filepath.Join(f.cfg.Dir, n)); err != nil || fi.Size() > f.cfg.FileBytes ||
+			fi.Mode().Perm() != 0o600 {
 			t.Errorf("%s: %v, %v", n, fi, err)
 		}
 	}
@@ -94,7 +96,8 @@ func TestTampering(t *testing.T) {
 	}
 	lines := bytes.SplitAfter(good, []byte("\n"))
 	other := newFixture(t)
-	forged, err := sign(Event{Sequence: 11, At: noon, Type: "x", Previous: digest(bytes.TrimSuffix(lines[9], []byte("\n")))}, other.cfg.Key)
+	forged, err := sign(Event{Sequence: 11, At: noon, Type: "x",
+		Previous: digest(bytes.TrimSuffix(lines[9], []byte("\n")))}, other.cfg.Key)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -27,8 +27,9 @@ const (
 // monthsKept is for how many months a pseudonym can be told to be the same user's.
 const monthsKept = 13
 
-// Users names users as privacy asks for. With pseudonyms a user has one name a month: an HMAC under a key of that month, whose
-// deletion makes the names of the month nobody's, and leaves the chain of events whole. It is safe for concurrent use.
+// Users names users as privacy asks for. With pseudonyms a user has one name a month: an HMAC under a key of that
+// month, whose deletion makes the names of the month nobody's, and leaves the chain of events whole. It is safe for
+// concurrent use.
 type Users struct {
 	mode string
 	dir  string

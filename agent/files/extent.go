@@ -5,15 +5,15 @@ import (
 	"errors"
 )
 
-// Extent is the beginning of a journal as it was sealed: so many bytes, and their SHA-256. What stands behind it was written since,
-// and no seal speaks for it.
+// Extent is the beginning of a journal as it was sealed: so many bytes, and their SHA-256. What stands behind it was
+// written since, and no seal speaks for it.
 type Extent struct {
 	Size   int64  `json:"size"`
 	Digest []byte `json:"digest"`
 }
 
-// Extents returns with which of these a journal must begin: as it was sealed last, or as what was about to take its place. listed reports
-// whether the manifest knows of the journal; one that was only announced is taken as it is found.
+// Extents returns with which of these a journal must begin: as it was sealed last, or as what was about to take its
+// place. listed reports whether the manifest knows of the journal; one that was only announced is taken as it is found.
 func (v *Vault) Extents(name string) (want []Extent, listed bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -29,7 +29,8 @@ func (v *Vault) Extents(name string) (want []Extent, listed bool) {
 	return want, true
 }
 
-// SealJournal has the manifest list a journal's beginning, and keep what is given as a copy of the gist of it; nil: the copy there is.
+// SealJournal has the manifest list a journal's beginning, and keep what is given as a copy of the gist of it; nil: the
+// copy there is.
 func (v *Vault) SealJournal(name string, x Extent, gist []byte) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -50,7 +51,8 @@ func (v *Vault) SealJournal(name string, x Extent, gist []byte) error {
 	return v.write()
 }
 
-// Announce has the manifest list what is about to take a journal's place, so that a crash on either side of the rename is explained.
+// Announce has the manifest list what is about to take a journal's place, so that a crash on either side of the rename
+// is explained.
 func (v *Vault) Announce(name string, next Extent) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()

@@ -1,5 +1,5 @@
-// Package files reads and writes the agent's own files: whole-file replacement, locks, and the seal by which an agent knows that
-// what it finds is what it wrote.
+// Package files reads and writes the agent's own files: whole-file replacement, locks, and the seal by which an agent
+// knows that what it finds is what it wrote.
 //
 // A [Vault] seals the files of one folder: see there for what is noticed, and in which order things are written.
 package files
@@ -21,8 +21,8 @@ const TempPrefix = ".usher-"
 // MaxSize is the size in bytes of the largest file that [Read] takes where the caller has no bound of its own.
 const MaxSize = 16 << 20
 
-// Replace writes a file whole, with a mode of its own: temporary file, sync, rename, and the folder's sync. Whatever stops it, the
-// file is the old one or the new one.
+// Replace writes a file whole, with a mode of its own: temporary file, sync, rename, and the folder's sync. Whatever
+// stops it, the file is the old one or the new one.
 func Replace(path string, data []byte, mode fs.FileMode) error {
 	return replace(path, data, mode, true)
 }
@@ -68,8 +68,8 @@ func syncDir(dir string) {
 	}
 }
 
-// Read returns the content of a file of the agent's own, of at most max bytes: see [Open] for what it must be. Where there is no file the
-// error is [fs.ErrNotExist].
+// Read returns the content of a file of the agent's own, of at most max bytes: see [Open] for what it must be. Where
+// there is no file the error is [fs.ErrNotExist].
 func Read(path string, max int64) ([]byte, error) {
 	f, err := Open(path, os.O_RDONLY)
 	if err != nil {

@@ -12,17 +12,20 @@ import (
 
 // Whatever the agent believes or writes lies where nobody but its own user and root can change it:
 //
-//   - its own folders (state, runtime) belong to it, others cannot write to them, and no folder or link on the way to them is another's
+//   - its own folders (state, runtime) belong to it, others cannot write to them, and no folder or link on the way to
+// them is another's
 //     to exchange: see [Folder];
 //   - its own files are no links, regular, its own or root's, and not for others to write: see [Open] and [Read];
-//   - files that the configuration names may be reached by links, as a container's Secrets are, if every link and folder on the way is the
+//   - files that the configuration names may be reached by links, as a container's Secrets are, if every link and
+// folder on the way is the
 //     agent's or root's too, or lies on a file system that is mounted read-only here: see [ReadNamed].
 
 // maxLinks bounds the links that are followed on the way to a file, as the kernel does (path_resolution(7)).
 const maxLinks = 40
 
-// Folder makes a folder of the agent's own with a mode, where there is none, and checks it. Where it is the agent's and others may write
-// to it, or do what mode does not let them, that is corrected, and corrected says what it was; every other fault is refused, with its mend.
+// Folder makes a folder of the agent's own with a mode, where there is none, and checks it. Where it is the agent's and
+// others may write to it, or do what mode does not let them, that is corrected, and corrected says what it was; every
+// other fault is refused, with its mend.
 func Folder(path string, mode fs.FileMode) (corrected string, err error) {
 	if path, err = filepath.Abs(path); err != nil {
 		return "", err
@@ -42,7 +45,8 @@ func Folder(path string, mode fs.FileMode) (corrected string, err error) {
 		return "", fmt.Errorf("%s is no folder; move it away", path)
 	}
 	if uid, others := ownerOf(fi); others {
-		return "", fmt.Errorf("it belongs to uid %d, who could change what is in it; chown %d %s", uid, os.Geteuid(), path)
+		return "", fmt.Errorf("it belongs to uid %d, who could change what is in it; chown %d %s", uid, os.Geteuid(),
+			path)
 	}
 	// What the group may is left as it is, but for writing, unless the folder is to be the agent's alone.
 	wrong := fi.Mode().Perm() & 0o022
@@ -59,14 +63,21 @@ func Folder(path string, mode fs.FileMode) (corrected string, err error) {
 		return "", nil // root's group
 	}
 	if wrong&0o022 == 0 { // others may look, and the agent cannot forbid it
-		return "", fmt.Errorf("others may enter it (mode %04o), and it is not the agent's to change; chown %d %s and chmod %04o it", fi.Mode().Perm(), os.Geteuid(), path, mode)
+		return "", fmt.Errorf(
+			"others may enter it (mode %04o), and it is not the agent's to change; chown %d %s and chmod %04o it",
+			fi.Mode().Perm(), os.Geteuid(), path, mode)
 	}
-	return "", fmt.Errorf("others can write to it (mode %04o) and put their own in place of what the agent keeps there, and it is not the agent's to change; "+
-		"chown %d %s and chmod %04o it, or set a folder that only the agent's user and root can write to (in Kubernetes an emptyDir is everybody's: see docs/containers.md)",
-		fi.Mode().Perm(), os.Geteuid(), path, mode)
+	return "",
+		fmt.Errorf(
+			"others can write to it (mode %04o) and put their own in place of what the agent keeps there, and it is "+
+				"not the agent's to change; "+
+				"chown %d %s and chmod %04o it, or set a folder that only the agent's user and root can write to (in "+
+				"Kubernetes an emptyDir is everybody's: see docs/containers.md)",
+			fi.Mode().Perm(), os.Geteuid(), path, mode)
 }
 
-// Make makes a folder with a mode, or gives it that where it is there and the agent's own. It does not look at what leads there.
+// Make makes a folder with a mode, or gives it that where it is there and the agent's own. It does not look at what
+// leads there.
 func Make(path string, mode fs.FileMode) error {
 	if err := os.MkdirAll(path, mode); err != nil {
 		return err
@@ -81,7 +92,9 @@ func Make(path string, mode fs.FileMode) error {
 		return err
 	}
 	if uid, others := ownerOf(fi); others || !fi.IsDir() {
-		return fmt.Errorf("there is something of that name that is no folder of the agent's (%v of uid %d); move it away", fi.Mode(), uid)
+		return fmt.Errorf(
+			"there is something of that name that is no folder of the agent's (%v of uid %d); move it away", fi.Mode(),
+			uid)
 	}
 	if !hasModes {
 		return nil
@@ -89,8 +102,8 @@ func Make(path string, mode fs.FileMode) error {
 	return f.Chmod(mode)
 }
 
-// follow returns where a path leads, once every folder and link on the way has been found to be changed by nobody but root and the agent's
-// user. A sticky folder such as /tmp passes, if what is taken out of it is root's or the agent's.
+// follow returns where a path leads, once every folder and link on the way has been found to be changed by nobody but
+// root and the agent's user. A sticky folder such as /tmp passes, if what is taken out of it is root's or the agent's.
 func follow(path string) (string, error) {
 	root := filepath.VolumeName(path) + string(filepath.Separator)
 	dir, rest := root, parts(path)
@@ -112,9 +125,13 @@ func follow(path string) (string, error) {
 		last := len(rest) == 0
 		link := fi.Mode().Type() == fs.ModeSymlink
 		if uid, others := ownerOf(fi); others && (link || !last) && !readOnly(dir) {
-			return "", fmt.Errorf("%s, which leads there, belongs to uid %d, who could have it lead elsewhere; chown it to root, or to the agent's user", here, uid)
+			return "", fmt.Errorf(
+				"%s, which leads there, belongs to uid %d, who could have it lead elsewhere; chown it to root, or to "+
+					"the agent's user", here, uid)
 		} else if others && last && isSticky(dir) {
-			return "", fmt.Errorf("%s belongs to uid %d, who could put anything in its place; chown it to the agent's user, or to root", here, uid)
+			return "", fmt.Errorf(
+				"%s belongs to uid %d, who could put anything in its place; chown it to the agent's user, or to root",
+				here, uid)
 		}
 		switch {
 		case link:
@@ -145,7 +162,9 @@ func follow(path string) (string, error) {
 
 // parts returns the names that a path is made of.
 func parts(path string) []string {
-	return strings.FieldsFunc(path[len(filepath.VolumeName(path)):], func(r rune) bool { return r < 0x80 && os.IsPathSeparator(uint8(r)) })
+	return strings.FieldsFunc(path[len(filepath.VolumeName(path)):], func(r rune) bool {
+		return r < 0x80 && os.IsPathSeparator(uint8(r))
+	})
 }
 
 // trustFolder says why others than root and the agent's user may exchange what is in a folder.
@@ -157,8 +176,10 @@ func trustFolder(dir string) error {
 	if !hasModes || writableByOthers(fi) == 0 || fi.Mode()&fs.ModeSticky != 0 || readOnly(dir) {
 		return nil
 	}
-	return fmt.Errorf("others can write to the folder %s on the way (mode %04o), and so exchange what is in it; chmod go-w it, or choose a place elsewhere "+
-		"(in Kubernetes an emptyDir is everybody's: see docs/containers.md)", dir, fi.Mode().Perm())
+	return fmt.Errorf(
+		"others can write to the folder %s on the way (mode %04o), and so exchange what is in it; chmod go-w it, or "+
+			"choose a place elsewhere "+
+			"(in Kubernetes an emptyDir is everybody's: see docs/containers.md)", dir, fi.Mode().Perm())
 }
 
 func isSticky(dir string) bool {
@@ -166,9 +187,9 @@ func isSticky(dir string) bool {
 	return err == nil && fi.Mode()&fs.ModeSticky != 0 && writableByOthers(fi) != 0
 }
 
-// Open opens a file of the agent's own, which it makes with mode 0600 where flag has [os.O_CREATE] and there is none. It follows no link
-// at the path's end, waits for nothing, and cuts nothing before it knows that the file is a regular one, the agent's own or root's, and
-// that others cannot write to it.
+// Open opens a file of the agent's own, which it makes with mode 0600 where flag has [os.O_CREATE] and there is none.
+// It follows no link at the path's end, waits for nothing, and cuts nothing before it knows that the file is a regular
+// one, the agent's own or root's, and that others cannot write to it.
 func Open(path string, flag int) (*os.File, error) {
 	f, err := os.OpenFile(path, flag&^os.O_TRUNC|openFlags, 0o600)
 	if err != nil {
@@ -207,10 +228,12 @@ func own(path string, f *os.File) error {
 		return fmt.Errorf("%s is no regular file (%v); move it away", path, fi.Mode().Type())
 	}
 	if uid, others := ownerOf(fi); others && !isFoldersOwn(path, uid) {
-		return fmt.Errorf("%s belongs to uid %d, and the agent runs as uid %d; chown it, or move it away", path, uid, os.Geteuid())
+		return fmt.Errorf("%s belongs to uid %d, and the agent runs as uid %d; chown it, or move it away", path, uid,
+			os.Geteuid())
 	}
 	if hasModes && writableByOthers(fi) != 0 {
-		return fmt.Errorf("%s can be written by others (mode %04o); look at what it holds, then chmod go-w it", path, fi.Mode().Perm())
+		return fmt.Errorf("%s can be written by others (mode %04o); look at what it holds, then chmod go-w it", path,
+			fi.Mode().Perm())
 	}
 	return nil
 }
@@ -248,9 +271,10 @@ func isFoldersOwn(path string, uid int) bool {
 	return owner == uid && writableByOthers(fi) == 0
 }
 
-// ReadNamed returns the content of a file that the configuration names, of at most max bytes. Links are followed, as a container's Secrets
-// are reached by them, if nobody but root and the agent's user can change one of them, a folder on the way, or the file; on a file system
-// that is mounted read-only here the owner does not matter. Where there is no file the error is [fs.ErrNotExist].
+// ReadNamed returns the content of a file that the configuration names, of at most max bytes. Links are followed, as a
+// container's Secrets are reached by them, if nobody but root and the agent's user can change one of them, a folder on
+// the way, or the file; on a file system that is mounted read-only here the owner does not matter. Where there is no
+// file the error is [fs.ErrNotExist].
 func ReadNamed(path string, max int64) ([]byte, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
@@ -274,7 +298,9 @@ func ReadNamed(path string, max int64) ([]byte, error) {
 	}
 	if !readOnly(real) {
 		if uid, others := ownerOf(fi); others {
-			return nil, fmt.Errorf("%s belongs to uid %d, who could change it; chown it to root, or to the agent's user (uid %d)", path, uid, os.Geteuid())
+			return nil, fmt.Errorf(
+				"%s belongs to uid %d, who could change it; chown it to root, or to the agent's user (uid %d)", path,
+				uid, os.Geteuid())
 		}
 		if hasModes && writableByOthers(fi) != 0 {
 			return nil, fmt.Errorf("%s can be written by others (mode %04o); chmod go-w it", path, fi.Mode().Perm())

@@ -40,7 +40,8 @@ func mkdir(t *testing.T, path string, mode os.FileMode) string {
 	return path
 }
 
-// TestFolder: a folder of the agent's own that others may write to is corrected; what it cannot correct is refused, with the mend.
+// TestFolder: a folder of the agent's own that others may write to is corrected; what it cannot correct is refused,
+// with the mend.
 func TestFolder(t *testing.T) {
 	dir := t.TempDir()
 	for _, c := range []struct {
@@ -72,7 +73,8 @@ func TestFolder(t *testing.T) {
 
 	open := mkdir(t, filepath.Join(dir, "open"), 0o777)
 	_, err := Folder(filepath.Join(open, "state"), 0o700)
-	refused(t, "a folder in one that all can write to", err, "others can write to the folder "+open+" on the way (mode 0777)")
+	refused(t, "a folder in one that all can write to", err,
+		"others can write to the folder "+open+" on the way (mode 0777)")
 	do(t, os.Chmod(open, 0o777|os.ModeSticky))
 	if _, err := Folder(filepath.Join(open, "state"), 0o700); err != nil {
 		t.Errorf("a folder in a sticky one: %v", err)
@@ -94,7 +96,8 @@ func TestFolder(t *testing.T) {
 	refused(t, "another's link", err, "belongs to uid 1001")
 }
 
-// TestOpenIsTheAgentsOwn: among its own files the agent follows no link, waits for no pipe, and cuts nothing of another's.
+// TestOpenIsTheAgentsOwn: among its own files the agent follows no link, waits for no pipe, and cuts nothing of
+// another's.
 func TestOpenIsTheAgentsOwn(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "file")
@@ -152,15 +155,16 @@ func TestOpenIsTheAgentsOwn(t *testing.T) {
 	}
 }
 
-// TestReadNamed: a file that the configuration names is read through links, as the kubelet makes them, where nobody else can change what
-// they lead to.
+// TestReadNamed: a file that the configuration names is read through links, as the kubelet makes them, where nobody
+// else can change what they lead to.
 func TestReadNamed(t *testing.T) {
 	dir := t.TempDir()
 	// As a Secret is mounted: a sticky folder, a dated one in it, and links.
 	secret := mkdir(t, filepath.Join(dir, "secret"), 0o777|os.ModeSticky)
 	mkdir(t, filepath.Join(secret, "..2026_01_01"), 0o755)
 	write(t, filepath.Join(secret, "..2026_01_01", "token"), "t")
-	do(t, os.Symlink("..2026_01_01", filepath.Join(secret, "..data")), os.Symlink("..data/token", filepath.Join(secret, "token")))
+	do(t, os.Symlink("..2026_01_01", filepath.Join(secret, "..data")),
+		os.Symlink("..data/token", filepath.Join(secret, "token")))
 	path := filepath.Join(secret, "token")
 	if b, err := ReadNamed(path, 10); err != nil || string(b) != "t" {
 		t.Fatalf("a Secret's file: %q, %v", b, err)

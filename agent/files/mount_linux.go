@@ -8,7 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// overflowUID is the owner that the kernel shows of a file whose owner a user namespace does not map (user_namespaces(7)).
+// overflowUID is the owner that the kernel shows of a file whose owner a user namespace does not map
+// (user_namespaces(7)).
 const overflowUID = 65534
 
 // unmapped reports whether a file's owner is shown in place of one that this user namespace does not map.
@@ -34,8 +35,8 @@ func unmapped(uid int) bool {
 	return true
 }
 
-// readOnly reports whether a path lies on a file system that is mounted read-only here, as a container's Secrets and read-only volumes
-// are: what is to change there comes from who runs the container.
+// readOnly reports whether a path lies on a file system that is mounted read-only here, as a container's Secrets and
+// read-only volumes are: what is to change there comes from who runs the container.
 func readOnly(path string) bool {
 	var s unix.Statfs_t
 	return unix.Statfs(path, &s) == nil && s.Flags&unix.ST_RDONLY != 0

@@ -11,8 +11,8 @@ import (
 // hasModes says that a file's mode tells who may write to it.
 const hasModes = true
 
-// ownerOf returns a file's owner, and whether that is neither root nor the agent's user. An owner that the agent's user namespace does not
-// map is outside of it, where its root comes from.
+// ownerOf returns a file's owner, and whether that is neither root nor the agent's user. An owner that the agent's user
+// namespace does not map is outside of it, where its root comes from.
 func ownerOf(fi fs.FileInfo) (uid int, others bool) {
 	st, ok := fi.Sys().(*syscall.Stat_t)
 	if !ok {
@@ -22,7 +22,8 @@ func ownerOf(fi fs.FileInfo) (uid int, others bool) {
 	return uid, uid != 0 && uid != os.Geteuid() && !unmapped(uid)
 }
 
-// writableByOthers returns the bits of a mode by which others than a file's owner may write to it. The group with gid 0 is root's.
+// writableByOthers returns the bits of a mode by which others than a file's owner may write to it. The group with gid 0
+// is root's.
 func writableByOthers(fi fs.FileInfo) fs.FileMode {
 	bits := fi.Mode().Perm() & 0o022
 	if st, ok := fi.Sys().(*syscall.Stat_t); ok && st.Gid == 0 {

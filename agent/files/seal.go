@@ -17,8 +17,9 @@ import (
 //
 //	{"what":"the agent keeps","usher_seal":{"name":"upstream.json","generation":12,"previous":"…","boot":"…","key":"…","mac":"…"}}
 //
-// The MAC is HMAC-SHA-256 (RFC 2104) over the object without that member and over all that the member says, under a key that HKDF
-// (RFC 5869) derives from the agent's private key: an edit, another name, another generation or another agent's file has another MAC.
+// The MAC is HMAC-SHA-256 (RFC 2104) over the object without that member and over all that the member says, under a key
+// that HKDF (RFC 5869) derives from the agent's private key: an edit, another name, another generation or another
+// agent's file has another MAC.
 const (
 	sealMember = `"usher_seal":`
 	sealLabel  = "usher state seal 1"
@@ -89,7 +90,8 @@ func (k Key) seal(body []byte, s seal) (file, mac []byte, err error) {
 	return append(file, "}\n"...), s.MAC, nil
 }
 
-// open takes a sealed file apart. has reports whether there is a seal at all, and proved whether it is this key's over these bytes.
+// open takes a sealed file apart. has reports whether there is a seal at all, and proved whether it is this key's over
+// these bytes.
 func (k Key) open(file []byte) (body []byte, s seal, has, proved bool) {
 	at := bytes.LastIndex(file, []byte(sealMember))
 	if at < 0 {

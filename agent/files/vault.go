@@ -49,7 +49,8 @@ type VaultConfig struct {
 	Dir      string // whose files are sealed; the caller holds its lock
 	Manifest string // the manifest's name in it
 	Key      Key
-	// Boot binds the whole folder to one start of the host: of another's manifest nothing is believed or missed. Empty: it outlives the host.
+	// Boot binds the whole folder to one start of the host: of another's manifest nothing is believed or missed. Empty:
+	// it outlives the host.
 	Boot string
 	// Volatile says that the folder does not outlive the host, so that no write waits for the disk.
 	Volatile bool
@@ -60,14 +61,17 @@ type VaultConfig struct {
 	Write func(path string, data []byte, mode fs.FileMode) error // optional
 }
 
-// Vault seals the files of one folder. Each sealed file names itself, its generation and the MAC of the generation before; a manifest,
-// sealed too and counted, lists the latest of each. So an edit, a swap, an older copy, a missing or an empty file is noticed.
+// Vault seals the files of one folder. Each sealed file names itself, its generation and the MAC of the generation
+// before; a manifest, sealed too and counted, lists the latest of each. So an edit, a swap, an older copy, a missing or
+// an empty file is noticed.
 //
-// A file is written first and the manifest after it: what a crash leaves is a file one generation ahead that chains to what the manifest
-// lists, and no finding. The manifest also keeps a copy of small contents, so that what was last known is known when the file is gone.
+// A file is written first and the manifest after it: what a crash leaves is a file one generation ahead that chains to
+// what the manifest lists, and no finding. The manifest also keeps a copy of small contents, so that what was last
+// known is known when the file is gone.
 //
-// The first time an agent seals a folder it lists what it finds there as it is (an earlier version's files). That it has done so the
-// caller keeps with the agent's key (VaultConfig.Sealed): a folder whose manifest was removed is not taken over a second time.
+// The first time an agent seals a folder it lists what it finds there as it is (an earlier version's files). That it
+// has done so the caller keeps with the agent's key (VaultConfig.Sealed): a folder whose manifest was removed is not
+// taken over a second time.
 //
 // It is safe for concurrent use.
 type Vault struct {
@@ -99,8 +103,8 @@ type manifest struct {
 type entry struct {
 	Generation uint64 `json:"generation"`
 	MAC        []byte `json:"mac,omitempty"`
-	// Plain is the digest of a file that an earlier version left unsealed. Of one that is Announced it is a nonce: what the first
-	// generation names as the one before.
+	// Plain is the digest of a file that an earlier version left unsealed. Of one that is Announced it is a nonce: what
+	// the first generation names as the one before.
 	Plain     []byte          `json:"plain,omitempty"`
 	Announced bool            `json:"announced,omitempty"`
 	Copy      json.RawMessage `json:"copy,omitempty"`
@@ -120,7 +124,8 @@ func OpenVault(c VaultConfig, earlier Earlier) (*Vault, error) {
 			c.Write = ReplaceVolatile
 		}
 	}
-	v := &Vault{cfg: c, path: filepath.Join(c.Dir, c.Manifest), m: manifest{Files: map[string]*entry{}}, told: map[string]Fault{}}
+	v := &Vault{cfg: c, path: filepath.Join(c.Dir, c.Manifest), m: manifest{Files: map[string]*entry{}},
+		told: map[string]Fault{}}
 	b, err := Read(v.path, MaxSize)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && !c.Sealed:
@@ -250,14 +255,15 @@ func (v *Vault) Found(name string) (Finding, bool) {
 type Content struct {
 	// Body is what may be believed, without the seal; nil: nothing.
 	Body []byte
-	// Known is what was last known of a file that may not be believed: the manifest's copy, or bytes that this agent did seal once.
-	// It is good for what must not be forgotten, and for nothing that grants. nil: nothing is known.
+	// Known is what was last known of a file that may not be believed: the manifest's copy, or bytes that this agent
+	// did seal once. It is good for what must not be forgotten, and for nothing that grants. nil: nothing is known.
 	Known []byte
 	// Fault is why not; empty: it may be, or there is no such file and should be none.
 	Fault Fault
 }
 
-// Load reads a sealed file. Its error is one of the disk; what is wrong with the content is in the Content, and a finding.
+// Load reads a sealed file. Its error is one of the disk; what is wrong with the content is in the Content, and a
+// finding.
 func (v *Vault) Load(name string) (Content, error) {
 	b, err := Read(filepath.Join(v.cfg.Dir, name), MaxSize)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -296,7 +302,8 @@ func (v *Vault) judge(name string, file []byte, there bool) (c Content) {
 	}
 	body, s, has, proved := v.cfg.Key.open(file)
 	switch {
-	case proved && s.Boot != v.cfg.Boot && s.Name == name && (e == nil || e.Announced): // it means nothing here any more
+	// it means nothing here any more
+	case proved && s.Boot != v.cfg.Boot && s.Name == name && (e == nil || e.Announced):
 		return Content{}
 	case has && !proved && s.Key != v.cfg.Key.id:
 		c.Fault = FaultForeign
@@ -373,7 +380,8 @@ func (v *Vault) write() error {
 	if err != nil {
 		return err
 	}
-	file, mac, err := v.cfg.Key.seal(body, seal{Name: v.cfg.Manifest, Generation: v.count + 1, Previous: v.mac, Boot: v.cfg.Boot})
+	file, mac, err := v.cfg.Key.seal(body,
+		seal{Name: v.cfg.Manifest, Generation: v.count + 1, Previous: v.mac, Boot: v.cfg.Boot})
 	if err == nil {
 		err = v.cfg.Write(v.path, file, 0o600)
 	}
@@ -411,8 +419,8 @@ func (v *Vault) Fact(name string, value any) bool {
 	return ok && json.Unmarshal(b, value) == nil
 }
 
-// Accept ends the findings that stand, because an operator has looked at them; what they were is returned. What must not be forgotten
-// the caller has bound with SetFact.
+// Accept ends the findings that stand, because an operator has looked at them; what they were is returned. What must
+// not be forgotten the caller has bound with SetFact.
 func (v *Vault) Accept() ([]Finding, error) {
 	found := v.Findings()
 	v.mu.Lock()

@@ -102,7 +102,8 @@ func TestVaultKeepsWhatItSealed(t *testing.T) {
 	}
 }
 
-// Whatever is done to the folder is noticed, stands over restarts until it is accepted, and what was known is known still.
+// Whatever is done to the folder is noticed, stands over restarts until it is accepted, and what was known is known
+// still.
 func TestVaultNotices(t *testing.T) {
 	other := func(t *testing.T) string {
 		dir := t.TempDir()
@@ -117,33 +118,51 @@ func TestVaultNotices(t *testing.T) {
 		fault Fault
 		known string // of a.json; empty: nothing may be
 	}{
-		{"missing", func(t *testing.T, dir string, _ map[string][]byte) { os.Remove(filepath.Join(dir, "a.json")) }, "a.json", FaultMissing, `{"a":2}`},
-		{"empty", func(t *testing.T, dir string, _ map[string][]byte) { put(t, dir, "a.json", nil) }, "a.json", FaultEmpty, `{"a":2}`},
-		{"seal cut off", func(t *testing.T, dir string, _ map[string][]byte) { put(t, dir, "a.json", []byte(`{"a":3}`)) }, "a.json", FaultEdited, `{"a":2}`},
+		{"missing", func(t *testing.T, dir string, _ map[string][]byte) {
+			os.Remove(filepath.Join(dir, "a.json"))
+		}, "a.json", FaultMissing, `{"a":2}`},
+		{"empty", func(t *testing.T, dir string, _ map[string][]byte) {
+			put(t, dir, "a.json", nil)
+		}, "a.json", FaultEmpty, `{"a":2}`},
+		{"seal cut off", func(t *testing.T, dir string, _ map[string][]byte) {
+			put(t, dir, "a.json", []byte(`{"a":3}`))
+		}, "a.json", FaultEdited, `{"a":2}`},
 		{"edited", func(t *testing.T, dir string, _ map[string][]byte) {
 			put(t, dir, "a.json", bytes.Replace(read(t, dir, "a.json"), []byte(`"a":2`), []byte(`"a":3`), 1))
 		}, "a.json", FaultEdited, `{"a":2}`},
-		{"older", func(t *testing.T, dir string, old map[string][]byte) { put(t, dir, "a.json", old["a.json"]) }, "a.json", FaultOlder, `{"a":2}`},
-		{"swapped", func(t *testing.T, dir string, _ map[string][]byte) { put(t, dir, "a.json", read(t, dir, "b.json")) }, "a.json", FaultSwapped, `{"a":2}`},
+		{"older", func(t *testing.T, dir string, old map[string][]byte) {
+			put(t, dir, "a.json", old["a.json"])
+		}, "a.json", FaultOlder, `{"a":2}`},
+		{"swapped", func(t *testing.T, dir string, _ map[string][]byte) {
+			put(t, dir, "a.json", read(t, dir, "b.json"))
+		}, "a.json", FaultSwapped, `{"a":2}`},
 		{"another agent's", func(t *testing.T, dir string, _ map[string][]byte) {
 			put(t, dir, "a.json", read(t, other(t), "a.json"))
 		}, "a.json", FaultForeign, `{"a":2}`},
-		{"manifest removed", func(t *testing.T, dir string, _ map[string][]byte) { os.Remove(filepath.Join(dir, manifestName)) }, manifestName, FaultMissing, `{"a":2}`},
-		{"manifest emptied", func(t *testing.T, dir string, _ map[string][]byte) { put(t, dir, manifestName, nil) }, manifestName, FaultEmpty, `{"a":2}`},
+		{"manifest removed", func(t *testing.T, dir string, _ map[string][]byte) {
+			os.Remove(filepath.Join(dir, manifestName))
+		}, manifestName, FaultMissing, `{"a":2}`},
+		{"manifest emptied", func(t *testing.T, dir string, _ map[string][]byte) {
+			put(t, dir, manifestName, nil)
+		}, manifestName, FaultEmpty, `{"a":2}`},
 		{"manifest edited", func(t *testing.T, dir string, _ map[string][]byte) {
-			put(t, dir, manifestName, bytes.Replace(read(t, dir, manifestName), []byte("generation"), []byte("Generation"), 1))
+			put(t, dir, manifestName,
+				bytes.Replace(read(t, dir, manifestName), []byte("generation"), []byte("Generation"), 1))
 		}, manifestName, FaultEdited, `{"a":2}`},
 		{"another agent's manifest", func(t *testing.T, dir string, _ map[string][]byte) {
 			put(t, dir, manifestName, read(t, other(t), manifestName))
 		}, manifestName, FaultForeign, `{"a":2}`},
-		{"a file for the manifest", func(t *testing.T, dir string, _ map[string][]byte) { put(t, dir, manifestName, read(t, dir, "a.json")) }, manifestName, FaultSwapped, `{"a":2}`},
+		{"a file for the manifest", func(t *testing.T, dir string, _ map[string][]byte) {
+			put(t, dir, manifestName, read(t, dir, "a.json"))
+		}, manifestName, FaultSwapped, `{"a":2}`},
 		{"older manifest and file: a mix", func(t *testing.T, dir string, old map[string][]byte) {
 			put(t, dir, manifestName, old[manifestName])
 			put(t, dir, "a.json", old["a.json"])
 			v := vaultIn(t, dir, true, nil)
 			save(t, v, "a.json", `{"a":2}`) // b.json is one ahead and chains; another step is not
 			save(t, v, "b.json", `{"b":1}`)
-			put(t, dir, "b.json", bytes.Replace(read(t, dir, "b.json"), []byte(`"generation":2`), []byte(`"generation":3`), 1))
+			put(t, dir, "b.json",
+				bytes.Replace(read(t, dir, "b.json"), []byte(`"generation":2`), []byte(`"generation":3`), 1))
 		}, "b.json", FaultEdited, ``},
 		{"both removed", func(t *testing.T, dir string, _ map[string][]byte) {
 			os.Remove(filepath.Join(dir, manifestName))
@@ -204,8 +223,8 @@ func TestVaultEveryFlippedBit(t *testing.T) {
 // stop is what ends a process between two writes.
 var errStop = errors.New("the process ends here")
 
-// A process that ends before or after any of its writes leaves nothing that is taken for tampering, and of each file the content before or
-// after its last save.
+// A process that ends before or after any of its writes leaves nothing that is taken for tampering, and of each file
+// the content before or after its last save.
 func TestVaultStopsAtEveryWrite(t *testing.T) {
 	for _, lost := range []bool{false, true} {
 		for stop := 0; ; stop++ {
@@ -225,7 +244,8 @@ func TestVaultStopsAtEveryWrite(t *testing.T) {
 			is := map[string]string{}
 			was := map[string]string{}
 			process := func() (done bool) {
-				c := VaultConfig{Dir: dir, Manifest: manifestName, Key: testKey(t, "a"), Sealed: lost, Now: time.Now, Write: write(false)}
+				c := VaultConfig{Dir: dir, Manifest: manifestName, Key: testKey(t, "a"), Sealed: lost, Now: time.Now,
+					Write: write(false)}
 				v, err := OpenVault(c, Earlier{})
 				if err != nil {
 					t.Fatal(err)
@@ -256,7 +276,8 @@ func TestVaultStopsAtEveryWrite(t *testing.T) {
 			for _, name := range []string{"a.json", "b.json"} {
 				c := load(t, v, name)
 				if got := string(c.Body); c.Fault != "" || got != is[name] && got != was[name] {
-					t.Errorf("stopped at write %d: %s is %q (%s), want %q or %q", stop, name, got, c.Fault, is[name], was[name])
+					t.Errorf("stopped at write %d: %s is %q (%s), want %q or %q", stop, name, got, c.Fault, is[name],
+						was[name])
 				}
 			}
 			for _, f := range v.Findings() {

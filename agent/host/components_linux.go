@@ -170,7 +170,8 @@ func processor(ctx context.Context, p places) raw {
 	if i.VendorID == "" && i.ModelName == "" && i.Model == "" {
 		return raw{name: "cpu", absent: "the processor does not say what it is"}
 	}
-	return raw{name: "cpu", values: []string{fmt.Sprintf("%s|%s|%s|%d|%s", i.VendorID, i.Family, i.Model, i.Stepping, strings.Join(strings.Fields(i.ModelName), " "))}}
+	return raw{name: "cpu", values: []string{fmt.Sprintf("%s|%s|%s|%d|%s", i.VendorID, i.Family, i.Model, i.Stepping,
+		strings.Join(strings.Fields(i.ModelName), " "))}}
 }
 
 // endorsement is the public endorsement key of a TPM 1.2, the modulus as the kernel prints it (tpm-sysfs.c, pubek). The
@@ -204,10 +205,14 @@ func endorsement(p places) raw {
 	return out
 }
 
-// hypervisors are what firmware says of virtual machines: a part of sys_vendor or product_name, and the name for people.
-var hypervisors = [][2]string{{"qemu", "kvm"}, {"kvm", "kvm"}, {"vmware", "vmware"}, {"virtualbox", "virtualbox"}, {"innotek", "virtualbox"}, {"xen", "xen"},
-	{"virtual machine", "hyper-v"}, {"amazon ec2", "amazon-ec2"}, {"google compute engine", "google-compute-engine"}, {"google", "google-compute-engine"},
-	{"parallels", "parallels"}, {"bochs", "bochs"}, {"openstack", "openstack"}, {"alibaba cloud", "alibaba-cloud"}, {"digitalocean", "digitalocean"}, {"hetzner", "hetzner-cloud"},
+// hypervisors are what firmware says of virtual machines: a part of sys_vendor or product_name, and the name for
+// people.
+var hypervisors = [][2]string{{"qemu", "kvm"}, {"kvm", "kvm"}, {"vmware", "vmware"}, {"virtualbox", "virtualbox"},
+	{"innotek", "virtualbox"}, {"xen", "xen"},
+	{"virtual machine", "hyper-v"}, {"amazon ec2", "amazon-ec2"}, {"google compute engine", "google-compute-engine"},
+	{"google", "google-compute-engine"},
+	{"parallels", "parallels"}, {"bochs", "bochs"}, {"openstack", "openstack"}, {"alibaba cloud", "alibaba-cloud"},
+	{"digitalocean", "digitalocean"}, {"hetzner", "hetzner-cloud"},
 	{"firecracker", "firecracker"}}
 
 // surroundings says whether this is a virtual machine, and whether a container.
@@ -236,7 +241,8 @@ func surroundings(ctx context.Context, p places) (virtual, container string) {
 	}
 	if p.real && (virtual == "" || virtual == "unknown") {
 		// gopsutil remembers what it found first, so a test's files are none of its business.
-		if system, role, err := psutil.VirtualizationWithContext(ctx); err == nil && role == "guest" && slices.Contains([]string{"kvm", "xen", "vbox", "vmware", "hyperv", "bhyve"}, system) {
+		if system, role, err := psutil.VirtualizationWithContext(ctx); err == nil && role == "guest" &&
+			slices.Contains([]string{"kvm", "xen", "vbox", "vmware", "hyperv", "bhyve"}, system) {
 			virtual = system
 		}
 	}
@@ -244,7 +250,8 @@ func surroundings(ctx context.Context, p places) (virtual, container string) {
 }
 
 // runtimes are what a control group's path says of who made it.
-var runtimes = [][2]string{{"kubepods", "kubernetes"}, {"docker", "docker"}, {"libpod", "podman"}, {"crio", "cri-o"}, {"containerd", "containerd"}, {"lxc", "lxc"}}
+var runtimes = [][2]string{{"kubepods", "kubernetes"}, {"docker", "docker"}, {"libpod", "podman"}, {"crio", "cri-o"},
+	{"containerd", "containerd"}, {"lxc", "lxc"}}
 
 func containerOf(p places) string {
 	exists := func(name string) bool { _, err := os.Stat(filepath.Join(p.root, name)); return err == nil }

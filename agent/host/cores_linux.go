@@ -41,8 +41,9 @@ func cores(ctx context.Context, p places) (physical, logical int, effective floa
 			lower(float64(set.Count()))
 		}
 	}
-	// What limits this process is in its own files: where HOST_SYS is mounted, a path that is relative to the container's
-	// control group would lead to the host's top group, which has no limits. Both are looked at, and the tightest counts.
+	// What limits this process is in its own files: where HOST_SYS is mounted, a path that is relative to the
+	// container's control group would lead to the host's top group, which has no limits. Both are looked at, and the
+	// tightest counts.
 	bases := slices.Compact([]string{filepath.Join(p.ownSys, "fs/cgroup"), filepath.Join(p.sys, "fs/cgroup")})
 	groups, _ := read(filepath.Join(p.ownProc, "self/cgroup"))
 	for line := range strings.Lines(groups) {
@@ -82,7 +83,8 @@ func limits(base, controllers, path string, lower func(float64)) {
 	}
 }
 
-// topology counts distinct cores of distinct packages among the processors that are online; 0 when the kernel does not say.
+// topology counts distinct cores of distinct packages among the processors that are online; 0 when the kernel does not
+// say.
 func topology(p places) int {
 	seen := map[string]bool{}
 	dirs, _ := filepath.Glob(filepath.Join(p.sys, "devices/system/cpu/cpu[0-9]*/topology"))

@@ -1,7 +1,9 @@
-// Package host measures the host: the components of its fingerprint, its cores, and whether it is virtual or a container.
+// Package host measures the host: the components of its fingerprint, its cores, and whether it is virtual or a
+// container.
 //
-// A component leaves this package only as HMAC-SHA-256 keyed by product: raw serials never leave the host, and two vendors
-// cannot join what they are told. What cannot be read is absent, with the reason. docs/fingerprint.md describes each.
+// A component leaves this package only as HMAC-SHA-256 keyed by product: raw serials never leave the host, and two
+// vendors cannot join what they are told. What cannot be read is absent, with the reason. docs/fingerprint.md describes
+// each.
 package host
 
 import (
@@ -23,11 +25,13 @@ import (
 // Config says whose fingerprint is wanted, and where the host's files are.
 type Config struct {
 	Product string // keys the HMAC
-	// Root stands for / in tests. When it is empty, HOST_PROC, HOST_SYS and HOST_ETC say where a container has the host's.
+	// Root stands for / in tests. When it is empty, HOST_PROC, HOST_SYS and HOST_ETC say where a container has the
+	// host's.
 	Root string
 	// Extra is components that the configuration names: cloud instance id, cluster uid. Their values are raw.
 	Extra map[string]string
-	// Reserved is names that Extra cannot state besides those that are measured: components by which licence systems name a host.
+	// Reserved is names that Extra cannot state besides those that are measured: components by which licence systems
+	// name a host.
 	Reserved []string
 	// Fingerprint is what the configuration says that the host is called; empty: see Report.Fingerprint.
 	Fingerprint string
@@ -77,7 +81,8 @@ func Measure(ctx context.Context, c Config) Report {
 	for _, name := range slices.Sorted(maps.Keys(c.Extra)) {
 		part := raw{name: name, values: []string{c.Extra[name]}, stated: true}
 		if enforcer.IsMeasured(name) || slices.Contains(c.Reserved, name) {
-			part.values, part.absent = nil, "host.components cannot state it, for it is measured; give yours another name"
+			part.values, part.absent = nil,
+				"host.components cannot state it, for it is measured; give yours another name"
 		}
 		parts = append(parts, part)
 	}
@@ -134,10 +139,14 @@ func keyed(product, name, value string) string {
 }
 
 // junk is what makers write into firmware instead of a serial number.
-var junk = []string{"", "none", "n/a", "na", "null", "unknown", "not specified", "not available", "not applicable", "not present", "default string", "default",
-	"system serial number", "system product name", "system manufacturer", "base board serial number", "chassis serial number", "board serial number",
-	"to be filled by o.e.m.", "to be filled by oem", "o.e.m.", "oem", "empty", "invalid", "serial", "asset-1234567890", "0123456789", "123456789", "1234567890",
-	"03000200-0400-0500-0006-000700080009", "12345678-1234-5678-90ab-cddeefaabbcc", "00020003-0004-0005-0006-000700080009"}
+var junk = []string{"", "none", "n/a", "na", "null", "unknown", "not specified", "not available", "not applicable",
+	"not present", "default string", "default",
+	"system serial number", "system product name", "system manufacturer", "base board serial number",
+	"chassis serial number", "board serial number",
+	"to be filled by o.e.m.", "to be filled by oem", "o.e.m.", "oem", "empty", "invalid", "serial", "asset-1234567890",
+	"0123456789", "123456789", "1234567890",
+	"03000200-0400-0500-0006-000700080009", "12345678-1234-5678-90ab-cddeefaabbcc",
+	"00020003-0004-0005-0006-000700080009"}
 
 // isJunk reports whether a value identifies nothing.
 func isJunk(v string) bool {
@@ -151,7 +160,9 @@ func isJunk(v string) bool {
 
 // Facts returns the report as the judge takes it.
 func (r Report) Facts() enforcer.Host {
-	h := enforcer.Host{Components: map[string][]string{}, Configured: map[string][]string{}, Absent: map[string]string{}, Physical: r.Physical, Logical: r.Logical, Effective: r.Effective, Memory: r.Memory, Disk: r.Disk}
+	h := enforcer.Host{Components: map[string][]string{}, Configured: map[string][]string{},
+		Absent: map[string]string{}, Physical: r.Physical, Logical: r.Logical, Effective: r.Effective, Memory: r.Memory,
+		Disk: r.Disk}
 	for _, c := range r.Components {
 		switch {
 		case c.Configured && len(c.Values) > 0:
@@ -168,18 +179,22 @@ func (r Report) Facts() enforcer.Host {
 
 // Shape returns the report in its wire form. agentKey is the thumbprint of the agent's key, empty for none.
 func (r Report) Shape(agentKey string) wire.Fingerprint {
-	out := wire.Fingerprint{Product: r.Product, Components: []wire.Component{}, Short: r.Short(), Virtual: r.Virtual, Container: r.Container, AgentKey: agentKey, Fingerprint: r.Fingerprint,
+	out := wire.Fingerprint{Product: r.Product, Components: []wire.Component{}, Short: r.Short(), Virtual: r.Virtual,
+		Container: r.Container, AgentKey: agentKey, Fingerprint: r.Fingerprint,
 		Cores: wire.Cores{Physical: r.Physical, Logical: r.Logical, Effective: r.Effective}}
 	for _, c := range r.Components {
-		out.Components = append(out.Components, wire.Component{Name: c.Name, Values: c.Values, Absent: c.Absent, Note: c.Note, Configured: c.Configured})
+		out.Components = append(out.Components,
+			wire.Component{Name: c.Name, Values: c.Values, Absent: c.Absent, Note: c.Note, Configured: c.Configured})
 	}
 	return out
 }
 
 // equal reports whether two reports say the same.
 func (r Report) equal(o Report) bool {
-	return r.Product == o.Product && r.Physical == o.Physical && r.Logical == o.Logical && r.Effective == o.Effective && r.Memory == o.Memory && r.Disk == o.Disk && r.Virtual == o.Virtual && r.Container == o.Container &&
+	return r.Product == o.Product && r.Physical == o.Physical && r.Logical == o.Logical && r.Effective == o.Effective &&
+		r.Memory == o.Memory && r.Disk == o.Disk && r.Virtual == o.Virtual && r.Container == o.Container &&
 		slices.EqualFunc(r.Components, o.Components, func(a, b Component) bool {
-			return a.Name == b.Name && a.Absent == b.Absent && a.Note == b.Note && a.Configured == b.Configured && slices.Equal(a.Values, b.Values)
+			return a.Name == b.Name && a.Absent == b.Absent && a.Note == b.Note && a.Configured == b.Configured &&
+				slices.Equal(a.Values, b.Values)
 		})
 }

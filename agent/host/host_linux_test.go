@@ -46,13 +46,15 @@ func write(t testing.TB, path, text string) {
 
 // metal is a host of 4 cores with 2 threads each, its root on a logical volume of an NVMe disk's partition.
 var metal = map[string]string{
-	"etc/machine-id":                                   "0123456789abcdef0123456789abcdef\n",
-	"sys/class/dmi/id/product_uuid":                    "4C4C4544-0042-3510-8052-B4C04F4D4D32\n",
-	"sys/class/dmi/id/board_serial":                    "To Be Filled By O.E.M.\n",
-	"sys/class/dmi/id/sys_vendor":                      "Dell Inc.\n",
-	"proc/self/mountinfo":                              "22 1 253:0 / / rw,relatime shared:1 - ext4 /dev/mapper/root rw\n",
-	"proc/self/cgroup":                                 "0::/system.slice/usher.service\n",
-	"proc/cpuinfo":                                     "processor\t: 0\nvendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: 85\nmodel name\t: Intel(R) Xeon(R)  Gold\nstepping\t: 7\nflags\t\t: fpu vme\n",
+	"etc/machine-id":                "0123456789abcdef0123456789abcdef\n",
+	"sys/class/dmi/id/product_uuid": "4C4C4544-0042-3510-8052-B4C04F4D4D32\n",
+	"sys/class/dmi/id/board_serial": "To Be Filled By O.E.M.\n",
+	"sys/class/dmi/id/sys_vendor":   "Dell Inc.\n",
+	"proc/self/mountinfo": "22 1 253:0 / / rw,relatime shared:1 - ext4 " +
+		"/dev/mapper/root rw\n",
+	"proc/self/cgroup": "0::/system.slice/usher.service\n",
+	"proc/cpuinfo": "processor\t: 0\nvendor_id\t: GenuineIntel\ncpu family\t: " +
+		"6\nmodel\t\t: 85\nmodel name\t: Intel(R) Xeon(R)  Gold\nstepping\t: 7\nflags\t\t: fpu vme\n",
 	"sys/dev/block/253:0":                              "->../../devices/virtual/block/dm-0",
 	"sys/devices/virtual/block/dm-0/dm/name":           "root",
 	"sys/devices/virtual/block/dm-0/slaves/nvme0n1p2":  "->../../../../pci/nvme/nvme0n1/nvme0n1p2",
@@ -94,8 +96,10 @@ func TestBareMetal(t *testing.T) {
 	if r.Physical != 4 || r.Logical != 8 || r.Effective != 8 || r.Virtual != "" || r.Container != "" {
 		t.Errorf("got %+v", r)
 	}
-	for name, value := range map[string]string{"machine-id": "0123456789abcdef0123456789abcdef", "product-uuid": "4c4c4544-0042-3510-8052-b4c04f4d4d32",
-		"disk-serial": "s4evnx0r123456", "mac": "3c:ec:ef:12:34:56", "cpu": "genuineintel|6|85|7|intel(r) xeon(r) gold", "cluster": "uid-1"} {
+	for name, value := range map[string]string{"machine-id": "0123456789abcdef0123456789abcdef",
+		"product-uuid": "4c4c4544-0042-3510-8052-b4c04f4d4d32",
+		"disk-serial":  "s4evnx0r123456", "mac": "3c:ec:ef:12:34:56",
+		"cpu": "genuineintel|6|85|7|intel(r) xeon(r) gold", "cluster": "uid-1"} {
 		c := r.component(t, name)
 		if len(c.Values) != 1 || c.Values[0] != keyed("acme", name, value) || c.Absent != "" || c.Note != "" {
 			t.Errorf("%s: got %+v", name, c)
@@ -105,7 +109,8 @@ func TestBareMetal(t *testing.T) {
 		t.Errorf("got %+v", c)
 	}
 	f := r.Facts()
-	if len(f.Components) != 5 || len(f.Configured["cluster"]) != 1 || f.Absent["board-serial"] == "" || f.Physical != 4 {
+	if len(f.Components) != 5 || len(f.Configured["cluster"]) != 1 || f.Absent["board-serial"] == "" ||
+		f.Physical != 4 {
 		t.Errorf("got %+v", f)
 	}
 	// Two vendors cannot join what they are told.
@@ -128,7 +133,8 @@ func TestUnreadable(t *testing.T) {
 	if os.Getuid() == 0 {
 		t.Log("root reads everything; the wording alone is checked")
 	}
-	if got, want := reason("/sys/x", &os.PathError{Op: "open", Path: "/sys/x", Err: os.ErrPermission}), "/sys/x is readable for root only"; got != want {
+	if got, want := reason("/sys/x", &os.PathError{Op: "open", Path: "/sys/x", Err: os.ErrPermission}),
+		"/sys/x is readable for root only"; got != want {
 		t.Errorf("got %q", got)
 	}
 	r := Measure(t.Context(), Config{Product: "acme", Root: t.TempDir()})
@@ -152,18 +158,26 @@ func TestContainersAndQuotas(t *testing.T) {
 		{"v2 quota", map[string]string{"sys/fs/cgroup/system.slice/usher.service/cpu.max": "250000 100000\n"}, "", 2.5},
 		{"v2 quota above", map[string]string{"sys/fs/cgroup/system.slice/cpu.max": "50000 100000\n"}, "", 0.5},
 		{"v2 cpuset", map[string]string{"sys/fs/cgroup/system.slice/cpuset.cpus.effective": "0-2\n"}, "", 3},
-		{"v2 cpuset and quota", map[string]string{"sys/fs/cgroup/system.slice/cpuset.cpus.effective": "0-2\n", "sys/fs/cgroup/system.slice/cpu.max": "400000 100000\n"}, "", 3},
-		{"v1 quota", map[string]string{"proc/self/cgroup": "4:cpu,cpuacct:/a/b\n3:cpuset:/\n", "sys/fs/cgroup/cpu,cpuacct/a/cpu.cfs_quota_us": "150000\n", "sys/fs/cgroup/cpu,cpuacct/a/cpu.cfs_period_us": "100000\n"}, "", 1.5},
-		{"v1 no quota", map[string]string{"proc/self/cgroup": "4:cpu:/\n", "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n"}, "", 8},
-		{"v1 cpuset", map[string]string{"proc/self/cgroup": "3:cpuset:/x\n", "sys/fs/cgroup/cpuset/x/cpuset.cpus": "1,3-4\n"}, "", 3},
-		{"docker", map[string]string{".dockerenv": "", "proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "100000 100000\n"}, "docker", 1},
+		{"v2 cpuset and quota", map[string]string{"sys/fs/cgroup/system.slice/cpuset.cpus.effective": "0-2\n",
+			"sys/fs/cgroup/system.slice/cpu.max": "400000 100000\n"}, "", 3},
+		{"v1 quota", map[string]string{"proc/self/cgroup": "4:cpu,cpuacct:/a/b\n3:cpuset:/\n",
+			"sys/fs/cgroup/cpu,cpuacct/a/cpu.cfs_quota_us":  "150000\n",
+			"sys/fs/cgroup/cpu,cpuacct/a/cpu.cfs_period_us": "100000\n"}, "", 1.5},
+		{"v1 no quota", map[string]string{"proc/self/cgroup": "4:cpu:/\n", "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n",
+			"sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n"}, "", 8},
+		{"v1 cpuset", map[string]string{"proc/self/cgroup": "3:cpuset:/x\n",
+			"sys/fs/cgroup/cpuset/x/cpuset.cpus": "1,3-4\n"}, "", 3},
+		{"docker", map[string]string{".dockerenv": "", "proc/self/cgroup": "0::/\n",
+			"sys/fs/cgroup/cpu.max": "100000 100000\n"}, "docker", 1},
 		{"pod", map[string]string{"proc/self/cgroup": "0::/kubepods/burstable/pod1/abc\n"}, "kubernetes", 8},
-		{"systemd-nspawn", map[string]string{"proc/1/environ": "A=b\x00container=systemd-nspawn\x00"}, "systemd-nspawn", 8},
+		{"systemd-nspawn", map[string]string{"proc/1/environ": "A=b\x00container=systemd-nspawn\x00"}, "systemd-nspawn",
+			8},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			r := Measure(t.Context(), Config{Product: "acme", Root: tree(t, metal, test.files)})
 			if r.Effective != test.effective || r.Container != test.container || r.Physical != 4 {
-				t.Errorf("effective %v, want %v; container %q; physical %d", r.Effective, test.effective, r.Container, r.Physical)
+				t.Errorf("effective %v, want %v; container %q; physical %d", r.Effective, test.effective, r.Container,
+					r.Physical)
 			}
 			if note := r.component(t, "machine-id").Note; (note != "") != (test.container != "") {
 				t.Errorf("the machine id's note is %q", note)
@@ -173,20 +187,24 @@ func TestContainersAndQuotas(t *testing.T) {
 }
 
 func TestVirtual(t *testing.T) {
-	for vendor, want := range map[string]string{"QEMU": "kvm", "VMware, Inc.": "vmware", "Dell Inc.": "", "Amazon EC2": "amazon-ec2"} {
-		r := Measure(t.Context(), Config{Root: tree(t, metal, map[string]string{"sys/class/dmi/id/sys_vendor": vendor})})
+	for vendor, want := range map[string]string{"QEMU": "kvm", "VMware, Inc.": "vmware", "Dell Inc.": "",
+		"Amazon EC2": "amazon-ec2"} {
+		r := Measure(t.Context(),
+			Config{Root: tree(t, metal, map[string]string{"sys/class/dmi/id/sys_vendor": vendor})})
 		if r.Virtual != want {
 			t.Errorf("%s is %q, want %q", vendor, r.Virtual, want)
 		}
 	}
-	r := Measure(t.Context(), Config{Root: tree(t, metal, map[string]string{"proc/cpuinfo": "processor : 0\nflags : fpu hypervisor\n"})})
+	r := Measure(t.Context(),
+		Config{Root: tree(t, metal, map[string]string{"proc/cpuinfo": "processor : 0\nflags : fpu hypervisor\n"})})
 	if r.Virtual != "unknown" {
 		t.Errorf("got %q", r.Virtual)
 	}
 }
 
 func TestOverlayRoot(t *testing.T) {
-	r := Measure(t.Context(), Config{Root: tree(t, metal, map[string]string{"proc/self/mountinfo": "1 0 0:50 / / rw - overlay overlay rw\n"})})
+	r := Measure(t.Context(), Config{Root: tree(t, metal,
+		map[string]string{"proc/self/mountinfo": "1 0 0:50 / / rw - overlay overlay rw\n"})})
 	if c := r.component(t, "disk-serial"); c.Absent != "the root file system (overlay) lies on no disk of this host's" {
 		t.Errorf("got %+v", c)
 	}
@@ -209,7 +227,9 @@ func TestWatcher(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var seen []Report
-		w := NewWatcher(WatchConfig{Config: Config{Product: "acme", Root: root}, OnChange: func(r Report) { seen = append(seen, r) }})
+		w := NewWatcher(WatchConfig{Config: Config{Product: "acme", Root: root}, OnChange: func(r Report) {
+			seen = append(seen, r)
+		}})
 		done := make(chan error)
 		go func() { done <- w.Run(ctx) }()
 		look := func(d time.Duration) {
@@ -263,7 +283,8 @@ func FuzzCountList(f *testing.F) {
 
 // A container that is given the host's /sys is still held to its own quota, and is still a container.
 func TestOwnLimitsWithHostMounts(t *testing.T) {
-	own := tree(t, map[string]string{"proc/self/cgroup": "0::/\n", "proc/1/environ": "container=lxc\x00", "sys/fs/cgroup/cpu.max": "150000 100000\n"})
+	own := tree(t, map[string]string{"proc/self/cgroup": "0::/\n", "proc/1/environ": "container=lxc\x00",
+		"sys/fs/cgroup/cpu.max": "150000 100000\n"})
 	p := placesOf(tree(t, metal))
 	p.ownProc, p.ownSys = filepath.Join(own, "proc"), filepath.Join(own, "sys")
 	if physical, logical, effective := cores(t.Context(), p); physical != 4 || logical != 8 || effective != 1.5 {
@@ -323,7 +344,8 @@ func TestEndorsementKey(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := endorsement(placesOf(tree(t, map[string]string{"etc/x": ""}, test.files)))
-			if strings.Join(got.values, " ") != test.want || !strings.Contains(got.absent, test.absent) || (test.want == "") != (got.absent != "") {
+			if strings.Join(got.values, " ") != test.want || !strings.Contains(got.absent, test.absent) ||
+				(test.want == "") != (got.absent != "") {
 				t.Errorf("got %+v", got)
 			}
 		})
@@ -338,7 +360,10 @@ func TestWatcherLooksAtAllInTime(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				var seen int
-				w := NewWatcher(WatchConfig{Config: Config{Product: "acme", Root: root}, Every: every, OnChange: func(Report) { seen++ }})
+				w := NewWatcher(WatchConfig{Config: Config{Product: "acme", Root: root}, Every: every,
+					OnChange: func(Report) {
+						seen++
+					}})
 				done := make(chan error)
 				go func() { done <- w.Run(ctx) }()
 				synctest.Wait()
@@ -359,11 +384,12 @@ func TestWatcherLooksAtAllInTime(t *testing.T) {
 	}
 }
 
-// What the configuration states has names of its own: it is marked, and the name of what is measured states nothing. All that is
-// measured anywhere is known to be.
+// What the configuration states has names of its own: it is marked, and the name of what is measured states nothing.
+// All that is measured anywhere is known to be.
 func TestConfiguredComponents(t *testing.T) {
 	r := Measure(t.Context(), Config{Product: "acme", Root: tree(t, metal), Reserved: []string{"toy-fingerprint"},
-		Extra: map[string]string{"machine-id": "forged", "tpm-ek": "forged", "toy-fingerprint": "forged", "cluster": "uid-1"}})
+		Extra: map[string]string{"machine-id": "forged", "tpm-ek": "forged", "toy-fingerprint": "forged",
+			"cluster": "uid-1"}})
 	f, forged := r.Facts(), 0
 	for _, c := range r.Components {
 		switch {
@@ -376,7 +402,8 @@ func TestConfiguredComponents(t *testing.T) {
 		}
 	}
 	want := []string{keyed("acme", "machine-id", "0123456789abcdef0123456789abcdef")}
-	if forged != 3 || !slices.Equal(f.Components["machine-id"], want) || r.Fingerprint != want[0] || len(f.Configured) != 1 || f.Absent["tpm-ek"] == "" || strings.Contains(f.Absent["tpm-ek"], "host.components") {
+	if forged != 3 || !slices.Equal(f.Components["machine-id"], want) || r.Fingerprint != want[0] ||
+		len(f.Configured) != 1 || f.Absent["tpm-ek"] == "" || strings.Contains(f.Absent["tpm-ek"], "host.components") {
 		t.Errorf("%d forged, fingerprint %s, %+v", forged, r.Fingerprint, f)
 	}
 }

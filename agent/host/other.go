@@ -33,9 +33,11 @@ func components(ctx context.Context, _ places, _ string) []raw {
 	make := raw{name: "cpu", absent: "the processor does not say what it is"}
 	if infos, err := cpu.InfoWithContext(ctx); err == nil && len(infos) > 0 {
 		i := infos[0]
-		make.values, make.absent = []string{fmt.Sprintf("%s|%s|%s|%d|%s", i.VendorID, i.Family, i.Model, i.Stepping, strings.Join(strings.Fields(i.ModelName), " "))}, ""
+		make.values, make.absent = []string{fmt.Sprintf("%s|%s|%s|%d|%s", i.VendorID, i.Family, i.Model, i.Stepping,
+			strings.Join(strings.Fields(i.ModelName), " "))}, ""
 	}
-	return []raw{id, {name: "product-uuid", absent: no}, {name: "board-serial", absent: no}, {name: "disk-serial", absent: no}, mac, make, {name: "tpm-ek", absent: no}}
+	return []raw{id, {name: "product-uuid", absent: no}, {name: "board-serial", absent: no},
+		{name: "disk-serial", absent: no}, mac, make, {name: "tpm-ek", absent: no}}
 }
 
 func surroundings(ctx context.Context, _ places) (virtual, container string) {

@@ -24,17 +24,20 @@ type places struct {
 
 func placesOf(root string) places {
 	if root != "" {
-		p := places{root: root, proc: filepath.Join(root, "proc"), sys: filepath.Join(root, "sys"), etc: filepath.Join(root, "etc")}
+		p := places{root: root, proc: filepath.Join(root, "proc"), sys: filepath.Join(root, "sys"),
+			etc: filepath.Join(root, "etc")}
 		p.ownProc, p.ownSys = p.proc, p.sys
 		return p
 	}
-	return places{root: "/", proc: cmp.Or(os.Getenv("HOST_PROC"), "/proc"), sys: cmp.Or(os.Getenv("HOST_SYS"), "/sys"), etc: cmp.Or(os.Getenv("HOST_ETC"), "/etc"),
+	return places{root: "/", proc: cmp.Or(os.Getenv("HOST_PROC"), "/proc"), sys: cmp.Or(os.Getenv("HOST_SYS"), "/sys"),
+		etc:     cmp.Or(os.Getenv("HOST_ETC"), "/etc"),
 		ownProc: "/proc", ownSys: "/sys", real: true, hostEtc: os.Getenv("HOST_ETC") != ""}
 }
 
 // context tells gopsutil where the files are.
 func (p places) context(ctx context.Context) context.Context {
-	return context.WithValue(ctx, common.EnvKey, common.EnvMap{common.HostProcEnvKey: p.proc, common.HostSysEnvKey: p.sys, common.HostEtcEnvKey: p.etc})
+	return context.WithValue(ctx, common.EnvKey,
+		common.EnvMap{common.HostProcEnvKey: p.proc, common.HostSysEnvKey: p.sys, common.HostEtcEnvKey: p.etc})
 }
 
 // maxRead bounds what is read of one file, in bytes.

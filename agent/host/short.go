@@ -12,9 +12,9 @@ const alphabet = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 // shortData is how many characters of a short code say something; one more checks them.
 const shortData = 15
 
-// Short returns a code for the fingerprint that can be read over the phone: four groups of four characters. The first 15
-// are 75 bits of SHA-256 over the components; the last is their checksum over GF(32), by which every wrong character and
-// every two that changed places are noticed.
+// Short returns a code for the fingerprint that can be read over the phone: four groups of four characters. The first
+// 15 are 75 bits of SHA-256 over the components; the last is their checksum over GF(32), by which every wrong character
+// and every two that changed places are noticed.
 func (r Report) Short() string {
 	h := sha256.New()
 	for _, c := range r.Components {
@@ -66,8 +66,8 @@ func checksum(code [shortData]byte) (sum byte) {
 	return sum
 }
 
-// ParseShort reads a short code as people write it (lower case, O for 0, I and L for 1, without dashes) and returns it as
-// Short writes it. A code with a mistake is an error.
+// ParseShort reads a short code as people write it (lower case, O for 0, I and L for 1, without dashes) and returns it
+// as Short writes it. A code with a mistake is an error.
 func ParseShort(s string) (string, error) {
 	var code [shortData + 1]byte
 	n := 0
@@ -96,7 +96,8 @@ func ParseShort(s string) (string, error) {
 	}
 	data := [shortData]byte(code[:shortData])
 	if checksum(data) != code[shortData] {
-		return "", fmt.Errorf("short code: its last character does not fit the others: one was misheard; read it out again")
+		return "", fmt.Errorf(
+			"short code: its last character does not fit the others: one was misheard; read it out again")
 	}
 	return format(data), nil
 }

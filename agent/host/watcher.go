@@ -15,8 +15,8 @@ type WatchConfig struct {
 // fullEvery is how often everything is looked at, however often the cores are.
 const fullEvery = 5 * time.Minute
 
-// Watcher notices when the host changes: a CPU quota, a hot-plugged core, an undocked NIC. Nothing tells of these, so it
-// looks.
+// Watcher notices when the host changes: a CPU quota, a hot-plugged core, an undocked NIC. Nothing tells of these, so
+// it looks.
 type Watcher struct{ config WatchConfig }
 
 // NewWatcher returns a watcher that looks at nothing before Run.

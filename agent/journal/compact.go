@@ -91,16 +91,17 @@ func (j *Journal) Due() bool {
 	return j.usable() == nil && j.compacting == nil && j.size > max(j.c.MaxSize, 2*j.base, j.retry)
 }
 
-// Compact is CompactFrom the journal's present end: a record appended between the call and the moment of which the snapshot speaks is
-// replayed after a snapshot that has it already.
+// Compact is CompactFrom the journal's present end: a record appended between the call and the moment of which the
+// snapshot speaks is replayed after a snapshot that has it already.
 func (j *Journal) Compact(snapshot func(write func(record []byte) error) error) error {
 	return j.CompactFrom(j.Mark(), snapshot)
 }
 
-// CompactFrom has the journal begin with the records that snapshot writes, which speak for all records before from, followed by those
-// after. To have every record counted once, take the Mark in the same critical section as the copy of what the snapshot is made of.
-// Appends go on meanwhile, and none waits for the disk because of it; a crash finds either the journal before or the one after, each
-// with all that was acknowledged. If it fails the journal is as it was. One compaction runs at a time.
+// CompactFrom has the journal begin with the records that snapshot writes, which speak for all records before from,
+// followed by those after. To have every record counted once, take the Mark in the same critical section as the copy of
+// what the snapshot is made of. Appends go on meanwhile, and none waits for the disk because of it; a crash finds
+// either the journal before or the one after, each with all that was acknowledged. If it fails the journal is as it
+// was. One compaction runs at a time.
 func (j *Journal) CompactFrom(from Mark, snapshot func(write func(record []byte) error) error) (err error) {
 	j.mu.Lock()
 	err = j.usable()

@@ -12,7 +12,8 @@ import (
 	"github.com/usher-agent/usher/agent/journal"
 )
 
-// disk is a seam under a journal: real files whose calls fail when told, and which forget what was not synced when the power goes.
+// disk is a seam under a journal: real files whose calls fail when told, and which forget what was not synced when the
+// power goes.
 type disk struct {
 	mu     sync.Mutex
 	files  []*diskFile                               // every one that was opened since the last crash
@@ -46,7 +47,8 @@ func (d *disk) open(name string, flag int) (journal.File, error) {
 	defer d.mu.Unlock()
 	known := false
 	for _, earlier := range d.files {
-		if flag&os.O_CREATE == 0 && os.SameFile(earlier.info, df.info) { // opened before: what its fsyncs did not cover is no safer now
+		// opened before: what its fsyncs did not cover is no safer now
+		if flag&os.O_CREATE == 0 && os.SameFile(earlier.info, df.info) {
 			df.sound, known = earlier.sound, true
 		}
 	}
@@ -116,7 +118,8 @@ func (f *diskFile) Sync() error {
 	return nil
 }
 
-// crash ends every open file as a power cut does: what was synced is there, of the rest some sectors are, and the end is anywhere.
+// crash ends every open file as a power cut does: what was synced is there, of the rest some sectors are, and the end
+// is anywhere.
 func (d *disk) crash(t interface{ Fatal(...any) }, r *rand.Rand) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -176,7 +179,9 @@ func TestFullDisk(t *testing.T) {
 		if _, err := j.Append([]byte("does not fit")); !errors.Is(err, journal.ErrFull) || !errors.Is(err, full) {
 			t.Errorf("%v: %v", full, err)
 		}
-		if err := j.Compact(func(write func([]byte) error) error { return write([]byte("snapshot")) }); !errors.Is(err, journal.ErrFull) {
+		if err := j.Compact(func(write func([]byte) error) error {
+			return write([]byte("snapshot"))
+		}); !errors.Is(err, journal.ErrFull) {
 			t.Errorf("compaction on %v: %v", full, err)
 		}
 		if size(t, c) != before {
@@ -244,8 +249,8 @@ func TestFailedFsyncIsForGood(t *testing.T) {
 	add(t, j, "again")
 }
 
-// TestPowerCutWhileFilesChange acknowledges a record when the successor has been written but for it, and cuts the power when the
-// successor has the journal's name and no fsync has come since.
+// TestPowerCutWhileFilesChange acknowledges a record when the successor has been written but for it, and cuts the power
+// when the successor has the journal's name and no fsync has come since.
 func TestPowerCutWhileFilesChange(t *testing.T) {
 	for seed := range uint64(20) {
 		d := &disk{}
@@ -264,7 +269,9 @@ func TestPowerCutWhileFilesChange(t *testing.T) {
 			}
 			return nil
 		}
-		if err := j.Compact(func(write func([]byte) error) error { return write([]byte("before")) }); !errors.Is(err, syscall.EIO) || !appended {
+		if err := j.Compact(func(write func([]byte) error) error {
+			return write([]byte("before"))
+		}); !errors.Is(err, syscall.EIO) || !appended {
 			t.Fatalf("compaction: %v", err)
 		}
 		d.hook = nil

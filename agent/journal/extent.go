@@ -46,7 +46,8 @@ func (s *summed) upto(file File, size int64) error {
 	if s.file != file || s.hash == nil || s.size > size {
 		s.file, s.size, s.hash = file, 0, sha256.New()
 	}
-	n, err := io.CopyBuffer(s.hash, io.NewSectionReader(file, s.size, size-s.size), make([]byte, min(sumChunk, max(1, size-s.size))))
+	n, err := io.CopyBuffer(s.hash, io.NewSectionReader(file, s.size, size-s.size),
+		make([]byte, min(sumChunk, max(1, size-s.size))))
 	s.size += n
 	if err == nil && s.size != size {
 		err = io.ErrUnexpectedEOF
@@ -57,7 +58,8 @@ func (s *summed) upto(file File, size int64) error {
 	return err
 }
 
-// Extent returns the whole journal as far as it is safe. It reads what has been appended since it was last asked, and holds up no append.
+// Extent returns the whole journal as far as it is safe. It reads what has been appended since it was last asked, and
+// holds up no append.
 func (j *Journal) Extent() (Extent, error) {
 	j.sums.mu.Lock()
 	defer j.sums.mu.Unlock()
@@ -76,9 +78,12 @@ func (j *Journal) Extent() (Extent, error) {
 	return Extent{size, j.sums.hash.Sum(nil)}, nil
 }
 
-// begins reports how file, of size bytes, does not begin as one of want says; empty: it does. It sums as far as it must.
+// begins reports how file, of size bytes, does not begin as one of want says; empty: it does. It sums as far as it
+// must.
 func (s *summed) begins(file File, size int64, want []Extent) (Fault, error) {
-	for _, x := range slices.SortedFunc(slices.Values(want), func(a, b Extent) int { return cmp.Compare(a.Size, b.Size) }) {
+	for _, x := range slices.SortedFunc(slices.Values(want), func(a, b Extent) int {
+		return cmp.Compare(a.Size, b.Size)
+	}) {
 		if x.Size > size || x.Size < 0 {
 			break
 		}
@@ -92,7 +97,8 @@ func (s *summed) begins(file File, size int64, want []Extent) (Fault, error) {
 	return Changed, nil
 }
 
-// check begins to look whether the file begins as one of Config.Sealed says, beside the replay; what it returns waits for the answer.
+// check begins to look whether the file begins as one of Config.Sealed says, beside the replay; what it returns waits
+// for the answer.
 func (j *Journal) check() func() (Fault, error) {
 	file, size := j.file, j.size
 	var fault Fault
@@ -108,7 +114,8 @@ func (j *Journal) check() func() (Fault, error) {
 	}
 }
 
-// Check reports how the file of a journal that is not open does not begin as one of want says; empty: it does, or nothing is wanted.
+// Check reports how the file of a journal that is not open does not begin as one of want says; empty: it does, or
+// nothing is wanted.
 func Check(path string, want []Extent) (Fault, error) {
 	if len(want) == 0 {
 		return "", nil

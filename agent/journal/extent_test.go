@@ -36,7 +36,8 @@ func sealedJournal(t *testing.T, dir string) Extent {
 	return x
 }
 
-// A journal that does not begin as it was sealed is replayed, and said to be another; what was appended since is no fault.
+// A journal that does not begin as it was sealed is replayed, and said to be another; what was appended since is no
+// fault.
 func TestSealedBeginning(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -46,7 +47,9 @@ func TestSealedBeginning(t *testing.T) {
 	}{
 		{"as it was left", func(*testing.T, string) {}, ""},
 		{"the end torn", func(t *testing.T, path string) { cutTo(t, path, -3) }, ""},
-		{"cut before what is sealed", func(t *testing.T, path string) { cutTo(t, path, headerSize+2*(recordHead+3)) }, Changed},
+		{"cut before what is sealed", func(t *testing.T, path string) {
+			cutTo(t, path, headerSize+2*(recordHead+3))
+		}, Changed},
 		{"another journal", func(t *testing.T, path string) {
 			os.Remove(path)
 			j, _, err := Open(Config{Dir: filepath.Dir(path), Name: "j"}, func([]byte) error { return nil })
@@ -81,7 +84,8 @@ func TestSealedBeginning(t *testing.T) {
 				t.Errorf("the fault is %q, want %q", r.Fault, test.fault)
 			}
 			is, err := j.Extent()
-			if whole, err2 := ExtentOf(path); err != nil || err2 != nil || is.Size != whole.Size || !bytes.Equal(is.Digest, whole.Digest) {
+			if whole, err2 := ExtentOf(path); err != nil || err2 != nil || is.Size != whole.Size ||
+				!bytes.Equal(is.Digest, whole.Digest) {
 				t.Errorf("summed on to %v (%v), the file is %v (%v)", is, err, whole, err2)
 			}
 		})
@@ -103,7 +107,8 @@ func cutTo(t *testing.T, path string, size int64) {
 	}
 }
 
-// A crash on either side of a compaction's rename leaves a journal that begins as one of the two that were told of; an error keeps the old.
+// A crash on either side of a compaction's rename leaves a journal that begins as one of the two that were told of; an
+// error keeps the old.
 func TestReplacingIsTold(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -111,7 +116,10 @@ func TestReplacingIsTold(t *testing.T) {
 	var next Extent
 	refuse := errors.New("the disk is full")
 	fail := error(nil)
-	j, _, err := Open(Config{Dir: dir, Name: "j", Sealed: []Extent{x}, Replacing: func(x Extent) error { next = x; return fail }}, func([]byte) error { return nil })
+	j, _, err := Open(Config{Dir: dir, Name: "j", Sealed: []Extent{x}, Replacing: func(x Extent) error {
+		next = x
+		return fail
+	}}, func([]byte) error { return nil })
 	if err != nil {
 		t.Fatal(err)
 	}

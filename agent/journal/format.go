@@ -16,10 +16,11 @@ import (
 //	header   magic "USHERJ1\n" · version uint32 · base uint64 · CRC32C of these 20 bytes
 //	record   length uint32 · CRC32C · mark uint64 · data
 //
-// A record's CRC covers the offset it stands at (as uint64), its length, its mark and its data, so that bytes which only look like a
-// record, because they lie inside another one or come from elsewhere, do not count as one. Base is the offset up to which the file was
-// complete before it got its name: damage before it is never a torn tail. Mark is the offset up to which the file was known to be safe
-// when the record was written: damage before the mark of a later record is never a torn tail either.
+// A record's CRC covers the offset it stands at (as uint64), its length, its mark and its data, so that bytes which
+// only look like a record, because they lie inside another one or come from elsewhere, do not count as one. Base is the
+// offset up to which the file was complete before it got its name: damage before it is never a torn tail. Mark is the
+// offset up to which the file was known to be safe when the record was written: damage before the mark of a later
+// record is never a torn tail either.
 const (
 	magic      = "USHERJ1\n"
 	version    = 1
@@ -30,8 +31,8 @@ const (
 	// MaxRecord is the largest record, in bytes.
 	MaxRecord = 1 << 20
 
-	// searchBudget bounds the bytes summed in the search for records behind damage: bytes that look like lengths everywhere would
-	// make it quadratic. It is enough for hundreds of megabytes of anything but such bytes.
+	// searchBudget bounds the bytes summed in the search for records behind damage: bytes that look like lengths
+	// everywhere would make it quadratic. It is enough for hundreds of megabytes of anything but such bytes.
 	searchBudget int64 = 8 << 30
 
 	// searchMax is the longest stretch behind damage that is searched, in bytes.
@@ -88,8 +89,8 @@ func appendRecord(b []byte, at, mark int64, data []byte) []byte {
 	return append(b, data...)
 }
 
-// parseRecord reads the record that b, which stands at offset at, begins with; nil when it begins with none. Work counts the bytes
-// that had to be summed.
+// parseRecord reads the record that b, which stands at offset at, begins with; nil when it begins with none. Work
+// counts the bytes that had to be summed.
 func parseRecord(b []byte, at int64) (data []byte, mark int64, work int) {
 	if len(b) < recordHead {
 		return nil, 0, 0
@@ -109,9 +110,9 @@ func parseRecord(b []byte, at int64) (data []byte, mark int64, work int) {
 	return data, int64(m), len(data)
 }
 
-// mend reads the record that b begins with, although one of its bits is wrong; nil when more is wrong with it. A CRC32C of up to 2^31
-// bits has a Hamming distance of 4 at least (Koopman, "32-Bit Cyclic Redundancy Codes for Internet Applications", 2002), so no
-// other single bit explains what is found, and two wrong bits are never taken for one.
+// mend reads the record that b begins with, although one of its bits is wrong; nil when more is wrong with it. A CRC32C
+// of up to 2^31 bits has a Hamming distance of 4 at least (Koopman, "32-Bit Cyclic Redundancy Codes for Internet
+// Applications", 2002), so no other single bit explains what is found, and two wrong bits are never taken for one.
 func mend(b []byte, at int64) (data []byte, mark int64) {
 	if len(b) <= recordHead {
 		return nil, 0
@@ -140,7 +141,8 @@ func mend(b []byte, at int64) (data []byte, mark int64) {
 	return nil, 0
 }
 
-// turnBit finds the one bit of b that makes its CRC differ by wrong, and turns it; it returns false when no single bit does.
+// turnBit finds the one bit of b that makes its CRC differ by wrong, and turns it; it returns false when no single bit
+// does.
 func turnBit(b []byte, wrong uint32) bool {
 	var by [8]uint32 // how the CRC changes with each bit of the byte looked at
 	for bit := range by {
@@ -174,8 +176,8 @@ func mendHeader(name string, b []byte) (base int64, ok bool) {
 	return 0, false
 }
 
-// scan calls each for every record of r between from and to, in order, and returns where the first one that is not good begins: to,
-// when all are. The record is each's until it returns.
+// scan calls each for every record of r between from and to, in order, and returns where the first one that is not good
+// begins: to, when all are. The record is each's until it returns.
 func scan(r io.ReaderAt, from, to int64, each func(record []byte) error) (good int64, err error) {
 	var whole []byte
 	in := bufio.NewReaderSize(io.NewSectionReader(r, from, to-from), 64<<10)
@@ -212,8 +214,8 @@ func onlyReal(err error) error {
 	return err
 }
 
-// search calls each for every record it finds in b, which begins at offset at, stepping over what is none, until each says stop. It
-// reports whether it came to the end of its budget first.
+// search calls each for every record it finds in b, which begins at offset at, stepping over what is none, until each
+// says stop. It reports whether it came to the end of its budget first.
 func search(b []byte, at int64, each func(at int64, data []byte, mark int64) (more bool)) (exhausted bool) {
 	budget := searchBudget
 	for i := 0; i+recordHead < len(b); {
@@ -233,8 +235,8 @@ func search(b []byte, at int64, each func(at int64, data []byte, mark int64) (mo
 	return false
 }
 
-// torn reports whether what begins at bad, in a file of size bytes, can be the trace of a write that a crash cut short, and so was
-// never acknowledged.
+// torn reports whether what begins at bad, in a file of size bytes, can be the trace of a write that a crash cut short,
+// and so was never acknowledged.
 func torn(r io.ReaderAt, bad, size, base int64) (bool, error) {
 	if bad < base || size-bad > searchMax {
 		return false, nil
@@ -260,8 +262,9 @@ func torn(r io.ReaderAt, bad, size, base int64) (bool, error) {
 	case first < 0:
 		return true, nil
 	}
-	// Good records behind bad ones, none of which was written after the bad ones were safe. Either a power cut came when the disk had
-	// written a later sector but not an earlier one, which then reads as zeros; or one of the last few records was damaged afterwards.
+	// Good records behind bad ones, none of which was written after the bad ones were safe. Either a power cut came
+	// when the disk had written a later sector but not an earlier one, which then reads as zeros; or one of the last
+	// few records was damaged afterwards.
 	return lostSector(b[:first-bad], bad), nil
 }
 
@@ -281,7 +284,8 @@ func lostSector(b []byte, at int64) bool {
 	return false
 }
 
-// CorruptError says that a journal is damaged where a crash cannot have damaged it. What it holds may be repaired in part.
+// CorruptError says that a journal is damaged where a crash cannot have damaged it. What it holds may be repaired in
+// part.
 type CorruptError struct {
 	File   string
 	Offset int64 // of the first damaged byte's record
@@ -289,8 +293,9 @@ type CorruptError struct {
 }
 
 func (e *CorruptError) Error() string {
-	return fmt.Sprintf("the journal %s is damaged at byte %d: %s: run `usher doctor --repair`, which keeps every record that can be "+
-		"proved and the damaged file beside it", e.File, e.Offset, e.Reason)
+	return fmt.Sprintf(
+		"the journal %s is damaged at byte %d: %s: run `usher doctor --repair`, which keeps every record that can be "+
+			"proved and the damaged file beside it", e.File, e.Offset, e.Reason)
 }
 
 // VersionError says that a journal is of a version this program does not know.
@@ -300,6 +305,7 @@ type VersionError struct {
 }
 
 func (e *VersionError) Error() string {
-	return fmt.Sprintf("the journal %s has version %d, and this usher reads version %d: use the usher that wrote it, or a newer one",
+	return fmt.Sprintf(
+		"the journal %s has version %d, and this usher reads version %d: use the usher that wrote it, or a newer one",
 		e.File, e.Version, version)
 }

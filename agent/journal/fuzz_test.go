@@ -11,7 +11,8 @@ import (
 	"github.com/usher-agent/usher/agent/journal"
 )
 
-// goodRecords returns what a journal of these bytes may replay: its records up to the first bad one, read by the format's description.
+// goodRecords returns what a journal of these bytes may replay: its records up to the first bad one, read by the
+// format's description.
 func goodRecords(b []byte) (records [][]byte) {
 	table := crc32.MakeTable(crc32.Castagnoli)
 	for at := 24; at+16 <= len(b); {
@@ -50,7 +51,10 @@ func FuzzOpen(f *testing.F) {
 			t.Fatal(err)
 		}
 		var got [][]byte
-		j, r, err := journal.Open(journal.Config{Dir: dir, Name: "j"}, func(b []byte) error { got = append(got, bytes.Clone(b)); return nil })
+		j, r, err := journal.Open(journal.Config{Dir: dir, Name: "j"}, func(b []byte) error {
+			got = append(got, bytes.Clone(b))
+			return nil
+		})
 		if err == nil {
 			j.Close()
 			want := goodRecords(b)

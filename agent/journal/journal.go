@@ -1,5 +1,5 @@
-// Package journal keeps records in one append-only file, so that what was acknowledged is found again after a crash. It knows nothing of
-// what the records mean.
+// Package journal keeps records in one append-only file, so that what was acknowledged is found again after a crash. It
+// knows nothing of what the records mean.
 //
 // A Journal is appended to and replayed; when it has grown, it is compacted to a snapshot while appending goes on. See
 // docs/decisions/0004-journal.md for the format and its reasons.
@@ -21,8 +21,8 @@ import (
 const DefaultMaxSize = 8 << 20
 
 var (
-	// ErrFull is wrapped by errors of Append and Compact for which the disk, or a quota on it, is full. The journal goes on: a later
-	// Append that fits succeeds.
+	// ErrFull is wrapped by errors of Append and Compact for which the disk, or a quota on it, is full. The journal
+	// goes on: a later Append that fits succeeds.
 	ErrFull = errors.New("the disk or its quota is full")
 
 	// ErrClosed says that the journal has been closed.
@@ -41,16 +41,19 @@ type File interface {
 
 // Config says where a journal is and how it is kept.
 type Config struct {
-	Dir, Name   string
-	Sync        bool                                      // Commit.Wait returns only after an fsync
-	MaxSize     int64                                     // in bytes: compaction is due above this and above twice the last snapshot; 0: DefaultMaxSize
-	File        func(name string, flag int) (File, error) // opens files, which it makes with mode 0600; nil: none through a link
-	Late        bool                                      // where the disk is full, the file is made by the first Append for which there is room
-	AllowRemote bool                                      // do not refuse network file systems
-	// Sealed are the beginnings of which the file must have one; none: nothing is known of it. What it has instead is replayed all the
-	// same, and the Report says so.
+	Dir, Name string
+	Sync      bool // Commit.Wait returns only after an fsync
+	// in bytes: compaction is due above this and above twice the last snapshot; 0: DefaultMaxSize
+	MaxSize int64
+	// opens files, which it makes with mode 0600; nil: none through a link
+	File        func(name string, flag int) (File, error)
+	Late        bool // where the disk is full, the file is made by the first Append for which there is room
+	AllowRemote bool // do not refuse network file systems
+	// Sealed are the beginnings of which the file must have one; none: nothing is known of it. What it has instead is
+	// replayed all the same, and the Report says so.
 	Sealed []Extent
-	// Replacing is told what is about to take the journal's place after a compaction, which its error gives up; nil: nobody is.
+	// Replacing is told what is about to take the journal's place after a compaction, which its error gives up; nil:
+	// nobody is.
 	Replacing func(Extent) error
 }
 
@@ -63,7 +66,8 @@ type Report struct {
 	Fault     Fault // how it is not as Config.Sealed says; empty: it is
 }
 
-// Journal is an open journal. Its methods may be called at the same time; that no other process has it open is the caller's business.
+// Journal is an open journal. Its methods may be called at the same time; that no other process has it open is the
+// caller's business.
 type Journal struct {
 	c    Config
 	path string
@@ -95,9 +99,9 @@ type Commit struct {
 	seq uint64
 }
 
-// Open opens the journal, or makes it, and calls replay for every record, the snapshot's first, in order. The record is replay's
-// until it returns; an error of replay ends Open with it. A tail torn by a crash is cut and reported; other damage is a *CorruptError, an unknown
-// version a *VersionError, a network file system a *RemoteError.
+// Open opens the journal, or makes it, and calls replay for every record, the snapshot's first, in order. The record is
+// replay's until it returns; an error of replay ends Open with it. A tail torn by a crash is cut and reported; other
+// damage is a *CorruptError, an unknown version a *VersionError, a network file system a *RemoteError.
 func Open(c Config, replay func(record []byte) error) (*Journal, Report, error) {
 	if c.MaxSize <= 0 {
 		c.MaxSize = DefaultMaxSize
@@ -174,7 +178,8 @@ func (j *Journal) open(replay func([]byte) error) (r Report, err error) {
 	if j.base, err = parseHeader(j.path, head); err != nil {
 		return r, err
 	}
-	// What is replayed is looked at before it is believed: a journal that is damaged further on must not have been replayed in part.
+	// What is replayed is looked at before it is believed: a journal that is damaged further on must not have been
+	// replayed in part.
 	good, err := scan(j.file, headerSize, j.size, func([]byte) error { return nil })
 	if err != nil {
 		return r, j.cannot("read", err)
@@ -185,7 +190,8 @@ func (j *Journal) open(replay func([]byte) error) (r Report, err error) {
 			return r, j.cannot("read", err)
 		}
 		if !isTorn {
-			return r, &CorruptError{File: j.path, Offset: good, Reason: "a record there is wrong, and a crash cannot have done it"}
+			return r, &CorruptError{File: j.path, Offset: good,
+				Reason: "a record there is wrong, and a crash cannot have done it"}
 		}
 		if err := j.file.Truncate(good); err != nil {
 			return r, j.cannot("cut the torn tail of", err)
@@ -257,13 +263,15 @@ func (j *Journal) create(announce func(*successor) error) (Report, error) {
 	return Report{Size: j.size, New: true}, nil
 }
 
-// Append writes records at the end of the journal, in order, with one write. It does not wait for the disk: that is the Commit's. After
-// a crash a first part of them may be found, so what must stand together goes in one record. A failed Append leaves nothing behind; its
-// error wraps ErrFull if the disk is full. When what it left cannot be undone, or an fsync has failed, every later one fails too.
+// Append writes records at the end of the journal, in order, with one write. It does not wait for the disk: that is the
+// Commit's. After a crash a first part of them may be found, so what must stand together goes in one record. A failed
+// Append leaves nothing behind; its error wraps ErrFull if the disk is full. When what it left cannot be undone, or an
+// fsync has failed, every later one fails too.
 func (j *Journal) Append(records ...[]byte) (Commit, error) {
 	for _, r := range records {
 		if len(r) == 0 || len(r) > MaxRecord {
-			return Commit{}, fmt.Errorf("a record of %d bytes cannot be journalled: it must have 1 to %d", len(r), MaxRecord)
+			return Commit{}, fmt.Errorf("a record of %d bytes cannot be journalled: it must have 1 to %d", len(r),
+				MaxRecord)
 		}
 	}
 	j.mu.Lock()
@@ -287,7 +295,8 @@ func (j *Journal) Append(records ...[]byte) (Commit, error) {
 		}
 		err = j.cannot("write to", err)
 		if undo := j.file.Truncate(j.size); undo != nil {
-			j.failed = fmt.Errorf("%w; and what was half written cannot be cut: %w: free the disk and restart usher", err, undo)
+			j.failed = fmt.Errorf("%w; and what was half written cannot be cut: %w: free the disk and restart usher",
+				err, undo)
 			return Commit{}, j.failed
 		}
 		return Commit{}, err
@@ -330,8 +339,9 @@ func (j *Journal) usable() error {
 	return j.failed
 }
 
-// Wait returns nil when what was appended is safe: with Sync when it is on the disk, else at once. Many waiters share one fsync. It
-// fails if the fsync failed, or with ctx's error when ctx ends first; then the records may be found after a crash, or not.
+// Wait returns nil when what was appended is safe: with Sync when it is on the disk, else at once. Many waiters share
+// one fsync. It fails if the fsync failed, or with ctx's error when ctx ends first; then the records may be found after
+// a crash, or not.
 func (c Commit) Wait(ctx context.Context) error {
 	j := c.j
 	if j == nil || !j.c.Sync {
@@ -366,8 +376,8 @@ func (j *Journal) startRound() chan struct{} {
 	return j.round
 }
 
-// syncRound makes all that is written now safe, in the file and in its successor: whichever of the two a crash leaves under the
-// journal's name then holds everything that was acknowledged.
+// syncRound makes all that is written now safe, in the file and in its successor: whichever of the two a crash leaves
+// under the journal's name then holds everything that was acknowledged.
 func (j *Journal) syncRound(done chan struct{}) {
 	j.mu.Lock()
 	file, size, seq, next, renamed := j.file, j.size, j.seq, j.next, j.renamed
@@ -419,8 +429,8 @@ func (j *Journal) syncRound(done chan struct{}) {
 	}
 }
 
-// Close ends the use of the journal; with Sync it makes safe what was appended. A compaction under way is given up: Close waits for its
-// snapshot function to return.
+// Close ends the use of the journal; with Sync it makes safe what was appended. A compaction under way is given up:
+// Close waits for its snapshot function to return.
 func (j *Journal) Close() error {
 	j.mu.Lock()
 	if j.closed {

@@ -111,7 +111,8 @@ func TestReplaysWhatWasAppended(t *testing.T) {
 			t.Errorf("append after Close: %v", err)
 		}
 		_, r, got = open(t, c)
-		if want := []string{"a", "b", "c", strings.Repeat("x", journal.MaxRecord)}; !slices.Equal(got, want) || r.Records != 4 || r.TornBytes != 0 {
+		if want := []string{"a", "b", "c", strings.Repeat("x", journal.MaxRecord)}; !slices.Equal(got, want) ||
+			r.Records != 4 || r.TornBytes != 0 {
 			t.Errorf("replayed %.60q, %+v", got, r)
 		}
 		for path, want := range map[string]os.FileMode{c.Dir: 0o700, filepath.Join(c.Dir, "j"): 0o600} {
@@ -139,7 +140,8 @@ func TestTornTailIsCut(t *testing.T) {
 		for i := third; i < len(b); i++ {
 			bad := bytes.Clone(b)
 			bad[i] ^= 0x12
-			if got, r, _, err := openBytes(t, bad, sync); err != nil || !slices.Equal(got, all[:2]) || r.TornBytes == 0 {
+			if got, r, _, err := openBytes(t, bad, sync); err != nil || !slices.Equal(got, all[:2]) ||
+				r.TornBytes == 0 {
 				t.Fatalf("byte %d of the last record changed: %q, %+v, %v", i, got, r, err)
 			}
 			bad[i] ^= 0x02 // a single bit is not what a crash leaves
@@ -233,12 +235,14 @@ func TestOtherDamagedFiles(t *testing.T) {
 		{name: "empty"},
 		{name: "trailing zeros", b: append(bytes.Clone(b), zeros...), want: all, torn: 5000},
 		{name: "one trailing zero", b: append(bytes.Clone(b), 0), want: all, torn: 1},
-		{name: "trailing garbage", b: append(bytes.Clone(b), bytes.Repeat([]byte("garbage "), 4000)...), want: all, torn: 32000},
+		{name: "trailing garbage", b: append(bytes.Clone(b), bytes.Repeat([]byte("garbage "), 4000)...), want: all,
+			torn: 32000},
 		{name: "only zeros", b: zeros, err: new(*journal.CorruptError)},
 		{name: "wrong magic", b: []byte("{\"a\": 1, \"b\": 2, \"c\": 3}\n"), err: new(*journal.CorruptError)},
 		{name: "half a header", b: b[:10], err: new(*journal.CorruptError)},
 		{name: "future version", b: future, err: new(*journal.VersionError)},
-		{name: "zeros in the middle", b: slices.Concat(b[:second], make([]byte, 16), b[second+16:]), err: new(*journal.CorruptError)},
+		{name: "zeros in the middle", b: slices.Concat(b[:second], make([]byte, 16), b[second+16:]),
+			err: new(*journal.CorruptError)},
 		{name: "part of the snapshot missing", b: missing, err: new(*journal.CorruptError)},
 	} {
 		got, r, _, err := openBytes(t, c.b, true)
@@ -380,7 +384,8 @@ func TestRepair(t *testing.T) {
 		}
 	}
 
-	for name, b := range map[string][]byte{"not a journal": []byte("some text that is no journal at all"), "future": header(2, 24)} {
+	for name, b := range map[string][]byte{"not a journal": []byte("some text that is no journal at all"),
+		"future": header(2, 24)} {
 		dir := t.TempDir()
 		path := filepath.Join(dir, "j")
 		if err := os.WriteFile(path, b, 0o600); err != nil {
@@ -393,7 +398,8 @@ func TestRepair(t *testing.T) {
 	}
 }
 
-// TestRepairOneBit flips bits of a journal, in every byte one: it is noticed, the repair finds all that was written, and a start is good again.
+// TestRepairOneBit flips bits of a journal, in every byte one: it is noticed, the repair finds all that was written,
+// and a start is good again.
 func TestRepairOneBit(t *testing.T) {
 	for _, sync := range []bool{false, true} {
 		b, _, _ := sample(t, sync)
@@ -437,7 +443,9 @@ func TestRepairReplay(t *testing.T) {
 		t.Fatal(err)
 	}
 	refused := errors.New("refused")
-	if _, err := journal.Repair(filepath.Dir(path), "j", func([][]byte) ([][]byte, error) { return nil, refused }); !errors.Is(err, refused) {
+	if _, err := journal.Repair(filepath.Dir(path), "j", func([][]byte) ([][]byte, error) {
+		return nil, refused
+	}); !errors.Is(err, refused) {
 		t.Errorf("a replay that refuses: %v", err)
 	}
 	if after, _ := os.ReadFile(path); !bytes.Equal(after, b) {

@@ -10,8 +10,8 @@ import (
 	"github.com/usher-agent/usher/agent/journal"
 )
 
-// A journal that a full disk kept from being made is announced before it has its name, so that a crash in the next moment leaves
-// none that nobody knows of. Where it cannot be announced there is none.
+// A journal that a full disk kept from being made is announced before it has its name, so that a crash in the next
+// moment leaves none that nobody knows of. Where it cannot be announced there is none.
 func TestLateJournalIsAnnounced(t *testing.T) {
 	full := true
 	d := &disk{fails: func(string) (float64, error) {
@@ -24,7 +24,8 @@ func TestLateJournalIsAnnounced(t *testing.T) {
 	var announced []journal.Extent
 	unsaid := errors.New("the manifest cannot be written")
 	said := unsaid
-	j, _, err := journal.Open(journal.Config{Dir: filepath.Dir(path), Name: filepath.Base(path), Late: true, File: d.open,
+	j, _, err := journal.Open(journal.Config{Dir: filepath.Dir(path), Name: filepath.Base(path), Late: true,
+		File: d.open,
 		Replacing: func(x journal.Extent) error {
 			if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
 				t.Errorf("it has its name before it is announced: %v", err)

@@ -14,8 +14,8 @@ import (
 	"github.com/usher-agent/usher/agent/journal"
 )
 
-// model is what a journal must remember: a list. After any crash the journal has the first records of it, and at least those whose
-// commit was waited for.
+// model is what a journal must remember: a list. After any crash the journal has the first records of it, and at least
+// those whose commit was waited for.
 type model struct {
 	t        *rapid.T
 	c        journal.Config
@@ -61,7 +61,8 @@ func (m *model) append() {
 	var names []string
 	for range rapid.IntRange(1, 3).Draw(m.t, "records") {
 		m.n++
-		r := fmt.Sprintf("record %d %s", m.n, strings.Repeat("x", rapid.SampledFrom([]int{0, 40, 500, 1200}).Draw(m.t, "size")))
+		r := fmt.Sprintf("record %d %s", m.n,
+			strings.Repeat("x", rapid.SampledFrom([]int{0, 40, 500, 1200}).Draw(m.t, "size")))
 		batch, names = append(batch, []byte(r)), append(names, r)
 	}
 	c, err := m.j.Append(batch...)
@@ -101,7 +102,8 @@ func (m *model) compact() {
 // fault has some operations fail, from some moment on.
 func (m *model) fault() {
 	errs := map[string]error{}
-	for _, op := range rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"open", "write", "truncate", "sync"}), 1, 4, rapid.ID).Draw(m.t, "ops") {
+	for _, op := range rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"open", "write", "truncate", "sync"}), 1, 4,
+		rapid.ID).Draw(m.t, "ops") {
 		errs[op] = rapid.SampledFrom([]error{syscall.EIO, syscall.ENOSPC}).Draw(m.t, "error")
 	}
 	after := rapid.IntRange(0, 6).Draw(m.t, "after")
@@ -117,7 +119,8 @@ func (m *model) fault() {
 // stop ends the process: all that was written stays.
 func (m *model) stop() { m.j.Close() }
 
-// crash ends the host: only what was synced stays for certain. A journal without fsync is not for that, so only its process ends.
+// crash ends the host: only what was synced stays for certain. A journal without fsync is not for that, so only its
+// process ends.
 func (m *model) crash() {
 	if m.c.Sync {
 		seed := rapid.Uint64().Draw(m.t, "seed")
@@ -142,7 +145,8 @@ func (m *model) reopen() {
 	m.j = j
 	want := append(slices.Clone(m.appended), m.doubtful...)
 	if len(got) < m.acked || len(got) > len(want) || !slices.Equal(got, want[:len(got)]) {
-		m.t.Fatalf("%d acknowledged, %d appended, and replayed (%+v) %d:\n%.20q\nwant the first of\n%.20q", m.acked, len(m.appended), r, len(got), got, want)
+		m.t.Fatalf("%d acknowledged, %d appended, and replayed (%+v) %d:\n%.20q\nwant the first of\n%.20q", m.acked,
+			len(m.appended), r, len(got), got, want)
 	}
 	m.appended, m.acked, m.doubtful, m.last = got, len(got), nil, journal.Commit{}
 }

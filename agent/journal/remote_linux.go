@@ -73,7 +73,8 @@ func remoteName(magic uint32) string {
 	return ""
 }
 
-// onBlockDevice reports whether the FUSE file system that dir is on has a disk of its own (proc(5), mountinfo: type fuseblk).
+// onBlockDevice reports whether the FUSE file system that dir is on has a disk of its own (proc(5), mountinfo: type
+// fuseblk).
 func onBlockDevice(dir string) bool {
 	var st unix.Stat_t
 	if err := unix.Stat(dir, &st); err != nil {

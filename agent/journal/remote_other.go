@@ -7,7 +7,8 @@ import (
 	"strings"
 )
 
-// remoteKind returns the kind of network file system that dir is on; empty: on none that is known. Only a share's path tells here.
+// remoteKind returns the kind of network file system that dir is on; empty: on none that is known. Only a share's path
+// tells here.
 func remoteKind(dir string) string {
 	if strings.HasPrefix(filepath.VolumeName(dir), `\\`) {
 		return "a share"

@@ -19,14 +19,14 @@ type Repaired struct {
 	Rewrote bool
 }
 
-// Repair rewrites the journal dir/name with every record that its checksum proves, before and after what is damaged, and with those of
-// which a single bit is wrong, which the checksum tells too. It keeps the damaged file beside it as name.damaged-<time>, and the
-// owner and mode of the file it replaces.
+// Repair rewrites the journal dir/name with every record that its checksum proves, before and after what is damaged,
+// and with those of which a single bit is wrong, which the checksum tells too. It keeps the damaged file beside it as
+// name.damaged-<time>, and the owner and mode of the file it replaces.
 //
-// Replay is given the records found, in order, and returns those that the journal is to hold: only what its reader is known to accept.
-// An error of replay ends Repair with it, and nothing is changed; nil keeps all. A journal with nothing wrong, of which replay keeps
-// every record as it is, is left alone. Repair refuses, with a *VersionError, a journal of another version, and one in which it finds
-// nothing. The journal must not be open.
+// Replay is given the records found, in order, and returns those that the journal is to hold: only what its reader is
+// known to accept. An error of replay ends Repair with it, and nothing is changed; nil keeps all. A journal with
+// nothing wrong, of which replay keeps every record as it is, is left alone. Repair refuses, with a *VersionError, a
+// journal of another version, and one in which it finds nothing. The journal must not be open.
 func Repair(dir, name string, replay func(records [][]byte) ([][]byte, error)) (r Repaired, err error) {
 	j := &Journal{path: filepath.Join(dir, name)}
 	f, err := openPlain(j.path, os.O_RDONLY)
@@ -41,13 +41,16 @@ func Repair(dir, name string, replay func(records [][]byte) ([][]byte, error)) (
 	if !was.Mode().IsRegular() {
 		return r, fmt.Errorf("the journal %s is not a regular file: move it away", j.path)
 	}
-	j.c = Config{Dir: dir, Name: name, Sync: true, File: func(name string, flag int) (File, error) { return createLike(name, was) }}
+	j.c = Config{Dir: dir, Name: name, Sync: true, File: func(name string, flag int) (File, error) {
+		return createLike(name, was)
+	}}
 	b, err := io.ReadAll(io.LimitReader(f, searchMax+1))
 	if err != nil {
 		return r, j.cannot("read", err)
 	}
 	if len(b) > searchMax {
-		return r, fmt.Errorf("the journal %s has more than %d bytes, too many to repair: move it away", j.path, searchMax)
+		return r, fmt.Errorf("the journal %s has more than %d bytes, too many to repair: move it away", j.path,
+			searchMax)
 	}
 	records, sound, err := j.salvage(b, &r)
 	if err != nil {
@@ -100,13 +103,15 @@ func (j *Journal) salvage(b []byte, r *Repaired) (records [][]byte, sound bool, 
 			next = int(found)
 			return false
 		}) {
-			return nil, false, fmt.Errorf("the journal %s has too many bytes that look like records and are none: move it away", j.path)
+			return nil, false, fmt.Errorf(
+				"the journal %s has too many bytes that look like records and are none: move it away", j.path)
 		}
 		r.Dropped += next - at
 		at = next
 	}
 	if headErr != nil && !mendedHead && len(records) == 0 && len(b) > 0 {
-		return nil, false, fmt.Errorf("nothing in %s can be proved to be a journal's: move it away to begin a new one", j.path)
+		return nil, false, fmt.Errorf("nothing in %s can be proved to be a journal's: move it away to begin a new one",
+			j.path)
 	}
 	return records, sound && int64(len(b)) >= base, nil
 }
@@ -141,8 +146,8 @@ func (j *Journal) rewrite(b []byte, records [][]byte, was fs.FileInfo) error {
 	return nil
 }
 
-// setAside keeps the damaged file's bytes under another name. The journal keeps its own name until it is replaced, so that at no time
-// there is none.
+// setAside keeps the damaged file's bytes under another name. The journal keeps its own name until it is replaced, so
+// that at no time there is none.
 func (j *Journal) setAside(b []byte, was fs.FileInfo) (err error) {
 	aside := j.path + ".damaged-" + time.Now().UTC().Format("20060102T150405.000000000Z")
 	f, err := createLike(aside, was)
@@ -156,8 +161,8 @@ func (j *Journal) setAside(b []byte, was fs.FileInfo) (err error) {
 	return nil
 }
 
-// createLike makes a file of which there is none yet, with the owner, group and mode of the one it stands beside: what root repairs
-// must remain the agent's.
+// createLike makes a file of which there is none yet, with the owner, group and mode of the one it stands beside: what
+// root repairs must remain the agent's.
 func createLike(name string, like fs.FileInfo) (*os.File, error) {
 	f, err := openPlain(name, os.O_RDWR|os.O_CREATE|os.O_EXCL)
 	if err != nil {

@@ -22,9 +22,11 @@ func journalOf(records [][]byte, base int) []byte {
 	return append(header(end), b...)
 }
 
-// TestEveryBitIsMended flips every single bit of journals: each record comes back as it was, and no flip is taken for a torn tail.
+// TestEveryBitIsMended flips every single bit of journals: each record comes back as it was, and no flip is taken for a
+// torn tail.
 func TestEveryBitIsMended(t *testing.T) {
-	records := [][]byte{[]byte("a"), bytes.Repeat([]byte{0}, 40), []byte(strings.Repeat("long ", 120)), {0xff, 0}, []byte("last")}
+	records := [][]byte{[]byte("a"), bytes.Repeat([]byte{0}, 40), []byte(strings.Repeat("long ", 120)), {0xff, 0},
+		[]byte("last")}
 	sound := journalOf(records, 2)
 	j := &Journal{path: "j"}
 	for i := range len(sound) * 8 {
@@ -69,6 +71,7 @@ func TestMendingHostileBytes(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		b := rapid.SliceOfN(rapid.Byte(), 0, 200).Draw(t, "bytes")
 		mend(b, rapid.Int64Range(0, 1<<62).Draw(t, "at"))
-		(&Journal{path: "j"}).salvage(append(header(headerSize), b...), &Repaired{}) //nolint:errcheck // any answer will do
+		(&Journal{path: "j"}).salvage(append(header(headerSize), b...),
+			&Repaired{}) //nolint:errcheck // any answer will do
 	})
 }

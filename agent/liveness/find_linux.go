@@ -11,8 +11,9 @@ import (
 // maxHandle is MAX_HANDLE_SZ (open_by_handle_at(2)) and the type before it.
 const maxHandle = 128 + 4
 
-// Find looks for a process that an earlier agent knew. With [Alive] comes a handle, of [PathPIDFD]. It is [Dead] only when
-// that is sure: a slot that is freed for a process that lives is a slot too many. What cannot be seen from here is [Unknown].
+// Find looks for a process that an earlier agent knew. With [Alive] comes a handle, of [PathPIDFD]. It is [Dead] only
+// when that is sure: a slot that is freed for a process that lives is a slot too many. What cannot be seen from here is
+// [Unknown].
 func Find(p Process) (*Handle, State) {
 	here := whereabouts()
 	if p.BootID == "" || here.BootID == "" {
@@ -21,8 +22,8 @@ func Find(p Process) (*Handle, State) {
 	if p.BootID != here.BootID {
 		return nil, Dead
 	}
-	// A PID namespace's inode may be given to another when the first has ended. All that were visible in the first are dead
-	// then, so their numbers, looked up in the second, can only be dead too: the start time tells.
+	// A PID namespace's inode may be given to another when the first has ended. All that were visible in the first are
+	// dead then, so their numbers, looked up in the second, can only be dead too: the start time tells.
 	same := p.PID > 0 && p.PIDNS != 0 && p.PIDNS == here.PIDNS
 	stale := false
 	if p.Handle == nil && p.Inode != 0 {
@@ -69,9 +70,9 @@ func Find(p Process) (*Handle, State) {
 // sameClock reports whether start times that were read in two places compare.
 func sameClock(a, b Process) bool { return a.TimeNS == b.TimeNS && a.TimeOffset == b.TimeOffset }
 
-// handleOf returns the file handle of a pidfd by its inode; nil where this kernel's handles are not simply that. On 64-bit
-// kernels they are (fs/pidfs.c, pidfs_encode_fh), which our own pidfd shows; so the inode is all that needs to be stored. That
-// the right process was opened is checked afterwards.
+// handleOf returns the file handle of a pidfd by its inode; nil where this kernel's handles are not simply that. On
+// 64-bit kernels they are (fs/pidfs.c, pidfs_encode_fh), which our own pidfd shows; so the inode is all that needs to
+// be stored. That the right process was opened is checked afterwards.
 func handleOf(inode uint64) []byte {
 	fd, err := unix.PidfdOpen(os.Getpid(), 0)
 	if err != nil {

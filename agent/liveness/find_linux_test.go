@@ -44,14 +44,25 @@ func TestFind(t *testing.T) {
 		{"no boot", with(alive, func(p *Process) { p.BootID = "" }), Unknown},
 		{"nothing", Process{}, Unknown},
 		{"its number is another's", with(byNumber(alive), func(p *Process) { p.Start-- }), Dead},
-		{"its number is another's, of the same tick", with(alive, func(p *Process) { p.Inode++; p.Handle = nil }), Dead},
+		{"its number is another's, of the same tick", with(alive, func(p *Process) {
+			p.Inode++
+			p.Handle = nil
+		}), Dead},
 		{"another PID namespace, dead", with(dead, func(p *Process) { p.PIDNS++ }), Unknown},
 		{"another PID namespace, by its number", with(byNumber(alive), func(p *Process) { p.PIDNS++ }), Unknown},
 		{"never visible, dead", with(dead, func(p *Process) { p.PID, p.Start = 0, 0 }), Unknown},
-		{"another time namespace of the same inode, by its number", with(byNumber(alive), func(p *Process) { p.TimeOffset++; p.Start++ }), Unknown},
-		{"another time namespace, by its number", with(byNumber(alive), func(p *Process) { p.TimeNS++; p.Start++ }), Unknown},
+		{"another time namespace of the same inode, by its number", with(byNumber(alive), func(p *Process) {
+			p.TimeOffset++
+			p.Start++
+		}), Unknown},
+		{"another time namespace, by its number", with(byNumber(alive), func(p *Process) {
+			p.TimeNS++
+			p.Start++
+		}), Unknown},
 		{"no start time", with(byNumber(alive), func(p *Process) { p.Start = 0 }), Unknown},
-		{"a handle of nonsense", with(alive, func(p *Process) { p.Handle = []byte("nonsense that is long enough") }), Alive},
+		{"a handle of nonsense", with(alive, func(p *Process) {
+			p.Handle = []byte("nonsense that is long enough")
+		}), Alive},
 		{"a handle too long", with(alive, func(p *Process) { p.Handle = make([]byte, 1<<16) }), Alive},
 		{"a handle too short", with(alive, func(p *Process) { p.Handle = []byte{1} }), Alive},
 	} {

@@ -18,12 +18,13 @@ import (
 )
 
 const (
-	// pidfsMagic is the type of the file system that pidfds lie on since Linux 6.9 (linux/magic.h, PID_FS_MAGIC); before, all
-	// of them share one inode, which says nothing.
+	// pidfsMagic is the type of the file system that pidfds lie on since Linux 6.9 (linux/magic.h, PID_FS_MAGIC);
+	// before, all of them share one inode, which says nothing.
 	pidfsMagic = 0x50494446
 	// soPeerPIDFD is SO_PEERPIDFD (Linux 6.5, asm-generic/socket.h).
 	soPeerPIDFD = 77
-	// pidfdThread is PIDFD_THREAD, which is O_EXCL (Linux 6.9): the pidfd of a thread, which ends before its process does.
+	// pidfdThread is PIDFD_THREAD, which is O_EXCL (Linux 6.9): the pidfd of a thread, which ends before its process
+	// does.
 	pidfdThread = unix.O_EXCL
 )
 
@@ -100,8 +101,8 @@ func (h *Handle) Lend(use func(fd int)) error {
 	return nil
 }
 
-// FromKept returns a handle of a pidfd that was got by a path before a restart, and kept by somebody trusted. It takes the
-// descriptor; its errors are those of [FromPIDFD].
+// FromKept returns a handle of a pidfd that was got by a path before a restart, and kept by somebody trusted. It takes
+// the descriptor; its errors are those of [FromPIDFD].
 func FromKept(fd int, path Path) (*Handle, error) {
 	if err := checkPIDFD(fd); err != nil {
 		unix.Close(fd)
@@ -110,9 +111,10 @@ func FromKept(fd int, path Path) (*Handle, error) {
 	return newHandle(fd, path)
 }
 
-// FromConn returns a handle of whoever called connect: by SO_PEERPIDFD, else by the pidfd that it sent of itself, else by
-// pidfd_open of the process id that the kernel noted at connect. It takes sent, which may be nil. It is [ErrDead] when that
-// process is dead, and [ErrUnsupported] when only the connection can tell. Any other error is for want of descriptors or memory.
+// FromConn returns a handle of whoever called connect: by SO_PEERPIDFD, else by the pidfd that it sent of itself, else
+// by pidfd_open of the process id that the kernel noted at connect. It takes sent, which may be nil. It is [ErrDead]
+// when that process is dead, and [ErrUnsupported] when only the connection can tell. Any other error is for want of
+// descriptors or memory.
 func FromConn(c *net.UnixConn, sent *Sent) (*Handle, error) {
 	defer sent.Close() //nolint:errcheck // unless the handle has it
 	raw, err := c.SyscallConn()
@@ -164,7 +166,8 @@ func fromPeerPID(s int, pid int32) (*Handle, error) {
 	p := []unix.PollFd{{Fd: int32(s), Events: unix.POLLRDHUP}}
 	if n, err := unix.Poll(p, 0); err == nil && n > 0 && p[0].Revents&unix.POLLHUP != 0 {
 		_ = h.Close()
-		return nil, fmt.Errorf("%w: the connection is closed and its process id may be another's by now", ErrUnsupported)
+		return nil, fmt.Errorf("%w: the connection is closed and its process id may be another's by now",
+			ErrUnsupported)
 	}
 	return h, nil
 }
@@ -206,9 +209,9 @@ func exhausted(err error) bool {
 	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOMEM)
 }
 
-// FromPIDFD returns a handle of a pidfd that somebody sent. It takes the descriptor, and closes it when it is refused: with
-// [ErrUnsupported] when it is no pidfd of a process, with [ErrDead] when the process is dead. Whether the process is the
-// sender is for the caller to judge: by [Process].PID where that is not 0.
+// FromPIDFD returns a handle of a pidfd that somebody sent. It takes the descriptor, and closes it when it is refused:
+// with [ErrUnsupported] when it is no pidfd of a process, with [ErrDead] when the process is dead. Whether the process
+// is the sender is for the caller to judge: by [Process].PID where that is not 0.
 func FromPIDFD(fd int) (*Handle, error) { return FromKept(fd, PathSentPIDFD) }
 
 // checkPIDFD is an error unless a descriptor is the pidfd of a process.
@@ -223,18 +226,19 @@ func checkPIDFD(fd int) error {
 		}
 	}
 	if flags&pidfdThread != 0 {
-		return fmt.Errorf("%w: what was sent is the pidfd of a thread, not of a process; open it without PIDFD_THREAD", ErrUnsupported)
+		return fmt.Errorf("%w: what was sent is the pidfd of a thread, not of a process; open it without PIDFD_THREAD",
+			ErrUnsupported)
 	}
 	return nil
 }
 
-// FromPID returns a handle of a process by its number in the agent's PID namespace and, unless that is 0, its start time
-// ([Process].Start). It is [ErrDead] when there is no such process, and [ErrUnsupported] when pid is not above 0, when the
-// kernel has no pidfd_open, or when /proc hides the process.
+// FromPID returns a handle of a process by its number in the agent's PID namespace and, unless that is 0, its start
+// time ([Process].Start). It is [ErrDead] when there is no such process, and [ErrUnsupported] when pid is not above 0,
+// when the kernel has no pidfd_open, or when /proc hides the process.
 func FromPID(pid int32, start uint64) (*Handle, error) { return fromPID(pid, start, startTime) }
 
-// fromPID is FromPID with what reads start times: before the pidfd is opened and after, for the number may pass to another process
-// meanwhile.
+// fromPID is FromPID with what reads start times: before the pidfd is opened and after, for the number may pass to
+// another process meanwhile.
 func fromPID(pid int32, start uint64, startTime func(int32) uint64) (*Handle, error) {
 	if pid <= 0 {
 		return nil, fmt.Errorf("%w: it is in a PID namespace that is not visible from here", ErrUnsupported)
@@ -292,7 +296,8 @@ func newHandle(fd int, path Path) (*Handle, error) {
 	return h, nil
 }
 
-// dead asks a pidfd, which is readable when the whole process has ended (pidfd_open(2)): with its last thread, not its first.
+// dead asks a pidfd, which is readable when the whole process has ended (pidfd_open(2)): with its last thread, not its
+// first.
 func dead(fd int) bool {
 	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 	for {
@@ -323,8 +328,8 @@ func fileHandle(fd int) []byte {
 	return append(binary.LittleEndian.AppendUint32(nil, uint32(fh.Type())), fh.Bytes()...)
 }
 
-// whereabouts returns what a process's number and start time depend on. It is read anew each time: it is cheap, and a reading
-// that failed for want of descriptors must not stay.
+// whereabouts returns what a process's number and start time depend on. It is read anew each time: it is cheap, and a
+// reading that failed for want of descriptors must not stay.
 func whereabouts() Process {
 	var p Process
 	if b, err := os.ReadFile("/proc/sys/kernel/random/boot_id"); err == nil {
@@ -341,7 +346,8 @@ func whereabouts() Process {
 	return p
 }
 
-// pidOf reads which process a pidfd is of (pidfd_open(2), fdinfo): 0 when it is not visible from here, -1 when it is gone.
+// pidOf reads which process a pidfd is of (pidfd_open(2), fdinfo): 0 when it is not visible from here, -1 when it is
+// gone.
 func pidOf(fd int) (int32, error) {
 	b, err := os.ReadFile("/proc/self/fdinfo/" + strconv.Itoa(fd))
 	if err != nil {
@@ -359,7 +365,8 @@ func pidOf(fd int) (int32, error) {
 	return 0, fmt.Errorf("%w: what was sent is not a pidfd", ErrUnsupported)
 }
 
-// startTime returns when a process started, in clock ticks after boot (proc(5), stat, field 22); 0 when it cannot be read.
+// startTime returns when a process started, in clock ticks after boot (proc(5), stat, field 22); 0 when it cannot be
+// read.
 func startTime(pid int32) uint64 { return startTimeIn("/proc", pid) }
 
 func startTimeIn(proc string, pid int32) uint64 {

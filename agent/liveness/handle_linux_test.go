@@ -155,7 +155,8 @@ func TestThreadExitIsNoDeath(t *testing.T) {
 	within(t, told)
 }
 
-// The kernel calls a process whose first thread has ended a zombie, and it lives: its pidfd says so, its state does not.
+// The kernel calls a process whose first thread has ended a zombie, and it lives: its pidfd says so, its state does
+// not.
 func TestLeaderExitIsNoDeath(t *testing.T) {
 	w := running(t)
 	c := spawn(t, "leader")
@@ -303,7 +304,8 @@ func TestOtherThanOnePIDFDIsRefused(t *testing.T) {
 	defer unix.Close(event)
 	here, there := pair(t)
 	cases := map[string][]int{
-		"a file": {int(null.Fd())}, "an eventfd": {event}, "two pidfds": {self, self}, "a pidfd and a file": {self, int(null.Fd())}, "none": nil,
+		"a file": {int(null.Fd())}, "an eventfd": {event}, "two pidfds": {self, self},
+		"a pidfd and a file": {self, int(null.Fd())}, "none": nil,
 	}
 	if thread, err := unix.PidfdOpen(os.Getpid(), pidfdThread); err == nil {
 		defer unix.Close(thread)
@@ -423,7 +425,10 @@ exec "$0" -test.run='^TestSiblingPIDNamespace$' -test.v`, exe)
 		t.Fatalf("%v\n%s", agent.ProcessState, out.String())
 	}
 	c := spawn(t, "send", dir+"/s")
-	eventually(t, "the agent has the holder", func() bool { _, err := os.Stat(dir + "/held"); return err == nil || len(gone) > 0 })
+	eventually(t, "the agent has the holder", func() bool {
+		_, err := os.Stat(dir + "/held")
+		return err == nil || len(gone) > 0
+	})
 	c.end()
 	if err := <-gone; err != nil {
 		t.Fatalf("%v\n%s", err, out.String())
@@ -477,15 +482,16 @@ func sibling(t *testing.T, path string) {
 	within(t, toldPeer)
 }
 
-// A number that passes to another process between the reading of its start time and the opening of its pidfd is not taken for the
-// process that had it.
+// A number that passes to another process between the reading of its start time and the opening of its pidfd is not
+// taken for the process that had it.
 func TestFromPIDRecycledMeanwhile(t *testing.T) {
 	me := int32(os.Getpid())
 	born := startTime(me)
 	if born == 0 {
 		t.Skip("the start time cannot be read here")
 	}
-	for name, times := range map[string][]uint64{"another's by then": {born - 1, born}, "another's after that": {born, born + 1}} {
+	for name, times := range map[string][]uint64{"another's by then": {born - 1, born},
+		"another's after that": {born, born + 1}} {
 		t.Run(name, func(t *testing.T) {
 			read := 0
 			h, err := fromPID(me, 0, func(int32) uint64 { read++; return times[read-1] })

@@ -1,8 +1,9 @@
-// Package liveness tells when a process dies: at once, by the kernel's word, however it dies. It knows nothing of leases.
+// Package liveness tells when a process dies: at once, by the kernel's word, however it dies. It knows nothing of
+// leases.
 //
-// A [Handle] is a process and how it was got; a [Watcher] waits for any number of them in one epoll loop; [Find] looks for a
-// process again after the agent itself was away. docs/liveness.md says which way there is on which system, and where the
-// edges are.
+// A [Handle] is a process and how it was got; a [Watcher] waits for any number of them in one epoll loop; [Find] looks
+// for a process again after the agent itself was away. docs/liveness.md says which way there is on which system, and
+// where the edges are.
 package liveness
 
 import (
@@ -15,9 +16,10 @@ type Path string
 
 // The paths, the best first.
 const (
-	PathPeerPIDFD  Path = "peerpidfd"  // SO_PEERPIDFD of the connection (Linux 6.5)
-	PathSentPIDFD  Path = "sentpidfd"  // a pidfd of itself that the client sent (Linux 5.3)
-	PathPIDFD      Path = "pidfd"      // pidfd_open of the process id, its start time checked before and after (Linux 5.3)
+	PathPeerPIDFD Path = "peerpidfd" // SO_PEERPIDFD of the connection (Linux 6.5)
+	PathSentPIDFD Path = "sentpidfd" // a pidfd of itself that the client sent (Linux 5.3)
+	// pidfd_open of the process id, its start time checked before and after (Linux 5.3)
+	PathPIDFD      Path = "pidfd"
 	PathConnection Path = "connection" // the connection closes
 )
 
@@ -52,19 +54,21 @@ func (s State) String() string {
 	}
 }
 
-// Process names a process so that it is told from another that bears its number later, and found again by [Find] after a
-// restart of the agent. It can be stored.
+// Process names a process so that it is told from another that bears its number later, and found again by [Find] after
+// a restart of the agent. It can be stored.
 type Process struct {
 	PID    int32  `json:"pid,omitempty"`     // as the agent sees it; 0: not visible
 	Start  uint64 `json:"start,omitempty"`   // clock ticks after boot (proc(5), stat, field 22); 0: not known
 	BootID string `json:"boot_id,omitempty"` // of the kernel, random(4)
 	PIDNS  uint64 `json:"pid_ns,omitempty"`  // inode of the agent's PID namespace, in which PID is meant
-	TimeNS uint64 `json:"time_ns,omitempty"` // inode of the agent's time namespace, in which Start is meant; 0 before Linux 5.6
+	// inode of the agent's time namespace, in which Start is meant; 0 before Linux 5.6
+	TimeNS uint64 `json:"time_ns,omitempty"`
 	// TimeOffset is how far that time namespace's clock is ahead of the host's: the inode may be another's, later.
 	TimeOffset time.Duration `json:"time_offset_ns,omitempty"`
 
-	Inode  uint64 `json:"inode,omitempty"`  // of its pidfd on pidfs (Linux 6.9); 0: not on pidfs
-	Handle []byte `json:"handle,omitempty"` // file handle of its pidfd (Linux 6.14), type first, little-endian; nil: none
+	Inode uint64 `json:"inode,omitempty"` // of its pidfd on pidfs (Linux 6.9); 0: not on pidfs
+	// file handle of its pidfd (Linux 6.14), type first, little-endian; nil: none
+	Handle []byte `json:"handle,omitempty"`
 }
 
 // Support says which paths this kernel offers to this process.

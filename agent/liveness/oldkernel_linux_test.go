@@ -46,7 +46,8 @@ func TestOlderKernels(t *testing.T) {
 			if release == "4.18" { // there is next to nothing
 				run = "OlderKernels|HungUp|DeadAtAccept|Flood|Nonsense"
 			}
-			cmd := exec.Command(exe, exe, "-test.run="+run, "-test.skip=NoDescriptorsLeft|SiblingPIDNamespace|PeerIsDeadOn|ToldAtOnce")
+			cmd := exec.Command(exe, exe, "-test.run="+run,
+				"-test.skip=NoDescriptorsLeft|SiblingPIDNamespace|PeerIsDeadOn|ToldAtOnce")
 			cmd.Env = append(os.Environ(), oldkernel.Env+"="+release, releaseEnv+"="+release)
 			out, err := cmd.CombinedOutput()
 			if cmd.ProcessState.ExitCode() == 77 {
@@ -59,8 +60,8 @@ func TestOlderKernels(t *testing.T) {
 	}
 }
 
-// Linux 6.5 to 6.15 answer EINVAL or ESRCH for a peer that is dead and reaped. That is not a kernel without SO_PEERPIDFD, whose
-// fallback would take whoever has the number now for the holder.
+// Linux 6.5 to 6.15 answer EINVAL or ESRCH for a peer that is dead and reaped. That is not a kernel without
+// SO_PEERPIDFD, whose fallback would take whoever has the number now for the holder.
 func TestPeerIsDeadOn65(t *testing.T) {
 	if !Supported().PeerPIDFD {
 		t.Skip("no SO_PEERPIDFD on this kernel")

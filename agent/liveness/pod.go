@@ -8,8 +8,8 @@ import (
 // maxCgroups bounds what is read of a process's cgroups, in bytes.
 const maxCgroups = 64 << 10
 
-// parsePod returns the UID of the Kubernetes pod that the lines of a process's cgroups (cgroups(7), /proc/PID/cgroup) put it in;
-// empty: in none that is known, or in more than one.
+// parsePod returns the UID of the Kubernetes pod that the lines of a process's cgroups (cgroups(7), /proc/PID/cgroup)
+// put it in; empty: in none that is known, or in more than one.
 func parsePod(cgroups []byte) (pod string) {
 	for line := range bytes.Lines(cgroups) {
 		_, rest, ok := strings.Cut(strings.TrimSuffix(string(line), "\n"), ":")
@@ -28,16 +28,18 @@ func parsePod(cgroups []byte) (pod string) {
 	return pod
 }
 
-// podOfPath reads one path as the kubelet makes it (kubernetes, pkg/kubelet/cm, cgroup_manager_linux.go), with either of its cgroup
-// drivers, below the root, below the kubelet's own root or, for the colon form, below the service of the container runtime:
+// podOfPath reads one path as the kubelet makes it (kubernetes, pkg/kubelet/cm, cgroup_manager_linux.go), with either
+// of its cgroup drivers, below the root, below the kubelet's own root or, for the colon form, below the service of the
+// container runtime:
 //
 //	/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod<uid, with _>.slice/cri-containerd-<id>.scope
 //	/kubepods/burstable/pod<uid>/<id>
 //	/system.slice/containerd.service/kubepods-burstable-pod<uid, with _>.slice:cri-containerd:<id>
 //
-// Where the agent is in a cgroup namespace of its own, the path of a process outside of it begins with /.. for each level up, and
-// what is common is left out. What a process may name itself is never believed: that is whatever follows the first part that the
-// kubelet or the runtime has not made, as a process may have cgroups of its own made below its own.
+// Where the agent is in a cgroup namespace of its own, the path of a process outside of it begins with /.. for each
+// level up, and what is common is left out. What a process may name itself is never believed: that is whatever follows
+// the first part that the kubelet or the runtime has not made, as a process may have cgroups of its own made below its
+// own.
 func podOfPath(path string) string {
 	parts := strings.Split(strings.TrimPrefix(path, "/"), "/")
 	relative := false
@@ -62,7 +64,8 @@ func podOfPath(path string) string {
 			within = true
 		case !within:
 			return ""
-		case name == "burstable", name == "besteffort", name == "guaranteed", name == "kubepods-burstable.slice", name == "kubepods-besteffort.slice":
+		case name == "burstable", name == "besteffort", name == "guaranteed", name == "kubepods-burstable.slice",
+			name == "kubepods-besteffort.slice":
 		case strings.HasPrefix(name, "pod"):
 			return podUID(strings.TrimPrefix(name, "pod"))
 		default:
@@ -73,10 +76,12 @@ func podOfPath(path string) string {
 }
 
 // runtimeServices are the services that container runtimes, with slices in their cgroups' names, put containers below.
-var runtimeServices = map[string]bool{"containerd.service": true, "crio.service": true, "docker.service": true, "k3s.service": true,
+var runtimeServices = map[string]bool{"containerd.service": true, "crio.service": true, "docker.service": true,
+	"k3s.service":       true,
 	"k3s-agent.service": true, "rke2-server.service": true, "rke2-agent.service": true}
 
-// podOfSlice reads a pod's slice: kubepods, its quality of service unless that is guaranteed, and pod and its UID, joined by -.
+// podOfSlice reads a pod's slice: kubepods, its quality of service unless that is guaranteed, and pod and its UID,
+// joined by -.
 func podOfSlice(name string) string {
 	name, slice := strings.CutSuffix(name, ".slice")
 	name, pods := strings.CutPrefix(name, "kubepods-")
@@ -93,7 +98,8 @@ func podOfSlice(name string) string {
 	return podUID(uid)
 }
 
-// podUID returns a pod's UID in its usual form: a UUID or, of a pod that is a file of its node, 32 hex digits; empty: it is none.
+// podUID returns a pod's UID in its usual form: a UUID or, of a pod that is a file of its node, 32 hex digits; empty:
+// it is none.
 func podUID(s string) string {
 	s = strings.ReplaceAll(s, "_", "-")
 	if len(s) != 36 && len(s) != 32 {

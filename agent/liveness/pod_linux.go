@@ -6,8 +6,8 @@ import (
 	"strconv"
 )
 
-// PodOf returns the UID of the Kubernetes pod that a process is in, by its cgroups; empty: in none, or it is not known. start is
-// when the process started, in clock ticks after boot: of another process by the same number nothing is told.
+// PodOf returns the UID of the Kubernetes pod that a process is in, by its cgroups; empty: in none, or it is not known.
+// start is when the process started, in clock ticks after boot: of another process by the same number nothing is told.
 func PodOf(pid int32, start uint64) string { return podOfIn("/proc", pid, start) }
 
 func podOfIn(proc string, pid int32, start uint64) string {

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// SendPIDFD writes b to a connection with a pidfd of this process beside it (unix(7), SCM_RIGHTS). b must not be empty. It is
-// [ErrUnsupported] where there is no pidfd_open; then nothing is written.
+// SendPIDFD writes b to a connection with a pidfd of this process beside it (unix(7), SCM_RIGHTS). b must not be empty.
+// It is [ErrUnsupported] where there is no pidfd_open; then nothing is written.
 func SendPIDFD(c *net.UnixConn, b []byte) error {
 	fd, err := unix.PidfdOpen(os.Getpid(), 0)
 	if err != nil {
@@ -33,8 +33,8 @@ type Sent struct{ fd int }
 // wantsSent is whether a pidfd that is sent is of use: 0 not known yet, 1 yes, 2 no.
 var wantsSent atomic.Int32
 
-// WantsSent reports whether this kernel leaves anything for a sent pidfd to tell. Where it does not, a connection is read
-// without room for descriptors, and the kernel closes what comes.
+// WantsSent reports whether this kernel leaves anything for a sent pidfd to tell. Where it does not, a connection is
+// read without room for descriptors, and the kernel closes what comes.
 func WantsSent() bool {
 	if w := wantsSent.Load(); w != 0 {
 		return w == 1
@@ -69,12 +69,13 @@ func (s *Sent) Close() error {
 	return unix.Close(fd)
 }
 
-// handle returns the sent pidfd's handle if it is the peer's, whose process id is pid as the kernel tells it: nil if not.
+// handle returns the sent pidfd's handle if it is the peer's, whose process id is pid as the kernel tells it: nil if
+// not.
 //
-// A peer that is visible must have sent itself. Of one in a PID namespace that is not visible from here the kernel shows no
-// number, nor, before it has SO_PEERPIDFD, anything else to compare: then only a process that is not visible either is
-// taken. What could be gained by sending another's is a slot for as long as that one lives, which is no more than the sender
-// could have by not dying; whose slot it is stays the connection's word.
+// A peer that is visible must have sent itself. Of one in a PID namespace that is not visible from here the kernel
+// shows no number, nor, before it has SO_PEERPIDFD, anything else to compare: then only a process that is not visible
+// either is taken. What could be gained by sending another's is a slot for as long as that one lives, which is no more
+// than the sender could have by not dying; whose slot it is stays the connection's word.
 func (s *Sent) handle(pid int32) (*Handle, error) {
 	if s == nil || s.fd < 0 {
 		return nil, ErrUnsupported
@@ -90,14 +91,15 @@ func (s *Sent) handle(pid int32) (*Handle, error) {
 	}
 	if h.process.PID != pid {
 		_ = h.Close()
-		return nil, fmt.Errorf("%w: the pidfd that was sent is of process %d, and the peer is %d", ErrUnsupported, h.process.PID, pid)
+		return nil, fmt.Errorf("%w: the pidfd that was sent is of process %d, and the peer is %d", ErrUnsupported,
+			h.process.PID, pid)
 	}
 	return h, nil
 }
 
-// ReceivePIDFD takes the pidfd out of the control messages that came with a read ([net.UnixConn.ReadMsgUnix]; 64 bytes are
-// enough for one). ok is false, and every descriptor that came is closed, unless it is exactly one and the pidfd of a
-// process. Hand it to [FromPIDFD].
+// ReceivePIDFD takes the pidfd out of the control messages that came with a read ([net.UnixConn.ReadMsgUnix]; 64 bytes
+// are enough for one). ok is false, and every descriptor that came is closed, unless it is exactly one and the pidfd of
+// a process. Hand it to [FromPIDFD].
 func ReceivePIDFD(oob []byte) (fd int, ok bool) {
 	var fds []int
 	for len(oob) >= unix.CmsgLen(0) {

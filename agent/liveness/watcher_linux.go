@@ -82,13 +82,14 @@ func NewWatcher() (*Watcher, error) {
 
 // event is what epoll is asked of a post: its id in both halves of the data.
 func (p *post) event() *unix.EpollEvent {
-	return &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLONESHOT, Fd: int32(uint32(p.id)), Pad: int32(uint32(p.id >> 32))}
+	return &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLONESHOT, Fd: int32(uint32(p.id)),
+		Pad: int32(uint32(p.id >> 32))}
 }
 
-// Watch has dead called once, on Run's goroutine, when the process has died; soon when it is dead already. dead must not
-// block. The handle may be closed at once: the watch has its own share of the pidfd, and handles of one process that are
-// watched here share one. It is [ErrClosed] after Close, and another error for want of descriptors or of epoll watches
-// (fs.epoll.max_user_watches).
+// Watch has dead called once, on Run's goroutine, when the process has died; soon when it is dead already. dead must
+// not block. The handle may be closed at once: the watch has its own share of the pidfd, and handles of one process
+// that are watched here share one. It is [ErrClosed] after Close, and another error for want of descriptors or of epoll
+// watches (fs.epoll.max_user_watches).
 func (w *Watcher) Watch(h *Handle, dead func()) (*Watch, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -153,8 +154,8 @@ func (w *Watcher) drop(p *post) {
 	_ = p.d.release()
 }
 
-// Run tells of deaths until ctx ends or Close is called, which are no error; then no watch tells anything any more and the
-// watcher's descriptors are closed. It runs once.
+// Run tells of deaths until ctx ends or Close is called, which are no error; then no watch tells anything any more and
+// the watcher's descriptors are closed. It runs once.
 func (w *Watcher) Run(ctx context.Context) error {
 	w.mu.Lock()
 	if w.closed || w.running {

@@ -1,4 +1,5 @@
-// Package ops is the TCP listener for operators' tools, with TLS and basic auth as Prometheus's exporter toolkit has them.
+// Package ops is the TCP listener for operators' tools, with TLS and basic auth as Prometheus's exporter toolkit has
+// them.
 package ops
 
 import (
@@ -40,7 +41,8 @@ func New(c Config) (*Server, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Server{c, &http.Server{Handler: c.Handler, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second,
+	return &Server{c, &http.Server{Handler: c.Handler, ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:  30 * time.Second,
 		WriteTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
 		ErrorLog: slog.NewLogLogger(c.Log.Handler(), slog.LevelDebug)}}, nil
 }
@@ -50,9 +52,11 @@ func (s *Server) Run(ctx context.Context) error {
 	served := make(chan error, 1)
 	go func() {
 		// The toolkit announces each listener; one line of ours is enough.
-		served <- web.Serve(s.config.Listener, s.http, &web.FlagConfig{WebConfigFile: &s.config.WebConfig}, slog.New(slog.DiscardHandler))
+		served <- web.Serve(s.config.Listener, s.http, &web.FlagConfig{WebConfigFile: &s.config.WebConfig},
+			slog.New(slog.DiscardHandler))
 	}()
-	s.config.Log.Info("operators' listener", "address", s.config.Listener.Addr().String(), "web_config", s.config.WebConfig)
+	s.config.Log.Info("operators' listener", "address", s.config.Listener.Addr().String(), "web_config",
+		s.config.WebConfig)
 	select {
 	case err := <-served:
 		return err

@@ -30,7 +30,10 @@ func serve(t *testing.T, webConfig string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := New(Config{Listener: l, WebConfig: webConfig, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "here") })})
+	s, err := New(Config{Listener: l, WebConfig: webConfig,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			fmt.Fprint(w, "here")
+		})})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +77,8 @@ func get(t *testing.T, c *http.Client, url, user, password string) (int, string)
 func TestPlain(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	t.Run("", func(t *testing.T) {
-		if code, body := get(t, &http.Client{Transport: &http.Transport{}}, "http://"+serve(t, ""), "", ""); code != 200 || body != "here" {
+		if code, body := get(t, &http.Client{Transport: &http.Transport{}}, "http://"+serve(t, ""), "", ""); code !=
+			200 || body != "here" {
 			t.Errorf("%d %s", code, body)
 		}
 	})
@@ -87,7 +91,8 @@ func TestTLSAndBasicAuth(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	file := write(t, dir, "web.yml", fmt.Sprintf("tls_server_config:\n  cert_file: cert.pem\n  key_file: key.pem\nbasic_auth_users:\n  op: %s\n", hash))
+	file := write(t, dir, "web.yml", fmt.Sprintf(
+		"tls_server_config:\n  cert_file: cert.pem\n  key_file: key.pem\nbasic_auth_users:\n  op: %s\n", hash))
 	addr := serve(t, file)
 	pool := x509.NewCertPool()
 	pool.AddCert(cert)
@@ -129,7 +134,8 @@ func certificate(t *testing.T, dir string) *x509.Certificate {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &key.PublicKey, key)
 	if err != nil {
 		t.Fatal(err)

@@ -1,6 +1,7 @@
-// Package pulse keeps the duties that licences have towards their upstreams: the activation, the heartbeats and the upstream
-// check-ins. It calls at the times that a licence's period asks for, backs off where a call brings nothing, and tells the
-// agent what is known; what that does to the verdict is the judge's. Nothing of it is on the way of an acquire.
+// Package pulse keeps the duties that licences have towards their upstreams: the activation, the heartbeats and the
+// upstream check-ins. It calls at the times that a licence's period asks for, backs off where a call brings nothing,
+// and tells the agent what is known; what that does to the verdict is the judge's. Nothing of it is on the way of an
+// acquire.
 //
 // Start reading at [State.Next], the schedule, which is a pure function; [Pulse.Run] carries it out.
 package pulse
@@ -30,11 +31,12 @@ const longestTimer = 30 * time.Second
 // Config is what a Pulse needs. All but those marked are required.
 type Config struct {
 	File string // where the state is kept; in the state folder
-	// Read and Write read and replace the state's file, whole or not at all; nil: plainly. Read's error is fs.ErrNotExist where there is none.
+	// Read and Write read and replace the state's file, whole or not at all; nil: plainly. Read's error is
+	// fs.ErrNotExist where there is none.
 	Read  func(file string) ([]byte, error)
 	Write func(file string, data []byte) error
-	// Epoch names the last loss of this record; empty: it was never lost. What was kept under another is only what was last known: the next
-	// call is due at once, and proves it.
+	// Epoch names the last loss of this record; empty: it was never lost. What was kept under another is only what was
+	// last known: the next call is due at once, and proves it.
 	Epoch      string
 	CallWithin time.Duration // of one call; zero: DefaultCallWithin
 	Now        func() time.Time
@@ -70,12 +72,13 @@ type Pulse struct {
 	state    map[enforcer.Ref]State
 	licences map[enforcer.Ref]Licence
 	calling  map[enforcer.Ref]bool
-	again    map[enforcer.Ref]bool      // asked for at once while a call was under way, which may have been answered before
-	hold     map[enforcer.Ref]time.Time // until when a try after a boot or resume is waited for
-	seen     time.Time                  // Config.Now when last looked at; zero: it was not
-	host     Uptime                     // then
-	told     map[enforcer.Ref]enforcer.Upstream
-	unkept   error // why the state could not be kept last time
+	// asked for at once while a call was under way, which may have been answered before
+	again  map[enforcer.Ref]bool
+	hold   map[enforcer.Ref]time.Time // until when a try after a boot or resume is waited for
+	seen   time.Time                  // Config.Now when last looked at; zero: it was not
+	host   Uptime                     // then
+	told   map[enforcer.Ref]enforcer.Upstream
+	unkept error // why the state could not be kept last time
 }
 
 // New reads the state. It starts nothing.
@@ -98,7 +101,8 @@ func New(cfg Config) (*Pulse, error) {
 	if cfg.Called == nil {
 		cfg.Called = func(Call, string, time.Time) {}
 	}
-	p := &Pulse{cfg: cfg, wake: make(chan struct{}, 1), licences: map[enforcer.Ref]Licence{}, calling: map[enforcer.Ref]bool{}, again: map[enforcer.Ref]bool{}, hold: map[enforcer.Ref]time.Time{}}
+	p := &Pulse{cfg: cfg, wake: make(chan struct{}, 1), licences: map[enforcer.Ref]Licence{},
+		calling: map[enforcer.Ref]bool{}, again: map[enforcer.Ref]bool{}, hold: map[enforcer.Ref]time.Time{}}
 	var err error
 	p.state, err = load(cfg)
 	h := cfg.Uptime()
@@ -115,7 +119,9 @@ func (p *Pulse) Set(licences []Licence) {
 	p.mu.Lock()
 	p.licences = map[enforcer.Ref]Licence{}
 	// What a former version knew of an id is the production licence's first.
-	licences = slices.SortedStableFunc(slices.Values(licences), func(a, b Licence) int { return cmp.Compare(a.Ref(), b.Ref()) })
+	licences = slices.SortedStableFunc(slices.Values(licences), func(a, b Licence) int {
+		return cmp.Compare(a.Ref(), b.Ref())
+	})
 	for _, l := range licences {
 		if l.Upstream != nil && DutiesOf(l.License, l.Upstream.Capabilities()).Any() {
 			p.licences[l.Ref()] = l
@@ -139,8 +145,8 @@ func (p *Pulse) adopt(l *enforcer.License) {
 	_, _ = enforcer.Kept(p.state, l)
 }
 
-// Now has every licence's next call made at once, whatever its schedule and back-off say. A place that was given back is taken
-// again.
+// Now has every licence's next call made at once, whatever its schedule and back-off say. A place that was given back
+// is taken again.
 func (p *Pulse) Now() {
 	p.mu.Lock()
 	for id := range p.licences {
@@ -223,15 +229,15 @@ func (p *Pulse) step(ctx context.Context) (wait time.Duration, changed bool) {
 	return wait, changed
 }
 
-// What of a suspension, and of a step of the time, is noticed: less lies between two looks at two clocks, or is put right by
-// each answer that tells the time.
+// What of a suspension, and of a step of the time, is noticed: less lies between two looks at two clocks, or is put
+// right by each answer that tells the time.
 const (
 	noticeable = time.Second
 	farAhead   = time.Minute
 )
 
-// notice sees to it that after a suspension, or a forward jump of the time as of a paused machine, one try comes before any duty
-// is missed; and that nothing waits for a time that turned out to be false. p.mu is held.
+// notice sees to it that after a suspension, or a forward jump of the time as of a paused machine, one try comes before
+// any duty is missed; and that nothing waits for a time that turned out to be false. p.mu is held.
 func (p *Pulse) notice(now time.Time, h Uptime) {
 	suspended, jumped := h.Suspended-p.host.Suspended, now.Sub(p.seen)-(h.Up-p.host.Up)
 	if p.seen.IsZero() {
@@ -258,7 +264,8 @@ func (p *Pulse) call(ctx context.Context, l Licence, call Call) {
 	s := p.state[l.Ref()]
 	p.mu.Unlock()
 	r.State, r.Nonce = s.Chain, newNonce()
-	reply, err := ask(ctx, l.Upstream, call, &r, s.within(DutiesOf(l.License, l.Upstream.Capabilities()), p.cfg.CallWithin, now, h))
+	reply, err := ask(ctx, l.Upstream, call, &r,
+		s.within(DutiesOf(l.License, l.Upstream.Capabilities()), p.cfg.CallWithin, now, h))
 	if ctx.Err() != nil && err != nil {
 		return // the agent ends; the call is made again by the next one
 	}
@@ -266,7 +273,8 @@ func (p *Pulse) call(ctx context.Context, l Licence, call Call) {
 }
 
 // ask makes one call within a time, and has each failure in one form.
-func ask(ctx context.Context, u plugin.Upstream, call Call, r *plugin.Request, within time.Duration) (*plugin.Reply, *plugin.Error) {
+func ask(ctx context.Context, u plugin.Upstream, call Call, r *plugin.Request,
+	within time.Duration) (*plugin.Reply, *plugin.Error) {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	method := map[Call]func(context.Context, *plugin.Request) (*plugin.Reply, error){
@@ -321,7 +329,8 @@ func (p *Pulse) note(ctx context.Context, l Licence, call Call, reply *plugin.Re
 	p.mu.Unlock()
 	switch {
 	case e != nil:
-		p.cfg.Log.Warn("the upstream was called in vain", "licence", l.ID, "call", string(call), "class", string(e.Class), "error", e.Reason, "hint", e.Hint, "again", next.UTC().Format(time.RFC3339))
+		p.cfg.Log.Warn("the upstream was called in vain", "licence", l.ID, "call", string(call), "class",
+			string(e.Class), "error", e.Reason, "hint", e.Hint, "again", next.UTC().Format(time.RFC3339))
 	case was.Failures > 0:
 		p.cfg.Log.Info("the upstream answers again", "licence", l.ID, "call", string(call), "failures", was.Failures)
 	default:
@@ -335,13 +344,14 @@ func (p *Pulse) note(ctx context.Context, l Licence, call Call, reply *plugin.Re
 	p.nudge()
 }
 
-// Placed returns the licences on which this host has a place that can be given back, of those whose ids are named; of all where none
-// is.
+// Placed returns the licences on which this host has a place that can be given back, of those whose ids are named; of
+// all where none is.
 func (p *Pulse) Placed(ids ...string) (out []Licence) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for id, l := range p.licences {
-		if l.Upstream.Capabilities().Deactivate && !p.state[id].Activated.IsZero() && (len(ids) == 0 || slices.Contains(ids, id.ID())) {
+		if l.Upstream.Capabilities().Deactivate && !p.state[id].Activated.IsZero() &&
+			(len(ids) == 0 || slices.Contains(ids, id.ID())) {
 			out = append(out, l)
 		}
 	}

@@ -113,7 +113,8 @@ type rig struct {
 func newRig(t *testing.T, change func(*enforcer.License)) *rig {
 	all := plugin.Capabilities{Activate: true, Heartbeat: true, CheckIn: true, Deactivate: true}
 	r := &rig{t: t, remote: &remote{can: all}, start: time.Now(), boot: "b1"}
-	r.licence = &enforcer.License{ID: "L1", System: "fake", Issued: time.Now(), Heartbeat: enforcer.Period{Every: 30 * time.Minute, Grace: 10 * time.Minute}}
+	r.licence = &enforcer.License{ID: "L1", System: "fake", Issued: time.Now(),
+		Heartbeat: enforcer.Period{Every: 30 * time.Minute, Grace: 10 * time.Minute}}
 	if change != nil {
 		change(r.licence)
 	}
@@ -173,7 +174,8 @@ func (r *rig) pass(d time.Duration) {
 }
 
 func (r *rig) verdict() *enforcer.Verdict {
-	return enforcer.Judge(enforcer.Facts{Documents: []enforcer.Document{{Name: "a.lic", License: r.licence}}, Upstream: r.Facts()}, r.now())
+	return enforcer.Judge(enforcer.Facts{Documents: []enforcer.Document{{Name: "a.lic", License: r.licence}},
+		Upstream: r.Facts()}, r.now())
 }
 
 func (r *rig) want(code enforcer.Code) {
@@ -276,9 +278,12 @@ func TestUnsignedNeverSilences(t *testing.T) {
 		"short check-ins": func(l *enforcer.License) {
 			l.Heartbeat, l.CheckIn = enforcer.Period{}, enforcer.Period{Every: 40 * time.Second, Grace: 5 * time.Second}
 		},
-		"monthly check-ins": func(l *enforcer.License) { l.Heartbeat, l.CheckIn = enforcer.Period{}, enforcer.Period{Months: 1} },
+		"monthly check-ins": func(l *enforcer.License) {
+			l.Heartbeat, l.CheckIn = enforcer.Period{}, enforcer.Period{Months: 1}
+		},
 	} {
-		for _, e := range []*plugin.Error{{Class: plugin.Transient, Reason: "503", RetryAfter: day}, {Class: plugin.Misconfigured, Reason: "404", RetryAfter: day},
+		for _, e := range []*plugin.Error{{Class: plugin.Transient, Reason: "503", RetryAfter: day},
+			{Class: plugin.Misconfigured, Reason: "404", RetryAfter: day},
 			{Class: plugin.Transient, Reason: "reset"}, nil} {
 			synctest.Test(t, func(t *testing.T) {
 				r := newRig(t, change)
@@ -336,7 +341,8 @@ func TestClasses(t *testing.T) {
 		r.pass(40 * time.Minute)
 		r.want(enforcer.HeartbeatDead)
 		r.stop()
-		if slices.Contains(r.results, "heartbeat ") || !slices.Contains(r.results, "heartbeat refused") || !slices.Contains(r.results, "heartbeat misconfigured") {
+		if slices.Contains(r.results, "heartbeat ") || !slices.Contains(r.results, "heartbeat refused") ||
+			!slices.Contains(r.results, "heartbeat misconfigured") {
 			t.Errorf("the results are %v", r.results)
 		}
 	})
@@ -362,8 +368,12 @@ func TestHangs(t *testing.T) {
 // A restart neither calls at once nor loses what is due.
 func TestRestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t, func(l *enforcer.License) { l.Heartbeat, l.CheckIn = enforcer.Period{}, enforcer.Period{Months: 1} })
-		r.remote.set(func(Call, *plugin.Request) (*plugin.Reply, error) { return &plugin.Reply{State: []byte("chain")}, nil })
+		r := newRig(t, func(l *enforcer.License) {
+			l.Heartbeat, l.CheckIn = enforcer.Period{}, enforcer.Period{Months: 1}
+		})
+		r.remote.set(func(Call, *plugin.Request) (*plugin.Reply, error) {
+			return &plugin.Reply{State: []byte("chain")}, nil
+		})
 		r.pass(time.Hour)
 		before := r.Status()["fake/L1"]
 		n := len(r.remote.seen())
@@ -391,8 +401,8 @@ func TestRestart(t *testing.T) {
 	})
 }
 
-// After the host was started anew, and after a resume, one try comes before the verdict falls; after a mere restart of the
-// agent none does.
+// After the host was started anew, and after a resume, one try comes before the verdict falls; after a mere restart of
+// the agent none does.
 func TestOneTryFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, nil)
@@ -411,7 +421,8 @@ func TestOneTryFirst(t *testing.T) {
 		r.stop()
 		r.remote.set(func(Call, *plugin.Request) (*plugin.Reply, error) { return nil, errHang })
 		r.pass(5 * time.Hour)
-		r.boot, r.start = "b2", time.Now().Add(-5*time.Hour) // up all the while, but for another start: nothing was asleep
+		// up all the while, but for another start: nothing was asleep
+		r.boot, r.start = "b2", time.Now().Add(-5*time.Hour)
 		r.run()
 		r.want(enforcer.ValidInGrace)
 		r.pass(31 * time.Second)
@@ -451,8 +462,8 @@ func TestSleep(t *testing.T) {
 	})
 }
 
-// The time jumps forward, as after a machine that was paused: whoever judges first, one try comes before the verdict falls. When
-// the jump turns out to be false, nothing that was noted by it counts.
+// The time jumps forward, as after a machine that was paused: whoever judges first, one try comes before the verdict
+// falls. When the jump turns out to be false, nothing that was noted by it counts.
 func TestJump(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, nil)
@@ -471,7 +482,8 @@ func TestJump(t *testing.T) {
 		r.want(enforcer.Valid)
 		r.pass(time.Second)
 		if s := r.Status()["fake/L1"]; time.Until(s.At) > time.Hour || s.State.LastHeartbeat.After(time.Now()) {
-			t.Errorf("the jump is undone, and the next call is at %v, the last heartbeat %v", s.At, s.State.LastHeartbeat)
+			t.Errorf("the jump is undone, and the next call is at %v, the last heartbeat %v", s.At,
+				s.State.LastHeartbeat)
 		}
 		r.remote.set(down)
 		r.pass(45 * time.Minute)
@@ -536,7 +548,8 @@ func TestDeactivate(t *testing.T) {
 		}
 		released := func() {
 			t.Helper()
-			if s := r.Facts()["fake/L1"]; !s.Activated.IsZero() || !s.LastHeartbeat.IsZero() || s.Released.IsZero() || s.State != "released" || len(r.Placed()) > 0 {
+			if s := r.Facts()["fake/L1"]; !s.Activated.IsZero() || !s.LastHeartbeat.IsZero() || s.Released.IsZero() ||
+				s.State != "released" || len(r.Placed()) > 0 {
 				t.Errorf("%+v", s)
 			}
 			r.want(enforcer.HeartbeatNotStarted)
@@ -597,8 +610,8 @@ func TestNowDuringACall(t *testing.T) {
 
 func last[T any](s []T) T { return s[len(s)-1] }
 
-// What a former version kept of a licence, which it named by its id alone, is that licence's still, and no other's: neither of another
-// system nor of a test key.
+// What a former version kept of a licence, which it named by its id alone, is that licence's still, and no other's:
+// neither of another system nor of a test key.
 func TestFormerState(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, nil)

@@ -22,16 +22,16 @@ const (
 // Calls returns every call.
 func Calls() []Call { return []Call{Activate, Heartbeat, CheckIn, Deactivate} }
 
-// What back-off is measured by. Between tries lies a random time of up to so long, doubled with each failure (full jitter):
-// what failed together does not come back together.
+// What back-off is measured by. Between tries lies a random time of up to so long, doubled with each failure (full
+// jitter): what failed together does not come back together.
 const (
 	backOffLeast = time.Second // of the most
 	backOffMost  = 10 * time.Minute
 	backOffSteps = 4 // the first is so much shorter than the most
 	// refusedMost is the longest wait after a refusal, which the upstream has signed.
 	refusedMost = time.Hour
-	// retryAfterMost bounds what a Retry-After header may demand, with its jitter. No signature covers a header: anybody on
-	// the way can write one.
+	// retryAfterMost bounds what a Retry-After header may demand, with its jitter. No signature covers a header:
+	// anybody on the way can write one.
 	retryAfterMost = plugin.MaxRetryAfter
 	// lastTry bounds how near to a duty's end the last try before it is made: many agents do not call by the second.
 	lastTry = 45 * time.Second
@@ -54,7 +54,8 @@ func DutiesOf(l *enforcer.License, can plugin.Capabilities) Duties {
 
 // Any reports whether there is anything to ask at all.
 func (d Duties) Any() bool {
-	return d.Can.Activate && (d.Activation.Required || d.Heartbeat.Stated() || d.CheckIn.Stated()) || d.Can.Heartbeat && d.Heartbeat.Stated() || d.Can.CheckIn && d.CheckIn.Stated()
+	return d.Can.Activate && (d.Activation.Required || d.Heartbeat.Stated() || d.CheckIn.Stated()) ||
+		d.Can.Heartbeat && d.Heartbeat.Stated() || d.Can.CheckIn && d.CheckIn.Stated()
 }
 
 // State is what is known of one licence's upstream, kept over restarts.
@@ -63,8 +64,8 @@ type State struct {
 	Activated     time.Time `json:"activated,omitzero"`
 	LastHeartbeat time.Time `json:"last_heartbeat,omitzero"`
 	LastCheckIn   time.Time `json:"last_check_in,omitzero"`
-	// NextHeartbeat and NextCheckIn are when to call; zero: at once. They were drawn once, so that a restart neither calls
-	// early nor draws again.
+	// NextHeartbeat and NextCheckIn are when to call; zero: at once. They were drawn once, so that a restart neither
+	// calls early nor draws again.
 	NextHeartbeat time.Time `json:"next_heartbeat,omitzero"`
 	NextCheckIn   time.Time `json:"next_check_in,omitzero"`
 
@@ -108,8 +109,8 @@ func (s State) asleep(now time.Time, h Uptime) time.Duration {
 // Jitter returns a random number from 0 to below 1.
 type Jitter func() float64
 
-// Next returns what to ask next, and when. The same state, duties and instant always give the same answer: chance has its
-// place in After, where the next call is drawn once.
+// Next returns what to ask next, and when. The same state, duties and instant always give the same answer: chance has
+// its place in After, where the next call is drawn once.
 func (s State) Next(d Duties) (Call, time.Time) {
 	call, at := None, time.Time{}
 	if !s.Released.IsZero() {
@@ -143,8 +144,8 @@ func (s State) Succeeded(d Duties, call Call, r *plugin.Reply, now time.Time, h 
 	if r.State != nil {
 		s.Chain = r.State
 	}
-	// Whatever was answered, the upstream has spoken with this host: each call is a sign of life, and the first one begins
-	// the duties.
+	// Whatever was answered, the upstream has spoken with this host: each call is a sign of life, and the first one
+	// begins the duties.
 	if s.Activated.IsZero() {
 		s.Activated = now
 	}
@@ -209,8 +210,8 @@ func (d Duties) third(most time.Duration, s State) time.Duration {
 	return max(most, backOffLeast)
 }
 
-// within returns how long the next call may take, of a bound that the configuration sets: an answer that hangs must leave time for
-// another try.
+// within returns how long the next call may take, of a bound that the configuration sets: an answer that hangs must
+// leave time for another try.
 func (s State) within(d Duties, most time.Duration, now time.Time, h Uptime) time.Duration {
 	most = min(most, d.third(most, s))
 	if end := s.deadline(d, now, h); end.After(now) {
@@ -219,7 +220,8 @@ func (s State) within(d Duties, most time.Duration, now time.Time, h Uptime) tim
 	return max(most, callLeast)
 }
 
-// deadline returns the next instant at which a duty that has been met before is missed, its grace included; zero: none is.
+// deadline returns the next instant at which a duty that has been met before is missed, its grace included; zero: none
+// is.
 func (s State) deadline(d Duties, now time.Time, h Uptime) (end time.Time) {
 	sooner := func(p enforcer.Period, last time.Time, asleep time.Duration) {
 		if !p.Stated() || last.IsZero() {
@@ -238,8 +240,8 @@ func (s State) deadline(d Duties, now time.Time, h Uptime) (end time.Time) {
 	return end
 }
 
-// Rewound returns the state after the time was put back to now, so that it was false when the last call was made: what has been
-// done was done by now, and the next call is made at once.
+// Rewound returns the state after the time was put back to now, so that it was false when the last call was made: what
+// has been done was done by now, and the next call is made at once.
 func (s State) Rewound(now time.Time, h Uptime) State {
 	for _, t := range []*time.Time{&s.Activated, &s.LastHeartbeat, &s.LastCheckIn, &s.Called, &s.Released} {
 		if t.After(now) {
@@ -260,8 +262,8 @@ func heartbeatAt(p enforcer.Period, now time.Time, jitter Jitter) time.Time {
 	return now.Add(max(time.Millisecond, time.Duration(third*(0.9+0.2*jitter()))))
 }
 
-// Window returns the earliest and the latest instant for the upstream check-in after one at last: the last quarter of the
-// period, and until its grace is over.
+// Window returns the earliest and the latest instant for the upstream check-in after one at last: the last quarter of
+// the period, and until its grace is over.
 func Window(p enforcer.Period, last time.Time) (earliest, latest time.Time) {
 	due := p.After(last)
 	return due.Add(-due.Sub(last) / 4), due.Add(p.Grace)
@@ -286,8 +288,9 @@ func atLeast(t, least time.Time) time.Time {
 
 // Facts returns what the judge is told. holdUntil is when a try after a boot or a resume is over.
 func (s State) Facts(now, holdUntil time.Time, h Uptime) enforcer.Upstream {
-	u := enforcer.Upstream{Activated: s.Activated, Released: s.Released, LastHeartbeat: s.LastHeartbeat, LastCheckIn: s.LastCheckIn,
-		Refused: s.Code, HoldUntil: holdUntil, State: "ok", Detail: s.Reason}
+	u := enforcer.Upstream{Activated: s.Activated, Released: s.Released, LastHeartbeat: s.LastHeartbeat,
+		LastCheckIn: s.LastCheckIn,
+		Refused:     s.Code, HoldUntil: holdUntil, State: "ok", Detail: s.Reason}
 	if s.Code != "" {
 		u.RefusedReason = s.Reason
 	}

@@ -26,8 +26,10 @@ func isDown(outages []outage, at time.Time) bool {
 	return slices.ContainsFunc(outages, func(o outage) bool { return !at.Before(o.from) && at.Before(o.to) })
 }
 
-// simulate follows the schedule from a first call at start to end. see is told of each call's instant and whether it succeeded.
-func simulate(d Duties, start, end time.Time, reachable func(time.Time) bool, jitter Jitter, see func(Call, time.Time, bool, State)) {
+// simulate follows the schedule from a first call at start to end. see is told of each call's instant and whether it
+// succeeded.
+func simulate(d Duties, start, end time.Time, reachable func(time.Time) bool, jitter Jitter,
+	see func(Call, time.Time, bool, State)) {
 	var s State
 	for now := start; ; {
 		call, at := s.Next(d)
@@ -51,16 +53,18 @@ func simulate(d Duties, start, end time.Time, reachable func(time.Time) bool, ji
 	}
 }
 
-// For any pattern of outages over two years the verdict is never worse than the licence allows: while no outage is longer
-// than what the period and its grace leave, it never falls; and never better: it has fallen whenever the last success is longer
-// ago than period and grace.
+// For any pattern of outages over two years the verdict is never worse than the licence allows: while no outage is
+// longer than what the period and its grace leave, it never falls; and never better: it has fallen whenever the last
+// success is longer ago than period and grace.
 func TestAnyOutages(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		l := &enforcer.License{ID: "L1", Issued: y2k}
 		if rapid.Bool().Draw(t, "heartbeats") {
-			l.Heartbeat = enforcer.Period{Every: time.Duration(rapid.IntRange(60, 7200).Draw(t, "minutes")) * time.Minute, Grace: time.Duration(rapid.IntRange(0, 600).Draw(t, "grace")) * time.Minute}
+			l.Heartbeat = enforcer.Period{Every: time.Duration(rapid.IntRange(60, 7200).Draw(t, "minutes")) *
+				time.Minute, Grace: time.Duration(rapid.IntRange(0, 600).Draw(t, "grace")) * time.Minute}
 		} else {
-			l.CheckIn = enforcer.Period{Months: rapid.IntRange(0, 3).Draw(t, "months"), Grace: time.Duration(rapid.IntRange(0, 10).Draw(t, "days of grace")) * 24 * time.Hour}
+			l.CheckIn = enforcer.Period{Months: rapid.IntRange(0, 3).Draw(t, "months"),
+				Grace: time.Duration(rapid.IntRange(0, 10).Draw(t, "days of grace")) * 24 * time.Hour}
 			if l.CheckIn.Months == 0 {
 				l.CheckIn.Every = time.Duration(rapid.IntRange(1, 60).Draw(t, "days")) * 24 * time.Hour
 			}
@@ -76,7 +80,8 @@ func TestAnyOutages(t *testing.T) {
 		longest := time.Duration(0)
 		for at := y2k.Add(length / 2); rapid.IntRange(0, 9).Draw(t, "more") > 0; {
 			at = at.Add(time.Duration(rapid.Int64Range(int64(time.Minute), int64(3*length)).Draw(t, "up for")))
-			down := time.Duration(rapid.Int64Range(int64(time.Second), int64(2*length+period.Grace)).Draw(t, "down for"))
+			down := time.Duration(rapid.Int64Range(int64(time.Second), int64(2*length+period.Grace)).Draw(t,
+				"down for"))
 			if !at.Before(end) {
 				break
 			}
@@ -88,10 +93,13 @@ func TestAnyOutages(t *testing.T) {
 		var success time.Time
 		judge := func(s State, at time.Time) *enforcer.Verdict {
 			return enforcer.Judge(enforcer.Facts{Documents: []enforcer.Document{{Name: "a", License: l}},
-				Upstream: map[enforcer.Ref]enforcer.Upstream{l.Ref(): s.Facts(at, time.Time{}, Uptime{BootID: "b", Up: at.Sub(y2k)})}}, at)
+				Upstream: map[enforcer.Ref]enforcer.Upstream{l.Ref(): s.Facts(at, time.Time{},
+					Uptime{BootID: "b", Up: at.Sub(y2k)})}}, at)
 		}
 		last := State{}
-		simulate(d, y2k, end, func(at time.Time) bool { return !isDown(outages, at) }, random.Float64, func(c Call, at time.Time, ok bool, s State) {
+		simulate(d, y2k, end, func(at time.Time) bool {
+			return !isDown(outages, at)
+		}, random.Float64, func(c Call, at time.Time, ok bool, s State) {
 			if success.IsZero() && !ok {
 				last = s
 				return
@@ -113,15 +121,18 @@ func TestAnyOutages(t *testing.T) {
 			}
 			last = s
 		})
-		// A heartbeat is sent at a third of its period, and a check-in in the last quarter of its: an outage that is shorter than
-		// what is left then, but for one longest back-off, is never felt.
+		// A heartbeat is sent at a third of its period, and a check-in in the last quarter of its: an outage that is
+		// shorter than what is left then, but for one longest back-off, is never felt.
 		spare := length*7/10 - length*3/10
 		if !l.Heartbeat.Stated() {
 			spare = length / 8
 		}
 		if felt := spare + period.Grace - 2*time.Hour; longest < felt && felt > 0 {
-			simulate(d, y2k, end, func(at time.Time) bool { return !isDown(outages, at) }, random.Float64, func(c Call, at time.Time, ok bool, s State) {
-				if ok && c != Activate && !at.Before(period.After(success).Add(period.Grace)) && success.Before(at) && at.Sub(success) < length*2 {
+			simulate(d, y2k, end, func(at time.Time) bool {
+				return !isDown(outages, at)
+			}, random.Float64, func(c Call, at time.Time, ok bool, s State) {
+				if ok && c != Activate && !at.Before(period.After(success).Add(period.Grace)) && success.Before(at) &&
+					at.Sub(success) < length*2 {
 					t.Fatalf("outages of at most %v are felt at %v", longest, at)
 				}
 				if ok {
@@ -135,10 +146,13 @@ func TestAnyOutages(t *testing.T) {
 // What was drawn for years of good weather stays within the windows.
 func TestWindowsOverYears(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
-	for _, p := range []enforcer.Period{{Every: 24 * time.Hour}, {Every: 7 * 24 * time.Hour}, {Months: 1}, {Months: 3}, {Months: 12}} {
+	for _, p := range []enforcer.Period{{Every: 24 * time.Hour}, {Every: 7 * 24 * time.Hour}, {Months: 1}, {Months: 3},
+		{Months: 12}} {
 		last := y2k
 		n := 0
-		simulate(Duties{CheckIn: p, Can: every}, y2k, y2k.AddDate(30, 0, 0), func(time.Time) bool { return true }, random.Float64, func(c Call, at time.Time, _ bool, _ State) {
+		simulate(Duties{CheckIn: p, Can: every}, y2k, y2k.AddDate(30, 0, 0), func(time.Time) bool {
+			return true
+		}, random.Float64, func(c Call, at time.Time, _ bool, _ State) {
 			if c == Activate {
 				return
 			}
@@ -154,8 +168,8 @@ func TestWindowsOverYears(t *testing.T) {
 	}
 }
 
-// Whatever has failed, and however often, the next try comes before the duty is missed where there is time for one, and within
-// minutes; only a refusal, which is signed, may put it off for longer.
+// Whatever has failed, and however often, the next try comes before the duty is missed where there is time for one, and
+// within minutes; only a refusal, which is signed, may put it off for longer.
 func TestFailuresLeaveTime(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		spans := rapid.Custom(func(t *rapid.T) time.Duration {
@@ -174,7 +188,8 @@ func TestFailuresLeaveTime(t *testing.T) {
 			_, now := s.Next(d)
 			up := Uptime{BootID: "b", Up: now.Sub(y2k)}
 			end := s.deadline(d, now, up)
-			e := &plugin.Error{Class: rapid.SampledFrom([]plugin.Class{plugin.Transient, plugin.Misconfigured}).Draw(t, "class"),
+			e := &plugin.Error{Class: rapid.SampledFrom([]plugin.Class{plugin.Transient, plugin.Misconfigured}).Draw(t,
+				"class"),
 				RetryAfter: spans.Draw(t, "Retry-After")}
 			s = s.Failed(d, e, now, up, jitter)
 			wait := s.NotBefore.Sub(now)
@@ -201,8 +216,8 @@ func TestNothingToAsk(t *testing.T) {
 
 var histogram = flag.Bool("histogram", false, "print the histogram of docs/scale.md")
 
-// Ten thousand agents lose their one upstream for an hour: what they ask of it when it is back stays near to what they ask
-// in quiet times.
+// Ten thousand agents lose their one upstream for an hour: what they ask of it when it is back stays near to what they
+// ask in quiet times.
 func TestTenThousandAgents(t *testing.T) {
 	const agents = 10_000
 	from, to, end := y2k.Add(2*time.Hour), y2k.Add(3*time.Hour), y2k.Add(6*time.Hour)
@@ -212,7 +227,9 @@ func TestTenThousandAgents(t *testing.T) {
 		random := rand.New(rand.NewPCG(uint64(i), 3))
 		// They were started over ten minutes.
 		simulate(d, y2k.Add(time.Duration(random.Float64()*float64(10*time.Minute))), end,
-			func(at time.Time) bool { return at.Before(from) || !at.Before(to) }, random.Float64, func(_ Call, at time.Time, ok bool, _ State) {
+			func(at time.Time) bool {
+				return at.Before(from) || !at.Before(to)
+			}, random.Float64, func(_ Call, at time.Time, ok bool, _ State) {
 				m := int(at.Sub(y2k) / time.Minute)
 				if tried[m]++; ok {
 					answered[m]++

@@ -17,8 +17,8 @@ import (
 // lookEvery is how often the folder of licences is read.
 const lookEvery = 10 * time.Second
 
-// folder is the licences that are dropped for a server to admit. What is taken out of it stays known: `usher upstream suspend`
-// stops a licence.
+// folder is the licences that are dropped for a server to admit. What is taken out of it stays known: `usher upstream
+// suspend` stops a licence.
 type folder struct {
 	path     string
 	registry *registry.Registry

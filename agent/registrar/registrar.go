@@ -1,5 +1,5 @@
-// Package registrar runs the reference upstream as a server of its own: the registry, its listener and its metrics. It is no
-// part of an agent, and shares nothing with one but the binary.
+// Package registrar runs the reference upstream as a server of its own: the registry, its listener and its metrics. It
+// is no part of an agent, and shares nothing with one but the binary.
 package registrar
 
 import (
@@ -52,7 +52,8 @@ func Run(ctx context.Context, c Config) (err error) {
 	}
 	var g *registry.Registry
 	m := metrics.NewRegistry(func() metrics.Kept { return kept(g) })
-	g, err = registry.Open(registry.Config{Dir: c.Dir, Signer: c.Signer, Anchors: c.Anchors, Site: c.Site, Machines: c.Machines, RequireEnrolment: c.RequireEnrolment, Log: c.Log, Answered: m.Answered,
+	g, err = registry.Open(registry.Config{Dir: c.Dir, Signer: c.Signer, Anchors: c.Anchors, Site: c.Site,
+		Machines: c.Machines, RequireEnrolment: c.RequireEnrolment, Log: c.Log, Answered: m.Answered,
 		RunDir: c.RunDir, BootID: clock.BootID()})
 	if err != nil {
 		return err
@@ -74,19 +75,24 @@ func Run(ctx context.Context, c Config) (err error) {
 	var scraped net.Listener
 	if c.MetricsListen != "" {
 		if scraped, err = net.Listen("tcp", c.MetricsListen); err != nil {
-			return errors.Join(fmt.Errorf("listen on %s for metrics: %w; choose another address", c.MetricsListen, err), l.Close())
+			return errors.Join(fmt.Errorf("listen on %s for metrics: %w; choose another address", c.MetricsListen, err),
+				l.Close())
 		}
 		c.Log.Info("metrics are served", "address", scraped.Addr().String())
 	}
 	if at, ok := l.Addr().(*net.TCPAddr); ok && c.CertFile == "" && !at.IP.IsLoopback() {
-		c.Log.Warn("requests, which carry licence documents, come in the clear; give --tls-cert and --tls-key, or have a proxy speak TLS before this address", "address", l.Addr().String())
+		c.Log.Warn(
+			"requests, which carry licence documents, come in the clear; give --tls-cert and --tls-key, or have a "+
+				"proxy speak TLS before this address", "address", l.Addr().String())
 	}
-	c.Log.Info("the upstream listens", "address", l.Addr().String(), "tls", c.CertFile != "", "data", c.Dir, "key", c.Signer.Anchor.KeyID)
+	c.Log.Info("the upstream listens", "address", l.Addr().String(), "tls", c.CertFile != "", "data", c.Dir, "key",
+		c.Signer.Anchor.KeyID)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return dropped.run(ctx) })
 	group.Go(func() error {
-		return g.Serve(ctx, registry.ServeConfig{Listener: l, CertFile: c.CertFile, KeyFile: c.KeyFile, Mutual: c.Mutual,
-			Admin: filepath.Join(c.Dir, Socket), Metrics: m.Handler(), MetricsListener: scraped, Log: c.Log})
+		return g.Serve(ctx, registry.ServeConfig{Listener: l, CertFile: c.CertFile, KeyFile: c.KeyFile,
+			Mutual: c.Mutual,
+			Admin:  filepath.Join(c.Dir, Socket), Metrics: m.Handler(), MetricsListener: scraped, Log: c.Log})
 	})
 	return group.Wait()
 }

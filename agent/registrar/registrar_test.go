@@ -40,7 +40,8 @@ func TestMetricsListener(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
 		go func() {
-			ended <- registrar.Run(ctx, registrar.Config{Dir: t.TempDir(), Listen: agents, MetricsListen: metrics, Signer: signer, Log: slog.New(slog.DiscardHandler)})
+			ended <- registrar.Run(ctx, registrar.Config{Dir: t.TempDir(), Listen: agents, MetricsListen: metrics,
+				Signer: signer, Log: slog.New(slog.DiscardHandler)})
 		}()
 		get := func(address, path string) string {
 			for until := time.Now().Add(20 * time.Second); ; {
@@ -64,7 +65,8 @@ func TestMetricsListener(t *testing.T) {
 			t.Errorf("anybody reads on the agents' listener: %s", body)
 		}
 		if metrics != "" {
-			if body := get(metrics, "/metrics"); !strings.Contains(body, "usher_upstream_server_licenses") && !strings.Contains(body, "usher_upstream_server_hosts") {
+			if body := get(metrics, "/metrics"); !strings.Contains(body, "usher_upstream_server_licenses") &&
+				!strings.Contains(body, "usher_upstream_server_hosts") {
 				t.Errorf("the listener of metrics says %s", body)
 			}
 		}

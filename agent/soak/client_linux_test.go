@@ -27,8 +27,8 @@ func now() int64 {
 	return t.Nano()
 }
 
-// record is one line of a client's story. It is written before a call is sent and after its answer has come, so that the
-// story of a client that was killed says no more than what is sure.
+// record is one line of a client's story. It is written before a call is sent and after its answer has come, so that
+// the story of a client that was killed says no more than what is sure.
 type record struct {
 	Event  string           `json:"event"` // call, done, paused, lost
 	At     int64            `json:"at"`
@@ -90,7 +90,9 @@ func (p *player) say(r record) {
 
 // away says whether an answer leaves the outcome open, or came before the agent had a verdict: the call is made again.
 func away(err error) bool {
-	return errors.Is(err, errStands) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, client.ErrAgentAway) || errors.Is(err, client.ErrLicenseMissing) || errors.Is(err, client.ErrDraining)
+	return errors.Is(err, errStands) || errors.Is(err, context.DeadlineExceeded) ||
+		errors.Is(err, client.ErrAgentAway) || errors.Is(err, client.ErrLicenseMissing) ||
+		errors.Is(err, client.ErrDraining)
 }
 
 // again makes a call until its outcome is known, and returns when the last attempt was sent.
@@ -175,7 +177,10 @@ func (p *player) missing(h holding) error {
 			return err
 		}
 	}
-	if _, err := again(func() error { _, err := p.http.Lease(context.Background(), h.id); return err }); errors.Is(err, client.ErrLeaseUnknown) {
+	if _, err := again(func() error {
+		_, err := p.http.Lease(context.Background(), h.id)
+		return err
+	}); errors.Is(err, client.ErrLeaseUnknown) {
 		return err
 	}
 	return nil
@@ -232,7 +237,8 @@ func (p *player) repeat(h holding) {
 	case err != nil:
 		p.say(record{Event: "lost", At: now(), Lease: h.id, Why: "asked for again with its token: " + err.Error()})
 	case l.ID != h.id:
-		p.say(record{Event: "lost", At: now(), Lease: h.id, Why: "asked for again with its token, it became lease " + l.ID})
+		p.say(record{Event: "lost", At: now(), Lease: h.id,
+			Why: "asked for again with its token, it became lease " + l.ID})
 	}
 }
 
@@ -278,7 +284,8 @@ func (p *player) look() error {
 }
 
 func play(name string) error {
-	p := &player{name: name, out: json.NewEncoder(os.Stdout), random: rand.New(rand.NewPCG(rand.Uint64(), 1)), http: client.New(""),
+	p := &player{name: name, out: json.NewEncoder(os.Stdout), random: rand.New(rand.NewPCG(rand.Uint64(), 1)),
+		http:   client.New(""),
 		steady: os.Getenv("USHER_SOAK_STEADY") != ""}
 	orders := make(chan string, 8)
 	go func() {
@@ -287,7 +294,10 @@ func play(name string) error {
 		}
 		os.Exit(0) // the harness has gone
 	}()
-	if _, err := again(func() (err error) { p.session, err = client.Open(context.Background()); return err }); err != nil {
+	if _, err := again(func() (err error) {
+		p.session, err = client.Open(context.Background())
+		return err
+	}); err != nil {
 		return err
 	}
 	o := <-orders

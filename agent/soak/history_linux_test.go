@@ -98,7 +98,8 @@ func (h *history) spans() (all []span) {
 		if o.Kind != "acquire" || o.Result == "denied" {
 			continue
 		}
-		s := span{id: o.Lease, client: o.Client, segment: o.Segment, call: o.At, answer: o.Done, end: math.MaxInt64, gone: math.MaxInt64}
+		s := span{id: o.Lease, client: o.Client, segment: o.Segment, call: o.At, answer: o.Done, end: math.MaxInt64,
+			gone: math.MaxInt64}
 		if o.Killed > 0 {
 			s.end, s.gone = o.Killed, o.Gone
 		}
@@ -118,8 +119,8 @@ func (h *history) spans() (all []span) {
 	return all
 }
 
-// sweep walks over every instant. It returns every violation of: surely-held ≤ limit; no denial while surely-free ≥ n; every
-// lease that is surely held is listed; draws are counted once.
+// sweep walks over every instant. It returns every violation of: surely-held ≤ limit; no denial while surely-free ≥ n;
+// every lease that is surely held is listed; draws are counted once.
 func (h *history) sweep() (wrong []string) {
 	spans := h.spans()
 	type step struct{ at, n int64 }
@@ -139,7 +140,8 @@ func (h *history) sweep() (wrong []string) {
 		slices.SortFunc(sure, func(a, b step) int { return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.n, b.n)) })
 		for _, st := range sure {
 			if held += st.n; held > limit {
-				wrong = append(wrong, fmt.Sprintf("%s: %d slots are surely held at %d, and the limit is %d", pool, held, st.at, limit))
+				wrong = append(wrong,
+					fmt.Sprintf("%s: %d slots are surely held at %d, and the limit is %d", pool, held, st.at, limit))
 			}
 		}
 		// At one instant what comes counts before what goes: possibly held is an upper bound.
@@ -158,19 +160,24 @@ func (h *history) sweep() (wrong []string) {
 		free := true
 		for pool, n := range o.Items {
 			steps, most := possibly[pool], int64(0)
-			first, _ := slices.BinarySearchFunc(steps, o.Last, func(st step, at int64) int { return cmp.Compare(st.at, at) })
+			first, _ := slices.BinarySearchFunc(steps, o.Last, func(st step, at int64) int {
+				return cmp.Compare(st.at, at)
+			})
 			for i := max(0, first-1); i < len(steps) && steps[i].at <= o.Done; i++ {
 				most = max(most, steps[i].n)
 			}
 			free = free && h.Limits[pool]-most >= n
 		}
 		if free {
-			wrong = append(wrong, fmt.Sprintf("%s: %v was denied from %d to %d, and it was surely free", o.Op, o.Items, o.Last, o.Done))
+			wrong = append(wrong,
+				fmt.Sprintf("%s: %v was denied from %d to %d, and it was surely free", o.Op, o.Items, o.Last, o.Done))
 		}
 	}
 	wrong = append(wrong, h.unlisted(spans)...)
 	for _, o := range h.Ops {
-		if o.Result == "missing" && !slices.ContainsFunc(h.Kills, func(at int64) bool { return o.At <= at && at <= o.Done }) {
+		if o.Result == "missing" && !slices.ContainsFunc(h.Kills, func(at int64) bool {
+			return o.At <= at && at <= o.Done
+		}) {
 			wrong = append(wrong, fmt.Sprintf("lease %s is lost: its release, the only one, found none", o.Lease))
 		}
 	}
@@ -180,8 +187,8 @@ func (h *history) sweep() (wrong []string) {
 	return wrong
 }
 
-// unlisted compares what the agent said is held with what is known: all that is surely held is listed, nothing that is surely
-// over is, and each call has the lease that its answer named.
+// unlisted compares what the agent said is held with what is known: all that is surely held is listed, nothing that is
+// surely over is, and each call has the lease that its answer named.
 func (h *history) unlisted(spans []span) (wrong []string) {
 	for _, l := range h.Listings {
 		for _, s := range spans {
@@ -189,9 +196,11 @@ func (h *history) unlisted(spans []span) (wrong []string) {
 			switch {
 			case s.phantom:
 			case !listed && s.answer < l.From && s.end > l.To:
-				wrong = append(wrong, fmt.Sprintf("lease %s of client %d is lost: surely held, and not listed at %d", s.id, s.client, l.From))
+				wrong = append(wrong, fmt.Sprintf("lease %s of client %d is lost: surely held, and not listed at %d",
+					s.id, s.client, l.From))
 			case listed && s.gone < l.From:
-				wrong = append(wrong, fmt.Sprintf("lease %s of client %d has come back: surely over, and listed at %d", s.id, s.client, l.From))
+				wrong = append(wrong, fmt.Sprintf("lease %s of client %d has come back: surely over, and listed at %d",
+					s.id, s.client, l.From))
 			case listed && s.answer < l.From && s.end > l.To:
 				h.found++
 			}
@@ -199,17 +208,20 @@ func (h *history) unlisted(spans []span) (wrong []string) {
 		for id, call := range l.Held {
 			switch o := h.byOp[call]; {
 			case o == nil:
-				wrong = append(wrong, fmt.Sprintf("lease %s, listed at %d, was asked for by %q, which nobody has called", id, l.From, call))
+				wrong = append(wrong, fmt.Sprintf(
+					"lease %s, listed at %d, was asked for by %q, which nobody has called", id, l.From, call))
 			case o.Done > 0 && o.Lease != id:
-				wrong = append(wrong, fmt.Sprintf("lease %s, listed at %d, is a second one of %s, which was answered %s %s", id, l.From, call, o.Result, o.Lease))
+				wrong = append(wrong,
+					fmt.Sprintf("lease %s, listed at %d, is a second one of %s, which was answered %s %s", id, l.From,
+						call, o.Result, o.Lease))
 			}
 		}
 	}
 	return wrong
 }
 
-// queued says whether another call waited in a pool of a call's while it was made: who waits goes first, so that a denial is
-// right though slots are free.
+// queued says whether another call waited in a pool of a call's while it was made: who waits goes first, so that a
+// denial is right though slots are free.
 func (h *history) queued(o *op) bool {
 	if h.waits == nil {
 		h.waits = map[part][]*op{}
@@ -257,8 +269,9 @@ func model(limit int64) porcupine.Model {
 	}
 }
 
-// linearize checks the history with porcupine, pool by pool and from quiet point to quiet point. Drawings of what is wrong go
-// to dir. A call whose answer never came is left out, and with it the denials that it could explain: they are counted.
+// linearize checks the history with porcupine, pool by pool and from quiet point to quiet point. Drawings of what is
+// wrong go to dir. A call whose answer never came is left out, and with it the denials that it could explain: they are
+// counted.
 func (h *history) linearize(dir string) (wrong []string, checked, excused int) {
 	parts := map[part][]porcupine.Operation{}
 	phantoms := map[part][]span{}
@@ -268,22 +281,28 @@ func (h *history) linearize(dir string) (wrong []string, checked, excused int) {
 			phantoms[p] = append(phantoms[p], s)
 			continue
 		}
-		parts[p] = append(parts[p], porcupine.Operation{ClientId: s.client, Input: change{n: s.n}, Call: s.call, Return: s.answer})
+		parts[p] = append(parts[p],
+			porcupine.Operation{ClientId: s.client, Input: change{n: s.n}, Call: s.call, Return: s.answer})
 		if s.gone < math.MaxInt64 {
-			parts[p] = append(parts[p], porcupine.Operation{ClientId: s.client, Input: change{n: -s.n}, Call: s.end, Return: s.gone})
+			parts[p] = append(parts[p],
+				porcupine.Operation{ClientId: s.client, Input: change{n: -s.n}, Call: s.end, Return: s.gone})
 		}
 	}
 	for _, o := range h.Ops {
-		if o.Kind != "acquire" || o.Result != "denied" || len(o.Items) > 1 { // of several pools, one is the reason: the sweep's
+		// of several pools, one is the reason: the sweep's
+		if o.Kind != "acquire" || o.Result != "denied" || len(o.Items) > 1 {
 			continue
 		}
 		for pool, n := range o.Items {
 			p := part{o.Segment, pool}
-			if o.Wait || h.queued(o) || slices.ContainsFunc(phantoms[p], func(s span) bool { return s.call < o.Done && s.gone > o.Last }) {
+			if o.Wait || h.queued(o) || slices.ContainsFunc(phantoms[p], func(s span) bool {
+				return s.call < o.Done && s.gone > o.Last
+			}) {
 				excused++
 				continue
 			}
-			parts[p] = append(parts[p], porcupine.Operation{ClientId: o.Client, Input: change{n: n, denied: true}, Call: o.Last, Return: o.Done})
+			parts[p] = append(parts[p], porcupine.Operation{ClientId: o.Client, Input: change{n: n, denied: true},
+				Call: o.Last, Return: o.Done})
 		}
 	}
 	for p, ops := range parts {
@@ -294,7 +313,8 @@ func (h *history) linearize(dir string) (wrong []string, checked, excused int) {
 		}
 		result, info := porcupine.CheckOperationsVerbose(m, ops, 60*time.Second) // what is drawn costs more to keep
 		file := filepath.Join(dir, fmt.Sprintf("%s-%d.html", p.pool, p.segment))
-		wrong = append(wrong, fmt.Sprintf("%s, segment %d, %d operations: porcupine says %s: see %s", p.pool, p.segment, len(ops), result, file))
+		wrong = append(wrong, fmt.Sprintf("%s, segment %d, %d operations: porcupine says %s: see %s", p.pool, p.segment,
+			len(ops), result, file))
 		if err := porcupine.VisualizePath(m, info, file); err != nil {
 			wrong = append(wrong, err.Error())
 		}

@@ -90,7 +90,8 @@ func open(t *testing.T, limits map[string]int64, renders int64) *soak {
 		history: history{Limits: limits, byOp: map[string]*op{}}}
 	if s.bin == "" {
 		s.bin = s.path("usher")
-		if out, err := exec.Command("go", "build", "-race", "-o", s.bin, "../../cmd/usher").CombinedOutput(); err != nil {
+		if out, err := exec.Command("go", "build", "-race", "-o", s.bin, "../../cmd/usher").CombinedOutput(); err !=
+			nil {
 			t.Fatalf("%v: %s", err, out)
 		}
 	}
@@ -111,9 +112,12 @@ func open(t *testing.T, limits map[string]int64, renders int64) *soak {
 	if err != nil {
 		t.Fatal(err)
 	}
-	config := fmt.Sprintf("product: acme\nsocket: {path: %s}\nstate: {dir: %s, runtime_dir: %s}\nlicense:\n  path: %s\n  trust:\n    - kid: k1\n      key_file: %s\n",
+	config := fmt.Sprintf(
+		"product: acme\nsocket: {path: %s}\nstate: {dir: %s, runtime_dir: %s}\nlicense:\n  path: %s\n  trust:\n    - "+
+			"kid: k1\n      key_file: %s\n",
 		s.path("s"), s.path("state"), s.path("run"), s.path("l"), public)
-	for _, err := range []error{os.Mkdir(s.path("l"), 0o755), os.WriteFile(s.path("l/a.lic"), doc, 0o644), os.WriteFile(s.path("usher.yaml"), []byte(config), 0o600)} {
+	for _, err := range []error{os.Mkdir(s.path("l"), 0o755), os.WriteFile(s.path("l/a.lic"), doc, 0o644),
+		os.WriteFile(s.path("usher.yaml"), []byte(config), 0o600)} {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -127,7 +131,8 @@ func open(t *testing.T, limits map[string]int64, renders int64) *soak {
 func (s *soak) start() {
 	s.t.Helper()
 	s.agent = exec.Command(s.bin, "agent", "--config", s.path("usher.yaml"), "--log-level", "error")
-	s.agent.Env = append(os.Environ(), "GORACE=halt_on_error=1") // a race ends it, and nobody is granted anything any more
+	// a race ends it, and nobody is granted anything any more
+	s.agent.Env = append(os.Environ(), "GORACE=halt_on_error=1")
 	s.agent.Stderr = os.Stderr
 	if err := s.agent.Start(); err != nil {
 		s.t.Fatal(err)
@@ -215,11 +220,13 @@ func (s *soak) murder(g *guest) (at int64) {
 	return at
 }
 
-// bury returns when none of a dead client's leases is held any more: those of its life end by themselves, the ttl ones are
-// forced.
+// bury returns when none of a dead client's leases is held any more: those of its life end by themselves, the ttl ones
+// are forced.
 func (s *soak) bury(g *guest, at int64) {
 	s.t.Helper()
-	s.until("a dead client's leases are gone", func() bool { return s.clear(func(name string) bool { return name == g.name }) })
+	s.until("a dead client's leases are gone", func() bool {
+		return s.clear(func(name string) bool { return name == g.name })
+	})
 	gone := now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -292,7 +299,9 @@ func (s *soak) quiet() {
 	s.until("nothing is held", func() bool {
 		s.clear(func(name string) bool { return !alive(name) })
 		pools, err := s.Pools(context.Background())
-		return err == nil && !slices.ContainsFunc(pools, func(p wire.Pool) bool { return p.Kind == "pool" && p.InUse > 0 })
+		return err == nil && !slices.ContainsFunc(pools, func(p wire.Pool) bool {
+			return p.Kind == "pool" && p.InUse > 0
+		})
 	})
 	s.mu.Lock()
 	s.segment++
@@ -395,14 +404,17 @@ func (s *soak) check(renders int64, took time.Duration) {
 			acknowledged += n
 		} else if o.Kind == "draw" && result == "unknown" {
 			unknown += n
-		} else if o.Kind == "draw" && err == nil && drawn+n <= renders { // what is drawn stays drawn: there was room before, too
-			falsely = append(falsely, fmt.Sprintf("%s: %d draws were denied, and only %d of %d are drawn", o.Op, n, drawn, renders))
+			// what is drawn stays drawn: there was room before, too
+		} else if o.Kind == "draw" && err == nil && drawn+n <= renders {
+			falsely = append(falsely,
+				fmt.Sprintf("%s: %d draws were denied, and only %d of %d are drawn", o.Op, n, drawn, renders))
 		}
 	}
 	linear, checked, excused := s.linearize(dir)
 	sweep := append(s.sweep(), falsely...)
 	if err == nil && (drawn < acknowledged || drawn > acknowledged+unknown || drawn > renders) {
-		sweep = append(sweep, fmt.Sprintf("%d is drawn; %d acknowledged, %d perhaps, and the limit is %d", drawn, acknowledged, unknown, renders))
+		sweep = append(sweep, fmt.Sprintf("%d is drawn; %d acknowledged, %d perhaps, and the limit is %d", drawn,
+			acknowledged, unknown, renders))
 	}
 	for what, wrong := range map[string][]string{"porcupine": linear, "sweep": sweep} {
 		if len(wrong) > 20 {
@@ -412,8 +424,12 @@ func (s *soak) check(renders int64, took time.Duration) {
 			s.t.Errorf("%s: %s", what, w)
 		}
 	}
-	s.t.Logf("%d agent kills, %d client kills, %d calls, %d segments in %s: %v; porcupine checked %d operations, %d denials left to the sweep; %d listings found %d leases that were surely held; %d of %d drawn (%d acknowledged, %d perhaps)",
-		*kills, s.killed, len(s.Ops), s.segment, took.Round(time.Second), figures, checked, excused, len(s.Listings), s.found, drawn, renders, acknowledged, unknown)
+	s.t.Logf(
+		"%d agent kills, %d client kills, %d calls, %d segments in %s: %v; porcupine checked %d operations, %d "+
+			"denials left to the sweep; %d listings found %d leases that were surely held; %d of %d drawn (%d "+
+			"acknowledged, %d perhaps)",
+		*kills, s.killed, len(s.Ops), s.segment, took.Round(time.Second), figures, checked, excused, len(s.Listings),
+		s.found, drawn, renders, acknowledged, unknown)
 	if s.t.Failed() {
 		s.keep(s.t, dir)
 	} else if os.Getenv("ARTIFACTS") == "" {

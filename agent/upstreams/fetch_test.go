@@ -42,13 +42,15 @@ func TestFetchAgain(t *testing.T) {
 			return enforcer.Judged{Code: code, License: &enforcer.License{System: system, Issued: now.Add(-time.Hour),
 				Expires: now.Add(time.Minute)}}
 		}
-		v := &enforcer.Verdict{Licenses: []enforcer.Judged{judged("keeps", enforcer.Valid), judged("renews", enforcer.Valid),
+		v := &enforcer.Verdict{Licenses: []enforcer.Judged{judged("keeps", enforcer.Valid),
+			judged("renews", enforcer.Valid),
 			judged("stays", enforcer.Valid), judged("ended", enforcer.Expired)}}
 		var taken []string
 		f := &Fetching{
-			Upstreams: map[string]plugin.Upstream{"keeps": fetcher{system: "keeps"}, "renews": refetcher{fetcher{system: "renews"}, true},
-				"stays": refetcher{fetcher{system: "stays"}, false},
-				"ended": fetcher{system: "ended"}, "missing": fetcher{system: "missing"}},
+			Upstreams: map[string]plugin.Upstream{"keeps": fetcher{system: "keeps"},
+				"renews": refetcher{fetcher{system: "renews"}, true},
+				"stays":  refetcher{fetcher{system: "stays"}, false},
+				"ended":  fetcher{system: "ended"}, "missing": fetcher{system: "missing"}},
 			Verdict: func() *enforcer.Verdict { return v },
 			Now:     time.Now,
 			Within:  time.Second,

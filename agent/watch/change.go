@@ -11,13 +11,14 @@ import (
 	"time"
 )
 
-// A change of the licence folder is written down before it is made: what stands at the path, kept as pending/<path>.<next>, where next
-// is the SHA-256 of what takes its place, or "none" where nothing does. When the change is made, that record becomes the previous
-// version. After a crash at any step the folder tells which of the two it was: next lies there, and the change was completed; or it
-// does not, and the previous version is still that of the change before. (A change to the very bytes that are there is none.)
+// A change of the licence folder is written down before it is made: what stands at the path, kept as
+// pending/<path>.<next>, where next is the SHA-256 of what takes its place, or "none" where nothing does. When the
+// change is made, that record becomes the previous version. After a crash at any step the folder tells which of the two
+// it was: next lies there, and the change was completed; or it does not, and the previous version is still that of the
+// change before. (A change to the very bytes that are there is none.)
 
-// change puts data at a name of the licence folder, or, where data is nil, takes away what is there, and keeps what was there for
-// Rollback. w.install is held.
+// change puts data at a name of the licence folder, or, where data is nil, takes away what is there, and keeps what was
+// there for Rollback. w.install is held.
 func (w *Watcher) change(dir, name string, data []byte) error {
 	w.finish()
 	before := present(dir, name)
@@ -38,7 +39,8 @@ func (w *Watcher) change(dir, name string, data []byte) error {
 	}
 	if !noted { // the disk may be full: rather no version to go back to than a wrong one
 		if err := dropRecord(w.cfg.KeepDir, keepPrevious, before.path); err != nil {
-			w.cfg.Log.Warn("an older version of a licence is still kept, and a rollback would bring that one back", "path", before.path, "keep", w.cfg.KeepDir, "err", err)
+			w.cfg.Log.Warn("an older version of a licence is still kept, and a rollback would bring that one back",
+				"path", before.path, "keep", w.cfg.KeepDir, "err", err)
 		}
 	}
 	w.Rescan()
@@ -58,7 +60,8 @@ func (w *Watcher) intend(before recordFile, data []byte) bool {
 	return true
 }
 
-// finish completes the changes that are written down and have been made, and forgets those that have not. w.install is held.
+// finish completes the changes that are written down and have been made, and forgets those that have not. w.install is
+// held.
 func (w *Watcher) finish() {
 	if w.cfg.KeepDir == "" {
 		return
@@ -116,7 +119,8 @@ func digest(data []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// present returns what lies at a name now, as a record; it is lost where there is something that cannot be kept or seen.
+// present returns what lies at a name now, as a record; it is lost where there is something that cannot be kept or
+// seen.
 func present(dir, name string) recordFile {
 	rec := recordFile{path: filepath.Join(dir, name), modTime: time.Now()}
 	root, err := os.OpenRoot(dir)
@@ -136,7 +140,8 @@ func present(dir, name string) recordFile {
 	return rec
 }
 
-// clean takes away what a crash left: temporary files in the licence folder and in what is kept, and changes that were not completed.
+// clean takes away what a crash left: temporary files in the licence folder and in what is kept, and changes that were
+// not completed.
 func (w *Watcher) clean() {
 	w.install.Lock()
 	defer w.install.Unlock()

@@ -18,7 +18,9 @@ var errKilled = errors.New("killed")
 // folderOf returns a watcher that is not run, whose agent dies after so many steps of a change; 0: never.
 func folderOf(t *testing.T, dir, keep string, dieAfter int) *Watcher {
 	t.Helper()
-	w, err := New(Config{Path: dir, KeepDir: keep, Check: func(string, []byte) *enforcer.Problem { return nil }, OnChange: func(Snapshot) {}})
+	w, err := New(Config{Path: dir, KeepDir: keep, Check: func(string, []byte) *enforcer.Problem {
+		return nil
+	}, OnChange: func(Snapshot) {}})
 	do(t, err)
 	w.steps = func() {
 		if dieAfter--; dieAfter == 0 {
@@ -55,8 +57,9 @@ func lies(t *testing.T, path string) string {
 	return string(b)
 }
 
-// TestKilledWhileItChanges kills the agent after every step of an installation, a removal and a rollback. What lies in the folder is
-// then the version before or the one after, and a rollback leads to the one before the last change that was completed.
+// TestKilledWhileItChanges kills the agent after every step of an installation, a removal and a rollback. What lies in
+// the folder is then the version before or the one after, and a rollback leads to the one before the last change that
+// was completed.
 func TestKilledWhileItChanges(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -91,7 +94,8 @@ func TestKilledWhileItChanges(t *testing.T) {
 			case got != c.before || !killed && c.before != c.after:
 				t.Fatalf("%s: %q lies there", at, got)
 			}
-			for _, folder := range []string{dir, filepath.Join(keep, keepGood), filepath.Join(keep, keepPrevious), filepath.Join(keep, keepPending)} {
+			for _, folder := range []string{dir, filepath.Join(keep, keepGood), filepath.Join(keep, keepPrevious),
+				filepath.Join(keep, keepPending)} {
 				entries, _ := os.ReadDir(folder)
 				for _, e := range entries {
 					if strings.HasPrefix(e.Name(), tempPrefix) || filepath.Base(folder) == keepPending {
@@ -110,7 +114,8 @@ func TestKilledWhileItChanges(t *testing.T) {
 				t.Errorf("%s: the rollback of %q led to %q, want %q (%v)", at, got, now, want, err)
 			}
 			if _, err := w.Rollback(file); err != nil || lies(t, filepath.Join(dir, file)) != got {
-				t.Errorf("%s: undone, the rollback leads to %q, want %q (%v)", at, lies(t, filepath.Join(dir, file)), got, err)
+				t.Errorf("%s: undone, the rollback leads to %q, want %q (%v)", at, lies(t, filepath.Join(dir, file)),
+					got, err)
 			}
 		}
 	}
@@ -121,7 +126,8 @@ func TestSweepTakesOnlyItsOwn(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	mine := filepath.Join(dir, tempPrefix+strings.Repeat("A", 26))
-	for _, path := range []string{mine, filepath.Join(dir, ".usher-notes"), filepath.Join(dir, "usher-"+strings.Repeat("A", 26))} {
+	for _, path := range []string{mine, filepath.Join(dir, ".usher-notes"),
+		filepath.Join(dir, "usher-"+strings.Repeat("A", 26))} {
 		write(t, path, []byte("x"))
 	}
 	do(t, os.Mkdir(filepath.Join(dir, tempPrefix+strings.Repeat("B", 26)), 0o755))

@@ -104,8 +104,8 @@ func TestFolderThroughALinkInside(t *testing.T) {
 
 const asNobodyIn = "USHER_TEST_AS_NOBODY_IN"
 
-// asNobody runs the rest of a test as a user who may not read what root keeps to itself: where the test runs as root, in
-// a process of its own. The folder is prepared as the test's own user, and is handed to the rest.
+// asNobody runs the rest of a test as a user who may not read what root keeps to itself: where the test runs as root,
+// in a process of its own. The folder is prepared as the test's own user, and is handed to the rest.
 func asNobody(t *testing.T, prepare, rest func(t *testing.T, dir string)) {
 	t.Helper()
 	if dir := os.Getenv(asNobodyIn); dir != "" {
@@ -132,7 +132,8 @@ func asNobody(t *testing.T, prepare, rest func(t *testing.T, dir string)) {
 		rest(t, dir)
 		return
 	}
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", "-test.count=1") //nolint:gosec // itself
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v",
+		"-test.count=1") //nolint:gosec // itself
 	cmd.Env = append(os.Environ(), asNobodyIn+"="+dir)
 	out, err := cmd.CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()) {
@@ -178,7 +179,9 @@ func TestUnreadableFolder(t *testing.T) {
 		do(t, writeRecord(keep, keepGood, recordFile{path: filepath.Join(closed, "a.lic"), data: doc("one")}))
 		do(t, writeRecord(keep, keepGood, recordFile{path: filepath.Join(closed, "b.lic"), data: doc("revoked")}))
 		if os.Geteuid() == 0 {
-			do(t, filepath.WalkDir(keep, func(p string, _ os.DirEntry, _ error) error { return os.Chown(p, 65534, 65534) }))
+			do(t, filepath.WalkDir(keep, func(p string, _ os.DirEntry, _ error) error {
+				return os.Chown(p, 65534, 65534)
+			}))
 		}
 		do(t, os.Chmod(closed, 0))
 		do(t, os.Chmod(filepath.Join(dir, "blind"), 0o444)) //nolint:gosec // to be listed, not entered
@@ -187,7 +190,8 @@ func TestUnreadableFolder(t *testing.T) {
 		closed := filepath.Join(dir, "closed")
 		g := watch(t, closed, fastPoll, keepIn(filepath.Join(dir, "keep")))
 		s := g.last()
-		if s.Problem == nil || s.Problem.Code != enforcer.Unavailable || !strings.Contains(s.Problem.Reason, "mode 0000") ||
+		if s.Problem == nil || s.Problem.Code != enforcer.Unavailable ||
+			!strings.Contains(s.Problem.Reason, "mode 0000") ||
 			!strings.Contains(s.Problem.Hint, "chmod o+rx "+closed) {
 			t.Errorf("problem %+v", s.Problem)
 		}

@@ -12,7 +12,8 @@ const (
 	magicVMHGFS = 0xBACBACBC
 )
 
-// fsKind returns the kind of file system a path is on, and whether changes may be made to it that this kernel never sees.
+// fsKind returns the kind of file system a path is on, and whether changes may be made to it that this kernel never
+// sees.
 func fsKind(path string) (kind string, remote bool) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(path, &st); err != nil {

@@ -18,8 +18,9 @@ var ErrNoPrevious = errors.New("no previous version of a licence is kept")
 // maxName is the longest name, in bytes, that Install accepts: file systems take 255.
 const maxName = 200
 
-// Install puts a document into a folder under a name, whole or not at all, with mode 0640; a file of licence keys with 0600. It
-// makes the folder if it is missing. A file of that name is replaced; a link of that name is too, not what it leads to.
+// Install puts a document into a folder under a name, whole or not at all, with mode 0640; a file of licence keys with
+// 0600. It makes the folder if it is missing. A file of that name is replaced; a link of that name is too, not what it
+// leads to.
 func Install(dir, name string, data []byte) error { return install(dir, name, data, nil) }
 
 func install(dir, name string, data []byte, at steps) error {
@@ -30,7 +31,8 @@ func install(dir, name string, data []byte, at steps) error {
 		return fmt.Errorf("install licence %s: it is empty", plain(name))
 	}
 	if len(data) > MaxDocument {
-		return fmt.Errorf("install licence %s: %d bytes; a licence document has at most %d (1 MiB)", plain(name), len(data), MaxDocument)
+		return fmt.Errorf("install licence %s: %d bytes; a licence document has at most %d (1 MiB)", plain(name),
+			len(data), MaxDocument)
 	}
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return fmt.Errorf("install licence %s: %w", plain(name), mendFolder(dir, err))
@@ -81,11 +83,13 @@ func Remove(dir, name string) error {
 func mendFolder(dir string, err error) error {
 	switch {
 	case errors.Is(err, syscall.EROFS):
-		return fmt.Errorf("folder %s is read-only for the agent; change the licence where it comes from: %w", plain(dir), err)
+		return fmt.Errorf("folder %s is read-only for the agent; change the licence where it comes from: %w",
+			plain(dir), err)
 	case errors.Is(err, syscall.EBUSY):
 		return fmt.Errorf("the file is a mount of its own in %s; change it where it comes from: %w", plain(dir), err)
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("the agent, as %s, may not write to folder %s; chown %d %s, or copy the file there as its owner: %w",
+		return fmt.Errorf(
+			"the agent, as %s, may not write to folder %s; chown %d %s, or copy the file there as its owner: %w",
 			whoami(), plain(dir), os.Geteuid(), shell(dir), err)
 	}
 	return err
@@ -103,7 +107,8 @@ func checkName(name string) error {
 	case strings.ContainsAny(name, `/\`) || !filepath.IsLocal(name):
 		return fmt.Errorf("file name %s is a path; give the name within the licence folder", plain(name))
 	case Ignored(name):
-		return fmt.Errorf("file name %s would be ignored (dotfiles, ~ .bak .tmp .swp .rpm* .dpkg-*); choose another", plain(name))
+		return fmt.Errorf("file name %s would be ignored (dotfiles, ~ .bak .tmp .swp .rpm* .dpkg-*); choose another",
+			plain(name))
 	}
 	return nil
 }
@@ -121,8 +126,8 @@ func (w *Watcher) Install(name string, data []byte) error {
 	return w.change(dir, name, data)
 }
 
-// Remove takes a document out of the licence folder, keeps it for [Watcher.Rollback], and asks for a rescan. Its error is
-// [fs.ErrNotExist] where there is none. It is safe to call from any goroutine.
+// Remove takes a document out of the licence folder, keeps it for [Watcher.Rollback], and asks for a rescan. Its error
+// is [fs.ErrNotExist] where there is none. It is safe to call from any goroutine.
 func (w *Watcher) Remove(name string) error {
 	w.install.Lock()
 	defer w.install.Unlock()
@@ -133,9 +138,9 @@ func (w *Watcher) Remove(name string) error {
 	return w.change(dir, name, nil)
 }
 
-// Rollback undoes the last Install or Remove of a name that was completed, or, when name is empty, the last of all, and returns the
-// name. One version is kept, so that a second Rollback undoes the first. Its error is [ErrNoPrevious] when there is nothing to go
-// back to. It is safe to call from any goroutine.
+// Rollback undoes the last Install or Remove of a name that was completed, or, when name is empty, the last of all, and
+// returns the name. One version is kept, so that a second Rollback undoes the first. Its error is [ErrNoPrevious] when
+// there is nothing to go back to. It is safe to call from any goroutine.
 func (w *Watcher) Rollback(name string) (string, error) {
 	w.install.Lock()
 	defer w.install.Unlock()

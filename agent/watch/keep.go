@@ -21,8 +21,8 @@ import (
 	"github.com/usher-agent/usher/agent/files"
 )
 
-// The keep folder has a folder of last good bytes, one of versions before the last install, each with a file a path, and one of
-// installations under way.
+// The keep folder has a folder of last good bytes, one of versions before the last install, each with a file a path,
+// and one of installations under way.
 const (
 	keepGood     = "good"
 	keepPrevious = "previous"
@@ -64,13 +64,15 @@ func (r recordFile) header() string {
 	case r.lost:
 		what = "lost"
 	}
-	return fmt.Sprintf("%s %s %s %s\n", recordMagic, what, r.modTime.UTC().Format(time.RFC3339Nano), strconv.Quote(r.path))
+	return fmt.Sprintf("%s %s %s %s\n", recordMagic, what, r.modTime.UTC().Format(time.RFC3339Nano),
+		strconv.Quote(r.path))
 }
 
 func parseHeader(line string) (recordFile, error) {
 	bad := errors.New("not a kept document")
 	fields := strings.SplitN(strings.TrimSuffix(line, "\n"), " ", 4)
-	if len(fields) != 4 || fields[0] != recordMagic || fields[1] != "file" && fields[1] != "none" && fields[1] != "lost" {
+	if len(fields) != 4 || fields[0] != recordMagic ||
+		fields[1] != "file" && fields[1] != "none" && fields[1] != "lost" {
 		return recordFile{}, bad
 	}
 	at, err := time.Parse(time.RFC3339Nano, fields[2])
@@ -192,8 +194,8 @@ func (s steps) done() {
 	}
 }
 
-// replaceFile puts bytes into place as a whole: temporary file, sync, rename, sync of the directory. An agent that starts on the same
-// folder takes a temporary file away, see sweep: then it is made again.
+// replaceFile puts bytes into place as a whole: temporary file, sync, rename, sync of the directory. An agent that
+// starts on the same folder takes a temporary file away, see sweep: then it is made again.
 func replaceFile(root *os.Root, name string, data []byte, perm fs.FileMode, at steps) (err error) {
 	for range 3 {
 		if err = tryReplace(root, name, data, perm, at); !errors.Is(err, fs.ErrNotExist) {
@@ -262,7 +264,8 @@ func syncDir(root *os.Root) {
 	}
 }
 
-// keeper writes the good bytes to disk on a goroutine of its own, for a disk may be slow and documents must count at once.
+// keeper writes the good bytes to disk on a goroutine of its own, for a disk may be slow and documents must count at
+// once.
 type keeper struct {
 	dir  string
 	log  *slog.Logger

@@ -39,7 +39,8 @@ func TestKeptBytesSurviveARestart(t *testing.T) {
 	file := filepath.Join(keep, keepGood, recordName(path))
 	whole, err := os.ReadFile(file) //nolint:gosec // a test's file
 	do(t, err)
-	for _, data := range [][]byte{nil, whole[:20], whole[:len(whole)-1], []byte("usher-kept/1 file x y\n"), bytes.Repeat([]byte("x"), 3<<20)} {
+	for _, data := range [][]byte{nil, whole[:20], whole[:len(whole)-1], []byte("usher-kept/1 file x y\n"),
+		bytes.Repeat([]byte("x"), 3<<20)} {
 		write(t, file, data)
 		g = watch(t, dir, keepIn(keep))
 		g.until("nothing good", broken("a.lic", "no licence"))
@@ -188,7 +189,8 @@ func TestInstall(t *testing.T) {
 	if err := Install(dir, "b.lic", nil); err == nil || !strings.Contains(err.Error(), "empty") {
 		t.Errorf("empty: %v", err)
 	}
-	if err := Install(dir, "b.lic", make([]byte, MaxDocument+1)); err == nil || !strings.Contains(err.Error(), "1 MiB") {
+	if err := Install(dir, "b.lic", make([]byte, MaxDocument+1)); err == nil ||
+		!strings.Contains(err.Error(), "1 MiB") {
 		t.Errorf("too large: %v", err)
 	}
 	if err := Remove(dir, "b.lic"); !errors.Is(err, fs.ErrNotExist) {

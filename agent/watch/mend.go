@@ -50,11 +50,14 @@ func unreachable(path string, err error) *enforcer.Problem {
 	}
 	fi, statErr := os.Stat(culprit)
 	if statErr != nil {
-		return problem(enforcer.Unavailable, "let "+whoami()+" read it", "licence path %s cannot be read: %s", plain(path), cause(err))
+		return problem(enforcer.Unavailable, "let "+whoami()+" read it", "licence path %s cannot be read: %s",
+			plain(path), cause(err))
 	}
 	return problem(enforcer.Unavailable,
-		fmt.Sprintf("chmod o+%s %s, or give it to the agent: chown %d %s", need, shell(culprit), os.Geteuid(), shell(culprit)),
-		"licence path %s cannot be read: %s %s, and the agent runs as %s", plain(path), plain(culprit), belongs(fi), whoami())
+		fmt.Sprintf("chmod o+%s %s, or give it to the agent: chown %d %s", need, shell(culprit), os.Geteuid(),
+			shell(culprit)),
+		"licence path %s cannot be read: %s %s, and the agent runs as %s", plain(path), plain(culprit), belongs(fi),
+		whoami())
 }
 
 // unreadable says why a file cannot be read; fi may be nil.
@@ -71,7 +74,8 @@ func unreadable(dir, name string, fi fs.FileInfo, err error) *enforcer.Problem {
 		return problem(enforcer.Unavailable, "chmod u+r "+path,
 			"%s cannot be read: it %s, and the agent runs as %s", plain(name), belongs(fi), whoami())
 	case mine(fi) || os.Geteuid() == 0:
-		return problem(enforcer.Unavailable, "look for a security module's rule (SELinux, AppArmor) or a share that refuses this user",
+		return problem(enforcer.Unavailable,
+			"look for a security module's rule (SELinux, AppArmor) or a share that refuses this user",
 			"%s cannot be read: %s, and %s may not read it all the same", plain(name), belongs(fi), whoami())
 	}
 	return problem(enforcer.Unavailable,
@@ -90,7 +94,8 @@ func badLink(root *os.Root, name string, err error) *enforcer.Problem {
 			"%s is a link to %s, which does not exist", plain(name), plain(to))
 	case escapes(err):
 		return problem(enforcer.Malformed, "put the document itself into the folder",
-			"%s is a link to %s, which is outside the licence folder; such a link is not followed", plain(name), plain(to))
+			"%s is a link to %s, which is outside the licence folder; such a link is not followed", plain(name),
+			plain(to))
 	case errors.Is(err, fs.ErrPermission):
 		return problem(enforcer.Unavailable, "let "+whoami()+" enter the folder that the link names",
 			"%s is a link to %s, which the agent may not reach as %s", plain(name), plain(to), whoami())

@@ -200,11 +200,12 @@ func BenchmarkRename(b *testing.B) {
 	dir := b.TempDir()
 	path := filepath.Join(dir, "a.lic")
 	told := make(chan []byte, 1)
-	w, err := New(Config{Path: dir, KeepDir: filepath.Join(b.TempDir(), "keep"), Check: check, OnChange: func(s Snapshot) {
-		if f := s.file("a.lic"); f != nil {
-			told <- f.Data
-		}
-	}})
+	w, err := New(Config{Path: dir, KeepDir: filepath.Join(b.TempDir(), "keep"), Check: check,
+		OnChange: func(s Snapshot) {
+			if f := s.file("a.lic"); f != nil {
+				told <- f.Data
+			}
+		}})
 	do(b, err)
 	ctx, cancel := context.WithCancel(b.Context())
 	var running sync.WaitGroup

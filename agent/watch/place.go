@@ -74,12 +74,14 @@ func (at place) targets() []target {
 // maxWay bounds the links that are followed on the way to the folder.
 const maxWay = 8
 
-// way returns where the path's last element is named, in truth, and where each link on the way is; or, when something is
-// missing, where that will be.
+// way returns where the path's last element is named, in truth, and where each link on the way is; or, when something
+// is missing, where that will be.
 func way(path string) []target {
 	root := filepath.VolumeName(path) + string(filepath.Separator)
 	split := func(p string) []string {
-		return strings.FieldsFunc(p[len(filepath.VolumeName(p)):], func(r rune) bool { return r < 0x80 && os.IsPathSeparator(uint8(r)) })
+		return strings.FieldsFunc(p[len(filepath.VolumeName(p)):], func(r rune) bool {
+			return r < 0x80 && os.IsPathSeparator(uint8(r))
+		})
 	}
 	var targets []target
 	dir, rest := root, split(path)

@@ -140,7 +140,8 @@ func Ignored(name string) bool {
 	return strings.HasPrefix(n, ".") || strings.Contains(n, ".rpm") || strings.Contains(n, ".dpkg-")
 }
 
-// IsKey reports whether a file of that name holds licence keys, with which documents beside it are opened, and is no document.
+// IsKey reports whether a file of that name holds licence keys, with which documents beside it are opened, and is no
+// document.
 func IsKey(name string) bool { return strings.HasSuffix(strings.ToLower(name), ".key") }
 
 // look returns the file as it lies there now, read anew only where it has changed; nil: it is not there.

@@ -73,7 +73,8 @@ func TestPlainAndShell(t *testing.T) {
 			t.Errorf("plain(%q) = %s, want %s", in, got, want)
 		}
 	}
-	for in, want := range map[string]string{"/etc/a.lic": "/etc/a.lic", "/a b": "'/a b'", "/it's": `'/it'\''s'`, "/a;rm": "'/a;rm'"} {
+	for in, want := range map[string]string{"/etc/a.lic": "/etc/a.lic", "/a b": "'/a b'", "/it's": `'/it'\''s'`,
+		"/a;rm": "'/a;rm'"} {
 		if got := shell(in); got != want {
 			t.Errorf("shell(%q) = %s, want %s", in, got, want)
 		}

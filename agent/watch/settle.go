@@ -25,8 +25,8 @@ type change struct {
 }
 
 // settler decides what counts of what is seen. Bytes that verify count at once. Bytes that do not are taken for a write
-// under way until they have stood for [Patience], and a file that is not there for one about to be replaced until it has
-// been gone as long; meanwhile what counted before stands. It reads no clock.
+// under way until they have stood for [Patience], and a file that is not there for one about to be replaced until it
+// has been gone as long; meanwhile what counted before stands. It reads no clock.
 type settler struct {
 	records map[string]*record
 }
@@ -53,8 +53,8 @@ func (s *settler) restore(name string, good []byte, modTime time.Time) {
 	s.records[name] = r
 }
 
-// step takes a look at the whole folder, at the instant now. It returns what is to be kept from now on, and when the next
-// patience ends; zero: nothing waits.
+// step takes a look at the whole folder, at the instant now. It returns what is to be kept from now on, and when the
+// next patience ends; zero: nothing waits.
 func (s *settler) step(now time.Time, seen map[string]sighting) (next time.Time, changes []change) {
 	wait := func(since time.Time) bool {
 		due := since.Add(Patience)

@@ -38,12 +38,15 @@ func TestSettle(t *testing.T) {
 		looks []look
 	}{
 		{"good bytes count at once", []look{{0, see(good(1)), "1", 0, "1"}, {1 * ms, see(good(2)), "2", 0, "2"}}},
-		{"the same good bytes are kept once", []look{{0, see(good(1)), "1", 0, "1"}, {1 * ms, see(good(1)), "1", 0, ""}}},
+		{"the same good bytes are kept once",
+			[]look{{0, see(good(1)), "1", 0, "1"}, {1 * ms, see(good(1)), "1", 0, ""}}},
 		{"broken bytes wait for their last write", []look{
-			{0, see(bad(1)), "-", 250, ""}, {200 * ms, see(bad(2)), "-", 450, ""}, {449 * ms, see(bad(2)), "-", 450, ""},
+			{0, see(bad(1)), "-", 250, ""}, {200 * ms, see(bad(2)), "-", 450, ""},
+			{449 * ms, see(bad(2)), "-", 450, ""},
 			{450 * ms, see(bad(2)), "!", 0, ""}}},
 		{"a write in pieces is never broken", []look{
-			{0, see(bad(1)), "-", 250, ""}, {249 * ms, see(bad(2)), "-", 499, ""}, {400 * ms, see(good(3)), "3", 0, "3"}}},
+			{0, see(bad(1)), "-", 250, ""}, {249 * ms, see(bad(2)), "-", 499, ""},
+			{400 * ms, see(good(3)), "3", 0, "3"}}},
 		{"a broken replacement leaves the last good bytes", []look{
 			{0, see(good(1)), "1", 0, "1"}, {10 * ms, see(bad(2)), "1", 260, ""}, {260 * ms, see(bad(2)), "1!", 0, ""},
 			{400 * ms, see(bad(3)), "1!", 650, ""}, {700 * ms, see(good(4)), "4", 0, "4"}}},

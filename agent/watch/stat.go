@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// racy is how recently a file may have been changed for another change to leave its times as they are: file systems keep
-// them as coarsely as two seconds.
+// racy is how recently a file may have been changed for another change to leave its times as they are: file systems
+// keep them as coarsely as two seconds.
 const racy = 2 * time.Second
 
 // fileID names a file or directory on this host; zero: not known.

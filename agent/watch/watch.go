@@ -52,8 +52,8 @@ type Config struct {
 	// Check says whether a file's bytes are a good document: nil when they verify, else why not. It is called on Run's
 	// goroutine and must not keep data. Required.
 	Check func(name string, data []byte) *enforcer.Problem
-	// OnChange is told what there is: once at the start, even when there is nothing, and after each change. It is called
-	// on Run's goroutine. Required.
+	// OnChange is told what there is: once at the start, even when there is nothing, and after each change. It is
+	// called on Run's goroutine. Required.
 	OnChange func(Snapshot)
 	// Log is told of the mode and of a keep folder that cannot be used. Optional.
 	Log *slog.Logger
@@ -205,8 +205,8 @@ func (r *run) loop(ctx context.Context) error {
 	for ctx.Err() == nil {
 		began := time.Now()
 		next, cost := r.scan(began, force)
-		// A folder that is written to without end must not take a whole core: after a look that brought nothing new, the
-		// next that an event asks for comes after a rest of four times what that look took.
+		// A folder that is written to without end must not take a whole core: after a look that brought nothing new,
+		// the next that an event asks for comes after a rest of four times what that look took.
 		rest := began.Add(min(5*cost, cost+maxRest))
 		for _, done := range r.waiting {
 			close(done)
@@ -263,8 +263,8 @@ func (r *run) wait(ctx context.Context, timer *time.Timer, wake, rest time.Time)
 	}
 }
 
-// scan looks at the folder once and tells OnChange of what changed. It returns when a file's patience ends, zero if none
-// waits, and how long the looking took if it brought nothing new.
+// scan looks at the folder once and tells OnChange of what changed. It returns when a file's patience ends, zero if
+// none waits, and how long the looking took if it brought nothing new.
 func (r *run) scan(now time.Time, force bool) (next time.Time, cost time.Duration) {
 	first := r.last == nil
 	p := r.survey(force)

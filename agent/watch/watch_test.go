@@ -145,7 +145,8 @@ func configMap(t *testing.T, dir string, version int, files map[string][]byte) {
 	do(t, os.Symlink(real, filepath.Join(dir, "..data_tmp")))
 	do(t, os.Rename(filepath.Join(dir, "..data_tmp"), filepath.Join(dir, "..data")))
 	for name := range files {
-		if err := os.Symlink(filepath.Join("..data", name), filepath.Join(dir, name)); err != nil && !errors.Is(err, os.ErrExist) {
+		if err := os.Symlink(filepath.Join("..data", name), filepath.Join(dir, name)); err != nil &&
+			!errors.Is(err, os.ErrExist) {
 			t.Fatal(err)
 		}
 	}
@@ -258,7 +259,8 @@ func TestFolderIsASwappedLink(t *testing.T) {
 	// The folder at the end of the link is exchanged; the link stays as it is.
 	do(t, os.Rename(filepath.Join(elsewhere, "v1"), filepath.Join(elsewhere, "old")))
 	s := g.until("nothing", func(s Snapshot) bool { return s.Problem != nil && len(s.Files) == 0 })
-	if want := "is a link to " + filepath.Join(elsewhere, "v1") + ", which does not exist"; !strings.Contains(s.Problem.Reason, want) {
+	if want := "is a link to " + filepath.Join(elsewhere, "v1") +
+		", which does not exist"; !strings.Contains(s.Problem.Reason, want) {
 		t.Errorf("reason %q, want %q", s.Problem.Reason, want)
 	}
 	do(t, os.Rename(filepath.Join(elsewhere, "v2"), filepath.Join(elsewhere, "v1")))
@@ -346,7 +348,8 @@ func TestFilePath(t *testing.T) {
 func TestIgnoredNames(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	ignored := []string{"README.bak", ".hidden.lic", "a.lic~", "a.tmp", "a.lic.swp", ".a.lic.swp", "a.lic.rpmsave", "a.lic.rpmnew",
+	ignored := []string{"README.bak", ".hidden.lic", "a.lic~", "a.tmp", "a.lic.swp", ".a.lic.swp", "a.lic.rpmsave",
+		"a.lic.rpmnew",
 		"a.lic.dpkg-dist", "A.LIC.BAK"}
 	for _, name := range ignored {
 		write(t, filepath.Join(dir, name), doc(name))
@@ -365,7 +368,8 @@ func TestTooLarge(t *testing.T) {
 	dir := t.TempDir()
 	g := watch(t, dir)
 	write(t, filepath.Join(dir, "a.lic"), bytes.Repeat([]byte("x"), 2<<20))
-	s := g.until("a problem", broken("a.lic", "a.lic has 2097152 bytes; a licence document has at most 1048576 (1 MiB)"))
+	s := g.until("a problem",
+		broken("a.lic", "a.lic has 2097152 bytes; a licence document has at most 1048576 (1 MiB)"))
 	if f := s.file("a.lic"); f.Data != nil || f.Problem.Code != enforcer.Malformed {
 		t.Errorf("%d bytes were read, code %s", len(f.Data), f.Problem.Code)
 	}
@@ -384,7 +388,8 @@ func TestTooMany(t *testing.T) {
 	write(t, filepath.Join(dir, "a.lic"), doc("early in the alphabet"))
 	write(t, filepath.Join(dir, "z.lic"), doc("late"))
 	s := g.until("two left out", func(s Snapshot) bool { return s.Omitted == 2 })
-	if len(s.Files) != MaxFiles || s.file("a.lic") != nil || s.Problem == nil || !strings.Contains(s.Problem.Reason, "at most 256") {
+	if len(s.Files) != MaxFiles || s.file("a.lic") != nil || s.Problem == nil ||
+		!strings.Contains(s.Problem.Reason, "at most 256") {
 		t.Errorf("%d files, problem %+v", len(s.Files), s.Problem)
 	}
 	do(t, os.Remove(filepath.Join(dir, "m000.lic")))

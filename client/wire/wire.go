@@ -185,8 +185,9 @@ type Returned struct {
 	License    string    `json:"license"`
 	Product    string    `json:"product"`
 	ReturnedAt time.Time `json:"returned_at"`
-	Receipt    string    `json:"receipt"`         // a JWT of type usher-return+jwt that the agent's key signs
-	Place      *Released `json:"place,omitempty"` // what came of giving this host's place back, where the licence has an upstream
+	Receipt    string    `json:"receipt"` // a JWT of type usher-return+jwt that the agent's key signs
+	// what came of giving this host's place back, where the licence has an upstream
+	Place *Released `json:"place,omitempty"`
 }
 
 // Pool is a pool of slots, or a meter (kind "meter": in_use is what has been drawn). Null is unlimited.
@@ -246,13 +247,14 @@ type RenewRequest struct {
 
 // Lease is a lease.
 type Lease struct {
-	ID         string     `json:"id"`
-	Pool       string     `json:"pool"` // of the first item
-	N          int64      `json:"n"`    // of the first item
-	Items      []Item     `json:"items"`
-	Lifetime   string     `json:"lifetime"`
-	Liveness   string     `json:"liveness"` // what tells that the holder is gone: ttl, peerpidfd, sentpidfd, pidfd, connection, none
-	State      string     `json:"state"`    // held, revoking, unconfirmed
+	ID       string `json:"id"`
+	Pool     string `json:"pool"` // of the first item
+	N        int64  `json:"n"`    // of the first item
+	Items    []Item `json:"items"`
+	Lifetime string `json:"lifetime"`
+	// what tells that the holder is gone: ttl, peerpidfd, sentpidfd, pidfd, connection, none
+	Liveness   string     `json:"liveness"`
+	State      string     `json:"state"` // held, revoking, unconfirmed
 	AcquiredAt time.Time  `json:"acquired_at"`
 	ExpiresAt  *time.Time `json:"expires_at"`
 	RevokeAt   *time.Time `json:"revoke_at,omitempty"`
@@ -322,7 +324,9 @@ type Fingerprint struct {
 
 // Event is one server-sent event's data on GET /v1/events; the event's name is Type.
 type Event struct {
-	Type    string    `json:"type"` // license.changed, lease.granted, lease.renewed, lease.ended, lease.revoking, emergency.started, license.returned, events.ended
+	// license.changed, lease.granted, lease.renewed, lease.ended, lease.revoking, emergency.started, license.returned,
+	// events.ended
+	Type    string    `json:"type"`
 	At      time.Time `json:"at"`
 	LeaseID string    `json:"lease_id,omitempty"`
 	Items   []Item    `json:"items,omitempty"`
@@ -360,18 +364,21 @@ type Listener struct {
 // Clock is the answer to GET /v1/clock: the time that licences are judged by, and what it comes from.
 type Clock struct {
 	Wall          time.Time  `json:"wall"`
-	Time          time.Time  `json:"time"`                   // the licence time, which does not go back
-	From          string     `json:"from"`                   // wall, mark, document
-	MarkedAt      *time.Time `json:"marked_at,omitempty"`    // the mark: the latest time of which there is evidence
-	LearntAt      *time.Time `json:"learnt_at,omitempty"`    // the latest time that an upstream has signed
-	SignedAt      *time.Time `json:"signed_at,omitempty"`    // the latest date of a document at hand
-	BehindSeconds float64    `json:"behind_seconds"`         // how far the wall clock is behind the licence time
-	BehindSince   *time.Time `json:"behind_since,omitempty"` // in licence time, and since this start of the host at most
-	AheadSeconds  float64    `json:"ahead_seconds"`          // how far the wall clock is ahead of the mark, where that is not believed yet
-	BelievedAt    *time.Time `json:"believed_at,omitempty"`  // when it will be
+	Time          time.Time  `json:"time"`                // the licence time, which does not go back
+	From          string     `json:"from"`                // wall, mark, document
+	MarkedAt      *time.Time `json:"marked_at,omitempty"` // the mark: the latest time of which there is evidence
+	LearntAt      *time.Time `json:"learnt_at,omitempty"` // the latest time that an upstream has signed
+	SignedAt      *time.Time `json:"signed_at,omitempty"` // the latest date of a document at hand
+	BehindSeconds float64    `json:"behind_seconds"`      // how far the wall clock is behind the licence time
+	// in licence time, and since this start of the host at most
+	BehindSince *time.Time `json:"behind_since,omitempty"`
+	// how far the wall clock is ahead of the mark, where that is not believed yet
+	AheadSeconds float64    `json:"ahead_seconds"`
+	BelievedAt   *time.Time `json:"believed_at,omitempty"` // when it will be
 }
 
-// ReleaseRequest asks that this host gives its place back on a licence with an upstream; of all of them where none is named.
+// ReleaseRequest asks that this host gives its place back on a licence with an upstream; of all of them where none is
+// named.
 type ReleaseRequest struct {
 	License string `json:"license,omitempty"`
 }
@@ -391,7 +398,8 @@ type Releases struct {
 // DrainRequest asks the agent to grant no new leases, and to say when those that are held are over.
 type DrainRequest struct {
 	WaitSeconds float64 `json:"wait_seconds,omitempty"` // how long to wait for that; 0: not at all
-	Release     bool    `json:"release,omitempty"`      // then give this host's places back, if nothing is held any more
+	// then give this host's places back, if nothing is held any more
+	Release bool `json:"release,omitempty"`
 }
 
 // Drain is how far an agent is drained.
@@ -425,7 +433,9 @@ type Keys struct {
 	Keys []Key `json:"keys"`
 	// Withheld says which licences are not in the chain, because the caller may not see all that they say.
 	Withheld []string `json:"withheld,omitempty"`
-	Chain    []string `json:"chain"` // of the licences in force: documents that name the key (cnf.jkt, RFC 7800), and vendors' words for it (usher-activation+jwt)
+	// of the licences in force: documents that name the key (cnf.jkt, RFC 7800), and vendors' words for it
+	// (usher-activation+jwt)
+	Chain []string `json:"chain"`
 }
 
 // Key is an Ed25519 public key (RFC 8037); its id is its RFC 7638 thumbprint.

@@ -42,7 +42,8 @@ type source struct {
 
 func (c *cli) configSource(cmd *cobra.Command) *source {
 	s := &source{flags: map[string]*string{}}
-	cmd.Flags().StringVar(&s.file, "config", "", "the configuration file (default USHER_CONFIG, else "+defaultConfig+" if it exists)")
+	cmd.Flags().StringVar(&s.file, "config", "",
+		"the configuration file (default USHER_CONFIG, else "+defaultConfig+" if it exists)")
 	for _, f := range configFlags {
 		s.flags[f.key] = cmd.Flags().String(f.flag, "", f.help+" ("+f.key+")")
 	}
@@ -75,7 +76,8 @@ func (s *source) load(c *cli) (*config.Config, error) {
 	}
 	cfg, err := config.Load(config.Source{File: s.path(), Env: os.Environ(), Flags: flags, Guard: s.guard})
 	if err != nil {
-		return nil, &exit{code: exitConfig, cause: err, hint: "docs/configuration.md and configs/usher.yaml explain every key"}
+		return nil, &exit{code: exitConfig, cause: err,
+			hint: "docs/configuration.md and configs/usher.yaml explain every key"}
 	}
 	return cfg, nil
 }
@@ -83,7 +85,8 @@ func (s *source) load(c *cli) (*config.Config, error) {
 func (c *cli) agentCommand() *cobra.Command {
 	var check, folders bool
 	var src *source
-	cmd := &cobra.Command{Use: "agent [--config FILE] [--check | --make-folders]", Short: "Run the agent, in the foreground", Args: cobra.NoArgs,
+	cmd := &cobra.Command{Use: "agent [--config FILE] [--check | --make-folders]",
+		Short: "Run the agent, in the foreground", Args: cobra.NoArgs,
 		Long: `Run the agent in the foreground. It listens on its socket, watches the licence folder, and logs to standard error.
 
 SIGHUP reads the configuration again, as a change of the file does. The first SIGINT or SIGTERM lets calls under way finish; a
@@ -130,7 +133,9 @@ func (c *cli) newLog(cfg *config.Config) (*slog.Logger, func(string)) {
 
 func (c *cli) runAgent(ctx context.Context, cfg *config.Config, src *source) error {
 	log, setLevel := c.newLog(cfg)
-	a, err := agent.New(agent.Options{Config: cfg, Load: func() (*config.Config, error) { return src.load(c) }, Log: log, SetLevel: setLevel, Version: version, Commit: commit()})
+	a, err := agent.New(agent.Options{Config: cfg, Load: func() (*config.Config, error) {
+		return src.load(c)
+	}, Log: log, SetLevel: setLevel, Version: version, Commit: commit()})
 	if err != nil {
 		return &exit{code: exitConfig, cause: err}
 	}
@@ -169,7 +174,8 @@ func (c *cli) reloads(ctx context.Context, a *agent.Agent, path string, log *slo
 			}
 		}
 		if events == nil {
-			log.Warn("the configuration file cannot be watched; send SIGHUP, or run `usher reload`, after a change", "file", path)
+			log.Warn("the configuration file cannot be watched; send SIGHUP, or run `usher reload`, after a change",
+				"file", path)
 		}
 	}
 	before := fileStamp(path)
@@ -215,8 +221,10 @@ func (c *cli) checkConfig(cfg *config.Config, src *source) error {
 	if from == "" {
 		from = "(none: defaults, variables and flags)"
 	}
-	rows := [][]string{{"configuration", from}, {"product", dash(cfg.Product.Name())}, {"licences", cfg.License.Path}, {"socket", cfg.Socket.Path},
-		{"trusted keys", dash(strings.Join(v.Keys, ", "))}, {"verdict now", string(v.Verdict.Code) + ": " + v.Verdict.Reason}}
+	rows := [][]string{{"configuration", from}, {"product", dash(cfg.Product.Name())}, {"licences", cfg.License.Path},
+		{"socket", cfg.Socket.Path},
+		{"trusted keys", dash(strings.Join(v.Keys, ", "))},
+		{"verdict now", string(v.Verdict.Code) + ": " + v.Verdict.Reason}}
 	for _, l := range v.Listeners {
 		rows = append(rows, []string{"listener " + l[0], l[1]})
 	}
@@ -233,7 +241,8 @@ func (c *cli) checkConfig(cfg *config.Config, src *source) error {
 		}
 	}
 	if len(v.Keys) == 0 {
-		fmt.Fprintln(c.errs, "warning: no key is trusted, so no licence can be valid: name the vendor's public key under license.trust")
+		fmt.Fprintln(c.errs,
+			"warning: no key is trusted, so no licence can be valid: name the vendor's public key under license.trust")
 	}
 	fmt.Fprintln(c.out, "the configuration is good")
 	return nil

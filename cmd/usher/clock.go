@@ -20,24 +20,32 @@ func examineClock(k *wire.Clock, add func(check, result, hint, format string, ar
 		}
 		is += " and what has passed since"
 	case "document":
-		is += ", from the date of a document at hand, " + instantText(k.SignedAt) + ", and for how long the host has run with it"
+		is += ", from the date of a document at hand, " + instantText(k.SignedAt) +
+			", and for how long the host has run with it"
 	default:
 		is += ", as the wall clock says"
 	}
 	switch {
 	case behind > tolerance:
-		hint := "set the clock right (timedatectl, or see to NTP); if it is right, ask the vendor for a document signed with --reset-clock for this agent's key"
+		hint := "set the clock right (timedatectl, or see to NTP); if it is right, ask the vendor for a document " +
+			"signed with --reset-clock for this agent's key"
 		if k.From == "document" {
-			hint = "set the clock right (timedatectl, or see to NTP); if it is right, that document is dated ahead of time: ask the vendor for another, and take this one out of the folder"
+			hint = "set the clock right (timedatectl, or see to NTP); if it is right, that document is dated ahead " +
+				"of time: ask the vendor for another, and take this one out of the folder"
 		}
 		since := ""
 		if k.BehindSince != nil {
 			since = ", since " + instantText(k.BehindSince)
 		}
-		add("clock", "warning", hint, "the wall clock says %s and is %s behind%s; %s", instantText(&k.Wall), roughly(behind), since, is)
+		add("clock", "warning", hint, "the wall clock says %s and is %s behind%s; %s", instantText(&k.Wall),
+			roughly(behind), since, is)
 	case ahead > 0:
-		add("clock", "warning", "if it is wrong, set it right before then, and nothing is lost; a newly issued document or an upstream's answer settles it sooner",
-			"the wall clock says %s, which is %s ahead of the latest time seen; licences are judged by it, but it is believed for good, and opens new periods of meters, only from %s on", instantText(&k.Wall), roughly(ahead), instantText(k.BelievedAt))
+		add("clock", "warning",
+			"if it is wrong, set it right before then, and nothing is lost; a newly issued document or an upstream's "+
+				"answer settles it sooner",
+			"the wall clock says %s, which is %s ahead of the latest time seen; licences are judged by it, but it is "+
+				"believed for good, and opens new periods of meters, only from %s on", instantText(&k.Wall),
+			roughly(ahead), instantText(k.BelievedAt))
 	default:
 		seen := ""
 		if k.LearntAt != nil {

@@ -35,7 +35,8 @@ func (o *signFlags) counts(claims *usher.Claims) error {
 		claims.Meters[name] = m
 		return err
 	}))
-	each := func(flag string, values []string, pool func(*usher.Pool, string) error, meter func(*usher.Meter, string) error) {
+	each := func(flag string, values []string, pool func(*usher.Pool, string) error,
+		meter func(*usher.Meter, string) error) {
 		err = errors.Join(err, pairs(flag, values, func(name, v string) error {
 			if p, ok := claims.Pools[name]; ok && pool != nil {
 				err := pool(&p, v)
@@ -51,9 +52,14 @@ func (o *signFlags) counts(claims *usher.Claims) error {
 		}))
 	}
 	number := func(to *int64, v string) (err error) { *to, err = strconv.ParseInt(v, 10, 64); return }
-	each("overage", o.overage, func(p *usher.Pool, v string) error { return number(&p.Overage, v) }, func(m *usher.Meter, v string) error { return number(&m.Overage, v) })
+	each("overage", o.overage, func(p *usher.Pool, v string) error {
+		return number(&p.Overage, v)
+	}, func(m *usher.Meter, v string) error { return number(&m.Overage, v) })
 	each("count-by", o.countBy, func(p *usher.Pool, v string) error { p.CountBy = v; return nil }, nil)
-	each("unit", o.units, func(p *usher.Pool, v string) error { p.Unit = v; return nil }, func(m *usher.Meter, v string) error { m.Unit = v; return nil })
+	each("unit", o.units, func(p *usher.Pool, v string) error {
+		p.Unit = v
+		return nil
+	}, func(m *usher.Meter, v string) error { m.Unit = v; return nil })
 	each("resets", o.resets, nil, func(m *usher.Meter, v string) error { m.Resets = v; return nil })
 	for _, name := range o.adjustable {
 		m, ok := claims.Meters[name]

@@ -21,7 +21,8 @@ import (
 
 func (c *cli) demoCommand() *cobra.Command {
 	var exitAtOnce bool
-	cmd := &cobra.Command{Use: "demo [--exit]", Short: "Play the whole story in a temporary folder, with nothing to configure", Args: cobra.NoArgs,
+	cmd := &cobra.Command{Use: "demo [--exit]",
+		Short: "Play the whole story in a temporary folder, with nothing to configure", Args: cobra.NoArgs,
 		Long: `Play the vendor, the installer, the product and the operator, one after the other, with a real agent in a temporary folder. The
 agent then stays up for you to try, until Ctrl-C; with --exit it ends at once.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.demo(cmd.Context(), exitAtOnce) }}
@@ -53,7 +54,8 @@ func (c *cli) demo(ctx context.Context, exitAtOnce bool) (err error) {
 		return fmt.Errorf("demo: %w", err)
 	}
 	defer os.RemoveAll(dir)
-	t := &tour{cli: c, ctx: ctx, dir: dir, exe: exe, socket: filepath.Join(dir, "usher.sock"), inbox: filepath.Join(dir, "license.d")}
+	t := &tour{cli: c, ctx: ctx, dir: dir, exe: exe, socket: filepath.Join(dir, "usher.sock"),
+		inbox: filepath.Join(dir, "license.d")}
 	t.agent = client.New(t.socket)
 	defer t.agent.Close()
 	began := time.Now()
@@ -102,12 +104,16 @@ func (t *tour) prepare() (stop func() error, err error) {
 	if t.upstream, err = freeAddress(); err != nil {
 		return nil, err
 	}
-	config := fmt.Sprintf("product: demo\nlicense:\n  path: %s\n  trust:\n    - {kid: demo-key, key_file: %s}\nsocket: {path: %s, mode: \"0600\"}\nstate: {dir: %s, runtime_dir: %s}\nupstream: {url: \"http://%s\"}\n",
-		t.inbox, filepath.Join(t.dir, "keys/demo-key.pub"), t.socket, filepath.Join(t.dir, "state"), filepath.Join(t.dir, "run"), t.upstream)
+	config := fmt.Sprintf(
+		"product: demo\nlicense:\n  path: %s\n  trust:\n    - {kid: demo-key, key_file: %s}\nsocket: {path: %s, "+
+			"mode: \"0600\"}\nstate: {dir: %s, runtime_dir: %s}\nupstream: {url: \"http://%s\"}\n",
+		t.inbox, filepath.Join(t.dir, "keys/demo-key.pub"), t.socket, filepath.Join(t.dir, "state"),
+		filepath.Join(t.dir, "run"), t.upstream)
 	if err := os.WriteFile(filepath.Join(t.dir, "usher.yaml"), []byte(config), 0o600); err != nil {
 		return nil, fmt.Errorf("demo: %w", err)
 	}
-	t.say("The operator starts the agent", "It watches the folder license.d and listens on a Unix socket. There is no licence yet.")
+	t.say("The operator starts the agent",
+		"It watches the folder license.d and listens on a Unix socket. There is no licence yet.")
 	fmt.Fprintln(t.out, "  $ usher agent --config usher.yaml &")
 	var log bytes.Buffer
 	cmd := exec.Command(t.exe, "agent", "--config", filepath.Join(t.dir, "usher.yaml"))
@@ -154,7 +160,8 @@ func (t *tour) prepare() (stop func() error, err error) {
 
 // tell tells the story.
 func (t *tour) tell() error {
-	t.say("The vendor signs a licence: 3 streams, bound to this host", "The request names the host by keyed hashes and by the agent's key; no serial number leaves it.")
+	t.say("The vendor signs a licence: 3 streams, bound to this host",
+		"The request names the host by keyed hashes and by the agent's key; no serial number leaves it.")
 	if _, err := t.usher(0, "fingerprint", "--request", "request.json"); err != nil {
 		return err
 	}
@@ -191,7 +198,10 @@ func (t *tour) tell() error {
 	if err := t.sign("demo-2", "5", "demo-2.lic"); err != nil {
 		return err
 	}
-	if err := t.drop("demo-2.lic", "demo.lic", func(l *wire.License) bool { n := l.Limits["streams"]; return n != nil && *n == 5 }); err != nil {
+	if err := t.drop("demo-2.lic", "demo.lic", func(l *wire.License) bool {
+		n := l.Limits["streams"]
+		return n != nil && *n == 5
+	}); err != nil {
 		return err
 	}
 	t.say("Somebody edits it, to have more still", "It is refused, with the reason, and the last good one stands.")
@@ -210,7 +220,8 @@ func (t *tour) tell() error {
 
 // sign signs a licence of so many streams that is bound to this host.
 func (t *tour) sign(id, streams, file string) error {
-	_, err := t.usher(0, "vendor", "sign", "--key", "keys/demo-key.key", "--product", "demo", "--licensee", "You", "--id", id, "--limit", "streams="+streams,
+	_, err := t.usher(0, "vendor", "sign", "--key", "keys/demo-key.key", "--product", "demo", "--licensee", "You",
+		"--id", id, "--limit", "streams="+streams,
 		"--feature", "hd", "--expires", "90d", "--bind", "request.json", "--out", file)
 	return err
 }
@@ -297,7 +308,8 @@ func (t *tour) until(ok func(*wire.License) bool) (*wire.License, error) {
 
 // kill has a program hold the last slot, another wait for it, and kills the first one.
 func (t *tour) kill() error {
-	t.say("A program that holds a slot is killed, while another waits", "No time to live to wait out: the kernel tells the agent.")
+	t.say("A program that holds a slot is killed, while another waits",
+		"No time to live to wait out: the kernel tells the agent.")
 	fmt.Fprintln(t.out, "  $ usher run --pool streams -- sleep 1000 &")
 	holder := exec.CommandContext(t.ctx, t.exe, "run", "--pool", "streams", "--", "sleep", "1000")
 	holder.Env = append(cleanEnvironment(), "USHER_SOCKET="+t.socket)
@@ -334,7 +346,8 @@ func (t *tour) kill() error {
 	if a.err != nil {
 		return a.err
 	}
-	fmt.Fprintf(t.out, "    %.1f ms after the kill the one that waited has the slot: lease %s\n", float64(a.at.Sub(killed).Microseconds())/1000, a.lease.ID)
+	fmt.Fprintf(t.out, "    %.1f ms after the kill the one that waited has the slot: lease %s\n",
+		float64(a.at.Sub(killed).Microseconds())/1000, a.lease.ID)
 	return t.agent.Release(t.ctx, a.lease.ID, false)
 }
 
@@ -398,8 +411,10 @@ func (t *tour) metrics() error {
 		return err
 	}
 	for line := range strings.Lines(string(b)) {
-		for _, want := range []string{`usher_license_state{state="valid"}`, `usher_license_expiry_timestamp`, `usher_slots_limit{`, `usher_slots_in_use{`, `usher_acquires_total{pool="streams",result="granted"}`,
-			`usher_denials_total{code="no_slots",pool="streams"}`, `usher_releases_total{cause="released",pool="streams"}`, `usher_license_warning{code="DOCUMENT"}`} {
+		for _, want := range []string{`usher_license_state{state="valid"}`, `usher_license_expiry_timestamp`,
+			`usher_slots_limit{`, `usher_slots_in_use{`, `usher_acquires_total{pool="streams",result="granted"}`,
+			`usher_denials_total{code="no_slots",pool="streams"}`,
+			`usher_releases_total{cause="released",pool="streams"}`, `usher_license_warning{code="DOCUMENT"}`} {
 			if strings.HasPrefix(line, want) {
 				fmt.Fprintf(t.out, "    %s", line)
 			}

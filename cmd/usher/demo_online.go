@@ -35,7 +35,8 @@ func freeAddress() (string, error) {
 func (t *tour) serve() (*server, error) {
 	fmt.Fprintf(t.out, "  $ usher upstream --key keys/demo-key.key --data upstream --listen %s &\n", t.upstream)
 	s := &server{}
-	s.cmd = exec.CommandContext(t.ctx, t.exe, "upstream", "--key", "keys/demo-key.key", "--data", "upstream", "--listen", t.upstream)
+	s.cmd = exec.CommandContext(t.ctx, t.exe, "upstream", "--key", "keys/demo-key.key", "--data", "upstream",
+		"--listen", t.upstream)
 	s.cmd.Dir, s.cmd.Env, s.cmd.Stderr = t.dir, cleanEnvironment(), &s.log
 	if err := s.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("demo: %w", err)
@@ -66,14 +67,17 @@ func (s *server) kill() {
 
 // online tells the story of a licence that demands proof from the vendor, with periods of seconds instead of days.
 func (t *tour) online() (err error) {
-	t.say("The vendor runs a server, and sells a licence that demands a sign of life", "Every 3 s here, with 30 s of grace; days and weeks in life.")
+	t.say("The vendor runs a server, and sells a licence that demands a sign of life",
+		"Every 3 s here, with 30 s of grace; days and weeks in life.")
 	s, err := t.serve()
 	if err != nil {
 		return err
 	}
 	defer func() { s.kill() }()
-	if _, err := t.usher(0, "vendor", "sign", "--key", "keys/demo-key.key", "--product", "demo", "--licensee", "You", "--id", "demo-3", "--limit", "streams=5", "--expires", "30d",
-		"--bind", "request.json", "--activation", "0", "--heartbeat", "3s", "--heartbeat-grace", "30s", "--check-in", "1d", "--out", "demo-3.lic"); err != nil {
+	if _, err := t.usher(0, "vendor", "sign", "--key", "keys/demo-key.key", "--product", "demo", "--licensee", "You",
+		"--id", "demo-3", "--limit", "streams=5", "--expires", "30d",
+		"--bind", "request.json", "--activation", "0", "--heartbeat", "3s", "--heartbeat-grace", "30s", "--check-in",
+		"1d", "--out", "demo-3.lic"); err != nil {
 		return err
 	}
 	if err := t.drop("demo-3.lic", "demo.lic", inForceOf("demo-3")); err != nil {
@@ -86,7 +90,9 @@ func (t *tour) online() (err error) {
 	if err != nil {
 		return err
 	}
-	if _, err := t.until(func(l *wire.License) bool { return l.Heartbeat.Last.After(*first.Heartbeat.Last) }); err != nil {
+	if _, err := t.until(func(l *wire.License) bool {
+		return l.Heartbeat.Last.After(*first.Heartbeat.Last)
+	}); err != nil {
 		return err
 	}
 	fmt.Fprintln(t.out, "    the host has been activated, and heartbeats go out at a third of their period")
@@ -102,7 +108,8 @@ func (t *tour) online() (err error) {
 		return err
 	}
 	fmt.Fprintf(t.out, "    VALID again after %.1f s\n", time.Since(began).Seconds())
-	t.say("The vendor renews the licence, and the agent brings it home", "Nobody touches the host: the renewed licence comes with the next check-in, which could have been waited for.")
+	t.say("The vendor renews the licence, and the agent brings it home",
+		"Nobody touches the host: the renewed licence comes with the next check-in, which could have been waited for.")
 	if _, err := t.usher(0, "upstream", "renew", "demo-3", "--expires", "1y", "--data", "upstream"); err != nil {
 		return err
 	}
@@ -119,7 +126,8 @@ func (t *tour) online() (err error) {
 	}
 	fmt.Fprintf(t.out, "    in force: %s\n", l.Reason)
 	t.say("The vendor revokes it", "The agent hears of it with its next heartbeat. Nothing new is granted.")
-	if _, err := t.usher(0, "upstream", "revoke", "demo-3", "--reason", "the invoice was never paid", "--data", "upstream"); err != nil {
+	if _, err := t.usher(0, "upstream", "revoke", "demo-3", "--reason", "the invoice was never paid", "--data",
+		"upstream"); err != nil {
 		return err
 	}
 	if _, err := t.until(func(l *wire.License) bool { return l.Code == "REVOKED" }); err != nil {
@@ -137,7 +145,8 @@ func (t *tour) online() (err error) {
 
 // outage kills the server and shows the grace counting down, while slots are granted as ever.
 func (t *tour) outage(s *server) error {
-	t.say("The server fails, and hurts nobody before its time", "Only when the period has run out does the grace begin; slots are granted all the while.")
+	t.say("The server fails, and hurts nobody before its time",
+		"Only when the period has run out does the grace begin; slots are granted all the while.")
 	fmt.Fprintln(t.out, "  $ kill -9 %2")
 	s.kill()
 	l, err := t.until(func(l *wire.License) bool { return l.Code == "VALID_IN_GRACE" })
@@ -148,7 +157,8 @@ func (t *tour) outage(s *server) error {
 		if l.GraceEndsAt == nil {
 			return errors.New("demo: the licence is in grace, and does not say until when")
 		}
-		fmt.Fprintf(t.out, "    %s: %.0f s of grace are left (%s)\n", l.Code, time.Until(*l.GraceEndsAt).Seconds(), l.Reason)
+		fmt.Fprintf(t.out, "    %s: %.0f s of grace are left (%s)\n", l.Code, time.Until(*l.GraceEndsAt).Seconds(),
+			l.Reason)
 		select {
 		case <-t.ctx.Done():
 			return t.ctx.Err()
@@ -168,6 +178,8 @@ func (t *tour) outage(s *server) error {
 // inForceOf says that a licence of an id is in force.
 func inForceOf(id string) func(*wire.License) bool {
 	return func(l *wire.License) bool {
-		return l.State == "valid" && slices.ContainsFunc(l.Licenses, func(d wire.Document) bool { return d.ID == id && d.InForce })
+		return l.State == "valid" && slices.ContainsFunc(l.Licenses, func(d wire.Document) bool {
+			return d.ID == id && d.InForce
+		})
 	}
 }

@@ -162,7 +162,8 @@ func TestAPIDocumented(t *testing.T) {
 func TestCommandsNamed(t *testing.T) {
 	root := (&cli{}).root()
 	var texts []string
-	for _, glob := range []string{"../../docs/*.md", "../../docs/*/*.md", "../../README.md", "../../configs/*", "../../agent/*.go", "../../agent/*/*.go", "../../enforcer/*.go", "../../client/*.go", "*.go"} {
+	for _, glob := range []string{"../../docs/*.md", "../../docs/*/*.md", "../../README.md", "../../configs/*",
+		"../../agent/*.go", "../../agent/*/*.go", "../../enforcer/*.go", "../../client/*.go", "*.go"} {
 		files, err := filepath.Glob(glob)
 		if err != nil {
 			t.Fatal(err)
@@ -189,7 +190,8 @@ func TestCommandsNamed(t *testing.T) {
 				if name == "--" {
 					break
 				}
-				if long, ok := strings.CutPrefix(name, "--"); ok && cmd.Flags().Lookup(long) == nil && cmd.InheritedFlags().Lookup(long) == nil && long != "help" {
+				if long, ok := strings.CutPrefix(name, "--"); ok && cmd.Flags().Lookup(long) == nil &&
+					cmd.InheritedFlags().Lookup(long) == nil && long != "help" {
 					t.Errorf("%s: `usher %s`: %s has no flag --%s", f, m[1], cmd.CommandPath(), long)
 				}
 			}
@@ -214,8 +216,8 @@ func TestHelp(t *testing.T) {
 	walk((&cli{}).root())
 }
 
-// No image can be built in a test, so the commands that build it are run outside: the binary must be static and know what
-// the image asks of it.
+// No image can be built in a test, so the commands that build it are run outside: the binary must be static and know
+// what the image asks of it.
 func TestDockerfile(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS != "linux" {
@@ -227,7 +229,8 @@ func TestDockerfile(t *testing.T) {
 	if line == nil {
 		t.Fatal("the Dockerfile has no line that builds")
 	}
-	build := exec.Command("sh", "-c", strings.NewReplacer("/out/usher", bin, "${VERSION}", "v9.9.9-test").Replace(line[1]))
+	build := exec.Command("sh", "-c",
+		strings.NewReplacer("/out/usher", bin, "${VERSION}", "v9.9.9-test").Replace(line[1]))
 	build.Dir = "../.."
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%s: %v\n%s", line[1], err, out)
@@ -242,10 +245,12 @@ func TestDockerfile(t *testing.T) {
 			t.Error("the binary is not static")
 		}
 	}
-	if out, err := exec.Command(bin, "--version").Output(); err != nil || !strings.HasPrefix(string(out), "usher v9.9.9-test") {
+	if out, err := exec.Command(bin, "--version").Output(); err != nil ||
+		!strings.HasPrefix(string(out), "usher v9.9.9-test") {
 		t.Errorf("--version says %s, %v", out, err)
 	}
-	for _, m := range regexp.MustCompile(`(?m)^(?:COPY) (go\.mod go\.sum|client/go\.mod) `).FindAllStringSubmatch(text, -1) {
+	for _, m := range regexp.MustCompile(`(?m)^(?:COPY) (go\.mod go\.sum|client/go\.mod) `).FindAllStringSubmatch(text,
+		-1) {
 		for name := range strings.FieldsSeq(m[1]) {
 			if _, err := os.Stat("../../" + name); err != nil {
 				t.Errorf("the Dockerfile copies %s: %v", name, err)
@@ -253,8 +258,10 @@ func TestDockerfile(t *testing.T) {
 		}
 	}
 	root := (&cli{}).root()
-	for _, want := range []string{`CMD ["/usr/bin/usher", "health"]`, `ENTRYPOINT ["/usr/bin/usher"]`, `CMD ["agent"]`, "USER 10473:10473",
-		"ENV USHER_SOCKET=/run/usher/sock/usher.sock USHER_STATE_RUNTIME_DIR=/var/lib/usher/run", `VOLUME ["/run/usher/sock", "/var/lib/usher"]`} {
+	for _, want := range []string{`CMD ["/usr/bin/usher", "health"]`, `ENTRYPOINT ["/usr/bin/usher"]`, `CMD ["agent"]`,
+		"USER 10473:10473",
+		"ENV USHER_SOCKET=/run/usher/sock/usher.sock USHER_STATE_RUNTIME_DIR=/var/lib/usher/run",
+		`VOLUME ["/run/usher/sock", "/var/lib/usher"]`} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the Dockerfile lacks %s", want)
 		}
@@ -298,17 +305,21 @@ func TestVendorBuild(t *testing.T) {
 		t.Errorf("--version says %s", out)
 	}
 	lic := filepath.Join(dir, "a.lic")
-	command(0, "", plain, "vendor", "sign", "--key", filepath.Join(keys, "v1.key"), "--product", "acme", "--limit", "a=1", "--scope", "host", "--out", lic)
+	command(0, "", plain, "vendor", "sign", "--key", filepath.Join(keys, "v1.key"), "--product", "acme", "--limit",
+		"a=1", "--scope", "host", "--out", lic)
 	command(0, "", bin, "license", "inspect", lic)
 	command(3, "", plain, "license", "inspect", lic)
 	config := filepath.Join(dir, "usher.yaml")
-	if err := os.WriteFile(config, []byte("license:\n  path: "+dir+"\n  trust:\n    - {kid: other, key_file: "+filepath.Join(keys, "v1.pub")+"}\n"), 0o600); err != nil {
+	if err := os.WriteFile(config, []byte("license:\n  path: "+dir+"\n  trust:\n    - {kid: other, key_file: "+
+		filepath.Join(keys, "v1.pub")+"}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if out := command(78, "", bin, "agent", "--config", config, "--check"); !strings.Contains(out, "this agent is built for acme and believes the keys that are compiled in alone; leave license.trust out") {
+	if out := command(78, "", bin, "agent", "--config", config, "--check"); !strings.Contains(out,
+		"this agent is built for acme and believes the keys that are compiled in alone; leave license.trust out") {
 		t.Errorf("trust beside compiled-in keys: %s", out)
 	}
-	if out := command(78, "USHER_PRODUCT=other", bin, "agent", "--license", dir, "--check"); !strings.Contains(out, "this agent is built for acme") {
+	if out := command(78, "USHER_PRODUCT=other", bin, "agent", "--license", dir, "--check"); !strings.Contains(out,
+		"this agent is built for acme") {
 		t.Errorf("another product: %s", out)
 	}
 	if out := command(0, "", bin, "agent", "--license", lic, "--check"); !strings.Contains(out, "VALID") {

@@ -37,7 +37,8 @@ type finding struct {
 func (c *cli) doctorCommand() *cobra.Command {
 	var repair bool
 	var src *source
-	cmd := &cobra.Command{Use: "doctor [--repair]", Short: "Look for what is wrong, and say how to mend it", Args: cobra.NoArgs,
+	cmd := &cobra.Command{Use: "doctor [--repair]", Short: "Look for what is wrong, and say how to mend it",
+		Args: cobra.NoArgs,
 		Long: `Look at the socket, the agent, its licence, pools, clock, watching and configuration, and say what is wrong and how to
 mend it. Exits 1 when something is bad.
 
@@ -152,12 +153,16 @@ func (c *cli) examine(cmd *cobra.Command) (out []finding) {
 	if h.Status != "ok" {
 		result = "warning"
 	}
-	add("agent", result, "", "%s, version %s, product %s, keys from %s", h.Status, h.Version, dash(h.Product), h.Anchors)
+	add("agent", result, "", "%s, version %s, product %s, keys from %s", h.Status, h.Version, dash(h.Product),
+		h.Anchors)
 	if h.Version != version {
-		add("version", "warning", "restart the agent after an update", "the agent is version %s, and this command %s", h.Version, version)
+		add("version", "warning", "restart the agent after an update", "the agent is version %s, and this command %s",
+			h.Version, version)
 	}
 	for _, s := range h.State {
-		add("state", "bad", "look at who has changed the agent's folders; then stop the agent and run `usher doctor --repair`, which accepts the state as it is",
+		add("state", "bad",
+			"look at who has changed the agent's folders; then stop the agent and run `usher doctor --repair`, which "+
+				"accepts the state as it is",
 			"%s is %s (found %s): %s", s.File, s.Fault, s.Found.Format(time.RFC3339), s.Effect)
 	}
 	if l, err := agent.License(ctx); err != nil {
@@ -172,7 +177,8 @@ func (c *cli) examine(cmd *cobra.Command) (out []finding) {
 		for _, p := range pools {
 			switch {
 			case p.Available != nil && *p.Available == 0 && p.Budget != nil && *p.Budget > 0:
-				add("pool "+p.Name, "warning", "`usher leases` says who holds them", "all %d slots are in use", *p.Budget)
+				add("pool "+p.Name, "warning", "`usher leases` says who holds them", "all %d slots are in use",
+					*p.Budget)
 			case p.Budget != nil && p.Limit != nil && *p.Budget < *p.Limit:
 				add("pool "+p.Name, "warning", "", "this agent may hand out %d of %d slots", *p.Budget, *p.Limit)
 			}
@@ -189,7 +195,8 @@ func (c *cli) examine(cmd *cobra.Command) (out []finding) {
 }
 
 // examineListeners says where the APIs of other systems are answered, and by which keys their answers are signed.
-func examineListeners(ctx context.Context, agent *client.Client, h *wire.Health, add func(check, result, hint, format string, args ...any)) {
+func examineListeners(ctx context.Context, agent *client.Client, h *wire.Health,
+	add func(check, result, hint, format string, args ...any)) {
 	if len(h.Listeners) == 0 {
 		return
 	}
@@ -202,7 +209,8 @@ func examineListeners(ctx context.Context, agent *client.Client, h *wire.Health,
 		}
 	}
 	for _, l := range h.Listeners {
-		add("listener", "ok", "", "%s speaks %s; the Ed25519 key of its answers is %s", l.Address, l.Dialect, dash(signs[l.Dialect]))
+		add("listener", "ok", "", "%s speaks %s; the Ed25519 key of its answers is %s", l.Address, l.Dialect,
+			dash(signs[l.Dialect]))
 	}
 }
 
@@ -226,11 +234,17 @@ func examineKernel(add func(check, result, hint, format string, args ...any)) {
 	}
 	switch {
 	case s.PeerPIDFD:
-		add("liveness", "ok", "", "the kernel (%s) tells when any holder dies (peerpidfd); after a restart holders are found again %s", s.Kernel, again)
+		add("liveness", "ok", "",
+			"the kernel (%s) tells when any holder dies (peerpidfd); after a restart holders are found again %s",
+			s.Kernel, again)
 	case s.PIDFDOpen:
-		add("liveness", "ok", "", "the kernel (%s) tells when a holder dies that sends a pidfd of itself (sentpidfd), as our client does, or whose process the agent can see (pidfd); after a restart holders are found again %s", s.Kernel, again)
+		add("liveness", "ok", "",
+			"the kernel (%s) tells when a holder dies that sends a pidfd of itself (sentpidfd), as our client does, "+
+				"or whose process the agent can see (pidfd); after a restart holders are found again %s", s.Kernel,
+			again)
 	default:
-		add("liveness", "warning", "keep the connection open for as long as slots are held", "the kernel does not tell when another process dies; a lease lives by its connection")
+		add("liveness", "warning", "keep the connection open for as long as slots are held",
+			"the kernel does not tell when another process dies; a lease lives by its connection")
 	}
 }
 
@@ -243,9 +257,12 @@ func (c *cli) examineHost(cmd *cobra.Command, add func(check, result, hint, form
 			present++
 		}
 	}
-	detail := fmt.Sprintf("%d of %d components can be read by this user; virtual machine: %s; container: %s", present, len(r.Components), yesNo(r.Virtual), yesNo(r.Container))
+	detail := fmt.Sprintf("%d of %d components can be read by this user; virtual machine: %s; container: %s", present,
+		len(r.Components), yesNo(r.Virtual), yesNo(r.Container))
 	if present < 2 {
-		add("host", "warning", "a licence bound to this host would hang by a thread; bind it to the agent's key, or mount the host's /sys and /etc", "%s", detail)
+		add("host", "warning",
+			"a licence bound to this host would hang by a thread; bind it to the agent's key, or mount the host's "+
+				"/sys and /etc", "%s", detail)
 		return
 	}
 	add("host", "ok", "", "%s", detail)
@@ -253,7 +270,8 @@ func (c *cli) examineHost(cmd *cobra.Command, add func(check, result, hint, form
 
 func (c *cli) bundleCommand() *cobra.Command {
 	var out string
-	cmd := &cobra.Command{Use: "support-bundle [--out FILE]", Short: "Write what a vendor's support needs to know, without secrets", Args: cobra.NoArgs,
+	cmd := &cobra.Command{Use: "support-bundle [--out FILE]",
+		Short: "Write what a vendor's support needs to know, without secrets", Args: cobra.NoArgs,
 		Long: `Write a .tar.gz with the licence's state, pools, leases, configuration, metrics, fingerprint and the doctor's findings. It leaves out
 keys, e-mail addresses, licensees' own terms, and the users and labels of holders. Look into it before you send it.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -269,7 +287,8 @@ keys, e-mail addresses, licensees' own terms, and the users and labels of holder
 			}
 			return nil
 		}}
-	cmd.Flags().StringVar(&out, "out", "", "the file to write; - is standard output (default usher-support-TIME.tar.gz)")
+	cmd.Flags().StringVar(&out, "out", "",
+		"the file to write; - is standard output (default usher-support-TIME.tar.gz)")
 	return cmd
 }
 
@@ -292,7 +311,8 @@ func (c *cli) bundle(cmd *cobra.Command, path string) (n int, err error) {
 	now := time.Now()
 	add := func(name string, data []byte) {
 		if err == nil {
-			err = t.WriteHeader(&tar.Header{Name: "usher-support/" + name, Mode: 0o644, Size: int64(len(data)), ModTime: now})
+			err = t.WriteHeader(&tar.Header{Name: "usher-support/" + name, Mode: 0o644, Size: int64(len(data)),
+				ModTime: now})
 		}
 		if err == nil {
 			_, err = t.Write(data)
@@ -318,7 +338,8 @@ func (c *cli) bundle(cmd *cobra.Command, path string) (n int, err error) {
 	}
 	ctx, agent := cmd.Context(), c.client()
 	part("version", func() (any, error) {
-		return map[string]string{"version": versionText(), "go": runtime.Version(), "os": runtime.GOOS, "arch": runtime.GOARCH}, nil
+		return map[string]string{"version": versionText(), "go": runtime.Version(), "os": runtime.GOOS,
+			"arch": runtime.GOARCH}, nil
 	})
 	part("doctor", func() (any, error) { return c.examine(cmd), nil })
 	part("health", func() (any, error) { return agent.Health(ctx) })
@@ -357,7 +378,8 @@ func redactLeases(leases []wire.Lease) []wire.Lease {
 func redactConfig(settings []wire.Setting) []wire.Setting {
 	for i := range settings {
 		k := settings[i].Key[strings.LastIndexByte(settings[i].Key, '.')+1:]
-		path := strings.HasSuffix(k, "_file") || strings.HasSuffix(k, "_dir") || k == "path" // says where a secret is, and not the secret
+		// says where a secret is, and not the secret
+		path := strings.HasSuffix(k, "_file") || strings.HasSuffix(k, "_dir") || k == "path"
 		if !path && redact.Member(k, settings[i].Value) || k == "inline" {
 			if settings[i].Value != "" {
 				settings[i].Value = "(left out)"

@@ -12,7 +12,8 @@ import (
 func (c *cli) drainCommand() *cobra.Command {
 	var wait time.Duration
 	var release, undo bool
-	cmd := &cobra.Command{Use: "drain [--wait D] [--deactivate] | --undo", Short: "Grant no new leases, and wait until those held are over", Args: cobra.NoArgs,
+	cmd := &cobra.Command{Use: "drain [--wait D] [--deactivate] | --undo",
+		Short: "Grant no new leases, and wait until those held are over", Args: cobra.NoArgs,
 		Long: `Have the agent grant no new leases from now on, until "usher drain --undo" or its next start, and wait until the held leases are over.
 It does not wait for borrowed slots, which end at their date. The agent is unready meanwhile. Exits 1 when leases are still held after
 --wait; run it again to wait on.
@@ -24,11 +25,13 @@ release-host" does: for a host that is going out of service. Admins only.`,
 			var err error
 			if undo {
 				if release || cmd.Flags().Changed("wait") {
-					return usage("--undo goes with nothing else: `usher upstream call` takes places again that were given back")
+					return usage(
+						"--undo goes with nothing else: `usher upstream call` takes places again that were given back")
 				}
 				d, err = c.client().Undrain(cmd.Context())
 			} else {
-				d, err = c.client().Drain(cmd.Context(), wire.DrainRequest{WaitSeconds: wait.Seconds(), Release: release})
+				d, err = c.client().Drain(cmd.Context(),
+					wire.DrainRequest{WaitSeconds: wait.Seconds(), Release: release})
 			}
 			if err != nil {
 				return err
@@ -67,7 +70,9 @@ func (c *cli) sayDrained(d *wire.Drain) {
 	case !d.Draining:
 		fmt.Fprintln(c.out, "the agent grants leases again")
 	case d.Leases > 0:
-		fmt.Fprintf(c.out, "no new leases are granted, and %d are still held%s; `usher leases` says by whom, and `usher drain` waits on\n", d.Leases, borrowed)
+		fmt.Fprintf(c.out,
+			"no new leases are granted, and %d are still held%s; `usher leases` says by whom, and `usher drain` "+
+				"waits on\n", d.Leases, borrowed)
 	default:
 		fmt.Fprintf(c.out, "no new leases are granted, and none is held%s\n", borrowed)
 	}
@@ -81,11 +86,13 @@ func (c *cli) sayReleased(r wire.Released, mend string) {
 		fmt.Fprintf(c.out, "licence %s: this host's place was given back to the upstream\n", r.License)
 		return
 	}
-	fmt.Fprintf(c.out, "licence %s: this host's place could not be given back to the upstream: %s; %s\n", r.License, r.Reason, mend)
+	fmt.Fprintf(c.out, "licence %s: this host's place could not be given back to the upstream: %s; %s\n", r.License,
+		r.Reason, mend)
 }
 
 func (c *cli) releaseHostCommand() *cobra.Command {
-	return &cobra.Command{Use: "release-host [ID]", Short: "Give this host's place on a licence back to its upstream", Args: cobra.MaximumNArgs(1),
+	return &cobra.Command{Use: "release-host [ID]", Short: "Give this host's place on a licence back to its upstream",
+		Args: cobra.MaximumNArgs(1),
 		Long: `Give this host's place back to the upstream, on one licence or on all, so that another host may have it. The licence
 is of no use here from then on, until "usher upstream call" takes a place again. A mere shutdown gives nothing back. Admins only.`,
 		RunE: func(cmd *cobra.Command, args []string) error {

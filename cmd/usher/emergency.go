@@ -20,7 +20,8 @@ func (c *cli) emergencyCommand() *cobra.Command {
 
 func (c *cli) emergencyStart() *cobra.Command {
 	var reason string
-	cmd := &cobra.Command{Use: "start --reason TEXT", Short: "Begin an emergency; the upstream hears of it", Args: cobra.NoArgs,
+	cmd := &cobra.Command{Use: "start --reason TEXT", Short: "Begin an emergency; the upstream hears of it",
+		Args: cobra.NoArgs,
 		Long: `Begin an emergency on a licence that has lapsed, or is about to. For as long as the licence says, an expiry or a missed heartbeat or
 check-in does not stop it. A licence allows only so many a year. The agent logs and counts it, and tells the vendor's upstream. Admins only.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -34,7 +35,8 @@ check-in does not stop it. A licence allows only so many a year. The agent logs 
 			if c.json {
 				return c.printJSON(e)
 			}
-			fmt.Fprintf(c.out, "licence %s: the emergency holds until %s; mend the cause by then\n", e.License, e.EndsAt.UTC().Format(time.RFC3339))
+			fmt.Fprintf(c.out, "licence %s: the emergency holds until %s; mend the cause by then\n", e.License,
+				e.EndsAt.UTC().Format(time.RFC3339))
 			return nil
 		}}
 	cmd.Flags().StringVar(&reason, "reason", "", "why, in a sentence")
@@ -42,7 +44,8 @@ check-in does not stop it. A licence allows only so many a year. The agent logs 
 }
 
 func (c *cli) emergencyList() *cobra.Command {
-	return &cobra.Command{Use: "list", Short: "List the emergencies, and what the licences still allow", Args: cobra.NoArgs,
+	return &cobra.Command{Use: "list", Short: "List the emergencies, and what the licences still allow",
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			all, err := c.client().Emergencies(cmd.Context())
 			if err != nil {
@@ -64,7 +67,8 @@ func (c *cli) emergencyList() *cobra.Command {
 						next = "the next may begin " + away(*g.Next, now)
 					}
 				}
-				fmt.Fprintf(c.out, "licence %s grants %v, %d within a year; %s\n", g.License, time.Duration(g.LengthSeconds)*time.Second, g.PerYear, next)
+				fmt.Fprintf(c.out, "licence %s grants %v, %d within a year; %s\n", g.License,
+					time.Duration(g.LengthSeconds)*time.Second, g.PerYear, next)
 			}
 			if len(all.Emergencies) == 0 {
 				return nil
@@ -75,7 +79,8 @@ func (c *cli) emergencyList() *cobra.Command {
 				if e.Running {
 					state = "running"
 				}
-				rows = append(rows, []string{e.License, e.BeganAt.UTC().Format(time.RFC3339), e.EndsAt.UTC().Format(time.RFC3339), state, e.Reason})
+				rows = append(rows, []string{e.License, e.BeganAt.UTC().Format(time.RFC3339),
+					e.EndsAt.UTC().Format(time.RFC3339), state, e.Reason})
 			}
 			return c.table(rows...)
 		}}
@@ -83,7 +88,8 @@ func (c *cli) emergencyList() *cobra.Command {
 
 func (c *cli) returnCommand() *cobra.Command {
 	var out string
-	cmd := &cobra.Command{Use: "return ID --out FILE", Short: "Stop a licence on this host for good, and write a receipt for the vendor", Args: cobra.ExactArgs(1),
+	cmd := &cobra.Command{Use: "return ID --out FILE",
+		Short: "Stop a licence on this host for good, and write a receipt for the vendor", Args: cobra.ExactArgs(1),
 		Long: `Give a licence back, for example to move it to another host. The agent stops it here for good, ends its slots as its terms say, and signs
 a receipt with its key, which proves this to the vendor. A second run writes the same receipt. Where the agent can reach the licence's
 upstream, it also gives this host's place back there. Admins only.`,
@@ -116,7 +122,9 @@ upstream, it also gives this host's place back there. Admins only.`,
 			if c.json {
 				return c.printJSON(r)
 			}
-			fmt.Fprintf(c.out, "%s  licence %s was returned on %s and is of no use here any more; send the file to the vendor\n", out, r.License, r.ReturnedAt.UTC().Format(time.DateOnly))
+			fmt.Fprintf(c.out,
+				"%s  licence %s was returned on %s and is of no use here any more; send the file to the vendor\n", out,
+				r.License, r.ReturnedAt.UTC().Format(time.DateOnly))
 			if r.Place != nil {
 				c.sayReleased(*r.Place, "the receipt has the vendor free it")
 			}
@@ -128,7 +136,8 @@ upstream, it also gives this host's place back there. Admins only.`,
 
 func (c *cli) acceptReturnCommand() *cobra.Command {
 	var ledger, request string
-	cmd := &cobra.Command{Use: "accept-return RECEIPT [--ledger F] [--request F]", Short: "Check a receipt of a returned licence, and record it", Args: cobra.ExactArgs(1),
+	cmd := &cobra.Command{Use: "accept-return RECEIPT [--ledger F] [--request F]",
+		Short: "Check a receipt of a returned licence, and record it", Args: cobra.ExactArgs(1),
 		Long: `Check the receipt that "license return" wrote: the licence must be in the ledger, byte for byte, and the agent that it was bound to must
 have signed. Where the licence names no agent key, --request is the request of the host that it was on. The ledger records the return.`,
 		RunE: func(_ *cobra.Command, args []string) error {
@@ -156,17 +165,20 @@ have signed. Where the licence names no agent key, --request is the request of t
 			if r.Again {
 				also = "; the ledger has it already"
 			}
-			fmt.Fprintf(c.out, "licence %s (%s, %s) was returned on %s by the host with agent key %s%s\n", r.License, r.Product, dash(r.Licensee), r.At.Format(time.DateOnly), r.AgentKey, also)
+			fmt.Fprintf(c.out, "licence %s (%s, %s) was returned on %s by the host with agent key %s%s\n", r.License,
+				r.Product, dash(r.Licensee), r.At.Format(time.DateOnly), r.AgentKey, also)
 			return nil
 		}}
 	cmd.Flags().StringVar(&ledger, "ledger", "", "the ledger (default keys/issued.jsonl)")
-	cmd.Flags().StringVar(&request, "request", "", "the request of the host that it was on, which usher fingerprint wrote")
+	cmd.Flags().StringVar(&request, "request", "",
+		"the request of the host that it was on, which usher fingerprint wrote")
 	return cmd
 }
 
 func (c *cli) revokeCommand() *cobra.Command {
 	var o signFlags
-	cmd := &cobra.Command{Use: "revoke --key K.key --product P ID… --out F", Short: "Sign a notice that licences are revoked, to be dropped beside them", Args: cobra.MinimumNArgs(1),
+	cmd := &cobra.Command{Use: "revoke --key K.key --product P ID… --out F",
+		Short: "Sign a notice that licences are revoked, to be dropped beside them", Args: cobra.MinimumNArgs(1),
 		Long: `Sign a notice: a document that grants nothing, and says which licences of the product are revoked. It counts on every host that
 has it in the licence folder. A later notice does not undo an earlier one that is still there.`,
 		Example: "  usher vendor revoke --key keys/2026-a.key --product transcoder transcoder-7f3a --out revoked.lic",

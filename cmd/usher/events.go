@@ -20,7 +20,8 @@ import (
 
 func (c *cli) verifyEventsCommand() *cobra.Command {
 	var dir, key string
-	cmd := &cobra.Command{Use: "verify [--config FILE | --dir DIR --key agent.pub]", Short: "Check that nobody has changed the event log", Args: cobra.NoArgs,
+	cmd := &cobra.Command{Use: "verify [--config FILE | --dir DIR --key agent.pub]",
+		Short: "Check that nobody has changed the event log", Args: cobra.NoArgs,
 		Long: `Check the event log in the agent's state folder: that each line follows from the one before, and that the agent's key has signed it.
 Without --dir the configuration says where it lies. The check cannot see that somebody cut off the newest lines. Exits 1 when the
 log is broken.`}
@@ -29,7 +30,8 @@ log is broken.`}
 		var public ed25519.PublicKey
 		switch {
 		case (dir == "") != (key == ""):
-			return usage("--dir and --key go together: the key is in agent.pub, of which you should have a copy of your own")
+			return usage(
+				"--dir and --key go together: the key is in agent.pub, of which you should have a copy of your own")
 		case dir == "":
 			cfg, err := src.load(c)
 			if err != nil {
@@ -58,7 +60,8 @@ log is broken.`}
 		r, err := eventlog.Verify(dir, public, nil)
 		var broken *eventlog.Broken
 		if errors.As(err, &broken) {
-			return fail(exitFailed, "what is before that line holds, and what is after it cannot be told", "the event log is broken: %w", err)
+			return fail(exitFailed, "what is before that line holds, and what is after it cannot be told",
+				"the event log is broken: %w", err)
 		}
 		if err != nil {
 			return fmt.Errorf("event log: %w", err)
@@ -70,7 +73,8 @@ log is broken.`}
 			fmt.Fprintf(c.out, "%s: there are no events\n", dir)
 			return nil
 		}
-		fmt.Fprintf(c.out, "%s: %d events (%d to %d), from %s to %s: unbroken, and signed by agent key %s\n", dir, r.Events, r.First, r.Last,
+		fmt.Fprintf(c.out, "%s: %d events (%d to %d), from %s to %s: unbroken, and signed by agent key %s\n", dir,
+			r.Events, r.First, r.Last,
 			r.From.Format(time.RFC3339), r.To.Format(time.RFC3339), identity.Thumbprint(public))
 		if r.Missing > 0 {
 			fmt.Fprintf(c.out, "%d events could not be written, as the log itself says\n", r.Missing)

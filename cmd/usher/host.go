@@ -17,7 +17,8 @@ import (
 func (c *cli) fingerprintCommand() *cobra.Command {
 	var product, request string
 	var short bool
-	cmd := &cobra.Command{Use: "fingerprint [--product P] [--request FILE | --short]", Short: "Show this host as the licence sees it", Args: cobra.NoArgs,
+	cmd := &cobra.Command{Use: "fingerprint [--product P] [--request FILE | --short]",
+		Short: "Show this host as the licence sees it", Args: cobra.NoArgs,
 		Long: `Show what identifies this host: components, each as a hash that is keyed by product, so that no serial number leaves the host.
 --request writes the file that a vendor binds a licence to, with the running agent's key; --short prints a code to compare over the
 phone. Without an agent this command measures the host itself, and the request bears no agent key.`,
@@ -30,12 +31,15 @@ phone. Without an agent this command measures the host itself, and the request b
 					product, named = cmp.Or(product, cfg.Product.Name()), cfg.Host.Fingerprint
 				}
 				if product == "" {
-					return fail(exitUsage, "a fingerprint is different for each product", "no agent answers on %s that could say which product; give --product", c.client().Socket())
+					return fail(exitUsage, "a fingerprint is different for each product",
+						"no agent answers on %s that could say which product; give --product", c.client().Socket())
 				}
 				shape := host.Measure(cmd.Context(), host.Config{Product: product, Fingerprint: named}).Shape("")
 				f = &shape
 				if request != "" {
-					fmt.Fprintln(c.errs, "warning: no agent answers, so the request bears no agent key; start the agent first if the licence is to be bound to it")
+					fmt.Fprintln(c.errs,
+						"warning: no agent answers, so the request bears no agent key; start the agent first if the "+
+							"licence is to be bound to it")
 				}
 			case err != nil:
 				return err
@@ -92,8 +96,10 @@ func (c *cli) printFingerprint(f *wire.Fingerprint) error {
 	}
 	fmt.Fprintln(c.out)
 	return c.table([]string{"product", dash(f.Product)}, []string{"code", f.Short},
-		[]string{"cores", fmt.Sprintf("%d physical, %d logical, %g effective", f.Cores.Physical, f.Cores.Logical, f.Cores.Effective)},
-		[]string{"virtual machine", yesNo(f.Virtual)}, []string{"container", yesNo(f.Container)}, []string{"agent key", dash(f.AgentKey)}, []string{"fingerprint", f.Fingerprint})
+		[]string{"cores", fmt.Sprintf("%d physical, %d logical, %g effective", f.Cores.Physical, f.Cores.Logical,
+			f.Cores.Effective)},
+		[]string{"virtual machine", yesNo(f.Virtual)}, []string{"container", yesNo(f.Container)},
+		[]string{"agent key", dash(f.AgentKey)}, []string{"fingerprint", f.Fingerprint})
 }
 
 func yesNo(s string) string {

@@ -28,8 +28,10 @@ import (
 )
 
 func (c *cli) licenseCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "license", Aliases: []string{"licence"}, Short: "Look at licences, install and remove them"}
-	cmd.AddCommand(c.inspectCommand(), c.installCommand(), c.listCommand(), c.removeCommand(), c.rollbackCommand(), c.returnCommand(), c.releaseHostCommand())
+	cmd := &cobra.Command{Use: "license", Aliases: []string{"licence"},
+		Short: "Look at licences, install and remove them"}
+	cmd.AddCommand(c.inspectCommand(), c.installCommand(), c.listCommand(), c.removeCommand(), c.rollbackCommand(),
+		c.returnCommand(), c.releaseHostCommand())
 	return cmd
 }
 
@@ -41,17 +43,22 @@ type inspectFlags struct {
 
 func (c *cli) inspectCommand() *cobra.Command {
 	var o inspectFlags
-	cmd := &cobra.Command{Use: "inspect FILE", Short: "Show what a document says, whether it verifies, and why not", Args: cobra.ExactArgs(1),
+	cmd := &cobra.Command{Use: "inspect FILE", Short: "Show what a document says, whether it verifies, and why not",
+		Args: cobra.ExactArgs(1),
 		Long: `Read a licence document without an agent: what it says, whether it verifies, and if not, why. Without --trust and --config, the keys
-are those that are compiled in, or those of ` + defaultConfig + ` if it exists. Exits 0 only when the document verifies and is good at
+are those that are compiled in, or those of ` + defaultConfig +
+			` if it exists. Exits 0 only when the document verifies and is good at
 the time (--at), 3 otherwise.`,
-		Example: "  usher license inspect acme.lic --trust usher=2026-a.pub\n  usher license inspect machine.lic --trust SYSTEM=account.pub --key-file licence.key",
-		RunE:    func(_ *cobra.Command, args []string) error { return c.inspect(args[0], &o) }}
+		Example: "  usher license inspect acme.lic --trust usher=2026-a.pub\n  usher license inspect machine.lic " +
+			"--trust SYSTEM=account.pub --key-file licence.key",
+		RunE: func(_ *cobra.Command, args []string) error { return c.inspect(args[0], &o) }}
 	f := cmd.Flags()
 	f.StringVar(&o.config, "config", "", "a configuration to take keys, product and narrowing from")
 	f.StringArrayVar(&o.trust, "trust", nil, "a key to trust: SYSTEM[:KID][@ALG]=KEYFILE; may be repeated")
-	f.StringVar(&o.keyFile, "key-file", "", "a file of licence keys to open an encrypted document with; - is standard input")
-	f.StringVar(&o.hostFingerprint, "host-fingerprint", "", "the licence system's name for the host, for machine files (default: as usher fingerprint says)")
+	f.StringVar(&o.keyFile, "key-file", "",
+		"a file of licence keys to open an encrypted document with; - is standard input")
+	f.StringVar(&o.hostFingerprint, "host-fingerprint", "",
+		"the licence system's name for the host, for machine files (default: as usher fingerprint says)")
 	f.StringVar(&o.fingerprint, "fingerprint", "", "judge for the host of this request instead of this one")
 	f.StringVar(&o.product, "product", "", "judge for this product (default: the document's own)")
 	f.StringVar(&o.at, "at", "", "judge at this time (default now)")
@@ -115,7 +122,8 @@ func (c *cli) inspect(path string, o *inspectFlags) error {
 		return err
 	}
 	name := filepath.Base(path)
-	v, err := agent.Inspector(cfg).Judge(inspect.Question{Documents: []inspect.Document{{Name: name, Data: doc}}, Anchors: anchors,
+	v, err := agent.Inspector(cfg).Judge(inspect.Question{Documents: []inspect.Document{{Name: name, Data: doc}},
+		Anchors:     anchors,
 		LicenseKeys: keys, Products: products, Host: on, Now: now})
 	if err != nil {
 		return &exit{code: exitConfig, cause: err}
@@ -127,7 +135,8 @@ func (c *cli) inspect(path string, o *inspectFlags) error {
 		if f, err := catalog.BuiltIn().Recognise(doc); err == nil {
 			if l, _ := f.Verify(doc, anchors); l != nil {
 				claimed := agent.DocumentShape(enforcer.Judged{Document: name, License: l, Role: l.Role})
-				claimed.Code, claimed.Reason, claimed.Findings, claimed.Hint, claimed.Verified = shape.Code, shape.Reason, shape.Findings, shape.Hint, false
+				claimed.Code, claimed.Reason, claimed.Findings, claimed.Hint, claimed.Verified = shape.Code,
+					shape.Reason, shape.Findings, shape.Hint, false
 				shape = claimed
 			}
 		}
@@ -212,7 +221,8 @@ func hostOf(path string, cfg *config.Config) (*enforcer.Host, error) {
 	if err := json.Unmarshal(b, &f); err != nil {
 		return nil, fmt.Errorf("--fingerprint %s: it is not what `usher fingerprint --request` writes", path)
 	}
-	h := &enforcer.Host{Components: map[string][]string{}, Configured: map[string][]string{}, Absent: map[string]string{}, Physical: f.Cores.Physical, Logical: f.Cores.Logical, Effective: f.Cores.Effective}
+	h := &enforcer.Host{Components: map[string][]string{}, Configured: map[string][]string{},
+		Absent: map[string]string{}, Physical: f.Cores.Physical, Logical: f.Cores.Logical, Effective: f.Cores.Effective}
 	for _, k := range f.Components {
 		switch {
 		case k.Configured:
@@ -251,7 +261,8 @@ func (c *cli) printDocument(d wire.Document, now time.Time) error {
 	if d.System == "" || d.ID == "" {
 		return nil
 	}
-	rows := [][]string{{"", ""}, {"signature", verified}, {"system", d.System}, {"licence", d.ID}, {"product", dash(d.Product)}, {"licensee", dash(d.Licensee)}, {"issuer", dash(d.Issuer)},
+	rows := [][]string{{"", ""}, {"signature", verified}, {"system", d.System}, {"licence", d.ID},
+		{"product", dash(d.Product)}, {"licensee", dash(d.Licensee)}, {"issuer", dash(d.Issuer)},
 		{"key", dash(d.KeyID)}, {"issued", timeText(d.IssuedAt)}}
 	if d.NotBefore != nil {
 		rows = append(rows, []string{"good from", timeText(d.NotBefore)})
@@ -270,7 +281,8 @@ func (c *cli) printDocument(d wire.Document, now time.Time) error {
 	}
 	slices.Sort(limits)
 	slices.Sort(features)
-	rows = append(rows, []string{"limits", dash(strings.Join(limits, ", "))}, []string{"features", dash(strings.Join(features, ", "))})
+	rows = append(rows, []string{"limits", dash(strings.Join(limits, ", "))},
+		[]string{"features", dash(strings.Join(features, ", "))})
 	if err := c.table(rows...); err != nil || d.System == usher.System {
 		return err
 	}
@@ -307,7 +319,8 @@ func flatten(at string, v any) (out []string) {
 func (c *cli) installCommand() *cobra.Command {
 	var dryRun bool
 	var name, key string
-	cmd := &cobra.Command{Use: "install FILE|- [--dry-run] [--key FILE|-]", Short: "Put a licence into the agent's folder", Args: cobra.ExactArgs(1),
+	cmd := &cobra.Command{Use: "install FILE|- [--dry-run] [--key FILE|-]",
+		Short: "Put a licence into the agent's folder", Args: cobra.ExactArgs(1),
 		Long: `Have the agent verify a licence and put it into its folder. With --dry-run only say what would change. An encrypted document needs a
 licence key: --key has the agent keep it beside the document, in a file that nobody else can read.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -376,7 +389,8 @@ func (c *cli) printInstalled(r *wire.Installed) error {
 }
 
 func (c *cli) listCommand() *cobra.Command {
-	return &cobra.Command{Use: "list", Short: "List the documents in the folder, and the verdict on each", Args: cobra.NoArgs,
+	return &cobra.Command{Use: "list", Short: "List the documents in the folder, and the verdict on each",
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			l, err := c.client().License(cmd.Context())
 			if err != nil {
@@ -420,7 +434,8 @@ func (c *cli) listCommand() *cobra.Command {
 }
 
 func (c *cli) removeCommand() *cobra.Command {
-	return &cobra.Command{Use: "remove FILE|ID", Short: "Take a document out of the folder, by its name or its licence's id", Args: cobra.ExactArgs(1),
+	return &cobra.Command{Use: "remove FILE|ID",
+		Short: "Take a document out of the folder, by its name or its licence's id", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			l, err := c.client().License(cmd.Context())
 			if err != nil {

@@ -146,16 +146,21 @@ New here? "usher demo" shows the whole story in a few seconds.`,
 		}
 		return fail(exitUsage, fmt.Sprintf("`%s --help` lists the flags", cmd.CommandPath()), "%w", err)
 	})
-	root.PersistentFlags().StringVar(&c.socket, "socket", "", "the agent's socket (default USHER_SOCKET, else "+client.DefaultSocket+")")
+	root.PersistentFlags().StringVar(&c.socket, "socket", "",
+		"the agent's socket (default USHER_SOCKET, else "+client.DefaultSocket+")")
 	root.PersistentFlags().BoolVar(&c.json, "json", false, "print JSON, as the API has it")
 	groups := []struct {
 		id, title string
 		commands  []*cobra.Command
 	}{
-		{"daemon", "The agent:", []*cobra.Command{c.agentCommand(), c.demoCommand(), c.healthCommand(), c.checkCommand(), c.reloadCommand(), c.drainCommand(), c.configCommand(), c.upstreamCommand()}},
-		{"look", "What it says:", []*cobra.Command{c.statusCommand(), c.poolsCommand(), c.leasesCommand(), c.eventsCommand(), c.doctorCommand(), c.bundleCommand()}},
-		{"slots", "Slots:", []*cobra.Command{c.runCommand(), c.acquireCommand(), c.renewCommand(), c.releaseCommand(), c.adjustCommand()}},
-		{"license", "Licences:", []*cobra.Command{c.licenseCommand(), c.emergencyCommand(), c.fingerprintCommand(), c.vendorCommand()}},
+		{"daemon", "The agent:", []*cobra.Command{c.agentCommand(), c.demoCommand(), c.healthCommand(),
+			c.checkCommand(), c.reloadCommand(), c.drainCommand(), c.configCommand(), c.upstreamCommand()}},
+		{"look", "What it says:", []*cobra.Command{c.statusCommand(), c.poolsCommand(), c.leasesCommand(),
+			c.eventsCommand(), c.doctorCommand(), c.bundleCommand()}},
+		{"slots", "Slots:", []*cobra.Command{c.runCommand(), c.acquireCommand(), c.renewCommand(), c.releaseCommand(),
+			c.adjustCommand()}},
+		{"license", "Licences:",
+			[]*cobra.Command{c.licenseCommand(), c.emergencyCommand(), c.fingerprintCommand(), c.vendorCommand()}},
 	}
 	for _, g := range groups {
 		root.AddGroup(&cobra.Group{ID: g.id, Title: g.title})

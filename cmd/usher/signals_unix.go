@@ -15,8 +15,8 @@ import (
 // canBecome says that this process can become another program.
 const canBecome = true
 
-// become replaces this process by a program, which then holds the lease. Where only the connection tells that the holder
-// lives, the program inherits it.
+// become replaces this process by a program, which then holds the lease. Where only the connection tells that the
+// holder lives, the program inherits it.
 func become(s *client.Session, l *client.Lease, path string, args, env []string) error {
 	if l.Info().Liveness == "connection" {
 		f, err := s.File()
@@ -32,7 +32,8 @@ func become(s *client.Session, l *client.Lease, path string, args, env []string)
 
 // forwarded are the signals that `usher run` passes on.
 func forwarded() []os.Signal {
-	return []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGWINCH, syscall.SIGCONT}
+	return []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1,
+		syscall.SIGUSR2, syscall.SIGWINCH, syscall.SIGCONT}
 }
 
 // signalOf returns the signal that ended a child; 0 when it ended by itself.

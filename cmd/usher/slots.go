@@ -38,7 +38,8 @@ func (o *acquireFlags) add(cmd *cobra.Command) {
 func (o *acquireFlags) request() (wire.AcquireRequest, error) {
 	r := wire.AcquireRequest{MinN: o.minN, ClientToken: o.token, Version: o.version}
 	if o.pool == "" {
-		return r, fail(exitUsage, "`usher pools` lists them", "--pool is missing: say which pool the slots are to come from")
+		return r, fail(exitUsage, "`usher pools` lists them",
+			"--pool is missing: say which pool the slots are to come from")
 	}
 	if strings.Contains(o.pool, "=") {
 		for part := range strings.SplitSeq(o.pool, ",") {
@@ -83,7 +84,8 @@ func (c *cli) acquireCommand() *cobra.Command {
 	var o acquireFlags
 	var held bool
 	var until, borrow string
-	cmd := &cobra.Command{Use: "acquire --pool P [--n N] [--ttl D | --held | --until T | --borrow D]", Short: "Take slots, and print the lease's id", Args: cobra.NoArgs,
+	cmd := &cobra.Command{Use: "acquire --pool P [--n N] [--ttl D | --held | --until T | --borrow D]",
+		Short: "Take slots, and print the lease's id", Args: cobra.NoArgs,
 		Long: `Take slots and print the lease's id, or the lease with --json. The lease ends when its time is over unless it is renewed
 ("usher renew"), and when it is released ("usher release"). With --until or --borrow the slots are borrowed: they stay
 held until then, whatever becomes of agent and host, and come back sooner only where the licence allows it. For a program that runs
@@ -115,7 +117,8 @@ here, "usher run" does all of this.`,
 		}}
 	o.add(cmd)
 	cmd.Flags().StringVar(&o.ttl, "ttl", "", "how long it is held unless renewed: 1s to 24h (default 60s)")
-	cmd.Flags().StringVar(&o.token, "client-token", "", "makes the acquire repeatable: the same token gets the same lease")
+	cmd.Flags().StringVar(&o.token, "client-token", "",
+		"makes the acquire repeatable: the same token gets the same lease")
 	cmd.Flags().BoolVar(&held, "held", false, "hold it until it is released")
 	cmd.Flags().StringVar(&until, "until", "", "borrow it until this time: 2027-01-31, or 2027-01-31T18:00:00Z")
 	cmd.Flags().StringVar(&borrow, "borrow", "", "borrow it for this long: 3d, 12h")
@@ -160,7 +163,8 @@ func (c *cli) releaseCommand() *cobra.Command {
 
 func (c *cli) adjustCommand() *cobra.Command {
 	var drawn int64
-	cmd := &cobra.Command{Use: "adjust METER --drawn N", Short: "Set what has been drawn from a meter (admins); it is logged", Args: cobra.ExactArgs(1),
+	cmd := &cobra.Command{Use: "adjust METER --drawn N",
+		Short: "Set what has been drawn from a meter (admins); it is logged", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if drawn < 0 {
 				return usage("--drawn is missing: what has been drawn in the present period")
@@ -189,7 +193,8 @@ const (
 func (c *cli) runCommand() *cobra.Command {
 	var o acquireFlags
 	var noSlot int
-	cmd := &cobra.Command{Use: "run --pool P [--n N] [--wait D] -- CMD …", Short: "Run a program that holds slots for as long as it lives", Args: cobra.MinimumNArgs(1),
+	cmd := &cobra.Command{Use: "run --pool P [--n N] [--wait D] -- CMD …",
+		Short: "Run a program that holds slots for as long as it lives", Args: cobra.MinimumNArgs(1),
 		Long: `Take slots and become the program, which then holds them: they come back when it ends, however it ends. It finds USHER_SOCKET and
 USHER_LEASE in its environment, and keeps its process number, signals and exit code. (Where a program cannot become another, it runs
 as a child; this command passes its signals and exit code on, and the slots come back when this command ends.)

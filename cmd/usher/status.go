@@ -15,7 +15,8 @@ import (
 )
 
 func (c *cli) statusCommand() *cobra.Command {
-	return &cobra.Command{Use: "status", Short: "Say whether the licence is valid, and what it grants", Args: cobra.NoArgs,
+	return &cobra.Command{Use: "status", Short: "Say whether the licence is valid, and what it grants",
+		Args: cobra.NoArgs,
 		Long: "Say whether the licence is valid, what it grants, and what is wrong. Exits 3 when it is not valid.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			l, err := c.client().License(cmd.Context())
@@ -86,7 +87,8 @@ func (c *cli) printStatus(l *wire.License, pools []wire.Pool, now time.Time) err
 			row("host", "the licence names none")
 		}
 	}
-	row("cores", fmt.Sprintf("%d physical, %d logical, %g effective", l.Host.Cores.Physical, l.Host.Cores.Logical, l.Host.Cores.Effective))
+	row("cores", fmt.Sprintf("%d physical, %d logical, %g effective", l.Host.Cores.Physical, l.Host.Cores.Logical,
+		l.Host.Cores.Effective))
 	var features []string
 	for name, f := range l.Features {
 		features = append(features, name+"="+featureText(f))
@@ -119,7 +121,8 @@ func (c *cli) printPools(pools []wire.Pool) error {
 		if p.Kind == "meter" {
 			name += " (meter)"
 		}
-		rows = append(rows, []string{name, fmt.Sprint(p.InUse), limitText(p.Limit), limitText(p.Available), fmt.Sprint(p.Peak), fmt.Sprint(p.Leases), p.Scope})
+		rows = append(rows, []string{name, fmt.Sprint(p.InUse), limitText(p.Limit), limitText(p.Available),
+			fmt.Sprint(p.Peak), fmt.Sprint(p.Leases), p.Scope})
 	}
 	return c.table(rows...)
 }
@@ -167,7 +170,8 @@ func (c *cli) leasesCommand() *cobra.Command {
 				if l.Lifetime == "borrow" {
 					ends = timeText(l.ExpiresAt)
 				}
-				rows = append(rows, []string{l.ID, itemsText(l.Items), l.Lifetime, l.State, span(now.Sub(l.AcquiredAt)), ends, holderText(l.Holder)})
+				rows = append(rows, []string{l.ID, itemsText(l.Items), l.Lifetime, l.State, span(now.Sub(l.AcquiredAt)),
+					ends, holderText(l.Holder)})
 			}
 			return c.table(rows...)
 		}}
@@ -207,8 +211,10 @@ func holderText(h *wire.Holder) string {
 func (c *cli) healthCommand() *cobra.Command {
 	var ready bool
 	var wait time.Duration
-	cmd := &cobra.Command{Use: "health [--ready [--wait D]]", Short: "Say whether the agent is up, for HEALTHCHECK and probes", Args: cobra.NoArgs,
-		Long: "Exit 0 when the agent answers; with --ready only when it listens and has judged the licence. A bad licence makes no agent unhealthy.",
+	cmd := &cobra.Command{Use: "health [--ready [--wait D]]",
+		Short: "Say whether the agent is up, for HEALTHCHECK and probes", Args: cobra.NoArgs,
+		Long: "Exit 0 when the agent answers; with --ready only when it listens and has judged the licence. A bad " +
+			"licence makes no agent unhealthy.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			h, err := c.waitHealth(cmd.Context(), ready, wait)
 			if err != nil {
@@ -263,7 +269,9 @@ const (
 func (c *cli) checkCommand() *cobra.Command {
 	var warnAt, critAt int
 	var days int
-	cmd := &cobra.Command{Use: "check", Short: "Check agent and licence as a Nagios plugin: one line, performance data, exit 0 to 3", Args: cobra.NoArgs,
+	cmd := &cobra.Command{Use: "check",
+		Short: "Check agent and licence as a Nagios plugin: one line, performance data, exit 0 to 3",
+		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			l, err := c.client().License(cmd.Context())
 			var pools []wire.Pool
@@ -302,7 +310,8 @@ func (c *cli) checkCommand() *cobra.Command {
 					perf = append(perf, fmt.Sprintf("%s=%d", p.Name, p.InUse))
 					continue
 				}
-				perf = append(perf, fmt.Sprintf("%s=%d;%d;%d;0;%d", p.Name, p.InUse, share(*p.Budget, warnAt), share(*p.Budget, critAt), *p.Budget))
+				perf = append(perf, fmt.Sprintf("%s=%d;%d;%d;0;%d", p.Name, p.InUse, share(*p.Budget, warnAt),
+					share(*p.Budget, critAt), *p.Budget))
 				if *p.Budget == 0 {
 					continue
 				}
@@ -313,7 +322,8 @@ func (c *cli) checkCommand() *cobra.Command {
 					worse(nagiosWarning, fmt.Sprintf("pool %s: %d of %d slots are in use", p.Name, p.InUse, *p.Budget))
 				}
 			}
-			line := fmt.Sprintf("USHER %s - %s", []string{"OK", "WARNING", "CRITICAL", "UNKNOWN"}[code], strings.ReplaceAll(text, "|", "/"))
+			line := fmt.Sprintf("USHER %s - %s", []string{"OK", "WARNING", "CRITICAL", "UNKNOWN"}[code],
+				strings.ReplaceAll(text, "|", "/"))
 			if len(perf) > 0 {
 				line += " | " + strings.Join(perf, " ")
 			}
@@ -362,7 +372,8 @@ func (c *cli) configCommand() *cobra.Command {
 	var origin bool
 	var src *source
 	var local bool
-	show := &cobra.Command{Use: "show [--origin]", Short: "Show every key and its value; with --origin where it comes from", Args: cobra.NoArgs,
+	show := &cobra.Command{Use: "show [--origin]",
+		Short: "Show every key and its value; with --origin where it comes from", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var settings []wire.Setting
 			if local || src.file != "" {
@@ -403,7 +414,8 @@ func (c *cli) configCommand() *cobra.Command {
 func (c *cli) eventsCommand() *cobra.Command {
 	var follow bool
 	cmd := &cobra.Command{Use: "events [-f]", Short: "Show events: licence changes and leases", Args: cobra.NoArgs,
-		Long: "Print the licence in force and, with -f, what happens from now on: licence changes, your leases, for admins all.",
+		Long: "Print the licence in force and, with -f, what happens from now on: licence changes, your leases, for " +
+			"admins all.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			for ev, err := range c.client().Events(cmd.Context()) {
 				if err != nil {

@@ -234,7 +234,8 @@ func TestSystemIsItsFolderAndOneLine(t *testing.T) {
 	select {
 	case q := <-h.vendor.heard:
 		host, _ := os.Hostname()
-		want := url.Values{"hostname": {host}, "fingerprint": {""}, "memory": {"0"}, "every": {"12h0m0s"}, "anchors": {"1"}}
+		want := url.Values{"hostname": {host}, "fingerprint": {""}, "memory": {"0"}, "every": {"12h0m0s"},
+			"anchors": {"1"}}
 		if q.Encode() != want.Encode() {
 			t.Errorf("the vendor heard %v, want %v", q, want)
 		}

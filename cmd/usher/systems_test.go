@@ -23,9 +23,11 @@ func TestPrivacyNamesWhatLeaves(t *testing.T) {
 			}
 		}
 		if row == "" {
-			t.Errorf("docs/privacy.md does not say what leaves the host where upstream.%s is set", cmp.Or(s.Section, s.Name))
+			t.Errorf("docs/privacy.md does not say what leaves the host where upstream.%s is set",
+				cmp.Or(s.Section, s.Name))
 		}
-		for word, carried := range map[string]bool{"`host.fingerprint`": s.Carries.Fingerprint, "hostname": s.Carries.Hostname, "memory": s.Carries.Memory, "disk": s.Carries.Disk} {
+		for word, carried := range map[string]bool{"`host.fingerprint`": s.Carries.Fingerprint,
+			"hostname": s.Carries.Hostname, "memory": s.Carries.Memory, "disk": s.Carries.Disk} {
 			if strings.Contains(row, word) != carried {
 				t.Errorf("docs/privacy.md, %s: a request carries the %s: %t", s.Name, word, carried)
 			}

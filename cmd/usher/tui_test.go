@@ -9,7 +9,8 @@ import (
 func TestTable(t *testing.T) {
 	var out strings.Builder
 	c := &cli{out: &out}
-	if err := c.table([]string{"NAME", "VALUE", "NOTE"}, []string{"cpu", "1e00f9…", ""}, []string{"tpm", "absent", "none"}, []string{"x", "", ""}); err != nil {
+	if err := c.table([]string{"NAME", "VALUE", "NOTE"}, []string{"cpu", "1e00f9…", ""},
+		[]string{"tpm", "absent", "none"}, []string{"x", "", ""}); err != nil {
 		t.Fatal(err)
 	}
 	const want = "NAME  VALUE    NOTE\ncpu   1e00f9…\ntpm   absent   none\nx\n"

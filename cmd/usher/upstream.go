@@ -40,7 +40,10 @@ type upstreamFlags struct {
 
 func (c *cli) upstreamCommand() *cobra.Command {
 	var o upstreamFlags
-	cmd := &cobra.Command{Use: "upstream --data DIR [--key K.key] [--serve-pools] [--listen ADDR] [--tls-cert F --tls-key F]", Short: "Run the reference upstream, or a site server: activations, heartbeats, check-ins, renewals, blocks of slots", Args: cobra.NoArgs,
+	cmd := &cobra.Command{Use: "upstream --data DIR [--key K.key] [--serve-pools] [--listen ADDR] [--tls-cert F " +
+		"--tls-key F]",
+		Short: "Run the reference upstream, or a site server: activations, heartbeats, check-ins, renewals, blocks " +
+			"of slots", Args: cobra.NoArgs,
 		Long: `Run the server for licences with heartbeats and check-ins. It keeps its records in one file under --data, signs
 its answers with the vendor's key, and admits every licence that this key (or one under --trust) has signed. The commands below
 it are for its operator, and speak to the running server.
@@ -56,20 +59,30 @@ site-key" makes and shows that key.`,
 	f.StringVar(&o.alg, "alg", "", "EdDSA, ES256, PS256 or RS256 (default: the key's usual one)")
 	f.StringArrayVar(&o.trust, "trust", nil, "a further public key that licences are signed with (K.pub)")
 	f.StringVar(&o.listen, "listen", "127.0.0.1:9870", "where agents call")
-	f.StringVar(&o.metrics, "metrics-listen", "", "where Prometheus scrapes /metrics, over plain HTTP, such as 127.0.0.1:9872; metrics name licences, so keep strangers away (default: nowhere)")
-	f.BoolVar(&o.enrolment, "require-enrolment", false, "an unknown host needs an enrolment token (\"usher upstream token\"); the licence document alone does not admit it")
-	f.StringVar(&o.certFile, "tls-cert", "", "the server's certificate, in PEM; without it the server speaks plain HTTP")
+	f.StringVar(&o.metrics, "metrics-listen", "",
+		"where Prometheus scrapes /metrics, over plain HTTP, such as 127.0.0.1:9872; metrics name licences, so keep "+
+			"strangers away (default: nowhere)")
+	f.BoolVar(&o.enrolment, "require-enrolment", false,
+		"an unknown host needs an enrolment token (\"usher upstream token\"); the licence document alone does not "+
+			"admit it")
+	f.StringVar(&o.certFile, "tls-cert", "",
+		"the server's certificate, in PEM; without it the server speaks plain HTTP")
 	f.StringVar(&o.keyFile, "tls-key", "", "the key of --tls-cert")
 	f.BoolVar(&o.mutual, "mutual-tls", false, "agents must show a certificate of their own key")
 	f.BoolVar(&o.pools, "serve-pools", false, "serve blocks of slots of site pools")
-	f.DurationVar(&o.blockTTL, "block-ttl", registry.DefaultBlockTTL, "the longest that a block is given for: after it others may have a dead agent's slots")
-	f.StringVar(&o.runtimeDir, "runtime-dir", "", "a folder that does not outlive a start of the host, and is no part of a backup (/run/usher-upstream for root, else under $XDG_RUNTIME_DIR): by it the server shows that its store is the latest")
+	f.DurationVar(&o.blockTTL, "block-ttl", registry.DefaultBlockTTL,
+		"the longest that a block is given for: after it others may have a dead agent's slots")
+	f.StringVar(&o.runtimeDir, "runtime-dir", "",
+		"a folder that does not outlive a start of the host, and is no part of a backup (/run/usher-upstream for "+
+			"root, else under $XDG_RUNTIME_DIR): by it the server shows that its store is the latest")
 	f.StringVar(&o.license, "license", "", "a licence, or a folder of licences, to know from the start")
-	f.Int64Var(&o.machines, "machines", 0, "hosts that a licence may be activated on, unless \"machines\" says otherwise; 0: any number")
+	f.Int64Var(&o.machines, "machines", 0,
+		"hosts that a licence may be activated on, unless \"machines\" says otherwise; 0: any number")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
 	cmd.PersistentFlags().StringVar(&o.data, "data", "", "the server's folder (USHER_UPSTREAM_DATA)")
-	cmd.AddCommand(c.upstreamList(&o), c.upstreamSiteKey(&o), c.upstreamAdd(&o), c.upstreamRenew(&o), c.upstreamMachines(&o), c.upstreamForget(&o), c.upstreamForgive(&o), c.upstreamToken(&o),
+	cmd.AddCommand(c.upstreamList(&o), c.upstreamSiteKey(&o), c.upstreamAdd(&o), c.upstreamRenew(&o),
+		c.upstreamMachines(&o), c.upstreamForget(&o), c.upstreamForgive(&o), c.upstreamToken(&o),
 		c.upstreamState(&o, "suspend", "Suspend a licence: its hosts are told with their next call"),
 		c.upstreamState(&o, "resume", "Give a suspended licence back to use"),
 		c.upstreamState(&o, "revoke", "Revoke a licence, for good"),
@@ -100,7 +113,9 @@ func (c *cli) serveUpstream(cmd *cobra.Command, o *upstreamFlags) error {
 	}
 	site := o.key == "" && o.signer == "" && o.pools
 	if site && len(o.trust) == 0 {
-		return usage("--trust is missing: a site server needs the vendor's public key (K.pub); the vendor's own server needs --key")
+		return usage(
+			"--trust is missing: a site server needs the vendor's public key (K.pub); the vendor's own server " +
+				"needs --key")
 	}
 	var signer *issue.Signer
 	if site {
@@ -127,9 +142,11 @@ func (c *cli) serveUpstream(cmd *cobra.Command, o *upstreamFlags) error {
 		anchors = append(anchors, a)
 	}
 	log, _ := c.newLog(&config.Config{Log: config.Log{Level: o.logLevel, Format: o.logFormat}})
-	return registrar.Run(cmd.Context(), registrar.Config{Dir: dir, Listen: o.listen, MetricsListen: o.metrics, RequireEnrolment: o.enrolment, CertFile: o.certFile, KeyFile: o.keyFile, Mutual: o.mutual,
+	return registrar.Run(cmd.Context(), registrar.Config{Dir: dir, Listen: o.listen, MetricsListen: o.metrics,
+		RequireEnrolment: o.enrolment, CertFile: o.certFile, KeyFile: o.keyFile, Mutual: o.mutual,
 		Signer: signer, Anchors: anchors, Machines: o.machines, Log: log,
-		Site: site, Pools: o.pools, BlockTTL: o.blockTTL, Licences: o.license, Uptime: agent.SinceBoot, RunDir: o.runtimeDir})
+		Site: site, Pools: o.pools, BlockTTL: o.blockTTL, Licences: o.license, Uptime: agent.SinceBoot,
+		RunDir: o.runtimeDir})
 }
 
 // upstreamRunDir is the server's folder that does not outlive a start of the host; empty where there is none.
@@ -156,26 +173,28 @@ func siteKey(dir string) (*issue.Signer, error) {
 }
 
 func (c *cli) upstreamSiteKey(o *upstreamFlags) *cobra.Command {
-	return &cobra.Command{Use: "site-key", Short: "Show the key by which licences name this site server; make one where there is none", Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error {
-		dir, err := o.dir()
-		if err != nil {
-			return err
-		}
-		if _, err := siteKey(dir); err != nil {
-			return err
-		}
-		public := filepath.Join(dir, "site.pub")
-		thumb, err := issue.ThumbprintOf(public)
-		if err != nil {
-			return err
-		}
-		if c.json {
-			return c.printJSON(map[string]string{"jkt": thumb, "public": public})
-		}
-		fmt.Fprintf(c.out, "%s\n", thumb)
-		fmt.Fprintf(c.errs, "give it to the vendor, who signs with --site-server %s\n", thumb)
-		return nil
-	}}
+	return &cobra.Command{Use: "site-key",
+		Short: "Show the key by which licences name this site server; make one where there is none", Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			dir, err := o.dir()
+			if err != nil {
+				return err
+			}
+			if _, err := siteKey(dir); err != nil {
+				return err
+			}
+			public := filepath.Join(dir, "site.pub")
+			thumb, err := issue.ThumbprintOf(public)
+			if err != nil {
+				return err
+			}
+			if c.json {
+				return c.printJSON(map[string]string{"jkt": thumb, "public": public})
+			}
+			fmt.Fprintf(c.out, "%s\n", thumb)
+			fmt.Fprintf(c.errs, "give it to the vendor, who signs with --site-server %s\n", thumb)
+			return nil
+		}}
 }
 
 // order gives an order to the running server.
@@ -187,40 +206,43 @@ func (o *upstreamFlags) order(ctx context.Context, order registry.Order) (regist
 	done, err := registry.Ask(ctx, filepath.Join(dir, registrar.Socket), order)
 	var unreached *net.OpError
 	if errors.As(err, &unreached) {
-		return done, fail(exitAgentAway, "`usher upstream --key K.key --data "+dir+"` starts it", "no upstream server answers in %s: %v", dir, unreached.Err)
+		return done, fail(exitAgentAway, "`usher upstream --key K.key --data "+dir+"` starts it",
+			"no upstream server answers in %s: %v", dir, unreached.Err)
 	}
 	return done, err
 }
 
 func (c *cli) upstreamList(o *upstreamFlags) *cobra.Command {
 	var hosts, blocks bool
-	cmd := &cobra.Command{Use: "list [--hosts | --blocks]", Short: "List the licences that the server knows", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
-		if blocks {
-			return c.listBlocks(cmd.Context(), o)
-		}
-		done, err := o.order(cmd.Context(), registry.Order{Do: "list"})
-		if err != nil {
-			return err
-		}
-		if c.json {
-			if done.Licences == nil {
-				done.Licences = []registry.Listed{}
+	cmd := &cobra.Command{Use: "list [--hosts | --blocks]", Short: "List the licences that the server knows",
+		Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
+			if blocks {
+				return c.listBlocks(cmd.Context(), o)
 			}
-			return c.printJSON(done.Licences)
-		}
-		if hosts {
-			return c.listHosts(done.Licences)
-		}
-		rows := [][]string{{"LICENCE", "PRODUCT", "LICENSEE", "STATE", "HOSTS", "OF", "REASON"}}
-		for _, l := range done.Licences {
-			of := "any"
-			if l.Machines > 0 {
-				of = fmt.Sprint(l.Machines)
+			done, err := o.order(cmd.Context(), registry.Order{Do: "list"})
+			if err != nil {
+				return err
 			}
-			rows = append(rows, []string{l.ID, l.Product, orDash(l.Licensee), l.State, fmt.Sprint(len(l.Hosts)), of, orDash(l.Reason)})
-		}
-		return c.table(rows...)
-	}}
+			if c.json {
+				if done.Licences == nil {
+					done.Licences = []registry.Listed{}
+				}
+				return c.printJSON(done.Licences)
+			}
+			if hosts {
+				return c.listHosts(done.Licences)
+			}
+			rows := [][]string{{"LICENCE", "PRODUCT", "LICENSEE", "STATE", "HOSTS", "OF", "REASON"}}
+			for _, l := range done.Licences {
+				of := "any"
+				if l.Machines > 0 {
+					of = fmt.Sprint(l.Machines)
+				}
+				rows = append(rows, []string{l.ID, l.Product, orDash(l.Licensee), l.State, fmt.Sprint(len(l.Hosts)), of,
+					orDash(l.Reason)})
+			}
+			return c.table(rows...)
+		}}
 	cmd.Flags().BoolVar(&hosts, "hosts", false, "list the hosts instead")
 	cmd.Flags().BoolVar(&blocks, "blocks", false, "list the blocks of slots that agents have instead")
 	cmd.MarkFlagsMutuallyExclusive("hosts", "blocks")
@@ -240,7 +262,8 @@ func (c *cli) listBlocks(ctx context.Context, o *upstreamFlags) error {
 	}
 	rows := [][]string{{"LICENCE", "POOL", "SLOTS", "HOST", "TAKEN", "LEFT", "BLOCK"}}
 	for _, b := range done.Blocks {
-		rows = append(rows, []string{b.License, b.Pool, fmt.Sprint(b.Slots), b.Agent[:min(12, len(b.Agent))], b.Taken.Format(time.RFC3339), b.Left.String(), b.ID})
+		rows = append(rows, []string{b.License, b.Pool, fmt.Sprint(b.Slots), b.Agent[:min(12, len(b.Agent))],
+			b.Taken.Format(time.RFC3339), b.Left.String(), b.ID})
 	}
 	return c.table(rows...)
 }
@@ -263,13 +286,16 @@ func (c *cli) listHosts(all []registry.Listed) error {
 			}
 			if n := len(h.Emergencies); n > 0 {
 				last := h.Emergencies[n-1]
-				told := fmt.Sprintf("emergency of %s: %s", time.Unix(last.Began, 0).UTC().Format(time.DateOnly), last.Reason)
+				told := fmt.Sprintf("emergency of %s: %s", time.Unix(last.Began, 0).UTC().Format(time.DateOnly),
+					last.Reason)
 				if n > 1 {
 					told += fmt.Sprintf(" (%d in all)", n)
 				}
 				note = strings.TrimPrefix(note+"; "+told, "-; ")
 			}
-			rows = append(rows, []string{l.ID, h.AgentKey[:min(12, len(h.AgentKey))], h.Activated.UTC().Format(time.RFC3339), away(h.Seen, now), orDash(h.Version), orDash(strings.Join(use, ",")), note})
+			rows = append(rows, []string{l.ID, h.AgentKey[:min(12, len(h.AgentKey))],
+				h.Activated.UTC().Format(time.RFC3339), away(h.Seen, now), orDash(h.Version),
+				orDash(strings.Join(use, ",")), note})
 		}
 	}
 	return c.table(rows...)
@@ -284,32 +310,36 @@ func orDash(s string) string {
 
 func (c *cli) upstreamAdd(o *upstreamFlags) *cobra.Command {
 	var machines int64
-	cmd := &cobra.Command{Use: "add FILE [--machines N]", Short: "Make a licence known to the server, or a later issue of one", Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
-		b, err := c.readFile(args[0])
-		if err != nil {
-			return err
-		}
-		done, err := o.order(cmd.Context(), registry.Order{Do: "add", Document: b, Machines: machines})
-		if err != nil {
-			return err
-		}
-		fmt.Fprintf(c.out, "licence %s is known to the upstream\n", done.Licence.ID)
-		return nil
-	}}
+	cmd := &cobra.Command{Use: "add FILE [--machines N]",
+		Short: "Make a licence known to the server, or a later issue of one", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			b, err := c.readFile(args[0])
+			if err != nil {
+				return err
+			}
+			done, err := o.order(cmd.Context(), registry.Order{Do: "add", Document: b, Machines: machines})
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(c.out, "licence %s is known to the upstream\n", done.Licence.ID)
+			return nil
+		}}
 	cmd.Flags().Int64Var(&machines, "machines", 0, "hosts that it may be activated on; 0: any number")
 	return cmd
 }
 
 func (c *cli) upstreamState(o *upstreamFlags, do, short string) *cobra.Command {
 	var reason string
-	cmd := &cobra.Command{Use: do + " ID", Short: short, Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
-		done, err := o.order(cmd.Context(), registry.Order{Do: do, ID: args[0], Reason: reason})
-		if err != nil {
-			return err
-		}
-		fmt.Fprintf(c.out, "licence %s is %s; its hosts are told with their next call\n", done.Licence.ID, done.Licence.State)
-		return nil
-	}}
+	cmd := &cobra.Command{Use: do + " ID", Short: short, Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			done, err := o.order(cmd.Context(), registry.Order{Do: do, ID: args[0], Reason: reason})
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(c.out, "licence %s is %s; its hosts are told with their next call\n", done.Licence.ID,
+				done.Licence.State)
+			return nil
+		}}
 	if do != "resume" {
 		cmd.Flags().StringVar(&reason, "reason", "", "a sentence for its hosts")
 	}
@@ -318,70 +348,79 @@ func (c *cli) upstreamState(o *upstreamFlags, do, short string) *cobra.Command {
 
 func (c *cli) upstreamRenew(o *upstreamFlags) *cobra.Command {
 	var expires string
-	cmd := &cobra.Command{Use: "renew ID --expires T", Short: "Issue a licence again with a later end; its hosts get it with their next check-in", Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
-		order := registry.Order{Do: "renew", ID: args[0]}
-		switch expires {
-		case "":
-			return usage("--expires is missing: say until when, such as 2027-12-31 or 365d, or never")
-		case "never":
-		default:
-			at, err := parseTime(expires, time.Now(), true)
-			if err != nil {
-				return usage("--expires: %w", err)
+	cmd := &cobra.Command{Use: "renew ID --expires T",
+		Short: "Issue a licence again with a later end; its hosts get it with their next check-in",
+		Args:  cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
+			order := registry.Order{Do: "renew", ID: args[0]}
+			switch expires {
+			case "":
+				return usage("--expires is missing: say until when, such as 2027-12-31 or 365d, or never")
+			case "never":
+			default:
+				at, err := parseTime(expires, time.Now(), true)
+				if err != nil {
+					return usage("--expires: %w", err)
+				}
+				order.Expires = at
 			}
-			order.Expires = at
-		}
-		done, err := o.order(cmd.Context(), order)
-		if err != nil {
-			return err
-		}
-		fmt.Fprintf(c.out, "licence %s is renewed; its hosts have it with their next check-in\n", done.Licence.ID)
-		return nil
-	}}
+			done, err := o.order(cmd.Context(), order)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(c.out, "licence %s is renewed; its hosts have it with their next check-in\n", done.Licence.ID)
+			return nil
+		}}
 	cmd.Flags().StringVar(&expires, "expires", "", "a date, a time, a span from now, or never")
 	return cmd
 }
 
 func (c *cli) upstreamMachines(o *upstreamFlags) *cobra.Command {
 	var n int64
-	cmd := &cobra.Command{Use: "machines ID --max N", Short: "Say on how many hosts a licence may be activated", Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
-		if n < 0 {
-			return usage("--max is negative: give 0 for any number")
-		}
-		_, err := o.order(cmd.Context(), registry.Order{Do: "machines", ID: args[0], Machines: n})
-		return err
-	}}
+	cmd := &cobra.Command{Use: "machines ID --max N", Short: "Say on how many hosts a licence may be activated",
+		Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
+			if n < 0 {
+				return usage("--max is negative: give 0 for any number")
+			}
+			_, err := o.order(cmd.Context(), registry.Order{Do: "machines", ID: args[0], Machines: n})
+			return err
+		}}
 	cmd.Flags().Int64Var(&n, "max", 0, "hosts; 0: any number")
 	return cmd
 }
 
 func (c *cli) upstreamForget(o *upstreamFlags) *cobra.Command {
 	var host string
-	cmd := &cobra.Command{Use: "forget ID --host KEY", Short: "Give up a host's place: of a host that is gone, or of a copy that is to start over", Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
-		if host == "" {
-			return usage("--host is missing: give the beginning of its key as `usher upstream list --hosts` shows it")
-		}
-		done, err := o.order(cmd.Context(), registry.Order{Do: "forget", ID: args[0], Agent: host})
-		if err != nil {
-			return err
-		}
-		fmt.Fprintf(c.out, "%d forgotten\n", done.Forgotten)
-		return nil
-	}}
+	cmd := &cobra.Command{Use: "forget ID --host KEY",
+		Short: "Give up a host's place: of a host that is gone, or of a copy that is to start over",
+		Args:  cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
+			if host == "" {
+				return usage(
+					"--host is missing: give the beginning of its key as `usher upstream list --hosts` shows it")
+			}
+			done, err := o.order(cmd.Context(), registry.Order{Do: "forget", ID: args[0], Agent: host})
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(c.out, "%d forgotten\n", done.Forgotten)
+			return nil
+		}}
 	cmd.Flags().StringVar(&host, "host", "", "the beginning of the host's key")
 	return cmd
 }
 
 func (c *cli) upstreamPreview() *cobra.Command {
-	return &cobra.Command{Use: "preview", Short: "Print what would leave this host with the agent's next call", Args: cobra.NoArgs,
-		Long: "Print exactly what the agent on this host would send with its next call to its upstream, apart from the random nonce and the date. Admins only.",
+	return &cobra.Command{Use: "preview", Short: "Print what would leave this host with the agent's next call",
+		Args: cobra.NoArgs,
+		Long: "Print exactly what the agent on this host would send with its next call to its upstream, apart from " +
+			"the random nonce and the date. Admins only.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			all, err := c.client().UpstreamPreview(cmd.Context())
 			if err != nil {
 				return err
 			}
 			if len(all) == 0 && !c.json {
-				fmt.Fprintln(c.out, "nothing: no licence in force demands an upstream, or none is configured for its system")
+				fmt.Fprintln(c.out,
+					"nothing: no licence in force demands an upstream, or none is configured for its system")
 				return nil
 			}
 			return c.printJSON(all)
@@ -389,7 +428,8 @@ func (c *cli) upstreamPreview() *cobra.Command {
 }
 
 func (c *cli) upstreamCall() *cobra.Command {
-	return &cobra.Command{Use: "call", Short: "Have this host's agent call its upstream at once", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
-		return c.client().UpstreamCall(cmd.Context())
-	}}
+	return &cobra.Command{Use: "call", Short: "Have this host's agent call its upstream at once", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return c.client().UpstreamCall(cmd.Context())
+		}}
 }

@@ -13,7 +13,8 @@ import (
 // admissionNotes says how a host was admitted, and how often it has activated itself again.
 func admissionNotes(h registry.Activation, now time.Time) (out []string) {
 	if n := len(h.Anew); n > 0 {
-		out = append(out, fmt.Sprintf("activated again %d times since %s: set up again, or a copy", n, time.Unix(h.Anew[0], 0).UTC().Format(time.DateOnly)))
+		out = append(out, fmt.Sprintf("activated again %d times since %s: set up again, or a copy", n,
+			time.Unix(h.Anew[0], 0).UTC().Format(time.DateOnly)))
 	}
 	if !h.Barred.IsZero() {
 		out = append(out, "refused "+away(h.Barred, now)+" for that; `usher upstream forgive` lets it go on")
@@ -33,7 +34,8 @@ func admissionNotes(h registry.Activation, now time.Time) (out []string) {
 func (c *cli) upstreamForgive(o *upstreamFlags) *cobra.Command {
 	var host string
 	var all bool
-	cmd := &cobra.Command{Use: "forgive ID --host KEY | --all", Short: "Let a host go on that is refused as a copy, or for too many activations", Args: cobra.ExactArgs(1),
+	cmd := &cobra.Command{Use: "forgive ID --host KEY | --all",
+		Short: "Let a host go on that is refused as a copy, or for too many activations", Args: cobra.ExactArgs(1),
 		Long: `Let a host go on that is refused as a copy of another (CLONED), or because it activated itself again more often than its licence allows
 (REACTIVATED_TOO_OFTEN). It keeps its place. The first host that calls with the key goes on, so remove a copy before.
 
@@ -41,7 +43,8 @@ With --all every host of the licence may go on: use it after you restored the se
 the later answers.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if (host == "") != all {
-				return usage("give --host, the beginning of the host's key as `usher upstream list --hosts` shows it, or --all")
+				return usage(
+					"give --host, the beginning of the host's key as `usher upstream list --hosts` shows it, or --all")
 			}
 			done, err := o.order(cmd.Context(), registry.Order{Do: "forgive", ID: args[0], Agent: host})
 			if err != nil {
@@ -58,7 +61,8 @@ the later answers.`,
 func (c *cli) upstreamToken(o *upstreamFlags) *cobra.Command {
 	order := registry.Order{Do: "token"}
 	var lasts string
-	cmd := &cobra.Command{Use: "token ID [--uses N] [--expires D] [--note TEXT]", Short: "Make an enrolment token, which admits new hosts to a licence", Args: cobra.ExactArgs(1),
+	cmd := &cobra.Command{Use: "token ID [--uses N] [--expires D] [--note TEXT]",
+		Short: "Make an enrolment token, which admits new hosts to a licence", Args: cobra.ExactArgs(1),
 		Long: `Make an enrolment token and print it. The server admits an agent that has it in the file of upstream.enrolment_file, without the
 licence document. With --require-enrolment it admits no new host without a token. The server keeps only what verifies the token,
 so it cannot show a lost token again.`,
@@ -73,10 +77,13 @@ so it cannot show a lost token again.`,
 				return err
 			}
 			if c.json {
-				return c.printJSON(map[string]any{"token": done.Token, "id": done.Tokens[0].ID, "license": args[0], "uses": order.Uses, "expires": done.Tokens[0].Expires})
+				return c.printJSON(map[string]any{"token": done.Token, "id": done.Tokens[0].ID, "license": args[0],
+					"uses": order.Uses, "expires": done.Tokens[0].Expires})
 			}
 			fmt.Fprintln(c.out, done.Token)
-			fmt.Fprintf(c.errs, "it admits %d hosts to licence %s until %s; put it into the file that upstream.enrolment_file of their agents names\n",
+			fmt.Fprintf(c.errs,
+				"it admits %d hosts to licence %s until %s; put it into the file that upstream.enrolment_file of "+
+					"their agents names\n",
 				order.Uses, args[0], done.Tokens[0].Expires.UTC().Format(time.RFC3339))
 			return nil
 		}}
@@ -84,34 +91,39 @@ so it cannot show a lost token again.`,
 	cmd.Flags().StringVar(&lasts, "expires", "7d", "how long it is good, 400d at most")
 	cmd.Flags().StringVar(&order.Note, "note", "", "a note for `token list`")
 	cmd.AddCommand(
-		&cobra.Command{Use: "list [ID]", Short: "List the enrolment tokens of a licence, or of all", Args: cobra.MaximumNArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
-			order := registry.Order{Do: "tokens"}
-			if len(args) > 0 {
-				order.ID = args[0]
-			}
-			done, err := o.order(cmd.Context(), order)
-			if err != nil {
-				return err
-			}
-			if c.json {
-				if done.Tokens == nil {
-					done.Tokens = []registry.Token{}
+		&cobra.Command{Use: "list [ID]", Short: "List the enrolment tokens of a licence, or of all",
+			Args: cobra.MaximumNArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
+				order := registry.Order{Do: "tokens"}
+				if len(args) > 0 {
+					order.ID = args[0]
 				}
-				return c.printJSON(done.Tokens)
-			}
-			rows := [][]string{{"LICENCE", "TOKEN", "ADMITTED", "OF", "MADE", "EXPIRES", "NOTE"}}
-			for _, t := range done.Tokens {
-				rows = append(rows, []string{t.License, t.ID[:min(12, len(t.ID))], fmt.Sprint(len(t.Keys)), fmt.Sprint(t.Uses), t.Made.UTC().Format(time.RFC3339), t.Expires.UTC().Format(time.RFC3339), orDash(t.Note)})
-			}
-			return c.table(rows...)
-		}},
-		&cobra.Command{Use: "revoke TOKEN", Short: "Revoke an enrolment token; the hosts that it has admitted stay", Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
-			done, err := o.order(cmd.Context(), registry.Order{Do: "revoke-token", Token: args[0]})
-			if err != nil {
-				return err
-			}
-			fmt.Fprintf(c.out, "token %s of licence %s is revoked\n", done.Tokens[0].ID[:12], done.Tokens[0].License)
-			return nil
-		}})
+				done, err := o.order(cmd.Context(), order)
+				if err != nil {
+					return err
+				}
+				if c.json {
+					if done.Tokens == nil {
+						done.Tokens = []registry.Token{}
+					}
+					return c.printJSON(done.Tokens)
+				}
+				rows := [][]string{{"LICENCE", "TOKEN", "ADMITTED", "OF", "MADE", "EXPIRES", "NOTE"}}
+				for _, t := range done.Tokens {
+					rows = append(rows, []string{t.License, t.ID[:min(12, len(t.ID))], fmt.Sprint(len(t.Keys)),
+						fmt.Sprint(t.Uses), t.Made.UTC().Format(time.RFC3339), t.Expires.UTC().Format(time.RFC3339),
+						orDash(t.Note)})
+				}
+				return c.table(rows...)
+			}},
+		&cobra.Command{Use: "revoke TOKEN", Short: "Revoke an enrolment token; the hosts that it has admitted stay",
+			Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
+				done, err := o.order(cmd.Context(), registry.Order{Do: "revoke-token", Token: args[0]})
+				if err != nil {
+					return err
+				}
+				fmt.Fprintf(c.out, "token %s of licence %s is revoked\n", done.Tokens[0].ID[:12],
+					done.Tokens[0].License)
+				return nil
+			}})
 	return cmd
 }

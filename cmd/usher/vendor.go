@@ -25,13 +25,15 @@ import (
 
 func (c *cli) vendorCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "vendor", Short: "Make keys and sign licences"}
-	cmd.AddCommand(c.makeKeyCommand(), c.signCommand(), c.bindCommand(), c.revokeCommand(), c.acceptReturnCommand(), c.embedCommand())
+	cmd.AddCommand(c.makeKeyCommand(), c.signCommand(), c.bindCommand(), c.revokeCommand(), c.acceptReturnCommand(),
+		c.embedCommand())
 	return cmd
 }
 
 func (c *cli) makeKeyCommand() *cobra.Command {
 	var kid, out, alg string
-	cmd := &cobra.Command{Use: "keygen --kid K --out DIR", Short: "Make a signing key: K.key to keep, K.pub to give away", Args: cobra.NoArgs,
+	cmd := &cobra.Command{Use: "keygen --kid K --out DIR",
+		Short: "Make a signing key: K.key to keep, K.pub to give away", Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			if kid == "" {
 				return usage("--kid is missing: the id by which licences name the key, such as 2026-a")
@@ -43,7 +45,9 @@ func (c *cli) makeKeyCommand() *cobra.Command {
 			if c.json {
 				return c.printJSON(map[string]string{"kid": kid, "private": private, "public": public})
 			}
-			fmt.Fprintf(c.out, "%s  the private key: keep it secret, and keep a copy\n%s  the public key: ship it with the product\n", private, public)
+			fmt.Fprintf(c.out,
+				"%s  the private key: keep it secret, and keep a copy\n%s  the public key: ship it with the product\n",
+				private, public)
 			return nil
 		}}
 	f := cmd.Flags()
@@ -73,7 +77,8 @@ type signFlags struct {
 
 func (c *cli) signCommand() *cobra.Command {
 	var o signFlags
-	cmd := &cobra.Command{Use: "sign --key K.key --product P --licensee L --limit streams=8 …", Short: "Sign a licence", Args: cobra.NoArgs,
+	cmd := &cobra.Command{Use: "sign --key K.key --product P --licensee L --limit streams=8 …", Short: "Sign a licence",
+		Args: cobra.NoArgs,
 		Long: `Sign a licence with a key on disk (--key) or with a command that reaches a KMS or HSM (--signer, with --public for the key
 that belongs to it). The terms come from flags, or from a JSON file of claims (--claims, "-" for standard input), whose
 claims the flags overrule. docs/licence-format.md describes every claim.
@@ -93,16 +98,20 @@ The command first writes the licence to the ledger, issued.jsonl beside the key.
 	f.StringVar(&o.issuer, "issuer", "", "who issues it")
 	f.StringArrayVar(&o.limits, "limit", nil, "a pool and its slots: streams=8, or streams=unlimited; may be repeated")
 	f.StringArrayVar(&o.meters, "meter", nil, "a meter and its draws: renders=1000; may be repeated")
-	f.StringArrayVar(&o.features, "feature", nil, "a feature: hd, hd=false, bitrate=50, bitrate=50:Mbit/s, tier=gold; may be repeated")
+	f.StringArrayVar(&o.features, "feature", nil,
+		"a feature: hd, hd=false, bitrate=50, bitrate=50:Mbit/s, tier=gold; may be repeated")
 	f.StringArrayVar(&o.overage, "overage", nil, "slots that may be granted beyond a limit: streams=2; may be repeated")
-	f.StringArrayVar(&o.countBy, "count-by", nil, "what counts as one use: streams=process (lease, process, user, host, pod); may be repeated")
+	f.StringArrayVar(&o.countBy, "count-by", nil,
+		"what counts as one use: streams=process (lease, process, user, host, pod); may be repeated")
 	f.StringArrayVar(&o.units, "unit", nil, "the name of a slot or draw: streams=stream; may be repeated")
-	f.StringArrayVar(&o.adjustable, "adjustable", nil, "a meter whose users may take draws back, through a dialect; may be repeated")
+	f.StringArrayVar(&o.adjustable, "adjustable", nil,
+		"a meter whose users may take draws back, through a dialect; may be repeated")
 	f.StringArrayVar(&o.resets, "resets", nil, "when a meter resets: renders=month (week, month); may be repeated")
 	f.StringVar(&o.scope, "scope", "", "the scope of the limits: host or site (default: host when bound, else site)")
 	f.StringVar(&o.issued, "issued", "", "issued at, if not now")
 	f.StringVar(&o.notBefore, "not-before", "", "good from this time on: 2026-12-01, or RFC 3339")
-	f.StringVar(&o.expires, "expires", "", "good until: a date (the end of that day, UTC), RFC 3339, or a span from now such as 30d (default: for ever)")
+	f.StringVar(&o.expires, "expires", "",
+		"good until: a date (the end of that day, UTC), RFC 3339, or a span from now such as 30d (default: for ever)")
 	f.StringVar(&o.grace, "grace", "", "how long it goes on after it has expired: 7d")
 	f.StringVar(&o.onExpiry, "on-expiry", "", "the fate of held slots then: drain, revoke, keep")
 	f.StringVar(&o.environment, "environment", "", "production or test")
@@ -111,19 +120,25 @@ The command first writes the licence to the ledger, issued.jsonl beside the key.
 	f.StringArrayVar(&o.supersedes, "supersedes", nil, "the id of a licence that this one retires; may be repeated")
 	f.StringVar(&o.versions, "versions", "", `versions covered: ">=4 <6"`)
 	f.StringVar(&o.releasedBefore, "released-before", "", "cover releases before this date")
-	f.StringVar(&o.cores, "cores", "", "the cores that the host may have: 16, or 16:logical (physical, logical, effective)")
+	f.StringVar(&o.cores, "cores", "",
+		"the cores that the host may have: 16, or 16:logical (physical, logical, effective)")
 	f.StringArrayVar(&o.agentKeys, "agent-key", nil, "bind to the agent with this key (thumbprint); may be repeated")
-	f.StringVar(&o.siteServer, "site-server", "", "the customer's server that may share site pools out: its public key (F.pub), or the thumbprint")
+	f.StringVar(&o.siteServer, "site-server", "",
+		"the customer's server that may share site pools out: its public key (F.pub), or the thumbprint")
 	f.StringVar(&o.heartbeat, "heartbeat", "", "a sign of life to the upstream at least every: 10m")
 	f.StringVar(&o.heartbeatGrace, "heartbeat-grace", "", "and how late it may be")
 	f.StringVar(&o.checkIn, "check-in", "", "a check-in with the upstream at least every: 30d, 3months, 1year")
 	f.StringVar(&o.checkInGrace, "check-in-grace", "", "and how late it may be")
-	f.StringVar(&o.reactivations, "reactivations", "", "how often a host that lost its state may be activated again: 3/30d (the default), 0/1d for never")
-	f.StringVar(&o.activation, "activation", "", "demand a first contact with the upstream within: 24h, or 0 for at once")
+	f.StringVar(&o.reactivations, "reactivations", "",
+		"how often a host that lost its state may be activated again: 3/30d (the default), 0/1d for never")
+	f.StringVar(&o.activation, "activation", "",
+		"demand a first contact with the upstream within: 24h, or 0 for at once")
 	f.BoolVar(&o.reportUsage, "report-usage", false, "send usage figures with heartbeats and check-ins")
-	f.StringVar(&o.trial, "trial", "", "good for this long from its first use: 30d; bind it to one agent (--bind or --agent-key)")
+	f.StringVar(&o.trial, "trial", "",
+		"good for this long from its first use: 30d; bind it to one agent (--bind or --agent-key)")
 	f.StringVar(&o.emergency, "emergency", "", "how long an operator may bridge a lapse, and how often a year: 72h/2")
-	f.StringArrayVar(&o.revokes, "revoke", nil, "the id of a licence that is revoked; makes the document a notice, which grants nothing")
+	f.StringArrayVar(&o.revokes, "revoke", nil,
+		"the id of a licence that is revoked; makes the document a notice, which grants nothing")
 	f.BoolVar(&o.resetClock, "reset-clock", false, "put back a false time that the agent it is bound to has believed")
 	f.StringVar(&o.clock, "clock", "", "what a clock set back does: lenient (a warning) or strict")
 	f.StringVar(&o.clockTolerance, "clock-tolerance", "", "how far back a clock may be")
@@ -141,11 +156,15 @@ func (o *signFlags) addSigner(cmd *cobra.Command) {
 	f.StringVar(&o.public, "public", "", "with --signer: the public key, K.pub")
 	f.StringVar(&o.alg, "alg", "", "the algorithm where the key could do several: PS256 (default) or RS256 for RSA")
 	f.StringVar(&o.out, "out", "", "the file to write (default standard output)")
-	f.StringVar(&o.armour, "armour", "auto", "wrap the licence for e-mail: yes, no, auto (yes for a terminal and a file)")
+	f.StringVar(&o.armour, "armour", "auto",
+		"wrap the licence for e-mail: yes, no, auto (yes for a terminal and a file)")
 	f.StringVar(&o.ledger, "ledger", "", "the ledger (default issued.jsonl beside the key)")
-	f.StringArrayVar(&o.bind, "bind", nil, "bind to the host of this `request`, which usher fingerprint wrote; may be repeated")
-	f.StringVar(&o.strategy, "strategy", "", "with --bind, how many components must match: any, two, most, all (default most)")
-	f.BoolVar(&o.countConfigured, "count-configured", false, "with --bind, components that the host's configuration states count as measured ones do")
+	f.StringArrayVar(&o.bind, "bind", nil,
+		"bind to the host of this `request`, which usher fingerprint wrote; may be repeated")
+	f.StringVar(&o.strategy, "strategy", "",
+		"with --bind, how many components must match: any, two, most, all (default most)")
+	f.BoolVar(&o.countConfigured, "count-configured", false,
+		"with --bind, components that the host's configuration states count as measured ones do")
 }
 
 func (c *cli) sign(cmd *cobra.Command, o *signFlags) error {
@@ -159,10 +178,12 @@ func (c *cli) sign(cmd *cobra.Command, o *signFlags) error {
 		return err
 	}
 	if claims.Expires != 0 && claims.Expires <= now.Unix() {
-		fmt.Fprintf(c.errs, "warning: the licence has expired already, at %s\n", time.Unix(claims.Expires, 0).UTC().Format(time.RFC3339))
+		fmt.Fprintf(c.errs, "warning: the licence has expired already, at %s\n",
+			time.Unix(claims.Expires, 0).UTC().Format(time.RFC3339))
 	}
 	if len(claims.Pools)+len(claims.Meters)+len(claims.Features) == 0 {
-		fmt.Fprintln(c.errs, "warning: the licence grants neither slots, draws nor features: give --limit, --meter or --feature")
+		fmt.Fprintln(c.errs,
+			"warning: the licence grants neither slots, draws nor features: give --limit, --meter or --feature")
 	}
 	return c.issue(o, s, keyFile, claims, now)
 }
@@ -219,7 +240,8 @@ func (c *cli) loadSigner(cmd *cobra.Command, o *signFlags) (*issue.Signer, strin
 		s, err := issue.LoadSigner(o.key, o.alg)
 		return s, o.key, err
 	case o.signer == "":
-		return nil, "", fail(exitUsage, "`usher vendor keygen` makes a key", "a key is missing: give --key, or --signer and --public")
+		return nil, "", fail(exitUsage, "`usher vendor keygen` makes a key",
+			"a key is missing: give --key, or --signer and --public")
 	case o.public == "":
 		return nil, "", usage("--signer needs --public: the public key that belongs to it")
 	}
@@ -301,7 +323,8 @@ func (o *signFlags) times(claims *usher.Claims, now time.Time) error {
 		end         bool
 		to          *int64
 	}{{"issued", o.issued, false, &claims.Issued}, {"not-before", o.notBefore, false, &claims.NotBefore},
-		{"expires", o.expires, true, &claims.Expires}, {"released-before", o.releasedBefore, false, &claims.ReleasedBefore}} {
+		{"expires", o.expires, true, &claims.Expires},
+		{"released-before", o.releasedBefore, false, &claims.ReleasedBefore}} {
 		if t.value == "" {
 			continue
 		}
@@ -326,10 +349,13 @@ func (o *signFlags) times(claims *usher.Claims, now time.Time) error {
 	for _, d := range []struct {
 		flag, value string
 		to          *int64
-	}{{"grace", o.grace, &claims.Grace}, {"clock-tolerance", o.clockTolerance, &claims.ClockTolerance}, {"agent-away", o.agentAway, &claims.AgentAway},
-		{"max-borrow", o.maxBorrow, &claims.MaxBorrow}, {"heartbeat", o.heartbeat, &heartbeat.Every}, {"heartbeat-grace", o.heartbeatGrace, &heartbeat.Grace},
+	}{{"grace", o.grace, &claims.Grace}, {"clock-tolerance", o.clockTolerance, &claims.ClockTolerance},
+		{"agent-away", o.agentAway, &claims.AgentAway},
+		{"max-borrow", o.maxBorrow, &claims.MaxBorrow}, {"heartbeat", o.heartbeat, &heartbeat.Every},
+		{"heartbeat-grace", o.heartbeatGrace, &heartbeat.Grace},
 		{"check-in", every, &checkIn.Every}, {"check-in-grace", o.checkInGrace, &checkIn.Grace},
-		{"activation", o.activation, &activation.Grace}, {"trial", o.trial, &claims.Trial}, {"emergency", length, &emergency.Length}, {"reactivations", within, &reactivations.Within}} {
+		{"activation", o.activation, &activation.Grace}, {"trial", o.trial, &claims.Trial},
+		{"emergency", length, &emergency.Length}, {"reactivations", within, &reactivations.Within}} {
 		if d.value == "" {
 			continue
 		}
@@ -398,12 +424,14 @@ func parseTime(s string, now time.Time, end bool) (time.Time, error) {
 		}
 		return now.Add(d).Truncate(time.Second), nil
 	}
-	return time.Time{}, fmt.Errorf("%q is neither a date (2027-01-31), nor RFC 3339 (2027-01-31T12:00:00Z), nor a span (30d, 6months, 1y)", s)
+	return time.Time{}, fmt.Errorf(
+		"%q is neither a date (2027-01-31), nor RFC 3339 (2027-01-31T12:00:00Z), nor a span (30d, 6months, 1y)", s)
 }
 
 func (c *cli) bindCommand() *cobra.Command {
 	var o signFlags
-	cmd := &cobra.Command{Use: "bind --key K.key --bind request.json LICENCE", Short: "Issue a licence again, bound to a host's request", Args: cobra.ExactArgs(1),
+	cmd := &cobra.Command{Use: "bind --key K.key --bind request.json LICENCE",
+		Short: "Issue a licence again, bound to a host's request", Args: cobra.ExactArgs(1),
 		Long: `Read a licence that was signed with the same key, bind its terms to the host of each request, and sign it again with the same
 id: the new one replaces the old one where both are good.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -431,7 +459,8 @@ id: the new one replaces the old one where both are good.`,
 }
 
 func (c *cli) embedCommand() *cobra.Command {
-	return &cobra.Command{Use: "embed DIR", Short: "Print the linker's flag that compiles a vendor's product and keys in", Args: cobra.ExactArgs(1),
+	return &cobra.Command{Use: "embed DIR",
+		Short: "Print the linker's flag that compiles a vendor's product and keys in", Args: cobra.ExactArgs(1),
 		Long: `Read DIR/vendor.json, {"product": "…", "keys": [{"kid", "key_file", "alg", "not_before", "not_after", "revoked", "environment"}]}, and
 print the flag for go build -ldflags. Without keys every .pub file of DIR is one. "make build VENDOR=DIR" does all of it.`,
 		RunE: func(_ *cobra.Command, args []string) error {
@@ -451,7 +480,8 @@ print the flag for go build -ldflags. Without keys every .pub file of DIR is one
 func readVendor(dir string) (*catalog.Vendor, error) {
 	b, err := os.ReadFile(filepath.Join(dir, "vendor.json"))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fail(exitFailed, `write {"product": "NAME"} into it; the .pub files beside it are the keys`, "vendor folder %s has no vendor.json", dir)
+		return nil, fail(exitFailed, `write {"product": "NAME"} into it; the .pub files beside it are the keys`,
+			"vendor folder %s has no vendor.json", dir)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("vendor: %w", err)

@@ -29,28 +29,36 @@ func TestEveryTermHasAFlag(t *testing.T) {
 	}
 	const thumb = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
 	request := filepath.Join(dir, "request.json")
-	if code, _, errs := tool(t, "fingerprint", "--socket", filepath.Join(dir, "none"), "--product", "p", "--request", request); code != 0 {
+	if code, _, errs := tool(t, "fingerprint", "--socket", filepath.Join(dir, "none"), "--product", "p", "--request",
+		request); code != 0 {
 		t.Fatal(errs)
 	}
-	args := strings.Fields("vendor sign --key " + filepath.Join(dir, "k.key") + " --armour no --id i --product p --issuer me --licensee you" +
-		" --limit s=2 --meter m=3 --feature f --overage s=1 --overage m=1 --count-by s=user --unit s=x --unit m=y --resets m=month --adjustable m --scope host" +
-		" --issued 2026-01-01 --not-before 2026-01-02 --expires 2099-01-01 --grace 1d --on-expiry keep --environment production --role base" +
-		" --supersedes old --released-before 2030-01-01 --cores 4:logical --heartbeat 10m --heartbeat-grace 1m --check-in 30d --check-in-grace 1d" +
+	args := strings.Fields("vendor sign --key " + filepath.Join(dir, "k.key") +
+		" --armour no --id i --product p --issuer me --licensee you" +
+		" --limit s=2 --meter m=3 --feature f --overage s=1 --overage m=1 --count-by s=user --unit s=x --unit m=y " +
+		"--resets m=month --adjustable m --scope host" +
+		" --issued 2026-01-01 --not-before 2026-01-02 --expires 2099-01-01 --grace 1d --on-expiry keep --environment " +
+		"production --role base" +
+		" --supersedes old --released-before 2030-01-01 --cores 4:logical --heartbeat 10m --heartbeat-grace 1m " +
+		"--check-in 30d --check-in-grace 1d" +
 		" --clock strict --clock-tolerance 5m --agent-away 5m --max-borrow 7d --early-return" +
-		" --activation 24h --reactivations 5/60d --report-usage --trial 30d --emergency 72h/2 --reset-clock --site-server " + thumb + " --agent-key " + thumb + " --bind " + request)
+		" --activation 24h --reactivations 5/60d --report-usage --trial 30d --emergency 72h/2 --reset-clock " +
+		"--site-server " + thumb + " --agent-key " + thumb + " --bind " + request)
 	code, out, errs := tool(t, append(args, "--versions", ">=1")...)
 	if code != 0 {
 		t.Fatal(errs)
 	}
 	c := decoded(t, out)
 	// An add-on is no base.
-	code, out, errs = tool(t, "vendor", "sign", "--key", filepath.Join(dir, "k.key"), "--armour", "no", "--product", "p", "--limit", "s=1", "--add-on", "i")
+	code, out, errs = tool(t, "vendor", "sign", "--key", filepath.Join(dir, "k.key"), "--armour", "no", "--product",
+		"p", "--limit", "s=1", "--add-on", "i")
 	if code != 0 {
 		t.Fatal(errs)
 	}
 	c.AddOnTo = decoded(t, out).AddOnTo
 	// Nor is a notice, and a check-in has one period.
-	code, out, errs = tool(t, "vendor", "sign", "--key", filepath.Join(dir, "k.key"), "--armour", "no", "--product", "p", "--revoke", "old", "--check-in", "3months")
+	code, out, errs = tool(t, "vendor", "sign", "--key", filepath.Join(dir, "k.key"), "--armour", "no", "--product",
+		"p", "--revoke", "old", "--check-in", "3months")
 	if code != 0 {
 		t.Fatal(errs)
 	}
@@ -112,17 +120,20 @@ func TestVendorSlips(t *testing.T) {
 		{"--limit a", exitUsage, `error: --limit: "a" is not NAME=VALUE`},
 		{"--limit a=-1", exitUsage, `error: --limit a=-1: "-1" is neither a number from 0 on nor unlimited`},
 		{"--limit a=1 --expires soon", exitUsage, `error: --expires: "soon" is neither a date`},
-		{"--limit a=1 --expires 2020-01-01", exitOK, "warning: the licence has expired already, at 2020-01-02T00:00:00Z\n"},
+		{"--limit a=1 --expires 2020-01-01", exitOK,
+			"warning: the licence has expired already, at 2020-01-02T00:00:00Z\n"},
 		{"", exitOK, "warning: the licence grants neither slots, draws nor features"},
 		{"--feature f", exitOK, ""},
 	} {
-		args := append([]string{"vendor", "sign", "--key", filepath.Join(dir, "k.key"), "--product", "p"}, strings.Fields(test.args)...)
+		args := append([]string{"vendor", "sign", "--key", filepath.Join(dir, "k.key"), "--product", "p"},
+			strings.Fields(test.args)...)
 		code, _, errs := tool(t, args...)
 		if code != test.code || !strings.Contains(errs, test.want) || test.want == "" && errs != "" {
 			t.Errorf("%s: exit %d, %q, want %d, %q", test.args, code, errs, test.code, test.want)
 		}
 	}
-	if code, _, errs := tool(t, "vendor", "embed", dir); code != exitFailed || !strings.Contains(errs, "has no vendor.json\nhint: write {") {
+	if code, _, errs := tool(t, "vendor", "embed", dir); code != exitFailed ||
+		!strings.Contains(errs, "has no vendor.json\nhint: write {") {
 		t.Errorf("embed: exit %d, %q", code, errs)
 	}
 }
@@ -142,10 +153,12 @@ func TestNotALicenceFile(t *testing.T) {
 		{dir, dir + " is a folder; name the file", exitFailed},
 		{filepath.Join(dir, "none"), "there is no file " + filepath.Join(dir, "none"), exitFailed},
 	} {
-		if code, _, errs := tool(t, "license", "inspect", test.file); code != test.code || !strings.Contains(errs, test.want) {
+		if code, _, errs := tool(t, "license", "inspect", test.file); code != test.code ||
+			!strings.Contains(errs, test.want) {
 			t.Errorf("inspect %s: exit %d, %q", test.file, code, errs)
 		}
-		if code, _, errs := tool(t, "license", "install", "--socket", filepath.Join(dir, "s"), test.file); code != exitFailed || !strings.Contains(errs, test.want) {
+		if code, _, errs := tool(t, "license", "install", "--socket", filepath.Join(dir, "s"), test.file); code !=
+			exitFailed || !strings.Contains(errs, test.want) {
 			t.Errorf("install %s: exit %d, %q", test.file, code, errs)
 		}
 	}
@@ -168,8 +181,10 @@ func TestShare(t *testing.T) {
 func TestParseTime(t *testing.T) {
 	now := time.Date(2027, 1, 31, 12, 0, 0, 0, time.UTC)
 	for text, want := range map[string]string{
-		"2027-03-01T10:00:00+01:00": "2027-03-01T09:00:00Z", "2027-03-01": "2027-03-02T00:00:00Z", "30d": "2027-03-02T12:00:00Z",
-		"-1h": "2027-01-31T11:00:00Z", "1y": "2028-01-31T12:00:00Z", "2years": "2029-01-31T12:00:00Z", "3months": "2027-05-01T12:00:00Z", "soon": "",
+		"2027-03-01T10:00:00+01:00": "2027-03-01T09:00:00Z", "2027-03-01": "2027-03-02T00:00:00Z",
+		"30d": "2027-03-02T12:00:00Z",
+		"-1h": "2027-01-31T11:00:00Z", "1y": "2028-01-31T12:00:00Z", "2years": "2029-01-31T12:00:00Z",
+		"3months": "2027-05-01T12:00:00Z", "soon": "",
 	} {
 		got, err := parseTime(text, now, true)
 		if want == "" {

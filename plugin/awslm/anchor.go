@@ -19,23 +19,26 @@ import (
 
 // The algorithms of anchors.
 const (
-	// AlgorithmPS384 is what a seller's KMS key signs borrowed licences with. The anchor's key id is the ProductSKU, which the
-	// token does not say, and # and any text where one product has several keys.
+	// AlgorithmPS384 is what a seller's KMS key signs borrowed licences with. The anchor's key id is the ProductSKU,
+	// which the token does not say, and # and any text where one product has several keys.
 	AlgorithmPS384 = "PS384"
-	// AlgorithmSealed is the agent's own seal on what AWS told it. The anchor's key id is the issuer's KeyFingerprint, and the
-	// anchor has no key until [Own] has given it the agent's.
+	// AlgorithmSealed is the agent's own seal on what AWS told it. The anchor's key id is the issuer's KeyFingerprint,
+	// and the anchor has no key until [Own] has given it the agent's.
 	AlgorithmSealed = "sealed"
 )
 
 // isIssuer reports whether a text is a KeyFingerprint: aws:ACCOUNT:NAME:issuer-fingerprint.
 func isIssuer(s string) bool {
 	parts := strings.Split(s, ":")
-	return len(s) <= 512 && len(parts) == 4 && parts[0] == "aws" && len(parts[1]) == 12 && strings.Trim(parts[1], "0123456789") == "" &&
-		parts[2] != "" && parts[2] == strings.TrimSpace(clip(parts[2], len(parts[2]))) && parts[3] == "issuer-fingerprint"
+	return len(s) <= 512 && len(parts) == 4 && parts[0] == "aws" && len(parts[1]) == 12 &&
+		strings.Trim(parts[1], "0123456789") == "" &&
+		parts[2] != "" && parts[2] == strings.TrimSpace(clip(parts[2], len(parts[2]))) &&
+		parts[3] == "issuer-fingerprint"
 }
 
-// NewAnchor makes an anchor. With alg sealed (the usual one where no key is given) keyID is an issuer's KeyFingerprint, and key is
-// empty. Otherwise it is a seller's RSA key of at least 2048 bits as KMS GetPublicKey gives it: DER, base64 of it, or PEM.
+// NewAnchor makes an anchor. With alg sealed (the usual one where no key is given) keyID is an issuer's KeyFingerprint,
+// and key is empty. Otherwise it is a seller's RSA key of at least 2048 bits as KMS GetPublicKey gives it: DER, base64
+// of it, or PEM.
 func NewAnchor(keyID string, key []byte, alg string) (plugin.Anchor, error) {
 	bad := func(format string, args ...any) (plugin.Anchor, error) {
 		return plugin.Anchor{}, fmt.Errorf("key %q: "+format, append([]any{short(keyID)}, args...)...)
@@ -51,7 +54,9 @@ func NewAnchor(keyID string, key []byte, alg string) (plugin.Anchor, error) {
 	case AlgorithmSealed:
 		switch {
 		case !isIssuer(keyID):
-			return bad("with alg %s its id must be the issuer's KeyFingerprint, as aws:294406891311:AWS/Marketplace:issuer-fingerprint is", alg)
+			return bad(
+				"with alg %s its id must be the issuer's KeyFingerprint, as "+
+					"aws:294406891311:AWS/Marketplace:issuer-fingerprint is", alg)
 		case len(key) > 0:
 			return bad("with alg %s there is no key to give: it is the agent's own", alg)
 		}

@@ -18,8 +18,8 @@ import (
 	"github.com/usher-agent/usher/plugin"
 )
 
-// claims is the payload of a borrowed licence's SignedToken. There are no registered claims (exp, iat, …): a stock JWT library
-// would hold nobody to it.
+// claims is the payload of a borrowed licence's SignedToken. There are no registered claims (exp, iat, …): a stock JWT
+// library would hold nobody to it.
 type claims struct {
 	LicenseArn              string            `json:"licenseArn"`
 	LicenseConsumptionToken string            `json:"licenseConsumptionToken"`
@@ -36,12 +36,12 @@ type allowed struct {
 	Unit  string `json:"unit"`
 }
 
-// ProductKey is the metadata by which a borrow of ours says what product it is of. It is the borrower's word, and can only narrow
-// what the anchor says.
+// ProductKey is the metadata by which a borrow of ours says what product it is of. It is the borrower's word, and can
+// only narrow what the anchor says.
 const ProductKey = "usher.product"
 
-// NodeComponent is the component of the fingerprint that a NodeId is compared with which is no agent's key: host.components in the
-// configuration sets it.
+// NodeComponent is the component of the fingerprint that a NodeId is compared with which is no agent's key:
+// host.components in the configuration sets it.
 const NodeComponent = "node-id"
 
 // header is a SignedToken's. What else stands there is passed over, but for crit.
@@ -52,7 +52,8 @@ type header struct {
 	Critical  any    `json:"crit"`
 }
 
-// borrowedLicense turns the claims into the core's terms, all of which the agent must enforce. product is the anchor's word.
+// borrowedLicense turns the claims into the core's terms, all of which the agent must enforce. product is the anchor's
+// word.
 func borrowedLicense(payload []byte, product string) (*enforcer.License, error) {
 	var c claims
 	var all map[string]any
@@ -91,14 +92,16 @@ func borrowedLicense(payload []byte, product string) (*enforcer.License, error) 
 	return out, c.addEntitlements(out)
 }
 
-// bind binds a licence to a node: to the agent whose key's thumbprint it is, else to the host that is configured to be called so.
+// bind binds a licence to a node: to the agent whose key's thumbprint it is, else to the host that is configured to be
+// called so.
 func bind(l *enforcer.License, node string) {
 	if b, err := base64.RawURLEncoding.Strict().DecodeString(node); err == nil && len(b) == sha256.Size {
 		l.AgentKeys = []string{node}
 		return
 	}
 	l.Hosts = []enforcer.HostBinding{{Name: clip(node, 128), Strategy: enforcer.MatchAll,
-		Components: map[string][]string{NodeComponent: {keyed(l.Product, NodeComponent, strings.ToLower(strings.TrimSpace(node)))}}}}
+		Components: map[string][]string{NodeComponent: {keyed(l.Product, NodeComponent,
+			strings.ToLower(strings.TrimSpace(node)))}}}}
 }
 
 // keyed is a component's value as docs/fingerprint.md has it.
@@ -148,15 +151,19 @@ func believeToken(input, signature []byte, anchors []plugin.Anchor) (plugin.Anch
 		}
 		tried = append(tried, clip(a.KeyID, 80))
 		// The salt is as long as the hash (RFC 7518 §3.5): a signature with another one is none of PS384.
-		if rsa.VerifyPSS(key, crypto.SHA384, digest[:], signature, &rsa.PSSOptions{SaltLength: sha512.Size384, Hash: crypto.SHA384}) == nil {
+		if rsa.VerifyPSS(key, crypto.SHA384, digest[:], signature,
+			&rsa.PSSOptions{SaltLength: sha512.Size384, Hash: crypto.SHA384}) == nil {
 			return a, revoked(a)
 		}
 	}
 	if len(tried) == 0 {
-		return plugin.Anchor{}, &enforcer.Problem{System: System, Code: enforcer.UntrustedKey, Reason: "it is a borrowed licence, and no seller's key is in trust",
-			Hint: "add the seller's public key under license.trust, with system awslm and the ProductSKU as kid"}
+		return plugin.Anchor{}, &enforcer.Problem{System: System, Code: enforcer.UntrustedKey,
+			Reason: "it is a borrowed licence, and no seller's key is in trust",
+			Hint:   "add the seller's public key under license.trust, with system awslm and the ProductSKU as kid"}
 	}
 	return plugin.Anchor{}, &enforcer.Problem{System: System, Code: enforcer.BadSignature,
-		Reason: fmt.Sprintf("its signature is not good by any key in trust (%s): it has been changed, or another seller signed it", strings.Join(tried[:min(len(tried), 5)], ", ")),
-		Hint:   "copy the whole token again"}
+		Reason: fmt.Sprintf(
+			"its signature is not good by any key in trust (%s): it has been changed, or another seller signed it",
+			strings.Join(tried[:min(len(tried), 5)], ", ")),
+		Hint: "copy the whole token again"}
 }

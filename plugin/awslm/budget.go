@@ -26,8 +26,8 @@ import (
 // maxBlockID is the length, in bytes, of a block's id: see [plugin.Block.Check].
 const maxBlockID = 256
 
-// CheckOut takes a block of slots: a provisional checkout, with a consumption token of its own. Where there are fewer than asked,
-// but enough, those are taken.
+// CheckOut takes a block of slots: a provisional checkout, with a consumption token of its own. Where there are fewer
+// than asked, but enough, those are taken.
 func (c *Client) CheckOut(ctx context.Context, r *plugin.CheckOut) (*plugin.Block, error) {
 	ctx, cancel := c.within(ctx)
 	defer cancel()
@@ -40,7 +40,8 @@ func (c *Client) CheckOut(ctx context.Context, r *plugin.CheckOut) (*plugin.Bloc
 	}
 	e := d.license.find(r.Pool, (*Entitlement).isPool)
 	if e == nil || r.Slots < 1 || r.AtLeast < 0 || r.AtLeast > r.Slots {
-		return nil, misconfigured("", "licence %s has no pool %q of which %d slots, at least %d, can be had", d.license.LicenseArn, short(r.Pool), r.Slots, r.AtLeast)
+		return nil, misconfigured("", "licence %s has no pool %q of which %d slots, at least %d, can be had",
+			d.license.LicenseArn, short(r.Pool), r.Slots, r.AtLeast)
 	}
 	least := cmp.Or(r.AtLeast, r.Slots)
 	got, err := c.take(ctx, d.license, &r.Request, Provisional, e, r.Slots, least, r.Token)
@@ -59,15 +60,16 @@ func (c *Client) CheckOut(ctx context.Context, r *plugin.CheckOut) (*plugin.Bloc
 	span := min(got.span, r.For)
 	if span <= 0 {
 		c.drop(ctx, got.token)
-		return nil, plugin.Transiently("%s gave slots whose time is over already; does the clock here differ from the service's?", OpCheckout)
+		return nil, plugin.Transiently(
+			"%s gave slots whose time is over already; does the clock here differ from the service's?", OpCheckout)
 	}
 	kept := readTokens(r.State, c.cfg.Now())
 	id := kept.name(got.n, got.token, r.Pool, c.cfg.Now().Add(got.span))
 	return &plugin.Block{ID: id, Pool: r.Pool, Slots: got.n, For: span, State: kept.encode()}, nil
 }
 
-// Extend sets a block's time anew; its size stays, because a checkout has the size that it has. The service may give another
-// token to go on with, which the state carries.
+// Extend sets a block's time anew; its size stays, because a checkout has the size that it has. The service may give
+// another token to go on with, which the state carries.
 func (c *Client) Extend(ctx context.Context, r *plugin.Extend) (*plugin.Block, error) {
 	ctx, cancel := c.within(ctx)
 	defer cancel()
@@ -80,20 +82,23 @@ func (c *Client) Extend(ctx context.Context, r *plugin.Extend) (*plugin.Block, e
 	if err != nil {
 		return nil, err
 	}
-	out, err := api.ExtendLicenseConsumption(ctx, &lm.ExtendLicenseConsumptionInput{LicenseConsumptionToken: aws.String(token)})
+	out, err := api.ExtendLicenseConsumption(ctx,
+		&lm.ExtendLicenseConsumptionInput{LicenseConsumptionToken: aws.String(token)})
 	switch {
 	case is(err, ErrResourceNotFound, ErrInvalidParameter):
 		// Suspension and the contract's end show here too, under the same code.
 		if bad := c.badNow(ctx, r.LicenseID); bad != nil {
 			return nil, bad
 		}
-		return nil, &plugin.Error{Class: plugin.Transient, SystemCode: plugin.SystemLapsed, Reason: "the checkout is over, and its slots may be another's: " + reason(err)}
+		return nil, &plugin.Error{Class: plugin.Transient, SystemCode: plugin.SystemLapsed,
+			Reason: "the checkout is over, and its slots may be another's: " + reason(err)}
 	case err != nil:
 		return nil, classify(ctx, OpExtend, err, err)
 	}
 	span := min(c.until(out.Expiration, nil, out.ResultMetadata), r.For)
 	if span <= 0 || aws.ToString(out.LicenseConsumptionToken) == "" {
-		return nil, plugin.Transiently("%s answered without a token or a time to come: whether the checkout goes on is not known", OpExtend)
+		return nil, plugin.Transiently(
+			"%s answered without a token or a time to come: whether the checkout goes on is not known", OpExtend)
 	}
 	kept.set(r.Block, *out.LicenseConsumptionToken, c.cfg.Now().Add(span))
 	return &plugin.Block{ID: r.Block, Pool: pool, Slots: n, For: span, State: kept.encode()}, nil
@@ -140,8 +145,8 @@ func (c *Client) drop(ctx context.Context, token string) {
 	_ = c.giveBack(ctx, token)
 }
 
-// Draw takes draws of a meter for good: a perpetual checkout. Its ClientToken is made of the request's Token, so that who asks again
-// after a crash or a lost answer draws once.
+// Draw takes draws of a meter for good: a perpetual checkout. Its ClientToken is made of the request's Token, so that
+// who asks again after a crash or a lost answer draws once.
 func (c *Client) Draw(ctx context.Context, r *plugin.Draw) (*plugin.Drawn, error) {
 	ctx, cancel := c.within(ctx)
 	defer cancel()
@@ -154,7 +159,8 @@ func (c *Client) Draw(ctx context.Context, r *plugin.Draw) (*plugin.Drawn, error
 		e = d.license.find(r.Meter, (*Entitlement).isMeter)
 	}
 	if e == nil || r.N < 1 || r.Token == "" {
-		return nil, misconfigured("", "licence %s has no meter %q of which %d can be drawn", r.LicenseID, short(r.Meter), r.N)
+		return nil, misconfigured("", "licence %s has no meter %q of which %d can be drawn", r.LicenseID,
+			short(r.Meter), r.N)
 	}
 	got, err := c.take(ctx, d.license, &r.Request, Perpetual, e, r.N, 1, r.Token)
 	if denied, ok := err.(*denial); ok {
@@ -181,20 +187,25 @@ type denial struct {
 func (d *denial) Error() string { return d.code + ": " + d.message }
 
 func (d *denial) full(pool string) *plugin.Error {
-	return &plugin.Error{Class: plugin.Transient, SystemCode: plugin.SystemFull, Reason: fmt.Sprintf("%s: others have what there is (%s)", pool, d.code),
-		Hint: "what they give back can be had"}
+	return &plugin.Error{Class: plugin.Transient, SystemCode: plugin.SystemFull,
+		Reason: fmt.Sprintf("%s: others have what there is (%s)", pool, d.code),
+		Hint:   "what they give back can be had"}
 }
 
-// take checks n of one entitlement out. What the service allows is held against what was asked: an answer that does not name it, or
-// less than the least, grants nothing, and one that says nothing leaves it open.
-func (c *Client) take(ctx context.Context, l *License, r *plugin.Request, kind string, e *Entitlement, n, least int64, token string) (*taken, error) {
+// take checks n of one entitlement out. What the service allows is held against what was asked: an answer that does not
+// name it, or less than the least, grants nothing, and one that says nothing leaves it open.
+func (c *Client) take(ctx context.Context, l *License, r *plugin.Request, kind string, e *Entitlement, n, least int64,
+	token string) (*taken, error) {
 	api, err := c.client(ctx)
 	if err != nil {
 		return nil, err
 	}
-	in := &lm.CheckoutLicenseInput{ProductSKU: aws.String(l.ProductSKU), KeyFingerprint: aws.String(l.Issuer.KeyFingerprint), CheckoutType: types.CheckoutType(kind),
-		Entitlements: []types.EntitlementData{{Name: aws.String(e.Name), Unit: types.EntitlementDataUnit(e.Unit), Value: aws.String(strconv.FormatInt(n, 10))}},
-		NodeId:       aws.String(c.node), ClientToken: clientTokenOf(kind, r, l.LicenseArn, e.Name, strconv.FormatInt(n, 10), token)}
+	in := &lm.CheckoutLicenseInput{ProductSKU: aws.String(l.ProductSKU),
+		KeyFingerprint: aws.String(l.Issuer.KeyFingerprint), CheckoutType: types.CheckoutType(kind),
+		Entitlements: []types.EntitlementData{{Name: aws.String(e.Name), Unit: types.EntitlementDataUnit(e.Unit),
+			Value: aws.String(strconv.FormatInt(n, 10))}},
+		NodeId:      aws.String(c.node),
+		ClientToken: clientTokenOf(kind, r, l.LicenseArn, e.Name, strconv.FormatInt(n, 10), token)}
 	if c.cfg.Beneficiary != "" {
 		in.Beneficiary = aws.String(c.cfg.Beneficiary)
 	}
@@ -205,16 +216,21 @@ func (c *Client) take(ctx context.Context, l *License, r *plugin.Request, kind s
 	case err != nil:
 		return nil, classify(ctx, OpCheckout, err, err)
 	}
-	got := &taken{token: aws.ToString(out.LicenseConsumptionToken), span: c.until(out.Expiration, out.IssuedAt, out.ResultMetadata)}
+	got := &taken{token: aws.ToString(out.LicenseConsumptionToken),
+		span: c.until(out.Expiration, out.IssuedAt, out.ResultMetadata)}
 	switch arn := aws.ToString(out.LicenseArn); {
 	case got.token == "":
-		return nil, plugin.Transiently("%s answered without a consumption token: whether anything was checked out is not known", OpCheckout)
+		return nil, plugin.Transiently(
+			"%s answered without a consumption token: whether anything was checked out is not known", OpCheckout)
 	case arn != "" && arn != l.LicenseArn && kind == Provisional: // a draw is had wherever it is from
 		c.drop(ctx, got.token)
-		return nil, misconfigured("the service takes the latest of one SKU: deactivate the grant of one, or remove the document of the other",
+		return nil, misconfigured(
+			"the service takes the latest of one SKU: deactivate the grant of one, or remove the document of the other",
 			"AWS checked out of licence %s and not of %s, which has the same SKU", clip(arn, 200), l.LicenseArn)
 	}
-	i := slices.IndexFunc(out.EntitlementsAllowed, func(a types.EntitlementData) bool { return aws.ToString(a.Name) == e.Name })
+	i := slices.IndexFunc(out.EntitlementsAllowed, func(a types.EntitlementData) bool {
+		return aws.ToString(a.Name) == e.Name
+	})
 	if i < 0 {
 		c.drop(ctx, got.token)
 		return nil, plugin.Transiently("%s answered, and did not allow entitlement %q", OpCheckout, short(e.Name))
@@ -225,13 +241,14 @@ func (c *Client) take(ctx context.Context, l *License, r *plugin.Request, kind s
 		if kind == Provisional {
 			c.drop(ctx, got.token)
 		}
-		return nil, plugin.Transiently("%s answered with another quantity or unit of entitlement %q than was asked", OpCheckout, short(e.Name))
+		return nil, plugin.Transiently("%s answered with another quantity or unit of entitlement %q than was asked",
+			OpCheckout, short(e.Name))
 	}
 	return got, nil
 }
 
-// why tells what the service does not: whether others have what was asked, and how much is left, or whether the licence does not give
-// it at all. The error is never nil.
+// why tells what the service does not: whether others have what was asked, and how much is left, or whether the licence
+// does not give it at all. The error is never nil.
 func (c *Client) why(ctx context.Context, l *License, e *Entitlement, n int64, d *denial) (room int64, err error) {
 	if d.code == ErrResourceNotFound {
 		if bad := c.badNow(ctx, l.LicenseArn); bad != nil {
@@ -246,7 +263,8 @@ func (c *Client) why(ctx context.Context, l *License, e *Entitlement, n int64, d
 	out, err := api.GetLicenseUsage(ctx, &lm.GetLicenseUsageInput{LicenseArn: aws.String(l.LicenseArn)})
 	switch {
 	case is(err, ErrAccessDenied, ErrAuthorization, "AccessDenied"):
-		full.Hint = "allow the role " + OpGetUsage + ": without it, what is used up and what the licence does not give look alike"
+		full.Hint = "allow the role " + OpGetUsage +
+			": without it, what is used up and what the licence does not give look alike"
 		return 0, full
 	case err != nil || out.LicenseUsage == nil:
 		return 0, full
@@ -265,9 +283,11 @@ func (c *Client) why(ctx context.Context, l *License, e *Entitlement, n int64, d
 			return room, full
 		}
 		// There is room: just after a grant, or a renewal, the service says no for a while.
-		return 0, &plugin.Error{Class: plugin.Transient, SystemCode: d.code, Reason: fmt.Sprintf("%s: %d of %d are in use, and yet %d were refused (%s)", e.Name, used, most, n, d.code)}
+		return 0, &plugin.Error{Class: plugin.Transient, SystemCode: d.code,
+			Reason: fmt.Sprintf("%s: %d of %d are in use, and yet %d were refused (%s)", e.Name, used, most, n, d.code)}
 	}
-	return 0, &plugin.Error{Class: plugin.Misconfigured, SystemCode: d.code, Hint: "the next check-in brings the licence as it is now; has the seller changed it?",
+	return 0, &plugin.Error{Class: plugin.Misconfigured, SystemCode: d.code,
+		Hint:   "the next check-in brings the licence as it is now; has the seller changed it?",
 		Reason: fmt.Sprintf("the licence does not give entitlement %q in %s (%s)", short(e.Name), e.Unit, d.code)}
 }
 
@@ -287,8 +307,9 @@ func (c *Client) badNow(ctx context.Context, arn string) error {
 	return nil
 }
 
-// until is how long something stands from when the request was sent: by the service's own clock, so that one that is wrong here
-// changes nothing. The service's time is no earlier than that instant, so that what is told here ends no later than there.
+// until is how long something stands from when the request was sent: by the service's own clock, so that one that is
+// wrong here changes nothing. The service's time is no earlier than that instant, so that what is told here ends no
+// later than there.
 func (c *Client) until(expiration, issued *string, m middleware.Metadata) time.Duration {
 	end, err := ParseTime(aws.ToString(expiration))
 	if err != nil || end.IsZero() {
@@ -303,7 +324,8 @@ func (c *Client) until(expiration, issued *string, m middleware.Metadata) time.D
 	return end.Sub(c.cfg.Now())
 }
 
-// tokens is what the upstream's state keeps: by block the consumption token to go on with, where it is not in the block's id.
+// tokens is what the upstream's state keeps: by block the consumption token to go on with, where it is not in the
+// block's id.
 type tokens map[string]kept
 
 type kept struct {
@@ -336,7 +358,8 @@ func (t tokens) encode() []byte {
 func (t tokens) name(n int64, token, pool string, until time.Time) string {
 	of := func(token string) string { return strconv.FormatInt(n, 10) + "/" + token + "/" + pool }
 	id := of(token)
-	if len(id) > maxBlockID || strings.ContainsAny(token, "/") || clip(token, len(token)) != token || strings.TrimSpace(token) != token {
+	if len(id) > maxBlockID || strings.ContainsAny(token, "/") || clip(token, len(token)) != token ||
+		strings.TrimSpace(token) != token {
 		sum := sha256.Sum256([]byte(token))
 		id = of("=" + hex.EncodeToString(sum[:16]))
 		t.set(id, token, until)
@@ -373,7 +396,8 @@ func (t tokens) find(id string) (n int64, token, pool string, err error) {
 		token = k.Token
 	}
 	if strings.HasPrefix(token, "=") {
-		return 0, "", "", &plugin.Error{Class: plugin.Transient, SystemCode: plugin.SystemLapsed, Reason: "the checkout's token was lost; its time gives it back"}
+		return 0, "", "", &plugin.Error{Class: plugin.Transient, SystemCode: plugin.SystemLapsed,
+			Reason: "the checkout's token was lost; its time gives it back"}
 	}
 	return n, token, pool, nil
 }

@@ -40,12 +40,14 @@ type Config struct {
 	LicenseArn     string // where the account may not list its licences, or has several of one SKU; may be empty
 	Beneficiary    string // where the issuer's own account checks out for a customer
 	NodeID         string // what checkouts say of this host; empty: the agent key's thumbprint
-	// Borrow, by entitlement, is what Fetch borrows for offline use, with 0 of those without a unit. None: nothing is borrowed.
+	// Borrow, by entitlement, is what Fetch borrows for offline use, with 0 of those without a unit. None: nothing is
+	// borrowed.
 	Borrow map[string]int64
 
 	Region   string
 	Endpoint string // of License Manager alone, another than AWS's own; with a path or without
-	// RefreshTokenFile has the seller's refresh token, and may be read by its owner alone. Empty: the SDK's default chain.
+	// RefreshTokenFile has the seller's refresh token, and may be read by its owner alone. Empty: the SDK's default
+	// chain.
 	RefreshTokenFile string
 	RoleARN          string // to be assumed with the refresh token
 	STSEndpoint      string
@@ -92,7 +94,8 @@ func NewClient(cfg Config) (*Client, error) {
 		c.node = thumb
 	}
 	for _, e := range []string{cfg.Endpoint, cfg.STSEndpoint} {
-		if u, err := url.Parse(e); e != "" && (err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http") {
+		if u, err := url.Parse(e); e != "" &&
+			(err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http") {
 			return nil, fmt.Errorf("%q is not an address, such as https://license-manager.eu-west-1.amazonaws.com", e)
 		}
 	}
@@ -100,7 +103,9 @@ func NewClient(cfg Config) (*Client, error) {
 	case cfg.ProductSKU == "":
 		return nil, errors.New("the product SKU is missing")
 	case !isIssuer(cfg.KeyFingerprint):
-		return nil, fmt.Errorf("the key fingerprint is %q, and must be as aws:294406891311:AWS/Marketplace:issuer-fingerprint", cfg.KeyFingerprint)
+		return nil, fmt.Errorf(
+			"the key fingerprint is %q, and must be as aws:294406891311:AWS/Marketplace:issuer-fingerprint",
+			cfg.KeyFingerprint)
 	case cfg.LicenseArn != "" && arn(cfg.LicenseArn) != nil:
 		return nil, fmt.Errorf("%q is not the ARN of a licence", cfg.LicenseArn)
 	case cfg.RefreshTokenFile != "" && cfg.RoleARN == "":
@@ -122,8 +127,8 @@ func (c *Client) Capabilities() plugin.Capabilities {
 	return plugin.Capabilities{Heartbeat: true, CheckIn: true, Deactivate: true, Budget: true}
 }
 
-// client returns the SDK's client, made at the first call: what the default chain reads may change until then, and an agent that
-// never calls AWS pays nothing for it.
+// client returns the SDK's client, made at the first call: what the default chain reads may change until then, and an
+// agent that never calls AWS pays nothing for it.
 func (c *Client) client(ctx context.Context) (*lm.Client, error) {
 	api, creds, err := c.opened(ctx)
 	if err != nil {
@@ -155,7 +160,8 @@ func (c *Client) open(ctx context.Context) error {
 			t.TLSClientConfig.RootCAs = c.cfg.RootCAs
 		}
 	})
-	options := []func(*config.LoadOptions) error{config.WithHTTPClient(web), config.WithRetryer(newRetryer), config.WithLogger(logging.Nop{})}
+	options := []func(*config.LoadOptions) error{config.WithHTTPClient(web), config.WithRetryer(newRetryer),
+		config.WithLogger(logging.Nop{})}
 	if c.cfg.Region != "" {
 		options = append(options, config.WithRegion(c.cfg.Region))
 	}
@@ -167,7 +173,8 @@ func (c *Client) open(ctx context.Context) error {
 	case err != nil && ctx.Err() != nil:
 		return plugin.Transiently("the AWS configuration: no answer in time")
 	case err != nil:
-		return misconfigured("see to AWS_REGION, AWS_PROFILE and ~/.aws", "the AWS configuration cannot be read: %v", err)
+		return misconfigured("see to AWS_REGION, AWS_PROFILE and ~/.aws", "the AWS configuration cannot be read: %v",
+			err)
 	}
 	if loaded.Region == "" {
 		if c.cfg.Endpoint == "" {
@@ -183,15 +190,18 @@ func (c *Client) open(ctx context.Context) error {
 	}
 	c.creds = loaded.Credentials
 	if c.cfg.RefreshTokenFile != "" {
-		secrets := &refresher{file: c.cfg.RefreshTokenFile, api: lm.NewFromConfig(loaded, own, func(o *lm.Options) { o.Credentials = aws.AnonymousCredentials{} })}
+		secrets := &refresher{file: c.cfg.RefreshTokenFile, api: lm.NewFromConfig(loaded, own, func(o *lm.Options) {
+			o.Credentials = aws.AnonymousCredentials{}
+		})}
 		svc := sts.NewFromConfig(loaded, func(o *sts.Options) {
 			if c.cfg.STSEndpoint != "" {
 				o.BaseEndpoint = aws.String(c.cfg.STSEndpoint)
 			}
 		})
-		c.creds = aws.NewCredentialsCache(stscreds.NewWebIdentityRoleProvider(svc, c.cfg.RoleARN, secrets, func(o *stscreds.WebIdentityRoleOptions) {
-			o.RoleSessionName = "usher"
-		}), func(o *aws.CredentialsCacheOptions) { o.ExpiryWindow = 5 * time.Minute })
+		c.creds = aws.NewCredentialsCache(stscreds.NewWebIdentityRoleProvider(svc, c.cfg.RoleARN, secrets,
+			func(o *stscreds.WebIdentityRoleOptions) {
+				o.RoleSessionName = "usher"
+			}), func(o *aws.CredentialsCacheOptions) { o.ExpiryWindow = 5 * time.Minute })
 	}
 	if c.creds == nil {
 		return misconfigured("see docs/systems/awslm.md", "there are no AWS credentials")
@@ -200,8 +210,8 @@ func (c *Client) open(ctx context.Context) error {
 	return nil
 }
 
-// newRetryer returns the SDK's retryer, to which the service's own throttling is unknown. It tries thrice and waits little: what an
-// outage means, and when to call again, is the agent's.
+// newRetryer returns the SDK's retryer, to which the service's own throttling is unknown. It tries thrice and waits
+// little: what an outage means, and when to call again, is the agent's.
 func newRetryer() aws.Retryer {
 	throttled := map[string]struct{}{ErrRateLimit: {}}
 	return retry.NewStandard(func(o *retry.StandardOptions) {

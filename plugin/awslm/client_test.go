@@ -38,12 +38,14 @@ func TestUpstream(t *testing.T) {
 		hang[i] = awstest.Hang
 	}
 	away.Fail(awslm.OpListReceived, hang...)
-	samples := plugintest.UpstreamSamples{Request: s.request, Pool: "streams", Meter: "renders", Refused: refused, Away: away.Client}
+	samples := plugintest.UpstreamSamples{Request: s.request, Pool: "streams", Meter: "renders", Refused: refused,
+		Away: away.Client}
 	plugintest.Upstream(t, s.Client, samples)
 	if n := s.Used(arn, "renders"); n != 3 {
 		t.Errorf("%d were drawn, and 3 were asked for", n)
 	}
-	plugintest.Upstream(t, plugintest.Serve(t, remote.System{Format: awslm.Format{}, Upstream: s.Client}).Upstream(), samples)
+	plugintest.Upstream(t, plugintest.Serve(t, remote.System{Format: awslm.Format{}, Upstream: s.Client}).Upstream(),
+		samples)
 }
 
 // A seal is dated by the service's clock, whatever this host believes.
@@ -56,7 +58,8 @@ func TestSealTime(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if l, p := (awslm.Format{}).Verify(r.Document, []plugin.Anchor{sealedAnchor(t)}); p != nil || !l.Issued.Equal(s.Now()) {
+		if l, p := (awslm.Format{}).Verify(r.Document, []plugin.Anchor{sealedAnchor(t)}); p != nil ||
+			!l.Issued.Equal(s.Now()) {
 			t.Errorf("%+v %+v", l, p)
 		}
 		wrong = client(t, s.Server, func(c *awslm.Config) { c.LicenseArn = arn })
@@ -162,22 +165,27 @@ func TestFaults(t *testing.T) {
 		code   string
 		out    int64
 	}{
-		"throttled once":               {[]awstest.Fault{awstest.Throttle}, "", "", 2},
-		"throttled":                    {[]awstest.Fault{awstest.Throttle, awstest.Throttle, awstest.Throttle}, plugin.Transient, awslm.ErrRateLimit, 0},
-		"a fault of theirs once":       {[]awstest.Fault{awstest.Internal}, "", "", 2},
-		"a fault of theirs":            {[]awstest.Fault{awstest.Internal, awstest.Internal, awstest.Internal}, plugin.Transient, awslm.ErrServerInternal, 0},
-		"dropped once":                 {[]awstest.Fault{awstest.Drop}, "", "", 2},
-		"dropped after it was done":    {[]awstest.Fault{awstest.DropAfter}, "", "", 2},
-		"dropped each time":            {[]awstest.Fault{awstest.DropAfter, awstest.DropAfter, awstest.DropAfter}, plugin.Transient, "", 2},
-		"silent once":                  {[]awstest.Fault{awstest.Hang}, "", "", 2},
-		"silent":                       {[]awstest.Fault{awstest.Hang, awstest.Hang, awstest.Hang}, plugin.Transient, "", 0},
-		"an answer of nothing":         {[]awstest.Fault{awstest.Empty}, plugin.Transient, "", 2},
-		"an answer of {}":              {[]awstest.Fault{awstest.EmptyObject}, plugin.Transient, "", 2},
-		"not allowed, and yet no":      {[]awstest.Fault{awstest.Partial}, plugin.Transient, "", 0},
-		"fewer than asked":             {[]awstest.Fault{awstest.Few}, plugin.Transient, "", 0},
-		"a proxy's page":               {[]awstest.Fault{awstest.Page}, plugin.Transient, "", 0},
-		"no permission":                {[]awstest.Fault{awstest.Deny}, plugin.Misconfigured, awslm.ErrAccessDenied, 0},
-		"an account without the role":  {[]awstest.Fault{awstest.NoService}, plugin.Misconfigured, awslm.ErrAccessDenied, 0},
+		"throttled once": {[]awstest.Fault{awstest.Throttle}, "", "", 2},
+		"throttled": {[]awstest.Fault{awstest.Throttle, awstest.Throttle, awstest.Throttle},
+			plugin.Transient, awslm.ErrRateLimit, 0},
+		"a fault of theirs once": {[]awstest.Fault{awstest.Internal}, "", "", 2},
+		"a fault of theirs": {[]awstest.Fault{awstest.Internal, awstest.Internal, awstest.Internal},
+			plugin.Transient, awslm.ErrServerInternal, 0},
+		"dropped once":              {[]awstest.Fault{awstest.Drop}, "", "", 2},
+		"dropped after it was done": {[]awstest.Fault{awstest.DropAfter}, "", "", 2},
+		"dropped each time": {[]awstest.Fault{awstest.DropAfter, awstest.DropAfter, awstest.DropAfter},
+			plugin.Transient, "", 2},
+		"silent once": {[]awstest.Fault{awstest.Hang}, "", "", 2},
+		"silent": {[]awstest.Fault{awstest.Hang, awstest.Hang, awstest.Hang}, plugin.Transient,
+			"", 0},
+		"an answer of nothing":    {[]awstest.Fault{awstest.Empty}, plugin.Transient, "", 2},
+		"an answer of {}":         {[]awstest.Fault{awstest.EmptyObject}, plugin.Transient, "", 2},
+		"not allowed, and yet no": {[]awstest.Fault{awstest.Partial}, plugin.Transient, "", 0},
+		"fewer than asked":        {[]awstest.Fault{awstest.Few}, plugin.Transient, "", 0},
+		"a proxy's page":          {[]awstest.Fault{awstest.Page}, plugin.Transient, "", 0},
+		"no permission":           {[]awstest.Fault{awstest.Deny}, plugin.Misconfigured, awslm.ErrAccessDenied, 0},
+		"an account without the role": {[]awstest.Fault{awstest.NoService}, plugin.Misconfigured,
+			awslm.ErrAccessDenied, 0},
 		"throttled, then done, silent": {[]awstest.Fault{awstest.Throttle, awstest.DropAfter}, "", "", 2},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -189,7 +197,8 @@ func TestFaults(t *testing.T) {
 				}
 			})
 			ask := func() (*plugin.Block, error) {
-				return c.CheckOut(t.Context(), &plugin.CheckOut{Request: *s.request(), Pool: "streams", Slots: 2, For: time.Hour, Token: "a"})
+				return c.CheckOut(t.Context(),
+					&plugin.CheckOut{Request: *s.request(), Pool: "streams", Slots: 2, For: time.Hour, Token: "a"})
 			}
 			s.Fail(awslm.OpCheckout, row.faults...)
 			b, err := ask()
@@ -215,7 +224,8 @@ func TestFaults(t *testing.T) {
 func TestDenied(t *testing.T) {
 	t.Parallel()
 	checkOut := func(s *site, pool string) error {
-		_, err := s.CheckOut(t.Context(), &plugin.CheckOut{Request: *s.request(), Pool: pool, Slots: 2, For: time.Hour, Token: "a"})
+		_, err := s.CheckOut(t.Context(),
+			&plugin.CheckOut{Request: *s.request(), Pool: pool, Slots: 2, For: time.Hour, Token: "a"})
 		return err
 	}
 	change := func(s *site, f func(*awslm.License)) {
@@ -250,7 +260,8 @@ func TestDenied(t *testing.T) {
 	}
 	// Overage is AWS's to grant.
 	s = newSite(t)
-	b, err := s.CheckOut(t.Context(), &plugin.CheckOut{Request: *s.request(), Pool: awslm.TermName("Named Users"), Slots: 7, For: time.Hour, Token: "a"})
+	b, err := s.CheckOut(t.Context(), &plugin.CheckOut{Request: *s.request(), Pool: awslm.TermName("Named Users"),
+		Slots: 7, For: time.Hour, Token: "a"})
 	if err != nil || b.Slots != 7 || s.Used(arn, "Named Users") != 7 {
 		t.Errorf("%+v, %v", b, err)
 	}
@@ -259,7 +270,8 @@ func TestDenied(t *testing.T) {
 // Extend shows a licence that is no longer good.
 func TestSuspended(t *testing.T) {
 	t.Parallel()
-	for status, code := range map[string]enforcer.Code{"SUSPENDED": enforcer.Suspended, "DEACTIVATED": enforcer.Suspended, "EXPIRED": enforcer.Expired,
+	for status, code := range map[string]enforcer.Code{"SUSPENDED": enforcer.Suspended,
+		"DEACTIVATED": enforcer.Suspended, "EXPIRED": enforcer.Expired,
 		"DELETED": enforcer.Revoked, "PENDING_DELETE": enforcer.Revoked} {
 		s := newSite(t)
 		b, err := s.checkOut(t, 1, 0, "a")
@@ -276,7 +288,8 @@ func TestSuspended(t *testing.T) {
 		_, err = s.CheckIn(t.Context(), s.request())
 		failed(t, err, plugin.Refused, status)
 	}
-	for status, class := range map[string]plugin.Class{"DISABLED": plugin.Misconfigured, "PENDING_ACCEPT": plugin.Misconfigured, "PENDING_WORKFLOW": plugin.Transient,
+	for status, class := range map[string]plugin.Class{"DISABLED": plugin.Misconfigured,
+		"PENDING_ACCEPT": plugin.Misconfigured, "PENDING_WORKFLOW": plugin.Transient,
 		"REJECTED": plugin.Refused, "DELETED": plugin.Refused, "SOMETHING": plugin.Transient} {
 		s := newSite(t)
 		l := granted()
@@ -296,7 +309,8 @@ func TestCheckIn(t *testing.T) {
 		t.Fatalf("%+v, %v", r, err)
 	}
 	s.Fail(awslm.OpListReceived, awstest.Deny) // with GetLicense alone it is the same
-	if r, err := s.CheckIn(t.Context(), s.request()); err != nil || r.Document != nil || s.Calls(awslm.OpGetLicense) != 1 {
+	if r, err := s.CheckIn(t.Context(), s.request()); err != nil || r.Document != nil ||
+		s.Calls(awslm.OpGetLicense) != 1 {
 		t.Fatalf("%+v, %v", r, err)
 	}
 	l := granted()
@@ -308,7 +322,8 @@ func TestCheckIn(t *testing.T) {
 	}
 	was, _ := awslm.Format{}.Verify(s.doc, []plugin.Anchor{sealedAnchor(t)})
 	is, p := awslm.Format{}.Verify(r.Document, []plugin.Anchor{sealedAnchor(t)})
-	if p != nil || is.Expires.Year() != 2037 || is.Pools["streams"].Max != 12 || is.ID != was.ID || !is.Issued.After(was.Issued) {
+	if p != nil || is.Expires.Year() != 2037 || is.Pools["streams"].Max != 12 || is.ID != was.ID ||
+		!is.Issued.After(was.Issued) {
 		t.Errorf("%+v %+v", is, p)
 	}
 	if r, err := s.Heartbeat(t.Context(), s.request()); err != nil || r.Document != nil {
@@ -397,7 +412,8 @@ func TestDraw(t *testing.T) {
 		failed(t, err, plugin.Transient, "", "not known")
 	}
 	again := client(t, s.Server)
-	if d, err := again.Draw(t.Context(), &plugin.Draw{Request: *s.request(), Meter: "renders", N: 100, Token: "b"}); err != nil || d.N != 100 || s.Used(arn, "renders") != 700 {
+	if d, err := again.Draw(t.Context(), &plugin.Draw{Request: *s.request(), Meter: "renders", N: 100,
+		Token: "b"}); err != nil || d.N != 100 || s.Used(arn, "renders") != 700 {
 		t.Errorf("%+v, %v; %d drawn", d, err, s.Used(arn, "renders"))
 	}
 	_, err = draw("renders", 301, "c")
@@ -413,7 +429,8 @@ func TestDraw(t *testing.T) {
 		meter string
 		n     int64
 		token string
-	}{{"streams", 1, "x"}, {"hd", 1, "x"}, {"renders", 0, "x"}, {"renders", -1, "x"}, {"renders", 1, ""}, {"nothing", 1, "x"}} {
+	}{{"streams", 1, "x"}, {"hd", 1, "x"}, {"renders", 0, "x"}, {"renders", -1, "x"}, {"renders", 1, ""},
+		{"nothing", 1, "x"}} {
 		_, err := draw(row.meter, row.n, row.token)
 		failed(t, err, plugin.Misconfigured, "")
 	}
@@ -433,7 +450,8 @@ func TestBorrow(t *testing.T) {
 		t.Fatalf("%v; %d used", err, s.Used(arn, "streams"))
 	}
 	l, p := awslm.Format{}.Verify(r.Document, []plugin.Anchor{sellerAnchor(t, s.Server, sku)})
-	if p != nil || l.Pools["streams"].Max != 3 || !l.Features["hd"].Bool || len(l.AgentKeys) != 1 || l.AgentKeys[0] != agentThumb || l.Product != sku || !l.Expires.Equal(s.Now().Add(24*time.Hour)) {
+	if p != nil || l.Pools["streams"].Max != 3 || !l.Features["hd"].Bool || len(l.AgentKeys) != 1 ||
+		l.AgentKeys[0] != agentThumb || l.Product != sku || !l.Expires.Equal(s.Now().Add(24*time.Hour)) {
 		t.Fatalf("%+v %+v", l, p)
 	}
 	request.LicenseID, request.Document = arn, r.Document
@@ -455,7 +473,9 @@ func TestBorrow(t *testing.T) {
 	_, err = none.Fetch(t.Context(), request)
 	failed(t, err, plugin.Misconfigured, "", "channels")
 	s.Fail(awslm.OpBorrow, awstest.EmptyObject)
-	_, err = client(t, s.Server, func(c *awslm.Config) { c.Borrow = map[string]int64{"hd": 0} }).Fetch(t.Context(), request)
+	_, err = client(t, s.Server, func(c *awslm.Config) {
+		c.Borrow = map[string]int64{"hd": 0}
+	}).Fetch(t.Context(), request)
 	failed(t, err, plugin.Transient, "", "not known")
 	l2 := granted()
 	l2.ConsumptionConfiguration.BorrowConfiguration = nil

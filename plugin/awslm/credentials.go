@@ -17,8 +17,8 @@ import (
 	"github.com/usher-agent/usher/plugin"
 )
 
-// refresher trades the seller's refresh token for an hour's access token, with which a role is assumed (web identity). The file is
-// read anew each time, so that a token can be replaced.
+// refresher trades the seller's refresh token for an hour's access token, with which a role is assumed (web identity).
+// The file is read anew each time, so that a token can be replaced.
 type refresher struct {
 	file string
 	api  *lm.Client // without credentials: nobody has any yet
@@ -55,7 +55,8 @@ func readSecret(name string) (string, error) {
 	case err != nil:
 		return "", misconfigured("", "the refresh token cannot be read: %v", err)
 	case runtime.GOOS != "windows" && info.Mode().Perm()&0o077 != 0:
-		return "", misconfigured("chmod 600 "+name, "the refresh token in %s can be read by others (mode %04o)", name, info.Mode().Perm())
+		return "", misconfigured("chmod 600 "+name, "the refresh token in %s can be read by others (mode %04o)", name,
+			info.Mode().Perm())
 	}
 	b, err := io.ReadAll(io.LimitReader(f, 4097))
 	b = bytes.TrimSpace(b)
@@ -65,7 +66,8 @@ func readSecret(name string) (string, error) {
 	return string(b), nil
 }
 
-// audience returns the licence that a refresh token is of: its aud. It believes nothing, and the file is the operator's own.
+// audience returns the licence that a refresh token is of: its aud. It believes nothing, and the file is the operator's
+// own.
 func audience(token string) string {
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {
@@ -87,7 +89,8 @@ func audience(token string) string {
 	return ""
 }
 
-// licenseArn returns the licence's ARN where it is known without asking: it is configured, or the refresh token says so.
+// licenseArn returns the licence's ARN where it is known without asking: it is configured, or the refresh token says
+// so.
 func (c *Client) licenseArn() string {
 	if c.cfg.LicenseArn != "" || c.cfg.RefreshTokenFile == "" {
 		return c.cfg.LicenseArn

@@ -21,13 +21,14 @@ import (
 	"github.com/usher-agent/usher/plugin/redact"
 )
 
-// Dialect answers License Manager's API from the agent's own pools, meters and features, for products that speak it through one
-// of AWS's SDKs. Its zero value is ready.
+// Dialect answers License Manager's API from the agent's own pools, meters and features, for products that speak it
+// through one of AWS's SDKs. Its zero value is ready.
 type Dialect struct{}
 
 var _ plugin.CredentialsChecker = Dialect{}
 
-// SigningKeyPath is where GET has the public key of borrowed licences, in PEM. It is no secret, and needs no credential.
+// SigningKeyPath is where GET has the public key of borrowed licences, in PEM. It is no secret, and needs no
+// credential.
 const SigningKeyPath = "/signing-key"
 
 // System returns "awslm".
@@ -38,8 +39,11 @@ func (Dialect) CheckCredentials(file []byte) error {
 	in := bufio.NewScanner(bytes.NewReader(file))
 	for n := 1; in.Scan(); n++ {
 		name, value, _ := strings.Cut(in.Text(), "=")
-		if strings.EqualFold(strings.TrimSpace(name), "aws_secret_access_key") && len(strings.TrimSpace(value)) < minSecret {
-			return fmt.Errorf("line %d: a secret has %d bytes, and must have %d at least; `openssl rand -hex 20` makes a good one", n, len(strings.TrimSpace(value)), minSecret)
+		if strings.EqualFold(strings.TrimSpace(name), "aws_secret_access_key") &&
+			len(strings.TrimSpace(value)) < minSecret {
+			return fmt.Errorf(
+				"line %d: a secret has %d bytes, and must have %d at least; `openssl rand -hex 20` makes a good one", n,
+				len(strings.TrimSpace(value)), minSecret)
 		}
 	}
 	return in.Err()
@@ -50,8 +54,9 @@ func (Dialect) Credential() string { return "an access key of credentials_file" 
 
 // Handler answers the API.
 func (Dialect) Handler(d plugin.Desk) http.Handler {
-	h := &counter{Desk: d, leases: map[string]leaseRef{}, known: map[string]bool{}, records: map[string]*record{}, byClient: map[string]string{},
-		kept: map[string]load{}}
+	h := &counter{Desk: d, leases: map[string]leaseRef{}, known: map[string]bool{}, records: map[string]*record{},
+		byClient: map[string]string{},
+		kept:     map[string]load{}}
 	h.loadRecords()
 	return h
 }
@@ -125,7 +130,9 @@ func (f *Fault) declaredFor(op string) *Fault {
 func (h *counter) serve(r *http.Request) (op string, answer any, f *Fault) {
 	op, ok := strings.CutPrefix(r.Header.Get(TargetHeader), TargetPrefix)
 	if _, known := declared[op]; r.Method != http.MethodPost || !ok || !known {
-		return "", nil, &Fault{ErrUnknownOperation, "There is no such operation here; Usher answers POST with the header X-Amz-Target, for what consumes licences."}
+		return "", nil, &Fault{ErrUnknownOperation,
+			"There is no such operation here; Usher answers POST with the header X-Amz-Target, for what consumes " +
+				"licences."}
 	}
 	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != ContentType {
 		return op, nil, invalid("The Content-Type must be %s.", ContentType)
@@ -164,8 +171,8 @@ func (h *counter) serve(r *http.Request) (op string, answer any, f *Fault) {
 	return op, answer, f
 }
 
-// lasting is a request's context without its end: what is checked out is not undone where the answer is lost, for whoever asks again has
-// its ClientToken, and else its time gives it back.
+// lasting is a request's context without its end: what is checked out is not undone where the answer is lost, for
+// whoever asks again has its ClientToken, and else its time gives it back.
 func lasting(r *http.Request) context.Context { return context.WithoutCancel(r.Context()) }
 
 // as decodes, validates and answers a request.
@@ -191,7 +198,8 @@ func (h *counter) caller(r *http.Request, body []byte) (enforcer.Caller, *Fault)
 	file, err := h.Credentials(r)
 	if err != nil {
 		h.Log().Error("no signature can be checked", "error", err)
-		return enforcer.Caller{}, &Fault{ErrServerInternal, "The credentials of this listener cannot be read; the agent's log says more."}
+		return enforcer.Caller{},
+			&Fault{ErrServerInternal, "The credentials of this listener cannot be read; the agent's log says more."}
 	}
 	key, err := verifySignature(r, body, file)
 	if err != nil {
@@ -201,7 +209,9 @@ func (h *counter) caller(r *http.Request, body []byte) (enforcer.Caller, *Fault)
 }
 
 func (h *counter) accessToken(*AccessTokenRequest) (any, *Fault) {
-	return nil, &Fault{ErrAuthorization, "This is a licence agent (Usher), which trades no refresh tokens: call it without one, with the credentials of its listener."}
+	return nil, &Fault{ErrAuthorization,
+		"This is a licence agent (Usher), which trades no refresh tokens: call it without one, with the credentials " +
+			"of its listener."}
 }
 
 // faultOf says a denial in the API's words.
@@ -210,7 +220,8 @@ func faultOf(d *enforcer.Denial) *Fault {
 	switch d.Code {
 	case enforcer.NoSlots, enforcer.NotShared, enforcer.MeterEmpty, enforcer.PoolUnknown:
 		code = ErrNoEntitlements
-	case enforcer.LicenseMissing, enforcer.LicenseInvalid, enforcer.LicenseExpired, enforcer.LeaseUnknown, enforcer.NotHolder:
+	case enforcer.LicenseMissing, enforcer.LicenseInvalid, enforcer.LicenseExpired, enforcer.LeaseUnknown,
+		enforcer.NotHolder:
 		code = ErrResourceNotFound
 	case enforcer.DeniedByPolicy:
 		code = ErrAccessDenied

@@ -52,11 +52,13 @@ func (h *counter) borrow(ctx context.Context, c enforcer.Caller, r *BorrowReques
 			if t := v.term(e.Name, ""); t != nil && t.unit == e.Unit && t.is == isMeter {
 				code = ErrEntitlementNot
 			}
-			return nil, &Fault{code, "A borrow is had whole or not at all, and " + short(e.Name) + " is not allowed: " + why + "."}
+			return nil, &Fault{code,
+				"A borrow is had whole or not at all, and " + short(e.Name) + " is not allowed: " + why + "."}
 		}
 	}
 	if len(p.items) > maxCounted {
-		return nil, invalid("Entitlements name %d that are counted; at most %d can be borrowed together.", len(p.items), maxCounted)
+		return nil, invalid("Entitlements name %d that are counted; at most %d can be borrowed together.", len(p.items),
+			maxCounted)
 	}
 	now := h.Now()
 	until := h.borrowUntil(now)
@@ -66,7 +68,8 @@ func (h *counter) borrow(ctx context.Context, c enforcer.Caller, r *BorrowReques
 	if _, f := h.signingKey(); f != nil { // before anything is taken
 		return nil, f
 	}
-	rec = &record{Client: client, Request: request, Operation: OpBorrow, Arn: v.LicenseArn, Allowed: p.list, Node: r.NodeID, Metadata: r.CheckoutMetadata,
+	rec = &record{Client: client, Request: request, Operation: OpBorrow, Arn: v.LicenseArn, Allowed: p.list,
+		Node: r.NodeID, Metadata: r.CheckoutMetadata,
 		Issued: now.Unix(), Until: until.Unix(), Seconds: until.Unix() - now.Unix()}
 	if len(p.items) == 0 {
 		rec.Who = who(c)
@@ -76,10 +79,15 @@ func (h *counter) borrow(ctx context.Context, c enforcer.Caller, r *BorrowReques
 		}
 		return h.signed(c, token, rec, nil)
 	}
-	if n := len(rec.encode()) + base64.RawURLEncoding.EncodedLen(len(rec.claims(newToken()))) + signedRoom; n > plugin.MaxLeaseData {
-		return nil, invalid("The request is too long to be remembered with its SignedToken: shorten NodeId and CheckoutMetadata, or borrow less at once.")
+	if n := len(rec.encode()) + base64.RawURLEncoding.EncodedLen(len(rec.claims(newToken()))) + signedRoom; n >
+		plugin.MaxLeaseData {
+		return nil,
+			invalid(
+				"The request is too long to be remembered with its SignedToken: shorten NodeId and CheckoutMetadata, " +
+					"or borrow less at once.")
 	}
-	l, _, d := h.Acquire(ctx, &enforcer.Acquire{Caller: c, Items: p.items, Lifetime: enforcer.LifetimeBorrow, Until: until}, rec.encode())
+	l, _, d := h.Acquire(ctx,
+		&enforcer.Acquire{Caller: c, Items: p.items, Lifetime: enforcer.LifetimeBorrow, Until: until}, rec.encode())
 	if d != nil {
 		return nil, faultOf(d)
 	}
@@ -87,8 +95,8 @@ func (h *counter) borrow(ctx context.Context, c enforcer.Caller, r *BorrowReques
 	return h.signed(c, l.ID.String(), rec, l)
 }
 
-// borrowUntil returns how long a borrow lasts: as long as the licence lets it, and no longer than the licence. In whole seconds,
-// which is what the token says.
+// borrowUntil returns how long a borrow lasts: as long as the licence lets it, and no longer than the licence. In whole
+// seconds, which is what the token says.
 func (h *counter) borrowUntil(now time.Time) time.Time {
 	v := h.Verdict()
 	until := now.Add(v.MaxBorrow)
@@ -111,7 +119,8 @@ func (h *counter) signed(c enforcer.Caller, token string, rec *record, l *enforc
 		if f != nil {
 			return nil, f
 		}
-		signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.PS384, Key: key}, (&jose.SignerOptions{}).WithType("JWT"))
+		signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.PS384, Key: key},
+			(&jose.SignerOptions{}).WithType("JWT"))
 		if err != nil {
 			return nil, &Fault{ErrServerInternal, "It cannot be signed: " + err.Error()}
 		}
@@ -131,13 +140,16 @@ func (h *counter) signed(c enforcer.Caller, token string, rec *record, l *enforc
 			return nil, f
 		}
 	}
-	return &BorrowResponse{LicenseArn: redact.Text(rec.Arn), LicenseConsumptionToken: token, EntitlementsAllowed: rec.Allowed, SignedToken: rec.Signed, NodeID: rec.Node,
-		IssuedAt: LocalTime(time.Unix(rec.Issued, 0)), Expiration: LocalTime(time.Unix(rec.Until, 0)), CheckoutMetadata: rec.Metadata}, nil
+	return &BorrowResponse{LicenseArn: redact.Text(rec.Arn), LicenseConsumptionToken: token,
+		EntitlementsAllowed: rec.Allowed, SignedToken: rec.Signed, NodeID: rec.Node,
+		IssuedAt: LocalTime(time.Unix(rec.Issued, 0)), Expiration: LocalTime(time.Unix(rec.Until, 0)),
+		CheckoutMetadata: rec.Metadata}, nil
 }
 
 // claims is the payload of a SignedToken.
 func (r *record) claims(token string) []byte {
-	c := claims{LicenseArn: redact.Text(r.Arn), LicenseConsumptionToken: token, NodeID: r.Node, IssuedAt: LocalTime(time.Unix(r.Issued, 0)), Expiration: LocalTime(time.Unix(r.Until, 0)),
+	c := claims{LicenseArn: redact.Text(r.Arn), LicenseConsumptionToken: token, NodeID: r.Node,
+		IssuedAt: LocalTime(time.Unix(r.Issued, 0)), Expiration: LocalTime(time.Unix(r.Until, 0)),
 		CheckoutMetadata: map[string]string{}}
 	for _, e := range r.Allowed {
 		c.EntitlementsAllowed = append(c.EntitlementsAllowed, allowed(e))

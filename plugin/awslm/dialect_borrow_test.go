@@ -17,7 +17,8 @@ import (
 
 // lend asks for a borrow of the native licence.
 func lend(token string, list ...awslm.EntitlementData) awslm.BorrowRequest {
-	return awslm.BorrowRequest{LicenseArn: nativeArn, Entitlements: list, DigitalSignatureMethod: awslm.MethodPS384, ClientToken: token, NodeID: agentThumb,
+	return awslm.BorrowRequest{LicenseArn: nativeArn, Entitlements: list, DigitalSignatureMethod: awslm.MethodPS384,
+		ClientToken: token, NodeID: agentThumb,
 		CheckoutMetadata: []awslm.Metadata{{Name: awslm.ProductKey, Value: "acme"}}}
 }
 
@@ -38,7 +39,9 @@ func TestDialectBorrow(t *testing.T) {
 	var got, again awslm.BorrowResponse
 	in := lend("b", ent("streams", "Count", "3"), ent("hd", "None"), ent("tier", "None"))
 	c.good(awslm.OpBorrow, in, &got)
-	if until := awslm.LocalTime(c.desk.Now().Add(24 * time.Hour)); got.Expiration != until || got.IssuedAt != awslm.LocalTime(c.desk.Now()) || names(got.EntitlementsAllowed) != "streams=3 hd=Enabled tier=gold" {
+	if until := awslm.LocalTime(c.desk.Now().Add(24 * time.Hour)); got.Expiration != until ||
+		got.IssuedAt != awslm.LocalTime(c.desk.Now()) ||
+		names(got.EntitlementsAllowed) != "streams=3 hd=Enabled tier=gold" {
 		t.Errorf("%+v", got)
 	}
 	block, _ := pem.Decode(c.publicKey())
@@ -55,7 +58,9 @@ func TestDialectBorrow(t *testing.T) {
 		t.Fatal(err)
 	}
 	var said map[string]any
-	if err := json.Unmarshal(payload, &said); err != nil || said["licenseConsumptionToken"] != got.LicenseConsumptionToken || said["nodeId"] != agentThumb || said["expiration"] != got.Expiration || said["licenseArn"] != nativeArn {
+	if err := json.Unmarshal(payload, &said); err != nil ||
+		said["licenseConsumptionToken"] != got.LicenseConsumptionToken || said["nodeId"] != agentThumb ||
+		said["expiration"] != got.Expiration || said["licenseArn"] != nativeArn {
 		t.Errorf("%v, %v", said, err)
 	}
 	anchor, err := awslm.NewAnchor("acme", c.publicKey(), "")
@@ -63,7 +68,8 @@ func TestDialectBorrow(t *testing.T) {
 		t.Fatal(err)
 	}
 	l, p := awslm.Format{}.Verify([]byte(got.SignedToken), []plugin.Anchor{anchor})
-	if p != nil || l.Pools["streams"].Max != 3 || !l.Features["hd"].Bool || l.Features["tier"].Text != "gold" || l.AgentKeys[0] != agentThumb {
+	if p != nil || l.Pools["streams"].Max != 3 || !l.Features["hd"].Bool || l.Features["tier"].Text != "gold" ||
+		l.AgentKeys[0] != agentThumb {
 		t.Fatalf("%+v, %+v", l, p)
 	}
 	c.restart()
@@ -72,7 +78,8 @@ func TestDialectBorrow(t *testing.T) {
 	}
 	c.bad(awslm.OpBorrow, lend("b", ent("streams", "Count", "1")), awslm.ErrValidation, "ClientToken")
 	c.bad(awslm.OpBorrow, lend("c", ent("hd", "None"), ent("streams", "Count", "2")), awslm.ErrNoEntitlements, "3 of 4")
-	c.bad(awslm.OpBorrow, lend("d", ent("streams", "Count", "1"), ent("beta", "None")), awslm.ErrNoEntitlements, "whole or not at all", "beta")
+	c.bad(awslm.OpBorrow, lend("d", ent("streams", "Count", "1"), ent("beta", "None")), awslm.ErrNoEntitlements,
+		"whole or not at all", "beta")
 	c.bad(awslm.OpBorrow, lend("e", ent("data", "Gigabytes", "1")), awslm.ErrEntitlementNot, "consumed")
 	other := lend("f", ent("streams", "Count", "1"))
 	other.LicenseArn = otherID
@@ -93,7 +100,8 @@ func TestDialectBorrow(t *testing.T) {
 	if again.LicenseConsumptionToken == token || again.Expiration != awslm.LocalTime(late.Expires) {
 		t.Errorf("%+v: a borrow does not outlive the licence", again)
 	}
-	c.bad(awslm.OpCheckIn, awslm.CheckInRequest{LicenseConsumptionToken: again.LicenseConsumptionToken}, awslm.ErrInvalidParameter, "borrowed until")
+	c.bad(awslm.OpCheckIn, awslm.CheckInRequest{LicenseConsumptionToken: again.LicenseConsumptionToken},
+		awslm.ErrInvalidParameter, "borrowed until")
 	none := native()
 	none.MaxBorrow = 0
 	c.desk.Judge(none)

@@ -114,13 +114,16 @@ func (h *counter) checkout(ctx context.Context, c enforcer.Caller, r *CheckoutRe
 	if r.CheckoutType == Perpetual {
 		takes, instead = isMeter, "its slots come back: check them out PROVISIONAL"
 	} else if v.ConsumptionConfiguration.ProvisionalConfiguration == nil {
-		return nil, &Fault{ErrNoEntitlements, "The licence has no ProvisionalConfiguration: it cannot be checked out PROVISIONAL."}
+		return nil, &Fault{ErrNoEntitlements,
+			"The licence has no ProvisionalConfiguration: it cannot be checked out PROVISIONAL."}
 	}
 	p := v.plan(r.Entitlements, r.Beneficiary, takes, instead)
 	if len(p.items) > maxCounted {
-		return nil, invalid("Entitlements name %d that are counted; at most %d can be checked out together.", len(p.items), maxCounted)
+		return nil, invalid("Entitlements name %d that are counted; at most %d can be checked out together.",
+			len(p.items), maxCounted)
 	}
-	rec = &record{Client: client, Request: request, Operation: OpCheckout, Type: r.CheckoutType, Arn: v.LicenseArn, Node: r.NodeID, Beneficiary: r.Beneficiary}
+	rec = &record{Client: client, Request: request, Operation: OpCheckout, Type: r.CheckoutType, Arn: v.LicenseArn,
+		Node: r.NodeID, Beneficiary: r.Beneficiary}
 	ttl := min(v.TTL(), enforcer.MaxTTL)
 	switch {
 	case r.CheckoutType == Perpetual:
@@ -137,7 +140,8 @@ func (h *counter) lease(ctx context.Context, c enforcer.Caller, rec *record, p *
 	wait, waited := time.Duration(0), false
 	for len(p.items) > 0 {
 		rec.Allowed = p.allowed()
-		l, _, d := h.Acquire(ctx, &enforcer.Acquire{Caller: c, Items: p.items, Lifetime: enforcer.LifetimeTTL, TTL: ttl, Wait: wait}, rec.encode())
+		l, _, d := h.Acquire(ctx, &enforcer.Acquire{Caller: c, Items: p.items, Lifetime: enforcer.LifetimeTTL, TTL: ttl,
+			Wait: wait}, rec.encode())
 		if d == nil {
 			h.note(rec.Client, l, c)
 			return rec.checkedOut(l.ID.String(), l), nil
@@ -156,7 +160,8 @@ func (h *counter) lease(ctx context.Context, c enforcer.Caller, rec *record, p *
 	return h.keepAlone(c, rec, ttl)
 }
 
-// mayGrow reports whether the agent may have more of a pool in a moment: it is a site's, of which this agent has a part.
+// mayGrow reports whether the agent may have more of a pool in a moment: it is a site's, of which this agent has a
+// part.
 func (h *counter) mayGrow(pool string) bool {
 	return slices.ContainsFunc(h.Pools(), func(p enforcer.PoolStatus) bool {
 		return p.Name == pool && p.NotShared == "" && p.Limit != p.Budget && p.Budget != enforcer.Unlimited
@@ -174,7 +179,8 @@ func (h *counter) keepAlone(c enforcer.Caller, rec *record, lasts time.Duration)
 	return rec.checkedOut(token, nil), nil
 }
 
-// drawNew draws from meters, for good. What is to be drawn is stored first, so that whoever asks again after a crash draws the same.
+// drawNew draws from meters, for good. What is to be drawn is stored first, so that whoever asks again after a crash
+// draws the same.
 func (h *counter) drawNew(ctx context.Context, c enforcer.Caller, rec *record, p *plan) (any, *Fault) {
 	if rec.Allowed = p.allowed(); len(rec.Allowed) == 0 {
 		return nil, p.refusal(ErrNoEntitlements)
@@ -195,7 +201,8 @@ func (h *counter) drawNew(ctx context.Context, c enforcer.Caller, rec *record, p
 func (h *counter) draw(ctx context.Context, c enforcer.Caller, token string, rec *record, p *plan) (any, *Fault) {
 	wait := growsWithin // for the agent to take more of a site's draws; once
 	for {
-		_, _, d := h.Acquire(ctx, &enforcer.Acquire{Caller: c, Items: rec.Draws, Lifetime: enforcer.LifetimeDraw, Token: token, Wait: wait}, nil)
+		_, _, d := h.Acquire(ctx, &enforcer.Acquire{Caller: c, Items: rec.Draws, Lifetime: enforcer.LifetimeDraw,
+			Token: token, Wait: wait}, nil)
 		wait = 0
 		if d == nil {
 			return rec.checkedOut(token, nil), nil
@@ -210,8 +217,10 @@ func (h *counter) draw(ctx context.Context, c enforcer.Caller, token string, rec
 			}
 			return nil, f
 		}
-		rec = &record{Client: rec.Client, Request: rec.Request, Operation: rec.Operation, Type: rec.Type, Arn: rec.Arn, Node: rec.Node, Beneficiary: rec.Beneficiary,
-			Seconds: rec.Seconds, Who: rec.Who, Issued: rec.Issued, Until: rec.Until, Draws: slices.Clone(p.items), Allowed: p.allowed()}
+		rec = &record{Client: rec.Client, Request: rec.Request, Operation: rec.Operation, Type: rec.Type, Arn: rec.Arn,
+			Node: rec.Node, Beneficiary: rec.Beneficiary,
+			Seconds: rec.Seconds, Who: rec.Who, Issued: rec.Issued, Until: rec.Until, Draws: slices.Clone(p.items),
+			Allowed: p.allowed()}
 		if len(rec.Allowed) == 0 {
 			if _, lost := h.forget(token); lost != nil {
 				return nil, lost
@@ -230,7 +239,8 @@ func (h *counter) draw(ctx context.Context, c enforcer.Caller, token string, rec
 // checkedOut is the answer to a checkout: the same, whenever it is asked for.
 func (r *record) checkedOut(token string, l *enforcer.Lease) *CheckoutResponse {
 	at := r.issued(l)
-	return &CheckoutResponse{CheckoutType: r.Type, LicenseArn: redact.Text(r.Arn), LicenseConsumptionToken: token, EntitlementsAllowed: r.Allowed, NodeID: r.Node,
+	return &CheckoutResponse{CheckoutType: r.Type, LicenseArn: redact.Text(r.Arn), LicenseConsumptionToken: token,
+		EntitlementsAllowed: r.Allowed, NodeID: r.Node,
 		IssuedAt: LocalTime(at), Expiration: LocalTime(at.Add(time.Duration(r.Seconds) * time.Second))}
 }
 
@@ -253,7 +263,8 @@ func (h *counter) out(c enforcer.Caller, token string) (*record, *enforcer.Lease
 	if r := h.stored(c, token); r != nil {
 		return r, nil, nil
 	}
-	return nil, nil, &Fault{ErrResourceNotFound, "The consumption token is not known here: it was checked in, it is over, or it is another's."}
+	return nil, nil, &Fault{ErrResourceNotFound,
+		"The consumption token is not known here: it was checked in, it is over, or it is another's."}
 }
 
 // extend answers ExtendLicenseConsumption.
@@ -265,7 +276,8 @@ func (h *counter) extend(c enforcer.Caller, r *ExtendRequest) (any, *Fault) {
 	case rec.Operation == OpBorrow:
 		return nil, &Fault{ErrInvalidParameter, "A borrowed licence cannot be extended; borrow anew."}
 	case rec.Type != Provisional:
-		return nil, &Fault{ErrInvalidParameter, "What was checked out PERPETUAL does not run out, and cannot be extended."}
+		return nil, &Fault{ErrInvalidParameter,
+			"What was checked out PERPETUAL does not run out, and cannot be extended."}
 	}
 	ttl := time.Duration(rec.Seconds) * time.Second
 	until := h.Now().Add(ttl)
@@ -279,7 +291,8 @@ func (h *counter) extend(c enforcer.Caller, r *ExtendRequest) (any, *Fault) {
 		until = renewed.ExpiresAt
 	default:
 		if v := h.byArn(rec.Arn); v == nil || !v.inForce {
-			return nil, &Fault{ErrResourceNotFound, "The licence that it was checked out of cannot be consumed any more."}
+			return nil, &Fault{ErrResourceNotFound,
+				"The licence that it was checked out of cannot be consumed any more."}
 		}
 		switch there, f := h.prolong(r.LicenseConsumptionToken, until); {
 		case f != nil:

@@ -16,9 +16,9 @@ import (
 	"github.com/usher-agent/usher/plugin"
 )
 
-// How long and how many outcomes the store remembers that stand on no lease: draws, and checkouts of features alone. No caller has
-// more of them than is left for all others ([enforcer.OverShare]). One that has its share forgets its own oldest draws, drawAtLeast
-// after they were made.
+// How long and how many outcomes the store remembers that stand on no lease: draws, and checkouts of features alone. No
+// caller has more of them than is left for all others ([enforcer.OverShare]). One that has its share forgets its own
+// oldest draws, drawAtLeast after they were made.
 const (
 	drawKept    = 12 * time.Hour // less than enforcer.TokenKept, within which a draw's token draws nothing more
 	drawAtLeast = 10 * time.Minute
@@ -72,7 +72,8 @@ func (h *counter) account(r *record, n int) {
 	h.bytes += n * r.size
 }
 
-// overShare reports whether more records, and bytes of them, are too many for a caller, were those in gone forgotten. h.mu is held.
+// overShare reports whether more records, and bytes of them, are too many for a caller, were those in gone forgotten.
+// h.mu is held.
 func (h *counter) overShare(who string, more load, gone []string) bool {
 	own, taken := h.kept[who], load{len(h.records), h.bytes}
 	for _, t := range gone {
@@ -117,14 +118,16 @@ func (h *counter) alone(client string) (unlock func()) {
 	return m.Unlock
 }
 
-// prior returns what came of an earlier request with the same ClientToken, where that stands still, and the lease that it is on.
+// prior returns what came of an earlier request with the same ClientToken, where that stands still, and the lease that
+// it is on.
 func (h *counter) prior(c enforcer.Caller, client, request string) (string, *record, *enforcer.Lease, *Fault) {
 	token, r, l := h.priorLease(c, client)
 	if r == nil {
 		token, r = h.priorRecord(client)
 	}
 	if r != nil && r.Request != request {
-		return "", nil, nil, invalid("ClientToken was used for another request, which stands still; use a new one for each.")
+		return "", nil, nil, invalid(
+			"ClientToken was used for another request, which stands still; use a new one for each.")
 	}
 	return token, r, l, nil
 }
@@ -306,7 +309,8 @@ func (h *counter) prolong(token string, until time.Time) (bool, *Fault) {
 	return true, nil
 }
 
-// over returns records that can be forgotten: of any caller what is over, and of one that has its share its oldest draws. h.mu is held.
+// over returns records that can be forgotten: of any caller what is over, and of one that has its share its oldest
+// draws. h.mu is held.
 func (h *counter) over(but, who string, more load) (out []string) {
 	now := h.Now().Unix()
 	for t, r := range h.records {
@@ -322,7 +326,8 @@ func (h *counter) over(but, who string, more load) (out []string) {
 	}
 	var old []string
 	for t, r := range h.records {
-		if t != but && r.Who == who && len(r.Draws) > 0 && r.Until > now && r.Issued+int64(drawAtLeast/time.Second) <= now {
+		if t != but && r.Who == who && len(r.Draws) > 0 && r.Until > now &&
+			r.Issued+int64(drawAtLeast/time.Second) <= now {
 			old = append(old, t)
 		}
 	}
@@ -337,7 +342,8 @@ func (h *counter) forget(token string) (bool, *Fault) {
 	if h.records[token] == nil {
 		return false, nil
 	}
-	if err := h.Store().Apply(plugin.Change{Key: recordKey + token}); err != nil && !errors.Is(err, plugin.ErrConflict) {
+	if err := h.Store().Apply(plugin.Change{Key: recordKey + token}); err != nil &&
+		!errors.Is(err, plugin.ErrConflict) {
 		return false, storeFault(err)
 	}
 	h.drop(token)

@@ -20,11 +20,16 @@ const local = "aws:123456789012:Acme:issuer-fingerprint"
 
 // native is a licence of another system, of every kind of term.
 func native() *enforcer.License {
-	return &enforcer.License{ID: "lic-1", System: "usher", Product: "acme", Licensee: "ACME Corp", Issuer: local, Issued: time.Now().Add(-time.Hour).Truncate(time.Second), KeyID: "k",
-		Pools: map[string]enforcer.PoolTerm{"streams": {Max: 4, Scope: enforcer.ScopeHost}, "seats": {Max: 2, Scope: enforcer.ScopeHost}, "over": {Max: 1, Overage: 2, Scope: enforcer.ScopeHost},
-			"globex/streams": {Max: 1, Scope: enforcer.ScopeHost}, awslm.TermName("bob@x.org/streams"): {Max: 1, Scope: enforcer.ScopeHost}},
-		Meters: map[string]enforcer.MeterTerm{"data": {Max: 10, Scope: enforcer.ScopeHost, Unit: "Gigabytes"}, "renders": {Max: 3, Scope: enforcer.ScopeHost}},
-		Features: map[string]enforcer.Value{"hd": {Kind: enforcer.KindBool, Bool: true}, "beta": {Kind: enforcer.KindBool}, "tier": {Kind: enforcer.KindText, Text: "gold"},
+	return &enforcer.License{ID: "lic-1", System: "usher", Product: "acme", Licensee: "ACME Corp", Issuer: local,
+		Issued: time.Now().Add(-time.Hour).Truncate(time.Second), KeyID: "k",
+		Pools: map[string]enforcer.PoolTerm{"streams": {Max: 4, Scope: enforcer.ScopeHost},
+			"seats": {Max: 2, Scope: enforcer.ScopeHost}, "over": {Max: 1, Overage: 2, Scope: enforcer.ScopeHost},
+			"globex/streams":                    {Max: 1, Scope: enforcer.ScopeHost},
+			awslm.TermName("bob@x.org/streams"): {Max: 1, Scope: enforcer.ScopeHost}},
+		Meters: map[string]enforcer.MeterTerm{"data": {Max: 10, Scope: enforcer.ScopeHost, Unit: "Gigabytes"},
+			"renders": {Max: 3, Scope: enforcer.ScopeHost}},
+		Features: map[string]enforcer.Value{"hd": {Kind: enforcer.KindBool, Bool: true},
+			"beta": {Kind: enforcer.KindBool}, "tier": {Kind: enforcer.KindText, Text: "gold"},
 			"bandwidth": {Kind: enforcer.KindNumber, Number: 100, Unit: "Megabits/Second"}},
 		MaxBorrow: 24 * time.Hour, EarlyReturn: true}
 }
@@ -34,7 +39,8 @@ func ent(name, unit string, value ...string) awslm.EntitlementData {
 }
 
 func out(token, kind string, list ...awslm.EntitlementData) awslm.CheckoutRequest {
-	return awslm.CheckoutRequest{ProductSKU: "acme", CheckoutType: kind, KeyFingerprint: local, ClientToken: token, Entitlements: list, NodeID: "node"}
+	return awslm.CheckoutRequest{ProductSKU: "acme", CheckoutType: kind, KeyFingerprint: local, ClientToken: token,
+		Entitlements: list, NodeID: "node"}
 }
 
 func names(list []awslm.EntitlementData) string {
@@ -55,23 +61,30 @@ func TestDialectPartial(t *testing.T) {
 		allowed string // empty: none
 		says    string
 	}{
-		{awslm.Provisional, []awslm.EntitlementData{ent("streams", "Count", "3"), ent("seats", "Count", "3"), ent("hd", "None"), ent("beta", "None"), ent("tier", "None"), ent("vr", "None")}, "streams=3 hd=Enabled tier=gold", ""},
-		{awslm.Provisional, []awslm.EntitlementData{ent("streams", "Count", "2"), ent("seats", "Count", "2")}, "seats=2", ""},
+		{awslm.Provisional, []awslm.EntitlementData{ent("streams", "Count", "3"), ent("seats", "Count", "3"),
+			ent("hd", "None"), ent("beta", "None"), ent("tier", "None"), ent("vr", "None")},
+			"streams=3 hd=Enabled tier=gold", ""},
+		{awslm.Provisional, []awslm.EntitlementData{ent("streams", "Count", "2"), ent("seats", "Count", "2")},
+			"seats=2", ""},
 		{awslm.Provisional, []awslm.EntitlementData{ent("streams", "Count", "2")}, "", "3 of 4 slots are in use"},
 		{awslm.Provisional, []awslm.EntitlementData{ent("streams", "None")}, "", "in Count"},
 		{awslm.Provisional, []awslm.EntitlementData{ent("data", "Megabytes", "1")}, "", "in Gigabytes"},
 		{awslm.Provisional, []awslm.EntitlementData{ent("data", "Gigabytes", "1")}, "", "PERPETUAL"},
-		{awslm.Provisional, []awslm.EntitlementData{ent("rivers", "Count", "1"), ent("beta", "None")}, "", "no such entitlement"},
+		{awslm.Provisional, []awslm.EntitlementData{ent("rivers", "Count", "1"), ent("beta", "None")}, "",
+			"no such entitlement"},
 		{awslm.Provisional, []awslm.EntitlementData{ent("streams", "Count", "0")}, "streams=0", ""},
 		{awslm.Provisional, []awslm.EntitlementData{ent("streams", "Count", "9223372036854775807")}, "", "at once"},
 		{awslm.Provisional, []awslm.EntitlementData{ent("bandwidth", "Megabits/Second", "100")}, "bandwidth=100", ""},
 		{awslm.Provisional, []awslm.EntitlementData{ent("bandwidth", "Megabits/Second", "101")}, "", "more than"},
 		{awslm.Provisional, []awslm.EntitlementData{ent("over", "Count", "3")}, "over=3", ""},
 		{awslm.Perpetual, []awslm.EntitlementData{ent("streams", "Count", "1")}, "", "PROVISIONAL"},
-		{awslm.Perpetual, []awslm.EntitlementData{ent("data", "Gigabytes", "7"), ent("renders", "Count", "4"), ent("hd", "None")}, "data=7 hd=Enabled", ""},
-		{awslm.Perpetual, []awslm.EntitlementData{ent("data", "Gigabytes", "4"), ent("renders", "Count", "4")}, "", "3 draws are left"},
+		{awslm.Perpetual, []awslm.EntitlementData{ent("data", "Gigabytes", "7"), ent("renders", "Count", "4"),
+			ent("hd", "None")}, "data=7 hd=Enabled", ""},
+		{awslm.Perpetual, []awslm.EntitlementData{ent("data", "Gigabytes", "4"), ent("renders", "Count", "4")}, "",
+			"3 draws are left"},
 		{awslm.Perpetual, []awslm.EntitlementData{ent("data", "Gigabytes", "4"), ent("hd", "None")}, "hd=Enabled", ""},
-		{awslm.Perpetual, []awslm.EntitlementData{ent("data", "Gigabytes", "3"), ent("renders", "Count", "3")}, "data=3 renders=3", ""},
+		{awslm.Perpetual, []awslm.EntitlementData{ent("data", "Gigabytes", "3"), ent("renders", "Count", "3")},
+			"data=3 renders=3", ""},
 		{awslm.Perpetual, []awslm.EntitlementData{ent("hd", "None")}, "hd=Enabled", ""},
 	} {
 		in := out(fmt.Sprint(row), row.kind, row.asked...)
@@ -82,7 +95,8 @@ func TestDialectPartial(t *testing.T) {
 		}
 		var got, again awslm.CheckoutResponse
 		c.good(awslm.OpCheckout, in, &got)
-		if names(got.EntitlementsAllowed) != row.allowed || got.LicenseConsumptionToken == "" || got.NodeID != "node" || got.CheckoutType != row.kind || got.SignedToken != "" {
+		if names(got.EntitlementsAllowed) != row.allowed || got.LicenseConsumptionToken == "" || got.NodeID != "node" ||
+			got.CheckoutType != row.kind || got.SignedToken != "" {
 			t.Errorf("%v: %+v", row, got)
 		}
 		c.restart()
@@ -104,7 +118,8 @@ func TestDialectPartial(t *testing.T) {
 func TestDialectLife(t *testing.T) {
 	t.Parallel()
 	c := counter(t, native())
-	for _, in := range []awslm.CheckoutRequest{out("a", awslm.Provisional, ent("streams", "Count", "4")), out("b", awslm.Provisional, ent("hd", "None"))} {
+	for _, in := range []awslm.CheckoutRequest{out("a", awslm.Provisional, ent("streams", "Count", "4")),
+		out("b", awslm.Provisional, ent("hd", "None"))} {
 		var first, second awslm.CheckoutResponse
 		c.good(awslm.OpCheckout, in, &first)
 		began := c.desk.Now()
@@ -117,7 +132,8 @@ func TestDialectLife(t *testing.T) {
 		dry.DryRun = true
 		var extended awslm.ExtendResponse
 		c.good(awslm.OpExtend, dry, &extended)
-		if extended.Expiration != awslm.ZonedTime(c.desk.Now().Add(time.Hour)) || extended.LicenseConsumptionToken != first.LicenseConsumptionToken {
+		if extended.Expiration != awslm.ZonedTime(c.desk.Now().Add(time.Hour)) ||
+			extended.LicenseConsumptionToken != first.LicenseConsumptionToken {
 			t.Errorf("%+v", extended)
 		}
 		c.good(awslm.OpExtend, token, &extended)
@@ -128,7 +144,8 @@ func TestDialectLife(t *testing.T) {
 		c.good(awslm.OpExtend, dry, &extended)
 		c.desk.Pass(11 * time.Minute) // a dry run extends nothing
 		c.bad(awslm.OpExtend, token, awslm.ErrResourceNotFound)
-		c.bad(awslm.OpCheckIn, awslm.CheckInRequest{LicenseConsumptionToken: first.LicenseConsumptionToken}, awslm.ErrResourceNotFound)
+		c.bad(awslm.OpCheckIn, awslm.CheckInRequest{LicenseConsumptionToken: first.LicenseConsumptionToken},
+			awslm.ErrResourceNotFound)
 		if c.good(awslm.OpCheckout, in, &second); second.LicenseConsumptionToken == first.LicenseConsumptionToken {
 			t.Error("what is over is answered")
 		}
@@ -136,7 +153,8 @@ func TestDialectLife(t *testing.T) {
 		other := *c.desk.Sender
 		c.desk.Sender = &enforcer.Caller{UID: 8}
 		c.bad(awslm.OpCheckIn, back, awslm.ErrResourceNotFound)
-		c.bad(awslm.OpExtend, awslm.ExtendRequest{LicenseConsumptionToken: back.LicenseConsumptionToken}, awslm.ErrResourceNotFound)
+		c.bad(awslm.OpExtend, awslm.ExtendRequest{LicenseConsumptionToken: back.LicenseConsumptionToken},
+			awslm.ErrResourceNotFound)
 		c.desk.Sender = &other
 		wrong := back
 		wrong.Beneficiary = "x"
@@ -152,14 +170,17 @@ func TestDialectLife(t *testing.T) {
 	var drawn, again awslm.CheckoutResponse
 	in := out("d", awslm.Perpetual, ent("data", "Gigabytes", "4"))
 	c.good(awslm.OpCheckout, in, &drawn)
-	c.bad(awslm.OpExtend, awslm.ExtendRequest{LicenseConsumptionToken: drawn.LicenseConsumptionToken}, awslm.ErrInvalidParameter, "PERPETUAL")
-	c.bad(awslm.OpCheckIn, awslm.CheckInRequest{LicenseConsumptionToken: drawn.LicenseConsumptionToken}, awslm.ErrInvalidParameter, "PERPETUAL")
+	c.bad(awslm.OpExtend, awslm.ExtendRequest{LicenseConsumptionToken: drawn.LicenseConsumptionToken},
+		awslm.ErrInvalidParameter, "PERPETUAL")
+	c.bad(awslm.OpCheckIn, awslm.CheckInRequest{LicenseConsumptionToken: drawn.LicenseConsumptionToken},
+		awslm.ErrInvalidParameter, "PERPETUAL")
 	c.desk.Pass(11 * time.Hour)
 	if c.good(awslm.OpCheckout, in, &again); !reflect.DeepEqual(drawn, again) || c.used("data") != 4 {
 		t.Errorf("%+v, %+v, %d drawn", drawn, again, c.used("data"))
 	}
 	c.desk.Pass(2 * time.Hour)
-	if c.good(awslm.OpCheckout, in, &again); again.LicenseConsumptionToken == drawn.LicenseConsumptionToken || c.used("data") != 8 {
+	if c.good(awslm.OpCheckout, in, &again); again.LicenseConsumptionToken == drawn.LicenseConsumptionToken ||
+		c.used("data") != 8 {
 		t.Errorf("%+v, %d drawn", again, c.used("data"))
 	}
 	if n := c.desk.Stored(); n > 2 {
@@ -171,8 +192,10 @@ func TestDialectLife(t *testing.T) {
 func TestDialectCrashes(t *testing.T) {
 	t.Parallel()
 	ask := map[string]any{
-		awslm.OpCheckout + " slots":    out("t", awslm.Provisional, ent("streams", "Count", "2"), ent("seats", "Count", "9"), ent("hd", "None")),
-		awslm.OpCheckout + " draws":    out("t", awslm.Perpetual, ent("data", "Gigabytes", "2"), ent("renders", "Count", "9")),
+		awslm.OpCheckout + " slots": out("t", awslm.Provisional, ent("streams", "Count", "2"),
+			ent("seats", "Count", "9"), ent("hd", "None")),
+		awslm.OpCheckout + " draws": out("t", awslm.Perpetual, ent("data", "Gigabytes", "2"),
+			ent("renders", "Count", "9")),
 		awslm.OpCheckout + " features": out("t", awslm.Provisional, ent("hd", "None")),
 		awslm.OpBorrow + " slots":      lend("t", ent("streams", "Count", "2")),
 		awslm.OpBorrow + " features":   lend("t", ent("hd", "None")),
@@ -210,7 +233,8 @@ func TestDialectDrawThatWasNot(t *testing.T) {
 	}
 	c.good(awslm.OpCheckout, out("another", awslm.Perpetual, ent("data", "Gigabytes", "6")), nil)
 	var got awslm.CheckoutResponse
-	if c.good(awslm.OpCheckout, in, &got); names(got.EntitlementsAllowed) != "renders=2" || c.used("data") != 6 || c.used("renders") != 2 {
+	if c.good(awslm.OpCheckout, in, &got); names(got.EntitlementsAllowed) != "renders=2" || c.used("data") != 6 ||
+		c.used("renders") != 2 {
 		t.Errorf("%+v, %d and %d drawn", got, c.used("data"), c.used("renders"))
 	}
 	c.desk.Full = true
@@ -223,27 +247,34 @@ func TestDialectDrawThatWasNot(t *testing.T) {
 // Products and issuers are told apart, and beneficiaries have their own.
 func TestDialectFinds(t *testing.T) {
 	t.Parallel()
-	addOn := &enforcer.License{ID: "lic-2", System: "usher", Product: "acme-hdr", Issuer: "Other", Role: enforcer.RoleAddOn, Issued: native().Issued, KeyID: "k",
+	addOn := &enforcer.License{ID: "lic-2", System: "usher", Product: "acme-hdr", Issuer: "Other",
+		Role: enforcer.RoleAddOn, Issued: native().Issued, KeyID: "k",
 		Pools: map[string]enforcer.PoolTerm{"hdr": {Max: 1, Scope: enforcer.ScopeHost}}}
-	more := &enforcer.License{ID: "lic-3", System: "usher", Product: "acme", Issuer: local, Role: enforcer.RoleAddOn, Issued: native().Issued, KeyID: "k",
+	more := &enforcer.License{ID: "lic-3", System: "usher", Product: "acme", Issuer: local, Role: enforcer.RoleAddOn,
+		Issued: native().Issued, KeyID: "k",
 		Pools: map[string]enforcer.PoolTerm{"streams": {Max: 3, Scope: enforcer.ScopeHost}}}
 	c := counter(t, native(), addOn, more)
 	ask := func(sku, print, beneficiary string, list ...awslm.EntitlementData) awslm.CheckoutRequest {
-		in := out(strings.ReplaceAll("t-"+sku+beneficiary+list[0].Name+list[0].Value, " ", "-"), awslm.Provisional, list...)
+		in := out(strings.ReplaceAll("t-"+sku+beneficiary+list[0].Name+list[0].Value, " ", "-"), awslm.Provisional,
+			list...)
 		in.ProductSKU, in.KeyFingerprint, in.Beneficiary = sku, print, beneficiary
 		return in
 	}
 	other := "aws:000000000000:Other:issuer-fingerprint"
 	c.good(awslm.OpCheckout, ask("acme", local, "", ent("streams", "Count", "7")), nil) // base and add-on are one
 	c.good(awslm.OpCheckout, ask("acme-hdr", other, "", ent("hdr", "Count", "1")), nil)
-	c.bad(awslm.OpCheckout, ask("acme-hdr", other, "", ent("streams", "Count", "1")), awslm.ErrNoEntitlements, "no such entitlement")
-	c.bad(awslm.OpCheckout, ask("acme", other, "", ent("streams", "Count", "1")), awslm.ErrResourceNotFound, "another issuer")
-	c.bad(awslm.OpCheckout, ask("nothing", local, "", ent("streams", "Count", "1")), awslm.ErrResourceNotFound, "no licence for product")
+	c.bad(awslm.OpCheckout, ask("acme-hdr", other, "", ent("streams", "Count", "1")), awslm.ErrNoEntitlements,
+		"no such entitlement")
+	c.bad(awslm.OpCheckout, ask("acme", other, "", ent("streams", "Count", "1")), awslm.ErrResourceNotFound,
+		"another issuer")
+	c.bad(awslm.OpCheckout, ask("nothing", local, "", ent("streams", "Count", "1")), awslm.ErrResourceNotFound,
+		"no licence for product")
 	c.good(awslm.OpCheckout, ask("acme", local, "ACME Corp", ent("seats", "Count", "1")), nil)
 	c.good(awslm.OpCheckout, ask("acme", local, "globex", ent("streams", "Count", "1")), nil)
 	c.good(awslm.OpCheckout, ask("acme", local, "bob@x.org", ent("streams", "Count", "1")), nil)
 	c.bad(awslm.OpCheckout, ask("acme", local, "globex", ent("streams", "Count", "2")), awslm.ErrNoEntitlements)
-	c.bad(awslm.OpCheckout, ask("acme", local, "initech", ent("streams", "Count", "1")), awslm.ErrResourceNotFound, `beneficiary "initech"`)
+	c.bad(awslm.OpCheckout, ask("acme", local, "initech", ent("streams", "Count", "1")), awslm.ErrResourceNotFound,
+		`beneficiary "initech"`)
 	if c.used("globex/streams") != 1 || c.used("seats") != 1 || c.used("streams") != 7 {
 		t.Error("what beneficiaries have is not their own")
 	}
@@ -269,10 +300,12 @@ func TestDialectFinds(t *testing.T) {
 	for name, row := range map[string]struct {
 		values []string
 		n      int
-	}{awslm.FilterSKU: {[]string{"acme-hdr"}, 1}, awslm.FilterStatus: {[]string{"AVAILABLE"}, 2}, awslm.FilterFingerprint: {[]string{local, other}, 2}, awslm.FilterIssuer: {[]string{"Acme"}, 1},
+	}{awslm.FilterSKU: {[]string{"acme-hdr"}, 1}, awslm.FilterStatus: {[]string{"AVAILABLE"}, 2},
+		awslm.FilterFingerprint: {[]string{local, other}, 2}, awslm.FilterIssuer: {[]string{"Acme"}, 1},
 		awslm.FilterBeneficiary: {[]string{"acme corp"}, 0}} {
 		var got awslm.ListResponse
-		if c.good(awslm.OpListReceived, awslm.ListRequest{Filters: []awslm.Filter{{Name: name, Values: row.values}}}, &got); len(got.Licenses) != row.n {
+		if c.good(awslm.OpListReceived, awslm.ListRequest{Filters: []awslm.Filter{{Name: name, Values: row.values}}},
+			&got); len(got.Licenses) != row.n {
 			t.Errorf("%s: %d", name, len(got.Licenses))
 		}
 	}
@@ -280,11 +313,14 @@ func TestDialectFinds(t *testing.T) {
 	arn := byProduct(t, all, "acme").LicenseArn
 	c.good(awslm.OpGetLicense, awslm.LicenseRequest{LicenseArn: arn}, &got)
 	l := got.License
-	if l.ProductSKU != "acme" || l.Issuer.KeyFingerprint != local || l.Issuer.Name != "Acme" || l.Beneficiary != "ACME Corp" || l.ReceivedMetadata != nil || l.ConsumptionConfiguration.BorrowConfiguration.MaxTimeToLiveInMinutes != 1440 {
+	if l.ProductSKU != "acme" || l.Issuer.KeyFingerprint != local || l.Issuer.Name != "Acme" ||
+		l.Beneficiary != "ACME Corp" || l.ReceivedMetadata != nil ||
+		l.ConsumptionConfiguration.BorrowConfiguration.MaxTimeToLiveInMinutes != 1440 {
 		t.Errorf("%+v", l)
 	}
 	for _, e := range l.Entitlements {
-		if e.Name == "streams" && (*e.MaxCount != 7 || !e.AllowCheckIn) || e.Name == "data" && (e.Unit != "Gigabytes" || e.AllowCheckIn) || e.Name == "over" && !e.Overage {
+		if e.Name == "streams" && (*e.MaxCount != 7 || !e.AllowCheckIn) ||
+			e.Name == "data" && (e.Unit != "Gigabytes" || e.AllowCheckIn) || e.Name == "over" && !e.Overage {
 			t.Errorf("%+v", e)
 		}
 	}
@@ -300,7 +336,8 @@ func TestDialectFinds(t *testing.T) {
 	if all.Licenses[0].Status != "EXPIRED" {
 		t.Errorf("%+v", all)
 	}
-	c.bad(awslm.OpCheckout, ask("acme", local, "", ent("seats", "Count", "2")), awslm.ErrResourceNotFound, "cannot be consumed")
+	c.bad(awslm.OpCheckout, ask("acme", local, "", ent("seats", "Count", "2")), awslm.ErrResourceNotFound,
+		"cannot be consumed")
 	c.desk.Judge()
 	c.bad(awslm.OpCheckout, ask("acme", local, "", ent("seats", "Count", "2")), awslm.ErrResourceNotFound)
 }
@@ -334,16 +371,21 @@ func TestDialectProtocol(t *testing.T) {
 	}
 	const get = awslm.TargetPrefix + awslm.OpGetLicense
 	for name, row := range map[string]struct{ method, target, kind, body, code string }{
-		"no operation":      {http.MethodPost, "", awslm.ContentType, "{}", awslm.ErrUnknownOperation},
-		"an unknown one":    {http.MethodPost, awslm.TargetPrefix + "CreateLicense", awslm.ContentType, "{}", awslm.ErrUnknownOperation},
-		"another service":   {http.MethodPost, "Kinesis." + awslm.OpGetLicense, awslm.ContentType, "{}", awslm.ErrUnknownOperation},
-		"GET":               {http.MethodGet, get, awslm.ContentType, "", awslm.ErrUnknownOperation},
-		"another type":      {http.MethodPost, get, "text/plain", "{}", awslm.ErrValidation},
-		"a list":            {http.MethodPost, get, awslm.ContentType, "[]", awslm.ErrValidation},
-		"invalid UTF-8":     {http.MethodPost, get, awslm.ContentType, "{\"LicenseArn\":\"\xff\"}", awslm.ErrValidation},
-		"nothing":           {http.MethodPost, get, awslm.ContentType, "", awslm.ErrValidation},
-		"no entitlements":   {http.MethodPost, awslm.TargetPrefix + awslm.OpCheckout, awslm.ContentType, `{"ProductSKU":"acme","CheckoutType":"PROVISIONAL","KeyFingerprint":"f","ClientToken":"t","Entitlements":[]}`, awslm.ErrValidation},
-		"a charset as well": {http.MethodPost, get, awslm.ContentType + "; charset=utf-8", `{"LicenseArn":"` + arn + `"}`, awslm.ErrInvalidParameter},
+		"no operation": {http.MethodPost, "", awslm.ContentType, "{}", awslm.ErrUnknownOperation},
+		"an unknown one": {http.MethodPost, awslm.TargetPrefix + "CreateLicense", awslm.ContentType, "{}",
+			awslm.ErrUnknownOperation},
+		"another service": {http.MethodPost, "Kinesis." + awslm.OpGetLicense, awslm.ContentType, "{}",
+			awslm.ErrUnknownOperation},
+		"GET":          {http.MethodGet, get, awslm.ContentType, "", awslm.ErrUnknownOperation},
+		"another type": {http.MethodPost, get, "text/plain", "{}", awslm.ErrValidation},
+		"a list":       {http.MethodPost, get, awslm.ContentType, "[]", awslm.ErrValidation},
+		"invalid UTF-8": {http.MethodPost, get, awslm.ContentType, "{\"LicenseArn\":\"\xff\"}",
+			awslm.ErrValidation},
+		"nothing": {http.MethodPost, get, awslm.ContentType, "", awslm.ErrValidation},
+		"no entitlements": {http.MethodPost, awslm.TargetPrefix + awslm.OpCheckout, awslm.ContentType,
+			`{"ProductSKU":"acme","CheckoutType":"PROVISIONAL","KeyFingerprint":"f","ClientToken":"t","Entitlements":[]}`, awslm.ErrValidation},
+		"a charset as well": {http.MethodPost, get, awslm.ContentType + "; charset=utf-8",
+			`{"LicenseArn":"` + arn + `"}`, awslm.ErrInvalidParameter},
 	} {
 		if status, code := send(row.method, row.target, row.kind, row.body); status != 400 || code != row.code {
 			t.Errorf("%s: %d %s", name, status, code)
@@ -354,11 +396,15 @@ func TestDialectProtocol(t *testing.T) {
 	c.bad(awslm.OpCheckout, long, awslm.ErrValidation)
 }
 
-// FuzzDialect: whatever is asked of whatever operation, the answer is one of the API's, and nothing is handed out that the licence has not.
+// FuzzDialect: whatever is asked of whatever operation, the answer is one of the API's, and nothing is handed out that
+// the licence has not.
 func FuzzDialect(f *testing.F) {
-	ops := []string{awslm.OpCheckout, awslm.OpBorrow, awslm.OpExtend, awslm.OpCheckIn, awslm.OpGetAccessToken, awslm.OpGetLicense, awslm.OpGetUsage, awslm.OpListReceived}
-	for i, in := range []any{out("t", awslm.Provisional, ent("streams", "Count", "1"), ent("hd", "None")), lend("t", ent("streams", "Count", "1")), awslm.ExtendRequest{LicenseConsumptionToken: "x", DryRun: true},
-		awslm.CheckInRequest{LicenseConsumptionToken: "x"}, awslm.AccessTokenRequest{Token: "x"}, awslm.LicenseRequest{LicenseArn: arn}, awslm.LicenseRequest{LicenseArn: arn},
+	ops := []string{awslm.OpCheckout, awslm.OpBorrow, awslm.OpExtend, awslm.OpCheckIn, awslm.OpGetAccessToken,
+		awslm.OpGetLicense, awslm.OpGetUsage, awslm.OpListReceived}
+	for i, in := range []any{out("t", awslm.Provisional, ent("streams", "Count", "1"), ent("hd", "None")),
+		lend("t", ent("streams", "Count", "1")), awslm.ExtendRequest{LicenseConsumptionToken: "x", DryRun: true},
+		awslm.CheckInRequest{LicenseConsumptionToken: "x"}, awslm.AccessTokenRequest{Token: "x"},
+		awslm.LicenseRequest{LicenseArn: arn}, awslm.LicenseRequest{LicenseArn: arn},
 		awslm.ListRequest{Filters: []awslm.Filter{{Name: awslm.FilterSKU, Values: []string{"acme"}}}}} {
 		b, err := json.Marshal(in)
 		if err != nil {
@@ -366,7 +412,8 @@ func FuzzDialect(f *testing.F) {
 		}
 		f.Add(byte(i), string(b))
 	}
-	f.Add(byte(0), `{"ProductSKU":"acme","CheckoutType":"PERPETUAL","KeyFingerprint":"`+local+`","ClientToken":"t","Entitlements":[{"Name":"data","Unit":"Gigabytes","Value":"3"}]}`)
+	f.Add(byte(0), `{"ProductSKU":"acme","CheckoutType":"PERPETUAL","KeyFingerprint":"`+local+
+		`","ClientToken":"t","Entitlements":[{"Name":"data","Unit":"Gigabytes","Value":"3"}]}`)
 	c := counter(f, native())
 	// To make a key takes long where code is watched.
 	if err := c.desk.Store().Apply(plugin.Change{Key: "signing-key", Value: []byte("none")}); err != nil {
@@ -380,7 +427,8 @@ func FuzzDialect(f *testing.F) {
 		}
 		if w.Code != http.StatusOK {
 			var fault awslm.Fault
-			if err := json.Unmarshal(w.Body.Bytes(), &fault); err != nil || w.Code != 400 && op != awslm.OpBorrow || !awslm.Declared(op, fault.Code) || fault.Message == "" {
+			if err := json.Unmarshal(w.Body.Bytes(), &fault); err != nil || w.Code != 400 && op != awslm.OpBorrow ||
+				!awslm.Declared(op, fault.Code) || fault.Message == "" {
 				t.Errorf("%s: %d %s", op, w.Code, w.Body)
 			}
 		}
@@ -402,7 +450,8 @@ func TestDialectBounds(t *testing.T) {
 			kind = awslm.Perpetual
 		}
 		for ; n < most; n++ {
-			if f := c.call(awslm.OpCheckout, out(fmt.Sprintf("%d-%d-%d", n, c.desk.Now().Unix(), c.desk.Sender.UID), kind, list...), nil); f != nil {
+			if f := c.call(awslm.OpCheckout,
+				out(fmt.Sprintf("%d-%d-%d", n, c.desk.Now().Unix(), c.desk.Sender.UID), kind, list...), nil); f != nil {
 				if f.Code != awslm.ErrRateLimit {
 					t.Fatal(f)
 				}
@@ -415,7 +464,8 @@ func TestDialectBounds(t *testing.T) {
 		t.Errorf("one caller has %d", n)
 	}
 	c.restart()
-	c.bad(awslm.OpCheckout, out("restarted", awslm.Provisional, ent("hd", "None")), awslm.ErrRateLimit) // it has its share still
+	// it has its share still
+	c.bad(awslm.OpCheckout, out("restarted", awslm.Provisional, ent("hd", "None")), awslm.ErrRateLimit)
 	c.desk.Sender = &enforcer.Caller{UID: 8}
 	if n := fill(7000, ent("data", "Gigabytes", "1")); n != 2250 {
 		t.Errorf("and another %d", n)
@@ -443,8 +493,10 @@ func TestDialectAnswersLate(t *testing.T) {
 		looks++
 		return &enforcer.Denial{Code: enforcer.NotShared, Pool: "streams", Detail: "it was over before it answered"}
 	}
-	c.bad(awslm.OpCheckout, out("a", awslm.Provisional, ent("streams", "Count", "1")), awslm.ErrNoEntitlements, "over before it answered")
-	c.bad(awslm.OpCheckout, out("b", awslm.Provisional, ent("rivers", "None")), awslm.ErrNoEntitlements, "no such entitlement")
+	c.bad(awslm.OpCheckout, out("a", awslm.Provisional, ent("streams", "Count", "1")), awslm.ErrNoEntitlements,
+		"over before it answered")
+	c.bad(awslm.OpCheckout, out("b", awslm.Provisional, ent("rivers", "None")), awslm.ErrNoEntitlements,
+		"no such entitlement")
 	if looks != 1 {
 		t.Errorf("looked %d times, want once, at what gives", looks)
 	}
@@ -469,7 +521,9 @@ func TestDialectBytesOfOne(t *testing.T) {
 		return n
 	}
 	first, second, third := fill(8), fill(9), fill(10)
-	if most := plugin.MaxStore / (15 << 10) / 2; first > most || first < most*9/10 || second > first/2+1 || third > second/2+1 || third < first/5 {
-		t.Errorf("three callers have %d, %d and %d long records, where %d fit", first, second, third, plugin.MaxStore/(15<<10))
+	if most := plugin.MaxStore / (15 << 10) / 2; first > most || first < most*9/10 || second > first/2+1 ||
+		third > second/2+1 || third < first/5 {
+		t.Errorf("three callers have %d, %d and %d long records, where %d fit", first, second, third,
+			plugin.MaxStore/(15<<10))
 	}
 }

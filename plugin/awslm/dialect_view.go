@@ -20,7 +20,8 @@ import (
 // noAccount is the AWS account of licences that no account has issued.
 const noAccount = "000000000000"
 
-// view is what the API shows of the licences of one product and issuer that are in force together, or of one that is not in force.
+// view is what the API shows of the licences of one product and issuer that are in force together, or of one that is
+// not in force.
 type view struct {
 	License
 	inForce bool
@@ -69,7 +70,8 @@ func viewsOf(v *enforcer.Verdict) (out []*view) {
 		}
 		n := newView(v, j)
 		same := func(o *view) bool {
-			return o.LicenseArn == n.LicenseArn || o.inForce && n.inForce && o.ProductSKU == n.ProductSKU && o.Issuer.KeyFingerprint == n.Issuer.KeyFingerprint
+			return o.LicenseArn == n.LicenseArn || o.inForce && n.inForce && o.ProductSKU == n.ProductSKU &&
+				o.Issuer.KeyFingerprint == n.Issuer.KeyFingerprint
 		}
 		if at := slices.IndexFunc(out, same); at < 0 {
 			out = append(out, n)
@@ -112,13 +114,15 @@ func newView(v *enforcer.Verdict, j *enforcer.Judged) *view {
 	out.Status = statusOf(out.inForce, j.Code)
 	c := &out.ConsumptionConfiguration
 	if c.BorrowConfiguration = nil; v.MaxBorrow > 0 {
-		c.BorrowConfiguration = &Consumption{AllowEarlyCheckIn: v.EarlyReturn, MaxTimeToLiveInMinutes: max(1, int64(v.MaxBorrow/time.Minute))}
+		c.BorrowConfiguration = &Consumption{AllowEarlyCheckIn: v.EarlyReturn,
+			MaxTimeToLiveInMinutes: max(1, int64(v.MaxBorrow/time.Minute))}
 	}
 	operations := []string{"CheckoutLicense", "CheckInLicense", "ExtendConsumptionLicense", "ListPurchasedLicenses"}
 	if c.BorrowConfiguration != nil {
 		operations = append(operations, "CheckoutBorrowLicense")
 	}
-	out.ReceivedMetadata = &ReceivedMetadata{ReceivedStatus: ReceivedActive, ReceivedStatusReason: clip(j.Reason, 400), AllowedOperations: operations}
+	out.ReceivedMetadata = &ReceivedMetadata{ReceivedStatus: ReceivedActive, ReceivedStatusReason: clip(j.Reason, 400),
+		AllowedOperations: operations}
 	return out
 }
 
@@ -162,16 +166,19 @@ func (v *view) fromTerms(verdict *enforcer.Verdict, l *enforcer.License) {
 		parts := strings.Split(l.Issuer, ":")
 		account, name = parts[1], parts[2]
 	} else {
-		print = "aws:" + noAccount + ":" + strings.TrimSpace(clip(strings.ReplaceAll(name, ":", "-"), 255)) + ":issuer-fingerprint"
+		print = "aws:" + noAccount + ":" + strings.TrimSpace(clip(strings.ReplaceAll(name, ":", "-"), 255)) +
+			":issuer-fingerprint"
 	}
 	id := l.ID
 	if arn(id) != nil {
 		sum := sha256.Sum256([]byte(l.System + "\x00" + l.ID))
 		id = "arn:aws:license-manager::" + account + ":license:l-" + hex.EncodeToString(sum[:16])
 	}
-	v.License = License{LicenseArn: id, LicenseName: l.ID, ProductName: l.Product, ProductSKU: l.Product, Issuer: Issuer{Name: name, KeyFingerprint: print},
+	v.License = License{LicenseArn: id, LicenseName: l.ID, ProductName: l.Product, ProductSKU: l.Product,
+		Issuer:     Issuer{Name: name, KeyFingerprint: print},
 		HomeRegion: "local", Beneficiary: l.Licensee, Version: "1", CreateTime: ZonedTime(l.Issued),
-		ConsumptionConfiguration: ConsumptionConfiguration{RenewType: RenewNone, ProvisionalConfiguration: &Consumption{MaxTimeToLiveInMinutes: int64(usualTTL / time.Minute)}}}
+		ConsumptionConfiguration: ConsumptionConfiguration{RenewType: RenewNone,
+			ProvisionalConfiguration: &Consumption{MaxTimeToLiveInMinutes: int64(usualTTL / time.Minute)}}}
 	if begin := cmp.Or(l.NotBefore, l.Issued); !begin.IsZero() {
 		v.Validity.Begin = ZonedTime(begin)
 	}
@@ -180,7 +187,8 @@ func (v *view) fromTerms(verdict *enforcer.Verdict, l *enforcer.License) {
 	}
 	for _, n := range sortedNames(l.Pools) {
 		p := l.Pools[n]
-		v.put(Entitlement{Name: n, Unit: UnitCount, MaxCount: countOf(p.Max), Overage: p.Overage != 0, AllowCheckIn: true}, &term{is: isPool})
+		v.put(Entitlement{Name: n, Unit: UnitCount, MaxCount: countOf(p.Max), Overage: p.Overage != 0,
+			AllowCheckIn: true}, &term{is: isPool})
 	}
 	for _, n := range sortedNames(l.Meters) {
 		m, unit := l.Meters[n], UnitCount
@@ -258,8 +266,8 @@ func statusOf(inForce bool, c enforcer.Code) string {
 	return "DEACTIVATED"
 }
 
-// term returns the entitlement that a checkout names; nil: the licence has none. A beneficiary who is not the licence's own has the
-// pools, meters and features under his name and a slash.
+// term returns the entitlement that a checkout names; nil: the licence has none. A beneficiary who is not the licence's
+// own has the pools, meters and features under his name and a slash.
 func (v *view) term(name, beneficiary string) *term {
 	want := name
 	if beneficiary != "" && beneficiary != v.Beneficiary {
@@ -276,13 +284,14 @@ func (v *view) term(name, beneficiary string) *term {
 // serves reports whether there is anything for a beneficiary.
 func (v *view) serves(beneficiary string, asked []EntitlementData) bool {
 	return beneficiary == "" || beneficiary == v.Beneficiary ||
-		slices.ContainsFunc(v.Entitlements, func(e Entitlement) bool { return strings.HasPrefix(e.Name, beneficiary+"/") }) ||
+		slices.ContainsFunc(v.Entitlements, func(e Entitlement) bool {
+			return strings.HasPrefix(e.Name, beneficiary+"/")
+		}) ||
 		slices.ContainsFunc(asked, func(e EntitlementData) bool { return v.term(e.Name, beneficiary) != nil })
 }
 
-// discreet is the licence as it is shown: without secrets and e-mail addresses, which the dialect's callers, being products, need not know.
-// Where an ARN or a fingerprint has
-// an address in it, they may use it as it is shown.
+// discreet is the licence as it is shown: without secrets and e-mail addresses, which the dialect's callers, being
+// products, need not know. Where an ARN or a fingerprint has an address in it, they may use it as it is shown.
 func (v *view) discreet() License { return redact.Shape(v.License) }
 
 // same reports whether a caller means a text, as it is or as it is shown.
@@ -315,7 +324,8 @@ func (h *counter) find(sku, fingerprint, beneficiary string, asked []Entitlement
 		case !v.inForce:
 			bad = cmp.Or(bad, v)
 		case !v.serves(beneficiary, asked):
-			return missing("Licence %s has nothing for beneficiary %q: neither is it his, nor has it entitlements under that name.", v.LicenseArn, short(beneficiary))
+			return missing(
+				"Licence %s has nothing for beneficiary %q: neither is it his, nor has it entitlements under that name.", v.LicenseArn, short(beneficiary))
 		default:
 			return v, nil
 		}
@@ -324,9 +334,12 @@ func (h *counter) find(sku, fingerprint, beneficiary string, asked []Entitlement
 	case bad != nil:
 		return missing("Licence %s cannot be consumed: %s.", bad.LicenseArn, strings.TrimSuffix(bad.why, "."))
 	case product:
-		return missing("There is a licence for product %q, but of another issuer than this KeyFingerprint names; ListReceivedLicenses says which.", short(sku))
+		return missing(
+			"There is a licence for product %q, but of another issuer than this KeyFingerprint names; "+
+				"ListReceivedLicenses says which.", short(sku))
 	}
-	return missing("There is no licence for product %q here; `usher status` on the host says what there is.", short(sku))
+	return missing("There is no licence for product %q here; `usher status` on the host says what there is.",
+		short(sku))
 }
 
 func (h *counter) getLicense(r *LicenseRequest) (any, *Fault) {
@@ -339,8 +352,8 @@ func (h *counter) getLicense(r *LicenseRequest) (any, *Fault) {
 	return LicenseResponse{l}, nil
 }
 
-// getUsage says what is consumed, so that MaxCount less ConsumedValue is what can be had here: a share of a site's total that is not
-// this agent's counts as consumed.
+// getUsage says what is consumed, so that MaxCount less ConsumedValue is what can be had here: a share of a site's
+// total that is not this agent's counts as consumed.
 func (h *counter) getUsage(r *LicenseRequest) (any, *Fault) {
 	v := h.byArn(r.LicenseArn)
 	if v == nil {
@@ -379,7 +392,8 @@ func (h *counter) listReceived(r *ListRequest) (any, *Fault) {
 	}
 	var all []License
 	for _, v := range h.views() {
-		of := map[string]string{FilterSKU: v.ProductSKU, FilterStatus: v.Status, FilterFingerprint: v.Issuer.KeyFingerprint, FilterIssuer: v.Issuer.Name, FilterBeneficiary: v.Beneficiary}
+		of := map[string]string{FilterSKU: v.ProductSKU, FilterStatus: v.Status,
+			FilterFingerprint: v.Issuer.KeyFingerprint, FilterIssuer: v.Issuer.Name, FilterBeneficiary: v.Beneficiary}
 		if len(r.LicenseArns) > 0 && !slices.Contains(r.LicenseArns, v.LicenseArn) ||
 			slices.ContainsFunc(r.Filters, func(f Filter) bool { return !slices.Contains(f.Values, of[f.Name]) }) {
 			continue

@@ -35,8 +35,8 @@ func (c *Client) Heartbeat(ctx context.Context, r *plugin.Request) (*plugin.Repl
 	return out, err
 }
 
-// CheckIn asks for the licence. Where AWS says anything else of it than the document does, a new document is sealed: a contract
-// that was prolonged, another version, another number of seats. A borrowed licence needs nobody's word.
+// CheckIn asks for the licence. Where AWS says anything else of it than the document does, a new document is sealed: a
+// contract that was prolonged, another version, another number of seats. A borrowed licence needs nobody's word.
 func (c *Client) CheckIn(ctx context.Context, r *plugin.Request) (*plugin.Reply, error) {
 	ctx, cancel := c.within(ctx)
 	defer cancel()
@@ -61,7 +61,8 @@ func (c *Client) CheckIn(ctx context.Context, r *plugin.Request) (*plugin.Reply,
 	return out, err
 }
 
-// seal dates a licence by the service's clock, which TLS vouches for, so that one that is wrong here is not sealed as the truth.
+// seal dates a licence by the service's clock, which TLS vouches for, so that one that is wrong here is not sealed as
+// the truth.
 func (c *Client) seal(s *saying) ([]byte, error) {
 	at := s.at
 	if at.IsZero() {
@@ -70,8 +71,8 @@ func (c *Client) seal(s *saying) ([]byte, error) {
 	return seal(c.cfg.Key, s.raw, at)
 }
 
-// Deactivate gives a borrowed licence back, where it may be before its time. Of a received one the blocks are given back, one by
-// one; it is looked at all the same.
+// Deactivate gives a borrowed licence back, where it may be before its time. Of a received one the blocks are given
+// back, one by one; it is looked at all the same.
 func (c *Client) Deactivate(ctx context.Context, r *plugin.Request) (*plugin.Reply, error) {
 	ctx, cancel := c.within(ctx)
 	defer cancel()
@@ -129,7 +130,8 @@ type document struct {
 }
 
 func read(b []byte) (*document, error) {
-	bad := misconfigured("remove it; the agent fetches the licence again", "the document is no licence of AWS License Manager")
+	bad := misconfigured("remove it; the agent fetches the licence again",
+		"the document is no licence of AWS License Manager")
 	doc := trim(b)
 	if bytes.HasPrefix(doc, []byte("{")) {
 		var r response
@@ -176,8 +178,8 @@ func say(sdk any, at time.Time) (*saying, error) {
 	return s, nil
 }
 
-// same reports whether the document says this already, whatever the order of members. One that only the list gives, how it was
-// received, is not compared where it was not asked.
+// same reports whether the document says this already, whatever the order of members. One that only the list gives, how
+// it was received, is not compared where it was not asked.
 func (s *saying) same(d *document) bool {
 	norm := func(b []byte) []byte {
 		var m map[string]any
@@ -197,14 +199,15 @@ func (s *saying) same(d *document) bool {
 	return a != nil && bytes.Equal(a, norm(d.said))
 }
 
-// look asks for one licence: by the list, which says how it was received too, or where that is not allowed or does not have it
-// (the issuer's own) by its ARN.
+// look asks for one licence: by the list, which says how it was received too, or where that is not allowed or does not
+// have it (the issuer's own) by its ARN.
 func (c *Client) look(ctx context.Context, arn string) (*saying, error) {
 	api, err := c.client(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if list, at, err := c.list(ctx, api, &lm.ListReceivedLicensesInput{LicenseArns: []string{arn}}); err == nil && len(list) == 1 && aws.ToString(list[0].LicenseArn) == arn {
+	if list, at, err := c.list(ctx, api, &lm.ListReceivedLicensesInput{LicenseArns: []string{arn}}); err == nil &&
+		len(list) == 1 && aws.ToString(list[0].LicenseArn) == arn {
 		return say(list[0], at)
 	} else if err != nil && !is(err, ErrAccessDenied, ErrAuthorization, "AccessDenied") {
 		return nil, classify(ctx, OpListReceived, err, err)
@@ -221,7 +224,8 @@ func (c *Client) look(ctx context.Context, arn string) (*saying, error) {
 }
 
 // list asks for received licences, page by page, and says when that was by the service's clock.
-func (c *Client) list(ctx context.Context, api *lm.Client, in *lm.ListReceivedLicensesInput) (all []types.GrantedLicense, at time.Time, err error) {
+func (c *Client) list(ctx context.Context, api *lm.Client,
+	in *lm.ListReceivedLicensesInput) (all []types.GrantedLicense, at time.Time, err error) {
 	in.MaxResults = aws.Int32(100)
 	for range 20 {
 		out, err := api.ListReceivedLicenses(ctx, in)
@@ -248,13 +252,15 @@ func (c *Client) find(ctx context.Context) (*saying, error) {
 	}
 	filters := []types.Filter{{Name: aws.String(FilterSKU), Values: []string{c.cfg.ProductSKU}}}
 	if c.cfg.Beneficiary != "" {
-		filters = append(filters, types.Filter{Name: aws.String(FilterBeneficiary), Values: []string{c.cfg.Beneficiary}})
+		filters = append(filters,
+			types.Filter{Name: aws.String(FilterBeneficiary), Values: []string{c.cfg.Beneficiary}})
 	}
 	list, at, err := c.list(ctx, api, &lm.ListReceivedLicensesInput{Filters: filters})
 	if err != nil {
 		e := classify(ctx, OpListReceived, err, err)
 		if e.Class == plugin.Misconfigured {
-			e.Hint = strings.TrimSpace(e.Hint + "; or name the licence itself (license_arn), which needs only GetLicense")
+			e.Hint = strings.TrimSpace(e.Hint +
+				"; or name the licence itself (license_arn), which needs only GetLicense")
 		}
 		return nil, e
 	}
@@ -269,8 +275,10 @@ func (c *Client) find(ctx context.Context) (*saying, error) {
 		}
 	}
 	if len(found) == 0 {
-		return nil, misconfigured("has this account accepted and activated the grant, and is it the right account and Region?",
-			"this AWS account has received no licence with SKU %s from %s", short(c.cfg.ProductSKU), clip(c.cfg.KeyFingerprint, 80))
+		return nil, misconfigured(
+			"has this account accepted and activated the grant, and is it the right account and Region?",
+			"this AWS account has received no licence with SKU %s from %s", short(c.cfg.ProductSKU),
+			clip(c.cfg.KeyFingerprint, 80))
 	}
 	usable := func(s *saying) int {
 		if c.good(s.License) == nil {
@@ -279,25 +287,31 @@ func (c *Client) find(ctx context.Context) (*saying, error) {
 		return 0
 	}
 	return slices.MaxFunc(found, func(a, b *saying) int {
-		return cmp.Or(usable(a)-usable(b), parsed(a.CreateTime).Compare(parsed(b.CreateTime)), cmp.Compare(a.Version, b.Version))
+		return cmp.Or(usable(a)-usable(b), parsed(a.CreateTime).Compare(parsed(b.CreateTime)),
+			cmp.Compare(a.Version, b.Version))
 	}), nil
 }
 
 // good reports why a licence cannot be consumed as AWS has it.
 func (c *Client) good(l *License) error {
 	if l.ProductSKU != c.cfg.ProductSKU || l.Issuer.KeyFingerprint != c.cfg.KeyFingerprint {
-		return misconfigured("see to product_sku, key_fingerprint and license_arn", "licence %s is of another product or issuer than configured", l.LicenseArn)
+		return misconfigured("see to product_sku, key_fingerprint and license_arn",
+			"licence %s is of another product or issuer than configured", l.LicenseArn)
 	}
 	switch l.Status {
 	case StatusAvailable:
 	case "SUSPENDED", "DEACTIVATED":
-		return refused(enforcer.Suspended, l.Status, "ask the seller", "AWS says that licence %s is %s", l.LicenseArn, l.Status)
+		return refused(enforcer.Suspended, l.Status, "ask the seller", "AWS says that licence %s is %s", l.LicenseArn,
+			l.Status)
 	case "EXPIRED":
-		return refused(enforcer.Expired, l.Status, "renew the contract", "AWS says that licence %s has expired", l.LicenseArn)
+		return refused(enforcer.Expired, l.Status, "renew the contract", "AWS says that licence %s has expired",
+			l.LicenseArn)
 	case "PENDING_DELETE", "DELETED":
-		return refused(enforcer.Revoked, l.Status, "ask the seller", "AWS says that licence %s was deleted", l.LicenseArn)
+		return refused(enforcer.Revoked, l.Status, "ask the seller", "AWS says that licence %s was deleted",
+			l.LicenseArn)
 	default:
-		return &plugin.Error{Class: plugin.Transient, SystemCode: clip(l.Status, 64), Reason: "licence " + l.LicenseArn + " cannot be used yet: " + clip(l.Status, 64)}
+		return &plugin.Error{Class: plugin.Transient, SystemCode: clip(l.Status, 64),
+			Reason: "licence " + l.LicenseArn + " cannot be used yet: " + clip(l.Status, 64)}
 	}
 	if l.ReceivedMetadata == nil {
 		return nil
@@ -306,26 +320,32 @@ func (c *Client) good(l *License) error {
 	case ReceivedActive, "":
 		return nil
 	case "REJECTED", "DELETED":
-		return refused(enforcer.Revoked, s, "ask the seller for a new grant", "the grant of licence %s is %s", l.LicenseArn, s)
+		return refused(enforcer.Revoked, s, "ask the seller for a new grant", "the grant of licence %s is %s",
+			l.LicenseArn, s)
 	case "PENDING_ACCEPT", "DISABLED", "FAILED_WORKFLOW":
-		e := misconfigured("accept and activate the grant in the License Manager console; a grant that was accepted is not active yet", "the grant of licence %s is %s", l.LicenseArn, s)
+		e := misconfigured(
+			"accept and activate the grant in the License Manager console; a grant that was accepted is not active yet",
+			"the grant of licence %s is %s", l.LicenseArn, s)
 		e.SystemCode = s
 		return e
 	default:
-		return &plugin.Error{Class: plugin.Transient, SystemCode: clip(s, 64), Reason: "the grant of licence " + l.LicenseArn + " is not settled: " + clip(s, 64)}
+		return &plugin.Error{Class: plugin.Transient, SystemCode: clip(s, 64),
+			Reason: "the grant of licence " + l.LicenseArn + " is not settled: " + clip(s, 64)}
 	}
 }
 
 // borrow takes what is configured for offline use. The token is the document.
 func (c *Client) borrow(ctx context.Context, l *License, r *plugin.Request) ([]byte, error) {
 	if l.ConsumptionConfiguration.BorrowConfiguration == nil {
-		return nil, misconfigured("leave borrow out, or ask the seller for a licence with a borrow configuration", "licence %s cannot be borrowed", l.LicenseArn)
+		return nil, misconfigured("leave borrow out, or ask the seller for a licence with a borrow configuration",
+			"licence %s cannot be borrowed", l.LicenseArn)
 	}
 	var list []types.EntitlementData
 	for _, name := range sortedKeys(c.cfg.Borrow) {
 		i := slices.IndexFunc(l.Entitlements, func(e Entitlement) bool { return e.Name == name })
 		if i < 0 {
-			return nil, misconfigured("see aws license-manager get-license for what it has", "licence %s has no entitlement %q to be borrowed", l.LicenseArn, short(name))
+			return nil, misconfigured("see aws license-manager get-license for what it has",
+				"licence %s has no entitlement %q to be borrowed", l.LicenseArn, short(name))
 		}
 		e := types.EntitlementData{Name: aws.String(name), Unit: types.EntitlementDataUnit(l.Entitlements[i].Unit)}
 		if e.Unit != UnitNone {
@@ -337,20 +357,23 @@ func (c *Client) borrow(ctx context.Context, l *License, r *plugin.Request) ([]b
 	if err != nil {
 		return nil, err
 	}
-	// The same host asks with one token for a day, so that an answer that was lost is had again and not a second borrow; with the
-	// token that it has already, it asks anew.
+	// The same host asks with one token for a day, so that an answer that was lost is had again and not a second
+	// borrow; with the token that it has already, it asks anew.
 	now := c.cfg.Now()
 	asked := []string{l.LicenseArn, now.UTC().Format(time.DateOnly), string(r.Document)}
 	for _, e := range list {
 		asked = append(asked, *e.Name, string(e.Unit), aws.ToString(e.Value))
 	}
-	out, err := api.CheckoutBorrowLicense(ctx, &lm.CheckoutBorrowLicenseInput{LicenseArn: aws.String(l.LicenseArn), Entitlements: list,
-		DigitalSignatureMethod: types.DigitalSignatureMethodJwtPs384, NodeId: aws.String(c.node),
-		CheckoutMetadata: []types.Metadata{{Name: aws.String(ProductKey), Value: aws.String(l.ProductSKU)}},
-		ClientToken:      clientTokenOf("borrow", r, asked...)})
+	out, err := api.CheckoutBorrowLicense(ctx,
+		&lm.CheckoutBorrowLicenseInput{LicenseArn: aws.String(l.LicenseArn), Entitlements: list,
+			DigitalSignatureMethod: types.DigitalSignatureMethodJwtPs384, NodeId: aws.String(c.node),
+			CheckoutMetadata: []types.Metadata{{Name: aws.String(ProductKey), Value: aws.String(l.ProductSKU)}},
+			ClientToken:      clientTokenOf("borrow", r, asked...)})
 	switch {
 	case is(err, ErrNoEntitlements, ErrEntitlementNot, ErrResourceNotFound):
-		e := misconfigured("see that it has a borrow configuration, and as much as is asked free: a borrow is had whole or not at all", "licence %s: the borrow was refused: %s", l.LicenseArn, reason(err))
+		e := misconfigured(
+			"see that it has a borrow configuration, and as much as is asked free: a borrow is had whole or not at all",
+			"licence %s: the borrow was refused: %s", l.LicenseArn, reason(err))
 		e.SystemCode = apiCode(err)
 		return nil, e
 	case err != nil:
@@ -359,7 +382,8 @@ func (c *Client) borrow(ctx context.Context, l *License, r *plugin.Request) ([]b
 	token := aws.ToString(out.SignedToken)
 	d, err := read([]byte(token))
 	if err != nil || d.borrowed == nil || d.borrowed.LicenseArn != l.LicenseArn || d.borrowed.NodeID != c.node {
-		return nil, plugin.Transiently("%s answered without a token for this licence and node: whether it was borrowed is not known", OpBorrow)
+		return nil, plugin.Transiently(
+			"%s answered without a token for this licence and node: whether it was borrowed is not known", OpBorrow)
 	}
 	if end := parsed(d.borrowed.Expiration); !end.After(now) {
 		return nil, plugin.Transiently("%s answered with a token that is over already", OpBorrow)
@@ -368,7 +392,8 @@ func (c *Client) borrow(ctx context.Context, l *License, r *plugin.Request) ([]b
 		if !slices.ContainsFunc(d.borrowed.EntitlementsAllowed, func(a allowed) bool {
 			return a.Name == *e.Name && a.Unit == string(e.Unit) && (e.Value == nil || a.Value == *e.Value)
 		}) {
-			return nil, plugin.Transiently("%s answered with a token that lacks entitlement %q", OpBorrow, short(*e.Name))
+			return nil, plugin.Transiently("%s answered with a token that lacks entitlement %q", OpBorrow,
+				short(*e.Name))
 		}
 	}
 	return []byte(token + "\n"), nil
@@ -383,8 +408,8 @@ func sortedKeys(m map[string]int64) []string {
 	return out
 }
 
-// clientTokenOf makes a ClientToken that is the same for the same request of the same agent: 64 hexadecimal digits, which also the
-// API of before 2021 took.
+// clientTokenOf makes a ClientToken that is the same for the same request of the same agent: 64 hexadecimal digits,
+// which also the API of before 2021 took.
 func clientTokenOf(kind string, r *plugin.Request, parts ...string) *string {
 	h := sha256.New()
 	for _, s := range append([]string{"usher-awslm/1", kind, r.AgentKey}, parts...) {

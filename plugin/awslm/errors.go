@@ -24,7 +24,8 @@ func misconfigured(hint, format string, args ...any) *plugin.Error {
 }
 
 func refused(code enforcer.Code, system, hint, format string, args ...any) *plugin.Error {
-	return &plugin.Error{Class: plugin.Refused, Code: code, Reason: fmt.Sprintf(format, args...), Hint: hint, SystemCode: system}
+	return &plugin.Error{Class: plugin.Refused, Code: code, Reason: fmt.Sprintf(format, args...), Hint: hint,
+		SystemCode: system}
 }
 
 // apiCode returns an error's code; empty: the service did not speak.
@@ -47,8 +48,9 @@ func is(err error, codes ...string) bool {
 	return false
 }
 
-// classify says what an error of a call means where the call itself does not know better. Nothing that AWS says about who asks, or
-// how, makes a licence bad; what is not understood is as if nobody had answered. shown is what may be told of it.
+// classify says what an error of a call means where the call itself does not know better. Nothing that AWS says about
+// who asks, or how, makes a licence bad; what is not understood is as if nobody had answered. shown is what may be told
+// of it.
 func classify(ctx context.Context, op string, shown, err error) *plugin.Error {
 	code := apiCode(err)
 	e := plugin.Transiently("%s: %s", op, reason(shown))
@@ -60,13 +62,17 @@ func classify(ctx context.Context, op string, shown, err error) *plugin.Error {
 	switch code {
 	case "":
 		return unanswered(ctx, e, err)
-	case ErrRateLimit, ErrServerInternal, ErrConflict, ErrResourceLimit, "ThrottlingException", "Throttling", "RequestLimitExceeded", "ServiceUnavailable", "InternalFailure", "RequestTimeout":
+	case ErrRateLimit, ErrServerInternal, ErrConflict, ErrResourceLimit, "ThrottlingException", "Throttling",
+		"RequestLimitExceeded", "ServiceUnavailable", "InternalFailure", "RequestTimeout":
 		return e
 	case ErrAccessDenied, "AccessDenied":
 		if strings.Contains(e.Reason, "ervice role") {
-			return mend("the AWS account was never onboarded: open License Manager in the console once, or aws iam create-service-linked-role --aws-service-name license-manager.amazonaws.com")
+			return mend(
+				"the AWS account was never onboarded: open License Manager in the console once, or aws iam " +
+					"create-service-linked-role --aws-service-name license-manager.amazonaws.com")
 		}
-		return mend("allow the role " + op + " (the policy is in docs/systems/awslm.md), and see that the grant was accepted and activated")
+		return mend("allow the role " + op +
+			" (the policy is in docs/systems/awslm.md), and see that the grant was accepted and activated")
 	case ErrAuthorization:
 		return mend("the grant or the IAM policy does not allow it; see docs/systems/awslm.md")
 	case ErrRedirect:
@@ -76,14 +82,16 @@ func classify(ctx context.Context, op string, shown, err error) *plugin.Error {
 			e.Hint += ": " + clip(*r.Location, 200)
 		}
 		return mend(e.Hint)
-	case "UnrecognizedClientException", "InvalidSignatureException", "SignatureDoesNotMatch", "InvalidClientTokenId", "ExpiredToken", "ExpiredTokenException",
+	case "UnrecognizedClientException", "InvalidSignatureException", "SignatureDoesNotMatch", "InvalidClientTokenId",
+		"ExpiredToken", "ExpiredTokenException",
 		"MissingAuthenticationToken", "MissingAuthenticationTokenException", "IncompleteSignature":
 		return mend("see to the AWS credentials, and to the clock")
 	case ErrUnknownOperation:
 		return mend("is the endpoint that of License Manager?")
 	}
 	var status *smithyhttp.ResponseError
-	if errors.As(err, &status) && (status.HTTPStatusCode() >= 500 || status.HTTPStatusCode() == http.StatusTooManyRequests) {
+	if errors.As(err, &status) &&
+		(status.HTTPStatusCode() >= 500 || status.HTTPStatusCode() == http.StatusTooManyRequests) {
 		return e
 	}
 	return mend("")
@@ -96,11 +104,13 @@ func unanswered(ctx context.Context, e *plugin.Error, err error) *plugin.Error {
 	var status *smithyhttp.ResponseError
 	switch {
 	case errors.As(err, &cert), errors.As(err, &unknown):
-		e.Class, e.Hint = plugin.Misconfigured, "see to the certificate of what stands between, or name its CA under upstream.ca_file"
+		e.Class, e.Hint = plugin.Misconfigured,
+			"see to the certificate of what stands between, or name its CA under upstream.ca_file"
 	case ctx.Err() != nil:
 		e.Reason = strings.SplitN(e.Reason, ":", 2)[0] + ": no answer in time"
 	case errors.As(err, &status) && status.HTTPStatusCode() >= 300 && status.HTTPStatusCode() < 500:
-		e.Hint = fmt.Sprintf("HTTP status %d without an error of License Manager's: does something stand between?", status.HTTPStatusCode())
+		e.Hint = fmt.Sprintf("HTTP status %d without an error of License Manager's: does something stand between?",
+			status.HTTPStatusCode())
 	}
 	return e
 }
@@ -108,7 +118,8 @@ func unanswered(ctx context.Context, e *plugin.Error, err error) *plugin.Error {
 func isNetwork(err error) bool {
 	var u *url.Error
 	var n net.Error
-	return errors.As(err, &u) || errors.As(err, &n) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
+	return errors.As(err, &u) || errors.As(err, &n) || errors.Is(err, context.DeadlineExceeded) ||
+		errors.Is(err, context.Canceled)
 }
 
 // reason is an error's innermost sentence: what the SDK puts around it names operations, request ids and tries.

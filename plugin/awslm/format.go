@@ -20,7 +20,8 @@ var _ plugin.Format = Format{}
 // System returns "awslm".
 func (Format) System() string { return System }
 
-// response is what a file holds that the AWS CLI has written: the answer of CheckoutBorrowLicense, of GetLicense, or a licence.
+// response is what a file holds that the AWS CLI has written: the answer of CheckoutBorrowLicense, of GetLicense, or a
+// licence.
 type response struct {
 	SignedToken string         `json:"SignedToken"`
 	License     jsontext.Value `json:"License"`
@@ -34,7 +35,8 @@ func (Format) Recognise(document []byte) bool {
 	}
 	doc := trim(document)
 	if bytes.HasPrefix(doc, []byte("{")) {
-		return bytes.Contains(doc, []byte(`:license-manager:`)) && (bytes.Contains(doc, []byte(`"SignedToken"`)) || bytes.Contains(doc, []byte(`"ProductSKU"`)))
+		return bytes.Contains(doc, []byte(`:license-manager:`)) &&
+			(bytes.Contains(doc, []byte(`"SignedToken"`)) || bytes.Contains(doc, []byte(`"ProductSKU"`)))
 	}
 	head, rest, dots := bytes.Cut(doc, []byte("."))
 	if !dots {
@@ -72,7 +74,8 @@ func trim(document []byte) []byte {
 // Verify checks a document against the anchors; see [plugin.Format].
 func (Format) Verify(document []byte, anchors []plugin.Anchor) (*enforcer.License, *enforcer.Problem) {
 	if len(document) > plugin.MaxDocument {
-		return nil, malformed("", "it has %d bytes; a licence has at most %d (1 MiB)", len(document), plugin.MaxDocument)
+		return nil, malformed("", "it has %d bytes; a licence has at most %d (1 MiB)", len(document),
+			plugin.MaxDocument)
 	}
 	doc := trim(document)
 	if bytes.HasPrefix(doc, []byte("{")) {
@@ -94,7 +97,8 @@ func (Format) Verify(document []byte, anchors []plugin.Anchor) (*enforcer.Licens
 	for i, p := range parts {
 		ok := false
 		if raw[i], ok = part(p); !ok {
-			return nil, malformed("copy the whole token again", "its %s is not base64url: it has been changed on the way", [3]string{"header", "body", "signature"}[i])
+			return nil, malformed("copy the whole token again",
+				"its %s is not base64url: it has been changed on the way", [3]string{"header", "body", "signature"}[i])
 		}
 	}
 	var h header
@@ -110,7 +114,8 @@ func (Format) Verify(document []byte, anchors []plugin.Anchor) (*enforcer.Licens
 	return verifyBorrowed(compact, parts, h, raw, anchors)
 }
 
-func verifySealed(compact string, h header, payload []byte, anchors []plugin.Anchor) (*enforcer.License, *enforcer.Problem) {
+func verifySealed(compact string, h header, payload []byte,
+	anchors []plugin.Anchor) (*enforcer.License, *enforcer.Problem) {
 	l, err := receivedLicense(payload)
 	if err == nil {
 		err = l.Validate()
@@ -135,9 +140,12 @@ func verifySealed(compact string, h header, payload []byte, anchors []plugin.Anc
 	return checked(a, l)
 }
 
-func verifyBorrowed(compact string, parts []string, h header, raw [3][]byte, anchors []plugin.Anchor) (*enforcer.License, *enforcer.Problem) {
+func verifyBorrowed(compact string, parts []string, h header, raw [3][]byte,
+	anchors []plugin.Anchor) (*enforcer.License, *enforcer.Problem) {
 	if h.Algorithm != "PS384" {
-		return nil, malformed("", "its header says the algorithm %q; a borrowed licence is signed with PS384 and nothing else", short(h.Algorithm))
+		return nil, malformed("",
+			"its header says the algorithm %q; a borrowed licence is signed with PS384 and nothing else",
+			short(h.Algorithm))
 	}
 	a, p := believeToken([]byte(compact[:len(parts[0])+1+len(parts[1])]), raw[2], anchors)
 	product := skuOf(a)
@@ -170,8 +178,9 @@ func checked(a plugin.Anchor, l *enforcer.License) (*enforcer.License, *enforcer
 
 // unsealed shows a licence that AWS has listed and nobody has signed.
 func unsealed(doc []byte, r *response) (*enforcer.License, *enforcer.Problem) {
-	p := &enforcer.Problem{System: System, Code: enforcer.UntrustedKey, Reason: "it is a licence as AWS lists it, and nobody has signed it",
-		Hint: "have the agent fetch it (upstream.aws), or borrow it and install the SignedToken"}
+	p := &enforcer.Problem{System: System, Code: enforcer.UntrustedKey,
+		Reason: "it is a licence as AWS lists it, and nobody has signed it",
+		Hint:   "have the agent fetch it (upstream.aws), or borrow it and install the SignedToken"}
 	if len(r.License) > 0 {
 		doc = r.License
 	} else if r.LicenseArn == "" {

@@ -28,9 +28,12 @@ import (
 var borrowedAt = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 
 func payload(node string) map[string]any {
-	return awstest.Payload(arn, "c-1", node, borrowedAt, borrowedAt.Add(24*time.Hour), map[string]string{"mac": "00:11"},
-		awslm.EntitlementData{Name: "streams", Unit: "Count", Value: "3"}, awslm.EntitlementData{Name: "hd", Unit: "None"},
-		awslm.EntitlementData{Name: drawn, Unit: "Gigabytes", Value: "5"}, awslm.EntitlementData{Name: "bandwidth", Unit: "Megabits/Second", Value: "100"})
+	return awstest.Payload(arn, "c-1", node, borrowedAt, borrowedAt.Add(24*time.Hour),
+		map[string]string{"mac": "00:11"},
+		awslm.EntitlementData{Name: "streams", Unit: "Count", Value: "3"},
+		awslm.EntitlementData{Name: "hd", Unit: "None"},
+		awslm.EntitlementData{Name: drawn, Unit: "Gigabytes", Value: "5"},
+		awslm.EntitlementData{Name: "bandwidth", Unit: "Megabits/Second", Value: "100"})
 }
 
 var ps384 = map[string]any{"alg": "PS384", "typ": "JWT"}
@@ -48,10 +51,12 @@ func TestFormat(t *testing.T) {
 		t.Fatal(err)
 	}
 	tampered := bytes.Replace(slices.Clone(s.doc), []byte("."), []byte(".A"), 1)
-	plugintest.Format(t, awslm.Format{}, plugintest.FormatSamples{Good: [][]byte{s.doc, []byte(token), answer, []byte("\xef\xbb\xbf" + token + "\r\n")},
-		Anchors: []plugin.Anchor{sealedAnchor(t), sellerAnchor(t, s.Server, sku+"#2026")},
-		Broken:  [][]byte{raw, s.doc[:len(s.doc)/2], tampered, []byte(token[:100]), []byte(token + ".x"), []byte(`{"SignedToken":"a.b.c"}`)},
-		Foreign: [][]byte{[]byte("ACME1.a.b"), []byte(`{"license-manager":1}`)}})
+	plugintest.Format(t, awslm.Format{},
+		plugintest.FormatSamples{Good: [][]byte{s.doc, []byte(token), answer, []byte("\xef\xbb\xbf" + token + "\r\n")},
+			Anchors: []plugin.Anchor{sealedAnchor(t), sellerAnchor(t, s.Server, sku+"#2026")},
+			Broken: [][]byte{raw, s.doc[:len(s.doc)/2], tampered, []byte(token[:100]), []byte(token + ".x"),
+				[]byte(`{"SignedToken":"a.b.c"}`)},
+			Foreign: [][]byte{[]byte("ACME1.a.b"), []byte(`{"license-manager":1}`)}})
 }
 
 func TestSealed(t *testing.T) {
@@ -62,13 +67,18 @@ func TestSealed(t *testing.T) {
 	if p != nil {
 		t.Fatalf("%+v", p)
 	}
-	want := &enforcer.License{ID: arn, System: "awslm", Product: sku, Issuer: "AWS/Marketplace", Issued: s.Now(), KeyID: issuer, SystemCode: "AVAILABLE",
+	want := &enforcer.License{ID: arn, System: "awslm", Product: sku, Issuer: "AWS/Marketplace", Issued: s.Now(),
+		KeyID: issuer, SystemCode: "AVAILABLE",
 		NotBefore: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), Expires: time.Date(2036, 1, 1, 0, 0, 0, 0, time.UTC),
-		Pools: map[string]enforcer.PoolTerm{"streams": {Max: 8, Scope: enforcer.ScopeSite}, "Named-Users-9aebbd": {Max: 2, Overage: 1_000_000, Scope: enforcer.ScopeSite}},
-		Meters: map[string]enforcer.MeterTerm{"renders": {Max: 1000, Scope: enforcer.ScopeSite, Resets: enforcer.ResetsMonthly},
+		Pools: map[string]enforcer.PoolTerm{"streams": {Max: 8, Scope: enforcer.ScopeSite},
+			"Named-Users-9aebbd": {Max: 2, Overage: 1_000_000, Scope: enforcer.ScopeSite}},
+		Meters: map[string]enforcer.MeterTerm{"renders": {Max: 1000, Scope: enforcer.ScopeSite,
+			Resets: enforcer.ResetsMonthly},
 			drawn: {Max: 50, Scope: enforcer.ScopeSite, Resets: enforcer.ResetsMonthly, Unit: "Gigabytes"}},
-		Features: map[string]enforcer.Value{"hd": {Kind: enforcer.KindBool, Bool: true}, "tier": {Kind: enforcer.KindText, Text: "gold"},
-			"bandwidth": {Kind: enforcer.KindNumber, Number: 100, Unit: "Megabits/Second"}, "load": {Kind: enforcer.KindNumber, Number: 80, Unit: "Percent"}},
+		Features: map[string]enforcer.Value{"hd": {Kind: enforcer.KindBool, Bool: true},
+			"tier":      {Kind: enforcer.KindText, Text: "gold"},
+			"bandwidth": {Kind: enforcer.KindNumber, Number: 100, Unit: "Megabits/Second"},
+			"load":      {Kind: enforcer.KindNumber, Number: 80, Unit: "Percent"}},
 		CheckIn: enforcer.Period{Every: time.Hour, Grace: 36 * time.Hour}, Terms: l.Terms}
 	if !reflect.DeepEqual(l, want) {
 		t.Errorf("got  %+v\nwant %+v", l, want)
@@ -76,14 +86,17 @@ func TestSealed(t *testing.T) {
 	if err := l.Validate(); err != nil {
 		t.Error(err)
 	}
-	for _, k := range []string{"LicenseName", "HomeRegion", "LicenseMetadata", "ReceivedMetadata", "ConsumptionConfiguration", "Version"} {
+	for _, k := range []string{"LicenseName", "HomeRegion", "LicenseMetadata", "ReceivedMetadata",
+		"ConsumptionConfiguration", "Version"} {
 		if l.Terms[k] == nil {
 			t.Errorf("the terms have no %s", k)
 		}
 	}
 	// An agent hands no slot out that it has no budget of.
-	v := enforcer.Judge(enforcer.Facts{Documents: []enforcer.Document{{Name: "a.lic", License: l}}, Products: []string{sku}}, s.Now())
-	if v.State != enforcer.StateValid || v.Pools["streams"].Budget != 0 || v.Pools["streams"].NotShared == "" || !v.Features["hd"].Bool {
+	v := enforcer.Judge(enforcer.Facts{Documents: []enforcer.Document{{Name: "a.lic", License: l}},
+		Products: []string{sku}}, s.Now())
+	if v.State != enforcer.StateValid || v.Pools["streams"].Budget != 0 || v.Pools["streams"].NotShared == "" ||
+		!v.Features["hd"].Bool {
 		t.Errorf("%+v", v)
 	}
 
@@ -102,7 +115,8 @@ func TestSealed(t *testing.T) {
 	t.Run("of another issuer", func(t *testing.T) {
 		b := a
 		b.KeyID = "aws:111111111111:Else:issuer-fingerprint"
-		if _, p := (awslm.Format{}).Verify(s.doc, []plugin.Anchor{b}); p == nil || p.Code != enforcer.UntrustedKey || !strings.Contains(p.Reason, issuer) {
+		if _, p := (awslm.Format{}).Verify(s.doc, []plugin.Anchor{b}); p == nil || p.Code != enforcer.UntrustedKey ||
+			!strings.Contains(p.Reason, issuer) {
 			t.Errorf("%+v", p)
 		}
 	})
@@ -114,8 +128,10 @@ func TestSealed(t *testing.T) {
 		}
 	})
 	t.Run("by the seller's key", func(t *testing.T) { // one kind is never taken for the other
-		forged := awstest.Sign(s.Key, map[string]any{"alg": "PS384", "typ": "awslm-license+jwt"}, map[string]any{"asked": borrowedAt, "license": granted()})
-		if l, p := (awslm.Format{}).Verify([]byte(forged), []plugin.Anchor{a, sellerAnchor(t, s.Server, sku)}); p == nil {
+		forged := awstest.Sign(s.Key, map[string]any{"alg": "PS384", "typ": "awslm-license+jwt"},
+			map[string]any{"asked": borrowedAt, "license": granted()})
+		if l, p := (awslm.Format{}).Verify([]byte(forged), []plugin.Anchor{a, sellerAnchor(t, s.Server, sku)}); p ==
+			nil {
 			t.Errorf("%+v", l)
 		}
 	})
@@ -130,10 +146,13 @@ func TestBorrowed(t *testing.T) {
 	if p != nil {
 		t.Fatalf("%+v", p)
 	}
-	want := &enforcer.License{ID: arn, System: "awslm", Product: sku, Issued: borrowedAt, NotBefore: borrowedAt, Expires: borrowedAt.Add(24 * time.Hour), KeyID: sku + "#2026",
-		AgentKeys: []string{agentThumb}, Terms: l.Terms, Pools: map[string]enforcer.PoolTerm{"streams": {Max: 3, Scope: enforcer.ScopeHost}},
-		Meters:   map[string]enforcer.MeterTerm{drawn: {Max: 5, Scope: enforcer.ScopeHost, Unit: "Gigabytes"}},
-		Features: map[string]enforcer.Value{"hd": {Kind: enforcer.KindBool, Bool: true}, "bandwidth": {Kind: enforcer.KindNumber, Number: 100, Unit: "Megabits/Second"}}}
+	want := &enforcer.License{ID: arn, System: "awslm", Product: sku, Issued: borrowedAt, NotBefore: borrowedAt,
+		Expires: borrowedAt.Add(24 * time.Hour), KeyID: sku + "#2026",
+		AgentKeys: []string{agentThumb}, Terms: l.Terms,
+		Pools:  map[string]enforcer.PoolTerm{"streams": {Max: 3, Scope: enforcer.ScopeHost}},
+		Meters: map[string]enforcer.MeterTerm{drawn: {Max: 5, Scope: enforcer.ScopeHost, Unit: "Gigabytes"}},
+		Features: map[string]enforcer.Value{"hd": {Kind: enforcer.KindBool, Bool: true},
+			"bandwidth": {Kind: enforcer.KindNumber, Number: 100, Unit: "Megabits/Second"}}}
 	if !reflect.DeepEqual(l, want) {
 		t.Errorf("got  %+v\nwant %+v", l, want)
 	}
@@ -141,7 +160,8 @@ func TestBorrowed(t *testing.T) {
 		t.Errorf("the terms have no metadata: %v", l.Terms)
 	}
 	judge := func(l *enforcer.License, agent string, host map[string][]string, now time.Time) *enforcer.Verdict {
-		return enforcer.Judge(enforcer.Facts{Documents: []enforcer.Document{{Name: "a.lic", License: l}}, Products: []string{sku}, AgentKey: agent, Host: enforcer.Host{Components: host}}, now)
+		return enforcer.Judge(enforcer.Facts{Documents: []enforcer.Document{{Name: "a.lic", License: l}},
+			Products: []string{sku}, AgentKey: agent, Host: enforcer.Host{Components: host}}, now)
 	}
 	during := borrowedAt.Add(time.Hour)
 	if v := judge(l, agentThumb, nil, during); v.Code != enforcer.Valid || v.Pools["streams"].Budget != 3 {
@@ -166,7 +186,8 @@ func TestBorrowed(t *testing.T) {
 		if v := judge(l, "any", here, during); v.Code != enforcer.Valid || v.Pools["streams"].Budget != 3 {
 			t.Errorf("on its node: %s, %+v", v.Code, v.Pools)
 		}
-		if v := judge(l, "any", map[string][]string{"node-id": {"00"}}, during); v.Code != enforcer.FingerprintMismatch {
+		if v := judge(l, "any", map[string][]string{"node-id": {"00"}}, during); v.Code !=
+			enforcer.FingerprintMismatch {
 			t.Errorf("on another node: %s", v.Code)
 		}
 	})
@@ -198,28 +219,49 @@ func TestBorrowed(t *testing.T) {
 		code enforcer.Code
 		says string
 	}{
-		"alg none":              {none + "." + rest, enforcer.Malformed, "PS384 and nothing else"},
-		"alg none, unsigned":    {none + "." + strings.Split(rest, ".")[0] + ".", enforcer.Malformed, "PS384"},
-		"alg RS384":             {awstest.Sign(s.Key, map[string]any{"alg": "RS384"}, payload(agentThumb)), enforcer.Malformed, "PS384"},
-		"alg PS256":             {awstest.Sign(s.Key, map[string]any{"alg": "PS256"}, payload(agentThumb)), enforcer.Malformed, "PS384"},
-		"alg HS256":             {awstest.Sign(s.Key, map[string]any{"alg": "HS256"}, payload(agentThumb)), enforcer.Malformed, "PS384"},
-		"no alg":                {awstest.Sign(s.Key, map[string]any{}, payload(agentThumb)), enforcer.Malformed, "PS384"},
-		"crit":                  {awstest.Sign(s.Key, map[string]any{"alg": "PS384", "crit": []string{"x"}}, payload(agentThumb)), enforcer.Malformed, "crit"},
-		"a salt of 32":          {awstest.SignSalted(s.Key, ps384, payload(agentThumb), 32), enforcer.BadSignature, "signature"},
-		"a salt of 0":           {awstest.SignSalted(s.Key, ps384, payload(agentThumb), 0), enforcer.BadSignature, "signature"},
-		"the longest salt":      {awstest.SignSalted(s.Key, ps384, payload(agentThumb), rsa.PSSSaltLengthAuto), enforcer.BadSignature, "signature"},
-		"another key":           {awstest.Sign(weak, ps384, payload(agentThumb)), enforcer.BadSignature, "another seller"},
-		"no node":               {awstest.Sign(s.Key, ps384, with("nodeId", "")), enforcer.Malformed, "bound to no node"},
-		"no expiry":             {awstest.Sign(s.Key, ps384, with("expiration", nil)), enforcer.Malformed, "when it expires"},
-		"expiry before issue":   {awstest.Sign(s.Key, ps384, with("expiration", "2026-05-01T11:00:00")), enforcer.Malformed, "before it was issued"},
-		"expiry that is none":   {awstest.Sign(s.Key, ps384, with("expiration", "soon")), enforcer.Malformed, "expiration"},
-		"expiry that is a date": {awstest.Sign(s.Key, ps384, with("expiration", 1777636800)), enforcer.Malformed, "wrong type"},
-		"no licence":            {awstest.Sign(s.Key, ps384, with("licenseArn", "l-1")), enforcer.Malformed, "licenseArn"},
-		"no entitlements":       {awstest.Sign(s.Key, ps384, with("entitlementsAllowed", []any{})), enforcer.Malformed, "no entitlement"},
-		"a negative value":      {awstest.Sign(s.Key, ps384, with("entitlementsAllowed", one(map[string]any{"name": "a", "unit": "Count", "value": "-1"}))), enforcer.Malformed, "value"},
-		"an exponent":           {awstest.Sign(s.Key, ps384, with("entitlementsAllowed", one(map[string]any{"name": "a", "unit": "Count", "value": "1e9"}))), enforcer.Malformed, "value"},
-		"too large a value":     {awstest.Sign(s.Key, ps384, with("entitlementsAllowed", one(map[string]any{"name": "a", "unit": "Count", "value": "9223372036854775808"}))), enforcer.Malformed, "too large"},
-		"twice the same":        {awstest.Sign(s.Key, ps384, with("entitlementsAllowed", []any{map[string]any{"name": "a", "unit": "None"}, map[string]any{"name": "a", "unit": "None"}})), enforcer.Malformed, "there twice"},
+		"alg none":           {none + "." + rest, enforcer.Malformed, "PS384 and nothing else"},
+		"alg none, unsigned": {none + "." + strings.Split(rest, ".")[0] + ".", enforcer.Malformed, "PS384"},
+		"alg RS384": {awstest.Sign(s.Key, map[string]any{"alg": "RS384"}, payload(agentThumb)),
+			enforcer.Malformed, "PS384"},
+		"alg PS256": {awstest.Sign(s.Key, map[string]any{"alg": "PS256"}, payload(agentThumb)),
+			enforcer.Malformed, "PS384"},
+		"alg HS256": {awstest.Sign(s.Key, map[string]any{"alg": "HS256"}, payload(agentThumb)),
+			enforcer.Malformed, "PS384"},
+		"no alg": {awstest.Sign(s.Key, map[string]any{}, payload(agentThumb)), enforcer.Malformed,
+			"PS384"},
+		"crit": {awstest.Sign(s.Key, map[string]any{"alg": "PS384", "crit": []string{"x"}},
+			payload(agentThumb)), enforcer.Malformed, "crit"},
+		"a salt of 32": {awstest.SignSalted(s.Key, ps384, payload(agentThumb), 32), enforcer.BadSignature,
+			"signature"},
+		"a salt of 0": {awstest.SignSalted(s.Key, ps384, payload(agentThumb), 0), enforcer.BadSignature,
+			"signature"},
+		"the longest salt": {awstest.SignSalted(s.Key, ps384, payload(agentThumb), rsa.PSSSaltLengthAuto),
+			enforcer.BadSignature, "signature"},
+		"another key": {awstest.Sign(weak, ps384, payload(agentThumb)), enforcer.BadSignature,
+			"another seller"},
+		"no node": {awstest.Sign(s.Key, ps384, with("nodeId", "")), enforcer.Malformed,
+			"bound to no node"},
+		"no expiry": {awstest.Sign(s.Key, ps384, with("expiration", nil)), enforcer.Malformed,
+			"when it expires"},
+		"expiry before issue": {awstest.Sign(s.Key, ps384, with("expiration", "2026-05-01T11:00:00")),
+			enforcer.Malformed, "before it was issued"},
+		"expiry that is none": {awstest.Sign(s.Key, ps384, with("expiration", "soon")), enforcer.Malformed,
+			"expiration"},
+		"expiry that is a date": {awstest.Sign(s.Key, ps384, with("expiration", 1777636800)), enforcer.Malformed,
+			"wrong type"},
+		"no licence": {awstest.Sign(s.Key, ps384, with("licenseArn", "l-1")), enforcer.Malformed, "licenseArn"},
+		"no entitlements": {awstest.Sign(s.Key, ps384, with("entitlementsAllowed", []any{})), enforcer.Malformed,
+			"no entitlement"},
+		"a negative value": {awstest.Sign(s.Key, ps384, with("entitlementsAllowed",
+			one(map[string]any{"name": "a", "unit": "Count", "value": "-1"}))), enforcer.Malformed, "value"},
+		"an exponent": {awstest.Sign(s.Key, ps384, with("entitlementsAllowed",
+			one(map[string]any{"name": "a", "unit": "Count", "value": "1e9"}))), enforcer.Malformed, "value"},
+		"too large a value": {awstest.Sign(s.Key, ps384, with("entitlementsAllowed",
+			one(map[string]any{"name": "a", "unit": "Count", "value": "9223372036854775808"}))), enforcer.Malformed,
+			"too large"},
+		"twice the same": {awstest.Sign(s.Key, ps384, with("entitlementsAllowed",
+			[]any{map[string]any{"name": "a", "unit": "None"}, map[string]any{"name": "a", "unit": "None"}})),
+			enforcer.Malformed, "there twice"},
 	} {
 		l, p := awslm.Format{}.Verify([]byte(row.doc), []plugin.Anchor{a})
 		if p == nil || p.Code != row.code || !strings.Contains(p.Reason, row.says) {
@@ -251,7 +293,8 @@ func TestEveryByteCounts(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	anchors := []plugin.Anchor{sealedAnchor(t), sellerAnchor(t, s.Server, sku)}
-	for name, doc := range map[string][]byte{"token": []byte(awstest.Sign(s.Key, ps384, payload(agentThumb))), "sealed": bytes.TrimSpace(s.doc)} {
+	for name, doc := range map[string][]byte{"token": []byte(awstest.Sign(s.Key, ps384, payload(agentThumb))),
+		"sealed": bytes.TrimSpace(s.doc)} {
 		if _, p := (awslm.Format{}).Verify(doc, anchors); p != nil {
 			t.Fatalf("%s: %+v", name, p)
 		}
@@ -307,13 +350,15 @@ func TestTermName(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("a", 70)
 	seen := map[string]string{}
-	for _, name := range []string{"streams", drawn, "AWS::Marketplace::Usage", "Named Users", "Named-Users", "Named_Users", " x", "/x", "x", "…", "", long, long + "b"} {
+	for _, name := range []string{"streams", drawn, "AWS::Marketplace::Usage", "Named Users", "Named-Users",
+		"Named_Users", " x", "/x", "x", "…", "", long, long + "b"} {
 		got := awslm.TermName(name)
 		if was, ok := seen[got]; ok {
 			t.Errorf("%q and %q are both called %s", was, name, got)
 		}
 		seen[got] = name
-		l := &enforcer.License{ID: "a", System: "awslm", Product: "p", Features: map[string]enforcer.Value{got: {Kind: enforcer.KindBool}}}
+		l := &enforcer.License{ID: "a", System: "awslm", Product: "p",
+			Features: map[string]enforcer.Value{got: {Kind: enforcer.KindBool}}}
 		if err := l.Validate(); err != nil {
 			t.Errorf("%q: %v", name, err)
 		}
@@ -338,11 +383,13 @@ func FuzzVerify(f *testing.F) {
 	anchors := []plugin.Anchor{sealedAnchor(f), sellerAnchor(f, s, sku)}
 	f.Add(doc)
 	f.Add([]byte(awstest.Sign(s.Key, ps384, payload(agentThumb))))
-	f.Add([]byte(`{"License":{"LicenseArn":"` + arn + `","ProductSKU":"a","Issuer":{"KeyFingerprint":"b"},"Entitlements":[{"Name":"a","Unit":"Count","MaxCount":-1}]}}`))
+	f.Add([]byte(`{"License":{"LicenseArn":"` + arn +
+		`","ProductSKU":"a","Issuer":{"KeyFingerprint":"b"},"Entitlements":[{"Name":"a","Unit":"Count","MaxCount":-1}]}}`))
 	f.Fuzz(func(t *testing.T, doc []byte) {
 		l, p := awslm.Format{}.Verify(doc, anchors)
 		awslm.Format{}.Recognise(doc)
-		if (l == nil) == (p == nil) && (p == nil || p.Code != enforcer.BadSignature && p.Code != enforcer.UntrustedKey) {
+		if (l == nil) == (p == nil) &&
+			(p == nil || p.Code != enforcer.BadSignature && p.Code != enforcer.UntrustedKey) {
 			t.Errorf("%+v %+v", l, p)
 		}
 		if l != nil && l.Validate() != nil {
@@ -367,7 +414,8 @@ func FuzzTerms(f *testing.F) {
 		for _, of := range []func([]byte) (*enforcer.License, error){awslm.ReceivedLicense, awslm.BorrowedLicense} {
 			l, err := of(payload)
 			if err == nil && l.Validate() == nil {
-				enforcer.Judge(enforcer.Facts{Documents: []enforcer.Document{{Name: "a", License: l}}, Products: []string{l.Product}}, borrowedAt)
+				enforcer.Judge(enforcer.Facts{Documents: []enforcer.Document{{Name: "a", License: l}},
+					Products: []string{l.Product}}, borrowedAt)
 			}
 		}
 	})

@@ -21,11 +21,14 @@ import (
 
 // TestMain sees to it that nothing of the machine's own AWS configuration is used.
 func TestMain(m *testing.M) {
-	for k, v := range map[string]string{"AWS_ACCESS_KEY_ID": "AKIATEST", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "eu-west-1", "AWS_EC2_METADATA_DISABLED": "true",
-		"AWS_CONFIG_FILE": filepath.Join(os.TempDir(), "none", "config"), "AWS_SHARED_CREDENTIALS_FILE": filepath.Join(os.TempDir(), "none", "credentials")} {
+	for k, v := range map[string]string{"AWS_ACCESS_KEY_ID": "AKIATEST", "AWS_SECRET_ACCESS_KEY": "secret",
+		"AWS_REGION": "eu-west-1", "AWS_EC2_METADATA_DISABLED": "true",
+		"AWS_CONFIG_FILE":             filepath.Join(os.TempDir(), "none", "config"),
+		"AWS_SHARED_CREDENTIALS_FILE": filepath.Join(os.TempDir(), "none", "credentials")} {
 		os.Setenv(k, v) //nolint:errcheck // names and values that can be set
 	}
-	for _, k := range []string{"AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_LICENSE_MANAGER", "HTTP_PROXY", "http_proxy"} {
+	for _, k := range []string{"AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL",
+		"AWS_ENDPOINT_URL_LICENSE_MANAGER", "HTTP_PROXY", "http_proxy"} {
 		os.Unsetenv(k) //nolint:errcheck // as above
 	}
 	os.Exit(m.Run())
@@ -43,8 +46,10 @@ func count(n int64) *int64 { return &n }
 
 // granted is a licence of every kind of entitlement.
 func granted() awslm.License {
-	return awslm.License{LicenseArn: arn, LicenseName: "Transcoder", ProductName: "Transcoder", ProductSKU: sku, HomeRegion: "us-east-1", Status: awslm.StatusAvailable,
-		Issuer: awslm.Issuer{Name: "AWS/Marketplace", KeyFingerprint: issuer}, Validity: awslm.Validity{Begin: "2026-01-01T00:00:00Z", End: "2036-01-01T00:00:00Z"},
+	return awslm.License{LicenseArn: arn, LicenseName: "Transcoder", ProductName: "Transcoder", ProductSKU: sku,
+		HomeRegion: "us-east-1", Status: awslm.StatusAvailable,
+		Issuer:   awslm.Issuer{Name: "AWS/Marketplace", KeyFingerprint: issuer},
+		Validity: awslm.Validity{Begin: "2026-01-01T00:00:00Z", End: "2036-01-01T00:00:00Z"},
 		Entitlements: []awslm.Entitlement{
 			{Name: "streams", Unit: "Count", MaxCount: count(8), AllowCheckIn: true},
 			{Name: "Named Users", Unit: "Count", MaxCount: count(2), AllowCheckIn: true, Overage: true},
@@ -55,11 +60,13 @@ func granted() awslm.License {
 			{Name: "bandwidth", Unit: "Megabits/Second", MaxCount: count(100)},
 			{Name: "load", Unit: "Percent", MaxCount: count(80)},
 		},
-		ConsumptionConfiguration: awslm.ConsumptionConfiguration{RenewType: awslm.RenewMonthly, ProvisionalConfiguration: &awslm.Consumption{MaxTimeToLiveInMinutes: 60},
-			BorrowConfiguration: &awslm.Consumption{AllowEarlyCheckIn: true, MaxTimeToLiveInMinutes: 1440}},
+		ConsumptionConfiguration: awslm.ConsumptionConfiguration{RenewType: awslm.RenewMonthly,
+			ProvisionalConfiguration: &awslm.Consumption{MaxTimeToLiveInMinutes: 60},
+			BorrowConfiguration:      &awslm.Consumption{AllowEarlyCheckIn: true, MaxTimeToLiveInMinutes: 1440}},
 		LicenseMetadata: []awslm.Metadata{{Name: "usher.grace", Value: "36h"}, {Name: "contract", Value: "42"}},
 		CreateTime:      "2026-01-01T00:00:00Z", Version: "1",
-		ReceivedMetadata: &awslm.ReceivedMetadata{ReceivedStatus: awslm.ReceivedActive, AllowedOperations: []string{"CheckoutLicense", "ExtendConsumptionLicense"}}}
+		ReceivedMetadata: &awslm.ReceivedMetadata{ReceivedStatus: awslm.ReceivedActive,
+			AllowedOperations: []string{"CheckoutLicense", "ExtendConsumptionLicense"}}}
 }
 
 // agentKey is the agent's.
@@ -136,12 +143,14 @@ func newSite(t testing.TB, change ...func(*awslm.License)) *site {
 
 // request is what the agent says with each call.
 func (s *site) request() *plugin.Request {
-	return &plugin.Request{LicenseID: arn, Document: s.doc, Product: sku, AgentKey: agentThumb, Nonce: []byte("0123456789abcdef")}
+	return &plugin.Request{LicenseID: arn, Document: s.doc, Product: sku, AgentKey: agentThumb,
+		Nonce: []byte("0123456789abcdef")}
 }
 
 func (s *site) checkOut(t testing.TB, n, least int64, token string) (*plugin.Block, error) {
 	t.Helper()
-	return s.CheckOut(t.Context(), &plugin.CheckOut{Request: *s.request(), Pool: "streams", Slots: n, AtLeast: least, For: time.Hour, Token: token})
+	return s.CheckOut(t.Context(), &plugin.CheckOut{Request: *s.request(), Pool: "streams", Slots: n, AtLeast: least,
+		For: time.Hour, Token: token})
 }
 
 // failed checks an error's class and code.

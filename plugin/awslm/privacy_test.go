@@ -32,9 +32,11 @@ func TestDialectHides(t *testing.T) {
 	r = out("t2", awslm.Provisional, ent("streams", "Count", "1"))
 	r.Beneficiary, r.KeyFingerprint = "erin", listed.Issuer.KeyFingerprint
 	refused := c.call(awslm.OpCheckout, r, &got)
-	for name, answer := range map[string]any{"list": all, "licence": one, "usage": usage, "checkout": got, "refusal": refused} {
+	for name, answer := range map[string]any{"list": all, "licence": one, "usage": usage, "checkout": got,
+		"refusal": refused} {
 		b, err := json.Marshal(answer)
-		if found := regexp.MustCompile(`S3CRET|[a-z]+@[a-z]+\.example`).FindAllString(string(b), -1); err != nil || len(found) > 0 {
+		if found := regexp.MustCompile(`S3CRET|[a-z]+@[a-z]+\.example`).FindAllString(string(b), -1); err != nil ||
+			len(found) > 0 {
 			t.Errorf("%s tells %q, %v", name, found, err)
 		}
 	}

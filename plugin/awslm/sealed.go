@@ -34,7 +34,8 @@ func seal(key ed25519.PrivateKey, said []byte, at time.Time) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("seal the licence: %w", err)
 	}
-	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.EdDSA, Key: key}, (&jose.SignerOptions{}).WithType(sealType).WithHeader("kid", thumb))
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.EdDSA, Key: key},
+		(&jose.SignerOptions{}).WithType(sealType).WithHeader("kid", thumb))
 	if err != nil {
 		return nil, fmt.Errorf("seal the licence: %w", err)
 	}
@@ -76,44 +77,54 @@ func receivedLicense(payload []byte) (*enforcer.License, error) {
 }
 
 // believeSealed checks a sealed licence against the agent's own key, for the issuer that it names.
-func believeSealed(compact string, kid string, issuer string, anchors []plugin.Anchor) (plugin.Anchor, *enforcer.Problem) {
+func believeSealed(compact string, kid string, issuer string,
+	anchors []plugin.Anchor) (plugin.Anchor, *enforcer.Problem) {
 	for _, a := range anchors {
 		key, ok := a.Key.(ed25519.PublicKey)
-		if a.System != System || a.Algorithm != AlgorithmSealed || a.KeyID != issuer || !ok || len(key) != ed25519.PublicKeySize {
+		if a.System != System || a.Algorithm != AlgorithmSealed || a.KeyID != issuer || !ok ||
+			len(key) != ed25519.PublicKeySize {
 			continue
 		}
 		if own, err := thumbprint(key); err != nil || kid != own {
-			return a, &enforcer.Problem{System: System, Code: enforcer.UntrustedKey, Reason: "another agent has sealed it: it is of use on that host alone",
-				Hint: "let this host's agent fetch the licence itself; see docs/systems/awslm.md"}
+			return a, &enforcer.Problem{System: System, Code: enforcer.UntrustedKey,
+				Reason: "another agent has sealed it: it is of use on that host alone",
+				Hint:   "let this host's agent fetch the licence itself; see docs/systems/awslm.md"}
 		}
 		jws, err := jose.ParseSignedCompact(compact, []jose.SignatureAlgorithm{jose.EdDSA})
 		if err == nil {
 			_, err = jws.Verify(key)
 		}
 		if err != nil {
-			return a, &enforcer.Problem{System: System, Code: enforcer.BadSignature, Reason: "it does not say what this agent has sealed: it has been changed",
-				Hint: "remove it; the agent fetches the licence again"}
+			return a, &enforcer.Problem{System: System, Code: enforcer.BadSignature,
+				Reason: "it does not say what this agent has sealed: it has been changed",
+				Hint:   "remove it; the agent fetches the licence again"}
 		}
 		return a, revoked(a)
 	}
 	return plugin.Anchor{}, &enforcer.Problem{System: System, Code: enforcer.UntrustedKey,
-		Reason: fmt.Sprintf("its issuer %q is not in trust, or no agent's key is known here to have sealed it", clip(issuer, 80)),
-		Hint:   "add the issuer's KeyFingerprint as kid under license.trust, with system awslm and alg sealed"}
+		Reason: fmt.Sprintf("its issuer %q is not in trust, or no agent's key is known here to have sealed it",
+			clip(issuer, 80)),
+		Hint: "add the issuer's KeyFingerprint as kid under license.trust, with system awslm and alg sealed"}
 }
 
 func revoked(a plugin.Anchor) *enforcer.Problem {
 	if !a.Revoked {
 		return nil
 	}
-	return &enforcer.Problem{System: System, Code: enforcer.UntrustedKey, Reason: fmt.Sprintf("key %q is revoked", clip(a.KeyID, 80)), Hint: "ask the vendor for a licence that another key vouches for"}
+	return &enforcer.Problem{System: System, Code: enforcer.UntrustedKey,
+		Reason: fmt.Sprintf("key %q is revoked", clip(a.KeyID, 80)),
+		Hint:   "ask the vendor for a licence that another key vouches for"}
 }
 
 // inTime checks that the anchor was good when the document was issued.
 func inTime(a plugin.Anchor, issued time.Time) *enforcer.Problem {
-	if (a.NotBefore.IsZero() || !issued.Before(a.NotBefore)) && (a.NotAfter.IsZero() || !issued.IsZero() && !issued.After(a.NotAfter)) {
+	if (a.NotBefore.IsZero() || !issued.Before(a.NotBefore)) &&
+		(a.NotAfter.IsZero() || !issued.IsZero() && !issued.After(a.NotAfter)) {
 		return nil
 	}
-	return &enforcer.Problem{System: System, Code: enforcer.UntrustedKey, Reason: fmt.Sprintf("it is of %s, and key %q is not believed then", issued.Format("2006-01-02"), clip(a.KeyID, 80)),
+	return &enforcer.Problem{System: System, Code: enforcer.UntrustedKey,
+		Reason: fmt.Sprintf("it is of %s, and key %q is not believed then", issued.Format("2006-01-02"),
+			clip(a.KeyID, 80)),
 		Hint: "ask the vendor which key is good now"}
 }
 

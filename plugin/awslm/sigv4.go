@@ -62,8 +62,8 @@ func parseCredentials(file []byte) map[string]string {
 	return out
 }
 
-// verifySignature checks a request's signature against the access keys of a credentials file, and returns the key's id. No error
-// quotes what the request says.
+// verifySignature checks a request's signature against the access keys of a credentials file, and returns the key's id.
+// No error quotes what the request says.
 func verifySignature(r *http.Request, body, file []byte) (string, error) {
 	if r.Header.Get("Authorization") == "" {
 		return "", errors.New("it is not signed; give the SDK an access key of the listener's credentials_file")
@@ -74,7 +74,9 @@ func verifySignature(r *http.Request, body, file []byte) (string, error) {
 	}
 	secret, ok := parseCredentials(file)[s.key]
 	if !ok {
-		return "", fmt.Errorf("its access key is none of the listener's credentials_file (of which each secret has %d characters at least)", minSecret)
+		return "", fmt.Errorf(
+			"its access key is none of the listener's credentials_file (of which each secret has %d characters "+
+				"at least)", minSecret)
 	}
 	at, err := time.Parse(amzTime, r.Header.Get("X-Amz-Date"))
 	if err != nil || at.Format("20060102") != s.date {
@@ -100,7 +102,8 @@ func verifySignature(r *http.Request, body, file []byte) (string, error) {
 	return s.key, nil
 }
 
-// parseSignature reads AWS4-HMAC-SHA256 Credential=ID/DATE/REGION/license-manager/aws4_request, SignedHeaders=a;b, Signature=HEX.
+// parseSignature reads AWS4-HMAC-SHA256 Credential=ID/DATE/REGION/license-manager/aws4_request, SignedHeaders=a;b,
+// Signature=HEX.
 func parseSignature(header string) (*signature, error) {
 	bad := errors.New("its Authorization is not of Signature Version 4 for the service " + sigService)
 	rest, ok := strings.CutPrefix(header, sigAlgorithm+" ")

@@ -15,7 +15,9 @@ import (
 	"github.com/usher-agent/usher/plugin/awslm"
 )
 
-const keysFile = "# of the products\n[one]\naws_access_key_id = AKIAONE\naws_secret_access_key = 0123456789abcdef/+one\nregion = eu-west-1\n\n[short]\naws_access_key_id=AKIASHORT\naws_secret_access_key=short\n[two]\naws_secret_access_key=0123456789abcdef=two\naws_access_key_id=AKIATWO\n"
+const keysFile = "# of the products\n[one]\naws_access_key_id = AKIAONE\naws_secret_access_key = " +
+	"0123456789abcdef/+one\nregion = " +
+	"eu-west-1\n\n[short]\naws_access_key_id=AKIASHORT\naws_secret_access_key=short\n[two]\naws_secret_access_key=0123456789abcdef=two\naws_access_key_id=AKIATWO\n"
 
 // signed makes a request that AWS's own signer has signed.
 func signed(t testing.TB, path, key, secret, service, region string, at time.Time, body string) *http.Request {
@@ -25,7 +27,8 @@ func signed(t testing.TB, path, key, secret, service, region string, at time.Tim
 	r.Header.Set(awslm.TargetHeader, awslm.TargetPrefix+awslm.OpListReceived)
 	r.Header.Set("Amz-Sdk-Request", "attempt=1;   max=3")
 	sum := sha256.Sum256([]byte(body))
-	if err := v4.NewSigner().SignHTTP(t.Context(), aws.Credentials{AccessKeyID: key, SecretAccessKey: secret, SessionToken: "a session"}, r, hex.EncodeToString(sum[:]), service, region, at); err != nil {
+	if err := v4.NewSigner().SignHTTP(t.Context(), aws.Credentials{AccessKeyID: key, SecretAccessKey: secret,
+		SessionToken: "a session"}, r, hex.EncodeToString(sum[:]), service, region, at); err != nil {
 		t.Fatal(err)
 	}
 	return r
@@ -56,22 +59,29 @@ func TestSignatures(t *testing.T) {
 		r    *http.Request
 		says string // empty: it is let in
 	}{
-		"a key":                    {good(), ""},
-		"another key":              {signed(t, "/", "AKIATWO", "0123456789abcdef=two", service, region, now, "{}"), ""},
-		"no region":                {signed(t, "/", "AKIAONE", secret, service, "", now, "{}"), ""},
-		"a path":                   {signed(t, "/aws/a%20b/ü", "AKIAONE", secret, service, region, now, "{}"), ""},
-		"ten minutes off":          {signed(t, "/", "AKIAONE", secret, service, region, now.Add(-10*time.Minute), "{}"), ""},
-		"an old one":               {signed(t, "/", "AKIAONE", secret, service, region, now.Add(-16*time.Minute), "{}"), "15 minutes"},
-		"one to come":              {signed(t, "/", "AKIAONE", secret, service, region, now.Add(16*time.Minute), "{}"), "15 minutes"},
-		"the wrong secret":         {signed(t, "/", "AKIAONE", secret+"x", service, region, now, "{}"), "does not match"},
-		"an unknown key":           {signed(t, "/", "AKIANONE", secret, service, region, now, "{}"), "none of the listener's"},
-		"a secret that is short":   {signed(t, "/", "AKIASHORT", "short", service, region, now, "{}"), "none of the listener's"},
-		"another service":          {signed(t, "/", "AKIAONE", secret, "s3", region, now, "{}"), "Version 4"},
-		"a query":                  {signed(t, "/?a=b", "AKIAONE", secret, service, region, now, "{}"), "query"},
-		"another body":             {changed(func(r *http.Request) { r.Body = http.NoBody }), "does not match"},
-		"another operation":        {header(awslm.TargetHeader, awslm.TargetPrefix+awslm.OpGetUsage), "does not match"},
-		"another host":             {changed(func(r *http.Request) { r.Host = "elsewhere" }), "does not match"},
-		"another time":             {header("X-Amz-Date", now.UTC().Add(time.Second).Format("20060102T150405Z")), "does not match"},
+		"a key":       {good(), ""},
+		"another key": {signed(t, "/", "AKIATWO", "0123456789abcdef=two", service, region, now, "{}"), ""},
+		"no region":   {signed(t, "/", "AKIAONE", secret, service, "", now, "{}"), ""},
+		"a path":      {signed(t, "/aws/a%20b/ü", "AKIAONE", secret, service, region, now, "{}"), ""},
+		"ten minutes off": {signed(t, "/", "AKIAONE", secret, service, region, now.Add(-10*time.Minute), "{}"),
+			""},
+		"an old one": {signed(t, "/", "AKIAONE", secret, service, region, now.Add(-16*time.Minute), "{}"),
+			"15 minutes"},
+		"one to come": {signed(t, "/", "AKIAONE", secret, service, region, now.Add(16*time.Minute), "{}"),
+			"15 minutes"},
+		"the wrong secret": {signed(t, "/", "AKIAONE", secret+"x", service, region, now, "{}"),
+			"does not match"},
+		"an unknown key": {signed(t, "/", "AKIANONE", secret, service, region, now, "{}"),
+			"none of the listener's"},
+		"a secret that is short": {signed(t, "/", "AKIASHORT", "short", service, region, now, "{}"),
+			"none of the listener's"},
+		"another service":   {signed(t, "/", "AKIAONE", secret, "s3", region, now, "{}"), "Version 4"},
+		"a query":           {signed(t, "/?a=b", "AKIAONE", secret, service, region, now, "{}"), "query"},
+		"another body":      {changed(func(r *http.Request) { r.Body = http.NoBody }), "does not match"},
+		"another operation": {header(awslm.TargetHeader, awslm.TargetPrefix+awslm.OpGetUsage), "does not match"},
+		"another host":      {changed(func(r *http.Request) { r.Host = "elsewhere" }), "does not match"},
+		"another time": {header("X-Amz-Date", now.UTC().Add(time.Second).Format("20060102T150405Z")),
+			"does not match"},
 		"no time":                  {header("X-Amz-Date", ""), "X-Amz-Date"},
 		"no signature":             {header("Authorization", ""), "not signed"},
 		"a bearer":                 {header("Authorization", "Bearer x"), "Version 4"},
@@ -82,7 +92,9 @@ func TestSignatures(t *testing.T) {
 		w := httptest.NewRecorder()
 		c.h.ServeHTTP(w, row.r)
 		switch {
-		case row.says == "" && w.Code != http.StatusOK, row.says != "" && (w.Code != 400 || !strings.Contains(w.Body.String(), awslm.ErrAccessDenied) || !strings.Contains(w.Body.String(), row.says)):
+		case row.says == "" && w.Code != http.StatusOK, row.says != "" &&
+			(w.Code != 400 || !strings.Contains(w.Body.String(), awslm.ErrAccessDenied) ||
+				!strings.Contains(w.Body.String(), row.says)):
 			t.Errorf("%s: %d %s", name, w.Code, w.Body)
 		case strings.Contains(w.Body.String(), "AKIA"), strings.Contains(w.Body.String(), secret):
 			t.Errorf("%s: a credential is told: %s", name, w.Body)
@@ -101,7 +113,9 @@ func FuzzSignature(f *testing.F) {
 	c.desk.Sender, c.desk.CredentialsFile = nil, []byte(keysFile)
 	right := signed(f, "/", "AKIAONE", "0123456789abcdef/+one", "license-manager", "x", time.Now(), "{}")
 	f.Add(right.Header.Get("Authorization"))
-	f.Add("AWS4-HMAC-SHA256 Credential=AKIAONE/20260101/x/license-manager/aws4_request, SignedHeaders=host;x-amz-date;x-amz-target, Signature=00")
+	f.Add(
+		"AWS4-HMAC-SHA256 Credential=AKIAONE/20260101/x/license-manager/aws4_request, " +
+			"SignedHeaders=host;x-amz-date;x-amz-target, Signature=00")
 	f.Fuzz(func(t *testing.T, authorization string) {
 		r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader("{}"))
 		r.Header = right.Header.Clone()
@@ -111,7 +125,9 @@ func FuzzSignature(f *testing.F) {
 		fields := func(s string) string {
 			return strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r == ' ' || r == ',' }), " ")
 		}
-		if w.Code == http.StatusOK && !strings.EqualFold(fields(authorization), fields(right.Header.Get("Authorization"))) && !strings.Contains(authorization, "Signature="+signatureOf(right)) {
+		if w.Code == http.StatusOK && !strings.EqualFold(fields(authorization),
+			fields(right.Header.Get("Authorization"))) &&
+			!strings.Contains(authorization, "Signature="+signatureOf(right)) {
 			t.Errorf("%q is let in", authorization)
 		}
 	})

@@ -40,10 +40,12 @@ func TestDialectKeepsThePromises(t *testing.T) {
 		return out.LicenseConsumptionToken
 	}
 	plugintest.Dialect(t, awslm.Dialect{}, plugintest.DialectSamples{
-		License: native(), Pool: "seats", Slots: 2, NoSlots: awslm.ErrNoEntitlements, Now: time.Now().UTC().Truncate(time.Second),
+		License: native(), Pool: "seats", Slots: 2, NoSlots: awslm.ErrNoEntitlements,
+		Now:     time.Now().UTC().Truncate(time.Second),
 		Prepare: func(d *plugintest.Desk) { d.Signer = agentKey },
 		Take: func(i int) *http.Request {
-			return request(awslm.OpCheckout, out(fmt.Sprint("consumer-", i), awslm.Provisional, ent("seats", "Count", "1")))
+			return request(awslm.OpCheckout,
+				out(fmt.Sprint("consumer-", i), awslm.Provisional, ent("seats", "Count", "1")))
 		},
 		Give: func(_ int, taken *httptest.ResponseRecorder) *http.Request {
 			return request(awslm.OpCheckIn, awslm.CheckInRequest{LicenseConsumptionToken: token(taken)})

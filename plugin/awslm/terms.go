@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	// overage is how many slots or draws beyond MaxCount an entitlement with Overage gives: AWS sets no bound, and the core
-	// shares out only what has one.
+	// overage is how many slots or draws beyond MaxCount an entitlement with Overage gives: AWS sets no bound, and the
+	// core shares out only what has one.
 	overage = 1_000_000
 	// usualTTL is how long a provisional checkout lasts where the licence does not say: that of AWS Marketplace.
 	usualTTL = time.Hour
@@ -28,8 +28,9 @@ const (
 	OnExpiryKey = "usher.on_expiry" // drain, revoke or keep
 )
 
-// TermName returns what an entitlement is called here: by its own name where that can be a name of a pool, a meter or a feature
-// (letters, digits, . _ : / -, 64 at most), else with - for other characters and a few digits that tell it apart.
+// TermName returns what an entitlement is called here: by its own name where that can be a name of a pool, a meter or a
+// feature (letters, digits, . _ : / -, 64 at most), else with - for other characters and a few digits that tell it
+// apart.
 func TermName(entitlement string) string {
 	letter := func(r rune) bool {
 		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
@@ -51,7 +52,8 @@ func TermName(entitlement string) string {
 	return clean[:min(len(clean), 64-7)] + "-" + hex.EncodeToString(sum[:3])
 }
 
-// isPool and isMeter say what an entitlement of a received licence is: slots are given back, all else that is counted is consumed.
+// isPool and isMeter say what an entitlement of a received licence is: slots are given back, all else that is counted
+// is consumed.
 func (e *Entitlement) isPool() bool { return KindOf(e.Unit) == KindSlots && e.AllowCheckIn }
 
 func (e *Entitlement) isMeter() bool {
@@ -87,7 +89,8 @@ func (l *License) terms(issued time.Time, all map[string]any) (*enforcer.License
 	if l.ProductSKU == "" || l.Issuer.KeyFingerprint == "" {
 		return nil, errors.New("its ProductSKU or its issuer's KeyFingerprint is missing")
 	}
-	out := &enforcer.License{ID: l.LicenseArn, System: System, Product: l.ProductSKU, Licensee: l.Beneficiary, Issuer: l.Issuer.Name, Issued: issued, Terms: all,
+	out := &enforcer.License{ID: l.LicenseArn, System: System, Product: l.ProductSKU, Licensee: l.Beneficiary,
+		Issuer: l.Issuer.Name, Issued: issued, Terms: all,
 		SystemCode: l.Status, KeyID: l.Issuer.KeyFingerprint}
 	var err error
 	if out.NotBefore, err = ParseTime(l.Validity.Begin); err == nil {
@@ -115,7 +118,8 @@ func (l *License) terms(issued time.Time, all map[string]any) (*enforcer.License
 	return out, l.addEntitlements(out)
 }
 
-// metadata reads what a seller says to Usher alone. What cannot be read is a fault: a span that is passed over would be another.
+// metadata reads what a seller says to Usher alone. What cannot be read is a fault: a span that is passed over would be
+// another.
 func (l *License) metadata(out *enforcer.License) error {
 	out.CheckIn.Grace = usualGrace
 	for _, m := range l.LicenseMetadata {
@@ -123,7 +127,8 @@ func (l *License) metadata(out *enforcer.License) error {
 		case GraceKey:
 			d, err := time.ParseDuration(m.Value)
 			if err != nil || d < 0 || d > maxGrace {
-				return fmt.Errorf("its metadata %s is %q, and must be a span such as 36h, of a year at most", GraceKey, short(m.Value))
+				return fmt.Errorf("its metadata %s is %q, and must be a span such as 36h, of a year at most", GraceKey,
+					short(m.Value))
 			}
 			out.CheckIn.Grace = d
 		case OnExpiryKey:
@@ -131,15 +136,16 @@ func (l *License) metadata(out *enforcer.License) error {
 			case enforcer.Drain, enforcer.Revoke, enforcer.Keep:
 				out.OnExpiry = v
 			default:
-				return fmt.Errorf("its metadata %s is %q, and must be drain, revoke or keep", OnExpiryKey, short(m.Value))
+				return fmt.Errorf("its metadata %s is %q, and must be drain, revoke or keep", OnExpiryKey,
+					short(m.Value))
 			}
 		}
 	}
 	return nil
 }
 
-// addEntitlements adds each entitlement by its unit. Counts are a whole site's, of which an agent takes what it needs: nothing ties a
-// checkout to a host.
+// addEntitlements adds each entitlement by its unit. Counts are a whole site's, of which an agent takes what it needs:
+// nothing ties a checkout to a host.
 func (l *License) addEntitlements(out *enforcer.License) error {
 	t := termSet{out, map[string]bool{}}
 	for i := range l.Entitlements {
@@ -163,7 +169,8 @@ func (l *License) addEntitlements(out *enforcer.License) error {
 		case e.isPool():
 			out.Pools[name] = enforcer.PoolTerm{Max: most, Overage: more, Scope: enforcer.ScopeSite}
 		case e.isMeter():
-			out.Meters[name] = enforcer.MeterTerm{Max: most, Overage: more, Scope: enforcer.ScopeSite, Resets: l.resets(), Unit: unitWord(e.Unit)}
+			out.Meters[name] = enforcer.MeterTerm{Max: most, Overage: more, Scope: enforcer.ScopeSite,
+				Resets: l.resets(), Unit: unitWord(e.Unit)}
 		case KindOf(e.Unit) == KindRate:
 			out.Features[name] = enforcer.Value{Kind: enforcer.KindNumber, Number: float64(n), Unit: e.Unit}
 		default: // None, and a unit that is not known: it can be read in the terms
@@ -194,7 +201,8 @@ func unitWord(unit string) string {
 	return unit
 }
 
-// featureOf returns the value of an entitlement without a unit: it is there, so it is on, unless it says that it is off.
+// featureOf returns the value of an entitlement without a unit: it is there, so it is on, unless it says that it is
+// off.
 func featureOf(value string) enforcer.Value {
 	switch strings.ToLower(value) {
 	case "", "enabled", "true":
@@ -213,7 +221,8 @@ type termSet struct {
 
 func (t *termSet) name(entitlement string) (string, error) {
 	if t.license.Pools == nil {
-		t.license.Pools, t.license.Meters, t.license.Features = map[string]enforcer.PoolTerm{}, map[string]enforcer.MeterTerm{}, map[string]enforcer.Value{}
+		t.license.Pools, t.license.Meters, t.license.Features = map[string]enforcer.PoolTerm{},
+			map[string]enforcer.MeterTerm{}, map[string]enforcer.Value{}
 	}
 	name := TermName(entitlement)
 	if entitlement == "" || t.seen[name] {

@@ -24,7 +24,8 @@ const (
 	UnitNone  = "None"
 )
 
-var amounts = []string{"Seconds", "Microseconds", "Milliseconds", "Bytes", "Kilobytes", "Megabytes", "Gigabytes", "Terabytes", "Bits", "Kilobits",
+var amounts = []string{"Seconds", "Microseconds", "Milliseconds", "Bytes", "Kilobytes", "Megabytes", "Gigabytes",
+	"Terabytes", "Bits", "Kilobits",
 	"Megabits", "Gigabits", "Terabits"}
 
 // KindOf returns what a unit makes of an entitlement; empty: it is none of the 27 units.

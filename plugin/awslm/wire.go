@@ -52,10 +52,13 @@ const (
 	ErrUnknownOperation     = "UnknownOperationException" // of an operation that there is none of
 )
 
-// declared is what each operation may answer beside what all may. An undeclared error reaches an SDK's caller without its type.
+// declared is what each operation may answer beside what all may. An undeclared error reaches an SDK's caller without
+// its type.
 var declared = map[string][]string{
-	OpCheckout:       {ErrInvalidParameter, ErrNoEntitlements, ErrRedirect, ErrResourceNotFound, ErrUnsupportedSignature},
-	OpBorrow:         {ErrInvalidParameter, ErrNoEntitlements, ErrRedirect, ErrResourceNotFound, ErrUnsupportedSignature, ErrEntitlementNot},
+	OpCheckout: {ErrInvalidParameter, ErrNoEntitlements, ErrRedirect, ErrResourceNotFound,
+		ErrUnsupportedSignature},
+	OpBorrow: {ErrInvalidParameter, ErrNoEntitlements, ErrRedirect, ErrResourceNotFound,
+		ErrUnsupportedSignature, ErrEntitlementNot},
 	OpExtend:         {ErrInvalidParameter, ErrResourceNotFound},
 	OpCheckIn:        {ErrInvalidParameter, ErrResourceNotFound, ErrConflict},
 	OpGetAccessToken: {},
@@ -67,7 +70,8 @@ var declared = map[string][]string{
 // Declared reports whether an operation may answer with an error code.
 func Declared(operation, code string) bool {
 	own, ok := declared[operation]
-	return ok && (slices.Contains(own, code) || slices.Contains([]string{ErrAccessDenied, ErrAuthorization, ErrRateLimit, ErrServerInternal, ErrValidation}, code))
+	return ok && (slices.Contains(own, code) || slices.Contains([]string{ErrAccessDenied, ErrAuthorization,
+		ErrRateLimit, ErrServerInternal, ErrValidation}, code))
 }
 
 // Fault is an error of the API.
@@ -107,7 +111,8 @@ const (
 	ReceivedActive  = "ACTIVE"
 )
 
-// EntitlementData is one entitlement of a checkout, asked or allowed. Value is a decimal number as text, and absent with Unit None.
+// EntitlementData is one entitlement of a checkout, asked or allowed. Value is a decimal number as text, and absent
+// with Unit None.
 type EntitlementData struct {
 	Name  string `json:"Name"`
 	Value string `json:"Value,omitzero"`
@@ -343,7 +348,8 @@ func clientToken(s string) *Fault {
 // arn checks the form arn:PARTITION:SERVICE:REGION:ACCOUNT:RESOURCE, of any partition of AWS.
 func arn(s string) *Fault {
 	parts := strings.SplitN(s, ":", 6)
-	ok := len(s) <= 2048 && len(parts) == 6 && parts[0] == "arn" && (parts[1] == "aws" || strings.HasPrefix(parts[1], "aws-")) && parts[2] != "" &&
+	ok := len(s) <= 2048 && len(parts) == 6 && parts[0] == "arn" &&
+		(parts[1] == "aws" || strings.HasPrefix(parts[1], "aws-")) && parts[2] != "" &&
 		parts[5] != "" && !strings.ContainsFunc(parts[5], unicode.IsSpace)
 	for i := 1; ok && i < 5; i++ {
 		ok = len(parts[i]) <= 63 && strings.Trim(parts[i], "abcdefghijklmnopqrstuvwxyz0123456789-") == ""
@@ -395,7 +401,8 @@ func ParseValue(s string) (int64, error) {
 
 // Validate returns what must not stand in the request.
 func (r *CheckoutRequest) Validate() *Fault {
-	if f := required("ProductSKU", r.ProductSKU, "CheckoutType", r.CheckoutType, "KeyFingerprint", r.KeyFingerprint, "ClientToken", r.ClientToken); f != nil {
+	if f := required("ProductSKU", r.ProductSKU, "CheckoutType", r.CheckoutType, "KeyFingerprint", r.KeyFingerprint,
+		"ClientToken", r.ClientToken); f != nil {
 		return f
 	}
 	if r.CheckoutType != Provisional && r.CheckoutType != Perpetual {
@@ -409,7 +416,8 @@ func (r *CheckoutRequest) Validate() *Fault {
 
 // Validate returns what must not stand in the request.
 func (r *BorrowRequest) Validate() *Fault {
-	if f := required("LicenseArn", r.LicenseArn, "DigitalSignatureMethod", r.DigitalSignatureMethod, "ClientToken", r.ClientToken); f != nil {
+	if f := required("LicenseArn", r.LicenseArn, "DigitalSignatureMethod", r.DigitalSignatureMethod, "ClientToken",
+		r.ClientToken); f != nil {
 		return f
 	}
 	if r.DigitalSignatureMethod != MethodPS384 {
@@ -467,7 +475,8 @@ func (r *ListRequest) Validate() *Fault {
 	known := []string{FilterSKU, FilterStatus, FilterFingerprint, FilterIssuer, FilterBeneficiary}
 	for i, f := range r.Filters {
 		if !slices.Contains(known, f.Name) || len(f.Values) == 0 {
-			return &Fault{ErrInvalidParameter, fmt.Sprintf("Filters[%d] must have a name of %s, and values.", i, strings.Join(known, ", "))}
+			return &Fault{ErrInvalidParameter,
+				fmt.Sprintf("Filters[%d] must have a name of %s, and values.", i, strings.Join(known, ", "))}
 		}
 	}
 	return nil

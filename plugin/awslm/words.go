@@ -30,7 +30,8 @@ func plainJSON(err error) error {
 	case errors.Is(err, jsontext.ErrDuplicateName):
 		return errors.New("it names a member twice")
 	case errors.As(err, &semantic):
-		return fmt.Errorf("member %q has the wrong type", short(strings.ReplaceAll(strings.TrimPrefix(string(semantic.JSONPointer), "/"), "/", ".")))
+		return fmt.Errorf("member %q has the wrong type",
+			short(strings.ReplaceAll(strings.TrimPrefix(string(semantic.JSONPointer), "/"), "/", ".")))
 	case errors.As(err, &syntactic):
 		return fmt.Errorf("it is not JSON, at byte %d", syntactic.ByteOffset)
 	}

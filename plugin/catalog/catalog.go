@@ -33,7 +33,9 @@ func New(plugins ...*external.Process) (*Catalog, error) {
 	c := BuiltIn()
 	for _, p := range plugins {
 		if slices.Contains(c.Systems(), p.Name()) {
-			return nil, fmt.Errorf("plugin %s: there is a system of that name already (known: %s); leave the plugin out, or give it its own name", p.Name(), strings.Join(c.Systems(), ", "))
+			return nil, fmt.Errorf(
+				"plugin %s: there is a system of that name already (known: %s); leave the plugin out, or give it its "+
+					"own name", p.Name(), strings.Join(c.Systems(), ", "))
 		}
 		c.plugins = append(c.plugins, p)
 	}
@@ -153,13 +155,15 @@ func ambiguous(a, b plugin.Format) error {
 
 // Verify finds the system of a document, has it verified against the anchors, and checks what comes back: see
 // [plugin.Format] and [plugin.CheckVerified]. It takes as long as a plugin may. Secrets go to built-in systems alone.
-func (c *Catalog) Verify(document []byte, anchors []plugin.Anchor, s plugin.Secrets) (*enforcer.License, *enforcer.Problem) {
+func (c *Catalog) Verify(document []byte, anchors []plugin.Anchor,
+	s plugin.Secrets) (*enforcer.License, *enforcer.Problem) {
 	f, err := c.Recognise(document)
 	return verify(f, err, document, anchors, s)
 }
 
 // VerifyQuickly is Verify that asks no plugin; ok is false where one would have to be asked.
-func (c *Catalog) VerifyQuickly(document []byte, anchors []plugin.Anchor, s plugin.Secrets) (l *enforcer.License, p *enforcer.Problem, ok bool) {
+func (c *Catalog) VerifyQuickly(document []byte, anchors []plugin.Anchor,
+	s plugin.Secrets) (l *enforcer.License, p *enforcer.Problem, ok bool) {
 	f, err := c.quickly(document)
 	if errors.Is(err, ErrUnknown) && len(c.plugins) > 0 {
 		return nil, nil, false
@@ -168,14 +172,16 @@ func (c *Catalog) VerifyQuickly(document []byte, anchors []plugin.Anchor, s plug
 	return l, p, true
 }
 
-func verify(f plugin.Format, err error, document []byte, anchors []plugin.Anchor, s plugin.Secrets) (*enforcer.License, *enforcer.Problem) {
+func verify(f plugin.Format, err error, document []byte, anchors []plugin.Anchor,
+	s plugin.Secrets) (*enforcer.License, *enforcer.Problem) {
 	switch {
 	case errors.Is(err, ErrUnknown), errors.Is(err, ErrAmbiguous):
 		return nil, &enforcer.Problem{Code: enforcer.Malformed, Reason: err.Error(),
 			Hint: "take it out of the folder, or replace it by the licence file as the vendor sent it"}
 	case err != nil:
-		return nil, &enforcer.Problem{Code: enforcer.Unavailable, Reason: "no system that can be asked knows it, and " + strings.ReplaceAll(err.Error(), "\n", "; "),
-			Hint: "see the agent's log for what the plugin says; the document is tried again when the plugin runs"}
+		return nil, &enforcer.Problem{Code: enforcer.Unavailable,
+			Reason: "no system that can be asked knows it, and " + strings.ReplaceAll(err.Error(), "\n", "; "),
+			Hint:   "see the agent's log for what the plugin says; the document is tried again when the plugin runs"}
 	}
 	var l *enforcer.License
 	var p *enforcer.Problem
@@ -236,7 +242,8 @@ func Anchor(system, keyID string, key []byte, alg string) (plugin.Anchor, error)
 	if s := named(Systems(), system); s.NewAnchor != nil {
 		return s.NewAnchor(keyID, key, alg)
 	}
-	return plugin.Anchor{}, fmt.Errorf("key %q: there is no licence system %q (known: %s)", keyID, system, strings.Join(BuiltIn().Systems(), ", "))
+	return plugin.Anchor{}, fmt.Errorf("key %q: there is no licence system %q (known: %s)", keyID, system,
+		strings.Join(BuiltIn().Systems(), ", "))
 }
 
 // Keyless reports whether anchors of a system and an algorithm have no key of a vendor's: the agent's own is theirs.
@@ -282,7 +289,8 @@ func Own(anchors []plugin.Anchor, agent ed25519.PublicKey) []plugin.Anchor {
 // system's own affair.
 func PluginAnchor(system, keyID string, key []byte, alg string) (plugin.Anchor, error) {
 	bad := func(err error) (plugin.Anchor, error) {
-		return plugin.Anchor{}, fmt.Errorf("key %q of system %s: %w; give the public key in PEM (BEGIN PUBLIC KEY)", keyID, system, err)
+		return plugin.Anchor{},
+			fmt.Errorf("key %q of system %s: %w; give the public key in PEM (BEGIN PUBLIC KEY)", keyID, system, err)
 	}
 	block, rest := pem.Decode(bytes.TrimSpace(key))
 	if block == nil || block.Type != "PUBLIC KEY" || len(bytes.TrimSpace(rest)) > 0 {
@@ -359,7 +367,8 @@ func decode(s string) (string, []plugin.Anchor, error) {
 		err = json.Unmarshal(b, &v)
 	}
 	if err != nil {
-		return "", nil, fmt.Errorf("what is compiled in of the vendor cannot be read: %w; build again with make build VENDOR=DIR", err)
+		return "", nil, fmt.Errorf(
+			"what is compiled in of the vendor cannot be read: %w; build again with make build VENDOR=DIR", err)
 	}
 	anchors, err := v.anchors()
 	return v.Product, anchors, err
@@ -380,11 +389,13 @@ func (v Vendor) anchors() ([]plugin.Anchor, error) {
 		}
 		switch e := enforcer.Environment(k.Environment); {
 		case e != "" && e != enforcer.Production && e != enforcer.Test:
-			return nil, fmt.Errorf("key %q: environment is %q, and must be %s or %s", k.KeyID, k.Environment, enforcer.Production, enforcer.Test)
+			return nil, fmt.Errorf("key %q: environment is %q, and must be %s or %s", k.KeyID, k.Environment,
+				enforcer.Production, enforcer.Test)
 		case slices.ContainsFunc(out, func(o plugin.Anchor) bool { return o.System == k.System && o.KeyID == k.KeyID }):
 			return nil, fmt.Errorf("key %q is named twice", k.KeyID)
 		}
-		a.NotBefore, a.NotAfter, a.Revoked, a.Environment, a.Embedded = k.NotBefore, k.NotAfter, k.Revoked, enforcer.Environment(k.Environment), true
+		a.NotBefore, a.NotAfter, a.Revoked, a.Environment, a.Embedded = k.NotBefore, k.NotAfter, k.Revoked,
+			enforcer.Environment(k.Environment), true
 		out = append(out, a)
 	}
 	return out, nil

@@ -57,8 +57,8 @@ func TestRecognise(t *testing.T) {
 	}
 }
 
-// No two systems have one name, one section of the configuration or one component of a host, and each has anchors. What a system exports
-// agrees with itself.
+// No two systems have one name, one section of the configuration or one component of a host, and each has anchors. What
+// a system exports agrees with itself.
 func TestSystems(t *testing.T) {
 	seen := map[string]bool{}
 	for _, s := range Systems() {
@@ -84,7 +84,8 @@ func TestSystems(t *testing.T) {
 			t.Errorf("two systems are called %s", s)
 		}
 		seen[s] = true
-		if _, err := Anchor(s, "k", nil, ""); err == nil || strings.Contains(err.Error(), "there is no licence system") {
+		if _, err := Anchor(s, "k", nil, ""); err == nil ||
+			strings.Contains(err.Error(), "there is no licence system") {
 			t.Errorf("%s has no anchors: %v", s, err)
 		}
 	}
@@ -133,7 +134,8 @@ func TestEmbed(t *testing.T) {
 		revoked     bool
 		environment enforcer.Environment
 	}{{"2026-a", false, ""}, {"2025-a", true, ""}, {"test", false, enforcer.Test}} {
-		if a := anchors[i]; a.KeyID != want.kid || a.Revoked != want.revoked || a.Environment != want.environment || !a.Embedded || a.Algorithm != "EdDSA" {
+		if a := anchors[i]; a.KeyID != want.kid || a.Revoked != want.revoked || a.Environment != want.environment ||
+			!a.Embedded || a.Algorithm != "EdDSA" {
 			t.Errorf("anchor %d: %+v", i, a)
 		}
 	}
@@ -170,7 +172,8 @@ func TestDecode(t *testing.T) {
 	if product, anchors, err := decode(""); product != "" || anchors != nil || err != nil {
 		t.Errorf("nothing compiled in: %q, %v, %v", product, anchors, err)
 	}
-	for _, s := range []string{"%", "e30=", base64.RawURLEncoding.EncodeToString([]byte("{")), base64.RawURLEncoding.EncodeToString([]byte("[]"))} {
+	for _, s := range []string{"%", "e30=", base64.RawURLEncoding.EncodeToString([]byte("{")),
+		base64.RawURLEncoding.EncodeToString([]byte("[]"))} {
 		_, _, err := decode(s)
 		refused(t, err, "compiled in", "make build VENDOR=DIR")
 	}

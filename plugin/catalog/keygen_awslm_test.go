@@ -15,8 +15,10 @@ func TestTimeTeller(t *testing.T) {
 	}{
 		{"", nil},
 		{"usher", []plugin.Anchor{{System: "toy"}, {System: "awslm"}, {System: "keygen"}, {System: "usher"}}},
-		{"keygen", []plugin.Anchor{{System: "awslm"}, {System: "keygen"}, {System: "usher", Environment: enforcer.Test}}},
-		{"awslm", []plugin.Anchor{{System: "awslm", Environment: enforcer.Production}, {System: "keygen", Revoked: true}}},
+		{"keygen", []plugin.Anchor{{System: "awslm"}, {System: "keygen"},
+			{System: "usher", Environment: enforcer.Test}}},
+		{"awslm", []plugin.Anchor{{System: "awslm", Environment: enforcer.Production},
+			{System: "keygen", Revoked: true}}},
 		{"", []plugin.Anchor{{System: "toy"}}},
 	} {
 		if got := TimeTeller(row.anchors); got != row.want {

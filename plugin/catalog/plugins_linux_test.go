@@ -47,15 +47,16 @@ func start(t *testing.T, system string) *external.Process {
 	return plugintest.Start(t, system, self, system)
 }
 
-// One system must claim a document. Two plugins that do are an error that names both; a built-in system's claim is not asked
-// about; and where a plugin is away, what nobody else claims is not known.
+// One system must claim a document. Two plugins that do are an error that names both; a built-in system's claim is not
+// asked about; and where a plugin is away, what nobody else claims is not known.
 func TestWhoClaims(t *testing.T) {
 	native := string(usher.Armour([]byte("x.y.z")))
 	c, err := New(start(t, "one"), start(t, "two"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for doc, want := range map[string]string{"one": "one has seen it", "two": "two has seen it", "one and two": "of one and of two; it can only be one", "three": "(" + strings.Join(c.Systems(), ", ") + ")"} {
+	for doc, want := range map[string]string{"one": "one has seen it", "two": "two has seen it",
+		"one and two": "of one and of two; it can only be one", "three": "(" + strings.Join(c.Systems(), ", ") + ")"} {
 		l, p := c.Verify([]byte(doc), nil, plugin.Secrets{})
 		if l != nil || p == nil || !strings.Contains(p.Reason, want) {
 			t.Errorf("%s: %+v, want %q", doc, p, want)
@@ -64,14 +65,16 @@ func TestWhoClaims(t *testing.T) {
 			t.Errorf("%s: a plugin need not be asked", doc)
 		}
 	}
-	if _, p, ok := c.VerifyQuickly([]byte(native+"one two"), nil, plugin.Secrets{}); !ok || p == nil || p.System == "one" || p.Code == enforcer.Unavailable {
+	if _, p, ok := c.VerifyQuickly([]byte(native+"one two"), nil, plugin.Secrets{}); !ok || p == nil ||
+		p.System == "one" || p.Code == enforcer.Unavailable {
 		t.Errorf("a native document is %+v, %t", p, ok)
 	}
 	if _, err := c.Recognise([]byte("one two")); !errors.Is(err, ErrAmbiguous) {
 		t.Error(err)
 	}
 	for _, s := range []string{"one", "two"} {
-		if u, err := c.Upstream(&enforcer.License{ID: "a", System: s}); err != nil || u.System() != s || !c.IsPlugin(s) {
+		if u, err := c.Upstream(&enforcer.License{ID: "a", System: s}); err != nil || u.System() != s ||
+			!c.IsPlugin(s) {
 			t.Errorf("%s: its upstream is %v, %v", s, u, err)
 		}
 	}
@@ -90,10 +93,12 @@ func TestWhoClaims(t *testing.T) {
 	if c, err = New(start(t, "one"), gone); err != nil {
 		t.Fatal(err)
 	}
-	if _, p := c.Verify([]byte("one"), nil, plugin.Secrets{}); p == nil || !strings.Contains(p.Reason, "one has seen it") {
+	if _, p := c.Verify([]byte("one"), nil, plugin.Secrets{}); p == nil ||
+		!strings.Contains(p.Reason, "one has seen it") {
 		t.Errorf("one, beside a plugin that is away: %+v", p)
 	}
-	if _, p := c.Verify([]byte("three"), nil, plugin.Secrets{}); p == nil || p.Code != enforcer.Unavailable || !strings.Contains(p.Reason, "the gone plugin cannot be asked") {
+	if _, p := c.Verify([]byte("three"), nil, plugin.Secrets{}); p == nil || p.Code != enforcer.Unavailable ||
+		!strings.Contains(p.Reason, "the gone plugin cannot be asked") {
 		t.Errorf("three, beside a plugin that is away: %+v", p)
 	}
 }

@@ -40,7 +40,8 @@ func (p *Process) running(ctx context.Context) (*session, error) {
 }
 
 // call makes one call within a limit. With strict a plugin that does not keep it is started anew.
-func call[T any](ctx context.Context, p *Process, limit time.Duration, strict bool, f func(context.Context, *remote.Client) (T, error)) (T, error) {
+func call[T any](ctx context.Context, p *Process, limit time.Duration, strict bool,
+	f func(context.Context, *remote.Client) (T, error)) (T, error) {
 	var none T
 	starting, cancel := context.WithTimeout(ctx, p.limits.Start)
 	defer cancel()
@@ -65,7 +66,8 @@ func call[T any](ctx context.Context, p *Process, limit time.Duration, strict bo
 	}
 	switch st, _ := status.FromError(err); {
 	// The plugin knows the limit, and its own timer may be the first.
-	case (errors.Is(limited.Err(), context.DeadlineExceeded) || st.Code() == codes.DeadlineExceeded) && ctx.Err() == nil:
+	case (errors.Is(limited.Err(), context.DeadlineExceeded) || st.Code() == codes.DeadlineExceeded) &&
+		ctx.Err() == nil:
 		err = fmt.Errorf("it has not answered within %s", limit)
 		if strict {
 			s.accuse(err)
@@ -83,7 +85,8 @@ func call[T any](ctx context.Context, p *Process, limit time.Duration, strict bo
 // Format returns the plugin as a format.
 func (p *Process) Format() *Format { return &Format{p} }
 
-// Format is the plugin's format. While the plugin is away, Recognise says no and Verify's problem has the code Unavailable.
+// Format is the plugin's format. While the plugin is away, Recognise says no and Verify's problem has the code
+// Unavailable.
 type Format struct{ process *Process }
 
 var _ plugin.Format = (*Format)(nil)
@@ -109,9 +112,10 @@ func (f *Format) TryRecognise(document []byte) (bool, error) {
 	if len(document) > plugin.MaxDocument || !f.Serves() {
 		return false, nil
 	}
-	return call(context.Background(), f.process, f.process.limits.Format, true, func(ctx context.Context, c *remote.Client) (bool, error) {
-		return c.Recognise(ctx, document)
-	})
+	return call(context.Background(), f.process, f.process.limits.Format, true,
+		func(ctx context.Context, c *remote.Client) (bool, error) {
+			return c.Recognise(ctx, document)
+		})
 }
 
 // Verify has the plugin verify the document. What it answers is not checked here: see [plugin.CheckVerified].
@@ -120,10 +124,11 @@ func (f *Format) Verify(document []byte, anchors []plugin.Anchor) (*enforcer.Lic
 		l *enforcer.License
 		p *enforcer.Problem
 	}
-	a, err := call(context.Background(), f.process, f.process.limits.Format, true, func(ctx context.Context, c *remote.Client) (a answer, err error) {
-		a.l, a.p, err = c.Verify(ctx, f.System(), document, anchors)
-		return a, err
-	})
+	a, err := call(context.Background(), f.process, f.process.limits.Format, true,
+		func(ctx context.Context, c *remote.Client) (a answer, err error) {
+			a.l, a.p, err = c.Verify(ctx, f.System(), document, anchors)
+			return a, err
+		})
 	if err != nil {
 		return nil, Away(f.System(), err)
 	}
@@ -132,8 +137,9 @@ func (f *Format) Verify(document []byte, anchors []plugin.Anchor) (*enforcer.Lic
 
 // Away is the problem of a document that nobody can be asked about.
 func Away(system string, err error) *enforcer.Problem {
-	return &enforcer.Problem{System: system, Code: enforcer.Unavailable, Reason: "the " + system + " plugin cannot say whether it is good: " + short(err),
-		Hint: "see the agent's log for what the plugin says; the document is tried again when the plugin runs"}
+	return &enforcer.Problem{System: system, Code: enforcer.Unavailable,
+		Reason: "the " + system + " plugin cannot say whether it is good: " + short(err),
+		Hint:   "see the agent's log for what the plugin says; the document is tried again when the plugin runs"}
 }
 
 // Upstream returns the plugin as an upstream.
@@ -155,7 +161,8 @@ func (u upstream) Capabilities() plugin.Capabilities {
 }
 
 // ask makes an upstream's call and makes its error safe.
-func ask[T any](ctx context.Context, u upstream, f func(context.Context, *remote.Client) (T, error), check func(T) error) (T, error) {
+func ask[T any](ctx context.Context, u upstream, f func(context.Context, *remote.Client) (T, error),
+	check func(T) error) (T, error) {
 	var none T
 	out, err := call(ctx, u.process, u.process.limits.Upstream, false, f)
 	if err == nil {
@@ -171,7 +178,9 @@ func ask[T any](ctx context.Context, u upstream, f func(context.Context, *remote
 }
 
 func (u upstream) simple(ctx context.Context, call remote.Call, r *plugin.Request) (*plugin.Reply, error) {
-	return ask(ctx, u, func(ctx context.Context, c *remote.Client) (*plugin.Reply, error) { return c.Ask(ctx, call, r) },
+	return ask(ctx, u, func(ctx context.Context, c *remote.Client) (*plugin.Reply, error) {
+		return c.Ask(ctx, call, r)
+	},
 		func(r *plugin.Reply) error { return r.Check(time.Now()) })
 }
 
@@ -213,7 +222,9 @@ func (u upstream) Extend(ctx context.Context, r *plugin.Extend) (*plugin.Block, 
 }
 
 func (u upstream) Return(ctx context.Context, r *plugin.Return) error {
-	_, err := ask(ctx, u, func(ctx context.Context, c *remote.Client) (struct{}, error) { return struct{}{}, c.Return(ctx, r) },
+	_, err := ask(ctx, u, func(ctx context.Context, c *remote.Client) (struct{}, error) {
+		return struct{}{}, c.Return(ctx, r)
+	},
 		func(struct{}) error { return nil })
 	return err
 }

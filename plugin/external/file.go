@@ -9,8 +9,8 @@ import (
 	"path/filepath"
 )
 
-// open opens a plugin's binary and checks it: a regular file that nobody but its owner can change, in folders of which the
-// same is true, with the SHA-256 that the configuration names.
+// open opens a plugin's binary and checks it: a regular file that nobody but its owner can change, in folders of which
+// the same is true, with the SHA-256 that the configuration names.
 func open(path string, sum [sha256.Size]byte) (*os.File, error) {
 	if !filepath.IsAbs(path) {
 		return nil, fmt.Errorf("the path must be absolute")
@@ -59,7 +59,9 @@ func check(real string, f *os.File, sum [sha256.Size]byte) error {
 		return err
 	}
 	if got := h.Sum(nil); subtle.ConstantTimeCompare(got, sum[:]) != 1 {
-		return fmt.Errorf("its SHA-256 is %x, and the configuration names %x; if it was updated on purpose, write the new one there", got, sum)
+		return fmt.Errorf(
+			"its SHA-256 is %x, and the configuration names %x; if it was updated on purpose, write the new one there",
+			got, sum)
 	}
 	return nil
 }

@@ -94,9 +94,13 @@ func behave(how string) {
 		fmt.Fprintln(os.Stderr, "I cannot go on")
 		os.Exit(7)
 	case "old": // speaks a version that nobody knows any more
-		goplugin.Serve(&goplugin.ServeConfig{HandshakeConfig: remote.Handshake, VersionedPlugins: map[int]goplugin.PluginSet{99: {remote.Name: &raw{}}}, GRPCServer: goplugin.DefaultGRPCServer})
+		goplugin.Serve(&goplugin.ServeConfig{HandshakeConfig: remote.Handshake,
+			VersionedPlugins: map[int]goplugin.PluginSet{99: {remote.Name: &raw{}}},
+			GRPCServer:       goplugin.DefaultGRPCServer})
 	case "raw": // serves messages that the SDK would not write
-		goplugin.Serve(&goplugin.ServeConfig{HandshakeConfig: remote.Handshake, VersionedPlugins: map[int]goplugin.PluginSet{1: {remote.Name: &raw{}}}, GRPCServer: goplugin.DefaultGRPCServer})
+		goplugin.Serve(&goplugin.ServeConfig{HandshakeConfig: remote.Handshake,
+			VersionedPlugins: map[int]goplugin.PluginSet{1: {remote.Name: &raw{}}},
+			GRPCServer:       goplugin.DefaultGRPCServer})
 	case "stubborn": // does not end when it is asked to
 		go sdk.Serve(sdk.System{Format: format{how}})
 		select {}
@@ -136,11 +140,13 @@ func (f format) Verify(d []byte, anchors []plugin.Anchor) (*enforcer.License, *e
 	case "huge":
 		return nil, &enforcer.Problem{Code: enforcer.Malformed, Reason: strings.Repeat("x", 8<<20)}
 	case "endless":
-		return nil, &enforcer.Problem{Code: enforcer.Malformed, Reason: strings.Repeat("y\n\x1b[31m", 1<<18), Hint: "\xff\x00"}
+		return nil, &enforcer.Problem{Code: enforcer.Malformed, Reason: strings.Repeat("y\n\x1b[31m", 1<<18),
+			Hint: "\xff\x00"}
 	case "nothing":
 		return nil, nil
 	case "negative":
-		return &enforcer.License{ID: "a", System: "test", Product: "p", KeyID: "k", Pools: map[string]enforcer.PoolTerm{"p": {Max: -7}}}, nil
+		return &enforcer.License{ID: "a", System: "test", Product: "p", KeyID: "k",
+			Pools: map[string]enforcer.PoolTerm{"p": {Max: -7}}}, nil
 	case "untrusted":
 		return &enforcer.License{ID: "a", System: "test", Product: "p", KeyID: "another"}, nil
 	case "usher":
@@ -154,7 +160,8 @@ func (f format) Verify(d []byte, anchors []plugin.Anchor) (*enforcer.License, *e
 	if len(anchors) != 1 || anchors[0].KeyID != "k" {
 		return nil, &enforcer.Problem{Code: enforcer.UntrustedKey, Reason: fmt.Sprintf("%d anchors", len(anchors))}
 	}
-	return &enforcer.License{ID: "a", System: "test", Product: "p", KeyID: "k", Pools: map[string]enforcer.PoolTerm{"seats": {Max: 3}}}, nil
+	return &enforcer.License{ID: "a", System: "test", Product: "p", KeyID: "k",
+		Pools: map[string]enforcer.PoolTerm{"seats": {Max: 3}}}, nil
 }
 
 // raw serves licences that are no JSON, or more than they should be.
@@ -196,7 +203,8 @@ func (upstreamOf) Capabilities() plugin.Capabilities {
 func (u upstreamOf) Activate(ctx context.Context, r *plugin.Request) (*plugin.Reply, error) {
 	switch r.LicenseID {
 	case "refused":
-		return nil, &plugin.Error{Class: plugin.Refused, Code: enforcer.Suspended, Reason: "not paid", SystemCode: "E17"}
+		return nil, &plugin.Error{Class: plugin.Refused, Code: enforcer.Suspended, Reason: "not paid",
+			SystemCode: "E17"}
 	case "later":
 		return nil, &plugin.Error{Class: plugin.Transient, Reason: "busy", RetryAfter: time.Minute}
 	case "bad refusal":
@@ -248,5 +256,6 @@ func self(testing.TB) (string, [sha256.Size]byte) {
 	return path, sha256.Sum256(b)
 }
 
-var anchors = []plugin.Anchor{{System: "test", KeyID: "k", Algorithm: "EdDSA", Key: ed25519.PublicKey(make([]byte, 32))},
+var anchors = []plugin.Anchor{{System: "test", KeyID: "k", Algorithm: "EdDSA",
+	Key: ed25519.PublicKey(make([]byte, 32))},
 	{System: "usher", KeyID: "k", Algorithm: "EdDSA", Key: ed25519.PublicKey(make([]byte, 32))}}

@@ -1,5 +1,6 @@
-// Package external runs licence systems that are programs of their own: it checks, starts, watches, restarts and ends them,
-// bounds every call, and is a Format and an Upstream to the agent. docs/plugins.md says what a plugin may rely on.
+// Package external runs licence systems that are programs of their own: it checks, starts, watches, restarts and ends
+// them, bounds every call, and is a Format and an Upstream to the agent. docs/plugins.md says what a plugin may rely
+// on.
 package external
 
 import (
@@ -30,8 +31,8 @@ type Config struct {
 	Path   string // of the binary, absolute
 	Args   []string
 	SHA256 [sha256.Size]byte
-	// Dir is where the plugin's socket lies, in a folder of the plugin's name that is the process's alone. It is made when
-	// missing.
+	// Dir is where the plugin's socket lies, in a folder of the plugin's name that is the process's alone. It is made
+	// when missing.
 	Dir     string
 	Version string // the agent's, which the plugin is told
 	Log     *slog.Logger
@@ -56,7 +57,8 @@ func (l Limits) orDefault() Limits {
 	for _, d := range []struct {
 		v  *time.Duration
 		or time.Duration
-	}{{&l.Start, 10 * time.Second}, {&l.Format, 5 * time.Second}, {&l.Upstream, 30 * time.Second}, {&l.Health, 10 * time.Second}, {&l.Stop, 3 * time.Second},
+	}{{&l.Start, 10 * time.Second}, {&l.Format, 5 * time.Second}, {&l.Upstream, 30 * time.Second},
+		{&l.Health, 10 * time.Second}, {&l.Stop, 3 * time.Second},
 		{&l.Backoff, time.Second}, {&l.MaxWait, time.Minute}} {
 		if *d.v == 0 {
 			*d.v = d.or
@@ -166,8 +168,8 @@ func (p *Process) set(s *session, d *remote.Description, failed error) {
 	}
 }
 
-// Run keeps the plugin running until ctx ends, and ends it then. Its error is always nil: a plugin that cannot be started
-// is tried again, each time later, and costs nobody else anything.
+// Run keeps the plugin running until ctx ends, and ends it then. Its error is always nil: a plugin that cannot be
+// started is tried again, each time later, and costs nobody else anything.
 func (p *Process) Run(ctx context.Context) error {
 	defer p.set(nil, nil, errors.New("the agent is ending"))
 	wait := p.limits.Backoff
@@ -202,7 +204,8 @@ func (p *Process) once(ctx context.Context) error {
 		return err
 	}
 	defer p.stop(s)
-	p.config.Log.Info("the plugin runs", "pid", s.child.process.Load().Pid, "version", d.Version, "protocol", s.plugin.NegotiatedVersion())
+	p.config.Log.Info("the plugin runs", "pid", s.child.process.Load().Pid, "version", d.Version, "protocol",
+		s.plugin.NegotiatedVersion())
 	p.set(s, d, nil)
 	health := time.NewTicker(p.limits.Health)
 	defer health.Stop()
@@ -263,9 +266,12 @@ func (p *Process) start(ctx context.Context, out *lines) (*session, *remote.Desc
 	if err != nil {
 		return nil, nil, err
 	}
-	client := goplugin.NewClient(&goplugin.ClientConfig{HandshakeConfig: remote.Handshake, VersionedPlugins: remote.Set(nil), AllowedProtocols: []goplugin.Protocol{goplugin.ProtocolGRPC},
-		AutoMTLS: true, SkipHostEnv: true, StartTimeout: p.limits.Start, Stderr: out, SyncStdout: out, SyncStderr: out, PluginLogBufferSize: 4 << 10,
-		Logger: hclog.NewNullLogger(), GRPCDialOptions: remote.DialOptions(), UnixSocketConfig: &goplugin.UnixSocketConfig{TempDir: dir},
+	client := goplugin.NewClient(&goplugin.ClientConfig{HandshakeConfig: remote.Handshake,
+		VersionedPlugins: remote.Set(nil), AllowedProtocols: []goplugin.Protocol{goplugin.ProtocolGRPC},
+		AutoMTLS: true, SkipHostEnv: true, StartTimeout: p.limits.Start, Stderr: out, SyncStdout: out, SyncStderr: out,
+		PluginLogBufferSize: 4 << 10,
+		Logger:              hclog.NewNullLogger(), GRPCDialOptions: remote.DialOptions(),
+		UnixSocketConfig: &goplugin.UnixSocketConfig{TempDir: dir},
 		RunnerFunc: func(_ hclog.Logger, cmd *exec.Cmd, _ string) (runner.Runner, error) {
 			child.cmd.Env = append(child.cmd.Env, cmd.Env...)
 			return child, nil
@@ -292,7 +298,8 @@ func (p *Process) start(ctx context.Context, out *lines) (*session, *remote.Desc
 		r.err = fmt.Errorf("it has not said within %s what it is", p.limits.Start)
 	}
 	if r.err == nil && r.d.System != p.config.Name {
-		r.err = fmt.Errorf("it serves the system %s, and is configured as %s; give it that name", r.d.System, p.config.Name)
+		r.err = fmt.Errorf("it serves the system %s, and is configured as %s; give it that name", r.d.System,
+			p.config.Name)
 	}
 	if r.err != nil {
 		p.stop(s)

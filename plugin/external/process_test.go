@@ -59,8 +59,10 @@ func run(t testing.TB, how string, change func(*Config)) *running {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	log := &syncBuffer{}
-	c := Config{Name: "test", Path: path, Args: []string{how}, SHA256: sum, Dir: dir, Log: slog.New(slog.NewTextHandler(log, nil)),
-		Limits: Limits{Start: patient, Format: patient, Health: patient, Backoff: 10 * time.Millisecond, MaxWait: 100 * time.Millisecond}}
+	c := Config{Name: "test", Path: path, Args: []string{how}, SHA256: sum, Dir: dir,
+		Log: slog.New(slog.NewTextHandler(log, nil)),
+		Limits: Limits{Start: patient, Format: patient, Health: patient, Backoff: 10 * time.Millisecond,
+			MaxWait: 100 * time.Millisecond}}
 	if change != nil {
 		change(&c)
 	}
@@ -146,7 +148,8 @@ func TestGood(t *testing.T) {
 func TestNonsense(t *testing.T) {
 	t.Parallel()
 	r := run(t, "good", nil)
-	for word, want := range map[string]string{"nothing": "neither a licence nor a problem", "negative": "max of p is -7", "untrusted": "a key that is not in trust",
+	for word, want := range map[string]string{"nothing": "neither a licence nor a problem",
+		"negative": "max of p is -7", "untrusted": "a key that is not in trust",
 		"usher": "of another system", "huge": "has not the space"} {
 		l, p := r.verify(word)
 		if word == "huge" {
@@ -156,7 +159,8 @@ func TestNonsense(t *testing.T) {
 			t.Errorf("%s: %+v, %+v; want %q", word, l, p, want)
 		}
 	}
-	if _, p := r.verify("endless"); p == nil || len(p.Reason) > 2048 || strings.ContainsAny(p.Reason+p.Hint, "\n\x1b\x00") || !utf8.ValidString(p.Hint) {
+	if _, p := r.verify("endless"); p == nil || len(p.Reason) > 2048 ||
+		strings.ContainsAny(p.Reason+p.Hint, "\n\x1b\x00") || !utf8.ValidString(p.Hint) {
 		t.Errorf("endless: %d bytes", len(p.Reason))
 	}
 	r.good()
@@ -169,8 +173,10 @@ func TestNonsense(t *testing.T) {
 func TestRawMessages(t *testing.T) {
 	t.Parallel()
 	r := run(t, "raw", nil)
-	for doc, want := range map[string]string{`{`: "cannot be read", `[]`: "cannot be read", `{"id":"a","id":"b"}`: "cannot be read", `{"idd":"a"}`: "cannot be read",
-		`{"pools":{"p":{}}}`: "no max", "{\"id\":\"\xff\"}": "cannot be read", `{"issued":7}`: "cannot be read", `{"id":"a"}`: "system is missing",
+	for doc, want := range map[string]string{`{`: "cannot be read", `[]`: "cannot be read",
+		`{"id":"a","id":"b"}`: "cannot be read", `{"idd":"a"}`: "cannot be read",
+		`{"pools":{"p":{}}}`: "no max", "{\"id\":\"\xff\"}": "cannot be read", `{"issued":7}`: "cannot be read",
+		`{"id":"a"}`:                "system is missing",
 		strings.Repeat("[", 100000): "cannot be read"} {
 		l, p := r.Format().Verify([]byte(doc), anchors)
 		l, p = plugin.CheckVerified("test", anchors, l, p)
@@ -250,7 +256,8 @@ func TestFlood(t *testing.T) {
 // Plugins that never come to serve: each is tried again, says why, and ends with the agent.
 func TestNeverServes(t *testing.T) {
 	t.Parallel()
-	for how, want := range map[string]string{"mute": "has not said within", "deaf": "", "rubbish": "", "dies": "I cannot go on", "old": "ncompatible API version"} {
+	for how, want := range map[string]string{"mute": "has not said within", "deaf": "", "rubbish": "",
+		"dies": "I cannot go on", "old": "ncompatible API version"} {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel()
 			r := run(t, how, func(c *Config) { c.Limits.Start, c.Limits.Stop = 3*time.Second, 100*time.Millisecond })
@@ -297,8 +304,8 @@ func group(pgid int) (alive []string) {
 	return alive
 }
 
-// The agent is killed, and a plugin that does not know of the end of its standard input ends all the same; and it does not
-// end before, although the threads of the agent come and go.
+// The agent is killed, and a plugin that does not know of the end of its standard input ends all the same; and it does
+// not end before, although the threads of the agent come and go.
 func TestHostKilled(t *testing.T) {
 	t.Parallel()
 	path, _ := self(t)
@@ -347,14 +354,17 @@ func TestUpstream(t *testing.T) {
 	} {
 		_, err := u.Activate(t.Context(), &plugin.Request{LicenseID: id})
 		e := (*plugin.Error)(nil)
-		if !errors.As(err, &e) || e.Class != want.Class || e.Code != want.Code || e.RetryAfter != want.RetryAfter || e.SystemCode != want.SystemCode || !strings.HasPrefix(e.Reason, want.Reason) {
+		if !errors.As(err, &e) || e.Class != want.Class || e.Code != want.Code || e.RetryAfter != want.RetryAfter ||
+			e.SystemCode != want.SystemCode || !strings.HasPrefix(e.Reason, want.Reason) {
 			t.Errorf("%s: %+v", id, err)
 		}
 	}
-	if _, err := u.Heartbeat(t.Context(), &plugin.Request{}); err == nil || !strings.Contains(err.Error(), "transient") {
+	if _, err := u.Heartbeat(t.Context(), &plugin.Request{}); err == nil ||
+		!strings.Contains(err.Error(), "transient") {
 		t.Errorf("nothing as a reply: %v", err)
 	}
-	if _, err := u.CheckIn(t.Context(), &plugin.Request{State: make([]byte, 2048)}); err == nil || !strings.Contains(err.Error(), "document has 2097152 bytes") {
+	if _, err := u.CheckIn(t.Context(), &plugin.Request{State: make([]byte, 2048)}); err == nil ||
+		!strings.Contains(err.Error(), "document has 2097152 bytes") {
 		t.Errorf("a document of 2 MiB: %v", err)
 	}
 	ask := plugin.CheckOut{Pool: "seats", Slots: 5, For: time.Minute}
@@ -374,7 +384,8 @@ func TestUpstream(t *testing.T) {
 	if r.Starts() != 1 { // a network that hangs is no plugin that hangs
 		t.Errorf("%d starts", r.Starts())
 	}
-	if _, err := u.Activate(t.Context(), &plugin.Request{LicenseID: "exit"}); err == nil || !strings.Contains(err.Error(), "transient") {
+	if _, err := u.Activate(t.Context(), &plugin.Request{LicenseID: "exit"}); err == nil ||
+		!strings.Contains(err.Error(), "transient") {
 		t.Errorf("exit: %v", err)
 	}
 	r.good()
@@ -425,8 +436,11 @@ func TestFile(t *testing.T) {
 		path, want string
 		sum        [32]byte
 	}{
-		{good, "", sum}, {good, "its SHA-256 is", [32]byte{}}, {open, "can be changed by others (mode 0777); chmod go-w it", sum}, {inOpen, "the folder " + filepath.Dir(inOpen) + " can be changed", sum},
-		{link, "the folder " + filepath.Dir(inOpen) + " can be changed", sum}, {dir, "is no regular file", sum}, {"plugin", "must be absolute", sum}, {good + "x", "no such file", sum},
+		{good, "", sum}, {good, "its SHA-256 is", [32]byte{}},
+		{open, "can be changed by others (mode 0777); chmod go-w it", sum},
+		{inOpen, "the folder " + filepath.Dir(inOpen) + " can be changed", sum},
+		{link, "the folder " + filepath.Dir(inOpen) + " can be changed", sum}, {dir, "is no regular file", sum},
+		{"plugin", "must be absolute", sum}, {good + "x", "no such file", sum},
 	} {
 		p, err := New(Config{Name: "test", Path: c.path, SHA256: c.sum})
 		if err != nil {
@@ -459,7 +473,8 @@ func TestLines(t *testing.T) {
 		t.Errorf("it keeps %d bytes", cap(l.line))
 	}
 	l.end()
-	if n := strings.Count(b.String(), "\n"); n < linesAtOnce || n > linesAtOnce+20 || !strings.Contains(b.String(), "lines_dropped=") {
+	if n := strings.Count(b.String(), "\n"); n < linesAtOnce || n > linesAtOnce+20 ||
+		!strings.Contains(b.String(), "lines_dropped=") {
 		t.Errorf("%d lines: %s", n, b.String())
 	}
 }

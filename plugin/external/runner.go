@@ -30,8 +30,8 @@ func environment() []string {
 	return out
 }
 
-// child is the plugin's process. go-plugin speaks with it; starting, waiting and killing are ours, because go-plugin's own
-// way outlives an agent that is killed, and waits for pipes that a grandchild may hold.
+// child is the plugin's process. go-plugin speaks with it; starting, waiting and killing are ours, because go-plugin's
+// own way outlives an agent that is killed, and waits for pipes that a grandchild may hold.
 type child struct {
 	cmd            *exec.Cmd
 	process        atomic.Pointer[os.Process] // once it runs; cmd is Start's own
@@ -47,7 +47,8 @@ var _ runner.Runner = (*child)(nil)
 
 // newChild prepares a process of the binary that file is.
 func newChild(path string, file *os.File, args, env []string) (*child, error) {
-	c := &child{cmd: &exec.Cmd{Path: runnable(path, file), Args: append([]string{path}, args...), Env: env, Dir: "/"}, file: file, done: make(chan struct{})}
+	c := &child{cmd: &exec.Cmd{Path: runnable(path, file), Args: append([]string{path}, args...), Env: env, Dir: "/"},
+		file: file, done: make(chan struct{})}
 	if runtime.GOOS == "windows" {
 		c.cmd.Dir = ""
 	}
@@ -86,8 +87,8 @@ func (c *child) discard() {
 	}
 }
 
-// Start starts the process from a thread that lives as long as it does: the kernel ends the process when the thread that
-// started it ends (PR_SET_PDEATHSIG), and Go ends idle threads.
+// Start starts the process from a thread that lives as long as it does: the kernel ends the process when the thread
+// that started it ends (PR_SET_PDEATHSIG), and Go ends idle threads.
 func (c *child) Start(context.Context) error {
 	started := make(chan error)
 	go func() {

@@ -30,19 +30,22 @@ const (
 	algRSA     = "rsa-sha256"
 )
 
-// Algorithms returns the algorithms that an anchor may state. A Keygen account has a key for Ed25519, one for ECDSA and one for
-// RSA; the last serves two algorithms, of which the anchor names one.
+// Algorithms returns the algorithms that an anchor may state. A Keygen account has a key for Ed25519, one for ECDSA and
+// one for RSA; the last serves two algorithms, of which the anchor names one.
 func Algorithms() []string { return []string{algEd25519, algECDSA, algPSS, algRSA} }
 
-// NewAnchor makes an anchor of an account's public key as Keygen's dashboard and guides give it: 64 hexadecimal digits (Ed25519
-// only), PEM, or base64 of DER or of PEM. An empty alg means the key's usual one: ed25519, ecdsa-p256, rsa-pss-sha256.
+// NewAnchor makes an anchor of an account's public key as Keygen's dashboard and guides give it: 64 hexadecimal digits
+// (Ed25519 only), PEM, or base64 of DER or of PEM. An empty alg means the key's usual one: ed25519, ecdsa-p256,
+// rsa-pss-sha256.
 func NewAnchor(keyID string, key []byte, alg string) (plugin.Anchor, error) {
 	if keyID == "" || len(keyID) > 256 {
-		return plugin.Anchor{}, fmt.Errorf("key %q: its id is empty or longer than 256 bytes; the account's id or name will do", short(keyID))
+		return plugin.Anchor{}, fmt.Errorf(
+			"key %q: its id is empty or longer than 256 bytes; the account's id or name will do", short(keyID))
 	}
 	pub, err := parseKey(bytes.TrimSpace(key))
 	if err != nil {
-		return plugin.Anchor{}, fmt.Errorf("key %q: %w; give the account's public key in hex, PEM or base64", keyID, err)
+		return plugin.Anchor{},
+			fmt.Errorf("key %q: %w; give the account's public key in hex, PEM or base64", keyID, err)
 	}
 	var fits []string
 	switch k := pub.(type) {
@@ -50,19 +53,23 @@ func NewAnchor(keyID string, key []byte, alg string) (plugin.Anchor, error) {
 		fits = []string{algEd25519}
 	case *ecdsa.PublicKey:
 		if k.Curve != elliptic.P256() {
-			return plugin.Anchor{}, fmt.Errorf("key %q: its curve is %s, and Keygen signs on P-256", keyID, k.Curve.Params().Name)
+			return plugin.Anchor{},
+				fmt.Errorf("key %q: its curve is %s, and Keygen signs on P-256", keyID, k.Curve.Params().Name)
 		}
 		fits = []string{algECDSA}
 	case *rsa.PublicKey:
 		if bits := k.N.BitLen(); bits < 2048 {
-			return plugin.Anchor{}, fmt.Errorf("key %q: it is an RSA key of %d bits; at least 2048 are needed", keyID, bits)
+			return plugin.Anchor{},
+				fmt.Errorf("key %q: it is an RSA key of %d bits; at least 2048 are needed", keyID, bits)
 		}
 		fits = []string{algPSS, algRSA}
 	default:
-		return plugin.Anchor{}, fmt.Errorf("key %q: a key of type %T; Keygen signs with Ed25519, ECDSA P-256 or RSA", keyID, pub)
+		return plugin.Anchor{},
+			fmt.Errorf("key %q: a key of type %T; Keygen signs with Ed25519, ECDSA P-256 or RSA", keyID, pub)
 	}
 	if alg = cmp.Or(alg, fits[0]); !slices.Contains(fits, alg) {
-		return plugin.Anchor{}, fmt.Errorf("key %q: algorithm %s does not fit the key, which is for %s", keyID, short(alg), strings.Join(fits, " or "))
+		return plugin.Anchor{}, fmt.Errorf("key %q: algorithm %s does not fit the key, which is for %s", keyID,
+			short(alg), strings.Join(fits, " or "))
 	}
 	return plugin.Anchor{System: System, KeyID: keyID, Algorithm: alg, Key: pub}, nil
 }
@@ -105,7 +112,8 @@ func verifies(a plugin.Anchor, message, sig []byte) bool {
 		switch a.Algorithm {
 		case algPSS:
 			// Keygen's salt is as long as the key lets it be, so that the length must be found out.
-			return rsa.VerifyPSS(k, crypto.SHA256, digest[:], sig, &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthAuto, Hash: crypto.SHA256}) == nil
+			return rsa.VerifyPSS(k, crypto.SHA256, digest[:], sig,
+				&rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthAuto, Hash: crypto.SHA256}) == nil
 		case algRSA:
 			return rsa.VerifyPKCS1v15(k, crypto.SHA256, digest[:], sig) == nil
 		}
@@ -113,9 +121,10 @@ func verifies(a plugin.Anchor, message, sig []byte) bool {
 	return false
 }
 
-// believe returns the anchor by which check holds. Documents name no key, so each anchor is tried that serves. what says how the
-// document is signed, for people.
-func believe(anchors []plugin.Anchor, what string, serves, check func(plugin.Anchor) bool) (plugin.Anchor, *enforcer.Problem) {
+// believe returns the anchor by which check holds. Documents name no key, so each anchor is tried that serves. what
+// says how the document is signed, for people.
+func believe(anchors []plugin.Anchor, what string,
+	serves, check func(plugin.Anchor) bool) (plugin.Anchor, *enforcer.Problem) {
 	tried := []string{}
 	for _, a := range anchors {
 		if a.System != System || !serves(a) {
@@ -126,19 +135,23 @@ func believe(anchors []plugin.Anchor, what string, serves, check func(plugin.Anc
 			continue
 		}
 		if a.Revoked {
-			return a, &enforcer.Problem{System: System, Code: enforcer.UntrustedKey, Reason: fmt.Sprintf("signed by key %q, which is revoked", a.KeyID),
-				Hint: "ask the vendor for one that is signed by another key"}
+			return a, &enforcer.Problem{System: System, Code: enforcer.UntrustedKey,
+				Reason: fmt.Sprintf("signed by key %q, which is revoked", a.KeyID),
+				Hint:   "ask the vendor for one that is signed by another key"}
 		}
 		return a, nil
 	}
 	if len(tried) == 0 {
 		return plugin.Anchor{}, &enforcer.Problem{System: System, Code: enforcer.UntrustedKey,
 			Reason: fmt.Sprintf("it is signed with %s, and no key of a Keygen account for that is in trust", what),
-			Hint:   "add the account's public key under license.trust, with system keygen; for RSA, alg says which of rsa-pss-sha256 and rsa-sha256 it is for, and schemes, where it is given, must name the scheme"}
+			Hint: "add the account's public key under license.trust, with system keygen; for RSA, alg says which " +
+				"of rsa-pss-sha256 and rsa-sha256 it is for, and schemes, where it is given, must name the scheme"}
 	}
 	return plugin.Anchor{}, &enforcer.Problem{System: System, Code: enforcer.BadSignature,
-		Reason: fmt.Sprintf("its signature (%s) is not good by any key in trust for that (%s): it has been changed, or another account signed it", what, strings.Join(tried, ", ")),
-		Hint:   "copy the whole file again, as the vendor sent it"}
+		Reason: fmt.Sprintf(
+			"its signature (%s) is not good by any key in trust for that (%s): it has been changed, or another "+
+				"account signed it", what, strings.Join(tried, ", ")),
+		Hint: "copy the whole file again, as the vendor sent it"}
 }
 
 // inTime checks that the anchor was good when the document was issued.
@@ -152,8 +165,9 @@ func inTime(a plugin.Anchor, l *enforcer.License) *enforcer.Problem {
 	if !l.Issued.IsZero() {
 		when = "on " + l.Issued.UTC().Format("2006-01-02")
 	}
-	return &enforcer.Problem{System: System, Code: enforcer.UntrustedKey, Reason: fmt.Sprintf("issued %s, and key %q is not believed then", when, a.KeyID),
-		Hint: "ask the vendor for one that is signed by a key that is good now"}
+	return &enforcer.Problem{System: System, Code: enforcer.UntrustedKey,
+		Reason: fmt.Sprintf("issued %s, and key %q is not believed then", when, a.KeyID),
+		Hint:   "ask the vendor for one that is signed by a key that is good now"}
 }
 
 // short keeps what a document says out of messages but for a few harmless characters.

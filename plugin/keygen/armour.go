@@ -39,8 +39,8 @@ func kindOf(line, prefix string) kind {
 	return ""
 }
 
-// lines returns a document's lines without what e-mail and editors do to one: a byte order mark, CRLF, indentation, quoting.
-// None of these is part of what is signed.
+// lines returns a document's lines without what e-mail and editors do to one: a byte order mark, CRLF, indentation,
+// quoting. None of these is part of what is signed.
 func lines(document []byte) (out []string) {
 	for line := range bytes.Lines(bytes.TrimPrefix(document, []byte("\xef\xbb\xbf"))) {
 		s := strings.Trim(string(line), " \t\r\n")

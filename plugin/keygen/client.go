@@ -42,14 +42,14 @@ type Config struct {
 	Now         func() time.Time  // the licence time; nil: time.Now
 }
 
-// Client is the agent's side of Keygen's API. It implements [plugin.Keeper], [plugin.Budgeter] for processes, and [plugin.Drawer]
-// for uses.
+// Client is the agent's side of Keygen's API. It implements [plugin.Keeper], [plugin.Budgeter] for processes, and
+// [plugin.Drawer] for uses.
 type Client struct {
 	cfg  Config
 	base *url.URL
 	http *http.Client
-	// ahead is how far the server's clock is ahead of Now, as an answer with our nonce has proved: so a host whose clock is wrong
-	// can tell an old answer from a new one. Losing it costs one call.
+	// ahead is how far the server's clock is ahead of Now, as an answer with our nonce has proved: so a host whose
+	// clock is wrong can tell an old answer from a new one. Losing it costs one call.
 	ahead atomic.Int64
 }
 
@@ -65,7 +65,8 @@ func NewClient(cfg Config) (*Client, error) {
 	switch {
 	case cfg.Account == "" || strings.ContainsAny(cfg.Account, "/?#% "):
 		return nil, fmt.Errorf("account %q: give the account's id or slug", short(cfg.Account))
-	case err != nil || base.Host == "" || base.Scheme != "https" && base.Scheme != "http" || base.User != nil || base.RawQuery != "" || base.Fragment != "":
+	case err != nil || base.Host == "" || base.Scheme != "https" && base.Scheme != "http" || base.User != nil ||
+		base.RawQuery != "" || base.Fragment != "":
 		return nil, fmt.Errorf("%q is not an address, such as %s", short(cfg.URL), CloudURL)
 	case cfg.Anchors == nil || cfg.Secrets == nil:
 		return nil, errors.New("anchors and secrets are required")
@@ -86,8 +87,8 @@ func (c *Client) Capabilities() plugin.Capabilities {
 	return plugin.Capabilities{Activate: true, Heartbeat: true, CheckIn: true, Deactivate: true, Budget: true}
 }
 
-// Every returns how often the licence is validated and its file renewed where it states no check-in of its own: once a day, or as
-// often as its file lasts.
+// Every returns how often the licence is validated and its file renewed where it states no check-in of its own: once a
+// day, or as often as its file lasts.
 func (c *Client) Every(l *enforcer.License) enforcer.Period {
 	const day = 24 * time.Hour
 	p := enforcer.Period{Every: day}
@@ -162,7 +163,8 @@ func (c *Client) send(ctx context.Context, q call) (*answer, *plugin.Error) {
 		}
 	}
 	if age := c.cfg.Now().Add(time.Duration(c.ahead.Load())).Sub(at).Abs(); age > maxAge {
-		e := plugin.Transiently("%s: its answer is of %s, %s from now: it is an old one, or a clock is wrong", c.base.Host, at.UTC().Format(time.RFC3339), age.Round(time.Second))
+		e := plugin.Transiently("%s: its answer is of %s, %s from now: it is an old one, or a clock is wrong",
+			c.base.Host, at.UTC().Format(time.RFC3339), age.Round(time.Second))
 		e.SystemCode, e.Hint = stale, "see to this host's clock"
 		return nil, e
 	}
@@ -174,7 +176,8 @@ func (c *Client) once(ctx context.Context, q call) (*answer, time.Time, *plugin.
 	none := time.Time{}
 	target, err := url.Parse(c.base.String() + "/" + q.path)
 	if err != nil {
-		return nil, none, &plugin.Error{Class: plugin.Misconfigured, Reason: "the request has no address that can be: " + q.path}
+		return nil, none, &plugin.Error{Class: plugin.Misconfigured,
+			Reason: "the request has no address that can be: " + q.path}
 	}
 	var body io.Reader
 	if q.body != nil {
@@ -219,14 +222,19 @@ func (c *Client) once(ctx context.Context, q call) (*answer, time.Time, *plugin.
 		return nil, none, e
 	}
 	if res.StatusCode >= 300 && res.StatusCode < 400 {
-		return nil, none, &plugin.Error{Class: plugin.Misconfigured, Reason: fmt.Sprintf("%s answered %s, which leads elsewhere", c.base.Host, res.Status), Hint: "give upstream.keygen.url as the server's own address"}
+		return nil, none, &plugin.Error{Class: plugin.Misconfigured,
+			Reason: fmt.Sprintf("%s answered %s, which leads elsewhere", c.base.Host, res.Status),
+			Hint:   "give upstream.keygen.url as the server's own address"}
 	}
 	now := c.cfg.Now()
-	answering := slices.DeleteFunc(slices.Clone(c.cfg.Anchors()), func(a plugin.Anchor) bool { return a.Answers(q.test, now, now) != nil })
+	answering := slices.DeleteFunc(slices.Clone(c.cfg.Anchors()), func(a plugin.Anchor) bool {
+		return a.Answers(q.test, now, now) != nil
+	})
 	at, err := VerifyResponse(q.method, target, res.Header, b, answering)
 	if err != nil {
 		e := plugin.Transiently("%s answered %s, and %v", c.base.Host, res.Status, err)
-		e.Hint = "is upstream.keygen.account right, is the account's key under license.trust, good now and none for tests, and does nothing stand between?"
+		e.Hint = "is upstream.keygen.account right, is the account's key under license.trust, good now and none for " +
+			"tests, and does nothing stand between?"
 		return nil, none, e
 	}
 	a.signed = true
@@ -241,7 +249,9 @@ func (c *Client) once(ctx context.Context, q call) (*answer, time.Time, *plugin.
 // signedWith returns the algorithm that answers are asked to be signed with: one that there is a key for.
 func (c *Client) signedWith() string {
 	has := func(alg string) bool {
-		return slices.ContainsFunc(c.cfg.Anchors(), func(a plugin.Anchor) bool { return a.System == System && !a.Revoked && a.Algorithm == alg })
+		return slices.ContainsFunc(c.cfg.Anchors(), func(a plugin.Anchor) bool {
+			return a.System == System && !a.Revoked && a.Algorithm == alg
+		})
 	}
 	for _, alg := range Algorithms() {
 		if has(alg) {
@@ -274,19 +284,26 @@ func (c *Client) fault(a *answer) *plugin.Error {
 	case "LICENSE_INVALID", "LICENSE_NOT_FOUND":
 		return refused(enforcer.NotFound, "the account knows no such licence; was it deleted?")
 	case "MACHINE_LIMIT_EXCEEDED", "ACTIVATIONS_LIMIT_EXCEEDED", "GROUP_MACHINE_LIMIT_EXCEEDED":
-		return refused(enforcer.FingerprintMismatch, "the licence has as many machines as it may have; deactivate one, or have it extended")
-	case "FINGERPRINT_TAKEN", "FINGERPRINT_CONFLICT", "FINGERPRINT_NOT_ALLOWED", "COMPONENTS_FINGERPRINT_TAKEN", "COMPONENTS_FINGERPRINT_CONFLICT":
-		return refused(enforcer.FingerprintMismatch, "another machine of the account has this host's fingerprint; see host.fingerprint")
+		return refused(enforcer.FingerprintMismatch,
+			"the licence has as many machines as it may have; deactivate one, or have it extended")
+	case "FINGERPRINT_TAKEN", "FINGERPRINT_CONFLICT", "FINGERPRINT_NOT_ALLOWED", "COMPONENTS_FINGERPRINT_TAKEN",
+		"COMPONENTS_FINGERPRINT_CONFLICT":
+		return refused(enforcer.FingerprintMismatch,
+			"another machine of the account has this host's fingerprint; see host.fingerprint")
 	case "MACHINE_CORE_LIMIT_EXCEEDED":
-		return refused(enforcer.TooManyCores, "the licence's machines have as many cores as they may have; have it extended")
+		return refused(enforcer.TooManyCores,
+			"the licence's machines have as many cores as they may have; have it extended")
 	case "MACHINE_MEMORY_LIMIT_EXCEEDED":
-		return refused(enforcer.TooMuchMemory, "the licence's machines have as much memory as they may have; have it extended")
+		return refused(enforcer.TooMuchMemory,
+			"the licence's machines have as much memory as they may have; have it extended")
 	case "MACHINE_DISK_LIMIT_EXCEEDED":
-		return refused(enforcer.TooMuchDisk, "the licence's machines have as much disk as they may have; have it extended")
+		return refused(enforcer.TooMuchDisk,
+			"the licence's machines have as much disk as they may have; have it extended")
 	case "MACHINE_HEARTBEAT_DEAD":
 		return refused(enforcer.HeartbeatDead, "")
 	case "LICENSE_NOT_ALLOWED":
-		e.Hint = "the licence's policy lets no licence key speak for it (authenticationStrategy): have that changed, or give upstream.keygen.token_file"
+		e.Hint = "the licence's policy lets no licence key speak for it (authenticationStrategy): have that changed, " +
+			"or give upstream.keygen.token_file"
 	case "TOKEN_INVALID", "TOKEN_MISSING", "TOKEN_FORMAT_INVALID", "TOKEN_EXPIRED", "TOKEN_NOT_ALLOWED":
 		e.Hint = "see to upstream.keygen.token_file"
 	}

@@ -52,7 +52,8 @@ func TestResponseSignatures(t *testing.T) {
 				return h
 			}
 			at, err := keygen.VerifyResponse(v.Method, target, header(), []byte(v.Body), anchors)
-			if good := v.Expect.Digest == "match"; (err == nil) != good || good && at.Format(http.TimeFormat) != v.Headers["Date"] {
+			if good := v.Expect.Digest == "match"; (err == nil) != good ||
+				good && at.Format(http.TimeFormat) != v.Headers["Date"] {
 				t.Fatalf("got %v, %v", at, err)
 			}
 			if v.Expect.Digest != "match" {
@@ -65,10 +66,12 @@ func TestResponseSignatures(t *testing.T) {
 				t.Errorf("with a port: %v", err)
 			}
 			for what, change := range map[string]func(u *url.URL, h http.Header, body []byte){
-				"path":      func(u *url.URL, _ http.Header, _ []byte) { u.Path += "x" },
-				"query":     func(u *url.URL, _ http.Header, _ []byte) { u.RawQuery = "a=b" },
-				"host":      func(u *url.URL, _ http.Header, _ []byte) { u.Host = "example.com" },
-				"date":      func(_ *url.URL, h http.Header, _ []byte) { h.Set("Date", "Wed, 15 Jun 2022 18:52:15 GMT") },
+				"path":  func(u *url.URL, _ http.Header, _ []byte) { u.Path += "x" },
+				"query": func(u *url.URL, _ http.Header, _ []byte) { u.RawQuery = "a=b" },
+				"host":  func(u *url.URL, _ http.Header, _ []byte) { u.Host = "example.com" },
+				"date": func(_ *url.URL, h http.Header, _ []byte) {
+					h.Set("Date", "Wed, 15 Jun 2022 18:52:15 GMT")
+				},
 				"body":      func(_ *url.URL, _ http.Header, b []byte) { b[len(b)/2] ^= 1 },
 				"digest":    func(_ *url.URL, h http.Header, _ []byte) { h.Del("Digest") },
 				"signature": func(_ *url.URL, h http.Header, _ []byte) { h.Del("Keygen-Signature") },
@@ -103,8 +106,10 @@ func open(t *testing.T, change func(*keygentest.License), cfg keygen.Config) *on
 	t.Helper()
 	o := &online{t: t, secrets: plugin.Secrets{Keys: []string{"KEY-1"}, Fingerprint: "host-1"}}
 	o.Cloud = keygentest.New(func() time.Time { return noon.Add(time.Duration(o.passed.Load())) })
-	l := keygentest.License{ID: "lic-1", Key: "KEY-1", Token: "activ-1-v3", Product: "prod-1", Entitlements: []string{"EXPORT"}, HeartbeatDuration: 10 * time.Minute,
-		Attributes: keygen.Attributes{Name: new("Acme"), Floating: true, Strict: true, MaxMachines: new(int64(2)), MaxProcesses: new(int64(3)), MaxCores: new(int64(64))}}
+	l := keygentest.License{ID: "lic-1", Key: "KEY-1", Token: "activ-1-v3", Product: "prod-1",
+		Entitlements: []string{"EXPORT"}, HeartbeatDuration: 10 * time.Minute,
+		Attributes: keygen.Attributes{Name: new("Acme"), Floating: true, Strict: true, MaxMachines: new(int64(2)),
+			MaxProcesses: new(int64(3)), MaxCores: new(int64(64))}}
 	if change != nil {
 		change(&l)
 	}
@@ -124,8 +129,11 @@ func open(t *testing.T, change func(*keygentest.License), cfg keygen.Config) *on
 }
 
 func (o *online) request() *plugin.Request {
-	return &plugin.Request{LicenseID: "lic-1", Document: o.doc, Product: "prod-1", Fingerprint: o.secrets.Fingerprint, Hostname: "render-7", AgentKey: "jkt", Nonce: []byte("0123456789abcdef"),
-		Components: map[string][]string{"board": {"b1"}, "disk": {"d1", "d2"}}, Cores: plugin.Cores{Physical: 4, Logical: 8, Effective: 8}, Memory: 8 << 30, Disk: 100 << 30, State: o.state}
+	return &plugin.Request{LicenseID: "lic-1", Document: o.doc, Product: "prod-1", Fingerprint: o.secrets.Fingerprint,
+		Hostname: "render-7", AgentKey: "jkt", Nonce: []byte("0123456789abcdef"),
+		Components: map[string][]string{"board": {"b1"}, "disk": {"d1", "d2"}},
+		Cores:      plugin.Cores{Physical: 4, Logical: 8, Effective: 8}, Memory: 8 << 30, Disk: 100 << 30,
+		State: o.state}
 }
 
 type method = func(context.Context, *plugin.Request) (*plugin.Reply, error)
@@ -168,17 +176,20 @@ func TestLife(t *testing.T) {
 	o := open(t, func(l *keygentest.License) { l.Attributes.RequireHeartbeat = true }, keygen.Config{})
 	r := o.good(o.client.Activate)
 	all := o.Machines()
-	if len(all) != 1 || all[0].Fingerprint != "host-1" || all[0].Hostname != "render-7" || all[0].Cores != 8 || !slices.Equal(all[0].Components, []string{"b1", "d1"}) || all[0].LastHeartbeat.IsZero() {
+	if len(all) != 1 || all[0].Fingerprint != "host-1" || all[0].Hostname != "render-7" || all[0].Cores != 8 ||
+		!slices.Equal(all[0].Components, []string{"b1", "d1"}) || all[0].LastHeartbeat.IsZero() {
 		t.Fatalf("the account has %+v", all)
 	}
 	if !r.Time.Equal(noon) {
 		t.Errorf("the time is %v", r.Time)
 	}
 	l, p := keygen.Format{}.Open(r.Document, o.anchors, o.secrets)
-	if p != nil || l.ID != "lic-1" || l.Product != "prod-1" || !l.Features["EXPORT"].Bool || l.Pools["processes"].Max != 3 || l.Pools["machines"].Max != 1 || !l.Expires.Equal(noon.Add(30*24*time.Hour)) {
+	if p != nil || l.ID != "lic-1" || l.Product != "prod-1" || !l.Features["EXPORT"].Bool ||
+		l.Pools["processes"].Max != 3 || l.Pools["machines"].Max != 1 || !l.Expires.Equal(noon.Add(30*24*time.Hour)) {
 		t.Fatalf("the file says %+v, %+v", l, p)
 	}
-	if _, p := (keygen.Format{}).Open(r.Document, o.anchors, plugin.Secrets{Keys: o.secrets.Keys, Fingerprint: "host-2"}); p == nil {
+	if _, p := (keygen.Format{}).Open(r.Document, o.anchors,
+		plugin.Secrets{Keys: o.secrets.Keys, Fingerprint: "host-2"}); p == nil {
 		t.Error("the file opens on another host")
 	}
 	// An answer that was lost: the same machine, not another.
@@ -216,7 +227,9 @@ func TestMachineGone(t *testing.T) {
 			o.pass(30 * time.Minute)
 		},
 	} {
-		for call, method := range map[string]func(*keygen.Client) method{"heartbeat": func(c *keygen.Client) method { return c.Heartbeat }, "check-in": func(c *keygen.Client) method { return c.CheckIn }} {
+		for call, method := range map[string]func(*keygen.Client) method{"heartbeat": func(c *keygen.Client) method {
+			return c.Heartbeat
+		}, "check-in": func(c *keygen.Client) method { return c.CheckIn }} {
 			t.Run(name+", "+call, func(t *testing.T) {
 				o := open(t, func(l *keygentest.License) { l.Attributes.RequireHeartbeat = true }, keygen.Config{})
 				o.good(o.client.Activate)
@@ -253,13 +266,20 @@ func TestRefusals(t *testing.T) {
 		}, enforcer.Expired},
 		{"another product's", func(l *keygentest.License) { l.Product = "prod-2" }, enforcer.ProductMismatch},
 		{"another key", func(l *keygentest.License) { l.Key = "KEY-2" }, enforcer.NotFound},
-		{"too many cores", func(l *keygentest.License) { l.Attributes.MaxCores = new(int64(4)) }, enforcer.TooManyCores},
-		{"too much memory", func(l *keygentest.License) { l.Attributes.MaxMemory = new(int64(1 << 30)) }, enforcer.TooMuchMemory},
-		{"too much disk", func(l *keygentest.License) { l.Attributes.MaxDisk = new(int64(1 << 30)) }, enforcer.TooMuchDisk},
+		{"too many cores", func(l *keygentest.License) {
+			l.Attributes.MaxCores = new(int64(4))
+		}, enforcer.TooManyCores},
+		{"too much memory", func(l *keygentest.License) {
+			l.Attributes.MaxMemory = new(int64(1 << 30))
+		}, enforcer.TooMuchMemory},
+		{"too much disk", func(l *keygentest.License) {
+			l.Attributes.MaxDisk = new(int64(1 << 30))
+		}, enforcer.TooMuchDisk},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			o := open(t, nil, keygen.Config{})
-			if test.want != enforcer.TooManyCores && test.want != enforcer.TooMuchMemory && test.want != enforcer.TooMuchDisk {
+			if test.want != enforcer.TooManyCores && test.want != enforcer.TooMuchMemory &&
+				test.want != enforcer.TooMuchDisk {
 				o.good(o.client.Activate)
 			}
 			o.Change("lic-1", test.change)
@@ -276,13 +296,16 @@ func TestRefusals(t *testing.T) {
 				o.good(o.client.Activate)
 				continue
 			}
-			if e := o.bad(o.client.Activate); e.Class != plugin.Refused || e.Code != enforcer.FingerprintMismatch || e.SystemCode != "MACHINE_LIMIT_EXCEEDED" {
+			if e := o.bad(o.client.Activate); e.Class != plugin.Refused || e.Code != enforcer.FingerprintMismatch ||
+				e.SystemCode != "MACHINE_LIMIT_EXCEEDED" {
 				t.Errorf("got %v", e)
 			}
 		}
 	})
 	t.Run("an expired licence that runs on", func(t *testing.T) {
-		o := open(t, func(l *keygentest.License) { l.Attributes.Expiry, l.Policy.ExpirationStrategy = &past, "ALLOW_ACCESS" }, keygen.Config{})
+		o := open(t, func(l *keygentest.License) {
+			l.Attributes.Expiry, l.Policy.ExpirationStrategy = &past, "ALLOW_ACCESS"
+		}, keygen.Config{})
 		o.good(o.client.Activate)
 	})
 }
@@ -290,7 +313,8 @@ func TestRefusals(t *testing.T) {
 // A policy may demand to be told more than the fingerprint: what the agent knows of it is told.
 func TestScopes(t *testing.T) {
 	all := func(l *keygentest.License) {
-		l.Versions, l.Policy = []string{"1.2"}, keygen.Policy{RequireProductScope: true, RequirePolicyScope: true, RequireMachineScope: true, RequireFingerprint: true, RequireComponentsScope: true,
+		l.Versions, l.Policy = []string{"1.2"}, keygen.Policy{RequireProductScope: true, RequirePolicyScope: true,
+			RequireMachineScope: true, RequireFingerprint: true, RequireComponentsScope: true,
 			RequireVersionScope: true, ComponentMatching: "MATCH_ALL"}
 	}
 	o := open(t, all, keygen.Config{})
@@ -299,17 +323,22 @@ func TestScopes(t *testing.T) {
 	if _, err := o.client.Activate(t.Context(), r); err != nil {
 		t.Error(err)
 	}
-	if e := open(t, all, keygen.Config{}).badly(); e.Class != plugin.Misconfigured || e.SystemCode != "VERSION_SCOPE_REQUIRED" {
+	if e := open(t, all, keygen.Config{}).badly(); e.Class != plugin.Misconfigured ||
+		e.SystemCode != "VERSION_SCOPE_REQUIRED" {
 		t.Errorf("without the version: %v", e)
 	}
-	if e := open(t, func(l *keygentest.License) { l.Policy.RequireUserScope = true }, keygen.Config{}).badly(); e.Class != plugin.Misconfigured || e.SystemCode != "USER_SCOPE_REQUIRED" {
+	if e := open(t, func(l *keygentest.License) {
+		l.Policy.RequireUserScope = true
+	}, keygen.Config{}).badly(); e.Class != plugin.Misconfigured || e.SystemCode != "USER_SCOPE_REQUIRED" {
 		t.Errorf("where a user is demanded: %v", e)
 	}
 }
 
 // A check-in that is overdue is made, and the next is told.
 func TestCheckIn(t *testing.T) {
-	o := open(t, func(l *keygentest.License) { l.CheckInEvery, l.Attributes.RequireCheckIn = 7*24*time.Hour, true }, keygen.Config{})
+	o := open(t, func(l *keygentest.License) {
+		l.CheckInEvery, l.Attributes.RequireCheckIn = 7*24*time.Hour, true
+	}, keygen.Config{})
 	o.good(o.client.Activate)
 	o.pass(8 * 24 * time.Hour)
 	if r := o.good(o.client.CheckIn); !r.NextCheckIn.Equal(noon.Add(15 * 24 * time.Hour)) {
@@ -321,7 +350,8 @@ func TestCheckIn(t *testing.T) {
 func TestOutages(t *testing.T) {
 	o := open(t, nil, keygen.Config{})
 	o.good(o.client.Activate)
-	calls := map[string]method{"activate": o.client.Activate, "heartbeat": o.client.Heartbeat, "check-in": o.client.CheckIn, "deactivate": o.client.Deactivate}
+	calls := map[string]method{"activate": o.client.Activate, "heartbeat": o.client.Heartbeat,
+		"check-in": o.client.CheckIn, "deactivate": o.client.Deactivate}
 	all := func(name string, want plugin.Class, after time.Duration) {
 		t.Helper()
 		for call, m := range calls {
@@ -345,7 +375,8 @@ func TestOutages(t *testing.T) {
 	o.Tamper(func(h http.Header, b []byte) []byte { h.Del("Keygen-Signature"); return b })
 	all("unsigned", plugin.Transient, 0)
 	o.Tamper(func(h http.Header, b []byte) []byte {
-		h.Set("Keygen-Signature", strings.Replace(h.Get("Keygen-Signature"), `signature="`, `signature="`+base64.StdEncoding.EncodeToString([]byte("abc")), 1))
+		h.Set("Keygen-Signature", strings.Replace(h.Get("Keygen-Signature"), `signature="`,
+			`signature="`+base64.StdEncoding.EncodeToString([]byte("abc")), 1))
 		return b
 	})
 	all("badly signed", plugin.Transient, 0)
@@ -395,7 +426,8 @@ func TestReplay(t *testing.T) {
 	}
 }
 
-// A host whose clock is an hour off can still tell an old answer from a new one, after a restart too, and learns the time.
+// A host whose clock is an hour off can still tell an old answer from a new one, after a restart too, and learns the
+// time.
 func TestClockOff(t *testing.T) {
 	for _, off := range []time.Duration{time.Hour, -time.Hour} {
 		o := open(t, nil, keygen.Config{})
@@ -411,7 +443,8 @@ func TestClockOff(t *testing.T) {
 // A token speaks where the licence key may not.
 func TestCredentials(t *testing.T) {
 	byToken := func(l *keygentest.License) { l.KeyMayNotAuthenticate = true }
-	if e := open(t, byToken, keygen.Config{}).badly(); e.Class != plugin.Misconfigured || !strings.Contains(e.Hint, "token_file") {
+	if e := open(t, byToken, keygen.Config{}).badly(); e.Class != plugin.Misconfigured ||
+		!strings.Contains(e.Hint, "token_file") {
 		t.Errorf("with the key: %v", e)
 	}
 	o := open(t, byToken, keygen.Config{Token: "activ-1-v3"})
@@ -435,7 +468,9 @@ func (o *online) badly() *plugin.Error { return o.bad(o.client.Activate) }
 
 func TestConfig(t *testing.T) {
 	anchors, secrets := func() []plugin.Anchor { return nil }, func() plugin.Secrets { return plugin.Secrets{} }
-	for _, cfg := range []keygen.Config{{Anchors: anchors, Secrets: secrets}, {Account: "a/b", Anchors: anchors, Secrets: secrets}, {Account: "a", URL: "ftp://x", Anchors: anchors, Secrets: secrets},
+	for _, cfg := range []keygen.Config{{Anchors: anchors, Secrets: secrets},
+		{Account: "a/b", Anchors: anchors, Secrets: secrets},
+		{Account: "a", URL: "ftp://x", Anchors: anchors, Secrets: secrets},
 		{Account: "a", URL: "https://u:p@x", Anchors: anchors, Secrets: secrets}, {Account: "a"}} {
 		if _, err := keygen.NewClient(cfg); err == nil {
 			t.Errorf("accepted: %+v", cfg.Account)
@@ -449,20 +484,23 @@ func TestUpstreamConformance(t *testing.T) {
 	}, keygen.Config{})
 	o.pass(time.Since(noon)) // the suite asks at the time that it is
 	o.doc = o.LicenseFile("lic-1", "aes-256-gcm+ed25519", 30*24*time.Hour)
-	o.Put(keygentest.License{ID: "lic-2", Key: "KEY-2", Product: "prod-1", Attributes: keygen.Attributes{Floating: true, Suspended: true}})
+	o.Put(keygentest.License{ID: "lic-2", Key: "KEY-2", Product: "prod-1",
+		Attributes: keygen.Attributes{Floating: true, Suspended: true}})
 	o.secrets.Keys = []string{"KEY-1", "KEY-2"}
 	other := o.LicenseFile("lic-2", "aes-256-gcm+ed25519", time.Hour)
-	plugintest.Upstream(t, o.client, plugintest.UpstreamSamples{Request: o.request, Pool: keygen.PoolProcesses, Meter: keygen.MeterUses, Refused: func() *plugin.Request {
-		r := o.request()
-		r.LicenseID, r.Document = "lic-2", other
-		return r
-	}})
+	plugintest.Upstream(t, o.client, plugintest.UpstreamSamples{Request: o.request, Pool: keygen.PoolProcesses,
+		Meter: keygen.MeterUses, Refused: func() *plugin.Request {
+			r := o.request()
+			r.LicenseID, r.Document = "lic-2", other
+			return r
+		}})
 }
 
 // A licence that states no check-in is asked about once a day, or as often as its file lasts.
 func TestEvery(t *testing.T) {
 	o := open(t, nil, keygen.Config{})
-	for life, want := range map[time.Duration]time.Duration{0: 24 * time.Hour, time.Hour: time.Hour, 30 * 24 * time.Hour: 24 * time.Hour} {
+	for life, want := range map[time.Duration]time.Duration{0: 24 * time.Hour, time.Hour: time.Hour,
+		30 * 24 * time.Hour: 24 * time.Hour} {
 		l := &enforcer.License{Issued: noon}
 		if life > 0 {
 			l.Expires = noon.Add(life)
@@ -473,7 +511,8 @@ func TestEvery(t *testing.T) {
 	}
 }
 
-// A test key, and a key past its end, sign no answer about a production licence; a test licence may be answered by a test key.
+// A test key, and a key past its end, sign no answer about a production licence; a test licence may be answered by a
+// test key.
 func TestKeysThatMayNotAnswer(t *testing.T) {
 	for _, test := range []struct {
 		name   string

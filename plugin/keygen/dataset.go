@@ -67,8 +67,8 @@ type Attributes struct {
 	Created          *time.Time `json:"created"`
 }
 
-// Policy is what a policy's attributes say that is enforced. A licence file has it only where the licence may read its policy; what
-// is not stated has Keygen's default then.
+// Policy is what a policy's attributes say that is enforced. A licence file has it only where the licence may read its
+// policy; what is not stated has Keygen's default then.
 type Policy struct {
 	Concurrent             *bool  `json:"concurrent"` // API 1.1 and before, instead of OverageStrategy
 	OverageStrategy        string `json:"overageStrategy"`
@@ -181,7 +181,8 @@ func plainJSON(err error) error {
 	var semantic *json.SemanticError
 	switch {
 	case errors.As(err, &semantic):
-		return fmt.Errorf("%q has another type than Keygen gives it", short(strings.TrimPrefix(string(semantic.JSONPointer), "/")))
+		return fmt.Errorf("%q has another type than Keygen gives it",
+			short(strings.TrimPrefix(string(semantic.JSONPointer), "/")))
 	case errors.As(err, &syntactic):
 		return fmt.Errorf("it is not JSON, at byte %d", syntactic.ByteOffset)
 	default:
@@ -210,7 +211,8 @@ func terms(data []byte) (map[string]any, error) {
 	return all, nil
 }
 
-// KeyDigest returns what stands for a licence key in terms: who shows the key can be told by it, and nobody gets the key from it.
+// KeyDigest returns what stands for a licence key in terms: who shows the key can be told by it, and nobody gets the
+// key from it.
 func KeyDigest(key string) string {
 	sum := sha256.Sum256([]byte(key))
 	return "sha256:" + hex.EncodeToString(sum[:])

@@ -22,7 +22,8 @@ func newDesk(licences ...*enforcer.License) *plugintest.Desk {
 	d.Facts = func(f *enforcer.Facts) {
 		f.Upstream = map[enforcer.Ref]enforcer.Upstream{}
 		for _, doc := range f.Documents {
-			f.Upstream[doc.License.Ref()] = enforcer.Upstream{Activated: d.Now(), LastHeartbeat: d.Now(), LastCheckIn: d.Now()}
+			f.Upstream[doc.License.Ref()] = enforcer.Upstream{Activated: d.Now(), LastHeartbeat: d.Now(),
+				LastCheckIn: d.Now()}
 		}
 	}
 	d.Judge(licences...)
@@ -133,7 +134,9 @@ func (c *client) list(target string) (out []item) {
 func (c *client) refused(status int, code, method, target, body string, header ...string) {
 	c.t.Helper()
 	r := c.send(method, target, body, header...)
-	if r.status != status || len(r.doc.Errors) != 1 || r.doc.Errors[0].Code != code || r.doc.Errors[0].Title == "" || r.doc.Errors[0].Detail == "" {
-		c.t.Errorf("%s %s %s: %d %s, and it must be refused with %d %s", method, target, body, r.status, r.body, status, code)
+	if r.status != status || len(r.doc.Errors) != 1 || r.doc.Errors[0].Code != code || r.doc.Errors[0].Title == "" ||
+		r.doc.Errors[0].Detail == "" {
+		c.t.Errorf("%s %s %s: %d %s, and it must be refused with %d %s", method, target, body, r.status, r.body, status,
+			code)
 	}
 }

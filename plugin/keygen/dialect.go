@@ -23,8 +23,8 @@ import (
 	"github.com/usher-agent/usher/plugin"
 )
 
-// Dialect answers Keygen's API (1.8) locally, for products that use a Keygen SDK. Machines, processes and uses are leases of the
-// pools and draws of the meter of those names, whichever system the licence in force is of.
+// Dialect answers Keygen's API (1.8) locally, for products that use a Keygen SDK. Machines, processes and uses are
+// leases of the pools and draws of the meter of those names, whichever system the licence in force is of.
 type Dialect struct{}
 
 var _ plugin.CredentialsChecker = Dialect{}
@@ -35,7 +35,8 @@ func (Dialect) CheckCredentials(file []byte) error {
 	for line := range bytes.Lines(file) {
 		n++
 		if line = bytes.TrimSpace(line); len(line) > 0 && len(line) < plugin.MinCredential {
-			return fmt.Errorf("line %d: a credential has %d bytes, and must have %d at least; `openssl rand -hex 32` makes a good one", n, len(line), plugin.MinCredential)
+			return fmt.Errorf(
+				"line %d: a credential has %d bytes, and must have %d at least; `openssl rand -hex 32` makes a good one", n, len(line), plugin.MinCredential)
 		}
 	}
 	return nil
@@ -57,7 +58,8 @@ type local struct {
 	plugin.Desk
 	signer ed25519.PrivateKey
 
-	// making is held while a machine or a process is made or changes its lease, so that no two get the same fingerprint or pid.
+	// making is held while a machine or a process is made or changes its lease, so that no two get the same fingerprint
+	// or pid.
 	making sync.Mutex
 }
 
@@ -100,13 +102,17 @@ var routes = []route{
 	{"POST", "licenses/*/actions/increment-usage", false, false, (*exchange).increment},
 	{"POST", "licenses/*/actions/decrement-usage", false, false, (*exchange).decrement},
 	{"POST", "licenses/*/actions/reset-usage", false, false, (*exchange).resetUsage},
-	{"POST", "licenses/*/actions/renew", false, false, notHere("licences are renewed by the vendor: put the renewed licence into the licence folder, or let the upstream bring it")},
+	{"POST", "licenses/*/actions/renew", false, false, notHere(
+		"licences are renewed by the vendor: put the renewed licence into the licence folder, or let the upstream " +
+			"bring it")},
 	{"POST", "licenses/*/actions/suspend", false, false, notHere("licences are suspended by the vendor alone")},
 	{"POST", "licenses/*/actions/reinstate", false, false, notHere("licences are reinstated by the vendor alone")},
 	{"POST", "licenses", false, false, notHere("licences are made by the vendor: put his into the licence folder")},
 	{"PATCH", "licenses/*", false, false, notHere("what a licence says is signed, and changed by the vendor alone")},
-	{"DELETE", "licenses/*", false, false, notHere("licences are revoked by the vendor; take one out of use with `usher license remove`")},
-	{"DELETE", "licenses/*/actions/revoke", false, false, notHere("licences are revoked by the vendor; take one out of use with `usher license remove`")},
+	{"DELETE", "licenses/*", false, false,
+		notHere("licences are revoked by the vendor; take one out of use with `usher license remove`")},
+	{"DELETE", "licenses/*/actions/revoke", false, false,
+		notHere("licences are revoked by the vendor; take one out of use with `usher license remove`")},
 	{"GET", "licenses/*/machines", false, false, (*exchange).listMachines},
 	{"GET", "licenses/*/entitlements", false, false, (*exchange).listEntitlements},
 	{"GET", "licenses/*/entitlements/*", false, false, (*exchange).showEntitlement},
@@ -116,7 +122,8 @@ var routes = []route{
 	{"POST", "machines", false, false, (*exchange).createMachine},
 	{"GET", "machines/*", false, true, (*exchange).showMachine},
 	{"DELETE", "machines/*", false, true, (*exchange).deleteMachine},
-	{"PATCH", "machines/*", false, false, notHere("a licence does not change its machines: delete this one and make another")},
+	{"PATCH", "machines/*", false, false,
+		notHere("a licence does not change its machines: delete this one and make another")},
 	{"POST", "machines/*/actions/ping", false, true, (*exchange).pingMachine},
 	{"POST", "machines/*/actions/ping-heartbeat", false, true, (*exchange).pingMachine},
 	{"POST", "machines/*/actions/reset", false, true, (*exchange).resetMachine},
@@ -169,7 +176,8 @@ func find(method string, path []string) (rt *route, args []string, status int) {
 	return nil, nil, status
 }
 
-// split takes a path apart: its account, which may be missing, and what comes after. It is false for one outside of /v1.
+// split takes a path apart: its account, which may be missing, and what comes after. It is false for one outside of
+// /v1.
 func split(escaped string) (account string, parts []string, ok bool) {
 	rest, ok := strings.CutPrefix(escaped, "/v1/")
 	if !ok {
@@ -202,7 +210,8 @@ func (x *exchange) answer() *response {
 		return notFound("The requested endpoint was not found")
 	}
 	if v := x.r.Header.Get("Keygen-Version"); v != "" && !slices.Contains(versions, v) {
-		return problem(http.StatusBadRequest, "INVALID_API_VERSION", "unsupported API version: "+short(v), "header", "Keygen-Version")
+		return problem(http.StatusBadRequest, "INVALID_API_VERSION", "unsupported API version: "+short(v), "header",
+			"Keygen-Version")
 	}
 	rt, args, status := find(x.r.Method, x.path)
 	if rt == nil {
@@ -229,7 +238,8 @@ func (x *exchange) answer() *response {
 				return a
 			}
 		}
-		if x.path[0] == "licenses" && len(args) > 0 && args[0] != x.about.id && (x.key == "" || args[0] != x.key) && !x.about.opens(args[0]) {
+		if x.path[0] == "licenses" && len(args) > 0 && args[0] != x.about.id && (x.key == "" || args[0] != x.key) &&
+			!x.about.opens(args[0]) {
 			return notFound("The requested license '" + short(args[0]) + "' was not found")
 		}
 	}
@@ -266,8 +276,8 @@ func shown(r *http.Request) (kind, secret string) {
 	return "", ""
 }
 
-// authenticate finds out who asks and which licence it is about; nil: it is known. What is lasting is answered without a licence
-// too, and to a key that was good when leases were taken with it.
+// authenticate finds out who asks and which licence it is about; nil: it is known. What is lasting is answered without
+// a licence too, and to a key that was good when leases were taken with it.
 func (x *exchange) authenticate(lasting bool) *response {
 	kind, secret := shown(x.r)
 	caller, vouched := x.Caller(x.r)
@@ -281,7 +291,8 @@ func (x *exchange) authenticate(lasting bool) *response {
 		switch {
 		case err != nil:
 			x.Log().Error("no licence key can be checked", "error", err)
-			return problem(http.StatusInternalServerError, "", "the listener's credentials_file cannot be read; the agent's log says more", "", "")
+			return problem(http.StatusInternalServerError, "",
+				"the listener's credentials_file cannot be read; the agent's log says more", "", "")
 		case !ok && lasting && len(x.Leases(x.CallerBy(x.r, secret))) > 0:
 		case !ok && kind == "token":
 			return unauthorized("TOKEN_INVALID", "Token is invalid")
@@ -305,8 +316,9 @@ func (x *exchange) authenticate(lasting bool) *response {
 }
 
 // known reports whether a credential is good, and which licence it speaks for; nil: there is none. A key that a licence
-// says (by its digest) is that licence's; others are good where the credentials file has them, and, where there is neither, if
-// somebody vouches for the caller anyway: then the key tells nothing. listed says that the credentials file has it.
+// says (by its digest) is that licence's; others are good where the credentials file has them, and, where there is
+// neither, if somebody vouches for the caller anyway: then the key tells nothing. listed says that the credentials file
+// has it.
 func (x *exchange) known(secret string, vouched bool) (s *subject, ok, listed bool, err error) {
 	if s := x.subject(secret); s != nil && s.opens(secret) {
 		return s, true, false, nil
@@ -349,7 +361,8 @@ func (x *exchange) document() (*incoming, *response) {
 		return in, nil
 	}
 	if err := json.Unmarshal(x.body, in); err != nil {
-		return nil, problem(http.StatusBadRequest, "", "the request could not be parsed: "+plainJSON(err).Error(), "", "")
+		return nil, problem(http.StatusBadRequest, "", "the request could not be parsed: "+plainJSON(err).Error(), "",
+			"")
 	}
 	return in, nil
 }

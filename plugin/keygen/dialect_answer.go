@@ -38,8 +38,10 @@ func show(o object) *response { return reply(object{"data": o}) }
 
 // problem is a refusal as the server gives it. source is "pointer", "parameter" or "header", and at what is at fault.
 func problem(status int, code, detail, source, at string) *response {
-	title := map[int]string{http.StatusBadRequest: "Bad request", http.StatusUnauthorized: "Unauthorized", http.StatusForbidden: "Access denied",
-		http.StatusNotFound: "Not found", http.StatusConflict: "Conflict", http.StatusUnprocessableEntity: "Unprocessable resource"}[status]
+	title := map[int]string{http.StatusBadRequest: "Bad request", http.StatusUnauthorized: "Unauthorized",
+		http.StatusForbidden: "Access denied",
+		http.StatusNotFound:  "Not found", http.StatusConflict: "Conflict",
+		http.StatusUnprocessableEntity: "Unprocessable resource"}[status]
 	e := object{"title": cmp.Or(title, http.StatusText(status)), "detail": detail}
 	if code != "" {
 		e["code"] = code
@@ -109,8 +111,9 @@ func (x *exchange) write(w http.ResponseWriter, a *response) {
 	w.Write(body) //nolint:errcheck // whoever asked may be gone
 }
 
-// prepare makes an answer's header and body, signed as Keygen signs: over the request target and Host as they were received, for these are what the
-// SDKs verify (keygen-go signs its host with the port, unlike the official server). See [VerifyResponse].
+// prepare makes an answer's header and body, signed as Keygen signs: over the request target and Host as they were
+// received, for these are what the SDKs verify (keygen-go signs its host with the port, unlike the official server).
+// See [VerifyResponse].
 func (x *exchange) prepare(h http.Header, a *response) (body []byte) {
 	body = a.bare
 	switch {
@@ -121,7 +124,8 @@ func (x *exchange) prepare(h http.Header, a *response) (body []byte) {
 		}
 		h.Set("Content-Type", cmp.Or(a.media, "application/vnd.api+json; charset=utf-8"))
 		var err error
-		if body, err = json.Marshal(a.doc, json.Deterministic(true)); err != nil { // what a licence or a client put in is UTF-8: see the readers
+		// what a licence or a client put in is UTF-8: see the readers
+		if body, err = json.Marshal(a.doc, json.Deterministic(true)); err != nil {
 			x.Log().Error("an answer cannot be written", "error", err)
 			a.status, body = http.StatusInternalServerError, nil
 		}
@@ -147,13 +151,15 @@ func (x *exchange) prepare(h http.Header, a *response) (body []byte) {
 	date := time.Now().UTC().Format(http.TimeFormat)
 	sum := sha256.Sum256(body)
 	digest := "sha-256=" + base64.StdEncoding.EncodeToString(sum[:])
-	message := fmt.Sprintf("(request-target): %s %s\nhost: %s\ndate: %s\ndigest: %s", strings.ToLower(x.r.Method), target(x.r), x.r.Host, date, digest)
+	message := fmt.Sprintf("(request-target): %s %s\nhost: %s\ndate: %s\ndigest: %s", strings.ToLower(x.r.Method),
+		target(x.r), x.r.Host, date, digest)
 	sig := base64.StdEncoding.EncodeToString(ed25519.Sign(x.signer, []byte(message)))
 	h.Set("Date", date)
 	h.Set("Digest", digest)
 	h.Set("Keygen-Date", date)
 	h.Set("Keygen-Digest", digest)
-	h.Set("Keygen-Signature", fmt.Sprintf(`keyid=%q, algorithm="ed25519", signature=%q, headers="(request-target) host date digest"`, account, sig))
+	h.Set("Keygen-Signature", fmt.Sprintf(
+		`keyid=%q, algorithm="ed25519", signature=%q, headers="(request-target) host date digest"`, account, sig))
 	if a.status != http.StatusNoContent {
 		h.Set("Content-Length", strconv.Itoa(len(body)))
 	}

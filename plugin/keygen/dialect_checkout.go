@@ -49,7 +49,8 @@ func (x *exchange) asked(may []string) (f fileWanted, a *response) {
 		}
 	}
 	f.algorithm = "base64+" + algEd25519
-	if in.Encrypt == nil && (q.Get("encrypt") == "true" || q.Get("encrypt") == "1") || in.Encrypt != nil && *in.Encrypt {
+	if in.Encrypt == nil && (q.Get("encrypt") == "true" || q.Get("encrypt") == "1") ||
+		in.Encrypt != nil && *in.Encrypt {
 		f.algorithm = "aes-256-gcm+" + algEd25519
 	}
 	algorithm := q.Get("algorithm")
@@ -61,7 +62,9 @@ func (x *exchange) asked(may []string) (f fileWanted, a *response) {
 	case "base64+" + algEd25519, "aes-256-gcm+" + algEd25519:
 		f.algorithm = algorithm
 	default:
-		return f, problem(http.StatusBadRequest, "CHECKOUT_ALGORITHM_INVALID", "invalid encryption and/or signing algorithm: here it is base64+ed25519 or aes-256-gcm+ed25519", "parameter", "algorithm")
+		return f, problem(http.StatusBadRequest, "CHECKOUT_ALGORITHM_INVALID",
+			"invalid encryption and/or signing algorithm: here it is base64+ed25519 or aes-256-gcm+ed25519",
+			"parameter", "algorithm")
 	}
 	f.ttl = usualTTL
 	ttl := string(in.TTL)
@@ -75,7 +78,8 @@ func (x *exchange) asked(may []string) (f fileWanted, a *response) {
 	case ttl == "null":
 		f.ttl = 0
 	case err != nil || n < leastTTL || n > longestTTL:
-		return f, problem(http.StatusBadRequest, "CHECKOUT_TTL_INVALID", "must be greater than or equal to 3600 (1 hour)", "parameter", "ttl")
+		return f, problem(http.StatusBadRequest, "CHECKOUT_TTL_INVALID",
+			"must be greater than or equal to 3600 (1 hour)", "parameter", "ttl")
 	default:
 		f.ttl = n
 	}
@@ -86,7 +90,8 @@ func (x *exchange) asked(may []string) (f fileWanted, a *response) {
 	}
 	for _, name := range f.include {
 		if !slices.Contains(may, name) {
-			return f, problem(http.StatusBadRequest, "CHECKOUT_INCLUDE_INVALID", "invalid includes", "parameter", "include")
+			return f, problem(http.StatusBadRequest, "CHECKOUT_INCLUDE_INVALID", "invalid includes", "parameter",
+				"include")
 		}
 	}
 	return f, nil
@@ -109,11 +114,15 @@ func (x *exchange) with(include []string, prefix string, m *kept) []object {
 			out = append(out, x.policyObject())
 		case name == prefix+"product":
 			id := x.about.productID()
-			out = append(out, object{"type": "products", "id": id, "attributes": object{"name": id}, "links": object{"self": x.at("products", id)}})
+			out = append(out, object{"type": "products", "id": id, "attributes": object{"name": id},
+				"links": object{"self": x.at("products", id)}})
 		default: // groups, owners and users: those that Keygen has written
-			kind := map[string]string{"group": "groups", "owner": "users", "users": "users", "environment": "environments"}[strings.TrimPrefix(name, prefix)]
+			kind := map[string]string{"group": "groups", "owner": "users", "users": "users",
+				"environment": "environments"}[strings.TrimPrefix(name, prefix)]
 			for _, o := range x.about.included {
-				if o["type"] == kind && !slices.ContainsFunc(out, func(p object) bool { return p["type"] == kind && p["id"] == o["id"] }) {
+				if o["type"] == kind && !slices.ContainsFunc(out, func(p object) bool {
+					return p["type"] == kind && p["id"] == o["id"]
+				}) {
 					out = append(out, x.resource(o))
 				}
 			}
@@ -135,7 +144,8 @@ func (x *exchange) checkOutMachine() *response {
 	if m == nil {
 		return noMachineOf(x.args[0])
 	}
-	f, a := x.asked([]string{"license", "license.entitlements", "license.product", "license.policy", "license.owner", "license.users", "components", "environment", "group", "owner"})
+	f, a := x.asked([]string{"license", "license.entitlements", "license.product", "license.policy", "license.owner",
+		"license.users", "components", "environment", "group", "owner"})
 	if a != nil {
 		return a
 	}
@@ -149,13 +159,16 @@ func (x *exchange) checkOutMachine() *response {
 func (f *fileWanted) encrypted() bool { return strings.HasPrefix(f.algorithm, "aes") }
 
 // checkOut answers with a file.
-func (x *exchange) checkOut(f *fileWanted, k kind, id string, about object, included []object, secret string) *response {
+func (x *exchange) checkOut(f *fileWanted, k kind, id string, about object, included []object,
+	secret string) *response {
 	s := x.about
 	switch {
 	case !s.judged.InForce || !s.verdict.Good():
 		return forbidden("", "nothing is checked out of a license that is not in force: "+s.judged.Reason)
 	case f.encrypted() && secret == "":
-		return invalid("LICENSE_NOT_ENCRYPTABLE", "an encrypted file needs the license key, and none was shown: authenticate with it, or ask without encrypt", "/data/attributes/key")
+		return invalid("LICENSE_NOT_ENCRYPTABLE",
+			"an encrypted file needs the license key, and none was shown: authenticate with it, or ask without encrypt",
+			"/data/attributes/key")
 	}
 	certificate, m, err := x.sealed(f, k, about, included, secret)
 	if err != nil {
@@ -171,12 +184,16 @@ func (x *exchange) checkOut(f *fileWanted, k kind, id string, about object, incl
 	if k == machineFile {
 		related["machine"] = relate("machines", id)
 	}
-	return show(object{"type": string(k) + "-files", "id": newID(), "attributes": object{"certificate": certificate, "algorithm": f.algorithm, "includes": f.include, "ttl": m["ttl"],
-		"issued": m["issued"], "expiry": m["expiry"]}, "relationships": related})
+	return show(object{"type": string(k) + "-files", "id": newID(),
+		"attributes": object{"certificate": certificate, "algorithm": f.algorithm, "includes": f.include,
+			"ttl":    m["ttl"],
+			"issued": m["issued"], "expiry": m["expiry"]}, "relationships": related})
 }
 
-// sealed makes a file, signed by the dialect's key, and returns its meta beside it. It never outlasts what the licences cover.
-func (x *exchange) sealed(f *fileWanted, k kind, about object, included []object, secret string) (certificate string, meta object, err error) {
+// sealed makes a file, signed by the dialect's key, and returns its meta beside it. It never outlasts what the licences
+// cover.
+func (x *exchange) sealed(f *fileWanted, k kind, about object, included []object,
+	secret string) (certificate string, meta object, err error) {
 	issued := x.now.UTC().Truncate(time.Millisecond)
 	ttl := f.ttl
 	var expiry time.Time

@@ -29,7 +29,8 @@ type subject struct {
 	included []object // what Keygen has written beside it
 }
 
-// subject returns the licence that a key is of, or else the one in force, or else the best that there is; nil: none can be read.
+// subject returns the licence that a key is of, or else the one in force, or else the best that there is; nil: none can
+// be read.
 func (x *exchange) subject(key string) *subject {
 	v := x.Verdict()
 	if v == nil {
@@ -61,7 +62,8 @@ func newSubject(v *enforcer.Verdict, j *enforcer.Judged) *subject {
 		s.makeUp()
 	}
 	if strings.ContainsFunc(s.id, func(r rune) bool {
-		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-._~", r))
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' ||
+			strings.ContainsRune("-._~", r))
 	}) {
 		s.id = namedID("license", s.id) // the SDKs put it into paths as it is
 	}
@@ -155,8 +157,8 @@ func (s *subject) opens(key string) bool {
 	return s.digest != "" && subtle.ConstantTimeCompare([]byte(s.digest), []byte(KeyDigest(key))) == 1
 }
 
-// own reports whether a key that was shown is the licence's own: it opens it or, where the licence knows of none, the credentials file
-// has it.
+// own reports whether a key that was shown is the licence's own: it opens it or, where the licence knows of none, the
+// credentials file has it.
 func (s *subject) own(key string, listed bool) bool {
 	return s != nil && (s.opens(key) || s.digest == "" && listed)
 }
@@ -200,8 +202,8 @@ const (
 	inactiveAfter  = 90 * 24 * time.Hour
 )
 
-// Status returns a licence's status at a glance, in Keygen's order; used is the last time that it was made, validated, checked out
-// or checked in.
+// Status returns a licence's status at a glance, in Keygen's order; used is the last time that it was made, validated,
+// checked out or checked in.
 func (o *Object) Status(now, used time.Time) string {
 	a := &o.Attributes
 	switch {
@@ -230,7 +232,8 @@ func (x *exchange) lastValidated() (t time.Time) {
 	return t
 }
 
-// noteValidated keeps that the licence has been validated. The status needs it to some days, so that it is written once a day.
+// noteValidated keeps that the licence has been validated. The status needs it to some days, so that it is written once
+// a day.
 func (x *exchange) noteValidated() {
 	if x.now.Sub(x.lastValidated()).Abs() < 24*time.Hour {
 		return
@@ -261,17 +264,22 @@ func (x *exchange) at(parts ...string) string {
 func (x *exchange) licenseObject() object {
 	s := x.about
 	a := &s.terms.Attributes
-	attributes := object{"protected": false, "version": nil, "scheme": nil, "encrypted": false, "lastValidated": nil, "lastCheckIn": nil, "nextCheckIn": nil,
-		"lastCheckOut": nil, "permissions": []any{}, "metadata": object{}, "created": stamp(s.license.Issued), "updated": stamp(s.license.Issued),
-		"name": x.text(a.Name), "expiry": stamp(timeOf(a.Expiry)), "suspended": a.Suspended, "floating": a.Floating, "strict": a.Strict, "maxMachines": a.MaxMachines,
-		"maxProcesses": a.MaxProcesses, "maxUsers": a.MaxUsers, "maxCores": a.MaxCores, "maxMemory": a.MaxMemory, "maxDisk": a.MaxDisk, "maxUses": a.MaxUses,
+	attributes := object{"protected": false, "version": nil, "scheme": nil, "encrypted": false, "lastValidated": nil,
+		"lastCheckIn": nil, "nextCheckIn": nil,
+		"lastCheckOut": nil, "permissions": []any{}, "metadata": object{}, "created": stamp(s.license.Issued),
+		"updated": stamp(s.license.Issued),
+		"name":    x.text(a.Name), "expiry": stamp(timeOf(a.Expiry)), "suspended": a.Suspended, "floating": a.Floating,
+		"strict": a.Strict, "maxMachines": a.MaxMachines,
+		"maxProcesses": a.MaxProcesses, "maxUsers": a.MaxUsers, "maxCores": a.MaxCores, "maxMemory": a.MaxMemory,
+		"maxDisk": a.MaxDisk, "maxUses": a.MaxUses,
 		"requireHeartbeat": a.RequireHeartbeat, "requireCheckIn": a.RequireCheckIn}
 	if said, _ := s.raw["attributes"].(object); said != nil {
 		maps.Copy(attributes, x.discreet(said))
 	} else if scheme, ok := s.license.Terms["scheme"].(string); ok && s.license.System == System && s.key != "" {
 		attributes["scheme"] = scheme
 		if scheme == "SIGN" { // a key tells no more; its algorithm does
-			attributes["scheme"] = map[string]string{algEd25519: "ED25519_SIGN", algECDSA: "ECDSA_P256_SIGN", algPSS: "RSA_2048_PKCS1_PSS_SIGN_V2",
+			attributes["scheme"] = map[string]string{algEd25519: "ED25519_SIGN", algECDSA: "ECDSA_P256_SIGN",
+				algPSS: "RSA_2048_PKCS1_PSS_SIGN_V2",
 				algRSA: "RSA_2048_PKCS1_SIGN_V2"}[textOf(s.license.Terms["algorithm"])]
 		}
 	}
@@ -282,7 +290,8 @@ func (x *exchange) licenseObject() object {
 	attributes["uses"] = x.uses()
 	used := timeOf(a.Created)
 	validated := x.lastValidated()
-	for _, t := range []time.Time{validated, instantOf(attributes["lastValidated"]), instantOf(attributes["lastCheckOut"]), instantOf(attributes["lastCheckIn"]), s.license.Issued} {
+	for _, t := range []time.Time{validated, instantOf(attributes["lastValidated"]),
+		instantOf(attributes["lastCheckOut"]), instantOf(attributes["lastCheckIn"]), s.license.Issued} {
 		if t.After(used) {
 			used = t
 		}
@@ -297,18 +306,22 @@ func (x *exchange) licenseObject() object {
 	for _, m := range machines {
 		cores, memory, disk = cores+m.Cores, memory+m.Memory, disk+m.Disk
 	}
-	related := object{"account": relate("accounts", x.accountID()), "product": relate("products", s.productID()), "policy": relate("policies", s.policyID()),
-		"group": relate("", ""), "owner": relate("", ""), "users": object{"meta": object{"count": 0}}, "tokens": object{"links": object{"related": self("tokens")}}}
+	related := object{"account": relate("accounts", x.accountID()), "product": relate("products", s.productID()),
+		"policy": relate("policies", s.policyID()),
+		"group":  relate("", ""), "owner": relate("", ""), "users": object{"meta": object{"count": 0}},
+		"tokens": object{"links": object{"related": self("tokens")}}}
 	if said, _ := s.raw["relationships"].(object); said != nil {
 		maps.Copy(related, x.texts(said))
 	}
-	related["machines"] = object{"links": object{"related": self("machines")}, "meta": object{"count": len(machines), "cores": cores, "memory": memory, "disk": disk}}
+	related["machines"] = object{"links": object{"related": self("machines")},
+		"meta": object{"count": len(machines), "cores": cores, "memory": memory, "disk": disk}}
 	related["entitlements"] = object{"links": object{"related": self("entitlements")}}
-	return object{"type": "licenses", "id": s.id, "attributes": attributes, "relationships": related, "links": object{"self": self()}}
+	return object{"type": "licenses", "id": s.id, "attributes": attributes, "relationships": related,
+		"links": object{"self": self()}}
 }
 
-// secret is what stands as the licence's key, and files are encrypted with: the one that was shown, or, of a licence that knows
-// of none, its id.
+// secret is what stands as the licence's key, and files are encrypted with: the one that was shown, or, of a licence
+// that knows of none, its id.
 func (s *subject) secret() string {
 	if s.key == "" && s.digest == "" {
 		return s.id
@@ -337,8 +350,8 @@ func (x *exchange) machineLicense() *response {
 	return show(x.licenseObject())
 }
 
-// checkInNow answers a check-in. Whether the licence is overdue is between the agent and the vendor's account; a product that checks in
-// here is told how that stands.
+// checkInNow answers a check-in. Whether the licence is overdue is between the agent and the vendor's account; a
+// product that checks in here is told how that stands.
 func (x *exchange) checkInNow() *response {
 	if !x.about.terms.Attributes.RequireCheckIn {
 		return invalid("", "cannot be checked in because the policy does not require it", "/data")
@@ -362,9 +375,11 @@ func (x *exchange) entitlements() []object {
 			continue
 		}
 		id := namedID("entitlement", s.license.ID, name)
-		out = append(out, object{"type": "entitlements", "id": id, "attributes": object{"name": x.text(&name), "code": x.text(&name), "metadata": object{},
-			"created": stamp(s.license.Issued), "updated": stamp(s.license.Issued)},
-			"relationships": object{"account": relate("accounts", x.accountID())}, "links": object{"self": x.at("entitlements", id)}})
+		out = append(out, object{"type": "entitlements", "id": id,
+			"attributes": object{"name": x.text(&name), "code": x.text(&name), "metadata": object{},
+				"created": stamp(s.license.Issued), "updated": stamp(s.license.Issued)},
+			"relationships": object{"account": relate("accounts", x.accountID())},
+			"links":         object{"self": x.at("entitlements", id)}})
 	}
 	return out
 }
@@ -390,20 +405,32 @@ func (x *exchange) policyObject() object {
 	}
 	a, p := &s.terms.Attributes, &s.terms.Policy
 	id := s.policyID()
-	attributes := object{"name": s.productID(), "duration": nil, "strict": a.Strict, "floating": a.Floating, "scheme": nil, "protected": false, "encrypted": false,
-		"requireProductScope": false, "requirePolicyScope": false, "requireMachineScope": false, "requireFingerprintScope": false, "requireComponentsScope": false,
-		"requireUserScope": false, "requireChecksumScope": false, "requireVersionScope": false, "requireCheckIn": a.RequireCheckIn, "checkInInterval": nil,
-		"checkInIntervalCount": nil, "usePool": false, "maxMachines": a.MaxMachines, "maxProcesses": a.MaxProcesses, "maxUsers": a.MaxUsers, "maxCores": a.MaxCores,
-		"maxMemory": a.MaxMemory, "maxDisk": a.MaxDisk, "maxUses": a.MaxUses, "requireHeartbeat": a.RequireHeartbeat, "heartbeatDuration": x.heartbeatSeconds(),
-		"heartbeatCullStrategy": "DEACTIVATE_DEAD", "heartbeatResurrectionStrategy": cmp.Or(p.HeartbeatResurrection, "NO_REVIVE"), "heartbeatBasis": "FROM_CREATION",
-		"machineUniquenessStrategy": "UNIQUE_PER_LICENSE", "machineMatchingStrategy": cmp.Or(p.MachineMatching, "MATCH_ANY"),
-		"componentUniquenessStrategy": "UNIQUE_PER_MACHINE", "componentMatchingStrategy": cmp.Or(p.ComponentMatching, "MATCH_ANY"),
-		"expirationStrategy": cmp.Or(p.ExpirationStrategy, "RESTRICT_ACCESS"), "expirationBasis": "FROM_CREATION", "renewalBasis": "FROM_EXPIRY",
-		"authenticationStrategy": "LICENSE", "machineLeasingStrategy": cmp.Or(p.MachineLeasing, "PER_LICENSE"), "processLeasingStrategy": p.ProcessLeasing,
-		"overageStrategy": cmp.Or(p.OverageStrategy, "NO_OVERAGE"), "transferStrategy": "KEEP_EXPIRY", "metadata": object{},
-		"created": stamp(s.license.Issued), "updated": stamp(s.license.Issued)}
+	attributes := object{"name": s.productID(), "duration": nil, "strict": a.Strict, "floating": a.Floating,
+		"scheme": nil, "protected": false, "encrypted": false,
+		"requireProductScope": false, "requirePolicyScope": false, "requireMachineScope": false,
+		"requireFingerprintScope": false, "requireComponentsScope": false,
+		"requireUserScope": false, "requireChecksumScope": false, "requireVersionScope": false,
+		"requireCheckIn": a.RequireCheckIn, "checkInInterval": nil,
+		"checkInIntervalCount": nil, "usePool": false, "maxMachines": a.MaxMachines, "maxProcesses": a.MaxProcesses,
+		"maxUsers": a.MaxUsers, "maxCores": a.MaxCores,
+		"maxMemory": a.MaxMemory, "maxDisk": a.MaxDisk, "maxUses": a.MaxUses, "requireHeartbeat": a.RequireHeartbeat,
+		"heartbeatDuration":     x.heartbeatSeconds(),
+		"heartbeatCullStrategy": "DEACTIVATE_DEAD", "heartbeatResurrectionStrategy": cmp.Or(p.HeartbeatResurrection,
+			"NO_REVIVE"), "heartbeatBasis": "FROM_CREATION",
+		"machineUniquenessStrategy":   "UNIQUE_PER_LICENSE",
+		"machineMatchingStrategy":     cmp.Or(p.MachineMatching, "MATCH_ANY"),
+		"componentUniquenessStrategy": "UNIQUE_PER_MACHINE",
+		"componentMatchingStrategy":   cmp.Or(p.ComponentMatching, "MATCH_ANY"),
+		"expirationStrategy":          cmp.Or(p.ExpirationStrategy, "RESTRICT_ACCESS"),
+		"expirationBasis":             "FROM_CREATION", "renewalBasis": "FROM_EXPIRY",
+		"authenticationStrategy": "LICENSE", "machineLeasingStrategy": cmp.Or(p.MachineLeasing, "PER_LICENSE"),
+		"processLeasingStrategy": p.ProcessLeasing,
+		"overageStrategy":        cmp.Or(p.OverageStrategy, "NO_OVERAGE"), "transferStrategy": "KEEP_EXPIRY",
+		"metadata": object{},
+		"created":  stamp(s.license.Issued), "updated": stamp(s.license.Issued)}
 	return object{"type": "policies", "id": id, "attributes": attributes,
-		"relationships": object{"account": relate("accounts", x.accountID()), "product": relate("products", s.productID())}, "links": object{"self": x.at("policies", id)}}
+		"relationships": object{"account": relate("accounts", x.accountID()),
+			"product": relate("products", s.productID())}, "links": object{"self": x.at("policies", id)}}
 }
 
 func (x *exchange) showPolicy() *response { return show(x.policyObject()) }
@@ -448,7 +475,8 @@ func (x *exchange) validateKey() *response {
 	_, vouched := x.Caller(x.r)
 	about, known, listed, err := x.known(in.Key, vouched)
 	if err != nil {
-		return problem(http.StatusInternalServerError, "", "the listener's credentials_file cannot be read; the agent's log says more", "", "")
+		return problem(http.StatusInternalServerError, "",
+			"the listener's credentials_file cannot be read; the agent's log says more", "", "")
 	}
 	if !known || about == nil {
 		return reply(object{"data": nil, "meta": x.verdictOf(&in, Result{Code: CodeNotFound}, CodeNotFound.Detail())})
@@ -478,11 +506,14 @@ func (x *exchange) validate(in *scopes, scoped bool) *response {
 				return problem(http.StatusBadRequest, "", plainJSON(err).Error(), "pointer", "/meta/scope")
 			}
 		}
-		scope = &Scope{Product: said.Product, Policy: said.Policy, User: said.User, Machine: said.Machine, Fingerprint: said.Fingerprint, Checksum: said.Checksum,
-			Version: said.Version, Environment: said.Environment, Fingerprints: said.Fingerprints, Components: said.Components, Entitlements: said.Entitlements}
+		scope = &Scope{Product: said.Product, Policy: said.Policy, User: said.User, Machine: said.Machine,
+			Fingerprint: said.Fingerprint, Checksum: said.Checksum,
+			Version: said.Version, Environment: said.Environment, Fingerprints: said.Fingerprints,
+			Components: said.Components, Entitlements: said.Entitlements}
 	}
 	s := x.about
-	situation := &Situation{Object: &s.terms, Findings: s.judged.Findings, Now: x.now, Product: s.productID(), PolicyID: s.policyID(), Environment: s.related("environment"),
+	situation := &Situation{Object: &s.terms, Findings: s.judged.Findings, Now: x.now, Product: s.productID(),
+		PolicyID: s.policyID(), Environment: s.related("environment"),
 		Owner: s.related("owner"), Machines: x.machines()}
 	if situation.Owner != "" {
 		situation.Users, situation.UserCount = []string{situation.Owner}, 1
@@ -508,7 +539,8 @@ func (x *exchange) validate(in *scopes, scoped bool) *response {
 	return reply(object{"data": x.licenseObject(), "meta": x.verdictOf(in, r, detail)})
 }
 
-// outOfForce is Keygen's word for why a licence is not in force. What it has no word for is, to its clients, no licence.
+// outOfForce is Keygen's word for why a licence is not in force. What it has no word for is, to its clients, no
+// licence.
 func outOfForce(c enforcer.Code) Code {
 	for _, same := range Codes() {
 		if string(same) == string(c) && same != CodeValid {

@@ -106,7 +106,8 @@ func (x *exchange) release(k *kept) *enforcer.Denial {
 	return x.Release(&enforcer.Release{ID: k.lease.ID, Caller: x.caller})
 }
 
-// leastInterval is what SDKs are told at least: they ping half a minute before the time is up, and at 30 s or less never again.
+// leastInterval is what SDKs are told at least: they ping half a minute before the time is up, and at 30 s or less
+// never again.
 const leastInterval = 60
 
 // heartbeatSeconds is the interval of signs of life that the policy says.
@@ -151,7 +152,8 @@ func (x *exchange) machines() (out []Machine) {
 	}
 	for _, k := range x.all(recordMachine) {
 		life, _ := x.life(k)
-		m := Machine{ID: k.ID, Fingerprint: k.Fingerprint, Life: life, Required: k.lease.Lifetime == enforcer.LifetimeTTL, Processes: running[k.ID],
+		m := Machine{ID: k.ID, Fingerprint: k.Fingerprint, Life: life,
+			Required: k.lease.Lifetime == enforcer.LifetimeTTL, Processes: running[k.ID],
 			Cores: number(k.Cores), Memory: number(k.Memory), Disk: number(k.Disk)}
 		for _, c := range k.Components {
 			m.Components = append(m.Components, c.Fingerprint)
@@ -183,18 +185,25 @@ func (x *exchange) machineObject(k *kept, life Life) object {
 		next = stamp(last.Add(time.Duration(k.Interval) * time.Second))
 	}
 	self := func(parts ...string) string { return x.at(append([]string{"machines", k.ID}, parts...)...) }
-	return object{"type": "machines", "id": k.ID, "attributes": object{"fingerprint": k.Fingerprint, "name": k.Name, "ip": k.IP, "hostname": k.Hostname,
-		"platform": k.Platform, "cores": k.Cores, "memory": k.Memory, "disk": k.Disk, "maxProcesses": x.about.terms.Attributes.MaxProcesses,
-		"requireHeartbeat": k.lease.Lifetime == enforcer.LifetimeTTL, "heartbeatStatus": string(cmp.Or(life, now)), "heartbeatDuration": k.Interval, "lastHeartbeat": stamp(last), "nextHeartbeat": next,
-		"lastCheckOut": nil, "metadata": metadata(k.Metadata), "created": stamp(k.Made), "updated": stamp(k.Made)},
-		"relationships": object{"account": relate("accounts", x.accountID()), "product": relate("products", x.about.productID()), "license": relate("licenses", x.about.id),
-			"group": relate("", ""), "owner": relate("", ""), "components": object{"links": object{"related": self("components")}}, "processes": object{"links": object{"related": self("processes")}}},
+	return object{"type": "machines", "id": k.ID,
+		"attributes": object{"fingerprint": k.Fingerprint, "name": k.Name, "ip": k.IP, "hostname": k.Hostname,
+			"platform": k.Platform, "cores": k.Cores, "memory": k.Memory, "disk": k.Disk,
+			"maxProcesses":     x.about.terms.Attributes.MaxProcesses,
+			"requireHeartbeat": k.lease.Lifetime == enforcer.LifetimeTTL, "heartbeatStatus": string(cmp.Or(life, now)),
+			"heartbeatDuration": k.Interval, "lastHeartbeat": stamp(last), "nextHeartbeat": next,
+			"lastCheckOut": nil, "metadata": metadata(k.Metadata), "created": stamp(k.Made), "updated": stamp(k.Made)},
+		"relationships": object{"account": relate("accounts", x.accountID()),
+			"product": relate("products", x.about.productID()), "license": relate("licenses", x.about.id),
+			"group": relate("", ""), "owner": relate("", ""),
+			"components": object{"links": object{"related": self("components")}},
+			"processes":  object{"links": object{"related": self("processes")}}},
 		"links": object{"self": self()}}
 }
 
 func (x *exchange) componentObject(k *kept, c *part) object {
-	return object{"type": "components", "id": c.ID, "attributes": object{"fingerprint": c.Fingerprint, "name": c.Name, "metadata": metadata(c.Metadata),
-		"created": stamp(k.Made), "updated": stamp(k.Made)},
+	return object{"type": "components", "id": c.ID,
+		"attributes": object{"fingerprint": c.Fingerprint, "name": c.Name, "metadata": metadata(c.Metadata),
+			"created": stamp(k.Made), "updated": stamp(k.Made)},
 		"relationships": object{"account": relate("accounts", x.accountID()), "product": relate("products", x.about.productID()), "license": relate("licenses", x.about.id),
 			"machine": relate("machines", k.ID)}, "links": object{"self": x.at("components", c.ID)}}
 }
@@ -245,7 +254,8 @@ func (x *exchange) wanted(kind string) (*resource, *wanted, *response) {
 	case in.Data == nil:
 		return nil, nil, problem(http.StatusBadRequest, "", "is missing", "pointer", "/data")
 	case in.Data.Type != kind:
-		return nil, nil, problem(http.StatusBadRequest, "", "type mismatch (expected "+kind+")", "pointer", "/data/type")
+		return nil, nil, problem(http.StatusBadRequest, "", "type mismatch (expected "+kind+")", "pointer",
+			"/data/type")
 	}
 	if _, uuid := parseUUID(in.Data.ID); in.Data.ID != "" && !uuid {
 		return nil, nil, problem(http.StatusBadRequest, "", "must be a UUID in lower case", "pointer", "/data/id")
@@ -275,7 +285,8 @@ func parts(r *resource) ([]part, *response) {
 	for _, r := range all {
 		c := part{}
 		if err := r.attributes(&c); err != nil || c.Fingerprint == "" {
-			return nil, problem(http.StatusBadRequest, "", "each component needs a fingerprint and a name", "pointer", at)
+			return nil, problem(http.StatusBadRequest, "", "each component needs a fingerprint and a name", "pointer",
+				at)
 		}
 		if slices.ContainsFunc(out, func(o part) bool { return o.Fingerprint == c.Fingerprint }) {
 			return nil, invalid("COMPONENTS_FINGERPRINT_TAKEN", "has already been taken", at)
@@ -287,8 +298,9 @@ func parts(r *resource) ([]part, *response) {
 }
 
 // machineLimits are the codes for pools that are full.
-var machineLimits = map[string]string{"": "MACHINE_LIMIT_EXCEEDED", PoolCores: "MACHINE_CORE_LIMIT_EXCEEDED", PoolMemory: "MACHINE_MEMORY_LIMIT_EXCEEDED",
-	PoolDisk: "MACHINE_DISK_LIMIT_EXCEEDED"}
+var machineLimits = map[string]string{"": "MACHINE_LIMIT_EXCEEDED", PoolCores: "MACHINE_CORE_LIMIT_EXCEEDED",
+	PoolMemory: "MACHINE_MEMORY_LIMIT_EXCEEDED",
+	PoolDisk:   "MACHINE_DISK_LIMIT_EXCEEDED"}
 
 // createMachine takes a slot of the pool machines, and as many as the machine has of those of cores, memory and disk.
 func (x *exchange) createMachine() *response {
@@ -324,9 +336,12 @@ func (x *exchange) createMachine() *response {
 	if a != nil {
 		return a
 	}
-	rec := &record{Kind: recordMachine, ID: in.ID, Metadata: w.Metadata, Interval: x.heartbeatSeconds(), Fingerprint: w.Fingerprint, Name: w.Name,
-		IP: w.IP, Hostname: w.Hostname, Platform: w.Platform, Cores: w.Cores, Memory: w.Memory, Disk: w.Disk, Components: components}
-	r := &enforcer.Acquire{Caller: x.caller, Lifetime: enforcer.LifetimeHeld, Items: []enforcer.Item{{Pool: PoolMachines, N: 1}}}
+	rec := &record{Kind: recordMachine, ID: in.ID, Metadata: w.Metadata, Interval: x.heartbeatSeconds(),
+		Fingerprint: w.Fingerprint, Name: w.Name,
+		IP: w.IP, Hostname: w.Hostname, Platform: w.Platform, Cores: w.Cores, Memory: w.Memory, Disk: w.Disk,
+		Components: components}
+	r := &enforcer.Acquire{Caller: x.caller, Lifetime: enforcer.LifetimeHeld,
+		Items: []enforcer.Item{{Pool: PoolMachines, N: 1}}}
 	for _, p := range []struct {
 		name string
 		n    int64
@@ -355,7 +370,8 @@ func (x *exchange) createMachine() *response {
 	if a != nil {
 		return a
 	}
-	return &response{status: http.StatusCreated, doc: object{"data": x.machineObject(k, "")}, location: x.at("machines", k.ID)}
+	return &response{status: http.StatusCreated, doc: object{"data": x.machineObject(k, "")},
+		location: x.at("machines", k.ID)}
 }
 
 // take acquires what a record stands for.
@@ -365,7 +381,8 @@ func (x *exchange) take(r *enforcer.Acquire, rec *record, limits map[string]stri
 		return nil, problem(http.StatusBadRequest, "", plainJSON(err).Error(), "pointer", "/data")
 	}
 	if len(b) > plugin.MaxLeaseData {
-		return nil, invalid("", "is too large: fingerprints, names and metadata together have at most 4 KiB here", "/data/attributes")
+		return nil, invalid("", "is too large: fingerprints, names and metadata together have at most 4 KiB here",
+			"/data/attributes")
 	}
 	x.limits = limits
 	l, _, d := x.Acquire(x.r.Context(), r, b)
@@ -389,8 +406,8 @@ func (x *exchange) deleteMachine() *response {
 	return &response{status: http.StatusNoContent}
 }
 
-// ping renews what has a duty. keygen-go ends its whole process when a ping fails: as long as the lease stands, a ping is answered
-// as good, also where it could not be written down.
+// ping renews what has a duty. keygen-go ends its whole process when a ping fails: as long as the lease stands, a ping
+// is answered as good, also where it could not be written down.
 func (x *exchange) ping(k *kept) (revived Life) {
 	if life, _ := x.life(k); life == Dead {
 		revived = Resurrected
@@ -402,7 +419,8 @@ func (x *exchange) ping(k *kept) (revived Life) {
 	if l, d := x.Renew(&enforcer.Renew{ID: k.lease.ID, Caller: x.caller}); d == nil {
 		k.lease = l
 	} else {
-		x.Log().Warn("a ping was answered, and its lease is not renewed", "lease", k.lease.ID.String(), "error", d.Detail)
+		x.Log().Warn("a ping was answered, and its lease is not renewed", "lease", k.lease.ID.String(), "error",
+			d.Detail)
 	}
 	return revived
 }
@@ -430,9 +448,9 @@ func (x *exchange) resetMachine() *response {
 	return show(x.machineObject(k, ""))
 }
 
-// become gives a machine a lease of another lifetime, in the place of the one that it has. Where there is no slot for both it is
-// without one for a moment, in which no other machine can be made here; whoever takes slots of the pool by another way may be
-// quicker. A machine that cannot get the new lease keeps the old.
+// become gives a machine a lease of another lifetime, in the place of the one that it has. Where there is no slot for
+// both it is without one for a moment, in which no other machine can be made here; whoever takes slots of the pool by
+// another way may be quicker. A machine that cannot get the new lease keeps the old.
 func (x *exchange) become(k *kept, lifetime enforcer.Lifetime) {
 	x.making.Lock()
 	defer x.making.Unlock()
@@ -464,12 +482,14 @@ func (x *exchange) become(k *kept, lifetime enforcer.Lifetime) {
 		x.release(k)
 		if l, d = acquire(lifetime); d != nil {
 			if l, d = acquire(old.Lifetime); d != nil {
-				x.Log().Error("a machine has lost its slot to another holder of the pool", "machine", k.ID, "error", d.Detail)
+				x.Log().Error("a machine has lost its slot to another holder of the pool", "machine", k.ID, "error",
+					d.Detail)
 				return
 			}
 		}
 	default:
-		x.Log().Warn("a machine's lease stays as it is", "machine", k.ID, "lifetime", string(old.Lifetime), "error", d.Detail)
+		x.Log().Warn("a machine's lease stays as it is", "machine", k.ID, "lifetime", string(old.Lifetime), "error",
+			d.Detail)
 		return
 	}
 	k.lease = l

@@ -4,8 +4,9 @@ import (
 	"github.com/usher-agent/usher/plugin/redact"
 )
 
-// The licence's secrets are for those who know them: a caller who has shown the licence's own key is told all that Keygen tells it.
-// To others, but for admins, the key is not said, and what else is a secret or an e-mail address is hidden. docs/privacy.md has it.
+// The licence's secrets are for those who know them: a caller who has shown the licence's own key is told all that
+// Keygen tells it. To others, but for admins, the key is not said, and what else is a secret or an e-mail address is
+// hidden. docs/privacy.md has it.
 func (x *exchange) mayKnow() bool { return x.proven || x.caller.Admin }
 
 // discreet is what a licence says under names of its own, as the caller may know it.

@@ -30,9 +30,12 @@ func (x *exchange) processes(machine string) (out []*kept) {
 
 func (x *exchange) processObject(k *kept, life Life) object {
 	now, last := x.life(k)
-	return object{"type": "processes", "id": k.ID, "attributes": object{"pid": k.Pid, "status": string(cmp.Or(life, now)), "interval": k.Interval, "lastHeartbeat": stamp(last),
-		"nextHeartbeat": stamp(last.Add(time.Duration(k.Interval) * time.Second)), "metadata": metadata(k.Metadata), "created": stamp(k.Made), "updated": stamp(k.Made)},
-		"relationships": object{"account": relate("accounts", x.accountID()), "product": relate("products", x.about.productID()), "license": relate("licenses", x.about.id),
+	return object{"type": "processes", "id": k.ID, "attributes": object{"pid": k.Pid,
+		"status": string(cmp.Or(life, now)), "interval": k.Interval, "lastHeartbeat": stamp(last),
+		"nextHeartbeat": stamp(last.Add(time.Duration(k.Interval) * time.Second)), "metadata": metadata(k.Metadata),
+		"created": stamp(k.Made), "updated": stamp(k.Made)},
+		"relationships": object{"account": relate("accounts", x.accountID()),
+			"product": relate("products", x.about.productID()), "license": relate("licenses", x.about.id),
 			"machine": relate("machines", k.Machine)}, "links": object{"self": x.at("processes", k.ID)}}
 }
 
@@ -92,13 +95,16 @@ func (x *exchange) createProcess() *response {
 			return invalid("ID_CONFLICT", "must not conflict with another process", "/data/id")
 		}
 	}
-	rec := &record{Kind: recordProcess, ID: in.ID, Metadata: w.Metadata, Interval: x.heartbeatSeconds(), Pid: w.Pid, Machine: m.ID}
-	k, a := x.take(&enforcer.Acquire{Caller: x.caller, Lifetime: enforcer.LifetimeTTL, TTL: x.ttl(), Pool: PoolProcesses, N: 1}, rec,
+	rec := &record{Kind: recordProcess, ID: in.ID, Metadata: w.Metadata, Interval: x.heartbeatSeconds(), Pid: w.Pid,
+		Machine: m.ID}
+	k, a := x.take(&enforcer.Acquire{Caller: x.caller, Lifetime: enforcer.LifetimeTTL, TTL: x.ttl(),
+		Pool: PoolProcesses, N: 1}, rec,
 		map[string]string{"": "MACHINE_PROCESS_LIMIT_EXCEEDED"})
 	if a != nil {
 		return a
 	}
-	return &response{status: http.StatusCreated, doc: object{"data": x.processObject(k, "")}, location: x.at("processes", k.ID)}
+	return &response{status: http.StatusCreated, doc: object{"data": x.processObject(k, "")},
+		location: x.at("processes", k.ID)}
 }
 
 func (x *exchange) deleteProcess() *response {

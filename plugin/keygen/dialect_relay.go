@@ -20,7 +20,8 @@ const recordNode = "node"
 // nodeTTL is how long a node's claim lasts: Relay's usual one.
 const nodeTTL = time.Minute
 
-// relayed is an answer of Relay's API, which is plain JSON, with the clock by which clients tell theirs (keygen-relay's server).
+// relayed is an answer of Relay's API, which is plain JSON, with the clock by which clients tell theirs (keygen-relay's
+// server).
 func relayed(status int, doc object) *response {
 	return &response{status: status, doc: doc, media: "application/json",
 		header: map[string]string{"Relay-Clock": strconv.FormatInt(time.Now().Unix(), 10)}}
@@ -41,8 +42,8 @@ func (x *exchange) node(fingerprint, pool string) *kept {
 // relayPool is the pool that a node claims from: the one that the header Relay-Pool names, or the machines'.
 func (x *exchange) relayPool() string { return cmp.Or(x.r.Header.Get("Relay-Pool"), PoolMachines) }
 
-// claimNode claims a slot for a node, or extends its claim. Unlike Relay's, the answer to a repeated claim carries the whole grant:
-// a node that lost the first answer is not left without.
+// claimNode claims a slot for a node, or extends its claim. Unlike Relay's, the answer to a repeated claim carries the
+// whole grant: a node that lost the first answer is not left without.
 func (x *exchange) claimNode() *response {
 	fingerprint, pool := x.args[0], x.relayPool()
 	if fingerprint == "" || len(fingerprint) > maxFingerprint {
@@ -65,11 +66,13 @@ func (x *exchange) claimNode() *response {
 	case why != "":
 		return relayError(http.StatusGone, "No licenses available: "+why)
 	default:
-		rec, err := json.Marshal(&record{Kind: recordNode, Fingerprint: fingerprint, Interval: int64(nodeTTL / time.Second)})
+		rec, err := json.Marshal(&record{Kind: recordNode, Fingerprint: fingerprint,
+			Interval: int64(nodeTTL / time.Second)})
 		if err != nil {
 			return relayError(http.StatusBadRequest, "the fingerprint is not UTF-8")
 		}
-		_, _, d := x.Acquire(x.r.Context(), &enforcer.Acquire{Caller: x.caller, Lifetime: enforcer.LifetimeTTL, TTL: nodeTTL, Pool: pool, N: 1}, rec)
+		_, _, d := x.Acquire(x.r.Context(),
+			&enforcer.Acquire{Caller: x.caller, Lifetime: enforcer.LifetimeTTL, TTL: nodeTTL, Pool: pool, N: 1}, rec)
 		switch {
 		case d == nil:
 		case d.Code == enforcer.Storage || d.Code == enforcer.Draining:
@@ -87,9 +90,9 @@ func (x *exchange) claimNode() *response {
 	return relayed(status, grant)
 }
 
-// grant is a licence file and what opens it. A node that has shown the licence's key, or is an admin's, gets that key and, where the licence is
-// Keygen's, the vendor's file, which the vendor's key verifies. Any other gets a file that the dialect makes and signs, without secrets,
-// and the licence's id to open it. why says why there is none.
+// grant is a licence file and what opens it. A node that has shown the licence's key, or is an admin's, gets that key
+// and, where the licence is Keygen's, the vendor's file, which the vendor's key verifies. Any other gets a file that
+// the dialect makes and signs, without secrets, and the licence's id to open it. why says why there is none.
 func (x *exchange) grant() (grant object, why string) {
 	s := x.about
 	if !s.judged.InForce || !s.verdict.Good() {
@@ -111,7 +114,8 @@ func (x *exchange) grant() (grant object, why string) {
 		return nil, "the license key is not known here; write it into the listener's credentials_file"
 	}
 	file := x.Document(s.judged.Document)
-	if s.license.System != System || !slices.Contains([]string{string(licenseFile), string(machineFile)}, textOf(s.license.Terms["file"])) || file == nil {
+	if s.license.System != System || !slices.Contains([]string{string(licenseFile), string(machineFile)},
+		textOf(s.license.Terms["file"])) || file == nil {
 		s.key = secret
 		return x.sealedGrant(secret)
 	}
@@ -120,7 +124,8 @@ func (x *exchange) grant() (grant object, why string) {
 
 // sealedGrant is a licence file that the dialect makes, and the secret that opens it.
 func (x *exchange) sealedGrant(secret string) (grant object, why string) {
-	text, _, err := x.sealed(&fileWanted{algorithm: "aes-256-gcm+" + algEd25519, ttl: usualTTL, include: []string{"entitlements"}}, licenseFile, x.licenseObject(),
+	text, _, err := x.sealed(&fileWanted{algorithm: "aes-256-gcm+" + algEd25519, ttl: usualTTL,
+		include: []string{"entitlements"}}, licenseFile, x.licenseObject(),
 		x.with([]string{"entitlements"}, "", nil), secret)
 	if err != nil {
 		return nil, "the license file cannot be written"

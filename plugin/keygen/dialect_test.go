@@ -17,11 +17,13 @@ import (
 // terms are a licence of another system; change may change them.
 func terms(change func(*enforcer.License)) *enforcer.License {
 	pool := func(n enforcer.Limit) enforcer.PoolTerm { return enforcer.PoolTerm{Max: n, Scope: enforcer.ScopeHost} }
-	l := &enforcer.License{ID: "lic-1", System: "usher", Product: "acme", Licensee: "Example", Role: enforcer.RoleBase, KeyID: "k",
+	l := &enforcer.License{ID: "lic-1", System: "usher", Product: "acme", Licensee: "Example", Role: enforcer.RoleBase,
+		KeyID:  "k",
 		Issued: time.Date(2026, 4, 1, 0, 0, 0, 0, time.UTC), Expires: time.Date(2026, 9, 1, 0, 0, 0, 0, time.UTC),
-		Pools:    map[string]enforcer.PoolTerm{"machines": pool(2), "processes": pool(2), "cores": pool(8)},
-		Meters:   map[string]enforcer.MeterTerm{"uses": {Max: 5, Scope: enforcer.ScopeHost, Adjustable: true}},
-		Features: map[string]enforcer.Value{"EXPORT": {Kind: enforcer.KindBool, Bool: true}, "OFF": {Kind: enforcer.KindBool}}}
+		Pools:  map[string]enforcer.PoolTerm{"machines": pool(2), "processes": pool(2), "cores": pool(8)},
+		Meters: map[string]enforcer.MeterTerm{"uses": {Max: 5, Scope: enforcer.ScopeHost, Adjustable: true}},
+		Features: map[string]enforcer.Value{"EXPORT": {Kind: enforcer.KindBool, Bool: true},
+			"OFF": {Kind: enforcer.KindBool}}}
 	if change != nil {
 		change(l)
 	}
@@ -33,8 +35,10 @@ func file(t testing.TB, now time.Time, change func(*keygentest.License)) *enforc
 	t.Helper()
 	cloud := keygentest.New(func() time.Time { return now })
 	created := now.Add(-24 * time.Hour)
-	l := keygentest.License{ID: "0b5f5c0e-0000-4000-8000-000000000001", Key: "THE-KEY", Product: "acme", HeartbeatDuration: 10 * time.Minute,
-		Attributes: keygen.Attributes{Name: new("Example"), MaxMachines: new(int64(1)), MaxProcesses: new(int64(2)), Created: &created}}
+	l := keygentest.License{ID: "0b5f5c0e-0000-4000-8000-000000000001", Key: "THE-KEY", Product: "acme",
+		HeartbeatDuration: 10 * time.Minute,
+		Attributes: keygen.Attributes{Name: new("Example"), MaxMachines: new(int64(1)),
+			MaxProcesses: new(int64(2)), Created: &created}}
 	if change != nil {
 		change(&l)
 	}
@@ -43,7 +47,8 @@ func file(t testing.TB, now time.Time, change func(*keygentest.License)) *enforc
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, p := keygen.Format{}.Verify(cloud.LicenseFile(l.ID, "base64+ed25519", 30*24*time.Hour), []plugin.Anchor{anchor})
+	out, p := keygen.Format{}.Verify(cloud.LicenseFile(l.ID, "base64+ed25519", 30*24*time.Hour),
+		[]plugin.Anchor{anchor})
 	if p != nil {
 		t.Fatal(p.Reason)
 	}
@@ -51,11 +56,13 @@ func file(t testing.TB, now time.Time, change func(*keygentest.License)) *enforc
 }
 
 func machineBody(license, fingerprint, more string) string {
-	return fmt.Sprintf(`{"data":{"type":"machines","attributes":{"fingerprint":%q%s},"relationships":{"license":{"data":{"type":"licenses","id":%q}}}}}`, fingerprint, more, license)
+	return fmt.Sprintf(
+		`{"data":{"type":"machines","attributes":{"fingerprint":%q%s},"relationships":{"license":{"data":{"type":"licenses","id":%q}}}}}`, fingerprint, more, license)
 }
 
 func processBody(machine, pid, id string) string {
-	return fmt.Sprintf(`{"data":{"type":"processes"%s,"attributes":{"pid":%q},"relationships":{"machine":{"data":{"type":"machines","id":%q}}}}}`, id, pid, machine)
+	return fmt.Sprintf(
+		`{"data":{"type":"processes"%s,"attributes":{"pid":%q},"relationships":{"machine":{"data":{"type":"machines","id":%q}}}}}`, id, pid, machine)
 }
 
 // A licence is shown with every attribute and relationship that the API has, whichever system it is of.
@@ -64,12 +71,15 @@ func TestDialectLicense(t *testing.T) {
 	now := newDesk().Now()
 	for name, l := range map[string]*enforcer.License{"native": terms(nil), "keygen": file(t, now, nil)} {
 		c := newClient(t, newDesk(l))
-		for _, target := range []string{"/v1/me", "/v1/accounts/acc/me", "/v1/licenses/" + l.ID, "/v1/accounts/acc/licenses/" + l.ID} {
+		for _, target := range []string{"/v1/me", "/v1/accounts/acc/me", "/v1/licenses/" + l.ID,
+			"/v1/accounts/acc/licenses/" + l.ID} {
 			got := c.one(200, "GET", target, "")
-			if got.ID != l.ID || got.Type != "licenses" || got.Attributes["status"] != "ACTIVE" || got.Attributes["name"] != "Example" {
+			if got.ID != l.ID || got.Type != "licenses" || got.Attributes["status"] != "ACTIVE" ||
+				got.Attributes["name"] != "Example" {
 				t.Errorf("%s: GET %s: %+v", name, target, got)
 			}
-			for _, a := range strings.Fields(`name key expiry status uses protected version suspended scheme encrypted strict floating maxMachines maxProcesses maxUsers maxCores
+			for _, a := range strings.Fields(
+				`name key expiry status uses protected version suspended scheme encrypted strict floating maxMachines maxProcesses maxUsers maxCores
 				maxMemory maxDisk maxUses requireHeartbeat requireCheckIn lastValidated lastCheckIn nextCheckIn lastCheckOut permissions metadata created updated`) {
 				if _, ok := got.Attributes[a]; !ok {
 					t.Errorf("%s: GET %s has no attribute %s", name, target, a)
@@ -93,7 +103,8 @@ func TestDialectLicense(t *testing.T) {
 		c.refused(404, "NOT_FOUND", "GET", "/v2/me", "")
 		c.refused(404, "NOT_FOUND", "GET", "/", "")
 		c.refused(405, "", "PUT", "/v1/me", "")
-		for _, a := range []string{"POST /v1/licenses/ID/actions/renew", "POST /v1/licenses/ID/actions/suspend", "POST /v1/licenses/ID/actions/reinstate", "PATCH /v1/licenses/ID", "DELETE /v1/licenses/ID"} {
+		for _, a := range []string{"POST /v1/licenses/ID/actions/renew", "POST /v1/licenses/ID/actions/suspend",
+			"POST /v1/licenses/ID/actions/reinstate", "PATCH /v1/licenses/ID", "DELETE /v1/licenses/ID"} {
 			method, target, _ := strings.Cut(a, " ")
 			c.refused(403, "", method, strings.Replace(target, "ID", l.ID, 1), "")
 		}
@@ -143,7 +154,8 @@ func TestDialectValidation(t *testing.T) {
 	code := func(method, target, body string, want keygen.Code, valid bool) map[string]any {
 		t.Helper()
 		r := c.send(method, target, body)
-		if r.status != 200 || r.doc.Meta["code"] != string(want) || r.doc.Meta["valid"] != valid || r.doc.Meta["ts"] == nil || r.doc.Meta["detail"] == "" {
+		if r.status != 200 || r.doc.Meta["code"] != string(want) || r.doc.Meta["valid"] != valid ||
+			r.doc.Meta["ts"] == nil || r.doc.Meta["detail"] == "" {
 			t.Errorf("%s %s %s: %d %s, want %s", method, target, body, r.status, r.body, want)
 		}
 		return r.doc.Meta
@@ -198,8 +210,10 @@ func TestDialectMachines(t *testing.T) {
 	c := newClient(t, d)
 	parts := `,"cores":4,"hostname":"h","metadata":{"a":1}`
 	m := c.one(201, "POST", "/v1/accounts/acc/machines", machineBody("lic-1", "f/1", parts))
-	if m.Type != "machines" || m.Attributes["fingerprint"] != "f/1" || m.Attributes["heartbeatStatus"] != "NOT_STARTED" || m.Attributes["heartbeatDuration"] != 600.0 ||
-		m.Attributes["requireHeartbeat"] != false || m.Attributes["cores"] != 4.0 || m.Attributes["metadata"].(map[string]any)["a"] != 1.0 {
+	if m.Type != "machines" || m.Attributes["fingerprint"] != "f/1" ||
+		m.Attributes["heartbeatStatus"] != "NOT_STARTED" || m.Attributes["heartbeatDuration"] != 600.0 ||
+		m.Attributes["requireHeartbeat"] != false || m.Attributes["cores"] != 4.0 ||
+		m.Attributes["metadata"].(map[string]any)["a"] != 1.0 {
 		t.Errorf("the machine is %+v", m)
 	}
 	for _, by := range []string{m.ID, url.PathEscape("f/1")} {
@@ -215,7 +229,8 @@ func TestDialectMachines(t *testing.T) {
 	refuse(422, "CORES_INVALID", machineBody("lic-1", "g", `,"cores":0`))
 	refuse(422, "MACHINE_CORE_LIMIT_EXCEEDED", machineBody("lic-1", "g", `,"cores":5`))
 	refuse(422, "", machineBody("lic-1", "g", `,"name":"`+strings.Repeat("x", 5000)+`"`))
-	for _, bad := range []string{"", "{", "[]", `{"data":null}`, `{"data":{"type":"licenses"}}`, machineBody("lic-1", "", ""), machineBody("", "g", ""), machineBody("lic-1", "g", `,"cores":"x"`)} {
+	for _, bad := range []string{"", "{", "[]", `{"data":null}`, `{"data":{"type":"licenses"}}`,
+		machineBody("lic-1", "", ""), machineBody("", "g", ""), machineBody("lic-1", "g", `,"cores":"x"`)} {
 		refuse(400, "", bad)
 	}
 	d.Pass(time.Second)
@@ -239,7 +254,8 @@ func TestDialectMachines(t *testing.T) {
 	}
 	c.refused(404, "NOT_FOUND", "DELETE", "/v1/machines/g", "")
 	c.refused(404, "NOT_FOUND", "POST", "/v1/machines/"+id+"/actions/ping", "")
-	withComponents := strings.Replace(machineBody("lic-1", "h", ""), `"relationships":{`, `"relationships":{"components":{"data":[{"type":"components","attributes":{"fingerprint":"b","name":"board"}}]},`, 1)
+	withComponents := strings.Replace(machineBody("lic-1", "h", ""), `"relationships":{`,
+		`"relationships":{"components":{"data":[{"type":"components","attributes":{"fingerprint":"b","name":"board"}}]},`, 1)
 	h := c.one(201, "POST", "/v1/machines", withComponents)
 	parts1 := c.list("/v1/machines/" + h.ID + "/components")
 	if len(parts1) != 1 || parts1[0].Attributes["name"] != "board" {
@@ -248,16 +264,18 @@ func TestDialectMachines(t *testing.T) {
 	if got := c.one(200, "GET", "/v1/components/"+parts1[0].ID, ""); got.Attributes["fingerprint"] != "b" {
 		t.Errorf("the component is %+v", got)
 	}
-	refuse(422, "COMPONENTS_FINGERPRINT_TAKEN", strings.Replace(withComponents, `"name":"board"}}`, `"name":"board"}},{"type":"components","attributes":{"fingerprint":"b","name":"c"}}`, 1))
+	refuse(422, "COMPONENTS_FINGERPRINT_TAKEN", strings.Replace(withComponents, `"name":"board"}}`,
+		`"name":"board"}},{"type":"components","attributes":{"fingerprint":"b","name":"c"}}`, 1))
 }
 
-// A machine that must keep a heartbeat, and one that began to ping, lose their slot when they stop; a reset ends the watch over
-// the latter.
+// A machine that must keep a heartbeat, and one that began to ping, lose their slot when they stop; a reset ends the
+// watch over the latter.
 func TestDialectHeartbeats(t *testing.T) {
 	t.Parallel()
 	d := newDesk()
 	l := file(t, d.Now(), func(l *keygentest.License) { l.Attributes.RequireHeartbeat = true })
-	l.Terms["included"] = []any{map[string]any{"type": "policies", "id": "policy-of-" + l.ID, "attributes": map[string]any{"heartbeatResurrectionStrategy": "2_MINUTE_REVIVE"}}}
+	l.Terms["included"] = []any{map[string]any{"type": "policies", "id": "policy-of-" + l.ID,
+		"attributes": map[string]any{"heartbeatResurrectionStrategy": "2_MINUTE_REVIVE"}}}
 	d.Judge(l)
 	pass := func(by time.Duration) { // the upstream hears of the agent, whatever becomes of its machines
 		d.Pass(by)
@@ -273,33 +291,40 @@ func TestDialectHeartbeats(t *testing.T) {
 	pass(9 * time.Minute)
 	c.one(200, "POST", "/v1/machines/f/actions/ping", "")
 	pass(9 * time.Minute)
-	if got := c.one(200, "POST", "/v1/machines/"+m.ID+"/actions/ping-heartbeat", ""); got.Attributes["heartbeatStatus"] != "ALIVE" {
+	if got := c.one(200, "POST", "/v1/machines/"+m.ID+"/actions/ping-heartbeat",
+		""); got.Attributes["heartbeatStatus"] != "ALIVE" {
 		t.Errorf("pinged in time: %+v", got.Attributes)
 	}
 	pass(11 * time.Minute)
 	if got := c.one(200, "GET", "/v1/machines/f", ""); got.Attributes["heartbeatStatus"] != "DEAD" {
 		t.Errorf("a ping missed: %+v", got.Attributes)
 	}
-	if r := c.send("POST", "/v1/licenses/"+license+"/actions/validate", `{"meta":{"scope":{"fingerprint":"f"}}}`); r.doc.Meta["code"] != "HEARTBEAT_DEAD" {
+	if r := c.send("POST", "/v1/licenses/"+license+"/actions/validate",
+		`{"meta":{"scope":{"fingerprint":"f"}}}`); r.doc.Meta["code"] != "HEARTBEAT_DEAD" {
 		t.Errorf("a ping missed: %s", r.body)
 	}
-	if got := c.one(200, "POST", "/v1/machines/f/actions/ping", ""); got.Attributes["heartbeatStatus"] != "RESURRECTED" {
+	if got := c.one(200, "POST", "/v1/machines/f/actions/ping", ""); got.Attributes["heartbeatStatus"] !=
+		"RESURRECTED" {
 		t.Errorf("within the time to revive: %+v", got.Attributes)
 	}
 	c.refused(422, "MACHINE_LIMIT_EXCEEDED", "POST", "/v1/machines", machineBody(license, "g", ""))
 	pass(13 * time.Minute)
 	c.refused(404, "NOT_FOUND", "POST", "/v1/machines/f/actions/ping", "")
 
-	d = newDesk(terms(func(l *enforcer.License) { l.Pools["machines"] = enforcer.PoolTerm{Max: 1, Scope: enforcer.ScopeHost} }))
+	d = newDesk(terms(func(l *enforcer.License) {
+		l.Pools["machines"] = enforcer.PoolTerm{Max: 1, Scope: enforcer.ScopeHost}
+	}))
 	c = newClient(t, d)
 	made := c.one(201, "POST", "/v1/machines", machineBody("lic-1", "f", ""))
 	d.Pass(time.Hour)
 	got := c.one(200, "POST", "/v1/machines/f/actions/ping", "") // the pool is full, with itself
-	if got.ID != made.ID || got.Attributes["heartbeatStatus"] != "ALIVE" || got.Attributes["requireHeartbeat"] != true || got.Attributes["created"] != made.Attributes["created"] {
+	if got.ID != made.ID || got.Attributes["heartbeatStatus"] != "ALIVE" ||
+		got.Attributes["requireHeartbeat"] != true || got.Attributes["created"] != made.Attributes["created"] {
 		t.Errorf("the first ping: %+v", got)
 	}
 	d.Pass(9 * time.Minute)
-	if got := c.one(200, "POST", "/v1/machines/"+made.ID+"/actions/reset", ""); got.ID != made.ID || got.Attributes["heartbeatStatus"] != "NOT_STARTED" {
+	if got := c.one(200, "POST", "/v1/machines/"+made.ID+"/actions/reset", ""); got.ID != made.ID ||
+		got.Attributes["heartbeatStatus"] != "NOT_STARTED" {
 		t.Errorf("reset: %+v", got)
 	}
 	d.Pass(24 * time.Hour)
@@ -308,8 +333,8 @@ func TestDialectHeartbeats(t *testing.T) {
 	c.one(201, "POST", "/v1/machines", machineBody("lic-1", "g", ""))
 }
 
-// A ping is answered as good as long as the lease stands: where nothing can be written, where the licence is suspended, and where
-// there is none any more.
+// A ping is answered as good as long as the lease stands: where nothing can be written, where the licence is suspended,
+// and where there is none any more.
 func TestDialectPingsAreGood(t *testing.T) {
 	t.Parallel()
 	d := newDesk(terms(nil))
@@ -320,7 +345,8 @@ func TestDialectPingsAreGood(t *testing.T) {
 	c.one(200, "POST", "/v1/machines/g/actions/ping", "")
 	good := func(when string) {
 		t.Helper()
-		for _, target := range []string{"/v1/machines/" + held.ID, "/v1/processes/" + p.ID, "/v1/machines/" + watched.ID} {
+		for _, target := range []string{"/v1/machines/" + held.ID, "/v1/processes/" + p.ID,
+			"/v1/machines/" + watched.ID} {
 			if r := c.send("POST", target+"/actions/ping", ""); r.status != 200 {
 				t.Errorf("%s: %s: %d %s", when, target, r.status, r.body)
 			}
@@ -349,7 +375,8 @@ func TestDialectProcesses(t *testing.T) {
 	c := newClient(t, d)
 	m := c.one(201, "POST", "/v1/machines", machineBody("lic-1", "f", ""))
 	p := c.one(201, "POST", "/v1/processes", processBody(m.ID, "1", ""))
-	if p.Type != "processes" || p.Attributes["pid"] != "1" || p.Attributes["status"] != "ALIVE" || p.Attributes["interval"] != 600.0 {
+	if p.Type != "processes" || p.Attributes["pid"] != "1" || p.Attributes["status"] != "ALIVE" ||
+		p.Attributes["interval"] != 600.0 {
 		t.Errorf("the process is %+v", p)
 	}
 	refuse := func(status int, code, body string) {
@@ -394,15 +421,19 @@ func TestDialectUsage(t *testing.T) {
 	c := newClient(t, d)
 	do := func(action, body string, want float64) {
 		t.Helper()
-		if got := c.one(200, "POST", "/v1/licenses/lic-1/actions/"+action+"-usage", body); got.Attributes["uses"] != want {
+		if got := c.one(200, "POST", "/v1/licenses/lic-1/actions/"+action+"-usage", body); got.Attributes["uses"] !=
+			want {
 			t.Errorf("%s %s: %v uses, want %v", action, body, got.Attributes["uses"], want)
 		}
 	}
 	do("increment", "", 1)
 	do("increment", `{"meta":{"increment":3}}`, 4)
-	c.refused(422, "USES_LIMIT_EXCEEDED", "POST", "/v1/licenses/lic-1/actions/increment-usage", `{"meta":{"increment":2}}`)
-	c.refused(422, "USES_LIMIT_EXCEEDED", "POST", "/v1/licenses/lic-1/actions/increment-usage", `{"meta":{"increment":2147483647}}`)
-	for _, bad := range []string{`{"meta":{"increment":0}}`, `{"meta":{"increment":-1}}`, `{"meta":{"increment":2147483648}}`, `{"meta":{"increment":"1"}}`} {
+	c.refused(422, "USES_LIMIT_EXCEEDED", "POST", "/v1/licenses/lic-1/actions/increment-usage",
+		`{"meta":{"increment":2}}`)
+	c.refused(422, "USES_LIMIT_EXCEEDED", "POST", "/v1/licenses/lic-1/actions/increment-usage",
+		`{"meta":{"increment":2147483647}}`)
+	for _, bad := range []string{`{"meta":{"increment":0}}`, `{"meta":{"increment":-1}}`,
+		`{"meta":{"increment":2147483648}}`, `{"meta":{"increment":"1"}}`} {
 		c.refused(400, "", "POST", "/v1/licenses/lic-1/actions/increment-usage", bad)
 	}
 	do("decrement", `{"meta":{"decrement":2}}`, 2)
@@ -410,12 +441,15 @@ func TestDialectUsage(t *testing.T) {
 	do("reset", "", 0)
 	d.Judge(terms(func(l *enforcer.License) { l.Meters = nil }))
 	c.refused(403, "", "POST", "/v1/licenses/lic-1/actions/increment-usage", "")
-	d.Judge(terms(func(l *enforcer.License) { l.Meters["uses"] = enforcer.MeterTerm{Max: 5, Scope: enforcer.ScopeHost} }))
+	d.Judge(terms(func(l *enforcer.License) {
+		l.Meters["uses"] = enforcer.MeterTerm{Max: 5, Scope: enforcer.ScopeHost}
+	}))
 	do("increment", "", 1)
 	c.refused(403, "", "POST", "/v1/licenses/lic-1/actions/decrement-usage", "")
 }
 
-// Files are checked out in both encodings, signed by the dialect's key, read back by the format, and end with the licence.
+// Files are checked out in both encodings, signed by the dialect's key, read back by the format, and end with the
+// licence.
 func TestDialectCheckOut(t *testing.T) {
 	t.Parallel()
 	d := newDesk(terms(nil))
@@ -436,17 +470,23 @@ func TestDialectCheckOut(t *testing.T) {
 		return l
 	}
 	secrets := plugin.Secrets{Keys: []string{"THE-KEY"}, Fingerprint: "f"}
-	for _, query := range []string{"?encrypt=true", "?encrypt=false", "?algorithm=base64%2Bed25519", "?algorithm=aes-256-gcm%2Bed25519&ttl=86400", "?ttl=&include=policy,product"} {
+	for _, query := range []string{"?encrypt=true", "?encrypt=false", "?algorithm=base64%2Bed25519",
+		"?algorithm=aes-256-gcm%2Bed25519&ttl=86400", "?ttl=&include=policy,product"} {
 		got := c.one(200, "POST", "/v1/licenses/lic-1/actions/check-out"+query, `{}`)
 		l := read(query, got.Attributes["certificate"].(string), secrets)
-		if got.Type != "license-files" || l.ID != "lic-1" || l.Product != "acme" || l.Pools["machines"].Max != 2 || !l.Issued.Equal(d.Now()) {
+		if got.Type != "license-files" || l.ID != "lic-1" || l.Product != "acme" || l.Pools["machines"].Max != 2 ||
+			!l.Issued.Equal(d.Now()) {
 			t.Errorf("%s: %+v, %+v", query, got, l)
 		}
-		if query == "?ttl=&include=policy,product" && (got.Attributes["expiry"] != "2026-09-01T00:00:00.000Z" || !l.Expires.Equal(time.Date(2026, 9, 1, 0, 0, 0, 0, time.UTC))) {
+		if query == "?ttl=&include=policy,product" && (got.Attributes["expiry"] != "2026-09-01T00:00:00.000Z" ||
+			!l.Expires.Equal(time.Date(2026, 9, 1, 0, 0, 0, 0, time.UTC))) {
 			t.Errorf("%s: it ends %v", query, got.Attributes["expiry"])
 		}
-		m := c.one(200, "POST", "/v1/machines/f/actions/check-out"+strings.Replace(query, "include=policy,product", "include=license,license.policy", 1), `{"meta":{"include":["license"]}}`)
-		if l := read(query, m.Attributes["certificate"].(string), secrets); m.Type != "machine-files" || l.ID != "lic-1" || len(l.Hosts) != 1 {
+		m := c.one(200, "POST", "/v1/machines/f/actions/check-out"+
+			strings.Replace(query, "include=policy,product", "include=license,license.policy", 1),
+			`{"meta":{"include":["license"]}}`)
+		if l := read(query, m.Attributes["certificate"].(string), secrets); m.Type != "machine-files" ||
+			l.ID != "lic-1" || len(l.Hosts) != 1 {
 			t.Errorf("%s: %+v, %+v", query, m, l)
 		}
 		bare := c.send("GET", "/v1/licenses/lic-1/actions/check-out"+query, "")
@@ -454,7 +494,10 @@ func TestDialectCheckOut(t *testing.T) {
 			t.Errorf("%s: the bare file comes as %s", query, bare.header.Get("Content-Type"))
 		}
 	}
-	for _, bad := range []struct{ query, code string }{{"?ttl=60", "CHECKOUT_TTL_INVALID"}, {"?ttl=x", "CHECKOUT_TTL_INVALID"}, {"?include=machines", "CHECKOUT_INCLUDE_INVALID"},
+	for _, bad := range []struct {
+		query, code string
+	}{{"?ttl=60", "CHECKOUT_TTL_INVALID"}, {"?ttl=x", "CHECKOUT_TTL_INVALID"},
+		{"?include=machines", "CHECKOUT_INCLUDE_INVALID"},
 		{"?algorithm=base64%2Brsa-sha256", "CHECKOUT_ALGORITHM_INVALID"}} {
 		c.refused(400, bad.code, "POST", "/v1/licenses/lic-1/actions/check-out"+bad.query, "")
 	}
@@ -462,7 +505,8 @@ func TestDialectCheckOut(t *testing.T) {
 	c.refused(403, "", "POST", "/v1/licenses/lic-1/actions/check-out", "")
 }
 
-// Who may call: a key that the licence or the listener's file knows, or whom the kernel vouches for. Callers do not see each other's.
+// Who may call: a key that the licence or the listener's file knows, or whom the kernel vouches for. Callers do not see
+// each other's.
 func TestDialectCredentials(t *testing.T) {
 	t.Parallel()
 	d := newDesk(terms(nil))
@@ -520,8 +564,11 @@ func hexKey() string { return fmt.Sprintf("%x", newDesk().Key().Public()) }
 
 // Whatever a document says, the answer is signed JSON of the API's form, and never a fault of the server.
 func FuzzDialect(f *testing.F) {
-	for _, body := range []string{"", "{}", machineBody("lic-1", "f", `,"cores":1`), processBody("f", "1", ""), `{"meta":{"key":"k","nonce":1,"scope":{"fingerprints":["a"],"components":[]}}}`,
-		`{"meta":{"increment":1}}`, `{"meta":{"ttl":null,"include":["license"],"encrypt":true,"algorithm":"base64+ed25519"}}`, `{"data":{"type":"machines","attributes":[],"relationships":{"components":{"data":[{}]}}}}`} {
+	for _, body := range []string{"", "{}", machineBody("lic-1", "f", `,"cores":1`), processBody("f", "1", ""),
+		`{"meta":{"key":"k","nonce":1,"scope":{"fingerprints":["a"],"components":[]}}}`,
+		`{"meta":{"increment":1}}`,
+		`{"meta":{"ttl":null,"include":["license"],"encrypt":true,"algorithm":"base64+ed25519"}}`,
+		`{"data":{"type":"machines","attributes":[],"relationships":{"components":{"data":[{}]}}}}`} {
 		for i := range fuzzed {
 			f.Add(uint8(i), body)
 		}
@@ -541,8 +588,10 @@ func FuzzDialect(f *testing.F) {
 	})
 }
 
-var fuzzed = []string{"/v1/machines", "/v1/processes", "/v1/licenses/actions/validate-key", "/v1/licenses/lic-1/actions/validate", "/v1/licenses/lic-1/actions/check-out",
-	"/v1/machines/m/actions/check-out", "/v1/licenses/lic-1/actions/increment-usage", "/v1/licenses/lic-1/actions/decrement-usage", "/v1/machines/m/actions/ping"}
+var fuzzed = []string{"/v1/machines", "/v1/processes", "/v1/licenses/actions/validate-key",
+	"/v1/licenses/lic-1/actions/validate", "/v1/licenses/lic-1/actions/check-out",
+	"/v1/machines/m/actions/check-out", "/v1/licenses/lic-1/actions/increment-usage",
+	"/v1/licenses/lic-1/actions/decrement-usage", "/v1/machines/m/actions/ping"}
 
 // What is over when its answer is about to be written is denied, in the API's words.
 func TestDialectAnswersLate(t *testing.T) {

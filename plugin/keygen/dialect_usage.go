@@ -49,7 +49,8 @@ func (x *exchange) increment() *response {
 	if x.uses()+n > maxUses {
 		return invalid("USES_LIMIT_EXCEEDED", "usage exceeds 2147483647", "/data/attributes/uses")
 	}
-	_, _, d := x.Acquire(x.r.Context(), &enforcer.Acquire{Caller: x.caller, Lifetime: enforcer.LifetimeDraw, Pool: MeterUses, N: n, Wait: growsWithin}, nil)
+	_, _, d := x.Acquire(x.r.Context(), &enforcer.Acquire{Caller: x.caller, Lifetime: enforcer.LifetimeDraw,
+		Pool: MeterUses, N: n, Wait: growsWithin}, nil)
 	return x.counted(d)
 }
 
@@ -58,7 +59,8 @@ func (x *exchange) counted(d *enforcer.Denial) *response {
 	case d == nil:
 		return show(x.licenseObject())
 	case d.Code == enforcer.MeterEmpty:
-		return invalid("USES_LIMIT_EXCEEDED", "usage exceeds maximum allowed by current policy: "+d.Detail, "/data/attributes/uses")
+		return invalid("USES_LIMIT_EXCEEDED", "usage exceeds maximum allowed by current policy: "+d.Detail,
+			"/data/attributes/uses")
 	case d.Code == enforcer.BadRequest:
 		return invalid("USES_INVALID", "must be greater than or equal to 0: "+d.Detail, "/data/attributes/uses")
 	}

@@ -43,7 +43,8 @@ type session struct {
 	state state
 	reply *plugin.Reply
 	asked int64 // validations
-	// policy is the id of the licence's policy, as the last validation has it; scoped is what of the scope its policy demands.
+	// policy is the id of the licence's policy, as the last validation has it; scoped is what of the scope its policy
+	// demands.
 	policy string
 	scoped map[string]any
 }
@@ -54,7 +55,8 @@ func (c *Client) begin(ctx context.Context, r *plugin.Request) (*session, *plugi
 	s := &session{Client: c, ctx: ctx, req: r, reply: &plugin.Reply{}}
 	d, p := read(r.Document, c.cfg.Anchors(), secrets)
 	if d == nil || p != nil {
-		return nil, &plugin.Error{Class: plugin.Misconfigured, Reason: "the licence document cannot be read any more: " + p.Reason, Hint: p.Hint}
+		return nil, &plugin.Error{Class: plugin.Misconfigured,
+			Reason: "the licence document cannot be read any more: " + p.Reason, Hint: p.Hint}
 	}
 	if len(r.State) > 0 {
 		_ = json.Unmarshal(r.State, &s.state) // of an older agent: all of it can be asked again
@@ -66,10 +68,12 @@ func (c *Client) begin(ctx context.Context, r *plugin.Request) (*session, *plugi
 	}
 	switch {
 	case s.key == "" && c.cfg.Token == "":
-		return nil, &plugin.Error{Class: plugin.Misconfigured, Reason: "there is neither a licence key nor a token that speaks for the licence",
-			Hint: "install the licence key (`usher license install FILE --key -`), or give upstream.keygen.token_file"}
+		return nil, &plugin.Error{Class: plugin.Misconfigured,
+			Reason: "there is neither a licence key nor a token that speaks for the licence",
+			Hint:   "install the licence key (`usher license install FILE --key -`), or give upstream.keygen.token_file"}
 	case r.Fingerprint == "":
-		return nil, &plugin.Error{Class: plugin.Misconfigured, Reason: "this host has no fingerprint to activate it by", Hint: "give host.fingerprint"}
+		return nil, &plugin.Error{Class: plugin.Misconfigured, Reason: "this host has no fingerprint to activate it by",
+			Hint: "give host.fingerprint"}
 	}
 	return s, nil
 }
@@ -90,7 +94,8 @@ func licenseKey(set *dataset) string {
 }
 
 // duty takes steps, and returns the reply with the state to come back with.
-func (c *Client) duty(ctx context.Context, r *plugin.Request, steps ...func(*session) *plugin.Error) (*plugin.Reply, error) {
+func (c *Client) duty(ctx context.Context, r *plugin.Request,
+	steps ...func(*session) *plugin.Error) (*plugin.Reply, error) {
 	s, e := c.begin(ctx, r)
 	for _, step := range steps {
 		if e == nil {
@@ -118,7 +123,8 @@ func (c *Client) Heartbeat(ctx context.Context, r *plugin.Request) (*plugin.Repl
 	return c.duty(ctx, r, (*session).ping)
 }
 
-// CheckIn checks the licence in where its policy wants that, validates it for this host, and brings a fresh machine file.
+// CheckIn checks the licence in where its policy wants that, validates it for this host, and brings a fresh machine
+// file.
 func (c *Client) CheckIn(ctx context.Context, r *plugin.Request) (*plugin.Reply, error) {
 	return c.duty(ctx, r, (*session).settle, (*session).checkOut)
 }
@@ -128,8 +134,8 @@ func (c *Client) Deactivate(ctx context.Context, r *plugin.Request) (*plugin.Rep
 	return c.duty(ctx, r, (*session).delete)
 }
 
-// send makes a call of the API for the licence. An answer that seems old may be fresh, and this host's clock wrong: a validation
-// tells, for its answer repeats our nonce.
+// send makes a call of the API for the licence. An answer that seems old may be fresh, and this host's clock wrong: a
+// validation tells, for its answer repeats our nonce.
 func (s *session) send(method, path string, body any) (*answer, *plugin.Error) {
 	q := call{method: method, path: path, body: body, auth: s.auth(), test: s.test()}
 	a, e := s.Client.send(s.ctx, q)
@@ -165,18 +171,19 @@ func (s *session) machine() string {
 	}
 }
 
-// machineID is the id that this host gives its machine: the same for a try that is made again, so that no lost answer costs a
-// place. Keygen takes UUIDs of version 4 alone.
+// machineID is the id that this host gives its machine: the same for a try that is made again, so that no lost answer
+// costs a place. Keygen takes UUIDs of version 4 alone.
 func (s *session) machineID() string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "usher-keygen-machine\x00%s\x00%s\x00%s\x00%d", s.state.License, s.req.Fingerprint, s.req.AgentKey, s.state.Generation))
+	sum := sha256.Sum256(fmt.Appendf(nil, "usher-keygen-machine\x00%s\x00%s\x00%s\x00%d", s.state.License,
+		s.req.Fingerprint, s.req.AgentKey, s.state.Generation))
 	b := sum[:16]
 	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
 	h := hex.EncodeToString(b)
 	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
 }
 
-// nonce returns another number for each validation, made of the request's; where that has none, a random one. It is exact in every
-// JSON.
+// nonce returns another number for each validation, made of the request's; where that has none, a random one. It is
+// exact in every JSON.
 func (s *session) nonce() int64 {
 	seed := s.req.Nonce
 	if len(seed) == 0 {
@@ -197,7 +204,8 @@ func (s *session) validate() (*answer, *plugin.Error) {
 		scope["product"] = s.req.Product
 	}
 	meta := map[string]any{"nonce": nonce, "scope": scope}
-	q := call{method: http.MethodPost, path: "licenses/actions/validate-key", nonce: nonce, test: s.test(), body: map[string]any{"meta": meta}}
+	q := call{method: http.MethodPost, path: "licenses/actions/validate-key", nonce: nonce, test: s.test(),
+		body: map[string]any{"meta": meta}}
 	if s.key != "" {
 		// Without authentication a suspended licence is told so, and not turned away.
 		meta["key"] = s.key
@@ -310,7 +318,8 @@ func (s *session) components() (out []component) {
 
 // verdict turns a validation that is no yes into an error.
 func verdict(a *answer) *plugin.Error {
-	e := &plugin.Error{Class: plugin.Refused, SystemCode: string(a.Meta.Code), Reason: "Keygen says: " + cmp.Or(a.Meta.Detail, a.Meta.Code.Detail(), "the licence is not valid")}
+	e := &plugin.Error{Class: plugin.Refused, SystemCode: string(a.Meta.Code),
+		Reason: "Keygen says: " + cmp.Or(a.Meta.Detail, a.Meta.Code.Detail(), "the licence is not valid")}
 	switch a.Meta.Code {
 	case CodeNotFound:
 		e.Code = enforcer.NotFound
@@ -332,7 +341,8 @@ func verdict(a *answer) *plugin.Error {
 		e.Code = enforcer.TooMuchMemory
 	case CodeTooMuchDisk:
 		e.Code = enforcer.TooMuchDisk
-	case CodeNoMachine, CodeNoMachines, CodeFingerprintMismatch, CodeTooManyMachines, CodeTooManyUsers, CodeTooManyProcesses, CodeMachineMismatch:
+	case CodeNoMachine, CodeNoMachines, CodeFingerprintMismatch, CodeTooManyMachines, CodeTooManyUsers,
+		CodeTooManyProcesses, CodeMachineMismatch:
 		e.Code = enforcer.FingerprintMismatch
 	default:
 		// The policy wants to be told what the agent does not know, or the check-in was not taken.
@@ -400,15 +410,18 @@ func (s *session) create() *plugin.Error {
 			attributes[name] = n
 		}
 	}
-	relationships := map[string]any{"license": map[string]any{"data": map[string]any{"type": "licenses", "id": s.state.License}}}
+	relationships := map[string]any{"license": map[string]any{"data": map[string]any{"type": "licenses",
+		"id": s.state.License}}}
 	var components []any
 	for _, c := range s.components() {
-		components = append(components, map[string]any{"type": "components", "attributes": map[string]any{"name": c.name, "fingerprint": c.fingerprint}})
+		components = append(components, map[string]any{"type": "components",
+			"attributes": map[string]any{"name": c.name, "fingerprint": c.fingerprint}})
 	}
 	if len(components) > 0 {
 		relationships["components"] = map[string]any{"data": components}
 	}
-	a, e := s.send(http.MethodPost, "machines", map[string]any{"data": map[string]any{"type": "machines", "id": id, "attributes": attributes, "relationships": relationships}})
+	a, e := s.send(http.MethodPost, "machines", map[string]any{"data": map[string]any{"type": "machines", "id": id,
+		"attributes": attributes, "relationships": relationships}})
 	if e != nil {
 		return e
 	}
@@ -470,8 +483,8 @@ func (s *session) delete() *plugin.Error {
 	}
 }
 
-// checkOut brings a machine file for this host, made as the document at hand is: encrypted or not, signed with the same key, for
-// as long, with what that includes. A licence that may not have one goes on with the document that it has.
+// checkOut brings a machine file for this host, made as the document at hand is: encrypted or not, signed with the same
+// key, for as long, with what that includes. A licence that may not have one goes on with the document that it has.
 func (s *session) checkOut() *plugin.Error {
 	encoding, alg, _ := strings.Cut(s.doc.alg, "+")
 	if s.doc.kind == signedKey {
@@ -494,7 +507,8 @@ func (s *session) checkOut() *plugin.Error {
 	if e == nil && a.status == http.StatusNotFound { // another program has made this host's machine anew
 		s.state.Machine = ""
 		if e = s.find(); e == nil {
-			a, e = s.send(http.MethodPost, "machines/"+url.PathEscape(s.state.Machine)+"/actions/check-out", map[string]any{"meta": meta})
+			a, e = s.send(http.MethodPost, "machines/"+url.PathEscape(s.state.Machine)+"/actions/check-out",
+				map[string]any{"meta": meta})
 		}
 	}
 	switch {

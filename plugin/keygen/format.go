@@ -71,7 +71,8 @@ type document struct {
 	key    string // the licence key that opened it, or that it is; a secret
 }
 
-// read verifies a document and returns what it says. With a problem of its signature comes what can be read without believing it.
+// read verifies a document and returns what it says. With a problem of its signature comes what can be read without
+// believing it.
 func read(raw []byte, anchors []plugin.Anchor, s plugin.Secrets) (*document, *enforcer.Problem) {
 	if len(raw) > plugin.MaxDocument {
 		return nil, malformed("", "it has %d bytes; a document has at most %d (1 MiB)", len(raw), plugin.MaxDocument)
@@ -99,15 +100,19 @@ func readFile(all []string, anchors []plugin.Anchor, s plugin.Secrets) (*documen
 	}
 	encoding, alg, _ := strings.Cut(e.Alg, "+")
 	if encoding != "base64" && encoding != "aes-256-gcm" || !slices.Contains(Algorithms(), alg) {
-		return nil, malformed("update the agent, or have the vendor check it out with another algorithm", "its algorithm %q is none that is known", short(e.Alg))
+		return nil, malformed("update the agent, or have the vendor check it out with another algorithm",
+			"its algorithm %q is none that is known", short(e.Alg))
 	}
 	sig, ok := unbase64(e.Sig)
 	if !ok {
-		return nil, malformed("copy the whole file again, as the vendor sent it", "its signature is not base64: it has been changed on the way")
+		return nil, malformed("copy the whole file again, as the vendor sent it",
+			"its signature is not base64: it has been changed on the way")
 	}
 	d := &document{kind: k, alg: e.Alg}
 	signed := []byte(string(k) + "/" + e.Enc)
-	anchor, p := believe(anchors, alg, func(a plugin.Anchor) bool { return a.Algorithm == alg && serves(a, schemeFile) }, func(a plugin.Anchor) bool { return verifies(a, signed, sig) })
+	anchor, p := believe(anchors, alg, func(a plugin.Anchor) bool {
+		return a.Algorithm == alg && serves(a, schemeFile)
+	}, func(a plugin.Anchor) bool { return verifies(a, signed, sig) })
 	d.anchor = anchor
 	switch {
 	case encoding == "base64":
@@ -131,7 +136,8 @@ func orElse(p, q *enforcer.Problem) *enforcer.Problem {
 	return q
 }
 
-// decrypt opens what is encrypted with the first licence key that does; a machine file's needs the host's fingerprint too.
+// decrypt opens what is encrypted with the first licence key that does; a machine file's needs the host's fingerprint
+// too.
 func (d *document) decrypt(enc string, s plugin.Secrets) *enforcer.Problem {
 	parts := strings.Split(enc, ".")
 	if len(parts) != 3 {
@@ -146,7 +152,8 @@ func (d *document) decrypt(enc string, s plugin.Secrets) *enforcer.Problem {
 	}
 	ciphertext, iv, tag := raw[0], raw[1], raw[2]
 	if len(iv) != 12 || len(tag) != 16 { // cipher.AEAD panics on another
-		return malformed("", "what it says is encrypted with an IV of %d and a tag of %d bytes; 12 and 16 they are", len(iv), len(tag))
+		return malformed("", "what it says is encrypted with an IV of %d and a tag of %d bytes; 12 and 16 they are",
+			len(iv), len(tag))
 	}
 	for _, key := range s.Keys {
 		secret := key
@@ -160,9 +167,11 @@ func (d *document) decrypt(enc string, s plugin.Secrets) *enforcer.Problem {
 	}
 	p := &enforcer.Problem{System: System, Code: enforcer.Unavailable, SystemCode: "ENCRYPTED",
 		Reason: "its signature is good, but it is encrypted, and there is no licence key to open it with",
-		Hint:   "put the licence key into a file beside it whose name ends in .key, name a file of keys as license.key_file, or install it with `usher license install FILE --key -`"}
+		Hint: "put the licence key into a file beside it whose name ends in .key, name a file of keys as " +
+			"license.key_file, or install it with `usher license install FILE --key -`"}
 	if n := len(s.Keys); n > 0 {
-		p.Reason = fmt.Sprintf("its signature is good, but it is encrypted, and none of the licence keys at hand (%d) opens it", n)
+		p.Reason = fmt.Sprintf(
+			"its signature is good, but it is encrypted, and none of the licence keys at hand (%d) opens it", n)
 	}
 	if d.kind == machineFile {
 		p.Reason += fmt.Sprintf(" on this host, whose fingerprint is %q to Keygen", short(s.Fingerprint))
@@ -196,8 +205,8 @@ func malformed(hint, format string, args ...any) *enforcer.Problem {
 	return &enforcer.Problem{System: System, Code: enforcer.Malformed, Reason: fmt.Sprintf(format, args...), Hint: hint}
 }
 
-// Fingerprint returns the value of [Component] for what Keygen calls a host: HMAC-SHA-256, keyed by the component's name. Unlike
-// other components it is not keyed by product, for a vendor's fingerprint is one for all of his.
+// Fingerprint returns the value of [Component] for what Keygen calls a host: HMAC-SHA-256, keyed by the component's
+// name. Unlike other components it is not keyed by product, for a vendor's fingerprint is one for all of his.
 func Fingerprint(raw string) string {
 	m := hmac.New(sha256.New, []byte(Component))
 	m.Write([]byte(raw))

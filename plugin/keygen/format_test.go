@@ -32,18 +32,22 @@ type account struct {
 func newAccount(t testing.TB) *account {
 	t.Helper()
 	key := ed25519.NewKeyFromSeed([]byte(strings.Repeat("k", 32)))
-	return &account{key, []plugin.Anchor{anchor(t, "account", hex.EncodeToString(key.Public().(ed25519.PublicKey)), "")}}
+	return &account{key, []plugin.Anchor{anchor(t, "account", hex.EncodeToString(key.Public().(ed25519.PublicKey)),
+		"")}}
 }
 
 type object = map[string]any
 
 // licence returns a dataset, with attributes and a policy that the test changes.
 func licence(attributes, policy object) object {
-	a := object{"name": "Acme", "key": "SECRET-KEY", "expiry": "2027-01-01T00:00:00.000Z", "status": "ACTIVE", "uses": 4, "suspended": false, "floating": true, "strict": true,
+	a := object{"name": "Acme", "key": "SECRET-KEY", "expiry": "2027-01-01T00:00:00.000Z", "status": "ACTIVE",
+		"uses": 4, "suspended": false, "floating": true, "strict": true,
 		"maxMachines": 4, "maxProcesses": 8, "maxUsers": nil, "maxCores": 64, "maxUses": 10}
 	maps.Copy(a, attributes)
 	rel := func(kind, id string) object { return object{"data": object{"type": kind, "id": id}} }
-	out := object{"data": object{"type": "licenses", "id": "lic-1", "attributes": a, "relationships": object{"product": rel("products", "prod-1"), "policy": rel("policies", "pol-1"), "account": rel("accounts", "acc-1")}},
+	out := object{"data": object{"type": "licenses", "id": "lic-1", "attributes": a,
+		"relationships": object{"product": rel("products", "prod-1"), "policy": rel("policies", "pol-1"),
+			"account": rel("accounts", "acc-1")}},
 		"meta": object{"issued": "2026-01-01T00:00:00.000Z", "expiry": "2026-02-01T00:00:00.000Z", "ttl": 2629746}}
 	if policy != nil {
 		out["included"] = []any{object{"type": "policies", "id": "pol-1", "attributes": policy}}
@@ -55,14 +59,16 @@ func licence(attributes, policy object) object {
 func machineOf(l object, attributes object) object {
 	a := object{"fingerprint": "host-1", "name": "render-7"}
 	maps.Copy(a, attributes)
-	return object{"data": object{"type": "machines", "id": "mac-1", "attributes": a, "relationships": object{"license": object{"data": object{"type": "licenses", "id": "lic-1"}}}},
+	return object{"data": object{"type": "machines", "id": "mac-1", "attributes": a,
+		"relationships": object{"license": object{"data": object{"type": "licenses", "id": "lic-1"}}}},
 		"included": append([]any{l["data"]}, included(l)...), "meta": l["meta"]}
 }
 
 func included(l object) []any { all, _ := l["included"].([]any); return all }
 
 func encode(kind, enc, alg string, key ed25519.PrivateKey) []byte {
-	e, _ := json.Marshal(object{"enc": enc, "sig": base64.StdEncoding.EncodeToString(ed25519.Sign(key, []byte(strings.ToLower(kind)+"/"+enc))), "alg": alg})
+	e, _ := json.Marshal(object{"enc": enc,
+		"sig": base64.StdEncoding.EncodeToString(ed25519.Sign(key, []byte(strings.ToLower(kind)+"/"+enc))), "alg": alg})
 	body := base64.StdEncoding.EncodeToString(e)
 	var b strings.Builder
 	fmt.Fprintf(&b, "-----BEGIN %s FILE-----\n", kind)
@@ -96,16 +102,20 @@ func TestTerms(t *testing.T) {
 		want := map[string]enforcer.PoolTerm{
 			"machines":  {Max: 4, Unit: "machine", Scope: enforcer.ScopeSite},
 			"processes": {Max: 8, Unit: "process", Scope: enforcer.ScopeSite},
-			"users":     {Max: enforcer.Unlimited, Unit: "user", Scope: enforcer.ScopeSite, CountBy: enforcer.CountUser},
-			"cores":     {Max: 64, Unit: "core", Scope: enforcer.ScopeSite},
+			"users": {Max: enforcer.Unlimited, Unit: "user", Scope: enforcer.ScopeSite,
+				CountBy: enforcer.CountUser},
+			"cores": {Max: 64, Unit: "core", Scope: enforcer.ScopeSite},
 		}
 		if !maps.Equal(l.Pools, want) {
 			t.Errorf("pools %+v, want %+v", l.Pools, want)
 		}
-		if l.Meters["uses"] != (enforcer.MeterTerm{Max: 10, Unit: "use", Scope: enforcer.ScopeSite}) || l.CoreCap != 64 || l.CoreKind != enforcer.CoresLogical || l.Product != "prod-1" || l.Issuer != "acc-1" || l.Licensee != "Acme" || l.SystemCode != "ACTIVE" {
+		if l.Meters["uses"] != (enforcer.MeterTerm{Max: 10, Unit: "use", Scope: enforcer.ScopeSite}) ||
+			l.CoreCap != 64 || l.CoreKind != enforcer.CoresLogical || l.Product != "prod-1" || l.Issuer != "acc-1" ||
+			l.Licensee != "Acme" || l.SystemCode != "ACTIVE" {
 			t.Errorf("got %+v", l)
 		}
-		if want := time.Date(2026, 2, 1, 0, 0, 0, 0, time.UTC); !l.Expires.Equal(want) || !l.NotBefore.Equal(l.Issued.Add(-5*time.Minute)) {
+		if want := time.Date(2026, 2, 1, 0, 0, 0, 0, time.UTC); !l.Expires.Equal(want) ||
+			!l.NotBefore.Equal(l.Issued.Add(-5*time.Minute)) {
 			t.Errorf("expires %v, not before %v", l.Expires, l.NotBefore)
 		}
 		data := l.Terms["data"].(object)["attributes"].(object)
@@ -118,47 +128,74 @@ func TestTerms(t *testing.T) {
 		attributes, policy object
 		check              func(l *enforcer.License) bool
 	}{
-		{"the licence ends before its file", object{"expiry": "2026-01-15T00:00:00.000Z"}, nil, func(l *enforcer.License) bool { return l.Expires.Equal(time.Date(2026, 1, 15, 0, 0, 0, 0, time.UTC)) }},
-		{"an expired licence that runs on", object{"expiry": "2026-01-15T00:00:00.000Z"}, object{"expirationStrategy": "MAINTAIN_ACCESS"},
+		{"the licence ends before its file", object{"expiry": "2026-01-15T00:00:00.000Z"}, nil,
+			func(l *enforcer.License) bool {
+				return l.Expires.Equal(time.Date(2026, 1, 15, 0, 0, 0, 0, time.UTC))
+			}},
+		{"an expired licence that runs on", object{"expiry": "2026-01-15T00:00:00.000Z"},
+			object{"expirationStrategy": "MAINTAIN_ACCESS"},
 			func(l *enforcer.License) bool {
 				return l.Expires.Equal(time.Date(2026, 2, 1, 0, 0, 0, 0, time.UTC)) && l.OnExpiry == enforcer.Keep
 			}},
-		{"access revoked", nil, object{"expirationStrategy": "REVOKE_ACCESS"}, func(l *enforcer.License) bool { return l.OnExpiry == enforcer.Revoke }},
-		{"made for a licence that had expired", object{"expiry": "2025-01-01T00:00:00.000Z"}, nil, func(l *enforcer.License) bool { return l.NotBefore.IsZero() && l.Expires.Year() == 2025 }},
+		{"access revoked", nil, object{"expirationStrategy": "REVOKE_ACCESS"}, func(l *enforcer.License) bool {
+			return l.OnExpiry == enforcer.Revoke
+		}},
+		{"made for a licence that had expired", object{"expiry": "2025-01-01T00:00:00.000Z"}, nil,
+			func(l *enforcer.License) bool {
+				return l.NotBefore.IsZero() && l.Expires.Year() == 2025
+			}},
 		{"overage 1.25", nil, object{"overageStrategy": "ALLOW_1_25X_OVERAGE"}, func(l *enforcer.License) bool {
 			return l.Pools["machines"].Overage == 1 && l.Pools["processes"].Overage == 2 && l.CoreCap == 80
 		}},
-		{"overage 1.5", nil, object{"overageStrategy": "ALLOW_1_5X_OVERAGE"}, func(l *enforcer.License) bool { return l.Pools["machines"].Overage == 2 && l.CoreCap == 96 }},
-		{"overage 2", nil, object{"overageStrategy": "ALLOW_2X_OVERAGE"}, func(l *enforcer.License) bool { return l.Pools["machines"].Overage == 4 }},
+		{"overage 1.5", nil, object{"overageStrategy": "ALLOW_1_5X_OVERAGE"}, func(l *enforcer.License) bool {
+			return l.Pools["machines"].Overage == 2 && l.CoreCap == 96
+		}},
+		{"overage 2", nil, object{"overageStrategy": "ALLOW_2X_OVERAGE"}, func(l *enforcer.License) bool {
+			return l.Pools["machines"].Overage == 4
+		}},
 		{"overage always", nil, object{"overageStrategy": "ALWAYS_ALLOW_OVERAGE"}, func(l *enforcer.License) bool {
 			return l.Pools["machines"].Overage == enforcer.Unlimited && l.CoreCap == 0
 		}},
-		{"concurrent, as API 1.1 said", nil, object{"concurrent": true}, func(l *enforcer.License) bool { return l.Pools["machines"].Overage == enforcer.Unlimited }},
-		{"not strict", object{"strict": false}, nil, func(l *enforcer.License) bool { return l.CoreCap == 0 && l.Pools["cores"].Max == 64 }},
-		{"node-locked", object{"floating": false, "maxMachines": 1}, nil, func(l *enforcer.License) bool { return l.Pools["machines"].Scope == enforcer.ScopeHost }},
+		{"concurrent, as API 1.1 said", nil, object{"concurrent": true}, func(l *enforcer.License) bool {
+			return l.Pools["machines"].Overage == enforcer.Unlimited
+		}},
+		{"not strict", object{"strict": false}, nil, func(l *enforcer.License) bool {
+			return l.CoreCap == 0 && l.Pools["cores"].Max == 64
+		}},
+		{"node-locked", object{"floating": false, "maxMachines": 1}, nil, func(l *enforcer.License) bool {
+			return l.Pools["machines"].Scope == enforcer.ScopeHost
+		}},
 		{"suspended", object{"suspended": true}, nil, func(l *enforcer.License) bool { return l.Suspended }},
 		{"banned", object{"status": "BANNED"}, nil, func(l *enforcer.License) bool { return l.Banned }},
-		{"used up", object{"uses": 12, "floating": false, "maxMachines": 1}, nil, func(l *enforcer.License) bool { return l.Meters["uses"].Max == 0 }},
+		{"used up", object{"uses": 12, "floating": false, "maxMachines": 1}, nil, func(l *enforcer.License) bool {
+			return l.Meters["uses"].Max == 0
+		}},
 		{"used in part", object{"floating": false, "maxMachines": 1}, nil, func(l *enforcer.License) bool {
 			return l.Meters["uses"] == enforcer.MeterTerm{Max: 6, Unit: "use", Scope: enforcer.ScopeHost}
 		}},
 		{"memory and disk", object{"maxMemory": 1 << 34, "maxDisk": 1 << 40}, nil, func(l *enforcer.License) bool {
-			return l.Pools["memory"].Max == 1<<34 && l.Pools["disk"].Max == 1<<40 && l.MemoryCap == 1<<34 && l.DiskCap == 1<<40
+			return l.Pools["memory"].Max == 1<<34 && l.Pools["disk"].Max == 1<<40 && l.MemoryCap == 1<<34 &&
+				l.DiskCap == 1<<40
 		}},
 		{"heartbeat", object{"requireHeartbeat": true}, nil, func(l *enforcer.License) bool {
 			return l.Heartbeat == enforcer.Period{Every: 10 * time.Minute} && l.Activation.Grace == 10*time.Minute
 		}},
-		{"heartbeat of a policy", object{"requireHeartbeat": true}, object{"heartbeatDuration": 120, "heartbeatResurrectionStrategy": "5_MINUTE_REVIVE"},
+		{"heartbeat of a policy", object{"requireHeartbeat": true},
+			object{"heartbeatDuration": 120, "heartbeatResurrectionStrategy": "5_MINUTE_REVIVE"},
 			func(l *enforcer.License) bool {
 				return l.Heartbeat == enforcer.Period{Every: 2 * time.Minute, Grace: 5 * time.Minute}
 			}},
-		{"check-in by its next", object{"requireCheckIn": true, "lastCheckIn": "2025-12-30T00:00:00.000Z", "nextCheckIn": "2026-01-06T00:00:00.000Z"}, nil,
+		{"check-in by its next", object{"requireCheckIn": true, "lastCheckIn": "2025-12-30T00:00:00.000Z",
+			"nextCheckIn": "2026-01-06T00:00:00.000Z"}, nil,
 			func(l *enforcer.License) bool {
-				return l.CheckIn == enforcer.Period{Every: 7 * day} && l.CheckedIn.Equal(time.Date(2025, 12, 30, 0, 0, 0, 0, time.UTC))
+				return l.CheckIn == enforcer.Period{Every: 7 * day} &&
+					l.CheckedIn.Equal(time.Date(2025, 12, 30, 0, 0, 0, 0, time.UTC))
 			}},
-		{"check-in of a policy", object{"requireCheckIn": true, "lastCheckIn": "2025-12-30T00:00:00.000Z"}, object{"checkInInterval": "month", "checkInIntervalCount": 3},
+		{"check-in of a policy", object{"requireCheckIn": true, "lastCheckIn": "2025-12-30T00:00:00.000Z"},
+			object{"checkInInterval": "month", "checkInIntervalCount": 3},
 			func(l *enforcer.License) bool { return l.CheckIn == enforcer.Period{Months: 3} }},
-		{"check-in by the week", object{"requireCheckIn": true}, object{"checkInInterval": "week", "checkInIntervalCount": 2},
+		{"check-in by the week", object{"requireCheckIn": true},
+			object{"checkInInterval": "week", "checkInIntervalCount": 2},
 			func(l *enforcer.License) bool {
 				return l.CheckIn == enforcer.Period{Every: 14 * day} && l.CheckedIn.Equal(l.Issued)
 			}},
@@ -173,12 +210,15 @@ func TestTerms(t *testing.T) {
 
 func TestMachineFile(t *testing.T) {
 	a := newAccount(t)
-	l := a.read(t, "MACHINE", machineOf(licence(nil, nil), object{"maxProcesses": 2, "requireHeartbeat": true, "heartbeatDuration": 90}))
+	l := a.read(t, "MACHINE",
+		machineOf(licence(nil, nil), object{"maxProcesses": 2, "requireHeartbeat": true, "heartbeatDuration": 90}))
 	host := enforcer.Host{Components: map[string][]string{keygen.Component: {keygen.Fingerprint("host-1")}}, Logical: 8}
-	if l.ID != "lic-1" || len(l.Hosts) != 1 || l.Hosts[0].Name != "render-7" || l.Pools["processes"].Max != 2 || l.Pools["machines"].Scope != enforcer.ScopeHost || l.Heartbeat.Every != 90*time.Second {
+	if l.ID != "lic-1" || len(l.Hosts) != 1 || l.Hosts[0].Name != "render-7" || l.Pools["processes"].Max != 2 ||
+		l.Pools["machines"].Scope != enforcer.ScopeHost || l.Heartbeat.Every != 90*time.Second {
 		t.Errorf("got %+v", l)
 	}
-	facts := enforcer.Facts{Documents: []enforcer.Document{{Name: "m.lic", License: l}}, Host: host, Upstream: map[enforcer.Ref]enforcer.Upstream{l.Ref(): {LastHeartbeat: l.Issued}}}
+	facts := enforcer.Facts{Documents: []enforcer.Document{{Name: "m.lic", License: l}}, Host: host,
+		Upstream: map[enforcer.Ref]enforcer.Upstream{l.Ref(): {LastHeartbeat: l.Issued}}}
 	if v := enforcer.Judge(facts, l.Issued); v.Code != enforcer.Valid || v.Pools["processes"].Budget != 2 {
 		t.Errorf("on its host: %s, %s", v.Code, v.Reason)
 	}
@@ -197,8 +237,10 @@ func TestMachineFile(t *testing.T) {
 // A file whose issue is ahead of the clock waits for its time, and one that is a little ahead does not.
 func TestIssuedAhead(t *testing.T) {
 	l := newAccount(t).read(t, "LICENSE", licence(object{"strict": false}, nil))
-	for ahead, want := range map[time.Duration]enforcer.Code{6 * time.Minute: enforcer.NotYetValid, 4 * time.Minute: enforcer.Valid} {
-		if v := enforcer.Judge(enforcer.Facts{Documents: []enforcer.Document{{Name: "a.lic", License: l}}}, l.Issued.Add(-ahead)); v.Code != want {
+	for ahead, want := range map[time.Duration]enforcer.Code{6 * time.Minute: enforcer.NotYetValid,
+		4 * time.Minute: enforcer.Valid} {
+		if v := enforcer.Judge(enforcer.Facts{Documents: []enforcer.Document{{Name: "a.lic", License: l}}},
+			l.Issued.Add(-ahead)); v.Code != want {
 			t.Errorf("%v ahead: %s, want %s", ahead, v.Code, want)
 		}
 	}
@@ -231,12 +273,14 @@ func TestNonsense(t *testing.T) {
 	}
 	for iv := range 20 {
 		for tag := range 20 {
-			doc := encode("LICENSE", b64([]byte("c"))+"."+b64(make([]byte, iv))+"."+b64(make([]byte, tag)), "aes-256-gcm+ed25519", a.key)
+			doc := encode("LICENSE", b64([]byte("c"))+"."+b64(make([]byte, iv))+"."+b64(make([]byte, tag)),
+				"aes-256-gcm+ed25519", a.key)
 			want := enforcer.Malformed
 			if iv == 12 && tag == 16 {
 				want = enforcer.Unavailable
 			}
-			if _, p := (keygen.Format{}).Open(doc, a.anchors, plugin.Secrets{Keys: []string{"k"}}); p == nil || p.Code != want {
+			if _, p := (keygen.Format{}).Open(doc, a.anchors, plugin.Secrets{Keys: []string{"k"}}); p == nil ||
+				p.Code != want {
 				t.Fatalf("IV %d, tag %d: %+v", iv, tag, p)
 			}
 		}
@@ -255,11 +299,13 @@ func TestSignatureFirst(t *testing.T) {
 	b64 := base64.StdEncoding.EncodeToString
 	enc := b64(sealed[:len(b)]) + "." + b64(iv) + "." + b64(sealed[len(b):])
 	s := plugin.Secrets{Keys: []string{"SECRET-KEY"}}
-	if l, p := (keygen.Format{}).Open(encode("LICENSE", enc, "aes-256-gcm+ed25519", a.key), a.anchors, s); p != nil || l.Pools["machines"].Max != 1000 {
+	if l, p := (keygen.Format{}).Open(encode("LICENSE", enc, "aes-256-gcm+ed25519", a.key), a.anchors, s); p != nil ||
+		l.Pools["machines"].Max != 1000 {
 		t.Fatalf("signed: %+v", p)
 	}
 	_, other, _ := ed25519.GenerateKey(nil)
-	if l, p := (keygen.Format{}).Open(encode("LICENSE", enc, "aes-256-gcm+ed25519", other), a.anchors, s); l != nil || p == nil || p.Code != enforcer.BadSignature {
+	if l, p := (keygen.Format{}).Open(encode("LICENSE", enc, "aes-256-gcm+ed25519", other), a.anchors, s); l != nil ||
+		p == nil || p.Code != enforcer.BadSignature {
 		t.Errorf("forged: %+v %+v", l, p)
 	}
 }
@@ -273,17 +319,21 @@ func TestAnchors(t *testing.T) {
 	}
 	armoured := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
 	b64 := base64.StdEncoding.EncodeToString
-	for form, text := range map[string]string{"hex": hex.EncodeToString(pub), "hex with a line's end": hex.EncodeToString(pub) + "\r\n", "PEM": string(armoured), "base64 of DER": b64(der), "base64 of PEM": b64(armoured), "base64": b64(pub)} {
+	for form, text := range map[string]string{"hex": hex.EncodeToString(pub),
+		"hex with a line's end": hex.EncodeToString(pub) + "\r\n", "PEM": string(armoured), "base64 of DER": b64(der),
+		"base64 of PEM": b64(armoured), "base64": b64(pub)} {
 		got, err := keygen.NewAnchor("acc", []byte(text), "")
 		if err != nil || !pub.Equal(got.Key) || got.Algorithm != "ed25519" {
 			t.Errorf("%s: %+v, %v", form, got, err)
 		}
 	}
 	for _, bad := range []struct{ key, alg, want string }{
-		{"", "", "none that can be read"}, {"zz", "", "none that can be read"}, {hex.EncodeToString(pub), "rsa-sha256", "does not fit"},
+		{"", "", "none that can be read"}, {"zz", "", "none that can be read"},
+		{hex.EncodeToString(pub), "rsa-sha256", "does not fit"},
 		{"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "", "private key"},
 	} {
-		if _, err := keygen.NewAnchor("acc", []byte(bad.key), bad.alg); err == nil || !strings.Contains(err.Error(), bad.want) {
+		if _, err := keygen.NewAnchor("acc", []byte(bad.key), bad.alg); err == nil ||
+			!strings.Contains(err.Error(), bad.want) {
 			t.Errorf("%q: %v", bad.key, err)
 		}
 	}
@@ -296,7 +346,8 @@ func TestAnchors(t *testing.T) {
 	}
 	revoked := a.anchors[0]
 	revoked.Revoked = true
-	if _, p := (keygen.Format{}).Verify(doc, []plugin.Anchor{revoked}); p == nil || p.Code != enforcer.UntrustedKey || !strings.Contains(p.Reason, "revoked") {
+	if _, p := (keygen.Format{}).Verify(doc, []plugin.Anchor{revoked}); p == nil || p.Code != enforcer.UntrustedKey ||
+		!strings.Contains(p.Reason, "revoked") {
 		t.Errorf("revoked: %+v", p)
 	}
 }
@@ -331,7 +382,8 @@ func FuzzEnvelope(f *testing.F) {
 	f.Add("LICENSE", "AAAA.AAAA.AAAA", "aes-256-gcm+ed25519")
 	f.Add("MACHINE", "e30=", "base64+ed25519")
 	f.Fuzz(func(t *testing.T, kind, enc, alg string) {
-		if l, p := (keygen.Format{}).Open(encode(kind, enc, alg, a.key), a.anchors, plugin.Secrets{Keys: []string{"k"}}); l == nil && p == nil {
+		if l, p := (keygen.Format{}).Open(encode(kind, enc, alg, a.key), a.anchors,
+			plugin.Secrets{Keys: []string{"k"}}); l == nil && p == nil {
 			t.Fatal("neither a licence nor a problem")
 		}
 	})
@@ -340,7 +392,9 @@ func FuzzEnvelope(f *testing.F) {
 // FuzzDataset fuzzes what stands in a good file: whatever it is, what comes of it is safe to judge.
 func FuzzDataset(f *testing.F) {
 	a := newAccount(f)
-	for _, d := range []object{licence(nil, nil), licence(object{"requireCheckIn": true, "requireHeartbeat": true}, object{"overageStrategy": "ALLOW_2X_OVERAGE", "checkInInterval": "year", "checkInIntervalCount": 365}), machineOf(licence(nil, nil), nil)} {
+	for _, d := range []object{licence(nil, nil), licence(object{"requireCheckIn": true, "requireHeartbeat": true},
+		object{"overageStrategy": "ALLOW_2X_OVERAGE", "checkInInterval": "year", "checkInIntervalCount": 365}),
+		machineOf(licence(nil, nil), nil)} {
 		b, _ := json.Marshal(d)
 		f.Add(b, strings.Contains(string(b), `"machines","id":"mac-1"`))
 	}
@@ -349,7 +403,8 @@ func FuzzDataset(f *testing.F) {
 		if machine {
 			kind = "MACHINE"
 		}
-		l, p := keygen.Format{}.Verify(encode(kind, base64.StdEncoding.EncodeToString(data), "base64+ed25519", a.key), a.anchors)
+		l, p := keygen.Format{}.Verify(encode(kind, base64.StdEncoding.EncodeToString(data), "base64+ed25519", a.key),
+			a.anchors)
 		if p != nil {
 			return
 		}

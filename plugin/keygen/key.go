@@ -41,7 +41,8 @@ func parseSigned(s string) *signed {
 	case 0:
 		// RSA_2048_PKCS1_ENCRYPT: nothing but what the private key made of the dataset.
 		if sig, ok := unbase64url(s); ok && len(sig) == rsaSize {
-			return &signed{text: base64.URLEncoding.EncodeToString(sig), scheme: "RSA_2048_PKCS1_ENCRYPT", sig: sig, algs: []string{algRSA}}
+			return &signed{text: base64.URLEncoding.EncodeToString(sig), scheme: "RSA_2048_PKCS1_ENCRYPT", sig: sig,
+				algs: []string{algRSA}}
 		}
 	case 1:
 		return parseParts(s, s, "RSA_2048_SIGN")
@@ -86,7 +87,8 @@ func parseJWT(s string) *signed {
 	if json.Unmarshal(raw[0], &header) != nil || len(header) != 1 || header["alg"] != "RS256" {
 		return nil
 	}
-	return &signed{text: s, scheme: "RSA_2048_JWT_RS256", data: raw[1], message: []byte(parts[0] + "." + parts[1]), sig: raw[2], algs: []string{algRSA}}
+	return &signed{text: s, scheme: "RSA_2048_JWT_RS256", data: raw[1], message: []byte(parts[0] + "." + parts[1]),
+		sig: raw[2], algs: []string{algRSA}}
 }
 
 // read verifies the key.
@@ -121,12 +123,12 @@ func (k *signed) read(anchors []plugin.Anchor) (*document, *enforcer.Problem) {
 	return d, p
 }
 
-// leastExponent is the least public exponent of a key that may have encrypted: nothing tells where what it encrypted ends, so that with a
-// small one anybody could find a number whose power begins like it.
+// leastExponent is the least public exponent of a key that may have encrypted: nothing tells where what it encrypted
+// ends, so that with a small one anybody could find a number whose power begins like it.
 const leastExponent = 65537
 
-// recoverPKCS1 returns what a private key has encrypted, with PKCS #1 v1.5 padding of block type 1 (RFC 8017 §9.2, without a
-// DigestInfo), which must be whole; nil: it has not. Package crypto/rsa has no such call.
+// recoverPKCS1 returns what a private key has encrypted, with PKCS #1 v1.5 padding of block type 1 (RFC 8017 §9.2,
+// without a DigestInfo), which must be whole; nil: it has not. Package crypto/rsa has no such call.
 func recoverPKCS1(a plugin.Anchor, c []byte) []byte {
 	k, ok := a.Key.(*rsa.PublicKey)
 	if !ok || len(c) != k.Size() || k.E < leastExponent {

@@ -88,7 +88,8 @@ func (d *document) fileLicense() (*enforcer.License, error) {
 		err = grant(l, set, about, m)
 	} else {
 		// A machine file without its licence says that this host is activated, and nothing else.
-		l.ID, l.Product, l.Issuer = set.Data.related("license"), set.Data.related("product"), set.Data.related("account")
+		l.ID, l.Product, l.Issuer = set.Data.related("license"), set.Data.related("product"),
+			set.Data.related("account")
 		l.ID = cmp.Or(l.ID, set.Data.ID)
 		l.Heartbeat = heartbeat(m.RequireHeartbeat, nil, m)
 	}
@@ -143,7 +144,8 @@ func grant(l *enforcer.License, set *dataset, about *resource, m *machine) error
 	if m != nil && m.MaxProcesses != nil {
 		processes = m.MaxProcesses
 	}
-	// A machine file of a floating licence proves one machine and what each machine may have, and nothing of the others' share.
+	// A machine file of a floating licence proves one machine and what each machine may have, and nothing of the
+	// others' share.
 	shared := m != nil && a.Floating && (a.MaxMachines == nil || *a.MaxMachines != 1)
 	machines := a.MaxMachines
 	if shared {
@@ -168,11 +170,13 @@ func grant(l *enforcer.License, set *dataset, about *resource, m *machine) error
 			return err
 		}
 		scope := scope
-		if shared && n != enforcer.Unlimited && t.pool != PoolMachines && (t.pool != PoolProcesses || p.ProcessLeasing != perMachine) {
+		if shared && n != enforcer.Unlimited && t.pool != PoolMachines &&
+			(t.pool != PoolProcesses || p.ProcessLeasing != perMachine) {
 			scope = enforcer.ScopeShared
 		}
 		if n != enforcer.Unlimited || t.always {
-			l.Pools[t.pool] = enforcer.PoolTerm{Max: n, Unit: t.unit, Overage: Overage(p.OverageStrategy, n), Scope: scope, CountBy: t.countBy}
+			l.Pools[t.pool] = enforcer.PoolTerm{Max: n, Unit: t.unit, Overage: Overage(p.OverageStrategy, n),
+				Scope: scope, CountBy: t.countBy}
 		}
 	}
 	uses, err := limit("maxUses", a.MaxUses)
@@ -189,7 +193,8 @@ func grant(l *enforcer.License, set *dataset, about *resource, m *machine) error
 	l.Meters = map[string]enforcer.MeterTerm{MeterUses: {Max: uses, Unit: "use", Scope: scope}}
 	if cores, err := limit("maxCores", a.MaxCores); err != nil {
 		return err
-	} else if over := Overage(p.OverageStrategy, cores); cores != enforcer.Unlimited && a.Strict && over != enforcer.Unlimited {
+	} else if over := Overage(p.OverageStrategy, cores); cores != enforcer.Unlimited && a.Strict &&
+		over != enforcer.Unlimited {
 		l.CoreCap, l.CoreKind = min(cores.Plus(over), enforcer.MaxCount), enforcer.CoresLogical
 		if l.CoreCap == 0 {
 			return errors.New("its maxCores is 0, which no host has")
@@ -252,9 +257,11 @@ func oneLine(s string) string {
 	return strings.ToValidUTF8(s[:min(len(s), 1024)], "")
 }
 
-// keyLicense reads a signed key's dataset, which is whatever the vendor has chosen; Keygen's own defaults are understood.
+// keyLicense reads a signed key's dataset, which is whatever the vendor has chosen; Keygen's own defaults are
+// understood.
 func (d *document) keyLicense() (*enforcer.License, error) {
-	l := &enforcer.License{System: System, Role: enforcer.RoleBase, ID: strings.TrimPrefix(KeyDigest(d.key), "sha256:")[:32], Product: System,
+	l := &enforcer.License{System: System, Role: enforcer.RoleBase,
+		ID: strings.TrimPrefix(KeyDigest(d.key), "sha256:")[:32], Product: System,
 		Terms: map[string]any{"scheme": d.scheme, "algorithm": d.alg, "key": KeyDigest(d.key)}}
 	var all map[string]any
 	if json.Unmarshal(d.data, &all) != nil || all == nil {
@@ -334,8 +341,8 @@ func Overage(strategy string, max enforcer.Limit) enforcer.Limit {
 	}
 }
 
-// heartbeat is the duty of a sign of life. How long a dead machine may be revived is its grace: Keygen does not give its place
-// away before.
+// heartbeat is the duty of a sign of life. How long a dead machine may be revived is its grace: Keygen does not give
+// its place away before.
 func heartbeat(required bool, p *Policy, m *machine) enforcer.Period {
 	if !required {
 		return enforcer.Period{}
@@ -348,8 +355,10 @@ func heartbeat(required bool, p *Policy, m *machine) enforcer.Period {
 		out.Every = seconds(*p.HeartbeatDuration)
 	}
 	if p != nil {
-		out.Grace = map[string]time.Duration{"1_MINUTE_REVIVE": time.Minute, "2_MINUTE_REVIVE": 2 * time.Minute, "5_MINUTE_REVIVE": 5 * time.Minute,
-			"10_MINUTE_REVIVE": 10 * time.Minute, "15_MINUTE_REVIVE": 15 * time.Minute, "ALWAYS_REVIVE": 15 * time.Minute}[p.HeartbeatResurrection]
+		out.Grace = map[string]time.Duration{"1_MINUTE_REVIVE": time.Minute, "2_MINUTE_REVIVE": 2 * time.Minute,
+			"5_MINUTE_REVIVE":  5 * time.Minute,
+			"10_MINUTE_REVIVE": 10 * time.Minute, "15_MINUTE_REVIVE": 15 * time.Minute,
+			"ALWAYS_REVIVE": 15 * time.Minute}[p.HeartbeatResurrection]
 	}
 	return out
 }

@@ -25,7 +25,8 @@ func unsealed(t *testing.T, body []byte) string {
 			Certificate string `json:"certificate"`
 		} `json:"attributes"`
 	}
-	if json.Unmarshal(body, &doc) != nil || json.Unmarshal(doc.Data, &file) != nil || file.Attributes.Certificate == "" {
+	if json.Unmarshal(body, &doc) != nil || json.Unmarshal(doc.Data, &file) != nil ||
+		file.Attributes.Certificate == "" {
 		return out
 	}
 	var lines []string
@@ -48,7 +49,8 @@ func unsealed(t *testing.T, body []byte) string {
 	return out + string(inner)
 }
 
-// What a licence says is told to a caller who has shown its key, and to an admin; the others are told what is no secret.
+// What a licence says is told to a caller who has shown its key, and to an admin; the others are told what is no
+// secret.
 func TestDialectHides(t *testing.T) {
 	t.Parallel()
 	d := newDesk()
@@ -56,10 +58,13 @@ func TestDialectHides(t *testing.T) {
 		l.Attributes.Name, l.Attributes.MaxMachines = new("Bob <bob@customer.example>"), new(int64(9))
 	})
 	data := l.Terms["data"].(map[string]any)
-	data["attributes"].(map[string]any)["metadata"] = map[string]any{"apiKey": "S3CRET", "email": "carol@customer.example", "seats": 3.0}
+	data["attributes"].(map[string]any)["metadata"] = map[string]any{"apiKey": "S3CRET",
+		"email": "carol@customer.example", "seats": 3.0}
 	l.Terms["included"] = []any{
-		map[string]any{"type": "users", "id": "u1", "attributes": map[string]any{"email": "dave@customer.example", "firstName": "Dave"}},
-		map[string]any{"type": "entitlements", "id": "e1", "attributes": map[string]any{"code": "HD", "name": "for erin@customer.example", "metadata": map[string]any{"accessToken": "S3CRET"}}},
+		map[string]any{"type": "users", "id": "u1",
+			"attributes": map[string]any{"email": "dave@customer.example", "firstName": "Dave"}},
+		map[string]any{"type": "entitlements", "id": "e1", "attributes": map[string]any{"code": "HD",
+			"name": "for erin@customer.example", "metadata": map[string]any{"accessToken": "S3CRET"}}},
 	}
 	d.Judge(l)
 	d.CredentialsFile = []byte("THE-KEY\nANOTHER-KEY\n")
@@ -69,11 +74,15 @@ func TestDialectHides(t *testing.T) {
 		method, target, body string
 		says                 string
 	}{
-		{"GET", "/v1/me", "", `"seats":3`}, {"GET", "/v1/licenses", "", `"seats":3`}, {"GET", id, "", `"seats":3`}, {"GET", id + "/entitlements", "", `"HD"`},
-		{"GET", id + "/policy", "", "policies"}, {"GET", id + "/actions/validate", "", `"valid":true`}, {"POST", id + "/actions/validate", "{}", `"valid":true`},
-		{"POST", id + "/actions/check-out?include=users,entitlements", "{}", "Dave"}, {"PUT", "/v1/nodes/n", "", "license_file"},
+		{"GET", "/v1/me", "", `"seats":3`}, {"GET", "/v1/licenses", "", `"seats":3`}, {"GET", id, "", `"seats":3`},
+		{"GET", id + "/entitlements", "", `"HD"`},
+		{"GET", id + "/policy", "", "policies"}, {"GET", id + "/actions/validate", "", `"valid":true`},
+		{"POST", id + "/actions/validate", "{}", `"valid":true`},
+		{"POST", id + "/actions/check-out?include=users,entitlements", "{}", "Dave"},
+		{"PUT", "/v1/nodes/n", "", "license_file"},
 	}
-	for name, auth := range map[string]string{"no key": "", "the key of another licence": "License ANOTHER-KEY", "a token": "Bearer THE-OTHER"} {
+	for name, auth := range map[string]string{"no key": "", "the key of another licence": "License ANOTHER-KEY",
+		"a token": "Bearer THE-OTHER"} {
 		vouch(d, true)
 		c.auth = auth
 		for _, call := range calls {
@@ -91,8 +100,11 @@ func TestDialectHides(t *testing.T) {
 		if c.auth = ""; !caller.Admin {
 			c.auth = "License THE-KEY"
 		}
-		out := unsealed(t, c.send("GET", "/v1/me", "").body) + unsealed(t, c.send("POST", id+"/actions/check-out?include=users,entitlements", "{}").body) + string(c.send("PUT", "/v1/nodes/n", "").body)
-		for _, want := range []string{"S3CRET", "THE-KEY", "bob@customer.example", "carol@customer.example", "dave@customer.example", "erin@customer.example"} {
+		out := unsealed(t, c.send("GET", "/v1/me", "").body) +
+			unsealed(t, c.send("POST", id+"/actions/check-out?include=users,entitlements", "{}").body) +
+			string(c.send("PUT", "/v1/nodes/n", "").body)
+		for _, want := range []string{"S3CRET", "THE-KEY", "bob@customer.example", "carol@customer.example",
+			"dave@customer.example", "erin@customer.example"} {
 			if !strings.Contains(out, want) {
 				t.Errorf("%s is not told %s", name, want)
 			}

@@ -39,14 +39,16 @@ func budgetFault(code, format string, args ...any) *plugin.Error {
 
 // blockID names a block by its licence, host and token: the same for a request that is made again.
 func (s *session) blockID(token string) string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "usher-keygen-block\x00%s\x00%s\x00%s\x00%s", s.state.License, s.req.Fingerprint, s.req.AgentKey, token))
+	sum := sha256.Sum256(fmt.Appendf(nil, "usher-keygen-block\x00%s\x00%s\x00%s\x00%s", s.state.License,
+		s.req.Fingerprint, s.req.AgentKey, token))
 	return hex.EncodeToString(sum[:16])
 }
 
 // CheckOut makes processes of this host's machine, one for each slot; the pool is [PoolProcesses].
 func (c *Client) CheckOut(ctx context.Context, r *plugin.CheckOut) (*plugin.Block, error) {
 	if r.Pool != PoolProcesses {
-		return nil, budgetFault(plugin.SystemNoPools, "Keygen hands out no slots of the pool %s, only processes", short(r.Pool))
+		return nil, budgetFault(plugin.SystemNoPools, "Keygen hands out no slots of the pool %s, only processes",
+			short(r.Pool))
 	}
 	s, e := c.begin(ctx, &r.Request)
 	if e != nil {
@@ -57,7 +59,8 @@ func (c *Client) CheckOut(ctx context.Context, r *plugin.CheckOut) (*plugin.Bloc
 		least = r.Slots
 	}
 	if least > maxBlock {
-		return nil, budgetFault(plugin.SystemFull, "%d processes at once are more than the %d that are made for one block", least, maxBlock)
+		return nil, budgetFault(plugin.SystemFull,
+			"%d processes at once are more than the %d that are made for one block", least, maxBlock)
 	}
 	if e := s.find(); e != nil {
 		return nil, e
@@ -102,7 +105,8 @@ func (c *Client) Extend(ctx context.Context, r *plugin.Extend) (*plugin.Block, e
 	}
 	switch {
 	case alive == 0:
-		return nil, budgetFault(plugin.SystemLapsed, "the block's processes have ended, and their slots may be another's")
+		return nil, budgetFault(plugin.SystemLapsed,
+			"the block's processes have ended, and their slots may be another's")
 	case r.Slots > 0 && int64(len(all)) > r.Slots:
 		if e := s.end(r.Block, r.Slots); e != nil {
 			return nil, e
@@ -152,13 +156,15 @@ func lifetime(a *answer) (time.Duration, *plugin.Error) {
 	return seconds(at.Interval), nil
 }
 
-// spawn makes up to n processes of a block, numbered from first on, and returns how many there are now of those, and how long they
-// live. Those of an earlier try, whose answer was lost, are pinged.
+// spawn makes up to n processes of a block, numbered from first on, and returns how many there are now of those, and
+// how long they live. Those of an earlier try, whose answer was lost, are pinged.
 func (s *session) spawn(block string, first, n int64) (made int64, life time.Duration, e *plugin.Error) {
 	for i := first; i < first+n; i++ {
 		pid := fmt.Sprintf("%s%s-%d", pidPrefix, block, i)
-		a, e := s.send(http.MethodPost, "processes", map[string]any{"data": map[string]any{"type": "processes", "attributes": map[string]any{"pid": pid},
-			"relationships": map[string]any{"machine": map[string]any{"data": map[string]any{"type": "machines", "id": s.state.Machine}}}}})
+		a, e := s.send(http.MethodPost, "processes",
+			map[string]any{"data": map[string]any{"type": "processes", "attributes": map[string]any{"pid": pid},
+				"relationships": map[string]any{"machine": map[string]any{"data": map[string]any{"type": "machines",
+					"id": s.state.Machine}}}}})
 		if e != nil {
 			return made, life, e
 		}
@@ -232,7 +238,8 @@ func (s *session) end(block string, keep int64) *plugin.Error {
 // processes returns a block's processes, in the order of their numbers.
 func (s *session) processes(block string) (out []process, e *plugin.Error) {
 	for page := 1; page <= maxPages; page++ {
-		a, e := s.send(http.MethodGet, fmt.Sprintf("machines/%s/processes?page[size]=%d&page[number]=%d", url.PathEscape(s.state.Machine), maxListed, page), nil)
+		a, e := s.send(http.MethodGet, fmt.Sprintf("machines/%s/processes?page[size]=%d&page[number]=%d",
+			url.PathEscape(s.state.Machine), maxListed, page), nil)
 		switch {
 		case e != nil:
 			return nil, e

@@ -23,11 +23,13 @@ func leased(t *testing.T) *online {
 }
 
 func (o *online) checkOut(n, least int64, token string) (*plugin.Block, error) {
-	return o.client.CheckOut(context.Background(), &plugin.CheckOut{Request: *o.request(), Pool: keygen.PoolProcesses, Slots: n, AtLeast: least, For: time.Hour, Token: token})
+	return o.client.CheckOut(context.Background(), &plugin.CheckOut{Request: *o.request(), Pool: keygen.PoolProcesses,
+		Slots: n, AtLeast: least, For: time.Hour, Token: token})
 }
 
 func (o *online) extend(b *plugin.Block, n int64) (*plugin.Block, error) {
-	return o.client.Extend(context.Background(), &plugin.Extend{Request: *o.request(), Block: b.ID, Slots: n, For: time.Hour})
+	return o.client.Extend(context.Background(),
+		&plugin.Extend{Request: *o.request(), Block: b.ID, Slots: n, For: time.Hour})
 }
 
 func fault(t *testing.T, err error, code string) {
@@ -87,7 +89,8 @@ func TestBlocks(t *testing.T) {
 		}
 	}
 	count(0)
-	_, err = o.client.CheckOut(t.Context(), &plugin.CheckOut{Request: *o.request(), Pool: "users", Slots: 1, For: time.Hour, Token: "e"})
+	_, err = o.client.CheckOut(t.Context(),
+		&plugin.CheckOut{Request: *o.request(), Pool: "users", Slots: 1, For: time.Hour, Token: "e"})
 	fault(t, err, "NO_POOLS")
 }
 
@@ -108,9 +111,12 @@ func TestNoHalfBlock(t *testing.T) {
 func TestSharedTerms(t *testing.T) {
 	a := newAccount(t)
 	l := a.read(t, "MACHINE", machineOf(licence(nil, object{"processLeasingStrategy": "PER_LICENSE"}), nil))
-	facts := enforcer.Facts{Documents: []enforcer.Document{{Name: "m.lic", License: l}}, Host: enforcer.Host{Components: map[string][]string{keygen.Component: {keygen.Fingerprint("host-1")}}, Logical: 8}}
+	facts := enforcer.Facts{Documents: []enforcer.Document{{Name: "m.lic", License: l}},
+		Host: enforcer.Host{Components: map[string][]string{keygen.Component: {keygen.Fingerprint("host-1")}},
+			Logical: 8}}
 	v := enforcer.Judge(facts, l.Issued)
-	for pool, want := range map[string]enforcer.Limit{"machines": 1, "processes": 0, "cores": 0, "users": enforcer.Unlimited} {
+	for pool, want := range map[string]enforcer.Limit{"machines": 1, "processes": 0, "cores": 0,
+		"users": enforcer.Unlimited} {
 		if g := v.Pools[pool]; g.Budget != want || (g.NotShared != "") != (want == 0) {
 			t.Errorf("%s: %+v", pool, g)
 		}

@@ -26,7 +26,8 @@ func TestRelayNodes(t *testing.T) {
 	do := func(status int, method, target string, header ...string) (g grant) {
 		t.Helper()
 		r := c.send(method, target, "", header...)
-		if r.status != status || len(r.body) > 0 && json.Unmarshal(r.body, &g) != nil || status >= 400 && g.Error == "" || r.header.Get("Relay-Clock") == "" {
+		if r.status != status || len(r.body) > 0 && json.Unmarshal(r.body, &g) != nil ||
+			status >= 400 && g.Error == "" || r.header.Get("Relay-Clock") == "" {
 			t.Errorf("%s %s: %d %s, want %d", method, target, r.status, r.body, status)
 		}
 		return g
@@ -58,8 +59,9 @@ func TestRelayNodes(t *testing.T) {
 	d.Judge()
 	do(410, "PUT", "/v1/nodes/four")
 
-	// A Keygen licence's nodes that show its key get the vendor's own file, which the vendor's key verifies. One that does not show it
-	// gets neither, though the credentials file has the key, but a file that the dialect's key verifies.
+	// A Keygen licence's nodes that show its key get the vendor's own file, which the vendor's key verifies. One that
+	// does not show it gets neither, though the credentials file has the key, but a file that the dialect's key
+	// verifies.
 	d = newDesk()
 	d.Judge(file(t, d.Now(), nil))
 	d.Documents = map[string][]byte{d.Verdict().Licenses[0].Document: []byte("the vendor's file")}
@@ -70,7 +72,8 @@ func TestRelayNodes(t *testing.T) {
 	if p != nil || g.Key == "THE-KEY" || strings.Contains(fmt.Sprint(l.Terms), "THE-KEY") {
 		t.Errorf("without the key the grant is %+v, %v", g, p)
 	}
-	if g := do(202, "PUT", "/v1/nodes/one", "Authorization", "License THE-KEY"); string(g.File) != "the vendor's file" || g.Key != "THE-KEY" {
+	if g := do(202, "PUT", "/v1/nodes/one", "Authorization", "License THE-KEY"); string(g.File) !=
+		"the vendor's file" || g.Key != "THE-KEY" {
 		t.Errorf("the grant is %+v", g)
 	}
 }

@@ -14,8 +14,8 @@ import (
 	"github.com/usher-agent/usher/plugin"
 )
 
-// The schemes by which a key signs: Keygen's words for those of licence keys (docs: API, Policies, scheme), and one for licence and
-// machine files.
+// The schemes by which a key signs: Keygen's words for those of licence keys (docs: API, Policies, scheme), and one for
+// licence and machine files.
 const (
 	schemeFile    = "FILE"
 	schemeEd25519 = "ED25519_SIGN"
@@ -49,7 +49,8 @@ func NameSchemes(a *plugin.Anchor, schemes []string) error {
 	all := Schemes(a.Algorithm)
 	for _, s := range schemes {
 		if !slices.Contains(all, s) {
-			return fmt.Errorf("key %q: scheme %s is none that a key of %s serves (known: %s)", a.KeyID, short(s), a.Algorithm, strings.Join(all, ", "))
+			return fmt.Errorf("key %q: scheme %s is none that a key of %s serves (known: %s)", a.KeyID, short(s),
+				a.Algorithm, strings.Join(all, ", "))
 		}
 	}
 	a.Schemes = slices.Clone(schemes)
@@ -82,15 +83,17 @@ func (k *signed) schemeOf(alg string) string {
 	}
 }
 
-// others are how the texts begin that Keygen's servers sign with the same keys for other purposes: files, keys of the present schemes,
-// answers and webhooks.
+// others are how the texts begin that Keygen's servers sign with the same keys for other purposes: files, keys of the
+// present schemes, answers and webhooks.
 var others = regexp.MustCompile(`^\s*(?i:license/|machine/|key/|\(request-target\)|keygen-)`)
 
-// foreignText returns what a text is that Keygen signs for another purpose than a key of a scheme that puts nothing before its dataset;
-// empty: it is none. Else anybody could present such a signature as a key that says nothing of an end.
+// foreignText returns what a text is that Keygen signs for another purpose than a key of a scheme that puts nothing
+// before its dataset; empty: it is none. Else anybody could present such a signature as a key that says nothing of an
+// end.
 func foreignText(data []byte) string {
 	var info asn1.RawValue
-	if rest, err := asn1.Unmarshal(data, &info); err == nil && len(rest) == 0 && info.Class == asn1.ClassUniversal && info.Tag == asn1.TagSequence && info.IsCompound {
+	if rest, err := asn1.Unmarshal(data, &info); err == nil && len(rest) == 0 && info.Class == asn1.ClassUniversal &&
+		info.Tag == asn1.TagSequence && info.IsCompound {
 		return "the digest of a signature (DigestInfo)"
 	}
 	if others.Match(data) {

@@ -50,16 +50,19 @@ func newKeys(t *testing.T) *keys {
 		"ed25519":    func(m []byte) []byte { return ed25519.Sign(ed, m) },
 		"ecdsa-p256": func(m []byte) []byte { return must(ecdsa.SignASN1(rand.Reader, ec, sum(m))) },
 		"rsa-pss-sha256": func(m []byte) []byte {
-			return must(rsa.SignPSS(rand.Reader, r, crypto.SHA256, sum(m), &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthAuto}))
+			return must(rsa.SignPSS(rand.Reader, r, crypto.SHA256, sum(m),
+				&rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthAuto}))
 		},
 		"rsa-sha256": func(m []byte) []byte { return must(rsa.SignPKCS1v15(nil, r, crypto.SHA256, sum(m))) },
 	}
-	for alg, pub := range map[string]any{"ed25519": ed.Public(), "ecdsa-p256": ec.Public(), "rsa-pss-sha256": r.Public(), "rsa-sha256": r.Public()} {
+	for alg, pub := range map[string]any{"ed25519": ed.Public(), "ecdsa-p256": ec.Public(),
+		"rsa-pss-sha256": r.Public(), "rsa-sha256": r.Public()} {
 		der, err := x509.MarshalPKIXPublicKey(pub)
 		if err != nil {
 			t.Fatal(err)
 		}
-		k.anchors = append(k.anchors, anchor(t, alg, string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})), alg))
+		k.anchors = append(k.anchors,
+			anchor(t, alg, string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})), alg))
 	}
 	return k
 }
@@ -82,7 +85,8 @@ var url64 = base64.URLEncoding.EncodeToString
 func fileText(kind, enc, alg string, sig []byte) string {
 	body, _ := json.Marshal(object{"enc": enc, "sig": base64.StdEncoding.EncodeToString(sig), "alg": "base64+" + alg})
 	kind = strings.ToUpper(kind)
-	return fmt.Sprintf("-----BEGIN %s FILE-----\n%s\n-----END %s FILE-----\n", kind, base64.StdEncoding.EncodeToString(body), kind)
+	return fmt.Sprintf("-----BEGIN %s FILE-----\n%s\n-----END %s FILE-----\n", kind,
+		base64.StdEncoding.EncodeToString(body), kind)
 }
 
 // everything returns a document by every scheme, and what else Keygen signs with the account's keys.
@@ -97,17 +101,29 @@ func (k *keys) everything() (out []made) {
 	}
 	l, _ := json.Marshal(licence(nil, nil))
 	mac, _ := json.Marshal(machineOf(licence(nil, nil), nil))
-	for alg, signed := range map[string]string{"ed25519": "ED25519_SIGN", "ecdsa-p256": "ECDSA_P256_SIGN", "rsa-pss-sha256": "RSA_2048_PKCS1_PSS_SIGN_V2", "rsa-sha256": "RSA_2048_PKCS1_SIGN_V2"} {
+	for alg, signed := range map[string]string{"ed25519": "ED25519_SIGN", "ecdsa-p256": "ECDSA_P256_SIGN",
+		"rsa-pss-sha256": "RSA_2048_PKCS1_PSS_SIGN_V2", "rsa-sha256": "RSA_2048_PKCS1_SIGN_V2"} {
 		for kind, data := range map[string][]byte{"license": l, "machine": mac} {
 			enc := base64.StdEncoding.EncodeToString(data)
-			put("FILE "+kind+" "+alg, alg, []byte(kind+"/"+enc), func(sig []byte) string { return fileText(kind, enc, alg, sig) })
+			put("FILE "+kind+" "+alg, alg, []byte(kind+"/"+enc), func(sig []byte) string {
+				return fileText(kind, enc, alg, sig)
+			})
 		}
-		put(signed, alg, []byte("key/"+url64(dataset)), func(sig []byte) string { return "key/" + url64(dataset) + "." + url64(sig) })
-		put("answer "+alg, alg, []byte("(request-target): get /v1/accounts/a/me\nhost: api.keygen.sh\ndate: Wed, 09 Jun 2027 16:08:15 GMT\ndigest: sha-256=x"), nil)
+		put(signed, alg, []byte("key/"+url64(dataset)), func(sig []byte) string {
+			return "key/" + url64(dataset) + "." + url64(sig)
+		})
+		put("answer "+alg, alg,
+			[]byte(
+				"(request-target): get /v1/accounts/a/me\nhost: api.keygen.sh\ndate: Wed, 09 Jun 2027 16:08:15 "+
+					"GMT\ndigest: sha-256=x"), nil)
 		put("old answer "+alg, alg, l, nil)
 	}
-	put("RSA_2048_PKCS1_PSS_SIGN", "rsa-pss-sha256", dataset, func(sig []byte) string { return url64(dataset) + "." + url64(sig) })
-	put("RSA_2048_PKCS1_SIGN", "rsa-sha256", dataset, func(sig []byte) string { return url64(dataset) + "." + url64(sig) })
+	put("RSA_2048_PKCS1_PSS_SIGN", "rsa-pss-sha256", dataset, func(sig []byte) string {
+		return url64(dataset) + "." + url64(sig)
+	})
+	put("RSA_2048_PKCS1_SIGN", "rsa-sha256", dataset, func(sig []byte) string {
+		return url64(dataset) + "." + url64(sig)
+	})
 	raw := base64.RawURLEncoding.EncodeToString
 	text := raw([]byte(`{"alg":"RS256"}`)) + "." + raw([]byte(`{"sub":"lic-1","iat":1700000000,"exp":1700000100}`))
 	put("RSA_2048_JWT_RS256", "rsa-sha256", []byte(text), func(sig []byte) string { return text + "." + raw(sig) })
@@ -160,7 +176,8 @@ func TestSchemesAreApart(t *testing.T) {
 			}
 			pairs++
 			for _, doc := range from.recasts(as) {
-				if bare := strings.NewReplacer("=", ""); bare.Replace(doc) == bare.Replace(from.document) { // it is what it was, but for padding
+				// it is what it was, but for padding
+				if bare := strings.NewReplacer("=", ""); bare.Replace(doc) == bare.Replace(from.document) {
 					continue
 				}
 				if l, p := (keygen.Format{}).Verify([]byte(doc), k.anchors); p == nil {
@@ -174,16 +191,19 @@ func TestSchemesAreApart(t *testing.T) {
 	}
 }
 
-// TestForeignTexts: whatever else Keygen signs is no dataset of the schemes that sign it bare, nor of the one that encrypts it; what a
-// vendor may have had signed is.
+// TestForeignTexts: whatever else Keygen signs is no dataset of the schemes that sign it bare, nor of the one that
+// encrypts it; what a vendor may have had signed is.
 func TestForeignTexts(t *testing.T) {
 	k := newKeys(t)
-	digestInfo := "\x30\x31\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01\x05\x00\x04\x20" + strings.Repeat("d", 32)
+	digestInfo := "\x30\x31\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01\x05\x00\x04\x20" +
+		strings.Repeat("d", 32)
 	token := base64.RawURLEncoding.EncodeToString([]byte(`{"typ":"JWT","alg":"RS256"}`)) + ".e30"
 	for text, good := range map[string]bool{
-		"license/abc": false, "machine/abc": false, "key/abc": false, " Machine/abc": false, "(request-target): post /x": false, digestInfo: false, token: false, token + ".c2ln": false,
+		"license/abc": false, "machine/abc": false, "key/abc": false, " Machine/abc": false,
+		"(request-target): post /x": false, digestInfo: false, token: false, token + ".c2ln": false,
 		`{"data":{"type":"licenses","id":"a"}}`: false, `{"data":[]}`: false, `{"errors":[]}`: false,
-		"user@customer.example": true, "A1B2-C3D4": true, `{"data":"of the vendor's"}`: true, `{"license":{"id":"x"}}`: true, "licence 7": true, "v1.2": true,
+		"user@customer.example": true, "A1B2-C3D4": true, `{"data":"of the vendor's"}`: true,
+		`{"license":{"id":"x"}}`: true, "licence 7": true, "v1.2": true,
 	} {
 		for scheme, doc := range map[string]string{
 			"rsa-sha256":     url64([]byte(text)) + "." + url64(k.sign["rsa-sha256"]([]byte(text))),
@@ -219,15 +239,18 @@ func TestNamedSchemes(t *testing.T) {
 		}
 	}
 	a := k.anchors[0]
-	if err := keygen.NameSchemes(&a, []string{"RSA_2048"}); err == nil || !strings.Contains(err.Error(), "known: FILE") {
+	if err := keygen.NameSchemes(&a, []string{"RSA_2048"}); err == nil ||
+		!strings.Contains(err.Error(), "known: FILE") {
 		t.Errorf("an unknown scheme: %v", err)
 	}
 }
 
-// A small public exponent lets anybody find a number whose power begins like an encrypted dataset: such a key decrypts nothing.
+// A small public exponent lets anybody find a number whose power begins like an encrypted dataset: such a key decrypts
+// nothing.
 func TestSmallExponent(t *testing.T) {
 	k := newKeys(t)
-	prefix := slices.Concat([]byte{0, 1}, []byte(strings.Repeat("\xff", 8)), []byte{0}, []byte(`A1B2`), make([]byte, 256-15))
+	prefix := slices.Concat([]byte{0, 1}, []byte(strings.Repeat("\xff", 8)), []byte{0}, []byte(`A1B2`),
+		make([]byte, 256-15))
 	root, n := new(big.Int), new(big.Int).SetBytes(prefix)
 	for bit := 700; bit >= 0; bit-- { // the cube root, rounded up
 		try := new(big.Int).SetBit(root, bit, 1)
@@ -238,7 +261,8 @@ func TestSmallExponent(t *testing.T) {
 	root.Add(root, big.NewInt(1))
 	a := k.anchors[slices.IndexFunc(k.anchors, func(a plugin.Anchor) bool { return a.Algorithm == "rsa-sha256" })]
 	a.Key = &rsa.PublicKey{N: k.rsa.N, E: 3}
-	if _, p := (keygen.Format{}).Verify([]byte(url64(root.FillBytes(make([]byte, 256)))), []plugin.Anchor{a}); p == nil {
+	if _, p := (keygen.Format{}).Verify([]byte(url64(root.FillBytes(make([]byte, 256)))), []plugin.Anchor{a}); p ==
+		nil {
 		t.Error("a forged key is good")
 	}
 }

@@ -30,17 +30,19 @@ var (
 	errForged   = errors.New("its signature is not good by any of the account's keys in trust")
 )
 
-// VerifyResponse checks an answer's signature with the account's keys, and returns when it was made. method and target are of the
-// request, as it was sent; host is that of its URL. Whether it is too old, or signed by a test key, is not asked: see [Client]. The format is Keygen's
-// (docs: API, Signatures), after draft-cavage-http-signatures-12.
-func VerifyResponse(method string, target *url.URL, header http.Header, body []byte, anchors []plugin.Anchor) (time.Time, error) {
+// VerifyResponse checks an answer's signature with the account's keys, and returns when it was made. method and target
+// are of the request, as it was sent; host is that of its URL. Whether it is too old, or signed by a test key, is not
+// asked: see [Client]. The format is Keygen's (docs: API, Signatures), after draft-cavage-http-signatures-12.
+func VerifyResponse(method string, target *url.URL, header http.Header, body []byte,
+	anchors []plugin.Anchor) (time.Time, error) {
 	parts := map[string]string{}
 	for _, m := range signatureParameter.FindAllStringSubmatch(header.Get("Keygen-Signature"), -1) {
 		parts[m[1]] = m[2]
 	}
 	sig, ok := unbase64(parts["signature"])
 	// Proxies may put a date of their own in the place of the server's.
-	date, digest := cmp.Or(header.Get("Keygen-Date"), header.Get("Date")), cmp.Or(header.Get("Keygen-Digest"), header.Get("Digest"))
+	date, digest := cmp.Or(header.Get("Keygen-Date"), header.Get("Date")),
+		cmp.Or(header.Get("Keygen-Digest"), header.Get("Digest"))
 	if !ok || len(sig) == 0 || date == "" || digest == "" {
 		return time.Time{}, errUnsigned
 	}
@@ -58,9 +60,11 @@ func VerifyResponse(method string, target *url.URL, header http.Header, body []b
 		hosts = append(hosts, host) // the server signs its name without a port
 	}
 	for _, host := range hosts {
-		message := []byte(fmt.Sprintf("(request-target): %s %s\nhost: %s\ndate: %s\ndigest: %s", strings.ToLower(method), target.RequestURI(), host, date, digest))
+		message := []byte(fmt.Sprintf("(request-target): %s %s\nhost: %s\ndate: %s\ndigest: %s",
+			strings.ToLower(method), target.RequestURI(), host, date, digest))
 		if slices.ContainsFunc(anchors, func(a plugin.Anchor) bool {
-			return a.System == System && a.Algorithm == alg && a.Answers(true, at, at) == nil && verifies(a, message, sig)
+			return a.System == System && a.Algorithm == alg && a.Answers(true, at, at) == nil &&
+				verifies(a, message, sig)
 		}) {
 			return at, nil
 		}

@@ -12,12 +12,14 @@ import (
 
 // Draw increments the licence's uses; the meter is [MeterUses].
 //
-// Keygen knows no tokens, so that an increment whose answer was lost cannot be asked for again. What is asked again is therefore
-// looked up first: where the uses have grown by as many since this agent's last answer, they are taken for its own. So none is ever
-// counted twice; where other machines have used the licence meanwhile, some may not be counted at all.
+// Keygen knows no tokens, so that an increment whose answer was lost cannot be asked for again. What is asked again is
+// therefore looked up first: where the uses have grown by as many since this agent's last answer, they are taken for
+// its own. So none is ever counted twice; where other machines have used the licence meanwhile, some may not be counted
+// at all.
 func (c *Client) Draw(ctx context.Context, r *plugin.Draw) (*plugin.Drawn, error) {
 	if r.Meter != MeterUses {
-		return nil, budgetFault(plugin.SystemNoPools, "Keygen counts no draws of the meter %s, only uses", short(r.Meter))
+		return nil, budgetFault(plugin.SystemNoPools, "Keygen counts no draws of the meter %s, only uses",
+			short(r.Meter))
 	}
 	s, e := c.begin(ctx, &r.Request)
 	if e != nil {
@@ -36,7 +38,8 @@ func (c *Client) Draw(ctx context.Context, r *plugin.Draw) (*plugin.Drawn, error
 			return s.drawn(r.N, now)
 		}
 	}
-	now, e := s.uses(http.MethodPost, "/actions/increment-usage", map[string]any{"meta": map[string]any{"increment": r.N}})
+	now, e := s.uses(http.MethodPost, "/actions/increment-usage",
+		map[string]any{"meta": map[string]any{"increment": r.N}})
 	if e != nil {
 		return nil, e
 	}

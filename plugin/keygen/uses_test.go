@@ -37,7 +37,8 @@ func (l *lossy) RoundTrip(r *http.Request) (*http.Response, error) {
 func (o *online) draw(n int64, state []byte, again bool) (*plugin.Drawn, error) {
 	r := o.request()
 	r.State = state
-	return o.client.Draw(o.t.Context(), &plugin.Draw{Request: *r, Meter: keygen.MeterUses, N: n, Token: "t", Again: again})
+	return o.client.Draw(o.t.Context(),
+		&plugin.Draw{Request: *r, Meter: keygen.MeterUses, N: n, Token: "t", Again: again})
 }
 
 func (o *online) used() (n int64) {
@@ -47,7 +48,9 @@ func (o *online) used() (n int64) {
 
 // Uses are counted once each, whatever is lost on the way, until there are none left.
 func TestUses(t *testing.T) {
-	o := open(t, func(l *keygentest.License) { l.Attributes.MaxUses, l.Attributes.Uses = new(int64(100)), 7 }, keygen.Config{HTTP: &lossy{rand.New(rand.NewPCG(1, 2))}})
+	o := open(t, func(l *keygentest.License) {
+		l.Attributes.MaxUses, l.Attributes.Uses = new(int64(100)), 7
+	}, keygen.Config{HTTP: &lossy{rand.New(rand.NewPCG(1, 2))}})
 	var state []byte
 	taken := int64(7)
 	for i := range 30 {
@@ -72,7 +75,8 @@ func TestUses(t *testing.T) {
 	}
 }
 
-// Where it is not clear whose they are, uses are taken for one's own rather than counted twice; more than there are cannot be had.
+// Where it is not clear whose they are, uses are taken for one's own rather than counted twice; more than there are
+// cannot be had.
 func TestUsesOfOthers(t *testing.T) {
 	o := open(t, func(l *keygentest.License) { l.Attributes.MaxUses = new(int64(10)) }, keygen.Config{})
 	got, err := o.draw(2, nil, false)

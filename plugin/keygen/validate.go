@@ -54,30 +54,47 @@ const (
 
 // Codes returns every code, in the order in which the server checks, VALID last.
 func Codes() []Code {
-	return []Code{CodeNotFound, CodeBanned, CodeSuspended, CodeExpired, CodeOverdue, CodeEnvironmentMismatch, CodeEnvironmentRequired, CodeProductMismatch,
-		CodeProductRequired, CodePolicyMismatch, CodePolicyRequired, CodeUserMismatch, CodeUserRequired, CodeEntitlementsEmpty, CodeEntitlementsMissing, CodeNoMachine, CodeNoMachines,
-		CodeMachineMismatch, CodeMachineRequired, CodeHeartbeatNotStarted, CodeHeartbeatDead, CodeFingerprintEmpty, CodeFingerprintRequired, CodeFingerprintMismatch,
-		CodeComponentsEmpty, CodeComponentsMismatch, CodeComponentsRequired, CodeChecksumMismatch, CodeChecksumRequired, CodeVersionMismatch, CodeVersionRequired,
-		CodeTooManyUsers, CodeTooManyMachines, CodeTooManyCores, CodeTooMuchMemory, CodeTooMuchDisk, CodeTooManyProcesses, CodeValid}
+	return []Code{CodeNotFound, CodeBanned, CodeSuspended, CodeExpired, CodeOverdue, CodeEnvironmentMismatch,
+		CodeEnvironmentRequired, CodeProductMismatch,
+		CodeProductRequired, CodePolicyMismatch, CodePolicyRequired, CodeUserMismatch, CodeUserRequired,
+		CodeEntitlementsEmpty, CodeEntitlementsMissing, CodeNoMachine, CodeNoMachines,
+		CodeMachineMismatch, CodeMachineRequired, CodeHeartbeatNotStarted, CodeHeartbeatDead, CodeFingerprintEmpty,
+		CodeFingerprintRequired, CodeFingerprintMismatch,
+		CodeComponentsEmpty, CodeComponentsMismatch, CodeComponentsRequired, CodeChecksumMismatch, CodeChecksumRequired,
+		CodeVersionMismatch, CodeVersionRequired,
+		CodeTooManyUsers, CodeTooManyMachines, CodeTooManyCores, CodeTooMuchMemory, CodeTooMuchDisk,
+		CodeTooManyProcesses, CodeValid}
 }
 
 // details are the sentences beside the codes.
 var details = map[Code]string{
-	CodeValid: "is valid", CodeNotFound: "does not exist", CodeBanned: "is banned", CodeSuspended: "is suspended", CodeExpired: "is expired", CodeOverdue: "is overdue for check in",
-	CodeEnvironmentMismatch: "environment scope does not match", CodeEnvironmentRequired: "environment scope is required",
-	CodeProductMismatch: "product scope does not match", CodeProductRequired: "product scope is required",
+	CodeValid: "is valid", CodeNotFound: "does not exist", CodeBanned: "is banned", CodeSuspended: "is suspended",
+	CodeExpired: "is expired", CodeOverdue: "is overdue for check in",
+	CodeEnvironmentMismatch: "environment scope does not match",
+	CodeEnvironmentRequired: "environment scope is required",
+	CodeProductMismatch:     "product scope does not match", CodeProductRequired: "product scope is required",
 	CodePolicyMismatch: "policy scope does not match", CodePolicyRequired: "policy scope is required",
 	CodeUserMismatch: "user scope does not match", CodeUserRequired: "user scope is required",
-	CodeEntitlementsEmpty: "entitlements scope is empty", CodeEntitlementsMissing: "is missing one or more required entitlements",
-	CodeNoMachine: "machine is not activated (has no associated machine)", CodeNoMachines: "machine is not activated (has no associated machines)",
-	CodeMachineMismatch: "machine is not activated (does not match any associated machines)", CodeMachineRequired: "machine scope is required",
+	CodeEntitlementsEmpty:   "entitlements scope is empty",
+	CodeEntitlementsMissing: "is missing one or more required entitlements",
+	CodeNoMachine:           "machine is not activated (has no associated machine)",
+	CodeNoMachines:          "machine is not activated (has no associated machines)",
+	CodeMachineMismatch:     "machine is not activated (does not match any associated machines)",
+	CodeMachineRequired:     "machine scope is required",
 	CodeHeartbeatNotStarted: "machine heartbeat is required", CodeHeartbeatDead: "machine heartbeat is dead",
-	CodeFingerprintEmpty: "fingerprint scope is empty", CodeFingerprintRequired: "fingerprint scope is required", CodeFingerprintMismatch: "fingerprint is not activated (does not match any associated machines)",
-	CodeComponentsEmpty: "components scope is empty", CodeComponentsRequired: "components scope is required", CodeComponentsMismatch: "components are not activated (does not match any associated components)",
-	CodeChecksumMismatch: "checksum scope is not valid (does not match any accessible artifacts)", CodeChecksumRequired: "checksum scope is required",
-	CodeVersionMismatch: "version scope is not valid (does not match any accessible releases)", CodeVersionRequired: "version scope is required",
-	CodeTooManyUsers: "has too many associated users", CodeTooManyMachines: "has too many associated machines", CodeTooManyCores: "has too many associated machine cores",
-	CodeTooMuchMemory: "has too much associated machine memory", CodeTooMuchDisk: "has too much associated machine disk", CodeTooManyProcesses: "has too many associated processes",
+	CodeFingerprintEmpty: "fingerprint scope is empty", CodeFingerprintRequired: "fingerprint scope is required",
+	CodeFingerprintMismatch: "fingerprint is not activated (does not match any associated machines)",
+	CodeComponentsEmpty:     "components scope is empty", CodeComponentsRequired: "components scope is required",
+	CodeComponentsMismatch: "components are not activated (does not match any associated components)",
+	CodeChecksumMismatch:   "checksum scope is not valid (does not match any accessible artifacts)",
+	CodeChecksumRequired:   "checksum scope is required",
+	CodeVersionMismatch:    "version scope is not valid (does not match any accessible releases)",
+	CodeVersionRequired:    "version scope is required",
+	CodeTooManyUsers:       "has too many associated users", CodeTooManyMachines: "has too many associated machines",
+	CodeTooManyCores:     "has too many associated machine cores",
+	CodeTooMuchMemory:    "has too much associated machine memory",
+	CodeTooMuchDisk:      "has too much associated machine disk",
+	CodeTooManyProcesses: "has too many associated processes",
 }
 
 // Detail returns the sentence that goes with a code.
@@ -131,15 +148,15 @@ type Scope struct {
 	Fingerprints, Components, Entitlements *[]string
 }
 
-// Result is what a validation comes to. Valid may go with other codes than VALID: EXPIRED where the policy lets an expired licence
-// run on, TOO_MANY_* within what it allows.
+// Result is what a validation comes to. Valid may go with other codes than VALID: EXPIRED where the policy lets an
+// expired licence run on, TOO_MANY_* within what it allows.
 type Result struct {
 	Code  Code
 	Valid bool
 }
 
-// Validate returns the result of a validation, by the server's checks in the server's order (keygen-api 1.8: the license
-// validation service). It is a pure function.
+// Validate returns the result of a validation, by the server's checks in the server's order (keygen-api 1.8: the
+// license validation service). It is a pure function.
 func Validate(s *Situation, scope *Scope) Result {
 	if s.Object == nil {
 		return Result{Code: CodeNotFound}
@@ -148,7 +165,8 @@ func Validate(s *Situation, scope *Scope) Result {
 	if scope == nil {
 		v.scope, v.quick = &Scope{}, true
 	}
-	for _, check := range []func() *Result{v.state, v.belongs, v.machine, v.fingerprints, v.components, v.release, v.users} {
+	for _, check := range []func() *Result{v.state, v.belongs, v.machine, v.fingerprints, v.components, v.release,
+		v.users} {
 		if r := check(); r != nil {
 			return *r
 		}
@@ -219,7 +237,8 @@ func in(list []string) func(string) bool {
 func (v *validation) belongs() *Result {
 	s := v.scope
 	for _, r := range []*Result{
-		v.one(s.Environment, is(v.Environment), v.p.RequireEnvironment, CodeEnvironmentMismatch, CodeEnvironmentRequired),
+		v.one(s.Environment, is(v.Environment), v.p.RequireEnvironment, CodeEnvironmentMismatch,
+			CodeEnvironmentRequired),
 		v.one(s.Product, is(v.Product), v.p.RequireProductScope, CodeProductMismatch, CodeProductRequired),
 		v.one(s.Policy, is(v.PolicyID), v.p.RequirePolicyScope, CodePolicyMismatch, CodePolicyRequired),
 		v.one(s.User, in(v.Users), v.p.RequireUserScope, CodeUserMismatch, CodeUserRequired),
@@ -380,7 +399,8 @@ func (v *validation) components() *Result {
 }
 
 func (v *validation) release() *Result {
-	if r := v.one(v.scope.Checksum, in(v.Checksums), v.p.RequireChecksumScope, CodeChecksumMismatch, CodeChecksumRequired); r != nil {
+	if r := v.one(v.scope.Checksum, in(v.Checksums), v.p.RequireChecksumScope, CodeChecksumMismatch,
+		CodeChecksumRequired); r != nil {
 		return r
 	}
 	return v.one(v.scope.Version, in(v.Versions), v.p.RequireVersionScope, CodeVersionMismatch, CodeVersionRequired)
@@ -418,7 +438,8 @@ func (v *validation) limits() *Result {
 			return r
 		}
 	}
-	for _, r := range []*Result{v.over(v.a.MaxCores, cores, CodeTooManyCores), v.over(v.a.MaxMemory, memory, CodeTooMuchMemory), v.over(v.a.MaxDisk, disk, CodeTooMuchDisk)} {
+	for _, r := range []*Result{v.over(v.a.MaxCores, cores, CodeTooManyCores),
+		v.over(v.a.MaxMemory, memory, CodeTooMuchMemory), v.over(v.a.MaxDisk, disk, CodeTooMuchDisk)} {
 		if r != nil {
 			return r
 		}

@@ -77,10 +77,12 @@ func vectors(t testing.TB) (out []vector) {
 		case "ed25519":
 			v.anchors = append(v.anchors, anchor(t, "account", k.Hex, ""))
 		case "rsa":
-			v.anchors = append(v.anchors, anchor(t, "account-pss", k.PEM, "rsa-pss-sha256"), anchor(t, "account-rsa", k.PEM, "rsa-sha256"))
+			v.anchors = append(v.anchors, anchor(t, "account-pss", k.PEM, "rsa-pss-sha256"),
+				anchor(t, "account-rsa", k.PEM, "rsa-sha256"))
 		}
 		if k := v.PublicKeys; k.Ed25519Hex != "" {
-			v.anchors = []plugin.Anchor{anchor(t, "ed25519", k.Ed25519Hex, ""), anchor(t, "pss", k.RSAPem, ""), anchor(t, "rsa", k.RSAPem, "rsa-sha256"), anchor(t, "ecdsa", k.ECDSAP256Pem, "")}
+			v.anchors = []plugin.Anchor{anchor(t, "ed25519", k.Ed25519Hex, ""), anchor(t, "pss", k.RSAPem, ""),
+				anchor(t, "rsa", k.RSAPem, "rsa-sha256"), anchor(t, "ecdsa", k.ECDSAP256Pem, "")}
 		}
 		many := slices.Concat(v.Files, v.Keys)
 		for _, m := range many {
@@ -159,7 +161,8 @@ func TestVectors(t *testing.T) {
 				}
 				return
 			}
-			if sum := sha256.Sum256(keygen.Plaintext(v.document(), v.anchors, v.secrets())); hex.EncodeToString(sum[:]) != v.Expect.PlaintextSha256 {
+			if sum := sha256.Sum256(keygen.Plaintext(v.document(), v.anchors,
+				v.secrets())); hex.EncodeToString(sum[:]) != v.Expect.PlaintextSha256 {
 				t.Error("the dataset is another than was signed")
 			}
 			v.expectTerms(t, l)
@@ -191,7 +194,8 @@ func (v *vector) expectTerms(t *testing.T, l *enforcer.License) {
 		if !l.Expires.Equal(wantExpiry) {
 			t.Errorf("expires %v, want %v", l.Expires, wantExpiry)
 		}
-		for pool, attribute := range map[string]string{"machines": "maxMachines", "processes": "maxProcesses", "users": "maxUsers"} {
+		for pool, attribute := range map[string]string{"machines": "maxMachines", "processes": "maxProcesses",
+			"users": "maxUsers"} {
 			want := enforcer.Unlimited
 			if n, ok := a[attribute].(float64); ok {
 				want = enforcer.Limit(n)
@@ -218,11 +222,13 @@ func (v *vector) expectTerms(t *testing.T, l *enforcer.License) {
 	}
 }
 
-// TestConformance has the suite for formats try files that are encrypted too: a format is given its secrets beforehand here.
+// TestConformance has the suite for formats try files that are encrypted too: a format is given its secrets beforehand
+// here.
 func TestConformance(t *testing.T) {
 	for _, v := range vectors(t) {
 		switch name := path.Base(v.ID); name {
-		case "license-base64-ed25519", "machine-aes-256-gcm-ecdsa-p256", "license-aes-256-gcm-rsa-sha256", "license-aes-ed25519-js-nottl", "key-ed25519-csharp",
+		case "license-base64-ed25519", "machine-aes-256-gcm-ecdsa-p256", "license-aes-256-gcm-rsa-sha256",
+			"license-aes-ed25519-js-nottl", "key-ed25519-csharp",
 			"RSA_2048_PKCS1_ENCRYPT", "RSA_2048_JWT_RS256":
 		default:
 			continue
@@ -232,8 +238,10 @@ func TestConformance(t *testing.T) {
 		}
 		t.Run(v.ID, func(t *testing.T) {
 			t.Parallel()
-			plugintest.Format(t, opened{secrets: v.secrets()}, plugintest.FormatSamples{Good: [][]byte{v.document()}, Anchors: v.anchors,
-				Foreign: [][]byte{[]byte("-----BEGIN USHER LICENSE-----\nabc\n-----END USHER LICENSE-----\n"), []byte("eyJhbGciOiJSUzI1NiIsImtpZCI6IjEifQ.e30.AAAA"), []byte("a.b"), []byte("key")}})
+			plugintest.Format(t, opened{secrets: v.secrets()},
+				plugintest.FormatSamples{Good: [][]byte{v.document()}, Anchors: v.anchors,
+					Foreign: [][]byte{[]byte("-----BEGIN USHER LICENSE-----\nabc\n-----END USHER LICENSE-----\n"),
+						[]byte("eyJhbGciOiJSUzI1NiIsImtpZCI6IjEifQ.e30.AAAA"), []byte("a.b"), []byte("key")}})
 		})
 	}
 }
@@ -264,7 +272,8 @@ func TestEveryByte(t *testing.T) {
 				}
 			}
 			refused := func(what string, doc []byte) {
-				if _, p := (keygen.Format{}).Open(doc, v.anchors, v.secrets()); p == nil || p.Code == enforcer.Unavailable {
+				if _, p := (keygen.Format{}).Open(doc, v.anchors, v.secrets()); p == nil ||
+					p.Code == enforcer.Unavailable {
 					t.Fatalf("%s: it is not refused: %+v", what, p)
 				}
 			}
@@ -286,10 +295,11 @@ func TestEveryByte(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			// Every byte of the signature and of all around it; of what a file says every one too for one of each encoding, else
-			// every forty-first.
+			// Every byte of the signature and of all around it; of what a file says every one too for one of each
+			// encoding, else every forty-first.
 			enc := len(body)
-			if _, name, _ := strings.Cut(v.ID, "/"); !slices.Contains([]string{"license-base64-ed25519", "machine-aes-256-gcm-rsa-sha256"}, name) {
+			if _, name, _ := strings.Cut(v.ID,
+				"/"); !slices.Contains([]string{"license-base64-ed25519", "machine-aes-256-gcm-rsa-sha256"}, name) {
 				enc = strings.Index(string(body), `"sig"`)
 			}
 			step := func(i int) int {
@@ -301,7 +311,8 @@ func TestEveryByte(t *testing.T) {
 			for i := 0; i < len(body); i += step(i) {
 				flipped := slices.Clone(body)
 				flipped[i] ^= 1
-				refused("byte", []byte(lines[0]+"\n"+base64.StdEncoding.EncodeToString(flipped)+"\n"+lines[len(lines)-1]+"\n"))
+				refused("byte",
+					[]byte(lines[0]+"\n"+base64.StdEncoding.EncodeToString(flipped)+"\n"+lines[len(lines)-1]+"\n"))
 			}
 		})
 	}

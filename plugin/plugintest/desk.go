@@ -36,8 +36,8 @@ type Died struct{ At Step }
 // Nobody is the user id of a caller whom the kernel does not vouch for.
 const Nobody = 65534
 
-// Desk is a [plugin.Desk] for tests of dialects. The real enforcer decides; time stands still until Pass moves it; what is
-// acknowledged outlives [Desk.Restart]. Set the exported fields between requests.
+// Desk is a [plugin.Desk] for tests of dialects. The real enforcer decides; time stands still until Pass moves it; what
+// is acknowledged outlives [Desk.Restart]. Set the exported fields between requests.
 type Desk struct {
 	// Sender is the caller that the kernel vouches for; nil: it vouches for nobody, as over TCP.
 	Sender *enforcer.Caller

@@ -44,8 +44,8 @@ func Dialect(t testing.TB, d plugin.Dialect, s DialectSamples) {
 	report(t, CheckDialect(d, s))
 }
 
-// CheckDialect returns each promise that a dialect does not keep: slots up to the limit and no further, callers apart, what is
-// acknowledged outlives the agent, refusals have the system's own form, and no body does harm.
+// CheckDialect returns each promise that a dialect does not keep: slots up to the limit and no further, callers apart,
+// what is acknowledged outlives the agent, refusals have the system's own form, and no body does harm.
 func CheckDialect(d plugin.Dialect, s DialectSamples) []error {
 	out := &faults{}
 	if err := plugin.CheckName(d.System()); err != nil {

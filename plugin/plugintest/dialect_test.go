@@ -91,7 +91,8 @@ func (h *toyHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func (h *toyHandler) put(w http.ResponseWriter, r *http.Request, c enforcer.Caller) {
 	var in struct{ Name string }
-	if b, err := io.ReadAll(r.Body); h.fault != "careless" && err != nil || json.Unmarshal(b, &in) != nil || in.Name == "" {
+	if b, err := io.ReadAll(r.Body); h.fault != "careless" && err != nil || json.Unmarshal(b, &in) != nil ||
+		in.Name == "" {
 		if h.fault == "panics" {
 			panic("bad body")
 		}
@@ -100,7 +101,8 @@ func (h *toyHandler) put(w http.ResponseWriter, r *http.Request, c enforcer.Call
 			return
 		}
 	}
-	l, _, d := h.desk.Acquire(r.Context(), &enforcer.Acquire{Pool: "seats", N: 1, Lifetime: enforcer.LifetimeHeld, Caller: c}, []byte(in.Name))
+	l, _, d := h.desk.Acquire(r.Context(),
+		&enforcer.Acquire{Pool: "seats", N: 1, Lifetime: enforcer.LifetimeHeld, Caller: c}, []byte(in.Name))
 	switch {
 	case d == nil:
 		h.known[in.Name] = l.ID
@@ -115,7 +117,8 @@ func (h *toyHandler) put(w http.ResponseWriter, r *http.Request, c enforcer.Call
 func toySamples() plugintest.DialectSamples {
 	return plugintest.DialectSamples{
 		License: &enforcer.License{ID: "a", System: "toy", Product: "acme", Role: enforcer.RoleBase, KeyID: "k",
-			Issued: time.Date(2026, 4, 1, 0, 0, 0, 0, time.UTC), Pools: map[string]enforcer.PoolTerm{"seats": {Max: 2, Scope: enforcer.ScopeHost}}},
+			Issued: time.Date(2026, 4, 1, 0, 0, 0, 0, time.UTC),
+			Pools:  map[string]enforcer.PoolTerm{"seats": {Max: 2, Scope: enforcer.ScopeHost}}},
 		Pool: "seats", Slots: 2, NoSlots: "no_slots",
 		Take: func(i int) *http.Request {
 			return httptest.NewRequest("PUT", "/", strings.NewReader(fmt.Sprintf(`{"Name":"n%d"}`, i)))
@@ -154,7 +157,8 @@ func TestDialects(t *testing.T) {
 		"careless":  "is answered 200",
 		"panics":    "bodies: it panics",
 	} {
-		if err := errors.Join(plugintest.CheckDialect(toy{fault}, toySamples())...); err == nil || !strings.Contains(err.Error(), says) {
+		if err := errors.Join(plugintest.CheckDialect(toy{fault}, toySamples())...); err == nil ||
+			!strings.Contains(err.Error(), says) {
 			t.Errorf("%s: the suite says %v, and nothing of %q", fault, err, says)
 		}
 	}
@@ -164,10 +168,12 @@ func TestDialects(t *testing.T) {
 func TestDesk(t *testing.T) {
 	d := plugintest.NewDesk("toy", time.Date(2026, 5, 1, 0, 0, 0, 0, time.UTC), toySamples().License)
 	s := d.Store()
-	if err := s.Apply(plugin.Change{Key: "a", Value: []byte("1"), If: true}, plugin.Change{Key: "b", Value: []byte("2")}); err != nil {
+	if err := s.Apply(plugin.Change{Key: "a", Value: []byte("1"), If: true},
+		plugin.Change{Key: "b", Value: []byte("2")}); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Apply(plugin.Change{Key: "c", Value: []byte("3")}, plugin.Change{Key: "a", If: true}); !errors.Is(err, plugin.ErrConflict) || d.Stored() != 2 {
+	if err := s.Apply(plugin.Change{Key: "c", Value: []byte("3")},
+		plugin.Change{Key: "a", If: true}); !errors.Is(err, plugin.ErrConflict) || d.Stored() != 2 {
 		t.Errorf("a change that must not hold: %v, %d keys", err, d.Stored())
 	}
 	d.DieAt = plugintest.StepAcquired
@@ -177,7 +183,8 @@ func TestDesk(t *testing.T) {
 				t.Errorf("the agent died of %v", r)
 			}
 		}()
-		d.Acquire(t.Context(), &enforcer.Acquire{Pool: "seats", N: 1, Lifetime: enforcer.LifetimeHeld, Caller: *d.Sender}, nil)
+		d.Acquire(t.Context(),
+			&enforcer.Acquire{Pool: "seats", N: 1, Lifetime: enforcer.LifetimeHeld, Caller: *d.Sender}, nil)
 	}()
 	d.Restart()
 	if n := d.InUse("seats"); n != 1 || len(d.Leases(*d.Sender)) != 1 {

@@ -27,9 +27,12 @@ type FormatSamples struct {
 
 // rubbish is what lies in folders too.
 func rubbish() [][]byte {
-	return [][]byte{nil, []byte("\n"), []byte("{}"), []byte("[]"), []byte("null"), []byte("\x00\xff\xfe"), []byte("# README\n\nPut licences here.\n"),
-		[]byte("-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"), []byte("-----BEGIN LICENSE FILE-----\n\n-----END LICENSE FILE-----\n"),
-		[]byte("eyJhbGciOiJFZERTQSIsInR5cCI6IkpXVCJ9.e30.AAAA"), bytes.Repeat([]byte("A"), plugin.MaxDocument), bytes.Repeat([]byte("{\"a\":"), 50_000), bytes.Repeat([]byte("."), 1000)}
+	return [][]byte{nil, []byte("\n"), []byte("{}"), []byte("[]"), []byte("null"), []byte("\x00\xff\xfe"),
+		[]byte("# README\n\nPut licences here.\n"),
+		[]byte("-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"),
+		[]byte("-----BEGIN LICENSE FILE-----\n\n-----END LICENSE FILE-----\n"),
+		[]byte("eyJhbGciOiJFZERTQSIsInR5cCI6IkpXVCJ9.e30.AAAA"), bytes.Repeat([]byte("A"), plugin.MaxDocument),
+		bytes.Repeat([]byte("{\"a\":"), 50_000), bytes.Repeat([]byte("."), 1000)}
 }
 
 // CheckFormat returns each promise that a format does not keep: see [plugin.Format].
@@ -93,7 +96,8 @@ func (f *faults) refused(name string, format plugin.Format, doc []byte, anchors 
 	}
 	const quoted = 32
 	for i := 0; i+quoted <= len(doc); i += quoted / 2 {
-		if part := string(doc[i : i+quoted]); strings.Count(part, part[:1]) < quoted && strings.Contains(p.Reason+p.Hint, part) {
+		if part := string(doc[i : i+quoted]); strings.Count(part, part[:1]) < quoted &&
+			strings.Contains(p.Reason+p.Hint, part) {
 			f.add("%s: the reason quotes the document", name)
 			break
 		}
@@ -215,7 +219,8 @@ func (c *formatCheck) atOnce() {
 	for range 8 {
 		wg.Go(func() {
 			for range 8 {
-				if l, _ := c.format.Verify(c.doc, c.samples.Anchors); !c.format.Recognise(c.doc) || !reflect.DeepEqual(l, c.license) {
+				if l, _ := c.format.Verify(c.doc, c.samples.Anchors); !c.format.Recognise(c.doc) ||
+					!reflect.DeepEqual(l, c.license) {
 					mu.Lock()
 					bad++
 					mu.Unlock()

@@ -5,8 +5,8 @@
 //		plugintest.Format(t, plugintest.Serve(t, sdk.System{Format: format{}}).Format(), s)
 //	}
 //
-// [Serve] has the system answer over the same messages as a plugin's, within the test's process; [Start] starts a plugin's
-// program as the agent does.
+// [Serve] has the system answer over the same messages as a plugin's, within the test's process; [Start] starts a
+// plugin's program as the agent does.
 package plugintest
 
 import (
@@ -49,8 +49,11 @@ func Serve(t testing.TB, s remote.System) *Remote {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(l) }()
-	conn, err := grpc.NewClient("passthrough:plugin", append(remote.DialOptions(), grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return l.DialContext(ctx) }))...)
+	conn, err := grpc.NewClient("passthrough:plugin",
+		append(remote.DialOptions(), grpc.WithTransportCredentials(insecure.NewCredentials()),
+			grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+				return l.DialContext(ctx)
+			}))...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,7 +152,8 @@ func Start(t testing.TB, system, path string, args ...string) *external.Process 
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := external.New(external.Config{Name: system, Path: path, Args: args, SHA256: sha256.Sum256(b), Dir: dir, Version: "test"})
+	p, err := external.New(external.Config{Name: system, Path: path, Args: args, SHA256: sha256.Sum256(b), Dir: dir,
+		Version: "test"})
 	if err == nil {
 		err = p.Check()
 	}

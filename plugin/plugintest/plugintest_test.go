@@ -50,11 +50,13 @@ func native(t *testing.T) plugintest.FormatSamples {
 		t.Fatal(err)
 	}
 	n := int64(8)
-	doc, err := signer.Sign(&usher.Claims{ID: "a", Product: "acme", Issued: time.Now().Unix(), Pools: map[string]usher.Pool{"streams": {Max: &n}, "seats": {}}})
+	doc, err := signer.Sign(&usher.Claims{ID: "a", Product: "acme", Issued: time.Now().Unix(),
+		Pools: map[string]usher.Pool{"streams": {Max: &n}, "seats": {}}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return plugintest.FormatSamples{Good: [][]byte{doc, usher.Armour(doc)}, Anchors: []plugin.Anchor{anchor}, Broken: [][]byte{doc[:len(doc)/2]}, Foreign: [][]byte{[]byte("ACME1.a.b")}}
+	return plugintest.FormatSamples{Good: [][]byte{doc, usher.Armour(doc)}, Anchors: []plugin.Anchor{anchor},
+		Broken: [][]byte{doc[:len(doc)/2]}, Foreign: [][]byte{[]byte("ACME1.a.b")}}
 }
 
 // acme makes samples of the worked example's format, and the functions that a bad one needs.
@@ -64,14 +66,19 @@ func acme(t *testing.T) (s plugintest.FormatSamples, pub ed25519.PublicKey) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := json.Marshal(map[string]any{"ID": "a", "Product": "acme", "Key": "a1", "Seats": 5, "Issued": time.Now().UTC()})
+	b, err := json.Marshal(map[string]any{"ID": "a", "Product": "acme", "Key": "a1", "Seats": 5,
+		"Issued": time.Now().UTC()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	payload := base64.RawURLEncoding.EncodeToString(b)
-	doc := fmt.Appendf(nil, "ACME1.%s.%s\n", payload, base64.RawURLEncoding.EncodeToString(ed25519.Sign(key, []byte(payload))))
-	return plugintest.FormatSamples{Good: [][]byte{doc}, Broken: [][]byte{[]byte("ACME1.x"), []byte("ACME1.!.!"), []byte("ACME1.e30.e30")},
-		Anchors: []plugin.Anchor{{System: "acme", KeyID: "a1", Algorithm: "EdDSA", Key: pub}}, Foreign: native(t).Good}, pub
+	doc := fmt.Appendf(nil, "ACME1.%s.%s\n", payload,
+		base64.RawURLEncoding.EncodeToString(ed25519.Sign(key, []byte(payload))))
+	return plugintest.FormatSamples{Good: [][]byte{doc},
+			Broken:  [][]byte{[]byte("ACME1.x"), []byte("ACME1.!.!"), []byte("ACME1.e30.e30")},
+			Anchors: []plugin.Anchor{{System: "acme", KeyID: "a1", Algorithm: "EdDSA", Key: pub}},
+			Foreign: native(t).Good},
+		pub
 }
 
 // Built-in systems keep the promises, called and over the wire.
@@ -140,7 +147,8 @@ func (b bad) Verify(d []byte, anchors []plugin.Anchor) (*enforcer.License, *enfo
 	if err != nil || json.Unmarshal(payload, &t) != nil {
 		return problem(enforcer.Malformed, "it cannot be read")
 	}
-	l := &enforcer.License{ID: t.ID, System: "acme", Product: t.Product, Issued: t.Issued, KeyID: t.Key, Pools: map[string]enforcer.PoolTerm{"seats": {Max: t.Seats}}, Terms: map[string]any{"seats": float64(t.Seats)}}
+	l := &enforcer.License{ID: t.ID, System: "acme", Product: t.Product, Issued: t.Issued, KeyID: t.Key,
+		Pools: map[string]enforcer.PoolTerm{"seats": {Max: t.Seats}}, Terms: map[string]any{"seats": float64(t.Seats)}}
 	switch b.how {
 	case "negative":
 		l.Pools["seats"] = enforcer.PoolTerm{Max: -5}
@@ -174,14 +182,18 @@ func (b bad) Verify(d []byte, anchors []plugin.Anchor) (*enforcer.License, *enfo
 // The suite catches a format with any fault, however it is called.
 func TestBadFormats(t *testing.T) {
 	s, _ := acme(t)
-	for how, want := range map[string]string{"": "", "greedy": "it is recognised", "panics": "it panics", "quotes": "quotes the document", "silent": "the reason is empty",
-		"made-up code": "none that a document can have", "terminal": "not one line", "negative": "max of seats is -5", "foreign licence": "of another system", "drops terms": "no terms",
-		"fickle": "says two things", "scribbles": "bytes were changed", "forgiving": "with revoked keys: it verifies", "credulous": "with another key of the same name: it verifies", "anchorless": "with no key: it verifies"} {
+	for how, want := range map[string]string{"": "", "greedy": "it is recognised", "panics": "it panics",
+		"quotes": "quotes the document", "silent": "the reason is empty",
+		"made-up code": "none that a document can have", "terminal": "not one line", "negative": "max of seats is -5",
+		"foreign licence": "of another system", "drops terms": "no terms",
+		"fickle": "says two things", "scribbles": "bytes were changed", "forgiving": "with revoked keys: it verifies",
+		"credulous": "with another key of the same name: it verifies", "anchorless": "with no key: it verifies"} {
 		f := bad{how, new(int), new(sync.Mutex)}
 		local := s
 		local.Good = [][]byte{slices.Clone(s.Good[0])}
 		check := map[string]plugin.Format{"called": f}
-		if how != "panics" && how != "scribbles" { // over the wire the first ends the process, and the second is harmless
+		// over the wire the first ends the process, and the second is harmless
+		if how != "panics" && how != "scribbles" {
 			check["over the wire"] = plugintest.Serve(t, remote.System{Format: f}).Format()
 		}
 		for _, where := range slices.Sorted(maps.Keys(check)) {
@@ -266,7 +278,8 @@ func (v *vendorSide) Activate(ctx context.Context, r *plugin.Request) (*plugin.R
 		return nil, err
 	}
 	if v.how == "once" && v.hosts[r.AgentKey] {
-		return nil, &plugin.Error{Class: plugin.Refused, Code: enforcer.FingerprintMismatch, Reason: "it is activated already"}
+		return nil, &plugin.Error{Class: plugin.Refused, Code: enforcer.FingerprintMismatch,
+			Reason: "it is activated already"}
 	}
 	if v.how == "for good" && v.left {
 		return nil, &plugin.Error{Class: plugin.Refused, Code: enforcer.FingerprintMismatch, Reason: "it was given up"}
@@ -358,26 +371,36 @@ func (v *vendorSide) Return(context.Context, *plugin.Return) error { return nil 
 func TestUpstreams(t *testing.T) {
 	request := func(id string) func() *plugin.Request {
 		return func() *plugin.Request {
-			return &plugin.Request{LicenseID: id, Document: []byte("d"), Product: "acme", AgentKey: "k", Components: map[string][]string{"machine-id": {"ab"}},
-				Cores: plugin.Cores{Physical: 2, Effective: 1.5}, Usage: []plugin.Usage{{Pool: "seats", InUse: 1}}, Nonce: []byte("0123456789abcdef"), State: []byte("s")}
+			return &plugin.Request{LicenseID: id, Document: []byte("d"), Product: "acme", AgentKey: "k",
+				Components: map[string][]string{"machine-id": {"ab"}},
+				Cores:      plugin.Cores{Physical: 2, Effective: 1.5}, Usage: []plugin.Usage{{Pool: "seats", InUse: 1}},
+				Nonce: []byte("0123456789abcdef"), State: []byte("s")}
 		}
 	}
 	gone := make(chan struct{})
 	defer close(gone)
-	for how, want := range map[string]string{"": "", "lenient": "what is to be refused succeeds", "untyped": "the refusal", "vague": "code or text cannot be", "once": "activate, again", "far": "which cannot be",
-		"deaf": "though its context has ended", "writes": "the request was changed", "spends": "again with the same token", "generous": "more slots than there can be", "for ever": "extend",
-		"chained": "", "strict": "activate, again", "hoards": "the state has", "silent": "there is no reply", "replayed": "its time is off", "believes": "a request without a nonce", "misses": "deactivate, again",
+	for how, want := range map[string]string{"": "", "lenient": "what is to be refused succeeds",
+		"untyped": "the refusal", "vague": "code or text cannot be", "once": "activate, again",
+		"far":  "which cannot be",
+		"deaf": "though its context has ended", "writes": "the request was changed",
+		"spends": "again with the same token", "generous": "more slots than there can be", "for ever": "extend",
+		"chained": "", "strict": "activate, again", "hoards": "the state has", "silent": "there is no reply",
+		"replayed": "its time is off", "believes": "a request without a nonce", "misses": "deactivate, again",
 		"for good": "activate, after deactivate", "gives up": "though nobody has spoken", "nameless": "its name"} {
-		for where, serve := range map[string]func(plugin.Upstream) plugin.Upstream{"called": func(u plugin.Upstream) plugin.Upstream { return u },
+		for where, serve := range map[string]func(plugin.Upstream) plugin.Upstream{"called": func(u plugin.Upstream) plugin.Upstream {
+			return u
+		},
 			"over the wire": func(u plugin.Upstream) plugin.Upstream {
 				return plugintest.Serve(t, remote.System{Upstream: u}).Upstream()
 			}} {
-			if where == "over the wire" && slices.Contains([]string{"writes", "deaf", "silent", "nameless", "gives up"}, how) { // the wire mends these
+			if where == "over the wire" && slices.Contains([]string{"writes", "deaf", "silent", "nameless", "gives up"},
+				how) { // the wire mends these
 				continue
 			}
 			away := newVendorSide(how)
 			away.away, away.gone = true, gone
-			s := plugintest.UpstreamSamples{Request: request("a"), Refused: request("suspended"), Pool: "seats", Away: serve(away)}
+			s := plugintest.UpstreamSamples{Request: request("a"), Refused: request("suspended"), Pool: "seats",
+				Away: serve(away)}
 			if how == "chained" || how == "strict" {
 				s.Refused = nil // what is refused has no state of its own here
 			}
@@ -421,7 +444,8 @@ func TestNativeUpstream(t *testing.T) {
 	defer silent.Close()
 	defer close(gone)
 	sign := func(id string) []byte {
-		doc, err := signer.Sign(&usher.Claims{ID: id, Product: "acme", Issued: time.Now().Unix() - 60, Activation: &usher.Activation{}})
+		doc, err := signer.Sign(&usher.Claims{ID: id, Product: "acme", Issued: time.Now().Unix() - 60,
+			Activation: &usher.Activation{}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -439,7 +463,9 @@ func TestNativeUpstream(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c, err := online.NewClient(online.Config{URL: url, Key: key, Anchors: func() []plugin.Anchor { return []plugin.Anchor{signer.Anchor} }})
+		c, err := online.NewClient(online.Config{URL: url, Key: key, Anchors: func() []plugin.Anchor {
+			return []plugin.Anchor{signer.Anchor}
+		}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -447,16 +473,22 @@ func TestNativeUpstream(t *testing.T) {
 	}
 	request := func(id string, doc []byte) func() *plugin.Request {
 		return func() *plugin.Request {
-			return &plugin.Request{LicenseID: id, Document: doc, Product: "acme", Components: map[string][]string{"machine-id": {"ab"}}, Nonce: []byte("0123456789abcdef"),
-				Emergencies: []plugin.Emergency{{Began: time.Unix(1_700_000_000, 0), Ends: time.Unix(1_700_100_000, 0), Reason: "a storm"}}}
+			return &plugin.Request{LicenseID: id, Document: doc, Product: "acme",
+				Components: map[string][]string{"machine-id": {"ab"}}, Nonce: []byte("0123456789abcdef"),
+				Emergencies: []plugin.Emergency{{Began: time.Unix(1_700_000_000, 0), Ends: time.Unix(1_700_100_000, 0),
+					Reason: "a storm"}}}
 		}
 	}
-	for where, serve := range map[string]func(plugin.Upstream) plugin.Upstream{"called": func(u plugin.Upstream) plugin.Upstream { return u },
+	for where, serve := range map[string]func(plugin.Upstream) plugin.Upstream{"called": func(u plugin.Upstream) plugin.Upstream {
+		return u
+	},
 		"over the wire": func(u plugin.Upstream) plugin.Upstream {
 			return plugintest.Serve(t, remote.System{Upstream: u}).Upstream()
 		}} {
 		t.Run(where, func(t *testing.T) {
-			plugintest.Upstream(t, serve(client(server.URL)), plugintest.UpstreamSamples{Request: request("good", good), Refused: request("bad", bad), Away: serve(client(silent.URL))})
+			plugintest.Upstream(t, serve(client(server.URL)),
+				plugintest.UpstreamSamples{Request: request("good", good), Refused: request("bad", bad),
+					Away: serve(client(silent.URL))})
 		})
 	}
 	all, err := office.List()

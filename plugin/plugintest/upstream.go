@@ -14,8 +14,8 @@ import (
 
 // UpstreamSamples is what an upstream is tried with.
 type UpstreamSamples struct {
-	// Request is about a licence that the remote side knows and finds good. It is made anew for each call; nonce and, once a reply has
-	// said one, state are the suite's.
+	// Request is about a licence that the remote side knows and finds good. It is made anew for each call; nonce and,
+	// once a reply has said one, state are the suite's.
 	Request func() *plugin.Request
 	Pool    string // of which Budgeters have slots: at least 2; empty: budget is not tried
 	Meter   string // of which Drawers have draws: at least 3; empty: draws are not tried
@@ -42,7 +42,8 @@ type upstreamCall struct {
 
 func callsOf(u plugin.Upstream) []upstreamCall {
 	can := u.Capabilities()
-	return []upstreamCall{{"activate", can.Activate, u.Activate}, {"heartbeat", can.Heartbeat, u.Heartbeat}, {"check in", can.CheckIn, u.CheckIn}, {"deactivate", can.Deactivate, u.Deactivate}}
+	return []upstreamCall{{"activate", can.Activate, u.Activate}, {"heartbeat", can.Heartbeat, u.Heartbeat},
+		{"check in", can.CheckIn, u.CheckIn}, {"deactivate", can.Deactivate, u.Deactivate}}
 }
 
 // CheckUpstream returns each promise that an upstream does not keep: see [plugin.Upstream].
@@ -93,10 +94,12 @@ func (c *upstreamCheck) draw(d plugin.Drawer) {
 	c.state = nil // what is said with draws goes on by itself
 	defer func() { c.state = was }()
 	ask := func(n int64, token string, again bool) (*plugin.Drawn, error) {
-		return d.Draw(context.Background(), &plugin.Draw{Request: *c.request(), Meter: c.samples.Meter, N: n, Token: token, Again: again})
+		return d.Draw(context.Background(),
+			&plugin.Draw{Request: *c.request(), Meter: c.samples.Meter, N: n, Token: token, Again: again})
 	}
 	var said []byte
-	for _, again := range []bool{false, true} { // the first answer is lost, so that the second request knows what the first did
+	// the first answer is lost, so that the second request knows what the first did
+	for _, again := range []bool{false, true} {
 		got, err := ask(2, token, again)
 		if err != nil || got.Meter != c.samples.Meter || got.N != 2 {
 			c.add("draw, again with the same token %t: %+v, %v", again, got, err)
@@ -125,7 +128,8 @@ func (c *upstreamCheck) request() *plugin.Request {
 }
 
 // good makes a call that is to succeed, and takes note of the state that it brings.
-func (c *upstreamCheck) good(name string, call func(context.Context, *plugin.Request) (*plugin.Reply, error), r *plugin.Request) {
+func (c *upstreamCheck) good(name string, call func(context.Context, *plugin.Request) (*plugin.Reply, error),
+	r *plugin.Request) {
 	before := c.samples.Request()
 	before.State, before.Nonce = slices.Clone(r.State), slices.Clone(r.Nonce)
 	reply, err := call(context.Background(), r)
@@ -167,13 +171,15 @@ func (c *upstreamCheck) call(k upstreamCall) {
 	bare.Nonce = nil
 	if reply, err := k.call(context.Background(), bare); err == nil && reply != nil {
 		if !reply.Time.IsZero() {
-			c.add("%s: it tells a time for a request without a nonce: whoever stands between could have kept it", k.name)
+			c.add("%s: it tells a time for a request without a nonce: whoever stands between could have kept it",
+				k.name)
 		}
 		if reply.State != nil {
 			c.state = reply.State
 		}
 	}
-	if c.samples.Refused != nil && k.name != "deactivate" { // a host that has no place gives none back, and hears no more
+	// a host that has no place gives none back, and hears no more
+	if c.samples.Refused != nil && k.name != "deactivate" {
 		_, err := k.call(context.Background(), c.samples.Refused())
 		c.refusal(k.name, err)
 	}
@@ -220,7 +226,8 @@ func (c *upstreamCheck) budget(b plugin.Budgeter) {
 	}
 	token := fmt.Sprint(time.Now().UnixNano())
 	ask := func(n int64, token string) (*plugin.Block, error) {
-		return told(b.CheckOut(ctx, &plugin.CheckOut{Request: *c.request(), Pool: c.samples.Pool, Slots: n, For: time.Minute, Token: token}))
+		return told(b.CheckOut(ctx,
+			&plugin.CheckOut{Request: *c.request(), Pool: c.samples.Pool, Slots: n, For: time.Minute, Token: token}))
 	}
 	first, err := ask(1, token)
 	if err != nil {

@@ -17,31 +17,42 @@ const (
 
 var (
 	// Words that are secrets by themselves, wherever they stand in a name, in the singular.
-	secretWords = []string{"key", "secret", "token", "password", "passwd", "passphrase", "passcode", "passkey", "pass", "pwd", "pw", "psk", "pin", "otp", "totp",
-		"credential", "cred", "private", "bearer", "jwt", "jws", "jwe", "cookie", "apikey", "keytab", "keystore", "keypair", "keyfile", "authorization", "mnemonic",
+	secretWords = []string{"key", "secret", "token", "password", "passwd", "passphrase", "passcode", "passkey", "pass",
+		"pwd", "pw", "psk", "pin", "otp", "totp",
+		"credential", "cred", "private", "bearer", "jwt", "jws", "jwe", "cookie", "apikey", "keytab", "keystore",
+		"keypair", "keyfile", "authorization", "mnemonic",
 		"schluessel", "passwort", "kennwort"}
 	// What names written without a break have within them.
-	secretParts = []string{"password", "passwd", "passphrase", "passcode", "credential", "privatekey", "apikey", "secretkey", "accesskey", "passwort", "kennwort"}
+	secretParts = []string{"password", "passwd", "passphrase", "passcode", "credential", "privatekey", "apikey",
+		"secretkey", "accesskey", "passwort", "kennwort"}
 	// What names written without a break end with: accesstoken, clientsecret.
 	secretEnds = []string{"token", "secret"}
 	// What stands before key in a name without a break; monkey, hockey and turkey have none of these.
-	beforeKey = []string{"access", "activation", "api", "app", "auth", "client", "customer", "decryption", "encryption", "host", "license", "licence", "master", "private",
-		"product", "root", "secret", "serial", "server", "session", "shared", "sign", "signing", "ssh", "user", "vendor", "web"}
+	beforeKey = []string{"access", "activation", "api", "app", "auth", "client", "customer", "decryption", "encryption",
+		"host", "license", "licence", "master", "private",
+		"product", "root", "secret", "serial", "server", "session", "shared", "sign", "signing", "ssh", "user",
+		"vendor", "web"}
 
 	// With these, a name that speaks of keys tells which key it is, or of what kind, and not the key.
-	aboutKey = []string{"id", "kid", "type", "kind", "alg", "algorithm", "usage", "use", "size", "bit", "length", "thumbprint", "fingerprint"}
-	// These say whose key it is that is no secret: the public half, or the agent's, of which licences have the thumbprint.
-	publicKey = []string{"public", "pub", "agent", "verify", "verifying", "verification", "primary", "foreign", "sort", "partition", "idempotency"}
+	aboutKey = []string{"id", "kid", "type", "kind", "alg", "algorithm", "usage", "use", "size", "bit", "length",
+		"thumbprint", "fingerprint"}
+	// These say whose key it is that is no secret: the public half, or the agent's, of which licences have the
+	// thumbprint.
+	publicKey = []string{"public", "pub", "agent", "verify", "verifying", "verification", "primary", "foreign", "sort",
+		"partition", "idempotency"}
 	// But with these it is a secret all the same.
-	surelySecret = []string{"secret", "private", "password", "token", "access", "api", "license", "licence", "credential"}
+	surelySecret = []string{"secret", "private", "password", "token", "access", "api", "license", "licence",
+		"credential"}
 	// These say that something is counted or measured.
-	counting = []string{"max", "maximum", "min", "minimum", "count", "counter", "num", "limit", "total", "quota", "per", "ttl", "lifetime", "age", "length", "size", "bit",
+	counting = []string{"max", "maximum", "min", "minimum", "count", "counter", "num", "limit", "total", "quota", "per",
+		"ttl", "lifetime", "age", "length", "size", "bit",
 		"second", "minute", "hour", "day", "expiry", "used", "remaining", "budget"}
 )
 
-// Secret reports whether a name, in camel case, with hyphens, underscores or dots, or without a break, in the singular or plural, speaks
-// of a secret: a key, token, secret, password, credential, or something private. A name that only counts them does not (max_keys), nor one that
-// tells which key is meant (key_id) or means one that is public (public_key).
+// Secret reports whether a name, in camel case, with hyphens, underscores or dots, or without a break, in the singular
+// or plural, speaks of a secret: a key, token, secret, password, credential, or something private. A name that only
+// counts them does not (max_keys), nor one that tells which key is meant (key_id) or means one that is public
+// (public_key).
 func Secret(name string) bool { return meaningOf(name) == secret }
 
 func meaningOf(name string) meaning {
@@ -58,7 +69,8 @@ func meaningOf(name string) meaning {
 	has := func(any []string) bool {
 		return slices.ContainsFunc(words, func(w string) bool { return slices.Contains(any, w) })
 	}
-	if onlyKey && !has(surelySecret) && len(words) > 1 && (slices.Contains(aboutKey, words[len(words)-1]) || has(publicKey)) {
+	if onlyKey && !has(surelySecret) && len(words) > 1 &&
+		(slices.Contains(aboutKey, words[len(words)-1]) || has(publicKey)) {
 		return innocent
 	}
 	if has(counting) || plural && !has([]string{"secret", "private", "password", "pin"}) {
@@ -73,14 +85,17 @@ func speaks(w string) (is, key bool) {
 		return true, w == "key"
 	}
 	ends := func(end string) bool { return len(w) > len(end) && strings.HasSuffix(w, end) }
-	if slices.ContainsFunc(secretParts, func(p string) bool { return strings.Contains(w, p) }) || slices.ContainsFunc(secretEnds, ends) {
+	if slices.ContainsFunc(secretParts, func(p string) bool {
+		return strings.Contains(w, p)
+	}) || slices.ContainsFunc(secretEnds, ends) {
 		return true, false
 	}
 	before, ok := strings.CutSuffix(w, "key")
 	return ok && slices.Contains(beforeKey, before), false
 }
 
-// split takes a name apart into its words, in lower case and the singular. plural says that the last one was in the plural.
+// split takes a name apart into its words, in lower case and the singular. plural says that the last one was in the
+// plural.
 func split(name string) (words []string, plural bool) {
 	var word []rune
 	end := func() {
@@ -99,7 +114,8 @@ func split(name string) (words []string, plural bool) {
 		case unicode.IsUpper(r) && i > 0:
 			next := i+1 < len(runes) && unicode.IsLower(runes[i+1])
 			// An acronym ends before the last of its capitals, but for the s of its plural: APIKey, JWTs.
-			if unicode.IsLower(runes[i-1]) || unicode.IsUpper(runes[i-1]) && next && !(runes[i+1] == 's' && (i+2 == len(runes) || !unicode.IsLower(runes[i+2]))) {
+			if unicode.IsLower(runes[i-1]) || unicode.IsUpper(runes[i-1]) && next &&
+				!(runes[i+1] == 's' && (i+2 == len(runes) || !unicode.IsLower(runes[i+2]))) {
 				end()
 			}
 		}

@@ -1,8 +1,10 @@
-// Package redact hides secrets and e-mail addresses by what they mean, wherever they stand. All that leaves the agent for callers
-// who are not admins, for the log and for the support bundle passes here: docs/privacy.md has the table of what may leave to whom.
+// Package redact hides secrets and e-mail addresses by what they mean, wherever they stand. All that leaves the agent
+// for callers who are not admins, for the log and for the support bundle passes here: docs/privacy.md has the table of
+// what may leave to whom.
 //
-// A text is searched for e-mail addresses (RFC 5322 §3.4.1), compact JOSE objects (RFC 7515 §7.1), PEM blocks (RFC 7468) and
-// passwords in URLs (RFC 3986 §3.2.1). A member of an object is hidden whole where its name speaks of a secret: see [Secret].
+// A text is searched for e-mail addresses (RFC 5322 §3.4.1), compact JOSE objects (RFC 7515 §7.1), PEM blocks (RFC
+// 7468) and passwords in URLs (RFC 3986 §3.2.1). A member of an object is hidden whole where its name speaks of a
+// secret: see [Secret].
 package redact
 
 import (
@@ -44,7 +46,8 @@ var (
 	bearer  = regexp.MustCompile(`\b(?i:(bearer|basic))\s+[A-Za-z0-9+/_=.~-]{8,}`)
 )
 
-// Text returns a text without e-mail addresses, JOSE objects, PEM blocks, passwords in URLs and values that stand beside the name of
+// Text returns a text without e-mail addresses, JOSE objects, PEM blocks, passwords in URLs and values that stand
+// beside the name of
 // a secret. A text that is JSON is hidden member by member. What was hidden before stays as it is.
 func Text(s string) string {
 	has := func(part string) bool { return strings.Contains(s, part) }
@@ -104,12 +107,15 @@ func inside(s string) (string, bool) {
 	return string(b), err == nil
 }
 
-// Value returns a copy of a JSON value (as encoding/json decodes into any) in which every text is as [Text] leaves it, and what stands
-// under the name of a secret is [Hidden], be it a text, a number, a list or an object. The names of members are texts too. true, false
+// Value returns a copy of a JSON value (as encoding/json decodes into any) in which every text is as [Text] leaves it,
+// and what stands
+// under the name of a secret is [Hidden], be it a text, a number, a list or an object. The names of members are texts
+// too. true, false
 // and null are no secrets. Of an object that gives a name in one member and its value in another, the value is hidden.
 func Value(v any) any { return value(v, true) }
 
-// Texts is [Value] for shapes whose members' names are known to be no secrets: it hides what texts say, whatever they are called.
+// Texts is [Value] for shapes whose members' names are known to be no secrets: it hides what texts say, whatever they
+// are called.
 func Texts(v any) any { return value(v, false) }
 
 func value(v any, names bool) any {
@@ -216,8 +222,10 @@ func free(m map[string]any, name string) string {
 	}
 }
 
-// Shape returns a deep copy of a shape of the wire (a struct, or what it is made of) in which every text is as [Text] leaves it. The
-// shape's own fields are known by their types; what is of type any in it, and the maps in it, are hidden by name as [Value] does, and so is a field
+// Shape returns a deep copy of a shape of the wire (a struct, or what it is made of) in which every text is as [Text]
+// leaves it. The
+// shape's own fields are known by their types; what is of type any in it, and the maps in it, are hidden by name as
+// [Value] does, and so is a field
 // Value beside a field Name. A
 // value that is no text, nor one of these, is copied as it is.
 func Shape[T any](v T) T {

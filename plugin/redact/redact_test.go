@@ -12,7 +12,8 @@ import (
 
 // Names of both kinds, in the spellings that people write.
 func TestNames(t *testing.T) {
-	for _, name := range strings.Fields(`key keys Key KEY apiKey api_key api-key apikey APIKey APIKeys x_api_keys licenseKey license_key licenceKey licensekey
+	for _, name := range strings.Fields(
+		`key keys Key KEY apiKey api_key api-key apikey APIKey APIKeys x_api_keys licenseKey license_key licenceKey licensekey
 		accessKey access_key_id accessToken token tokens tokenValue authToken accesstoken refresh-token secret secrets Secret clientSecret client_secret clientsecret
 		secretId password passwords Password passwordHash password_hash userPassword dbpassword passwd passphrase pwd db_pw credential credentials awsCredentials
 		private privateKey private_key_pem privatekey privateData signing_key signingKey encryption.key secretary_password bearer jwt sessionCookie x-key key2 KEY_1
@@ -21,7 +22,8 @@ func TestNames(t *testing.T) {
 			t.Errorf("%s is taken to be innocent", name)
 		}
 	}
-	for _, name := range strings.Fields(`keyboard monkey monkeys keynote turkey hockey keyed whiskey key_id keyId keyID keyIds kid key_type keyAlgorithm public_key publicKey
+	for _, name := range strings.Fields(
+		`keyboard monkey monkeys keynote turkey hockey keyed whiskey key_id keyId keyID keyIds kid key_type keyAlgorithm public_key publicKey
 		pubkey_x agent_key agent_keys verification_key secretary secretariat tokenizer tokenise passenger passed compass bypass passive spinning pinned opinion
 		authenticationStrategy note mail name maxMachines requireHeartbeat privately deprived accredited incredible pools features cnf jkt`) {
 		if redact.Member(name, "x") {
@@ -29,8 +31,10 @@ func TestNames(t *testing.T) {
 		}
 	}
 	// Numbers are secrets under a secret's name, but for those that count; true, false and null never are.
-	for name, hidden := range map[string]bool{"secret": true, "pin": true, "apiKey": true, "passwords": true, "pins": true, "max_keys": false, "maxTokens": false, "keyCount": false,
-		"tokens": false, "api_keys": false, "tokens_per_minute": false, "password_min_length": false, "key_size": false, "note": false} {
+	for name, hidden := range map[string]bool{"secret": true, "pin": true, "apiKey": true, "passwords": true,
+		"pins": true, "max_keys": false, "maxTokens": false, "keyCount": false,
+		"tokens": false, "api_keys": false, "tokens_per_minute": false, "password_min_length": false, "key_size": false,
+		"note": false} {
 		if redact.Member(name, 12345678.0) != hidden || redact.Member(name, json.Number("12345678")) != hidden {
 			t.Errorf("a number under %s: hidden is %t", name, !hidden)
 		}
@@ -81,8 +85,10 @@ func TestTexts(t *testing.T) {
 			t.Errorf("%q becomes %q when it is hidden twice", in, got)
 		}
 	}
-	for _, plain := range []string{"", "streams", "the licence a.lic is good", "4 @ 2 GHz", "usher@", "@home", "sha256:abc@", "v1.2.3", "they.are", "obey the.rules", "key 2024-a", "{x}", "[1]", "a=b",
-		"keyboard=yes", "max_keys=5", "https://docs.example/a.b", "/v1/licenses/1.2", "basic plan", "look at example.com", "`usher status`", "{\"n\":1.50}"} {
+	for _, plain := range []string{"", "streams", "the licence a.lic is good", "4 @ 2 GHz", "usher@", "@home",
+		"sha256:abc@", "v1.2.3", "they.are", "obey the.rules", "key 2024-a", "{x}", "[1]", "a=b",
+		"keyboard=yes", "max_keys=5", "https://docs.example/a.b", "/v1/licenses/1.2", "basic plan",
+		"look at example.com", "`usher status`", "{\"n\":1.50}"} {
 		if got := redact.Text(plain); got != plain {
 			t.Errorf("%q becomes %q", plain, got)
 		}
@@ -95,12 +101,13 @@ func TestValues(t *testing.T) {
 		"list":                 []any{map[string]any{"accessToken": "S"}, "bob@customer.example", true},
 		"carol@vendor.example": true,
 		"dave@vendor.example":  1.0,
-		"settings":             []any{map[string]any{"name": "dbPassword", "value": "S"}, map[string]any{"name": "colour", "value": "red"}},
-		"passwords":            []any{"S", 1.0, nil},
-		"private":              true,
-		"max_keys":             3.0,
-		"text":                 json.RawMessage(`{"token":"S"}`),
-		"typed":                map[string]string{"secret": "S", "kid": "k"},
+		"settings": []any{map[string]any{"name": "dbPassword", "value": "S"},
+			map[string]any{"name": "colour", "value": "red"}},
+		"passwords": []any{"S", 1.0, nil},
+		"private":   true,
+		"max_keys":  3.0,
+		"text":      json.RawMessage(`{"token":"S"}`),
+		"typed":     map[string]string{"secret": "S", "kid": "k"},
 	}
 	before, _ := json.Marshal(in)
 	got, _ := json.Marshal(redact.Value(in))
@@ -113,7 +120,9 @@ func TestValues(t *testing.T) {
 	if after, _ := json.Marshal(in); string(after) != string(before) {
 		t.Error("the value itself was changed")
 	}
-	if got := redact.Texts(map[string]any{"tokens": map[string]any{"links": "bob@customer.example"}}); !reflect.DeepEqual(got, map[string]any{"tokens": map[string]any{"links": "(hidden)"}}) {
+	if got := redact.Texts(
+		map[string]any{"tokens": map[string]any{"links": "bob@customer.example"}}); !reflect.DeepEqual(got,
+		map[string]any{"tokens": map[string]any{"links": "(hidden)"}}) {
 		t.Errorf("texts alone: %v", got)
 	}
 }
@@ -138,11 +147,15 @@ type shape struct {
 func TestShapes(t *testing.T) {
 	now, n := time.Now(), int64(3)
 	in := shape{Name: "bob@customer.example", Token: "t", At: &now, Now: now, List: []shape{{Name: "c@d.example"}},
-		Features: map[string]feature{"apiToken": {Value: "S"}, "hd": {Value: "4k"}, "e@f.example": {Value: "g@h.example"}, "pin": {Value: 1234.0}, "secret-sauce": {Value: true}},
-		Labels:   map[string]string{"password": "S", "colour": "red"}, Limits: map[string]*int64{"tokens": &n}, Terms: map[string]any{"key": "S"}}
+		Features: map[string]feature{"apiToken": {Value: "S"}, "hd": {Value: "4k"},
+			"e@f.example": {Value: "g@h.example"}, "pin": {Value: 1234.0}, "secret-sauce": {Value: true}},
+		Labels: map[string]string{"password": "S", "colour": "red"}, Limits: map[string]*int64{"tokens": &n},
+		Terms: map[string]any{"key": "S"}}
 	want := shape{Name: "(hidden)", Token: "t", At: &now, Now: now, List: []shape{{Name: "(hidden)"}},
-		Features: map[string]feature{"apiToken": {Value: "(hidden)"}, "hd": {Value: "4k"}, "(hidden)": {Value: "(hidden)"}, "pin": {Value: "(hidden)"}, "secret-sauce": {Value: true}},
-		Labels:   map[string]string{"password": "(hidden)", "colour": "red"}, Limits: map[string]*int64{"tokens": &n}, Terms: map[string]any{"key": "(hidden)"}}
+		Features: map[string]feature{"apiToken": {Value: "(hidden)"}, "hd": {Value: "4k"},
+			"(hidden)": {Value: "(hidden)"}, "pin": {Value: "(hidden)"}, "secret-sauce": {Value: true}},
+		Labels: map[string]string{"password": "(hidden)", "colour": "red"}, Limits: map[string]*int64{"tokens": &n},
+		Terms: map[string]any{"key": "(hidden)"}}
 	if got := redact.Shape(in); !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}

@@ -67,7 +67,8 @@ func (c *Client) Describe(ctx context.Context, agentVersion string) (*Descriptio
 	}
 	out := &Description{System: d.GetSystem(), Version: d.GetVersion(), Format: d.GetFormat()}
 	if u := d.GetUpstream(); u != nil {
-		out.Upstream = &plugin.Capabilities{Activate: u.GetActivate(), Heartbeat: u.GetHeartbeat(), CheckIn: u.GetCheckIn(), Deactivate: u.GetDeactivate(), Budget: u.GetBudget()}
+		out.Upstream = &plugin.Capabilities{Activate: u.GetActivate(), Heartbeat: u.GetHeartbeat(),
+			CheckIn: u.GetCheckIn(), Deactivate: u.GetDeactivate(), Budget: u.GetBudget()}
 	}
 	if err := plugin.CheckName(out.System); err != nil {
 		return nil, err
@@ -84,9 +85,10 @@ func (c *Client) Recognise(ctx context.Context, document []byte) (bool, error) {
 	return r.GetRecognised(), err
 }
 
-// Verify has a document verified against the anchors of the system. An error says that there is no answer, or one that cannot
-// be read.
-func (c *Client) Verify(ctx context.Context, system string, document []byte, anchors []plugin.Anchor) (l *enforcer.License, p *enforcer.Problem, err error) {
+// Verify has a document verified against the anchors of the system. An error says that there is no answer, or one that
+// cannot be read.
+func (c *Client) Verify(ctx context.Context, system string, document []byte,
+	anchors []plugin.Anchor) (l *enforcer.License, p *enforcer.Problem, err error) {
 	in := &pluginpb.VerifyRequest{Document: document}
 	if in.Anchors, err = encodeAnchors(system, anchors); err != nil {
 		return nil, nil, err
@@ -101,7 +103,8 @@ func (c *Client) Verify(ctx context.Context, system string, document []byte, anc
 		}
 	}
 	if q := r.GetProblem(); q != nil {
-		p = &enforcer.Problem{System: system, Code: enforcer.Code(q.GetCode()), Reason: q.GetReason(), Hint: q.GetHint(), SystemCode: q.GetSystemCode()}
+		p = &enforcer.Problem{System: system, Code: enforcer.Code(q.GetCode()), Reason: q.GetReason(),
+			Hint: q.GetHint(), SystemCode: q.GetSystemCode()}
 	}
 	return l, p, nil
 }

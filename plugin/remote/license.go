@@ -9,8 +9,8 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// license is a License as it crosses the wire: docs/plugins.md describes each member. Spans are nanoseconds, instants RFC 3339
-// with nanoseconds, and a max of -1 is unlimited.
+// license is a License as it crosses the wire: docs/plugins.md describes each member. Spans are nanoseconds, instants
+// RFC 3339 with nanoseconds, and a max of -1 is unlimited.
 type license struct {
 	ID                string               `json:"id,omitzero"`
 	System            string               `json:"system,omitzero"`
@@ -113,15 +113,23 @@ type emergency struct {
 // EncodeLicense writes a licence as a plugin's answer has it. A licence that JSON cannot say is an error.
 func EncodeLicense(l *enforcer.License) ([]byte, error) {
 	out := license{
-		ID: l.ID, System: l.System, Product: l.Product, Licensee: l.Licensee, Issuer: l.Issuer, Issued: l.Issued, NotBefore: l.NotBefore, Expires: l.Expires,
-		Environment: l.Environment, Role: l.Role, AddOnTo: l.AddOnTo, Supersedes: l.Supersedes, Suspended: l.Suspended, Banned: l.Banned, Revoked: l.Revoked,
-		Versions: l.Versions, ReleasedBefore: l.ReleasedBefore, AgentKeys: l.AgentKeys, SiteServer: l.SiteServer, CoreCap: l.CoreCap, CoreKind: l.CoreKind, MemoryCap: l.MemoryCap, DiskCap: l.DiskCap,
-		Heartbeat: periodOf(l.Heartbeat), CheckIn: periodOf(l.CheckIn), CheckedIn: l.CheckedIn, Activation: activation{l.Activation.Required, int64(l.Activation.Grace)}, Usage: l.Usage,
-		Trial: int64(l.Trial), Emergency: emergency{int64(l.Emergency.Length), l.Emergency.PerYear}, Revokes: l.Revokes, ResetsClock: l.ResetsClock, EarlyReturn: l.EarlyReturn,
-		Grace: int64(l.Grace), OnExpiry: l.OnExpiry, Clock: l.Clock, ClockTolerance: int64(l.ClockTolerance), AgentAway: int64(l.AgentAway), MaxBorrow: int64(l.MaxBorrow),
+		ID: l.ID, System: l.System, Product: l.Product, Licensee: l.Licensee, Issuer: l.Issuer, Issued: l.Issued,
+		NotBefore: l.NotBefore, Expires: l.Expires,
+		Environment: l.Environment, Role: l.Role, AddOnTo: l.AddOnTo, Supersedes: l.Supersedes, Suspended: l.Suspended,
+		Banned: l.Banned, Revoked: l.Revoked,
+		Versions: l.Versions, ReleasedBefore: l.ReleasedBefore, AgentKeys: l.AgentKeys, SiteServer: l.SiteServer,
+		CoreCap: l.CoreCap, CoreKind: l.CoreKind, MemoryCap: l.MemoryCap, DiskCap: l.DiskCap,
+		Heartbeat: periodOf(l.Heartbeat), CheckIn: periodOf(l.CheckIn), CheckedIn: l.CheckedIn,
+		Activation: activation{l.Activation.Required, int64(l.Activation.Grace)}, Usage: l.Usage,
+		Trial: int64(l.Trial), Emergency: emergency{int64(l.Emergency.Length), l.Emergency.PerYear}, Revokes: l.Revokes,
+		ResetsClock: l.ResetsClock, EarlyReturn: l.EarlyReturn,
+		Grace: int64(l.Grace), OnExpiry: l.OnExpiry, Clock: l.Clock, ClockTolerance: int64(l.ClockTolerance),
+		AgentAway: int64(l.AgentAway), MaxBorrow: int64(l.MaxBorrow),
 		KeyID: l.KeyID, AnchorEnvironment: l.AnchorEnvironment, Terms: l.Terms, SystemCode: l.SystemCode,
 	}
-	out.Pools = remake(l.Pools, func(p enforcer.PoolTerm) pool { return pool{&p.Max, p.Unit, p.Overage, p.Scope, p.CountBy} })
+	out.Pools = remake(l.Pools, func(p enforcer.PoolTerm) pool {
+		return pool{&p.Max, p.Unit, p.Overage, p.Scope, p.CountBy}
+	})
 	out.Meters = remake(l.Meters, func(m enforcer.MeterTerm) meter {
 		return meter{&m.Max, m.Unit, m.Overage, m.Scope, m.Resets, m.Adjustable}
 	})
@@ -132,22 +140,30 @@ func EncodeLicense(l *enforcer.License) ([]byte, error) {
 	return json.Marshal(out, json.Deterministic(true))
 }
 
-// DecodeLicense reads what EncodeLicense writes, strictly: an unknown or repeated member, another type, what is not UTF-8, or a
-// pool without max is an error. It does not validate what is said: see [enforcer.License.Validate].
+// DecodeLicense reads what EncodeLicense writes, strictly: an unknown or repeated member, another type, what is not
+// UTF-8, or a pool without max is an error. It does not validate what is said: see [enforcer.License.Validate].
 func DecodeLicense(b []byte) (*enforcer.License, error) {
 	var in license
 	if err := json.Unmarshal(b, &in, json.RejectUnknownMembers(true)); err != nil {
 		return nil, err
 	}
 	l := &enforcer.License{
-		ID: in.ID, System: in.System, Product: in.Product, Licensee: in.Licensee, Issuer: in.Issuer, Issued: utc(in.Issued), NotBefore: utc(in.NotBefore), Expires: utc(in.Expires),
-		Environment: in.Environment, Role: in.Role, AddOnTo: in.AddOnTo, Supersedes: in.Supersedes, Suspended: in.Suspended, Banned: in.Banned, Revoked: in.Revoked,
-		Versions: in.Versions, ReleasedBefore: utc(in.ReleasedBefore), AgentKeys: in.AgentKeys, SiteServer: in.SiteServer, CoreCap: in.CoreCap, CoreKind: in.CoreKind, MemoryCap: in.MemoryCap, DiskCap: in.DiskCap,
-		Heartbeat: in.Heartbeat.term(), CheckIn: in.CheckIn.term(), CheckedIn: utc(in.CheckedIn), Activation: enforcer.Activation{Required: in.Activation.Required, Grace: time.Duration(in.Activation.Grace)},
-		Usage: in.Usage, Trial: time.Duration(in.Trial), Emergency: enforcer.Emergency{Length: time.Duration(in.Emergency.Length), PerYear: in.Emergency.PerYear},
-		Revokes: in.Revokes, ResetsClock: in.ResetsClock, EarlyReturn: in.EarlyReturn, Grace: time.Duration(in.Grace), OnExpiry: in.OnExpiry, Clock: in.Clock,
-		ClockTolerance: time.Duration(in.ClockTolerance), AgentAway: time.Duration(in.AgentAway), MaxBorrow: time.Duration(in.MaxBorrow),
-		KeyID: in.KeyID, AnchorEnvironment: in.AnchorEnvironment, Terms: in.Terms, SystemCode: in.SystemCode,
+		ID: in.ID, System: in.System, Product: in.Product, Licensee: in.Licensee, Issuer: in.Issuer,
+		Issued: utc(in.Issued), NotBefore: utc(in.NotBefore), Expires: utc(in.Expires),
+		Environment: in.Environment, Role: in.Role, AddOnTo: in.AddOnTo, Supersedes: in.Supersedes,
+		Suspended: in.Suspended, Banned: in.Banned, Revoked: in.Revoked,
+		Versions: in.Versions, ReleasedBefore: utc(in.ReleasedBefore), AgentKeys: in.AgentKeys,
+		SiteServer: in.SiteServer, CoreCap: in.CoreCap, CoreKind: in.CoreKind, MemoryCap: in.MemoryCap,
+		DiskCap:   in.DiskCap,
+		Heartbeat: in.Heartbeat.term(), CheckIn: in.CheckIn.term(), CheckedIn: utc(in.CheckedIn),
+		Activation: enforcer.Activation{Required: in.Activation.Required, Grace: time.Duration(in.Activation.Grace)},
+		Usage:      in.Usage, Trial: time.Duration(in.Trial),
+		Emergency: enforcer.Emergency{Length: time.Duration(in.Emergency.Length), PerYear: in.Emergency.PerYear},
+		Revokes:   in.Revokes, ResetsClock: in.ResetsClock, EarlyReturn: in.EarlyReturn, Grace: time.Duration(in.Grace),
+		OnExpiry: in.OnExpiry, Clock: in.Clock,
+		ClockTolerance: time.Duration(in.ClockTolerance), AgentAway: time.Duration(in.AgentAway),
+		MaxBorrow: time.Duration(in.MaxBorrow),
+		KeyID:     in.KeyID, AnchorEnvironment: in.AnchorEnvironment, Terms: in.Terms, SystemCode: in.SystemCode,
 	}
 	for name, p := range in.Pools {
 		if p.Max == nil {
@@ -156,7 +172,8 @@ func DecodeLicense(b []byte) (*enforcer.License, error) {
 		if l.Pools == nil {
 			l.Pools = map[string]enforcer.PoolTerm{}
 		}
-		l.Pools[name] = enforcer.PoolTerm{Max: *p.Max, Unit: p.Unit, Overage: p.Overage, Scope: p.Scope, CountBy: p.CountBy}
+		l.Pools[name] = enforcer.PoolTerm{Max: *p.Max, Unit: p.Unit, Overage: p.Overage, Scope: p.Scope,
+			CountBy: p.CountBy}
 	}
 	for name, m := range in.Meters {
 		if m.Max == nil {
@@ -165,7 +182,8 @@ func DecodeLicense(b []byte) (*enforcer.License, error) {
 		if l.Meters == nil {
 			l.Meters = map[string]enforcer.MeterTerm{}
 		}
-		l.Meters[name] = enforcer.MeterTerm{Max: *m.Max, Unit: m.Unit, Overage: m.Overage, Scope: m.Scope, Resets: m.Resets, Adjustable: m.Adjustable}
+		l.Meters[name] = enforcer.MeterTerm{Max: *m.Max, Unit: m.Unit, Overage: m.Overage, Scope: m.Scope,
+			Resets: m.Resets, Adjustable: m.Adjustable}
 	}
 	l.Features = remake(in.Features, func(v value) enforcer.Value { return enforcer.Value(v) })
 	for _, h := range in.Hosts {

@@ -32,52 +32,76 @@ func draw(t *rapid.T) *enforcer.License {
 		if rapid.IntRange(0, 3).Draw(t, "stated") == 0 {
 			return time.Time{}
 		}
-		return time.Unix(rapid.Int64Range(0, 253402300799).Draw(t, "s"), rapid.Int64Range(0, 999_999_999).Draw(t, "ns")).UTC()
+		return time.Unix(rapid.Int64Range(0, 253402300799).Draw(t, "s"),
+			rapid.Int64Range(0, 999_999_999).Draw(t, "ns")).UTC()
 	})
 	oneOf := func(of ...string) *rapid.Generator[string] { return rapid.SampledFrom(append(of, "")) }
 	var term func(depth int) *rapid.Generator[any]
 	term = func(depth int) *rapid.Generator[any] {
-		of := []*rapid.Generator[any]{rapid.Just[any](nil), rapid.Bool().AsAny(), rapid.Float64().Filter(func(f float64) bool { return !math.IsNaN(f) && !math.IsInf(f, 0) }).AsAny(), text.AsAny()}
+		of := []*rapid.Generator[any]{rapid.Just[any](nil), rapid.Bool().AsAny(),
+			rapid.Float64().Filter(func(f float64) bool {
+				return !math.IsNaN(f) && !math.IsInf(f, 0)
+			}).AsAny(), text.AsAny()}
 		if depth > 0 {
-			of = append(of, rapid.SliceOfN(term(depth-1), 0, 3).AsAny(), rapid.MapOfN(text, term(depth-1), 0, 3).AsAny())
+			of = append(of, rapid.SliceOfN(term(depth-1), 0, 3).AsAny(),
+				rapid.MapOfN(text, term(depth-1), 0, 3).AsAny())
 		}
 		return rapid.OneOf(of...)
 	}
-	l := &enforcer.License{ID: some.Draw(t, "id"), System: some.Draw(t, "system"), Product: some.Draw(t, "product"), Licensee: text.Draw(t, "licensee"), Issuer: text.Draw(t, "issuer"),
-		Issued: instant.Draw(t, "issued"), NotBefore: instant.Draw(t, "nbf"), Expires: instant.Draw(t, "exp"), Environment: enforcer.Environment(oneOf("production", "test").Draw(t, "env")),
-		Role: enforcer.Role(oneOf("base", "add-on", "free-tier", "notice").Draw(t, "role")), Supersedes: rapid.SliceOfN(text, 0, 3).Draw(t, "supersedes"),
-		Suspended: rapid.Bool().Draw(t, "suspended"), Banned: rapid.Bool().Draw(t, "banned"), Revoked: rapid.Bool().Draw(t, "revoked"),
+	l := &enforcer.License{ID: some.Draw(t, "id"), System: some.Draw(t, "system"), Product: some.Draw(t, "product"),
+		Licensee: text.Draw(t, "licensee"), Issuer: text.Draw(t, "issuer"),
+		Issued: instant.Draw(t, "issued"), NotBefore: instant.Draw(t, "nbf"), Expires: instant.Draw(t, "exp"),
+		Environment: enforcer.Environment(oneOf("production", "test").Draw(t, "env")),
+		Role:        enforcer.Role(oneOf("base", "add-on", "free-tier", "notice").Draw(t, "role")),
+		Supersedes:  rapid.SliceOfN(text, 0, 3).Draw(t, "supersedes"),
+		Suspended:   rapid.Bool().Draw(t, "suspended"), Banned: rapid.Bool().Draw(t, "banned"),
+		Revoked: rapid.Bool().Draw(t, "revoked"),
 		Pools: rapid.MapOfN(name, rapid.Custom(func(t *rapid.T) enforcer.PoolTerm {
-			return enforcer.PoolTerm{Max: limit.Draw(t, "max"), Unit: text.Draw(t, "unit"), Overage: limit.Draw(t, "overage"), Scope: enforcer.Scope(oneOf("host", "site").Draw(t, "scope")),
+			return enforcer.PoolTerm{Max: limit.Draw(t, "max"), Unit: text.Draw(t, "unit"),
+				Overage: limit.Draw(t, "overage"), Scope: enforcer.Scope(oneOf("host", "site").Draw(t, "scope")),
 				CountBy: enforcer.CountBy(oneOf("lease", "pod").Draw(t, "count_by"))}
 		}), 0, 3).Draw(t, "pools"),
 		Meters: rapid.MapOfN(name, rapid.Custom(func(t *rapid.T) enforcer.MeterTerm {
-			return enforcer.MeterTerm{Max: limit.Draw(t, "max"), Unit: text.Draw(t, "unit"), Overage: limit.Draw(t, "overage"), Scope: enforcer.Scope(oneOf("host", "site").Draw(t, "scope")),
-				Resets: enforcer.Resets(oneOf("week", "month").Draw(t, "resets")), Adjustable: rapid.Bool().Draw(t, "adjustable")}
+			return enforcer.MeterTerm{Max: limit.Draw(t, "max"), Unit: text.Draw(t, "unit"),
+				Overage: limit.Draw(t, "overage"), Scope: enforcer.Scope(oneOf("host", "site").Draw(t, "scope")),
+				Resets:     enforcer.Resets(oneOf("week", "month").Draw(t, "resets")),
+				Adjustable: rapid.Bool().Draw(t, "adjustable")}
 		}), 0, 3).Draw(t, "meters"),
 		Features: rapid.MapOfN(name, rapid.Custom(func(t *rapid.T) enforcer.Value {
 			switch rapid.IntRange(0, 2).Draw(t, "kind") {
 			case 0:
 				return enforcer.Value{Kind: enforcer.KindBool, Bool: rapid.Bool().Draw(t, "b")}
 			case 1:
-				return enforcer.Value{Kind: enforcer.KindNumber, Number: rapid.Float64Range(-1e300, 1e300).Draw(t, "n"), Unit: text.Draw(t, "unit")}
+				return enforcer.Value{Kind: enforcer.KindNumber, Number: rapid.Float64Range(-1e300, 1e300).Draw(t, "n"),
+					Unit: text.Draw(t, "unit")}
 			default:
 				return enforcer.Value{Kind: enforcer.KindText, Text: rapid.String().Draw(t, "t")}
 			}
 		}), 0, 3).Draw(t, "features"),
-		Versions: rapid.SampledFrom([]string{"", "<3", ">=1.2"}).Draw(t, "versions"), ReleasedBefore: instant.Draw(t, "released"),
+		Versions:       rapid.SampledFrom([]string{"", "<3", ">=1.2"}).Draw(t, "versions"),
+		ReleasedBefore: instant.Draw(t, "released"),
 		Hosts: rapid.SliceOfN(rapid.Custom(func(t *rapid.T) enforcer.HostBinding {
-			return enforcer.HostBinding{Name: text.Draw(t, "name"), Components: rapid.MapOfN(some, rapid.SliceOfN(some, 1, 3), 1, 3).Draw(t, "components"),
-				Strategy: enforcer.Strategy(oneOf("any", "all").Draw(t, "strategy"))}
+			return enforcer.HostBinding{Name: text.Draw(t, "name"),
+				Components: rapid.MapOfN(some, rapid.SliceOfN(some, 1, 3), 1, 3).Draw(t, "components"),
+				Strategy:   enforcer.Strategy(oneOf("any", "all").Draw(t, "strategy"))}
 		}), 0, 2).Draw(t, "hosts"),
-		AgentKeys: rapid.SliceOfN(some, 0, 2).Draw(t, "keys"), SiteServer: text.Draw(t, "site server"), CoreCap: limit.Draw(t, "cores"), CoreKind: enforcer.CoreKind(oneOf("physical", "effective").Draw(t, "kind")),
-		Heartbeat: enforcer.Period{Every: span.Draw(t, "hb"), Months: rapid.IntRange(0, 1200).Draw(t, "months"), Grace: span.Draw(t, "hbg")}, CheckIn: enforcer.Period{Every: span.Draw(t, "ci"), Grace: span.Draw(t, "cig")},
-		Activation: enforcer.Activation{Required: rapid.Bool().Draw(t, "activate"), Grace: span.Draw(t, "ag")}, Usage: rapid.Bool().Draw(t, "usage"), Trial: span.Draw(t, "trial"),
-		Emergency: enforcer.Emergency{Length: span.Draw(t, "emergency"), PerYear: rapid.IntRange(0, 365).Draw(t, "per year")}, Revokes: rapid.SliceOfN(text, 0, 3).Draw(t, "revokes"),
+		AgentKeys: rapid.SliceOfN(some, 0, 2).Draw(t, "keys"), SiteServer: text.Draw(t, "site server"),
+		CoreCap: limit.Draw(t, "cores"), CoreKind: enforcer.CoreKind(oneOf("physical", "effective").Draw(t, "kind")),
+		Heartbeat: enforcer.Period{Every: span.Draw(t, "hb"), Months: rapid.IntRange(0, 1200).Draw(t, "months"),
+			Grace: span.Draw(t, "hbg")},
+		CheckIn:    enforcer.Period{Every: span.Draw(t, "ci"), Grace: span.Draw(t, "cig")},
+		Activation: enforcer.Activation{Required: rapid.Bool().Draw(t, "activate"), Grace: span.Draw(t, "ag")},
+		Usage:      rapid.Bool().Draw(t, "usage"), Trial: span.Draw(t, "trial"),
+		Emergency: enforcer.Emergency{Length: span.Draw(t, "emergency"),
+			PerYear: rapid.IntRange(0, 365).Draw(t, "per year")},
+		Revokes:     rapid.SliceOfN(text, 0, 3).Draw(t, "revokes"),
 		ResetsClock: rapid.Bool().Draw(t, "resets"), EarlyReturn: rapid.Bool().Draw(t, "early"),
-		Grace: span.Draw(t, "grace"), OnExpiry: enforcer.OnExpiry(oneOf("drain", "keep").Draw(t, "on_expiry")), Clock: enforcer.ClockPolicy(oneOf("strict").Draw(t, "clock")),
-		ClockTolerance: span.Draw(t, "tolerance"), AgentAway: span.Draw(t, "away"), MaxBorrow: span.Draw(t, "borrow"), KeyID: some.Draw(t, "kid"),
-		AnchorEnvironment: enforcer.Environment(oneOf("test").Draw(t, "aenv")), Terms: rapid.MapOfN(text, term(3), 0, 4).Draw(t, "terms"), SystemCode: text.Draw(t, "code")}
+		Grace: span.Draw(t, "grace"), OnExpiry: enforcer.OnExpiry(oneOf("drain", "keep").Draw(t, "on_expiry")),
+		Clock:          enforcer.ClockPolicy(oneOf("strict").Draw(t, "clock")),
+		ClockTolerance: span.Draw(t, "tolerance"), AgentAway: span.Draw(t, "away"), MaxBorrow: span.Draw(t, "borrow"),
+		KeyID:             some.Draw(t, "kid"),
+		AnchorEnvironment: enforcer.Environment(oneOf("test").Draw(t, "aenv")),
+		Terms:             rapid.MapOfN(text, term(3), 0, 4).Draw(t, "terms"), SystemCode: text.Draw(t, "code")}
 	// An empty list and none are one.
 	v := reflect.ValueOf(l).Elem()
 	for i := range v.NumField() {
@@ -168,7 +192,9 @@ func TestDocumented(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, typ := range []reflect.Type{reflect.TypeFor[license](), reflect.TypeFor[pool](), reflect.TypeFor[meter](), reflect.TypeFor[value](), reflect.TypeFor[host](), reflect.TypeFor[period](), reflect.TypeFor[activation](), reflect.TypeFor[emergency]()} {
+	for _, typ := range []reflect.Type{reflect.TypeFor[license](), reflect.TypeFor[pool](), reflect.TypeFor[meter](),
+		reflect.TypeFor[value](), reflect.TypeFor[host](), reflect.TypeFor[period](), reflect.TypeFor[activation](),
+		reflect.TypeFor[emergency]()} {
 		for i := range typ.NumField() {
 			name, _, _ := strings.Cut(typ.Field(i).Tag.Get("json"), ",")
 			if !strings.Contains(string(doc), "`"+name+"`") {
@@ -179,8 +205,10 @@ func TestDocumented(t *testing.T) {
 }
 
 func TestDecodeIsStrict(t *testing.T) {
-	for _, doc := range []string{``, `null x`, `{"ID":"a"}`, `{"id":"a","id":"a"}`, `{"x":1}`, `{"pools":{"p":{"max":1.5}}}`, `{"pools":{"p":{"max":null}}}`,
-		`{"meters":{"m":{}}}`, `{"issued":"yesterday"}`, `{"grace":"1h"}`, `{"hosts":[{"x":1}]}`, "{\"id\":\"\xff\"}", `{"core_cap":9223372036854775808}`} {
+	for _, doc := range []string{``, `null x`, `{"ID":"a"}`, `{"id":"a","id":"a"}`, `{"x":1}`,
+		`{"pools":{"p":{"max":1.5}}}`, `{"pools":{"p":{"max":null}}}`,
+		`{"meters":{"m":{}}}`, `{"issued":"yesterday"}`, `{"grace":"1h"}`, `{"hosts":[{"x":1}]}`, "{\"id\":\"\xff\"}",
+		`{"core_cap":9223372036854775808}`} {
 		if l, err := DecodeLicense([]byte(doc)); err == nil {
 			t.Errorf("%s is read as %+v", doc, l)
 		}
@@ -232,9 +260,12 @@ func normal(l *enforcer.License) *enforcer.License {
 
 // Whatever bytes come as an answer of an upstream or a format, what passes the checks is within the bounds.
 func FuzzMessages(f *testing.F) {
-	for _, m := range []proto.Message{&pluginpb.Reply{Document: []byte("d"), State: []byte("s"), NextCheckIn: 7}, &pluginpb.Reply{Error: &pluginpb.Error{Class: "refused", Code: "BANNED", Reason: "x"}},
-		&pluginpb.BlockReply{Id: "b", Pool: "p", Slots: 1, For: 2}, &pluginpb.VerifyReply{License: []byte(`{"id":"a","system":"s","product":"p","key_id":"k"}`)},
-		&pluginpb.VerifyReply{Problem: &pluginpb.Problem{Code: "MALFORMED", Reason: "x"}}, &pluginpb.Request{Components: map[string]*pluginpb.Values{"a": {Values: []string{"b"}}}}} {
+	for _, m := range []proto.Message{&pluginpb.Reply{Document: []byte("d"), State: []byte("s"), NextCheckIn: 7},
+		&pluginpb.Reply{Error: &pluginpb.Error{Class: "refused", Code: "BANNED", Reason: "x"}},
+		&pluginpb.BlockReply{Id: "b", Pool: "p", Slots: 1, For: 2},
+		&pluginpb.VerifyReply{License: []byte(`{"id":"a","system":"s","product":"p","key_id":"k"}`)},
+		&pluginpb.VerifyReply{Problem: &pluginpb.Problem{Code: "MALFORMED", Reason: "x"}},
+		&pluginpb.Request{Components: map[string]*pluginpb.Values{"a": {Values: []string{"b"}}}}} {
 		b, err := proto.Marshal(m)
 		if err != nil {
 			f.Fatal(err)
@@ -249,14 +280,16 @@ func FuzzMessages(f *testing.F) {
 			if e := decodeError(reply.GetError()); e != nil {
 				checked(t, AsError(e).Checked())
 			}
-			r := plugin.Reply{Document: reply.GetDocument(), NextHeartbeat: instant(reply.GetNextHeartbeat()), NextCheckIn: instant(reply.GetNextCheckIn()), Time: instant(reply.GetTime()), State: reply.GetState()}
+			r := plugin.Reply{Document: reply.GetDocument(), NextHeartbeat: instant(reply.GetNextHeartbeat()),
+				NextCheckIn: instant(reply.GetNextCheckIn()), Time: instant(reply.GetTime()), State: reply.GetState()}
 			if r.Check(now) == nil && (len(r.State) > plugin.MaxState || r.NextCheckIn.Year() > 2127) {
 				t.Errorf("passed: %+v", r)
 			}
 		}
 		var blockReply pluginpb.BlockReply
 		if proto.Unmarshal(b, &blockReply) == nil {
-			if out, err := block(&blockReply, nil); err == nil && out.Check("p", 9, 1, time.Hour) == nil && (out.Slots < 1 || out.Slots > 9 || out.For > time.Hour || out.For <= 0 || out.ID == "") {
+			if out, err := block(&blockReply, nil); err == nil && out.Check("p", 9, 1, time.Hour) == nil &&
+				(out.Slots < 1 || out.Slots > 9 || out.For > time.Hour || out.For <= 0 || out.ID == "") {
 				t.Errorf("passed: %+v", out)
 			}
 		}
@@ -268,7 +301,8 @@ func FuzzMessages(f *testing.F) {
 			}
 			var p *enforcer.Problem
 			if q := v.GetProblem(); q != nil {
-				p = &enforcer.Problem{Code: enforcer.Code(q.GetCode()), Reason: q.GetReason(), Hint: q.GetHint(), SystemCode: q.GetSystemCode()}
+				p = &enforcer.Problem{Code: enforcer.Code(q.GetCode()), Reason: q.GetReason(), Hint: q.GetHint(),
+					SystemCode: q.GetSystemCode()}
 			}
 			l, p = plugin.CheckVerified("s", anchors, l, p)
 			if l == nil && p == nil || l != nil && l.Validate() != nil || p == nil && l.KeyID != "k" {
@@ -281,7 +315,8 @@ func FuzzMessages(f *testing.F) {
 		var in pluginpb.Request
 		if proto.Unmarshal(b, &in) == nil {
 			r := decodeRequest(&in)
-			if got := decodeRequest(encodeRequest(r)); !reflect.DeepEqual(got, r) && r.Cores.Effective == r.Cores.Effective {
+			if got := decodeRequest(encodeRequest(r)); !reflect.DeepEqual(got, r) &&
+				r.Cores.Effective == r.Cores.Effective {
 				t.Errorf("%+v became %+v", r, got)
 			}
 		}
@@ -289,7 +324,8 @@ func FuzzMessages(f *testing.F) {
 }
 
 func checked(t *testing.T, e *plugin.Error) {
-	if e.Class == plugin.Refused && e.Code == "" || e.Class != plugin.Refused && e.Code != "" || e.RetryAfter < 0 || e.RetryAfter > plugin.MaxRetryAfter || len(e.Reason) > 2048 {
+	if e.Class == plugin.Refused && e.Code == "" || e.Class != plugin.Refused && e.Code != "" || e.RetryAfter < 0 ||
+		e.RetryAfter > plugin.MaxRetryAfter || len(e.Reason) > 2048 {
 		t.Errorf("passed: %+v", e)
 	}
 }

@@ -1,5 +1,5 @@
-// Package remote carries the contract of package plugin over gRPC: the server's side wraps a Format and an Upstream, the
-// client's side is one. Both the agent and the SDK use it; neither starts a process here.
+// Package remote carries the contract of package plugin over gRPC: the server's side wraps a Format and an Upstream,
+// the client's side is one. Both the agent and the SDK use it; neither starts a process here.
 package remote
 
 import (
@@ -16,9 +16,10 @@ import (
 	"github.com/usher-agent/usher/plugin/pluginpb"
 )
 
-// Handshake is what tells a plugin that it was started by an agent. It is no secret: it keeps people from starting plugins by
-// hand and wondering.
-var Handshake = goplugin.HandshakeConfig{MagicCookieKey: "USHER_PLUGIN", MagicCookieValue: "e7b0c9d2-usher-licence-system"}
+// Handshake is what tells a plugin that it was started by an agent. It is no secret: it keeps people from starting
+// plugins by hand and wondering.
+var Handshake = goplugin.HandshakeConfig{MagicCookieKey: "USHER_PLUGIN",
+	MagicCookieValue: "e7b0c9d2-usher-licence-system"}
 
 // Version is the protocol's version. An agent says which it speaks, and a plugin picks the highest that both do.
 const Version = 1
@@ -36,12 +37,14 @@ func Set(s *System) map[int]goplugin.PluginSet {
 
 // ServerOptions bound what a server reads.
 func ServerOptions() []grpc.ServerOption {
-	return []grpc.ServerOption{grpc.MaxRecvMsgSize(MaxMessage), grpc.MaxSendMsgSize(MaxMessage), grpc.MaxConcurrentStreams(64)}
+	return []grpc.ServerOption{grpc.MaxRecvMsgSize(MaxMessage), grpc.MaxSendMsgSize(MaxMessage),
+		grpc.MaxConcurrentStreams(64)}
 }
 
 // DialOptions bound what a client reads.
 func DialOptions() []grpc.DialOption {
-	return []grpc.DialOption{grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(MaxMessage), grpc.MaxCallSendMsgSize(MaxMessage))}
+	return []grpc.DialOption{grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(MaxMessage),
+		grpc.MaxCallSendMsgSize(MaxMessage))}
 }
 
 // System is what one plugin serves: a Format, an Upstream, or both, of one system.
@@ -80,7 +83,8 @@ func (s *System) Register(to grpc.ServiceRegistrar) error {
 		if _, ok := s.Upstream.(plugin.Budgeter); c.Budget != ok {
 			return fmt.Errorf("its capabilities say budget=%t, and it is a Budgeter: %t", c.Budget, ok)
 		}
-		d.Upstream = &pluginpb.Capabilities{Activate: c.Activate, Heartbeat: c.Heartbeat, CheckIn: c.CheckIn, Deactivate: c.Deactivate, Budget: c.Budget}
+		d.Upstream = &pluginpb.Capabilities{Activate: c.Activate, Heartbeat: c.Heartbeat, CheckIn: c.CheckIn,
+			Deactivate: c.Deactivate, Budget: c.Budget}
 		pluginpb.RegisterUpstreamServer(to, upstreamServer{upstream: s.Upstream})
 	}
 	pluginpb.RegisterPluginServer(to, describer{description: d})
@@ -121,7 +125,8 @@ func encodeAnchors(system string, anchors []plugin.Anchor) ([]*pluginpb.Anchor, 
 		if err != nil {
 			return nil, fmt.Errorf("key %q: %w", a.KeyID, err)
 		}
-		out = append(out, &pluginpb.Anchor{KeyId: a.KeyID, Algorithm: a.Algorithm, PublicKey: der, NotBefore: nanos(a.NotBefore), NotAfter: nanos(a.NotAfter),
+		out = append(out, &pluginpb.Anchor{KeyId: a.KeyID, Algorithm: a.Algorithm, PublicKey: der,
+			NotBefore: nanos(a.NotBefore), NotAfter: nanos(a.NotAfter),
 			Revoked: a.Revoked, Environment: string(a.Environment)})
 	}
 	return out, nil
@@ -134,13 +139,16 @@ func decodeAnchors(system string, in []*pluginpb.Anchor) ([]plugin.Anchor, error
 		if err != nil {
 			return nil, fmt.Errorf("key %q: %w", a.GetKeyId(), err)
 		}
-		out = append(out, plugin.Anchor{System: system, KeyID: a.GetKeyId(), Algorithm: a.GetAlgorithm(), Key: key, NotBefore: instant(a.GetNotBefore()),
-			NotAfter: instant(a.GetNotAfter()), Revoked: a.GetRevoked(), Environment: enforcer.Environment(a.GetEnvironment())})
+		out = append(out, plugin.Anchor{System: system, KeyID: a.GetKeyId(), Algorithm: a.GetAlgorithm(), Key: key,
+			NotBefore: instant(a.GetNotBefore()),
+			NotAfter:  instant(a.GetNotAfter()), Revoked: a.GetRevoked(),
+			Environment: enforcer.Environment(a.GetEnvironment())})
 	}
 	return out, nil
 }
 
-// nanos is an instant on the wire; a zero one is 0. What an int64 cannot say (before 1678, after 2262) becomes its bound.
+// nanos is an instant on the wire; a zero one is 0. What an int64 cannot say (before 1678, after 2262) becomes its
+// bound.
 func nanos(t time.Time) int64 {
 	switch {
 	case t.IsZero():

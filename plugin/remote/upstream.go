@@ -42,8 +42,9 @@ func (s upstreamServer) CheckOut(ctx context.Context, in *pluginpb.CheckOutReque
 	if err != nil {
 		return nil, err
 	}
-	return answerBlock(b.CheckOut(ctx, &plugin.CheckOut{Request: *decodeRequest(in.GetRequest()), Pool: in.GetPool(), Slots: in.GetSlots(),
-		AtLeast: in.GetAtLeast(), For: time.Duration(in.GetFor()), Token: in.GetToken()}))
+	return answerBlock(b.CheckOut(ctx,
+		&plugin.CheckOut{Request: *decodeRequest(in.GetRequest()), Pool: in.GetPool(), Slots: in.GetSlots(),
+			AtLeast: in.GetAtLeast(), For: time.Duration(in.GetFor()), Token: in.GetToken()}))
 }
 
 func (s upstreamServer) Extend(ctx context.Context, in *pluginpb.ExtendRequest) (*pluginpb.BlockReply, error) {
@@ -51,7 +52,8 @@ func (s upstreamServer) Extend(ctx context.Context, in *pluginpb.ExtendRequest) 
 	if err != nil {
 		return nil, err
 	}
-	return answerBlock(b.Extend(ctx, &plugin.Extend{Request: *decodeRequest(in.GetRequest()), Block: in.GetBlock(), Slots: in.GetSlots(), For: time.Duration(in.GetFor())}))
+	return answerBlock(b.Extend(ctx, &plugin.Extend{Request: *decodeRequest(in.GetRequest()), Block: in.GetBlock(),
+		Slots: in.GetSlots(), For: time.Duration(in.GetFor())}))
 }
 
 func (s upstreamServer) Return(ctx context.Context, in *pluginpb.ReturnRequest) (*pluginpb.ReturnReply, error) {
@@ -59,7 +61,8 @@ func (s upstreamServer) Return(ctx context.Context, in *pluginpb.ReturnRequest) 
 	if err != nil {
 		return nil, err
 	}
-	return &pluginpb.ReturnReply{Error: encodeError(b.Return(ctx, &plugin.Return{Request: *decodeRequest(in.GetRequest()), Block: in.GetBlock()}))}, nil
+	return &pluginpb.ReturnReply{Error: encodeError(b.Return(ctx,
+		&plugin.Return{Request: *decodeRequest(in.GetRequest()), Block: in.GetBlock()}))}, nil
 }
 
 func (s upstreamServer) budgeter() (plugin.Budgeter, error) {
@@ -77,7 +80,8 @@ func answer(r *plugin.Reply, err error) (*pluginpb.Reply, error) {
 	if r == nil {
 		return nil, status.Error(codes.Internal, "neither a reply nor an error")
 	}
-	return &pluginpb.Reply{Document: r.Document, NextHeartbeat: nanos(r.NextHeartbeat), NextCheckIn: nanos(r.NextCheckIn), Time: nanos(r.Time), State: r.State}, nil
+	return &pluginpb.Reply{Document: r.Document, NextHeartbeat: nanos(r.NextHeartbeat),
+		NextCheckIn: nanos(r.NextCheckIn), Time: nanos(r.Time), State: r.State}, nil
 }
 
 func answerBlock(b *plugin.Block, err error) (*pluginpb.BlockReply, error) {
@@ -87,7 +91,8 @@ func answerBlock(b *plugin.Block, err error) (*pluginpb.BlockReply, error) {
 	if b == nil {
 		return nil, status.Error(codes.Internal, "neither a block nor an error")
 	}
-	return &pluginpb.BlockReply{Id: b.ID, Pool: b.Pool, Slots: b.Slots, For: int64(b.For), State: b.State, Wanted: b.Wanted}, nil
+	return &pluginpb.BlockReply{Id: b.ID, Pool: b.Pool, Slots: b.Slots, For: int64(b.For), State: b.State,
+		Wanted: b.Wanted}, nil
 }
 
 // encodeError writes an error; one that is no *plugin.Error is transient.
@@ -96,7 +101,8 @@ func encodeError(err error) *pluginpb.Error {
 		return nil
 	}
 	e := AsError(err)
-	return &pluginpb.Error{Class: string(e.Class), Code: string(e.Code), Reason: e.Reason, Hint: e.Hint, SystemCode: e.SystemCode, RetryAfter: int64(e.RetryAfter)}
+	return &pluginpb.Error{Class: string(e.Class), Code: string(e.Code), Reason: e.Reason, Hint: e.Hint,
+		SystemCode: e.SystemCode, RetryAfter: int64(e.RetryAfter)}
 }
 
 // AsError returns an upstream's error as what it counts as.
@@ -111,13 +117,16 @@ func decodeError(e *pluginpb.Error) error {
 	if e == nil {
 		return nil
 	}
-	return &plugin.Error{Class: plugin.Class(e.GetClass()), Code: enforcer.Code(e.GetCode()), Reason: e.GetReason(), Hint: e.GetHint(), SystemCode: e.GetSystemCode(),
+	return &plugin.Error{Class: plugin.Class(e.GetClass()), Code: enforcer.Code(e.GetCode()), Reason: e.GetReason(),
+		Hint: e.GetHint(), SystemCode: e.GetSystemCode(),
 		RetryAfter: time.Duration(e.GetRetryAfter())}
 }
 
 func encodeRequest(r *plugin.Request) *pluginpb.Request {
-	out := &pluginpb.Request{LicenseId: r.LicenseID, Document: r.Document, Product: r.Product, Version: r.Version, AgentKey: r.AgentKey,
-		CoresPhysical: r.Cores.Physical, CoresLogical: r.Cores.Logical, CoresEffective: r.Cores.Effective, Nonce: r.Nonce, State: r.State}
+	out := &pluginpb.Request{LicenseId: r.LicenseID, Document: r.Document, Product: r.Product, Version: r.Version,
+		AgentKey:      r.AgentKey,
+		CoresPhysical: r.Cores.Physical, CoresLogical: r.Cores.Logical, CoresEffective: r.Cores.Effective,
+		Nonce: r.Nonce, State: r.State}
 	for _, name := range slices.Sorted(maps.Keys(r.Components)) {
 		if out.Components == nil {
 			out.Components = map[string]*pluginpb.Values{}
@@ -128,20 +137,25 @@ func encodeRequest(r *plugin.Request) *pluginpb.Request {
 		out.Usage = append(out.Usage, &pluginpb.Usage{Pool: u.Pool, InUse: u.InUse, Peak: u.Peak, Denied: u.Denied})
 	}
 	for _, e := range r.Emergencies {
-		out.Emergencies = append(out.Emergencies, &pluginpb.Emergency{Began: nanos(e.Began), Ends: nanos(e.Ends), Reason: e.Reason})
+		out.Emergencies = append(out.Emergencies,
+			&pluginpb.Emergency{Began: nanos(e.Began), Ends: nanos(e.Ends), Reason: e.Reason})
 	}
 	return out
 }
 
 func decodeRequest(in *pluginpb.Request) *plugin.Request {
-	r := &plugin.Request{LicenseID: in.GetLicenseId(), Document: in.GetDocument(), Product: in.GetProduct(), Version: in.GetVersion(), AgentKey: in.GetAgentKey(),
-		Cores: plugin.Cores{Physical: in.GetCoresPhysical(), Logical: in.GetCoresLogical(), Effective: in.GetCoresEffective()}, Nonce: in.GetNonce(), State: in.GetState()}
+	r := &plugin.Request{LicenseID: in.GetLicenseId(), Document: in.GetDocument(), Product: in.GetProduct(),
+		Version: in.GetVersion(), AgentKey: in.GetAgentKey(),
+		Cores: plugin.Cores{Physical: in.GetCoresPhysical(), Logical: in.GetCoresLogical(),
+			Effective: in.GetCoresEffective()}, Nonce: in.GetNonce(), State: in.GetState()}
 	r.Components = remake(in.GetComponents(), func(v *pluginpb.Values) []string { return v.GetValues() })
 	for _, u := range in.GetUsage() {
-		r.Usage = append(r.Usage, plugin.Usage{Pool: u.GetPool(), InUse: u.GetInUse(), Peak: u.GetPeak(), Denied: u.GetDenied()})
+		r.Usage = append(r.Usage,
+			plugin.Usage{Pool: u.GetPool(), InUse: u.GetInUse(), Peak: u.GetPeak(), Denied: u.GetDenied()})
 	}
 	for _, e := range in.GetEmergencies() {
-		r.Emergencies = append(r.Emergencies, plugin.Emergency{Began: instant(e.GetBegan()), Ends: instant(e.GetEnds()), Reason: e.GetReason()})
+		r.Emergencies = append(r.Emergencies,
+			plugin.Emergency{Began: instant(e.GetBegan()), Ends: instant(e.GetEnds()), Reason: e.GetReason()})
 	}
 	return r
 }
@@ -157,11 +171,12 @@ const (
 	Deactivate Call = "deactivate"
 )
 
-// Ask makes one of the four calls. What the upstream says went wrong is a *plugin.Error; any other error is the plugin's own
-// failure.
+// Ask makes one of the four calls. What the upstream says went wrong is a *plugin.Error; any other error is the
+// plugin's own failure.
 func (c *Client) Ask(ctx context.Context, call Call, r *plugin.Request) (*plugin.Reply, error) {
 	ask := map[Call]func(context.Context, *pluginpb.Request, ...grpc.CallOption) (*pluginpb.Reply, error){
-		Activate: c.upstream.Activate, Heartbeat: c.upstream.Heartbeat, CheckIn: c.upstream.CheckIn, Deactivate: c.upstream.Deactivate}[call]
+		Activate: c.upstream.Activate, Heartbeat: c.upstream.Heartbeat, CheckIn: c.upstream.CheckIn,
+		Deactivate: c.upstream.Deactivate}[call]
 	out, err := ask(ctx, encodeRequest(r))
 	if err == nil {
 		err = decodeError(out.GetError())
@@ -169,17 +184,20 @@ func (c *Client) Ask(ctx context.Context, call Call, r *plugin.Request) (*plugin
 	if err != nil {
 		return nil, err
 	}
-	return &plugin.Reply{Document: out.GetDocument(), NextHeartbeat: instant(out.GetNextHeartbeat()), NextCheckIn: instant(out.GetNextCheckIn()), Time: instant(out.GetTime()), State: out.GetState()}, nil
+	return &plugin.Reply{Document: out.GetDocument(), NextHeartbeat: instant(out.GetNextHeartbeat()),
+		NextCheckIn: instant(out.GetNextCheckIn()), Time: instant(out.GetTime()), State: out.GetState()}, nil
 }
 
 // CheckOut asks for a block; see Ask for its errors.
 func (c *Client) CheckOut(ctx context.Context, r *plugin.CheckOut) (*plugin.Block, error) {
-	return block(c.upstream.CheckOut(ctx, &pluginpb.CheckOutRequest{Request: encodeRequest(&r.Request), Pool: r.Pool, Slots: r.Slots, AtLeast: r.AtLeast, For: int64(r.For), Token: r.Token}))
+	return block(c.upstream.CheckOut(ctx, &pluginpb.CheckOutRequest{Request: encodeRequest(&r.Request), Pool: r.Pool,
+		Slots: r.Slots, AtLeast: r.AtLeast, For: int64(r.For), Token: r.Token}))
 }
 
 // Extend asks for more of a block; see Ask for its errors.
 func (c *Client) Extend(ctx context.Context, r *plugin.Extend) (*plugin.Block, error) {
-	return block(c.upstream.Extend(ctx, &pluginpb.ExtendRequest{Request: encodeRequest(&r.Request), Block: r.Block, Slots: r.Slots, For: int64(r.For)}))
+	return block(c.upstream.Extend(ctx,
+		&pluginpb.ExtendRequest{Request: encodeRequest(&r.Request), Block: r.Block, Slots: r.Slots, For: int64(r.For)}))
 }
 
 // Return gives a block back; see Ask for its errors.
@@ -198,5 +216,6 @@ func block(out *pluginpb.BlockReply, err error) (*plugin.Block, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &plugin.Block{ID: out.GetId(), Pool: out.GetPool(), Slots: out.GetSlots(), For: time.Duration(out.GetFor()), State: out.GetState(), Wanted: out.GetWanted()}, nil
+	return &plugin.Block{ID: out.GetId(), Pool: out.GetPool(), Slots: out.GetSlots(), For: time.Duration(out.GetFor()),
+		State: out.GetState(), Wanted: out.GetWanted()}, nil
 }

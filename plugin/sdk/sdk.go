@@ -3,9 +3,9 @@
 //
 //	func main() { sdk.Serve(sdk.System{Format: format{}, Version: "1.0"}) }
 //
-// The agent starts the program, speaks with it over a socket of their own, and ends it. What the program writes to standard
-// error is in the agent's log, ten lines a second at most. docs/plugins.md has the whole story, docs/examples one to copy, and
-// package plugintest the tests that a system must pass.
+// The agent starts the program, speaks with it over a socket of their own, and ends it. What the program writes to
+// standard error is in the agent's log, ten lines a second at most. docs/plugins.md has the whole story, docs/examples
+// one to copy, and package plugintest the tests that a system must pass.
 package sdk
 
 import (
@@ -23,8 +23,8 @@ import (
 // System is what a plugin serves: a Format, an Upstream, or both, of one licence system.
 type System = remote.System
 
-// Serve serves the system until the agent ends it, or ends itself: the program's standard input ends with the agent, however
-// that ends. A system that cannot be served, and a program that was not started by an agent, exit with 1.
+// Serve serves the system until the agent ends it, or ends itself: the program's standard input ends with the agent,
+// however that ends. A system that cannot be served, and a program that was not started by an agent, exit with 1.
 func Serve(s System) {
 	if _, err := s.Name(); err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)

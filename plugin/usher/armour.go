@@ -37,8 +37,8 @@ func Compact(document []byte) []byte {
 	return []byte(s)
 }
 
-// strip takes off what e-mail and editors do to a document: a byte order mark, CRLF, indentation and quoting ("> "), line
-// breaks, and the armour. None of these is part of what is signed. It reports what is wrong with the armour.
+// strip takes off what e-mail and editors do to a document: a byte order mark, CRLF, indentation and quoting ("> "),
+// line breaks, and the armour. None of these is part of what is signed. It reports what is wrong with the armour.
 func strip(document []byte) (compact string, problem string) {
 	document = bytes.TrimPrefix(document, []byte("\xef\xbb\xbf"))
 	var lines []string

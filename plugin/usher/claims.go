@@ -15,8 +15,8 @@ import (
 )
 
 // Claims is what a document says. Times are seconds since 1970 (RFC 7519 NumericDate, whole numbers), durations whole
-// seconds; a limit that is null is unlimited. Claims whose names begin with "x_" are the vendor's own: they are kept in the
-// terms and mean nothing to Usher.
+// seconds; a limit that is null is unlimited. Claims whose names begin with "x_" are the vendor's own: they are kept in
+// the terms and mean nothing to Usher.
 type Claims struct {
 	ID             string             `json:"jti"`
 	Product        string             `json:"product"`
@@ -123,8 +123,8 @@ type Activation struct {
 	Grace int64 `json:"grace_seconds,omitzero"`
 }
 
-// Reactivations is how often a host may lose what the upstream said and be activated again by the same key: Max times within so
-// many seconds. A copy of a host cannot be told from one that does.
+// Reactivations is how often a host may lose what the upstream said and be activated again by the same key: Max times
+// within so many seconds. A copy of a host cannot be told from one that does.
 type Reactivations struct {
 	Max    int64 `json:"max"`
 	Within int64 `json:"within_seconds"`
@@ -229,10 +229,13 @@ const (
 var NameRule = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}$`)
 
 // names of claims, in the order of the struct.
-var claimNames = []string{"jti", "product", "iss", "licensee", "iat", "nbf", "exp", "environment", "role", "add_on_to", "supersedes",
-	"pools", "meters", "features", "versions", "released_before", "hosts", "cnf", "agent_keys", "site_server", "cores", "heartbeat", "check_in",
+var claimNames = []string{"jti", "product", "iss", "licensee", "iat", "nbf", "exp", "environment", "role", "add_on_to",
+	"supersedes",
+	"pools", "meters", "features", "versions", "released_before", "hosts", "cnf", "agent_keys", "site_server", "cores",
+	"heartbeat", "check_in",
 	"activation", "reactivations", "report_usage", "trial_seconds", "emergency", "revokes", "reset_clock",
-	"grace_seconds", "on_expiry", "clock", "clock_tolerance_seconds", "agent_away_seconds", "max_borrow_seconds", "early_return"}
+	"grace_seconds", "on_expiry", "clock", "clock_tolerance_seconds", "agent_away_seconds", "max_borrow_seconds",
+	"early_return"}
 
 // ClaimNames returns the name of every claim that means something to Usher.
 func ClaimNames() []string { return slices.Clone(claimNames) }
@@ -247,8 +250,9 @@ func ParseClaims(b []byte, strict bool) (*Claims, error) {
 }
 
 // ReadClaims reads claims strictly: no duplicate keys, no invalid UTF-8, no known name in another case. A claim that is
-// not known and does not begin with "x_" is an error when strict, as is an unknown member within a claim; else they are passed
-// over. A null claim, a date of 0 and a pool or meter without max are errors; else what the claims say is not checked.
+// not known and does not begin with "x_" is an error when strict, as is an unknown member within a claim; else they are
+// passed over. A null claim, a date of 0 and a pool or meter without max are errors; else what the claims say is not
+// checked.
 func ReadClaims(b []byte, strict bool) (*Claims, error) {
 	if jsontext.Value(b).Kind() != '{' {
 		return nil, fmt.Errorf("the claims are not a JSON object")
@@ -276,7 +280,8 @@ func ReadClaims(b []byte, strict bool) (*Claims, error) {
 				return nil, fmt.Errorf("claim %q is written %q", short(name), claimNames[i])
 			}
 			if strict {
-				return nil, fmt.Errorf("claim %q is not known; claims of your own begin with x_%s", short(name), suggestion(name))
+				return nil, fmt.Errorf("claim %q is not known; claims of your own begin with x_%s", short(name),
+					suggestion(name))
 			}
 		}
 	}
@@ -320,7 +325,8 @@ func (c *Claims) check() error {
 	for _, t := range []struct {
 		claim, value string
 		must         bool
-	}{{"jti", c.ID, true}, {"product", c.Product, true}, {"iss", c.Issuer, false}, {"licensee", c.Licensee, false}, {"add_on_to", c.AddOnTo, false}, {"versions", c.Versions, false}} {
+	}{{"jti", c.ID, true}, {"product", c.Product, true}, {"iss", c.Issuer, false}, {"licensee", c.Licensee, false},
+		{"add_on_to", c.AddOnTo, false}, {"versions", c.Versions, false}} {
 		switch {
 		case t.must && t.value == "":
 			return fmt.Errorf("claim %q is missing", t.claim)
@@ -344,7 +350,8 @@ func (c *Claims) check() error {
 	if c.Expires != 0 && c.NotBefore != 0 && c.Expires <= c.NotBefore {
 		return fmt.Errorf("it expires before it begins")
 	}
-	durations := map[string]int64{"grace_seconds": c.Grace, "clock_tolerance_seconds": c.ClockTolerance, "agent_away_seconds": c.AgentAway, "max_borrow_seconds": c.MaxBorrow}
+	durations := map[string]int64{"grace_seconds": c.Grace, "clock_tolerance_seconds": c.ClockTolerance,
+		"agent_away_seconds": c.AgentAway, "max_borrow_seconds": c.MaxBorrow}
 	durations["trial_seconds"] = c.Trial
 	if p := c.Heartbeat; p != nil {
 		durations["heartbeat.every_seconds"], durations["heartbeat.grace_seconds"] = p.Every, p.Grace
@@ -355,19 +362,24 @@ func (c *Claims) check() error {
 	if p := c.CheckIn; p != nil {
 		durations["check_in.every_seconds"], durations["check_in.grace_seconds"] = p.Every, p.Grace
 		if (p.Every > 0) == (p.Months > 0) || p.Months < 0 || p.Months > maxMonths {
-			return fmt.Errorf("claim %q: one of every_seconds and every_months must be more than 0, and the latter at most %d", "check_in", maxMonths)
+			return fmt.Errorf(
+				"claim %q: one of every_seconds and every_months must be more than 0, and the latter at most %d",
+				"check_in", maxMonths)
 		}
 	}
 	if p := c.Activation; p != nil {
 		durations["activation.grace_seconds"] = p.Grace
 	}
-	if r := c.Reactivations; r != nil && (r.Max < 0 || r.Max > maxReactivations || r.Within < 1 || r.Within > maxReactivationsWithin) {
-		return fmt.Errorf("claim %q: max must be from 0 to %d, and within_seconds from 1 to %d", "reactivations", maxReactivations, maxReactivationsWithin)
+	if r := c.Reactivations; r != nil &&
+		(r.Max < 0 || r.Max > maxReactivations || r.Within < 1 || r.Within > maxReactivationsWithin) {
+		return fmt.Errorf("claim %q: max must be from 0 to %d, and within_seconds from 1 to %d", "reactivations",
+			maxReactivations, maxReactivationsWithin)
 	}
 	if e := c.Emergency; e != nil {
 		durations["emergency.length_seconds"] = e.Length
 		if e.Length <= 0 || e.PerYear <= 0 || e.PerYear > maxEmergencies {
-			return fmt.Errorf("claim %q: length_seconds must be more than 0, and per_year from 1 to %d", "emergency", maxEmergencies)
+			return fmt.Errorf("claim %q: length_seconds must be more than 0, and per_year from 1 to %d", "emergency",
+				maxEmergencies)
 		}
 	}
 	for _, name := range slices.Sorted(mapKeys(durations)) {
@@ -398,9 +410,12 @@ func (c *Claims) check() error {
 	case c.Role == "notice" && len(c.Pools)+len(c.Meters)+len(c.Features) > 0:
 		return fmt.Errorf("a notice grants nothing; leave pools, meters and features out")
 	case c.Trial > 0 && !bound:
-		return fmt.Errorf("claim %q needs cnf or agent_keys: a trial is for one agent; bind it to a request", "trial_seconds")
+		return fmt.Errorf("claim %q needs cnf or agent_keys: a trial is for one agent; bind it to a request",
+			"trial_seconds")
 	case c.ResetClock && !bound:
-		return fmt.Errorf("claim %q needs cnf or agent_keys: only the agent that is meant may believe it; bind it to a request", "reset_clock")
+		return fmt.Errorf(
+			"claim %q needs cnf or agent_keys: only the agent that is meant may believe it; bind it to a request",
+			"reset_clock")
 	}
 	if c.Cores != nil {
 		if c.Cores.Max <= 0 {
@@ -419,17 +434,22 @@ func (c *Claims) check() error {
 }
 
 func (c *Claims) checkLists() error {
-	if n := max(len(c.Pools), len(c.Meters), len(c.Features), len(c.Hosts), len(c.Supersedes), len(c.AgentKeys), len(c.Revokes)); n > maxNames {
+	if n := max(len(c.Pools), len(c.Meters), len(c.Features), len(c.Hosts), len(c.Supersedes), len(c.AgentKeys),
+		len(c.Revokes)); n > maxNames {
 		return fmt.Errorf("a list of %d entries is longer than %d", n, maxNames)
 	}
 	count := func(claim, name string, maximum *int64, overage int64, scope string) error {
 		switch {
 		case !NameRule.MatchString(name):
-			return fmt.Errorf("claim %q: the name %q has other characters than letters, digits and . _ : / -, or more than 64", claim, short(name))
+			return fmt.Errorf(
+				"claim %q: the name %q has other characters than letters, digits and . _ : / -, or more than 64", claim,
+				short(name))
 		case maximum != nil && (*maximum < 0 || *maximum > maxCount):
-			return fmt.Errorf("claim %q: max of %s is %d, and must lie between 0 and %d; null is unlimited", claim, name, *maximum, maxCount)
+			return fmt.Errorf("claim %q: max of %s is %d, and must lie between 0 and %d; null is unlimited", claim,
+				name, *maximum, maxCount)
 		case overage < 0 || overage > maxCount:
-			return fmt.Errorf("claim %q: overage of %s is %d, and must lie between 0 and %d", claim, name, overage, maxCount)
+			return fmt.Errorf("claim %q: overage of %s is %d, and must lie between 0 and %d", claim, name, overage,
+				maxCount)
 		}
 		return oneOf(claim+"."+name+".scope", scope, []string{"host", "site"})
 	}
@@ -438,7 +458,8 @@ func (c *Claims) checkLists() error {
 		if err := count("pools", name, p.Max, p.Overage, p.Scope); err != nil {
 			return err
 		}
-		if err := oneOf("pools."+name+".count_by", p.CountBy, []string{"lease", "process", "user", "host", "pod"}); err != nil {
+		if err := oneOf("pools."+name+".count_by", p.CountBy,
+			[]string{"lease", "process", "user", "host", "pod"}); err != nil {
 			return err
 		}
 	}
@@ -456,7 +477,9 @@ func (c *Claims) checkLists() error {
 	}
 	for _, name := range slices.Sorted(mapKeys(c.Features)) {
 		if !NameRule.MatchString(name) {
-			return fmt.Errorf("claim %q: the name %q has other characters than letters, digits and . _ : / -, or more than 64", "features", short(name))
+			return fmt.Errorf(
+				"claim %q: the name %q has other characters than letters, digits and . _ : / -, or more than 64",
+				"features", short(name))
 		}
 	}
 	for i, h := range c.Hosts {
@@ -495,11 +518,13 @@ func (c *Claims) license(terms map[string]any) *enforcer.License {
 	l := &enforcer.License{
 		ID: c.ID, System: System, Product: c.Product, Licensee: c.Licensee, Issuer: c.Issuer,
 		Issued: date(c.Issued), NotBefore: date(c.NotBefore), Expires: date(c.Expires),
-		Environment: enforcer.Environment(c.Environment), Role: enforcer.Role(c.Role), AddOnTo: c.AddOnTo, Supersedes: c.Supersedes,
-		Versions: c.Versions, ReleasedBefore: date(c.ReleasedBefore),
+		Environment: enforcer.Environment(c.Environment), Role: enforcer.Role(c.Role), AddOnTo: c.AddOnTo,
+		Supersedes: c.Supersedes,
+		Versions:   c.Versions, ReleasedBefore: date(c.ReleasedBefore),
 		Grace: seconds(c.Grace), OnExpiry: enforcer.OnExpiry(c.OnExpiry),
 		Clock: enforcer.ClockPolicy(c.Clock), ClockTolerance: seconds(c.ClockTolerance),
-		AgentAway: seconds(c.AgentAway), MaxBorrow: seconds(c.MaxBorrow), EarlyReturn: c.EarlyReturn, AgentKeys: slices.Clone(c.AgentKeys), Terms: terms,
+		AgentAway: seconds(c.AgentAway), MaxBorrow: seconds(c.MaxBorrow), EarlyReturn: c.EarlyReturn,
+		AgentKeys: slices.Clone(c.AgentKeys), Terms: terms,
 		Trial: seconds(c.Trial), Usage: c.ReportUsage, Revokes: c.Revokes, ResetsClock: c.ResetClock,
 	}
 	if c.Confirmation != nil {
@@ -529,7 +554,8 @@ func (c *Claims) license(terms map[string]any) *enforcer.License {
 		}
 	}
 	for _, h := range c.Hosts {
-		l.Hosts = append(l.Hosts, enforcer.HostBinding{Name: h.Name, Components: h.Components, Strategy: enforcer.Strategy(h.Strategy), CountConfigured: h.CountConfigured})
+		l.Hosts = append(l.Hosts, enforcer.HostBinding{Name: h.Name, Components: h.Components,
+			Strategy: enforcer.Strategy(h.Strategy), CountConfigured: h.CountConfigured})
 	}
 	if c.Cores != nil {
 		l.CoreCap, l.CoreKind = enforcer.Limit(c.Cores.Max), enforcer.CoreKind(c.Cores.Count)
@@ -538,7 +564,8 @@ func (c *Claims) license(terms map[string]any) *enforcer.License {
 		l.Heartbeat = enforcer.Period{Every: seconds(c.Heartbeat.Every), Grace: seconds(c.Heartbeat.Grace)}
 	}
 	if c.CheckIn != nil {
-		l.CheckIn = enforcer.Period{Every: seconds(c.CheckIn.Every), Months: int(c.CheckIn.Months), Grace: seconds(c.CheckIn.Grace)}
+		l.CheckIn = enforcer.Period{Every: seconds(c.CheckIn.Every), Months: int(c.CheckIn.Months),
+			Grace: seconds(c.CheckIn.Grace)}
 	}
 	if c.Activation != nil {
 		l.Activation = enforcer.Activation{Required: true, Grace: seconds(c.Activation.Grace)}

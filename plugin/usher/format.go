@@ -60,7 +60,8 @@ type header struct {
 // (UNTRUSTED_KEY, BAD_SIGNATURE) comes back with both its unverified terms and the problem.
 func (Format) Verify(document []byte, anchors []plugin.Anchor) (*enforcer.License, *enforcer.Problem) {
 	if len(document) > plugin.MaxDocument {
-		return nil, malformed("", "it has %d bytes; a licence document has at most %d (1 MiB)", len(document), plugin.MaxDocument)
+		return nil, malformed("", "it has %d bytes; a licence document has at most %d (1 MiB)", len(document),
+			plugin.MaxDocument)
 	}
 	compact, problem := strip(document)
 	if problem != "" {
@@ -68,14 +69,17 @@ func (Format) Verify(document []byte, anchors []plugin.Anchor) (*enforcer.Licens
 	}
 	parts := strings.Split(compact, ".")
 	if len(parts) != 3 {
-		return nil, malformed("copy the whole file again, as the vendor sent it", "it has %d of the 3 parts of a signed licence: it has been cut off or joined with something else", len(parts))
+		return nil, malformed("copy the whole file again, as the vendor sent it",
+			"it has %d of the 3 parts of a signed licence: it has been cut off or joined with something else",
+			len(parts))
 	}
 	var raw [3][]byte
 	for i, p := range parts {
 		// Strict, and without the line breaks that decoding would pass over: one document has one spelling.
 		b, err := base64.RawURLEncoding.Strict().DecodeString(p)
 		if err != nil || strings.ContainsAny(p, "\r\n") {
-			return nil, malformed("copy the whole file again, as the vendor sent it", "its %s is not base64url: it has been changed on the way", [3]string{"header", "body", "signature"}[i])
+			return nil, malformed("copy the whole file again, as the vendor sent it",
+				"its %s is not base64url: it has been changed on the way", [3]string{"header", "body", "signature"}[i])
 		}
 		raw[i] = b
 	}
@@ -87,7 +91,8 @@ func (Format) Verify(document []byte, anchors []plugin.Anchor) (*enforcer.Licens
 	case h.Type != Type:
 		return nil, malformed("", "its header says it is a %q, not a %q", short(h.Type), Type)
 	case len(h.Critical) > 0:
-		return nil, malformed("update the agent, or ask the vendor for a licence without it", "it demands %q, which this version does not know", short(strings.Join(h.Critical, ", ")))
+		return nil, malformed("update the agent, or ask the vendor for a licence without it",
+			"it demands %q, which this version does not know", short(strings.Join(h.Critical, ", ")))
 	case bytes.Contains(raw[0], []byte(`"crit"`)):
 		return nil, malformed("", "its header has an empty crit, which RFC 7515 forbids")
 	}
@@ -132,16 +137,19 @@ func believe(compact string, h header, anchors []plugin.Anchor) (plugin.Anchor, 
 	if i < 0 {
 		slices.Sort(known)
 		return plugin.Anchor{}, &enforcer.Problem{System: System, Code: enforcer.UntrustedKey,
-			Reason: fmt.Sprintf("signed by key %q, which is not in trust (known: %s); add it under license.trust", short(h.KeyID), orNone(known)),
-			Hint:   "ask the vendor for the public key, or for a licence signed by a key that is known"}
+			Reason: fmt.Sprintf("signed by key %q, which is not in trust (known: %s); add it under license.trust",
+				short(h.KeyID), orNone(known)),
+			Hint: "ask the vendor for the public key, or for a licence signed by a key that is known"}
 	}
 	a := anchors[i]
 	bad := func(format string, args ...any) (plugin.Anchor, *enforcer.Problem) {
-		return plugin.Anchor{}, &enforcer.Problem{System: System, Code: enforcer.BadSignature, Reason: fmt.Sprintf(format, args...),
-			Hint: "copy the whole file again, as the vendor sent it"}
+		return plugin.Anchor{},
+			&enforcer.Problem{System: System, Code: enforcer.BadSignature, Reason: fmt.Sprintf(format, args...),
+				Hint: "copy the whole file again, as the vendor sent it"}
 	}
 	if h.Algorithm != a.Algorithm {
-		return bad("its header says the algorithm %q, and key %q is for %s; the key decides", short(h.Algorithm), a.KeyID, a.Algorithm)
+		return bad("its header says the algorithm %q, and key %q is for %s; the key decides", short(h.Algorithm),
+			a.KeyID, a.Algorithm)
 	}
 	alg := jose.SignatureAlgorithm(a.Algorithm)
 	if !slices.Contains(Algorithms(), a.Algorithm) {
@@ -152,17 +160,19 @@ func believe(compact string, h header, anchors []plugin.Anchor) (plugin.Anchor, 
 		return bad("it is not a signed licence that can be checked")
 	}
 	if _, err := jws.Verify(a.Key); err != nil {
-		return bad("its signature does not match what it says: it has been changed, or was not signed by key %q", a.KeyID)
+		return bad("its signature does not match what it says: it has been changed, or was not signed by key %q",
+			a.KeyID)
 	}
 	if a.Revoked {
 		return plugin.Anchor{}, &enforcer.Problem{System: System, Code: enforcer.UntrustedKey,
-			Reason: fmt.Sprintf("signed by key %q, which is revoked", a.KeyID), Hint: "ask the vendor for a licence signed by another key"}
+			Reason: fmt.Sprintf("signed by key %q, which is revoked", a.KeyID),
+			Hint:   "ask the vendor for a licence signed by another key"}
 	}
 	return a, nil
 }
 
-// Open verifies a compact JWS that is no licence (an upstream's reply) with the anchors, and returns what it says. typ is the
-// type that its header must name (RFC 7515 §4.1.9), so that one kind is never taken for another.
+// Open verifies a compact JWS that is no licence (an upstream's reply) with the anchors, and returns what it says. typ
+// is the type that its header must name (RFC 7515 §4.1.9), so that one kind is never taken for another.
 func Open(token, typ string, anchors []plugin.Anchor) ([]byte, plugin.Anchor, *enforcer.Problem) {
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {
@@ -187,14 +197,17 @@ func Open(token, typ string, anchors []plugin.Anchor) ([]byte, plugin.Anchor, *e
 // inTime checks that the anchor was good when the document was issued.
 func inTime(a plugin.Anchor, l *enforcer.License) *enforcer.Problem {
 	outside := func(format string, args ...any) *enforcer.Problem {
-		return &enforcer.Problem{System: System, Code: enforcer.UntrustedKey, Reason: fmt.Sprintf(format, args...), Hint: "ask the vendor for a licence signed by a key that is good now"}
+		return &enforcer.Problem{System: System, Code: enforcer.UntrustedKey, Reason: fmt.Sprintf(format, args...),
+			Hint: "ask the vendor for a licence signed by a key that is good now"}
 	}
 	const day = "2006-01-02"
 	switch {
 	case !a.NotBefore.IsZero() && l.Issued.Before(a.NotBefore):
-		return outside("issued %s, but key %q signs only from %s on", l.Issued.Format(day), a.KeyID, a.NotBefore.UTC().Format(day))
+		return outside("issued %s, but key %q signs only from %s on", l.Issued.Format(day), a.KeyID,
+			a.NotBefore.UTC().Format(day))
 	case !a.NotAfter.IsZero() && l.Issued.After(a.NotAfter):
-		return outside("issued %s, but key %q signs only until %s", l.Issued.Format(day), a.KeyID, a.NotAfter.UTC().Format(day))
+		return outside("issued %s, but key %q signs only until %s", l.Issued.Format(day), a.KeyID,
+			a.NotAfter.UTC().Format(day))
 	}
 	return nil
 }
@@ -213,8 +226,8 @@ func orNone(names []string) string {
 // Algorithms returns the algorithms that an anchor may state (RFC 7518, RFC 8037).
 func Algorithms() []string { return []string{"EdDSA", "ES256", "PS256", "RS256"} }
 
-// AlgorithmFor returns the algorithm of a public key where none is stated: EdDSA for Ed25519, ES256 for P-256, PS256 for
-// RSA of 2048 bits and more. stated may choose RS256 for RSA; anything that does not fit the key is an error.
+// AlgorithmFor returns the algorithm of a public key where none is stated: EdDSA for Ed25519, ES256 for P-256, PS256
+// for RSA of 2048 bits and more. stated may choose RS256 for RSA; anything that does not fit the key is an error.
 func AlgorithmFor(key crypto.PublicKey, stated string) (string, error) {
 	var fits []string
 	switch k := key.(type) {
@@ -222,7 +235,8 @@ func AlgorithmFor(key crypto.PublicKey, stated string) (string, error) {
 		fits = []string{"EdDSA"}
 	case *ecdsa.PublicKey:
 		if k.Curve != elliptic.P256() {
-			return "", fmt.Errorf("an ECDSA key on curve %s; licences are signed on P-256 (ES256)", k.Curve.Params().Name)
+			return "", fmt.Errorf("an ECDSA key on curve %s; licences are signed on P-256 (ES256)",
+				k.Curve.Params().Name)
 		}
 		fits = []string{"ES256"}
 	case *rsa.PublicKey:
@@ -237,7 +251,8 @@ func AlgorithmFor(key crypto.PublicKey, stated string) (string, error) {
 		return fits[0], nil
 	}
 	if !slices.Contains(fits, stated) {
-		return "", fmt.Errorf("algorithm %s does not fit the key, which is for %s", short(stated), strings.Join(fits, " or "))
+		return "", fmt.Errorf("algorithm %s does not fit the key, which is for %s", short(stated),
+			strings.Join(fits, " or "))
 	}
 	return stated, nil
 }
@@ -306,7 +321,8 @@ func Body(document []byte) ([]byte, error) {
 	return b, nil
 }
 
-// Describe returns what a document says without believing it, for people who look at a file: nil when it cannot be read.
+// Describe returns what a document says without believing it, for people who look at a file: nil when it cannot be
+// read.
 func Describe(document []byte) *enforcer.License {
 	l, _ := Format{}.Verify(document, nil)
 	return l

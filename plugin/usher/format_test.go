@@ -22,7 +22,8 @@ import (
 var issued = time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
 
 func claims() *usher.Claims {
-	return &usher.Claims{ID: "acme-1", Product: "transcoder", Issuer: "Acme", Licensee: "Example Ltd", Issued: issued.Unix(),
+	return &usher.Claims{ID: "acme-1", Product: "transcoder", Issuer: "Acme", Licensee: "Example Ltd",
+		Issued:  issued.Unix(),
 		Expires: issued.AddDate(1, 0, 0).Unix(), Pools: map[string]usher.Pool{"streams": {Max: new(int64(8))}},
 		Features: map[string]usher.Feature{"hd": {Value: enforcer.Value{Kind: enforcer.KindBool, Bool: true}}}}
 }
@@ -66,14 +67,16 @@ func TestAlgorithms(t *testing.T) {
 			if p != nil {
 				t.Fatal(p.Reason)
 			}
-			if l.ID != "acme-1" || l.Pools["streams"].Max != 8 || !l.Features["hd"].Bool || l.KeyID != "2026-a" || l.Terms["licensee"] != "Example Ltd" {
+			if l.ID != "acme-1" || l.Pools["streams"].Max != 8 || !l.Features["hd"].Bool || l.KeyID != "2026-a" ||
+				l.Terms["licensee"] != "Example Ltd" {
 				t.Errorf("got %+v", l)
 			}
 			// The algorithm is the anchor's: another's header is refused whatever the key could do.
 			for _, other := range usher.Algorithms() {
 				if a := anchors[0]; other != alg {
 					a.Algorithm = other
-					if _, p := (usher.Format{}).Verify(sign(t, s, claims()), []plugin.Anchor{a}); p == nil || p.Code != enforcer.BadSignature {
+					if _, p := (usher.Format{}).Verify(sign(t, s, claims()), []plugin.Anchor{a}); p == nil ||
+						p.Code != enforcer.BadSignature {
 						t.Errorf("anchor for %s accepts %s: %+v", other, alg, p)
 					}
 				}
@@ -167,34 +170,69 @@ func TestRefusals(t *testing.T) {
 	}{
 		{"empty", nil, anchors, enforcer.Malformed, "1 of the 3 parts"},
 		{"noise", []byte{0, 1, 2, 0xff, '\n', 7}, anchors, enforcer.Malformed, "1 of the 3 parts"},
-		{"too large", make([]byte, plugin.MaxDocument+1), anchors, enforcer.Malformed, "1048577 bytes; a licence document has at most 1048576 (1 MiB)"},
-		{"untrusted key", []byte(good), nil, enforcer.UntrustedKey, `signed by key "2026-a", which is not in trust (known: none); add it under license.trust`},
-		{"another system's anchor of that id", []byte(good), at(func(a *plugin.Anchor) { a.System = "other" }), enforcer.UntrustedKey, "known: none"},
-		{"untrusted key, others known", []byte(good), at(func(a *plugin.Anchor) { a.KeyID = "2027-a" }), enforcer.UntrustedKey, "known: 2027-a"},
-		{"another key of the same id", forge(head(""), string(body), other), anchors, enforcer.BadSignature, "its signature does not match"},
-		{"alg none", forge(`{"alg":"none","kid":"2026-a","typ":"usher-license+jwt"}`, string(body), none), anchors, enforcer.BadSignature, `the algorithm "none", and key "2026-a" is for EdDSA; the key decides`},
-		{"HS256 with the public key as secret", forge(`{"alg":"HS256","kid":"2026-a","typ":"usher-license+jwt"}`, string(body), hmacWith(pub)), anchors, enforcer.BadSignature, `the algorithm "HS256"`},
-		{"HS256 with the public key's DER", forge(`{"alg":"HS256","kid":"2026-a","typ":"usher-license+jwt"}`, string(body), hmacWith(der)), anchors, enforcer.BadSignature, `the algorithm "HS256"`},
-		{"HS256 with the public key's PEM", forge(`{"alg":"HS256","kid":"2026-a","typ":"usher-license+jwt"}`, string(body), hmacWith(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))), anchors, enforcer.BadSignature, `the algorithm "HS256"`},
-		{"EdDSA header, HMAC signature", forge(head(""), string(body), hmacWith(pub)), anchors, enforcer.BadSignature, "signature does not match"},
-		{"an anchor that says HS256", forge(`{"alg":"HS256","kid":"2026-a","typ":"usher-license+jwt"}`, string(body), hmacWith(pub)), at(func(a *plugin.Anchor) { a.Algorithm, a.Key = "HS256", []byte(pub) }), enforcer.BadSignature, "not signed with"},
-		{"revoked key", []byte(good), at(func(a *plugin.Anchor) { a.Revoked = true }), enforcer.UntrustedKey, `key "2026-a", which is revoked`},
-		{"after the key's time", []byte(good), at(func(a *plugin.Anchor) { a.NotAfter = issued.Add(-time.Hour) }), enforcer.UntrustedKey, `issued 2026-03-01, but key "2026-a" signs only until 2026-02-28`},
-		{"before the key's time", []byte(good), at(func(a *plugin.Anchor) { a.NotBefore = issued.Add(time.Hour * 24) }), enforcer.UntrustedKey, "signs only from 2026-03-02 on"},
-		{"wrong typ", truly(`{"alg":"EdDSA","kid":"2026-a","typ":"JWT"}`, string(body)), anchors, enforcer.Malformed, `"JWT", not a "usher-license+jwt"`},
-		{"crit", truly(head(`,"crit":["moon"],"moon":1`), string(body)), anchors, enforcer.Malformed, `it demands "moon", which this version does not know`},
+		{"too large", make([]byte, plugin.MaxDocument+1), anchors, enforcer.Malformed,
+			"1048577 bytes; a licence document has at most 1048576 (1 MiB)"},
+		{"untrusted key", []byte(good), nil, enforcer.UntrustedKey,
+			`signed by key "2026-a", which is not in trust (known: none); add it under license.trust`},
+		{"another system's anchor of that id", []byte(good), at(func(a *plugin.Anchor) {
+			a.System = "other"
+		}), enforcer.UntrustedKey, "known: none"},
+		{"untrusted key, others known", []byte(good), at(func(a *plugin.Anchor) {
+			a.KeyID = "2027-a"
+		}), enforcer.UntrustedKey, "known: 2027-a"},
+		{"another key of the same id", forge(head(""), string(body), other), anchors, enforcer.BadSignature,
+			"its signature does not match"},
+		{"alg none", forge(`{"alg":"none","kid":"2026-a","typ":"usher-license+jwt"}`, string(body), none), anchors,
+			enforcer.BadSignature, `the algorithm "none", and key "2026-a" is for EdDSA; the key decides`},
+		{"HS256 with the public key as secret", forge(`{"alg":"HS256","kid":"2026-a","typ":"usher-license+jwt"}`,
+			string(body), hmacWith(pub)), anchors, enforcer.BadSignature, `the algorithm "HS256"`},
+		{"HS256 with the public key's DER", forge(`{"alg":"HS256","kid":"2026-a","typ":"usher-license+jwt"}`,
+			string(body), hmacWith(der)), anchors, enforcer.BadSignature, `the algorithm "HS256"`},
+		{"HS256 with the public key's PEM", forge(`{"alg":"HS256","kid":"2026-a","typ":"usher-license+jwt"}`,
+			string(body), hmacWith(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))), anchors,
+			enforcer.BadSignature, `the algorithm "HS256"`},
+		{"EdDSA header, HMAC signature", forge(head(""), string(body), hmacWith(pub)), anchors, enforcer.BadSignature,
+			"signature does not match"},
+		{"an anchor that says HS256", forge(`{"alg":"HS256","kid":"2026-a","typ":"usher-license+jwt"}`, string(body),
+			hmacWith(pub)), at(func(a *plugin.Anchor) {
+			a.Algorithm, a.Key = "HS256", []byte(pub)
+		}), enforcer.BadSignature, "not signed with"},
+		{"revoked key", []byte(good), at(func(a *plugin.Anchor) {
+			a.Revoked = true
+		}), enforcer.UntrustedKey, `key "2026-a", which is revoked`},
+		{"after the key's time", []byte(good), at(func(a *plugin.Anchor) {
+			a.NotAfter = issued.Add(-time.Hour)
+		}), enforcer.UntrustedKey, `issued 2026-03-01, but key "2026-a" signs only until 2026-02-28`},
+		{"before the key's time", []byte(good), at(func(a *plugin.Anchor) {
+			a.NotBefore = issued.Add(time.Hour * 24)
+		}), enforcer.UntrustedKey, "signs only from 2026-03-02 on"},
+		{"wrong typ", truly(`{"alg":"EdDSA","kid":"2026-a","typ":"JWT"}`, string(body)), anchors, enforcer.Malformed,
+			`"JWT", not a "usher-license+jwt"`},
+		{"crit", truly(head(`,"crit":["moon"],"moon":1`), string(body)), anchors, enforcer.Malformed,
+			`it demands "moon", which this version does not know`},
 		{"empty crit", truly(head(`,"crit":[]`), string(body)), anchors, enforcer.Malformed, "empty crit"},
-		{"duplicate header key", truly(`{"alg":"none",`+head("")[1:], string(body)), anchors, enforcer.Malformed, `names "alg" twice`},
-		{"duplicate claim", truly(head(""), `{"jti":"a","product":"p","iat":1,"pools":{"s":{"max":1}},"pools":{"s":{"max":9}}}`), anchors, enforcer.Malformed, `it names "pools" twice`},
-		{"duplicate pool", truly(head(""), `{"jti":"a","product":"p","iat":1,"pools":{"s":{"max":1},"s":{"max":9}}}`), anchors, enforcer.Malformed, `it names "s" twice`},
-		{"wrong case", truly(head(""), `{"jti":"a","product":"p","iat":1,"EXP":5}`), anchors, enforcer.Malformed, `claim "EXP" is written "exp"`},
-		{"bad UTF-8", truly(head(""), "{\"jti\":\"a\xff\",\"product\":\"p\",\"iat\":1}"), anchors, enforcer.Malformed, "it is not JSON"},
+		{"duplicate header key", truly(`{"alg":"none",`+head("")[1:], string(body)), anchors, enforcer.Malformed,
+			`names "alg" twice`},
+		{"duplicate claim", truly(head(""),
+			`{"jti":"a","product":"p","iat":1,"pools":{"s":{"max":1}},"pools":{"s":{"max":9}}}`), anchors,
+			enforcer.Malformed, `it names "pools" twice`},
+		{"duplicate pool", truly(head(""), `{"jti":"a","product":"p","iat":1,"pools":{"s":{"max":1},"s":{"max":9}}}`),
+			anchors, enforcer.Malformed, `it names "s" twice`},
+		{"wrong case", truly(head(""), `{"jti":"a","product":"p","iat":1,"EXP":5}`), anchors, enforcer.Malformed,
+			`claim "EXP" is written "exp"`},
+		{"bad UTF-8", truly(head(""), "{\"jti\":\"a\xff\",\"product\":\"p\",\"iat\":1}"), anchors, enforcer.Malformed,
+			"it is not JSON"},
 		{"body is a list", truly(head(""), `[]`), anchors, enforcer.Malformed, "not a JSON object"},
 		{"no id", truly(head(""), `{"product":"p","iat":1}`), anchors, enforcer.Malformed, `claim "jti" is missing`},
-		{"limit overflows", truly(head(""), `{"jti":"a","product":"p","iat":1,"pools":{"s":{"max":9223372036854775808}}}`), anchors, enforcer.Malformed, `claim "pools.s.max"`},
-		{"limit negative", truly(head(""), `{"jti":"a","product":"p","iat":1,"pools":{"s":{"max":-1}}}`), anchors, enforcer.Malformed, "null is unlimited"},
-		{"limit a fraction", truly(head(""), `{"jti":"a","product":"p","iat":1,"pools":{"s":{"max":1.5}}}`), anchors, enforcer.Malformed, `claim "pools.s.max"`},
-		{"unsigned rubbish under a known key", forge(head(""), `{"jti":`, other), anchors, enforcer.BadSignature, "its signature does not match"},
+		{"limit overflows", truly(head(""),
+			`{"jti":"a","product":"p","iat":1,"pools":{"s":{"max":9223372036854775808}}}`), anchors, enforcer.Malformed,
+			`claim "pools.s.max"`},
+		{"limit negative", truly(head(""), `{"jti":"a","product":"p","iat":1,"pools":{"s":{"max":-1}}}`), anchors,
+			enforcer.Malformed, "null is unlimited"},
+		{"limit a fraction", truly(head(""), `{"jti":"a","product":"p","iat":1,"pools":{"s":{"max":1.5}}}`), anchors,
+			enforcer.Malformed, `claim "pools.s.max"`},
+		{"unsigned rubbish under a known key", forge(head(""), `{"jti":`, other), anchors, enforcer.BadSignature,
+			"its signature does not match"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			_, p := usher.Format{}.Verify(test.doc, test.anchors)
@@ -254,7 +292,8 @@ func TestForgiven(t *testing.T) {
 }
 
 func TestRecognise(t *testing.T) {
-	for _, d := range []string{"", "{}", "eyJ", "hello", "# README\n\nDrop licences here.\n", "-----BEGIN LICENSE FILE-----\nabc\n-----END LICENSE FILE-----\n",
+	for _, d := range []string{"", "{}", "eyJ", "hello", "# README\n\nDrop licences here.\n",
+		"-----BEGIN LICENSE FILE-----\nabc\n-----END LICENSE FILE-----\n",
 		b64(`{"alg":"RS256","typ":"JWT"}`) + ".e30.AAAA", strings.Repeat(".", 100), "\x00\x01"} {
 		if (usher.Format{}).Recognise([]byte(d)) {
 			t.Errorf("%q is recognised", d)
@@ -284,7 +323,9 @@ func FuzzVerify(f *testing.F) {
 }
 
 func FuzzParseClaims(f *testing.F) {
-	f.Add([]byte(`{"jti":"a","product":"p","iat":1,"pools":{"s":{"max":null}},"features":{"a":true,"b":{"value":3,"unit":"x"}},"x_a":[1]}`))
+	f.Add(
+		[]byte(
+			`{"jti":"a","product":"p","iat":1,"pools":{"s":{"max":null}},"features":{"a":true,"b":{"value":3,"unit":"x"}},"x_a":[1]}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		c, err := usher.ParseClaims(b, true)
 		if err != nil {

@@ -234,12 +234,14 @@ func TestBeyondTheSchema(t *testing.T) {
 		if err := bySchema(t, s, test.body); err != nil {
 			t.Errorf("%.80s: the schema can say it after all: %v", test.body, err)
 		}
-		if _, err := usher.ParseClaims([]byte(test.body), true); err == nil || !strings.Contains(err.Error(), test.reason) {
+		if _, err := usher.ParseClaims([]byte(test.body), true); err == nil ||
+			!strings.Contains(err.Error(), test.reason) {
 			t.Errorf("%.80s: got %v, want %q", test.body, err, test.reason)
 		}
 	}
 	// Two of one name: a schema sees only what its JSON parser leaves of them.
-	if _, err := usher.ParseClaims([]byte(with(`"exp":5,"exp":6`)), true); err == nil || !strings.Contains(err.Error(), "twice") {
+	if _, err := usher.ParseClaims([]byte(with(`"exp":5,"exp":6`)), true); err == nil ||
+		!strings.Contains(err.Error(), "twice") {
 		t.Errorf("duplicate claim: %v", err)
 	}
 	// An empty text is read as an absent one, which vendors should not write.
@@ -256,7 +258,8 @@ func TestBeyondTheSchema(t *testing.T) {
 
 // A licence of a later version is read by an earlier one, but never as granting more for what it leaves out.
 func TestUnknownIsPassedOver(t *testing.T) {
-	for _, body := range []string{with(`"later":1`), with(`"pools":{"s":{"max":1,"later":2}}`), with(`"cores":{"max":1,"later":[]}`)} {
+	for _, body := range []string{with(`"later":1`), with(`"pools":{"s":{"max":1,"later":2}}`),
+		with(`"cores":{"max":1,"later":[]}`)} {
 		if _, err := usher.ParseClaims([]byte(body), false); err != nil {
 			t.Errorf("%s: %v", body, err)
 		}
@@ -264,7 +267,8 @@ func TestUnknownIsPassedOver(t *testing.T) {
 			t.Errorf("%s: strict says %v", body, err)
 		}
 	}
-	for _, body := range []string{with(`"pools":{"s":{"maximum":1}}`), with(`"pools":{"s":{"Max":1}}`), with(`"meters":{"s":null}`), with(`"exp":null`), with(`"exp":0`)} {
+	for _, body := range []string{with(`"pools":{"s":{"maximum":1}}`), with(`"pools":{"s":{"Max":1}}`),
+		with(`"meters":{"s":null}`), with(`"exp":null`), with(`"exp":0`)} {
 		if c, err := usher.ParseClaims([]byte(body), false); err == nil {
 			t.Errorf("%s: read as %+v", body, c)
 		}

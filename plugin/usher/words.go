@@ -37,7 +37,8 @@ func plainJSON(err error) error {
 		}
 		return fmt.Errorf("it names a member twice")
 	case errors.Is(err, json.ErrUnknownName) && errors.As(err, &semantic):
-		return fmt.Errorf("%q is not known", short(strings.ReplaceAll(strings.TrimPrefix(string(semantic.JSONPointer), "/"), "/", ".")))
+		return fmt.Errorf("%q is not known",
+			short(strings.ReplaceAll(strings.TrimPrefix(string(semantic.JSONPointer), "/"), "/", ".")))
 	case errors.As(err, &semantic):
 		at := strings.ReplaceAll(strings.TrimPrefix(string(semantic.JSONPointer), "/"), "/", ".")
 		if semantic.GoType == nil {

@@ -30,7 +30,8 @@ var releases = map[string][]refusal{
 	"6.12": {noHandles},
 }
 
-// Main becomes the program that the arguments name, if the environment says so. Call it from an init function of a test.
+// Main becomes the program that the arguments name, if the environment says so. Call it from an init function of a
+// test.
 func Main() {
 	release := os.Getenv(Env)
 	if release == "" {
@@ -58,7 +59,8 @@ func pretend(release string) error {
 		answer := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 0x50000 | uint32(r.errno)} // SECCOMP_RET_ERRNO
 		f = append(f, unix.SockFilter{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: nr})
 		if r.option == 0 {
-			f = append(f, unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: uint32(r.call), Jf: 1}, answer)
+			f = append(f, unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: uint32(r.call), Jf: 1},
+				answer)
 			continue
 		}
 		f = append(f, unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: uint32(r.call), Jf: 3},
@@ -70,7 +72,8 @@ func pretend(release string) error {
 		return err
 	}
 	program := unix.SockFprog{Len: uint16(len(f)), Filter: &f[0]}
-	if err := unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(&program)), 0, 0); err != nil {
+	if err := unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(&program)), 0, 0); err !=
+		nil {
 		return err
 	}
 	runtime.KeepAlive(f)

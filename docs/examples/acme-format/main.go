@@ -36,7 +36,8 @@ func (format) Verify(document []byte, anchors []plugin.Anchor) (*enforcer.Licens
 	signature, err2 := base64.RawURLEncoding.DecodeString(string(parts[2]))
 	var t terms
 	if err != nil || err2 != nil || json.Unmarshal(payload, &t) != nil {
-		return nil, &enforcer.Problem{Code: enforcer.Malformed, Reason: "its payload cannot be read", Hint: "copy the whole file again"}
+		return nil, &enforcer.Problem{Code: enforcer.Malformed, Reason: "its payload cannot be read",
+			Hint: "copy the whole file again"}
 	}
 	for _, a := range anchors {
 		key, ok := a.Key.(ed25519.PublicKey)
@@ -44,12 +45,16 @@ func (format) Verify(document []byte, anchors []plugin.Anchor) (*enforcer.Licens
 		case a.KeyID != t.Key || !ok || a.Revoked:
 			continue
 		case !ed25519.Verify(key, parts[1], signature):
-			return nil, &enforcer.Problem{Code: enforcer.BadSignature, Reason: "it has been changed since it was signed"}
+			return nil, &enforcer.Problem{Code: enforcer.BadSignature,
+				Reason: "it has been changed since it was signed"}
 		}
-		return &enforcer.License{ID: t.ID, System: "acme", Product: t.Product, Issued: t.Issued, Expires: t.Expires, KeyID: t.Key,
-			Pools: map[string]enforcer.PoolTerm{"seats": {Max: t.Seats, Scope: enforcer.ScopeHost}}, Terms: map[string]any{"seats": float64(t.Seats)}}, nil
+		return &enforcer.License{ID: t.ID, System: "acme", Product: t.Product, Issued: t.Issued, Expires: t.Expires,
+			KeyID: t.Key,
+			Pools: map[string]enforcer.PoolTerm{"seats": {Max: t.Seats, Scope: enforcer.ScopeHost}},
+			Terms: map[string]any{"seats": float64(t.Seats)}}, nil
 	}
-	return nil, &enforcer.Problem{Code: enforcer.UntrustedKey, Reason: fmt.Sprintf("it is signed by key %.64q, which is not in trust", t.Key)}
+	return nil, &enforcer.Problem{Code: enforcer.UntrustedKey,
+		Reason: fmt.Sprintf("it is signed by key %.64q, which is not in trust", t.Key)}
 }
 
 func main() { sdk.Serve(sdk.System{Format: format{}, Version: "1.0"}) }

@@ -1,5 +1,5 @@
-// Package awstest is a License Manager for tests: it counts, lets checkouts run out, deduplicates by ClientToken, and fails when told
-// to. It answers the JSON 1.1 API over HTTP, and beside it STS's AssumeRoleWithWebIdentity.
+// Package awstest is a License Manager for tests: it counts, lets checkouts run out, deduplicates by ClientToken, and
+// fails when told to. It answers the JSON 1.1 API over HTTP, and beside it STS's AssumeRoleWithWebIdentity.
 package awstest
 
 import (
@@ -91,8 +91,10 @@ var signingKey = sync.OnceValue(func() *rsa.PrivateKey {
 // New starts a server, whose clock stands still at now until Advance.
 func New(t testing.TB, now time.Time) *Server {
 	t.Helper()
-	s := &Server{Key: signingKey(), now: now, licenses: map[string]*awslm.License{}, out: map[string]*Checkout{}, spent: map[string]map[string]int64{},
-		done: map[string]answered{}, faults: map[string][]Fault{}, calls: map[string]int{}, closing: make(chan struct{})}
+	s := &Server{Key: signingKey(), now: now, licenses: map[string]*awslm.License{}, out: map[string]*Checkout{},
+		spent: map[string]map[string]int64{},
+		done:  map[string]answered{}, faults: map[string][]Fault{}, calls: map[string]int{},
+		closing: make(chan struct{})}
 	h := httptest.NewServer(s)
 	s.URL = h.URL
 	t.Cleanup(func() {
@@ -210,7 +212,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case fault == Deny:
 		f = &awslm.Fault{Code: awslm.ErrAccessDenied, Message: "User is not authorized to perform it"}
 	case fault == NoService:
-		f = &awslm.Fault{Code: awslm.ErrAccessDenied, Message: "Service role not found. Consult setup procedures in Service User Guide to create the required role for your account."}
+		f = &awslm.Fault{Code: awslm.ErrAccessDenied,
+			Message: "Service role not found. Consult setup procedures in Service User Guide to create the required " +
+				"role for your account."}
 	case fault == Drop, fault == Page, fault == Hang:
 	case signed == (op == awslm.OpGetAccessToken):
 		f = &awslm.Fault{Code: awslm.ErrAccessDenied, Message: "signed, and must not be, or the other way round"}
@@ -276,7 +280,9 @@ func (s *Server) answer(op string, body []byte, fault Fault) ([]byte, *awslm.Fau
 	switch op {
 	case awslm.OpCheckout:
 		return do(body, func(r *awslm.CheckoutRequest) (any, *awslm.Fault) {
-			return s.once(r.ClientToken, string(body), func() (any, string, *awslm.Fault) { return s.checkout(r, fault) })
+			return s.once(r.ClientToken, string(body), func() (any, string, *awslm.Fault) {
+				return s.checkout(r, fault)
+			})
 		})
 	case awslm.OpBorrow:
 		return do(body, func(r *awslm.BorrowRequest) (any, *awslm.Fault) {
@@ -348,7 +354,8 @@ func (s *Server) license(arn string) (*awslm.License, *awslm.Fault) {
 // consumable reports whether a licence can be checked out.
 func (s *Server) consumable(l *awslm.License) bool {
 	end, _ := awslm.ParseTime(l.Validity.End)
-	return l.Status == awslm.StatusAvailable && (l.ReceivedMetadata == nil || l.ReceivedMetadata.ReceivedStatus == awslm.ReceivedActive) && (end.IsZero() || end.After(s.now))
+	return l.Status == awslm.StatusAvailable && (l.ReceivedMetadata == nil ||
+		l.ReceivedMetadata.ReceivedStatus == awslm.ReceivedActive) && (end.IsZero() || end.After(s.now))
 }
 
 func (s *Server) allowed(l *awslm.License, asked []awslm.EntitlementData) (out []awslm.EntitlementData) {
@@ -358,7 +365,8 @@ func (s *Server) allowed(l *awslm.License, asked []awslm.EntitlementData) (out [
 				continue
 			}
 			n, _ := awslm.ParseValue(a.Value)
-			if e.Unit == awslm.UnitNone || e.Overage || e.MaxCount != nil && n <= *e.MaxCount-s.used(l.LicenseArn, e.Name) {
+			if e.Unit == awslm.UnitNone || e.Overage ||
+				e.MaxCount != nil && n <= *e.MaxCount-s.used(l.LicenseArn, e.Name) {
 				out = append(out, a)
 			}
 		}
@@ -374,7 +382,8 @@ func (s *Server) token() string {
 func (s *Server) checkout(r *awslm.CheckoutRequest, fault Fault) (any, string, *awslm.Fault) {
 	var l *awslm.License
 	for _, x := range s.licenses {
-		if x.ProductSKU == r.ProductSKU && x.Issuer.KeyFingerprint == r.KeyFingerprint && x.Beneficiary == r.Beneficiary && s.consumable(x) && (l == nil || x.CreateTime > l.CreateTime) {
+		if x.ProductSKU == r.ProductSKU && x.Issuer.KeyFingerprint == r.KeyFingerprint &&
+			x.Beneficiary == r.Beneficiary && s.consumable(x) && (l == nil || x.CreateTime > l.CreateTime) {
 			l = x
 		}
 	}
@@ -412,7 +421,8 @@ func (s *Server) checkout(r *awslm.CheckoutRequest, fault Fault) (any, string, *
 		}
 	}
 	s.out[c.Token] = c
-	return awslm.CheckoutResponse{CheckoutType: r.CheckoutType, LicenseArn: l.LicenseArn, LicenseConsumptionToken: c.Token, EntitlementsAllowed: list, NodeID: r.NodeID,
+	return awslm.CheckoutResponse{CheckoutType: r.CheckoutType, LicenseArn: l.LicenseArn,
+		LicenseConsumptionToken: c.Token, EntitlementsAllowed: list, NodeID: r.NodeID,
 		IssuedAt: awslm.LocalTime(s.now), Expiration: awslm.LocalTime(end)}, c.Token, nil
 }
 
@@ -426,24 +436,30 @@ func (s *Server) borrow(r *awslm.BorrowRequest) (any, string, *awslm.Fault) {
 		return nil, "", &awslm.Fault{Code: awslm.ErrNoEntitlements, Message: "No Entitlements Allowed"}
 	}
 	end := s.now.Add(time.Duration(b.MaxTimeToLiveInMinutes) * time.Minute)
-	c := &Checkout{Token: s.token(), License: l.LicenseArn, Type: "BORROW", Taken: r.Entitlements, Until: end, Node: r.NodeID}
+	c := &Checkout{Token: s.token(), License: l.LicenseArn, Type: "BORROW", Taken: r.Entitlements, Until: end,
+		Node: r.NodeID}
 	s.out[c.Token] = c
 	metadata := map[string]string{}
 	for _, m := range r.CheckoutMetadata {
 		metadata[m.Name] = m.Value
 	}
-	signed := Sign(s.Key, map[string]any{"alg": "PS384", "typ": "JWT"}, Payload(l.LicenseArn, c.Token, r.NodeID, s.now, end, metadata, r.Entitlements...))
-	return awslm.BorrowResponse{LicenseArn: l.LicenseArn, LicenseConsumptionToken: c.Token, EntitlementsAllowed: r.Entitlements, SignedToken: signed, NodeID: r.NodeID,
-		IssuedAt: awslm.LocalTime(s.now), Expiration: awslm.LocalTime(end), CheckoutMetadata: r.CheckoutMetadata}, c.Token, nil
+	signed := Sign(s.Key, map[string]any{"alg": "PS384", "typ": "JWT"},
+		Payload(l.LicenseArn, c.Token, r.NodeID, s.now, end, metadata, r.Entitlements...))
+	return awslm.BorrowResponse{LicenseArn: l.LicenseArn, LicenseConsumptionToken: c.Token,
+			EntitlementsAllowed: r.Entitlements, SignedToken: signed, NodeID: r.NodeID,
+			IssuedAt: awslm.LocalTime(s.now), Expiration: awslm.LocalTime(end), CheckoutMetadata: r.CheckoutMetadata},
+		c.Token, nil
 }
 
 // Payload makes what a SignedToken says, as AWS's sample has it.
-func Payload(arn, consumption, node string, from, to time.Time, metadata map[string]string, list ...awslm.EntitlementData) map[string]any {
+func Payload(arn, consumption, node string, from, to time.Time, metadata map[string]string,
+	list ...awslm.EntitlementData) map[string]any {
 	var allowed []any
 	for _, e := range list {
 		allowed = append(allowed, map[string]any{"name": e.Name, "unit": e.Unit, "value": e.Value})
 	}
-	return map[string]any{"licenseArn": arn, "licenseConsumptionToken": consumption, "entitlementsAllowed": allowed, "nodeId": node,
+	return map[string]any{"licenseArn": arn, "licenseConsumptionToken": consumption, "entitlementsAllowed": allowed,
+		"nodeId":   node,
 		"issuedAt": awslm.LocalTime(from), "expiration": awslm.LocalTime(to), "checkoutMetadata": metadata}
 }
 
@@ -463,7 +479,8 @@ func SignSalted(key *rsa.PrivateKey, header, payload map[string]any, salt int) s
 	}
 	input := b64(header) + "." + b64(payload)
 	sum := sha512.Sum384([]byte(input))
-	sig, err := rsa.SignPSS(rand.Reader, key, crypto.SHA384, sum[:], &rsa.PSSOptions{SaltLength: salt, Hash: crypto.SHA384})
+	sig, err := rsa.SignPSS(rand.Reader, key, crypto.SHA384, sum[:],
+		&rsa.PSSOptions{SaltLength: salt, Hash: crypto.SHA384})
 	if err != nil {
 		panic(err)
 	}
@@ -478,7 +495,8 @@ func (s *Server) extend(r *awslm.ExtendRequest, fault Fault) (any, *awslm.Fault)
 	if c.Type != awslm.Provisional {
 		return nil, &awslm.Fault{Code: awslm.ErrInvalidParameter, Message: "It cannot be extended."}
 	}
-	end := s.now.Add(time.Duration(s.licenses[c.License].ConsumptionConfiguration.ProvisionalConfiguration.MaxTimeToLiveInMinutes) * time.Minute)
+	end := s.now.Add(time.Duration(
+		s.licenses[c.License].ConsumptionConfiguration.ProvisionalConfiguration.MaxTimeToLiveInMinutes) * time.Minute)
 	if !r.DryRun {
 		c.Until = end
 		if fault == NewToken {
@@ -511,7 +529,8 @@ func (s *Server) usage(r *awslm.LicenseRequest) (any, *awslm.Fault) {
 	}
 	var out awslm.UsageResponse
 	for _, e := range l.Entitlements {
-		u := awslm.EntitlementUsage{Name: e.Name, Unit: e.Unit, ConsumedValue: strconv.FormatInt(s.used(l.LicenseArn, e.Name), 10)}
+		u := awslm.EntitlementUsage{Name: e.Name, Unit: e.Unit,
+			ConsumedValue: strconv.FormatInt(s.used(l.LicenseArn, e.Name), 10)}
 		if e.MaxCount != nil {
 			u.MaxCount = strconv.FormatInt(*e.MaxCount, 10)
 		}
@@ -524,9 +543,13 @@ func (s *Server) usage(r *awslm.LicenseRequest) (any, *awslm.Fault) {
 func (s *Server) list(r *awslm.ListRequest) (any, *awslm.Fault) {
 	var all []awslm.License
 	for _, l := range s.licenses {
-		of := map[string]string{awslm.FilterSKU: l.ProductSKU, awslm.FilterStatus: l.Status, awslm.FilterFingerprint: l.Issuer.KeyFingerprint, awslm.FilterIssuer: l.Issuer.Name, awslm.FilterBeneficiary: l.Beneficiary}
+		of := map[string]string{awslm.FilterSKU: l.ProductSKU, awslm.FilterStatus: l.Status,
+			awslm.FilterFingerprint: l.Issuer.KeyFingerprint, awslm.FilterIssuer: l.Issuer.Name,
+			awslm.FilterBeneficiary: l.Beneficiary}
 		if l.ReceivedMetadata == nil || len(r.LicenseArns) > 0 && !slices.Contains(r.LicenseArns, l.LicenseArn) ||
-			slices.ContainsFunc(r.Filters, func(f awslm.Filter) bool { return !slices.Contains(f.Values, of[f.Name]) }) {
+			slices.ContainsFunc(r.Filters, func(f awslm.Filter) bool {
+				return !slices.Contains(f.Values, of[f.Name])
+			}) {
 			continue
 		}
 		all = append(all, *l)
@@ -542,12 +565,15 @@ func (s *Server) list(r *awslm.ListRequest) (any, *awslm.Fault) {
 }
 
 func (s *Server) sts(w http.ResponseWriter, form string) {
-	if !strings.Contains(form, "Action=AssumeRoleWithWebIdentity") || !strings.Contains(form, "WebIdentityToken=access.") {
+	if !strings.Contains(form, "Action=AssumeRoleWithWebIdentity") ||
+		!strings.Contains(form, "WebIdentityToken=access.") {
 		w.WriteHeader(http.StatusBadRequest)
-		_, _ = io.WriteString(w, `<ErrorResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><Error><Type>Sender</Type><Code>AccessDenied</Code><Message>Not authorized</Message></Error></ErrorResponse>`)
+		_, _ = io.WriteString(w,
+			`<ErrorResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><Error><Type>Sender</Type><Code>AccessDenied</Code><Message>Not authorized</Message></Error></ErrorResponse>`)
 		return
 	}
 	w.Header().Set("Content-Type", "text/xml")
-	fmt.Fprintf(w, `<AssumeRoleWithWebIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleWithWebIdentityResult><Credentials><AccessKeyId>ASIATEST</AccessKeyId><SecretAccessKey>secret</SecretAccessKey><SessionToken>session</SessionToken><Expiration>%s</Expiration></Credentials></AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>`, //nolint:errcheck // a test's
+	fmt.Fprintf(w,
+		`<AssumeRoleWithWebIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleWithWebIdentityResult><Credentials><AccessKeyId>ASIATEST</AccessKeyId><SecretAccessKey>secret</SecretAccessKey><SessionToken>session</SessionToken><Expiration>%s</Expiration></Credentials></AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>`, //nolint:errcheck // a test's
 		awslm.ZonedTime(time.Now().Add(time.Hour)))
 }

@@ -175,8 +175,10 @@ func native(t *testing.T, machines, processes, uses int64) *place {
 	if err != nil {
 		t.Fatal(err)
 	}
-	doc, err := signer.Sign(&usher.Claims{ID: "9d2c5a51-1111-4a4e-8c5d-000000000001", Product: product, Licensee: "Acme", Issued: time.Now().Unix() - 10,
-		Pools:    map[string]usher.Pool{"machines": {Max: &machines, Scope: "host"}, "processes": {Max: &processes, Scope: "host"}},
+	doc, err := signer.Sign(&usher.Claims{ID: "9d2c5a51-1111-4a4e-8c5d-000000000001", Product: product,
+		Licensee: "Acme", Issued: time.Now().Unix() - 10,
+		Pools: map[string]usher.Pool{"machines": {Max: &machines, Scope: "host"},
+			"processes": {Max: &processes, Scope: "host"}},
 		Meters:   map[string]usher.Meter{"uses": {Max: &uses, Scope: "host", Adjustable: true}},
 		Features: map[string]usher.Feature{"RENDER": {Value: enforcer.Value{Kind: enforcer.KindBool, Bool: true}}}})
 	if err != nil {
@@ -194,9 +196,12 @@ func nodeLocked(t *testing.T) *place {
 	name := "Acme"
 	created := time.Now().Add(-time.Hour)
 	cloud.Put(keygentest.License{ID: "9d2c5a51-2222-4a4e-8c5d-000000000002", Key: licenceKey, Product: product,
-		Attributes: keygen.Attributes{Name: &name, Status: "ACTIVE", MaxMachines: new(int64(1)), MaxProcesses: new(int64(2)), Created: &created, Strict: true}})
-	return settle(t, "{system: keygen, kid: acme, key_file: "+filepath.Join(writeKey(t, cloud.PublicKey()), "account.pub")+"}",
-		map[string][]byte{"l/a.lic": cloud.LicenseFile("9d2c5a51-2222-4a4e-8c5d-000000000002", "base64+ed25519", 24*time.Hour)})
+		Attributes: keygen.Attributes{Name: &name, Status: "ACTIVE", MaxMachines: new(int64(1)),
+			MaxProcesses: new(int64(2)), Created: &created, Strict: true}})
+	return settle(t, "{system: keygen, kid: acme, key_file: "+
+		filepath.Join(writeKey(t, cloud.PublicKey()), "account.pub")+"}",
+		map[string][]byte{"l/a.lic": cloud.LicenseFile("9d2c5a51-2222-4a4e-8c5d-000000000002", "base64+ed25519",
+			24*time.Hour)})
 }
 
 func writeKey(t *testing.T, key string) string {
@@ -207,10 +212,12 @@ func writeKey(t *testing.T, key string) string {
 	return dir
 }
 
-// use makes the SDK, whose configuration is its package's variables, speak to an agent. key is what it pins; empty: nothing.
+// use makes the SDK, whose configuration is its package's variables, speak to an agent. key is what it pins; empty:
+// nothing.
 func use(t *testing.T, p *place, unix bool, key string) {
 	t.Helper()
-	sdk.Account, sdk.Product, sdk.LicenseKey, sdk.PublicKey = "1fddcec8-8dd3-4d8d-9b16-215cac0f9b52", product, licenceKey, key
+	sdk.Account, sdk.Product, sdk.LicenseKey, sdk.PublicKey = "1fddcec8-8dd3-4d8d-9b16-215cac0f9b52", product,
+		licenceKey, key
 	tr := &http.Transport{TLSNextProto: map[string]func(string, *tls.Conn) http.RoundTripper{}}
 	sdk.APIURL = "http://" + p.tcp
 	if unix {

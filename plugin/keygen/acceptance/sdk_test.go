@@ -17,7 +17,8 @@ func within(t *testing.T) context.Context {
 	return ctx
 }
 
-// The SDK's whole life: over TCP and a Unix socket, with a licence of either system, with the dialect's key pinned and with none.
+// The SDK's whole life: over TCP and a Unix socket, with a licence of either system, with the dialect's key pinned and
+// with none.
 func TestLife(t *testing.T) {
 	for _, c := range []struct {
 		name   string
@@ -62,7 +63,8 @@ func live(t *testing.T, p *place) {
 		t.Errorf("the licence is %+v", license)
 	}
 	// Activate, with components.
-	machine, err := license.Activate(ctx, fingerprint, sdk.Component{Name: "board", Fingerprint: "b1"}, sdk.Component{Name: "disk", Fingerprint: "d1"})
+	machine, err := license.Activate(ctx, fingerprint, sdk.Component{Name: "board", Fingerprint: "b1"},
+		sdk.Component{Name: "disk", Fingerprint: "d1"})
 	must(err)
 	if machine.Fingerprint != fingerprint || machine.HeartbeatDuration <= 30 || machine.Cores < 1 {
 		t.Errorf("the machine is %+v", machine)
@@ -111,7 +113,8 @@ func live(t *testing.T, p *place) {
 	entitlements, err := license.Entitlements(ctx)
 	must(err)
 	if len(machines) != 1 || len(components) != 2 || len(processes) < 1 || len(entitlements) != p.entitled {
-		t.Errorf("machines %v, components %v, processes %v, entitlements %v", machines, components, processes, entitlements)
+		t.Errorf("machines %v, components %v, processes %v, entitlements %v", machines, components, processes,
+			entitlements)
 	}
 	if m, err := license.Machine(ctx, fingerprint); err != nil || m.ID != machine.ID {
 		t.Errorf("by fingerprint: %+v, %v", m, err)
@@ -137,8 +140,8 @@ func live(t *testing.T, p *place) {
 	must(again.Deactivate(ctx))
 }
 
-// Several machines at once, up to the limit: one too many is the SDK's own error, and what one gives back another gets. After a kill
-// the agent has them all, and the SDK goes on.
+// Several machines at once, up to the limit: one too many is the SDK's own error, and what one gives back another gets.
+// After a kill the agent has them all, and the SDK goes on.
 func TestSeveralMachines(t *testing.T) {
 	const limit = 5
 	p := native(t, limit, 2*limit, 100)
@@ -239,7 +242,8 @@ func offline(t *testing.T, p *place, file *sdk.LicenseFile, machineFile *sdk.Mac
 	if err != nil {
 		t.Fatal(err)
 	}
-	if m.Machine.Fingerprint != fingerprint || m.License.Key != sdk.LicenseKey || len(m.Components) != 2 || len(m.Entitlements) != p.entitled {
+	if m.Machine.Fingerprint != fingerprint || m.License.Key != sdk.LicenseKey || len(m.Components) != 2 ||
+		len(m.Entitlements) != p.entitled {
 		t.Errorf("the machine file says %+v", m)
 	}
 	if _, err := file.Decrypt("another key"); err == nil {

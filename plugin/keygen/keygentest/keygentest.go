@@ -1,5 +1,5 @@
-// Package keygentest is a Keygen server for tests: what of the API the agent uses, with the codes, the checks and the signatures of the
-// real one (keygen-api 1.8, as seen in its source and its published answers). It keeps all in memory.
+// Package keygentest is a Keygen server for tests: what of the API the agent uses, with the codes, the checks and the
+// signatures of the real one (keygen-api 1.8, as seen in its source and its published answers). It keeps all in memory.
 package keygentest
 
 import (
@@ -70,7 +70,8 @@ type Cloud struct {
 
 // New returns an account without licences.
 func New(now func() time.Time) *Cloud {
-	return &Cloud{Account: "1fddcec8-8dd3-4d8d-9b16-215cac0f9b52", key: ed25519.NewKeyFromSeed([]byte(strings.Repeat("c", 32))), now: now,
+	return &Cloud{Account: "1fddcec8-8dd3-4d8d-9b16-215cac0f9b52",
+		key: ed25519.NewKeyFromSeed([]byte(strings.Repeat("c", 32))), now: now,
 		licences: map[string]*License{}, machines: map[string]*Machine{}, procs: map[string]*Process{}}
 }
 
@@ -210,10 +211,12 @@ func (c *Cloud) sign(h http.Header, r *http.Request, body []byte) {
 	}
 	sum := sha256.Sum256(body)
 	date, digest := c.now().UTC().Format(http.TimeFormat), "sha-256="+base64.StdEncoding.EncodeToString(sum[:])
-	text := fmt.Sprintf("(request-target): %s %s\nhost: %s\ndate: %s\ndigest: %s", strings.ToLower(r.Method), r.URL.RequestURI(), host, date, digest)
+	text := fmt.Sprintf("(request-target): %s %s\nhost: %s\ndate: %s\ndigest: %s", strings.ToLower(r.Method),
+		r.URL.RequestURI(), host, date, digest)
 	h.Set("Date", date)
 	h.Set("Digest", digest)
-	h.Set("Keygen-Signature", fmt.Sprintf(`keyid="%s", algorithm="ed25519", signature="%s", headers="(request-target) host date digest"`, c.Account,
+	h.Set("Keygen-Signature", fmt.Sprintf(
+		`keyid="%s", algorithm="ed25519", signature="%s", headers="(request-target) host date digest"`, c.Account,
 		base64.StdEncoding.EncodeToString(ed25519.Sign(c.key, []byte(text)))))
 }
 
@@ -232,7 +235,8 @@ func (c *Cloud) life(m *Machine) keygen.Life {
 // cull deletes dead machines when they cannot be revived any more.
 func (c *Cloud) cull() {
 	for id, m := range c.machines {
-		if l := c.licences[m.License]; l != nil && !l.KeepDead && c.life(m) == keygen.Dead && m.LastHeartbeat.Add(l.HeartbeatDuration+l.Revive).Before(c.now()) {
+		if l := c.licences[m.License]; l != nil && !l.KeepDead && c.life(m) == keygen.Dead &&
+			m.LastHeartbeat.Add(l.HeartbeatDuration+l.Revive).Before(c.now()) {
 			delete(c.machines, id)
 		}
 	}
@@ -262,7 +266,8 @@ func (c *Cloud) bearer(r *http.Request) (*License, *reply) {
 			return refuse(403, "LICENSE_BANNED", "License is banned")
 		case l.Attributes.Suspended:
 			return refuse(403, "LICENSE_SUSPENDED", "License is suspended")
-		case l.Attributes.Expiry != nil && l.Attributes.Expiry.Before(c.now()) && l.Policy.ExpirationStrategy == "REVOKE_ACCESS":
+		case l.Attributes.Expiry != nil && l.Attributes.Expiry.Before(c.now()) &&
+			l.Policy.ExpirationStrategy == "REVOKE_ACCESS":
 			return refuse(403, "LICENSE_EXPIRED", "License is expired")
 		case byKey && l.KeyMayNotAuthenticate:
 			return refuse(403, "LICENSE_NOT_ALLOWED", "License key authentication is not allowed by policy")
@@ -301,7 +306,8 @@ func (c *Cloud) serve(r *http.Request, path string, body []byte) reply {
 	}
 	if m := checkInPath.FindStringSubmatch(path); m != nil && m[1] == l.ID && r.Method == http.MethodPost {
 		if l.CheckInEvery == 0 {
-			return failed(422, "", "Unprocessable entity", "cannot be checked in because the policy does not require it")
+			return failed(422, "", "Unprocessable entity",
+				"cannot be checked in because the policy does not require it")
 		}
 		l.Attributes.LastCheckIn = new(c.now())
 		return reply{200, object{"data": c.licence(l)}}
@@ -370,7 +376,8 @@ func (c *Cloud) increment(l *License, body []byte) reply {
 		n = *in.Meta.Increment
 	}
 	if most := l.Attributes.MaxUses; n < 1 || most != nil && l.Attributes.Uses+n > *most {
-		return failed(422, "USES_LIMIT_EXCEEDED", "Unprocessable resource", "usage exceeds maximum allowed by current policy")
+		return failed(422, "USES_LIMIT_EXCEEDED", "Unprocessable resource",
+			"usage exceeds maximum allowed by current policy")
 	}
 	l.Attributes.Uses += n
 	return reply{200, object{"data": c.licence(l)}}

@@ -58,7 +58,8 @@ func (c *Cloud) process(l *License, r *http.Request, path string, body []byte) (
 }
 
 func (c *Cloud) processShape(l *License, p *Process) object {
-	return object{"type": "processes", "id": p.ID, "attributes": object{"pid": p.PID, "status": "ALIVE", "interval": l.HeartbeatDuration / time.Second},
+	return object{"type": "processes", "id": p.ID,
+		"attributes":    object{"pid": p.PID, "status": "ALIVE", "interval": l.HeartbeatDuration / time.Second},
 		"relationships": object{"machine": related("machines", p.Machine), "license": related("licenses", l.ID)}}
 }
 
@@ -115,10 +116,12 @@ func (c *Cloud) spawn(l *License, body []byte) reply {
 		}
 	}
 	if max := l.Attributes.MaxProcesses; max != nil && n+1 > *max {
-		return failed(422, "MACHINE_PROCESS_LIMIT_EXCEEDED", "Unprocessable resource", "process count has exceeded maximum allowed for license")
+		return failed(422, "MACHINE_PROCESS_LIMIT_EXCEEDED", "Unprocessable resource",
+			"process count has exceeded maximum allowed for license")
 	}
 	c.serial++
-	p := &Process{ID: fmt.Sprintf("00000000-0000-4000-8000-%012d", c.serial), Machine: m.ID, PID: in.Data.Attributes.PID, LastHeartbeat: c.now()}
+	p := &Process{ID: fmt.Sprintf("00000000-0000-4000-8000-%012d", c.serial), Machine: m.ID,
+		PID: in.Data.Attributes.PID, LastHeartbeat: c.now()}
 	c.procs[p.ID] = p
 	return reply{201, object{"data": c.processShape(l, p)}}
 }

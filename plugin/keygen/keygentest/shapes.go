@@ -46,10 +46,14 @@ func (c *Cloud) licence(l *License) object {
 		next = text(new(a.LastCheckIn.Add(l.CheckInEvery)))
 	}
 	return object{"type": "licenses", "id": l.ID,
-		"attributes": object{"name": a.Name, "key": l.Key, "expiry": text(a.Expiry), "status": status, "uses": a.Uses, "suspended": a.Suspended, "floating": a.Floating, "strict": a.Strict,
-			"protected": true, "maxMachines": a.MaxMachines, "maxProcesses": a.MaxProcesses, "maxUsers": a.MaxUsers, "maxCores": a.MaxCores, "maxMemory": a.MaxMemory, "maxDisk": a.MaxDisk, "maxUses": a.MaxUses,
-			"requireHeartbeat": a.RequireHeartbeat, "requireCheckIn": l.CheckInEvery > 0, "lastCheckIn": text(a.LastCheckIn), "nextCheckIn": next, "metadata": object{}},
-		"relationships": object{"account": related("accounts", c.Account), "product": related("products", l.Product), "policy": related("policies", "policy-of-"+l.ID)}}
+		"attributes": object{"name": a.Name, "key": l.Key, "expiry": text(a.Expiry), "status": status, "uses": a.Uses,
+			"suspended": a.Suspended, "floating": a.Floating, "strict": a.Strict,
+			"protected": true, "maxMachines": a.MaxMachines, "maxProcesses": a.MaxProcesses, "maxUsers": a.MaxUsers,
+			"maxCores": a.MaxCores, "maxMemory": a.MaxMemory, "maxDisk": a.MaxDisk, "maxUses": a.MaxUses,
+			"requireHeartbeat": a.RequireHeartbeat, "requireCheckIn": l.CheckInEvery > 0,
+			"lastCheckIn": text(a.LastCheckIn), "nextCheckIn": next, "metadata": object{}},
+		"relationships": object{"account": related("accounts", c.Account), "product": related("products", l.Product),
+			"policy": related("policies", "policy-of-"+l.ID)}}
 }
 
 // shape is the machine object.
@@ -60,9 +64,12 @@ func (c *Cloud) shape(m *Machine) object {
 		last, next = text(&m.LastHeartbeat), text(new(m.LastHeartbeat.Add(l.HeartbeatDuration)))
 	}
 	return object{"type": "machines", "id": m.ID,
-		"attributes": object{"fingerprint": m.Fingerprint, "hostname": m.Hostname, "name": m.Hostname, "cores": m.Cores, "memory": m.Memory, "disk": m.Disk, "requireHeartbeat": l.Attributes.RequireHeartbeat,
-			"heartbeatStatus": c.life(m), "heartbeatDuration": l.HeartbeatDuration / time.Second, "lastHeartbeat": last, "nextHeartbeat": next, "maxProcesses": l.Attributes.MaxProcesses, "metadata": object{}},
-		"relationships": object{"license": related("licenses", l.ID), "product": related("products", l.Product), "account": related("accounts", c.Account)}}
+		"attributes": object{"fingerprint": m.Fingerprint, "hostname": m.Hostname, "name": m.Hostname, "cores": m.Cores,
+			"memory": m.Memory, "disk": m.Disk, "requireHeartbeat": l.Attributes.RequireHeartbeat,
+			"heartbeatStatus": c.life(m), "heartbeatDuration": l.HeartbeatDuration / time.Second, "lastHeartbeat": last,
+			"nextHeartbeat": next, "maxProcesses": l.Attributes.MaxProcesses, "metadata": object{}},
+		"relationships": object{"license": related("licenses", l.ID), "product": related("products", l.Product),
+			"account": related("accounts", c.Account)}}
 }
 
 // validate answers a validation, by key where no id is given.
@@ -88,17 +95,21 @@ func (c *Cloud) validate(id string, body []byte) reply {
 		meta["valid"], meta["code"], meta["detail"] = false, keygen.CodeNotFound, keygen.CodeNotFound.Detail()
 		return reply{200, object{"data": nil, "meta": meta}}
 	}
-	s := &keygen.Situation{Object: &keygen.Object{ID: l.ID, Attributes: l.Attributes, Policy: l.Policy}, Now: c.now(), Product: l.Product, PolicyID: "policy-of-" + l.ID, Entitlements: l.Entitlements, Versions: l.Versions}
+	s := &keygen.Situation{Object: &keygen.Object{ID: l.ID, Attributes: l.Attributes, Policy: l.Policy}, Now: c.now(),
+		Product: l.Product, PolicyID: "policy-of-" + l.ID, Entitlements: l.Entitlements, Versions: l.Versions}
 	if l.Banned {
 		s.Object.Attributes.Status = "BANNED"
 	}
 	for _, m := range c.machines {
 		if m.License == l.ID {
-			s.Machines = append(s.Machines, keygen.Machine{ID: m.ID, Fingerprint: m.Fingerprint, Life: c.life(m), Required: l.Attributes.RequireHeartbeat, Cores: m.Cores, Memory: m.Memory, Disk: m.Disk, Components: m.Components})
+			s.Machines = append(s.Machines, keygen.Machine{ID: m.ID, Fingerprint: m.Fingerprint, Life: c.life(m),
+				Required: l.Attributes.RequireHeartbeat, Cores: m.Cores, Memory: m.Memory, Disk: m.Disk,
+				Components: m.Components})
 		}
 	}
 	r := keygen.Validate(s, in.Meta.Scope)
-	if last := l.Attributes.LastCheckIn; l.CheckInEvery > 0 && last.Add(l.CheckInEvery).Before(c.now()) && r.Code != keygen.CodeBanned && r.Code != keygen.CodeSuspended {
+	if last := l.Attributes.LastCheckIn; l.CheckInEvery > 0 && last.Add(l.CheckInEvery).Before(c.now()) &&
+		r.Code != keygen.CodeBanned && r.Code != keygen.CodeSuspended {
 		r = keygen.Result{Code: keygen.CodeOverdue}
 	}
 	meta["valid"], meta["code"], meta["detail"] = r.Valid, r.Code, r.Code.Detail()
@@ -127,7 +138,8 @@ func (c *Cloud) create(l *License, body []byte) reply {
 			}
 		}
 	}
-	if json.Unmarshal(body, &in) != nil || in.Data.Type != "machines" || in.Data.Attributes.Fingerprint == "" || in.Data.ID != "" && !uuid4.MatchString(in.Data.ID) ||
+	if json.Unmarshal(body, &in) != nil || in.Data.Type != "machines" || in.Data.Attributes.Fingerprint == "" ||
+		in.Data.ID != "" && !uuid4.MatchString(in.Data.ID) ||
 		len(in.Data.Relationships.Components.Data) > 20 {
 		return failed(400, "", "Bad request", "a parameter is missing or cannot be")
 	}
@@ -146,18 +158,24 @@ func (c *Cloud) create(l *License, body []byte) reply {
 		}
 	}
 	if max := l.Attributes.MaxMachines; max != nil && n > 0 && n+1 > *max {
-		return failed(422, "MACHINE_LIMIT_EXCEEDED", "Unprocessable resource", "machine count has exceeded maximum allowed for license")
+		return failed(422, "MACHINE_LIMIT_EXCEEDED", "Unprocessable resource",
+			"machine count has exceeded maximum allowed for license")
 	}
 	if max := l.Attributes.MaxCores; max != nil && cores > *max {
-		return failed(422, "MACHINE_CORE_LIMIT_EXCEEDED", "Unprocessable resource", "machine core count has exceeded maximum allowed for license")
+		return failed(422, "MACHINE_CORE_LIMIT_EXCEEDED", "Unprocessable resource",
+			"machine core count has exceeded maximum allowed for license")
 	}
 	if max := l.Attributes.MaxMemory; max != nil && memory > *max {
-		return failed(422, "MACHINE_MEMORY_LIMIT_EXCEEDED", "Unprocessable resource", "machine memory has exceeded maximum allowed for license")
+		return failed(422, "MACHINE_MEMORY_LIMIT_EXCEEDED", "Unprocessable resource",
+			"machine memory has exceeded maximum allowed for license")
 	}
 	if max := l.Attributes.MaxDisk; max != nil && disk > *max {
-		return failed(422, "MACHINE_DISK_LIMIT_EXCEEDED", "Unprocessable resource", "machine disk has exceeded maximum allowed for license")
+		return failed(422, "MACHINE_DISK_LIMIT_EXCEEDED", "Unprocessable resource",
+			"machine disk has exceeded maximum allowed for license")
 	}
-	m := &Machine{ID: in.Data.ID, License: l.ID, Fingerprint: in.Data.Attributes.Fingerprint, Hostname: in.Data.Attributes.Hostname, Cores: in.Data.Attributes.Cores, Memory: in.Data.Attributes.Memory, Disk: in.Data.Attributes.Disk}
+	m := &Machine{ID: in.Data.ID, License: l.ID, Fingerprint: in.Data.Attributes.Fingerprint,
+		Hostname: in.Data.Attributes.Hostname, Cores: in.Data.Attributes.Cores, Memory: in.Data.Attributes.Memory,
+		Disk: in.Data.Attributes.Disk}
 	for _, x := range in.Data.Relationships.Components.Data {
 		m.Components = append(m.Components, x.Attributes.Fingerprint)
 	}
@@ -174,7 +192,8 @@ func (c *Cloud) checkOut(l *License, m *Machine, body []byte) reply {
 			Include   []string
 		}
 	}
-	if json.Unmarshal(body, &in) != nil || !slices.Contains([]string{"base64+ed25519", "aes-256-gcm+ed25519"}, in.Meta.Algorithm) {
+	if json.Unmarshal(body, &in) != nil ||
+		!slices.Contains([]string{"base64+ed25519", "aes-256-gcm+ed25519"}, in.Meta.Algorithm) {
 		return failed(400, "CHECKOUT_ALGORITHM_INVALID", "Bad request", "is not included in the list")
 	}
 	withPolicy := slices.Contains(in.Meta.Include, "license.policy")
@@ -187,13 +206,16 @@ func (c *Cloud) checkOut(l *License, m *Machine, body []byte) reply {
 	}
 	included := []any{c.licence(l)}
 	for _, code := range l.Entitlements {
-		included = append(included, object{"type": "entitlements", "id": "e-" + code, "attributes": object{"code": code}})
+		included = append(included,
+			object{"type": "entitlements", "id": "e-" + code, "attributes": object{"code": code}})
 	}
 	if withPolicy {
 		included = append(included, c.policy(l))
 	}
-	certificate := c.File("MACHINE", in.Meta.Algorithm, l.Key+m.Fingerprint, object{"data": c.shape(m), "included": included, "meta": meta})
-	return reply{200, object{"data": object{"type": "machine-files", "id": "file", "attributes": object{"certificate": certificate, "algorithm": in.Meta.Algorithm, "ttl": in.Meta.TTL}}}}
+	certificate := c.File("MACHINE", in.Meta.Algorithm, l.Key+m.Fingerprint,
+		object{"data": c.shape(m), "included": included, "meta": meta})
+	return reply{200, object{"data": object{"type": "machine-files", "id": "file",
+		"attributes": object{"certificate": certificate, "algorithm": in.Meta.Algorithm, "ttl": in.Meta.TTL}}}}
 }
 
 // policy is the policy object.
@@ -211,7 +233,8 @@ func (c *Cloud) LicenseFile(id, algorithm string, ttl time.Duration) []byte {
 		included = append(included, c.policy(l))
 	}
 	return []byte(c.File("LICENSE", algorithm, l.Key, object{"data": c.licence(l), "included": included,
-		"meta": object{"issued": c.now().UTC().Format(instant), "expiry": c.now().Add(ttl).UTC().Format(instant), "ttl": ttl / time.Second}}))
+		"meta": object{"issued": c.now().UTC().Format(instant), "expiry": c.now().Add(ttl).UTC().Format(instant),
+			"ttl": ttl / time.Second}}))
 }
 
 // File writes a signed file; secret encrypts it where the algorithm says so.
@@ -228,7 +251,8 @@ func (c *Cloud) File(kind, algorithm, secret string, dataset any) string {
 		sealed := gcm.Seal(nil, iv, plain, nil)
 		enc = b64(sealed[:len(plain)]) + "." + b64(iv) + "." + b64(sealed[len(plain):])
 	}
-	envelope, _ := json.Marshal(object{"enc": enc, "sig": b64(ed25519.Sign(c.key, []byte(strings.ToLower(kind)+"/"+enc))), "alg": algorithm})
+	envelope, _ := json.Marshal(object{"enc": enc,
+		"sig": b64(ed25519.Sign(c.key, []byte(strings.ToLower(kind)+"/"+enc))), "alg": algorithm})
 	var out strings.Builder
 	out.WriteString("-----BEGIN " + kind + " FILE-----\n")
 	for line := range slices.Chunk([]byte(b64(envelope)), 60) {

@@ -25,8 +25,8 @@ type Returned struct {
 	Again bool `json:"again"`
 }
 
-// AcceptReturn verifies a receipt that `usher license return` wrote: by the ledger, in which the licence must be bound to the
-// receipt's agent key, or by the request that the licence was bound to. It records the return in the ledger.
+// AcceptReturn verifies a receipt that `usher license return` wrote: by the ledger, in which the licence must be bound
+// to the receipt's agent key, or by the request that the licence was bound to. It records the return in the ledger.
 func AcceptReturn(receipt []byte, ledger string, request []byte, now time.Time) (*Returned, error) {
 	r, key, err := online.OpenReceipt(strings.TrimSpace(string(receipt)))
 	if err != nil {
@@ -34,7 +34,9 @@ func AcceptReturn(receipt []byte, ledger string, request []byte, now time.Time) 
 	}
 	out := &Returned{License: r.License, Product: r.Product, AgentKey: key, At: time.Unix(r.Issued, 0).UTC()}
 	if out.At.After(now.Add(24 * time.Hour)) {
-		return nil, fmt.Errorf("the receipt says that the licence was returned on %s, which is to come: the host's clock was wrong", out.At.Format(time.DateOnly))
+		return nil, fmt.Errorf(
+			"the receipt says that the licence was returned on %s, which is to come: the host's clock was wrong",
+			out.At.Format(time.DateOnly))
 	}
 	entries, err := readLedger(ledger)
 	if err != nil {
@@ -51,11 +53,14 @@ func AcceptReturn(receipt []byte, ledger string, request []byte, now time.Time) 
 		}
 	}
 	if issued == nil {
-		return nil, fmt.Errorf("the ledger %s has no licence %s for product %s; name the ledger it is in with --ledger", ledger, r.License, r.Product)
+		return nil, fmt.Errorf("the ledger %s has no licence %s for product %s; name the ledger it is in with --ledger",
+			ledger, r.License, r.Product)
 	}
 	out.Licensee = issued.Licensee
 	if issued.SHA256 != r.Document {
-		return nil, fmt.Errorf("licence %s: the document that was returned (SHA-256 %s) is not in the ledger: it was not issued here, or the ledger is not whole", r.License, r.Document)
+		return nil, fmt.Errorf(
+			"licence %s: the document that was returned (SHA-256 %s) is not in the ledger: it was not issued here, "+
+				"or the ledger is not whole", r.License, r.Document)
 	}
 	var keys []string
 	if issued.Claims != nil {
@@ -66,7 +71,8 @@ func AcceptReturn(receipt []byte, ledger string, request []byte, now time.Time) 
 			AgentKey string `json:"agent_key"`
 		}
 		if err := json.Unmarshal(request, &q); err != nil || q.AgentKey == "" {
-			return nil, errors.New("the request names no agent key; it is what `usher fingerprint --request` writes while the agent runs")
+			return nil, errors.New(
+				"the request names no agent key; it is what `usher fingerprint --request` writes while the agent runs")
 		}
 		if len(keys) > 0 && !slices.Contains(keys, q.AgentKey) {
 			return nil, fmt.Errorf("licence %s is not bound to the agent of the request", r.License)
@@ -75,14 +81,19 @@ func AcceptReturn(receipt []byte, ledger string, request []byte, now time.Time) 
 	}
 	switch {
 	case len(keys) == 0:
-		return nil, fmt.Errorf("licence %s is bound to no agent key, so that a receipt of any agent would do: give the request of the host it was on with --request", r.License)
+		return nil, fmt.Errorf(
+			"licence %s is bound to no agent key, so that a receipt of any agent would do: give the request of the "+
+				"host it was on with --request", r.License)
 	case !slices.Contains(keys, key):
-		return nil, fmt.Errorf("the receipt is signed by agent key %s, and licence %s is bound to %s: another host has signed it", key, r.License, strings.Join(keys, ", "))
+		return nil, fmt.Errorf(
+			"the receipt is signed by agent key %s, and licence %s is bound to %s: another host has signed it", key,
+			r.License, strings.Join(keys, ", "))
 	}
 	if out.Again {
 		return out, nil
 	}
-	return out, appendLedger(ledger, Entry{At: now.UTC(), ID: r.License, Product: r.Product, Licensee: issued.Licensee, KeyID: issued.KeyID, SHA256: r.Document,
+	return out, appendLedger(ledger, Entry{At: now.UTC(), ID: r.License, Product: r.Product, Licensee: issued.Licensee,
+		KeyID: issued.KeyID, SHA256: r.Document,
 		Returned: &Return{At: out.At, AgentKey: key}})
 }
 

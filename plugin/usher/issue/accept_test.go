@@ -43,7 +43,8 @@ func TestAcceptReturn(t *testing.T) {
 	}
 	receipt := func(key ed25519.PrivateKey, id, document string, at time.Time) []byte {
 		sum := sha256.Sum256([]byte("document " + document))
-		s, err := online.SignReceipt(key, &online.Receipt{License: id, Product: "transcoder", Issued: at.Unix(), Document: hex.EncodeToString(sum[:])})
+		s, err := online.SignReceipt(key, &online.Receipt{License: id, Product: "transcoder", Issued: at.Unix(),
+			Document: hex.EncodeToString(sum[:])})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -57,17 +58,20 @@ func TestAcceptReturn(t *testing.T) {
 		want             string // of the error; empty: accepted
 	}{
 		{"another agent's", receipt(other, "acme-1", "acme-1", now), nil, "another host has signed it"},
-		{"another agent's, with its own request", receipt(other, "acme-1", "acme-1", now), request("transcoder", otherThumb, ""), "is not bound to the agent of the request"},
+		{"another agent's, with its own request", receipt(other, "acme-1", "acme-1", now),
+			request("transcoder", otherThumb, ""), "is not bound to the agent of the request"},
 		{"a document that was never issued", receipt(key, "acme-1", "forged", now), nil, "is not in the ledger"},
 		{"an unknown licence", receipt(key, "acme-9", "acme-1", now), nil, "has no licence acme-9"},
 		{"from the future", receipt(key, "acme-1", "acme-1", now.AddDate(1, 0, 0)), nil, "the host's clock was wrong"},
 		{"bound to nobody", receipt(key, "acme-free", "acme-free", now), nil, "give the request"},
-		{"bound to nobody, another's request", receipt(key, "acme-free", "acme-free", now), request("transcoder", otherThumb, ""), "another host has signed it"},
+		{"bound to nobody, another's request", receipt(key, "acme-free", "acme-free", now),
+			request("transcoder", otherThumb, ""), "another host has signed it"},
 		{"no request", good, []byte("{}"), "names no agent key"},
 		{"changed", []byte(strings.Replace(string(good), ".", ".e", 1)), nil, "the receipt"},
 		{"not one", []byte("hello"), nil, "is not a JWS"},
 		{"good", good, nil, ""},
-		{"bound to nobody, with the request", receipt(key, "acme-free", "acme-free", now), request("transcoder", thumb, ""), ""},
+		{"bound to nobody, with the request", receipt(key, "acme-free", "acme-free", now),
+			request("transcoder", thumb, ""), ""},
 	} {
 		r, err := accept(test.receipt, test.request)
 		if test.want != "" {

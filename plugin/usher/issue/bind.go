@@ -26,21 +26,25 @@ type request struct {
 
 var hashRule = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
-// Bind adds the host of a fingerprint request to the claims, and its agent's key where the request names one. Components
-// that are a container's own, as their note says, are left out: they change with every restart. An empty strategy means the
-// default, most. Several requests may be bound, one after the other: the licence is then good on each of those hosts. Components that the
-// host's configuration states under the name of a measured one, or under a reserved name, are left out.
+// Bind adds the host of a fingerprint request to the claims, and its agent's key where the request names one.
+// Components that are a container's own, as their note says, are left out: they change with every restart. An empty
+// strategy means the default, most. Several requests may be bound, one after the other: the licence is then good on
+// each of those hosts. Components that the host's configuration states under the name of a measured one, or under a
+// reserved name, are left out.
 func Bind(c *usher.Claims, name string, data []byte, strategy string, reserved ...string) error {
 	var r request
 	if err := json.Unmarshal(data, &r); err != nil {
 		return fmt.Errorf("request %s: it is not what `usher fingerprint --request` writes: %w", name, err)
 	}
 	if r.Product != c.Product {
-		return fmt.Errorf("request %s: it was made for product %q, and the licence is for %q; make it again with --product %s", name, r.Product, c.Product, c.Product)
+		return fmt.Errorf(
+			"request %s: it was made for product %q, and the licence is for %q; make it again with --product %s", name,
+			r.Product, c.Product, c.Product)
 	}
 	h := usher.Host{Components: map[string][]string{}, Strategy: strategy}
 	for _, k := range r.Components {
-		if k.Note != "" || len(k.Values) == 0 || k.Configured && (enforcer.IsMeasured(k.Name) || slices.Contains(reserved, k.Name)) {
+		if k.Note != "" || len(k.Values) == 0 ||
+			k.Configured && (enforcer.IsMeasured(k.Name) || slices.Contains(reserved, k.Name)) {
 			continue
 		}
 		for _, v := range k.Values {
@@ -54,7 +58,9 @@ func Bind(c *usher.Claims, name string, data []byte, strategy string, reserved .
 	case len(h.Components) > 0:
 		c.Hosts = append(c.Hosts, h)
 	case r.AgentKey == "":
-		return fmt.Errorf("request %s: it names neither a component of the host that lasts nor an agent's key; make it while the agent runs, or give the agent the host's /sys and /etc", name)
+		return fmt.Errorf(
+			"request %s: it names neither a component of the host that lasts nor an agent's key; make it while the "+
+				"agent runs, or give the agent the host's /sys and /etc", name)
 	}
 	if r.AgentKey != "" {
 		c.AgentKeys = append(c.AgentKeys, r.AgentKey)

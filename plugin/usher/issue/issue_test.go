@@ -34,7 +34,8 @@ import (
 )
 
 func claims() *usher.Claims {
-	return &usher.Claims{ID: "acme-1", Product: "transcoder", Issued: 1772323200, Pools: map[string]usher.Pool{"streams": {Max: new(int64(8))}}}
+	return &usher.Claims{ID: "acme-1", Product: "transcoder", Issued: 1772323200,
+		Pools: map[string]usher.Pool{"streams": {Max: new(int64(8))}}}
 }
 
 // makeKey makes a pair in a folder of its own.
@@ -79,7 +80,8 @@ func refused(t *testing.T, err error, what ...string) {
 }
 
 func TestMakeKey(t *testing.T) {
-	for alg, want := range map[string]string{"": "EdDSA", "EdDSA": "EdDSA", "ES256": "ES256", "PS256": "PS256", "RS256": "PS256"} {
+	for alg, want := range map[string]string{"": "EdDSA", "EdDSA": "EdDSA", "ES256": "ES256", "PS256": "PS256",
+		"RS256": "PS256"} {
 		private, public := makeKey(t, "2026-a", alg)
 		if filepath.Base(private) != "2026-a.key" || filepath.Base(public) != "2026-a.pub" {
 			t.Errorf("%s: %s and %s", alg, private, public)
@@ -136,7 +138,8 @@ func TestMakeKeyFiles(t *testing.T) {
 
 func TestMakeKeyRefuses(t *testing.T) {
 	dir := t.TempDir()
-	for _, kid := range []string{"", "../k", "a/b", "a b", ".hidden", "-k", strings.Repeat("k", 65), "k\n", "schlüssel"} {
+	for _, kid := range []string{"", "../k", "a/b", "a b", ".hidden", "-k", strings.Repeat("k", 65), "k\n",
+		"schlüssel"} {
 		_, _, err := issue.MakeKey(dir, kid, "")
 		refused(t, err, "key id", "at most 64")
 	}
@@ -183,13 +186,20 @@ func TestLoadSignerRefuses(t *testing.T) {
 		path, alg string
 		want      []string
 	}{
-		"missing":       {filepath.Join(dir, "none.key"), "", []string{"signing key", "none.key"}},
-		"empty":         {write(t, filepath.Join(dir, "empty.key"), ""), "", []string{"empty.key", "usher vendor keygen"}},
-		"noise":         {write(t, filepath.Join(dir, "noise.key"), "\x00\xff-----"), "", []string{"noise.key", "PKCS #8"}},
-		"public":        {public, "", []string{"k.pub", "not a PRIVATE KEY"}},
-		"PKCS 1":        {write(t, filepath.Join(dir, "rsa.key"), "-----BEGIN RSA PRIVATE KEY-----\nAAAA\n-----END RSA PRIVATE KEY-----\n"), "", []string{"rsa.key", "PKCS #8"}},
-		"broken":        {write(t, filepath.Join(dir, "broken.key"), "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"), "", []string{"broken.key", "not a PKCS #8 key"}},
-		"cannot sign":   {write(t, filepath.Join(dir, "ecdh.key"), pkcs8(t, x25519)), "", []string{"ecdh.key", "cannot sign"}},
+		"missing": {filepath.Join(dir, "none.key"), "", []string{"signing key", "none.key"}},
+		"empty": {write(t, filepath.Join(dir, "empty.key"), ""), "",
+			[]string{"empty.key", "usher vendor keygen"}},
+		"noise": {write(t, filepath.Join(dir, "noise.key"), "\x00\xff-----"), "",
+			[]string{"noise.key", "PKCS #8"}},
+		"public": {public, "", []string{"k.pub", "not a PRIVATE KEY"}},
+		"PKCS 1": {write(t, filepath.Join(dir, "rsa.key"),
+			"-----BEGIN RSA PRIVATE KEY-----\nAAAA\n-----END RSA PRIVATE KEY-----\n"), "",
+			[]string{"rsa.key", "PKCS #8"}},
+		"broken": {write(t, filepath.Join(dir, "broken.key"),
+			"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"), "",
+			[]string{"broken.key", "not a PKCS #8 key"}},
+		"cannot sign": {write(t, filepath.Join(dir, "ecdh.key"), pkcs8(t, x25519)), "",
+			[]string{"ecdh.key", "cannot sign"}},
 		"another curve": {write(t, filepath.Join(dir, "p384.key"), pkcs8(t, p384)), "", []string{"P-384", "P-256"}},
 		"wrong alg":     {private, "ES256", []string{"ES256 does not fit", "EdDSA"}},
 	} {
@@ -216,11 +226,14 @@ func TestNewAnchorRefuses(t *testing.T) {
 		key      []byte
 		want     []string
 	}{
-		"private key":   {"k", "", readFile(t, private), []string{`key "k"`, "private key, which must never leave the vendor", ".pub"}},
-		"empty":         {"k", "", nil, []string{"not PEM", "BEGIN PUBLIC KEY"}},
-		"noise":         {"k", "", []byte("\x00\xff"), []string{"not PEM"}},
-		"certificate":   {"k", "", []byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), []string{`"CERTIFICATE"`}},
-		"broken":        {"k", "", []byte("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"), []string{"not a public key"}},
+		"private key": {"k", "", readFile(t, private),
+			[]string{`key "k"`, "private key, which must never leave the vendor", ".pub"}},
+		"empty": {"k", "", nil, []string{"not PEM", "BEGIN PUBLIC KEY"}},
+		"noise": {"k", "", []byte("\x00\xff"), []string{"not PEM"}},
+		"certificate": {"k", "", []byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
+			[]string{`"CERTIFICATE"`}},
+		"broken": {"k", "", []byte("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"),
+			[]string{"not a public key"}},
 		"weak RSA":      {"k", "", spki(weak), []string{"1024 bits", "2048"}},
 		"another curve": {"k", "", spki(&p384.PublicKey), []string{"P-384"}},
 		"wrong alg":     {"k", "PS256", readFile(t, public), []string{"PS256 does not fit"}},
@@ -237,7 +250,8 @@ func TestNewAnchorRefuses(t *testing.T) {
 }
 
 func TestKeyIDOf(t *testing.T) {
-	for path, want := range map[string]string{"keys/2026-a.key": "2026-a", "2026-a.pub": "2026-a", "/x/v1.2.pem": "v1.2", "k": "k", "k.txt": "k.txt"} {
+	for path, want := range map[string]string{"keys/2026-a.key": "2026-a", "2026-a.pub": "2026-a",
+		"/x/v1.2.pem": "v1.2", "k": "k", "k.txt": "k.txt"} {
 		if got := issue.KeyIDOf(filepath.FromSlash(path)); got != want {
 			t.Errorf("%s: %q, want %q", path, got, want)
 		}
@@ -246,7 +260,8 @@ func TestKeyIDOf(t *testing.T) {
 
 // A request as `usher fingerprint --request` writes it.
 func request(product, agentKey string, components string) []byte {
-	return fmt.Appendf(nil, `{"product":%q,"agent_key":%q,"components":[%s],"cores":{"physical":4}}`, product, agentKey, components)
+	return fmt.Appendf(nil, `{"product":%q,"agent_key":%q,"components":[%s],"cores":{"physical":4}}`, product, agentKey,
+		components)
 }
 
 var (
@@ -260,11 +275,13 @@ func component(name, note string) string {
 
 func TestBind(t *testing.T) {
 	c := claims()
-	parts := component("machine-id", "") + "," + component("product-uuid", "the container's own") + `,{"name":"tpm-ek","values":[]}`
+	parts := component("machine-id", "") + "," + component("product-uuid", "the container's own") +
+		`,{"name":"tpm-ek","values":[]}`
 	if err := issue.Bind(c, "request.json", request("transcoder", thumb, parts), "any"); err != nil {
 		t.Fatal(err)
 	}
-	if len(c.Hosts) != 1 || c.Hosts[0].Strategy != "any" || len(c.Hosts[0].Components) != 1 || c.Hosts[0].Components["machine-id"][0] != hash {
+	if len(c.Hosts) != 1 || c.Hosts[0].Strategy != "any" || len(c.Hosts[0].Components) != 1 ||
+		c.Hosts[0].Components["machine-id"][0] != hash {
 		t.Errorf("hosts: %+v", c.Hosts)
 	}
 	if len(c.AgentKeys) != 1 || c.AgentKeys[0] != thumb {
@@ -279,7 +296,8 @@ func TestBind(t *testing.T) {
 	}
 	// In a container there may be the agent's key alone.
 	c = claims()
-	if err := issue.Bind(c, "request.json", request("transcoder", thumb, component("machine-id", "the container's own")), ""); err != nil {
+	if err := issue.Bind(c, "request.json",
+		request("transcoder", thumb, component("machine-id", "the container's own")), ""); err != nil {
 		t.Fatal(err)
 	}
 	if len(c.Hosts) != 0 || len(c.AgentKeys) != 1 {
@@ -292,13 +310,17 @@ func TestBindRefuses(t *testing.T) {
 		data []byte
 		want []string
 	}{
-		"another product": {request("player", thumb, component("machine-id", "")), []string{"request.json", `"player"`, "--product transcoder"}},
-		"nothing to bind": {request("transcoder", "", component("machine-id", "the container's own")), []string{"neither a component", "agent's key"}},
-		"no hash":         {request("transcoder", "", `{"name":"machine-id","values":["4c4c4544"]}`), []string{"machine-id", "HMAC-SHA-256"}},
-		"capital hash":    {request("transcoder", "", `{"name":"machine-id","values":["`+strings.ToUpper(hash)+`"]}`), []string{"HMAC-SHA-256"}},
-		"empty":           {nil, []string{"request.json", "usher fingerprint --request"}},
-		"a licence":       {[]byte("-----BEGIN USHER LICENSE-----"), []string{"usher fingerprint --request"}},
-		"a list":          {[]byte("[]"), []string{"usher fingerprint --request"}},
+		"another product": {request("player", thumb, component("machine-id", "")),
+			[]string{"request.json", `"player"`, "--product transcoder"}},
+		"nothing to bind": {request("transcoder", "", component("machine-id", "the container's own")),
+			[]string{"neither a component", "agent's key"}},
+		"no hash": {request("transcoder", "", `{"name":"machine-id","values":["4c4c4544"]}`),
+			[]string{"machine-id", "HMAC-SHA-256"}},
+		"capital hash": {request("transcoder", "", `{"name":"machine-id","values":["`+strings.ToUpper(hash)+`"]}`),
+			[]string{"HMAC-SHA-256"}},
+		"empty":     {nil, []string{"request.json", "usher fingerprint --request"}},
+		"a licence": {[]byte("-----BEGIN USHER LICENSE-----"), []string{"usher fingerprint --request"}},
+		"a list":    {[]byte("[]"), []string{"usher fingerprint --request"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := claims()
@@ -316,7 +338,8 @@ func TestBindRefuses(t *testing.T) {
 	}
 	for strategy, key := range map[string]string{"half": thumb, "": "short"} {
 		c := claims()
-		if err := issue.Bind(c, "request.json", request("transcoder", key, component("machine-id", "")), strategy); err != nil {
+		if err := issue.Bind(c, "request.json", request("transcoder", key, component("machine-id", "")),
+			strategy); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := s.Sign(c); err == nil {
@@ -350,15 +373,18 @@ func TestRecord(t *testing.T) {
 		t.Fatalf("%d lines", len(got))
 	}
 	sum := sha256.Sum256([]byte("document acme-2"))
-	if e := got[0]; e.ID != "acme-1" || e.Expires != nil || !e.At.Equal(at) || e.At.Location() != time.UTC || e.KeyID != "2026-a" {
+	if e := got[0]; e.ID != "acme-1" || e.Expires != nil || !e.At.Equal(at) || e.At.Location() != time.UTC ||
+		e.KeyID != "2026-a" {
 		t.Errorf("first: %+v", e)
 	}
-	if e := got[1]; e.ID != "acme-2" || e.Licensee != "Example Ltd" || e.Expires == nil || e.Expires.Unix() != 1803859200 ||
+	if e := got[1]; e.ID != "acme-2" || e.Licensee != "Example Ltd" || e.Expires == nil ||
+		e.Expires.Unix() != 1803859200 ||
 		e.SHA256 != hex.EncodeToString(sum[:]) || e.Claims == nil || *e.Claims.Pools["streams"].Max != 8 {
 		t.Errorf("second: %+v", e)
 	}
 	refused(t, issue.Record(filepath.Join(path, "no"), at, "k", claims(), nil), "ledger", "--ledger")
-	refused(t, issue.Record(filepath.Join(t.TempDir(), "none", "issued.jsonl"), at, "k", claims(), nil), "ledger", "--ledger")
+	refused(t, issue.Record(filepath.Join(t.TempDir(), "none", "issued.jsonl"), at, "k", claims(), nil), "ledger",
+		"--ledger")
 }
 
 // A licence that is issued again says what it said, to the last digit.
@@ -422,7 +448,8 @@ func TestCommandSignerOpenSSL(t *testing.T) {
 			t.Setenv("K", private)
 			t.Setenv("T", t.TempDir())
 			a := anchor(t, public, alg)
-			for _, command := range []string{sign, "(" + sign + ") | base64", "(" + sign + ") | openssl base64 -A", "(" + sign + ") | base64 | tr '+/' '-_' | tr -d '=\n'", "(" + sign + ") | base64 | tr '+/' '-_'"} {
+			for _, command := range []string{sign, "(" + sign + ") | base64", "(" + sign + ") | openssl base64 -A",
+				"(" + sign + ") | base64 | tr '+/' '-_' | tr -d '=\n'", "(" + sign + ") | base64 | tr '+/' '-_'"} {
 				doc, err := issue.CommandSigner(t.Context(), command, a).Sign(claims())
 				if err != nil {
 					t.Fatalf("%s: %v", command, err)
@@ -445,7 +472,8 @@ func TestCommandSignerInput(t *testing.T) {
 	}
 	dir := t.TempDir()
 	t.Setenv("T", dir)
-	// The signature of any input but this one would be another's: so it is made beforehand, over what Sign will ask for.
+	// The signature of any input but this one would be another's: so it is made beforehand, over what Sign will ask
+	// for.
 	doc, err := s.Sign(claims())
 	if err != nil {
 		t.Fatal(err)
@@ -457,7 +485,8 @@ func TestCommandSignerInput(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(t, filepath.Join(dir, "sig"), base64.StdEncoding.EncodeToString(raw)+"\n") // the 64 bytes of RFC 7518
-	script := write(t, filepath.Join(dir, "sign.sh"), "cat > \"$T/in\"\necho \"$USHER_KID $USHER_ALG\" > \"$T/env\"\ncat \"$T/sig\"\n")
+	script := write(t, filepath.Join(dir, "sign.sh"),
+		"cat > \"$T/in\"\necho \"$USHER_KID $USHER_ALG\" > \"$T/env\"\ncat \"$T/sig\"\n")
 	got, err := issue.CommandSigner(t.Context(), "sh "+script, anchor(t, public, "")).Sign(claims())
 	if err != nil {
 		t.Fatal(err)
@@ -510,8 +539,8 @@ func TestCommandSignerWrongKey(t *testing.T) {
 	refused(t, err, `does not verify with key "kms-1"`, "the private key of that public key")
 }
 
-// A command that hangs ends with the context, though what it has started still holds its output (until the test's folder
-// is removed).
+// A command that hangs ends with the context, though what it has started still holds its output (until the test's
+// folder is removed).
 func TestCommandSignerStops(t *testing.T) {
 	posix(t)
 	_, public := makeKey(t, "kms-1", "")
@@ -522,7 +551,9 @@ func TestCommandSignerStops(t *testing.T) {
 	stop, stopNow := context.WithCancel(ctx)
 	done := make(chan error, 1)
 	go func() {
-		_, err := issue.CommandSigner(stop, `: > "$READY"; while [ -e "$READY" ]; do sleep 0.1; done 2>/dev/null & wait`, anchor(t, public, "")).Sign(claims())
+		_, err := issue.CommandSigner(stop,
+			`: > "$READY"; while [ -e "$READY" ]; do sleep 0.1; done 2>/dev/null & wait`,
+			anchor(t, public, "")).Sign(claims())
 		done <- err
 	}()
 	tick := time.NewTicker(5 * time.Millisecond)
@@ -548,11 +579,12 @@ func TestCommandSignerStops(t *testing.T) {
 	}
 }
 
-// A request is written on the customer's host: what its configuration states under the name of a measured component, or of one by which
-// a system names a host, is left out.
+// A request is written on the customer's host: what its configuration states under the name of a measured component, or
+// of one by which a system names a host, is left out.
 func TestBindLeavesOutWhatOnlyLooksMeasured(t *testing.T) {
 	hash := strings.Repeat("a", 64)
-	request := fmt.Sprintf(`{"product":"acme","components":[{"name":"machine-id","values":[%q]},{"name":"mac","configured":true,"values":[%q]},{"name":"cluster","configured":true,"values":[%q]},{"name":"toy-fingerprint","configured":true,"values":[%q]}]}`, hash, hash, hash, hash)
+	request := fmt.Sprintf(
+		`{"product":"acme","components":[{"name":"machine-id","values":[%q]},{"name":"mac","configured":true,"values":[%q]},{"name":"cluster","configured":true,"values":[%q]},{"name":"toy-fingerprint","configured":true,"values":[%q]}]}`, hash, hash, hash, hash)
 	c := &usher.Claims{Product: "acme"}
 	if err := issue.Bind(c, "request.json", []byte(request), "", "toy-fingerprint"); err != nil {
 		t.Fatal(err)

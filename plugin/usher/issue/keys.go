@@ -1,5 +1,5 @@
-// Package issue is the vendor's side of the native licence format: keys on disk, signers that live elsewhere, binding to a
-// host's request, and the ledger of what was issued.
+// Package issue is the vendor's side of the native licence format: keys on disk, signers that live elsewhere, binding
+// to a host's request, and the ledger of what was issued.
 package issue
 
 import (
@@ -65,8 +65,8 @@ func KeyIDOf(path string) string {
 	return base
 }
 
-// MakeKey makes a signing key and writes K.key (0600, PKCS #8) and K.pub (PKIX) into dir, which it makes if missing. It never
-// overwrites a key. alg is EdDSA (the default), ES256, PS256 or RS256.
+// MakeKey makes a signing key and writes K.key (0600, PKCS #8) and K.pub (PKIX) into dir, which it makes if missing. It
+// never overwrites a key. alg is EdDSA (the default), ES256, PS256 or RS256.
 func MakeKey(dir, keyID, alg string) (private, public string, err error) {
 	if !usher.IsKeyID(keyID) {
 		return "", "", fmt.Errorf("key id %q: letters, digits and . _ - only, at most 64", keyID)
@@ -124,7 +124,8 @@ type Signer struct {
 	sign   func(input []byte) ([]byte, error)
 }
 
-// LoadSigner reads a private key from a K.key file. alg may choose RS256 over PS256 for an RSA key; else leave it empty.
+// LoadSigner reads a private key from a K.key file. alg may choose RS256 over PS256 for an RSA key; else leave it
+// empty.
 func LoadSigner(path, alg string) (*Signer, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -132,7 +133,8 @@ func LoadSigner(path, alg string) (*Signer, error) {
 	}
 	block, _ := pem.Decode(b)
 	if block == nil || block.Type != "PRIVATE KEY" {
-		return nil, fmt.Errorf("signing key %s: it is not a PRIVATE KEY in PEM (PKCS #8); `usher vendor keygen` makes one", path)
+		return nil, fmt.Errorf(
+			"signing key %s: it is not a PRIVATE KEY in PEM (PKCS #8); `usher vendor keygen` makes one", path)
 	}
 	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil {
@@ -159,7 +161,8 @@ func signRaw(key crypto.Signer, alg string, input []byte) ([]byte, error) {
 	sum := sha256.Sum256(input)
 	switch alg {
 	case "PS256":
-		return key.Sign(rand.Reader, sum[:], &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash, Hash: crypto.SHA256})
+		return key.Sign(rand.Reader, sum[:],
+			&rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash, Hash: crypto.SHA256})
 	case "ES256":
 		der, err := key.Sign(rand.Reader, sum[:], crypto.SHA256)
 		if err != nil {
@@ -174,7 +177,8 @@ func signRaw(key crypto.Signer, alg string, input []byte) ([]byte, error) {
 // fixedECDSA turns an ASN.1 signature into the 64 bytes of RFC 7518 §3.4.
 func fixedECDSA(der []byte) ([]byte, error) {
 	var sig struct{ R, S *big.Int }
-	if rest, err := asn1.Unmarshal(der, &sig); err != nil || len(rest) > 0 || sig.R.Sign() <= 0 || sig.S.Sign() <= 0 || sig.R.BitLen() > 256 || sig.S.BitLen() > 256 {
+	if rest, err := asn1.Unmarshal(der, &sig); err != nil || len(rest) > 0 || sig.R.Sign() <= 0 || sig.S.Sign() <= 0 ||
+		sig.R.BitLen() > 256 || sig.S.BitLen() > 256 {
 		return nil, errors.New("the ECDSA signature is neither ASN.1 nor 64 bytes")
 	}
 	out := make([]byte, 64)
@@ -186,10 +190,10 @@ func fixedECDSA(der []byte) ([]byte, error) {
 // signerWithin bounds how long a signing command may take.
 const signerWithin = time.Minute
 
-// CommandSigner signs with a command of the vendor's (a KMS, an HSM). The shell runs it; it gets the bytes to sign on its
-// standard input, USHER_KID and USHER_ALG in its environment, and writes the signature to its standard output, raw or in
-// base64; of ECDSA either as ASN.1 or as 64 bytes. It is stopped when ctx ends, and after a minute. The signature is checked
-// with the anchor's key before it is used.
+// CommandSigner signs with a command of the vendor's (a KMS, an HSM). The shell runs it; it gets the bytes to sign on
+// its standard input, USHER_KID and USHER_ALG in its environment, and writes the signature to its standard output, raw
+// or in base64; of ECDSA either as ASN.1 or as 64 bytes. It is stopped when ctx ends, and after a minute. The signature
+// is checked with the anchor's key before it is used.
 func CommandSigner(ctx context.Context, command string, anchor plugin.Anchor) *Signer {
 	return &Signer{Anchor: anchor, sign: func(input []byte) ([]byte, error) {
 		ctx, cancel := context.WithTimeoutCause(ctx, signerWithin, fmt.Errorf("it took longer than %s", signerWithin))
@@ -214,7 +218,8 @@ func CommandSigner(ctx context.Context, command string, anchor plugin.Anchor) *S
 			return nil, fmt.Errorf("signer %q: it wrote %d bytes; a signature is wanted", command, len(out))
 		}
 		text := strings.TrimSpace(string(out))
-		for _, enc := range []*base64.Encoding{base64.StdEncoding, base64.RawStdEncoding, base64.URLEncoding, base64.RawURLEncoding} {
+		for _, enc := range []*base64.Encoding{base64.StdEncoding, base64.RawStdEncoding, base64.URLEncoding,
+			base64.RawURLEncoding} {
 			if b, err := enc.DecodeString(text); err == nil && len(b) >= 64 {
 				out = b
 				break
@@ -227,8 +232,8 @@ func CommandSigner(ctx context.Context, command string, anchor plugin.Anchor) *S
 	}}
 }
 
-// Sign signs claims and checks the result as an agent would. A licence that names agents' keys, and has something in it that only
-// admins may see, gets a voucher for the keys: see [usher.VoucherClaim].
+// Sign signs claims and checks the result as an agent would. A licence that names agents' keys, and has something in it
+// that only admins may see, gets a voucher for the keys: see [usher.VoucherClaim].
 func (s *Signer) Sign(c *usher.Claims) ([]byte, error) {
 	own := *c
 	own.Extra = maps.Clone(c.Extra)
@@ -273,7 +278,9 @@ func (s *Signer) signClaims(c *usher.Claims) ([]byte, error) {
 	anchor := s.Anchor
 	anchor.NotBefore, anchor.NotAfter = time.Time{}, time.Time{}
 	if _, p := (usher.Format{}).Verify(doc, []plugin.Anchor{anchor}); p != nil {
-		return nil, fmt.Errorf("the signed licence does not verify with key %q: %s; does the signer use the private key of that public key, and %s?", s.Anchor.KeyID, p.Reason, s.Anchor.Algorithm)
+		return nil, fmt.Errorf(
+			"the signed licence does not verify with key %q: %s; does the signer use the private key of that public "+
+				"key, and %s?", s.Anchor.KeyID, p.Reason, s.Anchor.Algorithm)
 	}
 	return doc, nil
 }

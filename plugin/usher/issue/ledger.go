@@ -35,7 +35,8 @@ type Return struct {
 // document only after that: what is out there is always in the ledger.
 func Record(path string, at time.Time, keyID string, c *usher.Claims, document []byte) error {
 	sum := sha256.Sum256(document)
-	e := Entry{At: at.UTC(), ID: c.ID, Product: c.Product, Licensee: c.Licensee, KeyID: keyID, SHA256: hex.EncodeToString(sum[:]), Claims: c}
+	e := Entry{At: at.UTC(), ID: c.ID, Product: c.Product, Licensee: c.Licensee, KeyID: keyID,
+		SHA256: hex.EncodeToString(sum[:]), Claims: c}
 	if c.Expires != 0 {
 		e.Expires = new(time.Unix(c.Expires, 0).UTC())
 	}

@@ -68,7 +68,9 @@ func NewClient(cfg Config) (*Client, error) {
 		transport = cfg.HTTP.Transport
 	}
 	// A redirect is an answer of somebody who is not the server.
-	c.http = &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	c.http = &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error {
+		return http.ErrUseLastResponse
+	}}
 	c.jkt, err = Thumbprint(cfg.Key.Public())
 	return c, err
 }
@@ -116,7 +118,8 @@ func (c *Client) duty(ctx context.Context, call string, r *plugin.Request) (*plu
 	if reply.Activation != "" && c.cfg.Activated != nil && c.vouches(reply.Activation, r) {
 		c.cfg.Activated(WordFor(r.LicenseID, c.isTest(r)), reply.Activation)
 	}
-	out := &plugin.Reply{Time: date(reply.Issued), NextHeartbeat: date(reply.NextHeartbeat), NextCheckIn: date(reply.NextCheckIn)}
+	out := &plugin.Reply{Time: date(reply.Issued), NextHeartbeat: date(reply.NextHeartbeat),
+		NextCheckIn: date(reply.NextCheckIn)}
 	if reply.Document != "" {
 		out.Document = []byte(reply.Document)
 	}
@@ -126,7 +129,8 @@ func (c *Client) duty(ctx context.Context, call string, r *plugin.Request) (*plu
 	return out, nil
 }
 
-// WordFor names a licence for which the vendor's word is kept: by the id of a production licence; a test licence of that id is another one.
+// WordFor names a licence for which the vendor's word is kept: by the id of a production licence; a test licence of
+// that id is another one.
 func WordFor(licenseID string, test bool) string {
 	if test {
 		return string((&enforcer.License{System: usher.System, ID: licenseID, Environment: enforcer.Test}).Ref())
@@ -134,20 +138,23 @@ func WordFor(licenseID string, test bool) string {
 	return licenseID
 }
 
-// vouches reports whether an activation is the vendor's word for this agent's key and the licence, by a key that may say so now.
+// vouches reports whether an activation is the vendor's word for this agent's key and the licence, by a key that may
+// say so now.
 func (c *Client) vouches(activation string, r *plugin.Request) bool {
 	payload, anchor, p := usher.Open(activation, ActivationType, c.cfg.Anchors())
 	var a Activation
 	if p != nil || json.Unmarshal(payload, &a, json.RejectUnknownMembers(false)) != nil {
 		return false
 	}
-	return a.License == r.LicenseID && a.Cnf.Thumbprint == c.jkt && anchor.Answers(c.isTest(r), date(a.Issued), c.cfg.Now()) == nil
+	return a.License == r.LicenseID && a.Cnf.Thumbprint == c.jkt &&
+		anchor.Answers(c.isTest(r), date(a.Issued), c.cfg.Now()) == nil
 }
 
 // CheckOut takes a block of slots.
 func (c *Client) CheckOut(ctx context.Context, r *plugin.CheckOut) (*plugin.Block, error) {
 	q := c.request(CallCheckOut, &r.Request)
-	q.Block = &BlockRequest{Pool: r.Pool, Slots: r.Slots, AtLeast: r.AtLeast, Seconds: int64(r.For / time.Second), Token: r.Token}
+	q.Block = &BlockRequest{Pool: r.Pool, Slots: r.Slots, AtLeast: r.AtLeast, Seconds: int64(r.For / time.Second),
+		Token: r.Token}
 	return c.block(ctx, q, &r.Request)
 }
 
@@ -166,15 +173,15 @@ func (c *Client) Return(ctx context.Context, r *plugin.Return) error {
 	return err
 }
 
-// isTest reports whether a request is about a test licence, of which a test key may answer. The document is verified once more, for
-// whose word counts hangs on it.
+// isTest reports whether a request is about a test licence, of which a test key may answer. The document is verified
+// once more, for whose word counts hangs on it.
 func (c *Client) isTest(r *plugin.Request) bool {
 	l, p := usher.Format{}.Verify(r.Document, c.cfg.Anchors())
 	return p == nil && l.IsTest()
 }
 
-// siteServer returns the thumbprint of the key of the site server that a licence names; empty: none. The licence is verified
-// once more, for whose word counts hangs on it.
+// siteServer returns the thumbprint of the key of the site server that a licence names; empty: none. The licence is
+// verified once more, for whose word counts hangs on it.
 func (c *Client) siteServer(r *plugin.Request) string {
 	if l, p := (usher.Format{}).Verify(r.Document, c.cfg.Anchors()); p == nil {
 		return l.SiteServer
@@ -195,11 +202,13 @@ func (c *Client) block(ctx context.Context, q *Request, r *plugin.Request) (*plu
 		return nil, plugin.Transiently("the upstream's answer has no block of slots")
 	}
 	b := reply.Block
-	return &plugin.Block{ID: b.ID, Pool: b.Pool, Slots: b.Slots, For: time.Duration(b.Seconds) * time.Second, State: []byte(reply.Chain), Wanted: max(0, b.Wanted)}, nil
+	return &plugin.Block{ID: b.ID, Pool: b.Pool, Slots: b.Slots, For: time.Duration(b.Seconds) * time.Second,
+		State: []byte(reply.Chain), Wanted: max(0, b.Wanted)}, nil
 }
 
 func (c *Client) request(call string, r *plugin.Request) *Request {
-	out := &Request{test: c.isTest(r), Call: call, Issued: c.cfg.Now().Unix(), Nonce: base64.RawURLEncoding.EncodeToString(r.Nonce), License: r.LicenseID,
+	out := &Request{test: c.isTest(r), Call: call, Issued: c.cfg.Now().Unix(),
+		Nonce: base64.RawURLEncoding.EncodeToString(r.Nonce), License: r.LicenseID,
 		Product: r.Product, Version: r.Version, Chain: string(r.State), Components: r.Components,
 		Cores: &Cores{r.Cores.Physical, r.Cores.Logical, r.Cores.Effective}}
 	if call == CallActivate || call == CallCheckOut {
@@ -236,8 +245,8 @@ func rehash(nonce []byte) []byte {
 	return sum[:]
 }
 
-// call asks, with what admits a key that is not known, and once more where the request's own date was too old, with the time that
-// the server has signed.
+// call asks, with what admits a key that is not known, and once more where the request's own date was too old, with the
+// time that the server has signed.
 func (c *Client) call(ctx context.Context, q *Request, siteServer string) (*Reply, error) {
 	var tokens []string
 	var unread error
@@ -274,7 +283,8 @@ func (c *Client) post(ctx context.Context, q *Request, siteServer string) (*Repl
 	if err != nil {
 		return nil, &plugin.Error{Class: plugin.Misconfigured, Reason: "the request cannot be signed: " + err.Error()}
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.base.JoinPath("v1", q.Call).String(), strings.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.base.JoinPath("v1", q.Call).String(),
+		strings.NewReader(body))
 	if err != nil {
 		return nil, &plugin.Error{Class: plugin.Misconfigured, Reason: err.Error()}
 	}
@@ -313,7 +323,8 @@ func (c *Client) open(q *Request, token, siteServer string, res *http.Response) 
 			e = c.status(res)
 		}
 		if isBlock(q.Call) {
-			e.Hint = "does something stand between, or is it a site server that the licence does not name (site_server)?"
+			e.Hint = "does something stand between, or is it a site server that the licence does not name " +
+				"(site_server)?"
 		}
 		return nil, e
 	}
@@ -322,7 +333,8 @@ func (c *Client) open(q *Request, token, siteServer string, res *http.Response) 
 	}
 	if err := anchor.Answers(q.test, date(r.Issued), c.cfg.Now()); err != nil {
 		e := plugin.Transiently("%s: its answer is not believed: %v", c.base.Host, err)
-		e.Hint = "have the server sign with a key that is good now, and add that under license.trust; see to this host's clock"
+		e.Hint = "have the server sign with a key that is good now, and add that under license.trust; see to this " +
+			"host's clock"
 		return nil, e
 	}
 	return c.accept(q, r, false, res)
@@ -332,10 +344,12 @@ func isBlock(call string) bool {
 	return call == CallCheckOut || call == CallExtend || call == CallReturn
 }
 
-// accept takes a verified reply, if it is for the request. A site server says nothing of the licence itself, whatever it says.
+// accept takes a verified reply, if it is for the request. A site server says nothing of the licence itself, whatever
+// it says.
 func (c *Client) accept(q *Request, r *Reply, site bool, res *http.Response) (*Reply, error) {
 	if r.Nonce != q.Nonce || r.Call != q.Call || r.License != q.License || r.AgentKey != c.jkt {
-		return nil, plugin.Transiently("%s: its answer is for another request: it is an old one, or another agent's", c.base.Host)
+		return nil, plugin.Transiently("%s: its answer is for another request: it is an old one, or another agent's",
+			c.base.Host)
 	}
 	if q.Attempt != "" {
 		c.mu.Lock()
@@ -361,7 +375,8 @@ func (c *Client) status(res *http.Response) *plugin.Error {
 	e := plugin.Transiently("%s answered %s", c.base.Host, res.Status)
 	e.RetryAfter = plugin.RetryAfter(res.Header, time.Now())
 	switch {
-	case res.StatusCode == http.StatusTooManyRequests, res.StatusCode >= 500, res.StatusCode == http.StatusRequestTimeout:
+	case res.StatusCode == http.StatusTooManyRequests, res.StatusCode >= 500,
+		res.StatusCode == http.StatusRequestTimeout:
 	case res.StatusCode >= 300 && res.StatusCode < 400:
 		e.Class, e.Hint = plugin.Misconfigured, "it leads elsewhere; give upstream.url as the server's own address"
 	default:

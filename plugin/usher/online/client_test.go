@@ -48,7 +48,9 @@ func newSide(t testing.TB) side {
 
 func (s side) client(t testing.TB, url string, h *http.Client) *online.Client {
 	t.Helper()
-	c, err := online.NewClient(online.Config{URL: url, Key: s.key, HTTP: h, Anchors: func() []plugin.Anchor { return []plugin.Anchor{s.signer.Anchor} }})
+	c, err := online.NewClient(online.Config{URL: url, Key: s.key, HTTP: h, Anchors: func() []plugin.Anchor {
+		return []plugin.Anchor{s.signer.Anchor}
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,7 +74,8 @@ func (s side) truth(change func(*online.Reply), by *issue.Signer, typ string) ht
 			http.Error(w, err.Error(), 400)
 			return
 		}
-		reply := &online.Reply{Call: q.Call, Issued: time.Now().Unix(), Nonce: q.Nonce, License: q.License, AgentKey: agent, Chain: "c1"}
+		reply := &online.Reply{Call: q.Call, Issued: time.Now().Unix(), Nonce: q.Nonce, License: q.License,
+			AgentKey: agent, Chain: "c1"}
 		if change != nil {
 			change(reply)
 		}
@@ -116,12 +119,20 @@ func TestFaults(t *testing.T) {
 		{"refused with a code of its own", s.truth(func(r *online.Reply) {
 			r.Refused = &online.Refusal{Code: "VALID", Reason: "a trick"}
 		}, s.signer, online.ReplyType), plugin.Misconfigured, "a trick", 0},
-		{"refused by a liar", s.truth(func(r *online.Reply) { r.Refused = &online.Refusal{Code: "REVOKED"} }, liar.signer, online.ReplyType), plugin.Misconfigured, "403", 0},
+		{"refused by a liar", s.truth(func(r *online.Reply) {
+			r.Refused = &online.Refusal{Code: "REVOKED"}
+		}, liar.signer, online.ReplyType), plugin.Misconfigured, "403", 0},
 		{"signed by a liar", s.truth(nil, liar.signer, online.ReplyType), plugin.Transient, "is not the vendor's", 0},
 		{"of another type", s.truth(nil, s.signer, online.ActivationType), plugin.Transient, "is not the vendor's", 0},
-		{"for another nonce", s.truth(func(r *online.Reply) { r.Nonce = "AAAAAAAAAAAAAAAAAAAAAA" }, s.signer, online.ReplyType), plugin.Transient, "an old one", 0},
-		{"for another agent", s.truth(func(r *online.Reply) { r.AgentKey = "x" }, s.signer, online.ReplyType), plugin.Transient, "another agent's", 0},
-		{"for another licence", s.truth(func(r *online.Reply) { r.License = "L2" }, s.signer, online.ReplyType), plugin.Transient, "another request", 0},
+		{"for another nonce", s.truth(func(r *online.Reply) {
+			r.Nonce = "AAAAAAAAAAAAAAAAAAAAAA"
+		}, s.signer, online.ReplyType), plugin.Transient, "an old one", 0},
+		{"for another agent", s.truth(func(r *online.Reply) {
+			r.AgentKey = "x"
+		}, s.signer, online.ReplyType), plugin.Transient, "another agent's", 0},
+		{"for another licence", s.truth(func(r *online.Reply) {
+			r.License = "L2"
+		}, s.signer, online.ReplyType), plugin.Transient, "another request", 0},
 		{"replayed", func(w http.ResponseWriter, r *http.Request) {
 			if old == "" {
 				rec := httptest.NewRecorder()
@@ -131,7 +142,8 @@ func TestFaults(t *testing.T) {
 			io.WriteString(w, old) //nolint:errcheck // the caller has gone
 		}, plugin.Transient, "an old one", 0},
 		{"500", status(500), plugin.Transient, "500", 0},
-		{"503 with a date", status(503, "Retry-After", time.Now().Add(time.Hour).UTC().Format(http.TimeFormat)), plugin.Transient, "503", 5 * time.Minute},
+		{"503 with a date", status(503, "Retry-After", time.Now().Add(time.Hour).UTC().Format(http.TimeFormat)),
+			plugin.Transient, "503", 5 * time.Minute},
 		{"429", status(429, "Retry-After", "7"), plugin.Transient, "429", 7 * time.Second},
 		{"429 with nonsense", status(429, "Retry-After", "-5"), plugin.Transient, "429", 0},
 		{"404", status(404), plugin.Misconfigured, "404", 0},
@@ -170,7 +182,8 @@ func TestFaults(t *testing.T) {
 				return
 			}
 			var e *plugin.Error
-			if !errors.As(err, &e) || e.Class != test.class || !strings.Contains(e.Reason, test.words) || e.RetryAfter < test.after || e.RetryAfter > test.after+2*time.Minute {
+			if !errors.As(err, &e) || e.Class != test.class || !strings.Contains(e.Reason, test.words) ||
+				e.RetryAfter < test.after || e.RetryAfter > test.after+2*time.Minute {
 				t.Errorf("got %+v (%v)", e, err)
 			}
 			if (e.Code != "") != (test.class == plugin.Refused) {
@@ -200,8 +213,9 @@ func TestStalls(t *testing.T) {
 func TestCertificates(t *testing.T) {
 	s := newSide(t)
 	expired := func() tls.Certificate {
-		tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"example.com"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-			NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: time.Now().Add(-time.Hour)}
+		tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"example.com"},
+			IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+			NotBefore:   time.Now().Add(-2 * time.Hour), NotAfter: time.Now().Add(-time.Hour)}
 		der, err := x509.CreateCertificate(nil, tmpl, tmpl, s.key.Public(), s.key)
 		if err != nil {
 			t.Fatal(err)
@@ -233,7 +247,8 @@ func TestCertificates(t *testing.T) {
 
 func TestAddresses(t *testing.T) {
 	s := newSide(t)
-	for _, url := range []string{"", "licences.example.com", "ftp://x", "https://", "https://user:secret@host", "https://host?x=1"} {
+	for _, url := range []string{"", "licences.example.com", "ftp://x", "https://", "https://user:secret@host",
+		"https://host?x=1"} {
 		_, err := online.NewClient(online.Config{URL: url, Key: s.key})
 		if err == nil || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%q: %v", url, err)
@@ -284,7 +299,8 @@ func FuzzReply(f *testing.F) {
 	})
 }
 
-// A test key, and a key out of its time, sign no answer about a production licence: neither that it is good nor that it is not.
+// A test key, and a key out of its time, sign no answer about a production licence: neither that it is good nor that it
+// is not.
 func TestKeysThatMayNotAnswer(t *testing.T) {
 	s := newSide(t)
 	refuse := func(r *online.Reply) { r.Refused = &online.Refusal{Code: "REVOKED", Reason: "by the wrong key"} }
@@ -304,18 +320,23 @@ func TestKeysThatMayNotAnswer(t *testing.T) {
 		{"a key past its end", past, nil, false, "signed only until"},
 		{"a key past its end that refuses", past, refuse, true, "signed only until"},
 		{"a key past its end that dates back", past, back, false, "signed only until"},
-		{"a key that begins later", func(a *plugin.Anchor) { a.NotBefore = time.Now().AddDate(1, 0, 0) }, nil, false, "signs only from"},
+		{"a key that begins later", func(a *plugin.Anchor) {
+			a.NotBefore = time.Now().AddDate(1, 0, 0)
+		}, nil, false, "signs only from"},
 		{"a revoked key", func(a *plugin.Anchor) { a.Revoked = true }, nil, false, "is revoked"},
 	} {
 		anchor := s.signer.Anchor
 		test.anchor(&anchor)
 		server := httptest.NewServer(s.truth(test.reply, s.signer, online.ReplyType))
 		anchors := []plugin.Anchor{anchor}
-		c, err := online.NewClient(online.Config{URL: server.URL, Key: s.key, Anchors: func() []plugin.Anchor { return anchors }})
+		c, err := online.NewClient(online.Config{URL: server.URL, Key: s.key, Anchors: func() []plugin.Anchor {
+			return anchors
+		}})
 		if err != nil {
 			t.Fatal(err)
 		}
-		claims := &usher.Claims{ID: "L1", Product: "acme", Licensee: "Blue Cinema", Issued: time.Now().AddDate(-2, 0, 0).Unix()}
+		claims := &usher.Claims{ID: "L1", Product: "acme", Licensee: "Blue Cinema",
+			Issued: time.Now().AddDate(-2, 0, 0).Unix()}
 		if test.test {
 			claims.Environment = "test"
 		}
@@ -326,13 +347,15 @@ func TestKeysThatMayNotAnswer(t *testing.T) {
 			t.Fatal(err)
 		}
 		anchors = append(anchors, vendor.signer.Anchor)
-		_, err = c.Heartbeat(t.Context(), &plugin.Request{LicenseID: "L1", Product: "acme", Nonce: nonce, Document: doc})
+		_, err = c.Heartbeat(t.Context(),
+			&plugin.Request{LicenseID: "L1", Product: "acme", Nonce: nonce, Document: doc})
 		server.Close()
 		var e *plugin.Error
 		switch {
 		case test.words == "" && err != nil:
 			t.Errorf("%s: %v", test.name, err)
-		case test.words != "" && (!errors.As(err, &e) || e.Class == plugin.Refused || !strings.Contains(e.Reason, test.words)):
+		case test.words != "" &&
+			(!errors.As(err, &e) || e.Class == plugin.Refused || !strings.Contains(e.Reason, test.words)):
 			t.Errorf("%s: %v", test.name, err)
 		}
 	}

@@ -14,8 +14,8 @@ const tokenPrefix = "usher-enrol-"
 // maxEnrolments is how many tokens a request may show.
 const maxEnrolments = 8
 
-// Enrolment is the proof that an agent has an enrolment token. The token itself stays where it is: neither an observer nor the
-// server's store could use it.
+// Enrolment is the proof that an agent has an enrolment token. The token itself stays where it is: neither an observer
+// nor the server's store could use it.
 type Enrolment struct {
 	Token string `json:"token"` // the token's id, see [TokenID]
 	Proof string `json:"proof"` // an Ed25519 signature over licence, agent key and nonce, base64url
@@ -47,7 +47,8 @@ func enrolmentText(r *Request, agent string) []byte {
 func enrol(r *Request, agent string, tokens []string) {
 	r.Enrolment = nil
 	for _, t := range tokens[:min(len(tokens), maxEnrolments)] {
-		r.Enrolment = append(r.Enrolment, Enrolment{TokenID(t), base64.RawURLEncoding.EncodeToString(ed25519.Sign(tokenKey(t), enrolmentText(r, agent)))})
+		r.Enrolment = append(r.Enrolment, Enrolment{TokenID(t),
+			base64.RawURLEncoding.EncodeToString(ed25519.Sign(tokenKey(t), enrolmentText(r, agent)))})
 	}
 }
 
@@ -56,14 +57,16 @@ func ProvenTokens(r *Request, agent string) (ids []string) {
 	for _, e := range r.Enrolment {
 		key, err := base64.RawURLEncoding.DecodeString(e.Token)
 		sig, err2 := base64.RawURLEncoding.DecodeString(e.Proof)
-		if err == nil && err2 == nil && len(key) == ed25519.PublicKeySize && ed25519.Verify(key, enrolmentText(r, agent), sig) {
+		if err == nil && err2 == nil && len(key) == ed25519.PublicKeySize &&
+			ed25519.Verify(key, enrolmentText(r, agent), sig) {
 			ids = append(ids, e.Token)
 		}
 	}
 	return ids
 }
 
-// ReadTokens returns the enrolment tokens in a file's text: one a line; empty lines and those that begin with # are none.
+// ReadTokens returns the enrolment tokens in a file's text: one a line; empty lines and those that begin with # are
+// none.
 func ReadTokens(text string) (out []string) {
 	for line := range strings.Lines(text) {
 		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {

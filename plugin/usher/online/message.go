@@ -1,5 +1,5 @@
-// Package online is the native upstream protocol: HTTP, each request signed by the agent's own key and each answer by the
-// vendor's. docs/upstream.md describes it on the wire. [Client] is the agent's side; package registry is the other.
+// Package online is the native upstream protocol: HTTP, each request signed by the agent's own key and each answer by
+// the vendor's. docs/upstream.md describes it on the wire. [Client] is the agent's side; package registry is the other.
 package online
 
 import (
@@ -154,8 +154,8 @@ type Refusal struct {
 	Hint   string `json:"hint,omitempty"`
 }
 
-// Activation is the vendor's word that an agent's key belongs to one of the licence's hosts (RFC 7800): with it a product can
-// prove the agent true although the licence names no key.
+// Activation is the vendor's word that an agent's key belongs to one of the licence's hosts (RFC 7800): with it a
+// product can prove the agent true although the licence names no key.
 type Activation struct {
 	License string `json:"license"`
 	Product string `json:"product"`
@@ -176,8 +176,8 @@ func signRequest(key ed25519.PrivateKey, r *Request) (string, error) {
 	return signAs(key, RequestType, r)
 }
 
-// OpenRequest verifies a request with the key that it carries, and returns that key's thumbprint: who asks is whoever has the
-// key, and nobody else can ask in its name.
+// OpenRequest verifies a request with the key that it carries, and returns that key's thumbprint: who asks is whoever
+// has the key, and nobody else can ask in its name.
 func OpenRequest(token string) (*Request, string, error) {
 	r := &Request{}
 	thumb, err := openAs(token, RequestType, "request", r)
@@ -205,7 +205,8 @@ func (r *Request) bounded() error {
 	for _, t := range []struct {
 		claim, value string
 		most         int
-	}{{"license", r.License, maxText}, {"product", r.Product, maxText}, {"attempt", r.Attempt, maxShort}, {"block.id", b.ID, maxText}, {"block.pool", b.Pool, maxText}, {"block.token", b.Token, maxText}} {
+	}{{"license", r.License, maxText}, {"product", r.Product, maxText}, {"attempt", r.Attempt, maxShort},
+		{"block.id", b.ID, maxText}, {"block.pool", b.Pool, maxText}, {"block.token", b.Token, maxText}} {
 		if len(t.value) > t.most {
 			return fmt.Errorf("the request's %s has %d bytes; %d are the most", t.claim, len(t.value), t.most)
 		}

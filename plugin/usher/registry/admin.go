@@ -16,14 +16,16 @@ import (
 
 // Order is what an operator asks of a running registry, over a socket that nobody else may write to.
 type Order struct {
-	Do       string    `json:"do"` // list, blocks, add, suspend, resume, revoke, renew, machines, forget, forgive, token, tokens, revoke-token
+	// list, blocks, add, suspend, resume, revoke, renew, machines, forget, forgive, token, tokens, revoke-token
+	Do       string    `json:"do"`
 	ID       string    `json:"id,omitempty"`
 	Reason   string    `json:"reason,omitempty"`
 	Expires  time.Time `json:"expires,omitzero"` // zero: for ever
 	Machines int64     `json:"machines,omitzero"`
 	Agent    string    `json:"agent,omitempty"` // the beginning of a host's key thumbprint
 	Document []byte    `json:"document,omitempty"`
-	// With token: how many hosts it admits, for how many seconds it is good, and a note. With revoke-token: Token is the beginning of its id.
+	// With token: how many hosts it admits, for how many seconds it is good, and a note. With revoke-token: Token is
+	// the beginning of its id.
 	Uses    int64  `json:"uses,omitzero"`
 	Seconds int64  `json:"seconds,omitzero"`
 	Note    string `json:"note,omitempty"`
@@ -108,9 +110,10 @@ func Ask(ctx context.Context, socket string, o Order) (Done, error) {
 	if err != nil {
 		return Done{}, err
 	}
-	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
-	}}}
+	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+		}}}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://upstream/", bytes.NewReader(b))
 	if err != nil {
 		return Done{}, err

@@ -30,16 +30,18 @@ const (
 	markEvery = time.Hour
 	// printsKept is how many fingerprints of a host are remembered.
 	printsKept = 4
-	// releasedFor is for how long it is known at least that a host has given its place up: far longer than a request is fresh.
+	// releasedFor is for how long it is known at least that a host has given its place up: far longer than a request is
+	// fresh.
 	releasedFor = 30 * 24 * time.Hour
 	// releasedEarly is the same for a host whose clock had not been told the time, whose requests have no age.
 	releasedEarly = 400 * 24 * time.Hour
 )
 
-// Again is what is known of how often a key's host has started anew, by which a copy is told from a host that lost its state.
+// Again is what is known of how often a key's host has started anew, by which a copy is told from a host that lost its
+// state.
 type Again struct {
-	// Anew is when the host was activated without the chain that the last answer said, or had an earlier fingerprint again;
-	// seconds since 1970, the latest last.
+	// Anew is when the host was activated without the chain that the last answer said, or had an earlier fingerprint
+	// again; seconds since 1970, the latest last.
 	Anew      []int64   `json:"anew,omitempty"`
 	Attempt   string    `json:"attempt,omitempty"` // of its last activation without a chain
 	Attempted time.Time `json:"attempted,omitzero"`
@@ -118,8 +120,11 @@ func (a *Activation) startAnew(q *question, r usher.Reactivations) *online.Refus
 	if a.within(r, q.now) >= r.Max {
 		a.Barred = q.now
 		return &online.Refusal{Code: string(enforcer.AgentKeyMismatch), System: online.SystemAnew,
-			Reason: fmt.Sprintf("this host has lost what the upstream said and was activated again %d times in %d days, which is all that the licence allows: it may be a copy", r.Max, r.Within/86400),
-			Hint:   "keep the agent's state folder; if the host was truly set up again, have the upstream's operator forgive it: `usher upstream forgive`"}
+			Reason: fmt.Sprintf(
+				"this host has lost what the upstream said and was activated again %d times in %d days, which is all "+
+					"that the licence allows: it may be a copy", r.Max, r.Within/86400),
+			Hint: "keep the agent's state folder; if the host was truly set up again, have the upstream's operator " +
+				"forgive it: `usher upstream forgive`"}
 	}
 	a.Anew = append(a.Anew, q.now.Unix())
 	return nil
@@ -138,8 +143,8 @@ func (a *Activation) comeBack(q *question, r usher.Reactivations) *online.Refusa
 	return nil
 }
 
-// Released is what is known of a host that has given its place up, so that no old request of its takes one again, and what it
-// has used up is used up.
+// Released is what is known of a host that has given its place up, so that no old request of its takes one again, and
+// what it has used up is used up.
 type Released struct {
 	License  string    `json:"license"`
 	AgentKey string    `json:"agent_key"`
@@ -162,7 +167,8 @@ func release(tx *bbolt.Tx, a *Activation, now time.Time, r usher.Reactivations) 
 		from = at
 	}
 	return errors.Join(tx.Bucket(activations).Delete(key),
-		put(tx.Bucket(released), key, Released{a.License, a.AgentKey, from.Add(keep), a.Sequence, a.Blocks, a.ClonedAt, a.Again}))
+		put(tx.Bucket(released), key,
+			Released{a.License, a.AgentKey, from.Add(keep), a.Sequence, a.Blocks, a.ClonedAt, a.Again}))
 }
 
 // forgetReleased forgets what need not be known any more.

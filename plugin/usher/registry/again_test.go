@@ -23,14 +23,15 @@ func (h *host) anew() error {
 	return err
 }
 
-// Copies of a host that forget what the upstream said before each call look like a host that was set up again: that is counted,
-// and refused beyond what the licence allows.
+// Copies of a host that forget what the upstream said before each call look like a host that was set up again: that is
+// counted, and refused beyond what the licence allows.
 func TestCopiesThatForget(t *testing.T) {
 	for _, test := range []struct {
 		term   *usher.Reactivations
 		max    int
 		window time.Duration
-	}{{nil, 3, 30 * 24 * time.Hour}, {&usher.Reactivations{Max: 1, Within: 3600}, 1, time.Hour}, {&usher.Reactivations{Max: 0, Within: 60}, 0, time.Minute}} {
+	}{{nil, 3, 30 * 24 * time.Hour}, {&usher.Reactivations{Max: 1, Within: 3600}, 1, time.Hour},
+		{&usher.Reactivations{Max: 0, Within: 60}, 0, time.Minute}} {
 		o := openOffice(t, nil)
 		a := o.host(o.sign("L1", func(c *usher.Claims) { c.Reactivations = test.term }))
 		reply, err := a.ask(a.Activate)
@@ -119,9 +120,11 @@ func TestLostActivations(t *testing.T) {
 	}
 }
 
-// Two hosts with fingerprints of their own under one key are told apart, whether or not they share what the upstream said.
+// Two hosts with fingerprints of their own under one key are told apart, whether or not they share what the upstream
+// said.
 func TestFingerprintsInTurn(t *testing.T) {
-	prints := []map[string][]string{{"machine_id": {"a"}, "dmi": {"a"}, "mac": {"a", "b"}}, {"machine_id": {"b"}, "dmi": {"b"}, "mac": {"c"}}}
+	prints := []map[string][]string{{"machine_id": {"a"}, "dmi": {"a"}, "mac": {"a", "b"}},
+		{"machine_id": {"b"}, "dmi": {"b"}, "mac": {"c"}}}
 	for _, shared := range []bool{true, false} {
 		o := openOffice(t, nil)
 		doc := string(o.sign("L1", nil))
@@ -140,7 +143,8 @@ func TestFingerprintsInTurn(t *testing.T) {
 				r.Chain, r.Document, r.Components = chain, doc, prints[i%2]
 			})
 			if got.Refused != nil {
-				if refused++; got.Refused.System != online.SystemCloned || got.Refused.Code != string(enforcer.AgentKeyMismatch) {
+				if refused++; got.Refused.System != online.SystemCloned ||
+					got.Refused.Code != string(enforcer.AgentKeyMismatch) {
 					t.Errorf("shared %v: %+v", shared, got.Refused)
 				}
 				continue
@@ -205,7 +209,8 @@ func TestNoChainNoAnswer(t *testing.T) {
 	must(t, reply, err)
 	for _, call := range []string{online.CallHeartbeat, online.CallCheckIn, online.CallDeactivate} {
 		o.pass(time.Second)
-		if got := o.say(h.key, call, nil); got.Refused == nil || got.Refused.System != online.SystemNotActivated || got.Chain != "" {
+		if got := o.say(h.key, call, nil); got.Refused == nil || got.Refused.System != online.SystemNotActivated ||
+			got.Chain != "" {
 			t.Errorf("%s: %+v", call, got)
 		}
 	}
@@ -299,7 +304,8 @@ func TestReplayAfterRelease(t *testing.T) {
 				t.Fatal(err)
 			}
 			thumb, _ := online.Thumbprint(h.key.Public())
-			for _, after := range []time.Duration{0, time.Minute, 20 * time.Minute, 20 * 24 * time.Hour, 40 * 24 * time.Hour} {
+			for _, after := range []time.Duration{0, time.Minute, 20 * time.Minute, 20 * 24 * time.Hour,
+				40 * 24 * time.Hour} {
 				o.pass(after)
 				for _, r := range captured {
 					if _, err := o.Handle(r, thumb); err != nil {
@@ -340,7 +346,9 @@ func TestSlowClock(t *testing.T) {
 	h.slow = 3 * time.Hour
 	reply, err := h.ask(h.Activate)
 	must(t, reply, err)
-	old := o.stranger(online.CallActivate, func(r *online.Request) { r.Document, r.Issued, r.Chain = string(h.doc), o.clock().Unix()-3600, "x" })
+	old := o.stranger(online.CallActivate, func(r *online.Request) {
+		r.Document, r.Issued, r.Chain = string(h.doc), o.clock().Unix()-3600, "x"
+	})
 	if old.Refused == nil || old.Refused.System != online.SystemStale {
 		t.Errorf("an old request is believed: %+v", old)
 	}

@@ -20,8 +20,8 @@ type Block struct {
 	Pool    string `json:"pool"`
 	Agent   string `json:"agent_key"`
 	Slots   int64  `json:"slots"` // as many as the agent may hand out: they are kept from others
-	// Told is what the agent was told to have from now on, where the limit has become less; zero: Slots. Slots count until the
-	// agent shows that it has heard.
+	// Told is what the agent was told to have from now on, where the limit has become less; zero: Slots. Slots count
+	// until the agent shows that it has heard.
 	Told    int64     `json:"told,omitzero"`
 	Seconds int64     `json:"seconds"` // the longest that it was given for at once
 	Hold    int64     `json:"hold,omitzero"`
@@ -29,7 +29,8 @@ type Block struct {
 	Taken   time.Time `json:"taken"` // for people
 
 	until time.Duration // on the server's boot-time clock: over then
-	old   time.Duration // likewise, where Told is less: an agent that has not heard of it stops to hand out Slots before
+	// likewise, where Told is less: an agent that has not heard of it stops to hand out Slots before
+	old time.Duration
 }
 
 // size is what the agent was told to have.
@@ -40,20 +41,21 @@ func (b *Block) size() int64 {
 	return b.Slots
 }
 
-// span is for how long the server keeps a block's slots from others, counted from when it answers: as long as the agent was
-// told, which counts from when it asked, and for as long again as its holders have once it is over.
+// span is for how long the server keeps a block's slots from others, counted from when it answers: as long as the agent
+// was told, which counts from when it asked, and for as long again as its holders have once it is over.
 func (b *Block) span() time.Duration { return time.Duration(b.Seconds+b.Hold) * time.Second }
 
 // share names one pool of one licence.
 type share struct{ license, pool string }
 
-// blocks is the accounting of blocks: what is out of each pool, and what more may be. It does no input or output and tells no
-// time: now is the time since boot. What it decides is a change, which counts once it is applied.
+// blocks is the accounting of blocks: what is out of each pool, and what more may be. It does no input or output and
+// tells no time: now is the time since boot. What it decides is a change, which counts once it is applied.
 type blocks struct {
 	by      map[string]*Block
 	of      map[share]map[string]*Block
 	missing map[share]map[string]want // by agent: what it was denied a while ago
-	// settling is until when no slots are given that an agent does not have: the store may be an old copy, and not know who has them.
+	// settling is until when no slots are given that an agent does not have: the store may be an old copy, and not know
+	// who has them.
 	settling time.Duration
 }
 
@@ -99,8 +101,9 @@ func (b *blocks) out(s share, but string, now time.Duration) (n int64) {
 	return n
 }
 
-// inTheWay returns the blocks of a pool that are over and whose slots are needed where a block, new or not, is to have n. All
-// that are kept fit into total together, so that after a restart, which forgets what was over, nothing is had twice.
+// inTheWay returns the blocks of a pool that are over and whose slots are needed where a block, new or not, is to have
+// n. All that are kept fit into total together, so that after a restart, which forgets what was over, nothing is had
+// twice.
 func (b *blocks) inTheWay(s share, but string, n int64, total enforcer.Limit, now time.Duration) (ids []string) {
 	for id, x := range b.of[s] {
 		if id != but {
@@ -165,8 +168,8 @@ func (a *ask) seconds() int64 {
 	return a.Seconds
 }
 
-// hold is for how many seconds longer than its agent may use it a block's slots are kept back: where the licence has what is
-// over revoked, until that is done.
+// hold is for how many seconds longer than its agent may use it a block's slots are kept back: where the licence has
+// what is over revoked, until that is done.
 func hold(l *enforcer.License) int64 {
 	if l.OnExpiry == enforcer.Revoke {
 		return int64(enforcer.RevokeDelay/time.Second) + 5
@@ -188,9 +191,11 @@ func (b *blocks) checkOut(a *ask) (*Block, change, *online.Refusal) {
 	s := share{a.license.ID, a.Pool}
 	switch {
 	case !ok:
-		return nil, change{}, &online.Refusal{System: "NOT_SHARED", Reason: fmt.Sprintf("licence %s has no pool %q that is a whole site's", a.license.ID, a.Pool)}
+		return nil, change{}, &online.Refusal{System: "NOT_SHARED",
+			Reason: fmt.Sprintf("licence %s has no pool %q that is a whole site's", a.license.ID, a.Pool)}
 	case a.Slots < 1 || a.Slots > enforcer.MaxN || a.AtLeast < 0 || a.AtLeast > a.Slots:
-		return nil, change{}, &online.Refusal{System: "BAD_REQUEST", Reason: fmt.Sprintf("%d slots, at least %d, cannot be had", a.Slots, a.AtLeast)}
+		return nil, change{}, &online.Refusal{System: "BAD_REQUEST",
+			Reason: fmt.Sprintf("%d slots, at least %d, cannot be had", a.Slots, a.AtLeast)}
 	}
 	if until := b.settles(a); a.now < until {
 		return nil, change{}, settlingRefusal(a, until)
@@ -210,7 +215,8 @@ func (b *blocks) checkOut(a *ask) (*Block, change, *online.Refusal) {
 	if n < least {
 		return nil, change{}, full(a.Pool, b.out(s, "", a.now), total)
 	}
-	x := &Block{ID: a.newID, License: a.license.ID, Pool: a.Pool, Agent: a.agent, Slots: n, Token: a.Token, Taken: a.wall}
+	x := &Block{ID: a.newID, License: a.license.ID, Pool: a.Pool, Agent: a.agent, Slots: n, Token: a.Token,
+		Taken: a.wall}
 	return x, change{put: []*Block{x.from(a)}, drop: b.inTheWay(s, "", n, total, a.now)}, nil
 }
 
@@ -222,11 +228,13 @@ func (b *Block) from(a *ask) *Block {
 }
 
 func full(pool string, out int64, total enforcer.Limit) *online.Refusal {
-	return &online.Refusal{System: plugin.SystemFull, Reason: fmt.Sprintf("pool %s: agents have %d of its %s slots", pool, out, total), Hint: "what they give back can be had"}
+	return &online.Refusal{System: plugin.SystemFull, Reason: fmt.Sprintf("pool %s: agents have %d of its %s slots",
+		pool, out, total), Hint: "what they give back can be had"}
 }
 
-// extend decides on more time for a block, and perhaps on another size. One that is over is had again while there is room. It
-// becomes smaller than asked only where the limit has become less than what is out: then it is cut to its share of that.
+// extend decides on more time for a block, and perhaps on another size. One that is over is had again while there is
+// room. It becomes smaller than asked only where the limit has become less than what is out: then it is cut to its
+// share of that.
 func (b *blocks) extend(a *ask) (*Block, change, *online.Refusal) {
 	was, settling := b.by[a.ID], a.now < b.settles(a)
 	if settling {
@@ -250,7 +258,8 @@ func (b *blocks) extend(a *ask) (*Block, change, *online.Refusal) {
 		n := b.shareOf(s, &x, total, a.now)
 		if n == 0 {
 			// It is given no more time: its slots are out until the agent has stopped to hand them out in any case.
-			return nil, change{}, lapsed(fmt.Sprintf("pool %s has %s slots now, and other agents have them", was.Pool, total))
+			return nil, change{},
+				lapsed(fmt.Sprintf("pool %s has %s slots now, and other agents have them", was.Pool, total))
 		}
 		if n < x.size() {
 			x.Told, x.old = n, was.until
@@ -263,15 +272,16 @@ func (b *blocks) extend(a *ask) (*Block, change, *online.Refusal) {
 	return &x, change{put: []*Block{x.from(a)}, drop: b.inTheWay(s, x.ID, x.Slots, total, a.now)}, nil
 }
 
-// takeOver returns a block as the store would know it, were it the latest: what the agent has by the server's own word, it has, for
-// nobody was given its slots since. was is as the store knows it; nil: it does not.
+// takeOver returns a block as the store would know it, were it the latest: what the agent has by the server's own word,
+// it has, for nobody was given its slots since. was is as the store knows it; nil: it does not.
 func (b *blocks) takeOver(was *Block, a *ask) *Block {
 	h, ok := a.had[a.ID]
 	switch {
 	case !ok:
 		return was
 	case was == nil || was.until <= a.now && was.Agent == a.agent:
-		return &Block{ID: a.ID, License: a.license.ID, Pool: h.Pool, Agent: a.agent, Slots: h.Slots, Taken: a.wall, until: b.settles(a)}
+		return &Block{ID: a.ID, License: a.license.ID, Pool: h.Pool, Agent: a.agent, Slots: h.Slots, Taken: a.wall,
+			until: b.settles(a)}
 	case was.Slots < h.Slots:
 		x := *was
 		x.Slots = h.Slots
@@ -285,8 +295,8 @@ func lapsed(reason string) *online.Refusal {
 	return &online.Refusal{System: plugin.SystemLapsed, Reason: reason, Hint: "check another out"}
 }
 
-// hear takes what a request shows of what its agent hands out of the block: an agent that asks for fewer slots hands out fewer
-// before it asks, and one that was told to have fewer does so by the time at which it last had more.
+// hear takes what a request shows of what its agent hands out of the block: an agent that asks for fewer slots hands
+// out fewer before it asks, and one that was told to have fewer does so by the time at which it last had more.
 func (b *Block) hear(a *ask) {
 	if b.Told > 0 && min(b.old, b.until) <= a.now {
 		b.Slots = min(b.Slots, b.Told)
@@ -307,8 +317,8 @@ func (b *Block) resize(n int64) {
 	}
 }
 
-// shareOf returns what a block may have of a pool whose limit has become less than what its agents were told to have: each agent
-// has an equal part, nobody more than before. While all fits it is the block's size.
+// shareOf returns what a block may have of a pool whose limit has become less than what its agents were told to have:
+// each agent has an equal part, nobody more than before. While all fits it is the block's size.
 func (b *blocks) shareOf(s share, x *Block, total enforcer.Limit, now time.Duration) int64 {
 	sum, of := int64(0), map[string]int64{}
 	var own []*Block
@@ -340,8 +350,9 @@ func (b *blocks) shareOf(s share, x *Block, total enforcer.Limit, now time.Durat
 	return fill(sizes, mine)[slices.Index(own, x)]
 }
 
-// fill shares n out among those that have so much: nobody gets more than it has, and those that get less get equal parts, of which
-// the first are larger by one where n is not a multiple. So one after the other may be cut to its part, and no part changes.
+// fill shares n out among those that have so much: nobody gets more than it has, and those that get less get equal
+// parts, of which the first are larger by one where n is not a multiple. So one after the other may be cut to its part,
+// and no part changes.
 func fill(sizes []int64, n int64) []int64 {
 	out, order := make([]int64, len(sizes)), make([]int, len(sizes))
 	for i := range order {

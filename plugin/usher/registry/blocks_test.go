@@ -16,7 +16,8 @@ import (
 
 // siteLicence has one pool of a whole site's.
 func siteLicence(max, overage enforcer.Limit) *enforcer.License {
-	return &enforcer.License{ID: "L1", Pools: map[string]enforcer.PoolTerm{"seats": {Max: max, Overage: overage}, "each": {Max: 9, Scope: enforcer.ScopeHost}}}
+	return &enforcer.License{ID: "L1", Pools: map[string]enforcer.PoolTerm{"seats": {Max: max, Overage: overage},
+		"each": {Max: 9, Scope: enforcer.ScopeHost}}}
 }
 
 // believed is a block as an agent has it.
@@ -57,8 +58,11 @@ func TestBlocksNeverExceed(t *testing.T) {
 			before := max(usable(), b.out(share{"L1", "seats"}, "", now)) // more only where the limit became less
 			who, i := pick()
 			n++
-			a := &ask{agent: who, license: l, newID: fmt.Sprint("new", n), now: now, ttl: ttl, BlockRequest: &online.BlockRequest{Pool: "seats",
-				Slots: rapid.Int64Range(1, 6).Draw(t, "slots"), AtLeast: 1, Seconds: rapid.Int64Range(0, 12).Draw(t, "seconds"), Token: rapid.SampledFrom([]string{"", "t1", "t2"}).Draw(t, "token")}}
+			a := &ask{agent: who, license: l, newID: fmt.Sprint("new", n), now: now, ttl: ttl,
+				BlockRequest: &online.BlockRequest{Pool: "seats",
+					Slots: rapid.Int64Range(1, 6).Draw(t, "slots"), AtLeast: 1,
+					Seconds: rapid.Int64Range(0, 12).Draw(t, "seconds"),
+					Token:   rapid.SampledFrom([]string{"", "t1", "t2"}).Draw(t, "token")}}
 			sent := now - time.Duration(rapid.Int64Range(0, int64(3*time.Second)).Draw(t, "on the way"))
 			lost := rapid.IntRange(0, 4).Draw(t, "lost") == 0
 			hear := func(x *Block, at int) {
@@ -152,9 +156,10 @@ func told(b *blocks, now time.Duration) (n int64) {
 	return n
 }
 
-// A limit becomes less than what is out. Each agent is cut to its part when it next asks for more time, whoever asks first and
-// whichever answers are lost: a block time after each has heard, they may use no more than the new limit; what each has lost
-// nobody has before the server knows that it has heard, or a block's time is over; and parts are equal.
+// A limit becomes less than what is out. Each agent is cut to its part when it next asks for more time, whoever asks
+// first and whichever answers are lost: a block time after each has heard, they may use no more than the new limit;
+// what each has lost nobody has before the server knows that it has heard, or a block's time is over; and parts are
+// equal.
 func TestShrunkLimit(t *testing.T) {
 	const ttl = 12 * time.Second
 	s := share{"L1", "seats"}
@@ -163,7 +168,8 @@ func TestShrunkLimit(t *testing.T) {
 		has := map[string]map[string]*believed{}
 		try := func(who, id string, slots int64, l *enforcer.License, lost bool) {
 			n++
-			a := &ask{agent: who, license: l, newID: fmt.Sprint("b", n), now: now, ttl: ttl, BlockRequest: &online.BlockRequest{ID: id, Pool: "seats", Slots: slots, AtLeast: 1}}
+			a := &ask{agent: who, license: l, newID: fmt.Sprint("b", n), now: now, ttl: ttl,
+				BlockRequest: &online.BlockRequest{ID: id, Pool: "seats", Slots: slots, AtLeast: 1}}
 			how := b.extend
 			if id == "" {
 				how = b.checkOut
@@ -224,7 +230,8 @@ func TestShrunkLimit(t *testing.T) {
 					try(owner[id], "", 1, small, false)
 				}
 				if sum, out := usable(), b.out(s, "", now); sum > out || sum > max(before, limit) {
-					t.Fatalf("agents may use %d slots of %d, formerly %d; %d are counted as out", sum, limit, before, out)
+					t.Fatalf("agents may use %d slots of %d, formerly %d; %d are counted as out", sum, limit, before,
+						out)
 				}
 			}
 			if sum := usable(); round >= 5 && sum > limit {
@@ -234,8 +241,9 @@ func TestShrunkLimit(t *testing.T) {
 	})
 }
 
-// A server is started on an old copy of its store. Until all that it may have given since is over it gives no slots that an agent does
-// not have; agents go on with what they have, whether the copy knows of it or not; and at no time may they use more than the limit.
+// A server is started on an old copy of its store. Until all that it may have given since is over it gives no slots
+// that an agent does not have; agents go on with what they have, whether the copy knows of it or not; and at no time
+// may they use more than the limit.
 func TestOldStore(t *testing.T) {
 	const ttl, limit = 12 * time.Second, 10
 	rapid.Check(t, func(t *rapid.T) {
@@ -273,8 +281,9 @@ func TestOldStore(t *testing.T) {
 			own := all[who]
 			ids := slices.Sorted(maps.Keys(own.has))
 			n++
-			a := &ask{agent: who, license: l, newID: fmt.Sprint("b", n), now: now, ttl: ttl, had: maps.Clone(own.had), BlockRequest: &online.BlockRequest{Pool: "seats",
-				Slots: rapid.Int64Range(1, 6).Draw(t, "slots"), AtLeast: 1}}
+			a := &ask{agent: who, license: l, newID: fmt.Sprint("b", n), now: now, ttl: ttl, had: maps.Clone(own.had),
+				BlockRequest: &online.BlockRequest{Pool: "seats",
+					Slots: rapid.Int64Range(1, 6).Draw(t, "slots"), AtLeast: 1}}
 			lost := rapid.IntRange(0, 4).Draw(t, "lost") == 0
 			hear := func(x *Block) {
 				if own.had = maps.Clone(own.had); !lost {
@@ -298,7 +307,8 @@ func TestOldStore(t *testing.T) {
 				a.ID = rapid.SampledFrom(ids).Draw(t, "block")
 				had := own.has[a.ID]
 				if had.slots < own.had[a.ID].Slots {
-					a.Slots = min(a.Slots, had.slots) // an agent asks for no more before the server has answered that it is to have less
+					// an agent asks for no more before the server has answered that it is to have less
+					a.Slots = min(a.Slots, had.slots)
 				}
 				if had.slots > a.Slots {
 					had.slots = a.Slots // out of use before it is said
@@ -376,13 +386,15 @@ func TestBlocks(t *testing.T) {
 	n := 0
 	take := func(agent, token string, slots, least int64) (*Block, *online.Refusal) {
 		n++
-		x, c, refused := b.checkOut(&ask{agent: agent, license: l, newID: fmt.Sprint(n), now: now, ttl: 10 * time.Second,
+		x, c, refused := b.checkOut(&ask{agent: agent, license: l, newID: fmt.Sprint(n), now: now,
+			ttl:          10 * time.Second,
 			BlockRequest: &online.BlockRequest{Pool: "seats", Slots: slots, AtLeast: least, Token: token}})
 		b.apply(c)
 		return x, refused
 	}
 	more := func(agent, id string, slots int64) (*Block, *online.Refusal) {
-		x, c, refused := b.extend(&ask{agent: agent, license: l, now: now, ttl: 10 * time.Second, BlockRequest: &online.BlockRequest{ID: id, Slots: slots}})
+		x, c, refused := b.extend(&ask{agent: agent, license: l, now: now, ttl: 10 * time.Second,
+			BlockRequest: &online.BlockRequest{ID: id, Slots: slots}})
 		b.apply(c)
 		return x, refused
 	}
@@ -430,8 +442,10 @@ func TestBlocks(t *testing.T) {
 	if _, refused := take("a", "", 1, 1); refused == nil {
 		t.Error("a sixth slot of five")
 	}
-	for _, bad := range []online.BlockRequest{{Pool: "each", Slots: 1}, {Pool: "none", Slots: 1}, {Pool: "seats"}, {Pool: "seats", Slots: 1, AtLeast: 2}, {Pool: "seats", Slots: 1 << 50}} {
-		if _, _, refused := b.checkOut(&ask{agent: "a", license: l, newID: "x", BlockRequest: &bad, ttl: time.Second}); refused == nil {
+	for _, bad := range []online.BlockRequest{{Pool: "each", Slots: 1}, {Pool: "none", Slots: 1}, {Pool: "seats"},
+		{Pool: "seats", Slots: 1, AtLeast: 2}, {Pool: "seats", Slots: 1 << 50}} {
+		if _, _, refused := b.checkOut(&ask{agent: "a", license: l, newID: "x", BlockRequest: &bad,
+			ttl: time.Second}); refused == nil {
 			t.Errorf("%+v was given", bad)
 		}
 	}

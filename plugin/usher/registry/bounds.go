@@ -29,7 +29,9 @@ func clip(s string, n int) string {
 func boundedComponents(all map[string][]string) map[string][]string {
 	names := make([]string, 0, min(len(all), 1024))
 	for name, values := range all {
-		if len(name) <= maxComponent && !slices.ContainsFunc(values, func(v string) bool { return len(v) > maxComponent }) {
+		if len(name) <= maxComponent && !slices.ContainsFunc(values, func(v string) bool {
+			return len(v) > maxComponent
+		}) {
 			names = append(names, name)
 		}
 	}

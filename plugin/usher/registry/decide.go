@@ -146,12 +146,14 @@ func (g *Registry) decide(tx *bbolt.Tx, q *question) (*decision, error) {
 	if q.shown != nil && g.shows(q, l) == nil {
 		host.Shown = max(host.Shown, usher.DateOf(q.shown.Issued))
 	}
-	if later := terms.Issued.Unix() > q.Dated && q.Dated != 0; later && (q.Call == online.CallActivate || q.Call == online.CallCheckIn) {
+	if later := terms.Issued.Unix() > q.Dated && q.Dated != 0; later &&
+		(q.Call == online.CallActivate || q.Call == online.CallCheckIn) {
 		switch {
 		case host.Shown != 0:
 			d.document = l.Document
 		case q.Call == online.CallCheckIn:
-			// A host that was known before keys had to show the document: the agent activates itself again, which shows it.
+			// A host that was known before keys had to show the document: the agent activates itself again, which shows
+			// it.
 			return &decision{refused: notActivated}, nil
 		}
 	}
@@ -188,11 +190,13 @@ func (g *Registry) shows(q *question, l *Licence) error {
 }
 
 func (g *Registry) notOurs(id string) error {
-	return fmt.Errorf("%w: licence %s does not name this site server, whose key is %s; have it signed with --site-server", ErrRefused, id, g.own)
+	return fmt.Errorf(
+		"%w: licence %s does not name this site server, whose key is %s; have it signed with --site-server", ErrRefused,
+		id, g.own)
 }
 
-// admit decides whether a key that is not known may have a place on a licence: it shows the licence document, or that it has a
-// token. It returns the licence, as the document has it where that is new.
+// admit decides whether a key that is not known may have a place on a licence: it shows the licence document, or that
+// it has a token. It returns the licence, as the document has it where that is new.
 func (g *Registry) admit(tx *bbolt.Tx, q *question, l *Licence, d *decision) (*Licence, error) {
 	fault := g.shows(q, l)
 	token, why, err := g.tokenOf(tx, q)
@@ -201,16 +205,19 @@ func (g *Registry) admit(tx *bbolt.Tx, q *question, l *Licence, d *decision) (*L
 	}
 	switch {
 	case q.Document != "" && fault != nil:
-		d.refused = &online.Refusal{System: "UNKNOWN_LICENSE", Reason: fault.Error(), Hint: "use a licence of this vendor's"}
+		d.refused = &online.Refusal{System: "UNKNOWN_LICENSE", Reason: fault.Error(),
+			Hint: "use a licence of this vendor's"}
 	case token == nil && (g.cfg.RequireEnrolment || fault != nil && why != ""):
 		if why == "" {
 			why = "this upstream admits a new host by an enrolment token, and the host has shown none"
 		}
 		d.refused = &online.Refusal{System: online.SystemEnrolment, Reason: why,
-			Hint: "ask the upstream's operator for a token (`usher upstream token " + q.License + "`), and name its file under upstream.enrolment_file"}
+			Hint: "ask the upstream's operator for a token (`usher upstream token " + q.License +
+				"`), and name its file under upstream.enrolment_file"}
 	case token == nil && fault != nil || l == nil && fault != nil:
-		d.refused = &online.Refusal{System: online.SystemDocument, Reason: "a host that is not known here must show the licence document, and this one has not",
-			Hint: "update the agent, or give it an enrolment token"}
+		d.refused = &online.Refusal{System: online.SystemDocument,
+			Reason: "a host that is not known here must show the licence document, and this one has not",
+			Hint:   "update the agent, or give it an enrolment token"}
 	}
 	if d.refused != nil {
 		return nil, nil
@@ -222,7 +229,8 @@ func (g *Registry) admit(tx *bbolt.Tx, q *question, l *Licence, d *decision) (*L
 	}
 	switch {
 	case l == nil:
-		l = &Licence{ID: q.shown.ID, Product: q.shown.Product, Licensee: q.shown.Licensee, Document: q.Document, State: StateActive, Machines: g.cfg.Machines, Added: q.now}
+		l = &Licence{ID: q.shown.ID, Product: q.shown.Product, Licensee: q.shown.Licensee, Document: q.Document,
+			State: StateActive, Machines: g.cfg.Machines, Added: q.now}
 		d.licence = l
 		d.say(slog.LevelInfo, "a licence was seen for the first time", "licence", l.ID, "licensee", l.Licensee)
 	case g.cfg.Site && fault == nil && older([]byte(l.Document), []byte(q.Document)):
@@ -237,7 +245,8 @@ func (g *Registry) admit(tx *bbolt.Tx, q *question, l *Licence, d *decision) (*L
 
 // stale is a refusal that has an agent ask once more, with the time that the answer says.
 func stale(format string, args ...any) *online.Refusal {
-	return &online.Refusal{System: online.SystemStale, Reason: fmt.Sprintf(format, args...), Hint: "set the host's clock"}
+	return &online.Refusal{System: online.SystemStale, Reason: fmt.Sprintf(format, args...),
+		Hint: "set the host's clock"}
 }
 
 // renewedBy returns a licence with the later issue that a request shows.
@@ -251,7 +260,8 @@ func renewedBy(q *question, l *Licence, d *decision) *Licence {
 
 // judge returns the licence's terms, or why nobody may use it, or this agent not.
 func (g *Registry) judge(l *Licence, r *online.Request, agent string) (*enforcer.License, *online.Refusal) {
-	if code := map[string]enforcer.Code{StateSuspended: enforcer.Suspended, StateRevoked: enforcer.Revoked}[l.State]; code != "" {
+	if code := map[string]enforcer.Code{StateSuspended: enforcer.Suspended,
+		StateRevoked: enforcer.Revoked}[l.State]; code != "" {
 		reason := l.Reason
 		if reason == "" {
 			reason = "the licence is " + l.State
@@ -264,19 +274,24 @@ func (g *Registry) judge(l *Licence, r *online.Request, agent string) (*enforcer
 	}
 	switch {
 	case terms.Product != r.Product:
-		return nil, &online.Refusal{Code: string(enforcer.ProductMismatch), Reason: fmt.Sprintf("the licence is for product %q", terms.Product)}
+		return nil, &online.Refusal{Code: string(enforcer.ProductMismatch),
+			Reason: fmt.Sprintf("the licence is for product %q", terms.Product)}
 	case len(terms.AgentKeys) > 0 && !slices.Contains(terms.AgentKeys, agent):
-		return nil, &online.Refusal{Code: string(enforcer.AgentKeyMismatch), Reason: "the licence names another agent's key", Hint: "have it bound to this one: `usher fingerprint --request`"}
+		return nil, &online.Refusal{Code: string(enforcer.AgentKeyMismatch),
+			Reason: "the licence names another agent's key",
+			Hint:   "have it bound to this one: `usher fingerprint --request`"}
 	}
 	return terms, nil
 }
 
-// newHost makes the record of a key that was admitted, if the licence has a place left. One that had given its place up goes on
-// with what was known of it.
-func (g *Registry) newHost(tx *bbolt.Tx, q *question, l *Licence, terms *enforcer.License, d *decision) (*Activation, error) {
+// newHost makes the record of a key that was admitted, if the licence has a place left. One that had given its place up
+// goes on with what was known of it.
+func (g *Registry) newHost(tx *bbolt.Tx, q *question, l *Licence, terms *enforcer.License,
+	d *decision) (*Activation, error) {
 	if n := g.hosts(tx.Bucket(activations), l.ID, terms, q.now); l.Machines > 0 && n >= l.Machines {
 		d.refused = &online.Refusal{Code: string(enforcer.FingerprintMismatch), System: online.SystemTooMany,
-			Reason: fmt.Sprintf("the licence is for %d hosts, and that many are activated", l.Machines), Hint: "give one of them up (`usher license release-host` there), or have the licence extended"}
+			Reason: fmt.Sprintf("the licence is for %d hosts, and that many are activated", l.Machines),
+			Hint:   "give one of them up (`usher license release-host` there), or have the licence extended"}
 		return nil, nil
 	}
 	was, err := get[Released](tx.Bucket(released), activationKey(l.ID, q.agent))
@@ -294,8 +309,8 @@ func (g *Registry) newHost(tx *bbolt.Tx, q *question, l *Licence, terms *enforce
 	return a, nil
 }
 
-// goOn goes on with a host's chain, and notes what it says. It reports whether the request was answered before, and is answered
-// as then.
+// goOn goes on with a host's chain, and notes what it says. It reports whether the request was answered before, and is
+// answered as then.
 func (g *Registry) goOn(a *Activation, known bool, q *question, terms *enforcer.License, d *decision) (done bool) {
 	s := a.sequence(q.Call)
 	began := s.Issued != 0
@@ -304,7 +319,8 @@ func (g *Registry) goOn(a *Activation, known bool, q *question, terms *enforcer.
 	case known && i >= 0 && i == len(s.Nonces)-1 && q.now.Sub(a.Seen) <= doubledWithin:
 		d.chain = s.Chain
 		return true
-	case i >= 0 || q.Issued < min(s.Issued, q.now.Add(maxAhead).Unix()): // what is later was said before such dates were refused
+	// what is later was said before such dates were refused
+	case i >= 0 || q.Issued < min(s.Issued, q.now.Add(maxAhead).Unix()):
 		*d = decision{none: bad(409, "the request is older than one that was answered")}
 		return false
 	case q.Issued == s.Issued && len(s.Nonces) >= noncesKept:
@@ -327,8 +343,8 @@ func (g *Registry) goOn(a *Activation, known bool, q *question, terms *enforcer.
 	return false
 }
 
-// copied decides whether a request comes of a copy of the host that is known by its key, or of one that is taken for it. What is
-// a copy is noted on the host that is known; nothing else is changed.
+// copied decides whether a request comes of a copy of the host that is known by its key, or of one that is taken for
+// it. What is a copy is noted on the host that is known; nothing else is changed.
 func (g *Registry) copied(a *Activation, known bool, q *question, terms *enforcer.License, d *decision) bool {
 	s, block := a.sequence(q.Call), isBlockCall(q.Call)
 	anew := q.Call == online.CallActivate && q.Chain == "" && s.Chain != "" && !a.attempted(q)
@@ -360,7 +376,8 @@ func (g *Registry) copied(a *Activation, known bool, q *question, terms *enforce
 	if refused == nil {
 		return false
 	}
-	d.say(slog.LevelWarn, "a host may be a copy of another", "licence", a.License, "agent_key", a.AgentKey, "system_code", refused.System, "why", refused.Reason)
+	d.say(slog.LevelWarn, "a host may be a copy of another", "licence", a.License, "agent_key", a.AgentKey,
+		"system_code", refused.System, "why", refused.Reason)
 	*d = decision{refused: refused, log: d.log}
 	if known && (q.now.Sub(a.Marked) >= markEvery || !block && !chained && !a.Copied) { // else it is noted already
 		a.Marked = q.now
@@ -375,12 +392,14 @@ func (g *Registry) copied(a *Activation, known bool, q *question, terms *enforce
 
 func cloned(reason string) *online.Refusal {
 	return &online.Refusal{Code: string(enforcer.AgentKeyMismatch), System: online.SystemCloned, Reason: reason,
-		Hint: "remove the state folder and the agent's key on the copy, and activate it as a host of its own; if there is no copy, have the upstream's operator forgive the host: `usher upstream forgive`"}
+		Hint: "remove the state folder and the agent's key on the copy, and activate it as a host of its own; if " +
+			"there is no copy, have the upstream's operator forgive the host: `usher upstream forgive`"}
 }
 
 // note keeps what a request says of its host, within bounds.
 func (g *Registry) note(a *Activation, q *question, terms *enforcer.License, d *decision) {
-	a.Seen, a.Version, a.Components, a.Cores = q.now, clip(q.Version, maxVersion), boundedComponents(q.Components), q.Cores
+	a.Seen, a.Version, a.Components, a.Cores = q.now, clip(q.Version, maxVersion), boundedComponents(q.Components),
+		q.Cores
 	a.met(printOf(q.Components))
 	if q.Call == online.CallActivate && q.Chain == "" && q.Attempt != a.Attempt {
 		a.Attempt, a.Attempted = q.Attempt, q.now
@@ -396,12 +415,13 @@ func (g *Registry) note(a *Activation, q *question, terms *enforcer.License, d *
 		if a.Emergencies = append(a.Emergencies, e); len(a.Emergencies) > emergenciesKept {
 			a.Emergencies = a.Emergencies[1:]
 		}
-		d.say(slog.LevelWarn, "an operator has begun an emergency", "licence", a.License, "agent_key", a.AgentKey, "began", time.Unix(e.Began, 0).UTC(), "reason", e.Reason)
+		d.say(slog.LevelWarn, "an operator has begun an emergency", "licence", a.License, "agent_key", a.AgentKey,
+			"began", time.Unix(e.Began, 0).UTC(), "reason", e.Reason)
 	}
 }
 
-// sequence returns the sequence that a call belongs to: agents make calls for blocks beside the others, and each kind one
-// after the other.
+// sequence returns the sequence that a call belongs to: agents make calls for blocks beside the others, and each kind
+// one after the other.
 func (a *Activation) sequence(call string) *Sequence {
 	if isBlockCall(call) {
 		return &a.Blocks

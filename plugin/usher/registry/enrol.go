@@ -20,8 +20,8 @@ const (
 	maxNote      = 200 // bytes
 )
 
-// Token is what is kept of an enrolment token, which admits so many keys to one licence. The token itself is not kept: ID is a
-// public key that is derived of it, and whoever has the token signs with the private one.
+// Token is what is kept of an enrolment token, which admits so many keys to one licence. The token itself is not kept:
+// ID is a public key that is derived of it, and whoever has the token signs with the private one.
 type Token struct {
 	ID      string    `json:"id"` // of online.TokenID
 	License string    `json:"license"`
@@ -105,8 +105,8 @@ func tokensOf(tx *bbolt.Tx) (out []Token) {
 	return out
 }
 
-// tokenOf returns the token that a request proves to have, if it is good for the licence and the key, or why the one that it
-// proves to have is not.
+// tokenOf returns the token that a request proves to have, if it is good for the licence and the key, or why the one
+// that it proves to have is not.
 func (g *Registry) tokenOf(tx *bbolt.Tx, q *question) (good *Token, why string, err error) {
 	for _, id := range online.ProvenTokens(q.Request, q.agent) {
 		t, err := get[Token](tx.Bucket(enrolments), []byte(id))

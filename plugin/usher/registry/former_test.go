@@ -11,14 +11,15 @@ import (
 	"github.com/usher-agent/usher/plugin/usher/online"
 )
 
-// A store of before keys had to show the document keeps its hosts: they go on with what they were told, and show the document by
-// themselves when there is a renewal for them. A stranger whom it has admitted gets no document.
+// A store of before keys had to show the document keeps its hosts: they go on with what they were told, and show the
+// document by themselves when there is a renewal for them. A stranger whom it has admitted gets no document.
 func TestFormerStore(t *testing.T) {
 	o := openOffice(t, nil)
 	h, stranger := o.host(o.sign("L1", nil)), o.host(o.sign("L1", nil))
 	h.chain, stranger.chain = []byte("c2"), []byte("c2")
 	err := o.DB().Update(func(tx *bbolt.Tx) error {
-		licence, err := json.Marshal(map[string]any{"id": "L1", "product": "acme", "document": string(h.doc), "state": "active", "machines": 2, "added": o.clock()})
+		licence, err := json.Marshal(map[string]any{"id": "L1", "product": "acme", "document": string(h.doc),
+			"state": "active", "machines": 2, "added": o.clock()})
 		if err != nil {
 			return err
 		}
@@ -32,7 +33,8 @@ func TestFormerStore(t *testing.T) {
 			}
 			at := o.clock().Add(-time.Hour)
 			// As the former version wrote it: nonces of several seconds, and no word of what the host has shown.
-			record := fmt.Sprintf(`{"license":"L1","agent_key":%q,"activated":%q,"seen":%q,"issued":%d,"chain":"c2","previous":"c1","nonces":["bm9uY2Ux","bm9uY2Uy"],"version":"1.2","components":{"machine_id":["ab"]}}`,
+			record := fmt.Sprintf(
+				`{"license":"L1","agent_key":%q,"activated":%q,"seen":%q,"issued":%d,"chain":"c2","previous":"c1","nonces":["bm9uY2Ux","bm9uY2Uy"],"version":"1.2","components":{"machine_id":["ab"]}}`,
 				thumb, at.Format(time.RFC3339), at.Format(time.RFC3339), at.Unix())
 			if err := tx.Bucket([]byte("activations")).Put([]byte("L1\x00"+thumb), []byte(record)); err != nil {
 				return err

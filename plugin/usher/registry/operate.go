@@ -42,7 +42,8 @@ func (g *Registry) record(document []byte, machines int64, now time.Time) (*Lice
 	if g.cfg.Site && l.SiteServer != g.own {
 		return nil, g.notOurs(l.ID)
 	}
-	return &Licence{ID: l.ID, Product: l.Product, Licensee: l.Licensee, Document: string(document), State: StateActive, Machines: machines, Added: now}, nil
+	return &Licence{ID: l.ID, Product: l.Product, Licensee: l.Licensee, Document: string(document), State: StateActive,
+		Machines: machines, Added: now}, nil
 }
 
 // Add takes a document into the store, or a later issue of one that is there.
@@ -140,17 +141,19 @@ func (g *Registry) change(id string, f func(*Licence) error) (l *Licence, err er
 	return l, err
 }
 
-// Forget gives up a host's place, and what is known of it: one that is gone, or one to begin anew. agent is the beginning of
-// its key's thumbprint. No old request of the host's takes the place again.
+// Forget gives up a host's place, and what is known of it: one that is gone, or one to begin anew. agent is the
+// beginning of its key's thumbprint. No old request of the host's takes the place again.
 func (g *Registry) Forget(id, agent string) (n int, err error) {
 	return g.each(id, agent, func(tx *bbolt.Tx, a *Activation) error {
-		return release(tx, &Activation{License: a.License, AgentKey: a.AgentKey, Sequence: Sequence{Issued: a.Issued, Nonces: a.Nonces},
-			Blocks: Sequence{Issued: a.Blocks.Issued, Nonces: a.Blocks.Nonces}}, g.cfg.Now(), usher.DefaultReactivations)
+		return release(tx, &Activation{License: a.License, AgentKey: a.AgentKey,
+			Sequence: Sequence{Issued: a.Issued, Nonces: a.Nonces},
+			Blocks:   Sequence{Issued: a.Blocks.Issued, Nonces: a.Blocks.Nonces}}, g.cfg.Now(),
+			usher.DefaultReactivations)
 	})
 }
 
-// Forgive lets a host go on that was refused as a copy, or because it had started anew too often: whichever host calls first goes
-// on, from whatever it has, and the count begins at nought. It keeps its place.
+// Forgive lets a host go on that was refused as a copy, or because it had started anew too often: whichever host calls
+// first goes on, from whatever it has, and the count begins at nought. It keeps its place.
 func (g *Registry) Forgive(id, agent string) (n int, err error) {
 	return g.each(id, agent, func(tx *bbolt.Tx, a *Activation) error {
 		a.ClonedAt, a.Again = time.Time{}, Again{Forgiven: g.cfg.Now()}

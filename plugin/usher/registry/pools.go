@@ -17,16 +17,18 @@ import (
 	"github.com/usher-agent/usher/plugin/usher/online"
 )
 
-// DefaultBlockTTL is for how long a block is given where nothing else was said: a dead agent's slots are others' after so
-// long, and an agent goes on for nearly so long without the server.
+// DefaultBlockTTL is for how long a block is given where nothing else was said: a dead agent's slots are others' after
+// so long, and an agent goes on for nearly so long without the server.
 const DefaultBlockTTL = 2 * time.Minute
 
 var blocksBucket = []byte("blocks")
 
 // Pools serves blocks of slots to agents, each known by its key's thumbprint.
 type Pools interface {
-	CheckOut(agent string, l *enforcer.License, r *online.BlockRequest, had map[string]Had) (*online.BlockReply, *online.Refusal, error)
-	Extend(agent string, l *enforcer.License, r *online.BlockRequest, had map[string]Had) (*online.BlockReply, *online.Refusal, error)
+	CheckOut(agent string, l *enforcer.License, r *online.BlockRequest,
+		had map[string]Had) (*online.BlockReply, *online.Refusal, error)
+	Extend(agent string, l *enforcer.License, r *online.BlockRequest,
+		had map[string]Had) (*online.BlockReply, *online.Refusal, error)
 	Return(agent string, r *online.BlockRequest) error
 	// Knows reports whether an agent may have a block of an id.
 	Knows(id string) bool
@@ -52,9 +54,9 @@ type Blocks struct {
 	unstamped  bool          // it was logged that the stamp cannot be written
 }
 
-// ServePools has the registry serve blocks for at most ttl (zero: DefaultBlockTTL), in whole seconds. up is the time since
-// boot (CLOCK_BOOTTIME): wall clocks are set. Every block that is kept has its whole time again, for nobody has watched the
-// clock meanwhile.
+// ServePools has the registry serve blocks for at most ttl (zero: DefaultBlockTTL), in whole seconds. up is the time
+// since boot (CLOCK_BOOTTIME): wall clocks are set. Every block that is kept has its whole time again, for nobody has
+// watched the clock meanwhile.
 func (g *Registry) ServePools(ttl time.Duration, up func() time.Duration) error {
 	if ttl == 0 {
 		ttl = DefaultBlockTTL
@@ -119,20 +121,24 @@ func (p *Blocks) keep(c change) error {
 }
 
 // CheckOut gives a block, or says why not.
-func (p *Blocks) CheckOut(agent string, l *enforcer.License, r *online.BlockRequest, had map[string]Had) (*online.BlockReply, *online.Refusal, error) {
+func (p *Blocks) CheckOut(agent string, l *enforcer.License, r *online.BlockRequest,
+	had map[string]Had) (*online.BlockReply, *online.Refusal, error) {
 	return p.decide(agent, l, r, had, p.blocks.checkOut)
 }
 
 // Extend gives a block more time, and perhaps another size.
-func (p *Blocks) Extend(agent string, l *enforcer.License, r *online.BlockRequest, had map[string]Had) (*online.BlockReply, *online.Refusal, error) {
+func (p *Blocks) Extend(agent string, l *enforcer.License, r *online.BlockRequest,
+	had map[string]Had) (*online.BlockReply, *online.Refusal, error) {
 	return p.decide(agent, l, r, had, p.blocks.extend)
 }
 
-func (p *Blocks) decide(agent string, l *enforcer.License, r *online.BlockRequest, had map[string]Had, how func(*ask) (*Block, change, *online.Refusal)) (*online.BlockReply, *online.Refusal, error) {
+func (p *Blocks) decide(agent string, l *enforcer.License, r *online.BlockRequest, had map[string]Had,
+	how func(*ask) (*Block, change, *online.Refusal)) (*online.BlockReply, *online.Refusal, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	copied := *r
-	a := &ask{agent: agent, license: l, BlockRequest: &copied, had: had, newID: newChain(), now: p.up(), wall: p.now().UTC(), ttl: p.ttl}
+	a := &ask{agent: agent, license: l, BlockRequest: &copied, had: had, newID: newChain(), now: p.up(),
+		wall: p.now().UTC(), ttl: p.ttl}
 	x, c, refused := how(a)
 	if refused != nil {
 		return nil, refused, nil
@@ -140,10 +146,12 @@ func (p *Blocks) decide(agent string, l *enforcer.License, r *online.BlockReques
 	if err := p.keep(c); err != nil {
 		return nil, nil, err
 	}
-	return &online.BlockReply{ID: x.ID, Pool: x.Pool, Slots: x.size(), Seconds: a.seconds(), Wanted: p.blocks.wanted(share{x.License, x.Pool}, agent, a.now)}, nil, nil
+	return &online.BlockReply{ID: x.ID, Pool: x.Pool, Slots: x.size(), Seconds: a.seconds(),
+		Wanted: p.blocks.wanted(share{x.License, x.Pool}, agent, a.now)}, nil, nil
 }
 
-// Knows reports whether an agent may have a block of an id: one that is not in the store may be had while that may be an old copy.
+// Knows reports whether an agent may have a block of an id: one that is not in the store may be had while that may be
+// an old copy.
 func (p *Blocks) Knows(id string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -185,7 +193,8 @@ func (g *Registry) OutBlocks() (out []OutBlock) {
 		}
 	}
 	slices.SortFunc(out, func(a, b OutBlock) int {
-		return cmp.Or(strings.Compare(a.License, b.License), strings.Compare(a.Pool, b.Pool), a.Taken.Compare(b.Taken), strings.Compare(a.ID, b.ID))
+		return cmp.Or(strings.Compare(a.License, b.License), strings.Compare(a.Pool, b.Pool), a.Taken.Compare(b.Taken),
+			strings.Compare(a.ID, b.ID))
 	})
 	return out
 }

@@ -29,13 +29,15 @@ func (o *office) seats(id string, n int64, change func(*usher.Claims)) []byte {
 
 // block makes the request of a call for blocks.
 func (h *host) block() plugin.Request {
-	r := plugin.Request{LicenseID: usher.Describe(h.doc).ID, Product: "acme", Document: h.doc, State: h.chain, Nonce: make([]byte, 32)}
+	r := plugin.Request{LicenseID: usher.Describe(h.doc).ID, Product: "acme", Document: h.doc, State: h.chain,
+		Nonce: make([]byte, 32)}
 	rand.Read(r.Nonce)
 	return r
 }
 
 func (h *host) checkOut(n int64) (*plugin.Block, error) {
-	b, err := h.CheckOut(context.Background(), &plugin.CheckOut{Request: h.block(), Pool: "seats", Slots: n, AtLeast: 1, For: time.Minute, Token: rand.Text()})
+	b, err := h.CheckOut(context.Background(),
+		&plugin.CheckOut{Request: h.block(), Pool: "seats", Slots: n, AtLeast: 1, For: time.Minute, Token: rand.Text()})
 	if err == nil {
 		h.chain = b.State
 	}
@@ -86,7 +88,8 @@ func TestServePools(t *testing.T) {
 	if err := o.Registry.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if o.Registry, err = registry.Open(registry.Config{Dir: o.dir, Signer: o.signer, Now: o.clock, RunDir: run, BootID: "boot"}); err != nil {
+	if o.Registry, err = registry.Open(registry.Config{Dir: o.dir, Signer: o.signer, Now: o.clock, RunDir: run,
+		BootID: "boot"}); err != nil {
 		t.Fatal(err)
 	}
 	o.serve(t)
@@ -146,7 +149,8 @@ func TestBlocksAndCopies(t *testing.T) {
 	}
 }
 
-// A site server signs with a key of its own. Its word counts for blocks, of the licences that name it, and for nothing else.
+// A site server signs with a key of its own. Its word counts for blocks, of the licences that name it, and for nothing
+// else.
 func TestSiteServer(t *testing.T) {
 	private, public, err := issue.MakeKey(t.TempDir(), "site", "")
 	if err != nil {
@@ -183,9 +187,12 @@ func TestSiteServer(t *testing.T) {
 	_, err = a.checkOut(1)
 	o.refused(err, plugin.Misconfigured, "", "because")
 	// A licence that names another server, or none: it does not serve it, and were it to, no agent would believe it.
-	for id, change := range map[string]func(*usher.Claims){"L2": nil, "L3": func(c *usher.Claims) { c.SiteServer = &usher.Confirmation{Thumbprint: strings.Repeat("A", 43)} }} {
+	for id, change := range map[string]func(*usher.Claims){"L2": nil, "L3": func(c *usher.Claims) {
+		c.SiteServer = &usher.Confirmation{Thumbprint: strings.Repeat("A", 43)}
+	}} {
 		other := o.seats(id, 8, change)
-		if _, err := o.Admit(other); !errors.Is(err, registry.ErrRefused) || !strings.Contains(err.Error(), "--site-server") {
+		if _, err := o.Admit(other); !errors.Is(err, registry.ErrRefused) ||
+			!strings.Contains(err.Error(), "--site-server") {
 			t.Errorf("%s: %v", id, err)
 		}
 		_, err := o.host(other).checkOut(1)
@@ -226,7 +233,8 @@ func TestBudgeterConforms(t *testing.T) {
 			return &r
 		}
 	}
-	for _, err := range plugintest.CheckUpstream(h.Client, plugintest.UpstreamSamples{Request: request(doc), Refused: request(suspended), Pool: "seats"}) {
+	for _, err := range plugintest.CheckUpstream(h.Client,
+		plugintest.UpstreamSamples{Request: request(doc), Refused: request(suspended), Pool: "seats"}) {
 		t.Error(err)
 	}
 }

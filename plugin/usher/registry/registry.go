@@ -28,16 +28,18 @@ import (
 type Config struct {
 	Dir    string        // of the store; one registry a folder
 	Signer *issue.Signer // signs replies, and renewed licences
-	// Site says that Signer's key is not a vendor's but a site server's own: it serves blocks of slots alone, of the licences
-	// that Anchors verify and that name that key.
+	// Site says that Signer's key is not a vendor's but a site server's own: it serves blocks of slots alone, of the
+	// licences that Anchors verify and that name that key.
 	Site     bool
 	Anchors  []plugin.Anchor // further keys that licences are signed with; the signer's own need not be named
 	Machines int64           // hosts that a licence may be activated on, where nothing else was said; 0: any number
 	Pools    Pools           // serves blocks of slots; nil: none are served
-	// RequireEnrolment says that the licence document alone admits no key that is unknown: it needs a token, see [Registry.NewToken].
+	// RequireEnrolment says that the licence document alone admits no key that is unknown: it needs a token, see
+	// [Registry.NewToken].
 	RequireEnrolment bool
-	// RunDir is a folder that does not outlive a start of the host, and is not backed up with Dir. With BootID, which tells the starts
-	// of the host apart, it shows that a store is the latest. Empty: after each start no new blocks are given for a block's time.
+	// RunDir is a folder that does not outlive a start of the host, and is not backed up with Dir. With BootID, which
+	// tells the starts of the host apart, it shows that a store is the latest. Empty: after each start no new blocks
+	// are given for a block's time.
 	RunDir, BootID string
 	Now            func() time.Time
 	Log            *slog.Logger
@@ -103,8 +105,8 @@ var (
 	enrolments  = []byte("enrolments") // tokens
 )
 
-// noncesKept is how many requests of one second a host may make: their nonces are remembered, and older ones are told by their
-// date.
+// noncesKept is how many requests of one second a host may make: their nonces are remembered, and older ones are told
+// by their date.
 const noncesKept = 64
 
 // emergenciesKept is how many emergencies of a host are remembered.
@@ -148,7 +150,8 @@ func Open(cfg Config) (*Registry, error) {
 	}
 	db, err := bbolt.Open(filepath.Join(cfg.Dir, "registry.db"), 0o600, &bbolt.Options{Timeout: time.Second})
 	if errors.Is(err, bbolterrors.ErrTimeout) {
-		return nil, fmt.Errorf("store %s: another process is using it; stop that one, or give this one a folder of its own", cfg.Dir)
+		return nil, fmt.Errorf(
+			"store %s: another process is using it; stop that one, or give this one a folder of its own", cfg.Dir)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("store: %w", err)
@@ -211,8 +214,8 @@ func bad(status int, format string, args ...any) *Answer {
 	return &Answer{Status: status, Detail: fmt.Sprintf(format, args...)}
 }
 
-// Handle decides one request of the agent with the key agent. Nothing is written for a caller that is refused, but that a known
-// host is a copy.
+// Handle decides one request of the agent with the key agent. Nothing is written for a caller that is refused, but that
+// a known host is a copy.
 func (g *Registry) Handle(r *online.Request, agent string) (*Answer, error) {
 	if g.cfg.Site && !isBlockCall(r.Call) {
 		// It could not sign an answer that an agent would believe.
@@ -276,7 +279,8 @@ func (g *Registry) more(reply *online.Reply, r *online.Request, agent string, l 
 		return nil
 	}
 	if g.cfg.Pools == nil || r.Block == nil {
-		reply.Refused = &online.Refusal{System: plugin.SystemNoPools, Reason: "this upstream serves no slots", Hint: "run it with --serve-pools"}
+		reply.Refused = &online.Refusal{System: plugin.SystemNoPools, Reason: "this upstream serves no slots",
+			Hint: "run it with --serve-pools"}
 		return nil
 	}
 	switch r.Call {
@@ -310,7 +314,8 @@ func (g *Registry) hosts(b *bbolt.Bucket, license string, terms *enforcer.Licens
 	return n
 }
 
-// prune forgets the hosts of a licence that have not been seen for a month: pods come and go, each with a key of its own.
+// prune forgets the hosts of a licence that have not been seen for a month: pods come and go, each with a key of its
+// own.
 func prune(b *bbolt.Bucket, license string, now time.Time) error {
 	for _, a := range hostsOf(b, license) {
 		if now.Sub(a.Seen) > 30*24*time.Hour {

@@ -117,8 +117,13 @@ func (o *office) host(doc []byte) *host {
 func (o *office) hostWith(key ed25519.PrivateKey, doc []byte) *host {
 	o.t.Helper()
 	h := &host{o: o, key: key, doc: doc}
-	c, err := online.NewClient(online.Config{URL: o.server.URL, Key: key, HTTP: o.server.Client(), Now: func() time.Time { return o.clock().Add(-h.slow) },
-		Anchors: func() []plugin.Anchor { return []plugin.Anchor{o.signer.Anchor} }, Activated: func(_, w string) { h.said = w },
+	c, err := online.NewClient(online.Config{URL: o.server.URL, Key: key, HTTP: o.server.Client(),
+		Now: func() time.Time {
+			return o.clock().Add(-h.slow)
+		},
+		Anchors: func() []plugin.Anchor {
+			return []plugin.Anchor{o.signer.Anchor}
+		}, Activated: func(_, w string) { h.said = w },
 		Enrolment: func() ([]string, error) { return h.tokens, nil }})
 	if err != nil {
 		o.t.Fatal(err)
@@ -131,7 +136,8 @@ func (o *office) hostWith(key ed25519.PrivateKey, doc []byte) *host {
 func (h *host) ask(call func(context.Context, *plugin.Request) (*plugin.Reply, error)) (*plugin.Reply, error) {
 	h.n++
 	l := usher.Describe(h.doc)
-	r := &plugin.Request{LicenseID: l.ID, Product: "acme", Document: h.doc, State: h.chain, Nonce: []byte(fmt.Sprintf("%016d%s", h.n, h.key[:8]))}
+	r := &plugin.Request{LicenseID: l.ID, Product: "acme", Document: h.doc, State: h.chain,
+		Nonce: []byte(fmt.Sprintf("%016d%s", h.n, h.key[:8]))}
 	reply, err := call(context.Background(), r)
 	if err == nil {
 		h.chain = reply.State
@@ -232,7 +238,8 @@ func TestStates(t *testing.T) {
 	}
 }
 
-// Two hosts that go on with one state and key are told apart: whoever comes with what another has gone on from is refused.
+// Two hosts that go on with one state and key are told apart: whoever comes with what another has gone on from is
+// refused.
 func TestClone(t *testing.T) {
 	o := openOffice(t, nil)
 	h := o.host(o.sign("L1", nil))
@@ -254,8 +261,8 @@ func TestClone(t *testing.T) {
 	}
 }
 
-// A reply that was lost costs nothing: the state before it is good once more. A request that the way there has doubled changes
-// nothing.
+// A reply that was lost costs nothing: the state before it is good once more. A request that the way there has doubled
+// changes nothing.
 func TestLostReply(t *testing.T) {
 	o := openOffice(t, nil)
 	h := o.host(o.sign("L1", nil))
@@ -333,7 +340,8 @@ func TestStoreLost(t *testing.T) {
 
 func TestOneProcess(t *testing.T) {
 	o := openOffice(t, nil)
-	if _, err := registry.Open(registry.Config{Dir: o.dir, Signer: o.signer}); err == nil || !strings.Contains(err.Error(), "another process is using it") {
+	if _, err := registry.Open(registry.Config{Dir: o.dir, Signer: o.signer}); err == nil ||
+		!strings.Contains(err.Error(), "another process is using it") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -383,7 +391,8 @@ func TestMutualTLS(t *testing.T) {
 	o.server.StartTLS()
 	h := o.host(o.sign("L1", nil))
 	cert := func(key ed25519.PrivateKey) tls.Certificate {
-		der, err := x509.CreateCertificate(nil, &x509.Certificate{SerialNumber: big.NewInt(1)}, &x509.Certificate{SerialNumber: big.NewInt(1)}, key.Public(), key)
+		der, err := x509.CreateCertificate(nil, &x509.Certificate{SerialNumber: big.NewInt(1)},
+			&x509.Certificate{SerialNumber: big.NewInt(1)}, key.Public(), key)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -422,7 +431,8 @@ func TestEmergenciesAreTold(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := all[0].Hosts[0].Emergencies
-	if len(got) != 1 || got[0] != (online.Emergency{Began: began.Unix(), Ends: began.Add(72 * time.Hour).Unix(), Reason: "the line is cut"}) {
+	if len(got) != 1 || got[0] !=
+		(online.Emergency{Began: began.Unix(), Ends: began.Add(72 * time.Hour).Unix(), Reason: "the line is cut"}) {
 		t.Errorf("%+v", got)
 	}
 }

@@ -72,8 +72,10 @@ func (g *Registry) Serve(ctx context.Context, c ServeConfig) error {
 }
 
 func server(h http.Handler, log *slog.Logger) *http.Server {
-	return &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: 30 * time.Second,
-		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
+	return &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second,
+		WriteTimeout: 30 * time.Second,
+		IdleTimeout:  2 * time.Minute, MaxHeaderBytes: 16 << 10,
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
 }
 
 func closed(err error) error {
@@ -83,8 +85,8 @@ func closed(err error) error {
 	return err
 }
 
-// adminSocket listens for operators. The store's lock says that no other registry has the folder, so a socket that is left
-// over is nobody's.
+// adminSocket listens for operators. The store's lock says that no other registry has the folder, so a socket that is
+// left over is nobody's.
 func adminSocket(path string) (net.Listener, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("operators' socket: %w", err)

@@ -14,10 +14,14 @@ func (g *Registry) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/{call}", g.serve)
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
-		// Metrics name licences. This text is no exposition format, so that a scraper that is set to this listener fails and shows why.
-		io.WriteString(w, "Metrics have a listener of their own: usher upstream --metrics-listen ADDR\n") //nolint:errcheck // the caller has gone
+		// Metrics name licences. This text is no exposition format, so that a scraper that is set to this listener
+		// fails and shows why.
+		io.WriteString(w,
+			"Metrics have a listener of their own: usher upstream --metrics-listen ADDR\n") //nolint:errcheck // the caller has gone
 	})
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok\n") }) //nolint:errcheck // the prober has gone
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		io.WriteString(w, "ok\n")
+	}) //nolint:errcheck // the prober has gone
 	return mux
 }
 
@@ -27,7 +31,8 @@ func (g *Registry) serve(w http.ResponseWriter, req *http.Request) {
 		g.cfg.Answered(callLabel(call), "bad_request")
 		w.Header().Set("Content-Type", "application/problem+json")
 		w.WriteHeader(status)
-		json.NewEncoder(w).Encode(map[string]any{"status": status, "title": http.StatusText(status), "detail": detail}) //nolint:errcheck // the caller has gone
+		json.NewEncoder(w).Encode(map[string]any{"status": status, "title": http.StatusText(status),
+			"detail": detail}) //nolint:errcheck // the caller has gone
 	}
 	b, err := io.ReadAll(http.MaxBytesReader(w, req.Body, online.MaxMessage))
 	if err != nil {

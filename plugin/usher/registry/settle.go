@@ -18,12 +18,15 @@ import (
 	"github.com/usher-agent/usher/plugin/usher/online"
 )
 
-// A server that starts on an old copy of its folder does not know of the blocks that it has given since. Two things keep it from
-// giving their slots again:
+// A server that starts on an old copy of its folder does not know of the blocks that it has given since. Two things
+// keep it from giving their slots again:
 //
-//   - a stamp outside of the folder says how often the store has been changed. A store that the stamp does not fit may be an old one:
-//     no new block is given, and none grows, until all that may have been given before are over. Blocks that agents have go on.
-//   - each answer carries, sealed by the server, what the agent has and how often it was answered. Agents show it with their next
+//   - a stamp outside of the folder says how often the store has been changed. A store that the stamp does not fit may
+// be an old one:
+//     no new block is given, and none grows, until all that may have been given before are over. Blocks that agents
+// have go on.
+//   - each answer carries, sealed by the server, what the agent has and how often it was answered. Agents show it with
+// their next
 //     request. So the server hears that its store is old, and takes over the blocks that it does not know of.
 
 var meta = []byte("meta")
@@ -36,7 +39,8 @@ var (
 	metaSeconds    = []byte("seconds")    // the longest that blocks were given for when the server ran last
 )
 
-// markFile lies beside the store and says that it has given blocks. A folder that has the mark and not the store has lost it.
+// markFile lies beside the store and says that it has given blocks. A folder that has the mark and not the store has
+// lost it.
 const markFile = "pools-served"
 
 // identity reads what tells the store from others, and makes it where there is none.
@@ -77,8 +81,8 @@ type stamp struct {
 // stampSize is the size of a stamp in bytes: it is always written at once, over the one before.
 const stampSize = 160
 
-// openStamp opens the stamp of the store in a folder, and reports whether it fits: the same start of the host, the same store, and
-// as many changes. One change more is the store's when the server was killed between the two.
+// openStamp opens the stamp of the store in a folder, and reports whether it fits: the same start of the host, the same
+// store, and as many changes. One change more is the store's when the server was killed between the two.
 func openStamp(dir, name, boot, id string, generation int64) (s *stamp, fits, there bool, err error) {
 	s = &stamp{boot: boot, id: id}
 	if dir == "" || boot == "" {
@@ -95,7 +99,8 @@ func openStamp(dir, name, boot, id string, generation int64) (s *stamp, fits, th
 	n, _ := f.ReadAt(b, 0)
 	s.file = f
 	there = n == stampSize
-	fits = there && (string(b) == s.text(generation, false) || generation > 0 && string(b) == s.text(generation-1, false))
+	fits = there && (string(b) == s.text(generation, false) ||
+		generation > 0 && string(b) == s.text(generation-1, false))
 	return s, fits, there, nil
 }
 
@@ -107,8 +112,8 @@ func (s *stamp) text(generation int64, settling bool) string {
 	return fmt.Sprintf("%-*.*s\n", stampSize-1, stampSize-1, t)
 }
 
-// write says that the store was changed so often. A stamp that cannot be written is made to fit nothing, and one that is written while
-// the server settles fits nothing either: one that is started meanwhile begins to settle again.
+// write says that the store was changed so often. A stamp that cannot be written is made to fit nothing, and one that
+// is written while the server settles fits nothing either: one that is started meanwhile begins to settle again.
 func (s *stamp) write(generation int64, settling bool) error {
 	if s.file == nil {
 		return nil
@@ -134,8 +139,8 @@ func stampName(key, dir string) string {
 	return base64.RawURLEncoding.EncodeToString(sum[:15]) + ".stamp"
 }
 
-// start finds out whether the store is the latest, and has the server settle where that cannot be shown. tx is the transaction in
-// which the blocks were read, new says that the store has never given blocks.
+// start finds out whether the store is the latest, and has the server settle where that cannot be shown. tx is the
+// transaction in which the blocks were read, new says that the store has never given blocks.
 func (p *Blocks) start(g *Registry, tx *bbolt.Tx, new bool) error {
 	b := tx.Bucket(meta)
 	p.generation = getNumber(b, metaGeneration)
@@ -145,9 +150,11 @@ func (p *Blocks) start(g *Registry, tx *bbolt.Tx, new bool) error {
 	}
 	var fits, there bool
 	var err error
-	p.stamp, fits, there, err = openStamp(g.cfg.RunDir, stampName(g.own, g.cfg.Dir), g.cfg.BootID, g.store, p.generation)
+	p.stamp, fits, there, err = openStamp(g.cfg.RunDir, stampName(g.own, g.cfg.Dir), g.cfg.BootID, g.store,
+		p.generation)
 	if err != nil {
-		g.cfg.Log.Warn("the server cannot show after its next start that its store is the latest", "error", err, "hint", "name a folder that it may write to with --runtime-dir")
+		g.cfg.Log.Warn("the server cannot show after its next start that its store is the latest", "error", err, "hint",
+			"name a folder that it may write to with --runtime-dir")
 	}
 	mark := filepath.Join(g.cfg.Dir, markFile)
 	_, err = os.Lstat(mark)
@@ -155,7 +162,10 @@ func (p *Blocks) start(g *Registry, tx *bbolt.Tx, new bool) error {
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return err
 	case err != nil:
-		if err := os.WriteFile(mark, []byte("This folder's server has given blocks of slots. Keep this file with registry.db: see the documentation of the upstream.\n"), 0o600); err != nil {
+		if err := os.WriteFile(mark,
+			[]byte(
+				"This folder's server has given blocks of slots. Keep this file with registry.db: see the "+
+					"documentation of the upstream.\n"), 0o600); err != nil {
 			return err
 		}
 	}
@@ -173,7 +183,8 @@ func (p *Blocks) start(g *Registry, tx *bbolt.Tx, new bool) error {
 func (p *Blocks) settle(why string) {
 	p.blocks.settling = max(p.blocks.settling, p.up()+p.longest)
 	p.restamp()
-	p.log.Warn("no new slots are given for a while: "+why+", and slots that others have must not be given twice", "for", p.longest)
+	p.log.Warn("no new slots are given for a while: "+why+", and slots that others have must not be given twice", "for",
+		p.longest)
 }
 
 // restamp says outside of the store how often that was changed. p.mu is held.
@@ -185,8 +196,8 @@ func (p *Blocks) restamp() {
 	p.unstamped = err != nil
 }
 
-// Aged has the server settle, for the store does not know of what an agent was answered at a time. What was given then is over by
-// itself a block's time later.
+// Aged has the server settle, for the store does not know of what an agent was answered at a time. What was given then
+// is over by itself a block's time later.
 func (p *Blocks) Aged(at time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -199,5 +210,7 @@ func (p *Blocks) Aged(at time.Time) {
 // settlingRefusal says until when there are no new slots, in the same words for each caller.
 func settlingRefusal(a *ask, until time.Duration) *online.Refusal {
 	return &online.Refusal{System: plugin.SystemSettling, Hint: "the agent tries again by itself",
-		Reason: fmt.Sprintf("the server cannot show that its store is the latest, and gives no new slots before %s, so that none is given twice", a.wall.Add(until-a.now).Round(time.Second).Format(time.RFC3339))}
+		Reason: fmt.Sprintf(
+			"the server cannot show that its store is the latest, and gives no new slots before %s, so that none is "+
+				"given twice", a.wall.Add(until-a.now).Round(time.Second).Format(time.RFC3339))}
 }

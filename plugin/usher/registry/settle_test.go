@@ -36,7 +36,8 @@ func (p *place) restart(do func()) {
 	}
 	do()
 	var err error
-	if p.Registry, err = registry.Open(registry.Config{Dir: p.dir, Signer: p.signer, Now: p.clock, RunDir: p.run, BootID: p.boot}); err != nil {
+	if p.Registry, err = registry.Open(registry.Config{Dir: p.dir, Signer: p.signer, Now: p.clock, RunDir: p.run,
+		BootID: p.boot}); err != nil {
 		p.t.Fatal(err)
 	}
 	p.serve(p.t)
@@ -82,8 +83,9 @@ func (p *place) goesOn(when string, h *host, b *plugin.Block) {
 	}
 }
 
-// A server that is started on an old copy of its folder gives nothing that agents have: neither those that the copy knows nor those
-// that it does not. They go on, nobody is taken for a copy, and when all that may be out is known, the rest is given again.
+// A server that is started on an old copy of its folder gives nothing that agents have: neither those that the copy
+// knows nor those that it does not. They go on, nobody is taken for a copy, and when all that may be out is known, the
+// rest is given again.
 func TestOldCopyOfTheFolder(t *testing.T) {
 	p := openPlace(t)
 	doc := p.seats("L1", 8, func(c *usher.Claims) { c.Heartbeat = &usher.Period{Every: 600} })
@@ -146,13 +148,18 @@ func TestWhichStoreIsTheLatest(t *testing.T) {
 		do      func(p *place)
 		settles bool
 	}{
-		"as it was":                {func(*place) {}, false},
-		"another start":            {func(p *place) { p.boot = "start 2" }, true},
-		"no start is known":        {func(p *place) { p.boot = "" }, true},
-		"no folder for the stamp":  {func(p *place) { p.run = "" }, true},
-		"another folder":           {func(p *place) { p.run = p.t.TempDir() }, true},
-		"a lost store":             {func(p *place) { succeed(p.t, os.Remove(filepath.Join(p.dir, "registry.db"))) }, true},
-		"a lost store and a start": {func(p *place) { succeed(p.t, os.Remove(filepath.Join(p.dir, "registry.db"))); p.boot = "start 2" }, true},
+		"as it was":               {func(*place) {}, false},
+		"another start":           {func(p *place) { p.boot = "start 2" }, true},
+		"no start is known":       {func(p *place) { p.boot = "" }, true},
+		"no folder for the stamp": {func(p *place) { p.run = "" }, true},
+		"another folder":          {func(p *place) { p.run = p.t.TempDir() }, true},
+		"a lost store": {func(p *place) {
+			succeed(p.t, os.Remove(filepath.Join(p.dir, "registry.db")))
+		}, true},
+		"a lost store and a start": {func(p *place) {
+			succeed(p.t, os.Remove(filepath.Join(p.dir, "registry.db")))
+			p.boot = "start 2"
+		}, true},
 		"a store of a former version": {func(p *place) {
 			db, err := bbolt.Open(filepath.Join(p.dir, "registry.db"), 0o600, nil)
 			succeed(p.t, err)
@@ -186,8 +193,8 @@ func TestWhichStoreIsTheLatest(t *testing.T) {
 	}
 }
 
-// The stamp was put back with the store, as in a snapshot of a whole machine: the server hears it from the first agent that it has
-// answered since, and is careful from then on.
+// The stamp was put back with the store, as in a snapshot of a whole machine: the server hears it from the first agent
+// that it has answered since, and is careful from then on.
 func TestAgentsTellOfAnOldStore(t *testing.T) {
 	p := openPlace(t)
 	doc := p.seats("L1", 8, nil)

@@ -36,7 +36,9 @@ func (o *office) stranger(call string, change func(*online.Request)) *online.Rep
 // say asks in the name of a key.
 func (o *office) say(key ed25519.PrivateKey, call string, change func(*online.Request)) *online.Reply {
 	o.t.Helper()
-	r := &online.Request{Call: call, Issued: o.clock().Unix(), Nonce: base64.RawURLEncoding.EncodeToString([]byte(fmt.Sprintf("%032d", time.Now().UnixNano()))), License: "L1", Product: "acme"}
+	r := &online.Request{Call: call, Issued: o.clock().Unix(),
+		Nonce: base64.RawURLEncoding.EncodeToString([]byte(fmt.Sprintf("%032d", time.Now().UnixNano()))), License: "L1",
+		Product: "acme"}
 	if change != nil {
 		change(r)
 	}
@@ -74,8 +76,8 @@ func (o *office) hosts(id string) []registry.Activation {
 	return nil
 }
 
-// Whoever knows a licence's id and product, and no more, gets nothing of the licence: no place, no slot, no document, no word of
-// its state.
+// Whoever knows a licence's id and product, and no more, gets nothing of the licence: no place, no slot, no document,
+// no word of its state.
 func TestStrangers(t *testing.T) {
 	o := openOffice(t, func(c *registry.Config) { c.Machines = 2 })
 	o.serve(t)
@@ -85,17 +87,20 @@ func TestStrangers(t *testing.T) {
 	must(t, reply, err)
 	other := openOffice(t, nil)
 	for name, change := range map[string]func(*online.Request){
-		"without a document":          func(r *online.Request) { r.Dated = 1 },
-		"with another's document":     func(r *online.Request) { r.Document = string(other.sign("L1", nil)) },
-		"with another licence's":      func(r *online.Request) { r.Document = string(o.sign("L2", nil)) },
-		"with an unsigned copy":       func(r *online.Request) { r.Document = string(doc[:len(doc)-8]) + "AAAAAAA\n" },
-		"with a chain":                func(r *online.Request) { r.Chain = string(h.chain) },
-		"with an unknown token":       func(r *online.Request) { r.Enrolment = []online.Enrolment{{Token: online.TokenID("x"), Proof: "AAAA"}} },
+		"without a document":      func(r *online.Request) { r.Dated = 1 },
+		"with another's document": func(r *online.Request) { r.Document = string(other.sign("L1", nil)) },
+		"with another licence's":  func(r *online.Request) { r.Document = string(o.sign("L2", nil)) },
+		"with an unsigned copy":   func(r *online.Request) { r.Document = string(doc[:len(doc)-8]) + "AAAAAAA\n" },
+		"with a chain":            func(r *online.Request) { r.Chain = string(h.chain) },
+		"with an unknown token": func(r *online.Request) {
+			r.Enrolment = []online.Enrolment{{Token: online.TokenID("x"), Proof: "AAAA"}}
+		},
 		"from an early clock":         func(r *online.Request) { r.Issued = 1 },
 		"with much to say":            func(r *online.Request) { r.Version = strings.Repeat("v", 200_000) },
 		"with the document elsewhere": func(r *online.Request) { r.Product = string(doc) },
 	} {
-		for _, call := range []string{online.CallActivate, online.CallCheckOut, online.CallHeartbeat, online.CallCheckIn, online.CallExtend} {
+		for _, call := range []string{online.CallActivate, online.CallCheckOut, online.CallHeartbeat,
+			online.CallCheckIn, online.CallExtend} {
 			got := o.stranger(call, func(r *online.Request) {
 				r.Block = &online.BlockRequest{Pool: "seats", Slots: 50, AtLeast: 1, Seconds: 10, Token: "x"}
 				change(r)
@@ -166,7 +171,8 @@ func TestStoreIsBounded(t *testing.T) {
 	}
 	pages := func() int { return int(o.writes()) }
 	big := func(r *online.Request) {
-		r.Version, r.Chain, r.Attempt = strings.Repeat("v", 100_000), strings.Repeat("c", 100_000), strings.Repeat("a", 60)
+		r.Version, r.Chain, r.Attempt = strings.Repeat("v", 100_000), strings.Repeat("c", 100_000),
+			strings.Repeat("a", 60)
 		r.Components = map[string][]string{}
 		for i := range 1300 {
 			r.Components[fmt.Sprint("c", i)] = []string{strings.Repeat("a", 100)}
@@ -182,10 +188,14 @@ func TestStoreIsBounded(t *testing.T) {
 		}
 	}
 	if written() != before || pages() != were {
-		t.Errorf("requests of strangers have grown the store from %d to %d bytes, in %d writes", before, written(), pages()-were)
+		t.Errorf("requests of strangers have grown the store from %d to %d bytes, in %d writes", before, written(),
+			pages()-were)
 	}
 	for range 20 {
-		if got := o.stranger(online.CallActivate, func(r *online.Request) { big(r); r.Document = string(doc) }); got.Refused != nil {
+		if got := o.stranger(online.CallActivate, func(r *online.Request) {
+			big(r)
+			r.Document = string(doc)
+		}); got.Refused != nil {
 			t.Fatalf("%+v", got.Refused)
 		}
 	}
@@ -197,8 +207,8 @@ func TestStoreIsBounded(t *testing.T) {
 	}
 }
 
-// A document is sent to none but a key that has shown an earlier issue of it. A host of a former store, which was not asked to,
-// shows it by itself.
+// A document is sent to none but a key that has shown an earlier issue of it. A host of a former store, which was not
+// asked to, shows it by itself.
 func TestDocumentNeedsItsPredecessor(t *testing.T) {
 	o := openOffice(t, nil)
 	doc := o.sign("L1", nil)
@@ -245,7 +255,8 @@ func TestEnrolment(t *testing.T) {
 	for _, bad := range []struct {
 		uses  int64
 		lasts time.Duration
-	}{{0, time.Hour}, {-1, time.Hour}, {registry.MaxTokenUses + 1, time.Hour}, {1, 0}, {1, registry.MaxTokenTime + time.Hour}} {
+	}{{0, time.Hour}, {-1, time.Hour}, {registry.MaxTokenUses + 1, time.Hour}, {1, 0},
+		{1, registry.MaxTokenTime + time.Hour}} {
 		if _, _, err := o.NewToken("L1", bad.uses, bad.lasts, ""); err == nil {
 			t.Errorf("a token of %d uses for %v", bad.uses, bad.lasts)
 		}
@@ -299,7 +310,9 @@ func TestEnrolment(t *testing.T) {
 	reply, err = c.ask(c.Activate)
 	must(t, reply, err)
 	o.mangle = nil
-	if got := o.stranger(online.CallActivate, func(r *online.Request) { r.Document, r.Enrolment = string(doc), seen }); len(seen) != 1 || got.Refused == nil {
+	if got := o.stranger(online.CallActivate, func(r *online.Request) {
+		r.Document, r.Enrolment = string(doc), seen
+	}); len(seen) != 1 || got.Refused == nil {
 		t.Errorf("%d proofs seen; a stranger with one: %+v", len(seen), got)
 	}
 	d := o.host(doc)
@@ -363,7 +376,8 @@ func TestNoMetricsForAgents(t *testing.T) {
 	}
 	w := httptest.NewRecorder()
 	o.Handler().ServeHTTP(w, httptest.NewRequestWithContext(context.Background(), http.MethodGet, "/metrics", nil))
-	if body := w.Body.String(); strings.Contains(body, "secret") || strings.Contains(body, "usher_upstream") || !strings.Contains(body, "--metrics-listen") {
+	if body := w.Body.String(); strings.Contains(body, "secret") || strings.Contains(body, "usher_upstream") ||
+		!strings.Contains(body, "--metrics-listen") {
 		t.Errorf("%d %s", w.Code, body)
 	}
 }

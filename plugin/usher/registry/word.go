@@ -13,8 +13,8 @@ import (
 	"github.com/usher-agent/usher/plugin/usher/online"
 )
 
-// word is what the server says with each answer for itself to hear with the agent's next request: what the agent was answered. It is
-// the second part of a chain, sealed with the store's secret, and a closed text for agents.
+// word is what the server says with each answer for itself to hear with the agent's next request: what the agent was
+// answered. It is the second part of a chain, sealed with the store's secret, and a closed text for agents.
 type word struct {
 	Host  string `json:"h"`           // which record of the host; see Activation.ID
 	Pools bool   `json:"p,omitempty"` // of the calls for blocks, which are counted apart
@@ -78,7 +78,8 @@ func (g *Registry) mac(text, license, agent, chain string) []byte {
 
 // later reports whether the server has answered a host after the record at hand was made: its store is an old copy.
 func (w *word) later(a *Activation, call string) bool {
-	return w != nil && w.Host != "" && w.Host == a.ID && w.Pools == isBlockCall(call) && w.Count > a.sequence(call).Count
+	return w != nil && w.Host != "" && w.Host == a.ID && w.Pools == isBlockCall(call) &&
+		w.Count > a.sequence(call).Count
 }
 
 // had returns the blocks that an agent has shown; none where it has shown no word.
@@ -89,8 +90,8 @@ func (w *word) had() map[string]Had {
 	return w.Had
 }
 
-// hear returns the blocks of a word that goes on from the one that the agent has shown: the block that it is answered about is as the
-// answer says, the others are as it has heard, and those that are nobody's any more are left out.
+// hear returns the blocks of a word that goes on from the one that the agent has shown: the block that it is answered
+// about is as the answer says, the others are as it has heard, and those that are nobody's any more are left out.
 func (w *word) hear(x *online.BlockReply, pools Pools) map[string]Had {
 	out := map[string]Had{}
 	for id, b := range w.had() {
@@ -111,8 +112,8 @@ func (q *question) hear(g *Registry) {
 	q.word = g.unseal(sealed, q.License, q.agent, q.Chain)
 }
 
-// forgotten reports whether a request for more time is of a host that was admitted, by the server's own word, and that the store
-// has not, for it may be an old copy.
+// forgotten reports whether a request for more time is of a host that was admitted, by the server's own word, and that
+// the store has not, for it may be an old copy.
 func (q *question) forgotten(l *Licence) bool {
 	return l != nil && q.Call == online.CallExtend && q.settling && q.word != nil
 }
@@ -120,7 +121,8 @@ func (q *question) forgotten(l *Licence) bool {
 // foundOld notes that the store is older than what a host was answered.
 func (g *Registry) foundOld(q *question) {
 	if !g.aged.Swap(true) {
-		g.cfg.Log.Error("the store is an old copy: a host was answered later than it says", "licence", q.License, "agent_key", q.agent,
+		g.cfg.Log.Error("the store is an old copy: a host was answered later than it says", "licence", q.License,
+			"agent_key", q.agent,
 			"hint", "suspensions and revocations since then are lost: repeat them")
 	}
 	if g.cfg.Pools != nil {
