@@ -142,7 +142,8 @@ func (c Clock) words() string {
 		by = plural(days, "day")
 	}
 	return fmt.Sprintf(
-		"the wall clock is %s behind the time already seen; set it right, or ask `usher doctor` where that time is from", by)
+		"the wall clock is %s behind the time already seen; set it right, or ask `usher doctor` where that time "+
+			"is from", by)
 }
 
 // Now returns the time that licences are judged by, and how the wall clock stands to it. signed is the latest date that

@@ -8,6 +8,7 @@ import (
 	"time"
 )
 
+// codeRow is a set of facts and the verdict on them.
 type codeRow struct {
 	name   string
 	facts  Facts
@@ -16,40 +17,57 @@ type codeRow struct {
 	until  time.Time // zero: never
 }
 
-// codeRows has at least one row for every code.
-func codeRows() []codeRow {
-	upstream := func(u Upstream, change ...func(*License)) Facts {
-		f := factsWith(doc("a.lic", change...))
-		f.Upstream = map[Ref]Upstream{"usher/L1": u}
-		return f
-	}
-	with := func(f Facts, change func(*Facts)) Facts {
-		change(&f)
-		return f
-	}
-	heartbeat := func(l *License) { l.Heartbeat = Period{Every: time.Hour, Grace: 10 * time.Minute} }
-	checkIn := func(l *License) { l.CheckIn, l.Issued = Period{Every: 7 * aDay, Grace: aDay}, noon.Add(-30*aDay) }
-	strict := func(l *License) { l.Clock = ClockStrict }
-	activation := func(grace time.Duration) func(*License) {
-		return func(l *License) { l.Activation = Activation{Required: true, Grace: grace} }
-	}
-	trial := func(l *License) { l.Trial, l.AgentKeys = 7*aDay, []string{"thumb-1"} }
-	notice := func(id string) func(*License) {
-		return func(l *License) { l.ID, l.Role, l.Revokes, l.Pools = "N1", RoleNotice, []string{id}, nil }
-	}
-	breakGlass := func(l *License) { l.Emergency = Emergency{Length: 72 * time.Hour, PerYear: 2} }
-	seen := func(ago time.Duration) func(*Facts) {
-		return func(f *Facts) { f.Seen = map[Ref]time.Time{"usher/L1": noon.Add(ago)} }
-	}
-	emergencies := func(ago ...time.Duration) func(*Facts) {
-		return func(f *Facts) {
-			f.Emergencies = map[Ref][]time.Time{}
-			for _, a := range ago {
-				f.Emergencies["usher/L1"] = append(f.Emergencies["usher/L1"], noon.Add(a))
-			}
+// never is the end of what does not change by itself.
+var never time.Time
+
+func upstream(u Upstream, change ...func(*License)) Facts {
+	f := factsWith(doc("a.lic", change...))
+	f.Upstream = map[Ref]Upstream{"usher/L1": u}
+	return f
+}
+
+func with(f Facts, change func(*Facts)) Facts {
+	change(&f)
+	return f
+}
+
+func heartbeat(l *License) { l.Heartbeat = Period{Every: time.Hour, Grace: 10 * time.Minute} }
+
+func checkIn(l *License) {
+	l.CheckIn, l.Issued = Period{Every: 7 * aDay, Grace: aDay}, noon.Add(-30*aDay)
+}
+
+func strict(l *License) { l.Clock = ClockStrict }
+
+func activation(grace time.Duration) func(*License) {
+	return func(l *License) { l.Activation = Activation{Required: true, Grace: grace} }
+}
+
+func onTrial(l *License) { l.Trial, l.AgentKeys = 7*aDay, []string{"thumb-1"} }
+
+func breakGlass(l *License) { l.Emergency = Emergency{Length: 72 * time.Hour, PerYear: 2} }
+
+func seen(ago time.Duration) func(*Facts) {
+	return func(f *Facts) { f.Seen = map[Ref]time.Time{"usher/L1": noon.Add(ago)} }
+}
+
+func emergencies(ago ...time.Duration) func(*Facts) {
+	return func(f *Facts) {
+		f.Emergencies = map[Ref][]time.Time{}
+		for _, a := range ago {
+			f.Emergencies["usher/L1"] = append(f.Emergencies["usher/L1"], noon.Add(a))
 		}
 	}
-	var never time.Time
+}
+
+// codeRows has at least one row for every code.
+func codeRows() []codeRow {
+	return slices.Concat(termRows(), documentRows(), upstreamRows(), trialRows(), hostRows(), productRows(),
+		clockRows())
+}
+
+// termRows are of when a licence begins and ends.
+func termRows() []codeRow {
 	return []codeRow{
 		{"perpetual", factsWith(doc("a.lic")), Valid, "licence L1 (a.lic) is valid, without an end", never},
 		{"until its expiry", factsWith(doc("a.lic", expires(100*aDay))), Valid, "valid until 2026-04-15 12:00 UTC",
@@ -61,6 +79,15 @@ func codeRows() []codeRow {
 			"it expired at 2026-01-05 12:00 UTC; install a renewed one", never},
 		{"a nanosecond before", factsWith(doc("a.lic", expires(1))), Valid, "", noon.Add(1)},
 		{"the end of grace", factsWith(doc("a.lic", expires(-aDay), grace(aDay))), Expired, "it expired at", never},
+		{"starts later", factsWith(doc("a.lic", starts(aDay))), NotYetValid, "it is good from 2026-01-06 12:00 UTC on",
+			noon.Add(aDay)},
+		{"the instant of its start", factsWith(doc("a.lic", starts(0))), Valid, "", never},
+	}
+}
+
+// documentRows are of documents that are missing, broken or replaced.
+func documentRows() []codeRow {
+	return []codeRow{
 		{"no document", factsWith(), NotFound, "usher license install FILE", never},
 		{"a link to nothing", factsWith(broken("a.lic", NotFound)), NotFound, "a.lic is of no use", never},
 		{"an add-on alone", factsWith(doc("a.lic", role(RoleAddOn))), NotFound,
@@ -76,9 +103,17 @@ func codeRows() []codeRow {
 		{"preparing", factsWith(broken("a.lic", Preparing)), Preparing, "a.lic is of no use", never},
 		{"a problem outweighs terms", factsWith(Document{Name: "a.lic", License: terms(),
 			Problem: &Problem{Code: BadSignature, Reason: "forged"}}), BadSignature, "forged", never},
-		{"starts later", factsWith(doc("a.lic", starts(aDay))), NotYetValid, "it is good from 2026-01-06 12:00 UTC on",
-			noon.Add(aDay)},
-		{"the instant of its start", factsWith(doc("a.lic", starts(0))), Valid, "", never},
+		{"superseded by a later start", factsWith(doc("a.lic"),
+			doc("b.lic", id("L2"), supersedes("L1"), expires(-aDay))), Expired, "L2 (b.lic): it expired", never},
+		{"superseded and nothing better", factsWith(doc("a.lic"),
+			doc("b.lic", role(RoleAddOn), id("L2"), supersedes("L1"))), Superseded, "licence L2 (b.lic) replaces it",
+			never},
+	}
+}
+
+// upstreamRows are of what the issuer and its upstream say.
+func upstreamRows() []codeRow {
+	return []codeRow{
 		{"suspended", factsWith(doc("a.lic", func(l *License) {
 			l.Suspended = true
 		})), Suspended, "its issuer has suspended it", never},
@@ -92,11 +127,6 @@ func codeRows() []codeRow {
 			"the upstream says: invoice 7 is open", never},
 		{"refused without words", upstream(Upstream{Refused: Revoked}), Revoked, "the upstream says: revoked", never},
 		{"expired upstream", upstream(Upstream{Refused: Expired}, grace(aDay)), Expired, "the upstream says: expired",
-			never},
-		{"superseded by a later start", factsWith(doc("a.lic"),
-			doc("b.lic", id("L2"), supersedes("L1"), expires(-aDay))), Expired, "L2 (b.lic): it expired", never},
-		{"superseded and nothing better", factsWith(doc("a.lic"),
-			doc("b.lic", role(RoleAddOn), id("L2"), supersedes("L1"))), Superseded, "licence L2 (b.lic) replaces it",
 			never},
 		{"check-in overdue", upstream(Upstream{LastCheckIn: noon.Add(-8 * aDay)}, checkIn), Overdue,
 			"an upstream check-in was due at 2026-01-04 12:00 UTC", never},
@@ -131,6 +161,12 @@ func codeRows() []codeRow {
 			upstream(Upstream{LastCheckIn: time.Date(2025, 11, 30, 12, 0, 0, 0, time.UTC)}, func(l *License) {
 				l.CheckIn = Period{Months: 3}
 			}), Valid, "", time.Date(2026, 2, 28, 12, 0, 0, 0, time.UTC)},
+	}
+}
+
+// trialRows are of activation, trials, notices and emergencies.
+func trialRows() []codeRow {
+	return []codeRow{
 		{"not activated", upstream(Upstream{}, activation(0)), HeartbeatNotStarted, "it demands to be activated",
 			never},
 		{"activated", upstream(Upstream{Activated: noon}, activation(0)), Valid, "", never},
@@ -141,23 +177,24 @@ func codeRows() []codeRow {
 		{"a heartbeat owed for a while", with(upstream(Upstream{}, heartbeat, func(l *License) {
 			l.Activation.Grace = aDay
 		}), seen(0)), ValidInGrace, "none has been answered yet; without that", noon.Add(aDay)},
-		{"a trial not begun", factsWith(doc("a.lic", trial)), Preparing, "its trial begins when", never},
-		{"a trial", with(factsWith(doc("a.lic", trial)), seen(-aDay)), Valid, "valid until 2026-01-11 12:00",
+		{"a trial not begun", factsWith(doc("a.lic", onTrial)), Preparing, "its trial begins when", never},
+		{"a trial", with(factsWith(doc("a.lic", onTrial)), seen(-aDay)), Valid, "valid until 2026-01-11 12:00",
 			noon.Add(6 * aDay)},
-		{"a trial that is over", with(factsWith(doc("a.lic", trial)), seen(-8*aDay)), Expired,
+		{"a trial that is over", with(factsWith(doc("a.lic", onTrial)), seen(-8*aDay)), Expired,
 			"its trial ended at 2026-01-04 12:00", never},
-		{"a trial ends no later than its licence", with(factsWith(doc("a.lic", trial, expires(aDay))), seen(-aDay)),
+		{"a trial ends no later than its licence", with(factsWith(doc("a.lic", onTrial, expires(aDay))), seen(-aDay)),
 			Valid, "", noon.Add(aDay)},
-		{"a trial for anybody", with(factsWith(doc("a.lic", trial, func(l *License) {
+		{"a trial for anybody", with(factsWith(doc("a.lic", onTrial, func(l *License) {
 			l.AgentKeys = nil
 		})), seen(0)), AgentKeyMismatch, "a trial must name the key", never},
-		{"revoked by a notice", factsWith(doc("a.lic"), doc("r.lic", notice("L1"))), Revoked, "notice N1 revokes it",
+		{"revoked by a notice", factsWith(doc("a.lic"), doc("r.lic", id("N1"), notice("L1"))), Revoked,
+			"notice N1 revokes it",
 			never},
-		{"a notice of others", factsWith(doc("a.lic"), doc("r.lic", notice("L2"))), Valid, "", never},
-		{"a notice of another product", factsWith(doc("a.lic"), doc("r.lic", notice("L1"), func(l *License) {
+		{"a notice of others", factsWith(doc("a.lic"), doc("r.lic", id("N1"), notice("L2"))), Valid, "", never},
+		{"a notice of another product", factsWith(doc("a.lic"), doc("r.lic", id("N1"), notice("L1"), func(l *License) {
 			l.Product = "other"
 		})), Valid, "", never},
-		{"a notice alone", factsWith(doc("r.lic", notice("L1"))), NotFound, "there is no licence", never},
+		{"a notice alone", factsWith(doc("r.lic", id("N1"), notice("L1"))), NotFound, "there is no licence", never},
 		{"expired in an emergency", with(factsWith(doc("a.lic", expires(-aDay), breakGlass)), emergencies(-time.Hour)),
 			ValidInGrace, "an operator's emergency holds until 2026-01-08 11:00", noon.Add(71 * time.Hour)},
 		{"overdue in an emergency", with(upstream(Upstream{}, checkIn, breakGlass), emergencies(-time.Hour)),
@@ -168,8 +205,15 @@ func codeRows() []codeRow {
 			emergencies(-100*aDay, -50*aDay, -time.Hour)), Expired, "", never},
 		{"an emergency after a year", with(factsWith(doc("a.lic", expires(-aDay), breakGlass)),
 			emergencies(-366*aDay, -50*aDay, -time.Hour)), ValidInGrace, "", noon.Add(71 * time.Hour)},
-		{"no emergency cures a revocation", with(factsWith(doc("a.lic", breakGlass), doc("r.lic", notice("L1"))),
-			emergencies(-time.Hour)), Revoked, "", never},
+		{"no emergency cures a revocation",
+			with(factsWith(doc("a.lic", breakGlass), doc("r.lic", id("N1"), notice("L1"))),
+				emergencies(-time.Hour)), Revoked, "", never},
+	}
+}
+
+// hostRows are of the binding to a host or a key, and of the caps on a host.
+func hostRows() []codeRow {
+	return []codeRow{
 		{"another host", with(factsWith(doc("a.lic")), func(f *Facts) {
 			f.Host.Components = map[string][]string{"machine-id": {"zz"}}
 		}), FingerprintMismatch, "0 of 2 components match (mac: absent here; machine-id: differs", never},
@@ -211,6 +255,12 @@ func codeRows() []codeRow {
 		{"unknown cores", with(factsWith(doc("a.lic", func(l *License) {
 			l.CoreCap = 8
 		})), func(f *Facts) { f.Host.Physical = 0 }), TooManyCores, "could not be read; mount /sys", never},
+	}
+}
+
+// productRows are of products, versions and test licences.
+func productRows() []codeRow {
+	return []codeRow{
 		{"another product", factsWith(doc("a.lic", func(l *License) {
 			l.Product = "other"
 		})), ProductMismatch, "it is for product \"other\", and this agent serves acme, acme-pro", never},
@@ -246,6 +296,12 @@ func codeRows() []codeRow {
 		{"a test anchor where none may be", with(factsWith(doc("a.lic", func(l *License) {
 			l.AnchorEnvironment = Test
 		})), func(f *Facts) { f.Narrowing.RequireProduction = true }), TestLicense, "", never},
+	}
+}
+
+// clockRows are of a wall clock that is behind.
+func clockRows() []codeRow {
+	return []codeRow{
 		{"strict clock", with(factsWith(doc("a.lic", strict)), func(f *Facts) {
 			f.Clock = Clock{Behind: time.Hour, BehindSince: noon.Add(-11 * time.Minute)}
 		}), ClockTampered, "the wall clock is 1h0m0s behind", never},

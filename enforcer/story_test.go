@@ -151,39 +151,12 @@ func (s *story) run(f []string) {
 	case "remove":
 		s.facts.Documents = slices.DeleteFunc(s.facts.Documents, func(d Document) bool { return d.Name == f[1] })
 		s.judge()
-	case "acquire":
-		err = s.acquire(f[1], f[2:])
-	case "renew":
-		s.do(&Renew{ID: s.ids[f[1]], Caller: Caller{UID: 1000}})
-	case "release":
-		force := slices.Contains(f, "force")
-		s.do(&Release{ID: s.ids[f[1]], Caller: Caller{UID: 1000, Admin: force}, Force: force})
-	case "cancel":
-		s.do(&Cancel{ID: s.ids[f[1]]})
-	case "doubt":
-		s.do(&Doubt{ID: s.ids[f[1]], Until: s.now.Add(15 * time.Second)})
-	case "join", "attach", "leave":
-		var pid int64
-		if pid, err = strconv.ParseInt(f[2], 10, 32); err != nil {
-			break
-		}
-		c := Caller{UID: 1000, User: "ann", PID: int32(pid), Start: 1}
-		s.do(map[string]Request{"join": &Join{ID: s.ids[f[1]], Caller: c},
-			"attach": &Attach{ID: s.ids[f[1]], Caller: c}, "leave": &Leave{ID: s.ids[f[1]], Holder: c}}[f[0]])
 	case "narrow": // narrow max_borrow=D: the configuration is stricter
 		var d time.Duration
 		if d, err = duration(strings.TrimPrefix(f[1], "max_borrow=")); err == nil {
 			s.facts.Narrowing.MaxBorrow = &d
 			s.judge()
 		}
-	case "adjust":
-		var n int64
-		n, err = strconv.ParseInt(f[2], 10, 64)
-		s.do(&Adjust{Pool: f[1], Drawn: n, Caller: Caller{Admin: true}})
-	case "shift": // shift METER BY [admin]
-		var n int64
-		n, err = strconv.ParseInt(f[2], 10, 64)
-		s.do(&Shift{Pool: f[1], By: n, Caller: Caller{UID: 1000, Admin: slices.Contains(f, "admin")}})
 	case "pools":
 		for _, p := range s.e.Pools(s.now) {
 			borrowed := ""
@@ -205,11 +178,47 @@ func (s *story) run(f []string) {
 			s.say("  warning %s: %s", w.Code, w.Detail)
 		}
 	default:
-		err = s.runClock(f)
+		err = s.operate(f)
 	}
 	if err != nil {
 		s.t.Fatalf("%q: %v", strings.Join(f, " "), err)
 	}
+}
+
+// operate asks something of the enforcer.
+func (s *story) operate(f []string) (err error) {
+	switch f[0] {
+	case "acquire":
+		err = s.acquire(f[1], f[2:])
+	case "renew":
+		s.do(&Renew{ID: s.ids[f[1]], Caller: Caller{UID: 1000}})
+	case "release":
+		force := slices.Contains(f, "force")
+		s.do(&Release{ID: s.ids[f[1]], Caller: Caller{UID: 1000, Admin: force}, Force: force})
+	case "cancel":
+		s.do(&Cancel{ID: s.ids[f[1]]})
+	case "doubt":
+		s.do(&Doubt{ID: s.ids[f[1]], Until: s.now.Add(15 * time.Second)})
+	case "join", "attach", "leave":
+		var pid int64
+		if pid, err = strconv.ParseInt(f[2], 10, 32); err != nil {
+			break
+		}
+		c := Caller{UID: 1000, User: "ann", PID: int32(pid), Start: 1}
+		s.do(map[string]Request{"join": &Join{ID: s.ids[f[1]], Caller: c},
+			"attach": &Attach{ID: s.ids[f[1]], Caller: c}, "leave": &Leave{ID: s.ids[f[1]], Holder: c}}[f[0]])
+	case "adjust":
+		var n int64
+		n, err = strconv.ParseInt(f[2], 10, 64)
+		s.do(&Adjust{Pool: f[1], Drawn: n, Caller: Caller{Admin: true}})
+	case "shift": // shift METER BY [admin]
+		var n int64
+		n, err = strconv.ParseInt(f[2], 10, 64)
+		s.do(&Shift{Pool: f[1], By: n, Caller: Caller{UID: 1000, Admin: slices.Contains(f, "admin")}})
+	default:
+		err = s.runClock(f)
+	}
+	return err
 }
 
 func (s *story) leases() []*Lease {

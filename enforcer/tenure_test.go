@@ -90,108 +90,150 @@ func paper(id string, slots Limit, change func(*License)) *License {
 	return l
 }
 
-// What a licence says of its leases when it ends is carried out, whatever base is in force by then; and where another
-// takes its place they go on.
+// TestTermsStayWithTheLease: what a licence says of its leases when it ends is carried out, whatever base is in force
+// by then; and where another takes its place they go on.
 func TestTermsStayWithTheLease(t *testing.T) {
-	const hour = time.Hour
-	paid := func(change func(*License)) *License {
-		return paper("paid", 100, func(l *License) {
-			l.Expires, l.OnExpiry = noon.Add(hour), Revoke
-			if change != nil {
-				change(l)
-			}
-		})
+	for name, row := range endedRows() {
+		t.Run(name, row.check)
 	}
-	free := paper("free", 1, func(l *License) { l.Role, l.Issued = RoleFree, noon })
-	old := paper("old", 1, func(l *License) { l.Issued = noon.Add(-48 * hour) })
-	same := func(change func(*License)) *License {
-		return paid(func(l *License) { l.Issued, l.Expires = noon, noon.Add(1000*hour); change(l) })
+	for name, row := range replacedRows() {
+		t.Run(name, row.check)
 	}
-	next := func(change func(*License)) *License {
-		return paper("next", 100, func(l *License) { l.Issued = noon; change(l) })
+}
+
+// tenureRow is what stands in the folder, then what stands there later, and how many of 9 leases are held in the end.
+type tenureRow struct {
+	first []*License
+	then  []*License // nil: the same
+	at    time.Duration
+	after time.Duration // how long after that is looked
+	held  int
+}
+
+func (row tenureRow) check(t *testing.T) {
+	for _, restarted := range []bool{false, true} {
+		f := newFolder(t, row.first...)
+		f.hold(9)
+		f.pass(row.at)
+		if row.then != nil {
+			f.has(row.then...)
+		}
+		if restarted {
+			f.restart()
+		}
+		f.pass(row.after)
+		if restarted && row.held == 0 { // a restarted enforcer counts the delay from its start
+			f.pass(RevokeDelay)
+		}
+		if f.e.Len() != row.held {
+			t.Errorf("restarted %t: %d of 9 are held, want %d", restarted, f.e.Len(), row.held)
+		}
 	}
-	as := func(*License) {}
-	for name, row := range map[string]struct {
-		first []*License
-		then  []*License // nil: the same
-		at    time.Duration
-		after time.Duration // how long after that is looked
-		held  int
-	}{
-		"a free tier": {first: []*License{paid(nil), free}, after: hour + 11*time.Second,
+}
+
+const hour = time.Hour
+
+// paidPaper is a licence that ends in an hour and revokes its leases.
+func paidPaper(change func(*License)) *License {
+	return paper("paid", 100, func(l *License) {
+		l.Expires, l.OnExpiry = noon.Add(hour), Revoke
+		if change != nil {
+			change(l)
+		}
+	})
+}
+
+var freePaper = paper("free", 1, func(l *License) { l.Role, l.Issued = RoleFree, noon })
+
+var oldPaper = paper("old", 1, func(l *License) { l.Issued = noon.Add(-48 * hour) })
+
+// samePaper is paidPaper, issued again with a later end.
+func samePaper(change func(*License)) *License {
+	return paidPaper(func(l *License) { l.Issued, l.Expires = noon, noon.Add(1000*hour); change(l) })
+}
+
+// nextPaper is another licence, issued later.
+func nextPaper(change func(*License)) *License {
+	return paper("next", 100, func(l *License) { l.Issued = noon; change(l) })
+}
+
+// asIs leaves a licence as it is.
+func asIs(*License) {}
+
+// endedRows are of licences that end, whatever stands beside them.
+func endedRows() map[string]tenureRow {
+	return map[string]tenureRow{
+		"a free tier": {first: []*License{paidPaper(nil), freePaper}, after: hour + 11*time.Second,
 			held: 0},
-		"a free tier, before the revoking": {first: []*License{paid(nil), free}, after: hour + 9*time.Second,
+		"a free tier, before the revoking": {first: []*License{paidPaper(nil), freePaper}, after: hour + 9*time.Second,
 			held: 9},
-		"nothing else": {first: []*License{paid(nil)}, after: hour + 11*time.Second, held: 0},
-		"a small older base": {first: []*License{paid(nil), old}, after: hour + 11*time.Second,
+		"nothing else": {first: []*License{paidPaper(nil)}, after: hour + 11*time.Second, held: 0},
+		"a small older base": {first: []*License{paidPaper(nil), oldPaper}, after: hour + 11*time.Second,
 			held: 0},
-		"a small older base, in grace": {first: []*License{paid(func(l *License) {
+		"a small older base, in grace": {first: []*License{paidPaper(func(l *License) {
 			l.Grace = hour
-		}), old}, after: 2*hour - time.Second, held: 9},
-		"a small older base, and grace over": {first: []*License{paid(func(l *License) {
+		}), oldPaper}, after: 2*hour - time.Second, held: 9},
+		"a small older base, and grace over": {first: []*License{paidPaper(func(l *License) {
 			l.Grace = hour
-		}), old}, after: 2*hour + 11*time.Second, held: 0},
-		"drained until its grace ends": {first: []*License{paid(func(l *License) {
+		}), oldPaper}, after: 2*hour + 11*time.Second, held: 0},
+		"drained until its grace ends": {first: []*License{paidPaper(func(l *License) {
 			l.Grace, l.OnExpiry = hour, Drain
-		}), free}, after: 2*hour + 11*time.Second, held: 0},
-		"drained no longer than to its end": {first: []*License{paid(func(l *License) {
+		}), freePaper}, after: 2*hour + 11*time.Second, held: 0},
+		"drained no longer than to its end": {first: []*License{paidPaper(func(l *License) {
 			l.OnExpiry = ""
-		}), free}, after: hour + 11*time.Second, held: 0},
-		"kept": {first: []*License{paid(func(l *License) { l.OnExpiry = Keep }), free}, after: 100 * hour, held: 9},
-		"revoked by its issuer, beside a free tier": {first: []*License{paid(nil), free},
-			then: []*License{paid(func(l *License) { l.Revoked = true }), free}, after: 11 * time.Second, held: 0},
-		"revoked by its issuer, beside a later one": {first: []*License{paid(nil)},
-			then: []*License{paid(func(l *License) { l.Revoked = true }), next(as)}, after: 11 * time.Second, held: 0},
-		"taken away, beside a free tier": {first: []*License{paid(nil), free}, then: []*License{free},
+		}), freePaper}, after: hour + 11*time.Second, held: 0},
+		"kept": {first: []*License{paidPaper(func(l *License) {
+			l.OnExpiry = Keep
+		}), freePaper}, after: 100 * hour, held: 9},
+		"revoked by its issuer, beside a free tier": {first: []*License{paidPaper(nil), freePaper},
+			then: []*License{paidPaper(func(l *License) {
+				l.Revoked = true
+			}), freePaper}, after: 11 * time.Second, held: 0},
+		"revoked by its issuer, beside a later one": {first: []*License{paidPaper(nil)},
+			then: []*License{paidPaper(func(l *License) {
+				l.Revoked = true
+			}), nextPaper(asIs)}, after: 11 * time.Second, held: 0},
+	}
+}
+
+// replacedRows are of licences that are taken away, renewed or replaced.
+func replacedRows() map[string]tenureRow {
+	return map[string]tenureRow{
+		"taken away, beside a free tier": {first: []*License{paidPaper(nil), freePaper}, then: []*License{freePaper},
 			after: 11 * time.Second, held: 0},
-		"renewed": {first: []*License{paid(nil), free}, then: []*License{same(as), free},
+		"renewed": {first: []*License{paidPaper(nil), freePaper}, then: []*License{samePaper(asIs), freePaper},
 			after: 100 * hour, held: 9},
-		"renewed late": {first: []*License{paid(nil), free}, at: hour + 5*time.Second,
-			then: []*License{same(as), free}, after: 100 * hour, held: 9},
-		"renewed under another key": {first: []*License{paid(nil)}, then: []*License{same(func(l *License) {
+		"renewed late": {first: []*License{paidPaper(nil), freePaper}, at: hour + 5*time.Second,
+			then: []*License{samePaper(asIs), freePaper}, after: 100 * hour, held: 9},
+		"renewed under another key": {first: []*License{paidPaper(nil)}, then: []*License{samePaper(func(l *License) {
 			l.KeyID = "2027-a"
 		})}, after: 100 * hour, held: 9},
-		"replaced by a later one": {first: []*License{paid(nil), free},
-			then: []*License{paid(nil), next(as), free}, after: 100 * hour, held: 9},
-		"replaced, and taken away": {first: []*License{paid(nil), free}, then: []*License{next(as), free},
+		"replaced by a later one": {first: []*License{paidPaper(nil), freePaper},
+			then: []*License{paidPaper(nil), nextPaper(asIs), freePaper}, after: 100 * hour, held: 9},
+		"replaced, and taken away": {first: []*License{paidPaper(nil), freePaper},
+			then:  []*License{nextPaper(asIs), freePaper},
 			after: 100 * hour, held: 9},
-		"replaced by one that starts at its end": {first: []*License{paid(nil), free, next(func(l *License) {
-			l.NotBefore = noon.Add(hour)
-		})}, after: 100 * hour, held: 9},
-		"replaced by its word": {first: []*License{paid(nil)},
-			then: []*License{paid(nil), paper("other", 100, func(l *License) {
+		"replaced by one that starts at its end": {first: []*License{paidPaper(nil), freePaper,
+			nextPaper(func(l *License) {
+				l.NotBefore = noon.Add(hour)
+			})}, after: 100 * hour, held: 9},
+		"replaced by its word": {first: []*License{paidPaper(nil)},
+			then: []*License{paidPaper(nil), paper("other", 100, func(l *License) {
 				l.Issued, l.Supersedes = noon.Add(-48*hour), []string{"paid"}
 			})}, after: 100 * hour, held: 9},
-		"replaced by a smaller one: what is over goes": {first: []*License{paid(nil)},
-			then: []*License{paid(nil), paper("next", 4, func(l *License) {
+		"replaced by a smaller one: what is over goes": {first: []*License{paidPaper(nil)},
+			then: []*License{paidPaper(nil), paper("next", 4, func(l *License) {
 				l.Issued = noon
 			})}, after: 11 * time.Second, held: 4},
-		"tests beside production": {first: []*License{paid(nil), paper("test", 1, func(l *License) {
+		"tests beside production": {first: []*License{paidPaper(nil), paper("test", 1, func(l *License) {
 			l.Environment, l.Issued = Test, noon
 		})}, after: hour + 11*time.Second, held: 0},
 		"from a free tier to a paid one": {first: []*License{paper("free", 100, func(l *License) {
 			l.Role, l.OnExpiry = RoleFree, Revoke
 		})},
-			then: []*License{paid(func(l *License) { l.Expires = noon.Add(1000 * hour) })}, after: 100 * hour, held: 9},
-	} {
-		for _, restarted := range []bool{false, true} {
-			f := newFolder(t, row.first...)
-			f.hold(9)
-			f.pass(row.at)
-			if row.then != nil {
-				f.has(row.then...)
-			}
-			if restarted {
-				f.restart()
-			}
-			f.pass(row.after)
-			if restarted && row.held == 0 { // it is told anew that they are to be revoked
-				f.pass(RevokeDelay)
-			}
-			if f.e.Len() != row.held {
-				t.Errorf("%s (restarted %t): %d of 9 are held, want %d", name, restarted, f.e.Len(), row.held)
-			}
-		}
+			then: []*License{paidPaper(func(l *License) {
+				l.Expires = noon.Add(1000 * hour)
+			})}, after: 100 * hour, held: 9},
 	}
 }
 
