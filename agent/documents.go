@@ -40,7 +40,7 @@ func (a *Agent) Install(ctx context.Context, document []byte, name string,
 	before := a.desk.Verdict()
 	after := a.court.would(file{name: name, data: document})
 	judged := judgedAs(after, name)
-	if useless(judged) {
+	if judged.Hopeless() {
 		return wire.Installed{}, &enforcer.Denial{Code: api.DocumentRefused, Field: "document",
 			Detail: fmt.Sprintf("the document is a licence, but not one for here (%s): %s", judged.Code, judged.Reason)}
 	}
@@ -56,16 +56,6 @@ func (a *Agent) Install(ctx context.Context, document []byte, name string,
 	}
 	return wire.Installed{DryRun: dryRun, Document: DocumentShape(judged), Changes: changes(before, after),
 		License: LicenseShape(after, a.hostFacts())}, nil
-}
-
-// useless reports whether no passing of time can make the document count here.
-func useless(j enforcer.Judged) bool {
-	switch j.Code {
-	case enforcer.ProductMismatch, enforcer.FingerprintMismatch, enforcer.AgentKeyMismatch, enforcer.Malformed,
-		enforcer.Revoked, enforcer.Banned:
-		return true
-	}
-	return false
 }
 
 // Remove takes a document out of the licence folder.

@@ -135,9 +135,7 @@ func stated(h enforcer.Host) map[string][]string {
 func (a *Agent) haveDuties(v *enforcer.Verdict) {
 	var out []pulse.Licence
 	for _, j := range v.Licenses {
-		if j.License == nil || slices.ContainsFunc(j.Findings, func(f enforcer.Finding) bool {
-			return !upstreamHeals(f.Code, a.court.facts.Upstream[j.License.Ref()])
-		}) {
+		if j.License == nil || !j.UpstreamMayHeal(a.court.facts.Upstream[j.License.Ref()]) {
 			continue
 		}
 		u := a.upstreams[j.License.System]
@@ -155,16 +153,6 @@ func (a *Agent) haveDuties(v *enforcer.Verdict) {
 	a.pulse.Set(out)
 }
 
-// upstreamHeals reports whether a word of the upstream may mend what was found.
-func upstreamHeals(c enforcer.Code, u enforcer.Upstream) bool {
-	switch c {
-	case enforcer.Valid, enforcer.ValidInGrace, enforcer.HeartbeatNotStarted, enforcer.HeartbeatDead, enforcer.Overdue,
-		enforcer.Expired, enforcer.Preparing:
-		return true
-	}
-	return c == u.Refused
-}
-
 // learnt takes a time that an upstream signed in an answer about a licence.
 func (a *Agent) learnt(l *enforcer.License, at time.Time) {
 	a.court.mu.Lock()
@@ -175,37 +163,19 @@ func (a *Agent) learnt(l *enforcer.License, at time.Time) {
 	}
 }
 
-// renewed takes a document that an upstream brought for a licence: it must be good, of the same licence or one that
-// supersedes it, of the same system and no weaker environment, and later. It is put into the licence folder, or where
-// that cannot be written into the state folder.
+// renewed takes a document that an upstream brought for a licence, where it renews that (see
+// [enforcer.License.CheckRenewal]) and counts here. It is put into the licence folder, or where that cannot be written
+// into the state folder.
 func (a *Agent) renewed(ctx context.Context, of *enforcer.License, document []byte) error {
-	v, id := a.court.verify(document), of.ID
-	a.court.mu.Lock()
-	var present *enforcer.License
-	if now := a.desk.Verdict(); now != nil {
-		for _, j := range now.Licenses {
-			if j.License != nil && j.License.Ref() == of.Ref() &&
-				(present == nil || j.License.Issued.After(present.Issued)) {
-				present = j.License
-			}
-		}
-	}
-	a.court.mu.Unlock()
-	switch l := v.license; {
-	case v.problem != nil:
+	v := a.court.verify(document)
+	if v.problem != nil {
 		return fmt.Errorf("%s: %s", v.problem.Code, v.problem.Reason)
-	case l.ID != id && !slices.Contains(l.Supersedes, id):
-		return fmt.Errorf("it is licence %s, which replaces another than %s", l.ID, id)
-	case !l.MayActOn(of):
-		return fmt.Errorf("it is a licence of the system %s (%s), and replaces none of the system %s (%s)", l.System,
-			environment(l), of.System, environment(of))
-	case present != nil && l.Product != present.Product:
-		return fmt.Errorf("it is for product %q", l.Product)
-	case present != nil && !l.Issued.After(present.Issued):
-		return fmt.Errorf("it was issued at %s, no later than the one at hand", l.Issued.UTC().Format(time.RFC3339))
+	}
+	if err := v.license.CheckRenewal(of, a.desk.Verdict()); err != nil {
+		return err
 	}
 	name := a.fileName(v.license)
-	if judged := judgedAs(a.court.would(file{name: name, data: document}), name); useless(judged) {
+	if judged := judgedAs(a.court.would(file{name: name, data: document}), name); judged.Hopeless() {
 		return fmt.Errorf("%s: %s", judged.Code, judged.Reason)
 	}
 	err := a.watcher.Install(name, document)
@@ -222,20 +192,13 @@ func (a *Agent) renewed(ctx context.Context, of *enforcer.License, document []by
 		return err
 	}
 	a.log.Info("the upstream renewed the licence; the licence folder cannot be written, so the state folder has it",
-		"licence", id, "expires", v.license.Expires, "why", err)
+		"licence", of.ID, "expires", v.license.Expires, "why", err)
 	a.court.change(func() {
 		a.court.renewed = append(slices.DeleteFunc(slices.Clone(a.court.renewed), func(f file) bool {
 			return f.name == kept.name
 		}), kept)
 	})
 	return nil
-}
-
-func environment(l *enforcer.License) enforcer.Environment {
-	if l.IsTest() {
-		return enforcer.Test
-	}
-	return enforcer.Production
 }
 
 func keepRenewed(dir string, of enforcer.Ref, document []byte) error {
