@@ -216,7 +216,7 @@ func (s *Server) meet(d *Dialect, call *DialectCall, r *http.Request) *enforcer.
 		}
 		c, onTCP := r.Context().Value(tcpKey{}).(*tcpConn)
 		if onTCP {
-			if denial := s.guesses.denies(c); denial != nil {
+			if denial := s.guesses.denies(c, s.now); denial != nil {
 				return denial
 			}
 		}

@@ -41,7 +41,7 @@ func (s *Server) events(c *call) {
 	}
 	l := s.desk.License()
 	l.Reason = redact.Text(l.Reason)
-	first := Event{Event: wire.Event{Type: "license.changed", At: time.Now().UTC(), State: l.State, Code: l.Code,
+	first := Event{Event: wire.Event{Type: "license.changed", At: s.now().UTC(), State: l.State, Code: l.Code,
 		Reason: l.Reason}}
 	var err error
 	if first.JSON, err = json.Marshal(first.Event); err != nil || !send(eventText(&first)) {

@@ -40,8 +40,9 @@ type guesser struct {
 
 func newGuesses(log *slog.Logger) *guesses { return &guesses{log: log, by: map[uint32]*guesser{}} }
 
-// denies refuses a caller that has guessed too much, without a look at its credential.
-func (g *guesses) denies(c *tcpConn) *enforcer.Denial {
+// denies refuses a caller that has guessed too much, without a look at its credential. now returns licence time, which
+// the denial is in; the pause itself is counted by the clock of this process, which no change of the wall clock moves.
+func (g *guesses) denies(c *tcpConn, now func() time.Time) *enforcer.Denial {
 	g.mu.Lock()
 	some := len(g.by) > 0
 	g.mu.Unlock()
@@ -52,15 +53,24 @@ func (g *guesses) denies(c *tcpConn) *enforcer.Denial {
 	if !ok {
 		return nil
 	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	x := g.by[uid]
-	if x == nil || !time.Now().Before(x.until) {
+	wrong, pause := g.paused(uid)
+	if pause <= 0 {
 		return nil
 	}
-	return &enforcer.Denial{Code: enforcer.RateLimited, Next: x.until,
-		Detail: fmt.Sprintf("uid %d has shown %d wrong credentials in a row; none is looked at before %s",
-			uid, x.wrong, x.until.UTC().Format(time.RFC3339)), Hint: "give it the right one, then wait"}
+	next := now().Add(pause)
+	return &enforcer.Denial{Code: enforcer.RateLimited, Next: next,
+		Detail: fmt.Sprintf("uid %d has shown %d wrong credentials in a row; the agent looks at none before %s",
+			uid, wrong, next.UTC().Format(time.RFC3339)), Hint: "wait, then give the right one"}
+}
+
+// paused returns how many wrong credentials a user has shown, and for how long nothing of the user's is looked at.
+func (g *guesses) paused(uid uint32) (wrong int, pause time.Duration) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if x := g.by[uid]; x != nil {
+		return x.wrong, time.Until(x.until)
+	}
+	return 0, 0
 }
 
 // wrong takes note of a wrong credential, and holds its answer where nothing else slows down whoever shows it.

@@ -58,7 +58,7 @@ func TestGuessesAreSlowed(t *testing.T) {
 	for name, own := range map[string]bool{"token": false, "credential of the dialect's own": true} {
 		t.Run(name, func(t *testing.T) {
 			var log bytes.Buffer
-			s := New(Config{Log: slog.New(slog.NewTextHandler(&log, nil))})
+			s := New(Config{Desk: aheadDesk{}, Log: slog.New(slog.NewTextHandler(&log, nil))})
 			addr := toy(t, s, own)
 			ask := func(credential string) (int, string) {
 				t.Helper()
@@ -107,8 +107,13 @@ func TestGuessesAreSlowed(t *testing.T) {
 			s.guesses.mu.Lock()
 			s.guesses.by[me].until = time.Now().Add(time.Hour)
 			s.guesses.mu.Unlock()
-			if status, _ := ask("right"); status != http.StatusTooManyRequests {
+			status, body := ask("right")
+			if status != http.StatusTooManyRequests {
 				t.Errorf("in the pause: %d", status)
+			}
+			// An hour by the agent's own clock, whatever licence time is.
+			if !anHour.MatchString(body) {
+				t.Errorf("in a pause of an hour: %s", body)
 			}
 			s.guesses.mu.Lock()
 			x := s.guesses.by[me]
@@ -136,14 +141,14 @@ func TestGuessesOfUnknownUsers(t *testing.T) {
 		for range 100 {
 			g.wrong(t.Context(), unknown, "toy")
 		}
-		if took := time.Since(began); took != 100*guessesStrike || g.denies(unknown) != nil ||
+		if took := time.Since(began); took != 100*guessesStrike || g.denies(unknown, time.Now) != nil ||
 			strings.Count(log.String(), "\n") != 2 {
 			t.Errorf("100 wrong ones took %v; the log says\n%s", took, log.String())
 		}
 		known := &tcpConn{Conn: a, user: func() (uint32, bool) { return 1000, true }}
 		looked, until := 0, time.Now().Add(time.Hour)
 		for time.Now().Before(until) {
-			if g.denies(known) == nil {
+			if g.denies(known, time.Now) == nil {
 				looked++
 				g.wrong(t.Context(), known, "toy")
 			}
@@ -153,7 +158,7 @@ func TestGuessesOfUnknownUsers(t *testing.T) {
 			t.Errorf("%d guesses of an hour are looked at", looked)
 		}
 		time.Sleep(2 * guessesPast)
-		if g.denies(known) != nil {
+		if g.denies(known, time.Now) != nil {
 			t.Error("a pause does not end")
 		}
 	})

@@ -61,8 +61,11 @@ func Codes() map[enforcer.DenialCode]int {
 	return out
 }
 
-// problem puts a denial into its wire form; now is licence time.
-func problem(d *enforcer.Denial, now time.Time) *wire.Problem {
+// now returns licence time, which all times of denials, leases and events are in.
+func (s *Server) now() time.Time { return s.desk.Clock().Time }
+
+// problem puts a denial into its wire form.
+func (s *Server) problem(d *enforcer.Denial) *wire.Problem {
 	status := statuses[d.Code]
 	if status == 0 {
 		status = http.StatusInternalServerError
@@ -77,7 +80,7 @@ func problem(d *enforcer.Denial, now time.Time) *wire.Problem {
 		p.WaitedSeconds = new(d.Waited.Seconds())
 	}
 	if !d.Next.IsZero() {
-		p.RetryAfterSeconds = new(max(0, math.Ceil(d.Next.Sub(now).Seconds())))
+		p.RetryAfterSeconds = new(max(0, math.Ceil(d.Next.Sub(s.now()).Seconds())))
 	}
 	if v := d.Verdict; v != nil {
 		p.Verdict = &wire.Verdict{State: string(v.State), Code: string(v.Code), Reason: v.Reason,
@@ -88,7 +91,7 @@ func problem(d *enforcer.Denial, now time.Time) *wire.Problem {
 
 // answerDenial writes a denial as a problem (RFC 9457).
 func (s *Server) answerDenial(w http.ResponseWriter, d *enforcer.Denial) {
-	p := problem(d, time.Now())
+	p := s.problem(d)
 	if c, ok := w.(*call); !ok || !c.admin {
 		conceal(p)
 	}

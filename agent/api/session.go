@@ -114,7 +114,7 @@ type session struct {
 func (s *Server) serveSession(c *conn) {
 	first := s.rules.Load().rights(&c.peer)
 	if !first.allowed {
-		b, _ := json.Marshal(rpcResponse{Version: "2.0", Error: rpcProblem(&enforcer.Denial{Code: enforcer.Forbidden,
+		b, _ := json.Marshal(rpcResponse{Version: "2.0", Error: s.rpcProblem(&enforcer.Denial{Code: enforcer.Forbidden,
 			Detail: "this caller is not allowed to call", Hint: "add a rule under socket.allow"})})
 		refuseAs(c.UnixConn, string(b)+"\n")
 		c.Close()
@@ -164,7 +164,7 @@ func (x *session) read() {
 		switch {
 		case errors.Is(err, bufio.ErrBufferFull):
 			if long == nil && !x.keepLine(true, false) {
-				x.reply(nil, nil, rpcProblem(tooMuchAtOnce(x.conn.peer.key())))
+				x.reply(nil, nil, x.server.rpcProblem(tooMuchAtOnce(x.conn.peer.key())))
 				return
 			}
 			if long = append(long, line...); len(long) > MaxLine {
@@ -418,7 +418,7 @@ func (x *session) answer(r *rpcRequest, result any, d *enforcer.Denial, e *rpcEr
 }
 
 func (x *session) problemError(d *enforcer.Denial) *rpcError {
-	e := rpcProblem(d)
+	e := x.server.rpcProblem(d)
 	if !x.isAdmin() {
 		conceal(e.Data)
 		e.Message = e.Data.Detail
@@ -426,8 +426,8 @@ func (x *session) problemError(d *enforcer.Denial) *rpcError {
 	return e
 }
 
-func rpcProblem(d *enforcer.Denial) *rpcError {
-	p := problem(d, time.Now())
+func (s *Server) rpcProblem(d *enforcer.Denial) *rpcError {
+	p := s.problem(d)
 	code := codeProblem
 	if d.Code == enforcer.BadRequest {
 		code = codeParams

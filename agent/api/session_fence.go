@@ -2,7 +2,6 @@ package api
 
 import (
 	"slices"
-	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -65,7 +64,7 @@ func (x *session) lookAgain() {
 	x.fenced = x.fenced[:0]
 	for _, l := range left {
 		shape := x.server.leaseShape(l)
-		ev := wire.Event{Type: "lease.ended", At: time.Now().UTC(), LeaseID: shape.ID, Items: shape.Items,
+		ev := wire.Event{Type: "lease.ended", At: x.server.now().UTC(), LeaseID: shape.ID, Items: shape.Items,
 			Cause: string(enforcer.CauseUndelivered)}
 		if b, err := json.Marshal(ev); err == nil {
 			x.write(append(append([]byte(`{"jsonrpc":"2.0","method":"lease.ended","params":`), b...), '}', '\n'))
