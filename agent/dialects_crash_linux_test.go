@@ -65,8 +65,8 @@ func (p *toyProcess) run() {
 
 func (p *toyProcess) kill() {
 	if p.cmd != nil {
-		p.cmd.Process.Kill() //nolint:errcheck // it may have ended
-		p.cmd.Wait()         //nolint:errcheck // it was killed
+		p.cmd.Process.Kill()
+		p.cmd.Wait()
 		p.cmd = nil
 	}
 }

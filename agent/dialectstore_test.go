@@ -121,7 +121,7 @@ func TestStoreBounds(t *testing.T) {
 	if err := s.Apply(put("c", 1)); err == nil || len(s.content()) != 3 {
 		t.Errorf("when nothing reaches the disk: %v, %v", err, s.content())
 	}
-	s.Close() //nolint:errcheck // it has failed
+	s.Close()
 	noSync = nil
 
 	// The bounds of all of it. What takes away is taken however full it is.

@@ -26,7 +26,7 @@ func (a *Agent) runEvents(ctx context.Context) (stop func()) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		a.audit.Run(ctx) //nolint:errcheck // it returns none
+		a.audit.Run(ctx)
 	}()
 	a.audit.Note(eventlog.Event{Type: audit.AgentStarted, Subject: a.product(), Fields: map[string]string{
 		"version": a.options.Version, "agent_key": a.agentKey(), "anchors": a.anchorsFrom()}})

@@ -65,8 +65,8 @@ func (h *house) play(script string) *player {
 		h.t.Fatal(err)
 	}
 	h.t.Cleanup(func() {
-		unix.Kill(-cmd.Process.Pid, unix.SIGKILL) //nolint:errcheck // its children may be gone
-		cmd.Wait()                                //nolint:errcheck // killed, as it should be
+		unix.Kill(-cmd.Process.Pid, unix.SIGKILL)
+		cmd.Wait()
 	})
 	return &player{h.t, cmd, to, bufio.NewScanner(out)}
 }
@@ -368,7 +368,7 @@ func TestAgentsRaceForASocket(t *testing.T) {
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
-			t.Cleanup(func() { cmd.Process.Kill() }) //nolint:errcheck // it is over
+			t.Cleanup(func() { cmd.Process.Kill() })
 			all[i] = cmd
 			go func() { ended <- end{i, cmd.Wait()} }()
 		}

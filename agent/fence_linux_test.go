@@ -55,7 +55,7 @@ func TestStoppedBeyondTheFence(t *testing.T) {
 					case <-ctx.Done():
 					}
 				}
-				l.Close() //nolint:errcheck // the test ends
+				l.Close()
 			}
 		})
 	}

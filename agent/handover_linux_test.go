@@ -22,7 +22,7 @@ import (
 	"github.com/usher-agent/usher/client/wire"
 )
 
-func init() { oldkernel.Main() } //nolint:gochecknoinits // before the tests
+func init() { oldkernel.Main() }
 
 // own puts the agent into a PID namespace of its own, which outlives it, so that it sees none of its callers.
 func (c *crashing) own() {
@@ -43,7 +43,7 @@ func (c *crashing) own() {
 	if err := first.Start(); err != nil {
 		c.t.Skipf("this sandbox does not give a PID namespace: %v", err)
 	}
-	c.t.Cleanup(func() { in.Close(); first.Process.Kill(); first.Wait() }) //nolint:errcheck // it is over
+	c.t.Cleanup(func() { in.Close(); first.Process.Kill(); first.Wait() })
 	if n, _ := out.Read(make([]byte, 8)); n == 0 {
 		c.t.Skip("this sandbox does not let us mount /proc")
 	}
@@ -75,7 +75,7 @@ func manage(c *crashing, t *testing.T) *manager {
 		conn.Close()
 		<-done
 		for _, fd := range m.kept {
-			syscall.Close(fd) //nolint:errcheck // it is over
+			syscall.Close(fd)
 		}
 	})
 	c.prepare = func(cmd *exec.Cmd) {
@@ -124,16 +124,16 @@ func (m *manager) serve() {
 			fds = nil
 			if had {
 				m.t.Errorf("%s is stored twice", name)
-				syscall.Close(old) //nolint:errcheck // replaced
+				syscall.Close(old)
 			}
 		case vars["FDSTOREREMOVE"] == "1":
 			delete(m.kept, name)
-			syscall.Close(old) //nolint:errcheck // replaced
+			syscall.Close(old)
 		}
 		m.mu.Unlock()
 		for _, fd := range fds {
 			m.t.Errorf("a descriptor came with %q", b[:n])
-			syscall.Close(fd) //nolint:errcheck // unwanted
+			syscall.Close(fd)
 		}
 	}
 }
@@ -187,7 +187,7 @@ func TestHolderInASiblingNamespace(t *testing.T) {
 	if a.Liveness != "peerpidfd" {
 		t.Skipf("the way is %s on this kernel", a.Liveness)
 	}
-	first.Process.Kill() //nolint:errcheck // untilGone shows it
+	first.Process.Kill()
 	c.untilGone(a.ID)
 	if s := c.state(b.ID); s != "held" {
 		t.Errorf("the other's lease is %s", s)
@@ -197,7 +197,7 @@ func TestHolderInASiblingNamespace(t *testing.T) {
 	if s := c.state(b.ID); s != "unconfirmed" {
 		t.Errorf("after a restart the lease of one that nobody can see is %s", s)
 	}
-	second.Process.Kill() //nolint:errcheck // it is over
+	second.Process.Kill()
 }
 
 // The service manager keeps the socket and the holders' pidfds: after a crash, and after a restart, nothing is in
@@ -220,9 +220,9 @@ func TestServiceManagerKeepsHolders(t *testing.T) {
 		_, d, _ := c.holderIn(nil, `{"pool":"streams"}`)
 		m.until(3 + i)
 		stop()
-		dying.Process.Kill() //nolint:errcheck // Wait shows it
-		dying.Wait()         //nolint:errcheck // killed, as it should be
-		l := c.dial()        // nobody is there
+		dying.Process.Kill()
+		dying.Wait()
+		l := c.dial() // nobody is there
 		l.say(`{"jsonrpc":"2.0","id":1,"method":"pools.list"}`)
 		c.run()
 		if got := l.hear(); !strings.Contains(got, `"streams"`) {
@@ -240,8 +240,8 @@ func TestServiceManagerKeepsHolders(t *testing.T) {
 		}
 		m.until(2 + i)
 	}
-	long.Process.Kill() //nolint:errcheck // untilGone shows it
-	c.untilGone(a.ID)   // who was kept is watched
+	long.Process.Kill()
+	c.untilGone(a.ID) // who was kept is watched
 	m.until(2)
 }
 
@@ -282,7 +282,7 @@ func TestSentPIDFDOnAnOlderKernel(t *testing.T) {
 			if got := []string{itself.Liveness, another.Liveness, none.Liveness}; fmt.Sprint(got) != fmt.Sprint(want) {
 				t.Errorf("the ways are %v, want %v", got, want)
 			}
-			cmd.Process.Kill() //nolint:errcheck // untilGone shows it
+			cmd.Process.Kill()
 			c.untilGone(itself.ID)
 			c.inUse(2)
 			if !unseen {
@@ -318,7 +318,7 @@ func (c *crashing) floods() {
 		if err != nil {
 			t.Fatal(err)
 		}
-		conn.SetDeadline(time.Now().Add(60 * time.Second)) //nolint:errcheck // the read says it
+		conn.SetDeadline(time.Now().Add(60 * time.Second))
 		return conn
 	}
 	self, err := unix.PidfdOpen(os.Getpid(), 0)
@@ -378,7 +378,7 @@ func (c *crashing) floods() {
 			t.Error(err)
 		}
 	}
-	c.Pools(context.Background()) //nolint:errcheck // so that the client's own connection is there
+	c.Pools(context.Background())
 	before := files()
 	for range 10 {
 		speak(many)

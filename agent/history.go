@@ -105,8 +105,8 @@ func (a *Agent) openHistory(newKey bool) (*history, error) {
 	path := filepath.Join(a.state.path, historyFile)
 	file := sealed(a.seals.state, func(c files.Content) []byte {
 		if c.Fault == files.FaultEdited {
-			b, _ := os.ReadFile(path) //nolint:gosec // a file of the agent's own folder
-			return b                  // its own signature says that it was changed, and the agent does not start
+			b, _ := os.ReadFile(path)
+			return b // its own signature says that it was changed, and the agent does not start
 		}
 		return c.Known
 	})

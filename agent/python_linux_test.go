@@ -63,8 +63,8 @@ func TestPythonClient(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer cmd.Wait()         //nolint:errcheck // killed
-	defer cmd.Process.Kill() //nolint:errcheck // it may be over
+	defer cmd.Wait()
+	defer cmd.Process.Kill()
 	lines := bufio.NewScanner(out)
 	hears := func(want string) {
 		t.Helper()

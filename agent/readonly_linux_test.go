@@ -23,7 +23,7 @@ func freeze(t *testing.T, dir string) (thaw func()) {
 		if err := os.Chmod(dir, 0o555); err != nil {
 			t.Fatal(err)
 		}
-		return func() { os.Chmod(dir, 0o755) } //nolint:errcheck // the test sees it
+		return func() { os.Chmod(dir, 0o755) }
 	}
 	if err := unix.Mount(dir, dir, "", unix.MS_BIND, ""); err != nil {
 		t.Fatal(err)
@@ -35,7 +35,7 @@ func freeze(t *testing.T, dir string) (thaw func()) {
 	thaw = func() {
 		if !done {
 			done = true
-			unix.Unmount(dir, unix.MNT_DETACH) //nolint:errcheck // the test sees it
+			unix.Unmount(dir, unix.MNT_DETACH)
 		}
 	}
 	t.Cleanup(thaw)

@@ -19,7 +19,7 @@ func (a *Agent) recover(was meta) {
 	defer func() {
 		for _, h := range inherited {
 			if h != nil {
-				h.Close() //nolint:errcheck // the watches have their own
+				h.Close()
 			}
 		}
 	}()

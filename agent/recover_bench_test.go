@@ -46,20 +46,20 @@ func BenchmarkRecovery(b *testing.B) {
 		l := &enforcer.Lease{Items: []enforcer.Item{{Pool: "streams", N: 1}}, Lifetime: enforcer.LifetimeTTL,
 			TTL: time.Hour, AcquiredAt: now, ExpiresAt: now.Add(time.Hour),
 			Holder: &enforcer.Holder{Caller: enforcer.Caller{UID: 1000, GID: 1000, PID: 4711}}}
-		rand.Read(l.ID[:]) //nolint:errcheck // never fails
+		rand.Read(l.ID[:])
 		if _, err := a.desk.store.write([]enforcer.Event{{Kind: enforcer.EventGranted, At: now, Lease: l}}); err !=
 			nil {
 			b.Fatal(err)
 		}
 	}
-	a.desk.store.Close() //nolint:errcheck // a benchmark
+	a.desk.store.Close()
 	b.ReportAllocs()
 	for b.Loop() {
 		a, was := open()
 		a.handover = systemd.OpenStore(a.log)
 		a.recover(was)
 		b.StopTimer()
-		a.desk.store.Close() //nolint:errcheck // a benchmark
+		a.desk.store.Close()
 		b.StartTimer()
 	}
 }

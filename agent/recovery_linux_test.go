@@ -126,12 +126,12 @@ func (c *crashing) signal(s syscall.Signal) {
 	if c.cmd.ProcessState == nil && c.through != nil { // the agent is the child of what entered, which ends with it
 		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", pid))
 		if err == nil {
-			fmt.Sscan(string(b), &pid) //nolint:errcheck // when it is gone, what entered is going
+			fmt.Sscan(string(b), &pid)
 		}
 	}
 	if c.cmd.ProcessState == nil {
-		syscall.Kill(pid, s) //nolint:errcheck // it may be dead
-		c.cmd.Wait()         //nolint:errcheck // killed, as it should be
+		syscall.Kill(pid, s)
+		c.cmd.Wait()
 	}
 }
 
@@ -160,7 +160,7 @@ func TestCrash(t *testing.T) {
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	cmd.Wait() //nolint:errcheck // killed, as it should be
+	cmd.Wait()
 	c.run()
 	state := func(id string) string {
 		got, err := c.Lease(t.Context(), id)

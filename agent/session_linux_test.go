@@ -210,7 +210,7 @@ func (h *house) holderIn(attr *syscall.SysProcAttr, params string,
 	if err := cmd.Start(); err != nil {
 		h.t.Fatal(err)
 	}
-	h.t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() }) //nolint:errcheck // it is over
+	h.t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
 	in := bufio.NewScanner(out)
 	if !in.Scan() {
 		h.t.Fatal("the holder says nothing")
@@ -262,7 +262,7 @@ func TestForkedChildKeepsNothing(t *testing.T) {
 	var child int
 	if _, err := fmt.Sscanf(in.Text(), "forked %d", &child); err == nil {
 		if p, err := os.FindProcess(child); err == nil {
-			p.Kill() //nolint:errcheck // it may be gone
+			p.Kill()
 		}
 	}
 }
@@ -390,7 +390,7 @@ func (h *house) python(script string, args ...string) *bufio.Scanner {
 	if err := cmd.Start(); err != nil {
 		h.t.Fatal(err)
 	}
-	h.t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() }) //nolint:errcheck // it is over
+	h.t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
 	return bufio.NewScanner(out)
 }
 

@@ -34,7 +34,7 @@ func (f front) Session(c *net.UnixConn, sent io.Closer, caller enforcer.Caller) 
 	// A pidfd that was sent becomes the one that all sessions of its process share. Of a process that is not visible
 	// nothing else tells it from others.
 	if s.sent != nil || caller.PID == 0 {
-		s.process() //nolint:errcheck // who holds something asks again
+		s.process() // a holder asks again
 	}
 	return s
 }
@@ -60,7 +60,7 @@ func (s *session) process() (*liveness.Handle, *enforcer.Denial) {
 		s.dead = errors.Is(err, liveness.ErrDead)
 		if s.handle != nil {
 			s.caller.Inode = s.handle.Process().Inode
-			s.agent.holders.Pin(s.caller, s.handle) //nolint:errcheck // each lease asks again
+			s.agent.holders.Pin(s.caller, s.handle) // each lease asks again
 		}
 	}
 	if s.dead {
@@ -204,6 +204,6 @@ func (s *session) Close() {
 	}
 	if handle != nil {
 		s.agent.holders.Unpin(handle)
-		handle.Close() //nolint:errcheck // the watches have their own
+		handle.Close()
 	}
 }

@@ -165,8 +165,8 @@ func (s *siteServer) run() {
 
 func (s *siteServer) kill() {
 	if s.cmd != nil && s.cmd.ProcessState == nil {
-		s.cmd.Process.Kill() //nolint:errcheck // it may be dead
-		s.cmd.Wait()         //nolint:errcheck // killed, as it should be
+		s.cmd.Process.Kill()
+		s.cmd.Wait()
 	}
 }
 
@@ -354,7 +354,7 @@ func TestSiteServerCrowd(t *testing.T) {
 	for i := range crowd {
 		m := s.join(i, hist)
 		members = append(members, m)
-		running.Go(func() { m.Run(ctx) }) //nolint:errcheck // it has none
+		running.Go(func() { m.Run(ctx) })
 	}
 	const rounds = 30
 	for round := range rounds {

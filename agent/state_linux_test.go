@@ -136,7 +136,7 @@ func TestUpstreamStateIsSealed(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			o.UpstreamCall(t.Context()) //nolint:errcheck // what comes of it is waited for
+			o.UpstreamCall(t.Context())
 			o.eventually("another generation", func() bool {
 				b, err := os.ReadFile(o.path("state/upstream.json"))
 				return err == nil && !bytes.Equal(b, old)

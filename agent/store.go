@@ -169,7 +169,7 @@ func lockRuntime(dir string) (*os.File, error) {
 			os.Getuid())
 	}
 	if err := files.Lock(f); err != nil {
-		f.Close() //nolint:errcheck // nothing was written
+		f.Close()
 		return nil, fmt.Errorf(
 			"runtime folder %s: another agent is using it; stop that one, or give this one a state.runtime_dir of "+
 				"its own", dir)

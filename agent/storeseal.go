@@ -175,7 +175,7 @@ func (s *store) restore(core *enforcer.Enforcer, mark *enforcer.Mark) (omitted b
 	for _, b := range g.Leases {
 		ev, err := decodeEvent(b, func(enforcer.LeaseID) *enforcer.Lease { return nil }, nil)
 		if err != nil {
-			return true, nil //nolint:nilerr // another version's: nothing is known of them
+			return true, nil // another version wrote it: nothing is known of its records
 		}
 		if _, held := core.Lease(ev.Lease.ID); held {
 			continue

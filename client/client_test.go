@@ -28,7 +28,7 @@ func agent(t testing.TB, h http.Handler) *client.Client {
 		t.Fatal(err)
 	}
 	s := &http.Server{Handler: h, ReadHeaderTimeout: time.Second}
-	go s.Serve(l) //nolint:errcheck // it ends with the test
+	go s.Serve(l)
 	c := client.New(filepath.Join(dir, "s"))
 	t.Cleanup(func() {
 		c.Close()

@@ -157,7 +157,7 @@ func (s *Session) attach(ctx context.Context, l *link) error {
 	unbacked := slices.Collect(maps.Keys(s.unbacked))
 	s.mu.Unlock()
 	for _, id := range orphans {
-		s.task(func() { s.giveBack(l, id) }) //nolint:errcheck // what is refused ends with this process
+		s.task(func() { s.giveBack(l, id) })
 	}
 	for _, lease := range unbacked {
 		s.back(ctx, l, lease)

@@ -110,7 +110,7 @@ func (s *Session) granted(l *link, lease *Lease, raw []byte, given bool) error {
 	if given && !draw {
 		back := func() {
 			l.write(nil, "lease.release", idParams(id))
-		} //nolint:errcheck // a link that breaks takes it back, too
+		} // a link that breaks takes it back too
 		if !s.task(back) {
 			back()
 		}

@@ -278,7 +278,7 @@ func (l *link) write(id *uint64, method string, params []byte) error {
 	l.buf = b[:0]
 	if now := time.Now(); l.until.Sub(now) < writeWithin/2 {
 		l.until = now.Add(writeWithin)
-		l.conn.SetWriteDeadline(l.until) //nolint:errcheck // the write says so
+		l.conn.SetWriteDeadline(l.until)
 	}
 	if _, err := l.conn.Write(b); err != nil {
 		l.fail(err)
@@ -330,7 +330,7 @@ func (l *link) do(ctx context.Context, method string, params []byte, lease *Leas
 		if lease != nil {
 			l.session.task(func() {
 				l.write(nil, "lease.cancel", []byte(`{"request":`+strconv.FormatUint(id, 10)+`}`))
-			}) //nolint:errcheck // a broken link cancels, too
+			})
 		}
 		return nil, ctx.Err()
 	}

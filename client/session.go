@@ -304,7 +304,7 @@ func (s *Session) Close() {
 	defer cancel()
 	for _, l := range s.held() {
 		if info := l.Info(); link != nil && info.Lifetime != "held" {
-			link.do(ctx, "lease.release", idParams(info.ID), nil) //nolint:errcheck // it ends with this process
+			link.do(ctx, "lease.release", idParams(info.ID), nil)
 		}
 	}
 	s.stop()

@@ -90,7 +90,7 @@ func TestDialectConnections(t *testing.T) {
 		t.Helper()
 		c.SetDeadline(time.Now().Add(20 * time.Second))
 		io.WriteString(c,
-			"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n") //nolint:errcheck // who is turned away may not be listened to
+			"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
 		b := make([]byte, 12)
 		if _, err := io.ReadFull(c, b); err != nil {
 			t.Fatal(err)

@@ -37,7 +37,7 @@ func toy(t *testing.T, s *Server, own bool) (addr string) {
 		if own && right(r) {
 			DialectCallOf(r.Context()).Known()
 		}
-		io.WriteString(w, "served, or not found") //nolint:errcheck // the test reads it
+		io.WriteString(w, "served, or not found")
 	})
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -69,7 +69,7 @@ func TestGuessesAreSlowed(t *testing.T) {
 				defer c.Close()
 				c.SetDeadline(time.Now().Add(time.Minute))
 				io.WriteString(c, "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nAuthorization: Bearer "+
-					credential+"\r\n\r\n") //nolint:errcheck // the answer tells
+					credential+"\r\n\r\n")
 				r, err := http.ReadResponse(bufio.NewReader(c), nil)
 				if err != nil {
 					t.Fatal(err)

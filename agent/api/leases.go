@@ -299,7 +299,7 @@ func (s *Server) renew(c *call) {
 	}
 	if err := s.answer(c, http.StatusOK, shape); err == nil && g.Late != nil {
 		http.NewResponseController(c.ResponseWriter).
-			Flush() //nolint:errcheck // whoever has hung up renewed all the same
+			Flush()
 	}
 	c.lookAgain(g)
 }

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"sync"
 
 	"github.com/usher-agent/usher/client/wire"
@@ -68,8 +69,8 @@ var errRights error = rightsLost{}
 
 // lostRights reports whether a context of while has ended because of the rules.
 func lostRights(ctx context.Context) bool {
-	return context.Cause(ctx) == errRights
-} //nolint:errorlint // the value itself
+	return errors.Is(context.Cause(ctx), errRights)
+}
 
 // judged returns what the session's peer may do by the rules in force.
 func (x *session) judged() *rights {

@@ -159,7 +159,7 @@ func (s *Server) recovered(w http.ResponseWriter, what string, e any) {
 	if e == nil {
 		return
 	}
-	if e == http.ErrAbortHandler { //nolint:errorlint // the value itself is what net/http looks for
+	if e == http.ErrAbortHandler { // net/http looks for the value itself
 		panic(e)
 	}
 	s.log.Error("a call ended in a panic; please report it", "route", what, "panic", fmt.Sprint(e), "stack",

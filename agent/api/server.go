@@ -306,7 +306,7 @@ type conn struct {
 // dropSent gives back what came beside the first byte, where it is of no use.
 func (c *conn) dropSent() {
 	if c.sent != nil {
-		c.sent.Close() //nolint:errcheck // it was only read
+		c.sent.Close()
 		c.sent = nil
 	}
 }

@@ -152,7 +152,7 @@ func lockFolder(dir string, lock func(*os.File) error) (done func()) {
 	for until := time.Now().Add(folderPatience); lock(f) != nil && time.Now().Before(until); {
 		time.Sleep(5 * time.Millisecond)
 	}
-	return func() { f.Close() } //nolint:errcheck // it was only locked
+	return func() { f.Close() }
 }
 
 // dropOldLock removes the lock file that earlier versions kept beside the socket, if it is the agent's own and no link.
@@ -257,9 +257,9 @@ func (s *Socket) bind(dir string, c SocketConfig) error {
 			os.Getuid(), c.key())
 	}
 	defer func() {
-		private.Remove("s")     //nolint:errcheck // it has its place by now, or is of no use
-		private.Close()         //nolint:errcheck // a directory
-		s.folder.Remove(hidden) //nolint:errcheck // empty by now; if it is another's, it stays
+		private.Remove("s") // it has its place by now, or is useless
+		private.Close()
+		s.folder.Remove(hidden) // it is empty by now; another's stays
 	}()
 	short, done, err := nameIn(private, filepath.Join(dir, hidden), "s")
 	if err != nil {
@@ -303,15 +303,15 @@ func (s *Socket) sweep() {
 	if err != nil {
 		return
 	}
-	defer d.Close()                  //nolint:errcheck // opened for reading
+	defer d.Close()
 	names, _ := d.Readdirnames(1000) // of what is here more, somebody else has the care
 	for _, name := range names {
 		if !strings.HasPrefix(name, hiddenPrefix) || len(name) != len(hiddenPrefix)+hiddenLetters {
 			continue
 		}
 		if fi, err := s.folder.Lstat(name); err == nil && isOwn(fi) {
-			s.folder.Remove(filepath.Join(name, "s")) //nolint:errcheck // it may not be there
-			s.folder.Remove(name)                     //nolint:errcheck // tried again at the next start
+			s.folder.Remove(filepath.Join(name, "s"))
+			s.folder.Remove(name) // the next start tries again
 		}
 	}
 }

@@ -241,8 +241,8 @@ func (s *suite) hold(ctx context.Context, site *site, n int) (end func(), err er
 	var holders []*exec.Cmd
 	end = func() {
 		for _, h := range holders {
-			h.Process.Kill() //nolint:errcheck // it has nothing to lose
-			h.Wait()         //nolint:errcheck // killed, as it should be
+			h.Process.Kill()
+			h.Wait()
 		}
 	}
 	c := client(site.socket)

@@ -23,7 +23,7 @@ func bareKill(ctx context.Context, sleep bool) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer cmd.Wait() //nolint:errcheck // killed, as it should be
+	defer cmd.Wait()
 	fd, err := unix.PidfdOpen(cmd.Process.Pid, 0)
 	if err != nil {
 		return 0, err
@@ -53,4 +53,4 @@ func mountMemory(dir string, size int) error {
 	return unix.Mount("bench", dir, "tmpfs", 0, fmt.Sprintf("size=%dm,mode=0700", size))
 }
 
-func unmount(dir string) { unix.Unmount(dir, unix.MNT_DETACH) } //nolint:errcheck // the folder goes next
+func unmount(dir string) { unix.Unmount(dir, unix.MNT_DETACH) }

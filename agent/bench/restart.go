@@ -25,7 +25,7 @@ func (s *suite) restart(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		defer func() { stop(cmd) }() //nolint:errcheck // it is only told to end
+		defer func() { stop(cmd) }()
 
 		var attached []float64
 		for range s.medianOf() {
@@ -79,7 +79,7 @@ func (s *suite) million(ctx context.Context, site *site, cmd **exec.Cmd) error {
 
 func kill(cmd *exec.Cmd) error {
 	err := cmd.Process.Signal(syscall.SIGKILL)
-	cmd.Wait() //nolint:errcheck // killed, as it should be
+	cmd.Wait()
 	return err
 }
 

@@ -121,7 +121,7 @@ func (s *site) serve(ctx context.Context, f func(*exec.Cmd) error) error {
 	if err != nil {
 		return err
 	}
-	defer stop(cmd) //nolint:errcheck // it is only told to end
+	defer stop(cmd)
 	return f(cmd)
 }
 
@@ -159,8 +159,8 @@ func startSelf(ctx context.Context, ready func() bool, flags ...string) (end fun
 		return nil, err
 	}
 	end = func() {
-		cmd.Process.Kill() //nolint:errcheck // it has nothing to lose
-		cmd.Wait()         //nolint:errcheck // killed, as it should be
+		cmd.Process.Kill()
+		cmd.Wait()
 	}
 	for begin := time.Now(); !ready(); time.Sleep(time.Millisecond) {
 		if time.Since(begin) > 5*time.Second {

@@ -14,7 +14,7 @@ import (
 	"github.com/usher-agent/usher/client/wire"
 )
 
-func init() { oldkernel.Main() } //nolint:gochecknoinits // before anything else: this program may be to become another
+func init() { oldkernel.Main() } // before anything else: this program may have to become another
 
 // holder is this program again, as a process that holds slots until it is killed, or as one that holds nothing.
 func holder(socket string, n int64, out io.Writer) error {
@@ -159,7 +159,7 @@ func (s *suite) reclaim(ctx context.Context, site *site, path string, run bool) 
 			}
 			answer, err := waiter.in.ReadString('\n')
 			took = append(took, micros(time.Since(begin)))
-			holder.Wait() //nolint:errcheck // killed, as it should be
+			holder.Wait()
 			_, rest, ok := strings.Cut(answer, `"result":{"id":"`)
 			if err != nil || !ok {
 				return fmt.Errorf("the waiter got %q, %w", answer, err)

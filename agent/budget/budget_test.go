@@ -238,7 +238,7 @@ func openWithout(t testing.TB, file string, began time.Time) *house {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		h.Run(ctx) //nolint:errcheck // it has none
+		h.Run(ctx)
 	}()
 	h.stop = sync.OnceFunc(func() { cancel(); <-done })
 	t.Cleanup(h.stop)

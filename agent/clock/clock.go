@@ -36,7 +36,7 @@ func Watch(ctx context.Context, stepped func()) error {
 const far = 365 * 24 * time.Hour
 
 func watch(ctx context.Context, a alarm, stepped func()) (err error) {
-	stop := context.AfterFunc(ctx, func() { a.close() }) //nolint:errcheck // the wait says so
+	stop := context.AfterFunc(ctx, func() { a.close() })
 	defer func() {
 		if stop() {
 			err = errors.Join(err, a.close())

@@ -108,7 +108,7 @@ func open(t testing.TB, u plugin.Drawer, resets enforcer.Resets, change ...func(
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		h.Run(ctx) //nolint:errcheck // it has none
+		h.Run(ctx)
 	}()
 	h.stop = sync.OnceFunc(func() { cancel(); <-done })
 	t.Cleanup(h.stop)

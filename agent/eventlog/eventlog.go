@@ -144,7 +144,7 @@ func (l *Log) Note(e Event) {
 func (l *Log) Run(ctx context.Context) error {
 	defer func() {
 		if l.file != nil {
-			l.file.Close() //nolint:errcheck // every line was synced
+			l.file.Close() // every line was synced
 		}
 	}()
 	for {
@@ -287,7 +287,7 @@ func tail(path string) (whole int64, last []byte, err error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	defer f.Close() //nolint:errcheck // opened for reading
+	defer f.Close()
 	in := bufio.NewReaderSize(f, 64<<10)
 	for {
 		line, err := in.ReadBytes('\n')
@@ -340,11 +340,11 @@ func Verify(dir string, key ed25519.PublicKey, see func(Event)) (r Report, err e
 }
 
 func verifyFile(path, name string, newest bool, key ed25519.PublicKey, prev *string, r *Report, see func(Event)) error {
-	f, err := os.Open(path) //nolint:gosec // the operator names the folder
+	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}
-	defer f.Close() //nolint:errcheck // opened for reading
+	defer f.Close()
 	in := bufio.NewReaderSize(f, 64<<10)
 	for n := 1; ; n++ {
 		bad := func(why string, args ...any) error { return &Broken{name, n, fmt.Sprintf(why, args...)} }

@@ -63,8 +63,8 @@ func replace(path string, data []byte, mode fs.FileMode, sync bool) error {
 // syncDir makes the last rename or removal in a folder last. Not every system can; the change is made all the same.
 func syncDir(dir string) {
 	if d, err := os.Open(dir); err == nil {
-		d.Sync()  //nolint:errcheck // not every system can sync a folder
-		d.Close() //nolint:errcheck // opened for reading
+		d.Sync() // not every system can sync a folder
+		d.Close()
 	}
 }
 
@@ -75,7 +75,7 @@ func Read(path string, max int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close() //nolint:errcheck // opened for reading
+	defer f.Close()
 	fi, err := f.Stat()
 	switch {
 	case err != nil:

@@ -86,7 +86,7 @@ func Make(path string, mode fs.FileMode) error {
 	if err != nil {
 		return whyNot(path, err)
 	}
-	defer f.Close() //nolint:errcheck // a directory
+	defer f.Close()
 	fi, err := f.Stat()
 	if err != nil {
 		return err
@@ -288,7 +288,7 @@ func ReadNamed(path string, max int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close() //nolint:errcheck // opened for reading
+	defer f.Close()
 	fi, err := f.Stat()
 	switch {
 	case err != nil:

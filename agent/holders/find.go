@@ -56,7 +56,7 @@ func (r *Registry) Find(l *enforcer.Lease, was, is Place, kept Kept) liveness.St
 	for _, h := range append([]*enforcer.Holder{l.Holder}, l.Others...) {
 		handle, state := find(h, was, kept)
 		if state == liveness.Alive && was.PIDNS != is.PIDNS && h.PID != handle.Process().PID {
-			handle.Close() //nolint:errcheck // it was only looked at
+			handle.Close()
 			// Its number in the record is another's here: the next restart would take it for that one.
 			state = liveness.Unknown
 		}
@@ -68,7 +68,7 @@ func (r *Registry) Find(l *enforcer.Lease, was, is Place, kept Kept) liveness.St
 			if r.Hold(l.ID, h.Caller, handle) != nil {
 				state = liveness.Unknown
 			}
-			handle.Close() //nolint:errcheck // the watch has its own
+			handle.Close()
 		}
 		if state == liveness.Unknown {
 			result = liveness.Unknown

@@ -94,8 +94,8 @@ func living(t *testing.T) (handle *liveness.Handle, kill func()) {
 		t.Fatal(err)
 	}
 	kill = sync.OnceFunc(func() {
-		cmd.Process.Kill() //nolint:errcheck // Wait shows it
-		cmd.Wait()         //nolint:errcheck // it was killed
+		cmd.Process.Kill()
+		cmd.Wait()
 	})
 	t.Cleanup(kill)
 	handle, err := liveness.FromPID(int32(cmd.Process.Pid), 0)
@@ -105,7 +105,7 @@ func living(t *testing.T) (handle *liveness.Handle, kill func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { handle.Close() }) //nolint:errcheck // of a pidfd
+	t.Cleanup(func() { handle.Close() })
 	return handle, kill
 }
 

@@ -127,7 +127,7 @@ func Check(path string, want []Extent) (Fault, error) {
 	if err != nil {
 		return "", err
 	}
-	defer f.Close() //nolint:errcheck // opened for reading
+	defer f.Close()
 	fi, err := f.Stat()
 	switch {
 	case err != nil:
@@ -145,7 +145,7 @@ func ExtentOf(path string) (Extent, error) {
 	if err != nil {
 		return Extent{}, err
 	}
-	defer f.Close() //nolint:errcheck // opened for reading
+	defer f.Close()
 	fi, err := f.Stat()
 	if err != nil {
 		return Extent{}, err

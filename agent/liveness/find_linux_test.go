@@ -91,7 +91,7 @@ func TestFindByHandleAlone(t *testing.T) {
 	if s != Alive {
 		t.Fatalf("%v, want alive", s)
 	}
-	defer h.Close() //nolint:errcheck // of a pidfd
+	defer h.Close()
 	if h.Process().PID != c.pid() {
 		t.Errorf("found %d, want %d", h.Process().PID, c.pid())
 	}
@@ -145,7 +145,7 @@ func BenchmarkKillToDead(b *testing.B) {
 			_, told := watch(b, w, c.handle(b))
 			b.StartTimer()
 			killed := time.Now()
-			c.Process.Kill() //nolint:errcheck // told shows it
+			c.Process.Kill()
 			all += within(b, told).Sub(killed)
 			b.StopTimer()
 			c.end()
@@ -164,7 +164,7 @@ func BenchmarkKillToDead(b *testing.B) {
 			}
 			b.StartTimer()
 			killed := time.Now()
-			c.Process.Kill() //nolint:errcheck // poll shows it
+			c.Process.Kill()
 			for {
 				n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 10_000)
 				if n == 1 {

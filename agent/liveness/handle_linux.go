@@ -116,7 +116,7 @@ func FromKept(fd int, path Path) (*Handle, error) {
 // when that process is dead, and [ErrUnsupported] when only the connection can tell. Any other error is for want of
 // descriptors or memory.
 func FromConn(c *net.UnixConn, sent *Sent) (*Handle, error) {
-	defer sent.Close() //nolint:errcheck // unless the handle has it
+	defer sent.Close()
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return nil, fmt.Errorf("ask who is connected: %w", err)

@@ -296,7 +296,7 @@ func TestOtherThanOnePIDFDIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer null.Close() //nolint:errcheck // read only
+	defer null.Close()
 	event, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
 	if err != nil {
 		t.Fatal(err)
@@ -443,7 +443,7 @@ func sibling(t *testing.T, path string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close() //nolint:errcheck // the process ends
+	defer l.Close()
 	conn := accept(t, l)
 	fd, ok := receive(t, conn)
 	if !ok {
@@ -453,7 +453,7 @@ func sibling(t *testing.T, path string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer sent.Close() //nolint:errcheck // the process ends
+	defer sent.Close()
 	_, toldSent := watch(t, w, sent)
 	toldPeer := toldSent
 	if Supported().PeerPIDFD {

@@ -66,13 +66,13 @@ func help(mode string, args []string) error {
 		if err != nil {
 			return err
 		}
-		defer c.Close() //nolint:errcheck // the process ends
+		defer c.Close()
 	case "send": // connect and send a pidfd of itself
 		c, err := net.Dial("unix", args[0])
 		if err != nil {
 			return err
 		}
-		defer c.Close() //nolint:errcheck // the process ends
+		defer c.Close()
 		if err := SendPIDFD(c.(*net.UnixConn), []byte("hello\n")); err != nil {
 			return err
 		}
@@ -186,8 +186,8 @@ func spawnWith(t testing.TB, attr *syscall.SysProcAttr, mode string, args ...str
 // end kills and reaps.
 func (c *child) end() {
 	if c.ProcessState == nil {
-		c.Process.Kill() //nolint:errcheck // it may be dead
-		c.Wait()         //nolint:errcheck // killed
+		c.Process.Kill()
+		c.Wait()
 	}
 }
 

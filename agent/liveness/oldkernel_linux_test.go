@@ -13,7 +13,7 @@ import (
 	"github.com/usher-agent/usher/agent/liveness/oldkernel"
 )
 
-func init() { oldkernel.Main() } //nolint:gochecknoinits // before the tests
+func init() { oldkernel.Main() }
 
 // releaseEnv says to a run of these tests which release it is to find.
 const releaseEnv = "LIVENESS_TEST_RELEASE"
@@ -149,7 +149,7 @@ func TestFloodOfDescriptors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer null.Close() //nolint:errcheck // read only
+	defer null.Close()
 	many := make([]int, 200)
 	for i := range many {
 		many[i] = int(null.Fd())

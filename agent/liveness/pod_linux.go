@@ -18,7 +18,7 @@ func podOfIn(proc string, pid int32, start uint64) string {
 	if err != nil {
 		return ""
 	}
-	defer f.Close() //nolint:errcheck // it was only read
+	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, maxCgroups+1))
 	if err != nil || len(b) > maxCgroups || startTimeIn(proc, pid) != start {
 		return ""

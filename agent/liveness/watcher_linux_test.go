@@ -83,7 +83,7 @@ func TestOneDescriptorAProcess(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer h.Close() //nolint:errcheck // still open while descriptors are counted
+		defer h.Close()
 		if _, err := w.Watch(h, func() { told <- time.Now() }); err != nil {
 			t.Fatal(err)
 		}

@@ -158,7 +158,7 @@ func (r *rig) run() {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		p.Run(ctx) //nolint:errcheck // it returns nil
+		p.Run(ctx)
 	}()
 	r.stop = func() { cancel(); <-done }
 	p.Set([]Licence{{r.licence, []byte("doc"), r.remote}})

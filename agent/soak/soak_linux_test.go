@@ -145,8 +145,8 @@ func (s *soak) start() {
 }
 
 func (s *soak) kill() {
-	s.agent.Process.Signal(syscall.SIGKILL) //nolint:errcheck // it may be dead
-	s.agent.Wait()                          //nolint:errcheck // killed, as it should be
+	s.agent.Process.Signal(syscall.SIGKILL)
+	s.agent.Wait()
 	s.mu.Lock()
 	s.Kills = append(s.Kills, now())
 	s.mu.Unlock()
@@ -154,9 +154,9 @@ func (s *soak) kill() {
 
 func (s *soak) end() {
 	for _, g := range s.guests {
-		g.cmd.Process.Kill() //nolint:errcheck // it may be dead
+		g.cmd.Process.Kill()
 		<-g.heard
-		g.cmd.Wait() //nolint:errcheck // killed, as it should be
+		g.cmd.Wait()
 	}
 	s.kill()
 	s.Close()
@@ -214,9 +214,9 @@ func (s *soak) tell(g *guest, order string) {
 // murder kills a client and returns when it was alive last.
 func (s *soak) murder(g *guest) (at int64) {
 	at = now()
-	g.cmd.Process.Kill() //nolint:errcheck // it may be dead
+	g.cmd.Process.Kill()
 	<-g.heard
-	g.cmd.Wait() //nolint:errcheck // killed, as it should be
+	g.cmd.Wait()
 	return at
 }
 
@@ -251,7 +251,7 @@ func (s *soak) clear(dead func(client string) bool) bool {
 		}
 		clear = false
 		if l.Lifetime == "ttl" {
-			s.Release(context.Background(), l.ID, true) //nolint:errcheck // it is asked for again
+			s.Release(context.Background(), l.ID, true) // it is asked for again
 		}
 	}
 	return clear

@@ -51,7 +51,7 @@ func OpenStore(log *slog.Logger) *Store {
 		changed: map[string]bool{}, inherited: map[string]*os.File{}}
 	for _, f := range activation.Files(true) {
 		if old := s.inherited[f.Name()]; old != nil {
-			old.Close() //nolint:errcheck // the same one, twice
+			old.Close()
 		}
 		s.inherited[f.Name()] = f
 		s.has[f.Name()] = true
@@ -91,7 +91,7 @@ func (s *Store) Settle() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for name, f := range s.inherited {
-		f.Close() //nolint:errcheck // of no use
+		f.Close()
 		delete(s.inherited, name)
 	}
 	for name := range s.has {
@@ -134,8 +134,8 @@ func (s *Store) KeepHolder(handle *liveness.Handle, pid int32, start, inode uint
 	if err != nil {
 		return ""
 	}
-	if !s.Keep(name, Kept{Lend: share.Lend, Close: func() { share.Close() }}) { //nolint:errcheck // of a pidfd
-		share.Close() //nolint:errcheck // of a pidfd
+	if !s.Keep(name, Kept{Lend: share.Lend, Close: func() { share.Close() }}) {
+		share.Close()
 		return ""
 	}
 	return name
@@ -194,7 +194,7 @@ func (s *Store) next() (send func() error) {
 			continue
 		}
 		conn := s.conn
-		conn.SetWriteDeadline(time.Now().Add(sendWithin)) //nolint:errcheck // the write says it
+		conn.SetWriteDeadline(time.Now().Add(sendWithin))
 		if !wanted {
 			delete(s.has, name)
 			return func() error { _, err := conn.Write([]byte("FDSTOREREMOVE=1\nFDNAME=" + name)); return err }
@@ -203,7 +203,7 @@ func (s *Store) next() (send func() error) {
 		return func() (err error) {
 			// FDPOLL=0: a pidfd is ready when its process is dead, which is what is to be known later. One that was
 			// dropped meanwhile is lent no more, and its end is the next change.
-			k.Lend(func(fd int) { //nolint:errcheck // see above
+			k.Lend(func(fd int) {
 				err = sendBeside(conn, []byte("FDSTORE=1\nFDPOLL=0\nFDNAME="+name), fd)
 			})
 			return err
@@ -236,11 +236,11 @@ func (s *Store) Close() {
 		delete(s.want, name)
 	}
 	for name, f := range s.inherited {
-		f.Close() //nolint:errcheck // of no use
+		f.Close()
 		delete(s.inherited, name)
 	}
 	if s.conn != nil {
-		s.conn.Close() //nolint:errcheck // all was sent
+		s.conn.Close()
 		s.conn = nil
 	}
 }
@@ -284,7 +284,7 @@ func (s *Store) Holders() map[Process]*liveness.Handle {
 		}
 		delete(s.inherited, name)
 		fd, err := syscall.Dup(int(f.Fd()))
-		f.Close() //nolint:errcheck // fd has it
+		f.Close()
 		if err != nil {
 			continue // as if it were not kept
 		}

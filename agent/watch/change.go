@@ -67,11 +67,11 @@ func (w *Watcher) finish() {
 		return
 	}
 	dir := filepath.Join(w.cfg.KeepDir, keepPending)
-	d, err := os.Open(dir) //nolint:gosec // the agent's own folder
+	d, err := os.Open(dir)
 	if err != nil {
 		return
 	}
-	defer d.Close() //nolint:errcheck // opened for reading
+	defer d.Close()
 	names, _ := d.Readdirnames(maxKept)
 	for _, name := range names {
 		if strings.HasPrefix(name, ".") {
@@ -125,7 +125,7 @@ func present(dir, name string) recordFile {
 	rec := recordFile{path: filepath.Join(dir, name), modTime: time.Now()}
 	root, err := os.OpenRoot(dir)
 	if err == nil {
-		defer root.Close() //nolint:errcheck // a directory
+		defer root.Close()
 		var fi fs.FileInfo
 		if fi, err = root.Lstat(name); err == nil && (fi.Mode().Type() == fs.ModeSymlink || fi.Mode().IsRegular()) {
 			data, _, failed := contents(root, name)

@@ -36,7 +36,7 @@ func dies(t *testing.T, change func() error) (killed bool) {
 	t.Helper()
 	defer func() {
 		if p := recover(); p != nil {
-			if p != errKilled { //nolint:errorlint // it is that very value
+			if p != errKilled { // the test injects that very value
 				panic(p)
 			}
 			killed = true
@@ -49,7 +49,7 @@ func dies(t *testing.T, change func() error) (killed bool) {
 // lies returns what is at a path; "-" where nothing is.
 func lies(t *testing.T, path string) string {
 	t.Helper()
-	b, err := os.ReadFile(path) //nolint:gosec // a test's file
+	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "-"
 	}

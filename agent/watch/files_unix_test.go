@@ -31,7 +31,7 @@ func TestNotAFile(t *testing.T) {
 	do(t, os.Symlink("none.lic", filepath.Join(dir, "dangling.lic")))
 	l, err := net.Listen("unix", filepath.Join(dir, "socket.lic"))
 	do(t, err)
-	defer l.Close() //nolint:errcheck // a test's socket
+	defer l.Close()
 	write(t, filepath.Join(dir, "good.lic"), doc("good"))
 
 	read := map[string]bool{}
@@ -75,7 +75,7 @@ func TestPipeInTheLastMoment(t *testing.T) {
 	do(t, syscall.Mkfifo(filepath.Join(dir, "a.lic"), 0o644))
 	root, err := os.OpenRoot(dir)
 	do(t, err)
-	defer root.Close() //nolint:errcheck // a directory
+	defer root.Close()
 	got := make(chan error, 1)
 	go func() {
 		_, _, err := contents(root, "a.lic")
@@ -120,20 +120,20 @@ func asNobody(t *testing.T, prepare, rest func(t *testing.T, dir string)) {
 	t.Cleanup(func() {
 		_ = filepath.WalkDir(dir, func(p string, d os.DirEntry, _ error) error {
 			if d != nil && d.IsDir() {
-				_ = os.Chmod(p, 0o700) //nolint:gosec // a directory
+				_ = os.Chmod(p, 0o700)
 			}
 			return nil
 		})
 		do(t, os.RemoveAll(dir))
 	})
-	do(t, os.Chmod(dir, 0o755)) //nolint:gosec // another user's way in
+	do(t, os.Chmod(dir, 0o755))
 	prepare(t, dir)
 	if os.Geteuid() != 0 {
 		rest(t, dir)
 		return
 	}
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v",
-		"-test.count=1") //nolint:gosec // itself
+		"-test.count=1")
 	cmd.Env = append(os.Environ(), asNobodyIn+"="+dir)
 	out, err := cmd.CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()) {
@@ -184,7 +184,7 @@ func TestUnreadableFolder(t *testing.T) {
 			}))
 		}
 		do(t, os.Chmod(closed, 0))
-		do(t, os.Chmod(filepath.Join(dir, "blind"), 0o444)) //nolint:gosec // to be listed, not entered
+		do(t, os.Chmod(filepath.Join(dir, "blind"), 0o444))
 		do(t, os.Chmod(filepath.Join(dir, "upper"), 0o600))
 	}, func(t *testing.T, dir string) {
 		closed := filepath.Join(dir, "closed")
@@ -219,7 +219,7 @@ func TestUnreadableFolder(t *testing.T) {
 func TestFolderClosedInUse(t *testing.T) {
 	t.Parallel()
 	asNobody(t, func(t *testing.T, dir string) {
-		do(t, os.Mkdir(filepath.Join(dir, "d"), 0o777)) //nolint:gosec // nobody's
+		do(t, os.Mkdir(filepath.Join(dir, "d"), 0o777))
 		if os.Geteuid() == 0 {
 			do(t, os.Chown(filepath.Join(dir, "d"), 65534, 65534))
 		}
@@ -233,7 +233,7 @@ func TestFolderClosedInUse(t *testing.T) {
 		if s.Problem == nil || s.file("a.lic").Problem.Code != enforcer.Unavailable {
 			t.Errorf("closed: %s", describe(s))
 		}
-		do(t, os.Chmod(dir, 0o755)) //nolint:gosec // a directory
+		do(t, os.Chmod(dir, 0o755))
 		g.until("a again", func(s Snapshot) bool { return s.Problem == nil && has("a.lic", "one")(s) })
 	})
 }

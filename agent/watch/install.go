@@ -41,7 +41,7 @@ func install(dir, name string, data []byte, at steps) error {
 	if err != nil {
 		return fmt.Errorf("install licence %s: %w", plain(name), mendFolder(dir, err))
 	}
-	defer root.Close() //nolint:errcheck // a directory
+	defer root.Close()
 	if fi, err := root.Lstat(name); err == nil && fi.IsDir() {
 		return fmt.Errorf("install licence %s: there is a folder of that name in %s", plain(name), plain(dir))
 	}
@@ -64,7 +64,7 @@ func Remove(dir, name string) error {
 	if err != nil {
 		return fmt.Errorf("remove licence %s: %w", plain(name), mendFolder(dir, err))
 	}
-	defer root.Close() //nolint:errcheck // a directory
+	defer root.Close()
 	fi, err := root.Lstat(name)
 	if err != nil {
 		return fmt.Errorf("remove licence %s: %w", plain(name), mendFolder(dir, err))

@@ -112,7 +112,7 @@ func readRecord(file string) (recordFile, error) {
 	if err != nil {
 		return recordFile{}, err
 	}
-	defer c.Close() //nolint:errcheck // opened for reading
+	defer c.Close()
 	rec.data, err = io.ReadAll(rest)
 	if err == nil && len(rec.data) > MaxDocument {
 		err = errors.New("not a kept document")
@@ -131,11 +131,11 @@ func records(keepDir, kind string, want func(path string) bool) []recordFile {
 		return nil
 	}
 	dir := filepath.Join(keepDir, kind)
-	d, err := os.Open(dir) //nolint:gosec // the agent's own folder
+	d, err := os.Open(dir)
 	if err != nil {
 		return nil
 	}
-	defer d.Close() //nolint:errcheck // opened for reading
+	defer d.Close()
 	names, _ := d.Readdirnames(maxKept)
 	var recs []recordFile
 	for _, name := range names {
@@ -173,7 +173,7 @@ func writeKept(dir, name string, rec recordFile, at steps) error {
 	if err != nil {
 		return err
 	}
-	defer root.Close() //nolint:errcheck // a directory
+	defer root.Close()
 	return replaceFile(root, name, append([]byte(rec.header()), rec.data...), 0o600, at)
 }
 
@@ -239,12 +239,12 @@ func sweep(dir string) {
 	if err != nil {
 		return
 	}
-	defer root.Close() //nolint:errcheck // a directory
+	defer root.Close()
 	d, err := root.Open(".")
 	if err != nil {
 		return
 	}
-	defer d.Close() //nolint:errcheck // opened for reading
+	defer d.Close()
 	names, _ := d.Readdirnames(maxEntries)
 	for _, name := range names {
 		if !strings.HasPrefix(name, tempPrefix) || len(name) != len(tempPrefix)+len(rand.Text()) {

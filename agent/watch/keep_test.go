@@ -37,7 +37,7 @@ func TestKeptBytesSurviveARestart(t *testing.T) {
 
 	// Tampered with or cut short, it counts for nothing.
 	file := filepath.Join(keep, keepGood, recordName(path))
-	whole, err := os.ReadFile(file) //nolint:gosec // a test's file
+	whole, err := os.ReadFile(file)
 	do(t, err)
 	for _, data := range [][]byte{nil, whole[:20], whole[:len(whole)-1], []byte("usher-kept/1 file x y\n"),
 		bytes.Repeat([]byte("x"), 3<<20)} {
@@ -155,7 +155,7 @@ func TestInstall(t *testing.T) {
 	do(t, Install(dir, "a.lic", doc("one")))
 	do(t, Install(dir, "a.lic", doc("two")))
 	path := filepath.Join(dir, "a.lic")
-	data, err := os.ReadFile(path) //nolint:gosec // a test's file
+	data, err := os.ReadFile(path)
 	do(t, err)
 	fi, err := os.Stat(path)
 	do(t, err)
@@ -201,7 +201,7 @@ func TestInstall(t *testing.T) {
 	write(t, outside, []byte("untouched"))
 	do(t, os.Symlink(outside, filepath.Join(dir, "link.lic")))
 	do(t, Install(dir, "link.lic", doc("x")))
-	if data, err := os.ReadFile(outside); err != nil || string(data) != "untouched" { //nolint:gosec // a test's file
+	if data, err := os.ReadFile(outside); err != nil || string(data) != "untouched" {
 		t.Errorf("written through the link: %q, %v", data, err)
 	}
 	do(t, Remove(dir, "link.lic"))

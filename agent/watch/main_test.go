@@ -194,7 +194,7 @@ func hasNot(name string) func(Snapshot) bool {
 
 func write(t testing.TB, path string, data []byte) {
 	t.Helper()
-	if err := os.WriteFile(path, data, 0o644); err != nil { //nolint:gosec // a test's file
+	if err := os.WriteFile(path, data, 0o644); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -64,7 +64,7 @@ func (r *reader) survey(at place, force bool, known func(string) bool) survey {
 		p.problem, p.unreadable = unreachable(at.dir, err), true
 		return p
 	}
-	defer root.Close() //nolint:errcheck // opened for reading
+	defer root.Close()
 	if fi, err := root.Stat("."); err != nil || stampOf(fi).id != at.id {
 		p.moved = true
 	}
@@ -108,7 +108,7 @@ func list(root *os.Root) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer dir.Close() //nolint:errcheck // opened for reading
+	defer dir.Close()
 	var names []string
 	for len(names) < maxEntries {
 		some, err := dir.ReadDir(512)
@@ -252,7 +252,7 @@ func readOnce(root *os.Root, name string) (data []byte, whole bool, err error) {
 	if err != nil {
 		return nil, false, err
 	}
-	defer f.Close() //nolint:errcheck // opened for reading
+	defer f.Close()
 	before, err := f.Stat()
 	if err != nil {
 		return nil, false, err

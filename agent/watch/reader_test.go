@@ -16,7 +16,7 @@ func TestCoarseClock(t *testing.T) {
 	dir := t.TempDir()
 	root, err := os.OpenRoot(dir)
 	do(t, err)
-	defer root.Close() //nolint:errcheck // a directory
+	defer root.Close()
 	path := filepath.Join(dir, "a.lic")
 	r := newReader(check)
 	write(t, path, doc("one"))
@@ -50,7 +50,7 @@ func TestUnchangedIsNotRead(t *testing.T) {
 	dir := t.TempDir()
 	root, err := os.OpenRoot(dir)
 	do(t, err)
-	defer root.Close() //nolint:errcheck // a directory
+	defer root.Close()
 	write(t, filepath.Join(dir, "a.lic"), doc("one"))
 	r := newReader(check)
 	f := r.look(root, "a.lic", nil, false)

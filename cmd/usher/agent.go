@@ -188,14 +188,14 @@ func (c *cli) reloads(ctx context.Context, a *agent.Agent, path string, log *slo
 			return
 		case <-hup:
 			before = fileStamp(path)
-			a.Reload() //nolint:errcheck // it is logged
+			a.Reload()
 		case <-events:
 			settle.Reset(250 * time.Millisecond) // an editor writes in steps
 		case <-fails:
 		case <-settle.C:
 			if now := fileStamp(path); now != before {
 				before = now
-				a.Reload() //nolint:errcheck // it is logged
+				a.Reload()
 			}
 		}
 	}

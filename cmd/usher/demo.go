@@ -125,7 +125,7 @@ func (t *tour) prepare() (stop func() error, err error) {
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
 	stop = func() error {
-		cmd.Process.Signal(syscall.SIGTERM) //nolint:errcheck // it may have ended
+		cmd.Process.Signal(syscall.SIGTERM)
 		select {
 		case err := <-ended:
 			if err != nil {
@@ -133,7 +133,7 @@ func (t *tour) prepare() (stop func() error, err error) {
 			}
 			return nil
 		case <-time.After(10 * time.Second):
-			cmd.Process.Kill() //nolint:errcheck // it has been asked nicely
+			cmd.Process.Kill()
 			return errors.New("demo: the agent did not end in time")
 		}
 	}
@@ -317,8 +317,8 @@ func (t *tour) kill() error {
 		return fmt.Errorf("demo: %w", err)
 	}
 	defer func() {
-		holder.Process.Kill() //nolint:errcheck // it is dead already
-		holder.Wait()         //nolint:errcheck // killed, as it should be
+		holder.Process.Kill()
+		holder.Wait()
 	}()
 	if err := t.pool("the program holds a slot", func(p *wire.Pool) bool { return *p.Available == 0 }); err != nil {
 		return err

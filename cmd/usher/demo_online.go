@@ -61,8 +61,8 @@ func (t *tour) serve() (*server, error) {
 
 // kill ends the server as a crash would.
 func (s *server) kill() {
-	s.cmd.Process.Signal(syscall.SIGKILL) //nolint:errcheck // it may have ended
-	s.cmd.Wait()                          //nolint:errcheck // killed, as it should be
+	s.cmd.Process.Signal(syscall.SIGKILL)
+	s.cmd.Wait()
 }
 
 // online tells the story of a licence that demands proof from the vendor, with periods of seconds instead of days.

@@ -94,7 +94,7 @@ func until(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	deadline := time.Now().Add(60 * time.Second)
 	for {
-		ts.Exec(args[1], args[2:]...) //nolint:errcheck // the output tells
+		ts.Exec(args[1], args[2:]...)
 		if strings.Contains(ts.ReadFile("stdout")+ts.ReadFile("stderr"), args[0]) {
 			return
 		}

@@ -275,7 +275,7 @@ func (c *cli) runChild(ctx context.Context, r wire.AcquireRequest, args []string
 	for {
 		select {
 		case s := <-signals:
-			child.Process.Signal(s) //nolint:errcheck // it may have ended
+			child.Process.Signal(s)
 		case <-lost:
 			lost = nil
 			fmt.Fprintf(c.errs, "warning: the lease is lost: %v\n", lease.Err())

@@ -88,7 +88,7 @@ func newToyVendor(t *testing.T) *toyVendor {
 		document: []byte("TOY " + text(terms) + " " + text(ed25519.Sign(private, terms)) + "\n")}
 	v.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/document" {
-			w.Write(v.document) //nolint:errcheck // a test fails without it
+			w.Write(v.document)
 			return
 		}
 		select {
@@ -165,7 +165,7 @@ func (h *toyHouse) start() *client.Client {
 		h.Fatal(err)
 	}
 	h.Cleanup(func() {
-		agent.Process.Signal(syscall.SIGTERM) //nolint:errcheck // it may have ended
+		agent.Process.Signal(syscall.SIGTERM)
 		if err := agent.Wait(); err != nil || h.Failed() {
 			h.Errorf("the agent: %v\n%s", err, log)
 		}

@@ -45,11 +45,11 @@ func (r *refresher) GetIdentityToken() ([]byte, error) {
 
 // readSecret reads a secret that only its owner may read.
 func readSecret(name string) (string, error) {
-	f, err := os.Open(name) //nolint:gosec // the operator names it
+	f, err := os.Open(name)
 	if err != nil {
 		return "", misconfigured("put the seller's refresh token there", "the refresh token cannot be read: %v", err)
 	}
-	defer f.Close() //nolint:errcheck // it was read
+	defer f.Close()
 	info, err := f.Stat()
 	switch {
 	case err != nil:

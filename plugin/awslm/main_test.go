@@ -25,11 +25,11 @@ func TestMain(m *testing.M) {
 		"AWS_REGION": "eu-west-1", "AWS_EC2_METADATA_DISABLED": "true",
 		"AWS_CONFIG_FILE":             filepath.Join(os.TempDir(), "none", "config"),
 		"AWS_SHARED_CREDENTIALS_FILE": filepath.Join(os.TempDir(), "none", "credentials")} {
-		os.Setenv(k, v) //nolint:errcheck // names and values that can be set
+		os.Setenv(k, v)
 	}
 	for _, k := range []string{"AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL",
 		"AWS_ENDPOINT_URL_LICENSE_MANAGER", "HTTP_PROXY", "http_proxy"} {
-		os.Unsetenv(k) //nolint:errcheck // as above
+		os.Unsetenv(k)
 	}
 	os.Exit(m.Run())
 }

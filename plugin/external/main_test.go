@@ -54,12 +54,12 @@ func host() int {
 	if err != nil {
 		return 1
 	}
-	os.Unsetenv(hostEnv) //nolint:errcheck // the plugin is no host
+	os.Unsetenv(hostEnv)
 	p, err := New(Config{Name: "test", Path: path, Args: []string{"raw"}, SHA256: sum, Dir: dir})
 	if err != nil {
 		return 1
 	}
-	go p.Run(context.Background()) //nolint:errcheck // it has no error
+	go p.Run(context.Background())
 	for p.PID() == 0 {
 		<-time.After(time.Millisecond)
 	}

@@ -319,7 +319,7 @@ func TestHostKilled(t *testing.T) {
 	if err := host.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer host.Process.Kill() //nolint:errcheck // it has been killed
+	defer host.Process.Kill()
 	var pid, again int
 	if _, err := fmt.Fscan(out, &pid, &again); err != nil || pid != again || len(group(pid)) != 1 {
 		t.Fatalf("the plugin is %d, and later %d, %v", pid, again, err)
@@ -327,7 +327,7 @@ func TestHostKilled(t *testing.T) {
 	if err := host.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	host.Wait() //nolint:errcheck // killed, as it should be
+	host.Wait()
 	for deadline := time.Now().Add(patient); len(group(pid)) > 0; <-time.After(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the plugin has outlived its agent")
@@ -467,7 +467,7 @@ func TestLines(t *testing.T) {
 		fmt.Fprintf(l, "line %d\n", i)
 	}
 	for range 1000 {
-		l.Write(bytes.Repeat([]byte("x"), 10_000)) //nolint:errcheck // it never fails
+		l.Write(bytes.Repeat([]byte("x"), 10_000))
 	}
 	if cap(l.line) > 4*maxLineLogged {
 		t.Errorf("it keeps %d bytes", cap(l.line))

@@ -207,7 +207,7 @@ func (c *Client) once(ctx context.Context, q call) (*answer, time.Time, *plugin.
 	if err != nil {
 		return nil, none, plugin.Unreached(ctx, c.base.Host, err)
 	}
-	defer res.Body.Close() //nolint:errcheck // read
+	defer res.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
 	switch {
 	case err != nil:

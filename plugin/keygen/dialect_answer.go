@@ -108,7 +108,7 @@ func (x *exchange) write(w http.ResponseWriter, a *response) {
 		body = x.prepare(w.Header(), a)
 	}
 	w.WriteHeader(a.status)
-	w.Write(body) //nolint:errcheck // whoever asked may be gone
+	w.Write(body)
 }
 
 // prepare makes an answer's header and body, signed as Keygen signs: over the request target and Host as they were

@@ -58,7 +58,7 @@ func Serve(t testing.TB, s remote.System) *Remote {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		conn.Close() //nolint:errcheck // nobody speaks any more
+		conn.Close()
 		server.Stop()
 		<-ended
 	})
@@ -166,7 +166,7 @@ func Start(t testing.TB, system, path string, args ...string) *external.Process 
 	t.Cleanup(func() {
 		cancel()
 		<-ended
-		os.RemoveAll(dir) //nolint:errcheck // a folder for the test's time
+		os.RemoveAll(dir)
 	})
 	if _, err := p.Format().TryRecognise(nil); err != nil {
 		t.Fatal(err)

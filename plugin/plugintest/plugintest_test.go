@@ -431,7 +431,7 @@ func TestNativeUpstream(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer office.Close() //nolint:errcheck // nothing is kept
+	defer office.Close()
 	server := httptest.NewServer(office.Handler())
 	defer server.Close()
 	gone := make(chan struct{})

@@ -42,7 +42,7 @@ func Main() {
 		fmt.Fprintln(os.Stderr, "pretend Linux", release+":", err)
 		os.Exit(77)
 	}
-	os.Unsetenv(Env) //nolint:errcheck // it was there
+	os.Unsetenv(Env)
 	fmt.Fprintln(os.Stderr, unix.Exec(os.Args[1], os.Args[1:], os.Environ()))
 	os.Exit(77)
 }

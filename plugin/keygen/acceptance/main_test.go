@@ -157,7 +157,7 @@ func (p *place) start() {
 
 func (p *place) kill() {
 	if p.cmd != nil {
-		p.cmd.Process.Kill() //nolint:errcheck // it may have ended
+		p.cmd.Process.Kill()
 		<-p.end
 		p.cmd = nil
 	}

@@ -99,14 +99,14 @@ func AcceptReturn(receipt []byte, ledger string, request []byte, now time.Time) 
 
 // readLedger reads every line of a ledger.
 func readLedger(path string) (out []Entry, err error) {
-	f, err := os.Open(path) //nolint:gosec // the vendor names it
+	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("there is no ledger %s; name it with --ledger", path)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("ledger: %w", err)
 	}
-	defer f.Close() //nolint:errcheck // opened for reading
+	defer f.Close()
 	in := bufio.NewScanner(f)
 	in.Buffer(nil, 4<<20)
 	for n := 1; in.Scan(); n++ {

@@ -88,7 +88,7 @@ func (s side) truth(change func(*online.Reply), by *issue.Signer, typ string) ht
 		if reply.Refused != nil {
 			w.WriteHeader(http.StatusForbidden)
 		}
-		io.WriteString(w, token) //nolint:errcheck // the caller has gone
+		io.WriteString(w, token)
 	}
 }
 
@@ -102,7 +102,7 @@ func TestFaults(t *testing.T) {
 				w.Header().Set(headers[i], headers[i+1])
 			}
 			w.WriteHeader(code)
-			io.WriteString(w, "<h1>no</h1>") //nolint:errcheck // the caller has gone
+			io.WriteString(w, "<h1>no</h1>")
 		}
 	}
 	for _, test := range []struct {
@@ -139,7 +139,7 @@ func TestFaults(t *testing.T) {
 				s.truth(func(r *online.Reply) { r.Nonce = "b2xkIG9sZCBvbGQgb2xk" }, s.signer, online.ReplyType)(rec, r)
 				old = rec.Body.String()
 			}
-			io.WriteString(w, old) //nolint:errcheck // the caller has gone
+			io.WriteString(w, old)
 		}, plugin.Transient, "an old one", 0},
 		{"500", status(500), plugin.Transient, "500", 0},
 		{"503 with a date", status(503, "Retry-After", time.Now().Add(time.Hour).UTC().Format(http.TimeFormat)),
@@ -161,7 +161,7 @@ func TestFaults(t *testing.T) {
 		}, plugin.Transient, "larger than", 0},
 		{"cut off", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "1000")
-			io.WriteString(w, "e30") //nolint:errcheck // the caller has gone
+			io.WriteString(w, "e30")
 		}, plugin.Transient, "broke off", 0},
 		{"a reset", func(w http.ResponseWriter, _ *http.Request) {
 			c, _, err := w.(http.Hijacker).Hijack()
@@ -265,7 +265,7 @@ func FuzzOpenRequest(f *testing.F) {
 		good = string(b)
 	}))
 	defer server.Close()
-	heartbeat(s.client(f, server.URL, nil), time.Minute) //nolint:errcheck // only the request is wanted
+	heartbeat(s.client(f, server.URL, nil), time.Minute)
 	f.Add(good)
 	f.Add("a.b.c")
 	f.Add("eyJhbGciOiJub25lIn0..")

@@ -100,7 +100,7 @@ func (g *Registry) AdminHandler() http.Handler {
 			d = Done{Error: err.Error()}
 			w.WriteHeader(http.StatusUnprocessableEntity)
 		}
-		json.NewEncoder(w).Encode(d) //nolint:errcheck // the operator has gone
+		json.NewEncoder(w).Encode(d)
 	})
 }
 

@@ -94,7 +94,7 @@ func (g *Registry) RevokeToken(id string) (t *Token, err error) {
 }
 
 func tokensOf(tx *bbolt.Tx) (out []Token) {
-	//nolint:errcheck // f returns none
+
 	tx.Bucket(enrolments).ForEach(func(_, v []byte) error {
 		var t Token
 		if json.Unmarshal(v, &t) == nil {

@@ -17,11 +17,11 @@ func (g *Registry) Handler() http.Handler {
 		// Metrics name licences. This text is no exposition format, so that a scraper that is set to this listener
 		// fails and shows why.
 		io.WriteString(w,
-			"Metrics have a listener of their own: usher upstream --metrics-listen ADDR\n") //nolint:errcheck // the caller has gone
+			"Metrics have a listener of their own: usher upstream --metrics-listen ADDR\n")
 	})
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		io.WriteString(w, "ok\n")
-	}) //nolint:errcheck // the prober has gone
+	})
 	return mux
 }
 
@@ -32,7 +32,7 @@ func (g *Registry) serve(w http.ResponseWriter, req *http.Request) {
 		w.Header().Set("Content-Type", "application/problem+json")
 		w.WriteHeader(status)
 		json.NewEncoder(w).Encode(map[string]any{"status": status, "title": http.StatusText(status),
-			"detail": detail}) //nolint:errcheck // the caller has gone
+			"detail": detail})
 	}
 	b, err := io.ReadAll(http.MaxBytesReader(w, req.Body, online.MaxMessage))
 	if err != nil {
@@ -88,7 +88,7 @@ func (g *Registry) serve(w http.ResponseWriter, req *http.Request) {
 	g.cfg.Answered(callLabel(call), result)
 	w.Header().Set("Content-Type", "application/jose")
 	w.WriteHeader(status)
-	io.WriteString(w, token) //nolint:errcheck // the caller has gone
+	io.WriteString(w, token)
 }
 
 // callLabel keeps what callers write out of metrics.

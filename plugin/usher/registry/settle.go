@@ -126,7 +126,7 @@ func (s *stamp) write(generation int64, settling bool) error {
 
 func (s *stamp) close() {
 	if s != nil && s.file != nil {
-		s.file.Close() //nolint:errcheck // what was written is
+		s.file.Close()
 	}
 }
 

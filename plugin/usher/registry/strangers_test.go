@@ -365,7 +365,7 @@ func (h *host) prove(r *online.Request, token string) {
 			w.WriteHeader(http.StatusServiceUnavailable)
 		})
 	}
-	h.ask(h.Activate) //nolint:errcheck // only what it says is wanted
+	h.ask(h.Activate)
 }
 
 // The agents' listener says nothing of licences; metrics have one of their own.
