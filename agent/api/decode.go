@@ -16,6 +16,7 @@ import (
 
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/plugin"
 )
 
 // MaxBody is the largest JSON body, in bytes.
@@ -100,7 +101,7 @@ func decode(w http.ResponseWriter, r *http.Request, into any, mayBeEmpty bool) *
 	}
 	if !isJSON(r.Header.Get("Content-Type")) {
 		return badRequest("Content-Type", "send Content-Type: application/json (curl --json does)",
-			"the Content-Type is %q, and only application/json is read", short(r.Header.Get("Content-Type")))
+			"the Content-Type is %q, and only application/json is read", plugin.Short(r.Header.Get("Content-Type")))
 	}
 	if r, ok := into.(*wire.AcquireRequest); ok {
 		if pool, plain := plainMember(b, "pool"); plain { // the commonest there is
@@ -131,7 +132,7 @@ func badJSON(err error, into any) *enforcer.Denial {
 	var syntactic *jsontext.SyntacticError
 	var semantic *json.SemanticError
 	field := func(p jsontext.Pointer) string {
-		return short(strings.ReplaceAll(strings.TrimPrefix(string(p), "/"), "/", "."))
+		return plugin.Short(strings.ReplaceAll(strings.TrimPrefix(string(p), "/"), "/", "."))
 	}
 	switch {
 	case errors.Is(err, jsontext.ErrDuplicateName):
@@ -146,7 +147,7 @@ func badJSON(err error, into any) *enforcer.Denial {
 	case errors.As(err, &semantic):
 		at := field(semantic.JSONPointer)
 		return badRequest(at, "docs/openapi.yaml has every field's type", "field %q: a JSON %s does not do here", at,
-			kindName(semantic.JSONKind))
+			plugin.JSONKind(semantic))
 	case errors.As(err, &syntactic):
 		if !utf8.ValidString(syntactic.Error()) || strings.Contains(syntactic.Error(), "UTF-8") {
 			return badRequest("", "send UTF-8", "the JSON is not valid UTF-8, at byte %d", syntactic.ByteOffset)
@@ -154,25 +155,6 @@ func badJSON(err error, into any) *enforcer.Denial {
 		return badRequest("", "", "the body is not valid JSON, at byte %d", syntactic.ByteOffset)
 	default:
 		return badRequest("", "", "the body is not valid JSON")
-	}
-}
-
-func kindName(k jsontext.Kind) string {
-	switch k {
-	case 'n':
-		return "null"
-	case 't', 'f':
-		return "boolean"
-	case '"':
-		return "text"
-	case '0':
-		return "number of this sign, size or precision"
-	case '{':
-		return "object"
-	case '[':
-		return "list"
-	default:
-		return "value"
 	}
 }
 
@@ -189,17 +171,4 @@ func suggest(name string, of any) string {
 		known = append(known, n)
 	}
 	return "known are: " + strings.Join(known, ", ")
-}
-
-// short keeps what a caller sent short and printable.
-func short(s string) string {
-	if len(s) > 64 {
-		s = s[:64] + "…"
-	}
-	return strings.ToValidUTF8(strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return '?'
-		}
-		return r
-	}, s), "?")
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/plugin"
 )
 
 // Dialect is a listener that answers another API than the local one, by a handler of its own. What is refused before
@@ -184,7 +185,7 @@ func (s *Server) guardDialect(d *Dialect, w http.ResponseWriter, r *http.Request
 	defer func() {
 		e := recover()
 		call.deliver(e != nil)
-		s.recovered(w, d.Name+" dialect: "+short(r.Method+" "+r.URL.Path), e)
+		s.recovered(w, d.Name+" dialect: "+plugin.Short(r.Method+" "+r.URL.Path), e)
 	}()
 	r.Body = http.MaxBytesReader(w, r.Body, d.MaxBody)
 	if d.TCP != nil && !call.Vouched {
@@ -211,7 +212,7 @@ func (s *Server) meet(d *Dialect, call *DialectCall, r *http.Request) *enforcer.
 	if d.TCP != nil {
 		if !local(r.Host, d.TCP.Addr()) {
 			return &enforcer.Denial{Code: enforcer.Forbidden, Field: "Host",
-				Detail: fmt.Sprintf("the host %q is not this listener's", short(r.Host)),
+				Detail: fmt.Sprintf("the host %q is not this listener's", plugin.Short(r.Host)),
 				Hint:   "call it by its address, or localhost"}
 		}
 		c, onTCP := r.Context().Value(tcpKey{}).(*tcpConn)

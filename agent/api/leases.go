@@ -9,6 +9,7 @@ import (
 
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/plugin"
 )
 
 // request turns a body into what the enforcer is asked, or says what in it cannot be had over HTTP.
@@ -252,7 +253,7 @@ func leaseID(c *call) (enforcer.LeaseID, *enforcer.Denial) {
 	id, ok := enforcer.ParseLeaseID(c.req.PathValue("id"))
 	if !ok {
 		return id, badRequest("id", "give it as the acquire answered it",
-			"%q is not a lease id, which is 32 hexadecimal digits", short(c.req.PathValue("id")))
+			"%q is not a lease id, which is 32 hexadecimal digits", plugin.Short(c.req.PathValue("id")))
 	}
 	return id, nil
 }

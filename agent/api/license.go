@@ -116,7 +116,7 @@ func (s *Server) getPool(c *call) {
 			hint = "known are: " + strings.Join(known, ", ")
 		}
 		s.answerDenial(c, &enforcer.Denial{Code: enforcer.PoolUnknown, Field: "name",
-			Detail: "pool " + strconv.Quote(short(name)) + " is not in the licence", Hint: hint})
+			Detail: "pool " + strconv.Quote(plugin.Short(name)) + " is not in the licence", Hint: hint})
 		return
 	}
 	s.answer(c, http.StatusOK, poolShape(p))
@@ -155,7 +155,7 @@ func flag(c *call, name string) (bool, *enforcer.Denial) {
 	}
 	b, err := strconv.ParseBool(v)
 	if err != nil {
-		return false, badRequest(name, "use true or false", "%s is %q", name, short(v))
+		return false, badRequest(name, "use true or false", "%s is %q", name, plugin.Short(v))
 	}
 	return b, nil
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/plugin"
 )
 
 // access says who may call a route.
@@ -104,13 +105,13 @@ func (s *Server) routes(metrics http.Handler) http.Handler {
 		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Allow", strings.Join(known, ", "))
 			s.answerDenial(w, &enforcer.Denial{Code: MethodUnknown,
-				Detail: fmt.Sprintf("%s is not for %s", short(r.Method), short(r.URL.Path)),
+				Detail: fmt.Sprintf("%s is not for %s", plugin.Short(r.Method), plugin.Short(r.URL.Path)),
 				Hint:   "use " + strings.Join(known, " or ")})
 		})
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		s.answerDenial(w, &enforcer.Denial{Code: RouteUnknown,
-			Detail: fmt.Sprintf("there is no route %s", short(r.URL.Path)),
+			Detail: fmt.Sprintf("there is no route %s", plugin.Short(r.URL.Path)),
 			Hint:   "docs/api.md lists the routes; they begin with /v1/"})
 	})
 	return mux

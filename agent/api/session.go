@@ -15,6 +15,7 @@ import (
 
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/plugin"
 )
 
 // Session is what one kept-open connection may ask of the agent, which knows its process. Close ends the leases of the
@@ -383,7 +384,7 @@ func (x *session) line(line []byte) bool {
 	}
 	m, ok := methods[r.Method]
 	if !ok {
-		x.answer(&r, nil, nil, &rpcError{Code: codeMethod, Message: "there is no method " + short(r.Method)})
+		x.answer(&r, nil, nil, &rpcError{Code: codeMethod, Message: "there is no method " + plugin.Short(r.Method)})
 		return true
 	}
 	result, d, e := m(x, &r)
@@ -542,7 +543,7 @@ func one(r *rpcRequest, in *wire.LeaseRequest) (enforcer.LeaseID, *enforcer.Deni
 	id, ok := enforcer.ParseLeaseID(in.ID)
 	if !ok {
 		return id, badRequest("id", "give it as the acquire answered it",
-			"%q is not a lease id, which is 32 hexadecimal digits", short(in.ID))
+			"%q is not a lease id, which is 32 hexadecimal digits", plugin.Short(in.ID))
 	}
 	return id, nil
 }

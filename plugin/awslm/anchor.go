@@ -2,7 +2,6 @@ package awslm
 
 import (
 	"bytes"
-	"crypto"
 	"crypto/ed25519"
 	"crypto/rsa"
 	"crypto/x509"
@@ -11,8 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-
-	"github.com/go-jose/go-jose/v4"
 
 	"github.com/usher-agent/usher/plugin"
 )
@@ -41,7 +38,7 @@ func isIssuer(s string) bool {
 // of it, or PEM.
 func NewAnchor(keyID string, key []byte, alg string) (plugin.Anchor, error) {
 	bad := func(format string, args ...any) (plugin.Anchor, error) {
-		return plugin.Anchor{}, fmt.Errorf("key %q: "+format, append([]any{short(keyID)}, args...)...)
+		return plugin.Anchor{}, fmt.Errorf("key %q: "+format, append([]any{plugin.Short(keyID)}, args...)...)
 	}
 	if keyID == "" || len(keyID) > 512 || strings.ContainsAny(keyID, "\r\n\t") {
 		return bad("its id must be the ProductSKU, or with alg %s the issuer's KeyFingerprint", AlgorithmSealed)
@@ -63,7 +60,7 @@ func NewAnchor(keyID string, key []byte, alg string) (plugin.Anchor, error) {
 		return plugin.Anchor{System: System, KeyID: keyID, Algorithm: alg}, nil
 	case "", AlgorithmPS384:
 	default:
-		return bad("the algorithm is %s or %s, not %q", AlgorithmPS384, AlgorithmSealed, short(alg))
+		return bad("the algorithm is %s or %s, not %q", AlgorithmPS384, AlgorithmSealed, plugin.Short(alg))
 	}
 	pub, err := parseKey(key)
 	if err != nil {
@@ -110,10 +107,4 @@ func Own(anchors []plugin.Anchor, agent ed25519.PublicKey) []plugin.Anchor {
 func skuOf(a plugin.Anchor) string {
 	sku, _, _ := strings.Cut(a.KeyID, "#")
 	return sku
-}
-
-// thumbprint returns a key's RFC 7638 thumbprint in base64url.
-func thumbprint(key crypto.PublicKey) (string, error) {
-	sum, err := (&jose.JSONWebKey{Key: key}).Thumbprint(crypto.SHA256)
-	return base64.RawURLEncoding.EncodeToString(sum), err
 }

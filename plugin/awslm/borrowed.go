@@ -58,10 +58,10 @@ func borrowedLicense(payload []byte, product string) (*enforcer.License, error) 
 	var c claims
 	var all map[string]any
 	if err := json.Unmarshal(payload, &c); err != nil {
-		return nil, plainJSON(err)
+		return nil, plugin.JSONFault(err, "member")
 	}
 	if err := json.Unmarshal(payload, &all); err != nil {
-		return nil, plainJSON(err)
+		return nil, plugin.JSONFault(err, "member")
 	}
 	switch {
 	case arn(c.LicenseArn) != nil:
@@ -125,7 +125,7 @@ func (c *claims) addEntitlements(out *enforcer.License) error {
 		}
 		n, err := ParseValue(e.Value)
 		if err != nil {
-			return fmt.Errorf("entitlement %q: its value %w", short(e.Name), err)
+			return fmt.Errorf("entitlement %q: its value %w", plugin.Short(e.Name), err)
 		}
 		most := enforcer.Limit(min(n, int64(enforcer.MaxCount)))
 		switch kind {

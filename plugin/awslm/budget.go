@@ -41,7 +41,7 @@ func (c *Client) CheckOut(ctx context.Context, r *plugin.CheckOut) (*plugin.Bloc
 	e := d.license.find(r.Pool, (*Entitlement).isPool)
 	if e == nil || r.Slots < 1 || r.AtLeast < 0 || r.AtLeast > r.Slots {
 		return nil, misconfigured("", "licence %s has no pool %q of which %d slots, at least %d, can be had",
-			d.license.LicenseArn, short(r.Pool), r.Slots, r.AtLeast)
+			d.license.LicenseArn, plugin.Short(r.Pool), r.Slots, r.AtLeast)
 	}
 	least := cmp.Or(r.AtLeast, r.Slots)
 	got, err := c.take(ctx, d.license, &r.Request, Provisional, e, r.Slots, least, r.Token)
@@ -160,7 +160,7 @@ func (c *Client) Draw(ctx context.Context, r *plugin.Draw) (*plugin.Drawn, error
 	}
 	if e == nil || r.N < 1 || r.Token == "" {
 		return nil, misconfigured("", "licence %s has no meter %q of which %d can be drawn", r.LicenseID,
-			short(r.Meter), r.N)
+			plugin.Short(r.Meter), r.N)
 	}
 	got, err := c.take(ctx, d.license, &r.Request, Perpetual, e, r.N, 1, r.Token)
 	if denied, ok := err.(*denial); ok {
@@ -233,7 +233,8 @@ func (c *Client) take(ctx context.Context, l *License, r *plugin.Request, kind s
 	})
 	if i < 0 {
 		c.drop(ctx, got.token)
-		return nil, plugin.Transiently("%s answered, and did not allow entitlement %q", OpCheckout, short(e.Name))
+		return nil, plugin.Transiently("%s answered, and did not allow entitlement %q", OpCheckout,
+			plugin.Short(e.Name))
 	}
 	a := out.EntitlementsAllowed[i]
 	got.n, err = ParseValue(aws.ToString(a.Value))
@@ -242,7 +243,7 @@ func (c *Client) take(ctx context.Context, l *License, r *plugin.Request, kind s
 			c.drop(ctx, got.token)
 		}
 		return nil, plugin.Transiently("%s answered with another quantity or unit of entitlement %q than was asked",
-			OpCheckout, short(e.Name))
+			OpCheckout, plugin.Short(e.Name))
 	}
 	return got, nil
 }
@@ -287,8 +288,9 @@ func (c *Client) why(ctx context.Context, l *License, e *Entitlement, n int64, d
 			Reason: fmt.Sprintf("%s: %d of %d are in use, and yet %d were refused (%s)", e.Name, used, most, n, d.code)}
 	}
 	return 0, &plugin.Error{Class: plugin.Misconfigured, SystemCode: d.code,
-		Hint:   "the next check-in brings the licence as it is now; has the seller changed it?",
-		Reason: fmt.Sprintf("the licence does not give entitlement %q in %s (%s)", short(e.Name), e.Unit, d.code)}
+		Hint: "the next check-in brings the licence as it is now; has the seller changed it?",
+		Reason: fmt.Sprintf("the licence does not give entitlement %q in %s (%s)", plugin.Short(e.Name), e.Unit,
+			d.code)}
 }
 
 // badNow returns why the licence itself is refused, if it is.

@@ -85,7 +85,7 @@ func NewClient(cfg Config) (*Client, error) {
 	if cfg.CallWithin == 0 {
 		cfg.CallWithin = callWithin
 	}
-	thumb, err := thumbprint(cfg.Key.Public())
+	thumb, err := plugin.Thumbprint(cfg.Key.Public())
 	if err != nil {
 		return nil, err
 	}

@@ -53,7 +53,7 @@ func (h *counter) borrow(ctx context.Context, c enforcer.Caller, r *BorrowReques
 				code = ErrEntitlementNot
 			}
 			return nil, &Fault{code,
-				"A borrow is had whole or not at all, and " + short(e.Name) + " is not allowed: " + why + "."}
+				"A borrow is had whole or not at all, and " + plugin.Short(e.Name) + " is not allowed: " + why + "."}
 		}
 	}
 	if len(p.items) > maxCounted {

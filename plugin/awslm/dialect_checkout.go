@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/plugin"
 	"github.com/usher-agent/usher/plugin/redact"
 )
 
@@ -78,7 +79,7 @@ func (p *plan) refusal(code string) *Fault {
 	var why []string
 	for i, e := range p.list {
 		if s, no := p.no[i]; no && len(why) < 5 {
-			why = append(why, short(e.Name)+": "+s)
+			why = append(why, plugin.Short(e.Name)+": "+s)
 		}
 	}
 	return &Fault{code, "No entitlements are allowed: " + strings.Join(why, ". ") + "."}

@@ -14,6 +14,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/plugin"
 	"github.com/usher-agent/usher/plugin/redact"
 )
 
@@ -325,7 +326,7 @@ func (h *counter) find(sku, fingerprint, beneficiary string, asked []Entitlement
 			bad = cmp.Or(bad, v)
 		case !v.serves(beneficiary, asked):
 			return missing(
-				"Licence %s has nothing for beneficiary %q: neither is it his, nor has it entitlements under that name.", v.LicenseArn, short(beneficiary))
+				"Licence %s has nothing for beneficiary %q: neither is it his, nor has it entitlements under that name.", v.LicenseArn, plugin.Short(beneficiary))
 		default:
 			return v, nil
 		}
@@ -336,10 +337,10 @@ func (h *counter) find(sku, fingerprint, beneficiary string, asked []Entitlement
 	case product:
 		return missing(
 			"There is a licence for product %q, but of another issuer than this KeyFingerprint names; "+
-				"ListReceivedLicenses says which.", short(sku))
+				"ListReceivedLicenses says which.", plugin.Short(sku))
 	}
 	return missing("There is no licence for product %q here; `usher status` on the host says what there is.",
-		short(sku))
+		plugin.Short(sku))
 }
 
 func (h *counter) getLicense(r *LicenseRequest) (any, *Fault) {

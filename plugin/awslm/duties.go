@@ -173,7 +173,8 @@ func say(sdk any, at time.Time) (*saying, error) {
 		err = json.Unmarshal(raw, s.License)
 	}
 	if err != nil {
-		return nil, plugin.Transiently("what AWS says of the licence cannot be read: %v", plainJSON(err))
+		return nil, plugin.Transiently("what AWS says of the licence cannot be read: %v",
+			plugin.JSONFault(err, "member"))
 	}
 	return s, nil
 }
@@ -277,7 +278,7 @@ func (c *Client) find(ctx context.Context) (*saying, error) {
 	if len(found) == 0 {
 		return nil, misconfigured(
 			"has this account accepted and activated the grant, and is it the right account and Region?",
-			"this AWS account has received no licence with SKU %s from %s", short(c.cfg.ProductSKU),
+			"this AWS account has received no licence with SKU %s from %s", plugin.Short(c.cfg.ProductSKU),
 			clip(c.cfg.KeyFingerprint, 80))
 	}
 	usable := func(s *saying) int {
@@ -345,7 +346,7 @@ func (c *Client) borrow(ctx context.Context, l *License, r *plugin.Request) ([]b
 		i := slices.IndexFunc(l.Entitlements, func(e Entitlement) bool { return e.Name == name })
 		if i < 0 {
 			return nil, misconfigured("see aws license-manager get-license for what it has",
-				"licence %s has no entitlement %q to be borrowed", l.LicenseArn, short(name))
+				"licence %s has no entitlement %q to be borrowed", l.LicenseArn, plugin.Short(name))
 		}
 		e := types.EntitlementData{Name: aws.String(name), Unit: types.EntitlementDataUnit(l.Entitlements[i].Unit)}
 		if e.Unit != UnitNone {
@@ -393,7 +394,7 @@ func (c *Client) borrow(ctx context.Context, l *License, r *plugin.Request) ([]b
 			return a.Name == *e.Name && a.Unit == string(e.Unit) && (e.Value == nil || a.Value == *e.Value)
 		}) {
 			return nil, plugin.Transiently("%s answered with a token that lacks entitlement %q", OpBorrow,
-				short(*e.Name))
+				plugin.Short(*e.Name))
 		}
 	}
 	return []byte(token + "\n"), nil

@@ -81,7 +81,7 @@ func (Format) Verify(document []byte, anchors []plugin.Anchor) (*enforcer.Licens
 	if bytes.HasPrefix(doc, []byte("{")) {
 		var r response
 		if err := json.Unmarshal(doc, &r); err != nil {
-			return nil, malformed("", "%v", plainJSON(err))
+			return nil, malformed("", "%v", plugin.JSONFault(err, "member"))
 		}
 		if r.SignedToken == "" {
 			return unsealed(doc, &r)
@@ -103,7 +103,7 @@ func (Format) Verify(document []byte, anchors []plugin.Anchor) (*enforcer.Licens
 	}
 	var h header
 	if err := json.Unmarshal(raw[0], &h); err != nil {
-		return nil, malformed("", "its header: %v", plainJSON(err))
+		return nil, malformed("", "its header: %v", plugin.JSONFault(err, "member"))
 	}
 	switch {
 	case bytes.Contains(raw[0], []byte(`"crit"`)):
@@ -145,7 +145,7 @@ func verifyBorrowed(compact string, parts []string, h header, raw [3][]byte,
 	if h.Algorithm != "PS384" {
 		return nil, malformed("",
 			"its header says the algorithm %q; a borrowed licence is signed with PS384 and nothing else",
-			short(h.Algorithm))
+			plugin.Short(h.Algorithm))
 	}
 	a, p := believeToken([]byte(compact[:len(parts[0])+1+len(parts[1])]), raw[2], anchors)
 	product := skuOf(a)

@@ -248,7 +248,7 @@ func TestBorrowed(t *testing.T) {
 		"expiry that is none": {awstest.Sign(s.Key, ps384, with("expiration", "soon")), enforcer.Malformed,
 			"expiration"},
 		"expiry that is a date": {awstest.Sign(s.Key, ps384, with("expiration", 1777636800)), enforcer.Malformed,
-			"wrong type"},
+			"cannot be a JSON number"},
 		"no licence": {awstest.Sign(s.Key, ps384, with("licenseArn", "l-1")), enforcer.Malformed, "licenseArn"},
 		"no entitlements": {awstest.Sign(s.Key, ps384, with("entitlementsAllowed", []any{})), enforcer.Malformed,
 			"no entitlement"},

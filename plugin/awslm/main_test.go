@@ -1,18 +1,14 @@
 package awslm_test
 
 import (
-	"crypto"
 	"crypto/ed25519"
 	"crypto/x509"
-	"encoding/base64"
 	"encoding/pem"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/go-jose/go-jose/v4"
 
 	"github.com/usher-agent/usher/plugin"
 	"github.com/usher-agent/usher/plugin/awslm"
@@ -74,11 +70,11 @@ var agentKey = ed25519.NewKeyFromSeed([]byte(strings.Repeat("k", ed25519.SeedSiz
 
 // agentThumb is its thumbprint.
 var agentThumb = func() string {
-	sum, err := (&jose.JSONWebKey{Key: agentKey.Public()}).Thumbprint(crypto.SHA256)
+	sum, err := plugin.Thumbprint(agentKey.Public())
 	if err != nil {
 		panic(err)
 	}
-	return base64.RawURLEncoding.EncodeToString(sum)
+	return sum
 }()
 
 func sealedAnchor(t testing.TB) plugin.Anchor {

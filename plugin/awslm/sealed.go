@@ -26,7 +26,7 @@ type envelope struct {
 
 // seal signs what AWS says of a licence with the agent's key. said is JSON of a [License].
 func seal(key ed25519.PrivateKey, said []byte, at time.Time) ([]byte, error) {
-	thumb, err := thumbprint(key.Public())
+	thumb, err := plugin.Thumbprint(key.Public())
 	if err != nil {
 		return nil, err
 	}
@@ -51,14 +51,14 @@ func seal(key ed25519.PrivateKey, said []byte, at time.Time) ([]byte, error) {
 func openSealed(payload []byte) (*License, *envelope, error) {
 	var e envelope
 	if err := json.Unmarshal(payload, &e); err != nil {
-		return nil, nil, plainJSON(err)
+		return nil, nil, plugin.JSONFault(err, "member")
 	}
 	if e.Asked.IsZero() || len(e.License) == 0 {
 		return nil, nil, errors.New("it does not say what was asked, or when")
 	}
 	l := &License{}
 	if err := json.Unmarshal(e.License, l); err != nil {
-		return nil, nil, plainJSON(err)
+		return nil, nil, plugin.JSONFault(err, "member")
 	}
 	return l, &e, nil
 }
@@ -71,7 +71,7 @@ func receivedLicense(payload []byte) (*enforcer.License, error) {
 	}
 	var all map[string]any
 	if err := json.Unmarshal(e.License, &all); err != nil {
-		return nil, plainJSON(err)
+		return nil, plugin.JSONFault(err, "member")
 	}
 	return l.terms(e.Asked.UTC(), all)
 }
@@ -85,7 +85,7 @@ func believeSealed(compact string, kid string, issuer string,
 			len(key) != ed25519.PublicKeySize {
 			continue
 		}
-		if own, err := thumbprint(key); err != nil || kid != own {
+		if own, err := plugin.Thumbprint(key); err != nil || kid != own {
 			return a, &enforcer.Problem{System: System, Code: enforcer.UntrustedKey,
 				Reason: "another agent has sealed it: it is of use on that host alone",
 				Hint:   "let this host's agent fetch the licence itself; see docs/systems/awslm.md"}

@@ -49,7 +49,7 @@ func (s *Settings) Check(bad func(key, text string)) {
 	for name, n := range s.Borrow {
 		if _, err := strconv.ParseUint(n, 10, 63); err != nil || name == "" {
 			bad("borrow", fmt.Sprintf("upstream.aws.borrow: %q of %q cannot be borrowed; "+
-				"give a whole number, and 0 of what has no unit", short(n), short(name)))
+				"give a whole number, and 0 of what has no unit", plugin.Short(n), plugin.Short(name)))
 		}
 	}
 }

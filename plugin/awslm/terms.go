@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/plugin"
 )
 
 const (
@@ -128,7 +129,7 @@ func (l *License) metadata(out *enforcer.License) error {
 			d, err := time.ParseDuration(m.Value)
 			if err != nil || d < 0 || d > maxGrace {
 				return fmt.Errorf("its metadata %s is %q, and must be a span such as 36h, of a year at most", GraceKey,
-					short(m.Value))
+					plugin.Short(m.Value))
 			}
 			out.CheckIn.Grace = d
 		case OnExpiryKey:
@@ -137,7 +138,7 @@ func (l *License) metadata(out *enforcer.License) error {
 				out.OnExpiry = v
 			default:
 				return fmt.Errorf("its metadata %s is %q, and must be drain, revoke or keep", OnExpiryKey,
-					short(m.Value))
+					plugin.Short(m.Value))
 			}
 		}
 	}
@@ -159,7 +160,7 @@ func (l *License) addEntitlements(out *enforcer.License) error {
 			more = overage
 		}
 		if n < 0 {
-			return fmt.Errorf("entitlement %q has a negative MaxCount", short(e.Name))
+			return fmt.Errorf("entitlement %q has a negative MaxCount", plugin.Short(e.Name))
 		}
 		name, err := t.name(e.Name)
 		if err != nil {
@@ -226,7 +227,7 @@ func (t *termSet) name(entitlement string) (string, error) {
 	}
 	name := TermName(entitlement)
 	if entitlement == "" || t.seen[name] {
-		return "", fmt.Errorf("entitlement %q is without a name, or there twice", short(entitlement))
+		return "", fmt.Errorf("entitlement %q is without a name, or there twice", plugin.Short(entitlement))
 	}
 	t.seen[name] = true
 	return name, nil

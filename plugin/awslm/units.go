@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/usher-agent/usher/plugin"
 )
 
 // Kind is what an entitlement's unit makes of it.
@@ -63,7 +65,7 @@ func ParseTime(s string) (time.Time, error) {
 			return t.UTC(), nil
 		}
 	}
-	return time.Time{}, fmt.Errorf("%q is no time in ISO 8601", short(s))
+	return time.Time{}, fmt.Errorf("%q is no time in ISO 8601", plugin.Short(s))
 }
 
 // parsed is ParseTime of what may be anything; what is none is zero.

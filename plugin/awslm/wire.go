@@ -9,6 +9,8 @@ import (
 	"unicode"
 
 	"github.com/go-json-experiment/json"
+
+	"github.com/usher-agent/usher/plugin"
 )
 
 // The wire protocol, AWS JSON 1.1: POST /, one JSON object each way, the operation in the header X-Amz-Target.
@@ -323,7 +325,8 @@ func Decode[T any](body []byte) (*T, *Fault) {
 		return out, nil
 	}
 	if err := json.Unmarshal(body, out); err != nil {
-		return nil, invalid("The request is not JSON of the kind that this operation takes: %v", plainJSON(err))
+		return nil, invalid("The request is not JSON of the kind that this operation takes: %v",
+			plugin.JSONFault(err, "member"))
 	}
 	return out, nil
 }
@@ -372,7 +375,7 @@ func entitlements(list []EntitlementData) *Fault {
 		case e.Name == "":
 			return invalid("Entitlements[%d].Name must not be null or empty.", i)
 		case seen[e.Name]:
-			return invalid("Entitlements name %q twice.", short(e.Name))
+			return invalid("Entitlements name %q twice.", plugin.Short(e.Name))
 		case kind == "":
 			return invalid("Entitlements[%d].Unit is none of the units of the API.", i)
 		case kind == KindFeature && e.Value != "":

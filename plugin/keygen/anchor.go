@@ -40,7 +40,7 @@ func Algorithms() []string { return []string{algEd25519, algECDSA, algPSS, algRS
 func NewAnchor(keyID string, key []byte, alg string) (plugin.Anchor, error) {
 	if keyID == "" || len(keyID) > 256 {
 		return plugin.Anchor{}, fmt.Errorf(
-			"key %q: its id is empty or longer than 256 bytes; the account's id or name will do", short(keyID))
+			"key %q: its id is empty or longer than 256 bytes; the account's id or name will do", plugin.Short(keyID))
 	}
 	pub, err := parseKey(bytes.TrimSpace(key))
 	if err != nil {
@@ -69,7 +69,7 @@ func NewAnchor(keyID string, key []byte, alg string) (plugin.Anchor, error) {
 	}
 	if alg = cmp.Or(alg, fits[0]); !slices.Contains(fits, alg) {
 		return plugin.Anchor{}, fmt.Errorf("key %q: algorithm %s does not fit the key, which is for %s", keyID,
-			short(alg), strings.Join(fits, " or "))
+			plugin.Short(alg), strings.Join(fits, " or "))
 	}
 	return plugin.Anchor{System: System, KeyID: keyID, Algorithm: alg, Key: pub}, nil
 }
@@ -168,17 +168,4 @@ func inTime(a plugin.Anchor, l *enforcer.License) *enforcer.Problem {
 	return &enforcer.Problem{System: System, Code: enforcer.UntrustedKey,
 		Reason: fmt.Sprintf("issued %s, and key %q is not believed then", when, a.KeyID),
 		Hint:   "ask the vendor for one that is signed by a key that is good now"}
-}
-
-// short keeps what a document says out of messages but for a few harmless characters.
-func short(s string) string {
-	if len(s) > 32 {
-		s = s[:32] + "…"
-	}
-	return strings.ToValidUTF8(strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return '?'
-		}
-		return r
-	}, s), "?")
 }

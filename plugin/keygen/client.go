@@ -64,10 +64,10 @@ func NewClient(cfg Config) (*Client, error) {
 	base, err := url.Parse(cmp.Or(cfg.URL, CloudURL))
 	switch {
 	case cfg.Account == "" || strings.ContainsAny(cfg.Account, "/?#% "):
-		return nil, fmt.Errorf("account %q: give the account's id or slug", short(cfg.Account))
+		return nil, fmt.Errorf("account %q: give the account's id or slug", plugin.Short(cfg.Account))
 	case err != nil || base.Host == "" || base.Scheme != "https" && base.Scheme != "http" || base.User != nil ||
 		base.RawQuery != "" || base.Fragment != "":
-		return nil, fmt.Errorf("%q is not an address, such as %s", short(cfg.URL), CloudURL)
+		return nil, fmt.Errorf("%q is not an address, such as %s", plugin.Short(cfg.URL), CloudURL)
 	case cfg.Anchors == nil || cfg.Secrets == nil:
 		return nil, errors.New("anchors and secrets are required")
 	}
@@ -240,7 +240,8 @@ func (c *Client) once(ctx context.Context, q call) (*answer, time.Time, *plugin.
 	a.signed = true
 	if len(b) > 0 {
 		if err := json.Unmarshal(b, a); err != nil {
-			return nil, none, plugin.Transiently("%s: its answer cannot be read: %v", c.base.Host, plainJSON(err))
+			return nil, none,
+				plugin.Transiently("%s: its answer cannot be read: %v", c.base.Host, plugin.JSONFault(err, "member"))
 		}
 	}
 	return a, at, nil

@@ -3,13 +3,13 @@ package keygen
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/usher-agent/usher/plugin"
 )
 
 // dataset is the JSON:API document in a file. What an older API version lacks is nil.
@@ -138,7 +138,7 @@ type machine struct {
 func parseDataset(b []byte) (*dataset, error) {
 	d := &dataset{}
 	if err := json.Unmarshal(b, d); err != nil {
-		return nil, fmt.Errorf("what it says cannot be read: %w", plainJSON(err))
+		return nil, fmt.Errorf("what it says cannot be read: %w", plugin.JSONFault(err, "member"))
 	}
 	return d, nil
 }
@@ -170,24 +170,10 @@ func (r *resource) attributes(to any) error {
 		return nil
 	}
 	if err := json.Unmarshal(r.Attributes, to); err != nil {
-		return fmt.Errorf("the attributes of its %s cannot be read: %w", short(r.Type), plainJSON(err))
+		return fmt.Errorf("the attributes of its %s cannot be read: %w", plugin.Short(r.Type),
+			plugin.JSONFault(err, "member"))
 	}
 	return nil
-}
-
-// plainJSON puts a JSON error into words that name the place and never quote the value.
-func plainJSON(err error) error {
-	var syntactic *jsontext.SyntacticError
-	var semantic *json.SemanticError
-	switch {
-	case errors.As(err, &semantic):
-		return fmt.Errorf("%q has another type than Keygen gives it",
-			short(strings.TrimPrefix(string(semantic.JSONPointer), "/")))
-	case errors.As(err, &syntactic):
-		return fmt.Errorf("it is not JSON, at byte %d", syntactic.ByteOffset)
-	default:
-		return errors.New("it is not JSON")
-	}
 }
 
 // terms returns everything that a dataset says, with each licence key replaced by its digest.

@@ -210,7 +210,8 @@ func (x *exchange) answer() *response {
 		return notFound("The requested endpoint was not found")
 	}
 	if v := x.r.Header.Get("Keygen-Version"); v != "" && !slices.Contains(versions, v) {
-		return problem(http.StatusBadRequest, "INVALID_API_VERSION", "unsupported API version: "+short(v), "header",
+		return problem(http.StatusBadRequest, "INVALID_API_VERSION", "unsupported API version: "+plugin.Short(v),
+			"header",
 			"Keygen-Version")
 	}
 	rt, args, status := find(x.r.Method, x.path)
@@ -240,7 +241,7 @@ func (x *exchange) answer() *response {
 		}
 		if x.path[0] == "licenses" && len(args) > 0 && args[0] != x.about.id && (x.key == "" || args[0] != x.key) &&
 			!x.about.opens(args[0]) {
-			return notFound("The requested license '" + short(args[0]) + "' was not found")
+			return notFound("The requested license '" + plugin.Short(args[0]) + "' was not found")
 		}
 	}
 	return rt.serve(x)
@@ -361,7 +362,8 @@ func (x *exchange) document() (*incoming, *response) {
 		return in, nil
 	}
 	if err := json.Unmarshal(x.body, in); err != nil {
-		return nil, problem(http.StatusBadRequest, "", "the request could not be parsed: "+plainJSON(err).Error(), "",
+		return nil, problem(http.StatusBadRequest, "",
+			"the request could not be parsed: "+plugin.JSONFault(err, "member").Error(), "",
 			"")
 	}
 	return in, nil
@@ -374,7 +376,7 @@ func (x *exchange) meta(to any) *response {
 		return a
 	}
 	if err := json.Unmarshal(in.Meta, to); err != nil {
-		return problem(http.StatusBadRequest, "", plainJSON(err).Error(), "pointer", "/meta")
+		return problem(http.StatusBadRequest, "", plugin.JSONFault(err, "member").Error(), "pointer", "/meta")
 	}
 	return nil
 }

@@ -392,7 +392,7 @@ func (x *exchange) showEntitlement() *response {
 			return show(e)
 		}
 	}
-	return notFound("The requested entitlement '" + short(x.args[1]) + "' was not found")
+	return notFound("The requested entitlement '" + plugin.Short(x.args[1]) + "' was not found")
 }
 
 // policyObject is the licence's policy: as Keygen has written it, or what the licence tells of it.
@@ -437,7 +437,7 @@ func (x *exchange) showPolicy() *response { return show(x.policyObject()) }
 
 func (x *exchange) showPolicyByID() *response {
 	if x.args[0] != x.about.policyID() {
-		return notFound("The requested policy '" + short(x.args[0]) + "' was not found")
+		return notFound("The requested policy '" + plugin.Short(x.args[0]) + "' was not found")
 	}
 	return show(x.policyObject())
 }
@@ -503,7 +503,8 @@ func (x *exchange) validate(in *scopes, scoped bool) *response {
 		var said scopeOf
 		if len(in.Scope) > 0 {
 			if err := json.Unmarshal(in.Scope, &said); err != nil {
-				return problem(http.StatusBadRequest, "", plainJSON(err).Error(), "pointer", "/meta/scope")
+				return problem(http.StatusBadRequest, "", plugin.JSONFault(err, "member").Error(), "pointer",
+					"/meta/scope")
 			}
 		}
 		scope = &Scope{Product: said.Product, Policy: said.Policy, User: said.User, Machine: said.Machine,

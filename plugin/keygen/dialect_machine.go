@@ -99,7 +99,7 @@ func (x *exchange) get(kind, id string) *kept {
 func (x *exchange) machine(id string) *kept { return x.get(recordMachine, id) }
 
 func noMachineOf(id string) *response {
-	return notFound("The requested machine '" + short(id) + "' was not found")
+	return notFound("The requested machine '" + plugin.Short(id) + "' was not found")
 }
 
 func (x *exchange) release(k *kept) *enforcer.Denial {
@@ -204,7 +204,8 @@ func (x *exchange) componentObject(k *kept, c *part) object {
 	return object{"type": "components", "id": c.ID,
 		"attributes": object{"fingerprint": c.Fingerprint, "name": c.Name, "metadata": metadata(c.Metadata),
 			"created": stamp(k.Made), "updated": stamp(k.Made)},
-		"relationships": object{"account": relate("accounts", x.accountID()), "product": relate("products", x.about.productID()), "license": relate("licenses", x.about.id),
+		"relationships": object{"account": relate("accounts", x.accountID()),
+			"product": relate("products", x.about.productID()), "license": relate("licenses", x.about.id),
 			"machine": relate("machines", k.ID)}, "links": object{"self": x.at("components", c.ID)}}
 }
 
@@ -276,7 +277,7 @@ func parts(r *resource) ([]part, *response) {
 	}
 	var all []resource
 	if err := json.Unmarshal(raw, &all); err != nil {
-		return nil, problem(http.StatusBadRequest, "", plainJSON(err).Error(), "pointer", at)
+		return nil, problem(http.StatusBadRequest, "", plugin.JSONFault(err, "member").Error(), "pointer", at)
 	}
 	if len(all) > maxComponents {
 		return nil, problem(http.StatusBadRequest, "", "must have at most 20 components", "pointer", at)
@@ -378,7 +379,7 @@ func (x *exchange) createMachine() *response {
 func (x *exchange) take(r *enforcer.Acquire, rec *record, limits map[string]string) (*kept, *response) {
 	b, err := json.Marshal(rec)
 	if err != nil {
-		return nil, problem(http.StatusBadRequest, "", plainJSON(err).Error(), "pointer", "/data")
+		return nil, problem(http.StatusBadRequest, "", plugin.JSONFault(err, "member").Error(), "pointer", "/data")
 	}
 	if len(b) > plugin.MaxLeaseData {
 		return nil, invalid("", "is too large: fingerprints, names and metadata together have at most 4 KiB here",
@@ -519,5 +520,5 @@ func (x *exchange) showComponent() *response {
 			}
 		}
 	}
-	return notFound("The requested component '" + short(x.args[0]) + "' was not found")
+	return notFound("The requested component '" + plugin.Short(x.args[0]) + "' was not found")
 }

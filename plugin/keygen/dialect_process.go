@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/plugin"
 )
 
 // process returns a process whose machine is still there. One whose machine has gone has gone with it.
@@ -40,7 +41,7 @@ func (x *exchange) processObject(k *kept, life Life) object {
 }
 
 func noProcessOf(id string) *response {
-	return notFound("The requested process '" + short(id) + "' was not found")
+	return notFound("The requested process '" + plugin.Short(id) + "' was not found")
 }
 
 func (x *exchange) listProcesses() *response {

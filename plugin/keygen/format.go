@@ -101,7 +101,7 @@ func readFile(all []string, anchors []plugin.Anchor, s plugin.Secrets) (*documen
 	encoding, alg, _ := strings.Cut(e.Alg, "+")
 	if encoding != "base64" && encoding != "aes-256-gcm" || !slices.Contains(Algorithms(), alg) {
 		return nil, malformed("update the agent, or have the vendor check it out with another algorithm",
-			"its algorithm %q is none that is known", short(e.Alg))
+			"its algorithm %q is none that is known", plugin.Short(e.Alg))
 	}
 	sig, ok := unbase64(e.Sig)
 	if !ok {
@@ -174,7 +174,7 @@ func (d *document) decrypt(enc string, s plugin.Secrets) *enforcer.Problem {
 			"its signature is good, but it is encrypted, and none of the licence keys at hand (%d) opens it", n)
 	}
 	if d.kind == machineFile {
-		p.Reason += fmt.Sprintf(" on this host, whose fingerprint is %q to Keygen", short(s.Fingerprint))
+		p.Reason += fmt.Sprintf(" on this host, whose fingerprint is %q to Keygen", plugin.Short(s.Fingerprint))
 		p.Hint += "; it opens only on the host whose fingerprint it was checked out for: see host.fingerprint"
 	}
 	return p

@@ -10,6 +10,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/plugin"
 )
 
 // The pools and the meter of a licence. Products acquire them by these names.
@@ -60,7 +61,7 @@ func (d *document) fileLicense() (*enforcer.License, error) {
 	}
 	want := map[kind]string{licenseFile: "licenses", machineFile: "machines"}[d.kind]
 	if set.Data.Type != want || set.Data.ID == "" {
-		return nil, fmt.Errorf("it is about %q, and a %s file is about %s", short(set.Data.Type), d.kind, want)
+		return nil, fmt.Errorf("it is about %q, and a %s file is about %s", plugin.Short(set.Data.Type), d.kind, want)
 	}
 	l := &enforcer.License{System: System, Role: enforcer.RoleBase, Issued: timeOf(set.Meta.Issued)}
 	if l.Issued.IsZero() {

@@ -48,7 +48,7 @@ func (s *session) blockID(token string) string {
 func (c *Client) CheckOut(ctx context.Context, r *plugin.CheckOut) (*plugin.Block, error) {
 	if r.Pool != PoolProcesses {
 		return nil, budgetFault(plugin.SystemNoPools, "Keygen hands out no slots of the pool %s, only processes",
-			short(r.Pool))
+			plugin.Short(r.Pool))
 	}
 	s, e := c.begin(ctx, &r.Request)
 	if e != nil {

@@ -49,7 +49,7 @@ func NameSchemes(a *plugin.Anchor, schemes []string) error {
 	all := Schemes(a.Algorithm)
 	for _, s := range schemes {
 		if !slices.Contains(all, s) {
-			return fmt.Errorf("key %q: scheme %s is none that a key of %s serves (known: %s)", a.KeyID, short(s),
+			return fmt.Errorf("key %q: scheme %s is none that a key of %s serves (known: %s)", a.KeyID, plugin.Short(s),
 				a.Algorithm, strings.Join(all, ", "))
 		}
 	}

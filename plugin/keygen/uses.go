@@ -19,7 +19,7 @@ import (
 func (c *Client) Draw(ctx context.Context, r *plugin.Draw) (*plugin.Drawn, error) {
 	if r.Meter != MeterUses {
 		return nil, budgetFault(plugin.SystemNoPools, "Keygen counts no draws of the meter %s, only uses",
-			short(r.Meter))
+			plugin.Short(r.Meter))
 	}
 	s, e := c.begin(ctx, &r.Request)
 	if e != nil {

@@ -2,6 +2,7 @@ package usher
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"regexp"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/plugin"
 )
 
 // Claims is what a document says. Times are seconds since 1970 (RFC 7519 NumericDate, whole numbers), durations whole
@@ -259,11 +261,11 @@ func ReadClaims(b []byte, strict bool) (*Claims, error) {
 	}
 	var all map[string]jsontext.Value
 	if err := json.Unmarshal(b, &all); err != nil {
-		return nil, plainJSON(err)
+		return nil, plugin.JSONFault(err, "claim")
 	}
 	c := &Claims{}
 	known := map[string]jsontext.Value{}
-	for _, name := range slices.Sorted(mapKeys(all)) {
+	for _, name := range slices.Sorted(maps.Keys(all)) {
 		switch {
 		case slices.Contains(claimNames, name):
 			if err := stated(name, all[name]); err != nil {
@@ -277,20 +279,20 @@ func ReadClaims(b []byte, strict bool) (*Claims, error) {
 			c.Extra[name] = all[name]
 		default:
 			if i := slices.IndexFunc(claimNames, func(n string) bool { return strings.EqualFold(n, name) }); i >= 0 {
-				return nil, fmt.Errorf("claim %q is written %q", short(name), claimNames[i])
+				return nil, fmt.Errorf("claim %q is written %q", plugin.Short(name), claimNames[i])
 			}
 			if strict {
-				return nil, fmt.Errorf("claim %q is not known; claims of your own begin with x_%s", short(name),
+				return nil, fmt.Errorf("claim %q is not known; claims of your own begin with x_%s", plugin.Short(name),
 					suggestion(name))
 			}
 		}
 	}
 	b, err := json.Marshal(known, json.Deterministic(true))
 	if err != nil {
-		return nil, plainJSON(err)
+		return nil, plugin.JSONFault(err, "claim")
 	}
 	if err := json.Unmarshal(b, c, json.RejectUnknownMembers(strict)); err != nil {
-		return nil, plainJSON(err)
+		return nil, plugin.JSONFault(err, "claim")
 	}
 	return c, nil
 }
@@ -311,9 +313,9 @@ func stated(name string, value jsontext.Value) error {
 		if json.Unmarshal(value, &counts) != nil {
 			return nil // the decoder says it better
 		}
-		for _, n := range slices.Sorted(mapKeys(counts)) {
+		for _, n := range slices.Sorted(maps.Keys(counts)) {
 			if _, ok := counts[n]["max"]; !ok {
-				return fmt.Errorf("claim %q: %s has no max; null is unlimited", name, short(n))
+				return fmt.Errorf("claim %q: %s has no max; null is unlimited", name, plugin.Short(n))
 			}
 		}
 	}
@@ -382,7 +384,7 @@ func (c *Claims) check() error {
 				maxEmergencies)
 		}
 	}
-	for _, name := range slices.Sorted(mapKeys(durations)) {
+	for _, name := range slices.Sorted(maps.Keys(durations)) {
 		if v := durations[name]; v < 0 || v > maxSeconds {
 			return fmt.Errorf("claim %q is %d seconds; it must lie between 0 and a hundred years", name, v)
 		}
@@ -443,7 +445,7 @@ func (c *Claims) checkLists() error {
 		case !NameRule.MatchString(name):
 			return fmt.Errorf(
 				"claim %q: the name %q has other characters than letters, digits and . _ : / -, or more than 64", claim,
-				short(name))
+				plugin.Short(name))
 		case maximum != nil && (*maximum < 0 || *maximum > maxCount):
 			return fmt.Errorf("claim %q: max of %s is %d, and must lie between 0 and %d; null is unlimited", claim,
 				name, *maximum, maxCount)
@@ -453,7 +455,7 @@ func (c *Claims) checkLists() error {
 		}
 		return oneOf(claim+"."+name+".scope", scope, []string{"host", "site"})
 	}
-	for _, name := range slices.Sorted(mapKeys(c.Pools)) {
+	for _, name := range slices.Sorted(maps.Keys(c.Pools)) {
 		p := c.Pools[name]
 		if err := count("pools", name, p.Max, p.Overage, p.Scope); err != nil {
 			return err
@@ -463,7 +465,7 @@ func (c *Claims) checkLists() error {
 			return err
 		}
 	}
-	for _, name := range slices.Sorted(mapKeys(c.Meters)) {
+	for _, name := range slices.Sorted(maps.Keys(c.Meters)) {
 		m := c.Meters[name]
 		if err := count("meters", name, m.Max, m.Overage, m.Scope); err != nil {
 			return err
@@ -475,11 +477,11 @@ func (c *Claims) checkLists() error {
 			return fmt.Errorf("%s is both a pool and a meter; give one of them another name", name)
 		}
 	}
-	for _, name := range slices.Sorted(mapKeys(c.Features)) {
+	for _, name := range slices.Sorted(maps.Keys(c.Features)) {
 		if !NameRule.MatchString(name) {
 			return fmt.Errorf(
 				"claim %q: the name %q has other characters than letters, digits and . _ : / -, or more than 64",
-				"features", short(name))
+				"features", plugin.Short(name))
 		}
 	}
 	for i, h := range c.Hosts {
@@ -498,7 +500,7 @@ func (c *Claims) checkLists() error {
 	}
 	for _, k := range c.AgentKeys {
 		if !thumbprintRule.MatchString(k) {
-			return fmt.Errorf("claim %q: %q is not an RFC 7638 thumbprint", "agent_keys", short(k))
+			return fmt.Errorf("claim %q: %q is not an RFC 7638 thumbprint", "agent_keys", plugin.Short(k))
 		}
 	}
 	return nil
@@ -510,7 +512,7 @@ func oneOf(claim, value string, of []string) error {
 	if value == "" || slices.Contains(of, value) {
 		return nil
 	}
-	return fmt.Errorf("claim %q is %q, and must be one of %s", claim, short(value), strings.Join(of, ", "))
+	return fmt.Errorf("claim %q is %q, and must be one of %s", claim, plugin.Short(value), strings.Join(of, ", "))
 }
 
 // License turns the claims into the enforcer's terms. terms is everything the document says.

@@ -10,6 +10,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -85,14 +86,14 @@ func (Format) Verify(document []byte, anchors []plugin.Anchor) (*enforcer.Licens
 	}
 	var h header
 	if err := json.Unmarshal(raw[0], &h); err != nil {
-		return nil, malformed("", "its header cannot be read: %v", plainJSON(err))
+		return nil, malformed("", "its header cannot be read: %v", plugin.JSONFault(err, "claim"))
 	}
 	switch {
 	case h.Type != Type:
-		return nil, malformed("", "its header says it is a %q, not a %q", short(h.Type), Type)
+		return nil, malformed("", "its header says it is a %q, not a %q", plugin.Short(h.Type), Type)
 	case len(h.Critical) > 0:
 		return nil, malformed("update the agent, or ask the vendor for a licence without it",
-			"it demands %q, which this version does not know", short(strings.Join(h.Critical, ", ")))
+			"it demands %q, which this version does not know", plugin.Short(strings.Join(h.Critical, ", ")))
 	case bytes.Contains(raw[0], []byte(`"crit"`)):
 		return nil, malformed("", "its header has an empty crit, which RFC 7515 forbids")
 	}
@@ -138,7 +139,7 @@ func believe(compact string, h header, anchors []plugin.Anchor) (plugin.Anchor, 
 		slices.Sort(known)
 		return plugin.Anchor{}, &enforcer.Problem{System: System, Code: enforcer.UntrustedKey,
 			Reason: fmt.Sprintf("signed by key %q, which is not in trust (known: %s); add it under license.trust",
-				short(h.KeyID), orNone(known)),
+				plugin.Short(h.KeyID), orNone(known)),
 			Hint: "ask the vendor for the public key, or for a licence signed by a key that is known"}
 	}
 	a := anchors[i]
@@ -148,12 +149,13 @@ func believe(compact string, h header, anchors []plugin.Anchor) (plugin.Anchor, 
 				Hint: "copy the whole file again, as the vendor sent it"}
 	}
 	if h.Algorithm != a.Algorithm {
-		return bad("its header says the algorithm %q, and key %q is for %s; the key decides", short(h.Algorithm),
+		return bad("its header says the algorithm %q, and key %q is for %s; the key decides", plugin.Short(h.Algorithm),
 			a.KeyID, a.Algorithm)
 	}
 	alg := jose.SignatureAlgorithm(a.Algorithm)
 	if !slices.Contains(Algorithms(), a.Algorithm) {
-		return bad("key %q is for the algorithm %q, which licences are not signed with", a.KeyID, short(a.Algorithm))
+		return bad("key %q is for the algorithm %q, which licences are not signed with", a.KeyID,
+			plugin.Short(a.Algorithm))
 	}
 	jws, err := jose.ParseSignedCompact(compact, []jose.SignatureAlgorithm{alg})
 	if err != nil {
@@ -251,7 +253,7 @@ func AlgorithmFor(key crypto.PublicKey, stated string) (string, error) {
 		return fits[0], nil
 	}
 	if !slices.Contains(fits, stated) {
-		return "", fmt.Errorf("algorithm %s does not fit the key, which is for %s", short(stated),
+		return "", fmt.Errorf("algorithm %s does not fit the key, which is for %s", plugin.Short(stated),
 			strings.Join(fits, " or "))
 	}
 	return stated, nil
@@ -293,10 +295,10 @@ func (c *Claims) encode() ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("write the claims: %w", err)
 	}
-	for _, name := range slices.Sorted(mapKeys(c.Extra)) {
+	for _, name := range slices.Sorted(maps.Keys(c.Extra)) {
 		k, err := json.Marshal(name)
 		if err != nil {
-			return nil, fmt.Errorf("write claim %s: %w", short(name), err)
+			return nil, fmt.Errorf("write claim %s: %w", plugin.Short(name), err)
 		}
 		b = append(append(append(append(b[:len(b)-1], ','), k...), ':'), c.Extra[name]...)
 		b = append(b, '}')

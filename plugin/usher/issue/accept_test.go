@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/usher-agent/usher/plugin"
 	"github.com/usher-agent/usher/plugin/usher/issue"
 	"github.com/usher-agent/usher/plugin/usher/online"
 )
@@ -22,7 +23,7 @@ func TestAcceptReturn(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		thumb, err := online.Thumbprint(pub)
+		thumb, err := plugin.Thumbprint(pub)
 		if err != nil {
 			t.Fatal(err)
 		}

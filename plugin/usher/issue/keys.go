@@ -50,8 +50,7 @@ func ThumbprintOf(key string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", key, err)
 	}
-	sum, err := (&jose.JSONWebKey{Key: public}).Thumbprint(crypto.SHA256)
-	return base64.RawURLEncoding.EncodeToString(sum), err
+	return plugin.Thumbprint(public)
 }
 
 // KeyIDOf returns the id of a key file: its name without .key, .pub or .pem.

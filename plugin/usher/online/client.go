@@ -71,7 +71,7 @@ func NewClient(cfg Config) (*Client, error) {
 	c.http = &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error {
 		return http.ErrUseLastResponse
 	}}
-	c.jkt, err = Thumbprint(cfg.Key.Public())
+	c.jkt, err = plugin.Thumbprint(cfg.Key.Public())
 	return c, err
 }
 

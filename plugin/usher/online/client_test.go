@@ -269,7 +269,7 @@ func FuzzOpenRequest(f *testing.F) {
 	f.Add(good)
 	f.Add("a.b.c")
 	f.Add("eyJhbGciOiJub25lIn0..")
-	want, _ := online.Thumbprint(s.key.Public())
+	want, _ := plugin.Thumbprint(s.key.Public())
 	f.Fuzz(func(t *testing.T, token string) {
 		r, agent, err := online.OpenRequest(token)
 		if err == nil && agent == want && r.License != "L1" {

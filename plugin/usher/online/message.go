@@ -3,15 +3,12 @@
 package online
 
 import (
-	"crypto"
 	"crypto/ed25519"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"slices"
 	"time"
-
-	"github.com/go-jose/go-jose/v4"
 
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
@@ -163,12 +160,6 @@ type Activation struct {
 	Cnf     struct {
 		Thumbprint string `json:"jkt"`
 	} `json:"cnf"`
-}
-
-// Thumbprint returns a key's RFC 7638 thumbprint in base64url.
-func Thumbprint(key crypto.PublicKey) (string, error) {
-	sum, err := (&jose.JSONWebKey{Key: key}).Thumbprint(crypto.SHA256)
-	return base64.RawURLEncoding.EncodeToString(sum), err
 }
 
 // signRequest signs a request with the agent's key, which its header carries.

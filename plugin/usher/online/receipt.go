@@ -7,6 +7,8 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-json-experiment/json"
+
+	"github.com/usher-agent/usher/plugin"
 )
 
 // ReceiptType is the type of a Receipt (RFC 7515 §4.1.9).
@@ -79,5 +81,5 @@ func openAs(token, typ, what string, v any) (string, error) {
 	if err := json.Unmarshal(payload, v, json.RejectUnknownMembers(false)); err != nil {
 		return "", fmt.Errorf("the %s cannot be read", what)
 	}
-	return Thumbprint(key)
+	return plugin.Thumbprint(key)
 }

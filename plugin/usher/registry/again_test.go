@@ -303,7 +303,7 @@ func TestReplayAfterRelease(t *testing.T) {
 			} else if _, err := o.Forget("L1", ""); err != nil {
 				t.Fatal(err)
 			}
-			thumb, _ := online.Thumbprint(h.key.Public())
+			thumb, _ := plugin.Thumbprint(h.key.Public())
 			for _, after := range []time.Duration{0, time.Minute, 20 * time.Minute, 20 * 24 * time.Hour,
 				40 * 24 * time.Hour} {
 				o.pass(after)

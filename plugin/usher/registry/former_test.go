@@ -8,6 +8,7 @@ import (
 
 	"go.etcd.io/bbolt"
 
+	"github.com/usher-agent/usher/plugin"
 	"github.com/usher-agent/usher/plugin/usher/online"
 )
 
@@ -27,7 +28,7 @@ func TestFormerStore(t *testing.T) {
 			return err
 		}
 		for _, x := range []*host{h, stranger} {
-			thumb, err := online.Thumbprint(x.key.Public())
+			thumb, err := plugin.Thumbprint(x.key.Public())
 			if err != nil {
 				return err
 			}

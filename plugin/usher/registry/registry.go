@@ -141,7 +141,7 @@ func Open(cfg Config) (*Registry, error) {
 	if cfg.Answered == nil {
 		cfg.Answered = func(string, string) {}
 	}
-	own, err := online.Thumbprint(cfg.Signer.Anchor.Key)
+	own, err := plugin.Thumbprint(cfg.Signer.Anchor.Key)
 	if err != nil {
 		return nil, fmt.Errorf("key %s: %w", cfg.Signer.Anchor.KeyID, err)
 	}

@@ -174,7 +174,7 @@ func TestLife(t *testing.T) {
 		t.Errorf("activated: %+v", reply)
 	}
 	payload, _, p := usher.Open(h.said, online.ActivationType, []plugin.Anchor{o.signer.Anchor})
-	if thumb, _ := online.Thumbprint(h.key.Public()); p != nil || !strings.Contains(string(payload), thumb) {
+	if thumb, _ := plugin.Thumbprint(h.key.Public()); p != nil || !strings.Contains(string(payload), thumb) {
 		t.Errorf("the vendor's word is %s (%v)", payload, p)
 	}
 	for range 3 {
@@ -353,7 +353,7 @@ func TestForeign(t *testing.T) {
 	_, err := h.ask(h.Activate)
 	o.refused(err, plugin.Misconfigured, "", "signature does not match")
 	_, key, _ := ed25519.GenerateKey(nil)
-	thumb, _ := online.Thumbprint(key.Public())
+	thumb, _ := plugin.Thumbprint(key.Public())
 	bound := o.host(o.sign("L2", func(c *usher.Claims) { c.AgentKeys = []string{thumb} }))
 	_, err = bound.ask(bound.Activate)
 	o.refused(err, plugin.Refused, enforcer.AgentKeyMismatch, "names another agent's key")

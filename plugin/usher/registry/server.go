@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/usher-agent/usher/plugin"
 	"github.com/usher-agent/usher/plugin/usher/online"
 )
 
@@ -50,7 +51,7 @@ func (g *Registry) serve(w http.ResponseWriter, req *http.Request) {
 	}
 	// Over mutual TLS the two proofs must be of one agent.
 	if req.TLS != nil && len(req.TLS.PeerCertificates) > 0 {
-		if thumb, err := online.Thumbprint(req.TLS.PeerCertificates[0].PublicKey); err != nil || thumb != agent {
+		if thumb, err := plugin.Thumbprint(req.TLS.PeerCertificates[0].PublicKey); err != nil || thumb != agent {
 			fail(http.StatusBadRequest, "the request is signed by another key than the client certificate's")
 			return
 		}

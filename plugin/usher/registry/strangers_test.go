@@ -42,7 +42,7 @@ func (o *office) say(key ed25519.PrivateKey, call string, change func(*online.Re
 	if change != nil {
 		change(r)
 	}
-	agent, err := online.Thumbprint(key.Public())
+	agent, err := plugin.Thumbprint(key.Public())
 	if err != nil {
 		o.t.Fatal(err)
 	}
