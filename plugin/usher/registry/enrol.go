@@ -94,7 +94,6 @@ func (g *Registry) RevokeToken(id string) (t *Token, err error) {
 }
 
 func tokensOf(tx *bbolt.Tx) (out []Token) {
-
 	tx.Bucket(enrolments).ForEach(func(_, v []byte) error {
 		var t Token
 		if json.Unmarshal(v, &t) == nil {
