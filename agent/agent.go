@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"path/filepath"
 	"runtime/debug"
 	"slices"
@@ -22,6 +21,7 @@ import (
 	"github.com/usher-agent/usher/agent/audit"
 	"github.com/usher-agent/usher/agent/budget"
 	"github.com/usher-agent/usher/agent/config"
+	"github.com/usher-agent/usher/agent/dialect"
 	"github.com/usher-agent/usher/agent/draws"
 	"github.com/usher-agent/usher/agent/files"
 	"github.com/usher-agent/usher/agent/holders"
@@ -82,13 +82,9 @@ type Agent struct {
 	vendor    string // the product that is compiled in; empty: none is
 	socket    *api.Socket
 	server    *api.Server
-	// Of the dialects: where they are spoken, and by system their stores, handlers and keys.
-	listeners   []*listener
-	stores      dialectStores
-	handlers    map[string]http.Handler
-	dialectKeys map[string]dialectPublic
-	ready       chan struct{} // closed once: listening, and a first verdict
-	judged      chan struct{} // closed once: a first verdict
+	dialects  *dialect.Dialects
+	ready     chan struct{} // closed once: listening, and a first verdict
+	judged    chan struct{} // closed once: a first verdict
 
 	stopping <-chan struct{} // closed when the agent stops; set before anything is served
 
@@ -197,7 +193,7 @@ func (a *Agent) open() (err error) {
 	if err != nil {
 		return err
 	}
-	gid, err := groupID(cfg.Socket.Group)
+	gid, err := config.GroupID(cfg.Socket.Group)
 	if err != nil {
 		return fmt.Errorf("socket.group: %w", err)
 	}
@@ -206,7 +202,7 @@ func (a *Agent) open() (err error) {
 		return err
 	}
 	if a.socket, err = api.Listen(api.SocketConfig{Path: cfg.Socket.Path, Mode: cfg.Socket.Mode, GID: gid,
-		Lock: files.Lock, LockFile: socketLock(cfg.State.RuntimeDir, cfg.Socket.Path), Log: a.log,
+		Lock: files.Lock, LockFile: api.SocketLock(cfg.State.RuntimeDir, cfg.Socket.Path), Log: a.log,
 		Inherit: a.handover.Socket}); err != nil {
 		return err
 	}
@@ -225,7 +221,8 @@ func (a *Agent) open() (err error) {
 		server.TakeSent, server.SentSpace = takeSent, liveness.SentSpace
 	}
 	a.server = api.New(server)
-	if err := a.openListeners(slices.Concat(systems.Dialects(), a.options.Dialects)); err != nil {
+	a.dialects, err = a.openDialects(slices.Concat(systems.Dialects(), a.options.Dialects))
+	if err != nil {
 		return err
 	}
 	a.tellTampered()
@@ -240,10 +237,9 @@ func (a *Agent) close() error {
 	if a.socket != nil {
 		errs = append(errs, a.socket.Close())
 	}
-	for _, l := range a.listeners {
-		errs = append(errs, l.Close())
+	if a.dialects != nil {
+		errs = append(errs, a.dialects.Close())
 	}
-	errs = append(errs, a.stores.Close())
 	if a.holders != nil {
 		a.holders.Close()
 	}
@@ -316,10 +312,10 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		judged(ctx)
 		return a.server.Run(ctx, a.socket)
 	})
-	for _, l := range a.listeners {
-		task("listener "+l.address(), func(ctx context.Context) error {
+	for _, l := range a.dialects.Listeners() {
+		task("listener "+l.Address(), func(ctx context.Context) error {
 			judged(ctx)
-			return a.runListener(ctx, l)
+			return l.Run(ctx)
 		})
 	}
 	if cfg := a.settings().Ops; cfg.Listen != "" {

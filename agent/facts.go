@@ -7,9 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"os"
-	"os/user"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -201,35 +199,6 @@ func (a *Agent) liveHolders() map[string]int {
 	return out
 }
 
-// groupID turns a group's name or number into its id; -1 for none.
-func groupID(name string) (int, error) {
-	if name == "" {
-		return -1, nil
-	}
-	if id, err := strconv.ParseUint(name, 10, 31); err == nil {
-		return int(id), nil
-	}
-	g, err := user.LookupGroup(name)
-	if err != nil {
-		return 0, fmt.Errorf("there is no group %q; create it (groupadd %s), give its number, or leave it out", name,
-			name)
-	}
-	return strconv.Atoi(g.Gid)
-}
-
-// userID turns a user's name or number into its id.
-func userID(name string) (uint32, error) {
-	if id, err := strconv.ParseUint(name, 10, 32); err == nil {
-		return uint32(id), nil
-	}
-	u, err := user.Lookup(name)
-	if err != nil {
-		return 0, fmt.Errorf("there is no user %q; create it, or give a number", name)
-	}
-	id, err := strconv.ParseUint(u.Uid, 10, 32)
-	return uint32(id), err
-}
-
 // apiRules turns the configuration's rules into the API's.
 func apiRules(c config.Socket) (api.Rules, error) {
 	var faults []error
@@ -237,14 +206,14 @@ func apiRules(c config.Socket) (api.Rules, error) {
 		for i, r := range in {
 			rule := api.Rule{UID: r.UID, GID: r.GID, Exe: r.Exe, ExeSHA256: r.ExeSHA256}
 			if r.User != "" {
-				id, err := userID(r.User)
+				id, err := config.UserID(r.User)
 				if err != nil {
 					faults = append(faults, fmt.Errorf("%s[%d]: %w", key, i, err))
 				}
 				rule.UID = &id
 			}
 			if r.Group != "" {
-				id, err := groupID(r.Group)
+				id, err := config.GroupID(r.Group)
 				if err != nil {
 					faults = append(faults, fmt.Errorf("%s[%d]: %w", key, i, err))
 				}

@@ -75,8 +75,8 @@ func (f front) Fingerprint(ctx context.Context, product string) wire.Fingerprint
 
 func (f front) Health() wire.Health {
 	h := wire.Health{Status: "starting", Version: f.options.Version, Product: f.product(), Anchors: f.anchorsFrom()}
-	for _, l := range f.listeners {
-		h.Listeners = append(h.Listeners, wire.Listener{Dialect: l.dialect.System(), Address: l.address()})
+	for _, l := range f.dialects.Listeners() {
+		h.Listeners = append(h.Listeners, wire.Listener{Dialect: l.Dialect(), Address: l.Address()})
 	}
 	for _, s := range f.seals.findings() {
 		h.State = append(h.State,

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/agent/config"
+	"github.com/usher-agent/usher/agent/dialect"
 	"github.com/usher-agent/usher/agent/host"
 	"github.com/usher-agent/usher/agent/identity"
 	"github.com/usher-agent/usher/agent/inspect"
@@ -31,10 +32,10 @@ func Inspect(c *config.Config) (*Inspection, error) {
 	if _, err := apiRules(c.Socket); err != nil {
 		return nil, err
 	}
-	if _, err := groupID(c.Socket.Group); err != nil {
+	if _, err := config.GroupID(c.Socket.Group); err != nil {
 		return nil, err
 	}
-	listeners, err := checkListeners(c, catalog.BuiltIn().Dialects())
+	listeners, err := dialect.Check(c, catalog.BuiltIn().Dialects())
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +78,7 @@ func Inspect(c *config.Config) (*Inspection, error) {
 	}
 	out := &Inspection{Result: result}
 	for _, l := range listeners {
-		out.Listeners = append(out.Listeners, [2]string{l.address(), l.dialect.System() + ", for " + l.who()})
+		out.Listeners = append(out.Listeners, [2]string{l.Address(), l.Dialect() + ", for " + l.Callers()})
 	}
 	return out, nil
 }

@@ -1,8 +1,8 @@
 package agent
 
 import (
+	"crypto/ed25519"
 	"encoding/base64"
-	"maps"
 	"slices"
 
 	"github.com/usher-agent/usher/agent/identity"
@@ -42,13 +42,13 @@ func (s *session) Prove(nonce string) (string, error) {
 // document with anything in it that only admins may see is shown to them alone: for others its voucher, or the
 // activation, stands in its place.
 func (f front) Keys(admin bool) wire.Keys {
-	key := func(p dialectPublic, dialect string) wire.Key {
-		return wire.Key{KeyType: "OKP", Curve: "Ed25519", X: base64.RawURLEncoding.EncodeToString(p.key), KeyID: p.id,
-			Use: "sig", Algorithm: "EdDSA", Dialect: dialect}
+	key := func(public ed25519.PublicKey, dialect string) wire.Key {
+		return wire.Key{KeyType: "OKP", Curve: "Ed25519", X: base64.RawURLEncoding.EncodeToString(public),
+			KeyID: identity.Thumbprint(public), Use: "sig", Algorithm: "EdDSA", Dialect: dialect}
 	}
-	out := wire.Keys{Keys: []wire.Key{key(publicOf(f.key), "")}, Chain: []string{}}
-	for _, system := range slices.Sorted(maps.Keys(f.dialectKeys)) {
-		out.Keys = append(out.Keys, key(f.dialectKeys[system], system))
+	out := wire.Keys{Keys: []wire.Key{key(f.key.Public().(ed25519.PublicKey), "")}, Chain: []string{}}
+	for _, k := range f.dialects.Keys() {
+		out.Keys = append(out.Keys, key(k.Public, k.Dialect))
 	}
 	v := f.desk.Verdict()
 	if v == nil {

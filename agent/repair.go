@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/usher-agent/usher/agent/config"
+	"github.com/usher-agent/usher/agent/dialect"
 	"github.com/usher-agent/usher/agent/journal"
 	"github.com/usher-agent/usher/enforcer"
 )
@@ -37,7 +38,7 @@ func Repair(c *config.Config) (out []Repaired, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, runtime.Close()) }()
-	stores, err := filepath.Glob(filepath.Join(c.State.Dir, dialectJournals))
+	stores, err := filepath.Glob(filepath.Join(c.State.Dir, dialect.Journals))
 	if err != nil {
 		return nil, fmt.Errorf("state folder %s: %w", c.State.Dir, err)
 	}
@@ -49,7 +50,7 @@ func Repair(c *config.Config) (out []Repaired, err error) {
 	jobs := []job{{filepath.Join(c.State.Dir, durableJournal), events.mend},
 		{filepath.Join(c.State.RuntimeDir, runtimeJournal), events.mend}}
 	for _, path := range stores {
-		jobs = append(jobs, job{path, mendChanges})
+		jobs = append(jobs, job{path, mendStore})
 	}
 	for _, j := range jobs {
 		r := Repaired{File: j.path}
@@ -140,18 +141,9 @@ func (r *replay) fits(ev enforcer.Event) bool {
 	}
 }
 
-// mendChanges returns the records of a dialect's store that can be read.
-func mendChanges(out *Repaired, records [][]byte) (keep [][]byte, err error) {
-	for _, b := range records {
-		_, err := decodeChanges(b)
-		switch {
-		case errors.Is(err, errNewer):
-			return nil, err
-		case err != nil:
-			out.LeftOut++
-		default:
-			keep = append(keep, b)
-		}
-	}
-	return keep, nil
+// mendStore returns the records of a dialect's store that can be read.
+func mendStore(out *Repaired, records [][]byte) ([][]byte, error) {
+	keep, err := dialect.Sound(records)
+	out.LeftOut += len(records) - len(keep)
+	return keep, err
 }

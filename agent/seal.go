@@ -14,6 +14,7 @@ import (
 	"github.com/usher-agent/usher/agent/audit"
 	"github.com/usher-agent/usher/agent/clock"
 	"github.com/usher-agent/usher/agent/config"
+	"github.com/usher-agent/usher/agent/dialect"
 	"github.com/usher-agent/usher/agent/eventlog"
 	"github.com/usher-agent/usher/agent/files"
 	"github.com/usher-agent/usher/agent/identity"
@@ -70,7 +71,7 @@ func openSeals(c *config.Config, key ed25519.PrivateKey, now func() time.Time, l
 	s := &seals{key: k, log: log, now: now, began: now()}
 	marked := keyFile(c).Sealed()
 	earlier := files.Earlier{Files: []string{upstreamFile, drawsFile, historyFile}, Journals: []string{durableJournal}}
-	stores, err := filepath.Glob(filepath.Join(c.State.Dir, dialectJournals))
+	stores, err := filepath.Glob(filepath.Join(c.State.Dir, dialect.Journals))
 	if err != nil {
 		return nil, fmt.Errorf("state folder %s: %w", c.State.Dir, err)
 	}
@@ -209,7 +210,7 @@ func TamperedFiles() []string {
 
 // label returns the name of TamperedFiles that a file is counted under.
 func label(file string) string {
-	if ok, _ := filepath.Match(dialectJournals, file); ok {
+	if dialect.IsJournal(file) {
 		return "dialect"
 	}
 	return file
@@ -431,7 +432,7 @@ func accept(c *config.Config, key ed25519.PrivateKey, now func() time.Time) (out
 			return nil, err
 		}
 	}
-	stores, err := filepath.Glob(filepath.Join(c.State.Dir, dialectJournals))
+	stores, err := filepath.Glob(filepath.Join(c.State.Dir, dialect.Journals))
 	if err != nil {
 		return nil, err
 	}

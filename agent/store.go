@@ -2,8 +2,6 @@ package agent
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -267,16 +265,6 @@ func journalFile(name string, flag int) (journal.File, error) {
 		return nil, err // no File, rather than one that is nil
 	}
 	return f, nil
-}
-
-// socketLock returns the file that is locked while the agent listens on a socket. It lies with the agent's own files:
-// the socket's folder may be shared with those who call.
-func socketLock(runtimeDir, socket string) string {
-	if abs, err := filepath.Abs(socket); err == nil {
-		socket = abs
-	}
-	sum := sha256.Sum256([]byte(socket))
-	return filepath.Join(runtimeDir, "socket-"+hex.EncodeToString(sum[:8])+".lock")
 }
 
 // readingTime returns how long a journal takes to be read at the most, a second for each 8 MiB: what is short-lived

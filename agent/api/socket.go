@@ -3,6 +3,8 @@ package api
 import (
 	"cmp"
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -371,4 +373,14 @@ func (s *Socket) Close() error {
 		s.lock = nil
 	}
 	return errors.Join(errs...)
+}
+
+// SocketLock returns the path of the file that is locked while the agent listens on a socket. It lies in the runtime
+// folder with the agent's own files: callers may share the socket's folder.
+func SocketLock(runtimeDir, socket string) string {
+	if abs, err := filepath.Abs(socket); err == nil {
+		socket = abs
+	}
+	sum := sha256.Sum256([]byte(socket))
+	return filepath.Join(runtimeDir, "socket-"+hex.EncodeToString(sum[:8])+".lock")
 }

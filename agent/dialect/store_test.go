@@ -1,4 +1,4 @@
-package agent
+package dialect
 
 import (
 	"bytes"
@@ -21,9 +21,9 @@ import (
 	"github.com/usher-agent/usher/plugin"
 )
 
-func openTestStore(t testing.TB, dir string, file func(string, int) (journal.File, error)) *dialectStore {
+func openTestStore(t testing.TB, dir string, file func(string, int) (journal.File, error)) *store {
 	t.Helper()
-	s, err := openDialectStore(dir, "toy", slog.New(slog.DiscardHandler), file, nil)
+	s, err := openStore(dir, "toy", slog.New(slog.DiscardHandler), file, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,7 +31,7 @@ func openTestStore(t testing.TB, dir string, file func(string, int) (journal.Fil
 }
 
 // content is all that a store holds.
-func (s *dialectStore) content() map[string]string {
+func (s *store) content() map[string]string {
 	out := map[string]string{}
 	s.Range("", func(k string, v []byte) bool { out[k] = string(v); return true })
 	return out
@@ -61,7 +61,7 @@ func TestStoreBounds(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	var noWrite, noSync error
-	open := func() *dialectStore {
+	open := func() *store {
 		return openTestStore(t, dir, func(name string, flag int) (journal.File, error) {
 			f, err := os.OpenFile(name, flag, 0o600)
 			return failing{f, &noWrite, &noSync}, err
@@ -170,8 +170,8 @@ func TestStoreAgainstMap(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer os.RemoveAll(dir)
-		open := func() *dialectStore {
-			s, err := openDialectStore(dir, "toy", slog.New(slog.DiscardHandler), nil, nil)
+		open := func() *store {
+			s, err := openStore(dir, "toy", slog.New(slog.DiscardHandler), nil, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -276,7 +276,7 @@ func TestStoreCompacts(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	fi, err := os.Stat(dir + "/" + dialectJournal("toy"))
+	fi, err := os.Stat(dir + "/" + journalOf("toy"))
 	if err != nil || fi.Size() > journal.DefaultMaxSize+1<<20 {
 		t.Errorf("the journal has %d bytes, %v", fi.Size(), err)
 	}

@@ -1,11 +1,10 @@
-package agent
+package dialect
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -15,12 +14,14 @@ import (
 
 	"github.com/usher-agent/usher/agent/files"
 	"github.com/usher-agent/usher/agent/journal"
+	"github.com/usher-agent/usher/agent/journal/record"
+	"github.com/usher-agent/usher/agent/journal/sealed"
 	"github.com/usher-agent/usher/plugin"
 )
 
-// dialectStore is a dialect's [plugin.Store]: all of it in memory, and in a journal of its own. What can be read is on
+// store is a dialect's [plugin.Store]: all of it in memory, and in a journal of its own. What can be read is on
 // the disk.
-type dialectStore struct {
+type store struct {
 	journal *journal.Journal
 	name    string       // of the journal
 	vault   *files.Vault // nil: nothing is sealed
@@ -38,29 +39,25 @@ type dialectStore struct {
 	size   int      // bytes of all keys and values
 }
 
-// dialectJournal is the name of a dialect's journal in the state folder; dialectJournals matches them all.
-func dialectJournal(system string) string { return "dialect-" + system + ".journal" }
+// Journals matches the names of the dialects' journals in the state folder (see [filepath.Match]).
+const Journals = "dialect-*.journal"
 
-const dialectJournals = "dialect-*.journal"
+// journalOf returns the name of a dialect's journal.
+func journalOf(system string) string { return strings.Replace(Journals, "*", system, 1) }
+
+// sealAfter is how long what was written to a journal stands without a seal.
+const sealAfter = time.Second
 
 // storeVersion is the first byte of every record of a store's journal.
 const storeVersion = 1
 
-// openDialectStore opens a dialect's store in a state folder, or makes it. file opens the journal's files; nil: as
-// usual. vault seals the journal; nil: nothing does.
-func openDialectStore(dir, system string, log *slog.Logger, file func(string, int) (journal.File, error),
-	vault *files.Vault) (*dialectStore, error) {
-	s := &dialectStore{log: log, name: dialectJournal(system), vault: vault, values: map[string][]byte{}}
-	if file == nil {
-		file = journalFile
-	}
+// openStore opens a dialect's store in a state folder, or makes it. file opens the journal's files; nil: as usual.
+// vault seals the journal; nil: nothing does.
+func openStore(dir, system string, log *slog.Logger, file func(string, int) (journal.File, error),
+	vault *files.Vault) (*store, error) {
+	s := &store{log: log, name: journalOf(system), vault: vault, values: map[string][]byte{}}
 	c := journal.Config{Dir: dir, Name: s.name, Sync: true, File: file}
-	listed := true
-	if vault != nil {
-		c.Sealed, listed = extents(vault, s.name)
-		c.Replacing = func(x journal.Extent) error { return vault.Announce(s.name, files.Extent(x)) }
-	}
-	j, r, err := journal.Open(c, func(b []byte) error {
+	j, r, fault, err := sealed.Open(c, vault, func(b []byte) error {
 		changes, err := decodeChanges(b)
 		if err == nil {
 			for _, c := range changes {
@@ -77,8 +74,8 @@ func openDialectStore(dir, system string, log *slog.Logger, file func(string, in
 			filepath.Join(c.Dir, c.Name), "bytes", r.TornBytes)
 	}
 	s.journal = j
-	if f := faultOf(r, listed); f != "" {
-		if err := vault.Note(s.name, f); err != nil {
+	if fault != "" {
+		if err := vault.Note(s.name, fault); err != nil {
 			log.Warn("what was found of a journal could not be written; it is found again", "error", err)
 		}
 	}
@@ -87,19 +84,16 @@ func openDialectStore(dir, system string, log *slog.Logger, file func(string, in
 }
 
 // seal has the vault speak for all that is kept now.
-func (s *dialectStore) seal() {
+func (s *store) seal() {
 	if s.vault == nil {
 		return
 	}
 	s.sealing.Lock()
 	defer s.sealing.Unlock()
 	s.sealLater.Store(false)
-	x, err := s.journal.Extent()
+	err := sealed.Seal(s.journal, s.vault, s.name, nil)
 	if errors.Is(err, journal.ErrClosed) {
-		return // the end has sealed it
-	}
-	if err == nil {
-		err = s.vault.SealJournal(s.name, files.Extent(x), nil)
+		return // Close has sealed it
 	}
 	if err != nil {
 		s.log.Warn("a journal was not sealed; what was written since the last seal is believed as it is found",
@@ -108,13 +102,13 @@ func (s *dialectStore) seal() {
 }
 
 // Close closes the store, which must not be used any more.
-func (s *dialectStore) Close() error {
+func (s *store) Close() error {
 	s.seal()
 	return s.journal.Close()
 }
 
 // set carries one change out; a nil value removes the key. s.mu is held, or nobody else knows the store yet.
-func (s *dialectStore) set(key string, value []byte) {
+func (s *store) set(key string, value []byte) {
 	was, had := s.values[key]
 	i, _ := slices.BinarySearch(s.keys, key)
 	switch {
@@ -134,7 +128,7 @@ func (s *dialectStore) set(key string, value []byte) {
 }
 
 // Get returns a key's value.
-func (s *dialectStore) Get(key string) ([]byte, bool) {
+func (s *store) Get(key string) ([]byte, bool) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	v, ok := s.values[key]
@@ -142,7 +136,7 @@ func (s *dialectStore) Get(key string) ([]byte, bool) {
 }
 
 // Range calls f with each key that begins with prefix, in order, until f returns false.
-func (s *dialectStore) Range(prefix string, f func(string, []byte) bool) {
+func (s *store) Range(prefix string, f func(string, []byte) bool) {
 	s.mu.RLock()
 	var keys []string
 	var values [][]byte
@@ -158,7 +152,7 @@ func (s *dialectStore) Range(prefix string, f func(string, []byte) bool) {
 }
 
 // Apply makes changes, all or none, if what they expect holds; it is durable before it returns.
-func (s *dialectStore) Apply(changes ...plugin.Change) error {
+func (s *store) Apply(changes ...plugin.Change) error {
 	if len(changes) == 0 {
 		return nil
 	}
@@ -196,7 +190,7 @@ func (s *dialectStore) Apply(changes ...plugin.Change) error {
 	}
 	s.mu.Unlock()
 	if s.vault != nil && !s.sealLater.Swap(true) {
-		time.AfterFunc(sealDurableAfter, s.seal)
+		time.AfterFunc(sealAfter, s.seal)
 	}
 	if s.journal.Due() {
 		s.sealing.Lock()
@@ -211,7 +205,7 @@ func (s *dialectStore) Apply(changes ...plugin.Change) error {
 
 // admits says why changes cannot be made: what they expect does not hold, or a bound would be passed. s.writing is
 // held, so that nothing changes meanwhile.
-func (s *dialectStore) admits(changes []plugin.Change) error {
+func (s *store) admits(changes []plugin.Change) error {
 	after := map[string][]byte{}
 	for _, c := range changes {
 		if v, ok := s.values[c.Key]; c.If && (ok != (c.Expect != nil) || string(v) != string(c.Expect)) {
@@ -239,7 +233,7 @@ func (s *dialectStore) admits(changes []plugin.Change) error {
 }
 
 // compact has the journal begin with what is kept now. s.writing is held.
-func (s *dialectStore) compact() error {
+func (s *store) compact() error {
 	const batch = 64 << 10
 	return s.journal.Compact(func(write func([]byte) error) error {
 		var part []plugin.Change
@@ -263,53 +257,56 @@ func (s *dialectStore) compact() error {
 
 // encodeChanges appends the record of changes to b. What they expect is not part of it.
 func encodeChanges(b []byte, changes []plugin.Change) []byte {
-	w := recordWriter{append(b, storeVersion)}
-	w.uint(uint64(len(changes)))
+	w := record.Writer{Bytes: append(b, storeVersion)}
+	w.Uint(uint64(len(changes)))
 	for _, c := range changes {
-		w.text(c.Key)
-		w.flag(c.Value != nil)
+		w.Text(c.Key)
+		w.Flag(c.Value != nil)
 		if c.Value != nil {
-			w.text(string(c.Value))
+			w.Text(string(c.Value))
 		}
 	}
-	return w.b
+	return w.Bytes
 }
 
 func decodeChanges(b []byte) (out []plugin.Change, err error) {
-	r := recordReader{b: b}
-	switch v := r.byte(); {
+	r := record.Reader{Bytes: b}
+	switch v := r.Byte(); {
 	case v > storeVersion:
-		return nil, errNewer
+		return nil, record.ErrNewer
 	case v != storeVersion:
-		return nil, errRecord
+		return nil, record.ErrUnreadable
 	}
-	for range r.count() {
-		c := plugin.Change{Key: r.text()}
-		if r.flag() {
-			c.Value = []byte(r.text())
+	for range r.Count() {
+		c := plugin.Change{Key: r.Text()}
+		if r.Flag() {
+			c.Value = []byte(r.Text())
 		}
 		if c.Key == "" {
-			r.fail()
+			r.Fail()
 		}
-		if r.bad {
-			return nil, errRecord
+		if r.Bad {
+			return nil, record.ErrUnreadable
 		}
 		out = append(out, c)
 	}
-	if r.bad || len(r.b) > 0 {
-		return nil, errRecord
+	if !r.Ended() {
+		return nil, record.ErrUnreadable
 	}
 	return out, nil
 }
 
-// dialectStores are the stores of an agent's dialects, by system.
-type dialectStores map[string]*dialectStore
-
-// Close closes them all.
-func (all dialectStores) Close() error {
-	var errs []error
-	for _, system := range slices.Sorted(maps.Keys(all)) {
-		errs = append(errs, all[system].Close())
+// Sound returns those records of a dialect's journal that can be read. The error is one of [record.ErrNewer]: a later
+// version has written the journal.
+func Sound(records [][]byte) (keep [][]byte, err error) {
+	for _, b := range records {
+		_, err := decodeChanges(b)
+		if errors.Is(err, record.ErrNewer) {
+			return nil, err
+		}
+		if err == nil {
+			keep = append(keep, b)
+		}
 	}
-	return errors.Join(errs...)
+	return keep, nil
 }

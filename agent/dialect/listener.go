@@ -1,4 +1,4 @@
-package agent
+package dialect
 
 import (
 	"bytes"
@@ -21,23 +21,27 @@ import (
 	"github.com/usher-agent/usher/plugin"
 )
 
-// listener is where one dialect is spoken.
-type listener struct {
+// Listener is where one dialect is spoken.
+type Listener struct {
 	config  config.Listener
 	dialect plugin.Dialect
 	socket  *api.Socket  // of a Unix socket
 	tcp     net.Listener // or of TCP
+	all     *Dialects    // nil: it was only checked
 }
 
-// address is where it listens: of a port that was left to the kernel, the one that it chose.
-func (l *listener) address() string {
+// Dialect returns the name of the system whose API is answered.
+func (l *Listener) Dialect() string { return l.dialect.System() }
+
+// Address returns where it listens. Where the configuration leaves the port to the kernel, it is the kernel's choice.
+func (l *Listener) Address() string {
 	if l.tcp != nil {
 		return l.tcp.Addr().String()
 	}
 	return l.config.String()
 }
 
-func (l *listener) Close() error {
+func (l *Listener) close() error {
 	if l.socket != nil {
 		return l.socket.Close()
 	}
@@ -47,8 +51,8 @@ func (l *listener) Close() error {
 	return nil
 }
 
-// checkListeners finds the dialect of each listener, or says what is wrong with what is configured.
-func checkListeners(c *config.Config, dialects []plugin.Dialect) (out []*listener, err error) {
+// Check finds the dialect of each configured listener, or says what is wrong with the configuration. It opens nothing.
+func Check(c *config.Config, dialects []plugin.Dialect) (out []*Listener, err error) {
 	known := map[string]plugin.Dialect{}
 	var names []string
 	for _, d := range dialects {
@@ -60,7 +64,7 @@ func checkListeners(c *config.Config, dialects []plugin.Dialect) (out []*listene
 	}
 	var faults []error
 	for i, lc := range c.Listeners {
-		l := &listener{config: lc, dialect: known[lc.Dialect]}
+		l := &Listener{config: lc, dialect: known[lc.Dialect]}
 		if err := l.check(c, names); err != nil {
 			faults = append(faults, fmt.Errorf("listeners[%d] (%s): %w", i, lc.Address, err))
 		}
@@ -69,7 +73,7 @@ func checkListeners(c *config.Config, dialects []plugin.Dialect) (out []*listene
 	return out, errors.Join(faults...)
 }
 
-func (l *listener) check(c *config.Config, names []string) error {
+func (l *Listener) check(c *config.Config, names []string) error {
 	if l.dialect == nil {
 		return fmt.Errorf("there is no dialect %q (known: %s)", l.config.Dialect,
 			cmp.Or(strings.Join(names, ", "), "none"))
@@ -85,7 +89,7 @@ func (l *listener) check(c *config.Config, names []string) error {
 		}
 	}
 	if l.config.Path() != "" {
-		_, err := groupID(l.config.Group)
+		_, err := config.GroupID(l.config.Group)
 		return err
 	}
 	switch {
@@ -100,8 +104,8 @@ func (l *listener) check(c *config.Config, names []string) error {
 	return nil
 }
 
-// who says in a few words who may call, for people.
-func (l *listener) who() string {
+// Callers says in a few words who may call, for people.
+func (l *Listener) Callers() string {
 	a, own := l.dialect.(plugin.Authenticator)
 	switch {
 	case l.config.Path() != "":
@@ -136,7 +140,7 @@ func readSecret(c *config.Config, key, path string) ([]byte, error) {
 }
 
 // readCredentials reads the listener's credentials_file, and refuses one with a credential that can be guessed.
-func (l *listener) readCredentials(c *config.Config) ([]byte, error) {
+func (l *Listener) readCredentials(c *config.Config) ([]byte, error) {
 	b, err := readSecret(c, "credentials_file", l.config.CredentialsFile)
 	if err != nil {
 		return nil, err
@@ -185,8 +189,8 @@ func shown(r *http.Request) []byte {
 	return []byte(strings.TrimSpace(token))
 }
 
-// vouch says who sent a request over TCP. A token is taken off the request: it is no business of the dialect's.
-func (a *Agent) vouch(l *listener, r *http.Request) (enforcer.Caller, bool, *enforcer.Denial) {
+// vouch says who sent a request over TCP. It takes a token off the request: the dialect has no business with it.
+func (l *Listener) vouch(r *http.Request) (enforcer.Caller, bool, *enforcer.Denial) {
 	if l.config.TokenFile == "" {
 		_, own := l.dialect.(plugin.Authenticator)
 		if l.config.InsecureLoopback {
@@ -196,9 +200,9 @@ func (a *Agent) vouch(l *listener, r *http.Request) (enforcer.Caller, bool, *enf
 		}
 		return enforcer.Caller{}, false, &enforcer.Denial{Code: api.Unauthenticated, Detail: "nobody may call here"}
 	}
-	tokens, err := readTokens(a.settings(), l.config.TokenFile)
+	tokens, err := readTokens(l.all.c.Settings(), l.config.TokenFile)
 	if err != nil {
-		a.log.Error("no call over TCP can be let in", "listener", l.address(), "error", err)
+		l.all.c.Log.Error("no call over TCP can be let in", "listener", l.Address(), "error", err)
 		return enforcer.Caller{}, false, &enforcer.Denial{Code: api.Unauthenticated,
 			Detail: "the tokens of this listener cannot be read; the agent's log says more"}
 	}
@@ -215,50 +219,11 @@ func (a *Agent) vouch(l *listener, r *http.Request) (enforcer.Caller, bool, *enf
 				Hint: "send one of the token_file as Authorization: Bearer, or as the password of Authorization: Basic"}
 	}
 	r.Header.Del("Authorization")
-	return byCredential(a.credentialName("token", string(token))), true, nil
+	return byCredential(credentialName(l.all.c.Key, "token", string(token))), true, nil
 }
 
-// openListeners takes the addresses of the dialects' listeners, and opens the stores of the dialects.
-func (a *Agent) openListeners(dialects []plugin.Dialect) error {
-	found, err := checkListeners(a.config, dialects)
-	if err != nil {
-		return err
-	}
-	a.stores, a.handlers, a.dialectKeys = dialectStores{}, map[string]http.Handler{}, map[string]dialectPublic{}
-	for i, l := range found {
-		if err := a.openDialect(l.dialect); err != nil {
-			return err
-		}
-		if err := a.listen(i, l); err != nil {
-			return fmt.Errorf("listeners[%d]: %w", i, err)
-		}
-		a.listeners = append(a.listeners, l)
-	}
-	return nil
-}
-
-// openDialect makes the desk of a dialect, where a listener before has not.
-func (a *Agent) openDialect(d plugin.Dialect) error {
-	system := d.System()
-	if a.handlers[system] != nil {
-		return nil
-	}
-	key, err := dialectKey(a.key, system)
-	if err != nil {
-		return err
-	}
-	log := a.log.With("dialect", system)
-	store, err := openDialectStore(a.state.path, system, log, nil, a.seals.state)
-	if err != nil {
-		return err
-	}
-	a.stores[system] = store
-	a.dialectKeys[system] = publicOf(key)
-	a.handlers[system] = d.Handler(&dialectDesk{agent: a, system: system, store: store, key: key, log: log})
-	return nil
-}
-
-func (a *Agent) listen(i int, l *listener) error {
+// listen takes the address. i is the listener's place in the configuration.
+func (l *Listener) listen(i int, c *config.Config) error {
 	path := l.config.Path()
 	if path == "" {
 		at, err := l.config.TCP()
@@ -271,24 +236,24 @@ func (a *Agent) listen(i int, l *listener) error {
 		}
 		return nil
 	}
-	gid, err := groupID(cmp.Or(l.config.Group, a.config.Socket.Group))
+	gid, err := config.GroupID(cmp.Or(l.config.Group, c.Socket.Group))
 	if err != nil {
 		return err
 	}
 	l.socket, err = api.Listen(api.SocketConfig{Path: path, Key: fmt.Sprintf("listeners[%d].address", i),
-		Mode: cmp.Or(l.config.Mode, a.config.Socket.Mode), GID: gid, Lock: files.Lock,
-		LockFile: socketLock(a.config.State.RuntimeDir, path), Log: a.log})
+		Mode: cmp.Or(l.config.Mode, c.Socket.Mode), GID: gid, Lock: files.Lock,
+		LockFile: api.SocketLock(c.State.RuntimeDir, path), Log: l.all.c.Log})
 	return err
 }
 
-// run answers on a listener until ctx ends.
-func (a *Agent) runListener(ctx context.Context, l *listener) error {
-	d := api.Dialect{Name: l.dialect.System(), Socket: l.socket, TCP: l.tcp, Handler: a.handlers[l.dialect.System()],
-		MaxBody: plugin.MaxDialectBody,
-		Vouch:   func(r *http.Request) (enforcer.Caller, bool, *enforcer.Denial) { return a.vouch(l, r) }}
+// Run answers calls until ctx ends. Connections count among those of the local API.
+func (l *Listener) Run(ctx context.Context) error {
+	c := &l.all.c
+	d := api.Dialect{Name: l.Dialect(), Socket: l.socket, TCP: l.tcp, Handler: l.all.spoken[l.Dialect()].handler,
+		MaxBody: plugin.MaxDialectBody, Vouch: l.vouch}
 	if l.config.CredentialsFile != "" {
-		d.Credentials = func() ([]byte, error) { return l.readCredentials(a.settings()) }
+		d.Credentials = func() ([]byte, error) { return l.readCredentials(c.Settings()) }
 	}
-	a.log.Info("dialect", "dialect", l.dialect.System(), "address", l.address(), "callers", l.who())
-	return a.server.RunDialect(ctx, d)
+	c.Log.Info("dialect", "dialect", l.Dialect(), "address", l.Address(), "callers", l.Callers())
+	return c.Server.RunDialect(ctx, d)
 }

@@ -1,0 +1,58 @@
+// Package sealed opens journals under the seal of the folder that they lie in: a journal that is not as the agent last
+// sealed it is found, and a replacement of its file is announced before it is made. Start reading at [Open].
+package sealed
+
+import (
+	"github.com/usher-agent/usher/agent/files"
+	"github.com/usher-agent/usher/agent/journal"
+)
+
+// Open opens a journal as [journal.Open] does. Where vault is not nil, it fills in what c says of the seal and returns
+// how the journal is not as it was sealed; an empty fault says that it is. A nil vault seals nothing.
+func Open(c journal.Config, vault *files.Vault, apply func([]byte) error) (*journal.Journal, journal.Report,
+	files.Fault, error) {
+	listed := true
+	if vault != nil {
+		c.Sealed, listed = Extents(vault, c.Name)
+		c.Replacing = func(x journal.Extent) error { return vault.Announce(c.Name, files.Extent(x)) }
+	}
+	if c.File == nil {
+		c.File = File
+	}
+	j, r, err := journal.Open(c, apply)
+	if err != nil {
+		return j, r, "", err
+	}
+	if r.Fault == "" && !listed && !r.New && r.Records > 0 {
+		return j, r, files.FaultUnlisted, nil
+	}
+	return j, r, files.Fault(r.Fault), nil
+}
+
+// Seal has a vault speak for all that a journal holds now. gist is what the seal keeps of it, for when the journal is
+// lost; nil: what it kept before.
+func Seal(j *journal.Journal, vault *files.Vault, name string, gist []byte) error {
+	x, err := j.Extent()
+	if err != nil {
+		return err
+	}
+	return vault.SealJournal(name, files.Extent(x), gist)
+}
+
+// Extents returns the extents that a journal may have by its seal, and whether the seal lists the journal at all.
+func Extents(vault *files.Vault, name string) (want []journal.Extent, listed bool) {
+	all, listed := vault.Extents(name)
+	for _, x := range all {
+		want = append(want, journal.Extent(x))
+	}
+	return want, listed
+}
+
+// File opens a journal's file as one of the agent's own: no link, and no file that others can write.
+func File(name string, flag int) (journal.File, error) {
+	f, err := files.Open(name, flag)
+	if err != nil {
+		return nil, err // no File, rather than one that is nil
+	}
+	return f, nil
+}
