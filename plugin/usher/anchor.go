@@ -32,7 +32,8 @@ func ParsePublicKey(b []byte) (crypto.PublicKey, error) {
 	}
 	if strings.Contains(block.Type, "PRIVATE") {
 		return nil, errors.New(
-			"it holds a private key, which must never leave the vendor; the public key is in the file that ends in .pub",
+			"it holds a private key, which must never leave the vendor; the public key is in the file that ends in " +
+				".pub",
 		)
 	}
 	if block.Type != "PUBLIC KEY" {

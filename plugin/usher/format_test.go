@@ -9,6 +9,7 @@ import (
 	"encoding/base64"
 	"encoding/pem"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -133,45 +134,58 @@ func forge(header, body string, sign func(input []byte) []byte) []byte {
 	return []byte(input + "." + base64.RawURLEncoding.EncodeToString(sign([]byte(input))))
 }
 
-func TestRefusals(t *testing.T) {
+// refusal is a document that is refused, and how.
+type refusal struct {
+	name    string
+	doc     []byte
+	anchors []plugin.Anchor
+	code    enforcer.Code
+	reason  string
+}
+
+// forger has a vendor's key, its anchor and a good document, from which it makes bad ones.
+type forger struct {
+	signer     *issue.Signer
+	anchors    []plugin.Anchor
+	good, body string
+	other      func([]byte) []byte // signs with another key
+}
+
+func newForger(t *testing.T) *forger {
+	t.Helper()
 	s, anchors := vendor(t, "2026-a", "")
-	der, err := x509.MarshalPKIXPublicKey(anchors[0].Key)
+	good := string(sign(t, s, claims()))
+	body, err := base64.RawURLEncoding.DecodeString(strings.Split(good, ".")[1])
 	if err != nil {
 		t.Fatal(err)
 	}
-	pub := anchors[0].Key.(ed25519.PublicKey)
-	good := string(sign(t, s, claims()))
-	parts := strings.Split(good, ".")
-	body, _ := base64.RawURLEncoding.DecodeString(parts[1])
-	none := func([]byte) []byte { return nil }
-	hmacWith := func(key []byte) func([]byte) []byte {
-		return func(in []byte) []byte { m := hmac.New(sha256.New, key); m.Write(in); return m.Sum(nil) }
+	_, key, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
 	}
-	_, key, _ := ed25519.GenerateKey(nil)
-	other := func(in []byte) []byte { return ed25519.Sign(key, in) }
-	// truly signs with the vendor's key what no tool of ours would write.
-	truly := func(header, body string) []byte {
-		return forge(header, body, func(in []byte) []byte { return rawSign(t, s, in) })
-	}
-	head := func(more string) string {
-		return `{"alg":"EdDSA","kid":"2026-a","typ":"usher-license+jwt"` + more + `}`
-	}
-	at := func(change func(*plugin.Anchor)) []plugin.Anchor {
-		a := anchors[0]
-		change(&a)
-		return []plugin.Anchor{a}
-	}
-	for _, test := range []struct {
-		name    string
-		doc     []byte
-		anchors []plugin.Anchor
-		code    enforcer.Code
-		reason  string
-	}{
-		{"empty", nil, anchors, enforcer.Malformed, "1 of the 3 parts"},
-		{"noise", []byte{0, 1, 2, 0xff, '\n', 7}, anchors, enforcer.Malformed, "1 of the 3 parts"},
-		{"too large", make([]byte, plugin.MaxDocument+1), anchors, enforcer.Malformed,
-			"1048577 bytes; a licence document has at most 1048576 (1 MiB)"},
+	return &forger{signer: s, anchors: anchors, good: good, body: string(body),
+		other: func(in []byte) []byte { return ed25519.Sign(key, in) }}
+}
+
+// at returns the anchor with a change.
+func (f *forger) at(change func(*plugin.Anchor)) []plugin.Anchor {
+	a := f.anchors[0]
+	change(&a)
+	return []plugin.Anchor{a}
+}
+
+func head(more string) string {
+	return `{"alg":"EdDSA","kid":"2026-a","typ":"usher-license+jwt"` + more + `}`
+}
+
+func hmacWith(key []byte) func([]byte) []byte {
+	return func(in []byte) []byte { m := hmac.New(sha256.New, key); m.Write(in); return m.Sum(nil) }
+}
+
+// keyRefusals are of keys that are unknown, revoked or out of their time.
+func (f *forger) keyRefusals() []refusal {
+	good, body, anchors, other, at := f.good, f.body, f.anchors, f.other, f.at
+	return []refusal{
 		{"untrusted key", []byte(good), nil, enforcer.UntrustedKey,
 			`signed by key "2026-a", which is not in trust (known: none); add it under license.trust`},
 		{"another system's anchor of that id", []byte(good), at(func(a *plugin.Anchor) {
@@ -180,23 +194,8 @@ func TestRefusals(t *testing.T) {
 		{"untrusted key, others known", []byte(good), at(func(a *plugin.Anchor) {
 			a.KeyID = "2027-a"
 		}), enforcer.UntrustedKey, "known: 2027-a"},
-		{"another key of the same id", forge(head(""), string(body), other), anchors, enforcer.BadSignature,
+		{"another key of the same id", forge(head(""), body, other), anchors, enforcer.BadSignature,
 			"its signature does not match"},
-		{"alg none", forge(`{"alg":"none","kid":"2026-a","typ":"usher-license+jwt"}`, string(body), none), anchors,
-			enforcer.BadSignature, `the algorithm "none", and key "2026-a" is for EdDSA; the key decides`},
-		{"HS256 with the public key as secret", forge(`{"alg":"HS256","kid":"2026-a","typ":"usher-license+jwt"}`,
-			string(body), hmacWith(pub)), anchors, enforcer.BadSignature, `the algorithm "HS256"`},
-		{"HS256 with the public key's DER", forge(`{"alg":"HS256","kid":"2026-a","typ":"usher-license+jwt"}`,
-			string(body), hmacWith(der)), anchors, enforcer.BadSignature, `the algorithm "HS256"`},
-		{"HS256 with the public key's PEM", forge(`{"alg":"HS256","kid":"2026-a","typ":"usher-license+jwt"}`,
-			string(body), hmacWith(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))), anchors,
-			enforcer.BadSignature, `the algorithm "HS256"`},
-		{"EdDSA header, HMAC signature", forge(head(""), string(body), hmacWith(pub)), anchors, enforcer.BadSignature,
-			"signature does not match"},
-		{"an anchor that says HS256", forge(`{"alg":"HS256","kid":"2026-a","typ":"usher-license+jwt"}`, string(body),
-			hmacWith(pub)), at(func(a *plugin.Anchor) {
-			a.Algorithm, a.Key = "HS256", []byte(pub)
-		}), enforcer.BadSignature, "not signed with"},
 		{"revoked key", []byte(good), at(func(a *plugin.Anchor) {
 			a.Revoked = true
 		}), enforcer.UntrustedKey, `key "2026-a", which is revoked`},
@@ -206,12 +205,54 @@ func TestRefusals(t *testing.T) {
 		{"before the key's time", []byte(good), at(func(a *plugin.Anchor) {
 			a.NotBefore = issued.Add(time.Hour * 24)
 		}), enforcer.UntrustedKey, "signs only from 2026-03-02 on"},
-		{"wrong typ", truly(`{"alg":"EdDSA","kid":"2026-a","typ":"JWT"}`, string(body)), anchors, enforcer.Malformed,
+	}
+}
+
+// algorithmRefusals are of documents that choose the algorithm themselves.
+func (f *forger) algorithmRefusals(t *testing.T) []refusal {
+	body, anchors, at := f.body, f.anchors, f.at
+	pub := anchors[0].Key.(ed25519.PublicKey)
+	der, err := x509.MarshalPKIXPublicKey(pub)
+	if err != nil {
+		t.Fatal(err)
+	}
+	none := func([]byte) []byte { return nil }
+	return []refusal{
+		{"alg none", forge(`{"alg":"none","kid":"2026-a","typ":"usher-license+jwt"}`, body, none), anchors,
+			enforcer.BadSignature, `the algorithm "none", and key "2026-a" is for EdDSA; the key decides`},
+		{"HS256 with the public key as secret", forge(`{"alg":"HS256","kid":"2026-a","typ":"usher-license+jwt"}`,
+			body, hmacWith(pub)), anchors, enforcer.BadSignature, `the algorithm "HS256"`},
+		{"HS256 with the public key's DER", forge(`{"alg":"HS256","kid":"2026-a","typ":"usher-license+jwt"}`,
+			body, hmacWith(der)), anchors, enforcer.BadSignature, `the algorithm "HS256"`},
+		{"HS256 with the public key's PEM", forge(`{"alg":"HS256","kid":"2026-a","typ":"usher-license+jwt"}`,
+			body, hmacWith(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))), anchors,
+			enforcer.BadSignature, `the algorithm "HS256"`},
+		{"EdDSA header, HMAC signature", forge(head(""), body, hmacWith(pub)), anchors, enforcer.BadSignature,
+			"signature does not match"},
+		{"an anchor that says HS256", forge(`{"alg":"HS256","kid":"2026-a","typ":"usher-license+jwt"}`, body,
+			hmacWith(pub)), at(func(a *plugin.Anchor) {
+			a.Algorithm, a.Key = "HS256", []byte(pub)
+		}), enforcer.BadSignature, "not signed with"},
+	}
+}
+
+// contentRefusals are of documents that no tool of ours would write, most of them signed with the vendor's key.
+func (f *forger) contentRefusals(t *testing.T) []refusal {
+	body, anchors, other := f.body, f.anchors, f.other
+	truly := func(header, body string) []byte {
+		return forge(header, body, func(in []byte) []byte { return rawSign(t, f.signer, in) })
+	}
+	return []refusal{
+		{"empty", nil, anchors, enforcer.Malformed, "1 of the 3 parts"},
+		{"noise", []byte{0, 1, 2, 0xff, '\n', 7}, anchors, enforcer.Malformed, "1 of the 3 parts"},
+		{"too large", make([]byte, plugin.MaxDocument+1), anchors, enforcer.Malformed,
+			"1048577 bytes; a licence document has at most 1048576 (1 MiB)"},
+		{"wrong typ", truly(`{"alg":"EdDSA","kid":"2026-a","typ":"JWT"}`, body), anchors, enforcer.Malformed,
 			`"JWT", not a "usher-license+jwt"`},
-		{"crit", truly(head(`,"crit":["moon"],"moon":1`), string(body)), anchors, enforcer.Malformed,
+		{"crit", truly(head(`,"crit":["moon"],"moon":1`), body), anchors, enforcer.Malformed,
 			`it demands "moon", which this version does not know`},
-		{"empty crit", truly(head(`,"crit":[]`), string(body)), anchors, enforcer.Malformed, "empty crit"},
-		{"duplicate header key", truly(`{"alg":"none",`+head("")[1:], string(body)), anchors, enforcer.Malformed,
+		{"empty crit", truly(head(`,"crit":[]`), body), anchors, enforcer.Malformed, "empty crit"},
+		{"duplicate header key", truly(`{"alg":"none",`+head("")[1:], body), anchors, enforcer.Malformed,
 			`names "alg" twice`},
 		{"duplicate claim", truly(head(""),
 			`{"jti":"a","product":"p","iat":1,"pools":{"s":{"max":1}},"pools":{"s":{"max":9}}}`), anchors,
@@ -233,7 +274,12 @@ func TestRefusals(t *testing.T) {
 			enforcer.Malformed, `claim "pools.s.max"`},
 		{"unsigned rubbish under a known key", forge(head(""), `{"jti":`, other), anchors, enforcer.BadSignature,
 			"its signature does not match"},
-	} {
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	f := newForger(t)
+	for _, test := range slices.Concat(f.keyRefusals(), f.algorithmRefusals(t), f.contentRefusals(t)) {
 		t.Run(test.name, func(t *testing.T) {
 			_, p := usher.Format{}.Verify(test.doc, test.anchors)
 			if p == nil {
@@ -325,7 +371,8 @@ func FuzzVerify(f *testing.F) {
 func FuzzParseClaims(f *testing.F) {
 	f.Add(
 		[]byte(
-			`{"jti":"a","product":"p","iat":1,"pools":{"s":{"max":null}},"features":{"a":true,"b":{"value":3,"unit":"x"}},"x_a":[1]}`))
+			`{"jti":"a","product":"p","iat":1,"pools":{"s":{"max":null}},"features":{"a":true,` +
+				`"b":{"value":3,"unit":"x"}},"x_a":[1]}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		c, err := usher.ParseClaims(b, true)
 		if err != nil {

@@ -61,14 +61,17 @@ func with(more string) string {
 	return b + "}"
 }
 
-// Schema and parser agree on what a vendor may write.
-func TestSchemaAgrees(t *testing.T) {
-	s := schema(t)
-	thumb := strings.Repeat("a", 43)
-	for _, test := range []struct {
-		body string
-		ok   bool
-	}{
+// schemaCase is a body, and whether a vendor may write it.
+type schemaCase struct {
+	body string
+	ok   bool
+}
+
+var thumb = strings.Repeat("a", 43)
+
+// documentCases are of what a document is and what it does to others.
+func documentCases() []schemaCase {
+	return []schemaCase{
 		{with(``), true},
 		{`{}`, false},
 		{`[]`, false},
@@ -108,10 +111,16 @@ func TestSchemaAgrees(t *testing.T) {
 		{with(`"revokes":["b"]`), false},
 		{with(`"role":"notice","pools":{"streams":{"max":1}}`), false},
 		{with(`"role":"notice","revokes":"b"`), false},
+		{with(`"supersedes":["b","c"]`), true},
+		{with(`"supersedes":"b"`), false},
+		{with(`"supersedes":[` + strings.Repeat(`"b",`, 4096) + `"b"]`), false},
+	}
+}
+
+// dutyCases are of duties, durations and clocks.
+func dutyCases() []schemaCase {
+	return []schemaCase{
 		{with(`"check_in":{"every_months":3,"grace_seconds":5}`), true},
-		{with(`"site_server":{"jkt":"` + strings.Repeat("A", 43) + `"}`), true},
-		{with(`"site_server":{"jkt":"me"}`), false},
-		{with(`"site_server":{}`), false},
 		{with(`"check_in":{"every_months":0}`), false},
 		{with(`"check_in":{"every_months":1201}`), false},
 		{with(`"check_in":{"every_months":1,"every_seconds":1}`), false},
@@ -133,9 +142,28 @@ func TestSchemaAgrees(t *testing.T) {
 		{with(`"emergency":{"length_seconds":259200}`), false},
 		{with(`"emergency":{"length_seconds":0,"per_year":2}`), false},
 		{with(`"emergency":{"length_seconds":1,"per_year":367}`), false},
-		{with(`"supersedes":["b","c"]`), true},
-		{with(`"supersedes":"b"`), false},
-		{with(`"supersedes":[` + strings.Repeat(`"b",`, 4096) + `"b"]`), false},
+		{with(`"heartbeat":{"every_seconds":600,"grace_seconds":60}`), true},
+		{with(`"heartbeat":{"grace_seconds":60}`), false},
+		{with(`"check_in":{"every_seconds":0}`), false},
+		{with(`"check_in":{"every_seconds":3162240001}`), false},
+		{with(`"check_in":{"every_seconds":1,"grace_seconds":-1}`), false},
+		{with(`"grace_seconds":604800,"on_expiry":"revoke"`), true},
+		{with(`"grace_seconds":-1`), false},
+		{with(`"grace_seconds":"7d"`), false},
+		{with(`"grace_seconds":3162240001`), false},
+		{with(`"on_expiry":"kill"`), false},
+		{with(`"clock":"strict","clock_tolerance_seconds":60`), true},
+		{with(`"clock":"Strict"`), false},
+		{with(`"clock_tolerance_seconds":-1`), false},
+		{with(`"agent_away_seconds":60,"max_borrow_seconds":86400`), true},
+		{with(`"agent_away_seconds":-1`), false},
+		{with(`"max_borrow_seconds":true`), false},
+	}
+}
+
+// termCases are of what a document grants.
+func termCases() []schemaCase {
+	return []schemaCase{
 		{with(`"pools":{"streams":{"max":8,"unit":"stream","overage":2,"scope":"site","count_by":"user"}}`), true},
 		{with(`"pools":{"streams":{"max":null}}`), true},
 		{with(`"pools":{"streams":{"max":0}}`), true},
@@ -176,6 +204,15 @@ func TestSchemaAgrees(t *testing.T) {
 		{with(`"versions":">=4 <6"`), true},
 		{with(`"released_before":1800000000`), true},
 		{with(`"released_before":null`), false},
+	}
+}
+
+// bindingCases are of hosts, keys and cores.
+func bindingCases() []schemaCase {
+	return []schemaCase{
+		{with(`"site_server":{"jkt":"` + strings.Repeat("A", 43) + `"}`), true},
+		{with(`"site_server":{"jkt":"me"}`), false},
+		{with(`"site_server":{}`), false},
 		{with(`"hosts":[{"name":"encoder-1","components":{"machine_id":["00"]},"strategy":"two"}]`), true},
 		{with(`"hosts":[{"components":{}}]`), false},
 		{with(`"hosts":[{}]`), false},
@@ -192,23 +229,13 @@ func TestSchemaAgrees(t *testing.T) {
 		{with(`"cores":{"max":0}`), false},
 		{with(`"cores":{"count":"logical"}`), false},
 		{with(`"cores":{"max":16,"count":"hyper"}`), false},
-		{with(`"heartbeat":{"every_seconds":600,"grace_seconds":60}`), true},
-		{with(`"heartbeat":{"grace_seconds":60}`), false},
-		{with(`"check_in":{"every_seconds":0}`), false},
-		{with(`"check_in":{"every_seconds":3162240001}`), false},
-		{with(`"check_in":{"every_seconds":1,"grace_seconds":-1}`), false},
-		{with(`"grace_seconds":604800,"on_expiry":"revoke"`), true},
-		{with(`"grace_seconds":-1`), false},
-		{with(`"grace_seconds":"7d"`), false},
-		{with(`"grace_seconds":3162240001`), false},
-		{with(`"on_expiry":"kill"`), false},
-		{with(`"clock":"strict","clock_tolerance_seconds":60`), true},
-		{with(`"clock":"Strict"`), false},
-		{with(`"clock_tolerance_seconds":-1`), false},
-		{with(`"agent_away_seconds":60,"max_borrow_seconds":86400`), true},
-		{with(`"agent_away_seconds":-1`), false},
-		{with(`"max_borrow_seconds":true`), false},
-	} {
+	}
+}
+
+// Schema and parser agree on what a vendor may write.
+func TestSchemaAgrees(t *testing.T) {
+	s := schema(t)
+	for _, test := range slices.Concat(documentCases(), dutyCases(), termCases(), bindingCases()) {
 		_, parse := usher.ParseClaims([]byte(test.body), true)
 		schema := bySchema(t, s, test.body)
 		if (parse == nil) != test.ok {

@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -92,26 +93,30 @@ func (s side) truth(change func(*online.Reply), by *issue.Signer, typ string) ht
 	}
 }
 
-// Whatever a server, a gateway or a liar on the way answers, only the vendor's own signed refusal is one.
-func TestFaults(t *testing.T) {
-	s, liar := newSide(t), newSide(t)
-	var old string
-	status := func(code int, headers ...string) http.HandlerFunc {
-		return func(w http.ResponseWriter, _ *http.Request) {
-			for i := 0; i < len(headers); i += 2 {
-				w.Header().Set(headers[i], headers[i+1])
-			}
-			w.WriteHeader(code)
-			io.WriteString(w, "<h1>no</h1>")
+// fault is a server that answers in some way, and what the client makes of it.
+type fault struct {
+	name    string
+	handler http.HandlerFunc
+	class   plugin.Class // empty: it succeeds
+	words   string
+	after   time.Duration
+}
+
+// status answers with a status and headers.
+func status(code int, headers ...string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		for i := 0; i < len(headers); i += 2 {
+			w.Header().Set(headers[i], headers[i+1])
 		}
+		w.WriteHeader(code)
+		io.WriteString(w, "<h1>no</h1>")
 	}
-	for _, test := range []struct {
-		name    string
-		handler http.HandlerFunc
-		class   plugin.Class // empty: it succeeds
-		words   string
-		after   time.Duration
-	}{
+}
+
+// answerFaults are of answers that a server has signed, or a liar.
+func (s side) answerFaults(liar side) []fault {
+	var old string
+	return []fault{
 		{"good", s.truth(nil, s.signer, online.ReplyType), "", "", 0},
 		{"refused", s.truth(func(r *online.Reply) {
 			r.Refused = &online.Refusal{Code: "SUSPENDED", Reason: "invoice 7 is open"}
@@ -141,6 +146,12 @@ func TestFaults(t *testing.T) {
 			}
 			io.WriteString(w, old)
 		}, plugin.Transient, "an old one", 0},
+	}
+}
+
+// transportFaults are of answers of gateways, of broken connections and of garbage.
+func transportFaults() []fault {
+	return []fault{
 		{"500", status(500), plugin.Transient, "500", 0},
 		{"503 with a date", status(503, "Retry-After", time.Now().Add(time.Hour).UTC().Format(http.TimeFormat)),
 			plugin.Transient, "503", 5 * time.Minute},
@@ -170,26 +181,34 @@ func TestFaults(t *testing.T) {
 				c.Close()
 			}
 		}, plugin.Transient, "", 0},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			server := httptest.NewServer(test.handler)
-			defer server.Close()
-			reply, err := heartbeat(s.client(t, server.URL, nil), 20*time.Second)
-			if test.class == "" {
-				if err != nil || string(reply.State) != "c1" || reply.Time.IsZero() {
-					t.Fatalf("%+v, %v", reply, err)
-				}
-				return
-			}
-			var e *plugin.Error
-			if !errors.As(err, &e) || e.Class != test.class || !strings.Contains(e.Reason, test.words) ||
-				e.RetryAfter < test.after || e.RetryAfter > test.after+2*time.Minute {
-				t.Errorf("got %+v (%v)", e, err)
-			}
-			if (e.Code != "") != (test.class == plugin.Refused) {
-				t.Errorf("the code is %q", e.Code)
-			}
-		})
+	}
+}
+
+func (f fault) check(t *testing.T, s side) {
+	server := httptest.NewServer(f.handler)
+	defer server.Close()
+	reply, err := heartbeat(s.client(t, server.URL, nil), 20*time.Second)
+	if f.class == "" {
+		if err != nil || string(reply.State) != "c1" || reply.Time.IsZero() {
+			t.Fatalf("%+v, %v", reply, err)
+		}
+		return
+	}
+	var e *plugin.Error
+	if !errors.As(err, &e) || e.Class != f.class || !strings.Contains(e.Reason, f.words) ||
+		e.RetryAfter < f.after || e.RetryAfter > f.after+2*time.Minute {
+		t.Errorf("got %+v (%v)", e, err)
+	}
+	if (e.Code != "") != (f.class == plugin.Refused) {
+		t.Errorf("the code is %q", e.Code)
+	}
+}
+
+// Whatever a server, a gateway or a liar on the way answers, only the vendor's own signed refusal is one.
+func TestFaults(t *testing.T) {
+	s, liar := newSide(t), newSide(t)
+	for _, f := range slices.Concat(s.answerFaults(liar), transportFaults()) {
+		t.Run(f.name, func(t *testing.T) { f.check(t, s) })
 	}
 }
 

@@ -2,7 +2,6 @@ package registry
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"testing"
 	"time"
@@ -27,116 +26,152 @@ type believed struct {
 	until time.Duration
 }
 
+// neverOver is a server and the agents that it gives blocks to; answers to them may be lost.
+type neverOver struct {
+	b              *blocks
+	now            time.Duration
+	n              int
+	total, overage enforcer.Limit
+	l              *enforcer.License
+	agents         map[string][]believed
+}
+
+// blockTTL is how long the blocks of these tests last.
+const blockTTL = 10 * time.Second
+
+// usable is how many slots the agents may use together.
+func (c *neverOver) usable() (sum int64) {
+	for _, own := range c.agents {
+		for _, x := range own {
+			if x.until > c.now {
+				sum += x.slots
+			}
+		}
+	}
+	return sum
+}
+
+// pick draws an agent and one of its blocks, -1 where it has none.
+func (c *neverOver) pick(t *rapid.T) (string, int) {
+	who := rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "agent")
+	if len(c.agents[who]) == 0 {
+		return who, -1
+	}
+	return who, rapid.IntRange(0, len(c.agents[who])-1).Draw(t, "block")
+}
+
+// drop has an agent forget a block.
+func (c *neverOver) drop(who string, i int) {
+	c.agents[who] = append(c.agents[who][:i:i], c.agents[who][i+1:]...)
+}
+
+// hear has an agent hear of a block at the place that it has in its list, -1 for one that may be new to it.
+func (c *neverOver) hear(who string, at int, x believed) {
+	if at < 0 {
+		at = slices.IndexFunc(c.agents[who], func(o believed) bool { return o.id == x.id })
+	}
+	if at < 0 {
+		c.agents[who] = append(c.agents[who], x)
+	} else {
+		c.agents[who][at] = x
+	}
+}
+
+// extend asks for more time for a block, and for another size.
+func (c *neverOver) extend(t *rapid.T, who string, i int, a *ask, hear func(*Block, int), lost bool) {
+	had := &c.agents[who][i]
+	a.ID, a.Slots = had.id, rapid.Int64Range(0, 8).Draw(t, "new size")
+	if a.Slots > 0 && a.Slots < had.slots {
+		had.slots = a.Slots // an agent that wants less uses less from before it asks
+	}
+	fits := c.total.Plus(c.overage).Covers(told(c.b, c.now))
+	var was int64
+	if x := c.b.by[a.ID]; x != nil {
+		was = x.size() // less than the agent has, where it has not heard of it
+	}
+	x, change, refused := c.b.extend(a)
+	if c.b.apply(change); refused == nil {
+		if fits && had.until > c.now && a.Slots > 0 && x.size() < min(a.Slots, was) {
+			t.Fatalf("a block of %d was to have %d slots, and has %d", was, a.Slots, x.size())
+		}
+		hear(x, i)
+	} else if !lost && refused.System == plugin.SystemLapsed {
+		c.drop(who, i)
+	}
+}
+
+// restart starts the server again with what it has kept.
+func (c *neverOver) restart() {
+	kept := newBlocks()
+	for _, x := range c.b.by {
+		y := *x
+		y.until = c.now + y.span()
+		y.old = y.until
+		kept.apply(change{put: []*Block{&y}})
+	}
+	c.b = kept
+}
+
+// step is one thing that an agent asks, or that happens to the server.
+func (c *neverOver) step(t *rapid.T) {
+	who, i := c.pick(t)
+	c.n++
+	a := &ask{agent: who, license: c.l, newID: fmt.Sprint("new", c.n), now: c.now, ttl: blockTTL,
+		BlockRequest: &online.BlockRequest{Pool: "seats",
+			Slots: rapid.Int64Range(1, 6).Draw(t, "slots"), AtLeast: 1,
+			Seconds: rapid.Int64Range(0, 12).Draw(t, "seconds"),
+			Token:   rapid.SampledFrom([]string{"", "t1", "t2"}).Draw(t, "token")}}
+	sent := c.now - time.Duration(rapid.Int64Range(0, int64(3*time.Second)).Draw(t, "on the way"))
+	lost := rapid.IntRange(0, 4).Draw(t, "lost") == 0
+	hear := func(x *Block, at int) {
+		if !lost {
+			c.hear(who, at, believed{x.ID, x.size(), sent + time.Duration(a.seconds())*time.Second})
+		}
+	}
+	switch step := rapid.IntRange(0, 9).Draw(t, "step"); {
+	case step < 4:
+		x, change, refused := c.b.checkOut(a)
+		if c.b.apply(change); refused == nil {
+			hear(x, -1)
+		}
+	case step < 6 && i >= 0:
+		c.extend(t, who, i, a, hear, lost)
+	case step == 6 && i >= 0:
+		id := c.agents[who][i].id
+		c.drop(who, i) // before it says so
+		if !lost {
+			c.b.apply(c.b.giveBack(who, id))
+		}
+	case step == 7:
+		c.restart()
+	case step == 8:
+		c.total = enforcer.Limit(rapid.Int64Range(0, 12).Draw(t, "new limit"))
+		c.l = siteLicence(c.total, c.overage)
+	default:
+		c.now += time.Duration(rapid.Int64Range(0, int64(blockTTL)).Draw(t, "time"))
+	}
+}
+
 // Whatever agents ask, in whatever order, with answers lost, the server restarted and time passing: what agents may use
 // together is never more than the licence grants, and what is kept fits into it too.
 func TestBlocksNeverExceed(t *testing.T) {
-	const ttl = 10 * time.Second
 	rapid.Check(t, func(t *rapid.T) {
-		b, now, n := newBlocks(), time.Duration(0), 0
-		total := enforcer.Limit(rapid.Int64Range(0, 12).Draw(t, "limit"))
-		overage := enforcer.Limit(rapid.Int64Range(0, 3).Draw(t, "overage"))
-		l := siteLicence(total, overage)
-		agents := map[string][]believed{"a": nil, "b": nil, "c": nil}
-		usable := func() (sum int64) {
-			for _, own := range agents {
-				for _, x := range own {
-					if x.until > now {
-						sum += x.slots
-					}
-				}
-			}
-			return sum
-		}
-		pick := func() (string, int) {
-			who := rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "agent")
-			if len(agents[who]) == 0 {
-				return who, -1
-			}
-			return who, rapid.IntRange(0, len(agents[who])-1).Draw(t, "block")
-		}
+		c := &neverOver{b: newBlocks(), agents: map[string][]believed{"a": nil, "b": nil, "c": nil},
+			total:   enforcer.Limit(rapid.Int64Range(0, 12).Draw(t, "limit")),
+			overage: enforcer.Limit(rapid.Int64Range(0, 3).Draw(t, "overage"))}
+		c.l = siteLicence(c.total, c.overage)
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
-			before := max(usable(), b.out(share{"L1", "seats"}, "", now)) // more only where the limit became less
-			who, i := pick()
-			n++
-			a := &ask{agent: who, license: l, newID: fmt.Sprint("new", n), now: now, ttl: ttl,
-				BlockRequest: &online.BlockRequest{Pool: "seats",
-					Slots: rapid.Int64Range(1, 6).Draw(t, "slots"), AtLeast: 1,
-					Seconds: rapid.Int64Range(0, 12).Draw(t, "seconds"),
-					Token:   rapid.SampledFrom([]string{"", "t1", "t2"}).Draw(t, "token")}}
-			sent := now - time.Duration(rapid.Int64Range(0, int64(3*time.Second)).Draw(t, "on the way"))
-			lost := rapid.IntRange(0, 4).Draw(t, "lost") == 0
-			hear := func(x *Block, at int) {
-				if lost {
-					return
-				}
-				now := believed{x.ID, x.size(), sent + time.Duration(a.seconds())*time.Second}
-				if at < 0 {
-					for i, o := range agents[who] {
-						if o.id == x.ID {
-							at = i
-						}
-					}
-				}
-				if at < 0 {
-					agents[who] = append(agents[who], now)
-				} else {
-					agents[who][at] = now
-				}
+			// It may be more only where the limit became less.
+			before := max(c.usable(), c.b.out(share{"L1", "seats"}, "", c.now))
+			c.step(t)
+			if sum := c.usable(); sum > int64(c.total+c.overage) && sum > before {
+				t.Fatalf("agents may use %d slots of %d and %d beyond", sum, c.total, c.overage)
 			}
-			switch step := rapid.IntRange(0, 9).Draw(t, "step"); {
-			case step < 4:
-				x, c, refused := b.checkOut(a)
-				if b.apply(c); refused == nil {
-					hear(x, -1)
-				}
-			case step < 6 && i >= 0:
-				a.ID, a.Slots = agents[who][i].id, rapid.Int64Range(0, 8).Draw(t, "new size")
-				if a.Slots > 0 && a.Slots < agents[who][i].slots {
-					agents[who][i].slots = a.Slots // who wants less uses less from before it asks
-				}
-				fits := total.Plus(overage).Covers(told(b, now))
-				var was int64
-				if x := b.by[a.ID]; x != nil {
-					was = x.size() // less than the agent has, where it has not heard of it
-				}
-				x, c, refused := b.extend(a)
-				if b.apply(c); refused == nil {
-					if had := agents[who][i]; fits && had.until > now && a.Slots > 0 && x.size() < min(a.Slots, was) {
-						t.Fatalf("a block of %d was to have %d slots, and has %d", was, a.Slots, x.size())
-					}
-					hear(x, i)
-				} else if !lost && refused.System == plugin.SystemLapsed {
-					agents[who] = append(agents[who][:i:i], agents[who][i+1:]...)
-				}
-			case step == 6 && i >= 0:
-				id := agents[who][i].id
-				agents[who] = append(agents[who][:i:i], agents[who][i+1:]...) // before it says so
-				if !lost {
-					b.apply(b.giveBack(who, id))
-				}
-			case step == 7: // the server is started anew
-				kept := newBlocks()
-				for _, x := range b.by {
-					y := *x
-					y.until = now + y.span()
-					y.old = y.until
-					kept.apply(change{put: []*Block{&y}})
-				}
-				b = kept
-			case step == 8:
-				total = enforcer.Limit(rapid.Int64Range(0, 12).Draw(t, "new limit"))
-				l = siteLicence(total, overage)
-			default:
-				now += time.Duration(rapid.Int64Range(0, int64(ttl)).Draw(t, "time"))
-			}
-			if sum := usable(); sum > int64(total+overage) && sum > before {
-				t.Fatalf("agents may use %d slots of %d and %d beyond", sum, total, overage)
-			}
-			if sum, out := usable(), b.out(share{"L1", "seats"}, "", now); sum > out {
+			if sum, out := c.usable(), c.b.out(share{"L1", "seats"}, "", c.now); sum > out {
 				t.Fatalf("agents may use %d slots, and %d are counted as out", sum, out)
 			}
 			var kept int64
-			for _, x := range b.by {
+			for _, x := range c.b.by {
 				kept += x.Slots
 			}
 			if kept > 15 { // the largest limit there is
@@ -241,117 +276,6 @@ func TestShrunkLimit(t *testing.T) {
 	})
 }
 
-// A server is started on an old copy of its store. Until all that it may have given since is over it gives no slots
-// that an agent does not have; agents go on with what they have, whether the copy knows of it or not; and at no time
-// may they use more than the limit.
-func TestOldStore(t *testing.T) {
-	const ttl, limit = 12 * time.Second, 10
-	rapid.Check(t, func(t *rapid.T) {
-		b, now, n, restored := newBlocks(), time.Duration(0), 0, false
-		l := siteLicence(limit, 0)
-		if rapid.Bool().Draw(t, "revoke") {
-			l.OnExpiry = enforcer.Revoke
-		}
-		type agent struct {
-			has  map[string]*believed
-			had  map[string]Had
-			lost string // the token of a check-out whose answer was lost
-		}
-		all := map[string]*agent{}
-		names := []string{"a", "b", "c", "d"}
-		for _, who := range names {
-			all[who] = &agent{has: map[string]*believed{}, had: map[string]Had{}}
-		}
-		usable := func() (sum int64) {
-			for _, own := range all {
-				for id, x := range own.has {
-					if x.until <= now {
-						delete(own.has, id)
-						continue
-					}
-					sum += x.slots
-				}
-			}
-			return sum
-		}
-		copied := newBlocks()
-		for range rapid.IntRange(5, 60).Draw(t, "steps") {
-			usable()
-			who := rapid.SampledFrom(names).Draw(t, "agent")
-			own := all[who]
-			ids := slices.Sorted(maps.Keys(own.has))
-			n++
-			a := &ask{agent: who, license: l, newID: fmt.Sprint("b", n), now: now, ttl: ttl, had: maps.Clone(own.had),
-				BlockRequest: &online.BlockRequest{Pool: "seats",
-					Slots: rapid.Int64Range(1, 6).Draw(t, "slots"), AtLeast: 1}}
-			lost := rapid.IntRange(0, 4).Draw(t, "lost") == 0
-			hear := func(x *Block) {
-				if own.had = maps.Clone(own.had); !lost {
-					own.has[x.ID], own.had[x.ID] = &believed{x.ID, x.size(), now + ttl}, Had{x.Pool, x.size()}
-				}
-			}
-			switch step := rapid.IntRange(0, 11).Draw(t, "step"); {
-			case step < 4:
-				if a.Token = own.lost; a.Token == "" {
-					a.Token = a.newID
-				}
-				x, c, refused := b.checkOut(a)
-				b.apply(c)
-				if own.lost = ""; lost {
-					own.lost = a.Token
-				}
-				if refused == nil {
-					hear(x)
-				}
-			case step < 8 && len(ids) > 0:
-				a.ID = rapid.SampledFrom(ids).Draw(t, "block")
-				had := own.has[a.ID]
-				if had.slots < own.had[a.ID].Slots {
-					// an agent asks for no more before the server has answered that it is to have less
-					a.Slots = min(a.Slots, had.slots)
-				}
-				if had.slots > a.Slots {
-					had.slots = a.Slots // out of use before it is said
-				}
-				x, c, refused := b.extend(a)
-				b.apply(c)
-				switch {
-				case refused == nil:
-					if x.size() < min(a.Slots, had.slots) {
-						t.Fatalf("a block of %d has %d slots", had.slots, x.size())
-					}
-					hear(x)
-				case restored || refused.System != plugin.SystemLapsed:
-					t.Fatalf("a block that an agent has is not extended: %s", refused.Reason)
-				}
-			case step == 8 && len(ids) > 0:
-				id := rapid.SampledFrom(ids).Draw(t, "block")
-				delete(own.has, id)
-				b.apply(b.giveBack(who, id))
-			case step == 9 && !restored:
-				copied = newBlocks()
-				for _, x := range b.by {
-					y := *x
-					copied.apply(change{put: []*Block{&y}})
-				}
-			case step == 10 && !restored && rapid.Bool().Draw(t, "restore"):
-				restored = true
-				for _, x := range copied.by {
-					x.until = now + x.span()
-					x.old = x.until
-				}
-				b = copied
-				b.settling = now + ttl
-			default:
-				now += time.Duration(rapid.Int64Range(0, int64(ttl/2)).Draw(t, "time"))
-			}
-			if sum := usable(); sum > limit {
-				t.Fatalf("agents may use %d slots of %d", sum, limit)
-			}
-		}
-	})
-}
-
 func TestFill(t *testing.T) {
 	for _, c := range []struct {
 		n           int64
@@ -381,23 +305,33 @@ func TestFill(t *testing.T) {
 	})
 }
 
+// blockDesk asks one server for blocks.
+type blockDesk struct {
+	b   *blocks
+	l   *enforcer.License
+	now time.Duration
+	n   int
+}
+
+// take checks a block out, and more extends one.
+func (d *blockDesk) take(agent, token string, slots, least int64) (*Block, *online.Refusal) {
+	d.n++
+	x, c, refused := d.b.checkOut(&ask{agent: agent, license: d.l, newID: fmt.Sprint(d.n), now: d.now, ttl: blockTTL,
+		BlockRequest: &online.BlockRequest{Pool: "seats", Slots: slots, AtLeast: least, Token: token}})
+	d.b.apply(c)
+	return x, refused
+}
+
+func (d *blockDesk) more(agent, id string, slots int64) (*Block, *online.Refusal) {
+	x, c, refused := d.b.extend(&ask{agent: agent, license: d.l, now: d.now, ttl: blockTTL,
+		BlockRequest: &online.BlockRequest{ID: id, Slots: slots}})
+	d.b.apply(c)
+	return x, refused
+}
+
 func TestBlocks(t *testing.T) {
-	b, l, now := newBlocks(), siteLicence(4, 1), time.Duration(0)
-	n := 0
-	take := func(agent, token string, slots, least int64) (*Block, *online.Refusal) {
-		n++
-		x, c, refused := b.checkOut(&ask{agent: agent, license: l, newID: fmt.Sprint(n), now: now,
-			ttl:          10 * time.Second,
-			BlockRequest: &online.BlockRequest{Pool: "seats", Slots: slots, AtLeast: least, Token: token}})
-		b.apply(c)
-		return x, refused
-	}
-	more := func(agent, id string, slots int64) (*Block, *online.Refusal) {
-		x, c, refused := b.extend(&ask{agent: agent, license: l, now: now, ttl: 10 * time.Second,
-			BlockRequest: &online.BlockRequest{ID: id, Slots: slots}})
-		b.apply(c)
-		return x, refused
-	}
+	d := &blockDesk{b: newBlocks(), l: siteLicence(4, 1)}
+	b, take, more := d.b, d.take, d.more
 	first, _ := take("a", "t", 3, 1)
 	if again, _ := take("a", "t", 3, 1); again == nil || again.ID != first.ID || again.Slots != 3 {
 		t.Errorf("with one token: %+v, %+v", first, again)
@@ -408,10 +342,10 @@ func TestBlocks(t *testing.T) {
 	if _, refused := take("c", "", 2, 1); refused == nil || refused.System != plugin.SystemFull || refused.Code != "" {
 		t.Errorf("of a pool that is full: %+v", refused)
 	}
-	if got := b.wanted(share{"L1", "seats"}, "a", now); got != 4 { // b's two and c's two
+	if got := b.wanted(share{"L1", "seats"}, "a", 0); got != 4 { // b's two and c's two
 		t.Errorf("others want %d", got)
 	}
-	if got := b.wanted(share{"L1", "seats"}, "a", now+6*time.Second); got != 0 {
+	if got := b.wanted(share{"L1", "seats"}, "a", 6*time.Second); got != 0 {
 		t.Errorf("after a while others want %d still", got)
 	}
 	if _, refused := more("b", first.ID, 0); refused == nil || refused.System != plugin.SystemLapsed {
@@ -428,11 +362,11 @@ func TestBlocks(t *testing.T) {
 		t.Errorf("larger, where 2 are left: %+v", x)
 	}
 	// It is over; while nobody has the slots it can be had again.
-	now = 11 * time.Second
+	d.now = 11 * time.Second
 	if x, refused := more("a", first.ID, 0); x == nil {
 		t.Errorf("over, and room: %+v", refused)
 	}
-	now = 22 * time.Second
+	d.now = 22 * time.Second
 	if x, _ := take("c", "", 5, 5); x == nil {
 		t.Fatal("the slots of what is over cannot be had")
 	}
@@ -442,23 +376,30 @@ func TestBlocks(t *testing.T) {
 	if _, refused := take("a", "", 1, 1); refused == nil {
 		t.Error("a sixth slot of five")
 	}
+}
+
+func TestBlocksRefused(t *testing.T) {
+	d := &blockDesk{b: newBlocks(), l: siteLicence(4, 1)}
 	for _, bad := range []online.BlockRequest{{Pool: "each", Slots: 1}, {Pool: "none", Slots: 1}, {Pool: "seats"},
 		{Pool: "seats", Slots: 1, AtLeast: 2}, {Pool: "seats", Slots: 1 << 50}} {
-		if _, _, refused := b.checkOut(&ask{agent: "a", license: l, newID: "x", BlockRequest: &bad,
+		if _, _, refused := d.b.checkOut(&ask{agent: "a", license: d.l, newID: "x", BlockRequest: &bad,
 			ttl: time.Second}); refused == nil {
 			t.Errorf("%+v was given", bad)
 		}
 	}
-	// Where holders are told to stop, the slots are kept back until they have.
-	l.OnExpiry = enforcer.Revoke
-	now = time.Hour
-	take("d", "", 5, 5)
-	now += 20 * time.Second
-	if _, refused := take("e", "", 1, 1); refused == nil {
+}
+
+// Where holders are told to stop, the slots are kept back until they have.
+func TestBlocksAreKeptBackUntilHoldersStop(t *testing.T) {
+	d := &blockDesk{b: newBlocks(), l: siteLicence(4, 1), now: time.Hour}
+	d.l.OnExpiry = enforcer.Revoke
+	d.take("d", "", 5, 5)
+	d.now += 20 * time.Second
+	if _, refused := d.take("e", "", 1, 1); refused == nil {
 		t.Error("slots were had before their holders were told to stop")
 	}
-	now += 6 * time.Second
-	if _, refused := take("e", "", 1, 1); refused != nil {
+	d.now += 6 * time.Second
+	if _, refused := d.take("e", "", 1, 1); refused != nil {
 		t.Errorf("after that: %+v", refused)
 	}
 }

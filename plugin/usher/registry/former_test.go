@@ -35,7 +35,8 @@ func TestFormerStore(t *testing.T) {
 			at := o.clock().Add(-time.Hour)
 			// As the former version wrote it: nonces of several seconds, and no word of what the host has shown.
 			record := fmt.Sprintf(
-				`{"license":"L1","agent_key":%q,"activated":%q,"seen":%q,"issued":%d,"chain":"c2","previous":"c1","nonces":["bm9uY2Ux","bm9uY2Uy"],"version":"1.2","components":{"machine_id":["ab"]}}`,
+				`{"license":"L1","agent_key":%q,"activated":%q,"seen":%q,"issued":%d,"chain":"c2","previous":"c1",`+
+					`"nonces":["bm9uY2Ux","bm9uY2Uy"],"version":"1.2","components":{"machine_id":["ab"]}}`,
 				thumb, at.Format(time.RFC3339), at.Format(time.RFC3339), at.Unix())
 			if err := tx.Bucket([]byte("activations")).Put([]byte("L1\x00"+thumb), []byte(record)); err != nil {
 				return err

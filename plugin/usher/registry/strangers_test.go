@@ -242,14 +242,12 @@ func TestDocumentNeedsItsPredecessor(t *testing.T) {
 	}
 }
 
-// The way for hosts under --require-enrolment.
-func TestEnrolment(t *testing.T) {
-	o := openOffice(t, func(c *registry.Config) { c.RequireEnrolment = true })
-	doc := o.sign("L1", nil)
+func TestTokensOutOfBounds(t *testing.T) {
+	o := openOffice(t, nil)
 	if _, _, err := o.NewToken("L1", 1, time.Hour, ""); err == nil {
 		t.Error("a token of a licence that is not known")
 	}
-	if _, err := o.Add(doc, 0); err != nil {
+	if _, err := o.Add(o.sign("L1", nil), 0); err != nil {
 		t.Fatal(err)
 	}
 	for _, bad := range []struct {
@@ -260,6 +258,15 @@ func TestEnrolment(t *testing.T) {
 		if _, _, err := o.NewToken("L1", bad.uses, bad.lasts, ""); err == nil {
 			t.Errorf("a token of %d uses for %v", bad.uses, bad.lasts)
 		}
+	}
+}
+
+// The way for hosts under --require-enrolment.
+func TestEnrolment(t *testing.T) {
+	o := openOffice(t, func(c *registry.Config) { c.RequireEnrolment = true })
+	doc := o.sign("L1", nil)
+	if _, err := o.Add(doc, 0); err != nil {
+		t.Fatal(err)
 	}
 	text, token, err := o.NewToken("L1", 2, time.Hour, "rack 4")
 	if err != nil {
