@@ -88,16 +88,50 @@ func (s *state) Collect(ch chan<- prometheus.Metric) {
 	set := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
-	one := func(b bool) float64 {
-		if b {
-			return 1
-		}
-		return 0
-	}
 	v := snap.Verdict
 	if v == nil {
 		v = &enforcer.Verdict{State: enforcer.Preparing.State(), Code: enforcer.Preparing}
 	}
+	collectVerdict(v, set)
+	collectPools(snap.Pools, set)
+	for _, l := range livenesses {
+		set(descHolders, float64(snap.Holders[l]), l)
+	}
+	set(descDoubted, float64(snap.Unconfirmed))
+	set(descAlive, float64(snap.RevokedStillAlive))
+	if at := snap.Upstream.CheckInDue; !at.IsZero() {
+		set(descDue, stamp(at))
+	}
+	if at := snap.Upstream.HeartbeatDeadline; !at.IsZero() {
+		set(descBeat, stamp(at))
+	}
+	set(descClock, snap.ClockBehind.Seconds())
+	set(descMatch, v.Match.Score())
+	for _, m := range watchModes {
+		set(descMode, one(snap.WatchMode == m), m)
+	}
+	for name, up := range snap.Plugins {
+		set(descPlugin, one(up), name)
+	}
+	for file, is := range snap.Tampered {
+		set(descTamper, one(is), file)
+	}
+	if snap.StateFree >= 0 {
+		set(descFree, snap.StateFree)
+	}
+}
+
+// gauge sends the value of a metric.
+type gauge func(d *prometheus.Desc, v float64, labels ...string)
+
+func one(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func collectVerdict(v *enforcer.Verdict, set gauge) {
 	for _, st := range []enforcer.State{enforcer.StateValid, enforcer.StateExpired, enforcer.StateInvalid,
 		enforcer.StateMissing} {
 		set(descState, one(v.State == st), string(st))
@@ -135,7 +169,10 @@ func (s *state) Collect(ch chan<- prometheus.Metric) {
 	if v.Good() {
 		set(descCoverage, forever(v.CoveredUntil))
 	}
-	for _, p := range snap.Pools {
+}
+
+func collectPools(pools []enforcer.PoolStatus, set gauge) {
+	for _, p := range pools {
 		if p.Meter {
 			left := math.Inf(1)
 			if p.Budget != enforcer.Unlimited {
@@ -152,30 +189,5 @@ func (s *state) Collect(ch chan<- prometheus.Metric) {
 		set(descPeak, float64(p.Peak), p.Name)
 		set(descOverage, float64(p.OverageInUse()), p.Name)
 		set(descBorrowed, float64(p.Borrowed), p.Name)
-	}
-	for _, l := range livenesses {
-		set(descHolders, float64(snap.Holders[l]), l)
-	}
-	set(descDoubted, float64(snap.Unconfirmed))
-	set(descAlive, float64(snap.RevokedStillAlive))
-	if at := snap.Upstream.CheckInDue; !at.IsZero() {
-		set(descDue, stamp(at))
-	}
-	if at := snap.Upstream.HeartbeatDeadline; !at.IsZero() {
-		set(descBeat, stamp(at))
-	}
-	set(descClock, snap.ClockBehind.Seconds())
-	set(descMatch, v.Match.Score())
-	for _, m := range watchModes {
-		set(descMode, one(snap.WatchMode == m), m)
-	}
-	for name, up := range snap.Plugins {
-		set(descPlugin, one(up), name)
-	}
-	for file, is := range snap.Tampered {
-		set(descTamper, one(is), file)
-	}
-	if snap.StateFree >= 0 {
-		set(descFree, snap.StateFree)
 	}
 }

@@ -8,8 +8,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -25,8 +23,6 @@ import (
 	"github.com/usher-agent/usher/plugin/remote"
 	"github.com/usher-agent/usher/plugin/usher"
 	"github.com/usher-agent/usher/plugin/usher/issue"
-	"github.com/usher-agent/usher/plugin/usher/online"
-	"github.com/usher-agent/usher/plugin/usher/registry"
 )
 
 // native makes samples of the native format.
@@ -368,6 +364,16 @@ func (v *vendorSide) Extend(_ context.Context, r *plugin.Extend) (*plugin.Block,
 
 func (v *vendorSide) Return(context.Context, *plugin.Return) error { return nil }
 
+// ways are the two ways to an upstream.
+func ways(t *testing.T) map[string]func(plugin.Upstream) plugin.Upstream {
+	return map[string]func(plugin.Upstream) plugin.Upstream{
+		"called": func(u plugin.Upstream) plugin.Upstream { return u },
+		"over the wire": func(u plugin.Upstream) plugin.Upstream {
+			return plugintest.Serve(t, remote.System{Upstream: u}).Upstream()
+		},
+	}
+}
+
 func TestUpstreams(t *testing.T) {
 	request := func(id string) func() *plugin.Request {
 		return func() *plugin.Request {
@@ -387,12 +393,7 @@ func TestUpstreams(t *testing.T) {
 		"chained": "", "strict": "activate, again", "hoards": "the state has", "silent": "there is no reply",
 		"replayed": "its time is off", "believes": "a request without a nonce", "misses": "deactivate, again",
 		"for good": "activate, after deactivate", "gives up": "though nobody has spoken", "nameless": "its name"} {
-		for where, serve := range map[string]func(plugin.Upstream) plugin.Upstream{"called": func(u plugin.Upstream) plugin.Upstream {
-			return u
-		},
-			"over the wire": func(u plugin.Upstream) plugin.Upstream {
-				return plugintest.Serve(t, remote.System{Upstream: u}).Upstream()
-			}} {
+		for where, serve := range ways(t) {
 			if where == "over the wire" && slices.Contains([]string{"writes", "deaf", "silent", "nameless", "gives up"},
 				how) { // the wire mends these
 				continue
@@ -413,98 +414,5 @@ func TestUpstreams(t *testing.T) {
 				t.Errorf("%q, %s: want %q; the faults are\n%s", how, where, want, all)
 			}
 		}
-	}
-}
-
-// The native system's client keeps the promises against its server, called and over the wire.
-func TestNativeUpstream(t *testing.T) {
-	dir := t.TempDir()
-	private, _, err := issue.MakeKey(dir, "k1", "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	signer, err := issue.LoadSigner(private, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	office, err := registry.Open(registry.Config{Dir: dir, Signer: signer})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer office.Close()
-	server := httptest.NewServer(office.Handler())
-	defer server.Close()
-	gone := make(chan struct{})
-	silent := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		select {
-		case <-r.Context().Done():
-		case <-gone:
-		}
-	}))
-	defer silent.Close()
-	defer close(gone)
-	sign := func(id string) []byte {
-		doc, err := signer.Sign(&usher.Claims{ID: id, Product: "acme", Issued: time.Now().Unix() - 60,
-			Activation: &usher.Activation{}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return doc
-	}
-	good, bad := sign("good"), sign("bad")
-	if _, err := office.Add(bad, 0); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := office.SetState("bad", registry.StateSuspended, "it is not paid"); err != nil {
-		t.Fatal(err)
-	}
-	client := func(url string) plugin.Upstream {
-		_, key, err := ed25519.GenerateKey(nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		c, err := online.NewClient(online.Config{URL: url, Key: key, Anchors: func() []plugin.Anchor {
-			return []plugin.Anchor{signer.Anchor}
-		}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return c
-	}
-	request := func(id string, doc []byte) func() *plugin.Request {
-		return func() *plugin.Request {
-			return &plugin.Request{LicenseID: id, Document: doc, Product: "acme",
-				Components: map[string][]string{"machine-id": {"ab"}}, Nonce: []byte("0123456789abcdef"),
-				Emergencies: []plugin.Emergency{{Began: time.Unix(1_700_000_000, 0), Ends: time.Unix(1_700_100_000, 0),
-					Reason: "a storm"}}}
-		}
-	}
-	for where, serve := range map[string]func(plugin.Upstream) plugin.Upstream{"called": func(u plugin.Upstream) plugin.Upstream {
-		return u
-	},
-		"over the wire": func(u plugin.Upstream) plugin.Upstream {
-			return plugintest.Serve(t, remote.System{Upstream: u}).Upstream()
-		}} {
-		t.Run(where, func(t *testing.T) {
-			plugintest.Upstream(t, serve(client(server.URL)),
-				plugintest.UpstreamSamples{Request: request("good", good), Refused: request("bad", bad),
-					Away: serve(client(silent.URL))})
-		})
-	}
-	all, err := office.List()
-	if err != nil {
-		t.Fatal(err)
-	}
-	hosts := 0
-	for _, l := range all {
-		for _, h := range l.Hosts {
-			hosts++
-			if l.ID != "good" || len(h.Emergencies) != 1 || h.Emergencies[0].Reason != "a storm" {
-				t.Errorf("licence %s has the host %+v", l.ID, h)
-			}
-		}
-	}
-	if hosts != 2 {
-		t.Errorf("there are %d hosts", hosts)
 	}
 }

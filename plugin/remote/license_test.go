@@ -17,69 +17,78 @@ import (
 	"github.com/usher-agent/usher/plugin/pluginpb"
 )
 
-// draw makes any licence that Validate passes.
-func draw(t *rapid.T) *enforcer.License {
-	text := rapid.StringOfN(rapid.RuneFrom([]rune("aZ9 é世\U0001F600\u2028\"\\<&")), 0, 12, -1)
-	some := rapid.StringOfN(rapid.RuneFrom([]rune("aZ9é-")), 1, 12, -1)
-	name := rapid.StringMatching(`[A-Za-z0-9][A-Za-z0-9._:/-]{0,10}`)
-	limit := rapid.Custom(func(t *rapid.T) enforcer.Limit {
+// Generators of what a licence says.
+var (
+	text  = rapid.StringOfN(rapid.RuneFrom([]rune("aZ9 é世\U0001F600\u2028\"\\<&")), 0, 12, -1)
+	some  = rapid.StringOfN(rapid.RuneFrom([]rune("aZ9é-")), 1, 12, -1)
+	name  = rapid.StringMatching(`[A-Za-z0-9][A-Za-z0-9._:/-]{0,10}`)
+	limit = rapid.Custom(func(t *rapid.T) enforcer.Limit {
 		return enforcer.Limit(rapid.Int64Range(-1, int64(enforcer.MaxCount)).Draw(t, "limit"))
 	})
-	span := rapid.Custom(func(t *rapid.T) time.Duration {
+	span = rapid.Custom(func(t *rapid.T) time.Duration {
 		return time.Duration(rapid.Int64Range(0, int64(100*365*24*time.Hour)).Draw(t, "span"))
 	})
-	instant := rapid.Custom(func(t *rapid.T) time.Time {
+	moment = rapid.Custom(func(t *rapid.T) time.Time {
 		if rapid.IntRange(0, 3).Draw(t, "stated") == 0 {
 			return time.Time{}
 		}
 		return time.Unix(rapid.Int64Range(0, 253402300799).Draw(t, "s"),
 			rapid.Int64Range(0, 999_999_999).Draw(t, "ns")).UTC()
 	})
-	oneOf := func(of ...string) *rapid.Generator[string] { return rapid.SampledFrom(append(of, "")) }
-	var term func(depth int) *rapid.Generator[any]
-	term = func(depth int) *rapid.Generator[any] {
-		of := []*rapid.Generator[any]{rapid.Just[any](nil), rapid.Bool().AsAny(),
-			rapid.Float64().Filter(func(f float64) bool {
-				return !math.IsNaN(f) && !math.IsInf(f, 0)
-			}).AsAny(), text.AsAny()}
-		if depth > 0 {
-			of = append(of, rapid.SliceOfN(term(depth-1), 0, 3).AsAny(),
-				rapid.MapOfN(text, term(depth-1), 0, 3).AsAny())
+	pools = rapid.Custom(func(t *rapid.T) enforcer.PoolTerm {
+		return enforcer.PoolTerm{Max: limit.Draw(t, "max"), Unit: text.Draw(t, "unit"),
+			Overage: limit.Draw(t, "overage"), Scope: enforcer.Scope(oneOf("host", "site").Draw(t, "scope")),
+			CountBy: enforcer.CountBy(oneOf("lease", "pod").Draw(t, "count_by"))}
+	})
+	meters = rapid.Custom(func(t *rapid.T) enforcer.MeterTerm {
+		return enforcer.MeterTerm{Max: limit.Draw(t, "max"), Unit: text.Draw(t, "unit"),
+			Overage: limit.Draw(t, "overage"), Scope: enforcer.Scope(oneOf("host", "site").Draw(t, "scope")),
+			Resets:     enforcer.Resets(oneOf("week", "month").Draw(t, "resets")),
+			Adjustable: rapid.Bool().Draw(t, "adjustable")}
+	})
+	features = rapid.Custom(func(t *rapid.T) enforcer.Value {
+		switch rapid.IntRange(0, 2).Draw(t, "kind") {
+		case 0:
+			return enforcer.Value{Kind: enforcer.KindBool, Bool: rapid.Bool().Draw(t, "b")}
+		case 1:
+			return enforcer.Value{Kind: enforcer.KindNumber, Number: rapid.Float64Range(-1e300, 1e300).Draw(t, "n"),
+				Unit: text.Draw(t, "unit")}
+		default:
+			return enforcer.Value{Kind: enforcer.KindText, Text: rapid.String().Draw(t, "t")}
 		}
-		return rapid.OneOf(of...)
+	})
+)
+
+func oneOf(of ...string) *rapid.Generator[string] { return rapid.SampledFrom(append(of, "")) }
+
+// term makes a value of [enforcer.License.Terms].
+func term(depth int) *rapid.Generator[any] {
+	of := []*rapid.Generator[any]{rapid.Just[any](nil), rapid.Bool().AsAny(),
+		rapid.Float64().Filter(func(f float64) bool {
+			return !math.IsNaN(f) && !math.IsInf(f, 0)
+		}).AsAny(), text.AsAny()}
+	if depth > 0 {
+		of = append(of, rapid.SliceOfN(term(depth-1), 0, 3).AsAny(),
+			rapid.MapOfN(text, term(depth-1), 0, 3).AsAny())
 	}
+	return rapid.OneOf(of...)
+}
+
+// draw makes any licence that Validate passes.
+func draw(t *rapid.T) *enforcer.License {
 	l := &enforcer.License{ID: some.Draw(t, "id"), System: some.Draw(t, "system"), Product: some.Draw(t, "product"),
 		Licensee: text.Draw(t, "licensee"), Issuer: text.Draw(t, "issuer"),
-		Issued: instant.Draw(t, "issued"), NotBefore: instant.Draw(t, "nbf"), Expires: instant.Draw(t, "exp"),
+		Issued: moment.Draw(t, "issued"), NotBefore: moment.Draw(t, "nbf"), Expires: moment.Draw(t, "exp"),
 		Environment: enforcer.Environment(oneOf("production", "test").Draw(t, "env")),
 		Role:        enforcer.Role(oneOf("base", "add-on", "free-tier", "notice").Draw(t, "role")),
 		Supersedes:  rapid.SliceOfN(text, 0, 3).Draw(t, "supersedes"),
 		Suspended:   rapid.Bool().Draw(t, "suspended"), Banned: rapid.Bool().Draw(t, "banned"),
-		Revoked: rapid.Bool().Draw(t, "revoked"),
-		Pools: rapid.MapOfN(name, rapid.Custom(func(t *rapid.T) enforcer.PoolTerm {
-			return enforcer.PoolTerm{Max: limit.Draw(t, "max"), Unit: text.Draw(t, "unit"),
-				Overage: limit.Draw(t, "overage"), Scope: enforcer.Scope(oneOf("host", "site").Draw(t, "scope")),
-				CountBy: enforcer.CountBy(oneOf("lease", "pod").Draw(t, "count_by"))}
-		}), 0, 3).Draw(t, "pools"),
-		Meters: rapid.MapOfN(name, rapid.Custom(func(t *rapid.T) enforcer.MeterTerm {
-			return enforcer.MeterTerm{Max: limit.Draw(t, "max"), Unit: text.Draw(t, "unit"),
-				Overage: limit.Draw(t, "overage"), Scope: enforcer.Scope(oneOf("host", "site").Draw(t, "scope")),
-				Resets:     enforcer.Resets(oneOf("week", "month").Draw(t, "resets")),
-				Adjustable: rapid.Bool().Draw(t, "adjustable")}
-		}), 0, 3).Draw(t, "meters"),
-		Features: rapid.MapOfN(name, rapid.Custom(func(t *rapid.T) enforcer.Value {
-			switch rapid.IntRange(0, 2).Draw(t, "kind") {
-			case 0:
-				return enforcer.Value{Kind: enforcer.KindBool, Bool: rapid.Bool().Draw(t, "b")}
-			case 1:
-				return enforcer.Value{Kind: enforcer.KindNumber, Number: rapid.Float64Range(-1e300, 1e300).Draw(t, "n"),
-					Unit: text.Draw(t, "unit")}
-			default:
-				return enforcer.Value{Kind: enforcer.KindText, Text: rapid.String().Draw(t, "t")}
-			}
-		}), 0, 3).Draw(t, "features"),
+		Revoked:        rapid.Bool().Draw(t, "revoked"),
+		Pools:          rapid.MapOfN(name, pools, 0, 3).Draw(t, "pools"),
+		Meters:         rapid.MapOfN(name, meters, 0, 3).Draw(t, "meters"),
+		Features:       rapid.MapOfN(name, features, 0, 3).Draw(t, "features"),
 		Versions:       rapid.SampledFrom([]string{"", "<3", ">=1.2"}).Draw(t, "versions"),
-		ReleasedBefore: instant.Draw(t, "released"),
+		ReleasedBefore: moment.Draw(t, "released"),
 		Hosts: rapid.SliceOfN(rapid.Custom(func(t *rapid.T) enforcer.HostBinding {
 			return enforcer.HostBinding{Name: text.Draw(t, "name"),
 				Components: rapid.MapOfN(some, rapid.SliceOfN(some, 1, 3), 1, 3).Draw(t, "components"),
