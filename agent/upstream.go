@@ -143,7 +143,7 @@ func (a *Agent) haveDuties(v *enforcer.Verdict) {
 			continue
 		}
 		l := j.License
-		if k, ok := u.(plugin.Keeper); ok && !l.CheckIn.Stated() {
+		if k, ok := u.(plugin.VoluntaryChecker); ok && !l.CheckIn.Stated() {
 			c := *l
 			c.CheckIn = k.Every(l)
 			l = &c

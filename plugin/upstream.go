@@ -39,10 +39,9 @@ type Budgeter interface {
 	Return(context.Context, *Return) error
 }
 
-// Keeper is an Upstream that is to be called even for licences that demand no check-in: to hear that they are
-// suspended, and to have their documents renewed. That they are not called in vain is no duty, and no outage worsens a
-// verdict by it.
-type Keeper interface {
+// VoluntaryChecker is an Upstream that the agent also calls for licences that demand no check-in: it may say that they
+// are suspended, and renew their documents. Such a check-in is no duty, so no outage worsens a verdict.
+type VoluntaryChecker interface {
 	Upstream
 	// Every returns how often to check such a licence in.
 	Every(*enforcer.License) enforcer.Period

@@ -264,9 +264,9 @@ func syncDir(root *os.Root) {
 	}
 }
 
-// keeper writes the good bytes to disk on a goroutine of its own, for a disk may be slow and documents must count at
+// saver writes the good bytes to disk on a goroutine of its own, for a disk may be slow and documents must count at
 // once.
-type keeper struct {
+type saver struct {
 	dir  string
 	log  *slog.Logger
 	wake chan struct{}
@@ -275,41 +275,41 @@ type keeper struct {
 	todo map[string]change // by path
 }
 
-func newKeeper(dir string, log *slog.Logger) *keeper {
-	return &keeper{dir: dir, log: log, wake: make(chan struct{}, 1), todo: map[string]change{}}
+func newSaver(dir string, log *slog.Logger) *saver {
+	return &saver{dir: dir, log: log, wake: make(chan struct{}, 1), todo: map[string]change{}}
 }
 
 // put asks for a change to be made; a later one of the same path replaces it.
-func (k *keeper) put(path string, c change) {
-	if k.dir == "" {
+func (s *saver) put(path string, c change) {
+	if s.dir == "" {
 		return
 	}
-	k.mu.Lock()
-	k.todo[path] = c
-	k.mu.Unlock()
-	nudge(k.wake)
+	s.mu.Lock()
+	s.todo[path] = c
+	s.mu.Unlock()
+	nudge(s.wake)
 }
 
 // close ends run once everything asked for has been done.
-func (k *keeper) close() { close(k.wake) }
+func (s *saver) close() { close(s.wake) }
 
-func (k *keeper) run() {
+func (s *saver) run() {
 	failing := false
 	for open := true; open; {
-		_, open = <-k.wake
-		k.mu.Lock()
-		todo := k.todo
-		k.todo = map[string]change{}
-		k.mu.Unlock()
+		_, open = <-s.wake
+		s.mu.Lock()
+		todo := s.todo
+		s.todo = map[string]change{}
+		s.mu.Unlock()
 		for _, path := range sortedKeys(todo) {
 			var err error
 			if c := todo[path]; c.data == nil {
-				err = dropRecord(k.dir, keepGood, path)
+				err = dropRecord(s.dir, keepGood, path)
 			} else {
-				err = writeRecord(k.dir, keepGood, recordFile{path: path, modTime: c.modTime, data: c.data})
+				err = writeRecord(s.dir, keepGood, recordFile{path: path, modTime: c.modTime, data: c.data})
 			}
 			if err != nil && !failing {
-				k.log.Warn("last good licence is kept in memory only", "path", path, "keep", k.dir, "err", err)
+				s.log.Warn("last good licence is kept in memory only", "path", path, "keep", s.dir, "err", err)
 			}
 			failing = err != nil
 		}

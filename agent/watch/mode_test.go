@@ -136,7 +136,7 @@ func TestOverflow(t *testing.T) {
 	defer func() { n.fs.Errors = real }()
 	w, err := New(Config{Path: dir, Check: check, OnChange: func(Snapshot) {}})
 	do(t, err)
-	r := &run{Watcher: w, reader: newReader(check), settler: newSettler(), keeper: newKeeper("", w.cfg.Log), notify: n}
+	r := &run{Watcher: w, reader: newReader(check), settler: newSettler(), saver: newSaver("", w.cfg.Log), notify: n}
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	if force := r.wait(t.Context(), timer, time.Now().Add(time.Hour), time.Now()); force {

@@ -170,12 +170,12 @@ func (w *Watcher) Run(ctx context.Context) error {
 		Watcher: w,
 		reader:  newReader(w.cfg.Check),
 		settler: newSettler(),
-		keeper:  newKeeper(w.cfg.KeepDir, w.cfg.Log),
+		saver:   newSaver(w.cfg.KeepDir, w.cfg.Log),
 	}
 	var keeping sync.WaitGroup
-	keeping.Go(r.keeper.run)
+	keeping.Go(r.saver.run)
 	defer keeping.Wait()
-	defer r.keeper.close()
+	defer r.saver.close()
 	defer func() { r.notify.close() }()
 	return r.loop(ctx)
 }
@@ -185,7 +185,7 @@ type run struct {
 	*Watcher
 	reader  *reader
 	settler *settler
-	keeper  *keeper
+	saver   *saver
 
 	notify     *notifier // nil while polling
 	retryAt    time.Time // when to try watches again
@@ -301,7 +301,7 @@ func (r *run) scan(now time.Time, force bool) (next time.Time, cost time.Duratio
 	}
 	// After OnChange: a document is in force before its copy is on disk.
 	for _, c := range changes {
-		r.keeper.put(filepath.Join(r.dir, c.name), c)
+		r.saver.put(filepath.Join(r.dir, c.name), c)
 	}
 	return next, cost
 }

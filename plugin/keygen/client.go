@@ -42,8 +42,8 @@ type Config struct {
 	Now         func() time.Time  // the licence time; nil: time.Now
 }
 
-// Client is the agent's side of Keygen's API. It implements [plugin.Keeper], [plugin.Budgeter] for processes, and
-// [plugin.Drawer] for uses.
+// Client is the agent's side of Keygen's API. It implements [plugin.VoluntaryChecker], [plugin.Budgeter] for processes,
+// and [plugin.Drawer] for uses.
 type Client struct {
 	cfg  Config
 	base *url.URL
@@ -54,9 +54,9 @@ type Client struct {
 }
 
 var (
-	_ plugin.Keeper   = (*Client)(nil)
-	_ plugin.Budgeter = (*Client)(nil)
-	_ plugin.Drawer   = (*Client)(nil)
+	_ plugin.VoluntaryChecker = (*Client)(nil)
+	_ plugin.Budgeter         = (*Client)(nil)
+	_ plugin.Drawer           = (*Client)(nil)
 )
 
 // NewClient checks the configuration. It calls nobody.
