@@ -182,7 +182,8 @@ func FuzzSessionLine(f *testing.F) {
 		`{"jsonrpc":"2.0","id":1,"method":"session.hello","params":{"versions":[1],"client":"x","labels":{"a":"b"}}}` +
 			"\n" + `{"jsonrpc":"2.0","id":2,"method":"lease.acquire","params":{"pool":"streams"}}`,
 		`{"jsonrpc":"2.0","id":"x","method":"license.get"}` + "\n\n" + `{"jsonrpc":"2.0","method":"pools.list"}`,
-		`{"jsonrpc":"2.0","id":3,"method":"lease.acquire","params":{"items":[{"pool":"a","n":2},{"pool":"b","n":1}],"nonce":"n","wait_seconds":3}}`,
+		`{"jsonrpc":"2.0","id":3,"method":"lease.acquire","params":{"items":[{"pool":"a","n":2},{"pool":"b","n":1}],` +
+			`"nonce":"n","wait_seconds":3}}`,
 		`{"jsonrpc":"2.0","id":4,"method":"lease.release","params":{"id":"` + id + `"}}` + "\r\n" +
 			`{"jsonrpc":"2.0","id":5,"method":"lease.renew","params":{"id":"` + id + `","ttl_seconds":1e3}}`,
 		`{"jsonrpc":"2.0","id":6,"method":"lease.join","params":{"id":"` + id + `"}}` + "\n" +

@@ -248,7 +248,8 @@ func TestWaitersKeepLittle(t *testing.T) {
 		c := connect(t, path)
 		for id := range maxInFlight {
 			fmt.Fprintf(c,
-				`{"jsonrpc":"2.0","id":%d,"method":"lease.acquire","params":{"pool":"streams","wait_seconds":86400,"nonce":"n"%s}}`+"\n", id, strings.Repeat(" ", 65_300))
+				`{"jsonrpc":"2.0","id":%d,"method":"lease.acquire","params":{"pool":"streams","wait_seconds":86400,`+
+					`"nonce":"n"%s}}`+"\n", id, strings.Repeat(" ", 65_300))
 		}
 		// One more is refused at once: all others have been read by then.
 		fmt.Fprint(c, `{"jsonrpc":"2.0","id":99,"method":"lease.acquire","params":{"pool":"streams","wait_seconds":9}}`+

@@ -8,70 +8,47 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 )
 
-// Callers that send a byte now and then: one that has not said its header, its TLS hello or its body in time is cut
-// off, one in a session is served when its line ends, and nobody else waits for any of them.
-func TestSlowCallers(t *testing.T) {
-	path := filepath.Join(folder(t), "s")
-	socket, err := Listen(SocketConfig{Path: path, GID: -1, Lock: lock})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := New(Config{Desk: echo{}})
-	s.headerWithin, s.readWithin = 300*time.Millisecond, 600*time.Millisecond
-	ctx, cancel := context.WithCancel(t.Context())
-	ran := make(chan error, 1)
-	go func() { ran <- s.Run(ctx, socket) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ran; err != nil {
-			t.Error(err)
-		}
-		socket.Close()
-	})
-	dial := func() net.Conn {
-		t.Helper()
-		c, err := net.Dial("unix", path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { c.Close() })
-		if err := c.SetDeadline(time.Now().Add(within)); err != nil {
-			t.Fatal(err)
-		}
-		return c
-	}
-	// drip sends a byte every 20 ms until the other end takes no more, or quit is closed.
-	drip := func(c net.Conn, quit <-chan struct{}) {
-		tick := time.NewTicker(20 * time.Millisecond)
-		defer tick.Stop()
-		for {
-			select {
-			case <-quit:
+// drip sends a byte every 20 ms until the other end takes no more, or quit is closed.
+func drip(c net.Conn, quit <-chan struct{}) {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-quit:
+			return
+		case <-tick.C:
+			if _, err := c.Write([]byte("x")); err != nil {
 				return
-			case <-tick.C:
-				if _, err := c.Write([]byte("x")); err != nil {
-					return
-				}
 			}
 		}
 	}
+}
+
+// slowHeads begin requests that never come to their end.
+var slowHeads = map[string]string{
+	"nothing":  "",
+	"a header": "GET /v1/health HTTP/1.1\r\nHost: x\r\nX-Slow: ",
+	"a body": "POST /v1/leases HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: " +
+		"60000\r\n\r\n{",
+	"chunks": "POST /v1/leases HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: " +
+		"chunked\r\n\r\nEA60\r\n{",
+}
+
+// Callers that send a byte now and then: one that has not said its header, its TLS hello or its body in time is cut
+// off, one in a session is served when its line ends, and nobody else waits for any of them.
+func TestSlowCallers(t *testing.T) {
+	s := New(Config{Desk: echo{}})
+	s.headerWithin, s.readWithin = 300*time.Millisecond, 600*time.Millisecond
+	path := serveEcho(t, s)
 	var slow sync.WaitGroup
-	for name, head := range map[string]string{
-		"nothing":  "",
-		"a header": "GET /v1/health HTTP/1.1\r\nHost: x\r\nX-Slow: ",
-		"a body": "POST /v1/leases HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: " +
-			"60000\r\n\r\n{",
-		"chunks": "POST /v1/leases HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: " +
-			"chunked\r\n\r\nEA60\r\n{",
-	} {
-		c := dial()
+	for name, head := range slowHeads {
+		c := connect(t, path)
 		if _, err := io.WriteString(c, head); err != nil {
 			t.Fatal(err)
 		}
@@ -90,7 +67,7 @@ func TestSlowCallers(t *testing.T) {
 		})
 	}
 	// A session may be silent for as long as it likes: it is a process that lives.
-	session := dial()
+	session := connect(t, path)
 	const ask = `{"jsonrpc":"2.0","id":1,"method":"lease.acquire","params":{"pool":"a"}}`
 	for i, b := range []byte(ask) {
 		if _, err := session.Write([]byte{b}); err != nil {

@@ -343,7 +343,8 @@ func (s *Socket) dress(in *os.Root, name string, c SocketConfig) error {
 	if c.GID >= 0 {
 		if err := in.Lchown(name, -1, c.GID); err != nil {
 			return fmt.Errorf(
-				"socket %s: give it to gid %d: %w; make the agent's user a member of that group, or leave the group out", c.Path, c.GID, err)
+				"socket %s: give it to gid %d: %w; make the agent's user a member of that group, or leave the group "+
+					"out", c.Path, c.GID, err)
 		}
 	}
 	if err := in.Chmod(name, c.Mode); err != nil {

@@ -54,7 +54,10 @@ func serveCanned(socket string) error {
 	if err != nil {
 		return err
 	}
-	lease := `{"jsonrpc":"2.0","id":1,"result":{"id":"0123456789abcdef0123456789abcdef","pool":"streams","n":1,"items":[{"pool":"streams","n":1}],"lifetime":"process","liveness":"peerpidfd","state":"held","acquired_at":"2026-05-01T12:00:00.123456789Z","expires_at":null,"holder":{"uid":1000,"gid":1000,"pid":12345,"exe":"/usr/bin/some-product"}}}` + "\n"
+	lease := `{"jsonrpc":"2.0","id":1,"result":{"id":"0123456789abcdef0123456789abcdef","pool":"streams","n":1,` +
+		`"items":[{"pool":"streams","n":1}],"lifetime":"process","liveness":"peerpidfd","state":"held",` +
+		`"acquired_at":"2026-05-01T12:00:00.123456789Z","expires_at":null,"holder":{"uid":1000,"gid":1000,` +
+		`"pid":12345,"exe":"/usr/bin/some-product"}}}` + "\n"
 	done := `{"jsonrpc":"2.0","id":2,"result":{}}` + "\n"
 	for {
 		c, err := l.Accept()

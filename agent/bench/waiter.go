@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"time"
 
@@ -94,85 +96,15 @@ func (s *suite) reclaim(ctx context.Context, site *site, path string, run bool) 
 	defer waiter.conn.Close()
 	c := client(site.socket)
 	defer c.CloseIdleConnections()
-	until := func(ok func(wire.Pool) bool) error {
-		for begin := time.Now(); time.Since(begin) < 10*time.Second; time.Sleep(time.Millisecond) {
-			var p wire.Pool
-			if err := call(c, "GET", "/v1/pools/streams", nil, &p); err != nil {
-				return err
-			}
-			if ok(p) {
-				return nil
-			}
-		}
-		return errors.New("the pool is not as it should be after 10 s")
-	}
-	const all = 1000
 	var p50s, p99s, bare50s, bare99s []float64
 	for range s.medianOf() {
 		var took, bare []float64
 		for range s.times(40) {
-			var holder *exec.Cmd
-			if run {
-				holder = exec.CommandContext(
-					ctx,
-					s.usher,
-					"run",
-					"--socket",
-					site.socket,
-					"--pool",
-					"streams",
-					"--n",
-					fmt.Sprint(all),
-					"--",
-					"sleep",
-					"1000",
-				)
-				err = holder.Start()
-			} else {
-				holder, err = begin(ctx, site.socket, all)
-			}
+			k, b, err := s.killOne(ctx, site, waiter, c, path, run)
 			if err != nil {
 				return err
 			}
-			if err := until(func(p wire.Pool) bool { return p.InUse == all }); err != nil {
-				return err
-			}
-			if len(took) == 0 {
-				var l wire.Leases
-				if err := call(c, "GET", "/v1/leases", nil, &l); err != nil {
-					return err
-				}
-				if len(l.Leases) != 1 || l.Leases[0].Liveness != path {
-					return fmt.Errorf("the holder is known by %+v", l.Leases)
-				}
-			}
-			if _, err := waiter.conn.Write([]byte(strings.Replace(acquireLine, `"streams"}`,
-				`"streams","wait_seconds":30}`, 1))); err != nil {
-				return err
-			}
-			if err := until(func(p wire.Pool) bool { return p.Waiting == 1 }); err != nil {
-				return err
-			}
-			begin := time.Now()
-			if err := holder.Process.Kill(); err != nil {
-				return err
-			}
-			answer, err := waiter.in.ReadString('\n')
-			took = append(took, micros(time.Since(begin)))
-			holder.Wait()
-			_, rest, ok := strings.Cut(answer, `"result":{"id":"`)
-			if err != nil || !ok {
-				return fmt.Errorf("the waiter got %q, %w", answer, err)
-			}
-			if _, err := waiter.ask(`{"jsonrpc":"2.0","id":2,"method":"lease.release","params":{"id":"` + rest[:32] +
-				`"}}` + "\n"); err != nil {
-				return err
-			}
-			d, err := bareKill(ctx, run)
-			if err != nil {
-				return err
-			}
-			bare = append(bare, micros(d))
+			took, bare = append(took, micros(k)), append(bare, micros(b))
 		}
 		p50s, bare50s = append(p50s, median(took)), append(bare50s, median(bare))
 		p99s, bare99s = append(p99s, quantile(took, 0.99)), append(bare99s, quantile(bare, 0.99))
@@ -180,4 +112,74 @@ func (s *suite) reclaim(ctx context.Context, site *site, path string, run bool) 
 	s.add("waiter: slot after kill -9 of the holder by "+path+", p50, beside a pidfd", "µs", "ratio ≤ 3", p50s, bare50s)
 	s.add("waiter: slot after kill -9 of the holder by "+path+", p99, beside a pidfd", "µs", "ratio ≤ 3", p99s, bare99s)
 	return nil
+}
+
+// allSlots is how many slots the killed holder has: all.
+const allSlots = 1000
+
+// startHolder starts a holder of all slots: the product itself, or usher run.
+func (s *suite) startHolder(ctx context.Context, site *site, run bool) (*exec.Cmd, error) {
+	if !run {
+		return begin(ctx, site.socket, allSlots)
+	}
+	holder := exec.CommandContext(ctx, s.usher, "run", "--socket", site.socket, "--pool", "streams",
+		"--n", strconv.Itoa(allSlots), "--", "sleep", "1000")
+	return holder, holder.Start()
+}
+
+// untilPool waits until the pool is as it should be.
+func untilPool(c *http.Client, ok func(wire.Pool) bool) error {
+	for begin := time.Now(); time.Since(begin) < 10*time.Second; time.Sleep(time.Millisecond) {
+		var p wire.Pool
+		if err := call(c, "GET", "/v1/pools/streams", nil, &p); err != nil {
+			return err
+		}
+		if ok(p) {
+			return nil
+		}
+	}
+	return errors.New("the pool is not as it should be after 10 s")
+}
+
+// killOne kills a holder, and returns how long the waiter's answer took after that, and a bare pidfd's news.
+func (s *suite) killOne(ctx context.Context, site *site, waiter *talk, c *http.Client, path string, run bool) (
+	took, bare time.Duration, err error) {
+	holder, err := s.startHolder(ctx, site, run)
+	if err != nil {
+		return 0, 0, err
+	}
+	if err := untilPool(c, func(p wire.Pool) bool { return p.InUse == allSlots }); err != nil {
+		return 0, 0, err
+	}
+	var l wire.Leases
+	if err := call(c, "GET", "/v1/leases", nil, &l); err != nil {
+		return 0, 0, err
+	}
+	if len(l.Leases) != 1 || l.Leases[0].Liveness != path {
+		return 0, 0, fmt.Errorf("the holder is known by %+v", l.Leases)
+	}
+	if _, err := waiter.conn.Write([]byte(strings.Replace(acquireLine, `"streams"}`,
+		`"streams","wait_seconds":30}`, 1))); err != nil {
+		return 0, 0, err
+	}
+	if err := untilPool(c, func(p wire.Pool) bool { return p.Waiting == 1 }); err != nil {
+		return 0, 0, err
+	}
+	began := time.Now()
+	if err := holder.Process.Kill(); err != nil {
+		return 0, 0, err
+	}
+	answer, err := waiter.in.ReadString('\n')
+	took = time.Since(began)
+	holder.Wait()
+	_, rest, ok := strings.Cut(answer, `"result":{"id":"`)
+	if err != nil || !ok {
+		return 0, 0, fmt.Errorf("the waiter got %q, %w", answer, err)
+	}
+	if _, err := waiter.ask(`{"jsonrpc":"2.0","id":2,"method":"lease.release","params":{"id":"` + rest[:32] +
+		`"}}` + "\n"); err != nil {
+		return 0, 0, err
+	}
+	bare, err = bareKill(ctx, run)
+	return took, bare, err
 }

@@ -9,8 +9,7 @@ import (
 	"github.com/usher-agent/usher/plugin/keygen"
 )
 
-// A configuration file from before the systems had sections of their own says what it said, by file and by variable,
-// and is refused with the same words.
+// A configuration file from before the systems had sections of their own says what it said, by file and by variable.
 func TestKeygenAndAWSSections(t *testing.T) {
 	c, err := Load(
 		Source{
@@ -67,21 +66,30 @@ upstream:
 		slices.Contains(taken, "upstream.keygen.url") {
 		t.Errorf("the difference: %v, %v", taken, restart)
 	}
+}
+
+// Faults in the sections of the systems are refused with the same words as ever.
+func TestKeygenAndAWSFaults(t *testing.T) {
 	for _, test := range []struct{ yaml, want string }{
 		{"upstream:\n  keygen: {acount: a}\n",
 			`usher.yaml:2: unknown key "upstream.keygen.acount"; did you mean "upstream.keygen.account"?`},
 		{"upstream:\n  keygn: {account: a}\n",
 			`usher.yaml:2: unknown key "upstream.keygn"; did you mean "upstream.keygen"?`},
 		{"upstream: {keygen: {url: https://a}}\n",
-			`usher.yaml:1: upstream.keygen.account is missing, and the other keys of upstream.keygen are for it; set it, or leave them out`},
+			`usher.yaml:1: upstream.keygen.account is missing, and the other keys of upstream.keygen are for it; ` +
+				`set it, or leave them out`},
 		{"upstream: {keygen: {account: a, url: nowhere}}\n",
-			`usher.yaml:1: upstream.keygen.url must be an address such as https://keygen.example.com, without user and query`},
+			`usher.yaml:1: upstream.keygen.url must be an address such as https://keygen.example.com, without user ` +
+				`and query`},
 		{"upstream: {aws: {product_sku: a}}\n",
-			`usher.yaml:1: upstream.aws.product_sku and upstream.aws.key_fingerprint go together; set both, or neither`},
+			`usher.yaml:1: upstream.aws.product_sku and upstream.aws.key_fingerprint go together; set both, or ` +
+				`neither`},
 		{"upstream: {aws: {borrow: {a: x}}}\n",
-			`usher.yaml:1: upstream.aws.borrow: "x" of "a" cannot be borrowed; give a whole number, and 0 of what has no unit`},
+			`usher.yaml:1: upstream.aws.borrow: "x" of "a" cannot be borrowed; give a whole number, and 0 of what ` +
+				`has no unit`},
 		{"upstream: {ca_file: /a}\n",
-			`usher.yaml:1: upstream.url and upstream.pools_url are missing, and the other keys of upstream are for them; set one, or leave them out`},
+			`usher.yaml:1: upstream.url and upstream.pools_url are missing, and the other keys of upstream are for ` +
+				`them; set one, or leave them out`},
 		{"license: {trust: [{system: keygen, alg: sealed, kid: a}]}\n",
 			`usher.yaml:1: license.trust[0] (a): the key is missing; give key_file, or key`},
 	} {

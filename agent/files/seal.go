@@ -15,7 +15,8 @@ import (
 
 // A sealed file is a JSON object with one more member at its end, which says what the file is and proves it:
 //
-//	{"what":"the agent keeps","usher_seal":{"name":"upstream.json","generation":12,"previous":"…","boot":"…","key":"…","mac":"…"}}
+//	{"what":"the agent keeps","usher_seal":{"name":"upstream.json","generation":12,"previous":"…","boot":"…","key":"…",
+//	"mac":"…"}}
 //
 // The MAC is HMAC-SHA-256 (RFC 2104) over the object without that member and over all that the member says, under a key
 // that HKDF (RFC 5869) derives from the agent's private key: an edit, another name, another generation or another

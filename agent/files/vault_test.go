@@ -102,73 +102,78 @@ func TestVaultKeepsWhatItSealed(t *testing.T) {
 	}
 }
 
-// Whatever is done to the folder is noticed, stands over restarts until it is accepted, and what was known is known
-// still.
+// foreign returns a folder that another agent has sealed.
+func foreign(t *testing.T) string {
+	dir := t.TempDir()
+	v := vaultIn(t, dir, false, func(c *VaultConfig) { c.Key = testKey(t, "b") })
+	save(t, v, "a.json", `{"a":9}`)
+	return dir
+}
+
+// damages is what may be done to a sealed folder.
+var damages = []struct {
+	name  string
+	do    func(t *testing.T, dir string, old map[string][]byte)
+	file  string
+	fault Fault
+	known string // of a.json; empty: nothing may be
+}{
+	{"missing", func(t *testing.T, dir string, _ map[string][]byte) {
+		os.Remove(filepath.Join(dir, "a.json"))
+	}, "a.json", FaultMissing, `{"a":2}`},
+	{"empty", func(t *testing.T, dir string, _ map[string][]byte) {
+		put(t, dir, "a.json", nil)
+	}, "a.json", FaultEmpty, `{"a":2}`},
+	{"seal cut off", func(t *testing.T, dir string, _ map[string][]byte) {
+		put(t, dir, "a.json", []byte(`{"a":3}`))
+	}, "a.json", FaultEdited, `{"a":2}`},
+	{"edited", func(t *testing.T, dir string, _ map[string][]byte) {
+		put(t, dir, "a.json", bytes.Replace(read(t, dir, "a.json"), []byte(`"a":2`), []byte(`"a":3`), 1))
+	}, "a.json", FaultEdited, `{"a":2}`},
+	{"older", func(t *testing.T, dir string, old map[string][]byte) {
+		put(t, dir, "a.json", old["a.json"])
+	}, "a.json", FaultOlder, `{"a":2}`},
+	{"swapped", func(t *testing.T, dir string, _ map[string][]byte) {
+		put(t, dir, "a.json", read(t, dir, "b.json"))
+	}, "a.json", FaultSwapped, `{"a":2}`},
+	{"another agent's", func(t *testing.T, dir string, _ map[string][]byte) {
+		put(t, dir, "a.json", read(t, foreign(t), "a.json"))
+	}, "a.json", FaultForeign, `{"a":2}`},
+	{"manifest removed", func(t *testing.T, dir string, _ map[string][]byte) {
+		os.Remove(filepath.Join(dir, manifestName))
+	}, manifestName, FaultMissing, `{"a":2}`},
+	{"manifest emptied", func(t *testing.T, dir string, _ map[string][]byte) {
+		put(t, dir, manifestName, nil)
+	}, manifestName, FaultEmpty, `{"a":2}`},
+	{"manifest edited", func(t *testing.T, dir string, _ map[string][]byte) {
+		put(t, dir, manifestName,
+			bytes.Replace(read(t, dir, manifestName), []byte("generation"), []byte("Generation"), 1))
+	}, manifestName, FaultEdited, `{"a":2}`},
+	{"another agent's manifest", func(t *testing.T, dir string, _ map[string][]byte) {
+		put(t, dir, manifestName, read(t, foreign(t), manifestName))
+	}, manifestName, FaultForeign, `{"a":2}`},
+	{"a file for the manifest", func(t *testing.T, dir string, _ map[string][]byte) {
+		put(t, dir, manifestName, read(t, dir, "a.json"))
+	}, manifestName, FaultSwapped, `{"a":2}`},
+	{"older manifest and file: a mix", func(t *testing.T, dir string, old map[string][]byte) {
+		put(t, dir, manifestName, old[manifestName])
+		put(t, dir, "a.json", old["a.json"])
+		v := vaultIn(t, dir, true, nil)
+		save(t, v, "a.json", `{"a":2}`) // b.json is one ahead and chains; another step is not
+		save(t, v, "b.json", `{"b":1}`)
+		put(t, dir, "b.json",
+			bytes.Replace(read(t, dir, "b.json"), []byte(`"generation":2`), []byte(`"generation":3`), 1))
+	}, "b.json", FaultEdited, ``},
+	{"both removed", func(t *testing.T, dir string, _ map[string][]byte) {
+		os.Remove(filepath.Join(dir, manifestName))
+		os.Remove(filepath.Join(dir, "a.json"))
+	}, manifestName, FaultMissing, ``},
+}
+
+// The vault notices whatever is done to its folder. That stands over restarts until it is accepted, and what was known
+// is known still.
 func TestVaultNotices(t *testing.T) {
-	other := func(t *testing.T) string {
-		dir := t.TempDir()
-		v := vaultIn(t, dir, false, func(c *VaultConfig) { c.Key = testKey(t, "b") })
-		save(t, v, "a.json", `{"a":9}`)
-		return dir
-	}
-	for _, test := range []struct {
-		name  string
-		do    func(t *testing.T, dir string, old map[string][]byte)
-		file  string
-		fault Fault
-		known string // of a.json; empty: nothing may be
-	}{
-		{"missing", func(t *testing.T, dir string, _ map[string][]byte) {
-			os.Remove(filepath.Join(dir, "a.json"))
-		}, "a.json", FaultMissing, `{"a":2}`},
-		{"empty", func(t *testing.T, dir string, _ map[string][]byte) {
-			put(t, dir, "a.json", nil)
-		}, "a.json", FaultEmpty, `{"a":2}`},
-		{"seal cut off", func(t *testing.T, dir string, _ map[string][]byte) {
-			put(t, dir, "a.json", []byte(`{"a":3}`))
-		}, "a.json", FaultEdited, `{"a":2}`},
-		{"edited", func(t *testing.T, dir string, _ map[string][]byte) {
-			put(t, dir, "a.json", bytes.Replace(read(t, dir, "a.json"), []byte(`"a":2`), []byte(`"a":3`), 1))
-		}, "a.json", FaultEdited, `{"a":2}`},
-		{"older", func(t *testing.T, dir string, old map[string][]byte) {
-			put(t, dir, "a.json", old["a.json"])
-		}, "a.json", FaultOlder, `{"a":2}`},
-		{"swapped", func(t *testing.T, dir string, _ map[string][]byte) {
-			put(t, dir, "a.json", read(t, dir, "b.json"))
-		}, "a.json", FaultSwapped, `{"a":2}`},
-		{"another agent's", func(t *testing.T, dir string, _ map[string][]byte) {
-			put(t, dir, "a.json", read(t, other(t), "a.json"))
-		}, "a.json", FaultForeign, `{"a":2}`},
-		{"manifest removed", func(t *testing.T, dir string, _ map[string][]byte) {
-			os.Remove(filepath.Join(dir, manifestName))
-		}, manifestName, FaultMissing, `{"a":2}`},
-		{"manifest emptied", func(t *testing.T, dir string, _ map[string][]byte) {
-			put(t, dir, manifestName, nil)
-		}, manifestName, FaultEmpty, `{"a":2}`},
-		{"manifest edited", func(t *testing.T, dir string, _ map[string][]byte) {
-			put(t, dir, manifestName,
-				bytes.Replace(read(t, dir, manifestName), []byte("generation"), []byte("Generation"), 1))
-		}, manifestName, FaultEdited, `{"a":2}`},
-		{"another agent's manifest", func(t *testing.T, dir string, _ map[string][]byte) {
-			put(t, dir, manifestName, read(t, other(t), manifestName))
-		}, manifestName, FaultForeign, `{"a":2}`},
-		{"a file for the manifest", func(t *testing.T, dir string, _ map[string][]byte) {
-			put(t, dir, manifestName, read(t, dir, "a.json"))
-		}, manifestName, FaultSwapped, `{"a":2}`},
-		{"older manifest and file: a mix", func(t *testing.T, dir string, old map[string][]byte) {
-			put(t, dir, manifestName, old[manifestName])
-			put(t, dir, "a.json", old["a.json"])
-			v := vaultIn(t, dir, true, nil)
-			save(t, v, "a.json", `{"a":2}`) // b.json is one ahead and chains; another step is not
-			save(t, v, "b.json", `{"b":1}`)
-			put(t, dir, "b.json",
-				bytes.Replace(read(t, dir, "b.json"), []byte(`"generation":2`), []byte(`"generation":3`), 1))
-		}, "b.json", FaultEdited, ``},
-		{"both removed", func(t *testing.T, dir string, _ map[string][]byte) {
-			os.Remove(filepath.Join(dir, manifestName))
-			os.Remove(filepath.Join(dir, "a.json"))
-		}, manifestName, FaultMissing, ``},
-	} {
+	for _, test := range damages {
 		t.Run(test.name, func(t *testing.T) {
 			dir, old := sealedFolder(t)
 			test.do(t, dir, old)

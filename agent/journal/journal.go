@@ -143,65 +143,21 @@ func Open(c Config, replay func(record []byte) error) (*Journal, Report, error) 
 func (j *Journal) tmp() string { return j.path + ".tmp" }
 
 func (j *Journal) open(replay func([]byte) error) (r Report, err error) {
-	j.file, err = j.c.File(j.path, os.O_RDWR)
-	if err == nil {
-		info, err := j.file.Stat()
-		if err != nil {
-			return r, j.cannot("look at", err)
-		}
-		if !info.Mode().IsRegular() {
-			return r, fmt.Errorf("the journal %s is not a regular file: move it away", j.path)
-		}
-		if j.size = info.Size(); j.size == 0 {
-			err = j.file.Close()
-			j.file = nil
-			if err != nil {
-				return r, j.cannot("close", err)
-			}
-		}
-	} else if j.file = nil; !errors.Is(err, fs.ErrNotExist) {
-		return r, j.cannot("open", err)
+	empty, err := j.openFile()
+	if err != nil {
+		return r, err
 	}
 	if j.file == nil {
-		was := err == nil // an empty one
 		r, err = j.create(nil)
-		if was && len(j.c.Sealed) > 0 {
+		if empty && len(j.c.Sealed) > 0 {
 			r.Fault = Empty
 		}
 		return r, err
 	}
-
-	head := make([]byte, min(headerSize, j.size))
-	if _, err := io.ReadFull(io.NewSectionReader(j.file, 0, j.size), head); err != nil {
-		return r, j.cannot("read", err)
-	}
-	if j.base, err = parseHeader(j.path, head); err != nil {
+	if r.TornBytes, err = j.cutTornTail(); err != nil {
 		return r, err
 	}
-	// What is replayed is looked at before it is believed: a journal that is damaged further on must not have been
-	// replayed in part.
-	good, err := scan(j.file, headerSize, j.size, func([]byte) error { return nil })
-	if err != nil {
-		return r, j.cannot("read", err)
-	}
-	if good < j.size {
-		isTorn, err := torn(j.file, good, j.size, j.base)
-		if err != nil {
-			return r, j.cannot("read", err)
-		}
-		if !isTorn {
-			return r, &CorruptError{File: j.path, Offset: good,
-				Reason: "a record there is wrong, and a crash cannot have done it"}
-		}
-		if err := j.file.Truncate(good); err != nil {
-			return r, j.cannot("cut the torn tail of", err)
-		}
-		r.TornBytes, j.size = j.size-good, good
-	}
-	if j.size < j.base {
-		return r, &CorruptError{File: j.path, Offset: j.size, Reason: "its end is missing"}
-	}
-	// A process that was killed leaves records that are written but not yet on the disk; they are about to be believed.
+	// A process that was killed leaves records that are written but not yet on the disk. They are about to be believed.
 	if j.c.Sync {
 		if err := j.file.Sync(); err != nil {
 			return r, j.cannot("sync", err)
@@ -216,7 +172,7 @@ func (j *Journal) open(replay func([]byte) error) (r Report, err error) {
 		checked = j.check()
 	}
 	var refused error
-	good, err = scan(j.file, headerSize, j.size, func(b []byte) error {
+	good, err := scan(j.file, headerSize, j.size, func(b []byte) error {
 		refused = replay(b)
 		r.Records++
 		return refused
@@ -234,6 +190,66 @@ func (j *Journal) open(replay func([]byte) error) (r Report, err error) {
 	}
 	r.Size, r.Fault = j.size, fault
 	return r, nil
+}
+
+// openFile opens the journal's file and learns its size. The file stays nil where there is none, or an empty one.
+func (j *Journal) openFile() (empty bool, err error) {
+	j.file, err = j.c.File(j.path, os.O_RDWR)
+	if err != nil {
+		if j.file = nil; errors.Is(err, fs.ErrNotExist) {
+			return false, nil
+		}
+		return false, j.cannot("open", err)
+	}
+	info, err := j.file.Stat()
+	if err != nil {
+		return false, j.cannot("look at", err)
+	}
+	if !info.Mode().IsRegular() {
+		return false, fmt.Errorf("the journal %s is not a regular file: move it away", j.path)
+	}
+	if j.size = info.Size(); j.size > 0 {
+		return false, nil
+	}
+	err = j.file.Close()
+	if j.file = nil; err != nil {
+		return true, j.cannot("close", err)
+	}
+	return true, nil
+}
+
+// cutTornTail looks at the whole journal, and cuts off the end that a crash has left half written. It returns how many
+// bytes these were. It comes before any replay, so that a journal that is damaged further on is not replayed in part.
+func (j *Journal) cutTornTail() (tornBytes int64, err error) {
+	head := make([]byte, min(headerSize, j.size))
+	if _, err := io.ReadFull(io.NewSectionReader(j.file, 0, j.size), head); err != nil {
+		return 0, j.cannot("read", err)
+	}
+	if j.base, err = parseHeader(j.path, head); err != nil {
+		return 0, err
+	}
+	good, err := scan(j.file, headerSize, j.size, func([]byte) error { return nil })
+	if err != nil {
+		return 0, j.cannot("read", err)
+	}
+	if good < j.size {
+		isTorn, err := torn(j.file, good, j.size, j.base)
+		if err != nil {
+			return 0, j.cannot("read", err)
+		}
+		if !isTorn {
+			return 0, &CorruptError{File: j.path, Offset: good,
+				Reason: "a record there is wrong, and a crash cannot have done it"}
+		}
+		if err := j.file.Truncate(good); err != nil {
+			return 0, j.cannot("cut the torn tail of", err)
+		}
+		tornBytes, j.size = j.size-good, good
+	}
+	if j.size < j.base {
+		return 0, &CorruptError{File: j.path, Offset: j.size, Reason: "its end is missing"}
+	}
+	return tornBytes, nil
 }
 
 // create makes the journal under another name first, so that there is never one with half a header.

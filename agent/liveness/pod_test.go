@@ -20,7 +20,9 @@ func TestParsePod(t *testing.T) {
 			sliceA + ".slice/cri-containerd-aa.scope\n", podA},
 		"v2, systemd, guaranteed": {"0::/kubepods.slice/kubepods-pod" + sliceA +
 			".slice/crio-aa.scope/container\n", podA},
-		"v2, systemd, kubelet's own root":  {"0::/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-besteffort.slice/kubelet-kubepods-besteffort-pod" + sliceA + ".slice/cri-containerd-aa.scope\n", podA},
+		"v2, systemd, kubelet's own root": {"0::/kubelet.slice/kubelet-kubepods.slice/" +
+			"kubelet-kubepods-besteffort.slice/kubelet-kubepods-besteffort-pod" + sliceA +
+			".slice/cri-containerd-aa.scope\n", podA},
 		"v2, cgroupfs":                     {"0::/kubepods/burstable/pod" + podA + "/aa\n", podA},
 		"v2, cgroupfs, kubelet's own root": {"0::/kubelet/kubepods/pod" + podA + "/aa\n", podA},
 		"a pod that is a file of its node": {"0::/kubepods/besteffort/pod0123456789abcdef0123456789abcdef/aa\n",

@@ -53,22 +53,44 @@ func simulate(d Duties, start, end time.Time, reachable func(time.Time) bool, ji
 	}
 }
 
+// drawDuty draws a licence with heartbeats or check-ins.
+func drawDuty(t *rapid.T) *enforcer.License {
+	l := &enforcer.License{ID: "L1", Issued: y2k}
+	if rapid.Bool().Draw(t, "heartbeats") {
+		l.Heartbeat = enforcer.Period{Every: time.Duration(rapid.IntRange(60, 7200).Draw(t, "minutes")) *
+			time.Minute, Grace: time.Duration(rapid.IntRange(0, 600).Draw(t, "grace")) * time.Minute}
+	} else {
+		l.CheckIn = enforcer.Period{Months: rapid.IntRange(0, 3).Draw(t, "months"),
+			Grace: time.Duration(rapid.IntRange(0, 10).Draw(t, "days of grace")) * 24 * time.Hour}
+		if l.CheckIn.Months == 0 {
+			l.CheckIn.Every = time.Duration(rapid.IntRange(1, 60).Draw(t, "days")) * 24 * time.Hour
+		}
+	}
+	return l
+}
+
+// drawOutages draws outages until end, and returns how long the longest is.
+func drawOutages(t *rapid.T, end time.Time, length, grace time.Duration) (outages []outage, longest time.Duration) {
+	for at := y2k.Add(length / 2); rapid.IntRange(0, 9).Draw(t, "more") > 0; {
+		at = at.Add(time.Duration(rapid.Int64Range(int64(time.Minute), int64(3*length)).Draw(t, "up for")))
+		down := time.Duration(rapid.Int64Range(int64(time.Second), int64(2*length+grace)).Draw(t,
+			"down for"))
+		if !at.Before(end) {
+			break
+		}
+		outages = append(outages, outage{at, at.Add(down)})
+		longest = max(longest, down)
+		at = at.Add(down)
+	}
+	return outages, longest
+}
+
 // For any pattern of outages over two years the verdict is never worse than the licence allows: while no outage is
 // longer than what the period and its grace leave, it never falls; and never better: it has fallen whenever the last
 // success is longer ago than period and grace.
 func TestAnyOutages(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		l := &enforcer.License{ID: "L1", Issued: y2k}
-		if rapid.Bool().Draw(t, "heartbeats") {
-			l.Heartbeat = enforcer.Period{Every: time.Duration(rapid.IntRange(60, 7200).Draw(t, "minutes")) *
-				time.Minute, Grace: time.Duration(rapid.IntRange(0, 600).Draw(t, "grace")) * time.Minute}
-		} else {
-			l.CheckIn = enforcer.Period{Months: rapid.IntRange(0, 3).Draw(t, "months"),
-				Grace: time.Duration(rapid.IntRange(0, 10).Draw(t, "days of grace")) * 24 * time.Hour}
-			if l.CheckIn.Months == 0 {
-				l.CheckIn.Every = time.Duration(rapid.IntRange(1, 60).Draw(t, "days")) * 24 * time.Hour
-			}
-		}
+		l := drawDuty(t)
 		d := DutiesOf(l, every)
 		period := l.Heartbeat
 		if !period.Stated() {
@@ -76,19 +98,7 @@ func TestAnyOutages(t *testing.T) {
 		}
 		length := period.After(y2k).Sub(y2k)
 		end := y2k.Add(min(2*366*24*time.Hour, 200*length))
-		var outages []outage
-		longest := time.Duration(0)
-		for at := y2k.Add(length / 2); rapid.IntRange(0, 9).Draw(t, "more") > 0; {
-			at = at.Add(time.Duration(rapid.Int64Range(int64(time.Minute), int64(3*length)).Draw(t, "up for")))
-			down := time.Duration(rapid.Int64Range(int64(time.Second), int64(2*length+period.Grace)).Draw(t,
-				"down for"))
-			if !at.Before(end) {
-				break
-			}
-			outages = append(outages, outage{at, at.Add(down)})
-			longest = max(longest, down)
-			at = at.Add(down)
-		}
+		outages, longest := drawOutages(t, end, length, period.Grace)
 		random := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 1))
 		var success time.Time
 		judge := func(s State, at time.Time) *enforcer.Verdict {

@@ -18,58 +18,66 @@ func bad(gen uint64) sighting {
 	return sighting{gen: gen, data: fmt.Appendf(nil, "bad %d", gen), problem: noLicence}
 }
 
+const ms = time.Millisecond
+
+// look is what a settler sees at one time, and what it makes of it.
+type look struct {
+	at   time.Duration
+	saw  *sighting // nil: the file is not there
+	want string    // what counts after it: "-" nothing, "1" good text 1, "1!" stale, "!" a problem alone
+	next time.Duration
+	keep string // "1": text 1 is kept, "x": dropped
+}
+
+func see(s sighting) *sighting { return &s }
+
+func written(s sighting, at time.Duration) *sighting {
+	s.written = time.Unix(1000, 0).Add(at)
+	return &s
+}
+
+var vacant = &sighting{gen: 9, problem: noLicence, vacant: true}
+
+var settling = []struct {
+	name  string
+	looks []look
+}{
+	{"good bytes count at once", []look{{0, see(good(1)), "1", 0, "1"}, {1 * ms, see(good(2)), "2", 0, "2"}}},
+	{"the same good bytes are kept once",
+		[]look{{0, see(good(1)), "1", 0, "1"}, {1 * ms, see(good(1)), "1", 0, ""}}},
+	{"broken bytes wait for their last write", []look{
+		{0, see(bad(1)), "-", 250, ""}, {200 * ms, see(bad(2)), "-", 450, ""},
+		{449 * ms, see(bad(2)), "-", 450, ""},
+		{450 * ms, see(bad(2)), "!", 0, ""}}},
+	{"a write in pieces is never broken", []look{
+		{0, see(bad(1)), "-", 250, ""}, {249 * ms, see(bad(2)), "-", 499, ""},
+		{400 * ms, see(good(3)), "3", 0, "3"}}},
+	{"a broken replacement leaves the last good bytes", []look{
+		{0, see(good(1)), "1", 0, "1"}, {10 * ms, see(bad(2)), "1", 260, ""}, {260 * ms, see(bad(2)), "1!", 0, ""},
+		{400 * ms, see(bad(3)), "1!", 650, ""}, {700 * ms, see(good(4)), "4", 0, "4"}}},
+	{"a replacement by way of removal does not flap", []look{
+		{0, see(good(1)), "1", 0, "1"}, {10 * ms, nil, "1", 260, ""}, {259 * ms, nil, "1", 260, ""},
+		{260 * ms, see(good(2)), "2", 0, "2"}}},
+	{"removed and come back in pieces", []look{
+		{0, see(good(1)), "1", 0, "1"}, {10 * ms, nil, "1", 260, ""}, {200 * ms, see(bad(2)), "1", 450, ""},
+		{300 * ms, see(good(3)), "3", 0, "3"}}},
+	{"gone is gone after a quarter of a second", []look{
+		{0, see(good(1)), "1", 0, "1"}, {10 * ms, nil, "1", 260, ""}, {260 * ms, nil, "-", 0, "x"},
+		{261 * ms, see(bad(2)), "-", 511, ""}, {511 * ms, see(bad(2)), "!", 0, ""}}},
+	{"each absence counts for itself", []look{
+		{0, see(good(1)), "1", 0, "1"}, {10 * ms, nil, "1", 260, ""}, {250 * ms, see(good(1)), "1", 0, ""},
+		{300 * ms, nil, "1", 550, ""}}},
+	{"a broken file that goes unnoticed leaves no trace", []look{
+		{0, see(bad(1)), "-", 250, ""}, {10 * ms, nil, "-", 260, ""}, {260 * ms, nil, "-", 0, "x"}}},
+	{"broken long before the first look", []look{{0, written(bad(1), -time.Second), "!", 0, ""}}},
+	{"broken just before the first look", []look{{0, written(bad(1), -100*ms), "-", 150, ""}}},
+	{"a file system's clock ahead of ours", []look{{0, written(bad(1), time.Hour), "-", 250, ""}}},
+	{"a link whose target is gone is a removal with a word", []look{
+		{0, see(good(1)), "1", 0, "1"}, {10 * ms, vacant, "1", 260, ""}, {260 * ms, vacant, "!", 0, "x"}}},
+}
+
 func TestSettle(t *testing.T) {
-	const ms = time.Millisecond
-	type look struct {
-		at   time.Duration
-		saw  *sighting // nil: the file is not there
-		want string    // what counts after it: "-" nothing, "1" good text 1, "1!" stale, "!" a problem alone
-		next time.Duration
-		keep string // "1": text 1 is kept, "x": dropped
-	}
-	see := func(s sighting) *sighting { return &s }
-	written := func(s sighting, at time.Duration) *sighting {
-		s.written = time.Unix(1000, 0).Add(at)
-		return &s
-	}
-	vacant := &sighting{gen: 9, problem: noLicence, vacant: true}
-	for _, tc := range []struct {
-		name  string
-		looks []look
-	}{
-		{"good bytes count at once", []look{{0, see(good(1)), "1", 0, "1"}, {1 * ms, see(good(2)), "2", 0, "2"}}},
-		{"the same good bytes are kept once",
-			[]look{{0, see(good(1)), "1", 0, "1"}, {1 * ms, see(good(1)), "1", 0, ""}}},
-		{"broken bytes wait for their last write", []look{
-			{0, see(bad(1)), "-", 250, ""}, {200 * ms, see(bad(2)), "-", 450, ""},
-			{449 * ms, see(bad(2)), "-", 450, ""},
-			{450 * ms, see(bad(2)), "!", 0, ""}}},
-		{"a write in pieces is never broken", []look{
-			{0, see(bad(1)), "-", 250, ""}, {249 * ms, see(bad(2)), "-", 499, ""},
-			{400 * ms, see(good(3)), "3", 0, "3"}}},
-		{"a broken replacement leaves the last good bytes", []look{
-			{0, see(good(1)), "1", 0, "1"}, {10 * ms, see(bad(2)), "1", 260, ""}, {260 * ms, see(bad(2)), "1!", 0, ""},
-			{400 * ms, see(bad(3)), "1!", 650, ""}, {700 * ms, see(good(4)), "4", 0, "4"}}},
-		{"a replacement by way of removal does not flap", []look{
-			{0, see(good(1)), "1", 0, "1"}, {10 * ms, nil, "1", 260, ""}, {259 * ms, nil, "1", 260, ""},
-			{260 * ms, see(good(2)), "2", 0, "2"}}},
-		{"removed and come back in pieces", []look{
-			{0, see(good(1)), "1", 0, "1"}, {10 * ms, nil, "1", 260, ""}, {200 * ms, see(bad(2)), "1", 450, ""},
-			{300 * ms, see(good(3)), "3", 0, "3"}}},
-		{"gone is gone after a quarter of a second", []look{
-			{0, see(good(1)), "1", 0, "1"}, {10 * ms, nil, "1", 260, ""}, {260 * ms, nil, "-", 0, "x"},
-			{261 * ms, see(bad(2)), "-", 511, ""}, {511 * ms, see(bad(2)), "!", 0, ""}}},
-		{"each absence counts for itself", []look{
-			{0, see(good(1)), "1", 0, "1"}, {10 * ms, nil, "1", 260, ""}, {250 * ms, see(good(1)), "1", 0, ""},
-			{300 * ms, nil, "1", 550, ""}}},
-		{"a broken file that goes unnoticed leaves no trace", []look{
-			{0, see(bad(1)), "-", 250, ""}, {10 * ms, nil, "-", 260, ""}, {260 * ms, nil, "-", 0, "x"}}},
-		{"broken long before the first look", []look{{0, written(bad(1), -time.Second), "!", 0, ""}}},
-		{"broken just before the first look", []look{{0, written(bad(1), -100*ms), "-", 150, ""}}},
-		{"a file system's clock ahead of ours", []look{{0, written(bad(1), time.Hour), "-", 250, ""}}},
-		{"a link whose target is gone is a removal with a word", []look{
-			{0, see(good(1)), "1", 0, "1"}, {10 * ms, vacant, "1", 260, ""}, {260 * ms, vacant, "!", 0, "x"}}},
-	} {
+	for _, tc := range settling {
 		t.Run(tc.name, func(t *testing.T) {
 			start := time.Unix(1000, 0)
 			s := newSettler()

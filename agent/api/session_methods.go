@@ -1,0 +1,162 @@
+package api
+
+import (
+	"github.com/usher-agent/usher/client/wire"
+	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/plugin"
+)
+
+// methods is everything a session can ask. docs/wire.md has the same.
+var methods map[string]func(*session, *rpcRequest) (any, *enforcer.Denial, *rpcError)
+
+func init() { // a literal would be a cycle: the table names functions that use it
+	methods = map[string]func(*session, *rpcRequest) (any, *enforcer.Denial, *rpcError){
+		"session.hello":    (*session).hello,
+		"session.prove":    (*session).prove,
+		"license.get":      (*session).getLicense,
+		"features.get":     (*session).getFeatures,
+		"pools.list":       (*session).listPools,
+		"lease.acquire":    (*session).acquire,
+		"lease.cancel":     (*session).cancelWait,
+		"lease.renew":      (*session).renew,
+		"lease.release":    (*session).release,
+		"lease.join":       (*session).join,
+		"lease.attach":     (*session).attach,
+		"events.subscribe": (*session).subscribe,
+	}
+}
+
+// Methods returns the name of every method of a session.
+func Methods() []string {
+	var out []string
+	for name := range methods {
+		out = append(out, name)
+	}
+	return out
+}
+
+func (x *session) hello(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
+	var in wire.Hello
+	if d := params(r, &in); d != nil {
+		return nil, d, nil
+	}
+	x.labels = in.Labels
+	p := &x.conn.peer
+	return wire.HelloAnswer{Versions: []int{1}, Agent: x.server.desk.Health(),
+		Capabilities: []string{"wait", "join", "attach", "events", "prove", "tls"},
+		You:          wire.Holder{UID: p.uid, GID: p.gid, PID: p.pid, Exe: p.exe}}, nil, nil
+}
+
+func (x *session) prove(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
+	var in wire.Prove
+	d := params(r, &in)
+	if d == nil {
+		d = checkNonce(in.Nonce, true)
+	}
+	if d != nil {
+		return nil, d, nil
+	}
+	token, err := x.agent.Prove(in.Nonce)
+	if err != nil {
+		return nil, &enforcer.Denial{Code: Internal, Detail: "the proof cannot be signed"}, nil
+	}
+	return wire.Proof{Token: token}, nil, nil
+}
+
+func (x *session) getLicense(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
+	return x.server.desk.License(), params(r, &struct{}{}), nil
+}
+
+func (x *session) getFeatures(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
+	var in struct {
+		Name string `json:"name"`
+	}
+	if d := params(r, &in); d != nil {
+		return nil, d, nil
+	}
+	all := x.server.desk.License().Features
+	if in.Name != "" {
+		return wire.NamedFeature{Name: in.Name, Feature: all[in.Name]}, nil, nil
+	}
+	return wire.Features{Features: all}, nil, nil
+}
+
+func (x *session) listPools(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
+	out := wire.Pools{Pools: []wire.Pool{}}
+	for _, p := range x.server.desk.Pools() {
+		out.Pools = append(out.Pools, poolShape(p))
+	}
+	return out, params(r, &struct{}{}), nil
+}
+
+// one reads parameters that name one lease.
+func one(r *rpcRequest, in *wire.LeaseRequest) (enforcer.LeaseID, *enforcer.Denial) {
+	if id, plain := plainMember(r.Params, "id"); plain {
+		in.ID = id
+	} else if d := params(r, in); d != nil {
+		return enforcer.LeaseID{}, d
+	}
+	id, ok := enforcer.ParseLeaseID(in.ID)
+	if !ok {
+		return id, badRequest("id", "give it as the acquire answered it",
+			"%q is not a lease id, which is 32 hexadecimal digits", plugin.Short(in.ID))
+	}
+	return id, nil
+}
+
+func (x *session) renew(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
+	var in wire.LeaseRequest
+	id, d := one(r, &in)
+	if d != nil {
+		return nil, d, nil
+	}
+	ttl, d := seconds("ttl_seconds", in.TTLSeconds)
+	if d != nil {
+		return nil, d, nil
+	}
+	g, d := x.server.desk.Renew(&enforcer.Renew{ID: id, Caller: x.conn.peer.caller(x.isAdmin()), TTL: ttl})
+	return x.answerLease(r, g, d)
+}
+
+// answerLease answers a request for a lease that was not acquired by it.
+func (x *session) answerLease(r *rpcRequest, g Grant, d *enforcer.Denial) (any, *enforcer.Denial, *rpcError) {
+	if d != nil {
+		return nil, d, nil
+	}
+	if len(r.ID) > 0 {
+		l := x.server.leaseShape(g.Lease)
+		x.writeLease(r.ID, &l, g, false)
+	} else if g.Late != nil {
+		g.Late()
+	}
+	return later, nil, nil
+}
+
+func (x *session) release(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
+	var in wire.LeaseRequest
+	id, d := one(r, &in)
+	if d == nil {
+		d = x.server.desk.Release(&enforcer.Release{ID: id, Caller: x.conn.peer.caller(x.isAdmin()), Force: in.Force})
+	}
+	return struct{}{}, d, nil
+}
+
+func (x *session) join(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
+	var in wire.LeaseRequest
+	id, d := one(r, &in)
+	if d != nil {
+		return nil, d, nil
+	}
+	g, d := x.agent.Join(id)
+	return x.answerLease(r, g, d)
+}
+
+func (x *session) attach(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
+	var in wire.LeaseRequest
+	id, d := one(r, &in)
+	if d != nil {
+		return nil, d, nil
+	}
+	g, d := x.agent.Attach(id)
+	return x.answerLease(r, g, d)
+}

@@ -1,0 +1,136 @@
+package api
+
+import (
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/usher-agent/usher/client/wire"
+)
+
+// flush sends what has been written; an end that does not read is cut off.
+func (x *session) flush() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.empty()
+}
+
+// empty is flush with the lock held.
+func (x *session) empty() {
+	if x.broken || len(x.out) == 0 {
+		return
+	}
+	x.deadline()
+	if len(x.fenced) > 0 && !x.look() {
+		x.fail()
+		return
+	}
+	if _, err := x.conn.Write(x.out); err != nil {
+		x.fail()
+		return
+	}
+	if x.last {
+		x.conn.expect(unread{x.fresh[len(x.fresh)-1], x.takeBack, x.sure})
+	}
+	x.out, x.fresh, x.last, x.sure = x.out[:0], x.fresh[:0], false, false
+	if cap(x.out) > 2*sendAt {
+		x.out = nil
+	}
+	if len(x.fenced) > 0 {
+		x.lookAgain()
+	}
+}
+
+// fail ends a session whose other end takes nothing any more. x.mu is held.
+func (x *session) fail() {
+	x.broken = true
+	x.lost = append(x.lost, x.fresh...)
+	x.fresh = x.fresh[:0]
+	x.cancel()
+}
+
+// deadline sees to it that a write has between half and all of writeWithin. x.mu is held.
+func (x *session) deadline() {
+	if now := time.Now(); x.until.Sub(now) < writeWithin/2 {
+		x.until = now.Add(writeWithin)
+		x.conn.SetWriteDeadline(x.until)
+	}
+}
+
+// send writes a line, which flush sends.
+func (x *session) send(b []byte) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.write(b)
+}
+
+// write is send with the lock held.
+func (x *session) write(b []byte) {
+	if x.broken {
+		return
+	}
+	if len(x.out) > 0 && len(x.out)+len(b) > sendAt {
+		if x.empty(); x.broken {
+			return
+		}
+	}
+	x.last = false
+	x.out = append(x.out, b...)
+}
+
+// writeLease writes the answer that is a lease. One that was acquired is undone if the answer is not delivered.
+func (x *session) writeLease(id jsontext.Value, l *wire.Lease, g Grant, acquired bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.buf = append(append(x.buf[:0], `{"jsonrpc":"2.0","id":`...), id...)
+	x.buf = append(appendLease(append(x.buf, `,"result":`...), l), '}', '\n')
+	x.write(x.buf)
+	if g.Late != nil && !x.broken {
+		x.fenced = append(x.fenced, fenced{len(x.out) - len(x.buf), len(x.out), id, g.ID, g.Late})
+	}
+	switch {
+	case !acquired || !undoable(g.Lease):
+	case x.broken:
+		x.lost = append(x.lost, g.ID)
+	default:
+		x.fresh, x.last = append(x.fresh, g.ID), true
+		// One that outlives its caller is the last of what is written at one time, so that what is unread is it. Those
+		// of a process are written together: what the kernel cannot tell of costs slots for as long as the process
+		// lives.
+		if x.sure = outlivesCaller(g.Lease); x.sure {
+			x.empty()
+		}
+	}
+}
+
+// notify writes an event, which flush sends.
+func (x *session) notify(ev *Event) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.buf = append(append(append(x.buf[:0], `{"jsonrpc":"2.0","method":"`...), ev.Type...), `","params":`...)
+	x.write(append(append(x.buf, ev.JSON...), '}', '\n'))
+}
+
+// reply writes an answer.
+func (x *session) reply(id jsontext.Value, result any, e *rpcError) {
+	if _, nothing := result.(struct{}); nothing {
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		x.buf = append(append(x.buf[:0], `{"jsonrpc":"2.0","id":`...), id...)
+		x.buf = append(x.buf, ",\"result\":{}}\n"...)
+		x.write(x.buf)
+		return
+	}
+	x.send(answerLine(id, result, e))
+}
+
+// answerLine is an answer as it is sent.
+func answerLine(id jsontext.Value, result any, e *rpcError) []byte {
+	b, err := json.Marshal(rpcResponse{Version: "2.0", ID: id, Result: result, Error: e})
+	if err != nil {
+		b, _ = json.Marshal(rpcResponse{Version: "2.0", ID: id,
+			Error: &rpcError{Code: codeInternal, Message: "the answer cannot be written"}})
+	}
+	return append(b, '\n')
+}
