@@ -166,8 +166,8 @@ func (a *Agent) open() (err error) {
 		return err
 	}
 	var systems *catalog.Catalog
-	if a.plugins, systems, err = newPlugins(cfg, pluginsDir(cfg), a.options.Version, a.log, a.pluginChanged); err !=
-		nil {
+	if a.plugins, systems, err = newPlugins(cfg, pluginsDir(cfg), a.options.Version, a.log, a.pluginChanged,
+		a.desk.time); err != nil {
 		return err
 	}
 	a.court = &court{desk: a.desk, catalog: systems, history: a.history, log: a.log, reset: a.clockReset,

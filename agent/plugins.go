@@ -25,11 +25,11 @@ type plugins []*external.Process
 // newPlugins makes the configured plugins and the catalog of all systems. dir is where their sockets lie. Nothing is
 // started.
 func newPlugins(c *config.Config, dir, version string, log *slog.Logger,
-	onChange func(up bool)) (plugins, *catalog.Catalog, error) {
+	onChange func(up bool), now func() time.Time) (plugins, *catalog.Catalog, error) {
 	var all plugins
 	for i, p := range c.Plugins {
 		ec := external.Config{Name: p.Name, Path: p.Path, Args: p.Args, Dir: dir, Version: version, Log: log,
-			OnChange: onChange}
+			OnChange: onChange, Now: now}
 		if n, err := hex.Decode(ec.SHA256[:], []byte(p.SHA256)); err != nil || n != len(ec.SHA256) {
 			return nil, nil, fmt.Errorf("plugins[%d] (%s): sha256 is not 64 hexadecimal digits", i, p.Name)
 		}
@@ -99,7 +99,7 @@ func withPlugins(c *config.Config, f func(*catalog.Catalog)) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	all, systems, err := newPlugins(c, dir, "", slog.New(slog.DiscardHandler), nil)
+	all, systems, err := newPlugins(c, dir, "", slog.New(slog.DiscardHandler), nil, nil)
 	if err != nil {
 		return err
 	}

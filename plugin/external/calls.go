@@ -180,8 +180,7 @@ func ask[T any](ctx context.Context, u upstream, f func(context.Context, *remote
 func (u upstream) simple(ctx context.Context, call remote.Call, r *plugin.Request) (*plugin.Reply, error) {
 	return ask(ctx, u, func(ctx context.Context, c *remote.Client) (*plugin.Reply, error) {
 		return c.Ask(ctx, call, r)
-	},
-		func(r *plugin.Reply) error { return r.Check(time.Now()) })
+	}, func(r *plugin.Reply) error { return r.Check(u.process.config.Now()) })
 }
 
 func (u upstream) Activate(ctx context.Context, r *plugin.Request) (*plugin.Reply, error) {

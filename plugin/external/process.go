@@ -38,7 +38,9 @@ type Config struct {
 	Log     *slog.Logger
 	// OnChange is told when the plugin has come up or gone down, from Run's goroutine; nil: nobody is.
 	OnChange func(up bool)
-	Limits   Limits
+	// Now is the licence time, by which the times that an upstream answers are checked; nil: the wall clock.
+	Now    func() time.Time
+	Limits Limits
 }
 
 // Limits bound what a plugin may take. Zero values stand for the defaults.
@@ -104,6 +106,9 @@ func (s *session) accuse(why error) {
 func New(c Config) (*Process, error) {
 	if err := plugin.CheckName(c.Name); err != nil {
 		return nil, err
+	}
+	if c.Now == nil {
+		c.Now = time.Now
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)

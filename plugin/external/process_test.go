@@ -335,6 +335,19 @@ func TestHostKilled(t *testing.T) {
 	}
 }
 
+// The times of an answer are held against the licence time, however wrong the wall clock is.
+func TestUpstreamByLicenceTime(t *testing.T) {
+	t.Parallel()
+	for years, fits := range map[int]bool{0: false, 150: true, 300: false} {
+		r := run(t, "good", func(c *Config) { c.Now = func() time.Time { return time.Now().AddDate(years, 0, 0) } })
+		r.good()
+		// The plugin answers a check-in that is due in 200 years by the wall clock.
+		if _, err := r.Upstream().Activate(t.Context(), &plugin.Request{LicenseID: "far"}); (err == nil) != fits {
+			t.Errorf("the licence time is %d years ahead: %v", years, err)
+		}
+	}
+}
+
 func TestUpstream(t *testing.T) {
 	t.Parallel()
 	r := run(t, "good", func(c *Config) { c.Limits.Upstream = 2 * time.Second })
