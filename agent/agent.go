@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"runtime/debug"
 	"slices"
@@ -21,6 +22,7 @@ import (
 	"github.com/usher-agent/usher/agent/audit"
 	"github.com/usher-agent/usher/agent/budget"
 	"github.com/usher-agent/usher/agent/config"
+	"github.com/usher-agent/usher/agent/desk"
 	"github.com/usher-agent/usher/agent/dialect"
 	"github.com/usher-agent/usher/agent/draws"
 	"github.com/usher-agent/usher/agent/files"
@@ -31,6 +33,7 @@ import (
 	"github.com/usher-agent/usher/agent/liveness"
 	"github.com/usher-agent/usher/agent/ops"
 	"github.com/usher-agent/usher/agent/pulse"
+	"github.com/usher-agent/usher/agent/seals"
 	"github.com/usher-agent/usher/agent/systemd"
 	"github.com/usher-agent/usher/agent/watch"
 	"github.com/usher-agent/usher/enforcer"
@@ -59,7 +62,7 @@ type Agent struct {
 	options  Options
 	log      *slog.Logger
 	metrics  *metrics.Metrics
-	desk     *desk
+	desk     *desk.Desk
 	court    *court
 	holders  *holders.Registry
 	handover *systemd.Store
@@ -75,7 +78,8 @@ type Agent struct {
 	budgeters map[string]plugin.Budgeter
 	drawers   map[string]plugin.Drawer // by system
 	state     *stateDir
-	seals     *seals
+	runtime   *os.File // the lock of the runtime folder
+	seals     *seals.Seals
 	key       ed25519.PrivateKey
 	history   *history
 	audit     *audit.Log
@@ -136,38 +140,40 @@ func (a *Agent) open() (err error) {
 	if a.key, err = keyFile(cfg).Load(); err != nil {
 		return err
 	}
-	if a.seals, err = openSeals(cfg, a.key, a.options.Now, a.log); err != nil {
+	if a.seals, err = seals.Open(sealing(cfg, a.key, a.options.Now, a.log)); err != nil {
+		return err
+	}
+	if a.runtime, err = lockRuntime(cfg.State.RuntimeDir); err != nil {
+		return err
+	}
+	if err := a.seals.OpenRuntime(cfg.State.RuntimeDir); err != nil {
 		return err
 	}
 	a.metrics = metrics.New(metrics.Options{Version: a.options.Version, Revision: a.options.Commit,
 		Anchors: a.anchorsFrom(), Product: a.product(), Snapshot: a.snapshot})
-	a.desk = newDesk(a.options.Now, a.metrics,
-		enforcer.Options{MaxLeasesPerUID: cfg.Limits.LeasesPerUID, Durable: true})
-	was := meta{}
-	if a.desk.store, was, err = openStore(cfg.State.RuntimeDir, cfg.State.Dir, a.seals, a.desk.core, a.desk.restore,
-		a.log); err != nil {
-		a.desk.store = nil
-		return err
-	}
-	a.desk.keepStart()
 	a.handover = systemd.OpenStore(a.log)
 	if a.holders, err = holders.New(holders.Config{Handover: a.handover, Leave: a.leave}); err != nil {
 		return err
 	}
-	a.desk.ended = a.holders.Ended
-	a.recover(was)
-	if a.audit, err = audit.Open(audit.Config{Dir: cfg.State.Dir, Key: a.key, Users: cfg.Privacy.Users,
-		Now: a.desk.time, Log: a.log}); err != nil {
+	if a.desk, err = desk.New(desk.Options{Now: a.options.Now, Observer: a.metrics, Signals: desk.Signals{
+		Ended: a.holders.Ended, DemandChanged: a.demandChanged, Short: a.missed,
+		FencePassed: func() { a.court.reshare() }},
+		Core:       enforcer.Options{MaxLeasesPerUID: cfg.Limits.LeasesPerUID, Durable: true},
+		RuntimeDir: cfg.State.RuntimeDir, StateDir: cfg.State.Dir, Seals: a.seals, Log: a.log}); err != nil {
 		return err
 	}
-	a.seals.head = a.audit.Head
-	a.seals.checkEvents()
+	a.recover()
+	if a.audit, err = audit.Open(audit.Config{Dir: cfg.State.Dir, Key: a.key, Users: cfg.Privacy.Users,
+		Now: a.desk.Now, Log: a.log}); err != nil {
+		return err
+	}
+	a.seals.CheckEvents(a.audit.Head())
 	if a.history, err = a.openHistory(newKey); err != nil {
 		return err
 	}
 	var systems *catalog.Catalog
 	if a.plugins, systems, err = newPlugins(cfg, pluginsDir(cfg), a.options.Version, a.log, a.pluginChanged,
-		a.desk.time); err != nil {
+		a.desk.Now); err != nil {
 		return err
 	}
 	a.court = &court{desk: a.desk, catalog: systems, history: a.history, log: a.log, reset: a.clockReset,
@@ -243,12 +249,17 @@ func (a *Agent) close() error {
 	if a.holders != nil {
 		a.holders.Close()
 	}
-	if a.desk != nil && a.desk.store != nil {
-		a.desk.mu.Lock()
-		a.desk.advance(true)
-		a.desk.mu.Unlock()
-		a.desk.store.sealAll(a.desk)
-		errs = append(errs, a.desk.store.Close())
+	if a.desk != nil {
+		errs = append(errs, a.desk.Close())
+		if a.audit != nil {
+			a.seals.SealEvents(a.audit.Head())
+		}
+		if err := a.seals.Close(); err != nil {
+			a.log.Warn("that the agent has ended in order could not be written", "error", err)
+		}
+	}
+	if a.runtime != nil {
+		errs = append(errs, a.runtime.Close())
 	}
 	if a.state != nil {
 		errs = append(errs, a.state.Close())
@@ -290,7 +301,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	task("first licences", a.fetchFirst)
 	task("holders", a.holders.Run)
 	task("service manager", a.handover.Run)
-	task("journal", func(ctx context.Context) error { return a.desk.store.run(ctx, a.desk) })
+	task("journal", a.desk.RunJournals)
 	if len(a.plugins) > 0 {
 		for _, p := range a.plugins {
 			task("plugin "+p.Name(), p.Run)
@@ -358,10 +369,10 @@ func (a *Agent) lifecycle(ctx context.Context) error {
 		a.log.Info("ready", "socket", a.settings().Socket.Path, "product", a.product(), "version", a.options.Version)
 		debug.FreeOSMemory() // what only the start needed
 	}
-	defer a.desk.drain()
+	defer a.desk.Drain()
 	m, err := systemd.NewManager()
 	if err != nil {
 		a.log.Warn("the service manager's watchdog period cannot be read", "error", err)
 	}
-	return m.Run(ctx, a.statusLine, func() { a.desk.time() })
+	return m.Run(ctx, a.statusLine, func() { a.desk.Now() })
 }

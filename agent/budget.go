@@ -4,28 +4,17 @@ import (
 	"fmt"
 	"maps"
 	"path/filepath"
-	"runtime"
 	"time"
 
 	"github.com/usher-agent/usher/agent/budget"
 	"github.com/usher-agent/usher/agent/clock"
+	"github.com/usher-agent/usher/agent/seals"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
 )
 
 // SinceBoot returns for how long the host has been up, suspension included, where the host says so.
 func SinceBoot() time.Duration { return clock.Boot() }
-
-var loaded = time.Now()
-
-// untilFence is the clock of what others may have later: that of the boot, and where it stands still in suspension the
-// wall clock, should that be ahead.
-func untilFence() time.Duration {
-	if runtime.GOOS == "linux" {
-		return clock.Boot()
-	}
-	return max(clock.Boot(), time.Since(loaded.Round(0)))
-}
 
 // openBudget makes the keeper of what this agent may hand out of site pools.
 func (a *Agent) openBudget() error {
@@ -48,12 +37,13 @@ func (a *Agent) openBudget() error {
 		a.budgeters[u.System()] = u
 	}
 	var err error
-	file := sealed(a.seals.runtime, nothing)
+	file := seals.Sealed(a.seals.Runtime, seals.Nothing)
 	offset, _ := clock.Offset()
-	a.budget, err = budget.New(budget.Config{File: filepath.Join(cfg.State.RuntimeDir, blocksFile), Read: file.read,
-		Write: file.write, BootID: clock.Epoch(), Offset: offset != 0, CallWithin: cfg.Upstream.Timeout.Duration(),
-		Now: untilFence, Request: a.blockRequest, Demand: a.demand, OnChange: a.court.reshare, Stopping: a.desk.drain,
-		Called: func(call, result string) { a.metrics.UpstreamCalled(call, result, a.desk.time()) }, Log: a.log})
+	a.budget, err = budget.New(budget.Config{File: filepath.Join(cfg.State.RuntimeDir, seals.BlocksFile),
+		Read:  file.Read,
+		Write: file.Write, BootID: clock.Epoch(), Offset: offset != 0, CallWithin: cfg.Upstream.Timeout.Duration(),
+		Now: clock.Fence, Request: a.blockRequest, Demand: a.demand, OnChange: a.court.reshare, Stopping: a.desk.Drain,
+		Called: func(call, result string) { a.metrics.UpstreamCalled(call, result, a.desk.Now()) }, Log: a.log})
 	if err != nil {
 		return err
 	}
@@ -64,11 +54,6 @@ func (a *Agent) openBudget() error {
 	a.court.shares = func(v *enforcer.Verdict) bool {
 		blocks, draws := a.haveShares(v), a.haveDraws(v)
 		return blocks || draws
-	}
-	a.desk.relapse = a.court.reshare
-	if len(a.budgeters)+len(a.drawers) > 0 {
-		a.desk.stir = func() { a.budget.Nudge(); a.draws.Nudge() }
-		a.desk.short = a.missed
 	}
 	return nil
 }
@@ -87,11 +72,22 @@ func (a *Agent) demand(pool string) budget.Demand {
 		return budget.Demand{}
 	}
 	return budget.Demand{InUse: p.InUse, Waiting: p.Waiting, Capacity: int64(p.Budget.Plus(p.Overage)),
-		Draining: a.desk.draining()}
+		Draining: a.desk.Draining()}
+}
+
+// demandChanged has the keepers look again at what is asked for.
+func (a *Agent) demandChanged() {
+	if len(a.budgeters)+len(a.drawers) > 0 {
+		a.budget.Nudge()
+		a.draws.Nudge()
+	}
 }
 
 // missed tells the keepers of an acquire that was denied for want of slots or draws.
 func (a *Agent) missed(r *enforcer.Acquire) {
+	if len(a.budgeters)+len(a.drawers) == 0 {
+		return
+	}
 	if r.Pool != "" {
 		a.budget.Missed(r.Pool, r.N)
 		a.draws.Missed(r.Pool, r.N)
@@ -124,17 +120,8 @@ func (c *court) reshare() {
 	defer c.mu.Unlock()
 	if budgets, fence := c.budgets(); c.ready && maps.Equal(budgets, c.facts.Budgets) &&
 		maps.Equal(c.draws(), c.facts.Draws) {
-		c.desk.setFence(fence)
+		c.desk.SetFence(fence)
 		return
 	}
 	c.judge()
-}
-
-// setFence sets until when the verdict's grants hold.
-func (d *desk) setFence(fence time.Duration) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.fence = fence; fence != 0 {
-		d.rouse()
-	}
 }

@@ -10,15 +10,19 @@ import (
 	"sync"
 	"time"
 
+	"github.com/usher-agent/usher/agent/desk"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
 	"github.com/usher-agent/usher/plugin/catalog"
 )
 
+// longestTimer bounds a wait on the monotonic clock, which stops while the host is suspended.
+const longestTimer = time.Minute
+
 // court gathers the facts and has them judged: whenever a document, the host, the configuration or the time gives
 // cause, and at no other time.
 type court struct {
-	desk    *desk
+	desk    *desk.Desk
 	catalog *catalog.Catalog
 	path    string                  // license.path
 	judged  func(*enforcer.Verdict) // told of each verdict, after it is in force
@@ -228,16 +232,16 @@ func (c *court) judge() *enforcer.Verdict {
 		return nil
 	}
 	c.facts.Documents = c.documents(nil)
-	at := c.desk.sign(enforcer.Signed(c.facts.Documents, c.teller))
-	now := at.now
-	c.facts.Clock, c.steps = at.Clock, at.steps
+	at := c.desk.Sign(enforcer.Signed(c.facts.Documents, c.teller))
+	now := at.Time
+	c.facts.Clock, c.steps = at.Clock, at.Steps
 	fence := c.fill(&c.facts, now)
 	v := enforcer.Judge(c.facts, now)
 	if issued := v.ClockReset(c.teller); !issued.IsZero() {
-		if from, to, healed := c.desk.heal(issued); healed {
-			at = c.desk.timing()
-			now = at.now
-			c.facts.Clock, c.steps = at.Clock, at.steps
+		if from, to, healed := c.desk.Heal(issued); healed {
+			at = c.desk.Timing()
+			now = at.Time
+			c.facts.Clock, c.steps = at.Clock, at.Steps
 			fence = c.fill(&c.facts, now)
 			v = enforcer.Judge(c.facts, now)
 			if c.reset != nil {
@@ -265,7 +269,7 @@ func (c *court) judge() *enforcer.Verdict {
 			c.again = retry
 		}
 	}
-	c.desk.setVerdict(v, fence)
+	c.desk.SetVerdict(v, fence)
 	c.look()
 	if c.judged != nil {
 		c.judged(v)
@@ -275,8 +279,8 @@ func (c *court) judge() *enforcer.Verdict {
 
 // moved reports whether the time was set since the last judgement, or the wall clock stands otherwise to it. c.mu is
 // held.
-func (c *court) moved(at timeAt) bool {
-	return c.ready && (at.steps != c.steps || (at.Behind-c.facts.Clock.Behind).Abs() >= time.Second)
+func (c *court) moved(at desk.Reading) bool {
+	return c.ready && (at.Steps != c.steps || (at.Behind-c.facts.Clock.Behind).Abs() >= time.Second)
 }
 
 // look has the clocks read now rather than when the next thing is due.
@@ -347,7 +351,7 @@ func (c *court) would(f file) *enforcer.Verdict {
 	defer c.mu.Unlock()
 	facts := c.facts
 	facts.Documents = c.documents(&f)
-	now, clock := c.desk.would(enforcer.Signed(facts.Documents, c.teller))
+	now, clock := c.desk.Would(enforcer.Signed(facts.Documents, c.teller))
 	facts.Clock = clock
 	c.fill(&facts, now)
 	v := enforcer.Judge(facts, now)
@@ -399,13 +403,13 @@ func (c *court) Run(ctx context.Context) error {
 	for {
 		c.mu.Lock()
 		wait := longestTimer
-		at := c.desk.timing()
-		if !c.again.IsZero() && !at.now.Before(c.again) || c.moved(at) {
+		at := c.desk.Timing()
+		if !c.again.IsZero() && !at.Time.Before(c.again) || c.moved(at) {
 			c.judge()
-			at = c.desk.timing()
+			at = c.desk.Timing()
 		}
 		if !c.again.IsZero() {
-			wait = min(wait, max(time.Millisecond, c.again.Sub(at.now)))
+			wait = min(wait, max(time.Millisecond, c.again.Sub(at.Time)))
 		}
 		c.mu.Unlock()
 		timer.Reset(wait)

@@ -15,7 +15,7 @@ import (
 // openDialects takes the addresses of the dialects' listeners.
 func (a *Agent) openDialects(known []plugin.Dialect) (*dialect.Dialects, error) {
 	slots := slotsOf{front{a}}
-	return dialect.Open(dialect.Config{Settings: a.settings, Dialects: known, Key: a.key, Vault: a.seals.state,
+	return dialect.Open(dialect.Config{Settings: a.settings, Dialects: known, Key: a.key, Vault: a.seals.State,
 		Log: a.log, Slots: slots, Documents: slots, Server: a.server, Fingerprint: slots.Fingerprint,
 		Adjusted: func(by enforcer.Caller, c dialect.Adjustment) {
 			a.audit.NoteBy(by, eventlog.Event{Type: audit.MeterAdjusted, Subject: c.Meter,
@@ -27,42 +27,20 @@ func (a *Agent) openDialects(known []plugin.Dialect) (*dialect.Dialects, error) 
 // slotsOf is the agent as dialects see it.
 type slotsOf struct{ front }
 
-func (s slotsOf) Now() time.Time             { return s.desk.time() }
+func (s slotsOf) Now() time.Time             { return s.desk.Now() }
 func (s slotsOf) Verdict() *enforcer.Verdict { return s.desk.Verdict() }
 
 func (s slotsOf) Owned(owner string, c enforcer.Caller) []*enforcer.Lease {
-	return s.desk.ownedBy(owner, c)
+	return s.desk.OwnedBy(owner, c)
 }
 
-func (s slotsOf) SetData(r *enforcer.SetData) *enforcer.Denial { return s.desk.do(r).Denial }
+func (s slotsOf) SetData(r *enforcer.SetData) *enforcer.Denial { return s.desk.Do(r).Denial }
 
-func (s slotsOf) Shift(r *enforcer.Shift) (int64, *enforcer.Denial) { return s.desk.shift(r) }
+func (s slotsOf) Shift(r *enforcer.Shift) (int64, *enforcer.Denial) { return s.desk.Shift(r) }
 
 // Document returns a document's bytes, which the caller may keep.
 func (s slotsOf) Document(name string) []byte {
 	s.court.mu.Lock()
 	defer s.court.mu.Unlock()
 	return slices.Clone(s.court.document(name))
-}
-
-// ownedBy returns the leases of a caller on which owner keeps data.
-func (d *desk) ownedBy(owner string, c enforcer.Caller) (out []*enforcer.Lease) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.tick(d.licenceTime())
-	for id := range d.owned[owner] {
-		if l, ok := d.core.Lease(id); ok && l.Holder.SameUser(c) {
-			out = append(out, l)
-		}
-	}
-	return out
-}
-
-// shift adjusts a meter and returns what has been drawn from it then.
-func (d *desk) shift(r *enforcer.Shift) (int64, *enforcer.Denial) {
-	out := d.decide(r)
-	if dec := d.await(out); dec.Denial != nil {
-		return 0, dec.Denial
-	}
-	return out.Events[0].Draws[0].Drawn, nil
 }

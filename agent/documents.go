@@ -54,8 +54,8 @@ func (a *Agent) Install(ctx context.Context, document []byte, name string,
 		after = a.desk.Verdict()
 		judged = judgedAs(after, name)
 	}
-	return wire.Installed{DryRun: dryRun, Document: DocumentShape(judged), Changes: changes(before, after),
-		License: LicenseShape(after, a.hostFacts())}, nil
+	return wire.Installed{DryRun: dryRun, Document: api.DocumentShape(judged), Changes: changes(before, after),
+		License: api.LicenseShape(after, a.hostFacts())}, nil
 }
 
 // Remove takes a document out of the licence folder.
@@ -86,8 +86,8 @@ func (a *Agent) Rollback(ctx context.Context, name string) (wire.Installed, *enf
 		return wire.Installed{}, d
 	}
 	after := a.desk.Verdict()
-	return wire.Installed{Document: DocumentShape(judgedAs(after, name)), Changes: changes(before, after),
-		License: LicenseShape(after, a.hostFacts())}, nil
+	return wire.Installed{Document: api.DocumentShape(judgedAs(after, name)), Changes: changes(before, after),
+		License: api.LicenseShape(after, a.hostFacts())}, nil
 }
 
 // seen waits until the folder has been read again and judged, and then until done says so: a file counts as removed

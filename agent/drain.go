@@ -7,6 +7,7 @@ import (
 
 	"github.com/usher-agent/usher/agent/api"
 	"github.com/usher-agent/usher/agent/audit"
+	"github.com/usher-agent/usher/agent/desk"
 	"github.com/usher-agent/usher/agent/eventlog"
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
@@ -45,15 +46,15 @@ func (f front) ReleaseHost(ctx context.Context, by enforcer.Caller, id string) (
 // Borrows are not waited for. Only when nothing is held any more are places given back.
 func (f front) Drain(ctx context.Context, by enforcer.Caller, wait time.Duration,
 	release bool) (wire.Drain, *enforcer.Denial) {
-	if !f.desk.draining() {
-		f.desk.drain()
+	if !f.desk.Draining() {
+		f.desk.Drain()
 		f.budget.Nudge() // what is not in use goes back to the site
 		f.audit.NoteBy(by, eventlog.Event{Type: audit.AgentDrained})
 		f.log.Warn("the agent grants no new leases from now on", "uid", by.UID, "pid", by.PID, "exe", by.Exe)
 	}
 	waiting, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
-	f.desk.idle(waiting, f.stopping)
+	f.desk.Idle(waiting, f.stopping)
 	out := f.Drained()
 	if release && out.Leases == 0 && ctx.Err() == nil {
 		all, d := f.ReleaseHost(ctx, by, "")
@@ -67,60 +68,21 @@ func (f front) Drain(ctx context.Context, by enforcer.Caller, wait time.Duration
 
 // Drained says how far it is.
 func (f front) Drained() wire.Drain {
-	held, borrowed := f.desk.holding()
-	return wire.Drain{Draining: f.desk.draining(), Leases: held, Borrowed: borrowed}
+	held, borrowed := f.desk.Holding()
+	return wire.Drain{Draining: f.desk.Draining(), Leases: held, Borrowed: borrowed}
 }
 
 // Undrain has leases granted again.
 func (f front) Undrain(by enforcer.Caller) *enforcer.Denial {
 	select {
 	case <-f.stopping:
-		return drainingDenial()
+		return desk.RefuseDrained()
 	default:
 	}
-	if f.desk.drained.CompareAndSwap(true, false) {
+	if f.desk.Undrain() {
 		f.budget.Nudge()
 		f.audit.NoteBy(by, eventlog.Event{Type: audit.AgentUndrained})
 		f.log.Info("the agent grants leases again", "uid", by.UID, "pid", by.PID, "exe", by.Exe)
 	}
 	return nil
-}
-
-// holding counts the leases that are held, and apart from them those that are borrowed.
-func (d *desk) holding() (held, borrowed int) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.tick(d.licenceTime())
-	for of, n := range d.held {
-		if of == enforcer.LifetimeBorrow {
-			borrowed += n
-		} else {
-			held += n
-		}
-	}
-	return held, borrowed
-}
-
-// idle waits until no lease but borrows is held, or ctx ends, or the agent stops.
-func (d *desk) idle(ctx context.Context, stop <-chan struct{}) {
-	for ctx.Err() == nil {
-		events, cancel := d.Subscribe(nil, func(_ *enforcer.Holder, ev *wire.Event) bool {
-			return ev.Type == "lease.ended"
-		})
-		for open := true; open; {
-			if held, _ := d.holding(); held == 0 {
-				cancel()
-				return
-			}
-			select {
-			case <-ctx.Done():
-				open = false
-			case <-stop:
-				cancel()
-				return
-			case _, open = <-events: // whoever is too slow is left behind, and looks again
-			}
-		}
-		cancel()
-	}
 }

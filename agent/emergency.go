@@ -37,8 +37,8 @@ func (f front) BeginEmergency(by enforcer.Caller, reason string) (wire.Emergency
 	}
 	c := f.court
 	c.mu.Lock()
-	timing := f.desk.timing()
-	now := timing.now
+	timing := f.desk.Timing()
+	now := timing.Time
 	l, d := (*enforcer.License)(nil),
 		&enforcer.Denial{Detail: "the licence folder has not been read yet", Hint: "try again in a moment"}
 	if c.ready {
@@ -65,7 +65,7 @@ func (f front) BeginEmergency(by enforcer.Caller, reason string) (wire.Emergency
 		Fields: map[string]string{"ends": e.Ends.Format(time.RFC3339)}})
 	f.log.Warn("an operator has begun an emergency", "licence", l.ID, "ends", e.Ends, "uid", by.UID, "pid", by.PID,
 		"exe", by.Exe)
-	f.desk.subs.send(nil, wire.Event{Type: "emergency.started", At: now, Code: string(enforcer.ValidInGrace),
+	f.desk.Tell(nil, wire.Event{Type: "emergency.started", At: now, Code: string(enforcer.ValidInGrace),
 		Reason: "an operator has begun an emergency on licence " + l.ID + ", until " +
 			e.Ends.UTC().Format(time.RFC3339)}) // why is for admins to know
 	f.pulse.Now()
@@ -80,8 +80,8 @@ func emergencyShape(id string, e emergency, now time.Time) wire.Emergency {
 // Emergencies returns what operators have begun, and what the licences at hand still grant.
 func (f front) Emergencies() wire.Emergencies {
 	out := wire.Emergencies{Emergencies: []wire.Emergency{}, Grants: []wire.EmergencyGrant{}}
-	timing := f.desk.timing()
-	now := timing.now
+	timing := f.desk.Timing()
+	now := timing.Time
 	for ref, list := range f.history.emergencies() {
 		for _, e := range list {
 			out.Emergencies = append(out.Emergencies, emergencyShape(ref.ID(), e, now))
@@ -105,8 +105,8 @@ func (f front) Emergencies() wire.Emergencies {
 		}
 		g := wire.EmergencyGrant{License: l.ID, LengthSeconds: l.Emergency.Length.Seconds(),
 			PerYear: l.Emergency.PerYear}
-		if next, ever := l.Emergency.Free(began, timing.counted()); ever {
-			g.Next = instant(next)
+		if next, ever := l.Emergency.Free(began, timing.Counted()); ever {
+			g.Next = api.Instant(next)
 		}
 		out.Grants = append(out.Grants, g)
 	}
@@ -158,7 +158,7 @@ func (f front) giveBack(by enforcer.Caller, id string) (enforcer.Ref, past, *enf
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	l, document := c.latest(id)
-	now := f.desk.time()
+	now := f.desk.Now()
 	ref, _ := f.history.returnedAs(id)
 	if l != nil {
 		ref = l.Ref()
@@ -184,7 +184,7 @@ func (f front) giveBack(by enforcer.Caller, id string) (enforcer.Ref, past, *enf
 		Fields: map[string]string{"sha256": was.Document}})
 	f.log.Warn("a licence was returned, and is of no use here any more", "licence", id, "uid", by.UID, "pid", by.PID,
 		"exe", by.Exe)
-	f.desk.subs.send(nil, wire.Event{Type: "license.returned", At: now,
+	f.desk.Tell(nil, wire.Event{Type: "license.returned", At: now,
 		Reason: "licence " + id + " was returned to the vendor"})
 	return ref, was, nil
 }

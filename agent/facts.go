@@ -48,8 +48,8 @@ func (a *Agent) facts(c *config.Config) enforcer.Facts {
 	defer a.mu.Unlock()
 	return enforcer.Facts{Products: products, Version: c.License.Version, Released: c.License.Released,
 		Host:     hostFacts(a.host),
-		AgentKey: a.agentKey(), Narrowing: c.Narrowing(), UpstreamLost: a.seals.upstreamLost().At,
-		Withheld: a.desk.store.withheld}
+		AgentKey: a.agentKey(), Narrowing: c.Narrowing(), UpstreamLost: a.seals.UpstreamLost().At,
+		Withheld: a.desk.Withheld()}
 }
 
 func (a *Agent) hostConfig() host.Config {
@@ -179,10 +179,10 @@ func (a *Agent) snapshot() metrics.Snapshot {
 	mode := a.mode
 	dir := a.config.State.Dir
 	a.mu.Unlock()
-	return metrics.Snapshot{Verdict: a.desk.Verdict(), Now: a.desk.time(), Pools: a.desk.Pools(),
-		Holders: a.liveHolders(), Unconfirmed: a.desk.unconfirmed(), WatchMode: string(mode),
-		Upstream: a.upstreamFigures(), ClockBehind: a.desk.timing().Behind, StateFree: freeBytes(dir),
-		Plugins: a.plugins.up(), Tampered: a.seals.tampered()}
+	return metrics.Snapshot{Verdict: a.desk.Verdict(), Now: a.desk.Now(), Pools: a.desk.Pools(),
+		Holders: a.liveHolders(), Unconfirmed: a.desk.Unconfirmed(), WatchMode: string(mode),
+		Upstream: a.upstreamFigures(), ClockBehind: a.desk.Timing().Behind, StateFree: freeBytes(dir),
+		Plugins: a.plugins.up(), Tampered: a.seals.Tampered()}
 }
 
 // liveHolders counts the leases by what tells that their holder is gone.
@@ -192,7 +192,7 @@ func (a *Agent) liveHolders() map[string]int {
 	for _, n := range out {
 		byProcess += n
 	}
-	held := a.desk.lifetimes()
+	held := a.desk.Lifetimes()
 	out["ttl"], out["none"] = held[enforcer.LifetimeTTL], held[enforcer.LifetimeHeld]+held[enforcer.LifetimeBorrow]
 	// Where the kernel does not tell of a process, its connection does.
 	out["connection"] = held[enforcer.LifetimeConnection] + max(0, held[enforcer.LifetimeProcess]-byProcess)

@@ -18,7 +18,7 @@ func (a *Agent) fetchFirst(ctx context.Context) error {
 	f := &upstreams.Fetching{
 		Upstreams: a.upstreams,
 		Verdict:   a.desk.Verdict,
-		Now:       a.desk.time,
+		Now:       a.desk.Now,
 		Within:    a.settings().Upstream.Timeout.Duration(),
 		Take:      a.fetched,
 		Log:       a.log,

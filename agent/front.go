@@ -19,7 +19,7 @@ type front struct{ *Agent }
 
 func (f front) License() wire.License {
 	v := f.desk.Verdict()
-	out := LicenseShape(v, f.hostFacts())
+	out := api.LicenseShape(v, f.hostFacts())
 	f.duties(v, &out)
 	return out
 }
@@ -35,7 +35,7 @@ func (f front) Acquire(ctx context.Context, r *enforcer.Acquire) (api.Grant, *en
 func (f front) Renew(r *enforcer.Renew) (api.Grant, *enforcer.Denial) { return f.desk.Renew(r) }
 
 func (f front) Release(r *enforcer.Release) *enforcer.Denial {
-	dec := f.desk.do(r)
+	dec := f.desk.Do(r)
 	if r.Force && dec.Denial == nil && dec.Lease != nil {
 		f.audit.Forced(r.Caller, dec.Lease)
 	}
@@ -43,7 +43,7 @@ func (f front) Release(r *enforcer.Release) *enforcer.Denial {
 }
 
 func (f front) Adjust(r *enforcer.Adjust) *enforcer.Denial {
-	d := f.desk.do(r).Denial
+	d := f.desk.Do(r).Denial
 	if d == nil {
 		f.audit.NoteBy(r.Caller, eventlog.Event{Type: audit.MeterAdjusted, Subject: r.Pool,
 			Fields: map[string]string{"drawn": strconv.FormatInt(r.Drawn, 10)}})
@@ -55,7 +55,7 @@ func (f front) Adjust(r *enforcer.Adjust) *enforcer.Denial {
 
 func (f front) Lease(id enforcer.LeaseID) (*enforcer.Lease, bool) { return f.desk.Lease(id) }
 
-func (f front) List(u *enforcer.User, yield func([]*enforcer.Lease) bool) { f.desk.list(u, yield) }
+func (f front) List(u *enforcer.User, yield func([]*enforcer.Lease) bool) { f.desk.List(u, yield) }
 
 func (f front) Subscribe(u *enforcer.User, see func(*enforcer.Holder, *wire.Event) bool) (<-chan *api.Event, func()) {
 	return f.desk.Subscribe(u, see)
@@ -78,12 +78,12 @@ func (f front) Health() wire.Health {
 	for _, l := range f.dialects.Listeners() {
 		h.Listeners = append(h.Listeners, wire.Listener{Dialect: l.Dialect(), Address: l.Address()})
 	}
-	for _, s := range f.seals.findings() {
+	for _, s := range f.seals.Findings() {
 		h.State = append(h.State,
-			wire.StateFinding{File: s.File, Fault: string(s.Fault), Found: s.At, Effect: whatFollows(s.File)})
+			wire.StateFinding{File: s.File, Fault: string(s.Fault), Found: s.At, Effect: f.seals.Effect(s.File)})
 	}
 	switch {
-	case f.desk.draining():
+	case f.desk.Draining():
 		h.Status = "draining"
 	case f.Ready():
 		h.Status = "ok"
@@ -95,7 +95,7 @@ func (f front) Health() wire.Health {
 func (f front) Ready() bool {
 	select {
 	case <-f.ready:
-		return !f.desk.draining()
+		return !f.desk.Draining()
 	default:
 		return false
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/usher-agent/usher/agent/eventlog"
 	"github.com/usher-agent/usher/agent/files"
 	"github.com/usher-agent/usher/agent/identity"
+	"github.com/usher-agent/usher/agent/seals"
 	"github.com/usher-agent/usher/enforcer"
 )
 
@@ -34,7 +35,7 @@ const historyPrefix = "usher-history\n"
 // counts before it is on the disk. It is safe for concurrent use.
 type history struct {
 	path string
-	file keeping
+	file seals.Keeping
 	key  ed25519.PrivateKey
 
 	mu     sync.Mutex // guards all below; taken last
@@ -76,11 +77,11 @@ type signedRecord struct {
 
 // openHistory reads the record, or begins one where there is none or another key's. fresh says that it has begun one,
 // and why.
-func openHistory(path string, file keeping, key ed25519.PrivateKey,
+func openHistory(path string, file seals.Keeping, key ed25519.PrivateKey,
 	now time.Time) (h *history, fresh string, err error) {
 	h = &history{path: path, file: file, key: key,
 		record: record{Began: now, Licenses: map[enforcer.Ref]past{}, Named: true}}
-	b, err := file.read(path)
+	b, err := file.Read(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		fresh = "there is none"
@@ -102,15 +103,15 @@ func openHistory(path string, file keeping, key ed25519.PrivateKey,
 
 // openHistory opens the agent's record and says when one is begun.
 func (a *Agent) openHistory(newKey bool) (*history, error) {
-	path := filepath.Join(a.state.path, historyFile)
-	file := sealed(a.seals.state, func(c files.Content) []byte {
+	path := filepath.Join(a.state.path, seals.HistoryFile)
+	file := seals.Sealed(a.seals.State, func(c files.Content) []byte {
 		if c.Fault == files.FaultEdited {
 			b, _ := os.ReadFile(path)
 			return b // its own signature says that it was changed, and the agent does not start
 		}
 		return c.Known
 	})
-	h, fresh, err := openHistory(path, file, a.key, a.desk.time())
+	h, fresh, err := openHistory(path, file, a.key, a.desk.Now())
 	if err == nil && fresh != "" && !newKey {
 		a.audit.Note(eventlog.Event{Type: audit.HistoryBegun, Detail: fresh})
 		a.log.Warn(
@@ -134,7 +135,7 @@ func (h *history) read(b []byte) (fresh string, err error) {
 	}
 	var r record
 	if err := json.Unmarshal(s.Record, &r); err != nil {
-		return "", fmt.Errorf("it cannot be read: %w", err)
+		return "", fmt.Errorf("it cannot be Read: %w", err)
 	}
 	all := map[enforcer.Ref]past{}
 	for ref, p := range r.Licenses {
@@ -157,7 +158,7 @@ func (h *history) write(r record) error {
 	file, err := json.Marshal(signedRecord{b, identity.Thumbprint(pub), pub,
 		ed25519.Sign(h.key, append([]byte(historyPrefix), b...))})
 	if err == nil {
-		err = h.file.write(h.path, append(file, '\n'))
+		err = h.file.Write(h.path, append(file, '\n'))
 	}
 	if err != nil {
 		return fmt.Errorf("history %s: %w", h.path, err)

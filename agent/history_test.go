@@ -11,13 +11,16 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/agent/identity"
+	"github.com/usher-agent/usher/agent/seals"
 	"github.com/usher-agent/usher/enforcer"
 )
 
 var day0 = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 
 // plain keeps a file without a seal.
-var plain = keeping{os.ReadFile, func(path string, data []byte) error { return os.WriteFile(path, data, 0o600) }}
+var plain = seals.Keeping{Read: os.ReadFile, Write: func(path string, data []byte) error {
+	return os.WriteFile(path, data, 0o600)
+}}
 
 func newKey(t *testing.T) ed25519.PrivateKey {
 	t.Helper()

@@ -16,7 +16,7 @@ import (
 // LeaseToken signs a lease for whoever sent the nonce.
 func (f front) LeaseToken(l *enforcer.Lease, nonce string) (string, error) {
 	c := identity.LeaseClaims{Nonce: nonce, ID: l.ID.String(), Product: f.product(), Lifetime: string(l.Lifetime),
-		Holder: proofOf(l.Holder.Caller), Issued: f.desk.time().Unix()}
+		Holder: proofOf(l.Holder.Caller), Issued: f.desk.Now().Unix()}
 	for _, it := range l.Items {
 		c.Items = append(c.Items, identity.Item{Pool: it.Pool, N: it.N})
 	}
@@ -34,7 +34,7 @@ func (s *session) Prove(nonce string) (string, error) {
 	}
 	return identity.SessionProof(s.agent.key,
 		identity.SessionClaims{Nonce: nonce, Product: s.agent.product(), Holder: holder,
-			Issued: s.agent.desk.time().Unix()})
+			Issued: s.agent.desk.Now().Unix()})
 }
 
 // Keys returns the agent's public key (RFC 7517, RFC 8037), those that its dialects sign with, and what vouches for the

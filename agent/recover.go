@@ -1,20 +1,19 @@
 package agent
 
 import (
-	"time"
+	"strconv"
+	"strings"
 
+	"github.com/usher-agent/usher/agent/desk"
+	"github.com/usher-agent/usher/agent/holders"
 	"github.com/usher-agent/usher/agent/liveness"
 	"github.com/usher-agent/usher/agent/systemd"
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// recoverWithin is how long a holder whose life is not known has to show itself after a restart, and after further
-// restarts in all: only the time counts in which there was an agent. A lease of a time to live gets that long at least.
-const recoverWithin = 15 * time.Second
-
 // recover looks, for each lease that the journals told of, whether its holder lives: the dead one's ends, the living
-// one's goes on, and one that is not known has a while to show itself. was is where the leases were granted.
-func (a *Agent) recover(was meta) {
+// one's goes on, and one that is not known has a while to show itself.
+func (a *Agent) recover() {
 	inherited := a.handover.Holders()
 	defer func() {
 		for _, h := range inherited {
@@ -23,8 +22,7 @@ func (a *Agent) recover(was meta) {
 			}
 		}
 	}()
-	now := a.desk.time()
-	is := presentMeta()
+	was, is := a.desk.GrantedAt(), desk.Here()
 	if was.TimeNS == "" {
 		was.TimeNS, was.TimeOffset = is.TimeNS, is.TimeOffset
 	}
@@ -32,38 +30,34 @@ func (a *Agent) recover(was meta) {
 		h, ok := inherited[systemd.Process{PID: pid, Start: start, Inode: inode}]
 		return h, ok
 	}
-	found, ended, doubted := 0, 0, 0
+	ended, doubted := 0, 0
 	sameBoot := was.Boot == "" || is.Boot == "" || was.Boot == is.Boot
-	a.desk.mu.Lock()
-	leases := a.desk.core.Leases(func(l *enforcer.Lease) bool {
-		found++
-		a.desk.countIn(l)
-		return l.Lifetime != enforcer.LifetimeTTL && !durable(enforcer.Event{Lease: l}) ||
+	found, leases := a.desk.Recovered(func(l *enforcer.Lease) bool {
+		return l.Lifetime != enforcer.LifetimeTTL && !desk.Outlasts(l) ||
 			!sameBoot && l.Lifetime == enforcer.LifetimeTTL
 	})
-	a.desk.mu.Unlock()
 	for _, l := range leases {
 		if !sameBoot {
-			a.desk.do(&enforcer.End{ID: l.ID, Cause: enforcer.CauseHolderGone})
+			a.desk.Do(&enforcer.End{ID: l.ID, Cause: enforcer.CauseHolderGone})
 			ended++
 			continue
 		}
 		switch l.Lifetime {
 		case enforcer.LifetimeProcess:
-			switch a.holders.Find(l, was.place(), is.place(), kept) {
+			switch a.holders.Find(l, placeOf(was), placeOf(is), kept) {
 			case liveness.Alive:
 				if l.Unconfirmed {
-					a.desk.do(&enforcer.Attach{ID: l.ID, Caller: l.Holder.Caller})
+					a.desk.Do(&enforcer.Attach{ID: l.ID, Caller: l.Holder.Caller})
 				}
 			case liveness.Dead:
 				ended++
 			case liveness.Unknown:
 				doubted++
-				a.desk.do(&enforcer.Doubt{ID: l.ID, Until: now.Add(a.desk.store.showWithin(l))})
+				a.desk.Doubt(l)
 			}
 		default:
 			doubted++
-			a.desk.do(&enforcer.Doubt{ID: l.ID, Until: now.Add(a.desk.store.showWithin(l))})
+			a.desk.Doubt(l)
 		}
 	}
 	if found > 0 {
@@ -73,5 +67,18 @@ func (a *Agent) recover(was meta) {
 
 // leave ends what a dead process holds of a lease.
 func (a *Agent) leave(id enforcer.LeaseID, holder enforcer.Caller) {
-	a.desk.do(&enforcer.Leave{ID: id, Holder: holder})
+	a.desk.Do(&enforcer.Leave{ID: id, Holder: holder})
+}
+
+// placeOf is a place as holders are looked for.
+func placeOf(m desk.Place) holders.Place {
+	return holders.Place{Boot: m.Boot, PIDNS: namespace(m.PIDNS), TimeNS: namespace(m.TimeNS), TimeOffset: m.TimeOffset}
+}
+
+// namespace returns the inode out of a namespace's link, which is its kind, a colon and the number in brackets
+// (namespaces(7)); 0 when there is none.
+func namespace(link string) uint64 {
+	_, n, _ := strings.Cut(link, ":[")
+	inode, _ := strconv.ParseUint(strings.TrimSuffix(n, "]"), 10, 64) // 0 when it is no number
+	return inode
 }

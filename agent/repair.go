@@ -1,32 +1,24 @@
 package agent
 
 import (
+	"crypto/ed25519"
 	"errors"
 	"fmt"
-	"io/fs"
+	"log/slog"
 	"path/filepath"
-	"slices"
+	"time"
 
 	"github.com/usher-agent/usher/agent/config"
+	"github.com/usher-agent/usher/agent/desk"
 	"github.com/usher-agent/usher/agent/dialect"
-	"github.com/usher-agent/usher/agent/journal"
-	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/agent/seals"
 )
 
 // Repaired is what was done about one journal.
-type Repaired struct {
-	File string
-	journal.Repaired
-	// LeftOut counts sound records that follow from nothing, as what they follow from is damaged: the end of a lease
-	// whose grant is lost.
-	LeftOut int
-	// Restored counts leases whose grant is lost, and which a later record proves.
-	Restored int
-}
+type Repaired = desk.Repaired
 
-// Repair mends the journals of a configuration's folders, which no agent may be using. What was given back in a record
-// that is lost may be thought to be held again, and what was drawn stays drawn. A journal is replaced only by one that
-// a start replays.
+// Repair mends the journals of a configuration's folders, which no agent may be using: those of leases and draws
+// ([desk.Repair]), and those of the dialects' stores.
 func Repair(c *config.Config) (out []Repaired, err error) {
 	state, err := lockState(c.State.Dir)
 	if err != nil {
@@ -38,29 +30,15 @@ func Repair(c *config.Config) (out []Repaired, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, runtime.Close()) }()
+	if out, err = desk.Repair(c.State.Dir, c.State.RuntimeDir); err != nil {
+		return out, err
+	}
 	stores, err := filepath.Glob(filepath.Join(c.State.Dir, dialect.Journals))
 	if err != nil {
-		return nil, fmt.Errorf("state folder %s: %w", c.State.Dir, err)
+		return out, fmt.Errorf("state folder %s: %w", c.State.Dir, err)
 	}
-	type job struct {
-		path   string
-		replay func(*Repaired, [][]byte) ([][]byte, error)
-	}
-	var events eventsRepair
-	jobs := []job{{filepath.Join(c.State.Dir, durableJournal), events.mend},
-		{filepath.Join(c.State.RuntimeDir, runtimeJournal), events.mend}}
 	for _, path := range stores {
-		jobs = append(jobs, job{path, mendStore})
-	}
-	for _, j := range jobs {
-		r := Repaired{File: j.path}
-		r.Repaired, err = journal.Repair(filepath.Dir(j.path), filepath.Base(j.path),
-			func(records [][]byte) ([][]byte, error) {
-				return j.replay(&r, records)
-			})
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
+		r, err := desk.RepairJournal(path, mendStore)
 		if err != nil {
 			return out, err
 		}
@@ -69,76 +47,35 @@ func Repair(c *config.Config) (out []Repaired, err error) {
 	return out, nil
 }
 
-// eventsRepair mends the journals of events, which are replayed one after the other.
-type eventsRepair struct{ before [][]byte }
+// Accepted is a finding that an operator has accepted.
+type Accepted = seals.Accepted
 
-// mend returns the records that replay after those of the journals before.
-func (e *eventsRepair) mend(out *Repaired, records [][]byte) ([][]byte, error) {
-	into := newReplay(enforcer.New(enforcer.Options{Durable: true}))
-	for _, b := range e.before {
-		if err := into.apply(b); err != nil {
-			return nil, err
-		}
+// Accept ends the findings of a configuration's folders, which no agent may be using: see [seals.Accept].
+func Accept(c *config.Config) (out []Accepted, err error) {
+	if keyFile(c).Public() == nil {
+		return nil, nil // no agent has sealed anything
 	}
-	var keep [][]byte
-	for _, b := range records {
-		b, err := into.follow(out, b)
-		if err != nil {
-			return nil, err
-		}
-		if b == nil {
-			continue
-		}
-		if err := into.apply(b); err != nil {
-			return nil, err
-		}
-		keep = append(keep, b)
-	}
-	e.before = slices.Concat(e.before, keep)
-	// What was kept is held against a core of its own, as a start will read it.
-	again := newReplay(enforcer.New(enforcer.Options{Durable: true}))
-	for _, b := range e.before {
-		if err := again.apply(b); err != nil {
-			return nil, err
-		}
-	}
-	return keep, nil
-}
-
-// follow returns what is to stand for a record, so that it follows from those that were applied; nil: nothing.
-func (r *replay) follow(out *Repaired, b []byte) ([]byte, error) {
-	if len(b) > 0 && (b[0] == metaVersion || b[0] == markVersion) {
-		if err := newReplay(nil).apply(b); err != nil {
-			out.LeftOut++
-			return nil, nil
-		}
-		return b, nil
-	}
-	ev, err := decodeEvent(b, r.held, nil)
-	switch {
-	case errors.Is(err, errNewer):
+	state, err := lockState(c.State.Dir)
+	if err != nil {
 		return nil, err
-	case errors.Is(err, errNotHeld) && ev.Lease != nil: // a later word of a lease says all that its grant said
-		out.Restored++
-		return encodeEvent(nil, enforcer.Event{Kind: enforcer.EventGranted, At: ev.Lease.AcquiredAt, Lease: ev.Lease}),
-			nil
-	case err != nil || !r.fits(ev):
-		out.LeftOut++
-		return nil, nil
 	}
-	return b, nil
+	defer func() { err = errors.Join(err, state.Close()) }()
+	runtime, err := lockRuntime(c.State.RuntimeDir)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, runtime.Close()) }()
+	key, err := keyFile(c).Load()
+	if err != nil {
+		return nil, err
+	}
+	return seals.Accept(sealing(c, key, time.Now, slog.New(slog.DiscardHandler)), c.State.RuntimeDir)
 }
 
-// fits reports whether an event changes a lease only in what such an event may change.
-func (r *replay) fits(ev enforcer.Event) bool {
-	switch ev.Kind {
-	case enforcer.EventRenewed, enforcer.EventChanged:
-		was := r.held(ev.Lease.ID)
-		sound := was.Lifetime == ev.Lease.Lifetime && slices.Equal(was.Items, ev.Lease.Items)
-		return sound && (ev.Kind == enforcer.EventChanged || !was.ExpiresAt.IsZero() && !ev.Lease.ExpiresAt.IsZero())
-	default:
-		return true
-	}
+// sealing is how the folders of a configuration are sealed.
+func sealing(c *config.Config, key ed25519.PrivateKey, now func() time.Time, log *slog.Logger) seals.Config {
+	return seals.Config{Dir: c.State.Dir, Key: key, KeyFile: keyFile(c), Stores: dialect.Journals, Now: now,
+		Log: log}
 }
 
 // mendStore returns the records of a dialect's store that can be read.

@@ -102,5 +102,5 @@ func (a *Agent) installKey(ctx context.Context, keys []byte, name string,
 	after := a.desk.Verdict()
 	return wire.Installed{DryRun: dryRun, Document: wire.Document{Document: name, Code: string(enforcer.Valid),
 		Reason: "licence keys, to open documents with", Verified: true, Terms: map[string]any{}},
-		Changes: changes(before, after), License: LicenseShape(after, a.hostFacts())}, nil
+		Changes: changes(before, after), License: api.LicenseShape(after, a.hostFacts())}, nil
 }

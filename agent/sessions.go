@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/usher-agent/usher/agent/api"
+	"github.com/usher-agent/usher/agent/desk"
 	"github.com/usher-agent/usher/agent/liveness"
 	"github.com/usher-agent/usher/enforcer"
 )
@@ -74,7 +75,7 @@ func (s *session) process() (*liveness.Handle, *enforcer.Denial) {
 func (s *session) who() enforcer.Caller {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.agent.desk.place(&s.caller)
+	s.agent.desk.Place(&s.caller)
 	return s.caller
 }
 
@@ -87,7 +88,7 @@ func (s *session) Acquire(ctx context.Context, r *enforcer.Acquire) (api.Grant, 
 	if d != nil {
 		return api.Grant{}, d
 	}
-	a := s.agent.desk.begin(r, nil)
+	a := s.agent.desk.Begin(r, nil)
 	return s.finish(ctx, &a, handle)
 }
 
@@ -97,8 +98,8 @@ func (s *session) Begin(r *enforcer.Acquire, ready func()) (finish api.Finish, w
 	if d != nil {
 		return func(context.Context) (api.Grant, *enforcer.Denial) { return api.Grant{}, d }, false
 	}
-	a := s.agent.desk.begin(r, ready)
-	return func(ctx context.Context) (api.Grant, *enforcer.Denial) { return s.finish(ctx, &a, handle) }, a.waits()
+	a := s.agent.desk.Begin(r, ready)
+	return func(ctx context.Context) (api.Grant, *enforcer.Denial) { return s.finish(ctx, &a, handle) }, a.Waits()
 }
 
 // complete fills in what a session's acquire need not say. handle is of the process that the lease is to live by; nil:
@@ -108,7 +109,7 @@ func (s *session) complete(r *enforcer.Acquire) (handle *liveness.Handle, d *enf
 		r.Lifetime, r.Implied = enforcer.LifetimeProcess, true
 		if r.TTL != 0 {
 			r.Lifetime = enforcer.LifetimeTTL
-		} else if s.agent.desk.isMeter(r) {
+		} else if s.agent.desk.IsMeter(r) {
 			r.Lifetime = enforcer.LifetimeDraw
 		}
 	}
@@ -120,14 +121,14 @@ func (s *session) complete(r *enforcer.Acquire) (handle *liveness.Handle, d *enf
 	if handle != nil {
 		r.Caller.Inode = handle.Process().Inode
 	}
-	if s.agent.desk.byPod.Load() {
+	if s.agent.desk.CountsByPod() {
 		r.Caller.Pod = s.who().Pod
 	}
 	return handle, nil
 }
 
-func (s *session) finish(ctx context.Context, a *asked, handle *liveness.Handle) (api.Grant, *enforcer.Denial) {
-	g, d := s.agent.desk.finish(ctx, a)
+func (s *session) finish(ctx context.Context, a *desk.Pending, handle *liveness.Handle) (api.Grant, *enforcer.Denial) {
+	g, d := s.agent.desk.Finish(ctx, a)
 	return s.given(g, d, handle)
 }
 
@@ -162,7 +163,7 @@ func (s *session) bind(l *enforcer.Lease, handle *liveness.Handle) {
 }
 
 func (s *session) end(id enforcer.LeaseID) {
-	s.agent.desk.do(&enforcer.Leave{ID: id, Holder: s.who()})
+	s.agent.desk.Do(&enforcer.Leave{ID: id, Holder: s.who()})
 }
 
 // Join makes the session's process a co-holder.
@@ -171,8 +172,7 @@ func (s *session) Join(id enforcer.LeaseID) (api.Grant, *enforcer.Denial) {
 	if d != nil {
 		return api.Grant{}, d
 	}
-	desk := s.agent.desk
-	g, d := desk.grant(desk.settle(desk.decide(&enforcer.Join{ID: id, Caller: s.who()})))
+	g, d := s.agent.desk.Give(&enforcer.Join{ID: id, Caller: s.who()})
 	return s.given(g, d, handle)
 }
 
@@ -182,8 +182,7 @@ func (s *session) Attach(id enforcer.LeaseID) (api.Grant, *enforcer.Denial) {
 	if d != nil {
 		return api.Grant{}, d
 	}
-	desk := s.agent.desk
-	g, d := desk.grant(desk.settle(desk.decide(&enforcer.Attach{ID: id, Caller: s.who()})))
+	g, d := s.agent.desk.Give(&enforcer.Attach{ID: id, Caller: s.who()})
 	return s.given(g, d, handle)
 }
 

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -8,8 +9,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
+	"github.com/usher-agent/usher/agent/audit"
 	"github.com/usher-agent/usher/agent/config"
+	"github.com/usher-agent/usher/agent/eventlog"
 	"github.com/usher-agent/usher/agent/files"
 	"github.com/usher-agent/usher/agent/identity"
 )
@@ -105,3 +109,37 @@ func lockState(path string) (*stateDir, error) {
 
 // Close gives the folder back.
 func (s *stateDir) Close() error { return s.lock.Close() }
+
+// lockRuntime locks the runtime folder until what it returns is closed.
+func lockRuntime(dir string) (*os.File, error) {
+	f, err := files.Open(filepath.Join(dir, "runtime.lock"), os.O_RDWR|os.O_CREATE)
+	if err != nil {
+		return nil, fmt.Errorf("runtime folder %s: %w; make it writable for uid %d, or set state.runtime_dir", dir, err,
+			os.Getuid())
+	}
+	if err := files.Lock(f); err != nil {
+		f.Close()
+		return nil, fmt.Errorf(
+			"runtime folder %s: another agent is using it; stop that one, or give this one a state.runtime_dir of "+
+				"its own", dir)
+	}
+	if err := files.Sweep(dir); err != nil {
+		return nil, errors.Join(fmt.Errorf("runtime folder %s: what a crash left cannot be removed: %w", dir, err),
+			f.Close())
+	}
+	return f, nil
+}
+
+// tellTampered logs what stands, and notes in the event log what is new.
+func (a *Agent) tellTampered() {
+	for _, f := range a.seals.Findings() {
+		a.log.Error("the state is not as the agent left it", "file", f.File, "fault", string(f.Fault), "found",
+			f.At.Format(time.RFC3339),
+			"effect", a.seals.Effect(f.File), "hint",
+			"stop the agent and run `usher doctor --repair`, which accepts the state as it is")
+		if a.seals.IsNew(f) {
+			a.audit.Note(eventlog.Event{Type: audit.StateTampered, Subject: f.File, Code: string(f.Fault),
+				Detail: a.seals.Effect(f.File)})
+		}
+	}
+}

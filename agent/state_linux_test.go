@@ -16,6 +16,7 @@ import (
 
 	"github.com/usher-agent/usher/agent"
 	"github.com/usher-agent/usher/agent/eventlog"
+	"github.com/usher-agent/usher/agent/seals"
 	"github.com/usher-agent/usher/client"
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/plugin/usher"
@@ -482,7 +483,7 @@ func TestStateFilesAreListed(t *testing.T) {
 			t.Errorf("the agent keeps no %s; it has %v", name, slices.Sorted(maps.Keys(seen)))
 		}
 	}
-	for _, name := range agent.TamperedFiles() {
+	for _, name := range seals.Labels() {
 		if name == "dialect" {
 			name = "dialect-NAME.journal"
 		}

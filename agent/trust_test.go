@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/usher-agent/usher/agent/desk"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/metrics"
 	"github.com/usher-agent/usher/plugin"
@@ -40,11 +41,11 @@ func TestTimeIsOneSystems(t *testing.T) {
 		{"where the only key is revoked", &enforcer.License{System: "usher"},
 			[]plugin.Anchor{{System: "usher", Revoked: true}}, false},
 	} {
-		a := &Agent{court: &court{}, desk: newDesk(time.Now, metrics.New(metrics.Options{}), enforcer.Options{})}
+		a := &Agent{court: &court{}, desk: plainDesk(t)}
 		a.court.trust(test.anchors)
 		a.learnt(test.l, far)
-		if moved := a.desk.time().After(far.Add(-time.Hour)); moved != test.moved {
-			t.Errorf("%s: the licence time is %v", test.name, a.desk.time())
+		if moved := a.desk.Now().After(far.Add(-time.Hour)); moved != test.moved {
+			t.Errorf("%s: the licence time is %v", test.name, a.desk.Now())
 		}
 	}
 }
@@ -77,7 +78,7 @@ func TestRenewalKeepsToItsSystem(t *testing.T) {
 			"it is a licence of the system usher (test), and replaces none of the system usher (production)"},
 	} {
 		a := &Agent{court: &court{catalog: catalog.BuiltIn()},
-			desk: newDesk(time.Now, metrics.New(metrics.Options{}), enforcer.Options{})}
+			desk: plainDesk(t)}
 		anchor := signer.Anchor
 		anchor.Environment = test.environment
 		a.court.trust([]plugin.Anchor{anchor})
@@ -85,4 +86,14 @@ func TestRenewalKeepsToItsSystem(t *testing.T) {
 			t.Errorf("%v, want %q", err, test.want)
 		}
 	}
+}
+
+// plainDesk is a desk that keeps nothing.
+func plainDesk(t *testing.T) *desk.Desk {
+	t.Helper()
+	d, err := desk.New(desk.Options{Now: time.Now, Observer: metrics.New(metrics.Options{})})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
 }

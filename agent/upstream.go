@@ -14,9 +14,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/usher-agent/usher/agent/api"
 	"github.com/usher-agent/usher/agent/files"
 	"github.com/usher-agent/usher/agent/identity"
 	"github.com/usher-agent/usher/agent/pulse"
+	"github.com/usher-agent/usher/agent/seals"
 	"github.com/usher-agent/usher/agent/upstreams"
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
@@ -45,13 +47,13 @@ func (a *Agent) openUpstream() error {
 	if a.upstreams, err = opener.Open(given); err != nil {
 		return err
 	}
-	file := sealed(a.seals.state, lastKnown)
-	if err := a.seals.checkUpstream(); err != nil {
+	file := seals.Sealed(a.seals.State, seals.LastKnown)
+	if err := a.seals.CheckUpstream(); err != nil {
 		return err
 	}
-	a.pulse, err = pulse.New(pulse.Config{File: filepath.Join(cfg.State.Dir, upstreamFile), Read: file.read,
-		Write: file.write, Epoch: a.seals.upstreamLost().ID, CallWithin: cfg.Upstream.Timeout.Duration(),
-		Now: a.desk.time, Uptime: uptime, Request: a.upstreamRequest, Renewed: a.renewed,
+	a.pulse, err = pulse.New(pulse.Config{File: filepath.Join(cfg.State.Dir, seals.UpstreamFile), Read: file.Read,
+		Write: file.Write, Epoch: a.seals.UpstreamLost().ID, CallWithin: cfg.Upstream.Timeout.Duration(),
+		Now: a.desk.Now, Uptime: uptime, Request: a.upstreamRequest, Renewed: a.renewed,
 		OnChange: func() { a.court.change(func() {}) },
 		Learnt:   a.learnt,
 		Called: func(c pulse.Call, result string, at time.Time) {
@@ -80,8 +82,8 @@ func (a *Agent) opener() (*upstreams.Opener, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &upstreams.Opener{Settings: a.settings, Key: a.key, Own: own.Certificates[0], Now: a.desk.time,
-		Dated: a.desk.told, Activated: a.vouched,
+	return &upstreams.Opener{Settings: a.settings, Key: a.key, Own: own.Certificates[0], Now: a.desk.Now,
+		Dated: a.desk.Dated, Activated: a.vouched,
 		Anchors: a.court.believed, Secrets: a.court.opened}, nil
 }
 
@@ -110,7 +112,7 @@ func (a *Agent) upstreamRequest(l *enforcer.License, document []byte) plugin.Req
 	if carries.Disk {
 		r.Disk = h.Disk
 	}
-	r.Emergencies = a.history.told(l.Ref(), a.desk.time())
+	r.Emergencies = a.history.told(l.Ref(), a.desk.Now())
 	if l.Usage {
 		for _, p := range a.desk.Pools() {
 			r.Usage = append(r.Usage, plugin.Usage{Pool: p.Name, InUse: p.InUse, Peak: p.Peak})
@@ -159,7 +161,7 @@ func (a *Agent) learnt(l *enforcer.License, at time.Time) {
 	teller := a.court.teller
 	a.court.mu.Unlock()
 	if l.TellsTime(teller) {
-		a.desk.learn(at)
+		a.desk.Learn(at)
 	}
 }
 
@@ -245,12 +247,12 @@ func (a *Agent) duties(v *enforcer.Verdict, out *wire.License) {
 	}
 	u := a.pulse.Facts()[l.Ref()]
 	if p := l.CheckIn; p.Stated() {
-		out.CheckIn = &wire.CheckIn{Last: instant(u.LastCheckIn), Next: instant(s.State.NextCheckIn)}
+		out.CheckIn = &wire.CheckIn{Last: api.Instant(u.LastCheckIn), Next: api.Instant(s.State.NextCheckIn)}
 	}
 	if p := l.Heartbeat; p.Stated() {
-		out.Heartbeat = &wire.Heartbeat{Last: instant(u.LastHeartbeat)}
+		out.Heartbeat = &wire.Heartbeat{Last: api.Instant(u.LastHeartbeat)}
 		if !u.LastHeartbeat.IsZero() {
-			out.Heartbeat.Deadline = instant(p.After(u.LastHeartbeat).Add(u.Asleep + p.Grace))
+			out.Heartbeat.Deadline = api.Instant(p.After(u.LastHeartbeat).Add(u.Asleep + p.Grace))
 		}
 	}
 	out.Upstream = &wire.Upstream{State: u.State, Detail: u.Detail}

@@ -324,7 +324,7 @@ func (s *Server) release(c *call) {
 func (s *Server) leaseShape(l *enforcer.Lease) wire.Lease {
 	out := wire.Lease{ID: l.ID.String(), Lifetime: string(l.Lifetime), Liveness: s.desk.Liveness(l), State: "held",
 		AcquiredAt: l.AcquiredAt.UTC(),
-		ExpiresAt:  instant(l.ExpiresAt), RevokeAt: instant(l.RevokeAt), Items: make([]wire.Item, len(l.Items))}
+		ExpiresAt:  Instant(l.ExpiresAt), RevokeAt: Instant(l.RevokeAt), Items: make([]wire.Item, len(l.Items))}
 	for i, it := range l.Items {
 		out.Items[i] = wire.Item{Pool: it.Pool, N: it.N}
 	}

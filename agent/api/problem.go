@@ -84,7 +84,7 @@ func (s *Server) problem(d *enforcer.Denial) *wire.Problem {
 	}
 	if v := d.Verdict; v != nil {
 		p.Verdict = &wire.Verdict{State: string(v.State), Code: string(v.Code), Reason: v.Reason,
-			Until: instant(v.Until)}
+			Until: Instant(v.Until)}
 	}
 	return p
 }
@@ -143,7 +143,8 @@ func (s *Server) answer(w http.ResponseWriter, status int, shape any) error {
 
 var jsonType = []string{"application/json"}
 
-func instant(t time.Time) *time.Time {
+// Instant is a time as the wire has it: in UTC, and absent where it is zero.
+func Instant(t time.Time) *time.Time {
 	if t.IsZero() {
 		return nil
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/usher-agent/usher/agent"
+	"github.com/usher-agent/usher/agent/api"
 	"github.com/usher-agent/usher/agent/config"
 	"github.com/usher-agent/usher/agent/inspect"
 	"github.com/usher-agent/usher/client/wire"
@@ -129,12 +130,12 @@ func (c *cli) inspect(path string, o *inspectFlags) error {
 		return &exit{code: exitConfig, cause: err}
 	}
 	judged := v.Verdict.Licenses[0]
-	shape := agent.DocumentShape(judged)
+	shape := api.DocumentShape(judged)
 	if !shape.Verified {
 		// What it claims helps to see what it is, marked as claims.
 		if f, err := catalog.BuiltIn().Recognise(doc); err == nil {
 			if l, _ := f.Verify(doc, anchors); l != nil {
-				claimed := agent.DocumentShape(enforcer.Judged{Document: name, License: l, Role: l.Role})
+				claimed := api.DocumentShape(enforcer.Judged{Document: name, License: l, Role: l.Role})
 				claimed.Code, claimed.Reason, claimed.Findings, claimed.Hint, claimed.Verified = shape.Code,
 					shape.Reason, shape.Findings, shape.Hint, false
 				shape = claimed

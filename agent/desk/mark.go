@@ -1,14 +1,10 @@
-package agent
+package desk
 
 import (
-	"context"
 	"encoding/json"
-	"errors"
 	"time"
 
 	"github.com/usher-agent/usher/agent/clock"
-	"github.com/usher-agent/usher/agent/pulse"
-	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
 )
 
@@ -69,7 +65,7 @@ func (r keptMark) mark(ahead time.Duration, bootID string, boot time.Duration) e
 // clocks reads the host's clocks: the wall clock first, so that what passes between the two is not taken for more than
 // passed. The boot time costs a call of the kernel, so what has passed since that was read is Go's monotonic clock's to
 // say, which stands still in a suspension: exact asks the kernel. d.mu is held.
-func (d *desk) clocks(exact bool) enforcer.Clocks {
+func (d *Desk) clocks(exact bool) enforcer.Clocks {
 	wall := d.now()
 	since := d.passed(d.asked, wall)
 	if exact || d.asked.IsZero() || since >= advanceEvery {
@@ -80,18 +76,12 @@ func (d *desk) clocks(exact bool) enforcer.Clocks {
 	return enforcer.Clocks{Wall: wall.Round(0).UTC(), Boot: max(d.read, d.atBoot+since), BootID: clock.Epoch()}
 }
 
-// uptime is what the pulse asks of the host's clocks.
-func uptime() pulse.Uptime {
-	up := clock.Boot()
-	return pulse.Uptime{BootID: clock.BootID(), Up: up, Suspended: max(0, up-clock.Awake()).Truncate(time.Millisecond)}
-}
-
 // licenceTime returns the time that licences are judged by and leases counted by. When the clock has been set since it
 // was last asked, what is counted from an instant of before is moved along. d.mu is held.
-func (d *desk) licenceTime() time.Time { return d.timed().now }
+func (d *Desk) licenceTime() time.Time { return d.timed().Time }
 
 // timed returns the licence time and all that it comes from. d.mu is held.
-func (d *desk) timed() timeAt {
+func (d *Desk) timed() Reading {
 	c := d.clocks(false)
 	if enforcer.Stepped(d.wall, c.Wall, c.Boot-d.read) != 0 { // the wall clock was set, or the host was suspended
 		c = d.clocks(true)
@@ -117,13 +107,13 @@ func (d *desk) timed() timeAt {
 	}
 	k.Unproved = d.unproved                        // as the core counts by it
 	k.Behind = k.Behind.Truncate(time.Millisecond) // less lies between two readings
-	return timeAt{Clock: k, now: now, wall: c.Wall, mark: d.mark, steps: d.steps}
+	return Reading{Clock: k, Time: now, Wall: c.Wall, Mark: d.mark, Steps: d.steps}
 }
 
 // restore begins with the mark that an earlier agent has kept: the licence time goes on from there, wherever the wall
 // clock is. A wall clock that was far ahead for less than a day has not entered the mark (enforcer.Mark), and is
 // forgotten by a restart. It returns that time.
-func (d *desk) restore(m enforcer.Mark) time.Time {
+func (d *Desk) restore(m enforcer.Mark) time.Time {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.mark, d.signed = m, m.Signed // whether that document is still there is known when the folder has been read
@@ -132,7 +122,7 @@ func (d *desk) restore(m enforcer.Mark) time.Time {
 }
 
 // advance brings the mark up to the present, and keeps it when that is due, or in any case. d.mu is held.
-func (d *desk) advance(keep bool) {
+func (d *Desk) advance(keep bool) {
 	d.advanced = 0
 	d.licenceTime()
 	if since := d.read - d.markKept; !keep && d.markKept != 0 && since < keepEvery {
@@ -142,14 +132,14 @@ func (d *desk) advance(keep bool) {
 }
 
 // keepStart keeps the mark as the start of this agent makes it: see timed.
-func (d *desk) keepStart() {
+func (d *Desk) keepStart() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.advance(true)
 }
 
 // keepMark has the journal keep the mark, before all that follows. d.mu is held.
-func (d *desk) keepMark() {
+func (d *Desk) keepMark() {
 	if d.store == nil {
 		return
 	}
@@ -165,9 +155,9 @@ func (d *desk) keepMark() {
 	d.markKept = d.read
 }
 
-// heal puts the mark back to the issue of a document that says so, and with it the licence time; a document does so
+// Heal puts the mark back to the issue of a document that says so, and with it the licence time; a document does so
 // once. It returns from when to when.
-func (d *desk) heal(issued time.Time) (from, to time.Time, healed bool) {
+func (d *Desk) Heal(issued time.Time) (from, to time.Time, healed bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	from = d.licenceTime()
@@ -180,8 +170,8 @@ func (d *desk) heal(issued time.Time) (from, to time.Time, healed bool) {
 	return from, d.last, true
 }
 
-// learn takes a time that somebody has signed for this agent alone: whatever the wall clock says, it is no earlier.
-func (d *desk) learn(at time.Time) {
+// Learn takes a time that somebody has signed for this agent alone: whatever the wall clock says, it is no earlier.
+func (d *Desk) Learn(at time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	from := d.licenceTime()
@@ -190,8 +180,8 @@ func (d *desk) learn(at time.Time) {
 	d.advance(d.licenceTime().Sub(from) > advanceEvery)
 }
 
-// sign says with what date the latest of the documents at hand is signed, and returns the time that this makes it.
-func (d *desk) sign(signed time.Time) timeAt {
+// Sign says with what date the latest of the documents at hand is signed, and returns the time that this makes it.
+func (d *Desk) Sign(signed time.Time) Reading {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.licenceTime() // what has passed so far passed as it was
@@ -199,82 +189,47 @@ func (d *desk) sign(signed time.Time) timeAt {
 	return d.timed()
 }
 
-// would returns what the licence time would be with that date.
-func (d *desk) would(signed time.Time) (time.Time, enforcer.Clock) {
+// Would returns what the licence time would be with that date.
+func (d *Desk) Would(signed time.Time) (time.Time, enforcer.Clock) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.mark.Now(d.clocks(false), signed)
 }
 
-// timeAt is the licence time and all that it comes from.
-type timeAt struct {
+// Reading is the licence time and all that it comes from.
+type Reading struct {
 	enforcer.Clock
-	now, wall time.Time
-	mark      enforcer.Mark
-	steps     int // how often the time was set
+	Time, Wall time.Time // the licence time, and the wall clock
+	Mark       enforcer.Mark
+	Steps      int // how often the time was set
 }
 
-// counted returns the time that periods are counted by: what is proved of the licence time.
-func (t timeAt) counted() time.Time { return t.now.Add(-t.Unproved) }
+// Counted returns the time that periods are counted by: what is proved of the licence time.
+func (t Reading) Counted() time.Time { return t.Time.Add(-t.Unproved) }
 
-// timing is timed for those who do not hold d.mu.
-func (d *desk) timing() timeAt {
+// Timing is timed for those who do not hold d.mu.
+func (d *Desk) Timing() Reading {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.timed()
 }
 
-// time returns the licence time.
-func (d *desk) time() time.Time {
+// Now returns the licence time.
+func (d *Desk) Now() time.Time {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.licenceTime()
 }
 
-// counted returns the time that meters' periods are counted by.
-func (d *desk) counted() time.Time { return d.timing().counted() }
+// Counted returns the time that meters' periods are counted by.
+func (d *Desk) Counted() time.Time { return d.Timing().Counted() }
 
-// Clock returns the licence time and where it is from.
-func (f front) Clock() wire.Clock {
-	at := f.desk.timing()
-	out := wire.Clock{Wall: at.wall, Time: at.now, From: string(at.From), MarkedAt: instant(at.mark.Time),
-		LearntAt: instant(at.mark.Learnt), SignedAt: instant(at.mark.Signed),
-		BehindSeconds: at.Behind.Seconds(), BehindSince: instant(at.BehindSince), AheadSeconds: at.Ahead.Seconds()}
-	if at.Ahead > 0 {
-		out.BelievedAt = instant(at.now.Add(max(0, enforcer.Leap-at.AheadFor)))
-	}
-	return out
-}
-
-// told returns the time that a request to an upstream is dated with: the licence time, or where nothing but a document
+// Dated returns the time that a request to an upstream is dated with: the licence time, or where nothing but a document
 // tells that, the wall clock, by which the upstream sees that this host has not been told the time yet.
-func (d *desk) told() time.Time {
-	at := d.timing()
+func (d *Desk) Dated() time.Time {
+	at := d.Timing()
 	if at.From == enforcer.FromDocument {
-		return at.wall
+		return at.Wall
 	}
-	return at.now
-}
-
-// look has the clocks read now rather than when the next thing is due.
-func (d *desk) look() {
-	select {
-	case d.wake <- struct{}{}:
-	default:
-	}
-}
-
-// watchClock has everything that waits for a time look again whenever the wall clock is set and after a suspension.
-// Elsewhere than on Linux that is noticed within a minute.
-func (a *Agent) watchClock(ctx context.Context) error {
-	err := clock.Watch(ctx, func() {
-		a.log.Debug("the wall clock was set, or the host was suspended")
-		a.desk.look()
-		a.court.look()
-		a.pulse.Look()
-	})
-	if err != nil && !errors.Is(err, errors.ErrUnsupported) {
-		a.log.Warn("the kernel does not tell when the clock is set; it is looked at every minute", "error", err)
-	}
-	return nil
+	return at.Time
 }

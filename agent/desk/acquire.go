@@ -1,4 +1,4 @@
-package agent
+package desk
 
 import (
 	"context"
@@ -23,31 +23,31 @@ func (w waiter) tell(o outcome) {
 	w.answer <- o
 }
 
-// asked is an acquire that was decided, or has its place among those that wait.
-type asked struct {
+// Pending is an acquire that was decided, or has its place among those that wait.
+type Pending struct {
 	r      *enforcer.Acquire
 	start  time.Time
 	out    outcome
 	answer chan outcome // nil: it does not wait in a queue of the enforcer's
-	thirst *thirst      // nil: it does not wait for draws
+	turn   *turn        // nil: it does not wait for draws
 }
 
-// waits reports whether finish waits for others.
-func (a *asked) waits() bool { return a.answer != nil || a.thirst != nil }
+// Waits reports whether Finish waits for others.
+func (a *Pending) Waits() bool { return a.answer != nil || a.turn != nil }
 
 // Acquire grants a lease or says why not. It fills in the lease's id. A request that waits is answered when its slots
 // are free, when its time is up, and when ctx ends.
-func (d *desk) Acquire(ctx context.Context, r *enforcer.Acquire) (api.Grant, *enforcer.Denial) {
-	a := d.begin(r, nil)
-	return d.finish(ctx, &a)
+func (d *Desk) Acquire(ctx context.Context, r *enforcer.Acquire) (api.Grant, *enforcer.Denial) {
+	a := d.Begin(r, nil)
+	return d.Finish(ctx, &a)
 }
 
-// begin is the first half of Acquire: when it returns, the request was decided or has its place among those that wait.
+// Begin is the first half of Acquire: when it returns, the request was decided or has its place among those that wait.
 // ready is as a waiter's.
-func (d *desk) begin(r *enforcer.Acquire, ready func()) asked {
-	a := asked{r: r, start: time.Now()}
+func (d *Desk) Begin(r *enforcer.Acquire, ready func()) Pending {
+	a := Pending{r: r, start: time.Now()}
 	rand.Read(r.ID[:]) // never fails: see crypto/rand
-	d.place(&r.Caller)
+	d.Place(&r.Caller)
 	if d.drained.Load() {
 		a.out.Denial = drainingDenial()
 		return a
@@ -59,13 +59,13 @@ func (d *desk) begin(r *enforcer.Acquire, ready func()) asked {
 }
 
 // ask decides an acquire, and gives it its place where it is to wait. d.mu is held.
-func (d *desk) ask(a *asked, ready func()) {
+func (d *Desk) ask(a *Pending, ready func()) {
 	r, now := a.r, d.licenceTime()
 	d.tick(now)
 	dec := d.core.Decide(r, now)
-	mayWait := d.short != nil && r.Wait > 0 && a.thirst == nil
-	if mayWait && dec.Lease != nil && !dec.Replayed && dec.Lease.Lifetime == enforcer.LifetimeDraw && d.parched(r) {
-		a.thirst = d.thirstFor(r) // others wait for draws of the meter: whoever waits comes after them
+	mayWait := d.signals.Short != nil && r.Wait > 0 && a.turn == nil
+	if mayWait && dec.Lease != nil && !dec.Replayed && dec.Lease.Lifetime == enforcer.LifetimeDraw && d.othersWait(r) {
+		a.turn = d.queueForDraws(r) // others wait for draws of the meter: whoever waits comes after them
 		return
 	}
 	if dec.Waiter != nil {
@@ -74,15 +74,15 @@ func (d *desk) ask(a *asked, ready func()) {
 	}
 	a.out = d.carry(dec)
 	if mayWait && a.out.Denial != nil && a.out.Denial.MayGrow {
-		a.thirst = d.thirstFor(r)
+		a.turn = d.queueForDraws(r)
 	}
 }
 
-// finish is the second half of Acquire.
-func (d *desk) finish(ctx context.Context, a *asked) (api.Grant, *enforcer.Denial) {
+// Finish is the second half of Acquire.
+func (d *Desk) Finish(ctx context.Context, a *Pending) (api.Grant, *enforcer.Denial) {
 	var waited time.Duration
 	var dec outcome
-	if a.thirst != nil {
+	if a.turn != nil {
 		dec.Decision, waited = d.awaitDraws(ctx, a)
 	} else {
 		dec, waited = d.awaitSlots(ctx, a)
@@ -94,15 +94,15 @@ func (d *desk) finish(ctx context.Context, a *asked) (api.Grant, *enforcer.Denia
 	if pool == "" && len(r.Items) > 0 {
 		pool = r.Items[0].Pool
 	}
-	if d.short != nil && dec.Denial != nil && (dec.Denial.Code == enforcer.NoSlots || dec.Denial.MayGrow) {
-		d.short(r)
+	if d.signals.Short != nil && dec.Denial != nil && (dec.Denial.Code == enforcer.NoSlots || dec.Denial.MayGrow) {
+		d.signals.Short(r)
 	}
 	d.seen.Acquired(pool, time.Since(a.start)-waited, dec.Denial, dec.Replayed)
 	return d.grant(dec)
 }
 
 // awaitSlots waits for the answer where the acquire waits for one, and says for how long it did.
-func (d *desk) awaitSlots(ctx context.Context, a *asked) (dec outcome, waited time.Duration) {
+func (d *Desk) awaitSlots(ctx context.Context, a *Pending) (dec outcome, waited time.Duration) {
 	if a.answer == nil {
 		return d.settle(a.out), 0
 	}
@@ -113,7 +113,7 @@ func (d *desk) awaitSlots(ctx context.Context, a *asked) (dec outcome, waited ti
 		return d.settle(out), waited
 	case <-ctx.Done():
 	}
-	d.do(&enforcer.Cancel{ID: a.r.ID})
+	d.Do(&enforcer.Cancel{ID: a.r.ID})
 	// it may have been granted in the last moment: the caller gives back what it cannot deliver
 	dec = d.settle(<-a.answer)
 	if dec.Lease == nil && dec.Denial == nil {

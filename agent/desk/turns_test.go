@@ -1,4 +1,4 @@
-package agent
+package desk
 
 import (
 	"context"
@@ -8,21 +8,17 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/usher-agent/usher/agent/draws"
 	"github.com/usher-agent/usher/enforcer"
-	"github.com/usher-agent/usher/metrics"
 )
 
 // Acquires that wait for draws of a meter, which the agent takes more of, have them in the order in which they came: a
 // large one is not passed by small ones behind it, and one that gives up is in nobody's way.
 func TestDrawsInTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := newDesk(time.Now, metrics.New(metrics.Options{Snapshot: func() metrics.Snapshot {
-			return metrics.Snapshot{}
-		}}), enforcer.Options{Durable: true})
-		d.short = func(*enforcer.Acquire) {}
+		d := newDesk(testOptions(time.Now))
+		d.signals.Short = func(*enforcer.Acquire) {}
 		budget := func(n enforcer.Limit) {
-			d.setVerdict(&enforcer.Verdict{State: enforcer.StateValid, Code: enforcer.Valid,
+			d.SetVerdict(&enforcer.Verdict{State: enforcer.StateValid, Code: enforcer.Valid,
 				Meters: map[string]enforcer.MeterGrant{"renders": {Name: "renders", Key: "l/renders", Limit: 100,
 					Budget: n, Most: 100, Taken: true}}}, 0)
 		}
@@ -30,9 +26,9 @@ func TestDrawsInTurn(t *testing.T) {
 		var mu sync.Mutex
 		var order []string
 		ask := func(name string, n int64, wait time.Duration) {
-			a := d.begin(&enforcer.Acquire{Pool: "renders", N: n, Wait: wait}, nil)
+			a := d.Begin(&enforcer.Acquire{Pool: "renders", N: n, Wait: wait}, nil)
 			go func() {
-				if _, denial := d.finish(context.Background(), &a); denial != nil {
+				if _, denial := d.Finish(context.Background(), &a); denial != nil {
 					name += " " + string(denial.Code)
 				}
 				mu.Lock()
@@ -45,7 +41,7 @@ func TestDrawsInTurn(t *testing.T) {
 		ask("third, for a minute", 5, time.Minute)
 		ask("fourth, of 2", 2, time.Hour)
 		synctest.Wait()
-		awaited := func() int64 { return d.drawDemand("renders").Waiting }
+		awaited := func() int64 { return d.DrawDemand("renders").Waiting }
 		if n := awaited(); n != 11 || len(order) > 0 {
 			t.Fatalf("%d draws are waited for, and answered were %v", n, order)
 		}
@@ -75,25 +71,23 @@ func TestDrawsInTurn(t *testing.T) {
 // A want is waited for or drawn, and never both, also while the answer waits for the disk: else the agent takes its
 // draws twice.
 func TestGrantedIsWaitedForNoMore(t *testing.T) {
-	d := newDesk(time.Now, metrics.New(metrics.Options{Snapshot: func() metrics.Snapshot {
-		return metrics.Snapshot{}
-	}}), enforcer.Options{Durable: true})
-	d.short = func(*enforcer.Acquire) {}
+	d := newDesk(testOptions(time.Now))
+	d.signals.Short = func(*enforcer.Acquire) {}
 	budget := func(n enforcer.Limit) {
-		d.setVerdict(&enforcer.Verdict{State: enforcer.StateValid, Code: enforcer.Valid,
+		d.SetVerdict(&enforcer.Verdict{State: enforcer.StateValid, Code: enforcer.Valid,
 			Meters: map[string]enforcer.MeterGrant{"renders": {Name: "renders", Key: "l/renders", Limit: 200, Budget: n,
 				Most: 200, Taken: true}}}, 0)
 	}
 	budget(0)
-	a := d.begin(&enforcer.Acquire{Pool: "renders", N: 20, Wait: time.Hour}, nil)
-	if got, want := d.drawDemand("renders"), (draws.Demand{Waiting: 20}); got != want {
+	a := d.Begin(&enforcer.Acquire{Pool: "renders", N: 20, Wait: time.Hour}, nil)
+	if got, want := d.DrawDemand("renders"), (DrawDemand{Waiting: 20}); got != want {
 		t.Errorf("%+v, want %+v", got, want)
 	}
 	budget(21)
 	d.mu.Lock()
-	next := d.turn(&a)
+	next := d.decideInTurn(&a)
 	d.mu.Unlock()
-	if got, want := d.drawDemand("renders"), (draws.Demand{Drawn: 20, Capacity: 21}); !next || got != want {
+	if got, want := d.DrawDemand("renders"), (DrawDemand{Drawn: 20, Capacity: 21}); !next || got != want {
 		t.Errorf("%+v, want %+v", got, want)
 	}
 }

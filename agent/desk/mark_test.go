@@ -1,12 +1,10 @@
-package agent
+package desk
 
 import (
-	"log/slog"
 	"testing"
 	"time"
 
 	"github.com/usher-agent/usher/enforcer"
-	"github.com/usher-agent/usher/metrics"
 )
 
 // The licence time does not go back over a restart, but a clock that was wrong for a moment is forgotten.
@@ -17,20 +15,20 @@ func TestMarkOutlivesTheAgent(t *testing.T) {
 	run := func(start, course time.Time) (first time.Time) {
 		t.Helper()
 		wall := start
-		d := newDesk(func() time.Time { return wall }, metrics.New(metrics.Options{}), enforcer.Options{})
-		s, _, err := openStore(dir, state, nil, d.core, d.restore, slog.New(slog.DiscardHandler))
-		if err != nil {
+		o := testOptions(func() time.Time { return wall })
+		o.RuntimeDir, o.StateDir = dir, state
+		d := newDesk(o)
+		if err := d.open(o); err != nil {
 			t.Fatal(err)
 		}
-		d.store = s
-		d.restore(s.mark)
-		first = d.time()
+		d.restore(d.store.mark)
+		first = d.Now()
 		d.mu.Lock()
 		d.advance(true)
 		wall = course
 		d.advance(true)
 		d.mu.Unlock()
-		if err := s.Close(); err != nil {
+		if err := d.store.Close(); err != nil {
 			t.Fatal(err)
 		}
 		return first
@@ -53,16 +51,16 @@ func TestMarkIsHealed(t *testing.T) {
 	dir, state := t.TempDir(), t.TempDir()
 	right := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	wall := right.AddDate(50, 0, 0)
-	start := func() *desk {
+	start := func() *Desk {
 		t.Helper()
-		d := newDesk(func() time.Time { return wall }, metrics.New(metrics.Options{}), enforcer.Options{})
-		s, _, err := openStore(dir, state, nil, d.core, d.restore, slog.New(slog.DiscardHandler))
-		if err != nil {
+		o := testOptions(func() time.Time { return wall })
+		o.RuntimeDir, o.StateDir = dir, state
+		d := newDesk(o)
+		if err := d.open(o); err != nil {
 			t.Fatal(err)
 		}
-		d.store = s
-		d.restore(s.mark)
-		d.time()
+		d.restore(d.store.mark)
+		d.Now()
 		d.mu.Lock()
 		d.advance(true)
 		d.mu.Unlock()
@@ -70,14 +68,14 @@ func TestMarkIsHealed(t *testing.T) {
 	}
 	d := start()
 	wall = right
-	if now := d.time(); now.Before(right.AddDate(50, 0, 0)) {
+	if now := d.Now(); now.Before(right.AddDate(50, 0, 0)) {
 		t.Fatalf("the licence time went back by itself, to %v", now)
 	}
-	if from, to, healed := d.heal(right.Add(-time.Hour)); !healed || from.Before(right.AddDate(50, 0, 0)) ||
-		to.Sub(right).Abs() > time.Minute || d.time().Sub(right).Abs() > time.Minute {
-		t.Errorf("healed %v from %v to %v; now it is %v", healed, from, to, d.time())
+	if from, to, healed := d.Heal(right.Add(-time.Hour)); !healed || from.Before(right.AddDate(50, 0, 0)) ||
+		to.Sub(right).Abs() > time.Minute || d.Now().Sub(right).Abs() > time.Minute {
+		t.Errorf("healed %v from %v to %v; now it is %v", healed, from, to, d.Now())
 	}
-	if _, _, healed := d.heal(right.Add(-time.Hour)); healed {
+	if _, _, healed := d.Heal(right.Add(-time.Hour)); healed {
 		t.Error("one document resets the clock twice")
 	}
 	if err := d.store.Close(); err != nil {
@@ -85,10 +83,10 @@ func TestMarkIsHealed(t *testing.T) {
 	}
 	wall = right.Add(time.Hour)
 	d = start()
-	if got := d.time(); got.Sub(wall) > time.Minute {
+	if got := d.Now(); got.Sub(wall) > time.Minute {
 		t.Errorf("after a restart it is %v, want %v", got, wall)
 	}
-	if _, _, healed := d.heal(right.Add(-time.Hour)); healed {
+	if _, _, healed := d.Heal(right.Add(-time.Hour)); healed {
 		t.Error("one document resets the clock again after a restart")
 	}
 	if err := d.store.Close(); err != nil {
@@ -98,7 +96,7 @@ func TestMarkIsHealed(t *testing.T) {
 
 // hostOf is a desk on a host whose clocks a test sets, with a pool of two slots.
 type hostOf struct {
-	*desk
+	*Desk
 	t          *testing.T
 	wall       time.Time
 	up, asleep time.Duration
@@ -107,13 +105,13 @@ type hostOf struct {
 func newHostOf(t *testing.T) *hostOf {
 	h := &hostOf{t: t, wall: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC), up: time.Hour}
 	awake := map[time.Time]time.Duration{} // what the monotonic clock said at each reading
-	h.desk = newDesk(func() time.Time {
+	h.Desk = newDesk(testOptions(func() time.Time {
 		awake[h.wall] = h.up - h.asleep
 		return h.wall
-	}, metrics.New(metrics.Options{}), enforcer.Options{})
+	}))
 	h.boot = func() time.Duration { return h.up }
 	h.passed = func(from, to time.Time) time.Duration { return awake[to] - awake[from] }
-	h.setVerdict(&enforcer.Verdict{State: enforcer.StateValid, Code: enforcer.Valid,
+	h.SetVerdict(&enforcer.Verdict{State: enforcer.StateValid, Code: enforcer.Valid,
 		Pools: map[string]enforcer.PoolGrant{"streams": {Name: "streams", Limit: 2, Budget: 2}}}, 0)
 	return h
 }
@@ -145,7 +143,7 @@ func TestSuspensionAndStep(t *testing.T) {
 	h.wall = h.wall.Add(5 * time.Hour)
 	h.run(30 * time.Second)
 	var held []*enforcer.Lease
-	h.list(nil, func(some []*enforcer.Lease) bool {
+	h.List(nil, func(some []*enforcer.Lease) bool {
 		held = append(held, some...)
 		return true
 	})
@@ -155,11 +153,11 @@ func TestSuspensionAndStep(t *testing.T) {
 	h.run(30 * time.Second)
 	l := h.acquire(time.Hour)
 	h.wall = h.wall.AddDate(0, -1, 0)
-	if now := h.time(); now.Sub(h.wall) < 27*24*time.Hour || h.steps != 1 {
+	if now := h.Now(); now.Sub(h.wall) < 27*24*time.Hour || h.steps != 1 {
 		t.Errorf("set back it is %v, after %d steps", now, h.steps)
 	}
 	h.run(59 * time.Minute)
-	if left := l.ExpiresAt.Sub(h.time()); left != time.Minute {
+	if left := l.ExpiresAt.Sub(h.Now()); left != time.Minute {
 		t.Errorf("%v are left of the lease", left)
 	}
 	h.suspend(time.Minute)
@@ -170,27 +168,27 @@ func TestSuspensionAndStep(t *testing.T) {
 func TestEvidence(t *testing.T) {
 	h := newHostOf(t)
 	right := h.wall
-	h.time()
-	h.learn(right.Add(time.Hour))
-	if now := h.time(); !now.Equal(right.Add(time.Hour)) {
+	h.Now()
+	h.Learn(right.Add(time.Hour))
+	if now := h.Now(); !now.Equal(right.Add(time.Hour)) {
 		t.Errorf("an upstream has signed another time, and it is %v", now)
 	}
-	h.learn(right) // an answer that was long on its way
-	if now := h.time(); !now.Equal(right.Add(time.Hour)) {
+	h.Learn(right) // an answer that was long on its way
+	if now := h.Now(); !now.Equal(right.Add(time.Hour)) {
 		t.Errorf("a late answer makes it %v", now)
 	}
-	at := h.sign(right.Add(48 * time.Hour))
-	if !at.now.Equal(right.Add(48*time.Hour)) || at.From != enforcer.FromDocument || !h.told().Equal(right) {
-		t.Errorf("a document ahead of time: %+v; upstreams are told %v", at, h.told())
+	at := h.Sign(right.Add(48 * time.Hour))
+	if !at.Time.Equal(right.Add(48*time.Hour)) || at.From != enforcer.FromDocument || !h.Dated().Equal(right) {
+		t.Errorf("a document ahead of time: %+v; upstreams are told %v", at, h.Dated())
 	}
-	if now, _ := h.would(time.Time{}); !now.Equal(right.Add(time.Hour)) {
+	if now, _ := h.Would(time.Time{}); !now.Equal(right.Add(time.Hour)) {
 		t.Errorf("without it it would be %v", now)
 	}
 	h.run(time.Hour)
-	if at := h.timing(); !at.now.Equal(right.Add(49 * time.Hour)) {
-		t.Errorf("an hour later: %v", at.now)
+	if at := h.Timing(); !at.Time.Equal(right.Add(49 * time.Hour)) {
+		t.Errorf("an hour later: %v", at.Time)
 	}
-	if at := h.sign(time.Time{}); !at.now.Equal(right.Add(2*time.Hour)) || at.From != enforcer.FromMark {
+	if at := h.Sign(time.Time{}); !at.Time.Equal(right.Add(2*time.Hour)) || at.From != enforcer.FromMark {
 		t.Errorf("when it has gone: %+v", at)
 	}
 }
@@ -200,7 +198,7 @@ func TestEvidence(t *testing.T) {
 func TestMeterIsNotEmptiedAhead(t *testing.T) {
 	h := newHostOf(t)
 	h.core = enforcer.New(enforcer.Options{Durable: true})
-	h.setVerdict(&enforcer.Verdict{State: enforcer.StateValid, Code: enforcer.Valid,
+	h.SetVerdict(&enforcer.Verdict{State: enforcer.StateValid, Code: enforcer.Valid,
 		Meters: map[string]enforcer.MeterGrant{
 			"renders": {Name: "renders", Key: "L/renders", Limit: 100, Budget: 100, Most: 100,
 				Resets: enforcer.ResetsMonthly}}}, 0)
@@ -221,7 +219,7 @@ func TestMeterIsNotEmptiedAhead(t *testing.T) {
 		if d := draw(); d == nil || d.Code != enforcer.MeterEmpty {
 			t.Fatalf("%d draws were made of 100 a month, in seconds: %v", drawn, d)
 		}
-		if month := enforcer.ResetsMonthly.Start(h.counted()); !month.Equal(enforcer.ResetsMonthly.Start(start)) {
+		if month := enforcer.ResetsMonthly.Start(h.Counted()); !month.Equal(enforcer.ResetsMonthly.Start(start)) {
 			t.Fatalf("what a site gives is counted in the period of %v", month)
 		}
 	}
@@ -235,7 +233,7 @@ func TestMeterIsNotEmptiedAhead(t *testing.T) {
 	}
 	for range 25 {
 		h.run(time.Hour)
-		h.time()
+		h.Now()
 	}
 	if d := draw(); d != nil || drawn != 200 {
 		t.Errorf("after a day of running %d draws are made: %+v", drawn, d)
@@ -274,21 +272,21 @@ func TestFormerMarkOfATimeNamespace(t *testing.T) {
 func TestDayProvesOneLeap(t *testing.T) {
 	dir, state := t.TempDir(), t.TempDir()
 	wall, up := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC), time.Hour
-	start := func() *desk {
+	start := func() *Desk {
 		t.Helper()
-		d := newDesk(func() time.Time { return wall }, metrics.New(metrics.Options{}), enforcer.Options{})
+		o := testOptions(func() time.Time { return wall })
+		o.RuntimeDir, o.StateDir = dir, state
+		d := newDesk(o)
 		d.boot, d.passed = func() time.Duration {
 			return up
 		}, func(time.Time, time.Time) time.Duration { return time.Hour }
-		s, _, err := openStore(dir, state, nil, d.core, d.restore, slog.New(slog.DiscardHandler))
-		if err != nil {
+		if err := d.open(o); err != nil {
 			t.Fatal(err)
 		}
-		d.store = s
 		d.keepStart()
 		return d
 	}
-	kill := func(d *desk) {
+	kill := func(d *Desk) {
 		t.Helper()
 		if err := d.store.Close(); err != nil { // which keeps no mark
 			t.Fatal(err)
@@ -296,14 +294,14 @@ func TestDayProvesOneLeap(t *testing.T) {
 	}
 	d := start()
 	wall, up = wall.Add(25*time.Hour).AddDate(0, 1, 0), up+25*time.Hour // stopped for a day, and the clock is set
-	if at := d.counted(); at.Month() != time.April {
+	if at := d.Counted(); at.Month() != time.April {
 		t.Fatalf("after a day periods are counted by %v", at)
 	}
 	kill(d)
 	for range 3 {
 		wall, up = wall.AddDate(0, 1, 0), up+time.Second
 		d = start()
-		if at := d.counted(); at.Month() != time.April {
+		if at := d.Counted(); at.Month() != time.April {
 			t.Fatalf("a second later periods are counted by %v", at)
 		}
 		kill(d)
@@ -311,11 +309,11 @@ func TestDayProvesOneLeap(t *testing.T) {
 	// The same at a start, after the agent was away for a day.
 	up += 25 * time.Hour
 	d = start()
-	month := d.counted().Month()
+	month := d.Counted().Month()
 	kill(d)
 	wall, up = wall.AddDate(0, 1, 0), up+time.Second
-	if d = start(); d.counted().Month() != month {
-		t.Errorf("a start proves another leap: %v, after %v", d.counted(), month)
+	if d = start(); d.Counted().Month() != month {
+		t.Errorf("a start proves another leap: %v, after %v", d.Counted(), month)
 	}
 	kill(d)
 }

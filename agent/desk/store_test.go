@@ -1,4 +1,4 @@
-package agent
+package desk
 
 import (
 	"context"
@@ -10,14 +10,12 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/agent/journal"
-	"github.com/usher-agent/usher/agent/systemd"
 	"github.com/usher-agent/usher/enforcer"
-	"github.com/usher-agent/usher/metrics"
 )
 
 // kept is a desk with its journals, which can be closed and opened again.
 type keptStore struct {
-	*desk
+	*Desk
 	t    *testing.T
 	dir  string
 	wall time.Time
@@ -44,20 +42,15 @@ func (k *keptStore) open() {
 
 // begin opens the journals, or says why they are refused.
 func (k *keptStore) begin() error {
-	d := newDesk(func() time.Time {
-		return k.wall
-	}, metrics.New(metrics.Options{Snapshot: func() metrics.Snapshot {
-		return metrics.Snapshot{}
-	}}), enforcer.Options{Durable: true})
-	s, was, err := openStore(filepath.Join(k.dir, "run"), filepath.Join(k.dir, "state"), nil, d.core, d.restore,
-		slog.New(slog.DiscardHandler))
-	if err != nil {
+	o := testOptions(func() time.Time { return k.wall })
+	o.RuntimeDir, o.StateDir = filepath.Join(k.dir, "run"), filepath.Join(k.dir, "state")
+	d := newDesk(o)
+	if err := d.open(o); err != nil {
 		return err
 	}
-	d.store, k.desk = s, d
-	a := &Agent{desk: d, handover: &systemd.Store{}, log: slog.New(slog.DiscardHandler)}
-	a.recover(was)
-	d.setVerdict(&enforcer.Verdict{State: enforcer.StateValid, Code: enforcer.Valid, MaxBorrow: 30 * 24 * time.Hour,
+	k.Desk = d
+	recovered(d)
+	d.SetVerdict(&enforcer.Verdict{State: enforcer.StateValid, Code: enforcer.Valid, MaxBorrow: 30 * 24 * time.Hour,
 		Pools: map[string]enforcer.PoolGrant{"streams": {Name: "streams", Limit: 9, Budget: 9}},
 		Meters: map[string]enforcer.MeterGrant{"renders": {Name: "renders", Key: "a/renders", Limit: 100,
 			Budget: 100}}}, 0)
@@ -70,13 +63,29 @@ func (k *keptStore) close() {
 	}
 }
 
+// testOptions are those of a desk that keeps nothing, with a wall clock.
+func testOptions(now func() time.Time) Options {
+	return Options{Now: now, Observer: unseen{}, Core: enforcer.Options{Durable: true},
+		Log: slog.New(slog.DiscardHandler)}
+}
+
+// recovered doubts what was found again of a holder, for there is none.
+func recovered(d *Desk) {
+	_, found := d.Recovered(func(l *enforcer.Lease) bool {
+		return l.Lifetime != enforcer.LifetimeTTL && !Outlasts(l)
+	})
+	for _, l := range found {
+		d.Doubt(l)
+	}
+}
+
 // restart closes and opens the journals; with compacted they have been compacted before, with reboot the host has gone
 // down.
 func (k *keptStore) restart(compacted, reboot bool) {
 	k.t.Helper()
 	if compacted {
 		for _, j := range []*journal.Journal{k.store.runtime, k.store.durable} {
-			if err := k.store.rewrite(j, k.desk); err != nil {
+			if err := k.store.rewrite(j, k.Desk); err != nil {
 				k.t.Fatal(err)
 			}
 		}

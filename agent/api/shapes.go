@@ -1,8 +1,7 @@
-package agent
+package api
 
 import (
 	"cmp"
-	"time"
 
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
@@ -16,8 +15,8 @@ func LicenseShape(v *enforcer.Verdict, host enforcer.Host) wire.License {
 	}
 	out := wire.License{
 		State: string(v.State), Code: string(v.Code), SystemCode: v.SystemCode, Reason: v.Reason,
-		Until: instant(v.Until), CoveredUntil: instant(v.CoveredUntil), TerminatesAt: instant(v.TerminatesAt),
-		GraceEndsAt: instant(v.GraceEndsAt), Environment: string(v.Environment),
+		Until: Instant(v.Until), CoveredUntil: Instant(v.CoveredUntil), TerminatesAt: Instant(v.TerminatesAt),
+		GraceEndsAt: Instant(v.GraceEndsAt), Environment: string(v.Environment),
 		AgentAway: cmp.Or(v.AgentAway, enforcer.DefaultAgentAway).Seconds(),
 		Warnings:  []wire.Warning{}, Licenses: []wire.Document{}, Limits: map[string]*int64{},
 		Features: map[string]wire.Feature{},
@@ -31,7 +30,7 @@ func LicenseShape(v *enforcer.Verdict, host enforcer.Host) wire.License {
 		}
 	}
 	for _, w := range v.Warnings {
-		out.Warnings = append(out.Warnings, wire.Warning{Code: string(w.Code), Detail: w.Detail, At: instant(w.At)})
+		out.Warnings = append(out.Warnings, wire.Warning{Code: string(w.Code), Detail: w.Detail, At: Instant(w.At)})
 	}
 	for _, j := range v.Licenses {
 		out.Licenses = append(out.Licenses, DocumentShape(j))
@@ -65,7 +64,7 @@ func DocumentShape(j enforcer.Judged) wire.Document {
 	}
 	d.Role = string(j.Role)
 	d.ID, d.System, d.Product, d.Licensee, d.Issuer, d.KeyID = l.ID, l.System, l.Product, l.Licensee, l.Issuer, l.KeyID
-	d.IssuedAt, d.NotBefore, d.ExpiresAt = instant(l.Issued), instant(l.NotBefore), instant(l.Expires)
+	d.IssuedAt, d.NotBefore, d.ExpiresAt = Instant(l.Issued), Instant(l.NotBefore), Instant(l.Expires)
 	if l.SystemCode != "" {
 		d.SystemCode = l.SystemCode
 	}
@@ -98,21 +97,8 @@ func featureShape(f enforcer.Value) wire.Feature {
 	return out
 }
 
-func instant(t time.Time) *time.Time {
-	if t.IsZero() {
-		return nil
-	}
-	return new(t.UTC())
-}
-
-func count(l enforcer.Limit) *int64 {
-	if l == enforcer.Unlimited {
-		return nil
-	}
-	return new(int64(l))
-}
-
-func itemShapes(items []enforcer.Item) []wire.Item {
+// ItemShapes puts items into their wire form.
+func ItemShapes(items []enforcer.Item) []wire.Item {
 	out := make([]wire.Item, len(items))
 	for i, it := range items {
 		out[i] = wire.Item{Pool: it.Pool, N: it.N}

@@ -1,4 +1,4 @@
-package agent
+package desk
 
 import (
 	"fmt"
@@ -21,7 +21,7 @@ func TestUnconfirmedOverRestarts(t *testing.T) {
 				t.Helper()
 				for range seconds {
 					k.wall = k.wall.Add(time.Second)
-					if err := k.store.present(k.desk, time.Second); err != nil {
+					if err := k.store.present(k.Desk, time.Second); err != nil {
 						t.Fatal(err)
 					}
 				}

@@ -1,15 +1,14 @@
-package agent
+package desk
 
 import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 	"testing"
 	"time"
 
-	"github.com/usher-agent/usher/agent/config"
 	"github.com/usher-agent/usher/agent/journal"
+	"github.com/usher-agent/usher/agent/seals"
 	"github.com/usher-agent/usher/enforcer"
 )
 
@@ -39,7 +38,7 @@ func TestDataOutlivesCompaction(t *testing.T) {
 		if _, _, d := k.get(draw); d != nil {
 			t.Fatal(d)
 		}
-		if d := k.do(&enforcer.SetData{ID: ids[0], Caller: who, Data: data("another")}).Denial; d != nil {
+		if d := k.Do(&enforcer.SetData{ID: ids[0], Caller: who, Data: data("another")}).Denial; d != nil {
 			t.Fatal(d)
 		}
 		if d := k.Release(&enforcer.Release{ID: ids[2], Caller: who, Owner: "toy"}); d != nil {
@@ -51,9 +50,9 @@ func TestDataOutlivesCompaction(t *testing.T) {
 		}
 		for _, compacted := range []bool{false, true, true} {
 			k.restart(compacted, reboot)
-			own := k.ownedBy("toy", who)
-			if len(own) != left || len(k.ownedBy("toy", enforcer.Caller{UID: 65534})) > 0 ||
-				len(k.ownedBy("other", who)) > 0 {
+			own := k.OwnedBy("toy", who)
+			if len(own) != left || len(k.OwnedBy("toy", enforcer.Caller{UID: 65534})) > 0 ||
+				len(k.OwnedBy("other", who)) > 0 {
 				t.Fatalf("reboot %t: %d leases", reboot, len(own))
 			}
 			for i, want := range []string{"another", "of borrow"} {
@@ -65,11 +64,11 @@ func TestDataOutlivesCompaction(t *testing.T) {
 			if l, replayed, d := k.get(draw); d != nil || !replayed || string(l.Data.Bytes) != "of the draw" {
 				t.Errorf("reboot %t: the draw is answered %+v, %v", reboot, l, d)
 			}
-			if n, d := k.shift(&enforcer.Shift{Pool: "renders", By: 1, Caller: enforcer.Caller{Admin: true}}); d !=
+			if n, d := k.Shift(&enforcer.Shift{Pool: "renders", By: 1, Caller: enforcer.Caller{Admin: true}}); d !=
 				nil || n != 2 {
 				t.Errorf("%d, %v", n, d)
 			}
-			if n, d := k.shift(&enforcer.Shift{Pool: "renders", By: -1, Caller: enforcer.Caller{Admin: true}}); d !=
+			if n, d := k.Shift(&enforcer.Shift{Pool: "renders", By: -1, Caller: enforcer.Caller{Admin: true}}); d !=
 				nil || n != 1 {
 				t.Errorf("%d, %v", n, d)
 			}
@@ -88,7 +87,7 @@ func TestDataOnAFullDisk(t *testing.T) {
 	}
 	full := false
 	dir := t.TempDir()
-	j, _, err := journal.Open(journal.Config{Dir: dir, Name: durableJournal, Sync: true,
+	j, _, err := journal.Open(journal.Config{Dir: dir, Name: seals.DurableJournal, Sync: true,
 		File: func(name string, flag int) (journal.File, error) {
 			f, err := os.OpenFile(name, flag, 0o600)
 			return fullDisk{f, &full}, err
@@ -100,11 +99,11 @@ func TestDataOnAFullDisk(t *testing.T) {
 	defer func() { j.Close(); k.store.durable = was }()
 	k.store.durable = j
 	full = true
-	if d := k.do(&enforcer.SetData{ID: held.ID, Data: &enforcer.Data{Owner: "toy", Bytes: []byte("two")}}).Denial; d ==
+	if d := k.Do(&enforcer.SetData{ID: held.ID, Data: &enforcer.Data{Owner: "toy", Bytes: []byte("two")}}).Denial; d ==
 		nil || d.Code != enforcer.Storage {
 		t.Errorf("on a full disk: %v", d)
 	}
-	if _, d := k.shift(&enforcer.Shift{Pool: "renders", By: 1, Caller: enforcer.Caller{Admin: true}}); d == nil ||
+	if _, d := k.Shift(&enforcer.Shift{Pool: "renders", By: 1, Caller: enforcer.Caller{Admin: true}}); d == nil ||
 		d.Code != enforcer.Storage {
 		t.Errorf("on a full disk: %v", d)
 	}
@@ -115,7 +114,7 @@ func TestDataOnAFullDisk(t *testing.T) {
 		t.Errorf("it has become %+v", p)
 	}
 	full = false
-	if d := k.do(&enforcer.SetData{ID: held.ID, Data: &enforcer.Data{Owner: "toy", Bytes: []byte("two")}}).Denial; d !=
+	if d := k.Do(&enforcer.SetData{ID: held.ID, Data: &enforcer.Data{Owner: "toy", Bytes: []byte("two")}}).Denial; d !=
 		nil {
 		t.Error(d)
 	}
@@ -132,15 +131,4 @@ func (f fullDisk) WriteAt(b []byte, at int64) (int, error) {
 		return 0, errors.New("no space left on device")
 	}
 	return f.File.WriteAt(b, at)
-}
-
-// A check without an agent names a dialect that there is not.
-func TestInspectNamesUnknownDialects(t *testing.T) {
-	c, err := config.Load(config.Source{Data: []byte("listeners: [{address: /run/a, dialect: plain}]\n")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Inspect(c); err == nil || !strings.Contains(err.Error(), `there is no dialect "plain" (known: `) {
-		t.Errorf("a check says %v", err)
-	}
 }

@@ -1,16 +1,13 @@
-package agent
+package desk
 
 import (
 	"crypto/rand"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
-	"github.com/usher-agent/usher/agent/systemd"
 	"github.com/usher-agent/usher/enforcer"
-	"github.com/usher-agent/usher/metrics"
 )
 
 // BenchmarkRecovery reads a journal of leases of a time to live again, and gives each its time anew.
@@ -27,39 +24,33 @@ func BenchmarkRecovery(b *testing.B) {
 		}
 	}
 	now := time.Date(2026, 1, 5, 12, 0, 0, 0, time.UTC)
-	open := func() (*Agent, meta) {
-		d := newDesk(func() time.Time {
-			return now
-		}, metrics.New(metrics.Options{Snapshot: func() metrics.Snapshot {
-			return metrics.Snapshot{}
-		}}), enforcer.Options{Durable: true})
-		s, was, err := openStore(filepath.Join(dir, "run"), filepath.Join(dir, "state"), nil, d.core, d.restore,
-			slog.New(slog.DiscardHandler))
-		if err != nil {
+	open := func() *Desk {
+		o := testOptions(func() time.Time { return now })
+		o.RuntimeDir, o.StateDir = filepath.Join(dir, "run"), filepath.Join(dir, "state")
+		d := newDesk(o)
+		if err := d.open(o); err != nil {
 			b.Fatal(err)
 		}
-		d.store = s
-		return &Agent{desk: d, log: slog.New(slog.DiscardHandler)}, was
+		return d
 	}
-	a, _ := open()
+	d := open()
 	for range leases {
 		l := &enforcer.Lease{Items: []enforcer.Item{{Pool: "streams", N: 1}}, Lifetime: enforcer.LifetimeTTL,
 			TTL: time.Hour, AcquiredAt: now, ExpiresAt: now.Add(time.Hour),
 			Holder: &enforcer.Holder{Caller: enforcer.Caller{UID: 1000, GID: 1000, PID: 4711}}}
 		rand.Read(l.ID[:])
-		if _, err := a.desk.store.write([]enforcer.Event{{Kind: enforcer.EventGranted, At: now, Lease: l}}); err !=
+		if _, err := d.store.write([]enforcer.Event{{Kind: enforcer.EventGranted, At: now, Lease: l}}); err !=
 			nil {
 			b.Fatal(err)
 		}
 	}
-	a.desk.store.Close()
+	d.store.Close()
 	b.ReportAllocs()
 	for b.Loop() {
-		a, was := open()
-		a.handover = systemd.OpenStore(a.log)
-		a.recover(was)
+		d := open()
+		recovered(d)
 		b.StopTimer()
-		a.desk.store.Close()
+		d.store.Close()
 		b.StartTimer()
 	}
 }

@@ -1,4 +1,4 @@
-package agent
+package desk
 
 import (
 	"fmt"
@@ -6,11 +6,12 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/agent/api"
+	"github.com/usher-agent/usher/agent/clock"
 	"github.com/usher-agent/usher/enforcer"
 )
 
 // fenceOf returns when what a decision gives is partly over; zero: never, or it gives nothing of a pool. d.mu is held.
-func (d *desk) fenceOf(dec *enforcer.Decision) time.Duration {
+func (d *Desk) fenceOf(dec *enforcer.Decision) time.Duration {
 	if d.fence == 0 {
 		return 0
 	}
@@ -22,12 +23,12 @@ func (d *desk) fenceOf(dec *enforcer.Decision) time.Duration {
 }
 
 // grant is an outcome as the API answers it.
-func (d *desk) grant(out outcome) (api.Grant, *enforcer.Denial) {
+func (d *Desk) grant(out outcome) (api.Grant, *enforcer.Denial) {
 	return api.Grant{Lease: out.Lease, Replayed: out.Replayed, Late: d.late(out)}, out.Denial
 }
 
 // late returns the look at a grant that is about to be answered: see [api.Grant]. Where nothing ends, it is nil.
-func (d *desk) late(out outcome) func() *enforcer.Denial {
+func (d *Desk) late(out outcome) func() *enforcer.Denial {
 	if out.fence == 0 || out.Lease == nil {
 		return nil
 	}
@@ -37,8 +38,8 @@ func (d *desk) late(out outcome) func() *enforcer.Denial {
 
 // withdrawLate withdraws a grant whose slots others may have by now. The agent may have been stopped, or its host
 // suspended, since it decided.
-func (d *desk) withdrawLate(out *outcome) *enforcer.Denial {
-	if out.fence == 0 || untilFence() < out.fence {
+func (d *Desk) withdrawLate(out *outcome) *enforcer.Denial {
+	if out.fence == 0 || clock.Fence() < out.fence {
 		return nil
 	}
 	d.enter() // the verdict in force knows what is over
@@ -72,7 +73,7 @@ func (d *desk) withdrawLate(out *outcome) *enforcer.Denial {
 
 // overPool returns a pool of a lease of which more is in use than this agent may hand out; empty: there is none. d.mu
 // is held.
-func (d *desk) overPool(l *enforcer.Lease, now time.Time) string {
+func (d *Desk) overPool(l *enforcer.Lease, now time.Time) string {
 	for _, it := range l.Items {
 		if p, ok := d.core.Pool(it.Pool, now); !ok || p.Over() {
 			return it.Pool
@@ -82,7 +83,7 @@ func (d *desk) overPool(l *enforcer.Lease, now time.Time) string {
 }
 
 // holds reports whether a lease is held. d.mu is held.
-func (d *desk) holds(id enforcer.LeaseID) bool {
+func (d *Desk) holds(id enforcer.LeaseID) bool {
 	_, ok := d.core.Lease(id)
 	return ok
 }
@@ -93,4 +94,13 @@ func undoing(dec *enforcer.Decision) enforcer.Request {
 		return &enforcer.Leave{ID: dec.Lease.ID, Holder: dec.Grown.Caller}
 	}
 	return &enforcer.End{ID: dec.Lease.ID, Cause: enforcer.CauseUndelivered}
+}
+
+// SetFence sets until when the verdict's grants hold.
+func (d *Desk) SetFence(fence time.Duration) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.fence = fence; fence != 0 {
+		d.Look()
+	}
 }

@@ -1,4 +1,4 @@
-package agent
+package desk
 
 import (
 	"context"
@@ -7,18 +7,13 @@ import (
 	"fmt"
 	"path/filepath"
 	"sync/atomic"
-	"time"
 
 	"github.com/usher-agent/usher/agent/files"
 	"github.com/usher-agent/usher/agent/journal"
+	"github.com/usher-agent/usher/agent/journal/record"
+	"github.com/usher-agent/usher/agent/journal/sealed"
+	"github.com/usher-agent/usher/agent/seals"
 	"github.com/usher-agent/usher/enforcer"
-)
-
-// How long what is written to a journal stands without a seal. An acquire waits for none: see docs/threat-model.md for
-// what an unsealed end still allows.
-const (
-	sealDurableAfter = time.Second
-	sealRuntimeAfter = 10 * time.Second
 )
 
 // mostGist is of how many held leases the seal keeps a copy. Where there are more, and the journal is lost, no slot is
@@ -53,26 +48,23 @@ type gist struct {
 // vault returns the seal of a journal's folder, and the journal's name.
 func (s *store) vault(j *journal.Journal) (*files.Vault, string) {
 	if j == s.durable {
-		return s.seals.state, durableJournal
+		return s.seals.State, seals.DurableJournal
 	}
-	return s.seals.runtime, runtimeJournal
+	return s.seals.Runtime, seals.RuntimeJournal
 }
 
 // open opens a journal and says how it is not as it was sealed.
 func (s *store) open(dir, name string, sync bool, apply func([]byte) error) (*journal.Journal, error) {
-	c := journal.Config{Dir: dir, Name: name, Sync: sync, Late: !sync, File: journalFile}
-	listed := true
+	c := journal.Config{Dir: dir, Name: name, Sync: sync, Late: !sync}
 	var vault *files.Vault
 	if s.seals != nil {
-		vault = s.seals.state
+		vault = s.seals.State
 		if !sync {
-			vault = s.seals.runtime
+			vault = s.seals.Runtime
 		}
-		c.Sealed, listed = extents(vault, name)
-		c.Replacing = func(x journal.Extent) error { return vault.Announce(name, files.Extent(x)) }
 	}
-	j, r, err := journal.Open(c, apply)
-	if errors.Is(err, errNotHeld) || errors.Is(err, errRecord) {
+	j, r, fault, err := sealed.Open(c, vault, apply)
+	if errors.Is(err, errNotHeld) || errors.Is(err, record.ErrUnreadable) {
 		err = fmt.Errorf(
 			"the journal %s: %w: run `usher doctor --repair`, which leaves it out and keeps the damaged file beside it",
 			filepath.Join(dir, name), err)
@@ -84,12 +76,13 @@ func (s *store) open(dir, name string, sync bool, apply func([]byte) error) (*jo
 		s.log.Warn("a crash has cut the journal's last record off; it was never acknowledged", "journal",
 			filepath.Join(dir, name), "bytes", r.TornBytes)
 	}
-	switch f, expected := faultOf(r, listed), false; {
-	case f == "":
-	case name == durableJournal && vault.Fact(repairedFact, &expected) && expected: // the operator has been told
+	switch expected := false; {
+	case fault == "":
+	// the operator has been told
+	case name == seals.DurableJournal && vault.Fact(seals.RepairedFact, &expected) && expected:
 		s.found = append(s.found, name)
 	default:
-		if err := vault.Note(name, f); err != nil {
+		if err := vault.Note(name, fault); err != nil {
 			s.log.Warn("what was found of a journal could not be written; it is found again", "error", err)
 		}
 		s.found = append(s.found, name)
@@ -139,8 +132,8 @@ func (s *store) restore(core *enforcer.Enforcer, mark *enforcer.Mark) (omitted b
 		return false, nil
 	}
 	defer func() {
-		if err == nil && s.seals.state.Fact(repairedFact, new(bool)) {
-			err = s.seals.state.SetFact(repairedFact, false)
+		if err == nil && s.seals.State.Fact(seals.RepairedFact, new(bool)) {
+			err = s.seals.State.SetFact(seals.RepairedFact, false)
 		}
 	}()
 	vault, name := s.vault(s.durable)
@@ -204,31 +197,23 @@ func (s *store) restore(core *enforcer.Enforcer, mark *enforcer.Mark) (omitted b
 // seal has the seal speak for all that is written and safe. s.sealing is held, or nobody else knows the store.
 func (s *store) seal(j *journal.Journal, gist []byte) {
 	vault, name := s.vault(j)
-	x, err := j.Extent()
-	if err == nil {
-		err = vault.SealJournal(name, files.Extent(x), gist)
-	}
-	if err != nil {
+	if err := sealed.Seal(j, vault, name, gist); err != nil {
 		s.log.Warn("a journal was not sealed; what was written since the last seal is believed as it is found",
 			"journal", name, "error", err)
 	}
 }
 
 // sealAll seals both journals at the end.
-func (s *store) sealAll(d *desk) {
+func (s *store) sealAll(d *Desk) {
 	if s.seals == nil {
 		return
 	}
 	s.sealNow(s.durable, d)
 	s.sealNow(s.runtime, d)
-	s.seals.sealEvents()
-	if err := s.seals.close(); err != nil {
-		s.log.Warn("that the agent has ended in order could not be written", "error", err)
-	}
 }
 
 // sealNow seals a journal of a running agent. Nothing that decides waits for it.
-func (s *store) sealNow(j *journal.Journal, d *desk) {
+func (s *store) sealNow(j *journal.Journal, d *Desk) {
 	if s.seals == nil {
 		return
 	}

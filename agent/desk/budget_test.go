@@ -1,4 +1,4 @@
-package agent
+package desk
 
 import (
 	"testing"
@@ -6,45 +6,42 @@ import (
 
 	"github.com/usher-agent/usher/agent/clock"
 	"github.com/usher-agent/usher/enforcer"
-	"github.com/usher-agent/usher/metrics"
 )
 
 // What is over on the boot-time clock is out of the verdict before the next decision, and before a waiter is served.
 func TestFence(t *testing.T) {
-	d := newDesk(time.Now, metrics.New(metrics.Options{Snapshot: func() metrics.Snapshot {
-		return metrics.Snapshot{}
-	}}), enforcer.Options{})
+	d := newDesk(testOptions(time.Now))
 	verdict := func(n enforcer.Limit) *enforcer.Verdict {
 		return &enforcer.Verdict{State: enforcer.StateValid, Code: enforcer.Valid,
 			Pools: map[string]enforcer.PoolGrant{"streams": {Name: "streams", Limit: 9, Most: 9, Budget: n}}}
 	}
 	judged := 0
-	d.relapse = func() {
+	d.signals.FencePassed = func() {
 		judged++
-		d.setVerdict(verdict(1), clock.Boot()+time.Hour)
+		d.SetVerdict(verdict(1), clock.Boot()+time.Hour)
 	}
 	acquire := func(wait time.Duration) enforcer.Decision {
 		r := &enforcer.Acquire{Pool: "streams", N: 1, Lifetime: enforcer.LifetimeHeld, Wait: wait}
 		r.ID[0] = byte(len(d.core.Leases(nil)) + d.core.Waiting() + 1)
-		return d.do(r)
+		return d.Do(r)
 	}
-	d.setVerdict(verdict(2), clock.Boot()+time.Hour)
+	d.SetVerdict(verdict(2), clock.Boot()+time.Hour)
 	if dec := acquire(0); dec.Lease == nil || judged != 0 {
 		t.Fatalf("in time: %v, judged %d times", dec.Denial, judged)
 	}
-	d.setFence(1)
+	d.SetFence(1)
 	if dec := acquire(0); dec.Lease != nil || judged != 1 {
 		t.Fatalf("granted of what is over, judged %d times", judged)
 	}
 	if dec := acquire(time.Minute); dec.Waiter == nil {
 		t.Fatalf("nobody waits: %v", dec.Denial)
 	}
-	d.relapse = func() {}
-	d.setVerdict(verdict(2), 1) // over before it is in force
+	d.signals.FencePassed = func() {}
+	d.SetVerdict(verdict(2), 1) // over before it is in force
 	if n := len(d.core.Leases(nil)); n != 1 {
 		t.Errorf("a waiter was served of what is over: %d leases", n)
 	}
-	d.setVerdict(verdict(2), 0)
+	d.SetVerdict(verdict(2), 0)
 	if n := len(d.core.Leases(nil)); n != 2 {
 		t.Errorf("a waiter is not served of what is not over: %d leases", n)
 	}
@@ -70,18 +67,18 @@ func TestFenceBeforeTheAnswer(t *testing.T) {
 		"it waited, late, but it is":       {1, true, 1, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			d := newDesk(time.Now, unseen{}, enforcer.Options{})
+			d := newDesk(testOptions(time.Now))
 			verdict := func(n enforcer.Limit) *enforcer.Verdict {
 				return &enforcer.Verdict{State: enforcer.StateValid, Code: enforcer.Valid,
 					Pools: map[string]enforcer.PoolGrant{"streams": {Name: "streams", Limit: 9, Most: 9, Budget: n}}}
 			}
-			d.relapse = func() { d.setVerdict(verdict(c.left), 0) }
+			d.signals.FencePassed = func() { d.SetVerdict(verdict(c.left), 0) }
 			r := &enforcer.Acquire{Pool: "streams", N: 1, Lifetime: enforcer.LifetimeHeld}
 			r.ID[0] = 1
 			fence := clock.Boot() + time.Hour
 			var out outcome
 			if c.waits {
-				d.setVerdict(verdict(0), 0)
+				d.SetVerdict(verdict(0), 0)
 				r.Wait = time.Minute
 				answer := make(chan outcome, 1)
 				if out = d.decide(r); out.Waiter == nil {
@@ -93,10 +90,10 @@ func TestFenceBeforeTheAnswer(t *testing.T) {
 				d.mu.Lock()
 				d.fence = fence
 				d.mu.Unlock()
-				d.setVerdict(verdict(1), fence)
+				d.SetVerdict(verdict(1), fence)
 				out = <-answer
 			} else {
-				d.setVerdict(verdict(1), fence)
+				d.SetVerdict(verdict(1), fence)
 				out = d.decide(r)
 			}
 			if out.Lease == nil || out.fence != fence {
@@ -107,7 +104,7 @@ func TestFenceBeforeTheAnswer(t *testing.T) {
 			for look := 1; look <= 2; look++ {
 				if c.late == look { // as if it were an hour later
 					out.fence = clock.Boot()
-					d.setFence(out.fence)
+					d.SetFence(out.fence)
 				}
 				if denial := d.withdrawLate(&out); denial != nil {
 					late = denial

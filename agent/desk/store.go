@@ -1,23 +1,19 @@
-package agent
+package desk
 
 import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/usher-agent/usher/agent/clock"
-	"github.com/usher-agent/usher/agent/files"
-	"github.com/usher-agent/usher/agent/holders"
 	"github.com/usher-agent/usher/agent/journal"
+	"github.com/usher-agent/usher/agent/seals"
 	"github.com/usher-agent/usher/enforcer"
 )
 
@@ -27,10 +23,10 @@ import (
 // is Apply over both.
 type store struct {
 	runtime, durable *journal.Journal
-	lock             *os.File
 	log              *slog.Logger
 	meta             []byte        // the record of this boot and PID namespace
 	placed           bool          // meta is written
+	was              Place         // where the runtime's leases of before were granted
 	mark             enforcer.Mark // as it was kept last when the store was opened
 	due              chan struct{}
 	// how long unconfirmed leases had left when the store was opened
@@ -38,7 +34,7 @@ type store struct {
 	passed time.Duration // what present has written since; guarded by the desk's lock
 	buf    []byte
 
-	seals *seals // nil: nothing is sealed
+	seals *seals.Seals // nil: nothing is sealed
 	// leases of the durable journal, and some that have ended; under the desk's lock
 	held     map[enforcer.LeaseID]struct{}
 	touched  [2]touched // of the runtime journal, of the durable one
@@ -47,18 +43,12 @@ type store struct {
 	found    []string // journals that are not as they were sealed
 }
 
-// The journals' names in their folders.
-const (
-	runtimeJournal = "leases.journal"
-	durableJournal = "durable.journal"
-)
-
 // metaVersion is the first byte of a record that says where the leases after it were granted.
 const metaVersion = 0x80
 
-// meta is where leases were granted, in which a process's number and start time are meant: a process of another boot is
-// dead, one of another PID namespace is known by its inode or not at all.
-type meta struct {
+// Place is where leases were granted, in which a process's number and start time are meant: a process of another boot
+// is dead, one of another PID namespace is known by its inode or not at all.
+type Place struct {
 	Boot   string `json:"boot"`
 	PIDNS  string `json:"pidns"`
 	TimeNS string `json:"timens,omitempty"` // absent before it was written: as it is now
@@ -68,24 +58,12 @@ type meta struct {
 	Present time.Duration `json:"present_ns,omitempty"`
 }
 
-func presentMeta() meta {
+// Here is the place of this process.
+func Here() Place {
 	ns, _ := os.Readlink("/proc/self/ns/pid") // none but on Linux
 	times, _ := os.Readlink("/proc/self/ns/time")
 	ahead, _ := clock.Offset()
-	return meta{Boot: clock.BootID(), PIDNS: ns, TimeNS: times, TimeOffset: ahead}
-}
-
-// place returns where it is, as holders are looked for.
-func (m meta) place() holders.Place {
-	return holders.Place{Boot: m.Boot, PIDNS: namespace(m.PIDNS), TimeNS: namespace(m.TimeNS), TimeOffset: m.TimeOffset}
-}
-
-// namespace returns the inode out of a namespace's link, which is its kind, a colon and the number in brackets
-// (namespaces(7)); 0 when there is none.
-func namespace(link string) uint64 {
-	_, n, _ := strings.Cut(link, ":[")
-	inode, _ := strconv.ParseUint(strings.TrimSuffix(n, "]"), 10, 64) // 0 when it is no number
-	return inode
+	return Place{Boot: clock.BootID(), PIDNS: ns, TimeNS: times, TimeOffset: ahead}
 }
 
 // durable reports whether an event outlives the host.
@@ -105,11 +83,12 @@ var outlasting = []enforcer.Lifetime{enforcer.LifetimeHeld, enforcer.LifetimeBor
 // tells.
 func journalled(ev enforcer.Event) bool { return ev.Durable() && ev.Kind != enforcer.EventForgot }
 
-// openStore opens the journals and applies what they hold to core. It returns where the runtime's leases were granted.
-// now returns the licence time by a mark: what would end by itself gets its time anew from then.
-func openStore(runtimeDir, stateDir string, seals *seals, core *enforcer.Enforcer, now func(enforcer.Mark) time.Time,
-	log *slog.Logger) (s *store, was meta, err error) {
-	s = &store{log: log, due: make(chan struct{}, 1), seals: seals, held: map[enforcer.LeaseID]struct{}{}}
+// openStore opens the journals and applies what they hold to core. now returns the licence time by a mark: what would
+// end by itself gets its time anew from then.
+func openStore(runtimeDir, stateDir string, sealed *seals.Seals, core *enforcer.Enforcer,
+	now func(enforcer.Mark) time.Time,
+	log *slog.Logger) (s *store, err error) {
+	s = &store{log: log, due: make(chan struct{}, 1), seals: sealed, held: map[enforcer.LeaseID]struct{}{}}
 	for i := range s.touched {
 		s.touched[i].wake = make(chan struct{}, 1)
 	}
@@ -118,37 +97,29 @@ func openStore(runtimeDir, stateDir string, seals *seals, core *enforcer.Enforce
 			err = errors.Join(err, s.Close())
 		}
 	}()
-	if s.lock, err = lockRuntime(runtimeDir); err != nil {
-		return s, was, err
-	}
-	if seals != nil {
-		if err := seals.openRuntime(runtimeDir); err != nil {
-			return s, was, err
-		}
-	}
 	into := newReplay(core)
 	into.each = s.note
-	defer func() { s.mark, was, s.doubts = into.mark, into.was, into.left() }()
-	if s.durable, err = s.open(stateDir, durableJournal, true, into.apply); err != nil {
-		return s, was, err
+	defer func() { s.mark, s.was, s.doubts = into.mark, into.was, into.left() }()
+	if s.durable, err = s.open(stateDir, seals.DurableJournal, true, into.apply); err != nil {
+		return s, err
 	}
 	omitted, err := s.restore(core, &into.mark)
 	if err != nil {
-		return s, was, err
+		return s, err
 	}
 	// It is not written: nobody is told, and the next recovery finds the same.
-	into.ready = now(into.mark).Add(readingTime(filepath.Join(runtimeDir, runtimeJournal)))
-	if s.runtime, err = s.open(runtimeDir, runtimeJournal, false, into.apply); err != nil {
-		return s, was, err
+	into.ready = now(into.mark).Add(readingTime(filepath.Join(runtimeDir, seals.RuntimeJournal)))
+	if s.runtime, err = s.open(runtimeDir, seals.RuntimeJournal, false, into.apply); err != nil {
+		return s, err
 	}
-	if seals != nil {
-		s.withheld = seals.withheld(omitted)
+	if sealed != nil {
+		s.withheld = sealed.Withheld(omitted)
 		s.seal(s.durable, s.gistOf(core, into.mark))
 		s.seal(s.runtime, nil)
 	}
-	b, err := json.Marshal(presentMeta())
+	b, err := json.Marshal(Here())
 	if err != nil {
-		return s, was, err
+		return s, err
 	}
 	s.meta = append([]byte{metaVersion}, b...)
 	if err = s.place(); errors.Is(err, journal.ErrFull) {
@@ -156,115 +127,7 @@ func openStore(runtimeDir, stateDir string, seals *seals, core *enforcer.Enforce
 			"folder", runtimeDir, "error", err)
 		err = nil
 	}
-	return s, was, err
-}
-
-// lockRuntime locks the runtime folder until what it returns is closed.
-func lockRuntime(dir string) (*os.File, error) {
-	f, err := files.Open(filepath.Join(dir, "runtime.lock"), os.O_RDWR|os.O_CREATE)
-	if err != nil {
-		return nil, fmt.Errorf("runtime folder %s: %w; make it writable for uid %d, or set state.runtime_dir", dir, err,
-			os.Getuid())
-	}
-	if err := files.Lock(f); err != nil {
-		f.Close()
-		return nil, fmt.Errorf(
-			"runtime folder %s: another agent is using it; stop that one, or give this one a state.runtime_dir of "+
-				"its own", dir)
-	}
-	if err := files.Sweep(dir); err != nil {
-		return nil, errors.Join(fmt.Errorf("runtime folder %s: what a crash left cannot be removed: %w", dir, err),
-			f.Close())
-	}
-	return f, nil
-}
-
-// replay applies the journals' records, the durable one's first, to a core: that of a start, or of a repair.
-type replay struct {
-	core  *enforcer.Enforcer
-	same  *sameParts
-	was   meta                 // where the runtime's leases were granted
-	mark  enforcer.Mark        // as it was kept last
-	each  func(enforcer.Event) // told of what was applied; nil: nobody is
-	ready time.Time            // when the agent will be ready, about; zero: what ends by itself keeps its end
-
-	present time.Duration                      // how long there was an agent, by its own records
-	doubts  map[enforcer.LeaseID]time.Duration // of unconfirmed leases: until when by present they stand
-}
-
-func newReplay(core *enforcer.Enforcer) *replay {
-	return &replay{core: core, same: newSameParts(), doubts: map[enforcer.LeaseID]time.Duration{}}
-}
-
-// left returns how long the holders of unconfirmed leases have still to show themselves. Each start takes a second at
-// least, so that an agent which always dies sooner does not keep the leases of dead holders for ever.
-func (r *replay) left() map[enforcer.LeaseID]time.Duration {
-	for id, until := range r.doubts {
-		r.doubts[id] = min(recoverWithin, max(0, until-r.present-presentEvery))
-	}
-	return r.doubts
-}
-
-// doubted takes note of until when, by the time that there was an agent, the holder of an unconfirmed lease may show
-// itself.
-func (r *replay) doubted(ev enforcer.Event) {
-	if l := ev.Lease; l.Unconfirmed {
-		r.doubts[l.ID] = l.ExpiresAt.Sub(ev.At) + r.present
-	} else {
-		delete(r.doubts, l.ID)
-	}
-}
-
-func (r *replay) held(id enforcer.LeaseID) *enforcer.Lease {
-	l, _ := r.core.Lease(id)
-	return l
-}
-
-// apply applies one record.
-func (r *replay) apply(b []byte) error {
-	if len(b) > 0 && b[0] == metaVersion {
-		r.was = meta{}
-		err := json.Unmarshal(b[1:], &r.was)
-		r.present += max(0, r.was.Present)
-		r.was.Present = 0
-		return err
-	}
-	if len(b) > 0 && b[0] == markVersion {
-		var err error
-		r.mark, err = decodeMark(b)
-		return err
-	}
-	ev, err := decodeEvent(b, r.held, r.same)
-	if err != nil {
-		return err
-	}
-	switch ev.Kind {
-	case enforcer.EventGranted, enforcer.EventRenewed, enforcer.EventChanged:
-		r.doubted(ev)
-		if !r.ready.IsZero() { // what outlives the host is read first, and ends at no time or at a date
-			ev.Lease.ExpiresAt = ev.Lease.Resumed(r.ready, recoverWithin)
-		}
-	default:
-	}
-	if ev.Kind == enforcer.EventGranted {
-		if _, held := r.core.Lease(ev.Lease.ID); held {
-			return nil // a snapshot's and a record's
-		}
-	}
-	r.core.Apply(ev)
-	if r.each != nil {
-		r.each(ev)
-	}
-	return nil
-}
-
-// journalFile opens a journal's file as one of the agent's own.
-func journalFile(name string, flag int) (journal.File, error) {
-	f, err := files.Open(name, flag)
-	if err != nil {
-		return nil, err // no File, rather than one that is nil
-	}
-	return f, nil
+	return s, err
 }
 
 // readingTime returns how long a journal takes to be read at the most, a second for each 8 MiB: what is short-lived
@@ -337,9 +200,12 @@ func (s *store) barrier() commit {
 // presentEvery is how often it is written, while leases are unconfirmed, that there is an agent.
 const presentEvery = time.Second
 
-// run compacts the journals when they have grown, seals what was written, and keeps how long unconfirmed leases have
-// left, until ctx ends.
-func (s *store) run(ctx context.Context, d *desk) error {
+// RunJournals compacts the journals when they have grown, seals what was written, and keeps how long unconfirmed leases
+// have left, until ctx ends. Call it beside Run.
+func (d *Desk) RunJournals(ctx context.Context) error { return d.store.run(ctx, d) }
+
+// run is RunJournals.
+func (s *store) run(ctx context.Context, d *Desk) error {
 	tick := time.NewTicker(presentEvery)
 	defer tick.Stop()
 	last := d.boot()
@@ -352,7 +218,7 @@ func (s *store) run(ctx context.Context, d *desk) error {
 			s.compact(d)
 		case <-tick.C:
 			now := d.boot()
-			if d.unconfirmed() == 0 { // and none will be before the next start
+			if d.Unconfirmed() == 0 { // and none will be before the next start
 				tick.Stop()
 			} else if err := s.present(d, now-last); err != nil {
 				s.log.Error(
@@ -361,9 +227,9 @@ func (s *store) run(ctx context.Context, d *desk) error {
 			}
 			last = now
 		case <-s.touched[0].wake:
-			seal[0] = time.After(sealRuntimeAfter)
+			seal[0] = time.After(seals.RuntimeAfter)
 		case <-s.touched[1].wake:
-			seal[1] = time.After(sealDurableAfter)
+			seal[1] = time.After(seals.DurableAfter)
 		case <-seal[0]:
 			s.sealNow(s.runtime, d)
 		case <-seal[1]:
@@ -373,8 +239,8 @@ func (s *store) run(ctx context.Context, d *desk) error {
 }
 
 // present writes that there was an agent for a while longer.
-func (s *store) present(d *desk, more time.Duration) error {
-	m := presentMeta()
+func (s *store) present(d *Desk, more time.Duration) error {
+	m := Here()
 	m.Present = more
 	b, err := json.Marshal(m)
 	if err != nil {
@@ -396,7 +262,7 @@ func (s *store) showWithin(l *enforcer.Lease) time.Duration {
 }
 
 // compact has the journals begin with what is held now, where they have grown. d is the desk whose events they are.
-func (s *store) compact(d *desk) {
+func (s *store) compact(d *Desk) {
 	for _, j := range []*journal.Journal{s.runtime, s.durable} {
 		if !j.Due() {
 			continue
@@ -414,7 +280,7 @@ func (s *store) compact(d *desk) {
 }
 
 // rewrite has a journal begin with what is held, drawn and remembered now.
-func (s *store) rewrite(j *journal.Journal, d *desk) error {
+func (s *store) rewrite(j *journal.Journal, d *Desk) error {
 	// What the snapshot speaks of and the place in the journal are of one moment.
 	d.mu.Lock()
 	mark := j.Mark()
@@ -471,9 +337,6 @@ func (s *store) Close() error {
 		if j != nil {
 			errs = append(errs, j.Close())
 		}
-	}
-	if s.lock != nil {
-		errs = append(errs, s.lock.Close())
 	}
 	return errors.Join(errs...)
 }

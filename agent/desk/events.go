@@ -1,4 +1,4 @@
-package agent
+package desk
 
 import (
 	"sync"
@@ -59,7 +59,7 @@ type subscriber struct {
 // Subscribe returns a channel of events: changes of the licence, and what becomes of the leases of a user (of all users
 // for nil), where see accepts it. The channel is closed by cancel and, after an event that says why, when the agent
 // ends and when the reader is too slow.
-func (d *desk) Subscribe(u *enforcer.User, see func(*enforcer.Holder, *wire.Event) bool) (<-chan *api.Event, func()) {
+func (d *Desk) Subscribe(u *enforcer.User, see func(*enforcer.Holder, *wire.Event) bool) (<-chan *api.Event, func()) {
 	s := &d.subs
 	sub := &subscriber{ch: make(chan *api.Event, subscriberBuffer+1), see: see}
 	s.mu.Lock()
@@ -78,6 +78,9 @@ func (d *desk) Subscribe(u *enforcer.User, see func(*enforcer.Holder, *wire.Even
 		s.drop(sub, "")
 	}
 }
+
+// Tell has subscribers told of an event that is none of the enforcer's; a nil holder's is for everybody.
+func (d *Desk) Tell(holder *enforcer.Holder, ev wire.Event) { d.subs.send(holder, ev) }
 
 // feed returns the feed of a user, or of all, made where there is none. s.mu is held.
 func (s *subscribers) feed(u *enforcer.User) *feed {
@@ -162,7 +165,7 @@ func (s *subscribers) revoking(core *enforcer.Enforcer, now time.Time) {
 	for _, l := range leases {
 		if !l.RevokeAt.IsZero() {
 			s.send(l.Holder, wire.Event{Type: "lease.revoking", At: now, LeaseID: l.ID.String(),
-				Items:  itemShapes(l.Items),
+				Items:  api.ItemShapes(l.Items),
 				Reason: "the licence no longer covers it; it ends at " + l.RevokeAt.UTC().Format(time.RFC3339)})
 		}
 	}
@@ -266,7 +269,7 @@ func (ev *fed) wire() *wire.Event {
 	default:
 		out.Type, out.Cause = "lease.ended", string(ev.event.Cause)
 	}
-	out.LeaseID, out.Items = ev.event.Lease.ID.String(), itemShapes(ev.event.Lease.Items)
+	out.LeaseID, out.Items = ev.event.Lease.ID.String(), api.ItemShapes(ev.event.Lease.Items)
 	return out
 }
 

@@ -1,4 +1,4 @@
-package agent
+package desk
 
 import (
 	"testing"
@@ -9,12 +9,12 @@ import (
 
 // A user that holds nothing has its list made in the same steps, however many leases others hold.
 func TestListOfNothing(t *testing.T) {
-	d := newDesk(time.Now, unseen{}, enforcer.Options{})
-	d.setVerdict(&enforcer.Verdict{State: enforcer.StateValid, Code: enforcer.Valid,
+	d := newDesk(testOptions(time.Now))
+	d.SetVerdict(&enforcer.Verdict{State: enforcer.StateValid, Code: enforcer.Valid,
 		Pools: map[string]enforcer.PoolGrant{"streams": {Name: "streams", Limit: enforcer.Unlimited,
 			Budget: enforcer.Unlimited, Most: enforcer.Unlimited}}}, 0)
 	list := func() {
-		d.list(&enforcer.User{UID: 1}, func(some []*enforcer.Lease) bool {
+		d.List(&enforcer.User{UID: 1}, func(some []*enforcer.Lease) bool {
 			t.Errorf("%d leases of others are listed", len(some))
 			return false
 		})

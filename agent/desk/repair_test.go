@@ -1,4 +1,4 @@
-package agent
+package desk
 
 import (
 	"bytes"
@@ -13,7 +13,7 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/usher-agent/usher/agent/config"
+	"github.com/usher-agent/usher/agent/seals"
 	"github.com/usher-agent/usher/enforcer"
 )
 
@@ -55,7 +55,7 @@ func newRepairHouse(t *testing.T) *repairHouse {
 		get(enforcer.Acquire{Pool: "renders", Token: fmt.Sprint("draw", round)})
 		brief, gone := get(enforcer.Acquire{Pool: "streams", Lifetime: enforcer.LifetimeTTL}),
 			get(enforcer.Acquire{Pool: "streams", Lifetime: enforcer.LifetimeTTL, Token: fmt.Sprint("gone", round)})
-		if d := k.do(&enforcer.SetData{ID: kept.ID, Data: &enforcer.Data{Owner: "x", Bytes: []byte("second")}}).
+		if d := k.Do(&enforcer.SetData{ID: kept.ID, Data: &enforcer.Data{Owner: "x", Bytes: []byte("second")}}).
 			Denial; d != nil {
 			t.Fatal(d)
 		}
@@ -69,8 +69,8 @@ func newRepairHouse(t *testing.T) *repairHouse {
 			k.restart(true, false)
 		}
 	}
-	h.want = repairState(k.desk)
-	for _, name := range []string{"state/" + durableJournal, "run/" + runtimeJournal} {
+	h.want = repairState(k.Desk)
+	for _, name := range []string{"state/" + seals.DurableJournal, "run/" + seals.RuntimeJournal} {
 		b, err := os.ReadFile(filepath.Join(k.dir, name))
 		if err == nil {
 			err = os.MkdirAll(filepath.Dir(filepath.Join(h.dir, name)), 0o700)
@@ -84,7 +84,7 @@ func newRepairHouse(t *testing.T) *repairHouse {
 }
 
 // repairState is what a desk knows of leases and draws, as a text.
-func repairState(d *desk) string {
+func repairState(d *Desk) string {
 	var lines []string
 	for _, l := range d.core.Leases(nil) {
 		data := ""
@@ -118,14 +118,13 @@ func (h *repairHouse) put(t rapid.TB, name string, b []byte) {
 }
 
 // start starts, and repairs and starts again if that is refused. What it returns is closed.
-func (h *repairHouse) start(t rapid.TB) (d *desk, refused error) {
+func (h *repairHouse) start(t rapid.TB) (d *Desk, refused error) {
 	t.Helper()
 	d, refused = h.open()
 	if refused == nil {
 		return d, nil
 	}
-	if _, err := Repair(&config.Config{State: config.State{Dir: filepath.Join(h.dir, "state"),
-		RuntimeDir: filepath.Join(h.dir, "run")}}); err != nil {
+	if _, err := Repair(filepath.Join(h.dir, "state"), filepath.Join(h.dir, "run")); err != nil {
 		t.Fatalf("refused (%v), and then not repaired: %v", refused, err)
 	}
 	d, err := h.open()
@@ -135,12 +134,12 @@ func (h *repairHouse) start(t rapid.TB) (d *desk, refused error) {
 	return d, refused
 }
 
-func (h *repairHouse) open() (*desk, error) {
+func (h *repairHouse) open() (*Desk, error) {
 	k := &keptStore{dir: h.dir, wall: time.Date(2026, 1, 5, 12, 0, 0, 0, time.UTC)}
 	if err := k.begin(); err != nil {
 		return nil, err
 	}
-	return k.desk, k.store.Close()
+	return k.Desk, k.store.Close()
 }
 
 // TestRepairLosesNothing flips bits of both journals, one at a time: a start is refused, the repair leaves journals
@@ -233,8 +232,7 @@ func TestRepairOfAFormerRepair(t *testing.T) {
 	if err := k.begin(); err == nil || !bytes.Contains([]byte(err.Error()), []byte("usher doctor --repair")) {
 		t.Fatalf("a start on it: %v", err)
 	}
-	out, err := Repair(&config.Config{State: config.State{Dir: filepath.Join(k.dir, "state"),
-		RuntimeDir: filepath.Join(k.dir, "run")}})
+	out, err := Repair(filepath.Join(k.dir, "state"), filepath.Join(k.dir, "run"))
 	if err != nil || out[0].LeftOut != 1 {
 		t.Fatalf("%+v, %v", out, err)
 	}

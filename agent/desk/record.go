@@ -1,13 +1,13 @@
-package agent
+package desk
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"time"
 
+	"github.com/usher-agent/usher/agent/journal/record"
 	"github.com/usher-agent/usher/enforcer"
 )
 
@@ -41,25 +41,19 @@ const (
 	termsKnown             // the licence's id follows
 )
 
-// errRecord reports a record that no version of this program has written.
-var errRecord = errors.New("a record of the journal cannot be read: it was written by another version, or is not one")
-
 // errNotHeld reports a record of a lease that is not held: what granted it is missing.
 var errNotHeld = errors.New("a record of the journal does not follow from those before it")
 
-// errNewer reports a record of a later version.
-var errNewer = errors.New("a record of the journal was written by a newer usher: use that one")
-
 // encodeEvent appends an event's record to b.
 func encodeEvent(b []byte, ev enforcer.Event) []byte {
-	w := recordWriter{append(b, recordVersion, byte(slices.Index(recordKinds, ev.Kind)))}
-	w.time(ev.At)
+	w := recordWriter{record.Writer{Bytes: append(b, recordVersion, byte(slices.Index(recordKinds, ev.Kind)))}}
+	w.Time(ev.At)
 	switch ev.Kind {
 	case enforcer.EventEnded:
-		w.b = append(w.b, ev.Lease.ID[:]...)
-		w.uint(uint64(max(0, slices.Index(recordCauses, ev.Cause))))
+		w.Bytes = append(w.Bytes, ev.Lease.ID[:]...)
+		w.Uint(uint64(max(0, slices.Index(recordCauses, ev.Cause))))
 	case enforcer.EventForgot:
-		w.b = append(w.b, ev.Token[:]...)
+		w.Bytes = append(w.Bytes, ev.Token[:]...)
 	case enforcer.EventSet:
 		w.draws(ev.Draws)
 	case enforcer.EventDrawn:
@@ -67,9 +61,9 @@ func encodeEvent(b []byte, ev enforcer.Event) []byte {
 		w.draws(ev.Draws)
 	case enforcer.EventRemembered:
 		w.lease(ev.Lease)
-		w.flag(ev.Cause != "")
+		w.Flag(ev.Cause != "")
 		if ev.Cause != "" {
-			w.uint(uint64(max(0, slices.Index(recordCauses, ev.Cause))))
+			w.Uint(uint64(max(0, slices.Index(recordCauses, ev.Cause))))
 		}
 	default:
 		w.lease(ev.Lease)
@@ -77,36 +71,36 @@ func encodeEvent(b []byte, ev enforcer.Event) []byte {
 			w.terms(ev.Terms)
 		}
 	}
-	return w.b
+	return w.Bytes
 }
 
 // decodeEvent reads a record. lease finds the lease that an event of only an id is about; same may be nil.
 func decodeEvent(b []byte, lease func(enforcer.LeaseID) *enforcer.Lease, same *sameParts) (enforcer.Event, error) {
-	r := recordReader{b: b, same: same}
-	version, kind := r.byte(), r.byte()
+	r := recordReader{Reader: record.Reader{Bytes: b}, same: same}
+	version, kind := r.Byte(), r.Byte()
 	r.version = version
-	if !r.bad && version > recordVersion {
-		return enforcer.Event{}, errNewer
+	if !r.Bad && version > recordVersion {
+		return enforcer.Event{}, record.ErrNewer
 	}
-	if r.bad || version == 0 || int(kind) >= len(recordKinds) || recordKinds[kind] == "" {
-		return enforcer.Event{}, errRecord
+	if r.Bad || version == 0 || int(kind) >= len(recordKinds) || recordKinds[kind] == "" {
+		return enforcer.Event{}, record.ErrUnreadable
 	}
 	if same != nil && same.version != version { // the same bytes mean another thing
 		clear(same.holders)
 		clear(same.items)
 		same.version = version
 	}
-	ev := enforcer.Event{Kind: recordKinds[kind], At: r.time()}
+	ev := enforcer.Event{Kind: recordKinds[kind], At: r.Time()}
 	switch ev.Kind {
 	case enforcer.EventEnded:
 		var id enforcer.LeaseID
-		r.into(id[:])
+		r.Into(id[:])
 		ev.Cause = pick(&r, recordCauses)
-		if ev.Lease = lease(id); ev.Lease == nil && !r.bad {
+		if ev.Lease = lease(id); ev.Lease == nil && !r.Bad {
 			return ev, fmt.Errorf("%w: it ends lease %s, which is not held", errNotHeld, id)
 		}
 	case enforcer.EventForgot:
-		r.into(ev.Token[:])
+		r.Into(ev.Token[:])
 	case enforcer.EventSet:
 		ev.Draws = r.draws()
 	case enforcer.EventDrawn:
@@ -114,73 +108,61 @@ func decodeEvent(b []byte, lease func(enforcer.LeaseID) *enforcer.Lease, same *s
 		ev.Draws = r.draws()
 	case enforcer.EventRemembered:
 		ev.Lease = r.lease()
-		if r.flag() {
+		if r.Flag() {
 			ev.Cause = pick(&r, recordCauses)
 		}
 		if ev.Lease.Token == nil {
-			r.fail() // nothing is remembered of it
+			r.Fail() // nothing is remembered of it
 		}
 	default:
 		ev.Lease = r.lease()
-		if ev.Kind != enforcer.EventGranted && !r.bad && len(r.b) == 0 && lease(ev.Lease.ID) == nil {
+		if ev.Kind != enforcer.EventGranted && !r.Bad && len(r.Bytes) == 0 && lease(ev.Lease.ID) == nil {
 			return ev, fmt.Errorf("%w: it changes lease %s, which is not held", errNotHeld, ev.Lease.ID)
 		}
 		if ev.Kind == enforcer.EventGranted && version > 3 {
 			ev.Terms = r.terms()
 		}
 	}
-	if r.bad || len(r.b) > 0 {
-		return ev, errRecord
+	if !r.Ended() {
+		return ev, record.ErrUnreadable
 	}
 	return ev, nil
 }
 
-type recordWriter struct{ b []byte }
-
-func (w *recordWriter) uint(n uint64) { w.b = binary.AppendUvarint(w.b, n) }
-func (w *recordWriter) int(n int64)   { w.b = binary.AppendVarint(w.b, n) }
-func (w *recordWriter) text(s string) { w.uint(uint64(len(s))); w.b = append(w.b, s...) }
-func (w *recordWriter) flag(b bool)   { w.b = append(w.b, map[bool]byte{true: 1}[b]) }
-func (w *recordWriter) time(t time.Time) {
-	if t.IsZero() {
-		w.int(0)
-		return
-	}
-	w.int(t.UnixNano())
-}
+type recordWriter struct{ record.Writer }
 
 func (w *recordWriter) lease(l *enforcer.Lease) {
-	w.b = append(w.b, l.ID[:]...)
-	w.uint(uint64(len(l.Items)))
+	w.Bytes = append(w.Bytes, l.ID[:]...)
+	w.Uint(uint64(len(l.Items)))
 	for _, it := range l.Items {
-		w.text(it.Pool)
-		w.int(it.N)
+		w.Text(it.Pool)
+		w.Int(it.N)
 	}
-	w.uint(uint64(max(0, slices.Index(recordLifetimes, l.Lifetime))))
-	w.int(int64(l.TTL))
-	w.time(l.AcquiredAt)
-	w.time(l.ExpiresAt)
-	w.flag(l.Unconfirmed)
+	w.Uint(uint64(max(0, slices.Index(recordLifetimes, l.Lifetime))))
+	w.Int(int64(l.TTL))
+	w.Time(l.AcquiredAt)
+	w.Time(l.ExpiresAt)
+	w.Flag(l.Unconfirmed)
 	w.holder(l.Holder)
-	w.uint(uint64(len(l.Others)))
+	w.Uint(uint64(len(l.Others)))
 	for _, o := range l.Others {
 		w.holder(o)
 	}
-	w.flag(l.Token != nil)
+	w.Flag(l.Token != nil)
 	if l.Token != nil {
-		w.b = append(append(w.b, l.Token.Key[:]...), l.Token.Request[:]...)
+		w.Bytes = append(append(w.Bytes, l.Token.Key[:]...), l.Token.Request[:]...)
 	}
-	w.flag(l.Data != nil)
+	w.Flag(l.Data != nil)
 	if l.Data != nil {
-		w.text(l.Data.Owner)
-		w.text(string(l.Data.Bytes))
+		w.Text(l.Data.Owner)
+		w.Text(string(l.Data.Bytes))
 	}
 }
 
 // terms writes what a lease was granted under: a byte that says what is known of it, and that; 0: nothing.
 func (w *recordWriter) terms(t *enforcer.Terms) {
 	if t == nil || t.OnExpiry == "" { // not known
-		w.b = append(w.b, 0)
+		w.Bytes = append(w.Bytes, 0)
 		return
 	}
 	flags := byte(max(0, slices.Index(recordExpiries, t.OnExpiry)))
@@ -189,46 +171,45 @@ func (w *recordWriter) terms(t *enforcer.Terms) {
 			flags |= termsFree << i
 		}
 	}
-	w.b = append(w.b, flags)
+	w.Bytes = append(w.Bytes, flags)
 	if flags&termsKnown != 0 {
-		w.b = append(w.b, t.ID[:]...)
+		w.Bytes = append(w.Bytes, t.ID[:]...)
 	}
-	w.time(t.Issued)
-	w.time(t.Terminates)
+	w.Time(t.Issued)
+	w.Time(t.Terminates)
 }
 
 func (w *recordWriter) holder(h *enforcer.Holder) {
-	w.uint(uint64(h.UID))
-	w.uint(uint64(h.GID))
-	w.int(int64(h.PID))
-	w.flag(h.Admin)
-	w.uint(h.Start)
-	w.uint(h.Inode)
-	w.text(h.Credential)
+	w.Uint(uint64(h.UID))
+	w.Uint(uint64(h.GID))
+	w.Int(int64(h.PID))
+	w.Flag(h.Admin)
+	w.Uint(h.Start)
+	w.Uint(h.Inode)
+	w.Text(h.Credential)
 	for _, s := range []string{h.Exe, h.User, h.Host, h.Pod} {
-		w.text(s)
+		w.Text(s)
 	}
-	w.uint(uint64(len(h.Labels)))
+	w.Uint(uint64(len(h.Labels)))
 	for _, k := range slices.Sorted(maps.Keys(h.Labels)) {
-		w.text(k)
-		w.text(h.Labels[k])
+		w.Text(k)
+		w.Text(h.Labels[k])
 	}
 }
 
 func (w *recordWriter) draws(draws []enforcer.Draw) {
-	w.uint(uint64(len(draws)))
+	w.Uint(uint64(len(draws)))
 	for _, d := range draws {
-		w.text(d.Key)
-		w.int(d.Drawn)
-		w.time(d.Period)
+		w.Text(d.Key)
+		w.Int(d.Drawn)
+		w.Time(d.Period)
 	}
 }
 
 // recordReader reads what recordWriter wrote; after the first thing that cannot be, all is bad.
 type recordReader struct {
-	b       []byte
+	record.Reader
 	version byte
-	bad     bool
 	dry     bool // only the end of what is read is looked for
 	same    *sameParts
 }
@@ -257,12 +238,12 @@ func remembered[T any](r *recordReader, known map[string]T, read func(*recordRea
 	*ahead = *r
 	ahead.dry = true
 	read(ahead)
-	if ahead.bad {
+	if ahead.Bad {
 		return read(r)
 	}
-	raw := r.b[:len(r.b)-len(ahead.b)]
+	raw := r.Bytes[:len(r.Bytes)-len(ahead.Bytes)]
 	if v, ok := known[string(raw)]; ok {
-		r.b = ahead.b
+		r.Bytes = ahead.Bytes
 		return v
 	}
 	v := read(r)
@@ -273,88 +254,20 @@ func remembered[T any](r *recordReader, known map[string]T, read func(*recordRea
 	return v
 }
 
-func (r *recordReader) fail() { r.bad, r.b = true, nil }
-
-func (r *recordReader) byte() byte {
-	if len(r.b) == 0 {
-		r.fail()
-		return 0
-	}
-	v := r.b[0]
-	r.b = r.b[1:]
-	return v
-}
-
-func (r *recordReader) uint() uint64 {
-	v, n := binary.Uvarint(r.b)
-	if n <= 0 {
-		r.fail()
-		return 0
-	}
-	r.b = r.b[n:]
-	return v
-}
-
-func (r *recordReader) int() int64 {
-	v, n := binary.Varint(r.b)
-	if n <= 0 {
-		r.fail()
-		return 0
-	}
-	r.b = r.b[n:]
-	return v
-}
-
-// count reads how many things follow, each of at least one byte.
-func (r *recordReader) count() int {
-	n := r.uint()
-	if n > uint64(len(r.b)) {
-		r.fail()
-		return 0
-	}
-	return int(n)
-}
-
-func (r *recordReader) into(to []byte) {
-	if len(r.b) < len(to) {
-		r.fail()
-		return
-	}
-	copy(to, r.b)
-	r.b = r.b[len(to):]
-}
-
-func (r *recordReader) text() string {
-	n := r.count()
-	b := r.b[:n]
-	r.b = r.b[n:]
+// Text reads a text, and makes none where only its end is looked for.
+func (r *recordReader) Text() string {
+	b := r.Raw()
 	if r.dry {
 		return ""
 	}
 	return string(b)
 }
 
-func (r *recordReader) flag() bool {
-	v := r.byte()
-	if v > 1 {
-		r.fail()
-	}
-	return v == 1
-}
-
-func (r *recordReader) time() time.Time {
-	n := r.int()
-	if n == 0 {
-		return time.Time{}
-	}
-	return time.Unix(0, n).UTC()
-}
-
 // pick reads an index into a table.
 func pick[T comparable](r *recordReader, table []T) (v T) {
-	i := r.uint()
+	i := r.Uint()
 	if i >= uint64(len(table)) || table[i] == v {
-		r.fail()
+		r.Fail()
 		return v
 	}
 	return table[i]
@@ -362,51 +275,51 @@ func pick[T comparable](r *recordReader, table []T) (v T) {
 
 func (r *recordReader) lease() *enforcer.Lease {
 	l := &enforcer.Lease{}
-	r.into(l.ID[:])
+	r.Into(l.ID[:])
 	if r.same != nil {
 		l.Items = remembered(r, r.same.items, (*recordReader).items)
 	} else {
 		l.Items = r.items()
 	}
 	if len(l.Items) == 0 {
-		r.fail()
+		r.Fail()
 	}
 	l.Lifetime = pick(r, recordLifetimes)
-	l.TTL = time.Duration(r.int())
-	l.AcquiredAt, l.ExpiresAt = r.time(), r.time()
-	l.Unconfirmed = r.flag()
+	l.TTL = time.Duration(r.Int())
+	l.AcquiredAt, l.ExpiresAt = r.Time(), r.Time()
+	l.Unconfirmed = r.Flag()
 	if r.same != nil {
 		l.Holder = remembered(r, r.same.holders, (*recordReader).holder)
 	} else {
 		l.Holder = r.holder()
 	}
-	for range r.count() {
+	for range r.Count() {
 		l.Others = append(l.Others, r.holder())
 	}
-	if r.flag() {
+	if r.Flag() {
 		l.Token = &enforcer.ClientToken{}
-		r.into(l.Token.Key[:])
-		r.into(l.Token.Request[:])
+		r.Into(l.Token.Key[:])
+		r.Into(l.Token.Request[:])
 	}
-	if r.version > 2 && r.flag() {
-		l.Data = &enforcer.Data{Owner: r.text(), Bytes: []byte(r.text())}
+	if r.version > 2 && r.Flag() {
+		l.Data = &enforcer.Data{Owner: r.Text(), Bytes: []byte(r.Text())}
 	}
 	return l
 }
 
 func (r *recordReader) terms() *enforcer.Terms {
-	flags := r.byte()
+	flags := r.Byte()
 	if flags >= termsKnown<<1 || flags != 0 && flags&3 == 0 {
-		r.fail()
+		r.Fail()
 	}
-	if flags == 0 || r.bad {
+	if flags == 0 || r.Bad {
 		return nil
 	}
 	t := &enforcer.Terms{OnExpiry: recordExpiries[flags&3], Free: flags&termsFree != 0, Test: flags&termsTest != 0}
 	if flags&termsKnown != 0 {
-		r.into(t.ID[:])
+		r.Into(t.ID[:])
 	}
-	t.Issued, t.Terminates = r.time(), r.time()
+	t.Issued, t.Terminates = r.Time(), r.Time()
 	if r.same != nil && r.same.terms != nil && *r.same.terms == *t {
 		return r.same.terms
 	}
@@ -417,8 +330,8 @@ func (r *recordReader) terms() *enforcer.Terms {
 }
 
 func (r *recordReader) items() (out []enforcer.Item) {
-	for range r.count() {
-		it := enforcer.Item{Pool: r.text(), N: r.int()}
+	for range r.Count() {
+		it := enforcer.Item{Pool: r.Text(), N: r.Int()}
 		if !r.dry {
 			out = append(out, it)
 		}
@@ -437,18 +350,18 @@ func (r *recordReader) holder() *enforcer.Holder {
 }
 
 func (r *recordReader) holderInto(h *enforcer.Holder) {
-	h.UID, h.GID, h.PID = uint32(r.uint()), uint32(r.uint()), int32(r.int())
-	h.Admin = r.flag()
-	h.Start = r.uint()
+	h.UID, h.GID, h.PID = uint32(r.Uint()), uint32(r.Uint()), int32(r.Int())
+	h.Admin = r.Flag()
+	h.Start = r.Uint()
 	if r.version > 1 {
-		h.Inode = r.uint()
+		h.Inode = r.Uint()
 	}
 	if r.version > 2 {
-		h.Credential = r.text()
+		h.Credential = r.Text()
 	}
-	h.Exe, h.User, h.Host, h.Pod = r.text(), r.text(), r.text(), r.text()
-	for range r.count() {
-		k, v := r.text(), r.text()
+	h.Exe, h.User, h.Host, h.Pod = r.Text(), r.Text(), r.Text(), r.Text()
+	for range r.Count() {
+		k, v := r.Text(), r.Text()
 		if r.dry {
 			continue
 		}
@@ -460,8 +373,8 @@ func (r *recordReader) holderInto(h *enforcer.Holder) {
 }
 
 func (r *recordReader) draws() (out []enforcer.Draw) {
-	for range r.count() {
-		out = append(out, enforcer.Draw{Key: r.text(), Drawn: r.int(), Period: r.time()})
+	for range r.Count() {
+		out = append(out, enforcer.Draw{Key: r.Text(), Drawn: r.Int(), Period: r.Time()})
 	}
 	return out
 }

@@ -1,8 +1,14 @@
-package agent
+// Package desk is the one place where decisions are made: a request is decided by the enforcer, its events are written
+// to a journal and applied, and whoever waits is answered, all under one lock and in one order. It keeps the licence
+// time, which never goes back. Nothing is acknowledged before it is as durable as it must be, and nobody who only
+// watches (a subscriber, a metric) keeps it waiting. Start reading at [Desk.Do]; acquires are in acquire.go, those that
+// wait for draws of a site's meter in draws.go, the journals in store.go, and the clock in mark.go.
+package desk
 
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"maps"
 	"math"
 	"slices"
@@ -13,26 +19,54 @@ import (
 	"github.com/usher-agent/usher/agent/api"
 	"github.com/usher-agent/usher/agent/clock"
 	"github.com/usher-agent/usher/agent/liveness"
+	"github.com/usher-agent/usher/agent/seals"
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// desk serialises what is asked of the enforcer: decide, then apply, under one lock, with due leases ended first.
-type desk struct {
+// Observer is what the metrics ask of the desk. All is called under the desk's lock but Acquired and Waited, and none
+// may wait for anything.
+type Observer interface {
+	Observe(enforcer.Event)
+	// Acquired is told of each decision about an acquire and how long it took, waiting apart.
+	Acquired(pool string, took time.Duration, d *enforcer.Denial, replayed bool)
+	Waited(time.Duration)
+}
+
+// Signals are how the desk tells others of what they act on; of a nil one nobody is told.
+type Signals struct {
+	// Ended is told of each lease that is over, under the desk's lock.
+	Ended func(enforcer.LeaseID)
+	// DemandChanged is told that what is in use or waited for has changed, under the desk's lock.
+	DemandChanged func()
+	// Short is told of an acquire that was denied for want of slots or draws.
+	Short func(*enforcer.Acquire)
+	// FencePassed has the verdict judged again, since part of what it grants is over (see [Desk.SetVerdict]), and
+	// returns when it is in force.
+	FencePassed func()
+}
+
+// Options is what New needs.
+type Options struct {
+	Now      func() time.Time // the wall clock
+	Observer Observer
+	Signals  Signals
+	Core     enforcer.Options
+	// RuntimeDir and StateDir are the folders of the journals, both locked by the caller. Both empty: nothing is kept.
+	RuntimeDir, StateDir string
+	Seals                *seals.Seals // both folders' seals are open; nil: nothing is sealed
+	Log                  *slog.Logger
+}
+
+// Desk serialises what is asked of the enforcer: decide, then apply, under one lock, with due leases ended first. Its
+// methods are safe for concurrent use.
+type Desk struct {
 	now  func() time.Time     // the wall clock
 	boot func() time.Duration // since the host was started
 	// passed says what has passed between two readings of now, as Go's monotonic clock has it: without suspensions.
-	passed func(from, to time.Time) time.Duration
-	// seen is told of each event, of each decision about an acquire and how long it took, in order, under the lock.
-	seen  observer
-	store *store // nil: nothing is kept
-	// ended is told of each lease that is over, under the lock; nil: nobody is.
-	ended func(enforcer.LeaseID)
-
-	// stir is told that what is in use or waited for has changed, under the lock, and short of an acquire that was
-	// denied for want of slots; relapse has the verdict judged anew once what it grants is over. nil: nobody is.
-	stir    func()
-	short   func(*enforcer.Acquire)
-	relapse func()
+	passed  func(from, to time.Time) time.Duration
+	seen    Observer
+	signals Signals
+	store   *store // nil: nothing is kept
 
 	mu       sync.Mutex    // guards all below
 	fence    time.Duration // since boot: what the verdict grants is partly over then; 0: never
@@ -54,7 +88,7 @@ type desk struct {
 	owned    map[string]map[enforcer.LeaseID]struct{} // leases held with data, by its owner
 	doubted  map[enforcer.LeaseID]struct{}            // leases that are unconfirmed
 	waiting  map[enforcer.LeaseID]waiter
-	thirsty  []*thirst     // acquires that wait for draws, in their turn; see awaitDraws
+	forDraws []*turn       // acquires that wait for draws, in their turn; see awaitDraws
 	judged   chan struct{} // closed when the verdict changes, or the desk drains
 
 	byPod   atomic.Bool                          // a pool counts, or is about to count, by pod
@@ -64,25 +98,58 @@ type desk struct {
 	subs    subscribers
 }
 
-// observer is what the metrics ask of the desk.
-type observer interface {
-	Observe(enforcer.Event)
-	Acquired(pool string, took time.Duration, d *enforcer.Denial, replayed bool)
-	Waited(time.Duration)
+// New opens the journals, and makes a desk that goes on where the last one has ended.
+func New(o Options) (*Desk, error) {
+	d := newDesk(o)
+	if o.StateDir == "" && o.RuntimeDir == "" {
+		return d, nil
+	}
+	if err := d.open(o); err != nil {
+		return nil, err
+	}
+	d.keepStart()
+	return d, nil
 }
 
-func newDesk(now func() time.Time, seen observer, o enforcer.Options) *desk {
-	return &desk{now: now, boot: clock.Boot, passed: func(from, to time.Time) time.Duration {
+func newDesk(o Options) *Desk {
+	return &Desk{now: o.Now, boot: clock.Boot, passed: func(from, to time.Time) time.Duration {
 		return to.Sub(from)
-	}, seen: seen, core: enforcer.New(o), podOf: liveness.PodOf, wake: make(chan struct{}, 1),
-		waiting: map[enforcer.LeaseID]waiter{}, judged: make(chan struct{}), held: map[enforcer.Lifetime]int{},
-		owned: map[string]map[enforcer.LeaseID]struct{}{}, doubted: map[enforcer.LeaseID]struct{}{}}
+	}, seen: o.Observer, signals: o.Signals, core: enforcer.New(o.Core), podOf: liveness.PodOf,
+		wake: make(chan struct{}, 1), waiting: map[enforcer.LeaseID]waiter{}, judged: make(chan struct{}),
+		held: map[enforcer.Lifetime]int{}, owned: map[string]map[enforcer.LeaseID]struct{}{},
+		doubted: map[enforcer.LeaseID]struct{}{}}
 }
 
-// do decides one request, carries the decision out, and returns when it may be acknowledged.
-func (d *desk) do(r enforcer.Request) enforcer.Decision { return d.await(d.decide(r)) }
+// open opens the journals of a desk that is new.
+func (d *Desk) open(o Options) (err error) {
+	d.store, err = openStore(o.RuntimeDir, o.StateDir, o.Seals, d.core, d.restore, o.Log)
+	return err
+}
 
-func (d *desk) decide(r enforcer.Request) outcome {
+// Close keeps the time, seals what was written, and closes the journals.
+func (d *Desk) Close() error {
+	if d.store == nil {
+		return nil
+	}
+	d.mu.Lock()
+	d.advance(true)
+	d.mu.Unlock()
+	d.store.sealAll(d)
+	return d.store.Close()
+}
+
+// Withheld says what is not handed out, since the state was found changed.
+func (d *Desk) Withheld() enforcer.Withheld {
+	if d.store == nil {
+		return enforcer.Withheld{}
+	}
+	return d.store.withheld
+}
+
+// Do decides one request, carries the decision out, and returns when it may be acknowledged.
+func (d *Desk) Do(r enforcer.Request) enforcer.Decision { return d.await(d.decide(r)) }
+
+func (d *Desk) decide(r enforcer.Request) outcome {
 	d.enter()
 	defer d.mu.Unlock()
 	now := d.licenceTime()
@@ -101,7 +168,7 @@ type outcome struct {
 
 // carry writes a decision's events and carries them out. What gives (a grant, a renewal, a draw) is denied when it
 // cannot be written; what takes is carried out whatever the disk says. d.mu is held.
-func (d *desk) carry(dec enforcer.Decision) outcome {
+func (d *Desk) carry(dec enforcer.Decision) outcome {
 	var written commit
 	if d.store != nil && len(dec.Events) > 0 {
 		var err error
@@ -121,7 +188,7 @@ func (d *desk) carry(dec enforcer.Decision) outcome {
 }
 
 // gives reports whether somebody is given something by an event. d.mu is held.
-func (d *desk) gives(ev enforcer.Event) bool {
+func (d *Desk) gives(ev enforcer.Event) bool {
 	switch ev.Kind {
 	case enforcer.EventChanged: // joined or attached; who doubts or leaves takes
 		was, held := d.core.Lease(ev.Lease.ID)
@@ -141,7 +208,7 @@ func notStored(err error) *enforcer.Denial {
 
 // settle waits until an outcome may be acknowledged. A lease that could not be stored is undone; a draw stays drawn,
 // for it may have been stored.
-func (d *desk) settle(out outcome) outcome {
+func (d *Desk) settle(out outcome) outcome {
 	var err error
 	if out.written != nil {
 		err = out.written()
@@ -150,13 +217,13 @@ func (d *desk) settle(out outcome) outcome {
 		return out
 	}
 	if out.Lease != nil && out.Lease.Lifetime != enforcer.LifetimeDraw && !out.Replayed {
-		d.do(&enforcer.End{ID: out.Lease.ID, Cause: enforcer.CauseUndelivered})
+		d.Do(&enforcer.End{ID: out.Lease.ID, Cause: enforcer.CauseUndelivered})
 	}
 	return outcome{Decision: enforcer.Decision{Denial: notStored(err)}}
 }
 
 // await is settle for what is answered without another look at its fence.
-func (d *desk) await(out outcome) enforcer.Decision {
+func (d *Desk) await(out outcome) enforcer.Decision {
 	out = d.settle(out)
 	if late := d.late(out); late != nil {
 		if denial := late(); denial != nil {
@@ -168,25 +235,27 @@ func (d *desk) await(out outcome) enforcer.Decision {
 
 // enter takes d.mu to decide something. What is over on the boot-time clock is out of the verdict by then: others may
 // have it.
-func (d *desk) enter() {
+func (d *Desk) enter() {
 	for {
 		d.mu.Lock()
 		if !d.over() {
 			return
 		}
 		d.mu.Unlock()
-		d.relapse()
+		d.signals.FencePassed()
 	}
 }
 
 // over reports whether what the verdict grants is partly over. d.mu is held.
-func (d *desk) over() bool { return d.fence != 0 && d.relapse != nil && untilFence() >= d.fence }
+func (d *Desk) over() bool {
+	return d.fence != 0 && d.signals.FencePassed != nil && clock.Fence() >= d.fence
+}
 
 // serve has waiters granted what has come free. d.mu is held.
-func (d *desk) serve(now time.Time, recheck bool) {
+func (d *Desk) serve(now time.Time, recheck bool) {
 	for d.core.Waiting() > 0 {
 		if d.over() {
-			d.rouse()
+			d.Look()
 			return
 		}
 		dec := d.core.Decide(&enforcer.Serve{Recheck: recheck}, now)
@@ -202,7 +271,7 @@ func (d *desk) serve(now time.Time, recheck bool) {
 }
 
 // tick ends what is due and passes on what comes free. d.mu is held.
-func (d *desk) tick(now time.Time) {
+func (d *Desk) tick(now time.Time) {
 	for {
 		next := d.core.NextTick()
 		if next.IsZero() || next.After(now) {
@@ -218,7 +287,7 @@ func (d *desk) tick(now time.Time) {
 }
 
 // apply carries out events and tells everybody; written is what those who wait are to wait for still. d.mu is held.
-func (d *desk) apply(events []enforcer.Event, written commit) {
+func (d *Desk) apply(events []enforcer.Event, written commit) {
 	if len(events) == 0 {
 		return
 	}
@@ -226,20 +295,20 @@ func (d *desk) apply(events []enforcer.Event, written commit) {
 		d.core.Apply(ev)
 		d.count(ev)
 		d.answer(ev, written)
-		if ev.Kind == enforcer.EventEnded && d.ended != nil {
-			d.ended(ev.Lease.ID)
+		if ev.Kind == enforcer.EventEnded && d.signals.Ended != nil {
+			d.signals.Ended(ev.Lease.ID)
 		}
 		d.seen.Observe(ev)
 		d.subs.publish(ev)
 	}
 	if next := d.core.NextTick(); !next.IsZero() && (d.next.IsZero() || next.Before(d.next)) {
 		d.next = next
-		d.rouse()
+		d.Look()
 	}
 }
 
-// rouse has Run look at once.
-func (d *desk) rouse() {
+// Look has Run read the clocks now rather than when the next thing is due.
+func (d *Desk) Look() {
 	select {
 	case d.wake <- struct{}{}:
 	default:
@@ -247,7 +316,7 @@ func (d *desk) rouse() {
 }
 
 // answer tells a waiter what came of its waiting. d.mu is held.
-func (d *desk) answer(ev enforcer.Event, written commit) {
+func (d *Desk) answer(ev enforcer.Event, written commit) {
 	if ev.Waiter == nil || ev.Kind == enforcer.EventQueued {
 		return
 	}
@@ -259,11 +328,16 @@ func (d *desk) answer(ev enforcer.Event, written commit) {
 	}
 }
 
-// count keeps the leases counted. d.mu is held.
-func (d *desk) count(ev enforcer.Event) {
-	if d.stir != nil {
-		d.stir()
+// demandChanged says that what is in use or waited for has changed. d.mu is held.
+func (d *Desk) demandChanged() {
+	if d.signals.DemandChanged != nil {
+		d.signals.DemandChanged()
 	}
+}
+
+// count keeps the leases counted. d.mu is held.
+func (d *Desk) count(ev enforcer.Event) {
+	d.demandChanged()
 	switch ev.Kind {
 	case enforcer.EventGranted:
 		d.countIn(ev.Lease)
@@ -284,7 +358,7 @@ func (d *desk) count(ev enforcer.Event) {
 }
 
 // countIn counts a lease that is held. d.mu is held.
-func (d *desk) countIn(l *enforcer.Lease) {
+func (d *Desk) countIn(l *enforcer.Lease) {
 	d.held[l.Lifetime]++
 	if l.Data == nil {
 		return
@@ -295,16 +369,16 @@ func (d *desk) countIn(l *enforcer.Lease) {
 	d.owned[l.Data.Owner][l.ID] = struct{}{}
 }
 
-// unconfirmed counts the leases whose holder is not known to live.
-func (d *desk) unconfirmed() int {
+// Unconfirmed counts the leases whose holder is not known to live.
+func (d *Desk) Unconfirmed() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return len(d.doubted)
 }
 
-// setVerdict puts a verdict in force and tells holders of leases that are to be revoked. Part of what it grants is over
+// SetVerdict puts a verdict in force and tells holders of leases that are to be revoked. Part of what it grants is over
 // when fence has come, on the boot-time clock; zero: never.
-func (d *desk) setVerdict(v *enforcer.Verdict, fence time.Duration) {
+func (d *Desk) SetVerdict(v *enforcer.Verdict, fence time.Duration) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	now := d.licenceTime()
@@ -313,7 +387,7 @@ func (d *desk) setVerdict(v *enforcer.Verdict, fence time.Duration) {
 	d.carry(d.core.Decide(&enforcer.SetVerdict{Verdict: v}, now))
 	d.carry(d.core.Decide(&enforcer.TakeOver{}, now))
 	if d.fence = fence; fence != 0 {
-		d.rouse()
+		d.Look()
 	}
 	d.serve(d.last, true)
 	d.rejudged()
@@ -330,8 +404,8 @@ func countsByPod(v *enforcer.Verdict) bool {
 	return slices.ContainsFunc(v.Next, countsByPod)
 }
 
-// place says in which pod a caller is, where that counts and is known.
-func (d *desk) place(c *enforcer.Caller) {
+// Place says in which pod a caller is, where that counts and is known.
+func (d *Desk) Place(c *enforcer.Caller) {
 	if d.byPod.Load() && c.Pod == "" && c.PID != 0 {
 		c.Pod = d.podOf(c.PID, c.Start)
 	}
@@ -341,7 +415,7 @@ func (d *desk) place(c *enforcer.Caller) {
 const longestTimer = time.Minute
 
 // Run ends leases when they are due, until ctx ends.
-func (d *desk) Run(ctx context.Context) error {
+func (d *Desk) Run(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -362,7 +436,7 @@ func (d *desk) Run(ctx context.Context) error {
 			wait = min(wait, max(0, d.next.Sub(now)))
 		}
 		if d.fence != 0 {
-			wait = min(wait, max(time.Millisecond, d.fence-untilFence()))
+			wait = min(wait, max(time.Millisecond, d.fence-clock.Fence()))
 		}
 		d.mu.Unlock()
 		timer.Reset(wait)
@@ -370,14 +444,14 @@ func (d *desk) Run(ctx context.Context) error {
 }
 
 // Verdict returns the verdict in force; nil before the first.
-func (d *desk) Verdict() *enforcer.Verdict {
+func (d *Desk) Verdict() *enforcer.Verdict {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.core.Verdict()
 }
 
 // Pools returns every pool and meter.
-func (d *desk) Pools() []enforcer.PoolStatus {
+func (d *Desk) Pools() []enforcer.PoolStatus {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	now := d.licenceTime()
@@ -386,7 +460,7 @@ func (d *desk) Pools() []enforcer.PoolStatus {
 }
 
 // Pool returns one pool or meter.
-func (d *desk) Pool(name string) (enforcer.PoolStatus, bool) {
+func (d *Desk) Pool(name string) (enforcer.PoolStatus, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	now := d.licenceTime()
@@ -394,26 +468,31 @@ func (d *desk) Pool(name string) (enforcer.PoolStatus, bool) {
 	return d.core.Pool(name, now)
 }
 
+// Give decides a request that gives somebody something, and returns what is to be answered.
+func (d *Desk) Give(r enforcer.Request) (api.Grant, *enforcer.Denial) {
+	return d.grant(d.settle(d.decide(r)))
+}
+
 // Renew extends a lease.
-func (d *desk) Renew(r *enforcer.Renew) (api.Grant, *enforcer.Denial) {
+func (d *Desk) Renew(r *enforcer.Renew) (api.Grant, *enforcer.Denial) {
 	q := *r
-	d.place(&q.Caller)
-	return d.grant(d.settle(d.decide(&q)))
+	d.Place(&q.Caller)
+	return d.Give(&q)
 }
 
 // Release gives a lease back.
-func (d *desk) Release(r *enforcer.Release) *enforcer.Denial { return d.do(r).Denial }
+func (d *Desk) Release(r *enforcer.Release) *enforcer.Denial { return d.Do(r).Denial }
 
 // Lease returns a lease that is held.
-func (d *desk) Lease(id enforcer.LeaseID) (*enforcer.Lease, bool) {
+func (d *Desk) Lease(id enforcer.LeaseID) (*enforcer.Lease, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.tick(d.licenceTime())
 	return d.core.Lease(id)
 }
 
-// isMeter reports whether a request is for draws from meters.
-func (d *desk) isMeter(r *enforcer.Acquire) bool {
+// IsMeter reports whether a request is for draws from meters.
+func (d *Desk) IsMeter(r *enforcer.Acquire) bool {
 	name := r.Pool
 	if name == "" && len(r.Items) > 0 {
 		name = r.Items[0].Pool
@@ -426,12 +505,15 @@ func (d *desk) isMeter(r *enforcer.Acquire) bool {
 	return ok
 }
 
+// CountsByPod reports whether a pool counts by pod, or is about to.
+func (d *Desk) CountsByPod() bool { return d.byPod.Load() }
+
 // portion is how many leases are listed while the lock is held.
 const portion = 256
 
-// list calls f with the leases of a user, or of all users for nil, a portion at a time, until f returns false. Between
+// List calls f with the leases of a user, or of all users for nil, a portion at a time, until f returns false. Between
 // two portions others are served. A lease that is held all the while is in one of them, and may be in two.
-func (d *desk) list(u *enforcer.User, f func([]*enforcer.Lease) bool) {
+func (d *Desk) List(u *enforcer.User, f func([]*enforcer.Lease) bool) {
 	var users []enforcer.User
 	if u != nil {
 		users = append(users, *u)
@@ -454,8 +536,8 @@ func (d *desk) list(u *enforcer.User, f func([]*enforcer.Lease) bool) {
 	}
 }
 
-// drain refuses new leases from now on, and turns away those who wait.
-func (d *desk) drain() {
+// Drain refuses new leases from now on, and turns away those who wait.
+func (d *Desk) Drain() {
 	d.drained.Store(true)
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -473,10 +555,17 @@ func drainingDenial() *enforcer.Denial {
 		Hint:   "try again when it is back"}
 }
 
-func (d *desk) draining() bool { return d.drained.Load() }
+// Draining reports whether no new leases are granted.
+func (d *Desk) Draining() bool { return d.drained.Load() }
 
-// lifetimes counts the leases held by their lifetime.
-func (d *desk) lifetimes() map[enforcer.Lifetime]int {
+// Undrain has leases granted again, and reports whether none were.
+func (d *Desk) Undrain() bool { return d.drained.CompareAndSwap(true, false) }
+
+// RefuseDrained is how a desk that drains denies.
+func RefuseDrained() *enforcer.Denial { return drainingDenial() }
+
+// Lifetimes counts the leases held by their lifetime.
+func (d *Desk) Lifetimes() map[enforcer.Lifetime]int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return maps.Clone(d.held)

@@ -1,4 +1,4 @@
-package agent
+package desk
 
 import (
 	"fmt"
@@ -13,9 +13,9 @@ import (
 )
 
 // busyDesk is a desk with a pool without a limit.
-func busyDesk() *desk {
-	d := newDesk(time.Now, unseen{}, enforcer.Options{})
-	d.setVerdict(&enforcer.Verdict{State: enforcer.StateValid, Code: enforcer.Valid,
+func busyDesk() *Desk {
+	d := newDesk(testOptions(time.Now))
+	d.SetVerdict(&enforcer.Verdict{State: enforcer.StateValid, Code: enforcer.Valid,
 		Pools: map[string]enforcer.PoolGrant{
 			"streams": {Name: "streams", Limit: enforcer.Unlimited, Budget: enforcer.Unlimited}}}, 0)
 	return d
@@ -26,7 +26,7 @@ type unseen struct{}
 func (unseen) Observe(enforcer.Event)                                 {}
 func (unseen) Acquired(string, time.Duration, *enforcer.Denial, bool) {}
 func (unseen) Waited(time.Duration)                                   {}
-func (d *desk) take(t *testing.T, uid uint32) *enforcer.Lease {
+func (d *Desk) take(t *testing.T, uid uint32) *enforcer.Lease {
 	t.Helper()
 	g, denial := d.Acquire(t.Context(),
 		&enforcer.Acquire{Pool: "streams", N: 1, Lifetime: enforcer.LifetimeHeld, Caller: enforcer.Caller{UID: uid}})
@@ -63,7 +63,7 @@ func TestSubscribersByUser(t *testing.T) {
 		if a != b || a.LeaseID != first.ID.String() || string(a.JSON) == "" || (<-ofOne).LeaseID != second.ID.String() {
 			t.Errorf("told %+v and %+v", a, b)
 		}
-		d.setVerdict(&enforcer.Verdict{State: enforcer.StateExpired, Code: enforcer.Expired}, 0)
+		d.SetVerdict(&enforcer.Verdict{State: enforcer.StateExpired, Code: enforcer.Expired}, 0)
 		synctest.Wait()
 		if ev := <-ofTwo; ev.Type != "license.changed" || ev.Code != "EXPIRED" {
 			t.Errorf("uid 2 is told %+v", ev)
@@ -150,7 +150,7 @@ func TestListServesOthersMeanwhile(t *testing.T) {
 	d.take(t, 2)
 	one := enforcer.User{UID: 1}
 	parts := 0
-	d.list(&one, func(some []*enforcer.Lease) bool {
+	d.List(&one, func(some []*enforcer.Lease) bool {
 		parts++
 		if len(some) > portion {
 			t.Errorf("a portion of %d", len(some))
@@ -165,14 +165,14 @@ func TestListServesOthersMeanwhile(t *testing.T) {
 		t.Errorf("%d leases are not listed, in %d portions", len(want), parts)
 	}
 	users := map[string]int{}
-	d.list(nil, func(some []*enforcer.Lease) bool {
+	d.List(nil, func(some []*enforcer.Lease) bool {
 		users[fmt.Sprint(some[0].Holder.Who())] += len(some)
 		return true
 	})
 	if users["uid 1"] != 3*portion+9 || users["uid 2"] != 1 {
 		t.Errorf("of all: %v", users)
 	}
-	d.list(&enforcer.User{UID: 3}, func([]*enforcer.Lease) bool {
+	d.List(&enforcer.User{UID: 3}, func([]*enforcer.Lease) bool {
 		t.Error("uid 3 has no leases, and is listed")
 		return false
 	})

@@ -1,4 +1,4 @@
-package agent
+package desk
 
 import (
 	"testing"
@@ -11,7 +11,7 @@ import (
 // not visible, and where it is known, nobody is asked.
 func TestCallersArePlaced(t *testing.T) {
 	asked := 0
-	d := &desk{podOf: func(pid int32, start uint64) string {
+	d := &Desk{podOf: func(pid int32, start uint64) string {
 		if asked++; pid != 7 || start != 9 {
 			t.Errorf("asked for process %d of %d", pid, start)
 		}
@@ -37,7 +37,7 @@ func TestCallersArePlaced(t *testing.T) {
 	} {
 		asked = 0
 		d.byPod.Store(countsByPod(row.v))
-		if d.place(&row.caller); row.caller.Pod != row.want || asked != row.asked {
+		if d.Place(&row.caller); row.caller.Pod != row.want || asked != row.asked {
 			t.Errorf("%s: in %q, asked %d times", row.name, row.caller.Pod, asked)
 		}
 	}

@@ -1,4 +1,4 @@
-package agent
+package desk
 
 import (
 	"context"
@@ -10,14 +10,14 @@ import (
 )
 
 // fencedDesk has one pool of which n may be handed out for an hour, and what is left may be then.
-func fencedDesk(n, left enforcer.Limit) *desk {
-	d := newDesk(time.Now, unseen{}, enforcer.Options{})
+func fencedDesk(n, left enforcer.Limit) *Desk {
+	d := newDesk(testOptions(time.Now))
 	verdict := func(n enforcer.Limit) *enforcer.Verdict {
 		return &enforcer.Verdict{State: enforcer.StateValid, Code: enforcer.Valid, Pools: map[string]enforcer.PoolGrant{
 			"streams": {Name: "streams", Limit: 9, Most: 9, Budget: n, CountBy: enforcer.CountProcess}}}
 	}
-	d.relapse = func() { d.setVerdict(verdict(left), 0) }
-	d.setVerdict(verdict(n), clock.Boot()+time.Hour)
+	d.signals.FencePassed = func() { d.SetVerdict(verdict(left), 0) }
+	d.SetVerdict(verdict(n), clock.Boot()+time.Hour)
 	return d
 }
 
@@ -44,7 +44,7 @@ func TestFenceOfAJoin(t *testing.T) {
 		t.Fatalf("in time: %v", denial)
 	}
 	out.fence = clock.Boot()
-	d.setFence(out.fence)
+	d.SetFence(out.fence)
 	if denial := d.withdrawLate(&out); denial == nil || denial.Code != enforcer.NotShared {
 		t.Errorf("late: %v", denial)
 	}
@@ -69,7 +69,7 @@ func TestFenceOfAReplay(t *testing.T) {
 			t.Fatalf("%v; %+v", first.Denial, again)
 		}
 		first.fence, again.fence = clock.Boot(), clock.Boot()
-		d.setFence(again.fence)
+		d.SetFence(again.fence)
 		if withdrawn && d.withdrawLate(&first) == nil {
 			t.Fatal("the first answer is not late")
 		}
@@ -85,7 +85,7 @@ func TestFenceOfAReplay(t *testing.T) {
 // Where nothing ends, nothing is looked at.
 func TestNoFenceNoLook(t *testing.T) {
 	d := fencedDesk(2, 2)
-	d.setFence(0)
+	d.SetFence(0)
 	g, denial := d.Acquire(context.Background(),
 		&enforcer.Acquire{Pool: "streams", N: 1, Lifetime: enforcer.LifetimeHeld})
 	if denial != nil || g.Late != nil {

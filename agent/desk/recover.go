@@ -1,0 +1,35 @@
+package desk
+
+import (
+	"time"
+
+	"github.com/usher-agent/usher/enforcer"
+)
+
+// recoverWithin is how long a holder whose life is not known has to show itself after a restart, and after further
+// restarts in all: only the time counts in which there was an agent. A lease of a time to live gets that long at least.
+const recoverWithin = 15 * time.Second
+
+// GrantedAt returns where the leases were granted that the runtime folder's journal told of.
+func (d *Desk) GrantedAt() Place { return d.store.was }
+
+// Recovered counts the leases that the journals told of, and returns those for which doubtful is true. Call it once,
+// before anything else is decided.
+func (d *Desk) Recovered(doubtful func(*enforcer.Lease) bool) (all int, out []*enforcer.Lease) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	out = d.core.Leases(func(l *enforcer.Lease) bool {
+		all++
+		d.countIn(l)
+		return doubtful(l)
+	})
+	return all, out
+}
+
+// Doubt makes a lease unconfirmed: its holder has a while to show itself, and it ends else.
+func (d *Desk) Doubt(l *enforcer.Lease) {
+	d.Do(&enforcer.Doubt{ID: l.ID, Until: d.Now().Add(d.store.showWithin(l))})
+}
+
+// Outlasts reports whether a lease outlives the host.
+func Outlasts(l *enforcer.Lease) bool { return durable(enforcer.Event{Lease: l}) }
