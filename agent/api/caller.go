@@ -9,23 +9,23 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// peer is who connected, as the kernel says. It never changes for a connection.
+// peer is the process at the other end, as the kernel describes it. It never changes for a connection.
 type peer struct {
 	uid, gid uint32
-	pid      int32 // 0: in a PID namespace that is not visible from here
+	pid      int32 // 0: in a PID namespace that the agent does not see
 	groups   []uint32
 	exe      string // empty: not readable
 	start    uint64
-	inode    uint64 // of the process's pidfd; only of one that is not visible
+	inode    uint64 // of the process's pidfd; only of a process that the agent does not see
 	own      bool   // the kernel does not say who it is, and lets only the agent's own user in
-	// executables knows what exe_sha256 rules compare; nil: nobody keeps it
+	// executables knows the hashes that exe_sha256 rules compare; nil: none are kept
 	executables *executables
 }
 
-// Nobody is the uid, and the gid, that stands for those whom no kernel vouches for: an overflow id is not an identity.
+// Nobody is the uid, and the gid, of callers that no kernel vouches for: an overflow id is not an identity.
 const Nobody = enforcer.Nobody
 
-// Rule matches callers: all of the fields that are set must match.
+// Rule matches callers. All of its fields that are set must match.
 type Rule struct {
 	UID       *uint32
 	GID       *uint32 // of the process, or one of its supplementary groups
@@ -33,7 +33,7 @@ type Rule struct {
 	ExeSHA256 string  // of the executable's file, lower-case hex
 }
 
-// Rules says who may call. No Allow rule means everybody whom the socket's mode lets connect.
+// Rules says who may call. Without an Allow rule, everybody may whom the socket's mode lets connect.
 type Rules struct {
 	Allow []Rule
 	Admin []Rule
@@ -41,7 +41,7 @@ type Rules struct {
 
 func (r Rule) matches(p *peer) bool {
 	if r.UID == nil && r.GID == nil && r.Exe == "" && r.ExeSHA256 == "" {
-		return false // an empty rule is a mistake, not an open door
+		return false // an empty rule is a mistake, and lets nobody in
 	}
 	switch {
 	case r.UID != nil && (*r.UID != p.uid || p.uid == Nobody),
@@ -53,8 +53,8 @@ func (r Rule) matches(p *peer) bool {
 	return true
 }
 
-// exeHash returns the SHA-256 of the peer's executable in hex, empty when it cannot be read. It waits for that where it
-// is not known.
+// exeHash returns the SHA-256 of the peer's executable in hex, empty when it cannot be read. It waits for the hash
+// where it is not known yet.
 func (p *peer) exeHash() string {
 	if p.pid == 0 || p.exe == "" {
 		return ""
@@ -68,23 +68,23 @@ func (p *peer) exeHash() string {
 		e = newExecutables(nil)
 	}
 	sum := e.sum(p.key(), name)
-	if !p.lives() { // the number may have been another's by the time the file was opened
+	if !p.lives() { // by the time the file was opened, the number may have been another process's
 		return ""
 	}
 	return sum
 }
 
-// matchesAny reports whether a rule matches. Rules that need no hash come first, so that whom they let in waits for
-// none.
+// matchesAny reports whether a rule matches. It tries rules without a hash first, so that a caller they let in waits
+// for no hash.
 func matchesAny(rules []Rule, p *peer) bool {
 	hashed := func(r Rule) bool { return r.ExeSHA256 != "" }
 	return slices.ContainsFunc(rules, func(r Rule) bool { return !hashed(r) && r.matches(p) }) ||
 		slices.ContainsFunc(rules, func(r Rule) bool { return hashed(r) && r.matches(p) })
 }
 
-// admin reports whether the peer may do everything: root or the agent's own user, where the kernel shows the agent its
-// pid, or by rule. In a sibling PID namespace, which is another container's, the number of a uid says nothing: images
-// share numbers.
+// admin reports whether the peer may do everything: as root or the agent's own user, where the kernel shows the agent
+// its pid, or by rule. In a sibling PID namespace, which is another container's, the number of a uid says nothing:
+// images share numbers.
 func (r Rules) admin(p *peer) bool {
 	if p.own {
 		return true

@@ -22,7 +22,7 @@ const ahead = 30 * 24 * time.Hour
 // anHour matches a problem that may be tried again in an hour; a slow machine may take a minute of it.
 var anHour = regexp.MustCompile(`"retry_after_seconds":(3600|35[4-9][0-9])\b`)
 
-// aheadDesk denies every acquire until ten seconds of licence time from now,.
+// aheadDesk denies every acquire for an hour of licence time.
 type aheadDesk struct{ echo }
 
 func (aheadDesk) Clock() wire.Clock {
@@ -41,7 +41,7 @@ func (d aheadDesk) Begin(r *enforcer.Acquire, _ func()) (Finish, bool) {
 	return func(ctx context.Context) (Grant, *enforcer.Denial) { return d.Acquire(ctx, r) }, false
 }
 
-// A denial says in how many seconds to try again by licence time, however wrong the wall clock is: over HTTP, in a
+// A denial says by licence time in how many seconds to try again, however wrong the wall clock is: over HTTP, in a
 // session, and where a caller waits for its pause.
 func TestProblemsCountByLicenceTime(t *testing.T) {
 	s := New(Config{Desk: aheadDesk{}})

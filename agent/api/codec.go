@@ -41,11 +41,11 @@ func plainRequest(line []byte) (r rpcRequest, ok bool) {
 	} else if !params.IsValid() {
 		return r, false
 	}
-	// The line is the reader's, and a request that waits outlives it.
+	// The line is the reader's, and a waiting request outlives it.
 	return rpcRequest{Version: "2.0", ID: bytes.Clone(id), Method: string(method), Params: bytes.Clone(params)}, true
 }
 
-// plainMember reads an object of one member whose value is a text without anything to decode: {"pool":"streams"}.
+// plainMember reads an object of one member whose value is a text without escapes: {"pool":"streams"}.
 func plainMember(object []byte, name string) (string, bool) {
 	n := len(`{"`) + len(name) + len(`":"`)
 	if len(object) < n+2 || string(object[:2]) != `{"` || string(object[2:2+len(name)]) != name ||
@@ -61,8 +61,8 @@ func plainMember(object []byte, name string) (string, bool) {
 	return string(text), true
 }
 
-// appendLease appends a lease's JSON, the very bytes that the library would write, at a third of its cost: a session's
-// commonest answer.
+// appendLease appends a lease's JSON, the very bytes that the library would write, at a third of the cost. It is a
+// session's commonest answer.
 func appendLease(b []byte, l *wire.Lease) []byte {
 	b = append(b, `{"id":`...)
 	b = appendText(b, l.ID)
@@ -145,7 +145,7 @@ func appendHolder(b []byte, h *wire.Holder) []byte {
 	return append(b, '}')
 }
 
-// appendText appends a JSON string. An executable's path may be no UTF-8; what cannot be said is replaced.
+// appendText appends a JSON string. An executable's path may not be UTF-8; invalid bytes are replaced.
 func appendText(b []byte, s string) []byte {
 	plain := true
 	for i := range len(s) {
@@ -157,7 +157,7 @@ func appendText(b []byte, s string) []byte {
 	if plain {
 		return append(append(append(b, '"'), s...), '"')
 	}
-	out, _ := jsontext.AppendQuote(b, s) // what is no UTF-8 is replaced, and said in the error
+	out, _ := jsontext.AppendQuote(b, s) // invalid UTF-8 is replaced, and the error says so
 	return out
 }
 

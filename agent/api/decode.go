@@ -52,7 +52,7 @@ func body(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, *enforce
 	return b, nil
 }
 
-// smallBody is how long a body may be that is counted with nothing but its connection, in bytes.
+// smallBody is the largest body, in bytes, that counts for nothing beside its connection.
 const smallBody = 4 << 10
 
 // keepBody counts the memory for a request's body of at most so many bytes in. give counts it out.
@@ -78,13 +78,13 @@ func tooMuchAtOnce(k key) *enforcer.Denial {
 		Hint: "send shorter messages, or fewer at once"}
 }
 
-// decode reads a JSON body strictly into a request: no unknown or duplicate member, no other case, no invalid UTF-8,
-// and nothing after the object. An empty body is an error unless empty is allowed.
+// decode reads a JSON body strictly into a request: it takes no unknown or duplicate member, no other case, no invalid
+// UTF-8, and nothing after the object. An empty body is an error unless empty is allowed.
 func decode(w http.ResponseWriter, r *http.Request, into any, mayBeEmpty bool) *enforcer.Denial {
 	if c, ok := w.(*call); ok {
 		give, d := c.server.keepBody(c.peer.key(), r, MaxBody)
 		if d != nil {
-			w.Header().Set("Connection", "close") // what follows of the request is not read
+			w.Header().Set("Connection", "close") // nothing more of the request is read
 			return d
 		}
 		defer give()
@@ -104,7 +104,7 @@ func decode(w http.ResponseWriter, r *http.Request, into any, mayBeEmpty bool) *
 			"the Content-Type is %q, and only application/json is read", plugin.Short(r.Header.Get("Content-Type")))
 	}
 	if r, ok := into.(*wire.AcquireRequest); ok {
-		if pool, plain := plainMember(b, "pool"); plain { // the commonest there is
+		if pool, plain := plainMember(b, "pool"); plain { // the commonest one
 			r.Pool = pool
 			return nil
 		}
@@ -146,7 +146,7 @@ func badJSON(err error, into any) *enforcer.Denial {
 		return badRequest(at, suggest(at, into), "field %q is not known", at)
 	case errors.As(err, &semantic):
 		at := field(semantic.JSONPointer)
-		return badRequest(at, "docs/openapi.yaml has every field's type", "field %q: a JSON %s does not do here", at,
+		return badRequest(at, "docs/openapi.yaml has every field's type", "field %q: a JSON %s does not fit", at,
 			plugin.JSONKind(semantic))
 	case errors.As(err, &syntactic):
 		if !utf8.ValidString(syntactic.Error()) || strings.Contains(syntactic.Error(), "UTF-8") {

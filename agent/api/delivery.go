@@ -9,19 +9,19 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// unread is a grant whose answer ends with the last byte that was written on a connection. Nobody knows of a lease
-// whose answer was not read, so it is undone when the other end closes without having read that byte: then the kernel
-// reports ECONNRESET on this end (Linux; unix(7) has no word of it, unix_release_sock in net/unix/af_unix.c does it).
-// One that shuts down its writing half alone reads on, and is waited for.
+// unread is a grant whose answer ends with the last byte written on a connection. Nobody knows of a lease whose answer
+// was not read, so the agent undoes it when the other end closes without having read that byte. The kernel reports that
+// as ECONNRESET on this end (Linux; unix(7) does not mention it, unix_release_sock in net/unix/af_unix.c does it). An
+// end that shuts down only its writing half reads on, and the agent waits for it.
 type unread struct {
 	lease enforcer.LeaseID
 	undo  func(enforcer.LeaseID) // nil: there is no such grant
-	// sure says that whether the answer was read must be known before anything else is written: with more bytes behind
-	// it the kernel's word would be of those.
+	// sure says that the agent must know whether the answer was read before it writes anything else: with more bytes
+	// behind it, the kernel would speak of those.
 	sure bool
 }
 
-// expect says that what was written last ends with the answer of a grant, which u says how to take back.
+// expect says that the last write ends with the answer of a grant. u says how to take it back.
 func (c *conn) expect(u unread) { c.swapUnread(u) }
 
 // swapUnread sets what is unread, and returns what was.
@@ -40,9 +40,9 @@ func (c *conn) mustProve() bool {
 	return c.unread.sure
 }
 
-// prove waits until the other end has read all that was written, or has closed, where that must be known before
-// anything else is written. No longer than the deadline of writes: an end that does not read is cut off, and what it
-// was granted stands, for it may read on yet.
+// prove waits until the other end has read all that was written, or has closed, where the agent must know that before
+// it writes anything else. It waits no longer than the deadline of writes: it cuts off an end that does not read. That
+// end's grant stands, for it may read on.
 func (c *conn) prove() error {
 	if !c.mustProve() {
 		return nil
@@ -54,8 +54,8 @@ func (c *conn) prove() error {
 	return err
 }
 
-// proved takes note of a write. That something could be written shows that the other end had not closed: when prove
-// found nothing unread before, it was read.
+// proved takes note of a write. A write that succeeds shows that the other end had not closed: when prove found nothing
+// unread before, it was read.
 func (c *conn) proved(n int, err error) {
 	if n > 0 || err == nil {
 		c.swapUnread(unread{})
@@ -69,8 +69,8 @@ func (c *conn) heard(err error) {
 	}
 }
 
-// settle undoes the grant whose answer was not read, before the connection is closed here. An end that is there still
-// is waited for until it has read or closed, or the agent ends.
+// settle undoes a grant whose answer was not read, before the agent closes the connection. It waits for an end that is
+// still there until it has read or closed, or the agent ends.
 func (c *conn) settle() {
 	was := c.swapUnread(unread{})
 	if was.undo == nil {
@@ -103,6 +103,6 @@ func outlivesCaller(l *enforcer.Lease) bool {
 	}
 }
 
-// undoable reports whether a grant is undone when nobody knows of it: not one with a client token, which can be asked
-// for again, and not a draw, which never comes back.
+// undoable reports whether a grant is undone when nobody knows of it. One with a client token is not, for its caller
+// can ask for it again; nor is a draw, which never comes back.
 func undoable(l *enforcer.Lease) bool { return l.Token == nil && l.Lifetime != enforcer.LifetimeDraw }

@@ -6,13 +6,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// emptyQueue is a bound of what SIOCOUTQ says of a queue that is empty: while the last buffer is being freed it says 1,
+// emptyQueue is an upper bound of what SIOCOUTQ says of an empty queue. It says 1 while the last buffer is being freed,
 // and the least buffer counts for more than this.
 const emptyQueue = 256
 
-// awaitRead waits until nothing that was written lies unread at the other end, for it was read, or the other end has
-// closed, by the deadline of writes at the latest. Each buffer that is read, or thrown away when the other end closes,
-// wakes whoever waits to write (edge-triggered), and SIOCOUTQ (unix(7)) says what is left.
+// awaitRead waits until the other end has read all that was written, or has closed, at most until the deadline of
+// writes. The kernel wakes a waiting writer (edge-triggered) for each buffer that the other end reads, or throws away
+// when it closes. SIOCOUTQ (unix(7)) says what is left.
 func (c *conn) awaitRead() error {
 	raw, err := c.SyscallConn()
 	if err != nil {
@@ -24,7 +24,7 @@ func (c *conn) awaitRead() error {
 	})
 }
 
-// pendingError returns the error that the kernel holds ready for the next read, and takes it away.
+// pendingError returns the error that the kernel holds ready for the next read, and clears it.
 func (c *conn) pendingError() error {
 	raw, err := c.SyscallConn()
 	if err != nil {

@@ -16,15 +16,15 @@ import (
 	"github.com/usher-agent/usher/plugin"
 )
 
-// Dialect is a listener that answers another API than the local one, by a handler of its own. What is refused before
-// that is a problem as everywhere.
+// Dialect is a listener that answers another API than the local one, by a handler of its own. A refusal before the
+// handler is a problem, as everywhere.
 type Dialect struct {
 	Name    string
-	Socket  *Socket      // where the kernel says who calls
+	Socket  *Socket      // where the kernel identifies the caller
 	TCP     net.Listener // instead of Socket: a loopback address
 	Handler http.Handler
 	MaxBody int64 // bytes of a request's body
-	// Vouch says who sent a request over TCP, or that nobody vouches for that, or why it is refused.
+	// Vouch identifies the caller of a request over TCP, or says that nothing vouches for it, or why it is refused.
 	Vouch func(*http.Request) (c enforcer.Caller, vouched bool, d *enforcer.Denial)
 	// Credentials reads what the dialect checks its own system's credentials against; nil: there is nothing.
 	Credentials func() ([]byte, error)
@@ -33,8 +33,8 @@ type Dialect struct {
 // DialectCall is one request to a dialect. [DialectCallOf] finds it.
 type DialectCall struct {
 	Caller  enforcer.Caller
-	Vouched bool // false: the dialect has yet to find out who it is
-	Kernel  bool // it is the kernel that vouches
+	Vouched bool // false: the dialect has yet to identify the caller
+	Kernel  bool // the kernel vouches
 	// Credentials is the listener's: see [Dialect].
 	Credentials func() ([]byte, error)
 
@@ -57,25 +57,25 @@ func DialectCallOf(ctx context.Context) *DialectCall {
 
 type dialectKey struct{}
 
-// Known says that the dialect has found the credential that the request shows good.
+// Known says that the dialect has found the request's credential good.
 func (c *DialectCall) Known() { c.known.Store(true) }
 
-// IfLost has f called when the call's answer could not be delivered, as far as the kernel can tell.
+// IfLost makes the server call f when the call's answer could not be delivered, as far as the kernel can tell.
 func (c *DialectCall) IfLost(f func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.lost = append(c.lost, f)
 }
 
-// Granted says that the call's answer will give what may be over when it is written: see [Grant].
+// Granted says that the call's answer gives slots that may be over when it is written: see [Grant].
 func (c *DialectCall) Granted(late func() *enforcer.Denial) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.late = append(c.late, late)
 }
 
-// Late looks at what the call's answer, which is to be written now, gives. Where something of it is over the denial is
-// to be answered instead. nil: it is not.
+// Late looks at what the call's answer gives, right before it is written. Where something of it is over, the dialect
+// answers the returned denial instead. nil: nothing is over.
 func (c *DialectCall) Late() (d *enforcer.Denial) {
 	c.mu.Lock()
 	late := c.late
@@ -91,8 +91,8 @@ func (c *DialectCall) Late() (d *enforcer.Denial) {
 	return d
 }
 
-// Wait lets the call's connection be silent for as long as d. Whoever waits sends nothing; that it hangs up ends the
-// context.
+// Wait lets the call's connection be silent for as long as d. The caller sends nothing meanwhile; the context ends when
+// it hangs up.
 func (c *DialectCall) Wait(d time.Duration) error {
 	if err := c.controller.SetReadDeadline(time.Time{}); err != nil {
 		return err
@@ -100,8 +100,8 @@ func (c *DialectCall) Wait(d time.Duration) error {
 	return c.controller.SetWriteDeadline(time.Now().Add(d + writeWithin))
 }
 
-// deliver has the answer sent, and calls what is to be called when that fails, or when failed says that there is none.
-// What was over when it was sent is withdrawn.
+// deliver sends the answer. It undoes the grant when that fails, or when failed says that there is no answer. It
+// withdraws what was over when the answer was sent.
 func (c *DialectCall) deliver(failed bool) {
 	c.mu.Lock()
 	lost, late := c.lost, c.late
@@ -166,7 +166,7 @@ func (s *Server) guardDialect(d *Dialect, w http.ResponseWriter, r *http.Request
 	call.conn, _ = r.Context().Value(connKey{}).(*conn)
 	if denial := s.meet(d, call, r); denial != nil {
 		if r.ContentLength != 0 {
-			w.Header().Set("Connection", "close") // what follows of the request is not read
+			w.Header().Set("Connection", "close") // nothing more of the request is read
 		}
 		s.answerDenial(w, denial)
 		return
@@ -194,7 +194,7 @@ func (s *Server) guardDialect(d *Dialect, w http.ResponseWriter, r *http.Request
 		defer func() { s.judge(d, call, r, answer.status) }()
 	}
 	ctx := r.Context()
-	if call.peer != nil { // who waits does so no longer than the rules let it
+	if call.peer != nil { // a caller waits no longer than the rules let it
 		var stop context.CancelFunc
 		ctx, stop = s.while(ctx, call.peer, call.rights, mayCall)
 		defer stop()
@@ -202,9 +202,9 @@ func (s *Server) guardDialect(d *Dialect, w http.ResponseWriter, r *http.Request
 	d.Handler.ServeHTTP(w, r.WithContext(context.WithValue(ctx, dialectKey{}, call)))
 }
 
-// meet finds out who calls, or says why he is refused.
+// meet identifies the caller, or says why it is refused.
 func (s *Server) meet(d *Dialect, call *DialectCall, r *http.Request) *enforcer.Denial {
-	// No browser has business here; one that is lured to would say where it comes from.
+	// No browser has business here; a lured one would say where it comes from.
 	if site := r.Header.Get("Sec-Fetch-Site"); len(r.Header.Values("Origin")) > 0 ||
 		site != "" && site != "none" && site != "same-origin" {
 		return &enforcer.Denial{Code: enforcer.Forbidden, Detail: "calls from web pages are refused"}
@@ -231,7 +231,7 @@ func (s *Server) meet(d *Dialect, call *DialectCall, r *http.Request) *enforcer.
 	} else {
 		p, ok := r.Context().Value(peerKey{}).(*peer)
 		if !ok {
-			return &enforcer.Denial{Code: enforcer.Forbidden, Detail: "nobody vouches for the caller"}
+			return &enforcer.Denial{Code: enforcer.Forbidden, Detail: "nothing vouches for the caller"}
 		}
 		call.peer, call.rights = p, s.rules.Load().rights(p)
 		if !call.rights.allowed {
@@ -246,8 +246,8 @@ func (s *Server) meet(d *Dialect, call *DialectCall, r *http.Request) *enforcer.
 	return nil
 }
 
-// local reports whether a Host is the listener's own, by number or as localhost. A name that somebody has pointed here
-// is not.
+// local reports whether a Host is the listener's own, by number or as localhost. A name that somebody has pointed at
+// this address is not.
 func local(host string, own net.Addr) bool {
 	name, _, err := net.SplitHostPort(host)
 	if err != nil {

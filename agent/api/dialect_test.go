@@ -12,7 +12,7 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// A Host is the listener's own only by number or as localhost: a name that somebody has pointed here is not.
+// A Host is the listener's own only by number or as localhost. A name that somebody has pointed at this address is not.
 func TestLocal(t *testing.T) {
 	t.Parallel()
 	own := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2), Port: 80}
@@ -29,7 +29,7 @@ func TestLocal(t *testing.T) {
 	}
 }
 
-// The rules of who may call hold on a dialect's socket, and a new rule from the next call on.
+// The rules of who may call hold on a dialect's socket, and a new rule holds from the next call on.
 func TestDialectRules(t *testing.T) {
 	t.Parallel()
 	one, two := uint32(4711), uint32(4712)

@@ -11,7 +11,8 @@ import (
 // upstreamWithin bounds how long giving places back may take, of as many licences as there are.
 const upstreamWithin = 5 * time.Minute
 
-// wait lets a call take longer than calls usually do: whoever waits sends nothing, and that it hangs up is noticed.
+// wait lets a call take longer than calls usually do. The caller sends nothing meanwhile, and the server notices when
+// it hangs up.
 func (s *Server) wait(c *call, d time.Duration) *enforcer.Denial {
 	rc := http.NewResponseController(c.ResponseWriter)
 	if rc.SetReadDeadline(time.Time{}) != nil || rc.SetWriteDeadline(time.Now().Add(d+writeWithin)) != nil {

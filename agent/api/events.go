@@ -12,10 +12,11 @@ import (
 	"github.com/usher-agent/usher/plugin/redact"
 )
 
-// keepAlive is how often a quiet stream says that it is still there.
+// keepAlive is how often a quiet stream shows that it is alive.
 const keepAlive = 15 * time.Second
 
-// events streams what happens as server-sent events (WHATWG HTML, §9.2). The first says what licence is in force.
+// events streams what happens as server-sent events (WHATWG HTML, §9.2). The first event says which licence is in
+// force.
 func (s *Server) events(c *call) {
 	if d := s.subscribe(c.peer); d != nil {
 		s.answerDenial(c, d)
@@ -70,14 +71,14 @@ func (s *Server) events(c *call) {
 	}
 }
 
-// sees reports whether a caller may see a holder's leases without showing their ids: those of its own user or, where it
-// is nobody, of its own process.
+// sees reports whether a caller may see a holder's leases without proof that it knows their ids: those of its own user
+// or, where the caller's user is nobody, of its own process.
 func (p *peer) sees(h *enforcer.Holder) bool {
 	c := p.caller(false)
 	return h.SameUser(c) || h.SameProcess(c)
 }
 
-// visible says whose leases' events a caller may see, and which of them: its own, and an admin all.
+// visible says whose leases' events a caller may see, and which of them: an admin sees all, another caller its own.
 func visible(p *peer, admin bool) (*enforcer.User, func(*enforcer.Holder, *wire.Event) bool) {
 	if admin {
 		return nil, nil
@@ -86,7 +87,7 @@ func visible(p *peer, admin bool) (*enforcer.User, func(*enforcer.Holder, *wire.
 	return &u, func(h *enforcer.Holder, _ *wire.Event) bool { return p.sees(h) }
 }
 
-// Event is an event as all who may see it are told of it.
+// Event is an event as all its subscribers get it.
 type Event struct {
 	wire.Event
 	JSON []byte // the same, written once
@@ -104,5 +105,5 @@ func (s *Server) subscribe(p *peer) *enforcer.Denial {
 	return &enforcer.Denial{Code: enforcer.RateLimited,
 		Detail: fmt.Sprintf(
 			"uid %d has %d subscriptions to events, and one user may have no more than are left for all others, of %d",
-			p.uid, s.subscribers.of(p.key()), maxSubscribers), Hint: "end some that are not read any more"}
+			p.uid, s.subscribers.of(p.key()), maxSubscribers), Hint: "end some that nobody reads any more"}
 }

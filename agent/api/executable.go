@@ -14,22 +14,22 @@ import (
 const (
 	maxExecutable  = 1 << 30 // bytes that are hashed of one file; a larger one matches no rule
 	hashesKept     = 4096
-	hashesAtOnce   = 2 // of different users
+	hashesAtOnce   = 2 // for different users
 	hashesPerStart = 64 << 10
-	// hashedAtOnce is how much of a file is hashed without a rest. The rest of a larger one takes a tenth of a core, so
-	// that a caller with a huge file takes no core from others.
+	// hashedAtOnce is how many bytes of a file are hashed without a pause. The rest of a larger one takes a tenth of a
+	// core, so that a caller with a huge file takes no core from others.
 	hashedAtOnce = 256 << 20
 )
 
-// executables knows the SHA-256 of executables. A file is hashed once for as long as it stays as it is, whoever runs it
-// and however many ask; meanwhile only those wait whom nothing but that hash lets in.
+// executables knows the SHA-256 of executables. It hashes a file once for as long as the file stays as it is, however
+// many processes run it and however many callers ask. Only callers that nothing but that hash lets in wait for it.
 type executables struct {
 	ending <-chan struct{} // closed when nobody waits any more
 	turns  *turns
 
 	mu     sync.Mutex // guards all below
 	known  map[fileState]string
-	order  []fileState // as they came to be known, the oldest first
+	order  []fileState // as they became known, the oldest first
 	hashes int         // that were made, for tests
 	under  map[fileState]*hashing
 }
@@ -92,7 +92,7 @@ func (e *executables) sum(k key, name string) string {
 	return sum
 }
 
-// result returns what came of it, empty while that is not known.
+// result returns the hash, empty while it is not known.
 func (h *hashing) result() string {
 	select {
 	case <-h.done:
@@ -102,7 +102,7 @@ func (h *hashing) result() string {
 	}
 }
 
-// remember keeps a sum, also that there is none. e.mu is held.
+// remember keeps a hash, or that there is none. e.mu is held.
 func (e *executables) remember(state fileState, sum string) {
 	if len(e.order) >= hashesKept {
 		delete(e.known, e.order[0])
@@ -112,7 +112,7 @@ func (e *executables) remember(state fileState, sum string) {
 	e.order = append(e.order, state)
 }
 
-// hash reads a file when it is its caller's turn: the user that has many files hashed waits for itself alone.
+// hash reads a file when it is its caller's turn: a user that has many files hashed waits for itself alone.
 func (e *executables) hash(k key, f *os.File) string {
 	ctx, cancel := context.WithCancel(endingContext{e.ending})
 	defer cancel()

@@ -7,16 +7,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fileState tells a file, and what is in it, from all others: whoever changes a file changes its ctime, which nobody
-// can set.
+// fileState tells a file and its contents from all others. Every change of a file changes its ctime, which nobody can
+// set.
 type fileState struct {
 	dev, ino     uint64
 	size         int64
 	mtime, ctime unix.Timespec
 }
 
-// settled reports whether what is known of the file in this state stays true: the clock of files is coarse, so that a
-// file may change twice in one of its ticks.
+// settled reports whether knowledge of the file in this state stays true. The clock of files is coarse: a file may
+// change twice in one of its ticks.
 func (s fileState) settled() bool { return time.Since(time.Unix(s.ctime.Unix())) > 2*time.Second }
 
 func stateOf(f *os.File) (fileState, bool) {

@@ -4,7 +4,7 @@ package api
 
 import "os"
 
-// fileState would tell a file from others; executables are not known here.
+// fileState would tell a file from others. The agent does not know executables on this system.
 type fileState struct{ size int64 }
 
 func (fileState) settled() bool { return false }

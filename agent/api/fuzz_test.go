@@ -24,7 +24,7 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// echo is a desk that grants all that names a slot, with an answer that follows from the request alone.
+// echo is a desk that grants every request which names a slot. Its answer follows from the request alone.
 type echo struct{ Desk }
 
 func (echo) License() wire.License {
@@ -84,10 +84,10 @@ func (echo) Attach(id enforcer.LeaseID) (Grant, *enforcer.Denial) {
 		Holder: &enforcer.Holder{}}}, nil
 }
 
-// within is how long anything here may take before it counts as hung.
+// within is how long anything here may take before the test calls it hung.
 const within = 30 * time.Second
 
-// converse sends text on a session of its own and returns all that is answered.
+// converse sends text on a session of its own and returns all answers.
 func converse(t testing.TB, s *Server, text []byte) []byte {
 	t.Helper()
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -118,14 +118,15 @@ func converse(t testing.TB, s *Server, text []byte) []byte {
 		t.Fatal(err)
 	}
 	out, err := io.ReadAll(ends[1])
-	if err != nil && !errors.Is(err, unix.ECONNRESET) { // what is left of a message that is too long is not read
+	// the session does not read the rest of a message that is too long
+	if err != nil && !errors.Is(err, unix.ECONNRESET) {
 		t.Fatalf("after %.200q: %v", out, err)
 	}
 	<-done
 	return out
 }
 
-// checkAnswers says what is wrong with what a session answered: each line is a JSON-RPC 2.0 answer.
+// checkAnswers says what is wrong with a session's answers: each line is a JSON-RPC 2.0 answer.
 func checkAnswers(t testing.TB, out []byte) (n int) {
 	t.Helper()
 	for line := range bytes.Lines(out) {
@@ -152,7 +153,7 @@ func checkAnswers(t testing.TB, out []byte) (n int) {
 	return n
 }
 
-// slowly writes a plain request so that the library has to read it, or returns nil.
+// slowly writes a plain request in a form that only the library reads, or returns nil.
 func slowly(line []byte) []byte {
 	line = bytes.TrimSpace(line)
 	r, plain := plainRequest(line)
@@ -219,7 +220,7 @@ func FuzzSessionLine(f *testing.F) {
 		// The short way and the library give the same answer.
 		for line := range bytes.Lines(text) {
 			if long := slowly(line); waits(line) {
-				// It may be answered, or given up when the connection ends.
+				// The session may answer it, or give it up when the connection ends.
 			} else if long != nil && len(line)+8 < MaxLine {
 				fast, slow := converse(t, s, line), converse(t, s, long)
 				if !bytes.Equal(fast, slow) {

@@ -16,14 +16,14 @@ import (
 const (
 	guessesFree   = 8                // wrong credentials of one user within guessesPast that cost nothing
 	guessesPast   = time.Minute      // after so long without a wrong one all are forgotten
-	guessesPause  = 30 * time.Second // the longest time for which nothing of a user's is looked at
-	guessesStrike = time.Second      // for how long the answer is held where no user is known
+	guessesPause  = 30 * time.Second // the longest pause, in which the agent looks at no credential of a user
+	guessesStrike = time.Second      // for how long the answer is held where the user is not known
 	guessersKept  = 1024
 )
 
-// guesses slows down whoever tries credentials over TCP. The kernel knows which user of this host a connection is of,
-// and so it is that user alone who waits; where it does not, each wrong answer is held for a while. A right credential
-// of anybody else is never kept waiting.
+// guesses slows down callers that try credentials over TCP. The kernel knows which user of this host a connection is
+// of, so that only that user waits. Where it does not know, each wrong answer is held for a while. A right credential
+// of another user never waits.
 type guesses struct {
 	log *slog.Logger
 
@@ -35,13 +35,13 @@ type guesses struct {
 type guesser struct {
 	wrong int
 	last  time.Time
-	until time.Time // nothing is looked at before
+	until time.Time // before this, the agent looks at none
 }
 
 func newGuesses(log *slog.Logger) *guesses { return &guesses{log: log, by: map[uint32]*guesser{}} }
 
-// denies refuses a caller that has guessed too much, without a look at its credential. now returns licence time, which
-// the denial is in; the pause itself is counted by the clock of this process, which no change of the wall clock moves.
+// denies refuses a caller that has guessed too much, without a look at its credential. The denial is in licence time,
+// which now returns. The pause itself counts by the clock of this process, which no change of the wall clock moves.
 func (g *guesses) denies(c *tcpConn, now func() time.Time) *enforcer.Denial {
 	g.mu.Lock()
 	some := len(g.by) > 0
@@ -63,7 +63,7 @@ func (g *guesses) denies(c *tcpConn, now func() time.Time) *enforcer.Denial {
 			uid, wrong, next.UTC().Format(time.RFC3339)), Hint: "wait, then give the right one"}
 }
 
-// paused returns how many wrong credentials a user has shown, and for how long nothing of the user's is looked at.
+// paused returns how many wrong credentials a user has shown, and for how long the agent looks at none.
 func (g *guesses) paused(uid uint32) (wrong int, pause time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -73,7 +73,7 @@ func (g *guesses) paused(uid uint32) (wrong int, pause time.Duration) {
 	return 0, 0
 }
 
-// wrong takes note of a wrong credential, and holds its answer where nothing else slows down whoever shows it.
+// wrong takes note of a wrong credential, and holds its answer where nothing else slows its caller down.
 func (g *guesses) wrong(ctx context.Context, c *tcpConn, dialect string) {
 	uid, ok := c.user()
 	if !ok {
@@ -109,12 +109,13 @@ func (g *guesses) wrong(ctx context.Context, c *tcpConn, dialect string) {
 	wrong := x.wrong
 	g.mu.Unlock()
 	if pause > 0 {
-		g.log.Warn("wrong credentials were shown over TCP; none of this user's is looked at for a while", "dialect",
+		g.log.Warn("wrong credentials were shown over TCP; the agent looks at none of this user's for a while",
+			"dialect",
 			dialect, "uid", uid, "wrong", wrong, "pause", pause)
 	}
 }
 
-// forget makes room: it forgets those who have shown nothing wrong for a while. g.mu is held.
+// forget makes room: it forgets users that have shown no wrong credential for a while. g.mu is held.
 func (g *guesses) forget(now time.Time) {
 	if len(g.by) < guessersKept {
 		return
@@ -130,7 +131,7 @@ func (g *guesses) forget(now time.Time) {
 type tcpConn struct {
 	net.Conn
 	leave func()
-	user  func() (uid uint32, ok bool) // whose it is, as the kernel knows; false: it does not say
+	user  func() (uid uint32, ok bool) // the user whose connection it is; false: the kernel does not say
 }
 
 func (s *Server) newTCP(c net.Conn) *tcpConn {
@@ -146,7 +147,7 @@ func (c *tcpConn) Close() error {
 
 type tcpKey struct{}
 
-// judged watches an answer for what it says of the credential that its request showed.
+// judged watches an answer for what it says of its request's credential.
 type judged struct {
 	http.ResponseWriter
 	status int
@@ -163,13 +164,13 @@ func (j *judged) WriteHeader(status int) {
 // Unwrap is for [http.ResponseController].
 func (j *judged) Unwrap() http.ResponseWriter { return j.ResponseWriter }
 
-// judge takes note of what became of a credential that the dialect itself has checked.
+// judge takes note of the dialect's verdict on a credential that it has checked itself.
 func (s *Server) judge(d *Dialect, call *DialectCall, r *http.Request, status int) {
 	c, ok := r.Context().Value(tcpKey{}).(*tcpConn)
 	if !ok || call.Vouched {
 		return
 	}
-	// That one was right forgets nothing: whoever has one could guess others on and on.
+	// A right one forgets nothing: a caller that has one could otherwise guess others on and on.
 	if status == http.StatusUnauthorized ||
 		!call.known.Load() && r.Method != http.MethodGet && r.Method != http.MethodHead {
 		s.guesses.wrong(r.Context(), c, d.Name)

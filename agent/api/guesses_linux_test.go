@@ -17,8 +17,8 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// toy is a dialect on TCP that lets in who shows "Bearer right", by the listener's token or, with own, by a credential
-// of its own.
+// toy is a dialect on TCP that lets in callers that show "Bearer right", by the listener's token or, with own, by a
+// credential of its own.
 func toy(t *testing.T, s *Server, own bool) (addr string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -51,9 +51,8 @@ func toy(t *testing.T, s *Server, own bool) (addr string) {
 	return l.Addr().String()
 }
 
-// Guesses over TCP are slowed down and logged, whether the listener's token or the dialect's own credential is guessed;
-// a right one that somebody else shows meanwhile is let in at once, and one of the same user's is let in when its pause
-// is over.
+// Guesses over TCP are slowed down and logged, of the listener's token and of the dialect's own credential alike. A
+// right one from another user is let in at once meanwhile, and one from the same user when its pause is over.
 func TestGuessesAreSlowed(t *testing.T) {
 	for name, own := range map[string]bool{"token": false, "credential of the dialect's own": true} {
 		t.Run(name, func(t *testing.T) {

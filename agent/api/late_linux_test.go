@@ -16,7 +16,7 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// lateDesk gives what is over at the n-th look at it; 0: at none.
+// lateDesk grants leases that are over at the n-th look at them; 0: at none.
 type lateDesk struct {
 	echo
 	late func(request int) (look int)
@@ -86,9 +86,9 @@ func (lateDesk) Lease(enforcer.LeaseID) (*enforcer.Lease, bool) { return nil, fa
 
 func (d lateDesk) Attach(id enforcer.LeaseID) (Grant, *enforcer.Denial) { return d.Join(id) }
 
-// Whatever gives slots that may be over is looked at when its answer is written, and not before: of answers that are
-// sent together those that are over are denied, in their places, and the others stand. Each is looked at once more when
-// it is sent.
+// The session looks at a grant that may be over when it writes the answer, and not before. Of answers that are sent
+// together, those that are over become denials, in their places, and the others stand. The session looks at each once
+// more when it is sent.
 func TestLateAnswersOfASession(t *testing.T) {
 	id := enforcer.LeaseID{1}.String()
 	requests := []string{
@@ -145,7 +145,8 @@ func (heldDesk) Lease(id enforcer.LeaseID) (*enforcer.Lease, bool) {
 	return &enforcer.Lease{ID: id, Items: []enforcer.Item{{Pool: "streams", N: 1}}, Holder: &enforcer.Holder{}}, true
 }
 
-// Who joined a lease that others hold on to is told that it is over for it, where it listens.
+// A caller that joined a lease which others hold on to learns that it is over for the caller, if it has subscribed to
+// events.
 func TestLateJoinIsTold(t *testing.T) {
 	join := `{"jsonrpc":"2.0","id":2,"method":"lease.join","params":{"id":"` + enforcer.LeaseID{1}.String() + `"}}` +
 		"\n"
@@ -203,8 +204,8 @@ func TestLateAnswersOverHTTP(t *testing.T) {
 	}
 }
 
-// The last look comes when nothing is waited for any more: not before what the other end has not read yet, which has to
-// be known, is read.
+// The last look comes when the session waits for nothing any more. Where it has to know that the other end has read an
+// earlier answer, it looks after that.
 func TestLookAfterWaiting(t *testing.T) {
 	d := newLateDesk(func(int) int { return 0 })
 	looked := make(chan struct{}, 9)
@@ -237,7 +238,8 @@ func TestLookAfterWaiting(t *testing.T) {
 	look()
 }
 
-// A dialect's answer is looked at when the dialect says that it is about to be written, and once more when it is.
+// The server looks at a dialect's answer when the dialect says that it is about to write it, and once more when it is
+// written.
 func TestLateAnswersOfADialect(t *testing.T) {
 	for look := range 3 {
 		d := newLateDesk(func(int) int { return look })

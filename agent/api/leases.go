@@ -12,16 +12,16 @@ import (
 	"github.com/usher-agent/usher/plugin"
 )
 
-// request turns a body into what the enforcer is asked, or says what in it cannot be had over HTTP.
+// request turns a body into a request of the core, or says why HTTP does not offer it.
 func request(in *wire.AcquireRequest, c *call) (*enforcer.Acquire, *enforcer.Denial) {
 	if in.Lifetime == string(enforcer.LifetimeProcess) || in.Lifetime == string(enforcer.LifetimeConnection) {
 		return nil, badRequest("lifetime", "use ttl, held or borrow, or a session",
-			"lifetime %q is for sessions: an HTTP connection says nothing of how long its caller lives", in.Lifetime)
+			"lifetime %q is for sessions: an HTTP connection does not tell how long its caller lives", in.Lifetime)
 	}
 	return acquireRequest(in, c.peer.caller(c.admin))
 }
 
-// acquireRequest turns an acquire into what the enforcer is asked, or says what in it this agent does not offer.
+// acquireRequest turns an acquire into a request of the core, or says why this agent does not offer it.
 func acquireRequest(in *wire.AcquireRequest, caller enforcer.Caller) (*enforcer.Acquire, *enforcer.Denial) {
 	switch {
 	case in.PID != 0:
@@ -30,7 +30,7 @@ func acquireRequest(in *wire.AcquireRequest, caller enforcer.Caller) (*enforcer.
 	case in.Priority != 0:
 		return nil, badRequest("priority", "leave it out", "priorities are not offered by this agent")
 	case in.Until != nil && in.Until.IsZero():
-		return nil, badRequest("until", "give the time at which the slots come back", "until is no time")
+		return nil, badRequest("until", "give the time at which the slots come back", "until is not a time")
 	case in.N != nil && in.Pool == "":
 		return nil, badRequest("n", "give each item its own n", "n goes with pool, not with items")
 	}
@@ -74,7 +74,7 @@ func checkNonce(nonce string, must bool) *enforcer.Denial {
 	case must && nonce == "":
 		return badRequest("nonce", "send some 16 random bytes as text", "the nonce is missing")
 	case len(nonce) > maxNonce:
-		return badRequest("nonce", "send less", "the nonce has %d bytes, at most %d may be", len(nonce), maxNonce)
+		return badRequest("nonce", "send less", "the nonce has %d bytes, and the most is %d", len(nonce), maxNonce)
 	}
 	return nil
 }
@@ -92,7 +92,7 @@ func (s *Server) granted(l *enforcer.Lease, nonce string) wire.Lease {
 	return out
 }
 
-// seconds reads a number of seconds; 0 means that none is given.
+// seconds reads a number of seconds; 0: none is given.
 func seconds(field string, v float64) (time.Duration, *enforcer.Denial) {
 	if v < 0 || v > math.MaxInt32 {
 		return 0, badRequest(field, "give a number of seconds", "%s is %v", field, v)
@@ -155,17 +155,17 @@ func (s *Server) acquire(c *call) {
 	}
 }
 
-// errLate says that a grant was over before it was answered, which its caller has been told.
+// errLate says that a grant was over before it was answered. The caller has its denial.
 var errLate = errors.New("the grant is over")
 
-// conn is the connection that a call came by; nil: it is none of this server's.
+// conn is the connection of a call; nil: it is none of this server's.
 func (c *call) conn() *conn {
 	k, _ := c.req.Context().Value(connKey{}).(*conn)
 	return k
 }
 
-// look looks at a grant that is to be answered now: see [Grant]. What is over is answered as denied, and errLate says
-// so.
+// look looks at a grant right before its answer: see [Grant]. It answers one that is over with the denial, and returns
+// errLate.
 func (c *call) look(g Grant) error {
 	if g.Late == nil {
 		return nil
@@ -182,15 +182,15 @@ func (c *call) look(g Grant) error {
 	return nil
 }
 
-// lookAgain withdraws what was over when its answer was sent.
+// lookAgain withdraws a grant that was over when its answer was sent.
 func (c *call) lookAgain(g Grant) {
 	if g.Late != nil {
 		g.Late()
 	}
 }
 
-// getLeases lists leases as they are read, a portion at a time: a list may be long, and whoever reads it slow. One user
-// makes one list at a time.
+// getLeases writes a list of leases while the caller reads it, a portion at a time: a list may be long, and its reader
+// slow. One user reads one list at a time.
 func (s *Server) getLeases(c *call) {
 	done, err := s.listings.take(c.req.Context(), c.peer.key())
 	if err != nil {
@@ -232,7 +232,7 @@ func (s *Server) getLeases(c *call) {
 		return err == nil
 	})
 	if err == nil {
-		c.Write(append(b, ']', '}')) // whoever has hung up by now is not interested
+		c.Write(append(b, ']', '}')) // a caller that has hung up wants no more
 	}
 }
 

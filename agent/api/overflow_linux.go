@@ -7,8 +7,8 @@ import (
 	"sync"
 )
 
-// overflow is what the kernel says instead of an id that the agent's user namespace does not map (proc(5), overflowuid
-// and overflowgid).
+// overflow is the number that the kernel gives instead of an id which the agent's user namespace does not map (proc(5),
+// overflowuid and overflowgid).
 var overflow = struct{ uid, gid func() uint32 }{
 	sync.OnceValue(func() uint32 { return readID("/proc/sys/kernel/overflowuid") }),
 	sync.OnceValue(func() uint32 { return readID("/proc/sys/kernel/overflowgid") }),
@@ -26,7 +26,7 @@ func readID(file string) uint32 {
 	return uint32(n)
 }
 
-// told returns an id as the kernel tells it, and Nobody where the kernel has none to tell.
+// told returns an id as the kernel gives it, and Nobody where the kernel has none to give.
 func told(id, overflow uint32) uint32 {
 	if id == overflow {
 		return Nobody

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// credentials asks the kernel who connected (unix(7), SO_PEERCRED).
+// credentials asks the kernel for the peer's identity (unix(7), SO_PEERCRED).
 func credentials(c *net.UnixConn) (peer, error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
@@ -41,7 +41,7 @@ func credentials(c *net.UnixConn) (peer, error) {
 		if exe, err := os.Readlink("/proc/" + strconv.Itoa(int(p.pid)) + "/exe"); err == nil {
 			p.exe = exe
 		}
-		// The pid may have been another's by the time it was read.
+		// By the time it was read, the pid may have been another process's.
 		if p.start == 0 || startTime(p.pid) != p.start {
 			p.exe, p.start = "", 0
 		}
@@ -49,7 +49,7 @@ func credentials(c *net.UnixConn) (peer, error) {
 	return p, nil
 }
 
-// maxGroups bounds the supplementary groups looked at; Linux allows 65536.
+// maxGroups bounds the supplementary groups that are looked at; Linux allows 65536.
 const maxGroups = 1 << 16
 
 // peerGroups returns the peer's supplementary groups (SO_PEERGROUPS, Linux 4.13), none where the kernel does not tell.
@@ -70,13 +70,13 @@ func peerGroups(fd uintptr) []uint32 {
 	}
 }
 
-// startTime returns when a process started, in clock ticks after boot (proc(5), field 22 of stat); 0 when not known.
+// startTime returns when a process started, in clock ticks after boot (proc(5), field 22 of stat); 0: it is not known.
 func startTime(pid int32) uint64 {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(int(pid)) + "/stat")
 	if err != nil {
 		return 0
 	}
-	// The name, in brackets, may hold anything: what counts comes after the last bracket.
+	// The name, in brackets, may hold anything: the fields come after the last bracket.
 	f := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
 	if len(f) < 20 {
 		return 0
@@ -91,5 +91,5 @@ func startTime(pid int32) uint64 {
 // lives reports whether the peer's number is still its own.
 func (p *peer) lives() bool { return p.start == 0 || startTime(p.pid) == p.start }
 
-// exeFile is where the file of a process's executable can be read, even when it has been replaced.
+// exeFile is the path at which a process's executable can be read, even when the file has been replaced.
 func exeFile(pid int32) string { return "/proc/" + strconv.Itoa(int(pid)) + "/exe" }

@@ -7,8 +7,8 @@ import (
 	"os"
 )
 
-// credentials cannot ask the kernel here: who may connect, the socket's folder decides, and all are the agent's own
-// user.
+// credentials cannot ask the kernel on this system. The socket's folder decides who may connect, and all callers are
+// the agent's own user.
 func credentials(*net.UnixConn) (peer, error) {
 	uid := max(0, os.Getuid()) // -1 on Windows
 	return peer{uid: uint32(uid), own: true}, nil

@@ -5,14 +5,13 @@ import (
 	"github.com/usher-agent/usher/plugin/redact"
 )
 
-// shown is an answer as a caller may see it: admins see all; of what is for the others, secrets and e-mail addresses
-// are hidden, but for what is the caller's own. docs/privacy.md has the table. A new route or method needs nothing for
-// it.
+// shown is an answer as a caller may see it. Admins see all. For the others, secrets and e-mail addresses are hidden,
+// except in what is the caller's own. docs/privacy.md has the table. A new route or method needs nothing for it.
 func shown(admin bool, answer any) any {
 	switch a := answer.(type) {
 	case wire.Lease, wire.Leases, wire.Proof, wire.HelloAnswer: // the caller's own
 		return a
-	case wire.Keys: // for all; of the chain see its maker
+	case wire.Keys: // for everybody; its maker keeps the chain clean
 		return a
 	case wire.NamedFeature:
 		if admin {
@@ -27,7 +26,7 @@ func shown(admin bool, answer any) any {
 		if admin {
 			return a
 		}
-		name := a.Name // the caller has said it
+		name := a.Name // the caller has said it itself
 		a = redact.Shape(a)
 		a.Name = name
 		return a
@@ -38,7 +37,7 @@ func shown(admin bool, answer any) any {
 	return redact.Shape(answer)
 }
 
-// conceal hides in a problem, for callers who are not admins, what a licence says.
+// conceal hides in a problem what a licence says, for callers who are not admins.
 func conceal(p *wire.Problem) {
 	p.Detail, p.Hint = redact.Text(p.Detail), redact.Text(p.Hint)
 	if p.Verdict != nil {

@@ -19,9 +19,9 @@ const (
 	DocumentUnknown enforcer.DenialCode = "document_unknown"
 	DocumentRefused enforcer.DenialCode = "document_refused"
 	Internal        enforcer.DenialCode = "internal"
-	// Unauthenticated: nobody vouches for the caller, on a listener over TCP.
+	// Unauthenticated: on a listener over TCP, nothing vouches for the caller.
 	Unauthenticated enforcer.DenialCode = "unauthenticated"
-	// EmergencyRefused: the licence grants none, or none any more, or needs none.
+	// EmergencyRefused: the licence grants no emergency, has none left, or needs none.
 	EmergencyRefused enforcer.DenialCode = "emergency_refused"
 )
 
@@ -52,7 +52,7 @@ var titles = map[enforcer.DenialCode]string{
 	Unauthenticated: "Not authenticated",
 }
 
-// Codes returns the HTTP status of every code that a problem may bear.
+// Codes returns the HTTP status of every code that a problem may have.
 func Codes() map[enforcer.DenialCode]int {
 	out := make(map[enforcer.DenialCode]int, len(statuses))
 	for c, s := range statuses {
@@ -61,7 +61,7 @@ func Codes() map[enforcer.DenialCode]int {
 	return out
 }
 
-// now returns licence time, which all times of denials, leases and events are in.
+// now returns licence time. All times of denials, leases and events are in it.
 func (s *Server) now() time.Time { return s.desk.Clock().Time }
 
 // problem puts a denial into its wire form.
@@ -100,7 +100,7 @@ func (s *Server) answerDenial(w http.ResponseWriter, d *enforcer.Denial) {
 		http.Error(w, "internal error", http.StatusInternalServerError)
 		return
 	}
-	b = append(b, '\n') // for those who read it in a terminal
+	b = append(b, '\n') // for people who read it in a terminal
 	h := w.Header()
 	h.Set("Content-Type", "application/problem+json")
 	if d.Code == Unauthenticated {
@@ -114,7 +114,7 @@ func (s *Server) answerDenial(w http.ResponseWriter, d *enforcer.Denial) {
 	w.Write(b)
 }
 
-// answer writes a shape as JSON and reports whether the caller has it, as far as the kernel can tell.
+// answer writes a shape as JSON. It returns an error where the kernel says that the caller does not have it.
 func (s *Server) answer(w http.ResponseWriter, status int, shape any) error {
 	var b []byte
 	var err error
@@ -125,7 +125,7 @@ func (s *Server) answer(w http.ResponseWriter, status int, shape any) error {
 		if c, ok := w.(*call); ok {
 			shape = shown(c.admin, shape)
 		}
-		b, err = json.Marshal(shape, json.Deterministic(true)) // so that two answers that say the same can be compared
+		b, err = json.Marshal(shape, json.Deterministic(true)) // so that equal answers can be compared byte by byte
 	}
 	if err != nil {
 		s.log.Error("an answer cannot be written as JSON", "error", err)

@@ -24,8 +24,8 @@ func (r *Rules) rights(p *peer) *rights {
 // same reports whether two peers may do the same.
 func (r *rights) same(o *rights) bool { return r.allowed == o.allowed && r.admin == o.admin }
 
-// SetRules replaces the rules of who may call. When it returns, calls and messages are judged by the new ones; streams,
-// and acquires that wait, of those who may no longer call have ended.
+// SetRules replaces the rules of who may call. When it returns, the new ones judge calls and messages, and the streams
+// and waiting acquires of callers that may no longer call have ended.
 func (s *Server) SetRules(r Rules) {
 	s.ruling.Lock()
 	defer s.ruling.Unlock()
@@ -36,13 +36,13 @@ func (s *Server) SetRules(r Rules) {
 	})
 }
 
-// onRules has told called whenever there are new rules, at most once at a time, until stop is called.
+// onRules calls called whenever there are new rules, at most once at a time, until stop is called.
 func (s *Server) onRules(told func(*Rules)) (stop func()) {
 	s.watching.Store(&told, nil)
 	return func() { s.watching.Delete(&told) }
 }
 
-// while returns a context that ends when new rules no longer let a peer do what enough says.
+// while returns a context that ends when enough says so of what new rules let a peer do.
 func (s *Server) while(ctx context.Context, p *peer, was *rights,
 	enough func(*rights) bool) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -89,14 +89,14 @@ func (x *session) isAdmin() bool { return x.judged().admin }
 // subscription is what a session hears of events.
 type subscription struct {
 	mu    sync.Mutex // guards all below
-	on    bool       // it has asked for them
+	on    bool       // the session has asked for them
 	mine  bool       // those of its own process alone
-	as    *rights    // what it may see is by these
+	as    *rights    // the rights that decide what it may see
 	end   func()     // nil: it hears nothing at present
 	ended bool       // the session is over
 }
 
-// ruled has the new rules in force for a session: who may no longer call neither waits nor hears of events.
+// ruled puts new rules in force for a session: one that may no longer call neither waits nor hears of events.
 func (x *session) ruled(r *Rules) {
 	now := r.rights(&x.conn.peer)
 	x.rights.Store(now)
@@ -109,7 +109,7 @@ func (x *session) ruled(r *Rules) {
 	x.sub.mu.Lock()
 	defer x.sub.mu.Unlock()
 	if x.sub.on && !x.sub.ended && !x.sub.as.same(now) {
-		x.listen(now) // what it had of the subscriptions of its user is free again
+		x.listen(now) // its share of its user's subscriptions is free again
 	}
 }
 

@@ -15,8 +15,8 @@ import (
 type access int
 
 const (
-	anyone  access = iota // whoever may connect, allow rules or not: probes
-	allowed               // whoever the allow rules let in
+	anyone  access = iota // everybody who may connect, whatever the allow rules say: probes
+	allowed               // callers that the allow rules let in
 	admin                 // admins
 )
 
@@ -37,7 +37,7 @@ type route struct {
 	handle       func(*Server, *call)
 }
 
-// table is every route. docs/openapi.yaml has the same, and a test says so.
+// table is every route. docs/openapi.yaml lists the same, and a test says so.
 var table = []route{
 	{"GET", "/v1/license", allowed, (*Server).getLicense},
 	{"PUT", "/v1/license", admin, (*Server).putLicense},
@@ -121,11 +121,11 @@ func (s *Server) routes(metrics http.Handler) http.Handler {
 func (s *Server) guard(r route, w http.ResponseWriter, req *http.Request) {
 	p, ok := req.Context().Value(peerKey{}).(*peer)
 	if !ok {
-		s.answerDenial(w, &enforcer.Denial{Code: enforcer.Forbidden, Detail: "nobody vouches for the caller"})
+		s.answerDenial(w, &enforcer.Denial{Code: enforcer.Forbidden, Detail: "nothing vouches for the caller"})
 		return
 	}
 	defer func() { s.recovered(w, r.method+" "+r.path, recover()) }()
-	// No browser has business here; one that is lured to would say where it comes from.
+	// No browser has business here; a lured one would say where it comes from.
 	if req.Header.Get("Origin") != "" || req.Header.Get("Sec-Fetch-Site") != "" {
 		s.answerDenial(w, &enforcer.Denial{Code: enforcer.Forbidden, Detail: "calls from web pages are refused"})
 		return
@@ -155,7 +155,7 @@ func notAllowed(p *peer) *enforcer.Denial {
 		Detail: fmt.Sprintf("uid %d with %s is not allowed to call", p.uid, exe), Hint: "add a rule under socket.allow"}
 }
 
-// recovered answers a call that ended in a panic, e, and logs it; nil: it did not.
+// recovered answers a call that ended in the panic e, and logs it; nil: the call did not panic.
 func (s *Server) recovered(w http.ResponseWriter, what string, e any) {
 	if e == nil {
 		return
@@ -168,7 +168,7 @@ func (s *Server) recovered(w http.ResponseWriter, what string, e any) {
 	s.answerDenial(w, &enforcer.Denial{Code: Internal, Detail: "the agent could not answer; its log says more"})
 }
 
-// OpsHandler answers what operators' tools ask for where no caller is known: /metrics, /healthz and /readyz.
+// OpsHandler answers operators' tools where the caller is not known: /metrics, /healthz and /readyz.
 func OpsHandler(desk Desk, metrics http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", metrics)
@@ -223,10 +223,10 @@ func (s *Server) callUpstream(c *call) {
 func (s *Server) getFingerprint(c *call) {
 	product := c.req.URL.Query().Get("product")
 	if len(product) > 256 {
-		s.answerDenial(c, badRequest("product", "", "product has %d bytes, at most 256 may be", len(product)))
+		s.answerDenial(c, badRequest("product", "", "product has %d bytes, and the most is 256", len(product)))
 		return
 	}
-	if product != "" { // what is measured anew reads disks
+	if product != "" { // measuring another product's fingerprint reads disks
 		done, err := s.measuring.take(c.req.Context(), c.peer.key())
 		if err != nil {
 			return // it has hung up

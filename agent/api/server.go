@@ -21,12 +21,13 @@ type Config struct {
 	Log     *slog.Logger // nil: nothing is logged
 	Rules   Rules
 	TLS     *tls.Config // of the agent's key; nil: TLS is not spoken
-	// How many connections may be open, in all and of one uid; zero: 4096, and no more than are left for all others.
+	// How many connections may be open, in all and of one uid. Zero: 4096 in all, and of one uid no more than are left
+	// for all others.
 	MaxConns, MaxConnsPerUID int
-	// TakeSent makes something of the control messages (unix(7), SCM_RIGHTS) that come beside the first byte of a
-	// connection, for which there are SentSpace bytes; it owns the descriptors in them, and returns nil when they are
-	// of no use. nil: none are taken. Descriptors that come at any other time the kernel closes, for there is no room
-	// for them.
+	// TakeSent turns the control messages (unix(7), SCM_RIGHTS) beside the first byte of a connection into something
+	// for Session. There are SentSpace bytes for them. TakeSent owns the descriptors in them, and returns nil when they
+	// are of no use. nil: none are taken. The kernel closes descriptors that come at any other time, for there is no
+	// room for them.
 	TakeSent  func(oob []byte) io.Closer
 	SentSpace int
 }
@@ -39,7 +40,7 @@ const (
 	maxHeader   = 16 << 10
 )
 
-// What callers may take together, of which no user may have more than is left for all others.
+// What all callers may take together. No user may have more of it than is left for all others.
 const (
 	maxSubscribers = 4096
 	maxKept        = 64 << 20 // bytes of messages and bodies
@@ -56,7 +57,7 @@ type Server struct {
 	tls                      *tls.Config
 	takeSent                 func([]byte) io.Closer
 	sentSpace                int
-	headerWithin, readWithin time.Duration // how long the first byte and a header, and a whole request, may take
+	headerWithin, readWithin time.Duration // for the first byte and a header, and for a whole request
 
 	connections *shares // one each
 	subscribers *shares // of events, one each
@@ -68,7 +69,7 @@ type Server struct {
 	guesses     *guesses
 
 	ruling   sync.Mutex // held while new rules are told
-	watching sync.Map   // *func(*Rules), who is told
+	watching sync.Map   // *func(*Rules), to call with new rules
 }
 
 // New returns a server that listens nowhere until Run.
@@ -90,7 +91,7 @@ func New(c Config) *Server {
 	return s
 }
 
-// Run answers on the socket until ctx ends; then calls under way are answered, within a few seconds.
+// Run answers on the socket until ctx ends. Then it answers the calls under way, within a few seconds.
 func (s *Server) Run(ctx context.Context, socket *Socket) error {
 	if socket.listener == nil {
 		return net.ErrClosed
@@ -109,7 +110,7 @@ func (s *Server) Run(ctx context.Context, socket *Socket) error {
 	})
 }
 
-// newHTTP returns a server of a handler with the limits that hold on every listener.
+// newHTTP returns a server of a handler with the limits of every listener.
 func (s *Server) newHTTP(h http.Handler) *http.Server {
 	return &http.Server{
 		Handler: h, ReadHeaderTimeout: s.headerWithin, ReadTimeout: s.readWithin, WriteTimeout: writeWithin,
@@ -118,8 +119,8 @@ func (s *Server) newHTTP(h http.Handler) *http.Server {
 	}
 }
 
-// serve has h answer the connections of l that admit passes on, until ctx ends; end is called then, before those under
-// way are waited for.
+// serve gives h the connections of l that admit passes on, until ctx ends. Then it calls end, and waits for the calls
+// under way.
 func (s *Server) serve(ctx context.Context, l net.Listener, h *http.Server, end func(),
 	admit func(net.Conn, *connQueue, *sync.WaitGroup)) error {
 	conns := &connQueue{addr: l.Addr(), ready: make(chan net.Conn), closed: make(chan struct{})}
@@ -153,7 +154,7 @@ func (s *Server) serve(ctx context.Context, l net.Listener, h *http.Server, end 
 	return errors.Join(acceptErr, err)
 }
 
-// accept takes connections and has admit see to each.
+// accept takes connections and passes each to admit.
 func (s *Server) accept(l net.Listener, to *connQueue, tasks *sync.WaitGroup,
 	admit func(net.Conn, *connQueue, *sync.WaitGroup)) error {
 	pause := time.Millisecond
@@ -163,7 +164,7 @@ func (s *Server) accept(l net.Listener, to *connQueue, tasks *sync.WaitGroup,
 			return nil
 		}
 		if err != nil {
-			// Out of descriptors, most likely: others will give some back.
+			// Most likely the process is out of descriptors: others will give some back.
 			s.log.Warn("a connection could not be accepted", "error", err)
 			select {
 			case <-to.closed:
@@ -178,7 +179,7 @@ func (s *Server) accept(l net.Listener, to *connQueue, tasks *sync.WaitGroup,
 	}
 }
 
-// admit learns who is at the other end of a connection and counts it in; nil: it is closed already.
+// admit identifies the other end of a connection and counts the connection in; nil: it is closed already.
 func (s *Server) admit(c *net.UnixConn) *conn {
 	p, err := credentials(c)
 	if err != nil {
@@ -194,7 +195,7 @@ func (s *Server) admit(c *net.UnixConn) *conn {
 }
 
 // tell reads the first byte, which tells the protocol: '{' is a session, 0x16 is TLS, inside of which the first byte
-// tells again, and anything else is HTTP, which is passed on.
+// tells again, and anything else is HTTP, which it passes on.
 func (s *Server) tell(c *conn, to *connQueue) {
 	stop := context.AfterFunc(endingContext{s.ending}, func() { c.UnixConn.SetReadDeadline(time.Unix(1, 0)) })
 	c.UnixConn.SetReadDeadline(time.Now().Add(s.headerWithin))
@@ -222,7 +223,7 @@ func (s *Server) tell(c *conn, to *connQueue) {
 	}
 }
 
-// readFirst reads the first byte, and what came beside it.
+// readFirst reads the first byte, and the control message beside it.
 func (s *Server) readFirst(c *conn) error {
 	if s.takeSent == nil {
 		_, err := io.ReadFull(c.UnixConn, c.first[:])
@@ -265,7 +266,7 @@ func (s *Server) enter(k key) string {
 			"%s has %d connections, the most one user may have; close some, or raise limits.connections_per_uid", k, n)
 	}
 	return fmt.Sprintf(
-		"%s has %d connections of the %d that the agent takes from all, and one user may have no more than are left "+
+		"%s has %d connections of the %d that the agent accepts, and one user may have no more than are left "+
 			"for all others; close some, or raise the agent's limit on open files",
 		k, n, s.connections.most)
 }
@@ -287,14 +288,14 @@ func refuseAs(c net.Conn, text string) {
 	c.Write([]byte(text)) // it may not be listening
 }
 
-// conn is a connection with who is at the other end, and the first byte that was read of it.
+// conn is a connection with its peer and the first byte that was read of it.
 type conn struct {
 	*net.UnixConn
 	peer  peer
 	first [1]byte
 	held  bool      // first has not been passed on yet
-	inner *tls.Conn // nil: what is spoken is not inside TLS
-	sent  io.Closer // what came beside the first byte; nil: nothing
+	inner *tls.Conn // nil: there is no TLS around it
+	sent  io.Closer // made of the control message beside the first byte; nil: nothing
 	leave func()
 
 	ending <-chan struct{} // closed when the listener ends; nil: never
@@ -304,7 +305,7 @@ type conn struct {
 	unread unread
 }
 
-// dropSent gives back what came beside the first byte, where it is of no use.
+// dropSent gives back what came beside the first byte, where nobody needs it.
 func (c *conn) dropSent() {
 	if c.sent != nil {
 		c.sent.Close()
@@ -347,7 +348,7 @@ func (c *conn) Close() error {
 	c.leave()
 	c.dropSent()
 	if c.inner != nil {
-		return c.inner.Close() // which says goodbye, and closes the connection
+		return c.inner.Close() // it says goodbye, and closes the connection
 	}
 	return c.UnixConn.Close()
 }
@@ -357,7 +358,7 @@ type (
 	connKey struct{}
 )
 
-// withConn returns the context of what is asked on a connection.
+// withConn returns the context of a connection's requests.
 func withConn(ctx context.Context, c *conn) context.Context {
 	return context.WithValue(context.WithValue(ctx, connKey{}, c), peerKey{}, &c.peer)
 }

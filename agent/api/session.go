@@ -18,25 +18,25 @@ import (
 	"github.com/usher-agent/usher/plugin"
 )
 
-// Session is what one kept-open connection may ask of the agent, which knows its process. Close ends the leases of the
-// connection; those of its process live on for as long as that.
+// Session is one open connection as the agent sees it, with the process at its other end. Close ends the leases of the
+// connection. Those of its process live as long as the process.
 type Session interface {
 	// Acquire is Desk's, with the lifetimes process (the default) and connection besides.
 	Acquire(context.Context, *enforcer.Acquire) (Grant, *enforcer.Denial)
-	// Begin is the first half of Acquire: when it returns, the request was decided or, if it waits, has its place among
-	// those that do. ready is called, and must not wait, in the order in which those that wait for slots are answered.
+	// Begin is the first half of Acquire. When it returns, the request is decided or, if it waits, has its place in the
+	// queue. The agent calls ready in the order in which it answers waiting requests. ready must not wait.
 	Begin(r *enforcer.Acquire, ready func()) (finish Finish, waits bool)
 	// Join makes the caller's process a co-holder; Attach gives it back an unconfirmed lease.
 	Join(enforcer.LeaseID) (Grant, *enforcer.Denial)
 	Attach(enforcer.LeaseID) (Grant, *enforcer.Denial)
-	// Inode is what the kernel tells the caller's process by, where nothing else does; 0: it is not known.
+	// Inode is the kernel's number for the caller's process, where the agent does not see its pid; 0: it is not known.
 	Inode() uint64
-	// Prove signs whom the agent sees at the other end, for a nonce.
+	// Prove signs a description of the caller's process, for a nonce.
 	Prove(nonce string) (string, error)
 	Close()
 }
 
-// Finish is the second half of an acquire. It is to be called once.
+// Finish is the second half of an acquire. Call it once.
 type Finish func(context.Context) (Grant, *enforcer.Denial)
 
 // Bounds of a session.
@@ -54,7 +54,7 @@ type rpcRequest struct {
 	Params  jsontext.Value `json:"params"`
 }
 
-// Codes of JSON-RPC 2.0 §5.1; an agent's own problem has codeProblem, and the problem object as data.
+// Codes of JSON-RPC 2.0 §5.1. A problem of the agent's own has codeProblem, with the problem object as data.
 const (
 	codeParse    = -32700
 	codeInvalid  = -32600
@@ -81,13 +81,13 @@ type rpcResponse struct {
 type session struct {
 	server *Server
 	conn   *conn
-	rights atomic.Pointer[rights] // by the rules that judged has seen last
+	rights atomic.Pointer[rights] // by the rules that judged saw last
 	agent  Session
 	ctx    context.Context
 	labels map[string]string // of every lease that names none
 
 	waiting chan struct{}
-	// of acquires that wait: the request's id, as it was written, or for one without itself, to its context.CancelFunc
+	// of waiting acquires: the context.CancelFunc by the request's id, as it was written, or without an id by itself
 	cancels sync.Map
 	tasks   sync.WaitGroup
 	cancel  context.CancelFunc
@@ -96,19 +96,19 @@ type session struct {
 	takeBack func(enforcer.LeaseID) // undo, made once
 
 	turns sync.Mutex // guards turn; taken under the desk's lock
-	// closed when the acquire that was granted last, of those that waited, was answered; nil: there is none
+	// closed when the last granted of the waiting acquires was answered; nil: there is none
 	turn chan struct{}
 
 	mu     sync.Mutex // guards all below
 	out    []byte     // what is to be sent
-	fenced []fenced   // answers in out that are looked at before and after they are sent, in their order
-	buf    []byte     // of the answer being written
+	fenced []fenced   // answers in out that the session looks at before and after it sends them, in their order
+	buf    []byte     // of the answer that is being written
 	broken bool       // the other end takes nothing any more
 	until  time.Time
 	fresh  []enforcer.LeaseID // granted by what is in out, without a client token
-	last   bool               // what is in out ends with the answer of the last of them,
-	sure   bool               // and that it was read is to be known before more is written
-	lost   []enforcer.LeaseID // granted by what could not be written
+	last   bool               // out ends with the answer of the last of them,
+	sure   bool               // and the session must know that it was read before it writes more
+	lost   []enforcer.LeaseID // granted by answers that could not be written
 }
 
 // serveSession speaks with a connection until either end closes it.
@@ -157,7 +157,7 @@ func (x *session) read() {
 	var long []byte
 	defer func() { x.keepLine(false, long != nil) }()
 	for {
-		// What is answered goes out when no further request is at hand.
+		// Answers go out once no further request is at hand.
 		if b, _ := in.Peek(in.Buffered()); bytes.IndexByte(b, '\n') < 0 {
 			x.flush()
 		}
@@ -197,8 +197,8 @@ func (x *session) read() {
 	}
 }
 
-// keepLine counts the memory for a message that is longer than the buffer in, or out, and gives its end some time to
-// come.
+// keepLine counts the memory for a message that is longer than the buffer in, or out. It bounds the time that its end
+// may take to come.
 func (x *session) keepLine(in, out bool) bool {
 	s, key := x.server, x.conn.peer.key()
 	var until time.Time
@@ -214,7 +214,7 @@ func (x *session) keepLine(in, out bool) bool {
 		return true
 	}
 	x.conn.SetReadDeadline(until)
-	if x.ctx.Err() != nil { // it ends, which a new deadline must not undo
+	if x.ctx.Err() != nil { // the session ends, which a new deadline must not undo
 		x.conn.SetReadDeadline(time.Unix(1, 0))
 	}
 	return true
@@ -233,7 +233,7 @@ func (x *session) line(line []byte) bool {
 	}
 	r, plain := plainRequest(line)
 	if plain {
-		// The form that clients write; what is in it is read strictly below.
+		// clients write this form; the methods read its parameters strictly
 	} else if err := json.Unmarshal(line, &r, json.RejectUnknownMembers(true)); err != nil {
 		d := badJSON(err, &r)
 		code := codeParse
@@ -272,7 +272,7 @@ func (x *session) line(line []byte) bool {
 // later is the result of a method that answers by itself.
 var later = new(int)
 
-// answer replies to a request; to a notification nothing is said.
+// answer replies to a request. A notification gets no answer.
 func (x *session) answer(r *rpcRequest, result any, d *enforcer.Denial, e *rpcError) {
 	if len(r.ID) == 0 {
 		return
@@ -311,7 +311,7 @@ func (s *Server) rpcProblem(d *enforcer.Denial) *rpcError {
 	return &rpcError{Code: code, Message: p.Detail, Data: p}
 }
 
-// params reads a request's parameters strictly; none are an empty object.
+// params reads a request's parameters strictly. Absent ones are an empty object.
 func params(r *rpcRequest, into any) *enforcer.Denial {
 	if len(r.Params) == 0 {
 		return nil

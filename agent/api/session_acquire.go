@@ -37,15 +37,15 @@ func (x *session) acquire(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
 	case x.waiting <- struct{}{}:
 	default:
 		return nil, &enforcer.Denial{Code: enforcer.RateLimited,
-			Detail: "64 requests of this session wait already, the most that may"}, nil
+			Detail: "64 requests of this session wait already, which is the most"}, nil
 	}
-	// What waits keeps what it needs, and not the message, which may be 64 KiB of nothing.
+	// A waiting request keeps what it needs, and not the message, which may be 64 KiB of nothing.
 	x.wait(&rpcRequest{ID: bytes.Clone(r.ID)}, q, strings.Clone(in.Nonce))
 	return later, nil, nil
 }
 
-// wait answers an acquire that may wait. Those of a session have their places in the order of its messages, and are
-// answered in the order in which they are granted.
+// wait answers an acquire that may wait. The acquires of a session take their places in the order of its messages, and
+// get their answers in the order in which they are granted.
 func (x *session) wait(r *rpcRequest, q *enforcer.Acquire, nonce string) {
 	var before, done chan struct{}
 	finish, waits := x.agent.Begin(q, func() {
@@ -94,8 +94,8 @@ func (x *session) wait(r *rpcRequest, q *enforcer.Acquire, nonce string) {
 	})
 }
 
-// answerGrant answers an acquire that was granted. A notification is not answered: nobody would know of a lease that
-// goes on when its caller is gone.
+// answerGrant answers an acquire that was granted. A notification gets no answer, so nobody would know of a lease that
+// outlives its caller.
 func (x *session) answerGrant(r *rpcRequest, g Grant, nonce string) {
 	switch l := g.Lease; {
 	case len(r.ID) > 0:
@@ -108,7 +108,8 @@ func (x *session) answerGrant(r *rpcRequest, g Grant, nonce string) {
 	}
 }
 
-// cancelWait ends the waiting of an acquire, which is answered as denied; or as granted, where that came first.
+// cancelWait ends the waiting of an acquire. The acquire is answered with a denial, or with its grant, where that came
+// first.
 func (x *session) cancelWait(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
 	var in struct {
 		Request jsontext.Value `json:"request"`
@@ -118,7 +119,7 @@ func (x *session) cancelWait(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
 	}
 	if k := in.Request.Kind(); k != '0' && k != '"' {
 		return nil, badRequest("request", "give the id of the acquire that waits",
-			"request is not the id of a request"), nil
+			"request is not an id of a request"), nil
 	}
 	if cancel, waits := x.cancels.Load(string(in.Request)); waits {
 		cancel.(context.CancelFunc)()

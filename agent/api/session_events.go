@@ -7,8 +7,8 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// listen begins notifications of what the session's peer may see by its rights, in the place of those before. x.sub.mu
-// is held.
+// listen begins notifications of what the session's peer may see by its rights, and ends those before. x.sub.mu is
+// held.
 func (x *session) listen(as *rights) *enforcer.Denial {
 	if x.sub.end != nil {
 		x.sub.end()
@@ -49,7 +49,7 @@ func (x *session) listen(as *rights) *enforcer.Denial {
 	}
 	x.tasks.Go(func() {
 		for ev := range events {
-			if isOver() { // what is left of it is not for this peer any more
+			if isOver() { // the rest of it is no longer for this peer
 				return
 			}
 			x.notify(ev)

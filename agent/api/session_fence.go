@@ -12,15 +12,15 @@ import (
 
 // fenced is an answer that gives slots which others may have at some time: see [Grant].
 type fenced struct {
-	from, to int            // where it stands in what is to be sent
+	from, to int            // its place in what is to be sent
 	id       jsontext.Value // of the request
 	lease    enforcer.LeaseID
 	late     func() *enforcer.Denial
 }
 
-// look puts denials in the place of the answers that give what is over by now. It is false where nothing can be sent
-// any more. What is to be known of former answers is known by then, so that nothing is waited for between the look and
-// the write. x.mu is held.
+// look replaces the answers that give slots which are over by now with denials. It returns false where nothing can be
+// sent any more. It first learns what the session must know of former answers, so that nothing waits between the look
+// and the write. x.mu is held.
 func (x *session) look() bool {
 	if x.conn.prove() != nil {
 		return false
@@ -48,8 +48,8 @@ func (x *session) look() bool {
 	return true
 }
 
-// lookAgain withdraws what was over when its answer was sent. A session that has subscribed to events is told as of any
-// lease that ends; where others hold on to a lease that the caller joined, nobody else is told. x.mu is held.
+// lookAgain withdraws slots that were over when their answer was sent. A subscribed session hears of it as of any lease
+// that ends. Where others hold on to a lease that the caller joined, nobody else hears of it. x.mu is held.
 func (x *session) lookAgain() {
 	var left []*enforcer.Lease
 	for _, a := range x.fenced {

@@ -6,7 +6,7 @@ import (
 	"github.com/usher-agent/usher/plugin"
 )
 
-// methods is everything a session can ask. docs/wire.md has the same.
+// methods is everything a session can ask for. docs/wire.md lists the same.
 var methods map[string]func(*session, *rpcRequest) (any, *enforcer.Denial, *rpcError)
 
 func init() { // a literal would be a cycle: the table names functions that use it
@@ -118,7 +118,7 @@ func (x *session) renew(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
 	return x.answerLease(r, g, d)
 }
 
-// answerLease answers a request for a lease that was not acquired by it.
+// answerLease answers a request for a lease which that request did not acquire.
 func (x *session) answerLease(r *rpcRequest, g Grant, d *enforcer.Denial) (any, *enforcer.Denial, *rpcError) {
 	if d != nil {
 		return nil, d, nil

@@ -9,7 +9,7 @@ import (
 	"github.com/usher-agent/usher/client/wire"
 )
 
-// flush sends what has been written; an end that does not read is cut off.
+// flush sends the gathered answers. It cuts off an end that does not read.
 func (x *session) flush() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -50,7 +50,7 @@ func (x *session) fail() {
 	x.cancel()
 }
 
-// deadline sees to it that a write has between half and all of writeWithin. x.mu is held.
+// deadline gives a write between half and all of writeWithin. x.mu is held.
 func (x *session) deadline() {
 	if now := time.Now(); x.until.Sub(now) < writeWithin/2 {
 		x.until = now.Add(writeWithin)
@@ -58,7 +58,7 @@ func (x *session) deadline() {
 	}
 }
 
-// send writes a line, which flush sends.
+// send gathers a line, which flush sends.
 func (x *session) send(b []byte) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -79,7 +79,7 @@ func (x *session) write(b []byte) {
 	x.out = append(x.out, b...)
 }
 
-// writeLease writes the answer that is a lease. One that was acquired is undone if the answer is not delivered.
+// writeLease writes the answer that is a lease. If the answer to an acquire is not delivered, the lease is undone.
 func (x *session) writeLease(id jsontext.Value, l *wire.Lease, g Grant, acquired bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -95,8 +95,8 @@ func (x *session) writeLease(id jsontext.Value, l *wire.Lease, g Grant, acquired
 		x.lost = append(x.lost, g.ID)
 	default:
 		x.fresh, x.last = append(x.fresh, g.ID), true
-		// One that outlives its caller is the last of what is written at one time, so that what is unread is it. Those
-		// of a process are written together: what the kernel cannot tell of costs slots for as long as the process
+		// A lease that outlives its caller must be the last of a write, so that an unread byte means an unread lease.
+		// Leases of a process are written together: an undelivered one costs its slots only for as long as the process
 		// lives.
 		if x.sure = outlivesCaller(g.Lease); x.sure {
 			x.empty()
@@ -104,7 +104,7 @@ func (x *session) writeLease(id jsontext.Value, l *wire.Lease, g Grant, acquired
 	}
 }
 
-// notify writes an event, which flush sends.
+// notify gathers an event, which flush sends.
 func (x *session) notify(ev *Event) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -112,7 +112,7 @@ func (x *session) notify(ev *Event) {
 	x.write(append(append(x.buf, ev.JSON...), '}', '\n'))
 }
 
-// reply writes an answer.
+// reply gathers an answer.
 func (x *session) reply(id jsontext.Value, result any, e *rpcError) {
 	if _, nothing := result.(struct{}); nothing {
 		x.mu.Lock()

@@ -8,29 +8,29 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// key is whom something is counted with.
+// key names the user that something is counted for.
 type key struct {
 	uid uint32
-	tcp bool // all who call over TCP, where the kernel tells nobody from another
+	tcp bool // all callers over TCP, where the kernel does not tell one from another
 }
 
-// overTCP is all who call over TCP.
+// overTCP stands for all callers over TCP.
 var overTCP = key{Nobody, true}
 
 func (p *peer) key() key { return key{uid: p.uid} }
 
-// String names whom for people.
+// String names the user for people.
 func (k key) String() string {
 	if k.tcp {
-		return "whoever calls over TCP"
+		return "the group of TCP callers"
 	}
 	return fmt.Sprint("uid ", k.uid)
 }
 
-// shares are something that callers take and give back, of which none has more than is left for all others
+// shares are something that callers take and give back. No caller has more of it than is left for all others
 // ([enforcer.OverShare]).
 type shares struct {
-	most, mostOfOne int // mostOfOne, where it is not 0, is the operator's word instead of the rule
+	most, mostOfOne int // mostOfOne, where it is not 0, is the operator's limit, which replaces the rule
 
 	mu    sync.Mutex // guards all below
 	taken int
@@ -41,7 +41,7 @@ func newShares(most, mostOfOne int) *shares {
 	return &shares{most: most, mostOfOne: mostOfOne, by: map[key]int{}}
 }
 
-// take counts n more in, if they are not too many.
+// take counts n more in, if that is not too many.
 func (s *shares) take(k key, n int) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -72,25 +72,25 @@ func (s *shares) of(k key) int {
 	return s.by[k]
 }
 
-// turns lets some do costly work at one time, of each caller one.
+// turns lets a few callers do costly work at one time, each of them one piece.
 type turns struct {
-	all chan struct{} // one for each who has its turn
+	all chan struct{} // one for each caller that has its turn
 
 	mu sync.Mutex // guards of
 	of map[key]*turn
 }
 
-// turn is a caller's.
+// turn belongs to one caller.
 type turn struct {
 	taken chan struct{} // capacity 1
-	refs  int           // who have it or wait for it
+	refs  int           // callers that have it or wait for it
 }
 
 func newTurns(n int) *turns {
 	return &turns{all: make(chan struct{}, n), of: map[key]*turn{}}
 }
 
-// take waits for a caller's turn until ctx ends, and returns what ends the turn.
+// take waits for a caller's turn until ctx ends. It returns what ends the turn.
 func (t *turns) take(ctx context.Context, k key) (done func(), err error) {
 	t.mu.Lock()
 	own := t.of[k]

@@ -23,7 +23,7 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// Nobody has more than is left for all others, and what is given back can be taken again.
+// No caller has more than is left for all others, and what one gives back another can take.
 func TestShares(t *testing.T) {
 	s := newShares(100, 0)
 	for _, test := range []struct{ uid, want int }{{1, 50}, {2, 25}, {3, 12}, {4, 6}} {
@@ -41,14 +41,14 @@ func TestShares(t *testing.T) {
 	if len(s.by) != 3 || !s.take(key{uid: 5}, 28) || s.take(key{uid: 6}, 15) {
 		t.Errorf("after half was given back: %v, %d taken", s.by, s.taken)
 	}
-	// An operator's word stands instead.
+	// An operator's limit replaces the rule.
 	s = newShares(100, 90)
 	if !s.take(key{uid: 1}, 90) || s.take(key{uid: 1}, 1) || s.take(key{uid: 2}, 11) {
 		t.Errorf("of one 90 at most: %v", s.by)
 	}
 }
 
-// Of each caller one has its turn, of all as many as may; who stops waiting leaves nothing behind.
+// Each caller has one turn, and all together as many as there are. A caller that stops waiting leaves nothing behind.
 func TestTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		turns := newTurns(2)
@@ -86,8 +86,8 @@ func TestTurns(t *testing.T) {
 	})
 }
 
-// An executable is hashed once, however many ask and though it matches no rule; another one with its name, or the same
-// with other contents, is another. A user that has many hashed keeps nobody else from it.
+// An executable is hashed once, however many callers ask, even if it matches no rule. Another file with its name, or
+// the same file with other contents, is hashed again. A user that has many hashed keeps nobody else from it.
 func TestExecutablesAreHashedOnce(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, text string) string {
@@ -108,7 +108,7 @@ func TestExecutablesAreHashedOnce(t *testing.T) {
 	if len(e.known) != 0 {
 		t.Error("what has only just changed is believed to stay")
 	}
-	// The clock of files cannot be set: a little is waited until the file has settled.
+	// Nobody can set the clock of files: wait a little until the file has settled.
 	for deadline := time.Now().Add(30 * time.Second); len(e.known) == 0; <-time.After(50 * time.Millisecond) {
 		if e.sum(key{uid: 1}, one) != sum("one") || time.Now().After(deadline) {
 			t.Fatal("it never settles")
@@ -149,7 +149,7 @@ func TestExecutablesAreHashedOnce(t *testing.T) {
 		t.Error("what is too large is hashed")
 	}
 
-	// Somebody has its turn, and another waits for none of its own.
+	// One caller has its turn, and another waits for none of its own.
 	done, err := e.turns.take(t.Context(), key{uid: 7})
 	if err != nil {
 		t.Fatal(err)
@@ -166,7 +166,7 @@ func TestExecutablesAreHashedOnce(t *testing.T) {
 	}
 }
 
-// Whoever another rule lets in waits for no hash.
+// A caller that another rule lets in waits for no hash.
 func TestRulesThatNeedNoHashComeFirst(t *testing.T) {
 	e := newExecutables(nil)
 	done, err := e.turns.take(t.Context(), key{uid: 4711}) // and so none of its hashes can be made
@@ -219,7 +219,7 @@ func connect(t *testing.T, path string) net.Conn {
 	return c
 }
 
-// forever is a desk at which every acquire that waits waits for ever.
+// forever is a desk at which every waiting acquire waits for ever.
 type forever struct{ echo }
 
 func (forever) Session(*net.UnixConn, io.Closer, enforcer.Caller) Session { return forever{} }
@@ -231,7 +231,7 @@ func (forever) Begin(*enforcer.Acquire, func()) (Finish, bool) {
 	}, true
 }
 
-// What waits keeps what it needs of its request, not the 64 KiB that were sent.
+// A waiting request keeps what it needs, not the 64 KiB that were sent.
 func TestWaitersKeepLittle(t *testing.T) {
 	path := serveEcho(t, New(Config{Desk: forever{}}))
 	heap := func() uint64 {
@@ -251,7 +251,7 @@ func TestWaitersKeepLittle(t *testing.T) {
 				`{"jsonrpc":"2.0","id":%d,"method":"lease.acquire","params":{"pool":"streams","wait_seconds":86400,`+
 					`"nonce":"n"%s}}`+"\n", id, strings.Repeat(" ", 65_300))
 		}
-		// One more is refused at once: all others have been read by then.
+		// One more is refused at once: the session has read all others by then.
 		fmt.Fprint(c, `{"jsonrpc":"2.0","id":99,"method":"lease.acquire","params":{"pool":"streams","wait_seconds":9}}`+
 			"\n")
 		if line, err := bufio.NewReader(c).ReadString('\n'); err != nil ||

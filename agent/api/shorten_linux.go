@@ -8,8 +8,8 @@ import (
 	"syscall"
 )
 
-// nameIn returns a name for what is to lie in a folder, by the folder's own descriptor: it is short enough for the
-// kernel, and whoever can give the folder's name to another changes nothing about it. done ends the name's life.
+// nameIn returns a name for a file in a folder, by the folder's own descriptor. The name is short enough for the
+// kernel, and no other user can change what it means by giving the folder's name to another. done ends the name's life.
 func nameIn(folder *os.Root, _, name string) (string, func(), error) {
 	dir, err := folder.Open(".")
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 )
 
-// nameIn returns the path of what is to lie in a folder; only Linux has a name for an open one.
+// nameIn returns the path of a file in a folder. Only Linux has a name for a folder that is open.
 func nameIn(_ *os.Root, dir, name string) (string, func(), error) {
 	return filepath.Join(dir, name), func() {}, nil
 }

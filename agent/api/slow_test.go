@@ -40,8 +40,8 @@ var slowHeads = map[string]string{
 		"chunked\r\n\r\nEA60\r\n{",
 }
 
-// Callers that send a byte now and then: one that has not said its header, its TLS hello or its body in time is cut
-// off, one in a session is served when its line ends, and nobody else waits for any of them.
+// Callers that send a byte now and then: the server cuts one off that has not sent its header or its body in time, and
+// serves a session when its line ends. No other caller waits for any of them.
 func TestSlowCallers(t *testing.T) {
 	s := New(Config{Desk: echo{}})
 	s.headerWithin, s.readWithin = 300*time.Millisecond, 600*time.Millisecond
@@ -58,7 +58,7 @@ func TestSlowCallers(t *testing.T) {
 			if head != "" {
 				go drip(c, quit)
 			}
-			// Cut off, it hears the end, after an answer or not; the test's own deadline would be an error of another
+			// Cut off, it sees the end, with or without an answer. The test's own deadline would be an error of another
 			// kind.
 			if out, err := io.ReadAll(c); err != nil && strings.Contains(err.Error(), "timeout") ||
 				strings.Contains(string(out), "201 Created") {
@@ -66,7 +66,7 @@ func TestSlowCallers(t *testing.T) {
 			}
 		})
 	}
-	// A session may be silent for as long as it likes: it is a process that lives.
+	// A session may be silent for as long as it likes: its process lives.
 	session := connect(t, path)
 	const ask = `{"jsonrpc":"2.0","id":1,"method":"lease.acquire","params":{"pool":"a"}}`
 	for i, b := range []byte(ask) {

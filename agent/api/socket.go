@@ -22,16 +22,16 @@ import (
 // SocketConfig says where the socket is to be.
 type SocketConfig struct {
 	Path string
-	Key  string                 // what sets Path, for messages; empty: socket.path
+	Key  string                 // the key that sets Path, for messages; empty: socket.path
 	Mode fs.FileMode            // permissions; zero: 0660
-	GID  int                    // the group it is given to; -1: the agent's own
-	Lock func(f *os.File) error // takes a file's lock for as long as it is open, or fails at once
-	// LockFile is locked while the socket is open. It must lie with the agent's own files: in the socket's folder those
-	// who share that could put a link in its place. Empty: none is.
+	GID  int                    // the group that it is given to; -1: the agent's own
+	Lock func(f *os.File) error // locks a file for as long as it is open, or fails at once
+	// LockFile is locked while the socket is open. It must lie with the agent's own files: in the socket's folder,
+	// another user of that folder could put a link in its place. Empty: there is none.
 	LockFile string
 	Log      *slog.Logger // nil: nothing is logged
 	// Inherit returns the listening socket that is bound to a file, where an earlier agent has left it to this one;
-	// nil: none.
+	// nil: there is none.
 	Inherit func(fs.FileInfo) *os.File
 }
 
@@ -64,11 +64,11 @@ type Socket struct {
 	stay     bool
 }
 
-// Listen takes the socket. A live one is never stolen: a lock, and an answer on it, say that it is in use. A stale one
-// is replaced, and nothing else. Until it has its mode and group nobody but the agent can reach it.
+// Listen takes the socket. It never steals a live one: a lock, or an answer on it, says that it is in use. It replaces
+// a stale one, and nothing else. Until the socket has its mode and group, only the agent can reach it.
 //
-// The socket's folder may be shared with those who call, and some of them may be able to write to it: no link in it is
-// followed, and no file in it is opened. What they can do is put another socket in its place, and Listen says so in the
+// The socket's folder may be shared with callers, and some of them may be able to write to it. Listen follows no link
+// in it and opens no file in it. Such a caller can still put another socket in its place, and Listen says so in the
 // log.
 func Listen(c SocketConfig) (s *Socket, err error) {
 	if err := CheckPath(c.Path); err != nil {
@@ -100,12 +100,12 @@ func Listen(c SocketConfig) (s *Socket, err error) {
 	}
 	if fi, err := s.folder.Stat("."); err == nil && fi.Mode().Perm()&0o022 != 0 && fi.Mode()&fs.ModeSticky == 0 {
 		c.Log.Warn(
-			"others can write to the socket's folder, and so put a socket of their own in the place of this one; let "+
+			"others can write to the socket's folder, and so put a socket of their own in its place; let "+
 				"products mount it read-only, or have them ask for a proof",
 			"folder", dir, "mode", fi.Mode().Perm().String())
 	}
-	// Those who begin at the same time look and bind one after the other. Whoever may read the folder can hold its
-	// lock, so it is not waited for without end.
+	// Agents that begin at the same time look and bind one after the other. Every reader of the folder can hold its
+	// lock, so that Listen does not wait for it without end.
 	done := lockFolder(dir, c.Lock)
 	defer done()
 	s.sweep()
@@ -122,7 +122,7 @@ func Listen(c SocketConfig) (s *Socket, err error) {
 	return s, nil
 }
 
-// takeLock takes the lock file, which says who has it.
+// takeLock takes the lock file, which names its owner.
 func (s *Socket) takeLock(c SocketConfig) (err error) {
 	if c.Lock == nil || c.LockFile == "" {
 		return nil
@@ -145,7 +145,7 @@ func (s *Socket) takeLock(c SocketConfig) (err error) {
 // folderPatience is how long an agent waits for another that is taking a socket in the same folder.
 const folderPatience = 2 * time.Second
 
-// lockFolder locks the socket's folder, or gives up, until done.
+// lockFolder locks the socket's folder until done is called, or gives up.
 func lockFolder(dir string, lock func(*os.File) error) (done func()) {
 	f, err := os.Open(dir)
 	if err != nil || lock == nil {
@@ -157,16 +157,17 @@ func lockFolder(dir string, lock func(*os.File) error) (done func()) {
 	return func() { f.Close() }
 }
 
-// dropOldLock removes the lock file that earlier versions kept beside the socket, if it is the agent's own and no link.
+// dropOldLock removes the lock file that earlier versions kept beside the socket, if the agent owns it and it is no
+// link.
 func (s *Socket) dropOldLock(path string) {
 	name := filepath.Base(path) + ".lock"
 	fi, err := s.folder.Lstat(name)
 	if err == nil && fi.Mode().IsRegular() && fi.Size() < 64 {
-		_ = s.folder.Remove(name) // it hurts nobody
+		_ = s.folder.Remove(name) // it does no harm
 	}
 }
 
-// inherit takes over the socket that an earlier agent has left, with those who wait in its backlog.
+// inherit takes over the socket that an earlier agent has left, with the connections in its backlog.
 func (s *Socket) inherit(c SocketConfig) bool {
 	if c.Inherit == nil {
 		return false
@@ -197,7 +198,7 @@ func (s *Socket) inherit(c SocketConfig) bool {
 // File returns the file that the socket is bound to.
 func (s *Socket) File() fs.FileInfo { return s.id }
 
-// Lend calls use with the listening socket, which it must not close nor keep.
+// Lend calls use with the listening socket. use must neither close nor keep it.
 func (s *Socket) Lend(use func(fd int)) error {
 	if s.listener == nil {
 		return net.ErrClosed
@@ -209,7 +210,8 @@ func (s *Socket) Lend(use func(fd int)) error {
 	return raw.Control(func(fd uintptr) { use(int(fd)) })
 }
 
-// Stay has Close leave the socket's file where it is, because somebody keeps the socket open for the next agent.
+// Stay makes Close leave the socket's file where it is, because the service manager keeps the socket open for the next
+// agent.
 func (s *Socket) Stay() { s.stay = true }
 
 func ofPID(b []byte) string {
@@ -219,7 +221,7 @@ func ofPID(b []byte) string {
 	return ""
 }
 
-// unused says why a path cannot be taken; a socket that nobody answers on can be.
+// unused says why a path cannot be taken. A socket that nobody answers on can be.
 func unused(path, key string) error {
 	fi, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -246,11 +248,12 @@ func unused(path, key string) error {
 	if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	return fmt.Errorf("socket %s: whether it is in use cannot be told: %w", path, err)
+	return fmt.Errorf("socket %s: the agent cannot tell whether it is in use: %w", path, err)
 }
 
-// bind binds in a folder that only the agent can enter, and renames the socket into place when it is as it should be.
-// That folder is known by its descriptor: whoever can write to the folder around it can give its name to another.
+// bind binds in a folder that only the agent can enter, and renames the socket into place once it has its mode and
+// group. It knows that folder by its descriptor: a user who can write to the folder around it can give its name to
+// another.
 func (s *Socket) bind(dir string, c SocketConfig) error {
 	hidden := hiddenPrefix + rand.Text()[:hiddenLetters]
 	private, err := s.hide(hidden)
@@ -285,7 +288,7 @@ func (s *Socket) bind(dir string, c SocketConfig) error {
 		s.id, err = s.folder.Lstat(filepath.Base(c.Path))
 	}
 	if err == nil && !os.SameFile(bound, s.id) {
-		s.id, err = nil, errors.New("another has put its own in this one's place: others can write to the folder")
+		s.id, err = nil, errors.New("another user has put a socket in its place: others can write to the folder")
 	}
 	if err != nil {
 		return fmt.Errorf("socket %s: %w", c.Path, err)
@@ -293,20 +296,20 @@ func (s *Socket) bind(dir string, c SocketConfig) error {
 	return nil
 }
 
-// What the folder is called in which a socket is bound.
+// names of the folder in which a socket is bound
 const (
 	hiddenPrefix  = ".u"
 	hiddenLetters = 8
 )
 
-// sweep removes the folders of the agent's own that a crash left.
+// sweep removes folders that a crash of the agent left.
 func (s *Socket) sweep() {
 	d, err := s.folder.Open(".")
 	if err != nil {
 		return
 	}
 	defer d.Close()
-	names, _ := d.Readdirnames(1000) // of what is here more, somebody else has the care
+	names, _ := d.Readdirnames(1000) // the rest is somebody else's
 	for _, name := range names {
 		if !strings.HasPrefix(name, hiddenPrefix) || len(name) != len(hiddenPrefix)+hiddenLetters {
 			continue
@@ -318,7 +321,7 @@ func (s *Socket) sweep() {
 	}
 }
 
-// hide makes a folder in the socket's that only the agent can enter.
+// hide makes a folder within the socket's that only the agent can enter.
 func (s *Socket) hide(name string) (*os.Root, error) {
 	if err := s.folder.Mkdir(name, 0o700); err != nil {
 		return nil, err
@@ -330,7 +333,7 @@ func (s *Socket) hide(name string) (*os.Root, error) {
 	fi, err := private.Stat(".")
 	if err == nil && !isOwn(fi) {
 		err = errors.New(
-			"another has put its own folder in the place of the agent's: others can write to the folder around it")
+			"another user has put a folder in the place of the agent's: others can write to the folder around it")
 	}
 	if err != nil {
 		return nil, errors.Join(err, private.Close())
@@ -353,7 +356,7 @@ func (s *Socket) dress(in *os.Root, name string, c SocketConfig) error {
 	return nil
 }
 
-// Close stops listening and removes the socket, unless another has taken its place or it is to stay.
+// Close stops listening. It removes the socket, unless another has taken its place or Stay was called.
 func (s *Socket) Close() error {
 	var errs []error
 	if s.listener != nil {

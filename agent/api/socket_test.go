@@ -42,7 +42,7 @@ func TestListen(t *testing.T) {
 	} else {
 		c.Close()
 	}
-	// A live one is never stolen, by whoever holds the lock or not.
+	// Listen never steals a live socket, whether its owner holds the lock or not.
 	_, err = Listen(SocketConfig{Path: path, GID: -1, Lock: lock, LockFile: path + ".l"})
 	if err == nil || !strings.Contains(err.Error(), "another agent (pid ") ||
 		!strings.Contains(err.Error(), "socket "+path) {
@@ -64,7 +64,7 @@ func TestListen(t *testing.T) {
 	}
 }
 
-// A socket that nobody listens on any more is replaced; anything else is not.
+// Listen replaces a socket that nobody listens on any more, and nothing else.
 func TestStale(t *testing.T) {
 	path := filepath.Join(folder(t), "s")
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
@@ -77,7 +77,7 @@ func TestStale(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Whoever took its place is left alone.
+	// Close leaves a socket alone that has taken its place.
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
@@ -105,7 +105,7 @@ func TestLongPath(t *testing.T) {
 		!strings.Contains(err.Error(), want) {
 		t.Errorf("108 bytes: %v", err)
 	}
-	// The folder that it is bound in first makes the path longer than that.
+	// The folder in which it is bound first makes the path longer than that.
 	s, err := Listen(SocketConfig{Path: name(107), GID: -1, Lock: lock, LockFile: filepath.Join(dir, "l")})
 	if err != nil {
 		t.Fatalf("107 bytes: %v", err)
@@ -120,7 +120,7 @@ func TestLongPath(t *testing.T) {
 	}
 }
 
-// Of many that want one socket at one time exactly one has it, whether it is new or a dead one's, and callers reach
+// Of many that want one socket at one time exactly one gets it, whether it is new or a dead agent's, and callers reach
 // that one.
 func TestRace(t *testing.T) {
 	path := filepath.Join(folder(t), "s")
@@ -165,8 +165,8 @@ func TestRace(t *testing.T) {
 	}
 }
 
-// What others have put into the socket's folder is not followed, cut or replaced, and a lock of an earlier version is
-// taken away.
+// Listen follows, cuts and replaces nothing that others have put into the socket's folder. It takes a lock of an
+// earlier version away.
 func TestSharedFolder(t *testing.T) {
 	dir := folder(t)
 	if err := os.Chmod(dir, 0o777); err != nil {
@@ -225,7 +225,7 @@ func TestSharedFolder(t *testing.T) {
 	}
 }
 
-// A folder that another has put in the place of the one that the socket is bound in is not the agent's.
+// A folder that another user has put in the place of the agent's is not bound in.
 func TestHiddenFolderIsTheAgents(t *testing.T) {
 	dir := folder(t)
 	root, err := os.OpenRoot(dir)

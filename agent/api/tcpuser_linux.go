@@ -11,9 +11,9 @@ import (
 	"strings"
 )
 
-// tcpUser returns the user whose socket a loopback connection comes from: the kernel lists all sockets of this network
-// namespace with their owners (proc(5), /proc/net/tcp). It is false where none is listed, and for a user that is not
-// told apart.
+// tcpUser returns the user whose socket a loopback connection comes from. The kernel lists all sockets of this network
+// namespace with their owners (proc(5), /proc/net/tcp). It returns false where the list lacks the socket, and for an
+// overflow id, which stands for many users.
 func tcpUser(remote, local net.Addr) (uint32, bool) {
 	from, ok := remote.(*net.TCPAddr)
 	to, ok2 := local.(*net.TCPAddr)
@@ -47,8 +47,8 @@ func listedUser(file string, from, to netip.AddrPort) (uint32, bool) {
 	return 0, false
 }
 
-// sameEnd reports whether an end as the kernel writes it, each four bytes of the address in the host's order, is that
-// one.
+// sameEnd reports whether an end is the given address. The kernel writes each four bytes of an address in the host's
+// order.
 func sameEnd(text string, end netip.AddrPort) bool {
 	addr, port, _ := strings.Cut(text, ":")
 	if n, err := strconv.ParseUint(port, 16, 16); err != nil || uint16(n) != end.Port() {

@@ -4,5 +4,5 @@ package api
 
 import "net"
 
-// tcpUser cannot tell here whose a connection is.
+// tcpUser cannot tell on this system whose a connection is.
 func tcpUser(net.Addr, net.Addr) (uint32, bool) { return 0, false }
