@@ -19,8 +19,7 @@ import (
 // maxSocketPath is the longest path that a socket address takes on Linux, in bytes: unix(7).
 const maxSocketPath = 107
 
-// Validate checks what single values cannot tell. Its error joins all faults, each an [*Error]. Load has done it
-// already.
+// Validate checks what single values cannot tell. Its error joins all faults, each an [*Error]. Load calls it already.
 func (c *Config) Validate() error { return joined(c.check()) }
 
 // joined returns faults as one error; nil for none.
@@ -32,7 +31,7 @@ func joined(faults []*Error) error {
 	return errors.Join(errs...)
 }
 
-// place returns where a key was set, as messages name it.
+// place returns where a key was set, in the form of messages.
 func (c *Config) place(key string) string {
 	_, place, _ := strings.Cut(c.origins[key], " ")
 	return place

@@ -1,5 +1,7 @@
 // Package config reads the agent's configuration: a YAML file, USHER_ variables and flags, strictly. It says where each
-// value comes from, and which of them a running agent can take over. docs/configuration.md has every key.
+// value comes from, and which values a running agent can take over. docs/configuration.md has every key.
+//
+// Start reading at [Config] and [Load].
 package config
 
 import (
@@ -45,12 +47,12 @@ func (p Product) Name() string {
 	return p[0]
 }
 
-// License says where licences are, whom to believe, and what to be stricter in than they are.
+// License says where licences are, which keys to trust, and what to be stricter in than the licences are.
 type License struct {
 	Path              string    `yaml:"path"`
 	Inline            string    `yaml:"inline"` // a secret; from USHER_LICENSE alone
 	Trust             []Trust   `yaml:"trust"`
-	KeyFile           string    `yaml:"key_file"` // licence keys, one a line; what is in it is secret
+	KeyFile           string    `yaml:"key_file"` // licence keys, one a line; its contents are secret
 	Version           string    `yaml:"version"`  // of the product
 	Released          time.Time `yaml:"released"` // of the product
 	Grace             *Duration `yaml:"grace"`
@@ -77,7 +79,7 @@ type Trust struct {
 	Schemes     []string  `yaml:"schemes"`
 }
 
-// Socket is the local API's socket and who may call.
+// Socket is the local API's socket, and says who may call.
 type Socket struct {
 	Path  string      `yaml:"path"`
 	Mode  fs.FileMode `yaml:"mode"`
@@ -86,7 +88,7 @@ type Socket struct {
 	Admin []Rule      `yaml:"admin"`
 }
 
-// Rule matches callers; all of the fields that are given must match.
+// Rule matches callers. All of its fields that are given must match.
 type Rule struct {
 	UID       *uint32 `yaml:"uid"`
 	GID       *uint32 `yaml:"gid"`
@@ -107,8 +109,8 @@ type Agent struct {
 	KeyFile string `yaml:"key_file"`
 }
 
-// Upstream is the remote side of the licences, and the way there. Proxies are those of HTTPS_PROXY, HTTP_PROXY and
-// NO_PROXY.
+// Upstream is the remote side of the licences, and the way there. HTTPS_PROXY, HTTP_PROXY and NO_PROXY give the
+// proxies.
 type Upstream struct {
 	URL            string   `yaml:"url"`
 	PoolsURL       string   `yaml:"pools_url"`
@@ -117,7 +119,7 @@ type Upstream struct {
 	ClientCertFile string   `yaml:"client_cert_file"`
 	ClientKeyFile  string   `yaml:"client_key_file"`
 	Timeout        Duration `yaml:"timeout"`
-	// Systems are the sections of the systems that have one. None that the catalog lists is missing.
+	// Systems are the sections of the systems that have one. Every such system of the catalog has its section here.
 	Systems Systems `yaml:"*"`
 }
 
@@ -145,13 +147,13 @@ func (s Systems) Used() (out []string) {
 	return out
 }
 
-// State is the folders that the agent keeps.
+// State names the folders that the agent keeps.
 type State struct {
 	Dir        string `yaml:"dir"`
 	RuntimeDir string `yaml:"runtime_dir"`
 }
 
-// Host is what the agent is told of the host, and how often it looks.
+// Host is what the operator tells the agent of the host, and how often the agent looks.
 type Host struct {
 	Components  map[string]string `yaml:"components"`
 	Fingerprint string            `yaml:"fingerprint"`
@@ -172,12 +174,12 @@ type Plugin struct {
 	Args   []string `yaml:"args"`
 }
 
-// Privacy is what is written of people.
+// Privacy says what is written of people.
 type Privacy struct {
 	Users string `yaml:"users"`
 }
 
-// Log is what the log looks like.
+// Log says what the log looks like.
 type Log struct {
 	Level  string `yaml:"level"`
 	Format string `yaml:"format"`
@@ -208,7 +210,7 @@ func (c *Config) Narrowing() enforcer.Narrowing {
 
 // Error is a fault in the configuration: the place, the cause, and what to do.
 type Error struct {
-	Place string // "usher.yaml:12", "USHER_LOG_LEVEL", "--log-level"; empty: of no one place
+	Place string // "usher.yaml:12", "USHER_LOG_LEVEL", "--log-level"; empty: it has no one place
 	Key   string
 	Text  string
 }

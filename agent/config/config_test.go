@@ -50,7 +50,7 @@ func TestPrecedence(t *testing.T) {
 	}
 }
 
-// fault is a configuration that cannot be read, and a part of what is said about it.
+// fault is a configuration that cannot be read, and a part of the message about it.
 type fault struct{ name, yaml, want string }
 
 var faultsOfForm = []fault{
@@ -154,7 +154,7 @@ var faultsOfListeners = []fault{
 		`usher.yaml:2: listeners[0] (/run/k.sock): dialect is missing; name the licence system whose API is ` +
 			`answered there`},
 	{"listener for the network", "listeners: [{address: \"0.0.0.0:80\", dialect: toy}]\n",
-		`listeners[0]: address 0.0.0.0:80 can be reached from other hosts, and a dialect is for this one alone; ` +
+		`listeners[0]: address 0.0.0.0:80 can be reached from other hosts, and a dialect is for this host alone; ` +
 			`use 127.0.0.1, [::1] or a Unix socket`},
 	{"listener on IPv6 for the network", "listeners: [{address: \"[::]:80\", dialect: toy}]\n",
 		`listeners[0]: address [::]:80 can be reached from other hosts`},
@@ -259,7 +259,7 @@ func TestDiff(t *testing.T) {
 	}
 }
 
-// Several listeners may leave the port to the kernel; a change of them needs a restart.
+// Several listeners may leave the port to the kernel. A change of them needs a restart.
 func TestListeners(t *testing.T) {
 	a := load(t,
 		"listeners:\n  - {address: \"127.0.0.1:0\", dialect: a, insecure_loopback: true}\n  - {address: "+
@@ -329,7 +329,7 @@ func TestManyFaults(t *testing.T) {
 	}
 }
 
-// A fault in a value is named once, and not again for what the value then lacks.
+// A fault in a value is reported once, and not again for what the value then lacks.
 func TestNoFaultTwice(t *testing.T) {
 	_, err := Load(Source{File: "usher.yaml", Data: []byte("license:\n  trust:\n    - {kid: [a], key: x}\n")})
 	if want := "usher.yaml:3: license.trust[0].kid is a list, and must be a text"; err == nil || err.Error() != want {
@@ -353,7 +353,7 @@ socket.mode is 01777, and must be within 0777`
 	}
 }
 
-// A section whose keys are all commented out is one with its defaults.
+// A section whose keys are all commented out has its defaults.
 func TestEmptySections(t *testing.T) {
 	if c := load(t, "product: a\nsocket:\nlog:\n"); c.Socket.Path != Default().Socket.Path || c.Log.Level != "info" {
 		t.Errorf("got %+v", c)

@@ -13,10 +13,10 @@ import (
 	"go.yaml.in/yaml/v4"
 )
 
-// decoder fills a Config from YAML nodes and texts, noting where each value comes from and every fault.
+// decoder fills a Config from YAML nodes and texts. It notes where each value comes from, and every fault.
 type decoder struct {
 	config *Config
-	file   string // as it is called in messages
+	file   string // its name in messages
 	faults []*Error
 }
 
@@ -40,7 +40,7 @@ func (d *decoder) add(e *Error) {
 	}
 }
 
-// full reports that further faults are not kept.
+// full reports that the decoder keeps no further faults.
 func (d *decoder) full() bool { return len(d.faults) > maxFaults }
 
 // clip shortens a text for a message.
@@ -76,12 +76,12 @@ func fieldsOf(v reflect.Value) (out []field) {
 	return out
 }
 
-// types with a form of their own.
+// types with a form of their own
 var (
 	typeTime     = reflect.TypeFor[time.Time]()
 	typeSystems  = reflect.TypeFor[Systems]()
 	typeTexts    = reflect.TypeFor[map[string]string]()
-	typeSpan     = reflect.TypeFor[time.Duration]() // of systems, which have no Duration
+	typeSpan     = reflect.TypeFor[time.Duration]() // sections of systems, which know no Duration
 	typeDuration = reflect.TypeFor[Duration]()
 	typeMode     = reflect.TypeFor[fs.FileMode]()
 	typeProduct  = reflect.TypeFor[Product]()
@@ -101,8 +101,7 @@ func (d *decoder) node(n *yaml.Node, v reflect.Value, key string) {
 	}
 	switch {
 	case n.Kind == yaml.ScalarNode && n.Tag == "!!null":
-		// A section may stand there with all its keys commented out. An empty list may not: it could mean all or
-		// nobody.
+		// A section may have all its keys commented out. An empty list may not: it could mean all or nobody.
 		if v.Kind() != reflect.Struct || v.Type() == typeTime || strings.HasSuffix(key, "]") {
 			d.fault(d.at(n), key, "%s has no value; give one, or leave the key out", key)
 		}

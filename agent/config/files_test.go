@@ -76,7 +76,7 @@ func isKey(word string) bool {
 	return slices.ContainsFunc(Keys(), func(k string) bool { return k == word || strings.HasSuffix(k, "."+word) })
 }
 
-// What the reference file says is a default is one, and so is what the table says.
+// The defaults that the reference file and the table state are the defaults.
 func TestDefaultsAreTold(t *testing.T) {
 	ref, doc := file(t, "configs/usher.yaml"), file(t, "docs/configuration.md")
 	for _, s := range Default().Show() {
@@ -205,7 +205,7 @@ func TestUnitFile(t *testing.T) {
 	}
 }
 
-// What the manuals of other systems show can be copied as it stands.
+// Examples in the manuals of other systems can be copied as they stand.
 func TestManuals(t *testing.T) {
 	manuals, err := filepath.Glob("../../docs/systems/*.md")
 	if err != nil || len(manuals) == 0 {

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// Listener is where the API of a licence system is answered locally, by its dialect.
+// Listener is an address at which the agent answers the API of a licence system, by that system's dialect.
 type Listener struct {
 	// Address is an absolute path, with or without unix: before it, or a loopback address and port.
 	Address string      `yaml:"address"`
@@ -17,8 +17,8 @@ type Listener struct {
 	Group   string      `yaml:"group"`   // of a Unix socket; empty: as socket.group
 	// TokenFile holds the tokens that callers over TCP show, one a line.
 	TokenFile        string `yaml:"token_file"`
-	InsecureLoopback bool   `yaml:"insecure_loopback"` // callers over TCP show nothing
-	// CredentialsFile is what a dialect checks the credentials of its own system against, in a form of its own.
+	InsecureLoopback bool   `yaml:"insecure_loopback"` // callers over TCP show no token
+	// CredentialsFile holds the credentials that a dialect accepts for its own system, in the dialect's form.
 	CredentialsFile string `yaml:"credentials_file"`
 }
 
@@ -46,13 +46,13 @@ func (l Listener) TCP() (netip.AddrPort, error) {
 	if !a.Addr().IsLoopback() || a.Addr().Zone() != "" {
 		return a,
 			fmt.Errorf(
-				"address %s can be reached from other hosts, and a dialect is for this one alone; use 127.0.0.1, "+
+				"address %s can be reached from other hosts, and a dialect is for this host alone; use 127.0.0.1, "+
 					"[::1] or a Unix socket", clip(l.Address))
 	}
 	return a, nil
 }
 
-// String returns the address in one form, whatever way it was written.
+// String returns the address in one form, however it was written.
 func (l Listener) String() string {
 	if p := l.Path(); p != "" {
 		return "unix:" + filepath.Clean(p)

@@ -20,14 +20,14 @@ import (
 // maxFile is the largest configuration file, in bytes.
 const maxFile = 1 << 20
 
-// Source is where a configuration comes from. What stands later here wins: File (or Data), Env, Flags.
+// Source is where a configuration comes from. Later ones win: File (or Data), Env, Flags.
 type Source struct {
 	File  string            // path; empty: no file
-	Data  []byte            // instead of what is in File, which then only names it
+	Data  []byte            // instead of the contents of File, which then only names it
 	Env   []string          // KEY=VALUE; only USHER_ variables count
 	Flags map[string]string // by key: "socket.path"
-	// Guard has File, and what it names, read only where nobody but root and this process's user can change them: see
-	// [files.ReadNamed].
+	// Guard: File, and the files that it names, are read only where nobody but root and this process's user can change
+	// them; see [files.ReadNamed].
 	Guard bool
 }
 
@@ -58,7 +58,7 @@ func Load(s Source) (*Config, error) {
 			t.System = "usher"
 		}
 	}
-	// A value that could not be read is named once, and not again for what it then lacks.
+	// A value that could not be read is reported once, and not again for what it then lacks.
 	for _, f := range c.check() {
 		if !slices.ContainsFunc(d.faults, func(was *Error) bool { return related(was.Key, f.Key) }) {
 			d.add(f)
@@ -81,8 +81,8 @@ func (c *Config) read(path string) ([]byte, error) {
 	return data, nil
 }
 
-// Guard has what the configuration names read, from now on, only where nobody but root and this process's user can
-// change it.
+// Guard makes later reads of files that the configuration names check that nobody but root and this process's user can
+// change them.
 func (c *Config) Guard() { c.guarded = true }
 
 // ReadFile returns the content of a file that the configuration names, of at most max bytes.
@@ -128,11 +128,11 @@ func (d *decoder) document(data []byte) {
 	d.mapping(doc.Content[0], reflect.ValueOf(d.config).Elem(), "")
 }
 
-// variables that have a name of their own, or are not the configuration's.
+// variables that have a name of their own, or are not the configuration's
 var shortcuts = map[string]string{"USHER_LICENSE": "license.inline", "USHER_SOCKET": "socket.path",
 	"USHER_PRODUCT": "product"}
 
-// foreign variables are the command line's, or what Kubernetes sets for a service called usher.
+// foreign variables belong to the command line, or Kubernetes sets them for a service called usher.
 func foreign(name string) bool {
 	return name == "USHER_CONFIG" || name == "USHER_LEASE" || name == "USHER_PORT" ||
 		strings.HasPrefix(name, "USHER_PORT_") || strings.HasPrefix(name, "USHER_SERVICE_")

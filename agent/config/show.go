@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// Setting is one key with its value and where that comes from: "default", "file usher.yaml:12", "env USHER_LOG_LEVEL"
-// or "flag --log-level".
+// Setting is one key with its value and the origin of that: "default", "file usher.yaml:12", "env USHER_LOG_LEVEL" or
+// "flag --log-level".
 type Setting struct {
 	Key, Value, Origin string
 }
@@ -86,7 +86,7 @@ func valueText(v reflect.Value) string {
 	return fmt.Sprint(v.Interface())
 }
 
-// reloadable are the keys that a running agent takes over; a name covers all below it.
+// reloadable are the keys that a running agent takes over; a name covers all keys below it.
 var reloadable = []string{"license.trust", "license.key_file", "license.version", "license.released", "license.grace",
 	"license.max_borrow", "license.on_expiry",
 	"license.strategy", "license.clock", "license.count_by", "license.no_overage", "license.require_production",
@@ -129,7 +129,7 @@ func Diff(before, after *Config) (taken, restart []string) {
 	return taken, restart
 }
 
-// Reloaded returns the configuration of an agent that runs with c and has taken over what it can of next.
+// Reloaded returns the configuration of an agent that runs with c and has taken over the reloadable keys of next.
 func (c *Config) Reloaded(next *Config) *Config {
 	out := *next
 	out.Product, out.Ops, out.Agent, out.State, out.Host, out.Limits, out.Plugins = c.Product, c.Ops, c.Agent, c.State,

@@ -8,7 +8,7 @@ import (
 	"go.yaml.in/yaml/v4"
 )
 
-// Every system's section consists of what the decoder can read, and is reached by a variable and shown.
+// The decoder can read every part of every system's section. Variables reach it, and Show shows it.
 func TestSystemsSections(t *testing.T) {
 	var walk func(typ reflect.Type, key string)
 	walk = func(typ reflect.Type, key string) {
@@ -57,7 +57,7 @@ type toySettings struct {
 	Extra map[string]string `yaml:"extra"`
 }
 
-// A section is decoded into its struct, strictly, and its keys come from where they are written.
+// A section is decoded strictly into its struct, and its keys come from where they are written.
 func TestSectionDecoded(t *testing.T) {
 	s := &toySettings{Most: 7}
 	d := &decoder{config: Default(), file: "usher.yaml"}

@@ -42,7 +42,7 @@ func (s *successor) append(b []byte) {
 	s.size += int64(len(b))
 }
 
-// record returns data as it is to stand at offset at, of a part that the header's base will cover.
+// record returns data as it is to stand at offset at, in a part that the header's base will cover.
 func record(b []byte, at int64, data []byte) []byte { return appendRecord(b, at, headerSize, data) }
 
 // finish writes the header, whose base is here, and makes all of it safe.
@@ -91,16 +91,16 @@ func (j *Journal) Due() bool {
 	return j.usable() == nil && j.compacting == nil && j.size > max(j.c.MaxSize, 2*j.base, j.retry)
 }
 
-// Compact is CompactFrom the journal's present end: a record appended between the call and the moment of which the
-// snapshot speaks is replayed after a snapshot that has it already.
+// Compact is CompactFrom the journal's present end. A record that is appended between the call and the moment of the
+// snapshot is replayed after a snapshot that has it already.
 func (j *Journal) Compact(snapshot func(write func(record []byte) error) error) error {
 	return j.CompactFrom(j.Mark(), snapshot)
 }
 
-// CompactFrom has the journal begin with the records that snapshot writes, which speak for all records before from,
-// followed by those after. To have every record counted once, take the Mark in the same critical section as the copy of
-// what the snapshot is made of. Appends go on meanwhile, and none waits for the disk because of it; a crash finds
-// either the journal before or the one after, each with all that was acknowledged. If it fails the journal is as it
+// CompactFrom makes the journal begin with the records that snapshot writes, which stand for all records before from,
+// followed by those after. To count every record once, take the Mark in the same critical section as the copy of the
+// state behind the snapshot. Appends go on meanwhile, and none waits for the disk because of it. A crash leaves either
+// the journal before or the one after, each with all acknowledged records. If CompactFrom fails, the journal is as it
 // was. One compaction runs at a time.
 func (j *Journal) CompactFrom(from Mark, snapshot func(write func(record []byte) error) error) (err error) {
 	j.mu.Lock()
@@ -136,7 +136,7 @@ func (j *Journal) CompactFrom(from Mark, snapshot func(write func(record []byte)
 	swapped := s != nil && j.file == s.file
 	j.mu.Unlock()
 	if swapped {
-		// No round has it any more: one that began before was over before the last one.
+		// No round uses it any more: one that began earlier was over before the last one.
 		return errors.Join(err, old.Close())
 	}
 	return err
@@ -166,7 +166,7 @@ func (j *Journal) waitRound() {
 	}
 }
 
-// settle has a whole fsync of all that is written now. The lock is held before and after, not meanwhile.
+// settle runs a whole fsync of all that is written now. The lock is held before and after, not meanwhile.
 func (j *Journal) settle() error {
 	if !j.c.Sync {
 		return nil
@@ -185,7 +185,7 @@ func (j *Journal) succeed(s *successor, from int64, snapshot func(write func([]b
 	if err := snapshot(out.write); err != nil {
 		return err
 	}
-	// What was appended meanwhile, up to some moment, without a lock.
+	// First the records that were appended meanwhile, up to some moment, without a lock.
 	j.mu.Lock()
 	upto, file, err := j.size, j.file, j.usable()
 	j.mu.Unlock()
@@ -210,7 +210,7 @@ func (j *Journal) succeed(s *successor, from int64, snapshot func(write func([]b
 	if err := j.usable(); err != nil {
 		return err
 	}
-	// The rest, which is little; from here on every record goes to both.
+	// Then the rest, which is little. From here on every record goes to both.
 	err = j.copy(file, upto, j.size, func(b []byte) error {
 		s.append(j.encode(s.size, s.safe, [][]byte{b}))
 		return s.err
@@ -241,7 +241,8 @@ func (j *Journal) succeed(s *successor, from int64, snapshot func(write func([]b
 	return j.settle()
 }
 
-// replacing tells of a successor before it can have the journal's name. It has all but what is appended meanwhile.
+// replacing announces a successor before it can have the journal's name. The successor lacks only what is appended
+// meanwhile.
 func (j *Journal) replacing(s *successor) error {
 	if j.c.Replacing == nil {
 		return nil
@@ -263,7 +264,7 @@ func (j *Journal) copy(file File, from, to int64, each func([]byte) error) error
 		return err
 	}
 	if good != to {
-		return &CorruptError{File: j.path, Offset: good, Reason: "a record there is not what was written"}
+		return &CorruptError{File: j.path, Offset: good, Reason: "a record there is not as it was written"}
 	}
 	return nil
 }

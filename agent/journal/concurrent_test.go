@@ -65,8 +65,8 @@ func TestAppendsAndCompactionsTogether(t *testing.T) {
 	}
 }
 
-// appendAndCompact has writers append while snapshots of all that was appended are taken, and wants each record once,
-// in order.
+// appendAndCompact appends from many goroutines while it takes snapshots of all that was appended, and wants each
+// record once, in order.
 func appendAndCompact(t *testing.T, fsync bool) {
 	c := journal.Config{Dir: t.TempDir(), Name: "j", Sync: fsync}
 	j, _, _ := open(t, c)

@@ -12,12 +12,12 @@ import (
 	"github.com/usher-agent/usher/agent/journal"
 )
 
-// disk is a seam under a journal: real files whose calls fail when told, and which forget what was not synced when the
-// power goes.
+// disk is a seam under a journal: real files whose calls fail on demand, and which forget unsynced bytes when the power
+// goes.
 type disk struct {
 	mu     sync.Mutex
 	files  []*diskFile                               // every one that was opened since the last crash
-	hook   func(f *diskFile) error                   // called by each fsync first; nil: nothing
+	hook   func(f *diskFile) error                   // called at the start of each fsync; nil: nothing is
 	fails  func(op string) (part float64, err error) // part: how much of a write gets done before it fails
 	syncs  int
 	blocks chan struct{} // an fsync takes one of these first; nil: it does not
@@ -28,7 +28,7 @@ type diskFile struct {
 	*os.File
 	d     *disk
 	info  os.FileInfo
-	sound []byte // what an fsync has covered
+	sound []byte // the bytes that an fsync has covered
 }
 
 func (d *disk) open(name string, flag int) (journal.File, error) {
@@ -47,7 +47,7 @@ func (d *disk) open(name string, flag int) (journal.File, error) {
 	defer d.mu.Unlock()
 	known := false
 	for _, earlier := range d.files {
-		// opened before: what its fsyncs did not cover is no safer now
+		// opened before: bytes that its fsyncs did not cover are no safer now
 		if flag&os.O_CREATE == 0 && os.SameFile(earlier.info, df.info) {
 			df.sound, known = earlier.sound, true
 		}
@@ -118,8 +118,8 @@ func (f *diskFile) Sync() error {
 	return nil
 }
 
-// crash ends every open file as a power cut does: what was synced is there, of the rest some sectors are, and the end
-// is anywhere.
+// crash ends every open file as a power cut does: synced bytes are there, some sectors of the rest are, and the end is
+// anywhere.
 func (d *disk) crash(t interface{ Fatal(...any) }, r *rand.Rand) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -249,8 +249,8 @@ func TestFailedFsyncIsForGood(t *testing.T) {
 	add(t, j, "again")
 }
 
-// TestPowerCutWhileFilesChange acknowledges a record when the successor has been written but for it, and cuts the power
-// when the successor has the journal's name and no fsync has come since.
+// TestPowerCutWhileFilesChange acknowledges a record when the successor is complete except for it. It cuts the power
+// when the successor has the journal's name, before any further fsync.
 func TestPowerCutWhileFilesChange(t *testing.T) {
 	for seed := range uint64(20) {
 		d := &disk{}

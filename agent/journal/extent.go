@@ -30,7 +30,7 @@ const (
 	Changed Fault = "edited"  // it begins with none of Config.Sealed: it was edited, cut or replaced
 )
 
-// summed is how far the file has been summed. It is on no path of an append.
+// summed is how far the file has been summed. No append waits for it.
 type summed struct {
 	mu   sync.Mutex // one at a time; taken before the journal's
 	file File
@@ -53,13 +53,13 @@ func (s *summed) upto(file File, size int64) error {
 		err = io.ErrUnexpectedEOF
 	}
 	if err != nil {
-		s.file = nil // what of it was summed is not known
+		s.file = nil // nobody knows which bytes were summed
 	}
 	return err
 }
 
-// Extent returns the whole journal as far as it is safe. It reads what has been appended since it was last asked, and
-// holds up no append.
+// Extent returns the whole journal as far as it is safe. It reads what has been appended since the last call, and no
+// append waits for it.
 func (j *Journal) Extent() (Extent, error) {
 	j.sums.mu.Lock()
 	defer j.sums.mu.Unlock()
@@ -78,8 +78,8 @@ func (j *Journal) Extent() (Extent, error) {
 	return Extent{size, j.sums.hash.Sum(nil)}, nil
 }
 
-// begins reports how file, of size bytes, does not begin as one of want says; empty: it does. It sums as far as it
-// must.
+// begins reports how file, of size bytes, differs from what want says of its beginning; empty: it does not. It sums as
+// many bytes as it must.
 func (s *summed) begins(file File, size int64, want []Extent) (Fault, error) {
 	for _, x := range slices.SortedFunc(slices.Values(want), func(a, b Extent) int {
 		return cmp.Compare(a.Size, b.Size)
@@ -97,8 +97,8 @@ func (s *summed) begins(file File, size int64, want []Extent) (Fault, error) {
 	return Changed, nil
 }
 
-// check begins to look whether the file begins as one of Config.Sealed says, beside the replay; what it returns waits
-// for the answer.
+// check starts to look whether the file begins as one of Config.Sealed says, beside the replay. The returned function
+// waits for the answer.
 func (j *Journal) check() func() (Fault, error) {
 	file, size := j.file, j.size
 	var fault Fault
@@ -114,8 +114,8 @@ func (j *Journal) check() func() (Fault, error) {
 	}
 }
 
-// Check reports how the file of a journal that is not open does not begin as one of want says; empty: it does, or
-// nothing is wanted.
+// Check reports how the file of a journal that is not open differs from what want says of its beginning; empty: it does
+// not, or want is empty.
 func Check(path string, want []Extent) (Fault, error) {
 	if len(want) == 0 {
 		return "", nil
@@ -139,7 +139,7 @@ func Check(path string, want []Extent) (Fault, error) {
 	return s.begins(f, fi.Size(), want)
 }
 
-// ExtentOf returns the whole of a journal's file that is not open. Where there is none the error is fs.ErrNotExist.
+// ExtentOf returns the whole of a journal's file that is not open. Where there is none, the error is fs.ErrNotExist.
 func ExtentOf(path string) (Extent, error) {
 	f, err := os.Open(path)
 	if err != nil {

@@ -36,8 +36,8 @@ func sealedJournal(t *testing.T, dir string) Extent {
 	return x
 }
 
-// A journal that does not begin as it was sealed is replayed, and said to be another; what was appended since is no
-// fault.
+// A journal that does not begin as it was sealed is replayed, and reported as another. Records that were appended since
+// are no fault.
 func TestSealedBeginning(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -107,8 +107,8 @@ func cutTo(t *testing.T, path string, size int64) {
 	}
 }
 
-// A crash on either side of a compaction's rename leaves a journal that begins as one of the two that were told of; an
-// error keeps the old.
+// A crash on either side of a compaction's rename leaves a journal that begins as one of the two that were announced.
+// An error keeps the old one.
 func TestReplacingIsTold(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

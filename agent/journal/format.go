@@ -26,13 +26,13 @@ const (
 	version    = 1
 	headerSize = 24
 	recordHead = 16
-	sector     = 512 // what a disk writes whole or not at all
+	sector     = 512 // a disk writes one whole or not at all
 
 	// MaxRecord is the largest record, in bytes.
 	MaxRecord = 1 << 20
 
-	// searchBudget bounds the bytes summed in the search for records behind damage: bytes that look like lengths
-	// everywhere would make it quadratic. It is enough for hundreds of megabytes of anything but such bytes.
+	// searchBudget bounds the bytes summed in the search for records behind damage. Bytes that look like lengths
+	// everywhere would make the search quadratic. The budget is enough for hundreds of megabytes of any other bytes.
 	searchBudget int64 = 8 << 30
 
 	// searchMax is the longest stretch behind damage that is searched, in bytes.
@@ -67,7 +67,7 @@ func parseHeader(name string, b []byte) (int64, error) {
 }
 
 func checksum(at int64, length uint32, mark uint64, data []byte) uint32 {
-	// Byte by byte: what is handed to crc32 is put on the heap, which a million records would feel.
+	// Byte by byte: a slice for crc32 is put on the heap, which a million records would feel.
 	crc := ^uint32(0)
 	sum := func(v uint64, bytes int) {
 		for range bytes {
@@ -89,8 +89,8 @@ func appendRecord(b []byte, at, mark int64, data []byte) []byte {
 	return append(b, data...)
 }
 
-// parseRecord reads the record that b, which stands at offset at, begins with; nil when it begins with none. Work
-// counts the bytes that had to be summed.
+// parseRecord reads the record at the start of b, which stands at offset at; nil when there is none. Work counts the
+// bytes that had to be summed.
 func parseRecord(b []byte, at int64) (data []byte, mark int64, work int) {
 	if len(b) < recordHead {
 		return nil, 0, 0
@@ -110,9 +110,9 @@ func parseRecord(b []byte, at int64) (data []byte, mark int64, work int) {
 	return data, int64(m), len(data)
 }
 
-// mend reads the record that b begins with, although one of its bits is wrong; nil when more is wrong with it. A CRC32C
+// mend reads the record at the start of b, although one of its bits is wrong; nil when more is wrong with it. A CRC32C
 // of up to 2^31 bits has a Hamming distance of 4 at least (Koopman, "32-Bit Cyclic Redundancy Codes for Internet
-// Applications", 2002), so no other single bit explains what is found, and two wrong bits are never taken for one.
+// Applications", 2002), so no other single bit explains the difference, and two wrong bits never pass for one.
 func mend(b []byte, at int64) (data []byte, mark int64) {
 	if len(b) <= recordHead {
 		return nil, 0
@@ -121,9 +121,10 @@ func mend(b []byte, at int64) (data []byte, mark int64) {
 	room := uint32(min(len(b)-recordHead, MaxRecord))
 	stored, m := binary.LittleEndian.Uint32(b[4:]), binary.LittleEndian.Uint64(b[8:])
 	if length != 0 && length <= room {
-		fixed := slices.Clone(b[8 : recordHead+length]) // what is summed, apart from the length
+		fixed := slices.Clone(b[8 : recordHead+length]) // the summed bytes, apart from the length
 		wrong := stored ^ checksum(at, length, m, fixed[8:])
-		if bits.OnesCount32(wrong) == 1 || turnBit(fixed, wrong) { // of the stored CRC itself, or of what it sums
+		// of the stored CRC itself, or of the bytes that it sums
+		if bits.OnesCount32(wrong) == 1 || turnBit(fixed, wrong) {
 			if m := binary.LittleEndian.Uint64(fixed); m <= uint64(at) {
 				return fixed[8:], int64(m)
 			}
@@ -141,10 +142,10 @@ func mend(b []byte, at int64) (data []byte, mark int64) {
 	return nil, 0
 }
 
-// turnBit finds the one bit of b that makes its CRC differ by wrong, and turns it; it returns false when no single bit
+// turnBit finds the one bit of b that makes its CRC differ by wrong, and turns it. It returns false when no single bit
 // does.
 func turnBit(b []byte, wrong uint32) bool {
-	var by [8]uint32 // how the CRC changes with each bit of the byte looked at
+	var by [8]uint32 // how the CRC changes with each bit of this byte
 	for bit := range by {
 		by[bit] = castagnoli[1<<bit]
 	}
@@ -176,8 +177,8 @@ func mendHeader(name string, b []byte) (base int64, ok bool) {
 	return 0, false
 }
 
-// scan calls each for every record of r between from and to, in order, and returns where the first one that is not good
-// begins: to, when all are. The record is each's until it returns.
+// scan calls each for every record of r between from and to, in order, and returns where the first bad one begins: to,
+// when all are good. The record is each's until it returns.
 func scan(r io.ReaderAt, from, to int64, each func(record []byte) error) (good int64, err error) {
 	var whole []byte
 	in := bufio.NewReaderSize(io.NewSectionReader(r, from, to-from), 64<<10)
@@ -214,8 +215,8 @@ func onlyReal(err error) error {
 	return err
 }
 
-// search calls each for every record it finds in b, which begins at offset at, stepping over what is none, until each
-// says stop. It reports whether it came to the end of its budget first.
+// search calls each for every record it finds in b, which begins at offset at, until each says stop. It steps over
+// other bytes. It reports whether it came to the end of its budget first.
 func search(b []byte, at int64, each func(at int64, data []byte, mark int64) (more bool)) (exhausted bool) {
 	budget := searchBudget
 	for i := 0; i+recordHead < len(b); {
@@ -235,8 +236,8 @@ func search(b []byte, at int64, each func(at int64, data []byte, mark int64) (mo
 	return false
 }
 
-// torn reports whether what begins at bad, in a file of size bytes, can be the trace of a write that a crash cut short,
-// and so was never acknowledged.
+// torn reports whether the bytes from bad on, in a file of size bytes, can be the trace of a write that a crash cut
+// short, and so was never acknowledged.
 func torn(r io.ReaderAt, bad, size, base int64) (bool, error) {
 	if bad < base || size-bad > searchMax {
 		return false, nil
@@ -262,9 +263,9 @@ func torn(r io.ReaderAt, bad, size, base int64) (bool, error) {
 	case first < 0:
 		return true, nil
 	}
-	// Good records behind bad ones, none of which was written after the bad ones were safe. Either a power cut came
-	// when the disk had written a later sector but not an earlier one, which then reads as zeros; or one of the last
-	// few records was damaged afterwards.
+	// There are good records behind bad ones, and none of them was written after the bad ones were safe. Either a power
+	// cut came when the disk had written a later sector but not an earlier one, which then reads as zeros, or one of
+	// the last few records was damaged afterwards.
 	return lostSector(b[:first-bad], bad), nil
 }
 
@@ -284,8 +285,7 @@ func lostSector(b []byte, at int64) bool {
 	return false
 }
 
-// CorruptError says that a journal is damaged where a crash cannot have damaged it. What it holds may be repaired in
-// part.
+// CorruptError says that a journal is damaged where a crash cannot have damaged it. Repair may save a part of it.
 type CorruptError struct {
 	File   string
 	Offset int64 // of the first damaged byte's record

@@ -11,8 +11,8 @@ import (
 	"github.com/usher-agent/usher/agent/journal"
 )
 
-// goodRecords returns what a journal of these bytes may replay: its records up to the first bad one, read by the
-// format's description.
+// goodRecords returns what a journal of these bytes may replay: its records up to the first bad one, by the format's
+// description.
 func goodRecords(b []byte) (records [][]byte) {
 	table := crc32.MakeTable(crc32.Castagnoli)
 	for at := 24; at+16 <= len(b); {

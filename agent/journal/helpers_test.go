@@ -5,7 +5,7 @@ import (
 	"hash/crc32"
 )
 
-// header is written from the format's description, not with the code under test.
+// header follows the format's description, and does not use the code under test.
 func header(version uint32, base uint64) []byte {
 	b := []byte("USHERJ1\n")
 	b = binary.LittleEndian.AppendUint32(b, version)

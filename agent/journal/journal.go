@@ -1,8 +1,9 @@
-// Package journal keeps records in one append-only file, so that what was acknowledged is found again after a crash. It
-// knows nothing of what the records mean.
+// Package journal keeps records in one append-only file, so that acknowledged records survive a crash. It does not know
+// what the records mean.
 //
-// A Journal is appended to and replayed; when it has grown, it is compacted to a snapshot while appending goes on. See
-// docs/decisions/0004-journal.md for the format and its reasons.
+// The owner replays a Journal when it opens it, and then appends to it. Once it has grown, the owner compacts it to a
+// snapshot while appending goes on. See docs/decisions/0004-journal.md for the format and its reasons. Start reading at
+// [Open].
 package journal
 
 import (
@@ -45,15 +46,15 @@ type Config struct {
 	Sync      bool // Commit.Wait returns only after an fsync
 	// in bytes: compaction is due above this and above twice the last snapshot; 0: DefaultMaxSize
 	MaxSize int64
-	// opens files, which it makes with mode 0600; nil: none through a link
+	// opens files, which it makes with mode 0600; nil: os.OpenFile without following links
 	File        func(name string, flag int) (File, error)
-	Late        bool // where the disk is full, the file is made by the first Append for which there is room
+	Late        bool // on a full disk, the first Append for which there is room makes the file
 	AllowRemote bool // do not refuse network file systems
-	// Sealed are the beginnings of which the file must have one; none: nothing is known of it. What it has instead is
-	// replayed all the same, and the Report says so.
+	// Sealed are the beginnings of which the file must have one; none: nothing is known of it. A file with another
+	// beginning is replayed all the same, and the Report says so.
 	Sealed []Extent
-	// Replacing is told what is about to take the journal's place after a compaction, which its error gives up; nil:
-	// nobody is.
+	// Replacing learns of the file that is about to take the journal's place after a compaction. Its error gives the
+	// compaction up; nil: there is none to ask.
 	Replacing func(Extent) error
 }
 
@@ -63,11 +64,11 @@ type Report struct {
 	Size      int64 // of the journal, in bytes, without the torn tail
 	TornBytes int64 // cut from its end, left by a crash in the middle of a write
 	New       bool  // there was no journal
-	Fault     Fault // how it is not as Config.Sealed says; empty: it is
+	Fault     Fault // how it differs from Config.Sealed; empty: it does not
 }
 
-// Journal is an open journal. Its methods may be called at the same time; that no other process has it open is the
-// caller's business.
+// Journal is an open journal. Its methods are safe for concurrent use. The caller sees to it that no other process has
+// it open.
 type Journal struct {
 	c    Config
 	path string
@@ -75,17 +76,17 @@ type Journal struct {
 	mu         sync.Mutex
 	file       File
 	size       int64  // where the next record goes
-	safe       int64  // up to here the file is safe: with Sync on the disk, else written
+	safe       int64  // the file is safe up to here: with Sync on the disk, else written
 	base       int64  // size of the last snapshot
 	generation int    // counts compactions
 	seq        uint64 // counts appends
 	synced     uint64 // the last append known to be on the disk
-	failed     error  // for good
+	failed     error  // set for good
 	closed     bool
-	round      chan struct{} // closed when the fsync under way is done; nil: none is
+	round      chan struct{} // closed when the fsync under way is done; nil: none is under way
 	renamed    bool          // the file got its name, and the folder has not been synced since
-	next       *successor    // what is to take the file's place, and gets every record too
-	compacting chan struct{} // closed when the compaction under way is over; nil: none is
+	next       *successor    // the file that will take the journal's place, and gets every record too
+	compacting chan struct{} // closed when the compaction under way is over; nil: none is under way
 	retry      int64         // a compaction failed: none is due below this size
 	buf        []byte
 	unborn     bool // there is no file yet: see Config.Late
@@ -100,8 +101,8 @@ type Commit struct {
 }
 
 // Open opens the journal, or makes it, and calls replay for every record, the snapshot's first, in order. The record is
-// replay's until it returns; an error of replay ends Open with it. A tail torn by a crash is cut and reported; other
-// damage is a *CorruptError, an unknown version a *VersionError, a network file system a *RemoteError.
+// replay's until it returns. An error of replay ends Open. Open cuts a tail that a crash has torn, and reports it.
+// Other damage is a *CorruptError, an unknown version a *VersionError, a network file system a *RemoteError.
 func Open(c Config, replay func(record []byte) error) (*Journal, Report, error) {
 	if c.MaxSize <= 0 {
 		c.MaxSize = DefaultMaxSize
@@ -119,7 +120,7 @@ func Open(c Config, replay func(record []byte) error) (*Journal, Report, error) 
 		return nil, Report{}, &RemoteError{Dir: c.Dir, Kind: kind}
 	}
 	j := &Journal{c: c, path: filepath.Join(c.Dir, c.Name)}
-	// Left by a compaction that a crash cut short; it never got its name, so nothing in it counts.
+	// A compaction that a crash cut short left this. It never got its name, so nothing in it counts.
 	if err := os.Remove(j.tmp()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, Report{}, fmt.Errorf("cannot remove what an earlier compaction left: %w", err)
 	}
@@ -252,8 +253,8 @@ func (j *Journal) cutTornTail() (tornBytes int64, err error) {
 	return tornBytes, nil
 }
 
-// create makes the journal under another name first, so that there is never one with half a header.
-// announce is told of it before it has its name; nil: nobody is.
+// create makes the journal under another name first, so that there is never one with half a header. It calls announce
+// before the file has its name; nil: it calls nothing.
 func (j *Journal) create(announce func(*successor) error) (Report, error) {
 	s, err := j.begin()
 	if err != nil {
@@ -279,10 +280,10 @@ func (j *Journal) create(announce func(*successor) error) (Report, error) {
 	return Report{Size: j.size, New: true}, nil
 }
 
-// Append writes records at the end of the journal, in order, with one write. It does not wait for the disk: that is the
-// Commit's. After a crash a first part of them may be found, so what must stand together goes in one record. A failed
-// Append leaves nothing behind; its error wraps ErrFull if the disk is full. When what it left cannot be undone, or an
-// fsync has failed, every later one fails too.
+// Append writes records at the end of the journal, in order, with one write. It does not wait for the disk; the Commit
+// does. A crash may keep the first few of the records only, so what must stand together goes in one record. A failed
+// Append leaves nothing behind. Its error wraps ErrFull if the disk is full. When Append cannot undo half a write, or
+// an fsync has failed, every later one fails too.
 func (j *Journal) Append(records ...[]byte) (Commit, error) {
 	for _, r := range records {
 		if len(r) == 0 || len(r) > MaxRecord {
@@ -311,7 +312,7 @@ func (j *Journal) Append(records ...[]byte) (Commit, error) {
 		}
 		err = j.cannot("write to", err)
 		if undo := j.file.Truncate(j.size); undo != nil {
-			j.failed = fmt.Errorf("%w; and what was half written cannot be cut: %w: free the disk and restart usher",
+			j.failed = fmt.Errorf("%w; and half a write cannot be cut off: %w: free the disk and restart usher",
 				err, undo)
 			return Commit{}, j.failed
 		}
@@ -331,10 +332,10 @@ func (j *Journal) Append(records ...[]byte) (Commit, error) {
 	return Commit{j, j.seq}, nil
 }
 
-// encode returns records as they stand from offset at. The bytes are good until it is called again.
+// encode returns records as they stand from offset at. The next call overwrites the bytes.
 func (j *Journal) encode(at, safe int64, records [][]byte) []byte {
 	if cap(j.buf) > MaxRecord {
-		j.buf = nil // once in a while a record is large; do not keep its room
+		j.buf = nil // a large record is rare; do not keep its room
 	}
 	b := j.buf[:0]
 	for _, r := range records {
@@ -355,9 +356,9 @@ func (j *Journal) usable() error {
 	return j.failed
 }
 
-// Wait returns nil when what was appended is safe: with Sync when it is on the disk, else at once. Many waiters share
-// one fsync. It fails if the fsync failed, or with ctx's error when ctx ends first; then the records may be found after
-// a crash, or not.
+// Wait returns nil when the appended records are safe: with Sync when they are on the disk, else at once. Many waiters
+// share one fsync. It fails if the fsync failed, or with ctx's error when ctx ends first. Then a crash may keep the
+// records, or not.
 func (c Commit) Wait(ctx context.Context) error {
 	j := c.j
 	if j == nil || !j.c.Sync {
@@ -383,7 +384,7 @@ func (c Commit) Wait(ctx context.Context) error {
 	}
 }
 
-// startRound has one fsync under way, and returns what is closed when it is done. The lock is held.
+// startRound starts one fsync, and returns a channel that is closed when it is done. The lock is held.
 func (j *Journal) startRound() chan struct{} {
 	if j.round == nil {
 		j.round = make(chan struct{})
@@ -393,7 +394,7 @@ func (j *Journal) startRound() chan struct{} {
 }
 
 // syncRound makes all that is written now safe, in the file and in its successor: whichever of the two a crash leaves
-// under the journal's name then holds everything that was acknowledged.
+// under the journal's name then holds every acknowledged record.
 func (j *Journal) syncRound(done chan struct{}) {
 	j.mu.Lock()
 	file, size, seq, next, renamed := j.file, j.size, j.seq, j.next, j.renamed
@@ -424,7 +425,7 @@ func (j *Journal) syncRound(done chan struct{}) {
 		}
 	}
 	if err != nil {
-		// What the kernel could not write it may have forgotten, and the next fsync would not say so.
+		// The kernel may have forgotten what it could not write, and the next fsync would not say so.
 		if j.failed == nil {
 			j.failed = fmt.Errorf("%w: look at the disk and restart usher", j.cannot("sync", err))
 		}
@@ -445,8 +446,8 @@ func (j *Journal) syncRound(done chan struct{}) {
 	}
 }
 
-// Close ends the use of the journal; with Sync it makes safe what was appended. A compaction under way is given up:
-// Close waits for its snapshot function to return.
+// Close ends the use of the journal. With Sync it makes the appended records safe. It gives a compaction under way up,
+// and waits for its snapshot function to return.
 func (j *Journal) Close() error {
 	j.mu.Lock()
 	if j.closed {
@@ -480,7 +481,7 @@ func (j *Journal) Close() error {
 	return errors.Join(err, j.file.Close())
 }
 
-// cannot says what could not be done with the journal.
+// cannot returns the error of an operation on the journal.
 func (j *Journal) cannot(do string, err error) error {
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, errQuota) {
 		return fmt.Errorf("cannot %s the journal %s: %w: %w", do, j.path, ErrFull, err)

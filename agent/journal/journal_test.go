@@ -144,7 +144,7 @@ func TestTornTailIsCut(t *testing.T) {
 				r.TornBytes == 0 {
 				t.Fatalf("byte %d of the last record changed: %q, %+v, %v", i, got, r, err)
 			}
-			bad[i] ^= 0x02 // a single bit is not what a crash leaves
+			bad[i] ^= 0x02 // a crash does not leave a single wrong bit
 			if got, _, _, err := openBytes(t, bad, sync); !errors.As(err, new(*journal.CorruptError)) {
 				t.Fatalf("a bit of byte %d of the last record changed: %q, %v", i, got, err)
 			}
@@ -185,7 +185,7 @@ func TestDamageInTheMiddleIsRefused(t *testing.T) {
 	}
 }
 
-// TestDamageInTheLastGroupIsRefused has no later record whose mark would tell: only that a power cut leaves zeros.
+// TestDamageInTheLastGroupIsRefused has no later record whose mark would tell. Only zeros are what a power cut leaves.
 func TestDamageInTheLastGroupIsRefused(t *testing.T) {
 	c := journal.Config{Dir: t.TempDir(), Name: "j", Sync: true}
 	j, _, _ := open(t, c)
@@ -213,7 +213,7 @@ func TestDamageInTheLastGroupIsRefused(t *testing.T) {
 		t.Errorf("a sector that was never written: replayed %d, %+v, %v", len(got), r, err)
 	}
 	if _, _, _, err := openBytes(t, lost, false); err == nil {
-		// The marks in it were written by a journal with fsync; how it is opened does not matter.
+		// A journal with fsync wrote the marks in it. It does not matter how it is opened.
 		return
 	}
 	t.Error("how a journal is opened changed what its marks mean")
@@ -398,8 +398,8 @@ func TestRepair(t *testing.T) {
 	}
 }
 
-// TestRepairOneBit flips bits of a journal, in every byte one: it is noticed, the repair finds all that was written,
-// and a start is good again.
+// TestRepairOneBit flips bits of a journal, one in every byte. A start notices it, the repair finds every record, and
+// the next start is good.
 func TestRepairOneBit(t *testing.T) {
 	for _, sync := range []bool{false, true} {
 		b, _, _ := sample(t, sync)
@@ -435,7 +435,7 @@ func TestRepairOneBit(t *testing.T) {
 	}
 }
 
-// TestRepairReplay: what is left of a sound journal is what the replay lets stand, and nothing when it refuses.
+// TestRepairReplay: of a sound journal, what the replay keeps remains, and nothing remains when it refuses.
 func TestRepairReplay(t *testing.T) {
 	b, _, _ := sample(t, true)
 	path := filepath.Join(t.TempDir(), "j")

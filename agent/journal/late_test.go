@@ -10,8 +10,8 @@ import (
 	"github.com/usher-agent/usher/agent/journal"
 )
 
-// A journal that a full disk kept from being made is announced before it has its name, so that a crash in the next
-// moment leaves none that nobody knows of. Where it cannot be announced there is none.
+// A full disk kept a journal from being made. It is announced before it has its name, so that a crash in the next
+// moment leaves none that nobody knows of. Where it cannot be announced, there is none.
 func TestLateJournalIsAnnounced(t *testing.T) {
 	full := true
 	d := &disk{fails: func(string) (float64, error) {

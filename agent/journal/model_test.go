@@ -14,8 +14,8 @@ import (
 	"github.com/usher-agent/usher/agent/journal"
 )
 
-// model is what a journal must remember: a list. After any crash the journal has the first records of it, and at least
-// those whose commit was waited for.
+// model is the list that a journal must remember. After any crash the journal has the first records of it, and at least
+// those whose commit returned.
 type model struct {
 	t        *rapid.T
 	c        journal.Config
@@ -72,7 +72,7 @@ func (m *model) append() {
 			m.acked = len(m.appended)
 		}
 	} else if m.doubtful == nil && strings.Contains(err.Error(), "cannot be cut") {
-		m.doubtful = names // every later one fails, so nothing can come to stand behind it
+		m.doubtful = names // every later one fails, so that nothing can come to stand behind it
 	}
 }
 
@@ -82,7 +82,7 @@ func (m *model) wait() {
 	}
 }
 
-// compact takes as its snapshot all that was appended, some of it while the snapshot is being written.
+// compact takes as its snapshot all that was appended, some of it while it writes the snapshot.
 func (m *model) compact() {
 	from, state := m.j.Mark(), slices.Clone(m.appended)
 	during := rapid.IntRange(0, 2).Draw(m.t, "meanwhile")
@@ -99,7 +99,7 @@ func (m *model) compact() {
 	})
 }
 
-// fault has some operations fail, from some moment on.
+// fault makes some operations fail, from some moment on.
 func (m *model) fault() {
 	errs := map[string]error{}
 	for _, op := range rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"open", "write", "truncate", "sync"}), 1, 4,
@@ -119,8 +119,8 @@ func (m *model) fault() {
 // stop ends the process: all that was written stays.
 func (m *model) stop() { m.j.Close() }
 
-// crash ends the host: only what was synced stays for certain. A journal without fsync is not for that, so only its
-// process ends.
+// crash ends the host: only synced bytes stay for certain. A journal without fsync promises nothing there, so that only
+// its process ends.
 func (m *model) crash() {
 	if m.c.Sync {
 		seed := rapid.Uint64().Draw(m.t, "seed")

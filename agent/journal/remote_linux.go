@@ -28,7 +28,7 @@ func remoteKind(dir string) string {
 	if err := unix.Statfs(dir, &st); err != nil {
 		return ""
 	}
-	kind := remoteName(uint32(st.Type)) // the magic numbers have 32 bits; the field's type differs by architecture
+	kind := remoteName(uint32(st.Type)) // the magic numbers have 32 bits; the type of the field differs by architecture
 	if kind == "FUSE" && onBlockDevice(dir) {
 		return ""
 	}

@@ -14,19 +14,19 @@ import (
 // Repaired says what Repair found in a journal.
 type Repaired struct {
 	Kept    int // records that the journal holds now
-	Mended  int // of those that were found: records of which one bit was turned back
+	Mended  int // of those: records of which one bit was turned back
 	Dropped int // damaged bytes, in which no record could be proved
 	Rewrote bool
 }
 
-// Repair rewrites the journal dir/name with every record that its checksum proves, before and after what is damaged,
-// and with those of which a single bit is wrong, which the checksum tells too. It keeps the damaged file beside it as
-// name.damaged-<time>, and the owner and mode of the file it replaces.
+// Repair rewrites the journal dir/name with every record that its checksum proves, before and after the damage, and
+// with records of which a single bit is wrong, which the checksum identifies too. It keeps the damaged file beside the
+// journal as name.damaged-<time>, and the owner and mode of the file.
 //
-// Replay is given the records found, in order, and returns those that the journal is to hold: only what its reader is
-// known to accept. An error of replay ends Repair with it, and nothing is changed; nil keeps all. A journal with
-// nothing wrong, of which replay keeps every record as it is, is left alone. Repair refuses, with a *VersionError, a
-// journal of another version, and one in which it finds nothing. The journal must not be open.
+// Replay gets the records found, in order, and returns those that the journal is to hold: only what its reader is known
+// to accept. nil keeps all. An error of replay ends Repair, which then changes nothing. Repair leaves a sound journal
+// alone, if replay keeps every record as it is. It refuses, with a *VersionError, a journal of another version, and one
+// in which it finds nothing. The journal must not be open.
 func Repair(dir, name string, replay func(records [][]byte) ([][]byte, error)) (r Repaired, err error) {
 	j := &Journal{path: filepath.Join(dir, name)}
 	f, err := openPlain(j.path, os.O_RDONLY)
@@ -73,7 +73,7 @@ func Repair(dir, name string, replay func(records [][]byte) ([][]byte, error)) (
 	return r, nil
 }
 
-// salvage returns the records that b, a whole journal, can be proved to hold. Sound says that nothing is wrong with it.
+// salvage returns the records that b, a whole journal, provably holds. Sound says that nothing is wrong with it.
 func (j *Journal) salvage(b []byte, r *Repaired) (records [][]byte, sound bool, err error) {
 	base, headErr := parseHeader(j.path, b)
 	if v := (*VersionError)(nil); errors.As(headErr, &v) {
@@ -84,7 +84,7 @@ func (j *Journal) salvage(b []byte, r *Repaired) (records [][]byte, sound bool, 
 	if headErr != nil {
 		base, mendedHead = mendHeader(j.path, b)
 	}
-	// A record of which a bit is wrong is only looked for where one must begin: after another.
+	// A record with a wrong bit can only be told where one must begin: after another.
 	for at := min(headerSize, len(b)); at < len(b); {
 		data, _, _ := parseRecord(b[at:], int64(at))
 		if data == nil {
@@ -104,7 +104,7 @@ func (j *Journal) salvage(b []byte, r *Repaired) (records [][]byte, sound bool, 
 			return false
 		}) {
 			return nil, false, fmt.Errorf(
-				"the journal %s has too many bytes that look like records and are none: move it away", j.path)
+				"the journal %s has too many bytes that only look like records: move it away", j.path)
 		}
 		r.Dropped += next - at
 		at = next
@@ -116,7 +116,7 @@ func (j *Journal) salvage(b []byte, r *Repaired) (records [][]byte, sound bool, 
 	return records, sound && int64(len(b)) >= base, nil
 }
 
-// rewrite replaces the journal, whose bytes are b and which was, by one of records. At no time is there none.
+// rewrite replaces the journal, whose contents were b, by one of records. At no time is there no journal.
 func (j *Journal) rewrite(b []byte, records [][]byte, was fs.FileInfo) error {
 	if err := os.Remove(j.tmp()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("cannot remove what an earlier compaction left: %w", err)
@@ -161,8 +161,8 @@ func (j *Journal) setAside(b []byte, was fs.FileInfo) (err error) {
 	return nil
 }
 
-// createLike makes a file of which there is none yet, with the owner, group and mode of the one it stands beside: what
-// root repairs must remain the agent's.
+// createLike makes a new file with the owner, group and mode of another: a journal that root repairs must remain the
+// agent's.
 func createLike(name string, like fs.FileInfo) (*os.File, error) {
 	f, err := openPlain(name, os.O_RDWR|os.O_CREATE|os.O_EXCL)
 	if err != nil {

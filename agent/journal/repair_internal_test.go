@@ -50,7 +50,7 @@ func TestEveryBitIsMended(t *testing.T) {
 	}
 }
 
-// TestTwoBitsAreNotMended: more than one wrong bit is never made a record that was not written.
+// TestTwoBitsAreNotMended: a record with more than one wrong bit never becomes one that was not written.
 func TestTwoBitsAreNotMended(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		data := rapid.SliceOfN(rapid.Byte(), 1, 3000).Draw(t, "data")
@@ -66,7 +66,7 @@ func TestTwoBitsAreNotMended(t *testing.T) {
 	})
 }
 
-// TestMendingHostileBytes: what only looks like records costs no panic and no endless search.
+// TestMendingHostileBytes: bytes that only look like records cause no panic and no endless search.
 func TestMendingHostileBytes(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		b := rapid.SliceOfN(rapid.Byte(), 0, 200).Draw(t, "bytes")

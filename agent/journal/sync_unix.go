@@ -9,7 +9,7 @@ import (
 	"syscall"
 )
 
-// errQuota is what a write beyond a quota fails with.
+// errQuota is the error of a write beyond a quota.
 const errQuota = syscall.EDQUOT
 
 // syncDir makes names in a folder safe.
@@ -26,7 +26,7 @@ func openPlain(name string, flag int) (*os.File, error) {
 	return os.OpenFile(name, flag|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o600)
 }
 
-// own gives a file the owner and group of another. Only root can; for anybody else they are the same already.
+// own gives a file the owner and group of another. Only root can; for other users they are the same already.
 func own(f *os.File, like fs.FileInfo) error {
 	st, ok := like.Sys().(*syscall.Stat_t)
 	if !ok || os.Geteuid() != 0 {

@@ -1,6 +1,6 @@
 // Package record writes and reads the fields of journal records: numbers as varints (encoding/binary), texts with their
-// length before them, times in nanoseconds since 1970. It knows no record: which fields follow one another, and in
-// which version, is the caller's. Start reading at [Writer] and [Reader].
+// length before them, times in nanoseconds since 1970. It does not know whole records: the caller decides which fields
+// follow one another, and in which version. Start reading at [Writer] and [Reader].
 package record
 
 import (
@@ -52,14 +52,14 @@ func (w *Writer) Time(t time.Time) {
 // Reader reads fields in the order in which a [Writer] wrote them. After the first field that it cannot read, Bad is
 // set, Bytes is empty, and every further field is zero.
 type Reader struct {
-	Bytes []byte // what is still to be read
+	Bytes []byte // the bytes that are still to be read
 	Bad   bool
 }
 
-// Fail makes all that follows bad.
+// Fail makes everything that follows bad.
 func (r *Reader) Fail() { r.Bad, r.Bytes = true, nil }
 
-// Ended reports whether the record could be read and has nothing left.
+// Ended reports whether the record was readable and has nothing left.
 func (r *Reader) Ended() bool { return !r.Bad && len(r.Bytes) == 0 }
 
 // Byte reads one byte.

@@ -44,7 +44,7 @@ func TestRoundTrip(t *testing.T) {
 	})
 }
 
-// What no writer has written is bad: a flag of 2, a number without an end, more things than there are bytes.
+// A record that no writer has written is bad: a flag of 2, a number without an end, more things than there are bytes.
 func TestBad(t *testing.T) {
 	t.Parallel()
 	for name, read := range map[string]func(*Reader){

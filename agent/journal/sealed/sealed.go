@@ -1,5 +1,5 @@
-// Package sealed opens journals under the seal of the folder that they lie in: a journal that is not as the agent last
-// sealed it is found, and a replacement of its file is announced before it is made. Start reading at [Open].
+// Package sealed opens journals under the seal of the folder that they lie in. It finds a journal that is not as the
+// agent last sealed it, and announces a replacement of the file before it is made. Start reading at [Open].
 package sealed
 
 import (
@@ -7,8 +7,8 @@ import (
 	"github.com/usher-agent/usher/agent/journal"
 )
 
-// Open opens a journal as [journal.Open] does. Where vault is not nil, it fills in what c says of the seal and returns
-// how the journal is not as it was sealed; an empty fault says that it is. A nil vault seals nothing.
+// Open opens a journal as [journal.Open] does. With a vault, it fills in what c says of the seal, and returns how the
+// journal differs from what was sealed; an empty fault says that it does not. A nil vault seals nothing.
 func Open(c journal.Config, vault *files.Vault, apply func([]byte) error) (*journal.Journal, journal.Report,
 	files.Fault, error) {
 	listed := true
@@ -29,8 +29,8 @@ func Open(c journal.Config, vault *files.Vault, apply func([]byte) error) (*jour
 	return j, r, files.Fault(r.Fault), nil
 }
 
-// Seal has a vault speak for all that a journal holds now. gist is what the seal keeps of it, for when the journal is
-// lost; nil: what it kept before.
+// Seal makes a vault's seal cover all that a journal holds now. The seal keeps gist, for when the journal is lost; nil:
+// it keeps the gist that it had.
 func Seal(j *journal.Journal, vault *files.Vault, name string, gist []byte) error {
 	x, err := j.Extent()
 	if err != nil {
@@ -52,7 +52,7 @@ func Extents(vault *files.Vault, name string) (want []journal.Extent, listed boo
 func File(name string, flag int) (journal.File, error) {
 	f, err := files.Open(name, flag)
 	if err != nil {
-		return nil, err // no File, rather than one that is nil
+		return nil, err // no File, rather than a File that holds nil
 	}
 	return f, nil
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/usher-agent/usher/agent/journal"
 )
 
-// A journal that is as it was sealed is opened without a fault. One that lost what was sealed, or that the seal does
-// not know, is found, and replayed all the same.
+// A journal that is as it was sealed is opened without a fault. One that lost sealed records, or that the seal does not
+// know, is found, and replayed all the same.
 func TestOpen(t *testing.T) {
 	t.Parallel()
 	key, err := files.NewKey(make([]byte, 32), "test")
