@@ -48,7 +48,8 @@ func answer(status int, kind, body string) http.HandlerFunc {
 
 func TestProblem(t *testing.T) {
 	c := agent(t, answer(409, "application/problem+json",
-		`{"status":409,"code":"no_slots","detail":"pool streams: all are in use","hint":"try later","limit":3,"in_use":3,"retry_after_seconds":7}`))
+		`{"status":409,"code":"no_slots","detail":"pool streams: all are in use","hint":"try later","limit":3,`+
+			`"in_use":3,"retry_after_seconds":7}`))
 	_, err := c.Acquire(t.Context(), wire.AcquireRequest{Pool: "streams"})
 	if !errors.Is(err, client.ErrNoSlots) || errors.Is(err, client.ErrNotHolder) {
 		t.Fatalf("got %v", err)

@@ -181,7 +181,8 @@ func (f *fake) serve(c *fakeConn) {
 		}
 		problem := func(code string) {
 			c.say(
-				`{"jsonrpc":"2.0","id":%d,"error":{"code":-32000,"message":"said","data":{"code":%q,"detail":"pool streams: %s"}}}`, id, code, code)
+				`{"jsonrpc":"2.0","id":%d,"error":{"code":-32000,"message":"said","data":{"code":%q,"detail":"pool `+
+					`streams: %s"}}}`, id, code, code)
 		}
 		f.mu.Lock()
 		if f.silent {
@@ -191,10 +192,12 @@ func (f *fake) serve(c *fakeConn) {
 		switch r.Method {
 		case "session.hello":
 			answer(
-				`{"versions":[1],"capabilities":[],"agent":{"status":"ok","product":"acme"},"you":{"uid":1,"gid":1,"pid":2}}`)
+				`{"versions":[1],"capabilities":[],"agent":{"status":"ok","product":"acme"},"you":{"uid":1,"gid":1,` +
+					`"pid":2}}`)
 		case "license.get":
 			answer(fmt.Sprintf(
-				`{"state":"valid","code":"VALID","agent_away_seconds":%g,"features":{"plan":{"enabled":true,"value":%q}}}`, f.away, f.plan))
+				`{"state":"valid","code":"VALID","agent_away_seconds":%g,"features":{"plan":{"enabled":true,`+
+					`"value":%q}}}`, f.away, f.plan))
 		case "features.get":
 			answer(fmt.Sprintf(`{"name":%q,"enabled":%t,"value":%q}`, r.Params.Name, r.Params.Name == "plan", f.plan))
 		case "pools.list":
@@ -219,7 +222,8 @@ func (f *fake) serve(c *fakeConn) {
 				lease := fmt.Sprintf("%032x", f.next)
 				f.leases[lease] = lifetime
 				answer(fmt.Sprintf(
-					`{"id":%q,"pool":"streams","n":1,"lifetime":%q,"liveness":"peerpidfd","state":"held","acquired_at":%q,"expires_at":%s}`,
+					`{"id":%q,"pool":"streams","n":1,"lifetime":%q,"liveness":"peerpidfd","state":"held",`+
+						`"acquired_at":%q,"expires_at":%s}`,
 					lease, lifetime, time.Now().UTC().Format(time.RFC3339Nano), expires))
 				return true
 			}

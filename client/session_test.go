@@ -430,7 +430,8 @@ func TestStrangeAnswers(t *testing.T) {
 	for text, want := range map[string]client.Code{
 		"nonsense\n":                             client.ErrAgentAway,
 		"HTTP/1.1 429 Too Many Requests\r\n\r\n": client.ErrRateLimited,
-		`{"jsonrpc":"2.0","id":null,"error":{"code":-32000,"message":"no","data":{"code":"forbidden","detail":"this caller is not allowed to call"}}}` + "\n": client.ErrForbidden,
+		`{"jsonrpc":"2.0","id":null,"error":{"code":-32000,"message":"no","data":{"code":"forbidden","detail":"this ` +
+			`caller is not allowed to call"}}}` + "\n": client.ErrForbidden,
 		"": client.ErrAgentAway,
 	} {
 		path := filepath.Join(t.TempDir(), "s")
@@ -521,7 +522,10 @@ func canned(b *testing.B) string {
 					id, _, _ := bytes.Cut(rest, []byte(","))
 					result := `{}`
 					if bytes.Contains(line, []byte("lease.acquire")) {
-						result = `{"id":"0123456789abcdef0123456789abcdef","pool":"streams","n":1,"items":[{"pool":"streams","n":1}],"lifetime":"process","liveness":"peerpidfd","state":"held","acquired_at":"2026-05-01T12:00:00.123456789Z","expires_at":null,"holder":{"uid":1000,"gid":1000,"pid":12345,"exe":"/usr/bin/some-product"}}`
+						result = `{"id":"0123456789abcdef0123456789abcdef","pool":"streams","n":1,` +
+							`"items":[{"pool":"streams","n":1}],"lifetime":"process","liveness":"peerpidfd",` +
+							`"state":"held","acquired_at":"2026-05-01T12:00:00.123456789Z","expires_at":null,` +
+							`"holder":{"uid":1000,"gid":1000,"pid":12345,"exe":"/usr/bin/some-product"}}`
 					}
 					if numbered && !bytes.Contains(line, []byte("subscribe")) {
 						fmt.Fprintf(c, `{"jsonrpc":"2.0","id":%s,"result":%s}`+"\n", id, result)

@@ -383,7 +383,8 @@ func TestDialectProtocol(t *testing.T) {
 			awslm.ErrValidation},
 		"nothing": {http.MethodPost, get, awslm.ContentType, "", awslm.ErrValidation},
 		"no entitlements": {http.MethodPost, awslm.TargetPrefix + awslm.OpCheckout, awslm.ContentType,
-			`{"ProductSKU":"acme","CheckoutType":"PROVISIONAL","KeyFingerprint":"f","ClientToken":"t","Entitlements":[]}`, awslm.ErrValidation},
+			`{"ProductSKU":"acme","CheckoutType":"PROVISIONAL","KeyFingerprint":"f","ClientToken":"t",` +
+				`"Entitlements":[]}`, awslm.ErrValidation},
 		"a charset as well": {http.MethodPost, get, awslm.ContentType + "; charset=utf-8",
 			`{"LicenseArn":"` + arn + `"}`, awslm.ErrInvalidParameter},
 	} {

@@ -326,7 +326,8 @@ func (h *counter) find(sku, fingerprint, beneficiary string, asked []Entitlement
 			bad = cmp.Or(bad, v)
 		case !v.serves(beneficiary, asked):
 			return missing(
-				"Licence %s has nothing for beneficiary %q: neither is it his, nor has it entitlements under that name.", v.LicenseArn, plugin.Short(beneficiary))
+				"Licence %s has nothing for beneficiary %q: neither is it his, nor has it entitlements under that "+
+					"name.", v.LicenseArn, plugin.Short(beneficiary))
 		default:
 			return v, nil
 		}

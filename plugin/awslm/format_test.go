@@ -384,7 +384,8 @@ func FuzzVerify(f *testing.F) {
 	f.Add(doc)
 	f.Add([]byte(awstest.Sign(s.Key, ps384, payload(agentThumb))))
 	f.Add([]byte(`{"License":{"LicenseArn":"` + arn +
-		`","ProductSKU":"a","Issuer":{"KeyFingerprint":"b"},"Entitlements":[{"Name":"a","Unit":"Count","MaxCount":-1}]}}`))
+		`","ProductSKU":"a","Issuer":{"KeyFingerprint":"b"},"Entitlements":[{"Name":"a","Unit":"Count",` +
+		`"MaxCount":-1}]}}`))
 	f.Fuzz(func(t *testing.T, doc []byte) {
 		l, p := awslm.Format{}.Verify(doc, anchors)
 		awslm.Format{}.Recognise(doc)

@@ -15,9 +15,19 @@ import (
 	"github.com/usher-agent/usher/plugin/awslm"
 )
 
-const keysFile = "# of the products\n[one]\naws_access_key_id = AKIAONE\naws_secret_access_key = " +
-	"0123456789abcdef/+one\nregion = " +
-	"eu-west-1\n\n[short]\naws_access_key_id=AKIASHORT\naws_secret_access_key=short\n[two]\naws_secret_access_key=0123456789abcdef=two\naws_access_key_id=AKIATWO\n"
+const keysFile = `# of the products
+[one]
+aws_access_key_id = AKIAONE
+aws_secret_access_key = 0123456789abcdef/+one
+region = eu-west-1
+
+[short]
+aws_access_key_id=AKIASHORT
+aws_secret_access_key=short
+[two]
+aws_secret_access_key=0123456789abcdef=two
+aws_access_key_id=AKIATWO
+`
 
 // signed makes a request that AWS's own signer has signed.
 func signed(t testing.TB, path, key, secret, service, region string, at time.Time, body string) *http.Request {

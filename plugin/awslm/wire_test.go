@@ -70,7 +70,8 @@ func TestValidate(t *testing.T) {
 	t.Parallel()
 	checkout := func(change ...string) string {
 		return strings.NewReplacer(change...).Replace(
-			`{"ProductSKU":"s","CheckoutType":"PROVISIONAL","KeyFingerprint":"f","ClientToken":"t","Entitlements":[{"Name":"a","Unit":"Count","Value":"1"}],"New":1}`)
+			`{"ProductSKU":"s","CheckoutType":"PROVISIONAL","KeyFingerprint":"f","ClientToken":"t",` +
+				`"Entitlements":[{"Name":"a","Unit":"Count","Value":"1"}],"New":1}`)
 	}
 	borrow := func(change ...string) string {
 		return strings.NewReplacer(change...).Replace(`{"LicenseArn":"` + arn +
@@ -166,7 +167,8 @@ func TestDeclared(t *testing.T) {
 // FuzzRequests: whatever is asked, it is decoded or refused in words.
 func FuzzRequests(f *testing.F) {
 	f.Add(
-		`{"ProductSKU":"s","CheckoutType":"PROVISIONAL","KeyFingerprint":"f","ClientToken":"t","Entitlements":[{"Name":"a","Unit":"Count","Value":"1"}]}`)
+		`{"ProductSKU":"s","CheckoutType":"PROVISIONAL","KeyFingerprint":"f","ClientToken":"t",` +
+			`"Entitlements":[{"Name":"a","Unit":"Count","Value":"1"}]}`)
 	f.Add(`{"LicenseArn":"` + arn + `","MaxResults":1,"Filters":[{"Name":"Status","Values":["a"]}]}`)
 	f.Fuzz(func(t *testing.T, body string) {
 		for _, fault := range []*awslm.Fault{decode[awslm.CheckoutRequest](body), decode[awslm.BorrowRequest](body),

@@ -22,7 +22,7 @@ import (
 	"github.com/usher-agent/usher/plugin"
 )
 
-// The algorithms, in Keygen's words. The first that fits a key is its usual one.
+// The algorithms, in Keygen's words. The first that fits a key is its default.
 const (
 	algEd25519 = "ed25519"
 	algECDSA   = "ecdsa-p256"
@@ -31,16 +31,16 @@ const (
 )
 
 // Algorithms returns the algorithms that an anchor may state. A Keygen account has a key for Ed25519, one for ECDSA and
-// one for RSA; the last serves two algorithms, of which the anchor names one.
+// one for RSA. The RSA key serves two algorithms; the anchor names one of them.
 func Algorithms() []string { return []string{algEd25519, algECDSA, algPSS, algRSA} }
 
 // NewAnchor makes an anchor of an account's public key as Keygen's dashboard and guides give it: 64 hexadecimal digits
-// (Ed25519 only), PEM, or base64 of DER or of PEM. An empty alg means the key's usual one: ed25519, ecdsa-p256,
+// (Ed25519 only), PEM, or base64 of DER or of PEM. An empty alg means the key's default: ed25519, ecdsa-p256,
 // rsa-pss-sha256.
 func NewAnchor(keyID string, key []byte, alg string) (plugin.Anchor, error) {
 	if keyID == "" || len(keyID) > 256 {
 		return plugin.Anchor{}, fmt.Errorf(
-			"key %q: its id is empty or longer than 256 bytes; the account's id or name will do", plugin.Short(keyID))
+			"key %q: its id is empty or longer than 256 bytes; use the account's id or name", plugin.Short(keyID))
 	}
 	pub, err := parseKey(bytes.TrimSpace(key))
 	if err != nil {
@@ -65,7 +65,7 @@ func NewAnchor(keyID string, key []byte, alg string) (plugin.Anchor, error) {
 		fits = []string{algPSS, algRSA}
 	default:
 		return plugin.Anchor{},
-			fmt.Errorf("key %q: a key of type %T; Keygen signs with Ed25519, ECDSA P-256 or RSA", keyID, pub)
+			fmt.Errorf("key %q: the key is a %T; Keygen signs with Ed25519, ECDSA P-256 or RSA", keyID, pub)
 	}
 	if alg = cmp.Or(alg, fits[0]); !slices.Contains(fits, alg) {
 		return plugin.Anchor{}, fmt.Errorf("key %q: algorithm %s does not fit the key, which is for %s", keyID,
@@ -89,7 +89,7 @@ func parseKey(b []byte) (crypto.PublicKey, error) {
 	}
 	raw, err := base64.StdEncoding.DecodeString(string(b)) // line breaks are passed over
 	if err != nil || len(raw) == 0 {
-		return nil, errors.New("it is none that can be read")
+		return nil, errors.New("it cannot be read")
 	}
 	if bytes.HasPrefix(raw, []byte("-----BEGIN ")) {
 		return parseKey(raw)
@@ -111,7 +111,7 @@ func verifies(a plugin.Anchor, message, sig []byte) bool {
 	case *rsa.PublicKey:
 		switch a.Algorithm {
 		case algPSS:
-			// Keygen's salt is as long as the key lets it be, so that the length must be found out.
+			// Keygen makes the salt as long as the key permits, so the length must be detected.
 			return rsa.VerifyPSS(k, crypto.SHA256, digest[:], sig,
 				&rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthAuto, Hash: crypto.SHA256}) == nil
 		case algRSA:
@@ -121,8 +121,8 @@ func verifies(a plugin.Anchor, message, sig []byte) bool {
 	return false
 }
 
-// believe returns the anchor by which check holds. Documents name no key, so each anchor is tried that serves. what
-// says how the document is signed, for people.
+// believe returns the anchor for which check holds. Documents name no key, so it tries each anchor that serves. what
+// names the kind of signature in the problem's reason.
 func believe(anchors []plugin.Anchor, what string,
 	serves, check func(plugin.Anchor) bool) (plugin.Anchor, *enforcer.Problem) {
 	tried := []string{}
@@ -137,24 +137,24 @@ func believe(anchors []plugin.Anchor, what string,
 		if a.Revoked {
 			return a, &enforcer.Problem{System: System, Code: enforcer.UntrustedKey,
 				Reason: fmt.Sprintf("signed by key %q, which is revoked", a.KeyID),
-				Hint:   "ask the vendor for one that is signed by another key"}
+				Hint:   "ask the vendor for a document signed with another key"}
 		}
 		return a, nil
 	}
 	if len(tried) == 0 {
 		return plugin.Anchor{}, &enforcer.Problem{System: System, Code: enforcer.UntrustedKey,
-			Reason: fmt.Sprintf("it is signed with %s, and no key of a Keygen account for that is in trust", what),
+			Reason: fmt.Sprintf("it is signed with %s, and license.trust has no Keygen key for that", what),
 			Hint: "add the account's public key under license.trust, with system keygen; for RSA, alg says which " +
 				"of rsa-pss-sha256 and rsa-sha256 it is for, and schemes, where it is given, must name the scheme"}
 	}
 	return plugin.Anchor{}, &enforcer.Problem{System: System, Code: enforcer.BadSignature,
 		Reason: fmt.Sprintf(
-			"its signature (%s) is not good by any key in trust for that (%s): it has been changed, or another "+
+			"no key in trust for %s verifies its signature (tried: %s): it has been changed, or another "+
 				"account signed it", what, strings.Join(tried, ", ")),
 		Hint: "copy the whole file again, as the vendor sent it"}
 }
 
-// inTime checks that the anchor was good when the document was issued.
+// inTime checks that the document was issued within the anchor's time.
 func inTime(a plugin.Anchor, l *enforcer.License) *enforcer.Problem {
 	early := !a.NotBefore.IsZero() && l.Issued.Before(a.NotBefore)
 	late := !a.NotAfter.IsZero() && (l.Issued.IsZero() || l.Issued.After(a.NotAfter))
@@ -166,6 +166,6 @@ func inTime(a plugin.Anchor, l *enforcer.License) *enforcer.Problem {
 		when = "on " + l.Issued.UTC().Format("2006-01-02")
 	}
 	return &enforcer.Problem{System: System, Code: enforcer.UntrustedKey,
-		Reason: fmt.Sprintf("issued %s, and key %q is not believed then", when, a.KeyID),
-		Hint:   "ask the vendor for one that is signed by a key that is good now"}
+		Reason: fmt.Sprintf("issued %s, when key %q was not valid", when, a.KeyID),
+		Hint:   "ask the vendor for a document signed with a key that is valid now"}
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/go-json-experiment/json"
 )
 
-// kind is what a document is.
+// kind is the kind of a document.
 type kind string
 
 const (
@@ -24,7 +24,7 @@ const (
 	armourTail  = " FILE-----"
 )
 
-// kindOf returns what kind of file an armour line begins or ends; empty: it is none.
+// kindOf returns the kind of file that an armour line begins or ends; empty: the line is no armour.
 func kindOf(line, prefix string) kind {
 	s, ok := strings.CutPrefix(line, prefix)
 	if !ok {
@@ -39,8 +39,8 @@ func kindOf(line, prefix string) kind {
 	return ""
 }
 
-// lines returns a document's lines without what e-mail and editors do to one: a byte order mark, CRLF, indentation,
-// quoting. None of these is part of what is signed.
+// lines returns a document's lines and removes the traces of e-mail and editors: a byte order mark, CRLF, indentation,
+// quoting. The signature covers none of these.
 func lines(document []byte) (out []string) {
 	for line := range bytes.Lines(bytes.TrimPrefix(document, []byte("\xef\xbb\xbf"))) {
 		s := strings.Trim(string(line), " \t\r\n")
@@ -54,11 +54,11 @@ func lines(document []byte) (out []string) {
 	return out
 }
 
-// armoured reports whether the lines are, or once were, a file of Keygen's.
+// armoured reports whether the lines are a Keygen file, or the remains of one.
 func armoured(lines []string) bool {
 	for i, s := range lines {
 		if kindOf(s, armourBegin) != "" {
-			// An armour around nothing is anybody's.
+			// An empty armour may belong to any format.
 			return i+1 < len(lines) && kindOf(lines[i+1], armourEnd) == ""
 		}
 		if kindOf(s, armourEnd) != "" {
@@ -68,14 +68,14 @@ func armoured(lines []string) bool {
 	return false
 }
 
-// envelope is what stands within the armour.
+// envelope is the content of the armour.
 type envelope struct {
 	Enc string `json:"enc"`
 	Sig string `json:"sig"`
 	Alg string `json:"alg"`
 }
 
-// strip takes the armour off, and reports what is wrong with it.
+// strip removes the armour and returns the text inside, or the problem with it.
 func strip(lines []string) (k kind, body string, problem string) {
 	var b strings.Builder
 	ended := false
@@ -95,7 +95,7 @@ func strip(lines []string) (k kind, body string, problem string) {
 		}
 	}
 	if k == "" || !ended {
-		return "", "", "its END line is missing: it has been cut off; copy the whole file again"
+		return "", "", "its END line is missing: the file is cut off; copy the whole file again"
 	}
 	return k, b.String(), ""
 }
@@ -104,15 +104,15 @@ func strip(lines []string) (k kind, body string, problem string) {
 func (e *envelope) open(body string) (problem string) {
 	raw, ok := unbase64(body)
 	if !ok {
-		return "what stands in its armour is not base64: it has been changed on the way"
+		return "the text in its armour is not base64: it has been changed on the way"
 	}
 	if err := json.Unmarshal(raw, e); err != nil || e.Enc == "" || e.Sig == "" || e.Alg == "" {
-		return "what stands in its armour is not JSON with enc, sig and alg: it has been changed on the way"
+		return "the text in its armour is not JSON with enc, sig and alg: it has been changed on the way"
 	}
 	return ""
 }
 
-// unbase64 decodes standard base64, padded. One text has one spelling.
+// unbase64 decodes standard base64 with padding. It accepts one spelling of each value.
 func unbase64(s string) ([]byte, bool) {
 	if strings.ContainsAny(s, "\r\n") { // the decoder would pass over them
 		return nil, false

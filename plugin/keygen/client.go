@@ -21,25 +21,25 @@ import (
 	"github.com/usher-agent/usher/plugin"
 )
 
-// CloudURL is where Keygen's own service is.
+// CloudURL is the address of Keygen's own service.
 const CloudURL = "https://api.keygen.sh"
 
-// apiVersion is the version of the API that answers are asked in.
+// apiVersion is the version of the API that requests ask for.
 const apiVersion = "1.8"
 
-// maxAnswer bounds an answer, in bytes.
+// maxAnswer is the size of the largest answer, in bytes.
 const maxAnswer = 2 << 20
 
 // Config is what a Client needs.
 type Config struct {
 	Account     string // its id or slug
-	URL         string // of a server of one's own; empty: CloudURL
+	URL         string // of a self-hosted server; empty: CloudURL
 	Environment string // code or id; empty: none
-	Token       string // a licence's or another token; empty: the licence key speaks for the licence
+	Token       string // a licence's or another token; empty: requests authenticate with the licence key
 	Anchors     func() []plugin.Anchor
 	Secrets     func() plugin.Secrets
 	HTTP        http.RoundTripper // with its proxies and CAs; nil: the default
-	Now         func() time.Time  // the licence time; nil: time.Now
+	Now         func() time.Time  // licence time; nil: time.Now
 }
 
 // Client is the agent's side of Keygen's API. It implements [plugin.VoluntaryChecker], [plugin.Budgeter] for processes,
@@ -48,8 +48,8 @@ type Client struct {
 	cfg  Config
 	base *url.URL
 	http *http.Client
-	// ahead is how far the server's clock is ahead of Now, as an answer with our nonce has proved: so a host whose
-	// clock is wrong can tell an old answer from a new one. Losing it costs one call.
+	// ahead is how far the server's clock is ahead of Now, as proved by an answer with our nonce. With it, a host whose
+	// clock is wrong can still tell an old answer from a new one. Losing it costs one call.
 	ahead atomic.Int64
 }
 
@@ -59,7 +59,7 @@ var (
 	_ plugin.Drawer           = (*Client)(nil)
 )
 
-// NewClient checks the configuration. It calls nobody.
+// NewClient checks the configuration. It makes no call.
 func NewClient(cfg Config) (*Client, error) {
 	base, err := url.Parse(cmp.Or(cfg.URL, CloudURL))
 	switch {
@@ -74,7 +74,7 @@ func NewClient(cfg Config) (*Client, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	// A redirect is an answer of somebody who is not the server.
+	// A redirect could come from somebody other than the server.
 	return &Client{cfg: cfg, base: base.JoinPath("v1", "accounts", cfg.Account), http: &http.Client{Transport: cfg.HTTP,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}, nil
 }
@@ -87,8 +87,8 @@ func (c *Client) Capabilities() plugin.Capabilities {
 	return plugin.Capabilities{Activate: true, Heartbeat: true, CheckIn: true, Deactivate: true, Budget: true}
 }
 
-// Every returns how often the licence is validated and its file renewed where it states no check-in of its own: once a
-// day, or as often as its file lasts.
+// Every returns how often the licence is validated and its file renewed if it states no check-in of its own: once a
+// day, or earlier if its file lasts for less.
 func (c *Client) Every(l *enforcer.License) enforcer.Period {
 	const day = 24 * time.Hour
 	p := enforcer.Period{Every: day}
@@ -98,7 +98,7 @@ func (c *Client) Every(l *enforcer.License) enforcer.Period {
 	return p
 }
 
-// answer is one of the API's.
+// answer is an answer of the API.
 type answer struct {
 	status int
 	signed bool
@@ -126,7 +126,7 @@ func (a *answer) code() string {
 	return a.Errors[0].Code
 }
 
-// resource reads the resource that an answer is about.
+// resource reads the resource in an answer.
 func (a *answer) resource(attributes any) (*resource, error) {
 	r := &resource{}
 	if err := json.Unmarshal(a.Data, r); err != nil {
@@ -135,11 +135,11 @@ func (a *answer) resource(attributes any) (*resource, error) {
 	return r, r.attributes(attributes)
 }
 
-// call is one request. nonce is set where the answer must repeat it, which proves that it is none of old.
+// call is one request. An answer that repeats its nonce is proved to be fresh.
 type call struct {
 	method, path string
 	body         any
-	auth         string // the Authorization header; empty: nobody in particular asks
+	auth         string // the Authorization header; empty: none
 	nonce        int64
 	test         bool // it is about a test licence
 }
@@ -147,7 +147,7 @@ type call struct {
 // stale is the code of an answer that is too old, or of a host whose clock is wrong.
 const stale = "STALE"
 
-// send makes a request and checks the answer's signature and age. An error says that there is no answer to rely on.
+// send makes a request and checks the answer's signature and age. An error means that there is no answer to rely on.
 func (c *Client) send(ctx context.Context, q call) (*answer, *plugin.Error) {
 	a, at, e := c.once(ctx, q)
 	if e != nil || !a.signed {
@@ -155,7 +155,7 @@ func (c *Client) send(ctx context.Context, q call) (*answer, *plugin.Error) {
 	}
 	if q.nonce != 0 {
 		if a.status == http.StatusOK && a.Meta.Nonce != q.nonce {
-			return nil, plugin.Transiently("%s: its answer is for another request: it is an old one", c.base.Host)
+			return nil, plugin.Transiently("%s: its answer belongs to another request, an earlier one", c.base.Host)
 		}
 		if a.status == http.StatusOK {
 			c.ahead.Store(int64(at.Sub(c.cfg.Now())))
@@ -163,21 +163,21 @@ func (c *Client) send(ctx context.Context, q call) (*answer, *plugin.Error) {
 		}
 	}
 	if age := c.cfg.Now().Add(time.Duration(c.ahead.Load())).Sub(at).Abs(); age > maxAge {
-		e := plugin.Transiently("%s: its answer is of %s, %s from now: it is an old one, or a clock is wrong",
+		e := plugin.Transiently("%s: its answer is dated %s, %s from now: it is old, or a clock is wrong",
 			c.base.Host, at.UTC().Format(time.RFC3339), age.Round(time.Second))
-		e.SystemCode, e.Hint = stale, "see to this host's clock"
+		e.SystemCode, e.Hint = stale, "check this host's clock"
 		return nil, e
 	}
 	return a, nil
 }
 
-// once makes a request and checks the signature of what comes back.
+// once makes a request and checks the answer's signature.
 func (c *Client) once(ctx context.Context, q call) (*answer, time.Time, *plugin.Error) {
 	none := time.Time{}
 	target, err := url.Parse(c.base.String() + "/" + q.path)
 	if err != nil {
 		return nil, none, &plugin.Error{Class: plugin.Misconfigured,
-			Reason: "the request has no address that can be: " + q.path}
+			Reason: "the request's address cannot be parsed: " + q.path}
 	}
 	var body io.Reader
 	if q.body != nil {
@@ -223,7 +223,7 @@ func (c *Client) once(ctx context.Context, q call) (*answer, time.Time, *plugin.
 	}
 	if res.StatusCode >= 300 && res.StatusCode < 400 {
 		return nil, none, &plugin.Error{Class: plugin.Misconfigured,
-			Reason: fmt.Sprintf("%s answered %s, which leads elsewhere", c.base.Host, res.Status),
+			Reason: fmt.Sprintf("%s answered %s, a redirect", c.base.Host, res.Status),
 			Hint:   "give upstream.keygen.url as the server's own address"}
 	}
 	now := c.cfg.Now()
@@ -233,8 +233,9 @@ func (c *Client) once(ctx context.Context, q call) (*answer, time.Time, *plugin.
 	at, err := VerifyResponse(q.method, target, res.Header, b, answering)
 	if err != nil {
 		e := plugin.Transiently("%s answered %s, and %v", c.base.Host, res.Status, err)
-		e.Hint = "is upstream.keygen.account right, is the account's key under license.trust, good now and none for " +
-			"tests, and does nothing stand between?"
+		e.Hint = "check that upstream.keygen.account is right, that license.trust has the account's key, that the " +
+			"key is " +
+			"valid now and not for tests, and that no proxy changes answers"
 		return nil, none, e
 	}
 	a.signed = true
@@ -247,7 +248,7 @@ func (c *Client) once(ctx context.Context, q call) (*answer, time.Time, *plugin.
 	return a, at, nil
 }
 
-// signedWith returns the algorithm that answers are asked to be signed with: one that there is a key for.
+// signedWith returns the algorithm that answers shall be signed with: one that an anchor in trust has.
 func (c *Client) signedWith() string {
 	has := func(alg string) bool {
 		return slices.ContainsFunc(c.cfg.Anchors(), func(a plugin.Anchor) bool {
@@ -262,7 +263,7 @@ func (c *Client) signedWith() string {
 	return algEd25519
 }
 
-// fault turns an answer that is no yes into an error of the contract.
+// fault turns a refusing answer into an error of the contract.
 func (c *Client) fault(a *answer) *plugin.Error {
 	code := a.code()
 	e := &plugin.Error{SystemCode: code, RetryAfter: a.retry}
@@ -283,30 +284,31 @@ func (c *Client) fault(a *answer) *plugin.Error {
 	case "LICENSE_EXPIRED":
 		return refused(enforcer.Expired, "renew the licence")
 	case "LICENSE_INVALID", "LICENSE_NOT_FOUND":
-		return refused(enforcer.NotFound, "the account knows no such licence; was it deleted?")
+		return refused(enforcer.NotFound, "the account has no such licence; check whether it was deleted")
 	case "MACHINE_LIMIT_EXCEEDED", "ACTIVATIONS_LIMIT_EXCEEDED", "GROUP_MACHINE_LIMIT_EXCEEDED":
 		return refused(enforcer.FingerprintMismatch,
-			"the licence has as many machines as it may have; deactivate one, or have it extended")
+			"the licence has reached its limit of machines; deactivate one, or have it extended")
 	case "FINGERPRINT_TAKEN", "FINGERPRINT_CONFLICT", "FINGERPRINT_NOT_ALLOWED", "COMPONENTS_FINGERPRINT_TAKEN",
 		"COMPONENTS_FINGERPRINT_CONFLICT":
 		return refused(enforcer.FingerprintMismatch,
 			"another machine of the account has this host's fingerprint; see host.fingerprint")
 	case "MACHINE_CORE_LIMIT_EXCEEDED":
 		return refused(enforcer.TooManyCores,
-			"the licence's machines have as many cores as they may have; have it extended")
+			"the licence's machines have reached its limit of cores; have it extended")
 	case "MACHINE_MEMORY_LIMIT_EXCEEDED":
 		return refused(enforcer.TooMuchMemory,
-			"the licence's machines have as much memory as they may have; have it extended")
+			"the licence's machines have reached its limit of memory; have it extended")
 	case "MACHINE_DISK_LIMIT_EXCEEDED":
 		return refused(enforcer.TooMuchDisk,
-			"the licence's machines have as much disk as they may have; have it extended")
+			"the licence's machines have reached its limit of disk; have it extended")
 	case "MACHINE_HEARTBEAT_DEAD":
 		return refused(enforcer.HeartbeatDead, "")
 	case "LICENSE_NOT_ALLOWED":
-		e.Hint = "the licence's policy lets no licence key speak for it (authenticationStrategy): have that changed, " +
+		e.Hint = "the licence's policy accepts no licence key as authentication (authenticationStrategy): have that " +
+			"changed, " +
 			"or give upstream.keygen.token_file"
 	case "TOKEN_INVALID", "TOKEN_MISSING", "TOKEN_FORMAT_INVALID", "TOKEN_EXPIRED", "TOKEN_NOT_ALLOWED":
-		e.Hint = "see to upstream.keygen.token_file"
+		e.Hint = "check upstream.keygen.token_file"
 	}
 	switch {
 	case a.status == http.StatusConflict, a.status == http.StatusPaymentRequired:

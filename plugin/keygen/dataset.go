@@ -12,7 +12,7 @@ import (
 	"github.com/usher-agent/usher/plugin"
 )
 
-// dataset is the JSON:API document in a file. What an older API version lacks is nil.
+// dataset is the JSON:API document in a file. Members that an older API version lacks are nil.
 type dataset struct {
 	Data     resource   `json:"data"`
 	Included []resource `json:"included"`
@@ -33,7 +33,7 @@ type relationship struct {
 	Data jsontext.Value `json:"data"`
 }
 
-// related returns the id of a relationship of one; empty: there is none.
+// related returns the id of a to-one relationship; empty: there is none.
 func (r *resource) related(name string) string {
 	var one struct {
 		ID string `json:"id"`
@@ -44,7 +44,7 @@ func (r *resource) related(name string) string {
 	return one.ID
 }
 
-// Attributes is what a licence's attributes say that is enforced. Limits of nil are unlimited; times of nil are none.
+// Attributes are those attributes of a licence that are enforced. A nil limit is unlimited; a nil time is not set.
 type Attributes struct {
 	Name             *string    `json:"name"`
 	Expiry           *time.Time `json:"expiry"`
@@ -67,8 +67,8 @@ type Attributes struct {
 	Created          *time.Time `json:"created"`
 }
 
-// Policy is what a policy's attributes say that is enforced. A licence file has it only where the licence may read its
-// policy; what is not stated has Keygen's default then.
+// Policy has those attributes of a policy that are enforced. A licence file includes it only where the licence may read
+// its policy; otherwise Keygen's defaults hold.
 type Policy struct {
 	Concurrent             *bool  `json:"concurrent"` // API 1.1 and before, instead of OverageStrategy
 	OverageStrategy        string `json:"overageStrategy"`
@@ -103,7 +103,7 @@ const (
 	perMachine     = "PER_MACHINE"
 )
 
-// settle puts the words of older API versions into those of the present one.
+// settle translates the attributes of older API versions into those of the present one.
 func (p *Policy) settle() {
 	if p.OverageStrategy == "" && p.Concurrent != nil && *p.Concurrent {
 		p.OverageStrategy = overageAlways
@@ -124,7 +124,7 @@ func (p *Policy) expires() bool {
 	return p.ExpirationStrategy != expiryMaintain && p.ExpirationStrategy != expiryAllow
 }
 
-// machine is what a machine's attributes say that is enforced.
+// machine has those attributes of a machine that are enforced.
 type machine struct {
 	Name              *string `json:"name"`
 	Hostname          *string `json:"hostname"`
@@ -134,11 +134,11 @@ type machine struct {
 	MaxProcesses      *int64  `json:"maxProcesses"`
 }
 
-// parse reads a dataset.
+// parseDataset reads a dataset.
 func parseDataset(b []byte) (*dataset, error) {
 	d := &dataset{}
 	if err := json.Unmarshal(b, d); err != nil {
-		return nil, fmt.Errorf("what it says cannot be read: %w", plugin.JSONFault(err, "member"))
+		return nil, fmt.Errorf("its content cannot be read: %w", plugin.JSONFault(err, "member"))
 	}
 	return d, nil
 }
@@ -176,11 +176,11 @@ func (r *resource) attributes(to any) error {
 	return nil
 }
 
-// terms returns everything that a dataset says, with each licence key replaced by its digest.
+// terms returns a whole dataset with each licence key replaced by its digest.
 func terms(data []byte) (map[string]any, error) {
 	var all map[string]any
 	if err := json.Unmarshal(data, &all); err != nil || all == nil {
-		return nil, fmt.Errorf("what it says is not a JSON object")
+		return nil, fmt.Errorf("its content is not a JSON object")
 	}
 	hide := func(v any) {
 		r, _ := v.(map[string]any)
@@ -197,8 +197,7 @@ func terms(data []byte) (map[string]any, error) {
 	return all, nil
 }
 
-// KeyDigest returns what stands for a licence key in terms: who shows the key can be told by it, and nobody gets the
-// key from it.
+// KeyDigest returns the digest that stands for a licence key in terms. It recognises the key, and does not reveal it.
 func KeyDigest(key string) string {
 	sum := sha256.Sum256([]byte(key))
 	return "sha256:" + hex.EncodeToString(sum[:])

@@ -24,19 +24,20 @@ import (
 )
 
 // Dialect answers Keygen's API (1.8) locally, for products that use a Keygen SDK. Machines, processes and uses are
-// leases of the pools and draws of the meter of those names, whichever system the licence in force is of.
+// leases of the pools and draws of the meter with those names, for licences of every system.
 type Dialect struct{}
 
 var _ plugin.CredentialsChecker = Dialect{}
 
-// CheckCredentials says which line of a credentials_file is too short to be a credential.
+// CheckCredentials names the line of a credentials_file that is too short for a credential.
 func (Dialect) CheckCredentials(file []byte) error {
 	n := 0
 	for line := range bytes.Lines(file) {
 		n++
 		if line = bytes.TrimSpace(line); len(line) > 0 && len(line) < plugin.MinCredential {
 			return fmt.Errorf(
-				"line %d: a credential has %d bytes, and must have %d at least; `openssl rand -hex 32` makes a good one", n, len(line), plugin.MinCredential)
+				"line %d: the credential has %d bytes, and must have at least %d; `openssl rand -hex 32` makes one",
+				n, len(line), plugin.MinCredential)
 		}
 	}
 	return nil
@@ -58,25 +59,25 @@ type local struct {
 	plugin.Desk
 	signer ed25519.PrivateKey
 
-	// making is held while a machine or a process is made or changes its lease, so that no two get the same fingerprint
+	// making is held while a machine or process is made or changes its lease, so that no two get the same fingerprint
 	// or pid.
 	making sync.Mutex
 }
 
-// exchange is one request and what is known of it.
-type exchange struct {
+// request is one request with its caller and licence.
+type request struct {
 	*local
 	r       *http.Request
 	body    []byte
-	account string // as the path names it; empty: it does not
+	account string // as the path names it; empty: it names none
 	path    []string
-	args    []string // what stands in the path for the *s of the route
+	args    []string // the parts of the path at the asterisks of the route
 	caller  enforcer.Caller
-	key     string // the licence key that was shown and found good; empty: none was
-	proven  bool   // the key is the licence's own, which the caller thus knows
+	key     string // the valid licence key that the request showed; empty: none
+	proven  bool   // the key is the licence's own, so the caller knows it
 	about   *subject
 	now     time.Time
-	limits  map[string]string // the codes for pools that are full, of what was taken
+	limits  map[string]string // the codes for full pools, of the acquire
 }
 
 // route is one call of the API.
@@ -84,71 +85,72 @@ type route struct {
 	method  string
 	pattern string // * is an id, of a licence also its key
 	open    bool   // needs no credential
-	lasting bool   // is answered although the licence is suspended or over: what keeps or gives back
-	serve   func(*exchange) *response
+	lasting bool   // is answered also when the licence is suspended or over: it keeps or gives back
+	serve   func(*request) *response
 }
 
 var routes = []route{
-	{"GET", "ping", true, true, func(*exchange) *response { return &response{status: http.StatusOK} }},
-	{"GET", "me", false, false, (*exchange).me},
-	{"POST", "licenses/actions/validate-key", true, true, (*exchange).validateKey},
-	{"GET", "licenses", false, false, (*exchange).listLicenses},
-	{"GET", "licenses/*", false, false, (*exchange).showLicense},
-	{"GET", "licenses/*/actions/validate", false, false, (*exchange).validateQuick},
-	{"POST", "licenses/*/actions/validate", false, false, (*exchange).validateScoped},
-	{"POST", "licenses/*/actions/check-in", false, false, (*exchange).checkInNow},
-	{"GET", "licenses/*/actions/check-out", false, false, (*exchange).checkOutLicense},
-	{"POST", "licenses/*/actions/check-out", false, false, (*exchange).checkOutLicense},
-	{"POST", "licenses/*/actions/increment-usage", false, false, (*exchange).increment},
-	{"POST", "licenses/*/actions/decrement-usage", false, false, (*exchange).decrement},
-	{"POST", "licenses/*/actions/reset-usage", false, false, (*exchange).resetUsage},
+	{"GET", "ping", true, true, func(*request) *response { return &response{status: http.StatusOK} }},
+	{"GET", "me", false, false, (*request).me},
+	{"POST", "licenses/actions/validate-key", true, true, (*request).validateKey},
+	{"GET", "licenses", false, false, (*request).listLicenses},
+	{"GET", "licenses/*", false, false, (*request).showLicense},
+	{"GET", "licenses/*/actions/validate", false, false, (*request).validateQuick},
+	{"POST", "licenses/*/actions/validate", false, false, (*request).validateScoped},
+	{"POST", "licenses/*/actions/check-in", false, false, (*request).checkInNow},
+	{"GET", "licenses/*/actions/check-out", false, false, (*request).checkOutLicense},
+	{"POST", "licenses/*/actions/check-out", false, false, (*request).checkOutLicense},
+	{"POST", "licenses/*/actions/increment-usage", false, false, (*request).increment},
+	{"POST", "licenses/*/actions/decrement-usage", false, false, (*request).decrement},
+	{"POST", "licenses/*/actions/reset-usage", false, false, (*request).resetUsage},
 	{"POST", "licenses/*/actions/renew", false, false, notHere(
 		"licences are renewed by the vendor: put the renewed licence into the licence folder, or let the upstream " +
 			"bring it")},
-	{"POST", "licenses/*/actions/suspend", false, false, notHere("licences are suspended by the vendor alone")},
-	{"POST", "licenses/*/actions/reinstate", false, false, notHere("licences are reinstated by the vendor alone")},
-	{"POST", "licenses", false, false, notHere("licences are made by the vendor: put his into the licence folder")},
-	{"PATCH", "licenses/*", false, false, notHere("what a licence says is signed, and changed by the vendor alone")},
+	{"POST", "licenses/*/actions/suspend", false, false, notHere("only the vendor suspends licences")},
+	{"POST", "licenses/*/actions/reinstate", false, false, notHere("only the vendor reinstates licences")},
+	{"POST", "licenses", false, false, notHere(
+		"licences are made by the vendor: put the document into the licence folder")},
+	{"PATCH", "licenses/*", false, false, notHere("a licence's terms are signed, and only the vendor changes them")},
 	{"DELETE", "licenses/*", false, false,
 		notHere("licences are revoked by the vendor; take one out of use with `usher license remove`")},
 	{"DELETE", "licenses/*/actions/revoke", false, false,
 		notHere("licences are revoked by the vendor; take one out of use with `usher license remove`")},
-	{"GET", "licenses/*/machines", false, false, (*exchange).listMachines},
-	{"GET", "licenses/*/entitlements", false, false, (*exchange).listEntitlements},
-	{"GET", "licenses/*/entitlements/*", false, false, (*exchange).showEntitlement},
-	{"GET", "licenses/*/policy", false, false, (*exchange).showPolicy},
-	{"GET", "policies/*", false, false, (*exchange).showPolicyByID},
-	{"GET", "machines", false, false, (*exchange).listMachines},
-	{"POST", "machines", false, false, (*exchange).createMachine},
-	{"GET", "machines/*", false, true, (*exchange).showMachine},
-	{"DELETE", "machines/*", false, true, (*exchange).deleteMachine},
+	{"GET", "licenses/*/machines", false, false, (*request).listMachines},
+	{"GET", "licenses/*/entitlements", false, false, (*request).listEntitlements},
+	{"GET", "licenses/*/entitlements/*", false, false, (*request).showEntitlement},
+	{"GET", "licenses/*/policy", false, false, (*request).showPolicy},
+	{"GET", "policies/*", false, false, (*request).showPolicyByID},
+	{"GET", "machines", false, false, (*request).listMachines},
+	{"POST", "machines", false, false, (*request).createMachine},
+	{"GET", "machines/*", false, true, (*request).showMachine},
+	{"DELETE", "machines/*", false, true, (*request).deleteMachine},
 	{"PATCH", "machines/*", false, false,
 		notHere("a licence does not change its machines: delete this one and make another")},
-	{"POST", "machines/*/actions/ping", false, true, (*exchange).pingMachine},
-	{"POST", "machines/*/actions/ping-heartbeat", false, true, (*exchange).pingMachine},
-	{"POST", "machines/*/actions/reset", false, true, (*exchange).resetMachine},
-	{"POST", "machines/*/actions/reset-heartbeat", false, true, (*exchange).resetMachine},
-	{"GET", "machines/*/actions/check-out", false, false, (*exchange).checkOutMachine},
-	{"POST", "machines/*/actions/check-out", false, false, (*exchange).checkOutMachine},
-	{"GET", "machines/*/processes", false, true, (*exchange).listProcesses},
-	{"GET", "machines/*/components", false, true, (*exchange).listComponents},
-	{"GET", "machines/*/license", false, false, (*exchange).machineLicense},
-	{"GET", "components", false, true, (*exchange).listComponents},
-	{"GET", "components/*", false, true, (*exchange).showComponent},
-	{"GET", "processes", false, true, (*exchange).listProcesses},
-	{"POST", "processes", false, false, (*exchange).createProcess},
-	{"GET", "processes/*", false, true, (*exchange).showProcess},
-	{"DELETE", "processes/*", false, true, (*exchange).deleteProcess},
-	{"POST", "processes/*/actions/ping", false, true, (*exchange).pingProcess},
-	{"PUT", "nodes/*", false, true, (*exchange).claimNode},
-	{"DELETE", "nodes/*", false, true, (*exchange).releaseNode},
+	{"POST", "machines/*/actions/ping", false, true, (*request).pingMachine},
+	{"POST", "machines/*/actions/ping-heartbeat", false, true, (*request).pingMachine},
+	{"POST", "machines/*/actions/reset", false, true, (*request).resetMachine},
+	{"POST", "machines/*/actions/reset-heartbeat", false, true, (*request).resetMachine},
+	{"GET", "machines/*/actions/check-out", false, false, (*request).checkOutMachine},
+	{"POST", "machines/*/actions/check-out", false, false, (*request).checkOutMachine},
+	{"GET", "machines/*/processes", false, true, (*request).listProcesses},
+	{"GET", "machines/*/components", false, true, (*request).listComponents},
+	{"GET", "machines/*/license", false, false, (*request).machineLicense},
+	{"GET", "components", false, true, (*request).listComponents},
+	{"GET", "components/*", false, true, (*request).showComponent},
+	{"GET", "processes", false, true, (*request).listProcesses},
+	{"POST", "processes", false, false, (*request).createProcess},
+	{"GET", "processes/*", false, true, (*request).showProcess},
+	{"DELETE", "processes/*", false, true, (*request).deleteProcess},
+	{"POST", "processes/*/actions/ping", false, true, (*request).pingProcess},
+	{"PUT", "nodes/*", false, true, (*request).claimNode},
+	{"DELETE", "nodes/*", false, true, (*request).releaseNode},
 }
 
-func notHere(why string) func(*exchange) *response {
-	return func(*exchange) *response { return forbidden("", why) }
+func notHere(why string) func(*request) *response {
+	return func(*request) *response { return forbidden("", why) }
 }
 
-// find returns the route of a request; status is what is wrong otherwise.
+// find returns the route of a request, or the status of the refusal.
 func find(method string, path []string) (rt *route, args []string, status int) {
 	status = http.StatusNotFound
 	for i := range routes {
@@ -176,8 +178,7 @@ func find(method string, path []string) (rt *route, args []string, status int) {
 	return nil, nil, status
 }
 
-// split takes a path apart: its account, which may be missing, and what comes after. It is false for one outside of
-// /v1.
+// split parses a path into its account, which may be missing, and the parts after it. ok is false outside of /v1.
 func split(escaped string) (account string, parts []string, ok bool) {
 	rest, ok := strings.CutPrefix(escaped, "/v1/")
 	if !ok {
@@ -191,7 +192,7 @@ func split(escaped string) (account string, parts []string, ok bool) {
 	if len(parts) > 2 && parts[0] == "accounts" {
 		account, parts = parts[1], parts[2:]
 	}
-	// A signed licence key has one "/" of its own: key/D.S.
+	// A signed licence key contains a "/": key/D.S.
 	if len(parts) > 2 && parts[0] == "licenses" && parts[1] == "key" {
 		parts = append([]string{parts[0], "key/" + parts[2]}, parts[3:]...)
 	}
@@ -199,12 +200,12 @@ func split(escaped string) (account string, parts []string, ok bool) {
 }
 
 func (s *local) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	x := &exchange{local: s, r: r, now: s.Now()}
+	x := &request{local: s, r: r, now: s.Now()}
 	a := x.answer()
 	x.write(w, a)
 }
 
-func (x *exchange) answer() *response {
+func (x *request) answer() *response {
 	var ok bool
 	if x.account, x.path, ok = split(x.r.URL.EscapedPath()); !ok {
 		return notFound("The requested endpoint was not found")
@@ -217,7 +218,7 @@ func (x *exchange) answer() *response {
 	rt, args, status := find(x.r.Method, x.path)
 	if rt == nil {
 		if status == http.StatusMethodNotAllowed {
-			return problem(status, "", "this cannot be done to it", "", "")
+			return problem(status, "", "the resource does not support this method", "", "")
 		}
 		return notFound("The requested endpoint was not found")
 	}
@@ -247,12 +248,12 @@ func (x *exchange) answer() *response {
 	return rt.serve(x)
 }
 
-// versions are the API versions that are answered, each in the shape of the last.
+// versions are the API versions that requests may name. Every answer has the form of the last.
 var versions = []string{"1.0", "1.1", "1.2", "1.3", "1.4", "1.5", "1.6", "1.7", "1.8"}
 
 const version = "1.8"
 
-// shown is the credential that a request shows: the kind is "license" or "token"; empty: none.
+// shown returns the credential of a request. The kind is "license" or "token"; empty: there is none.
 func shown(r *http.Request) (kind, secret string) {
 	of := func(kind, secret string) (string, string) {
 		switch strings.ToLower(kind) {
@@ -277,9 +278,9 @@ func shown(r *http.Request) (kind, secret string) {
 	return "", ""
 }
 
-// authenticate finds out who asks and which licence it is about; nil: it is known. What is lasting is answered without
-// a licence too, and to a key that was good when leases were taken with it.
-func (x *exchange) authenticate(lasting bool) *response {
+// authenticate finds the caller and the licence; nil: it has found both. A lasting call needs no licence, and accepts a
+// key that leases were taken with while it was good.
+func (x *request) authenticate(lasting bool) *response {
 	kind, secret := shown(x.r)
 	caller, vouched := x.Caller(x.r)
 	if secret == "" && !vouched {
@@ -291,7 +292,7 @@ func (x *exchange) authenticate(lasting bool) *response {
 		about, ok, listed, err := x.known(secret, vouched)
 		switch {
 		case err != nil:
-			x.Log().Error("no licence key can be checked", "error", err)
+			x.Log().Error("the credentials file cannot be read", "error", err)
 			return problem(http.StatusInternalServerError, "",
 				"the listener's credentials_file cannot be read; the agent's log says more", "", "")
 		case !ok && lasting && len(x.Leases(x.CallerBy(x.r, secret))) > 0:
@@ -316,11 +317,11 @@ func (x *exchange) authenticate(lasting bool) *response {
 	return nil
 }
 
-// known reports whether a credential is good, and which licence it speaks for; nil: there is none. A key that a licence
-// says (by its digest) is that licence's; others are good where the credentials file has them, and, where there is
-// neither, if somebody vouches for the caller anyway: then the key tells nothing. listed says that the credentials file
-// has it.
-func (x *exchange) known(secret string, vouched bool) (s *subject, ok, listed bool, err error) {
+// known reports whether a credential is good, and returns its licence; nil: there is none. A licence that states its
+// key's digest accepts that key. Other keys are good if the credentials file lists them. Without such a file, a caller
+// that the agent knows anyway may show any key, unless the licence states a digest. listed says that the credentials
+// file has the key.
+func (x *request) known(secret string, vouched bool) (s *subject, ok, listed bool, err error) {
 	if s := x.subject(secret); s != nil && s.opens(secret) {
 		return s, true, false, nil
 	}
@@ -341,8 +342,8 @@ func (x *exchange) known(secret string, vouched bool) (s *subject, ok, listed bo
 	return s, vouched && (s == nil || s.digest == ""), false, nil
 }
 
-// reason says why there is no licence.
-func (x *exchange) reason() string {
+// reason explains why there is no licence.
+func (x *request) reason() string {
 	if v := x.Verdict(); v != nil && v.Reason != "" {
 		return v.Reason
 	}
@@ -356,7 +357,7 @@ type incoming struct {
 }
 
 // document reads the request's document. An empty body is an empty document.
-func (x *exchange) document() (*incoming, *response) {
+func (x *request) document() (*incoming, *response) {
 	in := &incoming{}
 	if len(bytes.TrimSpace(x.body)) == 0 {
 		return in, nil
@@ -370,7 +371,7 @@ func (x *exchange) document() (*incoming, *response) {
 }
 
 // meta reads the document's meta into to.
-func (x *exchange) meta(to any) *response {
+func (x *request) meta(to any) *response {
 	in, a := x.document()
 	if a != nil || len(in.Meta) == 0 || string(in.Meta) == "null" {
 		return a
@@ -382,7 +383,7 @@ func (x *exchange) meta(to any) *response {
 }
 
 // page cuts a list to the page that was asked for: limit, or page[size] and page[number].
-func (x *exchange) page(all []object) *response {
+func (x *request) page(all []object) *response {
 	q := x.r.URL.Query()
 	number := func(name string, usual, most int) int {
 		n, err := strconv.Atoi(cmp.Or(q.Get(name), strconv.Itoa(usual)))

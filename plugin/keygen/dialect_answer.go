@@ -21,7 +21,7 @@ import (
 // object is a JSON object of an answer.
 type object = map[string]any
 
-// response is what a request is answered.
+// response is the answer to a request.
 type response struct {
 	status   int
 	doc      object // nil: no body
@@ -29,14 +29,14 @@ type response struct {
 	name     string // of bare
 	location string
 	media    string            // of doc; empty: JSON:API
-	header   map[string]string // besides those of every answer
+	header   map[string]string // in addition to those of every answer
 }
 
 func reply(doc object) *response { return &response{status: http.StatusOK, doc: doc} }
 
 func show(o object) *response { return reply(object{"data": o}) }
 
-// problem is a refusal as the server gives it. source is "pointer", "parameter" or "header", and at what is at fault.
+// problem is a refusal in the server's form. source is "pointer", "parameter" or "header", and at names the place.
 func problem(status int, code, detail, source, at string) *response {
 	title := map[int]string{http.StatusBadRequest: "Bad request", http.StatusUnauthorized: "Unauthorized",
 		http.StatusForbidden: "Access denied",
@@ -64,12 +64,12 @@ func forbidden(code, detail string) *response {
 	return problem(http.StatusForbidden, code, detail, "", "")
 }
 
-// invalid is 422: of what stands at pointer.
+// invalid answers 422 for the value at pointer.
 func invalid(code, detail, pointer string) *response {
 	return problem(http.StatusUnprocessableEntity, code, detail, "pointer", pointer)
 }
 
-// denied puts a refusal of the desk into Keygen's words. limits has the code for each pool that may be full.
+// denied translates a denial of the desk for Keygen's clients. limits has the code for each pool that may be full.
 func denied(d *enforcer.Denial, limits map[string]string) *response {
 	detail := d.Detail
 	if d.Hint != "" {
@@ -90,13 +90,13 @@ func denied(d *enforcer.Denial, limits map[string]string) *response {
 		return invalid("", detail, "/data")
 	case enforcer.RateLimited:
 		return problem(http.StatusTooManyRequests, "TOO_MANY_REQUESTS", detail, "", "")
-	default: // Storage, Draining, and what may come
+	default: // Storage, Draining, and later codes
 		return problem(http.StatusServiceUnavailable, "", detail, "", "")
 	}
 }
 
-// write sends an answer. What it gives is looked at last, when all else is done: what is over by then is denied.
-func (x *exchange) write(w http.ResponseWriter, a *response) {
+// write sends an answer. It asks the desk last whether the grant still stands: if it is over, the answer is a denial.
+func (x *request) write(w http.ResponseWriter, a *response) {
 	body := x.prepare(w.Header(), a)
 	if d := x.Late(x.r); d != nil {
 		if a.media != "" {
@@ -111,10 +111,9 @@ func (x *exchange) write(w http.ResponseWriter, a *response) {
 	w.Write(body)
 }
 
-// prepare makes an answer's header and body, signed as Keygen signs: over the request target and Host as they were
-// received, for these are what the SDKs verify (keygen-go signs its host with the port, unlike the official server).
-// See [VerifyResponse].
-func (x *exchange) prepare(h http.Header, a *response) (body []byte) {
+// prepare makes an answer's header and body, signed as Keygen signs: over the request target and Host as received. The
+// SDKs verify these (keygen-go signs its host with the port, unlike the official server). See [VerifyResponse].
+func (x *request) prepare(h http.Header, a *response) (body []byte) {
 	body = a.bare
 	switch {
 	case a.doc != nil:
@@ -124,7 +123,7 @@ func (x *exchange) prepare(h http.Header, a *response) (body []byte) {
 		}
 		h.Set("Content-Type", cmp.Or(a.media, "application/vnd.api+json; charset=utf-8"))
 		var err error
-		// what a licence or a client put in is UTF-8: see the readers
+		// the readers have made sure that every text is UTF-8
 		if body, err = json.Marshal(a.doc, json.Deterministic(true)); err != nil {
 			x.Log().Error("an answer cannot be written", "error", err)
 			a.status, body = http.StatusInternalServerError, nil
@@ -166,7 +165,7 @@ func (x *exchange) prepare(h http.Header, a *response) (body []byte) {
 	return body
 }
 
-// target is the path and query as they were sent.
+// target is the path and query as sent.
 func target(r *http.Request) string {
 	if strings.HasPrefix(r.RequestURI, "/") {
 		return r.RequestURI
@@ -175,7 +174,7 @@ func target(r *http.Request) string {
 }
 
 // accountID names the account in answers.
-func (x *exchange) accountID() string {
+func (x *request) accountID() string {
 	if x.about != nil && x.about.license.Issuer != "" {
 		return quotable(x.about.license.Issuer)
 	}
@@ -206,7 +205,7 @@ func uuid(b [16]byte) string {
 	return s[:8] + "-" + s[8:12] + "-" + s[12:16] + "-" + s[16:20] + "-" + s[20:]
 }
 
-// namedID returns the id of what has none of its own: always the same for the same names.
+// namedID makes an id for a resource that has none: always the same for the same names.
 func namedID(names ...string) string {
 	sum := sha256.Sum256([]byte(strings.Join(names, "\x00")))
 	b := [16]byte(sum[:16])

@@ -17,14 +17,14 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// The server's bounds of a file's time to live, in seconds.
+// The server's bounds for a file's time to live, in seconds.
 const (
 	leastTTL   = 3600
 	usualTTL   = 2629746 // a month
 	longestTTL = 100 * 365 * 24 * 3600
 )
 
-// checkOut is what is asked of a file.
+// checkOut is the meta of a request for a file.
 type checkOut struct {
 	Encrypt   *bool          `json:"encrypt"`
 	Algorithm *string        `json:"algorithm"`
@@ -32,15 +32,15 @@ type checkOut struct {
 	Include   *[]string      `json:"include"`
 }
 
-// fileWanted is a file to be made.
+// fileWanted describes a file to be made.
 type fileWanted struct {
 	algorithm string
-	ttl       int64 // seconds; 0: it does not end by itself
+	ttl       int64 // seconds; 0: no end
 	include   []string
 }
 
-// asked reads the query and the meta, which wins.
-func (x *exchange) asked(may []string) (f fileWanted, a *response) {
+// asked reads the query and the meta. The meta takes precedence.
+func (x *request) asked(may []string) (f fileWanted, a *response) {
 	q := x.r.URL.Query()
 	var in checkOut
 	if x.r.Method == http.MethodPost {
@@ -97,8 +97,8 @@ func (x *exchange) asked(may []string) (f fileWanted, a *response) {
 	return f, nil
 }
 
-// with returns what is to be included in a file; prefix stands before names that are the licence's.
-func (x *exchange) with(include []string, prefix string, m *kept) []object {
+// with returns the resources to include in a file. prefix precedes the names that belong to the licence.
+func (x *request) with(include []string, prefix string, m *kept) []object {
 	out := []object{}
 	for _, name := range include {
 		switch {
@@ -116,7 +116,7 @@ func (x *exchange) with(include []string, prefix string, m *kept) []object {
 			id := x.about.productID()
 			out = append(out, object{"type": "products", "id": id, "attributes": object{"name": id},
 				"links": object{"self": x.at("products", id)}})
-		default: // groups, owners and users: those that Keygen has written
+		default: // groups, owners and users, if Keygen's file has them
 			kind := map[string]string{"group": "groups", "owner": "users", "users": "users",
 				"environment": "environments"}[strings.TrimPrefix(name, prefix)]
 			for _, o := range x.about.included {
@@ -131,7 +131,7 @@ func (x *exchange) with(include []string, prefix string, m *kept) []object {
 	return out
 }
 
-func (x *exchange) checkOutLicense() *response {
+func (x *request) checkOutLicense() *response {
 	f, a := x.asked([]string{"entitlements", "environment", "product", "policy", "group", "owner", "users"})
 	if a != nil {
 		return a
@@ -139,7 +139,7 @@ func (x *exchange) checkOutLicense() *response {
 	return x.checkOut(&f, licenseFile, x.about.id, x.licenseObject(), x.with(f.include, "", nil), x.about.secret())
 }
 
-func (x *exchange) checkOutMachine() *response {
+func (x *request) checkOutMachine() *response {
 	m := x.machine(x.args[0])
 	if m == nil {
 		return noMachineOf(x.args[0])
@@ -159,15 +159,16 @@ func (x *exchange) checkOutMachine() *response {
 func (f *fileWanted) encrypted() bool { return strings.HasPrefix(f.algorithm, "aes") }
 
 // checkOut answers with a file.
-func (x *exchange) checkOut(f *fileWanted, k kind, id string, about object, included []object,
+func (x *request) checkOut(f *fileWanted, k kind, id string, about object, included []object,
 	secret string) *response {
 	s := x.about
 	switch {
 	case !s.judged.InForce || !s.verdict.Good():
-		return forbidden("", "nothing is checked out of a license that is not in force: "+s.judged.Reason)
+		return forbidden("", "a license that is not in force cannot be checked out: "+s.judged.Reason)
 	case f.encrypted() && secret == "":
 		return invalid("LICENSE_NOT_ENCRYPTABLE",
-			"an encrypted file needs the license key, and none was shown: authenticate with it, or ask without encrypt",
+			"an encrypted file needs the license key, and the request shows none: authenticate with it, or leave "+
+				"encrypt out",
 			"/data/attributes/key")
 	}
 	certificate, m, err := x.sealed(f, k, about, included, secret)
@@ -190,9 +191,8 @@ func (x *exchange) checkOut(f *fileWanted, k kind, id string, about object, incl
 			"issued": m["issued"], "expiry": m["expiry"]}, "relationships": related})
 }
 
-// sealed makes a file, signed by the dialect's key, and returns its meta beside it. It never outlasts what the licences
-// cover.
-func (x *exchange) sealed(f *fileWanted, k kind, about object, included []object,
+// sealed makes a file, signed with the dialect's key, and returns it with its meta. It never outlasts the licences.
+func (x *request) sealed(f *fileWanted, k kind, about object, included []object,
 	secret string) (certificate string, meta object, err error) {
 	issued := x.now.UTC().Truncate(time.Millisecond)
 	ttl := f.ttl
@@ -220,15 +220,15 @@ func (x *exchange) sealed(f *fileWanted, k kind, about object, included []object
 	return armour(k, envelope{Enc: enc, Sig: base64.StdEncoding.EncodeToString(sig), Alg: f.algorithm}), meta, nil
 }
 
-// encrypt is what gcm opens, as a file has it.
+// encrypt is the inverse of gcm, in the form of a file.
 func encrypt(secret string, plain []byte) string {
 	key := sha256.Sum256([]byte(secret))
 	block, err := aes.NewCipher(key[:])
-	if err != nil { // only of a key of another length
+	if err != nil { // only for another key length
 		panic(err)
 	}
 	aead, err := cipher.NewGCM(block)
-	if err != nil { // only of a block of another size
+	if err != nil { // only for another block size
 		panic(err)
 	}
 	iv := make([]byte, aead.NonceSize())
@@ -239,10 +239,10 @@ func encrypt(secret string, plain []byte) string {
 	return text(sealed[:n]) + "." + text(iv) + "." + text(sealed[n:])
 }
 
-// lineLength is where Keygen breaks the lines of a file.
+// lineLength is the length in bytes of the lines of Keygen's files.
 const lineLength = 60
 
-// armour writes what strip and open read.
+// armour writes the form that strip and open read.
 func armour(k kind, e envelope) string {
 	b, err := json.Marshal(e)
 	if err != nil { // three texts of base64

@@ -13,139 +13,14 @@ import (
 	"github.com/usher-agent/usher/plugin"
 )
 
-// record is what is kept on the lease of a machine or a process.
-type record struct {
-	Kind     string         `json:"kind"`          // recordMachine, recordProcess
-	ID       string         `json:"id,omitzero"`   // empty: the lease's own number
-	Made     time.Time      `json:"made,omitzero"` // zero: when the lease was acquired
-	Metadata jsontext.Value `json:"metadata,omitzero"`
-	Interval int64          `json:"interval"` // seconds between signs of life
-
-	// Of a machine.
-	Fingerprint string  `json:"fingerprint,omitzero"`
-	Name        *string `json:"name,omitzero"`
-	IP          *string `json:"ip,omitzero"`
-	Hostname    *string `json:"hostname,omitzero"`
-	Platform    *string `json:"platform,omitzero"`
-	Cores       *int64  `json:"cores,omitzero"`
-	Memory      *int64  `json:"memory,omitzero"`
-	Disk        *int64  `json:"disk,omitzero"`
-	Components  []part  `json:"components,omitzero"`
-
-	// Of a process.
-	Pid     string `json:"pid,omitzero"`
-	Machine string `json:"machine,omitzero"` // id
-}
-
-const (
-	recordMachine = "machine"
-	recordProcess = "process"
-)
-
-// part is a component of a machine.
-type part struct {
-	ID          string         `json:"id"`
-	Fingerprint string         `json:"fingerprint"`
-	Name        string         `json:"name"`
-	Metadata    jsontext.Value `json:"metadata,omitzero"`
-}
-
-// kept is a record with its lease.
-type kept struct {
-	record
-	lease *enforcer.Lease
-}
-
-// open reads what a lease keeps; nil: it is not of this kind.
-func (x *exchange) open(l *enforcer.Lease, kind string) *kept {
-	k := &kept{lease: l}
-	if json.Unmarshal(l.Data.Bytes, &k.record) != nil || k.Kind != kind {
-		return nil
-	}
-	k.ID = cmp.Or(k.ID, uuid(l.ID))
-	if k.Made.IsZero() {
-		k.Made = l.AcquiredAt
-	}
-	return k
-}
-
-// all returns the caller's machines or processes.
-func (x *exchange) all(kind string) (out []*kept) {
-	for _, l := range x.Leases(x.caller) {
-		if k := x.open(l, kind); k != nil {
-			out = append(out, k)
-		}
-	}
-	return out
-}
-
-// get returns one of the caller's by its id; nil: there is none.
-func (x *exchange) get(kind, id string) *kept {
-	if b, ok := parseUUID(id); ok {
-		if l, ok := x.Lease(b, x.caller); ok {
-			if k := x.open(l, kind); k != nil && k.ID == id {
-				return k
-			}
-		}
-	}
-	for _, k := range x.all(kind) {
-		if k.ID == id || kind == recordMachine && k.Fingerprint == id {
-			return k
-		}
-	}
-	return nil
-}
-
-func (x *exchange) machine(id string) *kept { return x.get(recordMachine, id) }
+func (x *request) machine(id string) *kept { return x.get(recordMachine, id) }
 
 func noMachineOf(id string) *response {
 	return notFound("The requested machine '" + plugin.Short(id) + "' was not found")
 }
 
-func (x *exchange) release(k *kept) *enforcer.Denial {
-	return x.Release(&enforcer.Release{ID: k.lease.ID, Caller: x.caller})
-}
-
-// leastInterval is what SDKs are told at least: they ping half a minute before the time is up, and at 30 s or less
-// never again.
-const leastInterval = 60
-
-// heartbeatSeconds is the interval of signs of life that the policy says.
-func (x *exchange) heartbeatSeconds() int64 {
-	n := int64(defaultHeartbeat / time.Second)
-	if d := x.about.terms.Policy.HeartbeatDuration; d != nil {
-		n = *d
-	}
-	return max(leastInterval, min(n, int64(enforcer.MaxTTL/time.Second)))
-}
-
-// revive is how long after its last sign of life's time a machine or process keeps its place.
-func (x *exchange) revive() time.Duration {
-	return heartbeat(true, &x.about.terms.Policy, nil).Grace
-}
-
-// ttl is how long a lease with a duty lasts without a ping.
-func (x *exchange) ttl() time.Duration {
-	return min(time.Duration(x.heartbeatSeconds())*time.Second+x.revive(), enforcer.MaxTTL)
-}
-
-// life is the state of a machine's or process's heartbeat.
-func (x *exchange) life(k *kept) (l Life, last time.Time) {
-	if k.lease.Lifetime != enforcer.LifetimeTTL {
-		return NotStarted, time.Time{}
-	}
-	last = k.lease.ExpiresAt.Add(-k.lease.TTL)
-	if last.After(x.now) { // time that a restart gave
-		last = x.now
-	}
-	if last.Add(time.Duration(k.Interval) * time.Second).Before(x.now) {
-		return Dead, last
-	}
-	return Alive, last
-}
-
-// machines returns the caller's machines as validations look at them.
-func (x *exchange) machines() (out []Machine) {
+// machines returns the caller's machines in the form that a validation takes.
+func (x *request) machines() (out []Machine) {
 	running := map[string]int64{}
 	for _, p := range x.all(recordProcess) {
 		running[p.Machine]++
@@ -163,22 +38,8 @@ func (x *exchange) machines() (out []Machine) {
 	return out
 }
 
-func number(n *int64) int64 {
-	if n == nil {
-		return 0
-	}
-	return *n
-}
-
-func metadata(v jsontext.Value) any {
-	if len(v) == 0 {
-		return object{}
-	}
-	return v
-}
-
-// machineObject is a machine as the API shows it. life overrides what its heartbeat says; empty: it does not.
-func (x *exchange) machineObject(k *kept, life Life) object {
+// machineObject returns a machine in the API's form. life overrides the state of its heartbeat unless it is empty.
+func (x *request) machineObject(k *kept, life Life) object {
 	now, last := x.life(k)
 	var next any
 	if !last.IsZero() {
@@ -200,16 +61,7 @@ func (x *exchange) machineObject(k *kept, life Life) object {
 		"links": object{"self": self()}}
 }
 
-func (x *exchange) componentObject(k *kept, c *part) object {
-	return object{"type": "components", "id": c.ID,
-		"attributes": object{"fingerprint": c.Fingerprint, "name": c.Name, "metadata": metadata(c.Metadata),
-			"created": stamp(k.Made), "updated": stamp(k.Made)},
-		"relationships": object{"account": relate("accounts", x.accountID()),
-			"product": relate("products", x.about.productID()), "license": relate("licenses", x.about.id),
-			"machine": relate("machines", k.ID)}, "links": object{"self": x.at("components", c.ID)}}
-}
-
-func (x *exchange) listMachines() *response {
+func (x *request) listMachines() *response {
 	out := []object{}
 	for _, k := range x.all(recordMachine) {
 		out = append(out, x.machineObject(k, ""))
@@ -217,7 +69,7 @@ func (x *exchange) listMachines() *response {
 	return x.page(out)
 }
 
-func (x *exchange) showMachine() *response {
+func (x *request) showMachine() *response {
 	k := x.machine(x.args[0])
 	if k == nil {
 		return noMachineOf(x.args[0])
@@ -225,7 +77,7 @@ func (x *exchange) showMachine() *response {
 	return show(x.machineObject(k, ""))
 }
 
-// wanted is what is said of the machine or process that is to be made.
+// wanted has the attributes of a machine or process that a request makes.
 type wanted struct {
 	Fingerprint string         `json:"fingerprint"`
 	Name        *string        `json:"name"`
@@ -239,15 +91,15 @@ type wanted struct {
 	Pid         string         `json:"pid"`
 }
 
-// reserved are the words that the server takes for no fingerprint: they stand in its paths.
+// reserved are words that the server accepts as no fingerprint, because its paths contain them.
 var reserved = []string{"actions", "action", "self", "me", "new", "edit", "ping", "reset", "check-out"}
 
 const (
 	maxFingerprint = 4096 // bytes
 )
 
-// wanted reads the resource that is to be made.
-func (x *exchange) wanted(kind string) (*resource, *wanted, *response) {
+// wanted reads the resource that a request makes.
+func (x *request) wanted(kind string) (*resource, *wanted, *response) {
 	in, a := x.document()
 	switch {
 	case a != nil:
@@ -268,43 +120,13 @@ func (x *exchange) wanted(kind string) (*resource, *wanted, *response) {
 	return in.Data, w, nil
 }
 
-// parts reads the components that stand in a machine's relationships.
-func parts(r *resource) ([]part, *response) {
-	const at = "/data/relationships/components/data"
-	raw := r.Relationships["components"].Data
-	if len(raw) == 0 || string(raw) == "null" {
-		return nil, nil
-	}
-	var all []resource
-	if err := json.Unmarshal(raw, &all); err != nil {
-		return nil, problem(http.StatusBadRequest, "", plugin.JSONFault(err, "member").Error(), "pointer", at)
-	}
-	if len(all) > maxComponents {
-		return nil, problem(http.StatusBadRequest, "", "must have at most 20 components", "pointer", at)
-	}
-	var out []part
-	for _, r := range all {
-		c := part{}
-		if err := r.attributes(&c); err != nil || c.Fingerprint == "" {
-			return nil, problem(http.StatusBadRequest, "", "each component needs a fingerprint and a name", "pointer",
-				at)
-		}
-		if slices.ContainsFunc(out, func(o part) bool { return o.Fingerprint == c.Fingerprint }) {
-			return nil, invalid("COMPONENTS_FINGERPRINT_TAKEN", "has already been taken", at)
-		}
-		c.ID = newID()
-		out = append(out, c)
-	}
-	return out, nil
-}
-
-// machineLimits are the codes for pools that are full.
+// machineLimits are the codes for full pools.
 var machineLimits = map[string]string{"": "MACHINE_LIMIT_EXCEEDED", PoolCores: "MACHINE_CORE_LIMIT_EXCEEDED",
 	PoolMemory: "MACHINE_MEMORY_LIMIT_EXCEEDED",
 	PoolDisk:   "MACHINE_DISK_LIMIT_EXCEEDED"}
 
-// createMachine takes a slot of the pool machines, and as many as the machine has of those of cores, memory and disk.
-func (x *exchange) createMachine() *response {
+// createMachine takes a slot of the pool machines, and the machine's amounts of the pools of cores, memory and disk.
+func (x *request) createMachine() *response {
 	in, w, a := x.wanted("machines")
 	if a != nil {
 		return a
@@ -375,31 +197,13 @@ func (x *exchange) createMachine() *response {
 		location: x.at("machines", k.ID)}
 }
 
-// take acquires what a record stands for.
-func (x *exchange) take(r *enforcer.Acquire, rec *record, limits map[string]string) (*kept, *response) {
-	b, err := json.Marshal(rec)
-	if err != nil {
-		return nil, problem(http.StatusBadRequest, "", plugin.JSONFault(err, "member").Error(), "pointer", "/data")
-	}
-	if len(b) > plugin.MaxLeaseData {
-		return nil, invalid("", "is too large: fingerprints, names and metadata together have at most 4 KiB here",
-			"/data/attributes")
-	}
-	x.limits = limits
-	l, _, d := x.Acquire(x.r.Context(), r, b)
-	if d != nil {
-		return nil, denied(d, limits)
-	}
-	return x.open(l, rec.Kind), nil
-}
-
-func (x *exchange) deleteMachine() *response {
+func (x *request) deleteMachine() *response {
 	k := x.machine(x.args[0])
 	if k == nil {
 		return noMachineOf(x.args[0])
 	}
 	for _, p := range x.processes(k.ID) {
-		x.release(p) // one that has just lapsed is gone too
+		x.release(p) // a refusal means that it has lapsed
 	}
 	if d := x.release(k); d != nil {
 		return denied(d, nil)
@@ -407,26 +211,26 @@ func (x *exchange) deleteMachine() *response {
 	return &response{status: http.StatusNoContent}
 }
 
-// ping renews what has a duty. keygen-go ends its whole process when a ping fails: as long as the lease stands, a ping
-// is answered as good, also where it could not be written down.
-func (x *exchange) ping(k *kept) (revived Life) {
+// ping renews a lease. keygen-go ends its whole process when a ping fails. So as long as the lease stands, the answer
+// is good, even if the journal could not record the renewal.
+func (x *request) ping(k *kept) (revived Life) {
 	if life, _ := x.life(k); life == Dead {
 		revived = Resurrected
 	}
 	if k.lease.Lifetime != enforcer.LifetimeTTL {
-		x.become(k, enforcer.LifetimeTTL) // whoever begins to ping is watched from then on
+		x.become(k, enforcer.LifetimeTTL) // a machine that begins to ping must go on
 		return Alive
 	}
 	if l, d := x.Renew(&enforcer.Renew{ID: k.lease.ID, Caller: x.caller}); d == nil {
 		k.lease = l
 	} else {
-		x.Log().Warn("a ping was answered, and its lease is not renewed", "lease", k.lease.ID.String(), "error",
+		x.Log().Warn("a ping was answered without a renewal of its lease", "lease", k.lease.ID.String(), "error",
 			d.Detail)
 	}
 	return revived
 }
 
-func (x *exchange) pingMachine() *response {
+func (x *request) pingMachine() *response {
 	k := x.machine(x.args[0])
 	if k == nil {
 		return noMachineOf(x.args[0])
@@ -435,8 +239,8 @@ func (x *exchange) pingMachine() *response {
 	return show(x.machineObject(k, revived))
 }
 
-// resetMachine ends the watch over a machine that began to ping without having to.
-func (x *exchange) resetMachine() *response {
+// resetMachine ends the heartbeat of a machine that began to ping without being obliged to.
+func (x *request) resetMachine() *response {
 	k := x.machine(x.args[0])
 	switch {
 	case k == nil:
@@ -449,10 +253,10 @@ func (x *exchange) resetMachine() *response {
 	return show(x.machineObject(k, ""))
 }
 
-// become gives a machine a lease of another lifetime, in the place of the one that it has. Where there is no slot for
-// both it is without one for a moment, in which no other machine can be made here; whoever takes slots of the pool by
-// another way may be quicker. A machine that cannot get the new lease keeps the old.
-func (x *exchange) become(k *kept, lifetime enforcer.Lifetime) {
+// become replaces a machine's lease by one of another lifetime. If no slot is free for both, the machine has none for a
+// moment. The dialect makes no other machine then, but another holder of the pool may take the slot. A machine that
+// cannot get the new lease keeps the old one.
+func (x *request) become(k *kept, lifetime enforcer.Lifetime) {
 	x.making.Lock()
 	defer x.making.Unlock()
 	if now := x.get(k.Kind, k.ID); now == nil || now.lease.Lifetime == lifetime {
@@ -463,10 +267,10 @@ func (x *exchange) become(k *kept, lifetime enforcer.Lifetime) {
 	}
 	b, err := json.Marshal(k.record)
 	if err != nil || len(b) > plugin.MaxLeaseData {
-		return // with its id and date it has just become too large
+		return // with its id and date the record has become too large
 	}
 	acquire := func(lifetime enforcer.Lifetime) (*enforcer.Lease, *enforcer.Denial) {
-		// A client token: this must not be undone where the ping's answer cannot be delivered.
+		// The client token keeps the lease if the ping's answer cannot be delivered.
 		r := &enforcer.Acquire{Caller: x.caller, Items: k.lease.Items, Lifetime: lifetime, Token: newID()}
 		if lifetime == enforcer.LifetimeTTL {
 			r.TTL = x.ttl()
@@ -494,31 +298,4 @@ func (x *exchange) become(k *kept, lifetime enforcer.Lifetime) {
 		return
 	}
 	k.lease = l
-}
-
-func (x *exchange) listComponents() *response {
-	out := []object{}
-	for _, k := range x.all(recordMachine) {
-		if len(x.args) > 0 && k.ID != x.args[0] && k.Fingerprint != x.args[0] {
-			continue
-		}
-		for i := range k.Components {
-			out = append(out, x.componentObject(k, &k.Components[i]))
-		}
-	}
-	if len(x.args) > 0 && len(out) == 0 && x.machine(x.args[0]) == nil {
-		return noMachineOf(x.args[0])
-	}
-	return x.page(out)
-}
-
-func (x *exchange) showComponent() *response {
-	for _, k := range x.all(recordMachine) {
-		for i := range k.Components {
-			if c := &k.Components[i]; c.ID == x.args[0] || c.Fingerprint == x.args[0] {
-				return show(x.componentObject(k, c))
-			}
-		}
-	}
-	return notFound("The requested component '" + plugin.Short(x.args[0]) + "' was not found")
 }

@@ -4,28 +4,27 @@ import (
 	"github.com/usher-agent/usher/plugin/redact"
 )
 
-// The licence's secrets are for those who know them: a caller who has shown the licence's own key is told all that
-// Keygen tells it. To others, but for admins, the key is not said, and what else is a secret or an e-mail address is
-// hidden. docs/privacy.md has it.
-func (x *exchange) mayKnow() bool { return x.proven || x.caller.Admin }
+// mayKnow reports whether the caller may see the licence's secrets: it has shown the licence's own key, or is an admin.
+// Others see neither the key nor other secrets and e-mail addresses. docs/privacy.md has the table.
+func (x *request) mayKnow() bool { return x.proven || x.caller.Admin }
 
-// discreet is what a licence says under names of its own, as the caller may know it.
-func (x *exchange) discreet(o object) object {
+// discreet returns members of a licence with names of its own, as far as the caller may see them.
+func (x *request) discreet(o object) object {
 	if x.mayKnow() || o == nil {
 		return o
 	}
 	return redact.Value(o).(object)
 }
 
-// texts is what a licence says under names that the API knows, as the caller may know it.
-func (x *exchange) texts(o object) object {
+// texts returns members of a licence with names of the API's, as far as the caller may see them.
+func (x *request) texts(o object) object {
 	if x.mayKnow() || o == nil {
 		return o
 	}
 	return redact.Texts(o).(object)
 }
 
-func (x *exchange) text(s *string) any {
+func (x *request) text(s *string) any {
 	switch {
 	case s == nil:
 		return nil
@@ -35,8 +34,8 @@ func (x *exchange) text(s *string) any {
 	return redact.Text(*s)
 }
 
-// resource is one that Keygen has written, as the caller may know it.
-func (x *exchange) resource(o object) object {
+// resource returns a resource that Keygen wrote, as far as the caller may see it.
+func (x *request) resource(o object) object {
 	if x.mayKnow() {
 		return o
 	}
@@ -47,8 +46,8 @@ func (x *exchange) resource(o object) object {
 	return out
 }
 
-// conceal hides what a refusal or a verdict quotes of a licence. What the caller has sent itself, as a scope, stays.
-func (x *exchange) conceal(doc object) {
+// conceal hides the quotations of a licence in a refusal or a verdict. The caller's own scope stays.
+func (x *request) conceal(doc object) {
 	if x.mayKnow() || doc == nil {
 		return
 	}

@@ -9,8 +9,8 @@ import (
 	"github.com/usher-agent/usher/plugin"
 )
 
-// process returns a process whose machine is still there. One whose machine has gone has gone with it.
-func (x *exchange) process(id string) *kept {
+// process returns a process by its id; nil: there is none. A process ends with its machine.
+func (x *request) process(id string) *kept {
 	p := x.get(recordProcess, id)
 	if p == nil || x.machine(p.Machine) != nil {
 		return p
@@ -19,8 +19,8 @@ func (x *exchange) process(id string) *kept {
 	return nil
 }
 
-// processes returns the processes of a machine; empty: of all.
-func (x *exchange) processes(machine string) (out []*kept) {
+// processes returns the processes of a machine; an empty machine means all.
+func (x *request) processes(machine string) (out []*kept) {
 	for _, p := range x.all(recordProcess) {
 		if machine == "" || p.Machine == machine {
 			out = append(out, p)
@@ -29,7 +29,7 @@ func (x *exchange) processes(machine string) (out []*kept) {
 	return out
 }
 
-func (x *exchange) processObject(k *kept, life Life) object {
+func (x *request) processObject(k *kept, life Life) object {
 	now, last := x.life(k)
 	return object{"type": "processes", "id": k.ID, "attributes": object{"pid": k.Pid,
 		"status": string(cmp.Or(life, now)), "interval": k.Interval, "lastHeartbeat": stamp(last),
@@ -44,7 +44,7 @@ func noProcessOf(id string) *response {
 	return notFound("The requested process '" + plugin.Short(id) + "' was not found")
 }
 
-func (x *exchange) listProcesses() *response {
+func (x *request) listProcesses() *response {
 	machine := ""
 	if len(x.args) > 0 {
 		k := x.machine(x.args[0])
@@ -60,7 +60,7 @@ func (x *exchange) listProcesses() *response {
 	return x.page(out)
 }
 
-func (x *exchange) showProcess() *response {
+func (x *request) showProcess() *response {
 	p := x.process(x.args[0])
 	if p == nil {
 		return noProcessOf(x.args[0])
@@ -69,7 +69,7 @@ func (x *exchange) showProcess() *response {
 }
 
 // createProcess takes a slot of the pool processes until a ping is missed.
-func (x *exchange) createProcess() *response {
+func (x *request) createProcess() *response {
 	in, w, a := x.wanted("processes")
 	if a != nil {
 		return a
@@ -108,7 +108,7 @@ func (x *exchange) createProcess() *response {
 		location: x.at("processes", k.ID)}
 }
 
-func (x *exchange) deleteProcess() *response {
+func (x *request) deleteProcess() *response {
 	p := x.process(x.args[0])
 	if p == nil {
 		return noProcessOf(x.args[0])
@@ -119,7 +119,7 @@ func (x *exchange) deleteProcess() *response {
 	return &response{status: http.StatusNoContent}
 }
 
-func (x *exchange) pingProcess() *response {
+func (x *request) pingProcess() *response {
 	p := x.process(x.args[0])
 	if p == nil {
 		return noProcessOf(x.args[0])

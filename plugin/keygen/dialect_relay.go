@@ -14,14 +14,13 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// recordNode is a node of Keygen Relay's API: a slot that is claimed again and again.
+// recordNode is a node of Keygen Relay's API: a slot whose claim the client repeats.
 const recordNode = "node"
 
-// nodeTTL is how long a node's claim lasts: Relay's usual one.
+// nodeTTL is how long a node's claim lasts: Relay's default.
 const nodeTTL = time.Minute
 
-// relayed is an answer of Relay's API, which is plain JSON, with the clock by which clients tell theirs (keygen-relay's
-// server).
+// relayed is an answer of Relay's API: plain JSON, with the server's clock in a header (see keygen-relay's server).
 func relayed(status int, doc object) *response {
 	return &response{status: status, doc: doc, media: "application/json",
 		header: map[string]string{"Relay-Clock": strconv.FormatInt(time.Now().Unix(), 10)}}
@@ -30,7 +29,7 @@ func relayed(status int, doc object) *response {
 func relayError(status int, why string) *response { return relayed(status, object{"error": why}) }
 
 // node returns the caller's claim of a fingerprint on a pool; nil: there is none.
-func (x *exchange) node(fingerprint, pool string) *kept {
+func (x *request) node(fingerprint, pool string) *kept {
 	for _, k := range x.all(recordNode) {
 		if k.Fingerprint == fingerprint && k.lease.Items[0].Pool == pool {
 			return k
@@ -39,12 +38,12 @@ func (x *exchange) node(fingerprint, pool string) *kept {
 	return nil
 }
 
-// relayPool is the pool that a node claims from: the one that the header Relay-Pool names, or the machines'.
-func (x *exchange) relayPool() string { return cmp.Or(x.r.Header.Get("Relay-Pool"), PoolMachines) }
+// relayPool returns the pool of a node's claim: the one in the header Relay-Pool, or machines.
+func (x *request) relayPool() string { return cmp.Or(x.r.Header.Get("Relay-Pool"), PoolMachines) }
 
 // claimNode claims a slot for a node, or extends its claim. Unlike Relay's, the answer to a repeated claim carries the
-// whole grant: a node that lost the first answer is not left without.
-func (x *exchange) claimNode() *response {
+// whole grant, so that a node recovers a lost first answer.
+func (x *request) claimNode() *response {
 	fingerprint, pool := x.args[0], x.relayPool()
 	if fingerprint == "" || len(fingerprint) > maxFingerprint {
 		return relayError(http.StatusBadRequest, "the fingerprint is missing or too long")
@@ -90,10 +89,11 @@ func (x *exchange) claimNode() *response {
 	return relayed(status, grant)
 }
 
-// grant is a licence file and what opens it. A node that has shown the licence's key, or is an admin's, gets that key
-// and, where the licence is Keygen's, the vendor's file, which the vendor's key verifies. Any other gets a file that
-// the dialect makes and signs, without secrets, and the licence's id to open it. why says why there is none.
-func (x *exchange) grant() (grant object, why string) {
+// grant returns a licence file and the key that opens it; why is the reason if there is none. A node that has shown the
+// licence's key, or is an admin's, gets that key. If the licence is Keygen's, it also gets the vendor's file, which the
+// vendor's key verifies. Any other node gets a file that the dialect makes and signs, without secrets, and the
+// licence's id to open it.
+func (x *request) grant() (grant object, why string) {
 	s := x.about
 	if !s.judged.InForce || !s.verdict.Good() {
 		return nil, cmp.Or(s.judged.Reason, x.reason())
@@ -103,7 +103,7 @@ func (x *exchange) grant() (grant object, why string) {
 	}
 	secret := s.secret()
 	if secret == "" {
-		listed, _ := x.Credentials(x.r) // one that cannot be read has been logged
+		listed, _ := x.Credentials(x.r) // Credentials has logged an error
 		for line := range bytes.Lines(listed) {
 			if line = bytes.TrimSpace(line); s.opens(string(line)) {
 				secret = string(line)
@@ -122,8 +122,8 @@ func (x *exchange) grant() (grant object, why string) {
 	return object{"license_file": base64.StdEncoding.EncodeToString(file), "license_key": secret}, ""
 }
 
-// sealedGrant is a licence file that the dialect makes, and the secret that opens it.
-func (x *exchange) sealedGrant(secret string) (grant object, why string) {
+// sealedGrant returns a licence file that the dialect makes, and the secret that opens it.
+func (x *request) sealedGrant(secret string) (grant object, why string) {
 	text, _, err := x.sealed(&fileWanted{algorithm: "aes-256-gcm+" + algEd25519, ttl: usualTTL,
 		include: []string{"entitlements"}}, licenseFile, x.licenseObject(),
 		x.with([]string{"entitlements"}, "", nil), secret)
@@ -133,7 +133,7 @@ func (x *exchange) sealedGrant(secret string) (grant object, why string) {
 	return object{"license_file": base64.StdEncoding.EncodeToString([]byte(text)), "license_key": secret}, ""
 }
 
-func (x *exchange) releaseNode() *response {
+func (x *request) releaseNode() *response {
 	k := x.node(x.args[0], x.relayPool())
 	if k == nil || x.release(k) != nil {
 		return relayError(http.StatusNotFound, "Claim not found")

@@ -7,11 +7,11 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// maxUses is how far the server counts.
+// maxUses is the greatest number of uses that the server counts.
 const maxUses = 1<<31 - 1
 
-// by reads how many uses a request is about.
-func (x *exchange) by(name string) (int64, *response) {
+// by reads the number of uses in a request.
+func (x *request) by(name string) (int64, *response) {
 	if _, counted := x.about.verdict.Meters[MeterUses]; !counted {
 		return 0, forbidden("", "the license counts no uses: it has no meter "+MeterUses)
 	}
@@ -41,7 +41,7 @@ var usesLimit = map[string]string{"": "USES_LIMIT_EXCEEDED"}
 const growsWithin = 2 * time.Second
 
 // increment draws from the meter uses.
-func (x *exchange) increment() *response {
+func (x *request) increment() *response {
 	n, a := x.by("increment")
 	if a != nil {
 		return a
@@ -54,7 +54,7 @@ func (x *exchange) increment() *response {
 	return x.counted(d)
 }
 
-func (x *exchange) counted(d *enforcer.Denial) *response {
+func (x *request) counted(d *enforcer.Denial) *response {
 	switch {
 	case d == nil:
 		return show(x.licenseObject())
@@ -67,8 +67,8 @@ func (x *exchange) counted(d *enforcer.Denial) *response {
 	return denied(d, usesLimit)
 }
 
-// decrement takes uses back: for admins, and where the licence says that the meter is adjustable.
-func (x *exchange) decrement() *response {
+// decrement takes uses back, for admins and if the licence makes the meter adjustable.
+func (x *request) decrement() *response {
 	n, a := x.by("decrement")
 	if a != nil {
 		return a
@@ -77,8 +77,8 @@ func (x *exchange) decrement() *response {
 	return x.counted(d)
 }
 
-// resetUsage takes back whatever has been drawn.
-func (x *exchange) resetUsage() *response {
+// resetUsage takes all draws back.
+func (x *request) resetUsage() *response {
 	var drawn int64
 	for _, p := range x.Pools() {
 		if p.Meter && p.Name == MeterUses {

@@ -6,15 +6,11 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
-	"encoding/hex"
-	"fmt"
 	"maps"
 	"net/http"
 	"net/url"
-	"runtime"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/go-json-experiment/json"
 
@@ -22,18 +18,15 @@ import (
 	"github.com/usher-agent/usher/plugin"
 )
 
-// maxComponents is how many components Keygen takes with a machine.
-const maxComponents = 20
-
-// state is what the agent keeps between calls.
+// state is kept by the agent between calls.
 type state struct {
 	License    string `json:"license,omitempty"` // ids
 	Machine    string `json:"machine,omitempty"`
-	Generation int    `json:"generation,omitempty"` // how often this host's machine had to be made anew
-	Uses       int64  `json:"uses,omitempty"`       // of the licence, as the last draw's answer had it
+	Generation int    `json:"generation,omitempty"` // how often this host's machine had to be made again
+	Uses       int64  `json:"uses,omitempty"`       // of the licence, by the answer to the last draw
 }
 
-// session is one call of the contract, which is several of the API.
+// session is one call of the contract. It makes several calls of the API.
 type session struct {
 	*Client
 	ctx   context.Context
@@ -43,23 +36,23 @@ type session struct {
 	state state
 	reply *plugin.Reply
 	asked int64 // validations
-	// policy is the id of the licence's policy, as the last validation has it; scoped is what of the scope its policy
+	// policy is the id of the licence's policy, by the last validation. scoped is the part of the scope that the policy
 	// demands.
 	policy string
 	scoped map[string]any
 }
 
-// begin reads what the agent knows of a licence.
+// begin reads the agent's document, state and secrets of a licence.
 func (c *Client) begin(ctx context.Context, r *plugin.Request) (*session, *plugin.Error) {
 	secrets := c.cfg.Secrets()
 	s := &session{Client: c, ctx: ctx, req: r, reply: &plugin.Reply{}}
 	d, p := read(r.Document, c.cfg.Anchors(), secrets)
 	if d == nil || p != nil {
 		return nil, &plugin.Error{Class: plugin.Misconfigured,
-			Reason: "the licence document cannot be read any more: " + p.Reason, Hint: p.Hint}
+			Reason: "the licence document cannot be read: " + p.Reason, Hint: p.Hint}
 	}
 	if len(r.State) > 0 {
-		_ = json.Unmarshal(r.State, &s.state) // of an older agent: all of it can be asked again
+		_ = json.Unmarshal(r.State, &s.state) // of an older agent: calls bring all of it again
 	}
 	s.doc, s.key = d, d.key
 	s.state.License = cmp.Or(s.state.License, r.LicenseID)
@@ -69,16 +62,18 @@ func (c *Client) begin(ctx context.Context, r *plugin.Request) (*session, *plugi
 	switch {
 	case s.key == "" && c.cfg.Token == "":
 		return nil, &plugin.Error{Class: plugin.Misconfigured,
-			Reason: "there is neither a licence key nor a token that speaks for the licence",
-			Hint:   "install the licence key (`usher license install FILE --key -`), or give upstream.keygen.token_file"}
+			Reason: "there is neither a licence key nor a token to authenticate with",
+			Hint: "install the licence key (`usher license install FILE --key -`), or give " +
+				"upstream.keygen.token_file"}
 	case r.Fingerprint == "":
-		return nil, &plugin.Error{Class: plugin.Misconfigured, Reason: "this host has no fingerprint to activate it by",
-			Hint: "give host.fingerprint"}
+		return nil, &plugin.Error{Class: plugin.Misconfigured, Reason: "this host has no fingerprint to activate " +
+			"the licence with",
+			Hint: "set host.fingerprint"}
 	}
 	return s, nil
 }
 
-// licenseKey returns the licence key that a dataset itself has.
+// licenseKey returns the licence key in a dataset; empty: there is none.
 func licenseKey(set *dataset) string {
 	about := &set.Data
 	if about.Type != "licenses" {
@@ -93,7 +88,7 @@ func licenseKey(set *dataset) string {
 	return a.Key
 }
 
-// duty takes steps, and returns the reply with the state to come back with.
+// duty takes the steps and returns the reply with the state for the next call.
 func (c *Client) duty(ctx context.Context, r *plugin.Request,
 	steps ...func(*session) *plugin.Error) (*plugin.Reply, error) {
 	s, e := c.begin(ctx, r)
@@ -118,12 +113,12 @@ func (c *Client) Activate(ctx context.Context, r *plugin.Request) (*plugin.Reply
 	return c.duty(ctx, r, (*session).settle, (*session).checkOut)
 }
 
-// Heartbeat pings this host's machine. One that was deleted is made anew.
+// Heartbeat pings this host's machine. If it was deleted, Heartbeat makes it again.
 func (c *Client) Heartbeat(ctx context.Context, r *plugin.Request) (*plugin.Reply, error) {
 	return c.duty(ctx, r, (*session).ping)
 }
 
-// CheckIn checks the licence in where its policy wants that, validates it for this host, and brings a fresh machine
+// CheckIn checks the licence in if its policy demands that, validates it for this host, and brings a fresh machine
 // file.
 func (c *Client) CheckIn(ctx context.Context, r *plugin.Request) (*plugin.Reply, error) {
 	return c.duty(ctx, r, (*session).settle, (*session).checkOut)
@@ -134,8 +129,8 @@ func (c *Client) Deactivate(ctx context.Context, r *plugin.Request) (*plugin.Rep
 	return c.duty(ctx, r, (*session).delete)
 }
 
-// send makes a call of the API for the licence. An answer that seems old may be fresh, and this host's clock wrong: a
-// validation tells, for its answer repeats our nonce.
+// send makes a call of the API for the licence. An answer that seems old may be fresh if this host's clock is wrong. A
+// validation decides, because its answer repeats our nonce.
 func (s *session) send(method, path string, body any) (*answer, *plugin.Error) {
 	q := call{method: method, path: path, body: body, auth: s.auth(), test: s.test()}
 	a, e := s.Client.send(s.ctx, q)
@@ -148,10 +143,10 @@ func (s *session) send(method, path string, body any) (*answer, *plugin.Error) {
 	return a, e
 }
 
-// test reports whether the licence is a test licence, of which a test key may answer.
+// test reports whether the licence is a test licence: then a test key may sign answers.
 func (s *session) test() bool { return s.doc != nil && s.doc.anchor.Environment == enforcer.Test }
 
-// auth is who speaks for the licence: the token, or the licence key itself.
+// auth returns the Authorization header: with the token, or the licence key itself.
 func (s *session) auth() string {
 	if s.cfg.Token != "" {
 		return "Bearer " + s.cfg.Token
@@ -159,31 +154,8 @@ func (s *session) auth() string {
 	return "License " + s.key
 }
 
-// machine is the path of this host's machine: by its id, or else by its fingerprint.
-func (s *session) machine() string {
-	switch {
-	case s.state.Machine != "":
-		return "machines/" + url.PathEscape(s.state.Machine)
-	case !strings.Contains(s.req.Fingerprint, "/"):
-		return "machines/" + url.PathEscape(s.req.Fingerprint)
-	default:
-		return "machines/" + s.machineID()
-	}
-}
-
-// machineID is the id that this host gives its machine: the same for a try that is made again, so that no lost answer
-// costs a place. Keygen takes UUIDs of version 4 alone.
-func (s *session) machineID() string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "usher-keygen-machine\x00%s\x00%s\x00%s\x00%d", s.state.License,
-		s.req.Fingerprint, s.req.AgentKey, s.state.Generation))
-	b := sum[:16]
-	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
-	h := hex.EncodeToString(b)
-	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
-}
-
-// nonce returns another number for each validation, made of the request's; where that has none, a random one. It is
-// exact in every JSON.
+// nonce derives a number for each validation from the request's nonce, or from a random one. It has at most 48 bits, so
+// that every JSON decoder reads it exactly.
 func (s *session) nonce() int64 {
 	seed := s.req.Nonce
 	if len(seed) == 0 {
@@ -191,7 +163,7 @@ func (s *session) nonce() int64 {
 		_, _ = rand.Read(seed) // it never fails
 	}
 	sum := sha256.Sum256(binary.BigEndian.AppendUint64(slices.Clone(seed), uint64(s.asked)))
-	return int64(binary.BigEndian.Uint64(sum[:])>>16) | 1 // 0 would be none
+	return int64(binary.BigEndian.Uint64(sum[:])>>16) | 1 // 0 means none
 }
 
 // validate asks whether the licence is good for this host.
@@ -207,7 +179,7 @@ func (s *session) validate() (*answer, *plugin.Error) {
 	q := call{method: http.MethodPost, path: "licenses/actions/validate-key", nonce: nonce, test: s.test(),
 		body: map[string]any{"meta": meta}}
 	if s.key != "" {
-		// Without authentication a suspended licence is told so, and not turned away.
+		// Without authentication, a suspended licence gets its code and not a refusal.
 		meta["key"] = s.key
 	} else {
 		q.path, q.auth = "licenses/"+url.PathEscape(s.state.License)+"/actions/validate", s.auth()
@@ -232,7 +204,7 @@ func (s *session) validate() (*answer, *plugin.Error) {
 	return a, nil
 }
 
-// settle does what it takes until the licence is good for this host: checks in, activates, pings; each once.
+// settle takes the steps that make the licence good for this host: it checks in, activates and pings, each once.
 func (s *session) settle() *plugin.Error {
 	done := map[string]bool{}
 	once := func(what string, f func() *plugin.Error) (bool, *plugin.Error) {
@@ -271,7 +243,7 @@ func (s *session) settle() *plugin.Error {
 	}
 }
 
-// scope adds what a policy demands to be told with each validation, where the agent knows it.
+// scope adds a part of the scope that the policy demands with each validation, if the agent knows it.
 func (s *session) scope(demanded Code) *plugin.Error {
 	name, value := "", any(nil)
 	switch demanded {
@@ -294,7 +266,7 @@ func (s *session) scope(demanded Code) *plugin.Error {
 		name, value = "components", all
 	}
 	if name == "" || value == "" {
-		return nil // asked again, the answer is the same, and is the error
+		return nil // the next validation gives the same answer, and settle returns it as the error
 	}
 	if s.scoped == nil {
 		s.scoped = map[string]any{}
@@ -303,20 +275,7 @@ func (s *session) scope(demanded Code) *plugin.Error {
 	return nil
 }
 
-// component is one of this host's, as Keygen has it.
-type component struct{ name, fingerprint string }
-
-// components returns what of the host's fingerprint Keygen is told: one value of each component.
-func (s *session) components() (out []component) {
-	for _, name := range slices.Sorted(maps.Keys(s.req.Components)) {
-		if values := s.req.Components[name]; len(values) > 0 && len(out) < maxComponents {
-			out = append(out, component{name, values[0]})
-		}
-	}
-	return out
-}
-
-// verdict turns a validation that is no yes into an error.
+// verdict turns a failed validation into an error.
 func verdict(a *answer) *plugin.Error {
 	e := &plugin.Error{Class: plugin.Refused, SystemCode: string(a.Meta.Code),
 		Reason: "Keygen says: " + cmp.Or(a.Meta.Detail, a.Meta.Code.Detail(), "the licence is not valid")}
@@ -345,7 +304,7 @@ func verdict(a *answer) *plugin.Error {
 		CodeTooManyProcesses, CodeMachineMismatch:
 		e.Code = enforcer.FingerprintMismatch
 	default:
-		// The policy wants to be told what the agent does not know, or the check-in was not taken.
+		// The policy demands a scope that the agent does not know, or the check-in was refused.
 		e.Class = plugin.Misconfigured
 	}
 	return e
@@ -357,174 +316,10 @@ func (s *session) checkInThere() *plugin.Error {
 	switch {
 	case e != nil:
 		return e
-	case a.status == http.StatusUnprocessableEntity: // its policy wants none by now
+	case a.status == http.StatusUnprocessableEntity: // its policy no longer demands one
 		return nil
 	case a.status != http.StatusOK:
 		return s.fault(a)
 	}
-	return nil
-}
-
-// find learns the id of this host's machine.
-func (s *session) find() *plugin.Error {
-	if s.state.Machine != "" {
-		return nil
-	}
-	a, e := s.send(http.MethodGet, s.machine(), nil)
-	if e != nil {
-		return e
-	}
-	if a.status == http.StatusNotFound {
-		return s.create()
-	}
-	return s.adopt(a)
-}
-
-// adopt takes the machine of an answer as this host's.
-func (s *session) adopt(a *answer) *plugin.Error {
-	if a.status != http.StatusOK && a.status != http.StatusCreated {
-		return s.fault(a)
-	}
-	var m machine
-	r, err := a.resource(&m)
-	if err != nil || r.ID == "" || m.Fingerprint != s.req.Fingerprint {
-		return plugin.Transiently("Keygen answered with another machine than this host's")
-	}
-	s.state.Machine = r.ID
-	return nil
-}
-
-// create makes this host a machine of the licence.
-func (s *session) create() *plugin.Error {
-	if s.state.Machine != "" { // it has gone
-		s.state.Machine = ""
-		s.state.Generation++
-	}
-	id := s.machineID()
-	attributes := map[string]any{"fingerprint": s.req.Fingerprint, "platform": runtime.GOOS + "/" + runtime.GOARCH}
-	if s.req.Hostname != "" {
-		attributes["hostname"], attributes["name"] = s.req.Hostname, s.req.Hostname
-	}
-	for name, n := range map[string]int64{"cores": s.req.Cores.Logical, "memory": s.req.Memory, "disk": s.req.Disk} {
-		if n > 0 {
-			attributes[name] = n
-		}
-	}
-	relationships := map[string]any{"license": map[string]any{"data": map[string]any{"type": "licenses",
-		"id": s.state.License}}}
-	var components []any
-	for _, c := range s.components() {
-		components = append(components, map[string]any{"type": "components",
-			"attributes": map[string]any{"name": c.name, "fingerprint": c.fingerprint}})
-	}
-	if len(components) > 0 {
-		relationships["components"] = map[string]any{"data": components}
-	}
-	a, e := s.send(http.MethodPost, "machines", map[string]any{"data": map[string]any{"type": "machines", "id": id,
-		"attributes": attributes, "relationships": relationships}})
-	if e != nil {
-		return e
-	}
-	if code := a.code(); code == "ID_CONFLICT" || code == "FINGERPRINT_TAKEN" {
-		// An earlier try whose answer was lost, or a machine that another program made of this host.
-		for _, path := range []string{id, s.req.Fingerprint} {
-			if strings.Contains(path, "/") {
-				continue
-			}
-			there, e := s.send(http.MethodGet, "machines/"+url.PathEscape(path), nil)
-			if e != nil {
-				return e
-			}
-			if there.status == http.StatusOK {
-				return s.adopt(there)
-			}
-		}
-	}
-	return s.adopt(a)
-}
-
-// ping gives a sign of life. A machine that has been deleted behind our back, or is dead for good, is made anew.
-func (s *session) ping() *plugin.Error {
-	for range 2 {
-		a, e := s.send(http.MethodPost, s.machine()+"/actions/ping", nil)
-		switch {
-		case e != nil:
-			return e
-		case a.status == http.StatusOK:
-			return s.adopt(a)
-		case a.status == http.StatusNotFound:
-		case a.code() == "MACHINE_HEARTBEAT_DEAD":
-			dead := cmp.Or(s.state.Machine, s.machineID())
-			if e := s.delete(); e != nil {
-				return e
-			}
-			s.state.Machine = dead // so that the new one gets another id
-		default:
-			return s.fault(a)
-		}
-		if e := s.create(); e != nil {
-			return e
-		}
-	}
-	return plugin.Transiently("Keygen does not know the machine that it has just made")
-}
-
-// delete gives this host's place back; where it has none, that is as well.
-func (s *session) delete() *plugin.Error {
-	a, e := s.send(http.MethodDelete, s.machine(), nil)
-	switch {
-	case e != nil:
-		return e
-	case a.status == http.StatusNoContent, a.status == http.StatusOK, a.status == http.StatusNotFound:
-		s.state.Machine = ""
-		return nil
-	default:
-		return s.fault(a)
-	}
-}
-
-// checkOut brings a machine file for this host, made as the document at hand is: encrypted or not, signed with the same
-// key, for as long, with what that includes. A licence that may not have one goes on with the document that it has.
-func (s *session) checkOut() *plugin.Error {
-	encoding, alg, _ := strings.Cut(s.doc.alg, "+")
-	if s.doc.kind == signedKey {
-		encoding, alg = "base64", s.doc.alg
-	}
-	meta := map[string]any{"algorithm": encoding + "+" + alg}
-	include := []string{"license", "license.entitlements"}
-	if set, err := parseDataset(s.doc.data); err == nil && s.doc.kind != signedKey {
-		if len(set.included("policies")) > 0 {
-			include = append(include, "license.policy")
-		}
-		var ttl any
-		if issued, expiry := timeOf(set.Meta.Issued), timeOf(set.Meta.Expiry); !expiry.IsZero() {
-			ttl = max(3600, int64(expiry.Sub(issued)/time.Second))
-		}
-		meta["ttl"] = ttl
-	}
-	meta["include"] = include
-	a, e := s.send(http.MethodPost, s.machine()+"/actions/check-out", map[string]any{"meta": meta})
-	if e == nil && a.status == http.StatusNotFound { // another program has made this host's machine anew
-		s.state.Machine = ""
-		if e = s.find(); e == nil {
-			a, e = s.send(http.MethodPost, "machines/"+url.PathEscape(s.state.Machine)+"/actions/check-out",
-				map[string]any{"meta": meta})
-		}
-	}
-	switch {
-	case e != nil:
-		return e
-	case a.status == http.StatusForbidden && a.code() == "", a.status == http.StatusBadRequest:
-		return nil
-	case a.status != http.StatusOK && a.status != http.StatusCreated:
-		return s.fault(a)
-	}
-	var file struct {
-		Certificate string `json:"certificate"`
-	}
-	if _, err := a.resource(&file); err != nil || file.Certificate == "" {
-		return plugin.Transiently("Keygen answered a check-out without a file")
-	}
-	s.reply.Document = []byte(file.Certificate)
 	return nil
 }

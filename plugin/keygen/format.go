@@ -14,7 +14,7 @@ import (
 	"github.com/usher-agent/usher/plugin"
 )
 
-// Format is Keygen's documents. Its zero value is ready.
+// Format reads Keygen's documents. Its zero value is ready to use.
 type Format struct{}
 
 var _ plugin.Opener = Format{}
@@ -31,18 +31,18 @@ func (Format) Recognise(document []byte) bool {
 	return armoured(all) || IsSignedKey(document)
 }
 
-// IsSignedKey reports whether a document is a signed licence key, and no file.
+// IsSignedKey reports whether a document is a signed licence key, not a file.
 func IsSignedKey(document []byte) bool {
 	all := lines(document)
 	return len(all) == 1 && parseSigned(all[0]) != nil
 }
 
-// Verify is [Format.Open] for those that need no secrets.
+// Verify is [Format.Open] without secrets.
 func (f Format) Verify(document []byte, anchors []plugin.Anchor) (*enforcer.License, *enforcer.Problem) {
 	return f.Open(document, anchors, plugin.Secrets{})
 }
 
-// Open checks a document against the anchors, and opens it with the secrets where it is encrypted; see [plugin.Opener].
+// Open checks a document against the anchors, and decrypts it with the secrets if need be; see [plugin.Opener].
 func (Format) Open(document []byte, anchors []plugin.Anchor, s plugin.Secrets) (*enforcer.License, *enforcer.Problem) {
 	d, p := read(document, anchors, s)
 	if d == nil {
@@ -53,7 +53,7 @@ func (Format) Open(document []byte, anchors []plugin.Anchor, s plugin.Secrets) (
 	case err != nil && p != nil:
 		return nil, p
 	case err != nil:
-		return nil, malformed("ask the vendor for a mended one", "%v", err)
+		return nil, malformed("ask the vendor for a corrected document", "%v", err)
 	case p != nil:
 		return l, p
 	}
@@ -61,18 +61,18 @@ func (Format) Open(document []byte, anchors []plugin.Anchor, s plugin.Secrets) (
 	return l, inTime(d.anchor, l)
 }
 
-// document is what stands in one that has been read.
+// document is the content of a document that has been read.
 type document struct {
 	kind   kind
 	alg    string
 	anchor plugin.Anchor
 	data   []byte // the dataset, decrypted
 	scheme string // of a signed key
-	key    string // the licence key that opened it, or that it is; a secret
+	key    string // the licence key that opened it, or that it is itself; secret
 }
 
-// read verifies a document and returns what it says. With a problem of its signature comes what can be read without
-// believing it.
+// read verifies a document and returns its content. If only the signature is bad, it returns the unverified content
+// beside the problem.
 func read(raw []byte, anchors []plugin.Anchor, s plugin.Secrets) (*document, *enforcer.Problem) {
 	if len(raw) > plugin.MaxDocument {
 		return nil, malformed("", "it has %d bytes; a document has at most %d (1 MiB)", len(raw), plugin.MaxDocument)
@@ -101,7 +101,7 @@ func readFile(all []string, anchors []plugin.Anchor, s plugin.Secrets) (*documen
 	encoding, alg, _ := strings.Cut(e.Alg, "+")
 	if encoding != "base64" && encoding != "aes-256-gcm" || !slices.Contains(Algorithms(), alg) {
 		return nil, malformed("update the agent, or have the vendor check it out with another algorithm",
-			"its algorithm %q is none that is known", plugin.Short(e.Alg))
+			"its algorithm %q is not known", plugin.Short(e.Alg))
 	}
 	sig, ok := unbase64(e.Sig)
 	if !ok {
@@ -117,11 +117,11 @@ func readFile(all []string, anchors []plugin.Anchor, s plugin.Secrets) (*documen
 	switch {
 	case encoding == "base64":
 		if d.data, ok = unbase64(e.Enc); !ok {
-			return nil, orElse(p, malformed("", "what it says is not base64"))
+			return nil, orElse(p, malformed("", "its content is not base64"))
 		}
 		return d, p
 	case p != nil:
-		return nil, p // nothing is decrypted that nobody vouches for
+		return nil, p // an unverified text is never decrypted
 	}
 	if p := d.decrypt(e.Enc, s); p != nil {
 		return nil, p
@@ -136,23 +136,22 @@ func orElse(p, q *enforcer.Problem) *enforcer.Problem {
 	return q
 }
 
-// decrypt opens what is encrypted with the first licence key that does; a machine file's needs the host's fingerprint
-// too.
+// decrypt tries the licence keys in turn. A machine file needs the host's fingerprint besides.
 func (d *document) decrypt(enc string, s plugin.Secrets) *enforcer.Problem {
 	parts := strings.Split(enc, ".")
 	if len(parts) != 3 {
-		return malformed("", "what it says has %d of the 3 parts of an encrypted text", len(parts))
+		return malformed("", "its content has %d of the 3 parts of an encrypted text", len(parts))
 	}
 	var raw [3][]byte
 	for i, part := range parts {
 		var ok bool
 		if raw[i], ok = unbase64(part); !ok {
-			return malformed("", "what it says is encrypted, and not base64")
+			return malformed("", "its encrypted content is not base64")
 		}
 	}
 	ciphertext, iv, tag := raw[0], raw[1], raw[2]
-	if len(iv) != 12 || len(tag) != 16 { // cipher.AEAD panics on another
-		return malformed("", "what it says is encrypted with an IV of %d and a tag of %d bytes; 12 and 16 they are",
+	if len(iv) != 12 || len(tag) != 16 { // cipher.AEAD panics on other sizes
+		return malformed("", "its encrypted content has an IV of %d and a tag of %d bytes, and must have 12 and 16",
 			len(iv), len(tag))
 	}
 	for _, key := range s.Keys {
@@ -166,7 +165,7 @@ func (d *document) decrypt(enc string, s plugin.Secrets) *enforcer.Problem {
 		}
 	}
 	p := &enforcer.Problem{System: System, Code: enforcer.Unavailable, SystemCode: "ENCRYPTED",
-		Reason: "its signature is good, but it is encrypted, and there is no licence key to open it with",
+		Reason: "its signature is good, but it is encrypted, and no licence key is at hand to open it",
 		Hint: "put the licence key into a file beside it whose name ends in .key, name a file of keys as " +
 			"license.key_file, or install it with `usher license install FILE --key -`"}
 	if n := len(s.Keys); n > 0 {
@@ -175,12 +174,12 @@ func (d *document) decrypt(enc string, s plugin.Secrets) *enforcer.Problem {
 	}
 	if d.kind == machineFile {
 		p.Reason += fmt.Sprintf(" on this host, whose fingerprint is %q to Keygen", plugin.Short(s.Fingerprint))
-		p.Hint += "; it opens only on the host whose fingerprint it was checked out for: see host.fingerprint"
+		p.Hint += "; only the host with the fingerprint that it was checked out for can open it: see host.fingerprint"
 	}
 	return p
 }
 
-// gcm opens AES-256-GCM under SHA-256 of a secret; nil: it does not open.
+// gcm decrypts AES-256-GCM under SHA-256 of a secret; nil: the secret is wrong.
 func gcm(secret string, ciphertext, iv, tag []byte) []byte {
 	key := sha256.Sum256([]byte(secret))
 	block, err := aes.NewCipher(key[:])
@@ -205,8 +204,8 @@ func malformed(hint, format string, args ...any) *enforcer.Problem {
 	return &enforcer.Problem{System: System, Code: enforcer.Malformed, Reason: fmt.Sprintf(format, args...), Hint: hint}
 }
 
-// Fingerprint returns the value of [Component] for what Keygen calls a host: HMAC-SHA-256, keyed by the component's
-// name. Unlike other components it is not keyed by product, for a vendor's fingerprint is one for all of his.
+// Fingerprint returns the value of [Component] for Keygen's name of a host: HMAC-SHA-256, keyed by the component's
+// name. Unlike other components it is not keyed by product: a vendor uses one fingerprint for all products.
 func Fingerprint(raw string) string {
 	m := hmac.New(sha256.New, []byte(Component))
 	m.Write([]byte(raw))

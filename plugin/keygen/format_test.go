@@ -93,10 +93,90 @@ func (a *account) read(t *testing.T, kind string, dataset object) *enforcer.Lice
 	return l
 }
 
-// What each policy makes of a licence.
+const day = 24 * time.Hour
+
+// policies are what TestTerms reads.
+var policies = []struct {
+	name               string
+	attributes, policy object
+	check              func(l *enforcer.License) bool
+}{
+	{"the licence ends before its file", object{"expiry": "2026-01-15T00:00:00.000Z"}, nil,
+		func(l *enforcer.License) bool {
+			return l.Expires.Equal(time.Date(2026, 1, 15, 0, 0, 0, 0, time.UTC))
+		}},
+	{"an expired licence that runs on", object{"expiry": "2026-01-15T00:00:00.000Z"},
+		object{"expirationStrategy": "MAINTAIN_ACCESS"},
+		func(l *enforcer.License) bool {
+			return l.Expires.Equal(time.Date(2026, 2, 1, 0, 0, 0, 0, time.UTC)) && l.OnExpiry == enforcer.Keep
+		}},
+	{"access revoked", nil, object{"expirationStrategy": "REVOKE_ACCESS"}, func(l *enforcer.License) bool {
+		return l.OnExpiry == enforcer.Revoke
+	}},
+	{"made for a licence that had expired", object{"expiry": "2025-01-01T00:00:00.000Z"}, nil,
+		func(l *enforcer.License) bool {
+			return l.NotBefore.IsZero() && l.Expires.Year() == 2025
+		}},
+	{"overage 1.25", nil, object{"overageStrategy": "ALLOW_1_25X_OVERAGE"}, func(l *enforcer.License) bool {
+		return l.Pools["machines"].Overage == 1 && l.Pools["processes"].Overage == 2 && l.CoreCap == 80
+	}},
+	{"overage 1.5", nil, object{"overageStrategy": "ALLOW_1_5X_OVERAGE"}, func(l *enforcer.License) bool {
+		return l.Pools["machines"].Overage == 2 && l.CoreCap == 96
+	}},
+	{"overage 2", nil, object{"overageStrategy": "ALLOW_2X_OVERAGE"}, func(l *enforcer.License) bool {
+		return l.Pools["machines"].Overage == 4
+	}},
+	{"overage always", nil, object{"overageStrategy": "ALWAYS_ALLOW_OVERAGE"}, func(l *enforcer.License) bool {
+		return l.Pools["machines"].Overage == enforcer.Unlimited && l.CoreCap == 0
+	}},
+	{"concurrent, as API 1.1 said", nil, object{"concurrent": true}, func(l *enforcer.License) bool {
+		return l.Pools["machines"].Overage == enforcer.Unlimited
+	}},
+	{"not strict", object{"strict": false}, nil, func(l *enforcer.License) bool {
+		return l.CoreCap == 0 && l.Pools["cores"].Max == 64
+	}},
+	{"node-locked", object{"floating": false, "maxMachines": 1}, nil, func(l *enforcer.License) bool {
+		return l.Pools["machines"].Scope == enforcer.ScopeHost
+	}},
+	{"suspended", object{"suspended": true}, nil, func(l *enforcer.License) bool { return l.Suspended }},
+	{"banned", object{"status": "BANNED"}, nil, func(l *enforcer.License) bool { return l.Banned }},
+	{"used up", object{"uses": 12, "floating": false, "maxMachines": 1}, nil, func(l *enforcer.License) bool {
+		return l.Meters["uses"].Max == 0
+	}},
+	{"used in part", object{"floating": false, "maxMachines": 1}, nil, func(l *enforcer.License) bool {
+		return l.Meters["uses"] == enforcer.MeterTerm{Max: 6, Unit: "use", Scope: enforcer.ScopeHost}
+	}},
+	{"memory and disk", object{"maxMemory": 1 << 34, "maxDisk": 1 << 40}, nil, func(l *enforcer.License) bool {
+		return l.Pools["memory"].Max == 1<<34 && l.Pools["disk"].Max == 1<<40 && l.MemoryCap == 1<<34 &&
+			l.DiskCap == 1<<40
+	}},
+	{"heartbeat", object{"requireHeartbeat": true}, nil, func(l *enforcer.License) bool {
+		return l.Heartbeat == enforcer.Period{Every: 10 * time.Minute} && l.Activation.Grace == 10*time.Minute
+	}},
+	{"heartbeat of a policy", object{"requireHeartbeat": true},
+		object{"heartbeatDuration": 120, "heartbeatResurrectionStrategy": "5_MINUTE_REVIVE"},
+		func(l *enforcer.License) bool {
+			return l.Heartbeat == enforcer.Period{Every: 2 * time.Minute, Grace: 5 * time.Minute}
+		}},
+	{"check-in by its next", object{"requireCheckIn": true, "lastCheckIn": "2025-12-30T00:00:00.000Z",
+		"nextCheckIn": "2026-01-06T00:00:00.000Z"}, nil,
+		func(l *enforcer.License) bool {
+			return l.CheckIn == enforcer.Period{Every: 7 * day} &&
+				l.CheckedIn.Equal(time.Date(2025, 12, 30, 0, 0, 0, 0, time.UTC))
+		}},
+	{"check-in of a policy", object{"requireCheckIn": true, "lastCheckIn": "2025-12-30T00:00:00.000Z"},
+		object{"checkInInterval": "month", "checkInIntervalCount": 3},
+		func(l *enforcer.License) bool { return l.CheckIn == enforcer.Period{Months: 3} }},
+	{"check-in by the week", object{"requireCheckIn": true},
+		object{"checkInInterval": "week", "checkInIntervalCount": 2},
+		func(l *enforcer.License) bool {
+			return l.CheckIn == enforcer.Period{Every: 14 * day} && l.CheckedIn.Equal(l.Issued)
+		}},
+}
+
+// Each policy makes its terms of a licence.
 func TestTerms(t *testing.T) {
 	a := newAccount(t)
-	day := 24 * time.Hour
 	t.Run("plain", func(t *testing.T) {
 		l := a.read(t, "LICENSE", licence(nil, nil))
 		want := map[string]enforcer.PoolTerm{
@@ -123,83 +203,7 @@ func TestTerms(t *testing.T) {
 			t.Errorf("terms %v", data)
 		}
 	})
-	for _, test := range []struct {
-		name               string
-		attributes, policy object
-		check              func(l *enforcer.License) bool
-	}{
-		{"the licence ends before its file", object{"expiry": "2026-01-15T00:00:00.000Z"}, nil,
-			func(l *enforcer.License) bool {
-				return l.Expires.Equal(time.Date(2026, 1, 15, 0, 0, 0, 0, time.UTC))
-			}},
-		{"an expired licence that runs on", object{"expiry": "2026-01-15T00:00:00.000Z"},
-			object{"expirationStrategy": "MAINTAIN_ACCESS"},
-			func(l *enforcer.License) bool {
-				return l.Expires.Equal(time.Date(2026, 2, 1, 0, 0, 0, 0, time.UTC)) && l.OnExpiry == enforcer.Keep
-			}},
-		{"access revoked", nil, object{"expirationStrategy": "REVOKE_ACCESS"}, func(l *enforcer.License) bool {
-			return l.OnExpiry == enforcer.Revoke
-		}},
-		{"made for a licence that had expired", object{"expiry": "2025-01-01T00:00:00.000Z"}, nil,
-			func(l *enforcer.License) bool {
-				return l.NotBefore.IsZero() && l.Expires.Year() == 2025
-			}},
-		{"overage 1.25", nil, object{"overageStrategy": "ALLOW_1_25X_OVERAGE"}, func(l *enforcer.License) bool {
-			return l.Pools["machines"].Overage == 1 && l.Pools["processes"].Overage == 2 && l.CoreCap == 80
-		}},
-		{"overage 1.5", nil, object{"overageStrategy": "ALLOW_1_5X_OVERAGE"}, func(l *enforcer.License) bool {
-			return l.Pools["machines"].Overage == 2 && l.CoreCap == 96
-		}},
-		{"overage 2", nil, object{"overageStrategy": "ALLOW_2X_OVERAGE"}, func(l *enforcer.License) bool {
-			return l.Pools["machines"].Overage == 4
-		}},
-		{"overage always", nil, object{"overageStrategy": "ALWAYS_ALLOW_OVERAGE"}, func(l *enforcer.License) bool {
-			return l.Pools["machines"].Overage == enforcer.Unlimited && l.CoreCap == 0
-		}},
-		{"concurrent, as API 1.1 said", nil, object{"concurrent": true}, func(l *enforcer.License) bool {
-			return l.Pools["machines"].Overage == enforcer.Unlimited
-		}},
-		{"not strict", object{"strict": false}, nil, func(l *enforcer.License) bool {
-			return l.CoreCap == 0 && l.Pools["cores"].Max == 64
-		}},
-		{"node-locked", object{"floating": false, "maxMachines": 1}, nil, func(l *enforcer.License) bool {
-			return l.Pools["machines"].Scope == enforcer.ScopeHost
-		}},
-		{"suspended", object{"suspended": true}, nil, func(l *enforcer.License) bool { return l.Suspended }},
-		{"banned", object{"status": "BANNED"}, nil, func(l *enforcer.License) bool { return l.Banned }},
-		{"used up", object{"uses": 12, "floating": false, "maxMachines": 1}, nil, func(l *enforcer.License) bool {
-			return l.Meters["uses"].Max == 0
-		}},
-		{"used in part", object{"floating": false, "maxMachines": 1}, nil, func(l *enforcer.License) bool {
-			return l.Meters["uses"] == enforcer.MeterTerm{Max: 6, Unit: "use", Scope: enforcer.ScopeHost}
-		}},
-		{"memory and disk", object{"maxMemory": 1 << 34, "maxDisk": 1 << 40}, nil, func(l *enforcer.License) bool {
-			return l.Pools["memory"].Max == 1<<34 && l.Pools["disk"].Max == 1<<40 && l.MemoryCap == 1<<34 &&
-				l.DiskCap == 1<<40
-		}},
-		{"heartbeat", object{"requireHeartbeat": true}, nil, func(l *enforcer.License) bool {
-			return l.Heartbeat == enforcer.Period{Every: 10 * time.Minute} && l.Activation.Grace == 10*time.Minute
-		}},
-		{"heartbeat of a policy", object{"requireHeartbeat": true},
-			object{"heartbeatDuration": 120, "heartbeatResurrectionStrategy": "5_MINUTE_REVIVE"},
-			func(l *enforcer.License) bool {
-				return l.Heartbeat == enforcer.Period{Every: 2 * time.Minute, Grace: 5 * time.Minute}
-			}},
-		{"check-in by its next", object{"requireCheckIn": true, "lastCheckIn": "2025-12-30T00:00:00.000Z",
-			"nextCheckIn": "2026-01-06T00:00:00.000Z"}, nil,
-			func(l *enforcer.License) bool {
-				return l.CheckIn == enforcer.Period{Every: 7 * day} &&
-					l.CheckedIn.Equal(time.Date(2025, 12, 30, 0, 0, 0, 0, time.UTC))
-			}},
-		{"check-in of a policy", object{"requireCheckIn": true, "lastCheckIn": "2025-12-30T00:00:00.000Z"},
-			object{"checkInInterval": "month", "checkInIntervalCount": 3},
-			func(l *enforcer.License) bool { return l.CheckIn == enforcer.Period{Months: 3} }},
-		{"check-in by the week", object{"requireCheckIn": true},
-			object{"checkInInterval": "week", "checkInIntervalCount": 2},
-			func(l *enforcer.License) bool {
-				return l.CheckIn == enforcer.Period{Every: 14 * day} && l.CheckedIn.Equal(l.Issued)
-			}},
-	} {
+	for _, test := range policies {
 		t.Run(test.name, func(t *testing.T) {
 			if l := a.read(t, "LICENSE", licence(test.attributes, test.policy)); !test.check(l) {
 				t.Errorf("got %+v", l)
@@ -328,7 +332,7 @@ func TestAnchors(t *testing.T) {
 		}
 	}
 	for _, bad := range []struct{ key, alg, want string }{
-		{"", "", "none that can be read"}, {"zz", "", "none that can be read"},
+		{"", "", "cannot be read"}, {"zz", "", "cannot be read"},
 		{hex.EncodeToString(pub), "rsa-sha256", "does not fit"},
 		{"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "", "private key"},
 	} {

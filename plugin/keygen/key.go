@@ -19,17 +19,17 @@ const maxKey = 16 << 10
 // rsaSize is the size of Keygen's RSA signatures, in bytes.
 const rsaSize = 256
 
-// signed is a licence key that proves itself.
+// signed is a licence key that carries its own signature.
 type signed struct {
 	text    string
-	scheme  string // Keygen's word, as far as the key tells
-	data    []byte // nil: it must be recovered from sig
+	scheme  string // Keygen's name, as far as the key's form tells
+	data    []byte // nil: it is recovered from sig
 	message []byte
 	sig     []byte
 	algs    []string
 }
 
-// parseSigned takes a licence key apart; nil: it is none that is signed.
+// parseSigned parses a signed licence key; nil: it is not one.
 func parseSigned(s string) *signed {
 	if len(s) > maxKey {
 		return nil
@@ -39,7 +39,7 @@ func parseSigned(s string) *signed {
 	}
 	switch strings.Count(s, ".") {
 	case 0:
-		// RSA_2048_PKCS1_ENCRYPT: nothing but what the private key made of the dataset.
+		// RSA_2048_PKCS1_ENCRYPT: only the dataset, encrypted with the private key.
 		if sig, ok := unbase64url(s); ok && len(sig) == rsaSize {
 			return &signed{text: base64.URLEncoding.EncodeToString(sig), scheme: "RSA_2048_PKCS1_ENCRYPT", sig: sig,
 				algs: []string{algRSA}}
@@ -52,7 +52,7 @@ func parseSigned(s string) *signed {
 	return nil
 }
 
-// parseParts reads D.S. The old schemes sign D's bytes, the present ones its text with "key/" before it.
+// parseParts reads D.S. The old schemes sign D's bytes; the present ones sign its text after the prefix "key/".
 func parseParts(s, parts, scheme string) *signed {
 	d, sig, ok := strings.Cut(parts, ".")
 	data, ok1 := unbase64url(d)
@@ -60,7 +60,7 @@ func parseParts(s, parts, scheme string) *signed {
 	if !ok || !ok1 || !ok2 || len(raw) < 8 {
 		return nil
 	}
-	// One key is one text, whether the padding that Keygen writes has been lost or not.
+	// The padding that Keygen writes may be lost; with and without it this is one key.
 	s = strings.TrimSuffix(s, sig) + base64.URLEncoding.EncodeToString(raw)
 	k := &signed{text: s, scheme: scheme, data: data, sig: raw, message: []byte("key/" + d), algs: Algorithms()}
 	if scheme != "SIGN" {
@@ -72,7 +72,7 @@ func parseParts(s, parts, scheme string) *signed {
 	return k
 }
 
-// parseJWT reads RSA_2048_JWT_RS256, whose header says RS256 and nothing else: others' tokens have more to say.
+// parseJWT reads RSA_2048_JWT_RS256. Its header has alg alone; the tokens of other issuers have more.
 func parseJWT(s string) *signed {
 	parts := strings.Split(s, ".")
 	var raw [3][]byte
@@ -101,7 +101,7 @@ func (k *signed) read(anchors []plugin.Anchor) (*document, *enforcer.Problem) {
 	believed := func(a plugin.Anchor) bool {
 		return slices.Contains(k.algs, a.Algorithm) && serves(a, k.schemeOf(a.Algorithm))
 	}
-	a, p := believe(anchors, k.wordsOf(), believed, func(a plugin.Anchor) bool {
+	a, p := believe(anchors, k.signatures(), believed, func(a plugin.Anchor) bool {
 		if k.data != nil {
 			return foreign == "" && verifies(a, k.message, k.sig)
 		}
@@ -113,7 +113,7 @@ func (k *signed) read(anchors []plugin.Anchor) (*document, *enforcer.Problem) {
 		return d.data != nil
 	})
 	if foreign != "" && p != nil && p.Code == enforcer.BadSignature {
-		p.Reason = "what it says is " + foreign + ", which Keygen signs for another purpose, and no licence key"
+		p.Reason = "it contains " + foreign + ", which Keygen signs for another purpose, and is no licence key"
 		p.Hint = "ask the vendor for the licence key or file as Keygen made it"
 	}
 	if d.data == nil || foreign != "" {
@@ -123,12 +123,12 @@ func (k *signed) read(anchors []plugin.Anchor) (*document, *enforcer.Problem) {
 	return d, p
 }
 
-// leastExponent is the least public exponent of a key that may have encrypted: nothing tells where what it encrypted
-// ends, so that with a small one anybody could find a number whose power begins like it.
+// leastExponent is the least public exponent for the scheme that encrypts. Nothing marks the end of the encrypted text,
+// so with a small exponent anybody could find a number whose power begins like a padded text.
 const leastExponent = 65537
 
-// recoverPKCS1 returns what a private key has encrypted, with PKCS #1 v1.5 padding of block type 1 (RFC 8017 §9.2,
-// without a DigestInfo), which must be whole; nil: it has not. Package crypto/rsa has no such call.
+// recoverPKCS1 returns the text that the anchor's private key encrypted, with PKCS #1 v1.5 padding of block type 1
+// (RFC 8017 §9.2, without a DigestInfo); nil: the padding is not whole. Package crypto/rsa has no such call.
 func recoverPKCS1(a plugin.Anchor, c []byte) []byte {
 	k, ok := a.Key.(*rsa.PublicKey)
 	if !ok || len(c) != k.Size() || k.E < leastExponent {

@@ -24,13 +24,13 @@ const (
 	MeterUses     = "uses"
 )
 
-// issuedAhead is how far in the future a file's issue may lie: clocks differ.
+// issuedAhead is how far in the future a file may be issued, because clocks differ.
 const issuedAhead = 5 * time.Minute
 
 // Keygen's default of a policy's heartbeatDuration.
 const defaultHeartbeat = 10 * time.Minute
 
-// license turns what a document says into terms.
+// license turns a document's content into a licence.
 func (d *document) license() (*enforcer.License, error) {
 	var l *enforcer.License
 	var err error
@@ -45,12 +45,12 @@ func (d *document) license() (*enforcer.License, error) {
 	return l, l.Validate()
 }
 
-// Object is a licence with its policy, as a file or the API says it.
+// Object is a licence with its policy, from a file or the API.
 type Object struct {
 	ID         string
 	Attributes Attributes
 	Policy     Policy
-	HasPolicy  bool // Policy is the licence's own, and not Keygen's defaults
+	HasPolicy  bool // Policy is the licence's own; false: Keygen's defaults
 }
 
 // fileLicense reads a licence file or a machine file.
@@ -88,7 +88,7 @@ func (d *document) fileLicense() (*enforcer.License, error) {
 	if about != nil {
 		err = grant(l, set, about, m)
 	} else {
-		// A machine file without its licence says that this host is activated, and nothing else.
+		// A machine file without its licence states only that this host is activated.
 		l.ID, l.Product, l.Issuer = set.Data.related("license"), set.Data.related("product"),
 			set.Data.related("account")
 		l.ID = cmp.Or(l.ID, set.Data.ID)
@@ -102,7 +102,7 @@ func (d *document) fileLicense() (*enforcer.License, error) {
 	return l, err
 }
 
-// object reads a licence object, with its policy where that is included.
+// object reads a licence object, and its policy if included.
 func (d *dataset) object(r *resource) (o Object, err error) {
 	o.ID = r.ID
 	if err = r.attributes(&o.Attributes); err != nil {
@@ -136,7 +136,35 @@ func grant(l *enforcer.License, set *dataset, about *resource, m *machine) error
 	case expiryMaintain, expiryAllow:
 		l.OnExpiry = enforcer.Keep
 	}
-	// One machine is what a node-locked licence and a machine file are for; a floating licence is shared by many hosts.
+	if err := grantCounts(l, a, p, m); err != nil {
+		return err
+	}
+	if err := capHost(l, a, p); err != nil {
+		return err
+	}
+	l.Features = map[string]enforcer.Value{}
+	for _, e := range set.included("entitlements") {
+		var x struct {
+			Code string `json:"code"`
+		}
+		if err := e.attributes(&x); err != nil {
+			return err
+		}
+		if name := featureName(x.Code); name != "" {
+			l.Features[name] = enforcer.Value{Kind: enforcer.KindBool, Bool: true}
+		}
+	}
+	l.Heartbeat = heartbeat(a.RequireHeartbeat || m != nil && m.RequireHeartbeat, p, m)
+	if l.Heartbeat.Stated() {
+		l.Activation.Grace = l.Heartbeat.Every // a new machine has not missed its first heartbeat before
+	}
+	l.CheckIn, l.CheckedIn = checkIn(a, p, l.Issued)
+	return nil
+}
+
+// grantCounts fills in the pools and the meter. m is the machine of a machine file; nil: it is a licence file.
+func grantCounts(l *enforcer.License, a *Attributes, p *Policy, m *machine) error {
+	// A node-locked licence and a machine file are for one machine; many hosts share a floating licence.
 	scope := enforcer.ScopeHost
 	if m == nil && a.Floating {
 		scope = enforcer.ScopeSite
@@ -145,8 +173,8 @@ func grant(l *enforcer.License, set *dataset, about *resource, m *machine) error
 	if m != nil && m.MaxProcesses != nil {
 		processes = m.MaxProcesses
 	}
-	// A machine file of a floating licence proves one machine and what each machine may have, and nothing of the
-	// others' share.
+	// A machine file of a floating licence proves one machine and the limits of each machine, but not the others'
+	// share.
 	shared := m != nil && a.Floating && (a.MaxMachines == nil || *a.MaxMachines != 1)
 	machines := a.MaxMachines
 	if shared {
@@ -157,7 +185,7 @@ func grant(l *enforcer.License, set *dataset, about *resource, m *machine) error
 		pool, attribute, unit string
 		max                   *int64
 		countBy               enforcer.CountBy
-		always                bool // there is such a pool although it is unlimited
+		always                bool // the pool exists even if unlimited
 	}{
 		{PoolMachines, "maxMachines", "machine", machines, "", true},
 		{PoolProcesses, "maxProcesses", "process", processes, "", true},
@@ -187,18 +215,23 @@ func grant(l *enforcer.License, set *dataset, about *resource, m *machine) error
 	switch {
 	case uses == enforcer.Unlimited:
 	case shared:
-		scope = enforcer.ScopeShared // the account counts all, and says what is left: see Client.Draw
+		scope = enforcer.ScopeShared // the account counts all uses: see Client.Draw
 	case scope == enforcer.ScopeHost:
-		uses = max(0, uses-enforcer.Limit(max(0, a.Uses))) // what was used before the file was made
+		uses = max(0, uses-enforcer.Limit(max(0, a.Uses))) // less the uses before the file was made
 	}
 	l.Meters = map[string]enforcer.MeterTerm{MeterUses: {Max: uses, Unit: "use", Scope: scope}}
+	return nil
+}
+
+// capHost fills in what a strict licence permits a host to have at most.
+func capHost(l *enforcer.License, a *Attributes, p *Policy) error {
 	if cores, err := limit("maxCores", a.MaxCores); err != nil {
 		return err
 	} else if over := Overage(p.OverageStrategy, cores); cores != enforcer.Unlimited && a.Strict &&
 		over != enforcer.Unlimited {
 		l.CoreCap, l.CoreKind = min(cores.Plus(over), enforcer.MaxCount), enforcer.CoresLogical
 		if l.CoreCap == 0 {
-			return errors.New("its maxCores is 0, which no host has")
+			return errors.New("its maxCores is 0, and every host has at least one core")
 		}
 	}
 	for _, x := range []struct {
@@ -214,27 +247,10 @@ func grant(l *enforcer.License, set *dataset, about *resource, m *machine) error
 			*x.cap = min(n.Plus(over), enforcer.MaxCount)
 		}
 	}
-	l.Features = map[string]enforcer.Value{}
-	for _, e := range set.included("entitlements") {
-		var x struct {
-			Code string `json:"code"`
-		}
-		if err := e.attributes(&x); err != nil {
-			return err
-		}
-		if name := featureName(x.Code); name != "" {
-			l.Features[name] = enforcer.Value{Kind: enforcer.KindBool, Bool: true}
-		}
-	}
-	l.Heartbeat = heartbeat(a.RequireHeartbeat || m != nil && m.RequireHeartbeat, p, m)
-	if l.Heartbeat.Stated() {
-		l.Activation.Grace = l.Heartbeat.Every // a machine has not missed its first one before
-	}
-	l.CheckIn, l.CheckedIn = checkIn(a, p, l.Issued)
 	return nil
 }
 
-// featureName makes an entitlement's code a feature's name: as it is, but for characters that names have not.
+// featureName turns an entitlement's code into a feature's name. Characters that names cannot have become hyphens.
 func featureName(code string) string {
 	code = strings.Map(func(r rune) rune {
 		switch {
@@ -247,7 +263,7 @@ func featureName(code string) string {
 	return strings.TrimLeft(code, "._:/-")[:min(64, len(strings.TrimLeft(code, "._:/-")))]
 }
 
-// oneLine makes a text what a line may be.
+// oneLine makes a text fit on one line of at most 1 KiB.
 func oneLine(s string) string {
 	s = strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f {
@@ -258,8 +274,7 @@ func oneLine(s string) string {
 	return strings.ToValidUTF8(s[:min(len(s), 1024)], "")
 }
 
-// keyLicense reads a signed key's dataset, which is whatever the vendor has chosen; Keygen's own defaults are
-// understood.
+// keyLicense reads the dataset of a signed key. The vendor chooses it freely; Keygen's own defaults are understood.
 func (d *document) keyLicense() (*enforcer.License, error) {
 	l := &enforcer.License{System: System, Role: enforcer.RoleBase,
 		ID: strings.TrimPrefix(KeyDigest(d.key), "sha256:")[:32], Product: System,
@@ -311,7 +326,7 @@ func (d *document) keyLicense() (*enforcer.License, error) {
 	return l, nil
 }
 
-// limit is a count as an attribute states it; nil is unlimited.
+// limit converts an attribute that limits a count; nil is unlimited.
 func limit(what string, n *int64) (enforcer.Limit, error) {
 	switch {
 	case n == nil:
@@ -323,7 +338,7 @@ func limit(what string, n *int64) (enforcer.Limit, error) {
 	}
 }
 
-// Overage returns how much beyond a limit a policy's overage strategy lets count: count ≤ limit × factor.
+// Overage returns how many above a limit a policy's overage strategy permits: count ≤ limit × factor.
 func Overage(strategy string, max enforcer.Limit) enforcer.Limit {
 	if max == enforcer.Unlimited {
 		return 0
@@ -342,8 +357,8 @@ func Overage(strategy string, max enforcer.Limit) enforcer.Limit {
 	}
 }
 
-// heartbeat is the duty of a sign of life. How long a dead machine may be revived is its grace: Keygen does not give
-// its place away before.
+// heartbeat returns the required period of heartbeats. Its grace is the time in which a dead machine may be revived:
+// Keygen gives the place to nobody else before.
 func heartbeat(required bool, p *Policy, m *machine) enforcer.Period {
 	if !required {
 		return enforcer.Period{}
@@ -364,12 +379,13 @@ func heartbeat(required bool, p *Policy, m *machine) enforcer.Period {
 	return out
 }
 
-// seconds bounds what a file says, so that no product overflows.
+// seconds bounds a number from a file, so that no product overflows.
 func seconds(n int64) time.Duration {
 	return time.Duration(max(1, min(n, 100*365*24*3600))) * time.Second
 }
 
-// checkIn is the duty of a check-in. Without the policy, its length is the distance of the last from the next.
+// checkIn returns the required period of check-ins and the last one. Without the policy, the period is the time from
+// the last to the next.
 func checkIn(a *Attributes, p *Policy, issued time.Time) (enforcer.Period, time.Time) {
 	if !a.RequireCheckIn {
 		return enforcer.Period{}, time.Time{}
@@ -416,7 +432,7 @@ func text(s *string) string {
 	return *s
 }
 
-// sooner returns the earlier of two times; a zero one is never.
+// sooner returns the earlier of two times; a zero time never comes.
 func sooner(a, b time.Time) time.Time {
 	if a.IsZero() || !b.IsZero() && b.Before(a) {
 		return b

@@ -18,7 +18,7 @@ import (
 	"github.com/usher-agent/usher/plugin"
 )
 
-// Bounds of blocks of processes. Each slot is a process of its own at Keygen, and each is kept alive by a call.
+// Bounds of blocks of processes. Each slot is a process at Keygen and needs a call to stay alive.
 const (
 	maxBlock  = 32
 	maxListed = 100 // of one page
@@ -26,7 +26,7 @@ const (
 	pidPrefix = "usher-"
 )
 
-// process is one of Keygen's, as a block's slot.
+// process is a process at Keygen that stands for a slot of a block.
 type process struct {
 	id, pid string
 	number  int64 // in its block
@@ -37,7 +37,7 @@ func budgetFault(code, format string, args ...any) *plugin.Error {
 	return &plugin.Error{Class: plugin.Misconfigured, SystemCode: code, Reason: fmt.Sprintf(format, args...)}
 }
 
-// blockID names a block by its licence, host and token: the same for a request that is made again.
+// blockID names a block by its licence, host and token. A repeated request gets the same id.
 func (s *session) blockID(token string) string {
 	sum := sha256.Sum256(fmt.Appendf(nil, "usher-keygen-block\x00%s\x00%s\x00%s\x00%s", s.state.License,
 		s.req.Fingerprint, s.req.AgentKey, token))
@@ -60,7 +60,7 @@ func (c *Client) CheckOut(ctx context.Context, r *plugin.CheckOut) (*plugin.Bloc
 	}
 	if least > maxBlock {
 		return nil, budgetFault(plugin.SystemFull,
-			"%d processes at once are more than the %d that are made for one block", least, maxBlock)
+			"%d processes at once are more than the %d that one block may have", least, maxBlock)
 	}
 	if e := s.find(); e != nil {
 		return nil, e
@@ -68,16 +68,16 @@ func (c *Client) CheckOut(ctx context.Context, r *plugin.CheckOut) (*plugin.Bloc
 	block := s.blockID(r.Token)
 	got, life, e := s.spawn(block, 0, min(r.Slots, maxBlock))
 	if e == nil && got < least {
-		e = budgetFault(plugin.SystemFull, "the licence has no %d processes left", least)
+		e = budgetFault(plugin.SystemFull, "the licence has fewer than %d processes left", least)
 	}
 	if e != nil {
-		_ = s.end(block, 0) // what was made dies by itself, where this fails
+		_ = s.end(block, 0) // if this fails, Keygen ends them after a missed ping
 		return nil, e
 	}
 	return s.block(block, got, min(r.For, life))
 }
 
-// Extend pings a block's processes, and makes or ends some where another size is asked for.
+// Extend pings a block's processes, and makes or ends some if the request changes the size.
 func (c *Client) Extend(ctx context.Context, r *plugin.Extend) (*plugin.Block, error) {
 	s, e := c.begin(ctx, &r.Request)
 	if e == nil {
@@ -106,7 +106,7 @@ func (c *Client) Extend(ctx context.Context, r *plugin.Extend) (*plugin.Block, e
 	switch {
 	case alive == 0:
 		return nil, budgetFault(plugin.SystemLapsed,
-			"the block's processes have ended, and their slots may be another's")
+			"the block's processes have ended, and others may hold their slots")
 	case r.Slots > 0 && int64(len(all)) > r.Slots:
 		if e := s.end(r.Block, r.Slots); e != nil {
 			return nil, e
@@ -156,8 +156,8 @@ func lifetime(a *answer) (time.Duration, *plugin.Error) {
 	return seconds(at.Interval), nil
 }
 
-// spawn makes up to n processes of a block, numbered from first on, and returns how many there are now of those, and
-// how long they live. Those of an earlier try, whose answer was lost, are pinged.
+// spawn makes up to n processes of a block, numbered from first on. It returns how many of these exist, and how long
+// they live without a ping. It pings processes of an earlier try whose answer was lost.
 func (s *session) spawn(block string, first, n int64) (made int64, life time.Duration, e *plugin.Error) {
 	for i := first; i < first+n; i++ {
 		pid := fmt.Sprintf("%s%s-%d", pidPrefix, block, i)
@@ -181,7 +181,7 @@ func (s *session) spawn(block string, first, n int64) (made int64, life time.Dur
 			}
 			j := slices.IndexFunc(there, func(p process) bool { return p.pid == pid })
 			if j < 0 {
-				return made, life, plugin.Transiently("Keygen has a process and does not show it")
+				return made, life, plugin.Transiently("Keygen says that a process exists, and does not list it")
 			}
 			n, ok, e := s.revive(there[j])
 			if e != nil {
@@ -199,7 +199,7 @@ func (s *session) spawn(block string, first, n int64) (made int64, life time.Dur
 	return made, life, nil
 }
 
-// revive pings a process. One that is dead or gone is not ok.
+// revive pings a process. ok is false if the process is dead or gone.
 func (s *session) revive(p process) (life time.Duration, ok bool, e *plugin.Error) {
 	a, e := s.send(http.MethodPost, "processes/"+url.PathEscape(p.id)+"/actions/ping", nil)
 	switch {

@@ -14,8 +14,8 @@ import (
 	"github.com/usher-agent/usher/plugin"
 )
 
-// The schemes by which a key signs: Keygen's words for those of licence keys (docs: API, Policies, scheme), and one for
-// licence and machine files.
+// The schemes of signatures: Keygen's names for those of licence keys (docs: API, Policies, scheme), and one of ours
+// for licence and machine files.
 const (
 	schemeFile    = "FILE"
 	schemeEd25519 = "ED25519_SIGN"
@@ -44,12 +44,12 @@ func Schemes(alg string) []string {
 	}
 }
 
-// NameSchemes sets the schemes that an anchor is believed for; none means all that its algorithm serves.
+// NameSchemes limits an anchor to schemes; none means all that its algorithm serves.
 func NameSchemes(a *plugin.Anchor, schemes []string) error {
 	all := Schemes(a.Algorithm)
 	for _, s := range schemes {
 		if !slices.Contains(all, s) {
-			return fmt.Errorf("key %q: scheme %s is none that a key of %s serves (known: %s)", a.KeyID, plugin.Short(s),
+			return fmt.Errorf("key %q: scheme %s does not fit a key of %s (known: %s)", a.KeyID, plugin.Short(s),
 				a.Algorithm, strings.Join(all, ", "))
 		}
 	}
@@ -65,7 +65,7 @@ func serves(a plugin.Anchor, scheme string) bool {
 	return slices.Contains(Schemes(a.Algorithm), scheme)
 }
 
-// schemeOf returns the scheme of a signed key, given the algorithm of the anchor where the key's form does not tell it.
+// schemeOf returns the scheme of a signed key. Where the key's form leaves it open, the anchor's algorithm decides.
 func (k *signed) schemeOf(alg string) string {
 	if k.scheme != "SIGN" && k.scheme != "RSA_2048_SIGN" {
 		return k.scheme
@@ -83,13 +83,12 @@ func (k *signed) schemeOf(alg string) string {
 	}
 }
 
-// others are how the texts begin that Keygen's servers sign with the same keys for other purposes: files, keys of the
-// present schemes, answers and webhooks.
+// others matches the beginning of texts that Keygen's servers sign with the same keys for other purposes: files, keys
+// of the present schemes, answers and webhooks.
 var others = regexp.MustCompile(`^\s*(?i:license/|machine/|key/|\(request-target\)|keygen-)`)
 
-// foreignText returns what a text is that Keygen signs for another purpose than a key of a scheme that puts nothing
-// before its dataset; empty: it is none. Else anybody could present such a signature as a key that says nothing of an
-// end.
+// foreignText names a text that Keygen signs for another purpose; empty: the text is none. The old schemes sign a bare
+// dataset. Without this check anybody could present such a signature as a licence key without an end.
 func foreignText(data []byte) string {
 	var info asn1.RawValue
 	if rest, err := asn1.Unmarshal(data, &info); err == nil && len(rest) == 0 && info.Class == asn1.ClassUniversal &&
@@ -106,7 +105,7 @@ func foreignText(data []byte) string {
 			return "the text of a JWT"
 		}
 	}
-	// An answer's body, which old versions of the API signed as it was (X-Signature).
+	// The body of an answer: old versions of the API signed it bare (X-Signature).
 	var body map[string]any
 	if json.Unmarshal(data, &body) == nil {
 		_, list := body["data"].([]any)
@@ -118,8 +117,8 @@ func foreignText(data []byte) string {
 	return ""
 }
 
-// wordsOf says for people what a key is signed with.
-func (k *signed) wordsOf() string {
+// signatures names the kinds of signature that the key may have, for people.
+func (k *signed) signatures() string {
 	if len(k.algs) == len(Algorithms()) {
 		return "one of Keygen's algorithms"
 	}

@@ -17,7 +17,7 @@ import (
 	"github.com/usher-agent/usher/plugin"
 )
 
-// maxAge is how old a signed answer may be: Keygen's own bound.
+// maxAge is the greatest age of a signed answer: Keygen's own bound.
 const maxAge = 5 * time.Minute
 
 // signatureParameter finds the parts of a Keygen-Signature header.
@@ -26,13 +26,13 @@ var signatureParameter = regexp.MustCompile(`([a-z]+)="([^"]*)"`)
 // The errors of a signature check.
 var (
 	errUnsigned = errors.New("it is not signed")
-	errDigest   = errors.New("its body is not what was signed: it has been changed on the way")
-	errForged   = errors.New("its signature is not good by any of the account's keys in trust")
+	errDigest   = errors.New("its body is not the signed one: it has been changed on the way")
+	errForged   = errors.New("no key of the account in trust verifies its signature")
 )
 
 // VerifyResponse checks an answer's signature with the account's keys, and returns when it was made. method and target
-// are of the request, as it was sent; host is that of its URL. Whether it is too old, or signed by a test key, is not
-// asked: see [Client]. The format is Keygen's (docs: API, Signatures), after draft-cavage-http-signatures-12.
+// are the request's, as sent; the URL gives the host. It checks neither the answer's age nor whether a test key signed
+// it: see [Client]. The format is Keygen's (docs: API, Signatures), after draft-cavage-http-signatures-12.
 func VerifyResponse(method string, target *url.URL, header http.Header, body []byte,
 	anchors []plugin.Anchor) (time.Time, error) {
 	parts := map[string]string{}
@@ -40,7 +40,7 @@ func VerifyResponse(method string, target *url.URL, header http.Header, body []b
 		parts[m[1]] = m[2]
 	}
 	sig, ok := unbase64(parts["signature"])
-	// Proxies may put a date of their own in the place of the server's.
+	// A proxy may replace the server's Date by its own.
 	date, digest := cmp.Or(header.Get("Keygen-Date"), header.Get("Date")),
 		cmp.Or(header.Get("Keygen-Digest"), header.Get("Digest"))
 	if !ok || len(sig) == 0 || date == "" || digest == "" {

@@ -20,20 +20,20 @@ func Provide() plugin.System {
 		HostComponent: Component,
 		HostValue:     Fingerprint,
 		Settings:      func() plugin.Settings { return &Settings{} },
-		// A machine is made of what the host is. The licence key, or a token, speaks for the licence.
+		// A machine describes its host. The licence key, or a token, authenticates for the licence.
 		Carries: plugin.Carries{Fingerprint: true, Hostname: true, Memory: true, Disk: true, Held: true},
 	}
 }
 
-// Settings is the account that serves the licences. The zero value is none.
+// Settings is the account that serves the licences. The zero value names none.
 type Settings struct {
 	Account     string `yaml:"account"` // its id or slug
-	URL         string `yaml:"url"`     // of a server of one's own; empty: CloudURL
+	URL         string `yaml:"url"`     // of a self-hosted server; empty: CloudURL
 	TokenFile   string `yaml:"token_file"`
 	Environment string `yaml:"environment"` // code or id; empty: none
 }
 
-// Used reports whether there is an account.
+// Used reports whether an account is configured.
 func (s *Settings) Used() bool { return s.Account != "" }
 
 // Check implements [plugin.Settings].
@@ -41,7 +41,7 @@ func (s *Settings) Check(bad func(key, text string)) {
 	a, err := url.Parse(s.URL)
 	switch {
 	case s.Account == "" && *s != (Settings{}):
-		bad("", "upstream.keygen.account is missing, and the other keys of upstream.keygen are for it; "+
+		bad("", "upstream.keygen.account is missing, and the other keys of upstream.keygen need it; "+
 			"set it, or leave them out")
 	case s.URL != "" && (err != nil || a.Host == "" || a.Scheme != "https" && a.Scheme != "http" ||
 		a.User != nil || a.RawQuery != ""):
@@ -71,7 +71,7 @@ func (s *Settings) Open(e plugin.Environment) (plugin.Upstream, error) {
 	return c, nil
 }
 
-// token reads the token, if a file has one.
+// token reads the token file; empty: none is configured.
 func (s *Settings) token(e plugin.Environment) (string, error) {
 	if s.TokenFile == "" {
 		return "", nil

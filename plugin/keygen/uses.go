@@ -10,12 +10,10 @@ import (
 	"github.com/usher-agent/usher/plugin"
 )
 
-// Draw increments the licence's uses; the meter is [MeterUses].
-//
-// Keygen knows no tokens, so that an increment whose answer was lost cannot be asked for again. What is asked again is
-// therefore looked up first: where the uses have grown by as many since this agent's last answer, they are taken for
-// its own. So none is ever counted twice; where other machines have used the licence meanwhile, some may not be counted
-// at all.
+// Draw increments the licence's uses; the meter is [MeterUses]. Keygen has no idempotency tokens, so an increment whose
+// answer was lost cannot be repeated safely. Draw therefore looks at the uses before it repeats one. If they have grown
+// by as many since this agent's last answer, it takes that growth for its own. So no use is counted twice. If other
+// machines used the licence meanwhile, some uses may not be counted.
 func (c *Client) Draw(ctx context.Context, r *plugin.Draw) (*plugin.Drawn, error) {
 	if r.Meter != MeterUses {
 		return nil, budgetFault(plugin.SystemNoPools, "Keygen counts no draws of the meter %s, only uses",
@@ -62,7 +60,7 @@ func (s *session) uses(method, action string, body map[string]any) (int64, *plug
 	case e != nil:
 		return 0, e
 	case a.code() == "USES_LIMIT_EXCEEDED":
-		return 0, budgetFault(plugin.SystemFull, "the licence has not so many uses left")
+		return 0, budgetFault(plugin.SystemFull, "the licence has fewer uses left")
 	case a.status == http.StatusConflict: // another increment is under way
 		return 0, plugin.Transiently("Keygen is counting another use of the licence")
 	case a.status != http.StatusOK:

@@ -7,10 +7,10 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// Code is the result of a validation, in Keygen's words.
+// Code is Keygen's code for the result of a validation.
 type Code string
 
-// The codes of validations: all that the server knows.
+// The codes of validations: all that the server has.
 const (
 	CodeValid               Code = "VALID"
 	CodeNotFound            Code = "NOT_FOUND"
@@ -100,10 +100,10 @@ var details = map[Code]string{
 // Detail returns the sentence that goes with a code.
 func (c Code) Detail() string { return details[c] }
 
-// Life is whether a machine keeps its heartbeat.
+// Life is the state of a machine's heartbeat.
 type Life string
 
-// The lives of machines, as their heartbeatStatus has them; RESURRECTED counts as alive.
+// The values of a machine's heartbeatStatus; RESURRECTED counts as alive.
 const (
 	NotStarted  Life = "NOT_STARTED"
 	Alive       Life = "ALIVE"
@@ -111,7 +111,7 @@ const (
 	Resurrected Life = "RESURRECTED"
 )
 
-// Machine is a machine of a licence, as validations look at it.
+// Machine is a licence's machine in a validation.
 type Machine struct {
 	ID, Fingerprint     string
 	Owner               string // id; empty: none
@@ -122,10 +122,10 @@ type Machine struct {
 	Components          []string // fingerprints
 }
 
-// Alive reports whether the machine counts for fingerprints: what needs no heartbeat does.
+// alive reports whether the machine counts for fingerprints; a machine without a heartbeat does.
 func (m *Machine) alive() bool { return m.Life != Dead }
 
-// Situation is what a validation looks at besides its scope.
+// Situation is everything that a validation considers apart from its scope.
 type Situation struct {
 	Object   *Object // nil: there is no such licence
 	Findings []enforcer.Finding
@@ -137,19 +137,19 @@ type Situation struct {
 	UserCount                      int64    // the owner included
 	Entitlements                   []string // codes
 	Machines                       []Machine
-	// Checksums and Versions are of accessible releases; nil: not known, and then no scope of them matches.
+	// Checksums and Versions of the accessible releases; nil: not known, so no scope of them matches.
 	Checksums, Versions []string
 }
 
-// Scope is what a validation asks. A field that is nil was not given.
+// Scope is the scope of a validation. A nil field is not given.
 type Scope struct {
 	Product, Policy, User, Machine, Fingerprint, Checksum, Version, Environment *string
 
 	Fingerprints, Components, Entitlements *[]string
 }
 
-// Result is what a validation comes to. Valid may go with other codes than VALID: EXPIRED where the policy lets an
-// expired licence run on, TOO_MANY_* within what it allows.
+// Result is the result of a validation. Valid may accompany codes other than VALID: EXPIRED if the policy lets an
+// expired licence run on, and TOO_MANY_* within the policy's overage.
 type Result struct {
 	Code  Code
 	Valid bool
@@ -185,7 +185,7 @@ func Validate(s *Situation, scope *Scope) Result {
 type validation struct {
 	*Situation
 	scope *Scope
-	quick bool // without any scope, and without the duty to give one
+	quick bool // without a scope, and none is required
 	a     *Attributes
 	p     *Policy
 	asked *Machine // the one machine that the scope names
@@ -216,7 +216,7 @@ func (v *validation) state() *Result {
 	return nil
 }
 
-// one compares a scope of one value.
+// one checks a scope of a single value.
 func (v *validation) one(given *string, want func(string) bool, required bool, mismatch, missing Code) *Result {
 	switch {
 	case given != nil && !want(*given):
@@ -233,7 +233,7 @@ func in(list []string) func(string) bool {
 	return func(t string) bool { return slices.Contains(list, t) }
 }
 
-// belongs checks what the licence belongs to.
+// belongs checks the scopes of environment, product, policy, user and entitlements.
 func (v *validation) belongs() *Result {
 	s := v.scope
 	for _, r := range []*Result{
@@ -274,7 +274,7 @@ func (v *validation) byID(id string) *Machine {
 	return nil
 }
 
-// noMachine is the word for a licence that has none.
+// noMachine returns the result for a licence without machines.
 func (v *validation) noMachine() *Result {
 	if v.a.Floating {
 		return no(CodeNoMachines)
@@ -309,7 +309,7 @@ func (v *validation) heartbeat(m *Machine) *Result {
 	return nil
 }
 
-// needed returns how many of n must match by a strategy.
+// needed returns how many of n must match under a strategy.
 func needed(strategy string, n int) int {
 	switch strategy {
 	case "MATCH_TWO":
@@ -406,7 +406,7 @@ func (v *validation) release() *Result {
 	return v.one(v.scope.Version, in(v.Versions), v.p.RequireVersionScope, CodeVersionMismatch, CodeVersionRequired)
 }
 
-// over returns the result where a count is over a limit: valid as long as the policy's allowance covers it.
+// over returns the result for a count above a limit; it is valid if the policy's overage covers the count.
 func (v *validation) over(limit *int64, n int64, code Code) *Result {
 	if limit == nil || n <= *limit {
 		return nil

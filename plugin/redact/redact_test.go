@@ -13,19 +13,23 @@ import (
 // Names of both kinds, in the spellings that people write.
 func TestNames(t *testing.T) {
 	for _, name := range strings.Fields(
-		`key keys Key KEY apiKey api_key api-key apikey APIKey APIKeys x_api_keys licenseKey license_key licenceKey licensekey
-		accessKey access_key_id accessToken token tokens tokenValue authToken accesstoken refresh-token secret secrets Secret clientSecret client_secret clientsecret
-		secretId password passwords Password passwordHash password_hash userPassword dbpassword passwd passphrase pwd db_pw credential credentials awsCredentials
-		private privateKey private_key_pem privatekey privateData signing_key signingKey encryption.key secretary_password bearer jwt sessionCookie x-key key2 KEY_1
+		`key keys Key KEY apiKey api_key api-key apikey APIKey APIKeys x_api_keys licenseKey license_key
+		licenceKey licensekey accessKey access_key_id accessToken token tokens tokenValue authToken
+		accesstoken refresh-token secret secrets Secret clientSecret client_secret clientsecret secretId
+		password passwords Password passwordHash password_hash userPassword dbpassword passwd passphrase pwd
+		db_pw credential credentials awsCredentials private privateKey private_key_pem privatekey privateData
+		signing_key signingKey encryption.key secretary_password bearer jwt sessionCookie x-key key2 KEY_1
 		license_key_number public_key_password pin PIN psk keyMaterial secret_key_id`) {
 		if !redact.Member(name, "x") {
 			t.Errorf("%s is taken to be innocent", name)
 		}
 	}
 	for _, name := range strings.Fields(
-		`keyboard monkey monkeys keynote turkey hockey keyed whiskey key_id keyId keyID keyIds kid key_type keyAlgorithm public_key publicKey
-		pubkey_x agent_key agent_keys verification_key secretary secretariat tokenizer tokenise passenger passed compass bypass passive spinning pinned opinion
-		authenticationStrategy note mail name maxMachines requireHeartbeat privately deprived accredited incredible pools features cnf jkt`) {
+		`keyboard monkey monkeys keynote turkey hockey keyed whiskey key_id keyId keyID keyIds kid key_type
+		keyAlgorithm public_key publicKey pubkey_x agent_key agent_keys verification_key secretary
+		secretariat tokenizer tokenise passenger passed compass bypass passive spinning pinned opinion
+		authenticationStrategy note mail name maxMachines requireHeartbeat privately deprived accredited
+		incredible pools features cnf jkt`) {
 		if redact.Member(name, "x") {
 			t.Errorf("%s is taken to be a secret's", name)
 		}
@@ -111,8 +115,10 @@ func TestValues(t *testing.T) {
 	}
 	before, _ := json.Marshal(in)
 	got, _ := json.Marshal(redact.Value(in))
-	want := `{"(hidden)":true,"(hidden) 2":1,"list":[{"accessToken":"(hidden)"},"(hidden)",true],"max_keys":3,"passwords":"(hidden)","private":true,` +
-		`"settings":[{"name":"dbPassword","value":"(hidden)"},{"name":"colour","value":"red"}],"text":{"token":"(hidden)"},"typed":{"kid":"k","secret":"(hidden)"},` +
+	want := `{"(hidden)":true,"(hidden) 2":1,"list":[{"accessToken":"(hidden)"},"(hidden)",true],"max_keys":3,` +
+		`"passwords":"(hidden)","private":true,` +
+		`"settings":[{"name":"dbPassword","value":"(hidden)"},{"name":"colour","value":"red"}],` +
+		`"text":{"token":"(hidden)"},"typed":{"kid":"k","secret":"(hidden)"},` +
 		`"x_crm":{"key":"(hidden)","n":7,"note":"n"}}`
 	if string(got) != want {
 		t.Errorf("got  %s\nwant %s", got, want)

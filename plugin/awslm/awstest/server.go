@@ -564,16 +564,24 @@ func (s *Server) list(r *awslm.ListRequest) (any, *awslm.Fault) {
 	return out, nil
 }
 
+// The answers of STS, around an error's code and around a role's expiration.
+const (
+	stsSpace  = `xmlns="https://sts.amazonaws.com/doc/2011-06-15/"`
+	stsDenied = `<ErrorResponse ` + stsSpace + `><Error><Type>Sender</Type><Code>AccessDenied</Code>` +
+		`<Message>Not authorized</Message></Error></ErrorResponse>`
+	stsRole = `<AssumeRoleWithWebIdentityResponse ` + stsSpace + `><AssumeRoleWithWebIdentityResult><Credentials>` +
+		`<AccessKeyId>ASIATEST</AccessKeyId><SecretAccessKey>secret</SecretAccessKey>` +
+		`<SessionToken>session</SessionToken><Expiration>%s</Expiration></Credentials>` +
+		`</AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>`
+)
+
 func (s *Server) sts(w http.ResponseWriter, form string) {
 	if !strings.Contains(form, "Action=AssumeRoleWithWebIdentity") ||
 		!strings.Contains(form, "WebIdentityToken=access.") {
 		w.WriteHeader(http.StatusBadRequest)
-		_, _ = io.WriteString(w,
-			`<ErrorResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><Error><Type>Sender</Type><Code>AccessDenied</Code><Message>Not authorized</Message></Error></ErrorResponse>`)
+		_, _ = io.WriteString(w, stsDenied)
 		return
 	}
 	w.Header().Set("Content-Type", "text/xml")
-	fmt.Fprintf(w,
-		`<AssumeRoleWithWebIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleWithWebIdentityResult><Credentials><AccessKeyId>ASIATEST</AccessKeyId><SecretAccessKey>secret</SecretAccessKey><SessionToken>session</SessionToken><Expiration>%s</Expiration></Credentials></AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>`,
-		awslm.ZonedTime(time.Now().Add(time.Hour)))
+	fmt.Fprintf(w, stsRole, awslm.ZonedTime(time.Now().Add(time.Hour)))
 }

@@ -48,12 +48,7 @@ const fingerprint = "3d3a5a4e9d5d5f2e1c7f44c0fbb4c3a4f4b3d1c9a6a0b7e6d5c4b3a2918
 
 func live(t *testing.T, p *place) {
 	ctx := within(t)
-	must := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
+	must := func(err error) { t.Helper(); must(t, err) }
 	// Validate: not activated yet.
 	license, err := sdk.Validate(ctx, fingerprint)
 	if !errors.Is(err, sdk.ErrLicenseNotActivated) {
@@ -88,37 +83,8 @@ func live(t *testing.T, p *place) {
 	if machine.HeartbeatStatus != sdk.HeartbeatStatusCodeAlive {
 		t.Errorf("the heartbeat is %s", machine.HeartbeatStatus)
 	}
-	// Spawn, which pings too, up to the limit.
-	process, err := machine.Spawn(ctx, "1234")
-	must(err)
-	if process.Status != sdk.ProcessStatusCodeAlive || process.Interval <= 30 {
-		t.Errorf("the process is %+v", process)
-	}
-	var typed error
-	for i := range 3 {
-		if _, typed = machine.Spawn(ctx, fmt.Sprint("more", i)); typed != nil {
-			break
-		}
-	}
-	if !errors.Is(typed, sdk.ErrProcessLimitExceeded) {
-		t.Errorf("processes beyond the limit: %v", typed)
-	}
-	// Lists.
-	machines, err := license.Machines(ctx)
-	must(err)
-	components, err := machine.Components(ctx)
-	must(err)
-	processes, err := machine.Processes(ctx)
-	must(err)
-	entitlements, err := license.Entitlements(ctx)
-	must(err)
-	if len(machines) != 1 || len(components) != 2 || len(processes) < 1 || len(entitlements) != p.entitled {
-		t.Errorf("machines %v, components %v, processes %v, entitlements %v", machines, components, processes,
-			entitlements)
-	}
-	if m, err := license.Machine(ctx, fingerprint); err != nil || m.ID != machine.ID {
-		t.Errorf("by fingerprint: %+v, %v", m, err)
-	}
+	process := spawn(t, machine)
+	listed(t, p, license, machine)
 	// Check out, and verify offline.
 	file, err := license.Checkout(ctx, sdk.CheckoutTTL(24*time.Hour))
 	must(err)
@@ -138,6 +104,53 @@ func live(t *testing.T, p *place) {
 	again, err := license.Activate(ctx, "another")
 	must(err)
 	must(again.Deactivate(ctx))
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// spawn makes processes up to the limit, and returns the first. The SDK pings it, too.
+func spawn(t *testing.T, machine *sdk.Machine) *sdk.Process {
+	t.Helper()
+	process, err := machine.Spawn(within(t), "1234")
+	must(t, err)
+	if process.Status != sdk.ProcessStatusCodeAlive || process.Interval <= 30 {
+		t.Errorf("the process is %+v", process)
+	}
+	var typed error
+	for i := range 3 {
+		if _, typed = machine.Spawn(within(t), fmt.Sprint("more", i)); typed != nil {
+			break
+		}
+	}
+	if !errors.Is(typed, sdk.ErrProcessLimitExceeded) {
+		t.Errorf("processes beyond the limit: %v", typed)
+	}
+	return process
+}
+
+// listed checks the lists of what a machine and its licence have.
+func listed(t *testing.T, p *place, license *sdk.License, machine *sdk.Machine) {
+	t.Helper()
+	machines, err := license.Machines(within(t))
+	must(t, err)
+	components, err := machine.Components(within(t))
+	must(t, err)
+	processes, err := machine.Processes(within(t))
+	must(t, err)
+	entitlements, err := license.Entitlements(within(t))
+	must(t, err)
+	if len(machines) != 1 || len(components) != 2 || len(processes) < 1 || len(entitlements) != p.entitled {
+		t.Errorf("machines %v, components %v, processes %v, entitlements %v", machines, components, processes,
+			entitlements)
+	}
+	if m, err := license.Machine(within(t), fingerprint); err != nil || m.ID != machine.ID {
+		t.Errorf("by fingerprint: %+v, %v", m, err)
+	}
 }
 
 // Several machines at once, up to the limit: one too many is the SDK's own error, and what one gives back another gets.

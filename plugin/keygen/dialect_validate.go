@@ -1,0 +1,160 @@
+package keygen
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/plugin"
+)
+
+// validatedKey is the store's key for the time of a licence's last validation.
+func (s *subject) validatedKey() string { return "validated/" + namedID("license", s.license.ID) }
+
+// lastValidated returns the time of the licence's last validation here, to a day; zero: never.
+func (x *request) lastValidated() (t time.Time) {
+	if b, ok := x.Store().Get(x.about.validatedKey()); ok {
+		t, _ = time.Parse(time.RFC3339, string(b))
+	}
+	return t
+}
+
+// noteValidated records a validation. The status needs its time to some days only, so it writes once a day.
+func (x *request) noteValidated() {
+	if x.now.Sub(x.lastValidated()).Abs() < 24*time.Hour {
+		return
+	}
+	value := []byte(x.now.UTC().Format(time.RFC3339))
+	if err := x.Store().Apply(plugin.Change{Key: x.about.validatedKey(), Value: value}); err != nil {
+		x.Log().Warn("the time of a validation cannot be stored", "error", err)
+	}
+}
+
+// scopes is the meta of a validation.
+type scopes struct {
+	Key   string         `json:"key"`
+	Nonce *int64         `json:"nonce"`
+	Scope jsontext.Value `json:"scope"`
+}
+
+// scopeOf is the scope of a validation; a nil member is not given.
+type scopeOf struct {
+	Product      *string   `json:"product"`
+	Policy       *string   `json:"policy"`
+	User         *string   `json:"user"`
+	Machine      *string   `json:"machine"`
+	Fingerprint  *string   `json:"fingerprint"`
+	Fingerprints *[]string `json:"fingerprints"`
+	Components   *[]string `json:"components"`
+	Entitlements *[]string `json:"entitlements"`
+	Checksum     *string   `json:"checksum"`
+	Version      *string   `json:"version"`
+	Environment  *string   `json:"environment"`
+}
+
+func (x *request) validateKey() *response {
+	var in scopes
+	if a := x.meta(&in); a != nil {
+		return a
+	}
+	if in.Key == "" {
+		return problem(http.StatusBadRequest, "", "is missing", "pointer", "/meta/key")
+	}
+	_, vouched := x.Caller(x.r)
+	about, known, listed, err := x.known(in.Key, vouched)
+	if err != nil {
+		return problem(http.StatusInternalServerError, "",
+			"the listener's credentials_file cannot be read; the agent's log says more", "", "")
+	}
+	if !known || about == nil {
+		return reply(object{"data": nil, "meta": x.verdictOf(&in, Result{Code: CodeNotFound}, CodeNotFound.Detail())})
+	}
+	about.key, x.key, x.proven = in.Key, in.Key, about.own(in.Key, listed)
+	x.about, x.caller = about, x.CallerBy(x.r, in.Key)
+	return x.validate(&in, true)
+}
+
+func (x *request) validateScoped() *response {
+	var in scopes
+	if a := x.meta(&in); a != nil {
+		return a
+	}
+	return x.validate(&in, true)
+}
+
+func (x *request) validateQuick() *response { return x.validate(&scopes{}, false) }
+
+// validate answers a validation. The verdict decides on the licence, and Keygen's rules decide on the scope.
+func (x *request) validate(in *scopes, scoped bool) *response {
+	var scope *Scope
+	if scoped {
+		var said scopeOf
+		if len(in.Scope) > 0 {
+			if err := json.Unmarshal(in.Scope, &said); err != nil {
+				return problem(http.StatusBadRequest, "", plugin.JSONFault(err, "member").Error(), "pointer",
+					"/meta/scope")
+			}
+		}
+		scope = &Scope{Product: said.Product, Policy: said.Policy, User: said.User, Machine: said.Machine,
+			Fingerprint: said.Fingerprint, Checksum: said.Checksum,
+			Version: said.Version, Environment: said.Environment, Fingerprints: said.Fingerprints,
+			Components: said.Components, Entitlements: said.Entitlements}
+	}
+	s := x.about
+	situation := &Situation{Object: &s.terms, Findings: s.judged.Findings, Now: x.now, Product: s.productID(),
+		PolicyID: s.policyID(), Environment: s.related("environment"),
+		Owner: s.related("owner"), Machines: x.machines()}
+	if situation.Owner != "" {
+		situation.Users, situation.UserCount = []string{situation.Owner}, 1
+	}
+	for _, o := range s.included {
+		if o["type"] == "users" {
+			a, _ := o["attributes"].(object)
+			situation.Users = append(situation.Users, textOf(o["id"]), textOf(a["email"]))
+		}
+	}
+	for _, e := range x.entitlements() {
+		a, _ := e["attributes"].(object)
+		situation.Entitlements = append(situation.Entitlements, textOf(a["code"]))
+	}
+	r := Validate(situation, scope)
+	detail := r.Code.Detail()
+	if r.Valid && !s.verdict.Good() {
+		r, detail = Result{Code: outOfForce(s.verdict.Code)}, s.verdict.Reason
+	} else if r.Valid && !s.judged.InForce {
+		r, detail = Result{Code: outOfForce(s.judged.Code)}, s.judged.Reason
+	}
+	x.noteValidated()
+	return reply(object{"data": x.licenseObject(), "meta": x.verdictOf(in, r, detail)})
+}
+
+// outOfForce returns Keygen's code for a licence that is not in force. Where Keygen has no such code, its clients are
+// told that there is no licence.
+func outOfForce(c enforcer.Code) Code {
+	for _, same := range Codes() {
+		if string(same) == string(c) && same != CodeValid {
+			return same
+		}
+	}
+	switch c {
+	case enforcer.Revoked:
+		return CodeBanned
+	case enforcer.ProductMismatch:
+		return CodeProductMismatch
+	}
+	return CodeNotFound
+}
+
+func (x *request) verdictOf(in *scopes, r Result, detail string) object {
+	out := object{"ts": stamp(x.now), "valid": r.Valid, "detail": detail, "code": string(r.Code)}
+	if in.Nonce != nil {
+		out["nonce"] = *in.Nonce
+	}
+	if len(in.Scope) > 0 && string(in.Scope) != "null" {
+		out["scope"] = in.Scope
+	}
+	return out
+}
