@@ -63,6 +63,7 @@ type Agent struct {
 	log      *slog.Logger
 	metrics  *metrics.Metrics
 	desk     *desk.Desk
+	feeds    *api.Feeds
 	court    *court
 	holders  *holders.Registry
 	handover *systemd.Store
@@ -155,9 +156,11 @@ func (a *Agent) open() (err error) {
 	if a.holders, err = holders.New(holders.Config{Handover: a.handover, Leave: a.leave}); err != nil {
 		return err
 	}
-	if a.desk, err = desk.New(desk.Options{Now: a.options.Now, Observer: a.metrics, Signals: desk.Signals{
-		Ended: a.holders.Ended, DemandChanged: a.demandChanged, Short: a.missed,
-		FencePassed: func() { a.court.reshare() }},
+	a.feeds = api.NewFeeds()
+	if a.desk, err = desk.New(desk.Options{Now: a.options.Now, Observer: a.metrics, Watcher: a.feeds,
+		Signals: desk.Signals{
+			Ended: a.holders.Ended, DemandChanged: a.demandChanged, Short: a.missed,
+			FencePassed: func() { a.court.reshare() }},
 		Core:       enforcer.Options{MaxLeasesPerUID: cfg.Limits.LeasesPerUID, Durable: true},
 		RuntimeDir: cfg.State.RuntimeDir, StateDir: cfg.State.Dir, Seals: a.seals, Log: a.log}); err != nil {
 		return err
@@ -293,6 +296,11 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		})
 	}
 	task("leases", a.desk.Run)
+	task("subscribers", func(ctx context.Context) error {
+		<-ctx.Done()
+		a.feeds.Close(a.desk.Now())
+		return nil
+	})
 	task("verdict", a.court.Run)
 	task("clock", a.watchClock)
 	task("upstream", a.pulse.Run)

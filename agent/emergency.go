@@ -65,7 +65,7 @@ func (f front) BeginEmergency(by enforcer.Caller, reason string) (wire.Emergency
 		Fields: map[string]string{"ends": e.Ends.Format(time.RFC3339)}})
 	f.log.Warn("an operator has begun an emergency", "licence", l.ID, "ends", e.Ends, "uid", by.UID, "pid", by.PID,
 		"exe", by.Exe)
-	f.desk.Tell(nil, wire.Event{Type: "emergency.started", At: now, Code: string(enforcer.ValidInGrace),
+	f.feeds.Tell(nil, wire.Event{Type: "emergency.started", At: now, Code: string(enforcer.ValidInGrace),
 		Reason: "an operator has begun an emergency on licence " + l.ID + ", until " +
 			e.Ends.UTC().Format(time.RFC3339)}) // why is for admins to know
 	f.pulse.Now()
@@ -184,7 +184,7 @@ func (f front) giveBack(by enforcer.Caller, id string) (enforcer.Ref, past, *enf
 		Fields: map[string]string{"sha256": was.Document}})
 	f.log.Warn("a licence was returned, and is of no use here any more", "licence", id, "uid", by.UID, "pid", by.PID,
 		"exe", by.Exe)
-	f.desk.Tell(nil, wire.Event{Type: "license.returned", At: now,
+	f.feeds.Tell(nil, wire.Event{Type: "license.returned", At: now,
 		Reason: "licence " + id + " was returned to the vendor"})
 	return ref, was, nil
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/usher-agent/usher/agent/api"
 	"github.com/usher-agent/usher/agent/audit"
+	"github.com/usher-agent/usher/agent/desk"
 	"github.com/usher-agent/usher/agent/eventlog"
 	"github.com/usher-agent/usher/agent/host"
 	"github.com/usher-agent/usher/agent/identity"
@@ -29,10 +30,15 @@ func (f front) Pools() []enforcer.PoolStatus { return f.desk.Pools() }
 func (f front) Pool(name string) (enforcer.PoolStatus, bool) { return f.desk.Pool(name) }
 
 func (f front) Acquire(ctx context.Context, r *enforcer.Acquire) (api.Grant, *enforcer.Denial) {
-	return f.desk.Acquire(ctx, r)
+	return granted(f.desk.Acquire(ctx, r))
 }
 
-func (f front) Renew(r *enforcer.Renew) (api.Grant, *enforcer.Denial) { return f.desk.Renew(r) }
+func (f front) Renew(r *enforcer.Renew) (api.Grant, *enforcer.Denial) {
+	return granted(f.desk.Renew(r))
+}
+
+// granted is a grant of the desk's as the API has it.
+func granted(g desk.Grant, d *enforcer.Denial) (api.Grant, *enforcer.Denial) { return api.Grant(g), d }
 
 func (f front) Release(r *enforcer.Release) *enforcer.Denial {
 	dec := f.desk.Do(r)
@@ -58,7 +64,7 @@ func (f front) Lease(id enforcer.LeaseID) (*enforcer.Lease, bool) { return f.des
 func (f front) List(u *enforcer.User, yield func([]*enforcer.Lease) bool) { f.desk.List(u, yield) }
 
 func (f front) Subscribe(u *enforcer.User, see func(*enforcer.Holder, *wire.Event) bool) (<-chan *api.Event, func()) {
-	return f.desk.Subscribe(u, see)
+	return f.feeds.Subscribe(u, see)
 }
 
 func (f front) Fingerprint(ctx context.Context, product string) wire.Fingerprint {

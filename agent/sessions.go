@@ -128,7 +128,7 @@ func (s *session) complete(r *enforcer.Acquire) (handle *liveness.Handle, d *enf
 }
 
 func (s *session) finish(ctx context.Context, a *desk.Pending, handle *liveness.Handle) (api.Grant, *enforcer.Denial) {
-	g, d := s.agent.desk.Finish(ctx, a)
+	g, d := granted(s.agent.desk.Finish(ctx, a))
 	return s.given(g, d, handle)
 }
 
@@ -172,7 +172,7 @@ func (s *session) Join(id enforcer.LeaseID) (api.Grant, *enforcer.Denial) {
 	if d != nil {
 		return api.Grant{}, d
 	}
-	g, d := s.agent.desk.Give(&enforcer.Join{ID: id, Caller: s.who()})
+	g, d := granted(s.agent.desk.Give(&enforcer.Join{ID: id, Caller: s.who()}))
 	return s.given(g, d, handle)
 }
 
@@ -182,7 +182,7 @@ func (s *session) Attach(id enforcer.LeaseID) (api.Grant, *enforcer.Denial) {
 	if d != nil {
 		return api.Grant{}, d
 	}
-	g, d := s.agent.desk.Give(&enforcer.Attach{ID: id, Caller: s.who()})
+	g, d := granted(s.agent.desk.Give(&enforcer.Attach{ID: id, Caller: s.who()}))
 	return s.given(g, d, handle)
 }
 

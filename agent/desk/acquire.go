@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"time"
 
-	"github.com/usher-agent/usher/agent/api"
 	"github.com/usher-agent/usher/enforcer"
 )
 
@@ -37,7 +36,7 @@ func (a *Pending) Waits() bool { return a.answer != nil || a.turn != nil }
 
 // Acquire grants a lease or says why not. It fills in the lease's id. A request that waits is answered when its slots
 // are free, when its time is up, and when ctx ends.
-func (d *Desk) Acquire(ctx context.Context, r *enforcer.Acquire) (api.Grant, *enforcer.Denial) {
+func (d *Desk) Acquire(ctx context.Context, r *enforcer.Acquire) (Grant, *enforcer.Denial) {
 	a := d.Begin(r, nil)
 	return d.Finish(ctx, &a)
 }
@@ -79,7 +78,7 @@ func (d *Desk) ask(a *Pending, ready func()) {
 }
 
 // Finish is the second half of Acquire.
-func (d *Desk) Finish(ctx context.Context, a *Pending) (api.Grant, *enforcer.Denial) {
+func (d *Desk) Finish(ctx context.Context, a *Pending) (Grant, *enforcer.Denial) {
 	var waited time.Duration
 	var dec outcome
 	if a.turn != nil {

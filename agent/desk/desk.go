@@ -9,14 +9,11 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"maps"
-	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/usher-agent/usher/agent/api"
 	"github.com/usher-agent/usher/agent/clock"
 	"github.com/usher-agent/usher/agent/liveness"
 	"github.com/usher-agent/usher/agent/seals"
@@ -31,6 +28,19 @@ type Observer interface {
 	Acquired(pool string, took time.Duration, d *enforcer.Denial, replayed bool)
 	Waited(time.Duration)
 }
+
+// Watcher brings events to those who subscribed to them. It is called under the desk's lock, and must not wait.
+type Watcher interface {
+	Observe(enforcer.Event)
+	// Revoking is told when leases are to be revoked; leases returns the held ones for which of is true.
+	Revoking(now time.Time, leases func(of func(*enforcer.Lease) bool) []*enforcer.Lease)
+}
+
+// nobody watches.
+type nobody struct{}
+
+func (nobody) Observe(enforcer.Event)                                                 {}
+func (nobody) Revoking(time.Time, func(func(*enforcer.Lease) bool) []*enforcer.Lease) {}
 
 // Signals are how the desk tells others of what they act on; of a nil one nobody is told.
 type Signals struct {
@@ -49,6 +59,7 @@ type Signals struct {
 type Options struct {
 	Now      func() time.Time // the wall clock
 	Observer Observer
+	Watcher  Watcher // nil: nobody watches
 	Signals  Signals
 	Core     enforcer.Options
 	// RuntimeDir and StateDir are the folders of the journals, both locked by the caller. Both empty: nothing is kept.
@@ -65,6 +76,7 @@ type Desk struct {
 	// passed says what has passed between two readings of now, as Go's monotonic clock has it: without suspensions.
 	passed  func(from, to time.Time) time.Duration
 	seen    Observer
+	watcher Watcher
 	signals Signals
 	store   *store // nil: nothing is kept
 
@@ -89,13 +101,13 @@ type Desk struct {
 	doubted  map[enforcer.LeaseID]struct{}            // leases that are unconfirmed
 	waiting  map[enforcer.LeaseID]waiter
 	forDraws []*turn       // acquires that wait for draws, in their turn; see awaitDraws
+	idle     chan struct{} // closed when no lease but borrows is held; nil: nobody waits for that
 	judged   chan struct{} // closed when the verdict changes, or the desk drains
 
 	byPod   atomic.Bool                          // a pool counts, or is about to count, by pod
 	podOf   func(pid int32, start uint64) string // see liveness.PodOf
 	drained atomic.Bool
 	wake    chan struct{} // capacity 1: next became sooner
-	subs    subscribers
 }
 
 // New opens the journals, and makes a desk that goes on where the last one has ended.
@@ -112,9 +124,12 @@ func New(o Options) (*Desk, error) {
 }
 
 func newDesk(o Options) *Desk {
+	if o.Watcher == nil {
+		o.Watcher = nobody{}
+	}
 	return &Desk{now: o.Now, boot: clock.Boot, passed: func(from, to time.Time) time.Duration {
 		return to.Sub(from)
-	}, seen: o.Observer, signals: o.Signals, core: enforcer.New(o.Core), podOf: liveness.PodOf,
+	}, seen: o.Observer, watcher: o.Watcher, signals: o.Signals, core: enforcer.New(o.Core), podOf: liveness.PodOf,
 		wake: make(chan struct{}, 1), waiting: map[enforcer.LeaseID]waiter{}, judged: make(chan struct{}),
 		held: map[enforcer.Lifetime]int{}, owned: map[string]map[enforcer.LeaseID]struct{}{},
 		doubted: map[enforcer.LeaseID]struct{}{}}
@@ -299,7 +314,7 @@ func (d *Desk) apply(events []enforcer.Event, written commit) {
 			d.signals.Ended(ev.Lease.ID)
 		}
 		d.seen.Observe(ev)
-		d.subs.publish(ev)
+		d.watcher.Observe(ev)
 	}
 	if next := d.core.NextTick(); !next.IsZero() && (d.next.IsZero() || next.Before(d.next)) {
 		d.next = next
@@ -349,6 +364,7 @@ func (d *Desk) count(ev enforcer.Event) {
 		}
 	case enforcer.EventEnded:
 		d.held[ev.Lease.Lifetime]--
+		d.tellIdle()
 		delete(d.doubted, ev.Lease.ID)
 		if ev.Lease.Data != nil {
 			delete(d.owned[ev.Lease.Data.Owner], ev.Lease.ID)
@@ -391,7 +407,9 @@ func (d *Desk) SetVerdict(v *enforcer.Verdict, fence time.Duration) {
 	}
 	d.serve(d.last, true)
 	d.rejudged()
-	d.subs.revoking(d.core, d.last)
+	if d.core.Revoking() {
+		d.watcher.Revoking(d.last, d.core.Leases)
+	}
 }
 
 // countsByPod reports whether a pool counts by pod under a verdict, or what it turns into.
@@ -421,7 +439,6 @@ func (d *Desk) Run(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
-			d.subs.close()
 			return nil
 		case <-d.wake:
 		case <-timer.C:
@@ -443,38 +460,13 @@ func (d *Desk) Run(ctx context.Context) error {
 	}
 }
 
-// Verdict returns the verdict in force; nil before the first.
-func (d *Desk) Verdict() *enforcer.Verdict {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.core.Verdict()
-}
-
-// Pools returns every pool and meter.
-func (d *Desk) Pools() []enforcer.PoolStatus {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	now := d.licenceTime()
-	d.tick(now)
-	return d.core.Pools(now)
-}
-
-// Pool returns one pool or meter.
-func (d *Desk) Pool(name string) (enforcer.PoolStatus, bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	now := d.licenceTime()
-	d.tick(now)
-	return d.core.Pool(name, now)
-}
-
 // Give decides a request that gives somebody something, and returns what is to be answered.
-func (d *Desk) Give(r enforcer.Request) (api.Grant, *enforcer.Denial) {
+func (d *Desk) Give(r enforcer.Request) (Grant, *enforcer.Denial) {
 	return d.grant(d.settle(d.decide(r)))
 }
 
 // Renew extends a lease.
-func (d *Desk) Renew(r *enforcer.Renew) (api.Grant, *enforcer.Denial) {
+func (d *Desk) Renew(r *enforcer.Renew) (Grant, *enforcer.Denial) {
 	q := *r
 	d.Place(&q.Caller)
 	return d.Give(&q)
@@ -482,91 +474,3 @@ func (d *Desk) Renew(r *enforcer.Renew) (api.Grant, *enforcer.Denial) {
 
 // Release gives a lease back.
 func (d *Desk) Release(r *enforcer.Release) *enforcer.Denial { return d.Do(r).Denial }
-
-// Lease returns a lease that is held.
-func (d *Desk) Lease(id enforcer.LeaseID) (*enforcer.Lease, bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.tick(d.licenceTime())
-	return d.core.Lease(id)
-}
-
-// IsMeter reports whether a request is for draws from meters.
-func (d *Desk) IsMeter(r *enforcer.Acquire) bool {
-	name := r.Pool
-	if name == "" && len(r.Items) > 0 {
-		name = r.Items[0].Pool
-	}
-	v := d.Verdict()
-	if v == nil {
-		return false
-	}
-	_, ok := v.Meters[name]
-	return ok
-}
-
-// CountsByPod reports whether a pool counts by pod, or is about to.
-func (d *Desk) CountsByPod() bool { return d.byPod.Load() }
-
-// portion is how many leases are listed while the lock is held.
-const portion = 256
-
-// List calls f with the leases of a user, or of all users for nil, a portion at a time, until f returns false. Between
-// two portions others are served. A lease that is held all the while is in one of them, and may be in two.
-func (d *Desk) List(u *enforcer.User, f func([]*enforcer.Lease) bool) {
-	var users []enforcer.User
-	if u != nil {
-		users = append(users, *u)
-	} else {
-		d.mu.Lock()
-		users = d.core.Users()
-		d.mu.Unlock()
-	}
-	for _, u := range users {
-		for below := math.MaxInt; below > 0; {
-			var part []*enforcer.Lease
-			d.mu.Lock()
-			d.tick(d.licenceTime())
-			part, below = d.core.Portion(u, below, portion)
-			d.mu.Unlock()
-			if len(part) > 0 && !f(part) {
-				return
-			}
-		}
-	}
-}
-
-// Drain refuses new leases from now on, and turns away those who wait.
-func (d *Desk) Drain() {
-	d.drained.Store(true)
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.rejudged()
-	for id, w := range d.waiting {
-		delete(d.waiting, id)
-		w.tell(outcome{Decision: enforcer.Decision{Denial: drainingDenial()}})
-		d.apply(d.core.Decide(&enforcer.Cancel{ID: id}, d.licenceTime()).Events, nil)
-	}
-}
-
-func drainingDenial() *enforcer.Denial {
-	return &enforcer.Denial{Code: enforcer.Draining,
-		Detail: "the agent is shutting down, or an admin drains it, and it grants no new leases",
-		Hint:   "try again when it is back"}
-}
-
-// Draining reports whether no new leases are granted.
-func (d *Desk) Draining() bool { return d.drained.Load() }
-
-// Undrain has leases granted again, and reports whether none were.
-func (d *Desk) Undrain() bool { return d.drained.CompareAndSwap(true, false) }
-
-// RefuseDrained is how a desk that drains denies.
-func RefuseDrained() *enforcer.Denial { return drainingDenial() }
-
-// Lifetimes counts the leases held by their lifetime.
-func (d *Desk) Lifetimes() map[enforcer.Lifetime]int {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return maps.Clone(d.held)
-}

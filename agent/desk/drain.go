@@ -3,15 +3,47 @@ package desk
 import (
 	"context"
 
-	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
 )
+
+// Drain refuses new leases from now on, and turns away those who wait.
+func (d *Desk) Drain() {
+	d.drained.Store(true)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.rejudged()
+	for id, w := range d.waiting {
+		delete(d.waiting, id)
+		w.tell(outcome{Decision: enforcer.Decision{Denial: drainingDenial()}})
+		d.apply(d.core.Decide(&enforcer.Cancel{ID: id}, d.licenceTime()).Events, nil)
+	}
+}
+
+func drainingDenial() *enforcer.Denial {
+	return &enforcer.Denial{Code: enforcer.Draining,
+		Detail: "the agent is shutting down, or an admin drains it, and it grants no new leases",
+		Hint:   "try again when it is back"}
+}
+
+// Draining reports whether no new leases are granted.
+func (d *Desk) Draining() bool { return d.drained.Load() }
+
+// Undrain has leases granted again, and reports whether none were.
+func (d *Desk) Undrain() bool { return d.drained.CompareAndSwap(true, false) }
+
+// RefuseDrained is how a desk that drains denies.
+func RefuseDrained() *enforcer.Denial { return drainingDenial() }
 
 // Holding counts the leases that are held, and apart from them those that are borrowed.
 func (d *Desk) Holding() (held, borrowed int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.tick(d.licenceTime())
+	return d.holding()
+}
+
+// holding is Holding without a look at what is due. d.mu is held.
+func (d *Desk) holding() (held, borrowed int) {
 	for of, n := range d.held {
 		if of == enforcer.LifetimeBorrow {
 			borrowed += n
@@ -22,26 +54,37 @@ func (d *Desk) Holding() (held, borrowed int) {
 	return held, borrowed
 }
 
-// Idle waits until no lease but borrows is held, or ctx ends, or the agent stops.
+// Idle waits until no lease but borrows is held, or ctx ends, or stop is closed.
 func (d *Desk) Idle(ctx context.Context, stop <-chan struct{}) {
-	for ctx.Err() == nil {
-		events, cancel := d.Subscribe(nil, func(_ *enforcer.Holder, ev *wire.Event) bool {
-			return ev.Type == "lease.ended"
-		})
-		for open := true; open; {
-			if held, _ := d.Holding(); held == 0 {
-				cancel()
-				return
-			}
-			select {
-			case <-ctx.Done():
-				open = false
-			case <-stop:
-				cancel()
-				return
-			case _, open = <-events: // whoever is too slow is left behind, and looks again
-			}
+	for {
+		d.mu.Lock()
+		d.tick(d.licenceTime())
+		if held, _ := d.holding(); held == 0 {
+			d.mu.Unlock()
+			return
 		}
-		cancel()
+		if d.idle == nil {
+			d.idle = make(chan struct{})
+		}
+		idle := d.idle
+		d.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return
+		case <-stop:
+			return
+		case <-idle: // for a moment, at least
+		}
+	}
+}
+
+// tellIdle tells those who wait until no lease is held. d.mu is held.
+func (d *Desk) tellIdle() {
+	if d.idle == nil {
+		return
+	}
+	if held, _ := d.holding(); held == 0 {
+		close(d.idle)
+		d.idle = nil
 	}
 }

@@ -5,10 +5,20 @@ import (
 	"slices"
 	"time"
 
-	"github.com/usher-agent/usher/agent/api"
 	"github.com/usher-agent/usher/agent/clock"
 	"github.com/usher-agent/usher/enforcer"
 )
+
+// Grant is a lease that is given to a caller.
+type Grant struct {
+	*enforcer.Lease
+	Replayed bool // an earlier request with the same client token was granted it
+	// Late is nil unless what the lease was granted from is over at some time, when others may have it. Late looks
+	// whether it is over by now: then the grant is withdrawn, and the denial is the answer. Call it right before the
+	// answer is written, for the agent may have been stopped since it decided, and once more when it is written: what
+	// is withdrawn then was answered late, and is over already. It is not safe for concurrent use.
+	Late func() *enforcer.Denial
+}
 
 // fenceOf returns when what a decision gives is partly over; zero: never, or it gives nothing of a pool. d.mu is held.
 func (d *Desk) fenceOf(dec *enforcer.Decision) time.Duration {
@@ -23,11 +33,11 @@ func (d *Desk) fenceOf(dec *enforcer.Decision) time.Duration {
 }
 
 // grant is an outcome as the API answers it.
-func (d *Desk) grant(out outcome) (api.Grant, *enforcer.Denial) {
-	return api.Grant{Lease: out.Lease, Replayed: out.Replayed, Late: d.late(out)}, out.Denial
+func (d *Desk) grant(out outcome) (Grant, *enforcer.Denial) {
+	return Grant{Lease: out.Lease, Replayed: out.Replayed, Late: d.late(out)}, out.Denial
 }
 
-// late returns the look at a grant that is about to be answered: see [api.Grant]. Where nothing ends, it is nil.
+// late returns the look at a grant that is about to be answered: see [Grant]. Where nothing ends, it is nil.
 func (d *Desk) late(out outcome) func() *enforcer.Denial {
 	if out.fence == 0 || out.Lease == nil {
 		return nil

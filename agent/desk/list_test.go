@@ -1,6 +1,7 @@
 package desk
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -33,4 +34,66 @@ func TestListOfNothing(t *testing.T) {
 	if few != many {
 		t.Errorf("a list of nothing allocates %v times with no leases, and %v times with 50,000", few, many)
 	}
+}
+
+// busyDesk is a desk with a pool without a limit.
+func busyDesk() *Desk {
+	d := newDesk(testOptions(time.Now))
+	d.SetVerdict(&enforcer.Verdict{State: enforcer.StateValid, Code: enforcer.Valid,
+		Pools: map[string]enforcer.PoolGrant{
+			"streams": {Name: "streams", Limit: enforcer.Unlimited, Budget: enforcer.Unlimited}}}, 0)
+	return d
+}
+
+type unseen struct{}
+
+func (unseen) Observe(enforcer.Event)                                 {}
+func (unseen) Acquired(string, time.Duration, *enforcer.Denial, bool) {}
+func (unseen) Waited(time.Duration)                                   {}
+func (d *Desk) take(t *testing.T, uid uint32) *enforcer.Lease {
+	t.Helper()
+	g, denial := d.Acquire(t.Context(),
+		&enforcer.Acquire{Pool: "streams", N: 1, Lifetime: enforcer.LifetimeHeld, Caller: enforcer.Caller{UID: uid}})
+	if denial != nil {
+		t.Fatal(denial)
+	}
+	return g.Lease
+}
+
+// A list is made in portions, between which others are served.
+func TestListServesOthersMeanwhile(t *testing.T) {
+	d := busyDesk()
+	want := map[enforcer.LeaseID]bool{}
+	for range 3*portion + 5 {
+		want[d.take(t, 1).ID] = true
+	}
+	d.take(t, 2)
+	one := enforcer.User{UID: 1}
+	parts := 0
+	d.List(&one, func(some []*enforcer.Lease) bool {
+		parts++
+		if len(some) > portion {
+			t.Errorf("a portion of %d", len(some))
+		}
+		for _, l := range some {
+			delete(want, l.ID)
+		}
+		d.take(t, 1) // which would wait for ever, were the lock held
+		return true
+	})
+	if len(want) != 0 || parts != 4 {
+		t.Errorf("%d leases are not listed, in %d portions", len(want), parts)
+	}
+	users := map[string]int{}
+	d.List(nil, func(some []*enforcer.Lease) bool {
+		users[fmt.Sprint(some[0].Holder.Who())] += len(some)
+		return true
+	})
+	if users["uid 1"] != 3*portion+9 || users["uid 2"] != 1 {
+		t.Errorf("of all: %v", users)
+	}
+	d.List(&enforcer.User{UID: 3}, func([]*enforcer.Lease) bool {
+		t.Error("uid 3 has no leases, and is listed")
+		return false
+	})
 }

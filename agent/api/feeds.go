@@ -1,4 +1,4 @@
-package desk
+package api
 
 import (
 	"sync"
@@ -7,7 +7,6 @@ import (
 
 	"github.com/go-json-experiment/json"
 
-	"github.com/usher-agent/usher/agent/api"
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin/redact"
@@ -20,19 +19,25 @@ const (
 	feedBuffer = 16 << 10
 )
 
-// subscribers are the readers of events. Whoever decides only puts an event into the feeds that it concerns; passing it
+// Feeds bring events to their readers. Whoever decides only puts an event into the feeds that it concerns; passing it
 // on to their readers is another goroutine's work, so that neither many readers nor slow ones keep anybody waiting.
-type subscribers struct {
+// Their methods are safe for concurrent use, and [Feeds.Observe] and [Feeds.Revoking] may be called under the desk's
+// lock.
+type Feeds struct {
 	n      atomic.Int32
-	mu     sync.Mutex // guards all below; taken under desk.mu, never the other way round
+	mu     sync.Mutex // guards all below; the desk's lock is never taken under it
 	users  map[enforcer.User]*feed
 	all    *feed // of those who see the leases of all users; nil: there are none
 	closed bool
+	last   time.Time // of the last event, in licence time
 }
+
+// NewFeeds makes feeds without readers.
+func NewFeeds() *Feeds { return &Feeds{users: map[enforcer.User]*feed{}} }
 
 // feed is what the subscribers of one user are to be told.
 type feed struct {
-	owner *subscribers
+	owner *Feeds
 	subs  map[*subscriber]struct{} // guarded by owner.mu
 	queue []fed                    // guarded by owner.mu
 	added uint64                   // guarded by owner.mu: events so far
@@ -49,7 +54,7 @@ type fed struct {
 
 type subscriber struct {
 	feed *feed
-	ch   chan *api.Event // one place is for the last
+	ch   chan *Event // one place is for the last
 	// see says whether the subscriber may and will see an event of a holder's lease; nil: it does.
 	see  func(*enforcer.Holder, *wire.Event) bool
 	from uint64 // the first event that is told
@@ -59,9 +64,8 @@ type subscriber struct {
 // Subscribe returns a channel of events: changes of the licence, and what becomes of the leases of a user (of all users
 // for nil), where see accepts it. The channel is closed by cancel and, after an event that says why, when the agent
 // ends and when the reader is too slow.
-func (d *Desk) Subscribe(u *enforcer.User, see func(*enforcer.Holder, *wire.Event) bool) (<-chan *api.Event, func()) {
-	s := &d.subs
-	sub := &subscriber{ch: make(chan *api.Event, subscriberBuffer+1), see: see}
+func (s *Feeds) Subscribe(u *enforcer.User, see func(*enforcer.Holder, *wire.Event) bool) (<-chan *Event, func()) {
+	sub := &subscriber{ch: make(chan *Event, subscriberBuffer+1), see: see}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -79,11 +83,8 @@ func (d *Desk) Subscribe(u *enforcer.User, see func(*enforcer.Holder, *wire.Even
 	}
 }
 
-// Tell has subscribers told of an event that is none of the enforcer's; a nil holder's is for everybody.
-func (d *Desk) Tell(holder *enforcer.Holder, ev wire.Event) { d.subs.send(holder, ev) }
-
 // feed returns the feed of a user, or of all, made where there is none. s.mu is held.
-func (s *subscribers) feed(u *enforcer.User) *feed {
+func (s *Feeds) feed(u *enforcer.User) *feed {
 	f := s.all
 	if u != nil {
 		f = s.users[*u]
@@ -96,15 +97,12 @@ func (s *subscribers) feed(u *enforcer.User) *feed {
 		s.all = f
 		return f
 	}
-	if s.users == nil {
-		s.users = map[enforcer.User]*feed{}
-	}
 	s.users[*u] = f
 	return f
 }
 
 // drop ends a subscription, and says why where that is news to the reader. s.mu is held.
-func (s *subscribers) drop(sub *subscriber, why string) {
+func (s *Feeds) drop(sub *subscriber, why string) {
 	if sub.gone {
 		return
 	}
@@ -112,7 +110,7 @@ func (s *subscribers) drop(sub *subscriber, why string) {
 	delete(sub.feed.subs, sub)
 	s.n.Add(-1)
 	if why != "" {
-		sub.ch <- shape(wire.Event{Type: "events.ended", At: time.Now().UTC(), Reason: why})
+		sub.ch <- shape(wire.Event{Type: "events.ended", At: s.last.UTC(), Reason: why})
 	}
 	close(sub.ch)
 	if len(sub.feed.subs) > 0 {
@@ -130,10 +128,10 @@ func (s *subscribers) drop(sub *subscriber, why string) {
 	}
 }
 
-func (s *subscribers) none() bool { return s.n.Load() == 0 }
+func (s *Feeds) none() bool { return s.n.Load() == 0 }
 
-// publish has an event told. What is not for subscribers is passed over.
-func (s *subscribers) publish(ev enforcer.Event) {
+// Observe has an event of the enforcer's told. What is not for readers is passed over.
+func (s *Feeds) Observe(ev enforcer.Event) {
 	if s.none() {
 		return
 	}
@@ -146,35 +144,37 @@ func (s *subscribers) publish(ev enforcer.Event) {
 	}
 }
 
-// send has an event told that is none of the core's; a nil holder's is for everybody.
-func (s *subscribers) send(holder *enforcer.Holder, ev wire.Event) {
+// Tell has an event told that is none of the enforcer's; a nil holder's is for everybody.
+func (s *Feeds) Tell(holder *enforcer.Holder, ev wire.Event) {
 	if !s.none() {
 		s.put(fed{shaped: &ev, holder: holder})
 	}
 }
 
-// revoking tells the holders of leases that are to be revoked, where anybody listens.
-func (s *subscribers) revoking(core *enforcer.Enforcer, now time.Time) {
-	if s.none() || !core.Revoking() {
+// Revoking tells the holders of leases that are to be revoked, where anybody listens. leases returns the held ones that
+// it is asked for.
+func (s *Feeds) Revoking(now time.Time, leases func(of func(*enforcer.Lease) bool) []*enforcer.Lease) {
+	if s.none() {
 		return
 	}
 	s.mu.Lock()
 	some := func(l *enforcer.Lease) bool { return s.all != nil || s.users[l.Holder.Who()] != nil }
-	leases := core.Leases(some)
+	found := leases(some)
 	s.mu.Unlock()
-	for _, l := range leases {
+	for _, l := range found {
 		if !l.RevokeAt.IsZero() {
-			s.send(l.Holder, wire.Event{Type: "lease.revoking", At: now, LeaseID: l.ID.String(),
-				Items:  api.ItemShapes(l.Items),
+			s.Tell(l.Holder, wire.Event{Type: "lease.revoking", At: now, LeaseID: l.ID.String(),
+				Items:  ItemShapes(l.Items),
 				Reason: "the licence no longer covers it; it ends at " + l.RevokeAt.UTC().Format(time.RFC3339)})
 		}
 	}
 }
 
 // put puts an event into the feeds that it concerns.
-func (s *subscribers) put(ev fed) {
+func (s *Feeds) put(ev fed) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.last = ev.at()
 	if ev.holder != nil {
 		s.users[ev.holder.Who()].add(ev)
 	} else {
@@ -231,7 +231,7 @@ func (f *feed) pass() {
 // tell passes one event on to the readers who see it.
 func (f *feed) tell(ev fed, subs []*subscriber) {
 	w := ev.wire()
-	var shaped *api.Event
+	var shaped *Event
 	for _, sub := range subs {
 		if ev.number < sub.from || ev.holder != nil && sub.see != nil && !sub.see(ev.holder, w) {
 			continue
@@ -249,6 +249,14 @@ func (f *feed) tell(ev fed, subs []*subscriber) {
 		}
 		f.owner.mu.Unlock()
 	}
+}
+
+// at returns when the event happened, in licence time.
+func (ev *fed) at() time.Time {
+	if ev.shaped != nil {
+		return ev.shaped.At
+	}
+	return ev.event.At
 }
 
 // wire is the event as it is on the wire.
@@ -269,24 +277,25 @@ func (ev *fed) wire() *wire.Event {
 	default:
 		out.Type, out.Cause = "lease.ended", string(ev.event.Cause)
 	}
-	out.LeaseID, out.Items = ev.event.Lease.ID.String(), api.ItemShapes(ev.event.Lease.Items)
+	out.LeaseID, out.Items = ev.event.Lease.ID.String(), ItemShapes(ev.event.Lease.Items)
 	return out
 }
 
 // shape writes an event once, for all who read it, and so without secrets and e-mail addresses.
-func shape(ev wire.Event) *api.Event {
+func shape(ev wire.Event) *Event {
 	ev.Reason = redact.Text(ev.Reason)
 	b, err := json.Marshal(ev)
 	if err != nil { // of an executable's path or a reason that is no UTF-8
 		b, _ = json.Marshal(wire.Event{Type: ev.Type, At: ev.At, LeaseID: ev.LeaseID})
 	}
-	return &api.Event{Event: ev, JSON: b}
+	return &Event{Event: ev, JSON: b}
 }
 
-// close ends all subscriptions: the agent ends.
-func (s *subscribers) close() {
+// Close ends all subscriptions: the agent ends. now is the licence time.
+func (s *Feeds) Close(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.last = now
 	s.closed = true
 	feeds := []*feed{s.all}
 	for _, f := range s.users {
