@@ -1,5 +1,5 @@
-// Package audit is what the agent writes to its event log: each change of the licence, its documents and its upstreams,
-// and each act of an operator, named as privacy.users says. What it notes is written by Run: nothing that decides waits
+// Package audit writes the agent's event log: each change of the licence, its documents and its upstreams, and each act
+// of an operator, with users named as privacy.users says. Run writes what is noted, so that nothing that decides waits
 // for it, or fails by it. Start reading at [Open].
 package audit
 
@@ -53,7 +53,8 @@ const (
 	StateAccepted    = "state.accepted"
 )
 
-// Folder is the folder of the event log in a state folder; publicKey the file in it that says whose it is.
+// Folder is the folder of the event log in a state folder. publicKey is the file in it with the public key of its
+// agent.
 const (
 	Folder    = "events"
 	publicKey = "agent.pub"
@@ -67,11 +68,12 @@ type Config struct {
 	Dir   string // the state folder
 	Key   ed25519.PrivateKey
 	Users string           // how users are named, as privacy.users says
-	Now   func() time.Time // the licence time
+	Now   func() time.Time // licence time
 	Log   *slog.Logger
 }
 
-// Log is the event log, and what of the last verdict was written to it. All but Verdict is safe for concurrent use.
+// Log is the event log, and the part of the last verdict that was written to it. All methods but Verdict are safe for
+// concurrent use.
 type Log struct {
 	now   func() time.Time
 	log   *slog.Logger
@@ -89,7 +91,7 @@ type noted struct {
 	code   enforcer.Code
 }
 
-// Open opens the event log of a state folder. One that another key has signed is put aside whole.
+// Open opens the event log of a state folder. It puts a log that another key has signed aside whole.
 func Open(c Config) (*Log, error) {
 	dir := filepath.Join(c.Dir, Folder)
 	der, err := x509.MarshalPKIXPublicKey(c.Key.Public())
@@ -101,7 +103,7 @@ func Open(c Config) (*Log, error) {
 	if err == nil && !bytes.Equal(was, pub) {
 		aside := dir + "-" + c.Now().UTC().Format("20060102T150405")
 		if err = os.Rename(dir, aside); err == nil {
-			c.Log.Warn("the agent's key is another than that of the event log, which is put aside", "folder", aside)
+			c.Log.Warn("another key than the agent's has signed the event log, which is put aside", "folder", aside)
 			err = fs.ErrNotExist
 		}
 	}
@@ -126,7 +128,7 @@ func Open(c Config) (*Log, error) {
 	}, nil
 }
 
-// Append writes events to the log of a state folder whose agent does not run. Their times are given.
+// Append writes events to the log of a state folder whose agent does not run. The events have their times.
 func Append(dir string, key ed25519.PrivateKey, events []eventlog.Event) error {
 	dir = filepath.Join(dir, Folder)
 	lines, err := eventlog.Open(eventlog.Config{Dir: dir, Key: key})
@@ -137,7 +139,7 @@ func Append(dir string, key ed25519.PrivateKey, events []eventlog.Event) error {
 		lines.Note(e)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	cancel() // what is noted is written all the same
+	cancel() // the noted events are written all the same
 	return errors.Join(lines.Run(ctx), files.LikeFolder(dir))
 }
 
@@ -147,7 +149,7 @@ func (l *Log) Head() eventlog.Head { return l.lines.Head() }
 // Run writes events until ctx ends, and then what is left.
 func (l *Log) Run(ctx context.Context) error { return l.lines.Run(ctx) }
 
-// Note has an event written; one without a time happens now. It does not wait for the disk.
+// Note passes an event on to be written; one without a time happens now. It does not wait for the disk.
 func (l *Log) Note(e eventlog.Event) {
 	if e.At.IsZero() {
 		e.At = l.now()
@@ -155,7 +157,7 @@ func (l *Log) Note(e eventlog.Event) {
 	l.lines.Note(e)
 }
 
-// NoteBy has an event written that somebody caused, who is named as privacy.users says.
+// NoteBy passes on an event that somebody caused, who is named as privacy.users says.
 func (l *Log) NoteBy(by enforcer.Caller, e eventlog.Event) {
 	e.At = l.now()
 	e.Actor = l.nameOf(by, e.At)
@@ -179,9 +181,8 @@ func (l *Log) nameOf(c enforcer.Caller, at time.Time) string {
 	return out
 }
 
-// Verdict notes what a verdict changes: the licence, its documents, and what their upstreams say. document returns the
-// bytes of a document; nil: they are not known. Of two verdicts the earlier is noted first: the caller calls it once at
-// a time.
+// Verdict notes what a verdict changes: the licence, its documents, and the state of their upstreams. document returns
+// the bytes of a document; nil: they are not known. The caller calls it once at a time, with the earlier verdict first.
 func (l *Log) Verdict(
 	v *enforcer.Verdict,
 	upstream map[enforcer.Ref]enforcer.Upstream,
@@ -265,7 +266,7 @@ func (l *Log) verdictDocuments(v *enforcer.Verdict, document func(name string) [
 	l.documents = is
 }
 
-// Forced notes that an admin has ended a lease. Of its id the log has the beginning alone.
+// Forced notes that an admin has ended a lease, with the beginning of the lease's id alone.
 func (l *Log) Forced(by enforcer.Caller, lease *enforcer.Lease) {
 	var items []string
 	for _, it := range lease.Items {
@@ -280,7 +281,7 @@ func (l *Log) Forced(by enforcer.Caller, lease *enforcer.Lease) {
 	l.NoteBy(by, eventlog.Event{Type: LeaseForced, Subject: lease.ID.String()[:8], Fields: f})
 }
 
-// ClockReset notes that a document of the vendor's has put the licence time back.
+// ClockReset notes that a document of the vendor's has put licence time back.
 func (l *Log) ClockReset(from, to time.Time) {
 	l.Note(eventlog.Event{
 		At:     to,

@@ -58,7 +58,7 @@ func (l *Log) written(t *testing.T, dir string, key ed25519.PrivateKey) (out []e
 	return out
 }
 
-// A verdict is noted by what it changes: a verdict that says the same again adds nothing.
+// A verdict is noted by what it changes. The same verdict again adds nothing.
 func TestVerdictIsNotedByWhatItChanges(t *testing.T) {
 	t.Parallel()
 	dir, key := t.TempDir(), newKey(t)
@@ -99,8 +99,8 @@ func TestVerdictIsNotedByWhatItChanges(t *testing.T) {
 	}
 }
 
-// A lease that an admin ends is noted with the admin's and the holder's names, and the beginning of its id alone: the
-// id gives it back.
+// A lease that an admin ends is noted with the admin's and the holder's names. Of its id, which gives the lease back,
+// only the beginning is noted.
 func TestForcedReleaseTellsNoLease(t *testing.T) {
 	t.Parallel()
 	dir, key := t.TempDir(), newKey(t)

@@ -1,5 +1,5 @@
 // Package clock reads the host's clocks, and says when somebody has set the wall clock or the host has been suspended.
-// What the readings mean is the enforcer's.
+// The enforcer decides what the readings mean. Start reading at [Boot] and [Watch].
 package clock
 
 import (
@@ -8,13 +8,13 @@ import (
 	"time"
 )
 
-// errStepped is what an alarm's wait ends with when the wall clock was set.
+// errStepped ends an alarm's wait when the wall clock was set.
 var errStepped = errors.New("the wall clock was set")
 
-// alarm is a wait on the wall clock that ends when that is set.
+// alarm is a wait on the wall clock that ends when the clock is set.
 type alarm interface {
-	// arm begins a wait until an instant of the wall clock; errStepped: that was set since the last one, and the wait
-	// goes on.
+	// arm begins a wait until an instant of the wall clock; errStepped: the clock was set since the last one, and the
+	// wait goes on.
 	arm(at time.Time) error
 	// wait waits until then; errStepped: the wall clock was set.
 	wait() error
@@ -22,8 +22,8 @@ type alarm interface {
 }
 
 // Watch calls stepped whenever the wall clock is set, or the host comes back from a suspension, until ctx ends. Where
-// the system tells nobody of it, it returns errors.ErrUnsupported at once: then the clocks must be looked at now and
-// again.
+// the system does not report that, it returns errors.ErrUnsupported at once: then the caller must look at the clocks
+// now and again.
 func Watch(ctx context.Context, stepped func()) error {
 	a, err := newAlarm()
 	if err != nil {
@@ -32,7 +32,7 @@ func Watch(ctx context.Context, stepped func()) error {
 	return watch(ctx, a, stepped)
 }
 
-// far is when an alarm rings that nobody sets the clock for.
+// far is when an alarm rings whose clock nobody sets.
 const far = 365 * 24 * time.Hour
 
 func watch(ctx context.Context, a alarm, stepped func()) (err error) {

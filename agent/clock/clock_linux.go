@@ -18,8 +18,8 @@ func Boot() time.Duration { return read(unix.CLOCK_BOOTTIME) - offsets().boot }
 // Awake is Boot without the time that the host was suspended (CLOCK_MONOTONIC).
 func Awake() time.Duration { return read(unix.CLOCK_MONOTONIC) - offsets().awake }
 
-// Epoch names what Boot counts from, for readings that outlive the process: the start of the host. It is empty where
-// that is not known, and then no reading of another process compares with one of this.
+// Epoch names the zero of Boot, for readings that outlive the process: the start of the host. It is empty where that is
+// not known, and then no reading of another process compares with one of this.
 func Epoch() string {
 	if !offsets().known {
 		return ""
@@ -36,7 +36,7 @@ func Offset() (ahead time.Duration, known bool) {
 
 func read(id int32) time.Duration {
 	var ts unix.Timespec
-	// It fails on no kernel that Go runs on (CLOCK_BOOTTIME: Linux 2.6.39).
+	// It fails on no kernel that Go supports (CLOCK_BOOTTIME: Linux 2.6.39).
 	_ = unix.ClockGettime(id, &ts)
 	return time.Duration(ts.Nano())
 }

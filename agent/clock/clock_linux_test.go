@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The kernel's alarm rings at its instant of the wall clock, and closing it ends a wait. That the wall clock is set is
-// left to the kernel: a test does not set that of its host.
+// The kernel's alarm rings at its instant of the wall clock, and closing it ends a wait. The test does not set its
+// host's wall clock.
 func TestAlarm(t *testing.T) {
 	t.Parallel()
 	a, err := newAlarm()

@@ -9,7 +9,7 @@ import (
 
 // bell is an alarm that a test rings.
 type bell struct {
-	armed, rung chan error // what arm and wait return
+	armed, rung chan error // the results of arm and wait
 	closed      chan struct{}
 }
 
@@ -39,7 +39,7 @@ func TestWatch(t *testing.T) {
 	steps, done := make(chan struct{}, 8), make(chan error)
 	go func() { done <- watch(ctx, b, func() { steps <- struct{}{} }) }()
 	b.armed <- nil
-	b.rung <- errStepped // set while it is waited
+	b.rung <- errStepped // set during a wait
 	<-steps
 	b.armed <- errStepped // set between two waits
 	<-steps

@@ -7,8 +7,8 @@ import (
 
 var loaded = time.Now()
 
-// Fence returns the clock of what others may have later: that of the boot, and where it stands still in suspension the
-// wall clock, should that be ahead.
+// Fence returns the clock of slots that others may have later: that of the boot or, where it stands still in
+// suspension, the wall clock, should that be ahead.
 func Fence() time.Duration {
 	if runtime.GOOS == "linux" {
 		return Boot()

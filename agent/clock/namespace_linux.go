@@ -25,8 +25,8 @@ type offset struct {
 	known       bool
 }
 
-// offsets are those of this process. A process that runs cannot come into another time namespace: setns(2) refuses that
-// to one with several threads.
+// offsets are those of this process. A running process cannot enter another time namespace: setns(2) refuses that to
+// one with several threads.
 var offsets = sync.OnceValue(func() offset {
 	o, err := offsetOf("/proc/self")
 	if err != nil {
@@ -35,20 +35,20 @@ var offsets = sync.OnceValue(func() offset {
 	return o
 })
 
-// offsetOf returns the offsets of the process that proc, its folder under /proc, is of.
+// offsetOf returns the offsets of the process whose folder under /proc is proc.
 func offsetOf(proc string) (offset, error) {
 	own, err := os.Readlink(filepath.Join(proc, "ns/time"))
 	if own == initialTime {
 		return offset{known: true}, nil
 	}
 	if err != nil {
-		// Before Linux 5.6 there are no time namespaces, but others; where those are hidden too, nothing is known.
+		// Before Linux 5.6 there are other namespaces, but none of time. Where those are hidden too, nothing is known.
 		if _, others := os.Readlink(filepath.Join(proc, "ns/pid")); errors.Is(err, fs.ErrNotExist) && others == nil {
 			return offset{known: true}, nil
 		}
 		return offset{}, err
 	}
-	// The file says what children are to have, and that is the process's own only where the namespace is.
+	// The file has the offsets of the process's children. They are its own only where the namespace is.
 	children, err := os.Readlink(filepath.Join(proc, "ns/time_for_children"))
 	if err != nil {
 		return offset{}, err
@@ -70,15 +70,15 @@ func parseOffsets(text string) (o offset, err error) {
 	for line := range strings.Lines(text) {
 		f := strings.Fields(line)
 		if len(f) != 3 {
-			return offset{}, fmt.Errorf("timens_offsets: %q is no clock with its offset", line)
+			return offset{}, fmt.Errorf("timens_offsets: %q is not a clock with its offset", line)
 		}
 		s, err := strconv.ParseInt(f[1], 10, 64)
 		if err != nil || s > math.MaxInt64/int64(time.Second)-1 || s < math.MinInt64/int64(time.Second)+1 {
-			return offset{}, fmt.Errorf("timens_offsets: %q are no seconds", f[1])
+			return offset{}, fmt.Errorf("timens_offsets: %q is not a number of seconds", f[1])
 		}
 		ns, err := strconv.ParseInt(f[2], 10, 64)
 		if err != nil || ns < 0 || ns >= int64(time.Second) {
-			return offset{}, fmt.Errorf("timens_offsets: %q are no nanoseconds", f[2])
+			return offset{}, fmt.Errorf("timens_offsets: %q is not a number of nanoseconds", f[2])
 		}
 		found[f[0]] = time.Duration(s)*time.Second + time.Duration(ns)
 	}

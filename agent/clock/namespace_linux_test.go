@@ -36,7 +36,7 @@ func TestBootIsTheHosts(t *testing.T) {
 		ahead   time.Duration
 	}{
 		{nil, 0}, {enter("0"), 0}, {enter("100000"), 100_000 * time.Second}, {enter("-10"), -10 * time.Second},
-		// of nested ones all are told from the host's clock
+		// in nested ones all offsets count from the host's clock
 		{append(enter("1000"), enter("5000")...), 5000 * time.Second},
 	} {
 		before, awake := Boot(), Awake()
@@ -65,7 +65,7 @@ func TestBootIsTheHosts(t *testing.T) {
 	}
 }
 
-// Where nothing tells the offset of the own time namespace, it is not taken for another's, nor for none.
+// Where nothing tells the offset of the own time namespace, it passes neither for another's nor for none.
 func TestOffsetThatIsNotKnown(t *testing.T) {
 	const there = "monotonic           5         0\nboottime       100000         7\n"
 	for name, test := range map[string]struct {

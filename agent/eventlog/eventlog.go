@@ -1,7 +1,7 @@
-// Package eventlog keeps what an auditor asks for: every change of the verdict, of a document, of the upstream, and
-// everything that an admin forced. It is JSON, one line an event, each with the hash of the line before it and signed
-// by the agent's key, so that no line can be changed, taken out or put in without [Verify] seeing it. The files are
-// rotated and bounded.
+// Package eventlog keeps the log for auditors: every change of the verdict, of a document, of the upstream, and
+// everything that an admin forced. It is JSON, one line an event. Each line has the hash of the line before it and the
+// signature of the agent's key, so that [Verify] sees any line that was changed, taken out or put in. The files are
+// rotated and bounded. Start reading at [Log].
 package eventlog
 
 import (
@@ -44,7 +44,7 @@ type Event struct {
 	Code     string            `json:"code,omitempty"`
 	Detail   string            `json:"detail,omitempty"` // one sentence
 	Subject  string            `json:"subject,omitempty"`
-	Actor    string            `json:"actor,omitempty"` // who did it, as privacy.users has it
+	Actor    string            `json:"actor,omitempty"` // the user who caused it, as privacy.users says
 	Fields   map[string]string `json:"fields,omitempty"`
 	Previous string            `json:"prev"` // SHA-256 of the line before, in hex; of the first line ever: empty
 	// Signature is over the line without it, by the agent's key (Ed25519), in base64url.
@@ -53,14 +53,14 @@ type Event struct {
 
 // Config is what a Log needs.
 type Config struct {
-	Dir       string // made if missing (0700)
+	Dir       string // made if it is missing (0700)
 	Key       ed25519.PrivateKey
 	FileBytes int64 // of one file; zero: DefaultFileBytes
 	Files     int   // that are kept; zero: DefaultFiles
 	Log       *slog.Logger
 }
 
-// Log is written by Run and told by Note.
+// Log takes events from Note; Run writes them.
 type Log struct {
 	cfg     Config
 	queue   chan Event
@@ -81,7 +81,7 @@ type Head struct {
 	Digest   string `json:"digest"`
 }
 
-// Head returns the last line that is written; the zero value where there is none. It may be called at any time.
+// Head returns the last line that is written; the zero value where there is none. It is safe to call at any time.
 func (l *Log) Head() Head {
 	if h := l.head.Load(); h != nil {
 		return *h
@@ -89,7 +89,7 @@ func (l *Log) Head() Head {
 	return Head{}
 }
 
-// Open finds where the log goes on. A last line that a crash has cut off is taken away.
+// Open finds where the log goes on. It takes a last line away that a crash has cut off.
 func Open(cfg Config) (*Log, error) {
 	if cfg.FileBytes == 0 {
 		cfg.FileBytes = DefaultFileBytes
@@ -108,7 +108,7 @@ func Open(cfg Config) (*Log, error) {
 	if err != nil || len(names) == 0 {
 		return l, err
 	}
-	// The newest file that has a whole line says where the chain is.
+	// The newest file with a whole line says where the chain is.
 	for _, name := range slices.Backward(names) {
 		whole, last, err := tail(filepath.Join(cfg.Dir, name))
 		if err != nil {
@@ -130,8 +130,8 @@ func Open(cfg Config) (*Log, error) {
 	return l, nil
 }
 
-// Note has an event written soon. It never waits: what cannot be taken is counted, and the log says how many are
-// missing.
+// Note passes an event on to be written soon. It never waits: it counts events that find no room, and the log says how
+// many are missing.
 func (l *Log) Note(e Event) {
 	select {
 	case l.queue <- e:
@@ -140,7 +140,7 @@ func (l *Log) Note(e Event) {
 	}
 }
 
-// Run writes what is noted until ctx ends, and then what is left.
+// Run writes noted events until ctx ends, and then those that are left.
 func (l *Log) Run(ctx context.Context) error {
 	defer func() {
 		if l.file != nil {
@@ -164,7 +164,7 @@ func (l *Log) Run(ctx context.Context) error {
 	}
 }
 
-// write appends an event; what cannot be written is counted as missing.
+// write appends an event, or counts it as missing.
 func (l *Log) write(e Event) {
 	if n := l.dropped.Swap(0); n > 0 {
 		if err := l.append(Event{At: e.At, Type: "log.gap",
@@ -176,7 +176,7 @@ func (l *Log) write(e Event) {
 	if err != nil {
 		l.dropped.Add(1)
 		if l.bad == nil {
-			l.cfg.Log.Error("the event log cannot be written; what it misses is counted", "error", err)
+			l.cfg.Log.Error("the event log cannot be written; missing events are counted", "error", err)
 		}
 	}
 	l.bad = err
@@ -205,7 +205,7 @@ func (l *Log) append(e Event) error {
 		err = l.file.Sync()
 	}
 	if err != nil {
-		// What stands there in part is taken away; where even that fails, Open does so.
+		// Half a line is taken away; where even that fails, the next Open does so.
 		return errors.Join(err, l.file.Truncate(l.size), closeAnd(&l.file))
 	}
 	l.size += int64(n)
@@ -220,7 +220,7 @@ func closeAnd(f **os.File) error {
 	return err
 }
 
-// rotate opens the file that the event of a sequence number goes to, and lets go of the oldest.
+// rotate opens the file for the event of a sequence number, and deletes the oldest.
 func (l *Log) rotate(sequence uint64) error {
 	names, err := logFiles(l.cfg.Dir)
 	if err != nil {
@@ -278,7 +278,7 @@ func logFiles(dir string) (out []string, err error) {
 			out = append(out, e.Name())
 		}
 	}
-	return out, err // ReadDir sorts
+	return out, err // os.ReadDir sorts
 }
 
 // tail returns how many bytes of a file are whole lines, and the last of these.
@@ -305,15 +305,15 @@ func tail(path string) (whole int64, last []byte, err error) {
 // Report is what Verify found.
 type Report struct {
 	Events  uint64    `json:"events"`
-	First   uint64    `json:"first"` // the sequence number of the oldest that is kept
+	First   uint64    `json:"first"` // the sequence number of the oldest one that is kept
 	Last    uint64    `json:"last"`
 	From    time.Time `json:"from,omitzero"`
 	To      time.Time `json:"to,omitzero"`
-	Missing uint64    `json:"missing"` // that the log itself says could not be written
+	Missing uint64    `json:"missing"` // events that could not be written, by the log's own words
 	Torn    bool      `json:"torn"`    // a crash has cut the last line off
 }
 
-// Broken says where a log is not what its agent wrote.
+// Broken says where a log is not as its agent wrote it.
 type Broken struct {
 	File string
 	Line int
@@ -324,7 +324,7 @@ type Broken struct {
 func (b *Broken) Error() string { return fmt.Sprintf("%s, line %d: %s", b.File, b.Line, b.Why) }
 
 // Verify reads a log and checks that it is one chain, signed by key throughout; a nil key checks the chain alone. Its
-// error is a [*Broken] where the log was changed. What it cannot see is that the newest lines were cut off.
+// error is a [*Broken] where the log was changed. It cannot see that the newest lines were cut off.
 func Verify(dir string, key ed25519.PublicKey, see func(Event)) (r Report, err error) {
 	names, err := logFiles(dir)
 	if err != nil {
@@ -362,7 +362,7 @@ func verifyFile(path, name string, newest bool, key ed25519.PublicKey, prev *str
 		line = bytes.TrimSuffix(line, []byte("\n"))
 		var e Event
 		if len(line) > maxLine || json.Unmarshal(line, &e) != nil {
-			return bad("it is no event")
+			return bad("it is not an event")
 		}
 		switch {
 		case r.Events > 0 && e.Previous != *prev:

@@ -83,7 +83,7 @@ func TestChain(t *testing.T) {
 	}
 }
 
-// Whatever is changed, taken out, put in or put elsewhere is seen.
+// Verify sees whatever is changed, taken out, put in or put elsewhere.
 func TestTampering(t *testing.T) {
 	f := newFixture(t)
 	f.cfg.FileBytes = 1 << 20
@@ -167,7 +167,7 @@ func TestTorn(t *testing.T) {
 	f.must()
 }
 
-// What cannot be written is counted, and said when it can be again.
+// The log counts events that it cannot write, and says so once it can write again.
 func TestGap(t *testing.T) {
 	f := newFixture(t)
 	l, err := Open(f.cfg)

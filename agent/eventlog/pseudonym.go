@@ -17,18 +17,18 @@ import (
 	"github.com/usher-agent/usher/agent/files"
 )
 
-// How users are named: privacy.users.
+// The ways to name users: privacy.users.
 const (
 	UsersOmit      = "omit"
 	UsersPseudonym = "pseudonym"
 	UsersPlain     = "plain"
 )
 
-// monthsKept is for how many months a pseudonym can be told to be the same user's.
+// monthsKept is for how many months a pseudonym can be traced to its user.
 const monthsKept = 13
 
-// Users names users as privacy asks for. With pseudonyms a user has one name a month: an HMAC under a key of that
-// month, whose deletion makes the names of the month nobody's, and leaves the chain of events whole. It is safe for
+// Users names users as privacy.users asks. With pseudonyms a user has one name a month: an HMAC under a key of that
+// month. Deleting the key makes the names of the month nobody's, and leaves the chain of events whole. It is safe for
 // concurrent use.
 type Users struct {
 	mode string
@@ -39,13 +39,13 @@ type Users struct {
 	key   []byte
 }
 
-// NewUsers returns what names users; dir is where the keys of pseudonyms lie (0700).
+// NewUsers returns a namer of users; dir holds the keys of pseudonyms (0700).
 func NewUsers(mode, dir string) *Users { return &Users{mode: mode, dir: dir} }
 
-// Plain reports whether users are named as they are.
+// Plain reports whether users go by their own names.
 func (u *Users) Plain() bool { return u.mode == UsersPlain }
 
-// Name returns how a user is written at an instant; empty where users are left out.
+// Name returns the name of a user at an instant; empty where users are left out.
 func (u *Users) Name(user string, at time.Time) (string, error) {
 	switch u.mode {
 	case UsersPlain:

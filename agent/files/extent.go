@@ -5,15 +5,15 @@ import (
 	"errors"
 )
 
-// Extent is the beginning of a journal as it was sealed: so many bytes, and their SHA-256. What stands behind it was
-// written since, and no seal speaks for it.
+// Extent is the beginning of a journal as it was sealed: so many bytes, and their SHA-256. The bytes behind it were
+// written since, and no seal covers them.
 type Extent struct {
 	Size   int64  `json:"size"`
 	Digest []byte `json:"digest"`
 }
 
-// Extents returns with which of these a journal must begin: as it was sealed last, or as what was about to take its
-// place. listed reports whether the manifest knows of the journal; one that was only announced is taken as it is found.
+// Extents returns the extents with one of which a journal must begin: as it was sealed last, or as its announced
+// replacement. listed reports whether the manifest knows the journal. One that was only announced may be anything.
 func (v *Vault) Extents(name string) (want []Extent, listed bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -29,8 +29,7 @@ func (v *Vault) Extents(name string) (want []Extent, listed bool) {
 	return want, true
 }
 
-// SealJournal has the manifest list a journal's beginning, and keep what is given as a copy of the gist of it; nil: the
-// copy there is.
+// SealJournal lists a journal's beginning in the manifest, and keeps a copy of its gist; nil: the copy stays as it is.
 func (v *Vault) SealJournal(name string, x Extent, gist []byte) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -51,8 +50,8 @@ func (v *Vault) SealJournal(name string, x Extent, gist []byte) error {
 	return v.write()
 }
 
-// Announce has the manifest list what is about to take a journal's place, so that a crash on either side of the rename
-// is explained.
+// Announce lists the file that will take a journal's place in the manifest, so that a crash on either side of the
+// rename is explained.
 func (v *Vault) Announce(name string, next Extent) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()

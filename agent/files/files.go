@@ -1,7 +1,8 @@
 // Package files reads and writes the agent's own files: whole-file replacement, locks, and the seal by which an agent
-// knows that what it finds is what it wrote.
+// knows that a file is as it wrote it.
 //
-// A [Vault] seals the files of one folder: see there for what is noticed, and in which order things are written.
+// A [Vault] seals the files of one folder: see there for what it notices, and in which order it writes. Start reading
+// at [Open] and [Vault].
 package files
 
 import (
@@ -18,7 +19,7 @@ import (
 // TempPrefix begins the name of each file that waits for its rename. [Sweep] removes those that a crash left.
 const TempPrefix = ".usher-"
 
-// MaxSize is the size in bytes of the largest file that [Read] takes where the caller has no bound of its own.
+// MaxSize is the size in bytes of the largest file that [Read] reads for a caller without a bound of its own.
 const MaxSize = 16 << 20
 
 // Replace writes a file whole, with a mode of its own: temporary file, sync, rename, and the folder's sync. Whatever
@@ -60,7 +61,7 @@ func replace(path string, data []byte, mode fs.FileMode, sync bool) error {
 	return nil
 }
 
-// syncDir makes the last rename or removal in a folder last. Not every system can; the change is made all the same.
+// syncDir makes the last rename or removal in a folder last. Not every system can. The change is made all the same.
 func syncDir(dir string) {
 	if d, err := os.Open(dir); err == nil {
 		d.Sync() // not every system can sync a folder
@@ -68,8 +69,8 @@ func syncDir(dir string) {
 	}
 }
 
-// Read returns the content of a file of the agent's own, of at most max bytes: see [Open] for what it must be. Where
-// there is no file the error is [fs.ErrNotExist].
+// Read returns the content of a file of the agent's own, of at most max bytes. [Open] says what the file must be. Where
+// there is none, the error is [fs.ErrNotExist].
 func Read(path string, max int64) ([]byte, error) {
 	f, err := Open(path, os.O_RDONLY)
 	if err != nil {
@@ -81,7 +82,7 @@ func Read(path string, max int64) ([]byte, error) {
 	case err != nil:
 		return nil, err
 	case fi.Size() > max:
-		return nil, fmt.Errorf("%s: it has %d bytes, and %d are the most; move it away", path, fi.Size(), max)
+		return nil, fmt.Errorf("%s: it has %d bytes, and the most is %d; move it away", path, fi.Size(), max)
 	}
 	b, err := io.ReadAll(io.LimitReader(f, max+1))
 	if err == nil && int64(len(b)) > max {
@@ -90,7 +91,7 @@ func Read(path string, max int64) ([]byte, error) {
 	return b, err
 }
 
-// LikeFolder gives a folder's files to the owner of the folder where root has made them.
+// LikeFolder gives files that root has made in a folder to the owner of the folder.
 func LikeFolder(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {

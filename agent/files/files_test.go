@@ -51,7 +51,7 @@ func TestReadFollowsNothing(t *testing.T) {
 		t.Skip("no links here:", err)
 	}
 	if openFlags == 0 {
-		return // nothing here tells open to stop at a link
+		return // this system has no flag that makes open stop at a link
 	}
 	if b, err := Read(link, MaxSize); err == nil {
 		t.Errorf("a link was followed to %q", b)

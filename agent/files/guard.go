@@ -12,20 +12,18 @@ import (
 
 // Whatever the agent believes or writes lies where nobody but its own user and root can change it:
 //
-//   - its own folders (state, runtime) belong to it, others cannot write to them, and no folder or link on the way to
-// them is another's
-//     to exchange: see [Folder];
-//   - its own files are no links, regular, its own or root's, and not for others to write: see [Open] and [Read];
-//   - files that the configuration names may be reached by links, as a container's Secrets are, if every link and
-// folder on the way is the
-//     agent's or root's too, or lies on a file system that is mounted read-only here: see [ReadNamed].
+//   - Its own folders (state, runtime) belong to it. Others cannot write to them, and no folder or link on the way to
+//     them is another user's to exchange: see [Folder].
+//   - Its own files are no links. They are regular, its own or root's, and not for others to write: see [Open], [Read].
+//   - Links may lead to files that the configuration names, as to a container's Secrets, if every link and folder on
+//     the way is the agent's or root's too, or lies on a file system that is mounted read-only here: see [ReadNamed].
 
-// maxLinks bounds the links that are followed on the way to a file, as the kernel does (path_resolution(7)).
+// maxLinks bounds the links on the way to a file, as the kernel does (path_resolution(7)).
 const maxLinks = 40
 
-// Folder makes a folder of the agent's own with a mode, where there is none, and checks it. Where it is the agent's and
-// others may write to it, or do what mode does not let them, that is corrected, and corrected says what it was; every
-// other fault is refused, with its mend.
+// Folder makes a folder of the agent's own with a mode, where there is none, and checks it. It corrects an own folder
+// that others may write to or that is open beyond mode, and says what was wrong in corrected. It refuses every other
+// fault, with its mend.
 func Folder(path string, mode fs.FileMode) (corrected string, err error) {
 	if path, err = filepath.Abs(path); err != nil {
 		return "", err
@@ -42,13 +40,13 @@ func Folder(path string, mode fs.FileMode) (corrected string, err error) {
 	case err != nil:
 		return "", err
 	case !fi.IsDir():
-		return "", fmt.Errorf("%s is no folder; move it away", path)
+		return "", fmt.Errorf("%s is not a folder; move it away", path)
 	}
 	if uid, others := ownerOf(fi); others {
-		return "", fmt.Errorf("it belongs to uid %d, who could change what is in it; chown %d %s", uid, os.Geteuid(),
+		return "", fmt.Errorf("it belongs to uid %d, who could change its contents; chown %d %s", uid, os.Geteuid(),
 			path)
 	}
-	// What the group may is left as it is, but for writing, unless the folder is to be the agent's alone.
+	// The group's rights stay, but for writing, unless the folder is to be the agent's alone.
 	wrong := fi.Mode().Perm() & 0o022
 	if mode&0o077 == 0 {
 		wrong = fi.Mode().Perm() & 0o077
@@ -69,15 +67,14 @@ func Folder(path string, mode fs.FileMode) (corrected string, err error) {
 	}
 	return "",
 		fmt.Errorf(
-			"others can write to it (mode %04o) and put their own in place of what the agent keeps there, and it is "+
+			"others can write to it (mode %04o) and replace the agent's files there, and it is"+
 				"not the agent's to change; "+
 				"chown %d %s and chmod %04o it, or set a folder that only the agent's user and root can write to (in "+
 				"Kubernetes an emptyDir is everybody's: see docs/containers.md)",
 			fi.Mode().Perm(), os.Geteuid(), path, mode)
 }
 
-// Make makes a folder with a mode, or gives it that where it is there and the agent's own. It does not look at what
-// leads there.
+// Make makes a folder with a mode, or gives an own folder that mode. It does not check the way to it.
 func Make(path string, mode fs.FileMode) error {
 	if err := os.MkdirAll(path, mode); err != nil {
 		return err
@@ -93,7 +90,8 @@ func Make(path string, mode fs.FileMode) error {
 	}
 	if uid, others := ownerOf(fi); others || !fi.IsDir() {
 		return fmt.Errorf(
-			"there is something of that name that is no folder of the agent's (%v of uid %d); move it away", fi.Mode(),
+			"there is something of that name that is not a folder of the agent's (%v of uid %d); move it away",
+			fi.Mode(),
 			uid)
 	}
 	if !hasModes {
@@ -102,8 +100,8 @@ func Make(path string, mode fs.FileMode) error {
 	return f.Chmod(mode)
 }
 
-// follow returns where a path leads, once every folder and link on the way has been found to be changed by nobody but
-// root and the agent's user. A sticky folder such as /tmp passes, if what is taken out of it is root's or the agent's.
+// follow returns the end of a path. It checks that nobody but root and the agent's user can change a folder or link on
+// the way. A sticky folder such as /tmp passes, if the entry is root's or the agent's.
 func follow(path string) (string, error) {
 	root := filepath.VolumeName(path) + string(filepath.Separator)
 	dir, rest := root, parts(path)
@@ -126,7 +124,7 @@ func follow(path string) (string, error) {
 		link := fi.Mode().Type() == fs.ModeSymlink
 		if uid, others := ownerOf(fi); others && (link || !last) && !readOnly(dir) {
 			return "", fmt.Errorf(
-				"%s, which leads there, belongs to uid %d, who could have it lead elsewhere; chown it to root, or to "+
+				"%s, which leads there, belongs to uid %d, who could make it lead elsewhere; chown it to root, or to "+
 					"the agent's user", here, uid)
 		} else if others && last && isSticky(dir) {
 			return "", fmt.Errorf(
@@ -167,7 +165,7 @@ func parts(path string) []string {
 	})
 }
 
-// trustFolder says why others than root and the agent's user may exchange what is in a folder.
+// trustFolder says why others than root and the agent's user may exchange the entries of a folder.
 func trustFolder(dir string) error {
 	fi, err := os.Stat(dir)
 	if err != nil {
@@ -177,7 +175,7 @@ func trustFolder(dir string) error {
 		return nil
 	}
 	return fmt.Errorf(
-		"others can write to the folder %s on the way (mode %04o), and so exchange what is in it; chmod go-w it, or "+
+		"others can write to the folder %s on the way (mode %04o), and so exchange its entries; chmod go-w it, or "+
 			"choose a place elsewhere "+
 			"(in Kubernetes an emptyDir is everybody's: see docs/containers.md)", dir, fi.Mode().Perm())
 }
@@ -187,9 +185,9 @@ func isSticky(dir string) bool {
 	return err == nil && fi.Mode()&fs.ModeSticky != 0 && writableByOthers(fi) != 0
 }
 
-// Open opens a file of the agent's own, which it makes with mode 0600 where flag has [os.O_CREATE] and there is none.
-// It follows no link at the path's end, waits for nothing, and cuts nothing before it knows that the file is a regular
-// one, the agent's own or root's, and that others cannot write to it.
+// Open opens a file of the agent's own. Where flag has [os.O_CREATE] and there is none, it makes the file with mode
+// 0600. It follows no link at the path's end, waits for nothing, and cuts nothing before it knows that the file is a
+// regular one, the agent's own or root's, and that others cannot write to it.
 func Open(path string, flag int) (*os.File, error) {
 	f, err := os.OpenFile(path, flag&^os.O_TRUNC|openFlags, 0o600)
 	if err != nil {
@@ -210,7 +208,7 @@ func Open(path string, flag int) (*os.File, error) {
 	return f, nil
 }
 
-// whyNot says what a link at the end of a path means, which the kernel calls a loop.
+// whyNot explains a link at the end of a path, which the kernel calls a loop.
 func whyNot(path string, err error) error {
 	if fi, statErr := os.Lstat(path); statErr == nil && fi.Mode().Type() == fs.ModeSymlink && openFlags != 0 {
 		return fmt.Errorf("%s is a link, and the agent follows none among its own files; move it away", path)
@@ -225,7 +223,7 @@ func own(path string, f *os.File) error {
 	case err != nil:
 		return err
 	case !fi.Mode().IsRegular():
-		return fmt.Errorf("%s is no regular file (%v); move it away", path, fi.Mode().Type())
+		return fmt.Errorf("%s is not a regular file (%v); move it away", path, fi.Mode().Type())
 	}
 	if uid, others := ownerOf(fi); others && !isFoldersOwn(path, uid) {
 		return fmt.Errorf("%s belongs to uid %d, and the agent runs as uid %d; chown it, or move it away", path, uid,
@@ -238,7 +236,8 @@ func own(path string, f *os.File) error {
 	return nil
 }
 
-// giveToFoldersOwner gives a new file that root makes in a folder of the agent's, as a repair does, to that user.
+// giveToFoldersOwner gives a new file, which root makes in a folder of the agent's as a repair does, to the agent's
+// user.
 func giveToFoldersOwner(path string, f *os.File) error {
 	if os.Geteuid() != 0 {
 		return nil
@@ -271,10 +270,10 @@ func isFoldersOwn(path string, uid int) bool {
 	return owner == uid && writableByOthers(fi) == 0
 }
 
-// ReadNamed returns the content of a file that the configuration names, of at most max bytes. Links are followed, as a
-// container's Secrets are reached by them, if nobody but root and the agent's user can change one of them, a folder on
-// the way, or the file; on a file system that is mounted read-only here the owner does not matter. Where there is no
-// file the error is [fs.ErrNotExist].
+// ReadNamed returns the content of a file that the configuration names, of at most max bytes. It follows links, through
+// which a container's Secrets are reached, if nobody but root and the agent's user can change one of them, a folder on
+// the way, or the file. On a file system that is mounted read-only here, the owner does not matter. Where there is no
+// file, the error is [fs.ErrNotExist].
 func ReadNamed(path string, max int64) ([]byte, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
@@ -294,7 +293,7 @@ func ReadNamed(path string, max int64) ([]byte, error) {
 	case err != nil:
 		return nil, err
 	case !fi.Mode().IsRegular():
-		return nil, fmt.Errorf("%s is no regular file (%v)", path, fi.Mode().Type())
+		return nil, fmt.Errorf("%s is not a regular file (%v)", path, fi.Mode().Type())
 	}
 	if !readOnly(real) {
 		if uid, others := ownerOf(fi); others {

@@ -40,8 +40,8 @@ func mkdir(t *testing.T, path string, mode os.FileMode) string {
 	return path
 }
 
-// TestFolder: a folder of the agent's own that others may write to is corrected; what it cannot correct is refused,
-// with the mend.
+// TestFolder: the agent corrects a folder of its own that others may write to. It refuses what it cannot correct, with
+// the mend.
 func TestFolder(t *testing.T) {
 	dir := t.TempDir()
 	for _, c := range []struct {
@@ -117,7 +117,7 @@ func TestOpenIsTheAgentsOwn(t *testing.T) {
 	whole("through a link")
 	do(t, syscall.Mkfifo(filepath.Join(dir, "pipe"), 0o600))
 	_, err := Open(filepath.Join(dir, "pipe"), os.O_RDWR)
-	refused(t, "a pipe", err, "is no regular file")
+	refused(t, "a pipe", err, "is not a regular file")
 	do(t, os.Chmod(path, 0o606))
 	_, err = Open(path, os.O_RDWR|os.O_TRUNC)
 	refused(t, "a file that all can write", err, "can be written by others (mode 0606)")
@@ -138,7 +138,7 @@ func TestOpenIsTheAgentsOwn(t *testing.T) {
 	_, err = Open(path, os.O_RDWR|os.O_TRUNC)
 	refused(t, "another's file", err, "belongs to uid 1001")
 	whole("another's")
-	// Root mends the files of the agent's folder, and what it makes there is the agent's.
+	// Root mends the files of the agent's folder, and the files that it makes there are the agent's.
 	do(t, os.Chown(dir, other, other))
 	if f, err := Open(path, os.O_RDWR); err != nil {
 		t.Errorf("a file of the folder's owner, as root: %v", err)
@@ -155,8 +155,8 @@ func TestOpenIsTheAgentsOwn(t *testing.T) {
 	}
 }
 
-// TestReadNamed: a file that the configuration names is read through links, as the kubelet makes them, where nobody
-// else can change what they lead to.
+// TestReadNamed: ReadNamed reads a configured file through links, as the kubelet makes them, where nobody else can
+// change their targets.
 func TestReadNamed(t *testing.T) {
 	dir := t.TempDir()
 	// As a Secret is mounted: a sticky folder, a dated one in it, and links.
@@ -176,7 +176,7 @@ func TestReadNamed(t *testing.T) {
 	}
 	do(t, syscall.Mkfifo(filepath.Join(dir, "pipe"), 0o600))
 	_, err = ReadNamed(filepath.Join(dir, "pipe"), 10)
-	refused(t, "a pipe", err, "is no regular file")
+	refused(t, "a pipe", err, "is not a regular file")
 	do(t, os.Symlink("loop", filepath.Join(dir, "loop")))
 	_, err = ReadNamed(filepath.Join(dir, "loop"), 10)
 	refused(t, "a link to itself", err, "more than 40 links")
@@ -194,7 +194,7 @@ func TestReadNamed(t *testing.T) {
 	do(t, os.Chown(real, other, other))
 	_, err = ReadNamed(path, 10)
 	refused(t, "another's file", err, "belongs to uid 1001, who could change it")
-	// On a read-only file system it is who runs the container that gives it.
+	// On a read-only file system the file comes from the one that runs the container.
 	if err := syscall.Mount(secret, secret, "", syscall.MS_BIND, ""); err != nil {
 		t.Skipf("nothing can be mounted: %v", err)
 	}
@@ -206,5 +206,5 @@ func TestReadNamed(t *testing.T) {
 	do(t, os.RemoveAll(filepath.Join(dir, "none")))
 	do(t, os.Symlink(path, filepath.Join(dir, "l")), os.Lchown(filepath.Join(dir, "l"), other, other))
 	_, err = ReadNamed(filepath.Join(dir, "l"), 10)
-	refused(t, "another's link", err, "belongs to uid 1001, who could have it lead elsewhere")
+	refused(t, "another's link", err, "belongs to uid 1001, who could make it lead elsewhere")
 }

@@ -4,5 +4,5 @@ package files
 
 import "os"
 
-// likeFolder does nothing: no file has another owner here.
+// likeFolder does nothing: no file has another owner on this system.
 func likeFolder(*os.File, string) error { return nil }

@@ -7,8 +7,8 @@ import (
 	"syscall"
 )
 
-// likeFolder gives a file that root made to the owner of the folder it is in: an operator's command must leave nothing
-// that the agent cannot read.
+// likeFolder gives a file that root made to the owner of its folder: an operator's command must leave nothing that the
+// agent cannot read.
 func likeFolder(f *os.File, dir string) error {
 	if os.Geteuid() != 0 {
 		return nil

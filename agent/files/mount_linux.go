@@ -12,7 +12,7 @@ import (
 // (user_namespaces(7)).
 const overflowUID = 65534
 
-// unmapped reports whether a file's owner is shown in place of one that this user namespace does not map.
+// unmapped reports whether the kernel shows the overflow owner in place of one that this user namespace does not map.
 func unmapped(uid int) bool {
 	if uid != overflowUID {
 		return false
@@ -36,7 +36,7 @@ func unmapped(uid int) bool {
 }
 
 // readOnly reports whether a path lies on a file system that is mounted read-only here, as a container's Secrets and
-// read-only volumes are: what is to change there comes from who runs the container.
+// read-only volumes are. Only the one that runs the container can change anything there.
 func readOnly(path string) bool {
 	var s unix.Statfs_t
 	return unix.Statfs(path, &s) == nil && s.Flags&unix.ST_RDONLY != 0

@@ -2,5 +2,5 @@
 
 package files
 
-// openFlags are those that keep open from waiting or following; there are none here.
+// openFlags are those that keep open from waiting or following. This system has none.
 const openFlags = 0

@@ -4,7 +4,7 @@ package files
 
 import "io/fs"
 
-// hasModes says that a file's mode does not tell who may write to it; what does is not looked at here.
+// hasModes says that a file's mode does not tell who may write to it. The agent does not look at what does.
 const hasModes = false
 
 func ownerOf(fs.FileInfo) (uid int, others bool) { return 0, false }

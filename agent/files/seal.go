@@ -52,7 +52,7 @@ type seal struct {
 	MAC        []byte `json:"mac"`
 }
 
-// mac returns the MAC of a body under what a seal says.
+// mac returns the MAC of a body under the fields of a seal.
 func (k Key) mac(body []byte, s seal) []byte {
 	h := hmac.New(sha256.New, k.secret)
 	part := func(b []byte) {
@@ -103,7 +103,7 @@ func (k Key) open(file []byte) (body []byte, s seal, has, proved bool) {
 		return nil, seal{}, false, false
 	}
 	body = append(bytes.TrimSuffix(bytes.Clone(file[:at]), []byte(",")), '}')
-	// Byte for byte what this key writes: there is one form of it.
+	// Byte for byte as this key writes it: there is one form of it.
 	again, _, err := k.seal(body, seal{Name: s.Name, Generation: s.Generation, Previous: s.Previous, Boot: s.Boot})
 	return body, s, true, err == nil && hmac.Equal(file, again)
 }

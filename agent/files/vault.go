@@ -15,14 +15,14 @@ import (
 	"time"
 )
 
-// Fault is what was found of a file that is not as the agent left it.
+// Fault says how a file differs from the agent's last version.
 type Fault string
 
 // The faults, a closed set.
 const (
 	FaultMissing  Fault = "missing"  // it is gone, and the agent did not remove it
 	FaultEmpty    Fault = "empty"    // it has no byte
-	FaultEdited   Fault = "edited"   // its bytes are not those that were sealed
+	FaultEdited   Fault = "edited"   // its bytes are not the sealed ones
 	FaultForeign  Fault = "foreign"  // another agent's key has sealed it
 	FaultSwapped  Fault = "swapped"  // it was sealed under another name
 	FaultOlder    Fault = "older"    // it is an earlier generation, or one that does not follow
@@ -41,16 +41,16 @@ type Finding struct {
 	At    time.Time `json:"at"`
 }
 
-// mostCopy is the size in bytes of the largest content of which the manifest keeps a copy.
+// mostCopy is the size in bytes of the largest content that the manifest keeps a copy of.
 const mostCopy = 256 << 10
 
-// VaultConfig is what a Vault needs. All but those marked are required.
+// VaultConfig is what a Vault needs. All fields but those marked are required.
 type VaultConfig struct {
-	Dir      string // whose files are sealed; the caller holds its lock
+	Dir      string // the folder of the sealed files; the caller holds its lock
 	Manifest string // the manifest's name in it
 	Key      Key
-	// Boot binds the whole folder to one start of the host: of another's manifest nothing is believed or missed. Empty:
-	// it outlives the host.
+	// Boot binds the whole folder to one start of the host. The manifest of another start says nothing, neither what to
+	// believe nor what is missing. Empty: it outlives the host.
 	Boot string
 	// Volatile says that the folder does not outlive the host, so that no write waits for the disk.
 	Volatile bool
@@ -62,16 +62,16 @@ type VaultConfig struct {
 }
 
 // Vault seals the files of one folder. Each sealed file names itself, its generation and the MAC of the generation
-// before; a manifest, sealed too and counted, lists the latest of each. So an edit, a swap, an older copy, a missing or
-// an empty file is noticed.
+// before. A manifest, itself sealed and counted, lists the latest of each. So the vault notices an edit, a swap, an
+// older copy, a missing or an empty file.
 //
-// A file is written first and the manifest after it: what a crash leaves is a file one generation ahead that chains to
-// what the manifest lists, and no finding. The manifest also keeps a copy of small contents, so that what was last
-// known is known when the file is gone.
+// It writes a file first and the manifest after it. A crash can leave a file one generation ahead that chains to the
+// manifest, which is no finding. The manifest also keeps a copy of small contents, so that the last known content
+// outlives the file.
 //
-// The first time an agent seals a folder it lists what it finds there as it is (an earlier version's files). That it
-// has done so the caller keeps with the agent's key (VaultConfig.Sealed): a folder whose manifest was removed is not
-// taken over a second time.
+// The first time an agent seals a folder, it lists the files of an earlier version there as they are. The caller keeps
+// with the agent's key that it has done so (VaultConfig.Sealed): the vault does not take a folder without a manifest
+// over a second time.
 //
 // It is safe for concurrent use.
 type Vault struct {
@@ -83,7 +83,7 @@ type Vault struct {
 	count uint64
 	mac   []byte // of the manifest as it lies on the disk
 	stale bool   // the manifest on the disk lacks what m says
-	fresh bool   // there was none of this agent's
+	fresh bool   // this agent had none
 	lost  bool   // this start found the manifest itself gone or wrong
 	told  map[string]Fault
 }
@@ -93,30 +93,30 @@ type manifest struct {
 	Files map[string]*entry `json:"files"`
 	// Found are the findings that stand.
 	Found map[string]Finding `json:"found,omitempty"`
-	// Lost is when the manifest itself was found gone or wrong: from then on nothing of before is known for sure.
+	// Lost is when the manifest itself was found gone or wrong. Nothing from before is certain since then.
 	Lost time.Time `json:"lost,omitzero"`
 	// Facts are small things that the caller binds to the folder.
 	Facts map[string]json.RawMessage `json:"facts,omitempty"`
 }
 
-// entry is what the manifest says of one file.
+// entry is the manifest's record of one file.
 type entry struct {
 	Generation uint64 `json:"generation"`
 	MAC        []byte `json:"mac,omitempty"`
-	// Plain is the digest of a file that an earlier version left unsealed. Of one that is Announced it is a nonce: what
-	// the first generation names as the one before.
+	// Plain is the digest of a file that an earlier version left unsealed. Of an Announced file it is a nonce, which
+	// the first generation names as its predecessor.
 	Plain     []byte          `json:"plain,omitempty"`
 	Announced bool            `json:"announced,omitempty"`
 	Copy      json.RawMessage `json:"copy,omitempty"`
-	// Of a journal: the digest of its first Size bytes, and of those of the file that is to take its place.
+	// Of a journal: the digest of its first Size bytes, and of those of the file that will take its place.
 	Journal *Extent `json:"journal,omitempty"`
 	Next    *Extent `json:"next,omitempty"`
 }
 
-// Earlier names what a version that sealed nothing may have left in a folder.
+// Earlier names the files that a version without seals may have left in a folder.
 type Earlier struct{ Files, Journals []string }
 
-// OpenVault opens the manifest, or begins one; then it takes over what an earlier version left.
+// OpenVault opens the manifest, or begins one. Then it takes over the files of an earlier version.
 func OpenVault(c VaultConfig, earlier Earlier) (*Vault, error) {
 	if c.Write == nil {
 		c.Write = Replace
@@ -141,13 +141,13 @@ func OpenVault(c VaultConfig, earlier Earlier) (*Vault, error) {
 		v.read(b)
 	}
 	if v.stale {
-		// A disk that is full must not stop the start: what was found is found again by the next one.
+		// A full disk must not stop the start. The next start makes the same findings.
 		_ = v.write()
 	}
 	return v, nil
 }
 
-// read takes the manifest on the disk for what it is.
+// read reads and judges the manifest on the disk.
 func (v *Vault) read(file []byte) {
 	body, s, has, proved := v.cfg.Key.open(file)
 	var m manifest
@@ -174,7 +174,7 @@ func (v *Vault) read(file []byte) {
 // takeOver lists the files of an earlier version as they are.
 func (v *Vault) takeOver(earlier Earlier) error {
 	for _, name := range earlier.Journals {
-		v.m.Files[name] = &entry{Announced: true} // it is sealed as soon as it has been read
+		v.m.Files[name] = &entry{Announced: true} // reading it seals it
 	}
 	for _, name := range earlier.Files {
 		b, err := Read(filepath.Join(v.cfg.Dir, name), MaxSize)
@@ -213,7 +213,7 @@ func (v *Vault) find(name string, fault Fault) {
 // Fresh reports whether this start began the manifest.
 func (v *Vault) Fresh() bool { return v.fresh }
 
-// LostNow reports whether it was this start that found so.
+// LostNow reports whether this start lost the manifest.
 func (v *Vault) LostNow() bool { return v.lost }
 
 // Lost returns when the manifest itself was found gone or wrong; zero: it was not, or that was accepted.
@@ -223,7 +223,7 @@ func (v *Vault) Lost() time.Time {
 	return v.m.Lost
 }
 
-// Lose has the whole folder count as lost, for something beside it says that its manifest is not the one.
+// Lose declares the whole folder lost, because something beside it says that its manifest is not the right one.
 func (v *Vault) Lose(f Fault) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -232,7 +232,7 @@ func (v *Vault) Lose(f Fault) error {
 	return v.write()
 }
 
-// Findings returns what stands, by file.
+// Findings returns the findings that stand, by file.
 func (v *Vault) Findings() []Finding {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -243,7 +243,7 @@ func (v *Vault) Findings() []Finding {
 	return out
 }
 
-// Found returns the finding of a file that stands.
+// Found returns the standing finding of a file.
 func (v *Vault) Found(name string) (Finding, bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -253,17 +253,16 @@ func (v *Vault) Found(name string) (Finding, bool) {
 
 // Content is a file as it was found.
 type Content struct {
-	// Body is what may be believed, without the seal; nil: nothing.
+	// Body is the content that may be believed, without the seal; nil: there is none.
 	Body []byte
-	// Known is what was last known of a file that may not be believed: the manifest's copy, or bytes that this agent
-	// did seal once. It is good for what must not be forgotten, and for nothing that grants. nil: nothing is known.
+	// Known is the last known content of a file that may not be believed: the manifest's copy, or bytes that this agent
+	// did seal once. It is good for limits that must not be forgotten, and for nothing that grants. nil: there is none.
 	Known []byte
-	// Fault is why not; empty: it may be, or there is no such file and should be none.
+	// Fault is why Body is nil; empty: there is no fault, or no such file, and none is expected.
 	Fault Fault
 }
 
-// Load reads a sealed file. Its error is one of the disk; what is wrong with the content is in the Content, and a
-// finding.
+// Load reads a sealed file. Its error is one of the disk. A fault of the content is in the Content, and a finding.
 func (v *Vault) Load(name string) (Content, error) {
 	b, err := Read(filepath.Join(v.cfg.Dir, name), MaxSize)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -276,12 +275,12 @@ func (v *Vault) Load(name string) (Content, error) {
 		v.find(name, c.Fault)
 	}
 	if v.stale {
-		_ = v.write() // it is found again
+		_ = v.write() // the next start finds it again
 	}
 	return c, nil
 }
 
-// judge says what a file is. v.mu is held.
+// judge judges a file's bytes. v.mu is held.
 func (v *Vault) judge(name string, file []byte, there bool) (c Content) {
 	e := v.m.Files[name]
 	if e != nil && len(e.Copy) > 0 {
@@ -302,7 +301,7 @@ func (v *Vault) judge(name string, file []byte, there bool) (c Content) {
 	}
 	body, s, has, proved := v.cfg.Key.open(file)
 	switch {
-	// it means nothing here any more
+	// it means nothing any more
 	case proved && s.Boot != v.cfg.Boot && s.Name == name && (e == nil || e.Announced):
 		return Content{}
 	case has && !proved && s.Key != v.cfg.Key.id:
@@ -329,7 +328,7 @@ func (v *Vault) judge(name string, file []byte, there bool) (c Content) {
 	return c
 }
 
-// last returns what the next generation must name as the one before.
+// last returns the MAC that the next generation must name as its predecessor.
 func (e *entry) last() []byte {
 	if e.Generation == 0 {
 		return e.Plain
@@ -337,7 +336,7 @@ func (e *entry) last() []byte {
 	return e.MAC
 }
 
-// list has the manifest say what lies on the disk. v.mu is held.
+// list makes the manifest list the file on the disk. v.mu is held.
 func (v *Vault) list(name string, s seal, body []byte) {
 	n := &entry{Generation: s.Generation, MAC: s.MAC}
 	if len(body) <= mostCopy && v.cfg.Boot == "" {
@@ -351,7 +350,7 @@ func (v *Vault) Save(name string, body []byte) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	e := v.m.Files[name]
-	if e == nil { // so that a first generation that a crash leaves unlisted can be told from a copied one
+	if e == nil { // so that an unlisted first generation after a crash differs from a copied one
 		e = &entry{Announced: true, Plain: []byte(rand.Text())}
 		v.m.Files[name], v.stale = e, true
 	}
@@ -393,7 +392,7 @@ func (v *Vault) write() error {
 	return nil
 }
 
-// SetFact binds a small thing to the folder; [Vault.Fact] returns it.
+// SetFact binds a small thing to the folder. [Vault.Fact] returns it.
 func (v *Vault) SetFact(name string, value any) error {
 	b, err := json.Marshal(value)
 	if err != nil {
@@ -419,8 +418,8 @@ func (v *Vault) Fact(name string, value any) bool {
 	return ok && json.Unmarshal(b, value) == nil
 }
 
-// Accept ends the findings that stand, because an operator has looked at them; what they were is returned. What must
-// not be forgotten the caller has bound with SetFact.
+// Accept ends the standing findings, because an operator has looked at them, and returns them. The caller has bound
+// what must not be forgotten with SetFact.
 func (v *Vault) Accept() ([]Finding, error) {
 	found := v.Findings()
 	v.mu.Lock()

@@ -69,7 +69,7 @@ func put(t *testing.T, dir, name string, b []byte) {
 	}
 }
 
-// A folder of two files, each of two generations; old has what lay there after the first of b.
+// A folder of two files, each of two generations. old has the files after the first generation of b.
 func sealedFolder(t *testing.T) (dir string, old map[string][]byte) {
 	t.Helper()
 	dir, old = t.TempDir(), map[string][]byte{}
@@ -110,7 +110,7 @@ func foreign(t *testing.T) string {
 	return dir
 }
 
-// damages is what may be done to a sealed folder.
+// damages are damages to a sealed folder.
 var damages = []struct {
 	name  string
 	do    func(t *testing.T, dir string, old map[string][]byte)
@@ -159,7 +159,7 @@ var damages = []struct {
 		put(t, dir, manifestName, old[manifestName])
 		put(t, dir, "a.json", old["a.json"])
 		v := vaultIn(t, dir, true, nil)
-		save(t, v, "a.json", `{"a":2}`) // b.json is one ahead and chains; another step is not
+		save(t, v, "a.json", `{"a":2}`) // b.json is one ahead and chains; another step does not
 		save(t, v, "b.json", `{"b":1}`)
 		put(t, dir, "b.json",
 			bytes.Replace(read(t, dir, "b.json"), []byte(`"generation":2`), []byte(`"generation":3`), 1))
@@ -170,8 +170,8 @@ var damages = []struct {
 	}, manifestName, FaultMissing, ``},
 }
 
-// The vault notices whatever is done to its folder. That stands over restarts until it is accepted, and what was known
-// is known still.
+// The vault notices every damage to its folder. The finding stands over restarts until it is accepted, and the last
+// known content stays known.
 func TestVaultNotices(t *testing.T) {
 	for _, test := range damages {
 		t.Run(test.name, func(t *testing.T) {
@@ -225,11 +225,11 @@ func TestVaultEveryFlippedBit(t *testing.T) {
 	}
 }
 
-// stop is what ends a process between two writes.
+// stop ends a process between two writes.
 var errStop = errors.New("the process ends here")
 
-// A process that ends before or after any of its writes leaves nothing that is taken for tampering, and of each file
-// the content before or after its last save.
+// A process that ends before or after any of its writes leaves nothing that looks like tampering, and of each file the
+// content before or after its last save.
 func TestVaultStopsAtEveryWrite(t *testing.T) {
 	for _, lost := range []bool{false, true} {
 		for stop := 0; ; stop++ {
@@ -323,7 +323,7 @@ func TestVaultOnAFullDisk(t *testing.T) {
 	}
 }
 
-// What an earlier version left is taken over once, as it is.
+// The vault takes an earlier version's files over once, as they are.
 func TestVaultTakesOverOnce(t *testing.T) {
 	dir := t.TempDir()
 	put(t, dir, "a.json", []byte(`{"a":1}`))
@@ -364,7 +364,8 @@ func TestVaultTakesOverOnce(t *testing.T) {
 	}
 }
 
-// What is of another start of the host is nothing, and no finding; what is put back from one is.
+// A file of another start of the host counts for nothing, and is no finding. A file that is put back from one is a
+// finding.
 func TestVaultOfAnotherBoot(t *testing.T) {
 	dir := t.TempDir()
 	boot := func(id string) func(*VaultConfig) {

@@ -36,7 +36,7 @@ func machineID(p places) raw {
 	out := raw{name: "machine-id"}
 	paths := []string{filepath.Join(p.etc, "machine-id")}
 	if !p.hostEtc {
-		// With HOST_ETC, the other place would be the container's: its id would pass for the host's.
+		// With HOST_ETC, the other path would be the container's own: its id would pass for the host's.
 		paths = append(paths, filepath.Join(p.root, "var/lib/dbus/machine-id"))
 	}
 	for _, path := range paths {
@@ -55,7 +55,7 @@ func machineID(p places) raw {
 	return out
 }
 
-// firmware reads a field that the firmware states (SMBIOS), as sysfs has it.
+// firmware reads a field of the firmware (SMBIOS) from sysfs.
 func firmware(p places, name, file string) raw {
 	path := filepath.Join(p.sys, "class/dmi/id", file)
 	v, err := read(path)
@@ -87,11 +87,11 @@ func rootDisk(p places) raw {
 	}
 	block, err := filepath.EvalSymlinks(filepath.Join(p.sys, "dev/block", device))
 	if err != nil && strings.HasPrefix(source, "/dev/") {
-		// btrfs has a device number of its own, which is no disk's.
+		// btrfs has a device number of its own, which is not a disk's.
 		block, err = filepath.EvalSymlinks(filepath.Join(p.sys, "class/block", blockName(p, source)))
 	}
 	if device == "" || err != nil {
-		out.absent = fmt.Sprintf("the root file system (%s) lies on no disk of this host's", source)
+		out.absent = fmt.Sprintf("the root file system (%s) lies on no disk of this host", source)
 		return out
 	}
 	if v := diskSerial(block, 0); v != "" {
@@ -102,7 +102,7 @@ func rootDisk(p places) raw {
 	return out
 }
 
-// blockName is the kernel's name for a device file. A logical volume's is in dm/name; its file's is the volume's own.
+// blockName is the kernel's name for a device file. A logical volume's is in dm/name; its file has the volume's own.
 func blockName(p places, source string) string {
 	base := filepath.Base(source)
 	names, _ := filepath.Glob(filepath.Join(p.sys, "class/block/dm-*/dm/name"))
@@ -115,7 +115,7 @@ func blockName(p places, source string) string {
 }
 
 // diskSerial looks for a block device's serial number: its own, its disk's when it is a partition, else those of the
-// devices that it is made of.
+// devices below it.
 func diskSerial(block string, depth int) string {
 	if depth > 8 {
 		return ""
@@ -175,7 +175,7 @@ func processor(ctx context.Context, p places) raw {
 }
 
 // endorsement is the public endorsement key of a TPM 1.2, the modulus as the kernel prints it (tpm-sysfs.c, pubek). The
-// kernel publishes a TPM 2.0's nowhere, and the TPM itself is not opened.
+// kernel does not publish a TPM 2.0's key, and the agent does not open the TPM.
 func endorsement(p places) raw {
 	out := raw{name: "tpm-ek"}
 	tpm := filepath.Join(p.sys, "class/tpm/tpm0")
@@ -205,7 +205,7 @@ func endorsement(p places) raw {
 	return out
 }
 
-// hypervisors are what firmware says of virtual machines: a part of sys_vendor or product_name, and the name for
+// hypervisors are the names of virtual machines in firmware: a part of sys_vendor or product_name, and the name for
 // people.
 var hypervisors = [][2]string{{"qemu", "kvm"}, {"kvm", "kvm"}, {"vmware", "vmware"}, {"virtualbox", "virtualbox"},
 	{"innotek", "virtualbox"}, {"xen", "xen"},
@@ -240,7 +240,7 @@ func surroundings(ctx context.Context, p places) (virtual, container string) {
 		}
 	}
 	if p.real && (virtual == "" || virtual == "unknown") {
-		// gopsutil remembers what it found first, so a test's files are none of its business.
+		// gopsutil remembers its first finding, so it must not see a test's files.
 		if system, role, err := psutil.VirtualizationWithContext(ctx); err == nil && role == "guest" &&
 			slices.Contains([]string{"kvm", "xen", "vbox", "vmware", "hyperv", "bhyve"}, system) {
 			virtual = system
@@ -249,7 +249,7 @@ func surroundings(ctx context.Context, p places) (virtual, container string) {
 	return virtual, containerOf(p)
 }
 
-// runtimes are what a control group's path says of who made it.
+// runtimes are the parts of a control group's path that name the runtime which made it.
 var runtimes = [][2]string{{"kubepods", "kubernetes"}, {"docker", "docker"}, {"libpod", "podman"}, {"crio", "cri-o"},
 	{"containerd", "containerd"}, {"lxc", "lxc"}}
 
@@ -264,7 +264,7 @@ func containerOf(p places) string {
 	if exists("run/.containerenv") {
 		return "podman"
 	}
-	// proc(5): systemd and its like tell their children; readable for the same user only.
+	// proc(5): systemd and its like set it for their children; readable for the same user only.
 	if env, err := read(filepath.Join(p.ownProc, "1/environ")); err == nil {
 		for kv := range strings.SplitSeq(env, "\x00") {
 			if v, ok := strings.CutPrefix(kv, "container="); ok && v != "" {

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// cores counts the cores: those of the machine, the threads that are online, and what this process may use of them.
+// cores counts the cores: those of the machine, the threads that are online, and those that this process may use.
 func cores(ctx context.Context, p places) (physical, logical int, effective float64) {
 	if text, err := read(filepath.Join(p.sys, "devices/system/cpu/online")); err == nil {
 		if n, err := countList(text); err == nil {
@@ -41,8 +41,8 @@ func cores(ctx context.Context, p places) (physical, logical int, effective floa
 			lower(float64(set.Count()))
 		}
 	}
-	// What limits this process is in its own files: where HOST_SYS is mounted, a path that is relative to the
-	// container's control group would lead to the host's top group, which has no limits. Both are looked at, and the
+	// The limits of this process are in its own files. Where HOST_SYS is mounted, a path that is relative to the
+	// container's control group would lead to the host's top group, which has no limits. Both are read, and the
 	// tightest counts.
 	bases := slices.Compact([]string{filepath.Join(p.ownSys, "fs/cgroup"), filepath.Join(p.sys, "fs/cgroup")})
 	groups, _ := read(filepath.Join(p.ownProc, "self/cgroup"))
@@ -59,7 +59,7 @@ func cores(ctx context.Context, p places) (physical, logical int, effective floa
 	return physical, logical, effective
 }
 
-// limits tells of each limit that a control group of a hierarchy sets, and those above it.
+// limits reports each limit that a control group of a hierarchy sets, and those of the groups above it.
 func limits(base, controllers, path string, lower func(float64)) {
 	if controllers == "" {
 		upward(base, path, func(dir string) {
@@ -103,8 +103,8 @@ func topology(p places) int {
 	return len(seen)
 }
 
-// upward visits a control group and all above it: the tightest counts. Within a container the path may name what is not
-// visible from there, and the mount's top is the group itself.
+// upward visits a control group and all above it: the tightest counts. Within a container the path may name a group
+// that is not visible from there; then the mount's top is the group itself.
 func upward(base, path string, visit func(dir string)) {
 	for path = filepath.Clean("/" + path); ; path = filepath.Dir(path) {
 		visit(filepath.Join(base, path))
@@ -154,7 +154,7 @@ func listIn(path string) float64 {
 	return float64(n)
 }
 
-// maxCPU is the highest number of a processor that is believed.
+// maxCPU is the highest number of a processor that counts.
 const maxCPU = 1 << 20
 
 // countList counts the processors in a list as the kernel writes it: 0-3,8 (cpuset(7)).

@@ -2,8 +2,8 @@
 // container.
 //
 // A component leaves this package only as HMAC-SHA-256 keyed by product: raw serials never leave the host, and two
-// vendors cannot join what they are told. What cannot be read is absent, with the reason. docs/fingerprint.md describes
-// each.
+// vendors cannot join theirs. A component that cannot be read is absent, with the reason. docs/fingerprint.md describes
+// each. Start reading at [Measure].
 package host
 
 import (
@@ -22,18 +22,18 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// Config says whose fingerprint is wanted, and where the host's files are.
+// Config says for which product to measure, and where the host's files are.
 type Config struct {
 	Product string // keys the HMAC
-	// Root stands for / in tests. When it is empty, HOST_PROC, HOST_SYS and HOST_ETC say where a container has the
-	// host's.
+	// Root stands for / in tests. When it is empty, HOST_PROC, HOST_SYS and HOST_ETC name the host's files in a
+	// container.
 	Root string
-	// Extra is components that the configuration names: cloud instance id, cluster uid. Their values are raw.
+	// Extra holds the components that the configuration names: cloud instance id, cluster uid. Their values are raw.
 	Extra map[string]string
-	// Reserved is names that Extra cannot state besides those that are measured: components by which licence systems
-	// name a host.
+	// Reserved holds names that Extra cannot state, besides those of measured components: components by which licence
+	// systems name a host.
 	Reserved []string
-	// Fingerprint is what the configuration says that the host is called; empty: see Report.Fingerprint.
+	// Fingerprint is the host's name from the configuration; empty: see Report.Fingerprint.
 	Fingerprint string
 }
 
@@ -42,24 +42,24 @@ type Component struct {
 	Name   string
 	Values []string // HMAC-SHA-256, lower-case hex, sorted; none when absent
 	Absent string   // why it could not be read
-	Note   string   // why it is worth little here
-	// Configured says that the configuration states it, and nothing was measured.
+	Note   string   // why it identifies little
+	// Configured says that the configuration states it, and that nothing was measured.
 	Configured bool
 }
 
-// Report is what was measured.
+// Report is the outcome of a measurement.
 type Report struct {
 	Product    string
 	Components []Component // in a fixed order
 	Physical   int         // cores; 0 when not known
 	Logical    int
-	Effective  float64 // what cgroup quota, cpuset and affinity leave
+	Effective  float64 // the cores that cgroup quota, cpuset and affinity leave
 	Memory     int64   // bytes; 0 when not known
 	Disk       int64   // bytes of the root file system; 0 when not known
 	Virtual    string  // the hypervisor; empty: none seen
 	Container  string  // the container runtime; empty: none seen
-	// Fingerprint is what licence systems that name a host by one text are to call it: what the configuration says,
-	// or the component machine-id, or where there is none the short code.
+	// Fingerprint is the host's name in licence systems that name a host by one text: the configuration's, or the
+	// component machine-id, or where there is none the short code.
 	Fingerprint string
 }
 
@@ -72,7 +72,7 @@ type raw struct {
 	stated bool // by the configuration
 }
 
-// Measure measures the host. It never fails: what cannot be read is absent.
+// Measure measures the host. It never fails: a component that cannot be read is absent.
 func Measure(ctx context.Context, c Config) Report {
 	r := Report{Product: c.Product}
 	p := placesOf(c.Root)
@@ -82,7 +82,7 @@ func Measure(ctx context.Context, c Config) Report {
 		part := raw{name: name, values: []string{c.Extra[name]}, stated: true}
 		if enforcer.IsMeasured(name) || slices.Contains(c.Reserved, name) {
 			part.values, part.absent = nil,
-				"host.components cannot state it, for it is measured; give yours another name"
+				"host.components cannot state it, because it is measured; give yours another name"
 		}
 		parts = append(parts, part)
 	}
@@ -138,7 +138,7 @@ func keyed(product, name, value string) string {
 	return hex.EncodeToString(m.Sum(nil))
 }
 
-// junk is what makers write into firmware instead of a serial number.
+// junk is text that makers write into firmware instead of a serial number.
 var junk = []string{"", "none", "n/a", "na", "null", "unknown", "not specified", "not available", "not applicable",
 	"not present", "default string", "default",
 	"system serial number", "system product name", "system manufacturer", "base board serial number",
@@ -158,7 +158,7 @@ func isJunk(v string) bool {
 	return strings.Trim(plain, "0") == "" || strings.Trim(plain, "f") == ""
 }
 
-// Facts returns the report as the judge takes it.
+// Facts returns the report in the judge's form.
 func (r Report) Facts() enforcer.Host {
 	h := enforcer.Host{Components: map[string][]string{}, Configured: map[string][]string{},
 		Absent: map[string]string{}, Physical: r.Physical, Logical: r.Logical, Effective: r.Effective, Memory: r.Memory,

@@ -113,7 +113,7 @@ func TestBareMetal(t *testing.T) {
 		f.Physical != 4 {
 		t.Errorf("got %+v", f)
 	}
-	// Two vendors cannot join what they are told.
+	// Two vendors cannot join the components that they get.
 	other := Measure(t.Context(), Config{Product: "other", Root: root})
 	for i, c := range other.Components {
 		if len(c.Values) > 0 && c.Values[0] == r.Components[i].Values[0] {
@@ -205,12 +205,12 @@ func TestVirtual(t *testing.T) {
 func TestOverlayRoot(t *testing.T) {
 	r := Measure(t.Context(), Config{Root: tree(t, metal,
 		map[string]string{"proc/self/mountinfo": "1 0 0:50 / / rw - overlay overlay rw\n"})})
-	if c := r.component(t, "disk-serial"); c.Absent != "the root file system (overlay) lies on no disk of this host's" {
+	if c := r.component(t, "disk-serial"); c.Absent != "the root file system (overlay) lies on no disk of this host" {
 		t.Errorf("got %+v", c)
 	}
 }
 
-// The very host that the test runs on can be measured, by anybody.
+// Everybody can measure the host that the test runs on.
 func TestThisHost(t *testing.T) {
 	r := Measure(t.Context(), Config{Product: "acme"})
 	if r.Logical < 1 || r.Physical < 1 || r.Effective <= 0 || len(r.Components) < 7 {
@@ -352,7 +352,7 @@ func TestEndorsementKey(t *testing.T) {
 	}
 }
 
-// However often the cores are looked at, everything is looked at every five minutes.
+// However often the watcher looks at the cores, it looks at everything every five minutes.
 func TestWatcherLooksAtAllInTime(t *testing.T) {
 	for _, every := range []time.Duration{time.Second, time.Minute, 2 * time.Minute, time.Hour} {
 		t.Run(every.String(), func(t *testing.T) {
@@ -384,8 +384,8 @@ func TestWatcherLooksAtAllInTime(t *testing.T) {
 	}
 }
 
-// What the configuration states has names of its own: it is marked, and the name of what is measured states nothing.
-// All that is measured anywhere is known to be.
+// Components from the configuration have names of their own: they are marked, and the name of a measured one states
+// nothing. All names of measured components are known.
 func TestConfiguredComponents(t *testing.T) {
 	r := Measure(t.Context(), Config{Product: "acme", Root: tree(t, metal), Reserved: []string{"toy-fingerprint"},
 		Extra: map[string]string{"machine-id": "forged", "tpm-ek": "forged", "toy-fingerprint": "forged",

@@ -47,7 +47,7 @@ func surroundings(ctx context.Context, _ places) (virtual, container string) {
 	return "", ""
 }
 
-// cores counts the cores. There are no control groups here: all are effective.
+// cores counts the cores. This system has no control groups: all are effective.
 func cores(ctx context.Context, _ places) (physical, logical int, effective float64) {
 	logical = runtime.NumCPU()
 	physical, _ = cpu.CountsWithContext(ctx, false)

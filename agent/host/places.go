@@ -18,7 +18,7 @@ import (
 type places struct {
 	root, proc, sys, etc string
 	ownProc, ownSys      string // this process's own, whatever HOST_PROC and HOST_SYS say
-	real                 bool   // these are this very kernel's, not a test's
+	real                 bool   // the files are this kernel's, not a test's
 	hostEtc              bool   // etc is the host's although this is a container
 }
 

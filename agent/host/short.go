@@ -9,12 +9,12 @@ import (
 // alphabet is Crockford's base 32: no I, L, O and U, which are misheard or misread.
 const alphabet = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
-// shortData is how many characters of a short code say something; one more checks them.
+// shortData is how many characters of a short code carry data; one more checks them.
 const shortData = 15
 
-// Short returns a code for the fingerprint that can be read over the phone: four groups of four characters. The first
-// 15 are 75 bits of SHA-256 over the components; the last is their checksum over GF(32), by which every wrong character
-// and every two that changed places are noticed.
+// Short returns a code for the fingerprint that people can read over the phone: four groups of four characters. The
+// first 15 are 75 bits of SHA-256 over the components. The last is their checksum over GF(32), which shows every wrong
+// character and every two that changed places.
 func (r Report) Short() string {
 	h := sha256.New()
 	for _, c := range r.Components {
@@ -92,7 +92,7 @@ func ParseShort(s string) (string, error) {
 		n++
 	}
 	if n != len(code) {
-		return "", fmt.Errorf("short code: it has not the %d characters of a code; read it out again", len(code))
+		return "", fmt.Errorf("short code: it does not have the %d characters of a code; read it out again", len(code))
 	}
 	data := [shortData]byte(code[:shortData])
 	if checksum(data) != code[shortData] {

@@ -27,7 +27,7 @@ func TestShortFormat(t *testing.T) {
 	}
 }
 
-// Every wrong character and every two neighbours that changed places are noticed.
+// A short code shows every wrong character, and every two neighbours that changed places.
 func TestShortMistakes(t *testing.T) {
 	for seed := range byte(8) {
 		s := strings.ReplaceAll(sample(seed), "-", "")

@@ -9,14 +9,14 @@ import (
 type WatchConfig struct {
 	Config
 	Every    time.Duration // how often the cores are looked at; zero: 10 s, at most 5 min
-	OnChange func(Report)  // told of each change, not of the first report
+	OnChange func(Report)  // called for each change, not for the first report
 }
 
-// fullEvery is how often everything is looked at, however often the cores are.
+// fullEvery is how often the watcher looks at everything, however often it looks at the cores.
 const fullEvery = 5 * time.Minute
 
-// Watcher notices when the host changes: a CPU quota, a hot-plugged core, an undocked NIC. Nothing tells of these, so
-// it looks.
+// Watcher notices when the host changes: a CPU quota, a hot-plugged core, an undocked NIC. Nothing reports these, so it
+// looks.
 type Watcher struct{ config WatchConfig }
 
 // NewWatcher returns a watcher that looks at nothing before Run.

@@ -11,11 +11,11 @@ import (
 	"github.com/usher-agent/usher/agent/files"
 )
 
-// maxAttestations is for how many licences an attestation is kept.
+// maxAttestations is how many licences the agent keeps an attestation for.
 const maxAttestations = 1024
 
-// Attestations keeps, by licence, the vendor's word for the agent's key that an activation brought: with it a product
-// can tell the true agent although the licence names no key. It is safe for concurrent use.
+// Attestations keeps, by licence, the vendor's attestation of the agent's key that an activation brought. A product can
+// tell the true agent by it, although the licence names no key. It is safe for concurrent use.
 type Attestations struct {
 	path string
 
@@ -50,8 +50,8 @@ func (a *Attestations) For(license string) string {
 	return a.by[license]
 }
 
-// Set keeps the attestation for a licence; with an empty one the licence's is forgotten. What it returns an error of is
-// not kept.
+// Set keeps the attestation for a licence, or forgets it where it is empty. Where Set returns an error, nothing has
+// changed.
 func (a *Attestations) Set(license, word string) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -63,7 +63,7 @@ func (a *Attestations) Set(license, word string) error {
 		delete(next, license)
 	}
 	if len(next) > maxAttestations {
-		return fmt.Errorf("activations %s: it holds those of %d licences, the most that is kept",
+		return fmt.Errorf("activations %s: it holds those of %d licences, which is the most",
 			a.path, maxAttestations)
 	}
 	b, err := json.Marshal(next)

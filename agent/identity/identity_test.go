@@ -14,7 +14,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 )
 
-// The key is made once, only by Load, and marking it as one that has sealed state changes nothing of it.
+// Only Load makes the key, and only once. The mark that it has sealed state changes nothing of it.
 func TestKeyIsMadeOnceAndMarked(t *testing.T) {
 	t.Parallel()
 	f := File{Path: filepath.Join(t.TempDir(), "agent.key")}
@@ -47,7 +47,7 @@ func TestKeyIsMadeOnceAndMarked(t *testing.T) {
 	}
 }
 
-// A file that holds no such key is named, with the mend, and stays as it is.
+// The error for a file that holds no such key names the file and the mend. The file stays as it is.
 func TestKeyThatCannotBeRead(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
@@ -68,7 +68,7 @@ func TestKeyThatCannotBeRead(t *testing.T) {
 	}
 }
 
-// A proof says its type and whose it is in what is signed, so that a product takes no proof for another.
+// The signed part of a proof says its type and its subject, so that a product takes no proof for another.
 func TestProofsSayTheirTypes(t *testing.T) {
 	t.Parallel()
 	public, key, err := ed25519.GenerateKey(nil)
@@ -102,8 +102,8 @@ func TestProofsSayTheirTypes(t *testing.T) {
 	}
 }
 
-// Attestations outlive the process, are forgotten when they are empty, and are bounded. What could not be written is
-// not believed.
+// Attestations outlive the process, are forgotten when they are empty, and are bounded. An attestation that could not
+// be written does not count.
 func TestAttestations(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "activations.json")

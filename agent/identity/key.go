@@ -16,14 +16,14 @@ import (
 // maxKey is the size in bytes of the largest key file that is read.
 const maxKey = 1 << 20
 
-// remade is the mend of a file that holds no key.
-const remade = "move it away and a new one is made (a licence bound to the old key must be bound again)"
+// remade is the mend for a file that holds no key.
+const remade = "move it away, and the agent makes a new one (a licence bound to the old key must be bound again)"
 
-// File is where the agent's key is: PKCS #8 in PEM.
+// File says where the agent's key is: PKCS #8 in PEM.
 type File struct {
 	Path string
-	// Read reads the file at a path, of at most max bytes; nil: the file is the agent's own, in its state folder. A key
-	// that is configured is read otherwise: a container has it from a Secret, by links.
+	// Read reads the key file, of at most max bytes; nil: the file is the agent's own, in its state folder. A
+	// configured key needs another way: in a container it comes from a Secret, by links.
 	Read func(path string, max int64) ([]byte, error)
 }
 
@@ -53,7 +53,7 @@ func (f File) Existing() (ed25519.PrivateKey, error) {
 	ed, ok := key.(ed25519.PrivateKey)
 	if !ok {
 		return nil, fmt.Errorf("agent key %s: %T is not an Ed25519 key; "+
-			"give one, or leave agent.key_file out and one is made", f.Path, key)
+			"give one, or leave agent.key_file out, and the agent makes one", f.Path, key)
 	}
 	return ed, nil
 }
@@ -98,8 +98,8 @@ func Thumbprint(pub ed25519.PublicKey) string {
 	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
-// sealedHeader is the header, in the key's PEM file, that says that the key has sealed its state. Whoever removes the
-// seal cannot remove the header without reading the key.
+// sealedHeader is the header in the key's PEM file which says that the key has sealed its state. To remove it together
+// with the seal takes access to the key.
 const sealedHeader = "Usher-State"
 
 // Sealed reports whether the file says that the key has sealed a state folder.
@@ -112,8 +112,8 @@ func (f File) Sealed() bool {
 	return block != nil && block.Headers[sealedHeader] != ""
 }
 
-// MarkSealed writes into the agent's own file that the key has sealed a state folder. A file that is configured is left
-// as it is.
+// MarkSealed writes into the agent's own file that the key has sealed a state folder. It leaves a configured file as it
+// is.
 func (f File) MarkSealed() error {
 	if f.Read != nil {
 		return nil
@@ -124,7 +124,7 @@ func (f File) MarkSealed() error {
 	}
 	block, _ := pem.Decode(b)
 	if block == nil {
-		return fmt.Errorf("%s is no PEM file", f.Path)
+		return fmt.Errorf("%s is not a PEM file", f.Path)
 	}
 	block.Headers = map[string]string{sealedHeader: "sealed"}
 	return files.Replace(f.Path, pem.EncodeToMemory(block), 0o600)

@@ -14,13 +14,13 @@ import (
 	"github.com/go-json-experiment/json"
 )
 
-// The types of what the agent's key signs (RFC 7519 §5.1): a product that asks for one takes no other.
+// The types of what the agent's key signs (RFC 7519 §5.1). A product that asks for one type accepts no other.
 const (
 	leaseTokenType   = "usher-lease+jwt"
 	sessionProofType = "usher-session+jwt"
 )
 
-// LeaseClaims is what a lease token says: what was granted, to whom, for whose nonce.
+// LeaseClaims is the contents of a lease token: the grant, its holder and the holder's nonce.
 type LeaseClaims struct {
 	Nonce    string `json:"nonce"`
 	ID       string `json:"jti"`
@@ -32,7 +32,7 @@ type LeaseClaims struct {
 	Expires  int64  `json:"exp,omitzero"` // absent: no end of its own
 }
 
-// SessionClaims says whom the agent sees at the other end of a session.
+// SessionClaims describes the process that the agent sees at the other end of a session.
 type SessionClaims struct {
 	Nonce   string `json:"nonce"`
 	Product string `json:"product"`
@@ -54,12 +54,12 @@ type Holder struct {
 	Inode uint64 `json:"inode,omitzero"` // of its pidfd on pidfs, which no other process of this boot has
 }
 
-// LeaseToken signs a lease for whoever sent its nonce, as a compact JWS.
+// LeaseToken signs a lease for the sender of the nonce, as a compact JWS.
 func LeaseToken(key ed25519.PrivateKey, c LeaseClaims) (string, error) {
 	return sign(key, leaseTokenType, c)
 }
 
-// SessionProof signs whom the agent sees at a session's other end, as a compact JWS.
+// SessionProof signs a description of the process at a session's other end, as a compact JWS.
 func SessionProof(key ed25519.PrivateKey, c SessionClaims) (string, error) {
 	return sign(key, sessionProofType, c)
 }
@@ -82,7 +82,7 @@ func sign(key ed25519.PrivateKey, typ string, claims any) (string, error) {
 	return jws.CompactSerialize()
 }
 
-// Certificate makes the certificate that the agent's key signs for itself, from a year before now. The other end of the
+// Certificate makes a certificate that the agent's key signs for itself, from a year before now. The other end of the
 // connection compares the key with the one that the licence names.
 func Certificate(key ed25519.PrivateKey, now time.Time) (*tls.Config, error) {
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))

@@ -14,9 +14,9 @@ import (
 // maxKey is the size in bytes of the largest file of an anchor's key that is read.
 const maxKey = 1 << 20
 
-// Anchors returns the keys that documents are believed by: those that the vendor compiled in, with the product that
-// they are for, or else those of the configuration. A configuration that adds keys to compiled ones is refused; an
-// error names each key that is wrong.
+// Anchors returns the keys that verify documents: those that the vendor compiled in, with the product that they are
+// for, or else those of the configuration. A configuration that adds keys to compiled ones is refused. The error names
+// each key that is wrong.
 func Anchors(c *config.Config) (anchors []plugin.Anchor, vendor string, err error) {
 	vendor, anchors, err = catalog.Embedded()
 	if err != nil {
@@ -25,7 +25,7 @@ func Anchors(c *config.Config) (anchors []plugin.Anchor, vendor string, err erro
 	if vendor != "" {
 		if len(c.License.Trust) > 0 {
 			return nil, "", fmt.Errorf(
-				"license.trust (%s): this agent is built for %s and believes the keys that are compiled in alone; "+
+				"license.trust (%s): this agent is built for %s and trusts only the keys that are compiled in; "+
 					"leave license.trust out",
 				c.Origin("license.trust"),
 				vendor,
@@ -41,7 +41,7 @@ func Anchors(c *config.Config) (anchors []plugin.Anchor, vendor string, err erro
 	for i, t := range c.License.Trust {
 		a, err := anchor(c, t)
 		if err == nil && seen[a.System+" "+a.KeyID] {
-			err = fmt.Errorf("key %q of system %s stands there twice", a.KeyID, a.System)
+			err = fmt.Errorf("key %q of system %s is there twice", a.KeyID, a.System)
 		}
 		if err != nil {
 			faults = append(faults, fmt.Errorf("license.trust[%d]: %w", i, err))

@@ -1,5 +1,5 @@
-// Package inspect says what a configuration and documents come to without an agent: which keys are believed, and what
-// the judge says of documents. It starts nothing but the configuration's plugins, and writes nothing. Start reading at
+// Package inspect says what a configuration and documents come to without an agent: which keys are trusted, and how the
+// judge judges documents. It starts nothing but the configuration's plugins, and writes nothing. Start reading at
 // [Inspector.Judge].
 package inspect
 
@@ -18,19 +18,19 @@ type Inspector struct {
 	Config *config.Config
 	Key    ed25519.PublicKey // the agent's; nil: there is none, or it cannot be read
 	KeyID  string            // its RFC 7638 thumbprint
-	// Measure measures this host for a product; fingerprint is what a system that names hosts by one text calls it.
+	// Measure measures this host for a product. fingerprint is its name in a system that names a host by one text.
 	Measure func(product string) (h enforcer.Host, fingerprint string)
-	// Systems calls use with all licence systems; those that are plugins run for as long as use does.
+	// Systems calls use with all licence systems. Those that are plugins run for as long as use does.
 	Systems func(use func(*catalog.Catalog)) error
 }
 
-// Document is a document and what it is called.
+// Document is a document with its name.
 type Document struct {
 	Name string
 	Data []byte
 }
 
-// Question is what Judge is asked.
+// Question is what to judge, and for which host.
 type Question struct {
 	Documents   []Document
 	Anchors     []plugin.Anchor
@@ -40,9 +40,9 @@ type Question struct {
 	Now         time.Time
 }
 
-// Result is what documents come to.
+// Result is the outcome of a judgement.
 type Result struct {
-	Keys    []string // the anchors that documents are believed by: system:kid
+	Keys    []string // the anchors that verify documents: system:kid
 	Verdict *enforcer.Verdict
 	Host    enforcer.Host
 }

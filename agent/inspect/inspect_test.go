@@ -14,8 +14,8 @@ import (
 	"github.com/usher-agent/usher/plugin/catalog"
 )
 
-// A document that no system knows is judged too, named as it was; the host is this one, measured for the product, or
-// the one asked about.
+// Judge judges a document of no known system too, by the name it has. The host is this one, measured for the product,
+// or the one in the question.
 func TestJudgeWithoutALicence(t *testing.T) {
 	t.Parallel()
 	here := enforcer.Host{Physical: 4}
@@ -47,7 +47,7 @@ func TestJudgeWithoutALicence(t *testing.T) {
 	}
 }
 
-// The faults of all anchors are told at once, each by its place in the configuration.
+// The faults of all anchors are reported at once, each by its place in the configuration.
 func TestAnchorsTellEveryFault(t *testing.T) {
 	t.Parallel()
 	key := publicPEM(t)
@@ -58,7 +58,7 @@ func TestAnchorsTellEveryFault(t *testing.T) {
 		{System: "nobody", KeyID: "b", Key: key},
 	}
 	_, _, err := Anchors(c)
-	twice := `license.trust[1]: key "a" of system usher stands there twice`
+	twice := `license.trust[1]: key "a" of system usher is there twice`
 	for _, want := range []string{twice, "license.trust[2]: "} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)

@@ -17,7 +17,7 @@ func newNonce() []byte {
 	return b
 }
 
-// load reads the state; none is an empty one.
+// load reads the state. An absent file is an empty state.
 func load(c Config) (map[enforcer.Ref]State, error) {
 	b, err := c.Read(c.File)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -28,7 +28,8 @@ func load(c Config) (map[enforcer.Ref]State, error) {
 	}
 	out := map[string]State{}
 	if err := json.Unmarshal(b, &out); err != nil {
-		return nil, fmt.Errorf("upstream state %s: %v; move the file away, and the upstream is asked anew", c.File, err)
+		return nil, fmt.Errorf("upstream state %s: %v; move the file away, and the agent asks the upstream again",
+			c.File, err)
 	}
 	named := enforcer.ByRef(out, func(s State) bool { return s.Named })
 	for ref, s := range named {
@@ -40,7 +41,7 @@ func load(c Config) (map[enforcer.Ref]State, error) {
 	return named, nil
 }
 
-// keep writes the state, whole or not at all. What cannot be kept is logged once; the calls go on. p.mu is held.
+// keep writes the state, whole or not at all. It logs a failure once, and the calls go on. p.mu is held.
 func (p *Pulse) keep() {
 	for ref, s := range p.state {
 		s.Named = true
@@ -51,7 +52,7 @@ func (p *Pulse) keep() {
 		err = p.cfg.Write(p.cfg.File, b)
 	}
 	if err != nil && p.unkept == nil {
-		p.cfg.Log.Error("what the upstream said could not be kept, and is asked again after a restart", "error", err)
+		p.cfg.Log.Error("the upstream's answers could not be kept; after a restart the agent asks again", "error", err)
 	}
 	p.unkept = err
 }

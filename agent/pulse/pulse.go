@@ -1,7 +1,6 @@
 // Package pulse keeps the duties that licences have towards their upstreams: the activation, the heartbeats and the
-// upstream check-ins. It calls at the times that a licence's period asks for, backs off where a call brings nothing,
-// and tells the agent what is known; what that does to the verdict is the judge's. Nothing of it is on the way of an
-// acquire.
+// upstream check-ins. It calls at the times that a licence's period asks for, backs off where a call fails, and reports
+// the facts to the agent. The judge decides what these do to the verdict. No acquire waits for any of it.
 //
 // Start reading at [State.Next], the schedule, which is a pure function; [Pulse.Run] carries it out.
 package pulse
@@ -28,38 +27,38 @@ const DefaultCallWithin = 30 * time.Second
 // longestTimer bounds a wait on the monotonic clock, which stops while the host is suspended.
 const longestTimer = 30 * time.Second
 
-// Config is what a Pulse needs. All but those marked are required.
+// Config is what a Pulse needs. All fields but those marked are required.
 type Config struct {
 	File string // where the state is kept; in the state folder
 	// Read and Write read and replace the state's file, whole or not at all; nil: plainly. Read's error is
-	// fs.ErrNotExist where there is none.
+	// fs.ErrNotExist where there is no file.
 	Read  func(file string) ([]byte, error)
 	Write func(file string, data []byte) error
-	// Epoch names the last loss of this record; empty: it was never lost. What was kept under another is only what was
-	// last known: the next call is due at once, and proves it.
+	// Epoch names the last loss of this record; empty: it was never lost. A state from another epoch is only
+	// last-known: the next call is due at once, and proves it.
 	Epoch      string
 	CallWithin time.Duration // of one call; zero: DefaultCallWithin
 	Now        func() time.Time
 	Uptime     func() Uptime
 	// Request makes what leaves the host with a call, but for nonce and state.
 	Request func(*enforcer.License, []byte) plugin.Request
-	// OnChange is told, on Run's goroutine, that Facts says something new.
+	// OnChange is called on Run's goroutine when Facts has changed.
 	OnChange func()
 	// Renewed takes a document that a call brought, and says why it is not good.
 	Renewed func(ctx context.Context, l *enforcer.License, document []byte) error
-	// Learnt is told the time that an upstream signed in an answer about a licence.
+	// Learnt takes the time that an upstream signed in an answer about a licence.
 	Learnt func(l *enforcer.License, at time.Time)
-	// Called is told of each call; optional.
+	// Called is called for each call; optional.
 	Called func(call Call, result string, at time.Time)
 	Log    *slog.Logger // optional
 	Jitter Jitter       // optional
 }
 
-// Licence is one licence, as it was installed, and who serves it.
+// Licence is one licence, as it was installed, and its upstream.
 type Licence struct {
 	*enforcer.License
 	Document []byte
-	Upstream plugin.Upstream // nil: nobody does
+	Upstream plugin.Upstream // nil: there is none
 }
 
 // Pulse keeps the duties of the licences that Set names.
@@ -72,11 +71,11 @@ type Pulse struct {
 	state    map[enforcer.Ref]State
 	licences map[enforcer.Ref]Licence
 	calling  map[enforcer.Ref]bool
-	// asked for at once while a call was under way, which may have been answered before
+	// a call was asked for while one was under way, which may have been answered before
 	again  map[enforcer.Ref]bool
-	hold   map[enforcer.Ref]time.Time // until when a try after a boot or resume is waited for
-	seen   time.Time                  // Config.Now when last looked at; zero: it was not
-	host   Uptime                     // then
+	hold   map[enforcer.Ref]time.Time // until when it waits for a try after a boot or resume
+	seen   time.Time                  // Config.Now at the last look; zero: there was none
+	host   Uptime                     // of that moment
 	told   map[enforcer.Ref]enforcer.Upstream
 	unkept error // why the state could not be kept last time
 }
@@ -108,7 +107,7 @@ func New(cfg Config) (*Pulse, error) {
 	h := cfg.Uptime()
 	for id, s := range p.state {
 		if s.Host.BootID != h.BootID {
-			p.hold[id] = cfg.Now().Add(cfg.CallWithin) // the host has been started since: one try first
+			p.hold[id] = cfg.Now().Add(cfg.CallWithin) // the host has booted since: one try first
 		}
 	}
 	return p, err
@@ -118,7 +117,7 @@ func New(cfg Config) (*Pulse, error) {
 func (p *Pulse) Set(licences []Licence) {
 	p.mu.Lock()
 	p.licences = map[enforcer.Ref]Licence{}
-	// What a former version knew of an id is the production licence's first.
+	// A former version's state of an id is the production licence's first.
 	licences = slices.SortedStableFunc(slices.Values(licences), func(a, b Licence) int {
 		return cmp.Compare(a.Ref(), b.Ref())
 	})
@@ -132,7 +131,7 @@ func (p *Pulse) Set(licences []Licence) {
 	p.nudge()
 }
 
-// adopt takes what a former version knew, which named a licence by its id alone, for that of a licence. p.mu is held.
+// adopt takes a former version's state, which named a licence by its id alone, for a licence. p.mu is held.
 func (p *Pulse) adopt(l *enforcer.License) {
 	ref, former := l.Ref(), enforcer.FormerRef(l.ID)
 	if _, ok := p.state[ref]; ok {
@@ -145,8 +144,8 @@ func (p *Pulse) adopt(l *enforcer.License) {
 	_, _ = enforcer.Kept(p.state, l)
 }
 
-// Now has every licence's next call made at once, whatever its schedule and back-off say. A place that was given back
-// is taken again.
+// Now makes every licence's next call due at once, whatever its schedule and back-off say. It takes a place again that
+// was given back.
 func (p *Pulse) Now() {
 	p.mu.Lock()
 	for id := range p.licences {
@@ -161,13 +160,13 @@ func (p *Pulse) Now() {
 	p.nudge()
 }
 
-// atOnce returns the state with whatever there is to call due at once.
+// atOnce returns the state with all its calls due at once.
 func (s State) atOnce() State {
 	s.NotBefore, s.NextCheckIn, s.NextHeartbeat = time.Time{}, time.Time{}, time.Time{}
 	return s
 }
 
-// Look has the clocks read now rather than when the next call is due.
+// Look makes Run read the clocks now rather than when the next call is due.
 func (p *Pulse) Look() { p.nudge() }
 
 func (p *Pulse) nudge() {
@@ -197,7 +196,7 @@ func (p *Pulse) Run(ctx context.Context) error {
 	}
 }
 
-// step begins what is due, and returns how long nothing will be, and whether Facts says something new.
+// step begins the calls that are due. It returns how long none will be, and whether Facts has changed.
 func (p *Pulse) step(ctx context.Context) (wait time.Duration, changed bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -229,15 +228,15 @@ func (p *Pulse) step(ctx context.Context) (wait time.Duration, changed bool) {
 	return wait, changed
 }
 
-// What of a suspension, and of a step of the time, is noticed: less lies between two looks at two clocks, or is put
-// right by each answer that tells the time.
+// The least suspension and step of the time that count. Less lies between two looks at two clocks, or each answer with
+// the time puts it right.
 const (
 	noticeable = time.Second
 	farAhead   = time.Minute
 )
 
-// notice sees to it that after a suspension, or a forward jump of the time as of a paused machine, one try comes before
-// any duty is missed; and that nothing waits for a time that turned out to be false. p.mu is held.
+// notice sees to it that after a suspension, or a forward jump of the time as after a pause of the machine, one try
+// comes before any duty is missed, and that nothing waits for a time that turned out to be false. p.mu is held.
 func (p *Pulse) notice(now time.Time, h Uptime) {
 	suspended, jumped := h.Suspended-p.host.Suspended, now.Sub(p.seen)-(h.Up-p.host.Up)
 	if p.seen.IsZero() {
@@ -256,7 +255,7 @@ func (p *Pulse) notice(now time.Time, h Uptime) {
 	}
 }
 
-// call makes one call and takes note of what came of it.
+// call makes one call and notes its outcome.
 func (p *Pulse) call(ctx context.Context, l Licence, call Call) {
 	r := p.cfg.Request(l.License, l.Document)
 	now, h := p.cfg.Now(), p.cfg.Uptime()
@@ -267,12 +266,12 @@ func (p *Pulse) call(ctx context.Context, l Licence, call Call) {
 	reply, err := ask(ctx, l.Upstream, call, &r,
 		s.within(DutiesOf(l.License, l.Upstream.Capabilities()), p.cfg.CallWithin, now, h))
 	if ctx.Err() != nil && err != nil {
-		return // the agent ends; the call is made again by the next one
+		return // the agent ends; the next one makes the call again
 	}
 	p.note(ctx, l, call, reply, err)
 }
 
-// ask makes one call within a time, and has each failure in one form.
+// ask makes one call within a time, and gives each failure one form.
 func ask(ctx context.Context, u plugin.Upstream, call Call, r *plugin.Request,
 	within time.Duration) (*plugin.Reply, *plugin.Error) {
 	ctx, cancel := context.WithTimeout(ctx, within)
@@ -285,7 +284,7 @@ func ask(ctx context.Context, u plugin.Upstream, call Call, r *plugin.Request,
 	case err == nil && reply != nil:
 		return reply, nil
 	case err == nil:
-		return nil, plugin.Transiently("the upstream answered nothing")
+		return nil, plugin.Transiently("the upstream gave no answer")
 	case errors.As(err, &e):
 		return nil, e
 	case errors.Is(err, context.DeadlineExceeded):
@@ -295,7 +294,7 @@ func ask(ctx context.Context, u plugin.Upstream, call Call, r *plugin.Request,
 	}
 }
 
-// note takes note of a call's outcome, keeps it, and tells the agent.
+// note takes note of a call's outcome, keeps it, and reports it to the agent.
 func (p *Pulse) note(ctx context.Context, l Licence, call Call, reply *plugin.Reply, e *plugin.Error) {
 	if e == nil && !reply.Time.IsZero() {
 		p.cfg.Learnt(l.License, reply.Time) // first, for the success is of that time
@@ -329,7 +328,7 @@ func (p *Pulse) note(ctx context.Context, l Licence, call Call, reply *plugin.Re
 	p.mu.Unlock()
 	switch {
 	case e != nil:
-		p.cfg.Log.Warn("the upstream was called in vain", "licence", l.ID, "call", string(call), "class",
+		p.cfg.Log.Warn("a call to the upstream failed", "licence", l.ID, "call", string(call), "class",
 			string(e.Class), "error", e.Reason, "hint", e.Hint, "again", next.UTC().Format(time.RFC3339))
 	case was.Failures > 0:
 		p.cfg.Log.Info("the upstream answers again", "licence", l.ID, "call", string(call), "failures", was.Failures)
@@ -344,8 +343,8 @@ func (p *Pulse) note(ctx context.Context, l Licence, call Call, reply *plugin.Re
 	p.nudge()
 }
 
-// Placed returns the licences on which this host has a place that can be given back, of those whose ids are named; of
-// all where none is.
+// Placed returns the licences on which this host has a place that it can give back: those whose ids are named, or all
+// where none is.
 func (p *Pulse) Placed(ids ...string) (out []Licence) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -359,7 +358,7 @@ func (p *Pulse) Placed(ids ...string) (out []Licence) {
 	return out
 }
 
-// Deactivate gives this host's place on a licence back, for good: nothing is asked for it any more before Now.
+// Deactivate gives this host's place on a licence back, for good: the agent calls nothing more for it before Now.
 func (p *Pulse) Deactivate(ctx context.Context, l Licence) error {
 	r := p.cfg.Request(l.License, l.Document)
 	p.mu.Lock()
@@ -376,7 +375,7 @@ func (p *Pulse) Deactivate(ctx context.Context, l Licence) error {
 	return nil
 }
 
-// Status is what people are shown of one licence.
+// Status is what people see of one licence.
 type Status struct {
 	LicenseID string
 	State     State
@@ -384,7 +383,7 @@ type Status struct {
 	At        time.Time
 }
 
-// Status returns what is known of each licence that has duties.
+// Status returns the status of each licence that has duties.
 func (p *Pulse) Status() map[enforcer.Ref]Status {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -397,7 +396,7 @@ func (p *Pulse) Status() map[enforcer.Ref]Status {
 	return out
 }
 
-// Preview returns what would leave the host with the next call for each licence; the nonce is left out.
+// Preview returns what would leave the host with the next call for each licence, without the nonce.
 func (p *Pulse) Preview() []plugin.Request {
 	p.mu.Lock()
 	licences := maps.Clone(p.licences)
@@ -413,7 +412,7 @@ func (p *Pulse) Preview() []plugin.Request {
 	return out
 }
 
-// Facts returns what the judge is told of each licence whose upstream has ever been called.
+// Facts returns the judge's facts of each licence whose upstream has ever been called.
 func (p *Pulse) Facts() map[enforcer.Ref]enforcer.Upstream {
 	p.mu.Lock()
 	defer p.mu.Unlock()

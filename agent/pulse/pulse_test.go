@@ -74,7 +74,7 @@ func TestOutage(t *testing.T) {
 	})
 }
 
-// A Retry-After is heeded for minutes, whatever it says.
+// The agent heeds a Retry-After for minutes at most, whatever it says.
 func TestRetryAfter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, func(l *enforcer.License) { l.Heartbeat = enforcer.Period{Every: 24 * time.Hour} })
@@ -145,7 +145,7 @@ func TestUnsignedNeverSilences(t *testing.T) {
 	}
 }
 
-// A refusal changes the verdict at once; a mistake of configuration does not before its time.
+// A refusal changes the verdict at once. A mistake of configuration does not before its time.
 func TestClasses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, nil)
@@ -187,7 +187,7 @@ func TestHangs(t *testing.T) {
 		}
 		r.remote.set(func(Call, *plugin.Request) (*plugin.Reply, error) { return nil, nil })
 		r.pass(13 * time.Minute)
-		if s := r.Facts()["fake/L1"]; s.Detail != "the upstream answered nothing" {
+		if s := r.Facts()["fake/L1"]; s.Detail != "the upstream gave no answer" {
 			t.Errorf("%+v", s)
 		}
 	})
@@ -221,7 +221,7 @@ func TestRestart(t *testing.T) {
 		}
 		r.stop()
 		r.remote.set(down)
-		r.pass(100 * 24 * time.Hour) // the agent was not there
+		r.pass(100 * 24 * time.Hour) // the agent did not run
 		r.run()
 		r.pass(time.Second)
 		r.want(enforcer.Overdue)
@@ -229,8 +229,8 @@ func TestRestart(t *testing.T) {
 	})
 }
 
-// After the host was started anew, and after a resume, one try comes before the verdict falls; after a mere restart of
-// the agent none does.
+// After a boot of the host, and after a resume, one try comes before the verdict falls. After a mere restart of the
+// agent none does.
 func TestOneTryFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, nil)
@@ -249,7 +249,7 @@ func TestOneTryFirst(t *testing.T) {
 		r.stop()
 		r.remote.set(func(Call, *plugin.Request) (*plugin.Reply, error) { return nil, errHang })
 		r.pass(5 * time.Hour)
-		// up all the while, but for another start: nothing was asleep
+		// up all the while, but for another start: the host was never asleep
 		r.boot, r.start = "b2", time.Now().Add(-5*time.Hour)
 		r.run()
 		r.want(enforcer.ValidInGrace)
@@ -279,7 +279,7 @@ func TestSleep(t *testing.T) {
 		r.remote.set(nil)
 		r.pass(15 * time.Minute)
 		r.want(enforcer.Valid)
-		// Off for two days: a start of the host that is as young as it has been awake.
+		// Off for two days: the host has been up for as long as it has been awake.
 		r.stop()
 		r.pass(48 * time.Hour)
 		r.boot, r.start, r.slept = "b3", time.Now().Add(59*time.Minute), 0
@@ -290,7 +290,7 @@ func TestSleep(t *testing.T) {
 	})
 }
 
-// The time jumps forward, as after a machine that was paused: whoever judges first, one try comes before the verdict
+// The time jumps forward, as after a pause of the machine. Whoever judges first, one try comes before the verdict
 // falls. When the jump turns out to be false, nothing that was noted by it counts.
 func TestJump(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -416,7 +416,7 @@ func TestNow(t *testing.T) {
 	})
 }
 
-// Who asks for a call while one is under way gets another: what the first asked may be out of date.
+// A request for a call while one is under way causes another: the first one's question may be out of date.
 func TestNowDuringACall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, nil)
@@ -438,7 +438,7 @@ func TestNowDuringACall(t *testing.T) {
 
 func last[T any](s []T) T { return s[len(s)-1] }
 
-// What a former version kept of a licence, which it named by its id alone, is that licence's still, and no other's:
+// A former version kept its state of a licence by the id alone. It is still that licence's state, and no other's:
 // neither of another system nor of a test key.
 func TestFormerState(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

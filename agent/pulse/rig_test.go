@@ -100,7 +100,7 @@ type rig struct {
 	start   time.Time
 	boot    string
 	slept   time.Duration
-	skew    atomic.Int64 // by how much the time that the pulse is told is false
+	skew    atomic.Int64 // how far the pulse's clock is wrong
 	renewed [][]byte
 	learnt  []time.Time
 	results []string
@@ -143,7 +143,7 @@ func newRig(t *testing.T, change func(*enforcer.License)) *rig {
 	return r
 }
 
-// run starts a Pulse from what is kept.
+// run starts a Pulse with the kept state.
 func (r *rig) run() {
 	r.t.Helper()
 	p, err := New(r.cfg)

@@ -7,7 +7,7 @@ import (
 	"github.com/usher-agent/usher/plugin"
 )
 
-// Call names what is asked of an upstream.
+// Call names a call to an upstream.
 type Call string
 
 // The calls, a closed set: metrics label with them.
@@ -22,24 +22,24 @@ const (
 // Calls returns every call.
 func Calls() []Call { return []Call{Activate, Heartbeat, CheckIn, Deactivate} }
 
-// What back-off is measured by. Between tries lies a random time of up to so long, doubled with each failure (full
-// jitter): what failed together does not come back together.
+// The measure of back-off. Between tries lies a random time up to a bound that doubles with each failure (full jitter):
+// callers that fail together do not come back together.
 const (
-	backOffLeast = time.Second // of the most
+	backOffLeast = time.Second // of the longest
 	backOffMost  = 10 * time.Minute
-	backOffSteps = 4 // the first is so much shorter than the most
+	backOffSteps = 4 // the first is so much shorter than the longest
 	// refusedMost is the longest wait after a refusal, which the upstream has signed.
 	refusedMost = time.Hour
 	// retryAfterMost bounds what a Retry-After header may demand, with its jitter. No signature covers a header:
 	// anybody on the way can write one.
 	retryAfterMost = plugin.MaxRetryAfter
-	// lastTry bounds how near to a duty's end the last try before it is made: many agents do not call by the second.
+	// lastTry bounds how near to a duty's end the last try before it is made: many agents do not call to the second.
 	lastTry = 45 * time.Second
-	// callLeast is the shortest time that one call is given.
+	// callLeast is the shortest time that one call gets.
 	callLeast = 2 * time.Second
 )
 
-// Duties is what a licence demands of its upstream, and what that can do.
+// Duties is what a licence demands of its upstream, and what the upstream can do.
 type Duties struct {
 	Activation enforcer.Activation
 	Heartbeat  enforcer.Period
@@ -52,19 +52,20 @@ func DutiesOf(l *enforcer.License, can plugin.Capabilities) Duties {
 	return Duties{l.Activation, l.Heartbeat, l.CheckIn, can}
 }
 
-// Any reports whether there is anything to ask at all.
+// Any reports whether there is any call to make.
 func (d Duties) Any() bool {
 	return d.Can.Activate && (d.Activation.Required || d.Heartbeat.Stated() || d.CheckIn.Stated()) ||
 		d.Can.Heartbeat && d.Heartbeat.Stated() || d.Can.CheckIn && d.CheckIn.Stated()
 }
 
-// State is what is known of one licence's upstream, kept over restarts.
+// State is the agent's knowledge of one licence's upstream, kept over restarts.
 type State struct {
-	Named         bool      `json:"named,omitempty"` // it is kept under a Ref; former versions kept it under an id
+	// the state is kept under a Ref; former versions kept it under an id
+	Named         bool      `json:"named,omitempty"`
 	Activated     time.Time `json:"activated,omitzero"`
 	LastHeartbeat time.Time `json:"last_heartbeat,omitzero"`
 	LastCheckIn   time.Time `json:"last_check_in,omitzero"`
-	// NextHeartbeat and NextCheckIn are when to call; zero: at once. They were drawn once, so that a restart neither
+	// NextHeartbeat and NextCheckIn are when to call; zero: at once. They are drawn once, so that a restart neither
 	// calls early nor draws again.
 	NextHeartbeat time.Time `json:"next_heartbeat,omitzero"`
 	NextCheckIn   time.Time `json:"next_check_in,omitzero"`
@@ -74,11 +75,12 @@ type State struct {
 
 	Class  plugin.Class  `json:"class,omitempty"` // of the last failure; empty: the last call succeeded
 	Reason string        `json:"reason,omitempty"`
-	Code   enforcer.Code `json:"code,omitempty"` // what the upstream refused it as; empty: it has not
+	Code   enforcer.Code `json:"code,omitempty"` // of the upstream's refusal; empty: it has not refused
 	Chain  []byte        `json:"chain,omitempty"`
-	// Epoch is Config.Epoch as it was when a call succeeded last.
+	// Epoch is Config.Epoch as it was at the last successful call.
 	Epoch string `json:"epoch,omitempty"`
-	// Released is when this host gave its place back. Nothing is asked from then on until a person wants a place again.
+	// Released is when this host gave its place back. The agent calls nothing from then on, until a person wants a
+	// place again.
 	Released time.Time `json:"released,omitzero"`
 
 	// For how long the host has slept or been off since LastHeartbeat, as of the last call, and the host's clocks then.
@@ -109,8 +111,8 @@ func (s State) asleep(now time.Time, h Uptime) time.Duration {
 // Jitter returns a random number from 0 to below 1.
 type Jitter func() float64
 
-// Next returns what to ask next, and when. The same state, duties and instant always give the same answer: chance has
-// its place in After, where the next call is drawn once.
+// Next returns the next call, and when it is due. The same state, duties and instant always give the same answer.
+// Chance has its place in Succeeded and Failed, where the next call is drawn once.
 func (s State) Next(d Duties) (Call, time.Time) {
 	call, at := None, time.Time{}
 	if !s.Released.IsZero() {
@@ -137,14 +139,14 @@ func (s State) Next(d Duties) (Call, time.Time) {
 	return call, at
 }
 
-// Succeeded returns the state after a call that was answered well at the instant now.
+// Succeeded returns the state after a call that the upstream answered well at the instant now.
 func (s State) Succeeded(d Duties, call Call, r *plugin.Reply, now time.Time, h Uptime, jitter Jitter) State {
 	s.Asleep, s.Called, s.Host = 0, now, h
 	s.Failures, s.NotBefore, s.Class, s.Reason, s.Code = 0, time.Time{}, "", "", ""
 	if r.State != nil {
 		s.Chain = r.State
 	}
-	// Whatever was answered, the upstream has spoken with this host: each call is a sign of life, and the first one
+	// Whatever the answer, the upstream has spoken with this host: each call is a sign of life, and the first one
 	// begins the duties.
 	if s.Activated.IsZero() {
 		s.Activated = now
@@ -168,13 +170,14 @@ func (s State) Succeeded(d Duties, call Call, r *plugin.Reply, now time.Time, h 
 	return s
 }
 
-// Failed returns the state after a call that brought nothing.
+// Failed returns the state after a call that failed.
 func (s State) Failed(d Duties, e *plugin.Error, now time.Time, h Uptime, jitter Jitter) State {
 	s.Asleep, s.Called, s.Host = s.asleep(now, h), now, h
 	s.Failures++
 	s.Class, s.Reason = e.Class, e.Reason
 	if e.Class == plugin.Refused {
-		// It has spoken; whether it thinks better of it is asked now and then, for one good answer heals it.
+		// The upstream has spoken. The agent asks now and then whether it has changed its mind, for one good answer
+		// heals the refusal.
 		s.Code = e.Code
 		most := d.third(refusedMost, s)
 		s.NotBefore = now.Add(most/2 + time.Duration(jitter()*float64(most/2)))
@@ -185,7 +188,7 @@ func (s State) Failed(d Duties, e *plugin.Error, now time.Time, h Uptime, jitter
 	top := min(most, most/backOffSteps<<min(s.Failures-1, backOffSteps))
 	wait := top/20 + time.Duration(jitter()*float64(top))
 	if after := min(e.RetryAfter, retryAfterMost*4/5); after > 0 {
-		// Those that were told the same do not come back as one.
+		// Callers that got the same answer do not come back together.
 		wait = max(wait, after+time.Duration(jitter()*float64(after)/4))
 	}
 	if end := s.deadline(d, now, h); end.After(now) {
@@ -197,7 +200,7 @@ func (s State) Failed(d Duties, e *plugin.Error, now time.Time, h Uptime, jitter
 	return s
 }
 
-// third returns a third of the shortest time that a licence gives for a call, and at most so long.
+// third returns a third of the shortest time that a licence gives for a call, and at most most.
 func (d Duties) third(most time.Duration, s State) time.Duration {
 	for _, p := range []enforcer.Period{d.Heartbeat, d.CheckIn} {
 		if p.Every > 0 {
@@ -210,7 +213,7 @@ func (d Duties) third(most time.Duration, s State) time.Duration {
 	return max(most, backOffLeast)
 }
 
-// within returns how long the next call may take, of a bound that the configuration sets: an answer that hangs must
+// within returns how long the next call may take, at most as long as the configuration says: an answer that hangs must
 // leave time for another try.
 func (s State) within(d Duties, most time.Duration, now time.Time, h Uptime) time.Duration {
 	most = min(most, d.third(most, s))
@@ -220,8 +223,8 @@ func (s State) within(d Duties, most time.Duration, now time.Time, h Uptime) tim
 	return max(most, callLeast)
 }
 
-// deadline returns the next instant at which a duty that has been met before is missed, its grace included; zero: none
-// is.
+// deadline returns the next instant at which a duty that has been met before is missed, its grace included; zero: there
+// is none.
 func (s State) deadline(d Duties, now time.Time, h Uptime) (end time.Time) {
 	sooner := func(p enforcer.Period, last time.Time, asleep time.Duration) {
 		if !p.Stated() || last.IsZero() {
@@ -240,8 +243,8 @@ func (s State) deadline(d Duties, now time.Time, h Uptime) (end time.Time) {
 	return end
 }
 
-// Rewound returns the state after the time was put back to now, so that it was false when the last call was made: what
-// has been done was done by now, and the next call is made at once.
+// Rewound returns the state after the time was put back to now, so that it was wrong at the last call: past calls count
+// as made by now, and the next call is due at once.
 func (s State) Rewound(now time.Time, h Uptime) State {
 	for _, t := range []*time.Time{&s.Activated, &s.LastHeartbeat, &s.LastCheckIn, &s.Called, &s.Released} {
 		if t.After(now) {
@@ -253,7 +256,7 @@ func (s State) Rewound(now time.Time, h Uptime) State {
 	return s
 }
 
-// heartbeatAt draws when the next heartbeat is to be sent: at a third of the period, ± 10 %.
+// heartbeatAt draws when the next heartbeat is due: at a third of the period, ± 10 %.
 func heartbeatAt(p enforcer.Period, now time.Time, jitter Jitter) time.Time {
 	if !p.Stated() {
 		return time.Time{}
@@ -262,14 +265,14 @@ func heartbeatAt(p enforcer.Period, now time.Time, jitter Jitter) time.Time {
 	return now.Add(max(time.Millisecond, time.Duration(third*(0.9+0.2*jitter()))))
 }
 
-// Window returns the earliest and the latest instant for the upstream check-in after one at last: the last quarter of
-// the period, and until its grace is over.
+// Window returns the earliest and the latest instant for the upstream check-in after one at last: from the last quarter
+// of the period until its grace is over.
 func Window(p enforcer.Period, last time.Time) (earliest, latest time.Time) {
 	due := p.After(last)
 	return due.Add(-due.Sub(last) / 4), due.Add(p.Grace)
 }
 
-// checkInAt draws when the next upstream check-in is to be made: in the first half of its window before it is due.
+// checkInAt draws when the next upstream check-in is due: in the first half of its window before the period ends.
 func checkInAt(p enforcer.Period, now time.Time, jitter Jitter) time.Time {
 	if !p.Stated() {
 		return time.Time{}
@@ -286,7 +289,7 @@ func atLeast(t, least time.Time) time.Time {
 	return t
 }
 
-// Facts returns what the judge is told. holdUntil is when a try after a boot or a resume is over.
+// Facts returns the facts for the judge. holdUntil is when a try after a boot or a resume is over.
 func (s State) Facts(now, holdUntil time.Time, h Uptime) enforcer.Upstream {
 	u := enforcer.Upstream{Activated: s.Activated, Released: s.Released, LastHeartbeat: s.LastHeartbeat,
 		LastCheckIn: s.LastCheckIn,

@@ -19,14 +19,14 @@ var y2k = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 
 var every = plugin.Capabilities{Activate: true, Heartbeat: true, CheckIn: true, Deactivate: true}
 
-// outage is when nothing can be reached.
+// outage is a time in which no call succeeds.
 type outage struct{ from, to time.Time }
 
 func isDown(outages []outage, at time.Time) bool {
 	return slices.ContainsFunc(outages, func(o outage) bool { return !at.Before(o.from) && at.Before(o.to) })
 }
 
-// simulate follows the schedule from a first call at start to end. see is told of each call's instant and whether it
+// simulate follows the schedule from a first call at start to end. It tells see each call's instant and whether it
 // succeeded.
 func simulate(d Duties, start, end time.Time, reachable func(time.Time) bool, jitter Jitter,
 	see func(Call, time.Time, bool, State)) {
@@ -85,9 +85,9 @@ func drawOutages(t *rapid.T, end time.Time, length, grace time.Duration) (outage
 	return outages, longest
 }
 
-// For any pattern of outages over two years the verdict is never worse than the licence allows: while no outage is
-// longer than what the period and its grace leave, it never falls; and never better: it has fallen whenever the last
-// success is longer ago than period and grace.
+// For any pattern of outages over two years, the verdict is neither worse nor better than the licence allows. It never
+// falls while no outage is longer than what the period and its grace leave. It has fallen whenever the last success is
+// longer ago than period and grace.
 func TestAnyOutages(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		l := drawDuty(t)
@@ -115,7 +115,7 @@ func TestAnyOutages(t *testing.T) {
 				return
 			}
 			if !success.IsZero() {
-				// Just before the call, with what was known until then.
+				// Just before the call, with the state until then.
 				v, falls := judge(last, at.Add(-1)), period.After(success).Add(period.Grace)
 				if v.Good() != at.Add(-1).Before(falls) {
 					t.Fatalf("at %v, the last success at %v: %s, which falls at %v", at, success, v.Code, falls)
@@ -131,8 +131,8 @@ func TestAnyOutages(t *testing.T) {
 			}
 			last = s
 		})
-		// A heartbeat is sent at a third of its period, and a check-in in the last quarter of its: an outage that is
-		// shorter than what is left then, but for one longest back-off, is never felt.
+		// A heartbeat comes at a third of its period, and a check-in in the last quarter: the verdict never feels an
+		// outage that is shorter than the rest, less one longest back-off.
 		spare := length*7/10 - length*3/10
 		if !l.Heartbeat.Stated() {
 			spare = length / 8
@@ -153,7 +153,7 @@ func TestAnyOutages(t *testing.T) {
 	})
 }
 
-// What was drawn for years of good weather stays within the windows.
+// Calls that were drawn over years of good weather stay within the windows.
 func TestWindowsOverYears(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for _, p := range []enforcer.Period{{Every: 24 * time.Hour}, {Every: 7 * 24 * time.Hour}, {Months: 1}, {Months: 3},
@@ -179,7 +179,7 @@ func TestWindowsOverYears(t *testing.T) {
 }
 
 // Whatever has failed, and however often, the next try comes before the duty is missed where there is time for one, and
-// within minutes; only a refusal, which is signed, may put it off for longer.
+// within minutes. Only a refusal, which is signed, may put it off for longer.
 func TestFailuresLeaveTime(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		spans := rapid.Custom(func(t *rapid.T) time.Duration {
@@ -226,8 +226,7 @@ func TestNothingToAsk(t *testing.T) {
 
 var histogram = flag.Bool("histogram", false, "print the histogram of docs/scale.md")
 
-// Ten thousand agents lose their one upstream for an hour: what they ask of it when it is back stays near to what they
-// ask in quiet times.
+// Ten thousand agents lose their one upstream for an hour. The load when it is back stays near to that of quiet times.
 func TestTenThousandAgents(t *testing.T) {
 	const agents = 10_000
 	from, to, end := y2k.Add(2*time.Hour), y2k.Add(3*time.Hour), y2k.Add(6*time.Hour)

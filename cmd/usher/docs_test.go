@@ -315,7 +315,7 @@ func TestVendorBuild(t *testing.T) {
 		t.Fatal(err)
 	}
 	if out := command(78, "", bin, "agent", "--config", config, "--check"); !strings.Contains(out,
-		"this agent is built for acme and believes the keys that are compiled in alone; leave license.trust out") {
+		"this agent is built for acme and trusts only the keys that are compiled in; leave license.trust out") {
 		t.Errorf("trust beside compiled-in keys: %s", out)
 	}
 	if out := command(78, "USHER_PRODUCT=other", bin, "agent", "--license", dir, "--check"); !strings.Contains(out,
