@@ -557,7 +557,7 @@ func TestRestartWithABrokenFile(t *testing.T) {
 	h.until("the fault told", func(l *wire.License) bool {
 		return inForce("a")(l) && slices.ContainsFunc(l.Warnings, func(w wire.Warning) bool {
 			return w.Code == "DOCUMENT" &&
-				strings.Contains(w.Detail, "document a.lic is broken, and what stood there before counts on")
+				strings.Contains(w.Detail, "document a.lic is broken, and its last good version counts on")
 		})
 	})
 }

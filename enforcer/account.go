@@ -6,18 +6,19 @@ import (
 	"slices"
 )
 
-// Nobody is the uid that stands for callers whom the kernel does not tell apart: users that the agent's user namespace
-// does not map all look like this one (user_namespaces(7), the overflow uid). It is no identity: two such callers are
-// never one user.
+// Nobody is the uid of callers that the kernel does not tell apart: every user that the agent's user namespace does not
+// map looks like this one (user_namespaces(7), the overflow uid). It is no identity: two such callers are never one
+// user.
 const Nobody = 65534
 
-// User is whom a lease belongs to: a uid by the kernel's word, or a credential by a listener's.
+// User is the owner of a lease: a uid that the kernel vouches for, or a credential that a listener vouches for.
 type User struct {
 	UID        uint32
 	Credential string
 }
 
-// Who returns the user that a caller is. Callers that are Nobody are one only for what they may take together.
+// Who returns the user that a caller is. Callers that are Nobody count as one user only in the limits on what a user
+// may take.
 func (c Caller) Who() User { return User{c.UID, c.Credential} }
 
 // String names the user for people.
@@ -26,7 +27,7 @@ func (u User) String() string {
 	case u.Credential != "":
 		return "credential " + u.Credential
 	case u.UID == Nobody:
-		return fmt.Sprintf("uid %d (users that are not told apart)", u.UID)
+		return fmt.Sprintf("uid %d (it stands for several users)", u.UID)
 	default:
 		return fmt.Sprint("uid ", u.UID)
 	}
@@ -34,19 +35,20 @@ func (u User) String() string {
 
 func (u User) nobody() bool { return u.UID == Nobody && u.Credential == "" }
 
-// SameUser reports whether two callers are one user, whose leases are the same. Nobody is the same as nobody.
+// SameUser reports whether two callers are one user, with the same leases. Nobody is never the same as Nobody.
 func (c Caller) SameUser(o Caller) bool { return !c.Who().nobody() && c.Who() == o.Who() }
 
-// SameProcess reports whether two callers are one process of one user, by what tells it from all others.
+// SameProcess reports whether two callers are one process of one user, judged by what distinguishes that process from
+// all others.
 func (c Caller) SameProcess(o Caller) bool {
 	return (c.PID != 0 && c.Start != 0 || c.Inode != 0) && c.is(o)
 }
 
-// MayAct reports whether a caller who shows the id of this holder's lease may act on it. A lease of nobody's belongs to
-// the callers that know its id, which only its own acquire has told.
+// MayAct reports whether a caller that shows the id of this holder's lease may act on it. A lease of Nobody's belongs
+// to the callers that know its id, which only the answer to its acquire has told.
 func (c Caller) MayAct(o Caller) bool { return c.Who() == o.Who() }
 
-// account is what one user has taken of what there is for all.
+// account is what one user has taken of the bounded resources.
 type account struct {
 	leases  []*held // each knows its place
 	waiters int
@@ -64,22 +66,21 @@ func (e *Enforcer) account(u User) *account {
 	return a
 }
 
-// settle forgets an account of which nothing is left.
+// settle drops an account that counts nothing any more.
 func (e *Enforcer) settle(u User, a *account) {
 	if len(a.leases) == 0 && a.waiters == 0 && a.tokens == 0 && a.bytes == 0 {
 		delete(e.accounts, u)
 	}
 }
 
-// OverShare reports whether n more of something are too many for one user, who has own of it already, where all users
-// together have taken so many and may have most: nobody may have more than is left free for all others. All that one
-// user can take is thus half, two can take three quarters, and there is always a share for the next.
+// OverShare reports whether n more of something are too many for one user. The user has own of it already, all users
+// together have taken so many, and at most most may be taken. A user may have no more than is left free for all others.
+// So one user can take half, two can take three quarters, and the next always finds a share.
 func OverShare(own, taken, most, n int) bool {
 	return own+n > most-taken-n && own+n > 1 || taken+n > most
 }
 
-// denyShare says that what a user asks for is more than one may have of what there is; nil: it is not. what is the
-// plural of what is counted.
+// denyShare denies what exceeds a user's share; nil: it does not. what is the plural of what is counted.
 func denyShare(u User, what string, own, taken, most, n int) *Denial {
 	if !OverShare(own, taken, most, n) {
 		return nil
@@ -91,7 +92,7 @@ func denyShare(u User, what string, own, taken, most, n int) *Denial {
 			u, own, what, taken, most), Hint: "give back what is no longer needed, or try again later"}
 }
 
-// denyBytes refuses what would have too much kept for one user.
+// denyBytes denies a request that would make the agent keep too many bytes for one user.
 func (e *Enforcer) denyBytes(u User, n int) *Denial {
 	if n <= 0 {
 		return nil
@@ -103,7 +104,7 @@ func (e *Enforcer) denyBytes(u User, n int) *Denial {
 	return denyShare(u, "bytes of labels, data and waiting requests", own, e.bytes, e.options.MaxBytes, n)
 }
 
-// keep counts n more bytes of a user's; n may be negative.
+// keep adds n to the bytes that are kept for a user; n may be negative.
 func (e *Enforcer) keep(u User, n int) {
 	if n == 0 {
 		return
@@ -114,10 +115,10 @@ func (e *Enforcer) keep(u User, n int) {
 	e.settle(u, a)
 }
 
-// holderBytes is what a co-holder is counted as.
+// holderBytes is how many bytes a co-holder counts as.
 const holderBytes = 192
 
-// bytes is what a lease has kept beyond what every lease has.
+// bytes returns how many bytes a lease keeps beyond what every lease keeps.
 func (l *Lease) bytes() int {
 	n := labelBytes(l.Holder.Labels) + holderBytes*len(l.Others)
 	if l.Data != nil {
@@ -126,7 +127,7 @@ func (l *Lease) bytes() int {
 	return n
 }
 
-// bytes is what a request has kept while it waits.
+// bytes returns how many bytes a request keeps while it waits.
 func (r *Acquire) bytes() int {
 	n := labelBytes(r.Labels) + len(r.Token) + len(r.Version)
 	if r.Data != nil {
@@ -166,7 +167,7 @@ func (e *Enforcer) unhold(h *held) {
 	e.settle(u, a)
 }
 
-// countToken counts a client token in or out.
+// countToken adds n to the client tokens of a user.
 func (e *Enforcer) countToken(u User, n int) {
 	a := e.account(u)
 	a.tokens += n
@@ -183,15 +184,16 @@ func (e *Enforcer) Users() []User {
 	})
 }
 
-// Portion returns at most so many leases of a user, and where the next portion begins; 0: there is none. The first
-// begins at any number that is larger than the number of leases. Between two portions anything may change: a lease that
-// is held all the while is in one of them, and may be in two.
+// Portion returns at most a given number of a user's leases, and where the next portion begins; 0: there is none. The
+// first begins at any number larger than the number of leases. Anything may change between two portions: a lease that
+// is held throughout appears in one of them, or in two.
 func (e *Enforcer) Portion(u User, below, most int) (out []*Lease, next int) {
 	a := e.accounts[u]
 	if a == nil {
 		return nil, 0
 	}
-	// From the last to the first: the place of one that ends is taken by the last, which has been returned already.
+	// Portion goes from the last to the first: the last lease, which has been returned already, takes the place of one
+	// that ends.
 	below = min(below, len(a.leases))
 	next = max(0, below-most)
 	for i := below - 1; i >= next; i-- {
@@ -200,7 +202,7 @@ func (e *Enforcer) Portion(u User, below, most int) (out []*Lease, next int) {
 	return out, next
 }
 
-// denyLease refuses one lease too many.
+// denyLease denies a lease beyond the bounds.
 func (r *Acquire) denyLease(e *Enforcer) *Denial {
 	u := r.Caller.Who()
 	own := 0
@@ -221,7 +223,7 @@ func (r *Acquire) denyLease(e *Enforcer) *Denial {
 	return e.denyBytes(u, n)
 }
 
-// denyWaiter refuses one acquire too many that waits.
+// denyWaiter denies a waiter beyond the bounds.
 func (r *Acquire) denyWaiter(e *Enforcer) *Denial {
 	u := r.Caller.Who()
 	own := 0

@@ -128,7 +128,7 @@ func TestNobodyIsNoUser(t *testing.T) {
 		t.Errorf("two processes with one token: %+v, %+v, and again %+v", a, b, again)
 	}
 	if p, _ := c.Pool("p", c.now); p.InUse != 2 {
-		t.Errorf("two users that are not told apart count as %d", p.InUse)
+		t.Errorf("two it stands for several users count as %d", p.InUse)
 	}
 	if d := c.ask(&Acquire{Pool: "p", N: 1, Caller: Caller{UID: Nobody}, Token: "t"}).Denial; d == nil ||
 		d.Code != BadRequest || d.Field != "client_token" {

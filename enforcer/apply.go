@@ -5,8 +5,8 @@ import "time"
 // zeroTime stands for "never" and "not stated".
 var zeroTime time.Time
 
-// Apply carries out one event. It accepts the events that Decide returned, in their order, and nothing else; the same
-// events in the same order always make the same state.
+// Apply carries out one event. It accepts only the events that Decide returned, in their order. The same events in the
+// same order always make the same state.
 func (e *Enforcer) Apply(ev Event) {
 	switch ev.Kind {
 	case EventVerdict:
@@ -60,7 +60,7 @@ func (e *Enforcer) applyVerdict(ev Event) {
 			delete(e.pools, name)
 			continue
 		}
-		// Nothing is granted of it any more; how its leases are counted stays.
+		// The pool grants nothing any more; how its leases are counted stays.
 		e.regrant(p, PoolGrant{Name: name, Scope: p.grant.Scope, CountBy: p.grant.CountBy, HoldersBy: p.grant.HoldersBy,
 			Unit: p.grant.Unit})
 		p.named = false
@@ -76,7 +76,7 @@ func (e *Enforcer) applyVerdict(ev Event) {
 	}
 }
 
-// regrant gives a pool new terms and, where they are counted otherwise than before, counts its leases anew.
+// regrant gives a pool new terms. Where they count otherwise than before, it counts the pool's leases again.
 func (e *Enforcer) regrant(p *pool, g PoolGrant) {
 	was := p.grant
 	p.grant = g
@@ -138,7 +138,8 @@ func (e *Enforcer) applyNoted(noted *Lease) {
 	e.replace(h, &l)
 }
 
-// replace puts a lease in the place of the one of its id, where it is held and where its client token is remembered.
+// replace puts a lease in the place of the one with its id, in the leases held and in what is remembered of its client
+// token.
 func (e *Enforcer) replace(h *held, l *Lease) {
 	h.Lease = l
 	if r := e.tokenOf(l); r != nil {
@@ -167,7 +168,7 @@ func (e *Enforcer) applyEnded(ev Event) {
 	}
 	if r := e.tokenOf(l); r != nil {
 		r.ended = ev.Cause
-		if l.Data != nil { // its token outlives the lease, what was kept on it does not
+		if l.Data != nil { // the token outlives the lease, the data does not
 			bare := *l
 			bare.Data, r.lease = nil, &bare
 		}
@@ -183,7 +184,7 @@ func (e *Enforcer) applyEnded(ev Event) {
 
 func (e *Enforcer) applyForgot(ev Event) {
 	r := e.tokens[ev.Token]
-	if r.ended == "" && r.lease.Lifetime != LifetimeDraw { // still held: it is remembered for a further day
+	if r.ended == "" && r.lease.Lifetime != LifetimeDraw { // still held: the token is remembered for a further day
 		r.until = ev.At.Add(TokenKept)
 		e.memory.moved(r)
 		return

@@ -40,7 +40,7 @@ func (l *License) CheckRenewal(of *License, v *Verdict) error {
 	present := v.latestIssue(of.Ref())
 	switch {
 	case l.ID != of.ID && !slices.Contains(l.Supersedes, of.ID):
-		return fmt.Errorf("it is licence %s, which replaces another than %s", l.ID, of.ID)
+		return fmt.Errorf("it is licence %s, which does not replace %s", l.ID, of.ID)
 	case !l.MayActOn(of):
 		return fmt.Errorf("it is a licence of the system %s (%s), and replaces none of the system %s (%s)", l.System,
 			l.strength(), of.System, of.strength())
@@ -73,8 +73,8 @@ func (l *License) strength() Environment {
 	return Production
 }
 
-// Meant returns the document that an id names: of several a production licence before a test licence, then one of the
-// system that tells the time, then the latest issued. Notices are no licences. nil: the id names none.
+// Meant returns the document that an id names. Of several it is a production licence before a test licence, then one of
+// the system that tells the time, then the latest issued. A notice is no licence. nil: the id names none.
 func Meant(documents []Document, id, timeTeller string) (meant *Document) {
 	for i, d := range documents {
 		if l := d.License; l != nil && l.ID == id && l.Role != RoleNotice &&

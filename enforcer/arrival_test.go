@@ -98,7 +98,7 @@ func TestCheckRenewal(t *testing.T) {
 		{"of which no issue is at hand", terms(id("L2"), issued(-200*aDay)), terms(id("L2")), at, ""},
 		{"that issue", terms(), terms(), at, "no later than the one at hand"},
 		{"one between two issues at hand", terms(issued(-95 * aDay)), terms(), at, "no later than the one at hand"},
-		{"another licence", terms(id("L2")), terms(), at, "it is licence L2, which replaces another than L1"},
+		{"another licence", terms(id("L2")), terms(), at, "it is licence L2, which does not replace L1"},
 		{"one that supersedes it", terms(id("L2"), supersedes("L1"), issued(-aDay)), terms(), at, ""},
 		{"another system's", terms(of("toy"), issued(-aDay)), terms(), at,
 			"of the system toy (production), and replaces none of the system usher (production)"},

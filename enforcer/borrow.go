@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// denyBorrow says why the verdict lets nothing be borrowed until the instant that is asked for; nil when it does, or
-// when nothing is to be borrowed.
+// denyBorrow denies a borrow until an instant that the verdict does not permit. It returns nil where the verdict
+// permits it, and for a request that borrows nothing.
 func (r *Acquire) denyBorrow(e *Enforcer, v *Verdict, now time.Time) *Denial {
 	if r.Lifetime != LifetimeBorrow {
 		return nil
@@ -23,7 +23,7 @@ func (r *Acquire) denyBorrow(e *Enforcer, v *Verdict, now time.Time) *Denial {
 	case !r.Until.After(now):
 		return bad("until", "until is %s, and it is %s already", stamp(r.Until), stamp(now))
 	case longest <= 0:
-		return refuse("lifetime", "have the licence extended by borrowing, or see to license.max_borrow",
+		return refuse("lifetime", "ask the vendor for a licence that permits borrowing, or raise license.max_borrow",
 			"nothing can be borrowed: the licence, or the configuration, does not allow it")
 	case r.Until.Sub(now) > longest:
 		return refuse("until", fmt.Sprintf("borrow until %s at most", stamp(sooner(now.Add(longest), ends))),
@@ -35,8 +35,8 @@ func (r *Acquire) denyBorrow(e *Enforcer, v *Verdict, now time.Time) *Denial {
 	return nil
 }
 
-// borrowEnds returns the end that no borrow outlives, which documents that wait for their time may put off; zero:
-// never.
+// borrowEnds returns the end that no borrow outlives; zero: never. A document that waits for its start may put that end
+// off.
 func (v *Verdict) borrowEnds() time.Time {
 	if v.TerminatesAt.IsZero() || v.CoveredUntil.IsZero() {
 		return zeroTime
@@ -44,17 +44,17 @@ func (v *Verdict) borrowEnds() time.Time {
 	return later(v.TerminatesAt, v.CoveredUntil)
 }
 
-// returnsEarly reports whether borrowed slots may be given back before their time.
+// returnsEarly reports whether borrowed slots may be released before their date.
 func (v *Verdict) returnsEarly() bool { return v != nil && v.EarlyReturn }
 
 func notEarly(l *Lease) *Denial {
 	return &Denial{Code: Forbidden,
-		Detail: fmt.Sprintf("lease %s is borrowed until %s, and the licence does not let it come back early", l.ID,
+		Detail: fmt.Sprintf("lease %s is borrowed until %s, and the licence does not permit an early return", l.ID,
 			stamp(l.ExpiresAt)),
-		Hint: "leave it to its time, or have an admin release it by force"}
+		Hint: "wait until then, or have an admin release it by force"}
 }
 
-// inDays returns a span as days, where it is whole days.
+// inDays returns a span in days where it is a whole number of days.
 func inDays(d time.Duration) string {
 	const day = 24 * time.Hour
 	switch {

@@ -5,54 +5,55 @@ import (
 	"time"
 )
 
-// What wall clocks are measured by.
+// How wall clocks are judged.
 const (
 	clockTolerance = 10 * time.Minute // where the licence states none
 	clockPatience  = 10 * time.Minute // of this boot, before a strict licence falls
 )
 
-// Leap is how far ahead of the mark a wall clock may be and still be believed at once: longer than a time zone that was
-// mistaken for another, shorter than what anybody gains by.
+// Leap is how far ahead of the mark a wall clock may be and still be believed at once. It is longer than a mistaken
+// time zone can be, and shorter than what anybody gains by.
 const Leap = 24 * time.Hour
 
 // Clocks is one reading of a host's clocks.
 type Clocks struct {
 	Wall   time.Time
-	Boot   time.Duration // since the host was started, suspension included (CLOCK_BOOTTIME)
-	BootID string        // tells one start of the host from another; empty where that is not known
+	Boot   time.Duration // since the host booted, suspension included (CLOCK_BOOTTIME)
+	BootID string        // distinguishes one boot of the host from another; empty: not known
 }
 
-// Mark is the latest time of which there is evidence. It makes the time that licences are judged by one that does not
-// go back, however often the wall clock is set, the host started anew, or an agent killed. The zero Mark knows nothing.
-// It is to be kept where only the agent can write, and restored at start.
+// Mark is the latest time of which there is evidence. With it the time that licences are judged by never goes back,
+// however often the wall clock is set, the host rebooted or an agent killed. The zero Mark knows nothing. Keep the mark
+// where only the agent can write, and restore it at start.
 //
-// A wall clock up to [Leap] ahead of the mark is local evidence. One further ahead is used, for it may be right, but it
-// enters the mark only after the host has run with it for as long as Leap, or with signed evidence that is as late: a
-// mistake that is put right sooner costs nothing.
+// A wall clock up to [Leap] ahead of the mark is evidence. One further ahead is used, for it may be right. But it
+// enters the mark only once the host has run with it for as long as Leap, or with signed evidence that is as late. So a
+// mistake that is corrected sooner costs nothing.
 type Mark struct {
 	Time   time.Time
 	Boot   time.Duration // what Clocks.Boot was then
-	BootID string        // in which start of the host
+	BootID string        // of which boot of the host
 	Ahead  time.Duration // for how long the host has run with a wall clock more than Leap ahead
-	// Behind is for how long of this start of the host the wall clock has been behind by more than a tolerance.
+	// Behind is for how long of this boot the wall clock has been behind by more than a tolerance.
 	Behind time.Duration
-	// Reset is the issue of the latest document that has put the mark back; an earlier one does not again.
+	// Reset is the issue date of the latest document that has put the mark back. An earlier document does not put it
+	// back again.
 	Reset time.Time
-	// Signed is the latest date that a document at hand was signed with, and Ran for how long the host has run since
-	// that was first seen. They are kept apart from Time, for they count no longer than the document is there.
+	// Signed is the latest signed date of the documents at hand, and Ran is for how long the host has run since that
+	// date was first seen. They stand apart from Time, because they count only as long as the document is there.
 	Signed time.Time
 	Ran    time.Duration
 	// Learnt is the latest time that an upstream has signed.
 	Learnt time.Time
-	// Counted is the latest time that meters' periods are counted by; zero: as late as Time. It follows Time at once
-	// only where that is proved, and else no faster than Lent allows.
+	// Counted is the latest time by which the periods of meters were counted; zero: as late as Time. It follows Time at
+	// once only where Time is proved, and otherwise no faster than Lent allows.
 	Counted time.Time
-	// Lent is how far Counted went on the wall clock's word alone, as far as the host has not run since to earn it
+	// Lent is how far Counted advanced on the wall clock's word alone, less what the host has run since to earn it
 	// back.
 	Lent time.Duration
 }
 
-// floor returns the earliest time that it can be: the mark, and what has passed since.
+// floor returns the earliest time that it can be: the mark and the time that has passed since.
 func (m Mark) floor(c Clocks) time.Time {
 	if m.Time.IsZero() {
 		return zeroTime
@@ -60,8 +61,8 @@ func (m Mark) floor(c Clocks) time.Time {
 	return m.Time.Add(m.ran(c))
 }
 
-// ran returns for how long the host has surely run since the mark. A later start has been up for as long as it has; a
-// reading of the same start that is earlier (in another time namespace) says nothing.
+// ran returns for how long the host has surely run since the mark. A later boot has been up for as long as it says. A
+// reading of the same boot that is earlier (in another time namespace) proves nothing.
 func (m Mark) ran(c Clocks) time.Duration {
 	switch {
 	case m.BootID == c.BootID && c.Boot >= m.Boot:
@@ -73,8 +74,8 @@ func (m Mark) ran(c Clocks) time.Duration {
 	}
 }
 
-// since returns for how long the host has run since there was evidence that it is signed, the latest date of the
-// documents at hand. Of a document that replaces an earlier one the other's time counts on.
+// since returns for how long the host has run since there was evidence of signed, the latest date of the documents at
+// hand. Where a document replaces an earlier one, the earlier one's time counts on.
 func (m Mark) since(c Clocks, signed time.Time) time.Duration {
 	if signed.IsZero() || m.Signed.IsZero() || signed.Before(m.Signed) {
 		return 0
@@ -82,12 +83,12 @@ func (m Mark) since(c Clocks, signed time.Time) time.Duration {
 	return max(0, m.Signed.Add(m.Ran+m.ran(c)).Sub(signed))
 }
 
-// catchUp is how much faster than it runs a host earns back what was lent to the time that periods are counted by: one
-// that is on for an hour a day has its periods in time, and one whose clock is set forward again and again gains no
-// more than by a single leap that it waits for.
+// catchUp is how many times faster than it runs a host earns back what the time of periods was lent. A host that is on
+// for an hour a day reaches its periods in time. A host whose clock is set forward again and again gains no more than
+// one leap, for which it also waits.
 const catchUp = time.Duration(24)
 
-// counted returns the earliest time that meters' periods are to be counted by, and what is lent of it.
+// counted returns the earliest time by which the periods of meters are counted, and how much of it is lent.
 func (m Mark) counted(c Clocks) (at time.Time, lent time.Duration) {
 	ran := m.ran(c)
 	if lent = m.Lent; ran >= lent/catchUp { // compared first, for the product may not fit
@@ -101,7 +102,7 @@ func (m Mark) counted(c Clocks) (at time.Time, lent time.Duration) {
 	return m.Counted.Add(ran), lent
 }
 
-// unproved returns how far the licence time now is beyond the time that meters' periods are counted by.
+// unproved returns how far the licence time now is ahead of the time by which the periods of meters are counted.
 func (m Mark) unproved(c Clocks, signed, now time.Time) time.Duration {
 	at, _ := m.counted(c)
 	if at.IsZero() { // nothing is known, and nothing has been drawn
@@ -116,8 +117,8 @@ func (m Mark) unproved(c Clocks, signed, now time.Time) time.Duration {
 	return 0
 }
 
-// count takes the time that periods are counted by along with the mark's, of which the clocks c say that it has come.
-// proved says that signed evidence, or a day of running, is behind that.
+// count advances the time of periods together with the mark, to the time that the clocks c show. proved says that
+// signed evidence or a day of running supports that time.
 func (next *Mark) count(was Mark, c Clocks, proved bool) {
 	at, lent := was.counted(c)
 	if ahead := next.Time.Sub(at); !proved && !at.IsZero() && ahead > 0 {
@@ -128,7 +129,7 @@ func (next *Mark) count(was Mark, c Clocks, proved bool) {
 	next.Counted, next.Lent = later(at, next.Time), lent
 }
 
-// falls returns when a strict licence falls for the wall clock's being behind; zero: never.
+// falls returns when a strict licence falls because the wall clock is behind; zero: never.
 func (c Clock) falls(l *License) time.Time {
 	if l.Clock != ClockStrict || c.BehindSince.IsZero() || c.Behind <= orDefault(l.ClockTolerance, clockTolerance) {
 		return zeroTime
@@ -146,8 +147,8 @@ func (c Clock) words() string {
 			"is from", by)
 }
 
-// Now returns the time that licences are judged by, and how the wall clock stands to it. signed is the latest date that
-// a document at hand was signed with; zero: there is none.
+// Now returns the licence time, and how the wall clock stands to it. signed is the latest signed date of the documents
+// at hand; zero: there is none.
 func (m Mark) Now(c Clocks, signed time.Time) (time.Time, Clock) {
 	floor, dated := m.floor(c), signed.Add(m.since(c, signed))
 	now, clock := c.Wall.UTC(), Clock{From: FromWall}
@@ -173,11 +174,11 @@ func (m Mark) Now(c Clocks, signed time.Time) (time.Time, Clock) {
 	return now, clock
 }
 
-// Advance returns the mark as a reading of the clocks makes it. It is to be called every minute or so, and before the
-// mark is kept: what has passed since the last call is believed to have been as it is now.
+// Advance returns the mark after a reading of the clocks. Call it about every minute, and before the mark is kept: it
+// takes the time since the last call to have been as it is now.
 func (m Mark) Advance(c Clocks, signed time.Time) Mark { return m.advance(c, signed, signed) }
 
-// advance is Advance, with a date that a wall clock ahead is believed by.
+// advance is Advance with a signed date that supports a wall clock ahead.
 func (m Mark) advance(c Clocks, signed, proof time.Time) Mark {
 	now, clock := m.Now(c, signed)
 	floor := m.floor(c)
@@ -197,14 +198,13 @@ func (m Mark) advance(c Clocks, signed, proof time.Time) Mark {
 		proved = true
 	}
 	next.Ahead = 0
-	// A document's own date is no reason to go on believing it when the document has gone.
+	// A document's own date is no reason to believe it any longer once the document has gone.
 	next.Time = later(floor, c.Wall)
 	next.count(m, c, proved)
 	return next
 }
 
-// Learn returns the mark after somebody who can be believed (an upstream that signed this agent's own nonce) has said
-// what time it is.
+// Learn returns the mark after a trusted source (an upstream that signed this agent's own nonce) has told the time.
 func (m Mark) Learn(c Clocks, signed, at time.Time) Mark {
 	next := m.advance(c, signed, later(signed, at))
 	next.Time, next.Learnt = later(next.Time, at).UTC(), later(next.Learnt, at).UTC()
@@ -212,8 +212,8 @@ func (m Mark) Learn(c Clocks, signed, at time.Time) Mark {
 	return next
 }
 
-// Heal returns the mark after a document that [License.ResetsClock] and is bound to this agent: whatever was believed
-// of a time after its issue was false. One document does so once.
+// Heal returns the mark after a document that [License.ResetsClock] and is bound to this agent. Whatever was believed
+// of a time after that document's issue was false. One document heals once.
 func (m Mark) Heal(c Clocks, issued time.Time) (Mark, bool) {
 	if !issued.After(m.Reset) {
 		return m, false
@@ -221,13 +221,12 @@ func (m Mark) Heal(c Clocks, issued time.Time) (Mark, bool) {
 	return Mark{Time: issued, Boot: c.Boot, BootID: c.BootID, Reset: issued, Counted: issued}, true
 }
 
-// TellsTime reports whether what is signed of the licence, its issue or an upstream's answer, is evidence of the time.
-// All licences of an agent are judged by one time, and one system tells it: else a false date of one would end the
-// licences of another. Test licences never do.
+// TellsTime reports whether signed dates of the licence (its issue, an upstream's answer) are evidence of the time. One
+// time judges all licences of an agent, and one system tells it: otherwise a false date of another system would end its
+// licences. Test licences never tell the time.
 func (l *License) TellsTime(system string) bool { return l.System == system && !l.IsTest() }
 
-// Signed returns the latest date that those of the documents at hand were signed with that tell the time; zero: there
-// is none.
+// Signed returns the latest signed date of those documents at hand that tell the time; zero: there is none.
 func Signed(documents []Document, system string) (at time.Time) {
 	for _, d := range documents {
 		if d.License != nil && (d.Problem == nil || d.Problem.Stale) && d.License.TellsTime(system) {
@@ -237,11 +236,11 @@ func Signed(documents []Document, system string) (at time.Time) {
 	return at
 }
 
-// clockStepLeast is what two clocks may drift apart between two readings.
+// clockStepLeast is how far two clocks may drift apart between two readings.
 const clockStepLeast = time.Second
 
-// Stepped returns by how much the time was set between two readings, of which before is the earlier: what has changed
-// of it beyond what has passed. Zero: it was not set.
+// Stepped returns by how much the wall clock was set between two readings, the earlier of which is before: its change
+// beyond the time that has passed. Zero: it was not set.
 func Stepped(before, now time.Time, ran time.Duration) time.Duration {
 	by := now.Sub(before) - ran
 	if before.IsZero() || by.Abs() < clockStepLeast {
@@ -250,16 +249,16 @@ func Stepped(before, now time.Time, ran time.Duration) time.Duration {
 	return by
 }
 
-// Drifted reports whether of two readings of Clock.Unproved the later says something new.
+// Drifted reports whether the later of two readings of Clock.Unproved says something new.
 func Drifted(was, is time.Duration) bool {
 	return (was == 0) != (is == 0) || (is-was).Abs() >= clockStepLeast
 }
 
-// Step says that the time was set by By. What is counted from an instant of before (a time to live, a doubt, a wait,
-// what is remembered of tokens) is as far off as it was; what ends at a date is not changed.
+// Step says that the time was set by By. What is counted from an earlier instant (a time to live, a doubt, a wait, the
+// memory of tokens) stays as far off as it was. What ends at a date does not change.
 //
-// Unproved is how far the time is ahead of what is proved of it (Clock.Unproved). Meters' periods are counted by what
-// is proved, so that setting the clock forward opens none before it has come.
+// Unproved is how far the time is ahead of what is proved of it (Clock.Unproved). The periods of meters follow the
+// proved time, so that setting the clock forward opens no period before its time.
 type Step struct{ By, Unproved time.Duration }
 
 func (r *Step) decide(_ *Enforcer, now time.Time) Decision {
@@ -279,7 +278,7 @@ func (e *Enforcer) applyStepped(by, unproved time.Duration) {
 		l.ExpiresAt = l.ExpiresAt.Add(by)
 		e.replace(h, &l)
 	}
-	for _, p := range e.pools { // in the order of their places, so that the same step makes the same state
+	for _, p := range e.pools { // in the order of their places: the same step always makes the same state
 		for i := len(p.expiry)/2 - 1; i >= 0; i-- {
 			p.down(i)
 		}

@@ -5,13 +5,13 @@ import (
 	"strconv"
 )
 
-// group is the leases that count as one use: as many slots as the largest of them.
+// group is the leases that count as one use: it takes as many slots as the largest of them.
 type group struct {
 	sizes map[int64]int // slots → number of leases with so many
 	max   int64
 }
 
-// without returns the largest of the group once a lease of n slots is out of it.
+// without returns the largest lease of the group once one of n slots has left it.
 func (g *group) without(n int64) (most int64) {
 	if n < g.max || g.sizes[n] > 1 {
 		return g.max
@@ -24,12 +24,14 @@ func (g *group) without(n int64) (most int64) {
 	return most
 }
 
-// unitOf returns what a holder counts as by a word of a licence; empty: nothing tells, and each of its leases counts
-// for itself. What is counted by process, user or pod is never counted looser than that where it is not known.
+// unitOf returns the unit that a holder counts as by a licence's count_by. Empty: the unit is not known, and each of
+// the holder's leases counts for itself. So a pool counted by process, user or pod is never counted more loosely where
+// that is not known.
 func unitOf(by CountBy, h *Holder) string {
 	switch by {
 	case CountProcess:
-		// As a user, so that by process is never looser than by user: a process may ask as several, or as nobody.
+		// Counted by user first: a process may ask as several users or as nobody, and count_by process is never looser
+		// than count_by user.
 		user := userUnit(h)
 		switch {
 		case user == "" || h.PID == 0 && h.Inode == 0:
@@ -65,7 +67,7 @@ func userUnit(h *Holder) string {
 	}
 }
 
-// units returns the uses that a lease counts as: the groups that it is in, and how many times it counts besides.
+// units returns the units that a lease counts as: the groups that it is in, and how many times it counts besides.
 func (g *PoolGrant) units(l *Lease) (groups []string, alone int64) {
 	by := g.CountBy
 	if by == CountLease || by == "" {
@@ -90,8 +92,8 @@ func (g *PoolGrant) units(l *Lease) (groups []string, alone int64) {
 	return groups, alone
 }
 
-// room returns how many slots a holder could be granted in a lease of its own now, and how many of them cost nothing
-// because what it counts as has them already.
+// room returns how many slots a holder could be granted now in a lease of its own, and how many of them cost nothing
+// because the holder's unit has them already.
 func (p *pool) room(h *Holder) (total Limit, free int64) {
 	if unit := unitOf(p.grant.CountBy, h); unit != "" {
 		if g := p.groups[unit]; g != nil {
@@ -105,7 +107,7 @@ func (p *pool) room(h *Holder) (total Limit, free int64) {
 	return Limit(max(0, int64(c)-p.inUse) + free), free
 }
 
-// take counts n slots of a lease, give takes them back.
+// take counts n slots of a lease, and give takes them back.
 func (p *pool) take(l *Lease, n int64) {
 	p.leases++
 	groups, alone := p.grant.units(l)
@@ -144,8 +146,8 @@ func (p *pool) give(l *Lease, n int64) {
 	}
 }
 
-// cost returns how many more slots are in use once is has the place of was, a lease of n slots whose holders were
-// others; less than 0: fewer are.
+// cost returns how many more slots are in use once a lease of n slots has other holders: is are the new ones, was the
+// old. Less than 0: fewer are.
 func (p *pool) cost(was, is *Lease, n int64) (more int64) {
 	before, aloneBefore := p.grant.units(was)
 	after, aloneAfter := p.grant.units(is)

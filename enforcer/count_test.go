@@ -70,7 +70,7 @@ func TestJoinIsAGrant(t *testing.T) {
 		for id := byte(1); id <= 20; id++ {
 			d := c.do(&Join{ID: LeaseID{id}, Caller: proc(1 + int32(id))}).Denial
 			if joins != (d == nil) || d != nil && (d.Code != NoSlots || d.Pool != "a" || d.InUse != 1 ||
-				!strings.Contains(d.Detail, "counted once more, by "+string(by))) {
+				!strings.Contains(d.Detail, "count once more, by "+string(by))) {
 				t.Errorf("by %s: a join is answered %+v", by, d)
 			}
 		}

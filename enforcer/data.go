@@ -2,7 +2,7 @@ package enforcer
 
 import "time"
 
-// check refuses data that cannot be kept.
+// check denies data that cannot be kept.
 func (d *Data) check() *Denial {
 	switch {
 	case d == nil:
@@ -10,13 +10,13 @@ func (d *Data) check() *Denial {
 	case d.Owner == "" || len(d.Owner) > MaxName:
 		return bad("data", "the owner of a lease's data is missing, or longer than %d bytes", MaxName)
 	case len(d.Bytes) > MaxData:
-		return &Denial{Code: TooLarge, Field: "data", Detail: "what is to be kept on the lease is too large",
-			Hint: "keep less, or elsewhere"}
+		return &Denial{Code: TooLarge, Field: "data", Detail: "the data to be kept on the lease is too large",
+			Hint: "keep less, or keep it elsewhere"}
 	}
 	return nil
 }
 
-// owner returns who keeps data on the lease; empty: nobody.
+// owner returns the owner of the lease's data; empty: it has none.
 func (l *Lease) owner() string {
 	if l.Data == nil {
 		return ""

@@ -20,7 +20,7 @@ const (
 	MaxWait        = 24 * time.Hour
 )
 
-// tickBatch bounds the events of one Tick, so that no call holds its owner up for long. NextTick stays due meanwhile.
+// tickBatch bounds the events of one Tick, so that no call takes long. NextTick stays due meanwhile.
 const tickBatch = 1024
 
 func deny(code DenialCode, format string, args ...any) Decision {
@@ -71,8 +71,8 @@ func (r *Acquire) decide(e *Enforcer, now time.Time) Decision {
 	return e.grant(r, v, granted, holder, token, now)
 }
 
-// fitAll returns what the request gets under the verdict of each pool, or why it gets nothing. w is its place in the
-// queue, nil when it has just come.
+// fitAll returns what the request gets of each pool under the verdict, or why it gets nothing. w is its place in the
+// queue; nil: it has just come.
 func (e *Enforcer) fitAll(r *Acquire, v *Verdict, items []Item, w *waiting) ([]Item, *Holder, *Denial) {
 	holder := e.holder(r)
 	granted := make([]Item, len(items))
@@ -86,7 +86,7 @@ func (e *Enforcer) fitAll(r *Acquire, v *Verdict, items []Item, w *waiting) ([]I
 	return granted, holder, nil
 }
 
-// grant is the decision that a request is granted.
+// grant is the decision that grants a request.
 func (e *Enforcer) grant(r *Acquire, v *Verdict, items []Item, holder *Holder, token *ClientToken,
 	now time.Time) Decision {
 	l := &Lease{ID: r.ID, Items: items, Lifetime: r.lifetime(), AcquiredAt: now, Holder: holder, Token: token,
@@ -102,7 +102,7 @@ func (e *Enforcer) grant(r *Acquire, v *Verdict, items []Item, holder *Holder, t
 	return Decision{Lease: l, Events: []Event{{Kind: EventGranted, At: now, Lease: l, Terms: e.termsOf(v)}}}
 }
 
-// holder returns the holder of a lease to be: one that the caller's leases share, where there are no labels.
+// holder returns the holder of the lease to be. Leases of one caller without labels share one.
 func (e *Enforcer) holder(r *Acquire) *Holder {
 	if len(r.Labels) == 0 {
 		if s := e.holders[r.Caller]; s != nil {
@@ -114,7 +114,7 @@ func (e *Enforcer) holder(r *Acquire) *Holder {
 
 func (r *Acquire) lifetime() Lifetime { return cmp.Or(r.Lifetime, LifetimeTTL) }
 
-// check refuses what no state could grant.
+// check denies what no state could grant.
 func (r *Acquire) check() *Denial {
 	switch {
 	case r.Pool == "" && len(r.Items) == 0:
@@ -217,7 +217,7 @@ func notShared(kind, name, why string) *Denial {
 			"host or agent key"}
 }
 
-// behind says that others wait for the pool's slots.
+// behind denies a request because others wait for the pool's slots.
 func (p *pool) behind(name string, n int64) *Denial {
 	d := p.denial(name, n)
 	if p.capacity().Covers(n) {
@@ -228,7 +228,7 @@ func (p *pool) behind(name string, n int64) *Denial {
 	return d
 }
 
-// denial says why n slots of the pool cannot be had, and when one comes free.
+// denial says why the pool has not n slots, and when a slot comes free.
 func (p *pool) denial(name string, n int64) *Denial {
 	d := &Denial{Code: NoSlots, Pool: name, Limit: p.capacity(), InUse: p.inUse, HasUsage: true}
 	if most := p.most(); most != p.capacity() && most.Covers(n) {
@@ -287,9 +287,9 @@ func (r *Renew) decide(e *Enforcer, now time.Time) Decision {
 	case LifetimeTTL:
 	case LifetimeBorrow:
 		return Decision{Denial: bad("lifetime",
-			"lease %s is borrowed until %s, and a borrow is not renewed; borrow anew", r.ID, stamp(h.ExpiresAt))}
+			"lease %s is borrowed until %s, and a borrow cannot be renewed; borrow again", r.ID, stamp(h.ExpiresAt))}
 	default:
-		return Decision{Denial: bad("lifetime", "lease %s has lifetime %s and needs no renewing", r.ID, h.Lifetime)}
+		return Decision{Denial: bad("lifetime", "lease %s has lifetime %s and needs no renewal", r.ID, h.Lifetime)}
 	}
 	if d := checkTTL(r.TTL); d != nil {
 		return Decision{Denial: d}
@@ -300,7 +300,7 @@ func (r *Renew) decide(e *Enforcer, now time.Time) Decision {
 	if e.sameUnits(h.Lease, r.Caller) {
 		return Decision{Lease: &l, Events: []Event{{Kind: EventRenewed, At: now, Lease: &l}}}
 	}
-	// Whoever renews a lease holds it: it is counted with that one from now on.
+	// The caller that renews a lease holds it, and counts as its holder from now on.
 	l.Holder = &Holder{Caller: r.Caller, Labels: l.Holder.Labels}
 	return e.rehold(h.Lease, &l, l.Holder, now)
 }
@@ -327,7 +327,7 @@ func (r *Release) decide(e *Enforcer, now time.Time) Decision {
 	return Decision{Lease: h.Lease, Events: []Event{{Kind: EventEnded, At: now, Lease: h.Lease, Cause: cause}}}
 }
 
-// find returns the lease if the caller may act on it through owner, who keeps data on it.
+// find returns the lease if the caller may act on it through owner, the owner of its data.
 func (e *Enforcer) find(id LeaseID, c Caller, owner string, force bool, now time.Time) (*held, *Denial) {
 	h, ok := e.leases[id]
 	switch {
@@ -419,14 +419,14 @@ func (*Tick) decide(e *Enforcer, now time.Time) Decision {
 	return Decision{Events: events}
 }
 
-// revokeExcess ends leases of a pool, the youngest first, until what is in use fits. over holds the leases that end in
-// this tick anyway.
+// revokeExcess ends leases of a pool, the youngest first, until the pool is within its limit. over holds the leases
+// that end in this tick in any case.
 func (e *Enforcer) revokeExcess(name string, p *pool, over map[LeaseID]bool, end func(*held, Cause) bool) bool {
 	type part struct {
 		h *held
 		n int64
 	}
-	// The pool as it will be, counted with the leases that stay.
+	// The pool as it will be, counting only the leases that stay.
 	left := pool{grant: p.grant}
 	var held []part
 	for _, h := range e.leases {

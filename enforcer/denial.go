@@ -46,11 +46,11 @@ type Denial struct {
 	HasUsage bool // Limit and InUse are meaningful
 
 	Next       time.Time // when the next slot of Pool comes free unless its lease is renewed; zero: not known
-	NextHolder *Holder   // who holds that lease; for admins only
+	NextHolder *Holder   // the holder of that lease; for admins only
 	Verdict    *Verdict  // for the license codes
 
-	// MayGrow says of a meter that what this agent may draw is a share of a site's that grows on demand, and could
-	// cover the request.
+	// MayGrow says that the agent draws the meter from a share of a site's, which grows on demand and could cover the
+	// request.
 	MayGrow bool
 
 	Waited time.Duration // how long the request had waited

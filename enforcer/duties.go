@@ -44,15 +44,15 @@ func (c *candidate) lapses() (out []lapse) {
 	}
 	if unmet := l.Activation.Required && c.up.Activated.IsZero(); unmet ||
 		l.Heartbeat.Stated() && c.up.LastHeartbeat.IsZero() {
-		// A first contact is due at once; for how long it may be owed the licence says.
+		// A first contact is due at once. The licence says for how long it may be late.
 		from := c.seen
 		ends := later(from.Add(l.Activation.Grace), c.up.HoldUntil)
 		what := "it demands heartbeats, and none has been answered yet"
 		if unmet {
-			what = "it demands to be activated, and the upstream has not done so yet"
+			what = "it demands an activation, and the upstream has not activated it yet"
 		}
 		out = append(out, lapse{from, ends, HeartbeatNotStarted,
-			fmt.Sprintf("licence %s: %s; see to the connection to the upstream", c.label(), what),
+			fmt.Sprintf("licence %s: %s; check the connection to the upstream", c.label(), what),
 			fmt.Sprintf("licence %s: %s; without that the licence stops at %s", c.label(), what, minute(ends))})
 	}
 	if p := l.Heartbeat; p.Stated() && !c.up.LastHeartbeat.IsZero() {
@@ -60,7 +60,7 @@ func (c *candidate) lapses() (out []lapse) {
 		due := p.After(last).Add(c.up.Asleep)
 		ends := later(due.Add(p.Grace), c.up.HoldUntil)
 		out = append(out, lapse{due, ends, HeartbeatDead,
-			fmt.Sprintf("licence %s: the upstream last heard of this host at %s; see to the connection", c.label(),
+			fmt.Sprintf("licence %s: the upstream last heard of this host at %s; check the connection", c.label(),
 				minute(last)),
 			fmt.Sprintf("licence %s: a heartbeat was due at %s; without one the licence stops at %s", c.label(),
 				minute(due), minute(ends))})
@@ -69,7 +69,7 @@ func (c *candidate) lapses() (out []lapse) {
 		due := p.After(later(l.LastCheckIn(), later(c.up.Activated, c.up.LastCheckIn)))
 		ends := later(due.Add(p.Grace), c.up.HoldUntil)
 		out = append(out, lapse{due, ends, Overdue,
-			fmt.Sprintf("licence %s: an upstream check-in was due at %s; see to the connection", c.label(),
+			fmt.Sprintf("licence %s: an upstream check-in was due at %s; check the connection", c.label(),
 				minute(due)),
 			fmt.Sprintf("licence %s: an upstream check-in was due at %s; without one the licence stops at %s",
 				c.label(), minute(due), minute(ends))})
@@ -77,8 +77,8 @@ func (c *candidate) lapses() (out []lapse) {
 	return out
 }
 
-// emergency returns when the emergency that runs at an instant ends; zero: none runs. Those beyond what the licence
-// grants do not count.
+// emergency returns when the emergency that runs at an instant ends; zero: none runs. Emergencies beyond what the
+// licence grants do not count.
 func (c *candidate) emergency(now time.Time) (ends time.Time) {
 	e := c.license.Emergency
 	for i, began := range c.broken {
@@ -92,7 +92,7 @@ func (c *candidate) emergency(now time.Time) (ends time.Time) {
 	return ends
 }
 
-// revoked is the notices that revoke licences of a product, by the licences' ids.
+// revoked are the notices that revoke licences of a product, by the licences' ids.
 type revoked map[struct{ product, id string }][]*License
 
 // by returns the id of the notice that revokes a licence; empty: none does.
@@ -105,8 +105,8 @@ func (r revoked) by(l *License) (id string) {
 	return id
 }
 
-// revoked returns the licences that notices revoke. A notice counts from the moment it is there, and a broken
-// replacement of it does not undo it.
+// revoked returns the licences that notices revoke. A notice counts from the moment it is there. A broken replacement
+// of it does not undo it.
 func (j *judge) revoked() revoked {
 	out := revoked{}
 	for _, d := range j.Documents {

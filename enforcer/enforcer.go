@@ -2,7 +2,7 @@ package enforcer
 
 import "time"
 
-// Options bound an Enforcer. Zero fields mean the defaults. Of each bound one user may have no more than is left for
+// Options bound an Enforcer. Zero fields mean the defaults. One user may have no more of each bound than is left for
 // others.
 type Options struct {
 	MaxLeases       int // held at one time; default 4,000,000
@@ -10,11 +10,12 @@ type Options struct {
 	MaxTokens       int // client tokens remembered; default 1,000,000
 	MaxWaiters      int // acquires that wait at one time; default 100,000
 	MaxBytes        int // of labels, data and co-holders of leases, and of requests that wait; default 256 MiB
-	// Durable says that what Event.Durable names survives a crash of the host. Without it draws and borrows are denied.
+	// Durable says that the events for which Event.Durable is true survive a crash of the host. Without it draws and
+	// borrows are denied.
 	Durable bool
 }
 
-// endedKept is how many ended leases are remembered, so that a late renewal or a second release is told what happened.
+// endedKept is how many ended leases are remembered, so that a late renewal or a second release learns what happened.
 const endedKept = 1024
 
 // Enforcer holds the pools and leases under one verdict.
@@ -37,11 +38,11 @@ type Enforcer struct {
 	patience timetable[*waiting] // the waiters by when their time is up
 	turn     uint64              // of the next waiter
 	meters   map[string]meter
-	// unproved is how far the time is ahead of what is proved of it: see Step.
+	// unproved is how far the time is ahead of its proof: see Step.
 	unproved time.Duration
 
-	// tenures are the leases by the licence that they were granted under: the first is of those of which that is not
-	// known, and current the place of the base that was in force under the last good verdict.
+	// tenures are the leases by the licence that granted them. The first is of the leases whose licence is not known.
+	// current is the place of the base licence under the last good verdict.
 	tenures []*tenure
 	current uint32
 }
@@ -51,7 +52,7 @@ type held struct {
 	*Lease
 	at    int32   // index in the heap of the first item's pool
 	mine  int32   // index among the leases of its user
-	terms uint32  // the place of the tenure that it was granted in
+	terms uint32  // the place of the tenure that granted it
 	more  []int32 // of the further items
 }
 
@@ -115,8 +116,8 @@ func New(o Options) *Enforcer {
 	}
 }
 
-// Decide answers a request at the instant now. It changes nothing. What NextTick says is due by now must have been
-// carried out by a Tick first, else slots of leases that are over still count.
+// Decide answers a request at the instant now. It changes nothing. Carry out first, by a Tick, what NextTick says is
+// due by now: otherwise slots of leases that are over still count.
 func (e *Enforcer) Decide(r Request, now time.Time) Decision { return r.decide(e, now) }
 
 // Verdict returns the verdict in force; nil before the first.

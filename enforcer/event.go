@@ -5,33 +5,33 @@ import "time"
 // EventKind says what happened.
 type EventKind string
 
-// The events. Decide makes them, the agent journals those that are Durable, Apply carries them out.
+// The events. Decide makes them, the agent journals those that are Durable, and Apply carries them out.
 const (
 	EventVerdict EventKind = "verdict" // Verdict holds from now on
 	EventGranted EventKind = "granted" // Lease is held
-	EventRenewed EventKind = "renewed" // Lease replaces the one of the same id
-	EventEnded   EventKind = "ended"   // Lease is over, because of Cause
+	EventRenewed EventKind = "renewed" // Lease replaces the one with its id
+	EventEnded   EventKind = "ended"   // Lease is over by Cause
 	EventForgot  EventKind = "forgot"  // client token Token is no longer remembered
-	EventChanged EventKind = "changed" // Lease replaces the one of the same id: doubted, attached, joined or left
+	EventChanged EventKind = "changed" // Lease replaces the one with its id: doubted, attached, joined or left
 	EventQueued  EventKind = "queued"  // Waiter waits
-	EventLeft    EventKind = "left"    // Waiter no longer waits, because of Cause; Denial says more where it was denied
-	EventDrawn   EventKind = "drawn"   // Lease's items have been drawn from meters, which Draws names
-	// EventRemembered is of snapshots: the token of Lease, which is over by Cause (of a draw: none), is remembered
-	// until At.
+	EventLeft    EventKind = "left"    // Waiter no longer waits, by Cause; Denial says more where it was denied
+	EventDrawn   EventKind = "drawn"   // Lease's items have been drawn from meters; Draws are their new totals
+	// EventRemembered is of snapshots: the token of Lease is remembered until At. Lease is over by Cause; a draw has
+	// none.
 	EventRemembered EventKind = "remembered"
-	EventSet        EventKind = "set"     // Draws are what the meters stand at, by the word of who may adjust them
-	EventNoted      EventKind = "noted"   // Lease has another Data than before, and nothing else
-	EventStepped    EventKind = "stepped" // the time was set by By, and is Unproved ahead of what is proved
+	EventSet        EventKind = "set"     // Draws are the meters' totals, set by a caller that may adjust them
+	EventNoted      EventKind = "noted"   // Lease has other Data than before, and no other change
+	EventStepped    EventKind = "stepped" // the time was set by By, and is Unproved ahead of its proof
 )
 
-// Draw is what one meter stands at after an event.
+// Draw is the total of one meter after an event.
 type Draw struct {
 	Key    string    // of the meter: see MeterGrant.Key
 	Drawn  int64     // in the period
 	Period time.Time // the beginning of the period; zero: the meter never resets
 }
 
-// Event is one change of state. Lease is the lease after the change (of EventEnded: as it was), Token is of
+// Event is one change of state. Lease is the lease after the change (of EventEnded: before it), Token is of
 // EventForgot.
 type Event struct {
 	Kind    EventKind
@@ -39,14 +39,15 @@ type Event struct {
 	Lease   *Lease
 	Cause   Cause
 	Verdict *Verdict
-	// of EventGranted: what the lease is granted under; nil: not known, as of a lease that an earlier version granted
+	// of EventGranted: the terms that the lease is granted under; nil: not known, as for a lease that an earlier
+	// version granted
 	Terms  *Terms
 	Token  TokenKey
-	Waiter *Waiter // of EventGranted: who waited for it; nil: nobody
+	Waiter *Waiter // of EventGranted: the waiter that got it; nil: nobody waited
 	Denial *Denial
 	Draws  []Draw
 	By     time.Duration
-	// Unproved is of EventStepped: how far the time is ahead of what is proved of it.
+	// Unproved is of EventStepped: how far the time is ahead of its proof.
 	Unproved time.Duration
 }
 

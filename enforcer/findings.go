@@ -18,7 +18,7 @@ func (c *candidate) finding(code Code, format string, args ...any) Finding {
 	return Finding{code, fmt.Sprintf("licence %s: ", c.label()) + fmt.Sprintf(format, args...)}
 }
 
-// issuerFindings are of the product and the environment, and of what the issuer or its upstream says.
+// issuerFindings are about the product, the environment, and the words of the issuer and its upstream.
 func (j *judge) issuerFindings(c *candidate) (out []Finding) {
 	l := c.license
 	if len(j.Products) > 0 && !slices.Contains(j.Products, l.Product) {
@@ -53,7 +53,7 @@ func (j *judge) issuerFindings(c *candidate) (out []Finding) {
 	return out
 }
 
-// bindingFindings are of the host and the agent that the licence is bound to.
+// bindingFindings are about the host and the agent that the licence is bound to.
 func (j *judge) bindingFindings(c *candidate) (out []Finding) {
 	l := c.license
 	if c.match.Bound && !c.match.OK {
@@ -75,7 +75,7 @@ func (j *judge) bindingFindings(c *candidate) (out []Finding) {
 	return out
 }
 
-// capFindings are of a host with more cores, memory or disk than the licence allows.
+// capFindings are about a host with more cores, memory or disk than the licence allows.
 func (j *judge) capFindings(c *candidate) (out []Finding) {
 	l := c.license
 	if l.CoreCap != 0 && l.CoreCap != Unlimited {
@@ -83,7 +83,7 @@ func (j *judge) capFindings(c *candidate) (out []Finding) {
 		switch n := j.Host.Cores(kind); {
 		case n == 0:
 			out = append(out, c.finding(TooManyCores,
-				"it allows %d %s cores, and how many this host has could not be read; mount /sys for the agent",
+				"it allows %d %s cores, and this host's number of cores could not be read; mount /sys for the agent",
 				l.CoreCap, kind))
 		case !l.CoreCap.Covers(int64(n)):
 			out = append(out, c.finding(TooManyCores,
@@ -101,7 +101,7 @@ func (j *judge) capFindings(c *candidate) (out []Finding) {
 		case x.cap == 0 || x.cap == Unlimited:
 		case x.has == 0:
 			out = append(out, c.finding(x.code,
-				"it allows %d bytes of %s, and how much this host has could not be read", x.cap, x.what))
+				"it allows %d bytes of %[2]s, and this host's %[2]s could not be read", x.cap, x.what))
 		case !x.cap.Covers(x.has):
 			out = append(out, c.finding(x.code,
 				"it allows %d bytes of %s, and this host has %d; have it extended, or give the host less",
@@ -111,17 +111,17 @@ func (j *judge) capFindings(c *candidate) (out []Finding) {
 	return out
 }
 
-// versionFindings are of a product version or release that the licence does not cover.
+// versionFindings are about a product version or release that the licence does not cover.
 func (j *judge) versionFindings(c *candidate) (out []Finding) {
 	l := c.license
 	if l.Versions != "" {
 		switch covered, err := coversVersion(l.Versions, cmp.Or(j.Version, "0")); {
 		case err != nil && j.Version == "":
 			out = append(out, c.finding(Malformed,
-				"its versions %q cannot be read: %v; ask the vendor for a mended one", l.Versions, err))
+				"its versions %q cannot be read: %v; ask the vendor for a corrected one", l.Versions, err))
 		case err != nil:
 			out = append(out,
-				c.finding(VersionNotCovered, "whether it covers version %q cannot be told: %v", j.Version, err))
+				c.finding(VersionNotCovered, "it cannot be told whether it covers version %q: %v", j.Version, err))
 		case j.Version != "" && !covered:
 			out = append(out, c.finding(VersionNotCovered,
 				"it covers versions %s, and the product is %s; have it extended", l.Versions,
@@ -150,7 +150,7 @@ func day(t time.Time) string { return t.UTC().Format("2006-01-02") }
 
 func minute(t time.Time) string { return t.UTC().Format("2006-01-02 15:04") + " UTC" }
 
-// findings returns all that is found of a document at an instant, and when its grace ends if it is in grace.
+// findings returns every finding on a document at an instant, and when its grace ends; zero: it is not in grace.
 func (c *candidate) findings(now time.Time) (out []Finding, graceEnds time.Time) {
 	out = slices.Clone(c.fixed)
 	if l := c.license; l != nil {
@@ -193,13 +193,13 @@ func (c *candidate) findings(now time.Time) (out []Finding, graceEnds time.Time)
 	return out, graceEnds
 }
 
-// validWords says what a licence is that is good, but for its name.
+// validWords describes a good licence, after its name.
 func (c *candidate) validWords() string {
 	switch at := c.expires(); {
 	case c.license.Role == RoleNotice:
 		return " is a notice of " + plural(len(c.license.Revokes), "revoked licence") + ", and grants nothing"
 	case at.IsZero():
-		return " is valid, without an end"
+		return " is valid and never expires"
 	default:
 		return " is valid until " + minute(at)
 	}

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// grant writes into the verdict what the documents in force, the base first, permit together.
+// grant writes what the documents in force permit together into the verdict. The base comes first.
 func (j *judge) grant(v *Verdict, inForce []*ruling) {
 	base := inForce[0]
 	l := base.license
@@ -63,8 +63,8 @@ func (j *judge) grant(v *Verdict, inForce []*ruling) {
 	}
 }
 
-// mergeFeature joins the values that two documents give one feature, the later issued second: booleans or, numbers the
-// greater, texts the latest.
+// mergeFeature joins the values that two documents give one feature; the second is the later issued. Of booleans it
+// takes or, of numbers the greater, of texts the later.
 func mergeFeature(was, f Value) Value {
 	switch {
 	case was.Kind == "" || was.Kind != f.Kind:
@@ -77,10 +77,10 @@ func mergeFeature(was, f Value) Value {
 	return f
 }
 
-// amount is a number of slots or draws, and what may be granted beyond it.
+// amount is a number of slots or draws, and its overage.
 type amount struct{ max, overage Limit }
 
-// budget is what may be handed out here on one licence's word: at present, at most, and why it is nothing.
+// budget is what this agent may hand out on one licence's word: now, at most, and why it is nothing.
 type budget struct {
 	amount
 	most      Limit
@@ -88,8 +88,8 @@ type budget struct {
 	notShared string
 }
 
-// isOwn reports whether an agent may hand out all that one licence says: where each host has it, where the one host or
-// the one agent key that the licence names is the whole site, and where there is nothing.
+// isOwn reports whether the agent may hand out all that one licence grants: each host has it, or the one host or agent
+// key that the licence names is the whole site, or there is nothing to share.
 func isOwn(l *License, a amount, s Scope) bool {
 	if s == ScopeShared {
 		return a == amount{}
@@ -98,7 +98,7 @@ func isOwn(l *License, a amount, s Scope) bool {
 		len(l.Hosts) == 1 && len(l.AgentKeys) <= 1 || len(l.Hosts) == 0 && len(l.AgentKeys) == 1
 }
 
-// budget returns what of a pool or meter may be handed out here on one licence's word.
+// budget returns what this agent may hand out of a pool or meter on one licence's word.
 func (j *judge) budget(l *License, name string, a amount, s Scope) budget {
 	share, ok := j.Budgets[Share{l.Ref(), name}]
 	if taken, has := j.Draws[Share{l.Ref(), name}]; has && !ok {
@@ -112,7 +112,7 @@ func (j *judge) budget(l *License, name string, a amount, s Scope) budget {
 			"its %s slots are the total of a whole site, and nothing proves that this agent has a share of them",
 			a.max)}
 	}
-	// The share is of the overage too: else every agent of the site would have the whole of that.
+	// The share includes the overage: otherwise every agent of the site would have the whole of it.
 	here := amount{max: a.max.Min(share), overage: a.overage}
 	if share != Unlimited {
 		here.overage = here.overage.Min(share - here.max)
@@ -120,7 +120,7 @@ func (j *judge) budget(l *License, name string, a amount, s Scope) budget {
 	return budget{amount: here, most: a.max.Plus(a.overage), shared: true}
 }
 
-// warnShares warns of pools whose scope lets them be had more than once, or not at all.
+// warnShares warns of pools whose scope grants them several times, or not at all.
 func (j *judge) warnShares(r *ruling, warn func(WarningCode, time.Time, string, ...any)) {
 	l := r.license
 	unbound := len(l.Hosts) == 0 && len(l.AgentKeys) == 0

@@ -10,8 +10,8 @@ import (
 // MaxOthers is how many co-holders a lease may have.
 const MaxOthers = 256
 
-// is reports whether two callers are one process. One that is visible is known by its number and start time, whether
-// its inode has been asked for or not; of one that is not visible the inode is all there is.
+// is reports whether two callers are one process. A visible process is known by its number and start time, whether or
+// not its inode is known. A process that is not visible is known by the inode alone.
 func (c Caller) is(o Caller) bool {
 	if c.PID != o.PID || c.Start != o.Start || c.Who() != o.Who() {
 		return false
@@ -33,7 +33,8 @@ func (r *Join) decide(e *Enforcer, now time.Time) Decision {
 	case d != nil:
 		return Decision{Denial: d}
 	case h.Lifetime != LifetimeProcess:
-		return Decision{Denial: bad("lifetime", "lease %s has lifetime %s; only one of a process can be joined", r.ID,
+		return Decision{Denial: bad("lifetime",
+			"lease %s has lifetime %s; only a lease of lifetime process can be joined", r.ID,
 			h.Lifetime)}
 	case r.Caller.is(h.Holder.Caller) || slices.ContainsFunc(h.Others, func(o *Holder) bool { return o.is(r.Caller) }):
 		return Decision{Lease: h.Lease}
@@ -49,7 +50,7 @@ func (r *Join) decide(e *Enforcer, now time.Time) Decision {
 	return e.rehold(h.Lease, &l, by, now)
 }
 
-// rehold decides that a lease has other holders than before, by one of them. Where more is in use by that, it is a
+// rehold decides that one of a lease's holders changes who they are. Where more slots are in use after that, it is a
 // grant like any other.
 func (e *Enforcer) rehold(was, is *Lease, by *Holder, now time.Time) Decision {
 	var grown *Holder
@@ -74,7 +75,7 @@ func (e *Enforcer) rehold(was, is *Lease, by *Holder, now time.Time) Decision {
 			continue
 		}
 		if d.Code == NoSlots {
-			d.Detail += fmt.Sprintf("; lease %s would be counted once more, by %s", is.ID,
+			d.Detail += fmt.Sprintf("; lease %s would count once more, by %s", is.ID,
 				cmp.Or(e.pools[it.Pool].grant.HoldersBy, e.pools[it.Pool].grant.CountBy))
 		}
 		return Decision{Denial: d}
@@ -82,7 +83,7 @@ func (e *Enforcer) rehold(was, is *Lease, by *Holder, now time.Time) Decision {
 	return Decision{Lease: is, Events: []Event{{Kind: EventChanged, At: now, Lease: is}}, Grown: grown}
 }
 
-// sameUnits reports whether a caller counts as the lease's holders do already, in each of its pools.
+// sameUnits reports whether a caller counts as one of the lease's holders in each of its pools.
 func (e *Enforcer) sameUnits(l *Lease, c Caller) bool {
 	if l.Holder.Caller == c {
 		return true
@@ -115,7 +116,7 @@ func (r *Leave) decide(e *Enforcer, now time.Time) Decision {
 		return Decision{Lease: h.Lease,
 			Events: []Event{{Kind: EventEnded, At: now, Lease: h.Lease, Cause: CauseHolderGone}}}
 	} else {
-		// The next one is the holder; it keeps the labels that the lease was taken with.
+		// The next co-holder becomes the holder; it keeps the labels that the lease was taken with.
 		l.Holder = &Holder{Caller: l.Others[0].Caller, Labels: l.Holder.Labels}
 		l.Others = l.Others[1:]
 	}
@@ -128,7 +129,7 @@ func (r *Doubt) decide(e *Enforcer, now time.Time) Decision {
 		return Decision{Denial: e.unknown(r.ID)}
 	}
 	if h.Lifetime == LifetimeHeld || h.Lifetime == LifetimeBorrow {
-		return Decision{Lease: h.Lease} // whoever holds it, it stands
+		return Decision{Lease: h.Lease} // such a lease stands whatever becomes of its holder
 	}
 	l := *h.Lease
 	l.ExpiresAt = r.Until
@@ -146,18 +147,18 @@ func (r *Attach) decide(e *Enforcer, now time.Time) Decision {
 			return Decision{Lease: h.Lease}
 		}
 		return Decision{Denial: &Denial{Code: NotHolder,
-			Detail: fmt.Sprintf("lease %s has its holder, and is not to be attached to", r.ID),
+			Detail: fmt.Sprintf("lease %s has its holder, and nobody else can attach to it", r.ID),
 			Hint:   "join it, or acquire another"}}
 	}
 	l := *h.Lease
 	l.Unconfirmed, l.ExpiresAt = false, zeroTime
-	// A co-holder that takes the holder's place has no other besides: else it would have to leave twice.
+	// A co-holder that becomes the holder is no co-holder any more: otherwise it would have to leave twice.
 	l.Others = slices.DeleteFunc(slices.Clone(l.Others), func(o *Holder) bool { return o.is(r.Caller) })
 	l.Holder = &Holder{Caller: r.Caller, Labels: l.Holder.Labels}
 	return e.rehold(h.Lease, &l, l.Holder, now)
 }
 
-// applyChanged puts a lease in the place of the one of its id, however it differs but for its items.
+// applyChanged replaces the lease with its id by one that may differ in all but its items.
 func (e *Enforcer) applyChanged(l *Lease) {
 	h := e.leases[l.ID]
 	was := h.Lease
@@ -186,7 +187,7 @@ func (e *Enforcer) applyChanged(l *Lease) {
 	}
 }
 
-// share counts a lease of a holder without labels, whose holder its leases share; unshare counts it out.
+// share counts a lease in the holder that leases without labels share, and unshare counts it out.
 func (e *Enforcer) share(h *Holder) {
 	if len(h.Labels) > 0 {
 		return

@@ -8,18 +8,19 @@ import (
 	"time"
 )
 
-// emergencyYear is within which [Emergency.PerYear] counts.
+// emergencyYear is the span that [Emergency.PerYear] counts within.
 const emergencyYear = 365 * 24 * time.Hour
 
-// expiresSoon are the days before expiry at which the warning EXPIRES_SOON comes, or comes anew.
+// expiresSoon are the days before expiry at which the warning EXPIRES_SOON is given again.
 var expiresSoon = []int{30, 14, 7, 1}
 
 // Judge says what the facts permit at the instant now, and when that will next change by itself. It has no side effect:
 // the same facts and instant give the same verdict.
 //
 // Each document gets all its findings, in the order of [Codes]. Of the good bases of this product the latest issued is
-// in force, with every good add-on; a free-tier base only where no other is good. The configuration narrows what is
-// signed and never widens it. The best verdict wins, and what is wrong with other documents is a warning.
+// in force, together with every good add-on. A free-tier base is in force only where no other is good. The
+// configuration narrows the signed terms and never widens them. The best verdict wins; the faults of other documents
+// are warnings.
 func Judge(f Facts, now time.Time) *Verdict {
 	j := newJudge(f)
 	v := j.at(now)
@@ -50,21 +51,21 @@ func Judge(f Facts, now time.Time) *Verdict {
 	return v
 }
 
-// judge is the facts, prepared so that they can be judged at many instants.
+// judge is the facts, prepared for judging at many instants.
 type judge struct {
 	Facts
 	docs []candidate
 }
 
-// candidate is one document and what of it does not depend on the time.
+// candidate is one document, with what does not depend on the time.
 type candidate struct {
 	Document
-	license *License // narrowed; nil where there is none
+	license *License // narrowed; nil: there is none
 	match   HostMatch
 	fixed   []Finding
 	ignored []string
 	up      Upstream
-	seen    time.Time   // first, by this agent; zero: not recorded yet
+	seen    time.Time   // when this agent first used it; zero: not recorded yet
 	broken  []time.Time // when emergencies began
 	clock   Clock
 }
@@ -99,7 +100,7 @@ func newJudge(f Facts) *judge {
 		}
 		j.docs = append(j.docs, c)
 	}
-	// By their names, so that what counts does not hang on the order in which they were read.
+	// By name, so that the result does not depend on the order in which the documents were read.
 	slices.SortStableFunc(j.docs, func(a, b candidate) int { return cmp.Compare(a.Name, b.Name) })
 	return j
 }

@@ -69,7 +69,7 @@ func codeRows() []codeRow {
 // termRows are of when a licence begins and ends.
 func termRows() []codeRow {
 	return []codeRow{
-		{"perpetual", factsWith(doc("a.lic")), Valid, "licence L1 (a.lic) is valid, without an end", never},
+		{"perpetual", factsWith(doc("a.lic")), Valid, "licence L1 (a.lic) is valid and never expires", never},
 		{"until its expiry", factsWith(doc("a.lic", expires(100*aDay))), Valid, "valid until 2026-04-15 12:00 UTC",
 			noon.Add(100 * aDay)},
 		{"until its grace", factsWith(doc("a.lic", expires(aDay), grace(aDay))), Valid, "valid until", noon.Add(aDay)},
@@ -167,7 +167,7 @@ func upstreamRows() []codeRow {
 // trialRows are of activation, trials, notices and emergencies.
 func trialRows() []codeRow {
 	return []codeRow{
-		{"not activated", upstream(Upstream{}, activation(0)), HeartbeatNotStarted, "it demands to be activated",
+		{"not activated", upstream(Upstream{}, activation(0)), HeartbeatNotStarted, "it demands an activation",
 			never},
 		{"activated", upstream(Upstream{Activated: noon}, activation(0)), Valid, "", never},
 		{"activation owed for a while", with(upstream(Upstream{}, activation(aDay)), seen(-time.Hour)), ValidInGrace,

@@ -5,13 +5,13 @@ import (
 	"time"
 )
 
-// LeaseID names a lease: 128 random bits, chosen by the caller of Decide. Whoever shows it may act on the lease.
+// LeaseID names a lease: 128 random bits, chosen by the caller of Decide. A caller that shows it may act on the lease.
 type LeaseID [16]byte
 
 // String returns the id as 32 lower-case hex digits.
 func (id LeaseID) String() string { return hex.EncodeToString(id[:]) }
 
-// ParseLeaseID reads what String writes.
+// ParseLeaseID reads what LeaseID.String writes.
 func ParseLeaseID(s string) (LeaseID, bool) {
 	var id LeaseID
 	if len(s) != 2*len(id) {
@@ -29,7 +29,7 @@ const (
 	LifetimeConnection Lifetime = "connection" // when the session's connection closes
 	LifetimeProcess    Lifetime = "process"    // when the holder's process dies
 	LifetimeTTL        Lifetime = "ttl"        // when it is not renewed in time
-	LifetimeHeld       Lifetime = "held"       // when released or forced
+	LifetimeHeld       Lifetime = "held"       // when it is released, by its holder or by force
 	LifetimeDraw       Lifetime = "draw"       // never: a meter's draw
 	LifetimeBorrow     Lifetime = "borrow"     // at a date; sooner only where the licence lets it come back early
 )
@@ -50,37 +50,36 @@ type Item struct {
 // MaxData is the most bytes that can be kept on one lease.
 const MaxData = 4 << 10
 
-// Data is what somebody who takes leases for others, such as a dialect, keeps on one. It is opaque here, and never
-// changed once made. Such a lease is acted on through its owner alone, unless by force.
+// Data is what a caller that takes leases for others, such as a dialect, keeps on one. It is opaque here, and never
+// changes once made. Only its owner acts on such a lease, unless by force.
 type Data struct {
-	Owner string // who keeps it
+	Owner string // its owner
 	Bytes []byte // at most MaxData
 }
 
-// Caller is who asks, as the kernel (or a listener's credential) vouches.
+// Caller is the process or user that asks, as the kernel or a listener's credential vouches.
 type Caller struct {
 	UID uint32
-	// Credential is what a listener knows the caller by where no kernel vouches for it; empty: the uid is who it is.
+	// Credential is a listener's name for a caller that no kernel vouches for; empty: the uid identifies the caller.
 	Credential string
 	GID        uint32
 	PID        int32  // 0: not visible
 	Admin      bool   // may see and release every lease
 	Exe        string // path of the executable; empty: not readable
-	User       string // what counts as one user; empty: the uid
+	User       string // the name that counts as one user; empty: the uid
 	Host       string
-	Pod        string // what counts as one pod; empty: the host
-	Start      uint64 // the process's start time in clock ticks after boot, to tell a recycled pid; 0: not known
-	Inode      uint64 // what the kernel tells the process by until the next boot, visible or not; 0: not known
+	Pod        string // the name that counts as one pod; empty: the host
+	Start      uint64 // the process's start time in clock ticks after boot, which tells a recycled pid; 0: not known
+	Inode      uint64 // identifies the process to the kernel until the next boot, visible or not; 0: not known
 }
 
-// Holder is whom a lease belongs to. Leases of one caller with the same labels may share one Holder; it is never
-// changed.
+// Holder is the owner of a lease. Leases of one caller with the same labels may share one Holder. It never changes.
 type Holder struct {
 	Caller
 	Labels map[string]string // the caller's claims
 }
 
-// Lease is a holder's right to slots of one or more pools. It is never changed once made: a renewal makes a new one.
+// Lease is a holder's right to slots of one or more pools. It never changes once made: a renewal makes a new one.
 type Lease struct {
 	ID         LeaseID
 	Items      []Item
@@ -88,20 +87,20 @@ type Lease struct {
 	TTL        time.Duration // LifetimeTTL
 	AcquiredAt time.Time
 	ExpiresAt  time.Time // zero: no end of its own
-	// Unconfirmed says that whether the holder still lives is not known since a restart: the lease is over at ExpiresAt
+	// Unconfirmed says that since a restart it is not known whether the holder lives: the lease is over at ExpiresAt
 	// unless its holder shows itself. See Doubt and Attach.
 	Unconfirmed bool
-	Others      []*Holder // co-holders, who joined; the lease is over when the last has gone
-	// when it will be revoked; zero: not; filled in by Enforcer.Lease and Leases, never journalled
+	Others      []*Holder // co-holders that joined; the lease is over when the last holder has gone
+	// when it will be revoked; zero: it will not; filled in by Enforcer.Lease and Leases, never journalled
 	RevokeAt time.Time
 	Holder   *Holder
 	Token    *ClientToken // nil: acquired without one
-	Data     *Data        // nil: nobody keeps anything on it
+	Data     *Data        // nil: it has none
 }
 
-// Resumed returns when a lease is over after a recovery at the instant now: nothing ends because the agent was away, so
-// what would end by itself has its time to live anew, and at least that long, wherever a clock that was wrong then had
-// put its end; a borrow ends at its date.
+// Resumed returns when a lease is over after a recovery at the instant now. Nothing ends because the agent was away: a
+// lease that would end by itself gets its time to live again, or least where that is longer, whatever end a wrong clock
+// had given it. A borrow ends at its date.
 func (l *Lease) Resumed(now time.Time, least time.Duration) time.Time {
 	if l.ExpiresAt.IsZero() || l.Lifetime == LifetimeBorrow {
 		return l.ExpiresAt
@@ -121,12 +120,12 @@ const (
 	CauseHolderGone  Cause = "holder_gone"
 	CauseUndelivered Cause = "undelivered" // the grant's answer could not be delivered
 	CauseWaitOver    Cause = "wait_over"   // of a waiter: its time was up
-	CauseLeft        Cause = "left"        // of a waiter: it stopped waiting
-	CauseDenied      Cause = "denied"      // of a waiter: what it waits for can no longer be had
+	CauseLeft        Cause = "left"        // of a waiter: its caller stopped waiting
+	CauseDenied      Cause = "denied"      // of a waiter: what it waits for can never be granted any more
 	CauseReplayed    Cause = "replayed"    // of a waiter: its client token has got a lease meanwhile
 )
 
-// Causes returns every cause that a lease can end by.
+// Causes returns every cause of a lease's end.
 func Causes() []Cause {
 	return []Cause{CauseReleased, CauseForced, CauseExpired, CauseRevoked, CauseHolderGone, CauseUndelivered}
 }
@@ -135,13 +134,13 @@ func Causes() []Cause {
 // scoped to, the pools and the token.
 type TokenKey [32]byte
 
-// ClientToken ties a lease to the client token it was acquired with.
+// ClientToken ties a lease to the client token of its acquire.
 type ClientToken struct {
 	Key     TokenKey
-	Request [32]byte // SHA-256 over what was asked, to tell a retry from another request
+	Request [32]byte // SHA-256 over the request, to tell a retry from another request
 }
 
-// Waiter is an acquire that waits for its slots. It is never changed once made.
+// Waiter is an acquire that waits for its slots. It never changes once made.
 type Waiter struct {
 	ID      LeaseID // of the lease to be
 	Items   []Item
@@ -150,7 +149,8 @@ type Waiter struct {
 	Until   time.Time
 }
 
-// TokenKept is how long a client token is remembered after its lease was granted; while that is held, it always is.
+// TokenKept is how long a client token is remembered after its lease was granted. While the lease is held, the token
+// always is.
 const TokenKept = 24 * time.Hour
 
 // PoolStatus is a pool, or a meter, as people and products see it.
@@ -167,7 +167,7 @@ type PoolStatus struct {
 	Waiting   int64
 	Reserved  int64
 	Borrowed  int64 // slots of leases that are borrowed
-	Peak      int64 // the most that was in use since the enforcer was made
+	Peak      int64 // the most in use since the enforcer was made
 	Leases    int
 	NextFree  time.Time // when the next lease of the pool ends unless renewed; zero: not known
 }
@@ -180,7 +180,7 @@ func (p PoolStatus) Available() Limit {
 	return max(0, p.Budget-Limit(p.InUse))
 }
 
-// Over reports whether more is in use than may be: the budget has become less, or there is none any more.
+// Over reports whether more is in use than the budget allows, as after the budget has shrunk.
 func (p PoolStatus) Over() bool { return !p.Meter && !p.Budget.Plus(p.Overage).Covers(p.InUse) }
 
 // OverageInUse returns how many of the slots in use lie beyond the budget.

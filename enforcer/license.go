@@ -38,10 +38,11 @@ type Role string
 
 // The roles of a document. The zero Role is read as RoleBase.
 const (
-	RoleBase  Role = "base"      // grants on its own; of several good ones the latest issued counts
+	RoleBase  Role = "base"      // grants by itself; of several good ones the latest issued counts
 	RoleAddOn Role = "add-on"    // adds to a good base
 	RoleFree  Role = "free-tier" // counts when no other base is good
-	// RoleNotice grants nothing: it says which licences are revoked, and by its date that it is no earlier than that.
+	// RoleNotice grants nothing. It names licences that are revoked, and its date proves that it is no earlier than
+	// that.
 	RoleNotice Role = "notice"
 )
 
@@ -60,16 +61,16 @@ type Scope string
 // The scopes of a pool. The zero Scope means ScopeSite on a licence bound to no host, else ScopeHost.
 const (
 	ScopeHost Scope = "host" // each host that the licence is good on has the whole limit
-	ScopeSite Scope = "site" // the limit is the total over all hosts
-	// ScopeShared is ScopeSite where the host that the licence names is one of many that share the limit: a host's own
-	// copy of a floating licence, say.
+	ScopeSite Scope = "site" // the limit is the total of all hosts
+	// ScopeShared is ScopeSite where the host that the licence names is one of many that share the limit, such as a
+	// host's copy of a floating licence.
 	ScopeShared Scope = "shared"
 )
 
-// CountBy says what counts as one use of a slot (FlexNet's DUP_GROUP).
+// CountBy is the unit that counts as one use of a slot (FlexNet's DUP_GROUP).
 type CountBy string
 
-// What can be counted. The zero CountBy is read as CountLease.
+// The units. The zero CountBy is read as CountLease.
 const (
 	CountLease   CountBy = "lease"
 	CountProcess CountBy = "process"
@@ -94,7 +95,7 @@ const RevokeDelay = 10 * time.Second
 // DefaultAgentAway is how long held leases stand without the agent where the licence does not say.
 const DefaultAgentAway = 10 * time.Minute
 
-// Resets is the calendar period at which a meter starts anew (UTC; weeks begin on Monday). Empty means never.
+// Resets is the calendar period after which a meter starts again (UTC; weeks begin on Monday). Empty means never.
 type Resets string
 
 // The periods of a meter.
@@ -125,7 +126,7 @@ const (
 	CoresEffective CoreKind = "effective" // what cgroup quota and cpuset leave
 )
 
-// ClockPolicy says what a wall clock behind the evidence does to a licence.
+// ClockPolicy says how a licence takes a wall clock that is behind the evidence.
 type ClockPolicy string
 
 // The clock policies. The zero ClockPolicy is read as ClockLenient.
@@ -134,7 +135,7 @@ const (
 	ClockStrict  ClockPolicy = "strict"  // CLOCK_TAMPERED after ten minutes of this boot
 )
 
-// PoolTerm is a countable term of a licence: slots that are held and given back.
+// PoolTerm is a countable term of a licence: slots that are held and released.
 type PoolTerm struct {
 	Max     Limit
 	Unit    string  // what a slot is called, for people; may be empty
@@ -143,14 +144,14 @@ type PoolTerm struct {
 	CountBy CountBy // zero: CountLease
 }
 
-// MeterTerm is a consumable term of a licence: draws that never come back, but for the period it resets.
+// MeterTerm is a consumable term of a licence: draws never come back, except at the period it resets.
 type MeterTerm struct {
 	Max     Limit
 	Unit    string
 	Overage Limit
 	Scope   Scope
 	Resets  Resets
-	// Adjustable says that whoever draws may take draws back, or count some that were made elsewhere. See Shift.
+	// Adjustable says that a caller that draws may take draws back, or count draws made elsewhere. See Shift.
 	Adjustable bool
 }
 
@@ -191,14 +192,14 @@ type HostBinding struct {
 	Name       string // for people; may be empty
 	Components map[string][]string
 	Strategy   Strategy
-	// CountConfigured says that components which the host's configuration states count as measured ones do. Else they
-	// count only where the binding names no measured one.
+	// CountConfigured says that components which the host's configuration states count like measured ones. Otherwise
+	// they count only where the binding names no measured one.
 	CountConfigured bool
 }
 
-// Period is a duty towards an upstream: a sign of life or proof within every so often.
+// Period is a duty towards an upstream: a sign of life, or a proof, once in each period.
 type Period struct {
-	Every  time.Duration // days and weeks, which all have one length in UTC, and anything shorter
+	Every  time.Duration // days and weeks, which all have one length in UTC, and shorter spans
 	Months int           // calendar months in UTC, instead of Every; a year has 12
 	Grace  time.Duration // how much later than due it may come before the verdict falls
 }
@@ -206,7 +207,7 @@ type Period struct {
 // Stated reports whether there is such a duty.
 func (p Period) Stated() bool { return p.Every > 0 || p.Months > 0 }
 
-// After returns the end of a period that begins at t. A month that has no such day ends on its last.
+// After returns the end of a period that begins at t. In a month without such a day it is the last day.
 func (p Period) After(t time.Time) time.Time {
 	if p.Months == 0 {
 		return t.Add(p.Every)
@@ -240,14 +241,14 @@ type Activation struct {
 	Grace    time.Duration // how long a host may run before its first contact
 }
 
-// Emergency is what an operator may spend without the upstream's or the vendor's word (break-glass).
+// Emergency is what an operator may use without the word of the upstream or the vendor (break-glass).
 type Emergency struct {
 	Length  time.Duration // of one; zero: there are none
 	PerYear int           // how many may begin within 365 days
 }
 
-// License is the normalised terms of one document, whatever system it came from. Zero times mean "not stated";
-// a zero Expires means perpetual. A License is never changed once built.
+// License is the normalised terms of one document of any system. Zero times mean "not stated"; a zero Expires means
+// perpetual. A License never changes once built.
 type License struct {
 	ID       string
 	System   string // the licence system's name, such as "usher"
@@ -262,7 +263,7 @@ type License struct {
 	Environment Environment
 	Role        Role
 	AddOnTo     string   // RoleAddOn: the id of the base it adds to; empty for any base
-	Supersedes  []string // ids of licences that this one retires
+	Supersedes  []string // ids of licences that this one supersedes
 
 	Suspended, Banned, Revoked bool // state flags as the system says them
 
@@ -290,8 +291,8 @@ type License struct {
 	Trial     time.Duration // good for so long from its first use on this host, which the agent records; zero: no trial
 	Emergency Emergency
 	Revokes   []string // RoleNotice: ids of licences of this system and product that are revoked
-	// ResetsClock says that its issue is the latest time that is proved: an earlier belief that it is later was false.
-	// Only on a licence that names this agent's key.
+	// ResetsClock says that its issue date is the latest proved time: an earlier belief in a later time was false. Only
+	// on a licence that names this agent's key.
 	ResetsClock bool
 
 	Grace          time.Duration // between Expires and termination
@@ -302,11 +303,11 @@ type License struct {
 	MaxBorrow      time.Duration // longest borrow; zero: none
 	EarlyReturn    bool          // whether a borrow may be given back before its time
 
-	// RFC 7638 thumbprint of the key of the site server that may share its site pools out; empty: none
+	// RFC 7638 thumbprint of the key of the site server that may share its site pools; empty: none
 	SiteServer string
 
 	KeyID             string         // the anchor that verified the document
-	AnchorEnvironment Environment    // Test: whatever that anchor signs is a test licence
+	AnchorEnvironment Environment    // Test: every licence that the anchor signs is a test licence
 	Terms             map[string]any // everything the document says, as its system states it
 	SystemCode        string         // the system's own word for its state; may be empty
 }
@@ -330,7 +331,7 @@ func (l *License) Terminates() time.Time {
 	return l.Expires.Add(l.Grace)
 }
 
-// PoolScope returns the scope a pool of this licence has when the term states s.
+// PoolScope returns the scope of a pool of this licence whose term states s.
 func (l *License) PoolScope(s Scope) Scope {
 	if s != "" {
 		return s
@@ -341,8 +342,8 @@ func (l *License) PoolScope(s Scope) Scope {
 	return ScopeHost
 }
 
-// SitePools returns the pools that are a whole site's, each with its limit and its overage: an agent may hand out only
-// the share of them that it has a budget for.
+// SitePools returns the pools that belong to a whole site, each with its limit and its overage. An agent may hand out
+// only the share of them for which it has a budget.
 func (l *License) SitePools() map[string]Limit {
 	out := map[string]Limit{}
 	for name, t := range l.Pools {
@@ -351,7 +352,7 @@ func (l *License) SitePools() map[string]Limit {
 	return out
 }
 
-// SiteMeters returns the meters that are a whole site's, as SitePools does the pools.
+// SiteMeters returns the meters that belong to a whole site, as SitePools does the pools.
 func (l *License) SiteMeters() map[string]Limit {
 	out := map[string]Limit{}
 	for name, t := range l.Meters {

@@ -9,25 +9,26 @@ import (
 // strictness orders the strategies, the loosest first.
 var strictness = map[Strategy]int{MatchAny: 1, MatchTwo: 2, MatchMost: 3, MatchAll: 4}
 
-// measured are the components that are measured of a host, whether a host has them or not; see docs/fingerprint.md.
+// measured are the components that the agent measures on a host, whether or not a host has them; see
+// docs/fingerprint.md.
 var measured = []string{"machine-id", "product-uuid", "board-serial", "disk-serial", "mac", "cpu", "tpm-ek"}
 
-// IsMeasured reports whether a component is one that is measured, so that no configuration can state it. Those by which
-// single systems name a host are not among them: facts that speak of a host have each in Components or in Absent, which
-// is as good.
+// IsMeasured reports whether a component is a measured one, which no configuration can state. It leaves out the
+// components by which single systems name a host: facts about a host have each of them in Components or in Absent,
+// which serves as well.
 func IsMeasured(name string) bool { return slices.Contains(measured, name) }
 
-// isMeasured reports whether a component of a binding is held against what was measured of a host.
+// isMeasured reports whether a component of a binding is compared with what was measured on a host.
 func (h Host) isMeasured(name string) bool {
 	_, here := h.Components[name]
 	_, absent := h.Absent[name]
 	return here || absent || IsMeasured(name)
 }
 
-// MatchHost says how well a host fits a binding. Where strategy is stricter than the binding's own, it holds. A
-// component matches when one of its values is among the host's; a binding without components matches nothing. What the
-// configuration says of a host makes no match by itself, unless the binding says so or names nothing else: the strategy
-// holds over what is measured, too.
+// MatchHost says how well a host fits a binding. strategy holds where it is stricter than the binding's own. A
+// component matches when one of its values is among the host's; a binding without components matches nothing.
+// Components that the configuration states make no match alone, unless the binding says so or names no others: the
+// strategy must hold for the measured ones too.
 func MatchHost(b HostBinding, strategy Strategy, h Host) HostMatch {
 	want := b.Strategy
 	if strictness[want] == 0 {
@@ -38,7 +39,7 @@ func MatchHost(b HostBinding, strategy Strategy, h Host) HostMatch {
 	}
 	m := HostMatch{Bound: true, Of: len(b.Components)}
 	measured, matched := 0, 0
-	var stated []string // what the configuration alone makes match
+	var stated []string // those that match only by the configuration
 	for _, name := range slices.Sorted(maps.Keys(b.Components)) {
 		have, byConfig := h.Components[name], !h.isMeasured(name)
 		if byConfig {
@@ -51,7 +52,7 @@ func MatchHost(b HostBinding, strategy Strategy, h Host) HostMatch {
 			return v != "" && slices.Contains(have, v)
 		}):
 			if m.Matched++; byConfig {
-				stated = append(stated, name+": the configuration alone states it, and that does not count")
+				stated = append(stated, name+": only the configuration states it, which does not count")
 			} else {
 				matched++
 			}

@@ -8,13 +8,14 @@ import (
 	"time"
 )
 
-// meter is what has been drawn of one meter in a period.
+// meter is the draws of one meter in a period.
 type meter struct {
 	drawn  int64
 	period time.Time // its beginning; zero: the meter never resets
 }
 
-// Start returns the beginning of the period that now lies in: UTC, weeks from Monday; zero where there are no periods.
+// Start returns the beginning of the period at the instant now: UTC, weeks from Monday; zero where there are no
+// periods.
 func (r Resets) Start(now time.Time) time.Time {
 	now = now.UTC()
 	day := time.Date(now.Year(), now.Month(), now.Day(), 0, 0, 0, 0, time.UTC)
@@ -28,7 +29,7 @@ func (r Resets) Start(now time.Time) time.Time {
 	}
 }
 
-// end returns the beginning of the period after the one that now lies in; zero: there is none.
+// end returns the beginning of the period after the one at the instant now; zero: there is none.
 func (r Resets) end(now time.Time) time.Time {
 	switch r {
 	case ResetsWeekly:
@@ -56,7 +57,7 @@ func (r *Acquire) draw(e *Enforcer, v *Verdict, items []Item, token *ClientToken
 		g, ok := v.Meters[it.Pool]
 		if !ok {
 			return Decision{Denial: bad("items",
-				"pool %s and meter %s cannot be had in one lease: slots come back, draws do not; acquire them one "+
+				"one lease cannot hold pool %s and meter %s: slots come back, draws do not; acquire them one "+
 					"after the other", it.Pool, items[0].Pool)}
 		}
 		if why := e.verdict.Withheld.Draws; why != "" {
@@ -84,8 +85,8 @@ func (r *Acquire) draw(e *Enforcer, v *Verdict, items []Item, token *ClientToken
 	return Decision{Lease: l, Events: []Event{{Kind: EventDrawn, At: now, Lease: l, Draws: draws}}}
 }
 
-// next returns when a meter starts anew at the latest; early: its next period would have begun already, were the time
-// proved.
+// next returns when a meter starts again at the latest. early says that the next period would have begun already, were
+// the time proved.
 func (e *Enforcer) next(r Resets, now time.Time) (at time.Time, early bool) {
 	counted := e.counted(now)
 	at = r.end(counted)
@@ -105,11 +106,11 @@ func (e *Enforcer) meterEmpty(it Item, g MeterGrant, s stand, now time.Time) *De
 	case out.Next.IsZero() || !limit.Covers(it.N):
 	case early:
 		out.Hint = fmt.Sprintf(
-			"the clock is %s ahead of the latest time that is proved, and the meter starts anew once this is proved "+
+			"the clock is %s ahead of the latest time that is proved, and the meter starts again once this is proved "+
 				"too, at %s at the latest; "+
 				"signed evidence proves it sooner: see `usher doctor`", e.unproved.Round(time.Minute), stamp(out.Next))
 	default:
-		out.Hint = fmt.Sprintf("the meter starts anew at %s", stamp(out.Next))
+		out.Hint = fmt.Sprintf("the meter starts again at %s", stamp(out.Next))
 	}
 	if out.MayGrow = g.Taken && limit != g.Most; out.MayGrow {
 		out.Detail = fmt.Sprintf(
@@ -124,7 +125,7 @@ func (e *Enforcer) meterStatus(name string, g MeterGrant, now time.Time) PoolSta
 	s := PoolStatus{Name: name, Meter: true, Limit: g.Limit, Overage: g.Overage, Budget: g.Budget, Scope: g.Scope,
 		Unit: g.Unit, NotShared: g.NotShared}
 	stand := e.stand(g, now)
-	if stand.room() == 0 { // what was taken upstream for another period is no good in this one
+	if stand.room() == 0 { // draws taken upstream for another period are no good in this one
 		s.Budget, s.Overage = 0, 0
 	}
 	s.InUse = stand.drawn()
@@ -212,7 +213,7 @@ func (e *Enforcer) applyDraws(ev Event) {
 	}
 }
 
-// Meters returns what every meter stands at, for a snapshot: Apply of one EventSet with them makes the same state.
+// Meters returns the total of every meter, for a snapshot: Apply of one EventSet with them makes the same state.
 func (e *Enforcer) Meters() []Draw {
 	var out []Draw
 	for _, key := range slices.Sorted(maps.Keys(e.meters)) {

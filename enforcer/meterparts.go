@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// plus adds what another licence gives of a meter to what those before it give. The base's terms hold for the whole,
-// but each licence's draws are counted by its own periods.
+// plus adds what another licence gives of a meter to what the licences before it give. The base's terms hold for the
+// whole, but each licence's draws count in its own periods.
 func (g MeterGrant) plus(more MeterGrant) MeterGrant {
 	out := g
 	out.Parts = append(g.parts(), more.parts()...)
@@ -25,7 +25,7 @@ func (g MeterGrant) plus(more MeterGrant) MeterGrant {
 	return out
 }
 
-// parts returns what each licence gives of the meter; at least one.
+// parts returns what each licence gives of the meter; at least one part.
 func (g MeterGrant) parts() []MeterPart {
 	if len(g.Parts) > 0 {
 		return g.Parts[:len(g.Parts):len(g.Parts)]
@@ -35,8 +35,8 @@ func (g MeterGrant) parts() []MeterPart {
 
 func (g MeterGrant) equal(o MeterGrant) bool { return reflect.DeepEqual(g, o) }
 
-// room returns what may be drawn in a draw's period. What was taken upstream for another period is no good in this one,
-// where there are periods.
+// room returns what may be drawn in a draw's period. Where there are periods, draws taken upstream for another one are
+// no good in this.
 func (p MeterPart) room(d Draw) Limit {
 	if p.Taken && !p.Resets.Start(d.Period).IsZero() && !p.Period.Equal(d.Period) {
 		return 0
@@ -44,18 +44,18 @@ func (p MeterPart) room(d Draw) Limit {
 	return p.Limit
 }
 
-// stand is what a meter stands at: for each of its parts what may be drawn, and what has been, in the part's present
-// period.
+// stand is the state of a meter: for each of its parts what may be drawn, and what has been drawn, in the part's
+// present period.
 type stand struct {
 	parts []MeterPart
 	draws []Draw
-	taken bool // some are taken over from a former version, and are not recorded yet
+	taken bool // some come from a former version, and are not recorded yet
 }
 
-// counted returns the time that the meters' periods are counted by at the instant now: what is proved of it.
+// counted returns the time by which the periods of meters are counted at the instant now: the proved part of it.
 func (e *Enforcer) counted(now time.Time) time.Time { return now.Add(-e.unproved) }
 
-// stand returns what a meter stands at now.
+// stand returns the present state of a meter.
 func (e *Enforcer) stand(g MeterGrant, now time.Time) stand {
 	now = e.counted(now)
 	s := stand{parts: g.parts()}
@@ -67,8 +67,8 @@ func (e *Enforcer) stand(g MeterGrant, now time.Time) stand {
 		}
 		s.draws = append(s.draws, m.at(p.Key, p.Resets, now))
 	}
-	// A former version counted all parts under the base's id: the base has as many of those draws as it gives, and what
-	// is beyond is the add-ons'.
+	// A former version counted all parts under the base's id. The base takes as many of those draws as it gives, and
+	// the add-ons take the rest.
 	if former, ok := e.meters[g.Former]; ok && g.Former != "" && len(fresh) > 0 && fresh[0] == 0 {
 		d := former.at(s.draws[0].Key, s.parts[0].Resets, now)
 		rest := d.Drawn
@@ -82,8 +82,8 @@ func (e *Enforcer) stand(g MeterGrant, now time.Time) stand {
 	return s
 }
 
-// TakeOver records what former versions have counted of the verdict's meters as it is counted now, if that has not been
-// done. It follows each SetVerdict, so that what was drawn of an add-on stays drawn whichever base comes next.
+// TakeOver records the counts of former versions for the verdict's meters in the present form, if that has not been
+// done. It follows each SetVerdict, so that the draws of an add-on stay drawn whichever base comes next.
 type TakeOver struct{}
 
 func (*TakeOver) decide(e *Enforcer, now time.Time) Decision {
@@ -102,8 +102,8 @@ func (*TakeOver) decide(e *Enforcer, now time.Time) Decision {
 	return Decision{Events: []Event{{Kind: EventSet, At: now, Draws: draws}}}
 }
 
-// at returns what has been drawn in the period that now lies in. A period that lies ahead (the clock was set back) goes
-// on.
+// at returns what has been drawn in the period at the instant now. A period that lies ahead (the clock was set back)
+// goes on.
 func (m meter) at(key string, resets Resets, now time.Time) Draw {
 	d := Draw{Key: key, Drawn: m.drawn, Period: resets.Start(now)}
 	if m.period.After(d.Period) {
@@ -114,13 +114,13 @@ func (m meter) at(key string, resets Resets, now time.Time) Draw {
 	return d
 }
 
-// drawn returns what has been drawn of a meter, of all its parts together.
+// drawn returns what has been drawn of all parts of a meter.
 func (e *Enforcer) drawn(g MeterGrant, now time.Time) Draw {
 	s := e.stand(g, now)
 	return Draw{Key: g.Key, Drawn: s.drawn(), Period: s.draws[0].Period}
 }
 
-// most returns how many draws of a part may have been made in all. What is counted fits an int64 even where there is no
+// most returns how many draws of a part may have been made in all. The count fits an int64 even where there is no
 // limit.
 func (s stand) most(i int) int64 { return int64(s.parts[i].room(s.draws[i]).Min(math.MaxInt64)) }
 
@@ -140,8 +140,8 @@ func (s stand) room() (sum Limit) {
 	return sum
 }
 
-// left returns how many draws are left. What was drawn of a part beyond what it gives, before it gave less, is no debt
-// of the others.
+// left returns how many draws are left. Draws of a part beyond what it gives, made before it gave less, are no debt of
+// the other parts.
 func (s stand) left() int64 {
 	sum := Limit(0)
 	for i, d := range s.draws {
@@ -150,8 +150,8 @@ func (s stand) left() int64 {
 	return int64(sum)
 }
 
-// draw returns the draws after n more, of which there are as many left: of the base first, whose periods give more,
-// then of the add-ons.
+// draw returns the draws after n more; as many must be left. It takes from the base first, whose periods give more,
+// then from the add-ons.
 func (s stand) draw(n int64) []Draw {
 	return s.changed(func(i int, d Draw) int64 {
 		k := min(n, max(0, s.most(i)-d.Drawn))
@@ -160,7 +160,7 @@ func (s stand) draw(n int64) []Draw {
 	})
 }
 
-// takeBack returns the draws after n have been taken back, of which there are as many: the last parts first.
+// takeBack returns the draws after n have been taken back; as many must have been made. It begins with the last part.
 func (s stand) takeBack(n int64) []Draw {
 	keep := s.drawn() - n
 	return s.changed(func(_ int, d Draw) int64 {
@@ -170,7 +170,7 @@ func (s stand) takeBack(n int64) []Draw {
 	})
 }
 
-// set returns the draws when all together are n; what is more than may be drawn is counted with the base.
+// set returns the draws for a total of n. The base counts what exceeds the limit.
 func (s stand) set(n int64) []Draw {
 	beyond := n
 	for i := range s.parts {
@@ -187,7 +187,7 @@ func (s stand) set(n int64) []Draw {
 	})
 }
 
-// changed returns the draws that change, or of which none is recorded yet; at least the base's.
+// changed returns the draws that change or are not recorded yet; at least the base's.
 func (s stand) changed(to func(i int, d Draw) int64) (out []Draw) {
 	for i, d := range s.draws {
 		was := d.Drawn

@@ -7,11 +7,11 @@ import (
 	"time"
 )
 
-// FirstUses returns the licences that are used for the first time, each with the instant from which that counts: those
-// whose trial, activation or first heartbeat is counted from their first use, that nothing else is wrong with, and that
-// would be in force. v is the verdict on f at now; since is when the agent's record of first uses begins.
+// FirstUses returns the licences that are used for the first time, each with the instant from which that counts. These
+// are the licences whose trial, activation or first heartbeat counts from their first use, which have no other fault,
+// and which would be in force. v is the verdict on f at now; since is when the agent's record of first uses begins.
 //
-// Nothing of it counts before it is in [Facts.Seen], where only what has been recorded durably may be.
+// A first use counts only once it is in [Facts.Seen], which holds only what has been recorded durably.
 func FirstUses(f Facts, v *Verdict, now, since time.Time) map[Ref]time.Time {
 	seen, tried := maps.Clone(f.Seen), map[Ref]bool{}
 	if seen == nil {
@@ -54,9 +54,9 @@ func firstUseHeals(c Code) bool {
 	return false
 }
 
-// firstUse returns from when a first use now counts. A licence is not used before it is issued. A trial that is older
-// than the agent's record may have been used before: it counts from its issue, so that to lose the record is no way to
-// begin anew.
+// firstUse returns the instant from which a first use at now counts. No licence is used before it is issued. A trial
+// that is older than the agent's record may have been used before, so it counts from its issue: losing the record does
+// not begin a trial again.
 func (l *License) firstUse(now, since time.Time) time.Time {
 	if l.Trial > 0 && l.Issued.Before(since) {
 		return l.Issued
@@ -64,7 +64,8 @@ func (l *License) firstUse(now, since time.Time) time.Time {
 	return later(now, l.Issued)
 }
 
-// SeenBy returns what counts of a recorded first use: one that a false clock has put into the future counts from now.
+// SeenBy returns the instant from which a recorded first use counts. One that a false clock has put into the future
+// counts from now.
 func (l *License) SeenBy(recorded, now time.Time) time.Time {
 	if recorded.After(now) {
 		return later(now, l.Issued)
@@ -72,13 +73,13 @@ func (l *License) SeenBy(recorded, now time.Time) time.Time {
 	return recorded
 }
 
-// Free returns when the next emergency may begin, given when those so far began: at once if that is not after now, and
-// never where the licence grants none. now is the time as far as it is proved (Clock.Unproved).
+// Free returns when the next emergency may begin, given when the earlier ones began: at once if that is not after now;
+// never where the licence grants none. now is the proved time (Clock.Unproved).
 func (e Emergency) Free(began []time.Time, now time.Time) (at time.Time, ever bool) {
 	if e.Length <= 0 || e.PerYear <= 0 {
 		return zeroTime, false
 	}
-	// One that a false clock has put into the future counts like one of now.
+	// An emergency that a false clock has put into the future counts like one that begins now.
 	sorted := slices.Clone(began)
 	for i, t := range sorted {
 		if t.After(now) {
@@ -92,9 +93,9 @@ func (e Emergency) Free(began []time.Time, now time.Time) (at time.Time, ever bo
 	return later(now, sorted[len(sorted)-e.PerYear].Add(emergencyYear)), true
 }
 
-// MayBeginEmergency returns the licence that an emergency begun now is spent on, or says why there is none: the licence
-// in force while its grace runs, or one that nothing but a lapse keeps from being in force. v is the verdict on f at
-// now. The denial's code is the caller's to give.
+// MayBeginEmergency returns the licence that an emergency begun now is spent on, or says why there is none. It is the
+// licence in force while its grace runs, or one that only a lapse keeps from being in force. v is the verdict on f at
+// now. The caller sets the denial's code.
 func MayBeginEmergency(f Facts, v *Verdict, now time.Time) (*License, *Denial) {
 	refuse := func(detail, hint string) (*License, *Denial) {
 		return nil, &Denial{Detail: detail, Hint: hint, Verdict: v}
@@ -147,15 +148,15 @@ func MayBeginEmergency(f Facts, v *Verdict, now time.Time) (*License, *Denial) {
 		return refuse("the licence is valid: an emergency would be spent for nothing",
 			"begin one when the licence is in its grace, or has lapsed")
 	case grants:
-		return refuse("an emergency does not mend what is wrong: "+v.Reason,
+		return refuse("an emergency does not help here: "+v.Reason,
 			"it bridges an expiry, a heartbeat or a check-in that is missed, and nothing else")
 	default:
 		return refuse("no licence here grants emergencies", "ask the vendor for a licence that does")
 	}
 }
 
-// ClockReset returns the issue of the latest document that resets the clock here (see [Mark.Heal]): one whose dates are
-// evidence of the time (see [License.TellsTime]), that names this agent's key, and with which nothing is wrong that
+// ClockReset returns the issue date of the latest document that resets the clock here (see [Mark.Heal]): one whose
+// dates are evidence of the time (see [License.TellsTime]), that names this agent's key, and that has no fault which
 // time will not mend. Zero: there is none.
 func (v *Verdict) ClockReset(system string) (issued time.Time) {
 	for _, j := range v.Licenses {
@@ -171,7 +172,7 @@ func (v *Verdict) ClockReset(system string) (issued time.Time) {
 	return issued
 }
 
-// timeMends reports whether what was found may be no more, once the time is another.
+// timeMends reports whether another time may end the finding.
 func timeMends(c Code) bool {
 	switch c {
 	case Valid, ValidInGrace, Superseded, Expired, NotYetValid, HeartbeatNotStarted, HeartbeatDead, Overdue, Preparing,

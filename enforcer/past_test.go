@@ -104,11 +104,11 @@ func TestMayBeginEmergency(t *testing.T) {
 		{"none is granted", factsWith(doc("a.lic", expires(-aDay))), "no licence here grants emergencies"},
 		{"another host", factsWith(doc("a.lic", grants, expires(-aDay), func(l *License) {
 			l.AgentKeys = []string{"other"}
-		})), "does not mend"},
+		})), "does not help"},
 		{"no licence", factsWith(), "no licence here grants emergencies"},
 		{"returned", changed(factsWith(doc("a.lic", grants, expires(-aDay))), func(f *Facts) {
 			f.Returned = map[Ref]time.Time{"usher/L1": noon}
-		}), "does not mend"},
+		}), "does not help"},
 	} {
 		l, d := MayBeginEmergency(test.f, Judge(test.f, noon), noon)
 		got := ""

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// at returns the verdict that holds at the instant now: the one in force, or what that has turned into by itself since.
+// at returns the verdict at the instant now: the one in force, or what it has turned into by itself since.
 func (e *Enforcer) at(now time.Time) *Verdict {
 	v := e.verdict
 	if v == nil || v.Until.IsZero() || now.Before(v.Until) {
@@ -31,13 +31,13 @@ func (e *Enforcer) termsOf(v *Verdict) *Terms {
 	return v.terms()
 }
 
-// open returns a pool that slots may be granted of under the verdict, or says why none may.
+// open returns a pool whose slots may be granted under the verdict, or says why none may.
 func (e *Enforcer) open(v *Verdict, name string) (*pool, *Denial) {
 	p := e.pools[name]
 	if p == nil || !p.named {
 		if _, ok := v.Meters[name]; ok {
 			return nil, bad("items",
-				"meter %s cannot be had in one lease with pools: slots come back, draws do not; acquire them one "+
+				"one lease cannot hold meter %s and pools: slots come back, draws do not; acquire them one "+
 					"after the other", name)
 		}
 		return nil, v.unknownPool(name)
@@ -80,7 +80,7 @@ func (v *Verdict) knownPools() string {
 	return "the licence has: " + strings.Join(names, ", ")
 }
 
-// deny says why the licence permits no new lease (to the given version of the product); nil when it does.
+// deny says why the licence permits no new lease (to the given version of the product); nil: it permits one.
 func (v *Verdict) deny(version string) *Denial {
 	if v == nil {
 		return &Denial{Code: LicenseMissing, Detail: "no licence has been judged yet", Hint: "try again in a moment"}

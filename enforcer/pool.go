@@ -17,20 +17,21 @@ type pool struct {
 	leases int
 	groups map[string]*group // nil when each lease counts for itself
 	queue  list.List         // of *waiting, in their turn
-	// waiting is how many slots are waited for, borrowed how many of those in use are borrowed.
+	// waiting is how many slots are waited for, and borrowed how many of the slots in use are borrowed.
 	waiting, borrowed int64
 
 	expiry   []*held   // a heap by ExpiresAt of the leases that have one
 	slot     []int     // beside expiry: which of the lease's items this pool is
 	revokeAt time.Time // when leases over the limit are revoked; zero: never
-	// what is over the limit is of leases whose own licence, which another has replaced, says that they are revoked
+	// the leases over the limit were granted under a licence that another has replaced, and that says that they are
+	// revoked
 	revoke bool
 }
 
 // capacity returns how many slots may be in use, overage included.
 func (p *pool) capacity() Limit { return p.grant.Budget.Plus(p.grant.Overage) }
 
-// most returns what the capacity may come to while the licence stands as it is.
+// most returns how far the capacity may grow while the licence stands as it is.
 func (p *pool) most() Limit {
 	if c := p.capacity(); c == Unlimited || !p.grant.Most.Covers(int64(c)) {
 		return c
@@ -38,7 +39,7 @@ func (p *pool) most() Limit {
 	return p.grant.Most
 }
 
-// under returns the pool as it is under another grant of it, where that is less.
+// under returns the pool under another grant of it, where that grant is less.
 func (p *pool) under(g PoolGrant) *pool {
 	q := *p
 	q.grant = g
@@ -51,14 +52,14 @@ func (p *pool) under(g PoolGrant) *pool {
 // over reports whether more is in use than may be.
 func (p *pool) over() bool { return !p.capacity().Covers(p.inUse) }
 
-// eased calls off the revoking of what was over the limit, where nothing is any more.
+// eased calls off the revocation of leases over the limit once nothing is over it.
 func (p *pool) eased() {
 	if !p.over() {
 		p.revokeAt, p.revoke = zeroTime, false
 	}
 }
 
-// The expiry heap. Each lease knows its place, so that a renewal costs a sift.
+// The expiry heap. Each lease knows its place, so that a renewal costs one sift.
 
 func (p *pool) push(h *held, item int) {
 	p.expiry = append(p.expiry, h)
@@ -150,8 +151,7 @@ func (p *pool) status(name string) PoolStatus {
 	return s
 }
 
-// Pools returns every pool and meter that the verdict names or leases still hold slots of, by name, as they are at the
-// instant now.
+// Pools returns every pool and meter that the verdict names or leases still hold slots of, by name, at the instant now.
 func (e *Enforcer) Pools(now time.Time) []PoolStatus {
 	out := make([]PoolStatus, 0, len(e.pools))
 	for name, p := range e.pools {
@@ -166,7 +166,7 @@ func (e *Enforcer) Pools(now time.Time) []PoolStatus {
 	return out
 }
 
-// Pool returns one pool or meter, as it is at the instant now.
+// Pool returns one pool or meter at the instant now.
 func (e *Enforcer) Pool(name string, now time.Time) (PoolStatus, bool) {
 	if p, ok := e.pools[name]; ok {
 		return p.status(name), true

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// waiting is a waiter in the queues of its pools. Who waits for several pools is served when it is the first in each;
-// the turns are one order over all pools, so somebody always is.
+// waiting is a waiter in the queues of its pools. A waiter for several pools is served once it heads every queue. The
+// turns are one order over all pools, so some waiter always does.
 type waiting struct {
 	*Waiter
 	turn   uint64
@@ -28,12 +28,12 @@ func (r *Acquire) wait(e *Enforcer, items []Item, d *Denial, now time.Time) Deci
 	if d := r.denyWaiter(e); d != nil {
 		return Decision{Denial: d}
 	}
-	// Nobody waits for what would be over by then.
+	// Nothing waits for a borrow that would be over by then.
 	w := &Waiter{ID: r.ID, Items: items, Request: r, Since: now, Until: sooner(now.Add(r.Wait), r.Until)}
 	return Decision{Waiter: w, Events: []Event{{Kind: EventQueued, At: now, Waiter: w}}}
 }
 
-// never reports whether a request asks for more than there is, whatever is given back.
+// never reports whether a request asks for more than there is, whatever is released.
 func (e *Enforcer) never(r *Acquire, items []Item) bool {
 	return slices.ContainsFunc(items, func(it Item) bool {
 		p := e.pools[it.Pool]
@@ -41,13 +41,13 @@ func (e *Enforcer) never(r *Acquire, items []Item) bool {
 	})
 }
 
-// ahead reports whether others wait for a pool before w; nil is somebody who has just come.
+// ahead reports whether others wait for a pool before w; nil is a request that has just come.
 func (p *pool) ahead(w *waiting) bool {
 	first := p.first()
 	return first != nil && first != w
 }
 
-// first returns who is served next; nil: nobody waits.
+// first returns the waiter that is served next; nil: none waits.
 func (p *pool) first() *waiting {
 	if x := p.queue.Front(); x != nil {
 		return x.Value.(*waiting)
@@ -101,7 +101,7 @@ func (r *Serve) decide(e *Enforcer, now time.Time) Decision {
 	return dec
 }
 
-// turnAway turns away all who wait in vain.
+// turnAway turns away every waiter that waits in vain.
 func (e *Enforcer) turnAway(now time.Time) Decision {
 	var dec Decision
 	for _, w := range e.waiters {
@@ -115,7 +115,7 @@ func (e *Enforcer) turnAway(now time.Time) Decision {
 	return dec
 }
 
-// vain says why a waiter can no longer be granted what it waits for.
+// vain says why a waiter can never be granted what it waits for.
 func (e *Enforcer) vain(w *waiting, now time.Time) *Denial {
 	v := e.at(now)
 	if d := v.deny(w.Request.Version); d != nil {
@@ -190,14 +190,14 @@ func (e *Enforcer) unqueue(w *Waiter) {
 	}
 }
 
-// drop forgets a pool that the verdict does not name, when nothing is left of it.
+// drop forgets a pool that the verdict does not name once it has no lease and no waiter.
 func (e *Enforcer) drop(name string, p *pool) {
 	if !p.named && p.leases == 0 && p.queue.Len() == 0 {
 		delete(e.pools, name)
 	}
 }
 
-// giveUp returns the end of the waiting of those whose time is up by now, in their turn.
+// giveUp ends the waiting of every waiter whose time is up by now, in their turn.
 func (e *Enforcer) giveUp(now time.Time, most int) (out []Event) {
 	due := e.patience.until(now, most)
 	slices.SortFunc(due, func(a, b *waiting) int { return cmp.Compare(a.turn, b.turn) })
@@ -207,7 +207,7 @@ func (e *Enforcer) giveUp(now time.Time, most int) (out []Event) {
 		if d == nil {
 			_, _, d = e.fitAll(w.Request, v, w.Items, w)
 		}
-		if d == nil { // it would fit, were it not for others before it elsewhere
+		if d == nil { // it would fit, but others are before it in another queue
 			d = e.pools[w.Items[0].Pool].behind(w.Items[0].Pool, w.Items[0].N)
 		}
 		out = append(out, leave(w, now, CauseWaitOver, d).Events...)

@@ -2,12 +2,12 @@ package enforcer
 
 import "strings"
 
-// Ref names a licence among those of all systems: an id means something within one system alone, and there test
-// licences have ids of their own. Whatever is remembered of a licence (duties, first use, emergencies, returns, draws,
-// shares) is remembered under its Ref, so that a document of another system, or of a test key, has no part in it.
+// Ref names a licence among those of all systems: an id means something within one system alone, and its test licences
+// have ids of their own. Whatever is remembered of a licence (duties, first use, emergencies, returns, draws, shares)
+// is remembered under its Ref. So a document of another system, or of a test key, has no part in it.
 //
 // It is "usher/ID" for a production licence of the system usher, and "usher:test/ID" for a test licence. The names of
-// systems have neither a colon nor a slash. The key that signed is no part of it: a vendor who changes to another
+// systems have neither a colon nor a slash. The key that signed is no part of it: a vendor that changes to another
 // production key renews a licence under its old id.
 type Ref string
 
@@ -19,10 +19,10 @@ func (l *License) Ref() Ref {
 	return Ref(l.System + "/" + l.ID)
 }
 
-// nativeSystem begins the Refs of the system whose licences files name by their ids alone.
+// nativeSystem begins the Refs of the system whose licences files name by the id alone.
 const nativeSystem = "usher/"
 
-// Written returns the name as files have it: the id alone for a production licence of the native system, as former
+// Written returns the name that files use: the id alone for a production licence of the native system, as former
 // versions wrote it, and otherwise the Ref itself. ReadRef reads it.
 func (r Ref) Written() string {
 	if id, ok := strings.CutPrefix(string(r), nativeSystem); ok && id != "" && !strings.Contains(id, "/") {
@@ -39,8 +39,8 @@ func ReadRef(written string) Ref {
 	return Ref(nativeSystem + written)
 }
 
-// ByRef returns what a file keeps of licences under their Refs. named reports whether an entry is under what Written
-// wrote; one that is not is a former version's, under the id alone.
+// ByRef returns what a file keeps of licences by their Refs. named reports whether an entry is under what Written
+// wrote; otherwise a former version wrote it, under the id alone.
 func ByRef[V any](of map[string]V, named func(V) bool) map[Ref]V {
 	out := make(map[Ref]V, len(of))
 	for name, v := range of {
@@ -75,13 +75,13 @@ func (r Ref) ID() string {
 func (r Ref) Former() bool { return strings.HasPrefix(string(r), "/") }
 
 // MayActOn reports whether the word of one licence may change what another one grants: both are of one system, and the
-// other is not of a stronger environment. What a test key signs never acts on a production licence.
+// other is of no stronger environment. A test key's signature never acts on a production licence.
 func (l *License) MayActOn(other *License) bool {
 	return l.System == other.System && (!l.IsTest() || other.IsTest())
 }
 
-// Kept returns what is kept of a licence: under its Ref or, where a former version kept it, under the id alone, and
-// then it is that licence's from now on.
+// Kept returns what is kept of a licence: under its Ref, or under the id alone where a former version kept it. In that
+// case it belongs to this licence from now on.
 func Kept[V any](of map[Ref]V, l *License) (v V, ok bool) {
 	if v, ok = of[l.Ref()]; ok {
 		return v, true

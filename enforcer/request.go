@@ -2,21 +2,21 @@ package enforcer
 
 import "time"
 
-// Request is what can be asked of an Enforcer: *Acquire, *Renew, *Release, *SetData, *End, *Join, *Leave, *Doubt,
-// *Attach, *Adjust, *Shift, *Cancel, *Serve, *SetVerdict, *Step or *Tick.
+// Request is a question to an Enforcer: *Acquire, *Renew, *Release, *SetData, *End, *Join, *Leave, *Doubt, *Attach,
+// *Adjust, *Shift, *Cancel, *Serve, *SetVerdict, *Step or *Tick.
 type Request interface {
 	decide(e *Enforcer, now time.Time) Decision
 }
 
-// Decision is the answer to a request. At most one of Denial and Lease is set; Events are to be journalled and applied
-// in order, all or none.
+// Decision is the answer to a request. At most one of Denial and Lease is set. Journal and apply Events in order, all
+// or none.
 type Decision struct {
 	Events   []Event
 	Lease    *Lease  // the lease granted, renewed or released
-	Denial   *Denial // why not
+	Denial   *Denial // why the request is refused
 	Waiter   *Waiter // the acquire waits; Serve, Tick or Cancel will end that
 	Replayed bool    // Lease was granted to an earlier request with the same client token
-	Grown    *Holder // by whom Lease counts for more than before, which is a grant like any other; nil: it does not
+	Grown    *Holder // the caller by which Lease counts for more than before, a grant like any other; nil: none
 }
 
 // Acquire asks for slots. Exactly one of Pool and Items is set.
@@ -31,13 +31,13 @@ type Acquire struct {
 	Labels map[string]string
 
 	Lifetime Lifetime      // empty: LifetimeTTL
-	Implied  bool          // Lifetime is the default of the API that was asked through, and not the caller's word
+	Implied  bool          // Lifetime is the default of the API, and not the caller's word
 	TTL      time.Duration // LifetimeTTL; zero: DefaultTTL
-	Until    time.Time     // LifetimeBorrow: when the slots come back
+	Until    time.Time     // LifetimeBorrow: when the slots return
 	Token    string        // client token; empty: none
 	Version  string        // the product's version; empty: not checked
 	Wait     time.Duration // how long to wait where the slots are in use; zero: not at all
-	Data     *Data         // what is kept on the lease; nil: nothing. It is no part of what a retry must repeat
+	Data     *Data         // what is kept on the lease; nil: nothing. A retry need not repeat it
 }
 
 // Renew extends a ttl lease by its TTL (or by TTL, when set) from now.
@@ -48,16 +48,16 @@ type Renew struct {
 	TTL    time.Duration
 }
 
-// Release gives a lease's slots back.
+// Release ends a lease and frees its slots.
 type Release struct {
 	ID     LeaseID
 	Caller Caller
 	Owner  string // of the lease's data; empty: it has none
-	Force  bool   // by an admin, whoever holds it
+	Force  bool   // by an admin, for any holder's lease
 	Cause  Cause  // empty: CauseReleased, or CauseForced with Force
 }
 
-// SetData replaces what is kept on a lease by its Data's owner.
+// SetData replaces a lease's data, on the word of its owner.
 type SetData struct {
 	ID     LeaseID
 	Caller Caller
@@ -72,13 +72,13 @@ type SetVerdict struct {
 // Tick carries out what time has made due: expiries, revocations, tokens to forget. See Enforcer.NextTick.
 type Tick struct{}
 
-// End ends a lease by the agent's own word: its holder has gone.
+// End ends a lease on the agent's own word: its holder has gone.
 type End struct {
 	ID    LeaseID
 	Cause Cause
 }
 
-// Join makes another process a co-holder of a lease: it is counted once, and over when the last has gone.
+// Join makes another process a co-holder of a lease. The lease counts once, and is over when the last holder has gone.
 type Join struct {
 	ID     LeaseID
 	Caller Caller
@@ -90,13 +90,14 @@ type Leave struct {
 	Holder Caller
 }
 
-// Doubt says that whether a lease's holder lives is not known: it is over at Until unless Attach or Renew comes first.
+// Doubt says that it is not known whether a lease's holder lives: the lease is over at Until unless Attach or Renew
+// comes first.
 type Doubt struct {
 	ID    LeaseID
 	Until time.Time
 }
 
-// Attach gives an unconfirmed lease back to its holder, who shows the id and is the same user.
+// Attach gives an unconfirmed lease back to its holder, which shows the id and is the same user.
 type Attach struct {
 	ID     LeaseID
 	Caller Caller
@@ -109,9 +110,9 @@ type Adjust struct {
 	Caller Caller
 }
 
-// Shift changes what has been drawn from a meter in its present period by a number of draws; for admins, and for
-// whoever draws where the licence says that the meter is adjustable. It is all or nothing: never below 0, never above
-// what can be drawn.
+// Shift changes what has been drawn from a meter in its present period by a number of draws. It is for admins, and for
+// any caller that draws where the licence makes the meter adjustable. It is all or nothing: never below 0, never above
+// the limit.
 type Shift struct {
 	Pool   string
 	By     int64
@@ -123,8 +124,8 @@ type Cancel struct {
 	ID LeaseID
 }
 
-// Serve grants the next waiter what it waits for. To be asked again until it has no events, whenever slots may have
-// come free; with Recheck after a new verdict, so that whoever waits in vain since then is turned away.
+// Serve grants the next waiter what it waits for. Ask it again until it has no events, whenever slots may have come
+// free. Set Recheck after a new verdict, so that waiters that now wait in vain are turned away.
 type Serve struct {
 	Recheck bool
 }

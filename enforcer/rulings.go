@@ -24,7 +24,7 @@ type ruling struct {
 	findings  []Finding
 	graceEnds time.Time
 	inForce   bool
-	spare     bool   // a good base that another is set before
+	spare     bool   // a good base that comes after another
 	unused    string // why a good add-on does not count
 }
 
@@ -52,7 +52,7 @@ func (r *ruling) setAside(code Code, reason string) {
 	r.graceEnds = zeroTime
 }
 
-// addsTo reports whether a good add-on adds to the base in force. Where it does not, the ruling then says why.
+// addsTo reports whether a good add-on adds to the base in force. Where it does not, the ruling says why.
 func (r *ruling) addsTo(base *ruling) bool {
 	l := r.license
 	switch {
@@ -77,8 +77,8 @@ func (r *ruling) judged(now time.Time) Judged {
 	return out
 }
 
-// supersede retires what other documents say they replace: from their start on, and after their end too, else an old
-// document would come back to life.
+// supersede sets aside the documents that other documents supersede: from those documents' start on, and after their
+// end too, since otherwise an old document would come back to life.
 func (j *judge) supersede(all []*ruling, now time.Time) {
 	for _, by := range all {
 		if by.license == nil || now.Before(by.license.NotBefore) || by.foreign() {
@@ -94,7 +94,7 @@ func (j *judge) supersede(all []*ruling, now time.Time) {
 	}
 }
 
-// foreign reports whether the document is none for this product and host.
+// foreign reports whether the document is not for this product and host.
 func (r *ruling) foreign() bool {
 	return slices.ContainsFunc(r.fixed, func(f Finding) bool {
 		switch f.Code {
@@ -105,8 +105,8 @@ func (r *ruling) foreign() bool {
 	})
 }
 
-// dedupe keeps, of the good documents of one licence, the one issued last: by whichever of a vendor's keys, so that one
-// that is renewed with another key does not count twice.
+// dedupe keeps the good document of a licence that was issued last, whichever of a vendor's keys signed it. So a
+// licence that is renewed with another key does not count twice.
 func (j *judge) dedupe(all []*ruling) {
 	last := map[Ref]*ruling{}
 	for _, r := range all {
@@ -127,7 +127,7 @@ func (j *judge) dedupe(all []*ruling) {
 	}
 }
 
-// before orders two documents: by their issue, then by their names so that the order is total.
+// before orders two documents by issue, then by name, so that the order is total.
 func (r *ruling) before(o *ruling) bool {
 	if d := r.license.Issued.Compare(o.license.Issued); d != 0 {
 		return d < 0
@@ -135,7 +135,7 @@ func (r *ruling) before(o *ruling) bool {
 	return r.Name < o.Name
 }
 
-// choose returns the base in force and sets the other good ones aside; nil where none is good.
+// choose returns the base in force and sets the other good bases aside; nil: none is good.
 func (j *judge) choose(all []*ruling) *ruling {
 	var best *ruling
 	for _, r := range all {
@@ -165,8 +165,8 @@ func (j *judge) choose(all []*ruling) *ruling {
 	return best
 }
 
-// better reports whether a good base a goes before a good base b: production before test, paid before free tier, what
-// is not in grace before what is, and then the latest issued.
+// better reports whether a good base a goes before a good base b: production before test, paid before free tier, one
+// not in grace before one in grace, then the latest issued.
 func (j *judge) better(a, b *ruling) bool {
 	if d := compareBool(a.license.IsTest(), b.license.IsTest()); d != 0 {
 		return d < 0
@@ -180,7 +180,7 @@ func (j *judge) better(a, b *ruling) bool {
 	return b.before(a)
 }
 
-// refuse says why nothing is permitted: the best of what is wrong.
+// refuse says why nothing is permitted: by the document that is closest to being good.
 func (j *judge) refuse(v *Verdict, all []*ruling) {
 	var best *ruling
 	for _, r := range all {
@@ -215,7 +215,7 @@ func (j *judge) refuse(v *Verdict, all []*ruling) {
 	}
 }
 
-// closer reports whether a bad document a is nearer to being good than b.
+// closer reports whether a bad document a is closer to being good than b.
 func (a *ruling) closer(b *ruling) bool {
 	if d := compareBool(a.license != nil, b.license != nil); d != 0 {
 		return d > 0

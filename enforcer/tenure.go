@@ -6,11 +6,11 @@ import (
 	"time"
 )
 
-// Terms are what a licence says of the leases that are granted under it, and which licence that is. They stay with a
-// lease: when that licence ends, what it says is carried out on its leases, whatever licence is in force by then. They
-// are never changed once made.
+// Terms are what a licence says of the leases that it grants, and which licence that is. They stay with a lease: when
+// that licence ends, its word is carried out on its leases, whatever licence is in force by then. They never change
+// once made.
 type Terms struct {
-	// ID is of the base licence: SHA-256, cut short, over its Ref; zero: not known.
+	// ID names the base licence: SHA-256, cut short, over its Ref; zero: not known.
 	ID         [16]byte
 	Issued     time.Time
 	Free, Test bool // a free tier; a test licence
@@ -55,14 +55,14 @@ func (l *License) termsID() (id [16]byte) {
 type succession int
 
 const (
-	ended    succession = iota // the licence has ended: what it says is carried out
-	stands                     // it is as good as before, and is only set aside for another
+	ended    succession = iota // the licence has ended: its word is carried out
+	stands                     // it is as good as before, and only comes after another
 	replaced                   // the one in force has taken its place, and its leases with it
 )
 
-// succession says what became of the licence that other leases were granted under. A licence is replaced by one that
-// was issued later, or says so, where that is neither a free tier nor for tests unless the former was; and only while
-// nobody has withdrawn it.
+// succession says what became of the licence that granted other leases. A licence is replaced by one that was issued
+// later, or that says so. A free tier or a test licence replaces only its like. Nothing replaces a licence that was
+// withdrawn.
 func (v *Verdict) succession(t *Terms) succession {
 	by := v.base()
 	if by == nil {
@@ -93,7 +93,7 @@ func (v *Verdict) succession(t *Terms) succession {
 	return out
 }
 
-// intern returns the place of a licence's tenure, which is made if need be.
+// intern returns the place of a licence's tenure, and makes one if need be.
 func (e *Enforcer) intern(t *Terms) uint32 {
 	if t == nil {
 		t = &Terms{}
@@ -104,7 +104,7 @@ func (e *Enforcer) intern(t *Terms) uint32 {
 	free := -1
 	for i, x := range e.tenures {
 		if x.ID == t.ID {
-			if !t.Issued.Before(x.Issued) { // of a journal: the latest that was said holds
+			if !t.Issued.Before(x.Issued) { // read from a journal: the latest word holds
 				x.Terms = t
 			}
 			return uint32(i)
@@ -121,8 +121,8 @@ func (e *Enforcer) intern(t *Terms) uint32 {
 	return uint32(free)
 }
 
-// applyTerms has the leases of each licence go on, or their licence's end carried out, under a new verdict. It reports
-// whether leases that their licence says are revoked have come under another.
+// applyTerms decides under a new verdict whether the leases of each licence go on, or the word of a licence that has
+// ended is carried out. It reports whether leases that their licence says are revoked have come under another.
 func (e *Enforcer) applyTerms(v *Verdict, at time.Time) (revoke bool) {
 	if v.Good() {
 		t := v.terms()
@@ -139,7 +139,7 @@ func (e *Enforcer) applyTerms(v *Verdict, at time.Time) (revoke bool) {
 			continue
 		}
 		became := ended
-		if v.Good() && i == 0 { // which licence they are of is not known, nor that it has ended
+		if v.Good() && i == 0 { // neither their licence is known, nor that it has ended
 			became = replaced
 		} else if v.Good() {
 			became = v.succession(t.Terms)
@@ -151,7 +151,7 @@ func (e *Enforcer) applyTerms(v *Verdict, at time.Time) (revoke bool) {
 		case stands:
 			t.turnedAt, t.revokeAt = zeroTime, zeroTime
 		default:
-			if t.OnExpiry == "" { // none was good since the start: what the one that would be says
+			if t.OnExpiry == "" { // no licence was good since the start: the closest one's word holds
 				said := *t.Terms
 				said.OnExpiry, said.Terminates = v.OnExpiry, v.TerminatesAt
 				t.Terms = &said
@@ -165,7 +165,7 @@ func (e *Enforcer) applyTerms(v *Verdict, at time.Time) (revoke bool) {
 	return revoke
 }
 
-// move has the leases of one licence be another's from now on.
+// move gives the leases of one licence to another.
 func (e *Enforcer) move(from, to uint32) {
 	for _, h := range e.leases {
 		if h.terms == from {

@@ -5,20 +5,20 @@ import (
 	"time"
 )
 
-// timed is something that is due at an instant and knows its place in a timetable.
+// timed is due at an instant and knows its place in a timetable.
 type timed interface {
 	due() time.Time
 	place() *int
 }
 
-// timetable is a heap of what is due, the soonest first. Each knows its place, so that taking one out costs a sift.
+// timetable is a heap, the soonest first. Each entry knows its place, so that taking one out costs one sift.
 type timetable[T timed] struct{ heap timedHeap[T] }
 
 func (t *timetable[T]) add(x T)    { heap.Push(&t.heap, x) }
 func (t *timetable[T]) remove(x T) { heap.Remove(&t.heap, *x.place()) }
 func (t *timetable[T]) moved(x T)  { heap.Fix(&t.heap, *x.place()) }
 
-// next returns when the first is due; zero: there is none.
+// next returns when the first entry is due; zero: there is none.
 func (t *timetable[T]) next() time.Time {
 	if len(t.heap) == 0 {
 		return zeroTime
@@ -26,8 +26,8 @@ func (t *timetable[T]) next() time.Time {
 	return t.heap[0].due()
 }
 
-// until returns what is due by now, at most so many, in no particular order. It looks at no more than about twice of
-// them.
+// until returns the entries that are due by now, at most a given number, in no particular order. It looks at no more
+// than about twice as many.
 func (t *timetable[T]) until(now time.Time, most int) (out []T) {
 	stack := []int{0}
 	for len(stack) > 0 && len(out) < most {

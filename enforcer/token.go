@@ -8,7 +8,7 @@ import (
 	"slices"
 )
 
-// token returns what the request's client token is remembered by; nil when it has none.
+// token returns the request's client token as the state keeps it; nil: it has none.
 func (r *Acquire) token(items []Item) *ClientToken {
 	if r.Token == "" {
 		return nil
@@ -32,7 +32,7 @@ func (h *hash) pools(i []Item) {
 	}
 }
 
-// process is what tells a caller's process from all others until the next boot; empty: nothing does.
+// process distinguishes a caller's process from all others until the next boot; empty: nothing does.
 func (c Caller) process() string {
 	switch {
 	case c.PID != 0 && c.Start != 0:
@@ -44,7 +44,7 @@ func (c Caller) process() string {
 	}
 }
 
-// denyToken refuses a client token that no user, and no process, could be held to, and one too many.
+// denyToken denies a client token that no user and no process could be held to, and one beyond the bounds.
 func (r *Acquire) denyToken(e *Enforcer) *Denial {
 	u := r.Caller.Who()
 	if u.nobody() && r.Caller.process() == "" {
@@ -73,7 +73,7 @@ func (r *Acquire) owner() string {
 func (r *Acquire) tokenKey(items []Item) TokenKey {
 	var h hash
 	h.number(int64(r.Caller.UID))
-	if r.Caller.Who().nobody() { // who is no user is a process
+	if r.Caller.Who().nobody() { // a caller that is no user is a process
 		h.text(r.Caller.process())
 	}
 	h.pools(items)
@@ -85,7 +85,8 @@ func (r *Acquire) tokenKey(items []Item) TokenKey {
 	return h.sum()
 }
 
-// requestHash is over all that a retry must repeat. The process is not part of it: a retry may come from another.
+// requestHash is over everything that a retry must repeat. The process is not part of it: a retry may come from
+// another.
 func (r *Acquire) requestHash(items []Item) [32]byte {
 	var h hash
 	h.pools(items)
@@ -107,8 +108,8 @@ func (r *Acquire) requestHash(items []Item) [32]byte {
 	return h.sum()
 }
 
-// repeats reports whether a request asks again what was asked. A lifetime that the caller did not state is that of the
-// API it asks through: one call may come through another than the first.
+// repeats reports whether a request repeats an earlier one. A lifetime that the caller did not state is the default of
+// its API, and a retry may come through another API.
 func (r *Acquire) repeats(items []Item, token *ClientToken, was [32]byte) bool {
 	if token.Request == was {
 		return true
@@ -116,7 +117,7 @@ func (r *Acquire) repeats(items []Item, token *ClientToken, was [32]byte) bool {
 	if r.Lifetime != "" && !r.Implied && r.Lifetime != LifetimeDraw {
 		return false
 	}
-	of := []Lifetime{LifetimeTTL, LifetimeDraw} // a meter has draws alone, stated or not
+	of := []Lifetime{LifetimeTTL, LifetimeDraw} // a meter has only draws, stated or not
 	if r.Lifetime != LifetimeDraw {
 		of = append(of, LifetimeProcess)
 	}
@@ -127,7 +128,7 @@ func (r *Acquire) repeats(items []Item, token *ClientToken, was [32]byte) bool {
 	})
 }
 
-// replay answers a request, whose client token is known.
+// replay answers a request whose client token is known.
 func (was *remembered) replay(r *Acquire, items []Item, token *ClientToken) Decision {
 	switch {
 	case !r.repeats(items, token, was.Request):
@@ -148,8 +149,8 @@ func (e *Enforcer) rememberLease(l *Lease) {
 	}
 }
 
-// remember remembers a client token. That one is forgotten is not journalled, so that recovery may be told of several
-// leases of one token; the journals are read one after the other, and the latest lease counts.
+// remember remembers a client token. The journal does not tell of its being forgotten, so that recovery may meet
+// several leases of one token. It reads the journals one after the other, and the latest lease counts.
 func (e *Enforcer) remember(r *remembered) {
 	if was := e.tokens[r.Key]; was != nil {
 		if was.lease.AcquiredAt.After(r.lease.AcquiredAt) {
@@ -163,7 +164,7 @@ func (e *Enforcer) remember(r *remembered) {
 	e.memory.add(r)
 }
 
-// tokenOf returns what is remembered of the client token of a lease; nil when it has none, or a later lease has it.
+// tokenOf returns what is remembered of the client token of a lease; nil: it has none, or a later lease has it.
 func (e *Enforcer) tokenOf(l *Lease) *remembered {
 	if l.Token == nil {
 		return nil
@@ -174,7 +175,7 @@ func (e *Enforcer) tokenOf(l *Lease) *remembered {
 	return nil
 }
 
-// Remembered returns the client tokens of draws, and of leases that are over, which keep accepts (all for nil), for a
+// Remembered returns the client tokens that keep accepts (all for nil) of draws and of leases that are over, for a
 // snapshot: Apply of these events after those of the leases that are held makes the same state.
 func (e *Enforcer) Remembered(keep func(*Lease) bool) (out []Event) {
 	for _, r := range e.tokens {

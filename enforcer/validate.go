@@ -9,7 +9,7 @@ import (
 	"unicode/utf8"
 )
 
-// Bounds of what a licence may say. Every format's licences are held to them.
+// Bounds of what a licence may say, of whatever format.
 const (
 	maxEntries  = 4096    // of one list or map
 	maxLine     = 4096    // bytes of an id, a name, a unit
@@ -25,9 +25,9 @@ const MaxCount = Limit(math.MaxInt64 / 1_000)
 // latest is the last instant that RFC 3339 can say.
 var latest = time.Date(9999, 12, 31, 23, 59, 59, 999_999_999, time.UTC)
 
-// Validate reports the first thing that no licence may say, whatever system it came from: a missing id, a negative
-// limit, a date out of range, a name that is none. It does not ask whether the terms make sense together beyond what
-// the core relies on. What it passes is safe to judge.
+// Validate reports the first thing that no licence may say, whatever its system: a missing id, a negative limit, a date
+// out of range, a malformed name. It asks whether the terms make sense together only as far as the core relies on that.
+// A licence that passes is safe to judge.
 func (l *License) Validate() error {
 	for _, t := range []struct {
 		what, value string
@@ -133,7 +133,7 @@ func (l *License) validateLists() error {
 	}
 	for i, h := range l.Hosts {
 		if len(h.Components) == 0 || len(h.Components) > maxEntries {
-			return fmt.Errorf("host %d names %d components; 1 to %d may be", i+1, len(h.Components), maxEntries)
+			return fmt.Errorf("host %d names %d components; it must name 1 to %d", i+1, len(h.Components), maxEntries)
 		}
 		if err := first(line("host name", h.Name),
 			oneOf("strategy", h.Strategy, MatchAny, MatchTwo, MatchMost, MatchAll)); err != nil {
@@ -165,7 +165,7 @@ func (v Value) validate(name string) error {
 	case v.Kind != KindBool && v.Kind != KindNumber && v.Kind != KindText:
 		return fmt.Errorf("feature %s is neither a boolean nor a number nor a text", name)
 	case math.IsNaN(v.Number) || math.IsInf(v.Number, 0):
-		return fmt.Errorf("feature %s is no number", name)
+		return fmt.Errorf("feature %s is not a number", name)
 	case v.Kind != KindBool && v.Bool, v.Kind != KindNumber && (v.Number != 0 || v.Unit != ""),
 		v.Kind != KindText && v.Text != "":
 		return fmt.Errorf("feature %s has a value of another kind than %s", name, v.Kind)
@@ -184,7 +184,7 @@ func validTerms(v any, depth int) error {
 	case nil, bool:
 	case float64:
 		if math.IsNaN(v) || math.IsInf(v, 0) {
-			return fmt.Errorf("its terms hold a number that is none")
+			return fmt.Errorf("its terms hold a number that JSON cannot say")
 		}
 	case string:
 		if !utf8.ValidString(v) {
@@ -248,7 +248,7 @@ func termName(s string) error {
 	}
 	if !ok {
 		return fmt.Errorf(
-			"a name is empty, has more than 64 bytes or other characters than letters, digits and . _ : / -")
+			"a name is empty, has more than 64 bytes or characters other than letters, digits and . _ : / -")
 	}
 	return nil
 }
@@ -264,5 +264,5 @@ func oneOf[T ~string](what string, value T, of ...T) error {
 	if value == "" || slices.Contains(of, value) {
 		return nil
 	}
-	return fmt.Errorf("its %s is none of %v", what, of)
+	return fmt.Errorf("its %s is not one of %v", what, of)
 }

@@ -46,8 +46,8 @@ const (
 	Unavailable         Code = "UNAVAILABLE"
 )
 
-// precedence lists the codes from the most to the least decisive: of several findings about one licence the one
-// that stands first here is its code. What a mend could never cure comes before what time or a network will.
+// precedence lists the codes from the most to the least decisive: of several findings about one licence the one that
+// stands first here gives its code. Faults that nothing could cure come before those that time or a network will.
 var precedence = []Code{
 	Malformed, UntrustedKey, BadSignature, ProductMismatch,
 	Revoked, Banned, Superseded, Suspended, TestLicense,
@@ -82,7 +82,7 @@ type WarningCode string
 const (
 	WarnExpiresSoon WarningCode = "EXPIRES_SOON" // 30, 14, 7 and 1 days before expiry
 	WarnInGrace     WarningCode = "IN_GRACE"     // expired or overdue, the grace runs
-	WarnEmergency   WarningCode = "EMERGENCY"    // an operator's emergency is what the licence runs on
+	WarnEmergency   WarningCode = "EMERGENCY"    // the licence runs on an operator's emergency
 	// a test licence is in force, or lies unused beside a production one
 	WarnTestLicense WarningCode = "TEST_LICENSE"
 	WarnNotBound    WarningCode = "NOT_BOUND"  // host scope on a licence bound to no host
@@ -136,7 +136,7 @@ type Problem struct {
 	Stale bool
 }
 
-// Of returns the problem with a reason that names the document; nil of nil.
+// Of returns the problem with a reason that names the document; nil for nil.
 func (p *Problem) Of(document string) *Problem {
 	if p == nil {
 		return nil
@@ -146,11 +146,11 @@ func (p *Problem) Of(document string) *Problem {
 	return &out
 }
 
-// Host is what was measured of this host.
+// Host is what the agent measured of this host.
 type Host struct {
 	Components map[string][]string // measured: name → HMAC-SHA-256 values, lower-case hex, keyed by product
-	// Configured is what the configuration says of the host, in the same form; it has names of its own, and stands in
-	// for nothing that is measured.
+	// Configured is what the configuration says of the host, in the same form. It has names of its own, and replaces
+	// nothing that is measured.
 	Configured map[string][]string
 	Absent     map[string]string // component name → why it could not be read
 	Physical   int               // cores; 0 when unknown
@@ -176,42 +176,42 @@ func (h Host) Cores(k CoreKind) int {
 	}
 }
 
-// Clock is what is known of the wall clock besides the licence time that Judge is given as now.
+// Clock is what is known of the wall clock, besides the licence time that Judge gets as now.
 type Clock struct {
 	Behind time.Duration // how far the wall clock is behind the evidence; 0: not
 	// BehindSince is since when, in licence time, it has been behind by more than a tolerance; no earlier than this
-	// start of the host. Zero: it is not.
+	// boot. Zero: it is not.
 	BehindSince time.Time
 	From        TimeSource
-	// Ahead is how far the wall clock is beyond what it is believed for at once, measured from the mark, and AheadFor
-	// for how long the host has run with it. 0: it is believed.
+	// Ahead is how far the wall clock is beyond what is believed at once, measured from the mark, and AheadFor is for
+	// how long the host has run with it. 0: it is believed.
 	Ahead, AheadFor time.Duration
-	// Unproved is how far the licence time is ahead of the time that is counted by wherever something is granted for a
-	// period: the periods of meters, the year of emergencies. 0: it is proved.
+	// Unproved is how far the licence time is ahead of the time that counts wherever something is granted for a period:
+	// the periods of meters, the year of emergencies. 0: it is proved.
 	Unproved time.Duration
 }
 
-// TimeSource says where the licence time is from.
+// TimeSource says where the licence time comes from.
 type TimeSource string
 
 // The sources.
 const (
 	FromWall     TimeSource = "wall"     // the wall clock
-	FromMark     TimeSource = "mark"     // the latest time of which there was evidence, and what has passed since
-	FromDocument TimeSource = "document" // the date of a document at hand, and what has passed since
+	FromMark     TimeSource = "mark"     // the latest time with evidence, and the time that has passed since
+	FromDocument TimeSource = "document" // the date of a document at hand, and the time that has passed since
 )
 
 // Upstream is what is known of the remote side of one licence. The zero value says nothing has been heard.
 type Upstream struct {
 	Activated     time.Time // first contact
-	Released      time.Time // when this host gave its place back; zero: it has not, or has taken one again
+	Released      time.Time // when this host gave its place back; zero: it has one, or has never had one
 	LastHeartbeat time.Time
 	LastCheckIn   time.Time
-	// what the upstream says of the licence: Suspended, Banned, Revoked, Expired, …; empty: nothing
+	// the upstream's word on the licence: Suspended, Banned, Revoked, Expired, …; empty: none
 	Refused       Code
 	RefusedReason string        // its own words
 	Asleep        time.Duration // for how long of the time since LastHeartbeat this host was suspended or off
-	// HoldUntil is when the try that follows a boot or a resume is over: no heartbeat or check-in lapses before.
+	// HoldUntil is when the attempt that follows a boot or a resume is over: no heartbeat or check-in lapses before.
 	HoldUntil time.Time
 	// Proved says that a call has succeeded since Facts.UpstreamLost.
 	Proved bool
@@ -219,8 +219,8 @@ type Upstream struct {
 	Detail string
 }
 
-// Narrowing is what configuration says about signed terms. It can only make them stricter: see the rule in Judge. Nil
-// pointers and empty values mean "not configured".
+// Narrowing is the configuration of signed terms. It can only make them stricter: see the rule in Judge. Nil pointers
+// and empty values mean "not configured".
 type Narrowing struct {
 	Grace             *time.Duration
 	MaxBorrow         *time.Duration
@@ -232,7 +232,7 @@ type Narrowing struct {
 	RequireProduction bool    // a test licence is then never in force
 }
 
-// Facts is everything Judge looks at besides the time.
+// Facts is everything that Judge looks at besides the time.
 type Facts struct {
 	Products  []string // the product, or the list of its SKUs, that this agent serves; empty: any
 	Version   string   // the product's version; empty: not known, and versions are checked on each acquire
@@ -242,31 +242,31 @@ type Facts struct {
 	AgentKey  string // RFC 7638 thumbprint; empty: the agent has no key
 	Clock     Clock
 	Upstream  map[Ref]Upstream
-	// Seen says when this agent first had the licence, as it is recorded durably.
+	// Seen says when this agent first had the licence, from its durable record.
 	Seen map[Ref]time.Time
 	// Emergencies says when an operator began one.
 	Emergencies map[Ref][]time.Time
-	// Returned says when a licence was given back: what was issued by then is of no use here any more.
+	// Returned says when a licence was returned: documents issued by then are of no use here any more.
 	Returned  map[Ref]time.Time
 	Narrowing Narrowing
 	// Budgets says how much of a site pool this agent may hand out by a budget that is provably shared (site server,
-	// fleet, upstream checkout), overage included. A pool not named here has none.
+	// fleet, upstream checkout), overage included. A pool that is not named here has none.
 	Budgets map[Share]Limit
-	// Draws says, of a site meter, what this agent has taken of it upstream, for good: so much may be drawn here.
+	// Draws says what this agent has taken of a site meter upstream, for good: so much may be drawn here.
 	Draws map[Share]Taken
-	// UpstreamLost is when it was found that what upstreams had said was changed or lost; zero: it was not.
+	// UpstreamLost is when the agent found that its record of upstreams' answers was changed or lost; zero: it was not.
 	UpstreamLost time.Time
 	Withheld     Withheld
 }
 
-// Taken is what an agent has taken of a meter in a period; see Resets.Start.
+// Taken is what an agent has taken of a meter upstream in a period; see Resets.Start.
 type Taken struct {
 	N      Limit
 	Period time.Time // zero: the meter never resets
 }
 
-// Share names what a budget is a share of: one pool of one licence, so that what was had for a licence that another has
-// replaced counts no more.
+// Share names the owner of a budget: one pool of one licence. A budget for a licence that another has replaced counts
+// no more.
 type Share struct {
 	License Ref
 	Pool    string
@@ -310,10 +310,11 @@ type PoolGrant struct {
 	Limit   Limit // what the licence says, over base and add-ons
 	Overage Limit
 	Budget  Limit // what this agent may hand out, without overage
-	Most    Limit // what Budget and Overage together may grow to: more than they are where they are a share
+	Most    Limit // how far Budget and Overage together may grow, where they are a share
 	Scope   Scope
 	CountBy CountBy
-	// with CountLease: what the holders of one lease count by; empty: a lease counts once, whoever joined it
+	// with CountLease: the unit by which the holders of one lease count; empty: a lease counts once, with any number of
+	// holders
 	HoldersBy CountBy
 	Unit      string
 	NotShared string // why Budget is 0 although Limit is not; empty otherwise
@@ -322,8 +323,8 @@ type PoolGrant struct {
 // MeterGrant is what the verdict permits of one meter.
 type MeterGrant struct {
 	Name      string
-	Key       string // what has been drawn is counted under; see MeterPart
-	Former    string // what a former version counted it under; empty: none did
+	Key       string // the key of its draws; see MeterPart
+	Former    string // the key of its draws in a former version; empty: none
 	Limit     Limit
 	Overage   Limit
 	Budget    Limit
@@ -332,26 +333,26 @@ type MeterGrant struct {
 	Resets    Resets
 	Unit      string
 	NotShared string
-	// Taken says that the budget is what was taken upstream, and holds in Period alone.
+	// Taken says that the budget was taken upstream, and holds in Period alone.
 	Taken  bool
 	Period time.Time
-	// Adjustable says that whoever draws may adjust it: see Shift.
+	// Adjustable says that a caller that draws may adjust it: see Shift.
 	Adjustable bool
 	// Parts are what each of several licences gives of the meter, the base first; none: one licence gives all of it,
-	// and the fields above are that one's.
+	// and the fields above are that licence's.
 	Parts []MeterPart
 }
 
-// MeterPart is what one licence gives of a meter. What has been drawn of it stays drawn, whatever base it is added to.
+// MeterPart is what one licence gives of a meter. Its draws stay drawn, whatever base it is added to.
 type MeterPart struct {
-	Key    string // what has been drawn of it is counted under: the licence's Ref, a slash and the meter's name
+	Key    string // the key of its draws: the licence's Ref, a slash and the meter's name
 	Limit  Limit  // what may be drawn of it here, overage included
 	Resets Resets
 	Taken  bool // as of the whole meter
 	Period time.Time
 }
 
-// Verdict is what the licences permit from the instant of judging until Until. It is never changed once made.
+// Verdict is what the licences permit from the instant of judging until Until. It never changes once made.
 type Verdict struct {
 	State      State
 	Code       Code
@@ -364,9 +365,8 @@ type Verdict struct {
 	CoveredUntil time.Time // when it stops being good, given all documents at hand; zero: never, or not good now
 	GraceEndsAt  time.Time // zero unless Code is ValidInGrace
 	TerminatesAt time.Time // when the product must stop; zero: perpetual
-	// Next are the verdicts that this one turns into by itself, the first at Until, each from its JudgedAt on, up to
-	// the first that is not good: what is asked later than Until, and before the licences are judged again, is decided
-	// by them.
+	// Next are the verdicts that this one turns into by itself: the first at Until, each from its JudgedAt on, up to
+	// the first that is not good. They decide what is asked later than Until, and before the licences are judged again.
 	Next []*Verdict
 
 	Environment Environment
@@ -382,7 +382,7 @@ type Verdict struct {
 	Pools    map[string]PoolGrant
 	Meters   map[string]MeterGrant
 	Features map[string]Value
-	Versions []VersionCover // what an acquire that names a version must satisfy: every one
+	Versions []VersionCover // an acquire that names a version must satisfy every one
 
 	Match HostMatch // of the base in force, or of the best of the others
 }

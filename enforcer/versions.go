@@ -13,7 +13,7 @@ const maxVersions = 512
 
 // Versions is a set of product versions.
 type Versions struct {
-	any [][]comparator // one of these holds, each if all of its comparators do
+	any [][]comparator // alternatives; one holds if all of its comparators do
 }
 
 type comparator struct {
@@ -86,7 +86,7 @@ func parseComparator(op, text string) (comparator, error) {
 	}
 	if text == "*" || text == "x" {
 		if op != "" {
-			return c, fmt.Errorf("%q goes with a number", op)
+			return c, fmt.Errorf("%q needs a number", op)
 		}
 		return comparator{prefix: true}, nil
 	}
@@ -96,10 +96,10 @@ func parseComparator(op, text string) (comparator, error) {
 	}
 	c.v = v
 	if wild && op != "" && op != "=" && op != "==" {
-		return c, fmt.Errorf("%s%s: a wildcard goes with no comparison but =", op, text)
+		return c, fmt.Errorf("%s%s: a wildcard takes no comparison but =", op, text)
 	}
 	if wild && len(v.pre) > 0 {
-		return c, fmt.Errorf("%q: a wildcard stands for numbers and goes with no pre-release", text+".*")
+		return c, fmt.Errorf("%q: a wildcard stands for numbers and takes no pre-release", text+".*")
 	}
 	c.prefix = wild || op == "" && len(v.pre) == 0 && len(v.numbers) < 3
 	return c, nil
@@ -115,7 +115,7 @@ func parseVersion(s string) (version, error) {
 		for _, p := range v.pre {
 			if p == "" || strings.Trim(p, "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-") != "" {
 				return v, fmt.Errorf(
-					"%q is not a version: its pre-release is empty or has other characters than letters, digits and -",
+					"%q is not a version: its pre-release is empty or has characters other than letters, digits and -",
 					s)
 			}
 		}

@@ -56,7 +56,7 @@ func (j *judge) warn(v *Verdict, all, inForce []*ruling, now time.Time) {
 		case r.unused != "":
 			warn(WarnAddOnUnused, zeroTime, "%s", r.unused)
 		case r.inForce && r.Problem != nil:
-			warn(WarnDocument, zeroTime, "document %s is broken, and what stood there before counts on: %s", r.Name,
+			warn(WarnDocument, zeroTime, "document %s is broken, and its last good version counts on: %s", r.Name,
 				r.Problem.Reason)
 		case r.code() == TestLicense && len(inForce) > 0:
 			warn(WarnTestLicense, zeroTime, "%s", r.findings[0].Reason)

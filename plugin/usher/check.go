@@ -165,7 +165,7 @@ func (c *Claims) checkLists() error {
 		switch {
 		case !NameRule.MatchString(name):
 			return fmt.Errorf(
-				"claim %q: the name %q has other characters than letters, digits and . _ : / -, or more than 64", claim,
+				"claim %q: the name %q has characters other than letters, digits and . _ : / -, or more than 64", claim,
 				plugin.Short(name))
 		case maximum != nil && (*maximum < 0 || *maximum > maxCount):
 			return fmt.Errorf("claim %q: max of %s is %d, and must lie between 0 and %d; null is unlimited", claim,
@@ -201,7 +201,7 @@ func (c *Claims) checkLists() error {
 	for _, name := range slices.Sorted(maps.Keys(c.Features)) {
 		if !NameRule.MatchString(name) {
 			return fmt.Errorf(
-				"claim %q: the name %q has other characters than letters, digits and . _ : / -, or more than 64",
+				"claim %q: the name %q has characters other than letters, digits and . _ : / -, or more than 64",
 				"features", plugin.Short(name))
 		}
 	}

@@ -107,7 +107,7 @@ func (Format) Verify(document []byte, anchors []plugin.Anchor) (*enforcer.Licens
 		if _, p := believe(compact, h, anchors); p != nil {
 			return nil, p
 		}
-		return nil, malformed("ask the vendor for a mended one", "%v", err)
+		return nil, malformed("ask the vendor for a corrected one", "%v", err)
 	}
 	license := claims.license(terms)
 	license.KeyID = h.KeyID
