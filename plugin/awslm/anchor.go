@@ -16,10 +16,10 @@ import (
 
 // The algorithms of anchors.
 const (
-	// AlgorithmPS384 is what a seller's KMS key signs borrowed licences with. The anchor's key id is the ProductSKU,
-	// which the token does not say, and # and any text where one product has several keys.
+	// AlgorithmPS384 is the algorithm of a seller's KMS key for borrowed licences. The anchor's key id is the
+	// ProductSKU, which the token does not contain. If one product has several keys, # and any text follow.
 	AlgorithmPS384 = "PS384"
-	// AlgorithmSealed is the agent's own seal on what AWS told it. The anchor's key id is the issuer's KeyFingerprint,
+	// AlgorithmSealed is the agent's own seal on an answer of AWS. The anchor's key id is the issuer's KeyFingerprint,
 	// and the anchor has no key until [Own] has given it the agent's.
 	AlgorithmSealed = "sealed"
 )
@@ -33,15 +33,15 @@ func isIssuer(s string) bool {
 		parts[3] == "issuer-fingerprint"
 }
 
-// NewAnchor makes an anchor. With alg sealed (the usual one where no key is given) keyID is an issuer's KeyFingerprint,
-// and key is empty. Otherwise it is a seller's RSA key of at least 2048 bits as KMS GetPublicKey gives it: DER, base64
-// of it, or PEM.
+// NewAnchor makes an anchor. With alg sealed (the default without a key), keyID is an issuer's KeyFingerprint, and key
+// is empty. Otherwise it is a seller's RSA key of at least 2048 bits as KMS GetPublicKey gives it: DER, base64 of it,
+// or PEM.
 func NewAnchor(keyID string, key []byte, alg string) (plugin.Anchor, error) {
 	bad := func(format string, args ...any) (plugin.Anchor, error) {
 		return plugin.Anchor{}, fmt.Errorf("key %q: "+format, append([]any{plugin.Short(keyID)}, args...)...)
 	}
 	if keyID == "" || len(keyID) > 512 || strings.ContainsAny(keyID, "\r\n\t") {
-		return bad("its id must be the ProductSKU, or with alg %s the issuer's KeyFingerprint", AlgorithmSealed)
+		return bad("its id must be the ProductSKU or, with alg %s, the issuer's KeyFingerprint", AlgorithmSealed)
 	}
 	key = bytes.TrimSpace(key)
 	if alg == "" && len(key) == 0 && isIssuer(keyID) {
@@ -52,10 +52,10 @@ func NewAnchor(keyID string, key []byte, alg string) (plugin.Anchor, error) {
 		switch {
 		case !isIssuer(keyID):
 			return bad(
-				"with alg %s its id must be the issuer's KeyFingerprint, as "+
-					"aws:294406891311:AWS/Marketplace:issuer-fingerprint is", alg)
+				"with alg %s its id must be the issuer's KeyFingerprint, such as "+
+					"aws:294406891311:AWS/Marketplace:issuer-fingerprint", alg)
 		case len(key) > 0:
-			return bad("with alg %s there is no key to give: it is the agent's own", alg)
+			return bad("with alg %s leave the key out: it is the agent's own", alg)
 		}
 		return plugin.Anchor{System: System, KeyID: keyID, Algorithm: alg}, nil
 	case "", AlgorithmPS384:
@@ -83,7 +83,7 @@ func parseKey(b []byte) (*rsa.PublicKey, error) {
 	}
 	pub, err := x509.ParsePKIXPublicKey(b)
 	if err != nil {
-		return nil, errors.New("it is no public key that can be read")
+		return nil, errors.New("it cannot be read as a public key")
 	}
 	if k, ok := pub.(*rsa.PublicKey); ok {
 		return k, nil
@@ -91,7 +91,7 @@ func parseKey(b []byte) (*rsa.PublicKey, error) {
 	return nil, fmt.Errorf("it is a %T, and License Manager signs with RSA", pub)
 }
 
-// Own gives anchors of sealed licences the agent's key, by which alone they are believed.
+// Own gives the agent's key to the anchors of sealed licences. Only this key verifies them.
 func Own(anchors []plugin.Anchor, agent ed25519.PublicKey) []plugin.Anchor {
 	out := make([]plugin.Anchor, len(anchors))
 	for i, a := range anchors {

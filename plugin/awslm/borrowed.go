@@ -18,8 +18,8 @@ import (
 	"github.com/usher-agent/usher/plugin"
 )
 
-// claims is the payload of a borrowed licence's SignedToken. There are no registered claims (exp, iat, …): a stock JWT
-// library would hold nobody to it.
+// claims is the payload of a borrowed licence's SignedToken. It has no registered claims (exp, iat, …), so a stock JWT
+// library would not enforce its end.
 type claims struct {
 	LicenseArn              string            `json:"licenseArn"`
 	LicenseConsumptionToken string            `json:"licenseConsumptionToken"`
@@ -36,15 +36,15 @@ type allowed struct {
 	Unit  string `json:"unit"`
 }
 
-// ProductKey is the metadata by which a borrow of ours says what product it is of. It is the borrower's word, and can
-// only narrow what the anchor says.
+// ProductKey is the metadata with which the agent's borrows name their product. The borrower chooses it, so it can only
+// narrow the anchor's product.
 const ProductKey = "usher.product"
 
-// NodeComponent is the component of the fingerprint that a NodeId is compared with which is no agent's key:
+// NodeComponent is the component of the fingerprint that a NodeId must match unless it is an agent key's thumbprint.
 // host.components in the configuration sets it.
 const NodeComponent = "node-id"
 
-// header is a SignedToken's. What else stands there is passed over, but for crit.
+// header is the header of a SignedToken. Members other than these are ignored.
 type header struct {
 	Algorithm string `json:"alg"`
 	Type      string `json:"typ"`
@@ -52,8 +52,7 @@ type header struct {
 	Critical  any    `json:"crit"`
 }
 
-// borrowedLicense turns the claims into the core's terms, all of which the agent must enforce. product is the anchor's
-// word.
+// borrowedLicense turns the claims into a licence. product is the anchor's.
 func borrowedLicense(payload []byte, product string) (*enforcer.License, error) {
 	var c claims
 	var all map[string]any
@@ -69,7 +68,7 @@ func borrowedLicense(payload []byte, product string) (*enforcer.License, error) 
 	case len(c.EntitlementsAllowed) == 0:
 		return nil, errors.New("it allows no entitlement")
 	case c.NodeID == "":
-		return nil, errors.New("it is bound to no node: whoever copies it would have it")
+		return nil, errors.New("it is bound to no node, so every copy would count")
 	case c.Expiration == "":
 		return nil, errors.New("it does not say when it expires")
 	}
@@ -92,8 +91,8 @@ func borrowedLicense(payload []byte, product string) (*enforcer.License, error) 
 	return out, c.addEntitlements(out)
 }
 
-// bind binds a licence to a node: to the agent whose key's thumbprint it is, else to the host that is configured to be
-// called so.
+// bind binds a licence to a node. A thumbprint binds it to the agent with that key, any other name to the host that is
+// configured with it.
 func bind(l *enforcer.License, node string) {
 	if b, err := base64.RawURLEncoding.Strict().DecodeString(node); err == nil && len(b) == sha256.Size {
 		l.AgentKeys = []string{node}
@@ -104,7 +103,7 @@ func bind(l *enforcer.License, node string) {
 			strings.ToLower(strings.TrimSpace(node)))}}}}
 }
 
-// keyed is a component's value as docs/fingerprint.md has it.
+// keyed returns a component's value by docs/fingerprint.md.
 func keyed(product, name, value string) string {
 	m := hmac.New(sha256.New, []byte(product))
 	m.Write([]byte("usher-fingerprint/1\x00" + name + "\x00" + value))
@@ -129,7 +128,7 @@ func (c *claims) addEntitlements(out *enforcer.License) error {
 		}
 		most := enforcer.Limit(min(n, int64(enforcer.MaxCount)))
 		switch kind {
-		case KindSlots: // what is borrowed is this node's alone
+		case KindSlots: // borrowed slots belong to this node alone
 			out.Pools[name] = enforcer.PoolTerm{Max: most, Scope: enforcer.ScopeHost}
 		case KindAmount:
 			out.Meters[name] = enforcer.MeterTerm{Max: most, Scope: enforcer.ScopeHost, Unit: e.Unit}
@@ -140,7 +139,7 @@ func (c *claims) addEntitlements(out *enforcer.License) error {
 	return nil
 }
 
-// believeToken finds the seller's key that has signed a token. It names none, so each is tried.
+// believeToken finds the seller's key that signed a token. The token names no key, so it tries each.
 func believeToken(input, signature []byte, anchors []plugin.Anchor) (plugin.Anchor, *enforcer.Problem) {
 	digest := sha512.Sum384(input)
 	tried := []string{}
@@ -150,7 +149,7 @@ func believeToken(input, signature []byte, anchors []plugin.Anchor) (plugin.Anch
 			continue
 		}
 		tried = append(tried, clip(a.KeyID, 80))
-		// The salt is as long as the hash (RFC 7518 §3.5): a signature with another one is none of PS384.
+		// PS384 demands a salt as long as the hash (RFC 7518 §3.5).
 		if rsa.VerifyPSS(key, crypto.SHA384, digest[:], signature,
 			&rsa.PSSOptions{SaltLength: sha512.Size384, Hash: crypto.SHA384}) == nil {
 			return a, revoked(a)
@@ -158,12 +157,12 @@ func believeToken(input, signature []byte, anchors []plugin.Anchor) (plugin.Anch
 	}
 	if len(tried) == 0 {
 		return plugin.Anchor{}, &enforcer.Problem{System: System, Code: enforcer.UntrustedKey,
-			Reason: "it is a borrowed licence, and no seller's key is in trust",
+			Reason: "it is a borrowed licence, and license.trust has no seller's key",
 			Hint:   "add the seller's public key under license.trust, with system awslm and the ProductSKU as kid"}
 	}
 	return plugin.Anchor{}, &enforcer.Problem{System: System, Code: enforcer.BadSignature,
 		Reason: fmt.Sprintf(
-			"its signature is not good by any key in trust (%s): it has been changed, or another seller signed it",
+			"no key in trust verifies its signature (tried: %s): it has been changed, or another seller signed it",
 			strings.Join(tried[:min(len(tried), 5)], ", ")),
 		Hint: "copy the whole token again"}
 }

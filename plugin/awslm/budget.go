@@ -26,8 +26,8 @@ import (
 // maxBlockID is the length, in bytes, of a block's id: see [plugin.Block.Check].
 const maxBlockID = 256
 
-// CheckOut takes a block of slots: a provisional checkout, with a consumption token of its own. Where there are fewer
-// than asked, but enough, those are taken.
+// CheckOut takes a block of slots: a provisional checkout, with a consumption token of its own. If fewer slots are free
+// than the request asks for, but at least AtLeast, it takes those.
 func (c *Client) CheckOut(ctx context.Context, r *plugin.CheckOut) (*plugin.Block, error) {
 	ctx, cancel := c.within(ctx)
 	defer cancel()
@@ -36,11 +36,11 @@ func (c *Client) CheckOut(ctx context.Context, r *plugin.CheckOut) (*plugin.Bloc
 		return nil, err
 	}
 	if d.borrowed != nil {
-		return nil, misconfigured("", "a borrowed licence has all of its slots; there are no blocks of it to be had")
+		return nil, misconfigured("", "a borrowed licence has all of its slots already, and gives no blocks")
 	}
 	e := d.license.find(r.Pool, (*Entitlement).isPool)
 	if e == nil || r.Slots < 1 || r.AtLeast < 0 || r.AtLeast > r.Slots {
-		return nil, misconfigured("", "licence %s has no pool %q of which %d slots, at least %d, can be had",
+		return nil, misconfigured("", "licence %s has no pool %q that gives %d slots, at least %d",
 			d.license.LicenseArn, plugin.Short(r.Pool), r.Slots, r.AtLeast)
 	}
 	least := cmp.Or(r.AtLeast, r.Slots)
@@ -51,7 +51,7 @@ func (c *Client) CheckOut(ctx context.Context, r *plugin.CheckOut) (*plugin.Bloc
 			got, err = c.take(ctx, d.license, &r.Request, Provisional, e, room, least, r.Token)
 		}
 	}
-	if denied, ok := err.(*denial); ok { // they were taken meanwhile
+	if denied, ok := err.(*denial); ok { // others took them meanwhile
 		err = denied.full(r.Pool)
 	}
 	if err != nil {
@@ -61,15 +61,15 @@ func (c *Client) CheckOut(ctx context.Context, r *plugin.CheckOut) (*plugin.Bloc
 	if span <= 0 {
 		c.drop(ctx, got.token)
 		return nil, plugin.Transiently(
-			"%s gave slots whose time is over already; does the clock here differ from the service's?", OpCheckout)
+			"%s gave slots whose time is over; check whether the clock here differs from the service's", OpCheckout)
 	}
 	kept := readTokens(r.State, c.cfg.Now())
 	id := kept.name(got.n, got.token, r.Pool, c.cfg.Now().Add(got.span))
 	return &plugin.Block{ID: id, Pool: r.Pool, Slots: got.n, For: span, State: kept.encode()}, nil
 }
 
-// Extend sets a block's time anew; its size stays, because a checkout has the size that it has. The service may give
-// another token to go on with, which the state carries.
+// Extend renews a block's time. Its size stays, because a checkout's size cannot change. The service may replace the
+// token; the state carries the new one.
 func (c *Client) Extend(ctx context.Context, r *plugin.Extend) (*plugin.Block, error) {
 	ctx, cancel := c.within(ctx)
 	defer cancel()
@@ -86,19 +86,19 @@ func (c *Client) Extend(ctx context.Context, r *plugin.Extend) (*plugin.Block, e
 		&lm.ExtendLicenseConsumptionInput{LicenseConsumptionToken: aws.String(token)})
 	switch {
 	case is(err, ErrResourceNotFound, ErrInvalidParameter):
-		// Suspension and the contract's end show here too, under the same code.
+		// A suspension and the end of the contract have the same code.
 		if bad := c.badNow(ctx, r.LicenseID); bad != nil {
 			return nil, bad
 		}
 		return nil, &plugin.Error{Class: plugin.Transient, SystemCode: plugin.SystemLapsed,
-			Reason: "the checkout is over, and its slots may be another's: " + reason(err)}
+			Reason: "the checkout is over, and others may hold its slots: " + reason(err)}
 	case err != nil:
 		return nil, classify(ctx, OpExtend, err, err)
 	}
 	span := min(c.until(out.Expiration, nil, out.ResultMetadata), r.For)
 	if span <= 0 || aws.ToString(out.LicenseConsumptionToken) == "" {
 		return nil, plugin.Transiently(
-			"%s answered without a token or a time to come: whether the checkout goes on is not known", OpExtend)
+			"%s answered without a token or a future time: it is not known whether the checkout goes on", OpExtend)
 	}
 	kept.set(r.Block, *out.LicenseConsumptionToken, c.cfg.Now().Add(span))
 	return &plugin.Block{ID: r.Block, Pool: pool, Slots: n, For: span, State: kept.encode()}, nil
@@ -118,7 +118,7 @@ func (c *Client) Return(ctx context.Context, r *plugin.Return) error {
 	return c.giveBack(ctx, token)
 }
 
-// giveBack checks a consumption token in. One that is over is given back already.
+// giveBack checks a consumption token in. It succeeds if the checkout is over.
 func (c *Client) giveBack(ctx context.Context, token string) error {
 	api, err := c.client(ctx)
 	if err != nil {
@@ -135,7 +135,7 @@ func (c *Client) giveBack(ctx context.Context, token string) error {
 	return classify(ctx, OpCheckIn, err, err)
 }
 
-// drop gives back what cannot be used, if that can be done; else its time gives it back.
+// drop tries to give an unusable checkout back. If that fails, the checkout ends with its time.
 func (c *Client) drop(ctx context.Context, token string) {
 	if token == "" {
 		return
@@ -145,8 +145,8 @@ func (c *Client) drop(ctx context.Context, token string) {
 	_ = c.giveBack(ctx, token)
 }
 
-// Draw takes draws of a meter for good: a perpetual checkout. Its ClientToken is made of the request's Token, so that
-// who asks again after a crash or a lost answer draws once.
+// Draw takes draws of a meter permanently: a perpetual checkout. Its ClientToken derives from the request's Token, so a
+// repetition after a crash or a lost answer draws once.
 func (c *Client) Draw(ctx context.Context, r *plugin.Draw) (*plugin.Drawn, error) {
 	ctx, cancel := c.within(ctx)
 	defer cancel()
@@ -159,7 +159,7 @@ func (c *Client) Draw(ctx context.Context, r *plugin.Draw) (*plugin.Drawn, error
 		e = d.license.find(r.Meter, (*Entitlement).isMeter)
 	}
 	if e == nil || r.N < 1 || r.Token == "" {
-		return nil, misconfigured("", "licence %s has no meter %q of which %d can be drawn", r.LicenseID,
+		return nil, misconfigured("", "licence %s has no meter %q that gives %d draws", r.LicenseID,
 			plugin.Short(r.Meter), r.N)
 	}
 	got, err := c.take(ctx, d.license, &r.Request, Perpetual, e, r.N, 1, r.Token)
@@ -179,7 +179,7 @@ type taken struct {
 	span  time.Duration
 }
 
-// denial is a checkout that the service has refused, for a reason that it does not say.
+// denial is a refused checkout. The service does not give the reason.
 type denial struct {
 	code, message string
 }
@@ -188,12 +188,13 @@ func (d *denial) Error() string { return d.code + ": " + d.message }
 
 func (d *denial) full(pool string) *plugin.Error {
 	return &plugin.Error{Class: plugin.Transient, SystemCode: plugin.SystemFull,
-		Reason: fmt.Sprintf("%s: others have what there is (%s)", pool, d.code),
-		Hint:   "what they give back can be had"}
+		Reason: fmt.Sprintf("%s: others have all of it (%s)", pool, d.code),
+		Hint:   "try again when others give some back"}
 }
 
-// take checks n of one entitlement out. What the service allows is held against what was asked: an answer that does not
-// name it, or less than the least, grants nothing, and one that says nothing leaves it open.
+// take checks n of one entitlement out, and compares the answer with the request. An answer without the entitlement, or
+// with less than the least, grants nothing. After an answer without a token it is not known whether anything was
+// granted.
 func (c *Client) take(ctx context.Context, l *License, r *plugin.Request, kind string, e *Entitlement, n, least int64,
 	token string) (*taken, error) {
 	api, err := c.client(ctx)
@@ -221,12 +222,13 @@ func (c *Client) take(ctx context.Context, l *License, r *plugin.Request, kind s
 	switch arn := aws.ToString(out.LicenseArn); {
 	case got.token == "":
 		return nil, plugin.Transiently(
-			"%s answered without a consumption token: whether anything was checked out is not known", OpCheckout)
-	case arn != "" && arn != l.LicenseArn && kind == Provisional: // a draw is had wherever it is from
+			"%s answered without a consumption token: it is not known whether anything was checked out", OpCheckout)
+	case arn != "" && arn != l.LicenseArn && kind == Provisional: // a draw counts from either licence
 		c.drop(ctx, got.token)
 		return nil, misconfigured(
-			"the service takes the latest of one SKU: deactivate the grant of one, or remove the document of the other",
-			"AWS checked out of licence %s and not of %s, which has the same SKU", clip(arn, 200), l.LicenseArn)
+			"the service takes the latest licence of one SKU: deactivate the grant of one, or remove the other's "+
+				"document",
+			"AWS checked out of licence %s instead of %s, which has the same SKU", clip(arn, 200), l.LicenseArn)
 	}
 	i := slices.IndexFunc(out.EntitlementsAllowed, func(a types.EntitlementData) bool {
 		return aws.ToString(a.Name) == e.Name
@@ -242,14 +244,14 @@ func (c *Client) take(ctx context.Context, l *License, r *plugin.Request, kind s
 		if kind == Provisional {
 			c.drop(ctx, got.token)
 		}
-		return nil, plugin.Transiently("%s answered with another quantity or unit of entitlement %q than was asked",
+		return nil, plugin.Transiently("%s answered with another quantity or unit of entitlement %q than the request's",
 			OpCheckout, plugin.Short(e.Name))
 	}
 	return got, nil
 }
 
-// why tells what the service does not: whether others have what was asked, and how much is left, or whether the licence
-// does not give it at all. The error is never nil.
+// why finds the reason of a denial: others have the slots, and room are left; or the licence does not give the
+// entitlement at all. The error is never nil.
 func (c *Client) why(ctx context.Context, l *License, e *Entitlement, n int64, d *denial) (room int64, err error) {
 	if d.code == ErrResourceNotFound {
 		if bad := c.badNow(ctx, l.LicenseArn); bad != nil {
@@ -265,7 +267,7 @@ func (c *Client) why(ctx context.Context, l *License, e *Entitlement, n int64, d
 	switch {
 	case is(err, ErrAccessDenied, ErrAuthorization, "AccessDenied"):
 		full.Hint = "allow the role " + OpGetUsage +
-			": without it, what is used up and what the licence does not give look alike"
+			": without it, an exhausted entitlement and one that the licence lacks look alike"
 		return 0, full
 	case err != nil || out.LicenseUsage == nil:
 		return 0, full
@@ -280,20 +282,21 @@ func (c *Client) why(ctx context.Context, l *License, e *Entitlement, n int64, d
 			return 0, full
 		}
 		if room = max(0, most-used); room < n && !e.Overage {
-			full.Reason = fmt.Sprintf("%s: %d of %d are in use, and %d more were asked for", e.Name, used, most, n)
+			full.Reason = fmt.Sprintf("%s: %d of %d are in use, and the request needs %d more", e.Name, used, most, n)
 			return room, full
 		}
-		// There is room: just after a grant, or a renewal, the service says no for a while.
+		// There is room. The service refuses for a while after a grant or a renewal.
 		return 0, &plugin.Error{Class: plugin.Transient, SystemCode: d.code,
-			Reason: fmt.Sprintf("%s: %d of %d are in use, and yet %d were refused (%s)", e.Name, used, most, n, d.code)}
+			Reason: fmt.Sprintf("%s: %d of %d are in use, and still %d were refused "+
+				"(%s)", e.Name, used, most, n, d.code)}
 	}
 	return 0, &plugin.Error{Class: plugin.Misconfigured, SystemCode: d.code,
-		Hint: "the next check-in brings the licence as it is now; has the seller changed it?",
+		Hint: "the next check-in brings the licence's present terms; the seller may have changed them",
 		Reason: fmt.Sprintf("the licence does not give entitlement %q in %s (%s)", plugin.Short(e.Name), e.Unit,
 			d.code)}
 }
 
-// badNow returns why the licence itself is refused, if it is.
+// badNow returns the refusal of the licence itself; nil: AWS does not refuse it.
 func (c *Client) badNow(ctx context.Context, arn string) error {
 	said, err := c.look(ctx, arn)
 	if err == nil {
@@ -304,14 +307,14 @@ func (c *Client) badNow(ctx context.Context, arn string) error {
 	case ok && e.Class == plugin.Refused:
 		return e
 	case ok && e.SystemCode == ErrResourceNotFound:
-		return refused(enforcer.NotFound, ErrResourceNotFound, "ask the seller", "AWS knows no licence %s", arn)
+		return refused(enforcer.NotFound, ErrResourceNotFound, "ask the seller", "AWS has no licence %s", arn)
 	}
 	return nil
 }
 
-// until is how long something stands from when the request was sent: by the service's own clock, so that one that is
-// wrong here changes nothing. The service's time is no earlier than that instant, so that what is told here ends no
-// later than there.
+// until returns how long a grant lasts from the sending of the request. It uses the service's own clock, so that a
+// wrong clock here changes nothing. The service's time is no earlier than the sending, so the grant ends here no later
+// than there.
 func (c *Client) until(expiration, issued *string, m middleware.Metadata) time.Duration {
 	end, err := ParseTime(aws.ToString(expiration))
 	if err != nil || end.IsZero() {
@@ -326,8 +329,7 @@ func (c *Client) until(expiration, issued *string, m middleware.Metadata) time.D
 	return end.Sub(c.cfg.Now())
 }
 
-// tokens is what the upstream's state keeps: by block the consumption token to go on with, where it is not in the
-// block's id.
+// tokens is the upstream's state: the current consumption token of each block whose id does not contain it.
 type tokens map[string]kept
 
 type kept struct {
@@ -335,7 +337,7 @@ type kept struct {
 	Until int64  `json:"u"`
 }
 
-// readTokens reads the state, without what is over.
+// readTokens reads the state, without tokens that are over.
 func readTokens(state []byte, now time.Time) tokens {
 	t := tokens{}
 	if len(state) > 0 && json.Unmarshal(state, &t) != nil {
@@ -351,12 +353,13 @@ func (t tokens) encode() []byte {
 	}
 	b, err := json.Marshal(t, json.Deterministic(true))
 	if err != nil || len(b) > plugin.MaxState {
-		return nil // their time gives them back
+		return nil // the checkouts end with their time
 	}
 	return b
 }
 
-// name makes a block's id of what it is, so that a block can be extended and returned whatever else was lost.
+// name makes a block's id from its size, token and pool. So a block can be extended and returned even if the state is
+// lost.
 func (t tokens) name(n int64, token, pool string, until time.Time) string {
 	of := func(token string) string { return strconv.FormatInt(n, 10) + "/" + token + "/" + pool }
 	id := of(token)
@@ -369,7 +372,7 @@ func (t tokens) name(n int64, token, pool string, until time.Time) string {
 	return id
 }
 
-// set notes the token to go on with.
+// set stores a block's current token.
 func (t tokens) set(id, token string, until time.Time) {
 	key := tokenKey(id)
 	if parts := strings.SplitN(id, "/", 3); len(parts) == 3 && parts[1] == token {
@@ -384,14 +387,14 @@ func tokenKey(id string) string {
 	return hex.EncodeToString(sum[:8])
 }
 
-// find returns what a block's id stands for.
+// find returns a block's size, current token and pool.
 func (t tokens) find(id string) (n int64, token, pool string, err error) {
 	parts := strings.SplitN(id, "/", 3)
 	if len(parts) == 3 {
 		n, err = ParseValue(parts[0])
 	}
 	if len(parts) < 3 || err != nil || n == 0 {
-		return 0, "", "", misconfigured("", "the block is none of this upstream's")
+		return 0, "", "", misconfigured("", "the block is not of this upstream")
 	}
 	token, pool = parts[1], parts[2]
 	if k, ok := t[tokenKey(id)]; ok {
@@ -399,7 +402,7 @@ func (t tokens) find(id string) (n int64, token, pool string, err error) {
 	}
 	if strings.HasPrefix(token, "=") {
 		return 0, "", "", &plugin.Error{Class: plugin.Transient, SystemCode: plugin.SystemLapsed,
-			Reason: "the checkout's token was lost; its time gives it back"}
+			Reason: "the checkout's token is lost; the checkout ends with its time"}
 	}
 	return n, token, pool, nil
 }

@@ -23,7 +23,7 @@ import (
 	"github.com/usher-agent/usher/plugin"
 )
 
-// The time limits of a call where none are configured, as AWS's samples have them.
+// The default time limits of a call: those of AWS's samples.
 const (
 	tryWithin  = 10 * time.Second
 	callWithin = 30 * time.Second
@@ -32,24 +32,24 @@ const (
 
 // Config is what a Client needs.
 type Config struct {
-	// Key is the agent's, by which received licences are sealed.
+	// Key is the agent's key, which seals received licences.
 	Key ed25519.PrivateKey
 
 	ProductSKU     string
 	KeyFingerprint string // of the issuer
-	LicenseArn     string // where the account may not list its licences, or has several of one SKU; may be empty
-	Beneficiary    string // where the issuer's own account checks out for a customer
-	NodeID         string // what checkouts say of this host; empty: the agent key's thumbprint
-	// Borrow, by entitlement, is what Fetch borrows for offline use, with 0 of those without a unit. None: nothing is
-	// borrowed.
+	LicenseArn     string // for accounts that may not list licences, or have several of one SKU; may be empty
+	Beneficiary    string // set if the issuer's own account checks out for a customer
+	NodeID         string // this host's name in checkouts; empty: the agent key's thumbprint
+	// Borrow is the number, by entitlement, that Fetch borrows for offline use; 0 for one without a unit. Empty: it
+	// borrows nothing.
 	Borrow map[string]int64
 
 	Region   string
-	Endpoint string // of License Manager alone, another than AWS's own; with a path or without
-	// RefreshTokenFile has the seller's refresh token, and may be read by its owner alone. Empty: the SDK's default
+	Endpoint string // of License Manager alone, in place of AWS's own; may have a path
+	// RefreshTokenFile has the seller's refresh token; only its owner may be able to read it. Empty: the SDK's default
 	// chain.
 	RefreshTokenFile string
-	RoleARN          string // to be assumed with the refresh token
+	RoleARN          string // the role to assume with the refresh token
 	STSEndpoint      string
 
 	RootCAs    *x509.CertPool // nil: the system's; AWS_CA_BUNDLE adds to either
@@ -58,7 +58,7 @@ type Config struct {
 	Now        func() time.Time
 }
 
-// Client is the upstream of licences in AWS License Manager. It keeps nothing but a connection and credentials.
+// Client is the upstream of licences in AWS License Manager. Its only state is a connection and credentials.
 type Client struct {
 	cfg  Config
 	node string
@@ -74,7 +74,7 @@ var (
 	_ plugin.Refetcher = (*Client)(nil)
 )
 
-// NewClient checks the configuration. It calls nobody, and reads no file.
+// NewClient checks the configuration. It makes no call and reads no file.
 func NewClient(cfg Config) (*Client, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -104,12 +104,12 @@ func NewClient(cfg Config) (*Client, error) {
 		return nil, errors.New("the product SKU is missing")
 	case !isIssuer(cfg.KeyFingerprint):
 		return nil, fmt.Errorf(
-			"the key fingerprint is %q, and must be as aws:294406891311:AWS/Marketplace:issuer-fingerprint",
+			"the key fingerprint is %q, and must be such as aws:294406891311:AWS/Marketplace:issuer-fingerprint",
 			cfg.KeyFingerprint)
 	case cfg.LicenseArn != "" && arn(cfg.LicenseArn) != nil:
 		return nil, fmt.Errorf("%q is not the ARN of a licence", cfg.LicenseArn)
 	case cfg.RefreshTokenFile != "" && cfg.RoleARN == "":
-		return nil, errors.New("with a refresh token the role to be assumed must be named")
+		return nil, errors.New("the refresh token needs a role to assume; name it")
 	}
 	for name, n := range cfg.Borrow {
 		if name == "" || n < 0 {
@@ -122,19 +122,19 @@ func NewClient(cfg Config) (*Client, error) {
 // System returns "awslm".
 func (c *Client) System() string { return System }
 
-// Capabilities returns all but activation: a checkout is what makes a host known.
+// Capabilities returns all but activation: a checkout alone makes a host known.
 func (c *Client) Capabilities() plugin.Capabilities {
 	return plugin.Capabilities{Heartbeat: true, CheckIn: true, Deactivate: true, Budget: true}
 }
 
-// client returns the SDK's client, made at the first call: what the default chain reads may change until then, and an
-// agent that never calls AWS pays nothing for it.
+// client returns the SDK's client, made at the first call. So the files of the default chain may change until then, and
+// an agent that never calls AWS pays nothing for it.
 func (c *Client) client(ctx context.Context) (*lm.Client, error) {
 	api, creds, err := c.opened(ctx)
 	if err != nil {
 		return nil, err
 	}
-	// Asked here, what is wrong with credentials is not mistaken for an answer of License Manager's.
+	// Retrieved here, so that an error of the credentials is not mistaken for an answer of License Manager.
 	if _, err := creds.Retrieve(ctx); err != nil {
 		return nil, credentialsError(ctx, err)
 	}
@@ -153,7 +153,7 @@ func (c *Client) opened(ctx context.Context) (*lm.Client, aws.CredentialsProvide
 }
 
 func (c *Client) open(ctx context.Context) error {
-	// Each try has its own limit. The SDK's own client it must be, for AWS_CA_BUNDLE is put into no other.
+	// Each try has its own time limit. It must be the SDK's own HTTP client: only that one honours AWS_CA_BUNDLE.
 	web := awshttp.NewBuildableClient().WithTimeout(c.cfg.TryWithin).WithTransportOptions(func(t *http.Transport) {
 		t.MaxIdleConnsPerHost, t.IdleConnTimeout, t.MaxResponseHeaderBytes = 1, 30*time.Second, 64<<10
 		if c.cfg.RootCAs != nil {
@@ -165,7 +165,7 @@ func (c *Client) open(ctx context.Context) error {
 	if c.cfg.Region != "" {
 		options = append(options, config.WithRegion(c.cfg.Region))
 	}
-	if c.cfg.RefreshTokenFile != "" { // nothing of the default chain is wanted then
+	if c.cfg.RefreshTokenFile != "" { // the default chain is not used then
 		options = append(options, config.WithCredentialsProvider(aws.AnonymousCredentials{}))
 	}
 	loaded, err := config.LoadDefaultConfig(ctx, options...)
@@ -173,7 +173,7 @@ func (c *Client) open(ctx context.Context) error {
 	case err != nil && ctx.Err() != nil:
 		return plugin.Transiently("the AWS configuration: no answer in time")
 	case err != nil:
-		return misconfigured("see to AWS_REGION, AWS_PROFILE and ~/.aws", "the AWS configuration cannot be read: %v",
+		return misconfigured("check AWS_REGION, AWS_PROFILE and ~/.aws", "the AWS configuration cannot be read: %v",
 			err)
 	}
 	if loaded.Region == "" {
@@ -182,7 +182,7 @@ func (c *Client) open(ctx context.Context) error {
 		}
 		loaded.Region = "us-east-1" // for the signature
 	}
-	// The endpoint is License Manager's alone: on the shared configuration it would be that of STS and SSO too.
+	// The endpoint is for License Manager alone. In the shared configuration, STS and SSO would use it too.
 	own := func(o *lm.Options) {
 		if c.cfg.Endpoint != "" {
 			o.BaseEndpoint = aws.String(c.cfg.Endpoint)
@@ -210,8 +210,8 @@ func (c *Client) open(ctx context.Context) error {
 	return nil
 }
 
-// newRetryer returns the SDK's retryer, to which the service's own throttling is unknown. It tries thrice and waits
-// little: what an outage means, and when to call again, is the agent's.
+// newRetryer returns the SDK's retryer, and makes the service's own throttling known to it. It tries three times and
+// waits little: the agent decides on outages and on the time of the next call.
 func newRetryer() aws.Retryer {
 	throttled := map[string]struct{}{ErrRateLimit: {}}
 	return retry.NewStandard(func(o *retry.StandardOptions) {

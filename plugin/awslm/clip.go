@@ -2,7 +2,7 @@ package awslm
 
 import "strings"
 
-// clip keeps a name out of harm's way, at more length.
+// clip makes a text of another party fit for a message: at most n bytes of valid UTF-8 without control characters.
 func clip(s string, n int) string {
 	s = strings.ToValidUTF8(strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f {

@@ -17,11 +17,11 @@ import (
 	"github.com/usher-agent/usher/plugin"
 )
 
-// refresher trades the seller's refresh token for an hour's access token, with which a role is assumed (web identity).
-// The file is read anew each time, so that a token can be replaced.
+// refresher trades the seller's refresh token for an access token of one hour. With that it assumes a role (web
+// identity). It reads the file at each call, so that a token can be replaced.
 type refresher struct {
 	file string
-	api  *lm.Client // without credentials: nobody has any yet
+	api  *lm.Client // without credentials
 }
 
 // GetIdentityToken implements stscreds.IdentityTokenRetriever.
@@ -34,7 +34,7 @@ func (r *refresher) GetIdentityToken() ([]byte, error) {
 	defer cancel()
 	out, err := r.api.GetAccessToken(ctx, &lm.GetAccessTokenInput{Token: aws.String(token)})
 	if err != nil {
-		// What the service says may quote the token.
+		// The service's message may quote the token.
 		return nil, classify(ctx, OpGetAccessToken, errors.New(strings.ReplaceAll(reason(err), token, "…")), err)
 	}
 	if aws.ToString(out.AccessToken) == "" {
@@ -55,18 +55,18 @@ func readSecret(name string) (string, error) {
 	case err != nil:
 		return "", misconfigured("", "the refresh token cannot be read: %v", err)
 	case runtime.GOOS != "windows" && info.Mode().Perm()&0o077 != 0:
-		return "", misconfigured("chmod 600 "+name, "the refresh token in %s can be read by others (mode %04o)", name,
+		return "", misconfigured("chmod 600 "+name, "others can read the refresh token in %s (mode %04o)", name,
 			info.Mode().Perm())
 	}
 	b, err := io.ReadAll(io.LimitReader(f, 4097))
 	b = bytes.TrimSpace(b)
 	if err != nil || len(b) == 0 || len(b) > 4096 || bytes.ContainsAny(b, " \t\r\n") {
-		return "", misconfigured("put the refresh token there as the seller sent it", "%s holds no refresh token", name)
+		return "", misconfigured("put the seller's refresh token there unchanged", "%s holds no refresh token", name)
 	}
 	return string(b), nil
 }
 
-// audience returns the licence that a refresh token is of: its aud. It believes nothing, and the file is the operator's
+// audience returns the licence of a refresh token: its aud. It verifies nothing, because the file is the operator's
 // own.
 func audience(token string) string {
 	parts := strings.Split(token, ".")
@@ -89,8 +89,7 @@ func audience(token string) string {
 	return ""
 }
 
-// licenseArn returns the licence's ARN where it is known without asking: it is configured, or the refresh token says
-// so.
+// licenseArn returns the licence's ARN from the configuration or the refresh token; empty: neither has it.
 func (c *Client) licenseArn() string {
 	if c.cfg.LicenseArn != "" || c.cfg.RefreshTokenFile == "" {
 		return c.cfg.LicenseArn
@@ -102,7 +101,7 @@ func (c *Client) licenseArn() string {
 	return audience(token)
 }
 
-// credentialsError says why there are no credentials. Only an outage is transient.
+// credentialsError explains why there are no credentials. Only an outage is transient.
 func credentialsError(ctx context.Context, err error) *plugin.Error {
 	var own *plugin.Error
 	if errors.As(err, &own) {
@@ -111,9 +110,9 @@ func credentialsError(ctx context.Context, err error) *plugin.Error {
 	e := classify(ctx, "the AWS credentials", err, err)
 	switch {
 	case e.Class == plugin.Transient && e.SystemCode == "" && ctx.Err() == nil && !isNetwork(err):
-		e.Class, e.Hint = plugin.Misconfigured, "see docs/systems/awslm.md for where credentials are looked for"
+		e.Class, e.Hint = plugin.Misconfigured, "docs/systems/awslm.md lists the places that credentials come from"
 	case is(err, ErrAccessDenied, "AccessDenied"):
-		e.Hint = "see that the role trusts who asks, as docs/systems/awslm.md shows; a new role takes some seconds"
+		e.Hint = "check that the role trusts the caller, as docs/systems/awslm.md shows; a new role takes some seconds"
 	}
 	e.Reason = fmt.Sprintf("there are no AWS credentials: %s", e.Reason)
 	return e

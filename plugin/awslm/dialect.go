@@ -27,14 +27,13 @@ type Dialect struct{}
 
 var _ plugin.CredentialsChecker = Dialect{}
 
-// SigningKeyPath is where GET has the public key of borrowed licences, in PEM. It is no secret, and needs no
-// credential.
+// SigningKeyPath is the path of the public key of borrowed licences, in PEM. GET needs no credential.
 const SigningKeyPath = "/signing-key"
 
 // System returns "awslm".
 func (Dialect) System() string { return System }
 
-// CheckCredentials says which secret of a credentials_file is too short.
+// CheckCredentials names the line of a credentials_file whose secret is too short.
 func (Dialect) CheckCredentials(file []byte) error {
 	in := bufio.NewScanner(bytes.NewReader(file))
 	for n := 1; in.Scan(); n++ {
@@ -42,45 +41,46 @@ func (Dialect) CheckCredentials(file []byte) error {
 		if strings.EqualFold(strings.TrimSpace(name), "aws_secret_access_key") &&
 			len(strings.TrimSpace(value)) < minSecret {
 			return fmt.Errorf(
-				"line %d: a secret has %d bytes, and must have %d at least; `openssl rand -hex 20` makes a good one", n,
+				"line %d: the secret has %d bytes, and must have at least %d; `openssl rand -hex 20` makes one", n,
 				len(strings.TrimSpace(value)), minSecret)
 		}
 	}
 	return in.Err()
 }
 
-// Credential says what callers over TCP show: a signature (Signature Version 4) by a key of the credentials_file.
+// Credential describes the credential of callers over TCP: they sign requests (Signature Version 4) with a key of the
+// credentials_file.
 func (Dialect) Credential() string { return "an access key of credentials_file" }
 
 // Handler answers the API.
 func (Dialect) Handler(d plugin.Desk) http.Handler {
-	h := &counter{Desk: d, leases: map[string]leaseRef{}, known: map[string]bool{}, records: map[string]*record{},
+	h := &local{Desk: d, leases: map[string]leaseRef{}, known: map[string]bool{}, records: map[string]*record{},
 		byClient: map[string]string{},
 		kept:     map[string]load{}}
 	h.loadRecords()
 	return h
 }
 
-// counter is the dialect at work: where checkouts are asked for.
-type counter struct {
+// local is the API of one agent.
+type local struct {
 	plugin.Desk
-	one [64]sync.Mutex // by ClientToken: of two requests with one token the second is answered as the first
+	one [64]sync.Mutex // by ClientToken: two requests with one token run one after the other
 
-	mu       sync.Mutex          // guards what follows
+	mu       sync.Mutex          // guards the fields below
 	leases   map[string]leaseRef // by client key: the lease that was checked out with it
 	known    map[string]bool     // callers whose leases are in leases
-	swept    int                 // how many of leases the last sweep left
-	records  map[string]*record  // by consumption token: what the store has
+	swept    int                 // the number of leases that the last sweep left
+	records  map[string]*record  // by consumption token: the store's content
 	byClient map[string]string   // by client key: the consumption token of a record
 	kept     map[string]load     // of records, by caller
 	bytes    int                 // of all records
-	seen     *enforcer.Verdict   // that shown was made of
+	seen     *enforcer.Verdict   // the verdict that shown was made from
 	shown    []*view
 
 	keyOnce sync.Mutex
 }
 
-func (h *counter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (h *local) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodGet && r.URL.Path == SigningKeyPath {
 		h.publishKey(w)
 		return
@@ -95,7 +95,7 @@ func (h *counter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		b, err := json.Marshal(answer)
 		d := h.Late(r)
 		if err == nil && d == nil {
-			_, _ = w.Write(b) // whoever asked may be gone; what was taken is found again by its ClientToken
+			_, _ = w.Write(b) // a repetition with the same ClientToken finds a grant whose answer was lost
 			return
 		}
 		if err != nil {
@@ -107,14 +107,14 @@ func (h *counter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f = f.declaredFor(op)
 	w.Header().Set(ErrorTypeHeader, f.Code)
 	b, err := json.Marshal(f)
-	if err != nil { // of invalid UTF-8, which no message has
+	if err != nil { // only for invalid UTF-8, which no message has
 		b = []byte(`{"__type":"` + f.Code + `"}`)
 	}
 	w.WriteHeader(f.Status())
 	_, _ = w.Write(b) // as above
 }
 
-// declaredFor makes an error one that its operation may answer, in words that its caller may read.
+// declaredFor returns an error with a code that the operation may answer and a message that the caller may read.
 func (f *Fault) declaredFor(op string) *Fault {
 	out := &Fault{f.Code, redact.Text(strings.ToValidUTF8(f.Message, "?"))}
 	if _, known := declared[op]; !known || Declared(op, f.Code) {
@@ -126,13 +126,13 @@ func (f *Fault) declaredFor(op string) *Fault {
 	return out
 }
 
-// serve reads a request, finds out who sends it, and answers.
-func (h *counter) serve(r *http.Request) (op string, answer any, f *Fault) {
+// serve reads a request, identifies the caller, and answers.
+func (h *local) serve(r *http.Request) (op string, answer any, f *Fault) {
 	op, ok := strings.CutPrefix(r.Header.Get(TargetHeader), TargetPrefix)
 	if _, known := declared[op]; r.Method != http.MethodPost || !ok || !known {
 		return "", nil, &Fault{ErrUnknownOperation,
-			"There is no such operation here; Usher answers POST with the header X-Amz-Target, for what consumes " +
-				"licences."}
+			"There is no such operation here; Usher answers the operations that consume licences, by POST with the " +
+				"header X-Amz-Target."}
 	}
 	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != ContentType {
 		return op, nil, invalid("The Content-Type must be %s.", ContentType)
@@ -171,8 +171,8 @@ func (h *counter) serve(r *http.Request) (op string, answer any, f *Fault) {
 	return op, answer, f
 }
 
-// lasting is a request's context without its end: what is checked out is not undone where the answer is lost, for
-// whoever asks again has its ClientToken, and else its time gives it back.
+// lasting returns a request's context without its end. So a lost answer does not undo a checkout: the caller repeats
+// the request with its ClientToken, or the checkout ends with its time.
 func lasting(r *http.Request) context.Context { return context.WithoutCancel(r.Context()) }
 
 // as decodes, validates and answers a request.
@@ -190,31 +190,31 @@ func as[T any, P interface {
 	return answer(P(in))
 }
 
-// caller says who asks: by the kernel or the listener's word, else by the request's signature.
-func (h *counter) caller(r *http.Request, body []byte) (enforcer.Caller, *Fault) {
+// caller identifies the caller, by the kernel or the listener, or else by the request's signature.
+func (h *local) caller(r *http.Request, body []byte) (enforcer.Caller, *Fault) {
 	if c, ok := h.Caller(r); ok {
 		return c, nil
 	}
 	file, err := h.Credentials(r)
 	if err != nil {
-		h.Log().Error("no signature can be checked", "error", err)
+		h.Log().Error("the credentials file cannot be read", "error", err)
 		return enforcer.Caller{},
 			&Fault{ErrServerInternal, "The credentials of this listener cannot be read; the agent's log says more."}
 	}
 	key, err := verifySignature(r, body, file)
 	if err != nil {
-		return enforcer.Caller{}, &Fault{ErrAccessDenied, "The request is not let in: " + err.Error() + "."}
+		return enforcer.Caller{}, &Fault{ErrAccessDenied, "The request is refused: " + err.Error() + "."}
 	}
 	return h.CallerBy(r, key), nil
 }
 
-func (h *counter) accessToken(*AccessTokenRequest) (any, *Fault) {
+func (h *local) accessToken(*AccessTokenRequest) (any, *Fault) {
 	return nil, &Fault{ErrAuthorization,
-		"This is a licence agent (Usher), which trades no refresh tokens: call it without one, with the credentials " +
-			"of its listener."}
+		"This is a licence agent (Usher), which trades no refresh tokens: call it with the credentials of its " +
+			"listener instead."}
 }
 
-// faultOf says a denial in the API's words.
+// faultOf translates a denial into an error of the API.
 func faultOf(d *enforcer.Denial) *Fault {
 	code := ErrInvalidParameter
 	switch d.Code {
@@ -231,7 +231,7 @@ func faultOf(d *enforcer.Denial) *Fault {
 		code = ErrRateLimit
 	case enforcer.Storage, enforcer.Draining:
 		code = ErrServerInternal
-	default: // forbidden, and what this dialect asked wrongly
+	default: // forbidden, and mistakes of this dialect
 	}
 	return &Fault{code, sentence(d)}
 }
@@ -245,7 +245,7 @@ func sentence(d *enforcer.Denial) string {
 
 func storeFault(err error) *Fault {
 	if errors.Is(err, plugin.ErrStoreFull) {
-		return &Fault{ErrRateLimit, "More checkouts are remembered than there is room for; try again later."}
+		return &Fault{ErrRateLimit, "There is no room to record another checkout; try again later."}
 	}
-	return &Fault{ErrServerInternal, fmt.Sprintf("It could not be kept: %v.", err)}
+	return &Fault{ErrServerInternal, fmt.Sprintf("The checkout could not be stored: %v.", err)}
 }

@@ -25,8 +25,8 @@ const (
 	signedRoom = (keyBits/8)*4/3 + 64 // bytes of a SignedToken beside its payload
 )
 
-// borrow answers CheckoutBorrowLicense: everything is had until a date, or nothing.
-func (h *counter) borrow(ctx context.Context, c enforcer.Caller, r *BorrowRequest) (any, *Fault) {
+// borrow answers CheckoutBorrowLicense: it grants everything until a date, or nothing.
+func (h *local) borrow(ctx context.Context, c enforcer.Caller, r *BorrowRequest) (any, *Fault) {
 	client, request := digest(who(c), r.ClientToken), asked(OpBorrow, r)
 	defer h.alone(client)()
 	token, rec, l, f := h.prior(c, client, request)
@@ -45,7 +45,7 @@ func (h *counter) borrow(ctx context.Context, c enforcer.Caller, r *BorrowReques
 	case v.ConsumptionConfiguration.BorrowConfiguration == nil:
 		return nil, &Fault{ErrNoEntitlements, "The licence has no BorrowConfiguration: nothing of it can be borrowed."}
 	}
-	p := v.plan(r.Entitlements, "", isPool, "it is consumed, and cannot be borrowed")
+	p := v.plan(r.Entitlements, "", isPool, "it is consumed and cannot be borrowed")
 	for i, e := range p.list {
 		if why, no := p.no[i]; no {
 			code := ErrNoEntitlements
@@ -53,19 +53,20 @@ func (h *counter) borrow(ctx context.Context, c enforcer.Caller, r *BorrowReques
 				code = ErrEntitlementNot
 			}
 			return nil, &Fault{code,
-				"A borrow is had whole or not at all, and " + plugin.Short(e.Name) + " is not allowed: " + why + "."}
+				"A borrow is granted whole or not at all, and " + plugin.Short(e.Name) + " is not allowed: " + why +
+					"."}
 		}
 	}
 	if len(p.items) > maxCounted {
-		return nil, invalid("Entitlements name %d that are counted; at most %d can be borrowed together.", len(p.items),
+		return nil, invalid("Entitlements name %d counted ones; at most %d can be borrowed together.", len(p.items),
 			maxCounted)
 	}
 	now := h.Now()
 	until := h.borrowUntil(now)
 	if !until.After(now) {
-		return nil, &Fault{ErrNoEntitlements, "The licence ends too soon for anything to be borrowed."}
+		return nil, &Fault{ErrNoEntitlements, "The licence ends too soon for a borrow."}
 	}
-	if _, f := h.signingKey(); f != nil { // before anything is taken
+	if _, f := h.signingKey(); f != nil { // an error comes before anything is taken
 		return nil, f
 	}
 	rec = &record{Client: client, Request: request, Operation: OpBorrow, Arn: v.LicenseArn, Allowed: p.list,
@@ -83,7 +84,7 @@ func (h *counter) borrow(ctx context.Context, c enforcer.Caller, r *BorrowReques
 		plugin.MaxLeaseData {
 		return nil,
 			invalid(
-				"The request is too long to be remembered with its SignedToken: shorten NodeId and CheckoutMetadata, " +
+				"The request is too long to be stored with its SignedToken: shorten NodeId and CheckoutMetadata, " +
 					"or borrow less at once.")
 	}
 	l, _, d := h.Acquire(ctx,
@@ -95,9 +96,9 @@ func (h *counter) borrow(ctx context.Context, c enforcer.Caller, r *BorrowReques
 	return h.signed(c, l.ID.String(), rec, l)
 }
 
-// borrowUntil returns how long a borrow lasts: as long as the licence lets it, and no longer than the licence. In whole
-// seconds, which is what the token says.
-func (h *counter) borrowUntil(now time.Time) time.Time {
+// borrowUntil returns the end of a borrow: the longest that the licence permits, and no later than its end. It has
+// whole seconds, like the token.
+func (h *local) borrowUntil(now time.Time) time.Time {
 	v := h.Verdict()
 	until := now.Add(v.MaxBorrow)
 	if !v.TerminatesAt.IsZero() && !v.CoveredUntil.IsZero() {
@@ -112,8 +113,8 @@ func (h *counter) borrowUntil(now time.Time) time.Time {
 	return until.Truncate(time.Second)
 }
 
-// signed answers a borrow. It is signed once, and what was signed is kept before it is told.
-func (h *counter) signed(c enforcer.Caller, token string, rec *record, l *enforcer.Lease) (any, *Fault) {
+// signed answers a borrow. It signs once, and stores the token before it answers.
+func (h *local) signed(c enforcer.Caller, token string, rec *record, l *enforcer.Lease) (any, *Fault) {
 	if rec.Signed == "" {
 		key, f := h.signingKey()
 		if f != nil {
@@ -146,7 +147,7 @@ func (h *counter) signed(c enforcer.Caller, token string, rec *record, l *enforc
 		CheckoutMetadata: rec.Metadata}, nil
 }
 
-// claims is the payload of a SignedToken.
+// claims returns the payload of a SignedToken.
 func (r *record) claims(token string) []byte {
 	c := claims{LicenseArn: redact.Text(r.Arn), LicenseConsumptionToken: token, NodeID: r.Node,
 		IssuedAt: LocalTime(time.Unix(r.Issued, 0)), Expiration: LocalTime(time.Unix(r.Until, 0)),
@@ -158,26 +159,27 @@ func (r *record) claims(token string) []byte {
 		c.CheckoutMetadata[m.Name] = m.Value
 	}
 	b, err := json.Marshal(c, json.Deterministic(true))
-	if err != nil { // of texts that were decoded
+	if err != nil { // never for decoded texts
 		panic(err)
 	}
 	return b
 }
 
-// signingKey returns the key of borrowed licences, which is made once.
-func (h *counter) signingKey() (*rsa.PrivateKey, *Fault) {
+// signingKey returns the key that signs borrowed licences, and makes it at the first call.
+func (h *local) signingKey() (*rsa.PrivateKey, *Fault) {
 	h.keyOnce.Lock()
 	defer h.keyOnce.Unlock()
 	broken := func(err error) (*rsa.PrivateKey, *Fault) {
-		h.Log().Error("no borrowed licence can be signed", "error", err)
-		return nil, &Fault{ErrServerInternal, "The key of borrowed licences cannot be had; the agent's log says more."}
+		h.Log().Error("borrowed licences cannot be signed", "error", err)
+		return nil, &Fault{ErrServerInternal, "The signing key of borrowed licences is not available; the agent's " +
+			"log says more."}
 	}
 	if der, ok := h.Store().Get(keyKey); ok {
 		k, err := x509.ParsePKCS8PrivateKey(der)
 		if key, ok := k.(*rsa.PrivateKey); ok && err == nil {
 			return key, nil
 		}
-		return broken(fmt.Errorf("what is stored as %s is no RSA key", keyKey))
+		return broken(fmt.Errorf("the store's %s is no RSA key", keyKey))
 	}
 	key, err := rsa.GenerateKey(rand.Reader, keyBits)
 	if err != nil {
@@ -190,12 +192,12 @@ func (h *counter) signingKey() (*rsa.PrivateKey, *Fault) {
 	if err != nil {
 		return broken(err)
 	}
-	h.Log().Info("a key that signs borrowed licences was made", "bits", keyBits, "public", SigningKeyPath)
+	h.Log().Info("made a key to sign borrowed licences", "bits", keyBits, "public", SigningKeyPath)
 	return key, nil
 }
 
-// publishKey shows the public key.
-func (h *counter) publishKey(w http.ResponseWriter) {
+// publishKey answers with the public key.
+func (h *local) publishKey(w http.ResponseWriter) {
 	key, f := h.signingKey()
 	var der []byte
 	if f == nil {
@@ -209,5 +211,5 @@ func (h *counter) publishKey(w http.ResponseWriter) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/x-pem-file")
-	_ = pem.Encode(w, &pem.Block{Type: "PUBLIC KEY", Bytes: der}) // whoever asked may be gone
+	_ = pem.Encode(w, &pem.Block{Type: "PUBLIC KEY", Bytes: der}) // the caller may be gone
 }

@@ -85,7 +85,7 @@ func TestDialectBorrow(t *testing.T) {
 	other.LicenseArn = otherID
 	c.bad(awslm.OpBorrow, other, awslm.ErrResourceNotFound)
 	token := got.LicenseConsumptionToken
-	c.bad(awslm.OpExtend, awslm.ExtendRequest{LicenseConsumptionToken: token}, awslm.ErrInvalidParameter, "borrow anew")
+	c.bad(awslm.OpExtend, awslm.ExtendRequest{LicenseConsumptionToken: token}, awslm.ErrInvalidParameter, "borrow it")
 	if c.used("streams") != 3 {
 		t.Errorf("%d used", c.used("streams"))
 	}

@@ -11,15 +11,16 @@ import (
 	"github.com/usher-agent/usher/plugin/redact"
 )
 
-// plan is what a checkout asks for, sorted by what becomes of it.
+// plan sorts the entitlements of a checkout: those to take, those to answer only, and those to refuse.
 type plan struct {
-	list  []EntitlementData // as they will be answered
+	list  []EntitlementData // as in the answer
 	items []enforcer.Item   // of pools or meters
 	of    map[string]int    // by pool or meter: its place in list
-	no    map[int]string    // by place in list: why it is not allowed
+	no    map[int]string    // by place in list: the reason to refuse it
 }
 
-// plan holds what is asked against the licence. takes is the one kind of term that is taken from.
+// plan compares the request with the licence. A checkout takes from terms of the kind takes only; instead is the reason
+// to refuse the others.
 func (v *view) plan(asked []EntitlementData, beneficiary string, takes termKind, instead string) *plan {
 	p := &plan{list: slices.Clone(asked), of: map[string]int{}, no: map[int]string{}}
 	for i := range p.list {
@@ -30,7 +31,7 @@ func (v *view) plan(asked []EntitlementData, beneficiary string, takes termKind,
 		case t == nil:
 			p.no[i] = "the licence has no such entitlement"
 		case t.unit != e.Unit:
-			p.no[i] = "the licence has it in " + t.unit + ", and nothing is converted"
+			p.no[i] = "the licence states it in " + t.unit + ", and units are not converted"
 		case t.is == isFeature && !t.on:
 			p.no[i] = "it is off"
 		case t.is == isFeature:
@@ -41,7 +42,7 @@ func (v *view) plan(asked []EntitlementData, beneficiary string, takes termKind,
 		case t.is != takes:
 			p.no[i] = instead
 		case n > enforcer.MaxN:
-			p.no[i] = "it is more than can be had at once"
+			p.no[i] = "it is more than one checkout may take"
 		default:
 			if _, twice := p.of[t.name]; twice {
 				p.no[i] = "it is named twice"
@@ -53,7 +54,7 @@ func (v *view) plan(asked []EntitlementData, beneficiary string, takes termKind,
 	return p
 }
 
-// without takes a pool or meter out that could not be had.
+// without removes the pool or meter that a denial is about. It is false if the plan does not have it.
 func (p *plan) without(d *enforcer.Denial) bool {
 	i, ok := p.of[d.Pool]
 	if !ok {
@@ -74,7 +75,7 @@ func (p *plan) allowed() (out []EntitlementData) {
 	return out
 }
 
-// refusal says why nothing is allowed.
+// refusal explains why nothing is allowed.
 func (p *plan) refusal(code string) *Fault {
 	var why []string
 	for i, e := range p.list {
@@ -85,25 +86,25 @@ func (p *plan) refusal(code string) *Fault {
 	return &Fault{code, "No entitlements are allowed: " + strings.Join(why, ". ") + "."}
 }
 
-// maxCounted is how many entitlements that take something one checkout may name.
+// maxCounted is the number of counted entitlements that one checkout may name.
 const maxCounted = enforcer.MaxItems
 
-// growsWithin is how long a checkout waits for more of a pool that is shared with other hosts.
+// growsWithin is how long a checkout waits for the agent to get more of a pool that it shares with other hosts.
 const growsWithin = 2 * time.Second
 
 // checkout answers CheckoutLicense.
-func (h *counter) checkout(ctx context.Context, c enforcer.Caller, r *CheckoutRequest) (any, *Fault) {
+func (h *local) checkout(ctx context.Context, c enforcer.Caller, r *CheckoutRequest) (any, *Fault) {
 	client, request := digest(who(c), r.ClientToken), asked(OpCheckout, r)
 	defer h.alone(client)()
 	token, rec, l, f := h.prior(c, client, request)
 	switch {
 	case f != nil:
 		return nil, f
-	case rec != nil && len(rec.Draws) > 0: // whether they were drawn is for the enforcer to know
+	case rec != nil && len(rec.Draws) > 0: // the enforcer knows whether they were drawn
 		answer, f := h.draw(ctx, c, token, rec, nil)
 		if f == nil || f.Code == ErrServerInternal {
 			return answer, f
-		} // they were not, and the record is gone: the request is as good as new
+		} // they were not, and the record is gone: the request counts as new
 	case rec != nil:
 		return rec.checkedOut(token, l), nil
 	}
@@ -111,7 +112,7 @@ func (h *counter) checkout(ctx context.Context, c enforcer.Caller, r *CheckoutRe
 	if f != nil {
 		return nil, f
 	}
-	takes, instead := isPool, "it is consumed and does not come back: check it out PERPETUAL"
+	takes, instead := isPool, "it is consumed: check it out PERPETUAL"
 	if r.CheckoutType == Perpetual {
 		takes, instead = isMeter, "its slots come back: check them out PROVISIONAL"
 	} else if v.ConsumptionConfiguration.ProvisionalConfiguration == nil {
@@ -120,7 +121,7 @@ func (h *counter) checkout(ctx context.Context, c enforcer.Caller, r *CheckoutRe
 	}
 	p := v.plan(r.Entitlements, r.Beneficiary, takes, instead)
 	if len(p.items) > maxCounted {
-		return nil, invalid("Entitlements name %d that are counted; at most %d can be checked out together.",
+		return nil, invalid("Entitlements name %d counted ones; at most %d can be checked out together.",
 			len(p.items), maxCounted)
 	}
 	rec = &record{Client: client, Request: request, Operation: OpCheckout, Type: r.CheckoutType, Arn: v.LicenseArn,
@@ -136,8 +137,8 @@ func (h *counter) checkout(ctx context.Context, c enforcer.Caller, r *CheckoutRe
 	}
 }
 
-// lease takes slots of pools for a time. What is not to be had is left out, by name, as long as anything is allowed.
-func (h *counter) lease(ctx context.Context, c enforcer.Caller, rec *record, p *plan, ttl time.Duration) (any, *Fault) {
+// lease takes slots of pools for a time. It leaves out pools that are full, as long as anything remains allowed.
+func (h *local) lease(ctx context.Context, c enforcer.Caller, rec *record, p *plan, ttl time.Duration) (any, *Fault) {
 	wait, waited := time.Duration(0), false
 	for len(p.items) > 0 {
 		rec.Allowed = p.allowed()
@@ -161,16 +162,15 @@ func (h *counter) lease(ctx context.Context, c enforcer.Caller, rec *record, p *
 	return h.keepAlone(c, rec, ttl)
 }
 
-// mayGrow reports whether the agent may have more of a pool in a moment: it is a site's, of which this agent has a
-// part.
-func (h *counter) mayGrow(pool string) bool {
+// mayGrow reports whether the agent may soon get more of a pool: it holds a part of a site's pool.
+func (h *local) mayGrow(pool string) bool {
 	return slices.ContainsFunc(h.Pools(), func(p enforcer.PoolStatus) bool {
 		return p.Name == pool && p.NotShared == "" && p.Limit != p.Budget && p.Budget != enforcer.Unlimited
 	})
 }
 
-// keepAlone remembers a checkout that takes nothing.
-func (h *counter) keepAlone(c enforcer.Caller, rec *record, lasts time.Duration) (any, *Fault) {
+// keepAlone stores a checkout that takes nothing.
+func (h *local) keepAlone(c enforcer.Caller, rec *record, lasts time.Duration) (any, *Fault) {
 	rec.Who, rec.Issued = who(c), h.Now().Unix()
 	rec.Until = rec.Issued + int64(lasts/time.Second)
 	token := newToken()
@@ -180,9 +180,9 @@ func (h *counter) keepAlone(c enforcer.Caller, rec *record, lasts time.Duration)
 	return rec.checkedOut(token, nil), nil
 }
 
-// drawNew draws from meters, for good. What is to be drawn is stored first, so that whoever asks again after a crash
-// draws the same.
-func (h *counter) drawNew(ctx context.Context, c enforcer.Caller, rec *record, p *plan) (any, *Fault) {
+// drawNew draws from meters permanently. It stores the intended draws first, so that a repetition after a crash draws
+// the same.
+func (h *local) drawNew(ctx context.Context, c enforcer.Caller, rec *record, p *plan) (any, *Fault) {
 	if rec.Allowed = p.allowed(); len(rec.Allowed) == 0 {
 		return nil, p.refusal(ErrNoEntitlements)
 	}
@@ -198,9 +198,9 @@ func (h *counter) drawNew(ctx context.Context, c enforcer.Caller, rec *record, p
 	return h.draw(ctx, c, token, rec, p)
 }
 
-// draw draws what a record says, once, by its token. p is what was asked; nil: it was asked before.
-func (h *counter) draw(ctx context.Context, c enforcer.Caller, token string, rec *record, p *plan) (any, *Fault) {
-	wait := growsWithin // for the agent to take more of a site's draws; once
+// draw takes a record's draws once, under its token. p is the plan of a new request; nil: the request is repeated.
+func (h *local) draw(ctx context.Context, c enforcer.Caller, token string, rec *record, p *plan) (any, *Fault) {
+	wait := growsWithin // once, for the agent to take more of a site's draws
 	for {
 		_, _, d := h.Acquire(ctx, &enforcer.Acquire{Caller: c, Items: rec.Draws, Lifetime: enforcer.LifetimeDraw,
 			Token: token, Wait: wait}, nil)
@@ -210,7 +210,7 @@ func (h *counter) draw(ctx context.Context, c enforcer.Caller, token string, rec
 		}
 		f := faultOf(d)
 		if d.Code == enforcer.Storage {
-			return nil, f // it may have been stored: whoever asks again finds out
+			return nil, f // it may have been stored: a repetition decides
 		}
 		if f.Code != ErrNoEntitlements || p == nil || !p.without(d) {
 			if _, lost := h.forget(token); lost != nil {
@@ -237,7 +237,7 @@ func (h *counter) draw(ctx context.Context, c enforcer.Caller, token string, rec
 	}
 }
 
-// checkedOut is the answer to a checkout: the same, whenever it is asked for.
+// checkedOut returns the answer to a checkout: the same for each repetition.
 func (r *record) checkedOut(token string, l *enforcer.Lease) *CheckoutResponse {
 	at := r.issued(l)
 	return &CheckoutResponse{CheckoutType: r.Type, LicenseArn: redact.Text(r.Arn), LicenseConsumptionToken: token,
@@ -252,8 +252,8 @@ func (r *record) issued(l *enforcer.Lease) time.Time {
 	return time.Unix(r.Issued, 0)
 }
 
-// out finds what a consumption token stands for.
-func (h *counter) out(c enforcer.Caller, token string) (*record, *enforcer.Lease, *Fault) {
+// out finds the record, and the lease if there is one, of a consumption token.
+func (h *local) out(c enforcer.Caller, token string) (*record, *enforcer.Lease, *Fault) {
 	if id, ok := enforcer.ParseLeaseID(token); ok {
 		if l, held := h.Lease(id, c); held {
 			if r := recordOf(l); r != nil {
@@ -265,20 +265,20 @@ func (h *counter) out(c enforcer.Caller, token string) (*record, *enforcer.Lease
 		return r, nil, nil
 	}
 	return nil, nil, &Fault{ErrResourceNotFound,
-		"The consumption token is not known here: it was checked in, it is over, or it is another's."}
+		"The consumption token is not known here: it was checked in, it is over, or it belongs to another caller."}
 }
 
 // extend answers ExtendLicenseConsumption.
-func (h *counter) extend(c enforcer.Caller, r *ExtendRequest) (any, *Fault) {
+func (h *local) extend(c enforcer.Caller, r *ExtendRequest) (any, *Fault) {
 	rec, l, f := h.out(c, r.LicenseConsumptionToken)
 	switch {
 	case f != nil:
 		return nil, f
 	case rec.Operation == OpBorrow:
-		return nil, &Fault{ErrInvalidParameter, "A borrowed licence cannot be extended; borrow anew."}
+		return nil, &Fault{ErrInvalidParameter, "A borrowed licence cannot be extended; borrow it again."}
 	case rec.Type != Provisional:
 		return nil, &Fault{ErrInvalidParameter,
-			"What was checked out PERPETUAL does not run out, and cannot be extended."}
+			"A PERPETUAL checkout does not end, and cannot be extended."}
 	}
 	ttl := time.Duration(rec.Seconds) * time.Second
 	until := h.Now().Add(ttl)
@@ -293,7 +293,7 @@ func (h *counter) extend(c enforcer.Caller, r *ExtendRequest) (any, *Fault) {
 	default:
 		if v := h.byArn(rec.Arn); v == nil || !v.inForce {
 			return nil, &Fault{ErrResourceNotFound,
-				"The licence that it was checked out of cannot be consumed any more."}
+				"The checkout's licence can no longer be consumed."}
 		}
 		switch there, f := h.prolong(r.LicenseConsumptionToken, until); {
 		case f != nil:
@@ -306,7 +306,7 @@ func (h *counter) extend(c enforcer.Caller, r *ExtendRequest) (any, *Fault) {
 }
 
 // checkIn answers CheckInLicense.
-func (h *counter) checkIn(c enforcer.Caller, r *CheckInRequest) (any, *Fault) {
+func (h *local) checkIn(c enforcer.Caller, r *CheckInRequest) (any, *Fault) {
 	rec, l, f := h.out(c, r.LicenseConsumptionToken)
 	switch {
 	case f != nil:
@@ -314,7 +314,7 @@ func (h *counter) checkIn(c enforcer.Caller, r *CheckInRequest) (any, *Fault) {
 	case r.Beneficiary != "" && rec.Operation != OpBorrow && r.Beneficiary != rec.Beneficiary:
 		return nil, &Fault{ErrInvalidParameter, "It was not checked out for this beneficiary."}
 	case rec.Type == Perpetual:
-		return nil, &Fault{ErrInvalidParameter, "What was checked out PERPETUAL does not come back."}
+		return nil, &Fault{ErrInvalidParameter, "A PERPETUAL checkout cannot be checked in."}
 	case l != nil:
 		if d := h.Release(&enforcer.Release{ID: l.ID, Caller: c}); d != nil {
 			return nil, faultOf(d)

@@ -16,22 +16,23 @@ import (
 	"github.com/usher-agent/usher/plugin"
 )
 
-// How long and how many outcomes the store remembers that stand on no lease: draws, and checkouts of features alone. No
-// caller has more of them than is left for all others ([enforcer.OverShare]). One that has its share forgets its own
-// oldest draws, drawAtLeast after they were made.
+// The store's bounds for records without a lease: draws, and checkouts of features alone. No caller has more of them
+// than is left for all others ([enforcer.OverShare]). A caller that has its share loses its own oldest draws, but no
+// draw younger than drawAtLeast.
 const (
-	drawKept    = 12 * time.Hour // less than enforcer.TokenKept, within which a draw's token draws nothing more
+	drawKept    = 12 * time.Hour // less than enforcer.TokenKept: until then a repeated token draws nothing more
 	drawAtLeast = 10 * time.Minute
 	maxRecords  = 9000
-	maxBytes    = plugin.MaxStore - 64<<10 // of all records, which leaves room for the signing key
-	sweepAtOnce = 200                      // that one change takes with it
+	maxBytes    = plugin.MaxStore - 64<<10 // of all records; the rest is room for the signing key
+	sweepAtOnce = 200                      // records over that one change removes
 	recordKey   = "checkout/"
 )
 
-// record is what came of a checkout: it stands on the checkout's lease, or in the store where there is none.
+// record is the outcome of a checkout. It is the data of the checkout's lease, or an entry of the store if there is no
+// lease.
 type record struct {
 	Client      string            `json:"c"` // hash of caller and ClientToken
-	Request     string            `json:"r"` // hash of all that was asked
+	Request     string            `json:"r"` // hash of the request
 	Operation   string            `json:"o"`
 	Type        string            `json:"t,omitzero"` // CheckoutType
 	Arn         string            `json:"a"`
@@ -39,31 +40,31 @@ type record struct {
 	Node        string            `json:"n,omitzero"`
 	Beneficiary string            `json:"b,omitzero"`
 	Metadata    []Metadata        `json:"m,omitzero"`
-	Seconds     int64             `json:"s"` // from the issue to the expiration that was answered
+	Seconds     int64             `json:"s"` // from the issue to the expiration in the answer
 	Signed      string            `json:"j,omitzero"`
 
-	// What a lease says itself, of a record that has none.
+	// For records without a lease, in place of the lease's own fields.
 	Who    string          `json:"w,omitzero"`
 	Issued int64           `json:"i,omitzero"` // Unix seconds
-	Until  int64           `json:"u,omitzero"` // Unix seconds; it is forgotten then
-	Draws  []enforcer.Item `json:"d,omitzero"` // what is drawn, or to be
+	Until  int64           `json:"u,omitzero"` // Unix seconds; the record ends then
+	Draws  []enforcer.Item `json:"d,omitzero"` // draws made, or about to be made
 
-	size int // bytes in the store, its key included; 0: it is not there
+	size int // bytes in the store with the key; 0: not stored
 }
 
-// load is how much the store remembers.
+// load is a number of stored records and their bytes.
 type load struct{ records, bytes int }
 
-// put has a record in the indices, in the place of what it was. value is it, as stored. h.mu is held.
-func (h *counter) put(token string, r *record, value []byte) {
+// put adds a record to the indices, or replaces it. value is its stored form. h.mu is held.
+func (h *local) put(token string, r *record, value []byte) {
 	h.drop(token)
 	r.size = len(recordKey) + len(token) + len(value)
 	h.records[token], h.byClient[r.Client] = r, token
 	h.account(r, 1)
 }
 
-// account counts a record in, or out with -1. h.mu is held.
-func (h *counter) account(r *record, n int) {
+// account adds a record to its caller's load, or subtracts it if n is -1. h.mu is held.
+func (h *local) account(r *record, n int) {
 	own := h.kept[r.Who]
 	own.records, own.bytes = own.records+n, own.bytes+n*r.size
 	if h.kept[r.Who] = own; own.records == 0 {
@@ -72,9 +73,8 @@ func (h *counter) account(r *record, n int) {
 	h.bytes += n * r.size
 }
 
-// overShare reports whether more records, and bytes of them, are too many for a caller, were those in gone forgotten.
-// h.mu is held.
-func (h *counter) overShare(who string, more load, gone []string) bool {
+// overShare reports whether more would exceed a caller's share once the records in gone are removed. h.mu is held.
+func (h *local) overShare(who string, more load, gone []string) bool {
 	own, taken := h.kept[who], load{len(h.records), h.bytes}
 	for _, t := range gone {
 		r := h.records[t]
@@ -86,7 +86,7 @@ func (h *counter) overShare(who string, more load, gone []string) bool {
 		more.bytes > 0 && enforcer.OverShare(own.bytes, taken.bytes, maxBytes, more.bytes)
 }
 
-// leaseRef is a lease, and whose it is.
+// leaseRef is a lease with its caller.
 type leaseRef struct {
 	id     enforcer.LeaseID
 	caller enforcer.Caller
@@ -102,37 +102,36 @@ func digest(parts ...string) string {
 	return hex.EncodeToString(s.Sum(nil)[:16])
 }
 
-// asked is a hash of a request's members.
+// asked returns a hash of a request's members.
 func asked(operation string, request any) string {
 	b, err := json.Marshal(request, json.Deterministic(true))
-	if err != nil { // of what was decoded just now
+	if err != nil { // never for a decoded request
 		panic(err)
 	}
 	return digest(operation, string(b))
 }
 
-// alone has one request of a ClientToken at a time.
-func (h *counter) alone(client string) (unlock func()) {
+// alone admits one request of a ClientToken at a time.
+func (h *local) alone(client string) (unlock func()) {
 	m := &h.one[client[0]%64]
 	m.Lock()
 	return m.Unlock
 }
 
-// prior returns what came of an earlier request with the same ClientToken, where that stands still, and the lease that
-// it is on.
-func (h *counter) prior(c enforcer.Caller, client, request string) (string, *record, *enforcer.Lease, *Fault) {
+// prior returns the token, record and lease of an earlier request with the same ClientToken that is still in force.
+func (h *local) prior(c enforcer.Caller, client, request string) (string, *record, *enforcer.Lease, *Fault) {
 	token, r, l := h.priorLease(c, client)
 	if r == nil {
 		token, r = h.priorRecord(client)
 	}
 	if r != nil && r.Request != request {
 		return "", nil, nil, invalid(
-			"ClientToken was used for another request, which stands still; use a new one for each.")
+			"Another request that is still in force has this ClientToken; use a new one for each request.")
 	}
 	return token, r, l, nil
 }
 
-func (h *counter) priorLease(c enforcer.Caller, client string) (string, *record, *enforcer.Lease) {
+func (h *local) priorLease(c enforcer.Caller, client string) (string, *record, *enforcer.Lease) {
 	h.learn(c)
 	h.mu.Lock()
 	ref, ok := h.leases[client]
@@ -153,8 +152,8 @@ func (h *counter) priorLease(c enforcer.Caller, client string) (string, *record,
 	return "", nil, nil
 }
 
-// learn finds a caller's leases of before the agent's start, once.
-func (h *counter) learn(c enforcer.Caller) {
+// learn finds, once, a caller's leases from before the agent's start.
+func (h *local) learn(c enforcer.Caller) {
 	h.mu.Lock()
 	known := h.known[who(c)]
 	h.mu.Unlock()
@@ -174,8 +173,8 @@ func (h *counter) learn(c enforcer.Caller) {
 	}
 }
 
-// note remembers the lease of a ClientToken, and forgets those that are over from time to time.
-func (h *counter) note(client string, l *enforcer.Lease, c enforcer.Caller) {
+// note records the lease of a ClientToken, and removes those that are over from time to time.
+func (h *local) note(client string, l *enforcer.Lease, c enforcer.Caller) {
 	h.mu.Lock()
 	h.leases[client] = leaseRef{l.ID, c}
 	sweep := len(h.leases) > 2*h.swept+1000
@@ -185,7 +184,7 @@ func (h *counter) note(client string, l *enforcer.Lease, c enforcer.Caller) {
 		for k, v := range h.leases {
 			all[k] = v
 		}
-		h.swept = len(h.leases) // of two that come at once one sweeps
+		h.swept = len(h.leases) // so that one of two concurrent calls sweeps
 	}
 	h.mu.Unlock()
 	if !sweep {
@@ -206,7 +205,7 @@ func (h *counter) note(client string, l *enforcer.Lease, c enforcer.Caller) {
 	h.swept = len(h.leases)
 }
 
-// recordOf returns what stands on a lease.
+// recordOf returns the record on a lease; nil: it has none.
 func recordOf(l *enforcer.Lease) *record {
 	r := &record{}
 	if l.Data == nil || json.Unmarshal(l.Data.Bytes, r) != nil || r.Client == "" {
@@ -217,14 +216,14 @@ func recordOf(l *enforcer.Lease) *record {
 
 func (r *record) encode() []byte {
 	b, err := json.Marshal(r, json.Deterministic(true))
-	if err != nil { // of what was decoded, or made here
+	if err != nil { // never for decoded or own texts
 		panic(err)
 	}
 	return b
 }
 
-// loadRecords reads what the store has.
-func (h *counter) loadRecords() {
+// loadRecords reads the store.
+func (h *local) loadRecords() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.Store().Range(recordKey, func(key string, value []byte) bool {
@@ -236,7 +235,7 @@ func (h *counter) loadRecords() {
 	})
 }
 
-func (h *counter) priorRecord(client string) (string, *record) {
+func (h *local) priorRecord(client string) (string, *record) {
 	now := h.Now().Unix()
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -249,7 +248,7 @@ func (h *counter) priorRecord(client string) (string, *record) {
 }
 
 // stored returns a caller's record by its consumption token.
-func (h *counter) stored(c enforcer.Caller, token string) *record {
+func (h *local) stored(c enforcer.Caller, token string) *record {
 	now := h.Now().Unix()
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -261,13 +260,13 @@ func (h *counter) stored(c enforcer.Caller, token string) *record {
 	return &out
 }
 
-// keep puts a record into the store, new or in the place of what it was, and takes out what is over.
-func (h *counter) keep(token string, r *record) *Fault {
+// keep stores a record, new or changed, and removes records that are over.
+func (h *local) keep(token string, r *record) *Fault {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	value := r.encode()
 	if len(value) > plugin.MaxStoreValue {
-		return invalid("The request is too long to be remembered: shorten NodeId, or ask for less at once.")
+		return invalid("The request is too long to be stored: shorten NodeId, or ask for less at once.")
 	}
 	more := load{1, len(recordKey) + len(token) + len(value)}
 	if was := h.records[token]; was != nil {
@@ -292,8 +291,8 @@ func (h *counter) keep(token string, r *record) *Fault {
 	return nil
 }
 
-// prolong sets anew until when a checkout stands that takes nothing. It is false where it is not there any more.
-func (h *counter) prolong(token string, until time.Time) (bool, *Fault) {
+// prolong sets the end of a checkout without a lease. It is false if the checkout is gone.
+func (h *local) prolong(token string, until time.Time) (bool, *Fault) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.records[token] == nil {
@@ -309,9 +308,9 @@ func (h *counter) prolong(token string, until time.Time) (bool, *Fault) {
 	return true, nil
 }
 
-// over returns records that can be forgotten: of any caller what is over, and of one that has its share its oldest
-// draws. h.mu is held.
-func (h *counter) over(but, who string, more load) (out []string) {
+// over returns records that can be removed: those that are over, and the oldest draws of a caller that has its share.
+// h.mu is held.
+func (h *local) over(but, who string, more load) (out []string) {
 	now := h.Now().Unix()
 	for t, r := range h.records {
 		if len(out) == sweepAtOnce {
@@ -335,8 +334,8 @@ func (h *counter) over(but, who string, more load) (out []string) {
 	return append(out, old[:min(len(old), sweepAtOnce-len(out))]...)
 }
 
-// forget takes a record out. It is false where it is not there any more.
-func (h *counter) forget(token string) (bool, *Fault) {
+// forget removes a record. It is false if the record is gone.
+func (h *local) forget(token string) (bool, *Fault) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.records[token] == nil {
@@ -350,8 +349,8 @@ func (h *counter) forget(token string) (bool, *Fault) {
 	return true, nil
 }
 
-// drop takes a record out of the indices. h.mu is held.
-func (h *counter) drop(token string) {
+// drop removes a record from the indices. h.mu is held.
+func (h *local) drop(token string) {
 	r := h.records[token]
 	if r == nil {
 		return
@@ -363,7 +362,7 @@ func (h *counter) drop(token string) {
 	h.account(r, -1)
 }
 
-// newToken makes a consumption token, in the form that leases' ids have.
+// newToken makes a consumption token in the form of a lease id.
 func newToken() string {
 	var b [16]byte
 	rand.Read(b[:]) // never fails: see crypto/rand

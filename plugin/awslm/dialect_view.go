@@ -21,16 +21,16 @@ import (
 // noAccount is the AWS account of licences that no account has issued.
 const noAccount = "000000000000"
 
-// view is what the API shows of the licences of one product and issuer that are in force together, or of one that is
-// not in force.
+// view is a licence in the API's form. It joins the licences of one product and issuer that are in force together, or
+// shows one that is not in force.
 type view struct {
 	License
 	inForce bool
-	why     string  // it is not in force
+	why     string  // the reason if it is not in force
 	terms   []*term // in the order of License.Entitlements
 }
 
-// term is an entitlement, and what it is here.
+// term is an entitlement in Usher's terms.
 type term struct {
 	name  string // of the pool, meter or feature
 	unit  string
@@ -49,8 +49,8 @@ const (
 	isMeter
 )
 
-// views returns what there is, the licences in force first. It is made once for each verdict.
-func (h *counter) views() []*view {
+// views returns all licences, those in force first. It makes them once for each verdict.
+func (h *local) views() []*view {
 	v := h.Verdict()
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -83,7 +83,7 @@ func viewsOf(v *enforcer.Verdict) (out []*view) {
 	return out
 }
 
-// add joins what an add-on gives.
+// add joins the entitlements of an add-on.
 func (v *view) add(o *view) {
 	for i, e := range o.Entitlements {
 		at := slices.IndexFunc(v.Entitlements, func(x Entitlement) bool { return x.Name == e.Name && x.Unit == e.Unit })
@@ -127,7 +127,7 @@ func newView(v *enforcer.Verdict, j *enforcer.Judged) *view {
 	return out
 }
 
-// receivedOf returns a licence as AWS stated it, where it is one that the agent received.
+// receivedOf returns a licence as AWS stated it. ok is false if the agent did not receive it from AWS.
 func receivedOf(l *enforcer.License) (out License, ok bool) {
 	if l.System != System {
 		return out, false
@@ -136,7 +136,7 @@ func receivedOf(l *enforcer.License) (out License, ok bool) {
 	return out, err == nil && json.Unmarshal(b, &out) == nil && out.LicenseArn == l.ID && out.ProductSKU != ""
 }
 
-// fromReceived finds out what each entitlement of a received licence is here; see License.addEntitlements.
+// fromReceived finds the kind of each entitlement of a received licence; see License.addEntitlements.
 func (v *view) fromReceived(verdict *enforcer.Verdict) {
 	list := v.Entitlements
 	v.Entitlements = nil
@@ -159,7 +159,7 @@ func (v *view) fromReceived(verdict *enforcer.Verdict) {
 	}
 }
 
-// fromTerms states a licence of another system, or a borrowed one, as AWS would.
+// fromTerms states a licence of another system, or a borrowed one, in AWS's form.
 func (v *view) fromTerms(verdict *enforcer.Verdict, l *enforcer.License) {
 	name, account := cmp.Or(l.Issuer, "Usher"), noAccount
 	print := l.Issuer
@@ -229,7 +229,7 @@ func (v *view) put(e Entitlement, t *term) {
 	v.Entitlements, v.terms = append(v.Entitlements, e), append(v.terms, t)
 }
 
-// on reports whether a feature is had: its licence names it, and the verdict does not say that it is off.
+// on reports whether a feature of a licence is on. The verdict's value takes precedence over the licence's own.
 func on(v *enforcer.Verdict, name string, own enforcer.Value) bool {
 	if said, ok := v.Features[name]; ok {
 		own = said
@@ -267,8 +267,8 @@ func statusOf(inForce bool, c enforcer.Code) string {
 	return "DEACTIVATED"
 }
 
-// term returns the entitlement that a checkout names; nil: the licence has none. A beneficiary who is not the licence's
-// own has the pools, meters and features under his name and a slash.
+// term returns the entitlement that a checkout names; nil: the licence has none. The entitlements of a beneficiary
+// other than the licence's own have the prefix of the beneficiary's name and a slash.
 func (v *view) term(name, beneficiary string) *term {
 	want := name
 	if beneficiary != "" && beneficiary != v.Beneficiary {
@@ -282,7 +282,7 @@ func (v *view) term(name, beneficiary string) *term {
 	return nil
 }
 
-// serves reports whether there is anything for a beneficiary.
+// serves reports whether the licence has anything for a beneficiary.
 func (v *view) serves(beneficiary string, asked []EntitlementData) bool {
 	return beneficiary == "" || beneficiary == v.Beneficiary ||
 		slices.ContainsFunc(v.Entitlements, func(e Entitlement) bool {
@@ -291,15 +291,15 @@ func (v *view) serves(beneficiary string, asked []EntitlementData) bool {
 		slices.ContainsFunc(asked, func(e EntitlementData) bool { return v.term(e.Name, beneficiary) != nil })
 }
 
-// discreet is the licence as it is shown: without secrets and e-mail addresses, which the dialect's callers, being
-// products, need not know. Where an ARN or a fingerprint has an address in it, they may use it as it is shown.
+// discreet returns the licence without secrets and e-mail addresses, which products need not see. If that changes an
+// ARN or a fingerprint, callers may use the changed form.
 func (v *view) discreet() License { return redact.Shape(v.License) }
 
-// same reports whether a caller means a text, as it is or as it is shown.
+// same reports whether a caller names a text, in its own form or in the redacted one.
 func same(text, said string) bool { return said == text || said == redact.Text(text) }
 
-// byArn returns the licence of an ARN.
-func (h *counter) byArn(arn string) *view {
+// byArn returns the licence with an ARN; nil: there is none.
+func (h *local) byArn(arn string) *view {
 	for _, v := range h.views() {
 		if same(v.LicenseArn, arn) {
 			return v
@@ -308,8 +308,8 @@ func (h *counter) byArn(arn string) *view {
 	return nil
 }
 
-// find returns the licence that a checkout is from, or says why there is none.
-func (h *counter) find(sku, fingerprint, beneficiary string, asked []EntitlementData) (*view, *Fault) {
+// find returns the licence for a checkout, or the reason that there is none.
+func (h *local) find(sku, fingerprint, beneficiary string, asked []EntitlementData) (*view, *Fault) {
 	missing := func(format string, args ...any) (*view, *Fault) {
 		f := invalid(format, args...)
 		f.Code = ErrResourceNotFound
@@ -326,7 +326,7 @@ func (h *counter) find(sku, fingerprint, beneficiary string, asked []Entitlement
 			bad = cmp.Or(bad, v)
 		case !v.serves(beneficiary, asked):
 			return missing(
-				"Licence %s has nothing for beneficiary %q: neither is it his, nor has it entitlements under that "+
+				"Licence %s has nothing for beneficiary %q: it names another one, and has no entitlements under this "+
 					"name.", v.LicenseArn, plugin.Short(beneficiary))
 		default:
 			return v, nil
@@ -337,14 +337,14 @@ func (h *counter) find(sku, fingerprint, beneficiary string, asked []Entitlement
 		return missing("Licence %s cannot be consumed: %s.", bad.LicenseArn, strings.TrimSuffix(bad.why, "."))
 	case product:
 		return missing(
-			"There is a licence for product %q, but of another issuer than this KeyFingerprint names; "+
-				"ListReceivedLicenses says which.", plugin.Short(sku))
+			"The licence for product %q is of another issuer than this KeyFingerprint names; ListReceivedLicenses "+
+				"shows its issuer.", plugin.Short(sku))
 	}
-	return missing("There is no licence for product %q here; `usher status` on the host says what there is.",
+	return missing("There is no licence for product %q here; `usher status` on the host lists the licences.",
 		plugin.Short(sku))
 }
 
-func (h *counter) getLicense(r *LicenseRequest) (any, *Fault) {
+func (h *local) getLicense(r *LicenseRequest) (any, *Fault) {
 	v := h.byArn(r.LicenseArn)
 	if v == nil || r.Version != "" && r.Version != cmp.Or(v.Version, "1") {
 		return nil, &Fault{ErrInvalidParameter, "There is no such licence, or version of it, here."}
@@ -354,9 +354,9 @@ func (h *counter) getLicense(r *LicenseRequest) (any, *Fault) {
 	return LicenseResponse{l}, nil
 }
 
-// getUsage says what is consumed, so that MaxCount less ConsumedValue is what can be had here: a share of a site's
+// getUsage answers with the consumption, so that MaxCount less ConsumedValue is available here. The part of a site's
 // total that is not this agent's counts as consumed.
-func (h *counter) getUsage(r *LicenseRequest) (any, *Fault) {
+func (h *local) getUsage(r *LicenseRequest) (any, *Fault) {
 	v := h.byArn(r.LicenseArn)
 	if v == nil {
 		return nil, &Fault{ErrInvalidParameter, "There is no such licence here."}
@@ -383,10 +383,10 @@ func (h *counter) getUsage(r *LicenseRequest) (any, *Fault) {
 	return out, nil
 }
 
-func (h *counter) listReceived(r *ListRequest) (any, *Fault) {
+func (h *local) listReceived(r *ListRequest) (any, *Fault) {
 	after, err := base64.RawURLEncoding.DecodeString(r.NextToken)
 	if err != nil {
-		return nil, &Fault{ErrInvalidParameter, "NextToken is none that was given here."}
+		return nil, &Fault{ErrInvalidParameter, "NextToken is not from an answer of this agent."}
 	}
 	most := 100
 	if r.MaxResults != nil {

@@ -21,12 +21,12 @@ import (
 	"github.com/usher-agent/usher/plugin"
 )
 
-// Activate is not asked for; it finds out whether the licence is good.
+// Activate checks whether the licence is good. The agent does not call it: see [Client.Capabilities].
 func (c *Client) Activate(ctx context.Context, r *plugin.Request) (*plugin.Reply, error) {
 	return c.Heartbeat(ctx, r)
 }
 
-// Heartbeat asks for the licence's state. What is checked out has its own heartbeat, which is Extend.
+// Heartbeat asks for the licence's state. The heartbeat of checkouts is Extend.
 func (c *Client) Heartbeat(ctx context.Context, r *plugin.Request) (*plugin.Reply, error) {
 	out, err := c.CheckIn(ctx, r)
 	if out != nil {
@@ -35,8 +35,8 @@ func (c *Client) Heartbeat(ctx context.Context, r *plugin.Request) (*plugin.Repl
 	return out, err
 }
 
-// CheckIn asks for the licence. Where AWS says anything else of it than the document does, a new document is sealed: a
-// contract that was prolonged, another version, another number of seats. A borrowed licence needs nobody's word.
+// CheckIn asks for the licence. If AWS states it differently from the document (a prolonged contract, another version,
+// another number of seats), CheckIn seals a new document. A borrowed licence needs no call.
 func (c *Client) CheckIn(ctx context.Context, r *plugin.Request) (*plugin.Reply, error) {
 	ctx, cancel := c.within(ctx)
 	defer cancel()
@@ -61,9 +61,9 @@ func (c *Client) CheckIn(ctx context.Context, r *plugin.Request) (*plugin.Reply,
 	return out, err
 }
 
-// seal dates a licence by the service's clock, which TLS vouches for, so that one that is wrong here is not sealed as
-// the truth.
-func (c *Client) seal(s *saying) ([]byte, error) {
+// seal seals a licence with the time of the service's clock, which TLS authenticates. So a wrong clock here does not
+// get into the seal.
+func (c *Client) seal(s *statement) ([]byte, error) {
 	at := s.at
 	if at.IsZero() {
 		at = c.cfg.Now()
@@ -71,8 +71,8 @@ func (c *Client) seal(s *saying) ([]byte, error) {
 	return seal(c.cfg.Key, s.raw, at)
 }
 
-// Deactivate gives a borrowed licence back, where it may be before its time. Of a received one the blocks are given
-// back, one by one; it is looked at all the same.
+// Deactivate gives a borrowed licence back, if the licence permits that before its end. For a received licence it only
+// checks the state: the agent returns its blocks one by one.
 func (c *Client) Deactivate(ctx context.Context, r *plugin.Request) (*plugin.Reply, error) {
 	ctx, cancel := c.within(ctx)
 	defer cancel()
@@ -96,10 +96,10 @@ func (c *Client) Deactivate(ctx context.Context, r *plugin.Request) (*plugin.Rep
 	return &plugin.Reply{}, nil
 }
 
-// Refetches reports whether licences are borrowed, which end.
+// Refetches reports whether the licence is borrowed: then it ends, and must be fetched again.
 func (c *Client) Refetches(*enforcer.License) bool { return len(c.cfg.Borrow) > 0 }
 
-// Fetch finds the received licence of the SKU and issuer, and seals it; or borrows what is configured.
+// Fetch finds the received licence of the SKU and issuer, and seals it or borrows from it, as configured.
 func (c *Client) Fetch(ctx context.Context, r *plugin.Request) (*plugin.Reply, error) {
 	ctx, cancel := c.within(ctx)
 	defer cancel()
@@ -122,16 +122,16 @@ func (c *Client) Fetch(ctx context.Context, r *plugin.Request) (*plugin.Reply, e
 	return out, nil
 }
 
-// document is what a request's document says. The agent has verified it.
+// document is the content of a request's document. The agent has verified it.
 type document struct {
 	license  *License // of a received licence
-	said     []byte   // the same, as JSON
+	said     []byte   // as JSON
 	borrowed *claims
 }
 
 func read(b []byte) (*document, error) {
 	bad := misconfigured("remove it; the agent fetches the licence again",
-		"the document is no licence of AWS License Manager")
+		"the document is not a licence of AWS License Manager")
 	doc := trim(b)
 	if bytes.HasPrefix(doc, []byte("{")) {
 		var r response
@@ -158,30 +158,30 @@ func read(b []byte) (*document, error) {
 	return &document{borrowed: c}, nil
 }
 
-// saying is a licence as AWS states it.
-type saying struct {
+// statement is a licence as AWS states it.
+type statement struct {
 	*License
 	raw []byte
-	at  time.Time // by the service's clock; zero: it did not say
+	at  time.Time // by the service's clock; zero: not known
 }
 
-// say turns the SDK's form of a licence into the wire's, which keeps all that the SDK knows.
-func say(sdk any, at time.Time) (*saying, error) {
+// say turns the SDK's form of a licence into the wire's, and keeps everything that the SDK has.
+func say(sdk any, at time.Time) (*statement, error) {
 	raw, err := json.Marshal(sdk, json.OmitZeroStructFields(true), json.Deterministic(true))
-	s := &saying{&License{}, raw, at}
+	s := &statement{&License{}, raw, at}
 	if err == nil {
 		err = json.Unmarshal(raw, s.License)
 	}
 	if err != nil {
-		return nil, plugin.Transiently("what AWS says of the licence cannot be read: %v",
+		return nil, plugin.Transiently("AWS's answer about the licence cannot be read: %v",
 			plugin.JSONFault(err, "member"))
 	}
 	return s, nil
 }
 
-// same reports whether the document says this already, whatever the order of members. One that only the list gives, how
-// it was received, is not compared where it was not asked.
-func (s *saying) same(d *document) bool {
+// same reports whether the document has the same content, in any order of members. It does not compare ReceivedMetadata
+// if the statement is not from the list, which alone gives it.
+func (s *statement) same(d *document) bool {
 	norm := func(b []byte) []byte {
 		var m map[string]any
 		if json.Unmarshal(b, &m) != nil {
@@ -200,9 +200,9 @@ func (s *saying) same(d *document) bool {
 	return a != nil && bytes.Equal(a, norm(d.said))
 }
 
-// look asks for one licence: by the list, which says how it was received too, or where that is not allowed or does not
-// have it (the issuer's own) by its ARN.
-func (c *Client) look(ctx context.Context, arn string) (*saying, error) {
+// look asks for one licence in the list, which also has its grant. If the list is not allowed, or does not have the
+// licence (an issuer's own), it asks by the ARN.
+func (c *Client) look(ctx context.Context, arn string) (*statement, error) {
 	api, err := c.client(ctx)
 	if err != nil {
 		return nil, err
@@ -224,7 +224,7 @@ func (c *Client) look(ctx context.Context, arn string) (*saying, error) {
 	return say(out.License, at)
 }
 
-// list asks for received licences, page by page, and says when that was by the service's clock.
+// list asks for received licences, page by page. at is the time by the service's clock.
 func (c *Client) list(ctx context.Context, api *lm.Client,
 	in *lm.ListReceivedLicensesInput) (all []types.GrantedLicense, at time.Time, err error) {
 	in.MaxResults = aws.Int32(100)
@@ -242,8 +242,8 @@ func (c *Client) list(ctx context.Context, api *lm.Client,
 	return all, at, nil
 }
 
-// find asks for the licence of the SKU and issuer. Of several the service consumes the latest, so that is the one.
-func (c *Client) find(ctx context.Context) (*saying, error) {
+// find asks for the licence of the SKU and issuer. If there are several, it takes the latest, as the service does.
+func (c *Client) find(ctx context.Context) (*statement, error) {
 	if arn := c.licenseArn(); arn != "" {
 		return c.look(ctx, arn)
 	}
@@ -261,11 +261,11 @@ func (c *Client) find(ctx context.Context) (*saying, error) {
 		e := classify(ctx, OpListReceived, err, err)
 		if e.Class == plugin.Misconfigured {
 			e.Hint = strings.TrimSpace(e.Hint +
-				"; or name the licence itself (license_arn), which needs only GetLicense")
+				"; or name the licence (license_arn), which needs only GetLicense")
 		}
 		return nil, e
 	}
-	var found []*saying
+	var found []*statement
 	for _, g := range list {
 		s, err := say(g, at)
 		if err != nil {
@@ -277,27 +277,27 @@ func (c *Client) find(ctx context.Context) (*saying, error) {
 	}
 	if len(found) == 0 {
 		return nil, misconfigured(
-			"has this account accepted and activated the grant, and is it the right account and Region?",
+			"check that this account has accepted and activated the grant, and that account and Region are right",
 			"this AWS account has received no licence with SKU %s from %s", plugin.Short(c.cfg.ProductSKU),
 			clip(c.cfg.KeyFingerprint, 80))
 	}
-	usable := func(s *saying) int {
+	usable := func(s *statement) int {
 		if c.good(s.License) == nil {
 			return 1
 		}
 		return 0
 	}
-	return slices.MaxFunc(found, func(a, b *saying) int {
+	return slices.MaxFunc(found, func(a, b *statement) int {
 		return cmp.Or(usable(a)-usable(b), parsed(a.CreateTime).Compare(parsed(b.CreateTime)),
 			cmp.Compare(a.Version, b.Version))
 	}), nil
 }
 
-// good reports why a licence cannot be consumed as AWS has it.
+// good returns the reason that AWS does not let the licence be consumed; nil: it does.
 func (c *Client) good(l *License) error {
 	if l.ProductSKU != c.cfg.ProductSKU || l.Issuer.KeyFingerprint != c.cfg.KeyFingerprint {
-		return misconfigured("see to product_sku, key_fingerprint and license_arn",
-			"licence %s is of another product or issuer than configured", l.LicenseArn)
+		return misconfigured("check product_sku, key_fingerprint and license_arn",
+			"licence %s is not of the configured product and issuer", l.LicenseArn)
 	}
 	switch l.Status {
 	case StatusAvailable:
@@ -325,7 +325,7 @@ func (c *Client) good(l *License) error {
 			l.LicenseArn, s)
 	case "PENDING_ACCEPT", "DISABLED", "FAILED_WORKFLOW":
 		e := misconfigured(
-			"accept and activate the grant in the License Manager console; a grant that was accepted is not active yet",
+			"accept and activate the grant in the License Manager console; accepting alone does not activate it",
 			"the grant of licence %s is %s", l.LicenseArn, s)
 		e.SystemCode = s
 		return e
@@ -335,7 +335,7 @@ func (c *Client) good(l *License) error {
 	}
 }
 
-// borrow takes what is configured for offline use. The token is the document.
+// borrow borrows the configured entitlements for offline use. The token is the document.
 func (c *Client) borrow(ctx context.Context, l *License, r *plugin.Request) ([]byte, error) {
 	if l.ConsumptionConfiguration.BorrowConfiguration == nil {
 		return nil, misconfigured("leave borrow out, or ask the seller for a licence with a borrow configuration",
@@ -345,8 +345,8 @@ func (c *Client) borrow(ctx context.Context, l *License, r *plugin.Request) ([]b
 	for _, name := range sortedKeys(c.cfg.Borrow) {
 		i := slices.IndexFunc(l.Entitlements, func(e Entitlement) bool { return e.Name == name })
 		if i < 0 {
-			return nil, misconfigured("see aws license-manager get-license for what it has",
-				"licence %s has no entitlement %q to be borrowed", l.LicenseArn, plugin.Short(name))
+			return nil, misconfigured("aws license-manager get-license shows its entitlements",
+				"licence %s has no entitlement %q to borrow", l.LicenseArn, plugin.Short(name))
 		}
 		e := types.EntitlementData{Name: aws.String(name), Unit: types.EntitlementDataUnit(l.Entitlements[i].Unit)}
 		if e.Unit != UnitNone {
@@ -358,8 +358,8 @@ func (c *Client) borrow(ctx context.Context, l *License, r *plugin.Request) ([]b
 	if err != nil {
 		return nil, err
 	}
-	// The same host asks with one token for a day, so that an answer that was lost is had again and not a second
-	// borrow; with the token that it has already, it asks anew.
+	// The host uses one ClientToken for a day, so that a repetition after a lost answer brings the same borrow and not
+	// a second one. With a borrow at hand, it asks for a new one.
 	now := c.cfg.Now()
 	asked := []string{l.LicenseArn, now.UTC().Format(time.DateOnly), string(r.Document)}
 	for _, e := range list {
@@ -373,7 +373,7 @@ func (c *Client) borrow(ctx context.Context, l *License, r *plugin.Request) ([]b
 	switch {
 	case is(err, ErrNoEntitlements, ErrEntitlementNot, ErrResourceNotFound):
 		e := misconfigured(
-			"see that it has a borrow configuration, and as much as is asked free: a borrow is had whole or not at all",
+			"check that it has a borrow configuration and enough is free: a borrow is granted whole or not at all",
 			"licence %s: the borrow was refused: %s", l.LicenseArn, reason(err))
 		e.SystemCode = apiCode(err)
 		return nil, e
@@ -384,10 +384,10 @@ func (c *Client) borrow(ctx context.Context, l *License, r *plugin.Request) ([]b
 	d, err := read([]byte(token))
 	if err != nil || d.borrowed == nil || d.borrowed.LicenseArn != l.LicenseArn || d.borrowed.NodeID != c.node {
 		return nil, plugin.Transiently(
-			"%s answered without a token for this licence and node: whether it was borrowed is not known", OpBorrow)
+			"%s answered without a token for this licence and node: it is not known whether it was borrowed", OpBorrow)
 	}
 	if end := parsed(d.borrowed.Expiration); !end.After(now) {
-		return nil, plugin.Transiently("%s answered with a token that is over already", OpBorrow)
+		return nil, plugin.Transiently("%s answered with a token that is over", OpBorrow)
 	}
 	for _, e := range list {
 		if !slices.ContainsFunc(d.borrowed.EntitlementsAllowed, func(a allowed) bool {
@@ -409,8 +409,8 @@ func sortedKeys(m map[string]int64) []string {
 	return out
 }
 
-// clientTokenOf makes a ClientToken that is the same for the same request of the same agent: 64 hexadecimal digits,
-// which also the API of before 2021 took.
+// clientTokenOf returns a ClientToken: the same for the same request of the same agent. It has 64 hexadecimal digits,
+// which the API before 2021 accepts too.
 func clientTokenOf(kind string, r *plugin.Request, parts ...string) *string {
 	h := sha256.New()
 	for _, s := range append([]string{"usher-awslm/1", kind, r.AgentKey}, parts...) {

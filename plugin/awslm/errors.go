@@ -28,7 +28,7 @@ func refused(code enforcer.Code, system, hint, format string, args ...any) *plug
 		SystemCode: system}
 }
 
-// apiCode returns an error's code; empty: the service did not speak.
+// apiCode returns an error's code; empty: it is no answer of the service.
 func apiCode(err error) string {
 	var api smithy.APIError
 	if errors.As(err, &api) {
@@ -37,7 +37,7 @@ func apiCode(err error) string {
 	return ""
 }
 
-// is reports whether an error is one of some codes.
+// is reports whether an error has one of the codes.
 func is(err error, codes ...string) bool {
 	got := apiCode(err)
 	for _, c := range codes {
@@ -48,9 +48,8 @@ func is(err error, codes ...string) bool {
 	return false
 }
 
-// classify says what an error of a call means where the call itself does not know better. Nothing that AWS says about
-// who asks, or how, makes a licence bad; what is not understood is as if nobody had answered. shown is what may be told
-// of it.
+// classify turns an error into one of the contract, for calls that do not know better. No error about the caller or the
+// request makes a licence bad, and an unknown error counts as no answer. shown is the part of it that may be shown.
 func classify(ctx context.Context, op string, shown, err error) *plugin.Error {
 	code := apiCode(err)
 	e := plugin.Transiently("%s: %s", op, reason(shown))
@@ -72,11 +71,11 @@ func classify(ctx context.Context, op string, shown, err error) *plugin.Error {
 					"create-service-linked-role --aws-service-name license-manager.amazonaws.com")
 		}
 		return mend("allow the role " + op +
-			" (the policy is in docs/systems/awslm.md), and see that the grant was accepted and activated")
+			" (the policy is in docs/systems/awslm.md), and check that the grant is accepted and activated")
 	case ErrAuthorization:
 		return mend("the grant or the IAM policy does not allow it; see docs/systems/awslm.md")
 	case ErrRedirect:
-		e.Hint = "it can only be had in the licence's home Region"
+		e.Hint = "call the licence's home Region"
 		var r *types.RedirectException
 		if errors.As(err, &r) && r.Location != nil {
 			e.Hint += ": " + clip(*r.Location, 200)
@@ -85,9 +84,9 @@ func classify(ctx context.Context, op string, shown, err error) *plugin.Error {
 	case "UnrecognizedClientException", "InvalidSignatureException", "SignatureDoesNotMatch", "InvalidClientTokenId",
 		"ExpiredToken", "ExpiredTokenException",
 		"MissingAuthenticationToken", "MissingAuthenticationTokenException", "IncompleteSignature":
-		return mend("see to the AWS credentials, and to the clock")
+		return mend("check the AWS credentials and the clock")
 	case ErrUnknownOperation:
-		return mend("is the endpoint that of License Manager?")
+		return mend("check that the endpoint is that of License Manager")
 	}
 	var status *smithyhttp.ResponseError
 	if errors.As(err, &status) &&
@@ -97,7 +96,7 @@ func classify(ctx context.Context, op string, shown, err error) *plugin.Error {
 	return mend("")
 }
 
-// unanswered says why the service has not spoken.
+// unanswered explains why there is no answer of the service.
 func unanswered(ctx context.Context, e *plugin.Error, err error) *plugin.Error {
 	var cert *tls.CertificateVerificationError
 	var unknown x509.UnknownAuthorityError
@@ -105,11 +104,11 @@ func unanswered(ctx context.Context, e *plugin.Error, err error) *plugin.Error {
 	switch {
 	case errors.As(err, &cert), errors.As(err, &unknown):
 		e.Class, e.Hint = plugin.Misconfigured,
-			"see to the certificate of what stands between, or name its CA under upstream.ca_file"
+			"check the certificate of the proxy between, or name its CA under upstream.ca_file"
 	case ctx.Err() != nil:
 		e.Reason = strings.SplitN(e.Reason, ":", 2)[0] + ": no answer in time"
 	case errors.As(err, &status) && status.HTTPStatusCode() >= 300 && status.HTTPStatusCode() < 500:
-		e.Hint = fmt.Sprintf("HTTP status %d without an error of License Manager's: does something stand between?",
+		e.Hint = fmt.Sprintf("HTTP status %d without an error of License Manager; check for a proxy between",
 			status.HTTPStatusCode())
 	}
 	return e
@@ -122,7 +121,7 @@ func isNetwork(err error) bool {
 		errors.Is(err, context.Canceled)
 }
 
-// reason is an error's innermost sentence: what the SDK puts around it names operations, request ids and tries.
+// reason returns an error's innermost sentence, without the operations, request ids and tries that the SDK adds.
 func reason(err error) string {
 	var api smithy.APIError
 	if errors.As(err, &api) {

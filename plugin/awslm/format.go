@@ -12,7 +12,7 @@ import (
 	"github.com/usher-agent/usher/plugin"
 )
 
-// Format reads received licences that this agent has sealed, and borrowed ones. Its zero value is ready.
+// Format reads received licences that this agent has sealed, and borrowed ones. Its zero value is ready to use.
 type Format struct{}
 
 var _ plugin.Format = Format{}
@@ -20,15 +20,14 @@ var _ plugin.Format = Format{}
 // System returns "awslm".
 func (Format) System() string { return System }
 
-// response is what a file holds that the AWS CLI has written: the answer of CheckoutBorrowLicense, of GetLicense, or a
-// licence.
+// response is a file that the AWS CLI wrote: the answer of CheckoutBorrowLicense or GetLicense, or a licence.
 type response struct {
 	SignedToken string         `json:"SignedToken"`
 	License     jsontext.Value `json:"License"`
 	LicenseArn  string         `json:"LicenseArn"`
 }
 
-// Recognise reports whether the bytes are, or once were, a licence of AWS License Manager.
+// Recognise reports whether the bytes look like a licence of AWS License Manager, or the remains of one.
 func (Format) Recognise(document []byte) bool {
 	if len(document) > plugin.MaxDocument {
 		return false
@@ -50,7 +49,7 @@ func (Format) Recognise(document []byte) bool {
 	return bytes.HasPrefix(h, []byte("{")) && bytes.Contains(decodeLoosely(body), []byte(`"licenseConsumptionToken"`))
 }
 
-// decodeLoosely decodes as much of base64url as can be.
+// decodeLoosely decodes base64url up to the first error.
 func decodeLoosely(b []byte) []byte {
 	out := make([]byte, 0, len(b)*3/4)
 	for len(b) >= 4 {
@@ -66,7 +65,7 @@ func decodeLoosely(b []byte) []byte {
 	return out
 }
 
-// trim takes off what editors put around a token.
+// trim removes the white space and byte order mark that editors put around a token.
 func trim(document []byte) []byte {
 	return bytes.TrimSpace(bytes.TrimPrefix(document, []byte("\xef\xbb\xbf")))
 }
@@ -107,7 +106,7 @@ func (Format) Verify(document []byte, anchors []plugin.Anchor) (*enforcer.Licens
 	}
 	switch {
 	case bytes.Contains(raw[0], []byte(`"crit"`)):
-		return nil, malformed("", "its header has a crit, of which nothing is known here")
+		return nil, malformed("", "its header has a crit, which Usher does not support")
 	case h.Type == sealType:
 		return verifySealed(compact, h, raw[1], anchors)
 	}
@@ -131,9 +130,9 @@ func verifySealed(compact string, h header, payload []byte,
 	a, p := believeSealed(compact, h.KeyID, issuer, anchors)
 	switch {
 	case err != nil && p != nil:
-		return nil, p // only what is believed deserves the more precise word
+		return nil, p // the precise error is for a verified document only
 	case err != nil:
-		return nil, malformed("see what AWS says of it: aws license-manager get-license", "%v", err)
+		return nil, malformed("aws license-manager get-license shows AWS's own state of it", "%v", err)
 	case p != nil:
 		return l, p
 	}
@@ -144,13 +143,13 @@ func verifyBorrowed(compact string, parts []string, h header, raw [3][]byte,
 	anchors []plugin.Anchor) (*enforcer.License, *enforcer.Problem) {
 	if h.Algorithm != "PS384" {
 		return nil, malformed("",
-			"its header says the algorithm %q; a borrowed licence is signed with PS384 and nothing else",
+			"its header says the algorithm %q; borrowed licences are signed with PS384",
 			plugin.Short(h.Algorithm))
 	}
 	a, p := believeToken([]byte(compact[:len(parts[0])+1+len(parts[1])]), raw[2], anchors)
 	product := skuOf(a)
 	if product == "" {
-		product = "unknown" // it is shown with the problem, and never judged
+		product = "unknown" // shown with the problem, and never judged
 	}
 	l, err := borrowedLicense(raw[1], product)
 	if err == nil {
@@ -176,10 +175,10 @@ func checked(a plugin.Anchor, l *enforcer.License) (*enforcer.License, *enforcer
 	return l, nil
 }
 
-// unsealed shows a licence that AWS has listed and nobody has signed.
+// unsealed describes a licence that AWS listed and nobody signed.
 func unsealed(doc []byte, r *response) (*enforcer.License, *enforcer.Problem) {
 	p := &enforcer.Problem{System: System, Code: enforcer.UntrustedKey,
-		Reason: "it is a licence as AWS lists it, and nobody has signed it",
+		Reason: "it is a licence from AWS's list, which nobody has signed",
 		Hint:   "have the agent fetch it (upstream.aws), or borrow it and install the SignedToken"}
 	if len(r.License) > 0 {
 		doc = r.License

@@ -137,6 +137,14 @@ func TestSealed(t *testing.T) {
 	})
 }
 
+// during is an instant within a borrow.
+var during = borrowedAt.Add(time.Hour)
+
+func judged(l *enforcer.License, agent string, host map[string][]string, now time.Time) *enforcer.Verdict {
+	return enforcer.Judge(enforcer.Facts{Documents: []enforcer.Document{{Name: "a.lic", License: l}},
+		Products: []string{sku}, AgentKey: agent, Host: enforcer.Host{Components: host}}, now)
+}
+
 func TestBorrowed(t *testing.T) {
 	t.Parallel()
 	s := awstest.New(t, borrowedAt)
@@ -159,21 +167,21 @@ func TestBorrowed(t *testing.T) {
 	if c, _ := l.Terms["checkoutMetadata"].(map[string]any); c["mac"] != "00:11" {
 		t.Errorf("the terms have no metadata: %v", l.Terms)
 	}
-	judge := func(l *enforcer.License, agent string, host map[string][]string, now time.Time) *enforcer.Verdict {
-		return enforcer.Judge(enforcer.Facts{Documents: []enforcer.Document{{Name: "a.lic", License: l}},
-			Products: []string{sku}, AgentKey: agent, Host: enforcer.Host{Components: host}}, now)
-	}
-	during := borrowedAt.Add(time.Hour)
-	if v := judge(l, agentThumb, nil, during); v.Code != enforcer.Valid || v.Pools["streams"].Budget != 3 {
+	if v := judged(l, agentThumb, nil, during); v.Code != enforcer.Valid || v.Pools["streams"].Budget != 3 {
 		t.Errorf("on its node: %s, %+v", v.Code, v.Pools)
 	}
-	if v := judge(l, "another", nil, during); v.Code != enforcer.AgentKeyMismatch {
+	if v := judged(l, "another", nil, during); v.Code != enforcer.AgentKeyMismatch {
 		t.Errorf("on another node: %s", v.Code)
 	}
-	if v := judge(l, agentThumb, nil, borrowedAt.Add(24*time.Hour)); v.Code != enforcer.Expired {
+	if v := judged(l, agentThumb, nil, borrowedAt.Add(24*time.Hour)); v.Code != enforcer.Expired {
 		t.Errorf("when it is over: %s", v.Code)
 	}
+}
 
+func TestBorrowedBinding(t *testing.T) {
+	t.Parallel()
+	s := awstest.New(t, borrowedAt)
+	a := sellerAnchor(t, s, sku+"#2026")
 	t.Run("node id", func(t *testing.T) {
 		l, p := awslm.Format{}.Verify([]byte(awstest.Sign(s.Key, ps384, payload("Node-7"))), []plugin.Anchor{a})
 		if p != nil {
@@ -183,10 +191,10 @@ func TestBorrowed(t *testing.T) {
 		m := hmac.New(sha256.New, []byte(sku))
 		m.Write([]byte("usher-fingerprint/1\x00node-id\x00node-7"))
 		here := map[string][]string{"node-id": {hex.EncodeToString(m.Sum(nil))}}
-		if v := judge(l, "any", here, during); v.Code != enforcer.Valid || v.Pools["streams"].Budget != 3 {
+		if v := judged(l, "any", here, during); v.Code != enforcer.Valid || v.Pools["streams"].Budget != 3 {
 			t.Errorf("on its node: %s, %+v", v.Code, v.Pools)
 		}
-		if v := judge(l, "any", map[string][]string{"node-id": {"00"}}, during); v.Code !=
+		if v := judged(l, "any", map[string][]string{"node-id": {"00"}}, during); v.Code !=
 			enforcer.FingerprintMismatch {
 			t.Errorf("on another node: %s", v.Code)
 		}
@@ -199,6 +207,13 @@ func TestBorrowed(t *testing.T) {
 			t.Errorf("%+v %+v", l, p)
 		}
 	})
+}
+
+func TestBorrowedRefused(t *testing.T) {
+	t.Parallel()
+	s := awstest.New(t, borrowedAt)
+	a := sellerAnchor(t, s, sku+"#2026")
+	good := awstest.Sign(s.Key, ps384, payload(agentThumb))
 	with := func(name string, value any) map[string]any {
 		m := maps.Clone(payload(agentThumb))
 		if m[name] = value; value == nil {
@@ -211,15 +226,14 @@ func TestBorrowed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	head, rest, _ := strings.Cut(good, ".")
+	_, rest, _ := strings.Cut(good, ".")
 	none := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"none"}`))
-	_ = head
 	for name, row := range map[string]struct {
 		doc  string
 		code enforcer.Code
 		says string
 	}{
-		"alg none":           {none + "." + rest, enforcer.Malformed, "PS384 and nothing else"},
+		"alg none":           {none + "." + rest, enforcer.Malformed, "PS384"},
 		"alg none, unsigned": {none + "." + strings.Split(rest, ".")[0] + ".", enforcer.Malformed, "PS384"},
 		"alg RS384": {awstest.Sign(s.Key, map[string]any{"alg": "RS384"}, payload(agentThumb)),
 			enforcer.Malformed, "PS384"},
@@ -261,7 +275,7 @@ func TestBorrowed(t *testing.T) {
 			"too large"},
 		"twice the same": {awstest.Sign(s.Key, ps384, with("entitlementsAllowed",
 			[]any{map[string]any{"name": "a", "unit": "None"}, map[string]any{"name": "a", "unit": "None"}})),
-			enforcer.Malformed, "there twice"},
+			enforcer.Malformed, "names it twice"},
 	} {
 		l, p := awslm.Format{}.Verify([]byte(row.doc), []plugin.Anchor{a})
 		if p == nil || p.Code != row.code || !strings.Contains(p.Reason, row.says) {

@@ -18,13 +18,13 @@ import (
 // sealType is the typ of a sealed licence's header (RFC 7515 §4.1.9).
 const sealType = "awslm-license+jwt"
 
-// envelope is what a sealed licence says: when it was asked for, and what AWS said, to the member.
+// envelope is the content of a sealed licence: the time of the call, and AWS's whole answer.
 type envelope struct {
 	Asked   time.Time      `json:"asked"`
 	License jsontext.Value `json:"license"`
 }
 
-// seal signs what AWS says of a licence with the agent's key. said is JSON of a [License].
+// seal signs AWS's statement of a licence with the agent's key. said is the JSON of a [License].
 func seal(key ed25519.PrivateKey, said []byte, at time.Time) ([]byte, error) {
 	thumb, err := plugin.Thumbprint(key.Public())
 	if err != nil {
@@ -47,14 +47,14 @@ func seal(key ed25519.PrivateKey, said []byte, at time.Time) ([]byte, error) {
 	return append([]byte(out), '\n'), err
 }
 
-// openSealed reads what a sealed licence says, and believes nothing.
+// openSealed reads a sealed licence without verifying it.
 func openSealed(payload []byte) (*License, *envelope, error) {
 	var e envelope
 	if err := json.Unmarshal(payload, &e); err != nil {
 		return nil, nil, plugin.JSONFault(err, "member")
 	}
 	if e.Asked.IsZero() || len(e.License) == 0 {
-		return nil, nil, errors.New("it does not say what was asked, or when")
+		return nil, nil, errors.New("it lacks the licence, or the time of the call")
 	}
 	l := &License{}
 	if err := json.Unmarshal(e.License, l); err != nil {
@@ -63,7 +63,7 @@ func openSealed(payload []byte) (*License, *envelope, error) {
 	return l, &e, nil
 }
 
-// receivedLicense turns what a sealed licence says into the core's terms.
+// receivedLicense turns the content of a sealed licence into a licence of the core.
 func receivedLicense(payload []byte) (*enforcer.License, error) {
 	l, e, err := openSealed(payload)
 	if err != nil {
@@ -87,7 +87,7 @@ func believeSealed(compact string, kid string, issuer string,
 		}
 		if own, err := plugin.Thumbprint(key); err != nil || kid != own {
 			return a, &enforcer.Problem{System: System, Code: enforcer.UntrustedKey,
-				Reason: "another agent has sealed it: it is of use on that host alone",
+				Reason: "another agent sealed it: it counts on that agent's host alone",
 				Hint:   "let this host's agent fetch the licence itself; see docs/systems/awslm.md"}
 		}
 		jws, err := jose.ParseSignedCompact(compact, []jose.SignatureAlgorithm{jose.EdDSA})
@@ -96,13 +96,13 @@ func believeSealed(compact string, kid string, issuer string,
 		}
 		if err != nil {
 			return a, &enforcer.Problem{System: System, Code: enforcer.BadSignature,
-				Reason: "it does not say what this agent has sealed: it has been changed",
+				Reason: "it differs from what this agent sealed: it has been changed",
 				Hint:   "remove it; the agent fetches the licence again"}
 		}
 		return a, revoked(a)
 	}
 	return plugin.Anchor{}, &enforcer.Problem{System: System, Code: enforcer.UntrustedKey,
-		Reason: fmt.Sprintf("its issuer %q is not in trust, or no agent's key is known here to have sealed it",
+		Reason: fmt.Sprintf("its issuer %q is not in trust, or the agent's own key is not known here",
 			clip(issuer, 80)),
 		Hint: "add the issuer's KeyFingerprint as kid under license.trust, with system awslm and alg sealed"}
 }
@@ -113,22 +113,22 @@ func revoked(a plugin.Anchor) *enforcer.Problem {
 	}
 	return &enforcer.Problem{System: System, Code: enforcer.UntrustedKey,
 		Reason: fmt.Sprintf("key %q is revoked", clip(a.KeyID, 80)),
-		Hint:   "ask the vendor for a licence that another key vouches for"}
+		Hint:   "ask the vendor for a licence under another key"}
 }
 
-// inTime checks that the anchor was good when the document was issued.
+// inTime checks that the document was issued within the anchor's time.
 func inTime(a plugin.Anchor, issued time.Time) *enforcer.Problem {
 	if (a.NotBefore.IsZero() || !issued.Before(a.NotBefore)) &&
 		(a.NotAfter.IsZero() || !issued.IsZero() && !issued.After(a.NotAfter)) {
 		return nil
 	}
 	return &enforcer.Problem{System: System, Code: enforcer.UntrustedKey,
-		Reason: fmt.Sprintf("it is of %s, and key %q is not believed then", issued.Format("2006-01-02"),
+		Reason: fmt.Sprintf("it is dated %s, when key %q was not valid", issued.Format("2006-01-02"),
 			clip(a.KeyID, 80)),
-		Hint: "ask the vendor which key is good now"}
+		Hint: "ask the vendor which key is valid now"}
 }
 
-// part decodes one part of a compact JWS. One document has one spelling.
+// part decodes one part of a compact JWS. It accepts one spelling of each value.
 func part(s string) ([]byte, bool) {
 	b, err := base64.RawURLEncoding.Strict().DecodeString(s)
 	if err != nil {

@@ -18,10 +18,10 @@ import (
 	"github.com/usher-agent/usher/plugin"
 )
 
-// What a credentials file and a signature may hold.
+// The bounds of credentials and signatures, and the constants of Signature Version 4.
 const (
 	minSecret = plugin.MinCredential
-	// maxSkew is how far a request's time may be from the clock here, as AWS has it.
+	// maxSkew is how far a request's time may be from the clock here: AWS's own bound.
 	maxSkew       = 15 * time.Minute
 	sigAlgorithm  = "AWS4-HMAC-SHA256"
 	sigTerminator = "aws4_request"
@@ -29,15 +29,15 @@ const (
 	amzTime       = "20060102T150405Z"
 )
 
-// signature is what an Authorization header of Signature Version 4 says.
+// signature is the content of an Authorization header of Signature Version 4.
 type signature struct {
 	key, date, region, service string
 	signed                     []string
 	mac                        []byte
 }
 
-// parseCredentials reads access keys in the form of AWS's shared credentials file: any sections, of which each has
-// aws_access_key_id and aws_secret_access_key. What else stands there is passed over.
+// parseCredentials reads access keys in the form of AWS's shared credentials file: any number of sections, each with
+// aws_access_key_id and aws_secret_access_key. It ignores other lines.
 func parseCredentials(file []byte) map[string]string {
 	out := map[string]string{}
 	id, secret := "", ""
@@ -63,7 +63,7 @@ func parseCredentials(file []byte) map[string]string {
 }
 
 // verifySignature checks a request's signature against the access keys of a credentials file, and returns the key's id.
-// No error quotes what the request says.
+// No error quotes the request.
 func verifySignature(r *http.Request, body, file []byte) (string, error) {
 	if r.Header.Get("Authorization") == "" {
 		return "", errors.New("it is not signed; give the SDK an access key of the listener's credentials_file")
@@ -75,8 +75,8 @@ func verifySignature(r *http.Request, body, file []byte) (string, error) {
 	secret, ok := parseCredentials(file)[s.key]
 	if !ok {
 		return "", fmt.Errorf(
-			"its access key is none of the listener's credentials_file (of which each secret has %d characters "+
-				"at least)", minSecret)
+			"the listener's credentials_file does not have its access key (each secret there needs at least %d "+
+				"characters)", minSecret)
 	}
 	at, err := time.Parse(amzTime, r.Header.Get("X-Amz-Date"))
 	if err != nil || at.Format("20060102") != s.date {
@@ -86,7 +86,7 @@ func verifySignature(r *http.Request, body, file []byte) (string, error) {
 		return "", errors.New("its X-Amz-Date is more than 15 minutes from the time here")
 	}
 	if r.URL.RawQuery != "" {
-		return "", errors.New("it has a query, which this API has not")
+		return "", errors.New("it has a query, and this API has none")
 	}
 	for _, must := range []string{"host", "x-amz-date", "x-amz-target"} {
 		if !slices.Contains(s.signed, must) {
@@ -97,7 +97,7 @@ func verifySignature(r *http.Request, body, file []byte) (string, error) {
 	scope := strings.Join([]string{s.date, s.region, s.service, sigTerminator}, "/")
 	want := mac(s.signingKey(secret), sigAlgorithm+"\n"+at.Format(amzTime)+"\n"+scope+"\n"+hex.EncodeToString(sum[:]))
 	if subtle.ConstantTimeCompare(want, s.mac) != 1 {
-		return "", errors.New("its signature does not match: is the secret the one of credentials_file?")
+		return "", errors.New("its signature does not match; check that the secret is the one of credentials_file")
 	}
 	return s.key, nil
 }
@@ -149,7 +149,7 @@ func mac(key []byte, text string) []byte {
 	return m.Sum(nil)
 }
 
-// canonical is the canonical request: the path, which is encoded once more, the signed headers, and what the body is.
+// canonical returns the canonical request: the path, encoded once more, the signed headers, and the body's digest.
 func canonical(r *http.Request, signed []string, body []byte) string {
 	var b strings.Builder
 	path := r.URL.EscapedPath()

@@ -23,14 +23,14 @@ func Provide() plugin.System {
 	}
 }
 
-// Settings is the licence in AWS License Manager that the agent is to have. The zero value is none.
+// Settings names the agent's licence in AWS License Manager. The zero value names none.
 type Settings struct {
 	ProductSKU       string            `yaml:"product_sku"`
 	KeyFingerprint   string            `yaml:"key_fingerprint"`
 	LicenseARN       string            `yaml:"license_arn"`
 	Beneficiary      string            `yaml:"beneficiary"`
 	NodeID           string            `yaml:"node_id"`
-	Borrow           map[string]string `yaml:"borrow"` // by entitlement, how many
+	Borrow           map[string]string `yaml:"borrow"` // the number by entitlement
 	Region           string            `yaml:"region"`
 	Endpoint         string            `yaml:"endpoint"`
 	RefreshTokenFile string            `yaml:"refresh_token_file"`
@@ -38,7 +38,7 @@ type Settings struct {
 	STSEndpoint      string            `yaml:"sts_endpoint"`
 }
 
-// Used reports whether there is such a licence.
+// Used reports whether a licence is configured.
 func (s *Settings) Used() bool { return s.ProductSKU != "" || s.KeyFingerprint != "" }
 
 // Check implements [plugin.Settings].
@@ -49,7 +49,7 @@ func (s *Settings) Check(bad func(key, text string)) {
 	for name, n := range s.Borrow {
 		if _, err := strconv.ParseUint(n, 10, 63); err != nil || name == "" {
 			bad("borrow", fmt.Sprintf("upstream.aws.borrow: %q of %q cannot be borrowed; "+
-				"give a whole number, and 0 of what has no unit", plugin.Short(n), plugin.Short(name)))
+				"give a whole number, and 0 for an entitlement without a unit", plugin.Short(n), plugin.Short(name)))
 		}
 	}
 }

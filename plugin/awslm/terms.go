@@ -13,25 +13,25 @@ import (
 )
 
 const (
-	// overage is how many slots or draws beyond MaxCount an entitlement with Overage gives: AWS sets no bound, and the
-	// core shares out only what has one.
+	// overage is the number of slots or draws beyond MaxCount that an entitlement with Overage gives. AWS sets no
+	// bound, and the core can share out only a bounded number.
 	overage = 1_000_000
-	// usualTTL is how long a provisional checkout lasts where the licence does not say: that of AWS Marketplace.
+	// usualTTL is how long a provisional checkout lasts by default: that of AWS Marketplace.
 	usualTTL = time.Hour
-	// usualGrace is how long a licence is good after its check-in was due, where the seller says nothing in GraceKey.
+	// usualGrace is how long a licence stays good after its check-in was due, unless the seller sets GraceKey.
 	usualGrace = 24 * time.Hour
 	maxGrace   = 366 * 24 * time.Hour
 )
 
-// What a seller may say in a licence's metadata (LicenseMetadata) beyond what License Manager knows.
+// The terms that a seller may set in a licence's metadata (LicenseMetadata), beyond those of License Manager.
 const (
-	GraceKey    = "usher.grace"     // a span as 36h: how long the licence stands while AWS cannot be asked
+	GraceKey    = "usher.grace"     // a span such as 36h: how long the licence stays good without an answer of AWS
 	OnExpiryKey = "usher.on_expiry" // drain, revoke or keep
 )
 
-// TermName returns what an entitlement is called here: by its own name where that can be a name of a pool, a meter or a
-// feature (letters, digits, . _ : / -, 64 at most), else with - for other characters and a few digits that tell it
-// apart.
+// TermName returns the name of an entitlement's pool, meter or feature. It is the entitlement's own name if it has only
+// letters, digits, and . _ : / - and at most 64 of them. Otherwise, - stands for other characters, and six digits of a
+// hash follow.
 func TermName(entitlement string) string {
 	letter := func(r rune) bool {
 		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
@@ -53,8 +53,7 @@ func TermName(entitlement string) string {
 	return clean[:min(len(clean), 64-7)] + "-" + hex.EncodeToString(sum[:3])
 }
 
-// isPool and isMeter say what an entitlement of a received licence is: slots are given back, all else that is counted
-// is consumed.
+// isPool and isMeter tell the kind of a received licence's entitlement: slots come back, other counts are consumed.
 func (e *Entitlement) isPool() bool { return KindOf(e.Unit) == KindSlots && e.AllowCheckIn }
 
 func (e *Entitlement) isMeter() bool {
@@ -62,7 +61,7 @@ func (e *Entitlement) isMeter() bool {
 	return k == KindAmount || k == KindSlots && !e.AllowCheckIn
 }
 
-// find returns the entitlement that a pool or meter is of.
+// find returns the entitlement of a pool or meter; nil: there is none.
 func (l *License) find(term string, is func(*Entitlement) bool) *Entitlement {
 	for i := range l.Entitlements {
 		if e := &l.Entitlements[i]; is(e) && TermName(e.Name) == term {
@@ -72,7 +71,7 @@ func (l *License) find(term string, is func(*Entitlement) bool) *Entitlement {
 	return nil
 }
 
-// TTL returns how long a provisional checkout lasts at most.
+// TTL returns the longest time of a provisional checkout.
 func (l *License) TTL() time.Duration {
 	if p := l.ConsumptionConfiguration.ProvisionalConfiguration; p != nil && p.MaxTimeToLiveInMinutes > 0 {
 		return minutes(p.MaxTimeToLiveInMinutes)
@@ -82,7 +81,7 @@ func (l *License) TTL() time.Duration {
 
 func minutes(n int64) time.Duration { return time.Duration(min(n, 100*366*24*60)) * time.Minute }
 
-// terms turns a licence as AWS states it into the core's. issued is when AWS said so.
+// terms turns AWS's licence into one of the core. issued is the time of AWS's statement.
 func (l *License) terms(issued time.Time, all map[string]any) (*enforcer.License, error) {
 	if arn(l.LicenseArn) != nil {
 		return nil, errors.New("its LicenseArn is not that of a licence")
@@ -105,7 +104,7 @@ func (l *License) terms(issued time.Time, all map[string]any) (*enforcer.License
 	case "DELETED", "PENDING_DELETE":
 		out.Revoked = true
 	case "EXPIRED":
-		out.Suspended = out.Expires.IsZero() || out.Expires.After(issued) // its End says it better
+		out.Suspended = out.Expires.IsZero() || out.Expires.After(issued) // its End is more precise
 	default:
 		out.Suspended = true
 	}
@@ -119,8 +118,7 @@ func (l *License) terms(issued time.Time, all map[string]any) (*enforcer.License
 	return out, l.addEntitlements(out)
 }
 
-// metadata reads what a seller says to Usher alone. What cannot be read is a fault: a span that is passed over would be
-// another.
+// metadata reads the seller's terms for Usher. An unreadable one is an error, because ignoring a span would change it.
 func (l *License) metadata(out *enforcer.License) error {
 	out.CheckIn.Grace = usualGrace
 	for _, m := range l.LicenseMetadata {
@@ -128,7 +126,7 @@ func (l *License) metadata(out *enforcer.License) error {
 		case GraceKey:
 			d, err := time.ParseDuration(m.Value)
 			if err != nil || d < 0 || d > maxGrace {
-				return fmt.Errorf("its metadata %s is %q, and must be a span such as 36h, of a year at most", GraceKey,
+				return fmt.Errorf("its metadata %s is %q, and must be a span such as 36h, at most a year", GraceKey,
 					plugin.Short(m.Value))
 			}
 			out.CheckIn.Grace = d
@@ -145,7 +143,7 @@ func (l *License) metadata(out *enforcer.License) error {
 	return nil
 }
 
-// addEntitlements adds each entitlement by its unit. Counts are a whole site's, of which an agent takes what it needs:
+// addEntitlements adds each entitlement by its unit. Counts belong to a whole site, and each agent takes what it needs:
 // nothing ties a checkout to a host.
 func (l *License) addEntitlements(out *enforcer.License) error {
 	t := termSet{out, map[string]bool{}}
@@ -174,7 +172,7 @@ func (l *License) addEntitlements(out *enforcer.License) error {
 				Resets: l.resets(), Unit: unitWord(e.Unit)}
 		case KindOf(e.Unit) == KindRate:
 			out.Features[name] = enforcer.Value{Kind: enforcer.KindNumber, Number: float64(n), Unit: e.Unit}
-		default: // None, and a unit that is not known: it can be read in the terms
+		default: // None, and unknown units, which the raw terms keep
 			if KindOf(e.Unit) == KindFeature {
 				out.Features[name] = featureOf(e.Value)
 			}
@@ -183,7 +181,7 @@ func (l *License) addEntitlements(out *enforcer.License) error {
 	return nil
 }
 
-// resets returns when the meters start anew; by a RenewType that is not known, never.
+// resets returns when the meters start again at zero; never for an unknown RenewType.
 func (l *License) resets() enforcer.Resets {
 	switch l.ConsumptionConfiguration.RenewType {
 	case RenewWeekly:
@@ -202,8 +200,7 @@ func unitWord(unit string) string {
 	return unit
 }
 
-// featureOf returns the value of an entitlement without a unit: it is there, so it is on, unless it says that it is
-// off.
+// featureOf returns the value of an entitlement without a unit. It is on unless its value says that it is off.
 func featureOf(value string) enforcer.Value {
 	switch strings.ToLower(value) {
 	case "", "enabled", "true":
@@ -214,7 +211,7 @@ func featureOf(value string) enforcer.Value {
 	return enforcer.Value{Kind: enforcer.KindText, Text: value}
 }
 
-// termSet names terms, each once.
+// termSet gives terms their names and rejects a name used twice.
 type termSet struct {
 	license *enforcer.License
 	seen    map[string]bool
@@ -227,7 +224,7 @@ func (t *termSet) name(entitlement string) (string, error) {
 	}
 	name := TermName(entitlement)
 	if entitlement == "" || t.seen[name] {
-		return "", fmt.Errorf("entitlement %q is without a name, or there twice", plugin.Short(entitlement))
+		return "", fmt.Errorf("entitlement %q has no name, or the licence names it twice", plugin.Short(entitlement))
 	}
 	t.seen[name] = true
 	return name, nil

@@ -9,18 +9,18 @@ import (
 	"github.com/usher-agent/usher/plugin"
 )
 
-// Kind is what an entitlement's unit makes of it.
+// Kind is the kind of an entitlement, by its unit.
 type Kind string
 
 // The kinds of entitlements.
 const (
-	KindSlots   Kind = "slots"   // Count: taken, and where AllowCheckIn says so given back
+	KindSlots   Kind = "slots"   // Count: taken, and given back if AllowCheckIn is set
 	KindAmount  Kind = "amount"  // bytes, bits, seconds: consumed
-	KindRate    Kind = "rate"    // per second, percent: a limit to read, not to lease
+	KindRate    Kind = "rate"    // per second, percent: a limit to read, not to take
 	KindFeature Kind = "feature" // None: there or not
 )
 
-// The units that mean something of their own.
+// The units with a meaning of their own.
 const (
 	UnitCount = "Count"
 	UnitNone  = "None"
@@ -30,7 +30,7 @@ var amounts = []string{"Seconds", "Microseconds", "Milliseconds", "Bytes", "Kilo
 	"Terabytes", "Bits", "Kilobits",
 	"Megabits", "Gigabits", "Terabits"}
 
-// KindOf returns what a unit makes of an entitlement; empty: it is none of the 27 units.
+// KindOf returns the kind of entitlements with a unit; empty: it is none of the API's 27 units.
 func KindOf(unit string) Kind {
 	base, rate := strings.CutSuffix(unit, "/Second")
 	switch {
@@ -46,11 +46,11 @@ func KindOf(unit string) Kind {
 	return ""
 }
 
-// local is the form of times without a zone.
-const local = "2006-01-02T15:04:05"
+// zoneless is the form of times without a zone.
+const zoneless = "2006-01-02T15:04:05"
 
 // LocalTime writes a time as CheckoutLicense and CheckoutBorrowLicense do: UTC, without a zone.
-func LocalTime(t time.Time) string { return t.UTC().Format(local) }
+func LocalTime(t time.Time) string { return t.UTC().Format(zoneless) }
 
 // ZonedTime writes a time as ExtendLicenseConsumption and the licences do: RFC 3339.
 func ZonedTime(t time.Time) string { return t.UTC().Format(time.RFC3339) }
@@ -60,15 +60,15 @@ func ParseTime(s string) (time.Time, error) {
 	if s == "" {
 		return time.Time{}, nil
 	}
-	for _, form := range []string{time.RFC3339Nano, local, "2006-01-02T15:04Z07:00", "2006-01-02T15:04"} {
+	for _, form := range []string{time.RFC3339Nano, zoneless, "2006-01-02T15:04Z07:00", "2006-01-02T15:04"} {
 		if t, err := time.Parse(form, s); err == nil {
 			return t.UTC(), nil
 		}
 	}
-	return time.Time{}, fmt.Errorf("%q is no time in ISO 8601", plugin.Short(s))
+	return time.Time{}, fmt.Errorf("%q is not a time in ISO 8601", plugin.Short(s))
 }
 
-// parsed is ParseTime of what may be anything; what is none is zero.
+// parsed is ParseTime with the zero time for an unreadable text.
 func parsed(s string) time.Time {
 	t, err := ParseTime(s)
 	if err != nil {

@@ -18,9 +18,9 @@ const (
 	ContentType  = "application/x-amz-json-1.1"
 	TargetHeader = "X-Amz-Target"
 	TargetPrefix = "AWSLicenseManager." // and then the operation
-	// RequestIDHeader is what the SDKs show in their errors.
+	// RequestIDHeader has the id that SDKs show in their errors.
 	RequestIDHeader = "X-Amzn-RequestId"
-	// ErrorTypeHeader must say what the body's __type says: which of the two wins differs by SDK.
+	// ErrorTypeHeader must equal the body's __type: SDKs differ in which of the two they use.
 	ErrorTypeHeader = "X-Amzn-ErrorType"
 )
 
@@ -36,7 +36,7 @@ const (
 	OpListReceived   = "ListReceivedLicenses"
 )
 
-// The error codes, each with the suffix that it has on the wire.
+// The error codes, with their suffix on the wire.
 const (
 	ErrAccessDenied         = "AccessDeniedException"
 	ErrAuthorization        = "AuthorizationException"
@@ -51,11 +51,11 @@ const (
 	ErrServerInternal       = "ServerInternalException"
 	ErrUnsupportedSignature = "UnsupportedDigitalSignatureMethodException"
 	ErrValidation           = "ValidationException"
-	ErrUnknownOperation     = "UnknownOperationException" // of an operation that there is none of
+	ErrUnknownOperation     = "UnknownOperationException" // the API has no such operation
 )
 
-// declared is what each operation may answer beside what all may. An undeclared error reaches an SDK's caller without
-// its type.
+// declared lists the errors of each operation, apart from those that all may answer. An undeclared error reaches an
+// SDK's caller without its type.
 var declared = map[string][]string{
 	OpCheckout: {ErrInvalidParameter, ErrNoEntitlements, ErrRedirect, ErrResourceNotFound,
 		ErrUnsupportedSignature},
@@ -85,7 +85,7 @@ type Fault struct {
 // Error returns the code and the message.
 func (f *Fault) Error() string { return f.Code + ": " + f.Message }
 
-// Status returns the HTTP status: 400 for all but the server's own faults.
+// Status returns the HTTP status: 500 for ErrServerInternal, 400 for all others.
 func (f *Fault) Status() int {
 	if f.Code == ErrServerInternal {
 		return http.StatusInternalServerError
@@ -107,13 +107,13 @@ const (
 	RenewMonthly = "Monthly"
 )
 
-// The statuses with which a licence can be consumed.
+// The statuses of a licence that can be consumed.
 const (
 	StatusAvailable = "AVAILABLE"
 	ReceivedActive  = "ACTIVE"
 )
 
-// EntitlementData is one entitlement of a checkout, asked or allowed. Value is a decimal number as text, and absent
+// EntitlementData is one entitlement in a checkout's request or answer. Value is a decimal number as text, and absent
 // with Unit None.
 type EntitlementData struct {
 	Name  string `json:"Name"`
@@ -127,7 +127,7 @@ type Metadata struct {
 	Value string `json:"Value"`
 }
 
-// CheckoutRequest is CheckoutLicense's.
+// CheckoutRequest is the request of CheckoutLicense.
 type CheckoutRequest struct {
 	ProductSKU     string            `json:"ProductSKU"`
 	CheckoutType   string            `json:"CheckoutType"`
@@ -150,7 +150,7 @@ type CheckoutResponse struct {
 	Expiration              string            `json:"Expiration"`
 }
 
-// BorrowRequest is CheckoutBorrowLicense's.
+// BorrowRequest is the request of CheckoutBorrowLicense.
 type BorrowRequest struct {
 	LicenseArn             string            `json:"LicenseArn"`
 	Entitlements           []EntitlementData `json:"Entitlements"`
@@ -172,36 +172,36 @@ type BorrowResponse struct {
 	CheckoutMetadata        []Metadata        `json:"CheckoutMetadata,omitzero"`
 }
 
-// ExtendRequest is ExtendLicenseConsumption's.
+// ExtendRequest is the request of ExtendLicenseConsumption.
 type ExtendRequest struct {
 	LicenseConsumptionToken string `json:"LicenseConsumptionToken"`
 	DryRun                  bool   `json:"DryRun,omitzero"`
 }
 
-// ExtendResponse answers it. Expiration has a zone: see [ZonedTime].
+// ExtendResponse answers ExtendLicenseConsumption. Expiration has a zone: see [ZonedTime].
 type ExtendResponse struct {
 	LicenseConsumptionToken string `json:"LicenseConsumptionToken"`
 	Expiration              string `json:"Expiration"`
 }
 
-// CheckInRequest is CheckInLicense's. Its answer is an empty object.
+// CheckInRequest is the request of CheckInLicense. The answer is an empty object.
 type CheckInRequest struct {
 	LicenseConsumptionToken string `json:"LicenseConsumptionToken"`
 	Beneficiary             string `json:"Beneficiary,omitzero"`
 }
 
-// AccessTokenRequest is GetAccessToken's. Token is a secret.
+// AccessTokenRequest is the request of GetAccessToken. Token is a secret.
 type AccessTokenRequest struct {
 	Token           string   `json:"Token"`
 	TokenProperties []string `json:"TokenProperties,omitzero"`
 }
 
-// AccessTokenResponse answers it.
+// AccessTokenResponse answers GetAccessToken.
 type AccessTokenResponse struct {
 	AccessToken string `json:"AccessToken"`
 }
 
-// LicenseRequest is GetLicense's, and without Version GetLicenseUsage's.
+// LicenseRequest is the request of GetLicense and, without Version, of GetLicenseUsage.
 type LicenseRequest struct {
 	LicenseArn string `json:"LicenseArn"`
 	Version    string `json:"Version,omitzero"`
@@ -227,7 +227,7 @@ type EntitlementUsage struct {
 	Unit          string `json:"Unit"`
 }
 
-// ListRequest is ListReceivedLicenses'.
+// ListRequest is the request of ListReceivedLicenses.
 type ListRequest struct {
 	LicenseArns []string `json:"LicenseArns,omitzero"`
 	Filters     []Filter `json:"Filters,omitzero"`
@@ -235,7 +235,7 @@ type ListRequest struct {
 	NextToken   string   `json:"NextToken,omitzero"`
 }
 
-// Filter is a name and the values of which one must be.
+// Filter is a member's name and the values that pass.
 type Filter struct {
 	Name   string   `json:"Name"`
 	Values []string `json:"Values"`
@@ -256,7 +256,7 @@ type ListResponse struct {
 	NextToken string    `json:"NextToken,omitzero"`
 }
 
-// License is a licence as GetLicense gives it, and with ReceivedMetadata as ListReceivedLicenses does.
+// License is a licence in the answer of GetLicense or, with ReceivedMetadata, of ListReceivedLicenses.
 type License struct {
 	LicenseArn               string                   `json:"LicenseArn"`
 	LicenseName              string                   `json:"LicenseName,omitzero"`
@@ -275,14 +275,14 @@ type License struct {
 	ReceivedMetadata         *ReceivedMetadata        `json:"ReceivedMetadata,omitzero"`
 }
 
-// Issuer is who issued a licence. KeyFingerprint is no hash: it names account and issuer.
+// Issuer is the issuer of a licence. KeyFingerprint is no hash: it names account and issuer.
 type Issuer struct {
 	Name           string `json:"Name,omitzero"`
 	SignKey        string `json:"SignKey,omitzero"`
 	KeyFingerprint string `json:"KeyFingerprint,omitzero"`
 }
 
-// Validity is when a licence is good. No End: for ever.
+// Validity is the time in which a licence is good. Without End it is good for ever.
 type Validity struct {
 	Begin string `json:"Begin,omitzero"`
 	End   string `json:"End,omitzero"`
@@ -298,7 +298,7 @@ type Entitlement struct {
 	AllowCheckIn bool   `json:"AllowCheckIn,omitzero"`
 }
 
-// ConsumptionConfiguration says how a licence can be checked out. A block that is missing means: not so.
+// ConsumptionConfiguration lists the ways to check a licence out. It permits no way whose block is missing.
 type ConsumptionConfiguration struct {
 	RenewType                string       `json:"RenewType,omitzero"`
 	ProvisionalConfiguration *Consumption `json:"ProvisionalConfiguration,omitzero"`
@@ -311,27 +311,27 @@ type Consumption struct {
 	MaxTimeToLiveInMinutes int64 `json:"MaxTimeToLiveInMinutes"`
 }
 
-// ReceivedMetadata is the grant by which a licence was received.
+// ReceivedMetadata is the grant of a received licence.
 type ReceivedMetadata struct {
 	ReceivedStatus       string   `json:"ReceivedStatus,omitzero"`
 	ReceivedStatusReason string   `json:"ReceivedStatusReason,omitzero"`
 	AllowedOperations    []string `json:"AllowedOperations,omitzero"`
 }
 
-// Decode reads a request. Unknown members are passed over, as the service does; a member named twice is a fault.
+// Decode reads a request. It ignores unknown members, as the service does, and rejects a member named twice.
 func Decode[T any](body []byte) (*T, *Fault) {
 	out := new(T)
 	if len(strings.TrimSpace(string(body))) == 0 {
 		return out, nil
 	}
 	if err := json.Unmarshal(body, out); err != nil {
-		return nil, invalid("The request is not JSON of the kind that this operation takes: %v",
+		return nil, invalid("The request is not the JSON of this operation: %v",
 			plugin.JSONFault(err, "member"))
 	}
 	return out, nil
 }
 
-// required returns the first fault of members that must be there.
+// required returns the first fault of required members, given as name and value in turn.
 func required(members ...string) *Fault {
 	for i := 0; i < len(members); i += 2 {
 		if members[i+1] == "" {
@@ -363,7 +363,7 @@ func arn(s string) *Fault {
 	return nil
 }
 
-// entitlements checks what a checkout asks for: at least one, each name once, quantities that can be counted.
+// entitlements checks the entitlements of a checkout: at least one, each name once, quantities that can be counted.
 func entitlements(list []EntitlementData) *Fault {
 	if len(list) == 0 {
 		return invalid("Entitlements must name at least one entitlement.")
@@ -402,7 +402,7 @@ func ParseValue(s string) (int64, error) {
 	return n, nil
 }
 
-// Validate returns what must not stand in the request.
+// Validate returns the first fault of the request; nil: it has none.
 func (r *CheckoutRequest) Validate() *Fault {
 	if f := required("ProductSKU", r.ProductSKU, "CheckoutType", r.CheckoutType, "KeyFingerprint", r.KeyFingerprint,
 		"ClientToken", r.ClientToken); f != nil {
@@ -417,7 +417,7 @@ func (r *CheckoutRequest) Validate() *Fault {
 	return entitlements(r.Entitlements)
 }
 
-// Validate returns what must not stand in the request.
+// Validate returns the first fault of the request; nil: it has none.
 func (r *BorrowRequest) Validate() *Fault {
 	if f := required("LicenseArn", r.LicenseArn, "DigitalSignatureMethod", r.DigitalSignatureMethod, "ClientToken",
 		r.ClientToken); f != nil {
@@ -441,17 +441,17 @@ func (r *BorrowRequest) Validate() *Fault {
 	return entitlements(r.Entitlements)
 }
 
-// Validate returns what must not stand in the request.
+// Validate returns the first fault of the request; nil: it has none.
 func (r *ExtendRequest) Validate() *Fault {
 	return required("LicenseConsumptionToken", r.LicenseConsumptionToken)
 }
 
-// Validate returns what must not stand in the request.
+// Validate returns the first fault of the request; nil: it has none.
 func (r *CheckInRequest) Validate() *Fault {
 	return required("LicenseConsumptionToken", r.LicenseConsumptionToken)
 }
 
-// Validate returns what must not stand in the request.
+// Validate returns the first fault of the request; nil: it has none.
 func (r *AccessTokenRequest) Validate() *Fault {
 	switch {
 	case r.Token == "" || len(r.Token) > 4096 || strings.ContainsAny(r.Token, " \t\r\n"):
@@ -462,10 +462,10 @@ func (r *AccessTokenRequest) Validate() *Fault {
 	return nil
 }
 
-// Validate returns what must not stand in the request.
+// Validate returns the first fault of the request; nil: it has none.
 func (r *LicenseRequest) Validate() *Fault { return arn(r.LicenseArn) }
 
-// Validate returns what must not stand in the request.
+// Validate returns the first fault of the request; nil: it has none.
 func (r *ListRequest) Validate() *Fault {
 	if r.MaxResults != nil && (*r.MaxResults < 1 || *r.MaxResults > 100) {
 		return invalid("MaxResults must be from 1 to 100.")
