@@ -20,11 +20,9 @@ import (
 
 	"github.com/usher-agent/usher/agent/api"
 	"github.com/usher-agent/usher/agent/audit"
-	"github.com/usher-agent/usher/agent/budget"
 	"github.com/usher-agent/usher/agent/config"
 	"github.com/usher-agent/usher/agent/desk"
 	"github.com/usher-agent/usher/agent/dialect"
-	"github.com/usher-agent/usher/agent/draws"
 	"github.com/usher-agent/usher/agent/files"
 	"github.com/usher-agent/usher/agent/holders"
 	"github.com/usher-agent/usher/agent/host"
@@ -34,6 +32,7 @@ import (
 	"github.com/usher-agent/usher/agent/ops"
 	"github.com/usher-agent/usher/agent/pulse"
 	"github.com/usher-agent/usher/agent/seals"
+	"github.com/usher-agent/usher/agent/shares"
 	"github.com/usher-agent/usher/agent/systemd"
 	"github.com/usher-agent/usher/agent/watch"
 	"github.com/usher-agent/usher/enforcer"
@@ -70,26 +69,22 @@ type Agent struct {
 	plugins  plugins
 	watcher  *watch.Watcher
 	pulse    *pulse.Pulse
-	budget   *budget.Keeper
-	draws    *draws.Keeper
+	shares   *shares.Keeper
 	// upstreams are those that are configured, by system.
 	upstreams    map[string]plugin.Upstream
 	attestations *identity.Attestations // of vendors, for the agent's key
-	// budgeters are those that blocks of slots are had from, by system.
-	budgeters map[string]plugin.Budgeter
-	drawers   map[string]plugin.Drawer // by system
-	state     *stateDir
-	runtime   *os.File // the lock of the runtime folder
-	seals     *seals.Seals
-	key       ed25519.PrivateKey
-	history   *history
-	audit     *audit.Log
-	vendor    string // the product that is compiled in; empty: none is
-	socket    *api.Socket
-	server    *api.Server
-	dialects  *dialect.Dialects
-	ready     chan struct{} // closed once: listening, and a first verdict
-	judged    chan struct{} // closed once: a first verdict
+	state        *stateDir
+	runtime      *os.File // the lock of the runtime folder
+	seals        *seals.Seals
+	key          ed25519.PrivateKey
+	history      *history
+	audit        *audit.Log
+	vendor       string // the product that is compiled in; empty: none is
+	socket       *api.Socket
+	server       *api.Server
+	dialects     *dialect.Dialects
+	ready        chan struct{} // closed once: listening, and a first verdict
+	judged       chan struct{} // closed once: a first verdict
 
 	stopping <-chan struct{} // closed when the agent stops; set before anything is served
 
@@ -157,9 +152,10 @@ func (a *Agent) open() (err error) {
 		return err
 	}
 	a.feeds = api.NewFeeds()
+	wants := shares.NewWants()
 	if a.desk, err = desk.New(desk.Options{Now: a.options.Now, Observer: a.metrics, Watcher: a.feeds,
 		Signals: desk.Signals{
-			Ended: a.holders.Ended, DemandChanged: a.demandChanged, Short: a.missed,
+			Ended: a.holders.Ended, DemandChanged: wants.Changed, Short: wants.Missed,
 			FencePassed: func() { a.court.reshare() }},
 		Core:       enforcer.Options{MaxLeasesPerUID: cfg.Limits.LeasesPerUID, Durable: true},
 		RuntimeDir: cfg.State.RuntimeDir, StateDir: cfg.State.Dir, Seals: a.seals, Log: a.log}); err != nil {
@@ -186,7 +182,7 @@ func (a *Agent) open() (err error) {
 	if err := a.openUpstream(); err != nil {
 		return err
 	}
-	if err := a.openBudget(); err != nil {
+	if err := a.openShares(wants); err != nil {
 		return err
 	}
 	a.host = host.Measure(context.Background(), a.hostConfig())
@@ -304,8 +300,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	task("verdict", a.court.Run)
 	task("clock", a.watchClock)
 	task("upstream", a.pulse.Run)
-	task("budgets", a.budget.Run)
-	task("draws", a.draws.Run)
+	task("shares", a.shares.Run)
 	task("first licences", a.fetchFirst)
 	task("holders", a.holders.Run)
 	task("service manager", a.handover.Run)

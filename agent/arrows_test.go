@@ -57,8 +57,7 @@ var arrows = map[string][]string{
 	"agent/bench":     {"enforcer", "client", "agent/liveness/oldkernel"},
 	"cmd":             {"agent", "enforcer", "plugin", "client", "plugin/redact"},
 	"agent/pulse":     {"enforcer", "plugin"},
-	"agent/budget":    {"enforcer", "plugin"},
-	"agent/draws":     {"enforcer", "plugin"},
+	"agent/shares":    {"enforcer", "plugin"},
 	"agent/registrar": {"agent/clock", "metrics", "plugin"},
 	"agent/eventlog":  {"agent/files"},
 }

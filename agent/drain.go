@@ -48,7 +48,7 @@ func (f front) Drain(ctx context.Context, by enforcer.Caller, wait time.Duration
 	release bool) (wire.Drain, *enforcer.Denial) {
 	if !f.desk.Draining() {
 		f.desk.Drain()
-		f.budget.Nudge() // what is not in use goes back to the site
+		f.shares.Nudge() // what is not in use goes back to the site
 		f.audit.NoteBy(by, eventlog.Event{Type: audit.AgentDrained})
 		f.log.Warn("the agent grants no new leases from now on", "uid", by.UID, "pid", by.PID, "exe", by.Exe)
 	}
@@ -80,7 +80,7 @@ func (f front) Undrain(by enforcer.Caller) *enforcer.Denial {
 	default:
 	}
 	if f.desk.Undrain() {
-		f.budget.Nudge()
+		f.shares.Nudge()
 		f.audit.NoteBy(by, eventlog.Event{Type: audit.AgentUndrained})
 		f.log.Info("the agent grants leases again", "uid", by.UID, "pid", by.PID, "exe", by.Exe)
 	}

@@ -283,7 +283,7 @@ func (a *Agent) upstreamFigures() metrics.Upstream {
 // Preview returns what would leave the host with the next call to each upstream.
 func (f front) Preview() []wire.UpstreamRequest {
 	out := []wire.UpstreamRequest{}
-	for _, r := range append(f.pulse.Preview(), f.budget.Preview()...) {
+	for _, r := range append(f.pulse.Preview(), f.shares.Preview()...) {
 		w := wire.UpstreamRequest{License: r.LicenseID, Product: r.Product, Version: r.Version, AgentKey: r.AgentKey,
 			Components: r.Components,
 			Cores: wire.Cores{Physical: int(r.Cores.Physical), Logical: int(r.Cores.Logical),

@@ -1,4 +1,4 @@
-package draws
+package shares
 
 import (
 	"context"
@@ -15,8 +15,8 @@ import (
 	"github.com/usher-agent/usher/plugin"
 )
 
-// clerk counts what is drawn, each token once.
-type clerk struct {
+// seller counts what is drawn, each token once.
+type seller struct {
 	plugin.Upstream
 	mu    sync.Mutex
 	left  int64
@@ -27,7 +27,7 @@ type clerk struct {
 	slow  time.Duration
 }
 
-func (c *clerk) Draw(_ context.Context, r *plugin.Draw) (*plugin.Drawn, error) {
+func (c *seller) Draw(_ context.Context, r *plugin.Draw) (*plugin.Drawn, error) {
 	time.Sleep(c.slow)
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -51,10 +51,10 @@ func (c *clerk) Draw(_ context.Context, r *plugin.Draw) (*plugin.Drawn, error) {
 	return &plugin.Drawn{Meter: r.Meter, N: r.N}, nil
 }
 
-func (c *clerk) change(f func()) { c.mu.Lock(); defer c.mu.Unlock(); f() }
+func (c *seller) change(f func()) { c.mu.Lock(); defer c.mu.Unlock(); f() }
 
 // took is what was drawn, and by how many calls.
-func (c *clerk) took() (n int64, calls int) {
+func (c *seller) took() (n int64, calls int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, x := range c.done {
@@ -63,8 +63,8 @@ func (c *clerk) took() (n int64, calls int) {
 	return n, c.calls
 }
 
-// house is an agent that draws from one meter.
-type house struct {
+// buyer is an agent that draws from one meter.
+type buyer struct {
 	*Keeper
 	t       testing.TB
 	mu      sync.Mutex
@@ -75,20 +75,28 @@ type house struct {
 	stop    func()
 }
 
-var share = enforcer.Share{License: "usher/L1", Pool: "uses"}
+var uses = enforcer.Share{License: "usher/L1", Pool: "uses"}
 
-func licence(u plugin.Drawer, resets enforcer.Resets) Licence {
+func drawLicence(u plugin.Drawer, resets enforcer.Resets) Licence {
 	return Licence{License: &enforcer.License{ID: "L1", System: "usher",
 		Meters: map[string]enforcer.MeterTerm{"uses": {Max: 100, Scope: enforcer.ScopeSite, Resets: resets}}},
-		Upstream: u}
+		Drawer: u}
 }
 
-func write(file string, data []byte) error { return os.WriteFile(file, data, 0o600) }
+// spans returns a clock that begins now.
+func spans() func() time.Duration {
+	began := time.Now()
+	return func() time.Duration { return time.Since(began) }
+}
 
-func open(t testing.TB, u plugin.Drawer, resets enforcer.Resets, change ...func(*Config)) *house {
+func writeFile(file string, data []byte) error { return os.WriteFile(file, data, 0o600) }
+
+func openBuyer(t testing.TB, u plugin.Drawer, resets enforcer.Resets, change ...func(*Config)) *buyer {
 	t.Helper()
-	h := &house{t: t}
-	cfg := Config{File: filepath.Join(t.TempDir(), "draws.json"), Write: write, Now: time.Now, Demand: h.demand,
+	h := &buyer{t: t}
+	cfg := Config{Draws: File{Path: filepath.Join(t.TempDir(), "draws.json"), Write: writeFile}, Now: spans(),
+		Time:     time.Now,
+		Meter:    h.demand,
 		OnChange: h.changed, Jitter: func() float64 {
 			return 0.5
 		},
@@ -102,7 +110,7 @@ func open(t testing.TB, u plugin.Drawer, resets enforcer.Resets, change ...func(
 	if h.Keeper, err = New(cfg); err != nil {
 		t.Fatal(err)
 	}
-	h.Set([]Licence{licence(u, resets)})
+	h.Set([]Licence{drawLicence(u, resets)})
 	h.changed()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -115,15 +123,15 @@ func open(t testing.TB, u plugin.Drawer, resets enforcer.Resets, change ...func(
 	return h
 }
 
-func (h *house) demand(string) Demand {
+func (h *buyer) demand(string) MeterDemand {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return Demand{Drawn: h.drawn, Waiting: h.waiting, Capacity: int64(h.taken.N)}
+	return MeterDemand{Drawn: h.drawn, Waiting: h.waiting, Capacity: int64(h.taken.N)}
 }
 
-// changed is what the agent does with what was taken: who waits has what there is.
-func (h *house) changed() {
-	taken := h.Taken()[share]
+// changed is what the agent does with what was taken: waiters get what there is.
+func (h *buyer) changed() {
+	taken := h.Taken()[uses]
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.taken = taken; !h.period.Equal(taken.Period) {
@@ -134,7 +142,7 @@ func (h *house) changed() {
 }
 
 // draw draws what is there, and reports whether it could.
-func (h *house) draw(n int64) bool {
+func (h *buyer) draw(n int64) bool {
 	h.mu.Lock()
 	ok := h.drawn+n <= int64(h.taken.N)
 	if ok {
@@ -142,23 +150,29 @@ func (h *house) draw(n int64) bool {
 	}
 	h.mu.Unlock()
 	if !ok {
-		h.Missed("uses", n)
+		h.cfg.Wants.Missed(&enforcer.Acquire{Pool: "uses", N: n})
 	}
 	h.Nudge()
 	return ok
 }
 
-func (h *house) wait(n int64) {
+func (h *buyer) wait(n int64) {
 	h.mu.Lock()
 	h.waiting += n
 	h.mu.Unlock()
 	h.Nudge()
 }
 
-// has checks what was taken, here and upstream, and what was drawn.
-func (h *house) has(what string, c *clerk, taken, drawn int64) {
-	h.t.Helper()
+// settle lets the keeper do all that is due now: it rests for a moment between two looks.
+func settle() {
+	time.Sleep(10 * restBetween)
 	synctest.Wait()
+}
+
+// has checks what was taken, here and upstream, and what was drawn.
+func (h *buyer) has(what string, c *seller, taken, drawn int64) {
+	h.t.Helper()
+	settle()
 	up, _ := c.took()
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -168,10 +182,10 @@ func (h *house) has(what string, c *clerk, taken, drawn int64) {
 	}
 }
 
-func TestKeeper(t *testing.T) {
+func TestDraws(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := &clerk{left: 100, done: map[string]int64{}}
-		h := open(t, c, enforcer.ResetsNever)
+		c := &seller{left: 100, done: map[string]int64{}}
+		h := openBuyer(t, c, enforcer.ResetsNever)
 		h.has("nobody draws", c, 0, 0)
 		time.Sleep(time.Hour)
 		h.has("an hour later", c, 0, 0)
@@ -186,7 +200,7 @@ func TestKeeper(t *testing.T) {
 		if h.draw(4) {
 			t.Error("drawn what was not taken")
 		}
-		synctest.Wait()
+		settle()
 		if !h.draw(4) {
 			t.Error("what was missed was not taken")
 		}
@@ -195,19 +209,19 @@ func TestKeeper(t *testing.T) {
 		time.Sleep(time.Second)
 		synctest.Wait()
 		if n, w := h.drawn, h.waiting; n != 15 || w != 0 {
-			t.Errorf("who waits has not what arrived: %d drawn, %d waited for", n, w)
+			t.Errorf("a waiter did not get what arrived: %d drawn, %d waited for", n, w)
 		}
 		time.Sleep(time.Hour)
 		// A licence that is not in force takes none, and what was taken is there when it is again.
 		synctest.Wait()
-		was := h.Taken()[share].N
+		was := h.Taken()[uses].N
 		h.Set(nil)
-		if _, ok := h.Taken()[share]; ok {
+		if _, ok := h.Taken()[uses]; ok {
 			t.Error("it is not in force, and something was taken of it")
 		}
-		h.Missed("uses", 5)
+		h.cfg.Wants.Missed(&enforcer.Acquire{Pool: "uses", N: 5})
 		time.Sleep(time.Minute)
-		if !h.Set([]Licence{licence(c, enforcer.ResetsNever)}) || h.Taken()[share].N != was {
+		if !h.Set([]Licence{drawLicence(c, enforcer.ResetsNever)}) || h.Taken()[uses].N != was {
 			t.Errorf("in force again: %v, was %d", h.Taken(), was)
 		}
 		h.changed()
@@ -220,11 +234,11 @@ func TestKeeper(t *testing.T) {
 	})
 }
 
-// What others have taken is not there: what is left is had, then the upstream is left alone for minutes.
-func TestOthers(t *testing.T) {
+// The agent takes what others have left, and then leaves the upstream alone for minutes.
+func TestOthersDraw(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := &clerk{left: 4, done: map[string]int64{}}
-		h := open(t, c, enforcer.ResetsNever)
+		c := &seller{left: 4, done: map[string]int64{}}
+		h := openBuyer(t, c, enforcer.ResetsNever)
 		h.wait(50)
 		time.Sleep(time.Minute)
 		h.has("the rest", c, 4, 4)
@@ -243,10 +257,10 @@ func TestOthers(t *testing.T) {
 }
 
 // An answer that is lost is asked for again by the same token; one that refuses took nothing.
-func TestErrors(t *testing.T) {
+func TestDrawErrors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := &clerk{left: 100, done: map[string]int64{}, lost: true}
-		h := open(t, c, enforcer.ResetsNever)
+		c := &seller{left: 100, done: map[string]int64{}, lost: true}
+		h := openBuyer(t, c, enforcer.ResetsNever)
 		h.wait(1)
 		time.Sleep(10 * time.Minute)
 		h.has("no answer", c, 0, 0)
@@ -254,7 +268,7 @@ func TestErrors(t *testing.T) {
 			t.Errorf("%d taken by %d calls in 10 minutes", n, calls)
 		}
 		c.change(func() { c.lost = false })
-		time.Sleep(2 * longestWait)
+		time.Sleep(2 * longestOpen)
 		h.has("an answer", c, 2, 1)
 		if len(c.done) != 1 {
 			t.Errorf("%d tokens", len(c.done))
@@ -279,8 +293,8 @@ func TestErrors(t *testing.T) {
 // Each week has its own draws, and what is answered after its end is no good.
 func TestPeriods(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // begins on Saturday, 2000-01-01
-		c := &clerk{left: 100, done: map[string]int64{}}
-		h := open(t, c, enforcer.ResetsWeekly)
+		c := &seller{left: 100, done: map[string]int64{}}
+		h := openBuyer(t, c, enforcer.ResetsWeekly)
 		h.wait(5)
 		time.Sleep(time.Second)
 		h.has("in the first week", c, 10, 5)
@@ -303,19 +317,19 @@ func TestPeriods(t *testing.T) {
 }
 
 // Without a record that is written, nothing is taken; what cannot be recorded afterwards is asked for again.
-func TestUnwritable(t *testing.T) {
+func TestUnwritableDraws(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := &clerk{left: 100, done: map[string]int64{}}
+		c := &seller{left: 100, done: map[string]int64{}}
 		var mu sync.Mutex
 		writes, fails := 0, func(int) bool { return true }
-		h := open(t, c, enforcer.ResetsNever, func(cfg *Config) {
-			cfg.Write = func(file string, data []byte) error {
+		h := openBuyer(t, c, enforcer.ResetsNever, func(cfg *Config) {
+			cfg.Draws.Write = func(file string, data []byte) error {
 				mu.Lock()
 				defer mu.Unlock()
 				if writes++; fails(writes) {
 					return errors.New("the disk is full")
 				}
-				return write(file, data)
+				return writeFile(file, data)
 			}
 		})
 		h.wait(1)
@@ -327,9 +341,9 @@ func TestUnwritable(t *testing.T) {
 		mu.Lock()
 		writes, fails = 0, func(n int) bool { return n == 2 } // that of the answer
 		mu.Unlock()
-		time.Sleep(longestWait)
+		time.Sleep(longestOpen)
 		h.has("the answer is not recorded", c, 0, 0)
-		time.Sleep(2 * longestWait)
+		time.Sleep(2 * longestOpen)
 		h.has("recorded", c, 2, 1)
 		if len(c.done) != 1 {
 			t.Errorf("%d tokens", len(c.done))
@@ -342,12 +356,12 @@ func TestUnwritable(t *testing.T) {
 func TestGrantedOnce(t *testing.T) {
 	for _, wait := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
-			c := &clerk{left: 1000, done: map[string]int64{}, slow: time.Second}
+			c := &seller{left: 1000, done: map[string]int64{}, slow: time.Second}
 			file := filepath.Join(t.TempDir(), "draws.json")
-			h := open(t, c, enforcer.ResetsNever, func(cfg *Config) { cfg.File = file })
+			h := openBuyer(t, c, enforcer.ResetsNever, func(cfg *Config) { cfg.Draws.Path = file })
 			granted := h.draw(40)
 			if wait {
-				h.wait(40) // as one who was denied, and now waits
+				h.wait(40) // as a caller that was denied, and now waits
 			}
 			for ; !granted && !wait; granted = h.draw(40) {
 				time.Sleep(300 * time.Millisecond)
@@ -355,9 +369,9 @@ func TestGrantedOnce(t *testing.T) {
 			time.Sleep(time.Minute)
 			h.has("40 are drawn", c, 46, 40) // of 100, a sixteenth of which is 6
 			h.stop()
-			again := open(t, c, enforcer.ResetsNever, func(cfg *Config) {
-				cfg.File = file
-				cfg.Demand = func(string) Demand { return Demand{Drawn: 40, Capacity: 46} }
+			again := openBuyer(t, c, enforcer.ResetsNever, func(cfg *Config) {
+				cfg.Draws.Path = file
+				cfg.Meter = func(string) MeterDemand { return MeterDemand{Drawn: 40, Capacity: 46} }
 			})
 			time.Sleep(time.Minute)
 			again.stop()
@@ -371,15 +385,15 @@ func TestGrantedOnce(t *testing.T) {
 // What a call without an answer may have taken of one licence is not taken of another as well.
 func TestOpenCallCounts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := &clerk{left: 1000, done: map[string]int64{}, lost: true}
-		other := &clerk{left: 1000, done: map[string]int64{}}
-		h := open(t, c, enforcer.ResetsNever)
+		c := &seller{left: 1000, done: map[string]int64{}, lost: true}
+		other := &seller{left: 1000, done: map[string]int64{}}
+		h := openBuyer(t, c, enforcer.ResetsNever)
 		h.wait(20)
 		time.Sleep(time.Second)
-		second := licence(other, enforcer.ResetsNever)
+		second := drawLicence(other, enforcer.ResetsNever)
 		l := *second.License
 		l.ID, second.License = "L2", &l
-		h.Set([]Licence{licence(c, enforcer.ResetsNever), second})
+		h.Set([]Licence{drawLicence(c, enforcer.ResetsNever), second})
 		time.Sleep(10 * time.Minute)
 		if n, _ := other.took(); n != 0 {
 			t.Errorf("%d are taken of the second licence for a want that a call for the first is open for", n)
@@ -388,30 +402,32 @@ func TestOpenCallCounts(t *testing.T) {
 }
 
 // What a former version took for a licence, which it named by its id alone, is that licence's still, and no other's.
-func TestFormerRecord(t *testing.T) {
+func TestFormerDrawsRecord(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "draws.json")
 	if err := os.WriteFile(file, []byte(`{"licences": {"L1": {"meters": {"uses": {"taken": 7}}}}}`), 0o600); err !=
 		nil {
 		t.Fatal(err)
 	}
-	k, err := New(Config{File: file, Now: time.Now, Write: func(string, []byte) error { return nil }})
+	k, err := New(Config{Draws: File{Path: file, Write: func(string, []byte) error {
+		return nil
+	}}, Now: spans(), Time: time.Now})
 	if err != nil {
 		t.Fatal(err)
 	}
-	other := licence(nil, enforcer.ResetsNever)
+	other := drawLicence(nil, enforcer.ResetsNever)
 	l := *other.License
 	l.AnchorEnvironment = enforcer.Test
 	other.License = &l
-	mine := licence(&clerk{}, enforcer.ResetsNever)
-	other.Upstream = mine.Upstream
+	mine := drawLicence(&seller{}, enforcer.ResetsNever)
+	other.Drawer = mine.Drawer
 	k.Set([]Licence{mine, other})
-	if got := k.Taken(); got[share].N != 7 || got[enforcer.Share{License: "usher:test/L1", Pool: "uses"}].N != 0 {
+	if got := k.Taken(); got[uses].N != 7 || got[enforcer.Share{License: "usher:test/L1", Pool: "uses"}].N != 0 {
 		t.Errorf("%v", got)
 	}
 }
 
-// A record that cannot be is no reason to begin anew.
-func TestRecord(t *testing.T) {
+// A record that cannot be read stops the start: the agent would lose draws that were paid for.
+func TestDrawsRecord(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "draws.json")
 	for _, bad := range []string{"", "{", "{}", `{"licences": {"L1": null}}`,
 		`{"licences": {"L1": {"meters": {"uses": null}}}}`, `{"licences": {"L1": {"meters": {"uses": {"taken": -1}}}}}`,
@@ -419,7 +435,7 @@ func TestRecord(t *testing.T) {
 		if err := os.WriteFile(file, []byte(bad), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := New(Config{File: file}); err == nil || !strings.Contains(err.Error(), file) ||
+		if _, err := New(Config{Draws: File{Path: file}}); err == nil || !strings.Contains(err.Error(), file) ||
 			!strings.Contains(err.Error(), "move it away") {
 			t.Errorf("%q: %v", bad, err)
 		}

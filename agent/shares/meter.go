@@ -1,4 +1,4 @@
-package draws
+package shares
 
 import (
 	"cmp"
@@ -30,8 +30,8 @@ type Pending struct {
 	N     int64  `json:"n"`
 }
 
-// Demand is what is asked of a meter on this host.
-type Demand struct {
+// MeterDemand is what is asked of a meter on this host.
+type MeterDemand struct {
 	Drawn    int64 // in the period
 	Waiting  int64 // draws that are waited for, without those that were granted: Drawn has them
 	Capacity int64 // what may have been drawn in the period under the verdict in force, overage included
@@ -42,12 +42,9 @@ type Demand struct {
 
 // Bounds of what is taken ahead, and of waits.
 const (
-	window      = 2 * time.Second // what was drawn in as long as that is had ahead
-	mostAhead   = 32              // at the most
-	missedFor   = 5 * time.Second // for how long an acquire that was denied counts as need
-	firstRetry  = 250 * time.Millisecond
-	longestWait = time.Minute     // between calls of which it is not known whether they took anything
-	refusedWait = 5 * time.Minute // before an upstream that has no more, or refuses, is asked again
+	window      = 2 * time.Second // the agent keeps ahead what was drawn within that time
+	mostAhead   = 32              // draws, at the most
+	longestOpen = time.Minute     // between calls of which it is not known whether they took anything
 )
 
 // roll begins another period, and reports whether there is one. What was taken, or may have been, is over with the old
@@ -60,6 +57,9 @@ func (m *Meter) roll(start time.Time) bool {
 	return true
 }
 
+// limit sets what the licence grants the whole site; zero: it is no meter of the licence any more.
+func (m *Meter) limit(total int64) { m.total = total }
+
 // miss takes note of an acquire of n draws that was denied.
 func (m *Meter) miss(now time.Duration, n int64) {
 	if now >= m.missedUntil {
@@ -70,7 +70,7 @@ func (m *Meter) miss(now time.Duration, n int64) {
 
 // look takes note of what has been drawn. What was drawn before the first look says nothing about the present demand. A
 // want that has been granted counts no longer.
-func (m *Meter) look(now time.Duration, d Demand) {
+func (m *Meter) look(now time.Duration, d MeterDemand) {
 	if now >= m.window {
 		if m.recent[1] = m.recent[0]; now >= m.window+window {
 			m.recent[1] = 0
@@ -87,13 +87,13 @@ func (m *Meter) look(now time.Duration, d Demand) {
 }
 
 // used reports whether anybody has wanted draws in this period.
-func (m *Meter) used(now time.Duration, d Demand) bool {
+func (m *Meter) used(now time.Duration, d MeterDemand) bool {
 	return m.asked[0] || d.Drawn > 0 || m.need(now, d) > 0
 }
 
 // need is how many draws are wanted and not granted. A caller that was denied may be among those that wait now, so its
 // want counts once.
-func (m *Meter) need(now time.Duration, d Demand) int64 {
+func (m *Meter) need(now time.Duration, d MeterDemand) int64 {
 	if now < m.missedUntil {
 		return max(d.Waiting, m.missed)
 	}
@@ -103,7 +103,7 @@ func (m *Meter) need(now time.Duration, d Demand) int64 {
 // spare is how many draws the agent keeps ahead of need: none of a meter that nobody asks for, then one, and while
 // there is demand as many as were drawn in the last seconds. The site loses for the period what an agent takes and does
 // not hand out, so that is never more than a few, nor a sixteenth of all.
-func (m *Meter) spare(now time.Duration, d Demand) int64 {
+func (m *Meter) spare(now time.Duration, d MeterDemand) int64 {
 	if !m.asked[1] && !m.used(now, d) {
 		return 0
 	}
@@ -112,7 +112,7 @@ func (m *Meter) spare(now time.Duration, d Demand) int64 {
 
 // Next says how many draws are to be taken now; 0: none, and when to look again (zero: when something changes). It is
 // pure. A call that has not been answered is made again as it was before any other.
-func (m *Meter) Next(now time.Duration, d Demand) (n int64, again time.Duration) {
+func (m *Meter) Next(now time.Duration, d MeterDemand) (n int64, again time.Duration) {
 	left := m.total - m.Taken
 	switch {
 	case m.total <= 0 || m.Pending == nil && left <= 0:
@@ -148,20 +148,14 @@ func (m *Meter) fades(now time.Duration) time.Duration {
 	return 0
 }
 
-// backoff returns how long to wait after so many failures: full jitter under a bound that doubles.
-func backoff(tries int, jitter float64) time.Duration {
-	bound := min(firstRetry<<min(tries, 16), longestWait)
-	return firstRetry/2 + time.Duration(jitter*float64(bound))
-}
-
 // failed takes note of a call that took nothing, or of which that is not known. It reports whether it may have taken
 // something.
 func (m *Meter) failed(now time.Duration, open, full bool, after time.Duration, jitter float64) {
 	switch {
 	case full && m.Pending.N > 1: // there may be fewer
-		m.most, m.notBefore = m.Pending.N/2, now+backoff(0, jitter)
+		m.most, m.notBefore = m.Pending.N/2, now+backoff(0, longestOpen, jitter)
 	case open && !full:
-		m.notBefore = now + cmp.Or(min(after, longestWait), backoff(m.tries, jitter))
+		m.notBefore = now + cmp.Or(min(after, longestOpen), backoff(m.tries, longestOpen, jitter))
 		m.tries++
 	default:
 		m.most, m.notBefore = 0, now+refusedWait+time.Duration(jitter*float64(refusedWait)/4)

@@ -1,4 +1,4 @@
-package draws_test
+package shares_test
 
 import (
 	"context"
@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/usher-agent/usher/agent/draws"
+	"github.com/usher-agent/usher/agent/shares"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
 	"github.com/usher-agent/usher/plugin/awslm"
@@ -36,7 +36,7 @@ const (
 
 // mortal is one life of an agent: at one step it goes no further, and changes nothing from then on.
 type mortal struct {
-	*draws.Keeper
+	*shares.Keeper
 	plugin.Drawer
 	file   string
 	diesAt int
@@ -91,15 +91,17 @@ func live(t *testing.T, file string, diesAt int, u plugin.Drawer, doc []byte) *m
 	t.Helper()
 	m := &mortal{Drawer: u, file: file, diesAt: diesAt, hit: make(chan struct{}), dead: make(chan struct{})}
 	changed := func() { m.drawn.Store(int64(m.Taken()[enforcer.Share{License: "awslm/" + arn, Pool: "renders"}].N)) }
+	began := time.Now()
 	var err error
-	m.Keeper, err = draws.New(draws.Config{File: file, Write: m.write, Now: time.Now, OnChange: changed,
+	m.Keeper, err = shares.New(shares.Config{Draws: shares.File{Path: file, Write: m.write}, Time: time.Now,
+		Now: func() time.Duration { return time.Since(began) }, OnChange: changed,
 		Jitter: func() float64 {
 			return 0
 		},
 		// There is always need of three more.
-		Demand: func(string) draws.Demand {
+		Meter: func(string) shares.MeterDemand {
 			n := m.drawn.Load()
-			return draws.Demand{Drawn: n, Capacity: n, Waiting: 3}
+			return shares.MeterDemand{Drawn: n, Capacity: n, Waiting: 3}
 		},
 		Request: func(l *enforcer.License, doc []byte) plugin.Request {
 			return plugin.Request{LicenseID: l.ID, Document: doc, AgentKey: "a"}
@@ -107,9 +109,9 @@ func live(t *testing.T, file string, diesAt int, u plugin.Drawer, doc []byte) *m
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.Set([]draws.Licence{{License: &enforcer.License{ID: arn, System: awslm.System,
+	m.Set([]shares.Licence{{License: &enforcer.License{ID: arn, System: awslm.System,
 		Meters: map[string]enforcer.MeterTerm{"renders": {Max: 10000, Scope: enforcer.ScopeSite}}}, Document: doc,
-		Upstream: m}})
+		Drawer: m}})
 	changed()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -130,7 +132,7 @@ func (m *mortal) die() {
 func (m *mortal) record(t *testing.T) (taken int64, pending bool) {
 	t.Helper()
 	var r struct {
-		Licences map[string]struct{ Meters map[string]draws.Meter }
+		Licences map[string]struct{ Meters map[string]shares.Meter }
 	}
 	b, err := os.ReadFile(m.file)
 	if errors.Is(err, os.ErrNotExist) {
@@ -166,7 +168,7 @@ func TestCrashAtEveryStep(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	file := filepath.Join(t.TempDir(), "draws.json")
+	file := filepath.Join(t.TempDir(), "shares.json")
 	asked := map[string]bool{}
 	for round := range 3 {
 		for _, step := range []int{beforePending, afterPending, afterCommit, beforeTaken, afterTaken} {

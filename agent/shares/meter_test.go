@@ -1,4 +1,4 @@
-package draws
+package shares
 
 import (
 	"encoding/json"
@@ -16,40 +16,42 @@ func TestNext(t *testing.T) {
 	for _, row := range []struct {
 		what string
 		m    Meter
-		d    Demand
+		d    MeterDemand
 		want int64
 	}{
-		{"nobody draws", Meter{total: 100}, Demand{}, 0},
-		{"somebody did in the period before", Meter{total: 100, asked: [2]bool{1: true}}, Demand{}, 1},
-		{"nobody draws, and one is there", Meter{total: 100, Taken: 1}, Demand{Capacity: 1}, 0},
-		{"the one is drawn", Meter{total: 100, Taken: 1}, Demand{Drawn: 1, Capacity: 1}, 1},
-		{"the licence has none", Meter{}, Demand{Waiting: 3}, 0},
+		{"nobody draws", Meter{total: 100}, MeterDemand{}, 0},
+		{"somebody did in the period before", Meter{total: 100, asked: [2]bool{1: true}}, MeterDemand{}, 1},
+		{"nobody draws, and one is there", Meter{total: 100, Taken: 1}, MeterDemand{Capacity: 1}, 0},
+		{"the one is drawn", Meter{total: 100, Taken: 1}, MeterDemand{Drawn: 1, Capacity: 1}, 1},
+		{"the licence has none", Meter{}, MeterDemand{Waiting: 3}, 0},
 		{"5 were drawn lately", Meter{total: 100, Taken: 5, recent: [2]int64{5}, window: window},
-			Demand{Drawn: 5, Capacity: 5}, 5},
+			MeterDemand{Drawn: 5, Capacity: 5}, 5},
 		{"half of those are there", Meter{total: 100, Taken: 8, recent: [2]int64{5}, window: window},
-			Demand{Drawn: 5, Capacity: 8}, 0},
+			MeterDemand{Drawn: 5, Capacity: 8}, 0},
 		{"never more than a sixteenth ahead", Meter{total: 160, Taken: 50, recent: [2]int64{50}, window: window},
-			Demand{Drawn: 50, Capacity: 50}, 10},
+			MeterDemand{Drawn: 50, Capacity: 50}, 10},
 		{"nor more than a few", Meter{total: 1600, Taken: 50, recent: [2]int64{50}, window: window},
-			Demand{Drawn: 50, Capacity: 50}, mostAhead},
-		{"a denied acquire of 7", Meter{total: 100, Taken: 1, missed: 7, missedUntil: time.Minute}, Demand{Capacity: 1},
+			MeterDemand{Drawn: 50, Capacity: 50}, mostAhead},
+		{"a denied acquire of 7", Meter{total: 100, Taken: 1, missed: 7, missedUntil: time.Minute},
+			MeterDemand{Capacity: 1},
 			7},
-		{"one that was denied long ago", Meter{total: 100, Taken: 1, missed: 7}, Demand{Capacity: 1}, 0},
-		{"7 are waited for", Meter{total: 100, Taken: 1}, Demand{Waiting: 7, Capacity: 1}, 7},
+		{"one that was denied long ago", Meter{total: 100, Taken: 1, missed: 7}, MeterDemand{Capacity: 1}, 0},
+		{"7 are waited for", Meter{total: 100, Taken: 1}, MeterDemand{Waiting: 7, Capacity: 1}, 7},
 		{"7 are waited for, and one of those was denied before",
-			Meter{total: 100, Taken: 1, missed: 7, missedUntil: time.Minute}, Demand{Waiting: 7, Capacity: 1}, 7},
+			Meter{total: 100, Taken: 1, missed: 7, missedUntil: time.Minute}, MeterDemand{Waiting: 7, Capacity: 1}, 7},
 		{"what was taken, and the verdict does not know of yet", Meter{total: 100, Taken: 8},
-			Demand{Waiting: 7, Capacity: 1, Taken: 8}, 0},
-		{"more is waited for than there is", Meter{total: 5, Taken: 1}, Demand{Waiting: 7, Capacity: 1}, 4},
-		{"fewer were left", Meter{total: 100, Taken: 1, most: 3}, Demand{Waiting: 7, Capacity: 1}, 3},
-		{"all are taken", Meter{total: 5, Taken: 5}, Demand{Drawn: 5, Capacity: 5, Waiting: 1}, 0},
+			MeterDemand{Waiting: 7, Capacity: 1, Taken: 8}, 0},
+		{"more is waited for than there is", Meter{total: 5, Taken: 1}, MeterDemand{Waiting: 7, Capacity: 1}, 4},
+		{"fewer were left", Meter{total: 100, Taken: 1, most: 3}, MeterDemand{Waiting: 7, Capacity: 1}, 3},
+		{"all are taken", Meter{total: 5, Taken: 5}, MeterDemand{Drawn: 5, Capacity: 5, Waiting: 1}, 0},
 		{"more was drawn than taken, by an admin's word", Meter{total: 100, Taken: 1},
-			Demand{Drawn: 50, Capacity: 1, Waiting: 1}, 0},
-		{"a call without an answer", Meter{total: 100, Taken: 90, Pending: &Pending{"t", 12}}, Demand{Capacity: 90},
+			MeterDemand{Drawn: 50, Capacity: 1, Waiting: 1}, 0},
+		{"a call without an answer", Meter{total: 100, Taken: 90, Pending: &Pending{"t", 12}},
+			MeterDemand{Capacity: 90},
 			12},
 		{"such a call, when the rest was taken", Meter{total: 5, Taken: 5, Pending: &Pending{"t", 2}},
-			Demand{Capacity: 5}, 2},
-		{"not yet", Meter{total: 100, notBefore: time.Minute}, Demand{Waiting: 1}, 0},
+			MeterDemand{Capacity: 5}, 2},
+		{"not yet", Meter{total: 100, notBefore: time.Minute}, MeterDemand{Waiting: 1}, 0},
 	} {
 		if n, again := row.m.Next(time.Second, row.d); n != row.want || n > 0 && again != 0 ||
 			row.m.notBefore > 0 && again != row.m.notBefore {
@@ -127,7 +129,7 @@ func (s *site) allowance() int64 {
 
 // pass is what the keeper does of its own accord, by the plan.
 func (s *site) pass(t *rapid.T) {
-	d := Demand{Drawn: s.drawn, Waiting: s.awaited(), Capacity: s.allowed, Taken: s.m.Taken}
+	d := MeterDemand{Drawn: s.drawn, Waiting: s.awaited(), Capacity: s.allowed, Taken: s.m.Taken}
 	s.m.look(s.now, d)
 	if s.calling {
 		return

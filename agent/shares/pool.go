@@ -1,8 +1,11 @@
-package budget
+package shares
 
 import (
+	"crypto/rand"
 	"slices"
 	"time"
+
+	"github.com/usher-agent/usher/plugin"
 )
 
 // Block is slots that the upstream has given, as this agent has them. Instants are times since boot (CLOCK_BOOTTIME).
@@ -47,15 +50,16 @@ type Step struct {
 	Slots int64  // Extend: its size from then on; Reduce: what may be handed out of it from then on
 }
 
-// Demand is what is asked of a pool on this host.
-type Demand struct {
+// PoolDemand is what is asked of a pool on this host.
+type PoolDemand struct {
 	InUse    int64
 	Waiting  int64 // slots that are waited for
 	Capacity int64 // what may be in use under the verdict in force, overage included
 	Draining bool  // no more leases are granted: what is not in use is given back at once
 }
 
-// Pool is what is kept of one pool of one licence.
+// Pool is what is kept of one pool of one licence, and the plan for it. What is recorded is what a restarted agent goes
+// on with.
 type Pool struct {
 	Blocks []*Block `json:"blocks"`
 
@@ -70,7 +74,7 @@ type Pool struct {
 	wantedUntil time.Duration
 	refused     bool          // the upstream serves no slots of it
 	full        bool          // the last check-out was refused because others have all
-	resting     bool          // nothing is had, and nothing is asked for until it is needed
+	resting     bool          // the agent has none, and asks for none until somebody needs some
 	rigid       bool          // the upstream makes no block smaller
 	stuck       bool          // a block did not grow when it was asked to; a check-out will show why
 	fixed       bool          // the upstream makes no block larger
@@ -82,11 +86,10 @@ type Pool struct {
 
 // Limits of what is kept and asked.
 const (
-	maxBlocks   = 8 // of one pool; where there are so many, one grows
-	firstRetry  = 250 * time.Millisecond
+	maxBlocks   = 8                // of one pool; where there are so many, one grows
 	longestWait = 15 * time.Second // between check-outs while somebody needs slots
 	quietWait   = time.Minute      // more, between those that nobody needs yet
-	missedFor   = 5 * time.Second  // for how long an acquire that was denied counts as need
+	callLeast   = 2 * time.Second  // the shortest time that one call is given
 )
 
 // have returns what may be handed out, and when the first of it is over; zero: never.
@@ -110,7 +113,7 @@ func (p *Pool) lapse(now time.Duration) bool {
 
 // need returns how many slots the pool needs of this licence: what is in use or asked for, less what comes from
 // elsewhere.
-func (p *Pool) need(now time.Duration, d Demand) int64 {
+func (p *Pool) need(now time.Duration, d PoolDemand) int64 {
 	have, _ := p.have(now)
 	n := d.InUse
 	if !d.Draining {
@@ -127,7 +130,7 @@ func (p *Pool) idleAfter() time.Duration { return max(p.span, time.Second) }
 
 // Next returns what is to be done now, nil for nothing, and when to look again; zero: when something changes. Closing,
 // the agent gives back all that is not in use.
-func (p *Pool) Next(now time.Duration, d Demand, closing bool) (*Step, time.Duration) {
+func (p *Pool) Next(now time.Duration, d PoolDemand, closing bool) (*Step, time.Duration) {
 	have, _ := p.have(now)
 	need := p.need(now, d)
 	if need >= p.peak || now-p.peakAt > p.idleAfter() {
@@ -136,7 +139,7 @@ func (p *Pool) Next(now time.Duration, d Demand, closing bool) (*Step, time.Dura
 	if need > 0 || have > 0 {
 		p.resting = false
 	} else if p.full {
-		p.resting = true // who needs none leaves them to others
+		p.resting = true // the agent leaves to others what it does not need
 	}
 	var again time.Duration
 	later := func(at time.Duration) {
@@ -189,11 +192,11 @@ func (p *Pool) Next(now time.Duration, d Demand, closing bool) (*Step, time.Dura
 	return nil, again
 }
 
-// spare is how many slots more than needed are had ahead, so that an acquire finds them.
+// spare is how many slots the agent keeps beyond its need, so that an acquire finds them.
 func spare(n int64) int64 { return max(1, n/4) }
 
-// grow returns how more slots are had: what is lacking at least, and as many again as there are while nobody else lacks
-// any, but never more than a quarter of the site's ahead of need.
+// grow returns how the agent gets more slots: as many as it lacks, and while nobody else lacks any as many again as it
+// has, but never more than a quarter of the site's slots ahead of need.
 func (p *Pool) grow(now time.Duration, have, need int64) *Step {
 	more := need - have
 	if now >= p.wantedUntil && !p.resting {
@@ -204,7 +207,7 @@ func (p *Pool) grow(now time.Duration, have, need int64) *Step {
 	if more = min(more, p.total-have); more <= 0 {
 		return nil
 	}
-	// One block that grows is fewer calls than two; where that brings nothing, another may be had.
+	// One block that grows takes fewer calls than two. Where it does not grow, another block may bring more.
 	if n := len(p.Blocks); n > 0 && !p.fixed && p.tries == 0 || n >= maxBlocks {
 		b := slices.MaxFunc(p.Blocks, func(a, b *Block) int { return int(min(1, max(-1, a.Use-b.Use))) })
 		if b.Use < b.Slots {
@@ -248,12 +251,6 @@ func (p *Pool) shrink(now time.Duration, have, need int64, all bool) *Step {
 	return nil
 }
 
-// backoff returns how long to wait after so many failures: full jitter under a bound that doubles.
-func backoff(tries int, longest time.Duration, jitter float64) time.Duration {
-	bound := firstRetry << min(tries, 16)
-	return firstRetry/2 + time.Duration(jitter*float64(min(bound, max(longest, firstRetry))))
-}
-
 func (p *Pool) block(id string) *Block {
 	for _, b := range p.Blocks {
 		if b.ID == id {
@@ -261,4 +258,139 @@ func (p *Pool) block(id string) *Block {
 		}
 	}
 	return nil
+}
+
+// limit sets what the licence grants the whole site; zero: it is no pool of the licence any more.
+func (p *Pool) limit(total int64) { p.total = total }
+
+// miss takes note of an acquire that was denied for want of n slots.
+func (p *Pool) miss(now time.Duration, n int64) {
+	if now >= p.missedUntil {
+		p.missed = 0
+	}
+	p.missed, p.missedUntil = max(p.missed, n), now+missedFor
+}
+
+// load makes a pool that was recorded ready for use.
+func (p *Pool) load(now time.Duration) {
+	p.Blocks = slices.DeleteFunc(p.Blocks, func(b *Block) bool { return b == nil })
+	p.lapse(now)
+	for _, b := range p.Blocks {
+		p.span = b.For
+		b.Use = min(b.Use, b.Slots)
+		b.kept = b.Use
+	}
+}
+
+// openToken returns the token of a check-out, and has it ask for the same again where the last answer was lost.
+func (p *Pool) openToken(s *Step) string {
+	if p.token == "" {
+		p.token, p.tokenSlots = rand.Text(), s.Slots
+	}
+	s.Slots = p.tokenSlots
+	return p.token
+}
+
+// callWithin returns how long a call may take: an answer that hangs leaves time for another try before the blocks end.
+func (p *Pool) callWithin(most time.Duration) time.Duration {
+	if p.span > 0 {
+		return min(most, max(callLeast, p.span/4))
+	}
+	return most
+}
+
+// unrecorded puts a step off that the record could not be written for.
+func (p *Pool) unrecorded(s *Step, now time.Duration) {
+	if b := p.block(s.Block); b != nil {
+		b.notBefore = now + b.unkeptWait()
+	} else {
+		p.notBefore = now + longestWait
+	}
+}
+
+// answered takes the answer to a step, whose request was sent at sent; got is nil for Return.
+func (p *Pool) answered(s *Step, got *plugin.Block, sent, now time.Duration, jitter float64) {
+	p.refused = false
+	b := p.block(s.Block)
+	if s.Kind == Return {
+		p.Blocks = slices.DeleteFunc(p.Blocks, func(x *Block) bool { return x == b })
+		return
+	}
+	p.span = got.For
+	if p.wanted, p.wantedUntil = got.Wanted, 0; got.Wanted > 0 {
+		p.wantedUntil = now + got.For/2
+	}
+	if s.Kind == CheckOut {
+		p.token = ""
+		if b = p.block(got.ID); b == nil {
+			b = &Block{ID: got.ID}
+			p.Blocks = append(p.Blocks, b)
+		}
+		p.fixed = p.fixed || p.stuck
+		p.stuck = false
+		p.short(s.Slots-got.Slots, now, jitter)
+	} else if b == nil {
+		return // it was over before the answer came
+	} else if s.Slots > b.Slots {
+		p.stuck = got.Slots == b.Slots
+		p.short(s.Slots-got.Slots, now, jitter)
+	} else if s.Slots < got.Slots {
+		p.rigid = true
+	}
+	b.Slots, b.Use, b.Sent, b.For, b.tries, b.notBefore = got.Slots, got.Slots, sent, got.For, 0, 0
+	b.extend = sent + time.Duration(float64(got.For)/3*(0.9+0.2*jitter))
+}
+
+// short takes note of how many slots fewer a check-out brought than it asked for.
+func (p *Pool) short(lacking int64, now time.Duration, jitter float64) {
+	p.full = false
+	if lacking <= 0 {
+		p.tries, p.notBefore, p.missed = 0, 0, 0
+		return
+	}
+	p.later(now, jitter)
+}
+
+// later sets when the next check-out may be.
+func (p *Pool) later(now time.Duration, jitter float64) {
+	p.notBefore = now + backoff(p.tries, p.longest(), jitter)
+	p.tries++
+}
+
+// longest returns the longest wait between check-outs that fail.
+func (p *Pool) longest() time.Duration {
+	if p.span > 0 {
+		return min(longestWait, p.span/6)
+	}
+	return longestWait
+}
+
+// failed takes what a step's call failed with.
+func (p *Pool) failed(s *Step, now time.Duration, err *plugin.Error, jitter float64) {
+	b := p.block(s.Block)
+	switch {
+	case s.Kind == CheckOut:
+		if err.Class != plugin.Transient {
+			p.token = ""
+		}
+		p.later(now, jitter)
+		if p.full = err.SystemCode == plugin.SystemFull; p.full || err.SystemCode == plugin.SystemSettling {
+			p.stuck = false
+		}
+		if err.SystemCode == plugin.SystemNoPools {
+			p.refused, p.notBefore = true, now+refusedWait
+		}
+		// No signature covers a Retry-After: it puts a check-out off for no longer than a failure does by itself.
+		p.notBefore = max(p.notBefore, now+min(err.RetryAfter, p.longest()))
+	case b == nil:
+	case err.SystemCode == plugin.SystemLapsed:
+		// Its slots may be another's: at once.
+		p.Blocks = slices.DeleteFunc(p.Blocks, func(x *Block) bool { return x == b })
+	default: // it goes on until its own time is over
+		if s.Slots > b.Slots {
+			p.later(now, jitter)
+		}
+		b.notBefore = now + max(min(err.RetryAfter, b.For/12), backoff(b.tries, b.For/12, jitter))
+		b.tries++
+	}
 }

@@ -1,4 +1,4 @@
-package budget
+package shares
 
 import (
 	"bytes"
@@ -14,7 +14,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
 	"github.com/usher-agent/usher/plugin/usher"
 	"github.com/usher-agent/usher/plugin/usher/issue"
@@ -82,7 +81,7 @@ func (s *server) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 // agents opens n agents with a key each, which have a licence.
-func (s *server) agents(n int, doc []byte) (all []*house, use func(doc []byte)) {
+func (s *server) agents(n int, doc []byte) (all []*tenant, use func(doc []byte)) {
 	s.t.Helper()
 	dir := s.t.TempDir()
 	var clients []plugin.Budgeter
@@ -98,7 +97,7 @@ func (s *server) agents(n int, doc []byte) (all []*house, use func(doc []byte)) 
 		if err != nil {
 			s.t.Fatal(err)
 		}
-		h := openWithout(s.t, filepath.Join(dir, fmt.Sprint(i)), time.Now())
+		h := openTenantWithout(s.t, filepath.Join(dir, fmt.Sprint(i)), time.Now())
 		all, clients = append(all, h), append(clients, c)
 	}
 	use = func(doc []byte) {
@@ -108,21 +107,21 @@ func (s *server) agents(n int, doc []byte) (all []*house, use func(doc []byte)) 
 			s.t.Fatal(p.Reason)
 		}
 		for i, h := range all {
-			h.Set([]Licence{{License: l, Document: doc, Upstream: clients[i]}})
+			h.Set([]Licence{{License: l, Document: doc, Budgeter: clients[i]}})
 		}
 	}
 	use(doc)
 	return all, use
 }
 
-func (h *house) budget() int64 {
+func (h *tenant) budget() int64 {
 	budgets, _ := h.Budgets()
-	return int64(budgets[enforcer.Share{License: "usher/L1", Pool: "seats"}])
+	return int64(budgets[seats])
 }
 
 // A site's limit goes from 12 to 3 while three agents have all twelve slots and are busy. After two block times no more
 // than three of the leases that were granted since are held at one time, though answers are lost; the agents agree on
-// who has which, and go on to grant them.
+// how many each has, and go on to grant them.
 func TestSiteLimitShrinks(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -151,7 +150,7 @@ func TestSiteLimitShrinks(t *testing.T) {
 				}
 				use(small)
 				shrunk, granted := time.Now(), int64(0)
-				fresh := map[*house]int64{}
+				fresh := map[*tenant]int64{}
 				for time.Since(shrunk) < 7*ttl {
 					time.Sleep(200 * time.Millisecond)
 					synctest.Wait()
