@@ -11,9 +11,9 @@ import (
 // maxHandle is MAX_HANDLE_SZ (open_by_handle_at(2)) and the type before it.
 const maxHandle = 128 + 4
 
-// Find looks for a process that an earlier agent knew. With [Alive] comes a handle, of [PathPIDFD]. It is [Dead] only
-// when that is sure: a slot that is freed for a process that lives is a slot too many. What cannot be seen from here is
-// [Unknown].
+// Find looks for a process that an earlier agent knew. With [Alive] comes a handle, of [PathPIDFD]. It says [Dead] only
+// when that is sure: a slot that is freed for a living process is a slot too many. A process that is not visible from
+// here is [Unknown].
 func Find(p Process) (*Handle, State) {
 	here := whereabouts()
 	if p.BootID == "" || here.BootID == "" {
@@ -22,8 +22,8 @@ func Find(p Process) (*Handle, State) {
 	if p.BootID != here.BootID {
 		return nil, Dead
 	}
-	// A PID namespace's inode may be given to another when the first has ended. All that were visible in the first are
-	// dead then, so their numbers, looked up in the second, can only be dead too: the start time tells.
+	// A PID namespace's inode may pass to another when the first has ended. All processes of the first are dead then,
+	// so their numbers, looked up in the second, can only be dead too: the start time tells.
 	same := p.PID > 0 && p.PIDNS != 0 && p.PIDNS == here.PIDNS
 	stale := false
 	if p.Handle == nil && p.Inode != 0 {
@@ -33,7 +33,7 @@ func Find(p Process) (*Handle, State) {
 		h, err := openHandle(p)
 		switch {
 		case err == nil && same && h.process.PID != p.PID:
-			_ = h.Close() // what was stored does not fit together
+			_ = h.Close() // the stored fields do not fit together
 		case err == nil:
 			return h, Alive
 		case errors.Is(err, ErrDead):
@@ -58,7 +58,7 @@ func Find(p Process) (*Handle, State) {
 			return nil, Dead
 		}
 	}
-	if stale { // it was in sight of this very namespace, and is not any more
+	if stale { // this very namespace showed it, and does not any more
 		return nil, Dead
 	}
 	if t := startTime(p.PID); t != 0 && p.Start != 0 && sameClock(p, here) && t != p.Start {
@@ -67,12 +67,12 @@ func Find(p Process) (*Handle, State) {
 	return nil, Unknown
 }
 
-// sameClock reports whether start times that were read in two places compare.
+// sameClock reports whether start times from two places compare.
 func sameClock(a, b Process) bool { return a.TimeNS == b.TimeNS && a.TimeOffset == b.TimeOffset }
 
 // handleOf returns the file handle of a pidfd by its inode; nil where this kernel's handles are not simply that. On
-// 64-bit kernels they are (fs/pidfs.c, pidfs_encode_fh), which our own pidfd shows; so the inode is all that needs to
-// be stored. That the right process was opened is checked afterwards.
+// 64-bit kernels they are (fs/pidfs.c, pidfs_encode_fh), as our own pidfd shows, so that it is enough to store the
+// inode. The caller checks afterwards that it opened the right process.
 func handleOf(inode uint64) []byte {
 	fd, err := unix.PidfdOpen(os.Getpid(), 0)
 	if err != nil {
@@ -87,7 +87,7 @@ func handleOf(inode uint64) []byte {
 	return binary.NativeEndian.AppendUint64(h[:4], inode)
 }
 
-// openHandle opens a process by the file handle of its pidfd. Any pidfd shows the kernel which file system is meant.
+// openHandle opens a process by the file handle of its pidfd. Any pidfd shows the kernel the file system.
 func openHandle(p Process) (*Handle, error) {
 	root, err := unix.PidfdOpen(os.Getpid(), 0)
 	if err != nil {
@@ -104,7 +104,7 @@ func openHandle(p Process) (*Handle, error) {
 	}
 	if inode, ok := pidfsInode(fd); !ok || p.Inode != 0 && inode != p.Inode {
 		unix.Close(fd)
-		return nil, ErrUnsupported // not what was stored: it tells nothing
+		return nil, ErrUnsupported // another than the stored one: it tells nothing
 	}
 	return newHandle(fd, PathPIDFD)
 }

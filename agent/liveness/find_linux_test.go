@@ -79,7 +79,8 @@ func TestFind(t *testing.T) {
 	}
 }
 
-// A handle finds a process even from another PID namespace than the one it was taken in, if it is visible.
+// A handle finds a process even from another PID namespace than the one in which it was taken, if the process is
+// visible.
 func TestFindByHandleAlone(t *testing.T) {
 	if !Supported().Handles {
 		t.Skip("no file handles of pidfds on this kernel")
@@ -101,7 +102,7 @@ func TestFindByHandleAlone(t *testing.T) {
 	within(t, told)
 }
 
-// With no descriptor left nothing is taken for dead, nor for a kernel that cannot.
+// With no descriptor left, Find takes no process for dead, and does not say that the kernel cannot tell.
 func TestNoDescriptorsLeft(t *testing.T) {
 	l, path := listen(t)
 	c := spawn(t, "connect", path)

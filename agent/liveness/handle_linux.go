@@ -18,8 +18,8 @@ import (
 )
 
 const (
-	// pidfsMagic is the type of the file system that pidfds lie on since Linux 6.9 (linux/magic.h, PID_FS_MAGIC);
-	// before, all of them share one inode, which says nothing.
+	// pidfsMagic is the type of the file system of pidfds since Linux 6.9 (linux/magic.h, PID_FS_MAGIC). Before, all of
+	// them share one inode, which says nothing.
 	pidfsMagic = 0x50494446
 	// soPeerPIDFD is SO_PEERPIDFD (Linux 6.5, asm-generic/socket.h).
 	soPeerPIDFD = 77
@@ -28,7 +28,7 @@ const (
 	pidfdThread = unix.O_EXCL
 )
 
-// descriptor is a pidfd that several share; the last one closes it.
+// descriptor is a pidfd that several handles share. The last one closes it.
 type descriptor struct {
 	fd   int
 	refs atomic.Int32
@@ -40,7 +40,7 @@ func newDescriptor(fd int) *descriptor {
 	return d
 }
 
-// share is for who has a share already.
+// share is for a caller that has a share already.
 func (d *descriptor) share() *descriptor {
 	d.refs.Add(1)
 	return d
@@ -53,7 +53,7 @@ func (d *descriptor) release() error {
 	return unix.Close(d.fd)
 }
 
-// Handle is a process and how it was got. It is good until Close, and safe for use by several goroutines.
+// Handle is a process and the path by which it was found. It is good until Close, and safe for concurrent use.
 type Handle struct {
 	path    Path
 	process Process
@@ -62,10 +62,10 @@ type Handle struct {
 	d  *descriptor
 }
 
-// Process returns which process it is.
+// Process returns the process's names.
 func (h *Handle) Process() Process { return h.process }
 
-// Path returns how it was got.
+// Path returns the path by which the process was found.
 func (h *Handle) Path() Path { return h.path }
 
 // Close gives the handle back; a second time it is [ErrClosed]. Watches of the process go on.
@@ -90,7 +90,7 @@ func (h *Handle) Share() (*Handle, error) {
 	return &Handle{path: h.path, process: h.process, d: h.d.share()}, nil
 }
 
-// Lend calls use with the pidfd, which it must not close nor keep. It is [ErrClosed] after Close.
+// Lend calls use with the pidfd. use must neither close nor keep it. Lend is [ErrClosed] after Close.
 func (h *Handle) Lend(use func(fd int)) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -101,8 +101,8 @@ func (h *Handle) Lend(use func(fd int)) error {
 	return nil
 }
 
-// FromKept returns a handle of a pidfd that was got by a path before a restart, and kept by somebody trusted. It takes
-// the descriptor; its errors are those of [FromPIDFD].
+// FromKept returns a handle of a pidfd that was found by a path before a restart, and that a trusted keeper kept. It
+// takes the descriptor. Its errors are those of [FromPIDFD].
 func FromKept(fd int, path Path) (*Handle, error) {
 	if err := checkPIDFD(fd); err != nil {
 		unix.Close(fd)
@@ -111,10 +111,10 @@ func FromKept(fd int, path Path) (*Handle, error) {
 	return newHandle(fd, path)
 }
 
-// FromConn returns a handle of whoever called connect: by SO_PEERPIDFD, else by the pidfd that it sent of itself, else
-// by pidfd_open of the process id that the kernel noted at connect. It takes sent, which may be nil. It is [ErrDead]
-// when that process is dead, and [ErrUnsupported] when only the connection can tell. Any other error is for want of
-// descriptors or memory.
+// FromConn returns a handle of the process that called connect: by SO_PEERPIDFD, else by the pidfd that it sent of
+// itself, else by pidfd_open of the process id that the kernel noted at connect. It takes sent, which may be nil. It is
+// [ErrDead] when that process is dead, and [ErrUnsupported] when only the connection can tell. Any other error is for
+// want of descriptors or memory.
 func FromConn(c *net.UnixConn, sent *Sent) (*Handle, error) {
 	defer sent.Close()
 	raw, err := c.SyscallConn()
@@ -155,14 +155,14 @@ func fromSocket(s int, sent *Sent) (*Handle, error) {
 	return fromPeerPID(s, cred.Pid)
 }
 
-// fromPeerPID is the way without any pidfd that came by itself.
+// fromPeerPID is the way without a pidfd from the kernel or the peer.
 func fromPeerPID(s int, pid int32) (*Handle, error) {
 	h, err := FromPID(pid, 0)
 	if err != nil {
 		return nil, err
 	}
-	// The number may have gone to another process before we looked. While somebody holds the other end that is next to
-	// impossible; when nobody does, nothing shows who it was.
+	// The number may have gone to another process before we looked. While some process holds the other end that is next
+	// to impossible. When none does, nothing shows whose number it was.
 	p := []unix.PollFd{{Fd: int32(s), Events: unix.POLLRDHUP}}
 	if n, err := unix.Poll(p, 0); err == nil && n > 0 && p[0].Revents&unix.POLLHUP != 0 {
 		_ = h.Close()
@@ -204,21 +204,21 @@ func probePeer() (bool, error) {
 	return false, nil
 }
 
-// exhausted reports an error that says nothing of the kernel nor of the process: it is for another try.
+// exhausted reports an error that says nothing of the kernel nor of the process: the caller should try again.
 func exhausted(err error) bool {
 	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOMEM)
 }
 
-// FromPIDFD returns a handle of a pidfd that somebody sent. It takes the descriptor, and closes it when it is refused:
-// with [ErrUnsupported] when it is no pidfd of a process, with [ErrDead] when the process is dead. Whether the process
-// is the sender is for the caller to judge: by [Process].PID where that is not 0.
+// FromPIDFD returns a handle of a pidfd that somebody sent. It takes the descriptor, and closes it when it refuses it:
+// with [ErrUnsupported] when it is no pidfd of a process, with [ErrDead] when the process is dead. The caller must
+// judge whether the process is the sender: by [Process].PID where that is not 0.
 func FromPIDFD(fd int) (*Handle, error) { return FromKept(fd, PathSentPIDFD) }
 
-// checkPIDFD is an error unless a descriptor is the pidfd of a process.
+// checkPIDFD returns an error unless a descriptor is the pidfd of a process.
 func checkPIDFD(fd int) error {
 	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
 	if err != nil {
-		return fmt.Errorf("%w: what was sent is not an open file: %v", ErrUnsupported, err)
+		return fmt.Errorf("%w: the descriptor is not an open file: %v", ErrUnsupported, err)
 	}
 	if _, ok := pidfsInode(fd); !ok {
 		if _, err := pidOf(fd); err != nil {
@@ -226,7 +226,7 @@ func checkPIDFD(fd int) error {
 		}
 	}
 	if flags&pidfdThread != 0 {
-		return fmt.Errorf("%w: what was sent is the pidfd of a thread, not of a process; open it without PIDFD_THREAD",
+		return fmt.Errorf("%w: the descriptor is the pidfd of a thread, not of a process; open it without PIDFD_THREAD",
 			ErrUnsupported)
 	}
 	return nil
@@ -237,8 +237,8 @@ func checkPIDFD(fd int) error {
 // when the kernel has no pidfd_open, or when /proc hides the process.
 func FromPID(pid int32, start uint64) (*Handle, error) { return fromPID(pid, start, startTime) }
 
-// fromPID is FromPID with what reads start times: before the pidfd is opened and after, for the number may pass to
-// another process meanwhile.
+// fromPID is FromPID with a reader of start times. It reads before the pidfd is opened and after, because the number
+// may pass to another process meanwhile.
 func fromPID(pid int32, start uint64, startTime func(int32) uint64) (*Handle, error) {
 	if pid <= 0 {
 		return nil, fmt.Errorf("%w: it is in a PID namespace that is not visible from here", ErrUnsupported)
@@ -250,7 +250,7 @@ func fromPID(pid int32, start uint64, startTime func(int32) uint64) (*Handle, er
 	fd, err := unix.PidfdOpen(int(pid), 0)
 	switch {
 	case errors.Is(err, unix.ESRCH), errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOENT):
-		return nil, ErrDead // nobody's number, or by now that of a thread of another
+		return nil, ErrDead // nobody's number, or by now that of a thread of another process
 	case exhausted(err):
 		return nil, fmt.Errorf("pidfd_open of process %d: %w", pid, err)
 	case err != nil:
@@ -328,8 +328,8 @@ func fileHandle(fd int) []byte {
 	return append(binary.LittleEndian.AppendUint32(nil, uint32(fh.Type())), fh.Bytes()...)
 }
 
-// whereabouts returns what a process's number and start time depend on. It is read anew each time: it is cheap, and a
-// reading that failed for want of descriptors must not stay.
+// whereabouts returns the namespaces and clocks that a process's number and start time depend on. It is read each time:
+// that is cheap, and a reading that failed for want of descriptors must not stay.
 func whereabouts() Process {
 	var p Process
 	if b, err := os.ReadFile("/proc/sys/kernel/random/boot_id"); err == nil {
@@ -341,13 +341,13 @@ func whereabouts() Process {
 	}
 	if unix.Stat("/proc/self/ns/time", &st) == nil {
 		p.TimeNS = st.Ino
-		p.TimeOffset, _ = clock.Offset() // where it is not known, it is another for each agent
+		p.TimeOffset, _ = clock.Offset() // where it is not known, each agent takes another
 	}
 	return p
 }
 
-// pidOf reads which process a pidfd is of (pidfd_open(2), fdinfo): 0 when it is not visible from here, -1 when it is
-// gone.
+// pidOf reads the process id of a pidfd (pidfd_open(2), fdinfo): 0 when the process is not visible from here, -1 when
+// it is gone.
 func pidOf(fd int) (int32, error) {
 	b, err := os.ReadFile("/proc/self/fdinfo/" + strconv.Itoa(fd))
 	if err != nil {
@@ -362,7 +362,7 @@ func pidOf(fd int) (int32, error) {
 			return int32(n), nil
 		}
 	}
-	return 0, fmt.Errorf("%w: what was sent is not a pidfd", ErrUnsupported)
+	return 0, fmt.Errorf("%w: the descriptor is not a pidfd", ErrUnsupported)
 }
 
 // startTime returns when a process started, in clock ticks after boot (proc(5), stat, field 22); 0 when it cannot be

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fromConn is FromConn by the way the kernel offers, skipped where it offers none.
+// fromConn is FromConn by the kernel's way, skipped where it has none.
 func fromConn(t testing.TB, c *net.UnixConn) *Handle {
 	t.Helper()
 	h, err := FromConn(c, nil)
@@ -47,7 +47,7 @@ func TestFromConn(t *testing.T) {
 	within(t, told)
 }
 
-// The way of kernels before 6.5, which newer ones have, too.
+// The way of kernels before 6.5, which newer ones have too.
 func TestFromPeerPID(t *testing.T) {
 	l, path := listen(t)
 	c := spawn(t, "connect", path)
@@ -77,7 +77,7 @@ func TestFromPeerPID(t *testing.T) {
 	}
 }
 
-// A peer that hung up and lives is not taken for whoever has its number.
+// A peer that hung up and lives is not taken for the process that has its number.
 func TestFromPeerPIDHungUp(t *testing.T) {
 	l, path := listen(t)
 	c, err := net.Dial("unix", path)
@@ -121,7 +121,7 @@ func TestDeadAtAccept(t *testing.T) {
 	}
 }
 
-// The heir has the socket; the one who connected is dead.
+// The heir has the socket; the process that connected is dead.
 func TestHeirOfTheSocketIsNotTheHolder(t *testing.T) {
 	w := running(t)
 	l, path := listen(t)
@@ -136,7 +136,7 @@ func TestHeirOfTheSocketIsNotTheHolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	within(t, told)
-	c.say(t, "exit") // to the heir, who lives and has the socket
+	c.say(t, "exit") // to the heir, which lives and has the socket
 	if _, err := conn.Read(make([]byte, 1)); err == nil {
 		t.Error("the heir wrote something")
 	}
@@ -153,7 +153,7 @@ func TestThreadExitIsNoDeath(t *testing.T) {
 	within(t, told)
 }
 
-// The kernel calls a process whose first thread has ended a zombie, and it lives: its pidfd says so, its state does
+// The kernel calls a process whose first thread has ended a zombie, but it lives: its pidfd says so, its state does
 // not.
 func TestLeaderExitIsNoDeath(t *testing.T) {
 	w := running(t)
@@ -204,7 +204,7 @@ func TestFromPIDRefuses(t *testing.T) {
 	}
 }
 
-// receive reads once and takes what came beside.
+// receive reads once and takes the control message.
 func receive(t *testing.T, c *net.UnixConn) (int, bool) {
 	t.Helper()
 	b, oob := make([]byte, 64), make([]byte, 256)
@@ -239,7 +239,7 @@ func TestSentPIDFD(t *testing.T) {
 	within(t, told)
 }
 
-// A client keeps the open file that it sent; a stopped watch of it must not wake the loop for another.
+// A client keeps the open file that it sent. A stopped watch of it must not wake the loop for another.
 func TestStoppedWatchOfASharedPIDFD(t *testing.T) {
 	w := running(t)
 	c := spawn(t, "wait")
@@ -264,7 +264,7 @@ func TestStoppedWatchOfASharedPIDFD(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := strings.Count(string(entries), "tfd:"); n != 1 { // the one that ends Run
+	if n := strings.Count(string(entries), "tfd:"); n != 1 { // the call that ends Run
 		t.Errorf("epoll has %d entries, want 1:\n%s", n, entries)
 	}
 	c.end()
@@ -353,8 +353,8 @@ func TestReceiveOfNonsense(t *testing.T) {
 	}
 }
 
-// A number that passes to another process between the reading of its start time and the opening of its pidfd is not
-// taken for the process that had it.
+// A number passes to another process between the reading of its start time and the opening of its pidfd. FromPID does
+// not take that process for the first.
 func TestFromPIDRecycledMeanwhile(t *testing.T) {
 	me := int32(os.Getpid())
 	born := startTime(me)

@@ -1,9 +1,9 @@
-// Package liveness tells when a process dies: at once, by the kernel's word, however it dies. It knows nothing of
+// Package liveness reports at once when a process dies, by the kernel's word, however it dies. It knows nothing of
 // leases.
 //
-// A [Handle] is a process and how it was got; a [Watcher] waits for any number of them in one epoll loop; [Find] looks
-// for a process again after the agent itself was away. docs/liveness.md says which way there is on which system, and
-// where the edges are.
+// A [Handle] is a process and the path by which it was found. A [Watcher] waits for any number of them in one epoll
+// loop. [Find] looks for a process again after a restart of the agent. docs/liveness.md says which path there is on
+// which system, and where its limits are.
 package liveness
 
 import (
@@ -26,16 +26,16 @@ const (
 var (
 	// ErrDead reports that the process is dead already.
 	ErrDead = errors.New("the process is dead")
-	// ErrUnsupported reports that this system, or what was handed in, has no such way.
+	// ErrUnsupported reports that this system, or the given descriptor, has no such path.
 	ErrUnsupported = errors.New("this system does not tell when another process dies")
 	// ErrClosed reports a handle or a watcher that was closed before.
 	ErrClosed = errors.New("closed already")
 )
 
-// State is what is known of a process after the agent was away.
+// State is what Find knows of a process after a restart of the agent.
 type State int
 
-// The states. The zero value is Unknown: who forgets to ask frees nothing.
+// The states. The zero value is Unknown: a caller that forgets to ask frees nothing.
 const (
 	Unknown State = iota // it may live; nothing here can tell
 	Alive
@@ -54,8 +54,8 @@ func (s State) String() string {
 	}
 }
 
-// Process names a process so that it is told from another that bears its number later, and found again by [Find] after
-// a restart of the agent. It can be stored.
+// Process names a process so that it differs from another with its number later, and so that [Find] finds it after a
+// restart of the agent. It can be stored.
 type Process struct {
 	PID    int32  `json:"pid,omitempty"`     // as the agent sees it; 0: not visible
 	Start  uint64 `json:"start,omitempty"`   // clock ticks after boot (proc(5), stat, field 22); 0: not known
@@ -63,7 +63,7 @@ type Process struct {
 	PIDNS  uint64 `json:"pid_ns,omitempty"`  // inode of the agent's PID namespace, in which PID is meant
 	// inode of the agent's time namespace, in which Start is meant; 0 before Linux 5.6
 	TimeNS uint64 `json:"time_ns,omitempty"`
-	// TimeOffset is how far that time namespace's clock is ahead of the host's: the inode may be another's, later.
+	// TimeOffset is how far that time namespace's clock is ahead of the host's. The inode alone may be another's later.
 	TimeOffset time.Duration `json:"time_offset_ns,omitempty"`
 
 	Inode uint64 `json:"inode,omitempty"` // of its pidfd on pidfs (Linux 6.9); 0: not on pidfs
@@ -76,6 +76,6 @@ type Support struct {
 	PeerPIDFD bool   // SO_PEERPIDFD: Linux 6.5
 	PIDFDOpen bool   // pidfd_open, and with it pidfds that clients send: Linux 5.3
 	PIDFS     bool   // pidfds have an inode of their own: Linux 6.9
-	Handles   bool   // a process is found again by a file handle: Linux 6.14
+	Handles   bool   // a file handle finds a process again: Linux 6.14
 	Kernel    string // uname -r; empty where there is none
 }

@@ -7,7 +7,7 @@ import (
 	"net"
 )
 
-// Handle is of no process here.
+// Handle is of no process on this system.
 type Handle struct{}
 
 // Process returns none.
@@ -22,7 +22,7 @@ func (*Handle) Close() error { return nil }
 // FromConn is [ErrUnsupported].
 func FromConn(*net.UnixConn, *Sent) (*Handle, error) { return nil, ErrUnsupported }
 
-// Sent is a pidfd that came with a connection; there are none here.
+// Sent is a pidfd that came with a connection; this system has none.
 type Sent struct{}
 
 // SentSpace is no room at all.
@@ -40,7 +40,7 @@ func (*Sent) Close() error { return nil }
 // FromPID is [ErrUnsupported].
 func FromPID(int32, uint64) (*Handle, error) { return nil, ErrUnsupported }
 
-// FromPIDFD is [ErrUnsupported]: there are no pidfds here, and nothing to close.
+// FromPIDFD is [ErrUnsupported]: this system has no pidfds, and nothing to close.
 func FromPIDFD(int) (*Handle, error) { return nil, ErrUnsupported }
 
 // Share is [ErrUnsupported].
@@ -64,13 +64,13 @@ func Find(Process) (*Handle, State) { return nil, Unknown }
 // Supported offers nothing.
 func Supported() Support { return Support{} }
 
-// Watcher watches nothing here.
+// Watcher watches nothing on this system.
 type Watcher struct{}
 
 // Watch is of nothing.
 type Watch struct{}
 
-// NewWatcher returns a watcher that tells nothing.
+// NewWatcher returns a watcher that calls nobody.
 func NewWatcher() (*Watcher, error) { return &Watcher{}, nil }
 
 // Watch is [ErrUnsupported].

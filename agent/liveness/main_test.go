@@ -57,7 +57,8 @@ func descriptors() int {
 	return len(d)
 }
 
-// help is the helper process. It says "ready" when it is, and then does what each line on its standard input says.
+// help is the helper process. It says "ready" when it is ready, and then does what each line on its standard input
+// says.
 func help(mode string, args []string) error {
 	switch mode {
 	case "wait": // until told to exit
@@ -105,7 +106,7 @@ func help(mode string, args []string) error {
 	return speak()
 }
 
-// init keeps a helper's main on the first thread, and all else off it.
+// init keeps a helper's main on the first thread, and all other goroutines off it.
 func init() {
 	if os.Getenv(helperEnv) != "" {
 		runtime.LockOSThread()
@@ -258,7 +259,7 @@ func running(t testing.TB) *Watcher {
 	return w
 }
 
-// watch is a watch and a channel that gets a value at each call of dead.
+// watch returns a watch and a channel that gets a value at each call of dead.
 func watch(t testing.TB, w *Watcher, h *Handle) (*Watch, <-chan time.Time) {
 	t.Helper()
 	told := make(chan time.Time, 16)
@@ -269,7 +270,7 @@ func watch(t testing.TB, w *Watcher, h *Handle) (*Watch, <-chan time.Time) {
 	return x, told
 }
 
-// within waits for a death; the bound is far above what it takes, for a machine under load.
+// within waits for a death. The bound is far above the usual time, for a machine under load.
 func within(t testing.TB, told <-chan time.Time) time.Time {
 	t.Helper()
 	select {
@@ -281,7 +282,7 @@ func within(t testing.TB, told <-chan time.Time) time.Time {
 	}
 }
 
-// silent proves that nothing was told: another process dies and is told of afterwards, through the same loop.
+// silent proves that no call came: another process dies later, and its call comes through the same loop.
 func silent(t testing.TB, w *Watcher, told <-chan time.Time) {
 	t.Helper()
 	other := spawn(t, "wait")
@@ -295,7 +296,7 @@ func silent(t testing.TB, w *Watcher, told <-chan time.Time) {
 	}
 }
 
-// listen is a socket, with a path short enough for one.
+// listen returns a socket, with a path short enough for one.
 func listen(t testing.TB) (*net.UnixListener, string) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "u")

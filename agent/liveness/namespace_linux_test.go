@@ -48,7 +48,7 @@ func TestSiblingPIDNamespace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The agent needs a /proc of its namespace; a mount namespace of its own keeps it from everybody else.
+	// The agent needs a /proc of its namespace. A mount namespace of its own keeps it from everybody else.
 	agent := exec.Command("/bin/sh", "-c", `mount --make-rprivate / && mount -t proc proc /proc || exit 77
 exec "$0" -test.run='^TestSiblingPIDNamespace$' -test.v`, exe)
 	agent.Env = append(os.Environ(), siblingEnv+"="+dir+"/s")

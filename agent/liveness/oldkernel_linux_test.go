@@ -15,10 +15,10 @@ import (
 
 func init() { oldkernel.Main() }
 
-// releaseEnv says to a run of these tests which release it is to find.
+// releaseEnv names the release that a run of these tests is to find.
 const releaseEnv = "LIVENESS_TEST_RELEASE"
 
-// All of these tests hold on older kernels, too.
+// All of these tests hold on older kernels too.
 func TestOlderKernels(t *testing.T) {
 	if release := os.Getenv(releaseEnv); release != "" {
 		want := map[string]Support{
@@ -60,8 +60,8 @@ func TestOlderKernels(t *testing.T) {
 	}
 }
 
-// Linux 6.5 to 6.15 answer EINVAL or ESRCH for a peer that is dead and reaped. That is not a kernel without
-// SO_PEERPIDFD, whose fallback would take whoever has the number now for the holder.
+// Linux 6.5 to 6.15 answer EINVAL or ESRCH for a peer that is dead and reaped. Such a kernel has SO_PEERPIDFD: the
+// fallback would take the process that has the number now for the holder.
 func TestPeerIsDeadOn65(t *testing.T) {
 	if !Supported().PeerPIDFD {
 		t.Skip("no SO_PEERPIDFD on this kernel")
@@ -88,7 +88,7 @@ func TestPeerIsDeadOn65(t *testing.T) {
 		if h, err := FromConn(conn, nil); !errors.Is(err, ErrDead) {
 			t.Errorf("%v: %v, %v, want a dead peer", errno, h, err)
 		}
-		askPeer = func(int) (int, error) { return -1, errno } // of everybody: there is no such option
+		askPeer = func(int) (int, error) { return -1, errno } // of every peer: there is no such option
 		h, err := FromConn(conn, nil)
 		if err != nil || h.Path() != PathPIDFD || h.Process().PID != c.pid() {
 			t.Fatalf("%v on a kernel without: %v, %v", errno, h, err)
@@ -97,7 +97,7 @@ func TestPeerIsDeadOn65(t *testing.T) {
 	}
 }
 
-// sent is what beside came with a read of c.
+// sent is what came beside a read of c.
 func sent(t *testing.T, c *net.UnixConn) *Sent {
 	t.Helper()
 	b, oob := make([]byte, 1), make([]byte, SentSpace)
@@ -108,7 +108,7 @@ func sent(t *testing.T, c *net.UnixConn) *Sent {
 	return ReceiveSent(oob[:n])
 }
 
-// Where the kernel does not say who connected, the pidfd that the peer sent of itself does, and no other.
+// Where the kernel does not identify the peer, the pidfd that the peer sent of itself does, and no other.
 func TestFromConnWithASentPIDFD(t *testing.T) {
 	if !Supported().PIDFDOpen {
 		t.Skip("no pidfd_open on this kernel")
@@ -142,7 +142,7 @@ func TestFromConnWithASentPIDFD(t *testing.T) {
 	}
 }
 
-// However many descriptors come, none stays: there is room for few, and what is not a pidfd is closed.
+// However many descriptors come, none stays: there is room for few, and a descriptor that is not a pidfd is closed.
 func TestFloodOfDescriptors(t *testing.T) {
 	here, there := pair(t)
 	null, err := os.Open("/dev/null")

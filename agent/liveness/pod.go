@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// maxCgroups bounds what is read of a process's cgroups, in bytes.
+// maxCgroups bounds how many bytes of a process's cgroups are read.
 const maxCgroups = 64 << 10
 
 // parsePod returns the UID of the Kubernetes pod that the lines of a process's cgroups (cgroups(7), /proc/PID/cgroup)
@@ -37,9 +37,8 @@ func parsePod(cgroups []byte) (pod string) {
 //	/system.slice/containerd.service/kubepods-burstable-pod<uid, with _>.slice:cri-containerd:<id>
 //
 // Where the agent is in a cgroup namespace of its own, the path of a process outside of it begins with /.. for each
-// level up, and what is common is left out. What a process may name itself is never believed: that is whatever follows
-// the first part that the kubelet or the runtime has not made, as a process may have cgroups of its own made below its
-// own.
+// level up, and leaves out the common part. A process may make cgroups below its own, so podOfPath believes no part
+// from the first on that neither the kubelet nor the runtime has made.
 func podOfPath(path string) string {
 	parts := strings.Split(strings.TrimPrefix(path, "/"), "/")
 	relative := false
@@ -75,7 +74,7 @@ func podOfPath(path string) string {
 	return ""
 }
 
-// runtimeServices are the services that container runtimes, with slices in their cgroups' names, put containers below.
+// runtimeServices are the services below which container runtimes, with slices in their cgroups' names, put containers.
 var runtimeServices = map[string]bool{"containerd.service": true, "crio.service": true, "docker.service": true,
 	"k3s.service":       true,
 	"k3s-agent.service": true, "rke2-server.service": true, "rke2-agent.service": true}
@@ -98,8 +97,8 @@ func podOfSlice(name string) string {
 	return podUID(uid)
 }
 
-// podUID returns a pod's UID in its usual form: a UUID or, of a pod that is a file of its node, 32 hex digits; empty:
-// it is none.
+// podUID returns a pod's UID in its usual form: a UUID or, of a pod from a file of its node, 32 hex digits; empty: it
+// is none.
 func podUID(s string) string {
 	s = strings.ReplaceAll(s, "_", "-")
 	if len(s) != 36 && len(s) != 32 {

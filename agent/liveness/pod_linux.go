@@ -6,8 +6,9 @@ import (
 	"strconv"
 )
 
-// PodOf returns the UID of the Kubernetes pod that a process is in, by its cgroups; empty: in none, or it is not known.
-// start is when the process started, in clock ticks after boot: of another process by the same number nothing is told.
+// PodOf returns the UID of the Kubernetes pod of a process, by its cgroups; empty: it is in none, or it is not known.
+// start is when the process started, in clock ticks after boot. PodOf says nothing of another process with the same
+// number.
 func PodOf(pid int32, start uint64) string { return podOfIn("/proc", pid, start) }
 
 func podOfIn(proc string, pid int32, start uint64) string {

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// Of a process by another start time, which is another process by a number that was used before, nothing is told.
+// PodOf says nothing of a process with another start time: it is another process, by a number that was used before.
 func TestPodOfAnotherProcess(t *testing.T) {
 	proc := t.TempDir()
 	if err := os.Mkdir(filepath.Join(proc, "7"), 0o755); err != nil {

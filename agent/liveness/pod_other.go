@@ -2,5 +2,5 @@
 
 package liveness
 
-// PodOf knows no pods but on Linux.
+// PodOf knows pods on Linux only.
 func PodOf(int32, uint64) string { return "" }

@@ -13,7 +13,7 @@ const (
 var sliceA, sliceB = strings.ReplaceAll(podA, "-", "_"), strings.ReplaceAll(podB, "-", "_")
 
 // A process is in the pod that the kubelet has put it in, whatever drivers and versions of cgroups there are, and in
-// none where it has named its cgroups itself.
+// none where the process has named its cgroups itself.
 func TestParsePod(t *testing.T) {
 	for name, row := range map[string]struct{ cgroups, want string }{
 		"v2, systemd, burstable": {"0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod" +
@@ -67,7 +67,7 @@ func TestParsePod(t *testing.T) {
 	}
 }
 
-// Whatever stands in a process's cgroups, a pod is a UID of its usual form, and what follows a pod's own part changes
+// Whatever a process's cgroups say, a pod is a UID of its usual form, and anything behind a pod's own part changes
 // nothing.
 func FuzzParsePod(f *testing.F) {
 	f.Add("0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod" + sliceA +

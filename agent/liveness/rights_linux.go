@@ -10,7 +10,7 @@ import (
 )
 
 // SendPIDFD writes b to a connection with a pidfd of this process beside it (unix(7), SCM_RIGHTS). b must not be empty.
-// It is [ErrUnsupported] where there is no pidfd_open; then nothing is written.
+// It is [ErrUnsupported], and writes nothing, where there is no pidfd_open.
 func SendPIDFD(c *net.UnixConn, b []byte) error {
 	fd, err := unix.PidfdOpen(os.Getpid(), 0)
 	if err != nil {
@@ -30,11 +30,11 @@ func SendPIDFD(c *net.UnixConn, b []byte) error {
 // Sent is a pidfd that came beside the first bytes of a connection. nil is none.
 type Sent struct{ fd int }
 
-// wantsSent is whether a pidfd that is sent is of use: 0 not known yet, 1 yes, 2 no.
+// wantsSent says whether a sent pidfd is of use: 0 not known yet, 1 yes, 2 no.
 var wantsSent atomic.Int32
 
-// WantsSent reports whether this kernel leaves anything for a sent pidfd to tell. Where it does not, a connection is
-// read without room for descriptors, and the kernel closes what comes.
+// WantsSent reports whether a sent pidfd can tell the agent anything on this kernel. Where it cannot, the agent reads
+// connections without room for descriptors, and the kernel closes them.
 func WantsSent() bool {
 	if w := wantsSent.Load(); w != 0 {
 		return w == 1
@@ -47,7 +47,7 @@ func WantsSent() bool {
 	return !has
 }
 
-// SentSpace is how much room control messages need for one pidfd (cmsg(3)). What comes beyond it the kernel closes.
+// SentSpace is the room for control messages that one pidfd needs (cmsg(3)). The kernel closes descriptors beyond it.
 var SentSpace = unix.CmsgSpace(4)
 
 // ReceiveSent is [ReceivePIDFD] as a Sent: nil when no pidfd came. Close it, or hand it to [FromConn].
@@ -69,13 +69,13 @@ func (s *Sent) Close() error {
 	return unix.Close(fd)
 }
 
-// handle returns the sent pidfd's handle if it is the peer's, whose process id is pid as the kernel tells it: nil if
+// handle returns the sent pidfd's handle if it is the peer's, whose process id is pid as the kernel gives it; nil if
 // not.
 //
-// A peer that is visible must have sent itself. Of one in a PID namespace that is not visible from here the kernel
-// shows no number, nor, before it has SO_PEERPIDFD, anything else to compare: then only a process that is not visible
-// either is taken. What could be gained by sending another's is a slot for as long as that one lives, which is no more
-// than the sender could have by not dying; whose slot it is stays the connection's word.
+// A peer that is visible must have sent itself. Of a peer in a PID namespace that is not visible from here the kernel
+// shows no number and, before it has SO_PEERPIDFD, nothing else to compare. Then handle accepts only a process that is
+// not visible either. A peer could send another process's pidfd to gain a slot for as long as that process lives. That
+// is no more than it gets by staying alive. Whose slot it is stays the connection's word.
 func (s *Sent) handle(pid int32) (*Handle, error) {
 	if s == nil || s.fd < 0 {
 		return nil, ErrUnsupported
@@ -84,7 +84,7 @@ func (s *Sent) handle(pid int32) (*Handle, error) {
 	s.fd = -1
 	h, err := FromPIDFD(fd)
 	if err != nil {
-		if pid > 0 { // its number tells whether it is the peer that is dead
+		if pid > 0 { // its number tells whether the peer is dead
 			err = ErrUnsupported
 		}
 		return nil, err
@@ -98,8 +98,8 @@ func (s *Sent) handle(pid int32) (*Handle, error) {
 }
 
 // ReceivePIDFD takes the pidfd out of the control messages that came with a read ([net.UnixConn.ReadMsgUnix]; 64 bytes
-// are enough for one). ok is false, and every descriptor that came is closed, unless it is exactly one and the pidfd of
-// a process. Hand it to [FromPIDFD].
+// are enough for one). ok is false, and every descriptor is closed, unless there is exactly one and it is the pidfd of
+// a process. Pass it to [FromPIDFD].
 func ReceivePIDFD(oob []byte) (fd int, ok bool) {
 	var fds []int
 	for len(oob) >= unix.CmsgLen(0) {

@@ -20,11 +20,11 @@ type Watcher struct {
 	byKey    map[key]*post
 	next     uint64 // the last post's id; 0 is wake
 	running  bool
-	closed   bool // tells nothing any more
+	closed   bool // calls nobody any more
 	released bool // its own descriptors are closed
 }
 
-// key is what makes two handles one process.
+// key makes two handles one process.
 type key struct {
 	inode uint64
 	pid   int32
@@ -32,7 +32,7 @@ type key struct {
 	d     *descriptor // where nothing else names the process
 }
 
-// keyOf is for who holds the handle's lock.
+// keyOf is for the holder of the handle's lock.
 func keyOf(h *Handle) key {
 	p := h.process
 	switch {
@@ -50,18 +50,18 @@ type post struct {
 	id      uint64
 	key     key
 	d       *descriptor
-	watches *list.List // of *Watch, the first asked first
+	watches *list.List // of *Watch, the oldest first
 }
 
-// Watch is one wish to hear of a process's death.
+// Watch is one request to be called at a process's death.
 type Watch struct {
 	watcher *Watcher
 	post    *post
-	place   *list.Element // nil: over
+	place   *list.Element // nil: the watch is over
 	dead    func()
 }
 
-// NewWatcher returns a watcher, which tells nothing before Run. Close it if Run is never called.
+// NewWatcher returns a watcher, which calls nobody before Run. Close it if Run is never called.
 func NewWatcher() (*Watcher, error) {
 	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
@@ -80,15 +80,15 @@ func NewWatcher() (*Watcher, error) {
 	return w, nil
 }
 
-// event is what epoll is asked of a post: its id in both halves of the data.
+// event asks epoll for a post: its id is in both halves of the data.
 func (p *post) event() *unix.EpollEvent {
 	return &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLONESHOT, Fd: int32(uint32(p.id)),
 		Pad: int32(uint32(p.id >> 32))}
 }
 
-// Watch has dead called once, on Run's goroutine, when the process has died; soon when it is dead already. dead must
-// not block. The handle may be closed at once: the watch has its own share of the pidfd, and handles of one process
-// that are watched here share one. It is [ErrClosed] after Close, and another error for want of descriptors or of epoll
+// Watch makes Run call dead once, on its goroutine, when the process has died; soon when it is dead already. dead must
+// not block. The caller may close the handle at once: the watch has its own share of the pidfd, and all watches of one
+// process share one. Watch returns [ErrClosed] after Close, and another error for want of descriptors or of epoll
 // watches (fs.epoll.max_user_watches).
 func (w *Watcher) Watch(h *Handle, dead func()) (*Watch, error) {
 	h.mu.Lock()
@@ -122,7 +122,7 @@ func (w *Watcher) Watch(h *Handle, dead func()) (*Watch, error) {
 	return x, nil
 }
 
-// Stop ends a watch: dead is not called from now on, unless it is being called. It may be called more than once.
+// Stop ends a watch: from now on dead is not called, unless a call is under way. It may be called more than once.
 func (x *Watch) Stop() {
 	w := x.watcher
 	w.mu.Lock()
@@ -132,7 +132,7 @@ func (x *Watch) Stop() {
 	}
 }
 
-// off takes a watch off, with the lock held; it reports whether it was on.
+// off takes a watch off, with the lock held. It reports whether it was on.
 func (x *Watch) off() bool {
 	if x.place == nil {
 		return false
@@ -154,8 +154,8 @@ func (w *Watcher) drop(p *post) {
 	_ = p.d.release()
 }
 
-// Run tells of deaths until ctx ends or Close is called, which are no error; then no watch tells anything any more and
-// the watcher's descriptors are closed. It runs once.
+// Run reports deaths until ctx ends or Close is called, neither of which is an error. Then no watch calls anybody any
+// more, and the watcher's descriptors are closed. It runs once.
 func (w *Watcher) Run(ctx context.Context) error {
 	w.mu.Lock()
 	if w.closed || w.running {
@@ -190,7 +190,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 	}
 }
 
-// tell calls everybody who waits for a process, if it is dead indeed.
+// tell calls every watch of a process, if the process is dead indeed.
 func (w *Watcher) tell(id uint64) {
 	w.mu.Lock()
 	p := w.posts[id]
@@ -199,11 +199,11 @@ func (w *Watcher) tell(id uint64) {
 		return
 	}
 	if !dead(p.d.fd) {
-		_ = unix.EpollCtl(w.epoll, unix.EPOLL_CTL_MOD, p.d.fd, p.event()) // woken for nothing: once more
+		_ = unix.EpollCtl(w.epoll, unix.EPOLL_CTL_MOD, p.d.fd, p.event()) // woken for nothing: wait once more
 		w.mu.Unlock()
 		return
 	}
-	w.drop(p) // whoever comes from now on gets a new post, which wakes at once
+	w.drop(p) // later watches get a new post, which wakes at once
 	for {
 		first := p.watches.Front()
 		if first == nil {
@@ -218,7 +218,7 @@ func (w *Watcher) tell(id uint64) {
 	w.mu.Unlock()
 }
 
-// Close ends Run and every watch; it does not wait for Run. It may be called more than once.
+// Close ends Run and every watch. It does not wait for Run. It may be called more than once.
 func (w *Watcher) Close() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -234,7 +234,7 @@ func (w *Watcher) Close() {
 			w.drop(p)
 		}
 	}
-	if w.running { // Run closes what it waits on, by calling here again
+	if w.running { // Run closes the descriptors that it waits on, by another call of Close
 		_, _ = unix.Write(w.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
 		return
 	}

@@ -114,7 +114,7 @@ func TestManyProcesses(t *testing.T) {
 	if w.Len() != len(children) {
 		t.Errorf("%d processes watched, want %d", w.Len(), len(children))
 	}
-	for i := range children { // each death is that of the one who died
+	for i := range children { // each death is that of the process that died
 		j := (i * 7) % len(children)
 		children[j].end()
 		if got := <-order; got != j {
@@ -161,7 +161,7 @@ func TestStopThenDeathCallsNothing(t *testing.T) {
 	silent(t, w, told)
 }
 
-// Stop by one who is told of the same death first.
+// One that learns of the same death calls Stop first.
 func TestStopWithinTheCall(t *testing.T) {
 	w := running(t)
 	c := spawn(t, "wait")

@@ -1,5 +1,5 @@
-// Package ops is the TCP listener for operators' tools, with TLS and basic auth as Prometheus's exporter toolkit has
-// them.
+// Package ops is the TCP listener for operators' tools, with TLS and basic auth of Prometheus's exporter toolkit. Start
+// reading at [Server].
 package ops
 
 import (

@@ -11,14 +11,14 @@ import (
 	"time"
 )
 
-// A change of the licence folder is written down before it is made: what stands at the path, kept as
-// pending/<path>.<next>, where next is the SHA-256 of what takes its place, or "none" where nothing does. When the
-// change is made, that record becomes the previous version. After a crash at any step the folder tells which of the two
-// it was: next lies there, and the change was completed; or it does not, and the previous version is still that of the
-// change before. (A change to the very bytes that are there is none.)
+// A change of the licence folder is written down before it is made. The present version of the path is kept as
+// pending/<path>.<next>, where next is the SHA-256 of its replacement, or "none" where it has none. When the change is
+// made, that record becomes the previous version. After a crash at any step the folder tells which of the two it was.
+// If next lies there, the change was completed. If not, the previous version is still that of the change before. (A
+// change to the very bytes that are there is none.)
 
-// change puts data at a name of the licence folder, or, where data is nil, takes away what is there, and keeps what was
-// there for Rollback. w.install is held.
+// change puts data at a name of the licence folder or, where data is nil, removes the file. It keeps the former version
+// for Rollback. w.install is held.
 func (w *Watcher) change(dir, name string, data []byte) error {
 	w.finish()
 	before := present(dir, name)
@@ -37,7 +37,7 @@ func (w *Watcher) change(dir, name string, data []byte) error {
 	if err != nil {
 		return err
 	}
-	if !noted { // the disk may be full: rather no version to go back to than a wrong one
+	if !noted { // the disk may be full: better no version to go back to than a wrong one
 		if err := dropRecord(w.cfg.KeepDir, keepPrevious, before.path); err != nil {
 			w.cfg.Log.Warn("an older version of a licence is still kept, and a rollback would bring that one back",
 				"path", before.path, "keep", w.cfg.KeepDir, "err", err)
@@ -47,7 +47,7 @@ func (w *Watcher) change(dir, name string, data []byte) error {
 	return nil
 }
 
-// intend writes down what a change is about to replace. What cannot be is said in the log: the change itself is made.
+// intend writes down what a change is about to replace. It logs a failure: the change itself is made.
 func (w *Watcher) intend(before recordFile, data []byte) bool {
 	if w.cfg.KeepDir == "" {
 		return true
@@ -60,8 +60,7 @@ func (w *Watcher) intend(before recordFile, data []byte) bool {
 	return true
 }
 
-// finish completes the changes that are written down and have been made, and forgets those that have not. w.install is
-// held.
+// finish completes changes that are written down and have been made, and forgets the others. w.install is held.
 func (w *Watcher) finish() {
 	if w.cfg.KeepDir == "" {
 		return
@@ -83,7 +82,7 @@ func (w *Watcher) finish() {
 	}
 }
 
-// finishOne completes or forgets one change. Where what is there now cannot be seen, it is left for later.
+// finishOne completes or forgets one change. It leaves a change for later where it cannot see the path now.
 func (w *Watcher) finishOne(file string) error {
 	rec, err := readRecord(file)
 	if err != nil {
@@ -110,7 +109,7 @@ func (w *Watcher) finishOne(file string) error {
 	return err
 }
 
-// digest names what a change puts into place; nil is nothing.
+// digest names a change's new bytes; nil is nothing.
 func digest(data []byte) string {
 	if data == nil {
 		return "none"
@@ -119,8 +118,7 @@ func digest(data []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// present returns what lies at a name now, as a record; it is lost where there is something that cannot be kept or
-// seen.
+// present returns the file at a name now, as a record; it is lost where the file cannot be kept or seen.
 func present(dir, name string) recordFile {
 	rec := recordFile{path: filepath.Join(dir, name), modTime: time.Now()}
 	root, err := os.OpenRoot(dir)
@@ -140,7 +138,7 @@ func present(dir, name string) recordFile {
 	return rec
 }
 
-// clean takes away what a crash left: temporary files in the licence folder and in what is kept, and changes that were
+// clean removes what a crash left: temporary files in the licence folder and in the keep folder, and changes that were
 // not completed.
 func (w *Watcher) clean() {
 	w.install.Lock()

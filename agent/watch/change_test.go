@@ -12,10 +12,10 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// killed is what a change panics with where its agent would be killed.
+// killed is the panic of a change where its agent would be killed.
 var errKilled = errors.New("killed")
 
-// folderOf returns a watcher that is not run, whose agent dies after so many steps of a change; 0: never.
+// folderOf returns a watcher that does not run, whose agent dies after so many steps of a change; 0: never.
 func folderOf(t *testing.T, dir, keep string, dieAfter int) *Watcher {
 	t.Helper()
 	w, err := New(Config{Path: dir, KeepDir: keep, Check: func(string, []byte) *enforcer.Problem {
@@ -31,7 +31,7 @@ func folderOf(t *testing.T, dir, keep string, dieAfter int) *Watcher {
 	return w
 }
 
-// dies runs a change and reports whether its agent was killed before the change was made to its end.
+// dies runs a change and reports whether its agent was killed before the end of it.
 func dies(t *testing.T, change func() error) (killed bool) {
 	t.Helper()
 	defer func() {
@@ -46,7 +46,7 @@ func dies(t *testing.T, change func() error) (killed bool) {
 	return false
 }
 
-// lies returns what is at a path; "-" where nothing is.
+// lies returns the bytes at a path; "-" where there are none.
 func lies(t *testing.T, path string) string {
 	t.Helper()
 	b, err := os.ReadFile(path)
@@ -57,9 +57,8 @@ func lies(t *testing.T, path string) string {
 	return string(b)
 }
 
-// TestKilledWhileItChanges kills the agent after every step of an installation, a removal and a rollback. What lies in
-// the folder is then the version before or the one after, and a rollback leads to the one before the last change that
-// was completed.
+// TestKilledWhileItChanges kills the agent after every step of an installation, a removal and a rollback. The folder
+// then has the version before or the one after, and a rollback leads to the one before the last completed change.
 func TestKilledWhileItChanges(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -121,7 +120,7 @@ func TestKilledWhileItChanges(t *testing.T) {
 	}
 }
 
-// TestSweepTakesOnlyItsOwn: what an installer has in the folder under a similar name stays.
+// TestSweepTakesOnlyItsOwn: an installer's files under a similar name stay in the folder.
 func TestSweepTakesOnlyItsOwn(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -137,7 +136,8 @@ func TestSweepTakesOnlyItsOwn(t *testing.T) {
 	}
 }
 
-// TestNoVersionRatherThanAWrongOne: where what is replaced cannot be kept, a rollback does not lead to an older one.
+// TestNoVersionRatherThanAWrongOne: where the replaced version cannot be kept, a rollback does not lead to an older
+// one.
 func TestNoVersionRatherThanAWrongOne(t *testing.T) {
 	t.Parallel()
 	dir, keep := t.TempDir(), t.TempDir()

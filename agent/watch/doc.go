@@ -2,11 +2,10 @@
 // the others.
 //
 // It promises that bytes that verify count at once, that a broken replacement never takes the last good bytes away, and
-// that a file is never reported as removed while it is being replaced. It reads regular files of at most 1 MiB inside
-// the folder and nothing else, whatever links, pipes and devices lie there, and quotes no content.
+// that it never reports a file as removed during its replacement. It reads regular files of at most 1 MiB inside the
+// folder and nothing else, whatever links, pipes and devices lie there, and quotes no content.
 //
-// Changes come from fsnotify on the directories (its events are only reasons to look: the folder is scanned, events are
-// not believed) and from a poll that sees what fsnotify is deaf to. What a document means is not known here;
-// Config.Check knows. Start reading at [Watcher.Run], then settle.go for the rule of patience and reader.go for what is
-// read.
+// Changes come from fsnotify on the directories, and from a poll that sees changes which fsnotify cannot see. Events
+// are only reasons to scan the folder; the watcher does not believe them. The meaning of a document is Config.Check's
+// business. Start reading at [Watcher.Run], then settle.go for the rule of patience and reader.go for the reading.
 package watch

@@ -68,7 +68,7 @@ func TestNotAFile(t *testing.T) {
 	}
 }
 
-// A pipe that takes a file's place after it was looked at must not hold the watcher up.
+// A pipe that takes a file's place after the look must not hold the watcher up.
 func TestPipeInTheLastMoment(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -104,8 +104,8 @@ func TestFolderThroughALinkInside(t *testing.T) {
 
 const asNobodyIn = "USHER_TEST_AS_NOBODY_IN"
 
-// asNobody runs the rest of a test as a user who may not read what root keeps to itself: where the test runs as root,
-// in a process of its own. The folder is prepared as the test's own user, and is handed to the rest.
+// asNobody runs the rest of a test as a user who may not read root's private files: where the test runs as root, in a
+// process of its own. The test's own user prepares the folder.
 func asNobody(t *testing.T, prepare, rest func(t *testing.T, dir string)) {
 	t.Helper()
 	if dir := os.Getenv(asNobodyIn); dir != "" {
@@ -195,7 +195,7 @@ func TestUnreadableFolder(t *testing.T) {
 			!strings.Contains(s.Problem.Hint, "chmod o+rx "+closed) {
 			t.Errorf("problem %+v", s.Problem)
 		}
-		// What cannot be seen is not gone: what was kept of it counts, as far as it verifies.
+		// A file that cannot be seen is not gone: its kept bytes count, as far as they verify.
 		if !stale("a.lic", "one")(s) || s.file("b.lic") == nil || s.file("b.lic").Data != nil {
 			t.Errorf("at the start: %s", describe(s))
 		}
@@ -215,7 +215,7 @@ func TestUnreadableFolder(t *testing.T) {
 	})
 }
 
-// A folder that is closed while it is in use takes nothing away, and gives everything back when it opens.
+// Closing a folder that is in use takes nothing away, and opening it gives everything back.
 func TestFolderClosedInUse(t *testing.T) {
 	t.Parallel()
 	asNobody(t, func(t *testing.T, dir string) {

@@ -12,14 +12,13 @@ const (
 	magicVMHGFS = 0xBACBACBC
 )
 
-// fsKind returns the kind of file system a path is on, and whether changes may be made to it that this kernel never
-// sees.
+// fsKind returns the kind of a path's file system, and whether it may change in ways that this kernel never sees.
 func fsKind(path string) (kind string, remote bool) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(path, &st); err != nil {
 		return "", false
 	}
-	return fsName(uint32(st.Type)) // the magic numbers have 32 bits; the field's type differs by architecture
+	return fsName(uint32(st.Type)) // the magic numbers have 32 bits; the type of the field differs by architecture
 }
 
 func fsName(magic uint32) (kind string, remote bool) {

@@ -2,5 +2,5 @@
 
 package watch
 
-// fsKind knows no remote file system here; the poll sees what is changed elsewhere.
+// fsKind knows no remote file system on this system. The poll sees changes made elsewhere.
 func fsKind(string) (kind string, remote bool) { return "", false }

@@ -19,8 +19,8 @@ var ErrNoPrevious = errors.New("no previous version of a licence is kept")
 const maxName = 200
 
 // Install puts a document into a folder under a name, whole or not at all, with mode 0640; a file of licence keys with
-// 0600. It makes the folder if it is missing. A file of that name is replaced; a link of that name is too, not what it
-// leads to.
+// 0600. It makes the folder if it is missing. It replaces a file of that name, and a link of that name, but not the
+// link's target.
 func Install(dir, name string, data []byte) error { return install(dir, name, data, nil) }
 
 func install(dir, name string, data []byte, at steps) error {
@@ -95,7 +95,7 @@ func mendFolder(dir string, err error) error {
 	return err
 }
 
-// checkName accepts what can be a document's file name and would not be ignored.
+// checkName accepts a document's file name that would not be ignored.
 func checkName(name string) error {
 	switch {
 	case name == "":
@@ -113,7 +113,7 @@ func checkName(name string) error {
 	return nil
 }
 
-// Install puts a document into the licence folder as the function of that name does, keeps what stood there for
+// Install puts a document into the licence folder as the function of that name does, keeps the former version for
 // [Watcher.Rollback], and asks for a rescan. When the path is a single file, the name must be its name. It is safe to
 // call from any goroutine.
 func (w *Watcher) Install(name string, data []byte) error {
@@ -138,9 +138,9 @@ func (w *Watcher) Remove(name string) error {
 	return w.change(dir, name, nil)
 }
 
-// Rollback undoes the last Install or Remove of a name that was completed, or, when name is empty, the last of all, and
-// returns the name. One version is kept, so that a second Rollback undoes the first. Its error is [ErrNoPrevious] when
-// there is nothing to go back to. It is safe to call from any goroutine.
+// Rollback undoes the last completed Install or Remove of a name, or, when name is empty, the last of all, and returns
+// the name. One version is kept, so that a second Rollback undoes the first. Its error is [ErrNoPrevious] when there is
+// nothing to go back to. It is safe to call from any goroutine.
 func (w *Watcher) Rollback(name string) (string, error) {
 	w.install.Lock()
 	defer w.install.Unlock()
@@ -163,7 +163,7 @@ func (w *Watcher) Rollback(name string) (string, error) {
 	return name, nil
 }
 
-// home returns the folder that a document of that name belongs into.
+// home returns the folder for a document of that name.
 func (w *Watcher) home(name string) (string, error) {
 	at := locate(w.cfg.Path)
 	base := filepath.Base(w.cfg.Path)
@@ -181,7 +181,7 @@ func (w *Watcher) home(name string) (string, error) {
 	}
 }
 
-// previous returns the version kept of a name, or the one kept last; its bytes are read.
+// previous returns the kept version of a name, or the one kept last, with its bytes.
 func (w *Watcher) previous(name string) (recordFile, error) {
 	var last recordFile
 	for _, rec := range records(w.cfg.KeepDir, keepPrevious, func(p string) bool {

@@ -46,7 +46,7 @@ type recordFile struct {
 	none    bool
 	lost    bool
 	data    []byte
-	file    string // where it was read from
+	file    string // the path that it was read from
 }
 
 const recordMagic = "usher-kept/1"
@@ -86,13 +86,13 @@ func parseHeader(line string) (recordFile, error) {
 	return recordFile{path: path, modTime: at, none: fields[1] == "none", lost: fields[1] == "lost"}, nil
 }
 
-// openRecord reads a kept file's first line and returns a reader of the rest, to be closed by the caller.
+// openRecord reads a kept file's first line and returns a reader of the rest. The caller closes it.
 func openRecord(file string) (recordFile, *bufio.Reader, io.Closer, error) {
 	f, err := files.Open(file, os.O_RDONLY)
 	if err != nil {
 		return recordFile{}, nil, nil, err
 	}
-	// The longest path the kernel takes has 4096 bytes, each at most four when quoted.
+	// The kernel's longest path has 4096 bytes, each at most four when quoted.
 	b := bufio.NewReaderSize(io.LimitReader(f, MaxDocument+32<<10), 32<<10)
 	line, err := b.ReadSlice('\n')
 	if err != nil {
@@ -120,12 +120,12 @@ func readRecord(file string) (recordFile, error) {
 	return rec, err
 }
 
-// listRecords returns what is kept of the files of a folder, or of a single file, without their bytes.
+// listRecords returns the kept files of a folder, or of a single file, without their bytes.
 func listRecords(keepDir, path string) []recordFile {
 	return records(keepDir, keepGood, func(p string) bool { return p == path || filepath.Dir(p) == path })
 }
 
-// records returns the kept files whose path is wanted, without their bytes.
+// records returns the kept files of the wanted paths, without their bytes.
 func records(keepDir, kind string, want func(path string) bool) []recordFile {
 	if keepDir == "" {
 		return nil
@@ -154,7 +154,7 @@ func records(keepDir, kind string, want func(path string) bool) []recordFile {
 	return recs
 }
 
-// writeRecord keeps bytes of a path below the keep folder. Bytes that are there already are not written again.
+// writeRecord keeps the bytes of a path below the keep folder. It does not write bytes that are there already.
 func writeRecord(keepDir, kind string, rec recordFile) error {
 	dir := filepath.Join(keepDir, kind)
 	name := recordName(rec.path)
@@ -185,7 +185,7 @@ func dropRecord(keepDir, kind, path string) error {
 	return err
 }
 
-// steps is told of each step of a change of files, after which the agent may be killed; nil: nobody is.
+// steps is called at each step of a change of files, after which the agent may be killed; nil: nothing is called.
 type steps func()
 
 func (s steps) done() {
@@ -194,8 +194,8 @@ func (s steps) done() {
 	}
 }
 
-// replaceFile puts bytes into place as a whole: temporary file, sync, rename, sync of the directory. An agent that
-// starts on the same folder takes a temporary file away, see sweep: then it is made again.
+// replaceFile puts bytes into place as a whole: temporary file, sync, rename, sync of the directory. Another agent that
+// starts on the same folder may sweep the temporary file away; then replaceFile makes it again.
 func replaceFile(root *os.Root, name string, data []byte, perm fs.FileMode, at steps) (err error) {
 	for range 3 {
 		if err = tryReplace(root, name, data, perm, at); !errors.Is(err, fs.ErrNotExist) {
@@ -233,7 +233,7 @@ func tryReplace(root *os.Root, name string, data []byte, perm fs.FileMode, at st
 	return nil
 }
 
-// sweep removes the temporary files that a crash left in a folder, which need not be there.
+// sweep removes the temporary files that a crash left in a folder, which need not exist.
 func sweep(dir string) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -251,12 +251,12 @@ func sweep(dir string) {
 			continue
 		}
 		if fi, err := root.Lstat(name); err == nil && fi.Mode().IsRegular() {
-			_ = root.Remove(name) // it counts for nothing, and is tried again at the next start
+			_ = root.Remove(name) // it does not count, and the next start tries again
 		}
 	}
 }
 
-// syncDir makes the last rename or removal last. Not every file system can; the change is made all the same.
+// syncDir makes the last rename or removal last. Not every file system can. The change is made all the same.
 func syncDir(root *os.Root) {
 	if d, err := root.Open("."); err == nil {
 		_ = d.Sync()
@@ -264,8 +264,7 @@ func syncDir(root *os.Root) {
 	}
 }
 
-// saver writes the good bytes to disk on a goroutine of its own, for a disk may be slow and documents must count at
-// once.
+// saver writes the good bytes to disk on a goroutine of its own: a disk may be slow, and documents must count at once.
 type saver struct {
 	dir  string
 	log  *slog.Logger
@@ -279,7 +278,7 @@ func newSaver(dir string, log *slog.Logger) *saver {
 	return &saver{dir: dir, log: log, wake: make(chan struct{}, 1), todo: map[string]change{}}
 }
 
-// put asks for a change to be made; a later one of the same path replaces it.
+// put queues a change; a later one of the same path replaces it.
 func (s *saver) put(path string, c change) {
 	if s.dir == "" {
 		return
@@ -290,7 +289,7 @@ func (s *saver) put(path string, c change) {
 	nudge(s.wake)
 }
 
-// close ends run once everything asked for has been done.
+// close ends run once all queued changes are made.
 func (s *saver) close() { close(s.wake) }
 
 func (s *saver) run() {
@@ -309,7 +308,7 @@ func (s *saver) run() {
 				err = writeRecord(s.dir, keepGood, recordFile{path: path, modTime: c.modTime, data: c.data})
 			}
 			if err != nil && !failing {
-				s.log.Warn("last good licence is kept in memory only", "path", path, "keep", s.dir, "err", err)
+				s.log.Warn("the last good licence is kept in memory only", "path", path, "keep", s.dir, "err", err)
 			}
 			failing = err != nil
 		}

@@ -35,7 +35,7 @@ func TestKeptBytesSurviveARestart(t *testing.T) {
 	g.until("nothing good", broken("a.lic", "no licence"))
 	g.stop()
 
-	// Tampered with or cut short, it counts for nothing.
+	// Tampered with or cut short, it does not count.
 	file := filepath.Join(keep, keepGood, recordName(path))
 	whole, err := os.ReadFile(file)
 	do(t, err)
@@ -48,7 +48,7 @@ func TestKeptBytesSurviveARestart(t *testing.T) {
 	}
 	write(t, file, whole)
 
-	// Removed while nobody looked, it is forgotten.
+	// It was removed while nobody looked, and is forgotten.
 	do(t, os.Remove(path))
 	g = watch(t, dir, keepIn(keep))
 	waitGone(t, file)
@@ -96,7 +96,7 @@ func TestKeptBytesGoWithTheFile(t *testing.T) {
 	waitGone(t, file)
 }
 
-// Two folders with a file of one name do not meet in one keep folder.
+// Two folders with files of one name do not collide in one keep folder.
 func TestKeptByPath(t *testing.T) {
 	t.Parallel()
 	one, two, keep := t.TempDir(), t.TempDir(), filepath.Join(t.TempDir(), "keep")
@@ -223,7 +223,7 @@ func TestInstallAndRollback(t *testing.T) {
 	do(t, g.Install("a.lic", doc("one")))
 	g.until("one", has("a.lic", "one"))
 	do(t, g.Install("a.lic", doc("two")))
-	do(t, g.Install("a.lic", doc("two"))) // twice; "one" stays the previous
+	do(t, g.Install("a.lic", doc("two"))) // twice; "one" stays the previous one
 	g.until("two", has("a.lic", "two"))
 	rollback("a.lic", "a.lic")
 	g.until("one again", has("a.lic", "one"))

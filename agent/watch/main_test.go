@@ -18,10 +18,10 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// doc returns a document that check believes; no part of it is one.
+// doc returns a document that check verifies; no part of it verifies.
 func doc(text string) []byte { return []byte("licence<" + text + ">") }
 
-// check stands for a format and its anchors: a document that names "revoked" is signed by a key that is not trusted.
+// check stands for a format and its anchors. An untrusted key has signed a document that names "revoked".
 func check(_ string, data []byte) *enforcer.Problem {
 	switch {
 	case !bytes.HasPrefix(data, []byte("licence<")) || !bytes.HasSuffix(data, []byte(">")):
@@ -32,7 +32,7 @@ func check(_ string, data []byte) *enforcer.Problem {
 	return nil
 }
 
-// watching is a watcher under test and what it has said.
+// watching is a watcher under test and its reports.
 type watching struct {
 	*Watcher
 	t    *testing.T
@@ -47,7 +47,7 @@ type watching struct {
 type option func(*Watcher)
 
 func polling(w *Watcher)  { w.cfg.ForcePolling = true; w.cfg.Poll = 5 * time.Millisecond }
-func deaf(w *Watcher)     { w.cfg.Poll = time.Hour } // only what fsnotify hears
+func deaf(w *Watcher)     { w.cfg.Poll = time.Hour } // only changes that fsnotify reports
 func fastPoll(w *Watcher) { w.cfg.Poll = 5 * time.Millisecond }
 func keepIn(dir string) option {
 	return func(w *Watcher) { w.cfg.KeepDir = dir }
@@ -88,7 +88,7 @@ func watch(t *testing.T, path string, options ...option) *watching {
 	return g
 }
 
-// until returns the first snapshot not seen yet, or else the last one seen, that fulfils the condition.
+// until returns the first new snapshot that fulfils the condition, or else the last one.
 func (g *watching) until(what string, ok func(Snapshot) bool) Snapshot {
 	g.t.Helper()
 	deadline := time.NewTimer(60 * time.Second)
@@ -125,7 +125,7 @@ func (g *watching) snapshots() []Snapshot {
 	return append([]Snapshot(nil), g.all...)
 }
 
-// settle waits until everything that lies there now has been looked at.
+// settle waits until the watcher has looked at all that lies there now.
 func (g *watching) settle() {
 	g.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)

@@ -76,7 +76,7 @@ func unreadable(dir, name string, fi fs.FileInfo, err error) *enforcer.Problem {
 	case mine(fi) || os.Geteuid() == 0:
 		return problem(enforcer.Unavailable,
 			"look for a security module's rule (SELinux, AppArmor) or a share that refuses this user",
-			"%s cannot be read: %s, and %s may not read it all the same", plain(name), belongs(fi), whoami())
+			"%s cannot be read: %s, but %s may not read it", plain(name), belongs(fi), whoami())
 	}
 	return problem(enforcer.Unavailable,
 		fmt.Sprintf("chown %d %s, or let everybody read it: chmod o+r %s", os.Geteuid(), path, path),
@@ -108,7 +108,8 @@ func notRegular(name string, mode fs.FileMode) *enforcer.Problem {
 	what, hint := "a special file", "remove it"
 	switch mode.Type() {
 	case fs.ModeDir:
-		what, hint = "a folder", "move its documents one level up; folders within the licence folder are not read"
+		what, hint = "a folder",
+			"move its documents one level up; the agent does not read folders within the licence folder"
 	case fs.ModeNamedPipe:
 		what = "a named pipe"
 	case fs.ModeSocket:
@@ -133,11 +134,11 @@ func vanished(name string) *enforcer.Problem {
 }
 
 func tooMany(dir string, omitted int) *enforcer.Problem {
-	return problem(enforcer.Unavailable, "move what is no longer needed out of the folder",
+	return problem(enforcer.Unavailable, "move files that are no longer needed out of the folder",
 		"licence folder %s holds too many files: at most %d are read, %d are left out", plain(dir), MaxFiles, omitted)
 }
 
-// cause returns the system's words for an error, without the path that the sentence has named already.
+// cause returns the system's words for an error, without the path, which the sentence has already.
 func cause(err error) string {
 	var pe *fs.PathError
 	if errors.As(err, &pe) {
@@ -146,7 +147,7 @@ func cause(err error) string {
 	return err.Error()
 }
 
-// belongs says whose a file is and who may read it. Ids stay numbers: names may have to be asked of a network.
+// belongs names a file's owner and mode. Ids stay numbers: names may have to come from the network.
 func belongs(fi fs.FileInfo) string {
 	o := stampOf(fi).owner
 	if !o.known {
@@ -168,7 +169,7 @@ func whoami() string {
 	return fmt.Sprintf("uid %d, gid %d", os.Geteuid(), os.Getegid())
 }
 
-// plain returns a name for people: quoted when it holds what would garble a line, and never long.
+// plain returns a name for people: quoted when it could garble a line, and never long.
 func plain(name string) string {
 	const most = 200
 	if len(name) > most {

@@ -50,7 +50,7 @@ func TestPollSeesWhatWatchesMiss(t *testing.T) {
 	g.until("a anew", has("a.lic", "two"))
 }
 
-// lines is a log's output, safe to read while it is written.
+// lines is a log's output, safe to read during writes.
 type lines struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -86,7 +86,7 @@ func TestRemoteFileSystem(t *testing.T) {
 	if n := log.count("polled"); n != 1 {
 		t.Errorf("said %d times that it polls, want once", n)
 	}
-	remote.Store(false) // mounted anew
+	remote.Store(false) // mounted again
 	s := g.until("watches", func(s Snapshot) bool { return s.Mode == ModeNotify })
 	if s.ModeReason != "" || s.file("a.lic") == nil {
 		t.Errorf("after the change: %s", describe(s))
@@ -121,7 +121,7 @@ func TestWatchesUsedUp(t *testing.T) {
 	g.until("watches", func(s Snapshot) bool { return s.Mode == ModeNotify })
 }
 
-// An overflow says that events were lost: nothing but a look can tell which.
+// An overflow says that events were lost. Only a look can tell which.
 func TestOverflow(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -173,7 +173,7 @@ func TestNotifyReason(t *testing.T) {
 	}
 }
 
-// A neighbour of the folder that changes without end is no reason to look; the folder's own changes still are.
+// A neighbour of the folder that changes without end is no reason to look. The folder's own changes are.
 func TestBusyNeighbour(t *testing.T) {
 	t.Parallel()
 	parent := t.TempDir()
@@ -229,7 +229,7 @@ func BenchmarkRename(b *testing.B) {
 	b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-µs")
 }
 
-// A directory that is moved away and back bears the same inode, but its watch is gone.
+// A directory that is moved away and back has the same inode, but its watch is gone.
 func TestWatchOfAMovedFolder(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "license.d")

@@ -17,7 +17,7 @@ type notifier struct {
 	fs *fsnotify.Watcher
 	on map[string]watched // by path
 
-	only string // the file that counts, whatever its name is like; empty: all that are not ignored
+	only string // the only file that counts, whatever its name is like; empty: all that are not ignored
 }
 
 type watched struct {
@@ -46,11 +46,11 @@ func (n *notifier) channels() (<-chan fsnotify.Event, <-chan error) {
 	return n.fs.Events, n.fs.Errors
 }
 
-// watch makes the set of watched directories what is asked for. A directory that is missing or may not be read is left
-// out: the next scan says so, and the poll sees to it. Any other error means that watching does not work.
+// watch sets the directories that are watched. It leaves out a directory that is missing or not readable: the next scan
+// says so, and the poll looks after it. Any other error means that watching does not work.
 func (n *notifier) watch(targets []target) error {
 	want := map[string]watched{}
-	paths := map[fileID]string{} // two paths may lead to one directory, which can be watched but once
+	paths := map[fileID]string{} // two paths may lead to one directory, which takes one watch only
 	for _, t := range targets {
 		fi, err := os.Stat(t.path)
 		if err != nil {
@@ -66,7 +66,7 @@ func (n *notifier) watch(targets []target) error {
 		paths[id] = t.path
 		want[t.path] = watched{id: id, name: t.name}
 	}
-	// A watch ends when its directory is removed or moved, and the next directory there may bear the same inode.
+	// A watch ends when its directory is removed or moved, and the next directory there may have the same inode.
 	alive := n.fs.WatchList()
 	for path, on := range n.on {
 		if w, wanted := want[path]; !wanted || w.id != on.id || !slices.Contains(alive, path) {
@@ -98,13 +98,13 @@ func (n *notifier) concerns(ev fsnotify.Event) bool {
 	in, known := n.on[filepath.Dir(ev.Name)]
 	name := filepath.Base(ev.Name)
 	if known && in.name == "" {
-		// "..data" and its like are what documents are reached through.
+		// Documents are reached through "..data" and its like.
 		return name == n.only || !Ignored(name) || strings.HasPrefix(name, "..")
 	}
 	return !known || in.name == name
 }
 
-// notifyReason says why watching does not work, and what would mend it.
+// notifyReason says why watching does not work, and the mend.
 func notifyReason(err error) string {
 	switch {
 	case errors.Is(err, syscall.ENOSPC):

@@ -2,5 +2,5 @@
 
 package watch
 
-// openNow is the flag that keeps open from waiting for a pipe's other end; there are none in folders here.
+// openNow is the flag that keeps open from waiting for a pipe's other end. Folders on this system have no pipes.
 const openNow = 0

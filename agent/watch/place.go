@@ -11,19 +11,19 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// place is what the configured path turns out to be at one instant.
+// place says what the configured path is at one instant.
 type place struct {
 	path   string
-	dir    string // the folder whose files are documents; empty: none can be had, see problem
+	dir    string // the folder of the documents; empty: there is none, see problem
 	id     fileID // of dir
 	only   string // the one file of dir that counts, where path is a file
-	exists string // dir, or the nearest directory above path that is there
+	exists string // dir, or the nearest directory above path that exists
 
 	problem    *enforcer.Problem
 	unreadable bool // problem does not say that nothing is there
 }
 
-// locate finds out what is at the path now: a folder, a file, or nothing yet.
+// locate finds out what the path is now: a folder, a file, or nothing yet.
 func locate(path string) place {
 	at := place{path: path}
 	fi, err := os.Stat(path)
@@ -62,8 +62,8 @@ type target struct {
 	name string
 }
 
-// targets returns the directories to watch: the folder, and those in which what leads to it is named. The renaming of a
-// directory further up is left to the poll.
+// targets returns the directories to watch: the folder, and those that have a name on the way to it. The poll looks
+// after renames further up.
 func (at place) targets() []target {
 	if at.dir == "" {
 		return way(at.path)
@@ -71,11 +71,11 @@ func (at place) targets() []target {
 	return append([]target{{at.dir, ""}}, way(at.dir)...)
 }
 
-// maxWay bounds the links that are followed on the way to the folder.
+// maxWay bounds the links on the way to the folder.
 const maxWay = 8
 
-// way returns where the path's last element is named, in truth, and where each link on the way is; or, when something
-// is missing, where that will be.
+// way returns the true directory and name of the path's last element, and of each link on the way. When something is
+// missing, it returns where that will be.
 func way(path string) []target {
 	root := filepath.VolumeName(path) + string(filepath.Separator)
 	split := func(p string) []string {

@@ -17,18 +17,18 @@ import (
 // maxEntries bounds how many names of a folder are read at all.
 const maxEntries = 10_000
 
-// survey is what one look at the folder found.
+// survey is the outcome of one look at the folder.
 type survey struct {
-	dir        string // the folder; empty: none, see problem
+	dir        string // the folder; empty: there is none, see problem
 	only       string // the one file that counts; empty: all
 	seen       map[string]sighting
 	omitted    int
 	problem    *enforcer.Problem
 	unreadable bool // problem does not say that nothing is there
-	moved      bool // the folder was exchanged for another since it was located
+	moved      bool // another folder took this one's place since it was located
 }
 
-// reader reads what changed. It remembers what it read, by name.
+// reader reads changed files. It remembers the others, by name.
 type reader struct {
 	check func(name string, data []byte) *enforcer.Problem
 	gen   uint64
@@ -38,17 +38,17 @@ type reader struct {
 // reading is a file as it was last read.
 type reading struct {
 	sighting
-	link, target stamp // taken before it was read; the same for what is no link
+	link, target stamp // taken before the reading; the same for what is no link
 	again        bool  // to be read again although the stamps have not changed
-	readable     bool  // problem, if any, is what check said of data
+	readable     bool  // problem, if any, is check's answer to data
 }
 
 func newReader(check func(string, []byte) *enforcer.Problem) *reader {
 	return &reader{check: check, seen: map[string]*reading{}}
 }
 
-// survey looks at every file of the folder and reads those that changed, or all with force. Of more than MaxFiles those
-// that are known come first.
+// survey looks at every file of the folder and reads those that changed, or all with force. Of more than MaxFiles the
+// known ones come first.
 func (r *reader) survey(at place, force bool, known func(string) bool) survey {
 	p := survey{seen: map[string]sighting{}, problem: at.problem, unreadable: at.unreadable}
 	if at.dir == "" {
@@ -128,8 +128,8 @@ func list(root *os.Root) ([]string, error) {
 	return names, nil
 }
 
-// Ignored reports whether a folder's entry of that name is passed over in silence: what begins with a dot, and what
-// editors, backups and package managers leave behind.
+// Ignored reports whether the agent passes over a folder's entry of that name in silence: one that begins with a dot,
+// or that an editor, a backup or a package manager left.
 func Ignored(name string) bool {
 	n := strings.ToLower(name)
 	for _, end := range []string{"~", ".bak", ".tmp", ".swp"} {
@@ -140,11 +140,10 @@ func Ignored(name string) bool {
 	return strings.HasPrefix(n, ".") || strings.Contains(n, ".rpm") || strings.Contains(n, ".dpkg-")
 }
 
-// IsKey reports whether a file of that name holds licence keys, with which documents beside it are opened, and is no
-// document.
+// IsKey reports whether a file of that name is no document, but holds licence keys, which open documents beside it.
 func IsKey(name string) bool { return strings.HasSuffix(strings.ToLower(name), ".key") }
 
-// look returns the file as it lies there now, read anew only where it has changed; nil: it is not there.
+// look returns the file as it lies there now, read again only where it has changed; nil: it is not there.
 func (r *reader) look(root *os.Root, name string, before *reading, force bool) *reading {
 	now := time.Now()
 	f := &reading{}
@@ -225,7 +224,7 @@ func (r *reader) generation(f, before *reading) *reading {
 	return f
 }
 
-// recheck asks again whether the bytes at hand verify.
+// recheck verifies the known bytes again.
 func (r *reader) recheck() {
 	for _, name := range sortedKeys(r.seen) {
 		if f := r.seen[name]; f.readable {
@@ -237,7 +236,7 @@ func (r *reader) recheck() {
 var errNotRegular = errors.New("not a regular file")
 
 // contents reads a file, at most one byte more than MaxDocument of it. It never waits for a pipe. The bytes are whole
-// unless the file went on changing while it was read, three times over.
+// unless the file went on changing during three readings.
 func contents(root *os.Root, name string) (data []byte, whole bool, err error) {
 	for range 3 {
 		if data, whole, err = readOnce(root, name); whole || err != nil {
@@ -258,7 +257,7 @@ func readOnce(root *os.Root, name string) (data []byte, whole bool, err error) {
 		return nil, false, err
 	}
 	if !before.Mode().IsRegular() {
-		return nil, false, errNotRegular // it was when it was looked at
+		return nil, false, errNotRegular // it was when the reader looked
 	}
 	data, err = io.ReadAll(io.LimitReader(f, MaxDocument+1))
 	if err != nil {

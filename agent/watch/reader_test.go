@@ -24,7 +24,7 @@ func TestCoarseClock(t *testing.T) {
 	write(t, path, doc("two"))
 	fi, err := os.Stat(path)
 	do(t, err)
-	first.link, first.target = stampOf(fi), stampOf(fi) // as a coarse clock would have it
+	first.link, first.target = stampOf(fi), stampOf(fi) // as a coarse clock would make it
 	second := r.look(root, "a.lic", first, false)
 	if string(second.data) != string(doc("two")) || second.gen == first.gen {
 		t.Errorf("read %q, generation %d after %d", second.data, second.gen, first.gen)
@@ -44,7 +44,7 @@ func TestRecent(t *testing.T) {
 	}
 }
 
-// What has not changed for a while is not read again.
+// A file that has not changed for a while is not read again.
 func TestUnchangedIsNotRead(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -7,35 +7,35 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// sighting is what one look at a file found.
+// sighting is the outcome of one look at a file.
 type sighting struct {
-	gen     uint64 // another one whenever the file's content is another; from 1
+	gen     uint64 // changes whenever the file's content does; from 1
 	data    []byte // nil when not read
 	modTime time.Time
-	written time.Time         // when the file was last written, by the file system's clock; zero: when first seen
+	written time.Time         // when the file was last written, by the file system's clock; zero: at the first look
 	problem *enforcer.Problem // nil: the bytes verify
 	vacant  bool              // the name leads nowhere: as good as removed, but worth a word
 }
 
-// change is what is to be kept of a file: its new good bytes, or, when data is nil, nothing any more.
+// change is what to keep of a file: its new good bytes or, when data is nil, nothing any more.
 type change struct {
 	name    string
 	data    []byte
 	modTime time.Time
 }
 
-// settler decides what counts of what is seen. Bytes that verify count at once. Bytes that do not are taken for a write
-// under way until they have stood for [Patience], and a file that is not there for one about to be replaced until it
-// has been gone as long; meanwhile what counted before stands. It reads no clock.
+// settler decides which sightings count. Bytes that verify count at once. Bytes that do not verify count as a write
+// under way until they have stood for [Patience]. A file that is missing counts as one about to be replaced until it
+// has been gone as long. Meanwhile the former state stands. The settler reads no clock.
 type settler struct {
 	records map[string]*record
 }
 
-// record is what is known of one name.
+// record is the state of one name.
 type record struct {
 	gen         uint64
 	since       time.Time // last write seen
-	gone        time.Time // missing since; zero: there
+	gone        time.Time // missing since; zero: it is there
 	good        []byte    // the last bytes that verified
 	goodTime    time.Time
 	goodProblem *enforcer.Problem // why good no longer verifies, after a recheck
@@ -44,7 +44,7 @@ type record struct {
 
 func newSettler() *settler { return &settler{records: map[string]*record{}} }
 
-// restore makes a name known before its first sighting, with the good bytes that were kept of it; nil: none.
+// restore makes a name known before its first sighting, with the good bytes that were kept of it; nil: there are none.
 func (s *settler) restore(name string, good []byte, modTime time.Time) {
 	r := &record{good: good, goodTime: modTime}
 	if good != nil {
@@ -53,8 +53,8 @@ func (s *settler) restore(name string, good []byte, modTime time.Time) {
 	s.records[name] = r
 }
 
-// step takes a look at the whole folder, at the instant now. It returns what is to be kept from now on, and when the
-// next patience ends; zero: nothing waits.
+// step takes a look at the whole folder, at the instant now. It returns the changes to keep, and when the next patience
+// ends; zero: nothing waits.
 func (s *settler) step(now time.Time, seen map[string]sighting) (next time.Time, changes []change) {
 	wait := func(since time.Time) bool {
 		due := since.Add(Patience)
@@ -118,8 +118,8 @@ func (s *settler) step(now time.Time, seen map[string]sighting) (next time.Time,
 	return next, changes
 }
 
-// recheck asks again whether the good bytes verify. What counts changes with the next step, and without patience: it is
-// not a write that made the difference.
+// recheck verifies the good bytes again. Its outcome counts with the next step, without patience: no write made the
+// difference.
 func (s *settler) recheck(check func(string, []byte) *enforcer.Problem) {
 	for _, name := range sortedKeys(s.records) {
 		r := s.records[name]
@@ -135,10 +135,10 @@ func (s *settler) recheck(check func(string, []byte) *enforcer.Problem) {
 // known reports whether a name counts already.
 func (s *settler) known(name string) bool { return s.records[name] != nil }
 
-// names returns every name that is known.
+// names returns every known name.
 func (s *settler) names() []string { return sortedKeys(s.records) }
 
-// files returns what counts, sorted by name.
+// files returns the files that count, sorted by name.
 func (s *settler) files() []File {
 	var files []File
 	for _, name := range sortedKeys(s.records) {
@@ -149,7 +149,7 @@ func (s *settler) files() []File {
 	return files
 }
 
-// sameFile reports whether two files say the same; a touched file does.
+// sameFile reports whether two files say the same, as a touched file does.
 func sameFile(a, b File) bool {
 	return a.Name == b.Name && a.Stale == b.Stale && sameProblem(a.Problem, b.Problem) &&
 		(a.Data == nil) == (b.Data == nil) && bytes.Equal(a.Data, b.Data)

@@ -12,7 +12,7 @@ import (
 
 var noLicence = &enforcer.Problem{Code: enforcer.Malformed, Reason: "no licence"}
 
-// good and bad are sightings of one file; the generation is another for each text.
+// good and bad are sightings of one file. The generation differs for each text.
 func good(gen uint64) sighting { return sighting{gen: gen, data: doc(fmt.Sprint(gen))} }
 func bad(gen uint64) sighting {
 	return sighting{gen: gen, data: fmt.Appendf(nil, "bad %d", gen), problem: noLicence}
@@ -20,11 +20,11 @@ func bad(gen uint64) sighting {
 
 const ms = time.Millisecond
 
-// look is what a settler sees at one time, and what it makes of it.
+// look is a settler's sighting at one time, and its outcome.
 type look struct {
 	at   time.Duration
 	saw  *sighting // nil: the file is not there
-	want string    // what counts after it: "-" nothing, "1" good text 1, "1!" stale, "!" a problem alone
+	want string    // the outcome: "-" nothing counts, "1" good text 1, "1!" stale, "!" a problem alone
 	next time.Duration
 	keep string // "1": text 1 is kept, "x": dropped
 }

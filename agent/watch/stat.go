@@ -5,14 +5,14 @@ import (
 	"time"
 )
 
-// racy is how recently a file may have been changed for another change to leave its times as they are: file systems
-// keep them as coarsely as two seconds.
+// racy is how recently a file may have changed for another change to leave its times as they are: file systems keep
+// them as coarsely as two seconds.
 const racy = 2 * time.Second
 
 // fileID names a file or directory on this host; zero: not known.
 type fileID struct{ dev, ino uint64 }
 
-// owner is whom a file belongs to.
+// owner is a file's owner.
 type owner struct {
 	uid, gid uint32
 	known    bool
@@ -33,7 +33,7 @@ func plainStamp(fi fs.FileInfo) stamp {
 	return stamp{size: fi.Size(), mode: fi.Mode(), modified: t, changed: t}
 }
 
-// recent reports whether the file was changed so recently that its next change may not show in the stamp.
+// recent reports whether the file changed so recently that its next change may not show in the stamp.
 func (s stamp) recent(now time.Time) bool {
 	age := now.Sub(time.Unix(0, max(s.modified, s.changed)))
 	return -racy < age && age < racy

@@ -5,7 +5,7 @@ import (
 	"syscall"
 )
 
-// stampOf returns what tells one version of a file from another without reading it.
+// stampOf returns a stamp that tells one version of a file from another without reading it.
 func stampOf(fi fs.FileInfo) stamp {
 	s := plainStamp(fi)
 	if st, ok := fi.Sys().(*syscall.Stat_t); ok {

@@ -17,14 +17,14 @@ import (
 // MaxDocument is the size, in bytes, above which a file is not read: 1 MiB.
 const MaxDocument = 1 << 20
 
-// MaxFiles is how many files of a folder are looked at; what is beyond is counted in [Snapshot.Omitted].
+// MaxFiles is how many files of a folder are looked at. [Snapshot.Omitted] counts the others.
 const MaxFiles = 256
 
-// Patience is how long bytes that do not verify are taken for a write under way, and how long a file must be gone to
-// count as removed.
+// Patience is how long bytes that do not verify count as a write under way, and how long a file must be gone to count
+// as removed.
 const Patience = 250 * time.Millisecond
 
-// DefaultPoll is how often the folder is looked at although nothing was heard of it.
+// DefaultPoll is how often the watcher looks at the folder although it has heard of no change.
 const DefaultPoll = 2 * time.Second
 
 // retryNotify is how long a watcher polls before it asks the kernel for watches again.
@@ -33,46 +33,46 @@ const retryNotify = 30 * time.Second
 // maxRest bounds the pause between two scans that events ask for.
 const maxRest = 25 * time.Millisecond
 
-// Mode says how changes are learnt.
+// Mode says how the watcher learns of changes.
 type Mode string
 
 // The modes.
 const (
-	ModeNotify  Mode = "fsnotify" // the kernel tells; the poll is a safety net
-	ModePolling Mode = "polling"  // the folder is looked at every [Config.Poll], nothing else
+	ModeNotify  Mode = "fsnotify" // the kernel reports them; the poll is a safety net
+	ModePolling Mode = "polling"  // the watcher looks at the folder every [Config.Poll], nothing else
 )
 
 // Config is what a [Watcher] needs. The zero value of an optional field means its default.
 type Config struct {
 	// Path is the licence folder, or one file. It need not exist yet.
 	Path string
-	// KeepDir is where the last good bytes of each file, and the version before the last install, are kept (0700, files
-	// 0600). Empty keeps the former in memory only and makes Rollback impossible.
+	// KeepDir holds the last good bytes of each file, and the version before the last install (0700, files 0600). Empty
+	// keeps the former in memory only and makes Rollback impossible.
 	KeepDir string
 	// Check says whether a file's bytes are a good document: nil when they verify, else why not. It is called on Run's
 	// goroutine and must not keep data. Required.
 	Check func(name string, data []byte) *enforcer.Problem
-	// OnChange is told what there is: once at the start, even when there is nothing, and after each change. It is
-	// called on Run's goroutine. Required.
+	// OnChange gets a snapshot: once at the start, even when there is nothing, and after each change. It is called on
+	// Run's goroutine. Required.
 	OnChange func(Snapshot)
-	// Log is told of the mode and of a keep folder that cannot be used. Optional.
+	// Log gets the mode, and a keep folder that cannot be used. Optional.
 	Log *slog.Logger
-	// Poll is how often the folder is looked at although nothing was heard. Zero means DefaultPoll.
+	// Poll is how often the watcher looks although it has heard of no change. Zero means DefaultPoll.
 	Poll time.Duration
 	// ForcePolling asks for ModePolling.
 	ForcePolling bool
 }
 
-// File is one file of the folder, good or not. It is never changed once made.
+// File is one file of the folder, good or not. It never changes once made.
 type File struct {
 	Name    string            // within the folder
-	Data    []byte            // the good bytes, else the latest; nil when they could not be read. Not to be changed
+	Data    []byte            // the good bytes, else the latest; nil when they could not be read. Do not change them
 	Stale   bool              // Data is the last good version; the replacement is broken, see Problem
 	Problem *enforcer.Problem // what is wrong with the file as it lies there; nil when it verifies
 	ModTime time.Time         // of Data, or of the file where there is none
 }
 
-// Snapshot is all there is to know of the folder at one instant. It is never changed once made.
+// Snapshot is the state of the folder at one instant. It never changes once made.
 type Snapshot struct {
 	Files      []File // sorted by name
 	Omitted    int    // files beyond MaxFiles
@@ -90,7 +90,7 @@ type Watcher struct {
 	sync    chan chan struct{}
 	install sync.Mutex // one Install, Remove or Rollback at a time
 
-	// What a test can pretend: the file system that a path is on, and a kernel without watches to give.
+	// A test can pretend these: the file system of a path, and a kernel without watches to give.
 	fsKind      func(path string) (kind string, remote bool)
 	newNotifier func() (*notifier, error)
 	retry       time.Duration
@@ -130,7 +130,7 @@ func New(cfg Config) (*Watcher, error) {
 	}, nil
 }
 
-// Rescan asks for every file to be read again soon, whether it seems changed or not. It does not wait.
+// Rescan makes Run read every file again soon, changed or not. It does not wait.
 func (w *Watcher) Rescan() { nudge(w.rescan) }
 
 // Recheck says that Check's answers may have changed, because the anchors have. It does not wait.
@@ -143,8 +143,9 @@ func nudge(c chan struct{}) {
 	}
 }
 
-// Sync returns once the folder has been scanned after the call and OnChange, if anything changed, has returned. A file
-// that does not verify may still be waited for then. Its error is the context's. It must not be called from OnChange.
+// Sync returns once a scan that began after the call is over and OnChange, if anything changed, has returned. The
+// watcher may still be waiting for a file that does not verify. The error is the context's. Do not call Sync from
+// OnChange.
 func (w *Watcher) Sync(ctx context.Context) error {
 	done := make(chan struct{})
 	select {
@@ -192,9 +193,9 @@ type run struct {
 	modeReason string
 	modeLogged string
 
-	dir      string // the folder that the files' names are in; empty until known
+	dir      string // the folder that the files' names are in; empty until it is known
 	restored bool
-	last     *Snapshot // as told to OnChange
+	last     *Snapshot // OnChange's last argument
 	waiting  []chan struct{}
 }
 
@@ -205,8 +206,8 @@ func (r *run) loop(ctx context.Context) error {
 	for ctx.Err() == nil {
 		began := time.Now()
 		next, cost := r.scan(began, force)
-		// A folder that is written to without end must not take a whole core: after a look that brought nothing new,
-		// the next that an event asks for comes after a rest of four times what that look took.
+		// A folder that is written to without end must not take a whole core. After a look that brought nothing new,
+		// the next look for an event comes after a rest of four times as long as that look.
 		rest := began.Add(min(5*cost, cost+maxRest))
 		for _, done := range r.waiting {
 			close(done)
@@ -221,7 +222,7 @@ func (r *run) loop(ctx context.Context) error {
 	return nil
 }
 
-// wait returns when the folder should be scanned again, and whether whatever the stamps say.
+// wait returns when to scan the folder again, and whether to read all files whatever the stamps say.
 func (r *run) wait(ctx context.Context, timer *time.Timer, wake, rest time.Time) (force bool) {
 	heard := false
 	timer.Reset(time.Until(wake))
@@ -237,8 +238,8 @@ func (r *run) wait(ctx context.Context, timer *time.Timer, wake, rest time.Time)
 				continue
 			}
 		case err := <-faults:
-			// An overflow loses events; what any other fault loses is not known. Both are mended by looking.
-			r.cfg.Log.Debug("licence folder: events lost", "err", err)
+			// An overflow loses events; other faults may lose some. A look mends both.
+			r.cfg.Log.Debug("events of the licence folder were lost; the agent looks at the whole folder", "err", err)
 			if heard {
 				continue
 			}
@@ -263,8 +264,8 @@ func (r *run) wait(ctx context.Context, timer *time.Timer, wake, rest time.Time)
 	}
 }
 
-// scan looks at the folder once and tells OnChange of what changed. It returns when a file's patience ends, zero if
-// none waits, and how long the looking took if it brought nothing new.
+// scan looks at the folder once and passes changes to OnChange. It returns when a file's patience ends, zero if none
+// waits, and how long the look took if it brought nothing new.
 func (r *run) scan(now time.Time, force bool) (next time.Time, cost time.Duration) {
 	first := r.last == nil
 	p := r.survey(force)
@@ -273,7 +274,7 @@ func (r *run) scan(now time.Time, force bool) (next time.Time, cost time.Duratio
 		r.dir = p.dir
 	}
 	if !r.restored && (p.dir != "" || p.unreadable) {
-		// A folder that does not exist yet may be a mount that is late: what was kept of it waits.
+		// A folder that does not exist yet may be a late mount: its kept files wait.
 		r.restore(p)
 		r.restored = true
 	}
@@ -283,7 +284,7 @@ func (r *run) scan(now time.Time, force bool) (next time.Time, cost time.Duratio
 		}
 	}
 	if !first {
-		// How long ago a file was written is asked of the file system's clock only when nobody watched.
+		// The file system's clock says how long ago a file was written only when nobody watched.
 		for name, s := range p.seen {
 			s.written = time.Time{}
 			p.seen[name] = s
@@ -306,13 +307,13 @@ func (r *run) scan(now time.Time, force bool) (next time.Time, cost time.Duratio
 	return next, cost
 }
 
-// survey arms the watches and reads the folder, again while the folder is exchanged for another in between.
+// survey arms the watches and reads the folder, again when another folder takes its place in between.
 func (r *run) survey(force bool) survey {
 	var p survey
 	for range 3 {
 		at := locate(r.cfg.Path)
 		r.arm(at)
-		// What came to be while the watches were armed, nobody reports: folders that are made one within the other.
+		// Nobody reports folders that are made one within the other while the watches are armed.
 		for range maxWay {
 			now := locate(r.cfg.Path)
 			if now.dir == at.dir && now.exists == at.exists && now.id == at.id {
@@ -329,7 +330,7 @@ func (r *run) survey(force bool) survey {
 	return p
 }
 
-// arm sees to it that the directories that matter are watched, or that the reason why not is known.
+// arm watches the directories that matter, or notes why it cannot.
 func (r *run) arm(at place) {
 	kind, remote := r.fsKind(at.exists)
 	var reason string
@@ -363,20 +364,20 @@ func (r *run) arm(at place) {
 	if now := "mode: " + reason; now != r.modeLogged {
 		r.modeLogged = now
 		if reason != "" {
-			r.cfg.Log.Warn("licence folder is polled", "path", r.cfg.Path, "every", r.cfg.Poll, "reason", reason)
+			r.cfg.Log.Warn("the licence folder is polled", "path", r.cfg.Path, "every", r.cfg.Poll, "reason", reason)
 		} else {
-			r.cfg.Log.Info("licence folder is watched", "path", r.cfg.Path)
+			r.cfg.Log.Info("the licence folder is watched", "path", r.cfg.Path)
 		}
 	}
 }
 
-// restore gives the settler what was kept by the agent's last run: the good bytes of each file that is not good now,
-// if they still verify. A file that is gone is named too, so that its bytes go a quarter of a second later.
+// restore gives the settler what the agent's last run kept: the good bytes of each file that is not good now, if they
+// still verify. It names a file that is gone too, so that its bytes go a quarter of a second later.
 func (r *run) restore(p survey) {
 	for _, kept := range listRecords(r.cfg.KeepDir, r.cfg.Path) {
 		dir, name := filepath.Split(kept.path)
 		if dir = filepath.Clean(dir); r.dir == "" {
-			r.dir = dir // unreadable from the start: what was kept tells a folder from a file
+			r.dir = dir // unreadable from the start: the kept files tell a folder from a file
 		}
 		if dir != r.dir || p.only != "" && name != p.only {
 			continue

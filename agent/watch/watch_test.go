@@ -313,7 +313,7 @@ func TestFolderCreatedLater(t *testing.T) {
 
 func TestFilePathOfAnIgnoredName(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(t.TempDir(), "license.bak") // asked for by name
+	path := filepath.Join(t.TempDir(), "license.bak") // its name was asked for
 	g := watch(t, path, deaf)
 	write(t, path, doc("one"))
 	g.until("the file", has("license.bak", "one"))

@@ -11,18 +11,18 @@ import (
 
 type refusal struct {
 	call   uintptr
-	option uint32 // of getsockopt; 0: whatever it is called with
+	option uint32 // of getsockopt; 0: whatever its argument
 	errno  unix.Errno
 }
 
 var (
 	noPeerPIDFD = refusal{unix.SYS_GETSOCKOPT, 77, unix.ENOPROTOOPT}
-	noPIDFS     = refusal{unix.SYS_FSTATFS, 0, unix.ENOSYS} // which is how a file system other than pidfs looks, too
+	noPIDFS     = refusal{unix.SYS_FSTATFS, 0, unix.ENOSYS} // a file system other than pidfs looks like that too
 	noHandles   = refusal{unix.SYS_NAME_TO_HANDLE_AT, 0, unix.EOPNOTSUPP}
 	noPIDFD     = refusal{unix.SYS_PIDFD_OPEN, 0, unix.ENOSYS}
 )
 
-// releases are what each release does not have.
+// releases lists what each release does not have.
 var releases = map[string][]refusal{
 	"4.18": {noPeerPIDFD, noPIDFS, noHandles, noPIDFD},
 	"6.1":  {noPeerPIDFD, noPIDFS, noHandles},
@@ -47,12 +47,12 @@ func Main() {
 	os.Exit(77)
 }
 
-// pretend has the thread, and what it becomes, see an older kernel.
+// pretend makes the thread, and the program that it becomes, see an older kernel.
 func pretend(release string) error {
 	const nr, option = 0, 16 + 2*8 // offsets in struct seccomp_data (little-endian)
 	refusals, ok := releases[release]
 	if !ok {
-		return fmt.Errorf("no such release is known")
+		return fmt.Errorf("this release is not known")
 	}
 	var f []unix.SockFilter
 	for _, r := range refusals {
