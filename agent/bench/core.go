@@ -40,7 +40,7 @@ func acquire(e *enforcer.Enforcer, serial uint64, now time.Time) *enforcer.Lease
 	return d.Lease
 }
 
-// core measures what an acquire and its release cost with many leases held, beside the same with few.
+// core measures an acquire and its release with many leases held, beside the same with few.
 func (s *suite) core(context.Context) error {
 	few, many := filled(10), filled(s.times(1_000_000))
 	serial := uint64(1 << 40)

@@ -19,7 +19,7 @@ import (
 // callers is how many acquire and release at once.
 const callers = 64
 
-// pairs acquires and releases until it is told to end, and returns how often it did.
+// pairs acquires and releases until end is closed, and returns how often it did.
 func (t *talk) pairs(d time.Duration) (n int, err error) {
 	for end := time.Now().Add(d); time.Now().Before(end); n++ {
 		if err := t.pair(); err != nil {
@@ -32,7 +32,7 @@ func (t *talk) pairs(d time.Duration) (n int, err error) {
 // sessions is many callers in this process.
 type sessions [callers]*talk
 
-// attend opens the sessions; each has acquired once, so that what a session costs at first is not counted.
+// attend opens the sessions. Each acquires once, so that a session's first costs do not count.
 func attend(socket string) (s sessions, err error) {
 	for i := range s {
 		if s[i], err = dial(socket); err != nil {
@@ -71,14 +71,14 @@ func (s sessions) work(d time.Duration) (float64, error) {
 	return float64(all) / took, errors.Join(errs[:]...)
 }
 
-// caller is this program again, as one client process: it dials, and for every line on its standard input, a duration,
-// it acquires and releases for so long and answers how often it did.
+// caller is this program again, as one client process. It dials. For every line on its standard input, a duration, it
+// acquires and releases for so long and answers how often it did.
 func caller(socket string, in io.Reader, out io.Writer) error {
 	t, err := dial(socket)
 	if err != nil {
 		return err
 	}
-	if err := t.pair(); err != nil { // what a session costs at first is not counted
+	if err := t.pair(); err != nil { // a session's first costs do not count
 		return err
 	}
 	fmt.Fprintln(out, "ready")
@@ -201,7 +201,7 @@ func (s *suite) crowd(ctx context.Context, socket, canned string) (err error) {
 	return nil
 }
 
-// idle measures the processor time of an agent with many live holders that ask for nothing.
+// idle measures the processor time of an agent with many live holders that call nothing.
 func (s *suite) idle(ctx context.Context) error {
 	return s.withAgent(ctx, func(site *site, agent *exec.Cmd) error {
 		end, err := s.hold(ctx, site, s.times(1000))

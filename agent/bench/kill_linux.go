@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// bareKill kills a process and returns how soon its pidfd is readable: nobody can know sooner.
-// The process is of the kind that holds slots: sleep, as usher run has become it, or this program.
+// bareKill kills a process and returns how soon its pidfd is readable: nobody can know sooner. The process is of the
+// kind that holds slots: sleep, as usher run has become it, or this program.
 func bareKill(ctx context.Context, sleep bool) (time.Duration, error) {
 	cmd := exec.CommandContext(ctx, "sleep", "1000")
 	err := error(nil)
@@ -48,7 +48,7 @@ func bareKill(ctx context.Context, sleep bool) (time.Duration, error) {
 	return time.Since(start), err
 }
 
-// mountMemory mounts a file system of some MiB in memory on a folder; only root may.
+// mountMemory mounts a file system of some MiB in memory on a folder. Only root may.
 func mountMemory(dir string, size int) error {
 	return unix.Mount("bench", dir, "tmpfs", 0, fmt.Sprintf("size=%dm,mode=0700", size))
 }

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// bareKill has nothing to measure here: the kernel does not tell.
+// bareKill has nothing to measure on this system: the kernel does not report a death.
 func bareKill(context.Context, bool) (time.Duration, error) { return 0, errors.ErrUnsupported }
 
 func mountMemory(string, int) error { return errors.ErrUnsupported }

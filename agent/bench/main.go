@@ -1,4 +1,4 @@
-// Command bench measures what the design promises as numbers, each beside its physical limit in the same run, and
+// Command bench measures the figures that the design promises, each beside its physical limit in the same run, and
 // writes them to a file: a list of {name, value, unit, limit, ratio, goal}. It judges nothing; a person does.
 package main
 
@@ -25,10 +25,10 @@ type Row struct {
 	Goal  string  `json:"goal"`
 }
 
-// suite is what one run has to do with.
+// suite is the settings and the figures of one run.
 type suite struct {
 	usher string // the binary to measure
-	runs  int    // of which the median is taken
+	runs  int    // whose median is taken
 	quick bool   // a tenth of everything: only to see that it runs
 	only  string // the one part to measure; empty: all
 	rows  []Row
@@ -36,7 +36,7 @@ type suite struct {
 
 func main() {
 	out := flag.String("out", "bench.json", "where to write the figures")
-	usher := flag.String("usher", "", "the usher binary; without it, what needs a process is left out")
+	usher := flag.String("usher", "", "the usher binary; without it, the parts that need a process are left out")
 	runs := flag.Int("runs", 5, "runs of each figure, of which the median is taken")
 	quick := flag.Bool("quick", false, "measure little, only to see that it runs")
 	bare := flag.String("bare", "", "serve the bare handler on this socket, and nothing else")

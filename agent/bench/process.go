@@ -93,7 +93,7 @@ func (s *suite) renames(site *site) error {
 			}
 		}
 	}()
-	<-changed // the state at the beginning, which every subscriber is told
+	<-changed // the state at the beginning, which every subscriber gets
 	var p50s, p99s []float64
 	for range s.medianOf() {
 		var took []float64
@@ -111,7 +111,7 @@ func (s *suite) renames(site *site) error {
 	return nil
 }
 
-// inForce renames a licence into the folder and returns how long it took until an event told of it.
+// inForce renames a licence into the folder and returns how long it took until an event reported it.
 func (s *site) inForce(licence int, changed <-chan time.Time) (time.Duration, error) {
 	tmp := filepath.Join(s.folder, ".next")
 	b, err := os.ReadFile(s.licences[licence])

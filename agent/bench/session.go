@@ -48,7 +48,7 @@ func (t *talk) pair() error {
 	return err
 }
 
-// serveCanned answers every line with a canned one of the size that the agent's answer has.
+// serveCanned answers every line with a canned one of the size of the agent's answer.
 func serveCanned(socket string) error {
 	l, err := net.Listen("unix", socket)
 	if err != nil {

@@ -22,7 +22,7 @@ import (
 type site struct {
 	dir, usher, socket, folder, config string
 	licences                           [2]string
-	through                            []string // what starts the agent; nil: nothing does
+	through                            []string // starts the agent; nil: nothing does
 	env                                []string // of the agent; nil: ours
 }
 
@@ -215,7 +215,7 @@ func call(c *http.Client, method, path string, in, out any) error {
 	return json.Unmarshal(b, out)
 }
 
-// start starts an agent and returns how long it took until it said it was ready.
+// start starts an agent and returns how long it took to say that it was ready.
 func (s *site) start(ctx context.Context) (*exec.Cmd, time.Duration, error) {
 	cmd := s.command(ctx)
 	begin := time.Now()

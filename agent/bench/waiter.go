@@ -55,8 +55,8 @@ func begin(ctx context.Context, socket string, n int64) (*exec.Cmd, error) {
 	return cmd, err
 }
 
-// waiter measures how soon who waits has the slot of a holder that is killed, by each way that the kernel tells: beside
-// how soon a bare program can know of such a process's end.
+// waiter measures how soon a waiter gets the slot of a killed holder, by each path of the kernel, beside how soon a
+// bare program can know of such a process's end.
 func (s *suite) waiter(ctx context.Context) error {
 	if s.usher == "" {
 		return nil
@@ -67,7 +67,7 @@ func (s *suite) waiter(ctx context.Context) error {
 	}
 	for _, way := range []struct {
 		path   string
-		kernel string // that the agent sees; empty: this one
+		kernel string // of the agent's kernel; empty: this one
 		run    bool   // the holder is usher run, whose client sends a pidfd of itself
 	}{{"peerpidfd", "", false}, {"sentpidfd", "6.1", true}, {"pidfd", "6.1", false}, {"connection", "4.18", false}} {
 		err := s.onSite(ctx, func(site *site) error {
@@ -87,7 +87,7 @@ func (s *suite) waiter(ctx context.Context) error {
 	return nil
 }
 
-// reclaim kills holders while somebody waits for their slots.
+// reclaim kills holders while a waiter waits for their slots.
 func (s *suite) reclaim(ctx context.Context, site *site, path string, run bool) error {
 	waiter, err := dial(site.socket)
 	if err != nil {
@@ -114,7 +114,7 @@ func (s *suite) reclaim(ctx context.Context, site *site, path string, run bool) 
 	return nil
 }
 
-// allSlots is how many slots the killed holder has: all.
+// allSlots is how many slots there are; the killed holder has them all.
 const allSlots = 1000
 
 // startHolder starts a holder of all slots: the product itself, or usher run.
@@ -141,7 +141,7 @@ func untilPool(c *http.Client, ok func(wire.Pool) bool) error {
 	return errors.New("the pool is not as it should be after 10 s")
 }
 
-// killOne kills a holder, and returns how long the waiter's answer took after that, and a bare pidfd's news.
+// killOne kills a holder. It returns how long the waiter's answer took after that, and how long a bare pidfd takes.
 func (s *suite) killOne(ctx context.Context, site *site, waiter *talk, c *http.Client, path string, run bool) (
 	took, bare time.Duration, err error) {
 	holder, err := s.startHolder(ctx, site, run)

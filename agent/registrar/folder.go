@@ -17,8 +17,8 @@ import (
 // lookEvery is how often the folder of licences is read.
 const lookEvery = 10 * time.Second
 
-// folder is the licences that are dropped for a server to admit. What is taken out of it stays known: `usher upstream
-// suspend` stops a licence.
+// folder holds the licences that are dropped for a server to admit. A licence that is taken out of it stays known;
+// `usher upstream suspend` stops a licence.
 type folder struct {
 	path     string
 	registry *registry.Registry
@@ -26,7 +26,7 @@ type folder struct {
 	seen     map[[sha256.Size]byte]bool
 }
 
-// read admits what is new. What cannot be admitted is logged once.
+// read admits new licences. It logs once what it cannot admit.
 func (f *folder) read() error {
 	if f.path == "" {
 		return nil

@@ -1,5 +1,5 @@
 // Package registrar runs the reference upstream as a server of its own: the registry, its listener and its metrics. It
-// is no part of an agent, and shares nothing with one but the binary.
+// is no part of an agent, and shares only the binary with one. Start reading at [Run].
 package registrar
 
 import (
@@ -27,18 +27,18 @@ const Socket = "upstream.sock"
 
 // Config is what Run needs.
 type Config struct {
-	Dir               string // of everything that the server keeps; made if missing
+	Dir               string // of all files that the server keeps; made if missing
 	Listen            string // host:port for agents
 	MetricsListen     string // host:port for metrics, over plain HTTP; empty: none
 	CertFile, KeyFile string // TLS; empty: plain HTTP
 	Mutual            bool   // agents must show a certificate of their own key
 	Signer            *issue.Signer
 	Anchors           []plugin.Anchor // further keys that licences are signed with
-	Machines          int64           // hosts a licence may have where nothing else was said; 0: any number
+	Machines          int64           // hosts of a licence that states no number; 0: any number
 	RequireEnrolment  bool            // a new host needs a token; see registry.Config
 	Site              bool            // Signer is a site server's own; see registry.Config
 	Pools             bool            // serve blocks of slots
-	BlockTTL          time.Duration   // the longest that a block is given for; zero: registry.DefaultBlockTTL
+	BlockTTL          time.Duration   // the longest life of a block; zero: registry.DefaultBlockTTL
 	Licences          string          // a file, or a folder of files, of licences to admit; empty: none
 	Uptime            func() time.Duration
 	RunDir            string // does not outlive a start of the host; empty: see registry.Config
@@ -82,7 +82,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	}
 	if at, ok := l.Addr().(*net.TCPAddr); ok && c.CertFile == "" && !at.IP.IsLoopback() {
 		c.Log.Warn(
-			"requests, which carry licence documents, come in the clear; give --tls-cert and --tls-key, or have a "+
+			"requests come in the clear, and carry licence documents; give --tls-cert and --tls-key, or have a "+
 				"proxy speak TLS before this address", "address", l.Addr().String())
 	}
 	c.Log.Info("the upstream listens", "address", l.Addr().String(), "tls", c.CertFile != "", "data", c.Dir, "key",

@@ -27,8 +27,8 @@ func now() int64 {
 	return t.Nano()
 }
 
-// record is one line of a client's story. It is written before a call is sent and after its answer has come, so that
-// the story of a client that was killed says no more than what is sure.
+// record is one line of a client's story. The client writes it before it sends a call and after it has the answer, so
+// that the story of a killed client says no more than is sure.
 type record struct {
 	Event  string           `json:"event"` // call, done, paused, lost
 	At     int64            `json:"at"`
@@ -65,7 +65,7 @@ type player struct {
 	held    []holding
 	drawn   holding // the latest draw
 	waits   bool
-	steady  bool // it holds one slot at a time, and that for seconds, so that restarts of the agent find it held
+	steady  bool // it holds one slot at a time, for seconds, so that restarts of the agent find it held
 }
 
 type holding struct {
@@ -76,7 +76,7 @@ type holding struct {
 	until   time.Time     // a steady client's
 }
 
-// ttl is longer than any run: a lease is not over because its time is up.
+// ttl is longer than any run: no lease ends by its time.
 const ttl = 3 * time.Hour
 
 // errStands is a lease that is still listed after its release.
@@ -88,14 +88,15 @@ func (p *player) say(r record) {
 	}
 }
 
-// away says whether an answer leaves the outcome open, or came before the agent had a verdict: the call is made again.
+// away says whether an answer leaves the outcome open, or came before the agent had a verdict. Then the client calls
+// again.
 func away(err error) bool {
 	return errors.Is(err, errStands) || errors.Is(err, context.DeadlineExceeded) ||
 		errors.Is(err, client.ErrAgentAway) || errors.Is(err, client.ErrLicenseMissing) ||
 		errors.Is(err, client.ErrDraining)
 }
 
-// again makes a call until its outcome is known, and returns when the last attempt was sent.
+// again makes a call until its outcome is known, and returns when it sent the last attempt.
 func again(call func() error) (int64, error) {
 	for {
 		sent := now()
@@ -189,7 +190,7 @@ func (p *player) missing(h holding) error {
 func (p *player) release(i int) error {
 	h := p.held[i]
 	p.held = append(p.held[:i:i], p.held[i+1:]...)
-	// A release says nothing of a lease that is over already: who closes one does not mind.
+	// A release reports nothing of a lease that is over already: a client that closes one does not mind.
 	if why := p.missing(h); why != nil {
 		p.say(record{Event: "lost", At: now(), Lease: h.id, Why: why.Error()})
 	}
@@ -229,7 +230,7 @@ func (p *player) release(i int) error {
 	return nil
 }
 
-// repeat asks again for what has been granted, as one would who has not heard the answer.
+// repeat asks again for its grants, as a client would that has not got the answer.
 func (p *player) repeat(h holding) {
 	var l *wire.Lease
 	_, err := again(func() (err error) { l, err = p.http.Acquire(context.Background(), h.asked); return err })
@@ -269,7 +270,7 @@ func (p *player) draw() error {
 	return nil
 }
 
-// look checks that every lease of ours stands; one that does not is told of by its release.
+// look checks that every lease of ours stands. The release of one that does not reports it.
 func (p *player) look() error {
 	for i := len(p.held) - 1; i >= 0; i-- {
 		if p.missing(p.held[i]) != nil {

@@ -1,3 +1,3 @@
-// Package soak proves that slots are neither lost nor doubled, whoever is killed: its test hammers a real agent with
+// Package soak proves that slots are neither lost nor doubled, whoever is killed. Its test hammers a real agent with
 // real client processes, kills both, and checks the recorded history. docs/proof.md says what each detector catches.
 package soak

@@ -25,10 +25,10 @@ type op struct {
 	Gone    int64 // when a killed client's leases were seen to be gone
 }
 
-// listing is what the agent, asked as admin, said is held.
+// listing is what the agent listed as held for an admin.
 type listing struct {
 	From, To int64
-	Held     map[string]string // the call that each lease was asked for by
+	Held     map[string]string // the call that asked for each lease
 }
 
 // history is everything that was recorded.
@@ -144,7 +144,7 @@ func (h *history) sweep() (wrong []string) {
 					fmt.Sprintf("%s: %d slots are surely held at %d, and the limit is %d", pool, held, st.at, limit))
 			}
 		}
-		// At one instant what comes counts before what goes: possibly held is an upper bound.
+		// At one instant a grant counts before an end: possibly held is an upper bound.
 		slices.SortFunc(may, func(a, b step) int { return cmp.Or(cmp.Compare(a.at, b.at), -cmp.Compare(a.n, b.n)) })
 		held = 0
 		for i, st := range may {
@@ -187,7 +187,7 @@ func (h *history) sweep() (wrong []string) {
 	return wrong
 }
 
-// unlisted compares what the agent said is held with what is known: all that is surely held is listed, nothing that is
+// unlisted compares the agent's lists with the history: everything that is surely held is listed, nothing that is
 // surely over is, and each call has the lease that its answer named.
 func (h *history) unlisted(spans []span) (wrong []string) {
 	for _, l := range h.Listings {
@@ -220,8 +220,8 @@ func (h *history) unlisted(spans []span) (wrong []string) {
 	return wrong
 }
 
-// queued says whether another call waited in a pool of a call's while it was made: who waits goes first, so that a
-// denial is right though slots are free.
+// queued says whether another call waited in a pool of a call's during it: waiters go first, so that a denial is right
+// though slots are free.
 func (h *history) queued(o *op) bool {
 	if h.waits == nil {
 		h.waits = map[part][]*op{}
@@ -243,7 +243,7 @@ func (h *history) queued(o *op) bool {
 	return false
 }
 
-// change is what a call asked of a pool: n > 0 takes, n < 0 gives back.
+// change is a call's effect on a pool: n > 0 takes, n < 0 gives back.
 type change struct {
 	n      int64
 	denied bool
@@ -269,9 +269,8 @@ func model(limit int64) porcupine.Model {
 	}
 }
 
-// linearize checks the history with porcupine, pool by pool and from quiet point to quiet point. Drawings of what is
-// wrong go to dir. A call whose answer never came is left out, and with it the denials that it could explain: they are
-// counted.
+// linearize checks the history with porcupine, pool by pool and from quiet point to quiet point. It draws faults into
+// dir. It leaves out a call whose answer never came, and with it the denials that it could explain, and counts them.
 func (h *history) linearize(dir string) (wrong []string, checked, excused int) {
 	parts := map[part][]porcupine.Operation{}
 	phantoms := map[part][]span{}
@@ -311,7 +310,7 @@ func (h *history) linearize(dir string) (wrong []string, checked, excused int) {
 		if porcupine.CheckOperationsTimeout(m, ops, 60*time.Second) == porcupine.Ok {
 			continue
 		}
-		result, info := porcupine.CheckOperationsVerbose(m, ops, 60*time.Second) // what is drawn costs more to keep
+		result, info := porcupine.CheckOperationsVerbose(m, ops, 60*time.Second) // draws cost more to keep
 		file := filepath.Join(dir, fmt.Sprintf("%s-%d.html", p.pool, p.segment))
 		wrong = append(wrong, fmt.Sprintf("%s, segment %d, %d operations: porcupine says %s: see %s", p.pool, p.segment,
 			len(ops), result, file))

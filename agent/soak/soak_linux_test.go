@@ -30,7 +30,7 @@ var (
 
 const (
 	clients  = 16
-	patience = 60 * time.Second // with whatever should have happened long ago
+	patience = 60 * time.Second // with events that should have come long ago
 )
 
 // guest is one client process.
@@ -59,7 +59,7 @@ type soak struct {
 
 func (s *soak) path(name string) string { return filepath.Join(s.dir, name) }
 
-// until waits for something to be so.
+// until waits until a condition holds.
 func (s *soak) until(what string, ok func() bool) {
 	s.t.Helper()
 	for deadline := time.Now().Add(patience); !ok(); <-time.After(2 * time.Millisecond) {
@@ -73,7 +73,7 @@ func open(t *testing.T, limits map[string]int64, renders int64) *soak {
 	t.Helper()
 	base := ""
 	if info, err := os.Stat("/dev/shm"); err == nil && info.IsDir() {
-		base = "/dev/shm" // what is proved here is not the disk
+		base = "/dev/shm" // the disk is not under proof here
 	}
 	dir, err := os.MkdirTemp(base, "soak") // a socket's path must be short
 	if err != nil {
@@ -131,7 +131,7 @@ func open(t *testing.T, limits map[string]int64, renders int64) *soak {
 func (s *soak) start() {
 	s.t.Helper()
 	s.agent = exec.Command(s.bin, "agent", "--config", s.path("usher.yaml"), "--log-level", "error")
-	// a race ends it, and nobody is granted anything any more
+	// a race ends the agent, and nobody gets anything any more
 	s.agent.Env = append(os.Environ(), "GORACE=halt_on_error=1")
 	s.agent.Stderr = os.Stderr
 	if err := s.agent.Start(); err != nil {
@@ -189,7 +189,7 @@ func (s *soak) admit(i int) {
 		for in := bufio.NewScanner(out); in.Scan(); {
 			var r record
 			if json.Unmarshal(in.Bytes(), &r) != nil {
-				return // a half line: the client was killed
+				return // half a line: the client was killed
 			}
 			if r.Event == "paused" {
 				select {
@@ -211,7 +211,7 @@ func (s *soak) tell(g *guest, order string) {
 	}
 }
 
-// murder kills a client and returns when it was alive last.
+// murder kills a client and returns when it was last alive.
 func (s *soak) murder(g *guest) (at int64) {
 	at = now()
 	g.cmd.Process.Kill()
@@ -220,8 +220,8 @@ func (s *soak) murder(g *guest) (at int64) {
 	return at
 }
 
-// bury returns when none of a dead client's leases is held any more: those of its life end by themselves, the ttl ones
-// are forced.
+// bury returns when a dead client holds no lease any more: those of its life end by themselves, and bury forces the ttl
+// ones.
 func (s *soak) bury(g *guest, at int64) {
 	s.t.Helper()
 	s.until("a dead client's leases are gone", func() bool {
@@ -238,7 +238,7 @@ func (s *soak) bury(g *guest, at int64) {
 	}
 }
 
-// clear forces the ttl leases of the dead, and says whether the dead hold nothing.
+// clear forces the ttl leases of dead clients, and says whether these hold nothing.
 func (s *soak) clear(dead func(client string) bool) bool {
 	all, err := s.Leases(context.Background(), "")
 	if err != nil {
@@ -257,7 +257,7 @@ func (s *soak) clear(dead func(client string) bool) bool {
 	return clear
 }
 
-// list asks as admin what is held.
+// list asks as admin which leases are held.
 func (s *soak) list() {
 	s.t.Helper()
 	l := listing{From: now(), Held: map[string]string{}}
@@ -277,7 +277,7 @@ func (s *soak) list() {
 	s.mu.Unlock()
 }
 
-// quiet has every client give back what it holds, and begins a new segment.
+// quiet makes every client give its leases back, and begins a new segment.
 func (s *soak) quiet() {
 	s.t.Helper()
 	for _, g := range s.guests {
@@ -329,7 +329,7 @@ func TestSoak(t *testing.T) {
 	s.order = "go"
 	began, done := time.Now(), false
 	t.Cleanup(func() {
-		if !done { // it was given up: what is known so far tells why
+		if !done { // it was given up: the history so far tells why
 			s.check(renders, time.Since(began))
 		}
 	})
@@ -351,7 +351,7 @@ func TestSoak(t *testing.T) {
 			s.bury(g, s.murder(g))
 			s.kill()
 			s.start()
-		case 1: // the client while there is no agent, which finds it dead when it comes back
+		case 1: // the client while there is no agent; the next agent finds it dead
 			s.kill()
 			at := s.murder(g)
 			s.start()
@@ -404,7 +404,7 @@ func (s *soak) check(renders int64, took time.Duration) {
 			acknowledged += n
 		} else if o.Kind == "draw" && result == "unknown" {
 			unknown += n
-			// what is drawn stays drawn: there was room before, too
+			// draws never come back: there was room before, too
 		} else if o.Kind == "draw" && err == nil && drawn+n <= renders {
 			falsely = append(falsely,
 				fmt.Sprintf("%s: %d draws were denied, and only %d of %d are drawn", o.Op, n, drawn, renders))

@@ -7,14 +7,14 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 )
 
-// Manager is what the agent tells the service manager: sd_notify(3). Outside systemd it says nothing.
+// Manager reports the agent's state to the service manager: sd_notify(3). Outside systemd it reports nothing.
 type Manager struct {
 	tell   func(state string) error
 	within time.Duration // the watchdog's period; zero: none
 }
 
-// NewManager finds the service manager of this process. An error says that the period of its watchdog cannot be read;
-// the Manager works without it.
+// NewManager finds the service manager of this process. An error says that the period of its watchdog cannot be read.
+// The Manager works without it.
 func NewManager() (Manager, error) {
 	within, err := daemon.SdWatchdogEnabled(false)
 	return Manager{within: within, tell: func(state string) error {
@@ -23,8 +23,8 @@ func NewManager() (Manager, error) {
 	}}, err
 }
 
-// Run says that the agent is ready, feeds the watchdog for as long as alive answers, and says that the agent stops when
-// ctx ends. status is one line for people. It returns the error of a message that could not be sent.
+// Run reports that the agent is ready, feeds the watchdog for as long as alive answers, and reports that the agent
+// stops when ctx ends. status is one line for people. It returns the error of a message that could not be sent.
 func (m Manager) Run(ctx context.Context, status func() string, alive func()) error {
 	if err := m.tell(daemon.SdNotifyReady + "\nSTATUS=" + status()); err != nil {
 		return err

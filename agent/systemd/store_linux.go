@@ -20,32 +20,32 @@ import (
 	"github.com/usher-agent/usher/agent/liveness"
 )
 
-// Store keeps descriptors with the service manager while the agent is away, however it went: the pidfds of holders, so
+// Store keeps descriptors with the service manager while the agent is away, however it ended: the pidfds of holders, so
 // that the next agent knows at once whether they live, and the listening socket, so that a product that connects
 // meanwhile waits instead of failing (systemd.service(5), FileDescriptorStoreMax=; sd_notify(3), FDSTORE=1). One
-// goroutine, Run, sends everything: no acquire waits for the service manager. Without a service manager nothing is
-// kept. It is safe for concurrent use.
+// goroutine, Run, sends everything: no acquire waits for the service manager. Without a service manager, Store keeps
+// nothing. It is safe for concurrent use.
 type Store struct {
 	log  *slog.Logger
 	conn *net.UnixConn // to the service manager; nil: there is none
-	most int           // descriptors that it keeps
-	idle bool          // nothing is kept: set once
+	most int           // the number of descriptors that it keeps
+	idle bool          // nothing is kept; set once
 	wake chan struct{} // capacity 1
 
 	sending sync.Mutex // one at a time; taken before mu
 
-	mu        sync.Mutex // guards all below; taken last, and never held while something is sent
+	mu        sync.Mutex // guards all below; taken last, and never held during a send
 	want      map[string]Kept
-	has       map[string]bool // what the service manager was given
+	has       map[string]bool // the descriptors that the service manager has
 	changed   map[string]bool
-	inherited map[string]*os.File // what it gave back, until it is taken
+	inherited map[string]*os.File // the descriptors that it gave back, until they are taken
 }
 
-// sendWithin bounds how long the service manager is waited for.
+// sendWithin bounds how long a send to the service manager may take.
 const sendWithin = 2 * time.Second
 
-// OpenStore takes what the service manager of this process has kept. It never fails: the agent starts without it as
-// well.
+// OpenStore takes the descriptors that the service manager of this process has kept. It never fails: the agent starts
+// without them as well.
 func OpenStore(log *slog.Logger) *Store {
 	s := &Store{log: log, most: 1 << 16, wake: make(chan struct{}, 1), want: map[string]Kept{}, has: map[string]bool{},
 		changed: map[string]bool{}, inherited: map[string]*os.File{}}
@@ -74,10 +74,10 @@ func OpenStore(log *slog.Logger) *Store {
 	return s
 }
 
-// Idle reports that there is no service manager that would keep anything.
+// Idle reports that there is no service manager to keep anything.
 func (s *Store) Idle() bool { return s.idle }
 
-// take returns a descriptor that was kept by that name; nil when there is none.
+// take returns the descriptor that was kept by a name; nil when there is none.
 func (s *Store) take(name string) *os.File {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -86,7 +86,7 @@ func (s *Store) take(name string) *os.File {
 	return f
 }
 
-// Settle gives back what was kept and nobody has taken.
+// Settle gives back the kept descriptors that nobody has taken.
 func (s *Store) Settle() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -101,7 +101,7 @@ func (s *Store) Settle() {
 	}
 }
 
-// change notes that a name is to be looked at. s.mu is held.
+// change notes that Run is to look at a name. s.mu is held.
 func (s *Store) change(name string) {
 	s.changed[name] = true
 	select {
@@ -110,8 +110,8 @@ func (s *Store) change(name string) {
 	}
 }
 
-// Keep has the service manager keep a descriptor by a name until Drop, which closes k. It reports whether it will be
-// kept: not without a service manager, by a name that is taken, or beyond the number that the unit allows.
+// Keep makes the service manager keep a descriptor by a name until Drop, which closes k. It reports whether the
+// descriptor will be kept: not without a service manager, by a name that is taken, or beyond the unit's number.
 func (s *Store) Keep(name string, k Kept) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -123,8 +123,8 @@ func (s *Store) Keep(name string, k Kept) bool {
 	return true
 }
 
-// KeepHolder has the service manager keep the pidfd of a process until Drop, by what the next agent finds it by among
-// Holders. It returns the name to drop it by; empty: it is not kept.
+// KeepHolder makes the service manager keep the pidfd of a process until Drop, by a name that the next agent finds
+// among Holders. It returns the name for Drop; empty: it is not kept.
 func (s *Store) KeepHolder(handle *liveness.Handle, pid int32, start, inode uint64) (name string) {
 	name = pidfdName(handle.Path(), Process{PID: pid, Start: start, Inode: inode})
 	if name == "" {
@@ -154,7 +154,7 @@ func (s *Store) Drop(name string) {
 	s.change(name)
 }
 
-// Run tells the service manager of every change until ctx ends.
+// Run reports every change to the service manager until ctx ends.
 func (s *Store) Run(ctx context.Context) error {
 	for {
 		s.flush()
@@ -166,7 +166,7 @@ func (s *Store) Run(ctx context.Context) error {
 	}
 }
 
-// flush tells the service manager of what has changed.
+// flush reports the changes to the service manager.
 func (s *Store) flush() {
 	s.sending.Lock()
 	defer s.sending.Unlock()
@@ -183,7 +183,7 @@ func (s *Store) flush() {
 	}
 }
 
-// next returns how to tell of the next change; nil: there is none.
+// next returns a function that reports the next change; nil: there is none.
 func (s *Store) next() (send func() error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -201,8 +201,8 @@ func (s *Store) next() (send func() error) {
 		}
 		s.has[name] = true
 		return func() (err error) {
-			// FDPOLL=0: a pidfd is ready when its process is dead, which is what is to be known later. One that was
-			// dropped meanwhile is lent no more, and its end is the next change.
+			// FDPOLL=0: a pidfd is ready when its process is dead, and the next agent wants to know just that. One that
+			// was dropped meanwhile is lent no more, and its end is the next change.
 			k.Lend(func(fd int) {
 				err = sendBeside(conn, []byte("FDSTORE=1\nFDPOLL=0\nFDNAME="+name), fd)
 			})
@@ -212,7 +212,7 @@ func (s *Store) next() (send func() error) {
 	return nil
 }
 
-// sendBeside sends a datagram with a descriptor beside it, which net does not do on a connected socket.
+// sendBeside sends a datagram with a descriptor beside it, which net cannot do on a connected socket.
 func sendBeside(conn *net.UnixConn, b []byte, fd int) error {
 	raw, err := conn.SyscallConn()
 	if err != nil {
@@ -226,7 +226,7 @@ func sendBeside(conn *net.UnixConn, b []byte, fd int) error {
 	return errors.Join(err, failed)
 }
 
-// Close tells the service manager the last changes. What it keeps then is the next agent's.
+// Close reports the last changes to the service manager. The next agent gets what it keeps then.
 func (s *Store) Close() {
 	s.flush()
 	s.mu.Lock()
@@ -245,11 +245,10 @@ func (s *Store) Close() {
 	}
 }
 
-// The names of what is kept. sd_notify(3) allows 255 printable ASCII characters but the colon; they are short, for the
-// names of all stand in one environment variable of at most 128 KiB.
+// The names of descriptors. sd_notify(3) allows 255 printable ASCII characters but the colon. They are short, because
+// one environment variable of at most 128 KiB holds the names of all.
 
-// pidfdName names a holder's pidfd, by the way it was got and the process; empty where nothing tells the process from
-// others.
+// pidfdName names a holder's pidfd, by its path and the process; empty where nothing tells the process from others.
 func pidfdName(path liveness.Path, p Process) string {
 	if p.Inode == 0 && (p.PID == 0 || p.Start == 0) {
 		return ""
@@ -258,8 +257,8 @@ func pidfdName(path liveness.Path, p Process) string {
 		strconv.FormatUint(p.Start, 36), strconv.FormatUint(p.Inode, 36)}, ".")
 }
 
-// SocketName names the listening socket by the file that it is bound to, for one that is bound to another is of no use.
-// It is empty where the file has no inode.
+// SocketName names the listening socket by the file that it is bound to: one that is bound to another file is of no
+// use. It is empty where the file has no inode.
 func SocketName(fi fs.FileInfo) string {
 	st, ok := fi.Sys().(*syscall.Stat_t)
 	if !ok {
@@ -268,10 +267,10 @@ func SocketName(fi fs.FileInfo) string {
 	return fmt.Sprintf("socket.%s.%s", strconv.FormatUint(st.Dev, 36), strconv.FormatUint(st.Ino, 36))
 }
 
-// Socket returns the listening socket that is bound to a file, which is the caller's then; nil: it was not kept.
+// Socket returns the listening socket that is bound to a file; nil: it was not kept. The caller owns it.
 func (s *Store) Socket(fi fs.FileInfo) *os.File { return s.take(SocketName(fi)) }
 
-// Holders returns the processes whose pidfds were kept, and what watches each; nil: that process is dead. The caller
+// Holders returns the processes whose pidfds were kept, each with its handle; nil: that process is dead. The caller
 // closes the handles.
 func (s *Store) Holders() map[Process]*liveness.Handle {
 	out := map[Process]*liveness.Handle{}
@@ -296,7 +295,7 @@ func (s *Store) Holders() map[Process]*liveness.Handle {
 	return out
 }
 
-// parsePIDFDName reads what pidfdName writes.
+// parsePIDFDName reads a name of pidfdName's.
 func parsePIDFDName(name string) (path liveness.Path, p Process, ok bool) {
 	f := strings.Split(name, ".")
 	if len(f) != 5 || f[0] != "pid" {

@@ -11,10 +11,10 @@ import (
 	"github.com/usher-agent/usher/agent/liveness"
 )
 
-// Store keeps nothing here: there is no service manager that would.
+// Store keeps nothing on this system: there is no service manager for it.
 type Store struct{}
 
-// OpenStore has nothing to take here.
+// OpenStore has nothing to take on this system.
 func OpenStore(*slog.Logger) *Store { return &Store{} }
 
 // Idle reports that there is no service manager.

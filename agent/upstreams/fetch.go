@@ -14,24 +14,24 @@ import (
 	"github.com/usher-agent/usher/plugin"
 )
 
-// How often an upstream is asked for a first document: while it has none to give, and how often it is looked whether
-// one is needed.
+// How often to ask an upstream for a first document while it has none to give, and how often to look whether one is
+// needed.
 const (
 	fetchLeast = time.Second
 	fetchMost  = 5 * time.Minute
 	fetchLook  = 30 * time.Second
 )
 
-// Fetching brings documents into the licence folder from those upstreams that can give one, where none lies there that
+// Fetching brings documents into the licence folder from upstreams that can give one, where the folder has none that
 // counts. All fields are required; the functions are safe for concurrent use.
 type Fetching struct {
 	Upstreams map[string]plugin.Upstream // by system
 	Verdict   func() *enforcer.Verdict   // nil before the first
-	Now       func() time.Time           // the licence time
-	Within    time.Duration              // a whole call
-	// Request makes the request for a system's document. It has the document that is to be replaced, if there is one.
+	Now       func() time.Time           // licence time
+	Within    time.Duration              // for a whole call
+	// Request makes the request for a system's document. It has the document to replace, if there is one.
 	Request func(system string) *plugin.Request
-	// Take verifies a document that was fetched for a system, and puts it into the folder.
+	// Take verifies a fetched document of a system, and puts it into the folder.
 	Take func(ctx context.Context, system string, document []byte) error
 	Log  *slog.Logger
 }
@@ -57,7 +57,7 @@ func (f *Fetching) Run(ctx context.Context) error {
 			next, wait = wait/2+rand.N(wait/2+1), min(2*wait, fetchMost)
 			if said != err.Error() {
 				said = err.Error()
-				f.Log.Warn("no licence could be fetched; it is tried again", "system", system, "why", err)
+				f.Log.Warn("no licence could be fetched; the agent tries again", "system", system, "why", err)
 			}
 		}
 		timer := time.NewTimer(next)
@@ -70,8 +70,8 @@ func (f *Fetching) Run(ctx context.Context) error {
 	}
 }
 
-// lacks reports whether no licence of an upstream's system is at hand that can be in force, now or once its upstream
-// says so.
+// lacks reports whether no licence of an upstream's system is at hand that can be in force, now or after the upstream's
+// next word.
 func (f *Fetching) lacks(u plugin.Fetcher) bool {
 	v, now := f.Verdict(), f.Now()
 	again, _ := u.(plugin.Refetcher)

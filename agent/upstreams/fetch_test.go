@@ -24,7 +24,7 @@ func (f fetcher) Fetch(context.Context, *plugin.Request) (*plugin.Reply, error) 
 	return &plugin.Reply{Document: []byte(f.system)}, nil
 }
 
-// refetcher wants licences again that are ending, or does not.
+// refetcher wants ending licences fetched again, or does not.
 type refetcher struct {
 	fetcher
 	wants bool
@@ -32,8 +32,8 @@ type refetcher struct {
 
 func (r refetcher) Refetches(*enforcer.License) bool { return r.wants }
 
-// One system's way to fetch is not another's: of several licences that are ending, only that is fetched again whose own
-// upstream wants it; one that has ended is fetched, and one that is missing.
+// Each system decides for itself. Of several ending licences, only the one whose own upstream wants it is fetched
+// again. One that has ended is fetched, and so is one that is missing.
 func TestFetchAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())

@@ -1,5 +1,6 @@
 // Package upstreams makes the upstreams that a configuration asks for, and fetches first documents from them. It names
-// no system: a system's own part of the configuration opens the system's upstream (see [plugin.System]).
+// no system: a system's own part of the configuration opens the system's upstream (see [plugin.System]). Start reading
+// at [Opener.Open].
 package upstreams
 
 import (
@@ -27,11 +28,11 @@ const maxEnrolment = 64 << 10
 
 // Opener makes upstreams. All fields are required; the functions are safe for concurrent use.
 type Opener struct {
-	Settings  func() *config.Config // as they are: a reload replaces them
+	Settings  func() *config.Config // the present ones: a reload replaces them
 	Key       ed25519.PrivateKey    // the agent's
 	Own       tls.Certificate       // which the agent's key signs for itself
-	Now       func() time.Time      // the licence time
-	Dated     func() time.Time      // the time that requests of the native protocol bear
+	Now       func() time.Time      // licence time
+	Dated     func() time.Time      // the time in requests of the native protocol
 	Anchors   func() []plugin.Anchor
 	Secrets   func() plugin.Secrets
 	Activated func(license, word string) // see [online.Config]
@@ -66,7 +67,7 @@ func (o *Opener) Open(given map[string]plugin.Upstream) (map[string]plugin.Upstr
 	return out, nil
 }
 
-// environment is what one system's upstream is lent.
+// environment is what one system's upstream may use of the agent.
 func (o *Opener) environment(c *config.Config) (plugin.Environment, error) {
 	t, err := transport(c)
 	if err != nil {
@@ -132,7 +133,7 @@ func clientCertificate(c *config.Config) (tls.Certificate, error) {
 	return tls.X509KeyPair(public, private)
 }
 
-// transport is the way to an upstream: proxies of the environment and the configured CAs.
+// transport is the way to an upstream, with the proxies of the environment and the configured CAs.
 func transport(c *config.Config) (*http.Transport, error) {
 	cas, err := rootCAs(c)
 	if err != nil {
@@ -144,7 +145,7 @@ func transport(c *config.Config) (*http.Transport, error) {
 	return t, nil
 }
 
-// rootCAs returns the CAs that are believed on the way: the host's, and the configured one; nil: the host's alone.
+// rootCAs returns the CAs to trust on the way: the host's, and the configured one; nil: the host's alone.
 func rootCAs(c *config.Config) (*x509.CertPool, error) {
 	path := c.Upstream.CAFile
 	if path == "" {

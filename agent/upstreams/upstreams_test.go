@@ -10,7 +10,7 @@ import (
 	"github.com/usher-agent/usher/plugin"
 )
 
-// section is a system's configuration that is used, and keeps what it is lent.
+// section is a used system's configuration, and keeps the environment that it gets.
 type section struct{ lent plugin.Environment }
 
 func (*section) Used() bool { return true }
@@ -22,8 +22,8 @@ func (s *section) Open(e plugin.Environment) (plugin.Upstream, error) {
 	return fetcher{system: "toy"}, nil
 }
 
-// A system's section opens its upstream with the way there and the files that the configuration names, but not with
-// the certificate that the native protocol shows; what cannot be read is an error that names its key.
+// A system's section opens its upstream with the transport and the files that the configuration names, but not with the
+// certificate of the native protocol. An error of reading names the key of the file.
 func TestOpen(t *testing.T) {
 	c := config.Default()
 	s := &section{}
