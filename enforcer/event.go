@@ -16,8 +16,8 @@ const (
 	EventQueued  EventKind = "queued"  // Waiter waits
 	EventLeft    EventKind = "left"    // Waiter no longer waits, by Cause; Denial says more where it was denied
 	EventDrawn   EventKind = "drawn"   // Lease's items have been drawn from meters; Draws are their new totals
-	// EventRemembered is of snapshots: the token of Lease is remembered until At. Lease is over by Cause; a draw has
-	// none.
+	// EventRemembered is of snapshots: the token of Lease is remembered until At. Lease is over by Cause; a draw
+	// has none, nor a lease that is held.
 	EventRemembered EventKind = "remembered"
 	EventSet        EventKind = "set"     // Draws are the meters' totals, set by a caller that may adjust them
 	EventNoted      EventKind = "noted"   // Lease has other Data than before, and no other change

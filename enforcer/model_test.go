@@ -472,9 +472,7 @@ func (m *model) compact() {
 		m.leases[i].stored = m.leases[i].of
 	}
 	for t, tok := range m.tokens {
-		if m.find(tok.id) < 0 {
-			tok.stored = tok.until
-			m.tokens[t] = tok
-		}
+		tok.stored = tok.until
+		m.tokens[t] = tok
 	}
 }

@@ -61,6 +61,47 @@ func TestTokenUsedAgainAfterRecovery(t *testing.T) {
 	}
 }
 
+// The time is set back by more than a day after a draw. Its token is forgotten when its day is over and used again, and
+// a snapshot that was made in between and the journal tell of both draws: the later one counts.
+func TestTokenUsedAgainAfterTheTimeWasSetBack(t *testing.T) {
+	now := time.Date(2026, 1, 5, 12, 0, 0, 0, time.UTC)
+	e := New(Options{Durable: true})
+	var journal []Event
+	do := func(r Request) Decision {
+		d := e.Decide(r, now)
+		for _, ev := range d.Events {
+			e.Apply(ev)
+			if ev.Durable() && ev.Kind != EventForgot {
+				journal = append(journal, ev)
+			}
+		}
+		return d
+	}
+	v := &Verdict{State: StateValid, Code: Valid,
+		Meters: map[string]MeterGrant{"m": {Name: "m", Key: "L/m", Limit: 9, Budget: 9}}}
+	draw := func(id byte) Decision {
+		return do(&Acquire{ID: LeaseID{id}, Caller: Caller{UID: 1}, Pool: "m", N: 1, Token: "t"})
+	}
+	do(&SetVerdict{v})
+	draw(1)
+	now = now.Add(-25 * time.Hour)
+	do(&Step{By: -25 * time.Hour})
+	journal = append([]Event{{Kind: EventSet, Draws: e.Meters()}}, e.Remembered(nil)...)
+	now = now.Add(TokenKept)
+	do(&Tick{})
+	if d := draw(2); d.Lease == nil || d.Replayed {
+		t.Fatalf("a token whose day is over is not free again: %+v", d)
+	}
+	e = New(Options{Durable: true})
+	for _, ev := range journal {
+		e.Apply(ev)
+	}
+	do(&SetVerdict{v})
+	if d := draw(3); !d.Replayed || d.Lease.ID != (LeaseID{2}) {
+		t.Fatalf("a draw is repeated: %+v", d)
+	}
+}
+
 // Attaching can bring a pool back under a limit that it was over: nothing is due then.
 func TestAttachEndsAnExcess(t *testing.T) {
 	now := time.Date(2026, 1, 5, 12, 0, 0, 0, time.UTC)

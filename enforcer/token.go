@@ -150,10 +150,12 @@ func (e *Enforcer) rememberLease(l *Lease) {
 }
 
 // remember remembers a client token. The journal does not tell of its being forgotten, so that recovery may meet
-// several leases of one token. It reads the journals one after the other, and the latest lease counts.
+// several leases of one token. It reads the journals one after the other, and the lease whose token is remembered for
+// longest counts: a token was forgotten before it served another lease. The instants of the leases' acquires would not
+// do: a clock that is set back gives the later lease the earlier instant.
 func (e *Enforcer) remember(r *remembered) {
 	if was := e.tokens[r.Key]; was != nil {
-		if was.lease.AcquiredAt.After(r.lease.AcquiredAt) {
+		if was.lease.ID != r.lease.ID && was.until.After(r.until) {
 			return
 		}
 		e.memory.remove(was)
@@ -175,11 +177,15 @@ func (e *Enforcer) tokenOf(l *Lease) *remembered {
 	return nil
 }
 
-// Remembered returns the client tokens that keep accepts (all for nil) of draws and of leases that are over, for a
-// snapshot: Apply of these events after those of the leases that are held makes the same state.
+// Remembered returns the client tokens that keep accepts (all for nil), for a snapshot: of draws, of leases that are
+// over, and of leases that are held where the token is remembered until another instant than a grant makes it. Apply of
+// these events after those of the leases that are held makes the same state.
 func (e *Enforcer) Remembered(keep func(*Lease) bool) (out []Event) {
 	for _, r := range e.tokens {
-		if (r.ended != "" || r.lease.Lifetime == LifetimeDraw) && (keep == nil || keep(r.lease)) {
+		if keep != nil && !keep(r.lease) {
+			continue
+		}
+		if r.ended != "" || r.lease.Lifetime == LifetimeDraw || !r.until.Equal(r.lease.AcquiredAt.Add(TokenKept)) {
 			out = append(out, Event{Kind: EventRemembered, At: r.until, Lease: r.lease, Cause: r.ended})
 		}
 	}

@@ -99,7 +99,9 @@ func (d *Desk) timed() Reading {
 	}
 	d.last, d.wall, d.read = now, c.Wall, c.Boot
 	if by != 0 {
-		d.steps++
+		if d.steps++; d.store != nil {
+			d.store.wake()
+		}
 	}
 	if by != 0 || enforcer.Drifted(d.unproved, k.Unproved) {
 		d.unproved = k.Unproved

@@ -38,6 +38,7 @@ type store struct {
 	// leases of the durable journal, and some that have ended; under the desk's lock
 	held     map[enforcer.LeaseID]struct{}
 	touched  [2]touched // of the runtime journal, of the durable one
+	steps    int        // how often the time had been set when the journals were compacted last; run's alone
 	sealing  sync.Mutex // one seal or compaction at a time; taken before the desk's lock
 	withheld enforcer.Withheld
 	found    []string // journals that are not as they were sealed
@@ -179,10 +180,7 @@ func (s *store) write(events []enforcer.Event) (commit, error) {
 			wait = func() error { return c.Wait(context.Background()) }
 		}
 		if j.Due() {
-			select {
-			case s.due <- struct{}{}:
-			default:
-			}
+			s.wake()
 		}
 	}
 	return wait, nil
@@ -261,10 +259,28 @@ func (s *store) showWithin(l *enforcer.Lease) time.Duration {
 	return recoverWithin
 }
 
-// compact has the journals begin with what is held now, where they have grown. d is the desk whose events they are.
+// wake has run look whether the journals are to be compacted.
+func (s *store) wake() {
+	select {
+	case s.due <- struct{}{}:
+	default:
+	}
+}
+
+// compact has the journals begin with what is held now, where they have grown or the time was set: until when tokens
+// are remembered has moved with it, and the records of before say otherwise. d is the desk whose events they are.
 func (s *store) compact(d *Desk) {
+	d.mu.Lock()
+	steps := d.steps
+	d.mu.Unlock()
+	failed := false
+	defer func() {
+		if !failed {
+			s.steps = steps
+		}
+	}()
 	for _, j := range []*journal.Journal{s.runtime, s.durable} {
-		if !j.Due() {
+		if !j.Due() && steps == s.steps {
 			continue
 		}
 		s.sealing.Lock()
@@ -273,7 +289,7 @@ func (s *store) compact(d *Desk) {
 		if err == nil {
 			s.sealNow(j, d)
 		}
-		if err != nil {
+		if failed = failed || err != nil; err != nil {
 			s.log.Error("the journal was not compacted; it goes on as it is", "error", err)
 		}
 	}

@@ -162,6 +162,34 @@ func TestTokensOutliveCompaction(t *testing.T) {
 	}
 }
 
+// When the time is set, until when tokens are remembered moves with it, after a crash too: a retry draws once.
+func TestTokensOutliveASetClock(t *testing.T) {
+	for _, by := range []time.Duration{25 * time.Hour, -25 * time.Hour} {
+		k := openKept(t)
+		if by < 0 { // the licence time goes back only as far as the wall clock was ahead of its evidence
+			k.wall = k.wall.Add(30 * 24 * time.Hour)
+			k.Now()
+		}
+		draw := enforcer.Acquire{Pool: "renders", Token: "draw"}
+		first, _, d := k.get(draw)
+		if d != nil {
+			t.Fatal(d)
+		}
+		k.wall = k.wall.Add(by)
+		k.Now()
+		select {
+		case <-k.store.due:
+			k.store.compact(k.Desk)
+		default:
+			t.Fatalf("set by %s: no compaction is due", by)
+		}
+		k.restart(false, false)
+		if l, replayed, d := k.get(draw); d != nil || !replayed || l.ID != first.ID {
+			t.Errorf("set by %s: a retry got %+v, replayed %t, %v", by, l, replayed, d)
+		}
+	}
+}
+
 // A borrow is found again after a reboot as it was, ends at its date, and not because the agent was away then.
 func TestBorrowOutlivesTheHost(t *testing.T) {
 	for _, compacted := range []bool{false, true} {
