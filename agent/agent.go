@@ -30,10 +30,12 @@ import (
 	"github.com/usher-agent/usher/agent/inspect"
 	"github.com/usher-agent/usher/agent/liveness"
 	"github.com/usher-agent/usher/agent/ops"
+	"github.com/usher-agent/usher/agent/plugins"
 	"github.com/usher-agent/usher/agent/pulse"
 	"github.com/usher-agent/usher/agent/seals"
 	"github.com/usher-agent/usher/agent/shares"
 	"github.com/usher-agent/usher/agent/systemd"
+	"github.com/usher-agent/usher/agent/upstreams"
 	"github.com/usher-agent/usher/agent/watch"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/metrics"
@@ -66,27 +68,31 @@ type Agent struct {
 	court    *court
 	holders  *holders.Registry
 	handover *systemd.Store
-	plugins  plugins
+	plugins  plugins.Plugins
 	watcher  *watch.Watcher
 	pulse    *pulse.Pulse
 	shares   *shares.Keeper
 	// upstreams are those that are configured, by system.
-	upstreams    map[string]plugin.Upstream
-	attestations *identity.Attestations // of vendors, for the agent's key
-	state        *stateDir
-	runtime      *os.File // the lock of the runtime folder
-	seals        *seals.Seals
-	key          ed25519.PrivateKey
-	history      *history
-	audit        *audit.Log
-	vendor       string // the product that is compiled in; empty: none is
-	socket       *api.Socket
-	server       *api.Server
-	dialects     *dialect.Dialects
-	ready        chan struct{} // closed once: listening, and a first verdict
-	judged       chan struct{} // closed once: a first verdict
+	upstreams map[string]plugin.Upstream
+	requests  *upstreams.Requests
+	duties    *upstreams.Duties
+	signer    *identity.Signer
+	sessions  *holders.Sessions
+	state     *stateDir
+	runtime   *os.File // the lock of the runtime folder
+	seals     *seals.Seals
+	key       ed25519.PrivateKey
+	history   *history
+	audit     *audit.Log
+	vendor    string // the product that is compiled in; empty: none is
+	socket    *api.Socket
+	server    *api.Server
+	dialects  *dialect.Dialects
+	ready     chan struct{} // closed once: listening, and a first verdict
+	judged    chan struct{} // closed once: a first verdict
 
-	stopping <-chan struct{} // closed when the agent stops; set before anything is served
+	life context.Context // over when the agent stops
+	stop context.CancelFunc
 
 	reloading sync.Mutex // one reload at a time; taken before court.mu
 
@@ -108,6 +114,7 @@ func New(o Options) (*Agent, error) {
 	}
 	o.Config.Guard()
 	a := &Agent{options: o, log: o.Log, config: o.Config, ready: make(chan struct{}), judged: make(chan struct{})}
+	a.life, a.stop = context.WithCancel(context.Background())
 	if err := a.open(); err != nil {
 		a.close()
 		return nil, err
@@ -148,7 +155,9 @@ func (a *Agent) open() (err error) {
 	a.metrics = metrics.New(metrics.Options{Version: a.options.Version, Revision: a.options.Commit,
 		Anchors: a.anchorsFrom(), Product: a.product(), Snapshot: a.snapshot})
 	a.handover = systemd.OpenStore(a.log)
-	if a.holders, err = holders.New(holders.Config{Handover: a.handover, Leave: a.leave}); err != nil {
+	if a.holders, err = holders.New(holders.Config{Handover: a.handover,
+		Leave: func(id enforcer.LeaseID, of enforcer.Caller) { a.desk.Do(&enforcer.Leave{ID: id, Holder: of}) },
+	}); err != nil {
 		return err
 	}
 	a.feeds = api.NewFeeds()
@@ -161,7 +170,12 @@ func (a *Agent) open() (err error) {
 		RuntimeDir: cfg.State.RuntimeDir, StateDir: cfg.State.Dir, Seals: a.seals, Log: a.log}); err != nil {
 		return err
 	}
-	a.recover()
+	words, err := identity.OpenAttestations(filepath.Join(a.state.path, "activations.json"))
+	if err != nil {
+		return err
+	}
+	a.signer = &identity.Signer{Key: a.key, Attestations: words, Product: a.product, Now: a.desk.Now}
+	a.recoverHolders()
 	if a.audit, err = audit.Open(audit.Config{Dir: cfg.State.Dir, Key: a.key, Users: cfg.Privacy.Users,
 		Now: a.desk.Now, Log: a.log}); err != nil {
 		return err
@@ -171,7 +185,7 @@ func (a *Agent) open() (err error) {
 		return err
 	}
 	var systems *catalog.Catalog
-	if a.plugins, systems, err = newPlugins(cfg, pluginsDir(cfg), a.options.Version, a.log, a.pluginChanged,
+	if a.plugins, systems, err = plugins.New(cfg, plugins.Dir(cfg), a.options.Version, a.log, a.pluginChanged,
 		a.desk.Now); err != nil {
 		return err
 	}
@@ -179,7 +193,7 @@ func (a *Agent) open() (err error) {
 		judged: a.noteVerdict, wake: make(chan struct{}, 1), ask: make(chan struct{}, 1),
 		inline: []byte(cfg.License.Inline), path: cfg.License.Path}
 	a.court.trust(catalog.Own(anchors, a.key.Public().(ed25519.PublicKey)))
-	if err := a.openUpstream(); err != nil {
+	if err := a.openUpstream(systems); err != nil {
 		return err
 	}
 	if err := a.openShares(wants); err != nil {
@@ -220,10 +234,11 @@ func (a *Agent) open() (err error) {
 	if err != nil {
 		return err
 	}
+	a.sessions = &holders.Sessions{Slots: slots{a.desk}, Registry: a.holders, Prove: a.signer.Prove, Stopping: a.life.Done()}
 	server := api.Config{Desk: front{a}, TLS: tlsConfig, Metrics: a.metrics.Handler(), Log: a.log, Rules: rules,
 		MaxConns: connections(), MaxConnsPerUID: cfg.Limits.ConnectionsPerUID}
 	if liveness.WantsSent() {
-		server.TakeSent, server.SentSpace = takeSent, liveness.SentSpace
+		server.TakeSent, server.SentSpace = holders.TakeSent, liveness.SentSpace
 	}
 	a.server = api.New(server)
 	a.dialects, err = a.openDialects(slices.Concat(systems.Dialects(), a.options.Dialects))
@@ -232,6 +247,24 @@ func (a *Agent) open() (err error) {
 	}
 	a.tellTampered()
 	return nil
+}
+
+// recoverHolders looks for the holders of the leases that the last agent left.
+func (a *Agent) recoverHolders() {
+	inherited := a.handover.Holders()
+	defer func() {
+		for _, h := range inherited {
+			if h != nil {
+				h.Close()
+			}
+		}
+	}()
+	place := func(p desk.Place) holders.Place { return holders.PlaceOf(p.Boot, p.PIDNS, p.TimeNS, p.TimeOffset) }
+	a.holders.Recover(holders.Recovery{Slots: a.desk, Was: place(a.desk.GrantedAt()), Is: place(desk.Here()), Log: a.log,
+		Kept: func(pid int32, start, inode uint64) (*liveness.Handle, bool) {
+			h, ok := inherited[systemd.Process{PID: pid, Start: start, Inode: inode}]
+			return h, ok
+		}})
 }
 
 func (a *Agent) close() error {
@@ -281,11 +314,12 @@ const firstVerdict = 5 * time.Second
 func (a *Agent) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, a.close()) }()
 	defer a.runEvents(ctx)()
-	g, ctx := errgroup.WithContext(ctx)
-	a.stopping = ctx.Done()
+	defer context.AfterFunc(ctx, a.stop)()
+	g, ctx := errgroup.WithContext(a.life)
 	task := func(name string, run func(context.Context) error) {
 		g.Go(func() error {
 			if err := run(ctx); err != nil && !errors.Is(err, context.Canceled) {
+				a.stop() // before any other task hears of it
 				return fmt.Errorf("%s: %w", name, err)
 			}
 			return nil

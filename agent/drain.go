@@ -54,7 +54,7 @@ func (f front) Drain(ctx context.Context, by enforcer.Caller, wait time.Duration
 	}
 	waiting, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
-	f.desk.Idle(waiting, f.stopping)
+	f.desk.Idle(waiting, f.life.Done())
 	out := f.Drained()
 	if release && out.Leases == 0 && ctx.Err() == nil {
 		all, d := f.ReleaseHost(ctx, by, "")
@@ -75,7 +75,7 @@ func (f front) Drained() wire.Drain {
 // Undrain has leases granted again.
 func (f front) Undrain(by enforcer.Caller) *enforcer.Denial {
 	select {
-	case <-f.stopping:
+	case <-f.life.Done():
 		return desk.RefuseDrained()
 	default:
 	}

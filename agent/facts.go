@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -133,7 +132,7 @@ func (a *Agent) noteVerdict(v *enforcer.Verdict) {
 	last := a.last
 	a.last = v
 	a.mu.Unlock()
-	a.haveDuties(v)
+	a.duties.See(&a.court.facts, v, a.court.document)
 	a.audit.Verdict(v, a.court.facts.Upstream, a.court.document)
 	if last == nil {
 		close(a.judged)
@@ -179,10 +178,12 @@ func (a *Agent) snapshot() metrics.Snapshot {
 	mode := a.mode
 	dir := a.config.State.Dir
 	a.mu.Unlock()
+	var upstream metrics.Upstream
+	upstream.CheckInDue, upstream.HeartbeatDeadline = a.duties.Deadlines(a.desk.Verdict())
 	return metrics.Snapshot{Verdict: a.desk.Verdict(), Now: a.desk.Now(), Pools: a.desk.Pools(),
 		Holders: a.liveHolders(), Unconfirmed: a.desk.Unconfirmed(), WatchMode: string(mode),
-		Upstream: a.upstreamFigures(), ClockBehind: a.desk.Timing().Behind, StateFree: freeBytes(dir),
-		Plugins: a.plugins.up(), Tampered: a.seals.Tampered()}
+		Upstream: upstream, ClockBehind: a.desk.Timing().Behind, StateFree: freeBytes(dir),
+		Plugins: a.plugins.Up(), Tampered: a.seals.Tampered()}
 }
 
 // liveHolders counts the leases by what tells that their holder is gone.
@@ -201,30 +202,17 @@ func (a *Agent) liveHolders() map[string]int {
 
 // apiRules turns the configuration's rules into the API's.
 func apiRules(c config.Socket) (api.Rules, error) {
-	var faults []error
-	convert := func(key string, in []config.Rule) (out []api.Rule) {
-		for i, r := range in {
-			rule := api.Rule{UID: r.UID, GID: r.GID, Exe: r.Exe, ExeSHA256: r.ExeSHA256}
-			if r.User != "" {
-				id, err := config.UserID(r.User)
-				if err != nil {
-					faults = append(faults, fmt.Errorf("%s[%d]: %w", key, i, err))
-				}
-				rule.UID = &id
-			}
-			if r.Group != "" {
-				id, err := config.GroupID(r.Group)
-				if err != nil {
-					faults = append(faults, fmt.Errorf("%s[%d]: %w", key, i, err))
-				}
-				rule.GID = new(uint32(id))
-			}
-			out = append(out, rule)
+	c, err := c.ByID()
+	if err != nil {
+		return api.Rules{}, err
+	}
+	convert := func(in []config.Rule) (out []api.Rule) {
+		for _, r := range in {
+			out = append(out, api.Rule{UID: r.UID, GID: r.GID, Exe: r.Exe, ExeSHA256: r.ExeSHA256})
 		}
 		return out
 	}
-	rules := api.Rules{Allow: convert("socket.allow", c.Allow), Admin: convert("socket.admin", c.Admin)}
-	return rules, errors.Join(faults...)
+	return api.Rules{Allow: convert(c.Allow), Admin: convert(c.Admin)}, nil
 }
 
 // licensePath returns where the licences are.

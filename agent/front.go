@@ -2,12 +2,12 @@ package agent
 
 import (
 	"context"
-	"crypto/ed25519"
+	"io"
+	"net"
 	"strconv"
 
 	"github.com/usher-agent/usher/agent/api"
 	"github.com/usher-agent/usher/agent/audit"
-	"github.com/usher-agent/usher/agent/desk"
 	"github.com/usher-agent/usher/agent/eventlog"
 	"github.com/usher-agent/usher/agent/host"
 	"github.com/usher-agent/usher/agent/identity"
@@ -21,7 +21,7 @@ type front struct{ *Agent }
 func (f front) License() wire.License {
 	v := f.desk.Verdict()
 	out := api.LicenseShape(v, f.hostFacts())
-	f.duties(v, &out)
+	f.duties.Shape(v, &out)
 	return out
 }
 
@@ -30,15 +30,12 @@ func (f front) Pools() []enforcer.PoolStatus { return f.desk.Pools() }
 func (f front) Pool(name string) (enforcer.PoolStatus, bool) { return f.desk.Pool(name) }
 
 func (f front) Acquire(ctx context.Context, r *enforcer.Acquire) (api.Grant, *enforcer.Denial) {
-	return granted(f.desk.Acquire(ctx, r))
+	return slots{f.desk}.Acquire(ctx, r)
 }
 
 func (f front) Renew(r *enforcer.Renew) (api.Grant, *enforcer.Denial) {
-	return granted(f.desk.Renew(r))
+	return slots{f.desk}.Renew(r)
 }
-
-// granted is a grant of the desk's as the API has it.
-func granted(g desk.Grant, d *enforcer.Denial) (api.Grant, *enforcer.Denial) { return api.Grant(g), d }
 
 func (f front) Release(r *enforcer.Release) *enforcer.Denial {
 	dec := f.desk.Do(r)
@@ -119,4 +116,28 @@ func (f front) Settings() []wire.Setting {
 }
 
 // agentKey returns the thumbprint of the agent's key.
-func (a *Agent) agentKey() string { return identity.Thumbprint(a.key.Public().(ed25519.PublicKey)) }
+func (a *Agent) agentKey() string { return a.signer.KeyID() }
+
+// Session opens a session for the caller at the other end of a connection.
+func (f front) Session(c *net.UnixConn, sent io.Closer, caller enforcer.Caller) api.Session {
+	return f.sessions.Open(c, sent, caller)
+}
+
+func (f front) Liveness(l *enforcer.Lease) string { return f.holders.Path(l) }
+
+// LeaseToken signs a lease for the caller that sent the nonce.
+func (f front) LeaseToken(l *enforcer.Lease, nonce string) (string, error) {
+	return f.signer.LeaseToken(l, nonce)
+}
+
+// Keys returns the public keys of the agent and of its dialects, and what vouches for the first.
+func (f front) Keys(admin bool) wire.Keys {
+	v := f.desk.Verdict()
+	f.court.mu.Lock()
+	defer f.court.mu.Unlock()
+	out := f.signer.Keys(v, f.court.document, admin)
+	for _, k := range f.dialects.Keys() {
+		out.Keys = append(out.Keys, identity.PublicKey(k.Public, k.Dialect))
+	}
+	return out
+}

@@ -19,7 +19,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/usher-agent/usher/agent"
+	"github.com/usher-agent/usher/agent/inspect"
 	"github.com/usher-agent/usher/client/wire"
 )
 
@@ -241,12 +241,12 @@ func TestPluginAsked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if seen, err := agent.Inspect(cfg); err != nil || seen.Verdict.Code != "VALID" ||
+	if seen, err := inspect.Configured(cfg); err != nil || seen.Verdict.Code != "VALID" ||
 		seen.Verdict.Licenses[0].License.ID != "installed" {
 		t.Errorf("without an agent: %+v, %v", seen, err)
 	}
 	cfg.Plugins[0].SHA256 = strings.Repeat("0", 64)
-	if _, err := agent.Inspect(cfg); err == nil || !strings.Contains(err.Error(), "plugin acme") ||
+	if _, err := inspect.Configured(cfg); err == nil || !strings.Contains(err.Error(), "plugin acme") ||
 		!strings.Contains(err.Error(), "SHA-256") {
 		t.Errorf("with another sum: %v", err)
 	}

@@ -10,7 +10,6 @@ import (
 	"github.com/usher-agent/usher/agent/seals"
 	"github.com/usher-agent/usher/agent/shares"
 	"github.com/usher-agent/usher/enforcer"
-	"github.com/usher-agent/usher/plugin"
 )
 
 // SinceBoot returns for how long the host has been up, suspension included, where the host says so.
@@ -26,7 +25,7 @@ func (a *Agent) openShares(wants *shares.Wants) error {
 			Write: blocks.Write},
 		Draws:  shares.File{Path: filepath.Join(cfg.State.Dir, seals.DrawsFile), Read: draws.Read, Write: draws.Write},
 		BootID: clock.Epoch(), Offset: offset != 0, Now: clock.Fence, Time: a.desk.Counted,
-		CallWithin: cfg.Upstream.Timeout.Duration(), Upstreams: a.upstreams, Request: a.shareRequest, Pool: a.poolDemand,
+		CallWithin: cfg.Upstream.Timeout.Duration(), Upstreams: a.upstreams, Request: a.requests.ForShares, Pool: a.poolDemand,
 		Meter: a.meterDemand, Wants: wants, OnChange: a.court.reshare, Stopping: a.desk.Drain,
 		Called: func(call, result string) { a.metrics.UpstreamCalled(call, result, a.desk.Now()) }, Log: a.log}
 	if at := cfg.Upstream.PoolsURL; at != "" {
@@ -45,13 +44,6 @@ func (a *Agent) openShares(wants *shares.Wants) error {
 	a.court.budgets, a.court.draws = a.shares.Budgets, a.shares.Taken
 	a.court.shares = func(v *enforcer.Verdict) bool { return a.shares.See(&a.court.facts, v, a.court.document) }
 	return nil
-}
-
-// shareRequest is what leaves the host with a call for blocks or draws.
-func (a *Agent) shareRequest(l *enforcer.License, document []byte) plugin.Request {
-	r := a.upstreamRequest(l, document)
-	r.Usage, r.Emergencies = nil, nil // they are the vendor's to know
-	return r
 }
 
 // poolDemand says what is asked of a pool.

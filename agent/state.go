@@ -29,10 +29,7 @@ type stateDir struct {
 
 // keyFile returns where the agent's key is.
 func keyFile(c *config.Config) identity.File {
-	if c.Agent.KeyFile != "" {
-		return identity.File{Path: c.Agent.KeyFile, Read: c.ReadFile}
-	}
-	return identity.File{Path: filepath.Join(c.State.Dir, "agent.key")}
+	return identity.FileAt(c.Agent.KeyFile, c.State.Dir, c.ReadFile)
 }
 
 // ownFolders makes the state folder (0700) and the runtime folder (0755) where there are none, and sees that they are

@@ -2,58 +2,41 @@ package agent
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"errors"
 	"fmt"
-	"io/fs"
-	"maps"
-	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
-	"github.com/usher-agent/usher/agent/api"
-	"github.com/usher-agent/usher/agent/files"
 	"github.com/usher-agent/usher/agent/identity"
 	"github.com/usher-agent/usher/agent/pulse"
 	"github.com/usher-agent/usher/agent/seals"
 	"github.com/usher-agent/usher/agent/upstreams"
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
-	"github.com/usher-agent/usher/metrics"
-	"github.com/usher-agent/usher/plugin"
+	"github.com/usher-agent/usher/plugin/catalog"
 )
 
-// renewedDir is the folder, in state.dir, of documents that upstreams brought.
-const renewedDir = "renewed"
-
 // openUpstream makes the pulse, and what it speaks with.
-func (a *Agent) openUpstream() error {
+func (a *Agent) openUpstream(systems *catalog.Catalog) error {
 	cfg := a.config
 	var err error
-	if a.attestations, err = identity.OpenAttestations(filepath.Join(a.state.path, "activations.json")); err != nil {
-		return err
-	}
+	a.requests = &upstreams.Requests{AgentKey: a.signer.KeyID(), Carries: systems.Carries, Host: a.hostForUpstreams,
+		Version: func() string { return a.settings().License.Version }, Emergencies: a.history.told,
+		Pools: a.desk.Pools, Now: a.desk.Now}
 	opener, err := a.opener()
 	if err != nil {
 		return err
 	}
-	given := map[string]plugin.Upstream{}
-	for _, p := range a.plugins {
-		given[p.Name()] = p.Upstream()
-	}
-	if a.upstreams, err = opener.Open(given); err != nil {
+	if a.upstreams, err = opener.Open(a.plugins.Upstreams()); err != nil {
 		return err
 	}
-	file := seals.Sealed(a.seals.State, seals.LastKnown)
+	known := seals.Sealed(a.seals.State, seals.LastKnown)
 	if err := a.seals.CheckUpstream(); err != nil {
 		return err
 	}
-	a.pulse, err = pulse.New(pulse.Config{File: filepath.Join(cfg.State.Dir, seals.UpstreamFile), Read: file.Read,
-		Write: file.Write, Epoch: a.seals.UpstreamLost().ID, CallWithin: cfg.Upstream.Timeout.Duration(),
-		Now: a.desk.Now, Uptime: uptime, Request: a.upstreamRequest, Renewed: a.renewed,
+	a.pulse, err = pulse.New(pulse.Config{File: filepath.Join(cfg.State.Dir, seals.UpstreamFile), Read: known.Read,
+		Write: known.Write, Epoch: a.seals.UpstreamLost().ID, CallWithin: cfg.Upstream.Timeout.Duration(),
+		Now: a.desk.Now, Uptime: uptime, Request: a.requests.For, Renewed: a.renewed,
 		OnChange: func() { a.court.change(func() {}) },
 		Learnt:   a.learnt,
 		Called: func(c pulse.Call, result string, at time.Time) {
@@ -62,15 +45,32 @@ func (a *Agent) openUpstream() error {
 	if err != nil {
 		return err
 	}
+	a.duties = &upstreams.Duties{Pulse: a.pulse, Upstreams: a.upstreams}
 	a.court.upstream = a.pulse.Facts
-	a.court.renewed, err = readRenewed(filepath.Join(cfg.State.Dir, renewedDir))
+	kept, err := a.renewals().Read()
+	for _, k := range kept {
+		a.court.renewed = append(a.court.renewed, file{name: k.Name, data: k.Data})
+	}
 	return err
+}
+
+// renewals is the folder of documents that upstreams brought while the licence folder could not be written.
+func (a *Agent) renewals() upstreams.Renewals {
+	return upstreams.Renewals(filepath.Join(a.state.path, "renewed"))
+}
+
+// hostForUpstreams returns this host without what single systems call it, and that: it is not keyed by product, and the
+// other systems have no business with it.
+func (a *Agent) hostForUpstreams() (enforcer.Host, string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.host.Facts(), a.host.Fingerprint
 }
 
 // vouched keeps the vendor's word for the agent's key. Nothing but proofs to products hangs on it, so that what cannot
 // be kept is only logged.
 func (a *Agent) vouched(license, word string) {
-	if err := a.attestations.Set(license, word); err != nil {
+	if err := a.signer.Attestations.Set(license, word); err != nil {
 		a.log.Error("the vendor's word for the agent's key could not be kept; the next activation brings it again",
 			"licence", license, "error", err)
 	}
@@ -85,74 +85,6 @@ func (a *Agent) opener() (*upstreams.Opener, error) {
 	return &upstreams.Opener{Settings: a.settings, Key: a.key, Own: own.Certificates[0], Now: a.desk.Now,
 		Dated: a.desk.Dated, Activated: a.vouched,
 		Anchors: a.court.believed, Secrets: a.court.opened}, nil
-}
-
-// upstreamRequest is what leaves the host with each call.
-func (a *Agent) upstreamRequest(l *enforcer.License, document []byte) plugin.Request {
-	a.mu.Lock()
-	// without what single systems call the host: that is not keyed by product, and no business of the others
-	h := a.host.Facts()
-	a.mu.Unlock()
-	carries := a.court.catalog.Carries(l.System)
-	r := plugin.Request{System: l.System, LicenseID: l.ID, Document: document, Product: l.Product,
-		Components: stated(h), AgentKey: a.agentKey(),
-		Cores: plugin.Cores{Physical: int64(h.Physical), Logical: int64(h.Logical), Effective: h.Effective}}
-	a.mu.Lock()
-	r.Version = a.config.License.Version
-	if carries.Fingerprint {
-		r.Fingerprint = a.host.Fingerprint
-	}
-	a.mu.Unlock()
-	if carries.Hostname {
-		r.Hostname, _ = os.Hostname()
-	}
-	if carries.Memory {
-		r.Memory = h.Memory
-	}
-	if carries.Disk {
-		r.Disk = h.Disk
-	}
-	r.Emergencies = a.history.told(l.Ref(), a.desk.Now())
-	if l.Usage {
-		for _, p := range a.desk.Pools() {
-			r.Usage = append(r.Usage, plugin.Usage{Pool: p.Name, InUse: p.InUse, Peak: p.Peak})
-		}
-	}
-	return r
-}
-
-// stated returns a host's components, measured and configured.
-func stated(h enforcer.Host) map[string][]string {
-	out := maps.Clone(h.Components)
-	for name, values := range h.Configured {
-		if out[name] == nil {
-			out[name] = values
-		}
-	}
-	return out
-}
-
-// haveDuties tells the pulse which licences there are: those that would be good if the upstream were content. The
-// court's lock is held.
-func (a *Agent) haveDuties(v *enforcer.Verdict) {
-	var out []pulse.Licence
-	for _, j := range v.Licenses {
-		if j.License == nil || !j.UpstreamMayHeal(a.court.facts.Upstream[j.License.Ref()]) {
-			continue
-		}
-		u := a.upstreams[j.License.System]
-		if u == nil {
-			continue
-		}
-		l := j.License
-		if k, ok := u.(plugin.VoluntaryChecker); ok && !l.CheckIn.Stated() {
-			c := *l
-			c.CheckIn = k.Every(l)
-			l = &c
-		}
-		out = append(out, pulse.Licence{License: l, Document: a.court.document(j.Document), Upstream: u})
-	}
-	a.pulse.Set(out)
 }
 
 // learnt takes a time that an upstream signed in an answer about a licence.
@@ -190,7 +122,7 @@ func (a *Agent) renewed(ctx context.Context, of *enforcer.License, document []by
 		return err // nothing in the folder would speak for it
 	}
 	kept := file{name: "renewed-" + name, data: document}
-	if err := keepRenewed(filepath.Join(a.state.path, renewedDir), of.Ref(), document); err != nil {
+	if err := a.renewals().Keep(of.Ref(), document); err != nil {
 		return err
 	}
 	a.log.Info("the upstream renewed the licence; the licence folder cannot be written, so the state folder has it",
@@ -203,108 +135,10 @@ func (a *Agent) renewed(ctx context.Context, of *enforcer.License, document []by
 	return nil
 }
 
-func keepRenewed(dir string, of enforcer.Ref, document []byte) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	sum := sha256.Sum256([]byte(of))
-	return files.Replace(filepath.Join(dir, hex.EncodeToString(sum[:16])+".lic"), document, 0o600)
-}
-
-// readRenewed reads what keepRenewed kept. It is verified like any other document.
-func readRenewed(dir string) (out []file, err error) {
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("renewed licences: %w", err)
-	}
-	for _, e := range entries {
-		if !strings.HasSuffix(e.Name(), ".lic") {
-			continue
-		}
-		b, err := files.Read(filepath.Join(dir, e.Name()), plugin.MaxDocument+1)
-		if err != nil {
-			return nil, fmt.Errorf("renewed licences: %w", err)
-		}
-		if len(b) <= plugin.MaxDocument {
-			out = append(out, file{name: "renewed-" + e.Name(), data: b})
-		}
-	}
-	return out, nil
-}
-
-// duties puts what is known of the upstream into the wire form of the licence in force, or of the one nearest to it.
-func (a *Agent) duties(v *enforcer.Verdict, out *wire.License) {
-	if v == nil || len(v.Licenses) == 0 || v.Licenses[0].License == nil {
-		return
-	}
-	l := v.Licenses[0].License
-	s, known := a.pulse.Status()[l.Ref()]
-	if !known && !l.CheckIn.Stated() && !l.Heartbeat.Stated() && !l.Activation.Required {
-		return
-	}
-	u := a.pulse.Facts()[l.Ref()]
-	if p := l.CheckIn; p.Stated() {
-		out.CheckIn = &wire.CheckIn{Last: api.Instant(u.LastCheckIn), Next: api.Instant(s.State.NextCheckIn)}
-	}
-	if p := l.Heartbeat; p.Stated() {
-		out.Heartbeat = &wire.Heartbeat{Last: api.Instant(u.LastHeartbeat)}
-		if !u.LastHeartbeat.IsZero() {
-			out.Heartbeat.Deadline = api.Instant(p.After(u.LastHeartbeat).Add(u.Asleep + p.Grace))
-		}
-	}
-	out.Upstream = &wire.Upstream{State: u.State, Detail: u.Detail}
-	if !known && a.upstreams[l.System] == nil {
-		out.Upstream = &wire.Upstream{State: "none",
-			Detail: "the licence demands an upstream, and none is configured for its system"}
-	}
-}
-
-// upstreamFigures is what the metrics say of the duties of the licence in force.
-func (a *Agent) upstreamFigures() metrics.Upstream {
-	var out wire.License
-	v := a.desk.Verdict()
-	a.duties(v, &out)
-	var f metrics.Upstream
-	if c := out.CheckIn; c != nil {
-		l := v.Licenses[0].License
-		u := a.pulse.Facts()[l.Ref()]
-		f.CheckInDue = l.CheckIn.After(slices.MaxFunc([]time.Time{l.LastCheckIn(), u.Activated, u.LastCheckIn},
-			time.Time.Compare))
-	}
-	if h := out.Heartbeat; h != nil && h.Deadline != nil {
-		f.HeartbeatDeadline = *h.Deadline
-	}
-	return f
-}
+// CallUpstream has every upstream called at once.
+func (f front) CallUpstream() { f.pulse.Now() }
 
 // Preview returns what would leave the host with the next call to each upstream.
 func (f front) Preview() []wire.UpstreamRequest {
-	out := []wire.UpstreamRequest{}
-	for _, r := range append(f.pulse.Preview(), f.shares.Preview()...) {
-		w := wire.UpstreamRequest{License: r.LicenseID, Product: r.Product, Version: r.Version, AgentKey: r.AgentKey,
-			Components: r.Components,
-			Cores: wire.Cores{Physical: int(r.Cores.Physical), Logical: int(r.Cores.Logical),
-				Effective: r.Cores.Effective},
-			Fingerprint: r.Fingerprint, Hostname: r.Hostname, Memory: r.Memory, Disk: r.Disk,
-			Usage: []wire.UpstreamUsage{}, Emergencies: []wire.UpstreamEmergency{}, Chain: string(r.State),
-			Document: string(r.Document)}
-		if f.court.catalog.Carries(r.System).Held {
-			w.Document, w.Chain, w.AgentKey = "", "", ""
-		}
-		for _, e := range r.Emergencies {
-			w.Emergencies = append(w.Emergencies,
-				wire.UpstreamEmergency{BeganAt: e.Began, EndsAt: e.Ends, Reason: e.Reason})
-		}
-		for _, u := range r.Usage {
-			w.Usage = append(w.Usage, wire.UpstreamUsage(u))
-		}
-		out = append(out, w)
-	}
-	return out
+	return upstreams.Preview(append(f.pulse.Preview(), f.shares.Preview()...), f.requests.Carries)
 }
-
-// CallUpstream has every upstream called at once.
-func (f front) CallUpstream() { f.pulse.Now() }

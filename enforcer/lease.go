@@ -34,6 +34,12 @@ const (
 	LifetimeBorrow     Lifetime = "borrow"     // at a date; sooner only where the licence lets it come back early
 )
 
+// OutlivesHost reports whether a lease stands when its host has been started again: nothing ends it but a release, a
+// date or an operator.
+func (l Lifetime) OutlivesHost() bool {
+	return l == LifetimeHeld || l == LifetimeBorrow || l == LifetimeDraw
+}
+
 // Bounds of a ttl lease.
 const (
 	DefaultTTL = 60 * time.Second

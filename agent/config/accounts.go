@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"os/user"
 	"strconv"
@@ -33,4 +34,32 @@ func UserID(name string) (uint32, error) {
 	}
 	id, err := strconv.ParseUint(u.Uid, 10, 32)
 	return uint32(id), err
+}
+
+// ByID returns the settings with the names of users and groups in rules replaced by their ids. The error names each
+// rule whose user or group there is not.
+func (s Socket) ByID() (Socket, error) {
+	var faults []error
+	resolve := func(key string, in []Rule) (out []Rule) {
+		for i, r := range in {
+			if r.User != "" {
+				id, err := UserID(r.User)
+				if err != nil {
+					faults = append(faults, fmt.Errorf("%s[%d]: %w", key, i, err))
+				}
+				r.UID, r.User = &id, ""
+			}
+			if r.Group != "" {
+				id, err := GroupID(r.Group)
+				if err != nil {
+					faults = append(faults, fmt.Errorf("%s[%d]: %w", key, i, err))
+				}
+				r.GID, r.Group = new(uint32(id)), ""
+			}
+			out = append(out, r)
+		}
+		return out
+	}
+	s.Allow, s.Admin = resolve("socket.allow", s.Allow), resolve("socket.admin", s.Admin)
+	return s, errors.Join(faults...)
 }

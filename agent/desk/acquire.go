@@ -22,8 +22,8 @@ func (w waiter) tell(o outcome) {
 	w.answer <- o
 }
 
-// Pending is an acquire that was decided, or has its place among those that wait.
-type Pending struct {
+// pending is an acquire that was decided, or has its place among those that wait.
+type pending struct {
 	r      *enforcer.Acquire
 	start  time.Time
 	out    outcome
@@ -31,20 +31,29 @@ type Pending struct {
 	turn   *turn        // nil: it does not wait for draws
 }
 
-// Waits reports whether Finish waits for others.
-func (a *Pending) Waits() bool { return a.answer != nil || a.turn != nil }
+// waits reports whether finish waits for others.
+func (a *pending) waits() bool { return a.answer != nil || a.turn != nil }
 
 // Acquire grants a lease or says why not. It fills in the lease's id. A request that waits is answered when its slots
 // are free, when its time is up, and when ctx ends.
 func (d *Desk) Acquire(ctx context.Context, r *enforcer.Acquire) (Grant, *enforcer.Denial) {
-	a := d.Begin(r, nil)
-	return d.Finish(ctx, &a)
+	a := d.begin(r, nil)
+	return d.finish(ctx, &a)
 }
 
-// Begin is the first half of Acquire: when it returns, the request was decided or has its place among those that wait.
+// Begin decides an acquire, or gives it its place among those that wait. finish, to be called once, returns the answer;
+// waits says whether it waits for others. ready is called right before a waiter's answer is there, under the desk's
+// lock, and so in the order in which waiters are answered; nil: nobody is told.
+func (d *Desk) Begin(r *enforcer.Acquire, ready func()) (finish func(context.Context) (Grant, *enforcer.Denial),
+	waits bool) {
+	a := d.begin(r, ready)
+	return func(ctx context.Context) (Grant, *enforcer.Denial) { return d.finish(ctx, &a) }, a.waits()
+}
+
+// begin is the first half of Acquire: when it returns, the request was decided or has its place among those that wait.
 // ready is as a waiter's.
-func (d *Desk) Begin(r *enforcer.Acquire, ready func()) Pending {
-	a := Pending{r: r, start: time.Now()}
+func (d *Desk) begin(r *enforcer.Acquire, ready func()) pending {
+	a := pending{r: r, start: time.Now()}
 	rand.Read(r.ID[:]) // never fails: see crypto/rand
 	d.Place(&r.Caller)
 	if d.drained.Load() {
@@ -58,7 +67,7 @@ func (d *Desk) Begin(r *enforcer.Acquire, ready func()) Pending {
 }
 
 // ask decides an acquire, and gives it its place where it is to wait. d.mu is held.
-func (d *Desk) ask(a *Pending, ready func()) {
+func (d *Desk) ask(a *pending, ready func()) {
 	r, now := a.r, d.licenceTime()
 	d.tick(now)
 	dec := d.core.Decide(r, now)
@@ -77,8 +86,8 @@ func (d *Desk) ask(a *Pending, ready func()) {
 	}
 }
 
-// Finish is the second half of Acquire.
-func (d *Desk) Finish(ctx context.Context, a *Pending) (Grant, *enforcer.Denial) {
+// finish is the second half of Acquire.
+func (d *Desk) finish(ctx context.Context, a *pending) (Grant, *enforcer.Denial) {
 	var waited time.Duration
 	var dec outcome
 	if a.turn != nil {
@@ -101,7 +110,7 @@ func (d *Desk) Finish(ctx context.Context, a *Pending) (Grant, *enforcer.Denial)
 }
 
 // awaitSlots waits for the answer where the acquire waits for one, and says for how long it did.
-func (d *Desk) awaitSlots(ctx context.Context, a *Pending) (dec outcome, waited time.Duration) {
+func (d *Desk) awaitSlots(ctx context.Context, a *pending) (dec outcome, waited time.Duration) {
 	if a.answer == nil {
 		return d.settle(a.out), 0
 	}

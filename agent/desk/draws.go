@@ -99,7 +99,7 @@ func (d *Desk) awaited(meter string) (n int64) {
 
 // decideInTurn decides an acquire that waits for draws, where it is its turn, and reports whether it is. What it is
 // granted is drawn from then on, and waited for no more: the answer may still wait for the disk. d.mu is held.
-func (d *Desk) decideInTurn(a *Pending) bool {
+func (d *Desk) decideInTurn(a *pending) bool {
 	if !d.isNext(a.turn) {
 		return false
 	}
@@ -110,7 +110,7 @@ func (d *Desk) decideInTurn(a *Pending) bool {
 
 // awaitDraws waits for draws that the agent may take more of, and decides again each time that the verdict has changed
 // and it is the acquire's turn. It says for how long it waited.
-func (d *Desk) awaitDraws(ctx context.Context, a *Pending) (dec enforcer.Decision, waited time.Duration) {
+func (d *Desk) awaitDraws(ctx context.Context, a *pending) (dec enforcer.Decision, waited time.Duration) {
 	defer d.leaveDraws(a.turn)
 	began := time.Now()
 	over := time.NewTimer(a.r.Wait)

@@ -30,6 +30,3 @@ func (d *Desk) Recovered(doubtful func(*enforcer.Lease) bool) (all int, out []*e
 func (d *Desk) Doubt(l *enforcer.Lease) {
 	d.Do(&enforcer.Doubt{ID: l.ID, Until: d.Now().Add(d.store.showWithin(l))})
 }
-
-// Outlasts reports whether a lease outlives the host.
-func Outlasts(l *enforcer.Lease) bool { return durable(enforcer.Event{Lease: l}) }

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"time"
 
@@ -73,12 +72,9 @@ func durable(ev enforcer.Event) bool {
 	case enforcer.EventDrawn, enforcer.EventSet:
 		return true
 	default:
-		return ev.Lease != nil && slices.Contains(outlasting, ev.Lease.Lifetime)
+		return ev.Lease != nil && ev.Lease.Lifetime.OutlivesHost()
 	}
 }
-
-// outlasting are the lifetimes of what outlives the host.
-var outlasting = []enforcer.Lifetime{enforcer.LifetimeHeld, enforcer.LifetimeBorrow, enforcer.LifetimeDraw}
 
 // journalled reports whether an event is kept at all. A token is forgotten by its own time, which its lease's record
 // tells.

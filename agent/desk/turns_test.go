@@ -26,9 +26,9 @@ func TestDrawsInTurn(t *testing.T) {
 		var mu sync.Mutex
 		var order []string
 		ask := func(name string, n int64, wait time.Duration) {
-			a := d.Begin(&enforcer.Acquire{Pool: "renders", N: n, Wait: wait}, nil)
+			a := d.begin(&enforcer.Acquire{Pool: "renders", N: n, Wait: wait}, nil)
 			go func() {
-				if _, denial := d.Finish(context.Background(), &a); denial != nil {
+				if _, denial := d.finish(context.Background(), &a); denial != nil {
 					name += " " + string(denial.Code)
 				}
 				mu.Lock()
@@ -79,7 +79,7 @@ func TestGrantedIsWaitedForNoMore(t *testing.T) {
 				Most: 200, Taken: true}}}, 0)
 	}
 	budget(0)
-	a := d.Begin(&enforcer.Acquire{Pool: "renders", N: 20, Wait: time.Hour}, nil)
+	a := d.begin(&enforcer.Acquire{Pool: "renders", N: 20, Wait: time.Hour}, nil)
 	if got, want := d.DrawDemand("renders"), (DrawDemand{Waiting: 20}); got != want {
 		t.Errorf("%+v, want %+v", got, want)
 	}

@@ -131,7 +131,7 @@ func (d *desk) Acquire(ctx context.Context, r *enforcer.Acquire,
 		return l, g.Replayed, nil
 	}
 	undo := func() {
-		d.c.Slots.Release(&enforcer.Release{ID: l.ID, Caller: q.Caller, Owner: d.system,
+		d.c.Slots.Do(&enforcer.Release{ID: l.ID, Caller: q.Caller, Owner: d.system,
 			Cause: enforcer.CauseUndelivered})
 	}
 	if ctx.Err() != nil { // granted in the last moment, and nobody is there to be told
@@ -164,7 +164,11 @@ func (d *desk) Renew(r *enforcer.Renew) (*enforcer.Lease, *enforcer.Denial) {
 func (d *desk) Release(r *enforcer.Release) *enforcer.Denial {
 	q := *r
 	q.Owner, q.Cause = d.system, ""
-	return d.c.Slots.Release(&q)
+	dec := d.c.Slots.Do(&q)
+	if q.Force && dec.Denial == nil && dec.Lease != nil {
+		d.c.Forced(q.Caller, dec.Lease)
+	}
+	return dec.Denial
 }
 
 func (d *desk) Lease(id enforcer.LeaseID, c enforcer.Caller) (*enforcer.Lease, bool) {
@@ -176,7 +180,7 @@ func (d *desk) Lease(id enforcer.LeaseID, c enforcer.Caller) (*enforcer.Lease, b
 }
 
 func (d *desk) Leases(c enforcer.Caller) []*enforcer.Lease {
-	all := d.c.Slots.Owned(d.system, c)
+	all := d.c.Slots.OwnedBy(d.system, c)
 	slices.SortFunc(all, func(a, b *enforcer.Lease) int {
 		return cmp.Or(a.AcquiredAt.Compare(b.AcquiredAt), slices.Compare(a.ID[:], b.ID[:]))
 	})
@@ -184,7 +188,7 @@ func (d *desk) Leases(c enforcer.Caller) []*enforcer.Lease {
 }
 
 func (d *desk) SetData(id enforcer.LeaseID, c enforcer.Caller, data []byte) *enforcer.Denial {
-	return d.c.Slots.SetData(&enforcer.SetData{ID: id, Caller: c, Data: d.data(data)})
+	return d.c.Slots.Do(&enforcer.SetData{ID: id, Caller: c, Data: d.data(data)}).Denial
 }
 
 func (d *desk) Adjust(meter string, by int64, c enforcer.Caller) (int64, *enforcer.Denial) {

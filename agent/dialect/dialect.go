@@ -34,11 +34,11 @@ type Slots interface {
 	// Acquire fills in the lease's id. It waits where the request says so, at most until ctx ends.
 	Acquire(ctx context.Context, r *enforcer.Acquire) (api.Grant, *enforcer.Denial)
 	Renew(*enforcer.Renew) (api.Grant, *enforcer.Denial)
-	Release(*enforcer.Release) *enforcer.Denial
+	// Do decides a Release or a SetData.
+	Do(enforcer.Request) enforcer.Decision
 	Lease(enforcer.LeaseID) (*enforcer.Lease, bool)
-	// Owned returns a caller's leases on which an owner keeps data.
-	Owned(owner string, c enforcer.Caller) []*enforcer.Lease
-	SetData(*enforcer.SetData) *enforcer.Denial
+	// OwnedBy returns a caller's leases on which an owner keeps data.
+	OwnedBy(owner string, c enforcer.Caller) []*enforcer.Lease
 	// Shift changes what was drawn from a meter, and returns what is drawn then.
 	Shift(*enforcer.Shift) (drawn int64, d *enforcer.Denial)
 }
@@ -76,8 +76,9 @@ type Config struct {
 	Server    Server
 	// Fingerprint returns this host as licences for a product see it; empty means the agent's own product.
 	Fingerprint func(ctx context.Context, product string) wire.Fingerprint
-	// Adjusted hears of each adjustment of a meter.
+	// Adjusted hears of each adjustment of a meter, Forced of each lease that an admin took from its holder.
 	Adjusted func(by enforcer.Caller, a Adjustment)
+	Forced   func(by enforcer.Caller, l *enforcer.Lease)
 }
 
 // Dialects are those that the configuration has listeners for. Make them with Open.

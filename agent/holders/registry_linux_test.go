@@ -13,8 +13,8 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// told is a desk and a handover that write down what they are told.
-type told struct {
+// recorder is a desk and a handover that write down what is asked of them.
+type recorder struct {
 	t *testing.T
 
 	mu     sync.Mutex
@@ -23,16 +23,16 @@ type told struct {
 	kept   map[string]bool
 }
 
-func (d *told) leave(id enforcer.LeaseID, _ enforcer.Caller) {
+func (d *recorder) leave(id enforcer.LeaseID, _ enforcer.Caller) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.left = append(d.left, id)
 	d.leaves <- struct{}{}
 }
 
-func (d *told) Idle() bool { return false }
+func (d *recorder) Idle() bool { return false }
 
-func (d *told) KeepHolder(*liveness.Handle, int32, uint64, uint64) string {
+func (d *recorder) KeepHolder(*liveness.Handle, int32, uint64, uint64) string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.kept["it"] {
@@ -42,14 +42,14 @@ func (d *told) KeepHolder(*liveness.Handle, int32, uint64, uint64) string {
 	return "it"
 }
 
-func (d *told) Drop(name string) {
+func (d *recorder) Drop(name string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.kept, name)
 }
 
 // gone waits for n leases to be left, and returns all that have been.
-func (d *told) gone(n int) []enforcer.LeaseID {
+func (d *recorder) gone(n int) []enforcer.LeaseID {
 	d.t.Helper()
 	for range n {
 		select {
@@ -63,9 +63,9 @@ func (d *told) gone(n int) []enforcer.LeaseID {
 	return slices.Clone(d.left)
 }
 
-func newRegistry(t *testing.T) (*Registry, *told) {
+func newRegistry(t *testing.T) (*Registry, *recorder) {
 	t.Helper()
-	d := &told{t: t, leaves: make(chan struct{}, 16), kept: map[string]bool{}}
+	d := &recorder{t: t, leaves: make(chan struct{}, 16), kept: map[string]bool{}}
 	r, err := New(Config{Handover: d, Leave: d.leave})
 	if err != nil {
 		t.Fatal(err)
@@ -221,7 +221,7 @@ func TestFindAfterARestart(t *testing.T) {
 // A lease whose holder cannot be watched does not live by it: its connection is what tells, and so it is counted.
 func TestHolderThatCannotBeWatched(t *testing.T) {
 	t.Parallel()
-	d := &told{t: t, leaves: make(chan struct{}, 1), kept: map[string]bool{}}
+	d := &recorder{t: t, leaves: make(chan struct{}, 1), kept: map[string]bool{}}
 	r, err := New(Config{Handover: d, Leave: d.leave})
 	if err != nil {
 		t.Fatal(err)

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path/filepath"
 
 	"github.com/usher-agent/usher/agent/files"
 )
@@ -25,6 +26,15 @@ type File struct {
 	// Read reads the key file, of at most max bytes; nil: the file is the agent's own, in its state folder. A
 	// configured key needs another way: in a container it comes from a Secret, by links.
 	Read func(path string, max int64) ([]byte, error)
+}
+
+// FileAt returns where an agent's key is: the file that the configuration names, which read reads, or where named is
+// empty agent.key in the state folder.
+func FileAt(named, stateDir string, read func(path string, max int64) ([]byte, error)) File {
+	if named != "" {
+		return File{Path: named, Read: read}
+	}
+	return File{Path: filepath.Join(stateDir, "agent.key")}
 }
 
 // Load reads the key, and makes one when the file does not exist.

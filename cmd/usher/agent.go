@@ -16,6 +16,7 @@ import (
 
 	"github.com/usher-agent/usher/agent"
 	"github.com/usher-agent/usher/agent/config"
+	"github.com/usher-agent/usher/agent/inspect"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin/catalog"
 )
@@ -213,7 +214,7 @@ func fileStamp(path string) string {
 // checkConfig reports the effect of the configuration: the anchors, the terms that it narrows, and the verdict on the
 // licences in the folder.
 func (c *cli) checkConfig(cfg *config.Config, src *source) error {
-	v, err := agent.Inspect(cfg)
+	v, err := inspect.Configured(cfg)
 	if err != nil {
 		return &exit{code: exitConfig, cause: err}
 	}

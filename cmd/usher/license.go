@@ -16,7 +16,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/usher-agent/usher/agent"
 	"github.com/usher-agent/usher/agent/api"
 	"github.com/usher-agent/usher/agent/config"
 	"github.com/usher-agent/usher/agent/inspect"
@@ -123,7 +122,7 @@ func (c *cli) inspect(path string, o *inspectFlags) error {
 		return err
 	}
 	name := filepath.Base(path)
-	v, err := agent.Inspector(cfg).Judge(inspect.Question{Documents: []inspect.Document{{Name: name, Data: doc}},
+	v, err := inspect.For(cfg).Judge(inspect.Question{Documents: []inspect.Document{{Name: name, Data: doc}},
 		Anchors:     anchors,
 		LicenseKeys: keys, Products: products, Host: on, Now: now})
 	if err != nil {

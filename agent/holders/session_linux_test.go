@@ -1,0 +1,169 @@
+package holders
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"testing"
+
+	"github.com/usher-agent/usher/agent/api"
+	"github.com/usher-agent/usher/agent/liveness"
+	"github.com/usher-agent/usher/enforcer"
+)
+
+// slots are a desk that grants what is asked for, and writes down what it is told.
+type slots struct {
+	Slots
+	leases []*enforcer.Lease // that the journals told of
+	done   []enforcer.Request
+	doubts []*enforcer.Lease
+	byPod  bool
+}
+
+func (d *slots) Acquire(_ context.Context, r *enforcer.Acquire) (api.Grant, *enforcer.Denial) {
+	return api.Grant{Lease: &enforcer.Lease{ID: enforcer.LeaseID{byte(len(d.done) + 1)}, Lifetime: r.Lifetime}}, nil
+}
+
+func (d *slots) Do(r enforcer.Request) enforcer.Decision {
+	d.done = append(d.done, r)
+	return enforcer.Decision{}
+}
+
+func (d *slots) Lease(enforcer.LeaseID) (*enforcer.Lease, bool) { return nil, true }
+func (d *slots) IsMeter(r *enforcer.Acquire) bool               { return r.Pool == "renders" }
+func (d *slots) CountsByPod() bool                              { return d.byPod }
+func (d *slots) Doubt(l *enforcer.Lease)                        { d.doubts = append(d.doubts, l) }
+
+func (d *slots) Place(c *enforcer.Caller) {
+	if d.byPod {
+		c.Pod = "pod"
+	}
+}
+
+func (d *slots) Recovered(doubtful func(*enforcer.Lease) bool) (int, []*enforcer.Lease) {
+	return len(d.leases), slices.DeleteFunc(slices.Clone(d.leases), func(l *enforcer.Lease) bool {
+		return !doubtful(l)
+	})
+}
+
+// pair returns both ends of a connection over a Unix socket.
+func pair(t *testing.T) (here, there *net.UnixConn) {
+	t.Helper()
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(t.TempDir(), "s"), Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if there, err = net.DialUnix("unix", nil, l.Addr().(*net.UnixAddr)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { there.Close() })
+	if here, err = l.AcceptUnix(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { here.Close() })
+	return here, there
+}
+
+// The leases that live by a connection end when it closes, unless it is the agent that stops: their holder lives, and
+// shows itself to the next agent.
+func TestSessionClose(t *testing.T) {
+	r, _ := newRegistry(t)
+	for _, stopping := range []bool{false, true} {
+		d, stop := &slots{}, make(chan struct{})
+		all := &Sessions{Slots: d, Registry: r, Stopping: stop}
+		here, _ := pair(t)
+		s := all.Open(here, nil, enforcer.Caller{UID: 7, PID: 8})
+		g, denial := s.Acquire(t.Context(), &enforcer.Acquire{Pool: "streams", Lifetime: enforcer.LifetimeConnection})
+		if denial != nil {
+			t.Fatal(denial)
+		}
+		if stopping {
+			close(stop)
+		}
+		s.Close()
+		want := []enforcer.Request{&enforcer.Leave{ID: g.ID, Holder: enforcer.Caller{UID: 7, PID: 8}}}
+		if stopping {
+			want = nil
+		}
+		if !reflect.DeepEqual(d.done, want) {
+			t.Errorf("stopping %t: %+v, want %+v", stopping, d.done, want)
+		}
+	}
+}
+
+// A request that says nothing of its lifetime is for a lease by the process, by its time to live where it gives one, or
+// for a draw where it is for a meter. The pod is filled in where it counts.
+func TestSessionFillsInTheLifetime(t *testing.T) {
+	r, _ := newRegistry(t)
+	here, _ := pair(t)
+	d := &slots{byPod: true}
+	s := (&Sessions{Slots: d, Registry: r, Stopping: make(chan struct{})}).Open(here, nil,
+		enforcer.Caller{UID: 7, PID: 8})
+	defer s.Close()
+	for want, q := range map[enforcer.Lifetime]enforcer.Acquire{
+		enforcer.LifetimeProcess: {Pool: "streams"},
+		enforcer.LifetimeTTL:     {Pool: "streams", TTL: 1},
+		enforcer.LifetimeDraw:    {Pool: "renders"},
+		enforcer.LifetimeHeld:    {Pool: "streams", Lifetime: enforcer.LifetimeHeld},
+	} {
+		implied := q.Lifetime == ""
+		if _, denial := s.Acquire(t.Context(), &q); denial != nil || q.Lifetime != want || q.Implied != implied ||
+			q.Caller.Pod != "pod" {
+			t.Errorf("%s: %+v, %v", want, q, denial)
+		}
+	}
+}
+
+// After a restart the leases of the dead end, those of the living go on, and the others are unconfirmed. What outlives
+// the host stands. After a reboot all that lived by processes, connections and times is over.
+func TestRecover(t *testing.T) {
+	r, left := newRegistry(t)
+	handle, _ := living(t)
+	lease := func(id byte, l enforcer.Lifetime, pid int32) *enforcer.Lease {
+		return &enforcer.Lease{ID: enforcer.LeaseID{id}, Lifetime: l,
+			Holder: &enforcer.Holder{Caller: enforcer.Caller{PID: pid}}}
+	}
+	alive := lease(2, enforcer.LifetimeProcess, 2)
+	alive.Unconfirmed = true // since the restart before
+	d := &slots{leases: []*enforcer.Lease{lease(1, enforcer.LifetimeProcess, 1), alive,
+		lease(3, enforcer.LifetimeConnection, 3), lease(4, enforcer.LifetimeTTL, 4), lease(5, enforcer.LifetimeHeld, 5),
+		lease(6, enforcer.LifetimeBorrow, 6)}}
+	c := Recovery{Slots: d, Was: Place{Boot: "this"}, Is: Place{Boot: "this"}, Log: slog.New(slog.DiscardHandler),
+		Kept: func(pid int32, _, _ uint64) (*liveness.Handle, bool) {
+			return map[int32]*liveness.Handle{2: handle}[pid], true
+		}}
+	r.Recover(c)
+	if got := left.gone(1); !slices.Equal(got, []enforcer.LeaseID{{1}}) {
+		t.Errorf("left: %v", got)
+	}
+	if !reflect.DeepEqual(d.done, []enforcer.Request{&enforcer.Attach{ID: alive.ID, Caller: alive.Holder.Caller}}) ||
+		len(d.doubts) != 1 || d.doubts[0].ID != (enforcer.LeaseID{3}) {
+		t.Errorf("%v, doubted %v", d.done, d.doubts)
+	}
+	d.done, d.doubts, c.Is.Boot = nil, nil, "the next"
+	r.Recover(c)
+	ended := []byte{}
+	for _, q := range d.done {
+		if e, ok := q.(*enforcer.End); ok && e.Cause == enforcer.CauseHolderGone {
+			ended = append(ended, e.ID[0])
+		}
+	}
+	if string(ended) != "\x01\x02\x03\x04" || len(d.done) != 4 || len(d.doubts) > 0 {
+		t.Errorf("after a reboot %v are over, of %v; doubted %v", ended, d.done, d.doubts)
+	}
+}
+
+// A place is made of what the kernel says of namespaces; what it does not say is not known.
+func TestPlaceOf(t *testing.T) {
+	t.Parallel()
+	if got := PlaceOf("b", "pid:[4026531836]", "", 3); got != (Place{Boot: "b", PIDNS: 4026531836, TimeOffset: 3}) {
+		t.Errorf("%+v", got)
+	}
+	if got := PlaceOf("", "pid", "time:[x]", 0); got != (Place{}) {
+		t.Errorf("%+v", got)
+	}
+}

@@ -1,0 +1,114 @@
+package upstreams
+
+import (
+	"slices"
+	"time"
+
+	"github.com/usher-agent/usher/agent/pulse"
+	"github.com/usher-agent/usher/client/wire"
+	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/plugin"
+)
+
+// Duties are what licences owe their upstreams: check-ins, heartbeats, activations. The judge, the API and the metrics
+// see them through here; the pulse meets them.
+type Duties struct {
+	Pulse     *pulse.Pulse
+	Upstreams map[string]plugin.Upstream // by system
+}
+
+// Fill puts what the upstreams have said into the facts. That holds until they say something else.
+func (d *Duties) Fill(f *enforcer.Facts, _ time.Time) (fence time.Duration) {
+	f.Upstream = d.Pulse.Facts()
+	return 0
+}
+
+// See tells the pulse which licences a verdict on f has that would be good if their upstreams were content: those have
+// duties. document returns the bytes of a document by its name. changed is always false: the pulse knows nothing new
+// before it has called.
+func (d *Duties) See(f *enforcer.Facts, v *enforcer.Verdict, document func(name string) []byte) (changed bool) {
+	var out []pulse.Licence
+	for _, j := range v.Licenses {
+		if j.License == nil {
+			continue
+		}
+		u := d.Upstreams[j.License.System]
+		if u == nil || slices.ContainsFunc(j.Findings, func(g enforcer.Finding) bool {
+			return !heals(g.Code, f.Upstream[j.License.Ref()])
+		}) {
+			continue
+		}
+		l := j.License
+		if k, ok := u.(plugin.VoluntaryChecker); ok && !l.CheckIn.Stated() {
+			c := *l
+			c.CheckIn = k.Every(l)
+			l = &c
+		}
+		out = append(out, pulse.Licence{License: l, Document: document(j.Document), Upstream: u})
+	}
+	d.Pulse.Set(out)
+	return false
+}
+
+// heals reports whether a word of the upstream may mend what was found.
+func heals(c enforcer.Code, u enforcer.Upstream) bool {
+	switch c {
+	case enforcer.Valid, enforcer.ValidInGrace, enforcer.HeartbeatNotStarted, enforcer.HeartbeatDead, enforcer.Overdue,
+		enforcer.Expired, enforcer.Preparing:
+		return true
+	}
+	return c == u.Refused
+}
+
+// Shape puts the duties of the licence in force, or of the one nearest to it, into the licence's wire form. Nothing is
+// put there where it has no duty.
+func (d *Duties) Shape(v *enforcer.Verdict, out *wire.License) {
+	if v == nil || len(v.Licenses) == 0 || v.Licenses[0].License == nil {
+		return
+	}
+	l := v.Licenses[0].License
+	s, known := d.Pulse.Status()[l.Ref()]
+	if !known && !l.CheckIn.Stated() && !l.Heartbeat.Stated() && !l.Activation.Required {
+		return
+	}
+	u := d.Pulse.Facts()[l.Ref()]
+	if p := l.CheckIn; p.Stated() {
+		out.CheckIn = &wire.CheckIn{Last: instant(u.LastCheckIn), Next: instant(s.State.NextCheckIn)}
+	}
+	if p := l.Heartbeat; p.Stated() {
+		out.Heartbeat = &wire.Heartbeat{Last: instant(u.LastHeartbeat)}
+		if !u.LastHeartbeat.IsZero() {
+			out.Heartbeat.Deadline = instant(p.After(u.LastHeartbeat).Add(u.Asleep + p.Grace))
+		}
+	}
+	out.Upstream = &wire.Upstream{State: u.State, Detail: u.Detail}
+	if !known && d.Upstreams[l.System] == nil {
+		out.Upstream = &wire.Upstream{State: "none",
+			Detail: "the licence demands an upstream, and none is configured for its system"}
+	}
+}
+
+// Deadlines returns when the next check-in of the licence in force is due, and when its upstream takes the agent for
+// dead unless a heartbeat arrives. Zero: the licence has no such duty.
+func (d *Duties) Deadlines(v *enforcer.Verdict) (checkIn, heartbeat time.Time) {
+	var out wire.License
+	d.Shape(v, &out)
+	if out.CheckIn != nil {
+		l := v.Licenses[0].License
+		u := d.Pulse.Facts()[l.Ref()]
+		checkIn = l.CheckIn.After(slices.MaxFunc([]time.Time{l.LastCheckIn(), u.Activated, u.LastCheckIn},
+			time.Time.Compare))
+	}
+	if h := out.Heartbeat; h != nil && h.Deadline != nil {
+		heartbeat = *h.Deadline
+	}
+	return checkIn, heartbeat
+}
+
+// instant is a time in its wire form; nil for the zero time.
+func instant(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return new(t.UTC())
+}
