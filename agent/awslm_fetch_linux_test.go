@@ -81,7 +81,7 @@ func TestAWS(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.start()
-	if l := h.until("refused", code("UNTRUSTED_KEY")); !strings.Contains(l.Reason, "another agent has sealed it") {
+	if l := h.until("refused", code("UNTRUSTED_KEY")); !strings.Contains(l.Reason, "another agent sealed it") {
 		t.Errorf("%s: %s", l.Code, l.Reason)
 	}
 	s.Heal()

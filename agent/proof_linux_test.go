@@ -225,7 +225,7 @@ while True:
 		t.Fatal("the relay does not start")
 	}
 	_, err := client.Open(t.Context(), client.WithSocket(path), client.WithVendor(vendor))
-	if !errors.Is(err, client.ErrNotProven) || !strings.Contains(err.Error(), "somebody stands between") {
+	if !errors.Is(err, client.ErrNotProven) || !strings.Contains(err.Error(), "another process is between") {
 		t.Errorf("through a relay: %v", err)
 	}
 }

@@ -1,6 +1,6 @@
 // Package client takes slots from an Usher agent and gives them back. It needs the standard library alone.
 //
-//	session, err := client.Open(ctx) // USHER_SOCKET, or the usual place
+//	session, err := client.Open(ctx) // USHER_SOCKET, else the default socket
 //	if err != nil { … }              // no agent: client.ErrAgentAway
 //	defer session.Close()
 //
@@ -9,17 +9,14 @@
 //	defer lease.Close()
 //	select {
 //	case <-work:
-//	case <-lease.Done(): // revoked, or lost: lease.Err says why
+//	case <-lease.Done(): // revoked or lost: see lease.Err
 //	}
 //
-// That is all that most products need. A lease lives by this process: nothing is to be renewed, and its slots come back
-// milliseconds after the process dies, however it dies. The session finds the agent again after a restart, which no
-// lease notices.
-//
-// With [WithVendor] the agent must prove that it is the one that the vendor's licence names. [FailOpen] says that the
-// product may go on without an agent. A refusal is an [*Error] that [errors.Is] compares with a [Code].
-//
-// [Client] speaks HTTP, one call at a time: what admins and tools need.
+// Most products need no more than this. A lease lives as long as this process: it needs no renewal, and its slots come
+// back milliseconds after the process dies, for whatever cause. The session finds the agent again after a restart, and
+// its leases stay. With [WithVendor], the agent must prove that the vendor's licence names it. With [FailOpen], the
+// product may go on without an agent. A refusal is an [*Error]; [errors.Is] compares it with a [Code]. [Client] speaks
+// HTTP, one call at a time, for admins and tools.
 package client
 
 import (
@@ -43,7 +40,7 @@ import (
 	"github.com/usher-agent/usher/client/wire"
 )
 
-// DefaultSocket is where an agent listens unless it is told otherwise.
+// DefaultSocket is the path of the agent's socket unless its configuration names another.
 const DefaultSocket = "/run/usher/usher.sock"
 
 // Code is the stable code of a problem. It is an error, so that errors.Is(err, client.ErrNoSlots) works.
@@ -52,7 +49,7 @@ type Code string
 // Error returns the code.
 func (c Code) Error() string { return string(c) }
 
-// The codes that an agent answers.
+// The codes of an agent's answers.
 const (
 	ErrNoSlots          Code = "no_slots"
 	ErrNotShared        Code = "not_shared"
@@ -79,22 +76,22 @@ const (
 	ErrInternal         Code = "internal"
 )
 
-// The codes that the client says by itself.
+// The codes of the client's own errors.
 const (
 	ErrAgentAway Code = "agent_away" // no agent answers
-	// the agent, or a lease of its, is not proved to be the one that the vendor's licence names
+	// the agent cannot prove that the vendor's licence names it, or that it granted the lease
 	ErrNotProven Code = "not_proven"
 	ErrForked    Code = "forked" // the session is the parent's: open one after forking
 	ErrClosed    Code = "closed" // the session is closed
 )
 
-// Error is a refusal by the agent, or its absence.
+// Error is a refusal by the agent, or reports that no agent answers.
 type Error struct {
 	wire.Problem
 	cause error
 }
 
-// Error returns the detail, one sentence for people.
+// Error returns the detail: one sentence for people.
 func (e *Error) Error() string { return e.Detail }
 
 // Is reports whether target is the problem's Code.
@@ -103,7 +100,7 @@ func (e *Error) Is(target error) bool {
 	return ok && string(c) == e.Code
 }
 
-// Unwrap returns why the agent could not be reached.
+// Unwrap returns the cause, if the agent could not be reached.
 func (e *Error) Unwrap() error { return e.cause }
 
 // Client speaks HTTP with one agent. It is safe for concurrent use and keeps connections open; call Close when done.
@@ -112,8 +109,8 @@ type Client struct {
 	http   *http.Client
 }
 
-// New returns a client of the agent on a socket; empty means what USHER_SOCKET says, else [DefaultSocket]. Nothing is
-// connected before the first call.
+// New returns a client of the agent on a socket; empty means the one in USHER_SOCKET, else [DefaultSocket]. It connects
+// at the first call.
 func New(socket string) *Client {
 	socket = socketOr(socket)
 	return &Client{socket: socket, http: &http.Client{Transport: &http.Transport{
@@ -124,7 +121,7 @@ func New(socket string) *Client {
 	}}}
 }
 
-// socketOr returns where the agent listens.
+// socketOr returns path or, if it is empty, the default socket.
 func socketOr(path string) string { return cmp.Or(path, os.Getenv("USHER_SOCKET"), DefaultSocket) }
 
 // Socket returns the path of the agent's socket.
@@ -133,10 +130,11 @@ func (c *Client) Socket() string { return c.socket }
 // Close closes the connections that are not in use.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
-// maxAnswer bounds what is read of one answer, in bytes.
+// maxAnswer is the greatest number of bytes that the client reads of one answer.
 const maxAnswer = 256 << 20
 
-// do makes one call. in is the body: nil, []byte as it is, anything else as JSON. out is nil or where the answer goes.
+// do makes one call. in is the body: nil for none, []byte unchanged, anything else as JSON. out receives the answer
+// unless it is nil.
 func (c *Client) do(ctx context.Context, method, path string, in, out any) error {
 	res, err := c.send(ctx, method, path, in)
 	if err != nil {
@@ -159,7 +157,7 @@ func (c *Client) do(ctx context.Context, method, path string, in, out any) error
 	return nil
 }
 
-// send makes one call and returns the answer, if it is not a problem.
+// send makes one call and returns the answer, or the problem as an error.
 func (c *Client) send(ctx context.Context, method, path string, in any) (*http.Response, error) {
 	var body io.Reader
 	kind := "application/json"
@@ -206,13 +204,13 @@ func (c *Client) send(ctx context.Context, method, path string, in any) (*http.R
 	return nil, e
 }
 
-// away says that the agent cannot be reached.
+// away returns the error for an agent that cannot be reached.
 func (c *Client) away(err error) error { return away(c.socket, err) }
 
 func away(socket string, err error) error {
-	hint := "is it running? `usher agent` starts it; --socket or USHER_SOCKET names its socket"
+	hint := "check that it runs: `usher agent` starts it; --socket or USHER_SOCKET names its socket"
 	if errors.Is(err, os.ErrPermission) {
-		hint = "the socket's group and mode say who may connect: see socket.group and socket.mode"
+		hint = "the socket's group and mode decide who may connect: see socket.group and socket.mode"
 	}
 	return &Error{cause: err, Problem: wire.Problem{Code: string(ErrAgentAway), Title: "Agent away", Hint: hint,
 		Detail: fmt.Sprintf("no agent answers on %s: %v", socket, err)}}
@@ -220,7 +218,7 @@ func away(socket string, err error) error {
 
 func forked(parent int) error {
 	return &Error{Problem: wire.Problem{Code: string(ErrForked), Title: "Forked",
-		Detail: fmt.Sprintf("the session was opened by process %d, and this is its child", parent),
+		Detail: fmt.Sprintf("process %d opened the session, and this process is its child", parent),
 		Hint:   "open a session after forking; lease.join shares a lease"}}
 }
 
@@ -269,7 +267,7 @@ func (c *Client) Pool(ctx context.Context, name string) (*wire.Pool, error) {
 	return get[wire.Pool](ctx, c, "/v1/pools/"+url.PathEscape(name))
 }
 
-// Adjust sets what has been drawn from a meter in its present period. Admins only.
+// Adjust sets the number of draws from a meter in its present period. Admins only.
 func (c *Client) Adjust(ctx context.Context, meter string, drawn int64) (*wire.Pool, error) {
 	out := new(wire.Pool)
 	if err := c.do(ctx, "PUT", "/v1/pools/"+url.PathEscape(meter), wire.AdjustRequest{Drawn: drawn}, out); err != nil {
@@ -278,7 +276,7 @@ func (c *Client) Adjust(ctx context.Context, meter string, drawn int64) (*wire.P
 	return out, nil
 }
 
-// Acquire asks for slots. A lease with a time to live must be renewed; [Session.Acquire] sees to that by itself.
+// Acquire asks for slots. The caller must renew a lease with a time to live; [Session.Acquire] renews by itself.
 func (c *Client) Acquire(ctx context.Context, r wire.AcquireRequest) (*wire.Lease, error) {
 	out := new(wire.Lease)
 	if err := c.do(ctx, "POST", "/v1/leases", r, out); err != nil {
@@ -287,7 +285,7 @@ func (c *Client) Acquire(ctx context.Context, r wire.AcquireRequest) (*wire.Leas
 	return out, nil
 }
 
-// Renew extends a ttl lease by ttl from now; zero means by what it was acquired with.
+// Renew extends a ttl lease to ttl from now; zero means the ttl of the acquire.
 func (c *Client) Renew(ctx context.Context, id string, ttl time.Duration) (*wire.Lease, error) {
 	out := new(wire.Lease)
 	if err := c.do(ctx, "PUT", "/v1/leases/"+url.PathEscape(id), wire.RenewRequest{TTLSeconds: ttl.Seconds()},
@@ -297,7 +295,7 @@ func (c *Client) Renew(ctx context.Context, id string, ttl time.Duration) (*wire
 	return out, nil
 }
 
-// Release gives a lease back. With force an admin ends anybody's.
+// Release gives a lease back. With force, an admin ends anybody's.
 func (c *Client) Release(ctx context.Context, id string, force bool) error {
 	path := "/v1/leases/" + url.PathEscape(id)
 	if force {
@@ -311,7 +309,7 @@ func (c *Client) Lease(ctx context.Context, id string) (*wire.Lease, error) {
 	return get[wire.Lease](ctx, c, "/v1/leases/"+url.PathEscape(id))
 }
 
-// Leases returns the caller's leases, for admins all; of one pool, or of every one when pool is empty.
+// Leases returns the caller's leases, or everybody's for an admin. It is limited to one pool unless pool is empty.
 func (c *Client) Leases(ctx context.Context, pool string) ([]wire.Lease, error) {
 	out, err := get[wire.Leases](ctx, c, "/v1/leases?pool="+url.QueryEscape(pool))
 	if err != nil {
@@ -320,12 +318,12 @@ func (c *Client) Leases(ctx context.Context, pool string) ([]wire.Lease, error) 
 	return out.Leases, nil
 }
 
-// Fingerprint returns the agent's host as licences for a product see it; empty means the agent's own.
+// Fingerprint returns the fingerprint of the agent's host for a product; empty means the agent's own product.
 func (c *Client) Fingerprint(ctx context.Context, product string) (*wire.Fingerprint, error) {
 	return get[wire.Fingerprint](ctx, c, "/v1/fingerprint?product="+url.QueryEscape(product))
 }
 
-// Keys returns the agent's public key, those that its dialects sign with, and the documents that vouch for the first.
+// Keys returns the agent's public key and the documents that vouch for it, and the keys of its dialects.
 func (c *Client) Keys(ctx context.Context) (*wire.Keys, error) {
 	return get[wire.Keys](ctx, c, "/v1/keys")
 }
@@ -335,7 +333,7 @@ func (c *Client) Health(ctx context.Context) (*wire.Health, error) {
 	return get[wire.Health](ctx, c, "/v1/health")
 }
 
-// Clock returns the time that licences are judged by, and what it comes from.
+// Clock returns the licence time and its origin.
 func (c *Client) Clock(ctx context.Context) (*wire.Clock, error) {
 	return get[wire.Clock](ctx, c, "/v1/clock")
 }
@@ -356,8 +354,8 @@ func (c *Client) Metrics(ctx context.Context) ([]byte, error) {
 	return out, err
 }
 
-// Install puts a licence document into the agent's folder, under a name or one made from its id; with dryRun it only
-// says what would change. Admins only.
+// Install puts a licence document into the agent's folder. An empty name means one made from its id. With dryRun, it
+// only reports what would change. Admins only.
 func (c *Client) Install(ctx context.Context, document []byte, name string, dryRun bool) (*wire.Installed, error) {
 	out := new(wire.Installed)
 	q := url.Values{}
@@ -373,12 +371,12 @@ func (c *Client) Install(ctx context.Context, document []byte, name string, dryR
 	return out, nil
 }
 
-// Remove takes a document out of the agent's folder. Admins only.
+// Remove removes a document from the agent's folder. Admins only.
 func (c *Client) Remove(ctx context.Context, name string) error {
 	return c.do(ctx, "DELETE", "/v1/license/documents/"+url.PathEscape(name), nil, nil)
 }
 
-// Rollback undoes the last Install or Remove, of one name or of any. Admins only.
+// Rollback undoes the last Install or Remove of a document, or of any if name is empty. Admins only.
 func (c *Client) Rollback(ctx context.Context, name string) (*wire.Installed, error) {
 	out := new(wire.Installed)
 	if err := c.do(ctx, "POST", "/v1/license/rollback?name="+url.QueryEscape(name), nil, out); err != nil {
@@ -387,7 +385,7 @@ func (c *Client) Rollback(ctx context.Context, name string) (*wire.Installed, er
 	return out, nil
 }
 
-// Return stops a licence on this host for good, and returns the receipt that the agent signs for the vendor. Admins
+// Return stops a licence on this host permanently, and returns the receipt that the agent signs for the vendor. Admins
 // only.
 func (c *Client) Return(ctx context.Context, license string) (*wire.Returned, error) {
 	out := new(wire.Returned)
@@ -397,7 +395,7 @@ func (c *Client) Return(ctx context.Context, license string) (*wire.Returned, er
 	return out, nil
 }
 
-// BeginEmergency spends one of the emergencies that the licence grants; [ErrEmergencyRefused]. Admins only.
+// BeginEmergency begins one of the emergencies that the licence grants; [ErrEmergencyRefused]. Admins only.
 func (c *Client) BeginEmergency(ctx context.Context, reason string) (*wire.Emergency, error) {
 	out := new(wire.Emergency)
 	if err := c.do(ctx, "POST", "/v1/emergency", wire.EmergencyRequest{Reason: reason}, out); err != nil {
@@ -406,12 +404,12 @@ func (c *Client) BeginEmergency(ctx context.Context, reason string) (*wire.Emerg
 	return out, nil
 }
 
-// Emergencies returns what operators have begun, and what the licences still grant. Admins only.
+// Emergencies returns the emergencies that operators began, and those that the licences still grant. Admins only.
 func (c *Client) Emergencies(ctx context.Context) (*wire.Emergencies, error) {
 	return get[wire.Emergencies](ctx, c, "/v1/emergency")
 }
 
-// Config returns the agent's configuration, secrets redacted. Admins only.
+// Config returns the agent's configuration, with secrets redacted. Admins only.
 func (c *Client) Config(ctx context.Context) ([]wire.Setting, error) {
 	out, err := get[wire.Settings](ctx, c, "/v1/config")
 	if err != nil {
@@ -420,7 +418,7 @@ func (c *Client) Config(ctx context.Context) ([]wire.Setting, error) {
 	return out.Settings, nil
 }
 
-// Reload has the agent read its configuration again. Admins only.
+// Reload makes the agent read its configuration again. Admins only.
 func (c *Client) Reload(ctx context.Context) (*wire.Reloaded, error) {
 	out := new(wire.Reloaded)
 	if err := c.do(ctx, "POST", "/v1/reload", nil, out); err != nil {
@@ -429,8 +427,8 @@ func (c *Client) Reload(ctx context.Context) (*wire.Reloaded, error) {
 	return out, nil
 }
 
-// Events returns what happens from now on, the licence in force first, until ctx ends or the agent goes; then the error
-// says why.
+// Events returns the licence in force and then the events from now on, until ctx ends or the agent goes. The last value
+// carries the error.
 func (c *Client) Events(ctx context.Context) iter.Seq2[wire.Event, error] {
 	return func(yield func(wire.Event, error) bool) {
 		res, err := c.send(ctx, "GET", "/v1/events", nil)

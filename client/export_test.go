@@ -2,7 +2,7 @@ package client
 
 import "os"
 
-// Fork has the sessions that are open believe that this process is a child of theirs, until it is called again.
+// Fork makes open sessions treat this process as a forked child, until it is called again.
 func Fork(child bool) {
 	getpid = os.Getpid
 	if child {
@@ -20,7 +20,7 @@ type Self struct {
 	Hidden       bool
 }
 
-// Is compares the two.
+// Is compares this process with one that an agent sees.
 func (s Self) Is(a Seen) (same, known bool) {
 	return self{s.UIDs, s.PIDs, s.Start, s.Inode, s.Hidden}.is(a)
 }

@@ -142,11 +142,40 @@ func eventually(t testing.TB, ok func() (bool, string)) {
 	}
 }
 
-// wake grants what waits, as far as there are slots. f.mu is held.
+// wake grants waiting acquires while there are slots. f.mu is held.
 func (f *fake) wake() {
 	for len(f.waiting) > 0 && f.waiting[0]() {
 		f.waiting = f.waiting[1:]
 	}
+}
+
+// said is a message of a client.
+type said struct {
+	c *fakeConn
+
+	ID     *int64
+	Method string
+	Params struct {
+		ID, Lifetime, Pool, Name string
+		WaitSeconds              float64 `json:"wait_seconds"`
+		TTLSeconds               float64 `json:"ttl_seconds"`
+		Request                  int64
+	}
+}
+
+func (r *said) answer(result string) {
+	if r.ID != nil {
+		r.c.say(`{"jsonrpc":"2.0","id":%d,"result":%s}`, *r.ID, result)
+	}
+}
+
+func (r *said) problem(code string) {
+	id := int64(-1)
+	if r.ID != nil {
+		id = *r.ID
+	}
+	r.c.say(`{"jsonrpc":"2.0","id":%d,"error":{"code":-32000,"message":"said","data":{"code":%q,"detail":"pool `+
+		`streams: %s"}}}`, id, code, code)
 }
 
 func (f *fake) serve(c *fakeConn) {
@@ -156,113 +185,98 @@ func (f *fake) serve(c *fakeConn) {
 	}()
 	in := bufio.NewScanner(c)
 	for in.Scan() {
-		var r struct {
-			ID     *int64
-			Method string
-			Params struct {
-				ID, Lifetime, Pool, Name string
-				WaitSeconds              float64 `json:"wait_seconds"`
-				TTLSeconds               float64 `json:"ttl_seconds"`
-				Request                  int64
-			}
-		}
-		if err := json.Unmarshal(in.Bytes(), &r); err != nil {
+		r := &said{c: c}
+		if err := json.Unmarshal(in.Bytes(), r); err != nil {
 			c.say(`{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":%q}}`, err.Error())
 			return
 		}
-		id := int64(-1)
-		if r.ID != nil {
-			id = *r.ID
+		f.set(func() {
+			if !f.silent {
+				f.handle(r)
+			}
+		})
+	}
+}
+
+// handle answers one message. f.mu is held.
+func (f *fake) handle(r *said) {
+	switch r.Method {
+	case "session.hello":
+		r.answer(
+			`{"versions":[1],"capabilities":[],"agent":{"status":"ok","product":"acme"},"you":{"uid":1,"gid":1,` +
+				`"pid":2}}`)
+	case "license.get":
+		r.answer(fmt.Sprintf(
+			`{"state":"valid","code":"VALID","agent_away_seconds":%g,"features":{"plan":{"enabled":true,`+
+				`"value":%q}}}`, f.away, f.plan))
+	case "features.get":
+		r.answer(fmt.Sprintf(`{"name":%q,"enabled":%t,"value":%q}`, r.Params.Name, r.Params.Name == "plan", f.plan))
+	case "pools.list":
+		r.answer(fmt.Sprintf(`{"pools":[{"name":"streams","kind":"pool","limit":%d,"in_use":%d}]}`, f.limit,
+			len(f.leases)))
+	case "lease.acquire":
+		f.acquire(r)
+	case "lease.cancel":
+		f.waiting = nil // there is one, in these tests
+	case "lease.release":
+		if f.deaf != nil {
+			f.deaf <- struct{}{}
+			break
 		}
-		answer := func(result string) {
-			if r.ID != nil {
-				c.say(`{"jsonrpc":"2.0","id":%d,"result":%s}`, id, result)
-			}
+		f.released = append(f.released, r.Params.ID)
+		if _, ok := f.leases[r.Params.ID]; !ok && r.ID != nil {
+			r.problem("lease_unknown")
+			break
 		}
-		problem := func(code string) {
-			c.say(
-				`{"jsonrpc":"2.0","id":%d,"error":{"code":-32000,"message":"said","data":{"code":%q,"detail":"pool `+
-					`streams: %s"}}}`, id, code, code)
+		delete(f.leases, r.Params.ID)
+		r.answer(`{}`)
+		f.wake()
+	case "lease.attach", "lease.renew", "lease.join":
+		lifetime, ok := f.leases[r.Params.ID]
+		if !ok {
+			r.problem("lease_unknown")
+			break
 		}
-		f.mu.Lock()
-		if f.silent {
-			f.mu.Unlock()
-			continue
+		f.attached++
+		r.answer(fmt.Sprintf(`{"id":%q,"pool":"streams","n":1,"lifetime":%q,"state":"held"}`, r.Params.ID, lifetime))
+	}
+}
+
+// acquire answers lease.acquire. f.mu is held.
+func (f *fake) acquire(r *said) {
+	lifetime := r.Params.Lifetime
+	if lifetime == "" {
+		lifetime = "process"
+	}
+	expires := "null"
+	if r.Params.TTLSeconds > 0 {
+		lifetime, expires = "ttl", fmt.Sprintf("%q",
+			time.Now().UTC().Add(time.Duration(r.Params.TTLSeconds*float64(time.Second))).Format(
+				time.RFC3339Nano))
+	}
+	grant := func() bool {
+		if len(f.leases) >= f.limit {
+			return false
 		}
-		switch r.Method {
-		case "session.hello":
-			answer(
-				`{"versions":[1],"capabilities":[],"agent":{"status":"ok","product":"acme"},"you":{"uid":1,"gid":1,` +
-					`"pid":2}}`)
-		case "license.get":
-			answer(fmt.Sprintf(
-				`{"state":"valid","code":"VALID","agent_away_seconds":%g,"features":{"plan":{"enabled":true,`+
-					`"value":%q}}}`, f.away, f.plan))
-		case "features.get":
-			answer(fmt.Sprintf(`{"name":%q,"enabled":%t,"value":%q}`, r.Params.Name, r.Params.Name == "plan", f.plan))
-		case "pools.list":
-			answer(fmt.Sprintf(`{"pools":[{"name":"streams","kind":"pool","limit":%d,"in_use":%d}]}`, f.limit,
-				len(f.leases)))
-		case "lease.acquire":
-			lifetime := r.Params.Lifetime
-			if lifetime == "" {
-				lifetime = "process"
-			}
-			expires := "null"
-			if r.Params.TTLSeconds > 0 {
-				lifetime, expires = "ttl", fmt.Sprintf("%q",
-					time.Now().UTC().Add(time.Duration(r.Params.TTLSeconds*float64(time.Second))).Format(
-						time.RFC3339Nano))
-			}
-			grant := func() bool {
-				if len(f.leases) >= f.limit {
-					return false
-				}
-				f.next++
-				lease := fmt.Sprintf("%032x", f.next)
-				f.leases[lease] = lifetime
-				answer(fmt.Sprintf(
-					`{"id":%q,"pool":"streams","n":1,"lifetime":%q,"liveness":"peerpidfd","state":"held",`+
-						`"acquired_at":%q,"expires_at":%s}`,
-					lease, lifetime, time.Now().UTC().Format(time.RFC3339Nano), expires))
-				return true
-			}
-			switch {
-			case f.deny != "":
-				problem(f.deny)
-			case r.Params.Pool != "streams":
-				problem("pool_unknown")
-			case grant():
-			case r.Params.WaitSeconds > 0:
-				f.waiting = append(f.waiting, grant)
-			default:
-				problem("no_slots")
-			}
-		case "lease.cancel":
-			f.waiting = nil // there is one, in these tests
-		case "lease.release":
-			if f.deaf != nil {
-				f.deaf <- struct{}{}
-				break
-			}
-			f.released = append(f.released, r.Params.ID)
-			if _, ok := f.leases[r.Params.ID]; !ok && r.ID != nil {
-				problem("lease_unknown")
-				break
-			}
-			delete(f.leases, r.Params.ID)
-			answer(`{}`)
-			f.wake()
-		case "lease.attach", "lease.renew", "lease.join":
-			lifetime, ok := f.leases[r.Params.ID]
-			if !ok {
-				problem("lease_unknown")
-				break
-			}
-			f.attached++
-			answer(fmt.Sprintf(`{"id":%q,"pool":"streams","n":1,"lifetime":%q,"state":"held"}`, r.Params.ID, lifetime))
-		}
-		f.mu.Unlock()
+		f.next++
+		lease := fmt.Sprintf("%032x", f.next)
+		f.leases[lease] = lifetime
+		r.answer(fmt.Sprintf(
+			`{"id":%q,"pool":"streams","n":1,"lifetime":%q,"liveness":"peerpidfd","state":"held",`+
+				`"acquired_at":%q,"expires_at":%s}`,
+			lease, lifetime, time.Now().UTC().Format(time.RFC3339Nano), expires))
+		return true
+	}
+	switch {
+	case f.deny != "":
+		r.problem(f.deny)
+	case r.Params.Pool != "streams":
+		r.problem("pool_unknown")
+	case grant():
+	case r.Params.WaitSeconds > 0:
+		f.waiting = append(f.waiting, grant)
+	default:
+		r.problem("no_slots")
 	}
 }
 
@@ -277,12 +291,12 @@ func (f *fake) open(t testing.TB, more ...client.Option) *client.Session {
 	return s
 }
 
-// helpers are what this binary does instead of testing, by CLIENT_TEST_HELPER.
+// helpers are the jobs of this binary, in place of the tests, by CLIENT_TEST_HELPER.
 var helpers = map[string]func() int{}
 
 var testContext = context.Background()
 
-// TestMain has an agent on USHER_SOCKET, for the examples.
+// TestMain starts an agent on USHER_SOCKET for the examples.
 func TestMain(m *testing.M) {
 	if helper := os.Getenv("CLIENT_TEST_HELPER"); helper != "" {
 		os.Exit(helpers[helper]())

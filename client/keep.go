@@ -12,28 +12,28 @@ import (
 	"github.com/usher-agent/usher/client/wire"
 )
 
-// connectWithin bounds one try to find the agent again.
+// connectWithin is the time limit of one try to find the agent again.
 const connectWithin = 5 * time.Second
 
-// keep follows the licence, and mends the connection when it breaks, until Close.
+// keep follows the licence and reconnects when the connection breaks, until Close.
 func (s *Session) keep(l *link) {
 	for ; ; l = s.mend() {
 		if l == nil && s.ctx.Err() != nil {
 			return
 		}
-		if l == nil { // it was opened while no agent was there
+		if l == nil { // no agent answered when the session was opened
 			continue
 		}
 		s.changed()
 		s.follow(l)
-		<-l.over // what it said last has been heard
+		<-l.over // all of its messages are handled
 		s.mu.Lock()
 		s.link, s.down, s.downFrom = nil, l.why(), time.Now()
 		s.mu.Unlock()
 	}
 }
 
-// follow looks at the licence when it changes, until the connection breaks.
+// follow reads the licence when it changes, until the connection breaks.
 func (s *Session) follow(l *link) {
 	for {
 		select {
@@ -48,7 +48,7 @@ func (s *Session) follow(l *link) {
 	}
 }
 
-// changed says that the licence is to be looked at again.
+// changed makes follow read the licence again.
 func (s *Session) changed() {
 	select {
 	case s.stale <- struct{}{}:
@@ -56,7 +56,7 @@ func (s *Session) changed() {
 	}
 }
 
-// event takes note of what the agent says by itself.
+// event handles an event that the agent sends.
 func (s *Session) event(ev wire.Event) {
 	switch {
 	case ev.Type == "license.changed":
@@ -78,8 +78,8 @@ func (s *Session) held() []*Lease {
 	return slices.Collect(maps.Values(s.leases))
 }
 
-// mend connects again, with back-off and full jitter, and shows the leases; nil when the session is closed. Leases are
-// lost when that takes longer than the licence allows.
+// mend reconnects, with back-off and full jitter, and attaches the leases; nil when the session is closed. If that
+// takes longer than the licence allows, the leases are lost.
 func (s *Session) mend() *link {
 	expired := time.NewTimer(s.agentAway())
 	defer expired.Stop()
@@ -109,7 +109,7 @@ func (s *Session) mend() *link {
 	}
 }
 
-// giveUp loses the leases: no agent has answered for too long. Should it come back, they are given back.
+// giveUp loses the leases, because no agent has answered for too long. If the agent comes back, it gets them back.
 func (s *Session) giveUp(err error) {
 	for _, l := range s.held() {
 		id := l.ID()
@@ -120,8 +120,8 @@ func (s *Session) giveUp(err error) {
 	}
 }
 
-// attach shows the leases to an agent that may not know that their holder lives, makes the link the session's, gives
-// back what was to be given back, and asks for what nothing backs.
+// attach proves to the agent that the leases' holder lives, and makes the link the session's. Then it releases the
+// orphans, and acquires the unbacked leases.
 func (s *Session) attach(ctx context.Context, l *link) error {
 	fail := func(err error) error {
 		l.fail(err)
@@ -165,7 +165,7 @@ func (s *Session) attach(ctx context.Context, l *link) error {
 	return nil
 }
 
-// back asks for a lease that nothing backs.
+// back acquires a lease that no agent has granted yet.
 func (s *Session) back(ctx context.Context, l *link, lease *Lease) {
 	params, err := acquireParams(lease.request)
 	if err == nil {

@@ -12,29 +12,29 @@ import (
 	"github.com/usher-agent/usher/client/wire"
 )
 
-// closeWithin bounds how long giving back may take.
+// closeWithin is the time limit for giving leases back.
 const closeWithin = 5 * time.Second
 
 // Lease is a lease that a session holds. It is safe for concurrent use.
 type Lease struct {
 	session *Session
-	request *Request      // of one that nothing backs
-	done    chan struct{} // closed when it is lost
-	closing chan struct{} // closed by Close; nil: nobody waits for that
+	request *Request      // of an unbacked lease
+	done    chan struct{} // closed when the lease is lost
+	closing chan struct{} // closed by Close; nil: nothing renews it
 
 	mu     sync.Mutex // guards all below
 	id     string
-	raw    []byte // the agent's words; nil: info has them
+	raw    []byte // the agent's JSON; nil: info has it
 	info   wire.Lease
-	draw   bool // it does not come back
+	draw   bool // it is a draw, which cannot be given back
 	proven Proven
 	closed bool
-	err    error // why it is lost
+	err    error // the reason of the loss
 }
 
 // Acquire asks for slots, which this process holds until it ends or until [Lease.Close]. The request may name another
-// lifetime; one with a time to live is renewed here. A refusal is an error to be compared: errors.Is(err,
-// [ErrNoSlots]). What comes after ctx has ended is given back.
+// lifetime; the session renews a lease with a time to live. A refusal is an error with a code: errors.Is(err,
+// [ErrNoSlots]). If ctx ends first, a lease that comes later is given back.
 func (s *Session) Acquire(ctx context.Context, r Request) (*Lease, error) {
 	lease := &Lease{session: s, done: make(chan struct{}), proven: ProvenNone}
 	ttl := r.TTLSeconds > 0 || r.Lifetime == "ttl"
@@ -51,7 +51,7 @@ func (s *Session) Acquire(ctx context.Context, r Request) (*Lease, error) {
 	}
 	switch {
 	case err != nil && s.failOpen && errors.Is(err, ErrAgentAway):
-		r.WaitSeconds = 0 // when the agent is back, nobody waits
+		r.WaitSeconds = 0 // nobody waits for the later acquire
 		lease.request = &r
 		s.mu.Lock()
 		s.stats.FailedOpen++
@@ -85,14 +85,14 @@ func acquireParams(r *Request) ([]byte, error) {
 
 func idParams(id string) []byte { return []byte(`{"id":"` + id + `"}`) }
 
-// granted takes a lease that the agent has granted, before anything else that it says is heard. One that nobody waits
-// for is given back.
+// granted records a lease that the agent granted, before the link handles its next message. If nobody waits for the
+// lease, granted gives it back.
 func (s *Session) granted(l *link, lease *Lease, raw []byte, given bool) error {
 	id, ok := leaseID(raw)
 	if !ok {
-		return away(s.socket, errors.New("its answer is no lease"))
+		return away(s.socket, errors.New("its answer is not a lease"))
 	}
-	draw := bytes.Contains(raw, []byte(`"lifetime":"draw"`)) // in a text its quotes would be escaped
+	draw := bytes.Contains(raw, []byte(`"lifetime":"draw"`)) // within a text the quotes would be escaped
 	lease.mu.Lock()
 	if given = given || lease.closed; !given {
 		lease.id, lease.raw, lease.draw = id, raw, draw
@@ -110,7 +110,7 @@ func (s *Session) granted(l *link, lease *Lease, raw []byte, given bool) error {
 	if given && !draw {
 		back := func() {
 			l.write(nil, "lease.release", idParams(id))
-		} // a link that breaks takes it back too
+		} // a broken link gives it back too
 		if !s.task(back) {
 			back()
 		}
@@ -118,7 +118,7 @@ func (s *Session) granted(l *link, lease *Lease, raw []byte, given bool) error {
 	return nil
 }
 
-// leaseID reads a lease's id, which the agent writes first. The rest is read when somebody asks.
+// leaseID reads a lease's id, which the agent writes first. [Lease.Info] reads the rest.
 func leaseID(raw []byte) (string, bool) {
 	if rest, ok := bytes.CutPrefix(raw, []byte(`{"id":"`)); ok {
 		if id, _, ok := bytes.Cut(rest, []byte(`"`)); ok && plainText(string(id)) {
@@ -130,7 +130,7 @@ func leaseID(raw []byte) (string, bool) {
 	return l.ID, err == nil && l.ID != "" && plainText(l.ID)
 }
 
-// Join makes this process a co-holder of a lease, whose id its holder has passed on. It ends when the last has gone.
+// Join makes this process a co-holder of a lease. Its holder passes the id on. The lease ends with its last holder.
 func (s *Session) Join(ctx context.Context, id string) (*Lease, error) {
 	lease := &Lease{session: s, done: make(chan struct{}), proven: ProvenNone}
 	params, err := json.Marshal(wire.LeaseRequest{ID: id})
@@ -147,7 +147,7 @@ func (s *Session) Join(ctx context.Context, id string) (*Lease, error) {
 	return lease, nil
 }
 
-// Info returns the lease as it was last seen; its zero while nothing backs it.
+// Info returns the lease as the agent last stated it; zero while it is not backed.
 func (l *Lease) Info() wire.Lease {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -161,35 +161,35 @@ func (l *Lease) Info() wire.Lease {
 	return l.info
 }
 
-// ID returns the lease's id, which may be passed on for [Session.Join]; empty while nothing backs it.
+// ID returns the lease's id, for [Session.Join] too; empty while it is not backed.
 func (l *Lease) ID() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.id
 }
 
-// Backed reports whether an agent has granted the lease; false only where [FailOpen] was asked for.
+// Backed reports whether an agent has granted the lease; false only with [FailOpen].
 func (l *Lease) Backed() bool { return l.ID() != "" }
 
-// Proven says how much of the lease is proved: [ProvenLease] or [ProvenNone].
+// Proven returns how much of the lease is proved: [ProvenLease] or [ProvenNone].
 func (l *Lease) Proven() Proven {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.proven
 }
 
-// Done is closed when the lease is lost: revoked, forced, or no agent has answered for as long as the licence allows. A
-// restart of the agent does not close it, nor does Close.
+// Done is closed when the lease is lost: it was revoked, or ended by force, or no agent answered for longer than the
+// licence allows. Neither a restart of the agent nor Close closes it.
 func (l *Lease) Done() <-chan struct{} { return l.done }
 
-// Err says why the lease was lost; nil while it is held.
+// Err returns the reason of the loss; nil while the lease is held.
 func (l *Lease) Err() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.err
 }
 
-// end marks the lease as closed; false when it was closed or lost before.
+// end marks the lease as closed; ok is false if it was closed or lost before.
 func (l *Lease) end() (id string, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -206,7 +206,7 @@ func (l *Lease) end() (id string, ok bool) {
 	return l.id, true
 }
 
-// Close gives the lease back, a draw not; while the agent is away, as soon as it is there again. It may be called more
+// Close gives the lease back, or does so once the agent is back. A draw cannot be given back. Close may be called more
 // than once.
 func (l *Lease) Close() error {
 	s := l.session
@@ -231,7 +231,7 @@ func (l *Lease) Close() error {
 	return s.giveBack(link, id)
 }
 
-// giveBack gives a lease back. Where the connection breaks before the agent has answered, it is done on the next one.
+// giveBack gives a lease back. If the connection breaks before the answer, it tries again on the next connection.
 func (s *Session) giveBack(l *link, id string) error {
 	for {
 		ctx, cancel := context.WithTimeout(context.Background(), closeWithin)
@@ -257,7 +257,7 @@ func (s *Session) giveBack(l *link, id string) error {
 	}
 }
 
-// lose says that the lease is lost.
+// lose marks the lease as lost.
 func (l *Lease) lose(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -276,7 +276,7 @@ func (l *Lease) lose(err error) {
 	delete(s.unbacked, l)
 }
 
-// renew renews a lease with a time to live, at a third of it, until the lease is over.
+// renew renews a lease with a time to live, each time after a third of it, until the lease ends.
 func (l *Lease) renew() {
 	info := l.Info()
 	if info.ExpiresAt == nil {

@@ -28,16 +28,16 @@ const (
 // link is one connection of a session.
 type link struct {
 	session *Session
-	conn    net.Conn // what is spoken on: the socket, or TLS on it
+	conn    net.Conn // the socket, or TLS on it
 	raw     *net.UnixConn
 	agent   wire.HelloAnswer
 	proven  Proven
-	done    chan struct{} // closed when it is broken
-	over    chan struct{} // closed when nothing is read of it any more
+	done    chan struct{} // closed when the link is broken
+	over    chan struct{} // closed when reading has ended
 
 	writing sync.Mutex // guards buf and until, and writing
 	buf     []byte
-	until   time.Time // the deadline that is set
+	until   time.Time // the present write deadline
 
 	mu      sync.Mutex // guards all below
 	next    uint64
@@ -45,11 +45,11 @@ type link struct {
 	broken  error
 }
 
-// call is one that waits for its answer.
+// call is a call that waits for its answer.
 type call struct {
 	got   chan answer // holds one
-	lease *Lease      // what is asked for; it is known before the answer is handed on
-	given bool        // up: nobody waits for it, and what it brings is given back
+	lease *Lease      // the lease that it asks for; granted before the caller gets the answer
+	given bool        // up: nobody waits, and a granted lease is given back
 }
 
 type answer struct {
@@ -57,7 +57,7 @@ type answer struct {
 	err    error
 }
 
-// first is a connection whose first bytes carry a pidfd of this process.
+// first is a connection whose first write carries a pidfd of this process.
 type first struct {
 	*net.UnixConn
 	sent bool
@@ -77,7 +77,7 @@ func (c *first) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// dial connects; a full backlog (EAGAIN) is tried again, for the agent is there.
+// dial connects. It tries again if the agent's backlog is full (EAGAIN).
 func dial(ctx context.Context, socket string) (*net.UnixConn, error) {
 	for wait := time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
 		conn, err := (&net.Dialer{}).DialContext(ctx, "unix", socket)
@@ -95,7 +95,7 @@ func dial(ctx context.Context, socket string) (*net.UnixConn, error) {
 	}
 }
 
-// connect connects, has the agent prove itself where it should, and says hello.
+// connect connects, makes the agent prove itself if a vendor is set, and says hello.
 func (s *Session) connect(ctx context.Context) (*link, error) {
 	raw, err := dial(ctx, s.socket)
 	if err != nil {
@@ -104,7 +104,7 @@ func (s *Session) connect(ctx context.Context) (*link, error) {
 	l := &link{session: s, conn: &first{UnixConn: raw}, raw: raw, proven: ProvenNone, done: make(chan struct{}),
 		over: make(chan struct{}), pending: map[uint64]*call{}}
 	if s.vendor != nil {
-		// the key is compared, in prove
+		// prove checks the key
 		t := tls.Client(l.conn, &tls.Config{MinVersion: tls.VersionTLS13, InsecureSkipVerify: true})
 		if err := t.HandshakeContext(ctx); err != nil {
 			raw.Close()
@@ -116,7 +116,7 @@ func (s *Session) connect(ctx context.Context) (*link, error) {
 		raw.Close()
 		return nil, ErrClosed
 	}
-	if s.vendor != nil { // before anything is told
+	if s.vendor != nil { // before the client sends anything else
 		err = s.prove(ctx, l)
 	}
 	if err == nil {
@@ -132,7 +132,7 @@ func (s *Session) connect(ctx context.Context) (*link, error) {
 	return l, nil
 }
 
-// read hands out answers until the connection breaks.
+// read handles messages until the connection breaks.
 func (l *link) read() {
 	defer close(l.over)
 	in := bufio.NewReaderSize(l.conn, 4096)
@@ -158,7 +158,7 @@ func (l *link) read() {
 	}
 }
 
-// line takes one message.
+// line handles one message.
 func (l *link) line(line []byte) error {
 	if id, result, ok := plainAnswer(line); ok {
 		l.answered(id, answer{result: bytes.Clone(result)})
@@ -192,7 +192,7 @@ func (l *link) line(line []byte) error {
 	case m.ID != nil:
 		l.answered(*m.ID, a)
 	case m.Method == "" && a.err != nil:
-		return a.err // it does not want to speak with us
+		return a.err // the agent refuses the connection
 	case m.Method != "":
 		var ev wire.Event
 		if json.Unmarshal(m.Params, &ev) == nil {
@@ -202,7 +202,7 @@ func (l *link) line(line []byte) error {
 	return nil
 }
 
-// refusedConnection is what an agent that has too many connections means.
+// refusedConnection returns the error for an agent that has too many connections already.
 func refusedConnection() error {
 	return &Error{Problem: wire.Problem{Status: 429, Code: string(ErrRateLimited), Title: "Too much at once",
 		Detail: "the agent takes no more connections from this user",
@@ -227,7 +227,7 @@ func plainAnswer(line []byte) (id uint64, result []byte, ok bool) {
 	return id, rest, ok
 }
 
-// answered hands an answer to who waits for it.
+// answered hands an answer to its call.
 func (l *link) answered(id uint64, a answer) {
 	l.mu.Lock()
 	c := l.pending[id]
@@ -243,7 +243,7 @@ func (l *link) answered(id uint64, a answer) {
 	c.got <- a
 }
 
-// fail breaks the connection: who waits for an answer is told.
+// fail breaks the connection, so that all calls end.
 func (l *link) fail(err error) {
 	l.raw.Close() // without TLS's goodbye, which could block
 	l.mu.Lock()
@@ -254,7 +254,7 @@ func (l *link) fail(err error) {
 	}
 }
 
-// why says why the connection is broken.
+// why returns the reason that the connection is broken.
 func (l *link) why() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -265,7 +265,7 @@ func (l *link) why() error {
 	return away(l.session.socket, l.broken)
 }
 
-// write writes a request; a nil id makes it one that is not answered.
+// write writes a request; with a nil id, a notification.
 func (l *link) write(id *uint64, method string, params []byte) error {
 	l.writing.Lock()
 	defer l.writing.Unlock()
@@ -287,7 +287,7 @@ func (l *link) write(id *uint64, method string, params []byte) error {
 	return nil
 }
 
-// do makes one call. lease is what it asks for, if it asks for one.
+// do makes one call. lease is the lease that it asks for; nil: none.
 func (l *link) do(ctx context.Context, method string, params []byte, lease *Lease) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -323,7 +323,7 @@ func (l *link) do(ctx context.Context, method string, params []byte, lease *Leas
 			delete(l.pending, id)
 		}
 		l.mu.Unlock()
-		if !waits { // it came in the last moment
+		if !waits { // the answer came at the last moment
 			a := <-c.got
 			return a.result, a.err
 		}
@@ -336,7 +336,7 @@ func (l *link) do(ctx context.Context, method string, params []byte, lease *Leas
 	}
 }
 
-// answering reports whether an answer to a call is on its way to c.got; else none will come.
+// answering reports whether the answer to a call is on its way to c.got; if not, none will come.
 func (l *link) answering(id uint64, c *call) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -363,7 +363,7 @@ func (l *link) ask(ctx context.Context, method string, params, out any) error {
 	return nil
 }
 
-// plainText reports whether a text is written in JSON as it stands.
+// plainText reports whether JSON has the text unchanged.
 func plainText(s string) bool {
 	return !slices.ContainsFunc([]byte(s), func(c byte) bool { return c < ' ' || c == '"' || c == '\\' || c >= 0x7f })
 }

@@ -27,17 +27,17 @@ import (
 	"github.com/usher-agent/usher/client/wire"
 )
 
-// Vendor is what a product that embeds its vendor's public keys knows: see [WithVendor].
+// Vendor has the vendor's public keys that a product embeds: see [WithVendor].
 type Vendor struct {
 	Product string
 	Keys    map[string]crypto.PublicKey // by key id; Ed25519, ECDSA on P-256, or RSA. [ParseKey] reads one.
 }
 
-// ParseKey reads a public key in PEM, as `usher vendor keygen` writes it.
+// ParseKey reads a public key in PEM, the form that `usher vendor keygen` writes.
 func ParseKey(text []byte) (crypto.PublicKey, error) {
 	block, _ := pem.Decode(text)
 	if block == nil {
-		return nil, errors.New("the vendor's key is not in PEM; give the .pub file that usher vendor keygen wrote")
+		return nil, errors.New("the vendor's key is not in PEM; use the .pub file that usher vendor keygen wrote")
 	}
 	key, err := x509.ParsePKIXPublicKey(block.Bytes)
 	if err != nil {
@@ -46,20 +46,20 @@ func ParseKey(text []byte) (crypto.PublicKey, error) {
 	return key, nil
 }
 
-// Proven says how much could be proved.
+// Proven is how much an agent has proved.
 type Proven string
 
-// What can be proved.
+// The degrees of proof.
 const (
-	// no vendor key was given, or what was found could not be proved and AllowUnproven took it
+	// no vendor is set, or AllowUnproven accepted the agent without proof
 	ProvenNone Proven = "none"
-	// The vendor's licence names the agent's key, or the vendor's upstream has vouched for it; the agent has it, and
-	// sees this process at the other end.
+	// The vendor's licence names the agent's key, or the vendor's upstream vouched for it. The agent has the private
+	// key, and sees this process at the other end.
 	ProvenLicense Proven = "licence"
 	ProvenLease   Proven = "lease" // and it granted the lease inside TLS with that key
 )
 
-// self is this process as it knows itself. Where it is in a namespace, the agent may know it by another number.
+// self is this process as it knows itself. In a namespace, the agent may know it by other numbers.
 type self struct {
 	uids, pids   []int64
 	start, inode uint64 // zero: not known
@@ -72,10 +72,10 @@ type seen struct {
 	Start, Inode uint64
 }
 
-// is compares what the agent sees with what there is. known is false when there was nothing that tells.
+// is compares the process that the agent sees with this one. known is false if neither can tell.
 func (me self) is(a seen) (same, known bool) {
 	switch {
-	case a.Inode != 0 && me.inode != 0: // no other process of this boot has it
+	case a.Inode != 0 && me.inode != 0: // unique to a process within a boot
 		return a.Inode == me.inode, true
 	case me.uids != nil && !slices.Contains(me.uids, a.UID):
 		return false, true
@@ -88,8 +88,8 @@ func (me self) is(a seen) (same, known bool) {
 	}
 }
 
-// prove has the agent at the end of a TLS connection prove that it is the one that the vendor's licence names, and that
-// it sees this process at the other end and nobody between. A key that was proved once is believed for the session:
+// prove makes the agent at the end of a TLS connection prove two things: that the vendor's licence names it, and that
+// it sees this very process at the other end, and nobody between. A proved key stays proved for the session, because
 // licences come and go.
 func (s *Session) prove(ctx context.Context, l *link) error {
 	certs := l.conn.(*tls.Conn).ConnectionState().PeerCertificates
@@ -98,7 +98,7 @@ func (s *Session) prove(ctx context.Context, l *link) error {
 	}
 	key, ok := certs[0].PublicKey.(ed25519.PublicKey)
 	if !ok {
-		return notProven(errors.New("its key is no Ed25519 key"))
+		return notProven(errors.New("its key is not an Ed25519 key"))
 	}
 	s.mu.Lock()
 	before := s.agentKey
@@ -139,7 +139,8 @@ func (s *Session) prove(ctx context.Context, l *link) error {
 	case c.Product != s.vendor.Product:
 		return notProven(fmt.Errorf("its proof is for product %q", c.Product))
 	case !same:
-		return notProven(fmt.Errorf("it sees process %d of uid %d at this end: somebody stands between", c.Holder.PID,
+		return notProven(fmt.Errorf("it sees process %d of uid %d at this end, so another process is "+
+			"between", c.Holder.PID,
 			c.Holder.UID))
 	case !known && !s.unproven:
 		return notProven(errors.New(
@@ -155,7 +156,7 @@ func (s *Session) prove(ctx context.Context, l *link) error {
 	return nil
 }
 
-// handshakeError tells an agent that has gone (err) from one that cannot prove itself.
+// handshakeError tells an agent that is gone (err) from one that cannot prove itself.
 func handshakeError(err, cause error) error {
 	var slow net.Error
 	var record tls.RecordHeaderError
@@ -174,7 +175,7 @@ func handshakeError(err, cause error) error {
 	return notProven(cause)
 }
 
-// checkToken checks that the agent has signed a lease for the nonce that it was asked for with.
+// checkToken checks that the agent signed the lease with the nonce of its request.
 func (s *Session) checkToken(l *Lease, nonce string) error {
 	s.mu.Lock()
 	key := s.agentKey
@@ -200,12 +201,12 @@ func (s *Session) checkToken(l *Lease, nonce string) error {
 
 func notProven(err error) error {
 	return &Error{cause: err, Problem: wire.Problem{Code: string(ErrNotProven), Title: "Not proven",
-		Detail: "the agent cannot prove that it is the one that the licence names: " + err.Error(),
-		Hint: "is another program listening on the socket, or is the licence bound to another agent? `usher " +
+		Detail: "the agent cannot prove that the licence names it: " + err.Error(),
+		Hint: "another program may listen on the socket, or the licence may be bound to another agent; `usher " +
 			"doctor` says more"}}
 }
 
-// vouches says that a licence of the vendor's names the agent's key.
+// vouches checks that a document of the vendor's names the agent's key.
 func (v *Vendor) vouches(chain []string, key ed25519.PublicKey) error {
 	sum := sha256.Sum256([]byte(`{"crv":"Ed25519","kty":"OKP","x":"` + base64.RawURLEncoding.EncodeToString(key) +
 		`"}`)) // RFC 7638
@@ -218,7 +219,7 @@ func (v *Vendor) vouches(chain []string, key ed25519.PublicKey) error {
 		case failed == nil && slices.Contains(named, thumb):
 			return nil
 		case failed == nil:
-			failed = errors.New("what the vendor has signed names another agent's key")
+			failed = errors.New("the vendor's document names another agent's key")
 		}
 		if err = errors.Join(err, failed); i == 0 {
 			err = failed
@@ -227,10 +228,10 @@ func (v *Vendor) vouches(chain []string, key ed25519.PublicKey) error {
 	return err
 }
 
-// What of a vendor's vouches for an agent's key, by its type (RFC 7519 §5.1), and what it is called.
+// vouching has the types (RFC 7519 §5.1) of the vendor's documents that can vouch for an agent's key, with their names.
 var vouching = map[string]string{"usher-license+jwt": "the licence", "usher-activation+jwt": "the activation"}
 
-// named returns the agents' keys that a licence of the vendor's names, or the one that it activated a licence for.
+// named returns the agents' keys in a licence of the vendor's, or the key in an activation.
 func (v *Vendor) named(document string) ([]string, error) {
 	compact := strip(document)
 	head, _, ok := strings.Cut(compact, ".")
@@ -240,7 +241,7 @@ func (v *Vendor) named(document string) ([]string, error) {
 	}
 	what := vouching[h.Typ]
 	if what == "" {
-		return nil, fmt.Errorf("a %q vouches for nobody", h.Typ)
+		return nil, fmt.Errorf("a document of type %q vouches for no agent", h.Typ)
 	}
 	key := v.Keys[h.Kid]
 	if key == nil {
@@ -263,7 +264,7 @@ func (v *Vendor) named(document string) ([]string, error) {
 	return c.Agents, nil
 }
 
-// strip takes a licence's armour off.
+// strip removes a licence's armour.
 func strip(document string) string {
 	var b strings.Builder
 	for line := range strings.Lines(strings.TrimPrefix(document, "\ufeff")) {
@@ -295,7 +296,7 @@ func open(token, typ string, key crypto.PublicKey, claims any) error {
 	}
 	if err := json.Unmarshal(raw[0], &h); err != nil || h.Typ != typ || len(h.Crit) > 0 ||
 		bytes.Contains(raw[0], []byte(`"b64"`)) {
-		return fmt.Errorf("it is no %s", typ)
+		return fmt.Errorf("it is not of type %s", typ)
 	}
 	signed, sig := []byte(parts[0]+"."+parts[1]), raw[2]
 	sum := sha256.Sum256(signed)

@@ -9,10 +9,10 @@ import (
 	"syscall"
 )
 
-// sysPidfdOpen is pidfd_open(2), Linux 5.3: the same number on every architecture that Go builds for but alpha's kin.
+// sysPidfdOpen is pidfd_open(2), Linux 5.3. Every Linux architecture of Go has this number.
 const sysPidfdOpen = 434
 
-// pidfd returns a pidfd of this process, -1 where there is none. The kernel sets close-on-exec.
+// pidfd returns a pidfd of this process, or -1 if the kernel has none. The kernel sets close-on-exec.
 func pidfd() int {
 	fd, _, errno := syscall.Syscall(sysPidfdOpen, uintptr(syscall.Getpid()), 0, 0)
 	if errno != 0 {
@@ -21,9 +21,9 @@ func pidfd() int {
 	return int(fd)
 }
 
-// sendFirst writes b with a pidfd of this process beside it (unix(7), SCM_RIGHTS), so that the agent knows when it dies
-// even where the kernel cannot tell it who connected. It returns how much was written; what cannot be sent so is sent
-// without.
+// sendFirst writes b together with a pidfd of this process (unix(7), SCM_RIGHTS). So the agent learns of its death even
+// where the kernel cannot tell it which process connected. It returns the number of bytes written. If the pidfd cannot
+// be sent, it writes b alone.
 func sendFirst(c *net.UnixConn, b []byte) (int, error) {
 	fd := pidfd()
 	if fd < 0 {
@@ -48,7 +48,7 @@ func whoami() self {
 		syscall.Close(fd)
 	}
 	if b, err := os.ReadFile("/proc/self/stat"); err == nil {
-		// The name, in brackets, may hold anything: what counts comes after the last bracket (proc(5), field 22).
+		// The name, in brackets, may contain anything; the fields begin after the last bracket (proc(5), field 22).
 		if f := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:]); len(f) > 19 {
 			me.start, _ = strconv.ParseUint(string(f[19]), 10, 64)
 		}
@@ -63,12 +63,12 @@ func whoami() self {
 			}
 		}
 	}
-	// 0xEFFFFFFC is the first PID namespace's inode in every kernel (PROC_PID_INIT_INO). From outside of another the
-	// process has a number that it cannot know.
+	// 0xEFFFFFFC is the inode of the first PID namespace in every kernel (PROC_PID_INIT_INO). In another namespace, the
+	// process has a number outside that it cannot know.
 	if ns, err := os.Readlink("/proc/self/ns/pid"); err == nil && ns != "pid:[4026531836]" {
 		me.hidden = true
 	}
-	// In a user namespace the agent sees what its uid is outside of it (user_namespaces(7)).
+	// The agent sees the uid outside of a user namespace (user_namespaces(7)).
 	if b, err := os.ReadFile("/proc/self/uid_map"); err == nil {
 		for line := range strings.Lines(string(b)) {
 			var n [3]int64

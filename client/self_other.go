@@ -7,7 +7,7 @@ import (
 	"os"
 )
 
-// sendFirst writes b: this system has nothing to send beside it.
+// sendFirst writes b. This system has no pidfd to send with it.
 func sendFirst(c *net.UnixConn, b []byte) (int, error) { return c.Write(b) }
 
 // whoami returns this process as the kernel knows it.

@@ -13,10 +13,10 @@ import (
 	"github.com/usher-agent/usher/client/wire"
 )
 
-// AwayDefault is how long leases stand while no agent answers, where the licence does not say (agent_away_seconds).
+// AwayDefault is how long leases stand while no agent answers, unless the licence says otherwise (agent_away_seconds).
 const AwayDefault = 10 * time.Minute
 
-// Request asks for slots; [Slots] makes the commonest.
+// Request asks for slots; [Slots] makes the usual one.
 type Request = wire.AcquireRequest
 
 // Slots asks for n slots of a pool, or for n draws of a meter.
@@ -27,37 +27,34 @@ func Slots(pool string, n int64) Request {
 	return Request{Pool: pool, N: &n}
 }
 
-// Option says how a session is to be other than usual.
+// Option changes a session's defaults.
 type Option func(*Session)
 
-// WithSocket names the agent's socket; without it, it is USHER_SOCKET's, else [DefaultSocket].
+// WithSocket names the agent's socket. The default is USHER_SOCKET, else [DefaultSocket].
 func WithSocket(path string) Option { return func(s *Session) { s.socket = socketOr(path) } }
 
-// WithLabels are shown with every lease that names none of its own.
+// WithLabels sets the labels of leases whose requests have none.
 func WithLabels(labels map[string]string) Option { return func(s *Session) { s.labels = labels } }
 
-// WithVendor has the agent prove, on open and on every reconnect, that it is the one that the vendor's licence names,
-// and that nobody stands between; all that is said is inside TLS with its key. An agent that cannot is refused with
-// [ErrNotProven], one whose licence names no agent too: anybody could be such a one.
+// WithVendor makes the agent prove, on open and on every reconnect, that the vendor's licence names it and that nobody
+// is between. All messages are inside TLS with the agent's key. An agent that cannot prove this is refused with
+// [ErrNotProven]. So is one whose licence names no agent, because anybody could pretend to be that agent.
 func WithVendor(v Vendor) Option { return func(s *Session) { s.vendor = &v } }
 
-// AllowUnproven takes an agent whose licence names no agent's key, or that does not see who is at the other end; see
-// [Session.Proven]. It takes none whose licence names another's key, or that sees another process than this one.
+// AllowUnproven accepts an agent whose licence names no agent's key, or that cannot see the process at this end; see
+// [Session.Proven]. It does not accept an agent whose licence names another key, or that sees another process.
 func AllowUnproven() Option { return func(s *Session) { s.unproven = true } }
 
-// FailOpen lets the product go on while no agent answers: [Open] succeeds, and [Session.Acquire] returns leases that
-// nothing backs, see [Lease.Backed]. They are counted in [Stats], and asked for when the agent is back; one that is
-// refused then is lost. Without it no agent means no slots.
+// FailOpen lets the product go on while no agent answers: [Open] succeeds, and [Session.Acquire] returns leases that no
+// agent has granted; see [Lease.Backed]. [Stats] counts them. The session acquires them when the agent is back, and a
+// refused one is lost then. Without FailOpen there are no slots without an agent.
 func FailOpen() Option { return func(s *Session) { s.failOpen = true } }
 
-// Session is a kept-open connection to an agent. Leases that are acquired on it live by this process: the kernel tells
-// the agent when it dies, and their slots come back in milliseconds. It is safe for concurrent use.
-//
-// When the agent goes away the session connects again, with back-off, and shows its leases. A lease is lost only when
-// the agent says so, or when none has answered for as long as the licence allows.
-//
-// A child that was forked without exec has no session: every call is [ErrForked], and nothing of the parent's is given
-// back.
+// Session is a lasting connection to an agent. Its leases live as long as this process: the kernel tells the agent when
+// the process dies, and the slots come back in milliseconds. A Session is safe for concurrent use. When the agent goes
+// away, the session reconnects with back-off and attaches its leases. A lease is lost only if the agent says so, or if
+// no agent has answered for longer than the licence allows. A child process after a fork without exec has no session:
+// every call returns [ErrForked], and the parent keeps its leases.
 type Session struct {
 	socket   string
 	labels   map[string]string
@@ -74,31 +71,31 @@ type Session struct {
 	mu       sync.Mutex // guards all below; a lease's is taken before it
 	closed   bool
 	link     *link // nil while the agent is away
-	down     error // why
+	down     error // the reason
 	downFrom time.Time
 	leases   map[string]*Lease
 	unbacked map[*Lease]struct{}
-	orphans  []string // leases that are to be given back when the agent is there
+	orphans  []string // leases to give back once the agent is there
 	agent    wire.HelloAnswer
 	proven   Proven
-	agentKey ed25519.PublicKey // that has been proved
-	license  *wire.License     // as it was last seen
+	agentKey ed25519.PublicKey // once proved
+	license  *wire.License     // as last seen
 	terms    []byte            // its JSON
 	news     chan struct{}     // closed when license changes
 	stats    Stats
 }
 
-// Stats counts what has become of a session.
+// Stats has the counts of a session.
 type Stats struct {
 	Reconnects int // how often the agent was found again
-	FailedOpen int // leases that nothing backed when they were given: see [FailOpen]
-	Unbacked   int // of these, how many there are now
+	FailedOpen int // leases returned without an agent: see [FailOpen]
+	Unbacked   int // how many of these no agent has granted yet
 }
 
 var getpid = os.Getpid // but for tests
 
-// Open opens a session with the agent. Nothing needs to be said; options say what is to be other than usual. ctx is for
-// the opening alone. [ErrAgentAway], [ErrForbidden], [ErrNotProven].
+// Open opens a session with the agent. It needs no options. ctx bounds the opening alone. Errors: [ErrAgentAway],
+// [ErrForbidden], [ErrNotProven].
 func Open(ctx context.Context, options ...Option) (*Session, error) {
 	s := &Session{socket: socketOr(""), pid: getpid(), proven: ProvenNone, stale: make(chan struct{}, 1),
 		news:   make(chan struct{}),
@@ -122,7 +119,7 @@ func Open(ctx context.Context, options ...Option) (*Session, error) {
 	return s, nil
 }
 
-// task runs f until Close waits for it; false when the session is closed.
+// task starts f, and Close waits for it; false when the session is closed.
 func (s *Session) task(f func()) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -132,7 +129,7 @@ func (s *Session) task(f func()) bool {
 	return !s.closed
 }
 
-// gone says that the agent does not answer, unless it was not waited for.
+// gone returns ctx's error if ctx has ended, else the error for an agent that does not answer.
 func (s *Session) gone(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -165,21 +162,21 @@ func (s *Session) call(ctx context.Context, method string, params, out any) erro
 	return l.ask(ctx, method, params, out)
 }
 
-// Agent returns what the agent said of itself, and whom it sees at this end.
+// Agent returns the agent's hello: its own state, and the process that it sees at this end.
 func (s *Session) Agent() wire.HelloAnswer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.agent
 }
 
-// Proven says how much the agent could prove: [ProvenNone] or [ProvenLicense].
+// Proven returns how much the agent has proved: [ProvenNone] or [ProvenLicense].
 func (s *Session) Proven() Proven {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.proven
 }
 
-// Stats returns what has become of the session.
+// Stats returns the session's counts.
 func (s *Session) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -188,8 +185,8 @@ func (s *Session) Stats() Stats {
 	return out
 }
 
-// License returns the verdict and the documents it rests on. While the agent is away, the last that was seen stands for
-// as long as leases do.
+// License returns the verdict and the documents it rests on. While the agent is away, it returns the last one seen, for
+// as long as leases stand.
 func (s *Session) License(ctx context.Context) (*wire.License, error) {
 	out := new(wire.License)
 	if err := s.call(ctx, "license.get", struct{}{}, out); err != nil {
@@ -198,7 +195,7 @@ func (s *Session) License(ctx context.Context) (*wire.License, error) {
 	return out, nil
 }
 
-// lastSeen returns the licence that was last seen, if that still stands, else err.
+// lastSeen returns the last licence seen if it still stands, else err.
 func (s *Session) lastSeen(err error) (*wire.License, error) {
 	grace := s.agentAway()
 	s.mu.Lock()
@@ -209,8 +206,8 @@ func (s *Session) lastSeen(err error) (*wire.License, error) {
 	return s.license, nil
 }
 
-// Feature returns one feature; one that the licence does not name is not enabled. While the agent is away, what was
-// last seen stands for as long as leases do.
+// Feature returns one feature; one that the licence does not name is not enabled. While the agent is away, it returns
+// the last state seen, for as long as leases stand.
 func (s *Session) Feature(ctx context.Context, name string) (wire.Feature, error) {
 	var out wire.NamedFeature
 	err := s.call(ctx, "features.get", struct {
@@ -233,8 +230,8 @@ func (s *Session) Pools(ctx context.Context) ([]wire.Pool, error) {
 	return out.Pools, err
 }
 
-// Watch returns the licence as it is, and again whenever it has changed, until ctx ends or the session is closed. It
-// goes on when the agent comes back. A reader that is slow sees the latest, not every one.
+// Watch returns the present licence, and each change of it, until ctx ends or the session is closed. It goes on when
+// the agent comes back. A slow reader gets the latest licence, not every one.
 func (s *Session) Watch(ctx context.Context) iter.Seq[*wire.License] {
 	return func(yield func(*wire.License) bool) {
 		var seen *wire.License
@@ -259,12 +256,12 @@ func (s *Session) Watch(ctx context.Context) iter.Seq[*wire.License] {
 	}
 }
 
-// refresh looks at the licence again.
+// refresh reads the licence again.
 func (s *Session) refresh(l *link) {
 	b, err := l.do(s.ctx, "license.get", []byte(`{}`), nil)
 	now := new(wire.License)
 	if err != nil || json.Unmarshal(b, now) != nil {
-		return // the link is broken, and what is found with the next is looked at
+		return // the link is broken; the next one reads the licence
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -276,7 +273,7 @@ func (s *Session) refresh(l *link) {
 	s.news = make(chan struct{})
 }
 
-// agentAway is how long leases stand without the agent.
+// agentAway returns how long leases stand without the agent.
 func (s *Session) agentAway() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -286,11 +283,11 @@ func (s *Session) agentAway() time.Duration {
 	return time.Duration(s.license.AgentAway * float64(time.Second))
 }
 
-// Close gives every lease back but those with the lifetime held, and ends the session. What cannot be given back, the
-// agent being away, ends with this process.
+// Close gives back every lease except those with the lifetime held, and ends the session. Leases that it cannot give
+// back while the agent is away end with this process.
 func (s *Session) Close() {
 	if getpid() != s.pid {
-		return // the connection and what it holds are the parent's
+		return // the connection and its leases are the parent's
 	}
 	s.mu.Lock()
 	if s.closed {
@@ -311,8 +308,8 @@ func (s *Session) Close() {
 	s.over.Wait()
 }
 
-// File returns the session's connection as a file for a program that this process is about to become, so that a lease
-// that lives by the connection outlives exec.
+// File returns the session's connection as a file. A program that this process becomes by exec can inherit it, and with
+// it the leases that live by the connection.
 func (s *Session) File() (*os.File, error) {
 	l, err := s.live()
 	if err != nil {

@@ -6,7 +6,7 @@ import (
 	"github.com/usher-agent/usher/client/wire"
 )
 
-// UpstreamPreview returns what would leave the host with the agent's next call for each licence. Admins only.
+// UpstreamPreview returns the data that would leave the host with the agent's next call for each licence. Admins only.
 func (c *Client) UpstreamPreview(ctx context.Context) ([]wire.UpstreamRequest, error) {
 	out, err := get[wire.UpstreamPreview](ctx, c, "/v1/upstream")
 	if err != nil {
@@ -15,8 +15,8 @@ func (c *Client) UpstreamPreview(ctx context.Context) ([]wire.UpstreamRequest, e
 	return out.Requests, nil
 }
 
-// ReleaseHost has the agent give this host's place back on a licence with an upstream, or on all where id is empty:
-// they are of no use here until UpstreamCall. Admins only.
+// ReleaseHost makes the agent give this host's place back, on one licence with an upstream or, with an empty id, on
+// all. These licences do not count here until UpstreamCall. Admins only.
 func (c *Client) ReleaseHost(ctx context.Context, id string) ([]wire.Released, error) {
 	out := new(wire.Releases)
 	if err := c.do(ctx, "POST", "/v1/license/release", wire.ReleaseRequest{License: id}, out); err != nil {
@@ -25,8 +25,8 @@ func (c *Client) ReleaseHost(ctx context.Context, id string) ([]wire.Released, e
 	return out.Licenses, nil
 }
 
-// Drain has the agent grant no new leases until Undrain or its next start, and waits until those that are held are
-// over. Admins only.
+// Drain makes the agent grant no new leases until Undrain or its next start, and waits for the held leases to end.
+// Admins only.
 func (c *Client) Drain(ctx context.Context, r wire.DrainRequest) (*wire.Drain, error) {
 	out := new(wire.Drain)
 	if err := c.do(ctx, "POST", "/v1/drain", r, out); err != nil {
@@ -35,7 +35,7 @@ func (c *Client) Drain(ctx context.Context, r wire.DrainRequest) (*wire.Drain, e
 	return out, nil
 }
 
-// Undrain has the agent grant leases again. Admins only.
+// Undrain makes the agent grant leases again. Admins only.
 func (c *Client) Undrain(ctx context.Context) (*wire.Drain, error) {
 	out := new(wire.Drain)
 	if err := c.do(ctx, "DELETE", "/v1/drain", nil, out); err != nil {
@@ -44,7 +44,7 @@ func (c *Client) Undrain(ctx context.Context) (*wire.Drain, error) {
 	return out, nil
 }
 
-// UpstreamCall has the agent call its upstream at once. Admins only.
+// UpstreamCall makes the agent call its upstream at once. Admins only.
 func (c *Client) UpstreamCall(ctx context.Context) error {
 	return c.do(ctx, "POST", "/v1/upstream", nil, nil)
 }

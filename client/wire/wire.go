@@ -1,7 +1,7 @@
-// Package wire holds the shapes that the agent's local API speaks, as JSON: what handlers write and clients read.
+// Package wire has the JSON shapes of the agent's local API. Handlers write them and clients read them.
 //
 // Times are RFC 3339 in UTC; durations are seconds in fields named *_seconds; a limit that is null is unlimited.
-// Responses may gain fields; requests are read strictly, and an unknown field is an error.
+// Responses may gain fields. The agent reads requests strictly: an unknown field is an error.
 package wire
 
 import "time"
@@ -17,7 +17,7 @@ type License struct {
 	TerminatesAt *time.Time `json:"terminates_at"`
 	GraceEndsAt  *time.Time `json:"grace_ends_at"`
 	Environment  string     `json:"environment"`
-	// AgentAway is how long held leases stand when no agent answers.
+	// AgentAway is how long held leases stand while no agent answers.
 	AgentAway float64            `json:"agent_away_seconds"`
 	Warnings  []Warning          `json:"warnings"`
 	Licenses  []Document         `json:"licenses"`
@@ -29,14 +29,14 @@ type License struct {
 	Upstream  *Upstream          `json:"upstream"`
 }
 
-// Warning is something an operator should know that changes nothing yet.
+// Warning is information for an operator that changes nothing yet.
 type Warning struct {
 	Code   string     `json:"code"`
 	Detail string     `json:"detail"`
 	At     *time.Time `json:"at"`
 }
 
-// Document is one element of licenses[]: a document, its terms, and what was found of it.
+// Document is one element of licenses[]: a document, its terms, and the judge's findings.
 type Document struct {
 	ID         string             `json:"id"`
 	System     string             `json:"system"`
@@ -55,13 +55,13 @@ type Document struct {
 	Reason     string             `json:"reason"`
 	Hint       string             `json:"hint,omitempty"`
 	Findings   []Finding          `json:"findings,omitempty"`
-	Verified   bool               `json:"verified"` // false: everything here is only what the document claims
+	Verified   bool               `json:"verified"` // false: all terms here are unverified claims
 	Limits     map[string]*int64  `json:"limits,omitempty"`
 	Features   map[string]Feature `json:"features,omitempty"`
 	Terms      map[string]any     `json:"terms"`
 }
 
-// Finding is one thing the judge found about a document.
+// Finding is one finding of the judge about a document.
 type Finding struct {
 	Code   string `json:"code"`
 	Reason string `json:"reason"`
@@ -70,11 +70,11 @@ type Finding struct {
 // Feature is a term that is not counted.
 type Feature struct {
 	Enabled bool   `json:"enabled"`
-	Value   any    `json:"value"` // bool, number or string; null where the licence does not name the feature
+	Value   any    `json:"value"` // bool, number or string; null: the licence does not name the feature
 	Unit    string `json:"unit,omitempty"`
 }
 
-// Host is how well this host fits the licence, and its cores.
+// Host is the match of this host with the licence, and its cores.
 type Host struct {
 	Match  string   `json:"match"` // ok, failed, unbound
 	Score  float64  `json:"score"`
@@ -107,18 +107,19 @@ type Upstream struct {
 	Detail string `json:"detail"`
 }
 
-// UpstreamPreview is what would leave the host with the agent's next calls to its upstream.
+// UpstreamPreview has the data that would leave the host with the agent's next calls to its upstream.
 type UpstreamPreview struct {
 	Requests []UpstreamRequest `json:"requests"`
 }
 
-// UpstreamRequest is one call, but for its random nonce and its date.
+// UpstreamRequest is one call, without its random nonce and its date.
 type UpstreamRequest struct {
 	License  string `json:"license"`
 	Product  string `json:"product"`
 	Version  string `json:"version"`
 	AgentKey string `json:"agent_key"`
-	// Fingerprint is what the system calls this host, and Hostname its name; for systems that want them alone.
+	// Fingerprint is the system's name for this host, and Hostname the host's own. Only systems that need them get
+	// them.
 	Fingerprint string              `json:"fingerprint,omitempty"`
 	Hostname    string              `json:"hostname,omitempty"`
 	Memory      int64               `json:"memory,omitempty"` // bytes; likewise
@@ -126,10 +127,10 @@ type UpstreamRequest struct {
 	Components  map[string][]string `json:"components"`
 	Cores       Cores               `json:"cores"`
 	Usage       []UpstreamUsage     `json:"usage"`
-	// Emergencies are those that operators have begun on the licence within a year.
+	// Emergencies that operators began on the licence within a year.
 	Emergencies []UpstreamEmergency `json:"emergencies"`
-	Chain       string              `json:"chain"`    // what the upstream said last, which it is told again
-	Document    string              `json:"document"` // with the first call alone
+	Chain       string              `json:"chain"`    // from the upstream's last answer, sent back to it
+	Document    string              `json:"document"` // only with the first call
 }
 
 // UpstreamUsage is the use of one pool or meter.
@@ -140,7 +141,7 @@ type UpstreamUsage struct {
 	Denied int64  `json:"denied"`
 }
 
-// UpstreamEmergency is one that an operator has begun.
+// UpstreamEmergency is an emergency that an operator began.
 type UpstreamEmergency struct {
 	BeganAt time.Time `json:"began_at"`
 	EndsAt  time.Time `json:"ends_at"`
@@ -152,7 +153,7 @@ type EmergencyRequest struct {
 	Reason string `json:"reason"`
 }
 
-// Emergency is one that an operator has begun: the answer to POST /v1/emergency.
+// Emergency is an emergency that an operator began: the answer to POST /v1/emergency.
 type Emergency struct {
 	License string    `json:"license"`
 	BeganAt time.Time `json:"began_at"`
@@ -161,12 +162,12 @@ type Emergency struct {
 	Running bool      `json:"running"`
 }
 
-// EmergencyGrant is what one licence grants.
+// EmergencyGrant is the emergencies that one licence grants.
 type EmergencyGrant struct {
 	License       string     `json:"license"`
 	LengthSeconds float64    `json:"length_seconds"` // of one
 	PerYear       int        `json:"per_year"`
-	Next          *time.Time `json:"next"` // from when another may begin; null: never
+	Next          *time.Time `json:"next"` // when another may begin; null: never
 }
 
 // Emergencies is the answer to GET /v1/emergency.
@@ -180,17 +181,17 @@ type ReturnRequest struct {
 	License string `json:"license"`
 }
 
-// Returned is the answer to it.
+// Returned is the answer to POST /v1/license/return.
 type Returned struct {
 	License    string    `json:"license"`
 	Product    string    `json:"product"`
 	ReturnedAt time.Time `json:"returned_at"`
-	Receipt    string    `json:"receipt"` // a JWT of type usher-return+jwt that the agent's key signs
-	// what came of giving this host's place back, where the licence has an upstream
+	Receipt    string    `json:"receipt"` // a JWT of type usher-return+jwt, signed with the agent's key
+	// the result of giving this host's place back, if the licence has an upstream
 	Place *Released `json:"place,omitempty"`
 }
 
-// Pool is a pool of slots, or a meter (kind "meter": in_use is what has been drawn). Null is unlimited.
+// Pool is a pool of slots or a meter. For the kind "meter", in_use is the number of draws. Null is unlimited.
 type Pool struct {
 	Name      string `json:"name"`
 	Kind      string `json:"kind"` // pool, meter
@@ -252,7 +253,7 @@ type Lease struct {
 	N        int64  `json:"n"`    // of the first item
 	Items    []Item `json:"items"`
 	Lifetime string `json:"lifetime"`
-	// what tells that the holder is gone: ttl, peerpidfd, sentpidfd, pidfd, connection, none
+	// how the agent learns that the holder is gone: ttl, peerpidfd, sentpidfd, pidfd, connection, none
 	Liveness   string     `json:"liveness"`
 	State      string     `json:"state"` // held, revoking, unconfirmed
 	AcquiredAt time.Time  `json:"acquired_at"`
@@ -260,17 +261,17 @@ type Lease struct {
 	RevokeAt   *time.Time `json:"revoke_at,omitempty"`
 	Token      string     `json:"token,omitempty"`
 	Holder     *Holder    `json:"holder,omitempty"`
-	Others     []Holder   `json:"others,omitempty"` // co-holders, who joined
+	Others     []Holder   `json:"others,omitempty"` // co-holders that joined
 }
 
-// Holder is whom a lease belongs to. Labels are the holder's own claims; the rest is the kernel's word.
+// Holder is the holder of a lease. Labels are the holder's own claims; the kernel states the rest.
 type Holder struct {
 	UID  uint32 `json:"uid"`
 	GID  uint32 `json:"gid"`
 	PID  int32  `json:"pid"`
 	Exe  string `json:"exe,omitempty"`
 	User string `json:"user,omitempty"`
-	// Credential is what a dialect's listener over TCP knows the holder by; empty: the kernel says who it is.
+	// Credential identifies the holder to a dialect's listener over TCP; empty: the kernel identifies it.
 	Credential string            `json:"credential,omitempty"`
 	Labels     map[string]string `json:"labels,omitempty"`
 }
@@ -291,7 +292,7 @@ type NamedFeature struct {
 	Feature
 }
 
-// Installed is the answer to PUT /v1/license: what the document changed, or would change with ?dry_run=true.
+// Installed is the answer to PUT /v1/license: the changes by the document, made or, with ?dry_run=true, possible.
 type Installed struct {
 	DryRun   bool     `json:"dry_run"`
 	Document Document `json:"document"`
@@ -303,13 +304,13 @@ type Installed struct {
 type Component struct {
 	Name   string   `json:"name"`
 	Values []string `json:"values,omitempty"` // HMAC-SHA-256, lower-case hex
-	Absent string   `json:"absent,omitempty"` // why it could not be read
+	Absent string   `json:"absent,omitempty"` // the reason that it could not be read
 	Note   string   `json:"note,omitempty"`
-	// Configured: the configuration states it; else it was measured.
+	// Configured is true if the configuration states the component; false: it was measured.
 	Configured bool `json:"configured,omitempty"`
 }
 
-// Fingerprint is the answer to GET /v1/fingerprint: this host as the licence sees it.
+// Fingerprint is the answer to GET /v1/fingerprint: this host's identity for licences.
 type Fingerprint struct {
 	Product    string      `json:"product"`
 	Components []Component `json:"components"`
@@ -318,7 +319,7 @@ type Fingerprint struct {
 	Virtual    string      `json:"virtual"`   // the hypervisor; empty: none seen
 	Container  string      `json:"container"` // the container runtime; empty: none seen
 	AgentKey   string      `json:"agent_key,omitempty"`
-	// Fingerprint is what licence systems that name a host by one text call this one.
+	// Fingerprint is this host's name for licence systems that name hosts by one text.
 	Fingerprint string `json:"fingerprint,omitempty"`
 }
 
@@ -343,11 +344,11 @@ type Health struct {
 	Product   string     `json:"product"`
 	Anchors   string     `json:"anchors"` // embedded, config
 	Listeners []Listener `json:"listeners,omitempty"`
-	// State is what of the agent's own files is not as the agent left it.
+	// State lists the files of the agent's state that somebody else changed.
 	State []StateFinding `json:"state,omitempty"`
 }
 
-// StateFinding is one file of the agent's state that is not as the agent left it.
+// StateFinding is one file of the agent's state that somebody else changed.
 type StateFinding struct {
 	File   string    `json:"file"`
 	Fault  string    `json:"fault"`  // missing, empty, edited, foreign, swapped, older, unlisted
@@ -355,39 +356,39 @@ type StateFinding struct {
 	Effect string    `json:"effect"` // one sentence
 }
 
-// Listener is where the agent answers the API of another licence system.
+// Listener is an address where the agent answers the API of another licence system.
 type Listener struct {
 	Dialect string `json:"dialect"` // the system's name
 	Address string `json:"address"` // unix:PATH, or a loopback address and port
 }
 
-// Clock is the answer to GET /v1/clock: the time that licences are judged by, and what it comes from.
+// Clock is the answer to GET /v1/clock: the licence time and its origin.
 type Clock struct {
 	Wall          time.Time  `json:"wall"`
-	Time          time.Time  `json:"time"`                // the licence time, which does not go back
+	Time          time.Time  `json:"time"`                // licence time, which never goes back
 	From          string     `json:"from"`                // wall, mark, document
-	MarkedAt      *time.Time `json:"marked_at,omitempty"` // the mark: the latest time of which there is evidence
-	LearntAt      *time.Time `json:"learnt_at,omitempty"` // the latest time that an upstream has signed
+	MarkedAt      *time.Time `json:"marked_at,omitempty"` // the mark: the latest time with evidence
+	LearntAt      *time.Time `json:"learnt_at,omitempty"` // the latest time that an upstream signed
 	SignedAt      *time.Time `json:"signed_at,omitempty"` // the latest date of a document at hand
 	BehindSeconds float64    `json:"behind_seconds"`      // how far the wall clock is behind the licence time
-	// in licence time, and since this start of the host at most
+	// in licence time; not before this start of the host
 	BehindSince *time.Time `json:"behind_since,omitempty"`
-	// how far the wall clock is ahead of the mark, where that is not believed yet
+	// how far the wall clock is ahead of the mark, while that is not accepted yet
 	AheadSeconds float64    `json:"ahead_seconds"`
-	BelievedAt   *time.Time `json:"believed_at,omitempty"` // when it will be
+	BelievedAt   *time.Time `json:"believed_at,omitempty"` // when it will be accepted
 }
 
-// ReleaseRequest asks that this host gives its place back on a licence with an upstream; of all of them where none is
+// ReleaseRequest asks the agent to give this host's place back on a licence with an upstream; on all of them if none is
 // named.
 type ReleaseRequest struct {
 	License string `json:"license,omitempty"`
 }
 
-// Released is what came of giving one place back.
+// Released is the result of giving one place back.
 type Released struct {
 	License  string `json:"license"`
 	Released bool   `json:"released"`
-	Reason   string `json:"reason,omitempty"` // why it was not
+	Reason   string `json:"reason,omitempty"` // the reason if not
 }
 
 // Releases is the answer to POST /v1/license/release.
@@ -395,25 +396,25 @@ type Releases struct {
 	Licenses []Released `json:"licenses"` // those on which this host had a place
 }
 
-// DrainRequest asks the agent to grant no new leases, and to say when those that are held are over.
+// DrainRequest asks the agent to grant no new leases, and to answer when the held leases are over.
 type DrainRequest struct {
-	WaitSeconds float64 `json:"wait_seconds,omitempty"` // how long to wait for that; 0: not at all
-	// then give this host's places back, if nothing is held any more
+	WaitSeconds float64 `json:"wait_seconds,omitempty"` // how long to wait for them; 0: not at all
+	// then give this host's places back, once no lease is held
 	Release bool `json:"release,omitempty"`
 }
 
-// Drain is how far an agent is drained.
+// Drain is the progress of draining an agent.
 type Drain struct {
 	Draining bool       `json:"draining"`
-	Leases   int        `json:"leases"`             // still held, but for borrows
+	Leases   int        `json:"leases"`             // still held, without borrows
 	Borrowed int        `json:"borrowed"`           // borrows, which end at their date
-	Licenses []Released `json:"licenses,omitempty"` // the places that were given back, or were not
+	Licenses []Released `json:"licenses,omitempty"` // the result for each place
 }
 
-// Setting is one configuration key: its value, and where that comes from.
+// Setting is one configuration key with its value and the value's origin.
 type Setting struct {
 	Key    string `json:"key"`
-	Value  string `json:"value"` // redacted where it is a secret
+	Value  string `json:"value"` // secrets are redacted
 	Origin string `json:"origin"`
 }
 
@@ -425,98 +426,5 @@ type Settings struct {
 // Reloaded is the answer to POST /v1/reload.
 type Reloaded struct {
 	Changed []string `json:"changed"` // keys that are in force with their new values
-	Restart []string `json:"restart"` // keys that have changed, and need a restart to be in force
-}
-
-// Keys is the answer to GET /v1/keys: the agent's public key as a JSON Web Key Set (RFC 7517), and what vouches for it.
-type Keys struct {
-	Keys []Key `json:"keys"`
-	// Withheld says which licences are not in the chain, because the caller may not see all that they say.
-	Withheld []string `json:"withheld,omitempty"`
-	// of the licences in force: documents that name the key (cnf.jkt, RFC 7800), and vendors' words for it
-	// (usher-activation+jwt)
-	Chain []string `json:"chain"`
-}
-
-// Key is an Ed25519 public key (RFC 8037); its id is its RFC 7638 thumbprint.
-type Key struct {
-	KeyType   string `json:"kty"`
-	Curve     string `json:"crv"`
-	X         string `json:"x"`
-	KeyID     string `json:"kid"`
-	Use       string `json:"use"`
-	Algorithm string `json:"alg"`
-	// Dialect is the licence system whose answers the key signs; empty: it is the agent's own key.
-	Dialect string `json:"dialect,omitempty"`
-}
-
-// Prove is the parameters of session.prove.
-type Prove struct {
-	Nonce string `json:"nonce"`
-}
-
-// Proof is what the agent answers to it: a JWT of type usher-session+jwt that its key signs.
-type Proof struct {
-	Token string `json:"token"`
-}
-
-// Hello is the parameters of session.hello, which may be left out.
-type Hello struct {
-	Versions []int             `json:"versions,omitempty"` // of the session's protocol that the client speaks
-	Client   string            `json:"client,omitempty"`   // what it is, for the log
-	Labels   map[string]string `json:"labels,omitempty"`   // of every lease that names none of its own
-}
-
-// HelloAnswer is what the agent answers to it.
-type HelloAnswer struct {
-	Versions     []int    `json:"versions"` // that the agent speaks
-	Capabilities []string `json:"capabilities"`
-	Agent        Health   `json:"agent"`
-	You          Holder   `json:"you"` // whom the agent sees at the other end
-}
-
-// Subscribe is the parameters of events.subscribe, which may be left out.
-type Subscribe struct {
-	// Mine asks for what becomes of this process's leases by others' doing, and not for what it does itself.
-	Mine bool `json:"mine,omitempty"`
-}
-
-// Cancel is the parameters of lease.cancel.
-type Cancel struct {
-	Request any `json:"request"` // the id of the acquire that waits: a number or a text
-}
-
-// LeaseRequest is the parameters of lease.renew, lease.release, lease.join and lease.attach.
-type LeaseRequest struct {
-	ID         string  `json:"id"`
-	TTLSeconds float64 `json:"ttl_seconds,omitempty"` // of lease.renew
-	Force      bool    `json:"force,omitempty"`       // of lease.release, for admins
-}
-
-// Problem is an error: RFC 9457 problem details with a stable code.
-type Problem struct {
-	Type              string   `json:"type"`
-	Title             string   `json:"title"`
-	Status            int      `json:"status"`
-	Code              string   `json:"code"`
-	Detail            string   `json:"detail"`
-	Field             string   `json:"field,omitempty"`
-	Hint              string   `json:"hint,omitempty"`
-	Verdict           *Verdict `json:"verdict,omitempty"`
-	RetryAfterSeconds *float64 `json:"retry_after_seconds,omitempty"`
-	Limit             *int64   `json:"limit,omitempty"`
-	InUse             *int64   `json:"in_use,omitempty"`
-	WaitedSeconds     *float64 `json:"waited_seconds,omitempty"`
-	Rule              string   `json:"rule,omitempty"`
-}
-
-// Error returns the detail, so that a Problem can be passed on as an error.
-func (p *Problem) Error() string { return p.Detail }
-
-// Verdict is the short form of a licence's verdict inside a Problem.
-type Verdict struct {
-	State  string     `json:"state"`
-	Code   string     `json:"code"`
-	Reason string     `json:"reason"`
-	Until  *time.Time `json:"until"`
+	Restart []string `json:"restart"` // changed keys that need a restart
 }
