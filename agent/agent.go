@@ -78,7 +78,7 @@ type Agent struct {
 	duties    *upstreams.Duties
 	signer    *identity.Signer
 	sessions  *holders.Sessions
-	state     *stateDir
+	state     *os.File // the lock of the state folder
 	runtime   *os.File // the lock of the runtime folder
 	seals     *seals.Seals
 	key       ed25519.PrivateKey
@@ -133,20 +133,23 @@ func (a *Agent) open() (err error) {
 		return err
 	}
 	a.vendor = vendor
-	if err := ownFolders(cfg.State, a.log); err != nil {
+	state, runtime := files.StateFolder(cfg.State.Dir), files.RuntimeFolder(cfg.State.RuntimeDir)
+	if err := files.Own(state, runtime, a.folderCorrected); err != nil {
 		return err
 	}
-	if a.state, err = lockState(cfg.State.Dir); err != nil {
+	if a.state, err = state.Lock(); err != nil {
 		return err
 	}
-	newKey := keyFile(cfg).Public() == nil
-	if a.key, err = keyFile(cfg).Load(); err != nil {
+	keyFile := identity.FileAt(cfg.Agent.KeyFile, cfg.State.Dir, cfg.ReadFile)
+	newKey := keyFile.Public() == nil
+	if a.key, err = keyFile.Load(); err != nil {
 		return err
 	}
-	if a.seals, err = seals.Open(sealing(cfg, a.key, a.options.Now, a.log)); err != nil {
+	if a.seals, err = seals.Open(seals.Config{Dir: cfg.State.Dir, Key: a.key, KeyFile: keyFile,
+		Stores: dialect.Journals, Now: a.options.Now, Log: a.log}); err != nil {
 		return err
 	}
-	if a.runtime, err = lockRuntime(cfg.State.RuntimeDir); err != nil {
+	if a.runtime, err = runtime.Lock(); err != nil {
 		return err
 	}
 	if err := a.seals.OpenRuntime(cfg.State.RuntimeDir); err != nil {
@@ -170,7 +173,7 @@ func (a *Agent) open() (err error) {
 		RuntimeDir: cfg.State.RuntimeDir, StateDir: cfg.State.Dir, Seals: a.seals, Log: a.log}); err != nil {
 		return err
 	}
-	words, err := identity.OpenAttestations(filepath.Join(a.state.path, "activations.json"))
+	words, err := identity.OpenAttestations(filepath.Join(cfg.State.Dir, "activations.json"))
 	if err != nil {
 		return err
 	}
@@ -382,6 +385,9 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	task("lifecycle", a.lifecycle)
 	return g.Wait()
 }
+
+// maxNamed is the size in bytes of the largest file that a configuration names and the agent reads.
+const maxNamed = 1 << 20
 
 // openOps makes the operators' server. Its web configuration is read by Prometheus's toolkit, again for each
 // connection; what is looked at here is who can change the file.

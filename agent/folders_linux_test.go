@@ -11,7 +11,6 @@ import (
 	"testing"
 
 	"github.com/usher-agent/usher/agent"
-	"github.com/usher-agent/usher/agent/config"
 	"github.com/usher-agent/usher/client"
 	"github.com/usher-agent/usher/client/wire"
 )
@@ -162,30 +161,4 @@ func TestFormerLayout(t *testing.T) {
 		}
 	}
 	h.start()
-}
-
-// In a place that is everybody's, as an emptyDir is, the agent makes folders that it can then be given without that
-// place.
-func TestMakeFolders(t *testing.T) {
-	dir := t.TempDir()
-	if err := os.Chmod(dir, 0o777); err != nil {
-		t.Fatal(err)
-	}
-	cfg := &config.Config{State: config.State{Dir: dir + "/state", RuntimeDir: dir + "/state/run"}}
-	for range 2 {
-		if err := agent.MakeFolders(cfg); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for path, want := range map[string]os.FileMode{"state": 0o700, "state/run": 0o755} {
-		if fi, err := os.Stat(filepath.Join(dir, path)); err != nil || fi.Mode().Perm() != want {
-			t.Errorf("%s: %v, %v", path, fi, err)
-		}
-	}
-	if err := errors.Join(os.RemoveAll(dir+"/state"), os.Symlink(t.TempDir(), dir+"/state")); err != nil {
-		t.Fatal(err)
-	}
-	if err := agent.MakeFolders(cfg); err == nil {
-		t.Error("a link was taken for a folder")
-	}
 }

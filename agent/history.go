@@ -103,7 +103,7 @@ func openHistory(path string, file seals.Keeping, key ed25519.PrivateKey,
 
 // openHistory opens the agent's record and says when one is begun.
 func (a *Agent) openHistory(newKey bool) (*history, error) {
-	path := filepath.Join(a.state.path, seals.HistoryFile)
+	path := filepath.Join(a.settings().State.Dir, seals.HistoryFile)
 	file := seals.Sealed(a.seals.State, func(c files.Content) []byte {
 		if c.Fault == files.FaultEdited {
 			b, _ := os.ReadFile(path)

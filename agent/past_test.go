@@ -2,6 +2,7 @@ package agent_test
 
 import (
 	"context"
+	"crypto/ed25519"
 	"os"
 	"path/filepath"
 	"slices"
@@ -9,8 +10,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/usher-agent/usher/agent"
+	"github.com/usher-agent/usher/agent/audit"
 	"github.com/usher-agent/usher/agent/eventlog"
+	"github.com/usher-agent/usher/agent/identity"
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/plugin/usher"
 )
@@ -110,11 +112,7 @@ func TestEventLog(t *testing.T) {
 	h.stop()
 	verify := func() (types []string, by map[string]eventlog.Event) {
 		t.Helper()
-		cfg, err := h.load()
-		if err != nil {
-			t.Fatal(err)
-		}
-		dir, key, err := agent.Events(cfg)
+		dir, key, err := h.eventLog()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -164,4 +162,17 @@ func TestEventLog(t *testing.T) {
 	if aside, err := filepath.Glob(h.path("state/events-*")); err != nil || len(aside) != 1 {
 		t.Errorf("put aside: %v, %v", aside, err)
 	}
+}
+
+// eventLog is where the event log lies, and the key that signs it.
+func (h *house) eventLog() (dir string, key ed25519.PublicKey, err error) {
+	cfg, err := h.load()
+	if err != nil {
+		return "", nil, err
+	}
+	private, err := identity.FileAt(cfg.Agent.KeyFile, cfg.State.Dir, cfg.ReadFile).Existing()
+	if err != nil {
+		return "", nil, err
+	}
+	return filepath.Join(cfg.State.Dir, audit.Folder), private.Public().(ed25519.PublicKey), nil
 }

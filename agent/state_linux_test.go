@@ -14,8 +14,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/usher-agent/usher/agent"
 	"github.com/usher-agent/usher/agent/eventlog"
+	"github.com/usher-agent/usher/agent/repair"
 	"github.com/usher-agent/usher/agent/seals"
 	"github.com/usher-agent/usher/client"
 	"github.com/usher-agent/usher/client/wire"
@@ -66,13 +66,13 @@ func (h *house) change(name string, do func([]byte) []byte) {
 }
 
 // accept is what `usher doctor --repair` does besides the journals.
-func (h *house) accept() []agent.Accepted {
+func (h *house) accept() []seals.Accepted {
 	h.t.Helper()
 	cfg, err := h.load()
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	out, err := agent.Accept(cfg)
+	out, err := repair.Accept(cfg)
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -82,11 +82,7 @@ func (h *house) accept() []agent.Accepted {
 // noted returns how many events of a type the event log has.
 func (h *house) noted(kind string) (n int) {
 	h.t.Helper()
-	cfg, err := h.load()
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	dir, key, err := agent.Events(cfg)
+	dir, key, err := h.eventLog()
 	if err == nil {
 		_, err = eventlog.Verify(dir, key, func(e eventlog.Event) {
 			if e.Type == kind {

@@ -56,7 +56,7 @@ func (a *Agent) openUpstream(systems *catalog.Catalog) error {
 
 // renewals is the folder of documents that upstreams brought while the licence folder could not be written.
 func (a *Agent) renewals() upstreams.Renewals {
-	return upstreams.Renewals(filepath.Join(a.state.path, "renewed"))
+	return upstreams.Renewals(filepath.Join(a.settings().State.Dir, "renewed"))
 }
 
 // hostForUpstreams returns this host without what single systems call it, and that: it is not keyed by product, and the

@@ -16,6 +16,7 @@ import (
 
 	"github.com/usher-agent/usher/agent"
 	"github.com/usher-agent/usher/agent/config"
+	"github.com/usher-agent/usher/agent/files"
 	"github.com/usher-agent/usher/agent/inspect"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin/catalog"
@@ -102,7 +103,7 @@ the agent's where everybody can write to a volume, as to a Kubernetes emptyDir. 
 				return err
 			}
 			if folders {
-				return agent.MakeFolders(cfg)
+				return files.MakeOwn(files.StateFolder(cfg.State.Dir), files.RuntimeFolder(cfg.State.RuntimeDir))
 			}
 			if check {
 				return c.checkConfig(cfg, src)

@@ -18,9 +18,10 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/usher-agent/usher/agent"
+	"github.com/usher-agent/usher/agent/desk"
 	"github.com/usher-agent/usher/agent/host"
 	"github.com/usher-agent/usher/agent/liveness"
+	"github.com/usher-agent/usher/agent/repair"
 	"github.com/usher-agent/usher/client"
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/plugin/redact"
@@ -85,7 +86,7 @@ func (c *cli) repair(src *source) error {
 	if err != nil {
 		return err
 	}
-	found, err := agent.Repair(cfg)
+	found, err := repair.Journals(cfg)
 	for _, r := range found {
 		fmt.Fprintln(c.out, repairedText(r))
 	}
@@ -95,7 +96,7 @@ func (c *cli) repair(src *source) error {
 	if len(found) == 0 {
 		fmt.Fprintln(c.out, "there are no journals to repair")
 	}
-	accepted, err := agent.Accept(cfg)
+	accepted, err := repair.Accept(cfg)
 	for _, a := range accepted {
 		fmt.Fprintf(c.out, "%s  was %s; it is accepted as it is, and the event log says so\n", a.File, a.Fault)
 	}
@@ -103,7 +104,7 @@ func (c *cli) repair(src *source) error {
 }
 
 // repairedText reports the repair of a journal.
-func repairedText(r agent.Repaired) string {
+func repairedText(r desk.Repaired) string {
 	text := fmt.Sprintf("%s  %d records kept, %d damaged bytes set aside", r.File, r.Kept, r.Dropped)
 	if r.Mended > 0 {
 		text += fmt.Sprintf(", %d records mended of which one bit was wrong", r.Mended)

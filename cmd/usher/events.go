@@ -11,7 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/usher-agent/usher/agent"
+	"github.com/usher-agent/usher/agent/audit"
 	"github.com/usher-agent/usher/agent/eventlog"
 	"github.com/usher-agent/usher/agent/identity"
 	"github.com/usher-agent/usher/client"
@@ -37,9 +37,11 @@ log is broken.`}
 			if err != nil {
 				return err
 			}
-			if dir, public, err = agent.Events(cfg); err != nil {
+			private, err := identity.FileAt(cfg.Agent.KeyFile, cfg.State.Dir, cfg.ReadFile).Existing()
+			if err != nil {
 				return err
 			}
+			dir, public = filepath.Join(cfg.State.Dir, audit.Folder), private.Public().(ed25519.PublicKey)
 		default:
 			b, err := os.ReadFile(key)
 			if err != nil {

@@ -2,23 +2,11 @@ package agent
 
 import (
 	"context"
-	"crypto/ed25519"
-	"path/filepath"
 	"time"
 
 	"github.com/usher-agent/usher/agent/audit"
-	"github.com/usher-agent/usher/agent/config"
 	"github.com/usher-agent/usher/agent/eventlog"
 )
-
-// Events returns where the event log of a configuration lies, and the key that signs it.
-func Events(c *config.Config) (dir string, key ed25519.PublicKey, err error) {
-	private, err := keyFile(c).Existing()
-	if err != nil {
-		return "", nil, err
-	}
-	return filepath.Join(c.State.Dir, audit.Folder), private.Public().(ed25519.PublicKey), nil
-}
 
 // runEvents writes events until what it returns is called, which has what is left written.
 func (a *Agent) runEvents(ctx context.Context) (stop func()) {
@@ -37,10 +25,30 @@ func (a *Agent) runEvents(ctx context.Context) (stop func()) {
 	}
 }
 
+// folderCorrected logs that a folder of the agent's own was open to others.
+func (a *Agent) folderCorrected(folder, was string) {
+	a.log.Warn("others could do more with a folder of the agent's than they may, which was corrected; share no folder "+
+		"with a product but that of the socket alone", "folder", folder, "mode_was", was)
+}
+
 // clockReset notes that a document has put the licence time back. What was planned by the false time is asked anew.
 func (a *Agent) clockReset(from, to time.Time) {
 	a.audit.ClockReset(from, to)
 	a.log.Warn("a document of the vendor's says that the time believed was false; it has been put back",
 		"from", from, "to", to)
 	a.pulse.Now()
+}
+
+// tellTampered logs what stands, and notes in the event log what is new.
+func (a *Agent) tellTampered() {
+	for _, f := range a.seals.Findings() {
+		a.log.Error("the state is not as the agent left it", "file", f.File, "fault", string(f.Fault), "found",
+			f.At.Format(time.RFC3339),
+			"effect", a.seals.Effect(f.File), "hint",
+			"stop the agent and run `usher doctor --repair`, which accepts the state as it is")
+		if a.seals.IsNew(f) {
+			a.audit.Note(eventlog.Event{Type: audit.StateTampered, Subject: f.File, Code: string(f.Fault),
+				Detail: a.seals.Effect(f.File)})
+		}
+	}
 }
