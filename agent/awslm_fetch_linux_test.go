@@ -20,15 +20,17 @@ func TestAWS(t *testing.T) {
 		"AWS_CONFIG_FILE":           "/nonexistent", "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent", "AWS_PROFILE": ""} {
 		t.Setenv(k, v)
 	}
-	const issuer, arn = "aws:294406891311:AWS/Marketplace:issuer-fingerprint", "arn:aws:license-manager::294406891311:license:l-0123456789abcdef0123456789abcdef"
+	const issuer = "aws:294406891311:AWS/Marketplace:issuer-fingerprint"
+	const arn = "arn:aws:license-manager::294406891311:license:l-0123456789abcdef0123456789abcdef"
 	s := awstest.New(t, time.Now())
 	eight := int64(8)
 	l := awslm.License{LicenseArn: arn, ProductSKU: "acme", Status: awslm.StatusAvailable,
 		Issuer: awslm.Issuer{KeyFingerprint: issuer}, Version: "1",
 		Entitlements: []awslm.Entitlement{{Name: "hd", Unit: "None"},
 			{Name: "streams", Unit: "Count", MaxCount: &eight, AllowCheckIn: true}},
-		ConsumptionConfiguration: awslm.ConsumptionConfiguration{ProvisionalConfiguration: &awslm.Consumption{MaxTimeToLiveInMinutes: 60}},
-		ReceivedMetadata:         &awslm.ReceivedMetadata{ReceivedStatus: awslm.ReceivedActive}}
+		ConsumptionConfiguration: awslm.ConsumptionConfiguration{
+			ProvisionalConfiguration: &awslm.Consumption{MaxTimeToLiveInMinutes: 60}},
+		ReceivedMetadata: &awslm.ReceivedMetadata{ReceivedStatus: awslm.ReceivedActive}}
 	config := "    - {system: awslm, alg: sealed, kid: '" + issuer +
 		"'}\nupstream: {aws: {product_sku: acme, key_fingerprint: '" + issuer + "', endpoint: '" + s.URL + "'}}\n"
 	h := open(t, config)

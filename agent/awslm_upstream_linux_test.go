@@ -208,7 +208,8 @@ func TestAWSClientKilled(t *testing.T) {
 				t.Errorf("round %d: %+v is answered %+v", round, was, again)
 			}
 			if _, err := a.sdk(key).ExtendLicenseConsumption(t.Context(),
-				&lm.ExtendLicenseConsumptionInput{LicenseConsumptionToken: was.checkout.LicenseConsumptionToken}); err != nil {
+				&lm.ExtendLicenseConsumptionInput{
+					LicenseConsumptionToken: was.checkout.LicenseConsumptionToken}); err != nil {
 				t.Errorf("round %d: %v", round, err)
 			}
 		}

@@ -62,7 +62,8 @@ func (c *caller) keygen(status int, method, target, body string) (out keygenAnsw
 func (c *caller) keygenMachine(status int, fingerprint string) keygenAnswer {
 	c.t.Helper()
 	return c.keygen(status, "POST", "/v1/machines", fmt.Sprintf(
-		`{"data":{"type":"machines","attributes":{"fingerprint":%q},"relationships":{"license":{"data":{"type":"licenses","id":"a"}}}}}`, fingerprint))
+		`{"data":{"type":"machines","attributes":{"fingerprint":%q},`+
+			`"relationships":{"license":{"data":{"type":"licenses","id":"a"}}}}}`, fingerprint))
 }
 
 // Machines, watched and not, processes and uses of the Keygen dialect outlast any kill of the agent.
@@ -88,7 +89,8 @@ func TestKeygenDialectSurvivesKill(t *testing.T) {
 			watched: c.keygenMachine(201, fmt.Sprint("watched-", i))}
 		c.keygen(200, "POST", "/v1/machines/"+s.watched.Data.ID+"/actions/ping", "")
 		s.process = c.keygen(201, "POST", "/v1/processes", fmt.Sprintf(
-			`{"data":{"type":"processes","attributes":{"pid":"1"},"relationships":{"machine":{"data":{"type":"machines","id":%q}}}}}`, s.still.Data.ID))
+			`{"data":{"type":"processes","attributes":{"pid":"1"},`+
+				`"relationships":{"machine":{"data":{"type":"machines","id":%q}}}}}`, s.still.Data.ID))
 		c.keygen(200, "POST", "/v1/licenses/a/actions/increment-usage", "")
 		states = append(states, s)
 	}

@@ -144,7 +144,9 @@ func TestKeygenUses(t *testing.T) {
 	h, account, with := keygenHouse(t, l)
 	h.config += with
 	h.start()
-	h.until("activated", func(l *wire.License) bool { return inForce("lic-1")(l) && l.Licenses[0].Document != "acme.lic" })
+	h.until("activated", func(l *wire.License) bool {
+		return inForce("lic-1")(l) && l.Licenses[0].Document != "acme.lic"
+	})
 	for i := range 8 {
 		if i == 4 {
 			h.stop()
@@ -177,7 +179,9 @@ func TestDrawIsTakenOnce(t *testing.T) {
 		return n
 	}
 	h.start()
-	h.until("activated", func(l *wire.License) bool { return inForce("lic-1")(l) && l.Licenses[0].Document != "acme.lic" })
+	h.until("activated", func(l *wire.License) bool {
+		return inForce("lic-1")(l) && l.Licenses[0].Document != "acme.lic"
+	})
 	h.stop() // what was under way is done
 	if n := used(); n != 0 {
 		t.Errorf("%d uses were taken of a meter that nobody has asked for", n)

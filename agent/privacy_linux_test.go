@@ -51,7 +51,8 @@ func openToAll(t *testing.T) *house {
 func (h *house) sessionAs(uid uint32, line string, lines string) string {
 	h.t.Helper()
 	cmd := exec.Command(systemPython, "-c", `import socket, sys
-s = socket.socket(socket.AF_UNIX); s.settimeout(60); s.connect(sys.argv[1]); s.sendall(sys.argv[2].encode() + b"\n"); f = s.makefile()
+s = socket.socket(socket.AF_UNIX); s.settimeout(60); s.connect(sys.argv[1])
+s.sendall(sys.argv[2].encode() + b"\n"); f = s.makefile()
 for _ in range(int(sys.argv[3])): sys.stdout.write(f.readline())`, h.Socket(), line, lines)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=/"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
@@ -75,7 +76,8 @@ func telling(c *usher.Claims) {
 		"x_api_keys":                     jsontext.Value(`["S3CRET-list"]`),
 		"x_contact_frank@vendor.example": jsontext.Value(`true`),
 		"x_crm": jsontext.Value(
-			`{"apiKey":"S3CRET-camel","key":{"value":"S3CRET-object"},"secret":12345678,"note":"ask gina@customer.example","pairs":[{"name":"password","value":"S3CRET-pair"}],"max_keys":77}`),
+			`{"apiKey":"S3CRET-camel","key":{"value":"S3CRET-object"},"secret":12345678,"note":"ask ` +
+				`gina@customer.example","pairs":[{"name":"password","value":"S3CRET-pair"}],"max_keys":77}`),
 	}
 }
 

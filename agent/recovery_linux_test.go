@@ -196,7 +196,8 @@ func TestCrash(t *testing.T) {
 		wire.AcquireRequest{Pool: "streams", TTLSeconds: 60, ClientToken: "t"}); err != nil || again.ID != ttl.ID {
 		t.Errorf("the token's lease: %+v, %v", again, err)
 	}
-	if _, err := c.Acquire(t.Context(), wire.AcquireRequest{Pool: "renders", N: new(int64(7)), ClientToken: "d"}); err != nil {
+	if _, err := c.Acquire(t.Context(),
+		wire.AcquireRequest{Pool: "renders", N: new(int64(7)), ClientToken: "d"}); err != nil {
 		t.Error(err)
 	}
 	if p, err := c.Pool(t.Context(), "renders"); err != nil || p.InUse != 7 {

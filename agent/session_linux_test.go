@@ -110,7 +110,8 @@ func TestSession(t *testing.T) {
 	}
 	expect(
 		l.ask(
-			`{"jsonrpc":"2.0","id":1,"method":"session.hello","params":{"versions":[1],"client":"test","labels":{"job":"7"}}}`),
+			`{"jsonrpc":"2.0","id":1,"method":"session.hello","params":{"versions":[1],"client":"test",`+
+				`"labels":{"job":"7"}}}`),
 		`"jsonrpc":"2.0","id":1,"result":`, `"versions":[1]`, fmt.Sprintf(`"pid":%d`, os.Getpid()))
 	expect(l.ask(`{"jsonrpc":"2.0","id":"x","method":"license.get"}`), `"id":"x"`, `"code":"VALID"`)
 	expect(l.ask(`{"jsonrpc":"2.0","id":2,"method":"features.get","params":{"name":"hd"}}`), `"enabled":false`)
@@ -176,7 +177,8 @@ func TestSessionTooLong(t *testing.T) {
 // holderScript is a process that takes n slots in a session and waits for its end.
 const holderScript = `import json, os, socket, sys
 s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1])
-s.sendall((json.dumps({"jsonrpc":"2.0","id":1,"method":"lease.acquire","params":json.loads(sys.argv[2])})+"\n").encode())
+r = {"jsonrpc":"2.0","id":1,"method":"lease.acquire","params":json.loads(sys.argv[2])}
+s.sendall((json.dumps(r)+"\n").encode())
 print(s.makefile().readline(), end="", flush=True)
 if len(sys.argv) > 3 and os.fork() == 0:
     print("forked", os.getpid(), flush=True)

@@ -25,7 +25,8 @@ func (a *Agent) openShares(wants *shares.Wants) error {
 			Write: blocks.Write},
 		Draws:  shares.File{Path: filepath.Join(cfg.State.Dir, seals.DrawsFile), Read: draws.Read, Write: draws.Write},
 		BootID: clock.Epoch(), Offset: offset != 0, Now: clock.Fence, Time: a.desk.Counted,
-		CallWithin: cfg.Upstream.Timeout.Duration(), Upstreams: a.upstreams, Request: a.requests.ForShares, Pool: a.poolDemand,
+		CallWithin: cfg.Upstream.Timeout.Duration(), Upstreams: a.upstreams, Request: a.requests.ForShares,
+		Pool:  a.poolDemand,
 		Meter: a.meterDemand, Wants: wants, OnChange: a.court.reshare, Stopping: a.desk.Drain,
 		Called: func(call, result string) { a.metrics.UpstreamCalled(call, result, a.desk.Now()) }, Log: a.log}
 	if at := cfg.Upstream.PoolsURL; at != "" {

@@ -65,7 +65,7 @@ func (o *Sessions) Open(c *net.UnixConn, sent io.Closer, caller enforcer.Caller)
 	// All sessions of a process share the pidfd that it sent. Nothing else tells a process that is not visible from
 	// others.
 	if s.sent != nil || caller.PID == 0 {
-		s.process() //nolint:errcheck // each request that holds something asks again
+		s.process() // each request that holds something asks again
 	}
 	return s
 }

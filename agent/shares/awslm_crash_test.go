@@ -156,9 +156,10 @@ func TestCrashAtEveryStep(t *testing.T) {
 	most := int64(10000)
 	s.Put(awslm.License{LicenseArn: arn, ProductSKU: "acme", Status: awslm.StatusAvailable,
 		Issuer: awslm.Issuer{KeyFingerprint: issuer}, Version: "1",
-		Entitlements:             []awslm.Entitlement{{Name: "renders", Unit: "Count", MaxCount: &most}},
-		ConsumptionConfiguration: awslm.ConsumptionConfiguration{ProvisionalConfiguration: &awslm.Consumption{MaxTimeToLiveInMinutes: 60}},
-		ReceivedMetadata:         &awslm.ReceivedMetadata{ReceivedStatus: awslm.ReceivedActive}})
+		Entitlements: []awslm.Entitlement{{Name: "renders", Unit: "Count", MaxCount: &most}},
+		ConsumptionConfiguration: awslm.ConsumptionConfiguration{
+			ProvisionalConfiguration: &awslm.Consumption{MaxTimeToLiveInMinutes: 60}},
+		ReceivedMetadata: &awslm.ReceivedMetadata{ReceivedStatus: awslm.ReceivedActive}})
 	u, err := awslm.NewClient(awslm.Config{Key: ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)),
 		ProductSKU: "acme", KeyFingerprint: issuer, Endpoint: s.URL})
 	if err != nil {
