@@ -21,6 +21,7 @@ import (
 	"github.com/usher-agent/usher/agent/api"
 	"github.com/usher-agent/usher/agent/audit"
 	"github.com/usher-agent/usher/agent/config"
+	"github.com/usher-agent/usher/agent/court"
 	"github.com/usher-agent/usher/agent/desk"
 	"github.com/usher-agent/usher/agent/dialect"
 	"github.com/usher-agent/usher/agent/files"
@@ -65,7 +66,9 @@ type Agent struct {
 	metrics  *metrics.Metrics
 	desk     *desk.Desk
 	feeds    *api.Feeds
-	court    *court
+	court    *court.Court
+	verifier *court.Verifier
+	systems  *catalog.Catalog
 	holders  *holders.Registry
 	handover *systemd.Store
 	plugins  plugins.Plugins
@@ -82,7 +85,7 @@ type Agent struct {
 	runtime   *os.File // the lock of the runtime folder
 	seals     *seals.Seals
 	key       ed25519.PrivateKey
-	history   *history
+	history   *court.History
 	audit     *audit.Log
 	vendor    string // the product that is compiled in; empty: none is
 	socket    *api.Socket
@@ -168,7 +171,7 @@ func (a *Agent) open() (err error) {
 	if a.desk, err = desk.New(desk.Options{Now: a.options.Now, Observer: a.metrics, Watcher: a.feeds,
 		Signals: desk.Signals{
 			Ended: a.holders.Ended, DemandChanged: wants.Changed, Short: wants.Missed,
-			FencePassed: func() { a.court.reshare() }},
+			FencePassed: func() { a.court.Reshare() }},
 		Core:       enforcer.Options{MaxLeasesPerUID: cfg.Limits.LeasesPerUID, Durable: true},
 		RuntimeDir: cfg.State.RuntimeDir, StateDir: cfg.State.Dir, Seals: a.seals, Log: a.log}); err != nil {
 		return err
@@ -184,35 +187,25 @@ func (a *Agent) open() (err error) {
 		return err
 	}
 	a.seals.CheckEvents(a.audit.Head())
-	if a.history, err = a.openHistory(newKey); err != nil {
-		return err
-	}
-	var systems *catalog.Catalog
-	if a.plugins, systems, err = plugins.New(cfg, plugins.Dir(cfg), a.options.Version, a.log, a.pluginChanged,
+	if a.plugins, a.systems, err = plugins.New(cfg, plugins.Dir(cfg), a.options.Version, a.log, a.pluginChanged,
 		a.desk.Now); err != nil {
 		return err
 	}
-	a.court = &court{desk: a.desk, catalog: systems, history: a.history, log: a.log, reset: a.clockReset,
-		judged: a.noteVerdict, wake: make(chan struct{}, 1), ask: make(chan struct{}, 1),
-		inline: []byte(cfg.License.Inline), path: cfg.License.Path}
-	a.court.trust(catalog.Own(anchors, a.key.Public().(ed25519.PublicKey)))
-	if err := a.openUpstream(systems); err != nil {
+	a.host = host.Measure(context.Background(), a.hostConfig())
+	keys, err := inspect.LicenseKeys(cfg)
+	if err != nil {
+		return err
+	}
+	if err := a.openVerifier(newKey, anchors, keys); err != nil {
+		return err
+	}
+	if err := a.openUpstream(); err != nil {
 		return err
 	}
 	if err := a.openShares(wants); err != nil {
 		return err
 	}
-	a.host = host.Measure(context.Background(), a.hostConfig())
-	if a.court.keys, err = inspect.LicenseKeys(cfg); err != nil {
-		return err
-	}
-	a.court.secrets.Fingerprint = a.host.Fingerprint
-	a.court.keep(nil)
-	a.court.facts = a.facts(cfg)
-	a.watcher, err = watch.New(watch.Config{Path: cfg.License.Path, KeepDir: filepath.Join(cfg.State.Dir, "documents"),
-		Check:    a.court.check,
-		OnChange: a.folderChanged, Log: a.log})
-	if err != nil {
+	if err := a.openCourt(); err != nil {
 		return err
 	}
 	gid, err := config.GroupID(cfg.Socket.Group)
@@ -237,14 +230,15 @@ func (a *Agent) open() (err error) {
 	if err != nil {
 		return err
 	}
-	a.sessions = &holders.Sessions{Slots: slots{a.desk}, Registry: a.holders, Prove: a.signer.Prove, Stopping: a.life.Done()}
+	a.sessions = &holders.Sessions{Slots: slots{a.desk}, Registry: a.holders, Prove: a.signer.Prove,
+		Stopping: a.life.Done()}
 	server := api.Config{Desk: front{a}, TLS: tlsConfig, Metrics: a.metrics.Handler(), Log: a.log, Rules: rules,
 		MaxConns: connections(), MaxConnsPerUID: cfg.Limits.ConnectionsPerUID}
 	if liveness.WantsSent() {
 		server.TakeSent, server.SentSpace = holders.TakeSent, liveness.SentSpace
 	}
 	a.server = api.New(server)
-	a.dialects, err = a.openDialects(slices.Concat(systems.Dialects(), a.options.Dialects))
+	a.dialects, err = a.openDialects(slices.Concat(a.systems.Dialects(), a.options.Dialects))
 	if err != nil {
 		return err
 	}
@@ -263,7 +257,8 @@ func (a *Agent) recoverHolders() {
 		}
 	}()
 	place := func(p desk.Place) holders.Place { return holders.PlaceOf(p.Boot, p.PIDNS, p.TimeNS, p.TimeOffset) }
-	a.holders.Recover(holders.Recovery{Slots: a.desk, Was: place(a.desk.GrantedAt()), Is: place(desk.Here()), Log: a.log,
+	a.holders.Recover(holders.Recovery{Slots: a.desk, Was: place(a.desk.GrantedAt()), Is: place(desk.Here()),
+		Log: a.log,
 		Kept: func(pid int32, start, inode uint64) (*liveness.Handle, bool) {
 			h, ok := inherited[systemd.Process{PID: pid, Start: start, Inode: inode}]
 			return h, ok
@@ -346,7 +341,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		for _, p := range a.plugins {
 			task("plugin "+p.Name(), p.Run)
 		}
-		task("plugins' documents", a.court.askPlugins)
+		task("plugins' documents", a.court.AskPlugins)
 		task("plugins' documents again", a.retry)
 	}
 	task("licence folder", a.watcher.Run)

@@ -36,6 +36,7 @@ var arrows = map[string][]string{
 	"agent/api":         {"agent/files", "enforcer", "plugin", "client/wire", "plugin/redact"},
 	"agent/audit":       {"agent/eventlog", "agent/files", "enforcer"},
 	"agent/clock":       {},
+	"agent/court":       {"enforcer", "plugin"},
 	"agent/desk":        {"agent/clock", "agent/files", "agent/journal", "agent/liveness", "agent/seals", "enforcer"},
 	"agent/files":       {},
 	"agent/config":      {"agent/files", "enforcer", "plugin"},

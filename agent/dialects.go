@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"slices"
 	"strconv"
 
 	"github.com/usher-agent/usher/agent/audit"
@@ -28,7 +27,5 @@ type documentsOf struct{ *Agent }
 
 // Document returns a document's bytes, which the caller may keep.
 func (d documentsOf) Document(name string) []byte {
-	d.court.mu.Lock()
-	defer d.court.mu.Unlock()
-	return slices.Clone(d.court.document(name))
+	return d.court.Document(name)
 }

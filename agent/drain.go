@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/usher-agent/usher/agent/api"
 	"github.com/usher-agent/usher/agent/audit"
 	"github.com/usher-agent/usher/agent/desk"
 	"github.com/usher-agent/usher/agent/eventlog"
@@ -22,7 +21,7 @@ func (f front) ReleaseHost(ctx context.Context, by enforcer.Caller, id string) (
 	}
 	placed := f.pulse.Placed(ids...)
 	if len(placed) == 0 && id != "" {
-		return wire.Releases{}, &enforcer.Denial{Code: api.DocumentUnknown, Field: "license",
+		return wire.Releases{}, &enforcer.Denial{Code: enforcer.DocumentUnknown, Field: "license",
 			Detail: fmt.Sprintf("this host has no place on a licence %q to give back", id),
 			Hint:   "`usher license list` shows the licences; a place has what was activated by an upstream"}
 	}

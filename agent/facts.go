@@ -12,6 +12,7 @@ import (
 
 	"github.com/usher-agent/usher/agent/api"
 	"github.com/usher-agent/usher/agent/config"
+	"github.com/usher-agent/usher/agent/court"
 	"github.com/usher-agent/usher/agent/host"
 	"github.com/usher-agent/usher/agent/watch"
 	"github.com/usher-agent/usher/enforcer"
@@ -59,6 +60,13 @@ func (a *Agent) hostConfig() host.Config {
 		Fingerprint: a.config.Host.Fingerprint}
 }
 
+// hostFacts returns a host as the judge takes it, with what systems call it that name a host by one text.
+func hostFacts(r host.Report) enforcer.Host {
+	h := r.Facts()
+	maps.Copy(h.Components, catalog.HostComponents(r.Fingerprint))
+	return h
+}
+
 func (a *Agent) hostFacts() enforcer.Host {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -70,17 +78,10 @@ func (a *Agent) watchHost(ctx context.Context) error {
 	w := host.NewWatcher(host.WatchConfig{Config: a.hostConfig(), Every: a.settings().Host.Every.Duration(),
 		OnChange: func(r host.Report) {
 			a.log.Info("the host has changed", "physical", r.Physical, "logical", r.Logical, "effective", r.Effective)
-			a.court.change(func() {
-				a.mu.Lock()
-				a.host = r
-				a.mu.Unlock()
-				a.court.facts.Host = hostFacts(r)
-				if s := a.court.secrets; s.Fingerprint != r.Fingerprint {
-					s.Fingerprint = r.Fingerprint
-					a.court.open(s)
-					a.watcher.Recheck()
-				}
-			})
+			a.mu.Lock()
+			a.host = r
+			a.mu.Unlock()
+			a.court.SetHost(hostFacts(r), r.Fingerprint)
 		}})
 	return w.Run(ctx)
 }
@@ -90,50 +91,37 @@ func (a *Agent) folderChanged(s watch.Snapshot) {
 	a.mu.Lock()
 	a.mode = s.Mode
 	a.mu.Unlock()
-	a.court.change(func() {
-		a.court.files = nil
-		keys := map[string][]byte{}
-		for _, f := range s.Files {
-			if a.court.isKey(f.Name, f.Data) {
-				if keys[f.Name] = f.Data; f.Problem == nil {
-					continue // it is no document
-				}
-			}
-			a.court.files = append(a.court.files, file{name: f.Name, data: f.Data, problem: f.Problem, stale: f.Stale})
+	files := make([]court.File, 0, len(s.Files))
+	for _, f := range s.Files {
+		files = append(files, court.File{Name: f.Name, Data: f.Data, Problem: f.Problem, Stale: f.Stale})
+	}
+	var warnings []enforcer.Warning
+	warn := func(code enforcer.WarningCode, detail string) {
+		warnings = append(warnings, enforcer.Warning{Code: code, Detail: detail})
+	}
+	if s.Mode == watch.ModePolling {
+		warn(enforcer.WarnPolling, "the licence folder is polled: "+s.ModeReason)
+	}
+	if s.Problem != nil {
+		detail := s.Problem.Reason
+		if s.Problem.Hint != "" {
+			detail += "; " + s.Problem.Hint
 		}
-		if a.court.keep(keys); a.court.reopen {
-			a.court.reopen = false
-			a.watcher.Recheck()
-		}
-		a.court.extra = nil
-		warn := func(code enforcer.WarningCode, detail string) {
-			a.court.extra = append(a.court.extra, enforcer.Warning{Code: code, Detail: detail})
-		}
-		if s.Mode == watch.ModePolling {
-			warn(enforcer.WarnPolling, "the licence folder is polled: "+s.ModeReason)
-		}
-		if s.Problem != nil {
-			detail := s.Problem.Reason
-			if s.Problem.Hint != "" {
-				detail += "; " + s.Problem.Hint
-			}
-			warn(enforcer.WarnDocument, detail)
-		}
-		if s.Omitted > 0 {
-			warn(enforcer.WarnDocument, fmt.Sprintf("the licence folder holds %d files more than are read", s.Omitted))
-		}
-		a.court.ready = true
-	})
+		warn(enforcer.WarnDocument, detail)
+	}
+	if s.Omitted > 0 {
+		warn(enforcer.WarnDocument, fmt.Sprintf("the licence folder holds %d files more than are read", s.Omitted))
+	}
+	a.court.SetFolder(files, warnings)
 }
 
 // noteVerdict logs a verdict that says something new, and says that there is a first one.
-func (a *Agent) noteVerdict(v *enforcer.Verdict) {
+func (a *Agent) noteVerdict(v *enforcer.Verdict, f *enforcer.Facts, document func(name string) []byte) {
 	a.mu.Lock()
 	last := a.last
 	a.last = v
 	a.mu.Unlock()
-	a.duties.See(&a.court.facts, v, a.court.document)
-	a.audit.Verdict(v, a.court.facts.Upstream, a.court.document)
+	a.audit.Verdict(v, f.Upstream, document)
 	if last == nil {
 		close(a.judged)
 	}
@@ -213,13 +201,6 @@ func apiRules(c config.Socket) (api.Rules, error) {
 		return out
 	}
 	return api.Rules{Allow: convert(c.Allow), Admin: convert(c.Admin)}, nil
-}
-
-// licensePath returns where the licences are.
-func (a *Agent) licensePath() string {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.config.License.Path
 }
 
 func isFile(path string) bool {

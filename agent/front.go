@@ -133,9 +133,7 @@ func (f front) LeaseToken(l *enforcer.Lease, nonce string) (string, error) {
 // Keys returns the public keys of the agent and of its dialects, and what vouches for the first.
 func (f front) Keys(admin bool) wire.Keys {
 	v := f.desk.Verdict()
-	f.court.mu.Lock()
-	defer f.court.mu.Unlock()
-	out := f.signer.Keys(v, f.court.document, admin)
+	out := f.signer.Keys(v, f.court.Document, admin)
 	for _, k := range f.dialects.Keys() {
 		out.Keys = append(out.Keys, identity.PublicKey(k.Public, k.Dialect))
 	}

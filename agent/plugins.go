@@ -14,10 +14,9 @@ func (a *Agent) pluginChanged(up bool) {
 	if !up {
 		return
 	}
-	if a.court.forgetUnsure() {
-		a.watcher.Recheck()
+	if !a.court.RetryUnsure() {
+		a.court.Rejudge()
 	}
-	a.court.change(func() {})
 }
 
 // retry tries again, now and then, what no plugin could be asked about.
@@ -29,10 +28,7 @@ func (a *Agent) retry(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-t.C:
-			if a.court.forgetUnsure() {
-				a.watcher.Recheck()
-				a.court.change(func() {})
-			}
+			a.court.RetryUnsure()
 		}
 	}
 }

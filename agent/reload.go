@@ -8,6 +8,7 @@ import (
 
 	"github.com/usher-agent/usher/agent/audit"
 	"github.com/usher-agent/usher/agent/config"
+	"github.com/usher-agent/usher/agent/court"
 	"github.com/usher-agent/usher/agent/eventlog"
 	"github.com/usher-agent/usher/agent/inspect"
 	"github.com/usher-agent/usher/client/wire"
@@ -63,23 +64,15 @@ func (a *Agent) reload() (wire.Reloaded, error) {
 	old := a.config
 	a.mu.Unlock()
 	changed, restart := config.Diff(old, next)
-	a.court.change(func() {
-		a.mu.Lock()
-		a.config = old.Reloaded(next)
-		a.mu.Unlock()
-		a.court.trust(catalog.Own(anchors, a.key.Public().(ed25519.PublicKey)))
-		a.court.keys = keys
-		a.court.keep(a.court.beside)
-		facts := a.facts(next)
-		facts.Products = a.court.facts.Products // a restart's
-		facts.Host = a.court.facts.Host
-		a.court.facts = facts
-	})
+	a.mu.Lock()
+	a.config = old.Reloaded(next)
+	a.mu.Unlock()
+	a.court.Reload(court.Settings{Anchors: catalog.Own(anchors, a.key.Public().(ed25519.PublicKey)), Keys: keys,
+		Facts: a.facts(next)})
 	a.server.SetRules(rules)
 	if a.options.SetLevel != nil {
 		a.options.SetLevel(next.Log.Level)
 	}
-	a.watcher.Recheck()
 	return wire.Reloaded{Changed: orNone(changed), Restart: orNone(restart)}, nil
 }
 

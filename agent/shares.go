@@ -2,14 +2,12 @@ package agent
 
 import (
 	"fmt"
-	"maps"
 	"path/filepath"
 	"time"
 
 	"github.com/usher-agent/usher/agent/clock"
 	"github.com/usher-agent/usher/agent/seals"
 	"github.com/usher-agent/usher/agent/shares"
-	"github.com/usher-agent/usher/enforcer"
 )
 
 // SinceBoot returns for how long the host has been up, suspension included, where the host says so.
@@ -27,7 +25,7 @@ func (a *Agent) openShares(wants *shares.Wants) error {
 		BootID: clock.Epoch(), Offset: offset != 0, Now: clock.Fence, Time: a.desk.Counted,
 		CallWithin: cfg.Upstream.Timeout.Duration(), Upstreams: a.upstreams, Request: a.requests.ForShares,
 		Pool:  a.poolDemand,
-		Meter: a.meterDemand, Wants: wants, OnChange: a.court.reshare, Stopping: a.desk.Drain,
+		Meter: a.meterDemand, Wants: wants, OnChange: func() { a.court.Reshare() }, Stopping: a.desk.Drain,
 		Called: func(call, result string) { a.metrics.UpstreamCalled(call, result, a.desk.Now()) }, Log: a.log}
 	if at := cfg.Upstream.PoolsURL; at != "" {
 		opener, err := a.opener()
@@ -39,12 +37,8 @@ func (a *Agent) openShares(wants *shares.Wants) error {
 		}
 	}
 	var err error
-	if a.shares, err = shares.New(c); err != nil {
-		return err
-	}
-	a.court.budgets, a.court.draws = a.shares.Budgets, a.shares.Taken
-	a.court.shares = func(v *enforcer.Verdict) bool { return a.shares.See(&a.court.facts, v, a.court.document) }
-	return nil
+	a.shares, err = shares.New(c)
+	return err
 }
 
 // poolDemand says what is asked of a pool.
@@ -61,17 +55,4 @@ func (a *Agent) poolDemand(pool string) shares.PoolDemand {
 func (a *Agent) meterDemand(meter string) shares.MeterDemand {
 	d := a.desk.DrawDemand(meter)
 	return shares.MeterDemand{Drawn: d.Drawn, Waiting: d.Waiting, Capacity: d.Capacity}
-}
-
-// reshare has what may be handed out of site pools counted again: by the judge, unless only the time changes until
-// which it holds.
-func (c *court) reshare() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if budgets, fence := c.budgets(); c.ready && maps.Equal(budgets, c.facts.Budgets) &&
-		maps.Equal(c.draws(), c.facts.Draws) {
-		c.desk.SetFence(fence)
-		return
-	}
-	c.judge()
 }

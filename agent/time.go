@@ -36,7 +36,7 @@ func (a *Agent) watchClock(ctx context.Context) error {
 	err := clock.Watch(ctx, func() {
 		a.log.Debug("the wall clock was set, or the host was suspended")
 		a.desk.Look()
-		a.court.look()
+		a.court.Look()
 		a.pulse.Look()
 	})
 	if err != nil && !errors.Is(err, errors.ErrUnsupported) {

@@ -2,9 +2,7 @@ package agent
 
 import (
 	"context"
-	"fmt"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/usher-agent/usher/agent/identity"
@@ -13,15 +11,14 @@ import (
 	"github.com/usher-agent/usher/agent/upstreams"
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
-	"github.com/usher-agent/usher/plugin/catalog"
 )
 
 // openUpstream makes the pulse, and what it speaks with.
-func (a *Agent) openUpstream(systems *catalog.Catalog) error {
+func (a *Agent) openUpstream() error {
 	cfg := a.config
 	var err error
-	a.requests = &upstreams.Requests{AgentKey: a.signer.KeyID(), Carries: systems.Carries, Host: a.hostForUpstreams,
-		Version: func() string { return a.settings().License.Version }, Emergencies: a.history.told,
+	a.requests = &upstreams.Requests{AgentKey: a.signer.KeyID(), Carries: a.systems.Carries, Host: a.hostForUpstreams,
+		Version: func() string { return a.settings().License.Version }, Emergencies: a.history.Reported,
 		Pools: a.desk.Pools, Now: a.desk.Now}
 	opener, err := a.opener()
 	if err != nil {
@@ -36,9 +33,11 @@ func (a *Agent) openUpstream(systems *catalog.Catalog) error {
 	}
 	a.pulse, err = pulse.New(pulse.Config{File: filepath.Join(cfg.State.Dir, seals.UpstreamFile), Read: known.Read,
 		Write: known.Write, Epoch: a.seals.UpstreamLost().ID, CallWithin: cfg.Upstream.Timeout.Duration(),
-		Now: a.desk.Now, Uptime: uptime, Request: a.requests.For, Renewed: a.renewed,
-		OnChange: func() { a.court.change(func() {}) },
-		Learnt:   a.learnt,
+		Now: a.desk.Now, Uptime: uptime, Request: a.requests.For, Learnt: a.learnt,
+		Renewed: func(_ context.Context, of *enforcer.License, document []byte) error {
+			return a.court.Renew(of, document)
+		},
+		OnChange: func() { a.court.Rejudge() },
 		Called: func(c pulse.Call, result string, at time.Time) {
 			a.metrics.UpstreamCalled(string(c), result, at)
 		}, Log: a.log})
@@ -46,12 +45,7 @@ func (a *Agent) openUpstream(systems *catalog.Catalog) error {
 		return err
 	}
 	a.duties = &upstreams.Duties{Pulse: a.pulse, Upstreams: a.upstreams}
-	a.court.upstream = a.pulse.Facts
-	kept, err := a.renewals().Read()
-	for _, k := range kept {
-		a.court.renewed = append(a.court.renewed, file{name: k.Name, data: k.Data})
-	}
-	return err
+	return nil
 }
 
 // renewals is the folder of documents that upstreams brought while the licence folder could not be written.
@@ -84,55 +78,14 @@ func (a *Agent) opener() (*upstreams.Opener, error) {
 	}
 	return &upstreams.Opener{Settings: a.settings, Key: a.key, Own: own.Certificates[0], Now: a.desk.Now,
 		Dated: a.desk.Dated, Activated: a.vouched,
-		Anchors: a.court.believed, Secrets: a.court.opened}, nil
+		Anchors: a.verifier.Anchors, Secrets: a.verifier.Secrets}, nil
 }
 
 // learnt takes a time that an upstream signed in an answer about a licence.
 func (a *Agent) learnt(l *enforcer.License, at time.Time) {
-	a.court.mu.Lock()
-	teller := a.court.teller
-	a.court.mu.Unlock()
-	if l.TellsTime(teller) {
+	if a.verifier.TellsTime(l) {
 		a.desk.Learn(at)
 	}
-}
-
-// renewed takes a document that an upstream brought for a licence, where it renews that (see
-// [enforcer.License.CheckRenewal]) and counts here. It is put into the licence folder, or where that cannot be written
-// into the state folder.
-func (a *Agent) renewed(ctx context.Context, of *enforcer.License, document []byte) error {
-	v := a.court.verify(document)
-	if v.problem != nil {
-		return fmt.Errorf("%s: %s", v.problem.Code, v.problem.Reason)
-	}
-	if err := v.license.CheckRenewal(of, a.desk.Verdict()); err != nil {
-		return err
-	}
-	name := a.fileName(v.license)
-	if judged := judgedAs(a.court.would(file{name: name, data: document}), name); judged.Hopeless() {
-		return fmt.Errorf("%s: %s", judged.Code, judged.Reason)
-	}
-	err := a.watcher.Install(name, document)
-	if err == nil {
-		a.log.Info("the upstream renewed the licence", "licence", v.license.ID, "document", name, "expires",
-			v.license.Expires)
-		return nil
-	}
-	if v.license.Ref() != of.Ref() {
-		return err // nothing in the folder would speak for it
-	}
-	kept := file{name: "renewed-" + name, data: document}
-	if err := a.renewals().Keep(of.Ref(), document); err != nil {
-		return err
-	}
-	a.log.Info("the upstream renewed the licence; the licence folder cannot be written, so the state folder has it",
-		"licence", of.ID, "expires", v.license.Expires, "why", err)
-	a.court.change(func() {
-		a.court.renewed = append(slices.DeleteFunc(slices.Clone(a.court.renewed), func(f file) bool {
-			return f.name == kept.name
-		}), kept)
-	})
-	return nil
 }
 
 // CallUpstream has every upstream called at once.

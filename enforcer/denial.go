@@ -26,7 +26,15 @@ const (
 	RateLimited    DenialCode = "rate_limited"
 )
 
-// DenialCodes returns every denial code.
+// Codes of refusals of what an admin asks of licences; no acquire is denied with them.
+const (
+	DocumentUnknown DenialCode = "document_unknown"
+	DocumentRefused DenialCode = "document_refused" // it does not verify, or is hopeless here
+	// EmergencyRefused says that the licence grants no emergency, or none any more, or needs none.
+	EmergencyRefused DenialCode = "emergency_refused"
+)
+
+// DenialCodes returns every code that a request for slots or draws is denied with.
 func DenialCodes() []DenialCode {
 	return []DenialCode{NoSlots, NotShared, MeterEmpty, LicenseMissing, LicenseInvalid, LicenseExpired, PoolUnknown,
 		LeaseUnknown, NotHolder, DeniedByPolicy, Forbidden, TokenReused, TooLarge, BadRequest, Storage, Draining,

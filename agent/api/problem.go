@@ -14,15 +14,11 @@ import (
 
 // Codes of problems that are the API's own, beside the enforcer's.
 const (
-	RouteUnknown    enforcer.DenialCode = "route_unknown"
-	MethodUnknown   enforcer.DenialCode = "method_unknown"
-	DocumentUnknown enforcer.DenialCode = "document_unknown"
-	DocumentRefused enforcer.DenialCode = "document_refused"
-	Internal        enforcer.DenialCode = "internal"
+	RouteUnknown  enforcer.DenialCode = "route_unknown"
+	MethodUnknown enforcer.DenialCode = "method_unknown"
+	Internal      enforcer.DenialCode = "internal"
 	// Unauthenticated: on a listener over TCP, nothing vouches for the caller.
 	Unauthenticated enforcer.DenialCode = "unauthenticated"
-	// EmergencyRefused: the licence grants no emergency, has none left, or needs none.
-	EmergencyRefused enforcer.DenialCode = "emergency_refused"
 )
 
 // statuses is the HTTP status of every code.
@@ -33,8 +29,9 @@ var statuses = map[enforcer.DenialCode]int{
 	enforcer.NotHolder: 403, enforcer.DeniedByPolicy: 403, enforcer.Forbidden: 403,
 	enforcer.TooLarge: 413, enforcer.BadRequest: 400, enforcer.Storage: 507, enforcer.Draining: 503,
 	enforcer.RateLimited: 429,
-	RouteUnknown:         404, MethodUnknown: 405, DocumentUnknown: 404, DocumentRefused: 422, EmergencyRefused: 409,
-	Internal: 500, Unauthenticated: 401,
+	RouteUnknown:         404, MethodUnknown: 405, enforcer.DocumentUnknown: 404, enforcer.DocumentRefused: 422,
+	enforcer.EmergencyRefused: 409,
+	Internal:                  500, Unauthenticated: 401,
 }
 
 // titles is one short phrase for every code (RFC 9457 §3.1.3).
@@ -47,8 +44,8 @@ var titles = map[enforcer.DenialCode]string{
 	enforcer.NotHolder: "Not the holder", enforcer.DeniedByPolicy: "Denied by policy", enforcer.Forbidden: "Forbidden",
 	enforcer.TooLarge: "Too large", enforcer.BadRequest: "Bad request", enforcer.Storage: "Not stored",
 	enforcer.Draining: "Shutting down", enforcer.RateLimited: "Too much at once",
-	RouteUnknown: "Unknown route", MethodUnknown: "Unknown method", DocumentUnknown: "Unknown document",
-	DocumentRefused: "Document refused", EmergencyRefused: "No emergency", Internal: "Internal error",
+	RouteUnknown: "Unknown route", MethodUnknown: "Unknown method", enforcer.DocumentUnknown: "Unknown document",
+	enforcer.DocumentRefused: "Document refused", enforcer.EmergencyRefused: "No emergency", Internal: "Internal error",
 	Unauthenticated: "Not authenticated",
 }
 

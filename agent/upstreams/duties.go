@@ -20,6 +20,11 @@ type Duties struct {
 // Fill puts what the upstreams have said into the facts. That holds until they say something else.
 func (d *Duties) Fill(f *enforcer.Facts, _ time.Time) (fence time.Duration) {
 	f.Upstream = d.Pulse.Facts()
+	for _, doc := range f.Documents { // what a former version knew, until the pulse has taken it over
+		if doc.License != nil && !doc.License.IsTest() {
+			_, _ = enforcer.Kept(f.Upstream, doc.License)
+		}
+	}
 	return 0
 }
 
@@ -29,13 +34,11 @@ func (d *Duties) Fill(f *enforcer.Facts, _ time.Time) (fence time.Duration) {
 func (d *Duties) See(f *enforcer.Facts, v *enforcer.Verdict, document func(name string) []byte) (changed bool) {
 	var out []pulse.Licence
 	for _, j := range v.Licenses {
-		if j.License == nil {
+		if j.License == nil || !j.UpstreamMayHeal(f.Upstream[j.License.Ref()]) {
 			continue
 		}
 		u := d.Upstreams[j.License.System]
-		if u == nil || slices.ContainsFunc(j.Findings, func(g enforcer.Finding) bool {
-			return !heals(g.Code, f.Upstream[j.License.Ref()])
-		}) {
+		if u == nil {
 			continue
 		}
 		l := j.License
@@ -48,16 +51,6 @@ func (d *Duties) See(f *enforcer.Facts, v *enforcer.Verdict, document func(name 
 	}
 	d.Pulse.Set(out)
 	return false
-}
-
-// heals reports whether a word of the upstream may mend what was found.
-func heals(c enforcer.Code, u enforcer.Upstream) bool {
-	switch c {
-	case enforcer.Valid, enforcer.ValidInGrace, enforcer.HeartbeatNotStarted, enforcer.HeartbeatDead, enforcer.Overdue,
-		enforcer.Expired, enforcer.Preparing:
-		return true
-	}
-	return c == u.Refused
 }
 
 // Shape puts the duties of the licence in force, or of the one nearest to it, into the licence's wire form. Nothing is

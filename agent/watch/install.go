@@ -12,8 +12,14 @@ import (
 	"unicode/utf8"
 )
 
-// ErrNoPrevious reports that there is no earlier version to go back to.
-var ErrNoPrevious = errors.New("no previous version of a licence is kept")
+// ErrNoPrevious reports that there is no earlier version to go back to. It is an [fs.ErrNotExist].
+var ErrNoPrevious error = noPrevious{}
+
+type noPrevious struct{}
+
+func (noPrevious) Error() string { return "no previous version of a licence is kept" }
+
+func (noPrevious) Is(target error) bool { return target == fs.ErrNotExist }
 
 // maxName is the longest name, in bytes, that Install accepts: file systems take 255.
 const maxName = 200
@@ -111,6 +117,25 @@ func checkName(name string) error {
 			plain(name))
 	}
 	return nil
+}
+
+// NameFor returns the file name for a licence of an id. Where the path is a single file, it is that file's.
+func (w *Watcher) NameFor(id string) string {
+	if fi, err := os.Stat(w.cfg.Path); err == nil && fi.Mode().IsRegular() {
+		return filepath.Base(w.cfg.Path)
+	}
+	id = strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r == '-', r == '_':
+			return r
+		default:
+			return '-'
+		}
+	}, id)
+	if id = strings.Trim(id, "-"); id == "" {
+		id = "licence"
+	}
+	return id[:min(len(id), 100)] + ".lic"
 }
 
 // Install puts a document into the licence folder as the function of that name does, keeps the former version for
