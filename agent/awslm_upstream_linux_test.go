@@ -158,53 +158,56 @@ func awsApart(t *testing.T, a *awsCounter) *toyProcess {
 	return p
 }
 
+// awsAnswers are the answers to one request of each kind.
+type awsAnswers struct {
+	checkout, draw *lm.CheckoutLicenseOutput
+	borrow         *lm.CheckoutBorrowLicenseOutput
+	tiers          *lm.CheckoutLicenseOutput
+}
+
+func askAll(t *testing.T, a *awsCounter, key string) (out awsAnswers) {
+	t.Helper()
+	c, ctx := a.sdk(key), context.Background()
+	var err error
+	if out.checkout, err = c.CheckoutLicense(ctx, awsCheckout("c", types.CheckoutTypeProvisional,
+		awsAsked("streams", types.EntitlementDataUnitCount, "1"))); err != nil {
+		t.Fatal(err)
+	}
+	if out.draw, err = c.CheckoutLicense(ctx, awsCheckout("d", types.CheckoutTypePerpetual,
+		awsAsked("uses", types.EntitlementDataUnitCount, "2"))); err != nil {
+		t.Fatal(err)
+	}
+	if out.borrow, err = c.CheckoutBorrowLicense(ctx,
+		&lm.CheckoutBorrowLicenseInput{LicenseArn: out.draw.LicenseArn, ClientToken: aws.String("b"),
+			NodeId:                 aws.String("n"),
+			DigitalSignatureMethod: types.DigitalSignatureMethodJwtPs384,
+			Entitlements: []types.EntitlementData{awsAsked("streams", types.EntitlementDataUnitCount,
+				"1")}}); err != nil {
+		t.Fatal(err)
+	}
+	if out.tiers, err = c.CheckoutLicense(ctx, awsCheckout("f", types.CheckoutTypeProvisional,
+		awsAsked("streams", types.EntitlementDataUnitCount, "0"))); err != nil {
+		t.Fatal(err)
+	}
+	for _, out := range []*lm.CheckoutLicenseOutput{out.checkout, out.draw, out.tiers} {
+		out.ResultMetadata = lm.CheckoutLicenseOutput{}.ResultMetadata
+	}
+	out.borrow.ResultMetadata = lm.CheckoutBorrowLicenseOutput{}.ResultMetadata
+	return out
+}
+
 // Whatever was answered is answered again over kills, and what was not is asked for again: once drawn, once taken.
 func TestAWSClientKilled(t *testing.T) {
 	t.Parallel()
 	a := awsHouse(t, 4, lends)
 	p := awsApart(t, a)
-	type asked struct {
-		checkout, draw *lm.CheckoutLicenseOutput
-		borrow         *lm.CheckoutBorrowLicenseOutput
-		tiers          *lm.CheckoutLicenseOutput
-	}
-	ask := func(key string) (out asked) {
-		t.Helper()
-		c, ctx := a.sdk(key), context.Background()
-		var err error
-		if out.checkout, err = c.CheckoutLicense(ctx, awsCheckout("c", types.CheckoutTypeProvisional,
-			awsAsked("streams", types.EntitlementDataUnitCount, "1"))); err != nil {
-			t.Fatal(err)
-		}
-		if out.draw, err = c.CheckoutLicense(ctx, awsCheckout("d", types.CheckoutTypePerpetual,
-			awsAsked("uses", types.EntitlementDataUnitCount, "2"))); err != nil {
-			t.Fatal(err)
-		}
-		if out.borrow, err = c.CheckoutBorrowLicense(ctx,
-			&lm.CheckoutBorrowLicenseInput{LicenseArn: out.draw.LicenseArn, ClientToken: aws.String("b"),
-				NodeId:                 aws.String("n"),
-				DigitalSignatureMethod: types.DigitalSignatureMethodJwtPs384,
-				Entitlements: []types.EntitlementData{awsAsked("streams", types.EntitlementDataUnitCount,
-					"1")}}); err != nil {
-			t.Fatal(err)
-		}
-		if out.tiers, err = c.CheckoutLicense(ctx, awsCheckout("f", types.CheckoutTypeProvisional,
-			awsAsked("streams", types.EntitlementDataUnitCount, "0"))); err != nil {
-			t.Fatal(err)
-		}
-		for _, out := range []*lm.CheckoutLicenseOutput{out.checkout, out.draw, out.tiers} {
-			out.ResultMetadata = lm.CheckoutLicenseOutput{}.ResultMetadata
-		}
-		out.borrow.ResultMetadata = lm.CheckoutBorrowLicenseOutput{}.ResultMetadata
-		return out
-	}
-	first := map[string]asked{"": ask(""), awsKey: ask(awsKey)}
+	first := map[string]awsAnswers{"": askAll(t, a, ""), awsKey: askAll(t, a, awsKey)}
 	for round := range 3 {
 		p.kill()
 		p.run()
 		a.where()
 		for key, was := range first {
-			if again := ask(key); !reflect.DeepEqual(again, was) {
+			if again := askAll(t, a, key); !reflect.DeepEqual(again, was) {
 				t.Errorf("round %d: %+v is answered %+v", round, was, again)
 			}
 			if _, err := a.sdk(key).ExtendLicenseConsumption(t.Context(),

@@ -1,13 +1,11 @@
 package agent_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/ed25519"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
@@ -23,145 +21,76 @@ import (
 	"github.com/usher-agent/usher/plugin/usher"
 )
 
-const (
-	tokenOne = "0123456789abcdef-one"
-	tokenTwo = "0123456789abcdef-two"
-)
-
-// caller speaks to one listener as one caller.
-type caller struct {
-	t       testing.TB
-	address string // of the listener, as the agent says it
-	header  http.Header
-	host    string // what is sent as Host; empty: the address, or localhost
-	http    *http.Client
-}
-
-func callerOf(t testing.TB, address string, header ...string) *caller {
-	c := &caller{t: t, address: address, header: http.Header{}}
-	for i := 0; i+1 < len(header); i += 2 {
-		c.header.Add(header[i], header[i+1])
+// useDesk does all that a dialect's desk offers to one caller. The agent's own user is an admin.
+func useDesk(t *testing.T, h *house, c *caller, admin bool) {
+	t.Helper()
+	until := time.Now().Add(time.Hour).UTC().Truncate(time.Second)
+	ttl := c.ok("POST", "/lease", toyRequest{Pool: "streams", N: 1, TTL: 30, Token: "t", Data: "one"})
+	held := c.ok("POST", "/lease", toyRequest{Pool: "streams", N: 2, Lifetime: "held", Data: "two"})
+	borrow := c.ok("POST", "/lease", toyRequest{Pool: "streams", N: 1, Lifetime: "borrow", Until: until})
+	if ttl.Data != "one" || held.Data != "two" || held.N != 2 || borrow.Data != "" || !borrow.Expires.Equal(until) {
+		t.Fatalf("%+v, %+v, %+v", ttl, held, borrow)
 	}
-	tr := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		var d net.Dialer
-		if path, ok := strings.CutPrefix(address, "unix:"); ok {
-			return d.DialContext(ctx, "unix", path)
+	c.refused("no_slots", "POST", "/lease", toyRequest{Pool: "streams", N: 1})
+	c.refused("no_slots", "POST", "/lease", toyRequest{Pool: "streams", N: 1, Wait: 0.01})
+	c.refused("pool_unknown", "POST", "/lease", toyRequest{Pool: "rivers", N: 1})
+	c.refused("bad_request", "POST", "/lease", toyRequest{Pool: "streams", N: 1, Lifetime: "process"})
+	c.refused("token_reused", "POST", "/lease", toyRequest{Pool: "streams", N: 2, TTL: 30, Token: "t"})
+	if again := c.ok("POST", "/lease", toyRequest{Pool: "streams", N: 1, TTL: 30, Token: "t",
+		Data: "another"}); !again.Replayed || again.ID != ttl.ID || again.Data != "one" {
+		t.Errorf("a retry: %+v", again)
+	}
+	if more := c.ok("PUT", "/lease/"+ttl.ID, toyRequest{TTL: 3600}); !more.Expires.After(ttl.Expires) ||
+		more.Data != "one" {
+		t.Errorf("a renewal: %+v of %+v", more, ttl)
+	}
+	c.refused("bad_request", "PUT", "/lease/"+held.ID, toyRequest{})
+	c.ok("PATCH", "/lease/"+held.ID, toyRequest{Data: "three"})
+	c.refused("too_large", "PATCH", "/lease/"+held.ID, toyRequest{Data: strings.Repeat("x", plugin.MaxLeaseData+1)})
+	c.refused("too_large", "POST", "/lease",
+		toyRequest{Pool: "streams", N: 1, Data: strings.Repeat("x", plugin.MaxLeaseData+1)})
+	if got := c.ok("GET", "/lease/"+held.ID, toyRequest{}); !got.Found || got.Data != "three" {
+		t.Errorf("the lease is %+v", got)
+	}
+	var ids []string
+	for _, l := range c.ok("GET", "/leases", toyRequest{}).Leases {
+		ids = append(ids, l.ID)
+	}
+	if want := []string{ttl.ID, held.ID, borrow.ID}; !slices.Equal(ids, want) {
+		t.Errorf("the leases are %v, and were acquired as %v", ids, want)
+	}
+
+	for _, draw := range []toyRequest{{Pool: "uses", N: 2, Lifetime: "draw", Token: "d", Data: "drawn"},
+		{Pool: "uses", N: 2, Lifetime: "draw", Token: "d", Data: "again"}} {
+		if l := c.ok("POST", "/lease", draw); l.Data != "drawn" {
+			t.Errorf("a draw: %+v", l)
 		}
-		return d.DialContext(ctx, "tcp", address)
-	}}
-	c.http = &http.Client{Transport: tr}
-	t.Cleanup(tr.CloseIdleConnections)
-	return c
-}
+	}
+	if got := c.ok("POST", "/adjust", toyRequest{Pool: "uses", By: -1}); got.Drawn != 1 {
+		t.Errorf("one taken back: %+v", got)
+	}
+	c.refused("bad_request", "POST", "/adjust", toyRequest{Pool: "uses", By: -2})
+	c.refused("meter_empty", "POST", "/adjust", toyRequest{Pool: "uses", By: 5})
+	c.ok("POST", "/adjust", toyRequest{Pool: "uses", By: -1})
+	if admin {
+		c.ok("POST", "/adjust", toyRequest{Pool: "fixed", By: 1})
+	} else {
+		c.refused("forbidden", "POST", "/adjust", toyRequest{Pool: "fixed", By: -1})
+		c.refused("forbidden", "PUT", "/document", toyRequest{Text: "x"})
+		c.refused("forbidden", "DELETE", "/document/a.lic", toyRequest{})
+	}
 
-func bearer(t string) []string { return []string{"Authorization", "Bearer " + t} }
-
-// send sends a request as it stands.
-func (c *caller) send(method, target string, body []byte) (*http.Response, []byte) {
-	c.t.Helper()
-	host := c.address
-	if strings.HasPrefix(host, "unix:") {
-		host = "localhost"
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, method, "http://"+host+target, bytes.NewReader(body))
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	r.Header = c.header.Clone()
-	if r.Host = host; c.host != "" {
-		r.Host = c.host
-	}
-	res, err := c.http.Do(r)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	defer res.Body.Close()
-	b, err := io.ReadAll(res.Body)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	return res, b
-}
-
-// do has a toy do something.
-func (c *caller) do(method, target string, in toyRequest) toyReply {
-	c.t.Helper()
-	b, err := json.Marshal(in)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	res, answer := c.send(method, target, b)
-	var out toyReply
-	if err := json.Unmarshal(answer, &out); err != nil || res.StatusCode != http.StatusOK {
-		c.t.Fatalf("%s %s: %s %s", method, target, res.Status, answer)
-	}
-	return out
-}
-
-// ok is do, which must succeed.
-func (c *caller) ok(method, target string, in toyRequest) toyReply {
-	c.t.Helper()
-	out := c.do(method, target, in)
-	if out.Code != "" || out.Error != "" {
-		c.t.Fatalf("%s %s %+v: %+v", method, target, in, out)
-	}
-	return out
-}
-
-// refused is do, which must be refused with a code.
-func (c *caller) refused(code, method, target string, in toyRequest) {
-	c.t.Helper()
-	if out := c.do(method, target, in); string(out.Code) != code {
-		c.t.Errorf("%s %s %+v: %+v, and it must be refused with %s", method, target, in, out, code)
-	}
-}
-
-// withMeters gives a licence meters, a second pool, and borrowing.
-func withMeters(c *usher.Claims) {
-	five := int64(5)
-	c.Meters = map[string]usher.Meter{"uses": {Max: &five, Scope: "host", Adjustable: true},
-		"fixed": {Max: &five, Scope: "host"}}
-	c.MaxBorrow = 24 * 3600
-}
-
-// listening returns where dialects are spoken, in the order of the configuration.
-func (h *house) listening() []wire.Listener {
-	h.t.Helper()
-	health, err := h.Health(context.Background())
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	return health.Listeners
-}
-
-const toyListeners = `listeners:
-  - {address: "unix:%[1]s", dialect: toy}
-  - {address: "127.0.0.1:0", dialect: toy, token_file: %[2]s}
-  - {address: "[::1]:0", dialect: other, insecure_loopback: true}
-  - {address: "127.0.0.1:0", dialect: keys, credentials_file: %[4]s}
-  - {address: "%[3]s", dialect: other}
-`
-
-// withToys makes a house whose agent speaks toys: by a Unix socket, over TCP with tokens, over TCP with nothing, over
-// TCP with keys, and another toy by a Unix socket.
-func withToys(t *testing.T, limit int64) (*house, []wire.Listener) {
-	dir, err := os.MkdirTemp(tempDir(), "u")
-	if err != nil {
+	c.ok("DELETE", "/lease/"+ttl.ID, toyRequest{})
+	c.ok("DELETE", "/lease/"+held.ID, toyRequest{})
+	// not before its time, whatever cause the dialect gives
+	c.refused("forbidden", "DELETE", "/lease/"+borrow.ID, toyRequest{})
+	if err := h.Release(context.Background(), borrow.ID, true); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := os.WriteFile(dir+"/tokens", []byte("\n"+tokenOne+"\n  "+tokenTwo+" \n"), 0o600); err != nil {
-		t.Fatal(err)
+	c.refused("lease_unknown", "DELETE", "/lease/"+held.ID, toyRequest{})
+	if left := c.ok("GET", "/leases", toyRequest{}).Leases; len(left) > 0 {
+		t.Errorf("left over: %+v", left)
 	}
-	if err := os.WriteFile(dir+"/keys", []byte("a\nb\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	h := open(t, fmt.Sprintf(toyListeners, dir+"/toy", dir+"/tokens", dir+"/other", dir+"/keys"))
-	h.drop("a.lic", h.sign("a", limit, withMeters))
-	h.until("dropped", inForce("a"))
-	return h, h.listening()
 }
 
 // A dialect does on a Unix socket and over TCP all that its desk offers.
@@ -169,73 +98,7 @@ func TestDialectDesk(t *testing.T) {
 	t.Parallel()
 	h, at := withToys(t, 4)
 	for i, c := range []*caller{callerOf(t, at[0].Address), callerOf(t, at[1].Address, bearer(tokenOne)...)} {
-		until := time.Now().Add(time.Hour).UTC().Truncate(time.Second)
-		ttl := c.ok("POST", "/lease", toyRequest{Pool: "streams", N: 1, TTL: 30, Token: "t", Data: "one"})
-		held := c.ok("POST", "/lease", toyRequest{Pool: "streams", N: 2, Lifetime: "held", Data: "two"})
-		borrow := c.ok("POST", "/lease", toyRequest{Pool: "streams", N: 1, Lifetime: "borrow", Until: until})
-		if ttl.Data != "one" || held.Data != "two" || held.N != 2 || borrow.Data != "" || !borrow.Expires.Equal(until) {
-			t.Fatalf("%+v, %+v, %+v", ttl, held, borrow)
-		}
-		c.refused("no_slots", "POST", "/lease", toyRequest{Pool: "streams", N: 1})
-		c.refused("no_slots", "POST", "/lease", toyRequest{Pool: "streams", N: 1, Wait: 0.01})
-		c.refused("pool_unknown", "POST", "/lease", toyRequest{Pool: "rivers", N: 1})
-		c.refused("bad_request", "POST", "/lease", toyRequest{Pool: "streams", N: 1, Lifetime: "process"})
-		c.refused("token_reused", "POST", "/lease", toyRequest{Pool: "streams", N: 2, TTL: 30, Token: "t"})
-		if again := c.ok("POST", "/lease", toyRequest{Pool: "streams", N: 1, TTL: 30, Token: "t",
-			Data: "another"}); !again.Replayed || again.ID != ttl.ID || again.Data != "one" {
-			t.Errorf("a retry: %+v", again)
-		}
-		if more := c.ok("PUT", "/lease/"+ttl.ID, toyRequest{TTL: 3600}); !more.Expires.After(ttl.Expires) ||
-			more.Data != "one" {
-			t.Errorf("a renewal: %+v of %+v", more, ttl)
-		}
-		c.refused("bad_request", "PUT", "/lease/"+held.ID, toyRequest{})
-		c.ok("PATCH", "/lease/"+held.ID, toyRequest{Data: "three"})
-		c.refused("too_large", "PATCH", "/lease/"+held.ID, toyRequest{Data: strings.Repeat("x", plugin.MaxLeaseData+1)})
-		c.refused("too_large", "POST", "/lease",
-			toyRequest{Pool: "streams", N: 1, Data: strings.Repeat("x", plugin.MaxLeaseData+1)})
-		if got := c.ok("GET", "/lease/"+held.ID, toyRequest{}); !got.Found || got.Data != "three" {
-			t.Errorf("the lease is %+v", got)
-		}
-		var ids []string
-		for _, l := range c.ok("GET", "/leases", toyRequest{}).Leases {
-			ids = append(ids, l.ID)
-		}
-		if want := []string{ttl.ID, held.ID, borrow.ID}; !slices.Equal(ids, want) {
-			t.Errorf("the leases are %v, and were acquired as %v", ids, want)
-		}
-
-		for _, draw := range []toyRequest{{Pool: "uses", N: 2, Lifetime: "draw", Token: "d", Data: "drawn"},
-			{Pool: "uses", N: 2, Lifetime: "draw", Token: "d", Data: "again"}} {
-			if l := c.ok("POST", "/lease", draw); l.Data != "drawn" {
-				t.Errorf("a draw: %+v", l)
-			}
-		}
-		if got := c.ok("POST", "/adjust", toyRequest{Pool: "uses", By: -1}); got.Drawn != 1 {
-			t.Errorf("one taken back: %+v", got)
-		}
-		c.refused("bad_request", "POST", "/adjust", toyRequest{Pool: "uses", By: -2})
-		c.refused("meter_empty", "POST", "/adjust", toyRequest{Pool: "uses", By: 5})
-		c.ok("POST", "/adjust", toyRequest{Pool: "uses", By: -1})
-		if i == 0 { // who is the agent's own user is an admin
-			c.ok("POST", "/adjust", toyRequest{Pool: "fixed", By: 1})
-		} else {
-			c.refused("forbidden", "POST", "/adjust", toyRequest{Pool: "fixed", By: -1})
-			c.refused("forbidden", "PUT", "/document", toyRequest{Text: "x"})
-			c.refused("forbidden", "DELETE", "/document/a.lic", toyRequest{})
-		}
-
-		c.ok("DELETE", "/lease/"+ttl.ID, toyRequest{})
-		c.ok("DELETE", "/lease/"+held.ID, toyRequest{})
-		// not before its time, whatever cause the dialect gives
-		c.refused("forbidden", "DELETE", "/lease/"+borrow.ID, toyRequest{})
-		if err := h.Release(context.Background(), borrow.ID, true); err != nil {
-			t.Fatal(err)
-		}
-		c.refused("lease_unknown", "DELETE", "/lease/"+held.ID, toyRequest{})
-		if left := c.ok("GET", "/leases", toyRequest{}).Leases; len(left) > 0 {
-			t.Errorf("left over: %+v", left)
-		}
+		useDesk(t, h, c, i == 0)
 	}
 	c := callerOf(t, at[0].Address)
 	doc := h.sign("b", 9, func(c *usher.Claims) { withMeters(c); c.Issued++ })
@@ -324,7 +187,12 @@ func TestDialectsAreApart(t *testing.T) {
 	if len(known) != 6 { // the kernel's, two tokens, the loopback, two keys
 		t.Errorf("the holders are %v", known)
 	}
-	// Stores and keys are apart, too.
+	storesAndKeysAreApart(t, h, all)
+}
+
+// storesAndKeysAreApart: each dialect has a store, a key and its answer about the host.
+func storesAndKeysAreApart(t *testing.T, h *house, all map[string]*caller) {
+	t.Helper()
 	all["kernel"].ok("POST", "/store", toyRequest{Changes: []plugin.Change{{Key: "k", Value: []byte("v")}}})
 	if !all["token one"].ok("GET", "/store/k", toyRequest{}).Found ||
 		all["insecure"].ok("GET", "/store/k", toyRequest{}).Found {
@@ -362,19 +230,18 @@ func TestDialectsAreApart(t *testing.T) {
 	}
 }
 
-// What comes to a dialect comes as it was sent, whatever the method and the path; what may not come is refused in a
-// problem.
-func TestListenerRules(t *testing.T) {
-	t.Parallel()
-	_, at := withToys(t, 4)
+// listenerRule is a request to a listener, and its status.
+type listenerRule struct {
+	name, address, host string
+	header              []string
+	want                int
+	credential          string // how it begins
+}
+
+func listenerRules(at []wire.Listener) []listenerRule {
 	unix, tcp, open6, keys := at[0].Address, at[1].Address, at[2].Address, at[3].Address
 	port := tcp[strings.LastIndexByte(tcp, ':'):]
-	for _, test := range []struct {
-		name, address, host string
-		header              []string
-		want                int
-		credential          string // how it begins
-	}{
+	return []listenerRule{
 		{"kernel", unix, "", nil, 200, ""},
 		{"kernel, any host", unix, "api.example.com", nil, 200, ""},
 		{"kernel, from a page", unix, "", []string{"Origin", "http://localhost"}, 403, ""},
@@ -407,7 +274,15 @@ func TestListenerRules(t *testing.T) {
 		{"key", keys, "", []string{"Toy-Key", "a"}, 200, "keys:"},
 		{"no key", keys, "", nil, 200, ""},
 		{"another key, which the dialect refuses", keys, "", []string{"Toy-Key", "c"}, -403, ""},
-	} {
+	}
+}
+
+// What comes to a dialect comes as it was sent, whatever the method and the path; what may not come is refused in a
+// problem.
+func TestListenerRules(t *testing.T) {
+	t.Parallel()
+	_, at := withToys(t, 4)
+	for _, test := range listenerRules(at) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			c := callerOf(t, test.address, test.header...)

@@ -79,6 +79,22 @@ func TestActivationGrace(t *testing.T) {
 	}
 }
 
+// verified verifies the event log, and returns the types of its events and the last event of each.
+func (h *house) verified() (types []string, by map[string]eventlog.Event) {
+	h.t.Helper()
+	dir, key, err := h.eventLog()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	by = map[string]eventlog.Event{}
+	if _, err := eventlog.Verify(dir, key, func(e eventlog.Event) {
+		types, by[e.Type] = append(types, e.Type), e
+	}); err != nil {
+		h.t.Error(err)
+	}
+	return types, by
+}
+
 // The event log says what happened, by whom as privacy says, and is put aside whole when the agent has another key.
 func TestEventLog(t *testing.T) {
 	t.Parallel()
@@ -110,21 +126,7 @@ func TestEventLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.stop()
-	verify := func() (types []string, by map[string]eventlog.Event) {
-		t.Helper()
-		dir, key, err := h.eventLog()
-		if err != nil {
-			t.Fatal(err)
-		}
-		by = map[string]eventlog.Event{}
-		if _, err := eventlog.Verify(dir, key, func(e eventlog.Event) {
-			types, by[e.Type] = append(types, e.Type), e
-		}); err != nil {
-			t.Error(err)
-		}
-		return types, by
-	}
-	types, by := verify()
+	types, by := h.verified()
 	for _, want := range []string{"agent.started", "document.added", "document.changed", "license.changed",
 		"lease.forced", "meter.adjusted", "config.reloaded", "document.removed", "agent.stopped"} {
 		if !slices.Contains(types, want) {
@@ -154,7 +156,7 @@ func TestEventLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.stop()
-	types, by = verify()
+	types, by = h.verified()
 	if slices.Contains(types, "document.changed") || by["meter.adjusted"].Actor != "" ||
 		by["meter.adjusted"].Fields["drawn"] != "6" {
 		t.Errorf("after another key: %v, %+v", types, by["meter.adjusted"])

@@ -13,12 +13,14 @@ import (
 
 func machineBody(license, fingerprint, more string) string {
 	return fmt.Sprintf(
-		`{"data":{"type":"machines","attributes":{"fingerprint":%q%s},"relationships":{"license":{"data":{"type":"licenses","id":%q}}}}}`, fingerprint, more, license)
+		`{"data":{"type":"machines","attributes":{"fingerprint":%q%s},`+
+			`"relationships":{"license":{"data":{"type":"licenses","id":%q}}}}}`, fingerprint, more, license)
 }
 
 func processBody(machine, pid, id string) string {
 	return fmt.Sprintf(
-		`{"data":{"type":"processes"%s,"attributes":{"pid":%q},"relationships":{"machine":{"data":{"type":"machines","id":%q}}}}}`, id, pid, machine)
+		`{"data":{"type":"processes"%s,"attributes":{"pid":%q},`+
+			`"relationships":{"machine":{"data":{"type":"machines","id":%q}}}}}`, id, pid, machine)
 }
 
 // Machines hold slots, by fingerprint and id, with the refusals of the official server.
@@ -73,7 +75,8 @@ func TestDialectMachines(t *testing.T) {
 	c.refused(404, "NOT_FOUND", "DELETE", "/v1/machines/g", "")
 	c.refused(404, "NOT_FOUND", "POST", "/v1/machines/"+id+"/actions/ping", "")
 	withComponents := strings.Replace(machineBody("lic-1", "h", ""), `"relationships":{`,
-		`"relationships":{"components":{"data":[{"type":"components","attributes":{"fingerprint":"b","name":"board"}}]},`, 1)
+		`"relationships":{"components":{"data":[{"type":"components","attributes":{"fingerprint":"b",`+
+			`"name":"board"}}]},`, 1)
 	h := c.one(201, "POST", "/v1/machines", withComponents)
 	parts1 := c.list("/v1/machines/" + h.ID + "/components")
 	if len(parts1) != 1 || parts1[0].Attributes["name"] != "board" {
