@@ -192,7 +192,7 @@ func TestProofByActivation(t *testing.T) {
 	o.stop()
 	for _, row := range []struct{ typ, product, key, want string }{
 		{"usher-activation+jwt", "acme", "AAAA", "names another agent's key"},
-		{"usher-reply+jwt", "acme", f.AgentKey, `a "usher-reply+jwt" vouches for nobody`},
+		{"usher-reply+jwt", "acme", f.AgentKey, `vouches for no agent`},
 		{"usher-activation+jwt", "other", f.AgentKey, `is for product "other"`},
 	} {
 		word, err := o.signer.SignAs(row.typ,

@@ -35,14 +35,14 @@ type Proof struct {
 
 // Hello has the parameters of session.hello, which may be left out.
 type Hello struct {
-	Versions []int             `json:"versions,omitempty"` // the versions of the session protocol that the client speaks
+	Versions []int             `json:"versions,omitempty"` // the session protocol versions of the client
 	Client   string            `json:"client,omitempty"`   // the client's name, for the log
 	Labels   map[string]string `json:"labels,omitempty"`   // of leases whose requests have none
 }
 
 // HelloAnswer is the answer to session.hello.
 type HelloAnswer struct {
-	Versions     []int    `json:"versions"` // the versions that the agent speaks
+	Versions     []int    `json:"versions"` // those of the agent
 	Capabilities []string `json:"capabilities"`
 	Agent        Health   `json:"agent"`
 	You          Holder   `json:"you"` // the client's process as the agent sees it

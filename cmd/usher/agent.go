@@ -22,7 +22,7 @@ import (
 	"github.com/usher-agent/usher/plugin/catalog"
 )
 
-// defaultConfig is the path of the configuration when no other is named.
+// defaultConfig is the default path of the configuration.
 const defaultConfig = "/etc/usher/usher.yaml"
 
 // configFlags are the flags that set a key of the configuration.
@@ -35,10 +35,10 @@ var configFlags = []struct{ flag, key, help string }{
 	{"log-format", "log.format", "text or json"},
 }
 
-// source is where commands that need the configuration read it.
+// source is the origin of the configuration for a command.
 type source struct {
 	file  string
-	guard bool // read as the agent does: only what nobody else can change
+	guard bool // read only files that no other user can change, as the agent does
 	flags map[string]*string
 }
 
@@ -89,15 +89,18 @@ func (c *cli) agentCommand() *cobra.Command {
 	var src *source
 	cmd := &cobra.Command{Use: "agent [--config FILE] [--check | --make-folders]",
 		Short: "Run the agent, in the foreground", Args: cobra.NoArgs,
-		Long: `Run the agent in the foreground. It listens on its socket, watches the licence folder, and logs to standard error.
+		Long: `Run the agent in the foreground. It listens on its socket, watches the licence folder, and logs to
+standard error.
 
-SIGHUP reads the configuration again, as a change of the file does. The first SIGINT or SIGTERM lets calls under way finish; a
-second one ends it at once. --check reads and checks everything, says which terms hold, and starts nothing.
+SIGHUP reads the configuration again, as a change of the file does. The first SIGINT or SIGTERM lets calls under way
+finish; a second one ends it at once. --check reads and checks everything, says which terms hold, and starts
+nothing.
 
---make-folders makes state.dir and state.runtime_dir, which nobody else can write to, and ends. Run it in a container that starts before
-the agent's where everybody can write to a volume, as to a Kubernetes emptyDir. The agent then mounts these folders instead of the volume.`,
+--make-folders makes state.dir and state.runtime_dir, which nobody else can write to, and ends. Run it in a
+container that starts before the agent's where everybody can write to a volume, as to a Kubernetes emptyDir. The
+agent then mounts these folders instead of the volume.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			src.guard = !check || os.Geteuid() != 0 // root looks at what another user's agent is to read
+			src.guard = !check || os.Geteuid() != 0 // root checks the files of another user's agent
 			cfg, err := src.load(c)
 			if err != nil {
 				return err
@@ -116,7 +119,7 @@ the agent's where everybody can write to a volume, as to a Kubernetes emptyDir. 
 	return cmd
 }
 
-// newLog makes the log that the configuration asks for, and the function that sets its level.
+// newLog makes the configured log, and the function that sets its level.
 func (c *cli) newLog(cfg *config.Config) (*slog.Logger, func(string)) {
 	level := &slog.LevelVar{}
 	set := func(s string) {
@@ -143,7 +146,7 @@ func (c *cli) runAgent(ctx context.Context, cfg *config.Config, src *source) err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	// After the first signal the next one does what it does to any program.
+	// After the first signal, the next one has its default effect.
 	context.AfterFunc(ctx, c.stopSignals)
 	done := make(chan struct{})
 	go func() {
@@ -168,7 +171,7 @@ func (c *cli) reloads(ctx context.Context, a *agent.Agent, path string, log *slo
 	var events chan fsnotify.Event
 	var fails chan error
 	if path != "" {
-		// The folder, for editors and configuration tools replace the file.
+		// It watches the folder, because editors and configuration tools replace the file.
 		if w, err := fsnotify.NewWatcher(); err == nil {
 			defer w.Close()
 			if w.Add(filepath.Dir(path)) == nil {
@@ -203,7 +206,7 @@ func (c *cli) reloads(ctx context.Context, a *agent.Agent, path string, log *slo
 	}
 }
 
-// fileStamp tells two versions of a file apart.
+// fileStamp returns a text that differs between versions of a file.
 func fileStamp(path string) string {
 	fi, err := os.Stat(path)
 	if err != nil {
@@ -238,7 +241,7 @@ func (c *cli) checkConfig(cfg *config.Config, src *source) error {
 	}
 	for _, w := range v.Verdict.Warnings {
 		if w.Code == enforcer.WarnConfigIgnored {
-			fmt.Fprintln(c.errs, "warning: a key of the configuration would widen what is signed; the licence holds")
+			fmt.Fprintln(c.errs, "warning: a key of the configuration would widen a signed term; the licence holds")
 			break
 		}
 	}
@@ -250,7 +253,7 @@ func (c *cli) checkConfig(cfg *config.Config, src *source) error {
 	return nil
 }
 
-// anchorsFrom says whether a vendor's keys are compiled in.
+// anchorsFrom returns the origin of the anchors: the configuration, or a vendor's build.
 func anchorsFrom() string {
 	product, _, err := catalog.Embedded()
 	switch {

@@ -7,7 +7,7 @@ import (
 	"github.com/usher-agent/usher/client/wire"
 )
 
-// examineClock explains the licence time: where it comes from, how far the wall clock is from it, and what to do.
+// examineClock explains the licence time: its origin, its distance from the wall clock, and the remedy.
 func examineClock(k *wire.Clock, add func(check, result, hint, format string, args ...any)) {
 	const tolerance = 10 * time.Minute
 	behind, ahead := seconds(k.BehindSeconds), seconds(k.AheadSeconds)
@@ -18,20 +18,20 @@ func examineClock(k *wire.Clock, add func(check, result, hint, format string, ar
 		if k.LearntAt != nil {
 			is += " (an upstream has signed " + instantText(k.LearntAt) + ")"
 		}
-		is += " and what has passed since"
+		is += " and the time since then"
 	case "document":
 		is += ", from the date of a document at hand, " + instantText(k.SignedAt) +
-			", and for how long the host has run with it"
+			", and the time that the host has run with it"
 	default:
-		is += ", as the wall clock says"
+		is += ", by the wall clock"
 	}
 	switch {
 	case behind > tolerance:
-		hint := "set the clock right (timedatectl, or see to NTP); if it is right, ask the vendor for a document " +
+		hint := "set the clock right (timedatectl, or check NTP); if it is right, ask the vendor for a document " +
 			"signed with --reset-clock for this agent's key"
 		if k.From == "document" {
-			hint = "set the clock right (timedatectl, or see to NTP); if it is right, that document is dated ahead " +
-				"of time: ask the vendor for another, and take this one out of the folder"
+			hint = "set the clock right (timedatectl, or check NTP); if it is right, that document is dated ahead " +
+				"of time: ask the vendor for another, and remove this one from the folder"
 		}
 		since := ""
 		if k.BehindSince != nil {
@@ -43,8 +43,8 @@ func examineClock(k *wire.Clock, add func(check, result, hint, format string, ar
 		add("clock", "warning",
 			"if it is wrong, set it right before then, and nothing is lost; a newly issued document or an upstream's "+
 				"answer settles it sooner",
-			"the wall clock says %s, which is %s ahead of the latest time seen; licences are judged by it, but it is "+
-				"believed for good, and opens new periods of meters, only from %s on", instantText(&k.Wall),
+			"the wall clock says %s, which is %s ahead of the latest time seen; licences are judged by it, but it "+
+				"counts as proved, and opens new periods of meters, only from %s on", instantText(&k.Wall),
 			roughly(ahead), instantText(k.BelievedAt))
 	default:
 		seen := ""
@@ -64,7 +64,7 @@ func instantText(t *time.Time) string {
 	return t.UTC().Format("2006-01-02 15:04:05 UTC")
 }
 
-// roughly says a span in the two units that matter.
+// roughly writes a span in years, days, or exactly.
 func roughly(d time.Duration) string {
 	const day = 24 * time.Hour
 	switch {

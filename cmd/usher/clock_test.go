@@ -18,32 +18,32 @@ func TestDoctorExplainsTheTime(t *testing.T) {
 		clock      wire.Clock
 	}{
 		{"right",
-			"ok clock: licence time is 2026-03-01 12:00:00 UTC, as the wall clock says; an upstream last signed " +
+			"ok clock: licence time is 2026-03-01 12:00:00 UTC, by the wall clock; an upstream last signed " +
 				"2026-03-01 11:00:00 UTC / ",
 			wire.Clock{Wall: right, Time: right, From: "wall", LearntAt: at(-time.Hour), MarkedAt: at(0)}},
 		{"a little behind",
-			"ok clock: licence time is 2026-03-01 12:00:00 UTC, from the latest time seen before and what has passed " +
-				"since / ",
+			"ok clock: licence time is 2026-03-01 12:00:00 UTC, from the latest time seen before and the time " +
+				"since then / ",
 			wire.Clock{Wall: right.Add(-time.Minute), Time: right, From: "mark", MarkedAt: at(0), BehindSeconds: 60}},
 		{"in 1970",
 			"warning clock: the wall clock says 1970-01-01 00:00:05 UTC and is 56 years behind, since 2026-03-01 " +
 				"11:59:55 UTC; licence time is 2026-03-01 12:00:00 UTC, from the latest time seen before (an " +
-				"upstream has signed 2026-03-01 11:00:00 UTC) and what has passed since / set the clock right " +
-				"(timedatectl, or see to NTP); if it is right, ask the vendor for a document signed with " +
+				"upstream has signed 2026-03-01 11:00:00 UTC) and the time since then / set the clock right " +
+				"(timedatectl, or check NTP); if it is right, ask the vendor for a document signed with " +
 				"--reset-clock for this agent's key",
 			wire.Clock{Wall: time.Unix(5, 0), Time: right, From: "mark", LearntAt: at(-time.Hour),
 				BehindSeconds: right.Sub(time.Unix(5, 0)).Seconds(), BehindSince: at(-5 * time.Second)}},
 		{"a document of the future",
 			"warning clock: the wall clock says 2026-03-01 12:00:00 UTC and is 3 days behind, since 2026-03-04 " +
 				"11:00:00 UTC; licence time is 2026-03-04 12:00:00 UTC, from the date of a document at hand, " +
-				"2026-03-04 11:00:00 UTC, and for how long the host has run with it / set the clock right " +
-				"(timedatectl, or see to NTP); if it is right, that document is dated ahead of time: ask the vendor " +
-				"for another, and take this one out of the folder",
+				"2026-03-04 11:00:00 UTC, and the time that the host has run with it / set the clock right " +
+				"(timedatectl, or check NTP); if it is right, that document is dated ahead of time: ask the vendor " +
+				"for another, and remove this one from the folder",
 			wire.Clock{Wall: right, Time: right.Add(3 * day), From: "document", SignedAt: at(3*day - time.Hour),
 				BehindSeconds: (3 * day).Seconds(), BehindSince: at(3*day - time.Hour)}},
 		{"a leap",
 			"warning clock: the wall clock says 2027-03-01 12:00:00 UTC, which is 365 days ahead of the latest time " +
-				"seen; licences are judged by it, but it is believed for good, and opens new periods of meters, only " +
+				"seen; licences are judged by it, but it counts as proved, and opens new periods of meters, only " +
 				"from 2027-03-02 11:00:00 UTC on / if it is wrong, set it right before then, and nothing is lost; a " +
 				"newly issued document or an upstream's answer settles it sooner",
 			wire.Clock{Wall: right.Add(365 * day), Time: right.Add(365 * day), From: "wall", MarkedAt: at(0),

@@ -10,7 +10,7 @@ import (
 	"github.com/usher-agent/usher/plugin/usher"
 )
 
-// counts puts pools, meters, features and the cap on cores into the claims.
+// counts sets the pools, meters, features and the cap on cores of the claims.
 func (o *signFlags) counts(claims *usher.Claims) error {
 	if claims.Pools == nil {
 		claims.Pools = map[string]usher.Pool{}
@@ -48,7 +48,7 @@ func (o *signFlags) counts(claims *usher.Claims) error {
 				claims.Meters[name] = m
 				return err
 			}
-			return fmt.Errorf("%s is not among the limits or meters that this is for", name)
+			return fmt.Errorf("%s is not a limit or meter that this flag is for", name)
 		}))
 	}
 	number := func(to *int64, v string) (err error) { *to, err = strconv.ParseInt(v, 10, 64); return }
@@ -64,7 +64,7 @@ func (o *signFlags) counts(claims *usher.Claims) error {
 	for _, name := range o.adjustable {
 		m, ok := claims.Meters[name]
 		if !ok {
-			err = errors.Join(err, fmt.Errorf("--adjustable %s: it is not among the meters", name))
+			err = errors.Join(err, fmt.Errorf("--adjustable %s: the licence has no such meter", name))
 			continue
 		}
 		m.Adjustable = true
@@ -83,6 +83,11 @@ func (o *signFlags) counts(claims *usher.Claims) error {
 			claims.Meters[name] = m
 		}
 	}
+	return o.featuresAndCores(claims)
+}
+
+// featuresAndCores sets the features and the cap on cores of the claims.
+func (o *signFlags) featuresAndCores(claims *usher.Claims) error {
 	seen := map[string]bool{}
 	for _, f := range o.features {
 		name, v, given := strings.Cut(f, "=")
@@ -130,7 +135,7 @@ func limitOf(v string) (*int64, error) {
 	}
 	n, err := strconv.ParseInt(v, 10, 64)
 	if err != nil || n < 0 {
-		return nil, fmt.Errorf("%q is neither a number from 0 on nor unlimited", v)
+		return nil, fmt.Errorf("%q is neither a whole number of at least 0 nor unlimited", v)
 	}
 	return &n, nil
 }

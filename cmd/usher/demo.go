@@ -23,19 +23,20 @@ func (c *cli) demoCommand() *cobra.Command {
 	var exitAtOnce bool
 	cmd := &cobra.Command{Use: "demo [--exit]",
 		Short: "Play the whole story in a temporary folder, with nothing to configure", Args: cobra.NoArgs,
-		Long: `Play the vendor, the installer, the product and the operator, one after the other, with a real agent in a temporary folder. The
-agent then stays up for you to try, until Ctrl-C; with --exit it ends at once.`,
+		Long: `Play the vendor, the installer, the product and the operator, one after the other, with a real agent
+in a temporary folder. The agent then stays up for you to try, until Ctrl-C; with --exit it ends at
+once.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.demo(cmd.Context(), exitAtOnce) }}
 	cmd.Flags().BoolVar(&exitAtOnce, "exit", false, "end when the tour is over")
 	return cmd
 }
 
-// tour is a demo under way.
+// tour is a running demo.
 type tour struct {
 	*cli
 	ctx                     context.Context
 	dir, exe, socket, inbox string
-	upstream                string // where the vendor's server listens
+	upstream                string // the address of the vendor's server
 	agent                   *client.Client
 	step                    int
 }
@@ -74,7 +75,7 @@ func (c *cli) demo(ctx context.Context, exitAtOnce bool) (err error) {
 		return nil
 	}
 	fmt.Fprintf(c.out, `
-The agent stays up until Ctrl-C. In another terminal:
+The agent stays up until Ctrl-C. Try this in another terminal:
 
   export USHER_SOCKET=%s
   curl --unix-socket $USHER_SOCKET http://usher/v1/license
@@ -92,7 +93,7 @@ and drop licences of your own into %[3]s:
 	return nil
 }
 
-// prepare makes the vendor's key and starts the agent, which has no licence then.
+// prepare makes the vendor's key and starts the agent, without a licence at first.
 func (t *tour) prepare() (stop func() error, err error) {
 	if err := os.Mkdir(t.inbox, 0o755); err != nil {
 		return nil, fmt.Errorf("demo: %w", err)
@@ -129,7 +130,7 @@ func (t *tour) prepare() (stop func() error, err error) {
 		select {
 		case err := <-ended:
 			if err != nil {
-				return fmt.Errorf("demo: the agent ended badly: %w\n%s", err, log.String())
+				return fmt.Errorf("demo: the agent failed: %w\n%s", err, log.String())
 			}
 			return nil
 		case <-time.After(10 * time.Second):
@@ -204,7 +205,7 @@ func (t *tour) tell() error {
 	}); err != nil {
 		return err
 	}
-	t.say("Somebody edits it, to have more still", "It is refused, with the reason, and the last good one stands.")
+	t.say("Somebody edits it, to get even more", "The agent refuses it with the reason, and the last good one stands.")
 	if err := t.tamper(); err != nil {
 		return err
 	}
@@ -218,7 +219,7 @@ func (t *tour) tell() error {
 	return t.online()
 }
 
-// sign signs a licence of so many streams that is bound to this host.
+// sign signs a licence for a number of streams that is bound to this host.
 func (t *tour) sign(id, streams, file string) error {
 	_, err := t.usher(0, "vendor", "sign", "--key", "keys/demo-key.key", "--product", "demo", "--licensee", "You",
 		"--id", id, "--limit", "streams="+streams,
@@ -237,7 +238,7 @@ func (t *tour) say(title, text string) {
 	}
 }
 
-// usher runs a command of this very binary as a person would, and shows it.
+// usher runs a command of this binary as a person would, and prints both command and output.
 func (t *tour) usher(wantCode int, args ...string) (string, error) {
 	shown := make([]string, len(args))
 	for i, a := range args {
@@ -254,12 +255,12 @@ func (t *tour) usher(wantCode int, args ...string) (string, error) {
 		fmt.Fprintf(t.out, "    %s\n", strings.TrimRight(line, "\n"))
 	}
 	if cmd.ProcessState == nil || cmd.ProcessState.ExitCode() != wantCode {
-		return "", fmt.Errorf("demo: usher %s ended with %v, and %d was expected", args[0], err, wantCode)
+		return "", fmt.Errorf("demo: usher %s ended with %v instead of exit code %d", args[0], err, wantCode)
 	}
 	return string(out), nil
 }
 
-// cleanEnvironment is this process's environment without variables that would change the story.
+// cleanEnvironment returns this process's environment without Usher's variables.
 func cleanEnvironment() []string {
 	var out []string
 	for _, kv := range os.Environ() {
@@ -306,10 +307,10 @@ func (t *tour) until(ok func(*wire.License) bool) (*wire.License, error) {
 	}
 }
 
-// kill has a program hold the last slot, another wait for it, and kills the first one.
+// kill starts a holder of the last slot and a waiter for it, and kills the holder.
 func (t *tour) kill() error {
-	t.say("A program that holds a slot is killed, while another waits",
-		"No time to live to wait out: the kernel tells the agent.")
+	t.say("A program with a slot is killed while another waits",
+		"The kernel tells the agent at once; no time to live must run out.")
 	fmt.Fprintln(t.out, "  $ usher run --pool streams -- sleep 1000 &")
 	holder := exec.CommandContext(t.ctx, t.exe, "run", "--pool", "streams", "--", "sleep", "1000")
 	holder.Env = append(cleanEnvironment(), "USHER_SOCKET="+t.socket)
@@ -346,12 +347,12 @@ func (t *tour) kill() error {
 	if a.err != nil {
 		return a.err
 	}
-	fmt.Fprintf(t.out, "    %.1f ms after the kill the one that waited has the slot: lease %s\n",
+	fmt.Fprintf(t.out, "    %.1f ms after the kill the waiter has the slot: lease %s\n",
 		float64(a.at.Sub(killed).Microseconds())/1000, a.lease.ID)
 	return t.agent.Release(t.ctx, a.lease.ID, false)
 }
 
-// pool waits until the pool of the story is as it should be.
+// pool waits for a state of the story's pool.
 func (t *tour) pool(what string, ok func(*wire.Pool) bool) error {
 	deadline := time.Now().Add(10 * time.Second)
 	for {
@@ -363,7 +364,7 @@ func (t *tour) pool(what string, ok func(*wire.Pool) bool) error {
 			return nil
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("demo: it never came about that %s", what)
+			return fmt.Errorf("demo: after 10 s it is still not true that %s", what)
 		}
 		select {
 		case <-t.ctx.Done():

@@ -15,13 +15,13 @@ import (
 	"github.com/usher-agent/usher/client/wire"
 )
 
-// server is the vendor's upstream of the tour.
+// server is the tour's upstream.
 type server struct {
 	cmd *exec.Cmd
 	log bytes.Buffer
 }
 
-// freeAddress returns an address of this host that nobody listens on.
+// freeAddress returns an unused loopback address.
 func freeAddress() (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -31,7 +31,7 @@ func freeAddress() (string, error) {
 	return l.Addr().String(), nil
 }
 
-// serve starts the vendor's server and returns when it answers.
+// serve starts the vendor's server and waits until it answers.
 func (t *tour) serve() (*server, error) {
 	fmt.Fprintf(t.out, "  $ usher upstream --key keys/demo-key.key --data upstream --listen %s &\n", t.upstream)
 	s := &server{}
@@ -65,10 +65,10 @@ func (s *server) kill() {
 	s.cmd.Wait()
 }
 
-// online tells the story of a licence that demands proof from the vendor, with periods of seconds instead of days.
+// online tells the story of a licence with an upstream, with periods of seconds instead of days.
 func (t *tour) online() (err error) {
-	t.say("The vendor runs a server, and sells a licence that demands a sign of life",
-		"Every 3 s here, with 30 s of grace; days and weeks in life.")
+	t.say("The vendor runs a server, and sells a licence that demands heartbeats",
+		"Every 3 s here, with 30 s of grace; days and weeks in practice.")
 	s, err := t.serve()
 	if err != nil {
 		return err
@@ -95,11 +95,11 @@ func (t *tour) online() (err error) {
 	}); err != nil {
 		return err
 	}
-	fmt.Fprintln(t.out, "    the host has been activated, and heartbeats go out at a third of their period")
+	fmt.Fprintln(t.out, "    the host is activated, and a heartbeat goes out every third of the period")
 	if err := t.outage(s); err != nil {
 		return err
 	}
-	t.say("The server is back", "One good answer heals it.")
+	t.say("The server is back", "One good answer makes the licence valid again.")
 	began := time.Now()
 	if s, err = t.serve(); err != nil {
 		return err
@@ -108,8 +108,8 @@ func (t *tour) online() (err error) {
 		return err
 	}
 	fmt.Fprintf(t.out, "    VALID again after %.1f s\n", time.Since(began).Seconds())
-	t.say("The vendor renews the licence, and the agent brings it home",
-		"Nobody touches the host: the renewed licence comes with the next check-in, which could have been waited for.")
+	t.say("The vendor renews the licence, and the agent fetches it",
+		"Nobody touches the host: the renewed licence comes with the next check-in, which the tour does not wait for.")
 	if _, err := t.usher(0, "upstream", "renew", "demo-3", "--expires", "1y", "--data", "upstream"); err != nil {
 		return err
 	}
@@ -125,7 +125,7 @@ func (t *tour) online() (err error) {
 		return err
 	}
 	fmt.Fprintf(t.out, "    in force: %s\n", l.Reason)
-	t.say("The vendor revokes it", "The agent hears of it with its next heartbeat. Nothing new is granted.")
+	t.say("The vendor revokes it", "The agent learns of it with its next heartbeat, and grants nothing new.")
 	if _, err := t.usher(0, "upstream", "revoke", "demo-3", "--reason", "the invoice was never paid", "--data",
 		"upstream"); err != nil {
 		return err
@@ -143,10 +143,10 @@ func (t *tour) online() (err error) {
 	return t.drop("demo-4.lic", "demo.lic", inForceOf("demo-4"))
 }
 
-// outage kills the server and shows the grace counting down, while slots are granted as ever.
+// outage kills the server and prints the remaining grace, while slots are still granted.
 func (t *tour) outage(s *server) error {
-	t.say("The server fails, and hurts nobody before its time",
-		"Only when the period has run out does the grace begin; slots are granted all the while.")
+	t.say("The server fails, and the licence stays valid",
+		"The grace begins at the end of the period; slots are granted all the while.")
 	fmt.Fprintln(t.out, "  $ kill -9 %2")
 	s.kill()
 	l, err := t.until(func(l *wire.License) bool { return l.Code == "VALID_IN_GRACE" })
@@ -155,7 +155,7 @@ func (t *tour) outage(s *server) error {
 	}
 	for range 3 {
 		if l.GraceEndsAt == nil {
-			return errors.New("demo: the licence is in grace, and does not say until when")
+			return errors.New("demo: the licence is in grace without an end")
 		}
 		fmt.Fprintf(t.out, "    %s: %.0f s of grace are left (%s)\n", l.Code, time.Until(*l.GraceEndsAt).Seconds(),
 			l.Reason)
@@ -175,7 +175,7 @@ func (t *tour) outage(s *server) error {
 	return t.agent.Release(context.WithoutCancel(t.ctx), strings.TrimSpace(id), false)
 }
 
-// inForceOf says that a licence of an id is in force.
+// inForceOf returns the test that the licence with an id is in force.
 func inForceOf(id string) func(*wire.License) bool {
 	return func(l *wire.License) bool {
 		return l.State == "valid" && slices.ContainsFunc(l.Licenses, func(d wire.Document) bool {

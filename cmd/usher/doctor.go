@@ -27,7 +27,7 @@ import (
 	"github.com/usher-agent/usher/plugin/redact"
 )
 
-// finding is one thing the doctor looked at.
+// finding is the result of one check.
 type finding struct {
 	Check  string `json:"check"`
 	Result string `json:"result"` // ok, warning, bad
@@ -38,15 +38,16 @@ type finding struct {
 func (c *cli) doctorCommand() *cobra.Command {
 	var repair bool
 	var src *source
-	cmd := &cobra.Command{Use: "doctor [--repair]", Short: "Look for what is wrong, and say how to mend it",
+	cmd := &cobra.Command{Use: "doctor [--repair]", Short: "Find faults, and say how to mend them",
 		Args: cobra.NoArgs,
-		Long: `Look at the socket, the agent, its licence, pools, clock, watching and configuration, and say what is wrong and how to
-mend it. Exits 1 when something is bad.
+		Long: `Look at the socket, the agent, its licence, pools, clock, watching and configuration, and say what
+is wrong and how to mend it. Exits 1 when something is bad.
 
-With --repair, while no agent runs, mend damaged journals. Every record that its checksum proves stays, a record with a
-single wrong bit is corrected, and the damaged file is set aside. The command replays the rest before it takes the journal's
-place, so that the agent starts on it. It never undoes a draw. As root, it keeps the owner of the files. It accepts state that
-is not as the agent left it, and the event log says so; draws, refusals and returns stand as last known.`,
+With --repair, while no agent runs, mend damaged journals. Every record that its checksum proves stays, a record
+with a single wrong bit is corrected, and the damaged file is set aside. The command replays the rest before it
+takes the journal's place, so that the agent starts on it. It never undoes a draw. As root, it keeps the owner of
+the files. It accepts state that is not as the agent left it, and the event log says so; draws, refusals and returns
+stand as last known.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if repair {
 				return c.repair(src)
@@ -98,7 +99,7 @@ func (c *cli) repair(src *source) error {
 	}
 	accepted, err := repair.Accept(cfg)
 	for _, a := range accepted {
-		fmt.Fprintf(c.out, "%s  was %s; it is accepted as it is, and the event log says so\n", a.File, a.Fault)
+		fmt.Fprintf(c.out, "%s  was %s; it is now accepted, and the event log says so\n", a.File, a.Fault)
 	}
 	return err
 }
@@ -107,18 +108,18 @@ func (c *cli) repair(src *source) error {
 func repairedText(r desk.Repaired) string {
 	text := fmt.Sprintf("%s  %d records kept, %d damaged bytes set aside", r.File, r.Kept, r.Dropped)
 	if r.Mended > 0 {
-		text += fmt.Sprintf(", %d records mended of which one bit was wrong", r.Mended)
+		text += fmt.Sprintf(", %d records with one wrong bit mended", r.Mended)
 	}
 	if r.Restored > 0 {
-		text += fmt.Sprintf(", %d leases held by a later record's word", r.Restored)
+		text += fmt.Sprintf(", %d leases restored from a later record", r.Restored)
 	}
 	if r.LeftOut > 0 {
-		text += fmt.Sprintf(", %d records left out that follow from lost ones", r.LeftOut)
+		text += fmt.Sprintf(", %d records left out that depend on lost ones", r.LeftOut)
 	}
 	return text
 }
 
-// examine looks at everything in reach of this command.
+// examine makes every check that this command can make.
 func (c *cli) examine(cmd *cobra.Command) (out []finding) {
 	ctx := cmd.Context()
 	add := func(check, result, hint, format string, args ...any) {
@@ -130,7 +131,7 @@ func (c *cli) examine(cmd *cobra.Command) (out []finding) {
 	case errors.Is(err, os.ErrNotExist):
 		add("socket", "bad", "start the agent; --socket or USHER_SOCKET names its socket", "there is no %s", socket)
 	case err != nil:
-		add("socket", "bad", "the folders on the way to it must let you in", "%v", err)
+		add("socket", "bad", "every folder on its path must let you in", "%v", err)
 	case fi.Mode().Type() != os.ModeSocket:
 		add("socket", "bad", "move it away and restart the agent", "%s is not a socket", socket)
 	default:
@@ -162,8 +163,8 @@ func (c *cli) examine(cmd *cobra.Command) (out []finding) {
 	}
 	for _, s := range h.State {
 		add("state", "bad",
-			"look at who has changed the agent's folders; then stop the agent and run `usher doctor --repair`, which "+
-				"accepts the state as it is",
+			"find out who changed the agent's folders; then stop the agent and run `usher doctor --repair`, which "+
+				"accepts the present state",
 			"%s is %s (found %s): %s", s.File, s.Fault, s.Found.Format(time.RFC3339), s.Effect)
 	}
 	if l, err := agent.License(ctx); err != nil {
@@ -178,7 +179,7 @@ func (c *cli) examine(cmd *cobra.Command) (out []finding) {
 		for _, p := range pools {
 			switch {
 			case p.Available != nil && *p.Available == 0 && p.Budget != nil && *p.Budget > 0:
-				add("pool "+p.Name, "warning", "`usher leases` says who holds them", "all %d slots are in use",
+				add("pool "+p.Name, "warning", "`usher leases` lists the holders", "all %d slots are in use",
 					*p.Budget)
 			case p.Budget != nil && p.Limit != nil && *p.Budget < *p.Limit:
 				add("pool "+p.Name, "warning", "", "this agent may hand out %d of %d slots", *p.Budget, *p.Limit)
@@ -189,13 +190,13 @@ func (c *cli) examine(cmd *cobra.Command) (out []finding) {
 	if settings, err := agent.Config(ctx); err == nil {
 		add("configuration", "ok", "", "%d keys; `usher config show --origin` lists them", len(settings))
 	} else if errors.Is(err, client.ErrForbidden) {
-		add("configuration", "warning", "ask as root or the agent's user", "it is for admins")
+		add("configuration", "warning", "ask as root or the agent's user", "only admins may read it")
 	}
 	c.examineHost(cmd, add)
 	return out
 }
 
-// examineListeners says where the APIs of other systems are answered, and by which keys their answers are signed.
+// examineListeners lists the listeners of dialects, and the keys that sign their answers.
 func examineListeners(ctx context.Context, agent *client.Client, h *wire.Health,
 	add func(check, result, hint, format string, args ...any)) {
 	if len(h.Listeners) == 0 {
@@ -226,7 +227,7 @@ func examineLicense(l *wire.License, add func(check, result, hint, format string
 	}
 }
 
-// examineKernel says how the agent would learn here that a holder has died.
+// examineKernel reports how the agent can learn here of a holder's death.
 func examineKernel(add func(check, result, hint, format string, args ...any)) {
 	s := liveness.Supported()
 	again := "by number and start time"
@@ -236,16 +237,16 @@ func examineKernel(add func(check, result, hint, format string, args ...any)) {
 	switch {
 	case s.PeerPIDFD:
 		add("liveness", "ok", "",
-			"the kernel (%s) tells when any holder dies (peerpidfd); after a restart holders are found again %s",
+			"the kernel (%s) reports the death of any holder (peerpidfd); after a restart the agent finds holders %s",
 			s.Kernel, again)
 	case s.PIDFDOpen:
 		add("liveness", "ok", "",
-			"the kernel (%s) tells when a holder dies that sends a pidfd of itself (sentpidfd), as our client does, "+
-				"or whose process the agent can see (pidfd); after a restart holders are found again %s", s.Kernel,
+			"the kernel (%s) reports the death of a holder that sends its own pidfd (sentpidfd), as our client does, "+
+				"or whose process the agent can see (pidfd); after a restart the agent finds holders %s", s.Kernel,
 			again)
 	default:
 		add("liveness", "warning", "keep the connection open for as long as slots are held",
-			"the kernel does not tell when another process dies; a lease lives by its connection")
+			"the kernel does not report the death of other processes; a lease lives by its connection")
 	}
 }
 
@@ -262,7 +263,7 @@ func (c *cli) examineHost(cmd *cobra.Command, add func(check, result, hint, form
 		len(r.Components), yesNo(r.Virtual), yesNo(r.Container))
 	if present < 2 {
 		add("host", "warning",
-			"a licence bound to this host would hang by a thread; bind it to the agent's key, or mount the host's "+
+			"too few for a licence that is bound to this host; bind it to the agent's key, or mount the host's "+
 				"/sys and /etc", "%s", detail)
 		return
 	}
@@ -272,9 +273,10 @@ func (c *cli) examineHost(cmd *cobra.Command, add func(check, result, hint, form
 func (c *cli) bundleCommand() *cobra.Command {
 	var out string
 	cmd := &cobra.Command{Use: "support-bundle [--out FILE]",
-		Short: "Write what a vendor's support needs to know, without secrets", Args: cobra.NoArgs,
-		Long: `Write a .tar.gz with the licence's state, pools, leases, configuration, metrics, fingerprint and the doctor's findings. It leaves out
-keys, e-mail addresses, licensees' own terms, and the users and labels of holders. Look into it before you send it.`,
+		Short: "Write the facts that a vendor's support needs, without secrets", Args: cobra.NoArgs,
+		Long: `Write a .tar.gz with the licence's state, pools, leases, configuration, metrics, fingerprint and the
+doctor's findings. It leaves out keys, e-mail addresses, licensees' own terms, and the users and
+labels of holders. Look into it before you send it.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if out == "" {
 				out = "usher-support-" + time.Now().UTC().Format("20060102-150405") + ".tar.gz"
@@ -293,7 +295,7 @@ keys, e-mail addresses, licensees' own terms, and the users and labels of holder
 	return cmd
 }
 
-// bundle writes the support bundle and returns how many files are in it.
+// bundle writes the support bundle and returns the number of its files.
 func (c *cli) bundle(cmd *cobra.Command, path string) (n int, err error) {
 	to := c.out
 	if path != "-" {
@@ -354,7 +356,7 @@ func (c *cli) bundle(cmd *cobra.Command, path string) (n int, err error) {
 	return n, errors.Join(err, t.Close(), z.Close())
 }
 
-// redactLicense leaves out names of people and the vendor's own terms.
+// redactLicense removes the names of people and the vendor's own terms.
 func redactLicense(l *wire.License) *wire.License {
 	if l == nil {
 		return nil
@@ -379,7 +381,7 @@ func redactLeases(leases []wire.Lease) []wire.Lease {
 func redactConfig(settings []wire.Setting) []wire.Setting {
 	for i := range settings {
 		k := settings[i].Key[strings.LastIndexByte(settings[i].Key, '.')+1:]
-		// says where a secret is, and not the secret
+		// a path tells where a secret is, but not the secret
 		path := strings.HasSuffix(k, "_file") || strings.HasSuffix(k, "_dir") || k == "path"
 		if !path && redact.Member(k, settings[i].Value) || k == "inline" {
 			if settings[i].Value != "" {

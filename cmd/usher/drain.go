@@ -14,12 +14,13 @@ func (c *cli) drainCommand() *cobra.Command {
 	var release, undo bool
 	cmd := &cobra.Command{Use: "drain [--wait D] [--deactivate] | --undo",
 		Short: "Grant no new leases, and wait until those held are over", Args: cobra.NoArgs,
-		Long: `Have the agent grant no new leases from now on, until "usher drain --undo" or its next start, and wait until the held leases are over.
-It does not wait for borrowed slots, which end at their date. The agent is unready meanwhile. Exits 1 when leases are still held after
---wait; run it again to wait on.
+		Long: `Have the agent grant no new leases from now on, until "usher drain --undo" or its next start, and
+wait until the held leases are over. It does not wait for borrowed slots, which end at their date.
+The agent is unready meanwhile. Exits 1 when leases are still held after --wait; run it again to
+wait on.
 
-With --deactivate, once nothing is held, it also gives back this host's places on licences with an upstream, as "usher license
-release-host" does: for a host that is going out of service. Admins only.`,
+With --deactivate, once nothing is held, it also gives back this host's places on licences with an upstream, as
+"usher license release-host" does: for a host that is going out of service. Admins only.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var d *wire.Drain
 			var err error
@@ -93,8 +94,9 @@ func (c *cli) sayReleased(r wire.Released, mend string) {
 func (c *cli) releaseHostCommand() *cobra.Command {
 	return &cobra.Command{Use: "release-host [ID]", Short: "Give this host's place on a licence back to its upstream",
 		Args: cobra.MaximumNArgs(1),
-		Long: `Give this host's place back to the upstream, on one licence or on all, so that another host may have it. The licence
-is of no use here from then on, until "usher upstream call" takes a place again. A mere shutdown gives nothing back. Admins only.`,
+		Long: `Give this host's place back to the upstream, on one licence or on all, so that another host may have
+it. The licence does not count here from then on, until "usher upstream call" takes a place again. A
+mere shutdown gives nothing back. Admins only.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			id := ""
 			if len(args) > 0 {

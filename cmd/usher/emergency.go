@@ -22,11 +22,12 @@ func (c *cli) emergencyStart() *cobra.Command {
 	var reason string
 	cmd := &cobra.Command{Use: "start --reason TEXT", Short: "Begin an emergency; the upstream hears of it",
 		Args: cobra.NoArgs,
-		Long: `Begin an emergency on a licence that has lapsed, or is about to. For as long as the licence says, an expiry or a missed heartbeat or
-check-in does not stop it. A licence allows only so many a year. The agent logs and counts it, and tells the vendor's upstream. Admins only.`,
+		Long: `Begin an emergency on a licence that has lapsed, or is about to. For as long as the licence says, an
+expiry or a missed heartbeat or check-in does not stop it. A licence allows only so many a year. The
+agent logs and counts it, and tells the vendor's upstream. Admins only.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if reason == "" {
-				return usage("--reason is missing: say in a sentence why; the vendor is told")
+				return usage("--reason is missing: give a sentence; the vendor gets it")
 			}
 			e, err := c.client().BeginEmergency(cmd.Context(), reason)
 			if err != nil {
@@ -55,7 +56,7 @@ func (c *cli) emergencyList() *cobra.Command {
 				return c.printJSON(all)
 			}
 			if len(all.Emergencies)+len(all.Grants) == 0 {
-				fmt.Fprintln(c.out, "no licence here grants emergencies, and none was begun")
+				fmt.Fprintln(c.out, "no licence here grants emergencies, and none has begun")
 				return nil
 			}
 			now := time.Now()
@@ -89,10 +90,11 @@ func (c *cli) emergencyList() *cobra.Command {
 func (c *cli) returnCommand() *cobra.Command {
 	var out string
 	cmd := &cobra.Command{Use: "return ID --out FILE",
-		Short: "Stop a licence on this host for good, and write a receipt for the vendor", Args: cobra.ExactArgs(1),
-		Long: `Give a licence back, for example to move it to another host. The agent stops it here for good, ends its slots as its terms say, and signs
-a receipt with its key, which proves this to the vendor. A second run writes the same receipt. Where the agent can reach the licence's
-upstream, it also gives this host's place back there. Admins only.`,
+		Short: "Stop a licence on this host permanently, and write a receipt for the vendor", Args: cobra.ExactArgs(1),
+		Long: `Give a licence back, for example to move it to another host. The agent stops it here for good, ends
+its slots as its terms say, and signs a receipt with its key, which proves this to the vendor. A
+second run writes the same receipt. Where the agent can reach the licence's upstream, it also gives
+this host's place back there. Admins only.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if out == "" {
 				return usage("--out is missing: the file to write the receipt to; - is standard output")
@@ -100,7 +102,7 @@ upstream, it also gives this host's place back there. Admins only.`,
 			f := os.Stdout
 			if out != "-" {
 				var err error
-				// Before the licence is stopped, so that the receipt has a place.
+				// Opened before the licence stops, so that the receipt has a place.
 				if f, err = os.OpenFile(out, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644); err != nil {
 					return fmt.Errorf("receipt: %w", err)
 				}
@@ -123,10 +125,10 @@ upstream, it also gives this host's place back there. Admins only.`,
 				return c.printJSON(r)
 			}
 			fmt.Fprintf(c.out,
-				"%s  licence %s was returned on %s and is of no use here any more; send the file to the vendor\n", out,
+				"%s  licence %s was returned on %s and no longer counts here; send the file to the vendor\n", out,
 				r.License, r.ReturnedAt.UTC().Format(time.DateOnly))
 			if r.Place != nil {
-				c.sayReleased(*r.Place, "the receipt has the vendor free it")
+				c.sayReleased(*r.Place, "the vendor frees it on the receipt")
 			}
 			return nil
 		}}
@@ -138,8 +140,9 @@ func (c *cli) acceptReturnCommand() *cobra.Command {
 	var ledger, request string
 	cmd := &cobra.Command{Use: "accept-return RECEIPT [--ledger F] [--request F]",
 		Short: "Check a receipt of a returned licence, and record it", Args: cobra.ExactArgs(1),
-		Long: `Check the receipt that "license return" wrote: the licence must be in the ledger, byte for byte, and the agent that it was bound to must
-have signed. Where the licence names no agent key, --request is the request of the host that it was on. The ledger records the return.`,
+		Long: `Check the receipt that "license return" wrote: the licence must be in the ledger, byte for byte, and
+the agent that it was bound to must have signed. Where the licence names no agent key, --request is
+the request of the host that it was on. The ledger records the return.`,
 		RunE: func(_ *cobra.Command, args []string) error {
 			b, err := c.readFile(args[0])
 			if err != nil {
@@ -171,16 +174,17 @@ have signed. Where the licence names no agent key, --request is the request of t
 		}}
 	cmd.Flags().StringVar(&ledger, "ledger", "", "the ledger (default keys/issued.jsonl)")
 	cmd.Flags().StringVar(&request, "request", "",
-		"the request of the host that it was on, which usher fingerprint wrote")
+		"the host's request, which usher fingerprint wrote")
 	return cmd
 }
 
 func (c *cli) revokeCommand() *cobra.Command {
 	var o signFlags
 	cmd := &cobra.Command{Use: "revoke --key K.key --product P ID… --out F",
-		Short: "Sign a notice that licences are revoked, to be dropped beside them", Args: cobra.MinimumNArgs(1),
-		Long: `Sign a notice: a document that grants nothing, and says which licences of the product are revoked. It counts on every host that
-has it in the licence folder. A later notice does not undo an earlier one that is still there.`,
+		Short: "Sign a notice that revokes licences, to be dropped beside them", Args: cobra.MinimumNArgs(1),
+		Long: `Sign a notice: a document that grants nothing, and says which licences of the product are revoked.
+It counts on every host that has it in the licence folder. A later notice does not undo an earlier
+one that is still there.`,
 		Example: "  usher vendor revoke --key keys/2026-a.key --product transcoder transcoder-7f3a --out revoked.lic",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.revokes = args

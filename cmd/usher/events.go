@@ -22,16 +22,16 @@ func (c *cli) verifyEventsCommand() *cobra.Command {
 	var dir, key string
 	cmd := &cobra.Command{Use: "verify [--config FILE | --dir DIR --key agent.pub]",
 		Short: "Check that nobody has changed the event log", Args: cobra.NoArgs,
-		Long: `Check the event log in the agent's state folder: that each line follows from the one before, and that the agent's key has signed it.
-Without --dir the configuration says where it lies. The check cannot see that somebody cut off the newest lines. Exits 1 when the
-log is broken.`}
+		Long: `Check the event log in the agent's state folder: that each line follows from the one before, and
+that the agent's key has signed it. Without --dir the configuration says where it lies. The check
+cannot see that somebody cut off the newest lines. Exits 1 when the log is broken.`}
 	src := c.configSource(cmd)
 	cmd.RunE = func(*cobra.Command, []string) error {
 		var public ed25519.PublicKey
 		switch {
 		case (dir == "") != (key == ""):
 			return usage(
-				"--dir and --key go together: the key is in agent.pub, of which you should have a copy of your own")
+				"--dir and --key go together: the key is in agent.pub; use your own copy of it")
 		case dir == "":
 			cfg, err := src.load(c)
 			if err != nil {
@@ -53,7 +53,7 @@ log is broken.`}
 			}
 			var ok bool
 			if public, ok = k.(ed25519.PublicKey); !ok {
-				return fmt.Errorf("--key %s: it is not an Ed25519 key, as an agent's is", key)
+				return fmt.Errorf("--key %s: it is not an Ed25519 key, so it is no agent's", key)
 			}
 		}
 		if _, err := os.Stat(dir); err != nil {
@@ -62,7 +62,7 @@ log is broken.`}
 		r, err := eventlog.Verify(dir, public, nil)
 		var broken *eventlog.Broken
 		if errors.As(err, &broken) {
-			return fail(exitFailed, "what is before that line holds, and what is after it cannot be told",
+			return fail(exitFailed, "the lines before that one hold; the lines after it are not proved",
 				"the event log is broken: %w", err)
 		}
 		if err != nil {
@@ -79,10 +79,10 @@ log is broken.`}
 			r.Events, r.First, r.Last,
 			r.From.Format(time.RFC3339), r.To.Format(time.RFC3339), identity.Thumbprint(public))
 		if r.Missing > 0 {
-			fmt.Fprintf(c.out, "%d events could not be written, as the log itself says\n", r.Missing)
+			fmt.Fprintf(c.out, "the log says that %d events could not be written\n", r.Missing)
 		}
 		if r.Torn {
-			fmt.Fprintln(c.out, "the last line is cut off, as a crash leaves it")
+			fmt.Fprintln(c.out, "the last line is cut off, as after a crash")
 		}
 		return nil
 	}
@@ -91,7 +91,7 @@ log is broken.`}
 	return cmd
 }
 
-// bundledEvents is how many events the support bundle has.
+// bundledEvents is the number of events in the support bundle.
 const bundledEvents = 200
 
 // eventsTail returns the last events of the agent's log, without their authors.
@@ -109,10 +109,10 @@ func eventsTail(ctx context.Context, a *client.Client) ([]eventlog.Event, error)
 			events[i].Actor = ""
 			delete(events[i].Fields, "holder")
 			if events[i].Type == "emergency.started" {
-				events[i].Detail = "(left out)" // the reason, in an operator's words
+				events[i].Detail = "(left out)" // the operator's own sentence
 			}
 		}
 		return events, err
 	}
-	return nil, errors.New("the agent does not say where its state is")
+	return nil, errors.New("the agent does not name its state folder")
 }

@@ -18,10 +18,11 @@ func (c *cli) fingerprintCommand() *cobra.Command {
 	var product, request string
 	var short bool
 	cmd := &cobra.Command{Use: "fingerprint [--product P] [--request FILE | --short]",
-		Short: "Show this host as the licence sees it", Args: cobra.NoArgs,
-		Long: `Show what identifies this host: components, each as a hash that is keyed by product, so that no serial number leaves the host.
---request writes the file that a vendor binds a licence to, with the running agent's key; --short prints a code to compare over the
-phone. Without an agent this command measures the host itself, and the request bears no agent key.`,
+		Short: "Show this host's fingerprint", Args: cobra.NoArgs,
+		Long: `Show what identifies this host: components, each as a hash that is keyed by product, so that no
+serial number leaves the host. --request writes the file that a vendor binds a licence to, with the
+running agent's key; --short prints a code to compare over the phone. Without an agent this command
+measures the host itself, and the request bears no agent key.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			f, err := c.client().Fingerprint(cmd.Context(), product)
 			switch {
@@ -31,8 +32,8 @@ phone. Without an agent this command measures the host itself, and the request b
 					product, named = cmp.Or(product, cfg.Product.Name()), cfg.Host.Fingerprint
 				}
 				if product == "" {
-					return fail(exitUsage, "a fingerprint is different for each product",
-						"no agent answers on %s that could say which product; give --product", c.client().Socket())
+					return fail(exitUsage, "each product has its own fingerprint",
+						"no agent answers on %s to name the product; give --product", c.client().Socket())
 				}
 				shape := host.Measure(cmd.Context(), host.Config{Product: product, Fingerprint: named}).Shape("")
 				f = &shape

@@ -29,7 +29,7 @@ import (
 
 func (c *cli) licenseCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "license", Aliases: []string{"licence"},
-		Short: "Look at licences, install and remove them"}
+		Short: "Show, install and remove licences"}
 	cmd.AddCommand(c.inspectCommand(), c.installCommand(), c.listCommand(), c.removeCommand(), c.rollbackCommand(),
 		c.returnCommand(), c.releaseHostCommand())
 	return cmd
@@ -43,10 +43,10 @@ type inspectFlags struct {
 
 func (c *cli) inspectCommand() *cobra.Command {
 	var o inspectFlags
-	cmd := &cobra.Command{Use: "inspect FILE", Short: "Show what a document says, whether it verifies, and why not",
+	cmd := &cobra.Command{Use: "inspect FILE", Short: "Show a document's terms, and whether it verifies",
 		Args: cobra.ExactArgs(1),
-		Long: `Read a licence document without an agent: what it says, whether it verifies, and if not, why. Without --trust and --config, the keys
-are those that are compiled in, or those of ` + defaultConfig +
+		Long: `Read a licence document without an agent: what it says, whether it verifies, and if not, why.
+Without --trust and --config, the keys are those that are compiled in, or those of ` + defaultConfig +
 			` if it exists. Exits 0 only when the document verifies and is good at
 the time (--at), 3 otherwise.`,
 		Example: "  usher license inspect acme.lic --trust usher=2026-a.pub\n  usher license inspect machine.lic " +
@@ -58,7 +58,7 @@ the time (--at), 3 otherwise.`,
 	f.StringVar(&o.keyFile, "key-file", "",
 		"a file of licence keys to open an encrypted document with; - is standard input")
 	f.StringVar(&o.hostFingerprint, "host-fingerprint", "",
-		"the licence system's name for the host, for machine files (default: as usher fingerprint says)")
+		"the licence system's name for the host, for machine files (default: from usher fingerprint)")
 	f.StringVar(&o.fingerprint, "fingerprint", "", "judge for the host of this request instead of this one")
 	f.StringVar(&o.product, "product", "", "judge for this product (default: the document's own)")
 	f.StringVar(&o.at, "at", "", "judge at this time (default now)")
@@ -129,18 +129,7 @@ func (c *cli) inspect(path string, o *inspectFlags) error {
 		return &exit{code: exitConfig, cause: err}
 	}
 	judged := v.Verdict.Licenses[0]
-	shape := api.DocumentShape(judged)
-	if !shape.Verified {
-		// What it claims helps to see what it is, marked as claims.
-		if f, err := catalog.BuiltIn().Recognise(doc); err == nil {
-			if l, _ := f.Verify(doc, anchors); l != nil {
-				claimed := api.DocumentShape(enforcer.Judged{Document: name, License: l, Role: l.Role})
-				claimed.Code, claimed.Reason, claimed.Findings, claimed.Hint, claimed.Verified = shape.Code,
-					shape.Reason, shape.Findings, shape.Hint, false
-				shape = claimed
-			}
-		}
-	}
+	shape := claimedShape(judged, name, doc, anchors)
 	if c.json {
 		err = c.printJSON(shape)
 	} else {
@@ -151,6 +140,27 @@ func (c *cli) inspect(path string, o *inspectFlags) error {
 		err = &exit{code: exitNotValid}
 	}
 	return err
+}
+
+// claimedShape returns the shape of a judged document. If it is not verified, its own claims, marked so, help to
+// recognise it.
+func claimedShape(judged enforcer.Judged, name string, doc []byte, anchors []plugin.Anchor) wire.Document {
+	shape := api.DocumentShape(judged)
+	if shape.Verified {
+		return shape
+	}
+	f, err := catalog.BuiltIn().Recognise(doc)
+	if err != nil {
+		return shape
+	}
+	l, _ := f.Verify(doc, anchors)
+	if l == nil {
+		return shape
+	}
+	claimed := api.DocumentShape(enforcer.Judged{Document: name, License: l, Role: l.Role})
+	claimed.Code, claimed.Reason, claimed.Findings, claimed.Hint, claimed.Verified = shape.Code, shape.Reason,
+		shape.Findings, shape.Hint, false
+	return claimed
 }
 
 // licenseKeys returns the licence keys that the command line, the configuration and a file beside the document name.
@@ -180,7 +190,7 @@ func (c *cli) licenseKeys(keyFile, document string, cfg *config.Config) (keys []
 	return keys, err
 }
 
-// keyBeside is the file in which a document's licence key lies.
+// keyBeside returns the file of a document's licence key.
 func keyBeside(document string) string {
 	return strings.TrimSuffix(document, filepath.Ext(document)) + ".key"
 }
@@ -219,7 +229,7 @@ func hostOf(path string, cfg *config.Config) (*enforcer.Host, error) {
 	}
 	var f wire.Fingerprint
 	if err := json.Unmarshal(b, &f); err != nil {
-		return nil, fmt.Errorf("--fingerprint %s: it is not what `usher fingerprint --request` writes", path)
+		return nil, fmt.Errorf("--fingerprint %s: it is not a file of `usher fingerprint --request`", path)
 	}
 	h := &enforcer.Host{Components: map[string][]string{}, Configured: map[string][]string{},
 		Absent: map[string]string{}, Physical: f.Cores.Physical, Logical: f.Cores.Logical, Effective: f.Cores.Effective}
@@ -247,7 +257,7 @@ func hostOf(path string, cfg *config.Config) (*enforcer.Host, error) {
 func (c *cli) printDocument(d wire.Document, now time.Time) error {
 	verified := "verified"
 	if !d.Verified {
-		verified = "NOT VERIFIED: what follows is only what the document claims"
+		verified = "NOT VERIFIED: all that follows is the document's own claim"
 	}
 	fmt.Fprintf(c.out, "%s: %s\n%s\n", d.Document, d.Code, d.Reason)
 	if d.Hint != "" {
@@ -286,14 +296,14 @@ func (c *cli) printDocument(d wire.Document, now time.Time) error {
 	if err := c.table(rows...); err != nil || d.System == usher.System {
 		return err
 	}
-	fmt.Fprintln(c.out, "\nwhat it says in full:")
+	fmt.Fprintln(c.out, "\nthe whole document:")
 	for _, line := range flatten("", d.Terms) {
 		fmt.Fprintln(c.out, "  "+line)
 	}
 	return nil
 }
 
-// flatten puts terms into lines, one for each value: "data.attributes.maxMachines = 5".
+// flatten writes terms as lines, one for each value: "data.attributes.maxMachines = 5".
 func flatten(at string, v any) (out []string) {
 	switch v := v.(type) {
 	case map[string]any:
@@ -321,8 +331,9 @@ func (c *cli) installCommand() *cobra.Command {
 	var name, key string
 	cmd := &cobra.Command{Use: "install FILE|- [--dry-run] [--key FILE|-]",
 		Short: "Put a licence into the agent's folder", Args: cobra.ExactArgs(1),
-		Long: `Have the agent verify a licence and put it into its folder. With --dry-run only say what would change. An encrypted document needs a
-licence key: --key has the agent keep it beside the document, in a file that nobody else can read.`,
+		Long: `Have the agent verify a licence and put it into its folder. With --dry-run only say what would
+change. An encrypted document needs a licence key: --key has the agent keep it beside the document,
+in a file that nobody else can read.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			doc, err := c.readFile(args[0])
 			if err != nil {
@@ -350,7 +361,7 @@ licence key: --key has the agent keep it beside the document, in a file that nob
 	return cmd
 }
 
-// installWithKey installs a licence key and the document that it opens. A key that opens nothing is taken away again.
+// installWithKey installs a licence key and the document that it opens. It removes the key if that fails.
 func (c *cli) installWithKey(ctx context.Context, doc []byte, name, keyFile string) error {
 	if name == "" {
 		return usage("--key: give the document's name in the folder too (--name)")
@@ -435,7 +446,7 @@ func (c *cli) listCommand() *cobra.Command {
 
 func (c *cli) removeCommand() *cobra.Command {
 	return &cobra.Command{Use: "remove FILE|ID",
-		Short: "Take a document out of the folder, by its name or its licence's id", Args: cobra.ExactArgs(1),
+		Short: "Remove a document from the folder, by its name or its licence's id", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			l, err := c.client().License(cmd.Context())
 			if err != nil {

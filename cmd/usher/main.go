@@ -1,4 +1,4 @@
-// Command usher is the licence sidecar: the agent, the commands that ask it, and the vendor's tools for signing.
+// Command usher is the licence sidecar: the agent, the commands that call it, and the vendor's signing tools.
 package main
 
 import (
@@ -50,13 +50,13 @@ func run(args []string, in io.Reader, out, errs io.Writer) int {
 	return c.explain(err)
 }
 
-// cli is what all commands share.
+// cli is shared by all commands.
 type cli struct {
 	in          io.Reader
 	out, errs   io.Writer
 	socket      string
 	json        bool
-	stopSignals func() // from here on signals do what they do to any program
+	stopSignals func() // gives signals their default effect again
 }
 
 // exit is an error that names its exit code; without a cause nothing is printed.
@@ -80,7 +80,7 @@ func fail(code int, hint, format string, args ...any) error {
 
 func usage(format string, args ...any) error { return fail(exitUsage, "", format, args...) }
 
-// explain prints an error as people read it and returns the exit code.
+// explain prints an error for people and returns the exit code.
 func (c *cli) explain(err error) int {
 	if err == nil {
 		return exitOK
@@ -131,8 +131,8 @@ func (c *cli) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "usher",
 		Short: "A licence sidecar: drop a licence, get a slot",
-		Long: `Usher stands beside a product. It verifies the licence file that an installer drops into a folder, and hands out the
-slots that the licence grants on a local Unix socket.
+		Long: `Usher stands beside a product. It verifies the licence file that an installer drops into a folder,
+and hands out the slots that the licence grants on a local Unix socket.
 
 New here? "usher demo" shows the whole story in a few seconds.`,
 		SilenceUsage: true, SilenceErrors: true, Version: version,
@@ -148,14 +148,14 @@ New here? "usher demo" shows the whole story in a few seconds.`,
 	})
 	root.PersistentFlags().StringVar(&c.socket, "socket", "",
 		"the agent's socket (default USHER_SOCKET, else "+client.DefaultSocket+")")
-	root.PersistentFlags().BoolVar(&c.json, "json", false, "print JSON, as the API has it")
+	root.PersistentFlags().BoolVar(&c.json, "json", false, "print the API's JSON")
 	groups := []struct {
 		id, title string
 		commands  []*cobra.Command
 	}{
 		{"daemon", "The agent:", []*cobra.Command{c.agentCommand(), c.demoCommand(), c.healthCommand(),
 			c.checkCommand(), c.reloadCommand(), c.drainCommand(), c.configCommand(), c.upstreamCommand()}},
-		{"look", "What it says:", []*cobra.Command{c.statusCommand(), c.poolsCommand(), c.leasesCommand(),
+		{"look", "Reports:", []*cobra.Command{c.statusCommand(), c.poolsCommand(), c.leasesCommand(),
 			c.eventsCommand(), c.doctorCommand(), c.bundleCommand()}},
 		{"slots", "Slots:", []*cobra.Command{c.runCommand(), c.acquireCommand(), c.renewCommand(), c.releaseCommand(),
 			c.adjustCommand()}},
@@ -174,7 +174,7 @@ New here? "usher demo" shows the whole story in a few seconds.`,
 	return root
 }
 
-// whatIsWrong explains which values a flag accepts.
+// whatIsWrong explains why a flag rejects a value.
 func whatIsWrong(e *pflag.InvalidValueError) string {
 	switch kind := e.GetFlag().Value.Type(); {
 	case errors.Is(e, strconv.ErrRange):

@@ -7,7 +7,7 @@ import (
 	"github.com/usher-agent/usher/plugin/redact"
 )
 
-// redacted hides secrets and e-mail addresses in every log line, for others read the log.
+// redacted hides secrets and e-mail addresses in every log line, because others read the log.
 func redacted(_ []string, a slog.Attr) slog.Attr {
 	a.Value = a.Value.Resolve()
 	switch a.Value.Kind() {

@@ -12,11 +12,11 @@ import (
 	"github.com/usher-agent/usher/client"
 )
 
-// canBecome says that this process can become another program.
+// canBecome: this process can become another program by exec.
 const canBecome = true
 
-// become replaces this process by a program, which then holds the lease. Where only the connection tells that the
-// holder lives, the program inherits it.
+// become replaces this process by a program, which then holds the lease. The program inherits the connection if the
+// lease lives by it.
 func become(s *client.Session, l *client.Lease, path string, args, env []string) error {
 	if l.Info().Liveness == "connection" {
 		f, err := s.File()

@@ -8,7 +8,7 @@ import (
 	"github.com/usher-agent/usher/client"
 )
 
-// canBecome says that this process cannot become another program.
+// canBecome: this system has no exec.
 const canBecome = false
 
 func become(*client.Session, *client.Lease, string, []string, []string) error {

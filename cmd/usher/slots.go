@@ -39,7 +39,7 @@ func (o *acquireFlags) request() (wire.AcquireRequest, error) {
 	r := wire.AcquireRequest{MinN: o.minN, ClientToken: o.token, Version: o.version}
 	if o.pool == "" {
 		return r, fail(exitUsage, "`usher pools` lists them",
-			"--pool is missing: say which pool the slots are to come from")
+			"--pool is missing: name the pool of the slots")
 	}
 	if strings.Contains(o.pool, "=") {
 		for part := range strings.SplitSeq(o.pool, ",") {
@@ -86,10 +86,11 @@ func (c *cli) acquireCommand() *cobra.Command {
 	var until, borrow string
 	cmd := &cobra.Command{Use: "acquire --pool P [--n N] [--ttl D | --held | --until T | --borrow D]",
 		Short: "Take slots, and print the lease's id", Args: cobra.NoArgs,
-		Long: `Take slots and print the lease's id, or the lease with --json. The lease ends when its time is over unless it is renewed
-("usher renew"), and when it is released ("usher release"). With --until or --borrow the slots are borrowed: they stay
-held until then, whatever becomes of agent and host, and come back sooner only where the licence allows it. For a program that runs
-here, "usher run" does all of this.`,
+		Long: `Take slots and print the lease's id, or the lease with --json. The lease ends when its time is over
+unless it is renewed ("usher renew"), and when it is released ("usher release"). With --until or
+--borrow the slots are borrowed: they stay held until then, whatever becomes of agent and host, and
+come back sooner only where the licence allows it. For a program that runs here, "usher run" does
+all of this.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			r, err := o.request()
 			if err != nil {
@@ -116,7 +117,7 @@ here, "usher run" does all of this.`,
 			return nil
 		}}
 	o.add(cmd)
-	cmd.Flags().StringVar(&o.ttl, "ttl", "", "how long it is held unless renewed: 1s to 24h (default 60s)")
+	cmd.Flags().StringVar(&o.ttl, "ttl", "", "how long it lasts unless renewed: 1s to 24h (default 60s)")
 	cmd.Flags().StringVar(&o.token, "client-token", "",
 		"makes the acquire repeatable: the same token gets the same lease")
 	cmd.Flags().BoolVar(&held, "held", false, "hold it until it is released")
@@ -164,10 +165,10 @@ func (c *cli) releaseCommand() *cobra.Command {
 func (c *cli) adjustCommand() *cobra.Command {
 	var drawn int64
 	cmd := &cobra.Command{Use: "adjust METER --drawn N",
-		Short: "Set what has been drawn from a meter (admins); it is logged", Args: cobra.ExactArgs(1),
+		Short: "Set the number of draws from a meter (admins); it is logged", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if drawn < 0 {
-				return usage("--drawn is missing: what has been drawn in the present period")
+				return usage("--drawn is missing: the number of draws in the present period")
 			}
 			p, err := c.client().Adjust(cmd.Context(), args[0], drawn)
 			if err != nil {
@@ -178,11 +179,11 @@ func (c *cli) adjustCommand() *cobra.Command {
 			}
 			return c.printPools([]wire.Pool{*p})
 		}}
-	cmd.Flags().Int64Var(&drawn, "drawn", -1, "what has been drawn in the present period")
+	cmd.Flags().Int64Var(&drawn, "drawn", -1, "the number of draws in the present period")
 	return cmd
 }
 
-// Exit codes of `usher run` before the child starts, as env(1) and timeout(1) have them.
+// Exit codes of `usher run` before the child starts: those of env(1) and timeout(1).
 const (
 	runFailed    = 125
 	runCannot    = 126
@@ -195,12 +196,14 @@ func (c *cli) runCommand() *cobra.Command {
 	var noSlot int
 	cmd := &cobra.Command{Use: "run --pool P [--n N] [--wait D] -- CMD …",
 		Short: "Run a program that holds slots for as long as it lives", Args: cobra.MinimumNArgs(1),
-		Long: `Take slots and become the program, which then holds them: they come back when it ends, however it ends. It finds USHER_SOCKET and
-USHER_LEASE in its environment, and keeps its process number, signals and exit code. (Where a program cannot become another, it runs
-as a child; this command passes its signals and exit code on, and the slots come back when this command ends.)
+		Long: `Take slots and become the program, which then holds them: they come back when it ends, however it
+ends. It finds USHER_SOCKET and USHER_LEASE in its environment, and keeps its process number,
+signals and exit code. (Where a program cannot become another, it runs as a child; this command
+passes its signals and exit code on, and the slots come back when this command ends.)
 
-When no slot is free the program is not started, and the exit code is 75 (or what -E says); 3 when the licence is not valid; 69 when
-no agent answers; 126 when the program cannot be run, 127 when there is none; 125 for any other failure.`,
+When no slot is free the program is not started, and the exit code is 75 (or what -E says); 3 when the licence is
+not valid; 69 when no agent answers; 126 when the program cannot be run, 127 when there is none; 125 for any other
+failure.`,
 		Example: "  usher run --pool streams -- ffmpeg -i in.mkv out.mp4",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r, err := o.request()
@@ -215,7 +218,7 @@ no agent answers; 126 when the program cannot be run, 127 when there is none; 12
 	return cmd
 }
 
-// runChild takes the slots and becomes the program; where the system cannot do that, the program runs as a child.
+// runChild takes the slots and becomes the program. Without exec, the program runs as a child.
 func (c *cli) runChild(ctx context.Context, r wire.AcquireRequest, args []string, noSlot int) error {
 	path, err := exec.LookPath(args[0])
 	if err != nil {
@@ -261,7 +264,7 @@ func (c *cli) runChild(ctx context.Context, r wire.AcquireRequest, args []string
 	child := exec.Command(path, args[1:]...)
 	child.Stdin, child.Stdout, child.Stderr = c.in, c.out, c.errs
 	child.Env = env(lease.ID())
-	// From here on signals are the child's.
+	// From here on the child gets the signals.
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, forwarded()...)
 	defer signal.Stop(signals)

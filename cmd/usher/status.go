@@ -15,9 +15,9 @@ import (
 )
 
 func (c *cli) statusCommand() *cobra.Command {
-	return &cobra.Command{Use: "status", Short: "Say whether the licence is valid, and what it grants",
+	return &cobra.Command{Use: "status", Short: "Show whether the licence is valid, and its grants",
 		Args: cobra.NoArgs,
-		Long: "Say whether the licence is valid, what it grants, and what is wrong. Exits 3 when it is not valid.",
+		Long: "Show whether the licence is valid, its grants, and any faults. Exits 3 when it is not valid.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			l, err := c.client().License(cmd.Context())
 			if err != nil {
@@ -147,7 +147,7 @@ func (c *cli) poolsCommand() *cobra.Command {
 
 func (c *cli) leasesCommand() *cobra.Command {
 	var pool string
-	cmd := &cobra.Command{Use: "leases", Short: "List your own leases, for admins all", Args: cobra.NoArgs,
+	cmd := &cobra.Command{Use: "leases", Short: "List your own leases, or all for an admin", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			leases, err := c.client().Leases(cmd.Context(), pool)
 			if err != nil {
@@ -212,7 +212,7 @@ func (c *cli) healthCommand() *cobra.Command {
 	var ready bool
 	var wait time.Duration
 	cmd := &cobra.Command{Use: "health [--ready [--wait D]]",
-		Short: "Say whether the agent is up, for HEALTHCHECK and probes", Args: cobra.NoArgs,
+		Short: "Check whether the agent is up, for HEALTHCHECK and probes", Args: cobra.NoArgs,
 		Long: "Exit 0 when the agent answers; with --ready only when it listens and has judged the licence. A bad " +
 			"licence makes no agent unhealthy.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -233,11 +233,11 @@ func (c *cli) healthCommand() *cobra.Command {
 			return nil
 		}}
 	cmd.Flags().BoolVar(&ready, "ready", false, "ask whether it is ready")
-	cmd.Flags().DurationVar(&wait, "wait", 0, "wait so long for it")
+	cmd.Flags().DurationVar(&wait, "wait", 0, "how long to wait for it")
 	return cmd
 }
 
-// waitHealth asks the agent how it is, again and again until it is well or the wait is over.
+// waitHealth asks for the agent's health until it is good or the wait is over.
 func (c *cli) waitHealth(ctx context.Context, ready bool, wait time.Duration) (*wire.Health, error) {
 	over := time.NewTimer(wait)
 	defer over.Stop()
@@ -339,7 +339,7 @@ func (c *cli) checkCommand() *cobra.Command {
 	return cmd
 }
 
-// share returns a percentage of a limit, which may be as large as numbers go.
+// share returns a percentage of a limit without overflow.
 func share(n int64, percent int) int64 {
 	return n/100*int64(percent) + n%100*int64(percent)/100
 }
@@ -373,7 +373,7 @@ func (c *cli) configCommand() *cobra.Command {
 	var src *source
 	var local bool
 	show := &cobra.Command{Use: "show [--origin]",
-		Short: "Show every key and its value; with --origin where it comes from", Args: cobra.NoArgs,
+		Short: "Show every key and its value; with --origin also the value's origin", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var settings []wire.Setting
 			if local || src.file != "" {
@@ -405,8 +405,8 @@ func (c *cli) configCommand() *cobra.Command {
 			return c.table(rows...)
 		}}
 	src = c.configSource(show)
-	show.Flags().BoolVar(&origin, "origin", false, "say where each value comes from")
-	show.Flags().BoolVar(&local, "local", false, "what an agent would read here, instead of what the running one has")
+	show.Flags().BoolVar(&origin, "origin", false, "show the origin of each value")
+	show.Flags().BoolVar(&local, "local", false, "what an agent would read here, instead of the running agent's values")
 	cmd.AddCommand(show)
 	return cmd
 }
@@ -414,8 +414,8 @@ func (c *cli) configCommand() *cobra.Command {
 func (c *cli) eventsCommand() *cobra.Command {
 	var follow bool
 	cmd := &cobra.Command{Use: "events [-f]", Short: "Show events: licence changes and leases", Args: cobra.NoArgs,
-		Long: "Print the licence in force and, with -f, what happens from now on: licence changes, your leases, for " +
-			"admins all.",
+		Long: "Print the licence in force and, with -f, the events from now on: licence changes and your leases, or " +
+			"all leases for an admin.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			for ev, err := range c.client().Events(cmd.Context()) {
 				if err != nil {

@@ -4,8 +4,8 @@ package main
 //
 //   - The answer goes to standard output; everything else to standard error.
 //   - Tables have a head in capitals and columns aligned by spaces; nothing is coloured.
-//   - An error is "error: " and one sentence, and where there is a remedy "hint: " and another.
-//   - With --json standard output bears the API's shape and nothing else.
+//   - An error is "error: " and one sentence; a remedy follows as "hint: " and another.
+//   - With --json, standard output has the API's JSON and nothing else.
 
 import (
 	"encoding/json"
@@ -30,7 +30,7 @@ func (c *cli) table(rows ...[]string) error {
 	var text strings.Builder
 	w := tabwriter.NewWriter(&text, 0, 4, 2, ' ', 0)
 	for _, r := range rows {
-		fmt.Fprintln(w, strings.Join(r, "\t")) // with the tabs of empty cells: a row without them would end the columns
+		fmt.Fprintln(w, strings.Join(r, "\t")) // an empty cell keeps its tab, or the columns would end
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -57,7 +57,7 @@ func timeText(t *time.Time) string {
 	return t.UTC().Format(time.RFC3339)
 }
 
-// away says how far off a time is, in two units at most.
+// away returns the distance of a time, in two units at most.
 func away(t, now time.Time) string {
 	d := t.Sub(now)
 	if d < 0 {

@@ -44,24 +44,25 @@ func (c *cli) upstreamCommand() *cobra.Command {
 		"--tls-key F]",
 		Short: "Run the reference upstream, or a site server: activations, heartbeats, check-ins, renewals, blocks " +
 			"of slots", Args: cobra.NoArgs,
-		Long: `Run the server for licences with heartbeats and check-ins. It keeps its records in one file under --data, signs
-its answers with the vendor's key, and admits every licence that this key (or one under --trust) has signed. The commands below
-it are for its operator, and speak to the running server.
+		Long: `Run the server for licences with heartbeats and check-ins. It keeps its records in one file under
+--data, signs its answers with the vendor's key, and admits every licence that this key (or one
+under --trust) has signed. The commands below it are for its operator, and speak to the running
+server.
 
-With --serve-pools it gives agents blocks of slots from the pools of a whole site. Without --key it is a customer's site server: it
-serves blocks alone, for the licences that a key under --trust has signed and that name the server's own key. "usher upstream
-site-key" makes and shows that key.`,
+With --serve-pools it gives agents blocks of slots from the pools of a whole site. Without --key it is a customer's
+site server: it serves blocks alone, for the licences that a key under --trust has signed and that name the server's
+own key. "usher upstream site-key" makes and shows that key.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.serveUpstream(cmd, &o) }}
 	f := cmd.Flags()
 	f.StringVar(&o.key, "key", "", "the vendor's signing key, as \"vendor keygen\" writes it")
-	f.StringVar(&o.signer, "signer", "", "a command that signs instead of --key, for a KMS or an HSM; with --public")
+	f.StringVar(&o.signer, "signer", "", "a command that signs instead of --key, for a KMS or an HSM; needs --public")
 	f.StringVar(&o.public, "public", "", "the public key that belongs to --signer")
-	f.StringVar(&o.alg, "alg", "", "EdDSA, ES256, PS256 or RS256 (default: the key's usual one)")
-	f.StringArrayVar(&o.trust, "trust", nil, "a further public key that licences are signed with (K.pub)")
-	f.StringVar(&o.listen, "listen", "127.0.0.1:9870", "where agents call")
+	f.StringVar(&o.alg, "alg", "", "EdDSA, ES256, PS256 or RS256 (default: by the key)")
+	f.StringArrayVar(&o.trust, "trust", nil, "a further public key of licences (K.pub); may be repeated")
+	f.StringVar(&o.listen, "listen", "127.0.0.1:9870", "the address for agents")
 	f.StringVar(&o.metrics, "metrics-listen", "",
-		"where Prometheus scrapes /metrics, over plain HTTP, such as 127.0.0.1:9872; metrics name licences, so keep "+
-			"strangers away (default: nowhere)")
+		"the address of /metrics, over plain HTTP, such as 127.0.0.1:9872; metrics name licences, so keep "+
+			"strangers away (default: none)")
 	f.BoolVar(&o.enrolment, "require-enrolment", false,
 		"an unknown host needs an enrolment token (\"usher upstream token\"); the licence document alone does not "+
 			"admit it")
@@ -71,21 +72,21 @@ site-key" makes and shows that key.`,
 	f.BoolVar(&o.mutual, "mutual-tls", false, "agents must show a certificate of their own key")
 	f.BoolVar(&o.pools, "serve-pools", false, "serve blocks of slots of site pools")
 	f.DurationVar(&o.blockTTL, "block-ttl", registry.DefaultBlockTTL,
-		"the longest that a block is given for: after it others may have a dead agent's slots")
+		"the longest time of a block: after it a dead agent's slots are free again")
 	f.StringVar(&o.runtimeDir, "runtime-dir", "",
-		"a folder that does not outlive a start of the host, and is no part of a backup (/run/usher-upstream for "+
-			"root, else under $XDG_RUNTIME_DIR): by it the server shows that its store is the latest")
+		"a folder that a restart of the host empties and no backup includes (/run/usher-upstream for root, else "+
+			"under $XDG_RUNTIME_DIR): with it the server detects a store that is not the latest")
 	f.StringVar(&o.license, "license", "", "a licence, or a folder of licences, to know from the start")
 	f.Int64Var(&o.machines, "machines", 0,
-		"hosts that a licence may be activated on, unless \"machines\" says otherwise; 0: any number")
+		"how many hosts a licence may be activated on, unless \"machines\" sets it; 0: any number")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
 	cmd.PersistentFlags().StringVar(&o.data, "data", "", "the server's folder (USHER_UPSTREAM_DATA)")
 	cmd.AddCommand(c.upstreamList(&o), c.upstreamSiteKey(&o), c.upstreamAdd(&o), c.upstreamRenew(&o),
 		c.upstreamMachines(&o), c.upstreamForget(&o), c.upstreamForgive(&o), c.upstreamToken(&o),
-		c.upstreamState(&o, "suspend", "Suspend a licence: its hosts are told with their next call"),
-		c.upstreamState(&o, "resume", "Give a suspended licence back to use"),
-		c.upstreamState(&o, "revoke", "Revoke a licence, for good"),
+		c.upstreamState(&o, "suspend", "Suspend a licence: its hosts learn of it with their next call"),
+		c.upstreamState(&o, "resume", "End the suspension of a licence"),
+		c.upstreamState(&o, "revoke", "Revoke a licence permanently"),
 		c.upstreamPreview(), c.upstreamCall())
 	return cmd
 }
@@ -149,7 +150,7 @@ func (c *cli) serveUpstream(cmd *cobra.Command, o *upstreamFlags) error {
 		RunDir: o.runtimeDir})
 }
 
-// upstreamRunDir is the server's folder that does not outlive a start of the host; empty where there is none.
+// upstreamRunDir returns the default folder that a restart of the host empties; empty: this system has none.
 func upstreamRunDir() string {
 	base := os.Getenv("XDG_RUNTIME_DIR")
 	if os.Geteuid() == 0 {
@@ -161,7 +162,7 @@ func upstreamRunDir() string {
 	return filepath.Join(base, "usher-upstream")
 }
 
-// siteKey loads the key of a site server, and makes it where there is none.
+// siteKey loads the key of a site server, and makes it if there is none.
 func siteKey(dir string) (*issue.Signer, error) {
 	file := filepath.Join(dir, "site.key")
 	if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
@@ -174,7 +175,7 @@ func siteKey(dir string) (*issue.Signer, error) {
 
 func (c *cli) upstreamSiteKey(o *upstreamFlags) *cobra.Command {
 	return &cobra.Command{Use: "site-key",
-		Short: "Show the key by which licences name this site server; make one where there is none", Args: cobra.NoArgs,
+		Short: "Show the key of this site server, which licences name; make one if there is none", Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			dir, err := o.dir()
 			if err != nil {
@@ -192,12 +193,12 @@ func (c *cli) upstreamSiteKey(o *upstreamFlags) *cobra.Command {
 				return c.printJSON(map[string]string{"jkt": thumb, "public": public})
 			}
 			fmt.Fprintf(c.out, "%s\n", thumb)
-			fmt.Fprintf(c.errs, "give it to the vendor, who signs with --site-server %s\n", thumb)
+			fmt.Fprintf(c.errs, "give it to the vendor for: usher vendor sign --site-server %s\n", thumb)
 			return nil
 		}}
 }
 
-// order gives an order to the running server.
+// order sends an order to the running server.
 func (o *upstreamFlags) order(ctx context.Context, order registry.Order) (registry.Done, error) {
 	dir, err := o.dir()
 	if err != nil {
@@ -244,7 +245,7 @@ func (c *cli) upstreamList(o *upstreamFlags) *cobra.Command {
 			return c.table(rows...)
 		}}
 	cmd.Flags().BoolVar(&hosts, "hosts", false, "list the hosts instead")
-	cmd.Flags().BoolVar(&blocks, "blocks", false, "list the blocks of slots that agents have instead")
+	cmd.Flags().BoolVar(&blocks, "blocks", false, "list the agents' blocks of slots instead")
 	cmd.MarkFlagsMutuallyExclusive("hosts", "blocks")
 	return cmd
 }
@@ -311,7 +312,7 @@ func orDash(s string) string {
 func (c *cli) upstreamAdd(o *upstreamFlags) *cobra.Command {
 	var machines int64
 	cmd := &cobra.Command{Use: "add FILE [--machines N]",
-		Short: "Make a licence known to the server, or a later issue of one", Args: cobra.ExactArgs(1),
+		Short: "Add a licence, or a later issue of one, to the server", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			b, err := c.readFile(args[0])
 			if err != nil {
@@ -324,7 +325,7 @@ func (c *cli) upstreamAdd(o *upstreamFlags) *cobra.Command {
 			fmt.Fprintf(c.out, "licence %s is known to the upstream\n", done.Licence.ID)
 			return nil
 		}}
-	cmd.Flags().Int64Var(&machines, "machines", 0, "hosts that it may be activated on; 0: any number")
+	cmd.Flags().Int64Var(&machines, "machines", 0, "how many hosts it may be activated on; 0: any number")
 	return cmd
 }
 
@@ -336,7 +337,7 @@ func (c *cli) upstreamState(o *upstreamFlags, do, short string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(c.out, "licence %s is %s; its hosts are told with their next call\n", done.Licence.ID,
+			fmt.Fprintf(c.out, "licence %s is %s; its hosts learn of it with their next call\n", done.Licence.ID,
 				done.Licence.State)
 			return nil
 		}}
@@ -354,7 +355,7 @@ func (c *cli) upstreamRenew(o *upstreamFlags) *cobra.Command {
 			order := registry.Order{Do: "renew", ID: args[0]}
 			switch expires {
 			case "":
-				return usage("--expires is missing: say until when, such as 2027-12-31 or 365d, or never")
+				return usage("--expires is missing: give a date such as 2027-12-31, a span such as 365d, or never")
 			case "never":
 			default:
 				at, err := parseTime(expires, time.Now(), true)
@@ -367,7 +368,7 @@ func (c *cli) upstreamRenew(o *upstreamFlags) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(c.out, "licence %s is renewed; its hosts have it with their next check-in\n", done.Licence.ID)
+			fmt.Fprintf(c.out, "licence %s is renewed; its hosts get it with their next check-in\n", done.Licence.ID)
 			return nil
 		}}
 	cmd.Flags().StringVar(&expires, "expires", "", "a date, a time, a span from now, or never")
@@ -376,7 +377,7 @@ func (c *cli) upstreamRenew(o *upstreamFlags) *cobra.Command {
 
 func (c *cli) upstreamMachines(o *upstreamFlags) *cobra.Command {
 	var n int64
-	cmd := &cobra.Command{Use: "machines ID --max N", Short: "Say on how many hosts a licence may be activated",
+	cmd := &cobra.Command{Use: "machines ID --max N", Short: "Set on how many hosts a licence may be activated",
 		Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
 			if n < 0 {
 				return usage("--max is negative: give 0 for any number")
@@ -391,11 +392,11 @@ func (c *cli) upstreamMachines(o *upstreamFlags) *cobra.Command {
 func (c *cli) upstreamForget(o *upstreamFlags) *cobra.Command {
 	var host string
 	cmd := &cobra.Command{Use: "forget ID --host KEY",
-		Short: "Give up a host's place: of a host that is gone, or of a copy that is to start over",
+		Short: "Remove a host from a licence: one that is gone, or a copy that must start over",
 		Args:  cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
 			if host == "" {
 				return usage(
-					"--host is missing: give the beginning of its key as `usher upstream list --hosts` shows it")
+					"--host is missing: give the beginning of its key from `usher upstream list --hosts`")
 			}
 			done, err := o.order(cmd.Context(), registry.Order{Do: "forget", ID: args[0], Agent: host})
 			if err != nil {
@@ -409,7 +410,7 @@ func (c *cli) upstreamForget(o *upstreamFlags) *cobra.Command {
 }
 
 func (c *cli) upstreamPreview() *cobra.Command {
-	return &cobra.Command{Use: "preview", Short: "Print what would leave this host with the agent's next call",
+	return &cobra.Command{Use: "preview", Short: "Print the data of the agent's next call to its upstream",
 		Args: cobra.NoArgs,
 		Long: "Print exactly what the agent on this host would send with its next call to its upstream, apart from " +
 			"the random nonce and the date. Admins only.",

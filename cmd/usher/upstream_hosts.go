@@ -10,7 +10,7 @@ import (
 	"github.com/usher-agent/usher/plugin/usher/registry"
 )
 
-// admissionNotes says how a host was admitted, and how often it has activated itself again.
+// admissionNotes tells how a host was admitted, and how often it activated itself again.
 func admissionNotes(h registry.Activation, now time.Time) (out []string) {
 	if n := len(h.Anew); n > 0 {
 		out = append(out, fmt.Sprintf("activated again %d times since %s: set up again, or a copy", n,
@@ -35,22 +35,23 @@ func (c *cli) upstreamForgive(o *upstreamFlags) *cobra.Command {
 	var host string
 	var all bool
 	cmd := &cobra.Command{Use: "forgive ID --host KEY | --all",
-		Short: "Let a host go on that is refused as a copy, or for too many activations", Args: cobra.ExactArgs(1),
-		Long: `Let a host go on that is refused as a copy of another (CLONED), or because it activated itself again more often than its licence allows
-(REACTIVATED_TOO_OFTEN). It keeps its place. The first host that calls with the key goes on, so remove a copy before.
+		Short: "Admit a host again that is refused as a copy, or for too many activations", Args: cobra.ExactArgs(1),
+		Long: `Let a host go on that is refused as a copy of another (CLONED), or because it activated itself again
+more often than its licence allows (REACTIVATED_TOO_OFTEN). It keeps its place. The first host that
+calls with the key goes on, so remove a copy before.
 
-With --all every host of the licence may go on: use it after you restored the server's folder from an older copy, which does not know
-the later answers.`,
+With --all every host of the licence may go on: use it after you restored the server's folder from an older copy,
+which does not know the later answers.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if (host == "") != all {
 				return usage(
-					"give --host, the beginning of the host's key as `usher upstream list --hosts` shows it, or --all")
+					"give --host, the beginning of the host's key from `usher upstream list --hosts`, or --all")
 			}
 			done, err := o.order(cmd.Context(), registry.Order{Do: "forgive", ID: args[0], Agent: host})
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(c.out, "%d forgiven; a host that was refused goes on with its next call\n", done.Forgiven)
+			fmt.Fprintf(c.out, "%d forgiven; a refused host may go on with its next call\n", done.Forgiven)
 			return nil
 		}}
 	cmd.Flags().StringVar(&host, "host", "", "the beginning of the host's key")
@@ -63,9 +64,10 @@ func (c *cli) upstreamToken(o *upstreamFlags) *cobra.Command {
 	var lasts string
 	cmd := &cobra.Command{Use: "token ID [--uses N] [--expires D] [--note TEXT]",
 		Short: "Make an enrolment token, which admits new hosts to a licence", Args: cobra.ExactArgs(1),
-		Long: `Make an enrolment token and print it. The server admits an agent that has it in the file of upstream.enrolment_file, without the
-licence document. With --require-enrolment it admits no new host without a token. The server keeps only what verifies the token,
-so it cannot show a lost token again.`,
+		Long: `Make an enrolment token and print it. The server admits an agent that has it in the file of
+upstream.enrolment_file, without the licence document. With --require-enrolment it admits no new
+host without a token. The server keeps only what verifies the token, so it cannot show a lost token
+again.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			span, err := config.ParseDuration(lasts)
 			if err != nil {
@@ -82,13 +84,13 @@ so it cannot show a lost token again.`,
 			}
 			fmt.Fprintln(c.out, done.Token)
 			fmt.Fprintf(c.errs,
-				"it admits %d hosts to licence %s until %s; put it into the file that upstream.enrolment_file of "+
-					"their agents names\n",
+				"it admits %d hosts to licence %s until %s; put it into their agents' file of "+
+					"upstream.enrolment_file\n",
 				order.Uses, args[0], done.Tokens[0].Expires.UTC().Format(time.RFC3339))
 			return nil
 		}}
 	cmd.Flags().Int64Var(&order.Uses, "uses", 1, "how many hosts it admits, 1 to 1000")
-	cmd.Flags().StringVar(&lasts, "expires", "7d", "how long it is good, 400d at most")
+	cmd.Flags().StringVar(&lasts, "expires", "7d", "how long it is valid, at most 400d")
 	cmd.Flags().StringVar(&order.Note, "note", "", "a note for `token list`")
 	cmd.AddCommand(
 		&cobra.Command{Use: "list [ID]", Short: "List the enrolment tokens of a licence, or of all",

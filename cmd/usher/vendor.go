@@ -11,13 +11,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/usher-agent/usher/agent/config"
 	"github.com/usher-agent/usher/plugin/catalog"
 	"github.com/usher-agent/usher/plugin/usher"
 	"github.com/usher-agent/usher/plugin/usher/issue"
@@ -36,7 +34,7 @@ func (c *cli) makeKeyCommand() *cobra.Command {
 		Short: "Make a signing key: K.key to keep, K.pub to give away", Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			if kid == "" {
-				return usage("--kid is missing: the id by which licences name the key, such as 2026-a")
+				return usage("--kid is missing: the key's id in licences, such as 2026-a")
 			}
 			private, public, err := issue.MakeKey(out, kid, alg)
 			if err != nil {
@@ -51,389 +49,18 @@ func (c *cli) makeKeyCommand() *cobra.Command {
 			return nil
 		}}
 	f := cmd.Flags()
-	f.StringVar(&kid, "kid", "", "the key's id, by which licences name it: 2026-a, say")
+	f.StringVar(&kid, "kid", "", "the key's id in licences, such as 2026-a")
 	f.StringVar(&out, "out", ".", "the folder to write to")
 	f.StringVar(&alg, "alg", "EdDSA", "the algorithm: "+strings.Join(usher.Algorithms(), ", "))
 	return cmd
-}
-
-// signFlags are the flags of sign.
-type signFlags struct {
-	key, signer, public, alg, claimsFile, out, ledger, armour string
-	bind                                                      []string
-
-	id, product, issuer, licensee, environment, role, addOn, issued, notBefore, expires string
-	supersedes, limits, meters, features                                                []string
-	overage, countBy, resets, units, adjustable                                         []string
-	scope, versions, releasedBefore, strategy, cores, onExpiry, clock                   string
-	agentKeys                                                                           []string
-	siteServer                                                                          string
-	grace, clockTolerance, agentAway, maxBorrow                                         string
-	heartbeat, heartbeatGrace, checkIn, checkInGrace                                    string
-	activation, reactivations, trial, emergency                                         string
-	reportUsage, resetClock, earlyReturn, countConfigured                               bool
-	revokes                                                                             []string
-}
-
-func (c *cli) signCommand() *cobra.Command {
-	var o signFlags
-	cmd := &cobra.Command{Use: "sign --key K.key --product P --licensee L --limit streams=8 …", Short: "Sign a licence",
-		Args: cobra.NoArgs,
-		Long: `Sign a licence with a key on disk (--key) or with a command that reaches a KMS or HSM (--signer, with --public for the key
-that belongs to it). The terms come from flags, or from a JSON file of claims (--claims, "-" for standard input), whose
-claims the flags overrule. docs/licence-format.md describes every claim.
-
-The command first writes the licence to the ledger, issued.jsonl beside the key.`,
-		Example: `  usher vendor sign --key keys/2026-a.key --product transcoder --licensee "Example Ltd" --limit streams=8 --expires 2027-01-31
-  usher vendor sign --key keys/2026-a.key --claims terms.json --bind request.json --out example.lic
-  usher vendor sign --signer 'kms-sign --key prod' --public keys/2026-a.pub --claims terms.json`,
-		RunE: func(cmd *cobra.Command, _ []string) error { return c.sign(cmd, &o) }}
-	f := cmd.Flags()
-	f.SortFlags = false
-	o.addSigner(cmd)
-	f.StringVar(&o.claimsFile, "claims", "", "a JSON file of claims to begin with; - is standard input")
-	f.StringVar(&o.id, "id", "", "the licence's id (default: made up)")
-	f.StringVar(&o.product, "product", "", "the product")
-	f.StringVar(&o.licensee, "licensee", "", "who may use it")
-	f.StringVar(&o.issuer, "issuer", "", "who issues it")
-	f.StringArrayVar(&o.limits, "limit", nil, "a pool and its slots: streams=8, or streams=unlimited; may be repeated")
-	f.StringArrayVar(&o.meters, "meter", nil, "a meter and its draws: renders=1000; may be repeated")
-	f.StringArrayVar(&o.features, "feature", nil,
-		"a feature: hd, hd=false, bitrate=50, bitrate=50:Mbit/s, tier=gold; may be repeated")
-	f.StringArrayVar(&o.overage, "overage", nil, "slots that may be granted beyond a limit: streams=2; may be repeated")
-	f.StringArrayVar(&o.countBy, "count-by", nil,
-		"what counts as one use: streams=process (lease, process, user, host, pod); may be repeated")
-	f.StringArrayVar(&o.units, "unit", nil, "the name of a slot or draw: streams=stream; may be repeated")
-	f.StringArrayVar(&o.adjustable, "adjustable", nil,
-		"a meter whose users may take draws back, through a dialect; may be repeated")
-	f.StringArrayVar(&o.resets, "resets", nil, "when a meter resets: renders=month (week, month); may be repeated")
-	f.StringVar(&o.scope, "scope", "", "the scope of the limits: host or site (default: host when bound, else site)")
-	f.StringVar(&o.issued, "issued", "", "issued at, if not now")
-	f.StringVar(&o.notBefore, "not-before", "", "good from this time on: 2026-12-01, or RFC 3339")
-	f.StringVar(&o.expires, "expires", "",
-		"good until: a date (the end of that day, UTC), RFC 3339, or a span from now such as 30d (default: for ever)")
-	f.StringVar(&o.grace, "grace", "", "how long it goes on after it has expired: 7d")
-	f.StringVar(&o.onExpiry, "on-expiry", "", "the fate of held slots then: drain, revoke, keep")
-	f.StringVar(&o.environment, "environment", "", "production or test")
-	f.StringVar(&o.role, "role", "", "base, add-on or free-tier")
-	f.StringVar(&o.addOn, "add-on", "", "make it an add-on to the licence of this id, or to any base with *")
-	f.StringArrayVar(&o.supersedes, "supersedes", nil, "the id of a licence that this one retires; may be repeated")
-	f.StringVar(&o.versions, "versions", "", `versions covered: ">=4 <6"`)
-	f.StringVar(&o.releasedBefore, "released-before", "", "cover releases before this date")
-	f.StringVar(&o.cores, "cores", "",
-		"the cores that the host may have: 16, or 16:logical (physical, logical, effective)")
-	f.StringArrayVar(&o.agentKeys, "agent-key", nil, "bind to the agent with this key (thumbprint); may be repeated")
-	f.StringVar(&o.siteServer, "site-server", "",
-		"the customer's server that may share site pools out: its public key (F.pub), or the thumbprint")
-	f.StringVar(&o.heartbeat, "heartbeat", "", "a sign of life to the upstream at least every: 10m")
-	f.StringVar(&o.heartbeatGrace, "heartbeat-grace", "", "and how late it may be")
-	f.StringVar(&o.checkIn, "check-in", "", "a check-in with the upstream at least every: 30d, 3months, 1year")
-	f.StringVar(&o.checkInGrace, "check-in-grace", "", "and how late it may be")
-	f.StringVar(&o.reactivations, "reactivations", "",
-		"how often a host that lost its state may be activated again: 3/30d (the default), 0/1d for never")
-	f.StringVar(&o.activation, "activation", "",
-		"demand a first contact with the upstream within: 24h, or 0 for at once")
-	f.BoolVar(&o.reportUsage, "report-usage", false, "send usage figures with heartbeats and check-ins")
-	f.StringVar(&o.trial, "trial", "",
-		"good for this long from its first use: 30d; bind it to one agent (--bind or --agent-key)")
-	f.StringVar(&o.emergency, "emergency", "", "how long an operator may bridge a lapse, and how often a year: 72h/2")
-	f.StringArrayVar(&o.revokes, "revoke", nil,
-		"the id of a licence that is revoked; makes the document a notice, which grants nothing")
-	f.BoolVar(&o.resetClock, "reset-clock", false, "put back a false time that the agent it is bound to has believed")
-	f.StringVar(&o.clock, "clock", "", "what a clock set back does: lenient (a warning) or strict")
-	f.StringVar(&o.clockTolerance, "clock-tolerance", "", "how far back a clock may be")
-	f.StringVar(&o.agentAway, "agent-away", "", "how long held slots stand without the agent (default 10m)")
-	f.StringVar(&o.maxBorrow, "max-borrow", "", "the longest that a slot may be borrowed: 7d")
-	f.BoolVar(&o.earlyReturn, "early-return", false, "borrowed slots may be given back before their time")
-	return cmd
-}
-
-// addSigner adds the flags for the signing key, the hosts to bind to, and the output.
-func (o *signFlags) addSigner(cmd *cobra.Command) {
-	f := cmd.Flags()
-	f.StringVar(&o.key, "key", "", "the private key to sign with, K.key; its name is the key's id")
-	f.StringVar(&o.signer, "signer", "", "a shell command that signs what it gets on standard input")
-	f.StringVar(&o.public, "public", "", "with --signer: the public key, K.pub")
-	f.StringVar(&o.alg, "alg", "", "the algorithm where the key could do several: PS256 (default) or RS256 for RSA")
-	f.StringVar(&o.out, "out", "", "the file to write (default standard output)")
-	f.StringVar(&o.armour, "armour", "auto",
-		"wrap the licence for e-mail: yes, no, auto (yes for a terminal and a file)")
-	f.StringVar(&o.ledger, "ledger", "", "the ledger (default issued.jsonl beside the key)")
-	f.StringArrayVar(&o.bind, "bind", nil,
-		"bind to the host of this `request`, which usher fingerprint wrote; may be repeated")
-	f.StringVar(&o.strategy, "strategy", "",
-		"with --bind, how many components must match: any, two, most, all (default most)")
-	f.BoolVar(&o.countConfigured, "count-configured", false,
-		"with --bind, components that the host's configuration states count as measured ones do")
-}
-
-func (c *cli) sign(cmd *cobra.Command, o *signFlags) error {
-	now := time.Now().UTC().Truncate(time.Second)
-	s, keyFile, err := c.loadSigner(cmd, o)
-	if err != nil {
-		return err
-	}
-	claims, err := c.claims(o, now)
-	if err != nil {
-		return err
-	}
-	if claims.Expires != 0 && claims.Expires <= now.Unix() {
-		fmt.Fprintf(c.errs, "warning: the licence has expired already, at %s\n",
-			time.Unix(claims.Expires, 0).UTC().Format(time.RFC3339))
-	}
-	if len(claims.Pools)+len(claims.Meters)+len(claims.Features) == 0 {
-		fmt.Fprintln(c.errs,
-			"warning: the licence grants neither slots, draws nor features: give --limit, --meter or --feature")
-	}
-	return c.issue(o, s, keyFile, claims, now)
-}
-
-// issue binds, signs, records and writes a licence.
-func (c *cli) issue(o *signFlags, s *issue.Signer, keyFile string, claims *usher.Claims, now time.Time) error {
-	for _, path := range o.bind {
-		b, err := os.ReadFile(path)
-		if err != nil {
-			return fmt.Errorf("request: %w", err)
-		}
-		before := len(claims.Hosts)
-		if err := issue.Bind(claims, path, b, o.strategy, catalog.HostComponentNames()...); err != nil {
-			return err
-		}
-		if len(claims.Hosts) > before {
-			claims.Hosts[before].CountConfigured = o.countConfigured
-		}
-	}
-	doc, err := s.Sign(claims)
-	if err != nil {
-		return fmt.Errorf("sign: %w", err)
-	}
-	ledger := o.ledger
-	if ledger == "" {
-		ledger = filepath.Join(filepath.Dir(keyFile), "issued.jsonl")
-	}
-	if err := issue.Record(ledger, now, s.Anchor.KeyID, claims, doc); err != nil {
-		return err
-	}
-	file := append(doc, '\n')
-	if o.armour == "yes" || o.armour == "auto" && (o.out != "" || isTerminal(c.out)) {
-		file = usher.Armour(doc)
-	}
-	if o.out == "" || o.out == "-" {
-		_, err := c.out.Write(file)
-		return err
-	}
-	if err := os.WriteFile(o.out, file, 0o644); err != nil {
-		return fmt.Errorf("write licence: %w", err)
-	}
-	if c.json {
-		return c.printJSON(map[string]string{"id": claims.ID, "file": o.out, "kid": s.Anchor.KeyID, "ledger": ledger})
-	}
-	fmt.Fprintf(c.out, "%s  licence %s, signed with key %s\n", o.out, claims.ID, s.Anchor.KeyID)
-	return nil
-}
-
-func (c *cli) loadSigner(cmd *cobra.Command, o *signFlags) (*issue.Signer, string, error) {
-	switch {
-	case o.key != "" && o.signer != "":
-		return nil, "", usage("--key and --signer are both given: use one of them")
-	case o.key != "":
-		s, err := issue.LoadSigner(o.key, o.alg)
-		return s, o.key, err
-	case o.signer == "":
-		return nil, "", fail(exitUsage, "`usher vendor keygen` makes a key",
-			"a key is missing: give --key, or --signer and --public")
-	case o.public == "":
-		return nil, "", usage("--signer needs --public: the public key that belongs to it")
-	}
-	b, err := os.ReadFile(o.public)
-	if err != nil {
-		return nil, "", fmt.Errorf("public key: %w", err)
-	}
-	anchor, err := usher.NewAnchor(issue.KeyIDOf(o.public), b, o.alg)
-	if err != nil {
-		return nil, "", err
-	}
-	return issue.CommandSigner(cmd.Context(), o.signer, anchor), o.public, nil
-}
-
-// claims makes the claims of a file and the flags.
-func (c *cli) claims(o *signFlags, now time.Time) (*usher.Claims, error) {
-	claims := &usher.Claims{}
-	if o.claimsFile != "" {
-		b, err := c.readFile(o.claimsFile)
-		if err != nil {
-			return nil, err
-		}
-		if claims, err = usher.ReadClaims(b, true); err != nil {
-			return nil, fmt.Errorf("claims %s: %w", o.claimsFile, err)
-		}
-	}
-	set := func(to *string, v string) {
-		if v != "" {
-			*to = v
-		}
-	}
-	set(&claims.ID, o.id)
-	set(&claims.Product, o.product)
-	set(&claims.Issuer, o.issuer)
-	set(&claims.Licensee, o.licensee)
-	set(&claims.Environment, o.environment)
-	set(&claims.Role, o.role)
-	set(&claims.Versions, o.versions)
-	set(&claims.OnExpiry, o.onExpiry)
-	set(&claims.Clock, o.clock)
-	if o.addOn != "" {
-		claims.Role, claims.AddOnTo = "add-on", strings.TrimPrefix(o.addOn, "*")
-	}
-	claims.Supersedes = append(claims.Supersedes, o.supersedes...)
-	claims.AgentKeys = append(claims.AgentKeys, o.agentKeys...)
-	if claims.Revokes = append(claims.Revokes, o.revokes...); len(o.revokes) > 0 {
-		claims.Role = "notice"
-	}
-	if o.siteServer != "" {
-		jkt, err := issue.ThumbprintOf(o.siteServer)
-		if err != nil {
-			return nil, usage("--site-server: %w", err)
-		}
-		claims.SiteServer = &usher.Confirmation{Thumbprint: jkt}
-	}
-	claims.ReportUsage = claims.ReportUsage || o.reportUsage
-	claims.ResetClock = claims.ResetClock || o.resetClock
-	if claims.Product == "" {
-		return nil, usage("--product is missing: say which product the licence is for")
-	}
-	if claims.ID == "" {
-		claims.ID = claims.Product + "-" + strings.ToLower(randomID())
-	}
-	if claims.Issued == 0 {
-		claims.Issued = now.Unix()
-	}
-	if err := o.times(claims, now); err != nil {
-		return nil, err
-	}
-	if err := o.counts(claims); err != nil {
-		return nil, err
-	}
-	return claims, nil
-}
-
-func (o *signFlags) times(claims *usher.Claims, now time.Time) error {
-	for _, t := range []struct {
-		flag, value string
-		end         bool
-		to          *int64
-	}{{"issued", o.issued, false, &claims.Issued}, {"not-before", o.notBefore, false, &claims.NotBefore},
-		{"expires", o.expires, true, &claims.Expires},
-		{"released-before", o.releasedBefore, false, &claims.ReleasedBefore}} {
-		if t.value == "" {
-			continue
-		}
-		at, err := parseTime(t.value, now, t.end)
-		if err != nil {
-			return usage("--%s: %w", t.flag, err)
-		}
-		*t.to = usher.DateOf(at)
-	}
-	claims.EarlyReturn = o.earlyReturn
-	var heartbeat usher.Period
-	var checkIn usher.CheckIn
-	var activation usher.Activation
-	every := o.checkIn
-	if months, ok := monthsOf(every); ok {
-		checkIn.Months, every = months, ""
-	}
-	length, perYear, _ := strings.Cut(o.emergency, "/")
-	again, within, _ := strings.Cut(o.reactivations, "/")
-	var reactivations usher.Reactivations
-	var emergency usher.Emergency
-	for _, d := range []struct {
-		flag, value string
-		to          *int64
-	}{{"grace", o.grace, &claims.Grace}, {"clock-tolerance", o.clockTolerance, &claims.ClockTolerance},
-		{"agent-away", o.agentAway, &claims.AgentAway},
-		{"max-borrow", o.maxBorrow, &claims.MaxBorrow}, {"heartbeat", o.heartbeat, &heartbeat.Every},
-		{"heartbeat-grace", o.heartbeatGrace, &heartbeat.Grace},
-		{"check-in", every, &checkIn.Every}, {"check-in-grace", o.checkInGrace, &checkIn.Grace},
-		{"activation", o.activation, &activation.Grace}, {"trial", o.trial, &claims.Trial},
-		{"emergency", length, &emergency.Length}, {"reactivations", within, &reactivations.Within}} {
-		if d.value == "" {
-			continue
-		}
-		v, err := config.ParseDuration(d.value)
-		if err != nil {
-			return usage("--%s: %w", d.flag, err)
-		}
-		*d.to = int64(v / time.Second)
-	}
-	if heartbeat != (usher.Period{}) {
-		claims.Heartbeat = &heartbeat
-	}
-	if checkIn != (usher.CheckIn{}) {
-		claims.CheckIn = &checkIn
-	}
-	if o.activation != "" {
-		claims.Activation = &activation
-	}
-	if o.reactivations != "" {
-		n, err := strconv.ParseInt(again, 10, 64)
-		if err != nil || within == "" {
-			return usage("--reactivations %s: give how often and within how long, such as 3/30d", o.reactivations)
-		}
-		reactivations.Max, claims.Reactivations = n, &reactivations
-	}
-	if o.emergency != "" {
-		n, err := strconv.ParseInt(perYear, 10, 64)
-		if err != nil {
-			return usage("--emergency: %q is not a length and how many a year, such as 72h/2", o.emergency)
-		}
-		emergency.PerYear = n
-		claims.Emergency = &emergency
-	}
-	return nil
-}
-
-// monthsOf reads a period by the calendar: 1month, 3months, 1year, 2years, 1y.
-func monthsOf(s string) (int64, bool) {
-	for unit, months := range map[string]int64{"month": 1, "year": 12, "y": 12} {
-		if number, ok := strings.CutSuffix(strings.TrimSuffix(s, "s"), unit); ok {
-			if n, err := strconv.ParseInt(number, 10, 16); err == nil {
-				return n * months, true
-			}
-		}
-	}
-	return 0, false
-}
-
-// parseTime reads RFC 3339, a date (its beginning, or its end), or a span from now.
-func parseTime(s string, now time.Time, end bool) (time.Time, error) {
-	if t, err := time.Parse(time.RFC3339, s); err == nil {
-		return t.UTC(), nil
-	}
-	if t, err := time.Parse(time.DateOnly, s); err == nil {
-		if end {
-			t = t.AddDate(0, 0, 1)
-		}
-		return t, nil
-	}
-	if n, ok := monthsOf(s); ok {
-		return now.AddDate(0, int(n), 0).Truncate(time.Second), nil
-	}
-	if d, err := config.ParseDuration(strings.TrimPrefix(s, "-")); err == nil {
-		if strings.HasPrefix(s, "-") {
-			d = -d
-		}
-		return now.Add(d).Truncate(time.Second), nil
-	}
-	return time.Time{}, fmt.Errorf(
-		"%q is neither a date (2027-01-31), nor RFC 3339 (2027-01-31T12:00:00Z), nor a span (30d, 6months, 1y)", s)
 }
 
 func (c *cli) bindCommand() *cobra.Command {
 	var o signFlags
 	cmd := &cobra.Command{Use: "bind --key K.key --bind request.json LICENCE",
 		Short: "Issue a licence again, bound to a host's request", Args: cobra.ExactArgs(1),
-		Long: `Read a licence that was signed with the same key, bind its terms to the host of each request, and sign it again with the same
-id: the new one replaces the old one where both are good.`,
+		Long: `Read a licence that was signed with the same key, bind its terms to the host of each request, and
+sign it again with the same id: the new one replaces the old one where both are good.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(o.bind) == 0 {
 				return usage("--bind is missing: the request that `usher fingerprint --request` wrote")
@@ -460,9 +87,10 @@ id: the new one replaces the old one where both are good.`,
 
 func (c *cli) embedCommand() *cobra.Command {
 	return &cobra.Command{Use: "embed DIR",
-		Short: "Print the linker's flag that compiles a vendor's product and keys in", Args: cobra.ExactArgs(1),
-		Long: `Read DIR/vendor.json, {"product": "…", "keys": [{"kid", "key_file", "alg", "not_before", "not_after", "revoked", "environment"}]}, and
-print the flag for go build -ldflags. Without keys every .pub file of DIR is one. "make build VENDOR=DIR" does all of it.`,
+		Short: "Print the linker flag that compiles in a vendor's product and keys", Args: cobra.ExactArgs(1),
+		Long: `Read DIR/vendor.json, {"product": "…", "keys": [{"kid", "key_file", "alg", "not_before",
+"not_after", "revoked", "environment"}]}, and print the flag for go build -ldflags. Without keys
+every .pub file of DIR is one. "make build VENDOR=DIR" does all of it.`,
 		RunE: func(_ *cobra.Command, args []string) error {
 			v, err := readVendor(args[0])
 			if err != nil {
@@ -541,7 +169,7 @@ func (c *cli) readFile(path string) ([]byte, error) {
 	return b, err
 }
 
-// isTerminal reports whether a person reads what is written.
+// isTerminal reports whether w is a terminal.
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	if !ok {
