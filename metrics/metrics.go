@@ -1,5 +1,5 @@
 // Package metrics is what operators scrape: a registry of its own, fed by the enforcer's events and, at each scrape, by
-// a snapshot. Nothing else knows Prometheus, and nobody decides by a metric. docs/metrics.md describes each.
+// a snapshot. Nothing else knows Prometheus, and no decision reads a metric. docs/metrics.md describes each.
 //
 // Label values are closed sets: states, codes and causes of the enforcer, and the pools that the licence in force
 // names. A pool that a caller makes up is counted under the pool "".
@@ -30,12 +30,12 @@ type Options struct {
 	Snapshot          func() Snapshot // called once a scrape
 }
 
-// Snapshot is what is true at one instant. Its zero value is an agent that has judged nothing.
+// Snapshot is the state of an agent at one instant. The zero value is an agent that has judged nothing.
 type Snapshot struct {
 	Verdict           *enforcer.Verdict // nil before the first
 	Now               time.Time         // licence time
 	Pools             []enforcer.PoolStatus
-	Holders           map[string]int // leases by what tells that their holder is gone
+	Holders           map[string]int // leases by how the agent learns that their holder is gone
 	Unconfirmed       int            // leases whose holder is not known to live
 	WatchMode         string
 	ClockBehind       time.Duration
@@ -43,10 +43,10 @@ type Snapshot struct {
 	RevokedStillAlive int
 	Plugins           map[string]bool // whether each configured plugin runs
 	Upstream          Upstream
-	Tampered          map[string]bool // whether each kind of the state's files is not as the agent left it
+	Tampered          map[string]bool // whether each kind of state file differs from what the agent left
 }
 
-// Upstream is when the licence in force wants its upstream to have been called; zero times: it does not.
+// Upstream is when calls to the upstream of the licence in force are due; zero times: none is.
 type Upstream struct {
 	CheckInDue        time.Time
 	HeartbeatDeadline time.Time
@@ -66,8 +66,8 @@ type Metrics struct {
 	emergencies prometheus.Counter
 	reloadOK    prometheus.Gauge
 	reloadAt    prometheus.Gauge
-	// pools has the children of each pool's series, made when a verdict names it, so that counting takes no look-up by
-	// labels.
+	// pools has the children of each pool's series. They are made when a verdict names the pool, so that counting looks
+	// up no labels.
 	pools atomic.Pointer[map[string]*poolSeries]
 	mu    sync.Mutex // one verdict at a time
 }
@@ -86,7 +86,7 @@ const (
 	resultReplayed = "replayed"
 )
 
-// New returns metrics that nobody has counted in yet.
+// New returns metrics that have counted nothing yet.
 func New(o Options) *Metrics {
 	m := &Metrics{registry: prometheus.NewRegistry()}
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
@@ -105,7 +105,7 @@ func New(o Options) *Metrics {
 		Help:    "How long deciding an acquire took, waiting aside.",
 		Buckets: []float64{2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 5e-3, 2.5e-2, 0.1, 1}})
 	m.wait = prometheus.NewHistogram(prometheus.HistogramOpts{Name: "usher_wait_duration_seconds",
-		Help:    "How long acquires that waited did so, whatever came of it.",
+		Help:    "How long acquires waited, whatever the outcome.",
 		Buckets: []float64{1e-3, 1e-2, 0.1, 0.5, 1, 5, 15, 60, 300, 1800, 7200}})
 	m.reloadOK = prometheus.NewGauge(prometheus.GaugeOpts{Name: "usher_config_last_reload_successful",
 		Help: "Whether the configuration was good when last read."})
@@ -132,7 +132,7 @@ func (m *Metrics) Handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{EnableOpenMetrics: true, MaxRequestsInFlight: 8})
 }
 
-// Reloaded notes that the configuration was read.
+// Reloaded counts a reading of the configuration.
 func (m *Metrics) Reloaded(ok bool, at time.Time) {
 	if !ok {
 		m.reloadOK.Set(0)
@@ -153,7 +153,7 @@ func (m *Metrics) UpstreamCalled(call, result string, at time.Time) {
 // EmergencyBegan counts an emergency.
 func (m *Metrics) EmergencyBegan() { m.emergencies.Inc() }
 
-// setPools makes the series of the pools and meters that a verdict names, and ends those of others.
+// setPools makes the series of the pools and meters that a verdict names, and deletes those of others.
 func (m *Metrics) setPools(v *enforcer.Verdict) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -217,7 +217,7 @@ func (m *Metrics) name(pool string) string {
 	return pool
 }
 
-// Observe counts an event. It allocates nothing but for a new verdict.
+// Observe counts an event. It allocates nothing, except for a new verdict.
 func (m *Metrics) Observe(ev enforcer.Event) {
 	switch ev.Kind {
 	case enforcer.EventVerdict:

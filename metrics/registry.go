@@ -18,7 +18,7 @@ type Registry struct {
 type Kept struct {
 	Licences map[string]int // by state
 	Hosts    int
-	Cloned   int // of which came with a state that another had gone on with
+	Cloned   int // of those, with a state from which another had gone on
 	// Blocks is the blocks of slots that agents have, by licence and pool.
 	Blocks map[[2]string]Blocks
 }
@@ -26,7 +26,7 @@ type Kept struct {
 // Blocks is how many blocks are out of one pool, and their slots.
 type Blocks struct{ Count, Slots int64 }
 
-// NewRegistry returns metrics that nobody has counted in yet. kept is called once a scrape.
+// NewRegistry returns metrics that have counted nothing yet. kept is called once a scrape.
 func NewRegistry(kept func() Kept) *Registry {
 	r := &Registry{registry: prometheus.NewRegistry(), requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "usher_upstream_server_requests_total", Help: "Requests of agents, by call and result."},

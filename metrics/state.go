@@ -27,7 +27,7 @@ var (
 		"When it stops being good, given all documents at hand; +Inf if never. Absent when none is good.")
 	descTermination = desc("license_termination_timestamp_seconds",
 		"When the product must stop: expiry plus grace; +Inf if never. Absent when none is in force.")
-	descDocuments = desc("license_documents", "Documents in the licence folder, by what came of them.", "result")
+	descDocuments = desc("license_documents", "Documents in the licence folder, by result.", "result")
 
 	descLimit    = desc("slots_limit", "Slots that the licence grants; +Inf if unlimited.", "pool")
 	descBudget   = desc("slots_budget", "Slots that this agent may hand out; +Inf if unlimited.", "pool")
@@ -39,7 +39,7 @@ var (
 	descOverage  = desc("slots_overage", "Slots held beyond the budget, as the licence allows.", "pool")
 	descMeter    = desc("meter_remaining", "Draws left of a meter; +Inf if unlimited.", "pool")
 
-	descHolders = desc("holders", "Leases held, by what tells that their holder is gone.", "liveness")
+	descHolders = desc("holders", "Leases held, by how the agent learns that their holder is gone.", "liveness")
 	descDoubted = desc("leases_unconfirmed", "Leases found again after a restart whose holder is not known to live.")
 	descAlive   = desc("revoked_still_alive", "Holders whose lease was revoked and that still run.")
 	descDue     = desc("check_in_due_timestamp_seconds",
@@ -63,15 +63,15 @@ var all = []*prometheus.Desc{descState, descCode, descWarning, descExpiry, descC
 	descWaiting, descReserved, descPeak, descOverage, descBorrowed, descMeter, descHolders, descDoubted, descAlive,
 	descDue, descBeat, descClock, descMatch, descMode, descPlugin, descTamper, descFree}
 
-// names of the metrics that are not collected from a snapshot.
+// names are the metrics that do not come from a snapshot.
 var counted = []string{"usher_acquires_total", "usher_denials_total", "usher_releases_total", "usher_draws_total",
 	"usher_acquire_duration_seconds", "usher_wait_duration_seconds",
 	"usher_upstream_requests_total", "usher_emergencies_total", "usher_upstream_last_success_timestamp_seconds",
 	"usher_config_last_reload_successful", "usher_config_last_reload_success_timestamp_seconds", "usher_build_info"}
 
-// Label values of the closed sets that are the metrics' own.
+// Label values of the metrics' own closed sets.
 var (
-	// documentResults is what can come of a document.
+	// documentResults are the fates of a document.
 	documentResults = []string{"in_force", "next", "set_aside", "refused"}
 	livenesses      = []string{"peerpidfd", "sentpidfd", "pidfd", "connection", "ttl", "none"}
 	watchModes      = []string{"fsnotify", "polling"}

@@ -8,8 +8,9 @@ import (
 )
 
 // Answers reports why an answer that the anchor has signed is not believed; nil: it is. It is dated at, received at
-// now, and about a test licence or a production licence. The rules are those of documents, but an answer is of now,
-// whatever date it bears: a key past its end signs no fresh one. What a test key says is of test licences alone.
+// now, and about a test licence or a production licence. The rules are those of documents, with one difference: an
+// answer is of now, whatever date it bears, so that a key past its end signs no fresh one. A test key speaks of test
+// licences alone.
 func (a Anchor) Answers(test bool, at, now time.Time) error {
 	const day = "2006-01-02"
 	latest := at

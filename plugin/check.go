@@ -14,39 +14,40 @@ import (
 // Bounds of what a plugin may answer.
 const (
 	MaxState  = 16 << 10 // bytes of a Reply's state
-	maxReason = 1024     // bytes of a sentence for people; what is longer is cut
+	maxReason = 1024     // bytes of a sentence for people; a longer one is cut
 	maxWord   = 128      // bytes of a system's own code
 	maxID     = 256      // bytes of a block's id
-	// MaxRetryAfter is the longest that an upstream's error may put a caller off. A header says it, which no signature
-	// covers: anybody on the way can write one.
+	// MaxRetryAfter is the longest that an upstream's error may put a caller off. It comes in a header, which no
+	// signature covers: anybody on the way can write one.
 	MaxRetryAfter = 5 * time.Minute
 )
 
-// nameRule is what a system is called.
+// nameRule is the form of a system's name.
 var nameRule = regexp.MustCompile(`^[a-z][a-z0-9-]{0,31}$`)
 
-// CheckName reports why a system may not be called so.
+// CheckName reports why a system cannot have a name; nil: it can.
 func CheckName(system string) error {
 	if !nameRule.MatchString(system) {
 		return fmt.Errorf(
-			"%q is no name of a licence system: a lower-case letter, then lower-case letters, digits and -, 32 at most",
+			"%q cannot name a licence system: use a lower-case letter, then lower-case letters, digits and -, 32 "+
+				"at most",
 			clip(system, 40))
 	}
 	return nil
 }
 
-// problemCodes are what a format may say of a document.
+// problemCodes are the codes that a format may give a document.
 var problemCodes = []enforcer.Code{enforcer.Malformed, enforcer.BadSignature, enforcer.UntrustedKey,
 	enforcer.Unavailable, enforcer.Revoked}
 
-// CheckVerified holds what a format of a system has answered against what was asked: it returns the answer, made safe,
-// or a problem of code Unavailable that says what cannot be: the fault is the plugin's then, and not the document's.
-// The anchors are those it was given; of the licence nothing is changed but what the anchor says better.
+// CheckVerified compares a format's answer with the question, and returns it made safe. For an impossible answer it
+// returns a problem of code Unavailable that names the fault, which is the plugin's and not the document's. anchors are
+// those that the format was given. It changes nothing of the licence but what the anchor knows better.
 func CheckVerified(system string, anchors []Anchor, l *enforcer.License,
 	p *enforcer.Problem) (*enforcer.License, *enforcer.Problem) {
 	nonsense := func(format string, args ...any) (*enforcer.License, *enforcer.Problem) {
 		return nil, &enforcer.Problem{System: system, Code: enforcer.Unavailable,
-			Reason: "what the " + system + " plugin says of it cannot be: " + fmt.Sprintf(format, args...),
+			Reason: "what the " + system + " plugin's answer is impossible: " + fmt.Sprintf(format, args...),
 			Hint:   "update the plugin, or report this to whoever made it; the licence itself may be good"}
 	}
 	if l == nil && p == nil {
@@ -62,7 +63,7 @@ func CheckVerified(system string, anchors []Anchor, l *enforcer.License,
 	}
 	if p != nil {
 		if !slices.Contains(problemCodes, p.Code) {
-			return nonsense("the code is none that a document can have")
+			return nonsense("no document can have this code")
 		}
 		if l != nil && p.Code != enforcer.BadSignature && p.Code != enforcer.UntrustedKey {
 			return nonsense("both a licence and a problem")
@@ -92,50 +93,49 @@ func CheckVerified(system string, anchors []Anchor, l *enforcer.License,
 	return l, nil
 }
 
-// Check reports what an upstream's reply must not say. now is the licence time.
+// Check reports an impossible reply of an upstream. now is the licence time.
 func (r *Reply) Check(now time.Time) error {
 	switch {
 	case r == nil:
 		return fmt.Errorf("there is no reply")
 	case len(r.Document) > MaxDocument:
-		return fmt.Errorf("the document has %d bytes, at most %d may be", len(r.Document), MaxDocument)
+		return fmt.Errorf("the document has %d bytes; the limit is %d", len(r.Document), MaxDocument)
 	case len(r.State) > MaxState:
-		return fmt.Errorf("the state has %d bytes, at most %d may be", len(r.State), MaxState)
+		return fmt.Errorf("the state has %d bytes; the limit is %d", len(r.State), MaxState)
 	}
 	for what, t := range map[string]time.Time{"next heartbeat": r.NextHeartbeat, "next check-in": r.NextCheckIn} {
 		if !t.IsZero() && (t.Before(now.AddDate(-1, 0, 0)) || t.After(now.AddDate(100, 0, 0))) {
-			return fmt.Errorf("the %s is at %s, which cannot be", what, t.UTC().Format(time.RFC3339))
+			return fmt.Errorf("the %s is at %s, which is impossible", what, t.UTC().Format(time.RFC3339))
 		}
 	}
 	if !r.Time.IsZero() && (r.Time.Year() < 2020 || r.Time.Year() > 9999) {
-		return fmt.Errorf("its clock says %s, which cannot be", r.Time.UTC().Format(time.RFC3339))
+		return fmt.Errorf("its clock says %s, which is impossible", r.Time.UTC().Format(time.RFC3339))
 	}
 	return nil
 }
 
-// Check reports what an upstream's block must not say, given what was asked: pool (empty: any), at most slots, at most
-// span.
+// Check reports an impossible block of an upstream, given the request: pool (empty: any), at most slots, at most span.
 func (b *Block) Check(pool string, slots, atLeast int64, span time.Duration) error {
 	switch {
 	case b == nil:
 		return fmt.Errorf("there is no block")
 	case b.ID == "" || len(b.ID) > maxID || word(b.ID) != b.ID && len(b.ID) <= maxWord || !utf8.ValidString(b.ID):
-		return fmt.Errorf("the block has no id, or one that cannot be")
+		return fmt.Errorf("the block has no id, or an invalid one")
 	case pool != "" && b.Pool != pool:
 		return fmt.Errorf("the block is of another pool")
 	case b.Slots < atLeast || b.Slots < 0 || slots > 0 && b.Slots > slots:
-		return fmt.Errorf("the block has %d slots; %d to %d were asked", b.Slots, atLeast, slots)
+		return fmt.Errorf("the block has %d slots; %d to %d were asked for", b.Slots, atLeast, slots)
 	case b.For <= 0 || b.For > span:
-		return fmt.Errorf("the block is for %s; at most %s was asked", b.For, span)
+		return fmt.Errorf("the block is for %s; at most %s was asked for", b.For, span)
 	case b.Wanted < 0:
 		return fmt.Errorf("others want %d slots", b.Wanted)
 	case len(b.State) > MaxState:
-		return fmt.Errorf("the state has %d bytes, at most %d may be", len(b.State), MaxState)
+		return fmt.Errorf("the state has %d bytes; the limit is %d", len(b.State), MaxState)
 	}
 	return nil
 }
 
-// Check reports what an upstream's draws must not say, given what was asked.
+// Check reports impossible draws of an upstream, given the request.
 func (d *Drawn) Check(meter string, n int64) error {
 	switch {
 	case d == nil:
@@ -143,15 +143,15 @@ func (d *Drawn) Check(meter string, n int64) error {
 	case d.Meter != meter:
 		return fmt.Errorf("the draws are of another meter")
 	case d.N < 1 || d.N > n:
-		return fmt.Errorf("there are %d draws; 1 to %d were asked", d.N, n)
+		return fmt.Errorf("there are %d draws; 1 to %d were asked for", d.N, n)
 	case len(d.State) > MaxState:
-		return fmt.Errorf("the state has %d bytes, at most %d may be", len(d.State), MaxState)
+		return fmt.Errorf("the state has %d bytes; the limit is %d", len(d.State), MaxState)
 	}
 	return nil
 }
 
-// Checked returns the error, made safe: a class and a code out of the known, sentences that can be logged. What is
-// refused without a known code, or is of no known class, is Transient: nonsense never worsens a verdict.
+// Checked returns the error made safe: a known class and code, and sentences that can be logged. A refusal without a
+// known code, and an error of no known class, become Transient: nonsense never worsens a verdict.
 func (e *Error) Checked() *Error {
 	out := &Error{Class: e.Class, Code: e.Code, Reason: sentence(e.Reason), Hint: sentence(e.Hint),
 		SystemCode: word(e.SystemCode),
@@ -165,7 +165,7 @@ func (e *Error) Checked() *Error {
 		out.Code = ""
 	default:
 		out.Class, out.Code = Transient, ""
-		out.Reason = "the answer is of no known class or code: " + out.Reason
+		out.Reason = "the answer has no known class or code: " + out.Reason
 	}
 	if out.Class != Transient {
 		out.RetryAfter = 0

@@ -1,7 +1,8 @@
 // Package plugin is the contract between the agent and a licence system.
 //
-// A system turns documents into the enforcer's nouns by implementing [Format]. What a system says is input: the core
-// judges it again. A system's folder below this one is self-contained, and package catalog lists the built-in ones.
+// A system turns documents into the enforcer's nouns by implementing [Format]. The core judges a system's answers
+// again: they are input. A system's folder below this one is self-contained, and package catalog lists the built-in
+// ones.
 package plugin
 
 import (
@@ -15,8 +16,7 @@ import (
 // MaxDocument is the size, in bytes, above which a document is not read: 1 MiB.
 const MaxDocument = 1 << 20
 
-// Anchor is a vendor's public key that documents are verified with. The algorithm is the anchor's, never the
-// document's.
+// Anchor is a vendor's public key for verifying documents. The algorithm is the anchor's, never the document's.
 type Anchor struct {
 	System      string
 	KeyID       string
@@ -24,9 +24,9 @@ type Anchor struct {
 	Key         crypto.PublicKey
 	NotBefore   time.Time // compared with a document's issue time; zero: any
 	NotAfter    time.Time // compared with a document's issue time; zero: any
-	Revoked     bool      // nothing that it signed is believed, whenever it says it was
+	Revoked     bool      // no signature of it is believed, whatever its date
 	Environment enforcer.Environment
-	Schemes     []string // of the system's own: what the key is believed for; none: whatever its algorithm serves
+	Schemes     []string // the system's own names of what the key is believed for; none: all that its algorithm serves
 	Embedded    bool     // compiled in by the vendor
 }
 
@@ -39,8 +39,8 @@ type Format interface {
 	// and never panics.
 	Recognise(document []byte) bool
 	// Verify checks the document against the anchors and returns its terms, or precisely why not. Exactly one of the
-	// two is non-nil, but for Describe's sake a Problem of code BadSignature or UntrustedKey may come with the
-	// unverified terms. It consults no clock.
+	// two is non-nil, with one exception: a Problem of code BadSignature or UntrustedKey may come with the unverified
+	// terms, for people to see. It consults no clock.
 	Verify(document []byte, anchors []Anchor) (*enforcer.License, *enforcer.Problem)
 }
 
@@ -52,10 +52,10 @@ type Opener interface {
 	Open(document []byte, anchors []Anchor, s Secrets) (*enforcer.License, *enforcer.Problem)
 }
 
-// Secrets is what encrypted documents are opened with. It prints as nothing.
+// Secrets open encrypted documents. They print as nothing.
 type Secrets struct {
 	Keys        []string // licence keys
-	Fingerprint string   // what a system that names hosts by one text calls this one; empty: not known
+	Fingerprint string   // the text by which some systems name this host; empty: not known
 }
 
 // String hides the keys.

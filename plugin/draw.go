@@ -6,14 +6,13 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// Drawer is an Upstream of which draws of a meter can be had: taken for good, in blocks that an agent then hands out
-// one by one.
+// Drawer is an Upstream that hands out draws of a meter for good, in blocks from which an agent then draws one by one.
 type Drawer interface {
 	Upstream
-	// Draw takes draws. Who asks has made the request durable before: after a crash, and after an error that leaves it
+	// Draw takes draws. The caller has made the request durable before. After a crash, and after an error that leaves
 	// open whether draws were taken (Transient), it asks for the same again with the same Token, and gets the same
-	// answer and no second draws. An error whose SystemCode is NO_SLOTS says that there are no more until the meter
-	// resets; any Refused or Misconfigured says that none were taken by this Token.
+	// answer and no second draws. An error with the SystemCode NO_SLOTS says that there are no more until the meter
+	// resets. Any Refused or Misconfigured says that this Token took none.
 	Draw(context.Context, *Draw) (*Drawn, error)
 }
 
@@ -23,14 +22,15 @@ type Draw struct {
 	Meter string
 	N     int64
 	Token string // the same token and request take the same draws once
-	// Again says that the same was asked before, and may have taken draws: for a remote side that knows no tokens.
+	// Again says that the same request was made before, and may have taken draws: for a remote side that knows no
+	// tokens.
 	Again bool
 }
 
 // Drawn is what was taken: draws that nobody else has, until the meter's period is over.
 type Drawn struct {
 	Meter string
-	N     int64  // from 1 to as many as were asked
+	N     int64  // from 1 to the number asked for
 	State []byte // as Reply.State
 }
 
@@ -45,7 +45,7 @@ type Fetcher interface {
 // Refetcher is a Fetcher that brings another document before one ends.
 type Refetcher interface {
 	Fetcher
-	// Refetches reports whether a licence is to be replaced by a fetched one when it is ending: see
+	// Refetches reports whether a fetched licence is to replace this one when it is ending: see
 	// [enforcer.License.Ending].
 	Refetches(*enforcer.License) bool
 }

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// RetryAfter returns what a Retry-After header asks for (RFC 9110, 10.2.3), at most [MaxRetryAfter]: seconds, or a
-// date, which is measured from now; 0 where there is none that can be read.
+// RetryAfter returns how long a Retry-After header asks to wait (RFC 9110, 10.2.3), at most [MaxRetryAfter]: seconds,
+// or a date measured from now; 0 where no header can be read.
 func RetryAfter(h http.Header, now time.Time) time.Duration {
 	value := h.Get("Retry-After")
 	if n, err := strconv.ParseUint(value, 10, 31); err == nil {
@@ -24,8 +24,8 @@ func RetryAfter(h http.Header, now time.Time) time.Duration {
 	return 0
 }
 
-// Unreached says why an upstream's host gave no answer over HTTP: Transient, but for a certificate that somebody must
-// see to.
+// Unreached says why an upstream's host gave no answer over HTTP. It is Transient, except for a certificate that a
+// person must mend.
 func Unreached(ctx context.Context, host string, err error) *Error {
 	var u *url.Error
 	if errors.As(err, &u) {
@@ -36,7 +36,7 @@ func Unreached(ctx context.Context, host string, err error) *Error {
 	e := Transiently("%s: %v", host, err)
 	switch {
 	case errors.As(err, &cert) || errors.As(err, &unknown):
-		e.Class, e.Hint = Misconfigured, "see to the server's certificate, or name its CA under upstream.ca_file"
+		e.Class, e.Hint = Misconfigured, "check the server's certificate, or name its CA under upstream.ca_file"
 	case ctx.Err() != nil:
 		e.Reason = host + ": no answer in time"
 	}

@@ -18,7 +18,7 @@ const (
 // MaxLicenseKeys is the size in bytes of the largest file of licence keys that is read.
 const MaxLicenseKeys = maxKeys * maxKeySize
 
-// LicenseKeys reads the licence keys of [Secrets], one a line: at most 256 of at most 16 KiB. An error never quotes
+// LicenseKeys reads the licence keys of [Secrets], one per line: at most 256 of at most 16 KiB. An error never quotes
 // one.
 func LicenseKeys(b []byte) ([]string, error) {
 	var out []string
@@ -26,7 +26,7 @@ func LicenseKeys(b []byte) ([]string, error) {
 		switch s := strings.TrimSpace(string(line)); {
 		case s == "":
 		case len(s) > maxKeySize || !utf8.ValidString(s) || strings.ContainsFunc(s, unprintable):
-			return nil, errors.New("a line of it is no licence key: a text of at most 16 KiB")
+			return nil, errors.New("a line of it is not a licence key: a text of at most 16 KiB")
 		default:
 			out = append(out, s)
 		}

@@ -16,8 +16,8 @@ func TestLicenseKeys(t *testing.T) {
 	for text, want := range map[string]string{
 		"":                                    "no licence key in it",
 		" \n\n":                               "no licence key in it",
-		"SECRET\x00":                          "a line of it is no licence key",
-		"SECRET\xff":                          "a line of it is no licence key",
+		"SECRET\x00":                          "a line of it is not a licence key",
+		"SECRET\xff":                          "a line of it is not a licence key",
 		strings.Repeat("x", maxKeySize+1):     "at most 16 KiB",
 		strings.Repeat("SECRET\n", maxKeys+1): "at most 256 licence keys",
 	} {

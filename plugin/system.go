@@ -7,33 +7,33 @@ import (
 	"time"
 )
 
-// System is a licence system, as its folder exports it. Package catalog lists one value a system, and nothing else of
-// the code names one. Name, Format and NewAnchor are required; the zero value of all else says that the system has no
-// such thing.
+// System is a licence system, as its folder exports it. Package catalog lists one value per system, and nothing else in
+// the code names one. Name, Format and NewAnchor are required. Any other zero field says that the system has no such
+// thing.
 type System struct {
 	Name    string // as Format.System, in lower case
 	Format  Format
 	Dialect Dialect // nil: its API is not answered locally
 
-	// NewAnchor makes an anchor from a public key as the system's vendors publish it. An empty alg means the key's
-	// usual algorithm.
+	// NewAnchor makes an anchor from a public key in the form that the system's vendors publish. An empty alg means the
+	// key's usual algorithm.
 	NewAnchor func(keyID string, key []byte, alg string) (Anchor, error)
-	// Keyless is the algorithm of anchors that have no key of a vendor's. Own gives them the agent's key.
+	// Keyless is the algorithm of anchors without a vendor's key. Own gives them the agent's key.
 	Keyless string
 	// Own gives the agent's key to the anchors that are believed by it, and returns all anchors. It changes no
 	// argument.
 	Own func(anchors []Anchor, agent ed25519.PublicKey) []Anchor
-	// NameSchemes sets the schemes that an anchor is believed for; none means all that its algorithm serves.
+	// NameSchemes sets the schemes for which an anchor is believed; none means every scheme that its algorithm serves.
 	NameSchemes func(a *Anchor, schemes []string) error
 
-	// IsLicenseKey reports whether a document is a licence key as well: one that proves itself, and may open others.
+	// IsLicenseKey reports whether a document is also a licence key: one that proves itself, and may open others.
 	IsLicenseKey func(document []byte) bool
-	// Signed returns what the vendor signed of a document, without what people and mail add to it: a receipt has its
-	// digest. Nil, the function: the whole document.
+	// Signed returns the signed part of a document, without what people and mail add to it; a receipt has its digest. A
+	// nil function means the whole document.
 	Signed func(document []byte) []byte
 
-	// HostComponent names the component of a host's fingerprint that stands for the one text by which the system names
-	// a host, and HostValue makes its value of that text. No configuration can state the component.
+	// HostComponent names the component of a host's fingerprint that stands for the text by which the system names a
+	// host. HostValue makes the component's value from that text. No configuration can state the component.
 	HostComponent string
 	HostValue     func(fingerprint string) string
 
@@ -45,13 +45,13 @@ type System struct {
 	Carries  Carries
 }
 
-// Carries says what a request to a system's upstream carries, beside the components of the fingerprint and the cores.
-// The zero value is right for systems that are plugins.
+// Carries says what a request to a system's upstream carries beside the components of the fingerprint and the cores.
+// The zero value is right for plugins.
 type Carries struct {
-	// Of the host: see the fields of Request that have these names. Any other system's are empty.
+	// The host's fields of Request with these names. They are empty for any other system.
 	Fingerprint, Hostname, Memory, Disk bool
-	// Held says that the document, the agent's key and the state are for the system's client alone, and do not leave
-	// the host.
+	// Held says that the document, the agent's key and the state stay with the system's client, and do not leave the
+	// host.
 	Held bool
 }
 
@@ -59,23 +59,24 @@ type Carries struct {
 type Settings interface {
 	// Used reports whether the configuration asks for an upstream.
 	Used() bool
-	// Check tells bad what is wrong. A key is relative to the section, and empty where no one key is at fault; a text
+	// Check reports each fault to bad. A key is relative to the section, and empty where no one key is at fault; a text
 	// is a whole sentence that names the key in full.
 	Check(bad func(key, text string))
-	// Open makes the upstream that Used speaks of. It calls nobody. An error names the key in full.
+	// Open makes the upstream that Used announces. It makes no call. An error names the key in full.
 	Open(Environment) (Upstream, error)
 }
 
-// Environment is what the agent lends an upstream. All functions are safe for concurrent use, and can be called while
-// the agent runs.
+// Environment is what the agent lends an upstream. All functions are safe for concurrent use at any time while the
+// agent runs.
 type Environment struct {
 	Key ed25519.PrivateKey // the agent's own
-	// Transport knows the configured proxies and CAs, and shows no certificate. It is the upstream's own.
+	// Transport uses the configured proxies and CAs, and shows no certificate. It belongs to the upstream alone.
 	Transport  *http.Transport
-	RootCAs    *x509.CertPool                    // nil: the host's
-	CallWithin time.Duration                     // a whole call, with all its tries
-	Now        func() time.Time                  // the licence time
-	Anchors    func() []Anchor                   // those in trust
-	Secrets    func() Secrets                    // the licence keys at hand
-	ReadFile   func(path string) ([]byte, error) // a file that the configuration names; refuses what others may change
+	RootCAs    *x509.CertPool   // nil: the host's
+	CallWithin time.Duration    // a whole call, with all its tries
+	Now        func() time.Time // the licence time
+	Anchors    func() []Anchor  // those in trust
+	Secrets    func() Secrets   // the licence keys at hand
+	// ReadFile reads a file that the configuration names. It refuses one that others may change.
+	ReadFile func(path string) ([]byte, error)
 }

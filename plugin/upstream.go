@@ -9,45 +9,45 @@ import (
 )
 
 // Upstream speaks with the remote side of one licence system. Implementations are safe for concurrent use, keep no
-// state that a restart may not lose, and give up when the context ends. They neither retry nor wait between tries:
-// schedules, back-off and what an outage means are the agent's. Each error is, or wraps, an [*Error]; any other counts
-// as Transient.
+// state that a restart may not lose, and give up when the context ends. They neither retry nor wait between tries: the
+// agent decides on schedules, back-off and the meaning of an outage. Each error is, or wraps, an [*Error]; any other
+// counts as Transient.
 type Upstream interface {
-	// System returns the system's name, which is that of the licences it serves.
+	// System returns the system's name, which its licences have too.
 	System() string
 	// Capabilities says what can be asked. It never changes.
 	Capabilities() Capabilities
-	// Activate makes this host known for a licence. Asked again for the same host it succeeds again.
+	// Activate makes this host known for a licence. A second call for the same host succeeds too.
 	Activate(context.Context, *Request) (*Reply, error)
 	// Heartbeat is the short-period sign of life.
 	Heartbeat(context.Context, *Request) (*Reply, error)
 	// CheckIn proves that the licence is still good. It may bring a renewed document.
 	CheckIn(context.Context, *Request) (*Reply, error)
-	// Deactivate gives the host's place back. For one that has none it succeeds.
+	// Deactivate gives the host's place back. It succeeds for a host without one.
 	Deactivate(context.Context, *Request) (*Reply, error)
 }
 
-// Budgeter is an Upstream of which slots can be had in blocks: a site server, a floating upstream. Capabilities.Budget
-// says that it is one.
+// Budgeter is an Upstream that hands out slots in blocks: a site server, a floating upstream. Capabilities.Budget
+// announces it.
 type Budgeter interface {
 	Upstream
-	// CheckOut takes a block of slots. Fewer than asked may come, but at least AtLeast.
+	// CheckOut takes a block of slots. It may bring fewer than asked, but at least AtLeast.
 	CheckOut(context.Context, *CheckOut) (*Block, error)
-	// Extend sets a block's time anew, and may change its size.
+	// Extend extends a block's time from now, and may change its size.
 	Extend(context.Context, *Extend) (*Block, error)
-	// Return gives a block back. For one that is over it succeeds.
+	// Return returns a block. It succeeds for one that is over.
 	Return(context.Context, *Return) error
 }
 
-// VoluntaryChecker is an Upstream that the agent also calls for licences that demand no check-in: it may say that they
-// are suspended, and renew their documents. Such a check-in is no duty, so no outage worsens a verdict.
+// VoluntaryChecker is an Upstream that the agent also calls for licences that demand no check-in: it may suspend them
+// and renew their documents. Such a check-in is no duty, so no outage worsens a verdict.
 type VoluntaryChecker interface {
 	Upstream
-	// Every returns how often to check such a licence in.
+	// Every returns how often the agent makes such a check-in.
 	Every(*enforcer.License) enforcer.Period
 }
 
-// Capabilities is what an Upstream can do. What it cannot is never asked of it.
+// Capabilities is what an Upstream can do. The agent never asks for anything else.
 type Capabilities struct {
 	Activate   bool
 	Heartbeat  bool
@@ -64,8 +64,8 @@ type Request struct {
 	Product   string
 	Version   string // of the product; may be empty
 
-	// Fingerprint is what a system that names a host by one text calls this one, and Hostname the host's name. Both are
-	// for the built-in systems that say so by System.Carries, and empty for all others.
+	// Fingerprint is the text by which some systems name this host, and Hostname is the host's name. Both are for the
+	// built-in systems that ask for them by System.Carries, and empty for all others.
 	Fingerprint, Hostname string
 
 	Components map[string][]string // the fingerprint: name → HMAC-SHA-256 in lower-case hex, keyed by product
@@ -77,9 +77,9 @@ type Request struct {
 	// Emergencies are those that operators have begun on the licence within a year, the oldest first.
 	Emergencies []Emergency
 
-	Nonce []byte // 16 to 64 random bytes, to be found in the upstream's signed answer
-	// State is what the last Reply about this licence on this host said; nil at first. A copy of the host, which sends
-	// a state that has been used, is told apart by it.
+	Nonce []byte // 16 to 64 random bytes, which the upstream's signed answer repeats
+	// State is the state in the last Reply about this licence on this host; nil at first. It unmasks a copy of the
+	// host, which sends a state that has been used.
 	State []byte
 }
 
@@ -103,14 +103,14 @@ type Emergency struct {
 	Reason      string
 }
 
-// Reply is what a call brought.
+// Reply is the answer to a call.
 type Reply struct {
 	Document      []byte    // a renewed document, to be verified like any other; nil: none
 	NextHeartbeat time.Time // when the upstream wants the next; zero: as the licence says
 	NextCheckIn   time.Time
 	// Time is the upstream's clock, and zero unless the upstream signed it together with the request's nonce: it is
-	// evidence, and nobody on the way could have replayed it. It counts for the system that tells the time of the agent
-	// alone.
+	// evidence, which nobody on the way could have replayed. It counts only from the system that tells the agent's
+	// time.
 	Time  time.Time
 	State []byte // to be sent with the next request; at most MaxState bytes
 }
@@ -121,7 +121,7 @@ type CheckOut struct {
 	Pool    string
 	Slots   int64
 	AtLeast int64         // 0: Slots
-	For     time.Duration // how long it would be held; the upstream may shorten it
+	For     time.Duration // for how long it would be held; the upstream may shorten it
 	Token   string        // the same token and request give the same block
 }
 
@@ -139,27 +139,26 @@ type Return struct {
 	Block string
 }
 
-// What a Budgeter's error says in SystemCode that means something to the agent. None of them changes a verdict.
+// The SystemCodes of a Budgeter's error that mean something to the agent. None of them changes a verdict.
 const (
-	SystemFull    = "NO_SLOTS"     // CheckOut: others have them, and may give some back
+	SystemFull    = "NO_SLOTS"     // CheckOut: others have the slots, and may return some
 	SystemLapsed  = "BLOCK_LAPSED" // Extend: the block is over, and its slots may be another's
 	SystemNoPools = "NO_POOLS"     // this upstream has no slots to give
-	// CheckOut: the upstream may not know who has which slots, and gives no new ones for a while
+	// CheckOut: the upstream may not know where its slots are, and hands out no new ones for a while
 	SystemSettling = "SETTLING"
-	SystemCloned   = "CLONED" // another host has gone on with this one's state
+	SystemCloned   = "CLONED" // another host has gone on from this one's state
 )
 
-// Block is slots of one pool that nobody else has before it ends.
+// Block is slots of one pool that no other agent has before it ends.
 type Block struct {
 	ID    string
 	Pool  string
 	Slots int64
-	// For is how long it may be used, counted on CLOCK_BOOTTIME from the instant at which the request was *sent*. So
-	// the agent's own deadline is earlier than the upstream's, by as long as the call took.
+	// For is for how long it may be used, counted on CLOCK_BOOTTIME from the instant at which the request was *sent*.
+	// So the agent's own deadline is earlier than the upstream's, by as long as the call took.
 	For   time.Duration
 	State []byte // as Reply.State, for the next request about blocks: they have a chain of their own
-	// Wanted is how many slots of the pool others have asked for in vain a while ago: who has idle ones gives them
-	// back.
+	// Wanted is how many slots of the pool others have lately asked for in vain: an agent with idle ones returns them.
 	Wanted int64
 }
 
@@ -169,18 +168,18 @@ type Class string
 // The classes of errors. Only Refused may change the verdict before the licence's own period has run out.
 const (
 	Transient     Class = "transient"     // network, overload, a plugin that is away: try again later
-	Refused       Class = "refused"       // the upstream has spoken: suspended, revoked, too many hosts, …
+	Refused       Class = "refused"       // the upstream has refused: suspended, revoked, too many hosts, …
 	Misconfigured Class = "misconfigured" // a person must mend something here: credentials, an address
 )
 
-// Error is why a call to an upstream brought nothing.
+// Error is why a call to an upstream failed.
 type Error struct {
 	Class      Class
-	Code       enforcer.Code // Refused: what it makes of the licence, one of RefusalCodes
+	Code       enforcer.Code // Refused: what it means for the licence, one of RefusalCodes
 	Reason     string        // one sentence for people
 	Hint       string        // the mend; may be empty
 	SystemCode string        // the system's own word; may be empty
-	// Transient: not sooner, up to MaxRetryAfter and the licence's own deadlines; zero: as the agent likes
+	// Transient: not sooner, up to MaxRetryAfter and the licence's own deadlines; zero: the agent decides
 	RetryAfter time.Duration
 }
 
@@ -198,7 +197,7 @@ func Transiently(format string, args ...any) *Error {
 	return &Error{Class: Transient, Reason: fmt.Sprintf(format, args...)}
 }
 
-// RefusalCodes returns what an upstream may make of a licence by refusing.
+// RefusalCodes returns the codes that a refusal of an upstream may give a licence.
 func RefusalCodes() []enforcer.Code {
 	return []enforcer.Code{enforcer.Suspended, enforcer.Banned, enforcer.Revoked, enforcer.Expired, enforcer.Superseded,
 		enforcer.NotFound,

@@ -22,7 +22,7 @@ import (
 	"github.com/usher-agent/usher/plugin/external"
 )
 
-// Catalog is the systems of one agent. It is never changed, and safe for concurrent use.
+// Catalog is the systems of one agent. It never changes, and is safe for concurrent use.
 type Catalog struct {
 	systems []plugin.System // built in
 	plugins []*external.Process
@@ -45,7 +45,7 @@ func New(plugins ...*external.Process) (*Catalog, error) {
 // BuiltIn returns the built-in systems alone.
 func BuiltIn() *Catalog { return &Catalog{systems: Systems()} }
 
-// named returns a built-in system; without that name, one that has nothing.
+// named returns a built-in system; where none has the name, a system that has nothing.
 func named(systems []plugin.System, name string) plugin.System {
 	for _, s := range systems {
 		if s.Name == name {
@@ -55,7 +55,7 @@ func named(systems []plugin.System, name string) plugin.System {
 	return plugin.System{}
 }
 
-// Carries says what the requests to a system's upstream carry of the host.
+// Carries says what of the host the requests to a system's upstream carry.
 func (c *Catalog) Carries(system string) plugin.Carries { return named(c.systems, system).Carries }
 
 // Signed returns what the vendor signed of a system's document: see [plugin.System].
@@ -78,7 +78,7 @@ func (c *Catalog) Systems() []string {
 	return out
 }
 
-// Dialects returns the dialects that can be spoken on listeners.
+// Dialects returns the dialects that listeners can speak.
 func (c *Catalog) Dialects() (out []plugin.Dialect) {
 	for _, s := range c.systems {
 		if s.Dialect != nil {
@@ -98,12 +98,13 @@ var (
 	// ErrUnknown reports a document that no system claims.
 	ErrUnknown = errors.New("it is not a licence of any known system")
 	// ErrAmbiguous reports a document that two systems claim.
-	ErrAmbiguous = errors.New("it can only be one")
+	ErrAmbiguous = errors.New("two systems claim this document")
 )
 
-// Recognise returns the format that a document belongs to. None, and more than one, are errors; what is no error of
-// these two says that a plugin could not be asked, so that it is not known. A document that a built-in system claims is
-// that system's, and no plugin is shown it: so no plugin can take a native licence out of force by claiming it too.
+// Recognise returns the format that a document belongs to. It is an error if no system claims the document, and if
+// several do. Any other error says that a plugin could not be asked, so that the answer is not known. A document that a
+// built-in system claims belongs to that system, and no plugin is shown it: so no plugin can take a native licence out
+// of force by claiming it too.
 func (c *Catalog) Recognise(document []byte) (plugin.Format, error) {
 	f, err := c.quickly(document)
 	if !errors.Is(err, ErrUnknown) || len(c.plugins) == 0 {
@@ -131,7 +132,7 @@ func (c *Catalog) Recognise(document []byte) (plugin.Format, error) {
 	}
 }
 
-// quickly is Recognise among the built-in systems.
+// quickly is Recognise without the plugins.
 func (c *Catalog) quickly(document []byte) (plugin.Format, error) {
 	var found plugin.Format
 	for _, s := range c.systems {
@@ -150,18 +151,18 @@ func (c *Catalog) quickly(document []byte) (plugin.Format, error) {
 }
 
 func ambiguous(a, b plugin.Format) error {
-	return fmt.Errorf("it looks like a licence of %s and of %s; %w", a.System(), b.System(), ErrAmbiguous)
+	return fmt.Errorf("%w: %s and %s", ErrAmbiguous, a.System(), b.System())
 }
 
-// Verify finds the system of a document, has it verified against the anchors, and checks what comes back: see
-// [plugin.Format] and [plugin.CheckVerified]. It takes as long as a plugin may. Secrets go to built-in systems alone.
+// Verify finds the system of a document, has that system verify it against the anchors, and checks the answer: see
+// [plugin.Format] and [plugin.CheckVerified]. It takes as long as a plugin may. Only built-in systems get the secrets.
 func (c *Catalog) Verify(document []byte, anchors []plugin.Anchor,
 	s plugin.Secrets) (*enforcer.License, *enforcer.Problem) {
 	f, err := c.Recognise(document)
 	return verify(f, err, document, anchors, s)
 }
 
-// VerifyQuickly is Verify that asks no plugin; ok is false where one would have to be asked.
+// VerifyQuickly is Verify without the plugins; ok is false where it would have to ask one.
 func (c *Catalog) VerifyQuickly(document []byte, anchors []plugin.Anchor,
 	s plugin.Secrets) (l *enforcer.License, p *enforcer.Problem, ok bool) {
 	f, err := c.quickly(document)
@@ -193,8 +194,8 @@ func verify(f plugin.Format, err error, document []byte, anchors []plugin.Anchor
 	return plugin.CheckVerified(f.System(), anchors, l, p)
 }
 
-// IsLicenseKey reports whether the bytes of a file whose name ends in .key are licence keys. What a built-in system
-// knows is a document whatever it is called, but for a signed licence key alone, which is both.
+// IsLicenseKey reports whether the bytes of a file whose name ends in .key are licence keys. A document that a built-in
+// system recognises is a document under any name. Only a signed licence key is both.
 func (c *Catalog) IsLicenseKey(data []byte) bool {
 	f, err := c.quickly(data)
 	if err != nil {
@@ -204,8 +205,8 @@ func (c *Catalog) IsLicenseKey(data []byte) bool {
 	return is != nil && is(data)
 }
 
-// HostComponents returns the components of a host's fingerprint that stand for what systems call it that name a host by
-// one text, by their names. No configuration states one of these names.
+// HostComponents returns, by name, the components of a host's fingerprint for the systems that name a host by one text.
+// No configuration states one of these names.
 func HostComponents(fingerprint string) map[string][]string {
 	out := map[string][]string{}
 	for _, s := range Systems() {
@@ -226,7 +227,7 @@ func HostComponentNames() (out []string) {
 	return out
 }
 
-// Upstream returns the upstream that serves a licence. None is an error.
+// Upstream returns the upstream that serves a licence, or an error where there is none.
 func (c *Catalog) Upstream(l *enforcer.License) (plugin.Upstream, error) {
 	for _, p := range c.plugins {
 		if p.Name() == l.System {
@@ -236,8 +237,8 @@ func (c *Catalog) Upstream(l *enforcer.License) (plugin.Upstream, error) {
 	return nil, fmt.Errorf("licence %s: the system %s has no upstream here", l.ID, l.System)
 }
 
-// Anchor makes an anchor of a built-in system from a public key as that system's vendors publish it. An empty alg means
-// the key's usual one.
+// Anchor makes an anchor of a built-in system from a public key in the form that the system's vendors publish. An empty
+// alg means the key's usual one.
 func Anchor(system, keyID string, key []byte, alg string) (plugin.Anchor, error) {
 	if s := named(Systems(), system); s.NewAnchor != nil {
 		return s.NewAnchor(keyID, key, alg)
@@ -246,10 +247,11 @@ func Anchor(system, keyID string, key []byte, alg string) (plugin.Anchor, error)
 		strings.Join(BuiltIn().Systems(), ", "))
 }
 
-// Keyless reports whether anchors of a system and an algorithm have no key of a vendor's: the agent's own is theirs.
+// Keyless reports whether anchors of a system and an algorithm have no vendor's key, but use the agent's own.
 func Keyless(system, alg string) bool { return alg != "" && named(Systems(), system).Keyless == alg }
 
-// NameSchemes sets the schemes of its system that an anchor is believed for; none means all that its algorithm serves.
+// NameSchemes sets the schemes of its system for which an anchor is believed; none means every scheme that its
+// algorithm serves.
 func NameSchemes(a *plugin.Anchor, schemes []string) error {
 	s := named(Systems(), a.System)
 	switch {
@@ -262,8 +264,8 @@ func NameSchemes(a *plugin.Anchor, schemes []string) error {
 }
 
 // TimeTeller returns the system whose signed dates are evidence of the time for an agent that believes these anchors:
-// the first of [Systems] that has a production anchor. All licences of an agent are judged by one time, so one system
-// alone tells it, and never a plugin or a test key. Empty: none does.
+// the first of [Systems] that has a production anchor. One time judges all licences of an agent, so one system alone
+// tells it, and never a plugin or a test key. Empty: no system does.
 func TimeTeller(anchors []plugin.Anchor) string {
 	for _, s := range Systems() {
 		if slices.ContainsFunc(anchors, func(a plugin.Anchor) bool {
@@ -275,7 +277,7 @@ func TimeTeller(anchors []plugin.Anchor) string {
 	return ""
 }
 
-// Own gives the anchors by which an agent believes what it has itself sealed the agent's key.
+// Own returns the anchors with the agent's key in those by which the agent believes what it has itself sealed.
 func Own(anchors []plugin.Anchor, agent ed25519.PublicKey) []plugin.Anchor {
 	for _, s := range Systems() {
 		if s.Own != nil {
@@ -285,8 +287,8 @@ func Own(anchors []plugin.Anchor, agent ed25519.PublicKey) []plugin.Anchor {
 	return anchors
 }
 
-// PluginAnchor makes an anchor of a plugin's system from a public key in PEM. What an algorithm may be called is the
-// system's own affair.
+// PluginAnchor makes an anchor of a plugin's system from a public key in PEM. The system itself defines the names of
+// its algorithms.
 func PluginAnchor(system, keyID string, key []byte, alg string) (plugin.Anchor, error) {
 	bad := func(err error) (plugin.Anchor, error) {
 		return plugin.Anchor{},
@@ -317,10 +319,11 @@ func PluginAnchor(system, keyID string, key []byte, alg string) (plugin.Anchor, 
 	return plugin.Anchor{System: system, KeyID: keyID, Algorithm: alg, Key: pub}, nil
 }
 
-// embedded is what a vendor has compiled in: the result of Embed, set by the linker. `make build VENDOR=DIR` does it.
+// embedded is what a vendor has compiled in: the result of Embed, which the linker sets. `make build VENDOR=DIR` does
+// it.
 var embedded string
 
-// Vendor is what a vendor compiles in: a product and the only keys that its licences are believed by.
+// Vendor is what a vendor compiles in: a product, and the only keys by which its licences are believed.
 type Vendor struct {
 	Product string   `json:"product"`
 	Keys    []Public `json:"keys"`
@@ -339,7 +342,7 @@ type Public struct {
 	Schemes     []string  `json:"schemes,omitempty"`
 }
 
-// Embed returns the linker's flag that compiles a vendor in.
+// Embed returns the linker flag that compiles a vendor in.
 func Embed(v Vendor) (string, error) {
 	if v.Product == "" {
 		return "", fmt.Errorf("the product is missing")
@@ -368,7 +371,7 @@ func decode(s string) (string, []plugin.Anchor, error) {
 	}
 	if err != nil {
 		return "", nil, fmt.Errorf(
-			"what is compiled in of the vendor cannot be read: %w; build again with make build VENDOR=DIR", err)
+			"the compiled-in vendor cannot be read: %w; build again with make build VENDOR=DIR", err)
 	}
 	anchors, err := v.anchors()
 	return v.Product, anchors, err

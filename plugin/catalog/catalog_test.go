@@ -175,7 +175,7 @@ func TestDecode(t *testing.T) {
 	for _, s := range []string{"%", "e30=", base64.RawURLEncoding.EncodeToString([]byte("{")),
 		base64.RawURLEncoding.EncodeToString([]byte("[]"))} {
 		_, _, err := decode(s)
-		refused(t, err, "compiled in", "make build VENDOR=DIR")
+		refused(t, err, "compiled-in", "make build VENDOR=DIR")
 	}
 	// Nothing that was tampered with leaves an agent that trusts nobody's keys but looks as if it did.
 	_, anchors, err := decode(base64.RawURLEncoding.EncodeToString([]byte(`{"product":"p"}`)))

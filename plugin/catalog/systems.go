@@ -7,8 +7,7 @@ import (
 	"github.com/usher-agent/usher/plugin/usher"
 )
 
-// Systems returns the built-in systems, one line each. The first of which an agent has a production anchor tells its
-// time.
+// Systems returns the built-in systems, one line each. The first one with a production anchor tells the agent's time.
 func Systems() []plugin.System {
 	return []plugin.System{
 		usher.Provide(),

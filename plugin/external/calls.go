@@ -19,7 +19,7 @@ type awayError struct{ cause error }
 
 func (e *awayError) Error() string { return e.cause.Error() }
 
-// running returns the session, and waits for it while the plugin is being started for the first time.
+// running returns the session. It waits for the first start of the plugin.
 func (p *Process) running(ctx context.Context) (*session, error) {
 	for {
 		p.mu.Lock()
@@ -39,7 +39,7 @@ func (p *Process) running(ctx context.Context) (*session, error) {
 	}
 }
 
-// call makes one call within a limit. With strict a plugin that does not keep it is started anew.
+// call makes one call within a limit. With strict a plugin that exceeds the limit is restarted.
 func call[T any](ctx context.Context, p *Process, limit time.Duration, strict bool,
 	f func(context.Context, *remote.Client) (T, error)) (T, error) {
 	var none T
@@ -65,7 +65,7 @@ func call[T any](ctx context.Context, p *Process, limit time.Duration, strict bo
 		return none, err
 	}
 	switch st, _ := status.FromError(err); {
-	// The plugin knows the limit, and its own timer may be the first.
+	// The plugin knows the limit, and its own timer may fire first.
 	case (errors.Is(limited.Err(), context.DeadlineExceeded) || st.Code() == codes.DeadlineExceeded) &&
 		ctx.Err() == nil:
 		err = fmt.Errorf("it has not answered within %s", limit)
@@ -118,7 +118,7 @@ func (f *Format) TryRecognise(document []byte) (bool, error) {
 		})
 }
 
-// Verify has the plugin verify the document. What it answers is not checked here: see [plugin.CheckVerified].
+// Verify has the plugin verify the document. It does not check the answer: see [plugin.CheckVerified].
 func (f *Format) Verify(document []byte, anchors []plugin.Anchor) (*enforcer.License, *enforcer.Problem) {
 	type answer struct {
 		l *enforcer.License
@@ -135,7 +135,7 @@ func (f *Format) Verify(document []byte, anchors []plugin.Anchor) (*enforcer.Lic
 	return a.l, a.p
 }
 
-// Away is the problem of a document that nobody can be asked about.
+// Away is the problem of a document whose plugin cannot be asked.
 func Away(system string, err error) *enforcer.Problem {
 	return &enforcer.Problem{System: system, Code: enforcer.Unavailable,
 		Reason: "the " + system + " plugin cannot say whether it is good: " + short(err),
@@ -145,12 +145,12 @@ func Away(system string, err error) *enforcer.Problem {
 // Upstream returns the plugin as an upstream.
 func (p *Process) Upstream() plugin.Budgeter { return upstream{p} }
 
-// upstream is the plugin's upstream. What it answers is checked; whatever the plugin itself does wrong is transient.
+// upstream is the plugin's upstream. It checks the answers; a fault of the plugin itself is transient.
 type upstream struct{ process *Process }
 
 func (u upstream) System() string { return u.process.config.Name }
 
-// Capabilities is what the plugin said when it last started, and nothing before it has.
+// Capabilities returns the plugin's word at its last start, and nothing before the first.
 func (u upstream) Capabilities() plugin.Capabilities {
 	u.process.mu.Lock()
 	defer u.process.mu.Unlock()
@@ -160,7 +160,7 @@ func (u upstream) Capabilities() plugin.Capabilities {
 	return plugin.Capabilities{}
 }
 
-// ask makes an upstream's call and makes its error safe.
+// ask makes a call of the upstream and makes its error safe.
 func ask[T any](ctx context.Context, u upstream, f func(context.Context, *remote.Client) (T, error),
 	check func(T) error) (T, error) {
 	var none T
@@ -169,7 +169,7 @@ func ask[T any](ctx context.Context, u upstream, f func(context.Context, *remote
 		if err = check(out); err == nil {
 			return out, nil
 		}
-		err = fmt.Errorf("its answer cannot be: %w", err)
+		err = fmt.Errorf("its answer is impossible: %w", err)
 	}
 	if e := (*plugin.Error)(nil); errors.As(err, &e) {
 		return none, e.Checked()

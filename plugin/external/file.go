@@ -9,13 +9,13 @@ import (
 	"path/filepath"
 )
 
-// open opens a plugin's binary and checks it: a regular file that nobody but its owner can change, in folders of which
-// the same is true, with the SHA-256 that the configuration names.
+// open opens a plugin's binary and checks it. It must be a regular file that only its owner can change, in folders that
+// only their owners can change, with the SHA-256 that the configuration names.
 func open(path string, sum [sha256.Size]byte) (*os.File, error) {
 	if !filepath.IsAbs(path) {
 		return nil, fmt.Errorf("the path must be absolute")
 	}
-	// Where links lead is checked; a link itself may lie anywhere, for the sum holds.
+	// The target of a link is checked. The link itself may lie anywhere, because the sum holds.
 	real, err := filepath.EvalSymlinks(path)
 	if err != nil {
 		return nil, err
@@ -49,7 +49,7 @@ func check(real string, f *os.File, sum [sha256.Size]byte) error {
 		return err
 	}
 	if !fi.Mode().IsRegular() {
-		return fmt.Errorf("%s is no regular file", real)
+		return fmt.Errorf("%s is not a regular file", real)
 	}
 	if err := safe(real, fi); err != nil {
 		return err

@@ -9,8 +9,8 @@ import (
 	"syscall"
 )
 
-// safe reports why others than root and the agent's own user may change a file or a folder. A sticky folder such as
-// /tmp passes: what lies in it is its owner's to replace.
+// safe reports why users other than root and the agent's own may change a file or a folder. A sticky folder such as
+// /tmp passes: only the owner of a file in it can replace it.
 func safe(what string, fi fs.FileInfo) error {
 	st, ok := fi.Sys().(*syscall.Stat_t)
 	if ok && st.Uid != 0 && st.Uid != uint32(os.Geteuid()) {

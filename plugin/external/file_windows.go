@@ -2,5 +2,5 @@ package external
 
 import "io/fs"
 
-// safe says nothing on Windows: its permissions are not in the mode.
+// safe checks nothing on Windows, where the mode does not hold the permissions.
 func safe(string, fs.FileInfo) error { return nil }

@@ -9,14 +9,14 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Bounds of what a plugin may have logged.
+// Bounds of what a plugin may log.
 const (
 	maxLineLogged  = 1024 // bytes; the rest of a longer line is dropped
 	linesPerSecond = 10
 	linesAtOnce    = 50
 )
 
-// lines logs what a plugin writes, line by line, bounded in size, rate and memory. What is beyond is counted.
+// lines logs a plugin's output line by line, bounded in size, rate and memory. It counts what exceeds the bounds.
 type lines struct {
 	log *slog.Logger
 
@@ -69,7 +69,7 @@ func (l *lines) emit() {
 	l.log.Info("the plugin says", "text", text)
 }
 
-// end logs how many lines were dropped last.
+// end logs how many lines were dropped at the end.
 func (l *lines) end() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -1,6 +1,6 @@
 // Package external runs licence systems that are programs of their own: it checks, starts, watches, restarts and ends
 // them, bounds every call, and is a Format and an Upstream to the agent. docs/plugins.md says what a plugin may rely
-// on.
+// on. Start with [New] and [Process.Run]; calls.go has the calls, runner.go the process.
 package external
 
 import (
@@ -31,12 +31,12 @@ type Config struct {
 	Path   string // of the binary, absolute
 	Args   []string
 	SHA256 [sha256.Size]byte
-	// Dir is where the plugin's socket lies, in a folder of the plugin's name that is the process's alone. It is made
-	// when missing.
+	// Dir holds a folder for the plugin's socket, which has the plugin's name and belongs to the process alone. It is
+	// made when missing.
 	Dir     string
-	Version string // the agent's, which the plugin is told
+	Version string // the agent's version, for the plugin
 	Log     *slog.Logger
-	// OnChange is told when the plugin has come up or gone down, from Run's goroutine; nil: nobody is.
+	// OnChange is called, from Run's goroutine, when the plugin has come up or gone down; it may be nil.
 	OnChange func(up bool)
 	// Now is the licence time, by which the times that an upstream answers are checked; nil: the wall clock.
 	Now    func() time.Time
@@ -45,8 +45,8 @@ type Config struct {
 
 // Limits bound what a plugin may take. Zero values stand for the defaults.
 type Limits struct {
-	Start    time.Duration // until it has said what it is: 10 s
-	Format   time.Duration // a call to recognise or verify: 5 s; a plugin that needs longer is started anew
+	Start    time.Duration // until it has described itself: 10 s
+	Format   time.Duration // a call to recognise or verify: 5 s; a slower plugin is restarted
 	Upstream time.Duration // a call to the upstream: 30 s
 	Health   time.Duration // between two looks at its health: 10 s
 	Stop     time.Duration // to end by itself: 3 s
@@ -72,7 +72,7 @@ func (l Limits) orDefault() Limits {
 	return l
 }
 
-// Process is one plugin, whether it runs or not. Make one with New, and have Run run.
+// Process is one plugin, whether it runs or not. Make one with New, and call Run.
 type Process struct {
 	config Config
 	limits Limits
@@ -94,15 +94,15 @@ type session struct {
 	suspect chan error // capacity 1: why it must be ended
 }
 
-// accuse has the session ended and started anew. It does not wait.
+// accuse has the session ended and started again. It does not wait.
 func (s *session) accuse(why error) {
 	select {
 	case s.suspect <- why:
-	default: // it is on its way out
+	default: // it is ending already
 	}
 }
 
-// New makes a plugin. Nothing is started, and the file is not looked at: see Check and Run.
+// New makes a plugin. It starts nothing and does not look at the file: see Check and Run.
 func New(c Config) (*Process, error) {
 	if err := plugin.CheckName(c.Name); err != nil {
 		return nil, err
@@ -118,7 +118,7 @@ func New(c Config) (*Process, error) {
 	return &Process{config: c, limits: l, calls: make(chan struct{}, l.Calls), changed: make(chan struct{})}, nil
 }
 
-// Check reports why the plugin's file would not be started.
+// Check reports why the plugin's file cannot be started; nil: it can.
 func (p *Process) Check() error {
 	f, err := open(p.config.Path, p.config.SHA256)
 	if err != nil {
@@ -154,7 +154,7 @@ func (p *Process) Starts() int {
 	return p.starts
 }
 
-// set notes what has become of the plugin and tells everybody.
+// set records the plugin's new state and wakes every waiter.
 func (p *Process) set(s *session, d *remote.Description, failed error) {
 	p.mu.Lock()
 	was := p.session != nil
@@ -173,8 +173,8 @@ func (p *Process) set(s *session, d *remote.Description, failed error) {
 	}
 }
 
-// Run keeps the plugin running until ctx ends, and ends it then. Its error is always nil: a plugin that cannot be
-// started is tried again, each time later, and costs nobody else anything.
+// Run keeps the plugin running until ctx ends, and then ends it. Its error is always nil: a plugin that cannot be
+// started is tried again, each time later, at nobody else's cost.
 func (p *Process) Run(ctx context.Context) error {
 	defer p.set(nil, nil, errors.New("the agent is ending"))
 	wait := p.limits.Backoff
@@ -187,7 +187,7 @@ func (p *Process) Run(ctx context.Context) error {
 		if time.Since(began) > p.limits.MaxWait {
 			wait = p.limits.Backoff // it ran well for long
 		}
-		// Half of the wait is by chance, so that plugins that fail together do not start together.
+		// Half of the wait is random, so that plugins that fail together do not start together.
 		pause := wait/2 + rand.N(wait/2+1)
 		p.set(nil, nil, fmt.Errorf("%w; it is started again", err))
 		p.config.Log.Warn("the plugin does not run", "error", err, "again_in", pause.Round(time.Millisecond).String())
@@ -200,7 +200,7 @@ func (p *Process) Run(ctx context.Context) error {
 	return nil
 }
 
-// once starts the plugin and returns why it runs no more.
+// once starts the plugin and returns why it has stopped.
 func (p *Process) once(ctx context.Context) error {
 	out := newLines(p.config.Log)
 	defer out.end()
@@ -231,16 +231,16 @@ func (p *Process) once(ctx context.Context) error {
 				go func() {
 					c, err := s.plugin.Client()
 					if err == nil {
-						err = c.Ping() // it knows no deadline; what hangs ends with the process
+						err = c.Ping() // it takes no deadline; a hanging call ends with the process
 					}
 					pinged <- err
 				}()
 			}
 		case <-sick:
-			return fmt.Errorf("it has not answered for %s whether it is well", p.limits.Health)
+			return fmt.Errorf("its health check has had no answer for %s", p.limits.Health)
 		case err := <-pinged:
 			if err != nil {
-				return fmt.Errorf("it is not well: %s", short(err))
+				return fmt.Errorf("its health check says %s", short(err))
 			}
 			pinging, sick = false, nil
 		}
@@ -254,11 +254,11 @@ func ended(err error) string {
 	return err.Error()
 }
 
-// start starts the process and asks it what it is, all within the limit.
+// start starts the process and has it describe itself, all within the limit.
 func (p *Process) start(ctx context.Context, out *lines) (*session, *remote.Description, error) {
 	ctx, cancel := context.WithTimeout(ctx, p.limits.Start)
 	defer cancel()
-	// What an agent that was killed has left behind goes first.
+	// First remove what a killed agent has left behind.
 	dir := filepath.Join(p.config.Dir, p.config.Name)
 	if err := errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o700)); err != nil {
 		return nil, nil, fmt.Errorf("its socket's folder: %w", err)
@@ -295,12 +295,12 @@ func (p *Process) start(ctx context.Context, out *lines) (*session, *remote.Desc
 	select {
 	case r = <-spoken:
 	case <-ctx.Done():
-		// go-plugin waits for a connection without a limit of its own; it stops when there is no process.
+		// go-plugin waits for a connection without a limit of its own; it gives up when there is no process.
 		if child.process.Load() != nil {
 			child.kill()
 		}
 		r = <-spoken
-		r.err = fmt.Errorf("it has not said within %s what it is", p.limits.Start)
+		r.err = fmt.Errorf("it has not described itself within %s", p.limits.Start)
 	}
 	if r.err == nil && r.d.System != p.config.Name {
 		r.err = fmt.Errorf("it serves the system %s, and is configured as %s; give it that name", r.d.System,
@@ -313,7 +313,7 @@ func (p *Process) start(ctx context.Context, out *lines) (*session, *remote.Desc
 	return s, r.d, nil
 }
 
-// speak connects and asks what the plugin is.
+// speak connects and has the plugin describe itself.
 func (s *session) speak(ctx context.Context, version string) (*remote.Description, error) {
 	c, err := s.plugin.Client()
 	if err != nil {
@@ -327,7 +327,7 @@ func (s *session) speak(ctx context.Context, version string) (*remote.Descriptio
 	return s.client.Describe(ctx, version)
 }
 
-// stop ends a session: politely at first.
+// stop ends a session, politely at first.
 func (p *Process) stop(s *session) {
 	killed := make(chan struct{})
 	go func() {

@@ -256,7 +256,7 @@ func TestFlood(t *testing.T) {
 // Plugins that never come to serve: each is tried again, says why, and ends with the agent.
 func TestNeverServes(t *testing.T) {
 	t.Parallel()
-	for how, want := range map[string]string{"mute": "has not said within", "deaf": "", "rubbish": "",
+	for how, want := range map[string]string{"mute": "has not described itself within", "deaf": "", "rubbish": "",
 		"dies": "I cannot go on", "old": "ncompatible API version"} {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel()
@@ -360,9 +360,9 @@ func TestUpstream(t *testing.T) {
 	for id, want := range map[string]plugin.Error{
 		"refused":     {Class: plugin.Refused, Code: enforcer.Suspended, Reason: "not paid", SystemCode: "E17"},
 		"later":       {Class: plugin.Transient, Reason: "busy", RetryAfter: time.Minute},
-		"bad refusal": {Class: plugin.Transient, Reason: "the answer is of no known class or code: no   more"},
+		"bad refusal": {Class: plugin.Transient, Reason: "the answer has no known class or code: no   more"},
 		"plain":       {Class: plugin.Transient, Reason: "dial tcp: no route"},
-		"far":         {Class: plugin.Transient, Reason: "plugin test: its answer cannot be"},
+		"far":         {Class: plugin.Transient, Reason: "plugin test: its answer is impossible"},
 		"hang":        {Class: plugin.Transient, Reason: "plugin test: it has not answered within 2s"},
 	} {
 		_, err := u.Activate(t.Context(), &plugin.Request{LicenseID: id})

@@ -15,11 +15,11 @@ import (
 	"github.com/hashicorp/go-plugin/runner"
 )
 
-// passed are the variables of the agent's environment that a plugin gets; a licence in USHER_LICENSE is not among them.
+// passed are the variables of the agent's environment that a plugin gets. A licence in USHER_LICENSE is not among them.
 var passed = []string{"PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR",
 	"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "SYSTEMROOT"}
 
-// environment returns what is passed of the agent's own.
+// environment returns those variables that are set.
 func environment() []string {
 	var out []string
 	for _, kv := range os.Environ() {
@@ -35,8 +35,8 @@ func environment() []string {
 type child struct {
 	cmd            *exec.Cmd
 	process        atomic.Pointer[os.Process] // once it runs; cmd is Start's own
-	file           *os.File                   // the binary that was checked; what is run is this very file
-	stdin          *os.File                   // open as long as the agent lives: the SDK ends at its end
+	file           *os.File                   // the binary that was checked; the process runs this very file
+	stdin          *os.File                   // open as long as the agent lives; its end ends the SDK
 	stdout, stderr *os.File
 	close          []*os.File // the child's ends
 	done           chan struct{}
@@ -78,7 +78,7 @@ func newChild(path string, file *os.File, args, env []string) (*child, error) {
 	return c, nil
 }
 
-// discard closes what a child that was not started holds.
+// discard closes what a child that was not started has open.
 func (c *child) discard() {
 	for _, f := range append(c.close, c.file, c.stdin, c.stdout, c.stderr) {
 		if f != nil {
@@ -108,13 +108,13 @@ func (c *child) Start(context.Context) error {
 		c.err = c.cmd.Wait()
 		close(c.done)
 		c.stdin.Close()
-		// What it has written last is read; but whoever else holds its pipes is not waited for.
+		// Read what it has written last, but do not wait for others that hold its pipes.
 		time.AfterFunc(pipesWithin, func() { c.stdout.Close(); c.stderr.Close() })
 	}()
 	return <-started
 }
 
-// pipesWithin is how long the pipes of a process that has ended are read.
+// pipesWithin is for how long the pipes of an ended process are read.
 const pipesWithin = 500 * time.Millisecond
 
 // kill ends the process and its group.

@@ -7,8 +7,8 @@ import (
 	"os/exec"
 )
 
-// runnable names the file. Only Linux can run the very file that was opened; elsewhere its folder's permissions must
-// do.
+// runnable names the file. Only Linux can run the very file that was opened; elsewhere the permissions of its folder
+// must do.
 func runnable(path string, _ *os.File) string { return path }
 
 // contain does nothing here: a plugin ends with the agent because its standard input does.

@@ -20,7 +20,8 @@ import (
 	"github.com/usher-agent/usher/plugin"
 )
 
-// Step names a moment at which a [Desk] can let its agent die: after something is durable, before the dialect is told.
+// Step names a moment at which a [Desk] can let its agent die: after something is durable, before the dialect hears of
+// it.
 type Step string
 
 // The steps of a Desk.
@@ -36,22 +37,22 @@ type Died struct{ At Step }
 // Nobody is the user id of a caller whom the kernel does not vouch for.
 const Nobody = 65534
 
-// Desk is a [plugin.Desk] for tests of dialects. The real enforcer decides; time stands still until Pass moves it; what
+// Desk is a [plugin.Desk] for tests of dialects. The real enforcer decides. Time stands still until Pass moves it. What
 // is acknowledged outlives [Desk.Restart]. Set the exported fields between requests.
 type Desk struct {
-	// Sender is the caller that the kernel vouches for; nil: it vouches for nobody, as over TCP.
+	// Sender is the caller that the kernel vouches for; nil: it vouches for none, as over TCP.
 	Sender *enforcer.Caller
 	// CredentialsFile is the listener's credentials_file; nil: none is configured.
 	CredentialsFile []byte
 	// Documents are the documents in the licence folder, by name.
 	Documents map[string][]byte
-	// Full says that nothing can be stored. Releases are carried out all the same, as an agent does.
+	// Full says that nothing can be stored. Releases still work, as in an agent.
 	Full bool
 	// DieAt has the agent die, once, at a step: the dialect's call panics with Died.
 	DieAt Step
-	// Facts completes the facts before they are judged; nil: documents alone count.
+	// Facts completes the facts before they are judged; nil: only documents count.
 	Facts func(*enforcer.Facts)
-	// OnLate is what Late says; nil: nothing is over.
+	// OnLate is the answer of Late; nil: nothing is over.
 	OnLate func() *enforcer.Denial
 	// Signer is the key that signs the dialect's answers.
 	Signer ed25519.PrivateKey
@@ -65,7 +66,7 @@ type Desk struct {
 	events []enforcer.Event // all that was applied, for Restart
 }
 
-// NewDesk returns a desk for the dialect of a system, whose clock stands at now, with licences in force.
+// NewDesk returns a desk for the dialect of a system, with licences in force. Its clock stands at now.
 func NewDesk(system string, now time.Time, licenses ...*enforcer.License) *Desk {
 	d := &Desk{Sender: &enforcer.Caller{UID: 1000}, Documents: map[string][]byte{}, system: system,
 		Signer: ed25519.NewKeyFromSeed(bytes.Repeat([]byte("d"), ed25519.SeedSize)), core: newCore(),
@@ -76,7 +77,7 @@ func NewDesk(system string, now time.Time, licenses ...*enforcer.License) *Desk 
 
 func newCore() *enforcer.Enforcer { return enforcer.New(enforcer.Options{Durable: true}) }
 
-// Judge puts licences in force, as documents that are named after their ids.
+// Judge puts licences in force, as documents named after their ids.
 func (d *Desk) Judge(licenses ...*enforcer.License) {
 	var f enforcer.Facts
 	for _, l := range licenses {
@@ -96,7 +97,7 @@ func (d *Desk) Pass(by time.Duration) {
 	d.Do(&enforcer.Tick{})
 }
 
-// Restart has the agent die and start again: a new enforcer replays all that was applied.
+// Restart has the agent die and start again: a new enforcer replays the events.
 func (d *Desk) Restart() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -106,7 +107,7 @@ func (d *Desk) Restart() {
 	}
 }
 
-// Do decides a request and applies what follows, with what is due ended first.
+// Do ends what is due, decides a request and applies the events.
 func (d *Desk) Do(r enforcer.Request) enforcer.Decision {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -128,7 +129,7 @@ func (d *Desk) decide(r enforcer.Request) enforcer.Decision {
 	return out
 }
 
-// die panics when the agent is to die at a step.
+// die panics when the agent is to die at this step.
 func (d *Desk) die(at Step) {
 	if d.DieAt == at {
 		d.DieAt = ""
@@ -183,7 +184,7 @@ func (d *Desk) Verdict() *enforcer.Verdict {
 
 func (d *Desk) Document(name string) []byte { return slices.Clone(d.Documents[name]) }
 
-// Install keeps a document; it verifies nothing. Tests of what a dialect makes of a verification set Judge.
+// Install keeps a document without verifying it. Tests of what a dialect makes of a verification set Judge.
 func (d *Desk) Install(_ context.Context, c enforcer.Caller, document []byte, name string) *enforcer.Denial {
 	if denial := d.adminOnly(c); denial != nil {
 		return denial

@@ -14,38 +14,38 @@ import (
 	"github.com/usher-agent/usher/plugin"
 )
 
-// DialectSamples is the material for a dialect's trial. Requests are made anew for each call.
+// DialectSamples is the material for trying a dialect. Each call makes new requests.
 type DialectSamples struct {
-	// License grants Slots slots of Pool on this host, without an end: at least 2.
+	// License grants Slots slots of Pool on this host, without an expiry: at least 2.
 	License *enforcer.License
 	Pool    string
 	Slots   int
-	// Prepare completes a desk before its first request; nil: the desk is good as it is.
+	// Prepare completes a desk before its first request; nil: nothing is to be done.
 	Prepare func(*Desk)
 	// Now is where the desk's clock starts; zero: a day after the licence's issue.
 	Now time.Time
 	// Take takes a slot for the i-th thing that the system's API counts: a machine, a consumer, a stream.
 	Take func(i int) *http.Request
-	// Give gives back the slot that Take was answered with.
+	// Give releases the slot that Take was answered with.
 	Give func(i int, taken *httptest.ResponseRecorder) *http.Request
-	// Held is answered 2xx while that slot is held, and otherwise refused.
+	// Held gets a 2xx answer while that slot is held, and otherwise a refusal.
 	Held func(i int, taken *httptest.ResponseRecorder) *http.Request
-	// NoSlots is what the refusal at the limit says: the system's own code or words.
+	// NoSlots is part of the refusal at the limit: the system's own code or words.
 	NoSlots string
-	// Refusal says what is wrong with an answer as a refusal of the system; nil: it has the system's form.
+	// Refusal says why an answer has not the form of a refusal of the system; nil: it has.
 	Refusal func(*httptest.ResponseRecorder) error
-	// Send is a request that carries a body of the caller's choice, such as Take's.
+	// Send is a request with a body of the caller's choice, such as Take's.
 	Send func(body io.Reader) *http.Request
 }
 
-// Dialect fails the test for each promise that every dialect keeps and this one does not.
+// Dialect fails the test for each promise of every dialect that this one does not keep.
 func Dialect(t testing.TB, d plugin.Dialect, s DialectSamples) {
 	t.Helper()
 	report(t, CheckDialect(d, s))
 }
 
 // CheckDialect returns each promise that a dialect does not keep: slots up to the limit and no further, callers apart,
-// what is acknowledged outlives the agent, refusals have the system's own form, and no body does harm.
+// acknowledged leases outlive the agent, refusals have the system's own form, and no body does harm.
 func CheckDialect(d plugin.Dialect, s DialectSamples) []error {
 	out := &faults{}
 	if err := plugin.CheckName(d.System()); err != nil {
@@ -102,7 +102,7 @@ func (c *dialectCheck) send(r *http.Request) *httptest.ResponseRecorder {
 
 func good(w *httptest.ResponseRecorder) bool { return w.Code/100 == 2 }
 
-// take takes a slot, which must go well.
+// take takes a slot, which must succeed.
 func (c *dialectCheck) take(i int) *httptest.ResponseRecorder {
 	w := c.send(c.samples.Take(i))
 	if !good(w) {

@@ -17,7 +17,7 @@ import (
 	"github.com/usher-agent/usher/plugin"
 )
 
-// FormatSamples is what a format is tried with.
+// FormatSamples is the material for trying a format.
 type FormatSamples struct {
 	Good    [][]byte        // documents that verify with Anchors; at least one
 	Anchors []plugin.Anchor // of the format's system
@@ -25,7 +25,7 @@ type FormatSamples struct {
 	Broken  [][]byte        // documents of the system that must not verify
 }
 
-// rubbish is what lies in folders too.
+// rubbish is what lies in folders beside documents.
 func rubbish() [][]byte {
 	return [][]byte{nil, []byte("\n"), []byte("{}"), []byte("[]"), []byte("null"), []byte("\x00\xff\xfe"),
 		[]byte("# README\n\nPut licences here.\n"),
@@ -142,7 +142,7 @@ func (c *formatCheck) good() {
 	c.license = l
 }
 
-// otherKeys tries the document with anchors that must not do.
+// otherKeys tries the document with anchors that must not verify it.
 func (c *formatCheck) otherKeys() {
 	try := func(what string, change func(*plugin.Anchor) bool) {
 		var anchors []plugin.Anchor
@@ -179,7 +179,7 @@ func (c *formatCheck) otherKeys() {
 	try("keys of another system", func(a *plugin.Anchor) bool { a.System = "another"; return true })
 }
 
-// changed tries what becomes of a document on the way: whatever verifies says what the vendor has signed.
+// changed tries changed documents: one that still verifies says what the vendor has signed.
 func (c *formatCheck) changed() {
 	try := func(what string, doc []byte) bool {
 		c.format.Recognise(doc)
@@ -211,7 +211,7 @@ func (c *formatCheck) changed() {
 	try("doubled", append(slices.Clone(c.doc), c.doc...))
 }
 
-// atOnce asks from many sides.
+// atOnce asks from many goroutines.
 func (c *formatCheck) atOnce() {
 	var wg sync.WaitGroup
 	var mu sync.Mutex

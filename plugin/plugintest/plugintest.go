@@ -137,7 +137,7 @@ func (u remoteUpstream) Return(ctx context.Context, r *plugin.Return) error {
 	return u.client.Return(ctx, r)
 }
 
-// Start starts a plugin's program, pinned to what it is now, as the agent does, until the test ends.
+// Start starts a plugin's program until the test ends, as the agent does, with the checksum of the present file.
 func Start(t testing.TB, system, path string, args ...string) *external.Process {
 	t.Helper()
 	path, err := filepath.Abs(path)
@@ -193,12 +193,12 @@ func report(t testing.TB, faults []error) {
 	}
 }
 
-// faults collects what is not as it should be.
+// faults collects the faults found.
 type faults []error
 
 func (f *faults) add(format string, args ...any) { *f = append(*f, fmt.Errorf(format, args...)) }
 
-// intime runs f and reports whether it has returned in time, and without a panic.
+// intime runs f and reports whether it has returned in time and without a panic.
 func (f *faults) intime(what string, run func()) bool {
 	done := make(chan error, 1)
 	go func() {

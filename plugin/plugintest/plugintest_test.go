@@ -180,7 +180,7 @@ func TestBadFormats(t *testing.T) {
 	s, _ := acme(t)
 	for how, want := range map[string]string{"": "", "greedy": "it is recognised", "panics": "it panics",
 		"quotes": "quotes the document", "silent": "the reason is empty",
-		"made-up code": "none that a document can have", "terminal": "not one line", "negative": "max of seats is -5",
+		"made-up code": "no document can have this code", "terminal": "not one line", "negative": "max of seats is -5",
 		"foreign licence": "of another system", "drops terms": "no terms",
 		"fickle": "says two things", "scribbles": "bytes were changed", "forgiving": "with revoked keys: it verifies",
 		"credulous": "with another key of the same name: it verifies", "anchorless": "with no key: it verifies"} {
@@ -386,8 +386,8 @@ func TestUpstreams(t *testing.T) {
 	gone := make(chan struct{})
 	defer close(gone)
 	for how, want := range map[string]string{"": "", "lenient": "what is to be refused succeeds",
-		"untyped": "the refusal", "vague": "code or text cannot be", "once": "activate, again",
-		"far":  "which cannot be",
+		"untyped": "the refusal", "vague": "code or text is impossible", "once": "activate, again",
+		"far":  "which is impossible",
 		"deaf": "though its context has ended", "writes": "the request was changed",
 		"spends": "again with the same token", "generous": "more slots than there can be", "for ever": "extend",
 		"chained": "", "strict": "activate, again", "hoards": "the state has", "silent": "there is no reply",

@@ -12,16 +12,16 @@ import (
 	"github.com/usher-agent/usher/plugin"
 )
 
-// UpstreamSamples is what an upstream is tried with.
+// UpstreamSamples is the material for trying an upstream.
 type UpstreamSamples struct {
-	// Request is about a licence that the remote side knows and finds good. It is made anew for each call; nonce and,
-	// once a reply has said one, state are the suite's.
+	// Request is about a licence that the remote side knows and finds good. Each call makes a new one. The suite sets
+	// nonce and, once a reply has brought one, state.
 	Request func() *plugin.Request
-	Pool    string // of which Budgeters have slots: at least 2; empty: budget is not tried
-	Meter   string // of which Drawers have draws: at least 3; empty: draws are not tried
+	Pool    string // a pool of which Budgeters have slots: at least 2; empty: budget is not tried
+	Meter   string // a meter of which Drawers have draws: at least 3; empty: draws are not tried
 	// Refused is about a licence that the remote side refuses; nil: none is tried.
 	Refused func() *plugin.Request
-	// Away is the same upstream with a remote side that takes calls and never answers; nil: that is not tried.
+	// Away is the same upstream with a remote side that takes calls and never answers; nil: not tried.
 	Away plugin.Upstream
 	// Now is the remote side's clock; nil: time.Now.
 	Now func() time.Time
@@ -91,14 +91,14 @@ func CheckUpstream(u plugin.Upstream, s UpstreamSamples) []error {
 func (c *upstreamCheck) draw(d plugin.Drawer) {
 	token := fmt.Sprint("d", time.Now().UnixNano())
 	was := c.state
-	c.state = nil // what is said with draws goes on by itself
+	c.state = nil // draws have a chain of states of their own
 	defer func() { c.state = was }()
 	ask := func(n int64, token string, again bool) (*plugin.Drawn, error) {
 		return d.Draw(context.Background(),
 			&plugin.Draw{Request: *c.request(), Meter: c.samples.Meter, N: n, Token: token, Again: again})
 	}
 	var said []byte
-	// the first answer is lost, so that the second request knows what the first did
+	// the first answer is lost, so that the second request knows as much as the first
 	for _, again := range []bool{false, true} {
 		got, err := ask(2, token, again)
 		if err != nil || got.Meter != c.samples.Meter || got.N != 2 {
@@ -127,7 +127,7 @@ func (c *upstreamCheck) request() *plugin.Request {
 	return r
 }
 
-// good makes a call that is to succeed, and takes note of the state that it brings.
+// good makes a call that must succeed, and keeps the state that it brings.
 func (c *upstreamCheck) good(name string, call func(context.Context, *plugin.Request) (*plugin.Reply, error),
 	r *plugin.Request) {
 	before := c.samples.Request()
@@ -155,7 +155,7 @@ func (c *upstreamCheck) good(name string, call func(context.Context, *plugin.Req
 func (c *upstreamCheck) call(k upstreamCall) {
 	first := c.request()
 	c.good(k.name, k.call, first)
-	// The answer was lost on the way, and is asked for once more with what was known before.
+	// The answer was lost on the way; the suite asks again with what it knew before.
 	again := c.request()
 	again.State = first.State
 	c.good(k.name+", again", k.call, again)
@@ -166,26 +166,26 @@ func (c *upstreamCheck) call(k upstreamCall) {
 	if _, err := k.call(gone, c.request()); err == nil {
 		c.add("%s: it succeeds though its context has ended", k.name)
 	}
-	// What nobody can tell from an old answer says nothing of the time.
+	// An answer that may be an old one proves no time.
 	bare := c.request()
 	bare.Nonce = nil
 	if reply, err := k.call(context.Background(), bare); err == nil && reply != nil {
 		if !reply.Time.IsZero() {
-			c.add("%s: it tells a time for a request without a nonce: whoever stands between could have kept it",
+			c.add("%s: it tells a time for a request without a nonce: anybody on the way could have kept it",
 				k.name)
 		}
 		if reply.State != nil {
 			c.state = reply.State
 		}
 	}
-	// a host that has no place gives none back, and hears no more
+	// a host without a place has none to give back, and hears no more
 	if c.samples.Refused != nil && k.name != "deactivate" {
 		_, err := k.call(context.Background(), c.samples.Refused())
 		c.refusal(k.name, err)
 	}
 }
 
-// unanswered makes a call whose time is up before it is answered.
+// unanswered makes a call whose time is up before the answer.
 func (c *upstreamCheck) unanswered(k upstreamCall) {
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()
@@ -209,14 +209,14 @@ func (c *upstreamCheck) refusal(name string, err error) {
 	case e.Class != plugin.Refused:
 		c.add("%s: the refusal is %s", name, e.Class)
 	case *e.Checked() != *e:
-		c.add("%s: the refusal's code or text cannot be: %v", name, e)
+		c.add("%s: the refusal's code or text is impossible: %v", name, e)
 	}
 }
 
 func (c *upstreamCheck) budget(b plugin.Budgeter) {
 	ctx := context.Background()
 	was := c.state
-	c.state = nil // what is said with blocks goes on by itself
+	c.state = nil // blocks have a chain of states of their own
 	defer func() { c.state = was }()
 	told := func(b *plugin.Block, err error) (*plugin.Block, error) {
 		if err == nil && b.State != nil {

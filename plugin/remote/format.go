@@ -40,7 +40,7 @@ func (s formatServer) Verify(_ context.Context, in *pluginpb.VerifyRequest) (*pl
 	return out, nil
 }
 
-// Client speaks with one plugin. It checks nothing of what it hears but that it can be read.
+// Client speaks with one plugin. It checks only that the answers can be read.
 type Client struct {
 	plugin   pluginpb.PluginClient
 	format   pluginpb.FormatClient
@@ -52,14 +52,14 @@ func NewClient(c grpc.ClientConnInterface) *Client {
 	return &Client{pluginpb.NewPluginClient(c), pluginpb.NewFormatClient(c), pluginpb.NewUpstreamClient(c)}
 }
 
-// Description is what a plugin says it is.
+// Description is what a plugin says of itself.
 type Description struct {
 	System, Version string
 	Format          bool
 	Upstream        *plugin.Capabilities // nil: it serves none
 }
 
-// Describe asks the plugin what it is.
+// Describe has the plugin describe itself.
 func (c *Client) Describe(ctx context.Context, agentVersion string) (*Description, error) {
 	d, err := c.plugin.Describe(ctx, &pluginpb.DescribeRequest{AgentVersion: agentVersion})
 	if err != nil {
@@ -85,8 +85,8 @@ func (c *Client) Recognise(ctx context.Context, document []byte) (bool, error) {
 	return r.GetRecognised(), err
 }
 
-// Verify has a document verified against the anchors of the system. An error says that there is no answer, or one that
-// cannot be read.
+// Verify has a document verified against the anchors of the system. An error says that there is no answer, or none that
+// can be read.
 func (c *Client) Verify(ctx context.Context, system string, document []byte,
 	anchors []plugin.Anchor) (l *enforcer.License, p *enforcer.Problem, err error) {
 	in := &pluginpb.VerifyRequest{Document: document}

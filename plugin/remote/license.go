@@ -9,8 +9,8 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// license is a License as it crosses the wire: docs/plugins.md describes each member. Spans are nanoseconds, instants
-// RFC 3339 with nanoseconds, and a max of -1 is unlimited.
+// license is a License on the wire: docs/plugins.md describes each member. Spans are nanoseconds, instants RFC 3339
+// with nanoseconds, and a max of -1 is unlimited.
 type license struct {
 	ID                string               `json:"id,omitzero"`
 	System            string               `json:"system,omitzero"`
@@ -75,7 +75,7 @@ type meter struct {
 	Overage enforcer.Limit  `json:"overage,omitzero"`
 	Scope   enforcer.Scope  `json:"scope,omitzero"`
 	Resets  enforcer.Resets `json:"resets,omitzero"`
-	// Adjustable came later than the other members; what does not know it leaves it out.
+	// Adjustable came later than the other members; an older plugin leaves it out.
 	Adjustable bool `json:"adjustable,omitzero"`
 }
 
@@ -110,7 +110,7 @@ type emergency struct {
 	PerYear int   `json:"per_year"`
 }
 
-// EncodeLicense writes a licence as a plugin's answer has it. A licence that JSON cannot say is an error.
+// EncodeLicense writes a licence in the form of a plugin's answer. A licence that JSON cannot express is an error.
 func EncodeLicense(l *enforcer.License) ([]byte, error) {
 	out := license{
 		ID: l.ID, System: l.System, Product: l.Product, Licensee: l.Licensee, Issuer: l.Issuer, Issued: l.Issued,
@@ -140,8 +140,8 @@ func EncodeLicense(l *enforcer.License) ([]byte, error) {
 	return json.Marshal(out, json.Deterministic(true))
 }
 
-// DecodeLicense reads what EncodeLicense writes, strictly: an unknown or repeated member, another type, what is not
-// UTF-8, or a pool without max is an error. It does not validate what is said: see [enforcer.License.Validate].
+// DecodeLicense reads what EncodeLicense writes, strictly: an unknown or repeated member, another type, bytes that are
+// not UTF-8, or a pool without max is an error. It does not validate the terms: see [enforcer.License.Validate].
 func DecodeLicense(b []byte) (*enforcer.License, error) {
 	var in license
 	if err := json.Unmarshal(b, &in, json.RejectUnknownMembers(true)); err != nil {
@@ -206,7 +206,7 @@ func utc(t time.Time) time.Time {
 	return t.UTC()
 }
 
-// remake makes a map's values anew; nil of an empty one.
+// remake makes a map with other values; nil for an empty one.
 func remake[A, B any](in map[string]A, f func(A) B) map[string]B {
 	if len(in) == 0 {
 		return nil

@@ -1,5 +1,5 @@
 // Package remote carries the contract of package plugin over gRPC: the server's side wraps a Format and an Upstream,
-// the client's side is one. Both the agent and the SDK use it; neither starts a process here.
+// and the client's side is one of each. Both the agent and the SDK use it. Nothing here starts a process.
 package remote
 
 import (
@@ -16,21 +16,22 @@ import (
 	"github.com/usher-agent/usher/plugin/pluginpb"
 )
 
-// Handshake is what tells a plugin that it was started by an agent. It is no secret: it keeps people from starting
-// plugins by hand and wondering.
+// Handshake tells a plugin that an agent has started it. It is no secret: it keeps people from starting plugins by hand
+// and wondering.
 var Handshake = goplugin.HandshakeConfig{MagicCookieKey: "USHER_PLUGIN",
 	MagicCookieValue: "e7b0c9d2-usher-licence-system"}
 
-// Version is the protocol's version. An agent says which it speaks, and a plugin picks the highest that both do.
+// Version is the protocol's version. An agent names those that it speaks, and a plugin picks the highest that both
+// speak.
 const Version = 1
 
-// MaxMessage is the size of a message above which it is not read, either way: 4 MiB.
+// MaxMessage is the size of a message above which neither side reads it: 4 MiB.
 const MaxMessage = 4 << 20
 
-// Name is what the plugin is called within go-plugin.
+// Name is the plugin's name within go-plugin.
 const Name = "system"
 
-// Set returns what an agent and a plugin serve each other in each version. The agent's has no system.
+// Set returns the services of an agent and a plugin in each version. The agent's have no system.
 func Set(s *System) map[int]goplugin.PluginSet {
 	return map[int]goplugin.PluginSet{Version: {Name: &grpcPlugin{system: s}}}
 }
@@ -54,7 +55,7 @@ type System struct {
 	Version  string // the plugin's own
 }
 
-// Name returns the system's name, or why what is served is not one system.
+// Name returns the system's name, or why the services are not of one system.
 func (s *System) Name() (string, error) {
 	switch {
 	case s.Format == nil && s.Upstream == nil:
@@ -114,7 +115,7 @@ func (d describer) Describe(context.Context, *pluginpb.DescribeRequest) (*plugin
 	return d.description, nil
 }
 
-// encodeAnchors writes the anchors of one system; a plugin is shown no others.
+// encodeAnchors writes the anchors of one system; a plugin sees no others.
 func encodeAnchors(system string, anchors []plugin.Anchor) ([]*pluginpb.Anchor, error) {
 	var out []*pluginpb.Anchor
 	for _, a := range anchors {
@@ -147,8 +148,8 @@ func decodeAnchors(system string, in []*pluginpb.Anchor) ([]plugin.Anchor, error
 	return out, nil
 }
 
-// nanos is an instant on the wire; a zero one is 0. What an int64 cannot say (before 1678, after 2262) becomes its
-// bound.
+// nanos is an instant on the wire; a zero one is 0. An instant that an int64 cannot express (before 1678, after 2262)
+// becomes its bound.
 func nanos(t time.Time) int64 {
 	switch {
 	case t.IsZero():

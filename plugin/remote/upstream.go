@@ -105,7 +105,7 @@ func encodeError(err error) *pluginpb.Error {
 		SystemCode: e.SystemCode, RetryAfter: int64(e.RetryAfter)}
 }
 
-// AsError returns an upstream's error as what it counts as.
+// AsError returns an upstream's error as the *plugin.Error that it counts as.
 func AsError(err error) *plugin.Error {
 	if e := (*plugin.Error)(nil); errors.As(err, &e) {
 		return e
@@ -160,7 +160,7 @@ func decodeRequest(in *pluginpb.Request) *plugin.Request {
 	return r
 }
 
-// Call is one of the four calls without budget.
+// Call is one of the four calls that every upstream may have.
 type Call string
 
 // The calls.
@@ -171,8 +171,8 @@ const (
 	Deactivate Call = "deactivate"
 )
 
-// Ask makes one of the four calls. What the upstream says went wrong is a *plugin.Error; any other error is the
-// plugin's own failure.
+// Ask makes one of the four calls. The upstream's error is a *plugin.Error; any other error is the plugin's own
+// failure.
 func (c *Client) Ask(ctx context.Context, call Call, r *plugin.Request) (*plugin.Reply, error) {
 	ask := map[Call]func(context.Context, *pluginpb.Request, ...grpc.CallOption) (*pluginpb.Reply, error){
 		Activate: c.upstream.Activate, Heartbeat: c.upstream.Heartbeat, CheckIn: c.upstream.CheckIn,
@@ -200,7 +200,7 @@ func (c *Client) Extend(ctx context.Context, r *plugin.Extend) (*plugin.Block, e
 		&pluginpb.ExtendRequest{Request: encodeRequest(&r.Request), Block: r.Block, Slots: r.Slots, For: int64(r.For)}))
 }
 
-// Return gives a block back; see Ask for its errors.
+// Return returns a block; see Ask for its errors.
 func (c *Client) Return(ctx context.Context, r *plugin.Return) error {
 	out, err := c.upstream.Return(ctx, &pluginpb.ReturnRequest{Request: encodeRequest(&r.Request), Block: r.Block})
 	if err != nil {

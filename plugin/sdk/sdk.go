@@ -1,11 +1,11 @@
-// Package sdk is what the author of a licence system that is a program of its own imports, beside packages plugin and
-// enforcer:
+// Package sdk is for authors of licence systems that are programs of their own; they import it beside packages plugin
+// and enforcer:
 //
 //	func main() { sdk.Serve(sdk.System{Format: format{}, Version: "1.0"}) }
 //
-// The agent starts the program, speaks with it over a socket of their own, and ends it. What the program writes to
-// standard error is in the agent's log, ten lines a second at most. docs/plugins.md has the whole story, docs/examples
-// one to copy, and package plugintest the tests that a system must pass.
+// The agent starts the program, speaks with it over a private socket, and ends it. The program's standard error goes to
+// the agent's log, ten lines a second at most. docs/plugins.md tells the whole story, docs/examples has one to copy,
+// and package plugintest has the tests that a system must pass.
 package sdk
 
 import (
@@ -23,8 +23,8 @@ import (
 // System is what a plugin serves: a Format, an Upstream, or both, of one licence system.
 type System = remote.System
 
-// Serve serves the system until the agent ends it, or ends itself: the program's standard input ends with the agent,
-// however that ends. A system that cannot be served, and a program that was not started by an agent, exit with 1.
+// Serve serves the system until the agent ends it or ends itself: the program's standard input ends with the agent,
+// however that ends. It exits with 1 for a system that cannot be served, and where no agent has started the program.
 func Serve(s System) {
 	if _, err := s.Name(); err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)
