@@ -12,13 +12,13 @@ import (
 	"github.com/usher-agent/usher/plugin"
 )
 
-// Provide returns the system for package catalog. Its upstream speaks with upstream.url, which is not of one system:
-// see package online.
+// Provide returns the system for package catalog. Its upstream speaks with upstream.url, which belongs to no one
+// system: see package online.
 func Provide() plugin.System {
 	return plugin.System{Name: System, Format: Format{}, NewAnchor: NewAnchor, Signed: Compact}
 }
 
-// keyIDRule is what a key's id looks like; it is also a file name.
+// keyIDRule is the form of a key's id, which is also a file name.
 var keyIDRule = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
 
 // IsKeyID reports whether a text can be a key's id, which is a file's name as well.

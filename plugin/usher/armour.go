@@ -5,13 +5,13 @@ import (
 	"strings"
 )
 
-// The lines that armour a document. Between them stands the compact form, broken at will.
+// The lines that armour a document. Between them stands the compact form, with line breaks anywhere.
 const (
 	armourBegin = "-----BEGIN USHER LICENSE-----"
 	armourEnd   = "-----END USHER LICENSE-----"
 )
 
-// armourWidth is how long the lines that Armour writes are.
+// armourWidth is the length of the lines that Armour writes.
 const armourWidth = 64
 
 // Armour wraps a compact document for e-mail and for people.
@@ -28,7 +28,8 @@ func Armour(compact []byte) []byte {
 	return b.Bytes()
 }
 
-// Compact returns a document as it was signed, without armour and what e-mail does to one; nil where it cannot be told.
+// Compact returns a document as it was signed, without its armour and without the changes of e-mail; nil where they
+// cannot be told apart.
 func Compact(document []byte) []byte {
 	s, problem := strip(document)
 	if problem != "" {
@@ -37,8 +38,8 @@ func Compact(document []byte) []byte {
 	return []byte(s)
 }
 
-// strip takes off what e-mail and editors do to a document: a byte order mark, CRLF, indentation and quoting ("> "),
-// line breaks, and the armour. None of these is part of what is signed. It reports what is wrong with the armour.
+// strip removes the armour, and the changes that e-mail and editors make: a byte order mark, CRLF, indentation and
+// quoting ("> "), line breaks. None of these is signed. It reports faults of the armour.
 func strip(document []byte) (compact string, problem string) {
 	document = bytes.TrimPrefix(document, []byte("\xef\xbb\xbf"))
 	var lines []string
@@ -63,7 +64,7 @@ func strip(document []byte) (compact string, problem string) {
 			if s == armourBegin {
 				return "", "it holds two licences; give each a file of its own"
 			}
-			// What a mail client adds below is not the licence.
+			// Text that a mail client adds below is not part of the licence.
 		case s != "":
 			lines = append(lines, s)
 		}

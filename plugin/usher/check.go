@@ -11,7 +11,7 @@ import (
 	"github.com/usher-agent/usher/plugin"
 )
 
-// check reports the first thing that the claims must not say.
+// check reports the first claim that a document must not make.
 func (c *Claims) check() error {
 	for _, check := range []func() error{c.checkTexts, c.checkDates, c.checkDurations, c.checkWords, c.checkRole,
 		c.checkCoresAndVersions, c.checkLists} {
@@ -32,7 +32,7 @@ func (c *Claims) checkTexts() error {
 		case t.must && t.value == "":
 			return fmt.Errorf("claim %q is missing", t.claim)
 		case len(t.value) > maxText:
-			return fmt.Errorf("claim %q has %d bytes, at most %d may be", t.claim, len(t.value), maxText)
+			return fmt.Errorf("claim %q has %d bytes; the limit is %d", t.claim, len(t.value), maxText)
 		case strings.ContainsFunc(t.value, func(r rune) bool { return r < ' ' || r == 0x7f }):
 			return fmt.Errorf("claim %q has control characters", t.claim)
 		}
@@ -49,7 +49,7 @@ func (c *Claims) checkDates() error {
 		value int64
 	}{{"iat", c.Issued}, {"nbf", c.NotBefore}, {"exp", c.Expires}, {"released_before", c.ReleasedBefore}} {
 		if t.value < 0 || t.value > latestDate {
-			return fmt.Errorf("claim %q is no date: %d", t.claim, t.value)
+			return fmt.Errorf("claim %q is not a date: %d", t.claim, t.value)
 		}
 	}
 	if c.Expires != 0 && c.NotBefore != 0 && c.Expires <= c.NotBefore {
@@ -98,7 +98,7 @@ func (c *Claims) checkDurations() error {
 	return nil
 }
 
-// checkWords is of claims that are one of a few words.
+// checkWords checks the claims that are one of a few words.
 func (c *Claims) checkWords() error {
 	for _, e := range []struct {
 		claim, value string
@@ -116,7 +116,7 @@ func (c *Claims) checkWords() error {
 	return nil
 }
 
-// checkRole is of claims that only one role may make, or that need a binding to an agent.
+// checkRole checks the claims that only one role may make, or that need a binding to an agent.
 func (c *Claims) checkRole() error {
 	if c.AddOnTo != "" && c.Role != "add-on" {
 		return fmt.Errorf("claim %q is only for the role add-on", "add_on_to")
@@ -155,7 +155,7 @@ func (c *Claims) checkCoresAndVersions() error {
 	return nil
 }
 
-// checkLists is of pools, meters and features, and of how long any list is.
+// checkLists checks pools, meters and features, and the length of every list.
 func (c *Claims) checkLists() error {
 	if n := max(len(c.Pools), len(c.Meters), len(c.Features), len(c.Hosts), len(c.Supersedes), len(c.AgentKeys),
 		len(c.Revokes)); n > maxNames {
@@ -208,7 +208,7 @@ func (c *Claims) checkLists() error {
 	return c.checkBindings()
 }
 
-// checkBindings is of hosts and keys.
+// checkBindings checks hosts and keys.
 func (c *Claims) checkBindings() error {
 	for i, h := range c.Hosts {
 		if len(h.Components) == 0 {

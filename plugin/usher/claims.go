@@ -15,9 +15,9 @@ import (
 	"github.com/usher-agent/usher/plugin"
 )
 
-// Claims is what a document says. Times are seconds since 1970 (RFC 7519 NumericDate, whole numbers), durations whole
-// seconds; a limit that is null is unlimited. Claims whose names begin with "x_" are the vendor's own: they are kept in
-// the terms and mean nothing to Usher.
+// Claims is the body of a document. Times are seconds since 1970 (RFC 7519 NumericDate, whole numbers), durations are
+// whole seconds, and a limit that is null is unlimited. Claims whose names begin with "x_" are the vendor's own: they
+// stay in the terms and mean nothing to Usher.
 type Claims struct {
 	ID             string             `json:"jti"`
 	Product        string             `json:"product"`
@@ -77,7 +77,7 @@ type Meter struct {
 	Overage int64  `json:"overage,omitzero"`
 	Scope   string `json:"scope,omitempty"`
 	Resets  string `json:"resets,omitempty"`
-	// Adjustable lets whoever draws take draws back, through dialects of systems in which that is done.
+	// Adjustable lets callers that draw take draws back, through dialects of systems that allow it.
 	Adjustable bool `json:"adjustable,omitzero"`
 }
 
@@ -91,7 +91,7 @@ type Host struct {
 	Name       string              `json:"name,omitempty"`
 	Components map[string][]string `json:"components"`
 	Strategy   string              `json:"strategy,omitempty"`
-	// CountConfigured: components that the host's configuration states count as measured ones do.
+	// CountConfigured says that components which the host's configuration states count like measured ones.
 	CountConfigured bool `json:"count_configured,omitzero"`
 }
 
@@ -112,7 +112,7 @@ type Period struct {
 	Grace int64 `json:"grace_seconds,omitzero"`
 }
 
-// CheckIn is a duty by the calendar: every so many seconds or months, one of the two.
+// CheckIn is a duty by the calendar: every so many seconds or months, not both.
 type CheckIn struct {
 	Every  int64 `json:"every_seconds,omitzero"`
 	Months int64 `json:"every_months,omitzero"`
@@ -124,20 +124,20 @@ type Activation struct {
 	Grace int64 `json:"grace_seconds,omitzero"`
 }
 
-// Reactivations is how often a host may lose what the upstream said and be activated again by the same key: Max times
-// within so many seconds. A copy of a host cannot be told from one that does.
+// Reactivations is how often a host may lose the upstream's answers and be activated again by the same key: Max times
+// within so many seconds. A copy of a host looks like such a host.
 type Reactivations struct {
 	Max    int64 `json:"max"`
 	Within int64 `json:"within_seconds"`
 }
 
-// Bounds of Reactivations, and what holds where a licence says nothing.
+// Bounds of Reactivations.
 const (
 	maxReactivations       = 1000
 	maxReactivationsWithin = 400 * 86400
 )
 
-// DefaultReactivations is what holds where a licence says nothing: three times in 30 days.
+// DefaultReactivations applies where a licence states nothing: three times in 30 days.
 var DefaultReactivations = Reactivations{3, 30 * 86400}
 
 // ReactivationsOf returns how often a verified licence lets a host be activated again.
@@ -150,7 +150,7 @@ func ReactivationsOf(l *enforcer.License) Reactivations {
 	return DefaultReactivations
 }
 
-// Emergency is what an operator may spend without anybody's word.
+// Emergency is what an operator may use without anybody's word.
 type Emergency struct {
 	Length  int64 `json:"length_seconds"`
 	PerYear int64 `json:"per_year"`
@@ -221,12 +221,12 @@ const (
 	maxSeconds = 100 * 366 * 24 * 3600 // a hundred years
 	latestDate = 253402300799          // 9999-12-31T23:59:59Z, the last that RFC 3339 can say
 	maxMonths  = 1200
-	// maxEmergencies is more than anybody has meant.
+	// maxEmergencies is more than any vendor has meant.
 	maxEmergencies = 366
 	maxCount       = int64(math.MaxInt64) / 1_000 // so that sums stay far from overflow
 )
 
-// NameRule is what names of pools, meters and features look like.
+// NameRule is the form of the names of pools, meters and features.
 var NameRule = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}$`)
 
 // names of claims, in the order of the struct.
@@ -250,10 +250,10 @@ func ParseClaims(b []byte, strict bool) (*Claims, error) {
 	return c, c.check()
 }
 
-// ReadClaims reads claims strictly: no duplicate keys, no invalid UTF-8, no known name in another case. A claim that is
-// not known and does not begin with "x_" is an error when strict, as is an unknown member within a claim; else they are
-// passed over. A null claim, a date of 0 and a pool or meter without max are errors; else what the claims say is not
-// checked.
+// ReadClaims reads claims strictly: no duplicate keys, no invalid UTF-8, no known name in another case. When strict, an
+// unknown claim that does not begin with "x_" is an error, and so is an unknown member within a claim; otherwise
+// ReadClaims skips them. A null claim, a date of 0, and a pool or meter without max are errors. It does not check the
+// rest.
 func ReadClaims(b []byte, strict bool) (*Claims, error) {
 	if jsontext.Value(b).Kind() != '{' {
 		return nil, fmt.Errorf("the claims are not a JSON object")
@@ -296,8 +296,8 @@ func ReadClaims(b []byte, strict bool) (*Claims, error) {
 	return c, nil
 }
 
-// stated refuses what would be read as "without limit" though nobody said so: a null or 0 for a date, a pool or meter
-// without max.
+// stated rejects values that would be read as "without limit" though the vendor did not say so: a null or 0 for a date,
+// a pool or meter without max.
 func stated(name string, value jsontext.Value) error {
 	if value.Kind() == 'n' {
 		return fmt.Errorf("claim %q is null; leave it out instead", name)

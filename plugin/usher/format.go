@@ -41,7 +41,7 @@ func (Format) Recognise(document []byte) bool {
 	compact, _ := strip(document)
 	head, _, _ := strings.Cut(compact, ".")
 	head = head[:min(len(head), 1024)]
-	// However broken the rest is: the first whole groups of the header decode by themselves.
+	// However broken the rest is, the first whole groups of the header decode by themselves.
 	b, _ := base64.RawURLEncoding.DecodeString(head[:len(head)/4*4])
 	if b == nil {
 		b, _ = base64.RawURLEncoding.DecodeString(head)
@@ -57,7 +57,7 @@ type header struct {
 	Critical  []string `json:"crit"`
 }
 
-// Verify checks a document against the anchors; see [plugin.Format]. A document whose signature cannot be believed
+// Verify checks a document against the anchors; see [plugin.Format]. A document whose signature is not believed
 // (UNTRUSTED_KEY, BAD_SIGNATURE) comes back with both its unverified terms and the problem.
 func (Format) Verify(document []byte, anchors []plugin.Anchor) (*enforcer.License, *enforcer.Problem) {
 	if len(document) > plugin.MaxDocument {
@@ -76,7 +76,7 @@ func (Format) Verify(document []byte, anchors []plugin.Anchor) (*enforcer.Licens
 	}
 	var raw [3][]byte
 	for i, p := range parts {
-		// Strict, and without the line breaks that decoding would pass over: one document has one spelling.
+		// Decode strictly, without the line breaks that decoding would skip: one document has one spelling.
 		b, err := base64.RawURLEncoding.Strict().DecodeString(p)
 		if err != nil || strings.ContainsAny(p, "\r\n") {
 			return nil, malformed("copy the whole file again, as the vendor sent it",
@@ -173,8 +173,8 @@ func believe(compact string, h header, anchors []plugin.Anchor) (plugin.Anchor, 
 	return a, nil
 }
 
-// Open verifies a compact JWS that is no licence (an upstream's reply) with the anchors, and returns what it says. typ
-// is the type that its header must name (RFC 7515 §4.1.9), so that one kind is never taken for another.
+// Open verifies a compact JWS that is no licence (an upstream's reply) with the anchors, and returns its payload. typ
+// is the type that its header must name (RFC 7515 §4.1.9), so that one kind never passes for another.
 func Open(token, typ string, anchors []plugin.Anchor) ([]byte, plugin.Anchor, *enforcer.Problem) {
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {
@@ -306,7 +306,7 @@ func (c *Claims) encode() ([]byte, error) {
 	return b, nil
 }
 
-// Body returns a document's claims to the byte, as they were signed. It verifies nothing: see [Format.Verify].
+// Body returns a document's claims, byte by byte as they were signed. It verifies nothing: see [Format.Verify].
 func Body(document []byte) ([]byte, error) {
 	compact, problem := strip(document)
 	if problem != "" {
@@ -323,7 +323,7 @@ func Body(document []byte) ([]byte, error) {
 	return b, nil
 }
 
-// Describe returns what a document says without believing it, for people who look at a file: nil when it cannot be
+// Describe returns the contents of a document without believing it, for people who look at a file; nil: it cannot be
 // read.
 func Describe(document []byte) *enforcer.License {
 	l, _ := Format{}.Verify(document, nil)

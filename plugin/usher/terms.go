@@ -7,7 +7,7 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// License turns the claims into the enforcer's terms. terms is everything the document says.
+// license turns the claims into the enforcer's terms. terms is everything that the document says.
 func (c *Claims) license(terms map[string]any) *enforcer.License {
 	l := &enforcer.License{
 		ID: c.ID, System: System, Product: c.Product, Licensee: c.Licensee, Issuer: c.Issuer,

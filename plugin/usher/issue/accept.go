@@ -25,8 +25,8 @@ type Returned struct {
 	Again bool `json:"again"`
 }
 
-// AcceptReturn verifies a receipt that `usher license return` wrote: by the ledger, in which the licence must be bound
-// to the receipt's agent key, or by the request that the licence was bound to. It records the return in the ledger.
+// AcceptReturn verifies a receipt that `usher license return` wrote, and records the return in the ledger. The licence
+// must be bound to the receipt's agent key, either by the ledger or by the request that the licence was bound to.
 func AcceptReturn(receipt []byte, ledger string, request []byte, now time.Time) (*Returned, error) {
 	r, key, err := online.OpenReceipt(strings.TrimSpace(string(receipt)))
 	if err != nil {
@@ -35,7 +35,8 @@ func AcceptReturn(receipt []byte, ledger string, request []byte, now time.Time) 
 	out := &Returned{License: r.License, Product: r.Product, AgentKey: key, At: time.Unix(r.Issued, 0).UTC()}
 	if out.At.After(now.Add(24 * time.Hour)) {
 		return nil, fmt.Errorf(
-			"the receipt says that the licence was returned on %s, which is to come: the host's clock was wrong",
+			"the receipt says that the licence was returned on %s,"+
+				" which lies in the future: the host's clock was wrong",
 			out.At.Format(time.DateOnly))
 	}
 	entries, err := readLedger(ledger)
@@ -60,7 +61,7 @@ func AcceptReturn(receipt []byte, ledger string, request []byte, now time.Time) 
 	if issued.SHA256 != r.Document {
 		return nil, fmt.Errorf(
 			"licence %s: the document that was returned (SHA-256 %s) is not in the ledger: it was not issued here, "+
-				"or the ledger is not whole", r.License, r.Document)
+				"or the ledger is incomplete", r.License, r.Document)
 	}
 	var keys []string
 	if issued.Claims != nil {
@@ -82,7 +83,7 @@ func AcceptReturn(receipt []byte, ledger string, request []byte, now time.Time) 
 	switch {
 	case len(keys) == 0:
 		return nil, fmt.Errorf(
-			"licence %s is bound to no agent key, so that a receipt of any agent would do: give the request of the "+
+			"licence %s is bound to no agent key, so that any agent's receipt would do: give the request of the "+
 				"host it was on with --request", r.License)
 	case !slices.Contains(keys, key):
 		return nil, fmt.Errorf(

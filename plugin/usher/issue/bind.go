@@ -11,7 +11,7 @@ import (
 	"github.com/usher-agent/usher/plugin/usher"
 )
 
-// request is what `usher fingerprint --request` writes, as far as binding needs it.
+// request is the part of `usher fingerprint --request` that binding needs.
 type request struct {
 	Product    string `json:"product"`
 	AgentKey   string `json:"agent_key"`
@@ -19,18 +19,18 @@ type request struct {
 		Name   string   `json:"name"`
 		Values []string `json:"values"`
 		Note   string   `json:"note"`
-		// Configured: the host's configuration states it.
+		// Configured says that the host's configuration states it.
 		Configured bool `json:"configured"`
 	} `json:"components"`
 }
 
 var hashRule = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
-// Bind adds the host of a fingerprint request to the claims, and its agent's key where the request names one.
-// Components that are a container's own, as their note says, are left out: they change with every restart. An empty
-// strategy means the default, most. Several requests may be bound, one after the other: the licence is then good on
-// each of those hosts. Components that the host's configuration states under the name of a measured one, or under a
-// reserved name, are left out.
+// Bind adds the host of a fingerprint request to the claims, and its agent's key where the request names one. It leaves
+// out components whose note says that they are a container's own: they change with every restart. It also leaves out
+// components that the host's configuration states under the name of a measured one, or under a reserved name. An empty
+// strategy means the default, most. Bind several requests one after the other for a licence that is good on each of
+// those hosts.
 func Bind(c *usher.Claims, name string, data []byte, strategy string, reserved ...string) error {
 	var r request
 	if err := json.Unmarshal(data, &r); err != nil {
@@ -49,7 +49,8 @@ func Bind(c *usher.Claims, name string, data []byte, strategy string, reserved .
 		}
 		for _, v := range k.Values {
 			if !hashRule.MatchString(v) {
-				return fmt.Errorf("request %s: component %s has a value that is no HMAC-SHA-256 in hex", name, k.Name)
+				return fmt.Errorf("request %s: component %s has a value that is not an HMAC-SHA-256 in hex", name,
+					k.Name)
 			}
 		}
 		h.Components[k.Name] = k.Values
@@ -59,7 +60,7 @@ func Bind(c *usher.Claims, name string, data []byte, strategy string, reserved .
 		c.Hosts = append(c.Hosts, h)
 	case r.AgentKey == "":
 		return fmt.Errorf(
-			"request %s: it names neither a component of the host that lasts nor an agent's key; make it while the "+
+			"request %s: it names neither a lasting component of the host nor an agent's key; make it while the "+
 				"agent runs, or give the agent the host's /sys and /etc", name)
 	}
 	if r.AgentKey != "" {

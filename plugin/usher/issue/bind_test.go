@@ -59,7 +59,7 @@ func TestBindRefuses(t *testing.T) {
 		"another product": {request("player", thumb, component("machine-id", "")),
 			[]string{"request.json", `"player"`, "--product transcoder"}},
 		"nothing to bind": {request("transcoder", "", component("machine-id", "the container's own")),
-			[]string{"neither a component", "agent's key"}},
+			[]string{"neither a lasting component", "agent's key"}},
 		"no hash": {request("transcoder", "", `{"name":"machine-id","values":["4c4c4544"]}`),
 			[]string{"machine-id", "HMAC-SHA-256"}},
 		"capital hash": {request("transcoder", "", `{"name":"machine-id","values":["`+strings.ToUpper(hash)+`"]}`),

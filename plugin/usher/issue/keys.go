@@ -1,5 +1,5 @@
 // Package issue is the vendor's side of the native licence format: keys on disk, signers that live elsewhere, binding
-// to a host's request, and the ledger of what was issued.
+// to a host's request, and the ledger of issued licences.
 package issue
 
 import (
@@ -37,7 +37,7 @@ import (
 	"github.com/usher-agent/usher/plugin/usher"
 )
 
-// ThumbprintOf returns the RFC 7638 thumbprint of the public key in a file; what is one already it returns as it is.
+// ThumbprintOf returns the RFC 7638 thumbprint of the public key in a file. It returns a thumbprint as it is.
 func ThumbprintOf(key string) (string, error) {
 	if b, err := base64.RawURLEncoding.DecodeString(key); err == nil && len(b) == sha256.Size {
 		return key, nil
@@ -100,7 +100,7 @@ func MakeKey(dir, keyID, alg string) (private, public string, err error) {
 		return "", "", err
 	}
 	if err := create(public, "PUBLIC KEY", pub, 0o644); err != nil {
-		return "", "", errors.Join(err, os.Remove(private)) // half a pair would be in the way the next time
+		return "", "", errors.Join(err, os.Remove(private)) // half a pair would be in the way next time
 	}
 	return private, public, nil
 }
@@ -123,7 +123,7 @@ type Signer struct {
 	sign   func(input []byte) ([]byte, error)
 }
 
-// LoadSigner reads a private key from a K.key file. alg may choose RS256 over PS256 for an RSA key; else leave it
+// LoadSigner reads a private key from a K.key file. alg may choose RS256 over PS256 for an RSA key; otherwise leave it
 // empty.
 func LoadSigner(path, alg string) (*Signer, error) {
 	b, err := os.ReadFile(path)
@@ -189,10 +189,10 @@ func fixedECDSA(der []byte) ([]byte, error) {
 // signerWithin bounds how long a signing command may take.
 const signerWithin = time.Minute
 
-// CommandSigner signs with a command of the vendor's (a KMS, an HSM). The shell runs it; it gets the bytes to sign on
-// its standard input, USHER_KID and USHER_ALG in its environment, and writes the signature to its standard output, raw
-// or in base64; of ECDSA either as ASN.1 or as 64 bytes. It is stopped when ctx ends, and after a minute. The signature
-// is checked with the anchor's key before it is used.
+// CommandSigner signs with a command of the vendor's (a KMS, an HSM). The shell runs it. It gets the bytes to sign on
+// its standard input, and USHER_KID and USHER_ALG in its environment. It writes the signature to its standard output,
+// raw or in base64; an ECDSA signature is either ASN.1 or 64 bytes. It is stopped when ctx ends, and after a minute.
+// The signature is checked with the anchor's key before it is used.
 func CommandSigner(ctx context.Context, command string, anchor plugin.Anchor) *Signer {
 	return &Signer{Anchor: anchor, sign: func(input []byte) ([]byte, error) {
 		ctx, cancel := context.WithTimeoutCause(ctx, signerWithin, fmt.Errorf("it took longer than %s", signerWithin))
@@ -231,7 +231,7 @@ func CommandSigner(ctx context.Context, command string, anchor plugin.Anchor) *S
 	}}
 }
 
-// Sign signs claims and checks the result as an agent would. A licence that names agents' keys, and has something in it
+// Sign signs claims and checks the result as an agent would. A licence that names agents' keys, and holds something
 // that only admins may see, gets a voucher for the keys: see [usher.VoucherClaim].
 func (s *Signer) Sign(c *usher.Claims) ([]byte, error) {
 	own := *c
@@ -242,7 +242,7 @@ func (s *Signer) Sign(c *usher.Claims) ([]byte, error) {
 		return doc, err
 	}
 	word := struct {
-		License      string              `json:"license,omitempty"` // where it is nothing to hide itself
+		License      string              `json:"license,omitempty"` // which has nothing to hide itself
 		Product      string              `json:"product"`
 		Issued       int64               `json:"iat"`
 		Confirmation *usher.Confirmation `json:"cnf,omitzero"`
@@ -284,7 +284,7 @@ func (s *Signer) signClaims(c *usher.Claims) ([]byte, error) {
 	return doc, nil
 }
 
-// Claims returns what a document says that was signed with the signer's key.
+// Claims returns the claims of a document that was signed with the signer's key.
 func (s *Signer) Claims(document []byte) (*usher.Claims, error) {
 	anchor := s.Anchor
 	anchor.NotBefore, anchor.NotAfter = time.Time{}, time.Time{}
@@ -307,7 +307,7 @@ func (s *Signer) SignAs(typ string, payload []byte) (string, error) {
 	}{s.Anchor.Algorithm, s.Anchor.KeyID, typ})
 }
 
-// SignBare is SignAs for those who have no anchor of the signer's: the header carries the key itself.
+// SignBare is SignAs for readers without an anchor of the signer's: the header carries the key itself.
 func (s *Signer) SignBare(typ string, payload []byte) (string, error) {
 	return s.signHeaded(payload, struct {
 		Algorithm string           `json:"alg"`
@@ -329,5 +329,5 @@ func (s *Signer) signHeaded(payload []byte, header any) (string, error) {
 	return input + "." + base64.RawURLEncoding.EncodeToString(sig), nil
 }
 
-// RawSign signs bytes that are no licence, so that tests can see what a wrong document under a right key does.
+// RawSign signs bytes that are no licence, for tests of wrong documents under a right key.
 func RawSign(s *Signer, input []byte) ([]byte, error) { return s.sign(input) }

@@ -12,7 +12,7 @@ import (
 	"github.com/usher-agent/usher/plugin/usher"
 )
 
-// Entry is one line of the ledger: a licence that was issued, or returned.
+// Entry is one line of the ledger: a licence that was issued or returned.
 type Entry struct {
 	At       time.Time     `json:"at"`
 	ID       string        `json:"id"`
@@ -31,8 +31,8 @@ type Return struct {
 	AgentKey string    `json:"agent_key"`
 }
 
-// Record appends a licence to the ledger at path, one JSON object a line, and returns when it is on disk. Write the
-// document only after that: what is out there is always in the ledger.
+// Record appends a licence to the ledger at path, one JSON object per line, and returns when it is on disk. Write the
+// document only after that: every document that is out is then in the ledger.
 func Record(path string, at time.Time, keyID string, c *usher.Claims, document []byte) error {
 	sum := sha256.Sum256(document)
 	e := Entry{At: at.UTC(), ID: c.ID, Product: c.Product, Licensee: c.Licensee, KeyID: keyID,

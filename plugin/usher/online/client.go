@@ -31,7 +31,7 @@ type Config struct {
 	// Activated keeps the vendor's word for the agent's key; optional.
 	Activated func(licence, activation string) // licence: see WordFor
 	Now       func() time.Time                 // nil: time.Now
-	// Enrolment returns the agent's enrolment tokens, which are read again for each call that may need one; optional.
+	// Enrolment returns the agent's enrolment tokens; optional. It is called for each call that may need one.
 	Enrolment func() ([]string, error)
 }
 
@@ -43,12 +43,12 @@ type Client struct {
 	jkt  string
 
 	mu       sync.Mutex
-	attempts map[string]string // by licence: of an activation without a chain that has not been answered
+	attempts map[string]string // by licence: of an activation without a chain that is not answered yet
 }
 
 var _ plugin.Budgeter = (*Client)(nil)
 
-// NewClient checks the configuration. It calls nobody.
+// NewClient checks the configuration. It makes no call.
 func NewClient(cfg Config) (*Client, error) {
 	base, err := url.Parse(cfg.URL)
 	switch {
@@ -57,7 +57,8 @@ func NewClient(cfg Config) (*Client, error) {
 	case base.Scheme != "https" && base.Scheme != "http":
 		return nil, fmt.Errorf("%q begins with neither https:// nor http://", cfg.URL)
 	case base.User != nil || base.RawQuery != "" || base.Fragment != "":
-		return nil, fmt.Errorf("%q has more than a host and a path; the agent's key says who asks", base.Redacted())
+		return nil, fmt.Errorf("%q has more than a host and a path; the agent's key identifies the caller",
+			base.Redacted())
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -67,7 +68,7 @@ func NewClient(cfg Config) (*Client, error) {
 	if cfg.HTTP != nil {
 		transport = cfg.HTTP.Transport
 	}
-	// A redirect is an answer of somebody who is not the server.
+	// A redirect comes from somebody other than the server.
 	c.http = &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error {
 		return http.ErrUseLastResponse
 	}}
@@ -107,7 +108,7 @@ func (c *Client) duty(ctx context.Context, call string, r *plugin.Request) (*plu
 	reply, err := c.call(ctx, c.request(call, r), "")
 	var e *plugin.Error
 	if errors.As(err, &e) && e.SystemCode == SystemNotActivated && (call == CallHeartbeat || call == CallCheckIn) {
-		// The server has forgotten this host, as one does that is set up anew.
+		// The server has forgotten this host, as a newly set up server has.
 		again := *r
 		again.Nonce = rehash(r.Nonce)
 		reply, err = c.call(ctx, c.request(CallActivate, &again), "")
@@ -129,8 +130,8 @@ func (c *Client) duty(ctx context.Context, call string, r *plugin.Request) (*plu
 	return out, nil
 }
 
-// WordFor names a licence for which the vendor's word is kept: by the id of a production licence; a test licence of
-// that id is another one.
+// WordFor names a licence whose vendor's word is kept: by the id of a production licence. A test licence of that id is
+// another one.
 func WordFor(licenseID string, test bool) string {
 	if test {
 		return string((&enforcer.License{System: usher.System, ID: licenseID, Environment: enforcer.Test}).Ref())
@@ -138,8 +139,8 @@ func WordFor(licenseID string, test bool) string {
 	return licenseID
 }
 
-// vouches reports whether an activation is the vendor's word for this agent's key and the licence, by a key that may
-// say so now.
+// vouches reports whether an activation is the vendor's word for this agent's key and the licence, signed by a key that
+// may say so now.
 func (c *Client) vouches(activation string, r *plugin.Request) bool {
 	payload, anchor, p := usher.Open(activation, ActivationType, c.cfg.Anchors())
 	var a Activation
@@ -158,7 +159,7 @@ func (c *Client) CheckOut(ctx context.Context, r *plugin.CheckOut) (*plugin.Bloc
 	return c.block(ctx, q, &r.Request)
 }
 
-// Extend sets a block's time anew.
+// Extend extends a block's time from now.
 func (c *Client) Extend(ctx context.Context, r *plugin.Extend) (*plugin.Block, error) {
 	q := c.request(CallExtend, &r.Request)
 	q.Block = &BlockRequest{ID: r.Block, Slots: r.Slots, Seconds: int64(r.For / time.Second)}
@@ -173,15 +174,15 @@ func (c *Client) Return(ctx context.Context, r *plugin.Return) error {
 	return err
 }
 
-// isTest reports whether a request is about a test licence, of which a test key may answer. The document is verified
-// once more, for whose word counts hangs on it.
+// isTest reports whether a request is about a test licence, for which a test key may answer. It verifies the document
+// once more, because it decides whose word counts.
 func (c *Client) isTest(r *plugin.Request) bool {
 	l, p := usher.Format{}.Verify(r.Document, c.cfg.Anchors())
 	return p == nil && l.IsTest()
 }
 
-// siteServer returns the thumbprint of the key of the site server that a licence names; empty: none. The licence is
-// verified once more, for whose word counts hangs on it.
+// siteServer returns the thumbprint of the key of the site server that a licence names; empty: none. It verifies the
+// licence once more, because it decides whose word counts.
 func (c *Client) siteServer(r *plugin.Request) string {
 	if l, p := (usher.Format{}).Verify(r.Document, c.cfg.Anchors()); p == nil {
 		return l.SiteServer
@@ -193,7 +194,7 @@ func (c *Client) block(ctx context.Context, q *Request, r *plugin.Request) (*plu
 	reply, err := c.call(ctx, q, c.siteServer(r))
 	var e *plugin.Error
 	if errors.As(err, &e) && e.SystemCode == SystemNotActivated && q.Call == CallExtend {
-		e.SystemCode = plugin.SystemLapsed // who does not know the host does not know its block
+		e.SystemCode = plugin.SystemLapsed // a server that does not know the host does not know its block
 	}
 	if err != nil {
 		return nil, err
@@ -229,7 +230,7 @@ func (c *Client) request(call string, r *plugin.Request) *Request {
 	return out
 }
 
-// attempt returns the name of the activation of a licence that is under way.
+// attempt returns the name of the pending activation of a licence.
 func (c *Client) attempt(license string) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -239,14 +240,14 @@ func (c *Client) attempt(license string) string {
 	return c.attempts[license]
 }
 
-// rehash makes a nonce of a nonce: nobody who saw that one could foresee it, for it is used once.
+// rehash makes a nonce from a nonce. Nobody who saw that one could foresee the new one, which is used once.
 func rehash(nonce []byte) []byte {
 	sum := sha256.Sum256(append([]byte("activate"), nonce...))
 	return sum[:]
 }
 
-// call asks, with what admits a key that is not known, and once more where the request's own date was too old, with the
-// time that the server has signed.
+// call makes a call, with the proofs that admit an unknown key. Where the request's own date was too old, it asks once
+// more, with the time that the server has signed.
 func (c *Client) call(ctx context.Context, q *Request, siteServer string) (*Reply, error) {
 	var tokens []string
 	var unread error
@@ -268,7 +269,7 @@ func (c *Client) call(ctx context.Context, q *Request, siteServer string) (*Repl
 	return reply, err
 }
 
-// staleError is the server's word that a request is too old, and what time it is.
+// staleError is the server's word that a request is too old, and the server's time.
 type staleError struct {
 	fault *plugin.Error
 	now   int64
@@ -277,7 +278,7 @@ type staleError struct {
 func (e *staleError) Error() string { return e.fault.Error() }
 func (e *staleError) Unwrap() error { return e.fault }
 
-// post posts a request and verifies what comes back: by the vendor's keys, or by the site server's where there is one.
+// post posts a request and verifies the answer: by the vendor's keys, or by the site server's where there is one.
 func (c *Client) post(ctx context.Context, q *Request, siteServer string) (*Reply, error) {
 	body, err := signRequest(c.cfg.Key, q)
 	if err != nil {
@@ -318,12 +319,12 @@ func (c *Client) open(q *Request, token, siteServer string, res *http.Response) 
 	payload, anchor, p := usher.Open(token, ReplyType, c.cfg.Anchors())
 	if p != nil {
 		e := plugin.Transiently("%s: its answer is not the vendor's: %s", c.base.Host, p.Reason)
-		e.Hint = "does something stand between, or does the server sign with a key that is not under license.trust?"
+		e.Hint = "does a proxy stand between, or does the server sign with a key that is not under license.trust?"
 		if res.StatusCode == http.StatusForbidden { // a gateway's, not the server's
 			e = c.status(res)
 		}
 		if isBlock(q.Call) {
-			e.Hint = "does something stand between, or is it a site server that the licence does not name " +
+			e.Hint = "does a proxy stand between, or is it a site server that the licence does not name " +
 				"(site_server)?"
 		}
 		return nil, e
@@ -344,8 +345,7 @@ func isBlock(call string) bool {
 	return call == CallCheckOut || call == CallExtend || call == CallReturn
 }
 
-// accept takes a verified reply, if it is for the request. A site server says nothing of the licence itself, whatever
-// it says.
+// accept takes a verified reply if it is for the request. It takes nothing about the licence itself from a site server.
 func (c *Client) accept(q *Request, r *Reply, site bool, res *http.Response) (*Reply, error) {
 	if r.Nonce != q.Nonce || r.Call != q.Call || r.License != q.License || r.AgentKey != c.jkt {
 		return nil, plugin.Transiently("%s: its answer is for another request: it is an old one, or another agent's",
@@ -370,7 +370,7 @@ func (c *Client) accept(q *Request, r *Reply, site bool, res *http.Response) (*R
 	return r, nil
 }
 
-// status says what an answer means that is none of the protocol.
+// status says what an answer outside the protocol means.
 func (c *Client) status(res *http.Response) *plugin.Error {
 	e := plugin.Transiently("%s answered %s", c.base.Host, res.Status)
 	e.RetryAfter = plugin.RetryAfter(res.Header, time.Now())

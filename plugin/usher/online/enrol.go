@@ -8,14 +8,14 @@ import (
 	"strings"
 )
 
-// tokenPrefix begins every enrolment token, so that people and scanners for secrets know one.
+// tokenPrefix begins every enrolment token, so that people and scanners for secrets recognise one.
 const tokenPrefix = "usher-enrol-"
 
 // maxEnrolments is how many tokens a request may show.
 const maxEnrolments = 8
 
 // Enrolment is the proof that an agent has an enrolment token. The token itself stays where it is: neither an observer
-// nor the server's store could use it.
+// nor the server's store can use the proof.
 type Enrolment struct {
 	Token string `json:"token"` // the token's id, see [TokenID]
 	Proof string `json:"proof"` // an Ed25519 signature over licence, agent key and nonce, base64url
@@ -52,7 +52,7 @@ func enrol(r *Request, agent string, tokens []string) {
 	}
 }
 
-// ProvenTokens returns the ids of the tokens that a request of an agent proves to have.
+// ProvenTokens returns the ids of the tokens that a request of an agent proves.
 func ProvenTokens(r *Request, agent string) (ids []string) {
 	for _, e := range r.Enrolment {
 		key, err := base64.RawURLEncoding.DecodeString(e.Token)
@@ -65,8 +65,8 @@ func ProvenTokens(r *Request, agent string) (ids []string) {
 	return ids
 }
 
-// ReadTokens returns the enrolment tokens in a file's text: one a line; empty lines and those that begin with # are
-// none.
+// ReadTokens returns the enrolment tokens in a file's text, one per line. It skips empty lines and those that begin
+// with #.
 func ReadTokens(text string) (out []string) {
 	for line := range strings.Lines(text) {
 		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {

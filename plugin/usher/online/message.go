@@ -24,7 +24,7 @@ const (
 // MaxMessage is the size, in bytes, above which neither side reads a message: a document and what goes with it.
 const MaxMessage = 2 << 20
 
-// Fresh is how far a request's own date may be from the server's clock where no chain shows that it is new.
+// Fresh is how far a request's own date may be from the server's clock where no chain proves that it is new.
 const Fresh = 15 * time.Minute
 
 // The longest texts of a request, in bytes.
@@ -49,7 +49,7 @@ func Calls() []string {
 	return []string{CallActivate, CallHeartbeat, CallCheckIn, CallDeactivate, CallCheckOut, CallExtend, CallReturn}
 }
 
-// Request is what an agent says. Dates are seconds since 1970, spans whole seconds, bytes base64url without padding.
+// Request is an agent's message. Dates are seconds since 1970, spans whole seconds, bytes base64url without padding.
 type Request struct {
 	Call       string              `json:"call"`
 	Issued     int64               `json:"iat"`
@@ -57,7 +57,7 @@ type Request struct {
 	License    string              `json:"license"`
 	Product    string              `json:"product"`
 	Version    string              `json:"version,omitempty"`
-	Chain      string              `json:"chain,omitempty"`       // what the last reply said
+	Chain      string              `json:"chain,omitempty"`       // the chain of the last reply
 	Document   string              `json:"document,omitempty"`    // the licence, with activate and check-out
 	Dated      int64               `json:"document_iat,omitzero"` // when the licence at hand was issued
 	Components map[string][]string `json:"components,omitempty"`
@@ -66,7 +66,7 @@ type Request struct {
 	// Emergencies are those that the host's operators have begun within a year.
 	Emergencies []Emergency   `json:"emergencies,omitempty"`
 	Block       *BlockRequest `json:"block,omitempty"` // with check-out, extend and return
-	// Attempt is the same random text with each try of one activation that shows no chain, until it is answered.
+	// Attempt is a random text, the same for each try of one activation without a chain, until it is answered.
 	Attempt string `json:"attempt,omitempty"`
 	// Enrolment proves that the agent has enrolment tokens; with activate and check-out.
 	Enrolment []Enrolment `json:"enrolment,omitempty"`
@@ -96,7 +96,7 @@ type Emergency struct {
 	Reason string `json:"reason"`
 }
 
-// BlockRequest asks for slots, for more time, or gives back.
+// BlockRequest asks for slots or for more time, or returns slots.
 type BlockRequest struct {
 	ID      string `json:"id,omitempty"` // with extend and return
 	Pool    string `json:"pool,omitempty"`
@@ -106,14 +106,14 @@ type BlockRequest struct {
 	Token   string `json:"token,omitempty"`
 }
 
-// Reply is what the server says.
+// Reply is the server's message.
 type Reply struct {
 	Call          string      `json:"call"`
 	Issued        int64       `json:"iat"`
 	Nonce         string      `json:"nonce"` // the request's
 	License       string      `json:"license"`
-	AgentKey      string      `json:"agent_key"`       // the thumbprint of whom it answers
-	Chain         string      `json:"chain,omitempty"` // to be said with the next request
+	AgentKey      string      `json:"agent_key"`       // the thumbprint of the agent that it answers
+	Chain         string      `json:"chain,omitempty"` // for the next request
 	Document      string      `json:"document,omitempty"`
 	Activation    string      `json:"activation,omitempty"` // the vendor's word for the agent's key; see [Activation]
 	NextHeartbeat int64       `json:"next_heartbeat,omitzero"`
@@ -122,25 +122,25 @@ type Reply struct {
 	Refused       *Refusal    `json:"refused,omitempty"`
 }
 
-// BlockReply is a block of slots. Seconds count from when the request was sent, on the agent's boot-time clock.
+// BlockReply is a block of slots. Seconds count from the sending of the request, on the agent's boot-time clock.
 type BlockReply struct {
 	ID      string `json:"id"`
 	Pool    string `json:"pool"`
 	Slots   int64  `json:"slots"`
 	Seconds int64  `json:"seconds"`
-	// Wanted is how many slots others have asked for in vain a while ago.
+	// Wanted is how many slots others have lately asked for in vain.
 	Wanted int64 `json:"wanted,omitzero"`
 }
 
-// What a refusal says in its system_code that means something to a Client.
+// The system_codes of a refusal that mean something to a Client.
 const (
 	SystemNotActivated = "NOT_ACTIVATED" // the server does not know this host (any more): activate again
 	SystemCloned       = plugin.SystemCloned
 	SystemTooMany      = "TOO_MANY_HOSTS"
-	SystemAnew         = "REACTIVATED_TOO_OFTEN" // the host has started anew more often than the licence allows
+	SystemAnew         = "REACTIVATED_TOO_OFTEN" // the host has started again more often than the licence allows
 	SystemDocument     = "DOCUMENT_REQUIRED"     // a host that is not known must show the licence document
-	SystemEnrolment    = "ENROLMENT_REQUIRED"    // it must show an enrolment token, and one that is good
-	SystemStale        = "STALE_REQUEST"         // the request's date is too old; the answer says what the time is
+	SystemEnrolment    = "ENROLMENT_REQUIRED"    // it must show a good enrolment token
+	SystemStale        = "STALE_REQUEST"         // the request's date is too old; the answer tells the time
 )
 
 // Refusal is the server's no.
@@ -151,8 +151,8 @@ type Refusal struct {
 	Hint   string `json:"hint,omitempty"`
 }
 
-// Activation is the vendor's word that an agent's key belongs to one of the licence's hosts (RFC 7800): with it a
-// product can prove the agent true although the licence names no key.
+// Activation is the vendor's word that an agent's key belongs to one of the licence's hosts (RFC 7800). With it an
+// agent can prove itself to a product although the licence names no key.
 type Activation struct {
 	License string `json:"license"`
 	Product string `json:"product"`
@@ -167,8 +167,8 @@ func signRequest(key ed25519.PrivateKey, r *Request) (string, error) {
 	return signAs(key, RequestType, r)
 }
 
-// OpenRequest verifies a request with the key that it carries, and returns that key's thumbprint: who asks is whoever
-// has the key, and nobody else can ask in its name.
+// OpenRequest verifies a request with the key that it carries, and returns that key's thumbprint. The owner of the key
+// is the caller, and nobody else can ask in its name.
 func OpenRequest(token string) (*Request, string, error) {
 	r := &Request{}
 	thumb, err := openAs(token, RequestType, "request", r)
@@ -187,7 +187,7 @@ func OpenRequest(token string) (*Request, string, error) {
 	return r, thumb, nil
 }
 
-// bounded reports what of a request is longer than anything that an agent says.
+// bounded reports a text of a request that is longer than an agent ever sends.
 func (r *Request) bounded() error {
 	b := r.Block
 	if b == nil {
@@ -199,16 +199,16 @@ func (r *Request) bounded() error {
 	}{{"license", r.License, maxText}, {"product", r.Product, maxText}, {"attempt", r.Attempt, maxShort},
 		{"block.id", b.ID, maxText}, {"block.pool", b.Pool, maxText}, {"block.token", b.Token, maxText}} {
 		if len(t.value) > t.most {
-			return fmt.Errorf("the request's %s has %d bytes; %d are the most", t.claim, len(t.value), t.most)
+			return fmt.Errorf("the request's %s has %d bytes; the limit is %d", t.claim, len(t.value), t.most)
 		}
 	}
 	if len(r.Enrolment) > maxEnrolments {
-		return fmt.Errorf("the request shows %d enrolment tokens; %d are the most", len(r.Enrolment), maxEnrolments)
+		return fmt.Errorf("the request shows %d enrolment tokens; the limit is %d", len(r.Enrolment), maxEnrolments)
 	}
 	return nil
 }
 
-// refusal turns a signed no into an error of the contract.
+// refusal turns a signed refusal into an error of the contract.
 func (r *Refusal) asError() *plugin.Error {
 	code := enforcer.Code(r.Code)
 	e := &plugin.Error{Class: plugin.Refused, Code: code, Reason: r.Reason, Hint: r.Hint, SystemCode: r.System}

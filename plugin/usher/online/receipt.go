@@ -14,7 +14,7 @@ import (
 // ReceiptType is the type of a Receipt (RFC 7515 §4.1.9).
 const ReceiptType = "usher-return+jwt"
 
-// Receipt is an agent's word that a licence was stopped on its host for good, whose issues up to Issued count no more
+// Receipt is an agent's word that it has stopped a licence on its host for good: issues up to Issued count no more
 // there. Its header carries the agent's key.
 type Receipt struct {
 	License  string `json:"license"`
@@ -28,8 +28,8 @@ func SignReceipt(key ed25519.PrivateKey, r *Receipt) (string, error) {
 	return signAs(key, ReceiptType, r)
 }
 
-// OpenReceipt verifies a receipt with the key that it carries, and returns that key's thumbprint: whether it is the key
-// of the licence's host is for the caller to say.
+// OpenReceipt verifies a receipt with the key that it carries, and returns that key's thumbprint. The caller checks
+// whether it is the key of the licence's host.
 func OpenReceipt(token string) (*Receipt, string, error) {
 	r := &Receipt{}
 	thumb, err := openAs(token, ReceiptType, "receipt", r)
@@ -39,7 +39,7 @@ func OpenReceipt(token string) (*Receipt, string, error) {
 	return r, thumb, err
 }
 
-// signAs signs what an agent says, with its key, which the header carries.
+// signAs signs an agent's message with its key, which the header carries.
 func signAs(key ed25519.PrivateKey, typ string, v any) (string, error) {
 	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.EdDSA, Key: key},
 		(&jose.SignerOptions{EmbedJWK: true}).WithType(jose.ContentType(typ)))

@@ -14,7 +14,7 @@ import (
 	"github.com/usher-agent/usher/plugin/usher/online"
 )
 
-// Order is what an operator asks of a running registry, over a socket that nobody else may write to.
+// Order is an operator's order to a running registry, over a socket that nobody else may write to.
 type Order struct {
 	// list, blocks, add, suspend, resume, revoke, renew, machines, forget, forgive, token, tokens, revoke-token
 	Do       string    `json:"do"`
@@ -32,7 +32,7 @@ type Order struct {
 	Token   string `json:"token,omitempty"`
 }
 
-// Done is what came of an Order.
+// Done is the result of an Order.
 type Done struct {
 	Licences  []Listed   `json:"licences,omitempty"`
 	Licence   *Licence   `json:"licence,omitempty"`

@@ -18,37 +18,36 @@ import (
 	"github.com/usher-agent/usher/plugin/usher/online"
 )
 
-// What is kept of a host that starts anew, or has given its place up.
+// Limits for hosts that start again without their state, or that gave their place up.
 const (
-	// doubledWithin is for how long a request that comes twice is answered twice.
+	// doubledWithin is for how long a repeated request gets the same answer.
 	doubledWithin = time.Minute
-	// attemptWithin is for how long an activation whose answers are lost is one.
+	// attemptWithin is for how long an activation whose answers are lost counts as one.
 	attemptWithin = 24 * time.Hour
 	// maxAhead is how far ahead of the server's clock a request may be dated.
 	maxAhead = 24 * time.Hour
-	// markEvery is how often it is written that a host was taken for a copy.
+	// markEvery is how often the registry writes that a host was taken for a copy.
 	markEvery = time.Hour
 	// printsKept is how many fingerprints of a host are remembered.
 	printsKept = 4
-	// releasedFor is for how long it is known at least that a host has given its place up: far longer than a request is
-	// fresh.
+	// releasedFor is the least time for which the registry knows that a host has given its place up: far longer than a
+	// request is fresh.
 	releasedFor = 30 * 24 * time.Hour
-	// releasedEarly is the same for a host whose clock had not been told the time, whose requests have no age.
+	// releasedEarly is the same for a host whose clock had not learnt the time: its requests have no age.
 	releasedEarly = 400 * 24 * time.Hour
 )
 
-// Again is what is known of how often a key's host has started anew, by which a copy is told from a host that lost its
-// state.
+// Again counts how often a key's host has started again, which tells a copy from a host that lost its state.
 type Again struct {
-	// Anew is when the host was activated without the chain that the last answer said, or had an earlier fingerprint
-	// again; seconds since 1970, the latest last.
+	// Anew is when the host was activated without the chain of the last answer, or had an earlier fingerprint again;
+	// seconds since 1970, the latest last.
 	Anew      []int64   `json:"anew,omitempty"`
 	Attempt   string    `json:"attempt,omitempty"` // of its last activation without a chain
 	Attempted time.Time `json:"attempted,omitzero"`
 	Prints    []Print   `json:"prints,omitempty"`  // its fingerprints, the latest first
 	Copied    bool      `json:"copied,omitempty"`  // a copy of it was seen
-	Marked    time.Time `json:"marked,omitzero"`   // when it was last noted that it may be copied
-	Barred    time.Time `json:"barred,omitzero"`   // when it was refused because it had started anew too often
+	Marked    time.Time `json:"marked,omitzero"`   // when it was last noted that it may be a copy
+	Barred    time.Time `json:"barred,omitzero"`   // when it was refused because it had started again too often
 	Forgiven  time.Time `json:"forgiven,omitzero"` // by an operator
 }
 
@@ -81,7 +80,7 @@ func (p Print) same(o Print) bool {
 // place returns where among the remembered fingerprints one is; -1: it is new.
 func (a *Again) place(p Print) int { return slices.IndexFunc(a.Prints, p.same) }
 
-// met puts a fingerprint in front.
+// met puts a fingerprint first.
 func (a *Again) met(p Print) {
 	if len(p) == 0 {
 		return
@@ -95,15 +94,15 @@ func (a *Again) met(p Print) {
 	a.Prints = append([]Print{p}, a.Prints[:min(len(a.Prints), printsKept-1)]...)
 }
 
-// attempted reports whether a request is the activation again whose answer was lost.
+// attempted reports whether a request repeats the activation whose answer was lost.
 func (a *Again) attempted(q *question) bool {
 	return q.Attempt != "" && q.Attempt == a.Attempt && q.now.Sub(a.Attempted) < attemptWithin
 }
 
-// reactivations returns how often the licence lets a host start anew.
+// reactivations returns how often the licence lets a host start again.
 func reactivations(terms *enforcer.License) usher.Reactivations { return usher.ReactivationsOf(terms) }
 
-// within drops what is longer ago than the licence counts.
+// within drops what is older than the span that the licence counts.
 func (a *Again) within(r usher.Reactivations, now time.Time) int64 {
 	a.Anew = slices.DeleteFunc(a.Anew, func(at int64) bool { return now.Unix()-at >= r.Within })
 	return int64(len(a.Anew))
@@ -130,7 +129,7 @@ func (a *Activation) startAnew(q *question, r usher.Reactivations) *online.Refus
 	return nil
 }
 
-// comeBack counts that a host has a fingerprint again which it had before another, or says why it is once too often.
+// comeBack counts a return of a host to an earlier fingerprint, or says why it is one too many.
 func (a *Activation) comeBack(q *question, r usher.Reactivations) *online.Refusal {
 	p := printOf(q.Components)
 	if len(p) == 0 || a.place(p) <= 0 {
@@ -143,8 +142,8 @@ func (a *Activation) comeBack(q *question, r usher.Reactivations) *online.Refusa
 	return nil
 }
 
-// Released is what is known of a host that has given its place up, so that no old request of its takes one again, and
-// what it has used up is used up.
+// Released is what the registry knows of a host that has given its place up. It keeps an old request of the host from
+// taking a place again, and what is used up stays so.
 type Released struct {
 	License  string    `json:"license"`
 	AgentKey string    `json:"agent_key"`
@@ -155,7 +154,7 @@ type Released struct {
 	Again
 }
 
-// release takes a host's record out, and keeps what is to be known of it.
+// release takes a host's record out, and keeps what must stay known of it.
 func release(tx *bbolt.Tx, a *Activation, now time.Time, r usher.Reactivations) error {
 	key := activationKey(a.License, a.AgentKey)
 	keep := max(releasedFor, time.Duration(r.Within)*time.Second)
@@ -171,7 +170,7 @@ func release(tx *bbolt.Tx, a *Activation, now time.Time, r usher.Reactivations) 
 			Released{a.License, a.AgentKey, from.Add(keep), a.Sequence, a.Blocks, a.ClonedAt, a.Again}))
 }
 
-// forgetReleased forgets what need not be known any more.
+// forgetReleased forgets what need not stay known.
 func forgetReleased(tx *bbolt.Tx, now time.Time) error {
 	var over [][]byte
 	err := tx.Bucket(released).ForEach(func(k, v []byte) error {

@@ -13,27 +13,27 @@ import (
 	"github.com/usher-agent/usher/plugin/usher/online"
 )
 
-// Block is slots of one pool of one licence that one agent has, and nobody else before it is over.
+// Block is slots of one pool of one licence that one agent has. No other agent has them before it is over.
 type Block struct {
 	ID      string `json:"id"`
 	License string `json:"license"`
 	Pool    string `json:"pool"`
 	Agent   string `json:"agent_key"`
-	Slots   int64  `json:"slots"` // as many as the agent may hand out: they are kept from others
-	// Told is what the agent was told to have from now on, where the limit has become less; zero: Slots. Slots count
-	// until the agent shows that it has heard.
+	Slots   int64  `json:"slots"` // as many as the agent may hand out; no other agent gets them
+	// Told is how many the agent was told to have from now on, where the limit has become less; zero: Slots. Slots
+	// count until the agent shows that it has heard.
 	Told    int64     `json:"told,omitzero"`
-	Seconds int64     `json:"seconds"` // the longest that it was given for at once
+	Seconds int64     `json:"seconds"` // the longest time that one answer gave it
 	Hold    int64     `json:"hold,omitzero"`
 	Token   string    `json:"token,omitempty"`
 	Taken   time.Time `json:"taken"` // for people
 
 	until time.Duration // on the server's boot-time clock: over then
-	// likewise, where Told is less: an agent that has not heard of it stops to hand out Slots before
+	// likewise, where Told is less: an agent that has not heard of it stops handing out Slots before
 	old time.Duration
 }
 
-// size is what the agent was told to have.
+// size is how many slots the agent was told to have.
 func (b *Block) size() int64 {
 	if b.Told > 0 {
 		return b.Told
@@ -41,21 +41,21 @@ func (b *Block) size() int64 {
 	return b.Slots
 }
 
-// span is for how long the server keeps a block's slots from others, counted from when it answers: as long as the agent
-// was told, which counts from when it asked, and for as long again as its holders have once it is over.
+// span is for how long the server keeps a block's slots from others, counted from its answer: the time that the agent
+// was told, which counts from its request, and the time that the agent's holders have after it is over.
 func (b *Block) span() time.Duration { return time.Duration(b.Seconds+b.Hold) * time.Second }
 
 // share names one pool of one licence.
 type share struct{ license, pool string }
 
-// blocks is the accounting of blocks: what is out of each pool, and what more may be. It does no input or output and
-// tells no time: now is the time since boot. What it decides is a change, which counts once it is applied.
+// blocks is the accounting of blocks: what is out of each pool, and what more may go out. It does no input or output
+// and reads no clock: now is the time since boot. Its decision is a change, which counts once it is applied.
 type blocks struct {
 	by      map[string]*Block
 	of      map[share]map[string]*Block
-	missing map[share]map[string]want // by agent: what it was denied a while ago
-	// settling is until when no slots are given that an agent does not have: the store may be an old copy, and not know
-	// who has them.
+	missing map[share]map[string]want // by agent: what it was lately denied
+	// settling is until when no agent gets slots that it does not have: the store may be an old copy, and not know
+	// which agent has them.
 	settling time.Duration
 }
 
@@ -65,7 +65,7 @@ type want struct {
 	until time.Duration
 }
 
-// change is what a decision changes: blocks that are there from now on, as they are now, and those that are not.
+// change is the result of a decision: blocks to put, as they are now, and blocks to remove.
 type change struct {
 	put  []*Block
 	drop []string
@@ -91,7 +91,7 @@ func (b *blocks) apply(c change) {
 	}
 }
 
-// out returns the slots of a pool that agents have now, but for those of one block.
+// out returns how many slots of a pool agents have now, without those of one block.
 func (b *blocks) out(s share, but string, now time.Duration) (n int64) {
 	for id, x := range b.of[s] {
 		if id != but && x.until > now {
@@ -101,9 +101,8 @@ func (b *blocks) out(s share, but string, now time.Duration) (n int64) {
 	return n
 }
 
-// inTheWay returns the blocks of a pool that are over and whose slots are needed where a block, new or not, is to have
-// n. All that are kept fit into total together, so that after a restart, which forgets what was over, nothing is had
-// twice.
+// inTheWay returns the expired blocks of a pool whose slots are needed for a block, new or not, to have n. All blocks
+// that are kept fit into total together, so that after a restart, which forgets what was over, no slot is out twice.
 func (b *blocks) inTheWay(s share, but string, n int64, total enforcer.Limit, now time.Duration) (ids []string) {
 	for id, x := range b.of[s] {
 		if id != but {
@@ -118,7 +117,7 @@ func (b *blocks) inTheWay(s share, but string, n int64, total enforcer.Limit, no
 	return ids
 }
 
-// room returns how many slots of a pool a block can have, beside the others, of at most total.
+// room returns how many slots of a pool a block can have beside the others, of at most total.
 func (b *blocks) room(s share, but string, total enforcer.Limit, now time.Duration) int64 {
 	if total == enforcer.Unlimited {
 		return enforcer.MaxN
@@ -126,7 +125,7 @@ func (b *blocks) room(s share, but string, total enforcer.Limit, now time.Durati
 	return max(0, int64(total)-b.out(s, but, now))
 }
 
-// wanted returns how many slots of a pool other agents were denied a while ago.
+// wanted returns how many slots of a pool other agents were lately denied.
 func (b *blocks) wanted(s share, agent string, now time.Duration) (n int64) {
 	for who, w := range b.missing[s] {
 		if w.until <= now {
@@ -138,7 +137,7 @@ func (b *blocks) wanted(s share, agent string, now time.Duration) (n int64) {
 	return n
 }
 
-// miss notes that an agent has so many slots fewer than it asked for.
+// miss notes how many slots fewer than it asked for an agent has.
 func (b *blocks) miss(s share, agent string, slots int64, until time.Duration) {
 	if b.missing[s] == nil {
 		b.missing[s] = map[string]want{}
@@ -153,11 +152,11 @@ type ask struct {
 	agent   string
 	license *enforcer.License
 	*online.BlockRequest
-	had   map[string]Had // what the agent has heard that it has, by the server's own word
+	had   map[string]Had // what the agent has by the server's own word, as far as it has heard
 	newID string         // of a block to be
 	now   time.Duration  // since boot
 	wall  time.Time
-	ttl   time.Duration // the longest that a block is given for
+	ttl   time.Duration // the longest time of a block
 }
 
 func (a *ask) seconds() int64 {
@@ -168,8 +167,8 @@ func (a *ask) seconds() int64 {
 	return a.Seconds
 }
 
-// hold is for how many seconds longer than its agent may use it a block's slots are kept back: where the licence has
-// what is over revoked, until that is done.
+// hold is for how many seconds a block's slots are kept back after its agent may use them: where the licence revokes
+// leases that are over, until that is done.
 func hold(l *enforcer.License) int64 {
 	if l.OnExpiry == enforcer.Revoke {
 		return int64(enforcer.RevokeDelay/time.Second) + 5
@@ -177,7 +176,7 @@ func hold(l *enforcer.License) int64 {
 	return 0
 }
 
-// settles is until when slots of a licence are not given that its agent does not have.
+// settles is until when an agent gets no slots of a licence that it does not have.
 func (b *blocks) settles(a *ask) time.Duration {
 	if b.settling == 0 {
 		return 0
@@ -185,7 +184,7 @@ func (b *blocks) settles(a *ask) time.Duration {
 	return b.settling + time.Duration(hold(a.license))*time.Second
 }
 
-// checkOut decides who asks for a block. The same agent gets for one token one block.
+// checkOut decides on a request for a block. One agent gets one block for one token.
 func (b *blocks) checkOut(a *ask) (*Block, change, *online.Refusal) {
 	total, ok := a.license.SitePools()[a.Pool]
 	s := share{a.license.ID, a.Pool}
@@ -195,7 +194,7 @@ func (b *blocks) checkOut(a *ask) (*Block, change, *online.Refusal) {
 			Reason: fmt.Sprintf("licence %s has no pool %q that is a whole site's", a.license.ID, a.Pool)}
 	case a.Slots < 1 || a.Slots > enforcer.MaxN || a.AtLeast < 0 || a.AtLeast > a.Slots:
 		return nil, change{}, &online.Refusal{System: "BAD_REQUEST",
-			Reason: fmt.Sprintf("%d slots, at least %d, cannot be had", a.Slots, a.AtLeast)}
+			Reason: fmt.Sprintf("%d slots, at least %d, is not a valid request", a.Slots, a.AtLeast)}
 	}
 	if until := b.settles(a); a.now < until {
 		return nil, change{}, settlingRefusal(a, until)
@@ -220,7 +219,7 @@ func (b *blocks) checkOut(a *ask) (*Block, change, *online.Refusal) {
 	return x, change{put: []*Block{x.from(a)}, drop: b.inTheWay(s, "", n, total, a.now)}, nil
 }
 
-// from sets a block's time from now. It is never over sooner than before: the agent may not hear that it was to be.
+// from sets a block's time from now. It never ends sooner than before: the agent might not hear of that.
 func (b *Block) from(a *ask) *Block {
 	b.Seconds, b.Hold = max(b.Seconds, a.seconds()), max(b.Hold, hold(a.license))
 	b.until = a.now + b.span()
@@ -229,10 +228,10 @@ func (b *Block) from(a *ask) *Block {
 
 func full(pool string, out int64, total enforcer.Limit) *online.Refusal {
 	return &online.Refusal{System: plugin.SystemFull, Reason: fmt.Sprintf("pool %s: agents have %d of its %s slots",
-		pool, out, total), Hint: "what they give back can be had"}
+		pool, out, total), Hint: "ask again later: agents may return some"}
 }
 
-// extend decides on more time for a block, and perhaps on another size. One that is over is had again while there is
+// extend decides on more time for a block, and perhaps on another size. A block that is over comes back while there is
 // room. It becomes smaller than asked only where the limit has become less than what is out: then it is cut to its
 // share of that.
 func (b *blocks) extend(a *ask) (*Block, change, *online.Refusal) {
@@ -247,17 +246,17 @@ func (b *blocks) extend(a *ask) (*Block, change, *online.Refusal) {
 	total := a.license.SitePools()[was.Pool]
 	x, room := *was, b.room(s, was.ID, total, a.now)
 	if settling {
-		room = 0 // what the store takes for free may be another's
+		room = 0 // slots that the store takes for free may be another's
 	}
 	x.hear(a)
 	switch over := was.until <= a.now; {
 	case over && x.Slots > room:
 		return nil, change{}, lapsed(fmt.Sprintf("the block is over, and pool %s has %d slots left", was.Pool, room))
-	case over, settling: // what is counted then may have been others' since: none is cut to a part of that
+	case over, settling: // the count may include slots that others have had since: none is cut to a part of that
 	default:
 		n := b.shareOf(s, &x, total, a.now)
 		if n == 0 {
-			// It is given no more time: its slots are out until the agent has stopped to hand them out in any case.
+			// It gets no more time: its slots are out until the agent has stopped handing them out in any case.
 			return nil, change{},
 				lapsed(fmt.Sprintf("pool %s has %s slots now, and other agents have them", was.Pool, total))
 		}
@@ -272,8 +271,8 @@ func (b *blocks) extend(a *ask) (*Block, change, *online.Refusal) {
 	return &x, change{put: []*Block{x.from(a)}, drop: b.inTheWay(s, x.ID, x.Slots, total, a.now)}, nil
 }
 
-// takeOver returns a block as the store would know it, were it the latest: what the agent has by the server's own word,
-// it has, for nobody was given its slots since. was is as the store knows it; nil: it does not.
+// takeOver returns a block as the latest store would know it. The agent has what it has by the server's own word,
+// because nobody was given those slots since. was is the block as the store knows it; nil: it does not.
 func (b *blocks) takeOver(was *Block, a *ask) *Block {
 	h, ok := a.had[a.ID]
 	switch {
@@ -295,8 +294,8 @@ func lapsed(reason string) *online.Refusal {
 	return &online.Refusal{System: plugin.SystemLapsed, Reason: reason, Hint: "check another out"}
 }
 
-// hear takes what a request shows of what its agent hands out of the block: an agent that asks for fewer slots hands
-// out fewer before it asks, and one that was told to have fewer does so by the time at which it last had more.
+// hear takes from a request how many slots of the block its agent hands out. An agent that asks for fewer hands out
+// fewer before it asks. One that was told to have fewer does so by the time at which it last had more.
 func (b *Block) hear(a *ask) {
 	if b.Told > 0 && min(b.old, b.until) <= a.now {
 		b.Slots = min(b.Slots, b.Told)
@@ -310,7 +309,7 @@ func (b *Block) hear(a *ask) {
 	b.resize(min(b.size(), b.Slots))
 }
 
-// resize sets what the agent is told to have. What it may hand out until it hears that is never less than before.
+// resize sets how many slots the agent is told to have. Until it hears of that it may hand out no fewer than before.
 func (b *Block) resize(n int64) {
 	if b.Told = n; n >= b.Slots {
 		b.Slots, b.Told = max(b.Slots, n), 0
@@ -318,7 +317,7 @@ func (b *Block) resize(n int64) {
 }
 
 // shareOf returns what a block may have of a pool whose limit has become less than what its agents were told to have:
-// each agent has an equal part, nobody more than before. While all fits it is the block's size.
+// each agent has an equal part, and none more than before. While all fits it returns the block's size.
 func (b *blocks) shareOf(s share, x *Block, total enforcer.Limit, now time.Duration) int64 {
 	sum, of := int64(0), map[string]int64{}
 	var own []*Block
@@ -350,9 +349,9 @@ func (b *blocks) shareOf(s share, x *Block, total enforcer.Limit, now time.Durat
 	return fill(sizes, mine)[slices.Index(own, x)]
 }
 
-// fill shares n out among those that have so much: nobody gets more than it has, and those that get less get equal
-// parts, of which the first are larger by one where n is not a multiple. So one after the other may be cut to its part,
-// and no part changes.
+// fill divides n among owners with these sizes. None gets more than it has, and those that get less get equal parts;
+// the first parts are larger by one where n is not a multiple. So one after the other may be cut to its part, and no
+// part changes.
 func fill(sizes []int64, n int64) []int64 {
 	out, order := make([]int64, len(sizes)), make([]int, len(sizes))
 	for i := range order {
@@ -373,7 +372,7 @@ func fill(sizes []int64, n int64) []int64 {
 	return out
 }
 
-// giveBack decides who gives a block back. What is nobody's is given back already.
+// giveBack decides on the return of a block. A block that nobody has counts as returned.
 func (b *blocks) giveBack(agent, id string) (c change) {
 	if x := b.by[id]; x != nil && x.Agent == agent {
 		c.drop = []string{id}

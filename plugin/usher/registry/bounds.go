@@ -8,7 +8,7 @@ import (
 	"github.com/usher-agent/usher/plugin/usher/online"
 )
 
-// Bounds of what is kept of a host, in bytes. What is longer is cut: a host that says much is no worse than another.
+// Bounds of what is kept of a host, in bytes. Longer texts are cut: a host that says much is no worse than another.
 const (
 	maxChain      = 128
 	maxVersion    = 128
@@ -25,7 +25,7 @@ func clip(s string, n int) string {
 	return strings.ToValidUTF8(s, "")
 }
 
-// boundedComponents returns as much of a fingerprint as is kept: by the names' order, whole components.
+// boundedComponents returns as much of a fingerprint as is kept: whole components, in the order of their names.
 func boundedComponents(all map[string][]string) map[string][]string {
 	names := make([]string, 0, min(len(all), 1024))
 	for name, values := range all {

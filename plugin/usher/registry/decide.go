@@ -15,7 +15,7 @@ import (
 	"github.com/usher-agent/usher/plugin/usher/online"
 )
 
-// question is a request, with what it shows.
+// question is a request and what it shows.
 type question struct {
 	*online.Request
 	agent   string
@@ -23,24 +23,24 @@ type question struct {
 	shown   *enforcer.License // the document that came with it, verified; nil: none, or a bad one
 	problem *enforcer.Problem // why the document is bad
 
-	word     *word // what the server has told itself with its last answer; nil: nothing
-	settling bool  // no new blocks are given, for the store may be an old copy
+	word     *word // the server's word to itself in its last answer; nil: none
+	settling bool  // no new blocks go out, because the store may be an old copy
 }
 
-// decision is what a request comes to, and what it writes. Deciding changes nothing.
+// decision is the answer to a request, and what to write for it. Deciding changes nothing.
 type decision struct {
-	none     *Answer // the request is none
+	none     *Answer // the request is malformed
 	refused  *online.Refusal
-	terms    *enforcer.License // of the licence; nil: there is nothing more to answer
+	terms    *enforcer.License // of the licence; nil: the answer is complete
 	chain    string
 	document string
-	next     *word // what the server tells itself with the answer; nil: nothing
+	next     *word // the server's word to itself with the answer; nil: none
 	aged     bool  // the store is an old copy
 
 	licence *Licence    // to be put
 	host    *Activation // to be put
 	gone    bool        // the host gives its place up
-	joined  bool        // the host has a place that it had not
+	joined  bool        // the host gets a place
 	token   *Token      // to be put
 	log     []func(*slog.Logger)
 }
@@ -51,7 +51,7 @@ func (d *decision) changes() bool {
 
 func (d *decision) refuse(r *online.Refusal) (*decision, error) { d.refused = r; return d, nil }
 
-// notActivated has an agent activate itself (again), which shows its document.
+// notActivated has an agent activate itself again and show its document.
 var notActivated = &online.Refusal{System: online.SystemNotActivated, Reason: "this host is not activated here"}
 
 func (d *decision) say(level slog.Level, what string, args ...any) {
@@ -84,7 +84,7 @@ func (g *Registry) carryOut(tx *bbolt.Tx, d *decision, q *question) error {
 	return errors.Join(faults...)
 }
 
-// decide decides one request. A key that is not known must be admitted before anything else is said of the licence.
+// decide decides one request. It tells an unknown key nothing of the licence before the key is admitted.
 func (g *Registry) decide(tx *bbolt.Tx, q *question) (*decision, error) {
 	d := &decision{}
 	l, err := get[Licence](tx.Bucket(licences), []byte(q.License))
@@ -98,7 +98,7 @@ func (g *Registry) decide(tx *bbolt.Tx, q *question) (*decision, error) {
 	}
 	known := host != nil && l != nil
 	if ahead := time.Unix(q.Issued, 0).Sub(q.now); ahead > maxAhead {
-		return d.refuse(stale("the request is of a time %v ahead", ahead.Round(time.Second)))
+		return d.refuse(stale("the request's date is %v ahead", ahead.Round(time.Second)))
 	}
 	if !known {
 		switch {
@@ -120,7 +120,7 @@ func (g *Registry) decide(tx *bbolt.Tx, q *question) (*decision, error) {
 	}
 	terms, refused := g.judge(l, q.Request, q.agent)
 	if refused != nil {
-		// What was admitted above is not written.
+		// Do not write what was admitted above.
 		return &decision{refused: refused}, nil
 	}
 	d.terms = terms
@@ -152,18 +152,17 @@ func (g *Registry) decide(tx *bbolt.Tx, q *question) (*decision, error) {
 		case host.Shown != 0:
 			d.document = l.Document
 		case q.Call == online.CallCheckIn:
-			// A host that was known before keys had to show the document: the agent activates itself again, which shows
-			// it.
+			// A host from before keys had to show the document: the agent activates itself again, and shows it.
 			return &decision{refused: notActivated}, nil
 		}
 	}
 	return d, nil
 }
 
-// dry returns the decision without what it would write.
+// dry returns the decision without its writes.
 func (d *decision) dry() *decision { return &decision{refused: d.refused, none: d.none, log: d.log} }
 
-// shows reports why what a request shows is no issue of a licence.
+// shows reports why the document of a request is no issue of a licence.
 func (g *Registry) shows(q *question, l *Licence) error {
 	switch {
 	case q.problem != nil:
@@ -195,8 +194,8 @@ func (g *Registry) notOurs(id string) error {
 		id, g.own)
 }
 
-// admit decides whether a key that is not known may have a place on a licence: it shows the licence document, or that
-// it has a token. It returns the licence, as the document has it where that is new.
+// admit decides whether an unknown key may have a place on a licence: it must show the licence document, or a token. It
+// returns the licence, from the document where that is new.
 func (g *Registry) admit(tx *bbolt.Tx, q *question, l *Licence, d *decision) (*Licence, error) {
 	fault := g.shows(q, l)
 	token, why, err := g.tokenOf(tx, q)
@@ -222,7 +221,7 @@ func (g *Registry) admit(tx *bbolt.Tx, q *question, l *Licence, d *decision) (*L
 	if d.refused != nil {
 		return nil, nil
 	}
-	// Only an early clock, which has not been told the time, may say an old one.
+	// Only an early clock, which has not learnt the time, may state an old one.
 	if age := q.now.Sub(time.Unix(q.Issued, 0)); age > online.Fresh && !earlyClock(q.Issued) {
 		d.refused = stale("the request is %v old", age.Round(time.Second))
 		return nil, nil
@@ -243,7 +242,7 @@ func (g *Registry) admit(tx *bbolt.Tx, q *question, l *Licence, d *decision) (*L
 	return l, nil
 }
 
-// stale is a refusal that has an agent ask once more, with the time that the answer says.
+// stale is a refusal that has an agent ask once more, with the time in the answer.
 func stale(format string, args ...any) *online.Refusal {
 	return &online.Refusal{System: online.SystemStale, Reason: fmt.Sprintf(format, args...),
 		Hint: "set the host's clock"}
@@ -258,7 +257,7 @@ func renewedBy(q *question, l *Licence, d *decision) *Licence {
 	return &later
 }
 
-// judge returns the licence's terms, or why nobody may use it, or this agent not.
+// judge returns the licence's terms, or why it is of no use to anybody, or to this agent.
 func (g *Registry) judge(l *Licence, r *online.Request, agent string) (*enforcer.License, *online.Refusal) {
 	if code := map[string]enforcer.Code{StateSuspended: enforcer.Suspended,
 		StateRevoked: enforcer.Revoked}[l.State]; code != "" {
@@ -284,8 +283,8 @@ func (g *Registry) judge(l *Licence, r *online.Request, agent string) (*enforcer
 	return terms, nil
 }
 
-// newHost makes the record of a key that was admitted, if the licence has a place left. One that had given its place up
-// goes on with what was known of it.
+// newHost makes the record of a key that was admitted, if the licence has a place left. A host that had given its place
+// up continues with its former record.
 func (g *Registry) newHost(tx *bbolt.Tx, q *question, l *Licence, terms *enforcer.License,
 	d *decision) (*Activation, error) {
 	if n := g.hosts(tx.Bucket(activations), l.ID, terms, q.now); l.Machines > 0 && n >= l.Machines {
@@ -309,17 +308,17 @@ func (g *Registry) newHost(tx *bbolt.Tx, q *question, l *Licence, terms *enforce
 	return a, nil
 }
 
-// goOn goes on with a host's chain, and notes what it says. It reports whether the request was answered before, and is
-// answered as then.
+// goOn continues a host's chain, and notes what the request says. It reports whether the request was answered before,
+// and gets that answer again.
 func (g *Registry) goOn(a *Activation, known bool, q *question, terms *enforcer.License, d *decision) (done bool) {
 	s := a.sequence(q.Call)
 	began := s.Issued != 0
-	// A request that was said before changes nothing: the way there has doubled it, or somebody replays it.
+	// A request that came before changes nothing: the network has doubled it, or somebody replays it.
 	switch i := slices.Index(s.Nonces, q.Nonce); {
 	case known && i >= 0 && i == len(s.Nonces)-1 && q.now.Sub(a.Seen) <= doubledWithin:
 		d.chain = s.Chain
 		return true
-	// what is later was said before such dates were refused
+	// later dates came before such dates were refused
 	case i >= 0 || q.Issued < min(s.Issued, q.now.Add(maxAhead).Unix()):
 		*d = decision{none: bad(409, "the request is older than one that was answered")}
 		return false
@@ -333,7 +332,7 @@ func (g *Registry) goOn(a *Activation, known bool, q *question, terms *enforcer.
 	if q.Issued > s.Issued {
 		s.Nonces = nil
 	}
-	// The last reply may have been lost: what it said and what was said before are both good once, and no longer.
+	// The last reply may have been lost: its chain and the one before are both good once, and no longer.
 	s.Issued, s.Previous, s.Chain = q.Issued, clip(q.Chain, maxChain), newChain()
 	s.Nonces = append(s.Nonces, q.Nonce)
 	if s.Count++; a.ID == "" { // of a former version
@@ -343,8 +342,8 @@ func (g *Registry) goOn(a *Activation, known bool, q *question, terms *enforcer.
 	return false
 }
 
-// copied decides whether a request comes of a copy of the host that is known by its key, or of one that is taken for
-// it. What is a copy is noted on the host that is known; nothing else is changed.
+// copied decides whether a request comes from a copy of the host that is known by its key, or from a host that is taken
+// for one. It notes a copy on the known host and changes nothing else.
 func (g *Registry) copied(a *Activation, known bool, q *question, terms *enforcer.License, d *decision) bool {
 	s, block := a.sequence(q.Call), isBlockCall(q.Call)
 	anew := q.Call == online.CallActivate && q.Chain == "" && s.Chain != "" && !a.attempted(q)
@@ -353,7 +352,7 @@ func (g *Registry) copied(a *Activation, known bool, q *question, terms *enforce
 	case s.Chain == "": // the operator has put it aside
 		chained = true
 	case q.Chain == "":
-		// An agent that has lost its blocks checks others out; those it had are over in their time.
+		// An agent that has lost its blocks checks others out; the lost ones expire.
 		chained = q.Call == online.CallActivate || q.Call == online.CallCheckOut
 		if !chained {
 			*d = decision{refused: notActivated}
@@ -361,7 +360,7 @@ func (g *Registry) copied(a *Activation, known bool, q *question, terms *enforce
 		}
 	case q.word.later(a, q.Call): // the store is an old copy
 		chained, s.Count, d.aged = true, q.word.Count, true
-	default: // who shows what the last answer to any call said is no copy
+	default: // a host that shows the chain of the last answer to any call is no copy
 		chained = q.Chain == s.Chain || q.Chain == s.Previous || block && q.Chain == a.Chain
 	}
 	var refused *online.Refusal
@@ -433,5 +432,5 @@ func isBlockCall(call string) bool {
 	return call == online.CallCheckOut || call == online.CallExtend || call == online.CallReturn
 }
 
-// earlyClock reports whether a host says a time before any licence: an edge box that has not been told the time yet.
+// earlyClock reports whether a host's time is before any licence: an edge box that has not learnt the time yet.
 func earlyClock(issued int64) bool { return issued < 1_600_000_000 }

@@ -20,8 +20,8 @@ const (
 	maxNote      = 200 // bytes
 )
 
-// Token is what is kept of an enrolment token, which admits so many keys to one licence. The token itself is not kept:
-// ID is a public key that is derived of it, and whoever has the token signs with the private one.
+// Token is what is kept of an enrolment token, which admits a number of keys to one licence. The token itself is not
+// kept: ID is a public key derived from it, and the owner of the token signs with the private one.
 type Token struct {
 	ID      string    `json:"id"` // of online.TokenID
 	License string    `json:"license"`
@@ -49,7 +49,7 @@ func (g *Registry) NewToken(license string, uses int64, lasts time.Duration, not
 		if tx.Bucket(licences).Get([]byte(license)) == nil {
 			return fmt.Errorf("licence %s: %w; `usher upstream add FILE` makes it known", license, ErrUnknown)
 		}
-		// What nobody can use any more is forgotten a month later.
+		// A token that nobody can use any more is forgotten a month later.
 		for _, old := range tokensOf(tx) {
 			if now.Sub(old.Expires) > 30*24*time.Hour {
 				if err := tx.Bucket(enrolments).Delete([]byte(old.ID)); err != nil {
@@ -74,7 +74,7 @@ func (g *Registry) Tokens(license string) (out []Token, err error) {
 	return out, err
 }
 
-// RevokeToken makes the one token whose id begins so useless. The hosts that it has admitted stay.
+// RevokeToken revokes the one token whose id begins so. The hosts that it has admitted stay.
 func (g *Registry) RevokeToken(id string) (t *Token, err error) {
 	return t, g.db.Update(func(tx *bbolt.Tx) error {
 		for _, x := range tokensOf(tx) {
@@ -104,8 +104,7 @@ func tokensOf(tx *bbolt.Tx) (out []Token) {
 	return out
 }
 
-// tokenOf returns the token that a request proves to have, if it is good for the licence and the key, or why the one
-// that it proves to have is not.
+// tokenOf returns the token that a request proves, if it is good for the licence and the key, or why it is not.
 func (g *Registry) tokenOf(tx *bbolt.Tx, q *question) (good *Token, why string, err error) {
 	for _, id := range online.ProvenTokens(q.Request, q.agent) {
 		t, err := get[Token](tx.Bucket(enrolments), []byte(id))
@@ -114,7 +113,7 @@ func (g *Registry) tokenOf(tx *bbolt.Tx, q *question) (good *Token, why string, 
 		}
 		switch {
 		case t == nil || t.License != q.License:
-			why = "the enrolment token is none of this licence's, or was revoked"
+			why = "the enrolment token is not for this licence, or was revoked"
 		case !q.now.Before(t.Expires):
 			why = "the enrolment token expired at " + t.Expires.UTC().Format(time.RFC3339)
 		case int64(len(t.Keys)) >= t.Uses && !t.admitted(q.agent):

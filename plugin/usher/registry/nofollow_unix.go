@@ -4,5 +4,5 @@ package registry
 
 import "syscall"
 
-// noFollow has a file that is a link not opened.
+// noFollow makes opening a symbolic link fail.
 const noFollow = syscall.O_NOFOLLOW

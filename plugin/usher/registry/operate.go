@@ -46,7 +46,7 @@ func (g *Registry) record(document []byte, machines int64, now time.Time) (*Lice
 		Machines: machines, Added: now}, nil
 }
 
-// Add takes a document into the store, or a later issue of one that is there.
+// Add takes a document into the store: a new licence, or a later issue of one that is there.
 func (g *Registry) Add(document []byte, machines int64) (*Licence, error) {
 	l, err := g.record(document, machines, g.cfg.Now())
 	if err != nil {
@@ -67,7 +67,7 @@ func (g *Registry) Add(document []byte, machines int64) (*Licence, error) {
 	})
 }
 
-// Admit is Add for a document that lies in a folder: one that is no later than what is known changes nothing.
+// Admit is Add for a document that lies in a folder: one that is no later than the known issue changes nothing.
 func (g *Registry) Admit(document []byte) (*Licence, error) {
 	l, err := g.record(document, g.cfg.Machines, g.cfg.Now())
 	if err != nil {
@@ -90,7 +90,7 @@ func older(a, b []byte) bool {
 	return x != nil && y != nil && x.Issued.Before(y.Issued)
 }
 
-// SetState suspends, revokes or gives a licence back to use. What is revoked stays so.
+// SetState suspends a licence, revokes it, or gives it back to use. A revoked licence stays revoked.
 func (g *Registry) SetState(id, state, reason string) (*Licence, error) {
 	return g.change(id, func(l *Licence) error {
 		if l.State == StateRevoked && state != StateRevoked {
@@ -106,14 +106,14 @@ func (g *Registry) SetMachines(id string, machines int64) (*Licence, error) {
 	return g.change(id, func(l *Licence) error { l.Machines = machines; return nil })
 }
 
-// Renew issues a licence anew with another expiry; its hosts have it at their next check-in.
+// Renew issues a licence again with another expiry; its hosts get it at their next check-in.
 func (g *Registry) Renew(id string, expires time.Time) (*Licence, error) {
 	return g.change(id, func(l *Licence) error {
 		claims, err := g.cfg.Signer.Claims([]byte(l.Document))
 		if err != nil {
 			return err
 		}
-		// Later than what it replaces, be it issued within the same second.
+		// Later than the issue that it replaces, even within the same second.
 		claims.Issued = max(g.cfg.Now().Unix(), claims.Issued+1)
 		claims.Expires = usher.DateOf(expires)
 		doc, err := g.cfg.Signer.Sign(claims)
@@ -141,8 +141,8 @@ func (g *Registry) change(id string, f func(*Licence) error) (l *Licence, err er
 	return l, err
 }
 
-// Forget gives up a host's place, and what is known of it: one that is gone, or one to begin anew. agent is the
-// beginning of its key's thumbprint. No old request of the host's takes the place again.
+// Forget gives up a host's place and forgets the host: one that is gone, or one that is to begin again. agent is the
+// beginning of its key's thumbprint. No old request of the host takes the place again.
 func (g *Registry) Forget(id, agent string) (n int, err error) {
 	return g.each(id, agent, func(tx *bbolt.Tx, a *Activation) error {
 		return release(tx, &Activation{License: a.License, AgentKey: a.AgentKey,
@@ -152,8 +152,8 @@ func (g *Registry) Forget(id, agent string) (n int, err error) {
 	})
 }
 
-// Forgive lets a host go on that was refused as a copy, or because it had started anew too often: whichever host calls
-// first goes on, from whatever it has, and the count begins at nought. It keeps its place.
+// Forgive lets a host go on that was refused as a copy, or because it had started again too often. The host that calls
+// first goes on, from its present state, and the count begins at 0. It keeps its place.
 func (g *Registry) Forgive(id, agent string) (n int, err error) {
 	return g.each(id, agent, func(tx *bbolt.Tx, a *Activation) error {
 		a.ClonedAt, a.Again = time.Time{}, Again{Forgiven: g.cfg.Now()}

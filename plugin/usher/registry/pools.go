@@ -17,8 +17,8 @@ import (
 	"github.com/usher-agent/usher/plugin/usher/online"
 )
 
-// DefaultBlockTTL is for how long a block is given where nothing else was said: a dead agent's slots are others' after
-// so long, and an agent goes on for nearly so long without the server.
+// DefaultBlockTTL is the time of a block where none was configured. A dead agent's slots are free for others after it,
+// and an agent goes on for nearly as long without the server.
 const DefaultBlockTTL = 2 * time.Minute
 
 var blocksBucket = []byte("blocks")
@@ -32,13 +32,14 @@ type Pools interface {
 	Return(agent string, r *online.BlockRequest) error
 	// Knows reports whether an agent may have a block of an id.
 	Knows(id string) bool
-	// Settling reports whether no new blocks are given, for the store may be an old copy.
+	// Settling reports whether no new blocks go out, because the store may be an old copy.
 	Settling() bool
-	// Aged tells that the store is an old copy: an agent was answered at a time of which it does not know.
+	// Aged tells that the store is an old copy: an agent was answered at a time that the store does not know of.
 	Aged(at time.Time)
 }
 
-// Blocks is the pools' blocks, kept in the registry's store. It implements [Pools]. What it answers is on the disk.
+// Blocks is the pools' blocks, kept in the registry's store. It implements [Pools]. Its answers are on the disk before
+// they go out.
 type Blocks struct {
 	db  *bbolt.DB
 	ttl time.Duration
@@ -50,7 +51,7 @@ type Blocks struct {
 	blocks     *blocks
 	stamp      *stamp
 	generation int64         // how often the store was changed
-	longest    time.Duration // that a block may have been given for
+	longest    time.Duration // the longest that a block may have been given for
 	unstamped  bool          // it was logged that the stamp cannot be written
 }
 
@@ -120,7 +121,7 @@ func (p *Blocks) keep(c change) error {
 	return nil
 }
 
-// CheckOut gives a block, or says why not.
+// CheckOut hands out a block, or says why not.
 func (p *Blocks) CheckOut(agent string, l *enforcer.License, r *online.BlockRequest,
 	had map[string]Had) (*online.BlockReply, *online.Refusal, error) {
 	return p.decide(agent, l, r, had, p.blocks.checkOut)
@@ -150,15 +151,15 @@ func (p *Blocks) decide(agent string, l *enforcer.License, r *online.BlockReques
 		Wanted: p.blocks.wanted(share{x.License, x.Pool}, agent, a.now)}, nil, nil
 }
 
-// Knows reports whether an agent may have a block of an id: one that is not in the store may be had while that may be
-// an old copy.
+// Knows reports whether an agent may have a block of an id. It may have one that is not in the store while the store
+// may be an old copy.
 func (p *Blocks) Knows(id string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.blocks.by[id] != nil || p.up() < p.blocks.settling
 }
 
-// Settling reports whether no new blocks are given.
+// Settling reports whether no new blocks go out.
 func (p *Blocks) Settling() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -1,6 +1,6 @@
-// Package registry is the reference upstream that a vendor or a site runs as `usher upstream`: it knows which hosts a
-// licence is activated on, suspends, revokes and renews licences, and tells two hosts apart that go on with one state.
-// [Registry.Handle] decides one request; what it says is package online's.
+// Package registry is the reference upstream that a vendor or a site runs as `usher upstream`. It knows on which hosts
+// a licence is activated, suspends, revokes and renews licences, and tells two hosts apart that go on from one state.
+// [Registry.Handle] decides one request; package online defines the messages.
 package registry
 
 import (
@@ -26,24 +26,24 @@ import (
 
 // Config is what a Registry needs.
 type Config struct {
-	Dir    string        // of the store; one registry a folder
+	Dir    string        // of the store; one registry per folder
 	Signer *issue.Signer // signs replies, and renewed licences
 	// Site says that Signer's key is not a vendor's but a site server's own: it serves blocks of slots alone, of the
 	// licences that Anchors verify and that name that key.
 	Site     bool
 	Anchors  []plugin.Anchor // further keys that licences are signed with; the signer's own need not be named
-	Machines int64           // hosts that a licence may be activated on, where nothing else was said; 0: any number
+	Machines int64           // hosts that a licence may be activated on, where none was set; 0: any number
 	Pools    Pools           // serves blocks of slots; nil: none are served
 	// RequireEnrolment says that the licence document alone admits no key that is unknown: it needs a token, see
 	// [Registry.NewToken].
 	RequireEnrolment bool
-	// RunDir is a folder that does not outlive a start of the host, and is not backed up with Dir. With BootID, which
-	// tells the starts of the host apart, it shows that a store is the latest. Empty: after each start no new blocks
-	// are given for a block's time.
+	// RunDir is a folder that does not outlive a boot of the host, and is not backed up with Dir. With BootID, which
+	// identifies the boot, it shows that a store is the latest. Empty: after each start no new blocks go out for a
+	// block's time.
 	RunDir, BootID string
 	Now            func() time.Time
 	Log            *slog.Logger
-	// Answered is told of each request; optional.
+	// Answered is called for each request; optional.
 	Answered func(call, result string)
 }
 
@@ -54,7 +54,7 @@ const (
 	StateRevoked   = "revoked"
 )
 
-// Licence is what is known of one licence.
+// Licence is the record of one licence.
 type Licence struct {
 	ID       string    `json:"id"`
 	Product  string    `json:"product"`
@@ -70,12 +70,12 @@ type Licence struct {
 type Activation struct {
 	License   string    `json:"license"`
 	AgentKey  string    `json:"agent_key"`
-	ID        string    `json:"id,omitempty"` // of this record: one that is made later has another
+	ID        string    `json:"id,omitempty"` // of this record; a later record has another
 	Activated time.Time `json:"activated"`
 	Seen      time.Time `json:"seen"`
 	Sequence
 	Blocks   Sequence  `json:"blocks,omitzero"`    // of the calls for blocks, which go their own way
-	ClonedAt time.Time `json:"cloned_at,omitzero"` // when somebody came with a state that another had gone on with
+	ClonedAt time.Time `json:"cloned_at,omitzero"` // when a request came with a state from which another had gone on
 	// Shown is the date of the latest issue of the licence that this key has shown; 0: none, as before keys had to.
 	Shown int64 `json:"shown,omitzero"`
 	// Enrolled is the id of the token that admitted this key; empty: the licence document did.
@@ -85,11 +85,11 @@ type Activation struct {
 	Components map[string][]string `json:"components,omitempty"`
 	Cores      *online.Cores       `json:"cores,omitempty"`
 	Usage      []online.Usage      `json:"usage,omitempty"`
-	// Emergencies are those that the host has told of.
+	// Emergencies are those that the host has reported.
 	Emergencies []online.Emergency `json:"emergencies,omitempty"`
 }
 
-// Sequence is the last of a host's requests, by which its next is told from a copy's and from an old one.
+// Sequence is the last of a host's requests. It tells the host's next one from a copy's and from an old one.
 type Sequence struct {
 	Issued   int64    `json:"issued"` // of its last request, by its own clock
 	Chain    string   `json:"chain"`
@@ -101,12 +101,12 @@ type Sequence struct {
 var (
 	licences    = []byte("licences")
 	activations = []byte("activations")
-	released    = []byte("released")   // what is known of hosts that have given their place up
+	released    = []byte("released")   // records of hosts that have given their place up
 	enrolments  = []byte("enrolments") // tokens
 )
 
-// noncesKept is how many requests of one second a host may make: their nonces are remembered, and older ones are told
-// by their date.
+// noncesKept is how many requests of one second a host may make. Their nonces are remembered; the date identifies older
+// ones.
 const noncesKept = 64
 
 // emergenciesKept is how many emergencies of a host are remembered.
@@ -127,7 +127,7 @@ type Registry struct {
 	store  string      // its id
 	secret []byte      // what it seals words with
 	aged   atomic.Bool // it was logged that the store is an old copy
-	tidied time.Time   // when it was last looked which released hosts are to be forgotten; within a writing transaction
+	tidied time.Time   // when released hosts to forget were last looked for; within a writing transaction
 }
 
 // Open opens the store in a folder, which it makes if missing. Close it.
@@ -203,10 +203,10 @@ func put(b *bbolt.Bucket, key []byte, v any) error {
 
 func activationKey(license, agent string) []byte { return []byte(license + "\x00" + agent) }
 
-// Answer is what comes of a request.
+// Answer is the result of a request.
 type Answer struct {
 	Reply  *online.Reply // to be signed
-	Status int           // of HTTP, where there is no reply: the request was none
+	Status int           // of HTTP, where there is no reply: the request was malformed
 	Detail string
 }
 
@@ -214,8 +214,8 @@ func bad(status int, format string, args ...any) *Answer {
 	return &Answer{Status: status, Detail: fmt.Sprintf(format, args...)}
 }
 
-// Handle decides one request of the agent with the key agent. Nothing is written for a caller that is refused, but that
-// a known host is a copy.
+// Handle decides one request of the agent with the key agent. For a caller that is refused it writes nothing, except
+// that a known host has a copy.
 func (g *Registry) Handle(r *online.Request, agent string) (*Answer, error) {
 	if g.cfg.Site && !isBlockCall(r.Call) {
 		// It could not sign an answer that an agent would believe.
@@ -267,7 +267,7 @@ func (g *Registry) Handle(r *online.Request, agent string) (*Answer, error) {
 	return &Answer{Reply: reply}, nil
 }
 
-// more adds to a reply what is not the store's: the vendor's word for the agent's key, and blocks of slots.
+// more adds to a reply what does not come from the store: the vendor's word for the agent's key, and blocks of slots.
 func (g *Registry) more(reply *online.Reply, r *online.Request, agent string, l *enforcer.License, w *word) error {
 	var err error
 	switch r.Call {
@@ -304,7 +304,8 @@ func (g *Registry) activationWord(l *enforcer.License, agent string, at int64) (
 	return g.cfg.Signer.SignAs(online.ActivationType, b)
 }
 
-// hosts counts the hosts of a licence. One whose heartbeats have stopped for longer than they may gives its place up.
+// hosts counts the hosts of a licence. A host whose heartbeats have stopped for longer than the licence allows gives
+// its place up.
 func (g *Registry) hosts(b *bbolt.Bucket, license string, terms *enforcer.License, now time.Time) (n int64) {
 	for _, a := range hostsOf(b, license) {
 		if p := terms.Heartbeat; !p.Stated() || now.Before(p.After(a.Seen).Add(p.Grace)) {

@@ -37,7 +37,7 @@ func (g *Registry) Serve(ctx context.Context, c ServeConfig) error {
 		}
 		agents.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}}
 		if c.Mutual {
-			// Whose it is says the key, which signs the request too; no CA vouches for agents.
+			// The key identifies the agent, and signs the request too; no CA vouches for agents.
 			agents.TLSConfig.ClientAuth = tls.RequireAnyClientCert
 		} else {
 			agents.TLSConfig.ClientAuth = tls.RequestClientCert
@@ -85,8 +85,8 @@ func closed(err error) error {
 	return err
 }
 
-// adminSocket listens for operators. The store's lock says that no other registry has the folder, so a socket that is
-// left over is nobody's.
+// adminSocket listens for operators. The store's lock proves that no other registry has the folder, so a leftover
+// socket belongs to nobody.
 func adminSocket(path string) (net.Listener, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("operators' socket: %w", err)

@@ -10,13 +10,13 @@ import (
 	"github.com/usher-agent/usher/plugin/usher/online"
 )
 
-// Handler answers agents: see docs/upstream.md. Nothing of it tells a stranger of a licence.
+// Handler answers agents: see docs/upstream.md. It tells a stranger nothing of a licence.
 func (g *Registry) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/{call}", g.serve)
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
-		// Metrics name licences. This text is no exposition format, so that a scraper that is set to this listener
-		// fails and shows why.
+		// Metrics name licences. This text is no exposition format, so that a scraper of this listener fails and shows
+		// why.
 		io.WriteString(w,
 			"Metrics have a listener of their own: usher upstream --metrics-listen ADDR\n")
 	})
@@ -92,7 +92,7 @@ func (g *Registry) serve(w http.ResponseWriter, req *http.Request) {
 	io.WriteString(w, token)
 }
 
-// callLabel keeps what callers write out of metrics.
+// callLabel keeps callers' texts out of metrics.
 func callLabel(call string) string {
 	for _, c := range online.Calls() {
 		if c == call {

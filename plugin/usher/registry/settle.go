@@ -21,13 +21,12 @@ import (
 // A server that starts on an old copy of its folder does not know of the blocks that it has given since. Two things
 // keep it from giving their slots again:
 //
-//   - a stamp outside of the folder says how often the store has been changed. A store that the stamp does not fit may
-// be an old one:
-//     no new block is given, and none grows, until all that may have been given before are over. Blocks that agents
-// have go on.
-//   - each answer carries, sealed by the server, what the agent has and how often it was answered. Agents show it with
-// their next
-//     request. So the server hears that its store is old, and takes over the blocks that it does not know of.
+//   - A stamp outside the folder says how often the store has been changed. A store that does not fit the stamp may be
+//     an old one: no new block goes out, and none grows, until all that may have been given before are over. Blocks
+//     that agents have go on.
+//   - Each answer carries, sealed by the server, what the agent has and how often it was answered. Agents show it with
+//     their next request. So the server hears that its store is old, and takes over the blocks that it does not know
+//     of.
 
 var meta = []byte("meta")
 
@@ -36,14 +35,14 @@ var (
 	metaStore      = []byte("store")      // the store's id
 	metaSecret     = []byte("secret")     // what the server seals its words with; see word
 	metaGeneration = []byte("generation") // how often blocks have been changed
-	metaSeconds    = []byte("seconds")    // the longest that blocks were given for when the server ran last
+	metaSeconds    = []byte("seconds")    // the longest time of a block when the server ran last
 )
 
-// markFile lies beside the store and says that it has given blocks. A folder that has the mark and not the store has
-// lost it.
+// markFile lies beside the store and says that it has given blocks. A folder that has the mark without the store has
+// lost the store.
 const markFile = "pools-served"
 
-// identity reads what tells the store from others, and makes it where there is none.
+// identity reads what tells the store from others, and makes it where it is missing.
 func identity(tx *bbolt.Tx) (store string, secret []byte, err error) {
 	b, err := tx.CreateBucketIfNotExists(meta)
 	if err != nil {
@@ -71,18 +70,18 @@ func putNumber(b *bbolt.Bucket, key []byte, n int64) error {
 	return b.Put(key, binary.BigEndian.AppendUint64(nil, uint64(n)))
 }
 
-// stamp says outside of the store how often that was changed, in a folder that does not outlive a start of the host.
+// stamp says outside the store how often the store was changed, in a folder that does not outlive a boot of the host.
 type stamp struct {
 	file *os.File // nil: there is none, and no later start can show that the store is the latest
 	boot string
 	id   string
 }
 
-// stampSize is the size of a stamp in bytes: it is always written at once, over the one before.
+// stampSize is the size of a stamp in bytes: each is written in one piece, over the one before.
 const stampSize = 160
 
-// openStamp opens the stamp of the store in a folder, and reports whether it fits: the same start of the host, the same
-// store, and as many changes. One change more is the store's when the server was killed between the two.
+// openStamp opens the stamp of the store in a folder, and reports whether it fits: the same boot, the same store, and
+// as many changes. The store has one change more when the server was killed between the two.
 func openStamp(dir, name, boot, id string, generation int64) (s *stamp, fits, there bool, err error) {
 	s = &stamp{boot: boot, id: id}
 	if dir == "" || boot == "" {
@@ -112,8 +111,8 @@ func (s *stamp) text(generation int64, settling bool) string {
 	return fmt.Sprintf("%-*.*s\n", stampSize-1, stampSize-1, t)
 }
 
-// write says that the store was changed so often. A stamp that cannot be written is made to fit nothing, and one that
-// is written while the server settles fits nothing either: one that is started meanwhile begins to settle again.
+// write says how often the store was changed. A stamp that cannot be written is made to fit nothing. One that is
+// written while the server settles fits nothing either: a server that starts meanwhile settles again.
 func (s *stamp) write(generation int64, settling bool) error {
 	if s.file == nil {
 		return nil
@@ -139,8 +138,8 @@ func stampName(key, dir string) string {
 	return base64.RawURLEncoding.EncodeToString(sum[:15]) + ".stamp"
 }
 
-// start finds out whether the store is the latest, and has the server settle where that cannot be shown. tx is the
-// transaction in which the blocks were read, new says that the store has never given blocks.
+// start finds out whether the store is the latest, and has the server settle where it cannot tell. tx is the
+// transaction in which the blocks were read; new says that the store has never given blocks.
 func (p *Blocks) start(g *Registry, tx *bbolt.Tx, new bool) error {
 	b := tx.Bucket(meta)
 	p.generation = getNumber(b, metaGeneration)
@@ -187,7 +186,7 @@ func (p *Blocks) settle(why string) {
 		p.longest)
 }
 
-// restamp says outside of the store how often that was changed. p.mu is held.
+// restamp says outside the store how often the store was changed. p.mu is held.
 func (p *Blocks) restamp() {
 	err := p.stamp.write(p.generation, p.up() < p.blocks.settling)
 	if err != nil && !p.unstamped {
@@ -196,8 +195,8 @@ func (p *Blocks) restamp() {
 	p.unstamped = err != nil
 }
 
-// Aged has the server settle, for the store does not know of what an agent was answered at a time. What was given then
-// is over by itself a block's time later.
+// Aged has the server settle, because the store does not know of an answer that an agent got at a time. Blocks of that
+// time are over a block's time later.
 func (p *Blocks) Aged(at time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -13,8 +13,9 @@ import (
 	"github.com/usher-agent/usher/plugin/usher/online"
 )
 
-// word is what the server says with each answer for itself to hear with the agent's next request: what the agent was
-// answered. It is the second part of a chain, sealed with the store's secret, and a closed text for agents.
+// word is the server's message to itself: it travels with each answer, comes back with the agent's next request, and
+// says what the agent was answered. It is the second part of a chain, sealed with the store's secret, and opaque to
+// agents.
 type word struct {
 	Host  string `json:"h"`           // which record of the host; see Activation.ID
 	Pools bool   `json:"p,omitempty"` // of the calls for blocks, which are counted apart
@@ -47,7 +48,7 @@ func (g *Registry) seal(w *word, license, agent, chain string) string {
 	return "." + text + "." + base64.RawURLEncoding.EncodeToString(g.mac(text, license, agent, chain))
 }
 
-// unseal returns the server's own word out of a request; nil where there is none, or it is another's.
+// unseal returns the server's own word from a request; nil: there is none, or it is another's.
 func (g *Registry) unseal(sealed, license, agent, chain string) *word {
 	for i := range sealed {
 		if sealed[i] != '.' {
@@ -76,7 +77,7 @@ func (g *Registry) mac(text, license, agent, chain string) []byte {
 	return h.Sum(nil)
 }
 
-// later reports whether the server has answered a host after the record at hand was made: its store is an old copy.
+// later reports whether the server has answered a host after this record of it was made: then the store is an old copy.
 func (w *word) later(a *Activation, call string) bool {
 	return w != nil && w.Host != "" && w.Host == a.ID && w.Pools == isBlockCall(call) &&
 		w.Count > a.sequence(call).Count
@@ -90,8 +91,8 @@ func (w *word) had() map[string]Had {
 	return w.Had
 }
 
-// hear returns the blocks of a word that goes on from the one that the agent has shown: the block that it is answered
-// about is as the answer says, the others are as it has heard, and those that are nobody's any more are left out.
+// hear returns the blocks of the word that follows the one that the agent has shown. The block of the answer is as the
+// answer says, the others are as the agent has heard, and blocks that nobody has any more are left out.
 func (w *word) hear(x *online.BlockReply, pools Pools) map[string]Had {
 	out := map[string]Had{}
 	for id, b := range w.had() {
@@ -105,20 +106,20 @@ func (w *word) hear(x *online.BlockReply, pools Pools) map[string]Had {
 	return out
 }
 
-// hear parts what a request shows into the chain that the store knows, and the server's own word behind it.
+// hear splits what a request shows into the chain that the store knows and the server's own word behind it.
 func (q *question) hear(g *Registry) {
 	var sealed string
 	q.Chain, sealed, _ = strings.Cut(q.Chain, ".")
 	q.word = g.unseal(sealed, q.License, q.agent, q.Chain)
 }
 
-// forgotten reports whether a request for more time is of a host that was admitted, by the server's own word, and that
-// the store has not, for it may be an old copy.
+// forgotten reports whether a request for more time comes from a host that the server's own word admits, and that the
+// store lacks because it may be an old copy.
 func (q *question) forgotten(l *Licence) bool {
 	return l != nil && q.Call == online.CallExtend && q.settling && q.word != nil
 }
 
-// foundOld notes that the store is older than what a host was answered.
+// foundOld notes that the store is older than an answer to a host.
 func (g *Registry) foundOld(q *question) {
 	if !g.aged.Swap(true) {
 		g.cfg.Log.Error("the store is an old copy: a host was answered later than it says", "licence", q.License,
