@@ -1,15 +1,12 @@
 package plugin
 
 import (
-	"crypto"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"reflect"
 	"strings"
 	"unicode"
 
-	"github.com/go-jose/go-jose/v4"
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -83,11 +80,4 @@ func JSONKind(fault *json.SemanticError) string {
 		return "list"
 	}
 	return "value"
-}
-
-// Thumbprint returns the RFC 7638 thumbprint (SHA-256) of a public key in base64url. It fails for a key of a kind that
-// JSON Web Keys do not have.
-func Thumbprint(key crypto.PublicKey) (string, error) {
-	sum, err := (&jose.JSONWebKey{Key: key}).Thumbprint(crypto.SHA256)
-	return base64.RawURLEncoding.EncodeToString(sum), err
 }
