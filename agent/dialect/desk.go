@@ -118,7 +118,7 @@ func (d *desk) Acquire(ctx context.Context, r *enforcer.Acquire,
 	}
 	g, denial := d.c.Slots.Acquire(ctx, &q)
 	if denial == nil && g.Late != nil {
-		denial = g.Late() // before more is made of it
+		denial = g.Late() // a look before anything is built on the grant
 	}
 	if denial != nil {
 		return nil, false, denial
@@ -134,7 +134,7 @@ func (d *desk) Acquire(ctx context.Context, r *enforcer.Acquire,
 		d.c.Slots.Do(&enforcer.Release{ID: l.ID, Caller: q.Caller, Owner: d.system,
 			Cause: enforcer.CauseUndelivered})
 	}
-	if ctx.Err() != nil { // granted in the last moment, and nobody is there to be told
+	if ctx.Err() != nil { // the grant came in the last moment, when the caller had gone
 		undo()
 		return nil, false, &enforcer.Denial{Code: enforcer.NoSlots, Detail: "the caller stopped waiting"}
 	}

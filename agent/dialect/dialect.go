@@ -1,9 +1,8 @@
 // Package dialect answers licence systems' own APIs: on listeners of their own, from the same slots as the local API.
 //
-// A [plugin.Dialect] translates and decides nothing. This package gives it what it may use of the agent, its
-// [plugin.Desk]: slots through [Slots], documents through [Documents], a key of its own, and a journalled store of its
-// own that is sealed like all of the agent's state. A dialect sees only its own leases, and only those of the caller.
-// Start reading at [Open].
+// A [plugin.Dialect] translates and decides nothing. This package gives each dialect its [plugin.Desk]: slots through
+// [Slots], documents through [Documents], a key of its own, and a journalled store of its own that is sealed like all
+// of the agent's state. A dialect sees only its own leases, and of those only the caller's. Start reading at [Open].
 package dialect
 
 import (
@@ -26,7 +25,7 @@ import (
 	"github.com/usher-agent/usher/plugin"
 )
 
-// Slots is what dialects need of the agent's desk. Its methods are safe for concurrent use.
+// Slots is the part of the agent's desk that dialects use. Its methods are safe for concurrent use.
 type Slots interface {
 	Now() time.Time             // the licence time
 	Verdict() *enforcer.Verdict // nil before the first
@@ -39,11 +38,11 @@ type Slots interface {
 	Lease(enforcer.LeaseID) (*enforcer.Lease, bool)
 	// OwnedBy returns a caller's leases on which an owner keeps data.
 	OwnedBy(owner string, c enforcer.Caller) []*enforcer.Lease
-	// Shift changes what was drawn from a meter, and returns what is drawn then.
+	// Shift changes how much is drawn from a meter, and returns the new number.
 	Shift(*enforcer.Shift) (drawn int64, d *enforcer.Denial)
 }
 
-// Documents is what dialects need of the licence folder. Its methods are safe for concurrent use.
+// Documents is the part of the licence folder that dialects use. Its methods are safe for concurrent use.
 type Documents interface {
 	// Document returns a document's bytes, which the caller may keep; nil: there is none of that name.
 	Document(name string) []byte
@@ -57,13 +56,14 @@ type Server interface {
 	RunDialect(ctx context.Context, d api.Dialect) error
 }
 
-// Adjustment is a change of what was drawn from a meter.
+// Adjustment is a change of how much is drawn from a meter.
 type Adjustment struct {
 	Dialect, Meter string
 	By, Drawn      int64 // by how many draws, and how many are drawn now
 }
 
-// Config is what Open needs. All fields but Vault and Log are required; the functions are safe for concurrent use.
+// Config says how to open dialects. All fields but Vault and Log are required; the functions are safe for concurrent
+// use.
 type Config struct {
 	Settings func() *config.Config // as they are: a reload replaces them
 	Dialects []plugin.Dialect      // those that can be spoken
@@ -76,7 +76,7 @@ type Config struct {
 	Server    Server
 	// Fingerprint returns this host as licences for a product see it; empty means the agent's own product.
 	Fingerprint func(ctx context.Context, product string) wire.Fingerprint
-	// Adjusted hears of each adjustment of a meter, Forced of each lease that an admin took from its holder.
+	// Adjusted is called after each adjustment of a meter, Forced after each lease that an admin took from its holder.
 	Adjusted func(by enforcer.Caller, a Adjustment)
 	Forced   func(by enforcer.Caller, l *enforcer.Lease)
 }
@@ -120,7 +120,7 @@ func Open(c Config) (*Dialects, error) {
 	return a, nil
 }
 
-// speak makes what a dialect needs, unless a listener before has needed it.
+// speak makes a dialect's key, store and handler, unless an earlier listener speaks the same dialect.
 func (a *Dialects) speak(d plugin.Dialect, dir string) error {
 	system := d.System()
 	if a.spoken[system] != nil {

@@ -12,8 +12,8 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// keyFor derives the key of a dialect's answers from the agent's (RFC 5869): nobody can take what one signs for what
-// the other signs.
+// keyFor derives the key of a dialect's answers from the agent's (RFC 5869), so that no signature of one passes for a
+// signature of the other.
 func keyFor(agent ed25519.PrivateKey, system string) (ed25519.PrivateKey, error) {
 	seed, err := hkdf.Key(sha256.New, agent.Seed(), nil, "usher dialect key/1 "+system, ed25519.SeedSize)
 	if err != nil {

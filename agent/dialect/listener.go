@@ -104,24 +104,24 @@ func (l *Listener) check(c *config.Config, names []string) error {
 	return nil
 }
 
-// Callers says in a few words who may call, for people.
+// Callers describes the permitted callers in a few words, for people.
 func (l *Listener) Callers() string {
 	a, own := l.dialect.(plugin.Authenticator)
 	switch {
 	case l.config.Path() != "":
-		return "whom the socket's mode and socket.allow let"
+		return "callers that the socket's mode and socket.allow let in"
 	case l.config.TokenFile != "":
-		return "who shows a token of " + l.config.TokenFile
+		return "callers with a token of " + l.config.TokenFile
 	case l.config.InsecureLoopback:
 		return "every process of this host (insecure_loopback)"
 	case own:
-		return "who has " + a.Credential()
+		return "callers with " + a.Credential()
 	default:
 		return "nobody"
 	}
 }
 
-// What a token file may hold.
+// The bounds of a token file.
 const (
 	maxSecretFile = 64 << 10             // bytes, as of a credentials file
 	minToken      = plugin.MinCredential // bytes of one token
@@ -189,7 +189,8 @@ func shown(r *http.Request) []byte {
 	return []byte(strings.TrimSpace(token))
 }
 
-// vouch says who sent a request over TCP. It takes a token off the request: the dialect has no business with it.
+// vouch identifies the caller of a request over TCP. It takes a token off the request: the dialect has no business with
+// it.
 func (l *Listener) vouch(r *http.Request) (enforcer.Caller, bool, *enforcer.Denial) {
 	if l.config.TokenFile == "" {
 		_, own := l.dialect.(plugin.Authenticator)

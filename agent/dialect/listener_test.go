@@ -36,16 +36,17 @@ func TestCheckListeners(t *testing.T) {
 	}
 	good := file("good", "0123456789abcdef\n")
 	for _, test := range []struct{ name, listener, want string }{
-		{"a socket", "{address: /run/a, dialect: plain}", "plain, for whom the socket's mode and socket.allow let"},
+		{"a socket", "{address: /run/a, dialect: plain}",
+			"plain, for callers that the socket's mode and socket.allow let in"},
 		{"tokens", fmt.Sprintf(`{address: "127.0.0.1:1", dialect: plain, token_file: %s}`, good),
-			"who shows a token of " + good},
+			"callers with a token of " + good},
 		{"nothing", `{address: "127.0.0.1:1", dialect: plain, insecure_loopback: true}`,
 			"every process of this host (insecure_loopback)"},
-		{"its own credential", `{address: "127.0.0.1:1", dialect: own}`, "who has a licence key"},
+		{"its own credential", `{address: "127.0.0.1:1", dialect: own}`, "callers with a licence key"},
 		{"tokens before its own", fmt.Sprintf(`{address: "127.0.0.1:1", dialect: own, token_file: %s}`, good),
-			"who shows a token of " + good},
+			"callers with a token of " + good},
 		{"its credentials", fmt.Sprintf(`{address: "127.0.0.1:1", dialect: own, credentials_file: %s}`, good),
-			"who has a licence key"},
+			"callers with a licence key"},
 		{"unknown", "{address: /run/a, dialect: plane}",
 			`!listeners[0] (/run/a): there is no dialect "plane" (known: plain, own)`},
 		{"nobody vouches", `{address: "127.0.0.1:1", dialect: plain}`,

@@ -19,8 +19,8 @@ import (
 	"github.com/usher-agent/usher/plugin"
 )
 
-// store is a dialect's [plugin.Store]: all of it in memory, and in a journal of its own. What can be read is on
-// the disk.
+// store is a dialect's [plugin.Store]: all of it in memory, and in a journal of its own. A value can be read once it is
+// on the disk.
 type store struct {
 	journal *journal.Journal
 	name    string       // of the journal
@@ -45,7 +45,7 @@ const Journals = "dialect-*.journal"
 // journalOf returns the name of a dialect's journal.
 func journalOf(system string) string { return strings.Replace(Journals, "*", system, 1) }
 
-// sealAfter is how long what was written to a journal stands without a seal.
+// sealAfter is for how long the newest records of a journal stand without a seal.
 const sealAfter = time.Second
 
 // storeVersion is the first byte of every record of a store's journal.
@@ -76,14 +76,14 @@ func openStore(dir, system string, log *slog.Logger, file func(string, int) (jou
 	s.journal = j
 	if fault != "" {
 		if err := vault.Note(s.name, fault); err != nil {
-			log.Warn("what was found of a journal could not be written; it is found again", "error", err)
+			log.Warn("a fault of a journal could not be recorded; the next start finds it again", "error", err)
 		}
 	}
 	s.seal()
 	return s, nil
 }
 
-// seal has the vault speak for all that is kept now.
+// seal has the vault vouch for the present content.
 func (s *store) seal() {
 	if s.vault == nil {
 		return
@@ -96,7 +96,7 @@ func (s *store) seal() {
 		return // Close has sealed it
 	}
 	if err != nil {
-		s.log.Warn("a journal was not sealed; what was written since the last seal is believed as it is found",
+		s.log.Warn("a journal was not sealed; the agent will believe the records since the last seal as it finds them",
 			"journal", s.name, "error", err)
 	}
 }
@@ -107,7 +107,7 @@ func (s *store) Close() error {
 	return s.journal.Close()
 }
 
-// set carries one change out; a nil value removes the key. s.mu is held, or nobody else knows the store yet.
+// set carries one change out; a nil value removes the key. The caller holds s.mu, or is the only one to have the store.
 func (s *store) set(key string, value []byte) {
 	was, had := s.values[key]
 	i, _ := slices.BinarySearch(s.keys, key)
@@ -151,7 +151,7 @@ func (s *store) Range(prefix string, f func(string, []byte) bool) {
 	}
 }
 
-// Apply makes changes, all or none, if what they expect holds; it is durable before it returns.
+// Apply makes changes, all or none, if their expectations hold. They are durable when it returns.
 func (s *store) Apply(changes ...plugin.Change) error {
 	if len(changes) == 0 {
 		return nil
@@ -182,7 +182,7 @@ func (s *store) Apply(changes ...plugin.Change) error {
 		err = commit.Wait(context.Background())
 	}
 	if err != nil {
-		return fmt.Errorf("what was to be kept could not be stored: %w; see to the disk that state.dir is on", err)
+		return fmt.Errorf("the changes could not be stored: %w; see to the disk that state.dir is on", err)
 	}
 	s.mu.Lock()
 	for _, c := range changes {
@@ -203,8 +203,8 @@ func (s *store) Apply(changes ...plugin.Change) error {
 	return nil
 }
 
-// admits says why changes cannot be made: what they expect does not hold, or a bound would be passed. s.writing is
-// held, so that nothing changes meanwhile.
+// admits returns an error if an expectation of the changes does not hold, or if they would pass a bound. The caller
+// holds s.writing, so nothing changes meanwhile.
 func (s *store) admits(changes []plugin.Change) error {
 	after := map[string][]byte{}
 	for _, c := range changes {
@@ -225,14 +225,14 @@ func (s *store) admits(changes []plugin.Change) error {
 			size += len(key) + len(v)
 		}
 	}
-	// What only takes away is admitted however full it is.
+	// A change that only removes is admitted however full the store is.
 	if (keys > plugin.MaxStoreKeys && keys > len(s.keys)) || (size > plugin.MaxStore && size > s.size) {
 		return plugin.ErrStoreFull
 	}
 	return nil
 }
 
-// compact has the journal begin with what is kept now. s.writing is held.
+// compact replaces the journal by the present content. The caller holds s.writing.
 func (s *store) compact() error {
 	const batch = 64 << 10
 	return s.journal.Compact(func(write func([]byte) error) error {
@@ -255,7 +255,7 @@ func (s *store) compact() error {
 	})
 }
 
-// encodeChanges appends the record of changes to b. What they expect is not part of it.
+// encodeChanges appends the record of changes to b, without their expectations.
 func encodeChanges(b []byte, changes []plugin.Change) []byte {
 	w := record.Writer{Bytes: append(b, storeVersion)}
 	w.Uint(uint64(len(changes)))

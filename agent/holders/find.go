@@ -26,7 +26,8 @@ func (p Place) process(h *enforcer.Holder) liveness.Process {
 	}
 }
 
-// Kept returns what watches a process whose pidfd was kept for this agent; ok without a handle: that process is dead.
+// Kept returns a handle of a process whose pidfd the last agent kept for this one; ok without a handle: that process is
+// dead.
 type Kept func(pid int32, start, inode uint64) (handle *liveness.Handle, ok bool)
 
 // find looks for one process, first among those whose pidfds were kept.

@@ -10,7 +10,7 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// Recovered is what a recovery needs of the agent's desk.
+// Recovered is the part of the agent's desk that a recovery uses.
 type Recovered interface {
 	// Recovered counts the leases that the journals told of, and returns those for which doubtful is true.
 	Recovered(doubtful func(*enforcer.Lease) bool) (all int, out []*enforcer.Lease)
@@ -19,7 +19,7 @@ type Recovered interface {
 	Do(enforcer.Request) enforcer.Decision
 }
 
-// Recovery is what Recover needs. All fields are required.
+// Recovery says where to look for holders. All fields are required.
 type Recovery struct {
 	Slots Recovered
 	// Was is where the leases were granted, Is where the agent runs now.

@@ -14,16 +14,16 @@ import (
 type Handover interface {
 	// Idle reports that nothing is kept.
 	Idle() bool
-	// KeepHolder has the pidfd of a process kept until Drop, and returns what it is kept by; empty: it is not kept.
-	// start is in clock ticks after boot, inode of the pidfd on pidfs; 0: not known.
+	// KeepHolder keeps the pidfd of a process until Drop, and returns the name that it is kept by; empty: it is not
+	// kept. start is in clock ticks after boot, inode of the pidfd on pidfs; 0: not known.
 	KeepHolder(handle *liveness.Handle, pid int32, start, inode uint64) (name string)
 	Drop(name string)
 }
 
-// Config is what New needs.
+// Config says what a registry reports to.
 type Config struct {
 	Handover Handover
-	// Leave ends what a process holds of a lease: it is dead. No lock is held here while it is called.
+	// Leave ends the hold of a dead process on a lease. The registry holds no lock while it calls it.
 	Leave func(id enforcer.LeaseID, holder enforcer.Caller)
 }
 
@@ -37,7 +37,7 @@ type Registry struct {
 	mu     sync.Mutex // guards all below; taken under the lock that Ended is called with, never the other way round
 	alive  map[process]*holding
 	leases map[enforcer.LeaseID][]process
-	paths  map[enforcer.LeaseID]string // what tells that the holder is gone
+	paths  map[enforcer.LeaseID]string // how the holder's death becomes known
 	counts map[string]int              // of leases by path
 }
 
@@ -54,12 +54,12 @@ type holding struct {
 	watch  *liveness.Watch
 	leases map[enforcer.LeaseID]struct{}
 	pins   int    // sessions that are open: their process is watched between leases, too
-	kept   string // what its pidfd is kept by; empty: it is not
+	kept   string // the name that its pidfd is kept by; empty: it is not kept
 	gone   bool
 }
 
-// New returns a registry that knows of no holder yet. The error is the kernel's, which refuses what is to watch
-// processes.
+// New returns a registry that knows of no holder yet. The error says that the kernel gives nothing to watch processes
+// with.
 func New(c Config) (*Registry, error) {
 	w, err := liveness.NewWatcher()
 	if err != nil {
@@ -82,7 +82,7 @@ func (r *Registry) Run(ctx context.Context) error { return r.watcher.Run(ctx) }
 // Close ends all watches.
 func (r *Registry) Close() { r.watcher.Close() }
 
-// keyOf returns what a process is known by here.
+// keyOf returns the registry's key of a process.
 func keyOf(handle *liveness.Handle) process {
 	p := handle.Process()
 	if p.Inode == 0 && (p.PID == 0 || p.Start == 0) {
@@ -137,11 +137,11 @@ func (r *Registry) keep(key process, x *holding, handle *liveness.Handle) {
 	if x.kept != "" || r.alive[key] != x {
 		return
 	}
-	// As the journal knows it, which is what is looked for after a restart.
+	// By the journal's word of it: the next agent looks for that.
 	x.kept = r.handover.KeepHolder(handle, x.caller.PID, x.caller.Start, x.caller.Inode)
 }
 
-// forget ends what is kept of a process. r.mu is held.
+// forget ends the keeping of a process's pidfd. r.mu is held.
 func (r *Registry) forget(x *holding) {
 	if x.kept != "" {
 		r.handover.Drop(x.kept)
@@ -149,7 +149,7 @@ func (r *Registry) forget(x *holding) {
 	}
 }
 
-// process returns what is known of a process, made if need be. r.mu is held.
+// process returns the entry of a process, and makes it if there is none. r.mu is held.
 func (r *Registry) process(key process, caller enforcer.Caller) *holding {
 	x := r.alive[key]
 	if x == nil {
@@ -170,7 +170,7 @@ func (r *Registry) Pin(caller enforcer.Caller, handle *liveness.Handle) error {
 	return r.watch(key, x, handle)
 }
 
-// Unpin ends what Pin began.
+// Unpin undoes one Pin.
 func (r *Registry) Unpin(handle *liveness.Handle) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -252,14 +252,14 @@ func (r *Registry) Ended(id enforcer.LeaseID) {
 	delete(r.leases, id)
 }
 
-// ByPath counts the process leases by what tells that their holder is gone.
+// ByPath counts the process leases by the way in which their holder's death becomes known.
 func (r *Registry) ByPath() map[string]int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return maps.Clone(r.counts)
 }
 
-// Path says what tells that a lease's holder is gone: the way its process is watched, connection, ttl, or none.
+// Path returns how the end of a lease's holder becomes known: the way its process is watched, connection, ttl, or none.
 func (r *Registry) Path(l *enforcer.Lease) string {
 	switch l.Lifetime {
 	case enforcer.LifetimeTTL:

@@ -12,7 +12,7 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// Slots is what sessions need of the agent's desk. Its methods are safe for concurrent use.
+// Slots is the part of the agent's desk that sessions use. Its methods are safe for concurrent use.
 type Slots interface {
 	Acquire(ctx context.Context, r *enforcer.Acquire) (api.Grant, *enforcer.Denial)
 	// Begin decides an acquire, or gives it its place among those that wait. finish returns the answer; waits says
@@ -34,8 +34,8 @@ type Slots interface {
 type Sessions struct {
 	Slots    Slots
 	Registry *Registry
-	// Prove signs for a nonce whom the agent sees at a session's other end: its uid, pid, start time and, where it is
-	// known, the inode of its pidfd.
+	// Prove signs, for a nonce, the process at a session's other end as the agent sees it: its uid, pid, start time
+	// and, where that is known, the inode of its pidfd.
 	Prove func(nonce string, of enforcer.Caller) (string, error)
 	// Stopping is closed when the agent stops. Leases whose connections close from then on do not end: their holders
 	// live, and show themselves to the next agent.
@@ -133,8 +133,8 @@ func (s *session) Begin(r *enforcer.Acquire, ready func()) (finish api.Finish, w
 	}, waits
 }
 
-// complete fills in what a session's acquire need not say. handle is that of the process by which the lease is to live;
-// nil: it is to live by none.
+// complete fills in the fields that a session's acquire may leave out. handle is that of the process by which the lease
+// is to live; nil: it is to live by none.
 func (s *session) complete(r *enforcer.Acquire) (handle *liveness.Handle, d *enforcer.Denial) {
 	if r.Lifetime == "" {
 		r.Lifetime, r.Implied = enforcer.LifetimeProcess, true
@@ -233,7 +233,7 @@ func (s *session) Close() {
 	}
 }
 
-// Prove signs for a nonce whom the agent sees at the session's other end.
+// Prove signs, for a nonce, the process at the session's other end as the agent sees it.
 func (s *session) Prove(nonce string) (string, error) {
 	of := enforcer.Caller{UID: s.caller.UID, PID: s.caller.PID, Start: s.caller.Start}
 	if h, _ := s.process(); h != nil {

@@ -18,17 +18,17 @@ import (
 	"github.com/usher-agent/usher/plugin/catalog"
 )
 
-// Inspection is what a configuration comes to without an agent.
+// Inspection is the effect of a configuration, found without an agent.
 type Inspection struct {
 	*Result
-	Listeners [][2]string // of dialects: where, and what is spoken to whom
+	Listeners [][2]string // of dialects: the address, and the dialect with its callers
 }
 
 // inlineName is the name of the document that stands in the configuration itself.
 const inlineName = "USHER_LICENSE"
 
-// Configured judges what lies in the licence folder of a configuration, as an agent with that configuration would. Of
-// the programs that the configuration names it starts the plugins alone, for as long as it takes.
+// Configured judges the documents in the licence folder of a configuration, as an agent with that configuration would.
+// Of the programs that the configuration names it starts the plugins alone, for as long as it takes.
 func Configured(c *config.Config) (*Inspection, error) {
 	anchors, vendor, err := Anchors(c)
 	if err != nil {
@@ -100,8 +100,8 @@ func folder(path string) (docs []Document, keys []string, err error) {
 	return docs, keys, nil
 }
 
-// For returns what judges documents as an agent with a configuration would. The agent's key is that of the configured
-// state folder, where it can be read.
+// For returns an Inspector that judges documents as an agent with a configuration would. The agent's key is that of the
+// configured state folder, where it can be read.
 func For(c *config.Config) Inspector {
 	i := Inspector{Config: c, Systems: func(use func(*catalog.Catalog)) error { return plugins.With(c, use) },
 		Measure: func(product string) (enforcer.Host, string) {

@@ -23,7 +23,7 @@ import (
 type Plugins []*external.Process
 
 // New makes the configured plugins and the catalog of all systems, and starts nothing. The plugins' sockets are to lie
-// in dir. onChange hears when one has come up or gone away; nil: nobody does. now is the
+// in dir. onChange is called when one has come up or gone away; nil: it is not. now is the
 // licence time; nil: the wall clock. The error names the key of the configuration.
 func New(c *config.Config, dir, version string, log *slog.Logger,
 	onChange func(up bool), now func() time.Time) (Plugins, *catalog.Catalog, error) {
@@ -56,7 +56,7 @@ func (all Plugins) Up() map[string]bool {
 	return out
 }
 
-// Upstreams returns what each plugin's system is called by, by the plugin's name.
+// Upstreams returns the upstream of each plugin's system, by the plugin's name.
 func (all Plugins) Upstreams() map[string]plugin.Upstream {
 	out := make(map[string]plugin.Upstream, len(all))
 	for _, p := range all {

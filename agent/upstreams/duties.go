@@ -10,17 +10,17 @@ import (
 	"github.com/usher-agent/usher/plugin"
 )
 
-// Duties are what licences owe their upstreams: check-ins, heartbeats, activations. The judge, the API and the metrics
-// see them through here; the pulse meets them.
+// Duties are the calls that licences owe their upstreams: check-ins, heartbeats, activations. The judge, the API and
+// the metrics see them through here; the pulse meets them.
 type Duties struct {
 	Pulse     *pulse.Pulse
 	Upstreams map[string]plugin.Upstream // by system
 }
 
-// Fill puts what the upstreams have said into the facts. That holds until they say something else.
+// Fill puts the upstreams' answers into the facts. They hold until the next answer.
 func (d *Duties) Fill(f *enforcer.Facts, _ time.Time) (fence time.Duration) {
 	f.Upstream = d.Pulse.Facts()
-	for _, doc := range f.Documents { // what a former version knew, until the pulse has taken it over
+	for _, doc := range f.Documents { // until the pulse has taken over the records of a former version
 		if doc.License != nil && !doc.License.IsTest() {
 			_, _ = enforcer.Kept(f.Upstream, doc.License)
 		}

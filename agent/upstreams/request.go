@@ -10,11 +10,11 @@ import (
 	"github.com/usher-agent/usher/plugin"
 )
 
-// Requests says what leaves the host with a call to an upstream. All fields are required; the functions are safe for
-// concurrent use.
+// Requests composes all that leaves the host with a call to an upstream. All fields are required; the functions are
+// safe for concurrent use.
 type Requests struct {
 	AgentKey string // the thumbprint of the agent's key
-	// Carries says what of the host a system's requests may carry beside the components that are keyed by product.
+	// Carries lists the facts of the host that a system's requests may carry, beside the components keyed by product.
 	Carries func(system string) plugin.Carries
 	// Host returns this host without the components that single systems name it by, and the text that those systems are
 	// given.
@@ -54,8 +54,8 @@ func (q *Requests) For(l *enforcer.License, document []byte) plugin.Request {
 	return r
 }
 
-// ForShares returns the request of a call for a share of what agents have together. Usage and emergencies are for the
-// vendor alone, and a site's own server may answer it.
+// ForShares returns the request of a call for blocks or draws. It has no usage and no emergencies: they are for the
+// vendor alone, and a site's own server may answer this call.
 func (q *Requests) ForShares(l *enforcer.License, document []byte) plugin.Request {
 	r := q.For(l, document)
 	r.Usage, r.Emergencies = nil, nil
@@ -73,7 +73,7 @@ func stated(h enforcer.Host) map[string][]string {
 	return out
 }
 
-// Preview puts requests into their wire form, with what their systems' clients hold back left out.
+// Preview puts requests into their wire form. It leaves out the fields that their systems' clients hold back.
 func Preview(requests []plugin.Request, carries func(system string) plugin.Carries) []wire.UpstreamRequest {
 	out := []wire.UpstreamRequest{}
 	for _, r := range requests {
