@@ -16,10 +16,10 @@ import (
 func TestShortCredentials(t *testing.T) {
 	for _, test := range []struct{ dialect, text, want string }{
 		{"keygen", "0123456789abcdef\n\n", ""},
-		{"keygen", "0123456789abcdef\nhunter2\n", "line 2: a credential has 7 bytes, and must have 16 at least"},
+		{"keygen", "0123456789abcdef\nhunter2\n", "line 2: the credential has 7 bytes, and must have at least 16"},
 		{"awslm", "[a]\naws_access_key_id = A\naws_secret_access_key = 0123456789abcdef\n", ""},
 		{"awslm", "[a]\naws_access_key_id = A\naws_secret_access_key = hunter2\n",
-			"line 3: a secret has 7 bytes, and must have 16 at least"},
+			"line 3: the secret has 7 bytes, and must have at least 16"},
 	} {
 		file := filepath.Join(t.TempDir(), "keys")
 		if err := os.WriteFile(file, []byte(test.text), 0o600); err != nil {

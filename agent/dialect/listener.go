@@ -165,7 +165,7 @@ func readTokens(c *config.Config, path string) ([][]byte, error) {
 		case len(line) == 0:
 		case len(line) < minToken:
 			return nil, fmt.Errorf(
-				"token_file %s: a token has %d bytes, and must have %d at least; `openssl rand -hex 32` makes a "+
+				"token_file %s: a token has %d bytes, and must have at least %d; `openssl rand -hex 32` makes a "+
 					"good one", path, len(line), minToken)
 		default:
 			tokens = append(tokens, line)

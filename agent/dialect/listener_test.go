@@ -56,7 +56,7 @@ func TestCheckListeners(t *testing.T) {
 		{"empty file", fmt.Sprintf(`{address: "127.0.0.1:1", dialect: plain, token_file: %s}`, file("empty", "\n\n")),
 			"!there is no token in it"},
 		{"short token", fmt.Sprintf(`{address: "127.0.0.1:1", dialect: plain, token_file: %s}`,
-			file("short", "0123456789abcde")), "!a token has 15 bytes, and must have 16 at least"},
+			file("short", "0123456789abcde")), "!a token has 15 bytes, and must have at least 16"},
 		{"large file", fmt.Sprintf(`{address: "127.0.0.1:1", dialect: plain, token_file: %s}`,
 			file("large", strings.Repeat("x", maxSecretFile+1))), "!it has more than 65536 bytes"},
 		{"credentials of none", fmt.Sprintf(`{address: /run/a, dialect: plain, credentials_file: %s}`, good),

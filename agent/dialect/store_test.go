@@ -57,18 +57,14 @@ func (f failing) Sync() error {
 	return f.File.Sync()
 }
 
-func TestStoreBounds(t *testing.T) {
+// put is a change that gives a key a value of n bytes.
+func put(key string, n int) plugin.Change { return plugin.Change{Key: key, Value: make([]byte, n)} }
+
+// Changes are made all or none: only within the bounds, and only where all that they expect holds.
+func TestStoreApplies(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	var noWrite, noSync error
-	open := func() *store {
-		return openTestStore(t, dir, func(name string, flag int) (journal.File, error) {
-			f, err := os.OpenFile(name, flag, 0o600)
-			return failing{f, &noWrite, &noSync}, err
-		})
-	}
-	s := open()
-	put := func(key string, n int) plugin.Change { return plugin.Change{Key: key, Value: make([]byte, n)} }
+	s := openTestStore(t, t.TempDir(), nil)
+	defer s.Close()
 	if err := s.Apply(plugin.Change{Key: "a", Value: []byte("1"), If: true},
 		plugin.Change{Key: "e", Value: []byte{}}); err != nil {
 		t.Fatal(err)
@@ -108,7 +104,19 @@ func TestStoreBounds(t *testing.T) {
 			t.Fatalf("%s: the store holds %v", test.name, got)
 		}
 	}
-	// A full disk changes nothing; when there is room again, it goes on.
+}
+
+// A full disk changes nothing; when there is room again, the store goes on. What never reached the disk cannot be read.
+func TestStoreOnAFullDisk(t *testing.T) {
+	t.Parallel()
+	var noWrite, noSync error
+	s := openTestStore(t, t.TempDir(), func(name string, flag int) (journal.File, error) {
+		f, err := os.OpenFile(name, flag, 0o600)
+		return failing{f, &noWrite, &noSync}, err
+	})
+	if err := s.Apply(put("a", 1), put("e", 0)); err != nil {
+		t.Fatal(err)
+	}
 	noWrite = &fs.PathError{Op: "write", Path: "x", Err: syscall.ENOSPC}
 	if err := s.Apply(put("b", 1)); !errors.Is(err, journal.ErrFull) || len(s.content()) != 2 {
 		t.Errorf("on a full disk: %v, %v", err, s.content())
@@ -122,10 +130,12 @@ func TestStoreBounds(t *testing.T) {
 		t.Errorf("when nothing reaches the disk: %v, %v", err, s.content())
 	}
 	s.Close()
-	noSync = nil
+}
 
-	// The bounds of all of it. What takes away is taken however full it is.
-	s = openTestStore(t, t.TempDir(), nil)
+// The bounds of a whole store hold. A change that only removes is made however full the store is.
+func TestStoreBounds(t *testing.T) {
+	t.Parallel()
+	s := openTestStore(t, t.TempDir(), nil)
 	defer s.Close()
 	for i := 0; i < plugin.MaxStoreKeys; i += 500 {
 		var c []plugin.Change
@@ -217,31 +227,34 @@ func TestStoreAgainstMap(t *testing.T) {
 					t.Fatal(err)
 				}
 			},
-			"": func(t *rapid.T) {
-				size := 0
-				for k, v := range want {
-					size += len(k) + len(v)
-				}
-				if got := s.content(); !maps.Equal(got, want) || s.size != size || !slices.IsSorted(s.keys) ||
-					len(s.keys) != len(want) {
-					t.Fatalf("it holds %v (%d bytes, %v), and should hold %v", got, s.size, s.keys, want)
-				}
-				for _, prefix := range []string{"a", "b", "c"} {
-					var keys []string
-					s.Range(prefix, func(k string, v []byte) bool {
-						if got, ok := s.Get(k); !ok || !bytes.Equal(got, v) { // the store may be used meanwhile
-							t.Fatalf("%s is %q and %q", k, got, v)
-						}
-						keys = append(keys, k)
-						return true
-					})
-					if !slices.Equal(keys, slices.Sorted(maps.Keys(selected(want, prefix)))) {
-						t.Fatalf("by %s: %v of %v", prefix, keys, want)
-					}
-				}
-			},
+			"": func(t *rapid.T) { s.mustHold(t, want) },
 		})
 	})
+}
+
+// mustHold fails unless the store is what a map is, in order and of that size, by every prefix.
+func (s *store) mustHold(t *rapid.T, want map[string]string) {
+	size := 0
+	for k, v := range want {
+		size += len(k) + len(v)
+	}
+	if got := s.content(); !maps.Equal(got, want) || s.size != size || !slices.IsSorted(s.keys) ||
+		len(s.keys) != len(want) {
+		t.Fatalf("it holds %v (%d bytes, %v), and should hold %v", got, s.size, s.keys, want)
+	}
+	for _, prefix := range []string{"a", "b", "c"} {
+		var keys []string
+		s.Range(prefix, func(k string, v []byte) bool {
+			if got, ok := s.Get(k); !ok || !bytes.Equal(got, v) { // the store may be used meanwhile
+				t.Fatalf("%s is %q and %q", k, got, v)
+			}
+			keys = append(keys, k)
+			return true
+		})
+		if !slices.Equal(keys, slices.Sorted(maps.Keys(selected(want, prefix)))) {
+			t.Fatalf("by %s: %v of %v", prefix, keys, want)
+		}
+	}
 }
 
 func selected(m map[string]string, prefix string) map[string]string {
