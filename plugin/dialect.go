@@ -47,13 +47,22 @@ const MinCredential = 16
 // MaxDialectBody is how many bytes the body of a request to a dialect may have.
 const MaxDialectBody = 1 << 20
 
-// Desk is the enforcer's operations for dialects. All of it is safe for concurrent use. A refusal is a
+// Desk is the agent as a dialect sees it, in parts by purpose. A part of a dialect asks for the part that it needs. All
+// of it is safe for concurrent use. A refusal is a
 // [*enforcer.Denial], which the dialect puts in its system's words.
 //
 // The caller is an [enforcer.Caller] from Desk.Caller or CallerBy, and never what a request's body claims. A dialect
 // cannot see, renew or release the leases of other callers, nor those that the same caller has through another dialect
 // or the local API.
 type Desk interface {
+	Callers
+	Slots
+	Documents
+	Own
+}
+
+// Callers identifies the sender of a request.
+type Callers interface {
 	// Caller returns the sender of a request: on a Unix socket the process that the kernel vouches for, over TCP the
 	// caller that shows the listener's token. It is false where nobody vouches for the sender: on a listener that
 	// leaves that to the dialect.
@@ -65,31 +74,14 @@ type Desk interface {
 	// Credentials returns the credentials_file of the listener that a request came through, for an Authenticator to
 	// check credentials against. The dialect defines its form. nil: none is configured.
 	Credentials(r *http.Request) ([]byte, error)
+}
+
+// Slots are the pools and meters of the verdict in force, and the dialect's leases of them.
+type Slots interface {
 	// Now returns the licence time, which never goes back.
 	Now() time.Time
-
-	// Verdict returns the verdict in force, with the licences that were judged; nil before the first.
-	Verdict() *enforcer.Verdict
-	// Document returns the bytes of a document as it was installed, by the name that Judged.Document has; nil: there is
-	// none.
-	Document(name string) []byte
-	// Install verifies a document, puts it into the licence folder, and returns when it is judged. For an empty name it
-	// makes one from the licence's id. Remove takes a document out. Both are for admins, and no TCP caller is one.
-	Install(ctx context.Context, c enforcer.Caller, document []byte, name string) *enforcer.Denial
-	Remove(ctx context.Context, c enforcer.Caller, name string) *enforcer.Denial
 	// Pools returns every pool and meter of the licence.
 	Pools() []enforcer.PoolStatus
-
-	// Host returns the host that the dialect answers for. Its components are keyed by a product; empty: the agent's
-	// own.
-	Host(ctx context.Context, product string) Host
-	// Key signs the dialect's answers. It is derived from the agent's key for this dialect alone, so that none of its
-	// answers passes for a lease token or another dialect's answer. It stays for as long as the agent's key does. GET
-	// /v1/keys and `usher doctor` show its public half.
-	Key() ed25519.PrivateKey
-	// Log is for what operators should know. Never log a credential.
-	Log() *slog.Logger
-
 	// Acquire grants a lease (LifetimeTTL, LifetimeHeld, LifetimeBorrow) or a draw from a meter (LifetimeDraw), and
 	// puts data on it in the same step: after a crash no lease lacks its data. Data is at most MaxLeaseData bytes; nil
 	// is as good as empty. The Desk chooses the id and owns Acquire.Data. replayed says that the request's token had
@@ -119,7 +111,32 @@ type Desk interface {
 	// (MeterEmpty). It is durable and in the event log. Admins may call it, and other callers where the licence makes
 	// the meter adjustable.
 	Adjust(meter string, by int64, c enforcer.Caller) (int64, *enforcer.Denial)
+}
 
+// Documents are the licences that the agent judges.
+type Documents interface {
+	// Verdict returns the verdict in force, with the licences that were judged; nil before the first.
+	Verdict() *enforcer.Verdict
+	// Document returns the bytes of a document as it was installed, by the name that Judged.Document has; nil: there is
+	// none.
+	Document(name string) []byte
+	// Install verifies a document, puts it into the licence folder, and returns when it is judged. For an empty name it
+	// makes one from the licence's id. Remove takes a document out. Both are for admins, and no TCP caller is one.
+	Install(ctx context.Context, c enforcer.Caller, document []byte, name string) *enforcer.Denial
+	Remove(ctx context.Context, c enforcer.Caller, name string) *enforcer.Denial
+}
+
+// Own is what belongs to the dialect alone, and the host that it answers for.
+type Own interface {
+	// Host returns the host that the dialect answers for. Its components are keyed by a product; empty: the agent's
+	// own.
+	Host(ctx context.Context, product string) Host
+	// Key signs the dialect's answers. It is derived from the agent's key for this dialect alone, so that none of its
+	// answers passes for a lease token or another dialect's answer. It stays for as long as the agent's key does. GET
+	// /v1/keys and `usher doctor` show its public half.
+	Key() ed25519.PrivateKey
+	// Log is for what operators should know. Never log a credential.
+	Log() *slog.Logger
 	// Store is the dialect's own.
 	Store() Store
 }
