@@ -232,7 +232,8 @@ func (a *Agent) open() (err error) {
 	}
 	a.sessions = &holders.Sessions{Slots: slots{a.desk}, Registry: a.holders, Prove: a.signer.Prove,
 		Stopping: a.life.Done()}
-	server := api.Config{Desk: front{a}, TLS: tlsConfig, Metrics: a.metrics.Handler(), Log: a.log, Rules: rules,
+	server := api.Config{Slots: front{a}, Documents: front{a}, Operations: front{a}, Feeds: a.feeds, TLS: tlsConfig,
+		Metrics: a.metrics.Handler(), Log: a.log, Rules: rules,
 		MaxConns: connections(), MaxConnsPerUID: cfg.Limits.ConnectionsPerUID}
 	if liveness.WantsSent() {
 		server.TakeSent, server.SentSpace = holders.TakeSent, liveness.SentSpace

@@ -60,10 +60,6 @@ func (f front) Lease(id enforcer.LeaseID) (*enforcer.Lease, bool) { return f.des
 
 func (f front) List(u *enforcer.User, yield func([]*enforcer.Lease) bool) { f.desk.List(u, yield) }
 
-func (f front) Subscribe(u *enforcer.User, see func(*enforcer.Holder, *wire.Event) bool) (<-chan *api.Event, func()) {
-	return f.feeds.Subscribe(u, see)
-}
-
 func (f front) Fingerprint(ctx context.Context, product string) wire.Fingerprint {
 	c := f.hostConfig()
 	f.mu.Lock()

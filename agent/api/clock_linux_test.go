@@ -44,7 +44,7 @@ func (d aheadDesk) Begin(r *enforcer.Acquire, _ func()) (Finish, bool) {
 // A denial says by licence time in how many seconds to try again, however wrong the wall clock is: over HTTP, in a
 // session, and where a caller waits for its pause.
 func TestProblemsCountByLicenceTime(t *testing.T) {
-	s := New(Config{Desk: aheadDesk{}})
+	s := New(configOf(aheadDesk{}))
 	next := &enforcer.Denial{Code: enforcer.NoSlots, Next: time.Now().Add(ahead + time.Hour)}
 	if p := s.problem(next); p.RetryAfterSeconds == nil ||
 		!anHour.MatchString(fmt.Sprint(`"retry_after_seconds":`, *p.RetryAfterSeconds)) {

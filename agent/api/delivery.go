@@ -90,7 +90,7 @@ func (c *conn) settle() {
 
 // undoLease ends a lease whose grant was not delivered.
 func (s *Server) undoLease(id enforcer.LeaseID, c enforcer.Caller) {
-	s.desk.Release(&enforcer.Release{ID: id, Caller: c, Cause: enforcer.CauseUndelivered})
+	s.slots.Release(&enforcer.Release{ID: id, Caller: c, Cause: enforcer.CauseUndelivered})
 }
 
 // outlivesCaller reports whether a lease goes on when its caller's connection and process are gone.

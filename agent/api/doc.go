@@ -1,8 +1,8 @@
 // Package api answers the local API: HTTP with JSON on one Unix socket. docs/api.md and docs/openapi.yaml describe it,
 // and a test holds the handlers to the latter.
 //
-// The kernel identifies a caller (SO_PEERCRED at connect), and [Rules] say who may call. The handlers pass requests to
-// a [Desk] and decide nothing. Start reading at the table of routes.
+// The kernel identifies a caller (SO_PEERCRED at connect), and [Rules] say who may call. The handlers pass requests
+// to [Slots], [Documents] and [Operations] and decide nothing. Start reading at the table of routes.
 package api
 
 import (
@@ -26,10 +26,9 @@ type Grant struct {
 	Late func() *enforcer.Denial
 }
 
-// Desk is what the handlers need of the agent. Its methods are safe for concurrent use.
-type Desk interface {
-	// License returns the verdict and all documents, with every term.
-	License() wire.License
+// Slots is what the handlers need of leases and draws. Its methods are safe for concurrent use, as are those of
+// [Documents] and [Operations].
+type Slots interface {
 	Pools() []enforcer.PoolStatus
 	Pool(name string) (enforcer.PoolStatus, bool)
 
@@ -49,6 +48,14 @@ type Desk interface {
 
 	// Adjust sets how much has been drawn from a meter.
 	Adjust(*enforcer.Adjust) *enforcer.Denial
+	// LeaseToken signs a lease for the sender of a nonce.
+	LeaseToken(l *enforcer.Lease, nonce string) (string, error)
+}
+
+// Documents is what the handlers need of licences.
+type Documents interface {
+	// License returns the verdict and all documents, with every term.
+	License() wire.License
 
 	// Install puts a document into the licence folder; with dryRun it only says what would change.
 	Install(ctx context.Context, document []byte, name string, dryRun bool) (wire.Installed, *enforcer.Denial)
@@ -60,18 +67,18 @@ type Desk interface {
 	// BeginEmergency spends an emergency that the licence grants.
 	BeginEmergency(by enforcer.Caller, reason string) (wire.Emergency, *enforcer.Denial)
 	Emergencies() wire.Emergencies
+}
 
+// Operations is what the handlers need for operators, and of the agent as a whole.
+type Operations interface {
+	Probes
+	// Clock returns licence time, by which licences are judged, and where it comes from.
+	Clock() wire.Clock
 	// Fingerprint returns this host as licences for a product see it; empty means the agent's own product.
 	Fingerprint(ctx context.Context, product string) wire.Fingerprint
-	// Subscribe returns events until cancel is called, the reader is too slow or the agent ends. The events are those
-	// for everybody and those of the leases of a user, or of all users for nil, which see accepts; a nil see accepts
-	// all.
-	Subscribe(u *enforcer.User, see func(*enforcer.Holder, *wire.Event) bool) (events <-chan *Event, cancel func())
-
 	// Keys returns the agent's public keys and what vouches for the first; callers who are not admins see no more of it
-	// than they may. LeaseToken signs a lease for the sender of a nonce.
+	// than they may.
 	Keys(admin bool) wire.Keys
-	LeaseToken(l *enforcer.Lease, nonce string) (string, error)
 
 	// Reload reads the configuration again and says what changed.
 	Reload(ctx context.Context) (wire.Reloaded, *enforcer.Denial)
@@ -85,8 +92,10 @@ type Desk interface {
 	// Preview is what would leave the host with the next call to each upstream. CallUpstream makes these calls at once.
 	Preview() []wire.UpstreamRequest
 	CallUpstream()
+}
+
+// Probes is what tools ask that watch over the agent.
+type Probes interface {
 	Health() wire.Health
-	// Clock returns licence time, by which licences are judged, and where it comes from.
-	Clock() wire.Clock
 	Ready() bool
 }

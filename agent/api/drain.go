@@ -29,7 +29,7 @@ func (s *Server) releaseHost(c *call) {
 	}
 	var out wire.Releases
 	if d == nil {
-		out, d = s.desk.ReleaseHost(c.req.Context(), c.peer.caller(c.admin), in.License)
+		out, d = s.operations.ReleaseHost(c.req.Context(), c.peer.caller(c.admin), in.License)
 	}
 	if d != nil {
 		s.answerDenial(c, d)
@@ -53,7 +53,7 @@ func (s *Server) drain(c *call) {
 	}
 	var out wire.Drain
 	if d == nil {
-		out, d = s.desk.Drain(c.req.Context(), c.peer.caller(c.admin), wait, in.Release)
+		out, d = s.operations.Drain(c.req.Context(), c.peer.caller(c.admin), wait, in.Release)
 	}
 	if d != nil {
 		s.answerDenial(c, d)
@@ -62,12 +62,12 @@ func (s *Server) drain(c *call) {
 	s.answer(c, http.StatusOK, out)
 }
 
-func (s *Server) getDrain(c *call) { s.answer(c, http.StatusOK, s.desk.Drained()) }
+func (s *Server) getDrain(c *call) { s.answer(c, http.StatusOK, s.operations.Drained()) }
 
 func (s *Server) undrain(c *call) {
-	if d := s.desk.Undrain(c.peer.caller(c.admin)); d != nil {
+	if d := s.operations.Undrain(c.peer.caller(c.admin)); d != nil {
 		s.answerDenial(c, d)
 		return
 	}
-	s.answer(c, http.StatusOK, s.desk.Drained())
+	s.answer(c, http.StatusOK, s.operations.Drained())
 }

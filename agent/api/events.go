@@ -25,7 +25,7 @@ func (s *Server) events(c *call) {
 	defer s.subscribers.give(c.peer.key(), 1)
 	rights, stop := s.while(c.req.Context(), c.peer, c.rights, c.rights.same)
 	defer stop()
-	events, cancel := s.desk.Subscribe(visible(c.peer, c.admin))
+	events, cancel := s.feeds.Subscribe(visible(c.peer, c.admin))
 	defer cancel()
 	rc := http.NewResponseController(c.ResponseWriter)
 	if err := rc.SetReadDeadline(time.Time{}); err != nil { // a listener sends nothing
@@ -40,7 +40,7 @@ func (s *Server) events(c *call) {
 		_, err := fmt.Fprint(c, text)
 		return err == nil && rc.Flush() == nil
 	}
-	l := s.desk.License()
+	l := s.documents.License()
 	l.Reason = redact.Text(l.Reason)
 	first := Event{Event: wire.Event{Type: "license.changed", At: s.now().UTC(), State: l.State, Code: l.Code,
 		Reason: l.Reason}}

@@ -24,8 +24,19 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 )
 
+// allOf is all that a server asks for.
+type allOf interface {
+	Slots
+	Documents
+	Operations
+}
+
+func configOf(a allOf) Config {
+	return Config{Slots: a, Documents: a, Operations: a, Feeds: NewFeeds()}
+}
+
 // echo is a desk that grants every request which names a slot. Its answer follows from the request alone.
-type echo struct{ Desk }
+type echo struct{ allOf }
 
 func (echo) License() wire.License {
 	return wire.License{State: "valid", Code: "VALID"}
@@ -43,11 +54,6 @@ func (echo) Close()                                                    {}
 
 func (echo) LeaseToken(_ *enforcer.Lease, nonce string) (string, error) {
 	return "token of " + nonce, nil
-}
-
-func (echo) Subscribe(*enforcer.User, func(*enforcer.Holder, *wire.Event) bool) (<-chan *Event, func()) {
-	c := make(chan *Event)
-	return c, func() { close(c) }
 }
 
 func (echo) Acquire(_ context.Context, r *enforcer.Acquire) (Grant, *enforcer.Denial) {
@@ -201,7 +207,7 @@ func FuzzSessionLine(f *testing.F) {
 	} {
 		f.Add([]byte(s))
 	}
-	s := New(Config{Desk: echo{}})
+	s := New(configOf(echo{}))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		if len(text) > 4*MaxLine {
 			return
@@ -244,7 +250,7 @@ func FuzzHTTPBody(f *testing.F) {
 		f.Add([]byte(s), "application/json")
 	}
 	f.Add([]byte(`{"pool":"a"}`), "text/plain; charset=\"")
-	s := New(Config{Desk: echo{}})
+	s := New(configOf(echo{}))
 	post := func(body []byte, kind string, length int64) *httptest.ResponseRecorder {
 		r := httptest.NewRequest("POST", "/v1/leases", io.NopCloser(bytes.NewReader(body)))
 		r.ContentLength = length

@@ -57,7 +57,9 @@ func TestGuessesAreSlowed(t *testing.T) {
 	for name, own := range map[string]bool{"token": false, "credential of the dialect's own": true} {
 		t.Run(name, func(t *testing.T) {
 			var log bytes.Buffer
-			s := New(Config{Desk: aheadDesk{}, Log: slog.New(slog.NewTextHandler(&log, nil))})
+			c := configOf(aheadDesk{})
+			c.Log = slog.New(slog.NewTextHandler(&log, nil))
+			s := New(c)
 			addr := toy(t, s, own)
 			ask := func(credential string) (int, string) {
 				t.Helper()

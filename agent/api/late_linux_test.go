@@ -115,7 +115,7 @@ func TestLateAnswersOfASession(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := newLateDesk(late)
-			out := string(converse(t, New(Config{Desk: d}), []byte(say.String())))
+			out := string(converse(t, New(configOf(d)), []byte(say.String())))
 			lines := strings.Split(strings.TrimSpace(out), "\n")
 			if len(lines) != len(requests) {
 				t.Fatalf("%d answers:\n%s", len(lines), out)
@@ -155,7 +155,7 @@ func TestLateJoinIsTold(t *testing.T) {
 		if listens {
 			say = `{"jsonrpc":"2.0","id":1,"method":"events.subscribe","params":{"mine":true}}` + "\n" + join
 		}
-		out := string(converse(t, New(Config{Desk: heldDesk{newLateDesk(func(int) int { return 2 })}}), []byte(say)))
+		out := string(converse(t, New(configOf(heldDesk{newLateDesk(func(int) int { return 2 })})), []byte(say)))
 		answer, told := strings.Index(out, `"id":2,"result"`), strings.Index(out, `"method":"lease.ended"`)
 		if answer < 0 || (told > answer) != listens || !listens && told >= 0 {
 			t.Errorf("listens %v:\n%s", listens, out)
@@ -173,7 +173,7 @@ func TestLateAnswersOverHTTP(t *testing.T) {
 		for look := range 3 {
 			t.Run(fmt.Sprint(name, ", over at look ", look), func(t *testing.T) {
 				d := newLateDesk(func(int) int { return look })
-				c := connect(t, serveEcho(t, New(Config{Desk: d})))
+				c := connect(t, serveEcho(t, New(configOf(d))))
 				fmt.Fprintf(c,
 					"%s %s HTTP/1.1\r\nHost: u\r\nContent-Type: application/json\r\nConnection: "+
 						"close\r\nContent-Length: %d\r\n\r\n%s",
@@ -218,7 +218,7 @@ func TestLookAfterWaiting(t *testing.T) {
 			t.Fatal("an answer was not looked at")
 		}
 	}
-	c := connect(t, serveEcho(t, New(Config{Desk: d})))
+	c := connect(t, serveEcho(t, New(configOf(d))))
 	say := `{"jsonrpc":"2.0","id":1,"method":"lease.acquire","params":{"pool":"streams","lifetime":"held"}}` + "\n"
 	fmt.Fprint(c, say+say)
 	look()

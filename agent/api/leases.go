@@ -83,7 +83,7 @@ func checkNonce(nonce string, must bool) *enforcer.Denial {
 func (s *Server) granted(l *enforcer.Lease, nonce string) wire.Lease {
 	out := s.leaseShape(l)
 	if nonce != "" {
-		token, err := s.desk.LeaseToken(l, nonce)
+		token, err := s.slots.LeaseToken(l, nonce)
 		if err != nil {
 			s.log.Error("a lease token cannot be signed", "error", err)
 		}
@@ -123,7 +123,7 @@ func (s *Server) acquire(c *call) {
 		ctx, stop = s.while(ctx, c.peer, c.rights, mayCall)
 		defer stop()
 	}
-	g, d := s.desk.Acquire(ctx, r)
+	g, d := s.slots.Acquire(ctx, r)
 	if d != nil {
 		if lostRights(ctx) {
 			d = notAllowed(c.peer)
@@ -208,7 +208,7 @@ func (s *Server) getLeases(c *call) {
 	c.Header().Set("Cache-Control", "no-store")
 	listed := map[enforcer.LeaseID]struct{}{}
 	b := []byte(`{"leases":[`)
-	s.desk.List(user, func(some []*enforcer.Lease) bool {
+	s.slots.List(user, func(some []*enforcer.Lease) bool {
 		for _, l := range some {
 			if !c.admin && !c.peer.sees(l.Holder) || pool != "" && !has(l, pool) {
 				continue
@@ -261,7 +261,7 @@ func leaseID(c *call) (enforcer.LeaseID, *enforcer.Denial) {
 func (s *Server) getLease(c *call) {
 	id, d := leaseID(c)
 	if d == nil {
-		l, ok := s.desk.Lease(id)
+		l, ok := s.slots.Lease(id)
 		switch {
 		case !ok:
 			d = &enforcer.Denial{Code: enforcer.LeaseUnknown, Detail: "lease " + id.String() + " is not held here",
@@ -288,7 +288,7 @@ func (s *Server) renew(c *call) {
 	}
 	var g Grant
 	if d == nil {
-		g, d = s.desk.Renew(&enforcer.Renew{ID: id, Caller: c.peer.caller(c.admin), TTL: ttl})
+		g, d = s.slots.Renew(&enforcer.Renew{ID: id, Caller: c.peer.caller(c.admin), TTL: ttl})
 	}
 	if d != nil {
 		s.answerDenial(c, d)
@@ -312,7 +312,7 @@ func (s *Server) release(c *call) {
 		force, d = flag(c, "force")
 	}
 	if d == nil {
-		d = s.desk.Release(&enforcer.Release{ID: id, Caller: c.peer.caller(c.admin), Force: force})
+		d = s.slots.Release(&enforcer.Release{ID: id, Caller: c.peer.caller(c.admin), Force: force})
 	}
 	if d != nil {
 		s.answerDenial(c, d)
@@ -322,7 +322,7 @@ func (s *Server) release(c *call) {
 }
 
 func (s *Server) leaseShape(l *enforcer.Lease) wire.Lease {
-	out := wire.Lease{ID: l.ID.String(), Lifetime: string(l.Lifetime), Liveness: s.desk.Liveness(l), State: "held",
+	out := wire.Lease{ID: l.ID.String(), Lifetime: string(l.Lifetime), Liveness: s.slots.Liveness(l), State: "held",
 		AcquiredAt: l.AcquiredAt.UTC(),
 		ExpiresAt:  Instant(l.ExpiresAt), RevokeAt: Instant(l.RevokeAt), Items: make([]wire.Item, len(l.Items))}
 	for i, it := range l.Items {

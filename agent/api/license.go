@@ -11,7 +11,7 @@ import (
 )
 
 func (s *Server) getLicense(c *call) {
-	s.answer(c, http.StatusOK, s.desk.License())
+	s.answer(c, http.StatusOK, s.documents.License())
 }
 
 func (s *Server) putLicense(c *call) {
@@ -23,7 +23,7 @@ func (s *Server) putLicense(c *call) {
 				d = badRequest("document", "send the licence file as the body", "the body is empty")
 			} else {
 				var out wire.Installed
-				if out, d = s.desk.Install(c.req.Context(), doc, c.req.URL.Query().Get("name"), dryRun); d == nil {
+				if out, d = s.documents.Install(c.req.Context(), doc, c.req.URL.Query().Get("name"), dryRun); d == nil {
 					s.answer(c, http.StatusOK, out)
 					return
 				}
@@ -34,7 +34,7 @@ func (s *Server) putLicense(c *call) {
 }
 
 func (s *Server) rollback(c *call) {
-	out, d := s.desk.Rollback(c.req.Context(), c.req.URL.Query().Get("name"))
+	out, d := s.documents.Rollback(c.req.Context(), c.req.URL.Query().Get("name"))
 	if d != nil {
 		s.answerDenial(c, d)
 		return
@@ -53,7 +53,7 @@ func (s *Server) returnLicense(c *call) {
 	}
 	var out wire.Returned
 	if d == nil {
-		out, d = s.desk.Return(c.req.Context(), c.peer.caller(c.admin), in.License)
+		out, d = s.documents.Return(c.req.Context(), c.peer.caller(c.admin), in.License)
 	}
 	if d != nil {
 		s.answerDenial(c, d)
@@ -62,14 +62,14 @@ func (s *Server) returnLicense(c *call) {
 	s.answer(c, http.StatusOK, out)
 }
 
-func (s *Server) getEmergencies(c *call) { s.answer(c, http.StatusOK, s.desk.Emergencies()) }
+func (s *Server) getEmergencies(c *call) { s.answer(c, http.StatusOK, s.documents.Emergencies()) }
 
 func (s *Server) beginEmergency(c *call) {
 	var in wire.EmergencyRequest
 	d := decode(c, c.req, &in, false)
 	var out wire.Emergency
 	if d == nil {
-		out, d = s.desk.BeginEmergency(c.peer.caller(c.admin), in.Reason)
+		out, d = s.documents.BeginEmergency(c.peer.caller(c.admin), in.Reason)
 	}
 	if d != nil {
 		s.answerDenial(c, d)
@@ -79,7 +79,7 @@ func (s *Server) beginEmergency(c *call) {
 }
 
 func (s *Server) deleteDocument(c *call) {
-	if d := s.desk.Remove(c.req.Context(), c.req.PathValue("name")); d != nil {
+	if d := s.documents.Remove(c.req.Context(), c.req.PathValue("name")); d != nil {
 		s.answerDenial(c, d)
 		return
 	}
@@ -87,17 +87,17 @@ func (s *Server) deleteDocument(c *call) {
 }
 
 func (s *Server) getFeatures(c *call) {
-	s.answer(c, http.StatusOK, wire.Features{Features: s.desk.License().Features})
+	s.answer(c, http.StatusOK, wire.Features{Features: s.documents.License().Features})
 }
 
 func (s *Server) getFeature(c *call) {
 	name := c.req.PathValue("name")
-	s.answer(c, http.StatusOK, wire.NamedFeature{Name: name, Feature: s.desk.License().Features[name]})
+	s.answer(c, http.StatusOK, wire.NamedFeature{Name: name, Feature: s.documents.License().Features[name]})
 }
 
 func (s *Server) getPools(c *call) {
 	out := wire.Pools{Pools: []wire.Pool{}}
-	for _, p := range s.desk.Pools() {
+	for _, p := range s.slots.Pools() {
 		out.Pools = append(out.Pools, poolShape(p))
 	}
 	s.answer(c, http.StatusOK, out)
@@ -105,10 +105,10 @@ func (s *Server) getPools(c *call) {
 
 func (s *Server) getPool(c *call) {
 	name := c.req.PathValue("name")
-	p, ok := s.desk.Pool(name)
+	p, ok := s.slots.Pool(name)
 	if !ok {
 		var known []string
-		for _, p := range s.desk.Pools() {
+		for _, p := range s.slots.Pools() {
 			known = append(known, p.Name)
 		}
 		hint := "the licence in force grants no pools"
@@ -126,7 +126,7 @@ func (s *Server) adjust(c *call) {
 	var in wire.AdjustRequest
 	d := decode(c, c.req, &in, false)
 	if d == nil {
-		d = s.desk.Adjust(&enforcer.Adjust{Pool: c.req.PathValue("name"), Drawn: in.Drawn,
+		d = s.slots.Adjust(&enforcer.Adjust{Pool: c.req.PathValue("name"), Drawn: in.Drawn,
 			Caller: c.peer.caller(c.admin)})
 	}
 	if d != nil {

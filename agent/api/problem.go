@@ -59,7 +59,7 @@ func Codes() map[enforcer.DenialCode]int {
 }
 
 // now returns licence time. All times of denials, leases and events are in it.
-func (s *Server) now() time.Time { return s.desk.Clock().Time }
+func (s *Server) now() time.Time { return s.operations.Clock().Time }
 
 // problem puts a denial into its wire form.
 func (s *Server) problem(d *enforcer.Denial) *wire.Problem {

@@ -67,7 +67,7 @@ var table = []route{
 	{"GET", "/v1/drain", admin, (*Server).getDrain},
 	{"POST", "/v1/drain", admin, (*Server).drain},
 	{"DELETE", "/v1/drain", admin, (*Server).undrain},
-	{"GET", "/v1/clock", allowed, func(s *Server, c *call) { s.answer(c, http.StatusOK, s.desk.Clock()) }},
+	{"GET", "/v1/clock", allowed, func(s *Server, c *call) { s.answer(c, http.StatusOK, s.operations.Clock()) }},
 	{"GET", "/v1/health", anyone, (*Server).getHealth},
 	{"GET", "/v1/ready", anyone, (*Server).getReady},
 }
@@ -169,7 +169,7 @@ func (s *Server) recovered(w http.ResponseWriter, what string, e any) {
 }
 
 // OpsHandler answers operators' tools where the caller is not known: /metrics, /healthz and /readyz.
-func OpsHandler(desk Desk, metrics http.Handler) http.Handler {
+func OpsHandler(p Probes, metrics http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", metrics)
 	probe := func(ok func() bool) http.HandlerFunc {
@@ -178,32 +178,32 @@ func OpsHandler(desk Desk, metrics http.Handler) http.Handler {
 			if !ok() {
 				w.WriteHeader(http.StatusServiceUnavailable)
 			}
-			fmt.Fprintln(w, desk.Health().Status)
+			fmt.Fprintln(w, p.Health().Status)
 		}
 	}
 	mux.HandleFunc("GET /healthz", probe(func() bool { return true }))
-	mux.HandleFunc("GET /readyz", probe(desk.Ready))
+	mux.HandleFunc("GET /readyz", probe(p.Ready))
 	return mux
 }
 
-func (s *Server) getHealth(c *call) { s.answer(c, http.StatusOK, s.desk.Health()) }
+func (s *Server) getHealth(c *call) { s.answer(c, http.StatusOK, s.operations.Health()) }
 
 func (s *Server) getReady(c *call) {
 	status := http.StatusOK
-	if !s.desk.Ready() {
+	if !s.operations.Ready() {
 		status = http.StatusServiceUnavailable
 	}
-	s.answer(c, status, s.desk.Health())
+	s.answer(c, status, s.operations.Health())
 }
 
-func (s *Server) getKeys(c *call) { s.answer(c, http.StatusOK, s.desk.Keys(c.admin)) }
+func (s *Server) getKeys(c *call) { s.answer(c, http.StatusOK, s.operations.Keys(c.admin)) }
 
 func (s *Server) getConfig(c *call) {
-	s.answer(c, http.StatusOK, wire.Settings{Settings: s.desk.Settings()})
+	s.answer(c, http.StatusOK, wire.Settings{Settings: s.operations.Settings()})
 }
 
 func (s *Server) reload(c *call) {
-	out, d := s.desk.Reload(c.req.Context())
+	out, d := s.operations.Reload(c.req.Context())
 	if d != nil {
 		s.answerDenial(c, d)
 		return
@@ -212,11 +212,11 @@ func (s *Server) reload(c *call) {
 }
 
 func (s *Server) getUpstream(c *call) {
-	s.answer(c, http.StatusOK, wire.UpstreamPreview{Requests: s.desk.Preview()})
+	s.answer(c, http.StatusOK, wire.UpstreamPreview{Requests: s.operations.Preview()})
 }
 
 func (s *Server) callUpstream(c *call) {
-	s.desk.CallUpstream()
+	s.operations.CallUpstream()
 	c.WriteHeader(http.StatusNoContent)
 }
 
@@ -233,5 +233,5 @@ func (s *Server) getFingerprint(c *call) {
 		}
 		defer done()
 	}
-	s.answer(c, http.StatusOK, s.desk.Fingerprint(c.req.Context(), product))
+	s.answer(c, http.StatusOK, s.operations.Fingerprint(c.req.Context(), product))
 }

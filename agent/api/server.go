@@ -16,11 +16,14 @@ import (
 
 // Config is what a Server needs.
 type Config struct {
-	Desk    Desk
-	Metrics http.Handler // GET /metrics
-	Log     *slog.Logger // nil: nothing is logged
-	Rules   Rules
-	TLS     *tls.Config // of the agent's key; nil: TLS is not spoken
+	Slots      Slots
+	Documents  Documents
+	Operations Operations
+	Feeds      *Feeds       // what subscribers read
+	Metrics    http.Handler // GET /metrics
+	Log        *slog.Logger // nil: nothing is logged
+	Rules      Rules
+	TLS        *tls.Config // of the agent's key; nil: TLS is not spoken
 	// How many connections may be open, in all and of one uid. Zero: 4096 in all, and of one uid no more than are left
 	// for all others.
 	MaxConns, MaxConnsPerUID int
@@ -48,11 +51,14 @@ const (
 
 // Server answers the local API.
 type Server struct {
-	desk    Desk
-	log     *slog.Logger
-	rules   atomic.Pointer[Rules]
-	handler http.Handler
-	ending  chan struct{} // closed when the server drains: streams end
+	slots      Slots
+	documents  Documents
+	operations Operations
+	feeds      *Feeds
+	log        *slog.Logger
+	rules      atomic.Pointer[Rules]
+	handler    http.Handler
+	ending     chan struct{} // closed when the server drains: streams end
 
 	tls                      *tls.Config
 	takeSent                 func([]byte) io.Closer
@@ -74,7 +80,8 @@ type Server struct {
 
 // New returns a server that listens nowhere until Run.
 func New(c Config) *Server {
-	s := &Server{desk: c.Desk, log: c.Log, ending: make(chan struct{}), tls: c.TLS,
+	s := &Server{slots: c.Slots, documents: c.Documents, operations: c.Operations, feeds: c.Feeds, log: c.Log,
+		ending: make(chan struct{}), tls: c.TLS,
 		takeSent: c.TakeSent, sentSpace: c.SentSpace, headerWithin: 10 * time.Second, readWithin: 30 * time.Second}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)

@@ -129,7 +129,7 @@ func (s *Server) serveSession(c *conn) {
 	defer s.onRules(x.ruled)()
 	sent := c.sent
 	c.sent = nil
-	x.agent = s.desk.Session(c.UnixConn, sent, c.peer.caller(first.admin))
+	x.agent = s.slots.Session(c.UnixConn, sent, c.peer.caller(first.admin))
 	if c.peer.pid == 0 {
 		c.peer.inode = x.agent.Inode()
 	}

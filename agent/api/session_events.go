@@ -32,7 +32,7 @@ func (x *session) listen(as *rights) *enforcer.Denial {
 				(ev.Type == "lease.revoking" || ev.Type == "lease.ended" && ev.Cause != string(enforcer.CauseReleased))
 		}
 	}
-	events, cancel := x.server.desk.Subscribe(u, see)
+	events, cancel := x.server.feeds.Subscribe(u, see)
 	over := make(chan struct{})
 	x.sub.end = sync.OnceFunc(func() {
 		close(over)

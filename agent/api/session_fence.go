@@ -56,7 +56,7 @@ func (x *session) lookAgain() {
 		if a.late() == nil {
 			continue
 		}
-		if l, held := x.server.desk.Lease(a.lease); held && x.listens() {
+		if l, held := x.server.slots.Lease(a.lease); held && x.listens() {
 			left = append(left, l)
 		}
 	}

@@ -42,7 +42,7 @@ func (x *session) hello(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
 	}
 	x.labels = in.Labels
 	p := &x.conn.peer
-	return wire.HelloAnswer{Versions: []int{1}, Agent: x.server.desk.Health(),
+	return wire.HelloAnswer{Versions: []int{1}, Agent: x.server.operations.Health(),
 		Capabilities: []string{"wait", "join", "attach", "events", "prove", "tls"},
 		You:          wire.Holder{UID: p.uid, GID: p.gid, PID: p.pid, Exe: p.exe}}, nil, nil
 }
@@ -64,7 +64,7 @@ func (x *session) prove(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
 }
 
 func (x *session) getLicense(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
-	return x.server.desk.License(), params(r, &struct{}{}), nil
+	return x.server.documents.License(), params(r, &struct{}{}), nil
 }
 
 func (x *session) getFeatures(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
@@ -74,7 +74,7 @@ func (x *session) getFeatures(r *rpcRequest) (any, *enforcer.Denial, *rpcError) 
 	if d := params(r, &in); d != nil {
 		return nil, d, nil
 	}
-	all := x.server.desk.License().Features
+	all := x.server.documents.License().Features
 	if in.Name != "" {
 		return wire.NamedFeature{Name: in.Name, Feature: all[in.Name]}, nil, nil
 	}
@@ -83,7 +83,7 @@ func (x *session) getFeatures(r *rpcRequest) (any, *enforcer.Denial, *rpcError) 
 
 func (x *session) listPools(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
 	out := wire.Pools{Pools: []wire.Pool{}}
-	for _, p := range x.server.desk.Pools() {
+	for _, p := range x.server.slots.Pools() {
 		out.Pools = append(out.Pools, poolShape(p))
 	}
 	return out, params(r, &struct{}{}), nil
@@ -114,7 +114,7 @@ func (x *session) renew(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
 	if d != nil {
 		return nil, d, nil
 	}
-	g, d := x.server.desk.Renew(&enforcer.Renew{ID: id, Caller: x.conn.peer.caller(x.isAdmin()), TTL: ttl})
+	g, d := x.server.slots.Renew(&enforcer.Renew{ID: id, Caller: x.conn.peer.caller(x.isAdmin()), TTL: ttl})
 	return x.answerLease(r, g, d)
 }
 
@@ -136,7 +136,7 @@ func (x *session) release(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
 	var in wire.LeaseRequest
 	id, d := one(r, &in)
 	if d == nil {
-		d = x.server.desk.Release(&enforcer.Release{ID: id, Caller: x.conn.peer.caller(x.isAdmin()), Force: in.Force})
+		d = x.server.slots.Release(&enforcer.Release{ID: id, Caller: x.conn.peer.caller(x.isAdmin()), Force: in.Force})
 	}
 	return struct{}{}, d, nil
 }

@@ -233,7 +233,7 @@ func (forever) Begin(*enforcer.Acquire, func()) (Finish, bool) {
 
 // A waiting request keeps what it needs, not the 64 KiB that were sent.
 func TestWaitersKeepLittle(t *testing.T) {
-	path := serveEcho(t, New(Config{Desk: forever{}}))
+	path := serveEcho(t, New(configOf(forever{})))
 	heap := func() uint64 {
 		var m runtime.MemStats
 		runtime.GC()
@@ -268,7 +268,7 @@ func TestWaitersKeepLittle(t *testing.T) {
 
 // Half messages take from a share, and have some time to come to their end.
 func TestHalfMessages(t *testing.T) {
-	s := New(Config{Desk: echo{}})
+	s := New(configOf(echo{}))
 	s.kept = newShares(4*MaxLine, 0)
 	s.readWithin = time.Second
 	path := serveEcho(t, s)
@@ -317,7 +317,7 @@ func TestHalfMessages(t *testing.T) {
 
 // Subscriptions take from a share.
 func TestSubscriptionsAreShared(t *testing.T) {
-	s := New(Config{Desk: echo{}})
+	s := New(configOf(echo{}))
 	s.subscribers = newShares(4, 0)
 	path := serveEcho(t, s)
 	ask := func(c net.Conn) string {

@@ -43,7 +43,7 @@ var slowHeads = map[string]string{
 // Callers that send a byte now and then: the server cuts one off that has not sent its header or its body in time, and
 // serves a session when its line ends. No other caller waits for any of them.
 func TestSlowCallers(t *testing.T) {
-	s := New(Config{Desk: echo{}})
+	s := New(configOf(echo{}))
 	s.headerWithin, s.readWithin = 300*time.Millisecond, 600*time.Millisecond
 	path := serveEcho(t, s)
 	var slow sync.WaitGroup
