@@ -11,7 +11,7 @@ import (
 	"github.com/usher-agent/usher/client"
 )
 
-// A restart is noticed by no lease; what was closed meanwhile is given back.
+// Leases outlast a restart; those closed meanwhile are given back.
 func TestRestart(t *testing.T) {
 	f := startFake(t)
 	s := f.open(t)
@@ -34,7 +34,7 @@ func TestRestart(t *testing.T) {
 	if lost(a) || lost(b) || b.Err() != nil {
 		t.Error("a restart loses leases")
 	}
-	// One that the new agent does not know is lost.
+	// A lease that the new agent does not have is lost.
 	f.stop()
 	f.set(func() { clear(f.leases) })
 	f.start()
@@ -44,8 +44,7 @@ func TestRestart(t *testing.T) {
 	}
 }
 
-// Leases stand for as long as the licence says, and no longer. What is thought lost is given back to an agent that
-// returns.
+// Leases stand for as long as the licence says, and no longer. An agent that returns gets lost leases back.
 func TestAgentAway(t *testing.T) {
 	f := startFake(t)
 	f.set(func() { f.away = 0.2 })
@@ -74,7 +73,7 @@ func TestAgentAway(t *testing.T) {
 	f.holds(t, 0)
 }
 
-// Without an agent nothing is granted; with FailOpen it is, and counted, and becomes real.
+// Without an agent nothing is granted. With FailOpen, leases are given, counted, and granted later.
 func TestFailOpen(t *testing.T) {
 	f := startFake(t)
 	f.stop()
@@ -110,7 +109,7 @@ func TestFailOpen(t *testing.T) {
 	}
 }
 
-// What is granted after nobody waits any more is given back.
+// A lease that is granted after its caller gave up is given back.
 func TestGivenUp(t *testing.T) {
 	f := startFake(t)
 	s := f.open(t)
@@ -156,7 +155,7 @@ func TestGivenUp(t *testing.T) {
 	}
 }
 
-// A lease that is closed while the agent is away is given back, also when the agent dies before it has done it.
+// A lease closed while the agent is away is given back, even if the agent dies once more before that.
 func TestReleasedAgain(t *testing.T) {
 	f := startFake(t)
 	s := f.open(t)
@@ -179,7 +178,7 @@ func TestReleasedAgain(t *testing.T) {
 	f.holds(t, 0)
 }
 
-// A session can be closed whatever it is about to do.
+// A session can be closed at any moment.
 func TestCloseWhileAway(t *testing.T) {
 	f := startFake(t)
 	s := f.open(t)

@@ -55,7 +55,7 @@ func ExampleSession_Acquire() {
 	// Output: held
 }
 
-// Stopping when the slot is lost.
+// Stop when the slot is lost.
 func ExampleLease_Done() {
 	ctx := context.Background()
 	session, err := client.Open(ctx)
@@ -78,7 +78,7 @@ func ExampleLease_Done() {
 	// Output: done
 }
 
-// What the licence switches on.
+// Ask for a feature.
 func ExampleSession_Feature() {
 	ctx := context.Background()
 	session, err := client.Open(ctx)
@@ -94,7 +94,7 @@ func ExampleSession_Feature() {
 	// Output: true basic
 }
 
-// Whether the licence is good.
+// Ask for the verdict.
 func ExampleSession_License() {
 	ctx := context.Background()
 	session, err := client.Open(ctx)
@@ -110,7 +110,7 @@ func ExampleSession_License() {
 	// Output: valid VALID
 }
 
-// Following the licence: the first is the one in force.
+// Follow the licence: the first value is the licence in force.
 func ExampleSession_Watch() {
 	ctx := context.Background()
 	session, err := client.Open(ctx)
@@ -125,7 +125,7 @@ func ExampleSession_Watch() {
 	// Output: the plan is basic
 }
 
-// A product that would rather run without a licence agent than not at all, and says so.
+// A product that runs without a licence agent if need be.
 func ExampleFailOpen() {
 	ctx := context.Background()
 	session, err := client.Open(ctx, client.WithSocket("/nowhere/usher.sock"), client.FailOpen())
@@ -142,7 +142,7 @@ func ExampleFailOpen() {
 	// Output: backed by an agent: false - given so: 1
 }
 
-// An agent that must prove that it is the one that the vendor's licence names. In a product, the key is embedded.
+// The agent must prove that the vendor's licence names it. A product embeds the key.
 func ExampleWithVendor() {
 	// //go:embed k1.pub
 	var k1 []byte = []byte(

@@ -15,7 +15,7 @@ import (
 	"github.com/usher-agent/usher/client"
 )
 
-// fake is as much of an agent as a client can tell: sessions, a pool "streams", leases that outlive a restart.
+// fake is an agent as far as a client can see: sessions, a pool "streams", leases that outlive a restart.
 type fake struct {
 	path string
 
@@ -109,7 +109,7 @@ func (f *fake) set(change func()) {
 	change()
 }
 
-// tell says something to every session.
+// tell sends a message to every session.
 func (f *fake) tell(format string, args ...any) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

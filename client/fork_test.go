@@ -16,7 +16,7 @@ import (
 	"github.com/usher-agent/usher/client"
 )
 
-// forkedChild forks as a C library would, and says by its exit code what the child could do.
+// forkedChild forks as a C library would. Its exit code tells what the child could do.
 func forkedChild() int {
 	s, err := client.Open(testContext, client.WithSocket(os.Getenv("CLIENT_TEST_SOCKET")))
 	if err != nil {
@@ -55,7 +55,7 @@ func forkedChild() int {
 		fmt.Println("after the child:", p, err)
 		return 1
 	}
-	// Nor does a program that is executed have the connection.
+	// A program started by exec does not have the connection.
 	out, err := exec.Command("sh", "-c", "ls -l /proc/self/fd").CombinedOutput()
 	if err != nil || strings.Contains(string(out), "socket:") {
 		fmt.Printf("a program has the connection: %v\n%s", err, out)
@@ -75,7 +75,7 @@ func TestForkedProcess(t *testing.T) {
 	f.holds(t, 0)
 }
 
-// The first bytes of a session carry a pidfd of this process, where there is one.
+// The first bytes of a session carry a pidfd of this process, if the kernel has pidfds.
 func TestSendsPIDFD(t *testing.T) {
 	if client.Whoami().Inode == 0 {
 		t.Skip("this kernel has no pidfds")

@@ -43,7 +43,7 @@ func acquire(t testing.TB, s *client.Session) *client.Lease {
 	return l
 }
 
-// closed reports whether a lease is lost by now.
+// lost reports whether a lease is lost by now.
 func lost(l *client.Lease) bool {
 	select {
 	case <-l.Done():
@@ -88,7 +88,7 @@ func TestSession(t *testing.T) {
 	}
 }
 
-// A session that is closed gives back what it holds, but what is held; and then says that it is closed.
+// Close gives back all leases except those with the lifetime held. Later calls return ErrClosed.
 func TestSessionClose(t *testing.T) {
 	f := startFake(t)
 	s := f.open(t)
@@ -108,7 +108,7 @@ func TestSessionClose(t *testing.T) {
 	}
 }
 
-// The licence is seen as it is, then as it becomes, whatever becomes of the connection.
+// Watch shows the present licence and then its changes, across reconnects.
 func TestWatch(t *testing.T) {
 	f := startFake(t)
 	s := f.open(t)
@@ -162,7 +162,7 @@ func TestTTL(t *testing.T) {
 	}
 }
 
-// A child does not speak on its parent's connection, nor give back what is its parent's.
+// A child neither uses its parent's connection nor gives back its leases.
 func TestForked(t *testing.T) {
 	f := startFake(t)
 	s := f.open(t)
@@ -232,7 +232,7 @@ func TestConcurrent(t *testing.T) {
 	f.holds(t, 0)
 }
 
-// What does not speak as an agent does is no agent.
+// Answers that no agent would give are errors.
 func TestStrangeAnswers(t *testing.T) {
 	for text, want := range map[string]client.Code{
 		"nonsense\n":                             client.ErrAgentAway,
@@ -262,7 +262,7 @@ func TestStrangeAnswers(t *testing.T) {
 	}
 }
 
-// An opening that is not waited for ends.
+// Open ends with its context.
 func TestOpenGivenUp(t *testing.T) {
 	f := startFake(t)
 	f.set(func() { f.silent = true })
@@ -273,7 +273,7 @@ func TestOpenGivenUp(t *testing.T) {
 	}
 }
 
-// What the agent sees is compared with what there is, whatever namespace stands between.
+// The process that the agent sees is compared with this one, across namespaces.
 func TestSelf(t *testing.T) {
 	host := client.Self{UIDs: []int64{1000}, PIDs: []int64{42}, Start: 7, Inode: 9}
 	inside := client.Self{UIDs: []int64{0, 1000}, PIDs: []int64{1}, Start: 7, Inode: 9, Hidden: true}
@@ -304,7 +304,7 @@ func TestSelf(t *testing.T) {
 	}
 }
 
-// canned answers every line at once, as an agent would that has nothing to think about.
+// canned answers every line at once, like an infinitely fast agent.
 func canned(b *testing.B) string {
 	path := filepath.Join(b.TempDir(), "s")
 	l, err := net.Listen("unix", path)

@@ -216,8 +216,8 @@ func TestHelp(t *testing.T) {
 	walk((&cli{}).root())
 }
 
-// No image can be built in a test, so the commands that build it are run outside: the binary must be static and know
-// what the image asks of it.
+// A test cannot build an image, so it runs the image's build commands outside: the binary must be static and have the
+// commands that the image uses.
 func TestDockerfile(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS != "linux" {
@@ -273,7 +273,7 @@ func TestDockerfile(t *testing.T) {
 	}
 }
 
-// A vendor's build believes the vendor's keys alone, and says so.
+// A vendor's build trusts the vendor's keys alone, and says so.
 func TestVendorBuild(t *testing.T) {
 	t.Parallel()
 	const plain = "usher" // this test's own binary, which believes what it is told to

@@ -87,7 +87,7 @@ func code(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// until TEXT CMD … runs a command again and again until its output has the text, for ten seconds.
+// until TEXT CMD … repeats a command until its output has the text, for ten seconds.
 func until(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: until TEXT CMD …")

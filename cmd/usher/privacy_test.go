@@ -11,7 +11,7 @@ import (
 	"github.com/usher-agent/usher/client/wire"
 )
 
-// Whatever is logged, as a text, an error or a list, by either handler, passes through the sieve.
+// Every logged value, be it a text, an error or a list, is redacted by both handlers.
 func TestLogHides(t *testing.T) {
 	for _, format := range []string{"text", "json"} {
 		var out bytes.Buffer
@@ -29,7 +29,7 @@ func TestLogHides(t *testing.T) {
 	}
 }
 
-// The bundle says nothing that names people or opens anything, and keeps where secrets lie.
+// The bundle has no names of people and no secrets, but keeps the paths of secrets.
 func TestBundleHides(t *testing.T) {
 	l := redactLicense(&wire.License{Licenses: []wire.Document{{Licensee: "Bob", Issuer: "Carol",
 		Terms: map[string]any{"x_a": "S3CRET"}}}})

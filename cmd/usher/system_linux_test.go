@@ -67,7 +67,7 @@ func toySystem(t *testing.T) (bin string) {
 	return bin
 }
 
-// toyVendor gives a licence for the host "bear", and hears check-ins.
+// toyVendor serves a licence for the host "bear", and records check-ins.
 type toyVendor struct {
 	*httptest.Server
 	key      string // in hex

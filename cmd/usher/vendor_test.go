@@ -104,7 +104,7 @@ func decoded(t *testing.T, licence string) *usher.Claims {
 	return c
 }
 
-// What a vendor's slip would cost a customer is said, before or while it is signed.
+// The command warns of a vendor's mistakes that would harm a customer.
 func TestVendorSlips(t *testing.T) {
 	dir := t.TempDir()
 	if code, _, errs := tool(t, "vendor", "keygen", "--kid", "k", "--out", dir); code != 0 {
@@ -164,7 +164,7 @@ func TestNotALicenceFile(t *testing.T) {
 	}
 }
 
-// Shares of a limit are exact, up to the largest there is.
+// Percentages of a limit are exact, up to the largest limit.
 func TestShare(t *testing.T) {
 	for _, test := range []struct {
 		n       int64

@@ -11,7 +11,7 @@ import (
 	"github.com/usher-agent/usher/plugin/awslm/awstest"
 )
 
-// A checkout is a block: additive, of the whole of what was asked or as much as there is, and over when AWS says so.
+// Each checkout is a block of its own. It has all or part of the requested slots, and ends at AWS's time.
 func TestBlocks(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -35,7 +35,7 @@ func TestBlocks(t *testing.T) {
 			t.Errorf("%+v", c)
 		}
 	}
-	// Extended at a third of its time, it outlives the other, which AWS takes back by itself.
+	// An extended block outlives the other, which AWS takes back.
 	extend := func(b *plugin.Block) (*plugin.Block, error) {
 		r := s.request()
 		r.State = b.State
@@ -59,7 +59,7 @@ func TestBlocks(t *testing.T) {
 	if n := s.Used(arn, "streams"); n != 0 {
 		t.Errorf("%d used after all was returned", n)
 	}
-	// The token of a block that was given back, or is over, gives another block.
+	// After a block has ended, its request's token brings another block.
 	if b, err := s.checkOut(t, 5, 0, "a"); err != nil || b.ID == first.ID {
 		t.Errorf("%+v, %v", b, err)
 	}
@@ -70,7 +70,7 @@ func TestBlocks(t *testing.T) {
 	}
 }
 
-// The token that Extend gives is the one to go on with.
+// After Extend, its new token counts.
 func TestNewToken(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)

@@ -122,7 +122,7 @@ func TestFaults(t *testing.T) {
 			if n := s.Used(arn, "streams"); n != row.out {
 				t.Errorf("%d are out, want %d", n, row.out)
 			}
-			// Asked again, all is had, once.
+			// A repetition brings everything, once.
 			s.Heal()
 			if b, err := ask(); err != nil || b.Slots != 2 || s.Used(arn, "streams") != 2 {
 				t.Errorf("again: %+v, %v; %d are out", b, err, s.Used(arn, "streams"))

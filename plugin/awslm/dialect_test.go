@@ -47,7 +47,7 @@ func names(list []awslm.EntitlementData) string {
 	return strings.Join(s, " ")
 }
 
-// What is allowed of a checkout is allowed by name, under one consumption token.
+// The answer names the allowed entitlements of a checkout, under one consumption token.
 func TestDialectPartial(t *testing.T) {
 	t.Parallel()
 	c := counter(t, native())
@@ -111,7 +111,7 @@ func TestDialectPartial(t *testing.T) {
 	}
 }
 
-// A checkout lives for its time, and longer where it is extended; then its ClientToken is as good as new.
+// A checkout lives for its time, and longer if extended. After its end, its ClientToken can be used again.
 func TestDialectLife(t *testing.T) {
 	t.Parallel()
 	c := counter(t, native())
@@ -185,7 +185,7 @@ func TestDialectLife(t *testing.T) {
 	}
 }
 
-// Wherever the agent dies, whoever asks again has what he asked for once, and one answer.
+// Wherever the agent dies, a repeated request gets its grant once, and the same answer.
 func TestDialectCrashes(t *testing.T) {
 	t.Parallel()
 	ask := map[string]any{
@@ -219,7 +219,7 @@ func TestDialectCrashes(t *testing.T) {
 	}
 }
 
-// A draw that was stored, and not made before it could be had no more, is decided anew.
+// A draw that was stored but not made, and is no longer possible, is decided again.
 func TestDialectDrawThatWasNot(t *testing.T) {
 	t.Parallel()
 	c := counter(t, native())
@@ -262,7 +262,7 @@ func askOf(sku, print, beneficiary string, list ...awslm.EntitlementData) awslm.
 	return in
 }
 
-// Products and issuers are told apart, and beneficiaries have their own.
+// The dialect keeps products and issuers apart, and beneficiaries have entitlements of their own.
 func TestDialectFinds(t *testing.T) {
 	t.Parallel()
 	addOn, more := addOns()
@@ -339,7 +339,7 @@ func TestDialectLists(t *testing.T) {
 	c.bad(awslm.OpGetLicense, awslm.LicenseRequest{LicenseArn: otherID}, awslm.ErrInvalidParameter)
 	c.bad(awslm.OpGetUsage, awslm.LicenseRequest{LicenseArn: otherID}, awslm.ErrInvalidParameter)
 	c.bad(awslm.OpGetAccessToken, awslm.AccessTokenRequest{Token: "x.y.z"}, awslm.ErrAuthorization, "refresh tokens")
-	// A licence that is over is to be read, and not to be had.
+	// An ended licence can be read, but not consumed.
 	over := native()
 	over.Expires = c.desk.Now().Add(-time.Minute)
 	c.desk.Judge(over)

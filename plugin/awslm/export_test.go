@@ -2,7 +2,7 @@ package awslm
 
 import "github.com/usher-agent/usher/enforcer"
 
-// For fuzzing without a server, or a signature, in the way.
+// For fuzzing without a server or a signature.
 var (
 	Seal            = seal
 	ReceivedLicense = receivedLicense

@@ -92,7 +92,7 @@ func TestSealed(t *testing.T) {
 			t.Errorf("the terms have no %s", k)
 		}
 	}
-	// An agent hands no slot out that it has no budget of.
+	// An agent hands out no slot without a budget.
 	v := enforcer.Judge(enforcer.Facts{Documents: []enforcer.Document{{Name: "a.lic", License: l}},
 		Products: []string{sku}}, s.Now())
 	if v.State != enforcer.StateValid || v.Pools["streams"].Budget != 0 || v.Pools["streams"].NotShared == "" ||
@@ -302,7 +302,7 @@ func sellerOther(t *testing.T) plugin.Anchor {
 	return plugin.Anchor{System: awslm.System, KeyID: "other", Algorithm: awslm.AlgorithmPS384, Key: &k.PublicKey}
 }
 
-// Whatever byte of a token or of a sealed licence is changed, it is refused.
+// A token or sealed licence with any byte changed is refused.
 func TestEveryByteCounts(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -413,7 +413,7 @@ func FuzzVerify(f *testing.F) {
 	})
 }
 
-// FuzzTerms: whatever a signed payload says, it is refused in words or can be judged.
+// FuzzTerms: every signed payload is refused with a reason or can be judged.
 func FuzzTerms(f *testing.F) {
 	sealed, err := json.Marshal(map[string]any{"asked": borrowedAt, "license": granted()})
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 	"github.com/usher-agent/usher/plugin/awslm/awstest"
 )
 
-// TestMain sees to it that nothing of the machine's own AWS configuration is used.
+// TestMain hides the machine's own AWS configuration.
 func TestMain(m *testing.M) {
 	for k, v := range map[string]string{"AWS_ACCESS_KEY_ID": "AKIATEST", "AWS_SECRET_ACCESS_KEY": "secret",
 		"AWS_REGION": "eu-west-1", "AWS_EC2_METADATA_DISABLED": "true",
@@ -137,7 +137,7 @@ func newSite(t testing.TB, change ...func(*awslm.License)) *site {
 	return &site{s, c, r.Document}
 }
 
-// request is what the agent says with each call.
+// request returns the agent's part of each call.
 func (s *site) request() *plugin.Request {
 	return &plugin.Request{LicenseID: arn, Document: s.doc, Product: sku, AgentKey: agentThumb,
 		Nonce: []byte("0123456789abcdef")}

@@ -10,7 +10,7 @@ import (
 	"github.com/usher-agent/usher/plugin/awslm"
 )
 
-// A licence is told without secrets and e-mail addresses, and what is hidden in its fingerprint still checks out.
+// Answers hide secrets and e-mail addresses of a licence, and a checkout with the redacted fingerprint succeeds.
 func TestDialectHides(t *testing.T) {
 	t.Parallel()
 	l := native()

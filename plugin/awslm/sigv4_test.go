@@ -44,7 +44,7 @@ func signed(t testing.TB, path, key, secret, service, region string, at time.Tim
 	return r
 }
 
-// What AWS's signer has signed with a key of the file is let in, and nothing else.
+// Only requests that AWS's signer signed with a key of the file are accepted.
 func TestSignatures(t *testing.T) {
 	t.Parallel()
 	c := counter(t, native())
@@ -117,7 +117,7 @@ func TestSignatures(t *testing.T) {
 	}
 }
 
-// FuzzSignature: no Authorization but the right one lets anybody in.
+// FuzzSignature: no Authorization but the right one is accepted.
 func FuzzSignature(f *testing.F) {
 	c := counter(f, native())
 	c.desk.Sender, c.desk.CredentialsFile = nil, []byte(keysFile)

@@ -164,7 +164,7 @@ func TestDeclared(t *testing.T) {
 	}
 }
 
-// FuzzRequests: whatever is asked, it is decoded or refused in words.
+// FuzzRequests: every request is decoded or refused with a reason.
 func FuzzRequests(f *testing.F) {
 	f.Add(
 		`{"ProductSKU":"s","CheckoutType":"PROVISIONAL","KeyFingerprint":"f","ClientToken":"t",` +

@@ -143,7 +143,7 @@ func TestLife(t *testing.T) {
 	}
 }
 
-// A machine that has gone is made anew: deleted behind our back, culled, or dead for good.
+// A machine that is gone is made again: it was deleted elsewhere, culled, or is dead for good.
 func TestMachineGone(t *testing.T) {
 	for name, gone := range map[string]func(o *online){
 		"deleted": func(o *online) { o.Delete(o.Machines()[0].ID) },
@@ -179,7 +179,7 @@ func TestMachineGone(t *testing.T) {
 	}
 }
 
-// What the account says of a licence.
+// The account's answers about a licence become codes of the contract.
 func TestRefusals(t *testing.T) {
 	past := noon.Add(-time.Hour)
 	for _, test := range []struct {
@@ -240,7 +240,7 @@ func TestRefusals(t *testing.T) {
 	})
 }
 
-// A policy may demand to be told more than the fingerprint: what the agent knows of it is told.
+// A policy may demand more than the fingerprint; the agent sends what it knows of it.
 func TestScopes(t *testing.T) {
 	all := func(l *keygentest.License) {
 		l.Versions, l.Policy = []string{"1.2"}, keygen.Policy{RequireProductScope: true, RequirePolicyScope: true,
@@ -264,7 +264,7 @@ func TestScopes(t *testing.T) {
 	}
 }
 
-// A check-in that is overdue is made, and the next is told.
+// The agent makes an overdue check-in and learns the date of the next.
 func TestCheckIn(t *testing.T) {
 	o := open(t, func(l *keygentest.License) {
 		l.CheckInEvery, l.Attributes.RequireCheckIn = 7*24*time.Hour, true
@@ -276,7 +276,7 @@ func TestCheckIn(t *testing.T) {
 	}
 }
 
-// What is no word of the account changes nothing.
+// An answer that is not the account's changes nothing.
 func TestOutages(t *testing.T) {
 	o := open(t, nil, keygen.Config{})
 	o.good(o.client.Activate)
@@ -321,7 +321,7 @@ func TestOutages(t *testing.T) {
 	}
 }
 
-// A token speaks where the licence key may not.
+// A token authenticates if the licence key may not.
 func TestCredentials(t *testing.T) {
 	byToken := func(l *keygentest.License) { l.KeyMayNotAuthenticate = true }
 	if e := open(t, byToken, keygen.Config{}).badly(); e.Class != plugin.Misconfigured ||
@@ -334,7 +334,7 @@ func TestCredentials(t *testing.T) {
 	if e := open(t, byToken, keygen.Config{Token: "activ-9-v3"}).badly(); e.Class != plugin.Misconfigured {
 		t.Errorf("with another token: %v", e)
 	}
-	// Of a file that is not encrypted the key is known.
+	// An unencrypted file contains the key.
 	o = open(t, nil, keygen.Config{})
 	o.secrets.Keys, o.doc = nil, o.LicenseFile("lic-1", "base64+ed25519", 30*24*time.Hour)
 	if r := o.good(o.client.Activate); !strings.Contains(string(r.Document), "MACHINE FILE") {
@@ -377,7 +377,7 @@ func TestUpstreamConformance(t *testing.T) {
 		}})
 }
 
-// A licence that states no check-in is asked about once a day, or as often as its file lasts.
+// A licence without a check-in is validated once a day, or before its file ends.
 func TestEvery(t *testing.T) {
 	o := open(t, nil, keygen.Config{})
 	for life, want := range map[time.Duration]time.Duration{0: 24 * time.Hour, time.Hour: time.Hour,

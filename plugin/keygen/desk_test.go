@@ -16,7 +16,7 @@ import (
 	"github.com/usher-agent/usher/plugin/plugintest"
 )
 
-// newDesk is a desk at which every licence's upstream is content.
+// newDesk returns a desk where every licence's upstream answers well.
 func newDesk(licences ...*enforcer.License) *plugintest.Desk {
 	d := plugintest.NewDesk(keygen.System, time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC))
 	d.Facts = func(f *enforcer.Facts) {
@@ -30,7 +30,7 @@ func newDesk(licences ...*enforcer.License) *plugintest.Desk {
 	return d
 }
 
-// vouch has the kernel say who calls, or nobody.
+// vouch sets the caller that the kernel identifies; nil: none.
 func vouch(d *plugintest.Desk, does bool) {
 	if d.Sender = nil; does {
 		d.Sender = &enforcer.Caller{UID: 1000}

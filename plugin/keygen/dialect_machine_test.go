@@ -89,8 +89,8 @@ func TestDialectMachines(t *testing.T) {
 		`"name":"board"}},{"type":"components","attributes":{"fingerprint":"b","name":"c"}}`, 1))
 }
 
-// A machine that must keep a heartbeat, and one that began to ping, lose their slot when they stop; a reset ends the
-// watch over the latter.
+// A machine that must keep a heartbeat, and one that began to ping, lose their slot when they stop. A reset ends the
+// heartbeat of the latter.
 func TestDialectHeartbeats(t *testing.T) {
 	t.Parallel()
 	d := newDesk()
@@ -154,8 +154,8 @@ func TestDialectHeartbeats(t *testing.T) {
 	c.one(201, "POST", "/v1/machines", machineBody("lic-1", "g", ""))
 }
 
-// A ping is answered as good as long as the lease stands: where nothing can be written, where the licence is suspended,
-// and where there is none any more.
+// A ping succeeds as long as the lease stands: if the journal cannot be written, if the licence is suspended, and if
+// there is none any more.
 func TestDialectPingsAreGood(t *testing.T) {
 	t.Parallel()
 	d := newDesk(terms(nil))
@@ -235,7 +235,7 @@ func TestDialectProcesses(t *testing.T) {
 	}
 }
 
-// Uses are draws, to the licence's limit; what was too much is taken back.
+// Uses are draws up to the licence's limit, and can be taken back.
 func TestDialectUsage(t *testing.T) {
 	t.Parallel()
 	d := newDesk(terms(nil))

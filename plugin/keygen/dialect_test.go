@@ -13,7 +13,7 @@ import (
 	"github.com/usher-agent/usher/plugin/keygen/keygentest"
 )
 
-// terms are a licence of another system; change may change them.
+// terms returns a licence of another system, with changes.
 func terms(change func(*enforcer.License)) *enforcer.License {
 	pool := func(n enforcer.Limit) enforcer.PoolTerm { return enforcer.PoolTerm{Max: n, Scope: enforcer.ScopeHost} }
 	l := &enforcer.License{ID: "lic-1", System: "usher", Product: "acme", Licensee: "Example", Role: enforcer.RoleBase,
@@ -29,7 +29,7 @@ func terms(change func(*enforcer.License)) *enforcer.License {
 	return l
 }
 
-// file is a licence file of an account's licence, as it is verified; d says when it is.
+// file returns a verified licence file of an account's licence, at a time.
 func file(t testing.TB, now time.Time, change func(*keygentest.License)) *enforcer.License {
 	t.Helper()
 	cloud := keygentest.New(func() time.Time { return now })
@@ -180,7 +180,7 @@ func TestDialectValidation(t *testing.T) {
 	}
 	c.refused(400, "", "POST", key, `{}`)
 
-	// What the judge finds is what they say.
+	// The answers follow the judge's findings.
 	d.Judge(terms(func(l *enforcer.License) { l.Suspended = true }))
 	code("POST", key, `{"meta":{"key":"THE-KEY"}}`, keygen.CodeSuspended, false)
 	c.refused(403, "LICENSE_SUSPENDED", "GET", "/v1/me", "")
@@ -251,8 +251,8 @@ func TestDialectCheckOut(t *testing.T) {
 	c.refused(403, "", "POST", "/v1/licenses/lic-1/actions/check-out", "")
 }
 
-// Who may call: a key that the licence or the listener's file knows, or whom the kernel vouches for. Callers do not see
-// each other's.
+// A caller needs a key that the licence or the listener's file has, or the kernel's word. Callers do not see each
+// other's machines.
 func TestDialectCredentials(t *testing.T) {
 	t.Parallel()
 	d := newDesk(terms(nil))
@@ -267,7 +267,7 @@ func TestDialectCredentials(t *testing.T) {
 		}
 	}
 	try("", 401, "TOKEN_MISSING")
-	try("License any", 401, "LICENSE_INVALID") // nothing says that it is good
+	try("License any", 401, "LICENSE_INVALID") // no list or digest has it
 	d.CredentialsFile = []byte(" one \ntwo\n")
 	for _, auth := range []string{"License one", "license two", "Bearer one", "Token one", "Basic bGljZW5zZTpvbmU="} {
 		try(auth, 200, "")
@@ -285,7 +285,7 @@ func TestDialectCredentials(t *testing.T) {
 	c.refused(404, "NOT_FOUND", "DELETE", "/v1/machines/"+m.ID, "")
 	d.CredentialsFile = []byte{}
 	try("License one", 401, "LICENSE_INVALID")
-	c.auth = "License one" // what keeps and gives back is answered to whom it was given
+	c.auth = "License one" // calls that keep or give back still work for the holder
 	c.one(200, "POST", "/v1/machines/f/actions/ping", "")
 
 	d = newDesk()
@@ -298,7 +298,7 @@ func TestDialectCredentials(t *testing.T) {
 	}
 	try("", 200, "")
 
-	c = newClient(t, newDesk()) // there is no licence, and whoever asks is told so
+	c = newClient(t, newDesk()) // there is no licence, and the answer says so
 	try("", 401, "LICENSE_INVALID")
 	try("License any", 401, "LICENSE_INVALID")
 	c = newClient(t, newDesk(terms(nil)))

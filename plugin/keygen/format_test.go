@@ -23,7 +23,7 @@ import (
 	"github.com/usher-agent/usher/plugin/keygen"
 )
 
-// account signs what the tests want to read.
+// account signs documents for the tests.
 type account struct {
 	key     ed25519.PrivateKey
 	anchors []plugin.Anchor
@@ -95,7 +95,7 @@ func (a *account) read(t *testing.T, kind string, dataset object) *enforcer.Lice
 
 const day = 24 * time.Hour
 
-// policies are what TestTerms reads.
+// policies are the rows of TestTerms.
 var policies = []struct {
 	name               string
 	attributes, policy object
@@ -174,7 +174,7 @@ var policies = []struct {
 		}},
 }
 
-// Each policy makes its terms of a licence.
+// Attributes and policy of a licence become its terms.
 func TestTerms(t *testing.T) {
 	a := newAccount(t)
 	t.Run("plain", func(t *testing.T) {
@@ -230,7 +230,7 @@ func TestMachineFile(t *testing.T) {
 	if v := enforcer.Judge(facts, l.Issued); v.Code != enforcer.FingerprintMismatch {
 		t.Errorf("on another host: %s", v.Code)
 	}
-	// A machine alone says that this host is activated.
+	// A machine alone states only that this host is activated.
 	alone := machineOf(licence(nil, nil), nil)
 	delete(alone, "included")
 	if l := a.read(t, "MACHINE", alone); l.ID != "lic-1" || len(l.Pools) != 0 || l.Product != "keygen" {
@@ -238,7 +238,7 @@ func TestMachineFile(t *testing.T) {
 	}
 }
 
-// A file whose issue is ahead of the clock waits for its time, and one that is a little ahead does not.
+// A file issued ahead of the clock is not yet valid; a few minutes ahead do not matter.
 func TestIssuedAhead(t *testing.T) {
 	l := newAccount(t).read(t, "LICENSE", licence(object{"strict": false}, nil))
 	for ahead, want := range map[time.Duration]enforcer.Code{6 * time.Minute: enforcer.NotYetValid,
@@ -250,7 +250,7 @@ func TestIssuedAhead(t *testing.T) {
 	}
 }
 
-// What the vendor has signed may still be nonsense; no size of IV and tag may end the agent.
+// A signed document may still be nonsense; no size of IV and tag may crash the agent.
 func TestNonsense(t *testing.T) {
 	a := newAccount(t)
 	b64 := base64.StdEncoding.EncodeToString
@@ -291,7 +291,7 @@ func TestNonsense(t *testing.T) {
 	}
 }
 
-// A good tag proves nothing: what is encrypted with the right key and signed by nobody is refused, and not opened.
+// A good tag proves nothing: a text that is encrypted with the right key but unsigned is refused without decryption.
 func TestSignatureFirst(t *testing.T) {
 	a := newAccount(t)
 	b, _ := json.Marshal(licence(object{"maxMachines": 1000}, nil))
@@ -380,7 +380,7 @@ func FuzzOpen(f *testing.F) {
 	})
 }
 
-// FuzzEnvelope fuzzes what the vendor has signed, so that decoding goes as far as it can.
+// FuzzEnvelope fuzzes signed envelopes, so that decoding gets past the signature.
 func FuzzEnvelope(f *testing.F) {
 	a := newAccount(f)
 	f.Add("LICENSE", "AAAA.AAAA.AAAA", "aes-256-gcm+ed25519")
@@ -393,7 +393,7 @@ func FuzzEnvelope(f *testing.F) {
 	})
 }
 
-// FuzzDataset fuzzes what stands in a good file: whatever it is, what comes of it is safe to judge.
+// FuzzDataset fuzzes the dataset of a good file: the resulting licence is always safe to judge.
 func FuzzDataset(f *testing.F) {
 	a := newAccount(f)
 	for _, d := range []object{licence(nil, nil), licence(object{"requireCheckIn": true, "requireHeartbeat": true},

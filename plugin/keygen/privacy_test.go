@@ -13,7 +13,7 @@ import (
 
 var told = regexp.MustCompile(`THE-KEY|S3CRET|[a-z]+@[a-z]+\.example`)
 
-// unsealed is an answer with the licence files in it opened, as far as they are not encrypted.
+// unsealed returns an answer with its unencrypted licence files decoded.
 func unsealed(t *testing.T, body []byte) string {
 	t.Helper()
 	out := string(body)
@@ -49,8 +49,7 @@ func unsealed(t *testing.T, body []byte) string {
 	return out + string(inner)
 }
 
-// What a licence says is told to a caller who has shown its key, and to an admin; the others are told what is no
-// secret.
+// A caller that has shown the licence's key, and an admin, see all of the licence. Others do not see its secrets.
 func TestDialectHides(t *testing.T) {
 	t.Parallel()
 	d := newDesk()

@@ -12,7 +12,7 @@ import (
 	"github.com/usher-agent/usher/plugin/keygen/keygentest"
 )
 
-// leased is a host of a licence whose processes are counted over all machines.
+// leased returns a host of a licence that counts processes over all machines.
 func leased(t *testing.T) *online {
 	o := open(t, func(l *keygentest.License) {
 		l.Policy.ProcessLeasing = "PER_LICENSE"
@@ -40,7 +40,7 @@ func fault(t *testing.T, err error, code string) {
 	}
 }
 
-// Each slot of a block is a process: made once whatever is lost on the way, kept alive, more and fewer, and given back.
+// Each slot of a block is a process: made once even if answers are lost, kept alive, resized, and given back.
 func TestBlocks(t *testing.T) {
 	o := leased(t)
 	count := func(want int) {
@@ -94,7 +94,7 @@ func TestBlocks(t *testing.T) {
 	fault(t, err, "NO_POOLS")
 }
 
-// Too few for what was asked at least leaves none behind.
+// If fewer slots are free than the least, none remain taken.
 func TestNoHalfBlock(t *testing.T) {
 	o := leased(t)
 	if _, err := o.checkOut(4, 0, "a"); err != nil {
@@ -107,7 +107,7 @@ func TestNoHalfBlock(t *testing.T) {
 	}
 }
 
-// What all machines of a licence share is not one machine's: it takes a budget.
+// A pool that all machines share needs a budget.
 func TestSharedTerms(t *testing.T) {
 	a := newAccount(t)
 	l := a.read(t, "MACHINE", machineOf(licence(nil, object{"processLeasingStrategy": "PER_LICENSE"}), nil))

@@ -11,7 +11,7 @@ import (
 	"github.com/usher-agent/usher/plugin/keygen"
 )
 
-// Nodes of Keygen Relay claim slots, again and again, and always get the whole grant.
+// Nodes of Keygen Relay repeat their claims, and always get the whole grant.
 func TestRelayNodes(t *testing.T) {
 	t.Parallel()
 	d := newDesk(terms(nil))

@@ -23,7 +23,7 @@ import (
 	"github.com/usher-agent/usher/plugin/keygen"
 )
 
-// keys are an account's, and what signs with them: by algorithm.
+// keys are an account's keys with their signers, by algorithm.
 type keys struct {
 	rsa     *rsa.PrivateKey
 	sign    map[string]func(message []byte) []byte
@@ -73,7 +73,7 @@ func (k *keys) encrypt(data []byte) []byte {
 	return new(big.Int).Exp(new(big.Int).SetBytes(em), k.rsa.D, k.rsa.N).FillBytes(make([]byte, 256))
 }
 
-// made is what Keygen signed, and how.
+// made is a document that Keygen signed, with its scheme.
 type made struct {
 	scheme, alg  string
 	message, sig []byte
@@ -89,7 +89,7 @@ func fileText(kind, enc, alg string, sig []byte) string {
 		base64.StdEncoding.EncodeToString(body), kind)
 }
 
-// everything returns a document by every scheme, and what else Keygen signs with the account's keys.
+// everything returns a document of every scheme, and the other texts that Keygen signs with the account's keys.
 func (k *keys) everything() (out []made) {
 	dataset := []byte(`{"license":{"id":"lic-1","created":"2025-01-01T00:00:00Z","expiry":"2025-02-01T00:00:00Z"}}`)
 	put := func(scheme, alg string, message []byte, document func(sig []byte) string) {
@@ -131,7 +131,7 @@ func (k *keys) everything() (out []made) {
 	return append(out, made{"RSA_2048_PKCS1_ENCRYPT", "rsa-sha256", dataset, sig, url64(sig)})
 }
 
-// recasts returns what has been signed under one scheme in the forms of another.
+// recasts returns a signature of one scheme in the forms of another.
 func (m made) recasts(as made) (out []string) {
 	text := string(m.message)
 	_, rest, _ := strings.Cut(text, "/")
@@ -160,7 +160,7 @@ func (m made) recasts(as made) (out []string) {
 	return out
 }
 
-// TestSchemesAreApart presents what was signed under each scheme in the form of every other: none is good.
+// TestSchemesAreApart presents the signature of each scheme in the form of every other: none is accepted.
 func TestSchemesAreApart(t *testing.T) {
 	k := newKeys(t)
 	all, pairs := k.everything(), 0
@@ -191,8 +191,8 @@ func TestSchemesAreApart(t *testing.T) {
 	}
 }
 
-// TestForeignTexts: whatever else Keygen signs is no dataset of the schemes that sign it bare, nor of the one that
-// encrypts it; what a vendor may have had signed is.
+// TestForeignTexts: other texts that Keygen signs are no datasets of the schemes that sign or encrypt a bare dataset. A
+// vendor's own dataset is.
 func TestForeignTexts(t *testing.T) {
 	k := newKeys(t)
 	digestInfo := "\x30\x31\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01\x05\x00\x04\x20" +
@@ -218,7 +218,7 @@ func TestForeignTexts(t *testing.T) {
 	}
 }
 
-// TestNamedSchemes: an anchor that names its schemes is believed for those alone.
+// TestNamedSchemes: an anchor that names schemes counts for those alone.
 func TestNamedSchemes(t *testing.T) {
 	k := newKeys(t)
 	for _, m := range k.everything() {
@@ -245,8 +245,8 @@ func TestNamedSchemes(t *testing.T) {
 	}
 }
 
-// A small public exponent lets anybody find a number whose power begins like an encrypted dataset: such a key decrypts
-// nothing.
+// With a small public exponent, anybody could find a number whose power begins like an encrypted dataset. A key with
+// one decrypts nothing.
 func TestSmallExponent(t *testing.T) {
 	k := newKeys(t)
 	prefix := slices.Concat([]byte{0, 1}, []byte(strings.Repeat("\xff", 8)), []byte{0}, []byte(`A1B2`),

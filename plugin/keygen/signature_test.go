@@ -16,7 +16,7 @@ import (
 	"github.com/usher-agent/usher/plugin/keygen"
 )
 
-// Signed answers that Keygen has published: those that are good, and one whose body was edited.
+// Signed answers that Keygen published: good ones, and one with an edited body.
 func TestResponseSignatures(t *testing.T) {
 	for _, name := range []string{"response-me-2022", "response-validate-key-2023", "response-digest-mismatch"} {
 		t.Run(name, func(t *testing.T) {
@@ -53,7 +53,7 @@ func TestResponseSignatures(t *testing.T) {
 			if v.Expect.Digest != "match" {
 				return
 			}
-			// The port is not part of what is signed; all else is.
+			// The signature covers everything but the port.
 			port := *target
 			port.Host += ":8443"
 			if _, err := keygen.VerifyResponse(v.Method, &port, header(), []byte(v.Body), anchors); err != nil {
@@ -83,7 +83,7 @@ func TestResponseSignatures(t *testing.T) {
 	}
 }
 
-// An answer of old is refused, whoever plays it again.
+// An old answer is refused.
 func TestReplay(t *testing.T) {
 	o := open(t, nil, keygen.Config{})
 	o.good(o.client.Activate)
@@ -132,8 +132,8 @@ func TestClockOff(t *testing.T) {
 	}
 }
 
-// A test key, and a key past its end, sign no answer about a production licence; a test licence may be answered by a
-// test key.
+// A test key, and a key past its end, may not sign answers about a production licence. A test key may sign those about
+// a test licence.
 func TestKeysThatMayNotAnswer(t *testing.T) {
 	for _, test := range []struct {
 		name   string

@@ -12,7 +12,7 @@ import (
 	"github.com/usher-agent/usher/plugin/keygen/keygentest"
 )
 
-// lossy is a way on which increments and their answers get lost.
+// lossy is a transport that loses increments and answers.
 type lossy struct {
 	random *rand.Rand
 }
@@ -46,7 +46,7 @@ func (o *online) used() (n int64) {
 	return n
 }
 
-// Uses are counted once each, whatever is lost on the way, until there are none left.
+// Each use is counted once even if answers are lost, until none are left.
 func TestUses(t *testing.T) {
 	o := open(t, func(l *keygentest.License) {
 		l.Attributes.MaxUses, l.Attributes.Uses = new(int64(100)), 7
@@ -75,8 +75,8 @@ func TestUses(t *testing.T) {
 	}
 }
 
-// Where it is not clear whose they are, uses are taken for one's own rather than counted twice; more than there are
-// cannot be had.
+// If uses could be this agent's or another's, it takes them for its own, so that none counts twice. It cannot draw more
+// uses than are left.
 func TestUsesOfOthers(t *testing.T) {
 	o := open(t, func(l *keygentest.License) { l.Attributes.MaxUses = new(int64(10)) }, keygen.Config{})
 	got, err := o.draw(2, nil, false)

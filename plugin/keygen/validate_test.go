@@ -11,7 +11,7 @@ import (
 
 var noon = time.Date(2026, 1, 5, 12, 0, 0, 0, time.UTC)
 
-// situation is a floating licence with two machines, of which m1 is asked about in most rows.
+// situation returns a floating licence with two machines. Most rows are about m1.
 func situation() *keygen.Situation {
 	return &keygen.Situation{Object: &keygen.Object{ID: "l", Attributes: keygen.Attributes{Floating: true}}, Now: noon,
 		Product: "p", PolicyID: "pol", Environment: "prod", Owner: "u1", Users: []string{"u1", "a@example.com"},
@@ -282,7 +282,7 @@ func TestValidate(t *testing.T) {
 	}
 }
 
-// A quick validation asks for no scope, and none is demanded.
+// A quick validation has no scope, and needs none.
 func TestQuickValidation(t *testing.T) {
 	s := situation()
 	s.Object.Policy = keygen.Policy{RequireProductScope: true, RequireMachineScope: true, RequireFingerprint: true,

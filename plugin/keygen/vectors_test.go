@@ -173,7 +173,7 @@ func TestVectors(t *testing.T) {
 	}
 }
 
-// expectTerms compares a licence with what the vector says that it says.
+// expectTerms compares a licence with the terms in its vector.
 func (v *vector) expectTerms(t *testing.T, l *enforcer.License) {
 	t.Helper()
 	if issued := v.Expect.Meta.Issued; issued != nil && !l.Issued.Equal(*issued) {
@@ -222,8 +222,7 @@ func (v *vector) expectTerms(t *testing.T, l *enforcer.License) {
 	}
 }
 
-// TestConformance has the suite for formats try files that are encrypted too: a format is given its secrets beforehand
-// here.
+// TestConformance runs the suite for formats on encrypted files too: the format gets its secrets beforehand.
 func TestConformance(t *testing.T) {
 	for _, v := range vectors(t) {
 		switch name := path.Base(v.ID); name {
@@ -256,7 +255,7 @@ func (o opened) Verify(document []byte, anchors []plugin.Anchor) (*enforcer.Lice
 	return o.Open(document, anchors, o.secrets)
 }
 
-// TestEveryByte flips each byte of what is signed and of the signature, and some of the armour's.
+// TestEveryByte flips each byte of the signed text and the signature, and some of the armour's.
 func TestEveryByte(t *testing.T) {
 	for _, v := range vectors(t) {
 		if v.Expect.Signature != "valid" || v.Kind == "response-signature" {

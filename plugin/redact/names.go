@@ -6,53 +6,51 @@ import (
 	"unicode"
 )
 
-// meaning is what a member's name says of its value.
+// meaning is the meaning of a member's name for its value.
 type meaning int
 
 const (
 	innocent meaning = iota
-	counted          // a number of keys or tokens: a number under it is none, and everything else is
+	counted          // a count of secrets: a number under it is no secret, other values are
 	secret
 )
 
 var (
-	// Words that are secrets by themselves, wherever they stand in a name, in the singular.
+	// Words that mean a secret anywhere in a name, in the singular.
 	secretWords = []string{"key", "secret", "token", "password", "passwd", "passphrase", "passcode", "passkey", "pass",
 		"pwd", "pw", "psk", "pin", "otp", "totp",
 		"credential", "cred", "private", "bearer", "jwt", "jws", "jwe", "cookie", "apikey", "keytab", "keystore",
 		"keypair", "keyfile", "authorization", "mnemonic",
 		"schluessel", "passwort", "kennwort"}
-	// What names written without a break have within them.
+	// Parts of names written without a break.
 	secretParts = []string{"password", "passwd", "passphrase", "passcode", "credential", "privatekey", "apikey",
 		"secretkey", "accesskey", "passwort", "kennwort"}
-	// What names written without a break end with: accesstoken, clientsecret.
+	// Ends of names written without a break: accesstoken, clientsecret.
 	secretEnds = []string{"token", "secret"}
-	// What stands before key in a name without a break; monkey, hockey and turkey have none of these.
+	// Words before key in names without a break. monkey, hockey and turkey have none of these.
 	beforeKey = []string{"access", "activation", "api", "app", "auth", "client", "customer", "decryption", "encryption",
 		"host", "license", "licence", "master", "private",
 		"product", "root", "secret", "serial", "server", "session", "shared", "sign", "signing", "ssh", "user",
 		"vendor", "web"}
 
-	// With these, a name that speaks of keys tells which key it is, or of what kind, and not the key.
+	// With these, a name with key means the key's id or kind, not the key.
 	aboutKey = []string{"id", "kid", "type", "kind", "alg", "algorithm", "usage", "use", "size", "bit", "length",
 		"thumbprint", "fingerprint"}
-	// These say whose key it is that is no secret: the public half, or the agent's, of which licences have the
-	// thumbprint.
+	// With these, the key is no secret: it is public, or the agent's, whose thumbprint licences contain.
 	publicKey = []string{"public", "pub", "agent", "verify", "verifying", "verification", "primary", "foreign", "sort",
 		"partition", "idempotency"}
-	// But with these it is a secret all the same.
+	// With these, it is a secret nevertheless.
 	surelySecret = []string{"secret", "private", "password", "token", "access", "api", "license", "licence",
 		"credential"}
-	// These say that something is counted or measured.
+	// With these, the value is a count or a measure.
 	counting = []string{"max", "maximum", "min", "minimum", "count", "counter", "num", "limit", "total", "quota", "per",
 		"ttl", "lifetime", "age", "length", "size", "bit",
 		"second", "minute", "hour", "day", "expiry", "used", "remaining", "budget"}
 )
 
-// Secret reports whether a name, in camel case, with hyphens, underscores or dots, or without a break, in the singular
-// or plural, speaks of a secret: a key, token, secret, password, credential, or something private. A name that only
-// counts them does not (max_keys), nor one that tells which key is meant (key_id) or means one that is public
-// (public_key).
+// Secret reports whether a name means a secret: a key, token, secret, password, credential, or something private. The
+// name may be in camel case, have hyphens, underscores or dots, or no break, and be singular or plural. A count of
+// secrets (max_keys), an id of a key (key_id) and a public key (public_key) are no secrets.
 func Secret(name string) bool { return meaningOf(name) == secret }
 
 func meaningOf(name string) meaning {
@@ -79,7 +77,7 @@ func meaningOf(name string) meaning {
 	return secret
 }
 
-// speaks reports whether a word is a secret's, and whether it says no more than key.
+// speaks reports whether a word means a secret, and whether that is only the word key.
 func speaks(w string) (is, key bool) {
 	if slices.Contains(secretWords, w) {
 		return true, w == "key"
@@ -94,8 +92,7 @@ func speaks(w string) (is, key bool) {
 	return ok && slices.Contains(beforeKey, before), false
 }
 
-// split takes a name apart into its words, in lower case and the singular. plural says that the last one was in the
-// plural.
+// split returns the words of a name, in lower case and the singular. plural says that the last one was plural.
 func split(name string) (words []string, plural bool) {
 	var word []rune
 	end := func() {
@@ -113,7 +110,7 @@ func split(name string) (words []string, plural bool) {
 			continue
 		case unicode.IsUpper(r) && i > 0:
 			next := i+1 < len(runes) && unicode.IsLower(runes[i+1])
-			// An acronym ends before the last of its capitals, but for the s of its plural: APIKey, JWTs.
+			// An acronym ends before its last capital, except before a plural s: APIKey, JWTs.
 			if unicode.IsLower(runes[i-1]) || unicode.IsUpper(runes[i-1]) && next &&
 				!(runes[i+1] == 's' && (i+2 == len(runes) || !unicode.IsLower(runes[i+2]))) {
 				end()

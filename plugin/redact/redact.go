@@ -1,10 +1,8 @@
-// Package redact hides secrets and e-mail addresses by what they mean, wherever they stand. All that leaves the agent
-// for callers who are not admins, for the log and for the support bundle passes here: docs/privacy.md has the table of
-// what may leave to whom.
-//
-// A text is searched for e-mail addresses (RFC 5322 §3.4.1), compact JOSE objects (RFC 7515 §7.1), PEM blocks (RFC
-// 7468) and passwords in URLs (RFC 3986 §3.2.1). A member of an object is hidden whole where its name speaks of a
-// secret: see [Secret].
+// Package redact hides secrets and e-mail addresses, recognised by their form and by the names of members. Everything
+// that leaves the agent for callers other than admins, for the log and for the support bundle passes through it.
+// docs/privacy.md has the table of what may leave, and to whom. It searches texts for e-mail addresses (RFC 5322
+// §3.4.1), compact JOSE objects (RFC 7515 §7.1), PEM blocks (RFC 7468) and passwords in URLs (RFC 3986 §3.2.1). It
+// hides the whole value of a member whose name means a secret: see [Secret].
 package redact
 
 import (
@@ -17,23 +15,23 @@ import (
 	"strings"
 )
 
-// Hidden stands for what has been hidden.
+// Hidden replaces a hidden value.
 const Hidden = "(hidden)"
 
 const (
-	// local is what stands before the @ of an address, in any script: atoms with dots, or a quoted string.
+	// local is the part of an address before the @, in any script: atoms with dots, or a quoted string.
 	local = `(?:"[^"\n]{1,64}"|[\p{L}\p{M}\p{N}.!#$%&'*+/?^_` + "`" + `{|}~-]+)`
-	// at is the @ itself, and what people and encoders write for it.
+	// at is the @ and its substitutes by people and encoders.
 	at = `(?:[@＠﹫]|%40|&#64;|&#x40;|&commat;|\\u0040|\s?[\[({<](?i:at)[\])}>]\s?)`
-	// dot likewise.
+	// dot is the dot and its substitutes.
 	dot = `(?:[.。．｡]|\s?[\[({<](?i:dot)[\])}>]\s?)`
-	// domain is one with a dot in it, an address in brackets, or this very host.
+	// domain is a name with a dot, an address in brackets, or localhost.
 	domain = `(?:(?:[\p{L}\p{M}\p{N}_-]+` + dot + `)+[\p{L}\p{M}\p{N}-]+|\[[0-9A-Fa-f:.IPv]+\]|localhost\b)`
 )
 
 var (
 	mail = regexp.MustCompile(local + at + domain)
-	// pem is a block of PEM, or what is left of one that was cut off.
+	// pem is a block of PEM, or the beginning of one that was cut off.
 	pem = regexp.MustCompile(`(?s)-----BEGIN [^\n-]*-----.*?(?:-----END [^\n-]*-----|\z)`)
 	// jose is a compact JWS or JWE, or one that was cut off: its header is a JSON object in base64url.
 	jose = regexp.MustCompile(`\bey[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]*)*`)
@@ -41,14 +39,13 @@ var (
 	signed = regexp.MustCompile(`\b(?:key|machine|license)/[A-Za-z0-9+/_=-]{8,}\.[A-Za-z0-9+/_=-]{16,}`)
 	// login is the password in a URL.
 	login = regexp.MustCompile(`(\b[A-Za-z][A-Za-z0-9+.-]*://)[^\s/?#@]+@`)
-	// setting is a value beside its name, as queries, environments and headers have it.
+	// setting is a name with its value, as in queries, environments and headers.
 	setting = regexp.MustCompile(`([A-Za-z][A-Za-z0-9_.-]*)(=)("[^"]*"|'[^']*'|[^\s&;,"'()]+)`)
 	bearer  = regexp.MustCompile(`\b(?i:(bearer|basic))\s+[A-Za-z0-9+/_=.~-]{8,}`)
 )
 
-// Text returns a text without e-mail addresses, JOSE objects, PEM blocks, passwords in URLs and values that stand
-// beside the name of
-// a secret. A text that is JSON is hidden member by member. What was hidden before stays as it is.
+// Text returns a text without e-mail addresses, JOSE objects, PEM blocks, passwords in URLs, and values of settings
+// whose names mean a secret. It treats a JSON text member by member. Applied again, it changes nothing more.
 func Text(s string) string {
 	has := func(part string) bool { return strings.Contains(s, part) }
 	if t := strings.TrimSpace(s); len(t) > 1 && (t[0] == '{' || t[0] == '[') {
@@ -56,7 +53,7 @@ func Text(s string) string {
 			return out
 		}
 	}
-	// Most texts have nothing of these, and cost no more than the looking.
+	// Most texts contain none of these, and cost only these searches.
 	if has("-----BEGIN") {
 		s = pem.ReplaceAllString(s, Hidden)
 	}
@@ -91,7 +88,7 @@ func Text(s string) string {
 	})
 }
 
-// inside hides what a JSON text says; false: it is none.
+// inside redacts a JSON text; false: it is not JSON.
 func inside(s string) (string, bool) {
 	d := json.NewDecoder(strings.NewReader(s))
 	d.UseNumber()
@@ -107,15 +104,12 @@ func inside(s string) (string, bool) {
 	return string(b), err == nil
 }
 
-// Value returns a copy of a JSON value (as encoding/json decodes into any) in which every text is as [Text] leaves it,
-// and what stands
-// under the name of a secret is [Hidden], be it a text, a number, a list or an object. The names of members are texts
-// too. true, false
-// and null are no secrets. Of an object that gives a name in one member and its value in another, the value is hidden.
+// Value returns a redacted copy of a JSON value (in the types that encoding/json decodes into any). [Text] treats every
+// text, names of members included. Any value of a member whose name means a secret becomes [Hidden], except true, false
+// and null. If an object has a secret's name in one member and the value in another, that value is hidden too.
 func Value(v any) any { return value(v, true) }
 
-// Texts is [Value] for shapes whose members' names are known to be no secrets: it hides what texts say, whatever they
-// are called.
+// Texts is [Value] for objects whose members are known to be no secrets: it redacts the texts and ignores the names.
 func Texts(v any) any { return value(v, false) }
 
 func value(v any, names bool) any {
@@ -157,7 +151,7 @@ func value(v any, names bool) any {
 	}
 }
 
-// other is value for what is no plain JSON value: it is looked at as the JSON that it becomes.
+// other is value for other Go types: it redacts the JSON that they become.
 func other(v any, names bool) any {
 	b, err := json.Marshal(v)
 	if err != nil {
@@ -172,7 +166,7 @@ func other(v any, names bool) any {
 	return value(plain, names)
 }
 
-// Where an object states a member by two of its own: what it is called, and what it is.
+// The members of an object that has a name in one member and its value in another.
 var (
 	naming = []string{"name", "key", "id", "code", "field", "label", "title", "property", "attribute"}
 	valued = []string{"value", "values", "val", "data", "content", "text", "default"}
@@ -187,7 +181,7 @@ func paired(v map[string]any) bool {
 	return false
 }
 
-// Member reports whether the value of a member is hidden for the member's name.
+// Member reports whether the name of a member hides its value.
 func Member(name string, v any) bool {
 	if flag(v) {
 		return false
@@ -200,7 +194,7 @@ func Member(name string, v any) bool {
 	return m == secret || m == counted
 }
 
-// flag reports whether a value is one that tells no secret.
+// flag reports whether a value cannot be a secret.
 func flag(v any) bool {
 	switch v := v.(type) {
 	case nil, bool:
@@ -211,7 +205,7 @@ func flag(v any) bool {
 	return false
 }
 
-// free returns a name that a map does not have yet.
+// free returns a name that the map does not have yet.
 func free(m map[string]any, name string) string {
 	out := name
 	for i := 2; ; i++ {
@@ -222,12 +216,9 @@ func free(m map[string]any, name string) string {
 	}
 }
 
-// Shape returns a deep copy of a shape of the wire (a struct, or what it is made of) in which every text is as [Text]
-// leaves it. The
-// shape's own fields are known by their types; what is of type any in it, and the maps in it, are hidden by name as
-// [Value] does, and so is a field
-// Value beside a field Name. A
-// value that is no text, nor one of these, is copied as it is.
+// Shape returns a redacted deep copy of a wire shape (a struct, or a part of one). [Text] treats every text. Fields of
+// type any and maps are redacted by name like [Value], and so is a field Value next to a field Name. Other values stay
+// unchanged.
 func Shape[T any](v T) T {
 	in := reflect.ValueOf(v)
 	if !in.IsValid() {
@@ -262,7 +253,7 @@ func shape(v reflect.Value) reflect.Value {
 	case reflect.Map:
 		return shapeMap(v)
 	case reflect.Struct:
-		out.Set(v) // what is not exported is as it was: times
+		out.Set(v) // unexported fields, as of times, stay unchanged
 		for i := range v.NumField() {
 			if v.Type().Field(i).IsExported() {
 				out.Field(i).Set(shape(v.Field(i)))
@@ -277,7 +268,7 @@ func shape(v reflect.Value) reflect.Value {
 	return out
 }
 
-// shapeMap copies a map. One of any is hidden by names; so are the members of type any in the structs that another has.
+// shapeMap redacts a map: values of type any by name, and also the fields of type any in structs.
 func shapeMap(v reflect.Value) reflect.Value {
 	if v.IsNil() || v.Type().Key().Kind() != reflect.String {
 		return v
@@ -300,7 +291,7 @@ func shapeMap(v reflect.Value) reflect.Value {
 	return out
 }
 
-// hideMembers hides the members of type any of a struct, and the text itself, which stands under a name.
+// hideMembers hides a text under a secret's name, or the fields of type any of a struct under one.
 func hideMembers(name string, x reflect.Value) {
 	hideMember(name, x)
 	if x.Kind() == reflect.Struct {
@@ -312,7 +303,7 @@ func hideMembers(name string, x reflect.Value) {
 	}
 }
 
-// hideMember hides a text, or a value of type any, that stands under a name.
+// hideMember hides a text or a value of type any if its name means a secret.
 func hideMember(name string, x reflect.Value) {
 	switch {
 	case !x.IsValid() || !x.CanSet():

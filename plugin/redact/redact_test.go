@@ -10,7 +10,7 @@ import (
 	"github.com/usher-agent/usher/plugin/redact"
 )
 
-// Names of both kinds, in the spellings that people write.
+// Names of secrets and innocent names, in many spellings.
 func TestNames(t *testing.T) {
 	for _, name := range strings.Fields(
 		`key keys Key KEY apiKey api_key api-key apikey APIKey APIKeys x_api_keys licenseKey license_key
@@ -34,7 +34,7 @@ func TestNames(t *testing.T) {
 			t.Errorf("%s is taken to be a secret's", name)
 		}
 	}
-	// Numbers are secrets under a secret's name, but for those that count; true, false and null never are.
+	// A number under a secret's name is hidden unless it counts something. true, false and null are never hidden.
 	for name, hidden := range map[string]bool{"secret": true, "pin": true, "apiKey": true, "passwords": true,
 		"pins": true, "max_keys": false, "maxTokens": false, "keyCount": false,
 		"tokens": false, "api_keys": false, "tokens_per_minute": false, "password_min_length": false, "key_size": false,
@@ -51,7 +51,7 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// Texts that have something to hide, wherever it stands in them.
+// Texts with a secret anywhere in them.
 func TestTexts(t *testing.T) {
 	jwt := "eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.c2lnbmF0dXJl"
 	pem := "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIA\n-----END PRIVATE KEY-----"

@@ -42,7 +42,7 @@ func (s *Server) borrow(r *awslm.BorrowRequest) (any, string, *awslm.Fault) {
 		c.Token, nil
 }
 
-// Payload makes what a SignedToken says, as AWS's sample has it.
+// Payload makes the payload of a SignedToken, as in AWS's sample.
 func Payload(arn, consumption, node string, from, to time.Time, metadata map[string]string,
 	list ...awslm.EntitlementData) map[string]any {
 	var allowed []any
@@ -54,7 +54,7 @@ func Payload(arn, consumption, node string, from, to time.Time, metadata map[str
 		"issuedAt": awslm.LocalTime(from), "expiration": awslm.LocalTime(to), "checkoutMetadata": metadata}
 }
 
-// Sign makes a compact JWS with PS384, whatever the header says.
+// Sign makes a compact JWS with PS384, for any header.
 func Sign(key *rsa.PrivateKey, header, payload map[string]any) string {
 	return SignSalted(key, header, payload, sha512.Size384)
 }

@@ -1,5 +1,5 @@
 // Package awstest is a License Manager for tests: it counts, lets checkouts run out, deduplicates by ClientToken, and
-// fails when told to. It answers the JSON 1.1 API over HTTP, and beside it STS's AssumeRoleWithWebIdentity.
+// fails on demand. It answers the JSON 1.1 API over HTTP, and STS's AssumeRoleWithWebIdentity.
 package awstest
 
 import (
@@ -23,7 +23,7 @@ import (
 	"github.com/usher-agent/usher/plugin/awslm"
 )
 
-// Fault is how one call goes wrong.
+// Fault is the failure of one call.
 type Fault int
 
 // The faults.
@@ -43,7 +43,7 @@ const (
 	Few                          // one less is allowed than was asked for
 )
 
-// Checkout is one that was granted.
+// Checkout is a granted checkout.
 type Checkout struct {
 	Token   string
 	License string
@@ -86,7 +86,7 @@ var signingKey = sync.OnceValue(func() *rsa.PrivateKey {
 	return k
 })
 
-// New starts a server, whose clock stands still at now until Advance.
+// New starts a server. Its clock stands still at now until Advance.
 func New(t testing.TB, now time.Time) *Server {
 	t.Helper()
 	s := &Server{Key: signingKey(), now: now, licenses: map[string]*awslm.License{}, out: map[string]*Checkout{},
@@ -102,14 +102,14 @@ func New(t testing.TB, now time.Time) *Server {
 	return s
 }
 
-// Put has a licence from now on.
+// Put adds a licence, or replaces it.
 func (s *Server) Put(l awslm.License) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.licenses[l.LicenseArn] = &l
 }
 
-// Refresh is the refresh token that is known.
+// Refresh sets the valid refresh token.
 func (s *Server) Refresh(token string) { s.mu.Lock(); s.refresh = token; s.mu.Unlock() }
 
 // Advance moves the clock.
@@ -118,27 +118,27 @@ func (s *Server) Advance(d time.Duration) { s.mu.Lock(); s.now = s.now.Add(d); s
 // Now tells the server's time.
 func (s *Server) Now() time.Time { s.mu.Lock(); defer s.mu.Unlock(); return s.now }
 
-// Fail has the next calls of an operation go wrong, one after the other; 0 stands for one that does not.
+// Fail makes the next calls of an operation fail, in turn; with 0, a call succeeds.
 func (s *Server) Fail(op string, f ...Fault) {
 	s.mu.Lock()
 	s.faults[op] = append(s.faults[op], f...)
 	s.mu.Unlock()
 }
 
-// Heal forgets the faults that have not happened.
+// Heal removes the faults that have not happened yet.
 func (s *Server) Heal() { s.mu.Lock(); s.faults = map[string][]Fault{}; s.mu.Unlock() }
 
-// Calls returns how often an operation was asked for.
+// Calls returns the number of calls of an operation.
 func (s *Server) Calls(op string) int { s.mu.Lock(); defer s.mu.Unlock(); return s.calls[op] }
 
-// ClientTokens returns those that checkouts have had.
+// ClientTokens returns the ClientTokens of all checkouts.
 func (s *Server) ClientTokens() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.tokens)
 }
 
-// Out returns what is checked out and not over.
+// Out returns the checkouts that are not over.
 func (s *Server) Out() (out []Checkout) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -170,7 +170,7 @@ func (s *Server) used(arn, name string) (n int64) {
 	return n
 }
 
-// expire lets go of what is over.
+// expire removes checkouts that are over.
 func (s *Server) expire() {
 	for token, c := range s.out {
 		if !c.Until.IsZero() && !c.Until.After(s.now) {
@@ -315,7 +315,7 @@ func (s *Server) answer(op string, body []byte, fault Fault) ([]byte, *awslm.Fau
 	return nil, &awslm.Fault{Code: awslm.ErrUnknownOperation, Message: op}
 }
 
-// once answers one ClientToken once; what was checked out with it must not be over.
+// once answers a repeated ClientToken as the first time, unless its checkout is over.
 func (s *Server) once(token, request string, do func() (any, string, *awslm.Fault)) (any, *awslm.Fault) {
 	s.tokens = append(s.tokens, token)
 	if was, ok := s.done[token]; ok {

@@ -55,7 +55,7 @@ const (
 	product    = "6e34d8ef-8dff-4507-8294-c063fbece9b7"
 )
 
-// place is an agent in a process of its own, with a licence, whose dialect is spoken on a Unix socket and over TCP.
+// place is an agent in its own process, with a licence, whose dialect listens on a Unix socket and over TCP.
 type place struct {
 	t   *testing.T
 	dir string
@@ -68,7 +68,7 @@ type place struct {
 	end      chan error // receives once, when the agent has ended
 }
 
-// settle starts an agent that has the documents.
+// settle starts an agent with the documents.
 func settle(t *testing.T, trust string, documents map[string][]byte) *place {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "u")
@@ -212,8 +212,7 @@ func writeKey(t *testing.T, key string) string {
 	return dir
 }
 
-// use makes the SDK, whose configuration is its package's variables, speak to an agent. key is what it pins; empty:
-// nothing.
+// use points the SDK's package variables at an agent. key is the key that it pins; empty: none.
 func use(t *testing.T, p *place, unix bool, key string) {
 	t.Helper()
 	sdk.Account, sdk.Product, sdk.LicenseKey, sdk.PublicKey = "1fddcec8-8dd3-4d8d-9b16-215cac0f9b52", product,
@@ -231,7 +230,7 @@ func use(t *testing.T, p *place, unix bool, key string) {
 	t.Cleanup(func() { tr.CloseIdleConnections(); sdk.PublicKey = "" })
 }
 
-// quiet keeps the SDK's errors, which the tests judge by themselves, out of the log.
+// quiet keeps the SDK's errors out of the log; the tests check them.
 type quiet struct{ testing.TB }
 
 func (quiet) Errorf(string, ...any) {}

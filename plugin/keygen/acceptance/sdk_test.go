@@ -133,7 +133,7 @@ func spawn(t *testing.T, machine *sdk.Machine) *sdk.Process {
 	return process
 }
 
-// listed checks the lists of what a machine and its licence have.
+// listed checks the lists of a licence and its machine.
 func listed(t *testing.T, p *place, license *sdk.License, machine *sdk.Machine) {
 	t.Helper()
 	machines, err := license.Machines(within(t))
@@ -153,8 +153,8 @@ func listed(t *testing.T, p *place, license *sdk.License, machine *sdk.Machine) 
 	}
 }
 
-// Several machines at once, up to the limit: one too many is the SDK's own error, and what one gives back another gets.
-// After a kill the agent has them all, and the SDK goes on.
+// Several machines at once, up to the limit. One too many is the SDK's own error, and a place given back is free for
+// another. After a kill the agent still has them all, and the SDK goes on.
 func TestSeveralMachines(t *testing.T) {
 	const limit = 5
 	p := native(t, limit, 2*limit, 100)
@@ -216,7 +216,7 @@ func TestSeveralMachines(t *testing.T) {
 	}
 }
 
-// What the SDK must not believe or get: an answer by another key, a slot with another licence key.
+// The SDK rejects an answer by another key, and gets no slot with another licence key.
 func TestNotBelieved(t *testing.T) {
 	p := native(t, 1, 1, 1)
 	use(t, p, false, strings.Repeat("1", 64))

@@ -1,5 +1,6 @@
-// Package keygentest is a Keygen server for tests: what of the API the agent uses, with the codes, the checks and the
-// signatures of the real one (keygen-api 1.8, as seen in its source and its published answers). It keeps all in memory.
+// Package keygentest is a Keygen server for tests: the part of the API that the agent uses, with the codes, checks and
+// signatures of the real server (keygen-api 1.8, after its source and its published answers). It keeps all data in
+// memory.
 package keygentest
 
 import (
@@ -21,7 +22,7 @@ import (
 	"github.com/usher-agent/usher/plugin/keygen"
 )
 
-// License is a licence with what its policy says.
+// License is a licence with the terms of its policy.
 type License struct {
 	ID, Key, Token, Product string
 	Attributes              keygen.Attributes
@@ -115,7 +116,7 @@ func (c *Cloud) Machines() (out []Machine) {
 	return out
 }
 
-// Delete deletes a machine behind everybody's back.
+// Delete deletes a machine as an account's admin would.
 func (c *Cloud) Delete(id string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -131,14 +132,14 @@ func (c *Cloud) Calls() []string {
 	return out
 }
 
-// Fail has requests answered unsigned, with a status, by what stands before the server; nil: no more.
+// Fail makes a proxy before the server answer requests with a status, unsigned; nil ends that.
 func (c *Cloud) Fail(f func(*http.Request) (status int, header http.Header)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.fault = f
 }
 
-// Tamper has answers changed on their way; nil: no more.
+// Tamper changes answers on their way; nil ends that.
 func (c *Cloud) Tamper(f func(header http.Header, body []byte) []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -203,7 +204,7 @@ func (c *Cloud) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(b)
 }
 
-// sign signs an answer: the host's name goes in without its port.
+// sign signs an answer, with the host's name without its port.
 func (c *Cloud) sign(h http.Header, r *http.Request, body []byte) {
 	host := r.Host
 	if name, _, err := net.SplitHostPort(host); err == nil {
@@ -232,7 +233,7 @@ func (c *Cloud) life(m *Machine) keygen.Life {
 	return keygen.Alive
 }
 
-// cull deletes dead machines when they cannot be revived any more.
+// cull deletes dead machines that can no longer be revived.
 func (c *Cloud) cull() {
 	for id, m := range c.machines {
 		if l := c.licences[m.License]; l != nil && !l.KeepDead && c.life(m) == keygen.Dead &&
@@ -248,7 +249,7 @@ func (c *Cloud) cull() {
 	}
 }
 
-// bearer returns the licence that speaks for itself, or why none does.
+// bearer returns the licence of the request's credential, or the refusal.
 func (c *Cloud) bearer(r *http.Request) (*License, *reply) {
 	kind, secret, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	refuse := func(status int, code, detail string) (*License, *reply) {
@@ -365,7 +366,7 @@ func (c *Cloud) ping(l *License, m *Machine) reply {
 	return reply{200, object{"data": c.shape(m)}}
 }
 
-// increment counts uses, where there are so many left.
+// increment counts uses if enough are left.
 func (c *Cloud) increment(l *License, body []byte) reply {
 	var in struct{ Meta struct{ Increment *int64 } }
 	if len(body) > 0 && json.Unmarshal(body, &in) != nil {

@@ -29,7 +29,7 @@ func (c *Cloud) Processes() (out []Process) {
 	return out
 }
 
-// process answers what is asked about processes; not ok: something else is asked.
+// process answers requests about processes; ok is false for other requests.
 func (c *Cloud) process(l *License, r *http.Request, path string, body []byte) (out reply, ok bool) {
 	if path == "processes" && r.Method == http.MethodPost {
 		return c.spawn(l, body), true

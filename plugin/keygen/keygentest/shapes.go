@@ -72,7 +72,7 @@ func (c *Cloud) shape(m *Machine) object {
 			"account": related("accounts", c.Account)}}
 }
 
-// validate answers a validation, by key where no id is given.
+// validate answers a validation, by key if no id is given.
 func (c *Cloud) validate(id string, body []byte) reply {
 	var in struct {
 		Meta struct {
@@ -223,7 +223,7 @@ func (c *Cloud) policy(l *License) object {
 	return object{"type": "policies", "id": "policy-of-" + l.ID, "attributes": l.Policy}
 }
 
-// LicenseFile makes a licence file, as the vendor would give it to a customer.
+// LicenseFile makes a licence file for a customer.
 func (c *Cloud) LicenseFile(id, algorithm string, ttl time.Duration) []byte {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -237,7 +237,7 @@ func (c *Cloud) LicenseFile(id, algorithm string, ttl time.Duration) []byte {
 			"ttl": ttl / time.Second}}))
 }
 
-// File writes a signed file; secret encrypts it where the algorithm says so.
+// File writes a signed file; secret encrypts it if the algorithm demands that.
 func (c *Cloud) File(kind, algorithm, secret string, dataset any) string {
 	plain, _ := json.Marshal(dataset)
 	b64 := base64.StdEncoding.EncodeToString

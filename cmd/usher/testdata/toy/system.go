@@ -1,4 +1,4 @@
-// Package toy is a licence system for a test: its folder and its line in the catalog are all that there is of it.
+// Package toy is a licence system for a test. It consists of its folder and its line in the catalog.
 package toy
 
 import (
