@@ -9,6 +9,9 @@
 //
 // Start reading at [Pool.Next] and [Meter.Next], the plans: they say what is due and are pure. [Keeper.Run] does it.
 // What both have in common is in the ledger.
+//
+// Locks are taken in this order: a ledger's writing, the keeper's mu, that of Wants. Fill and See take mu under their
+// caller's lock, and Config's Pool, Meter and Time may take their own under mu. Wants waits for none of those.
 package shares
 
 import (
