@@ -80,7 +80,7 @@ func TestOneUserLeavesRoom(t *testing.T) {
 			c := newCrowd(test.o, unlimited, full)
 			c.ask(&Acquire{Pool: "full", N: 1, Lifetime: LifetimeHeld, Caller: Caller{UID: 1}})
 			for uid, want := uint32(1000), test.want; want > 1; uid, want = uid+1, want/2 {
-				// Whoever holds the full pool's slot is the one lease more.
+				// The holder of the full pool's slot is the one lease more.
 				if n := c.fill(t, uid, test.r); n != want && n != want-1 {
 					t.Fatalf("uid %d has %d, and is to have about %d", uid, n, want)
 				}
@@ -89,7 +89,7 @@ func TestOneUserLeavesRoom(t *testing.T) {
 	}
 }
 
-// What a user has given back it may take again: a client token a day after, a lease and a place in the queue at once.
+// A user may take again what it has returned: a client token a day later, a lease and a place in the queue at once.
 func TestSharesComeBack(t *testing.T) {
 	c := newCrowd(Options{MaxTokens: 8, MaxWaiters: 8, MaxLeases: 8},
 		PoolGrant{Name: "many", Limit: Unlimited, Budget: Unlimited})

@@ -29,7 +29,7 @@ func (a *abused) signed() (at time.Time) {
 	return at
 }
 
-// reboot starts the host anew, which takes a second; the wall clock is wall then.
+// reboot starts the host again, which takes a second; the wall clock is wall then.
 func (a *abused) reboot(off time.Duration, wall time.Time) {
 	a.boot(off, wall)
 	a.real = a.real.Add(a.Boot)

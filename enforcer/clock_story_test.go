@@ -20,8 +20,8 @@ type hostClock struct {
 //	run DURATION            lets time pass
 //	suspend DURATION        the host sleeps
 //	wall +DURATION|-DURATION|right|TIME   sets the wall clock
-//	boot off=DURATION wall=right|TIME     starts the host anew after it was off
-//	restart                 starts the agent anew
+//	boot off=DURATION wall=right|TIME     starts the host again after it was off
+//	restart                 starts the agent again
 //	learn                   an upstream signs the right time
 //	heal                    a document, issued now, resets the clock
 //	clock                   shows

@@ -32,7 +32,7 @@ func (m *machine) run(d time.Duration) {
 
 func (m *machine) set(d time.Duration) { m.Wall = m.Wall.Add(d) }
 
-// boot starts the host anew after it was off for a while; its wall clock is wall then.
+// boot starts the host again after it was off for a while; its wall clock is wall then.
 func (m *machine) boot(off time.Duration, wall time.Time) {
 	m.real = m.real.Add(off)
 	m.Clocks = Clocks{Wall: wall, Boot: time.Second, BootID: m.BootID + "'"}
@@ -126,7 +126,7 @@ func TestClockFalselyAhead(t *testing.T) {
 	m.run(time.Hour)
 	m.set(365 * aDay)
 	m.run(23 * time.Hour)
-	m.boot(time.Minute, m.Wall) // a start of the host does not begin the day anew
+	m.boot(time.Minute, m.Wall) // a boot does not begin the day again
 	m.run(2 * time.Hour)
 	m.set(-365 * aDay)
 	near(t, "after a day it counts", m.now(), m.real.Add(365*aDay))

@@ -163,8 +163,8 @@ func TestAttachIsAGrant(t *testing.T) {
 	c.inUse(1)
 }
 
-// What a journal of before tells of stands: joins that would be refused now are no reason to lose a lease, and nothing
-// is granted, joined or attached that counts while more is in use than may be.
+// An earlier journal's leases stand: a join that would be refused now is no reason to lose a lease. But nothing that
+// counts is granted, joined or attached while more is in use than may be.
 func TestJoinsOfBeforeAreKept(t *testing.T) {
 	c := &counted{t, New(Options{}), noon}
 	lease := func(holder Caller, others ...Caller) *Lease {
@@ -195,7 +195,7 @@ func TestJoinsOfBeforeAreKept(t *testing.T) {
 	c.inUse(0)
 }
 
-// Nothing is joined that counts once the licence has ended; what costs nothing still is.
+// No process that counts joins once the licence has ended; one that costs nothing still does.
 func TestNoJoinAfterTheEnd(t *testing.T) {
 	c := newCounted(t, 5, CountProcess)
 	c.acquire(1, proc(1), 0)

@@ -66,7 +66,7 @@ func (s *twin) tokenKeptADay(t *rapid.T, l *Lease) {
 		return
 	}
 	if at, ok := s.byToken[l.Token.Key]; ok && s.now.Before(at.Add(TokenKept)) {
-		t.Fatalf("TokenKeptADay: what was granted at %v is granted anew at %v", at, s.now)
+		t.Fatalf("TokenKeptADay: what was granted at %v is granted again at %v", at, s.now)
 	}
 	s.byToken[l.Token.Key] = s.now
 }
@@ -93,7 +93,7 @@ func (s *twin) endedForAReason(t *rapid.T, e *Enforcer, ev Event) {
 	}
 }
 
-// NoStarvation: nobody who has just come is granted what somebody waits for, unless it costs nothing.
+// NoStarvation: no newcomer is granted what an earlier waiter waits for, unless it costs nothing.
 func (s *twin) noStarvation(t *rapid.T, l *Lease) {
 	for _, it := range l.Items {
 		for _, w := range s.m.queue {

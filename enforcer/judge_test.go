@@ -113,7 +113,7 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
-// TestStaleDocument: what stood there before counts on until its own end, and the broken replacement is a warning.
+// TestStaleDocument: the last good version counts on until its own end, and the broken replacement is a warning.
 func TestStaleDocument(t *testing.T) {
 	d := doc("a.lic", expires(60*aDay))
 	d.Problem = &Problem{Code: BadSignature, Reason: "a.lic: its signature is bad", Stale: true}

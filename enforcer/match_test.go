@@ -97,8 +97,8 @@ func TestMatchHostsTakesTheBest(t *testing.T) {
 	}
 }
 
-// What the configuration says of a host never stands in for what is measured, and makes no match alone unless the
-// licence says so or names nothing else. It never makes a binding looser than it was signed.
+// The configuration's word on a host never stands in for a measurement, and makes no match alone unless the licence
+// says so or names nothing else. It never makes a binding looser than it was signed.
 func TestConfiguredComponents(t *testing.T) {
 	h := Host{Components: map[string][]string{"machine-id": {"other"}, "mac": {"m"}},
 		Absent: map[string]string{"board-serial": "no number"},

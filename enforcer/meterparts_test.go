@@ -91,7 +91,7 @@ func TestAddOnIsDrawnOnce(t *testing.T) {
 	}
 }
 
-// What resets is the licence's own share alone.
+// Only the licence's own share resets.
 func TestAddOnKeepsItsPeriod(t *testing.T) {
 	docs := []Document{doc("a.lic", renders(5, ResetsMonthly)),
 		doc("b.lic", id("credits"), role(RoleAddOn), renders(10, ResetsNever))}
@@ -115,8 +115,8 @@ func TestAddOnKeepsItsPeriod(t *testing.T) {
 	}
 }
 
-// What a former version counted under the base's id alone stays drawn: of the base, and where that was not enough of
-// its add-ons.
+// Draws that a former version counted under the base's id alone stay drawn: of the base, and where it has not enough,
+// of its add-ons.
 func TestFormerDraws(t *testing.T) {
 	for _, row := range []struct{ former, left int64 }{{0, 15}, {4, 11}, {7, 8}, {15, 0}, {20, 0}} {
 		docs := []Document{doc("a.lic", renders(5, ResetsNever)),

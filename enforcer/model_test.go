@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// model is the enforcer written naively: slices in their order, and everything counted anew each time.
+// model is the enforcer written naively: slices in their order, with every count taken again each time.
 type model struct {
 	options Options
 
@@ -177,8 +177,7 @@ func (m *model) refused(pool string, now time.Time) DenialCode {
 	return ""
 }
 
-// rehold says why a lease may not have other holders, nil when it may: whoever is counted more by that is granted
-// something.
+// rehold says why a lease may not have other holders, nil when it may: a change that counts for more is a grant.
 func (m *model) rehold(i int, holders []Caller, now time.Time) DenialCode {
 	with := *m
 	with.leases = slices.Clone(m.leases)
@@ -249,7 +248,7 @@ func (m *model) fit(r *Acquire, now time.Time) (granted []Item, why DenialCode) 
 	return granted, ""
 }
 
-// never reports whether what is asked for cannot be had whatever comes free.
+// never reports whether a request can never be granted, whatever comes free.
 func (m *model) never(r *Acquire) bool {
 	return slices.ContainsFunc(itemsOf(r), func(it Item) bool {
 		return m.pools[it.Pool].Name == "" || cmp.Or(r.MinN, it.N) > m.cap(it.Pool, time.Time{})
@@ -271,7 +270,7 @@ func (m *model) denyBorrow(r *Acquire, now time.Time) DenialCode {
 	return ""
 }
 
-// answer says what an acquire is answered: what it gets, that it waits, that it has been answered before, or why not.
+// answer returns the answer to an acquire: what it gets, that it waits, that it was answered before, or why not.
 func (m *model) answer(r *Acquire, now time.Time) (granted []Item, waits, replayed bool, why DenialCode) {
 	items := itemsOf(r)
 	if tok, known := m.tokens[tokenText(r)]; r.Token != "" && known {
@@ -353,7 +352,7 @@ func requestText(r *Acquire) string {
 	return fmt.Sprint(itemsOf(r), r.MinN, cmp.Or(r.Lifetime, LifetimeTTL), r.TTL, r.Until, r.Labels)
 }
 
-// serve gives the first who waits and can be granted what he waits for, and says what: nothing when nobody can.
+// serve grants the first waiter that can be served, and says what; empty: none can be.
 func (m *model) serve(now time.Time) string {
 	for i, w := range m.queue {
 		if !m.at(now).Good() || m.denyBorrow(w.r, now) != "" {
@@ -373,7 +372,7 @@ func (m *model) serve(now time.Time) string {
 	return ""
 }
 
-// vain reports whether somebody waits for what can no longer be had.
+// vain reports whether a waiter can never be granted what it waits for.
 func (m *model) vain(r *Acquire, now time.Time) bool {
 	return !m.at(now).Good() || m.denyBorrow(r, now) != "" || m.never(r)
 }
@@ -441,7 +440,7 @@ func (m *model) step(by, unproved time.Duration) {
 	}
 }
 
-// resume gives what ends by itself its time anew.
+// resume gives leases that end by themselves their time again.
 func (m *model) resume(now time.Time) {
 	for i := range m.leases {
 		if l := &m.leases[i]; !l.expires.IsZero() && l.lifetime != LifetimeBorrow {

@@ -176,7 +176,7 @@ func TestRevokedAfterRestart(t *testing.T) {
 	}
 }
 
-// What has been drawn never overflows, with a limit or without.
+// The count of draws never overflows, with a limit or without.
 func TestMeterNeverOverflows(t *testing.T) {
 	now := time.Date(2026, 1, 5, 12, 0, 0, 0, time.UTC)
 	for _, limit := range []Limit{Unlimited, math.MaxInt64} {

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// A share grows and lapses: who waits for more than it is waits, is served as it grows, and what is held beyond a share
-// that has lapsed is treated as on_expiry says of a limit that shrank.
+// A share grows and lapses. A request for more than it waits, and is served as it grows. Leases beyond a share that has
+// lapsed are treated as on_expiry says of a limit that shrank.
 func TestShares(t *testing.T) {
 	site := func(share Limit, then OnExpiry) *Verdict {
 		f := factsWith(doc("a.lic", unbound, streams(4), func(l *License) { l.OnExpiry = then }))
@@ -84,8 +84,8 @@ func TestSitePools(t *testing.T) {
 	}
 }
 
-// What was taken of a site meter may be drawn in its own period, and no more; who asks for more than that, but not for
-// more than the site has, may have it when more is taken.
+// Draws taken of a site meter may be drawn in their own period, and no more. A request for more than that, but not for
+// more than the site has, succeeds once more is taken.
 func TestTaken(t *testing.T) {
 	e, now := New(Options{Durable: true}), noon
 	judge := func(n Limit, period time.Time) {

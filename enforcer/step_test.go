@@ -65,7 +65,7 @@ func TestStep(t *testing.T) {
 	}
 }
 
-// What is to be revoked is, as long after the turn as it was to be.
+// A revocation stays as long after the turn as it was to be.
 func TestStepAndRevocation(t *testing.T) {
 	s := newStory(t)
 	s.run([]string{"drop", "a.lic", "streams=6", "on_expiry=revoke"})

@@ -16,19 +16,8 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the stories in testdata")
 
-// TestStories plays the stories in testdata/stories: commands, a line ----, and what came of them. `go test -run
-// Stories -update` writes anew what came of them; a person reads the difference.
-//
-//	now TIME                      sets the clock
-//	pass DURATION                 lets time pass; what is due happens at its instant
-//	drop NAME key=value …         puts a licence into the folder (see licenseFrom)
-//	break NAME CODE               the file no longer verifies
-//	remove NAME                   takes it out
-//	acquire A pool=n … key=value  A names the lease from then on
-//	renew A | release A [force]
-//	pools | leases | verdict      show
-//
-// What stories of clocks say besides is in clock_story_test.go.
+// TestStories plays the stories in testdata/stories: commands, a line ----, and their results. `go test -run Stories
+// -update` writes the results again; a person reads the difference.
 func TestStories(t *testing.T) {
 	files, err := filepath.Glob("testdata/stories/*.txt")
 	if err != nil || len(files) == 0 {

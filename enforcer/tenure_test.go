@@ -90,8 +90,8 @@ func paper(id string, slots Limit, change func(*License)) *License {
 	return l
 }
 
-// TestTermsStayWithTheLease: what a licence says of its leases when it ends is carried out, whatever base is in force
-// by then; and where another takes its place they go on.
+// TestTermsStayWithTheLease: a licence's word on its leases is carried out when it ends, whatever base is in force by
+// then. Where another takes its place, the leases go on.
 func TestTermsStayWithTheLease(t *testing.T) {
 	for name, row := range endedRows() {
 		t.Run(name, row.check)
@@ -256,7 +256,7 @@ func TestEachLeaseHasItsOwnEnd(t *testing.T) {
 	}
 }
 
-// What a journal of before tells of is under the licence that is in force first.
+// The leases of an earlier journal belong to the licence that is in force first.
 func TestLeasesOfUnknownTerms(t *testing.T) {
 	f := &folder{t: t, e: New(Options{Durable: true}), now: noon}
 	f.e.Apply(Event{Kind: EventGranted, At: noon, Lease: &Lease{ID: LeaseID{1}, Items: []Item{{"a", 1}},
@@ -287,8 +287,8 @@ func TestTenuresAreForgotten(t *testing.T) {
 	}
 }
 
-// What is asked later than the verdict's end, and before the licences are judged again, is decided by what is true
-// then.
+// A request later than the verdict's end, and before the licences are judged again, is decided by the verdict of that
+// time.
 func TestNothingIsGrantedAfterTheEnd(t *testing.T) {
 	ends := noon.Add(time.Hour)
 	lapses := func(l *License) { l.Expires = ends }
@@ -363,8 +363,7 @@ func TestNothingIsGrantedAfterTheEnd(t *testing.T) {
 	}
 }
 
-// Who waits is not served after the end either, and what is granted between two verdicts is under the licence that
-// holds then.
+// No waiter is served after the end either, and a grant between two verdicts belongs to the licence that holds then.
 func TestServedByWhatIsTrueThen(t *testing.T) {
 	f := newFolder(t, paper("a", 1, func(l *License) { l.Expires, l.OnExpiry = noon.Add(time.Hour), Revoke }))
 	f.hold(1)

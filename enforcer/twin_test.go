@@ -107,7 +107,7 @@ func (s *twin) compact(*rapid.T) {
 	s.m.compact()
 }
 
-// restart has the agent start anew after a crash.
+// restart has the agent start again after a crash.
 func (s *twin) restart(t *rapid.T) {
 	s.crashing, s.crashed = 0, false
 	s.e, s.replayed = s.recover(), s.recover()
@@ -126,7 +126,7 @@ func (s *twin) restart(t *rapid.T) {
 	s.tick(t)
 }
 
-// settle ends a step: a crash that was under way is over, what is due ends, and who waits is served.
+// settle ends a step: a crash that was under way is over, what is due ends, and waiters are served.
 func (s *twin) settle(t *rapid.T) {
 	if s.crashed {
 		s.restart(t)

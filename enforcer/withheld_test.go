@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// What may be another's already is not given, however one asks for it; what is held goes on.
+// Slots that may be another's already are never granted, in any way of asking; leases that are held go on.
 func TestWithheld(t *testing.T) {
 	f := factsWith(doc("a", func(l *License) { l.Meters = map[string]MeterTerm{"renders": {Max: 9}} }))
 	e := New(Options{Durable: true})

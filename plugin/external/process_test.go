@@ -144,7 +144,7 @@ func TestGood(t *testing.T) {
 	}
 }
 
-// What a plugin answers is input: nonsense is told as such, and is its own fault and no document's.
+// A plugin's answer is input: nonsense is named as such, and is the plugin's fault and no document's.
 func TestNonsense(t *testing.T) {
 	t.Parallel()
 	r := run(t, "good", nil)
@@ -211,7 +211,7 @@ func TestCrash(t *testing.T) {
 	r.good()
 }
 
-// It hangs: the call ends in time, and the plugin is started anew.
+// It hangs: the call ends in time, and the plugin is restarted.
 func TestHang(t *testing.T) {
 	t.Parallel()
 	r := run(t, "good", func(c *Config) { c.Limits.Format = 2 * time.Second })
@@ -221,7 +221,7 @@ func TestHang(t *testing.T) {
 	if l != nil || p == nil || !strings.Contains(p.Reason, "not answered within 2s") {
 		t.Errorf("%+v, %+v", l, p)
 	}
-	r.until("it is started anew", func() bool { return r.Starts() > n })
+	r.until("it is restarted", func() bool { return r.Starts() > n })
 	r.good()
 }
 
@@ -234,11 +234,11 @@ func TestStopped(t *testing.T) {
 	if err := syscall.Kill(r.PID(), syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	r.until("it is started anew", func() bool { return r.Starts() > n })
+	r.until("it is restarted", func() bool { return r.Starts() > n })
 	r.good()
 }
 
-// It floods its standard error: what is logged is bounded, and the call is answered.
+// It floods its standard error: the log is bounded, and the call is answered.
 func TestFlood(t *testing.T) {
 	t.Parallel()
 	r := run(t, "good", nil)
@@ -471,7 +471,7 @@ func TestFile(t *testing.T) {
 	}
 }
 
-// What a writer says is bounded in lines, length and memory.
+// The log of a writer is bounded in lines, length and memory.
 func TestLines(t *testing.T) {
 	t.Parallel()
 	var b bytes.Buffer

@@ -236,7 +236,7 @@ func TestInstants(t *testing.T) {
 	}
 }
 
-// Whatever bytes come, what is read as a licence and passes is safe and says the same when it is written again.
+// Any bytes that are read as a licence and pass are safe, and say the same when they are written again.
 func FuzzLicense(f *testing.F) {
 	f.Add([]byte(`{"id":"a","system":"s","product":"p","pools":{"p":{"max":-1}},"terms":{"a":[1,null]}}`))
 	f.Add([]byte(`{"issued":"2026-01-01T00:00:00.5+02:00","heartbeat":{"every":7}}`))
@@ -267,7 +267,7 @@ func normal(l *enforcer.License) *enforcer.License {
 	return &out
 }
 
-// Whatever bytes come as an answer of an upstream or a format, what passes the checks is within the bounds.
+// Any answer of an upstream or a format that passes the checks is within the bounds.
 func FuzzMessages(f *testing.F) {
 	for _, m := range []proto.Message{&pluginpb.Reply{Document: []byte("d"), State: []byte("s"), NextCheckIn: 7},
 		&pluginpb.Reply{Error: &pluginpb.Error{Class: "refused", Code: "BANNED", Reason: "x"}},

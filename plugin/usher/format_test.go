@@ -302,7 +302,7 @@ func rawSign(t *testing.T, s *issue.Signer, in []byte) []byte {
 	return sig
 }
 
-// What mail clients, Windows and editors do to a file is forgiven; none of it is signed.
+// The changes of mail clients, Windows and editors are forgiven; none of them is signed.
 func TestForgiven(t *testing.T) {
 	s, anchors := vendor(t, "2026-a", "")
 	doc := sign(t, s, claims())

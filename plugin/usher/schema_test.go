@@ -247,7 +247,7 @@ func TestSchemaAgrees(t *testing.T) {
 	}
 }
 
-// What the parser refuses and no schema can say; the page names each under "What the schema cannot say".
+// The parser refuses these, and no schema can; the page names each under "What the schema cannot say".
 func TestBeyondTheSchema(t *testing.T) {
 	s := schema(t)
 	for _, test := range []struct{ body, reason string }{

@@ -76,7 +76,7 @@ func TestBindRefuses(t *testing.T) {
 			}
 		})
 	}
-	// What Bind does not look at, signing does.
+	// Signing checks what Bind does not look at.
 	private, _ := makeKey(t, "k", "")
 	s, err := issue.LoadSigner(private, "")
 	if err != nil {

@@ -275,7 +275,7 @@ func TestAddresses(t *testing.T) {
 	}
 }
 
-// What a server reads from anybody: it never panics, and believes nothing that is not signed by the key it carries.
+// A server reads messages from anybody: it never panics, and believes nothing that is not signed by the key it carries.
 func FuzzOpenRequest(f *testing.F) {
 	s := newSide(f)
 	var good string
@@ -297,7 +297,7 @@ func FuzzOpenRequest(f *testing.F) {
 	})
 }
 
-// What an agent reads from anybody.
+// An agent reads messages from anybody.
 func FuzzReply(f *testing.F) {
 	s := newSide(f)
 	good, err := s.signer.SignAs(online.ReplyType, []byte(`{"call":"heartbeat","nonce":"x","license":"L1"}`))

@@ -88,7 +88,7 @@ func TestReleaseForgetsNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// Whoever comes back with what it was told last has not lost it.
+	// A host that shows the chain of its last answer has not lost it.
 	b := o.host(a.doc)
 	for range 6 {
 		o.pass(time.Minute)

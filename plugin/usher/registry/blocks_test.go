@@ -152,8 +152,8 @@ func (c *neverOver) step(t *rapid.T) {
 	}
 }
 
-// Whatever agents ask, in whatever order, with answers lost, the server restarted and time passing: what agents may use
-// together is never more than the licence grants, and what is kept fits into it too.
+// In whatever order agents ask, with answers lost, the server restarted and time passing, agents never have more slots
+// together than the licence grants, and the kept blocks fit into it too.
 func TestBlocksNeverExceed(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		c := &neverOver{b: newBlocks(), agents: map[string][]believed{"a": nil, "b": nil, "c": nil},
@@ -191,9 +191,9 @@ func told(b *blocks, now time.Duration) (n int64) {
 	return n
 }
 
-// A limit becomes less than what is out. Each agent is cut to its part when it next asks for more time, whoever asks
-// first and whichever answers are lost: a block time after each has heard, they may use no more than the new limit;
-// what each has lost nobody has before the server knows that it has heard, or a block's time is over; and parts are
+// A limit becomes less than what is out. Each agent is cut to its part when it next asks for more time, in any order
+// and with any answers lost. A block time after each has heard, they use no more than the new limit. Nobody has the
+// slots that an agent has lost before the server knows that it has heard, or a block's time is over. The parts are
 // equal.
 func TestShrunkLimit(t *testing.T) {
 	const ttl = 12 * time.Second
@@ -361,14 +361,14 @@ func TestBlocks(t *testing.T) {
 	if x, _ := more("a", first.ID, 9); x == nil || x.Slots != 3 {
 		t.Errorf("larger, where 2 are left: %+v", x)
 	}
-	// It is over; while nobody has the slots it can be had again.
+	// It is over; while nobody has the slots it comes back.
 	d.now = 11 * time.Second
 	if x, refused := more("a", first.ID, 0); x == nil {
 		t.Errorf("over, and room: %+v", refused)
 	}
 	d.now = 22 * time.Second
 	if x, _ := take("c", "", 5, 5); x == nil {
-		t.Fatal("the slots of what is over cannot be had")
+		t.Fatal("the slots of a block that is over are not free")
 	}
 	if _, refused := more("a", first.ID, 0); refused == nil || refused.System != plugin.SystemLapsed {
 		t.Errorf("over, and no room: %+v", refused)

@@ -96,7 +96,7 @@ func TestServePools(t *testing.T) {
 	o.pass(9 * time.Second)
 	_, err = b.checkOut(1)
 	o.refused(err, plugin.Misconfigured, "", plugin.SystemFull)
-	// What is over is another's.
+	// Slots of a block that is over are another's.
 	o.pass(time.Second)
 	if x, err := b.checkOut(8); err != nil || x.Slots != 8 {
 		t.Fatalf("after all is over: %+v, %v", x, err)
@@ -142,7 +142,7 @@ func TestBlocksAndCopies(t *testing.T) {
 	}
 	_, err = clone.extend(x.ID, 0)
 	o.refused(err, plugin.Refused, enforcer.AgentKeyMismatch, online.SystemCloned)
-	// Who has lost its state has blocks of its own, beside those that it had.
+	// An agent that has lost its state has blocks of its own, beside those that it had.
 	anew := o.hostWith(a.key, doc)
 	if y, err := anew.checkOut(9); err != nil || y.ID == x.ID || y.Slots != 7 {
 		t.Errorf("with no state: %+v, %v", y, err)

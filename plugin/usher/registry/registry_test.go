@@ -238,8 +238,8 @@ func TestStates(t *testing.T) {
 	}
 }
 
-// Two hosts that go on with one state and key are told apart: whoever comes with what another has gone on from is
-// refused.
+// Two hosts that go on with one state and key are told apart: the host that shows a state from which another has gone
+// on is refused.
 func TestClone(t *testing.T) {
 	o := openOffice(t, nil)
 	h := o.host(o.sign("L1", nil))
@@ -321,7 +321,7 @@ func TestHosts(t *testing.T) {
 	must(t, reply, err)
 }
 
-// Who comes back to a server that has lost its store is activated again, not thrown out.
+// A host that comes back to a server without its store is activated again, not thrown out.
 func TestStoreLost(t *testing.T) {
 	o := openOffice(t, nil)
 	h := o.host(o.sign("L1", nil))

@@ -142,7 +142,7 @@ func TestOldCopyOfTheFolder(t *testing.T) {
 	}
 }
 
-// What shows that a store is the latest, and what does not.
+// Signs that a store is the latest, and signs that it is not.
 func TestWhichStoreIsTheLatest(t *testing.T) {
 	for name, c := range map[string]struct {
 		do      func(p *place)

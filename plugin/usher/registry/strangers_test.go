@@ -76,8 +76,8 @@ func (o *office) hosts(id string) []registry.Activation {
 	return nil
 }
 
-// Whoever knows a licence's id and product, and no more, gets nothing of the licence: no place, no slot, no document,
-// no word of its state.
+// A stranger that knows only a licence's id and product gets nothing of the licence: no place, no slot, no document, no
+// word of its state.
 func TestStrangers(t *testing.T) {
 	o := openOffice(t, func(c *registry.Config) { c.Machines = 2 })
 	o.serve(t)
