@@ -56,7 +56,8 @@ func TestWhoClaims(t *testing.T) {
 		t.Fatal(err)
 	}
 	for doc, want := range map[string]string{"one": "one has seen it", "two": "two has seen it",
-		"one and two": "two systems claim this document: one and two", "three": "(" + strings.Join(c.Systems(), ", ") + ")"} {
+		"one and two": "two systems claim this document: one and two",
+		"three":       "(" + strings.Join(c.Systems(), ", ") + ")"} {
 		l, p := c.Verify([]byte(doc), nil, plugin.Secrets{})
 		if l != nil || p == nil || !strings.Contains(p.Reason, want) {
 			t.Errorf("%s: %+v, want %q", doc, p, want)
