@@ -1,5 +1,3 @@
-// Package agent is the daemon: it composes the licence folder, the host, the judge, the pools and the local API, and
-// owns every goroutine, socket, file and clock. Start reading at [Agent.Run].
 package agent
 
 import (
@@ -97,9 +95,9 @@ type Agent struct {
 	life context.Context // over when the agent stops
 	stop context.CancelFunc
 
-	reloading sync.Mutex // one reload at a time; taken before court.mu
+	reloading sync.Mutex // one reload at a time; see the order of locks
 
-	mu     sync.Mutex // guards all below; taken last
+	mu     sync.Mutex // guards all below; a leaf
 	config *config.Config
 	host   host.Report
 	mode   watch.Mode
