@@ -15,6 +15,17 @@ import (
 
 var stops = flag.Int("agent.stops", 2, "how often TestStoppedBeyondTheFence stops an agent that grants")
 
+// untilMore waits until a count has grown by five.
+func untilMore(t *testing.T, what string, n *atomic.Int64) {
+	t.Helper()
+	deadline := time.Now().Add(60 * time.Second)
+	for was := n.Load(); n.Load() < was+5; <-time.After(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("in a minute no more are %s", what)
+		}
+	}
+}
+
 // An agent is stopped at any moment while four sessions take its slots and give them back, until the server has given
 // all of them to another agent, whose holder has them. When it goes on, it decides no acquire for a slot, and withdraws
 // what it had decided. An answer that was looked at last before the stop, and written after it, cannot be held back:
@@ -59,18 +70,9 @@ func TestStoppedBeyondTheFence(t *testing.T) {
 			}
 		})
 	}
-	until := func(what string, n *atomic.Int64) {
-		t.Helper()
-		deadline := time.Now().Add(60 * time.Second)
-		for was := n.Load(); n.Load() < was+5; <-time.After(time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatalf("in a minute no more are %s", what)
-			}
-		}
-	}
 	all, most := int64(limit), 0
 	for round := range *stops {
-		until("granted", &granted)
+		untilMore(t, "granted", &granted)
 		<-time.After(time.Duration(mathrand.Int64N(int64(2 * time.Millisecond))))
 		goOn := a.pause()
 		asked, end := context.WithTimeout(ctx, 60*time.Second)
@@ -83,7 +85,7 @@ func TestStoppedBeyondTheFence(t *testing.T) {
 		before := late.Load()
 		away.Store(true)
 		goOn()
-		until("denied", &denied)
+		untilMore(t, "denied", &denied)
 		if n := late.Load() - before; n > 0 {
 			t.Logf("round %d: %d answers were between the last look and the write when the agent was stopped", round, n)
 		}

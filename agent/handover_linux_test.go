@@ -303,6 +303,63 @@ func (b beside) Write(p []byte) (int, error) {
 	return n, err
 }
 
+// connect returns a connection to the agent.
+func (c *crashing) connect() *net.UnixConn {
+	t := c.t
+	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: c.Socket(), Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.SetDeadline(time.Now().Add(60 * time.Second))
+	return conn
+}
+
+// speakWith speaks in a session, over HTTP and inside TLS, with descriptors beside what it sends.
+func (c *crashing) speakWith(fds []int) {
+	t := c.t
+	plain := c.connect() // a session
+	defer plain.Close()
+	for range 5 {
+		if _, err := (beside{plain, fds}).Write([]byte(`{"jsonrpc":"2.0","id":1,"method":"pools.list"}` +
+			"\n")); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := plain.Read(make([]byte, 4096)); err != nil || n == 0 {
+			t.Errorf("a session: %d bytes, %v", n, err)
+		}
+	}
+	hc := http.Client{Transport: &http.Transport{DisableKeepAlives: true,
+		DialContext: func(context.Context, string, string) (net.Conn, error) {
+			return beside{c.connect(), fds}, nil
+		}}}
+	resp, err := hc.Get("http://usher/v1/pools")
+	if err != nil {
+		t.Errorf("HTTP: %v", err)
+	} else {
+		resp.Body.Close()
+	}
+	secret := tls.Client(beside{c.connect(), fds}, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13})
+	defer secret.Close()
+	if _, err := secret.Write(
+		[]byte(
+			`{"jsonrpc":"2.0","id":1,"method":"lease.acquire","params":{"pool":"streams","lifetime":"process"}}` +
+				"\n")); err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 4096)
+	n, err := secret.Read(b)
+	var answer struct{ Result wire.Lease }
+	if err != nil || json.Unmarshal(b[:n], &answer) != nil || answer.Result.ID == "" {
+		t.Fatalf("inside TLS: %s, %v", b[:n], err)
+	}
+	if want := map[bool]string{true: "sentpidfd", false: "pidfd"}[len(fds) == 1]; answer.Result.Liveness != want {
+		t.Errorf("with %d descriptors the way inside TLS is %s, want %s", len(fds), answer.Result.Liveness, want)
+	}
+	if err := c.Release(context.Background(), answer.Result.ID, false); err != nil {
+		t.Error(err)
+	}
+}
+
 // floods sends descriptors that nobody wants, by every protocol. None stays with the agent, and all are answered.
 func (c *crashing) floods() {
 	t := c.t
@@ -312,14 +369,6 @@ func (c *crashing) floods() {
 			t.Fatal(err)
 		}
 		return len(d)
-	}
-	dial := func() *net.UnixConn {
-		conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: c.Socket(), Net: "unix"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		conn.SetDeadline(time.Now().Add(60 * time.Second))
-		return conn
 	}
 	self, err := unix.PidfdOpen(os.Getpid(), 0)
 	if err != nil {
@@ -335,54 +384,11 @@ func (c *crashing) floods() {
 	for len(many) < 200 {
 		many = append(many, int(null.Fd()))
 	}
-	speak := func(fds []int) {
-		plain := dial() // a session
-		defer plain.Close()
-		for range 5 {
-			if _, err := (beside{plain, fds}).Write([]byte(`{"jsonrpc":"2.0","id":1,"method":"pools.list"}` +
-				"\n")); err != nil {
-				t.Fatal(err)
-			}
-			if n, err := plain.Read(make([]byte, 4096)); err != nil || n == 0 {
-				t.Errorf("a session: %d bytes, %v", n, err)
-			}
-		}
-		hc := http.Client{Transport: &http.Transport{DisableKeepAlives: true,
-			DialContext: func(context.Context, string, string) (net.Conn, error) {
-				return beside{dial(), fds}, nil
-			}}}
-		resp, err := hc.Get("http://usher/v1/pools")
-		if err != nil {
-			t.Errorf("HTTP: %v", err)
-		} else {
-			resp.Body.Close()
-		}
-		secret := tls.Client(beside{dial(), fds}, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13})
-		defer secret.Close()
-		if _, err := secret.Write(
-			[]byte(
-				`{"jsonrpc":"2.0","id":1,"method":"lease.acquire","params":{"pool":"streams","lifetime":"process"}}` +
-					"\n")); err != nil {
-			t.Fatal(err)
-		}
-		b := make([]byte, 4096)
-		n, err := secret.Read(b)
-		var answer struct{ Result wire.Lease }
-		if err != nil || json.Unmarshal(b[:n], &answer) != nil || answer.Result.ID == "" {
-			t.Fatalf("inside TLS: %s, %v", b[:n], err)
-		}
-		if want := map[bool]string{true: "sentpidfd", false: "pidfd"}[len(fds) == 1]; answer.Result.Liveness != want {
-			t.Errorf("with %d descriptors the way inside TLS is %s, want %s", len(fds), answer.Result.Liveness, want)
-		}
-		if err := c.Release(context.Background(), answer.Result.ID, false); err != nil {
-			t.Error(err)
-		}
-	}
 	c.Pools(context.Background())
 	before := files()
 	for range 10 {
-		speak(many)
-		speak([]int{self})
+		c.speakWith(many)
+		c.speakWith([]int{self})
 	}
 	deadline := time.Now().Add(60 * time.Second)
 	for files() > before { // connections that are closed here are closed there soon

@@ -196,21 +196,27 @@ func TestEventsHide(t *testing.T) {
 	}
 }
 
+// proveAt opens a session that an agent must prove itself to.
+func proveAt(t *testing.T, socket string) {
+	t.Helper()
+	key, err := client.ParseKey([]byte(os.Getenv("PROVE_BY")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := client.Open(t.Context(), client.WithSocket(socket),
+		client.WithVendor(client.Vendor{Product: "acme", Keys: map[string]crypto.PublicKey{"k1": key}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+}
+
 // A product proves the agent without seeing the licence: a document is shown to all where nothing in it is hidden, and
 // by its voucher where
 // something is. One that was signed without a voucher is withheld, and the product is told so.
 func TestProofWithoutTheLicence(t *testing.T) {
 	if socket := os.Getenv("PROVE_AT"); socket != "" { // as another user: see below
-		key, err := client.ParseKey([]byte(os.Getenv("PROVE_BY")))
-		if err != nil {
-			t.Fatal(err)
-		}
-		s, err := client.Open(t.Context(), client.WithSocket(socket),
-			client.WithVendor(client.Vendor{Product: "acme", Keys: map[string]crypto.PublicKey{"k1": key}}))
-		if err != nil {
-			t.Fatal(err)
-		}
-		s.Close()
+		proveAt(t, socket)
 		return
 	}
 	h := openToAll(t)

@@ -43,6 +43,30 @@ func (h *house) bound() client.Vendor {
 	return client.Vendor{Product: "acme", Keys: map[string]crypto.PublicKey{"k1": h.signer.Anchor.Key}}
 }
 
+// notProved opens sessions that trust another vendor or product. The agent is not proved to them.
+func notProved(t *testing.T, h *house, vendor client.Vendor) {
+	t.Helper()
+	other, _, _ := ed25519.GenerateKey(nil)
+	for name, test := range map[string]struct {
+		vendor client.Vendor
+		want   string
+	}{
+		"another vendor's key": {client.Vendor{Product: "acme", Keys: map[string]crypto.PublicKey{"k1": other}},
+			"its signature does not match"},
+		"an unknown key": {client.Vendor{Product: "acme", Keys: map[string]crypto.PublicKey{"k2": other}},
+			`signed by key "k1", which this product does not know`},
+		"another product": {client.Vendor{Product: "other", Keys: vendor.Keys}, `the licence is for product "acme"`},
+	} {
+		for _, options := range [][]client.Option{{}, {client.AllowUnproven()}} {
+			_, err := client.Open(t.Context(),
+				append(options, client.WithSocket(h.Socket()), client.WithVendor(test.vendor))...)
+			if !errors.Is(err, client.ErrNotProven) || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+}
+
 // A product that embeds the vendor's key can tell the true agent, and a true lease; a stock JOSE library can, too.
 func TestProof(t *testing.T) {
 	h := open(t, "")
@@ -73,26 +97,7 @@ func TestProof(t *testing.T) {
 	if err != nil || json.Unmarshal(b, &claims) != nil || claims["jti"] != l.Info().ID || claims["product"] != "acme" {
 		t.Errorf("a stock library reads %v, %v", claims, err)
 	}
-	// What is not as it should be is not proved.
-	other, _, _ := ed25519.GenerateKey(nil)
-	for name, test := range map[string]struct {
-		vendor client.Vendor
-		want   string
-	}{
-		"another vendor's key": {client.Vendor{Product: "acme", Keys: map[string]crypto.PublicKey{"k1": other}},
-			"its signature does not match"},
-		"an unknown key": {client.Vendor{Product: "acme", Keys: map[string]crypto.PublicKey{"k2": other}},
-			`signed by key "k1", which this product does not know`},
-		"another product": {client.Vendor{Product: "other", Keys: vendor.Keys}, `the licence is for product "acme"`},
-	} {
-		for _, options := range [][]client.Option{{}, {client.AllowUnproven()}} {
-			_, err := client.Open(t.Context(),
-				append(options, client.WithSocket(h.Socket()), client.WithVendor(test.vendor))...)
-			if !errors.Is(err, client.ErrNotProven) || !strings.Contains(err.Error(), test.want) {
-				t.Errorf("%s: %v", name, err)
-			}
-		}
-	}
+	notProved(t, h, vendor)
 	h.inUse(2)
 
 	// The agent proves itself again after a restart, whatever has become of the licence: its key is known.

@@ -98,12 +98,14 @@ func (h *house) noted(kind string) (n int) {
 
 func empty([]byte) []byte { return nil }
 
+// demands states an activation and check-ins.
+func demands(c *usher.Claims) {
+	c.Activation, c.CheckIn = &usher.Activation{Grace: 3600}, &usher.CheckIn{Every: 86400, Grace: 86400}
+}
+
 // What an upstream said counts no more when the record of it was meddled with, until it says so again; what it refused
 // stays refused.
 func TestUpstreamStateIsSealed(t *testing.T) {
-	demands := func(c *usher.Claims) {
-		c.Activation, c.CheckIn = &usher.Activation{Grace: 3600}, &usher.CheckIn{Every: 86400, Grace: 86400}
-	}
 	for _, test := range []struct {
 		name, file, fault string
 		do                func(o *onlineHouse, old []byte)
@@ -166,31 +168,33 @@ func TestUpstreamStateIsSealed(t *testing.T) {
 			o.until("after it was accepted", code("VALID"))
 		})
 	}
-	t.Run("revoked", func(t *testing.T) {
-		o := openOnline(t)
-		o.drop("a.lic", o.sign("L1", 2, demands))
-		o.until("activated", code("VALID"))
-		if _, err := o.registry.SetState("L1", registry.StateRevoked, "fraud"); err != nil {
-			t.Fatal(err)
-		}
-		if err := o.UpstreamCall(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		o.until("revoked", code("REVOKED"))
-		o.away.Store(true)
-		o.meddle(func() { o.remove("state/upstream.json") })
-		o.until("revoked still", code("REVOKED"))
-		o.stop()
-		o.accept()
-		o.start()
-		o.until("revoked though it was accepted", code("REVOKED"))
-		o.meddle(func() { o.remove("state/upstream.json", "state/state.seal") })
-		o.until("good for nothing", code("HEARTBEAT_NOT_STARTED"))
-		o.stop()
-		o.accept()
-		o.start()
-		o.until("good for nothing though it was accepted", code("HEARTBEAT_NOT_STARTED"))
-	})
+}
+
+// A revocation stands though its record is removed, and accepting the removal heals nothing.
+func TestRevocationOutlivesItsRecord(t *testing.T) {
+	o := openOnline(t)
+	o.drop("a.lic", o.sign("L1", 2, demands))
+	o.until("activated", code("VALID"))
+	if _, err := o.registry.SetState("L1", registry.StateRevoked, "fraud"); err != nil {
+		t.Fatal(err)
+	}
+	if err := o.UpstreamCall(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	o.until("revoked", code("REVOKED"))
+	o.away.Store(true)
+	o.meddle(func() { o.remove("state/upstream.json") })
+	o.until("revoked still", code("REVOKED"))
+	o.stop()
+	o.accept()
+	o.start()
+	o.until("revoked though it was accepted", code("REVOKED"))
+	o.meddle(func() { o.remove("state/upstream.json", "state/state.seal") })
+	o.until("good for nothing", code("HEARTBEAT_NOT_STARTED"))
+	o.stop()
+	o.accept()
+	o.start()
+	o.until("good for nothing though it was accepted", code("HEARTBEAT_NOT_STARTED"))
 }
 
 // withHeld makes a house whose meter is drawn to its end and that has a held lease.

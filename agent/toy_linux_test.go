@@ -97,6 +97,31 @@ func (h *toyHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	what, rest, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+	switch r.Method + " " + what {
+	case "GET panic":
+		if _, _, d := h.Acquire(r.Context(),
+			&enforcer.Acquire{Caller: caller, Pool: "streams", N: 1, Lifetime: enforcer.LifetimeHeld}, nil); d != nil {
+			w.WriteHeader(http.StatusConflict)
+			return
+		}
+		panic("a toy is broken")
+	case "POST lease", "PUT lease", "PATCH lease", "DELETE lease", "GET lease", "GET leases":
+		out = h.leases(r, what, rest, caller, &in)
+	default:
+		var known bool
+		if out, known = h.others(r, what, rest, caller, &in); !known {
+			out.Echo = map[string]string{"method": r.Method, "target": r.RequestURI, "host": r.Host,
+				"authorization": r.Header.Get("Authorization"),
+				"uid":           fmt.Sprint(caller.UID), "pid": fmt.Sprint(caller.PID), "credential": caller.Credential,
+				"vouched": fmt.Sprint(vouched)}
+		}
+	}
+	w.Header().Set("Toy-Target", r.RequestURI)
+	json.NewEncoder(w).Encode(out)
+}
+
+// leases answers a request about leases.
+func (h *toyHandler) leases(r *http.Request, what, rest string, caller enforcer.Caller, in *toyRequest) (out toyReply) {
 	id, _ := enforcer.ParseLeaseID(rest)
 	denied := func(d *enforcer.Denial) {
 		if d != nil {
@@ -133,6 +158,19 @@ func (h *toyHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		for _, l := range h.Leases(caller) {
 			out.Leases = append(out.Leases, toyLease(l))
 		}
+	}
+	return out
+}
+
+// others answers a request about anything else, or says that it is none.
+func (h *toyHandler) others(r *http.Request, what, rest string, caller enforcer.Caller, in *toyRequest) (
+	out toyReply, known bool) {
+	denied := func(d *enforcer.Denial) {
+		if d != nil {
+			out = toyReply{Code: d.Code, Detail: d.Detail}
+		}
+	}
+	switch r.Method + " " + what {
 	case "POST adjust":
 		drawn, d := h.Adjust(in.Pool, in.By, caller)
 		out.Drawn = drawn
@@ -155,21 +193,10 @@ func (h *toyHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		denied(h.Install(r.Context(), caller, []byte(in.Text), ""))
 	case "DELETE document":
 		denied(h.Remove(r.Context(), caller, rest))
-	case "GET panic":
-		if _, _, d := h.Acquire(r.Context(),
-			&enforcer.Acquire{Caller: caller, Pool: "streams", N: 1, Lifetime: enforcer.LifetimeHeld}, nil); d != nil {
-			w.WriteHeader(http.StatusConflict)
-			return
-		}
-		panic("a toy is broken")
 	default:
-		out.Echo = map[string]string{"method": r.Method, "target": r.RequestURI, "host": r.Host,
-			"authorization": r.Header.Get("Authorization"),
-			"uid":           fmt.Sprint(caller.UID), "pid": fmt.Sprint(caller.PID), "credential": caller.Credential,
-			"vouched": fmt.Sprint(vouched)}
+		return out, false
 	}
-	w.Header().Set("Toy-Target", r.RequestURI)
-	json.NewEncoder(w).Encode(out)
+	return out, true
 }
 
 func toyLease(l *enforcer.Lease) toyReply {

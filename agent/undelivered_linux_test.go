@@ -125,6 +125,25 @@ func TestUndeliveredIsUndone(t *testing.T) {
 	}
 }
 
+// readGrant reads the answer to an acquire, over HTTP or in a session.
+func readGrant(t *testing.T, in *bufio.Reader) {
+	t.Helper()
+	if b, err := in.Peek(1); err == nil && b[0] == 'H' {
+		res, err := http.ReadResponse(in, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadAll(res.Body); err != nil || res.StatusCode != http.StatusCreated {
+			t.Fatalf("got %d, %v", res.StatusCode, err)
+		}
+		res.Body.Close()
+		return
+	}
+	if l, err := in.ReadString('\n'); err != nil || !strings.Contains(l, `"result"`) {
+		t.Fatalf("got %q, %v", l, err)
+	}
+}
+
 // What a caller has read stands, however soon it closes, whatever it leaves unread besides, and if it shuts down its
 // writing half first.
 func TestDeliveredStands(t *testing.T) {
@@ -138,23 +157,6 @@ func TestDeliveredStands(t *testing.T) {
 	own.ask(`{"jsonrpc":"2.0","id":2,"method":"lease.release","params":{"id":"` + l.ID + `"}}`)
 	h.inUse(0)
 	before := descriptors(t)
-	read := func(t *testing.T, in *bufio.Reader) {
-		t.Helper()
-		if b, err := in.Peek(1); err == nil && b[0] == 'H' {
-			res, err := http.ReadResponse(in, nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, err := io.ReadAll(res.Body); err != nil || res.StatusCode != http.StatusCreated {
-				t.Fatalf("got %d, %v", res.StatusCode, err)
-			}
-			res.Body.Close()
-			return
-		}
-		if l, err := in.ReadString('\n'); err != nil || !strings.Contains(l, `"result"`) {
-			t.Fatalf("got %q, %v", l, err)
-		}
-	}
 	for name, say := range map[string]string{"session held": acquireLine(1, held),
 		"session ttl": acquireLine(1, `,"ttl_seconds":3600`), "session process": acquireLine(1, ""),
 		"session waiting": acquireLine(1, held+`,"wait_seconds":5`), "HTTP held": acquirePost(held),
@@ -173,7 +175,7 @@ func TestDeliveredStands(t *testing.T) {
 							}
 							untilUnread(t, c, 100) // the agent knows of it by the time it is read
 						}
-						read(t, bufio.NewReader(c))
+						readGrant(t, bufio.NewReader(c))
 						raw(t, c).Close()
 					}
 					h.settledAt(before, 5)
@@ -184,7 +186,7 @@ func TestDeliveredStands(t *testing.T) {
 	t.Run("read, and the rest left unread", func(t *testing.T) {
 		c := h.caller(false, `{"jsonrpc":"2.0","id":8,"method":"events.subscribe"}`+"\n")
 		in := bufio.NewReaderSize(c, 16) // which reads no further than it must
-		read(t, in)
+		readGrant(t, in)
 		if _, err := io.WriteString(c, acquireLine(1, held)); err != nil {
 			t.Fatal(err)
 		}
