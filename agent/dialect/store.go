@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -30,13 +31,24 @@ type store struct {
 	sealing   sync.Mutex  // one seal or compaction at a time; taken before the vault's lock
 	sealLater atomic.Bool // a seal is on its way
 
-	writing sync.Mutex // one Apply at a time, to its end on the disk; taken before mu
+	// writing guards all below it, so that changes are judged and written in one order. It is not held while they are
+	// on their way to the disk: many are safe by one fsync. Taken before mu.
+	writing sync.Mutex
 	buf     []byte
+	ahead   map[string][]byte // the content once all that is written is safe
+	bytes   int               // of all keys and values of ahead
+	waiting []*batch          // that are written and cannot be read yet, in their order
 
-	mu     sync.RWMutex // guards all below, which only an Apply changes
+	mu     sync.RWMutex // guards all below
 	values map[string][]byte
 	keys   []string // sorted
 	size   int      // bytes of all keys and values
+}
+
+// batch is the changes of one Apply.
+type batch struct {
+	changes []plugin.Change
+	commit  journal.Commit
 }
 
 // Journals matches the names of the dialects' journals in the state folder (see [filepath.Match]).
@@ -73,7 +85,7 @@ func openStore(dir, system string, log *slog.Logger, file func(string, int) (jou
 		log.Warn("a crash has cut the journal's last record off; it was never acknowledged", "journal",
 			filepath.Join(c.Dir, c.Name), "bytes", r.TornBytes)
 	}
-	s.journal = j
+	s.journal, s.ahead, s.bytes = j, maps.Clone(s.values), s.size
 	if fault != "" {
 		if err := vault.Note(s.name, fault); err != nil {
 			log.Warn("a fault of a journal could not be recorded; the next start finds it again", "error", err)
@@ -171,76 +183,138 @@ func (s *store) Apply(changes ...plugin.Change) error {
 		return fmt.Errorf("the changes have %d bytes, and may have %d at most; apply them one after the other", total,
 			plugin.MaxStoreApply)
 	}
-	s.writing.Lock()
-	defer s.writing.Unlock()
-	if err := s.admits(changes); err != nil {
-		return err
-	}
-	s.buf = encodeChanges(s.buf[:0], changes)
-	commit, err := s.journal.Append(s.buf)
-	if err == nil {
-		err = commit.Wait(context.Background())
+	b, refused := s.write(changes)
+	var err error
+	switch {
+	case refused == nil:
+		err = b.commit.Wait(context.Background())
+	case errors.Is(refused, plugin.ErrConflict), errors.Is(refused, plugin.ErrStoreFull):
+		// The caller looks again, and then sees the changes that were in the way.
+		if err = s.settle(); err == nil {
+			return refused
+		}
+	default:
+		err = refused
 	}
 	if err != nil {
 		return fmt.Errorf("the changes could not be stored: %w; see to the disk that state.dir is on", err)
 	}
-	s.mu.Lock()
-	for _, c := range changes {
-		s.set(strings.Clone(c.Key), slices.Clone(c.Value))
-	}
-	s.mu.Unlock()
+	s.publish(b)
 	if s.vault != nil && !s.sealLater.Swap(true) {
 		time.AfterFunc(sealAfter, s.seal)
 	}
 	if s.journal.Due() {
-		s.sealing.Lock()
-		err := s.compact()
-		s.sealing.Unlock()
-		if err != nil {
+		if err := s.compact(); err != nil {
 			s.log.Error("a dialect's journal was not compacted; it goes on as it is", "error", err)
 		}
 	}
 	return nil
 }
 
-// admits returns an error if an expectation of the changes does not hold, or if they would pass a bound. The caller
-// holds s.writing, so nothing changes meanwhile.
-func (s *store) admits(changes []plugin.Change) error {
-	after := map[string][]byte{}
+// write judges changes and writes them to the journal.
+func (s *store) write(changes []plugin.Change) (*batch, error) {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	bytes, err := s.admits(changes)
+	if err != nil {
+		return nil, err
+	}
+	s.buf = encodeChanges(s.buf[:0], changes)
+	commit, err := s.journal.Append(s.buf)
+	if err != nil {
+		return nil, err
+	}
+	b := &batch{commit: commit}
 	for _, c := range changes {
-		if v, ok := s.values[c.Key]; c.If && (ok != (c.Expect != nil) || string(v) != string(c.Expect)) {
-			return plugin.ErrConflict
+		c.Key, c.Value = strings.Clone(c.Key), slices.Clone(c.Value)
+		if c.Value == nil {
+			delete(s.ahead, c.Key)
+		} else {
+			s.ahead[c.Key] = c.Value
 		}
-		after[c.Key] = c.Value
+		b.changes = append(b.changes, c)
 	}
-	keys, size := len(s.keys), s.size
-	for key, v := range after {
-		was, had := s.values[key]
-		if had {
-			keys--
-			size -= len(key) + len(was)
+	s.bytes = bytes
+	s.waiting = append(s.waiting, b)
+	return b, nil
+}
+
+// publish has the changes of a batch read that is safe, and those of all before it: they are safe, too.
+func (s *store) publish(b *batch) {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	n := slices.Index(s.waiting, b) + 1 // 0: a later one has published it
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, b := range s.waiting[:n] {
+		for _, c := range b.changes {
+			s.set(c.Key, c.Value)
 		}
-		if v != nil {
-			keys++
-			size += len(key) + len(v)
-		}
 	}
-	// A change that only removes is admitted however full the store is.
-	if (keys > plugin.MaxStoreKeys && keys > len(s.keys)) || (size > plugin.MaxStore && size > s.size) {
-		return plugin.ErrStoreFull
+	s.waiting = slices.Delete(s.waiting, 0, n)
+}
+
+// settle waits until everything that is written can be read. The error says that it cannot become safe.
+func (s *store) settle() error {
+	s.writing.Lock()
+	var last *batch
+	if n := len(s.waiting); n > 0 {
+		last = s.waiting[n-1]
 	}
+	s.writing.Unlock()
+	if last == nil {
+		return nil
+	}
+	if err := last.commit.Wait(context.Background()); err != nil {
+		return err
+	}
+	s.publish(last)
 	return nil
 }
 
-// compact replaces the journal by the present content. The caller holds s.writing.
+// admits returns how many bytes the store would have after the changes, or an error: an expectation of theirs does not
+// hold, or they would pass a bound. The caller holds s.writing.
+func (s *store) admits(changes []plugin.Change) (bytes int, err error) {
+	after := map[string][]byte{}
+	for _, c := range changes {
+		if v, ok := s.ahead[c.Key]; c.If && (ok != (c.Expect != nil) || string(v) != string(c.Expect)) {
+			return 0, plugin.ErrConflict
+		}
+		after[c.Key] = c.Value
+	}
+	keys, bytes := len(s.ahead), s.bytes
+	for key, v := range after {
+		was, had := s.ahead[key]
+		if had {
+			keys--
+			bytes -= len(key) + len(was)
+		}
+		if v != nil {
+			keys++
+			bytes += len(key) + len(v)
+		}
+	}
+	// A change that only removes is admitted however full the store is.
+	if (keys > plugin.MaxStoreKeys && keys > len(s.ahead)) || (bytes > plugin.MaxStore && bytes > s.bytes) {
+		return 0, plugin.ErrStoreFull
+	}
+	return bytes, nil
+}
+
+// compact has the journal begin with the present content. Changes go on meanwhile.
 func (s *store) compact() error {
-	const batch = 64 << 10
-	return s.journal.Compact(func(write func([]byte) error) error {
+	s.sealing.Lock()
+	defer s.sealing.Unlock()
+	s.writing.Lock()
+	from, content := s.journal.Mark(), maps.Clone(s.ahead)
+	s.writing.Unlock()
+	const most = 64 << 10 // bytes of one record
+	return s.journal.CompactFrom(from, func(write func([]byte) error) error {
 		var part []plugin.Change
 		size := 0
-		for _, key := range s.keys {
-			part = append(part, plugin.Change{Key: key, Value: s.values[key]})
-			if size += len(key) + len(s.values[key]); size < batch {
+		for _, key := range slices.Sorted(maps.Keys(content)) {
+			part = append(part, plugin.Change{Key: key, Value: content[key]})
+			if size += len(key) + len(content[key]); size < most {
 				continue
 			}
 			if err := write(encodeChanges(nil, part)); err != nil {

@@ -10,10 +10,13 @@ import (
 	"os"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -129,6 +132,11 @@ func TestStoreOnAFullDisk(t *testing.T) {
 	if err := s.Apply(put("c", 1)); err == nil || len(s.content()) != 3 {
 		t.Errorf("when nothing reaches the disk: %v, %v", err, s.content())
 	}
+	// A change that conflicts with one that was lost is told of the disk: nobody looks again in vain.
+	if err := s.Apply(plugin.Change{Key: "c", Value: []byte("x"), If: true}); err == nil ||
+		errors.Is(err, plugin.ErrConflict) {
+		t.Errorf("after a change was lost: %v", err)
+	}
 	s.Close()
 }
 
@@ -221,8 +229,6 @@ func TestStoreAgainstMap(t *testing.T) {
 				s = open()
 			},
 			"compact": func(t *rapid.T) {
-				s.writing.Lock()
-				defer s.writing.Unlock()
 				if err := s.compact(); err != nil {
 					t.Fatal(err)
 				}
@@ -238,7 +244,8 @@ func (s *store) mustHold(t *rapid.T, want map[string]string) {
 	for k, v := range want {
 		size += len(k) + len(v)
 	}
-	if got := s.content(); !maps.Equal(got, want) || s.size != size || !slices.IsSorted(s.keys) ||
+	if got := s.content(); !maps.Equal(got, want) || s.size != size || s.bytes != size || len(s.waiting) > 0 ||
+		!slices.IsSorted(s.keys) ||
 		len(s.keys) != len(want) {
 		t.Fatalf("it holds %v (%d bytes, %v), and should hold %v", got, s.size, s.keys, want)
 	}
@@ -313,4 +320,126 @@ func FuzzDecodeChanges(f *testing.F) {
 			t.Fatalf("%+v is read back as %+v, %v", changes, again, err)
 		}
 	})
+}
+
+// slowDisk is a file whose fsync waits, while it is slow, until the test lets it go on.
+type slowDisk struct {
+	*os.File
+	slow       *atomic.Bool
+	begun, end chan struct{}
+	wrote      chan int // bytes of each write
+}
+
+func (f slowDisk) WriteAt(b []byte, at int64) (int, error) {
+	n, err := f.File.WriteAt(b, at)
+	select {
+	case f.wrote <- n:
+	default:
+	}
+	return n, err
+}
+
+func (f slowDisk) Sync() error {
+	if f.slow.Load() {
+		f.begun <- struct{}{}
+		<-f.end
+	}
+	return f.File.Sync()
+}
+
+// One change does not wait for the fsync of another to be written: many are safe by one. None can be read before it is
+// safe. A change that conflicts with one on its way is told when the other can be read: the caller sees why.
+func TestStoreSharesAnFsync(t *testing.T) {
+	t.Parallel()
+	d := slowDisk{slow: &atomic.Bool{}, begun: make(chan struct{}), end: make(chan struct{}), wrote: make(chan int, 16)}
+	s := openTestStore(t, t.TempDir(), func(name string, flag int) (journal.File, error) {
+		f, err := os.OpenFile(name, flag, 0o600)
+		d.File = f
+		return d, err
+	})
+	d.slow.Store(true)
+	done := make(chan error, 8)
+	apply := func(c ...plugin.Change) { go func() { done <- s.Apply(c...) }() }
+	apply(put("first", 1))
+	soon(t, d.begun)
+	for len(d.wrote) > 0 {
+		<-d.wrote
+	}
+	for i := range 3 {
+		apply(put(fmt.Sprint("second", i), 1))
+		soon(t, d.wrote) // though the first is not safe yet
+	}
+	if got := s.content(); len(got) > 0 {
+		t.Errorf("%v can be read, and nothing is safe", got)
+	}
+	conflict := make(chan error, 1)
+	go func() {
+		err := s.Apply(plugin.Change{Key: "first", Value: []byte("x"), If: true})
+		if _, ok := s.Get("first"); !ok {
+			err = errors.New("it conflicts with what cannot be read")
+		}
+		conflict <- err
+	}()
+	d.end <- struct{}{}
+	soon(t, d.begun) // of the others, all at once
+	close(d.end)
+	for range 4 {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	if err := <-conflict; !errors.Is(err, plugin.ErrConflict) {
+		t.Error(err)
+	}
+	if len(s.content()) != 4 {
+		t.Errorf("it holds %v", s.content())
+	}
+	d.slow.Store(false)
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// soon waits for what a channel brings, for as long as a loaded machine may need.
+func soon[T any](t *testing.T, c <-chan T) {
+	t.Helper()
+	select {
+	case <-c:
+	case <-time.After(time.Minute):
+		t.Fatal("nothing has come within a minute")
+	}
+}
+
+// Those who change one key at the same time, each by what it read, lose no change.
+func TestStoreLosesNoUpdate(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := openTestStore(t, dir, nil)
+	const workers, each = 4, 30
+	var wg sync.WaitGroup
+	for range workers {
+		wg.Go(func() {
+			for done := 0; done < each; {
+				was, _ := s.Get("n")
+				n, _ := strconv.Atoi(string(was)) // 0 where there is none
+				err := s.Apply(plugin.Change{Key: "n", Value: []byte(strconv.Itoa(n + 1)), If: true, Expect: was})
+				switch {
+				case err == nil:
+					done++
+				case !errors.Is(err, plugin.ErrConflict):
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = openTestStore(t, dir, nil)
+	defer s.Close()
+	if got := s.content()["n"]; got != strconv.Itoa(workers*each) {
+		t.Errorf("%s, want %d", got, workers*each)
+	}
 }
