@@ -12,7 +12,7 @@ import (
 
 // openDialects takes the addresses of the dialects' listeners.
 func (a *Agent) openDialects(known []plugin.Dialect) (*dialect.Dialects, error) {
-	return dialect.Open(dialect.Config{Settings: a.settings, Dialects: known, Key: a.key, Vault: a.seals.State,
+	return dialect.Open(dialect.Config{Settings: a.settings, Dialects: known, Key: a.signer.Key, Vault: a.seals.State,
 		Log: a.log, Slots: slots{a.desk}, Documents: documentsOf{a}, Server: a.server,
 		Fingerprint: front{a}.Fingerprint, Forced: a.audit.Forced,
 		Adjusted: func(by enforcer.Caller, c dialect.Adjustment) {

@@ -19,7 +19,7 @@ func (f front) ReleaseHost(ctx context.Context, by enforcer.Caller, id string) (
 	if id != "" {
 		ids = append(ids, id)
 	}
-	placed := f.pulse.Placed(ids...)
+	placed := f.duties.Pulse.Placed(ids...)
 	if len(placed) == 0 && id != "" {
 		return wire.Releases{}, &enforcer.Denial{Code: enforcer.DocumentUnknown, Field: "license",
 			Detail: fmt.Sprintf("this host has no place on a licence %q to give back", id),
@@ -28,7 +28,7 @@ func (f front) ReleaseHost(ctx context.Context, by enforcer.Caller, id string) (
 	out := wire.Releases{Licenses: []wire.Released{}}
 	for _, l := range placed {
 		r := wire.Released{License: l.ID, Released: true}
-		if err := f.pulse.Deactivate(ctx, l); err != nil {
+		if err := f.duties.Pulse.Deactivate(ctx, l); err != nil {
 			r.Released, r.Reason = false, err.Error()
 		} else {
 			f.vouched(l.ID, "")
@@ -53,7 +53,7 @@ func (f front) Drain(ctx context.Context, by enforcer.Caller, wait time.Duration
 	}
 	waiting, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
-	f.desk.Idle(waiting, f.life.Done())
+	f.desk.Idle(waiting, f.running.life.Done())
 	out := f.Drained()
 	if release && out.Leases == 0 && ctx.Err() == nil {
 		all, d := f.ReleaseHost(ctx, by, "")
@@ -74,7 +74,7 @@ func (f front) Drained() wire.Drain {
 // Undrain has leases granted again.
 func (f front) Undrain(by enforcer.Caller) *enforcer.Denial {
 	select {
-	case <-f.life.Done():
+	case <-f.running.life.Done():
 		return desk.RefuseDrained()
 	default:
 	}

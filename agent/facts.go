@@ -20,44 +20,16 @@ import (
 	"github.com/usher-agent/usher/plugin/catalog"
 )
 
-// product returns the product that this agent serves; of several the first.
-func (a *Agent) product() string {
-	if a.vendor != "" {
-		return a.vendor
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.config.Product.Name()
-}
-
-// anchorsFrom says where the anchors are from.
-func (a *Agent) anchorsFrom() string {
-	if a.vendor != "" {
-		return "embedded"
-	}
-	return "config"
-}
-
 // facts returns what the judge is told of the configuration. Documents, host and time come from elsewhere.
 func (a *Agent) facts(c *config.Config) enforcer.Facts {
 	products := []string(c.Product)
 	if a.vendor != "" {
 		products = []string{a.vendor}
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
 	return enforcer.Facts{Products: products, Version: c.License.Version, Released: c.License.Released,
-		Host:     hostFacts(a.host),
+		Host:     a.hostFacts(),
 		AgentKey: a.agentKey(), Narrowing: c.Narrowing(), UpstreamLost: a.seals.UpstreamLost().At,
 		Withheld: a.desk.Withheld()}
-}
-
-func (a *Agent) hostConfig() host.Config {
-	p := a.product()
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return host.Config{Product: p, Extra: maps.Clone(a.config.Host.Components), Reserved: catalog.HostComponentNames(),
-		Fingerprint: a.config.Host.Fingerprint}
 }
 
 // hostFacts returns a host as the judge takes it, with what systems call it that name a host by one text.
@@ -67,20 +39,12 @@ func hostFacts(r host.Report) enforcer.Host {
 	return h
 }
 
-func (a *Agent) hostFacts() enforcer.Host {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return hostFacts(a.host)
-}
-
 // watchHost has the licences judged again when the host changes.
 func (a *Agent) watchHost(ctx context.Context) error {
 	w := host.NewWatcher(host.WatchConfig{Config: a.hostConfig(), Every: a.settings().Host.Every.Duration(),
 		OnChange: func(r host.Report) {
 			a.log.Info("the host has changed", "physical", r.Physical, "logical", r.Logical, "effective", r.Effective)
-			a.mu.Lock()
-			a.host = r
-			a.mu.Unlock()
+			a.setHost(r)
 			a.court.SetHost(hostFacts(r), r.Fingerprint)
 		}})
 	return w.Run(ctx)
@@ -88,9 +52,7 @@ func (a *Agent) watchHost(ctx context.Context) error {
 
 // folderChanged takes what the watcher saw.
 func (a *Agent) folderChanged(s watch.Snapshot) {
-	a.mu.Lock()
-	a.mode = s.Mode
-	a.mu.Unlock()
+	a.setMode(s.Mode)
 	files := make([]court.File, 0, len(s.Files))
 	for _, f := range s.Files {
 		files = append(files, court.File{Name: f.Name, Data: f.Data, Problem: f.Problem, Stale: f.Stale})
@@ -115,16 +77,22 @@ func (a *Agent) folderChanged(s watch.Snapshot) {
 	a.court.SetFolder(files, warnings)
 }
 
-// noteVerdict logs a verdict that says something new, and says that there is a first one.
-func (a *Agent) noteVerdict(v *enforcer.Verdict, f *enforcer.Facts, document func(name string) []byte) {
-	a.mu.Lock()
-	last := a.last
-	a.last = v
-	a.mu.Unlock()
-	a.audit.Verdict(v, f.Upstream, document)
-	if last == nil {
-		close(a.judged)
+// noteVerdicts returns what notes and logs each verdict that says something new, one after the other, and says that
+// there is a first one.
+func (a *Agent) noteVerdicts() func(*enforcer.Verdict, *enforcer.Facts, func(name string) []byte) {
+	var last *enforcer.Verdict
+	return func(v *enforcer.Verdict, f *enforcer.Facts, document func(name string) []byte) {
+		a.audit.Verdict(v, f.Upstream, document)
+		if last == nil {
+			close(a.running.judged)
+		}
+		a.logVerdict(last, v)
+		last = v
 	}
+}
+
+// logVerdict logs what a verdict says that the last one did not; nil: there was none.
+func (a *Agent) logVerdict(last, v *enforcer.Verdict) {
 	if last == nil || last.State != v.State || last.Code != v.Code || last.Reason != v.Reason {
 		level := slog.LevelInfo
 		if !v.Good() {
@@ -162,21 +130,17 @@ func (a *Agent) statusLine() string {
 
 // snapshot is what the metrics ask for on each scrape.
 func (a *Agent) snapshot() metrics.Snapshot {
-	a.mu.Lock()
-	mode := a.mode
-	dir := a.config.State.Dir
-	a.mu.Unlock()
 	var upstream metrics.Upstream
 	upstream.CheckInDue, upstream.HeartbeatDeadline = a.duties.Deadlines(a.desk.Verdict())
 	return metrics.Snapshot{Verdict: a.desk.Verdict(), Now: a.desk.Now(), Pools: a.desk.Pools(),
-		Holders: a.liveHolders(), Unconfirmed: a.desk.Unconfirmed(), WatchMode: string(mode),
-		Upstream: upstream, ClockBehind: a.desk.Timing().Behind, StateFree: freeBytes(dir),
+		Holders: a.liveHolders(), Unconfirmed: a.desk.Unconfirmed(), WatchMode: string(a.watchMode()),
+		Upstream: upstream, ClockBehind: a.desk.Timing().Behind, StateFree: freeBytes(a.settings().State.Dir),
 		Plugins: a.plugins.Up(), Tampered: a.seals.Tampered()}
 }
 
 // liveHolders counts the leases by what tells that their holder is gone.
 func (a *Agent) liveHolders() map[string]int {
-	out := a.holders.ByPath()
+	out := a.sessions.Registry.ByPath()
 	byProcess := 0
 	for _, n := range out {
 		byProcess += n

@@ -10,12 +10,12 @@ import (
 // fetchFirst brings first documents, from the first verdict on.
 func (a *Agent) fetchFirst(ctx context.Context) error {
 	select {
-	case <-a.judged:
+	case <-a.running.judged:
 	case <-ctx.Done():
 		return nil
 	}
 	f := &upstreams.Fetching{
-		Upstreams: a.upstreams,
+		Upstreams: a.duties.Upstreams,
 		Verdict:   a.desk.Verdict,
 		Now:       a.desk.Now,
 		Within:    a.settings().Upstream.Timeout.Duration(),

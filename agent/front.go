@@ -62,9 +62,7 @@ func (f front) List(u *enforcer.User, yield func([]*enforcer.Lease) bool) { f.de
 
 func (f front) Fingerprint(ctx context.Context, product string) wire.Fingerprint {
 	c := f.hostConfig()
-	f.mu.Lock()
-	report := f.host
-	f.mu.Unlock()
+	report := f.hostReport()
 	if product != "" && product != c.Product {
 		c.Product = product
 		report = host.Measure(ctx, c)
@@ -93,7 +91,7 @@ func (f front) Health() wire.Health {
 // Ready reports whether the agent listens and has a first verdict.
 func (f front) Ready() bool {
 	select {
-	case <-f.ready:
+	case <-f.running.ready:
 		return !f.desk.Draining()
 	default:
 		return false
@@ -101,11 +99,8 @@ func (f front) Ready() bool {
 }
 
 func (f front) Settings() []wire.Setting {
-	f.mu.Lock()
-	c := f.config
-	f.mu.Unlock()
 	out := []wire.Setting{}
-	for _, s := range c.Show() {
+	for _, s := range f.settings().Show() {
 		out = append(out, wire.Setting{Key: s.Key, Value: s.Value, Origin: s.Origin})
 	}
 	return out
@@ -119,7 +114,7 @@ func (f front) Session(c *net.UnixConn, sent io.Closer, caller enforcer.Caller) 
 	return f.sessions.Open(c, sent, caller)
 }
 
-func (f front) Liveness(l *enforcer.Lease) string { return f.holders.Path(l) }
+func (f front) Liveness(l *enforcer.Lease) string { return f.sessions.Registry.Path(l) }
 
 // LeaseToken signs a lease for the caller that sent the nonce.
 func (f front) LeaseToken(l *enforcer.Lease, nonce string) (string, error) {

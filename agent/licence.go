@@ -14,41 +14,55 @@ import (
 	"github.com/usher-agent/usher/agent/desk"
 	"github.com/usher-agent/usher/agent/eventlog"
 	"github.com/usher-agent/usher/agent/files"
+	"github.com/usher-agent/usher/agent/host"
 	"github.com/usher-agent/usher/agent/identity"
+	"github.com/usher-agent/usher/agent/inspect"
+	"github.com/usher-agent/usher/agent/plugins"
 	"github.com/usher-agent/usher/agent/seals"
 	"github.com/usher-agent/usher/agent/watch"
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
-	"github.com/usher-agent/usher/plugin"
 	"github.com/usher-agent/usher/plugin/catalog"
 	"github.com/usher-agent/usher/plugin/usher/online"
 )
 
-// openVerifier makes what verifies documents, and what is never to be forgotten of them.
-func (a *Agent) openVerifier(newKey bool, anchors []plugin.Anchor, keys []string) (err error) {
-	cfg := a.config
-	a.verifier = court.NewVerifier(court.VerifierConfig{Catalog: a.systems, Keys: keys,
-		Anchors: catalog.Own(anchors, a.key.Public().(ed25519.PublicKey)), Fingerprint: a.host.Fingerprint,
-		MayHoldKeys: func(name string) bool { return watch.IsKey(name) && !isFile(cfg.License.Path) }})
-	a.history, err = a.openHistory(newKey)
+// openVerifier opens the plugins, what verifies documents, and what is never to be forgotten of them.
+func (o *opening) openVerifier() (err error) {
+	if o.plugins, o.systems, err = plugins.New(o.cfg, plugins.Dir(o.cfg), o.options.Version, o.log, o.pluginChanged,
+		o.desk.Now); err != nil {
+		return err
+	}
+	for _, p := range o.plugins {
+		o.running.task("plugin "+p.Name(), p.Run)
+	}
+	measured := host.Measure(context.Background(), o.hostConfig())
+	o.setHost(measured)
+	keys, err := inspect.LicenseKeys(o.cfg)
+	if err != nil {
+		return err
+	}
+	o.verifier = court.NewVerifier(court.VerifierConfig{Catalog: o.systems, Keys: keys,
+		Anchors: catalog.Own(o.anchors, o.key.Public().(ed25519.PublicKey)), Fingerprint: measured.Fingerprint,
+		MayHoldKeys: func(name string) bool { return watch.IsKey(name) && !isFile(o.cfg.License.Path) }})
+	o.history, err = o.openHistory()
 	return err
 }
 
 // openHistory opens the agent's record of licences and says when one is begun.
-func (a *Agent) openHistory(newKey bool) (*court.History, error) {
-	path := filepath.Join(a.settings().State.Dir, seals.HistoryFile)
-	file := seals.Sealed(a.seals.State, func(c files.Content) []byte {
+func (o *opening) openHistory() (*court.History, error) {
+	path := filepath.Join(o.cfg.State.Dir, seals.HistoryFile)
+	file := seals.Sealed(o.seals.State, func(c files.Content) []byte {
 		if c.Fault == files.FaultEdited {
 			b, _ := os.ReadFile(path)
 			return b // its own signature says that it was changed, and the agent does not start
 		}
 		return c.Known
 	})
-	h, fresh, err := court.OpenHistory(court.HistoryConfig{Path: path, Read: file.Read, Write: file.Write, Key: a.key,
-		KeyID: identity.Thumbprint, Now: a.desk.Now()})
-	if err == nil && fresh != "" && !newKey {
-		a.audit.Note(eventlog.Event{Type: audit.HistoryBegun, Detail: fresh})
-		a.log.Warn(
+	h, fresh, err := court.OpenHistory(court.HistoryConfig{Path: path, Read: file.Read, Write: file.Write, Key: o.key,
+		KeyID: identity.Thumbprint, Now: o.desk.Now()})
+	if err == nil && fresh != "" && !o.newKey {
+		o.audit.Note(eventlog.Event{Type: audit.HistoryBegun, Detail: fresh})
+		o.log.Warn(
 			"a record of trials, emergencies and returned licences is begun, though the agent's key is older: trials "+
 				"that were issued before count from their issue", "why", fresh)
 	}
@@ -56,14 +70,14 @@ func (a *Agent) openHistory(newKey bool) (*court.History, error) {
 }
 
 // openCourt makes the licence folder's watcher and the court, when all that they ask is there.
-func (a *Agent) openCourt() (err error) {
-	cfg := a.config
-	if a.watcher, err = watch.New(watch.Config{Path: cfg.License.Path,
-		KeepDir: filepath.Join(cfg.State.Dir, "documents"), Check: a.verifier.Check, OnChange: a.folderChanged,
-		Log: a.log}); err != nil {
+func (o *opening) openCourt() error {
+	watcher, err := watch.New(watch.Config{Path: o.cfg.License.Path,
+		KeepDir: filepath.Join(o.cfg.State.Dir, "documents"), Check: o.verifier.Check, OnChange: o.folderChanged,
+		Log: o.log})
+	if err != nil {
 		return err
 	}
-	kept, err := a.renewals().Read()
+	kept, err := o.renewals().Read()
 	if err != nil {
 		return err
 	}
@@ -71,11 +85,18 @@ func (a *Agent) openCourt() (err error) {
 	for _, k := range kept {
 		renewed = append(renewed, court.File{Name: k.Name, Data: k.Data})
 	}
-	a.court = court.New(court.Config{Desk: courtDesk{a.desk}, Verifier: a.verifier, Folder: a.watcher,
-		History: a.history, Sources: []court.Source{a.duties,
-			a.shares}, Facts: a.facts(cfg), Inline: []byte(cfg.License.Inline), Renewed: renewed,
-		KeepRenewed: a.renewals().Keep,
-		InForce:     a.noteVerdict, ClockReset: a.clockReset, Log: a.log})
+	o.court = court.New(court.Config{Desk: courtDesk{o.desk}, Verifier: o.verifier, Folder: watcher,
+		History: o.history, Sources: []court.Source{o.duties,
+			o.shares}, Facts: o.facts(o.cfg), Inline: []byte(o.cfg.License.Inline), Renewed: renewed,
+		KeepRenewed: o.renewals().Keep,
+		InForce:     o.noteVerdicts(), ClockReset: o.clockReset, Log: o.log})
+	o.running.task("verdict", o.court.Run)
+	o.running.task("licence folder", watcher.Run)
+	o.running.task("first licences", o.fetchFirst)
+	if len(o.plugins) > 0 {
+		o.running.task("plugins' documents", o.court.AskPlugins)
+		o.running.task("plugins' documents again", o.retry)
+	}
 	return nil
 }
 
@@ -145,7 +166,7 @@ func (f front) BeginEmergency(by enforcer.Caller, reason string) (wire.Emergency
 	f.feeds.Tell(nil, wire.Event{Type: "emergency.started", At: e.Began, Code: string(enforcer.ValidInGrace),
 		Reason: "an operator has begun an emergency on licence " + l.ID + ", until " +
 			e.Ends.UTC().Format(time.RFC3339)}) // why is for admins to know
-	f.pulse.Now()
+	f.duties.Pulse.Now()
 	return emergencyShape(l.ID, e, e.Began), nil
 }
 
@@ -158,7 +179,7 @@ func emergencyShape(id string, e court.Emergency, now time.Time) wire.Emergency 
 func (f front) Emergencies() wire.Emergencies {
 	out := wire.Emergencies{Emergencies: []wire.Emergency{}, Grants: []wire.EmergencyGrant{}}
 	timing := f.desk.Timing()
-	for ref, list := range f.history.Emergencies() {
+	for ref, list := range f.court.History().Emergencies() {
 		for _, e := range list {
 			out.Emergencies = append(out.Emergencies, emergencyShape(ref.ID(), e, timing.Time))
 		}
@@ -176,7 +197,7 @@ func (f front) Emergencies() wire.Emergencies {
 		}
 		seen[l.Ref()] = true
 		var began []time.Time
-		for _, e := range f.history.EmergenciesOf(l.Ref()) {
+		for _, e := range f.court.History().EmergenciesOf(l.Ref()) {
 			began = append(began, e.Began)
 		}
 		g := wire.EmergencyGrant{License: l.ID, LengthSeconds: l.Emergency.Length.Seconds(),
@@ -192,7 +213,7 @@ func (f front) Emergencies() wire.Emergencies {
 // Return stops a licence on this host for good and signs a receipt of that, which is the vendor's proof; this host's
 // place is given back as well, if the upstream can be reached. Asked again it signs the same receipt again.
 func (f front) Return(ctx context.Context, by enforcer.Caller, id string) (wire.Returned, *enforcer.Denial) {
-	placed := f.pulse.Placed(id) // while the licence is served still
+	placed := f.duties.Pulse.Placed(id) // while the licence is served still
 	back, fresh, d := f.court.GiveBack(id)
 	if d != nil {
 		return wire.Returned{}, d
@@ -205,7 +226,7 @@ func (f front) Return(ctx context.Context, by enforcer.Caller, id string) (wire.
 		f.feeds.Tell(nil, wire.Event{Type: "license.returned", At: back.At,
 			Reason: "licence " + id + " was returned to the vendor"})
 	}
-	receipt, err := online.SignReceipt(f.key,
+	receipt, err := online.SignReceipt(f.signer.Key,
 		&online.Receipt{License: id, Product: back.Product, Issued: back.At.Unix(), Document: back.Document})
 	if err != nil {
 		return wire.Returned{},
@@ -217,7 +238,7 @@ func (f front) Return(ctx context.Context, by enforcer.Caller, id string) (wire.
 			continue
 		}
 		out.Place = &wire.Released{License: id, Released: true}
-		if err := f.pulse.Deactivate(ctx, l); err != nil {
+		if err := f.duties.Pulse.Deactivate(ctx, l); err != nil {
 			out.Place.Released, out.Place.Reason = false, err.Error()
 		}
 	}

@@ -36,7 +36,7 @@ func (a *Agent) clockReset(from, to time.Time) {
 	a.audit.ClockReset(from, to)
 	a.log.Warn("a document of the vendor's says that the time believed was false; it has been put back",
 		"from", from, "to", to)
-	a.pulse.Now()
+	a.duties.Pulse.Now()
 }
 
 // tellTampered logs what stands, and notes in the event log what is new.

@@ -60,14 +60,10 @@ func (a *Agent) reload() (wire.Reloaded, error) {
 	if err != nil {
 		return wire.Reloaded{}, err
 	}
-	a.mu.Lock()
-	old := a.config
-	a.mu.Unlock()
+	old := a.settings()
 	changed, restart := config.Diff(old, next)
-	a.mu.Lock()
-	a.config = old.Reloaded(next)
-	a.mu.Unlock()
-	a.court.Reload(court.Settings{Anchors: catalog.Own(anchors, a.key.Public().(ed25519.PublicKey)), Keys: keys,
+	a.setSettings(old.Reloaded(next))
+	a.court.Reload(court.Settings{Anchors: catalog.Own(anchors, a.signer.Key.Public().(ed25519.PublicKey)), Keys: keys,
 		Facts: a.facts(next)})
 	a.server.SetRules(rules)
 	if a.options.SetLevel != nil {

@@ -14,21 +14,21 @@ import (
 func SinceBoot() time.Duration { return clock.Boot() }
 
 // openShares makes the keeper of what this agent may hand out of site pools and meters.
-func (a *Agent) openShares(wants *shares.Wants) error {
-	cfg := a.config
-	blocks, draws := seals.Sealed(a.seals.Runtime, seals.Nothing), seals.Sealed(a.seals.State, seals.LastKnown)
+func (o *opening) openShares() error {
+	blocks, draws := seals.Sealed(o.seals.Runtime, seals.Nothing), seals.Sealed(o.seals.State, seals.LastKnown)
 	offset, _ := clock.Offset()
 	c := shares.Config{
-		Blocks: shares.File{Path: filepath.Join(cfg.State.RuntimeDir, seals.BlocksFile), Read: blocks.Read,
+		Blocks: shares.File{Path: filepath.Join(o.cfg.State.RuntimeDir, seals.BlocksFile), Read: blocks.Read,
 			Write: blocks.Write},
-		Draws:  shares.File{Path: filepath.Join(cfg.State.Dir, seals.DrawsFile), Read: draws.Read, Write: draws.Write},
-		BootID: clock.Epoch(), Offset: offset != 0, Now: clock.Fence, Time: a.desk.Counted,
-		CallWithin: cfg.Upstream.Timeout.Duration(), Upstreams: a.upstreams, Request: a.requests.ForShares,
-		Pool:  a.poolDemand,
-		Meter: a.meterDemand, Wants: wants, OnChange: func() { a.court.Reshare() }, Stopping: a.desk.Drain,
-		Called: func(call, result string) { a.metrics.UpstreamCalled(call, result, a.desk.Now()) }, Log: a.log}
-	if at := cfg.Upstream.PoolsURL; at != "" {
-		opener, err := a.opener()
+		Draws: shares.File{Path: filepath.Join(o.cfg.State.Dir, seals.DrawsFile), Read: draws.Read,
+			Write: draws.Write},
+		BootID: clock.Epoch(), Offset: offset != 0, Now: clock.Fence, Time: o.desk.Counted,
+		CallWithin: o.cfg.Upstream.Timeout.Duration(), Upstreams: o.upstreams, Request: o.requests.ForShares,
+		Pool:  o.poolDemand,
+		Meter: o.meterDemand, Wants: o.wants, OnChange: func() { o.court.Reshare() }, Stopping: o.desk.Drain,
+		Called: func(call, result string) { o.metrics.UpstreamCalled(call, result, o.desk.Now()) }, Log: o.log}
+	if at := o.cfg.Upstream.PoolsURL; at != "" {
+		opener, err := o.opener()
 		if err != nil {
 			return err
 		}
@@ -37,8 +37,11 @@ func (a *Agent) openShares(wants *shares.Wants) error {
 		}
 	}
 	var err error
-	a.shares, err = shares.New(c)
-	return err
+	if o.shares, err = shares.New(c); err != nil {
+		return err
+	}
+	o.running.task("shares", o.shares.Run)
+	return nil
 }
 
 // poolDemand says what is asked of a pool.

@@ -37,7 +37,7 @@ func (a *Agent) watchClock(ctx context.Context) error {
 		a.log.Debug("the wall clock was set, or the host was suspended")
 		a.desk.Look()
 		a.court.Look()
-		a.pulse.Look()
+		a.duties.Pulse.Look()
 	})
 	if err != nil && !errors.Is(err, errors.ErrUnsupported) {
 		a.log.Warn("the kernel does not tell when the clock is set; it is looked at every minute", "error", err)

@@ -14,37 +14,36 @@ import (
 )
 
 // openUpstream makes the pulse, and what it speaks with.
-func (a *Agent) openUpstream() error {
-	cfg := a.config
-	var err error
-	a.requests = &upstreams.Requests{AgentKey: a.signer.KeyID(), Carries: a.systems.Carries, Host: a.hostForUpstreams,
-		Version: func() string { return a.settings().License.Version }, Emergencies: a.history.Reported,
-		Pools: a.desk.Pools, Now: a.desk.Now}
-	opener, err := a.opener()
+func (o *opening) openUpstream() error {
+	o.requests = &upstreams.Requests{AgentKey: o.signer.KeyID(), Carries: o.systems.Carries, Host: o.hostForUpstreams,
+		Version: func() string { return o.settings().License.Version }, Emergencies: o.history.Reported,
+		Pools: o.desk.Pools, Now: o.desk.Now}
+	opener, err := o.opener()
 	if err != nil {
 		return err
 	}
-	if a.upstreams, err = opener.Open(a.plugins.Upstreams()); err != nil {
+	if o.upstreams, err = opener.Open(o.plugins.Upstreams()); err != nil {
 		return err
 	}
-	known := seals.Sealed(a.seals.State, seals.LastKnown)
-	if err := a.seals.CheckUpstream(); err != nil {
+	known := seals.Sealed(o.seals.State, seals.LastKnown)
+	if err := o.seals.CheckUpstream(); err != nil {
 		return err
 	}
-	a.pulse, err = pulse.New(pulse.Config{File: filepath.Join(cfg.State.Dir, seals.UpstreamFile), Read: known.Read,
-		Write: known.Write, Epoch: a.seals.UpstreamLost().ID, CallWithin: cfg.Upstream.Timeout.Duration(),
-		Now: a.desk.Now, Uptime: uptime, Request: a.requests.For, Learnt: a.learnt,
+	beat, err := pulse.New(pulse.Config{File: filepath.Join(o.cfg.State.Dir, seals.UpstreamFile), Read: known.Read,
+		Write: known.Write, Epoch: o.seals.UpstreamLost().ID, CallWithin: o.cfg.Upstream.Timeout.Duration(),
+		Now: o.desk.Now, Uptime: uptime, Request: o.requests.For, Learnt: o.learnt,
 		Renewed: func(_ context.Context, of *enforcer.License, document []byte) error {
-			return a.court.Renew(of, document)
+			return o.court.Renew(of, document)
 		},
-		OnChange: func() { a.court.Rejudge() },
+		OnChange: func() { o.court.Rejudge() },
 		Called: func(c pulse.Call, result string, at time.Time) {
-			a.metrics.UpstreamCalled(string(c), result, at)
-		}, Log: a.log})
+			o.metrics.UpstreamCalled(string(c), result, at)
+		}, Log: o.log})
 	if err != nil {
 		return err
 	}
-	a.duties = &upstreams.Duties{Pulse: a.pulse, Upstreams: a.upstreams}
+	o.duties = &upstreams.Duties{Pulse: beat, Upstreams: o.upstreams}
+	o.running.task("upstream", beat.Run)
 	return nil
 }
 
@@ -56,9 +55,8 @@ func (a *Agent) renewals() upstreams.Renewals {
 // hostForUpstreams returns this host without what single systems call it, and that: it is not keyed by product, and the
 // other systems have no business with it.
 func (a *Agent) hostForUpstreams() (enforcer.Host, string) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.host.Facts(), a.host.Fingerprint
+	r := a.hostReport()
+	return r.Facts(), r.Fingerprint
 }
 
 // vouched keeps the vendor's word for the agent's key. Nothing but proofs to products hangs on it, so that what cannot
@@ -71,27 +69,27 @@ func (a *Agent) vouched(license, word string) {
 }
 
 // opener makes what upstreams are made with.
-func (a *Agent) opener() (*upstreams.Opener, error) {
-	own, err := identity.Certificate(a.key, a.options.Now())
+func (o *opening) opener() (*upstreams.Opener, error) {
+	own, err := identity.Certificate(o.key, o.options.Now())
 	if err != nil {
 		return nil, err
 	}
-	return &upstreams.Opener{Settings: a.settings, Key: a.key, Own: own.Certificates[0], Now: a.desk.Now,
-		Dated: a.desk.Dated, Activated: a.vouched,
-		Anchors: a.verifier.Anchors, Secrets: a.verifier.Secrets}, nil
+	return &upstreams.Opener{Settings: o.settings, Key: o.key, Own: own.Certificates[0], Now: o.desk.Now,
+		Dated: o.desk.Dated, Activated: o.vouched,
+		Anchors: o.verifier.Anchors, Secrets: o.verifier.Secrets}, nil
 }
 
 // learnt takes a time that an upstream signed in an answer about a licence.
-func (a *Agent) learnt(l *enforcer.License, at time.Time) {
-	if a.verifier.TellsTime(l) {
-		a.desk.Learn(at)
+func (o *opening) learnt(l *enforcer.License, at time.Time) {
+	if o.verifier.TellsTime(l) {
+		o.desk.Learn(at)
 	}
 }
 
 // CallUpstream has every upstream called at once.
-func (f front) CallUpstream() { f.pulse.Now() }
+func (f front) CallUpstream() { f.duties.Pulse.Now() }
 
 // Preview returns what would leave the host with the next call to each upstream.
 func (f front) Preview() []wire.UpstreamRequest {
-	return upstreams.Preview(append(f.pulse.Preview(), f.shares.Preview()...), f.requests.Carries)
+	return upstreams.Preview(append(f.duties.Pulse.Preview(), f.shares.Preview()...), f.requests.Carries)
 }

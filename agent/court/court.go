@@ -121,6 +121,9 @@ func New(c Config) *Court {
 		renewed: slices.Clone(c.Renewed)}
 }
 
+// History returns what is recorded of licences.
+func (c *Court) History() *History { return c.history }
+
 // judgement is a verdict that is not in force yet.
 type judgement struct {
 	*enforcer.Verdict
