@@ -48,8 +48,7 @@ const MinCredential = 16
 const MaxDialectBody = 1 << 20
 
 // Desk is the agent as a dialect sees it, in parts by purpose. A part of a dialect asks for the part that it needs. All
-// of it is safe for concurrent use. A refusal is a
-// [*enforcer.Denial], which the dialect puts in its system's words.
+// of it is safe for concurrent use. A refusal is a [*enforcer.Denial], which the dialect puts in its system's words.
 //
 // The caller is an [enforcer.Caller] from Desk.Caller or CallerBy, and never what a request's body claims. A dialect
 // cannot see, renew or release the leases of other callers, nor those that the same caller has through another dialect

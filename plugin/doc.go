@@ -2,7 +2,8 @@
 //
 // A system turns documents into the enforcer's nouns by implementing [Format]. The core judges a system's answers
 // again: they are input. A system's folder below this one is self-contained, and package catalog lists the built-in
-// ones.
+// ones: see [System] for what a folder exports. An [Upstream] speaks with the remote side of a system, a [Dialect]
+// answers its API locally, and check.go bounds every answer.
 package plugin
 
 import (
