@@ -85,8 +85,8 @@ func TestKeygenAndAWSFaults(t *testing.T) {
 			`usher.yaml:1: upstream.aws.product_sku and upstream.aws.key_fingerprint go together; set both, or ` +
 				`neither`},
 		{"upstream: {aws: {borrow: {a: x}}}\n",
-			`usher.yaml:1: upstream.aws.borrow: "x" of "a" cannot be borrowed; give a whole number, and 0 of what ` +
-				`has no unit`},
+			`usher.yaml:1: upstream.aws.borrow: "x" of "a" cannot be borrowed; give a whole number, and 0 for ` +
+				`an entitlement without a unit`},
 		{"upstream: {ca_file: /a}\n",
 			`usher.yaml:1: upstream.url and upstream.pools_url are missing, and the other keys of upstream are for ` +
 				`them; set one, or leave them out`},

@@ -290,7 +290,7 @@ func TestSleep(t *testing.T) {
 	})
 }
 
-// The time jumps forward, as after a pause of the machine. Whoever judges first, one try comes before the verdict
+// The time jumps forward, as after a pause of the machine. In any order of judgements, one try comes before the verdict
 // falls. When the jump turns out to be false, nothing that was noted by it counts.
 func TestJump(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
