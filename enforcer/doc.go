@@ -12,7 +12,7 @@
 // An Enforcer is not safe for concurrent use; its owner serialises the calls.
 //
 // Start reading at [License], then [Judge], then [Enforcer]. The first half is judge.go, findings.go (one document),
-// rulings.go (documents beside each other), grant.go, narrow.go and warn.go; the nouns are in license.go and verdict.go.
-// The second half is decide.go, apply.go, queue.go, pool.go, count.go and meter.go; the nouns are in request.go, event.go
-// and lease.go. clock.go is the licence time.
+// rulings.go (documents beside each other), grant.go, narrow.go and warn.go, with its nouns in license.go and
+// verdict.go. The second half is decide.go, apply.go, queue.go, pool.go, count.go and meter.go, with its nouns in
+// request.go, event.go and lease.go. clock.go is the licence time.
 package enforcer

@@ -452,7 +452,7 @@ func TestFile(t *testing.T) {
 		{good, "", sum}, {good, "its SHA-256 is", [32]byte{}},
 		{open, "can be changed by others (mode 0777); chmod go-w it", sum},
 		{inOpen, "the folder " + filepath.Dir(inOpen) + " can be changed", sum},
-		{link, "the folder " + filepath.Dir(inOpen) + " can be changed", sum}, {dir, "is no regular file", sum},
+		{link, "the folder " + filepath.Dir(inOpen) + " can be changed", sum}, {dir, "is not a regular file", sum},
 		{"plugin", "must be absolute", sum}, {good + "x", "no such file", sum},
 	} {
 		p, err := New(Config{Name: "test", Path: c.path, SHA256: c.sum})
