@@ -76,7 +76,7 @@ func TestKeygenAndAWSFaults(t *testing.T) {
 		{"upstream:\n  keygn: {account: a}\n",
 			`usher.yaml:2: unknown key "upstream.keygn"; did you mean "upstream.keygen"?`},
 		{"upstream: {keygen: {url: https://a}}\n",
-			`usher.yaml:1: upstream.keygen.account is missing, and the other keys of upstream.keygen are for it; ` +
+			`usher.yaml:1: upstream.keygen.account is missing, and the other keys of upstream.keygen need it; ` +
 				`set it, or leave them out`},
 		{"upstream: {keygen: {account: a, url: nowhere}}\n",
 			`usher.yaml:1: upstream.keygen.url must be an address such as https://keygen.example.com, without user ` +
