@@ -15,11 +15,11 @@
 //  6. leaves, under which nobody else is called: of the registry of holders, the feeds of events, the sessions' turns,
 //     a journal, the event log's queue, the court's verifier and history, present.mu
 //
-// No lock from 2 to 3 and none of 5 and 6 is held while a disk is synced, an upstream or a plugin is asked, or a send on
-// a channel may block. What must be on the disk first is written under the desk's lock and waited for without it. The
-// locks that are held over the disk serve nobody who decides: the store's sealing lock, a vault's in agent/files, and a
-// dialect's store's.
+// The court's lock, a source's, the desk's and the leaves are never held over a sync of a disk, a call to an upstream
+// or a plugin, or a send that may block. The desk writes to a journal under its lock, and waits for the disk without
+// it. Some locks are held over the disk, and nothing that decides waits for them: the store's sealing lock, a vault's
+// in agent/files, that of writing in agent/shares and in a dialect's store.
 //
-// The desk asks for a verdict that is judged again (desk.Signals.FencePassed) without its lock. All else that it tells
-// under its lock (the ends of leases, a changed demand, events) is a mark in a channel of capacity 1, or goes to a leaf.
+// The desk holds no lock when it has the verdict judged again (desk.Signals.FencePassed). Under its lock it tells
+// others of ends of leases, changed demand and events: by a mark in a channel of capacity 1, or through a leaf.
 package agent

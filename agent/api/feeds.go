@@ -19,8 +19,8 @@ const (
 	feedBuffer = 16 << 10
 )
 
-// Feeds bring events to their readers. Whoever decides only puts an event into the feeds that it concerns; passing it
-// on to their readers is another goroutine's work, so that neither many readers nor slow ones keep anybody waiting.
+// Feeds bring events to their readers. The desk only puts an event into the feeds that it concerns; passing
+// it on to their readers is another goroutine's work, so that neither many readers nor slow ones keep anybody waiting.
 // Their methods are safe for concurrent use, and [Feeds.Observe] and [Feeds.Revoking] may be called under the desk's
 // lock.
 type Feeds struct {
@@ -130,7 +130,7 @@ func (s *Feeds) drop(sub *subscriber, why string) {
 
 func (s *Feeds) none() bool { return s.n.Load() == 0 }
 
-// Observe has an event of the enforcer's told. What is not for readers is passed over.
+// Observe queues an event of the enforcer's for its readers; some kinds have none.
 func (s *Feeds) Observe(ev enforcer.Event) {
 	if s.none() {
 		return
@@ -228,7 +228,7 @@ func (f *feed) pass() {
 	}
 }
 
-// tell passes one event on to the readers who see it.
+// tell passes one event on to the readers that see it.
 func (f *feed) tell(ev fed, subs []*subscriber) {
 	w := ev.wire()
 	var shaped *Event

@@ -8,10 +8,10 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// waiter is who is told what came of an acquire that waits in a queue of the enforcer's.
+// waiter receives the answer to an acquire that waits in a queue of the enforcer's.
 type waiter struct {
 	answer chan outcome // capacity 1
-	// told first, under the desk's lock, so in the order in which waiters are answered; nil: nobody is
+	// called first, under the desk's lock, and so in the order of the answers; nil: nothing is called
 	ready func()
 }
 

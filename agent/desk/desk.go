@@ -1,6 +1,6 @@
 // Package desk is the one place where decisions are made: a request is decided by the enforcer, its events are written
-// to a journal and applied, and whoever waits is answered, all under one lock and in one order. It keeps the licence
-// time, which never goes back. Nothing is acknowledged before it is as durable as it must be, and nobody who only
+// to a journal and applied, and waiters are answered, all under one lock and in one order. The desk keeps the licence
+// time, which never goes back. Nothing is acknowledged before it is as durable as it must be, and nothing that only
 // watches (a subscriber, a metric) keeps it waiting. Start reading at [Desk.Do]; acquires are in acquire.go, those that
 // wait for draws of a site's meter in draws.go, the journals in store.go, and the clock in mark.go.
 package desk
@@ -29,7 +29,7 @@ type Observer interface {
 	Waited(time.Duration)
 }
 
-// Watcher brings events to those who subscribed to them. It is called under the desk's lock, and must not wait.
+// Watcher brings events to their subscribers. It is called under the desk's lock, and must not wait.
 type Watcher interface {
 	Observe(enforcer.Event)
 	// Revoking is told when leases are to be revoked; leases returns the held ones for which of is true.
@@ -42,13 +42,13 @@ type nobody struct{}
 func (nobody) Observe(enforcer.Event)                                                 {}
 func (nobody) Revoking(time.Time, func(func(*enforcer.Lease) bool) []*enforcer.Lease) {}
 
-// Signals are how the desk tells others of what they act on; of a nil one nobody is told.
+// Signals are the desk's calls to others for them to act. A nil one is not called.
 type Signals struct {
-	// Ended is told of each lease that is over, under the desk's lock.
+	// Ended is called with each lease that is over, under the desk's lock.
 	Ended func(enforcer.LeaseID)
-	// DemandChanged is told that what is in use or waited for has changed, under the desk's lock.
+	// DemandChanged is called under the desk's lock when slots or draws in use, or waited for, have changed.
 	DemandChanged func()
-	// Short is told of an acquire that was denied for want of slots or draws.
+	// Short is called with an acquire that was denied for want of slots or draws.
 	Short func(*enforcer.Acquire)
 	// FencePassed has the verdict judged again, since part of what it grants is over (see [Desk.SetVerdict]), and
 	// returns when it is in force.
@@ -68,12 +68,12 @@ type Options struct {
 	Log                  *slog.Logger
 }
 
-// Desk serialises what is asked of the enforcer: decide, then apply, under one lock, with due leases ended first. Its
+// Desk serialises the requests to the enforcer: decide, then apply, under one lock, with due leases ended first. Its
 // methods are safe for concurrent use.
 type Desk struct {
 	now  func() time.Time     // the wall clock
 	boot func() time.Duration // since the host was started
-	// passed says what has passed between two readings of now, as Go's monotonic clock has it: without suspensions.
+	// passed returns the time between two readings of now by Go's monotonic clock, which leaves suspensions out.
 	passed  func(from, to time.Time) time.Duration
 	seen    Observer
 	watcher Watcher
@@ -141,7 +141,7 @@ func (d *Desk) open(o Options) (err error) {
 	return err
 }
 
-// Close keeps the time, seals what was written, and closes the journals.
+// Close writes the mark of the clock, seals the journals, and closes them.
 func (d *Desk) Close() error {
 	if d.store == nil {
 		return nil
@@ -153,7 +153,7 @@ func (d *Desk) Close() error {
 	return d.store.Close()
 }
 
-// Withheld says what is not handed out, since the state was found changed.
+// Withheld says which slots and draws are not given because the state was found changed.
 func (d *Desk) Withheld() enforcer.Withheld {
 	if d.store == nil {
 		return enforcer.Withheld{}
@@ -174,15 +174,15 @@ func (d *Desk) decide(r enforcer.Request) outcome {
 	return out
 }
 
-// outcome is a decision that has been carried out, and what must be waited for before it is acknowledged.
+// outcome is a decision that has been carried out, and the write that must end before it is acknowledged.
 type outcome struct {
 	enforcer.Decision
 	written commit
 	fence   time.Duration // of a grant, since boot: what it was granted from is partly over then; zero: never
 }
 
-// carry writes a decision's events and carries them out. What gives (a grant, a renewal, a draw) is denied when it
-// cannot be written; what takes is carried out whatever the disk says. d.mu is held.
+// carry writes a decision's events and carries them out. A decision that gives something (a grant, a renewal,
+// a draw) is denied when it cannot be written. One that takes is carried out in any case. d.mu is held.
 func (d *Desk) carry(dec enforcer.Decision) outcome {
 	var written commit
 	if d.store != nil && len(dec.Events) > 0 {
@@ -237,7 +237,7 @@ func (d *Desk) settle(out outcome) outcome {
 	return outcome{Decision: enforcer.Decision{Denial: notStored(err)}}
 }
 
-// await is settle for what is answered without another look at its fence.
+// await is settle for an outcome whose fence is not looked at again.
 func (d *Desk) await(out outcome) enforcer.Decision {
 	out = d.settle(out)
 	if late := d.late(out); late != nil {
@@ -248,8 +248,8 @@ func (d *Desk) await(out outcome) enforcer.Decision {
 	return out.Decision
 }
 
-// enter takes d.mu to decide something. What is over on the boot-time clock is out of the verdict by then: others may
-// have it.
+// enter takes d.mu to decide something. By then the verdict no longer has a share that is over on the boot-time clock:
+// others may have it.
 func (d *Desk) enter() {
 	for {
 		d.mu.Lock()
@@ -266,7 +266,7 @@ func (d *Desk) over() bool {
 	return d.fence != 0 && d.signals.FencePassed != nil && clock.Fence() >= d.fence
 }
 
-// serve has waiters granted what has come free. d.mu is held.
+// serve grants free slots to waiters. d.mu is held.
 func (d *Desk) serve(now time.Time, recheck bool) {
 	for d.core.Waiting() > 0 {
 		if d.over() {
@@ -285,7 +285,7 @@ func (d *Desk) serve(now time.Time, recheck bool) {
 	}
 }
 
-// tick ends what is due and passes on what comes free. d.mu is held.
+// tick ends the leases that are due and passes their slots on. d.mu is held.
 func (d *Desk) tick(now time.Time) {
 	for {
 		next := d.core.NextTick()
@@ -301,7 +301,7 @@ func (d *Desk) tick(now time.Time) {
 	}
 }
 
-// apply carries out events and tells everybody; written is what those who wait are to wait for still. d.mu is held.
+// apply carries out events and tells others of them. Waiters that are answered wait for written first. d.mu is held.
 func (d *Desk) apply(events []enforcer.Event, written commit) {
 	if len(events) == 0 {
 		return
@@ -343,7 +343,7 @@ func (d *Desk) answer(ev enforcer.Event, written commit) {
 	}
 }
 
-// demandChanged says that what is in use or waited for has changed. d.mu is held.
+// demandChanged sends the signal of that name. d.mu is held.
 func (d *Desk) demandChanged() {
 	if d.signals.DemandChanged != nil {
 		d.signals.DemandChanged()
@@ -460,7 +460,7 @@ func (d *Desk) Run(ctx context.Context) error {
 	}
 }
 
-// Give decides a request that gives somebody something, and returns what is to be answered.
+// Give decides a request that gives its caller something, and returns the answer.
 func (d *Desk) Give(r enforcer.Request) (Grant, *enforcer.Denial) {
 	return d.grant(d.settle(d.decide(r)))
 }

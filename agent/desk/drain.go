@@ -6,7 +6,7 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// Drain refuses new leases from now on, and turns away those who wait.
+// Drain refuses new leases from now on, and turns waiters away.
 func (d *Desk) Drain() {
 	d.drained.Store(true)
 	d.mu.Lock()
@@ -42,7 +42,7 @@ func (d *Desk) Holding() (held, borrowed int) {
 	return d.holding()
 }
 
-// holding is Holding without a look at what is due. d.mu is held.
+// holding is Holding without a tick. d.mu is held.
 func (d *Desk) holding() (held, borrowed int) {
 	for of, n := range d.held {
 		if of == enforcer.LifetimeBorrow {
@@ -78,7 +78,7 @@ func (d *Desk) Idle(ctx context.Context, stop <-chan struct{}) {
 	}
 }
 
-// tellIdle tells those who wait until no lease is held. d.mu is held.
+// tellIdle ends the waits of Idle once no lease but borrows is held. d.mu is held.
 func (d *Desk) tellIdle() {
 	if d.idle == nil {
 		return

@@ -8,13 +8,13 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// DrawDemand is what is asked of a meter, in draws: a want is either drawn or waited for.
+// DrawDemand is the demand for a meter, in draws. A request is in one of both numbers: it is drawn, or it waits.
 type DrawDemand struct {
 	Drawn, Waiting int64
 	Capacity       int64 // what this agent may draw in all, overage included
 }
 
-// DrawDemand says what is asked of a meter.
+// DrawDemand returns the demand for a meter.
 func (d *Desk) DrawDemand(meter string) DrawDemand {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -146,7 +146,7 @@ func (d *Desk) awaitDraws(ctx context.Context, a *pending) (dec enforcer.Decisio
 	}
 }
 
-// rejudged has those who wait for draws look again. d.mu is held.
+// rejudged has the acquires that wait for draws look again. d.mu is held.
 func (d *Desk) rejudged() {
 	close(d.judged)
 	d.judged = make(chan struct{})

@@ -98,7 +98,7 @@ func (d *Desk) holds(id enforcer.LeaseID) bool {
 	return ok
 }
 
-// undoing is what takes a grant back. A holder that joined leaves, and the others hold the lease as before.
+// undoing returns the request that takes a grant back. A holder that joined leaves, and the others keep the lease.
 func undoing(dec *enforcer.Decision) enforcer.Request {
 	if dec.Grown != nil && len(dec.Lease.Others) > 0 {
 		return &enforcer.Leave{ID: dec.Lease.ID, Holder: dec.Grown.Caller}

@@ -8,7 +8,7 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// markVersion is the first byte of a record that keeps the clock's mark; what follows is JSON.
+// markVersion is the first byte of a record of the clock's mark. JSON follows it.
 const markVersion = 0x81
 
 // How often the mark is advanced, and how often it is kept besides at the end: a crash loses that much of what is known
@@ -72,7 +72,7 @@ func (d *Desk) clocks(exact bool) enforcer.Clocks {
 		d.atBoot = max(d.atBoot, d.boot())
 		d.asked, since = wall, 0
 	}
-	// Round drops the monotonic reading: what is compared is the calendar.
+	// Round drops the monotonic reading: the calendar is compared.
 	return enforcer.Clocks{Wall: wall.Round(0).UTC(), Boot: max(d.read, d.atBoot+since), BootID: clock.Epoch()}
 }
 
@@ -178,7 +178,7 @@ func (d *Desk) Learn(at time.Time) {
 	defer d.mu.Unlock()
 	from := d.licenceTime()
 	d.mark = d.mark.Learn(d.clocks(false), d.signed, at)
-	// What is learnt with each answer is what the wall clock says as well: it is kept when it is due.
+	// Most answers only repeat the wall clock: such a time is kept when the next record is due.
 	d.advance(d.licenceTime().Sub(from) > advanceEvery)
 }
 
@@ -206,10 +206,10 @@ type Reading struct {
 	Steps      int // how often the time was set
 }
 
-// Counted returns the time that periods are counted by: what is proved of the licence time.
+// Counted returns the proved part of the licence time, by which periods are counted.
 func (t Reading) Counted() time.Time { return t.Time.Add(-t.Unproved) }
 
-// Timing is timed for those who do not hold d.mu.
+// Timing returns the licence time and its sources.
 func (d *Desk) Timing() Reading {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -15,7 +15,7 @@ func (d *Desk) OwnedBy(owner string, c enforcer.Caller) (out []*enforcer.Lease) 
 	return out
 }
 
-// Shift adjusts a meter and returns what has been drawn from it then.
+// Shift adjusts a meter and returns the new number of its draws.
 func (d *Desk) Shift(r *enforcer.Shift) (int64, *enforcer.Denial) {
 	out := d.decide(r)
 	if dec := d.await(out); dec.Denial != nil {

@@ -12,7 +12,7 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// Repaired is what was done about one journal.
+// Repaired reports the repair of one journal.
 type Repaired struct {
 	File string
 	journal.Repaired
@@ -23,8 +23,8 @@ type Repaired struct {
 	Restored int
 }
 
-// Repair mends the journals of two folders, which no agent may be using. What was given back in a record that is lost
-// may be thought to be held again, and what was drawn stays drawn. A journal is replaced only by one that a start
+// Repair mends the journals of two folders, which no agent may be using. A lease may be held again
+// whose end was in a lost record. Draws stay drawn. A journal is replaced only by one that a start
 // replays.
 func Repair(stateDir, runtimeDir string) (out []Repaired, err error) {
 	var events eventsRepair
@@ -78,7 +78,7 @@ func (e *eventsRepair) mend(out *Repaired, records [][]byte) ([][]byte, error) {
 		keep = append(keep, b)
 	}
 	e.before = slices.Concat(e.before, keep)
-	// What was kept is held against a core of its own, as a start will read it.
+	// The kept records are applied to a new core, as a start will apply them.
 	again := newReplay(enforcer.New(enforcer.Options{Durable: true}))
 	for _, b := range e.before {
 		if err := again.apply(b); err != nil {
@@ -88,7 +88,7 @@ func (e *eventsRepair) mend(out *Repaired, records [][]byte) ([][]byte, error) {
 	return keep, nil
 }
 
-// follow returns what is to stand for a record, so that it follows from those that were applied; nil: nothing.
+// follow returns the record that replaces one, so that it follows from those that were applied; nil: none does.
 func (r *replay) follow(out *Repaired, b []byte) ([]byte, error) {
 	if len(b) > 0 && (b[0] == metaVersion || b[0] == markVersion) {
 		if err := newReplay(nil).apply(b); err != nil {

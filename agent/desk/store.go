@@ -104,7 +104,7 @@ func openStore(runtimeDir, stateDir string, sealed *seals.Seals, core *enforcer.
 	if err != nil {
 		return s, err
 	}
-	// It is not written: nobody is told, and the next recovery finds the same.
+	// This is not written: the next recovery comes to the same.
 	into.ready = now(into.mark).Add(readingTime(filepath.Join(runtimeDir, seals.RuntimeJournal)))
 	if s.runtime, err = s.open(runtimeDir, seals.RuntimeJournal, false, into.apply); err != nil {
 		return s, err
@@ -137,7 +137,7 @@ func readingTime(path string) time.Duration {
 	return time.Duration(info.Size()>>23) * time.Second
 }
 
-// commit says when what was written may be acknowledged; a nil one at once.
+// commit waits until a write may be acknowledged; nil: at once.
 type commit func() error
 
 // place writes where the leases of this start are granted. No record of one may stand before that. The desk's lock is
@@ -182,7 +182,7 @@ func (s *store) write(events []enforcer.Event) (commit, error) {
 	return wait, nil
 }
 
-// barrier returns what is to be waited for before anything written so far is acknowledged.
+// barrier returns the commit of all that was written so far.
 func (s *store) barrier() commit {
 	c, err := s.durable.Append()
 	if err != nil {
@@ -194,7 +194,7 @@ func (s *store) barrier() commit {
 // presentEvery is how often it is written, while leases are unconfirmed, that there is an agent.
 const presentEvery = time.Second
 
-// RunJournals compacts the journals when they have grown, seals what was written, and keeps how long unconfirmed leases
+// RunJournals compacts the journals when they have grown, seals them, and keeps how long unconfirmed leases
 // have left, until ctx ends. Call it beside Run.
 func (d *Desk) RunJournals(ctx context.Context) error { return d.store.run(ctx, d) }
 

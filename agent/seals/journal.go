@@ -4,14 +4,14 @@ import (
 	"time"
 )
 
-// The journals' names in their folders: what outlives the host is in state.dir, what dies with it in state.runtime_dir.
+// The journals' names. The first is in state.dir and outlives the host; the second dies with it, in state.runtime_dir.
 const (
 	DurableJournal = "durable.journal"
 	RuntimeJournal = "leases.journal"
 )
 
-// How long what is written to a journal stands without a seal. An acquire waits for none: see docs/threat-model.md for
-// what an unsealed end still allows.
+// How long a new record stands without a seal. No acquire waits for a seal: docs/threat-model.md says what an unsealed
+// end still allows.
 const (
 	DurableAfter = time.Second
 	RuntimeAfter = 10 * time.Second

@@ -46,7 +46,7 @@ type runtimeAnchor struct {
 	Boot string `json:"boot"`
 	Dir  string `json:"dir"`
 	ID   string `json:"id"`
-	// the agent has ended in order: who removes the folder then takes leases away, and no record
+	// the agent has ended in order: removing the folder then takes leases away, and no evidence
 	Closed bool `json:"closed,omitempty"`
 }
 
@@ -185,7 +185,7 @@ type Keeping struct {
 	Write func(path string, data []byte) error
 }
 
-// Sealed keeps the files of a vault. Of one that may not be believed it reads what known makes of what was known last.
+// Sealed keeps the files of a vault. In place of a file that may not be believed it reads the bytes that known returns.
 func Sealed(v *files.Vault, known func(files.Content) []byte) Keeping {
 	return Keeping{
 		Read: func(path string) ([]byte, error) {
@@ -206,8 +206,8 @@ func Sealed(v *files.Vault, known func(files.Content) []byte) Keeping {
 	}
 }
 
-// LastKnown and Nothing are what is made of what was known last: of what must not be forgotten, and of what only
-// grants.
+// LastKnown and Nothing are such functions: the first for a file that must not be forgotten, the second for one that
+// only grants.
 func LastKnown(c files.Content) []byte { return c.Known }
 func Nothing(files.Content) []byte     { return nil }
 
@@ -417,8 +417,8 @@ func Accept(c Config, runtimeDir string) (out []Accepted, err error) {
 	return out, audit.Append(c.Dir, c.Key, events)
 }
 
-// takeAsIs seals a journal as it lies there. The durable one is not taken so: the agent makes it whole by what was last
-// known.
+// takeAsIs seals a journal as it lies there. The durable one is not taken so: the agent makes it whole from
+// the copy in its seal.
 func takeAsIs(v *files.Vault, dir, name string) error {
 	x, err := journal.ExtentOf(filepath.Join(dir, name))
 	if errors.Is(err, fs.ErrNotExist) {
