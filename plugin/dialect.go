@@ -119,6 +119,9 @@ type Documents interface {
 	// Document returns the bytes of a document as it was installed, by the name that Judged.Document has; nil: there is
 	// none.
 	Document(name string) []byte
+	// Would returns what a document would be judged as, were it installed under a name: with Judged.Problem it does not
+	// verify, with Judged.InForce its terms would count. It changes nothing.
+	Would(document []byte, name string) enforcer.Judged
 	// Install verifies a document, puts it into the licence folder, and returns when it is judged. For an empty name it
 	// makes one from the licence's id. Remove takes a document out. Both are for admins, and no TCP caller is one.
 	Install(ctx context.Context, c enforcer.Caller, document []byte, name string) *enforcer.Denial

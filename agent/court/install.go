@@ -38,6 +38,19 @@ type Change struct {
 	Before, After *enforcer.Verdict // Before is nil where nothing has been judged yet
 }
 
+// Would returns what a document would be judged as, were it installed under a name; an empty one is made as Install
+// does. It changes nothing.
+func (c *Court) Would(document []byte, name string) enforcer.Judged {
+	l, problem := c.cfg.Verifier.Verify(document)
+	if problem != nil {
+		return enforcer.Judged{Document: name, License: l, Code: problem.Code, Reason: problem.Reason, Problem: problem}
+	}
+	if name == "" {
+		name = c.cfg.Folder.NameFor(l.ID)
+	}
+	return judgedAs(c.would(File{Name: name, Data: document}), name)
+}
+
 // Install verifies a document and puts it into the licence folder, where it is in force when Install returns. With
 // dryRun it says what would change and changes nothing. An empty name means one made from the licence's id. A document
 // that does not verify, or that is hopeless here, is refused: what is in force stays. A file of licence keys is

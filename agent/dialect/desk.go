@@ -63,6 +63,10 @@ func (d *desk) data(b []byte) *enforcer.Data {
 }
 func (d *desk) owns(l *enforcer.Lease) bool { return l.Data != nil && l.Data.Owner == d.system }
 
+func (d *desk) Would(document []byte, name string) enforcer.Judged {
+	return d.c.Documents.Would(document, name)
+}
+
 func (d *desk) Install(ctx context.Context, c enforcer.Caller, document []byte, name string) *enforcer.Denial {
 	if denial := adminOnly(c, "installing a document"); denial != nil {
 		return denial

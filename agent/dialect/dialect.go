@@ -46,6 +46,8 @@ type Slots interface {
 type Documents interface {
 	// Document returns a document's bytes, which the caller may keep; nil: there is none of that name.
 	Document(name string) []byte
+	// Would returns what a document would be judged as under a name; an empty one is made as Install does.
+	Would(document []byte, name string) enforcer.Judged
 	// Install verifies a document and puts it into the folder; with dryRun it only says what would change.
 	Install(ctx context.Context, document []byte, name string, dryRun bool) (wire.Installed, *enforcer.Denial)
 	Remove(ctx context.Context, name string) *enforcer.Denial

@@ -46,6 +46,9 @@ type Desk struct {
 	CredentialsFile []byte
 	// Documents are the documents in the licence folder, by name.
 	Documents map[string][]byte
+	// Check verifies documents. With it, Install refuses what does not verify, and each Install and Remove has
+	// Documents judged; nil: whatever is installed is kept, and changes no verdict.
+	Check func(document []byte) (*enforcer.License, *enforcer.Problem)
 	// Full says that nothing can be stored. Releases still work, as in an agent.
 	Full bool
 	// DieAt has the agent die, once, at a step: the dialect's call panics with Died.
@@ -184,12 +187,58 @@ func (d *Desk) Verdict() *enforcer.Verdict {
 
 func (d *Desk) Document(name string) []byte { return slices.Clone(d.Documents[name]) }
 
-// Install keeps a document without verifying it. Tests of what a dialect makes of a verification set Judge.
+// judge has the documents judged, with one more, and returns the verdict. put says that it is in force then.
+func (d *Desk) judge(name string, document []byte, put bool) *enforcer.Verdict {
+	all := maps.Clone(d.Documents)
+	if document != nil {
+		all[name] = document
+	}
+	var f enforcer.Facts
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		l, p := d.Check(all[name])
+		f.Documents = append(f.Documents, enforcer.Document{Name: name, License: l, Problem: p})
+	}
+	if d.Facts != nil {
+		d.Facts(&f)
+	}
+	v := enforcer.Judge(f, d.Now())
+	if put {
+		d.Do(&enforcer.SetVerdict{Verdict: v})
+	}
+	return v
+}
+
+// installed is what a document without a name is called.
+const installed = "installed.lic"
+
+// Would judges the documents with one more, as Check verifies them.
+func (d *Desk) Would(document []byte, name string) enforcer.Judged {
+	name = cmp.Or(name, installed)
+	if d.Check == nil {
+		return enforcer.Judged{Document: name, Code: enforcer.NotFound}
+	}
+	v := d.judge(name, document, false)
+	return v.Licenses[slices.IndexFunc(v.Licenses, func(j enforcer.Judged) bool { return j.Document == name })]
+}
+
+// Install keeps a document. Without Check it verifies nothing, and tests of what a dialect makes of a verification set
+// Judge.
 func (d *Desk) Install(_ context.Context, c enforcer.Caller, document []byte, name string) *enforcer.Denial {
 	if denial := d.adminOnly(c); denial != nil {
 		return denial
 	}
-	d.Documents[cmp.Or(name, "installed.lic")] = slices.Clone(document)
+	if denial := d.full(); denial != nil {
+		return denial
+	}
+	if d.Check == nil {
+		d.Documents[cmp.Or(name, installed)] = slices.Clone(document)
+		return nil
+	}
+	if _, p := d.Check(document); p != nil {
+		return &enforcer.Denial{Code: "document_refused", Field: "document", Detail: p.Reason, Hint: p.Hint}
+	}
+	d.Documents[cmp.Or(name, installed)] = slices.Clone(document)
+	d.judge("", nil, true)
 	return nil
 }
 
@@ -198,6 +247,9 @@ func (d *Desk) Remove(_ context.Context, c enforcer.Caller, name string) *enforc
 		return denial
 	}
 	delete(d.Documents, name)
+	if d.Check != nil {
+		d.judge("", nil, true)
+	}
 	return nil
 }
 

@@ -24,8 +24,11 @@ type DialectSamples struct {
 	Prepare func(*Desk)
 	// Now is where the desk's clock starts; zero: a day after the licence's issue.
 	Now time.Time
-	// Take takes a slot for the i-th thing that the system's API counts: a machine, a consumer, a stream.
+	// Take takes a slot for the i-th thing that the system's API counts: a machine, a consumer, a stream. nil: the API
+	// takes no slots. Then Read stands in for it, and Pool, Slots, Give, Held and NoSlots have no meaning.
 	Take func(i int) *http.Request
+	// Read asks for what the API tells of a licence: it is answered 2xx, and refused where there is none.
+	Read func() *http.Request
 	// Give releases the slot that Take was answered with.
 	Give func(i int, taken *httptest.ResponseRecorder) *http.Request
 	// Held gets a 2xx answer while that slot is held, and otherwise a refusal.
@@ -55,18 +58,22 @@ func CheckDialect(d plugin.Dialect, s DialectSamples) []error {
 		s.Now = s.License.Issued.Add(24 * time.Hour)
 	}
 	for _, c := range []struct {
-		name string
-		run  func(*dialectCheck)
+		name  string
+		slots bool // it is about slots
+		run   func(*dialectCheck)
 	}{
-		{"limit", (*dialectCheck).limit},
-		{"callers", (*dialectCheck).callers},
-		{"restart", (*dialectCheck).restart},
-		{"full disk", (*dialectCheck).full},
-		{"no licence", (*dialectCheck).noLicense},
-		{"expiry", (*dialectCheck).expiry},
-		{"nobody vouches", (*dialectCheck).unvouched},
-		{"bodies", (*dialectCheck).bodies},
+		{"limit", true, (*dialectCheck).limit},
+		{"callers", true, (*dialectCheck).callers},
+		{"restart", true, (*dialectCheck).restart},
+		{"full disk", true, (*dialectCheck).full},
+		{"no licence", false, (*dialectCheck).noLicense},
+		{"expiry", true, (*dialectCheck).expiry},
+		{"nobody vouches", false, (*dialectCheck).unvouched},
+		{"bodies", false, (*dialectCheck).bodies},
 	} {
+		if c.slots && s.Take == nil {
+			continue
+		}
 		out.intime(c.name, func() {
 			k := &dialectCheck{faults: out, dialect: d, samples: s, what: c.name, desk: NewDesk(d.System(), s.Now)}
 			if s.Prepare != nil {
@@ -195,9 +202,22 @@ func (c *dialectCheck) full() {
 	c.take(1)
 }
 
+// ask is a request that a licence is needed for.
+func (c *dialectCheck) ask() *http.Request {
+	if c.samples.Take == nil {
+		return c.samples.Read()
+	}
+	return c.samples.Take(0)
+}
+
 func (c *dialectCheck) noLicense() {
+	if c.samples.Read != nil {
+		if w := c.send(c.samples.Read()); !good(w) {
+			c.fault("the licence cannot be read: %d %s", w.Code, w.Body)
+		}
+	}
 	c.desk.Judge()
-	c.refused("there is no licence", c.send(c.samples.Take(0)))
+	c.refused("there is no licence", c.send(c.ask()))
 }
 
 func (c *dialectCheck) expiry() {
@@ -221,7 +241,7 @@ func (c *dialectCheck) unvouched() {
 		return
 	}
 	c.desk.Sender = nil
-	c.refused("nobody vouches for the caller, who shows no credential", c.send(c.samples.Take(0)))
+	c.refused("nobody vouches for the caller, who shows no credential", c.send(c.ask()))
 	if n := c.desk.InUse(c.samples.Pool); n > 0 {
 		c.fault("a caller without a credential has a slot")
 	}
@@ -244,7 +264,9 @@ func (c *dialectCheck) bodies() {
 		}
 		c.refused(name, w)
 	}
-	c.inUse("after bad bodies", 0)
+	if c.samples.Take != nil {
+		c.inUse("after bad bodies", 0)
+	}
 }
 
 // brokenReader is a body whose sender goes away.

@@ -72,6 +72,12 @@ func (h *toyHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case http.MethodPut:
 		h.put(w, r, c)
 	case http.MethodGet:
+		if name == "license" && h.fault != "reads nothing" {
+			if !h.desk.Verdict().Good() && h.fault != "reads anything" {
+				h.refuse(w, http.StatusNotFound, "no licence")
+			}
+			return
+		}
 		if _, ok := h.find(c, name); !ok {
 			h.refuse(w, http.StatusNotFound, "not there")
 		}
@@ -161,6 +167,58 @@ func TestDialects(t *testing.T) {
 			!strings.Contains(err.Error(), says) {
 			t.Errorf("%s: the suite says %v, and nothing of %q", fault, err, says)
 		}
+	}
+}
+
+// The suite tries a dialect whose API takes no slots by what it tells of the licence.
+func TestDialectsWithoutSlots(t *testing.T) {
+	s := toySamples()
+	s.Take, s.Give, s.Held = nil, nil, nil
+	s.Read = func() *http.Request { return httptest.NewRequest("GET", "/license", http.NoBody) }
+	plugintest.Dialect(t, toy{"reader"}, s)
+	for fault, says := range map[string]string{
+		"reads anything": "no licence: there is no licence: the answer is 200",
+		"reads nothing":  "the licence cannot be read",
+		"open":           "nobody vouches",
+	} {
+		if err := errors.Join(plugintest.CheckDialect(toy{fault}, s)...); err == nil ||
+			!strings.Contains(err.Error(), says) {
+			t.Errorf("%s: the suite says %v, and nothing of %q", fault, err, says)
+		}
+	}
+}
+
+// With Check the desk's folder is judged: what does not verify is refused, and Would tells before what will become of a
+// document.
+func TestDeskDocuments(t *testing.T) {
+	now := time.Date(2026, 5, 1, 0, 0, 0, 0, time.UTC)
+	d := plugintest.NewDesk("toy", now)
+	d.Sender.Admin = true
+	d.Check = func(doc []byte) (*enforcer.License, *enforcer.Problem) {
+		l := toySamples().License
+		if l.ID = string(doc); l.ID == "bad" {
+			return nil, &enforcer.Problem{Code: enforcer.BadSignature, Reason: "it is bad"}
+		}
+		if l.ID == "old" {
+			l.Expires = now.Add(-time.Hour)
+		}
+		return l, nil
+	}
+	for doc, code := range map[string]enforcer.Code{"good": enforcer.Valid, "old": enforcer.Expired,
+		"bad": enforcer.BadSignature} {
+		if j := d.Would([]byte(doc), "x"); j.Code != code || d.Verdict().Code != enforcer.NotFound {
+			t.Errorf("%s would be %s", doc, j.Code)
+		}
+	}
+	if denial := d.Install(t.Context(), *d.Sender, []byte("bad"), ""); denial == nil || len(d.Documents) > 0 {
+		t.Error("a bad document is installed")
+	}
+	if denial := d.Install(t.Context(), *d.Sender, []byte("good"), "x"); denial != nil ||
+		d.Verdict().Code != enforcer.Valid {
+		t.Errorf("%v, %s", denial, d.Verdict().Code)
+	}
+	if denial := d.Remove(t.Context(), *d.Sender, "x"); denial != nil || d.Verdict().Code != enforcer.NotFound {
+		t.Errorf("%v, %s", denial, d.Verdict().Code)
 	}
 }
 
