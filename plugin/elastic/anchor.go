@@ -26,11 +26,11 @@ const minBits = 2048 // of a key
 // resource public.key), base64 of that, or PEM. An empty alg means [Algorithm].
 func NewAnchor(keyID string, key []byte, alg string) (plugin.Anchor, error) {
 	if keyID == "" || len(keyID) > 256 {
-		return plugin.Anchor{}, fmt.Errorf("key %q: its id is empty or longer than 256 bytes", short(keyID))
+		return plugin.Anchor{}, fmt.Errorf("key %q: its id is empty or longer than 256 bytes", plugin.Short(keyID))
 	}
 	if alg != "" && alg != Algorithm {
 		return plugin.Anchor{}, fmt.Errorf("key %q: algorithm %s is not known; leave alg out, or set it to %s", keyID,
-			short(alg), Algorithm)
+			plugin.Short(alg), Algorithm)
 	}
 	pub, err := parseKey(key)
 	if err != nil {
@@ -68,7 +68,7 @@ func NameSchemes(a *plugin.Anchor, schemes []string) error {
 	known := []string{KindStack, KindOrchestration}
 	for _, s := range schemes {
 		if !slices.Contains(known, s) {
-			return fmt.Errorf("key %q: scheme %q is not known (known: %s)", a.KeyID, short(s),
+			return fmt.Errorf("key %q: scheme %q is not known (known: %s)", a.KeyID, plugin.Short(s),
 				strings.Join(known, ", "))
 		}
 	}
@@ -92,8 +92,8 @@ type candidate struct {
 	sum  [sha512.Size]byte
 }
 
-// candidates returns what a signature may cover, given the members. The contents of the two kinds differ in their order,
-// and all forms of one kind say the same, so that no signature is good for two meanings.
+// candidates returns what a signature may cover, given the members. The contents of the two kinds differ in their
+// order, and all forms of one kind say the same, so that no signature is good for two meanings.
 func (f *fields) candidates(b *blob) (out []candidate) {
 	add := func(kind string, contents ...[]byte) {
 		for i, c := range contents {
@@ -122,7 +122,7 @@ func (f *fields) believe(b *blob, anchors []plugin.Anchor) (believed, *enforcer.
 		if pub, ok := a.Key.(*rsa.PublicKey); ok && a.System == System {
 			print := thumbprint(pub)
 			keys = append(keys, key{a, pub, print})
-			names = append(names, fmt.Sprintf("%s (%s)", short(a.KeyID), brief(print)))
+			names = append(names, fmt.Sprintf("%s (%s)", plugin.Short(a.KeyID), brief(print)))
 		}
 	}
 	if len(keys) == 0 {
@@ -187,17 +187,4 @@ func brief(print []byte) string {
 		return "not known"
 	}
 	return hex.EncodeToString(print[:8]) + "…"
-}
-
-// short keeps what a document says out of messages but for a few harmless characters.
-func short(s string) string {
-	if len(s) > 32 {
-		s = s[:32] + "…"
-	}
-	return strings.ToValidUTF8(strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return '?'
-		}
-		return r
-	}, s), "?")
 }

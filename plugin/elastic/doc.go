@@ -1,8 +1,8 @@
 // Package elastic knows the licences of the Elastic Stack and of Elastic's orchestrators (ECE, ECK).
 //
 // Two kinds of licence share one JSON shape and one signature envelope: a stack licence is what Elasticsearch installs,
-// an orchestration licence what Elastic Cloud Enterprise and Elastic Cloud on Kubernetes do. What the signature covers is
-// rebuilt from the members in an order of the kind's own, so that it survives clients which reorder a file.
+// an orchestration licence what Elastic Cloud Enterprise and Elastic Cloud on Kubernetes do. What the signature covers
+// is rebuilt from the members in an order of the kind's own, so that it survives clients which reorder a file.
 //
 // Sources: the API reference of ECE (PUT /platform/license); the public sources of Elasticsearch (x-pack core, package
 // license), ECK (pkg/controller/common/license) and cloud-sdk-go.

@@ -28,8 +28,8 @@ func (Format) Recognise(document []byte) bool {
 	return ok && (v == nil || bytes.Contains(v, []byte(`"uid"`)))
 }
 
-// Verify checks a document against the anchors; see [plugin.Format]. Of several licences in one document it is about the
-// latest issued.
+// Verify checks a document against the anchors; see [plugin.Format]. Of several licences in one document it is about
+// the latest issued.
 func (Format) Verify(document []byte, anchors []plugin.Anchor) (*enforcer.License, *enforcer.Problem) {
 	if len(document) > plugin.MaxDocument {
 		return nil, malformed("", "", "it has %d bytes; a document has at most %d (1 MiB)", len(document),
@@ -150,8 +150,8 @@ func (f *fields) tooOld(b *blob) bool {
 
 func tooOld() *enforcer.Problem {
 	return malformed("ORCHESTRATION_BEFORE_V3", "ask Elastic for a licence of version 3 or later",
-		"it is an orchestration licence of version 1 or 2, by allocators and memory; what these sign is not public, so "+
-			"nothing can verify it here")
+		"it is an orchestration licence of version 1 or 2, by allocators and memory; what these sign is not public, "+
+			"so nothing can verify it here")
 }
 
 // selfGenerated is what is said of a licence that an Elasticsearch has made for itself.

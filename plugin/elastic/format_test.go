@@ -262,7 +262,8 @@ func FuzzVerify(f *testing.F) {
 	f.Fuzz(func(t *testing.T, doc []byte) {
 		elastic.Format{}.Recognise(doc)
 		l, p := elastic.Format{}.Verify(doc, trust)
-		if (l == nil) == (p == nil) && (p == nil || p.Code != enforcer.BadSignature && p.Code != enforcer.UntrustedKey) {
+		if (l == nil) == (p == nil) &&
+			(p == nil || p.Code != enforcer.BadSignature && p.Code != enforcer.UntrustedKey) {
 			t.Fatalf("%+v, %+v", l, p)
 		}
 		if l != nil {
@@ -280,8 +281,9 @@ func FuzzSignature(f *testing.F) {
 	f.Add([]byte("\x00\x00\x00\x01\xff\xff\xff\xff"))
 	trust := anchors(f)
 	f.Fuzz(func(t *testing.T, blob []byte) {
-		doc := fmt.Appendf(nil, `{"license":{"uid":"a","type":"gold","issue_date_in_millis":1,"expiry_date_in_millis":2,`+
-			`"max_nodes":1,"issued_to":"x","issuer":"y","signature":%q}}`, base64.StdEncoding.EncodeToString(blob))
+		doc := fmt.Appendf(nil,
+			`{"license":{"uid":"a","type":"gold","issue_date_in_millis":1,"expiry_date_in_millis":2,`+
+				`"max_nodes":1,"issued_to":"x","issuer":"y","signature":%q}}`, base64.StdEncoding.EncodeToString(blob))
 		if _, p := (elastic.Format{}).Verify(doc, trust); p == nil {
 			t.Fatal("it verifies")
 		}

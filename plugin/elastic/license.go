@@ -45,8 +45,8 @@ func (f *fields) license(kind string, b *blob) *enforcer.License {
 	if !f.neverExpires() {
 		l.Expires = instant(f.expiry.n)
 	}
-	// An orchestrator asks when a licence starts. Elasticsearch asks when it was issued, and at its installation when it
-	// starts, too.
+	// An orchestrator asks when a licence starts. Elasticsearch asks when it was issued, and at its installation when
+	// it starts, too.
 	switch {
 	case kind == KindOrchestration:
 		l.NotBefore = instant(f.start.n)
@@ -90,8 +90,8 @@ func (f *fields) unverified(kind string, b *blob) *enforcer.License {
 	return l
 }
 
-// terms is everything that a licence says, by its members' names, those that its signature does not cover apart. What no
-// licence is known to say is left out: anybody may have added it.
+// terms is everything that a licence says, by its members' names, those that its signature does not cover apart. What
+// no licence is known to say is left out: anybody may have added it.
 func (f *fields) terms(kind string, b *blob) map[string]any {
 	signed, unsigned := map[string]any{"kind": kind}, map[string]any{}
 	put := func(covered bool, name string, v any, has bool) {

@@ -1,0 +1,108 @@
+package elastic
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/url"
+
+	"github.com/usher-agent/usher/plugin"
+)
+
+// Provide returns the system for package catalog.
+func Provide() plugin.System {
+	return plugin.System{
+		Name:        System,
+		Format:      Format{},
+		Dialect:     Dialect{},
+		NewAnchor:   NewAnchor,
+		NameSchemes: NameSchemes,
+		Settings:    func() plugin.Settings { return &Settings{Kind: KindOrchestration} },
+		// A platform is asked what it has, and is told nothing.
+		Carries: plugin.Carries{Held: true},
+	}
+}
+
+// Settings is the platform whose licence is read. The zero value is none.
+type Settings struct {
+	URL  string `yaml:"url"`
+	Kind string `yaml:"kind"` // KindOrchestration: it is an ECE; KindStack: an Elasticsearch
+	// Region is of an ECE, for its API with regions; empty: the API without.
+	Region       string `yaml:"region"`
+	APIKeyFile   string `yaml:"api_key_file"`
+	User         string `yaml:"user"`
+	PasswordFile string `yaml:"password_file"`
+}
+
+// Used reports whether there is a platform.
+func (s *Settings) Used() bool { return s.URL != "" }
+
+// Check implements [plugin.Settings].
+func (s *Settings) Check(bad func(key, text string)) {
+	if s.URL == "" {
+		if *s != (Settings{Kind: s.Kind}) {
+			bad("", "upstream.elastic.url is missing, and the other keys of upstream.elastic are for it; set it, or "+
+				"leave them out")
+		}
+		return
+	}
+	if _, err := address(s.URL); err != nil {
+		bad("url",
+			"upstream.elastic.url must be an address such as https://ece.example.com:12443, without user and query")
+	}
+	if s.Kind != KindOrchestration && s.Kind != KindStack {
+		bad("kind", fmt.Sprintf("upstream.elastic.kind is %q, and must be %s or %s", plugin.Short(s.Kind),
+			KindOrchestration, KindStack))
+	}
+	if s.Region != "" && s.Kind == KindStack {
+		bad("region", "upstream.elastic.region is of an ECE, and upstream.elastic.kind says stack; leave it out")
+	}
+	switch {
+	case s.APIKeyFile != "" && s.User != "":
+		bad("", "upstream.elastic.api_key_file and upstream.elastic.user exclude each other; leave one out")
+	case (s.User != "") != (s.PasswordFile != ""):
+		bad("", "upstream.elastic.user and upstream.elastic.password_file go together; set both, or neither")
+	}
+}
+
+// address reads the address of a platform.
+func address(s string) (*url.URL, error) {
+	u, err := url.Parse(s)
+	if err == nil && (u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || u.User != nil || u.RawQuery != "" ||
+		u.Fragment != "") {
+		err = errors.New("it is no address of an API")
+	}
+	return u, err
+}
+
+// Open implements [plugin.Settings]. The files are read again for each call.
+func (s *Settings) Open(e plugin.Environment) (plugin.Upstream, error) {
+	base, err := address(s.URL)
+	if err != nil {
+		return nil, fmt.Errorf("upstream.elastic.url: %w", err)
+	}
+	c := &Client{base: base, kind: s.Kind, region: s.Region, http: client(e.Transport), now: e.Now, anchors: e.Anchors}
+	for key, file := range map[string]string{"api_key_file": s.APIKeyFile, "password_file": s.PasswordFile} {
+		if file == "" {
+			continue
+		}
+		secret := func() (string, error) {
+			b, err := e.ReadFile(file)
+			if err != nil {
+				return "", fmt.Errorf("upstream.elastic.%s: %w", key, err)
+			}
+			if b = bytes.TrimSpace(b); len(b) == 0 || bytes.ContainsAny(b, "\r\n") {
+				return "", fmt.Errorf("upstream.elastic.%s %s: it does not hold one secret on one line", key, file)
+			}
+			return string(b), nil
+		}
+		if _, err := secret(); err != nil {
+			return nil, err
+		}
+		c.user, c.secret = s.User, secret
+	}
+	if s.Kind == KindStack {
+		return c, nil
+	}
+	return platform{c}, nil
+}
