@@ -3,6 +3,7 @@ package catalog
 import (
 	"github.com/usher-agent/usher/plugin"
 	"github.com/usher-agent/usher/plugin/awslm"
+	"github.com/usher-agent/usher/plugin/elastic"
 	"github.com/usher-agent/usher/plugin/keygen"
 	"github.com/usher-agent/usher/plugin/usher"
 )
@@ -13,5 +14,6 @@ func Systems() []plugin.System {
 		usher.Provide(),
 		keygen.Provide(),
 		awslm.Provide(),
+		elastic.Provide(),
 	}
 }

@@ -29,8 +29,8 @@ type Client struct {
 }
 
 var (
-	_ plugin.Keeper    = (*Client)(nil)
-	_ plugin.Refetcher = platform{}
+	_ plugin.VoluntaryChecker = (*Client)(nil)
+	_ plugin.Refetcher        = platform{}
 )
 
 // platform is the Client of an ECE, which gives its licence's document. Elasticsearch shows its own without the
@@ -207,7 +207,7 @@ func (c *Client) refused(res *http.Response, body []byte) *plugin.Error {
 	var e *plugin.Error
 	switch status := res.StatusCode; {
 	case status == http.StatusUnauthorized || status == http.StatusForbidden:
-		e = misconfigured("see to upstream.elastic.api_key_file, or user and password_file",
+		e = misconfigured("see to upstream.elastic.user and upstream.elastic.secret_file",
 			"%s: it does not let us read its licence (%d)", c.base.Host, status)
 	case status == http.StatusNotFound && (c.kind == KindStack || code == codeNoLicense):
 		e = misconfigured("install the licence on the platform", "%s: it has no licence", c.base.Host)

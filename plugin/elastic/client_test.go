@@ -86,10 +86,10 @@ func TestUpstreamCredentials(t *testing.T) {
 		set         elastic.Settings
 		sent, asked string
 	}{
-		{elastic.Settings{Kind: elastic.KindOrchestration, APIKeyFile: key}, "ApiKey k3y", "/api/v1/platform/license"},
-		{elastic.Settings{Kind: elastic.KindOrchestration, APIKeyFile: key, Region: "ece-region"}, "ApiKey k3y",
+		{elastic.Settings{Kind: elastic.KindOrchestration, SecretFile: key}, "ApiKey k3y", "/api/v1/platform/license"},
+		{elastic.Settings{Kind: elastic.KindOrchestration, SecretFile: key, Region: "ece-region"}, "ApiKey k3y",
 			"/api/v1/regions/ece-region/platform/license"},
-		{elastic.Settings{Kind: elastic.KindStack, User: "u", PasswordFile: key}, "Basic dTprM3k=", "/es/_license"},
+		{elastic.Settings{Kind: elastic.KindStack, User: "u", SecretFile: key}, "Basic dTprM3k=", "/es/_license"},
 	} {
 		s := elastictest.Shared()
 		doc := s.Orchestration(elastictest.License{UID: "a", Issued: issued, Units: 1})
@@ -230,8 +230,7 @@ func TestSettings(t *testing.T) {
 		{elastic.Settings{URL: "https://u:p@x", Kind: "stack"}, "url must be"},
 		{elastic.Settings{URL: "https://x", Kind: "cluster"}, "kind is"},
 		{elastic.Settings{URL: "https://x", Kind: "stack", Region: "r"}, "region is of an ECE"},
-		{elastic.Settings{URL: "https://x", Kind: "stack", User: "u"}, "go together"},
-		{elastic.Settings{URL: "https://x", Kind: "stack", User: "u", PasswordFile: "f", APIKeyFile: "f"}, "exclude"},
+		{elastic.Settings{URL: "https://x", Kind: "stack", User: "u"}, "secret_file is missing"},
 	} {
 		var said []string
 		c.s.Check(func(_, text string) { said = append(said, text) })
@@ -244,9 +243,9 @@ func TestSettings(t *testing.T) {
 	if none.Used() {
 		t.Error("nothing is configured, and it is used")
 	}
-	s := elastic.Settings{URL: "https://x", Kind: "stack", User: "u", PasswordFile: filepath.Join(t.TempDir(), "f")}
+	s := elastic.Settings{URL: "https://x", Kind: "stack", User: "u", SecretFile: filepath.Join(t.TempDir(), "f")}
 	if _, err := s.Open(plugin.Environment{ReadFile: os.ReadFile}); err == nil ||
-		!strings.Contains(err.Error(), "upstream.elastic.password_file") {
+		!strings.Contains(err.Error(), "upstream.elastic.secret_file") {
 		t.Error(err)
 	}
 }

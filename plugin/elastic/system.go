@@ -28,10 +28,9 @@ type Settings struct {
 	URL  string `yaml:"url"`
 	Kind string `yaml:"kind"` // KindOrchestration: it is an ECE; KindStack: an Elasticsearch
 	// Region is of an ECE, for its API with regions; empty: the API without.
-	Region       string `yaml:"region"`
-	APIKeyFile   string `yaml:"api_key_file"`
-	User         string `yaml:"user"`
-	PasswordFile string `yaml:"password_file"`
+	Region     string `yaml:"region"`
+	User       string `yaml:"user"`        // empty: the secret is an API key
+	SecretFile string `yaml:"secret_file"` // an API key, or the user's password
 }
 
 // Used reports whether there is a platform.
@@ -57,11 +56,9 @@ func (s *Settings) Check(bad func(key, text string)) {
 	if s.Region != "" && s.Kind == KindStack {
 		bad("region", "upstream.elastic.region is of an ECE, and upstream.elastic.kind says stack; leave it out")
 	}
-	switch {
-	case s.APIKeyFile != "" && s.User != "":
-		bad("", "upstream.elastic.api_key_file and upstream.elastic.user exclude each other; leave one out")
-	case (s.User != "") != (s.PasswordFile != ""):
-		bad("", "upstream.elastic.user and upstream.elastic.password_file go together; set both, or neither")
+	if s.User != "" && s.SecretFile == "" {
+		bad("secret_file", "upstream.elastic.secret_file is missing: the file with the password of "+
+			"upstream.elastic.user")
 	}
 }
 
@@ -75,34 +72,33 @@ func address(s string) (*url.URL, error) {
 	return u, err
 }
 
-// Open implements [plugin.Settings]. The files are read again for each call.
+// Open implements [plugin.Settings]. The secret is read again for each call.
 func (s *Settings) Open(e plugin.Environment) (plugin.Upstream, error) {
 	base, err := address(s.URL)
 	if err != nil {
 		return nil, fmt.Errorf("upstream.elastic.url: %w", err)
 	}
 	c := &Client{base: base, kind: s.Kind, region: s.Region, http: client(e.Transport), now: e.Now, anchors: e.Anchors}
-	for key, file := range map[string]string{"api_key_file": s.APIKeyFile, "password_file": s.PasswordFile} {
-		if file == "" {
-			continue
-		}
-		secret := func() (string, error) {
-			b, err := e.ReadFile(file)
-			if err != nil {
-				return "", fmt.Errorf("upstream.elastic.%s: %w", key, err)
-			}
-			if b = bytes.TrimSpace(b); len(b) == 0 || bytes.ContainsAny(b, "\r\n") {
-				return "", fmt.Errorf("upstream.elastic.%s %s: it does not hold one secret on one line", key, file)
-			}
-			return string(b), nil
-		}
-		if _, err := secret(); err != nil {
+	if s.SecretFile != "" {
+		c.user, c.secret = s.User, func() (string, error) { return secretIn(e, s.SecretFile) }
+		if _, err := c.secret(); err != nil {
 			return nil, err
 		}
-		c.user, c.secret = s.User, secret
 	}
 	if s.Kind == KindStack {
 		return c, nil
 	}
 	return platform{c}, nil
+}
+
+// secretIn reads a file with one secret.
+func secretIn(e plugin.Environment, file string) (string, error) {
+	b, err := e.ReadFile(file)
+	if err != nil {
+		return "", fmt.Errorf("upstream.elastic.secret_file: %w", err)
+	}
+	if b = bytes.TrimSpace(b); len(b) == 0 || bytes.ContainsAny(b, "\r\n") {
+		return "", fmt.Errorf("upstream.elastic.secret_file %s: it does not hold one secret on one line", file)
+	}
+	return string(b), nil
 }
