@@ -127,7 +127,9 @@ func (a *Agent) Install(ctx context.Context, document []byte, name string,
 }
 
 // Would returns what a document would be judged as under a name: see [court.Court.Would].
-func (a *Agent) Would(document []byte, name string) enforcer.Judged { return a.court.Would(document, name) }
+func (a *Agent) Would(document []byte, name string) enforcer.Judged {
+	return a.court.Would(document, name)
+}
 
 // Remove takes a document out of the licence folder.
 func (a *Agent) Remove(ctx context.Context, name string) *enforcer.Denial {

@@ -33,7 +33,7 @@ func (o *opening) openUpstream() error {
 		Write: known.Write, Epoch: o.seals.UpstreamLost().ID, CallWithin: o.cfg.Upstream.Timeout.Duration(),
 		Now: o.desk.Now, Uptime: uptime, Request: o.requests.For, Learnt: o.learnt,
 		Renewed: func(_ context.Context, of *enforcer.License, document []byte) error {
-			return o.court.Renew(of, document)
+			return o.court.RenewFrom(o.upstreams[of.System], of, document)
 		},
 		OnChange: func() { o.court.Rejudge() },
 		Called: func(c pulse.Call, result string, at time.Time) {

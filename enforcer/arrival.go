@@ -52,6 +52,22 @@ func (l *License) CheckRenewal(of *License, v *Verdict) error {
 	return nil
 }
 
+// CheckReplacement returns why a licence that an upstream has in the place of another does not replace it; nil: it does.
+// It is for systems that give each renewal an id of its own. The licence must be of the other's system and product, of
+// no weaker environment, and issued later than it and than the latest issue of itself that v knows. v may be nil.
+func (l *License) CheckReplacement(of *License, v *Verdict) error {
+	switch {
+	case l.Product != of.Product:
+		return fmt.Errorf("it is for product %q", l.Product)
+	case !l.Issued.After(of.Issued):
+		return fmt.Errorf("it was issued at %s, no later than the one at hand", l.Issued.UTC().Format(time.RFC3339))
+	case !l.MayActOn(of):
+		return fmt.Errorf("it is a licence of the system %s (%s), and replaces none of the system %s (%s)", l.System,
+			l.strength(), of.System, of.strength())
+	}
+	return l.CheckRenewal(l, v)
+}
+
 // latestIssue returns the latest issue of a licence that the verdict has judged; nil: there is none.
 func (v *Verdict) latestIssue(ref Ref) (latest *License) {
 	if v == nil {

@@ -114,6 +114,30 @@ func TestCheckRenewal(t *testing.T) {
 	}
 }
 
+func TestCheckReplacement(t *testing.T) {
+	t.Parallel()
+	at := Judge(factsWith(doc("a.lic"), doc("b.lic", id("L2"), issued(-5*aDay))), noon)
+	for _, test := range []struct {
+		name string
+		l    *License
+		want string // words of the refusal; empty: it replaces L1
+	}{
+		{"another id, issued later", terms(id("L3"), issued(-aDay)), ""},
+		{"a later issue of one that is at hand", terms(id("L2"), issued(-aDay)), ""},
+		{"one that is at hand", terms(id("L2"), issued(-5*aDay)), "no later than the one at hand"},
+		{"issued at the same time", terms(id("L3")), "no later than the one at hand"},
+		{"another system's", terms(id("L3"), of("toy"), issued(-aDay)), "replaces none of the system usher"},
+		{"a test licence", terms(id("L3"), testKey, issued(-aDay)), "replaces none"},
+		{"another product", terms(id("L3"), issued(-aDay), func(l *License) { l.Product = "other" }),
+			`it is for product "other"`},
+	} {
+		err := test.l.CheckReplacement(terms(), at)
+		if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: %v, want %q", test.name, err, test.want)
+		}
+	}
+}
+
 func TestMeant(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {

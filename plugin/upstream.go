@@ -47,6 +47,15 @@ type VoluntaryChecker interface {
 	Every(*enforcer.License) enforcer.Period
 }
 
+// Replacer is an Upstream whose check-in may bring a licence of another id: the one that the remote side has in the
+// place of the one it was asked about.
+type Replacer interface {
+	VoluntaryChecker
+	// Replaces reports whether the remote side has a licence in the place of another. The agent looks besides that it
+	// is of the same system and product, of no weaker environment, and issued later.
+	Replaces(of, is *enforcer.License) bool
+}
+
 // Capabilities is what an Upstream can do. The agent never asks for anything else.
 type Capabilities struct {
 	Activate   bool

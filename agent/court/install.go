@@ -175,12 +175,20 @@ func judgedAs(v *enforcer.Verdict, name string) enforcer.Judged {
 // Renew takes a document that an upstream brought for a licence, where it renews that (see
 // [enforcer.License.CheckRenewal]) and counts here. It is put into the licence folder or, where that cannot be written,
 // kept beside it. An error says why it is not taken.
-func (c *Court) Renew(of *enforcer.License, document []byte) error {
+func (c *Court) Renew(of *enforcer.License, document []byte) error { return c.RenewFrom(nil, of, document) }
+
+// RenewFrom is Renew of a document that a call of an upstream has brought. Where that is a [plugin.Replacer], it may
+// have a licence of another id in the place of the one it was asked about.
+func (c *Court) RenewFrom(u plugin.Upstream, of *enforcer.License, document []byte) error {
 	l, problem := c.cfg.Verifier.Verify(document)
 	if problem != nil {
 		return fmt.Errorf("%s: %s", problem.Code, problem.Reason)
 	}
-	if err := l.CheckRenewal(of, c.cfg.Desk.Verdict()); err != nil {
+	check := l.CheckRenewal
+	if r, ok := u.(plugin.Replacer); ok && l.ID != of.ID && r.Replaces(of, l) {
+		check = l.CheckReplacement
+	}
+	if err := check(of, c.cfg.Desk.Verdict()); err != nil {
 		return err
 	}
 	name := c.cfg.Folder.NameFor(l.ID)
