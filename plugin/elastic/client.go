@@ -29,8 +29,8 @@ type Client struct {
 }
 
 var (
-	_ plugin.VoluntaryChecker = (*Client)(nil)
-	_ plugin.Refetcher        = platform{}
+	_ plugin.Replacer  = (*Client)(nil)
+	_ plugin.Refetcher = platform{}
 )
 
 // platform is the Client of an ECE, which gives its licence's document. Elasticsearch shows its own without the

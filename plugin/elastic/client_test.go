@@ -13,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
 	"github.com/usher-agent/usher/plugin/elastic"
 	"github.com/usher-agent/usher/plugin/elastic/elastictest"
@@ -166,9 +165,7 @@ func TestUpstreamAnswers(t *testing.T) {
 		}
 		if is := good(t, r.Document); is.ID != c.brings {
 			t.Errorf("%s: it brings %s", name, is.ID)
-		} else if !u.(interface {
-			Replaces(of, is *enforcer.License) bool
-		}).Replaces(good(t, held), is) {
+		} else if !u.(plugin.Replacer).Replaces(good(t, held), is) {
 			t.Errorf("%s: it replaces nothing", name)
 		}
 	}

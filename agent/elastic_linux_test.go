@@ -1,0 +1,216 @@
+package agent_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/usher-agent/usher/client"
+	"github.com/usher-agent/usher/client/wire"
+	"github.com/usher-agent/usher/plugin/elastic/elastictest"
+)
+
+// elasticHouse makes a house whose agent trusts a key of Elastic's.
+func elasticHouse(t *testing.T, more string) (*house, elastictest.Signer) {
+	t.Helper()
+	s := elastictest.Shared()
+	key := filepath.Join(t.TempDir(), "public.key")
+	if err := os.WriteFile(key, s.DER(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return open(t, fmt.Sprintf("    - {system: elastic, kid: ece, key_file: %s}\n%s", key, more),
+		"USHER_PRODUCT=elastic"), s
+}
+
+const platformPath = "/api/v1/regions/ece-region/platform/license"
+
+// platformAnswer is an answer of ECE's API.
+type platformAnswer struct {
+	License struct {
+		UID string `json:"uid"`
+	} `json:"license"`
+	Usage struct {
+		Memory int64 `json:"total_connected_memory_total"`
+	} `json:"usage_stats"`
+	Errors []struct {
+		Code   string
+		Fields []string
+	}
+}
+
+// platform sends a request of ECE's API, which must be answered with a status.
+func (c *caller) platform(status int, method string, body []byte) (out platformAnswer) {
+	c.t.Helper()
+	res, b := c.send(method, platformPath, body)
+	if err := json.Unmarshal(b, &out); err != nil || res.StatusCode != status {
+		c.t.Fatalf("%s: %s %s", method, res.Status, b)
+	}
+	return out
+}
+
+// sayUnits checks that all who tell of the pool tell the same.
+func (h *house) sayUnits(limit, inUse int64) {
+	h.t.Helper()
+	p, err := h.Pool(context.Background(), "resource_units")
+	if err != nil || p.Limit == nil || *p.Limit != limit || p.InUse != inUse {
+		h.t.Errorf("the pool is %+v (%v), and not %d of %d", p, err, inUse, limit)
+	}
+	m, err := h.Metrics(context.Background())
+	for _, line := range []string{fmt.Sprintf(`usher_slots_limit{pool="resource_units"} %d`, limit),
+		fmt.Sprintf(`usher_slots_in_use{pool="resource_units"} %d`, inUse)} {
+		if err != nil || !strings.Contains(string(m), line+"\n") {
+			h.t.Errorf("the metrics do not say %s (%v)", line, err)
+		}
+	}
+}
+
+// A platform's product moves to an agent: its licence is put, shown and swapped by ECE's own API and refused in its
+// words, slots are taken to the limit and given back, all outlasts a kill of the agent, and everybody tells the same of
+// the end.
+func TestElasticProductMoves(t *testing.T) {
+	t.Parallel()
+	dir, err := os.MkdirTemp(tempDir(), "u")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	h, s := elasticHouse(t, fmt.Sprintf("listeners:\n  - {address: \"unix:%s/e\", dialect: elastic}\n", dir))
+	h.drop("first.json", s.Orchestration(elastictest.License{UID: "first", Units: 3}))
+	h.until("dropped", inForce("first"))
+	h.stop()
+	h.config = strings.Replace(h.config, "product: acme", "product: elastic", 1)
+	if err := os.WriteFile(h.path("usher.yaml"), []byte(h.config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := &toyProcess{house: h}
+	p.run()
+	t.Cleanup(p.kill)
+	ece := callerOf(t, "unix:"+dir+"/e")
+	put := func(l elastictest.License) { ece.platform(200, "PUT", s.Orchestration(l)) }
+	take := func() (*wire.Lease, error) {
+		return h.Acquire(t.Context(), wire.AcquireRequest{Pool: "resource_units", Lifetime: "held"})
+	}
+	var taken []*wire.Lease
+	refused := func(code string) {
+		t.Helper()
+		var e *client.Error
+		if l, err := take(); !errors.As(err, &e) || e.Code != code {
+			t.Fatalf("one too many: %+v, %v", l, err)
+		}
+	}
+	fill := func(n int) {
+		t.Helper()
+		for len(taken) < n {
+			l, err := take()
+			if err != nil {
+				t.Fatal(err)
+			}
+			taken = append(taken, l)
+		}
+		refused("no_slots")
+	}
+	show := func(uid string, limit, inUse int64) {
+		t.Helper()
+		if a := ece.platform(200, "GET", nil); a.License.UID != uid || a.Usage.Memory != inUse*65536 {
+			t.Errorf("the platform says %+v, and not %s with %d units", a, uid, inUse)
+		}
+		h.sayUnits(limit, inUse)
+	}
+	fill(3)
+	show("first", 3, 3)
+	p.kill()
+	p.run()
+	show("first", 3, 3)
+	refused("no_slots")
+
+	// A swap for more, one for less, and what is refused in between.
+	put(elastictest.License{UID: "more", Units: 5})
+	fill(5)
+	show("more", 5, 5)
+	forged := strings.Replace(string(s.Orchestration(elastictest.License{UID: "more", Units: 5})), `:5,`, `:9,`, 1)
+	if a := ece.platform(400, "PUT", []byte(forged)); a.Errors[0].Code != "license.invalid_license" ||
+		a.Errors[0].Fields[0] != "body.license.signature" {
+		t.Errorf("%+v", a)
+	}
+	put(elastictest.License{UID: "less", Units: 1, Issued: time.Now().Add(-2 * time.Hour)})
+	show("less", 1, 5)
+	refused("no_slots")
+	for _, l := range taken[1:] {
+		if err := h.Release(t.Context(), l.ID, false); err != nil {
+			t.Error(err)
+		}
+	}
+	show("less", 1, 1)
+
+	// The end.
+	for life := time.Second; ; life *= 2 { // where the host is slow, it has ended before it is put
+		doc := s.Orchestration(elastictest.License{UID: "ending", Units: 2, Expires: time.Now().Add(life)})
+		if res, _ := ece.send("PUT", platformPath, doc); res.StatusCode == 200 {
+			break
+		}
+		if life > time.Minute {
+			t.Fatal("no licence that ends can be put")
+		}
+	}
+	h.until("ended", code("EXPIRED"))
+	if a := ece.platform(200, "GET", nil); a.License.UID != "ending" || a.Usage.Memory != 65536 {
+		t.Errorf("after the end the platform says %+v", a)
+	}
+	refused("license_expired")
+	m, err := h.Metrics(t.Context())
+	if err != nil || !strings.Contains(string(m), `usher_license_state{state="expired"} 1`) {
+		t.Errorf("the metrics do not say that it has ended: %v", err)
+	}
+	if err := h.Release(t.Context(), taken[0].ID, false); err != nil {
+		t.Errorf("after the end: %v", err)
+	}
+	ece.platform(200, "DELETE", nil)
+	ece.platform(404, "GET", nil)
+	h.until("removed", code("NOT_FOUND"))
+}
+
+// An agent fetches the licence of its platform, follows it to one of another id, and keeps it through an outage.
+func TestElasticFollowsThePlatform(t *testing.T) {
+	t.Parallel()
+	platform := &elastictest.Platform{Authorization: "ApiKey k3y"}
+	server := httptest.NewServer(platform)
+	t.Cleanup(server.Close)
+	secret := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(secret, []byte("k3y\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := elastictest.Shared()
+	platform.Put(s.Orchestration(elastictest.License{UID: "one", Units: 1}))
+	h, _ := elasticHouse(t, fmt.Sprintf("upstream: {elastic: {url: %q, secret_file: %s}}\n", server.URL, secret))
+	h.until("fetched", inForce("one"))
+
+	platform.Put(s.Orchestration(elastictest.License{UID: "two", Units: 2, Issued: time.Now().Add(-time.Minute)}))
+	if err := h.UpstreamCall(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	h.until("followed", inForce("two"))
+
+	platform.Answer(http.StatusServiceUnavailable)
+	calls := len(platform.Calls())
+	if err := h.UpstreamCall(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(time.Minute); len(platform.Calls()) == calls; <-time.After(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the platform is not asked")
+		}
+	}
+	h.until("through an outage", inForce("two"))
+	server.Close()
+	h.stop()
+	h.start()
+	h.until("after a start without the platform", inForce("two"))
+}
