@@ -72,11 +72,16 @@ func (h *house) sayUnits(limit, inUse int64) {
 	}
 }
 
-// A platform's product moves to an agent: its licence is put, shown and swapped by ECE's own API and refused in its
-// words, slots are taken to the limit and given back, all outlasts a kill of the agent, and everybody tells the same of
-// the end.
-func TestElasticProductMoves(t *testing.T) {
-	t.Parallel()
+// mover is a platform's product that has moved to an agent: it knows ECE's API, and takes units by the local one.
+type mover struct {
+	*toyProcess
+	signer elastictest.Signer
+	ece    *caller
+	taken  []*wire.Lease
+}
+
+// newMover starts an agent in a process of its own, with a licence for three units.
+func newMover(t *testing.T) *mover {
 	dir, err := os.MkdirTemp(tempDir(), "u")
 	if err != nil {
 		t.Fatal(err)
@@ -90,91 +95,111 @@ func TestElasticProductMoves(t *testing.T) {
 	if err := os.WriteFile(h.path("usher.yaml"), []byte(h.config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p := &toyProcess{house: h}
-	p.run()
-	t.Cleanup(p.kill)
-	ece := callerOf(t, "unix:"+dir+"/e")
-	put := func(l elastictest.License) { ece.platform(200, "PUT", s.Orchestration(l)) }
-	take := func() (*wire.Lease, error) {
-		return h.Acquire(t.Context(), wire.AcquireRequest{Pool: "resource_units", Lifetime: "held"})
+	m := &mover{toyProcess: &toyProcess{house: h}, signer: s, ece: callerOf(t, "unix:"+dir+"/e")}
+	m.run()
+	t.Cleanup(m.kill)
+	return m
+}
+
+func (m *mover) put(l elastictest.License) { m.ece.platform(200, "PUT", m.signer.Orchestration(l)) }
+
+func (m *mover) take() (*wire.Lease, error) {
+	return m.Acquire(context.Background(), wire.AcquireRequest{Pool: "resource_units", Lifetime: "held"})
+}
+
+// refused checks that one more unit is refused.
+func (m *mover) refused(code string) {
+	m.t.Helper()
+	var e *client.Error
+	if l, err := m.take(); !errors.As(err, &e) || e.Code != code {
+		m.t.Fatalf("one too many: %+v, %v", l, err)
 	}
-	var taken []*wire.Lease
-	refused := func(code string) {
-		t.Helper()
-		var e *client.Error
-		if l, err := take(); !errors.As(err, &e) || e.Code != code {
-			t.Fatalf("one too many: %+v, %v", l, err)
+}
+
+// fill takes units up to the limit.
+func (m *mover) fill(n int) {
+	m.t.Helper()
+	for len(m.taken) < n {
+		l, err := m.take()
+		if err != nil {
+			m.t.Fatal(err)
 		}
+		m.taken = append(m.taken, l)
 	}
-	fill := func(n int) {
-		t.Helper()
-		for len(taken) < n {
-			l, err := take()
-			if err != nil {
-				t.Fatal(err)
-			}
-			taken = append(taken, l)
-		}
-		refused("no_slots")
+	m.refused("no_slots")
+}
+
+// show checks that all who tell of the licence and its units tell the same.
+func (m *mover) show(uid string, limit, inUse int64) {
+	m.t.Helper()
+	if a := m.ece.platform(200, "GET", nil); a.License.UID != uid || a.Usage.Memory != inUse*65536 {
+		m.t.Errorf("the platform says %+v, and not %s with %d units", a, uid, inUse)
 	}
-	show := func(uid string, limit, inUse int64) {
-		t.Helper()
-		if a := ece.platform(200, "GET", nil); a.License.UID != uid || a.Usage.Memory != inUse*65536 {
-			t.Errorf("the platform says %+v, and not %s with %d units", a, uid, inUse)
-		}
-		h.sayUnits(limit, inUse)
-	}
-	fill(3)
-	show("first", 3, 3)
-	p.kill()
-	p.run()
-	show("first", 3, 3)
-	refused("no_slots")
+	m.sayUnits(limit, inUse)
+}
+
+// A platform's product moves to an agent: its licence is put, shown and swapped by ECE's own API and refused in its
+// words, slots are taken to the limit and given back, all outlasts a kill of the agent, and everybody tells the same of
+// the end.
+func TestElasticProductMoves(t *testing.T) {
+	t.Parallel()
+	m := newMover(t)
+	m.fill(3)
+	m.show("first", 3, 3)
+	m.kill()
+	m.run()
+	m.show("first", 3, 3)
+	m.refused("no_slots")
 
 	// A swap for more, one for less, and what is refused in between.
-	put(elastictest.License{UID: "more", Units: 5})
-	fill(5)
-	show("more", 5, 5)
-	forged := strings.Replace(string(s.Orchestration(elastictest.License{UID: "more", Units: 5})), `:5,`, `:9,`, 1)
-	if a := ece.platform(400, "PUT", []byte(forged)); a.Errors[0].Code != "license.invalid_license" ||
+	m.put(elastictest.License{UID: "more", Units: 5})
+	m.fill(5)
+	m.show("more", 5, 5)
+	forged := strings.Replace(string(m.signer.Orchestration(elastictest.License{UID: "more", Units: 5})), `:5,`, `:9,`,
+		1)
+	if a := m.ece.platform(400, "PUT", []byte(forged)); a.Errors[0].Code != "license.invalid_license" ||
 		a.Errors[0].Fields[0] != "body.license.signature" {
 		t.Errorf("%+v", a)
 	}
-	put(elastictest.License{UID: "less", Units: 1, Issued: time.Now().Add(-2 * time.Hour)})
-	show("less", 1, 5)
-	refused("no_slots")
-	for _, l := range taken[1:] {
-		if err := h.Release(t.Context(), l.ID, false); err != nil {
+	m.put(elastictest.License{UID: "less", Units: 1, Issued: time.Now().Add(-2 * time.Hour)})
+	m.show("less", 1, 5)
+	m.refused("no_slots")
+	for _, l := range m.taken[1:] {
+		if err := m.Release(t.Context(), l.ID, false); err != nil {
 			t.Error(err)
 		}
 	}
-	show("less", 1, 1)
+	m.show("less", 1, 1)
+	m.end()
+}
 
-	// The end.
+// end has the licence end, and checks that everybody says so.
+func (m *mover) end() {
+	m.t.Helper()
 	for life := time.Second; ; life *= 2 { // where the host is slow, it has ended before it is put
-		doc := s.Orchestration(elastictest.License{UID: "ending", Units: 2, Expires: time.Now().Add(life)})
-		if res, _ := ece.send("PUT", platformPath, doc); res.StatusCode == 200 {
+		doc := m.signer.Orchestration(elastictest.License{UID: "ending", Units: 2, Expires: time.Now().Add(life)})
+		if res, _ := m.ece.send("PUT", platformPath, doc); res.StatusCode == 200 {
 			break
 		}
 		if life > time.Minute {
-			t.Fatal("no licence that ends can be put")
+			m.t.Fatal("no licence that ends can be put")
 		}
 	}
-	h.until("ended", code("EXPIRED"))
-	if a := ece.platform(200, "GET", nil); a.License.UID != "ending" || a.Usage.Memory != 65536 {
-		t.Errorf("after the end the platform says %+v", a)
+	m.until("ended", code("EXPIRED"))
+	if a := m.ece.platform(200, "GET", nil); a.License.UID != "ending" || a.Usage.Memory != 65536 {
+		m.t.Errorf("after the end the platform says %+v", a)
 	}
-	refused("license_expired")
-	m, err := h.Metrics(t.Context())
-	if err != nil || !strings.Contains(string(m), `usher_license_state{state="expired"} 1`) {
-		t.Errorf("the metrics do not say that it has ended: %v", err)
+	m.refused("license_expired")
+	b, err := m.Metrics(context.Background())
+	if err != nil || !strings.Contains(string(b), `usher_license_state{state="expired"} 1`) {
+		m.t.Errorf("the metrics do not say that it has ended: %v", err)
 	}
-	if err := h.Release(t.Context(), taken[0].ID, false); err != nil {
-		t.Errorf("after the end: %v", err)
+	if err := m.Release(context.Background(), m.taken[0].ID, false); err != nil {
+		m.t.Errorf("after the end: %v", err)
 	}
-	ece.platform(200, "DELETE", nil)
-	ece.platform(404, "GET", nil)
-	h.until("removed", code("NOT_FOUND"))
+	m.ece.platform(200, "DELETE", nil)
+	m.ece.platform(404, "GET", nil)
+	m.until("removed", code("NOT_FOUND"))
 }
 
 // An agent fetches the licence of its platform, follows it to one of another id, and keeps it through an outage.

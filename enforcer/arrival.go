@@ -52,9 +52,10 @@ func (l *License) CheckRenewal(of *License, v *Verdict) error {
 	return nil
 }
 
-// CheckReplacement returns why a licence that an upstream has in the place of another does not replace it; nil: it does.
-// It is for systems that give each renewal an id of its own. The licence must be of the other's system and product, of
-// no weaker environment, and issued later than it and than the latest issue of itself that v knows. v may be nil.
+// CheckReplacement returns why a licence that an upstream has in the place of another does not replace it; nil: it
+// does. It is for systems that give each renewal an id of its own. The licence must be of the other's system and
+// product, of no weaker environment, and issued later than it and than the latest issue of itself that v knows. v may
+// be nil.
 func (l *License) CheckReplacement(of *License, v *Verdict) error {
 	switch {
 	case l.Product != of.Product:

@@ -175,7 +175,9 @@ func judgedAs(v *enforcer.Verdict, name string) enforcer.Judged {
 // Renew takes a document that an upstream brought for a licence, where it renews that (see
 // [enforcer.License.CheckRenewal]) and counts here. It is put into the licence folder or, where that cannot be written,
 // kept beside it. An error says why it is not taken.
-func (c *Court) Renew(of *enforcer.License, document []byte) error { return c.RenewFrom(nil, of, document) }
+func (c *Court) Renew(of *enforcer.License, document []byte) error {
+	return c.RenewFrom(nil, of, document)
+}
 
 // RenewFrom is Renew of a document that a call of an upstream has brought. Where that is a [plugin.Replacer], it may
 // have a licence of another id in the place of the one it was asked about.

@@ -27,7 +27,8 @@ func TestManual(t *testing.T) {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	here := strings.NewReplacer("/etc/usher", dir, "/run/usher", dir)
 	blocks := func(language string) (out []string) {
-		for _, m := range regexp.MustCompile("(?s)( *)```"+language+"\n(.*?)```").FindAllStringSubmatch(string(manual), -1) {
+		for _, m := range regexp.MustCompile("(?s)( *)```"+language+"\n(.*?)```").FindAllStringSubmatch(string(manual),
+			-1) {
 			out = append(out, strings.ReplaceAll("\n"+m[2], "\n"+m[1], "\n"))
 		}
 		return out
@@ -65,7 +66,8 @@ func TestManual(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	for _, says := range []string{`"total_connected_memory_total":131072`, `"license_status":"valid"`, `"uid":"o"`, `"uid":"s"`} {
+	for _, says := range []string{`"total_connected_memory_total":131072`, `"license_status":"valid"`, `"uid":"o"`,
+		`"uid":"s"`} {
 		if !strings.Contains(string(out), says) {
 			t.Errorf("nothing says %s:\n%s", says, out)
 		}
