@@ -26,7 +26,7 @@ import (
 	"github.com/usher-agent/usher/plugin/usher/online"
 )
 
-// openVerifier opens the plugins, what verifies documents, and what is never to be forgotten of them.
+// openVerifier opens the plugins, the verifier of documents, and the history of licences.
 func (o *opening) openVerifier() (err error) {
 	if o.plugins, o.systems, err = plugins.New(o.cfg, plugins.Dir(o.cfg), o.options.Version, o.log, o.pluginChanged,
 		o.desk.Now); err != nil {

@@ -31,7 +31,8 @@ func (a *Agent) folderCorrected(folder, was string) {
 		"with a product but that of the socket alone", "folder", folder, "mode_was", was)
 }
 
-// clockReset notes that a document has put the licence time back. What was planned by the false time is asked anew.
+// clockReset notes that a document has put the licence time back. Calls that were planned by the false time are made at
+// once.
 func (a *Agent) clockReset(from, to time.Time) {
 	a.audit.ClockReset(from, to)
 	a.log.Warn("a document of the vendor's says that the time believed was false; it has been put back",

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// running is how far the agent is: what runs, and what is to be closed.
+// running is how far the agent is: its tasks, and how all that is open closes.
 type running struct {
 	ready  chan struct{} // closed once: listening, and a first verdict
 	judged chan struct{} // closed once: a first verdict

@@ -7,7 +7,7 @@ import (
 )
 
 // Hopeless reports whether no passing of time can make a document count here: it is for another product, host or
-// agent, it cannot be read, or its licence was taken back. What is hopeless is not installed.
+// agent, it cannot be read, or its licence was taken back. A hopeless document is not installed.
 func (j Judged) Hopeless() bool {
 	switch j.Code {
 	case ProductMismatch, FingerprintMismatch, AgentKeyMismatch, Malformed, Revoked, Banned:
@@ -23,8 +23,8 @@ func (j Judged) UpstreamMayHeal(u Upstream) bool {
 	return j.License != nil && !slices.ContainsFunc(j.Findings, func(f Finding) bool { return !u.mayHeal(f.Code) })
 }
 
-// mayHeal reports whether a later answer of this upstream may end what was found: what time or the upstream did, and
-// what the upstream itself said of the licence.
+// mayHeal reports whether a later answer of this upstream may end a finding: one that time or the upstream made, or
+// that the upstream itself stated.
 func (u Upstream) mayHeal(c Code) bool {
 	switch c {
 	case Valid, ValidInGrace, HeartbeatNotStarted, HeartbeatDead, Overdue, Expired, Preparing:

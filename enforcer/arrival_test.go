@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// Every code stands on one side: what time may mend is installed, what it cannot mend is refused.
+// Every code stands on one side: a document that time may mend is installed, any other is refused.
 func TestHopeless(t *testing.T) {
 	t.Parallel()
 	hopeless := []Code{Malformed, ProductMismatch, Revoked, Banned, FingerprintMismatch, AgentKeyMismatch}

@@ -1,6 +1,6 @@
 // Package court gathers the facts and has [enforcer.Judge] judge them: whenever a document, the host, the
-// configuration, what a source knows, or the time gives cause, and at no other time. It decides what is installed, what
-// renews a licence, and what emergencies and returns do.
+// configuration, a source of facts, or the time gives cause, and at no other time. It decides which documents are
+// installed, which renew a licence, and when an emergency or a return may be recorded.
 //
 // [Verifier] says which bytes are a good document. [History] keeps what must not be forgotten of licences. [Court]
 // judges until no [Source] has changed and puts the verdict in force once. Start reading at [Court.judge].
@@ -102,7 +102,7 @@ type Court struct {
 	ready    bool      // the folder has been read once
 	judgeAt  time.Time // when to judge again
 	steps    int       // how often the time had been set when it was judged last
-	unsaid   bool      // a first use is to be recorded: whoever judged last could not wait for that
+	unsaid   bool      // a first use is still to be recorded: the last caller could not wait for that
 }
 
 // New returns a Court that judges from the first SetFolder on.
@@ -347,7 +347,7 @@ func (c *Court) moved(at Time) bool {
 // Look has the clocks read now rather than when the next thing is due.
 func (c *Court) Look() { ring(c.again) }
 
-// ring wakes whoever receives from a channel of capacity 1.
+// ring wakes the receiver of a channel of capacity 1.
 func ring(c chan struct{}) {
 	select {
 	case c <- struct{}{}:

@@ -131,7 +131,7 @@ func TestSlowDiskHoldsNobodyUp(t *testing.T) {
 	}
 }
 
-// Whoever could not wait for the disk leaves the first use to Run.
+// A caller that cannot wait for the disk leaves the first use to Run.
 func TestFirstUseIsMadeUpFor(t *testing.T) {
 	t.Parallel()
 	h := open(t, nil)
@@ -298,7 +298,7 @@ func TestInstall(t *testing.T) {
 	}
 }
 
-// What an upstream brought is kept beside a folder that cannot be written, and counts while the folder has an issue of
+// The court keeps a renewed document beside a folder that cannot be written. It counts while the folder has an issue of
 // its licence.
 func TestRenewBesideTheFolder(t *testing.T) {
 	t.Parallel()

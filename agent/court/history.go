@@ -15,7 +15,7 @@ import (
 	"github.com/usher-agent/usher/plugin"
 )
 
-// What the history keeps at most.
+// Bounds of the history.
 const (
 	historyLicenses    = 1024
 	historyEmergencies = 64 // of one licence
@@ -41,7 +41,7 @@ type HistoryConfig struct {
 // is on the disk. It is a [Source], and safe for concurrent use: readers never wait for the disk.
 type History struct {
 	cfg HistoryConfig
-	// turn holds one token. Whoever has taken it makes the next record and writes it; no lock is held meanwhile.
+	// turn holds one token. Its holder makes the next record and writes it; no lock is held meanwhile.
 	turn chan struct{}
 
 	mu   sync.Mutex // guards record; a leaf
@@ -50,7 +50,7 @@ type History struct {
 
 // record is what the file says.
 type record struct {
-	// Began is when the record was begun: what lies before is not known.
+	// Began is when the record was begun: nothing is known of earlier days.
 	Began    time.Time             `json:"began"`
 	Licenses map[enforcer.Ref]past `json:"licences"`
 	// Named says that licences are under their Refs; former versions put them under their ids.
@@ -258,7 +258,7 @@ func (h *History) See(*enforcer.Facts, *enforcer.Verdict, func(string) []byte) (
 	return false
 }
 
-// pastOf returns what is known of a licence. What a former version recorded of its id, without a system, holds for each
+// pastOf returns what is known of a licence. A former version's record of its id, without a system, holds for each
 // licence of that id, for it only ever restricts: a trial that has begun, an emergency that is spent, a licence that
 // was returned.
 func pastOf(licenses map[enforcer.Ref]past, ref enforcer.Ref) past {
@@ -328,7 +328,7 @@ func (h *History) Emergencies() map[enforcer.Ref][]Emergency {
 		}
 		taken[enforcer.FormerRef(ref.ID())] = taken[enforcer.FormerRef(ref.ID())] || !ref.Former()
 	}
-	// What a former version recorded is recorded with the licence too, once there was more to say of that.
+	// A former version's record has been copied to the licence, once more was recorded of that.
 	maps.DeleteFunc(out, func(ref enforcer.Ref, _ []Emergency) bool { return taken[ref] })
 	return out
 }

@@ -128,7 +128,7 @@ func TestHistoryTampered(t *testing.T) {
 	}
 }
 
-// What a false clock recorded in the future is put right as soon as the clock is.
+// A first use that a false clock put into the future is put right as soon as the clock is.
 func TestHistoryFalseFuture(t *testing.T) {
 	t.Parallel()
 	h, _ := mustOpen(t, filepath.Join(t.TempDir(), "history.json"), newKey(t), day0)
@@ -174,8 +174,8 @@ func TestHistoryBounded(t *testing.T) {
 	}
 }
 
-// What a former version recorded of licences, which it named by their ids alone, is known of each licence of that id.
-// What is recorded since is of one licence alone.
+// A former version named licences by their ids alone: its records are known of each licence of that id. Later records
+// are of one licence alone.
 func TestFormerHistory(t *testing.T) {
 	t.Parallel()
 	path, key := filepath.Join(t.TempDir(), "history.json"), newKey(t)

@@ -218,8 +218,8 @@ func (v *Verifier) setFingerprint(fingerprint string) {
 	}
 }
 
-// open replaces the secrets. What was verified with the old ones is forgotten, but for plugins' documents: plugins are
-// shown no secrets. v.mu is held, or nobody else has v yet.
+// open replaces the secrets. Answers that the old ones gave are forgotten, but not those of plugins: plugins are shown
+// no secrets. v.mu is held, or nobody else has v yet.
 func (v *Verifier) open(s plugin.Secrets) {
 	v.secrets, v.stale = s, true
 	v.forget(func(a answer) bool { return !v.fromPlugin(a) })
@@ -260,8 +260,8 @@ func (v *Verifier) TimeTeller() string {
 // here.
 func (v *Verifier) TellsTime(l *enforcer.License) bool { return l.TellsTime(v.TimeTeller()) }
 
-// Trust replaces the anchors. What was verified with the old ones is forgotten, but for what a plugin has verified with
-// one that has not changed: the plugin may be away.
+// Trust replaces the anchors. Answers that the old ones gave are forgotten, but not those of a plugin by an anchor that
+// has not changed: the plugin may be away.
 func (v *Verifier) Trust(anchors []plugin.Anchor) {
 	v.mu.Lock()
 	defer v.mu.Unlock()

@@ -8,7 +8,7 @@ import (
 	"github.com/usher-agent/usher/plugin/catalog"
 )
 
-// What an upstream says of the time counts where its licence is of the one system that tells the time here, and no test
+// An upstream's word of the time counts where its licence is of the one system that tells the time here, and no test
 // licence: else a plugin's false word would end the licences of all others.
 func TestTimeIsOneSystems(t *testing.T) {
 	t.Parallel()
