@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/usher-agent/usher/enforcer"
@@ -176,9 +177,13 @@ func TestFutureFirstUseSettles(t *testing.T) {
 	}
 }
 
-// Of many who spend the last emergency at once, one does.
+// Many operators begin the last emergency at once: it is spent once.
 func TestLastEmergencyIsSpentOnce(t *testing.T) {
 	t.Parallel()
+	synctest.Test(t, lastEmergency)
+}
+
+func lastEmergency(t *testing.T) {
 	h := open(t, nil)
 	h.SetFolder([]File{{Name: "a.lic", Data: h.sign("a", func(c *usher.Claims) {
 		c.Expires = day0.Add(time.Hour).Unix()
@@ -203,6 +208,7 @@ func TestLastEmergencyIsSpentOnce(t *testing.T) {
 		})
 	}
 	<-begun
+	synctest.Wait()    // until all of them wait for the first
 	soon(t, h.Rejudge) // waits for none of them
 	free()
 	all.Wait()
