@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"flag"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -14,17 +13,12 @@ import (
 	"testing"
 )
 
-var update = flag.Bool("limits.update", false, "write testdata/limits.txt again, to shorten it")
-
 // The limits of a source file: what a reader can take in at once.
 const (
 	maxLines    = 500 // of a file
 	maxFunction = 80  // lines of a function
 	maxColumns  = 120 // of a line, a tab being four
 )
-
-// limitsFile lists what breaks a limit and may for now, one a line. It only shrinks.
-const limitsFile = "testdata/limits.txt"
 
 // Source files keep to the limits, and no line silences a linter. Generated code may break them.
 func TestLimits(t *testing.T) {
@@ -46,27 +40,12 @@ func TestLimits(t *testing.T) {
 	if err != nil || n < 100 {
 		t.Fatalf("%d files were looked at: %v", n, err)
 	}
-	slices.Sort(broken)
-	broken = slices.Compact(broken)
-	if *update {
-		if err := os.WriteFile(limitsFile, []byte(strings.Join(append(broken, ""), "\n")), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	known := strings.FieldsFunc(read(t, limitsFile), func(r rune) bool { return r == '\n' })
-	for _, b := range broken {
-		if !slices.Contains(known, b) {
-			t.Errorf("%s; split it", b)
-		}
-	}
-	for _, k := range known {
-		if !slices.Contains(broken, k) {
-			t.Logf("%s lists %q, which keeps to the limit now; take it out", limitsFile, k)
-		}
+	for _, b := range slices.Compact(broken) {
+		t.Errorf("%s; split it", b)
 	}
 }
 
-// breaks returns how a file breaks the limits. It gives no numbers, so that a list of them lasts.
+// breaks returns how a file breaks the limits.
 func breaks(t *testing.T, path string) (out []string) {
 	t.Helper()
 	b, err := os.ReadFile(path)
