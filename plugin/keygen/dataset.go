@@ -67,6 +67,14 @@ type Attributes struct {
 	Created          *time.Time `json:"created"`
 }
 
+// machines returns the most machines of the licence; nil: any number. A node-locked licence without a limit is for one.
+func (a *Attributes) machines() *int64 {
+	if a.MaxMachines == nil && !a.Floating {
+		return new(int64(1))
+	}
+	return a.MaxMachines
+}
+
 // Policy has those attributes of a policy that are enforced. A licence file includes it only where the licence may read
 // its policy; otherwise Keygen's defaults hold.
 type Policy struct {
@@ -101,6 +109,7 @@ const (
 	expiryMaintain = "MAINTAIN_ACCESS"
 	expiryAllow    = "ALLOW_ACCESS"
 	perMachine     = "PER_MACHINE"
+	perUser        = "PER_USER"
 )
 
 // settle translates the attributes of older API versions into those of the present one.

@@ -40,21 +40,6 @@ type scopes struct {
 	Scope jsontext.Value `json:"scope"`
 }
 
-// scopeOf is the scope of a validation; a nil member is not given.
-type scopeOf struct {
-	Product      *string   `json:"product"`
-	Policy       *string   `json:"policy"`
-	User         *string   `json:"user"`
-	Machine      *string   `json:"machine"`
-	Fingerprint  *string   `json:"fingerprint"`
-	Fingerprints *[]string `json:"fingerprints"`
-	Components   *[]string `json:"components"`
-	Entitlements *[]string `json:"entitlements"`
-	Checksum     *string   `json:"checksum"`
-	Version      *string   `json:"version"`
-	Environment  *string   `json:"environment"`
-}
-
 func (x *request) validateKey() *response {
 	var in scopes
 	if a := x.meta(&in); a != nil {
@@ -91,17 +76,18 @@ func (x *request) validateQuick() *response { return x.validate(&scopes{}, false
 func (x *request) validate(in *scopes, scoped bool) *response {
 	var scope *Scope
 	if scoped {
-		var said scopeOf
-		if len(in.Scope) > 0 {
-			if err := json.Unmarshal(in.Scope, &said); err != nil {
+		scope = &Scope{}
+		if len(in.Scope) > 0 && in.Scope.Kind() != 'n' {
+			if err := json.Unmarshal(in.Scope, scope); err != nil {
 				return problem(http.StatusBadRequest, "", plugin.JSONFault(err, "member").Error(), "pointer",
 					"/meta/scope")
 			}
 		}
-		scope = &Scope{Product: said.Product, Policy: said.Policy, User: said.User, Machine: said.Machine,
-			Fingerprint: said.Fingerprint, Checksum: said.Checksum,
-			Version: said.Version, Environment: said.Environment, Fingerprints: said.Fingerprints,
-			Components: said.Components, Entitlements: said.Entitlements}
+		for _, name := range scope.Null {
+			if name != "user" && name != "environment" { // null asks for a licence without one
+				return problem(http.StatusBadRequest, "", "cannot be null", "pointer", "/meta/scope/"+name)
+			}
+		}
 	}
 	s := x.about
 	situation := &Situation{Object: &s.terms, Findings: s.judged.Findings, Now: x.now, Product: s.productID(),
