@@ -91,6 +91,7 @@ type route struct {
 
 var routes = []route{
 	{"GET", "ping", true, true, func(*request) *response { return &response{status: http.StatusOK} }},
+	{"GET", "health", true, true, (*request).relayHealth},
 	{"GET", "me", false, false, (*request).me},
 	{"POST", "licenses/actions/validate-key", true, true, (*request).validateKey},
 	{"GET", "licenses", false, false, (*request).listLicenses},

@@ -100,7 +100,7 @@ func (x *request) write(w http.ResponseWriter, a *response) {
 	body := x.prepare(w.Header(), a)
 	if d := x.Late(x.r); d != nil {
 		if a.media != "" {
-			a = relayError(http.StatusGone, "No licenses available: "+d.Detail)
+			a = relayError(http.StatusGone, relayNone, d.Detail)
 		} else {
 			a = denied(d, x.limits)
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/plugin"
 )
 
 // recordNode is a node of Keygen Relay's API: a slot whose claim the client repeats.
@@ -26,12 +27,34 @@ func relayed(status int, doc object) *response {
 		header: map[string]string{"Relay-Clock": strconv.FormatInt(time.Now().Unix(), 10)}}
 }
 
-func relayError(status int, why string) *response { return relayed(status, object{"error": why}) }
+// The texts of Relay's errors.
+const (
+	relayNone     = "no licenses available"
+	relayConflict = "failed to claim license due to conflict"
+	relayBadPool  = "invalid pool header"
+	relayNoClaim  = "claim not found"
+	relayFailed   = "failed to claim license"
+)
 
-// node returns the caller's claim of a fingerprint on a pool; nil: there is none.
-func (x *request) node(fingerprint, pool string) *kept {
+// relayError is an error in Relay's words. why is the cause here, in a member that Relay does not have; it may be
+// empty.
+func relayError(status int, text, why string) *response {
+	doc := object{"error": text}
+	if why != "" {
+		doc["detail"] = why
+	}
+	return relayed(status, doc)
+}
+
+// relayHealth answers Relay's check that the server runs.
+func (x *request) relayHealth() *response {
+	return &response{status: http.StatusOK, header: relayed(0, nil).header}
+}
+
+// node returns the caller's claim of a fingerprint; nil: there is none. A node has one claim, whatever the pool.
+func (x *request) node(fingerprint string) *kept {
 	for _, k := range x.all(recordNode) {
-		if k.Fingerprint == fingerprint && k.lease.Items[0].Pool == pool {
+		if k.Fingerprint == fingerprint {
 			return k
 		}
 	}
@@ -46,15 +69,17 @@ func (x *request) relayPool() string { return cmp.Or(x.r.Header.Get("Relay-Pool"
 func (x *request) claimNode() *response {
 	fingerprint, pool := x.args[0], x.relayPool()
 	if fingerprint == "" || len(fingerprint) > maxFingerprint {
-		return relayError(http.StatusBadRequest, "the fingerprint is missing or too long")
+		return relayError(http.StatusBadRequest, relayFailed, "the fingerprint is missing or too long")
 	}
 	x.making.Lock()
 	defer x.making.Unlock()
-	k := x.node(fingerprint, pool)
-	if k == nil {
-		if _, known := x.about.verdict.Pools[pool]; !known && x.about.verdict.Good() {
-			return relayError(http.StatusBadRequest, "unsupported pool header: the license has no such pool")
-		}
+	k := x.node(fingerprint)
+	switch {
+	case k != nil && k.lease.Items[0].Pool != pool:
+		return relayError(http.StatusConflict, relayConflict, "the node has a claim on the pool "+
+			k.lease.Items[0].Pool+"; it must release that one first")
+	case k == nil && !x.hasPool(pool):
+		return relayError(http.StatusBadRequest, relayBadPool, "the license has no pool "+plugin.Short(pool))
 	}
 	grant, why := x.grant()
 	status := http.StatusCreated
@@ -63,30 +88,45 @@ func (x *request) claimNode() *response {
 		x.ping(k)
 		status = http.StatusAccepted
 	case why != "":
-		return relayError(http.StatusGone, "No licenses available: "+why)
+		return relayError(http.StatusGone, relayNone, why)
 	default:
-		rec, err := json.Marshal(&record{Kind: recordNode, Fingerprint: fingerprint,
-			Interval: int64(nodeTTL / time.Second)})
-		if err != nil {
-			return relayError(http.StatusBadRequest, "the fingerprint is not UTF-8")
-		}
-		_, _, d := x.Acquire(x.r.Context(),
-			&enforcer.Acquire{Caller: x.caller, Lifetime: enforcer.LifetimeTTL, TTL: nodeTTL, Pool: pool, N: 1}, rec)
-		switch {
-		case d == nil:
-		case d.Code == enforcer.Storage || d.Code == enforcer.Draining:
-			return relayError(http.StatusServiceUnavailable, d.Detail)
-		case d.Code == enforcer.TooLarge || d.Code == enforcer.BadRequest:
-			return relayError(http.StatusBadRequest, d.Detail)
-		default:
-			return relayError(http.StatusGone, "No licenses available: "+d.Detail)
+		var a *response
+		if k, a = x.newNode(fingerprint, pool); a != nil {
+			return a
 		}
 	}
 	if grant == nil {
 		grant = object{}
 	}
-	grant["expires_in"] = int64(nodeTTL / time.Second)
+	grant["expires_in"], grant["expires_at"] = int64(nodeTTL/time.Second), k.lease.ExpiresAt.Unix()
 	return relayed(status, grant)
+}
+
+// hasPool reports whether the licence has a pool. Where the verdict has none at all, because no licence is good, the
+// claim itself is refused.
+func (x *request) hasPool(pool string) bool {
+	_, known := x.about.verdict.Pools[pool]
+	return known || !x.about.verdict.Good()
+}
+
+// newNode takes a slot for a node.
+func (x *request) newNode(fingerprint, pool string) (*kept, *response) {
+	rec, err := json.Marshal(&record{Kind: recordNode, Fingerprint: fingerprint,
+		Interval: int64(nodeTTL / time.Second)})
+	if err != nil {
+		return nil, relayError(http.StatusBadRequest, relayFailed, "the fingerprint is not UTF-8")
+	}
+	l, _, d := x.Acquire(x.r.Context(),
+		&enforcer.Acquire{Caller: x.caller, Lifetime: enforcer.LifetimeTTL, TTL: nodeTTL, Pool: pool, N: 1}, rec)
+	switch {
+	case d == nil:
+		return x.open(l, recordNode), nil
+	case d.Code == enforcer.Storage || d.Code == enforcer.Draining:
+		return nil, relayError(http.StatusServiceUnavailable, relayFailed, d.Detail)
+	case d.Code == enforcer.TooLarge || d.Code == enforcer.BadRequest:
+		return nil, relayError(http.StatusBadRequest, relayFailed, d.Detail)
+	}
+	return nil, relayError(http.StatusGone, relayNone, d.Detail)
 }
 
 // grant returns a licence file and the key that opens it; why is the reason if there is none. A node that has shown the
@@ -133,10 +173,14 @@ func (x *request) sealedGrant(secret string) (grant object, why string) {
 	return object{"license_file": base64.StdEncoding.EncodeToString([]byte(text)), "license_key": secret}, ""
 }
 
+// releaseNode gives a node's slot back.
 func (x *request) releaseNode() *response {
-	k := x.node(x.args[0], x.relayPool())
-	if k == nil || x.release(k) != nil {
-		return relayError(http.StatusNotFound, "Claim not found")
+	k, pool := x.node(x.args[0]), x.relayPool()
+	switch {
+	case k == nil && !x.hasPool(pool):
+		return relayError(http.StatusBadRequest, relayBadPool, "the license has no pool "+plugin.Short(pool))
+	case k == nil || k.lease.Items[0].Pool != pool || x.release(k) != nil:
+		return relayError(http.StatusNotFound, relayNoClaim, "")
 	}
 	return &response{status: http.StatusNoContent, header: relayed(0, nil).header}
 }

@@ -161,9 +161,66 @@ func (s *subject) own(key string, listed bool) bool {
 func (s *subject) related(name string) string {
 	all, _ := s.raw["relationships"].(object)
 	r, _ := all[name].(object)
+	if r == nil && name == "owner" {
+		r, _ = all["user"].(object) // its name until version 1.5
+	}
 	d, _ := r["data"].(object)
 	id, _ := d["id"].(string)
 	return id
+}
+
+// user is a user of the licence.
+type user struct{ id, email string } // email: empty if Keygen's file does not have it
+
+// users returns the users that Keygen's file names: those with an e-mail address, then those without.
+func (s *subject) users() (out []user) {
+	var bare []user
+	for _, id := range append([]string{s.related("owner")}, s.relatedAll("users")...) {
+		if id != "" {
+			bare = append(bare, user{id: id})
+		}
+	}
+	for _, o := range s.included {
+		if o["type"] == "users" {
+			a, _ := o["attributes"].(object)
+			u := user{textOf(o["id"]), textOf(a["email"])}
+			if u.id != "" && u.email != "" {
+				out = append(out, u)
+			} else if u.id != "" {
+				bare = append(bare, u)
+			}
+		}
+	}
+	for _, b := range bare {
+		if !slices.ContainsFunc(out, func(u user) bool { return u.id == b.id }) {
+			out = append(out, b)
+		}
+	}
+	return out
+}
+
+// userCount returns how many users the licence has, the owner included, as far as Keygen's file says.
+func (s *subject) userCount() int64 {
+	known := int64(len(s.users()))
+	all, _ := s.raw["relationships"].(object)
+	users, _ := all["users"].(object)
+	meta, _ := users["meta"].(object)
+	if n, ok := meta["count"].(float64); ok && n >= 0 && n < 1<<53 {
+		return max(known, int64(n))
+	}
+	return known
+}
+
+// relatedAll returns the ids of a to-many relationship that Keygen wrote.
+func (s *subject) relatedAll(name string) (out []string) {
+	all, _ := s.raw["relationships"].(object)
+	r, _ := all[name].(object)
+	list, _ := r["data"].([]any)
+	for _, d := range list {
+		o, _ := d.(object)
+		out = append(out, textOf(o["id"]))
+	}
+	return out
 }
 
 func (s *subject) productID() string { return cmp.Or(s.related("product"), s.license.Product) }

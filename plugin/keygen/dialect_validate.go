@@ -72,6 +72,33 @@ func (x *request) validateScoped() *response {
 
 func (x *request) validateQuick() *response { return x.validate(&scopes{}, false) }
 
+// situation returns the licence's situation as a validation takes it.
+func (x *request) situation() *Situation {
+	s := x.about
+	out := &Situation{Object: &s.terms, Findings: s.judged.Findings, Now: x.now, Product: s.productID(),
+		PolicyID: s.policyID(), Environment: s.related("environment"), Owner: s.related("owner"),
+		Machines: x.machines()}
+	for _, u := range s.users() {
+		out.Users = append(out.Users, u.id)
+	}
+	for _, u := range s.users() {
+		if u.email != "" { // those with an address come first
+			out.Users = append(out.Users, u.email)
+		}
+	}
+	out.UserCount = s.userCount()
+	for _, o := range s.included {
+		if a, _ := o["attributes"].(object); o["type"] == "environments" && o["id"] == out.Environment {
+			out.EnvironmentCode = textOf(a["code"])
+		}
+	}
+	for _, e := range x.entitlements() {
+		a, _ := e["attributes"].(object)
+		out.Entitlements = append(out.Entitlements, textOf(a["code"]))
+	}
+	return out
+}
+
 // validate answers a validation. The verdict decides on the licence, and Keygen's rules decide on the scope.
 func (x *request) validate(in *scopes, scoped bool) *response {
 	var scope *Scope
@@ -90,24 +117,8 @@ func (x *request) validate(in *scopes, scoped bool) *response {
 		}
 	}
 	s := x.about
-	situation := &Situation{Object: &s.terms, Findings: s.judged.Findings, Now: x.now, Product: s.productID(),
-		PolicyID: s.policyID(), Environment: s.related("environment"),
-		Owner: s.related("owner"), Machines: x.machines()}
-	if situation.Owner != "" {
-		situation.Users, situation.UserCount = []string{situation.Owner}, 1
-	}
-	for _, o := range s.included {
-		if o["type"] == "users" {
-			a, _ := o["attributes"].(object)
-			situation.Users = append(situation.Users, textOf(o["id"]), textOf(a["email"]))
-		}
-	}
-	for _, e := range x.entitlements() {
-		a, _ := e["attributes"].(object)
-		situation.Entitlements = append(situation.Entitlements, textOf(a["code"]))
-	}
-	r := Validate(situation, scope)
-	detail := r.Code.Detail()
+	situation := x.situation()
+	r, detail := Explain(situation, scope)
 	if r.Valid && !s.verdict.Good() {
 		r, detail = Result{Code: outOfForce(s.verdict.Code)}, s.verdict.Reason
 	} else if r.Valid && !s.judged.InForce {

@@ -21,6 +21,7 @@ func TestRelayNodes(t *testing.T) {
 		File    []byte `json:"license_file"`
 		Key     string `json:"license_key"`
 		Expires int    `json:"expires_in"`
+		Ends    int64  `json:"expires_at"`
 		Error   string `json:"error"`
 	}
 	do := func(status int, method, target string, header ...string) (g grant) {
@@ -39,15 +40,23 @@ func TestRelayNodes(t *testing.T) {
 	for _, status := range []int{201, 202} {
 		g := do(status, "PUT", "/v1/nodes/one")
 		l, p := keygen.Format{}.Open(g.File, []plugin.Anchor{anchor}, plugin.Secrets{Keys: []string{g.Key}})
-		if p != nil || l.ID != "lic-1" || g.Expires != 60 {
+		if p != nil || l.ID != "lic-1" || g.Expires != 60 || g.Ends != d.Now().Add(time.Minute).Unix() {
 			t.Errorf("the grant is %+v, %v", g, p)
 		}
 	}
 	do(201, "PUT", "/v1/nodes/two")
-	do(410, "PUT", "/v1/nodes/three")
-	do(400, "PUT", "/v1/nodes/three", "Relay-Pool", "rivers")
+	said := func(g grant, text string) {
+		t.Helper()
+		if g.Error != text {
+			t.Errorf("the error is %q, want %q", g.Error, text)
+		}
+	}
+	said(do(410, "PUT", "/v1/nodes/three"), "no licenses available")
+	said(do(400, "PUT", "/v1/nodes/three", "Relay-Pool", "rivers"), "invalid pool header")
+	said(do(400, "DELETE", "/v1/nodes/three", "Relay-Pool", "rivers"), "invalid pool header")
 	do(201, "PUT", "/v1/nodes/three", "Relay-Pool", "processes")
-	do(404, "DELETE", "/v1/nodes/three")
+	said(do(409, "PUT", "/v1/nodes/three"), "failed to claim license due to conflict")
+	said(do(404, "DELETE", "/v1/nodes/three"), "claim not found")
 	do(204, "DELETE", "/v1/nodes/three", "Relay-Pool", "processes")
 	do(204, "DELETE", "/v1/nodes/two")
 	do(404, "DELETE", "/v1/nodes/two")
@@ -56,6 +65,9 @@ func TestRelayNodes(t *testing.T) {
 	do(202, "PUT", "/v1/nodes/three")
 	d.Pass(2 * time.Second)
 	do(404, "DELETE", "/v1/nodes/one") // its claim has lapsed
+	if r := c.send("GET", "/v1/health", ""); r.status != 200 || len(r.body) != 0 {
+		t.Errorf("health: %d %s", r.status, r.body)
+	}
 	d.Judge()
 	do(410, "PUT", "/v1/nodes/four")
 
