@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"unicode"
 
 	"github.com/go-json-experiment/json"
 
@@ -33,16 +34,23 @@ const SigningKeyPath = "/signing-key"
 // System returns "awslm".
 func (Dialect) System() string { return System }
 
-// CheckCredentials names the line of a credentials_file whose secret is too short.
+// CheckCredentials names the line of a credentials_file whose secret is too short, or has white space in it. Some of
+// AWS's SDKs take a comment on the line for a part of the value, and others cut it off.
 func (Dialect) CheckCredentials(file []byte) error {
 	in := bufio.NewScanner(bytes.NewReader(file))
 	for n := 1; in.Scan(); n++ {
 		name, value, _ := strings.Cut(in.Text(), "=")
-		if strings.EqualFold(strings.TrimSpace(name), "aws_secret_access_key") &&
-			len(strings.TrimSpace(value)) < minSecret {
+		name, value = strings.ToLower(strings.TrimSpace(name)), strings.TrimSpace(value)
+		switch {
+		case name != "aws_secret_access_key" && name != "aws_access_key_id":
+		case strings.ContainsFunc(value, unicode.IsSpace):
+			return fmt.Errorf("line %d: the value of %s has white space in it; "+
+				"put a comment on a line of its own, because botocore and the AWS CLI take it for a part of the value",
+				n, name)
+		case name == "aws_secret_access_key" && len(value) < minSecret:
 			return fmt.Errorf(
 				"line %d: the secret has %d bytes, and must have at least %d; `openssl rand -hex 20` makes one", n,
-				len(strings.TrimSpace(value)), minSecret)
+				len(value), minSecret)
 		}
 	}
 	return in.Err()

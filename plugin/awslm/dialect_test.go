@@ -381,3 +381,36 @@ func TestDialectAnswersLate(t *testing.T) {
 		t.Errorf("looked %d times, want once, at what gives", looks)
 	}
 }
+
+// A licence says of every entitlement whether it has overage and a check-in, and of a borrow whether it may come back
+// early: AWS sends these members where they are false, too.
+func TestDialectStatesWhatIsFalse(t *testing.T) {
+	t.Parallel()
+	l := native()
+	l.MaxBorrow, l.EarlyReturn = 24*time.Hour, false
+	c := counter(t, l)
+	var all struct{ Licenses []map[string]any }
+	c.good(awslm.OpListReceived, awslm.ListRequest{}, &all)
+	if len(all.Licenses) == 0 {
+		t.Fatal("there is no licence")
+	}
+	for _, l := range all.Licenses {
+		entitlements, _ := l["Entitlements"].([]any)
+		for _, e := range entitlements {
+			for _, name := range []string{"Overage", "AllowCheckIn"} {
+				if _, stated := e.(map[string]any)[name].(bool); !stated {
+					t.Errorf("%v has no %s", e, name)
+				}
+			}
+		}
+		ways, _ := l["ConsumptionConfiguration"].(map[string]any)
+		borrow, _ := ways["BorrowConfiguration"].(map[string]any)
+		provisional, _ := ways["ProvisionalConfiguration"].(map[string]any)
+		if early, stated := borrow["AllowEarlyCheckIn"].(bool); len(entitlements) == 0 || !stated || early {
+			t.Errorf("%v", l)
+		}
+		if _, stated := provisional["AllowEarlyCheckIn"]; stated {
+			t.Errorf("the model has no AllowEarlyCheckIn there: %v", provisional)
+		}
+	}
+}

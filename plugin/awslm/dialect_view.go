@@ -115,7 +115,7 @@ func newView(v *enforcer.Verdict, j *enforcer.Judged) *view {
 	out.Status = statusOf(out.inForce, j.Code)
 	c := &out.ConsumptionConfiguration
 	if c.BorrowConfiguration = nil; v.MaxBorrow > 0 {
-		c.BorrowConfiguration = &Consumption{AllowEarlyCheckIn: v.EarlyReturn,
+		c.BorrowConfiguration = &Consumption{AllowEarlyCheckIn: &v.EarlyReturn,
 			MaxTimeToLiveInMinutes: max(1, int64(v.MaxBorrow/time.Minute))}
 	}
 	operations := []string{"CheckoutLicense", "CheckInLicense", "ExtendConsumptionLicense", "ListPurchasedLicenses"}

@@ -58,7 +58,7 @@ func granted() awslm.License {
 		},
 		ConsumptionConfiguration: awslm.ConsumptionConfiguration{RenewType: awslm.RenewMonthly,
 			ProvisionalConfiguration: &awslm.Consumption{MaxTimeToLiveInMinutes: 60},
-			BorrowConfiguration:      &awslm.Consumption{AllowEarlyCheckIn: true, MaxTimeToLiveInMinutes: 1440}},
+			BorrowConfiguration:      &awslm.Consumption{AllowEarlyCheckIn: new(true), MaxTimeToLiveInMinutes: 1440}},
 		LicenseMetadata: []awslm.Metadata{{Name: "usher.grace", Value: "36h"}, {Name: "contract", Value: "42"}},
 		CreateTime:      "2026-01-01T00:00:00Z", Version: "1",
 		ReceivedMetadata: &awslm.ReceivedMetadata{ReceivedStatus: awslm.ReceivedActive,

@@ -147,3 +147,19 @@ func signatureOf(r *http.Request) string {
 	_, s, _ := strings.Cut(r.Header.Get("Authorization"), "Signature=")
 	return s
 }
+
+// The check of a credentials file names the line of a secret that is too short, or that has a comment behind it.
+func TestCredentialsFile(t *testing.T) {
+	t.Parallel()
+	for file, want := range map[string]string{
+		"[a]\naws_access_key_id = A\n# made today\naws_secret_access_key = 0123456789abcdef\n": "",
+		"[a]\naws_access_key_id = A\naws_secret_access_key = 0123456789abcdef # made today\n":  "line 3",
+		"[a]\naws_access_key_id = A ; me\naws_secret_access_key = 0123456789abcdef\n":          "line 2",
+		"[a]\naws_access_key_id = A\naws_secret_access_key = 0123\n":                           "line 3",
+	} {
+		err := awslm.Dialect{}.CheckCredentials([]byte(file))
+		if (err == nil) != (want == "") || err != nil && !strings.HasPrefix(err.Error(), want+":") {
+			t.Errorf("%q: %v, want %q", file, err, want)
+		}
+	}
+}

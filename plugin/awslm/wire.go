@@ -293,9 +293,9 @@ type Entitlement struct {
 	Name         string `json:"Name"`
 	Value        string `json:"Value,omitzero"`
 	MaxCount     *int64 `json:"MaxCount,omitzero"`
-	Overage      bool   `json:"Overage,omitzero"`
+	Overage      bool   `json:"Overage"`
 	Unit         string `json:"Unit"`
-	AllowCheckIn bool   `json:"AllowCheckIn,omitzero"`
+	AllowCheckIn bool   `json:"AllowCheckIn"`
 }
 
 // ConsumptionConfiguration lists the ways to check a licence out. It permits no way whose block is missing.
@@ -307,7 +307,7 @@ type ConsumptionConfiguration struct {
 
 // Consumption is one way of checking out.
 type Consumption struct {
-	AllowEarlyCheckIn      bool  `json:"AllowEarlyCheckIn,omitzero"` // of a borrow
+	AllowEarlyCheckIn      *bool `json:"AllowEarlyCheckIn,omitzero"` // of a borrow, which always states it
 	MaxTimeToLiveInMinutes int64 `json:"MaxTimeToLiveInMinutes"`
 }
 

@@ -445,7 +445,7 @@ func (s *Server) checkIn(r *awslm.CheckInRequest) (any, *awslm.Fault) {
 		return nil, &awslm.Fault{Code: awslm.ErrResourceNotFound, Message: "No such consumption token"}
 	}
 	b := s.licenses[c.License].ConsumptionConfiguration.BorrowConfiguration
-	if c.Type == awslm.Perpetual || c.Type == "BORROW" && !b.AllowEarlyCheckIn {
+	if c.Type == awslm.Perpetual || c.Type == "BORROW" && (b.AllowEarlyCheckIn == nil || !*b.AllowEarlyCheckIn) {
 		return nil, &awslm.Fault{Code: awslm.ErrInvalidParameter, Message: "It cannot be checked in."}
 	}
 	delete(s.out, c.Token)
