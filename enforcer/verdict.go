@@ -134,6 +134,8 @@ type Problem struct {
 	// Stale says that License holds the last good terms of a document whose replacement is broken: the terms count, and
 	// the problem is a warning.
 	Stale bool
+	// Signed says that the document's signature is good, and that only its content cannot be read: it is encrypted.
+	Signed bool
 }
 
 // Of returns the problem with a reason that names the document; nil for nil.

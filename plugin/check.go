@@ -69,7 +69,7 @@ func CheckVerified(system string, anchors []Anchor, l *enforcer.License,
 			return nonsense("both a licence and a problem")
 		}
 		safe := enforcer.Problem{System: system, Code: p.Code, Reason: sentence(p.Reason), Hint: sentence(p.Hint),
-			SystemCode: word(p.SystemCode)}
+			SystemCode: word(p.SystemCode), Signed: p.Signed && l == nil && p.Code == enforcer.Unavailable}
 		if safe.Reason == "" {
 			safe.Reason = "no reason was given"
 		}

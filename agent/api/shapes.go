@@ -56,7 +56,7 @@ func DocumentShape(j enforcer.Judged) wire.Document {
 	}
 	if p := j.Problem; p != nil {
 		d.System, d.SystemCode, d.Hint = p.System, p.SystemCode, p.Hint
-		d.Verified = p.Stale && j.License != nil
+		d.Verified = p.Stale && j.License != nil || p.Signed
 	}
 	l := j.License
 	if l == nil {

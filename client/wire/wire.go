@@ -55,7 +55,7 @@ type Document struct {
 	Reason     string             `json:"reason"`
 	Hint       string             `json:"hint,omitempty"`
 	Findings   []Finding          `json:"findings,omitempty"`
-	Verified   bool               `json:"verified"` // false: all terms here are unverified claims
+	Verified   bool               `json:"verified"` // the signature; false: all terms here are unverified claims
 	Limits     map[string]*int64  `json:"limits,omitempty"`
 	Features   map[string]Feature `json:"features,omitempty"`
 	Terms      map[string]any     `json:"terms"`

@@ -268,7 +268,10 @@ func (c *cli) printDocument(d wire.Document, now time.Time) error {
 			fmt.Fprintf(c.out, "and: %s: %s\n", f.Code, f.Reason)
 		}
 	}
-	if d.System == "" || d.ID == "" {
+	switch {
+	case d.ID == "" && d.Verified: // it is encrypted
+		return c.table([]string{"", ""}, []string{"signature", verified}, []string{"system", d.System})
+	case d.System == "" || d.ID == "":
 		return nil
 	}
 	rows := [][]string{{"", ""}, {"signature", verified}, {"system", d.System}, {"licence", d.ID},
@@ -421,7 +424,7 @@ func (c *cli) listCommand() *cobra.Command {
 					force = "yes"
 				}
 				expires := "-"
-				if d.Verified {
+				if d.Verified && d.ID != "" { // the content of an encrypted one may be unknown
 					if expires = "never"; d.ExpiresAt != nil {
 						expires = d.ExpiresAt.UTC().Format(time.DateOnly)
 					}

@@ -164,7 +164,7 @@ func (d *document) decrypt(enc string, s plugin.Secrets) *enforcer.Problem {
 			return nil
 		}
 	}
-	p := &enforcer.Problem{System: System, Code: enforcer.Unavailable, SystemCode: "ENCRYPTED",
+	p := &enforcer.Problem{System: System, Code: enforcer.Unavailable, SystemCode: "ENCRYPTED", Signed: true,
 		Reason: "its signature is good, but it is encrypted, and no licence key is at hand to open it",
 		Hint: "put the licence key into a file beside it whose name ends in .key, name a file of keys as " +
 			"license.key_file, or install it with `usher license install FILE --key -`"}
