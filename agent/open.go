@@ -79,6 +79,7 @@ func (o *opening) openFolders() (err error) {
 	if o.key, err = keyFile.Load(); err != nil {
 		return err
 	}
+	o.keyID = identity.Thumbprint(o.key.Public().(ed25519.PublicKey))
 	if o.seals, err = seals.Open(seals.Config{Dir: o.cfg.State.Dir, Key: o.key, KeyFile: keyFile,
 		Stores: dialect.Journals, Now: o.options.Now, Log: o.log}); err != nil {
 		return err

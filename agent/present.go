@@ -14,6 +14,7 @@ import (
 // present is what the agent knows of its configuration and its host now.
 type present struct {
 	vendor string // the product that is compiled in; empty: none is
+	keyID  string // the thumbprint of the agent's key; set before anything is measured
 
 	reloading sync.Mutex // one reload at a time; see the order of locks
 
@@ -80,7 +81,8 @@ func (p *present) anchorsFrom() string {
 func (p *present) hostConfig() host.Config {
 	c := p.settings()
 	return host.Config{Product: p.product(), Extra: maps.Clone(c.Host.Components),
-		Reserved: catalog.HostComponentNames(), Fingerprint: c.Host.Fingerprint}
+		Reserved: catalog.HostComponentNames(), Fingerprint: c.Host.Fingerprint,
+		AgentKey: p.keyID}
 }
 
 func (p *present) hostFacts() enforcer.Host { return hostFacts(p.hostReport()) }

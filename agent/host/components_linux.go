@@ -46,7 +46,7 @@ func machineID(p places) raw {
 			if out.absent == "" {
 				out.absent = reason(path, err)
 			}
-		case isJunk(id) || id == "uninitialized":
+		case isFiller(id):
 			out.absent = path + " holds no id"
 		default:
 			return raw{name: out.name, values: []string{id}}
@@ -62,7 +62,7 @@ func firmware(p places, name, file string) raw {
 	switch {
 	case err != nil:
 		return raw{name: name, absent: reason(path, err)}
-	case isJunk(v):
+	case isFiller(v):
 		return raw{name: name, absent: "the maker has put no number there"}
 	}
 	return raw{name: name, values: []string{v}}
@@ -124,7 +124,7 @@ func diskSerial(block string, depth int) string {
 		return diskSerial(filepath.Dir(block), depth+1)
 	}
 	for _, file := range []string{"serial", "device/serial", "wwid", "device/wwid"} {
-		if v, err := read(filepath.Join(block, file)); err == nil && !isJunk(v) {
+		if v, err := read(filepath.Join(block, file)); err == nil && !isFiller(v) {
 			return v
 		}
 	}
@@ -150,7 +150,7 @@ func nics(p places) raw {
 		if t, err := read(filepath.Join(link, "addr_assign_type")); err == nil && t != "0" {
 			continue // random, stolen or set: not the card's own
 		}
-		if mac, err := read(filepath.Join(link, "address")); err == nil && !isJunk(mac) {
+		if mac, err := read(filepath.Join(link, "address")); err == nil && !isFiller(mac) {
 			out.values = append(out.values, mac)
 		}
 	}
@@ -193,7 +193,7 @@ func endorsement(p places) raw {
 			continue
 		}
 		if _, modulus, ok := strings.Cut(text, "Modulus:"); ok {
-			if key := strings.Join(strings.Fields(modulus), ""); !isJunk(key) {
+			if key := strings.Join(strings.Fields(modulus), ""); !isFiller(key) {
 				return raw{name: out.name, values: []string{key}}
 			}
 		}

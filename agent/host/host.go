@@ -35,6 +35,9 @@ type Config struct {
 	Reserved []string
 	// Fingerprint is the host's name from the configuration; empty: see Report.Fingerprint.
 	Fingerprint string
+	// AgentKey is the thumbprint of the agent's key: it tells a host from others that nothing measured tells apart.
+	// Empty: there is none.
+	AgentKey string
 }
 
 // Component is one part of a fingerprint.
@@ -59,8 +62,9 @@ type Report struct {
 	Virtual    string  // the hypervisor; empty: none seen
 	Container  string  // the container runtime; empty: none seen
 	// Fingerprint is the host's name in licence systems that name a host by one text: the configuration's, or the
-	// component machine-id, or where there is none the short code.
+	// component machine-id, or where there is none the short code. Empty: nothing identifies the host.
 	Fingerprint string
+	agentKey    string // of Config
 }
 
 // raw is a component before it is keyed.
@@ -74,7 +78,7 @@ type raw struct {
 
 // Measure measures the host. It never fails: a component that cannot be read is absent.
 func Measure(ctx context.Context, c Config) Report {
-	r := Report{Product: c.Product}
+	r := Report{Product: c.Product, agentKey: c.AgentKey}
 	p := placesOf(c.Root)
 	r.Virtual, r.Container = surroundings(ctx, p)
 	parts := components(ctx, p, r.Container)
@@ -136,26 +140,6 @@ func keyed(product, name, value string) string {
 	m := hmac.New(sha256.New, []byte(product))
 	m.Write([]byte("usher-fingerprint/1\x00" + name + "\x00" + value))
 	return hex.EncodeToString(m.Sum(nil))
-}
-
-// junk is text that makers write into firmware instead of a serial number.
-var junk = []string{"", "none", "n/a", "na", "null", "unknown", "not specified", "not available", "not applicable",
-	"not present", "default string", "default",
-	"system serial number", "system product name", "system manufacturer", "base board serial number",
-	"chassis serial number", "board serial number",
-	"to be filled by o.e.m.", "to be filled by oem", "o.e.m.", "oem", "empty", "invalid", "serial", "asset-1234567890",
-	"0123456789", "123456789", "1234567890",
-	"03000200-0400-0500-0006-000700080009", "12345678-1234-5678-90ab-cddeefaabbcc",
-	"00020003-0004-0005-0006-000700080009"}
-
-// isJunk reports whether a value identifies nothing.
-func isJunk(v string) bool {
-	v = normal(v)
-	if slices.Contains(junk, v) {
-		return true
-	}
-	plain := strings.NewReplacer("-", "", ":", "", " ", "", ".", "", "x", "").Replace(v)
-	return strings.Trim(plain, "0") == "" || strings.Trim(plain, "f") == ""
 }
 
 // Facts returns the report in the judge's form.

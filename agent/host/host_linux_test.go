@@ -143,8 +143,8 @@ func TestUnreadable(t *testing.T) {
 			t.Errorf("on an empty host: %+v", c)
 		}
 	}
-	if r.Short() == "" {
-		t.Error("no short code")
+	if s := r.Short(); s != "" {
+		t.Errorf("nothing identifies the host, and its code is %s", s)
 	}
 }
 

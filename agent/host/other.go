@@ -17,7 +17,7 @@ import (
 func components(ctx context.Context, _ places, _ string) []raw {
 	const no = "not read on this operating system"
 	id := raw{name: "machine-id"}
-	if v, err := psutil.HostIDWithContext(ctx); err != nil || isJunk(v) {
+	if v, err := psutil.HostIDWithContext(ctx); err != nil || isFiller(v) {
 		id.absent = "the system states no id"
 	} else {
 		id.values = []string{v}
@@ -25,7 +25,7 @@ func components(ctx context.Context, _ places, _ string) []raw {
 	mac := raw{name: "mac", absent: "there is no network card"}
 	if links, err := net.Interfaces(); err == nil {
 		for _, l := range links {
-			if a := l.HardwareAddr.String(); len(l.HardwareAddr) == 6 && !isJunk(a) && l.HardwareAddr[0]&2 == 0 {
+			if a := l.HardwareAddr.String(); len(l.HardwareAddr) == 6 && !isFiller(a) && l.HardwareAddr[0]&2 == 0 {
 				mac.values, mac.absent = append(mac.values, a), ""
 			}
 		}

@@ -3,6 +3,7 @@ package host
 import (
 	"crypto/sha256"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -14,13 +15,20 @@ const shortData = 15
 
 // Short returns a code for the fingerprint that people can read over the phone: four groups of four characters. The
 // first 15 are 75 bits of SHA-256 over the components. The last is their checksum over GF(32), which shows every wrong
-// character and every two that changed places.
+// character and every two that changed places. Where no measured component tells the host from others, the agent's key
+// stands in; without a key there is no code, and Short is empty.
 func (r Report) Short() string {
 	h := sha256.New()
 	for _, c := range r.Components {
 		for _, v := range c.Values {
 			fmt.Fprintf(h, "%s=%s\n", c.Name, v)
 		}
+	}
+	if !r.identified() {
+		if r.agentKey == "" {
+			return ""
+		}
+		fmt.Fprintf(h, "agent-key=%s\n", r.agentKey)
 	}
 	sum := h.Sum(nil)
 	var code [shortData]byte
@@ -30,6 +38,14 @@ func (r Report) Short() string {
 		code[i] = byte(pair>>(11-bit%8)) & 31
 	}
 	return format(code)
+}
+
+// identified reports whether a measured component tells this host from others. Many hosts share the make of a
+// processor, and hosts may share what the configuration states.
+func (r Report) identified() bool {
+	return slices.ContainsFunc(r.Components, func(c Component) bool {
+		return len(c.Values) > 0 && !c.Configured && c.Name != "cpu"
+	})
 }
 
 func format(code [shortData]byte) string {

@@ -103,16 +103,16 @@ func folder(path string) (docs []Document, keys []string, err error) {
 // For returns an Inspector that judges documents as an agent with a configuration would. The agent's key is that of the
 // configured state folder, where it can be read.
 func For(c *config.Config) Inspector {
-	i := Inspector{Config: c, Systems: func(use func(*catalog.Catalog)) error { return plugins.With(c, use) },
-		Measure: func(product string) (enforcer.Host, string) {
-			r := host.Measure(context.Background(), host.Config{Product: product, Extra: c.Host.Components,
-				Fingerprint: c.Host.Fingerprint})
-			h := r.Facts()
-			maps.Copy(h.Components, catalog.HostComponents(r.Fingerprint))
-			return h, r.Fingerprint
-		}}
+	i := Inspector{Config: c, Systems: func(use func(*catalog.Catalog)) error { return plugins.With(c, use) }}
 	if i.Key = identity.FileAt(c.Agent.KeyFile, c.State.Dir, c.ReadFile).Public(); i.Key != nil {
 		i.KeyID = identity.Thumbprint(i.Key)
+	}
+	i.Measure = func(product string) (enforcer.Host, string) {
+		r := host.Measure(context.Background(), host.Config{Product: product, Extra: c.Host.Components,
+			Fingerprint: c.Host.Fingerprint, AgentKey: i.KeyID})
+		h := r.Facts()
+		maps.Copy(h.Components, catalog.HostComponents(r.Fingerprint))
+		return h, r.Fingerprint
 	}
 	return i
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/usher-agent/usher/agent/config"
 	"github.com/usher-agent/usher/agent/host"
+	"github.com/usher-agent/usher/agent/inspect"
 	"github.com/usher-agent/usher/client"
 	"github.com/usher-agent/usher/client/wire"
 )
@@ -27,15 +28,17 @@ measures the host itself, and the request bears no agent key.`,
 			f, err := c.client().Fingerprint(cmd.Context(), product)
 			switch {
 			case errors.Is(err, client.ErrAgentAway):
-				named := ""
+				named, key := "", ""
 				if cfg, err := config.Load(config.Source{File: (&source{}).path(), Env: os.Environ()}); err == nil {
 					product, named = cmp.Or(product, cfg.Product.Name()), cfg.Host.Fingerprint
+					key = inspect.For(cfg).KeyID
 				}
 				if product == "" {
 					return fail(exitUsage, "each product has its own fingerprint",
 						"no agent answers on %s to name the product; give --product", c.client().Socket())
 				}
-				shape := host.Measure(cmd.Context(), host.Config{Product: product, Fingerprint: named}).Shape("")
+				shape := host.Measure(cmd.Context(), host.Config{Product: product, Fingerprint: named,
+					AgentKey: key}).Shape("")
 				f = &shape
 				if request != "" {
 					fmt.Fprintln(c.errs,
@@ -50,6 +53,10 @@ measures the host itself, and the request bears no agent key.`,
 				return c.printJSON(f)
 			case request != "":
 				return c.writeRequest(request, f)
+			case short && f.Short == "":
+				return fail(exitFailed,
+					"start the agent, whose key tells the host from others, or give it a machine-id",
+					"nothing that this user can read tells this host from others, so it has no code")
 			case short:
 				fmt.Fprintln(c.out, f.Short)
 				return nil
@@ -74,7 +81,7 @@ func (c *cli) writeRequest(path string, f *wire.Fingerprint) error {
 	if err := errors.Join(to.printJSON(f), file.Close()); err != nil {
 		return fmt.Errorf("write request: %w", err)
 	}
-	fmt.Fprintf(c.out, "%s  for product %s, code %s; send it to the vendor\n", path, f.Product, f.Short)
+	fmt.Fprintf(c.out, "%s  for product %s, code %s; send it to the vendor\n", path, f.Product, dash(f.Short))
 	return nil
 }
 
@@ -96,11 +103,11 @@ func (c *cli) printFingerprint(f *wire.Fingerprint) error {
 		return err
 	}
 	fmt.Fprintln(c.out)
-	return c.table([]string{"product", dash(f.Product)}, []string{"code", f.Short},
+	return c.table([]string{"product", dash(f.Product)}, []string{"code", dash(f.Short)},
 		[]string{"cores", fmt.Sprintf("%d physical, %d logical, %g effective", f.Cores.Physical, f.Cores.Logical,
 			f.Cores.Effective)},
 		[]string{"virtual machine", yesNo(f.Virtual)}, []string{"container", yesNo(f.Container)},
-		[]string{"agent key", dash(f.AgentKey)}, []string{"fingerprint", f.Fingerprint})
+		[]string{"agent key", dash(f.AgentKey)}, []string{"fingerprint", dash(f.Fingerprint)})
 }
 
 func yesNo(s string) string {

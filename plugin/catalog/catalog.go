@@ -210,7 +210,7 @@ func (c *Catalog) IsLicenseKey(data []byte) bool {
 func HostComponents(fingerprint string) map[string][]string {
 	out := map[string][]string{}
 	for _, s := range Systems() {
-		if s.HostComponent != "" {
+		if s.HostComponent != "" && fingerprint != "" {
 			out[s.HostComponent] = []string{s.HostValue(fingerprint)}
 		}
 	}
