@@ -22,6 +22,7 @@ import (
 	"github.com/usher-agent/usher/agent/watch"
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/plugin"
 	"github.com/usher-agent/usher/plugin/catalog"
 	"github.com/usher-agent/usher/plugin/usher/online"
 )
@@ -129,6 +130,16 @@ func (a *Agent) Install(ctx context.Context, document []byte, name string,
 // Would returns what a document would be judged as under a name: see [court.Court.Would].
 func (a *Agent) Would(document []byte, name string) enforcer.Judged {
 	return a.court.Would(document, name)
+}
+
+// Confirm asks the upstream of a document's licence whether it is good, where the licence demands an activation or
+// check-ins. Any error is a [*plugin.Error].
+func (a *Agent) Confirm(ctx context.Context, document []byte) error {
+	l, p := a.court.Verify(document)
+	if p != nil {
+		return &plugin.Error{Class: plugin.Misconfigured, Reason: p.Reason, Hint: p.Hint}
+	}
+	return a.duties.Confirm(ctx, l, document)
 }
 
 // Remove takes a document out of the licence folder.

@@ -221,7 +221,8 @@ func (o *opening) openSocket() error {
 
 // openServers takes the addresses of the dialects' listeners.
 func (o *opening) openServers() (err error) {
-	if o.dialects, err = o.openDialects(slices.Concat(o.systems.Dialects(), o.options.Dialects)); err != nil {
+	known := slices.Concat(o.systems.Dialects(o.cfg.Upstream.Systems), o.options.Dialects)
+	if o.dialects, err = o.openDialects(known); err != nil {
 		return err
 	}
 	o.running.closing(o.dialects.Close)

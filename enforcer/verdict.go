@@ -5,7 +5,7 @@ import "time"
 // State is the coarse verdict.
 type State string
 
-// The states, as BrainFrame has them.
+// The states.
 const (
 	StateValid   State = "valid"
 	StateExpired State = "expired"

@@ -122,8 +122,16 @@ type Documents interface {
 	// Would returns what a document would be judged as, were it installed under a name: with Judged.Problem it does not
 	// verify, with Judged.InForce its terms would count. It changes nothing.
 	Would(document []byte, name string) enforcer.Judged
+	// Confirm asks the upstream of a document's licence whether the licence is good, where it demands an activation or
+	// check-ins. It installs nothing. nil: the upstream says so, or the licence demands nothing. Any error is an
+	// [*Error].
+	Confirm(ctx context.Context, document []byte) error
+	// MayInstall reports whether a request's caller may install and remove documents: an admin may, and over TCP a
+	// caller by a credential (CallerBy) that the listener's configuration names under installers.
+	MayInstall(r *http.Request, c enforcer.Caller) bool
 	// Install verifies a document, puts it into the licence folder, and returns when it is judged. For an empty name it
-	// makes one from the licence's id. Remove takes a document out. Both are for admins, and no TCP caller is one.
+	// makes one from the licence's id. Remove takes a document out. Both are for callers that MayInstall, and take the
+	// request's context.
 	Install(ctx context.Context, c enforcer.Caller, document []byte, name string) *enforcer.Denial
 	Remove(ctx context.Context, c enforcer.Caller, name string) *enforcer.Denial
 }

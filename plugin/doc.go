@@ -45,6 +45,14 @@ type Format interface {
 	Verify(document []byte, anchors []Anchor) (*enforcer.License, *enforcer.Problem)
 }
 
+// Wrapper is a Format whose documents hold documents of other systems. Before it is used, package catalog lends it the
+// formats of the other built-in systems that wrap nothing.
+type Wrapper interface {
+	Format
+	// Within returns the format with the formats of what it may hold. It changes nothing of the receiver.
+	Within(others []Format) Format
+}
+
 // Opener is a Format some of whose documents are encrypted.
 type Opener interface {
 	Format

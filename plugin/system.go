@@ -5,6 +5,8 @@ import (
 	"crypto/x509"
 	"net/http"
 	"time"
+
+	"github.com/usher-agent/usher/enforcer"
 )
 
 // System is a licence system, as its folder exports it. Package catalog lists one value per system, and nothing else in
@@ -66,6 +68,13 @@ type Settings interface {
 	Open(Environment) (Upstream, error)
 }
 
+// DialectSettings is Settings that configure the system's dialect too.
+type DialectSettings interface {
+	Settings
+	// Dialect returns the system's dialect with these settings, in the place of System.Dialect.
+	Dialect() Dialect
+}
+
 // Environment is what the agent lends an upstream. All functions are safe for concurrent use at any time while the
 // agent runs.
 type Environment struct {
@@ -76,7 +85,9 @@ type Environment struct {
 	CallWithin time.Duration    // a whole call, with all its tries
 	Now        func() time.Time // the licence time
 	Anchors    func() []Anchor  // those in trust
-	Secrets    func() Secrets   // the licence keys at hand
+	// Verify verifies a document as the agent does, of whichever system it is.
+	Verify  func(document []byte) (*enforcer.License, *enforcer.Problem)
+	Secrets func() Secrets // the licence keys at hand
 	// ReadFile reads a file that the configuration names. It refuses one that others may change.
 	ReadFile func(path string) ([]byte, error)
 }

@@ -28,6 +28,8 @@ type Dialect struct {
 	Vouch func(*http.Request) (c enforcer.Caller, vouched bool, d *enforcer.Denial)
 	// Credentials reads what the dialect checks its own system's credentials against; nil: there is nothing.
 	Credentials func() ([]byte, error)
+	// MayInstall reports whether a caller over TCP, who is no admin, may install documents; nil: none may.
+	MayInstall func(enforcer.Caller) bool
 }
 
 // DialectCall is one request to a dialect. [DialectCallOf] finds it.
@@ -37,6 +39,8 @@ type DialectCall struct {
 	Kernel  bool // the kernel vouches
 	// Credentials is the listener's: see [Dialect].
 	Credentials func() ([]byte, error)
+	// MayInstall reports whether a caller may install documents though it is no admin; nil: none may.
+	MayInstall func(enforcer.Caller) bool
 
 	controller *http.ResponseController
 	peer       *peer // nil: over TCP, as rights
@@ -162,7 +166,8 @@ func (s *Server) RunDialect(ctx context.Context, d Dialect) error {
 
 // guardDialect lets a request through to a dialect, or says why not.
 func (s *Server) guardDialect(d *Dialect, w http.ResponseWriter, r *http.Request) {
-	call := &DialectCall{Credentials: d.Credentials, controller: http.NewResponseController(w)}
+	call := &DialectCall{Credentials: d.Credentials, MayInstall: d.MayInstall,
+		controller: http.NewResponseController(w)}
 	call.conn, _ = r.Context().Value(connKey{}).(*conn)
 	if denial := s.meet(d, call, r); denial != nil {
 		if r.ContentLength != 0 {

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -20,6 +21,8 @@ type Listener struct {
 	InsecureLoopback bool   `yaml:"insecure_loopback"` // callers over TCP show no token
 	// CredentialsFile holds the credentials that a dialect accepts for its own system, in the dialect's form.
 	CredentialsFile string `yaml:"credentials_file"`
+	// Installers are the names of the credentials by which a caller over TCP may install documents.
+	Installers []string `yaml:"installers"`
 }
 
 // Path returns the path of a Unix socket; empty for an address of TCP.
@@ -99,6 +102,13 @@ func (k *checker) credentials(key string, l Listener) {
 	if l.CredentialsFile != "" && !filepath.IsAbs(l.CredentialsFile) {
 		k.bad(key, "%s (%s): credentials_file %q must be an absolute path", key, clip(l.Address),
 			clip(l.CredentialsFile))
+	}
+	if len(l.Installers) > 0 && (l.CredentialsFile == "" || l.Path() != "" || l.TokenFile != "" || l.InsecureLoopback) {
+		k.bad(key, "%s (%s): installers names credentials of a credentials_file on TCP, without token_file and "+
+			"insecure_loopback; on a Unix socket admins may install, see socket.admin", key, clip(l.Address))
+	}
+	if slices.Contains(l.Installers, "") {
+		k.bad(key, "%s (%s): installers has an empty name; leave it out", key, clip(l.Address))
 	}
 }
 

@@ -38,6 +38,11 @@ type Change struct {
 	Before, After *enforcer.Verdict // Before is nil where nothing has been judged yet
 }
 
+// Verify verifies a document; see [Verifier.Verify].
+func (c *Court) Verify(document []byte) (*enforcer.License, *enforcer.Problem) {
+	return c.cfg.Verifier.Verify(document)
+}
+
 // Would returns what a document would be judged as, were it installed under a name; an empty one is made as Install
 // does. It changes nothing.
 func (c *Court) Would(document []byte, name string) enforcer.Judged {

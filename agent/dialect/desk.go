@@ -68,7 +68,7 @@ func (d *desk) Would(document []byte, name string) enforcer.Judged {
 }
 
 func (d *desk) Install(ctx context.Context, c enforcer.Caller, document []byte, name string) *enforcer.Denial {
-	if denial := adminOnly(c, "installing a document"); denial != nil {
+	if denial := installerOnly(ctx, c, "installing a document"); denial != nil {
 		return denial
 	}
 	_, denial := d.c.Documents.Install(ctx, document, name, false)
@@ -76,18 +76,30 @@ func (d *desk) Install(ctx context.Context, c enforcer.Caller, document []byte, 
 }
 
 func (d *desk) Remove(ctx context.Context, c enforcer.Caller, name string) *enforcer.Denial {
-	if denial := adminOnly(c, "removing a document"); denial != nil {
+	if denial := installerOnly(ctx, c, "removing a document"); denial != nil {
 		return denial
 	}
 	return d.c.Documents.Remove(ctx, name)
 }
 
-func adminOnly(c enforcer.Caller, what string) *enforcer.Denial {
-	if c.Admin {
+func (d *desk) Confirm(ctx context.Context, document []byte) error {
+	return d.c.Documents.Confirm(ctx, document)
+}
+
+func (d *desk) MayInstall(r *http.Request, c enforcer.Caller) bool { return mayInstall(r.Context(), c) }
+
+func mayInstall(ctx context.Context, c enforcer.Caller) bool {
+	call := api.DialectCallOf(ctx)
+	return c.Admin || call != nil && call.MayInstall != nil && call.MayInstall(c)
+}
+
+func installerOnly(ctx context.Context, c enforcer.Caller, what string) *enforcer.Denial {
+	if mayInstall(ctx, c) {
 		return nil
 	}
 	return &enforcer.Denial{Code: enforcer.Forbidden, Detail: what + " is for admins",
-		Hint: "ask on a Unix socket as root, as the agent's user, or by a rule under socket.admin"}
+		Hint: "ask on a Unix socket as root, as the agent's user, or by a rule under socket.admin; over TCP, name " +
+			"the credential under the listener's installers"}
 }
 
 func (d *desk) Host(ctx context.Context, product string) plugin.Host {

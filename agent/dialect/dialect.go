@@ -48,6 +48,8 @@ type Documents interface {
 	Document(name string) []byte
 	// Would returns what a document would be judged as under a name; an empty one is made as Install does.
 	Would(document []byte, name string) enforcer.Judged
+	// Confirm asks the upstream of a document's licence whether it is good, where it demands that.
+	Confirm(ctx context.Context, document []byte) error
 	// Install verifies a document and puts it into the folder; with dryRun it only says what would change.
 	Install(ctx context.Context, document []byte, name string, dryRun bool) (wire.Installed, *enforcer.Denial)
 	Remove(ctx context.Context, name string) *enforcer.Denial

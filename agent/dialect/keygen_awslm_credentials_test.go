@@ -32,7 +32,7 @@ func TestShortCredentials(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		found, err := Check(c, catalog.BuiltIn().Dialects())
+		found, err := Check(c, catalog.BuiltIn().Dialects(nil))
 		if test.want == "" && err != nil || test.want != "" &&
 			(err == nil || !strings.Contains(err.Error(), "credentials_file "+file+": "+test.want) ||
 				strings.Contains(err.Error(), "hunter2")) {

@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/usher-agent/usher/agent/api"
@@ -247,6 +248,13 @@ func (l *Listener) listen(i int, c *config.Config) error {
 	return err
 }
 
+// installs reports whether a caller's credential is one of those by which documents may be installed.
+func (l *Listener) installs(c enforcer.Caller) bool {
+	return slices.ContainsFunc(l.config.Installers, func(name string) bool {
+		return c == byCredential(credentialName(l.all.c.Key, l.Dialect(), name))
+	})
+}
+
 // Run answers calls until ctx ends. Connections count among those of the local API.
 func (l *Listener) Run(ctx context.Context) error {
 	c := &l.all.c
@@ -254,6 +262,7 @@ func (l *Listener) Run(ctx context.Context) error {
 		MaxBody: plugin.MaxDialectBody, Vouch: l.vouch}
 	if l.config.CredentialsFile != "" {
 		d.Credentials = func() ([]byte, error) { return l.readCredentials(c.Settings()) }
+		d.MayInstall = l.installs
 	}
 	c.Log.Info("dialect", "dialect", l.Dialect(), "address", l.Address(), "callers", l.Callers())
 	return c.Server.RunDialect(ctx, d)

@@ -40,7 +40,7 @@ func Configured(c *config.Config) (*Inspection, error) {
 	if _, err := config.GroupID(c.Socket.Group); err != nil {
 		return nil, err
 	}
-	listeners, err := dialect.Check(c, catalog.BuiltIn().Dialects())
+	listeners, err := dialect.Check(c, catalog.BuiltIn().Dialects(c.Upstream.Systems))
 	if err != nil {
 		return nil, err
 	}

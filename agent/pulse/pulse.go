@@ -271,6 +271,49 @@ func (p *Pulse) call(ctx context.Context, l Licence, call Call) {
 	p.note(ctx, l, call, reply, err)
 }
 
+// Try makes the next call for a licence at once, also for one that is not among those of Set. A success counts as if
+// the schedule had asked for it. A failure counts only where the licence is among them. Any error is a [*plugin.Error].
+func (p *Pulse) Try(ctx context.Context, l Licence) error {
+	can := l.Upstream.Capabilities()
+	duties := DutiesOf(l.License, can)
+	if !duties.Any() {
+		return nil
+	}
+	ref := l.Ref()
+	p.mu.Lock()
+	if p.calling[ref] {
+		p.mu.Unlock()
+		return plugin.Transiently("another call for this licence is under way; ask again")
+	}
+	p.calling[ref] = true
+	s := p.state[ref].atOnce()
+	_, known := p.licences[ref]
+	p.mu.Unlock()
+	call, _ := s.Next(duties)
+	switch {
+	case call == None:
+		call = CheckIn // of a place that was given back, which the upstream is to refuse
+	case call == Heartbeat && can.CheckIn && duties.CheckIn.Stated():
+		call = CheckIn
+	}
+	r := p.cfg.Request(l.License, l.Document)
+	r.State, r.Nonce = s.Chain, newNonce()
+	reply, e := ask(ctx, l.Upstream, call, &r, p.cfg.CallWithin)
+	if e != nil && (!known || ctx.Err() != nil) {
+		p.mu.Lock()
+		delete(p.calling, ref)
+		delete(p.again, ref)
+		p.mu.Unlock()
+		return e
+	}
+	p.note(ctx, l, call, reply, e)
+	p.cfg.OnChange()
+	if e != nil {
+		return e
+	}
+	return nil
+}
+
 // ask makes one call within a time, and gives each failure one form.
 func ask(ctx context.Context, u plugin.Upstream, call Call, r *plugin.Request,
 	within time.Duration) (*plugin.Reply, *plugin.Error) {

@@ -1,6 +1,7 @@
 package upstreams
 
 import (
+	"context"
 	"slices"
 	"time"
 
@@ -51,6 +52,20 @@ func (d *Duties) See(f *enforcer.Facts, v *enforcer.Verdict, document func(name 
 	}
 	d.Pulse.Set(out)
 	return false
+}
+
+// Confirm asks a licence's upstream whether the licence is good, where it demands an activation or check-ins, whether
+// its document is at hand already or not. nil: it is good, or demands nothing. Any error is a [*plugin.Error].
+func (d *Duties) Confirm(ctx context.Context, l *enforcer.License, document []byte) error {
+	u := d.Upstreams[l.System]
+	switch {
+	case !l.CheckIn.Stated() && !l.Heartbeat.Stated() && !l.Activation.Required:
+		return nil
+	case u == nil:
+		return &plugin.Error{Class: plugin.Misconfigured, Reason: "the licence demands an upstream, and none is " +
+			"configured for its system", Hint: "configure it under upstream"}
+	}
+	return d.Pulse.Try(ctx, pulse.Licence{License: l, Document: document, Upstream: u})
 }
 
 // Shape puts the duties of the licence in force, or of the one nearest to it, into the licence's wire form. Nothing is

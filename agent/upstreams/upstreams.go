@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/agent/config"
+	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
 	"github.com/usher-agent/usher/plugin/usher/online"
 )
@@ -28,13 +29,15 @@ const maxEnrolment = 64 << 10
 
 // Opener makes upstreams. All fields are required; the functions are safe for concurrent use.
 type Opener struct {
-	Settings  func() *config.Config // the present ones: a reload replaces them
-	Key       ed25519.PrivateKey    // the agent's
-	Own       tls.Certificate       // which the agent's key signs for itself
-	Now       func() time.Time      // licence time
-	Dated     func() time.Time      // the time in requests of the native protocol
-	Anchors   func() []plugin.Anchor
-	Secrets   func() plugin.Secrets
+	Settings func() *config.Config // the present ones: a reload replaces them
+	Key      ed25519.PrivateKey    // the agent's
+	Own      tls.Certificate       // which the agent's key signs for itself
+	Now      func() time.Time      // licence time
+	Dated    func() time.Time      // the time in requests of the native protocol
+	Anchors  func() []plugin.Anchor
+	Secrets  func() plugin.Secrets
+	// Verify verifies a document with the anchors and secrets.
+	Verify    func(document []byte) (*enforcer.License, *enforcer.Problem)
 	Activated func(license, word string) // see [online.Config]
 }
 
@@ -81,6 +84,7 @@ func (o *Opener) environment(c *config.Config) (plugin.Environment, error) {
 		Now:        o.Now,
 		Anchors:    o.Anchors,
 		Secrets:    o.Secrets,
+		Verify:     o.Verify,
 		ReadFile:   func(path string) ([]byte, error) { return c.ReadFile(path, maxNamed) },
 	}, nil
 }

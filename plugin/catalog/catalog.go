@@ -4,6 +4,7 @@ package catalog
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/rsa"
@@ -45,6 +46,22 @@ func New(plugins ...*external.Process) (*Catalog, error) {
 // BuiltIn returns the built-in systems alone.
 func BuiltIn() *Catalog { return &Catalog{systems: Systems()} }
 
+// lend gives each system that wraps documents of other systems the formats of those.
+func lend(systems []plugin.System) []plugin.System {
+	var others []plugin.Format
+	for _, s := range systems {
+		if _, wraps := s.Format.(plugin.Wrapper); !wraps {
+			others = append(others, s.Format)
+		}
+	}
+	for i, s := range systems {
+		if w, wraps := s.Format.(plugin.Wrapper); wraps {
+			systems[i].Format = w.Within(others)
+		}
+	}
+	return systems
+}
+
 // named returns a built-in system; where none has the name, a system that has nothing.
 func named(systems []plugin.System, name string) plugin.System {
 	for _, s := range systems {
@@ -78,10 +95,13 @@ func (c *Catalog) Systems() []string {
 	return out
 }
 
-// Dialects returns the dialects that listeners can speak.
-func (c *Catalog) Dialects() (out []plugin.Dialect) {
+// Dialects returns the dialects that listeners can speak, with the settings of their systems by section: see
+// [plugin.DialectSettings].
+func (c *Catalog) Dialects(settings map[string]plugin.Settings) (out []plugin.Dialect) {
 	for _, s := range c.systems {
-		if s.Dialect != nil {
+		if set, ok := settings[cmp.Or(s.Section, s.Name)].(plugin.DialectSettings); ok {
+			out = append(out, set.Dialect())
+		} else if s.Dialect != nil {
 			out = append(out, s.Dialect)
 		}
 	}

@@ -49,6 +49,10 @@ type Desk struct {
 	// Check verifies documents. With it, Install refuses what does not verify, and each Install and Remove has
 	// Documents judged; nil: whatever is installed is kept, and changes no verdict.
 	Check func(document []byte) (*enforcer.License, *enforcer.Problem)
+	// OnConfirm is the answer of Confirm; nil: every upstream is content.
+	OnConfirm func(document []byte) error
+	// Installers are the credentials by which callers may install documents, beside admins.
+	Installers []string
 	// Full says that nothing can be stored. Releases still work, as in an agent.
 	Full bool
 	// DieAt has the agent die, once, at a step: the dialect's call panics with Died.
@@ -224,7 +228,7 @@ func (d *Desk) Would(document []byte, name string) enforcer.Judged {
 // Install keeps a document. Without Check it verifies nothing, and tests of what a dialect makes of a verification set
 // Judge.
 func (d *Desk) Install(_ context.Context, c enforcer.Caller, document []byte, name string) *enforcer.Denial {
-	if denial := d.adminOnly(c); denial != nil {
+	if denial := d.installerOnly(c); denial != nil {
 		return denial
 	}
 	if denial := d.full(); denial != nil {
@@ -243,7 +247,7 @@ func (d *Desk) Install(_ context.Context, c enforcer.Caller, document []byte, na
 }
 
 func (d *Desk) Remove(_ context.Context, c enforcer.Caller, name string) *enforcer.Denial {
-	if denial := d.adminOnly(c); denial != nil {
+	if denial := d.installerOnly(c); denial != nil {
 		return denial
 	}
 	delete(d.Documents, name)
@@ -253,8 +257,19 @@ func (d *Desk) Remove(_ context.Context, c enforcer.Caller, name string) *enforc
 	return nil
 }
 
-func (d *Desk) adminOnly(c enforcer.Caller) *enforcer.Denial {
-	if c.Admin {
+func (d *Desk) Confirm(_ context.Context, document []byte) error {
+	if d.OnConfirm == nil {
+		return nil
+	}
+	return d.OnConfirm(document)
+}
+
+func (d *Desk) MayInstall(_ *http.Request, c enforcer.Caller) bool {
+	return c.Admin || c.Credential != "" && slices.Contains(d.Installers, c.Credential)
+}
+
+func (d *Desk) installerOnly(c enforcer.Caller) *enforcer.Denial {
+	if d.MayInstall(nil, c) {
 		return nil
 	}
 	return &enforcer.Denial{Code: enforcer.Forbidden, Detail: "this is for admins"}

@@ -33,6 +33,9 @@ type DialectSamples struct {
 	Give func(i int, taken *httptest.ResponseRecorder) *http.Request
 	// Held gets a 2xx answer while that slot is held, and otherwise a refusal.
 	Held func(i int, taken *httptest.ResponseRecorder) *http.Request
+	// Says reports what a 2xx answer to Held says of the slot, for a system that refuses no such question; nil: it is
+	// held.
+	Says func(*httptest.ResponseRecorder) bool
 	// NoSlots is part of the refusal at the limit: the system's own code or words.
 	NoSlots string
 	// Refusal says why an answer has not the form of a refusal of the system; nil: it has.
@@ -138,8 +141,12 @@ func (c *dialectCheck) inUse(when string, want int) {
 
 func (c *dialectCheck) held(when string, i int, taken *httptest.ResponseRecorder, want bool) {
 	w := c.send(c.samples.Held(i, taken))
-	if good(w) != want {
-		c.fault("%s: slot %d held: %t, and it should be %t (%d %s)", when, i+1, good(w), want, w.Code, w.Body)
+	is := good(w) && (c.samples.Says == nil || c.samples.Says(w))
+	if is != want {
+		c.fault("%s: slot %d held: %t, and it should be %t (%d %s)", when, i+1, is, want, w.Code, w.Body)
+	}
+	if c.samples.Says != nil && !good(w) {
+		c.fault("%s: whether slot %d is held is not answered: %d %s", when, i+1, w.Code, w.Body)
 	}
 	if !want && !good(w) {
 		c.refused(when, w)
