@@ -62,7 +62,7 @@ func (e *Enforcer) applyVerdict(ev Event) {
 		}
 		// The pool grants nothing any more; how its leases are counted stays.
 		e.regrant(p, PoolGrant{Name: name, Scope: p.grant.Scope, CountBy: p.grant.CountBy, HoldersBy: p.grant.HoldersBy,
-			Unit: p.grant.Unit})
+			Unit: p.grant.Unit, Quantum: p.grant.Quantum})
 		p.named = false
 	}
 	for _, p := range e.pools {
@@ -80,7 +80,10 @@ func (e *Enforcer) applyVerdict(ev Event) {
 func (e *Enforcer) regrant(p *pool, g PoolGrant) {
 	was := p.grant
 	p.grant = g
-	if p.leases == 0 || was.CountBy == g.CountBy && was.HoldersBy == g.HoldersBy {
+	if was.per() != g.per() {
+		e.repart(p, was)
+	}
+	if p.leases == 0 || was.CountBy == g.CountBy && was.HoldersBy == g.HoldersBy && was.per() == g.per() {
 		return
 	}
 	leases, peak := p.leases, p.peak
@@ -88,11 +91,31 @@ func (e *Enforcer) regrant(p *pool, g PoolGrant) {
 	for _, h := range e.leases {
 		for _, it := range h.Items {
 			if it.Pool == g.Name {
-				p.take(h.Lease, it.N)
+				p.take(h.Lease, g.parts(it))
 			}
 		}
 	}
 	p.leases, p.peak = leases, max(peak, p.inUse)
+}
+
+// repart counts again, in the parts that a pool's slots have now, what does not hang on how leases count.
+func (e *Enforcer) repart(p *pool, was PoolGrant) {
+	p.waiting, p.borrowed = 0, 0
+	p.peak = was.slots(p.peak) * p.grant.per()
+	for _, h := range e.leases {
+		for _, it := range h.Items {
+			if it.Pool == p.grant.Name && h.Lifetime == LifetimeBorrow {
+				p.borrowed += p.grant.parts(it)
+			}
+		}
+	}
+	for _, w := range e.waiters {
+		for _, it := range w.Items {
+			if it.Pool == p.grant.Name {
+				p.waiting += p.grant.parts(it)
+			}
+		}
+	}
 }
 
 func (e *Enforcer) applyGranted(l *Lease, terms *Terms) {
@@ -110,9 +133,10 @@ func (e *Enforcer) applyGranted(l *Lease, terms *Terms) {
 			p = &pool{grant: PoolGrant{Name: it.Pool, CountBy: CountLease}}
 			e.pools[it.Pool] = p
 		}
-		p.take(l, it.N)
+		n := p.grant.parts(it)
+		p.take(l, n)
 		if l.Lifetime == LifetimeBorrow {
-			p.borrowed += it.N
+			p.borrowed += n
 		}
 		if !l.ExpiresAt.IsZero() {
 			p.push(h, i)
@@ -159,9 +183,10 @@ func (e *Enforcer) applyEnded(ev Event) {
 		if !l.ExpiresAt.IsZero() {
 			p.drop(h, i)
 		}
-		p.give(l, it.N)
+		n := p.grant.parts(it)
+		p.give(l, n)
 		if l.Lifetime == LifetimeBorrow {
-			p.borrowed -= it.N
+			p.borrowed -= n
 		}
 		p.eased()
 		e.drop(it.Pool, p)

@@ -100,7 +100,7 @@ func (p *pool) room(h *Holder) (total Limit, free int64) {
 			free = g.max
 		}
 	}
-	c := p.capacity()
+	c := p.grant.limit(p.capacity())
 	if c == Unlimited {
 		return Unlimited, free
 	}

@@ -168,8 +168,9 @@ func TestAttachIsAGrant(t *testing.T) {
 func TestJoinsOfBeforeAreKept(t *testing.T) {
 	c := &counted{t, New(Options{}), noon}
 	lease := func(holder Caller, others ...Caller) *Lease {
-		l := &Lease{ID: LeaseID{byte(holder.PID)}, Items: []Item{{"a", 1}}, Lifetime: LifetimeProcess, AcquiredAt: noon,
-			Holder: &Holder{Caller: holder}}
+		l := &Lease{ID: LeaseID{byte(holder.PID)}, Items: []Item{{Pool: "a", N: 1}}, Lifetime: LifetimeProcess,
+			AcquiredAt: noon,
+			Holder:     &Holder{Caller: holder}}
 		for _, o := range others {
 			l.Others = append(l.Others, &Holder{Caller: o})
 		}
@@ -239,7 +240,8 @@ func TestNarrowingNeverCountsLooser(t *testing.T) {
 		var leases []*Lease
 		for range rapid.IntRange(1, 5).Draw(t, "leases") {
 			holders := rapid.SliceOfN(caller, 1, 3).Draw(t, "holders")
-			l := &Lease{Holder: &Holder{Caller: holders[0]}, Items: []Item{{"a", rapid.Int64Range(1, 3).Draw(t, "n")}}}
+			l := &Lease{Holder: &Holder{Caller: holders[0]},
+				Items: []Item{{Pool: "a", N: rapid.Int64Range(1, 3).Draw(t, "n")}}}
 			for _, o := range holders[1:] {
 				o.UID = holders[0].UID // one user, as only that may join
 				l.Others = append(l.Others, &Holder{Caller: o})

@@ -37,7 +37,7 @@ func (r *Acquire) decide(e *Enforcer, now time.Time) Decision {
 	}
 	items := r.Items
 	if r.Pool != "" {
-		items = []Item{{r.Pool, r.N}}
+		items = []Item{{Pool: r.Pool, N: r.N, Of: r.Of}}
 	}
 	token := r.token(items)
 	if token != nil {
@@ -77,11 +77,11 @@ func (e *Enforcer) fitAll(r *Acquire, v *Verdict, items []Item, w *waiting) ([]I
 	holder := e.holder(r)
 	granted := make([]Item, len(items))
 	for i, it := range items {
-		n, d := e.fit(v, it, r.MinN, holder, w)
+		got, d := e.fit(v, it, r.MinN, holder, w)
 		if d != nil {
 			return nil, nil, d
 		}
-		granted[i] = Item{it.Pool, n}
+		granted[i] = got
 	}
 	return granted, holder, nil
 }
@@ -119,6 +119,8 @@ func (r *Acquire) check() *Denial {
 	switch {
 	case r.Pool == "" && len(r.Items) == 0:
 		return bad("pool", "pool is missing: say which pool the slots are to come from")
+	case r.Of != 0 && r.Pool == "":
+		return bad("of", "of goes with pool and n; each of items has an of of its own")
 	case r.Pool != "" && len(r.Items) > 0:
 		return bad("items", "pool and items are both given: use one of them")
 	case r.Pool != "" && r.N < 1:
@@ -140,7 +142,13 @@ func (r *Acquire) check() *Denial {
 	case len(r.Pool) > MaxName:
 		return bad("pool", "pool has %d bytes, a pool's name has at most %d", len(r.Pool), MaxName)
 	}
+	if d := checkParts("of", r.Of); d != nil {
+		return d
+	}
 	for i, it := range r.Items {
+		if d := checkParts("items", it.Of); d != nil {
+			return d
+		}
 		if it.Pool == "" || len(it.Pool) > MaxName {
 			return bad("items", "items[%d]: pool is missing or longer than %d bytes", i, MaxName)
 		}
@@ -192,23 +200,27 @@ func checkTTL(ttl time.Duration) *Denial {
 	return nil
 }
 
-// fit returns how many slots of one pool the request gets under the verdict, or why it gets none.
-func (e *Enforcer) fit(v *Verdict, it Item, minN int64, holder *Holder, w *waiting) (int64, *Denial) {
+// fit returns what the request gets of one pool under the verdict, or why it gets nothing.
+func (e *Enforcer) fit(v *Verdict, it Item, minN int64, holder *Holder, w *waiting) (Item, *Denial) {
 	p, d := e.open(v, it.Pool)
+	if d == nil {
+		d = p.divides(it)
+	}
 	if d != nil {
-		return 0, d
+		return Item{}, d
 	}
+	parts := p.grant.parts(it)
 	room, free := p.room(holder)
-	if it.N > free && p.ahead(w) {
-		return 0, p.behind(it.Pool, it.N)
+	if parts > free && p.ahead(w) {
+		return Item{}, p.behind(it)
 	}
-	switch {
-	case room.Covers(it.N):
-		return it.N, nil
-	case minN > 0 && int64(room) >= minN:
-		return int64(room), nil
+	if room.Covers(parts) {
+		return it, nil
 	}
-	return 0, p.denial(it.Pool, it.N)
+	if got := p.grant.whole(int64(room), it); minN > 0 && got.N >= minN {
+		return got, nil
+	}
+	return Item{}, p.denial(it)
 }
 
 func notShared(kind, name, why string) *Denial {
@@ -218,34 +230,40 @@ func notShared(kind, name, why string) *Denial {
 }
 
 // behind denies a request because others wait for the pool's slots.
-func (p *pool) behind(name string, n int64) *Denial {
-	d := p.denial(name, n)
-	if p.capacity().Covers(n) {
-		d.Detail = fmt.Sprintf("pool %s: %d of %s slots are in use, and %d acquires wait for what comes free", name,
-			p.inUse, p.capacity(), p.queue.Len())
+func (p *pool) behind(it Item) *Denial {
+	d := p.denial(it)
+	if p.covers(p.capacity(), it) {
+		d.Detail = fmt.Sprintf("pool %s: %d of %s slots are in use, and %d acquires wait for what comes free", it.Pool,
+			p.grant.slots(p.inUse), p.capacity(), p.queue.Len())
 		d.Hint = "wait too (wait_seconds), or try again later"
 	}
 	return d
 }
 
-// denial says why the pool has not n slots, and when a slot comes free.
-func (p *pool) denial(name string, n int64) *Denial {
-	d := &Denial{Code: NoSlots, Pool: name, Limit: p.capacity(), InUse: p.inUse, HasUsage: true}
-	if most := p.most(); most != p.capacity() && most.Covers(n) {
+// covers reports whether an item fits under a limit of slots.
+func (p *pool) covers(slots Limit, it Item) bool {
+	return p.grant.limit(slots).Covers(p.grant.parts(it))
+}
+
+// denial says why the pool has not so many slots, and when a slot comes free.
+func (p *pool) denial(it Item) *Denial {
+	inUse := p.grant.slots(p.inUse)
+	d := &Denial{Code: NoSlots, Pool: it.Pool, Limit: p.capacity(), InUse: inUse, HasUsage: true}
+	if most := p.most(); most != p.capacity() && p.covers(most, it) {
 		d.Detail = fmt.Sprintf(
-			"pool %s: %d of %s slots are in use of this agent's share of the site's %s, and the request is for %d more",
-			name, p.inUse, p.capacity(), most, n)
+			"pool %s: %d of %s slots are in use of this agent's share of the site's %s, and the request is for %s more",
+			it.Pool, inUse, p.capacity(), most, it.amount())
 		d.Hint = "wait (wait_seconds): a share grows by what the site has left; or try again in a moment"
 		return d
 	}
-	if !p.capacity().Covers(n) {
-		d.Detail = fmt.Sprintf("pool %s: the request is for %d slots, and there are only %s in all", name, n,
-			p.capacity())
+	if !p.covers(p.capacity(), it) {
+		d.Detail = fmt.Sprintf("pool %s: the request is for %s slots, and there are only %s in all", it.Pool,
+			it.amount(), p.capacity())
 		d.Hint = "ask for fewer, or have the licence extended"
 		return d
 	}
-	d.Detail = fmt.Sprintf("pool %s: %d of %s slots are in use, and the request is for %d more", name, p.inUse,
-		p.capacity(), n)
+	d.Detail = fmt.Sprintf("pool %s: %d of %s slots are in use, and the request is for %s more", it.Pool, inUse,
+		p.capacity(), it.amount())
 	d.Hint = "release a lease, or try again later"
 	if len(p.expiry) > 0 {
 		d.Next, d.NextHolder = p.expiry[0].ExpiresAt, p.expiry[0].Holder
@@ -432,8 +450,9 @@ func (e *Enforcer) revokeExcess(name string, p *pool, over map[LeaseID]bool, end
 	for _, h := range e.leases {
 		for _, it := range h.Items {
 			if it.Pool == name && !over[h.ID] {
-				left.take(h.Lease, it.N)
-				held = append(held, part{h, it.N})
+				n := p.grant.parts(it)
+				left.take(h.Lease, n)
+				held = append(held, part{h, n})
 			}
 		}
 	}

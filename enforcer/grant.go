@@ -24,7 +24,8 @@ func (j *judge) grant(v *Verdict, inForce []*ruling) {
 		for name, t := range l.Pools {
 			g := PoolGrant{Name: name, Limit: t.Max, Scope: l.PoolScope(t.Scope),
 				CountBy:   orDefault(t.CountBy, CountLease),
-				HoldersBy: holdersBy(r.License.Pools[name].CountBy, orDefault(t.CountBy, CountLease)), Unit: t.Unit}
+				HoldersBy: holdersBy(r.License.Pools[name].CountBy, orDefault(t.CountBy, CountLease)), Unit: t.Unit,
+				Quantum: t.Quantum}
 			b := j.budget(l, name, amount{t.Max, t.Overage}, g.Scope)
 			g.Budget, g.Overage, g.Most, g.NotShared = b.max, b.overage, b.most, b.notShared
 			if was, ok := v.Pools[name]; ok {
@@ -33,6 +34,7 @@ func (j *judge) grant(v *Verdict, inForce []*ruling) {
 				g.Limit, g.Scope, g.CountBy, g.HoldersBy = was.Limit.Plus(g.Limit), was.Scope, was.CountBy,
 					was.HoldersBy
 				g.Unit, g.NotShared = cmp.Or(was.Unit, g.Unit), cmp.Or(was.NotShared, g.NotShared)
+				g.Quantum = cmp.Or(was.Quantum, g.Quantum)
 			}
 			v.Pools[name] = g
 		}

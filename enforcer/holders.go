@@ -55,7 +55,8 @@ func (r *Join) decide(e *Enforcer, now time.Time) Decision {
 func (e *Enforcer) rehold(was, is *Lease, by *Holder, now time.Time) Decision {
 	var grown *Holder
 	for _, it := range is.Items {
-		more := e.pools[it.Pool].cost(was, is, it.N)
+		own := e.pools[it.Pool]
+		more := own.cost(was, is, own.grant.parts(it))
 		if more <= 0 {
 			continue
 		}
@@ -68,9 +69,9 @@ func (e *Enforcer) rehold(was, is *Lease, by *Holder, now time.Time) Decision {
 		switch {
 		case d != nil:
 		case p.ahead(nil):
-			d = p.behind(it.Pool, more)
-		case !p.capacity().Covers(p.inUse + more):
-			d = p.denial(it.Pool, more)
+			d = p.behind(own.part(it, more))
+		case !p.grant.limit(p.capacity()).Covers(p.inUse + more):
+			d = p.denial(own.part(it, more))
 		default:
 			continue
 		}
@@ -169,8 +170,9 @@ func (e *Enforcer) applyChanged(l *Lease) {
 			p.drop(h, i)
 		}
 		if was.Holder != l.Holder || !slices.Equal(was.Others, l.Others) {
-			p.give(was, it.N)
-			p.take(l, it.N)
+			n := p.grant.parts(it)
+			p.give(was, n)
+			p.take(l, n)
 			p.eased()
 		}
 	}

@@ -97,7 +97,7 @@ func (s *twin) endedForAReason(t *rapid.T, e *Enforcer, ev Event) {
 func (s *twin) noStarvation(t *rapid.T, l *Lease) {
 	for _, it := range l.Items {
 		for _, w := range s.m.queue {
-			if has(w.items, it.Pool) && it.N > s.m.own(it.Pool, l.Holder.Caller) {
+			if has(w.items, it.Pool) && s.m.weigh(it) > s.m.own(it.Pool, l.Holder.Caller) {
 				t.Fatalf("NoStarvation: %v is granted, and %v waits for %s", l.Items, w.items, it.Pool)
 			}
 		}
@@ -121,11 +121,11 @@ func (s *twin) firstComeFirstServed(t *rapid.T, queue []modelWaiter, l *Lease) {
 // DeniedOnlyWhenFull: some pool has less than the least that would do, or others wait for it.
 func (s *twin) deniedOnlyWhenFull(t *rapid.T, r *Acquire) {
 	for _, it := range itemsOf(r) {
-		least := it.N
+		least := it
 		if r.MinN > 0 {
-			least = r.MinN
+			least.N = r.MinN
 		}
-		if least > s.m.cap(it.Pool, s.now)-s.m.used(it.Pool) || s.m.refused(it.Pool, s.now) != "" ||
+		if s.m.weigh(least) > s.m.cap(it.Pool, s.now)-s.m.used(it.Pool) || s.m.refused(it.Pool, s.now) != "" ||
 			slices.ContainsFunc(s.m.queue, func(w modelWaiter) bool {
 				return has(w.items, it.Pool)
 			}) {
@@ -190,20 +190,21 @@ func (s *twin) invariants(t *rapid.T) {
 		for _, l := range s.m.leases {
 			for _, it := range l.items {
 				if it.Pool == p && l.lifetime == LifetimeBorrow {
-					borrowed += it.N
+					borrowed += s.m.weigh(it)
 				}
 			}
 		}
 		for _, w := range s.m.queue {
 			for _, it := range w.items {
 				if it.Pool == p {
-					waiting += it.N
+					waiting += s.m.weigh(it)
 				}
 			}
 		}
-		if got, ok := s.e.Pool(p, s.now); ok && (got.InUse != s.m.used(p) || got.Borrowed != borrowed ||
-			got.Waiting != waiting) || !ok && s.m.used(p) != 0 {
-			t.Fatalf("CountsAgree: %+v, the model has %d in use, %d borrowed, %d waited for", got, s.m.used(p),
+		if got, ok := s.e.Pool(p, s.now); ok && (got.InUse != s.m.slots(p, s.m.used(p)) ||
+			got.Borrowed != s.m.slots(p, borrowed) || got.Waiting != s.m.slots(p, waiting) ||
+			got.Quantum > 1 && got.Parts != s.m.used(p)) || !ok && s.m.used(p) != 0 {
+			t.Fatalf("CountsAgree: %+v, the model has %d parts in use, %d borrowed, %d waited for", got, s.m.used(p),
 				borrowed, waiting)
 		}
 	}

@@ -47,10 +47,11 @@ const (
 	MaxTTL     = 24 * time.Hour
 )
 
-// Item is n slots of one pool.
+// Item is n slots of one pool, or n equal parts of a slot.
 type Item struct {
 	Pool string
 	N    int64
+	Of   int64 // how many of these parts make a slot: see PoolTerm.Quantum; 0 or 1: N counts slots
 }
 
 // MaxData is the most bytes that can be kept on one lease.
@@ -168,8 +169,10 @@ type PoolStatus struct {
 	Budget    Limit
 	Scope     Scope
 	Unit      string
+	Quantum   int64 // parts of a slot: see PoolTerm; 0: it has none
 	NotShared string
 	InUse     int64 // slots held; of a meter, what has been drawn
+	Parts     int64 // with Quantum: the parts of slots that are held
 	Waiting   int64
 	Reserved  int64
 	Borrowed  int64 // slots of leases that are borrowed

@@ -142,6 +142,9 @@ type PoolTerm struct {
 	Overage Limit   // slots granted and counted beyond Max
 	Scope   Scope   // zero: see Scope
 	CountBy CountBy // zero: CountLease
+	// Quantum is how many parts a slot has where leases may hold parts of one: what they hold is added up, and the sum
+	// is rounded up to slots, not each lease. 0 or 1: slots have none. At most MaxQuantum.
+	Quantum int64
 }
 
 // MeterTerm is a consumable term of a licence: draws never come back, except at the period it resets.

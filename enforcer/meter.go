@@ -60,6 +60,9 @@ func (r *Acquire) draw(e *Enforcer, v *Verdict, items []Item, token *ClientToken
 				"one lease cannot hold pool %s and meter %s: slots come back, draws do not; acquire them one "+
 					"after the other", it.Pool, items[0].Pool)}
 		}
+		if it.Of > 1 {
+			return Decision{Denial: bad("of", "meter %s: draws have no parts; leave of out", it.Pool)}
+		}
 		if why := e.verdict.Withheld.Draws; why != "" {
 			return Decision{Denial: withheld("meter", it.Pool, why)}
 		}
@@ -78,7 +81,7 @@ func (r *Acquire) draw(e *Enforcer, v *Verdict, items []Item, token *ClientToken
 			n = left
 		}
 		draws = append(draws, s.draw(n)...)
-		granted[i] = Item{it.Pool, n}
+		granted[i] = Item{Pool: it.Pool, N: n}
 	}
 	l := &Lease{ID: r.ID, Items: granted, Lifetime: LifetimeDraw, AcquiredAt: now, Holder: e.holder(r), Token: token,
 		Data: r.Data}
@@ -190,7 +193,7 @@ func (r *Shift) decide(e *Enforcer, now time.Time) Decision {
 			Detail: fmt.Sprintf("meter %s: %d draws have been made, and no more can be taken back", r.Pool,
 				s.drawn())}}
 	case r.By > s.left():
-		return Decision{Denial: e.meterEmpty(Item{r.Pool, r.By}, g, s, now)}
+		return Decision{Denial: e.meterEmpty(Item{Pool: r.Pool, N: r.By}, g, s, now)}
 	case r.By < 0:
 		return Decision{Events: []Event{{Kind: EventSet, At: now, Draws: s.takeBack(-r.By)}}}
 	}

@@ -50,6 +50,9 @@ func (m *model) draw(r *Acquire, now time.Time) (granted []Item, why DenialCode)
 		if !ok {
 			return nil, BadRequest
 		}
+		if it.Of > 1 {
+			return nil, BadRequest
+		}
 		n := it.N
 		if left := max(0, int64(g.Budget)+int64(g.Overage)-m.drawn(g, now)); g.Budget != Unlimited && left < n {
 			if r.MinN == 0 || left < r.MinN {
@@ -57,7 +60,7 @@ func (m *model) draw(r *Acquire, now time.Time) (granted []Item, why DenialCode)
 			}
 			n = left
 		}
-		granted = append(granted, Item{it.Pool, n})
+		granted = append(granted, Item{Pool: it.Pool, N: n})
 	}
 	return granted, ""
 }

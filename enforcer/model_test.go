@@ -85,7 +85,7 @@ func (m *model) at(now time.Time) *Verdict {
 
 func itemsOf(r *Acquire) []Item {
 	if r.Pool != "" {
-		return []Item{{r.Pool, r.N}}
+		return []Item{{Pool: r.Pool, N: r.N, Of: r.Of}}
 	}
 	return r.Items
 }
@@ -130,7 +130,28 @@ func (m *model) uses(pool string, l modelLease) map[string]bool {
 	return out
 }
 
-// used counts a pool's slots: of each use that a lease counts as, the largest such lease.
+// per is how many parts a pool's slots have.
+func (m *model) per(pool string) int64 { return max(1, m.pools[pool].Quantum) }
+
+// weigh is how many parts an item takes.
+func (m *model) weigh(it Item) int64 {
+	n := it.N * m.per(it.Pool)
+	for of := max(1, it.Of); ; n++ {
+		if n%of == 0 {
+			return n / of
+		}
+	}
+}
+
+// slots is how many slots hold so many parts.
+func (m *model) slots(pool string, parts int64) (n int64) {
+	for n*m.per(pool) < parts {
+		n++
+	}
+	return n
+}
+
+// used counts the parts of a pool's slots: of each use that a lease counts as, the largest such lease.
 func (m *model) used(pool string) (n int64) {
 	groups := map[string]int64{}
 	for _, l := range m.leases {
@@ -139,7 +160,7 @@ func (m *model) used(pool string) (n int64) {
 				continue
 			}
 			for use := range m.uses(pool, l) {
-				groups[use] = max(groups[use], it.N)
+				groups[use] = max(groups[use], m.weigh(it))
 			}
 		}
 	}
@@ -155,7 +176,7 @@ func (m *model) own(pool string, c Caller) (own int64) {
 	for _, l := range m.leases {
 		for _, it := range l.items {
 			if it.Pool == pool && g != "" && m.uses(pool, l)[g] {
-				own = max(own, it.N)
+				own = max(own, m.weigh(it))
 			}
 		}
 	}
@@ -171,7 +192,7 @@ func (m *model) refused(pool string, now time.Time) DenialCode {
 		return BadRequest
 	case g.Name == "" || !named:
 		return PoolUnknown
-	case next.CountBy != g.CountBy || next.HoldersBy != g.HoldersBy:
+	case next.CountBy != g.CountBy || next.HoldersBy != g.HoldersBy || next.Quantum != g.Quantum:
 		return NoSlots
 	}
 	return ""
@@ -208,7 +229,7 @@ func (m *model) room(pool string, c Caller, now time.Time) int64 {
 }
 
 func (m *model) cap(pool string, now time.Time) int64 {
-	most := func(g PoolGrant) int64 { return int64(g.Budget) + int64(g.Overage) }
+	most := func(g PoolGrant) int64 { return (int64(g.Budget) + int64(g.Overage)) * m.per(pool) }
 	if v := m.at(now); v != m.verdict {
 		return min(most(m.pools[pool]), most(v.Pools[pool]))
 	}
@@ -235,12 +256,18 @@ func (m *model) fit(r *Acquire, now time.Time) (granted []Item, why DenialCode) 
 		switch why := m.refused(it.Pool, now); {
 		case why != "":
 			return nil, why
-		case m.ahead(it.Pool, r.ID) && it.N > m.own(it.Pool, r.Caller):
+		case !m.divides(it):
+			return nil, BadRequest
+		case m.ahead(it.Pool, r.ID) && m.weigh(it) > m.own(it.Pool, r.Caller):
 			return nil, NoSlots
-		case it.N <= room:
+		case m.weigh(it) <= room:
 			granted = append(granted, it)
-		case r.MinN > 0 && r.MinN <= room:
-			granted = append(granted, Item{it.Pool, room})
+		case r.MinN > 0 && m.weigh(Item{it.Pool, r.MinN, it.Of}) <= room:
+			got := it
+			for m.weigh(got) > room {
+				got.N--
+			}
+			granted = append(granted, got)
 		default:
 			return nil, NoSlots
 		}
@@ -248,10 +275,15 @@ func (m *model) fit(r *Acquire, now time.Time) (granted []Item, why DenialCode) 
 	return granted, ""
 }
 
+// divides reports whether a pool's slots have the parts that an item is of.
+func (m *model) divides(it Item) bool {
+	return it.Of < 2 || m.per(it.Pool) > 1 && m.per(it.Pool)%it.Of == 0
+}
+
 // never reports whether a request can never be granted, whatever comes free.
 func (m *model) never(r *Acquire) bool {
 	return slices.ContainsFunc(itemsOf(r), func(it Item) bool {
-		return m.pools[it.Pool].Name == "" || cmp.Or(r.MinN, it.N) > m.cap(it.Pool, time.Time{})
+		return m.pools[it.Pool].Name == "" || m.weigh(Item{it.Pool, cmp.Or(r.MinN, it.N), it.Of}) > m.cap(it.Pool, time.Time{})
 	})
 }
 
@@ -374,7 +406,8 @@ func (m *model) serve(now time.Time) string {
 
 // vain reports whether a waiter can never be granted what it waits for.
 func (m *model) vain(r *Acquire, now time.Time) bool {
-	return !m.at(now).Good() || m.denyBorrow(r, now) != "" || m.never(r)
+	return !m.at(now).Good() || m.denyBorrow(r, now) != "" || m.never(r) ||
+		slices.ContainsFunc(itemsOf(r), func(it Item) bool { return !m.divides(it) })
 }
 
 func (m *model) find(id LeaseID) int {

@@ -117,7 +117,7 @@ func (m *model) judge(v *Verdict, now time.Time) {
 	for _, p := range poolNames {
 		g, ok := v.Pools[p]
 		if !ok {
-			g = PoolGrant{CountBy: m.pools[p].CountBy, HoldersBy: m.pools[p].HoldersBy}
+			g = PoolGrant{CountBy: m.pools[p].CountBy, HoldersBy: m.pools[p].HoldersBy, Quantum: m.pools[p].Quantum}
 		}
 		m.pools[p] = g
 		over := m.used(p) > m.cap(p, time.Time{})

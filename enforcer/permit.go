@@ -47,7 +47,7 @@ func (e *Enforcer) open(v *Verdict, name string) (*pool, *Denial) {
 		switch {
 		case !ok:
 			return nil, v.unknownPool(name)
-		case g.CountBy != p.grant.CountBy || g.HoldersBy != p.grant.HoldersBy:
+		case g.CountBy != p.grant.CountBy || g.HoldersBy != p.grant.HoldersBy || g.per() != p.grant.per():
 			return nil, &Denial{Code: NoSlots, Pool: name, Hint: "try again in a moment",
 				Detail: fmt.Sprintf(
 					"pool %s: the licence has just changed, and what is in use is counted by %s from now on", name,

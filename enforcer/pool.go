@@ -11,8 +11,8 @@ import (
 // hold slots of it.
 type pool struct {
 	grant  PoolGrant
-	named  bool // the verdict names it
-	inUse  int64
+	named  bool  // the verdict names it
+	inUse  int64 // this and what else is counted here in parts of slots: see PoolTerm.Quantum
 	peak   int64
 	leases int
 	groups map[string]*group // nil when each lease counts for itself
@@ -50,7 +50,7 @@ func (p *pool) under(g PoolGrant) *pool {
 }
 
 // over reports whether more is in use than may be.
-func (p *pool) over() bool { return !p.capacity().Covers(p.inUse) }
+func (p *pool) over() bool { return !p.grant.limit(p.capacity()).Covers(p.inUse) }
 
 // eased calls off the revocation of leases over the limit once nothing is over it.
 func (p *pool) eased() {
@@ -142,8 +142,12 @@ func (p *pool) due(now time.Time, yield func(*held) bool) bool {
 func (p *pool) status(name string) PoolStatus {
 	s := PoolStatus{
 		Name: name, Limit: p.grant.Limit, Overage: p.grant.Overage, Budget: p.grant.Budget, Scope: p.grant.Scope,
-		Unit: p.grant.Unit, NotShared: p.grant.NotShared, InUse: p.inUse, Peak: p.peak, Leases: p.leases,
-		Waiting: p.waiting, Borrowed: p.borrowed,
+		Unit: p.grant.Unit, NotShared: p.grant.NotShared, InUse: p.grant.slots(p.inUse),
+		Peak: p.grant.slots(p.peak), Leases: p.leases, Waiting: p.grant.slots(p.waiting),
+		Borrowed: p.grant.slots(p.borrowed),
+	}
+	if p.grant.per() > 1 {
+		s.Quantum, s.Parts = p.grant.Quantum, p.inUse
 	}
 	if len(p.expiry) > 0 {
 		s.NextFree = p.expiry[0].ExpiresAt

@@ -37,7 +37,7 @@ func (r *Acquire) wait(e *Enforcer, items []Item, d *Denial, now time.Time) Deci
 func (e *Enforcer) never(r *Acquire, items []Item) bool {
 	return slices.ContainsFunc(items, func(it Item) bool {
 		p := e.pools[it.Pool]
-		return p == nil || !p.most().Covers(cmp.Or(r.MinN, it.N))
+		return p == nil || !p.covers(p.most(), it.least(r))
 	})
 }
 
@@ -136,8 +136,11 @@ func (e *Enforcer) vain(w *waiting, now time.Time) *Denial {
 		if p.grant.NotShared != "" && p.grant.Budget == 0 {
 			return notShared("pool", it.Pool, p.grant.NotShared)
 		}
-		if !p.most().Covers(cmp.Or(w.Request.MinN, it.N)) {
-			return p.denial(it.Pool, it.N)
+		if d := p.divides(it); d != nil {
+			return d
+		}
+		if !p.covers(p.most(), it.least(w.Request)) {
+			return p.denial(it)
 		}
 	}
 	return nil
@@ -169,7 +172,7 @@ func (e *Enforcer) applyQueued(w *Waiter) {
 	for _, it := range w.Items {
 		p := e.pools[it.Pool]
 		x.places = append(x.places, p.queue.PushBack(x))
-		p.waiting += it.N
+		p.waiting += p.grant.parts(it)
 	}
 }
 
@@ -185,7 +188,7 @@ func (e *Enforcer) unqueue(w *Waiter) {
 	for i, it := range w.Items {
 		p := e.pools[it.Pool]
 		p.queue.Remove(x.places[i])
-		p.waiting -= it.N
+		p.waiting -= p.grant.parts(it)
 		e.drop(it.Pool, p)
 	}
 }
@@ -208,7 +211,7 @@ func (e *Enforcer) giveUp(now time.Time, most int) (out []Event) {
 			_, _, d = e.fitAll(w.Request, v, w.Items, w)
 		}
 		if d == nil { // it would fit, but others are before it in another queue
-			d = e.pools[w.Items[0].Pool].behind(w.Items[0].Pool, w.Items[0].N)
+			d = e.pools[w.Items[0].Pool].behind(w.Items[0])
 		}
 		out = append(out, leave(w, now, CauseWaitOver, d).Events...)
 	}

@@ -138,7 +138,7 @@ func TestTokenInTwoJournals(t *testing.T) {
 	now := time.Date(2026, 1, 5, 12, 0, 0, 0, time.UTC)
 	token := &ClientToken{Key: TokenKey{1}, Request: [32]byte{2}}
 	lease := func(id byte, l Lifetime, at time.Time) *Lease {
-		return &Lease{ID: LeaseID{id}, Items: []Item{{"a", 1}}, Lifetime: l, AcquiredAt: at, Holder: &Holder{},
+		return &Lease{ID: LeaseID{id}, Items: []Item{{Pool: "a", N: 1}}, Lifetime: l, AcquiredAt: at, Holder: &Holder{},
 			Token: token}
 	}
 	early, late := lease(1, LifetimeProcess, now), lease(2, LifetimeHeld, now.Add(TokenKept))
@@ -164,8 +164,9 @@ func TestRevokedAfterRestart(t *testing.T) {
 	for policy, want := range map[OnExpiry]time.Time{Revoke: now.Add(RevokeDelay), Drain: now.Add(time.Hour),
 		Keep: {}} {
 		e := New(Options{})
-		e.Apply(Event{Kind: EventGranted, Lease: &Lease{ID: LeaseID{1}, Items: []Item{{"a", 1}}, Lifetime: LifetimeHeld,
-			AcquiredAt: now, Holder: &Holder{}}})
+		e.Apply(Event{Kind: EventGranted,
+			Lease: &Lease{ID: LeaseID{1}, Items: []Item{{Pool: "a", N: 1}}, Lifetime: LifetimeHeld,
+				AcquiredAt: now, Holder: &Holder{}}})
 		for _, ev := range e.Decide(&SetVerdict{&Verdict{State: StateExpired, Code: Expired, OnExpiry: policy,
 			TerminatesAt: now.Add(time.Hour)}}, now).Events {
 			e.Apply(ev)

@@ -26,6 +26,7 @@ type Acquire struct {
 
 	Pool   string
 	N      int64 // slots of Pool
+	Of     int64 // with Pool: see Item
 	Items  []Item
 	MinN   int64 // with Pool: be content with as few as this; 0: all or nothing
 	Labels map[string]string

@@ -377,7 +377,7 @@ func (s *story) acquire(name string, args []string) error {
 		default:
 			var n int64
 			n, err = strconv.ParseInt(v, 10, 64)
-			r.Items = append(r.Items, Item{k, n})
+			r.Items = append(r.Items, Item{Pool: k, N: n})
 		}
 		if err != nil {
 			return err

@@ -259,7 +259,7 @@ func TestEachLeaseHasItsOwnEnd(t *testing.T) {
 // The leases of an earlier journal belong to the licence that is in force first.
 func TestLeasesOfUnknownTerms(t *testing.T) {
 	f := &folder{t: t, e: New(Options{Durable: true}), now: noon}
-	f.e.Apply(Event{Kind: EventGranted, At: noon, Lease: &Lease{ID: LeaseID{1}, Items: []Item{{"a", 1}},
+	f.e.Apply(Event{Kind: EventGranted, At: noon, Lease: &Lease{ID: LeaseID{1}, Items: []Item{{Pool: "a", N: 1}},
 		Lifetime: LifetimeHeld, AcquiredAt: noon, Holder: &Holder{}}})
 	f.has(paper("paid", 1, func(l *License) {
 		l.Expires, l.OnExpiry = noon.Add(time.Hour), Revoke

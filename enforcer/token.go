@@ -92,6 +92,9 @@ func (r *Acquire) requestHash(items []Item) [32]byte {
 	h.pools(items)
 	for _, it := range items {
 		h.number(it.N)
+		if it.Of > 1 { // whole slots as they have always been
+			h.number(-it.Of)
+		}
 	}
 	h.number(r.MinN)
 	h.text(string(r.lifetime()))

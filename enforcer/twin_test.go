@@ -326,8 +326,9 @@ func TestAgainstModel(t *testing.T) {
 			now: time.Date(2026, 1, 5, 12, 0, 0, 0, time.UTC), ledger: newLedger()}
 		s.issue(t)
 		pool := rapid.SampledFrom(poolNames)
+		parts := rapid.SampledFrom([]int64{0, 0, 2, 4})
 		one := func(t *rapid.T) {
-			r := &Acquire{Pool: pool.Draw(t, "pool"), N: rapid.Int64Range(1, 4).Draw(t, "n")}
+			r := &Acquire{Pool: pool.Draw(t, "pool"), N: rapid.Int64Range(1, 4).Draw(t, "n"), Of: parts.Draw(t, "of")}
 			if rapid.IntRange(0, 3).Draw(t, "part") == 0 {
 				r.MinN = rapid.Int64Range(1, r.N).Draw(t, "min_n")
 			}
@@ -339,10 +340,10 @@ func TestAgainstModel(t *testing.T) {
 		t.Repeat(map[string]func(*rapid.T){
 			"acquire": one, "acquire 2": one, "acquire 3": one, "acquire 4": one, // more often than others
 			"acquire items": func(t *rapid.T) {
-				s.acquire(t, &Acquire{Items: []Item{{"a", rapid.Int64Range(1, 3).Draw(t, "a")},
-					{pool.Filter(func(p string) bool {
+				s.acquire(t, &Acquire{Items: []Item{{Pool: "a", N: rapid.Int64Range(1, 3).Draw(t, "a")},
+					{Pool: pool.Filter(func(p string) bool {
 						return p != "a"
-					}).Draw(t, "other"), rapid.Int64Range(1, 3).Draw(t, "b")}}})
+					}).Draw(t, "other"), N: rapid.Int64Range(1, 3).Draw(t, "b"), Of: parts.Draw(t, "of")}}})
 			},
 			"draw": func(t *rapid.T) {
 				r := &Acquire{Pool: rapid.SampledFrom(append(meterNames, "a")).Draw(t, "meter"),
@@ -353,8 +354,8 @@ func TestAgainstModel(t *testing.T) {
 				s.acquire(t, r)
 			},
 			"draw items": func(t *rapid.T) {
-				s.acquire(t, &Acquire{Items: []Item{{"m", 1},
-					{rapid.SampledFrom([]string{"weekly", "a"}).Draw(t, "other"), 2}}, Lifetime: LifetimeDraw})
+				s.acquire(t, &Acquire{Items: []Item{{Pool: "m", N: 1},
+					{Pool: rapid.SampledFrom([]string{"weekly", "a"}).Draw(t, "other"), N: 2}}, Lifetime: LifetimeDraw})
 			},
 			"renew": s.renew, "release": s.release, "join": s.join, "leave": s.leave, "doubt": s.doubt,
 			"attach":      s.attach,

@@ -83,6 +83,9 @@ func (s *twin) verdict(t *rapid.T, mayBeBad bool) *Verdict {
 				if g.CountBy == CountLease && rapid.IntRange(0, 3).Draw(t, "narrowed") == 0 {
 					g.HoldersBy = rapid.SampledFrom([]CountBy{CountProcess, CountPod}).Draw(t, "holders by")
 				}
+				if rapid.IntRange(0, 2).Draw(t, "in parts") == 0 {
+					g.Quantum = rapid.SampledFrom([]int64{4, 6}).Draw(t, "quantum")
+				}
 				v.Pools[p] = g
 			}
 		}

@@ -107,7 +107,7 @@ func (l *License) validateLists() error {
 	for _, name := range slices.Sorted(maps.Keys(l.Pools)) {
 		p := l.Pools[name]
 		if err := first(termName(name), count("max of "+name, p.Max), count("overage of "+name, p.Overage),
-			line("unit of "+name, p.Unit),
+			line("unit of "+name, p.Unit), quantum(name, p),
 			oneOf("scope of "+name, p.Scope, ScopeHost, ScopeSite, ScopeShared),
 			oneOf("count_by of "+name, p.CountBy, CountLease, CountProcess, CountUser, CountHost, CountPod)); err !=
 			nil {
@@ -256,6 +256,16 @@ func termName(s string) error {
 func count(what string, l Limit) error {
 	if l != Unlimited && (l < 0 || l > MaxCount) {
 		return fmt.Errorf("its %s is %d, and must lie between 0 and %d", what, l, MaxCount)
+	}
+	return nil
+}
+
+func quantum(name string, p PoolTerm) error {
+	if p.Quantum < 0 || p.Quantum > MaxQuantum {
+		return fmt.Errorf("its slots of %s have %d parts, and must have between 0 and %d", name, p.Quantum, MaxQuantum)
+	}
+	if total := p.Max.Plus(p.Overage); p.Quantum > 1 && total != Unlimited && total > Limit(maxParts/p.Quantum) {
+		return fmt.Errorf("its slots of %s have too many parts together", name)
 	}
 	return nil
 }

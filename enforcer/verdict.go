@@ -319,6 +319,7 @@ type PoolGrant struct {
 	// holders
 	HoldersBy CountBy
 	Unit      string
+	Quantum   int64  // parts of a slot: see PoolTerm; 0 or 1: it has none
 	NotShared string // why Budget is 0 although Limit is not; empty otherwise
 }
 
