@@ -239,3 +239,62 @@ func TestElasticFollowsThePlatform(t *testing.T) {
 	h.start()
 	h.until("after a start without the platform", inForce("two"))
 }
+
+// Deployments hold memory: parts of units, of which the sum is rounded up, by HTTP and in a session, over a start of
+// the agent too.
+func TestElasticHoldsParts(t *testing.T) {
+	t.Parallel()
+	dir, err := os.MkdirTemp(tempDir(), "u")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	h, s := elasticHouse(t, fmt.Sprintf("listeners:\n  - {address: \"unix:%s/e\", dialect: elastic}\n", dir))
+	h.drop("a.json", s.Orchestration(elastictest.License{UID: "a", Units: 2}))
+	h.until("dropped", inForce("a"))
+	gib := func(n int64) wire.AcquireRequest {
+		return wire.AcquireRequest{Pool: "resource_units", N: &n, Of: 64, Lifetime: "held"}
+	}
+	for range 3 {
+		l, err := h.Acquire(t.Context(), gib(16))
+		if err != nil || l.N != 16 || l.Of != 64 || l.Items[0].Of != 64 {
+			t.Fatalf("%+v, %v", l, err)
+		}
+	}
+	session, err := client.Open(t.Context(), client.WithSocket(h.Socket()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { session.Close() })
+	if _, err := session.Acquire(t.Context(), gib(17)); err != nil {
+		t.Fatal(err)
+	}
+	say := func(mib int64) {
+		t.Helper()
+		p, err := h.Pool(t.Context(), "resource_units")
+		if err != nil || p.InUse != 2 || p.Parts != mib || p.Quantum != 65536 || *p.Available != 0 {
+			t.Errorf("the pool is %+v (%v), and not %d MiB", p, err, mib)
+		}
+		if a := callerOf(t, "unix:"+dir+"/e").platform(200, "GET", nil); a.Usage.Memory != mib {
+			t.Errorf("the platform says %d MiB, and not %d", a.Usage.Memory, mib)
+		}
+	}
+	say(65 << 10)
+	var e *client.Error
+	if _, err := h.Acquire(t.Context(), gib(64)); !errors.As(err, &e) || e.Code != "no_slots" ||
+		!strings.Contains(e.Detail, "64/64") {
+		t.Errorf("more than is left: %v", err)
+	}
+	if _, err := h.Acquire(t.Context(), wire.AcquireRequest{Pool: "resource_units", Of: 3}); !errors.As(err, &e) ||
+		e.Code != "bad_request" || e.Field != "of" {
+		t.Errorf("a third of a unit: %v", err)
+	}
+	h.stop()
+	h.start()
+	h.until("started again", inForce("a"))
+	say(65 << 10)
+	if _, err := h.Acquire(t.Context(), gib(63)); err != nil {
+		t.Errorf("what is left: %v", err)
+	}
+	say(128 << 10)
+}

@@ -70,7 +70,8 @@ func (s *Session) Acquire(ctx context.Context, r Request) (*Lease, error) {
 }
 
 func acquireParams(r *Request) ([]byte, error) {
-	if r.Pool != "" && plainText(r.Pool) && r.N == nil && r.Items == nil && r.MinN == 0 && r.Lifetime == "" &&
+	if r.Pool != "" && plainText(r.Pool) && r.N == nil && r.Of == 0 && r.Items == nil && r.MinN == 0 &&
+		r.Lifetime == "" &&
 		r.TTLSeconds == 0 && r.WaitSeconds == 0 &&
 		r.ClientToken == "" && r.Nonce == "" && r.Labels == nil && r.Priority == 0 && r.PID == 0 && r.Until == nil &&
 		r.Version == "" {

@@ -252,18 +252,18 @@ func (p *pool) denial(it Item) *Denial {
 	if most := p.most(); most != p.capacity() && p.covers(most, it) {
 		d.Detail = fmt.Sprintf(
 			"pool %s: %d of %s slots are in use of this agent's share of the site's %s, and the request is for %s more",
-			it.Pool, inUse, p.capacity(), most, it.amount())
+			it.Pool, inUse, p.capacity(), most, it.Amount())
 		d.Hint = "wait (wait_seconds): a share grows by what the site has left; or try again in a moment"
 		return d
 	}
 	if !p.covers(p.capacity(), it) {
 		d.Detail = fmt.Sprintf("pool %s: the request is for %s slots, and there are only %s in all", it.Pool,
-			it.amount(), p.capacity())
+			it.Amount(), p.capacity())
 		d.Hint = "ask for fewer, or have the licence extended"
 		return d
 	}
 	d.Detail = fmt.Sprintf("pool %s: %d of %s slots are in use, and the request is for %s more", it.Pool, inUse,
-		p.capacity(), it.amount())
+		p.capacity(), it.Amount())
 	d.Hint = "release a lease, or try again later"
 	if len(p.expiry) > 0 {
 		d.Next, d.NextHolder = p.expiry[0].ExpiresAt, p.expiry[0].Holder

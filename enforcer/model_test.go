@@ -130,27 +130,6 @@ func (m *model) uses(pool string, l modelLease) map[string]bool {
 	return out
 }
 
-// per is how many parts a pool's slots have.
-func (m *model) per(pool string) int64 { return max(1, m.pools[pool].Quantum) }
-
-// weigh is how many parts an item takes.
-func (m *model) weigh(it Item) int64 {
-	n := it.N * m.per(it.Pool)
-	for of := max(1, it.Of); ; n++ {
-		if n%of == 0 {
-			return n / of
-		}
-	}
-}
-
-// slots is how many slots hold so many parts.
-func (m *model) slots(pool string, parts int64) (n int64) {
-	for n*m.per(pool) < parts {
-		n++
-	}
-	return n
-}
-
 // used counts the parts of a pool's slots: of each use that a lease counts as, the largest such lease.
 func (m *model) used(pool string) (n int64) {
 	groups := map[string]int64{}
@@ -275,15 +254,11 @@ func (m *model) fit(r *Acquire, now time.Time) (granted []Item, why DenialCode) 
 	return granted, ""
 }
 
-// divides reports whether a pool's slots have the parts that an item is of.
-func (m *model) divides(it Item) bool {
-	return it.Of < 2 || m.per(it.Pool) > 1 && m.per(it.Pool)%it.Of == 0
-}
-
 // never reports whether a request can never be granted, whatever comes free.
 func (m *model) never(r *Acquire) bool {
 	return slices.ContainsFunc(itemsOf(r), func(it Item) bool {
-		return m.pools[it.Pool].Name == "" || m.weigh(Item{it.Pool, cmp.Or(r.MinN, it.N), it.Of}) > m.cap(it.Pool, time.Time{})
+		return m.pools[it.Pool].Name == "" ||
+			m.weigh(Item{it.Pool, cmp.Or(r.MinN, it.N), it.Of}) > m.cap(it.Pool, time.Time{})
 	})
 }
 

@@ -64,13 +64,13 @@ func (p *pool) divides(it Item) *Denial {
 		return bad("of", "pool %s: a slot has %d parts, which do not make up %d equal ones; of must divide %d", it.Pool,
 			per, it.Of, per)
 	case per > 1 && it.N > MaxN/(per/max(1, it.Of)):
-		return bad("n", "n is %s: at most %d parts of a slot can be asked for at once", it.amount(), int64(MaxN))
+		return bad("n", "n is %s: at most %d parts of a slot can be asked for at once", it.Amount(), int64(MaxN))
 	}
 	return nil
 }
 
-// amount is how much of a pool an item is, for people: slots, or a fraction of a slot.
-func (it Item) amount() string {
+// Amount is how much of a pool an item is, for people: slots, or a fraction of a slot.
+func (it Item) Amount() string {
 	if it.Of > 1 {
 		return fmt.Sprintf("%d/%d", it.N, it.Of)
 	}

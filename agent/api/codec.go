@@ -61,6 +61,14 @@ func plainMember(object []byte, name string) (string, bool) {
 	return string(text), true
 }
 
+// appendParts appends of how many parts of a slot an n is; 0: of slots.
+func appendParts(b []byte, of int64) []byte {
+	if of == 0 {
+		return b
+	}
+	return strconv.AppendInt(append(b, `,"of":`...), of, 10)
+}
+
 // appendLease appends a lease's JSON, the very bytes that the library would write, at a third of the cost. It is a
 // session's commonest answer.
 func appendLease(b []byte, l *wire.Lease) []byte {
@@ -69,7 +77,7 @@ func appendLease(b []byte, l *wire.Lease) []byte {
 	b = append(b, `,"pool":`...)
 	b = appendText(b, l.Pool)
 	b = append(b, `,"n":`...)
-	b = strconv.AppendInt(b, l.N, 10)
+	b = appendParts(strconv.AppendInt(b, l.N, 10), l.Of)
 	b = append(b, `,"items":[`...)
 	for i, it := range l.Items {
 		if i > 0 {
@@ -78,7 +86,7 @@ func appendLease(b []byte, l *wire.Lease) []byte {
 		b = append(b, `{"pool":`...)
 		b = appendText(b, it.Pool)
 		b = append(b, `,"n":`...)
-		b = append(strconv.AppendInt(b, it.N, 10), '}')
+		b = append(appendParts(strconv.AppendInt(b, it.N, 10), it.Of), '}')
 	}
 	b = append(b, `],"lifetime":`...)
 	b = appendText(b, l.Lifetime)

@@ -29,11 +29,13 @@ func TestAppendLease(t *testing.T) {
 	})
 	rapid.Check(t, func(t *rapid.T) {
 		l := wire.Lease{ID: text.Draw(t, "id"), Pool: text.Draw(t, "pool"), N: rapid.Int64().Draw(t, "n"),
+			Of:    rapid.Int64Range(0, 2).Draw(t, "of of the first"),
 			Items: []wire.Item{}, Lifetime: text.Draw(t, "lifetime"),
 			Liveness: text.Draw(t, "liveness"), State: text.Draw(t, "state"), AcquiredAt: at.Draw(t, "at"),
 			Token: text.Draw(t, "token")}
 		for range rapid.IntRange(0, 3).Draw(t, "items") {
-			l.Items = append(l.Items, wire.Item{Pool: text.Draw(t, "pool"), N: rapid.Int64().Draw(t, "n")})
+			l.Items = append(l.Items, wire.Item{Pool: text.Draw(t, "pool"), N: rapid.Int64().Draw(t, "n"),
+				Of: rapid.Int64Range(0, 2).Draw(t, "of")})
 		}
 		if rapid.Bool().Draw(t, "expires") {
 			l.ExpiresAt = new(at.Draw(t, "expires at"))

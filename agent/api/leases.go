@@ -31,6 +31,8 @@ func acquireRequest(in *wire.AcquireRequest, caller enforcer.Caller) (*enforcer.
 		return nil, badRequest("priority", "leave it out", "priorities are not offered by this agent")
 	case in.Until != nil && in.Until.IsZero():
 		return nil, badRequest("until", "give the time at which the slots come back", "until is not a time")
+	case in.Of != 0 && in.Pool == "":
+		return nil, badRequest("of", "give each item its own of", "of goes with pool, not with items")
 	case in.N != nil && in.Pool == "":
 		return nil, badRequest("n", "give each item its own n", "n goes with pool, not with items")
 	}
@@ -59,9 +61,10 @@ func acquireRequest(in *wire.AcquireRequest, caller enforcer.Caller) (*enforcer.
 		if in.N != nil {
 			r.N = *in.N
 		}
+		r.Of = in.Of
 	}
 	for _, it := range in.Items {
-		r.Items = append(r.Items, enforcer.Item{Pool: it.Pool, N: it.N})
+		r.Items = append(r.Items, enforcer.Item{Pool: it.Pool, N: it.N, Of: it.Of})
 	}
 	return r, nil
 }
@@ -326,9 +329,9 @@ func (s *Server) leaseShape(l *enforcer.Lease) wire.Lease {
 		AcquiredAt: l.AcquiredAt.UTC(),
 		ExpiresAt:  Instant(l.ExpiresAt), RevokeAt: Instant(l.RevokeAt), Items: make([]wire.Item, len(l.Items))}
 	for i, it := range l.Items {
-		out.Items[i] = wire.Item{Pool: it.Pool, N: it.N}
+		out.Items[i] = itemShape(it)
 	}
-	out.Pool, out.N = out.Items[0].Pool, out.Items[0].N
+	out.Pool, out.N, out.Of = out.Items[0].Pool, out.Items[0].N, out.Items[0].Of
 	switch {
 	case !l.RevokeAt.IsZero():
 		out.State = "revoking"

@@ -101,7 +101,15 @@ func featureShape(f enforcer.Value) wire.Feature {
 func ItemShapes(items []enforcer.Item) []wire.Item {
 	out := make([]wire.Item, len(items))
 	for i, it := range items {
-		out[i] = wire.Item{Pool: it.Pool, N: it.N}
+		out[i] = itemShape(it)
+	}
+	return out
+}
+
+func itemShape(it enforcer.Item) wire.Item {
+	out := wire.Item{Pool: it.Pool, N: it.N}
+	if it.Of > 1 {
+		out.Of = it.Of
 	}
 	return out
 }

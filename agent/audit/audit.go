@@ -270,7 +270,7 @@ func (l *Log) verdictDocuments(v *enforcer.Verdict, document func(name string) [
 func (l *Log) Forced(by enforcer.Caller, lease *enforcer.Lease) {
 	var items []string
 	for _, it := range lease.Items {
-		items = append(items, fmt.Sprintf("%s=%d", it.Pool, it.N))
+		items = append(items, it.Pool+"="+it.Amount())
 	}
 	f := map[string]string{"items": strings.Join(items, ", ")}
 	if h := lease.Holder; h != nil {

@@ -131,12 +131,23 @@ func decodeEvent(b []byte, lease func(enforcer.LeaseID) *enforcer.Lease, same *s
 
 type recordWriter struct{ record.Writer }
 
+// amount writes how much an item is: slots as they have always been written, and parts of slots as a negative number
+// with their denominator behind it.
+func (w *recordWriter) amount(it enforcer.Item) {
+	if it.Of < 2 || it.N < 1 {
+		w.Int(it.N)
+		return
+	}
+	w.Int(-it.N)
+	w.Int(it.Of)
+}
+
 func (w *recordWriter) lease(l *enforcer.Lease) {
 	w.Bytes = append(w.Bytes, l.ID[:]...)
 	w.Uint(uint64(len(l.Items)))
 	for _, it := range l.Items {
 		w.Text(it.Pool)
-		w.Int(it.N)
+		w.amount(it)
 	}
 	w.Uint(uint64(max(0, slices.Index(recordLifetimes, l.Lifetime))))
 	w.Int(int64(l.TTL))
@@ -332,6 +343,9 @@ func (r *recordReader) terms() *enforcer.Terms {
 func (r *recordReader) items() (out []enforcer.Item) {
 	for range r.Count() {
 		it := enforcer.Item{Pool: r.Text(), N: r.Int()}
+		if it.N < 0 { // parts of slots: see recordWriter.amount
+			it.N, it.Of = -it.N, r.Int()
+		}
 		if !r.dry {
 			out = append(out, it)
 		}

@@ -54,8 +54,11 @@ func someEvent() *rapid.Generator[enforcer.Event] {
 				Unconfirmed: rapid.Bool().Draw(t, "unconfirmed"), Holder: someHolder().Draw(t, "holder")}
 			copy(l.ID[:], rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "id"))
 			for range rapid.IntRange(1, 3).Draw(t, "items") {
-				l.Items = append(l.Items,
-					enforcer.Item{Pool: rapid.String().Draw(t, "pool"), N: rapid.Int64().Draw(t, "n")})
+				it := enforcer.Item{Pool: rapid.String().Draw(t, "pool"), N: rapid.Int64Min(1).Draw(t, "n")}
+				if rapid.Bool().Draw(t, "in parts") {
+					it.Of = rapid.Int64Range(2, enforcer.MaxQuantum).Draw(t, "of")
+				}
+				l.Items = append(l.Items, it)
 			}
 			for range rapid.IntRange(0, 2).Draw(t, "others") {
 				l.Others = append(l.Others, someHolder().Draw(t, "other"))

@@ -75,7 +75,7 @@ func TestProofsSayTheirTypes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	lease, err := LeaseToken(key, LeaseClaims{Nonce: "n", Items: []Item{{"streams", 2}}})
+	lease, err := LeaseToken(key, LeaseClaims{Nonce: "n", Items: []Item{{Pool: "streams", N: 2}}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -44,6 +44,7 @@ type SessionClaims struct {
 type Item struct {
 	Pool string `json:"pool"`
 	N    int64  `json:"n"`
+	Of   int64  `json:"of,omitzero"` // n counts parts of a slot, of which so many make one
 }
 
 // Holder is the process that a proof is about, as the kernel names it to the agent; 0: not known.

@@ -31,7 +31,7 @@ func (s *Signer) LeaseToken(l *enforcer.Lease, nonce string) (string, error) {
 	c := LeaseClaims{Nonce: nonce, ID: l.ID.String(), Product: s.Product(), Lifetime: string(l.Lifetime),
 		Holder: Holder{UID: l.Holder.UID, PID: l.Holder.PID, Start: l.Holder.Start}, Issued: s.Now().Unix()}
 	for _, it := range l.Items {
-		c.Items = append(c.Items, Item{Pool: it.Pool, N: it.N})
+		c.Items = append(c.Items, Item{Pool: it.Pool, N: it.N, Of: it.Of})
 	}
 	if !l.ExpiresAt.IsZero() {
 		c.Expires = l.ExpiresAt.Unix()

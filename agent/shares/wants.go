@@ -40,10 +40,11 @@ func (w *Wants) Missed(r *enforcer.Acquire) {
 	}
 	w.mu.Lock()
 	if r.Pool != "" {
-		w.missed[r.Pool] = max(w.missed[r.Pool], r.N)
+		it := enforcer.Item{Pool: r.Pool, N: r.N, Of: r.Of}
+		w.missed[r.Pool] = max(w.missed[r.Pool], it.Slots())
 	}
 	for _, it := range r.Items {
-		w.missed[it.Pool] = max(w.missed[it.Pool], it.N)
+		w.missed[it.Pool] = max(w.missed[it.Pool], it.Slots())
 	}
 	w.mu.Unlock()
 	w.Changed()

@@ -205,6 +205,9 @@ type Pool struct {
 	Reserved  int64  `json:"reserved"`
 	Peak      int64  `json:"peak"`
 	Leases    int    `json:"leases"`
+	Quantum   int64  `json:"quantum,omitzero,omitempty"` // parts of a slot, where leases may hold parts
+	// with quantum: the parts in use, which in_use rounds up to slots
+	Parts int64 `json:"parts,omitzero,omitempty"`
 }
 
 // AdjustRequest is the body of PUT /v1/pools/{name}, for meters.
@@ -221,12 +224,16 @@ type Pools struct {
 type Item struct {
 	Pool string `json:"pool"`
 	N    int64  `json:"n"`
+	// n counts parts of a slot, of which so many make one
+	Of int64 `json:"of,omitzero,omitempty"`
 }
 
 // AcquireRequest is the body of POST /v1/leases. Exactly one of pool and items is given.
 type AcquireRequest struct {
-	Pool        string            `json:"pool,omitempty"`
-	N           *int64            `json:"n,omitempty"` // default 1
+	Pool string `json:"pool,omitempty"`
+	N    *int64 `json:"n,omitempty"` // default 1
+	// n counts parts of a slot, of which so many make one
+	Of          int64             `json:"of,omitzero,omitempty"`
 	Items       []Item            `json:"items,omitempty"`
 	MinN        int64             `json:"min_n,omitempty"`
 	Lifetime    string            `json:"lifetime,omitempty"`
@@ -249,8 +256,9 @@ type RenewRequest struct {
 // Lease is a lease.
 type Lease struct {
 	ID       string `json:"id"`
-	Pool     string `json:"pool"` // of the first item
-	N        int64  `json:"n"`    // of the first item
+	Pool     string `json:"pool"`                  // of the first item
+	N        int64  `json:"n"`                     // of the first item
+	Of       int64  `json:"of,omitzero,omitempty"` // of the first item
 	Items    []Item `json:"items"`
 	Lifetime string `json:"lifetime"`
 	// how the agent learns that the holder is gone: ttl, peerpidfd, sentpidfd, pidfd, connection, none

@@ -21,7 +21,7 @@ import (
 // acquireFlags are the flags of a request for slots.
 type acquireFlags struct {
 	pool, ttl, wait, token, version string
-	n, minN                         int64
+	n, of, minN                     int64
 	labels                          []string
 }
 
@@ -29,6 +29,7 @@ func (o *acquireFlags) add(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&o.pool, "pool", "", "the pool to take slots from; several as a=1,b=2")
 	f.Int64Var(&o.n, "n", 1, "how many slots")
+	f.Int64Var(&o.of, "of", 0, "how many parts make a slot, where --n counts parts (default: it counts slots)")
 	f.Int64Var(&o.minN, "min-n", 0, "accept as few as this")
 	f.StringVar(&o.wait, "wait", "", "how long to wait for slots that are in use: 30s (default: not at all)")
 	f.StringArrayVar(&o.labels, "label", nil, "a label of the lease: job=42; may be repeated")
@@ -44,14 +45,19 @@ func (o *acquireFlags) request() (wire.AcquireRequest, error) {
 	if strings.Contains(o.pool, "=") {
 		for part := range strings.SplitSeq(o.pool, ",") {
 			name, n, ok := strings.Cut(part, "=")
-			var count int64
-			if _, err := fmt.Sscan(n, &count); err != nil || !ok {
+			it := wire.Item{Pool: name}
+			n, of, inParts := strings.Cut(n, "/")
+			_, err := fmt.Sscan(n, &it.N)
+			if err == nil && inParts {
+				_, err = fmt.Sscan(of, &it.Of)
+			}
+			if err != nil || !ok {
 				return r, usage("--pool: %q is not a pool, nor a list of pools such as a=1,b=2", o.pool)
 			}
-			r.Items = append(r.Items, wire.Item{Pool: name, N: count})
+			r.Items = append(r.Items, it)
 		}
 	} else {
-		r.Pool, r.N = o.pool, &o.n
+		r.Pool, r.N, r.Of = o.pool, &o.n, o.of
 	}
 	if o.ttl != "" {
 		d, err := config.ParseDuration(o.ttl)

@@ -183,6 +183,9 @@ func itemsText(items []wire.Item) string {
 	parts := make([]string, len(items))
 	for i, it := range items {
 		parts[i] = fmt.Sprintf("%s=%d", it.Pool, it.N)
+		if it.Of > 1 {
+			parts[i] += fmt.Sprintf("/%d", it.Of)
+		}
 	}
 	return strings.Join(parts, " ")
 }

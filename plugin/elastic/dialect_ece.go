@@ -144,18 +144,18 @@ func (x *exchange) platformGet() *answer {
 // hidden stands for a signature that the caller may not have: with it the licence could be installed elsewhere.
 const hidden = "(hidden)"
 
-// memory returns how much memory what is in use stands for, in MiB.
+// memory returns how much memory is held, in MiB: to the MiB where leases hold parts of units or instances.
 func (x *exchange) memory() int32 {
 	var total int64
 	for _, p := range x.Pools() {
-		of := map[string]int64{PoolUnits: UnitGiB << 10, PoolInstances: UnitGiB << 10 / 2}[p.Name]
-		if of == 0 || p.Meter {
-			continue
+		of := map[string]int64{PoolUnits: unitMiB, PoolInstances: instanceMiB}[p.Name]
+		switch {
+		case of == 0 || p.Meter:
+		case p.Quantum == of:
+			total += min(p.Parts, math.MaxInt32)
+		default: // another system's pool of that name
+			total += min(p.InUse, math.MaxInt32/of) * of
 		}
-		if p.InUse > math.MaxInt32/of {
-			return math.MaxInt32
-		}
-		total += p.InUse * of
 	}
 	return int32(min(total, math.MaxInt32))
 }

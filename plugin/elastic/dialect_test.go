@@ -301,6 +301,13 @@ func TestUsageStats(t *testing.T) {
 		if d.Denial != nil || usage() != c.want {
 			t.Errorf("%v is in use, and not %v (%v)", usage(), c.want, d.Denial)
 		}
+		more := enforcer.LeaseID{1, byte(c.want)}
+		h.Do(&enforcer.Acquire{ID: more, Pool: c.pool, N: 1500, Of: int64(c.want) / 3, Caller: enforcer.Caller{UID: 5},
+			Lifetime: enforcer.LifetimeHeld})
+		if usage() != c.want+1500 {
+			t.Errorf("with 1500 MiB more %v is in use", usage())
+		}
+		h.Do(&enforcer.Release{ID: more, Caller: enforcer.Caller{UID: 5}})
 		h.Do(&enforcer.Release{ID: enforcer.LeaseID{byte(c.want)}, Caller: enforcer.Caller{UID: 5}})
 	}
 }

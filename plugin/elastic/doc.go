@@ -24,5 +24,9 @@ const (
 	PoolNodes     = "nodes"          // max_nodes
 )
 
-// UnitGiB is how much memory one resource unit stands for, in GiB.
-const UnitGiB = 64
+// How much memory a resource unit and an instance stand for, in MiB: the parts that leases may hold of them. An
+// orchestrator rounds up the sum of the memory, and not each deployment's.
+const (
+	unitMiB     = 64 << 10
+	instanceMiB = unitMiB / 2
+)

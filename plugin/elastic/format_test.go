@@ -101,7 +101,8 @@ func TestLicense(t *testing.T) {
 			"nodes", 3, "basic", issued, enforcer.RoleFree},
 	} {
 		l := good(t, c.doc)
-		want := enforcer.PoolTerm{Max: c.max, Scope: enforcer.ScopeHost, Unit: l.Pools[c.pool].Unit}
+		want := enforcer.PoolTerm{Max: c.max, Scope: enforcer.ScopeHost, Unit: l.Pools[c.pool].Unit,
+			Quantum: map[string]int64{"resource_units": 65536, "instances": 32768}[c.pool]}
 		if len(l.Pools) != 1 || l.Pools[c.pool] != want {
 			t.Errorf("%s: pools %+v", c.name, l.Pools)
 		}

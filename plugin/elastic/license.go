@@ -67,17 +67,17 @@ func (f *fields) license(kind string, b *blob) *enforcer.License {
 // count gives a licence its pool. The document names no host: each platform that has it may use the whole, and counts
 // for itself, as Elastic's own products do.
 func (f *fields) count(l *enforcer.License, kind string, version int32) {
-	pool := func(name, unit string, n number) {
-		l.Pools[name] = enforcer.PoolTerm{Max: enforcer.Limit(n.n), Unit: unit, Scope: enforcer.ScopeHost}
+	pool := func(name, unit string, n number, mib int64) {
+		l.Pools[name] = enforcer.PoolTerm{Max: enforcer.Limit(n.n), Unit: unit, Scope: enforcer.ScopeHost, Quantum: mib}
 	}
 	units := f.units.set && f.units.n > 0 && (kind == KindOrchestration || version >= enterpriseSignature)
 	switch {
 	case units, f.units.set && kind == KindStack && version >= enterpriseSignature:
-		pool(PoolUnits, "resource unit", f.units)
+		pool(PoolUnits, "resource unit", f.units, unitMiB)
 	case kind == KindOrchestration && f.instances.n > 0:
-		pool(PoolInstances, "instance", f.instances)
+		pool(PoolInstances, "instance", f.instances, instanceMiB)
 	case kind == KindStack && f.nodes.set:
-		pool(PoolNodes, "node", f.nodes)
+		pool(PoolNodes, "node", f.nodes, 0)
 	}
 }
 

@@ -67,6 +67,7 @@ type pool struct {
 	Overage enforcer.Limit   `json:"overage,omitzero"`
 	Scope   enforcer.Scope   `json:"scope,omitzero"`
 	CountBy enforcer.CountBy `json:"count_by,omitzero"`
+	Quantum int64            `json:"quantum,omitzero"`
 }
 
 type meter struct {
@@ -128,7 +129,7 @@ func EncodeLicense(l *enforcer.License) ([]byte, error) {
 		KeyID: l.KeyID, AnchorEnvironment: l.AnchorEnvironment, Terms: l.Terms, SystemCode: l.SystemCode,
 	}
 	out.Pools = remake(l.Pools, func(p enforcer.PoolTerm) pool {
-		return pool{&p.Max, p.Unit, p.Overage, p.Scope, p.CountBy}
+		return pool{&p.Max, p.Unit, p.Overage, p.Scope, p.CountBy, p.Quantum}
 	})
 	out.Meters = remake(l.Meters, func(m enforcer.MeterTerm) meter {
 		return meter{&m.Max, m.Unit, m.Overage, m.Scope, m.Resets, m.Adjustable}
@@ -173,7 +174,7 @@ func DecodeLicense(b []byte) (*enforcer.License, error) {
 			l.Pools = map[string]enforcer.PoolTerm{}
 		}
 		l.Pools[name] = enforcer.PoolTerm{Max: *p.Max, Unit: p.Unit, Overage: p.Overage, Scope: p.Scope,
-			CountBy: p.CountBy}
+			CountBy: p.CountBy, Quantum: p.Quantum}
 	}
 	for name, m := range in.Meters {
 		if m.Max == nil {

@@ -66,7 +66,7 @@ func TestManual(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	for _, says := range []string{`"total_connected_memory_total":131072`, `"license_status":"valid"`, `"uid":"o"`,
+	for _, says := range []string{`"total_connected_memory_total":135168`, `"license_status":"valid"`, `"uid":"o"`,
 		`"uid":"s"`} {
 		if !strings.Contains(string(out), says) {
 			t.Errorf("nothing says %s:\n%s", says, out)

@@ -21,7 +21,8 @@ func stack(t *testing.T, host string, over http.RoundTripper, key string) *esapi
 	if err != nil {
 		t.Fatal(err)
 	}
-	tr, err := elastictransport.NewClient(elastictransport.WithURLs(u), elastictransport.WithTransport(over), elastictransport.WithAPIKey(key))
+	tr, err := elastictransport.NewClient(elastictransport.WithURLs(u), elastictransport.WithTransport(over),
+		elastictransport.WithAPIKey(key))
 	if err != nil {
 		t.Fatal(err)
 	}
