@@ -171,7 +171,9 @@ func (x *exchange) authenticate(s style) *answer {
 		line = bytes.TrimSpace(line)
 		for _, secret := range secrets {
 			if len(line) >= plugin.MinCredential && subtle.ConstantTimeCompare(line, []byte(secret)) == 1 {
-				x.caller, x.proven = x.CallerBy(x.r, string(line)), true
+				// The user, or the id of an API key, names the caller; a key without an id is a name of its own.
+				name, _, _ := strings.Cut(secret, ":")
+				x.caller, x.proven = x.CallerBy(x.r, name), true
 				return nil
 			}
 		}
@@ -206,6 +208,10 @@ func (x *exchange) say(s string) string {
 	}
 	return redact.Text(s)
 }
+
+// mayNotChange is why a caller changes no licence.
+const mayNotChange = "licences are changed by admins, on a Unix socket (root, the agent's user, or a rule under " +
+	"socket.admin), and over TCP by credentials that the listener names under installers"
 
 func (a *answer) write(w http.ResponseWriter) {
 	for name, values := range a.header {

@@ -171,7 +171,7 @@ func (x *exchange) noPlatformLicense() *answer {
 // platformPut installs an orchestration licence. One that is expired, not yet good, or older than another document that
 // counts is refused, and what is in force stays.
 func (x *exchange) platformPut() *answer {
-	if !x.caller.Admin {
+	if !x.MayInstall(x.r, x.caller) {
 		return ece{}.refuse(notAdmin, mayNotChange)
 	}
 	name, license, ok := find(x.body)
@@ -215,11 +215,7 @@ func (x *exchange) platformPut() *answer {
 	return &answer{status: http.StatusOK, body: struct{}{}}
 }
 
-const (
-	mayNotChange = "licences are changed by admins alone, of whom there are none over TCP: ask on a Unix socket as " +
-		"root, as the agent's user, or by a rule under socket.admin"
-	stackForPlatform = "this is a licence of the stack, for Elasticsearch; a platform takes an orchestration licence"
-)
+const stackForPlatform = "this is a licence of the stack, for Elasticsearch; a platform takes an orchestration licence"
 
 // asDocument is a licence as it lies in the licence folder.
 func asDocument(license jsontext.Value) ([]byte, error) {
@@ -308,7 +304,7 @@ func (x *exchange) notInstalled(denial *enforcer.Denial) *answer {
 
 // platformDelete takes every orchestration licence out of the folder.
 func (x *exchange) platformDelete() *answer {
-	if !x.caller.Admin {
+	if !x.MayInstall(x.r, x.caller) {
 		return ece{}.refuse(notAdmin, mayNotChange)
 	}
 	x.changing.Lock()

@@ -227,7 +227,7 @@ func (x *exchange) stackPut() *answer {
 	switch {
 	case err != nil:
 		return exception(http.StatusBadRequest, illegalArgument, err.Error())
-	case !x.caller.Admin:
+	case !x.MayInstall(x.r, x.caller):
 		return stack{}.refuse(notAdmin, mayNotChange)
 	case len(strings.TrimSpace(string(x.body))) == 0:
 		return exception(http.StatusBadRequest, illegalArgument, "The license must be provided in the request body")
@@ -337,7 +337,7 @@ func (x *exchange) acknowledge(l *enforcer.License) ordered {
 
 // stackDelete takes every stack licence out of the folder. That there is none is no error.
 func (x *exchange) stackDelete() *answer {
-	if !x.caller.Admin {
+	if !x.MayInstall(x.r, x.caller) {
 		return stack{}.refuse(notAdmin, mayNotChange)
 	}
 	x.changing.Lock()

@@ -350,6 +350,14 @@ func TestCallers(t *testing.T) {
 			t.Errorf("%q: %d %s", header, w.Code, w.Body)
 		}
 	}
+	// A credential that the listener names may change licences, another may not.
+	h.Installers = []string{"elastic"}
+	for secret, status := range map[string]int{"elastic:" + credential: 200, credential: 403} {
+		h.header = http.Header{"Authorization": {"ApiKey " + secret}}
+		if w, _ := h.send("PUT", platform, doc); w.Code != status {
+			t.Errorf("by %s: %d %s", secret, w.Code, w.Body)
+		}
+	}
 	if err := (elastic.Dialect{}).CheckCredentials([]byte("\nshort\n")); err == nil ||
 		!strings.Contains(err.Error(), "line 2") || strings.Contains(err.Error(), "short") {
 		t.Error(err)

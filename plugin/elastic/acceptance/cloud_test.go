@@ -148,10 +148,10 @@ func TestCloudSDK(t *testing.T) {
 	}
 }
 
-// Over TCP the SDK reads with a credential, and changes nothing.
+// Over TCP the SDK reads with a credential, and changes licences with one that the listener names.
 func TestCloudSDKOverTCP(t *testing.T) {
 	p := settle(t)
-	admin := sdk(t, "http://localhost", "any", &http.Client{Transport: p.transport()})
+	admin := sdk(t, "http://"+p.tcp, installer, &http.Client{})
 	doc := object(t, p.signer.Orchestration(elastictest.License{UID: "u-1", Instances: 8}))
 	if err := admin.set(doc); err != nil {
 		t.Fatal(err)
@@ -165,6 +165,9 @@ func TestCloudSDKOverTCP(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "403") && !strings.Contains(err.Error(), "root.unauthorized") {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+	if err := admin.delete(); err != nil {
+		t.Error(err)
 	}
 	if _, err := sdk(t, "http://"+p.tcp, "another-credential", &http.Client{}).get(); err == nil {
 		t.Error("another credential is good")

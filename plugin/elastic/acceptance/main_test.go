@@ -41,8 +41,11 @@ func run(m *testing.M) int {
 	return m.Run()
 }
 
-// credential is one that callers over TCP show.
-const credential = "elastic:a-password-of-a-test"
+// Credentials that callers over TCP show: with the second they may change licences.
+const (
+	credential = "elastic:a-password-of-a-test"
+	installer  = "operator:another-password-of-a-test"
+)
 
 // place is an agent in a process of its own, whose dialect is spoken on a Unix socket and over TCP.
 type place struct {
@@ -61,7 +64,7 @@ func settle(t *testing.T) *place {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	p := &place{t: t, dir: dir, signer: elastictest.Shared()}
 	for name, text := range map[string]string{
-		"keys":       credential + "\n",
+		"keys":       credential + "\n" + installer + "\n",
 		"elastic.pk": string(p.signer.DER()),
 		"usher.yaml": fmt.Sprintf(`socket: {path: %[1]s/s}
 state: {dir: %[1]s/state, runtime_dir: %[1]s/run}
@@ -71,7 +74,7 @@ license:
     - {system: elastic, kid: test, key_file: %[1]s/elastic.pk}
 listeners:
   - {address: "unix:%[1]s/e", dialect: elastic}
-  - {address: "127.0.0.1:0", dialect: elastic, credentials_file: %[1]s/keys}
+  - {address: "127.0.0.1:0", dialect: elastic, credentials_file: %[1]s/keys, installers: [operator]}
 `, dir),
 	} {
 		if err := os.WriteFile(p.path(name), []byte(text), 0o600); err != nil {
