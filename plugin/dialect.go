@@ -41,6 +41,15 @@ type CredentialsChecker interface {
 	CheckCredentials(file []byte) error
 }
 
+// Refuser is a Dialect whose clients understand no error but those of its system. The refusals that the agent makes
+// before the handler is asked come through it, too: of a caller without a token, of a body too large, of a connection
+// too many.
+type Refuser interface {
+	Dialect
+	// Refuse answers a request with a denial. status is what the local API would answer.
+	Refuse(w http.ResponseWriter, r *http.Request, status int, d *enforcer.Denial)
+}
+
 // MinCredential is the fewest bytes of a credential that a person has chosen: a shorter one can be guessed.
 const MinCredential = 16
 

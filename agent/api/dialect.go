@@ -1,11 +1,14 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -30,6 +33,18 @@ type Dialect struct {
 	Credentials func() ([]byte, error)
 	// MayInstall reports whether a caller over TCP, who is no admin, may install documents; nil: none may.
 	MayInstall func(enforcer.Caller) bool
+	// Refuse answers a request that is refused before the handler sees it, in the words of the dialect's system. status
+	// is what the local API would answer. nil: a refusal is a problem, as everywhere.
+	Refuse func(w http.ResponseWriter, r *http.Request, status int, d *enforcer.Denial)
+}
+
+// refuse answers a request with a refusal of the agent's own.
+func (s *Server) refuse(d *Dialect, w http.ResponseWriter, r *http.Request, denial *enforcer.Denial) {
+	if d.Refuse == nil {
+		s.answerDenial(w, denial)
+		return
+	}
+	d.Refuse(w, r, s.problem(denial).Status, denial)
 }
 
 // DialectCall is one request to a dialect. [DialectCallOf] finds it.
@@ -157,11 +172,46 @@ func (s *Server) RunDialect(ctx context.Context, d Dialect) error {
 	}
 	return s.serve(ctx, d.TCP, h, func() {}, func(c net.Conn, to *connQueue, tasks *sync.WaitGroup) {
 		if why := s.enter(overTCP); why != "" {
-			tasks.Go(func() { refuse(c, why) })
+			tasks.Go(func() { s.turnAway(&d, c, why) })
 			return
 		}
 		tasks.Go(func() { to.put(s.newTCP(c)) })
 	})
+}
+
+// turnAway answers a connection too many, whatever it asks, and closes it.
+func (s *Server) turnAway(d *Dialect, c net.Conn, why string) {
+	if d.Refuse == nil {
+		refuse(c, why)
+		return
+	}
+	a := &held{header: http.Header{}}
+	s.refuse(d, a, &http.Request{URL: &url.URL{}}, &enforcer.Denial{Code: enforcer.RateLimited, Detail: why})
+	a.header.Set("Connection", "close")
+	answer := http.Response{StatusCode: a.status, ProtoMajor: 1, ProtoMinor: 1, Header: a.header,
+		ContentLength: int64(a.body.Len()), Body: io.NopCloser(&a.body)}
+	var text bytes.Buffer
+	_ = answer.Write(&text) // to memory
+	refuseAs(c, text.String())
+	c.Close()
+}
+
+// held is an answer that is not sent yet.
+type held struct {
+	header http.Header
+	status int
+	body   bytes.Buffer
+}
+
+func (h *held) Header() http.Header { return h.header }
+
+func (h *held) WriteHeader(status int) { h.status = status }
+
+func (h *held) Write(b []byte) (int, error) {
+	if h.status == 0 {
+		h.status = http.StatusOK
+	}
+	return h.body.Write(b)
 }
 
 // guardDialect lets a request through to a dialect, or says why not.
@@ -173,7 +223,7 @@ func (s *Server) guardDialect(d *Dialect, w http.ResponseWriter, r *http.Request
 		if r.ContentLength != 0 {
 			w.Header().Set("Connection", "close") // nothing more of the request is read
 		}
-		s.answerDenial(w, denial)
+		s.refuse(d, w, r, denial)
 		return
 	}
 	k := overTCP
@@ -183,14 +233,16 @@ func (s *Server) guardDialect(d *Dialect, w http.ResponseWriter, r *http.Request
 	give, denial := s.keepBody(k, r, d.MaxBody)
 	if denial != nil {
 		w.Header().Set("Connection", "close")
-		s.answerDenial(w, denial)
+		s.refuse(d, w, r, denial)
 		return
 	}
 	defer give()
 	defer func() {
 		e := recover()
 		call.deliver(e != nil)
-		s.recovered(w, d.Name+" dialect: "+plugin.Short(r.Method+" "+r.URL.Path), e)
+		if s.fell(d.Name+" dialect: "+plugin.Short(r.Method+" "+r.URL.Path), e) {
+			s.refuse(d, w, r, fallen)
+		}
 	}()
 	r.Body = http.MaxBytesReader(w, r.Body, d.MaxBody)
 	if d.TCP != nil && !call.Vouched {

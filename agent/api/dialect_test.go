@@ -1,11 +1,14 @@
 package api
 
 import (
+	"bufio"
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -127,6 +130,73 @@ func TestDialectConnections(t *testing.T) {
 	}
 	if got := ask(dial()); got != "HTTP/1.1 200" {
 		t.Errorf("when there is room again: %q", got)
+	}
+	stop()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// A dialect whose clients understand its own errors alone makes all refusals: also of what its handler never sees, of a
+// handler that falls, and of a connection too many.
+func TestDialectRefusesInItsWords(t *testing.T) {
+	t.Parallel()
+	s := New(Config{MaxConns: 8, MaxConnsPerUID: 1})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := Dialect{Name: "toy", TCP: l, MaxBody: 10,
+		Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("it falls") }),
+		Vouch: func(*http.Request) (enforcer.Caller, bool, *enforcer.Denial) {
+			return enforcer.Caller{}, true, nil
+		},
+		Refuse: func(w http.ResponseWriter, _ *http.Request, status int, d *enforcer.Denial) {
+			w.WriteHeader(status)
+			fmt.Fprintf(w, "no: %s", d.Detail)
+		}}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.RunDialect(ctx, d) }()
+	ask := func(c net.Conn, request string) (status int, body string) {
+		t.Helper()
+		c.SetDeadline(time.Now().Add(20 * time.Second))
+		io.WriteString(c, request)
+		res, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		b, err := io.ReadAll(res.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return res.StatusCode, string(b)
+	}
+	dial := func() net.Conn {
+		t.Helper()
+		c, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
+	one := dial()
+	for want, request := range map[int]string{
+		403: "GET / HTTP/1.1\r\nHost: localhost\r\nOrigin: http://example.com\r\n\r\n",
+		500: "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+	} {
+		if status, body := ask(one, request); status != want || !strings.HasPrefix(body, "no: ") {
+			t.Errorf("%d %s", status, body)
+		}
+	}
+	if status, body := ask(dial(), ""); status != 429 || !strings.HasPrefix(body, "no: ") {
+		t.Errorf("a connection too many: %d %s", status, body)
+	}
+	if status, body := ask(one, "PUT / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 11\r\n\r\n"); status != 413 ||
+		!strings.HasPrefix(body, "no: ") {
+		t.Errorf("%d %s", status, body)
 	}
 	stop()
 	if err := <-done; err != nil {

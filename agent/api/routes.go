@@ -155,17 +155,27 @@ func notAllowed(p *peer) *enforcer.Denial {
 		Detail: fmt.Sprintf("uid %d with %s is not allowed to call", p.uid, exe), Hint: "add a rule under socket.allow"}
 }
 
-// recovered answers a call that ended in the panic e, and logs it; nil: the call did not panic.
+// recovered answers a call that ended in a panic e; nil: it did not.
 func (s *Server) recovered(w http.ResponseWriter, what string, e any) {
+	if s.fell(what, e) {
+		s.answerDenial(w, fallen)
+	}
+}
+
+// fallen is the answer to a call that ended in a panic.
+var fallen = &enforcer.Denial{Code: Internal, Detail: "the agent could not answer; its log says more"}
+
+// fell logs a panic e, and reports whether there was one.
+func (s *Server) fell(what string, e any) bool {
 	if e == nil {
-		return
+		return false
 	}
 	if e == http.ErrAbortHandler { // net/http looks for the value itself
 		panic(e)
 	}
 	s.log.Error("a call ended in a panic; please report it", "route", what, "panic", fmt.Sprint(e), "stack",
 		string(debug.Stack()))
-	s.answerDenial(w, &enforcer.Denial{Code: Internal, Detail: "the agent could not answer; its log says more"})
+	return true
 }
 
 // OpsHandler answers operators' tools where the caller is not known: /metrics, /healthz and /readyz.

@@ -260,6 +260,9 @@ func (l *Listener) Run(ctx context.Context) error {
 	c := &l.all.c
 	d := api.Dialect{Name: l.Dialect(), Socket: l.socket, TCP: l.tcp, Handler: l.all.spoken[l.Dialect()].handler,
 		MaxBody: plugin.MaxDialectBody, Vouch: l.vouch}
+	if f, ok := l.dialect.(plugin.Refuser); ok {
+		d.Refuse = f.Refuse
+	}
 	if l.config.CredentialsFile != "" {
 		d.Credentials = func() ([]byte, error) { return l.readCredentials(c.Settings()) }
 		d.MayInstall = l.installs

@@ -280,12 +280,14 @@ func (p *Pulse) Try(ctx context.Context, l Licence) error {
 		return nil
 	}
 	ref := l.Ref()
-	p.mu.Lock()
-	if p.calling[ref] {
-		p.mu.Unlock()
-		return plugin.Transiently("another call for this licence is under way; ask again")
+	for !p.take(ref) { // a call is under way, which ends in a while
+		select {
+		case <-ctx.Done():
+			return plugin.Transiently("another call for this licence is under way; ask again")
+		case <-time.After(tryAgain):
+		}
 	}
-	p.calling[ref] = true
+	p.mu.Lock()
 	s := p.state[ref].atOnce()
 	_, known := p.licences[ref]
 	p.mu.Unlock()
@@ -312,6 +314,20 @@ func (p *Pulse) Try(ctx context.Context, l Licence) error {
 		return e
 	}
 	return nil
+}
+
+// tryAgain is how often Try looks whether another call is over.
+const tryAgain = 20 * time.Millisecond
+
+// take marks a call as under way, unless one is.
+func (p *Pulse) take(ref enforcer.Ref) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.calling[ref] {
+		return false
+	}
+	p.calling[ref] = true
+	return true
 }
 
 // ask makes one call within a time, and gives each failure one form.

@@ -76,14 +76,22 @@ func TestTryALicenceAtHand(t *testing.T) {
 		go func() { first <- r.Try(ctx, l) }()
 		synctest.Wait()
 		before := len(r.remote.seen())
-		if err := r.Try(t.Context(), l); err == nil || len(r.remote.seen()) != before {
+		impatient, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := r.Try(impatient, l); err == nil || len(r.remote.seen()) != before {
 			t.Errorf("a second call is made: %v", err)
 		}
+		second := make(chan error)
+		go func() { second <- r.Try(t.Context(), l) }()
+		synctest.Wait()
+		r.remote.set(nil)
 		gone()
+		if err := <-second; err != nil {
+			t.Errorf("when the first is over: %v", err)
+		}
 		if err := <-first; err == nil || r.Facts()["fake/L1"].State != "ok" {
 			t.Errorf("%v, %+v", err, r.Facts()["fake/L1"])
 		}
-		r.remote.set(nil)
 		r.pass(time.Hour)
 		r.want(enforcer.Valid)
 	})
