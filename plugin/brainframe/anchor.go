@@ -17,8 +17,9 @@ import (
 	"github.com/usher-agent/usher/plugin"
 )
 
-// NewAnchor makes an anchor of a public key in PEM. An empty alg means the key's usual one: EdDSA for Ed25519, ES256
-// for P-256, PS256 for RSA of 2048 bits and more; RS256 may be chosen for RSA (RFC 7518, RFC 8037).
+// NewAnchor makes an anchor of a public key in PEM. alg is in the words of the system whose documents are wrapped. An
+// empty one means the key's usual algorithm: EdDSA for Ed25519, ES256 for P-256, PS256 for RSA of 2048 bits and more
+// (RFC 7518, RFC 8037).
 func NewAnchor(keyID string, key []byte, alg string) (plugin.Anchor, error) {
 	if keyID == "" || len(keyID) > 64 || plugin.Short(keyID) != keyID {
 		return plugin.Anchor{}, fmt.Errorf("key id %q: a printable name of at most 64 bytes is needed",
@@ -36,12 +37,16 @@ func NewAnchor(keyID string, key []byte, alg string) (plugin.Anchor, error) {
 	if alg == "" {
 		alg = fits[0]
 	}
-	if !slices.Contains(fits, alg) {
+	if !slices.ContainsFunc(fits, func(fit string) bool { return fit == alg || other[alg] == fit }) {
 		return plugin.Anchor{}, fmt.Errorf("key %q: algorithm %s does not fit the key, which is for %s", keyID,
 			plugin.Short(alg), strings.Join(fits, " or "))
 	}
 	return plugin.Anchor{System: System, KeyID: keyID, Algorithm: alg, Key: public}, nil
 }
+
+// other are the words of some systems for algorithms.
+var other = map[string]string{"ed25519": "EdDSA", "ecdsa-p256": "ES256", "rsa-pss-sha256": "PS256",
+	"rsa-sha256": "RS256"}
 
 // algorithms returns the algorithms of a key, its usual one first.
 func algorithms(key crypto.PublicKey) ([]string, error) {
@@ -57,7 +62,7 @@ func algorithms(key crypto.PublicKey) ([]string, error) {
 		if bits := k.N.BitLen(); bits < 2048 {
 			return nil, fmt.Errorf("it is an RSA key of %d bits; at least 2048 are needed", bits)
 		}
-		return []string{"PS256", "RS256"}, nil
+		return []string{"PS256", "RS256", "RS512"}, nil
 	}
 	return nil, fmt.Errorf("it is a %T; licences are signed with Ed25519, ECDSA P-256 or RSA", key)
 }

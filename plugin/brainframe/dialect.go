@@ -23,7 +23,10 @@ type Dialect struct {
 	Inclusive bool // a licence is good on its expiration_date
 }
 
-var _ plugin.CredentialsChecker = Dialect{}
+var (
+	_ plugin.CredentialsChecker = Dialect{}
+	_ plugin.Refuser            = Dialect{}
+)
 
 // System returns "brainframe".
 func (Dialect) System() string { return System }
@@ -81,17 +84,21 @@ var routes = []route{
 // ServeHTTP answers a request. The API may stand below any path, and slashes may be doubled, as clients send them.
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := &request{server: s, r: r, w: w}
-	a := x.answer()
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "no-store")
+	x.answer().write(w)
+}
+
+func (a *answer) write(w http.ResponseWriter) {
+	body := a.body
 	if a.fault != nil {
 		said := Fault{a.fault.Title, redact.Text(strings.ToValidUTF8(a.fault.Description, "?"))}
-		a.body, _ = json.Marshal(said) // of two valid texts it does not fail
+		body, _ = json.Marshal(said) // of two valid texts it does not fail
 	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
 	if a.status != 0 {
 		w.WriteHeader(a.status)
 	}
-	_, _ = w.Write(a.body) // nobody can be told that the caller is gone
+	_, _ = w.Write(body) // nobody can be told that the caller is gone
 }
 
 func (x *request) answer() *answer {

@@ -360,6 +360,29 @@ func TestUsers(t *testing.T) {
 	}
 }
 
+// What the agent refuses before the API is asked has the API's form, too.
+func TestRefusalsBeforeTheHandler(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		status int
+		code   enforcer.DenialCode
+		path   string
+		title  string
+	}{{401, "unauthenticated", "/api/license", brainframe.Unauthorized},
+		{403, enforcer.Forbidden, "/api/license", brainframe.InsufficientRole},
+		{413, enforcer.TooLarge, "/api/license", brainframe.LicenseInvalid},
+		{413, enforcer.TooLarge, "/api/streams/1/analyze", brainframe.InvalidFormat},
+		{429, enforcer.RateLimited, "/", brainframe.UnknownError},
+		{500, "internal", "/api/license", brainframe.UnknownError}} {
+		w := httptest.NewRecorder()
+		brainframe.Dialect{}.Refuse(w, httptest.NewRequest("PUT", c.path, nil), c.status,
+			&enforcer.Denial{Code: c.code, Detail: "no"})
+		if err := fault(w); err != nil || w.Code < 400 || !strings.Contains(w.Body.String(), c.title) {
+			t.Errorf("%s: %d %s (%v)", c.code, w.Code, w.Body, err)
+		}
+	}
+}
+
 // A reason names no person.
 func TestDialectHides(t *testing.T) {
 	t.Parallel()

@@ -2,6 +2,7 @@ package brainframe
 
 import (
 	"net/http"
+	"strings"
 
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
@@ -40,6 +41,18 @@ type answer struct {
 // failed is the answer to a request that is refused. No status is 502, which clients take for a server that is away.
 func failed(status int, title, description string) *answer {
 	return &answer{status: status, fault: &Fault{title, description}}
+}
+
+// Refuse answers what the agent refuses before the API is asked; see [plugin.Refuser].
+func (Dialect) Refuse(w http.ResponseWriter, r *http.Request, status int, d *enforcer.Denial) {
+	a := denied(d)
+	switch {
+	case status == http.StatusUnauthorized:
+		a = failed(status, Unauthorized, d.Detail)
+	case d.Code == enforcer.TooLarge && r.Method == http.MethodPut && strings.HasSuffix(r.URL.Path, "/license"):
+		a = failed(status, LicenseInvalid, d.Detail)
+	}
+	a.write(w)
 }
 
 // denied puts a refusal of the desk into BrainFrame's words.

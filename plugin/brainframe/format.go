@@ -87,6 +87,9 @@ func (f Format) Verify(document []byte, anchors []plugin.Anchor) (*enforcer.Lice
 	if p != nil {
 		q := *p
 		q.System = System
+		if q.Code == enforcer.UntrustedKey {
+			q.Hint = "a key under license.trust counts here with system: brainframe; " + q.Hint
+		}
 		p = &q
 	}
 	if l == nil {

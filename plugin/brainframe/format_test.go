@@ -138,7 +138,9 @@ func TestNewAnchor(t *testing.T) {
 		key       any
 		alg, want string
 	}{{vendorKey.Public(), "", "EdDSA"}, {&p256.PublicKey, "", "ES256"}, {&private.PublicKey, "", "PS256"},
-		{&private.PublicKey, "RS256", "RS256"}, {vendorKey.Public(), "RS256", ""}, {&p384.PublicKey, "", ""}} {
+		{&private.PublicKey, "RS256", "RS256"}, {&private.PublicKey, "rsa-sha256", "rsa-sha256"},
+		{vendorKey.Public(), "ed25519", "ed25519"}, {vendorKey.Public(), "rsa-sha256", ""},
+		{vendorKey.Public(), "RS256", ""}, {&p384.PublicKey, "", ""}} {
 		a, err := brainframe.NewAnchor(keyID, encode(c.key), c.alg)
 		if (err == nil) != (c.want != "") || a.Algorithm != c.want {
 			t.Errorf("%T, %q: %+v, %v", c.key, c.alg, a, err)

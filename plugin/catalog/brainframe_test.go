@@ -10,6 +10,7 @@ import (
 	"github.com/usher-agent/usher/plugin"
 	"github.com/usher-agent/usher/plugin/brainframe"
 	"github.com/usher-agent/usher/plugin/catalog"
+	"github.com/usher-agent/usher/plugin/elastic/elastictest"
 	"github.com/usher-agent/usher/plugin/usher"
 )
 
@@ -54,5 +55,24 @@ func TestConfiguredDialects(t *testing.T) {
 	set := map[string]plugin.Settings{brainframe.System: &brainframe.Settings{ExpirationDay: brainframe.Inclusive}}
 	if inclusive(nil) || !inclusive(set) || len(c.Dialects(nil)) != len(c.Dialects(set)) {
 		t.Errorf("the dialects are %v, and with settings %v", c.Dialects(nil), c.Dialects(set))
+	}
+}
+
+// A key may hold a document of any other system, whose words its anchor's algorithm is in.
+func TestWrappedOfAnotherSystem(t *testing.T) {
+	t.Parallel()
+	s := elastictest.Shared()
+	doc := s.Orchestration(elastictest.License{UID: "e", Units: 3})
+	key := []byte(base64.StdEncoding.EncodeToString(doc))
+	a, err := catalog.Anchor(brainframe.System, "ece", s.PEM(), "RS512")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, p := catalog.BuiltIn().Verify(key, []plugin.Anchor{a}, plugin.Secrets{})
+	if p != nil || l.System != brainframe.System || l.Pools["resource_units"].Max != 3 {
+		t.Errorf("%+v, %+v", l, p)
+	}
+	if _, p := catalog.BuiltIn().Verify(key, nil, plugin.Secrets{}); p == nil || p.System != brainframe.System {
+		t.Errorf("without a key: %+v", p)
 	}
 }
