@@ -212,5 +212,5 @@ func RefusalCodes() []enforcer.Code {
 		enforcer.NotFound,
 		enforcer.FingerprintMismatch, enforcer.AgentKeyMismatch, enforcer.TooManyCores,
 		enforcer.TooMuchMemory, enforcer.TooMuchDisk, enforcer.ProductMismatch, enforcer.VersionNotCovered,
-		enforcer.HeartbeatDead}
+		enforcer.HeartbeatDead, enforcer.Unavailable, enforcer.Preparing}
 }
