@@ -14,6 +14,8 @@ func TestSystemsSections(t *testing.T) {
 	walk = func(typ reflect.Type, key string) {
 		switch {
 		case typ == typeTime, typ == typeSpan, typ == typeTexts:
+		case typ.Kind() == reflect.Pointer:
+			walk(typ.Elem(), key)
 		case typ.Kind() == reflect.Struct:
 			for i := range typ.NumField() {
 				f := typ.Field(i)

@@ -6,6 +6,7 @@ import (
 	"github.com/usher-agent/usher/plugin/brainframe"
 	"github.com/usher-agent/usher/plugin/elastic"
 	"github.com/usher-agent/usher/plugin/keygen"
+	"github.com/usher-agent/usher/plugin/ucloud"
 	"github.com/usher-agent/usher/plugin/usher"
 )
 
@@ -17,5 +18,6 @@ func Systems() []plugin.System {
 		awslm.Provide(),
 		elastic.Provide(),
 		brainframe.Provide(),
+		ucloud.Provide(),
 	})
 }

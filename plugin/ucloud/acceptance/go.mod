@@ -1,0 +1,3 @@
+module github.com/usher-agent/usher/plugin/ucloud/acceptance
+
+go 1.26.0

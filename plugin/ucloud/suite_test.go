@@ -1,0 +1,127 @@
+package ucloud_test
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/plugin"
+	"github.com/usher-agent/usher/plugin/plugintest"
+	"github.com/usher-agent/usher/plugin/ucloud"
+)
+
+var noon = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
+
+// vendor signs the companion documents of the tests.
+var vendor = ed25519.NewKeyFromSeed(bytes.Repeat([]byte("v"), ed25519.SeedSize))
+
+var abaqus = ucloud.ProductRef{ID: "abaqus", Category: "abaqus", Provider: "example"}
+
+// companion signs a document for a number of slots of the pool abaqus.
+func companion(t testing.TB, slots int64, change func(*ucloud.Claims)) []byte {
+	t.Helper()
+	c := &ucloud.Claims{ID: "c-1", Product: "acme", Issued: noon.Unix(), Resource: abaqus,
+		Pools: map[string]ucloud.PoolClaim{"abaqus": {Max: &slots, Scope: "host"}}}
+	if change != nil {
+		change(c)
+	}
+	doc, err := ucloud.Sign(c, "v-1", vendor)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return doc
+}
+
+func anchors(t testing.TB) []plugin.Anchor {
+	t.Helper()
+	der, err := x509.MarshalPKIXPublicKey(vendor.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := ucloud.NewAnchor("v-1", pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []plugin.Anchor{a}
+}
+
+// license returns the terms of companion.
+func license(t testing.TB, slots int64, change func(*ucloud.Claims)) *enforcer.License {
+	t.Helper()
+	l, p := ucloud.Format{}.Verify(companion(t, slots, change), anchors(t))
+	if p != nil {
+		t.Fatal(p)
+	}
+	return l
+}
+
+// The dialect keeps what every dialect keeps.
+func TestDialectKeepsThePromises(t *testing.T) {
+	t.Parallel()
+	made := func(taken *httptest.ResponseRecorder) string {
+		var out ucloud.Responses[ucloud.ID]
+		if err := json.Unmarshal(taken.Body.Bytes(), &out); err != nil || len(out.Responses) != 1 {
+			return "0"
+		}
+		return out.Responses[0].ID
+	}
+	request := func(method, target string, body io.Reader) *http.Request {
+		return httptest.NewRequest(method, "http://localhost"+target, body)
+	}
+	plugintest.Dialect(t, dialect(), plugintest.DialectSamples{
+		License: license(t, 2, nil), Pool: "abaqus", Slots: 2, NoSlots: ucloud.ErrorNoCredits,
+		Take: func(i int) *http.Request {
+			return request("POST", "/api/licenses", strings.NewReader(fmt.Sprintf(
+				`{"items":[{"product":{"id":"abaqus","category":"abaqus","provider":"example"},`+
+					`"labels":{"job":"%d"}}]}`, i+1)))
+		},
+		Give: func(_ int, taken *httptest.ResponseRecorder) *http.Request {
+			return request("DELETE", "/api/licenses", strings.NewReader(`{"items":[{"id":"`+made(taken)+`"}]}`))
+		},
+		Held: func(_ int, taken *httptest.ResponseRecorder) *http.Request {
+			return request("GET", "/api/licenses/retrieve?id="+made(taken), http.NoBody)
+		},
+		Send: func(body io.Reader) *http.Request { return request("POST", "/api/licenses", body) },
+		Refusal: func(w *httptest.ResponseRecorder) error {
+			var f map[string]any
+			switch err := json.Unmarshal(w.Body.Bytes(), &f); {
+			case err != nil:
+				return err
+			case f["why"] == "" || f["why"] == nil || f["statusCode"] != float64(w.Code):
+				return errors.New("no why and statusCode")
+			}
+			if _, ok := f["errorCode"]; !ok {
+				return errors.New("no errorCode")
+			}
+			return nil
+		},
+	})
+}
+
+func dialect() plugin.Dialect {
+	return (&ucloud.Settings{Provider: "example"}).Dialect()
+}
+
+// The format keeps what every format keeps.
+func TestFormatKeepsThePromises(t *testing.T) {
+	t.Parallel()
+	good := companion(t, 2, nil)
+	rich := companion(t, 2, func(c *ucloud.Claims) {
+		c.Licensee, c.Issuer, c.Expires, c.Grace = "Lab", "Example", noon.AddDate(1, 0, 0).Unix(), 3600
+		c.CheckIn, c.LicenseID = &ucloud.PeriodClaim{Every: 3600, Grace: 60}, "5123"
+	})
+	plugintest.Format(t, ucloud.Format{}, plugintest.FormatSamples{Good: [][]byte{good, rich}, Anchors: anchors(t),
+		Foreign: [][]byte{[]byte("-----BEGIN USHER LICENSE-----\nabc\n-----END USHER LICENSE-----\n")},
+		Broken:  [][]byte{good[:len(good)/2], bytes.Replace(good, []byte("."), []byte("!."), 1)}})
+}
