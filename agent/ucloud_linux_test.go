@@ -1,0 +1,228 @@
+package agent_test
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/usher-agent/usher/plugin/ucloud"
+)
+
+// ucloudVendor signs companion documents.
+type ucloudVendor struct {
+	t   testing.TB
+	key ed25519.PrivateKey
+}
+
+// ucloudHouse makes a house whose agent trusts a vendor of companion documents.
+func ucloudHouse(t *testing.T, more string) (*house, *ucloudVendor) {
+	t.Helper()
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := filepath.Join(t.TempDir(), "v.pub")
+	if err := os.WriteFile(key, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return open(t, fmt.Sprintf("    - {system: ucloud, kid: v, key_file: %s}\n%s", key, more)),
+		&ucloudVendor{t, private}
+}
+
+// sign makes a document for slots of the pool abaqus. life is until its end; 0: it has none.
+func (v *ucloudVendor) sign(id string, slots int64, life time.Duration) []byte {
+	v.t.Helper()
+	now := time.Now()
+	c := &ucloud.Claims{ID: id, Product: "acme", Issued: now.Unix() - 10,
+		Resource: ucloud.ProductRef{ID: "abaqus", Category: "abaqus", Provider: "example"},
+		Pools:    map[string]ucloud.PoolClaim{"abaqus": {Max: &slots, Scope: "host"}}}
+	if life > 0 {
+		c.Expires = now.Add(life).Unix()
+	}
+	doc, err := ucloud.Sign(c, "v", v.key)
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	return doc
+}
+
+// ucloudProduct is a product that speaks UCloud's API and nothing else.
+type ucloudProduct struct {
+	*toyProcess
+	vendor *ucloudVendor
+	api    *caller
+	id     string // of its licence
+}
+
+// newUCloudProduct starts an agent in a process of its own, with a licence for two slots.
+func newUCloudProduct(t *testing.T) *ucloudProduct {
+	dir, err := os.MkdirTemp(tempDir(), "u")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	h, v := ucloudHouse(t, fmt.Sprintf("listeners:\n  - {address: \"unix:%s/u\", dialect: ucloud}\n"+
+		"dialects: {ucloud: {provider: example, products: [{pool: abaqus, free_to_use: true, tags: [fem]}]}}\n", dir))
+	h.drop("a.lic", v.sign("a", 2, 0))
+	h.until("dropped", inForce("a"))
+	h.stop()
+	if err := os.WriteFile(h.path("usher.yaml"), []byte(h.config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := &ucloudProduct{toyProcess: &toyProcess{house: h}, vendor: v, api: callerOf(t, "unix:"+dir+"/u")}
+	p.run()
+	t.Cleanup(p.kill)
+	return p
+}
+
+// call sends a request, which must be answered with a status.
+func (p *ucloudProduct) call(status int, method, path, body string) (out struct {
+	Why       string      `json:"why"`
+	ErrorCode string      `json:"errorCode"`
+	Responses []ucloud.ID `json:"responses"`
+	ucloud.License
+}) {
+	p.t.Helper()
+	res, b := p.api.send(method, path, []byte(body))
+	if err := json.Unmarshal(b, &out); err != nil || res.StatusCode != status {
+		p.t.Fatalf("%s %s %s: %s %s (%v)", method, path, body, res.Status, b, err)
+	}
+	return out
+}
+
+// bind binds a job, or unbinds it, and returns what a refusal says.
+func (p *ucloudProduct) bind(status int, kind string, job int) (why, code string) {
+	p.t.Helper()
+	out := p.call(status, "POST", "/api/licenses/control/update", fmt.Sprintf(
+		`{"items":[{"id":%q,"update":{"timestamp":0,"binding":{"kind":%q,"job":"%d"}}}]}`, p.id, kind, job))
+	return out.Why, out.ErrorCode
+}
+
+// show checks that all who tell of the licence and its slots tell the same.
+func (p *ucloudProduct) show(limit int64, jobs ...string) {
+	p.t.Helper()
+	got := p.call(200, "GET", "/api/licenses/retrieve?id="+p.id, "")
+	if s := got.Status; fmt.Sprint(s.BoundTo) != fmt.Sprint(jobs) || s.State != "READY" {
+		p.t.Errorf("the licence is %+v, and not bound to %v", s, jobs)
+	}
+	pool, err := p.Pool(context.Background(), "abaqus")
+	if err != nil || pool.Limit == nil || *pool.Limit != limit || pool.InUse != int64(len(jobs)) {
+		p.t.Errorf("the pool is %+v (%v), and not %d of %d", pool, err, len(jobs), limit)
+	}
+	p.metric(fmt.Sprintf(`usher_slots_limit{pool="abaqus"} %d`, limit))
+	p.metric(fmt.Sprintf(`usher_slots_in_use{pool="abaqus"} %d`, len(jobs)))
+}
+
+func (p *ucloudProduct) metric(line string) {
+	p.t.Helper()
+	m, err := p.Metrics(context.Background())
+	if err != nil || !strings.Contains(string(m), line+"\n") {
+		p.t.Errorf("the metrics do not say %s (%v)", line, err)
+	}
+}
+
+const ucloudItem = `{"items":[{"product":{"id":"abaqus","category":"abaqus","provider":"example"}}]}`
+
+// A product that speaks only UCloud's API moves to an agent. It makes a licence, binds jobs up to the limit, is refused
+// in the API's own words, and lets jobs go. All outlasts a kill of the agent and a swap of the licence, and everybody
+// tells the same of the end.
+func TestUCloudProductMoves(t *testing.T) {
+	t.Parallel()
+	p := newUCloudProduct(t)
+	p.id = p.call(200, "POST", "/api/licenses", ucloudItem).Responses[0].ID
+	p.bind(200, "BIND", 1)
+	p.bind(200, "BIND", 2)
+	if why, code := p.bind(402, "BIND", 3); code != ucloud.ErrorNoCredits ||
+		!strings.Contains(why, "You do not have enough license credits") {
+		t.Errorf("the refusal at the limit is %q, %s", why, code)
+	}
+	p.show(2, "1", "2")
+	p.kill()
+	p.run()
+	p.show(2, "1", "2")
+	p.bind(200, "BIND", 2) // a retry
+	p.bind(402, "BIND", 3)
+
+	p.drop("a.lic", p.vendor.sign("b", 3, 0))
+	p.until("swapped", inForce("b"))
+	p.bind(200, "BIND", 3)
+	p.show(3, "1", "2", "3")
+	p.bind(200, "UNBIND", 1)
+	p.show(3, "2", "3")
+
+	p.drop("a.lic", p.vendor.sign("c", 3, 2*time.Second))
+	p.until("ended", code("EXPIRED"))
+	if s := p.call(200, "GET", "/api/licenses/retrieve?id="+p.id, "").Status; s.State != "UNAVAILABLE" ||
+		fmt.Sprint(s.BoundTo) != "[2 3]" {
+		t.Errorf("after the end the licence is %+v", s)
+	}
+	if why, _ := p.bind(400, "BIND", 4); !strings.Contains(why, "abaqus with ID '1' is not ready: ") {
+		t.Errorf("after the end: %q", why)
+	}
+	p.metric(`usher_license_state{state="expired"} 1`)
+	p.bind(200, "UNBIND", 2)
+	p.call(200, "DELETE", "/api/licenses", fmt.Sprintf(`{"items":[{"id":%q}]}`, p.id))
+	p.call(404, "GET", "/api/licenses/retrieve?id="+p.id, "")
+	if pool, err := p.Pool(context.Background(), "abaqus"); err == nil && pool.InUse != 0 {
+		t.Errorf("all is given back: %+v", pool)
+	}
+}
+
+// An agent follows its licence at a UCloud: what is not available hands out no slots and heals, an outage changes
+// nothing, and what a whole list lacks is revoked.
+func TestUCloudFollowsTheResource(t *testing.T) {
+	t.Parallel()
+	var state atomic.Value
+	var answers atomic.Int64
+	state.Store("READY")
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		item := fmt.Sprintf(`{"id":"7","specification":{"product":{"id":"abaqus","category":"abaqus",`+
+			`"provider":"example"}},"status":{"state":%q}}`, state.Load())
+		switch state.Load() {
+		case "AWAY":
+			w.WriteHeader(http.StatusBadGateway)
+		case "DELETED":
+			item = ""
+		}
+		fmt.Fprintf(w, `{"itemsPerPage":250,"items":[%s],"next":null}`, item)
+		answers.Add(1)
+	}))
+	t.Cleanup(server.Close)
+	secret := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(secret, []byte("uc1-secret\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h, v := ucloudHouse(t, fmt.Sprintf("upstream: {ucloud: {url: %q, token_file: %s}}\n", server.URL, secret))
+	h.drop("a.lic", v.sign("a", 2, 0))
+	h.until("dropped", inForce("a"))
+	for _, x := range [][2]string{{"UNAVAILABLE", "UNAVAILABLE"}, {"READY", "VALID"}, {"AWAY", "VALID"},
+		{"PREPARING", "PREPARING"}, {"READY", "VALID"}, {"DELETED", "REVOKED"}, {"READY", "VALID"}} {
+		state.Store(x[0])
+		before := answers.Load()
+		if err := h.UpstreamCall(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for deadline := time.Now().Add(time.Minute); answers.Load() == before; <-time.After(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatal("UCloud is not asked")
+			}
+		}
+		h.until(x[0], code(x[1]))
+	}
+}
