@@ -78,7 +78,7 @@ func newUCloudProduct(t *testing.T) *ucloudProduct {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	h, v := ucloudHouse(t, fmt.Sprintf("listeners:\n  - {address: \"unix:%s/u\", dialect: ucloud}\n"+
-		"dialects: {ucloud: {provider: example, products: [{pool: abaqus, free_to_use: true, tags: [fem]}]}}\n", dir))
+		"upstream: {ucloud: {provider: example, products: [{pool: abaqus, free_to_use: true, tags: [fem]}]}}\n", dir))
 	h.drop("a.lic", v.sign("a", 2, 0))
 	h.until("dropped", inForce("a"))
 	h.stop()

@@ -40,8 +40,8 @@ type System struct {
 	HostValue     func(fingerprint string) string
 
 	// Settings returns the system's configuration with its defaults: a pointer to a struct with yaml tags, whose fields
-	// are texts, numbers, switches, a time.Duration, lists of those, or a map[string]string. The agent decodes what
-	// stands under upstream.Section into it.
+	// are texts, numbers, switches, a time.Time, a time.Duration, structs of those, pointers to them, lists, or a
+	// map[string]string. The agent decodes what stands under upstream.Section into it.
 	Settings func() Settings
 	Section  string // where Settings stands below upstream; empty: Name
 	Carries  Carries

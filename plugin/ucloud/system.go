@@ -75,8 +75,9 @@ func address(s string) (*url.URL, error) {
 	}
 	ip, err := netip.ParseAddr(u.Hostname())
 	if own := err == nil && ip.IsLoopback() || u.Hostname() == "localhost"; u.Scheme == "http" && !own {
-		return nil, errors.New("is http, by which anybody on the way could read the token and answer; use https, or a " +
-			"loopback address")
+		return nil, errors.New(
+			"is http, by which anybody on the way could read the token and answer; use https, or a " +
+				"loopback address")
 	}
 	return u, nil
 }
