@@ -91,6 +91,9 @@ type Policy struct {
 	CheckInIntervalCount   *int64 `json:"checkInIntervalCount"`
 	HeartbeatDuration      *int64 `json:"heartbeatDuration"` // seconds
 	HeartbeatResurrection  string `json:"heartbeatResurrectionStrategy"`
+	HeartbeatCull          string `json:"heartbeatCullStrategy"`
+	HeartbeatBasis         string `json:"heartbeatBasis"`
+	ComponentUniqueness    string `json:"componentUniquenessStrategy"`
 	RequireProductScope    bool   `json:"requireProductScope"`
 	RequirePolicyScope     bool   `json:"requirePolicyScope"`
 	RequireMachineScope    bool   `json:"requireMachineScope"`
@@ -110,6 +113,9 @@ const (
 	expiryAllow    = "ALLOW_ACCESS"
 	perMachine     = "PER_MACHINE"
 	perUser        = "PER_USER"
+	keepDead       = "KEEP_DEAD"
+	alwaysRevive   = "ALWAYS_REVIVE"
+	fromFirstPing  = "FROM_FIRST_PING"
 )
 
 // settle translates the attributes of older API versions into those of the present one.

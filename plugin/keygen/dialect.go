@@ -10,7 +10,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -51,7 +50,7 @@ func (Dialect) Credential() string { return "a licence key" }
 
 // Handler answers Keygen's API; see [plugin.Dialect].
 func (Dialect) Handler(desk plugin.Desk) http.Handler {
-	return &local{Desk: desk, signer: desk.Key()}
+	return &local{Desk: desk, signer: desk.Key(), lastTimes: map[string]times{}}
 }
 
 // local is the API of one agent.
@@ -62,6 +61,9 @@ type local struct {
 	// making is held while a machine or process is made or changes its lease, so that no two get the same fingerprint
 	// or pid.
 	making sync.Mutex
+
+	timesMu   sync.Mutex       // guards lastTimes; a leaf
+	lastTimes map[string]times // by the store's key
 }
 
 // request is one request with its caller and licence.
@@ -125,8 +127,7 @@ var routes = []route{
 	{"POST", "machines", false, false, (*request).createMachine},
 	{"GET", "machines/*", false, true, (*request).showMachine},
 	{"DELETE", "machines/*", false, true, (*request).deleteMachine},
-	{"PATCH", "machines/*", false, false,
-		notHere("a licence does not change its machines: delete this one and make another")},
+	{"PATCH", "machines/*", false, false, (*request).updateMachine},
 	{"POST", "machines/*/actions/ping", false, true, (*request).pingMachine},
 	{"POST", "machines/*/actions/ping-heartbeat", false, true, (*request).pingMachine},
 	{"POST", "machines/*/actions/reset", false, true, (*request).resetMachine},
@@ -211,9 +212,9 @@ func (x *request) answer() *response {
 	if x.account, x.path, ok = split(x.r.URL.EscapedPath()); !ok {
 		return notFound("The requested endpoint was not found")
 	}
-	if v := x.r.Header.Get("Keygen-Version"); v != "" && !slices.Contains(versions, v) {
-		return problem(http.StatusBadRequest, "INVALID_API_VERSION", "unsupported API version: "+plugin.Short(v),
-			"header",
+	if v, ok := askedVersion(x.r); !ok {
+		return problem(http.StatusBadRequest, "INVALID_API_VERSION",
+			"unsupported API version: "+plugin.Short(v)+" (here it is one of "+strings.Join(versions, ", ")+")", "header",
 			"Keygen-Version")
 	}
 	rt, args, status := find(x.r.Method, x.path)
@@ -248,11 +249,6 @@ func (x *request) answer() *response {
 	}
 	return rt.serve(x)
 }
-
-// versions are the API versions that requests may name. Every answer has the form of the last.
-var versions = []string{"1.0", "1.1", "1.2", "1.3", "1.4", "1.5", "1.6", "1.7", "1.8"}
-
-const version = "1.8"
 
 // shown returns the credential of a request. The kind is "license" or "token"; empty: there is none.
 func shown(r *http.Request) (kind, secret string) {

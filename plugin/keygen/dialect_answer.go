@@ -77,7 +77,8 @@ func denied(d *enforcer.Denial, limits map[string]string) *response {
 	}
 	switch d.Code {
 	case enforcer.NoSlots, enforcer.NotShared, enforcer.MeterEmpty:
-		return invalid(cmp.Or(limits[d.Pool], limits[""]), detail, "/data")
+		code := cmp.Or(limits[d.Pool], limits[""])
+		return invalid(code, exceeded(code, d)+detail, "/data")
 	case enforcer.PoolUnknown, enforcer.DeniedByPolicy, enforcer.Forbidden, enforcer.NotHolder:
 		return forbidden("", detail)
 	case enforcer.LicenseExpired:
@@ -93,6 +94,26 @@ func denied(d *enforcer.Denial, limits map[string]string) *response {
 	default: // Storage, Draining, and later codes
 		return problem(http.StatusServiceUnavailable, "", detail, "", "")
 	}
+}
+
+// counted says in the server's words what a full pool counts.
+var counted = map[string]string{"MACHINE_LIMIT_EXCEEDED": "machine count has",
+	"MACHINE_CORE_LIMIT_EXCEEDED":    "machine core count has",
+	"MACHINE_MEMORY_LIMIT_EXCEEDED":  "machine memory has",
+	"MACHINE_DISK_LIMIT_EXCEEDED":    "machine disk has",
+	"MACHINE_PROCESS_LIMIT_EXCEEDED": "process count has",
+	"USES_LIMIT_EXCEEDED":            "usage has"}
+
+// exceeded is the server's sentence for a limit that is exceeded, with the limit; empty: the code has none.
+func exceeded(code string, d *enforcer.Denial) string {
+	what, ok := counted[code]
+	switch {
+	case !ok:
+		return ""
+	case !d.HasUsage || d.Limit == enforcer.Unlimited:
+		return what + " exceeded maximum allowed for license: "
+	}
+	return fmt.Sprintf("%s exceeded maximum allowed for license (%d; %d in use): ", what, d.Limit, d.InUse)
 }
 
 // write sends an answer. It asks the desk last whether the grant still stands: if it is over, the answer is a denial.
@@ -118,13 +139,17 @@ func (x *request) prepare(h http.Header, a *response) (body []byte) {
 	switch {
 	case a.doc != nil:
 		x.conceal(a.doc)
+		doc := a.doc
+		if a.media == "" && x.about != nil {
+			doc = x.shaped(doc, a.status == http.StatusCreated)
+		}
 		if x.key != "" || x.about != nil {
 			h.Set("Cache-Control", "no-store")
 		}
-		h.Set("Content-Type", cmp.Or(a.media, "application/vnd.api+json; charset=utf-8"))
+		h.Set("Content-Type", cmp.Or(a.media, x.media()))
 		var err error
 		// the readers have made sure that every text is UTF-8
-		if body, err = json.Marshal(a.doc, json.Deterministic(true)); err != nil {
+		if body, err = json.Marshal(doc, json.Deterministic(true)); err != nil {
 			x.Log().Error("an answer cannot be written", "error", err)
 			a.status, body = http.StatusInternalServerError, nil
 		}
@@ -138,13 +163,14 @@ func (x *request) prepare(h http.Header, a *response) (body []byte) {
 	if a.location != "" {
 		h.Set("Location", a.location)
 	}
-	h.Set("Keygen-Version", quotable(cmp.Or(x.r.Header.Get("Keygen-Version"), version)))
+	v, _ := askedVersion(x.r)
+	h.Set("Keygen-Version", quotable(v))
 	h.Set("Keygen-Edition", "CE")
 	h.Set("Keygen-Mode", "singleplayer")
 	account := x.accountID()
-	h.Set("Keygen-Account", account)
+	h.Set(x.headerName("Keygen-Account"), account)
 	if x.key != "" && x.about != nil {
-		h.Set("Keygen-Bearer", x.about.id)
+		h.Set(x.headerName("Keygen-Bearer"), x.about.id)
 	}
 	h.Set("X-Request-Id", newID())
 	date := time.Now().UTC().Format(http.TimeFormat)
@@ -230,10 +256,17 @@ func stamp(t time.Time) any {
 	return t.UTC().Format("2006-01-02T15:04:05.000Z")
 }
 
-// relate is a relationship to one resource; nil for none.
-func relate(kind, id string) object {
-	if id == "" {
-		return object{"data": nil}
+// relate is a relationship to one resource; an empty id for none. The path leads to the related resource.
+func (x *request) relate(kind, id string, path ...string) object {
+	out := object{"data": nil, "links": object{"related": x.at(path...)}}
+	if id != "" {
+		out["data"] = object{"type": kind, "id": id}
 	}
-	return object{"data": object{"type": kind, "id": id}}
+	return out
+}
+
+// ofAccount is the relationship to the account.
+func (x *request) ofAccount() object {
+	return object{"data": object{"type": "accounts", "id": x.accountID()},
+		"links": object{"related": "/v1/accounts/" + x.accountID()}}
 }

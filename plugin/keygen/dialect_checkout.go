@@ -15,6 +15,8 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/usher-agent/usher/enforcer"
 )
 
 // The server's bounds for a file's time to live, in seconds.
@@ -136,7 +138,11 @@ func (x *request) checkOutLicense() *response {
 	if a != nil {
 		return a
 	}
-	return x.checkOut(&f, licenseFile, x.about.id, x.licenseObject(), x.with(f.include, "", nil), x.about.secret())
+	out := x.checkOut(&f, licenseFile, x.about.id, x.licenseObject(), x.with(f.include, "", nil), x.about.secret())
+	if out.status == http.StatusOK {
+		x.noteTime(func(t *times) { t.CheckedOut = x.now }, 0)
+	}
+	return out
 }
 
 func (x *request) checkOutMachine() *response {
@@ -153,7 +159,12 @@ func (x *request) checkOutMachine() *response {
 	if secret != "" {
 		secret += m.Fingerprint
 	}
-	return x.checkOut(&f, machineFile, m.ID, x.machineObject(m, ""), x.with(f.include, "license.", m), secret)
+	out := x.checkOut(&f, machineFile, m.ID, x.machineObject(m, ""), x.with(f.include, "license.", m), secret)
+	if out.status == http.StatusOK {
+		m.CheckedOut = x.now
+		x.note(m)
+	}
+	return out
 }
 
 func (f *fileWanted) encrypted() bool { return strings.HasPrefix(f.algorithm, "aes") }
@@ -181,14 +192,24 @@ func (x *request) checkOut(f *fileWanted, k kind, id string, about object, inclu
 	if f.include == nil {
 		f.include = []string{}
 	}
-	related := object{"account": relate("accounts", x.accountID()), "license": relate("licenses", s.id)}
+	related := object{"account": x.ofAccount(), "license": x.relate("licenses", s.id, "licenses", s.id)}
 	if k == machineFile {
-		related["machine"] = relate("machines", id)
+		related["machine"] = x.relate("machines", id, "machines", id)
 	}
 	return show(object{"type": string(k) + "-files", "id": newID(),
 		"attributes": object{"certificate": certificate, "algorithm": f.algorithm, "includes": f.include,
 			"ttl":    m["ttl"],
 			"issued": m["issued"], "expiry": m["expiry"]}, "relationships": related})
+}
+
+// calendar adds a time to live as the server does: it splits the seconds into years, months, weeks and so on, and
+// counts these by the calendar. A month of seconds is a calendar month.
+func calendar(t time.Time, seconds int64) time.Time {
+	const year, month, day = 31556952, 2629746, 86400
+	years, seconds := seconds/year, seconds%year
+	months, seconds := seconds/month, seconds%month
+	t = enforcer.Period{Months: int(12*years + months)}.After(t)
+	return t.AddDate(0, 0, int(seconds/day)).Add(time.Duration(seconds%day) * time.Second)
 }
 
 // sealed makes a file, signed with the dialect's key, and returns it with its meta. It never outlasts the licences.
@@ -198,7 +219,7 @@ func (x *request) sealed(f *fileWanted, k kind, about object, included []object,
 	ttl := f.ttl
 	var expiry time.Time
 	if ttl > 0 {
-		expiry = issued.Add(time.Duration(ttl) * time.Second)
+		expiry = calendar(issued, ttl)
 	}
 	if end := x.about.verdict.CoveredUntil; !end.IsZero() && (expiry.IsZero() || end.Before(expiry)) {
 		expiry = end
@@ -208,7 +229,8 @@ func (x *request) sealed(f *fileWanted, k kind, about object, included []object,
 	if ttl > 0 {
 		meta["ttl"] = ttl
 	}
-	dataset, err := json.Marshal(object{"data": about, "included": included, "meta": meta}, json.Deterministic(true))
+	dataset, err := json.Marshal(object{"data": x.resourceOf(about, false),
+		"included": x.resourcesOf(included), "meta": meta}, json.Deterministic(true))
 	if err != nil {
 		return "", nil, err
 	}

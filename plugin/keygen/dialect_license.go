@@ -80,15 +80,14 @@ func (x *request) licenseObject() object {
 	}
 	attributes["uses"] = x.uses()
 	used := timeOf(a.Created)
-	validated := x.lastValidated()
-	for _, t := range []time.Time{validated, instantOf(attributes["lastValidated"]),
-		instantOf(attributes["lastCheckOut"]), instantOf(attributes["lastCheckIn"]), s.license.Issued} {
-		if t.After(used) {
+	for name, t := range x.times(attributes) {
+		attributes[name] = stamp(t)
+		if name != "nextCheckIn" && t.After(used) {
 			used = t
 		}
 	}
-	if validated.After(instantOf(attributes["lastValidated"])) {
-		attributes["lastValidated"] = stamp(validated)
+	if s.license.Issued.After(used) {
+		used = s.license.Issued
 	}
 	attributes["status"] = s.terms.Status(x.now, used)
 	self := func(parts ...string) string { return x.at(append([]string{"licenses", s.id}, parts...)...) }
@@ -97,18 +96,31 @@ func (x *request) licenseObject() object {
 	for _, m := range machines {
 		cores, memory, disk = cores+m.Cores, memory+m.Memory, disk+m.Disk
 	}
-	related := object{"account": relate("accounts", x.accountID()), "product": relate("products", s.productID()),
-		"policy": relate("policies", s.policyID()),
-		"group":  relate("", ""), "owner": relate("", ""), "users": object{"meta": object{"count": 0}},
+	to := func(kind, id, name string) object { return x.relate(kind, id, "licenses", s.id, name) }
+	related := object{"account": x.ofAccount(), "product": to("products", s.productID(), "product"),
+		"policy": to("policies", s.policyID(), "policy"), "group": to("", "", "group"), "owner": to("", "", "owner"),
+		"users":  object{"meta": object{"count": 0}, "links": object{"related": self("users")}},
 		"tokens": object{"links": object{"related": self("tokens")}}}
 	if said, _ := s.raw["relationships"].(object); said != nil {
-		maps.Copy(related, x.texts(said))
+		for name, r := range x.texts(said) {
+			if name == "user" {
+				name = "owner" // its name until version 1.5
+			}
+			related[name] = linked(asObject(r), self(name))
+		}
 	}
 	related["machines"] = object{"links": object{"related": self("machines")},
 		"meta": object{"count": len(machines), "cores": cores, "memory": memory, "disk": disk}}
 	related["entitlements"] = object{"links": object{"related": self("entitlements")}}
 	return object{"type": "licenses", "id": s.id, "attributes": attributes, "relationships": related,
 		"links": object{"self": self()}}
+}
+
+// linked returns a relationship that Keygen wrote, with a link to the related resource.
+func linked(r object, path string) object {
+	out := object{"links": object{"related": path}}
+	maps.Copy(out, r)
+	return out
 }
 
 func textOf(v any) string { s, _ := v.(string); return s }
@@ -132,11 +144,13 @@ func (x *request) machineLicense() *response {
 	return show(x.licenseObject())
 }
 
-// checkInNow answers a check-in with the licence as it stands. The agent itself checks in with the vendor's account.
+// checkInNow answers a product's check-in with the licence and its next time. The duty to the vendor's account stays
+// the agent's: it checks in there by itself, and the verdict says OVERDUE where it could not.
 func (x *request) checkInNow() *response {
 	if !x.about.terms.Attributes.RequireCheckIn {
 		return invalid("", "cannot be checked in because the policy does not require it", "/data")
 	}
+	x.noteTime(func(t *times) { t.CheckedIn = x.now }, 0)
 	return show(x.licenseObject())
 }
 
@@ -159,7 +173,7 @@ func (x *request) entitlements() []object {
 		out = append(out, object{"type": "entitlements", "id": id,
 			"attributes": object{"name": x.text(&name), "code": x.text(&name), "metadata": object{},
 				"created": stamp(s.license.Issued), "updated": stamp(s.license.Issued)},
-			"relationships": object{"account": relate("accounts", x.accountID())},
+			"relationships": object{"account": x.ofAccount()},
 			"links":         object{"self": x.at("entitlements", id)}})
 	}
 	return out
@@ -210,8 +224,9 @@ func (x *request) policyObject() object {
 		"metadata": object{},
 		"created":  stamp(s.license.Issued), "updated": stamp(s.license.Issued)}
 	return object{"type": "policies", "id": id, "attributes": attributes,
-		"relationships": object{"account": relate("accounts", x.accountID()),
-			"product": relate("products", s.productID())}, "links": object{"self": x.at("policies", id)}}
+		"relationships": object{"account": x.ofAccount(),
+			"product": x.relate("products", s.productID(), "policies", id, "product")},
+		"links": object{"self": x.at("policies", id)}}
 }
 
 func (x *request) showPolicy() *response { return show(x.policyObject()) }

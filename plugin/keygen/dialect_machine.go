@@ -2,6 +2,7 @@ package keygen
 
 import (
 	"cmp"
+	"maps"
 	"net/http"
 	"slices"
 	"time"
@@ -27,9 +28,9 @@ func (x *request) machines() (out []Machine) {
 	}
 	for _, k := range x.all(recordMachine) {
 		life, _ := x.life(k)
-		m := Machine{ID: k.ID, Fingerprint: k.Fingerprint, Life: life,
-			Required: k.lease.Lifetime == enforcer.LifetimeTTL, Processes: running[k.ID],
-			Cores: number(k.Cores), Memory: number(k.Memory), Disk: number(k.Disk)}
+		m := Machine{ID: k.ID, Fingerprint: k.Fingerprint, Owner: k.Owner, Life: life, Required: x.beats(k),
+			Processes: running[k.ID],
+			Cores:     number(k.Cores), Memory: number(k.Memory), Disk: number(k.Disk)}
 		for _, c := range k.Components {
 			m.Components = append(m.Components, c.Fingerprint)
 		}
@@ -50,12 +51,15 @@ func (x *request) machineObject(k *kept, life Life) object {
 		"attributes": object{"fingerprint": k.Fingerprint, "name": k.Name, "ip": k.IP, "hostname": k.Hostname,
 			"platform": k.Platform, "cores": k.Cores, "memory": k.Memory, "disk": k.Disk,
 			"maxProcesses":     x.about.terms.Attributes.MaxProcesses,
-			"requireHeartbeat": k.lease.Lifetime == enforcer.LifetimeTTL, "heartbeatStatus": string(cmp.Or(life, now)),
+			"requireHeartbeat": x.beats(k), "heartbeatStatus": string(cmp.Or(life, now)),
 			"heartbeatDuration": k.Interval, "lastHeartbeat": stamp(last), "nextHeartbeat": next,
-			"lastCheckOut": nil, "metadata": metadata(k.Metadata), "created": stamp(k.Made), "updated": stamp(k.Made)},
-		"relationships": object{"account": relate("accounts", x.accountID()),
-			"product": relate("products", x.about.productID()), "license": relate("licenses", x.about.id),
-			"group": relate("", ""), "owner": relate("", ""),
+			"lastCheckOut": stamp(k.CheckedOut), "metadata": metadata(k.Metadata), "created": stamp(k.Made),
+			"updated": stamp(k.updated())},
+		"relationships": object{"account": x.ofAccount(),
+			"product":    x.relate("products", x.about.productID(), "machines", k.ID, "product"),
+			"license":    x.relate("licenses", x.about.id, "machines", k.ID, "license"),
+			"group":      x.relate("", "", "machines", k.ID, "group"),
+			"owner":      x.relate("users", k.Owner, "machines", k.ID, "owner"),
 			"components": object{"links": object{"related": self("components")}},
 			"processes":  object{"links": object{"related": self("processes")}}},
 		"links": object{"self": self()}}
@@ -98,6 +102,9 @@ const (
 	maxFingerprint = 4096 // bytes
 )
 
+// singular has the other names of types that the server accepts.
+var singular = map[string]string{"machines": "machine", "processes": "process", "components": "component"}
+
 // wanted reads the resource that a request makes.
 func (x *request) wanted(kind string) (*resource, *wanted, *response) {
 	in, a := x.document()
@@ -106,7 +113,7 @@ func (x *request) wanted(kind string) (*resource, *wanted, *response) {
 		return nil, nil, a
 	case in.Data == nil:
 		return nil, nil, problem(http.StatusBadRequest, "", "is missing", "pointer", "/data")
-	case in.Data.Type != kind:
+	case in.Data.Type != kind && in.Data.Type != singular[kind]:
 		return nil, nil, problem(http.StatusBadRequest, "", "type mismatch (expected "+kind+")", "pointer",
 			"/data/type")
 	}
@@ -117,6 +124,9 @@ func (x *request) wanted(kind string) (*resource, *wanted, *response) {
 	if err := in.Data.attributes(w); err != nil {
 		return nil, nil, problem(http.StatusBadRequest, "", err.Error(), "pointer", "/data/attributes")
 	}
+	if k := w.Metadata.Kind(); len(w.Metadata) > 0 && k != '{' && k != 'n' {
+		return nil, nil, problem(http.StatusBadRequest, "", "must be an object", "pointer", "/data/attributes/metadata")
+	}
 	return in.Data, w, nil
 }
 
@@ -125,46 +135,102 @@ var machineLimits = map[string]string{"": "MACHINE_LIMIT_EXCEEDED", PoolCores: "
 	PoolMemory: "MACHINE_MEMORY_LIMIT_EXCEEDED",
 	PoolDisk:   "MACHINE_DISK_LIMIT_EXCEEDED"}
 
+const atFingerprint = "/data/attributes/fingerprint"
+
+// maxCores is the greatest number of cores of a machine that the server stores.
+const maxCores = 1<<31 - 1
+
+// unfit returns the refusal of a machine that no licence may have; nil: it is fit.
+func (x *request) unfit(in *resource, w *wanted) *response {
+	owner := in.related("owner")
+	switch {
+	case w.Fingerprint == "":
+		return problem(http.StatusBadRequest, "", "is missing", "pointer", atFingerprint)
+	case len(w.Fingerprint) > maxFingerprint:
+		return invalid("FINGERPRINT_TOO_LONG", "is too long (maximum is 4096 characters)", atFingerprint)
+	case slices.Contains(reserved, w.Fingerprint):
+		return invalid("FINGERPRINT_NOT_ALLOWED", "is not allowed", atFingerprint)
+	case in.related("license") == "":
+		return problem(http.StatusBadRequest, "", "is missing", "pointer", "/data/relationships/license")
+	case in.related("license") != x.about.id:
+		return invalid("LICENSE_NOT_FOUND", "must exist", "/data/relationships/license")
+	case owner != "" && !slices.ContainsFunc(x.about.users(), func(u user) bool {
+		return owner == u.id || owner == u.email
+	}):
+		return invalid("OWNER_INVALID", "must be a valid license user", "/data/relationships/owner")
+	case w.Cores != nil && *w.Cores < 1:
+		return invalid("CORES_INVALID", "must be greater than or equal to 1", "/data/attributes/cores")
+	case number(w.Cores) > maxCores:
+		return invalid("CORES_INVALID", "must be less than or equal to 2147483647", "/data/attributes/cores")
+	case number(w.Memory) < 0:
+		return invalid("MEMORY_INVALID", "must be greater than or equal to 0", "/data/attributes/memory")
+	case number(w.Disk) < 0:
+		return invalid("DISK_INVALID", "must be greater than or equal to 0", "/data/attributes/disk")
+	case !x.about.judged.InForce:
+		return x.notInForce()
+	}
+	return nil
+}
+
+// notInForce refuses what only a licence in force gives. The server activates machines of an expired licence whose
+// access is only restricted; here a licence that has ended gives no slots.
+func (x *request) notInForce() *response {
+	code := ""
+	if x.about.found(enforcer.Expired) {
+		code = "LICENSE_EXPIRED"
+	}
+	return forbidden(code, "the license is not in force: "+x.about.judged.Reason)
+}
+
+// conflict returns the refusal of a machine that there is already, or parts of it; nil: there is none. making is held.
+func (x *request) conflict(in *resource, w *wanted, components []part) *response {
+	_, isID := parseUUID(w.Fingerprint)
+	strategy := x.about.terms.Policy.ComponentUniqueness
+	shared := strategy != "" && strategy != "UNIQUE_PER_MACHINE"
+	for _, k := range x.all(recordMachine) {
+		switch {
+		case k.Fingerprint == w.Fingerprint:
+			return invalid("FINGERPRINT_TAKEN", "has already been taken", atFingerprint)
+		case isID && k.ID == w.Fingerprint:
+			return invalid("FINGERPRINT_CONFLICT", "must not conflict with another machine's identifier (UUID)",
+				atFingerprint)
+		case in.ID != "" && k.ID == in.ID:
+			return invalid("ID_CONFLICT", "must not conflict with another machine", "/data/id")
+		}
+		for i, c := range components {
+			for _, there := range k.Components {
+				switch {
+				case there.ID == c.Fingerprint:
+					return invalid("COMPONENTS_FINGERPRINT_CONFLICT",
+						"must not conflict with another component's identifier (UUID)", atComponent(i, "fingerprint"))
+				case shared && there.Fingerprint == c.Fingerprint:
+					return invalid("COMPONENTS_FINGERPRINT_TAKEN", "has already been taken",
+						atComponent(i, "fingerprint"))
+				}
+			}
+		}
+	}
+	return nil
+}
+
 // createMachine takes a slot of the pool machines, and the machine's amounts of the pools of cores, memory and disk.
 func (x *request) createMachine() *response {
 	in, w, a := x.wanted("machines")
 	if a != nil {
 		return a
 	}
-	const at = "/data/attributes/fingerprint"
-	_, isID := parseUUID(w.Fingerprint)
-	switch {
-	case w.Fingerprint == "":
-		return problem(http.StatusBadRequest, "", "is missing", "pointer", at)
-	case len(w.Fingerprint) > maxFingerprint:
-		return invalid("FINGERPRINT_TOO_LONG", "is too long (maximum is 4096 characters)", at)
-	case slices.Contains(reserved, w.Fingerprint):
-		return invalid("FINGERPRINT_NOT_ALLOWED", "is not allowed", at)
-	case in.related("license") == "":
-		return problem(http.StatusBadRequest, "", "is missing", "pointer", "/data/relationships/license")
-	case in.related("license") != x.about.id:
-		return invalid("LICENSE_NOT_FOUND", "must exist", "/data/relationships/license")
-	case in.related("owner") != "" && in.related("owner") != x.about.related("owner"):
-		return invalid("OWNER_INVALID", "must be a valid license user", "/data/relationships/owner")
-	case number(w.Cores) < 0 || w.Cores != nil && *w.Cores == 0:
-		return invalid("CORES_INVALID", "must be greater than or equal to 1", "/data/attributes/cores")
-	case number(w.Memory) < 0:
-		return invalid("MEMORY_INVALID", "must be greater than or equal to 0", "/data/attributes/memory")
-	case number(w.Disk) < 0:
-		return invalid("DISK_INVALID", "must be greater than or equal to 0", "/data/attributes/disk")
-	case !x.about.judged.InForce:
-		return forbidden("", "the license is not in force: "+x.about.judged.Reason)
+	if a := x.unfit(in, w); a != nil {
+		return a
 	}
 	components, a := parts(in)
 	if a != nil {
 		return a
 	}
 	rec := &record{Kind: recordMachine, ID: in.ID, Metadata: w.Metadata, Interval: x.heartbeatSeconds(),
-		Fingerprint: w.Fingerprint, Name: w.Name,
+		Fingerprint: w.Fingerprint, Name: w.Name, Owner: in.related("owner"),
 		IP: w.IP, Hostname: w.Hostname, Platform: w.Platform, Cores: w.Cores, Memory: w.Memory, Disk: w.Disk,
 		Components: components}
-	r := &enforcer.Acquire{Caller: x.caller, Lifetime: enforcer.LifetimeHeld,
-		Items: []enforcer.Item{{Pool: PoolMachines, N: 1}}}
+	r := &enforcer.Acquire{Caller: x.caller, Items: []enforcer.Item{{Pool: PoolMachines, N: 1}}}
 	for _, p := range []struct {
 		name string
 		n    int64
@@ -173,21 +239,12 @@ func (x *request) createMachine() *response {
 			r.Items = append(r.Items, enforcer.Item{Pool: p.name, N: p.n})
 		}
 	}
-	if x.about.terms.Attributes.RequireHeartbeat {
-		r.Lifetime, r.TTL = enforcer.LifetimeTTL, x.ttl()
-	}
+	x.lasting(r, rec)
 
 	x.making.Lock()
 	defer x.making.Unlock()
-	for _, k := range x.all(recordMachine) {
-		switch {
-		case k.Fingerprint == w.Fingerprint:
-			return invalid("FINGERPRINT_TAKEN", "has already been taken", at)
-		case isID && k.ID == w.Fingerprint:
-			return invalid("FINGERPRINT_CONFLICT", "must not conflict with another machine's identifier (UUID)", at)
-		case in.ID != "" && k.ID == in.ID:
-			return invalid("ID_CONFLICT", "must not conflict with another machine", "/data/id")
-		}
+	if a := x.conflict(in, w, components); a != nil {
+		return a
 	}
 	k, a := x.take(r, rec, machineLimits)
 	if a != nil {
@@ -211,91 +268,51 @@ func (x *request) deleteMachine() *response {
 	return &response{status: http.StatusNoContent}
 }
 
-// ping renews a lease. keygen-go ends its whole process when a ping fails. So as long as the lease stands, the answer
-// is good, even if the journal could not record the renewal.
-func (x *request) ping(k *kept) (revived Life) {
-	if life, _ := x.life(k); life == Dead {
-		revived = Resurrected
-	}
-	if k.lease.Lifetime != enforcer.LifetimeTTL {
-		x.become(k, enforcer.LifetimeTTL) // a machine that begins to ping must go on
-		return Alive
-	}
-	if l, d := x.Renew(&enforcer.Renew{ID: k.lease.ID, Caller: x.caller}); d == nil {
-		k.lease = l
-	} else {
-		x.Log().Warn("a ping was answered without a renewal of its lease", "lease", k.lease.ID.String(), "error",
-			d.Detail)
-	}
-	return revived
+// changed has the attributes that a licence may change of its machines. Absent ones stay.
+type changed struct {
+	Name     jsontext.Value            `json:"name"`
+	IP       jsontext.Value            `json:"ip"`
+	Hostname jsontext.Value            `json:"hostname"`
+	Platform jsontext.Value            `json:"platform"`
+	Other    map[string]jsontext.Value `json:",inline"`
 }
 
-func (x *request) pingMachine() *response {
-	k := x.machine(x.args[0])
-	if k == nil {
-		return noMachineOf(x.args[0])
-	}
-	revived := x.ping(k)
-	return show(x.machineObject(k, revived))
-}
-
-// resetMachine ends the heartbeat of a machine that began to ping without being obliged to.
-func (x *request) resetMachine() *response {
+// updateMachine changes what describes a machine. A protected licence's machines are the vendor's affair, and so is
+// what counts: cores, memory, disk and metadata.
+func (x *request) updateMachine() *response {
+	x.making.Lock()
+	defer x.making.Unlock()
 	k := x.machine(x.args[0])
 	switch {
 	case k == nil:
 		return noMachineOf(x.args[0])
-	case x.about.terms.Attributes.RequireHeartbeat:
-		return forbidden("", "You do not have permission to complete the request: the machine must keep a heartbeat")
-	case k.lease.Lifetime == enforcer.LifetimeTTL:
-		x.become(k, enforcer.LifetimeHeld)
+	case x.about.protected():
+		return forbidden("", "You do not have permission to complete the request: the license is protected")
+	}
+	in, _, a := x.wanted("machines")
+	if a != nil {
+		return a
+	}
+	var c changed
+	if err := in.attributes(&c); err != nil {
+		return problem(http.StatusBadRequest, "", err.Error(), "pointer", "/data/attributes")
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Other)) {
+		return problem(http.StatusBadRequest, "", "unpermitted parameter: a licence does not change it; "+
+			"delete the machine and make another", "pointer", "/data/attributes/"+plugin.Short(name))
+	}
+	for _, m := range []struct {
+		said jsontext.Value
+		to   **string
+	}{{c.Name, &k.Name}, {c.IP, &k.IP}, {c.Hostname, &k.Hostname}, {c.Platform, &k.Platform}} {
+		if len(m.said) > 0 {
+			*m.to = nil
+			_ = json.Unmarshal(m.said, m.to) // wanted has read it already
+		}
+	}
+	k.Updated = x.now
+	if d := x.keep(k); d != nil {
+		return denied(d, nil)
 	}
 	return show(x.machineObject(k, ""))
-}
-
-// become replaces a machine's lease by one of another lifetime. If no slot is free for both, the machine has none for a
-// moment. The dialect makes no other machine then, but another holder of the pool may take the slot. A machine that
-// cannot get the new lease keeps the old one.
-func (x *request) become(k *kept, lifetime enforcer.Lifetime) {
-	x.making.Lock()
-	defer x.making.Unlock()
-	if now := x.get(k.Kind, k.ID); now == nil || now.lease.Lifetime == lifetime {
-		if now != nil {
-			*k = *now
-		}
-		return
-	}
-	b, err := json.Marshal(k.record)
-	if err != nil || len(b) > plugin.MaxLeaseData {
-		return // with its id and date the record has become too large
-	}
-	acquire := func(lifetime enforcer.Lifetime) (*enforcer.Lease, *enforcer.Denial) {
-		// The client token keeps the lease if the ping's answer cannot be delivered.
-		r := &enforcer.Acquire{Caller: x.caller, Items: k.lease.Items, Lifetime: lifetime, Token: newID()}
-		if lifetime == enforcer.LifetimeTTL {
-			r.TTL = x.ttl()
-		}
-		l, _, d := x.Acquire(x.r.Context(), r, b)
-		return l, d
-	}
-	old := k.lease
-	l, d := acquire(lifetime)
-	switch {
-	case d == nil:
-		x.release(k)
-	case d.Code == enforcer.NoSlots:
-		x.release(k)
-		if l, d = acquire(lifetime); d != nil {
-			if l, d = acquire(old.Lifetime); d != nil {
-				x.Log().Error("a machine has lost its slot to another holder of the pool", "machine", k.ID, "error",
-					d.Detail)
-				return
-			}
-		}
-	default:
-		x.Log().Warn("a machine's lease stays as it is", "machine", k.ID, "lifetime", string(old.Lifetime), "error",
-			d.Detail)
-		return
-	}
-	k.lease = l
 }

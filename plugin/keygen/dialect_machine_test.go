@@ -68,7 +68,7 @@ func TestDialectMachines(t *testing.T) {
 	if page := c.list("/v1/machines?page[size]=1&page[number]=2"); len(page) != 1 || page[0].ID != id {
 		t.Errorf("the second page is %+v", page)
 	}
-	c.refused(403, "", "PATCH", "/v1/machines/"+id, "")
+	c.refused(400, "", "PATCH", "/v1/machines/"+id, "")
 	if r := c.send("DELETE", "/v1/machines/g", ""); r.status != 204 || len(r.body) != 0 {
 		t.Errorf("deleted: %d %s", r.status, r.body)
 	}

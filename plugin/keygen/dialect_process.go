@@ -34,10 +34,12 @@ func (x *request) processObject(k *kept, life Life) object {
 	return object{"type": "processes", "id": k.ID, "attributes": object{"pid": k.Pid,
 		"status": string(cmp.Or(life, now)), "interval": k.Interval, "lastHeartbeat": stamp(last),
 		"nextHeartbeat": stamp(last.Add(time.Duration(k.Interval) * time.Second)), "metadata": metadata(k.Metadata),
-		"created": stamp(k.Made), "updated": stamp(k.Made)},
-		"relationships": object{"account": relate("accounts", x.accountID()),
-			"product": relate("products", x.about.productID()), "license": relate("licenses", x.about.id),
-			"machine": relate("machines", k.Machine)}, "links": object{"self": x.at("processes", k.ID)}}
+		"created": stamp(k.Made), "updated": stamp(k.updated())},
+		"relationships": object{"account": x.ofAccount(),
+			"product": x.relate("products", x.about.productID(), "processes", k.ID, "product"),
+			"license": x.relate("licenses", x.about.id, "processes", k.ID, "license"),
+			"machine": x.relate("machines", k.Machine, "processes", k.ID, "machine")},
+		"links": object{"self": x.at("processes", k.ID)}}
 }
 
 func noProcessOf(id string) *response {
@@ -80,7 +82,7 @@ func (x *request) createProcess() *response {
 	case in.related("machine") == "":
 		return problem(http.StatusBadRequest, "", "is missing", "pointer", "/data/relationships/machine")
 	case !x.about.judged.InForce:
-		return forbidden("", "the license is not in force: "+x.about.judged.Reason)
+		return x.notInForce()
 	}
 	x.making.Lock()
 	defer x.making.Unlock()
@@ -98,9 +100,9 @@ func (x *request) createProcess() *response {
 	}
 	rec := &record{Kind: recordProcess, ID: in.ID, Metadata: w.Metadata, Interval: x.heartbeatSeconds(), Pid: w.Pid,
 		Machine: m.ID}
-	k, a := x.take(&enforcer.Acquire{Caller: x.caller, Lifetime: enforcer.LifetimeTTL, TTL: x.ttl(),
-		Pool: PoolProcesses, N: 1}, rec,
-		map[string]string{"": "MACHINE_PROCESS_LIMIT_EXCEEDED"})
+	r := &enforcer.Acquire{Caller: x.caller, Pool: PoolProcesses, N: 1}
+	x.lasting(r, rec)
+	k, a := x.take(r, rec, map[string]string{"": "MACHINE_PROCESS_LIMIT_EXCEEDED"})
 	if a != nil {
 		return a
 	}
@@ -124,6 +126,9 @@ func (x *request) pingProcess() *response {
 	if p == nil {
 		return noProcessOf(x.args[0])
 	}
-	revived := x.ping(p)
+	revived, a := x.ping(p)
+	if a != nil {
+		return a
+	}
 	return show(x.processObject(p, revived))
 }

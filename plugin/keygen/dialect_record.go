@@ -19,6 +19,11 @@ type record struct {
 	Made     time.Time      `json:"made,omitzero"` // zero: the time of the acquire
 	Metadata jsontext.Value `json:"metadata,omitzero"`
 	Interval int64          `json:"interval"` // seconds between signs of life
+	Updated  time.Time      `json:"updated,omitzero"`
+	// Pinged says that a heartbeat that begins with the first ping has begun.
+	Pinged bool `json:"pinged,omitzero"`
+	// Beat is the last ping under a policy that keeps the dead, whose lease does not end; zero: there was none.
+	Beat time.Time `json:"beat,omitzero"`
 
 	// Of a machine.
 	Fingerprint string  `json:"fingerprint,omitzero"`
@@ -30,6 +35,9 @@ type record struct {
 	Memory      *int64  `json:"memory,omitzero"`
 	Disk        *int64  `json:"disk,omitzero"`
 	Components  []part  `json:"components,omitzero"`
+	// Owner is a user's id or e-mail address, as it was given; empty: none.
+	Owner      string    `json:"owner,omitzero"`
+	CheckedOut time.Time `json:"checked_out,omitzero"`
 
 	// Of a process.
 	Pid     string `json:"pid,omitzero"`
@@ -95,6 +103,14 @@ func (x *request) get(kind, id string) *kept {
 	return nil
 }
 
+// updated returns when the record was changed last.
+func (k *kept) updated() time.Time {
+	if k.Updated.IsZero() {
+		return k.Made
+	}
+	return k.Updated
+}
+
 func (x *request) release(k *kept) *enforcer.Denial {
 	return x.Release(&enforcer.Release{ID: k.lease.ID, Caller: x.caller})
 }
@@ -112,31 +128,6 @@ func (x *request) heartbeatSeconds() int64 {
 	return max(leastInterval, min(n, int64(enforcer.MaxTTL/time.Second)))
 }
 
-// revive returns how long a dead machine or process keeps its place.
-func (x *request) revive() time.Duration {
-	return heartbeat(true, &x.about.terms.Policy, nil).Grace
-}
-
-// ttl returns how long a lease lasts without a ping.
-func (x *request) ttl() time.Duration {
-	return min(time.Duration(x.heartbeatSeconds())*time.Second+x.revive(), enforcer.MaxTTL)
-}
-
-// life returns the state of a machine's or process's heartbeat, and the time of the last ping.
-func (x *request) life(k *kept) (l Life, last time.Time) {
-	if k.lease.Lifetime != enforcer.LifetimeTTL {
-		return NotStarted, time.Time{}
-	}
-	last = k.lease.ExpiresAt.Add(-k.lease.TTL)
-	if last.After(x.now) { // a restart has extended the lease
-		last = x.now
-	}
-	if last.Add(time.Duration(k.Interval) * time.Second).Before(x.now) {
-		return Dead, last
-	}
-	return Alive, last
-}
-
 func number(n *int64) int64 {
 	if n == nil {
 		return 0
@@ -145,7 +136,7 @@ func number(n *int64) int64 {
 }
 
 func metadata(v jsontext.Value) any {
-	if len(v) == 0 {
+	if len(v) == 0 || v.Kind() != '{' {
 		return object{}
 	}
 	return v

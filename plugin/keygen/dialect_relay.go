@@ -85,7 +85,7 @@ func (x *request) claimNode() *response {
 	status := http.StatusCreated
 	switch {
 	case k != nil:
-		x.ping(k)
+		_, _ = x.ping(k) // a node is never dead while its claim stands
 		status = http.StatusAccepted
 	case why != "":
 		return relayError(http.StatusGone, relayNone, why)

@@ -199,6 +199,13 @@ func (s *subject) users() (out []user) {
 	return out
 }
 
+// protected reports whether the vendor alone manages the licence's machines.
+func (s *subject) protected() bool {
+	a, _ := s.raw["attributes"].(object)
+	protected, _ := a["protected"].(bool)
+	return protected
+}
+
 // userCount returns how many users the licence has, the owner included, as far as Keygen's file says.
 func (s *subject) userCount() int64 {
 	known := int64(len(s.users()))

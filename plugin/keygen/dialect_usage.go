@@ -1,8 +1,12 @@
 package keygen
 
 import (
+	"fmt"
 	"net/http"
 	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/usher-agent/usher/enforcer"
 )
@@ -16,21 +20,23 @@ func (x *request) by(name string) (int64, *response) {
 		return 0, forbidden("", "the license counts no uses: it has no meter "+MeterUses)
 	}
 	var in struct {
-		Increment *int64 `json:"increment"`
-		Decrement *int64 `json:"decrement"`
+		Increment jsontext.Value `json:"increment"`
+		Decrement jsontext.Value `json:"decrement"`
 	}
 	if a := x.meta(&in); a != nil {
 		return 0, a
 	}
-	n := in.Increment
+	said := in.Increment
 	if name == "decrement" {
-		n = in.Decrement
+		said = in.Decrement
 	}
-	if n == nil {
+	if len(said) == 0 {
 		return 1, nil
 	}
-	if *n < 1 || *n > maxUses {
-		return 0, problem(http.StatusBadRequest, "", "must be between 1 and 2147483647", "pointer", "/meta/"+name)
+	var n *int64
+	if err := json.Unmarshal(said, &n); err != nil || n == nil || *n < 1 || *n > maxUses {
+		return 0, problem(http.StatusBadRequest, "", "must be an integer between 1 and 2147483647", "pointer",
+			"/meta/"+name)
 	}
 	return *n, nil
 }
@@ -59,8 +65,7 @@ func (x *request) counted(d *enforcer.Denial) *response {
 	case d == nil:
 		return show(x.licenseObject())
 	case d.Code == enforcer.MeterEmpty:
-		return invalid("USES_LIMIT_EXCEEDED", "usage exceeds maximum allowed by current policy: "+d.Detail,
-			"/data/attributes/uses")
+		return invalid("USES_LIMIT_EXCEEDED", exceeded("USES_LIMIT_EXCEEDED", d)+d.Detail, "/data/attributes/uses")
 	case d.Code == enforcer.BadRequest:
 		return invalid("USES_INVALID", "must be greater than or equal to 0: "+d.Detail, "/data/attributes/uses")
 	}
@@ -77,13 +82,24 @@ func (x *request) decrement() *response {
 	return x.counted(d)
 }
 
-// resetUsage takes all draws back.
+// resetUsage takes all draws back. It is refused where uses would remain that the account has counted.
 func (x *request) resetUsage() *response {
+	if n := x.about.terms.Attributes.Uses; n > 0 {
+		return forbidden("", fmt.Sprintf(
+			"the account has counted %d uses before the license's file was made, and only "+
+				"the vendor resets those; decrement-usage takes uses back that were counted here", n))
+	}
+	if _, counted := x.about.verdict.Meters[MeterUses]; !counted {
+		return forbidden("", "the license counts no uses: it has no meter "+MeterUses)
+	}
 	var drawn int64
 	for _, p := range x.Pools() {
 		if p.Meter && p.Name == MeterUses {
 			drawn = p.InUse
 		}
+	}
+	if drawn == 0 && (x.caller.Admin || x.about.verdict.Meters[MeterUses].Adjustable) {
+		return show(x.licenseObject()) // there is nothing to take back
 	}
 	_, d := x.Adjust(MeterUses, -drawn, x.caller)
 	return x.counted(d)

@@ -2,7 +2,6 @@ package keygen
 
 import (
 	"net/http"
-	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -10,28 +9,6 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
 )
-
-// validatedKey is the store's key for the time of a licence's last validation.
-func (s *subject) validatedKey() string { return "validated/" + namedID("license", s.license.ID) }
-
-// lastValidated returns the time of the licence's last validation here, to a day; zero: never.
-func (x *request) lastValidated() (t time.Time) {
-	if b, ok := x.Store().Get(x.about.validatedKey()); ok {
-		t, _ = time.Parse(time.RFC3339, string(b))
-	}
-	return t
-}
-
-// noteValidated records a validation. The status needs its time to some days only, so it writes once a day.
-func (x *request) noteValidated() {
-	if x.now.Sub(x.lastValidated()).Abs() < 24*time.Hour {
-		return
-	}
-	value := []byte(x.now.UTC().Format(time.RFC3339))
-	if err := x.Store().Apply(plugin.Change{Key: x.about.validatedKey(), Value: value}); err != nil {
-		x.Log().Warn("the time of a validation cannot be stored", "error", err)
-	}
-}
 
 // scopes is the meta of a validation.
 type scopes struct {
@@ -124,7 +101,7 @@ func (x *request) validate(in *scopes, scoped bool) *response {
 	} else if r.Valid && !s.judged.InForce {
 		r, detail = Result{Code: outOfForce(s.judged.Code)}, s.judged.Reason
 	}
-	x.noteValidated()
+	x.noteTime(func(t *times) { t.Validated = x.now }, validatedEvery)
 	return reply(object{"data": x.licenseObject(), "meta": x.verdictOf(in, r, detail)})
 }
 
