@@ -111,9 +111,9 @@ func (c *client) send(method, target, body string, header ...string) *reply {
 }
 
 // one sends what must be answered with a status and one resource.
-func (c *client) one(status int, method, target, body string) item {
+func (c *client) one(status int, method, target, body string, header ...string) item {
 	c.t.Helper()
-	r := c.send(method, target, body)
+	r := c.send(method, target, body, header...)
 	var out item
 	if r.status != status || json.Unmarshal(r.doc.Data, &out) != nil {
 		c.t.Fatalf("%s %s: %d %s", method, target, r.status, r.body)

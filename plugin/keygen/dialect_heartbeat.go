@@ -44,7 +44,7 @@ func (x *request) lasting(r *enforcer.Acquire, rec *record) {
 			rec.Beat = x.now
 		}
 	case x.mustBeat(rec.Kind):
-		r.Lifetime, r.TTL, rec.Pinged = enforcer.LifetimeTTL, x.ttl(), begins
+		r.Lifetime, r.TTL, rec.Unstarted = enforcer.LifetimeTTL, x.ttl(), !begins
 	default:
 		r.Lifetime = enforcer.LifetimeHeld
 	}
@@ -55,8 +55,7 @@ func (x *request) lastPing(k *kept) time.Time {
 	switch {
 	case !k.Beat.IsZero():
 		return k.Beat
-	case k.lease.Lifetime != enforcer.LifetimeTTL,
-		!k.Pinged && x.mustBeat(k.Kind) && !x.beatsFromCreation(k.Kind):
+	case k.lease.Lifetime != enforcer.LifetimeTTL, k.Unstarted:
 		return time.Time{}
 	}
 	last := k.lease.ExpiresAt.Add(-k.lease.TTL)
@@ -122,8 +121,8 @@ func (x *request) ping(k *kept) (revived Life, a *response) {
 		x.Log().Warn("a ping was answered without a renewal of its lease", "lease", k.lease.ID.String(), "error",
 			d.Detail)
 	}
-	if !k.Pinged && k.Kind == recordMachine && !x.beatsFromCreation(k.Kind) {
-		k.Pinged = true
+	if k.Unstarted {
+		k.Unstarted = false
 		x.note(k)
 	}
 	return revived, nil
@@ -188,7 +187,7 @@ func (x *request) become(k *kept, lifetime enforcer.Lifetime) {
 		}
 		return
 	}
-	k.Beat, k.Pinged = time.Time{}, lifetime == enforcer.LifetimeTTL
+	k.Beat, k.Unstarted = time.Time{}, false
 	b, err := json.Marshal(k.record)
 	if err != nil || len(b) > plugin.MaxLeaseData {
 		return // with its id and date the record has become too large

@@ -106,7 +106,7 @@ func (x *request) licenseObject() object {
 			if name == "user" {
 				name = "owner" // its name until version 1.5
 			}
-			related[name] = linked(asObject(r), self(name))
+			related[name] = r
 		}
 	}
 	related["machines"] = object{"links": object{"related": self("machines")},

@@ -268,15 +268,6 @@ func (x *request) deleteMachine() *response {
 	return &response{status: http.StatusNoContent}
 }
 
-// changed has the attributes that a licence may change of its machines. Absent ones stay.
-type changed struct {
-	Name     jsontext.Value            `json:"name"`
-	IP       jsontext.Value            `json:"ip"`
-	Hostname jsontext.Value            `json:"hostname"`
-	Platform jsontext.Value            `json:"platform"`
-	Other    map[string]jsontext.Value `json:",inline"`
-}
-
 // updateMachine changes what describes a machine. A protected licence's machines are the vendor's affair, and so is
 // what counts: cores, memory, disk and metadata.
 func (x *request) updateMachine() *response {
@@ -293,22 +284,19 @@ func (x *request) updateMachine() *response {
 	if a != nil {
 		return a
 	}
-	var c changed
-	if err := in.attributes(&c); err != nil {
+	said := map[string]jsontext.Value{}
+	if err := in.attributes(&said); err != nil {
 		return problem(http.StatusBadRequest, "", err.Error(), "pointer", "/data/attributes")
 	}
-	for _, name := range slices.Sorted(maps.Keys(c.Other)) {
-		return problem(http.StatusBadRequest, "", "unpermitted parameter: a licence does not change it; "+
-			"delete the machine and make another", "pointer", "/data/attributes/"+plugin.Short(name))
-	}
-	for _, m := range []struct {
-		said jsontext.Value
-		to   **string
-	}{{c.Name, &k.Name}, {c.IP, &k.IP}, {c.Hostname, &k.Hostname}, {c.Platform, &k.Platform}} {
-		if len(m.said) > 0 {
-			*m.to = nil
-			_ = json.Unmarshal(m.said, m.to) // wanted has read it already
+	mayChange := map[string]**string{"name": &k.Name, "ip": &k.IP, "hostname": &k.Hostname, "platform": &k.Platform}
+	for _, name := range slices.Sorted(maps.Keys(said)) {
+		to, may := mayChange[name]
+		if !may {
+			return problem(http.StatusBadRequest, "", "unpermitted parameter: a license does not change it; "+
+				"delete the machine and make another", "pointer", "/data/attributes/"+plugin.Short(name))
 		}
+		*to = nil
+		_ = json.Unmarshal(said[name], to) // wanted has read it already
 	}
 	k.Updated = x.now
 	if d := x.keep(k); d != nil {

@@ -20,8 +20,8 @@ type record struct {
 	Metadata jsontext.Value `json:"metadata,omitzero"`
 	Interval int64          `json:"interval"` // seconds between signs of life
 	Updated  time.Time      `json:"updated,omitzero"`
-	// Pinged says that a heartbeat that begins with the first ping has begun.
-	Pinged bool `json:"pinged,omitzero"`
+	// Unstarted says that the heartbeat begins with the first ping, and that there was none yet.
+	Unstarted bool `json:"unstarted,omitzero"`
 	// Beat is the last ping under a policy that keeps the dead, whose lease does not end; zero: there was none.
 	Beat time.Time `json:"beat,omitzero"`
 

@@ -20,10 +20,11 @@ const version = "1.8"
 
 // askedVersion returns the API version that a request names. ok is false if there is no such version.
 func askedVersion(r *http.Request) (v string, ok bool) {
-	v = strings.TrimPrefix(r.Header.Get("Keygen-Version"), "v")
+	v = r.Header.Get("Keygen-Version")
 	if v == "" {
 		return version, true
 	}
+	v = strings.TrimPrefix(v, "v")
 	return v, slices.Contains(versions, v)
 }
 
@@ -110,6 +111,11 @@ func (x *request) resourceOf(o object, created bool) object {
 			default:
 				rename(in, r.before, r.now)
 			}
+		}
+	}
+	for name, r := range related {
+		if r := asObject(r); r != nil {
+			related[name] = linked(r, x.at(textOf(o["type"]), textOf(o["id"]), name))
 		}
 	}
 	switch o["type"] {
