@@ -214,7 +214,8 @@ func (x *request) answer() *response {
 	}
 	if v, ok := askedVersion(x.r); !ok {
 		return problem(http.StatusBadRequest, "INVALID_API_VERSION",
-			"unsupported API version: "+plugin.Short(v)+" (here it is one of "+strings.Join(versions, ", ")+")", "header",
+			"unsupported API version: "+plugin.Short(v)+" (here it is one of "+strings.Join(versions, ", ")+")",
+			"header",
 			"Keygen-Version")
 	}
 	rt, args, status := find(x.r.Method, x.path)
