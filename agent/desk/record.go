@@ -11,10 +11,14 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// recordVersion is the first byte of every record of the journal. Earlier ones are still read: version 1 has no inode
-// in a holder, 2 neither a credential there nor data on a lease, and 3 does not say under which licence a lease was
-// granted.
-const recordVersion = 4
+// The first byte of every record of the journal is its version. Earlier ones are still read: version 1 has no inode in
+// a holder, 2 neither a credential there nor data on a lease, and 3 does not say under which licence a lease was
+// granted. Version 5 is of records with parts of slots alone: an agent that knows no parts must not read those, and
+// reads all others.
+const (
+	recordVersion      = 4
+	recordVersionParts = 5
+)
 
 // The kinds of events that are journalled, as records name them. A number is never used for anything else.
 var recordKinds = []enforcer.EventKind{1: enforcer.EventGranted, 2: enforcer.EventRenewed, 3: enforcer.EventEnded,
@@ -46,7 +50,11 @@ var errNotHeld = errors.New("a record of the journal does not follow from those 
 
 // encodeEvent appends an event's record to b.
 func encodeEvent(b []byte, ev enforcer.Event) []byte {
-	w := recordWriter{record.Writer{Bytes: append(b, recordVersion, byte(slices.Index(recordKinds, ev.Kind)))}}
+	version := byte(recordVersion)
+	if l := ev.Lease; l != nil && slices.ContainsFunc(l.Items, func(it enforcer.Item) bool { return it.Of > 1 }) {
+		version = recordVersionParts
+	}
+	w := recordWriter{record.Writer{Bytes: append(b, version, byte(slices.Index(recordKinds, ev.Kind)))}}
 	w.Time(ev.At)
 	switch ev.Kind {
 	case enforcer.EventEnded:
@@ -78,10 +86,11 @@ func encodeEvent(b []byte, ev enforcer.Event) []byte {
 func decodeEvent(b []byte, lease func(enforcer.LeaseID) *enforcer.Lease, same *sameParts) (enforcer.Event, error) {
 	r := recordReader{Reader: record.Reader{Bytes: b}, same: same}
 	version, kind := r.Byte(), r.Byte()
-	r.version = version
-	if !r.Bad && version > recordVersion {
+	if !r.Bad && version > recordVersionParts {
 		return enforcer.Event{}, record.ErrNewer
 	}
+	version = min(version, recordVersion) // parts are told by the amounts themselves
+	r.version = version
 	if r.Bad || version == 0 || int(kind) >= len(recordKinds) || recordKinds[kind] == "" {
 		return enforcer.Event{}, record.ErrUnreadable
 	}

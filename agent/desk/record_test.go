@@ -157,7 +157,7 @@ func TestRecordsOfEarlierVersions(t *testing.T) {
 			t.Errorf("%+v, %v; want %+v", got, err, want)
 		}
 	}
-	b[0] = recordVersion + 1
+	b[0] = recordVersionParts + 1
 	if _, err := decodeEvent(b, func(enforcer.LeaseID) *enforcer.Lease { return nil }, nil); err == nil {
 		t.Error("a record of a version to come is read")
 	}
@@ -183,4 +183,21 @@ func FuzzDecodeEvent(f *testing.F) {
 			t.Fatalf("%+v\nis written as %x, and then as %x", ev, once, twice)
 		}
 	})
+}
+
+// Parts of slots are in records of a version of their own, which an agent that knows no parts refuses to read, and
+// nothing else is.
+func TestRecordOfParts(t *testing.T) {
+	for of, version := range map[int64]byte{0: recordVersion, 1: recordVersion, 64: recordVersionParts} {
+		l := &enforcer.Lease{Items: []enforcer.Item{{Pool: "units", N: 3, Of: of}}, Lifetime: enforcer.LifetimeHeld,
+			Holder: &enforcer.Holder{}}
+		b := encodeEvent(nil, enforcer.Event{Kind: enforcer.EventGranted, Lease: l})
+		if b[0] != version {
+			t.Errorf("of %d: version %d, and not %d", of, b[0], version)
+		}
+		ev, err := decodeEvent(b, nil, nil)
+		if want := (enforcer.Item{Pool: "units", N: 3, Of: of / 64 * 64}); err != nil || ev.Lease.Items[0] != want {
+			t.Errorf("of %d: read back as %+v, %v", of, ev.Lease, err)
+		}
+	}
 }
