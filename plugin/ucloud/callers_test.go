@@ -222,6 +222,26 @@ func TestDialectBounds(t *testing.T) {
 	}
 }
 
+// What the agent refuses before it asks the dialect has the form of the API, and of the provider's socket.
+func TestDialectRefuses(t *testing.T) {
+	t.Parallel()
+	d := &enforcer.Denial{Code: enforcer.TooLarge, Detail: "the body is too large"}
+	for target, header := range map[string]string{"/api/licenses": "", "//licenses.update": d.Detail} {
+		w := httptest.NewRecorder()
+		ucloud.Dialect{}.Refuse(w, httptest.NewRequest("POST", "http://localhost"+target, nil), 413, d)
+		if want := `{"statusCode":413,"why":"the body is too large","errorCode":null}`; w.Code != 413 ||
+			w.Body.String() != want || w.Header().Get(ucloud.ErrorHeader) != header {
+			t.Errorf("%s: %d %v %s", target, w.Code, w.Header(), w.Body)
+		}
+	}
+	w := httptest.NewRecorder()
+	ucloud.Dialect{}.Refuse(w, httptest.NewRequest("GET", "http://localhost/api/licenses/browse", nil), 401,
+		&enforcer.Denial{Detail: "no token"})
+	if !strings.Contains(w.Body.String(), `"why":"Unauthorized: no token"`) {
+		t.Errorf("%s", w.Body)
+	}
+}
+
 // A grant that is over when its answer is to be written is refused.
 func TestDialectLate(t *testing.T) {
 	t.Parallel()

@@ -11,6 +11,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
 )
 
@@ -22,7 +23,10 @@ type Dialect struct {
 	Products []ProductSettings // the records of pools; a pool without one is a product of its own name
 }
 
-var _ plugin.CredentialsChecker = Dialect{}
+var (
+	_ plugin.CredentialsChecker = Dialect{}
+	_ plugin.Refuser            = Dialect{}
+)
 
 // System returns "ucloud".
 func (Dialect) System() string { return System }
@@ -97,7 +101,7 @@ var routes = map[string]route{
 
 func (s *local) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := &request{local: s, r: r}
-	if op, ok := strings.CutPrefix(path.Clean("/"+r.URL.Path), "/licenses."); ok && r.Method == http.MethodPost {
+	if op, ok := operation(r); ok {
 		x.ipc(w, op)
 		return
 	}
@@ -108,16 +112,34 @@ func (s *local) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	if f != nil {
-		x.write(w, f.Status, f)
+		write(w, f.Status, f)
 		return
 	}
-	x.write(w, http.StatusOK, out)
+	write(w, http.StatusOK, out)
 }
 
-func (x *request) write(w http.ResponseWriter, status int, out any) {
+// Refuse answers what the agent refuses before the handler is asked; see [plugin.Refuser].
+func (Dialect) Refuse(w http.ResponseWriter, r *http.Request, status int, d *enforcer.Denial) {
+	f := refuse(status, d.Detail)
+	if status == http.StatusUnauthorized {
+		f.Why = "Unauthorized: " + d.Detail
+	}
+	if _, ok := operation(r); ok {
+		w.Header().Set(ErrorHeader, f.Why)
+	}
+	write(w, status, f)
+}
+
+// operation returns the operation of the provider's socket that a request asks for.
+func operation(r *http.Request) (op string, ok bool) {
+	op, ok = strings.CutPrefix(path.Clean("/"+r.URL.Path), "/licenses.")
+	return op, ok && r.Method == http.MethodPost
+}
+
+// write writes an answer.
+func write(w http.ResponseWriter, status int, out any) {
 	b, err := json.Marshal(out, json.Deterministic(true))
-	if err != nil {
-		x.Log().Error("an answer cannot be written", "error", err)
+	if err != nil { // of none of the types here
 		status, b = http.StatusInternalServerError, []byte(`{"statusCode":500,"why":"Internal error","errorCode":null}`)
 	}
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")

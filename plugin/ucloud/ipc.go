@@ -47,10 +47,10 @@ func (x *request) ipc(w http.ResponseWriter, op string) {
 	out, f := x.operate(op)
 	if f != nil {
 		w.Header().Set(ErrorHeader, f.Why)
-		x.write(w, f.Status, f)
+		write(w, f.Status, f)
 		return
 	}
-	x.write(w, http.StatusOK, out)
+	write(w, http.StatusOK, out)
 }
 
 func (x *request) operate(op string) (any, *Fault) {
