@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/plugin/ucloud"
 )
 
@@ -211,6 +212,10 @@ func TestUCloudFollowsTheResource(t *testing.T) {
 	h, v := ucloudHouse(t, fmt.Sprintf("upstream: {ucloud: {url: %q, token_file: %s}}\n", server.URL, secret))
 	h.drop("a.lic", v.sign("a", 2, 0))
 	h.until("dropped", inForce("a"))
+	held := wire.AcquireRequest{Pool: "abaqus", Lifetime: "held"}
+	if _, err := h.Acquire(t.Context(), held); err != nil {
+		t.Fatal(err)
+	}
 	for _, x := range [][2]string{{"UNAVAILABLE", "UNAVAILABLE"}, {"READY", "VALID"}, {"AWAY", "VALID"},
 		{"PREPARING", "PREPARING"}, {"READY", "VALID"}, {"DELETED", "REVOKED"}, {"READY", "VALID"}} {
 		state.Store(x[0])
@@ -224,5 +229,18 @@ func TestUCloudFollowsTheResource(t *testing.T) {
 			}
 		}
 		h.until(x[0], code(x[1]))
+		// Held slots stand throughout. A new one is granted where the licence is good.
+		if pool, err := h.Pool(t.Context(), "abaqus"); err != nil || pool.InUse != 1 {
+			t.Errorf("%s: the pool is %+v, %v", x[0], pool, err)
+		}
+		l, err := h.Acquire(t.Context(), held)
+		if good := x[1] == "VALID"; good != (err == nil) {
+			t.Errorf("%s: %+v, %v", x[0], l, err)
+		}
+		if err == nil {
+			if err := h.Release(t.Context(), l.ID, false); err != nil {
+				t.Error(err)
+			}
+		}
 	}
 }
