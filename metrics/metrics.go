@@ -44,6 +44,8 @@ type Snapshot struct {
 	Plugins           map[string]bool // whether each configured plugin runs
 	Upstream          Upstream
 	Tampered          map[string]bool // whether each kind of state file differs from what the agent left
+	Unfit             map[string]bool // whether each vital part is not as it must be
+	LogDropped        uint64          // lines that the log's output did not take
 }
 
 // Upstream is when calls to the upstream of the licence in force are due; zero times: none is.

@@ -41,6 +41,7 @@ func full() *Metrics {
 		return Snapshot{Verdict: v, Now: at, Holders: map[string]int{"ttl": 3}, WatchMode: "fsnotify",
 			StateFree: 1 << 30, ClockBehind: time.Second, Plugins: map[string]bool{"acme": true, "other": false},
 			Tampered: map[string]bool{"upstream.json": true, "draws.json": false},
+			Unfit:    map[string]bool{"socket": true, "state": false}, LogDropped: 7,
 			Upstream: Upstream{CheckInDue: at, HeartbeatDeadline: at},
 			Pools: []enforcer.PoolStatus{{Name: "streams", Limit: 8, Budget: 8, InUse: 9, Peak: 9, Leases: 3,
 				Borrowed: 2},

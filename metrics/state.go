@@ -55,13 +55,18 @@ var (
 	descTamper = desc("state_tampered",
 		"1 while a file of the agent's state is not as the agent left it, until an operator accepts it, else 0.",
 		"file")
+	descUnfit = desc("vital_fault",
+		"1 while a vital part of the agent is not as it must be, so that the agent is not ready, else 0.", "part")
+	descLog = desc("log_dropped_total",
+		"Lines of the log that were dropped, because its reader stood still or was gone.")
 	descFree = desc("state_free_bytes", "Free bytes on the file system of the state folder.")
 )
 
 var all = []*prometheus.Desc{descState, descCode, descWarning, descExpiry, descCoverage, descTermination, descDocuments,
 	descLimit, descBudget, descInUse,
 	descWaiting, descReserved, descPeak, descOverage, descBorrowed, descMeter, descHolders, descDoubted, descAlive,
-	descDue, descBeat, descClock, descMatch, descMode, descPlugin, descTamper, descFree}
+	descDue, descBeat, descClock, descMatch, descMode, descPlugin, descTamper,
+	descUnfit, descLog, descFree}
 
 // names are the metrics that do not come from a snapshot.
 var counted = []string{"usher_acquires_total", "usher_denials_total", "usher_releases_total", "usher_draws_total",
@@ -116,6 +121,10 @@ func (s *state) Collect(ch chan<- prometheus.Metric) {
 	for file, is := range snap.Tampered {
 		set(descTamper, one(is), file)
 	}
+	for part, is := range snap.Unfit {
+		set(descUnfit, one(is), part)
+	}
+	ch <- prometheus.MustNewConstMetric(descLog, prometheus.CounterValue, float64(snap.LogDropped))
 	if snap.StateFree >= 0 {
 		set(descFree, snap.StateFree)
 	}

@@ -187,12 +187,12 @@ func (d *Desk) carry(dec enforcer.Decision) outcome {
 	var written commit
 	if d.store != nil && len(dec.Events) > 0 {
 		var err error
-		if written, err = d.store.write(dec.Events); err != nil {
+		var rest []enforcer.Event
+		if written, rest, err = d.store.write(dec.Events); err != nil {
 			if slices.ContainsFunc(dec.Events, d.gives) {
 				return outcome{Decision: enforcer.Decision{Denial: notStored(err)}}
 			}
-			d.store.log.Error("what ended could not be written, and may be thought to go on after a crash", "error",
-				err)
+			d.store.owe(rest, err)
 		}
 	}
 	if dec.Replayed && d.store != nil && durable(enforcer.Event{Lease: dec.Lease}) {

@@ -39,7 +39,7 @@ func BenchmarkRecovery(b *testing.B) {
 			TTL: time.Hour, AcquiredAt: now, ExpiresAt: now.Add(time.Hour),
 			Holder: &enforcer.Holder{Caller: enforcer.Caller{UID: 1000, GID: 1000, PID: 4711}}}
 		rand.Read(l.ID[:])
-		if _, err := d.store.write([]enforcer.Event{{Kind: enforcer.EventGranted, At: now, Lease: l}}); err !=
+		if _, _, err := d.store.write([]enforcer.Event{{Kind: enforcer.EventGranted, At: now, Lease: l}}); err !=
 			nil {
 			b.Fatal(err)
 		}

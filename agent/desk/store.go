@@ -39,6 +39,8 @@ type store struct {
 	touched  [2]touched // of the runtime journal, of the durable one
 	steps    int        // how often the time had been set when the journals were compacted last; run's alone
 	sealing  sync.Mutex // one seal or compaction at a time; taken before the desk's lock
+	owed     [2]debt    // of the runtime journal, of the durable one; under the desk's lock
+	health   health
 	withheld enforcer.Withheld
 	found    []string // journals that are not as they were sealed
 }
@@ -149,28 +151,25 @@ func (s *store) place() error {
 }
 
 // write writes events, in their order, before they are applied. What it returns is to be waited for outside the desk's
-// lock.
-func (s *store) write(events []enforcer.Event) (commit, error) {
-	var wait commit
-	for _, ev := range events {
+// lock. Where it fails, rest are the events that are not written.
+func (s *store) write(events []enforcer.Event) (wait commit, rest []enforcer.Event, err error) {
+	for i, ev := range events {
 		if !journalled(ev) {
 			continue
 		}
-		j, t := s.runtime, &s.touched[0]
+		j, n := s.runtime, 0
 		if durable(ev) {
-			j, t = s.durable, &s.touched[1]
+			j, n = s.durable, 1
 			s.note(ev)
 		}
-		if j == s.runtime && !s.placed {
-			if err := s.place(); err != nil {
-				return nil, err
-			}
+		if err := s.pay(j, n); err != nil {
+			return nil, events[i:], err
 		}
-		t.touch()
+		s.touched[n].touch()
 		s.buf = encodeEvent(s.buf[:0], ev)
 		c, err := j.Append(s.buf)
 		if err != nil {
-			return nil, err
+			return nil, events[i:], err
 		}
 		if j == s.durable {
 			wait = func() error { return c.Wait(context.Background()) }
@@ -179,7 +178,7 @@ func (s *store) write(events []enforcer.Event) (commit, error) {
 			s.wake()
 		}
 	}
-	return wait, nil
+	return wait, nil, nil
 }
 
 // barrier returns the commit of all that was written so far.
@@ -191,7 +190,8 @@ func (s *store) barrier() commit {
 	return func() error { return c.Wait(context.Background()) }
 }
 
-// presentEvery is how often it is written, while leases are unconfirmed, that there is an agent.
+// presentEvery is how often the journals are looked at, and how often it is written, while leases are unconfirmed, that
+// there is an agent.
 const presentEvery = time.Second
 
 // RunJournals compacts the journals when they have grown, seals them, and keeps how long unconfirmed leases
@@ -212,12 +212,13 @@ func (s *store) run(ctx context.Context, d *Desk) error {
 			s.compact(d)
 		case <-tick.C:
 			now := d.boot()
-			if d.Unconfirmed() == 0 { // and none will be before the next start
-				tick.Stop()
-			} else if err := s.present(d, now-last); err != nil {
-				s.log.Error(
-					"how long unconfirmed leases have left could not be written; a crash would give them longer",
-					"error", err)
+			s.look(d)
+			if d.Unconfirmed() > 0 {
+				if err := s.present(d, now-last); err != nil {
+					s.log.Error(
+						"how long unconfirmed leases have left could not be written; a crash would give them longer",
+						"error", err)
+				}
 			}
 			last = now
 		case <-s.touched[0].wake:
@@ -279,12 +280,7 @@ func (s *store) compact(d *Desk) {
 		if !j.Due() && steps == s.steps {
 			continue
 		}
-		s.sealing.Lock()
-		err := s.rewrite(j, d)
-		s.sealing.Unlock()
-		if err == nil {
-			s.sealNow(j, d)
-		}
+		err := s.renew(j, d)
 		if failed = failed || err != nil; err != nil {
 			s.log.Error("the journal was not compacted; it goes on as it is", "error", err)
 		}
@@ -292,14 +288,26 @@ func (s *store) compact(d *Desk) {
 }
 
 // rewrite has a journal begin with what is held, drawn and remembered now.
-func (s *store) rewrite(j *journal.Journal, d *Desk) error {
+func (s *store) rewrite(j *journal.Journal, d *Desk) (err error) {
 	// What the snapshot speaks of and the place in the journal are of one moment.
 	d.mu.Lock()
-	mark := j.Mark()
+	n := s.number(j)
+	if err := s.pay(j, n); err != nil && len(s.owed[n].records) > 0 {
+		j.Fail(err) // so that nothing is written behind what it lacks
+	}
+	mark, paid := j.Mark(), len(s.owed[n].records)
 	keep := func(l *enforcer.Lease) bool { return durable(enforcer.Event{Lease: l}) == (j == s.durable) }
 	passed := s.passed
 	leases, tokens, meters, clock := d.core.Granted(keep), d.core.Remembered(keep), d.core.Meters(), d.mark
 	d.mu.Unlock()
+	defer func() {
+		if err == nil {
+			d.mu.Lock()
+			s.owed[n].settle(paid)
+			s.placed = s.placed || j == s.runtime
+			d.mu.Unlock()
+		}
+	}()
 	return j.CompactFrom(mark, func(write func([]byte) error) error {
 		var buf []byte
 		put := func(ev enforcer.Event) error {

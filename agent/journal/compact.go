@@ -102,11 +102,15 @@ func (j *Journal) Compact(snapshot func(write func(record []byte) error) error) 
 // state behind the snapshot. Appends go on meanwhile, and none waits for the disk because of it. A crash leaves either
 // the journal before or the one after, each with all acknowledged records. If CompactFrom fails, the journal is as it
 // was. One compaction runs at a time.
+//
+// A journal that has failed is made well so: its successor stands for all that the owner knows. Appends fail until then,
+// and the owner keeps what it must not forget of them.
 func (j *Journal) CompactFrom(from Mark, snapshot func(write func(record []byte) error) error) (err error) {
 	j.mu.Lock()
-	err = j.usable()
+	failed := j.failed
 	switch {
-	case err != nil:
+	case j.closed:
+		err = ErrClosed
 	case j.compacting != nil:
 		err = fmt.Errorf("the journal %s is being compacted already", j.path)
 	case from.generation != j.generation || from.offset < headerSize || from.offset > j.size:
@@ -124,7 +128,7 @@ func (j *Journal) CompactFrom(from Mark, snapshot func(write func(record []byte)
 
 	s, err := j.begin()
 	if err == nil {
-		if err = j.succeed(s, from.offset, snapshot); err != nil {
+		if err = j.succeed(s, from, failed, snapshot); err != nil {
 			err = errors.Join(err, j.abandon(s))
 		}
 	}
@@ -179,8 +183,8 @@ func (j *Journal) settle() error {
 	return j.failed
 }
 
-// succeed fills s and puts it in the journal's place.
-func (j *Journal) succeed(s *successor, from int64, snapshot func(write func([]byte) error) error) error {
+// succeed fills s and puts it in the journal's place. failed is why the journal was not well when that began.
+func (j *Journal) succeed(s *successor, from Mark, failed error, snapshot func(write func([]byte) error) error) error {
 	out := &batch{s: s}
 	if err := snapshot(out.write); err != nil {
 		return err
@@ -189,10 +193,10 @@ func (j *Journal) succeed(s *successor, from int64, snapshot func(write func([]b
 	j.mu.Lock()
 	upto, file, err := j.size, j.file, j.usable()
 	j.mu.Unlock()
-	if err != nil {
+	if err != nil && failed == nil {
 		return err
 	}
-	if err := j.copy(file, from, upto, out.write); err != nil {
+	if err := j.copy(file, from.offset, upto, out.write); err != nil {
 		return err
 	}
 	if err := out.flush(); err != nil {
@@ -207,6 +211,9 @@ func (j *Journal) succeed(s *successor, from int64, snapshot func(write func([]b
 
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if failed != nil && !j.closed {
+		return j.renew(s, from)
+	}
 	if err := j.usable(); err != nil {
 		return err
 	}
@@ -231,13 +238,8 @@ func (j *Journal) succeed(s *successor, from int64, snapshot func(write func([]b
 	if err := os.Rename(j.tmp(), j.path); err != nil {
 		return j.cannot("replace", err)
 	}
-	j.next, j.file, j.size, j.safe, j.base = nil, s.file, s.size, s.safe, s.base
-	if !j.c.Sync {
-		j.safe = j.size
-	}
-	j.generation++
-	j.retry = 0
-	j.renamed = j.c.Sync
+	j.next = nil
+	j.become(s)
 	return j.settle()
 }
 

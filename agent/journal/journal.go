@@ -81,7 +81,7 @@ type Journal struct {
 	generation int    // counts compactions
 	seq        uint64 // counts appends
 	synced     uint64 // the last append known to be on the disk
-	failed     error  // set for good
+	failed     error  // until a successor takes its place
 	closed     bool
 	round      chan struct{} // closed when the fsync under way is done; nil: none is under way
 	renamed    bool          // the file got its name, and the folder has not been synced since
@@ -283,7 +283,7 @@ func (j *Journal) create(announce func(*successor) error) (Report, error) {
 // Append writes records at the end of the journal, in order, with one write. It does not wait for the disk; the Commit
 // does. A crash may keep the first few of the records only, so what must stand together goes in one record. A failed
 // Append leaves nothing behind. Its error wraps ErrFull if the disk is full. When Append cannot undo half a write, or
-// an fsync has failed, every later one fails too.
+// an fsync has failed, or the file is lost, every later one fails too, until a compaction succeeds.
 func (j *Journal) Append(records ...[]byte) (Commit, error) {
 	for _, r := range records {
 		if len(r) == 0 || len(r) > MaxRecord {
@@ -312,7 +312,7 @@ func (j *Journal) Append(records ...[]byte) (Commit, error) {
 		}
 		err = j.cannot("write to", err)
 		if undo := j.file.Truncate(j.size); undo != nil {
-			j.failed = fmt.Errorf("%w; and half a write cannot be cut off: %w: free the disk and restart usher",
+			j.failed = fmt.Errorf("%w; and half a write cannot be cut off: %w: free the disk",
 				err, undo)
 			return Commit{}, j.failed
 		}
@@ -405,6 +405,9 @@ func (j *Journal) syncRound(done chan struct{}) {
 	j.mu.Unlock()
 
 	err := file.Sync()
+	if err == nil {
+		err = j.named(file) // what cannot be found again is not safe
+	}
 	if err == nil && renamed {
 		err = syncDir(j.c.Dir)
 	}
@@ -427,7 +430,7 @@ func (j *Journal) syncRound(done chan struct{}) {
 	if err != nil {
 		// The kernel may have forgotten what it could not write, and the next fsync would not say so.
 		if j.failed == nil {
-			j.failed = fmt.Errorf("%w: look at the disk and restart usher", j.cannot("sync", err))
+			j.failed = fmt.Errorf("%w: look at the disk", j.cannot("sync", err))
 		}
 		return
 	}
