@@ -154,13 +154,13 @@ func (s *Server) RunDialect(ctx context.Context, d Dialect) error {
 	h := s.newHTTP(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.guardDialect(&d, w, r) }))
 	h.DisableGeneralOptionsHandler = true // OPTIONS * is the dialect's too
 	if d.Socket != nil {
-		if d.Socket.listener == nil {
+		if d.Socket.current() == nil {
 			return net.ErrClosed
 		}
 		h.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
 			return withConn(ctx, c.(*conn))
 		}
-		return s.serve(ctx, d.Socket.listener, h, func() {}, func(c net.Conn, to *connQueue, tasks *sync.WaitGroup) {
+		return s.serve(ctx, listening{d.Socket}, h, func() {}, func(c net.Conn, to *connQueue, tasks *sync.WaitGroup) {
 			if k := s.admit(c.(*net.UnixConn)); k != nil {
 				k.ending = ctx.Done()
 				tasks.Go(func() { to.put(k) })

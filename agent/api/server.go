@@ -100,14 +100,14 @@ func New(c Config) *Server {
 
 // Run answers on the socket until ctx ends. Then it answers the calls under way, within a few seconds.
 func (s *Server) Run(ctx context.Context, socket *Socket) error {
-	if socket.listener == nil {
+	if socket.current() == nil {
 		return net.ErrClosed
 	}
 	h := s.newHTTP(s.handler)
 	h.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
 		return withConn(ctx, c.(*conn))
 	}
-	return s.serve(ctx, socket.listener, h, func() {
+	return s.serve(ctx, listening{socket}, h, func() {
 		close(s.ending)
 	}, func(c net.Conn, to *connQueue, tasks *sync.WaitGroup) {
 		if k := s.admit(c.(*net.UnixConn)); k != nil {

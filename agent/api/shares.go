@@ -12,15 +12,22 @@ import (
 type key struct {
 	uid uint32
 	tcp bool // all callers over TCP, where the kernel does not tell one from another
+	ops bool // of these, those of the operators' listener
 }
 
 // overTCP stands for all callers over TCP.
-var overTCP = key{Nobody, true}
+var overTCP = key{uid: Nobody, tcp: true}
+
+// overOps stands for all callers of the operators' listener.
+var overOps = key{uid: Nobody, tcp: true, ops: true}
 
 func (p *peer) key() key { return key{uid: p.uid} }
 
 // String names the user for people.
 func (k key) String() string {
+	if k.ops {
+		return "the group of callers of the operators' listener"
+	}
 	if k.tcp {
 		return "the group of TCP callers"
 	}

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -33,6 +34,8 @@ type SocketConfig struct {
 	// Inherit returns the listening socket that is bound to a file, where an earlier agent has left it to this one;
 	// nil: there is none.
 	Inherit func(fs.FileInfo) *os.File
+	// Moved is told when the socket had to be bound again: what it was bound to, and what it is; nil: nobody is.
+	Moved func(s *Socket, was, is fs.FileInfo)
 }
 
 func (c SocketConfig) key() string { return cmp.Or(c.Key, "socket.path") }
@@ -56,12 +59,17 @@ func CheckPath(path string) error {
 
 // Socket is a listening socket that nobody else can take while it is open.
 type Socket struct {
-	path     string
+	path  string
+	c     SocketConfig
+	mode  fs.FileMode // of the socket's folder
+	stay  bool
+	again sync.Mutex // one binding again at a time; taken before mu
+
+	mu       sync.Mutex // guards all below; a leaf
 	lock     *os.File
 	folder   *os.Root
-	listener *net.UnixListener
+	listener *net.UnixListener // nil: closed
 	id       fs.FileInfo
-	stay     bool
 }
 
 // Listen takes the socket. It never steals a live one: a lock, or an answer on it, says that it is in use. It replaces
@@ -85,7 +93,7 @@ func Listen(c SocketConfig) (s *Socket, err error) {
 		return nil, fmt.Errorf("socket %s: %w; create the folder for the agent's user, or set another %s", c.Path, err,
 			c.key())
 	}
-	s = &Socket{path: c.Path}
+	s = &Socket{path: c.Path, c: c}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())
@@ -98,7 +106,11 @@ func Listen(c SocketConfig) (s *Socket, err error) {
 	if s.folder, err = os.OpenRoot(dir); err != nil {
 		return s, fmt.Errorf("socket %s: %w; its folder must let the agent in, or set another %s", c.Path, err, c.key())
 	}
-	if fi, err := s.folder.Stat("."); err == nil && fi.Mode().Perm()&0o022 != 0 && fi.Mode()&fs.ModeSticky == 0 {
+	fi, err := s.folder.Stat(".")
+	if err != nil {
+		return s, fmt.Errorf("socket %s: %w", c.Path, err)
+	}
+	if s.mode = fi.Mode(); s.mode.Perm()&0o022 != 0 && s.mode&fs.ModeSticky == 0 {
 		c.Log.Warn(
 			"others can write to the socket's folder, and so put a socket of their own in its place; let "+
 				"products mount it read-only, or have them ask for a proof",
@@ -131,7 +143,9 @@ func (s *Socket) takeLock(c SocketConfig) (err error) {
 		return fmt.Errorf("socket %s: its lock: %w; make the runtime folder writable for uid %d", c.Path, err,
 			os.Getuid())
 	}
-	if err := c.Lock(s.lock); err != nil {
+	if err := c.Lock(s.lock); err != nil && !errors.Is(err, files.ErrTaken) {
+		return fmt.Errorf("socket %s: its lock %s: %w", c.Path, c.LockFile, err)
+	} else if err != nil {
 		pid, _ := files.Read(c.LockFile, 64)
 		return fmt.Errorf("socket %s: another agent%s listens on it; stop that one, or give this one a %s of its own",
 			c.Path, ofPID(pid), c.key())
@@ -195,15 +209,13 @@ func (s *Socket) inherit(c SocketConfig) bool {
 	return true
 }
 
-// File returns the file that the socket is bound to.
-func (s *Socket) File() fs.FileInfo { return s.id }
-
 // Lend calls use with the listening socket. use must neither close nor keep it.
 func (s *Socket) Lend(use func(fd int)) error {
-	if s.listener == nil {
+	l := s.current()
+	if l == nil {
 		return net.ErrClosed
 	}
-	raw, err := s.listener.SyscallConn()
+	raw, err := l.SyscallConn()
 	if err != nil {
 		return err
 	}
@@ -358,6 +370,10 @@ func (s *Socket) dress(in *os.Root, name string, c SocketConfig) error {
 
 // Close stops listening. It removes the socket, unless another has taken its place or Stay was called.
 func (s *Socket) Close() error {
+	s.again.Lock()
+	defer s.again.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	var errs []error
 	if s.listener != nil {
 		if err := s.listener.Close(); !errors.Is(err, net.ErrClosed) {

@@ -11,10 +11,10 @@ import (
 	"sync"
 	"testing"
 
-	"golang.org/x/sys/unix"
+	"github.com/usher-agent/usher/agent/files"
 )
 
-func lock(f *os.File) error { return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) }
+func lock(f *os.File) error { return files.Lock(f) }
 
 // folder returns a folder whose paths are short.
 func folder(t *testing.T) string {

@@ -1,6 +1,7 @@
 package files
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -8,6 +9,9 @@ import (
 	"slices"
 	"strings"
 )
+
+// ErrTaken says that another has a lock.
+var ErrTaken = errors.New("another has the lock")
 
 // Place is a folder of the agent's own, as a configuration names it.
 type Place struct {
@@ -61,6 +65,12 @@ func MakeOwn(folders ...Place) error {
 	return nil
 }
 
+// takenError is ErrTaken in words of its own.
+type takenError struct{ text string }
+
+func (e *takenError) Error() string        { return e.text }
+func (e *takenError) Is(target error) bool { return target == ErrTaken }
+
 // Lock locks the folder, so that no second agent uses it, until what it returns is closed. What a crash left of files
 // that were being replaced is removed.
 func (p Place) Lock() (*os.File, error) {
@@ -70,15 +80,18 @@ func (p Place) Lock() (*os.File, error) {
 		return nil, fmt.Errorf("%s %s: %w; make it writable for uid %d, or set %s", p.name, p.Path, err, os.Getuid(),
 			p.key)
 	}
-	if err := Lock(f); err != nil {
+	if err := Lock(f); err != nil && !errors.Is(err, ErrTaken) {
+		f.Close()
+		return nil, fmt.Errorf("%s %s: %w, or set another %s", p.name, p.Path, err, p.key)
+	} else if err != nil {
 		owner, _ := Read(name, 64)
 		f.Close()
 		who := "another agent"
 		if pid := strings.TrimSpace(string(owner)); pid != "" {
 			who = "another agent (pid " + pid + ")"
 		}
-		return nil, fmt.Errorf("%s %s: %s is using it; stop that one, or give this one a %s of its own", p.name, p.Path,
-			who, p.key)
+		return nil, &takenError{fmt.Sprintf("%s %s: %s is using it; stop that one, or give this one a %s of its own",
+			p.name, p.Path, who, p.key)}
 	}
 	if err := f.Truncate(0); err == nil {
 		fmt.Fprintf(f, "%d\n", os.Getpid())

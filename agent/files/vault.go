@@ -86,6 +86,7 @@ type Vault struct {
 	fresh bool   // this agent had none
 	lost  bool   // this start found the manifest itself gone or wrong
 	told  map[string]Fault
+	kept  map[string][]byte // what was written or read last of each sealed file, for Mend
 }
 
 // manifest is the manifest's body.
@@ -125,7 +126,7 @@ func OpenVault(c VaultConfig, earlier Earlier) (*Vault, error) {
 		}
 	}
 	v := &Vault{cfg: c, path: filepath.Join(c.Dir, c.Manifest), m: manifest{Files: map[string]*entry{}},
-		told: map[string]Fault{}}
+		told: map[string]Fault{}, kept: map[string][]byte{}}
 	b, err := Read(v.path, MaxSize)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && !c.Sealed:
@@ -273,6 +274,8 @@ func (v *Vault) Load(name string) (Content, error) {
 	c := v.judge(name, b, err == nil)
 	if c.Fault != "" {
 		v.find(name, c.Fault)
+	} else if c.Body != nil {
+		v.kept[name] = c.Body
 	}
 	if v.stale {
 		_ = v.write() // the next start finds it again
@@ -349,6 +352,11 @@ func (v *Vault) list(name string, s seal, body []byte) {
 func (v *Vault) Save(name string, body []byte) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	return v.save(name, body)
+}
+
+// save is Save. v.mu is held.
+func (v *Vault) save(name string, body []byte) error {
 	e := v.m.Files[name]
 	if e == nil { // so that an unlisted first generation after a crash differs from a copied one
 		e = &entry{Announced: true, Plain: []byte(rand.Text())}
@@ -368,6 +376,7 @@ func (v *Vault) Save(name string, body []byte) error {
 		return err
 	}
 	s.MAC = mac
+	v.kept[name] = slices.Clone(body)
 	v.list(name, s, bytes.TrimSpace(body))
 	_ = v.write() // the file is one ahead, and chains: the next Save, or start, writes the manifest first
 	return nil
@@ -436,6 +445,7 @@ func (v *Vault) Remove(name string) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	delete(v.m.Files, name)
+	delete(v.kept, name)
 	if err := v.write(); err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"os"
 	"sync"
 
 	"github.com/usher-agent/usher/agent/files"
@@ -48,6 +49,20 @@ func (a *Attestations) For(license string) string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.by[license]
+}
+
+// Restore writes the file again, where it was removed.
+func (a *Attestations) Restore() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if _, err := os.Lstat(a.path); !errors.Is(err, fs.ErrNotExist) || len(a.by) == 0 {
+		return nil
+	}
+	b, err := json.Marshal(a.by)
+	if err == nil {
+		err = files.Replace(a.path, b, 0o600)
+	}
+	return err
 }
 
 // Set keeps the attestation for a licence, or forgets it where it is empty. Where Set returns an error, nothing has

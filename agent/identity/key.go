@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 
 	"github.com/usher-agent/usher/agent/files"
@@ -89,12 +90,7 @@ func (f File) create() (ed25519.PrivateKey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("agent key: %w", err)
 	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return nil, fmt.Errorf("agent key: %w", err)
-	}
-	text := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
-	if err := files.Replace(f.Path, text, 0o600); err != nil {
+	if err := f.write(key, nil); err != nil {
 		return nil, fmt.Errorf("agent key %s: %w; make the folder writable for the agent, or set agent.key_file",
 			f.Path, err)
 	}
@@ -120,6 +116,41 @@ func (f File) Sealed() bool {
 	}
 	block, _ := pem.Decode(b)
 	return block != nil && block.Headers[sealedHeader] != ""
+}
+
+// Gone says that the agent's own file was removed; nil: it was not, or is configured.
+func (f File) Gone() error {
+	if f.Read != nil {
+		return nil
+	}
+	if _, err := os.Lstat(f.Path); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("agent key %s: it was removed", f.Path)
+	}
+	return nil
+}
+
+// Restore writes the agent's own file again, where it was removed. It leaves a configured file as it is.
+func (f File) Restore(key ed25519.PrivateKey) error {
+	if f.Read != nil {
+		return nil
+	}
+	if _, err := os.Lstat(f.Path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := f.write(key, map[string]string{sealedHeader: "sealed"}); err != nil {
+		return fmt.Errorf("agent key %s: it was removed, and cannot be written again: %w", f.Path, err)
+	}
+	return nil
+}
+
+// write writes the agent's own file.
+func (f File) write(key ed25519.PrivateKey, headers map[string]string) error {
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return err
+	}
+	return files.Replace(f.Path, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Headers: headers, Bytes: der}),
+		0o600)
 }
 
 // MarkSealed writes into the agent's own file that the key has sealed a state folder. It leaves a configured file as it
