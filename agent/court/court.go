@@ -15,6 +15,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/usher-agent/usher/enforcer"
@@ -93,6 +94,7 @@ type Court struct {
 	cfg     Config
 	history *History
 	again   chan struct{} // capacity 1: the time to judge again has changed
+	rounds  atomic.Uint64 // of Run
 
 	mu       sync.Mutex     // guards all below; see the package comment
 	facts    enforcer.Facts // as they were judged last
@@ -314,6 +316,7 @@ func (c *Court) Run(ctx context.Context) error {
 	defer timer.Stop()
 	for {
 		timer.Reset(c.judgeDue())
+		c.rounds.Add(1)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -322,6 +325,9 @@ func (c *Court) Run(ctx context.Context) error {
 		}
 	}
 }
+
+// Rounds returns how often Run has gone round: it does so when something is due, and after each Look.
+func (c *Court) Rounds() uint64 { return c.rounds.Load() }
 
 // judgeDue judges again where that is due, and returns how long to wait for more.
 func (c *Court) judgeDue() time.Duration {

@@ -65,7 +65,10 @@ type Options struct {
 	// RuntimeDir and StateDir are the folders of the journals, both locked by the caller. Both empty: nothing is kept.
 	RuntimeDir, StateDir string
 	Seals                *seals.Seals // both folders' seals are open; nil: nothing is sealed
-	Log                  *slog.Logger
+	// Locked says why the runtime folder, or that of the state, is no longer the one that the caller has locked; nil:
+	// both always are.
+	Locked func(state bool) error
+	Log    *slog.Logger
 }
 
 // Desk serialises the requests to the enforcer: decide, then apply, under one lock, with due leases ended first. Its
@@ -107,6 +110,7 @@ type Desk struct {
 	byPod   atomic.Bool                          // a pool counts, or is about to count, by pod
 	podOf   func(pid int32, start uint64) string // see liveness.PodOf
 	drained atomic.Bool
+	rounds  atomic.Uint64 // of Run
 	wake    chan struct{} // capacity 1: next became sooner
 }
 
@@ -138,6 +142,9 @@ func newDesk(o Options) *Desk {
 // open opens the journals of a desk that is new.
 func (d *Desk) open(o Options) (err error) {
 	d.store, err = openStore(o.RuntimeDir, o.StateDir, o.Seals, d.core, d.restore, o.Log)
+	if err == nil && o.Locked != nil {
+		d.store.locked = o.Locked
+	}
 	return err
 }
 
@@ -456,9 +463,13 @@ func (d *Desk) Run(ctx context.Context) error {
 			wait = min(wait, max(time.Millisecond, d.fence-clock.Fence()))
 		}
 		d.mu.Unlock()
+		d.rounds.Add(1)
 		timer.Reset(wait)
 	}
 }
+
+// Rounds returns how often Run has gone round: it does so when something is due, and after each Look.
+func (d *Desk) Rounds() uint64 { return d.rounds.Load() }
 
 // Give decides a request that gives its caller something, and returns the answer.
 func (d *Desk) Give(r enforcer.Request) (Grant, *enforcer.Denial) {

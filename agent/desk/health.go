@@ -84,7 +84,7 @@ func (s *store) owe(events []enforcer.Event, why error) {
 // The shortest and the longest pause between two tries to make a journal well.
 const (
 	mendAfter = presentEvery
-	mendMost  = 15 * time.Second
+	mendMost  = 5 * time.Second
 )
 
 // health is why journals are not well.
@@ -109,7 +109,7 @@ func (d *Desk) Unwell() error {
 // look sees whether the journals are well, and begins those anew that are not.
 func (s *store) look(d *Desk) {
 	for n, j := range []*journal.Journal{s.runtime, s.durable} {
-		err := j.Look()
+		err := cmp.Or(s.locked(n == 1), j.Look())
 		if errors.Is(err, journal.ErrClosed) {
 			continue
 		}
@@ -159,7 +159,10 @@ func (s *store) mend(n int, j *journal.Journal, d *Desk, why error) {
 	if n == 1 || !errors.Is(why, journal.ErrLost) {
 		j.Fail(why)
 	}
-	err := s.renew(j, d)
+	err := s.locked(n == 1) // another agent may have the place of a folder that is not
+	if err == nil {
+		err = s.renew(j, d)
+	}
 	if err == nil {
 		s.turn(n, nil)
 		return

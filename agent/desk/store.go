@@ -41,6 +41,7 @@ type store struct {
 	sealing  sync.Mutex // one seal or compaction at a time; taken before the desk's lock
 	owed     [2]debt    // of the runtime journal, of the durable one; under the desk's lock
 	health   health
+	locked   func(state bool) error // see Options
 	withheld enforcer.Withheld
 	found    []string // journals that are not as they were sealed
 }
@@ -87,7 +88,8 @@ func journalled(ev enforcer.Event) bool { return ev.Durable() && ev.Kind != enfo
 func openStore(runtimeDir, stateDir string, sealed *seals.Seals, core *enforcer.Enforcer,
 	now func(enforcer.Mark) time.Time,
 	log *slog.Logger) (s *store, err error) {
-	s = &store{log: log, due: make(chan struct{}, 1), seals: sealed, held: map[enforcer.LeaseID]struct{}{}}
+	s = &store{log: log, due: make(chan struct{}, 1), seals: sealed, held: map[enforcer.LeaseID]struct{}{},
+		locked: func(bool) error { return nil }}
 	for i := range s.touched {
 		s.touched[i].wake = make(chan struct{}, 1)
 	}

@@ -189,6 +189,7 @@ func (l *Log) append(e Event) error {
 	if err != nil {
 		return err
 	}
+	l.leave()
 	if l.file != nil && l.size+int64(len(line)) > l.cfg.FileBytes {
 		if err := l.file.Close(); err != nil {
 			return err
@@ -212,6 +213,26 @@ func (l *Log) append(e Event) error {
 	l.last, l.prev = e, digest(bytes.TrimSuffix(line, []byte("\n")))
 	l.head.Store(&Head{e.Sequence, l.prev})
 	return nil
+}
+
+// leave leaves a file that was removed, or that another has taken the place of: the log goes on in one that is found.
+func (l *Log) leave() {
+	if l.file == nil {
+		return
+	}
+	open, err := l.file.Stat()
+	if err != nil {
+		return
+	}
+	if is, err := os.Lstat(l.file.Name()); err == nil && os.SameFile(open, is) {
+		return
+	}
+	_ = closeAnd(&l.file) // each line of it was synced
+	l.size = 0
+	if err := os.MkdirAll(l.cfg.Dir, 0o700); err == nil && l.cfg.Log != nil {
+		l.cfg.Log.Error("the event log's file was removed, with the events in it; a new one is begun", "folder",
+			l.cfg.Dir)
+	}
 }
 
 func closeAnd(f **os.File) error {
