@@ -23,6 +23,7 @@ import (
 	"github.com/usher-agent/usher/agent/shares"
 	"github.com/usher-agent/usher/agent/systemd"
 	"github.com/usher-agent/usher/agent/upstreams"
+	"github.com/usher-agent/usher/agent/vitals"
 	"github.com/usher-agent/usher/metrics"
 	"github.com/usher-agent/usher/plugin"
 )
@@ -35,9 +36,11 @@ type Options struct {
 	Log  *slog.Logger // nil: nothing is logged
 	// SetLevel is told of a new log level; nil: nobody is.
 	SetLevel func(level string)
-	Version  string
-	Commit   string
-	Now      func() time.Time // the wall clock; nil: time.Now
+	// LogDropped returns how many lines of Log were dropped; nil: none ever is.
+	LogDropped func() uint64
+	Version    string
+	Commit     string
+	Now        func() time.Time // the wall clock; nil: time.Now
 	// Dialects can be spoken on listeners besides those that are built in.
 	Dialects []plugin.Dialect
 }
@@ -49,6 +52,8 @@ type Agent struct {
 	observers
 	*present
 	running  *running
+	folders  folders
+	vitals   *vitals.Vitals
 	seals    *seals.Seals
 	signer   *identity.Signer
 	desk     *desk.Desk
@@ -74,6 +79,9 @@ type observers struct {
 func New(o Options) (*Agent, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.LogDropped == nil {
+		o.LogDropped = func() uint64 { return 0 }
 	}
 	if o.Now == nil {
 		o.Now = time.Now
@@ -109,13 +117,18 @@ func (a *Agent) listenForOps(cfg config.Ops) error {
 	if err != nil {
 		return fmt.Errorf("ops.listen %s: %w; choose another address, or leave ops.listen out", cfg.Listen, err)
 	}
-	o, err := a.openOps(ops.Config{Listener: l, WebConfig: cfg.WebConfig,
+	o, err := a.openOps(ops.Config{Listener: a.server.Counted(l), WebConfig: cfg.WebConfig,
 		Handler: api.OpsHandler(front{a}, a.metrics.Handler()), Log: a.log})
 	if err != nil {
 		l.Close()
 		return err
 	}
-	a.running.task("ops", o.Run)
+	a.running.task("ops", func(ctx context.Context) error {
+		if err := o.Run(ctx); err != nil { // whoever only watches stops nobody
+			a.log.Error("the operators' listener has ended", "address", cfg.Listen, "error", err)
+		}
+		return nil
+	})
 	return nil
 }
 
@@ -150,5 +163,7 @@ func (a *Agent) lifecycle(ctx context.Context) error {
 	if err != nil {
 		a.log.Warn("the service manager's watchdog period cannot be read", "error", err)
 	}
-	return m.Run(ctx, a.statusLine, func() { a.desk.Now() })
+	return m.Run(ctx, a.statusLine, a.vitals.Moving, func(err error) {
+		a.log.Warn("the service manager could not be told how the agent is", "error", err)
+	})
 }

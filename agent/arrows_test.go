@@ -60,6 +60,8 @@ var arrows = map[string][]string{
 	"agent/watch":     {"agent/files", "enforcer"},
 	"agent/bench":     {"enforcer", "client", "agent/liveness/oldkernel"},
 	"cmd":             {"agent", "enforcer", "plugin", "client", "plugin/redact"},
+	"agent/output":    {},
+	"agent/vitals":    {},
 	"agent/plugins":   {"agent/config", "plugin"},
 	"agent/pulse":     {"enforcer", "plugin"},
 	"agent/shares":    {"enforcer", "plugin"},

@@ -135,7 +135,8 @@ func (a *Agent) snapshot() metrics.Snapshot {
 	return metrics.Snapshot{Verdict: a.desk.Verdict(), Now: a.desk.Now(), Pools: a.desk.Pools(),
 		Holders: a.liveHolders(), Unconfirmed: a.desk.Unconfirmed(), WatchMode: string(a.watchMode()),
 		Upstream: upstream, ClockBehind: a.desk.Timing().Behind, StateFree: freeBytes(a.settings().State.Dir),
-		Plugins: a.plugins.Up(), Tampered: a.seals.Tampered()}
+		Plugins: a.plugins.Up(), Tampered: a.seals.Tampered(), Unfit: a.vitals.Unfit(),
+		LogDropped: a.options.LogDropped()}
 }
 
 // liveHolders counts the leases by what tells that their holder is gone.

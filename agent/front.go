@@ -79,20 +79,23 @@ func (f front) Health() wire.Health {
 		h.State = append(h.State,
 			wire.StateFinding{File: s.File, Fault: string(s.Fault), Found: s.At, Effect: f.seals.Effect(s.File)})
 	}
+	h.Unready = f.unready()
 	switch {
 	case f.desk.Draining():
 		h.Status = "draining"
+	case len(h.Unready) > 0:
+		h.Status = "unready"
 	case f.Ready():
 		h.Status = "ok"
 	}
 	return h
 }
 
-// Ready reports whether the agent listens and has a first verdict.
+// Ready reports whether the agent listens, has a first verdict, and nothing vital is wrong.
 func (f front) Ready() bool {
 	select {
 	case <-f.running.ready:
-		return !f.desk.Draining()
+		return !f.desk.Draining() && len(f.vitals.Faults()) == 0
 	default:
 		return false
 	}

@@ -38,6 +38,7 @@ type opening struct {
 	holders  *holders.Registry
 	wants    *shares.Wants
 	systems  *catalog.Catalog
+	socket   *api.Socket
 	verifier *court.Verifier
 	history  *court.History
 	// upstreams are those that are configured, by system.
@@ -69,12 +70,12 @@ func (o *opening) openFolders() (err error) {
 	if err := files.Own(state, runtime, o.folderCorrected); err != nil {
 		return err
 	}
-	locked, err := state.Lock()
-	if err != nil {
+	if o.folders.state, err = state.Hold(); err != nil {
 		return err
 	}
-	o.running.closing(locked.Close)
+	o.running.closing(o.folders.state.Close)
 	keyFile := identity.FileAt(o.cfg.Agent.KeyFile, o.cfg.State.Dir, o.cfg.ReadFile)
+	o.folders.keyFile = keyFile
 	o.newKey = keyFile.Public() == nil
 	if o.key, err = keyFile.Load(); err != nil {
 		return err
@@ -84,10 +85,10 @@ func (o *opening) openFolders() (err error) {
 		Stores: dialect.Journals, Now: o.options.Now, Log: o.log}); err != nil {
 		return err
 	}
-	if locked, err = runtime.Lock(); err != nil {
+	if o.folders.runtime, err = runtime.Hold(); err != nil {
 		return err
 	}
-	o.running.closing(locked.Close)
+	o.running.closing(o.folders.runtime.Close)
 	return o.seals.OpenRuntime(o.cfg.State.RuntimeDir)
 }
 
@@ -109,7 +110,8 @@ func (o *opening) openDesk() (err error) {
 			Ended: o.holders.Ended, DemandChanged: o.wants.Changed, Short: o.wants.Missed,
 			FencePassed: func() { o.court.Reshare() }},
 		Core:       enforcer.Options{MaxLeasesPerUID: o.cfg.Limits.LeasesPerUID, Durable: true},
-		RuntimeDir: o.cfg.State.RuntimeDir, StateDir: o.cfg.State.Dir, Seals: o.seals, Log: o.log}); err != nil {
+		RuntimeDir: o.cfg.State.RuntimeDir, StateDir: o.cfg.State.Dir, Seals: o.seals, Locked: o.folders.locked,
+		Log: o.log}); err != nil {
 		return err
 	}
 	o.running.closing(o.closeDesk)
@@ -190,16 +192,14 @@ func (o *opening) openSocket() error {
 	}
 	socket, err := api.Listen(api.SocketConfig{Path: o.cfg.Socket.Path, Mode: o.cfg.Socket.Mode, GID: gid,
 		Lock: files.Lock, LockFile: api.SocketLock(o.cfg.State.RuntimeDir, o.cfg.Socket.Path), Log: o.log,
-		Inherit: o.handover.Socket})
+		Inherit: o.handover.Socket, Moved: o.socketMoved})
 	if err != nil {
 		return err
 	}
 	o.running.closing(socket.Close)
 	o.running.closing(o.closeHandover) // while the socket that it lends is open; a second time does nothing
-	if name := systemd.SocketName(socket.File()); name != "" &&
-		o.handover.Keep(name, systemd.Kept{Lend: socket.Lend, Close: func() {}}) {
-		socket.Stay()
-	}
+	o.socket = socket
+	o.keepSocket(socket, socket.File())
 	o.handover.Settle()
 	tlsConfig, err := identity.Certificate(o.key, o.options.Now())
 	if err != nil {
@@ -226,6 +226,7 @@ func (o *opening) openServers() (err error) {
 		return err
 	}
 	o.running.closing(o.dialects.Close)
+	o.openVitals(o.socket)
 	for _, l := range o.dialects.Listeners() {
 		o.running.task("listener "+l.Address(), o.running.afterVerdict(l.Run))
 	}

@@ -188,7 +188,11 @@ func OpsHandler(p Probes, metrics http.Handler) http.Handler {
 			if !ok() {
 				w.WriteHeader(http.StatusServiceUnavailable)
 			}
-			fmt.Fprintln(w, p.Health().Status)
+			health := p.Health()
+			fmt.Fprintln(w, health.Status)
+			for _, u := range health.Unready {
+				fmt.Fprintln(w, u.Part+": "+u.Reason)
+			}
 		}
 	}
 	mux.HandleFunc("GET /healthz", probe(func() bool { return true }))

@@ -2,6 +2,8 @@ package systemd
 
 import (
 	"context"
+	"net"
+	"os"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -17,18 +19,40 @@ type Manager struct {
 // The Manager works without it.
 func NewManager() (Manager, error) {
 	within, err := daemon.SdWatchdogEnabled(false)
-	return Manager{within: within, tell: func(state string) error {
-		_, err := daemon.SdNotify(false, state)
-		return err
-	}}, err
+	return Manager{within: within, tell: notify}, err
 }
 
-// Run reports that the agent is ready, feeds the watchdog for as long as alive answers, and reports that the agent
-// stops when ctx ends. status is one line for people. It returns the error of a message that could not be sent.
-func (m Manager) Run(ctx context.Context, status func() string, alive func()) error {
-	if err := m.tell(daemon.SdNotifyReady + "\nSTATUS=" + status()); err != nil {
+// notify sends a message to the service manager, and waits for it no longer than notifyWithin: one that does not read
+// stops nobody.
+func notify(state string) error {
+	address := os.Getenv("NOTIFY_SOCKET")
+	if address == "" {
+		return nil
+	}
+	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: address, Net: "unixgram"})
+	if err != nil {
 		return err
 	}
+	defer conn.Close()
+	if err := conn.SetWriteDeadline(time.Now().Add(notifyWithin)); err != nil {
+		return err
+	}
+	_, err = conn.Write([]byte(state))
+	return err
+}
+
+const notifyWithin = 2 * time.Second
+
+// Run reports that the agent is ready, feeds the watchdog for as long as moving says that what decides moves, and
+// reports that the agent stops when ctx ends. status is one line for people. failed is told of a message that could not
+// be sent, which stops nothing. It returns nil.
+func (m Manager) Run(ctx context.Context, status func() string, moving func() bool, failed func(error)) error {
+	send := func(state string) {
+		if err := m.tell(state); err != nil {
+			failed(err)
+		}
+	}
+	send(daemon.SdNotifyReady + "\nSTATUS=" + status())
 	every := time.Minute
 	if m.within > 0 {
 		every = m.within / 2
@@ -38,16 +62,17 @@ func (m Manager) Run(ctx context.Context, status func() string, alive func()) er
 	for {
 		select {
 		case <-ctx.Done():
-			return m.tell(daemon.SdNotifyStopping)
+			send(daemon.SdNotifyStopping)
+			return nil
 		case <-t.C:
-			alive() // hangs when the agent does, and then the watchdog bites
+			if !moving() {
+				continue // the watchdog bites; status might wait for what stands still
+			}
 			state := "STATUS=" + status()
 			if m.within > 0 {
 				state = daemon.SdNotifyWatchdog + "\n" + state
 			}
-			if err := m.tell(state); err != nil {
-				return err
-			}
+			send(state)
 		}
 	}
 }

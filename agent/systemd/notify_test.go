@@ -2,6 +2,7 @@ package systemd
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -14,7 +15,7 @@ func TestServiceManagerIsToldReadyAliveAndStopping(t *testing.T) {
 		m := Manager{within: 10 * time.Second, tell: func(s string) error { told = append(told, s); return nil }}
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
-		go func() { done <- m.Run(ctx, func() string { return "well" }, func() {}) }()
+		go func() { done <- m.Run(ctx, well, moving, func(err error) { t.Error(err) }) }()
 		<-time.After(11 * time.Second)
 		cancel()
 		if err := <-done; err != nil {
@@ -32,15 +33,33 @@ func TestServiceManagerIsNotFedByAnAgentThatHangs(t *testing.T) {
 		var told []string
 		m := Manager{within: 10 * time.Second, tell: func(s string) error { told = append(told, s); return nil }}
 		ctx, cancel := context.WithCancel(t.Context())
-		hang := make(chan struct{})
 		done := make(chan error)
-		go func() { done <- m.Run(ctx, func() string { return "well" }, func() { <-hang }) }()
+		stands := func() bool { return false }
+		go func() { done <- m.Run(ctx, well, stands, func(err error) { t.Error(err) }) }()
 		<-time.After(time.Hour)
 		if want := []string{"READY=1\nSTATUS=well"}; !slices.Equal(told, want) {
 			t.Errorf("told %q, want %q", told, want)
 		}
 		cancel()
-		close(hang)
 		<-done
+	})
+}
+
+func well() string { return "well" }
+func moving() bool { return true }
+
+// A service manager that cannot be told, or does not read, stops nothing.
+func TestServiceManagerThatIsGoneStopsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		failed := 0
+		m := Manager{within: 10 * time.Second, tell: func(string) error { return errors.New("it is gone") }}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- m.Run(ctx, well, moving, func(error) { failed++ }) }()
+		<-time.After(11 * time.Second)
+		cancel()
+		if err := <-done; err != nil || failed != 4 {
+			t.Errorf("%v, failed %d times", err, failed)
+		}
 	})
 }

@@ -347,13 +347,22 @@ type Event struct {
 
 // Health is the answer to GET /v1/health and /v1/ready.
 type Health struct {
-	Status    string     `json:"status"` // ok, starting, draining
+	Status    string     `json:"status"` // ok, starting, draining, unready
 	Version   string     `json:"version"`
 	Product   string     `json:"product"`
 	Anchors   string     `json:"anchors"` // embedded, config
 	Listeners []Listener `json:"listeners,omitempty"`
 	// State lists the files of the agent's state that somebody else changed.
 	State []StateFinding `json:"state,omitempty"`
+	// Unready lists the vital parts of the agent that are not as they must be.
+	Unready []Unready `json:"unready,omitempty"`
+}
+
+// Unready is one vital part of the agent that is not as it must be.
+type Unready struct {
+	Part   string    `json:"part"`   // desk, verdict, socket, state, runtime, journal, seal, dialect, files, vitals
+	Reason string    `json:"reason"` // one sentence
+	Since  time.Time `json:"since"`
 }
 
 // StateFinding is one file of the agent's state that somebody else changed.

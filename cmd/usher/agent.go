@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
+	stdlog "log"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -18,6 +20,7 @@ import (
 	"github.com/usher-agent/usher/agent/config"
 	"github.com/usher-agent/usher/agent/files"
 	"github.com/usher-agent/usher/agent/inspect"
+	"github.com/usher-agent/usher/agent/output"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin/catalog"
 )
@@ -119,8 +122,8 @@ agent then mounts these folders instead of the volume.`,
 	return cmd
 }
 
-// newLog makes the configured log, and the function that sets its level.
-func (c *cli) newLog(cfg *config.Config) (*slog.Logger, func(string)) {
+// newLog makes the configured log on an output, and the function that sets its level.
+func newLog(cfg *config.Config, to io.Writer) (*slog.Logger, func(string)) {
 	level := &slog.LevelVar{}
 	set := func(s string) {
 		if err := level.UnmarshalText([]byte(s)); err != nil {
@@ -129,18 +132,38 @@ func (c *cli) newLog(cfg *config.Config) (*slog.Logger, func(string)) {
 	}
 	set(cfg.Log.Level)
 	o := &slog.HandlerOptions{Level: level, ReplaceAttr: redacted}
-	var h slog.Handler = slog.NewTextHandler(c.errs, o)
+	var h slog.Handler = slog.NewTextHandler(to, o)
 	if cfg.Log.Format == "json" {
-		h = slog.NewJSONHandler(c.errs, o)
+		h = slog.NewJSONHandler(to, o)
 	}
 	return slog.New(h), set
 }
 
+// logWithin is for how long the agent that ends waits for the reader of its log.
+const logWithin = 2 * time.Second
+
+// queueErrors has all that goes to standard error from now on pass a queue: its reader may stand still, or be gone, and
+// the agent goes on.
+func (c *cli) queueErrors(cfg *config.Config) *output.Queue {
+	// A write to a reader that is gone would end the process: the runtime does so on standard output and standard
+	// error, unless the signal is asked for.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	q := output.New(c.errs, func(to io.Writer, lines uint64) {
+		log, _ := newLog(cfg, to)
+		log.Warn("the reader of the log stood still, and lines were dropped", "lines", lines)
+	})
+	c.errs = q
+	c.flush = func() { q.Close(logWithin) }
+	stdlog.SetOutput(q) // what libraries write
+	return q
+}
+
 func (c *cli) runAgent(ctx context.Context, cfg *config.Config, src *source) error {
-	log, setLevel := c.newLog(cfg)
+	queue := c.queueErrors(cfg)
+	log, setLevel := newLog(cfg, queue)
 	a, err := agent.New(agent.Options{Config: cfg, Load: func() (*config.Config, error) {
 		return src.load(c)
-	}, Log: log, SetLevel: setLevel, Version: version, Commit: commit()})
+	}, Log: log, SetLevel: setLevel, LogDropped: queue.Dropped, Version: version, Commit: commit()})
 	if err != nil {
 		return &exit{code: exitConfig, cause: err}
 	}

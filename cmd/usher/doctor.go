@@ -121,7 +121,8 @@ func repairedText(r desk.Repaired) string {
 
 // examine makes every check that this command can make.
 func (c *cli) examine(cmd *cobra.Command) (out []finding) {
-	ctx := cmd.Context()
+	ctx, cancel := context.WithTimeout(cmd.Context(), answerWithin)
+	defer cancel()
 	add := func(check, result, hint, format string, args ...any) {
 		out = append(out, finding{check, result, fmt.Sprintf(format, args...), hint})
 	}
@@ -157,6 +158,10 @@ func (c *cli) examine(cmd *cobra.Command) (out []finding) {
 	}
 	add("agent", result, "", "%s, version %s, product %s, keys from %s", h.Status, h.Version, dash(h.Product),
 		h.Anchors)
+	for _, u := range h.Unready {
+		add("vital part "+u.Part, "bad", "the agent is not ready until it is well; its log says more", "%s (since %s)",
+			u.Reason, u.Since.Format(time.RFC3339))
+	}
 	if h.Version != version {
 		add("version", "warning", "restart the agent after an update", "the agent is version %s, and this command %s",
 			h.Version, version)

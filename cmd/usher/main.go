@@ -40,14 +40,14 @@ func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
 func run(args []string, in io.Reader, out, errs io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	c := &cli{in: in, out: out, errs: errs, stopSignals: stop}
+	c := &cli{in: in, out: out, errs: errs, stopSignals: stop, flush: func() {}}
 	root := c.root()
 	root.SetArgs(args)
 	root.SetIn(in)
 	root.SetOut(out)
 	root.SetErr(errs)
-	err := root.ExecuteContext(ctx)
-	return c.explain(err)
+	defer func() { c.flush() }()
+	return c.explain(root.ExecuteContext(ctx))
 }
 
 // cli is shared by all commands.
@@ -57,6 +57,7 @@ type cli struct {
 	socket      string
 	json        bool
 	stopSignals func() // gives signals their default effect again
+	flush       func() // writes what is left of the errors
 }
 
 // exit is an error that names its exit code; without a cause nothing is printed.

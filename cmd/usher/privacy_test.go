@@ -17,7 +17,7 @@ func TestLogHides(t *testing.T) {
 		var out bytes.Buffer
 		cfg := &config.Config{}
 		cfg.Log.Level, cfg.Log.Format = "info", format
-		log, _ := (&cli{errs: &out}).newLog(cfg)
+		log, _ := newLog(cfg, &out)
 		log.Warn("from bob@customer.example", "error", errors.New(
 			"https://u:hunter2@vendor.example: carol@vendor.example"), "names", []string{"dave@vendor.example"},
 			slog.Group("licence", "issuer", "erin@vendor.example"), "pool", "streams")

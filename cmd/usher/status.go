@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -219,9 +220,11 @@ func (c *cli) healthCommand() *cobra.Command {
 		Long: "Exit 0 when the agent answers; with --ready only when it listens and has judged the licence. A bad " +
 			"licence makes no agent unhealthy.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			h, err := c.waitHealth(cmd.Context(), ready, wait)
+			ctx, cancel := context.WithTimeout(cmd.Context(), wait+answerWithin)
+			defer cancel()
+			h, err := c.waitHealth(ctx, ready, wait)
 			if err != nil {
-				return err
+				return c.noAnswer(cmd.Context(), err)
 			}
 			if c.json {
 				if err := c.printJSON(h); err != nil {
@@ -229,6 +232,9 @@ func (c *cli) healthCommand() *cobra.Command {
 				}
 			} else {
 				fmt.Fprintln(c.out, h.Status)
+				for _, u := range h.Unready {
+					fmt.Fprintf(c.errs, "%s: %s\n", u.Part, u.Reason)
+				}
 			}
 			if ready && h.Status != "ok" {
 				return &exit{code: exitFailed}
@@ -238,6 +244,19 @@ func (c *cli) healthCommand() *cobra.Command {
 	cmd.Flags().BoolVar(&ready, "ready", false, "ask whether it is ready")
 	cmd.Flags().DurationVar(&wait, "wait", 0, "how long to wait for it")
 	return cmd
+}
+
+// answerWithin is how long a command that looks after the agent waits for an answer.
+const answerWithin = 10 * time.Second
+
+// noAnswer returns the error of a call whose time is up, in words: the agent is there, and does not answer. ctx is the
+// command's own.
+func (c *cli) noAnswer(ctx context.Context, err error) error {
+	if ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, os.ErrDeadlineExceeded) {
+		return err
+	}
+	return fail(exitAgentAway, "the agent's process may be stopped or hang: look at it, and start it again",
+		"the agent on %s does not answer within %v", c.client().Socket(), answerWithin)
 }
 
 // waitHealth asks for the agent's health until it is good or the wait is over.
@@ -276,14 +295,21 @@ func (c *cli) checkCommand() *cobra.Command {
 		Short: "Check agent and licence as a Nagios plugin: one line, performance data, exit 0 to 3",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			l, err := c.client().License(cmd.Context())
+			ctx, cancel := context.WithTimeout(cmd.Context(), answerWithin)
+			defer cancel()
+			l, err := c.client().License(ctx)
 			var pools []wire.Pool
 			if err == nil {
-				pools, err = c.client().Pools(cmd.Context())
+				pools, err = c.client().Pools(ctx)
 			}
+			var h *wire.Health
+			if err == nil {
+				h, err = c.client().Health(ctx)
+			}
+			err = c.noAnswer(cmd.Context(), err)
 			if err != nil {
 				code := nagiosUnknown
-				if errors.Is(err, client.ErrAgentAway) {
+				if e := (*exit)(nil); errors.Is(err, client.ErrAgentAway) || errors.As(err, &e) {
 					code = nagiosCritical
 				}
 				fmt.Fprintf(c.out, "USHER %s - %v\n", []string{"OK", "WARNING", "CRITICAL", "UNKNOWN"}[code], err)
@@ -294,6 +320,9 @@ func (c *cli) checkCommand() *cobra.Command {
 				if to > code {
 					code, text = to, why
 				}
+			}
+			for _, u := range h.Unready {
+				worse(nagiosCritical, "the agent's "+u.Part+": "+u.Reason)
 			}
 			if l.State != "valid" {
 				worse(nagiosCritical, l.Code+": "+l.Reason)

@@ -142,7 +142,8 @@ func (c *cli) serveUpstream(cmd *cobra.Command, o *upstreamFlags) error {
 		}
 		anchors = append(anchors, a)
 	}
-	log, _ := c.newLog(&config.Config{Log: config.Log{Level: o.logLevel, Format: o.logFormat}})
+	logs := &config.Config{Log: config.Log{Level: o.logLevel, Format: o.logFormat}}
+	log, _ := newLog(logs, c.queueErrors(logs))
 	return registrar.Run(cmd.Context(), registrar.Config{Dir: dir, Listen: o.listen, MetricsListen: o.metrics,
 		RequireEnrolment: o.enrolment, CertFile: o.certFile, KeyFile: o.keyFile, Mutual: o.mutual,
 		Signer: signer, Anchors: anchors, Machines: o.machines, Log: log,
