@@ -86,8 +86,8 @@ func (x *request) mayRevive(k *kept, last time.Time) bool {
 	switch {
 	case x.about.terms.Policy.HeartbeatResurrection == alwaysRevive:
 		return true
-	case last.IsZero():
-		return false
+	case last.IsZero(): // it was made before there was the duty, or it has missed its first ping
+		return k.lease.Lifetime == enforcer.LifetimeHeld && !x.keepsDead(k.Kind)
 	case k.lease.Lifetime == enforcer.LifetimeTTL:
 		return true
 	}

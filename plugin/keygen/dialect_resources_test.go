@@ -260,6 +260,26 @@ func TestDialectDeadAreKept(t *testing.T) {
 	}
 }
 
+// A machine that was made before its licence had a heartbeat duty begins its heartbeat with its first ping.
+func TestDialectDutyThatCameLater(t *testing.T) {
+	t.Parallel()
+	d := newDesk()
+	l := vendorsLicense(t, d.Now(), nil, nil)
+	d.Judge(l.License)
+	c := newClient(t, d)
+	c.one(201, "POST", "/v1/machines", machineBody(l.ID, "f", ""))
+	d.Pass(time.Hour)
+	l.attributes()["requireHeartbeat"] = true
+	d.Judge(l.License)
+	if got := c.one(200, "POST", "/v1/machines/f/actions/ping", ""); got.Attributes["heartbeatStatus"] != "ALIVE" {
+		t.Errorf("%+v", got)
+	}
+	d.Pass(9 * time.Minute)
+	if got := c.one(200, "GET", "/v1/machines/f", ""); got.Attributes["heartbeatStatus"] != "ALIVE" {
+		t.Errorf("%+v", got)
+	}
+}
+
 // A licence changes what describes its machines, unless the vendor alone manages them.
 func TestDialectPatch(t *testing.T) {
 	t.Parallel()
