@@ -272,7 +272,8 @@ func TestOtherCalls(t *testing.T) {
 	}
 }
 
-const credentials = "# users\nadmin:a-password-of-a-test\nviewer:another-password\u00e9\n\nshort:word\n*:a-password-of-a-test\n"
+const credentials = "# users\nadmin:a-password-of-a-test\nviewer:another-password\u00e9\n\nshort:word\n" +
+	"*:a-password-of-a-test\n"
 
 // Over TCP a user shows HTTP Basic, and then the session's cookie, which ends with its time and its password.
 func TestSessions(t *testing.T) {
