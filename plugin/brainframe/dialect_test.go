@@ -191,6 +191,15 @@ func TestKeysOfOtherSystems(t *testing.T) {
 	if l := p.Verdict().Licenses[0].License; l.System != brainframe.System || len(p.Documents) != 1 {
 		t.Errorf("%s is in force, of %d", l.System, len(p.Documents))
 	}
+	for _, role := range []string{"add-on", "notice"} { // each is good, and none counts alone
+		p.refused("PUT", "/api/license", string(key(t, func(c *usher.Claims) {
+			c.ID, c.Role = "L2", role
+			if role == "notice" {
+				c.Pools, c.Features = nil, nil
+			}
+		})), brainframe.LicenseInvalid)
+		p.ok("GET", "/api/license", "", fourTerms)
+	}
 	p.Documents["later.lic"] = doc
 	p.refused("PUT", "/api/license", string(key(t, nil)), brainframe.LicenseInvalid)
 }
