@@ -102,7 +102,7 @@ func (p *ucloudProduct) call(status int, method, path, body string) (out struct 
 	p.t.Helper()
 	res, b := p.api.send(method, path, []byte(body))
 	if err := json.Unmarshal(b, &out); err != nil || res.StatusCode != status {
-		p.t.Fatalf("%s %s %s: %s %s (%v)", method, path, body, res.Status, b, err)
+		p.t.Fatalf("%s %s %.200s: %s %.2000s (%v)", method, path, body, res.Status, b, err)
 	}
 	return out
 }
@@ -138,6 +138,23 @@ func (p *ucloudProduct) metric(line string) {
 	}
 }
 
+// bulk makes and deletes as many licences as a request may name, which is more than the store takes at once.
+func (p *ucloudProduct) bulk() {
+	p.t.Helper()
+	item := `{"product":{"id":"abaqus","category":"abaqus","provider":"example"},"labels":{"note":"` +
+		strings.Repeat("n", 100) + `"}},`
+	made := p.call(200, "POST", "/api/licenses",
+		`{"items":[`+strings.TrimSuffix(strings.Repeat(item, 999), ",")+`]}`).Responses
+	var list []string
+	for _, r := range made {
+		list = append(list, fmt.Sprintf(`{"id":%q}`, r.ID))
+	}
+	if out := p.call(200, "DELETE", "/api/licenses", `{"items":[`+strings.Join(list, ",")+`]}`); len(made) != 999 ||
+		len(out.Responses) != 999 {
+		p.t.Errorf("%d licences are made, and %d deleted", len(made), len(out.Responses))
+	}
+}
+
 const ucloudItem = `{"items":[{"product":{"id":"abaqus","category":"abaqus","provider":"example"}}]}`
 
 // A product that speaks only UCloud's API moves to an agent. It makes a licence, binds jobs up to the limit, is refused
@@ -166,6 +183,8 @@ func TestUCloudProductMoves(t *testing.T) {
 	p.show(3, "1", "2", "3")
 	p.bind(200, "UNBIND", 1)
 	p.show(3, "2", "3")
+
+	p.bulk()
 
 	p.drop("a.lic", p.vendor.sign("c", 3, 2*time.Second))
 	p.until("ended", code("EXPIRED"))

@@ -51,7 +51,7 @@ func (c *counter) send(status int, method, target, body string) string {
 	c.h.ServeHTTP(w, r)
 	if w.Code != status || !json.Valid(w.Body.Bytes()) ||
 		w.Header().Get("Content-Type") != "application/json; charset=utf-8" {
-		c.t.Fatalf("%s %s %s: %d %s, and it must be %d", method, target, body, w.Code, w.Body, status)
+		c.t.Fatalf("%s %s %.200s: %d %.2000s, and it must be %d", method, target, body, w.Code, w.Body.String(), status)
 	}
 	return w.Body.String()
 }

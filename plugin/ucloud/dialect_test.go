@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/usher-agent/usher/plugin"
 	"github.com/usher-agent/usher/plugin/plugintest"
 	"github.com/usher-agent/usher/plugin/ucloud"
 )
@@ -283,5 +284,46 @@ func TestDialectPages(t *testing.T) {
 	}
 	for _, q := range []string{"itemsPerPage=0", "itemsPerPage=7", "itemsPerPage=-1", "itemsPerPage=5000", "next=x"} {
 		c.says(c.send(200, "GET", "/api/licenses/browse?"+q, ""), `{"itemsPerPage":50,`, `"id":"1"`)
+	}
+}
+
+// parts is a desk whose store takes no more at once than the agent's does, and refuses the n-th change.
+type parts struct {
+	plugin.Desk
+	n int
+}
+
+func (p *parts) Store() plugin.Store { return &partsStore{p.Desk.Store(), p} }
+
+type partsStore struct {
+	plugin.Store
+	desk *parts
+}
+
+func (s *partsStore) Apply(changes ...plugin.Change) error {
+	size := 0
+	for _, c := range changes {
+		size += len(c.Key) + len(c.Value)
+	}
+	if s.desk.n--; s.desk.n == 0 || size > plugin.MaxStoreApply {
+		return plugin.ErrStoreFull
+	}
+	return s.Store.Apply(changes...)
+}
+
+// A request of a thousand licences is more than the store takes at once. It succeeds, or nothing of it stays.
+func TestDialectLargeBulk(t *testing.T) {
+	t.Parallel()
+	one := `{"product":{"id":"abaqus","category":"abaqus","provider":"example"},"labels":{"note":"` +
+		strings.Repeat("n", 100) + `"}}`
+	body := `{"items":[` + strings.TrimSuffix(strings.Repeat(one+",", 1000), ",") + `]}`
+	for n, status := range map[int]int{0: 200, 1: 507, 2: 507} {
+		c := newCounter(t, 2, ucloud.Settings{})
+		c.h = c.dialect.Dialect().Handler(&parts{c.desk, n})
+		c.send(status, "POST", "/api/licenses", body)
+		made := strings.Count(c.send(200, "GET", "/api/licenses/browse?itemsPerPage=1000", ""), `"createdAt"`)
+		if want := map[int]int{200: 1000, 507: 0}[status]; made != want {
+			t.Errorf("refused at change %d: %d licences, and not %d", n, made, want)
+		}
 	}
 }

@@ -128,23 +128,51 @@ func (x *request) save(records []*record, more ...plugin.Change) *Fault {
 	return x.apply(more)
 }
 
+// apply makes changes, all or none. More than the store takes at once goes in parts: where a later part fails, the
+// earlier ones are taken back. A crash in between can leave some of them, which the caller sees when it browses again.
 func (x *request) apply(changes []plugin.Change) *Fault {
-	size := 0
-	for _, c := range changes {
-		size += len(c.Key) + len(c.Value)
+	var undo []plugin.Change
+	for len(changes) > 0 {
+		n, size := 0, 0
+		for n < len(changes) {
+			if size += len(changes[n].Key) + len(changes[n].Value); n > 0 && size > plugin.MaxStoreApply {
+				break
+			}
+			n++
+		}
+		part := changes[:n]
+		var was []plugin.Change
+		if changes = changes[n:]; len(changes) > 0 {
+			for _, c := range part {
+				value, _ := x.Store().Get(c.Key)
+				was = append(was, plugin.Change{Key: c.Key, Value: value})
+			}
+		}
+		if err := x.Store().Apply(part...); err != nil {
+			x.takeBack(undo)
+			return x.unwritten(err)
+		}
+		undo = append(undo, was...)
 	}
-	if size > plugin.MaxStoreApply {
-		return refuse(http.StatusBadRequest, "The request changes too much at once; send fewer items")
+	return nil
+}
+
+// takeBack puts earlier values back.
+func (x *request) takeBack(undo []plugin.Change) {
+	for _, c := range undo {
+		if err := x.Store().Apply(c); err != nil {
+			x.Log().Error("a change cannot be taken back", "key", c.Key, "error", err)
+		}
 	}
-	switch err := x.Store().Apply(changes...); {
-	case err == nil:
-		return nil
-	case errors.Is(err, plugin.ErrStoreFull):
+}
+
+// unwritten says why a change could not be written.
+func (x *request) unwritten(err error) *Fault {
+	if errors.Is(err, plugin.ErrStoreFull) {
 		return refuse(http.StatusInsufficientStorage, "There are too many licences; delete some")
-	default:
-		x.Log().Error("a change cannot be written", "error", err)
-		return refuse(http.StatusInsufficientStorage, "The change could not be written; try again")
 	}
+	x.Log().Error("a change cannot be written", "error", err)
+	return refuse(http.StatusInsufficientStorage, "The change could not be written; try again")
 }
 
 // next returns n ids for new licences, the first of them, with the change that makes them used.
