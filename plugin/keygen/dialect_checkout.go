@@ -115,9 +115,7 @@ func (x *request) with(include []string, prefix string, m *kept) []object {
 		case name == prefix+"policy":
 			out = append(out, x.policyObject())
 		case name == prefix+"product":
-			id := x.about.productID()
-			out = append(out, object{"type": "products", "id": id, "attributes": object{"name": id},
-				"links": object{"self": x.at("products", id)}})
+			out = append(out, x.productObject())
 		default: // groups, owners and users, if Keygen's file has them
 			kind := map[string]string{"group": "groups", "owner": "users", "users": "users",
 				"environment": "environments"}[strings.TrimPrefix(name, prefix)]

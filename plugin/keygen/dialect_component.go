@@ -100,5 +100,9 @@ func (x *request) showComponent() *response {
 			}
 		}
 	}
-	return notFound("The requested component '" + plugin.Short(x.args[0]) + "' was not found")
+	return noComponentOf(x.args[0])
+}
+
+func noComponentOf(id string) *response {
+	return notFound("The requested component '" + plugin.Short(id) + "' was not found")
 }

@@ -137,13 +137,6 @@ func (x *request) showLicense() *response { return show(x.licenseObject()) }
 
 func (x *request) listLicenses() *response { return x.page([]object{x.licenseObject()}) }
 
-func (x *request) machineLicense() *response {
-	if m := x.machine(x.args[0]); m == nil {
-		return noMachineOf(x.args[0])
-	}
-	return show(x.licenseObject())
-}
-
 // checkInNow answers a product's check-in with the licence and its next time. The duty to the vendor's account stays
 // the agent's: it checks in there by itself, and the verdict says OVERDUE where it could not.
 func (x *request) checkInNow() *response {

@@ -36,8 +36,17 @@ func TestDialectLinks(t *testing.T) {
 						t.Errorf("%s: a relationship has its former name", target)
 					}
 					links, _ := rel.(members)["links"].(members)
-					if related, _ := links["related"].(string); !strings.HasPrefix(related, "/v1/accounts/") {
+					link, _ := links["related"].(string)
+					if !strings.HasPrefix(link, "/v1/accounts/") {
 						t.Errorf("%s: %s of %s has no link: %v", target, name, o["type"], rel)
+						continue
+					}
+					// What the file does not have has no resource here.
+					data, toOne := rel.(members)["data"]
+					lacks := toOne && data == nil
+					vendors := name == "account" || name == "environment" || name == "tokens"
+					if got := c.send("GET", link, ""); got.status != 200 && !vendors && !lacks {
+						t.Errorf("%s: %s of %s: %d %s", link, name, o["type"], got.status, got.body)
 					}
 				}
 			}
