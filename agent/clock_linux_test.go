@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -114,5 +115,73 @@ func TestLeapOfTheClock(t *testing.T) {
 	if err != nil || now.ExpiresAt == nil || time.Until(*now.ExpiresAt) > 10*time.Minute ||
 		time.Until(*now.ExpiresAt) < 5*time.Minute {
 		t.Errorf("the lease is now %+v, %v", now, err)
+	}
+}
+
+// A document that does not count here, and a renewal that is dated ahead, end nothing: the good licence goes on with
+// what it has lent, and the sentence about the others names them.
+func TestDocumentDatedAhead(t *testing.T) {
+	h := open(t, "")
+	h.drop("good.lic", h.sign("good", 3, func(c *usher.Claims) {
+		c.Expires, c.MaxBorrow = time.Now().Add(90*24*time.Hour).Unix(), 30*24*3600
+	}))
+	h.until("in force", inForce("good"))
+	until := time.Now().Add(20 * 24 * time.Hour)
+	l, err := h.Acquire(t.Context(), wire.AcquireRequest{Pool: "streams", Until: &until})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ahead := func(c *usher.Claims) {
+		c.Issued, c.Expires = time.Now().Add(365*24*time.Hour).Unix(), time.Now().Add(2*365*24*time.Hour).Unix()
+	}
+	h.drop("other.lic", h.sign("other", 1, func(c *usher.Claims) {
+		ahead(c)
+		c.Product = "other"
+	}))
+	h.drop("next.lic", h.sign("good", 5, ahead))
+	got := h.until("all three are judged", func(l *wire.License) bool { return len(l.Licenses) == 3 })
+	if !inForce("good")(got) || warns("CLOCK_BEHIND")(got) || got.Limits["streams"] == nil ||
+		*got.Limits["streams"] != 3 {
+		t.Errorf("%s, %s: %+v", got.Code, got.Reason, got.Warnings)
+	}
+	for _, one := range got.Licenses {
+		if one.Document == "next.lic" &&
+			(one.Code != "NOT_YET_VALID" || !strings.Contains(one.Reason, "next.lic): it is dated")) {
+			t.Errorf("the renewal: %s, %s", one.Code, one.Reason)
+		}
+	}
+	if k := h.clock(); k.From != "wall" || k.BehindSeconds > 1 {
+		t.Errorf("the time: %+v", k)
+	}
+	if _, err := h.Client.Lease(t.Context(), l.ID); err != nil {
+		t.Errorf("the borrow is over: %v", err)
+	}
+}
+
+// A first start by a clock that is years ahead ends no licence, once the clock is right: over a restart either.
+func TestFirstClockAhead(t *testing.T) {
+	h := open(t, "")
+	h.drop("a.lic", h.sign("a", 3, func(c *usher.Claims) {
+		c.Issued, c.Expires = time.Now().Add(-10*24*time.Hour).Unix(), time.Now().Add(90*24*time.Hour).Unix()
+	}))
+	h.until("in force", inForce("a"))
+	for _, restart := range []bool{false, true} {
+		h.stop()
+		if err := errors.Join(os.RemoveAll(h.path("state")), os.RemoveAll(h.path("run"))); err != nil {
+			t.Fatal(err)
+		}
+		h.skew.Store(int64(70 * 365 * 24 * time.Hour))
+		h.start()
+		h.until("years ahead", code("EXPIRED"))
+		if restart {
+			h.stop()
+			h.skew.Store(0)
+			h.start()
+		}
+		h.set(0)
+		h.until("put right", inForce("a"))
+		if k := h.clock(); k.From != "wall" || k.BehindSeconds > 1 {
+			t.Errorf("put right (restarted: %t): %+v", restart, k)
+		}
 	}
 }

@@ -15,6 +15,10 @@ const (
 // time zone can be, and shorter than what anybody gains by.
 const Leap = 24 * time.Hour
 
+// firstDay is earlier than any day on which this version could run. A clock that shows an earlier time has never been
+// set.
+var firstDay = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
 // Clocks is one reading of a host's clocks.
 type Clocks struct {
 	Wall   time.Time
@@ -28,12 +32,16 @@ type Clocks struct {
 //
 // A wall clock up to [Leap] ahead of the mark is evidence. One further ahead is used, for it may be right. But it
 // enters the mark only once the host has run with it for as long as Leap, or with signed evidence that is as late. So a
-// mistake that is corrected sooner costs nothing.
+// mistake that is corrected sooner costs nothing. The first wall clock of all needs the same proof: until then, the
+// mark follows a wall clock that is set back.
 type Mark struct {
 	Time   time.Time
 	Boot   time.Duration // what Clocks.Boot was then
 	BootID string        // of which boot of the host
+	// Unsure is for how long the host must still run before the first wall clock is proved; zero: it is.
+	Unsure time.Duration
 	Ahead  time.Duration // for how long the host has run with a wall clock more than Leap ahead
+	Tried  time.Time     // what that wall clock was then
 	// Behind is for how long of this boot the wall clock has been behind by more than a tolerance.
 	Behind time.Duration
 	// Reset is the issue date of the latest document that has put the mark back. An earlier document does not put it
@@ -58,7 +66,29 @@ func (m Mark) floor(c Clocks) time.Time {
 	if m.Time.IsZero() {
 		return zeroTime
 	}
-	return m.Time.Add(m.ran(c))
+	at := m.Time.Add(m.ran(c))
+	if m.Unsure > 0 && c.Wall.Before(at) {
+		return c.Wall.UTC()
+	}
+	return at
+}
+
+// unsure returns for how long the host must still run before its first wall clock is proved.
+func (m Mark) unsure(c Clocks) time.Duration {
+	if m.Time.IsZero() {
+		return Leap
+	}
+	return max(0, m.Unsure-m.ran(c))
+}
+
+// tried returns for how long the host has run with a wall clock that is more than Leap ahead. The time begins again
+// when a running host's clock is set forward by more than that once more.
+func (m Mark) tried(c Clocks) time.Duration {
+	ran := m.ran(c)
+	if m.BootID == c.BootID && !m.Tried.IsZero() && c.Wall.Sub(m.Tried)-ran > Leap {
+		return 0
+	}
+	return m.Ahead + ran
 }
 
 // ran returns for how long the host has surely run since the mark. A later boot has been up for as long as it says. A
@@ -99,7 +129,11 @@ func (m Mark) counted(c Clocks) (at time.Time, lent time.Duration) {
 	if m.Counted.IsZero() {
 		return m.floor(c), lent
 	}
-	return m.Counted.Add(ran), lent
+	at = m.Counted.Add(ran)
+	if m.Unsure > 0 && c.Wall.Before(at) {
+		at = c.Wall.UTC()
+	}
+	return at, lent
 }
 
 // unproved returns how far the licence time now is ahead of the time by which the periods of meters are counted.
@@ -138,17 +172,21 @@ func (c Clock) falls(l *License) time.Time {
 }
 
 func (c Clock) words() string {
-	by := c.Behind.Round(time.Minute).String()
-	if days := int(c.Behind / (24 * time.Hour)); days >= 2 {
-		by = plural(days, "day")
-	}
 	return fmt.Sprintf(
 		"the wall clock is %s behind the time already seen; set it right, or ask `usher doctor` where that time "+
-			"is from", by)
+			"is from", c.by())
+}
+
+// by says how far the wall clock is behind.
+func (c Clock) by() string {
+	if days := int(c.Behind / (24 * time.Hour)); days >= 2 {
+		return plural(days, "day")
+	}
+	return c.Behind.Round(time.Minute).String()
 }
 
 // Now returns the licence time, and how the wall clock stands to it. signed is the latest signed date of the documents
-// at hand; zero: there is none.
+// at hand that is evidence (see Evidence); zero: there is none.
 func (m Mark) Now(c Clocks, signed time.Time) (time.Time, Clock) {
 	floor, dated := m.floor(c), signed.Add(m.since(c, signed))
 	now, clock := c.Wall.UTC(), Clock{From: FromWall}
@@ -156,13 +194,16 @@ func (m Mark) Now(c Clocks, signed time.Time) (time.Time, Clock) {
 		now, clock.From = floor, FromMark
 	}
 	if dated.After(now) {
+		if IsSet(now) {
+			clock.Dated = dated.Sub(now)
+		}
 		now, clock.From = dated, FromDocument
 	}
 	if clock.Behind = now.Sub(c.Wall); clock.Behind < clockStepLeast {
 		clock.From = FromWall
 	}
 	if ahead := c.Wall.Sub(floor); !floor.IsZero() && ahead > Leap {
-		clock.Ahead, clock.AheadFor = ahead, m.Ahead+m.ran(c)
+		clock.Ahead, clock.AheadFor = ahead, m.tried(c)
 	}
 	if clock.Behind > clockTolerance {
 		clock.BehindSince = now
@@ -182,8 +223,8 @@ func (m Mark) Advance(c Clocks, signed time.Time) Mark { return m.advance(c, sig
 func (m Mark) advance(c Clocks, signed, proof time.Time) Mark {
 	now, clock := m.Now(c, signed)
 	floor := m.floor(c)
-	next := Mark{Time: floor, Boot: c.Boot, BootID: c.BootID, Reset: m.Reset, Learnt: m.Learnt, Signed: signed,
-		Ran: m.since(c, signed)}
+	next := Mark{Time: floor, Unsure: m.unsure(c), Boot: c.Boot, BootID: c.BootID, Reset: m.Reset, Learnt: m.Learnt,
+		Signed: signed, Ran: m.since(c, signed)}
 	if clock.Behind > clockTolerance {
 		next.Behind = now.Sub(clock.BehindSince)
 		next.count(m, c, false)
@@ -191,13 +232,16 @@ func (m Mark) advance(c Clocks, signed, proof time.Time) Mark {
 	}
 	proved := !proof.IsZero() && c.Wall.Sub(proof) <= Leap
 	if clock.Ahead > 0 && !proved {
-		if next.Ahead = clock.AheadFor; next.Ahead < Leap {
+		if next.Ahead, next.Tried = clock.AheadFor, c.Wall.UTC(); next.Ahead < Leap {
 			next.count(m, c, false)
 			return next
 		}
 		proved = true
 	}
-	next.Ahead = 0
+	next.Ahead, next.Tried = 0, zeroTime
+	if proved {
+		next.Unsure = 0
+	}
 	// A document's own date is no reason to believe it any longer once the document has gone.
 	next.Time = later(floor, c.Wall)
 	next.count(m, c, proved)
@@ -207,7 +251,7 @@ func (m Mark) advance(c Clocks, signed, proof time.Time) Mark {
 // Learn returns the mark after a trusted source (an upstream that signed this agent's own nonce) has told the time.
 func (m Mark) Learn(c Clocks, signed, at time.Time) Mark {
 	next := m.advance(c, signed, later(signed, at))
-	next.Time, next.Learnt = later(next.Time, at).UTC(), later(next.Learnt, at).UTC()
+	next.Time, next.Learnt, next.Unsure = later(next.Time, at).UTC(), later(next.Learnt, at).UTC(), 0
 	next.Counted = later(next.Counted, at).UTC()
 	return next
 }
@@ -225,16 +269,6 @@ func (m Mark) Heal(c Clocks, issued time.Time) (Mark, bool) {
 // time judges all licences of an agent, and one system tells it: otherwise a false date of another system would end its
 // licences. Test licences never tell the time.
 func (l *License) TellsTime(system string) bool { return l.System == system && !l.IsTest() }
-
-// Signed returns the latest signed date of those documents at hand that tell the time; zero: there is none.
-func Signed(documents []Document, system string) (at time.Time) {
-	for _, d := range documents {
-		if d.License != nil && (d.Problem == nil || d.Problem.Stale) && d.License.TellsTime(system) {
-			at = later(at, d.License.Issued)
-		}
-	}
-	return at
-}
 
 // clockStepLeast is how far two clocks may drift apart between two readings.
 const clockStepLeast = time.Second

@@ -142,7 +142,8 @@ func TestClockThatIsOnlyBehind(t *testing.T) {
 			case "right":
 				a.Wall = a.real
 				a.look()
-				if a.mark.Time.Equal(a.real) { // else it is a leap, which counts while the clock is right
+				// Otherwise it is a leap or a first clock, which counts while the clock is right.
+				if a.mark.Time.Equal(a.real) && a.mark.Unsure == 0 {
 					unseen = 0
 				}
 			case "restart":

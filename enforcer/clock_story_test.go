@@ -77,13 +77,13 @@ func (s *story) runClock(f []string) error {
 		h.last = zeroTime
 		s.look(true)
 	case "learn":
-		h.mark = h.mark.Learn(h.Clocks, Signed(s.facts.Documents, "usher"), h.real)
+		h.mark = h.mark.Learn(h.Clocks, s.signed(), h.real)
 		s.look(false)
 	case "heal":
 		h.mark, _ = h.mark.Heal(h.Clocks, h.real)
 		s.look(false)
 	case "clock":
-		now, c := h.mark.Now(h.Clocks, Signed(s.facts.Documents, "usher"))
+		now, c := h.mark.Now(h.Clocks, s.signed())
 		s.say("licence time %s from the %s; wall clock %s; right %s", s.at(now), c.From, s.at(h.Wall), s.at(h.real))
 		if c.Behind > 0 {
 			s.say("  behind by %v since %s", c.Behind, s.at(c.BehindSince))
@@ -95,6 +95,19 @@ func (s *story) runClock(f []string) error {
 		return fmt.Errorf("no such command")
 	}
 	return nil
+}
+
+// signed returns the date of the documents that is evidence of the time. It says when those that are dated ahead were
+// first seen.
+func (s *story) signed() time.Time {
+	would := func(signed time.Time) (time.Time, Clock) { return s.host.mark.Now(s.host.Clocks, signed) }
+	bare, _ := would(zeroTime)
+	for i, d := range s.facts.Documents {
+		if IsSet(bare) && d.Arrived.IsZero() {
+			s.facts.Documents[i].Arrived = bare
+		}
+	}
+	return Evidence(s.facts, "usher", would)
 }
 
 // right returns the right time.
@@ -119,7 +132,7 @@ func (s *story) wall(v string) (time.Time, error) {
 
 // look reads the host's clocks, as the agent does before each decision and whenever the clock is set.
 func (s *story) look(judge bool) {
-	h, signed := s.host, Signed(s.facts.Documents, "usher")
+	h, signed := s.host, s.signed()
 	now, clock := h.mark.Now(h.Clocks, signed)
 	h.mark = h.mark.Advance(h.Clocks, signed)
 	by := Stepped(h.last, now, h.Boot-h.read)

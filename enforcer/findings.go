@@ -154,9 +154,8 @@ func minute(t time.Time) string { return t.UTC().Format("2006-01-02 15:04") + " 
 func (c *candidate) findings(now time.Time) (out []Finding, graceEnds time.Time) {
 	out = slices.Clone(c.fixed)
 	if l := c.license; l != nil {
-		if now.Before(l.NotBefore) {
-			out = append(out,
-				Finding{NotYetValid, fmt.Sprintf("licence %s: it is good from %s on", c.label(), minute(l.NotBefore))})
+		if now.Before(c.begins()) {
+			out = append(out, c.notYet(now))
 		}
 		if at := c.clock.falls(l); !at.IsZero() && !now.Before(at) {
 			out = append(out, Finding{ClockTampered, fmt.Sprintf("licence %s: %s", c.label(), c.clock.words())})
@@ -193,9 +192,22 @@ func (c *candidate) findings(now time.Time) (out []Finding, graceEnds time.Time)
 	return out, graceEnds
 }
 
+// notYet is the finding on a document that begins later.
+func (c *candidate) notYet(now time.Time) Finding {
+	if l := c.license; now.Before(l.Issued) && !l.NotBefore.After(l.Issued) {
+		return c.finding(NotYetValid,
+			"it is dated %s, which has not come yet; it counts from then on, or ask the vendor "+
+				"for one with the right date", minute(l.Issued))
+	}
+	return c.finding(NotYetValid, "it is good from %s on", minute(later(c.license.NotBefore, c.begins())))
+}
+
 // validWords describes a good licence, after its name.
 func (c *candidate) validWords() string {
 	switch at := c.expires(); {
+	case c.license.Role == RoleNotice && len(c.license.Revokes) == 0:
+		return " is a time document: it says that it is no earlier than " + minute(c.license.Issued) +
+			", and grants nothing"
 	case c.license.Role == RoleNotice:
 		return " is a notice of " + plural(len(c.license.Revokes), "revoked licence") + ", and grants nothing"
 	case at.IsZero():

@@ -105,9 +105,9 @@ func newJudge(f Facts) *judge {
 	return j
 }
 
-// at judges at one instant, without the future.
-func (j *judge) at(now time.Time) *Verdict {
-	all := make([]*ruling, len(j.docs))
+// rule returns all documents at one instant, those in force first, the base before its add-ons.
+func (j *judge) rule(now time.Time) (all, inForce []*ruling) {
+	all = make([]*ruling, len(j.docs))
 	for i := range j.docs {
 		c := &j.docs[i]
 		r := &ruling{candidate: c}
@@ -117,17 +117,14 @@ func (j *judge) at(now time.Time) *Verdict {
 	j.supersede(all, now)
 	j.dedupe(all)
 	base := j.choose(all)
-	v := &Verdict{Environment: Production, OnExpiry: Drain, Withheld: j.Withheld, Pools: map[string]PoolGrant{},
-		Meters: map[string]MeterGrant{}, Features: map[string]Value{}}
-	var inForce []*ruling
 	if base != nil {
+		j.succeed(all, base)
 		inForce = append(inForce, base)
 		for _, r := range all {
 			if r.good() && r.license.Role == RoleAddOn && r.addsTo(base) {
 				inForce = append(inForce, r)
 			}
 		}
-		j.grant(v, inForce)
 	} else {
 		for _, r := range all {
 			if r.good() && r.license.Role == RoleAddOn {
@@ -135,7 +132,6 @@ func (j *judge) at(now time.Time) *Verdict {
 					"licence %s: it adds to another licence, and none is in force; install that one too", r.label())
 			}
 		}
-		j.refuse(v, all)
 	}
 	for _, r := range all {
 		r.inForce = slices.Contains(inForce, r)
@@ -143,6 +139,19 @@ func (j *judge) at(now time.Time) *Verdict {
 	slices.SortStableFunc(all, func(a, b *ruling) int {
 		return cmp.Or(compareBool(b == base, a == base), compareBool(b.inForce, a.inForce))
 	})
+	return all, inForce
+}
+
+// at judges at one instant, without the future.
+func (j *judge) at(now time.Time) *Verdict {
+	v := &Verdict{Environment: Production, OnExpiry: Drain, Withheld: j.Withheld, Pools: map[string]PoolGrant{},
+		Meters: map[string]MeterGrant{}, Features: map[string]Value{}}
+	all, inForce := j.rule(now)
+	if len(inForce) > 0 {
+		j.grant(v, inForce)
+	} else {
+		j.refuse(v, all, now)
+	}
 	for _, r := range all {
 		v.Licenses = append(v.Licenses, r.judged(now))
 	}
@@ -163,7 +172,7 @@ func (j *judge) instants(now time.Time) []time.Time {
 		if c.license == nil {
 			continue
 		}
-		add(c.license.NotBefore)
+		add(c.begins())
 		add(c.clock.falls(c.license))
 		for _, x := range c.lapses() {
 			add(x.due)

@@ -125,6 +125,8 @@ func upstreamRows() []codeRow {
 		})), Revoked, "its issuer has revoked it", never},
 		{"refused with words", upstream(Upstream{Refused: Suspended, RefusedReason: "invoice 7 is open"}), Suspended,
 			"the upstream says: invoice 7 is open", never},
+		{"refused for want of a place", upstream(Upstream{Refused: TooManyMachines}), TooManyMachines,
+			"the upstream says: too_many_machines", never},
 		{"refused without words", upstream(Upstream{Refused: Revoked}), Revoked, "the upstream says: revoked", never},
 		{"expired upstream", upstream(Upstream{Refused: Expired}, grace(aDay)), Expired, "the upstream says: expired",
 			never},
@@ -362,7 +364,8 @@ func TestStateOfEveryCode(t *testing.T) {
 		StateMissing: {Preparing, NotFound},
 		StateInvalid: {Malformed, UntrustedKey, BadSignature, ProductMismatch, Revoked, Banned, Superseded, Suspended,
 			TestLicense,
-			FingerprintMismatch, AgentKeyMismatch, TooManyCores, TooMuchMemory, TooMuchDisk, VersionNotCovered,
+			FingerprintMismatch, AgentKeyMismatch, TooManyMachines, TooManyCores, TooMuchMemory, TooMuchDisk,
+			VersionNotCovered,
 			ClockTampered, NotYetValid,
 			HeartbeatNotStarted, HeartbeatDead, Overdue, Unavailable},
 	}

@@ -17,7 +17,8 @@ type drawer struct {
 }
 
 func newDrawer(t interface{ Fatalf(string, ...any) }, at time.Time) *drawer {
-	d := &drawer{abused: abused{machine: machine{Clocks: Clocks{Wall: at, Boot: time.Hour, BootID: "b0"}, real: at}}}
+	c := Clocks{Wall: at, Boot: time.Hour, BootID: "b0"}
+	d := &drawer{abused: abused{machine: machine{Clocks: c, real: at, mark: Mark{}.Learn(c, zeroTime, at)}}}
 	d.core = New(Options{Durable: true})
 	v := &Verdict{State: StateValid, Code: Valid, Meters: map[string]MeterGrant{"m": {Name: "m", Key: "L/m", Limit: 5,
 		Budget: 5, Most: 5, Resets: ResetsMonthly}}}

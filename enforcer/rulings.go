@@ -3,6 +3,7 @@ package enforcer
 import (
 	"cmp"
 	"fmt"
+	"reflect"
 	"slices"
 	"time"
 )
@@ -73,7 +74,7 @@ func (r *ruling) judged(now time.Time) Judged {
 	out := Judged{Document: r.Name, License: r.license, Role: r.role(), InForce: r.inForce, Spare: r.spare,
 		Code: r.code(), Reason: r.findings[0].Reason,
 		Findings: r.findings, Problem: r.Problem, Match: r.match}
-	out.Next = r.license != nil && len(r.findings) == 1 && r.code() == NotYetValid && now.Before(r.license.NotBefore)
+	out.Next = r.license != nil && len(r.findings) == 1 && r.code() == NotYetValid
 	return out
 }
 
@@ -81,7 +82,7 @@ func (r *ruling) judged(now time.Time) Judged {
 // end too, since otherwise an old document would come back to life.
 func (j *judge) supersede(all []*ruling, now time.Time) {
 	for _, by := range all {
-		if by.license == nil || now.Before(by.license.NotBefore) || by.foreign() {
+		if by.license == nil || now.Before(by.begins()) || by.foreign() {
 			continue
 		}
 		for _, r := range all {
@@ -106,7 +107,7 @@ func (r *ruling) foreign() bool {
 }
 
 // dedupe keeps the good document of a licence that was issued last, whichever of a vendor's keys signed it. So a
-// licence that is renewed with another key does not count twice.
+// licence that is renewed with another key does not count twice. What cannot stand alone never replaces what can.
 func (j *judge) dedupe(all []*ruling) {
 	last := map[Ref]*ruling{}
 	for _, r := range all {
@@ -119,13 +120,63 @@ func (j *judge) dedupe(all []*ruling) {
 			last[k] = r
 			continue
 		}
-		if r.before(other) {
+		if d := cmp.Compare(r.standing(), other.standing()); d < 0 || d == 0 && r.before(other) {
 			r, other = other, r
 		}
-		other.setAside(Superseded, fmt.Sprintf("document %s is a later issue of it; it may be removed", r.Name))
+		other.setAside(Superseded, r.replaces(other))
 		last[k] = r
 	}
 }
+
+// standing orders the documents of one licence by role: one that grants by itself, one that adds, one that grants
+// nothing.
+func (r *ruling) standing() int {
+	switch r.role() {
+	case RoleBase, RoleFree:
+		return 2
+	case RoleAddOn:
+		return 1
+	default:
+		return 0
+	}
+}
+
+// replaces says why another document of the same licence does not count.
+func (r *ruling) replaces(other *ruling) string {
+	switch {
+	case other.standing() != r.standing():
+		return fmt.Sprintf(
+			"document %s has the same id and is a %s, which a %s never replaces; ask the vendor for one with "+
+				"an id of its own", r.Name, r.role(), other.role())
+	case other.license.Issued.Before(r.license.Issued):
+		return fmt.Sprintf("document %s is a later issue of it; it may be removed", r.Name)
+	case reflect.DeepEqual(r.license, other.license):
+		return fmt.Sprintf("document %s is a copy of it; one of the two may be removed", r.Name)
+	default:
+		return fmt.Sprintf("document %s was issued at the same time with other terms, and counts; remove the one that "+
+			"is not meant", r.Name)
+	}
+}
+
+// succeed sets aside the expired bases in whose place the base in force has come: they need no renewal.
+func (j *judge) succeed(all []*ruling, base *ruling) {
+	for _, r := range all {
+		if r == base || r.license == nil || r.code() != Expired || r.role() != RoleBase && r.role() != RoleFree ||
+			base.role() == RoleFree && r.role() != RoleFree || !base.license.MayActOn(r.license) ||
+			r.license.Issued.After(base.license.Issued) {
+			continue
+		}
+		if r.license.Ref() == base.license.Ref() {
+			r.setAside(Superseded, r.expiredWords()+base.replaces(r))
+			continue
+		}
+		r.setAside(Superseded, fmt.Sprintf("%slicence %s is in force in its place; it may be removed", r.expiredWords(),
+			base.label()))
+	}
+}
+
+// expiredWords says when a document expired, before what came in its place.
+func (r *ruling) expiredWords() string { return "it expired at " + minute(r.expires()) + ", and " }
 
 // before orders two documents by issue, then by name, so that the order is total.
 func (r *ruling) before(o *ruling) bool {
@@ -181,7 +232,7 @@ func (j *judge) better(a, b *ruling) bool {
 }
 
 // refuse says why nothing is permitted: by the document that is closest to being good.
-func (j *judge) refuse(v *Verdict, all []*ruling) {
+func (j *judge) refuse(v *Verdict, all []*ruling, now time.Time) {
 	var best *ruling
 	for _, r := range all {
 		if r.good() || r.role() == RoleNotice { // an add-on without a base
@@ -200,6 +251,9 @@ func (j *judge) refuse(v *Verdict, all []*ruling) {
 		v.State = v.Code.State()
 		return
 	}
+	if best.emergencyHelps(now) {
+		best.findings[0].Reason += ", or begin an emergency: `usher emergency start`"
+	}
 	v.Code, v.Reason, v.State = best.code(), best.findings[0].Reason, best.code().State()
 	v.Match = best.match
 	if best.Problem != nil {
@@ -213,6 +267,23 @@ func (j *judge) refuse(v *Verdict, all []*ruling) {
 			v.Environment = Test
 		}
 	}
+}
+
+// emergencyHelps reports whether an operator may begin an emergency now, and the licence would be good by it.
+func (r *ruling) emergencyHelps(now time.Time) bool {
+	if r.license == nil || r.role() == RoleAddOn || r.role() == RoleNotice {
+		return false
+	}
+	counted := now.Add(-r.clock.Unproved)
+	if at, ever := r.license.Emergency.Free(r.broken, counted); !ever || at.After(counted) {
+		return false
+	}
+	tried := *r.candidate
+	tried.broken = []time.Time{now}
+	findings, _ := tried.findings(now)
+	return findings[0].Code.State() == StateValid && r.only(func(c Code) bool {
+		return c != Superseded && c != TestLicense
+	})
 }
 
 // closer reports whether a bad document a is closer to being good than b.

@@ -10,7 +10,7 @@ import (
 func TestStep(t *testing.T) {
 	for _, by := range []time.Duration{365 * aDay, -365 * aDay} {
 		s := newStory(t)
-		for _, c := range [][]string{{"drop", "a.lic", "streams=6", "max_borrow=400d"},
+		for _, c := range [][]string{{"drop", "a.lic", "streams=6", "max_borrow=400d", "issued=-400d"},
 			{"acquire", "ttl", "streams=1", "token=t"}, {"acquire", "long", "streams=1", "ttl=1h"},
 			{"acquire", "held", "streams=1", "held"},
 			{"acquire", "borrowed", "streams=1", "until=+300d"},

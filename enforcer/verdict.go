@@ -35,6 +35,7 @@ const (
 	HeartbeatDead       Code = "HEARTBEAT_DEAD"
 	FingerprintMismatch Code = "FINGERPRINT_MISMATCH"
 	AgentKeyMismatch    Code = "AGENT_KEY_MISMATCH"
+	TooManyMachines     Code = "TOO_MANY_MACHINES"
 	TooManyCores        Code = "TOO_MANY_CORES"
 	TooMuchMemory       Code = "TOO_MUCH_MEMORY"
 	TooMuchDisk         Code = "TOO_MUCH_DISK"
@@ -51,7 +52,7 @@ const (
 var precedence = []Code{
 	Malformed, UntrustedKey, BadSignature, ProductMismatch,
 	Revoked, Banned, Superseded, Suspended, TestLicense,
-	FingerprintMismatch, AgentKeyMismatch, TooManyCores, TooMuchMemory, TooMuchDisk, VersionNotCovered,
+	FingerprintMismatch, AgentKeyMismatch, TooManyMachines, TooManyCores, TooMuchMemory, TooMuchDisk, VersionNotCovered,
 	ClockTampered, Expired, NotYetValid,
 	HeartbeatNotStarted, HeartbeatDead, Overdue,
 	Unavailable, Preparing, NotFound,
@@ -122,6 +123,9 @@ type Document struct {
 	Name    string   // a file name, for people; unique among the documents judged together
 	License *License // nil when it could not be read or verified
 	Problem *Problem // why License is nil, or unusable whatever else holds; nil when all is well
+	// Arrived is when the agent first had it, by clock and mark. A document that was dated too far ahead then counts
+	// from its date on. Zero: the instant of judging.
+	Arrived time.Time
 }
 
 // Problem says why a document yields no licence.
@@ -185,6 +189,9 @@ type Clock struct {
 	// boot. Zero: it is not.
 	BehindSince time.Time
 	From        TimeSource
+	// Dated is how far the licence time is ahead of clock and mark by the date of a document; 0: not, or the clock has
+	// never been set.
+	Dated time.Duration
 	// Ahead is how far the wall clock is beyond what is believed at once, measured from the mark, and AheadFor is for
 	// how long the host has run with it. 0: it is believed.
 	Ahead, AheadFor time.Duration

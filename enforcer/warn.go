@@ -49,7 +49,7 @@ func (j *judge) warn(v *Verdict, all, inForce []*ruling, now time.Time) {
 		}
 	}
 	if j.Clock.Behind > clockTolerance {
-		warn(WarnClockBehind, zeroTime, "%s", j.Clock.words())
+		warn(WarnClockBehind, zeroTime, "%s", j.clockWords(inForce))
 	}
 	for _, r := range all {
 		switch {
@@ -65,6 +65,23 @@ func (j *judge) warn(v *Verdict, all, inForce []*ruling, now time.Time) {
 			warn(WarnDocument, zeroTime, "%s", r.findings[0].Reason)
 		}
 	}
+}
+
+// clockWords says by what the wall clock is behind: by a document's date, or by a time that has been seen.
+func (j *judge) clockWords(inForce []*ruling) string {
+	var by *ruling
+	for _, r := range inForce {
+		if by == nil || r.license.Issued.After(by.license.Issued) {
+			by = r
+		}
+	}
+	if j.Clock.Dated == 0 || by == nil { // a clock that has never been set is at fault itself
+		return j.Clock.words()
+	}
+	return fmt.Sprintf(
+		"licence %s is dated %s, and the time is taken from it, %s ahead of the wall clock; ask the vendor "+
+			"for one with the right date, or set the clock if that is wrong", by.label(), minute(by.license.Issued),
+		j.Clock.by())
 }
 
 func plural(n int, what string) string {

@@ -101,10 +101,11 @@ type Court struct {
 	files    []File
 	warnings []enforcer.Warning // of the folder
 	renewed  []File
-	ready    bool      // the folder has been read once
-	judgeAt  time.Time // when to judge again
-	steps    int       // how often the time had been set when it was judged last
-	unsaid   bool      // a first use is still to be recorded: the last caller could not wait for that
+	arrived  map[dated]time.Time // when documents that are dated ahead were first seen, by clock and mark
+	ready    bool                // the folder has been read once
+	judgeAt  time.Time           // when to judge again
+	steps    int                 // how often the time had been set when it was judged last
+	unsaid   bool                // a first use is still to be recorded: the last caller could not wait for that
 }
 
 // New returns a Court that judges from the first SetFolder on.
@@ -137,10 +138,14 @@ type judgement struct {
 func (c *Court) judge() judgement {
 	timeTeller := c.cfg.Verifier.TimeTeller()
 	c.facts.Documents = c.documents(nil)
-	at := c.cfg.Desk.Sign(enforcer.Signed(c.facts.Documents, timeTeller))
+	c.arrive(c.facts.Documents)
+	signed, filled, fence := c.evidence(&c.facts)
+	at := c.cfg.Desk.Sign(signed)
 	for round := 1; ; round++ {
 		c.facts.Clock, c.steps = at.Clock, at.Steps
-		fence := c.fill(&c.facts, at.Now)
+		if round > 1 || at.Now.Sub(filled).Abs() >= time.Second { // the evidence makes it another time
+			fence = c.fill(&c.facts, at.Now)
+		}
 		v := enforcer.Judge(c.facts, at.Now)
 		if issued := v.ClockReset(timeTeller); !issued.IsZero() {
 			if from, to, healed := c.cfg.Desk.Heal(issued); healed {
@@ -157,6 +162,17 @@ func (c *Court) judge() judgement {
 			return judgement{v, at.Now, fence}
 		}
 	}
+}
+
+// evidence returns the latest date of the documents that is evidence of the time. It has filled the facts for the time
+// without any, which it returns with what fill does. c.mu is held.
+func (c *Court) evidence(f *enforcer.Facts) (signed, bare time.Time, fence time.Duration) {
+	bare = c.cfg.Desk.Would(time.Time{}).Now
+	fence = c.fill(f, bare)
+	return enforcer.Evidence(*f, c.cfg.Verifier.TimeTeller(), func(signed time.Time) (time.Time, enforcer.Clock) {
+		at := c.cfg.Desk.Would(signed)
+		return at.Now, at.Clock
+	}), bare, fence
 }
 
 // fill has every source fill its part in, and says until when that holds, since boot; zero: until it changes. c.mu is

@@ -2,6 +2,7 @@ package court
 
 import (
 	"slices"
+	"time"
 
 	"github.com/usher-agent/usher/enforcer"
 )
@@ -58,6 +59,29 @@ func (c *Court) documents(replace *File) []enforcer.Document {
 		docs = append(docs, c.opened(f))
 	}
 	return docs
+}
+
+// dated is one issue of a licence.
+type dated struct {
+	of enforcer.Ref
+	at time.Time
+}
+
+// arrive says of the documents that are dated ahead when they were first seen, and forgets those that are gone. A clock
+// that has never been set tells nothing of that. c.mu is held.
+func (c *Court) arrive(docs []enforcer.Document) {
+	bare, now := c.cfg.Desk.Would(time.Time{}).Now, map[dated]time.Time{}
+	for i, d := range docs {
+		if d.License == nil || !enforcer.IsSet(bare) || !d.License.Issued.After(bare) {
+			continue
+		}
+		of := dated{d.License.Ref(), d.License.Issued}
+		if now[of] = c.arrived[of]; now[of].IsZero() {
+			now[of] = bare
+		}
+		docs[i].Arrived = now[of]
+	}
+	c.arrived = now
 }
 
 // opened returns a file as the judge takes it. c.mu is held.
@@ -138,7 +162,11 @@ func (c *Court) would(f File) *enforcer.Verdict {
 	defer c.mu.Unlock()
 	facts := c.facts
 	facts.Documents = c.documents(&f)
-	at := c.cfg.Desk.Would(enforcer.Signed(facts.Documents, c.cfg.Verifier.TimeTeller()))
+	known := c.arrived
+	c.arrive(facts.Documents)
+	c.arrived = known
+	signed, _, _ := c.evidence(&facts)
+	at := c.cfg.Desk.Would(signed)
 	facts.Clock = at.Clock
 	c.fill(&facts, at.Now)
 	v := enforcer.Judge(facts, at.Now)

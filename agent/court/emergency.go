@@ -67,6 +67,7 @@ func (c *Court) mayBeginEmergency() (*enforcer.License, time.Time, *enforcer.Den
 	}
 	facts := c.facts
 	facts.Documents, facts.Clock = c.documents(nil), at.Clock
+	c.arrive(facts.Documents)
 	c.fill(&facts, at.Now)
 	l, denial := enforcer.MayBeginEmergency(facts, enforcer.Judge(facts, at.Now), at.Now)
 	if denial != nil {

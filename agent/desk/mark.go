@@ -23,7 +23,9 @@ type markRecord struct {
 	Time   time.Time     `json:"time"`
 	Boot   time.Duration `json:"boot_ns"`
 	BootID string        `json:"boot_id"`
+	Unsure time.Duration `json:"unsure_ns,omitempty"`
 	Ahead  time.Duration `json:"ahead_ns,omitempty"`
+	Tried  time.Time     `json:"tried,omitzero"`
 	Behind time.Duration `json:"behind_ns,omitempty"`
 	Reset  time.Time     `json:"reset,omitzero"`
 	Signed time.Time     `json:"signed,omitzero"`

@@ -22,6 +22,9 @@ func TestMarkOutlivesTheAgent(t *testing.T) {
 			t.Fatal(err)
 		}
 		d.restore(d.store.mark)
+		if d.store.mark.Time.IsZero() {
+			d.Learn(wall)
+		}
 		first = d.Now()
 		d.mu.Lock()
 		d.advance(true)
@@ -60,7 +63,9 @@ func TestMarkIsHealed(t *testing.T) {
 			t.Fatal(err)
 		}
 		d.restore(d.store.mark)
-		d.Now()
+		if d.store.mark.Time.IsZero() {
+			d.Learn(wall)
+		}
 		d.mu.Lock()
 		d.advance(true)
 		d.mu.Unlock()
@@ -113,6 +118,7 @@ func newHostOf(t *testing.T) *hostOf {
 	h.passed = func(from, to time.Time) time.Duration { return awake[to] - awake[from] }
 	h.SetVerdict(&enforcer.Verdict{State: enforcer.StateValid, Code: enforcer.Valid,
 		Pools: map[string]enforcer.PoolGrant{"streams": {Name: "streams", Limit: 2, Budget: 2}}}, 0)
+	h.Learn(h.wall)
 	return h
 }
 

@@ -177,7 +177,7 @@ func (s *store) restore(core *enforcer.Enforcer, mark *enforcer.Mark) (omitted b
 			return false, err
 		}
 	}
-	if m := enforcer.Mark(g.Mark); m.Time.After(mark.Time) {
+	if m := enforcer.Mark(g.Mark); m.Time.After(mark.Time) && (m.Unsure == 0 || mark.Time.IsZero()) {
 		*mark = m
 		b, err := encodeMark(m)
 		if err == nil {
