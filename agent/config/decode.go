@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -204,15 +205,16 @@ func (d *decoder) scalar(s, place string, v reflect.Value, key string) {
 		}
 		v.Set(reflect.ValueOf(p))
 	case v.Type() == typeTime:
-		t, err := time.Parse(time.RFC3339, s)
-		if err != nil {
-			t, err = time.Parse(time.DateOnly, s)
-		}
-		if err != nil {
+		t, err := ParseDate(s, isEnd(key))
+		switch {
+		case errors.Is(err, errNoDate):
 			bad()
 			return
+		case err != nil:
+			d.fault(place, key, "%s: %v", key, err)
+			return
 		}
-		v.Set(reflect.ValueOf(t.UTC()))
+		v.Set(reflect.ValueOf(t))
 	case v.Type() == typeDuration, v.Type() == typeSpan:
 		t, err := ParseDuration(s)
 		if err != nil {

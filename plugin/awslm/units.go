@@ -55,14 +55,14 @@ func LocalTime(t time.Time) string { return t.UTC().Format(zoneless) }
 // ZonedTime writes a time as ExtendLicenseConsumption and the licences do: RFC 3339.
 func ZonedTime(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
-// ParseTime reads both forms of times. One without a zone is UTC. An empty text is the zero time.
+// ParseTime reads both forms of times. One without a zone is UTC. An empty text alone is the zero time.
 func ParseTime(s string) (time.Time, error) {
 	if s == "" {
 		return time.Time{}, nil
 	}
 	for _, form := range []string{time.RFC3339Nano, zoneless, "2006-01-02T15:04Z07:00", "2006-01-02T15:04"} {
 		if t, err := time.Parse(form, s); err == nil {
-			return t.UTC(), nil
+			return plugin.Stated(t.UTC()), nil
 		}
 	}
 	return time.Time{}, fmt.Errorf("%q is not a time in ISO 8601", plugin.Short(s))

@@ -294,36 +294,59 @@ func (d *document) keyLicense() (*enforcer.License, error) {
 		s, _ := v.(string)
 		return s
 	}
+	var unreadable error
 	instant := func(path ...string) time.Time {
-		t, _ := time.Parse(time.RFC3339, get(path...))
-		return t.UTC()
-	}
-	unix := func(name string) time.Time {
-		n, ok := all[name].(float64)
-		if !ok || n <= 0 || n > 253402300799 {
-			return time.Time{}
+		t, err := keyDate(all, path...)
+		if err != nil {
+			unreadable = cmp.Or(unreadable, err)
 		}
-		return time.Unix(int64(n), 0).UTC()
+		return t
 	}
 	l.ID = cmp.Or(get("license", "id"), get("sub"), get("id"), l.ID)
 	l.Product = cmp.Or(get("product", "id"), l.Product)
 	l.Issuer = cmp.Or(get("account", "id"), get("aud"))
 	l.Licensee = get("user", "email")
 	l.Issued, l.Expires = instant("license", "created"), instant("license", "expiry")
-	for _, t := range []time.Time{instant("created"), unix("iat")} {
+	for _, t := range []time.Time{instant("created"), instant("iat")} {
 		if l.Issued.IsZero() {
 			l.Issued = t
 		}
 	}
-	for _, t := range []time.Time{instant("expiry"), unix("exp")} {
+	for _, t := range []time.Time{instant("expiry"), instant("exp")} {
 		if l.Expires.IsZero() {
 			l.Expires = t
 		}
 	}
-	if nbf := unix("nbf"); l.Expires.IsZero() || nbf.Before(l.Expires) {
+	if nbf := instant("nbf"); l.Expires.IsZero() || nbf.Before(l.Expires) {
 		l.NotBefore = nbf
 	}
-	return l, nil
+	return l, unreadable
+}
+
+// keyDate reads a date of a signed key's dataset, RFC 3339 or seconds since 1970; zero: there is none. One that cannot
+// be read is an error: a licence whose end is unreadable does not last for ever.
+func keyDate(all map[string]any, path ...string) (time.Time, error) {
+	var v any = all
+	for _, p := range path {
+		m, _ := v.(map[string]any)
+		v = m[p]
+	}
+	switch v := v.(type) {
+	case nil:
+		return time.Time{}, nil
+	case string:
+		if v == "" {
+			return time.Time{}, nil
+		}
+		if t, err := time.Parse(time.RFC3339, v); err == nil {
+			return plugin.Stated(t.UTC()), nil
+		}
+	case float64:
+		if v >= 0 && v <= 253402300799 {
+			return time.Unix(int64(v), 0).UTC(), nil
+		}
+	}
+	return time.Time{}, fmt.Errorf("its %s is no date: give RFC 3339, or seconds since 1970", strings.Join(path, "."))
 }
 
 // limit converts an attribute that limits a count; nil is unlimited.
@@ -419,10 +442,10 @@ func checkIn(a *Attributes, p *Policy, issued time.Time) (enforcer.Period, time.
 }
 
 func timeOf(t *time.Time) time.Time {
-	if t == nil || t.IsZero() {
+	if t == nil {
 		return time.Time{}
 	}
-	return t.UTC()
+	return plugin.Stated(t.UTC())
 }
 
 func text(s *string) string {

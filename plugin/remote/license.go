@@ -7,6 +7,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/plugin"
 )
 
 // license is a License on the wire: docs/plugins.md describes each member. Spans are nanoseconds, instants RFC 3339
@@ -17,9 +18,9 @@ type license struct {
 	Product           string               `json:"product,omitzero"`
 	Licensee          string               `json:"licensee,omitzero"`
 	Issuer            string               `json:"issuer,omitzero"`
-	Issued            time.Time            `json:"issued,omitzero"`
-	NotBefore         time.Time            `json:"not_before,omitzero"`
-	Expires           time.Time            `json:"expires,omitzero"`
+	Issued            date                 `json:"issued,omitzero"`
+	NotBefore         date                 `json:"not_before,omitzero"`
+	Expires           date                 `json:"expires,omitzero"`
 	Environment       enforcer.Environment `json:"environment,omitzero"`
 	Role              enforcer.Role        `json:"role,omitzero"`
 	AddOnTo           string               `json:"add_on_to,omitzero"`
@@ -31,7 +32,7 @@ type license struct {
 	Meters            map[string]meter     `json:"meters,omitempty"`
 	Features          map[string]value     `json:"features,omitempty"`
 	Versions          string               `json:"versions,omitzero"`
-	ReleasedBefore    time.Time            `json:"released_before,omitzero"`
+	ReleasedBefore    date                 `json:"released_before,omitzero"`
 	Hosts             []host               `json:"hosts,omitempty"`
 	AgentKeys         []string             `json:"agent_keys,omitempty"`
 	SiteServer        string               `json:"site_server,omitzero"`
@@ -41,7 +42,7 @@ type license struct {
 	DiskCap           enforcer.Limit       `json:"disk_cap,omitzero"`
 	Heartbeat         period               `json:"heartbeat,omitzero"`
 	CheckIn           period               `json:"check_in,omitzero"`
-	CheckedIn         time.Time            `json:"checked_in,omitzero"`
+	CheckedIn         date                 `json:"checked_in,omitzero"`
 	Activation        activation           `json:"activation,omitzero"`
 	Usage             bool                 `json:"usage,omitzero"`
 	Trial             int64                `json:"trial,omitzero"`
@@ -59,6 +60,21 @@ type license struct {
 	AnchorEnvironment enforcer.Environment `json:"anchor_environment,omitzero"`
 	Terms             map[string]any       `json:"terms,omitempty"`
 	SystemCode        string               `json:"system_code,omitzero"`
+}
+
+// date is a date that is absent when zero: see [plugin.Stated].
+type date struct{ time.Time }
+
+// UnmarshalJSON reads RFC 3339.
+func (d *date) UnmarshalJSON(b []byte) error {
+	if string(b) == "null" {
+		return nil
+	}
+	if err := json.Unmarshal(b, &d.Time); err != nil {
+		return err
+	}
+	d.Time = plugin.Stated(d.Time)
+	return nil
 }
 
 type pool struct {
@@ -114,13 +130,13 @@ type emergency struct {
 // EncodeLicense writes a licence in the form of a plugin's answer. A licence that JSON cannot express is an error.
 func EncodeLicense(l *enforcer.License) ([]byte, error) {
 	out := license{
-		ID: l.ID, System: l.System, Product: l.Product, Licensee: l.Licensee, Issuer: l.Issuer, Issued: l.Issued,
-		NotBefore: l.NotBefore, Expires: l.Expires,
+		ID: l.ID, System: l.System, Product: l.Product, Licensee: l.Licensee, Issuer: l.Issuer, Issued: date{l.Issued},
+		NotBefore: date{l.NotBefore}, Expires: date{l.Expires},
 		Environment: l.Environment, Role: l.Role, AddOnTo: l.AddOnTo, Supersedes: l.Supersedes, Suspended: l.Suspended,
 		Banned: l.Banned, Revoked: l.Revoked,
-		Versions: l.Versions, ReleasedBefore: l.ReleasedBefore, AgentKeys: l.AgentKeys, SiteServer: l.SiteServer,
+		Versions: l.Versions, ReleasedBefore: date{l.ReleasedBefore}, AgentKeys: l.AgentKeys, SiteServer: l.SiteServer,
 		CoreCap: l.CoreCap, CoreKind: l.CoreKind, MemoryCap: l.MemoryCap, DiskCap: l.DiskCap,
-		Heartbeat: periodOf(l.Heartbeat), CheckIn: periodOf(l.CheckIn), CheckedIn: l.CheckedIn,
+		Heartbeat: periodOf(l.Heartbeat), CheckIn: periodOf(l.CheckIn), CheckedIn: date{l.CheckedIn},
 		Activation: activation{l.Activation.Required, int64(l.Activation.Grace)}, Usage: l.Usage,
 		Trial: int64(l.Trial), Emergency: emergency{int64(l.Emergency.Length), l.Emergency.PerYear}, Revokes: l.Revokes,
 		ResetsClock: l.ResetsClock, EarlyReturn: l.EarlyReturn,
@@ -150,13 +166,13 @@ func DecodeLicense(b []byte) (*enforcer.License, error) {
 	}
 	l := &enforcer.License{
 		ID: in.ID, System: in.System, Product: in.Product, Licensee: in.Licensee, Issuer: in.Issuer,
-		Issued: utc(in.Issued), NotBefore: utc(in.NotBefore), Expires: utc(in.Expires),
+		Issued: utc(in.Issued.Time), NotBefore: utc(in.NotBefore.Time), Expires: utc(in.Expires.Time),
 		Environment: in.Environment, Role: in.Role, AddOnTo: in.AddOnTo, Supersedes: in.Supersedes,
 		Suspended: in.Suspended, Banned: in.Banned, Revoked: in.Revoked,
-		Versions: in.Versions, ReleasedBefore: utc(in.ReleasedBefore), AgentKeys: in.AgentKeys,
+		Versions: in.Versions, ReleasedBefore: utc(in.ReleasedBefore.Time), AgentKeys: in.AgentKeys,
 		SiteServer: in.SiteServer, CoreCap: in.CoreCap, CoreKind: in.CoreKind, MemoryCap: in.MemoryCap,
 		DiskCap:   in.DiskCap,
-		Heartbeat: in.Heartbeat.term(), CheckIn: in.CheckIn.term(), CheckedIn: utc(in.CheckedIn),
+		Heartbeat: in.Heartbeat.term(), CheckIn: in.CheckIn.term(), CheckedIn: utc(in.CheckedIn.Time),
 		Activation: enforcer.Activation{Required: in.Activation.Required, Grace: time.Duration(in.Activation.Grace)},
 		Usage:      in.Usage, Trial: time.Duration(in.Trial),
 		Emergency: enforcer.Emergency{Length: time.Duration(in.Emergency.Length), PerYear: in.Emergency.PerYear},

@@ -224,6 +224,29 @@ func TestDecodeIsStrict(t *testing.T) {
 	}
 }
 
+// The first date of all that a plugin states is no absent one: its licence does not last for ever.
+func TestFirstDate(t *testing.T) {
+	for name, at := range map[string]func(*enforcer.License) time.Time{
+		"issued":          func(l *enforcer.License) time.Time { return l.Issued },
+		"not_before":      func(l *enforcer.License) time.Time { return l.NotBefore },
+		"expires":         func(l *enforcer.License) time.Time { return l.Expires },
+		"released_before": func(l *enforcer.License) time.Time { return l.ReleasedBefore },
+		"checked_in":      func(l *enforcer.License) time.Time { return l.CheckedIn },
+	} {
+		l, err := DecodeLicense([]byte(`{"id":"a","system":"s","product":"p","` + name + `":"0001-01-01T00:00:00Z"}`))
+		if err != nil || at(l).IsZero() || l.Validate() == nil {
+			t.Errorf("%s: %v, %v", name, l, err)
+		}
+		if l, err = DecodeLicense([]byte(`{"id":"a","system":"s","product":"p","` + name + `":null}`)); err == nil &&
+			!at(l).IsZero() {
+			t.Errorf("%s: null is read as %v", name, at(l))
+		}
+	}
+	if instant(nanos(time.Unix(0, 0))).IsZero() {
+		t.Error("an anchor's end in 1970 is none")
+	}
+}
+
 // An instant that the wire cannot say is still far away.
 func TestInstants(t *testing.T) {
 	for _, at := range []time.Time{{}, time.Unix(0, 1).UTC(), time.Date(2026, 2, 3, 4, 5, 6, 7, time.UTC)} {

@@ -3,6 +3,7 @@
 package remote
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"fmt"
@@ -159,7 +160,7 @@ func nanos(t time.Time) int64 {
 	case t.Year() > 2261:
 		return 1<<63 - 1
 	default:
-		return t.UnixNano()
+		return cmp.Or(t.UnixNano(), 1) // 0 means none
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"math"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/go-json-experiment/json"
@@ -296,16 +297,29 @@ func ReadClaims(b []byte, strict bool) (*Claims, error) {
 	return c, nil
 }
 
-// stated rejects values that would be read as "without limit" though the vendor did not say so: a null or 0 for a date,
-// a pool or meter without max.
+// stated rejects values that would be read as "without limit" though the vendor did not say so: a null, a 0 for a date
+// or for a span that has a default or none without it, an empty binding, a pool or meter without max.
 func stated(name string, value jsontext.Value) error {
 	if value.Kind() == 'n' {
 		return fmt.Errorf("claim %q is null; leave it out instead", name)
 	}
 	switch name {
 	case "iat", "nbf", "exp", "released_before":
-		if string(value) == "0" {
+		if n, err := strconv.ParseFloat(string(value), 64); err == nil && n == 0 {
 			return fmt.Errorf("claim %q is 0; leave it out where no date is meant", name)
+		}
+	case "trial_seconds", "clock_tolerance_seconds", "agent_away_seconds":
+		if n, err := strconv.ParseFloat(string(value), 64); err == nil && n == 0 {
+			return fmt.Errorf("claim %q is 0; leave it out where none is meant", name)
+		}
+	case "hosts", "agent_keys":
+		if v := strings.Join(strings.Fields(string(value)), ""); v == "[]" {
+			return fmt.Errorf("claim %q is empty, and would bind to nothing; leave it out where no binding is meant",
+				name)
+		}
+	case "versions":
+		if string(value) == `""` {
+			return fmt.Errorf("claim %q is empty; leave it out where all versions are meant", name)
 		}
 	case "pools", "meters":
 		var counts map[string]map[string]jsontext.Value

@@ -2,6 +2,7 @@ package usher
 
 import (
 	"bytes"
+	"cmp"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -330,10 +331,10 @@ func Describe(document []byte) *enforcer.License {
 	return l
 }
 
-// DateOf turns a time into a claim's date; zero stays zero.
+// DateOf turns a time into a claim's date; the zero time alone becomes 0, which states none.
 func DateOf(t time.Time) int64 {
 	if t.IsZero() {
 		return 0
 	}
-	return t.Unix()
+	return cmp.Or(t.Unix(), 1)
 }

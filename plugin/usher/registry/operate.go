@@ -115,6 +115,10 @@ func (g *Registry) Renew(id string, expires time.Time) (*Licence, error) {
 		}
 		// Later than the issue that it replaces, even within the same second.
 		claims.Issued = max(g.cfg.Now().Unix(), claims.Issued+1)
+		if !expires.IsZero() && expires.Unix() <= claims.Issued {
+			return fmt.Errorf("licence %s: its new end, %s, has passed; give a later one", id,
+				expires.UTC().Format(time.RFC3339))
+		}
 		claims.Expires = usher.DateOf(expires)
 		doc, err := g.cfg.Signer.Sign(claims)
 		if err != nil {
