@@ -210,7 +210,7 @@ func Transiently(format string, args ...any) *Error {
 func RefusalCodes() []enforcer.Code {
 	return []enforcer.Code{enforcer.Suspended, enforcer.Banned, enforcer.Revoked, enforcer.Expired, enforcer.Superseded,
 		enforcer.NotFound,
-		enforcer.FingerprintMismatch, enforcer.AgentKeyMismatch, enforcer.TooManyCores,
+		enforcer.FingerprintMismatch, enforcer.AgentKeyMismatch, enforcer.TooManyMachines, enforcer.TooManyCores,
 		enforcer.TooMuchMemory, enforcer.TooMuchDisk, enforcer.ProductMismatch, enforcer.VersionNotCovered,
 		enforcer.HeartbeatDead, enforcer.Unavailable, enforcer.Preparing}
 }

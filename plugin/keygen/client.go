@@ -286,7 +286,7 @@ func (c *Client) fault(a *answer) *plugin.Error {
 	case "LICENSE_INVALID", "LICENSE_NOT_FOUND":
 		return refused(enforcer.NotFound, "the account has no such licence; check whether it was deleted")
 	case "MACHINE_LIMIT_EXCEEDED", "ACTIVATIONS_LIMIT_EXCEEDED", "GROUP_MACHINE_LIMIT_EXCEEDED":
-		return refused(enforcer.FingerprintMismatch,
+		return refused(enforcer.TooManyMachines,
 			"the licence has reached its limit of machines; deactivate one, or have it extended")
 	case "FINGERPRINT_TAKEN", "FINGERPRINT_CONFLICT", "FINGERPRINT_NOT_ALLOWED", "COMPONENTS_FINGERPRINT_TAKEN",
 		"COMPONENTS_FINGERPRINT_CONFLICT":

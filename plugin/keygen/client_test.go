@@ -226,7 +226,7 @@ func TestRefusals(t *testing.T) {
 				o.good(o.client.Activate)
 				continue
 			}
-			if e := o.bad(o.client.Activate); e.Class != plugin.Refused || e.Code != enforcer.FingerprintMismatch ||
+			if e := o.bad(o.client.Activate); e.Class != plugin.Refused || e.Code != enforcer.TooManyMachines ||
 				e.SystemCode != "MACHINE_LIMIT_EXCEEDED" {
 				t.Errorf("got %v", e)
 			}

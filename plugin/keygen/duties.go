@@ -300,8 +300,9 @@ func verdict(a *answer) *plugin.Error {
 		e.Code = enforcer.TooMuchMemory
 	case CodeTooMuchDisk:
 		e.Code = enforcer.TooMuchDisk
-	case CodeNoMachine, CodeNoMachines, CodeFingerprintMismatch, CodeTooManyMachines, CodeTooManyUsers,
-		CodeTooManyProcesses, CodeMachineMismatch:
+	case CodeTooManyMachines, CodeTooManyUsers, CodeTooManyProcesses:
+		e.Code = enforcer.TooManyMachines
+	case CodeNoMachine, CodeNoMachines, CodeFingerprintMismatch, CodeMachineMismatch:
 		e.Code = enforcer.FingerprintMismatch
 	default:
 		// The policy demands a scope that the agent does not know, or the check-in was refused.

@@ -211,6 +211,9 @@ func (r *Request) bounded() error {
 // refusal turns a signed refusal into an error of the contract.
 func (r *Refusal) asError() *plugin.Error {
 	code := enforcer.Code(r.Code)
+	if r.System == SystemTooMany { // former agents know no better code, so that the server sends one of theirs
+		code = enforcer.TooManyMachines
+	}
 	e := &plugin.Error{Class: plugin.Refused, Code: code, Reason: r.Reason, Hint: r.Hint, SystemCode: r.System}
 	if !slices.Contains(plugin.RefusalCodes(), code) {
 		// The call is refused, and the licence stands.

@@ -302,13 +302,13 @@ func TestHosts(t *testing.T) {
 		must(t, reply, err)
 	}
 	_, err := c.ask(c.Activate)
-	o.refused(err, plugin.Refused, enforcer.FingerprintMismatch, "for 2 hosts")
+	o.refused(err, plugin.Refused, enforcer.TooManyMachines, "for 2 hosts")
 	reply, err := b.ask(b.Deactivate)
 	must(t, reply, err)
 	reply, err = c.ask(c.Activate)
 	must(t, reply, err)
 	_, err = b.ask(b.Activate)
-	o.refused(err, plugin.Refused, enforcer.FingerprintMismatch, "for 2 hosts")
+	o.refused(err, plugin.Refused, enforcer.TooManyMachines, "for 2 hosts")
 	o.pass(700 * time.Second) // the heartbeats of both have stopped
 	reply, err = b.ask(b.Activate)
 	must(t, reply, err)
@@ -362,6 +362,19 @@ func TestForeign(t *testing.T) {
 	o.refused(err, plugin.Refused, enforcer.ProductMismatch, "other")
 	if _, err := o.Add(other.sign("L4", nil), 0); !errors.Is(err, registry.ErrRefused) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// An end that has passed renews nothing, and the end of 1970 is no licence for ever.
+func TestRenewForThePast(t *testing.T) {
+	o := openOffice(t, nil)
+	if _, err := o.Add(o.sign("L1", nil), 5); err != nil {
+		t.Fatal(err)
+	}
+	for _, at := range []time.Time{time.Unix(0, 0), time.Unix(-1, 0), time.Time{}.Add(1), o.clock().Add(-time.Hour)} {
+		if l, err := o.Renew("L1", at); err == nil || !strings.Contains(err.Error(), "has passed; give a later one") {
+			t.Errorf("until %v: %+v, %v", at, l, err)
+		}
 	}
 }
 
