@@ -22,7 +22,7 @@ func (c *cli) emergencyStart() *cobra.Command {
 	var reason string
 	cmd := &cobra.Command{Use: "start --reason TEXT", Short: "Begin an emergency; the upstream hears of it",
 		Args: cobra.NoArgs,
-		Long: `Begin an emergency on a licence that has lapsed, or is about to. For as long as the licence says, an
+		Long: `Begin an emergency on a licence that has lapsed, or that is in its grace. For as long as the licence says, an
 expiry or a missed heartbeat or check-in does not stop it. A licence allows only so many a year. The
 agent logs and counts it, and tells the vendor's upstream. Admins only.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -60,12 +60,15 @@ func (c *cli) emergencyList() *cobra.Command {
 				return nil
 			}
 			now := time.Now()
+			if k, err := c.client().Clock(cmd.Context()); err == nil {
+				now = k.Time // by which the agent decides
+			}
 			for _, g := range all.Grants {
 				next := "none"
 				if g.Next != nil {
-					next = "the next may begin now"
+					next = "one may begin when it is in its grace, or has lapsed"
 					if g.Next.After(now) {
-						next = "the next may begin " + away(*g.Next, now)
+						next = "none is left; the next may begin " + away(*g.Next, now)
 					}
 				}
 				fmt.Fprintf(c.out, "licence %s grants %v, %d within a year; %s\n", g.License,
@@ -187,6 +190,9 @@ It counts on every host that has it in the licence folder. A later notice does n
 one that is still there.`,
 		Example: "  usher vendor revoke --key keys/2026-a.key --product transcoder transcoder-7f3a --out revoked.lic",
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := noEmptyFlags(cmd); err != nil {
+				return err
+			}
 			o.revokes = args
 			now := time.Now().UTC().Truncate(time.Second)
 			s, keyFile, err := c.loadSigner(cmd, &o)

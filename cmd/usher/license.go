@@ -135,6 +135,9 @@ func (c *cli) inspect(path string, o *inspectFlags) error {
 	} else {
 		err = c.printDocument(shape, now)
 	}
+	for _, s := range unhelpful(judged.License) {
+		fmt.Fprintln(c.errs, "warning: "+s)
+	}
 	good := judged.License != nil && (judged.Code == enforcer.Valid || judged.Code == enforcer.ValidInGrace)
 	if err == nil && !good {
 		err = &exit{code: exitNotValid}

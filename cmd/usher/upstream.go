@@ -353,6 +353,9 @@ func (c *cli) upstreamRenew(o *upstreamFlags) *cobra.Command {
 	cmd := &cobra.Command{Use: "renew ID --expires T",
 		Short: "Issue a licence again with a later end; its hosts get it with their next check-in",
 		Args:  cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
+			if err := noEmptyFlags(cmd); err != nil {
+				return err
+			}
 			order := registry.Order{Do: "renew", ID: args[0]}
 			switch expires {
 			case "":

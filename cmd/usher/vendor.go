@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/usher-agent/usher/agent/config"
 	"github.com/usher-agent/usher/plugin/catalog"
 	"github.com/usher-agent/usher/plugin/usher"
 	"github.com/usher-agent/usher/plugin/usher/issue"
@@ -62,6 +63,9 @@ func (c *cli) bindCommand() *cobra.Command {
 		Long: `Read a licence that was signed with the same key, bind its terms to the host of each request, and
 sign it again with the same id: the new one replaces the old one where both are good.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := noEmptyFlags(cmd); err != nil {
+				return err
+			}
 			if len(o.bind) == 0 {
 				return usage("--bind is missing: the request that `usher fingerprint --request` wrote")
 			}
@@ -117,6 +121,9 @@ func readVendor(dir string) (*catalog.Vendor, error) {
 	type key struct {
 		catalog.Public
 		File string `json:"key_file"`
+		// A bare date is a date here, and an end is the end of that day.
+		NotBefore *string `json:"not_before"`
+		NotAfter  *string `json:"not_after"`
 	}
 	var in struct {
 		Product string `json:"product"`
@@ -141,6 +148,18 @@ func readVendor(dir string) (*catalog.Vendor, error) {
 	for _, k := range in.Keys {
 		if k.System == "" {
 			k.System = usher.System
+		}
+		for _, t := range []struct {
+			name  string
+			value *string
+			to    *time.Time
+		}{{"not_before", k.NotBefore, &k.Public.NotBefore}, {"not_after", k.NotAfter, &k.Public.NotAfter}} {
+			if t.value == nil {
+				continue
+			}
+			if *t.to, err = config.ParseDate(*t.value, t.name == "not_after"); err != nil {
+				return nil, fmt.Errorf("vendor %s: vendor.json: key %q: %s: %w", dir, k.KeyID, t.name, err)
+			}
 		}
 		if k.File != "" {
 			pub, err := os.ReadFile(filepath.Join(dir, k.File))

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/usher-agent/usher/agent/config"
+	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin/catalog"
 	"github.com/usher-agent/usher/plugin/usher"
 	"github.com/usher-agent/usher/plugin/usher/issue"
@@ -130,6 +132,9 @@ func (o *signFlags) addSigner(cmd *cobra.Command) {
 
 func (c *cli) sign(cmd *cobra.Command, o *signFlags) error {
 	now := time.Now().UTC().Truncate(time.Second)
+	if err := noEmptyFlags(cmd); err != nil {
+		return err
+	}
 	s, keyFile, err := c.loadSigner(cmd, o)
 	if err != nil {
 		return err
@@ -138,15 +143,14 @@ func (c *cli) sign(cmd *cobra.Command, o *signFlags) error {
 	if err != nil {
 		return err
 	}
-	if claims.Expires != 0 && claims.Expires <= now.Unix() {
-		fmt.Fprintf(c.errs, "warning: the licence has already expired, at %s\n",
-			time.Unix(claims.Expires, 0).UTC().Format(time.RFC3339))
-	}
-	if len(claims.Pools)+len(claims.Meters)+len(claims.Features) == 0 {
+	if len(claims.Pools)+len(claims.Meters)+len(claims.Features) == 0 && claims.Role != string(enforcer.RoleNotice) {
 		fmt.Fprintln(c.errs,
 			"warning: the licence grants no slots, draws or features: give --limit, --meter or --feature")
 	}
-	return c.issue(o, s, keyFile, claims, now)
+	if err := c.issue(o, s, keyFile, claims, now); err != nil {
+		return nameFlag(cmd, err)
+	}
+	return nil
 }
 
 // issue binds, signs, records and writes a licence.
@@ -168,6 +172,7 @@ func (c *cli) issue(o *signFlags, s *issue.Signer, keyFile string, claims *usher
 	if err != nil {
 		return fmt.Errorf("sign: %w", err)
 	}
+	c.warnAbout(claims, usher.Describe(doc), now)
 	ledger := o.ledger
 	if ledger == "" {
 		ledger = filepath.Join(filepath.Dir(keyFile), "issued.jsonl")
@@ -189,7 +194,7 @@ func (c *cli) issue(o *signFlags, s *issue.Signer, keyFile string, claims *usher
 	if c.json {
 		return c.printJSON(map[string]string{"id": claims.ID, "file": o.out, "kid": s.Anchor.KeyID, "ledger": ledger})
 	}
-	fmt.Fprintf(c.out, "%s  licence %s, signed with key %s\n", o.out, claims.ID, s.Anchor.KeyID)
+	fmt.Fprintf(c.out, "%s  %s %s, signed with key %s\n", o.out, kindOf(claims), claims.ID, s.Anchor.KeyID)
 	return nil
 }
 
@@ -295,7 +300,7 @@ func (o *signFlags) times(claims *usher.Claims, now time.Time) error {
 		}
 		*t.to = usher.DateOf(at)
 	}
-	claims.EarlyReturn = o.earlyReturn
+	claims.EarlyReturn = claims.EarlyReturn || o.earlyReturn
 	var heartbeat usher.Period
 	var checkIn usher.CheckIn
 	var activation usher.Activation
@@ -321,10 +326,18 @@ func (o *signFlags) times(claims *usher.Claims, now time.Time) error {
 			continue
 		}
 		v, err := config.ParseDuration(d.value)
-		if err != nil {
+		switch {
+		case err != nil:
 			return usage("--%s: %w", d.flag, err)
+		case v%time.Second != 0:
+			return usage("--%s: %q is not whole seconds", d.flag, d.value)
+		case v == 0 && !slices.Contains(zeroSpans, d.flag):
+			return usage("--%s: %q is no time at all; give at least a second, or leave it out", d.flag, d.value)
 		}
 		*d.to = int64(v / time.Second)
+	}
+	if checkIn.Months == 0 && every == "" && o.checkIn != "" {
+		return usage("--check-in: %q is no time at all; give at least a second, or leave it out", o.checkIn)
 	}
 	if heartbeat != (usher.Period{}) {
 		claims.Heartbeat = &heartbeat
@@ -353,6 +366,9 @@ func (o *signFlags) times(claims *usher.Claims, now time.Time) error {
 	return nil
 }
 
+// zeroSpans are the flags of which a span of 0 says something: at once, or none.
+var zeroSpans = []string{"grace", "heartbeat-grace", "check-in-grace", "activation", "max-borrow"}
+
 // monthsOf reads a calendar period: 1month, 3months, 1year, 2years, 1y.
 func monthsOf(s string) (int64, bool) {
 	for unit, months := range map[string]int64{"month": 1, "year": 12, "y": 12} {
@@ -365,16 +381,28 @@ func monthsOf(s string) (int64, bool) {
 	return 0, false
 }
 
-// parseTime reads RFC 3339, a date (its beginning, or its end), or a span from now.
+// parseTime reads RFC 3339, a date (its beginning, or its end), or a span from now. It is in the years 1970 to 9999.
 func parseTime(s string, now time.Time, end bool) (time.Time, error) {
+	t, err := timeOf(s, now, end)
+	if err != nil {
+		return time.Time{}, err
+	}
+	return t, config.DateInRange(s, t)
+}
+
+func timeOf(s string, now time.Time, end bool) (time.Time, error) {
 	if t, err := time.Parse(time.RFC3339, s); err == nil {
 		return t.UTC(), nil
 	}
 	if t, err := time.Parse(time.DateOnly, s); err == nil {
-		if end {
-			t = t.AddDate(0, 0, 1)
+		switch next := t.AddDate(0, 0, 1); {
+		case !end:
+			return t, nil
+		case next.Year() > 9999: // which no format can write
+			return next.Add(-time.Second), nil
+		default:
+			return next, nil
 		}
-		return t, nil
 	}
 	if n, ok := monthsOf(s); ok {
 		return now.AddDate(0, int(n), 0).Truncate(time.Second), nil
