@@ -31,7 +31,7 @@ import (
 func (o *opening) openVerifier() (err error) {
 	if o.plugins, o.systems, err = plugins.New(o.cfg, plugins.Dir(o.cfg), o.options.Version, o.log, o.pluginChanged,
 		o.desk.Now); err != nil {
-		return err
+		return configured(err)
 	}
 	for _, p := range o.plugins {
 		o.running.task("plugin "+p.Name(), p.Run)
@@ -40,7 +40,7 @@ func (o *opening) openVerifier() (err error) {
 	o.setHost(measured)
 	keys, err := inspect.LicenseKeys(o.cfg)
 	if err != nil {
-		return err
+		return configured(err)
 	}
 	o.verifier = court.NewVerifier(court.VerifierConfig{Catalog: o.systems, Keys: keys,
 		Anchors: catalog.Own(o.anchors, o.key.Public().(ed25519.PublicKey)), Fingerprint: measured.Fingerprint,

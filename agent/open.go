@@ -64,7 +64,7 @@ func (a *Agent) open() error {
 // openFolders locks the agent's own folders and opens their seals.
 func (o *opening) openFolders() (err error) {
 	if o.anchors, o.vendor, err = inspect.Anchors(o.cfg); err != nil {
-		return err
+		return configured(err)
 	}
 	state, runtime := files.StateFolder(o.cfg.State.Dir), files.RuntimeFolder(o.cfg.State.RuntimeDir)
 	if err := files.Own(state, runtime, o.folderCorrected); err != nil {
@@ -184,11 +184,14 @@ func (o *opening) openRecords() error {
 func (o *opening) openSocket() error {
 	gid, err := config.GroupID(o.cfg.Socket.Group)
 	if err != nil {
-		return fmt.Errorf("socket.group: %w", err)
+		return configured(fmt.Errorf("socket.group: %w", err))
 	}
 	rules, err := apiRules(o.cfg.Socket)
+	if err == nil {
+		err = api.CheckPath(o.cfg.Socket.Path)
+	}
 	if err != nil {
-		return err
+		return configured(err)
 	}
 	socket, err := api.Listen(api.SocketConfig{Path: o.cfg.Socket.Path, Mode: o.cfg.Socket.Mode, GID: gid,
 		Lock: files.Lock, LockFile: api.SocketLock(o.cfg.State.RuntimeDir, o.cfg.Socket.Path), Log: o.log,
@@ -223,7 +226,7 @@ func (o *opening) openSocket() error {
 func (o *opening) openServers() (err error) {
 	known := slices.Concat(o.systems.Dialects(o.cfg.Upstream.Systems), o.options.Dialects)
 	if o.dialects, err = o.openDialects(known); err != nil {
-		return err
+		return configured(err)
 	}
 	o.running.closing(o.dialects.Close)
 	o.openVitals(o.socket)

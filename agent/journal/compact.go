@@ -103,8 +103,8 @@ func (j *Journal) Compact(snapshot func(write func(record []byte) error) error) 
 // the journal before or the one after, each with all acknowledged records. If CompactFrom fails, the journal is as it
 // was. One compaction runs at a time.
 //
-// A journal that has failed is made well so: its successor stands for all that the owner knows. Appends fail until then,
-// and the owner keeps what it must not forget of them.
+// A journal that has failed is made well so: its successor stands for all that the owner knows. Appends fail until
+// then, and the owner keeps what it must not forget of them.
 func (j *Journal) CompactFrom(from Mark, snapshot func(write func(record []byte) error) error) (err error) {
 	j.mu.Lock()
 	failed := j.failed
@@ -184,7 +184,8 @@ func (j *Journal) settle() error {
 }
 
 // succeed fills s and puts it in the journal's place. failed is why the journal was not well when that began.
-func (j *Journal) succeed(s *successor, from Mark, failed error, snapshot func(write func([]byte) error) error) error {
+func (j *Journal) succeed(s *successor, from Mark, failed error,
+	snapshot func(write func([]byte) error) error) error {
 	out := &batch{s: s}
 	if err := snapshot(out.write); err != nil {
 		return err

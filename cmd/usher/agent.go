@@ -21,6 +21,7 @@ import (
 	"github.com/usher-agent/usher/agent/files"
 	"github.com/usher-agent/usher/agent/inspect"
 	"github.com/usher-agent/usher/agent/output"
+	"github.com/usher-agent/usher/cmd/usher/internal/early"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin/catalog"
 )
@@ -80,11 +81,23 @@ func (s *source) load(c *cli) (*config.Config, error) {
 		flags["socket.path"] = c.socket
 	}
 	cfg, err := config.Load(config.Source{File: s.path(), Env: os.Environ(), Flags: flags, Guard: s.guard})
+	if agent.OfTheHost(err) || err != nil && !isReadable(s.path()) {
+		return nil, &exit{code: exitFailed, cause: err}
+	}
 	if err != nil {
 		return nil, &exit{code: exitConfig, cause: err,
 			hint: "docs/configuration.md and configs/usher.yaml explain every key"}
 	}
 	return cfg, nil
+}
+
+// isReadable reports whether the configuration file, if there is one, can be read now.
+func isReadable(path string) bool {
+	if path == "" {
+		return true
+	}
+	_, err := os.ReadFile(path)
+	return err == nil
 }
 
 func (c *cli) agentCommand() *cobra.Command {
@@ -165,8 +178,9 @@ func (c *cli) runAgent(ctx context.Context, cfg *config.Config, src *source) err
 		return src.load(c)
 	}, Log: log, SetLevel: setLevel, LogDropped: queue.Dropped, Version: version, Commit: commit()})
 	if err != nil {
-		return &exit{code: exitConfig, cause: err}
+		return &exit{code: startCode(err), cause: err}
 	}
+	go reap(ctx)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	// After the first signal, the next one has its default effect.
@@ -186,9 +200,18 @@ func (c *cli) runAgent(ctx context.Context, cfg *config.Config, src *source) err
 	return nil
 }
 
+// startCode returns the exit code of an agent that does not start: a service manager tries again, unless the
+// configuration itself is wrong.
+func startCode(err error) int {
+	if agent.Misconfigured(err) {
+		return exitConfig
+	}
+	return exitFailed
+}
+
 // reloads reloads on SIGHUP and when the configuration file changes, until ctx ends.
 func (c *cli) reloads(ctx context.Context, a *agent.Agent, path string, log *slog.Logger) {
-	hup := make(chan os.Signal, 1)
+	hup := early.HUP // what came during the start is in it
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
 	var events chan fsnotify.Event

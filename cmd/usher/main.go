@@ -18,6 +18,7 @@ import (
 
 	"github.com/usher-agent/usher/agent/config"
 	"github.com/usher-agent/usher/client"
+	"github.com/usher-agent/usher/cmd/usher/internal/early"
 )
 
 // version is set by the linker: make build stamps it from git.
@@ -27,7 +28,7 @@ var version = "dev"
 const (
 	exitOK        = 0
 	exitFailed    = 1
-	exitUsage     = 2
+	exitUsage     = 64 // EX_USAGE; Go's runtime ends with 2 when it crashes
 	exitNotValid  = 3
 	exitAgentAway = 69 // EX_UNAVAILABLE of sysexits.h
 	exitNoSlot    = 75 // EX_TEMPFAIL
@@ -38,8 +39,10 @@ func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
 
 // run is the whole program, for tests too.
 func run(args []string, in io.Reader, out, errs io.Writer) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), early.Heeded(os.Interrupt, syscall.SIGTERM)...)
 	defer stop()
+	said := &checked{Writer: out}
+	out = said
 	c := &cli{in: in, out: out, errs: errs, stopSignals: stop, flush: func() {}}
 	root := c.root()
 	root.SetArgs(args)
@@ -47,7 +50,36 @@ func run(args []string, in io.Reader, out, errs io.Writer) int {
 	root.SetOut(out)
 	root.SetErr(errs)
 	defer func() { c.flush() }()
-	return c.explain(root.ExecuteContext(ctx))
+	err := root.ExecuteContext(ctx)
+	if err == nil && said.err != nil {
+		err = fmt.Errorf("standard output: %w", said.err)
+	}
+	if errors.Is(err, context.Canceled) && ctx.Err() != nil { // a signal has ended it, and nothing is to be said of it
+		return signalled(context.Cause(ctx))
+	}
+	return c.explain(err)
+}
+
+// signalled returns the exit code of a command that a signal has ended.
+func signalled(cause error) int {
+	if strings.Contains(cause.Error(), syscall.SIGTERM.String()) {
+		return runSignalled + int(syscall.SIGTERM)
+	}
+	return runSignalled + int(syscall.SIGINT)
+}
+
+// checked is an output that remembers that it failed: what was not written was not said.
+type checked struct {
+	io.Writer
+	err error
+}
+
+func (w *checked) Write(p []byte) (int, error) {
+	n, err := w.Writer.Write(p)
+	if err != nil && w.err == nil {
+		w.err = err
+	}
+	return n, err
 }
 
 // cli is shared by all commands.

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/usher-agent/usher/client"
+	"github.com/usher-agent/usher/cmd/usher/internal/early"
 )
 
 // canBecome: this process can become another program by exec.
@@ -32,8 +33,8 @@ func become(s *client.Session, l *client.Lease, path string, args, env []string)
 
 // forwarded are the signals that `usher run` passes on.
 func forwarded() []os.Signal {
-	return []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1,
-		syscall.SIGUSR2, syscall.SIGWINCH, syscall.SIGCONT}
+	return early.Heeded(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1,
+		syscall.SIGUSR2, syscall.SIGWINCH, syscall.SIGCONT)
 }
 
 // signalOf returns the signal that ended a child; 0 when it ended by itself.

@@ -119,7 +119,10 @@ all of this.`,
 			if c.json {
 				return c.printJSON(l)
 			}
-			fmt.Fprintln(c.out, l.ID)
+			if _, err := fmt.Fprintln(c.out, l.ID); err != nil { // nobody knows the lease
+				gone := c.client().Release(context.WithoutCancel(cmd.Context()), l.ID, false)
+				return errors.Join(fmt.Errorf("standard output: %w", err), gone)
+			}
 			return nil
 		}}
 	o.add(cmd)
@@ -236,6 +239,9 @@ func (c *cli) runChild(ctx context.Context, r wire.AcquireRequest, args []string
 	}
 	refused := func(err error) error {
 		var p *client.Error
+		if ctx.Err() != nil {
+			return ctx.Err() // a signal has ended it
+		}
 		if !errors.As(err, &p) {
 			return &exit{code: runFailed, cause: err}
 		}

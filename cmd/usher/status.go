@@ -246,6 +246,19 @@ func (c *cli) healthCommand() *cobra.Command {
 	return cmd
 }
 
+// lookAt asks the agent what a check looks at.
+func (c *cli) lookAt(ctx context.Context) (l *wire.License, pools []wire.Pool, h *wire.Health, err error) {
+	bounded, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	if l, err = c.client().License(bounded); err == nil {
+		pools, err = c.client().Pools(bounded)
+	}
+	if err == nil {
+		h, err = c.client().Health(bounded)
+	}
+	return l, pools, h, c.noAnswer(ctx, err)
+}
+
 // answerWithin is how long a command that looks after the agent waits for an answer.
 const answerWithin = 10 * time.Second
 
@@ -295,18 +308,7 @@ func (c *cli) checkCommand() *cobra.Command {
 		Short: "Check agent and licence as a Nagios plugin: one line, performance data, exit 0 to 3",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx, cancel := context.WithTimeout(cmd.Context(), answerWithin)
-			defer cancel()
-			l, err := c.client().License(ctx)
-			var pools []wire.Pool
-			if err == nil {
-				pools, err = c.client().Pools(ctx)
-			}
-			var h *wire.Health
-			if err == nil {
-				h, err = c.client().Health(ctx)
-			}
-			err = c.noAnswer(cmd.Context(), err)
+			l, pools, h, err := c.lookAt(cmd.Context())
 			if err != nil {
 				code := nagiosUnknown
 				if e := (*exit)(nil); errors.Is(err, client.ErrAgentAway) || errors.As(err, &e) {

@@ -1,0 +1,46 @@
+// Package early asks for signals before anything else of the program is set up: a SIGHUP that comes while the agent
+// starts has it read its configuration again, and does not end it. What comes before Go's runtime is up still does.
+//
+// It also remembers which signals the program was started to ignore, as nohup(1) and background jobs of a shell do.
+package early
+
+import (
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+)
+
+// HUP has a SIGHUP that came since the start, where the program is an agent.
+var HUP = make(chan os.Signal, 1)
+
+// ignored are the signals that this process was started to ignore. Of others than these two the runtime does not tell.
+var ignored = map[os.Signal]bool{}
+
+func init() {
+	for _, s := range []os.Signal{syscall.SIGHUP, syscall.SIGINT} {
+		ignored[s] = signal.Ignored(s)
+	}
+	if isAgent(os.Args) {
+		signal.Notify(HUP, syscall.SIGHUP)
+	}
+}
+
+// isAgent reports whether a command line runs the agent.
+func isAgent(args []string) bool {
+	for i := 1; i < len(args); i++ {
+		switch {
+		case args[i] == "--socket":
+			i++
+		case !strings.HasPrefix(args[i], "-"):
+			return args[i] == "agent"
+		}
+	}
+	return false
+}
+
+// Heeded returns those of signals that this process was not started to ignore.
+func Heeded(signals ...os.Signal) []os.Signal {
+	return slices.DeleteFunc(slices.Clone(signals), func(s os.Signal) bool { return ignored[s] })
+}
