@@ -56,6 +56,9 @@ func (a *Agent) poolDemand(pool string) shares.PoolDemand {
 
 // meterDemand says what is asked of a meter.
 func (a *Agent) meterDemand(meter string) shares.MeterDemand {
-	d := a.desk.DrawDemand(meter)
-	return shares.MeterDemand{Drawn: d.Drawn, Waiting: d.Waiting, Capacity: d.Capacity}
+	p, ok := a.desk.Pool(meter)
+	if !ok {
+		return shares.MeterDemand{}
+	}
+	return shares.MeterDemand{Drawn: p.InUse, Waiting: p.Waiting, Capacity: int64(p.Budget.Plus(p.Overage))}
 }

@@ -8,13 +8,13 @@ var zeroTime time.Time
 // Apply carries out one event. It accepts only the events that Decide returned, in their order. The same events in the
 // same order always make the same state.
 func (e *Enforcer) Apply(ev Event) {
+	if ev.Waiter != nil && ev.Kind != EventQueued && e.waiters[ev.Waiter.ID] != nil {
+		e.unqueue(ev.Waiter)
+	}
 	switch ev.Kind {
 	case EventVerdict:
 		e.applyVerdict(ev)
 	case EventGranted:
-		if ev.Waiter != nil && e.waiters[ev.Waiter.ID] != nil {
-			e.unqueue(ev.Waiter)
-		}
 		e.applyGranted(ev.Lease, ev.Terms)
 	case EventRenewed:
 		e.applyRenewed(ev.Lease)
@@ -28,8 +28,7 @@ func (e *Enforcer) Apply(ev Event) {
 		e.applyChanged(ev.Lease)
 	case EventQueued:
 		e.applyQueued(ev.Waiter)
-	case EventLeft:
-		e.unqueue(ev.Waiter)
+	case EventLeft: // no longer queued is all
 	case EventStepped:
 		e.applyStepped(ev.By, ev.Unproved)
 	case EventDrawn, EventSet:
@@ -100,7 +99,7 @@ func (e *Enforcer) regrant(p *pool, g PoolGrant) {
 
 // repart counts again, in the parts that a pool's slots have now, what does not hang on how leases count.
 func (e *Enforcer) repart(p *pool, was PoolGrant) {
-	p.waiting, p.borrowed = 0, 0
+	p.queue.waiting, p.borrowed = 0, 0
 	p.peak = was.slots(p.peak) * p.grant.per()
 	for _, h := range e.leases {
 		for _, it := range h.Items {
@@ -111,8 +110,8 @@ func (e *Enforcer) repart(p *pool, was PoolGrant) {
 	}
 	for _, w := range e.waiters {
 		for _, it := range w.Items {
-			if it.Pool == p.grant.Name {
-				p.waiting += p.grant.parts(it)
+			if it.Pool == p.grant.Name && !w.Draws {
+				p.queue.waiting += p.grant.parts(it)
 			}
 		}
 	}

@@ -66,7 +66,7 @@ func (r *Acquire) decide(e *Enforcer, now time.Time) Decision {
 	}
 	granted, holder, d := e.fitAll(r, v, items, nil)
 	if d != nil {
-		return r.wait(e, items, d, now)
+		return r.wait(e, items, token, d, now)
 	}
 	return e.grant(r, v, granted, holder, token, now)
 }
@@ -211,7 +211,7 @@ func (e *Enforcer) fit(v *Verdict, it Item, minN int64, holder *Holder, w *waiti
 	}
 	parts := p.grant.parts(it)
 	room, free := p.room(holder)
-	if parts > free && p.ahead(w) {
+	if parts > free && p.queue.ahead(w) {
 		return Item{}, p.behind(it)
 	}
 	if room.Covers(parts) {

@@ -57,8 +57,8 @@ type Denial struct {
 	NextHolder *Holder   // the holder of that lease; for admins only
 	Verdict    *Verdict  // for the license codes
 
-	// MayGrow says that the agent draws the meter from a share of a site's, which grows on demand and could cover the
-	// request.
+	// MayGrow says that waiting may help a request for draws: the agent draws the meter from a share of a site's, which
+	// grows on demand and could cover the request, or others wait for draws of the meter.
 	MayGrow bool
 
 	Waited time.Duration // how long the request had waited

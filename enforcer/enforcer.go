@@ -35,6 +35,7 @@ type Enforcer struct {
 	endedPos int
 
 	waiters  map[LeaseID]*waiting
+	forDraws map[string]*queue   // by meter; none is empty. Those for slots are in their pools
 	patience timetable[*waiting] // the waiters by when their time is up
 	turn     uint64              // of the next waiter
 	meters   map[string]meter
@@ -111,6 +112,7 @@ func New(o Options) *Enforcer {
 		holders:  map[Caller]*sharedHolder{},
 		tokens:   map[TokenKey]*remembered{},
 		waiters:  map[LeaseID]*waiting{},
+		forDraws: map[string]*queue{},
 		meters:   map[string]meter{},
 		tenures:  []*tenure{{Terms: &Terms{}}},
 	}

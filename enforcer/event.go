@@ -43,7 +43,7 @@ type Event struct {
 	// version granted
 	Terms  *Terms
 	Token  TokenKey
-	Waiter *Waiter // of EventGranted: the waiter that got it; nil: nobody waited
+	Waiter *Waiter // of EventGranted and EventDrawn: the waiter that got it; nil: nobody waited
 	Denial *Denial
 	Draws  []Draw
 	By     time.Duration

@@ -68,7 +68,7 @@ func (e *Enforcer) rehold(was, is *Lease, by *Holder, now time.Time) Decision {
 		p, d := e.open(v, it.Pool)
 		switch {
 		case d != nil:
-		case p.ahead(nil):
+		case p.queue.ahead(nil):
 			d = p.behind(own.part(it, more))
 		case !p.grant.limit(p.capacity()).Covers(p.inUse + more):
 			d = p.denial(own.part(it, more))

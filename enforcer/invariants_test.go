@@ -1,6 +1,7 @@
 package enforcer
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"math"
@@ -135,6 +136,18 @@ func (s *twin) deniedOnlyWhenFull(t *rapid.T, r *Acquire) {
 	t.Fatalf("DeniedOnlyWhenFull: %+v", r)
 }
 
+// deniedOnlyWhenEmpty is DeniedOnlyWhenFull of meters.
+func (s *twin) deniedOnlyWhenEmpty(t *rapid.T, r *Acquire) {
+	for _, it := range itemsOf(r) {
+		g := s.m.at(s.now).Meters[it.Pool]
+		if room, endless := s.m.drawRoom(g, s.now); !endless && cmp.Or(r.MinN, it.N) > room-s.m.drawn(g, s.now) ||
+			s.m.ahead(it.Pool, LeaseID{}) {
+			return
+		}
+	}
+	t.Fatalf("DeniedOnlyWhenFull: %+v", r)
+}
+
 // AcknowledgedSurvives: after a crash every lease that was acknowledged is there as it was, every draw counts, and
 // every token of the last day is known. What was journalled and not acknowledged, the model has too.
 func (s *twin) acknowledgedSurvives(t *rapid.T) {
@@ -179,6 +192,8 @@ func (s *twin) meters(t *rapid.T, rule string) {
 		if got, want := s.e.drawn(g, s.now).Drawn, s.m.drawn(g, s.now); got != want ||
 			s.e.verdict != nil && shown.InUse != want {
 			t.Fatalf("%s: meter %s stands at %d, %d is shown, and %d were drawn", rule, g.Name, got, shown.InUse, want)
+		} else if n := s.waitedFor(g.Name); s.e.verdict != nil && shown.Waiting != n {
+			t.Fatalf("%s: of meter %s %d are waited for, and %d shown", rule, g.Name, n, shown.Waiting)
 		}
 	}
 }
@@ -186,18 +201,11 @@ func (s *twin) meters(t *rapid.T, rule string) {
 // invariants are what holds between any two steps.
 func (s *twin) invariants(t *rapid.T) {
 	for _, p := range poolNames {
-		borrowed, waiting := int64(0), int64(0)
+		borrowed, waiting := int64(0), s.waitedFor(p)
 		for _, l := range s.m.leases {
 			for _, it := range l.items {
 				if it.Pool == p && l.lifetime == LifetimeBorrow {
 					borrowed += s.m.weigh(it)
-				}
-			}
-		}
-		for _, w := range s.m.queue {
-			for _, it := range w.items {
-				if it.Pool == p {
-					waiting += s.m.weigh(it)
 				}
 			}
 		}
@@ -217,11 +225,11 @@ func (s *twin) invariants(t *rapid.T) {
 		s.sameLease(t, "SameLeases", l)
 	}
 	for _, w := range s.m.queue {
-		if _, why := s.m.fit(w.r, s.now); s.m.at(s.now).Good() && s.m.denyBorrow(w.r, s.now) == "" && why == "" &&
+		if _, how := s.m.turn(w, s.now); how != "" &&
 			!slices.ContainsFunc(w.items, func(it Item) bool {
 				return s.m.ahead(it.Pool, w.r.ID)
 			}) {
-			t.Fatalf("GrantedTheInstantItFits: %v waits", w.items)
+			t.Fatalf("GrantedTheInstantItFits: %v waits, and %s", w.items, how)
 		}
 	}
 	s.accounts(t)
@@ -231,6 +239,22 @@ func (s *twin) invariants(t *rapid.T) {
 	if a, b := fmt.Sprint(summary(s.e)), fmt.Sprint(summary(s.replayed)); a != b {
 		t.Fatalf("ReplayMakesTheSameState:\n%s\n%s", a, b)
 	}
+}
+
+// waitedFor adds up how much of a pool or meter is waited for.
+func (s *twin) waitedFor(name string) (n int64) {
+	for _, w := range s.m.queue {
+		for _, it := range w.items {
+			switch {
+			case it.Pool != name:
+			case w.draws:
+				n += it.N
+			default:
+				n += s.m.weigh(it)
+			}
+		}
+	}
+	return n
 }
 
 // AccountsAgree: what each user is counted with is what it has, its leases are listed whole in portions of any size,
@@ -275,10 +299,13 @@ func summary(e *Enforcer) (out []string) {
 	}
 	for name, p := range e.pools {
 		out = append(out, fmt.Sprint(name, p.grant, p.queue.Len(), p.inUse, p.peak, p.leases, len(p.groups),
-			len(p.expiry), p.revokeAt, p.revoke, p.waiting, p.borrowed))
+			len(p.expiry), p.revokeAt, p.revoke, p.queue.waiting, p.borrowed))
 	}
 	for id, w := range e.waiters {
 		out = append(out, fmt.Sprint("waits ", id, w.Items, w.Until, w.turn))
+	}
+	for name, q := range e.forDraws {
+		out = append(out, fmt.Sprint("draws of ", name, q.Len(), q.waiting))
 	}
 	for k, m := range e.meters {
 		out = append(out, fmt.Sprint("meter ", k, m))

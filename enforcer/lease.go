@@ -147,11 +147,13 @@ type ClientToken struct {
 	Request [32]byte // SHA-256 over the request, to tell a retry from another request
 }
 
-// Waiter is an acquire that waits for its slots. It never changes once made.
+// Waiter is an acquire that waits for its slots or draws. It never changes once made.
 type Waiter struct {
 	ID      LeaseID // of the lease to be
 	Items   []Item
+	Draws   bool // the items are meters
 	Request *Acquire
+	Token   *ClientToken // of the request; nil: it has none
 	Since   time.Time
 	Until   time.Time
 }
@@ -173,7 +175,7 @@ type PoolStatus struct {
 	NotShared string
 	InUse     int64 // slots held; of a meter, what has been drawn
 	Parts     int64 // with Quantum: the parts of slots that are held
-	Waiting   int64
+	Waiting   int64 // slots or draws that acquires wait for
 	Reserved  int64
 	Borrowed  int64 // slots of leases that are borrowed
 	Peak      int64 // the most in use since the enforcer was made

@@ -51,41 +51,86 @@ func (r *Acquire) draw(e *Enforcer, v *Verdict, items []Item, token *ClientToken
 			"meter %s: a draw never comes back, so its lifetime is draw, not %s; leave lifetime out", items[0].Pool,
 			r.Lifetime)}
 	}
-	var draws []Draw
-	granted := make([]Item, len(items))
-	for i, it := range items {
+	granted, draws, d := e.fitDraws(r, v, items, nil, now)
+	if d != nil {
+		return r.wait(e, items, token, d, now)
+	}
+	return e.grantDraws(r, granted, draws, token, now)
+}
+
+// fitDraws returns what the request gets of each meter under the verdict and the totals after that, or why it gets
+// nothing: what waiting cannot help comes before what it may. w is its place in the queue; nil: it has just come.
+func (e *Enforcer) fitDraws(r *Acquire, v *Verdict, items []Item, w *waiting, now time.Time) (granted []Item,
+	draws []Draw, why *Denial) {
+	for _, it := range items {
 		g, ok := v.Meters[it.Pool]
-		if !ok {
-			return Decision{Denial: bad("items",
+		switch {
+		case !ok && w == nil:
+			return nil, nil, bad("items",
 				"one lease cannot hold pool %s and meter %s: slots come back, draws do not; acquire them one "+
-					"after the other", it.Pool, items[0].Pool)}
+					"after the other", it.Pool, items[0].Pool)
+		case !ok:
+			return nil, nil, &Denial{Code: PoolUnknown, Field: "pool", Pool: it.Pool, Hint: v.knownPools(),
+				Detail: fmt.Sprintf("meter %q is no longer in the licence", it.Pool)}
 		}
 		if it.Of > 1 {
-			return Decision{Denial: bad("of", "meter %s: draws have no parts; leave of out", it.Pool)}
+			return nil, nil, bad("of", "meter %s: draws have no parts; leave of out", it.Pool)
 		}
-		if why := e.verdict.Withheld.Draws; why != "" {
-			return Decision{Denial: withheld("meter", it.Pool, why)}
+		n, after, d := e.fitDraw(r, g, it, w, now)
+		switch {
+		case d != nil && !d.MayGrow:
+			return nil, nil, d
+		case d != nil && why == nil:
+			why = d
 		}
-		if g.NotShared != "" && g.Budget == 0 {
-			return Decision{Denial: notShared("meter", it.Pool, g.NotShared)}
-		}
-		s := e.stand(g, now)
-		n, left := it.N, s.left()
-		if left < n {
-			if r.MinN == 0 || left < r.MinN {
-				denial := e.meterEmpty(it, g, s, now)
-				denial.MayGrow = denial.MayGrow &&
-					(g.Most == Unlimited || cmp.Or(r.MinN, it.N) <= int64(g.Most)-s.drawn())
-				return Decision{Denial: denial}
-			}
-			n = left
-		}
-		draws = append(draws, s.draw(n)...)
-		granted[i] = Item{Pool: it.Pool, N: n}
+		granted, draws = append(granted, Item{Pool: it.Pool, N: n}), append(draws, after...)
 	}
-	l := &Lease{ID: r.ID, Items: granted, Lifetime: LifetimeDraw, AcquiredAt: now, Holder: e.holder(r), Token: token,
+	if why != nil {
+		return nil, nil, why
+	}
+	return granted, draws, nil
+}
+
+// fitDraw is fitDraws of one meter.
+func (e *Enforcer) fitDraw(r *Acquire, g MeterGrant, it Item, w *waiting, now time.Time) (n int64, draws []Draw,
+	why *Denial) {
+	if why := e.verdict.Withheld.Draws; why != "" {
+		return 0, nil, withheld("meter", it.Pool, why)
+	}
+	if g.NotShared != "" && g.Budget == 0 {
+		return 0, nil, notShared("meter", it.Pool, g.NotShared)
+	}
+	s, least := e.stand(g, now), cmp.Or(r.MinN, it.N)
+	left := s.left()
+	if left < least {
+		d := e.meterEmpty(it, g, s, now)
+		d.MayGrow = d.MayGrow && (g.Most == Unlimited || least <= int64(g.Most)-s.drawn())
+		return 0, nil, d
+	}
+	if q := e.forDraws[it.Pool]; q.ahead(w) {
+		return 0, nil, q.denial(it.Pool, s)
+	}
+	n = min(it.N, left)
+	return n, s.draw(n), nil
+}
+
+// grantDraws is the decision that draws what a request gets.
+func (e *Enforcer) grantDraws(r *Acquire, items []Item, draws []Draw, token *ClientToken, now time.Time) Decision {
+	l := &Lease{ID: r.ID, Items: items, Lifetime: LifetimeDraw, AcquiredAt: now, Holder: e.holder(r), Token: token,
 		Data: r.Data}
 	return Decision{Lease: l, Events: []Event{{Kind: EventDrawn, At: now, Lease: l, Draws: draws}}}
+}
+
+// denial denies draws of a meter because others wait for them.
+func (q *queue) denial(name string, s stand) *Denial {
+	left := Limit(s.left())
+	if s.room() == Unlimited {
+		left = Unlimited
+	}
+	return &Denial{Code: MeterEmpty, Pool: name, Limit: s.room(), InUse: s.drawn(), HasUsage: true, MayGrow: true,
+		Detail: fmt.Sprintf("meter %s: %s draws are left, and %d acquires wait for draws of it", name, left,
+			q.Len()),
+		Hint: "wait too (wait_seconds), or try again later"}
 }
 
 // next returns when a meter starts again at the latest. early says that the next period would have begun already, were
@@ -133,6 +178,9 @@ func (e *Enforcer) meterStatus(name string, g MeterGrant, now time.Time) PoolSta
 	}
 	s.InUse = stand.drawn()
 	s.Peak = s.InUse
+	if q := e.forDraws[name]; q != nil {
+		s.Waiting = q.waiting
+	}
 	return s
 }
 
@@ -194,6 +242,8 @@ func (r *Shift) decide(e *Enforcer, now time.Time) Decision {
 				s.drawn())}}
 	case r.By > s.left():
 		return Decision{Denial: e.meterEmpty(Item{Pool: r.Pool, N: r.By}, g, s, now)}
+	case r.By > 0 && e.forDraws[r.Pool].ahead(nil):
+		return Decision{Denial: e.forDraws[r.Pool].denial(r.Pool, s)}
 	case r.By < 0:
 		return Decision{Events: []Event{{Kind: EventSet, At: now, Draws: s.takeBack(-r.By)}}}
 	}

@@ -1,6 +1,7 @@
 package enforcer
 
 import (
+	"cmp"
 	"time"
 )
 
@@ -41,26 +42,45 @@ func (m *model) drawn(g MeterGrant, now time.Time) (sum int64) {
 	return sum
 }
 
-func (m *model) draw(r *Acquire, now time.Time) (granted []Item, why DenialCode) {
+// drawRoom returns how many draws of a meter there may be in all in its period, and whether that has no end. Draws
+// taken for another period are no good in this one.
+func (m *model) drawRoom(g MeterGrant, now time.Time) (room int64, endless bool) {
+	if g.Taken && g.Resets != ResetsNever && !g.Period.Equal(m.counting(g, now)) {
+		return 0, false
+	}
+	return int64(g.Budget) + int64(g.Overage), g.Budget == Unlimited
+}
+
+// draw returns what a request gets of meters now, or why it gets nothing; grows says that waiting may help.
+func (m *model) draw(r *Acquire, now time.Time) (granted []Item, grows bool, why DenialCode) {
 	if r.Lifetime != "" && r.Lifetime != LifetimeDraw {
-		return nil, BadRequest
+		return nil, false, BadRequest
 	}
 	for _, it := range itemsOf(r) {
 		g, ok := m.at(now).Meters[it.Pool]
 		if !ok {
-			return nil, BadRequest
+			return nil, false, BadRequest
 		}
 		if it.Of > 1 {
-			return nil, BadRequest
+			return nil, false, BadRequest
 		}
-		n := it.N
-		if left := max(0, int64(g.Budget)+int64(g.Overage)-m.drawn(g, now)); g.Budget != Unlimited && left < n {
-			if r.MinN == 0 || left < r.MinN {
-				return nil, MeterEmpty
-			}
-			n = left
+		room, endless := m.drawRoom(g, now)
+		drawn, least := m.drawn(g, now), cmp.Or(r.MinN, it.N)
+		left := max(0, room-drawn)
+		if endless {
+			left = MaxN
 		}
-		granted = append(granted, Item{Pool: it.Pool, N: n})
+		switch {
+		case left < least && (!g.Taken || drawn+least > int64(g.Most) || room == int64(g.Most)):
+			return nil, false, MeterEmpty
+		case left < least || m.ahead(it.Pool, r.ID):
+			why = MeterEmpty
+		default:
+			granted = append(granted, Item{Pool: it.Pool, N: min(left, it.N)})
+		}
 	}
-	return granted, ""
+	if why != "" {
+		return nil, true, why
+	}
+	return granted, false, ""
 }

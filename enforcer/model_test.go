@@ -42,6 +42,7 @@ type modelLease struct {
 type modelWaiter struct {
 	r     *Acquire
 	items []Item
+	draws bool // of meters
 	until time.Time
 }
 
@@ -298,8 +299,11 @@ func (m *model) answer(r *Acquire, now time.Time) (granted []Item, waits, replay
 		return nil, false, false, LicenseExpired
 	}
 	if _, meter := m.at(now).Meters[items[0].Pool]; meter {
-		granted, why = m.draw(r, now)
-		return granted, false, false, why
+		grows := false
+		if granted, grows, why = m.draw(r, now); why == MeterEmpty && grows && r.Wait > 0 {
+			waits, why = m.mayWait(r)
+		}
+		return granted, waits, false, why
 	} else if r.Lifetime == LifetimeDraw {
 		return nil, false, false, BadRequest
 	}
@@ -312,10 +316,8 @@ func (m *model) answer(r *Acquire, now time.Time) (granted []Item, waits, replay
 	}
 	granted, why = m.fit(r, now)
 	if why == NoSlots && r.Wait > 0 && !m.never(r) {
-		if u := r.Caller.Who(); m.tooMany(u, m.options.MaxWaiters, 1, m.waitersOf) || m.tooMuch(u, keptWaiting(r)) {
-			return nil, false, false, RateLimited
-		}
-		return nil, true, false, ""
+		waits, why = m.mayWait(r)
+		return nil, waits, false, why
 	}
 	return granted, false, false, why
 }
@@ -347,7 +349,7 @@ func (m *model) grant(r *Acquire, granted []Item, now time.Time) {
 func tokenText(r *Acquire) string {
 	out := fmt.Sprint(r.Token, " ", r.Caller.UID, r.Caller.Credential, " ", ownerOf(r.Data))
 	if r.Caller.Who().nobody() {
-		out += fmt.Sprint(" of process ", r.Caller.PID)
+		out += fmt.Sprint(" of process ", r.Caller.PID, " ", r.Caller.Inode)
 	}
 	for _, it := range itemsOf(r) {
 		out += " " + it.Pool
@@ -357,32 +359,6 @@ func tokenText(r *Acquire) string {
 
 func requestText(r *Acquire) string {
 	return fmt.Sprint(itemsOf(r), r.MinN, cmp.Or(r.Lifetime, LifetimeTTL), r.TTL, r.Until, r.Labels)
-}
-
-// serve grants the first waiter that can be served, and says what; empty: none can be.
-func (m *model) serve(now time.Time) string {
-	for i, w := range m.queue {
-		if !m.at(now).Good() || m.denyBorrow(w.r, now) != "" {
-			continue
-		}
-		granted, why := m.fit(w.r, now)
-		if why != "" || slices.ContainsFunc(w.items, func(it Item) bool { return m.ahead(it.Pool, w.r.ID) }) {
-			continue
-		}
-		m.queue = slices.Delete(m.queue, i, i+1)
-		if _, known := m.tokens[tokenText(w.r)]; w.r.Token != "" && known {
-			return fmt.Sprint(w.r.ID, " has it already")
-		}
-		m.grant(w.r, granted, now)
-		return fmt.Sprint(w.r.ID, granted)
-	}
-	return ""
-}
-
-// vain reports whether a waiter can never be granted what it waits for.
-func (m *model) vain(r *Acquire, now time.Time) bool {
-	return !m.at(now).Good() || m.denyBorrow(r, now) != "" || m.never(r) ||
-		slices.ContainsFunc(itemsOf(r), func(it Item) bool { return !m.divides(it) })
 }
 
 func (m *model) find(id LeaseID) int {

@@ -2,7 +2,6 @@ package enforcer
 
 import (
 	"cmp"
-	"container/list"
 	"slices"
 	"time"
 )
@@ -16,9 +15,9 @@ type pool struct {
 	peak   int64
 	leases int
 	groups map[string]*group // nil when each lease counts for itself
-	queue  list.List         // of *waiting, in their turn
-	// waiting is how many slots are waited for, and borrowed how many of the slots in use are borrowed.
-	waiting, borrowed int64
+	queue  queue
+	// borrowed is how many of the slots in use are borrowed.
+	borrowed int64
 
 	expiry   []*held   // a heap by ExpiresAt of the leases that have one
 	slot     []int     // beside expiry: which of the lease's items this pool is
@@ -143,7 +142,7 @@ func (p *pool) status(name string) PoolStatus {
 	s := PoolStatus{
 		Name: name, Limit: p.grant.Limit, Overage: p.grant.Overage, Budget: p.grant.Budget, Scope: p.grant.Scope,
 		Unit: p.grant.Unit, NotShared: p.grant.NotShared, InUse: p.grant.slots(p.inUse),
-		Peak: p.grant.slots(p.peak), Leases: p.leases, Waiting: p.grant.slots(p.waiting),
+		Peak: p.grant.slots(p.peak), Leases: p.leases, Waiting: p.grant.slots(p.queue.waiting),
 		Borrowed: p.grant.slots(p.borrowed),
 	}
 	if p.grant.per() > 1 {

@@ -8,51 +8,97 @@ import (
 	"time"
 )
 
-// waiting is a waiter in the queues of its pools. A waiter for several pools is served once it heads every queue. The
-// turns are one order over all pools, so some waiter always does.
+// queue is the waiters for one pool or meter, in their turn.
+type queue struct {
+	list.List       // of *waiting
+	waiting   int64 // draws, or parts of slots, that are waited for
+}
+
+// first returns the waiter that is served next; nil: none waits.
+func (q *queue) first() *waiting {
+	if q == nil {
+		return nil
+	}
+	if x := q.Front(); x != nil {
+		return x.Value.(*waiting)
+	}
+	return nil
+}
+
+// ahead reports whether others wait before w; nil is a request that has just come.
+func (q *queue) ahead(w *waiting) bool {
+	first := q.first()
+	return first != nil && first != w
+}
+
+// waiting is a waiter in the queues of its pools or meters. A waiter for several is served once it heads every queue.
+// The turns are one order over all queues, so some waiter always does.
 type waiting struct {
 	*Waiter
 	turn   uint64
 	at     int             // in the timetable of patience
-	places []*list.Element // in the queue of each item's pool
+	places []*list.Element // in the queue of each item
 }
 
 func (w *waiting) due() time.Time { return w.Until }
 func (w *waiting) place() *int    { return &w.at }
 
+// queueOf returns the queue of a pool or meter that a waiter waits for.
+func (e *Enforcer) queueOf(w *Waiter, name string) *queue {
+	if w.Draws {
+		return e.forDraws[name]
+	}
+	return &e.pools[name].queue
+}
+
+// weigh returns how many draws, or parts of slots, a waiter waits for with one of its items.
+func (e *Enforcer) weigh(w *Waiter, it Item) int64 {
+	if w.Draws {
+		return it.N
+	}
+	return e.pools[it.Pool].grant.parts(it)
+}
+
+// behind reports whether others are before a waiter in any of its queues.
+func (e *Enforcer) behind(w *waiting) bool {
+	return slices.ContainsFunc(w.Items, func(it Item) bool { return e.queueOf(w.Waiter, it.Pool).ahead(w) })
+}
+
+// heads yields the first waiter of each queue, in no particular order. One that waits for several pools or meters may
+// be yielded more than once.
+func (e *Enforcer) heads(yield func(*waiting) bool) {
+	for _, p := range e.pools {
+		if w := p.queue.first(); w != nil && !yield(w) {
+			return
+		}
+	}
+	for _, q := range e.forDraws {
+		if w := q.first(); w != nil && !yield(w) {
+			return
+		}
+	}
+}
+
 // wait decides that an acquire waits; d is why it is not granted at once.
-func (r *Acquire) wait(e *Enforcer, items []Item, d *Denial, now time.Time) Decision {
-	if d.Code != NoSlots || r.Wait <= 0 || e.never(r, items) {
+func (r *Acquire) wait(e *Enforcer, items []Item, token *ClientToken, d *Denial, now time.Time) Decision {
+	if r.Wait <= 0 || !d.MayGrow && (d.Code != NoSlots || e.never(r, items)) {
 		return Decision{Denial: d}
 	}
 	if d := r.denyWaiter(e); d != nil {
 		return Decision{Denial: d}
 	}
 	// Nothing waits for a borrow that would be over by then.
-	w := &Waiter{ID: r.ID, Items: items, Request: r, Since: now, Until: sooner(now.Add(r.Wait), r.Until)}
+	w := &Waiter{ID: r.ID, Items: items, Draws: d.MayGrow, Request: r, Token: token, Since: now,
+		Until: sooner(now.Add(r.Wait), r.Until)}
 	return Decision{Waiter: w, Events: []Event{{Kind: EventQueued, At: now, Waiter: w}}}
 }
 
-// never reports whether a request asks for more than there is, whatever is released.
+// never reports whether a request asks for more slots than there are, whatever is released.
 func (e *Enforcer) never(r *Acquire, items []Item) bool {
 	return slices.ContainsFunc(items, func(it Item) bool {
 		p := e.pools[it.Pool]
 		return p == nil || !p.covers(p.most(), it.least(r))
 	})
-}
-
-// ahead reports whether others wait for a pool before w; nil is a request that has just come.
-func (p *pool) ahead(w *waiting) bool {
-	first := p.first()
-	return first != nil && first != w
-}
-
-// first returns the waiter that is served next; nil: none waits.
-func (p *pool) first() *waiting {
-	if x := p.queue.Front(); x != nil {
-		return x.Value.(*waiting)
-	}
-	return nil
 }
 
 func (r *Serve) decide(e *Enforcer, now time.Time) Decision {
@@ -65,40 +111,63 @@ func (r *Serve) decide(e *Enforcer, now time.Time) Decision {
 		}
 	}
 	v := e.at(now)
-	if !v.Good() {
-		return Decision{}
-	}
-	var best *waiting
-	for _, p := range e.pools {
-		w := p.first()
-		if w == nil || best != nil && best.turn <= w.turn || slices.ContainsFunc(w.Items, func(it Item) bool {
-			return e.pools[it.Pool].ahead(w)
-		}) {
+	var first *waiting
+	var out Decision
+	for w := range e.heads {
+		if w == first || first != nil && first.turn < w.turn || e.behind(w) {
 			continue
 		}
-		if _, _, d := e.fitAll(w.Request, v, w.Items, w); d == nil && v.deny(w.Request.Version) == nil &&
-			w.Request.denyBorrow(e, v, now) == nil {
-			best = w
+		if dec := e.serve(v, w, now); len(dec.Events) > 0 {
+			first, out = w, dec
 		}
 	}
-	if best == nil {
+	return out
+}
+
+// serve answers a waiter that heads every queue it is in; no events: it waits on.
+func (e *Enforcer) serve(v *Verdict, w *waiting, now time.Time) Decision {
+	if dec, known := e.replayed(w, now); known {
+		return dec
+	}
+	q := w.Request
+	if !v.Good() || v.deny(q.Version) != nil || q.denyBorrow(e, v, now) != nil {
 		return Decision{}
 	}
-	q := best.Request
-	token := q.token(best.Items)
-	if token != nil {
-		// An acquire with the same token has been granted meanwhile.
-		if was := e.tokens[token.Key]; was != nil {
-			replay := was.replay(q, best.Items, token)
-			dec := leave(best, now, CauseReplayed, replay.Denial)
-			dec.Events[0].Lease = replay.Lease
-			return dec
+	var dec Decision
+	if w.Draws {
+		granted, draws, d := e.fitDraws(q, v, w.Items, w, now)
+		switch {
+		case d == nil:
+			dec = e.grantDraws(q, granted, draws, w.Token, now)
+		case d.MayGrow:
+			return Decision{}
+		default: // draws do not come back, so that others may have left too few
+			return leave(w, now, CauseDenied, d)
 		}
+	} else {
+		granted, holder, d := e.fitAll(q, v, w.Items, w)
+		if d != nil {
+			return Decision{}
+		}
+		dec = e.grant(q, v, granted, holder, w.Token, now)
 	}
-	granted, holder, _ := e.fitAll(q, v, best.Items, best)
-	dec := e.grant(q, v, granted, holder, token, now)
-	dec.Events[0].Waiter = best.Waiter
+	dec.Events[0].Waiter = w.Waiter
 	return dec
+}
+
+// replayed answers a waiter whose client token has got a lease meanwhile; known says that it has.
+func (e *Enforcer) replayed(w *waiting, now time.Time) (dec Decision, known bool) {
+	if w.Token == nil {
+		return Decision{}, false
+	}
+	was := e.tokens[w.Token.Key]
+	if was == nil {
+		return Decision{}, false
+	}
+	replay := was.replay(w.Request, w.Items, w.Token)
+	dec = leave(w, now, CauseReplayed, replay.Denial)
+	dec.Events[0].Lease = replay.Lease
+	return dec, true
 }
 
 // turnAway turns away every waiter that waits in vain.
@@ -106,13 +175,21 @@ func (e *Enforcer) turnAway(now time.Time) Decision {
 	var dec Decision
 	for _, w := range e.waiters {
 		if d := e.vain(w, now); d != nil {
-			dec.Events = append(dec.Events, leave(w, now, CauseDenied, d).Events...)
+			dec.Events = append(dec.Events, e.turnedAway(w, now, CauseDenied, d)...)
 		}
 	}
 	slices.SortFunc(dec.Events, func(a, b Event) int {
 		return cmp.Compare(e.waiters[a.Waiter.ID].turn, e.waiters[b.Waiter.ID].turn)
 	})
 	return dec
+}
+
+// turnedAway is the end of a waiting. A waiter whose client token has got a lease meanwhile gets that, and no denial.
+func (e *Enforcer) turnedAway(w *waiting, now time.Time, cause Cause, d *Denial) []Event {
+	if dec, known := e.replayed(w, now); known {
+		return dec.Events
+	}
+	return leave(w, now, cause, d).Events
 }
 
 // vain says why a waiter can never be granted what it waits for.
@@ -123,6 +200,12 @@ func (e *Enforcer) vain(w *waiting, now time.Time) *Denial {
 	}
 	if d := w.Request.denyBorrow(e, v, now); d != nil {
 		return d
+	}
+	if w.Draws {
+		if _, _, d := e.fitDraws(w.Request, v, w.Items, w, now); d != nil && !d.MayGrow {
+			return d
+		}
+		return nil
 	}
 	for _, it := range w.Items {
 		p := e.pools[it.Pool]
@@ -158,7 +241,11 @@ func (r *Cancel) decide(e *Enforcer, now time.Time) Decision {
 	if w == nil {
 		return Decision{}
 	}
-	return leave(w, now, CauseLeft, nil)
+	d := &Denial{Code: NoSlots, Pool: w.Items[0].Pool, Detail: "the caller stopped waiting"}
+	if w.Draws {
+		d.Code = MeterEmpty
+	}
+	return leave(w, now, CauseLeft, d)
 }
 
 func (e *Enforcer) applyQueued(w *Waiter) {
@@ -170,9 +257,12 @@ func (e *Enforcer) applyQueued(w *Waiter) {
 	e.account(u).waiters++
 	e.keep(u, w.Request.bytes())
 	for _, it := range w.Items {
-		p := e.pools[it.Pool]
-		x.places = append(x.places, p.queue.PushBack(x))
-		p.waiting += p.grant.parts(it)
+		if w.Draws && e.forDraws[it.Pool] == nil {
+			e.forDraws[it.Pool] = &queue{}
+		}
+		q := e.queueOf(w, it.Pool)
+		x.places = append(x.places, q.PushBack(x))
+		q.waiting += e.weigh(w, it)
 	}
 }
 
@@ -186,10 +276,15 @@ func (e *Enforcer) unqueue(w *Waiter) {
 	e.keep(u, -w.Request.bytes())
 	e.settle(u, e.account(u))
 	for i, it := range w.Items {
-		p := e.pools[it.Pool]
-		p.queue.Remove(x.places[i])
-		p.waiting -= p.grant.parts(it)
-		e.drop(it.Pool, p)
+		q := e.queueOf(w, it.Pool)
+		q.Remove(x.places[i])
+		q.waiting -= e.weigh(w, it)
+		switch {
+		case !w.Draws:
+			e.drop(it.Pool, e.pools[it.Pool])
+		case q.Len() == 0:
+			delete(e.forDraws, it.Pool)
+		}
 	}
 }
 
@@ -205,17 +300,30 @@ func (e *Enforcer) giveUp(now time.Time, most int) (out []Event) {
 	due := e.patience.until(now, most)
 	slices.SortFunc(due, func(a, b *waiting) int { return cmp.Compare(a.turn, b.turn) })
 	for _, w := range due {
-		v := e.at(now)
-		d := v.deny(w.Request.Version)
-		if d == nil {
-			_, _, d = e.fitAll(w.Request, v, w.Items, w)
-		}
-		if d == nil { // it would fit, but others are before it in another queue
-			d = e.pools[w.Items[0].Pool].behind(w.Items[0])
-		}
-		out = append(out, leave(w, now, CauseWaitOver, d).Events...)
+		out = append(out, e.turnedAway(w, now, CauseWaitOver, e.unserved(w, now))...)
 	}
 	return out
+}
+
+// unserved says why a waiter whose time is up was not served.
+func (e *Enforcer) unserved(w *waiting, now time.Time) *Denial {
+	v := e.at(now)
+	if d := v.deny(w.Request.Version); d != nil {
+		return d
+	}
+	it := w.Items[0]
+	if w.Draws {
+		_, _, d := e.fitDraws(w.Request, v, w.Items, w, now)
+		if d == nil { // they arrive in this very moment
+			d = e.forDraws[it.Pool].denial(it.Pool, e.stand(v.Meters[it.Pool], now))
+		}
+		return d
+	}
+	_, _, d := e.fitAll(w.Request, v, w.Items, w)
+	if d == nil { // it would fit, but others are before it in another queue
+		d = e.pools[it.Pool].behind(it)
+	}
+	return d
 }
 
 // Waiting returns how many acquires wait.

@@ -37,8 +37,10 @@ type Acquire struct {
 	Until    time.Time     // LifetimeBorrow: when the slots return
 	Token    string        // client token; empty: none
 	Version  string        // the product's version; empty: not checked
-	Wait     time.Duration // how long to wait where the slots are in use; zero: not at all
-	Data     *Data         // what is kept on the lease; nil: nothing. A retry need not repeat it
+	// Wait is how long to wait where the slots are in use, or where the agent may get more draws of a site's meter;
+	// zero: not at all.
+	Wait time.Duration
+	Data *Data // what is kept on the lease; nil: nothing. A retry need not repeat it
 }
 
 // Renew extends a ttl lease by its TTL (or by TTL, when set) from now.
@@ -113,7 +115,7 @@ type Adjust struct {
 
 // Shift changes what has been drawn from a meter in its present period by a number of draws. It is for admins, and for
 // any caller that draws where the licence makes the meter adjustable. It is all or nothing: never below 0, never above
-// the limit.
+// the limit, and never up while acquires wait for draws of the meter.
 type Shift struct {
 	Pool   string
 	By     int64
@@ -125,8 +127,10 @@ type Cancel struct {
 	ID LeaseID
 }
 
-// Serve grants the next waiter what it waits for. Ask it again until it has no events, whenever slots may have come
-// free. Set Recheck after a new verdict, so that waiters that now wait in vain are turned away.
+// Serve answers the next waiter whose turn it is: it is granted what it waits for, or the lease that its client token
+// has got meanwhile, or turned away where it waits for draws that cannot come any more. Ask it again until it has no
+// events, whenever slots may have come free or draws may have arrived. Set Recheck after a new verdict, so that waiters
+// that now wait in vain are turned away, whoever waits before them.
 type Serve struct {
 	Recheck bool
 }

@@ -262,7 +262,8 @@ func (s *twin) shift(t *rapid.T) {
 		drawn = s.m.drawn(g, s.now)
 		if r.By < -drawn {
 			why = BadRequest
-		} else if r.By > 0 && g.Budget != Unlimited && r.By > int64(g.Budget)-drawn {
+		} else if room, endless := s.m.drawRoom(g, s.now); r.By > 0 &&
+			(!endless && r.By > room-drawn || s.m.ahead(r.Pool, LeaseID{})) {
 			why = MeterEmpty
 		}
 	}

@@ -151,25 +151,34 @@ func (s *twin) tick(t *rapid.T) {
 // serve has waiters served, and wants the model to serve the same in the same order.
 func (s *twin) serve(t *rapid.T, recheck bool) {
 	if recheck {
-		s.m.queue = slices.DeleteFunc(s.m.queue, func(w modelWaiter) bool { return s.m.vain(w.r, s.now) })
+		waiting := len(s.m.queue)
+		s.m.queue = slices.DeleteFunc(s.m.queue, func(w modelWaiter) bool { return s.m.vain(w, s.now) })
+		if away := waiting - len(s.m.queue); away > 0 {
+			if d, _ := s.do(t, &Serve{Recheck: true}); len(d.Events) != away {
+				t.Fatalf("%d wait in vain, and %+v are turned away", away, d.Events)
+			}
+		}
 	}
 	for {
 		queue := slices.Clone(s.m.queue)
 		d, lost := s.do(t, &Serve{Recheck: recheck})
+		recheck = false
 		if lost {
 			s.restart(t)
 			continue
 		}
-		if len(d.Events) > 0 && d.Events[0].Cause == CauseDenied {
-			continue
-		}
 		got, want := "", s.m.serve(s.now)
-		if d.Lease != nil {
-			got = fmt.Sprint(d.Lease.ID, d.Lease.Items)
-			s.ids = append(s.ids, d.Lease.ID)
+		switch {
+		case d.Lease != nil:
+			got = fmt.Sprint(d.Lease.ID, " ", d.Lease.Items)
+			if d.Lease.Lifetime != LifetimeDraw {
+				s.ids = append(s.ids, d.Lease.ID)
+			}
 			s.firstComeFirstServed(t, queue, d.Lease)
-		} else if len(d.Events) > 0 {
+		case len(d.Events) > 0 && d.Events[0].Cause == CauseReplayed:
 			got = fmt.Sprint(d.Events[0].Waiter.ID, " has it already")
+		case len(d.Events) > 0:
+			got = fmt.Sprint(d.Events[0].Waiter.ID, " is turned away")
 		}
 		if got != want {
 			t.Fatalf("served %q, the model serves %q", got, want)
@@ -218,6 +227,8 @@ func (s *twin) acquire(t *rapid.T, r *Acquire) {
 		t.Fatalf("acquire %+v: got %q (%v), the model says %q", r, code(got), got.Denial, why)
 	case why == NoSlots:
 		s.deniedOnlyWhenFull(t, r)
+	case why == MeterEmpty:
+		s.deniedOnlyWhenEmpty(t, r)
 	case why != "":
 	case replayed:
 		if !got.Replayed || got.Lease == nil || got.Lease.ID != tok.id || len(got.Events) != 0 ||
@@ -229,7 +240,8 @@ func (s *twin) acquire(t *rapid.T, r *Acquire) {
 			t.Fatalf("acquire %+v: got %+v, and it waits in the model", r, got)
 		}
 		if !s.crashed {
-			s.m.queue = append(s.m.queue, modelWaiter{r, itemsOf(r), sooner(s.now.Add(r.Wait), r.Until)})
+			_, draws := s.m.at(s.now).Meters[itemsOf(r)[0].Pool]
+			s.m.queue = append(s.m.queue, modelWaiter{r, itemsOf(r), draws, sooner(s.now.Add(r.Wait), r.Until)})
 		}
 	case got.Replayed || got.Lease == nil || !slices.Equal(got.Lease.Items, granted):
 		t.Fatalf("acquire %+v: got %+v, the model grants %v", r, got.Lease, granted)
@@ -265,7 +277,11 @@ func code(d Decision) DenialCode {
 func (s *twin) wait(t *rapid.T) {
 	seconds := rapid.OneOf(rapid.Int64Range(0, 8), rapid.Int64Range(0, 20), rapid.Int64Range(0, 90_000),
 		rapid.Int64Range(0, 3_000_000)).Draw(t, "seconds")
-	target := s.now.Add(time.Duration(seconds) * time.Second)
+	s.pass(t, time.Duration(seconds)*time.Second)
+}
+
+func (s *twin) pass(t *rapid.T, span time.Duration) {
+	target := s.now.Add(span)
 	for at := s.e.NextTick(); !at.IsZero() && at.Before(target); at = s.e.NextTick() {
 		s.now = later(s.now, at)
 		s.tick(t)
@@ -310,21 +326,33 @@ func (s *twin) step(t *rapid.T) {
 // Longer sequences than rapid's own, unless the command line says otherwise.
 func init() { _ = flag.Set("rapid.steps", "60") }
 
+func newTwin(t *rapid.T) *twin {
+	o := Options{Durable: true}
+	if rapid.IntRange(0, 2).Draw(t, "narrow") == 0 {
+		o = Options{Durable: true, MaxLeases: rapid.IntRange(1, 8).Draw(t, "leases"),
+			MaxTokens:  rapid.IntRange(1, 4).Draw(t, "tokens"),
+			MaxWaiters: rapid.IntRange(1, 6).Draw(t, "waiters"), MaxBytes: rapid.IntRange(1, 900).Draw(t, "bytes")}
+	}
+	s := &twin{options: o, m: newModel(o), e: New(o), replayed: New(o),
+		now: time.Date(2026, 1, 5, 12, 0, 0, 0, time.UTC), ledger: newLedger()}
+	s.issue(t)
+	return s
+}
+
+func (s *twin) crashNext(t *rapid.T) { s.crashing = rapid.IntRange(1, 2).Draw(t, "journalled") }
+
+func (s *twin) check(t *rapid.T) {
+	s.settle(t)
+	s.invariants(t)
+}
+
 // TestAgainstModel: whatever is asked for in whatever order, and wherever the agent dies, the answers are the model's,
 // and the invariants hold: DecideChangesNothing, NeverOverBudget, CountsAgree, NoStarvation, FirstComeFirstServed,
 // GrantedTheInstantItFits, DeniedOnlyWhenFull, DrawExactlyOnce, TokenKeptADay, EndedForAReason, BorrowedUntilItsDate,
 // AcknowledgedSurvives, NothingFreedByAbsence, AccountsAgree, NothingStaysDue, ReplayMakesTheSameState.
 func TestAgainstModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		o := Options{Durable: true}
-		if rapid.IntRange(0, 2).Draw(t, "narrow") == 0 {
-			o = Options{Durable: true, MaxLeases: rapid.IntRange(1, 8).Draw(t, "leases"),
-				MaxTokens:  rapid.IntRange(1, 4).Draw(t, "tokens"),
-				MaxWaiters: rapid.IntRange(1, 6).Draw(t, "waiters"), MaxBytes: rapid.IntRange(1, 900).Draw(t, "bytes")}
-		}
-		s := &twin{options: o, m: newModel(o), e: New(o), replayed: New(o),
-			now: time.Date(2026, 1, 5, 12, 0, 0, 0, time.UTC), ledger: newLedger()}
-		s.issue(t)
+		s := newTwin(t)
 		pool := rapid.SampledFrom(poolNames)
 		parts := rapid.SampledFrom([]int64{0, 0, 2, 4})
 		one := func(t *rapid.T) {
@@ -345,28 +373,13 @@ func TestAgainstModel(t *testing.T) {
 						return p != "a"
 					}).Draw(t, "other"), N: rapid.Int64Range(1, 3).Draw(t, "b"), Of: parts.Draw(t, "of")}}})
 			},
-			"draw": func(t *rapid.T) {
-				r := &Acquire{Pool: rapid.SampledFrom(append(meterNames, "a")).Draw(t, "meter"),
-					N: rapid.Int64Range(1, 5).Draw(t, "n"), Lifetime: LifetimeDraw}
-				if rapid.IntRange(0, 3).Draw(t, "part") == 0 {
-					r.MinN = rapid.Int64Range(1, r.N).Draw(t, "min_n")
-				}
-				s.acquire(t, r)
-			},
-			"draw items": func(t *rapid.T) {
-				s.acquire(t, &Acquire{Items: []Item{{Pool: "m", N: 1},
-					{Pool: rapid.SampledFrom([]string{"weekly", "a"}).Draw(t, "other"), N: 2}}, Lifetime: LifetimeDraw})
-			},
+			"draw": s.draw, "draw items": s.drawItems, "draws arrive": s.drawsArrive,
 			"renew": s.renew, "release": s.release, "join": s.join, "leave": s.leave, "doubt": s.doubt,
 			"attach":      s.attach,
 			"holder dies": s.holderDies, "adjust": s.adjust, "shift": s.shift, "set data": s.setData,
 			"give up": s.giveUp, "time": s.wait, "licence": s.licence, "join 2": s.join, "step": s.step,
 			"crash": s.away, "attach 2": s.attach, "compact": s.compact,
-			"crash in the next": func(t *rapid.T) { s.crashing = rapid.IntRange(1, 2).Draw(t, "journalled") },
-			"": func(t *rapid.T) {
-				s.settle(t)
-				s.invariants(t)
-			},
+			"crash in the next": s.crashNext, "": s.check,
 		})
 	})
 }

@@ -41,6 +41,11 @@ func (s *twin) licence(t *rapid.T) {
 			}
 		}
 	}
+	s.judge(t, v)
+}
+
+// judge puts a verdict in force.
+func (s *twin) judge(t *rapid.T, v *Verdict) {
 	s.do(t, &SetVerdict{v})
 	s.do(t, &TakeOver{})
 	s.m.judge(v, s.now)
@@ -91,10 +96,7 @@ func (s *twin) verdict(t *rapid.T, mayBeBad bool) *Verdict {
 		}
 		for _, p := range meterNames {
 			if rapid.IntRange(0, 4).Draw(t, "has "+p) > 0 {
-				limit := Limit(rapid.Int64Range(-1, 9).Draw(t, "limit"))
-				v.Meters[p] = MeterGrant{Name: p, Key: "L/" + p, Limit: limit, Budget: limit,
-					Adjustable: rapid.Bool().Draw(t, "adjustable"),
-					Resets:     map[string]Resets{"weekly": ResetsWeekly, "monthly": ResetsMonthly}[p]}
+				v.Meters[p] = s.meter(t, p)
 			}
 		}
 	}

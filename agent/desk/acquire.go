@@ -8,7 +8,7 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// waiter receives the answer to an acquire that waits in a queue of the enforcer's.
+// waiter receives the answer to an acquire that waits in the enforcer's queue.
 type waiter struct {
 	answer chan outcome // capacity 1
 	// called first, under the desk's lock, and so in the order of the answers; nil: nothing is called
@@ -27,15 +27,14 @@ type pending struct {
 	r      *enforcer.Acquire
 	start  time.Time
 	out    outcome
-	answer chan outcome // nil: it does not wait in a queue of the enforcer's
-	turn   *turn        // nil: it does not wait for draws
+	answer chan outcome // nil: it does not wait
 }
 
 // waits reports whether finish waits for others.
-func (a *pending) waits() bool { return a.answer != nil || a.turn != nil }
+func (a *pending) waits() bool { return a.answer != nil }
 
 // Acquire grants a lease or says why not. It fills in the lease's id. A request that waits is answered when its slots
-// are free, when its time is up, and when ctx ends.
+// are free or its draws have arrived, when its time is up, and when ctx ends.
 func (d *Desk) Acquire(ctx context.Context, r *enforcer.Acquire) (Grant, *enforcer.Denial) {
 	a := d.begin(r, nil)
 	return d.finish(ctx, &a)
@@ -56,45 +55,26 @@ func (d *Desk) begin(r *enforcer.Acquire, ready func()) pending {
 	a := pending{r: r, start: time.Now()}
 	rand.Read(r.ID[:]) // never fails: see crypto/rand
 	d.Place(&r.Caller)
-	if d.drained.Load() {
+	d.enter()
+	defer d.mu.Unlock()
+	if d.drained.Load() { // looked at under the lock: else it might begin to wait once the others were turned away
 		a.out.Denial = drainingDenial()
 		return a
 	}
-	d.enter()
-	defer d.mu.Unlock()
-	d.ask(&a, ready)
-	return a
-}
-
-// ask decides an acquire, and gives it its place where it is to wait. d.mu is held.
-func (d *Desk) ask(a *pending, ready func()) {
-	r, now := a.r, d.licenceTime()
+	now := d.licenceTime()
 	d.tick(now)
 	dec := d.core.Decide(r, now)
-	mayWait := d.signals.Short != nil && r.Wait > 0 && a.turn == nil
-	if mayWait && dec.Lease != nil && !dec.Replayed && dec.Lease.Lifetime == enforcer.LifetimeDraw && d.othersWait(r) {
-		a.turn = d.queueForDraws(r) // others wait for draws of the meter: whoever waits comes after them
-		return
-	}
 	if dec.Waiter != nil {
 		a.answer = make(chan outcome, 1)
 		d.waiting[dec.Waiter.ID] = waiter{a.answer, ready}
 	}
 	a.out = d.carry(dec)
-	if mayWait && a.out.Denial != nil && a.out.Denial.MayGrow {
-		a.turn = d.queueForDraws(r)
-	}
+	return a
 }
 
 // finish is the second half of Acquire.
 func (d *Desk) finish(ctx context.Context, a *pending) (Grant, *enforcer.Denial) {
-	var waited time.Duration
-	var dec outcome
-	if a.turn != nil {
-		dec.Decision, waited = d.awaitDraws(ctx, a)
-	} else {
-		dec, waited = d.awaitSlots(ctx, a)
-	}
+	dec, waited := d.awaitAnswer(ctx, a)
 	if waited > 0 {
 		d.seen.Waited(waited)
 	}
@@ -102,15 +82,16 @@ func (d *Desk) finish(ctx context.Context, a *pending) (Grant, *enforcer.Denial)
 	if pool == "" && len(r.Items) > 0 {
 		pool = r.Items[0].Pool
 	}
-	if d.signals.Short != nil && dec.Denial != nil && (dec.Denial.Code == enforcer.NoSlots || dec.Denial.MayGrow) {
+	if d.signals.Short != nil && dec.Denial != nil && (dec.Denial.Code == enforcer.NoSlots || dec.Denial.MayGrow) &&
+		ctx.Err() == nil { // a caller that has gone wants nothing
 		d.signals.Short(r)
 	}
 	d.seen.Acquired(pool, time.Since(a.start)-waited, dec.Denial, dec.Replayed)
 	return d.grant(dec)
 }
 
-// awaitSlots waits for the answer where the acquire waits for one, and says for how long it did.
-func (d *Desk) awaitSlots(ctx context.Context, a *pending) (dec outcome, waited time.Duration) {
+// awaitAnswer waits for the answer where the acquire waits for one, and says for how long it did.
+func (d *Desk) awaitAnswer(ctx context.Context, a *pending) (dec outcome, waited time.Duration) {
 	if a.answer == nil {
 		return d.settle(a.out), 0
 	}
@@ -123,9 +104,5 @@ func (d *Desk) awaitSlots(ctx context.Context, a *pending) (dec outcome, waited 
 	}
 	d.Do(&enforcer.Cancel{ID: a.r.ID})
 	// it may have been granted in the last moment: the caller gives back what it cannot deliver
-	dec = d.settle(<-a.answer)
-	if dec.Lease == nil && dec.Denial == nil {
-		dec.Denial = &enforcer.Denial{Code: enforcer.NoSlots, Detail: "the caller stopped waiting"}
-	}
-	return dec, time.Since(began)
+	return d.settle(<-a.answer), time.Since(began)
 }

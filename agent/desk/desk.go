@@ -1,8 +1,8 @@
 // Package desk is the one place where decisions are made: a request is decided by the enforcer, its events are written
 // to a journal and applied, and waiters are answered, all under one lock and in one order. The desk keeps the licence
 // time, which never goes back. Nothing is acknowledged before it is as durable as it must be, and nothing that only
-// watches (a subscriber, a metric) keeps it waiting. Start reading at [Desk.Do]; acquires are in acquire.go, those that
-// wait for draws of a site's meter in draws.go, the journals in store.go, and the clock in mark.go.
+// watches (a subscriber, a metric) keeps it waiting. Start reading at [Desk.Do]; acquires are in acquire.go, the
+// journals in store.go, and the clock in mark.go.
 package desk
 
 import (
@@ -103,9 +103,7 @@ type Desk struct {
 	owned    map[string]map[enforcer.LeaseID]struct{} // leases held with data, by its owner
 	doubted  map[enforcer.LeaseID]struct{}            // leases that are unconfirmed
 	waiting  map[enforcer.LeaseID]waiter
-	forDraws []*turn       // acquires that wait for draws, in their turn; see awaitDraws
 	idle     chan struct{} // closed when no lease but borrows is held; nil: nobody waits for that
-	judged   chan struct{} // closed when the verdict changes, or the desk drains
 
 	byPod   atomic.Bool                          // a pool counts, or is about to count, by pod
 	podOf   func(pid int32, start uint64) string // see liveness.PodOf
@@ -134,7 +132,7 @@ func newDesk(o Options) *Desk {
 	return &Desk{now: o.Now, boot: clock.Boot, passed: func(from, to time.Time) time.Duration {
 		return to.Sub(from)
 	}, seen: o.Observer, watcher: o.Watcher, signals: o.Signals, core: enforcer.New(o.Core), podOf: liveness.PodOf,
-		wake: make(chan struct{}, 1), waiting: map[enforcer.LeaseID]waiter{}, judged: make(chan struct{}),
+		wake: make(chan struct{}, 1), waiting: map[enforcer.LeaseID]waiter{},
 		held: map[enforcer.Lifetime]int{}, owned: map[string]map[enforcer.LeaseID]struct{}{},
 		doubted: map[enforcer.LeaseID]struct{}{}}
 }
@@ -202,11 +200,20 @@ func (d *Desk) carry(dec enforcer.Decision) outcome {
 			d.store.owe(rest, err)
 		}
 	}
-	if dec.Replayed && d.store != nil && durable(enforcer.Event{Lease: dec.Lease}) {
+	if d.store != nil && repeats(dec) {
 		written = d.store.barrier() // the first answer may not be out yet
 	}
 	d.apply(dec.Events, written)
 	return outcome{dec, written, d.fenceOf(&dec)}
+}
+
+// repeats reports whether a decision answers somebody, at once or after a wait, with a lease that an earlier request
+// was granted and that must be on the disk before it is acknowledged.
+func repeats(dec enforcer.Decision) bool {
+	return dec.Replayed && durable(enforcer.Event{Lease: dec.Lease}) ||
+		slices.ContainsFunc(dec.Events, func(ev enforcer.Event) bool {
+			return ev.Cause == enforcer.CauseReplayed && durable(ev)
+		})
 }
 
 // gives reports whether somebody is given something by an event. d.mu is held.
@@ -273,7 +280,7 @@ func (d *Desk) over() bool {
 	return d.fence != 0 && d.signals.FencePassed != nil && clock.Fence() >= d.fence
 }
 
-// serve grants free slots to waiters. d.mu is held.
+// serve grants free slots and draws to waiters. d.mu is held.
 func (d *Desk) serve(now time.Time, recheck bool) {
 	for d.core.Waiting() > 0 {
 		if d.over() {
@@ -345,7 +352,7 @@ func (d *Desk) answer(ev enforcer.Event, written commit) {
 	if w, ok := d.waiting[ev.Waiter.ID]; ok {
 		delete(d.waiting, ev.Waiter.ID)
 		dec := enforcer.Decision{Events: []enforcer.Event{ev}, Lease: ev.Lease, Denial: ev.Denial,
-			Replayed: ev.Cause == enforcer.CauseReplayed}
+			Replayed: ev.Cause == enforcer.CauseReplayed && ev.Lease != nil}
 		w.tell(outcome{dec, written, d.fenceOf(&dec)})
 	}
 }
@@ -413,7 +420,6 @@ func (d *Desk) SetVerdict(v *enforcer.Verdict, fence time.Duration) {
 		d.Look()
 	}
 	d.serve(d.last, true)
-	d.rejudged()
 	if d.core.Revoking() {
 		d.watcher.Revoking(d.last, d.core.Leases)
 	}
@@ -454,6 +460,7 @@ func (d *Desk) Run(ctx context.Context) error {
 		d.advance(false)
 		now := d.last
 		d.tick(now)
+		d.serve(now, false) // a meter's period may have begun
 		d.next = d.core.NextTick()
 		wait := longestTimer
 		if !d.next.IsZero() {

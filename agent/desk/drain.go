@@ -11,7 +11,6 @@ func (d *Desk) Drain() {
 	d.drained.Store(true)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.rejudged()
 	for id, w := range d.waiting {
 		delete(d.waiting, id)
 		w.tell(outcome{Decision: enforcer.Decision{Denial: drainingDenial()}})

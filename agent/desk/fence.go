@@ -22,7 +22,7 @@ type Grant struct {
 
 // fenceOf returns when what a decision gives is partly over; zero: never, or it gives nothing of a pool. d.mu is held.
 func (d *Desk) fenceOf(dec *enforcer.Decision) time.Duration {
-	if d.fence == 0 {
+	if d.fence == 0 || dec.Lease != nil && dec.Lease.Lifetime == enforcer.LifetimeDraw {
 		return 0
 	}
 	grants := func(ev enforcer.Event) bool { return ev.Kind == enforcer.EventGranted }
