@@ -155,7 +155,11 @@ func (m *Metrics) UpstreamCalled(call, result string, at time.Time) {
 // EmergencyBegan counts an emergency.
 func (m *Metrics) EmergencyBegan() { m.emergencies.Inc() }
 
-// setPools makes the series of the pools and meters that a verdict names, and deletes those of others.
+// mostPools bounds the pools whose series are kept.
+const mostPools = 256
+
+// setPools makes the series of the pools and meters that a verdict names. Those of others stay, so that no counter
+// begins anew where a licence is gone for a moment, until there are too many.
 func (m *Metrics) setPools(v *enforcer.Verdict) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -175,8 +179,10 @@ func (m *Metrics) setPools(v *enforcer.Verdict) {
 			now[name] = m.series(name)
 		}
 	}
-	for name := range was {
-		if now[name] == nil {
+	for name, s := range was {
+		if now[name] == nil && len(was) <= mostPools {
+			now[name] = s
+		} else if now[name] == nil {
 			for _, vec := range []*prometheus.CounterVec{m.acquires, m.denials, m.releases, m.draws} {
 				vec.DeletePartialMatch(prometheus.Labels{"pool": name})
 			}

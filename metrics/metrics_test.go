@@ -134,7 +134,7 @@ func TestServerMetrics(t *testing.T) {
 	}
 }
 
-// Callers name pools; only those of the licence become series, and those that vanish go.
+// Callers name pools; only those of a licence become series, and those that are no more go when there are too many.
 func TestClosedPools(t *testing.T) {
 	m := full()
 	before := testutil.CollectAndCount(m.acquires)
@@ -147,9 +147,11 @@ func TestClosedPools(t *testing.T) {
 	if n := testutil.ToFloat64(m.denials.WithLabelValues("", "pool_unknown")); n != 10_001 {
 		t.Errorf("%v made-up pools are counted", n)
 	}
-	v := verdict()
-	v.Pools = map[string]enforcer.PoolGrant{"other": {}}
-	m.Observe(enforcer.Event{Kind: enforcer.EventVerdict, Verdict: v})
+	for i := range mostPools {
+		v := verdict()
+		v.Pools = map[string]enforcer.PoolGrant{fmt.Sprint("other-", i): {}}
+		m.Observe(enforcer.Event{Kind: enforcer.EventVerdict, Verdict: v})
+	}
 	families, err := m.Gatherer().Gather()
 	if err != nil {
 		t.Fatal(err)
@@ -168,9 +170,10 @@ func TestClosedPools(t *testing.T) {
 	}
 }
 
-// A verdict that names a pool again does not set its counters back.
+// A verdict that names a pool again does not set its counters back, also where the licence was gone meanwhile.
 func TestCountersGoOn(t *testing.T) {
 	m := full()
+	m.Observe(enforcer.Event{Kind: enforcer.EventVerdict, Verdict: &enforcer.Verdict{}})
 	m.Observe(enforcer.Event{Kind: enforcer.EventVerdict, Verdict: verdict()})
 	if n := testutil.ToFloat64(m.acquires.WithLabelValues("streams", "granted")); n != 1 {
 		t.Errorf("granted is %v", n)

@@ -36,11 +36,10 @@ func (g *Registry) Serve(ctx context.Context, c ServeConfig) error {
 			return fmt.Errorf("certificate %s: %w", c.CertFile, err)
 		}
 		agents.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}}
+		// The key identifies the agent, and signs the request too; no CA vouches for agents.
+		agents.TLSConfig.ClientAuth = tls.RequestClientCert
 		if c.Mutual {
-			// The key identifies the agent, and signs the request too; no CA vouches for agents.
-			agents.TLSConfig.ClientAuth = tls.RequireAnyClientCert
-		} else {
-			agents.TLSConfig.ClientAuth = tls.RequestClientCert
+			agents.Handler = certified(agents.Handler)
 		}
 	}
 	admin, err := adminSocket(c.Admin)
@@ -69,6 +68,19 @@ func (g *Registry) Serve(ctx context.Context, c ServeConfig) error {
 		return errors.Join(agents.Shutdown(end), operators.Shutdown(end), metrics.Shutdown(end))
 	})
 	return group.Wait()
+}
+
+// certified lets requests through that come with a certificate, and probes, which read nothing of any agent's.
+func certified(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		probe := r.Method == http.MethodGet && (r.URL.Path == "/healthz" || r.URL.Path == "/metrics")
+		if !probe && (r.TLS == nil || len(r.TLS.PeerCertificates) == 0) {
+			http.Error(w, "this server asks agents for a certificate of their own key (--mutual-tls)",
+				http.StatusForbidden)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 func server(h http.Handler, log *slog.Logger) *http.Server {
