@@ -71,7 +71,8 @@ func (i Inspector) Judge(q Question) (*Result, error) {
 	if err := i.Systems(func(systems *catalog.Catalog) {
 		for _, d := range q.Documents {
 			l, p := systems.Verify(d.Data, anchors, plugin.Secrets{Keys: q.LicenseKeys, Fingerprint: fingerprint})
-			f.Documents = append(f.Documents, enforcer.Document{Name: d.Name, License: l, Problem: p.Of(d.Name), Arrived: q.Now})
+			f.Documents = append(f.Documents,
+				enforcer.Document{Name: d.Name, License: l, Problem: p.Of(d.Name), Arrived: q.Now})
 		}
 	}); err != nil {
 		return nil, err

@@ -283,7 +283,8 @@ func (c *cli) claims(o *signFlags, now time.Time) (*usher.Claims, error) {
 	return claims, nil
 }
 
-func (o *signFlags) times(claims *usher.Claims, now time.Time) error {
+// dates puts the instants that flags name into the claims.
+func (o *signFlags) dates(claims *usher.Claims, now time.Time) error {
 	for _, t := range []struct {
 		flag, value string
 		end         bool
@@ -299,6 +300,14 @@ func (o *signFlags) times(claims *usher.Claims, now time.Time) error {
 			return usage("--%s: %w", t.flag, err)
 		}
 		*t.to = usher.DateOf(at)
+	}
+	return nil
+}
+
+// times puts the dates and the spans that flags name into the claims.
+func (o *signFlags) times(claims *usher.Claims, now time.Time) error {
+	if err := o.dates(claims, now); err != nil {
+		return err
 	}
 	claims.EarlyReturn = claims.EarlyReturn || o.earlyReturn
 	var heartbeat usher.Period
