@@ -22,8 +22,8 @@ func (c *cli) emergencyStart() *cobra.Command {
 	var reason string
 	cmd := &cobra.Command{Use: "start --reason TEXT", Short: "Begin an emergency; the upstream hears of it",
 		Args: cobra.NoArgs,
-		Long: `Begin an emergency on a licence that has lapsed, or that is in its grace. For as long as the licence says, an
-expiry or a missed heartbeat or check-in does not stop it. A licence allows only so many a year. The
+		Long: `Begin an emergency on a licence that has lapsed, or that is in its grace. For as long as the licence
+says, an expiry or a missed heartbeat or check-in does not stop it. A licence allows only so many a year. The
 agent logs and counts it, and tells the vendor's upstream. Admins only.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if reason == "" {

@@ -63,8 +63,8 @@ func (c *cli) warnAbout(claims *usher.Claims, l *enforcer.License, now time.Time
 	}
 	if claims.Issued > now.Unix()+60 {
 		warn(
-			"the licence is dated %s, which has not come yet: an agent counts it from then on; give --not-before for a "+
-				"later start", time.Unix(claims.Issued, 0).UTC().Format(time.RFC3339))
+			"the licence is dated %s, which has not come yet: an agent counts it from then on; give --not-before for "+
+				"a later start", time.Unix(claims.Issued, 0).UTC().Format(time.RFC3339))
 	}
 	for _, s := range unhelpful(l) {
 		warn("%s", s)
