@@ -6,8 +6,18 @@ BIN     ?= bin
 GO      ?= go
 FUZZTIME ?= 30s
 
-# A vendor's folder (VENDOR=DIR) compiles its product and keys in: see docs/for-vendors.md.
-LDFLAGS = -s -w -X main.version=$(VERSION) $(if $(VENDOR),$(shell $(GO) run ./cmd/usher vendor embed "$(VENDOR)" || echo VENDOR-FOLDER-IS-NOT-GOOD))
+# A vendor's folder (VENDOR=DIR) compiles its product and keys in: see docs/for-vendors.md. A wrong one stops make
+# before anything is built.
+ifneq ($(strip $(VENDOR)),)
+ifeq ($(shell test -f "$(VENDOR)/vendor.json" && echo yes),)
+$(error VENDOR=$(VENDOR): there is no vendor.json in that folder; name the folder, and see docs/for-vendors.md)
+endif
+EMBEDDED := $(shell $(GO) run ./cmd/usher vendor embed "$(VENDOR)")
+ifeq ($(EMBEDDED),)
+$(error VENDOR=$(VENDOR): the folder is not good, as the line above says; see docs/for-vendors.md)
+endif
+endif
+LDFLAGS = -s -w -X main.version=$(VERSION) $(EMBEDDED)
 BUILD   = CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)"
 
 .DEFAULT_GOAL := help

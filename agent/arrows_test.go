@@ -24,7 +24,8 @@ var arrows = map[string][]string{
 	"plugin/redact":     {},
 	"client":            {"client/wire"},
 	"client/wire":       {},
-	"plugin":            {"enforcer"},
+	"plugin":            {"enforcer", "plugin/textual"},
+	"plugin/textual":    {},
 	"plugin/pluginpb":   {},
 	"plugin/remote":     {"enforcer", "plugin"},
 	"plugin/external":   {"enforcer", "plugin"},
@@ -43,7 +44,7 @@ var arrows = map[string][]string{
 	"agent/dialect": {"agent/api", "agent/config", "agent/files", "agent/journal", "client/wire", "enforcer",
 		"plugin"},
 	"agent/holders":  {"agent/api", "agent/liveness", "enforcer"},
-	"agent/host":     {"enforcer", "client/wire"},
+	"agent/host":     {"enforcer", "client/wire", "plugin/textual"},
 	"agent/identity": {"agent/files", "client/wire", "enforcer", "plugin"},
 	"agent/inspect": {"agent/config", "agent/dialect", "agent/host", "agent/identity", "agent/plugins", "agent/watch",
 		"enforcer", "plugin"},
@@ -57,7 +58,7 @@ var arrows = map[string][]string{
 		"agent/journal", "enforcer"},
 	"agent/systemd":   {"agent/files", "agent/liveness"},
 	"agent/upstreams": {"agent/config", "agent/files", "agent/pulse", "client/wire", "enforcer", "plugin"},
-	"agent/watch":     {"agent/files", "enforcer"},
+	"agent/watch":     {"agent/files", "enforcer", "plugin/textual"},
 	"agent/bench":     {"enforcer", "client", "agent/liveness/oldkernel"},
 	"cmd":             {"agent", "enforcer", "plugin", "client", "plugin/redact"},
 	"agent/output":    {},
@@ -66,7 +67,7 @@ var arrows = map[string][]string{
 	"agent/pulse":     {"enforcer", "plugin"},
 	"agent/shares":    {"enforcer", "plugin"},
 	"agent/registrar": {"agent/clock", "metrics", "plugin"},
-	"agent/eventlog":  {"agent/files"},
+	"agent/eventlog":  {"agent/files", "plugin/textual"},
 }
 
 type pkg struct {
@@ -111,7 +112,7 @@ func systemOf(path string) string {
 func mayImport(from, to string) bool {
 	within := func(part string) bool { return to == part || strings.HasPrefix(to, part+"/") }
 	if system := systemOf(from); system != "" {
-		return to == "enforcer" || to == "plugin" || to == "plugin/redact" || within(system)
+		return to == "enforcer" || to == "plugin" || to == "plugin/redact" || to == "plugin/textual" || within(system)
 	}
 	return slices.ContainsFunc(arrows[part(from)], within)
 }

@@ -163,7 +163,7 @@ func (a *Agent) installed(c court.Change) wire.Installed {
 		document = wire.Document{Document: c.Name, Code: string(enforcer.Valid),
 			Reason: "licence keys, to open documents with", Verified: true, Terms: map[string]any{}}
 	}
-	return wire.Installed{Document: document, Changes: api.Changes(c.Before, c.After),
+	return wire.Installed{Removed: c.Removed, Document: document, Changes: api.Changes(c.Before, c.After),
 		License: api.LicenseShape(c.After, a.hostFacts())}
 }
 

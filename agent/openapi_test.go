@@ -83,6 +83,8 @@ func TestOpenAPIShapes(t *testing.T) {
 		wire.AcquireRequest{}, wire.RenewRequest{}, wire.Lease{}, wire.Holder{}, wire.Leases{}, wire.Installed{},
 		wire.Component{}, wire.Fingerprint{}, wire.Event{}, wire.Health{}, wire.Clock{}, wire.Setting{},
 		wire.Settings{}, wire.Reloaded{}, wire.UpstreamPreview{}, wire.UpstreamRequest{}, wire.UpstreamUsage{},
+		wire.UpstreamCalls{},
+		wire.UpstreamOutcome{},
 		wire.UpstreamEmergency{}, wire.EmergencyRequest{}, wire.Emergency{}, wire.EmergencyGrant{}, wire.Emergencies{},
 		wire.ReturnRequest{}, wire.Returned{}, wire.ReleaseRequest{}, wire.Released{}, wire.Releases{},
 		wire.DrainRequest{}, wire.Drain{}, wire.Keys{}, wire.Key{}, wire.Verdict{}, wire.Problem{}}

@@ -87,8 +87,15 @@ func (o *opening) learnt(l *enforcer.License, at time.Time) {
 	}
 }
 
-// CallUpstream has every upstream called at once.
-func (f front) CallUpstream() { f.duties.Pulse.Now() }
+// callsWithin is how many calls' time may pass until an operator is told what came of those that were asked for.
+const callsWithin = 3
+
+// CallUpstream has every upstream called at once, and says what came of it.
+func (f front) CallUpstream(ctx context.Context) wire.UpstreamCalls {
+	ctx, cancel := context.WithTimeout(ctx, callsWithin*f.settings().Upstream.Timeout.Duration())
+	defer cancel()
+	return upstreams.Outcomes(f.duties.Pulse.Ask(ctx))
+}
 
 // Preview returns what would leave the host with the next call to each upstream.
 func (f front) Preview() []wire.UpstreamRequest {

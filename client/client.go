@@ -122,7 +122,19 @@ func New(socket string) *Client {
 }
 
 // socketOr returns path or, if it is empty, the default socket.
-func socketOr(path string) string { return cmp.Or(path, os.Getenv("USHER_SOCKET"), DefaultSocket) }
+func socketOr(path string) string {
+	return cmp.Or(path, bare(os.Getenv("USHER_SOCKET")), DefaultSocket)
+}
+
+// bare takes off a variable's value what shells and files of variables leave around it: white space, a carriage return,
+// a pair of quotes.
+func bare(s string) string {
+	s = strings.TrimSpace(s)
+	if n := len(s); n > 1 && s[0] == s[n-1] && (s[0] == '"' || s[0] == '\'') {
+		s = strings.TrimSpace(s[1 : n-1])
+	}
+	return s
+}
 
 // Socket returns the path of the agent's socket.
 func (c *Client) Socket() string { return c.socket }

@@ -44,7 +44,17 @@ func (c *Client) Undrain(ctx context.Context) (*wire.Drain, error) {
 	return out, nil
 }
 
-// UpstreamCall makes the agent call its upstream at once. Admins only.
+// UpstreamCall makes the agent call its upstream at once. It does not say what came of it. Admins only.
 func (c *Client) UpstreamCall(ctx context.Context) error {
 	return c.do(ctx, "POST", "/v1/upstream", nil, nil)
+}
+
+// CallUpstream makes the agent call its upstream at once, and returns what came of each call. There is none where no
+// licence demands an upstream. Admins only.
+func (c *Client) CallUpstream(ctx context.Context) ([]wire.UpstreamOutcome, error) {
+	var out wire.UpstreamCalls
+	if err := c.do(ctx, "POST", "/v1/upstream", nil, &out); err != nil {
+		return nil, err
+	}
+	return out.Calls, nil
 }

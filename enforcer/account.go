@@ -27,7 +27,7 @@ func (u User) String() string {
 	case u.Credential != "":
 		return "credential " + u.Credential
 	case u.UID == Nobody:
-		return fmt.Sprintf("uid %d (it stands for several users)", u.UID)
+		return fmt.Sprintf("a caller without an identity (uid %d stands for several users)", u.UID)
 	default:
 		return fmt.Sprint("uid ", u.UID)
 	}

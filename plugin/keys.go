@@ -1,12 +1,13 @@
 package plugin
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/usher-agent/usher/plugin/textual"
 )
 
 // Bounds of a file of licence keys.
@@ -22,9 +23,8 @@ const MaxLicenseKeys = maxKeys * maxKeySize
 // one.
 func LicenseKeys(b []byte) ([]string, error) {
 	var out []string
-	for line := range bytes.Lines(bytes.TrimPrefix(b, []byte("\xef\xbb\xbf"))) {
-		switch s := strings.TrimSpace(string(line)); {
-		case s == "":
+	for _, s := range textual.Lines(b) {
+		switch {
 		case len(s) > maxKeySize || !utf8.ValidString(s) || strings.ContainsFunc(s, unprintable):
 			return nil, errors.New("a line of it is not a licence key: a text of at most 16 KiB")
 		default:

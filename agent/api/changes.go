@@ -53,7 +53,7 @@ func Changes(before, after *enforcer.Verdict) []string {
 			out = append(out, fmt.Sprintf("%s %s → %s", n, w, i))
 		}
 	}
-	if !before.TerminatesAt.Equal(after.TerminatesAt) {
+	if !before.TerminatesAt.Equal(after.TerminatesAt) && after.State != enforcer.StateMissing {
 		until := "with no end"
 		if !after.TerminatesAt.IsZero() {
 			until = "until " + after.TerminatesAt.UTC().Format("2006-01-02")

@@ -112,10 +112,7 @@ func decode(w http.ResponseWriter, r *http.Request, into any, mayBeEmpty bool) *
 	if jsontext.Value(b).Kind() != '{' {
 		return badRequest("", "send a JSON object", "the body is not a JSON object")
 	}
-	if err := json.Unmarshal(b, into, json.RejectUnknownMembers(true)); err != nil {
-		return badJSON(err, into)
-	}
-	return nil
+	return unmarshal(b, into)
 }
 
 // isJSON reports whether a Content-Type says JSON.

@@ -89,9 +89,10 @@ type Operations interface {
 	Drain(ctx context.Context, by enforcer.Caller, wait time.Duration, release bool) (wire.Drain, *enforcer.Denial)
 	Drained() wire.Drain
 	Undrain(by enforcer.Caller) *enforcer.Denial
-	// Preview is what would leave the host with the next call to each upstream. CallUpstream makes these calls at once.
+	// Preview is what would leave the host with the next call to each upstream. CallUpstream makes these calls at once,
+	// and says what came of each.
 	Preview() []wire.UpstreamRequest
-	CallUpstream()
+	CallUpstream(ctx context.Context) wire.UpstreamCalls
 }
 
 // Probes is what tools ask that watch over the agent.

@@ -5,8 +5,6 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/go-json-experiment/json"
-
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin/redact"
@@ -45,7 +43,7 @@ func (s *Server) events(c *call) {
 	first := Event{Event: wire.Event{Type: "license.changed", At: s.now().UTC(), State: l.State, Code: l.Code,
 		Reason: l.Reason}}
 	var err error
-	if first.JSON, err = json.Marshal(first.Event); err != nil || !send(eventText(&first)) {
+	if first.JSON, err = marshal(first.Event); err != nil || !send(eventText(&first)) {
 		return
 	}
 	tick := time.NewTicker(keepAlive)

@@ -284,8 +284,8 @@ func (ev *fed) wire() *wire.Event {
 // shape writes an event once, for all who read it, and so without secrets and e-mail addresses.
 func shape(ev wire.Event) *Event {
 	ev.Reason = redact.Text(ev.Reason)
-	b, err := json.Marshal(ev)
-	if err != nil { // of an executable's path or a reason that is no UTF-8
+	b, err := marshal(ev)
+	if err != nil {
 		b, _ = json.Marshal(wire.Event{Type: ev.Type, At: ev.At, LeaseID: ev.LeaseID})
 	}
 	return &Event{Event: ev, JSON: b}

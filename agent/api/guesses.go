@@ -59,8 +59,16 @@ func (g *guesses) denies(c *tcpConn, now func() time.Time) *enforcer.Denial {
 	}
 	next := now().Add(pause)
 	return &enforcer.Denial{Code: enforcer.RateLimited, Next: next,
-		Detail: fmt.Sprintf("uid %d has shown %d wrong credentials in a row; the agent looks at none before %s",
-			uid, wrong, next.UTC().Format(time.RFC3339)), Hint: "wait, then give the right one"}
+		Detail: fmt.Sprintf("%s has shown %d wrong credentials in a row; the agent looks at none before %s",
+			caller(uid), wrong, next.UTC().Format(time.RFC3339)), Hint: "wait, then give the right one"}
+}
+
+// caller names the user at the other end of a loopback connection.
+func caller(uid uint32) string {
+	if uid == Nobody {
+		return "a caller without an identity"
+	}
+	return fmt.Sprint("uid ", uid)
 }
 
 // paused returns how many wrong credentials a user has shown, and for how long the agent looks at none.

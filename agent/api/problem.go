@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
@@ -86,13 +87,19 @@ func (s *Server) problem(d *enforcer.Denial) *wire.Problem {
 	return p
 }
 
+// marshal writes a shape as JSON, equal ones byte by byte alike. Bytes that are no UTF-8, as a file's name or an
+// executable's path may have them, become U+FFFD.
+func marshal(shape any) ([]byte, error) {
+	return json.Marshal(shape, json.Deterministic(true), jsontext.AllowInvalidUTF8(true))
+}
+
 // answerDenial writes a denial as a problem (RFC 9457).
 func (s *Server) answerDenial(w http.ResponseWriter, d *enforcer.Denial) {
 	p := s.problem(d)
 	if c, ok := w.(*call); !ok || !c.admin {
 		conceal(p)
 	}
-	b, err := json.Marshal(p)
+	b, err := marshal(p)
 	if err != nil {
 		http.Error(w, "internal error", http.StatusInternalServerError)
 		return
@@ -122,7 +129,7 @@ func (s *Server) answer(w http.ResponseWriter, status int, shape any) error {
 		if c, ok := w.(*call); ok {
 			shape = shown(c.admin, shape)
 		}
-		b, err = json.Marshal(shape, json.Deterministic(true)) // so that equal answers can be compared byte by byte
+		b, err = marshal(shape)
 	}
 	if err != nil {
 		s.log.Error("an answer cannot be written as JSON", "error", err)

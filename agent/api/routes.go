@@ -230,8 +230,11 @@ func (s *Server) getUpstream(c *call) {
 }
 
 func (s *Server) callUpstream(c *call) {
-	s.operations.CallUpstream()
-	c.WriteHeader(http.StatusNoContent)
+	if d := s.wait(c, upstreamWithin); d != nil {
+		s.answerDenial(c, d)
+		return
+	}
+	s.answer(c, http.StatusOK, s.operations.CallUpstream(c.req.Context()))
 }
 
 func (s *Server) getFingerprint(c *call) {

@@ -314,13 +314,10 @@ func (s *Server) rpcProblem(d *enforcer.Denial) *rpcError {
 // params reads a request's parameters strictly. Absent ones are an empty object.
 func params(r *rpcRequest, into any) *enforcer.Denial {
 	if len(r.Params) == 0 {
-		return nil
+		return unmarshal([]byte("{}"), into)
 	}
 	if r.Params.Kind() != '{' {
 		return badRequest("params", "send an object", "params is not a JSON object")
 	}
-	if err := json.Unmarshal(r.Params, into, json.RejectUnknownMembers(true)); err != nil {
-		return badJSON(err, into)
-	}
-	return nil
+	return unmarshal(r.Params, into)
 }

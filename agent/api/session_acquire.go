@@ -112,7 +112,7 @@ func (x *session) answerGrant(r *rpcRequest, g Grant, nonce string) {
 // first.
 func (x *session) cancelWait(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
 	var in struct {
-		Request jsontext.Value `json:"request"`
+		Request jsontext.Value `json:"request" wire:"required"`
 	}
 	if d := params(r, &in); d != nil {
 		return nil, d, nil

@@ -3,7 +3,6 @@ package api
 import (
 	"slices"
 
-	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/usher-agent/usher/client/wire"
@@ -66,7 +65,7 @@ func (x *session) lookAgain() {
 		shape := x.server.leaseShape(l)
 		ev := wire.Event{Type: "lease.ended", At: x.server.now().UTC(), LeaseID: shape.ID, Items: shape.Items,
 			Cause: string(enforcer.CauseUndelivered)}
-		if b, err := json.Marshal(ev); err == nil {
+		if b, err := marshal(ev); err == nil {
 			x.write(append(append([]byte(`{"jsonrpc":"2.0","method":"lease.ended","params":`), b...), '}', '\n'))
 		}
 	}

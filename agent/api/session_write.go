@@ -3,7 +3,6 @@ package api
 import (
 	"time"
 
-	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/usher-agent/usher/client/wire"
@@ -127,9 +126,9 @@ func (x *session) reply(id jsontext.Value, result any, e *rpcError) {
 
 // answerLine is an answer as it is sent.
 func answerLine(id jsontext.Value, result any, e *rpcError) []byte {
-	b, err := json.Marshal(rpcResponse{Version: "2.0", ID: id, Result: result, Error: e})
+	b, err := marshal(rpcResponse{Version: "2.0", ID: id, Result: result, Error: e})
 	if err != nil {
-		b, _ = json.Marshal(rpcResponse{Version: "2.0", ID: id,
+		b, _ = marshal(rpcResponse{Version: "2.0", ID: id,
 			Error: &rpcError{Code: codeInternal, Message: "the answer cannot be written"}})
 	}
 	return append(b, '\n')

@@ -33,6 +33,7 @@ type Config struct {
 	Log       Log        `yaml:"log"`
 
 	origins map[string]string
+	notes   []string
 	guarded bool
 }
 
@@ -206,6 +207,15 @@ func (c *Config) Narrowing() enforcer.Narrowing {
 		OnExpiry: enforcer.OnExpiry(l.OnExpiry),
 		Strategy: enforcer.Strategy(l.Strategy), Clock: enforcer.ClockPolicy(l.Clock), NoOverage: l.NoOverage,
 		CountBy: enforcer.CountBy(l.CountBy), RequireProduction: l.RequireProduction}
+}
+
+// Notes returns a sentence for each value that may not be what is meant: one that has quotes, blanks or control
+// characters around it. They are warnings; the configuration holds. Nil has none.
+func (c *Config) Notes() []string {
+	if c == nil {
+		return nil
+	}
+	return c.notes
 }
 
 // Error is a fault in the configuration: the place, the cause, and what to do.

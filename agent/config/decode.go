@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/usher-agent/usher/plugin/textual"
 	"go.yaml.in/yaml/v4"
 )
 
@@ -108,6 +109,7 @@ func (d *decoder) node(n *yaml.Node, v reflect.Value, key string) {
 		}
 		return
 	case v.Type() == typeProduct && n.Kind == yaml.ScalarNode:
+		d.noteAround(n, key)
 		d.scalar(n.Value, d.at(n), v, key)
 	case v.Kind() == reflect.Struct && v.Type() != typeTime:
 		d.mapping(n, v, key)
@@ -144,6 +146,7 @@ func (d *decoder) node(n *yaml.Node, v reflect.Value, key string) {
 			case value.Tag == "!!null":
 				d.fault(d.at(value), key, "%s.%s has no value; give one, or leave the key out", key, clip(name.Value))
 			}
+			d.noteAround(value, key+"."+clip(name.Value))
 			m[name.Value] = value.Value
 		}
 		v.Set(reflect.ValueOf(m))
@@ -151,9 +154,22 @@ func (d *decoder) node(n *yaml.Node, v reflect.Value, key string) {
 		d.fault(d.at(n), key, "%s is a %s, and must be %s", key, kindName(n), wanted(v.Type()))
 		return
 	default:
+		d.noteAround(n, key)
 		d.scalar(n.Value, d.at(n), v, key)
 	}
 	d.config.origins[key] = "file " + d.at(n)
+}
+
+// noteAround notes that a value of the file has quotes, blanks or control characters of its own at its ends. It may be
+// meant so, and stays as it is.
+func (d *decoder) noteAround(n *yaml.Node, key string) {
+	around := textual.Around(n.Value)
+	if around == "" || n.Value == "" || secret(key) || strings.ContainsRune(strings.TrimSpace(n.Value), '\n') {
+		return
+	}
+	d.config.notes = append(d.config.notes,
+		fmt.Sprintf("%s: %s is %q: %s at its ends belong to the value; leave them out "+
+			"unless that is meant", d.at(n), key, clip(n.Value), around))
 }
 
 // mapping puts a YAML mapping into a struct.

@@ -15,6 +15,7 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"github.com/usher-agent/usher/agent/files"
+	"github.com/usher-agent/usher/plugin/textual"
 )
 
 // maxFile is the largest configuration file, in bytes.
@@ -51,7 +52,8 @@ func Load(s Source) (*Config, error) {
 	}
 	d.environment(s.Env)
 	for _, key := range slices.Sorted(maps.Keys(s.Flags)) {
-		d.text(s.Flags[key], "--"+strings.NewReplacer(".", "-", "_", "-").Replace(key), key, "flag")
+		place := "--" + strings.NewReplacer(".", "-", "_", "-").Replace(key)
+		d.text(d.outside(s.Flags[key], place, key), place, key, "flag")
 	}
 	for i := range c.License.Trust {
 		if t := &c.License.Trust[i]; t.System == "" {
@@ -85,8 +87,14 @@ func (c *Config) read(path string) ([]byte, error) {
 // change them.
 func (c *Config) Guard() { c.guarded = true }
 
-// ReadFile returns the content of a file that the configuration names, of at most max bytes.
+// ReadFile returns the content of a file that the configuration names, of at most max bytes. A text is in UTF-8 without
+// a byte order mark, however the file has it.
 func (c *Config) ReadFile(path string, max int64) ([]byte, error) {
+	data, err := c.readFile(path, max)
+	return textual.Decode(data), err
+}
+
+func (c *Config) readFile(path string, max int64) ([]byte, error) {
 	if c.guarded {
 		return files.ReadNamed(path, max)
 	}
@@ -167,8 +175,26 @@ func (d *decoder) environment(env []string) {
 			d.fault(clip(name), "", "there is no such setting%s", hint)
 			continue
 		}
-		d.text(value, name, key, "env")
+		d.text(d.outside(value, name, key), name, key, "env")
 	}
+}
+
+// outside returns a value of a variable or a flag without what shells and files of variables leave around it, and notes
+// that. A document that stands there itself is read like a file of it.
+func (d *decoder) outside(value, place, key string) string {
+	if secret(key) {
+		return value
+	}
+	if around := textual.Around(value); around != "" {
+		d.config.notes = append(d.config.notes, fmt.Sprintf("%s is %q, with %s around the value, and is read as %q",
+			place, clip(value), around, clip(textual.Value(value))))
+	}
+	return textual.Value(value)
+}
+
+// secret reports whether a key's value is a key or a document, which no message quotes.
+func secret(key string) bool {
+	return key == "license.inline" || strings.HasPrefix(key, "license.trust[") && strings.HasSuffix(key, "].key")
 }
 
 // text puts a text from outside the file into the value of a key.

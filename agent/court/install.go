@@ -17,13 +17,15 @@ const installWithin = 5 * time.Second
 
 // Folder is the licence folder, whose changes the court is told of through SetFolder.
 type Folder interface {
-	// NameFor returns the file name for a licence of an id.
-	NameFor(id string) string
+	// NameFor returns the file name for a licence of an id, which no other id has, and the name that a former version
+	// of the agent gave it, which may be another licence's too.
+	NameFor(id string) (name, former string)
 	Install(name string, document []byte) error
 	// Remove's error is [fs.ErrNotExist] where there is no such file.
 	Remove(name string) error
-	// Rollback undoes the last change of a name. Its error is [fs.ErrNotExist] where there is none.
-	Rollback(name string) (string, error)
+	// Rollback undoes the last change of a name, and reports whether that removed the file. Its error is
+	// [fs.ErrNotExist] where there is none.
+	Rollback(name string) (of string, removed bool, err error)
 	// Sync returns once the folder has been read after the call and SetFolder, if anything changed, has returned.
 	Sync(ctx context.Context) error
 	// Recheck says that the Verifier's answers may have changed. It waits for nobody.
@@ -34,6 +36,7 @@ type Folder interface {
 type Change struct {
 	Name          string // of the file
 	Keys          bool   // it holds licence keys and is no document
+	Removed       bool   // it is in the folder no more
 	Judged        enforcer.Judged
 	Before, After *enforcer.Verdict // Before is nil where nothing has been judged yet
 }
@@ -51,7 +54,7 @@ func (c *Court) Would(document []byte, name string) enforcer.Judged {
 		return enforcer.Judged{Document: name, License: l, Code: problem.Code, Reason: problem.Reason, Problem: problem}
 	}
 	if name == "" {
-		name = c.cfg.Folder.NameFor(l.ID)
+		name = c.nameFor(l)
 	}
 	return judgedAs(c.would(File{Name: name, Data: document}), name)
 }
@@ -71,7 +74,7 @@ func (c *Court) Install(ctx context.Context, document []byte, name string, dryRu
 			Hint:   problem.Hint}
 	}
 	if name == "" {
-		name = c.cfg.Folder.NameFor(l.ID)
+		name = c.nameFor(l)
 	}
 	out := Change{Name: name, Before: c.cfg.Desk.Verdict(), After: c.would(File{Name: name, Data: document})}
 	out.Judged = judgedAs(out.After, name)
@@ -127,7 +130,7 @@ func (c *Court) Remove(ctx context.Context, name string) *enforcer.Denial {
 // Rollback undoes the last Install or Remove of a name; empty: the last of all.
 func (c *Court) Rollback(ctx context.Context, name string) (Change, *enforcer.Denial) {
 	before := c.cfg.Desk.Verdict()
-	name, err := c.cfg.Folder.Rollback(name)
+	name, removed, err := c.cfg.Folder.Rollback(name)
 	if err != nil {
 		code := enforcer.Storage
 		if errors.Is(err, fs.ErrNotExist) {
@@ -135,7 +138,11 @@ func (c *Court) Rollback(ctx context.Context, name string) (Change, *enforcer.De
 		}
 		return Change{}, &enforcer.Denial{Code: code, Detail: err.Error(), Field: "name"}
 	}
-	return c.changed(ctx, Change{Name: name, Before: before}, nil)
+	out := Change{Name: name, Before: before, Removed: removed}
+	if removed {
+		return c.changed(ctx, out, func() bool { return !c.has(name) })
+	}
+	return c.changed(ctx, out, nil)
 }
 
 // changed waits until the folder has been read again and judged, and then until done says so: a file counts as removed
@@ -163,6 +170,29 @@ func (c *Court) changed(ctx context.Context, out Change, done func() bool) (Chan
 			Detail: "the licence folder was changed, but has not been read again in time",
 			Hint:   "`usher status` shows what is in force"}
 	}
+}
+
+// nameFor returns the name of a licence's file in the folder: never that of another licence.
+func (c *Court) nameFor(l *enforcer.License) string {
+	name, former := c.cfg.Folder.NameFor(l.ID)
+	if former != name && c.holds(former, l, true) {
+		return former // its earlier issue lies there
+	}
+	if c.holds(name, l, false) {
+		name, _ = c.cfg.Folder.NameFor(l.ID + " of " + l.System)
+	}
+	return name
+}
+
+// holds reports whether a file of the folder holds this licence or, if same is false, another one.
+func (c *Court) holds(name string, l *enforcer.License, same bool) bool {
+	v := c.cfg.Desk.Verdict()
+	if v == nil {
+		return false
+	}
+	return slices.ContainsFunc(v.Licenses, func(j enforcer.Judged) bool {
+		return j.Document == name && j.License != nil && (j.License.ID == l.ID && j.License.System == l.System) == same
+	})
 }
 
 // judgedAs returns what a verdict says of a document.
@@ -198,7 +228,7 @@ func (c *Court) RenewFrom(u plugin.Upstream, of *enforcer.License, document []by
 	if err := check(of, c.cfg.Desk.Verdict()); err != nil {
 		return err
 	}
-	name := c.cfg.Folder.NameFor(l.ID)
+	name := c.nameFor(l)
 	if judged := judgedAs(c.would(File{Name: name, Data: document}), name); judged.Hopeless() {
 		return fmt.Errorf("%s: %s", judged.Code, judged.Reason)
 	}

@@ -139,8 +139,8 @@ type fakeFolder struct {
 	rechecked int
 }
 
-func (f *fakeFolder) NameFor(id string) string { return id + ".lic" }
-func (f *fakeFolder) Recheck()                 { f.rechecked++ }
+func (f *fakeFolder) NameFor(id string) (name, former string) { return id + ".lic", id + ".lic" }
+func (f *fakeFolder) Recheck()                                { f.rechecked++ }
 
 func (f *fakeFolder) Install(name string, document []byte) error {
 	if f.readOnly {
@@ -158,7 +158,7 @@ func (f *fakeFolder) Remove(name string) error {
 	return nil
 }
 
-func (f *fakeFolder) Rollback(string) (string, error) { return "", fs.ErrNotExist }
+func (f *fakeFolder) Rollback(string) (string, bool, error) { return "", false, fs.ErrNotExist }
 
 func (f *fakeFolder) Sync(context.Context) error {
 	var files []File

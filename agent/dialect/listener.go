@@ -20,6 +20,7 @@ import (
 	"github.com/usher-agent/usher/agent/files"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
+	"github.com/usher-agent/usher/plugin/textual"
 )
 
 // Listener is where one dialect is spoken.
@@ -137,7 +138,7 @@ func readSecret(c *config.Config, key, path string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", key, err)
 	}
-	return b, nil
+	return textual.Values(b), nil
 }
 
 // readCredentials reads the listener's credentials_file, and refuses one with a credential that can be guessed.

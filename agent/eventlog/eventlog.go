@@ -26,6 +26,7 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/agent/files"
+	"github.com/usher-agent/usher/plugin/textual"
 )
 
 // Bounds of the log where the configuration says nothing.
@@ -272,8 +273,24 @@ func (l *Log) rotate(sequence uint64) error {
 	return nil
 }
 
+// valid returns an event whose texts are UTF-8, so that reading and writing its line again gives the same bytes.
+func valid(e Event) Event {
+	for _, s := range []*string{&e.Type, &e.Actor, &e.Subject, &e.Detail} {
+		*s = textual.Valid(*s)
+	}
+	if len(e.Fields) > 0 {
+		fields := make(map[string]string, len(e.Fields))
+		for k, v := range e.Fields {
+			fields[textual.Valid(k)] = textual.Valid(v)
+		}
+		e.Fields = fields
+	}
+	return e
+}
+
 // sign returns an event's line, line feed included.
 func sign(e Event, key ed25519.PrivateKey) ([]byte, error) {
+	e = valid(e)
 	unsigned, err := json.Marshal(e)
 	if err != nil {
 		return nil, err

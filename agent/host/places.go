@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/shirou/gopsutil/v3/common"
+	"github.com/usher-agent/usher/plugin/textual"
 )
 
 // places is where the host's files are.
@@ -29,9 +30,10 @@ func placesOf(root string) places {
 		p.ownProc, p.ownSys = p.proc, p.sys
 		return p
 	}
-	return places{root: "/", proc: cmp.Or(os.Getenv("HOST_PROC"), "/proc"), sys: cmp.Or(os.Getenv("HOST_SYS"), "/sys"),
-		etc:     cmp.Or(os.Getenv("HOST_ETC"), "/etc"),
-		ownProc: "/proc", ownSys: "/sys", real: true, hostEtc: os.Getenv("HOST_ETC") != ""}
+	return places{root: "/", proc: cmp.Or(textual.Value(os.Getenv("HOST_PROC")), "/proc"),
+		sys:     cmp.Or(textual.Value(os.Getenv("HOST_SYS")), "/sys"),
+		etc:     cmp.Or(textual.Value(os.Getenv("HOST_ETC")), "/etc"),
+		ownProc: "/proc", ownSys: "/sys", real: true, hostEtc: textual.Value(os.Getenv("HOST_ETC")) != ""}
 }
 
 // context tells gopsutil where the files are.

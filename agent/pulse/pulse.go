@@ -77,7 +77,8 @@ type Pulse struct {
 	seen   time.Time                  // Config.Now at the last look; zero: there was none
 	host   Uptime                     // of that moment
 	told   map[enforcer.Ref]enforcer.Upstream
-	unkept error // why the state could not be kept last time
+	asked  []*asked // who waits for what comes of calls
+	unkept error    // why the state could not be kept last time
 }
 
 // New reads the state. It starts nothing.
@@ -376,6 +377,7 @@ func (p *Pulse) note(ctx context.Context, l Licence, call Call, reply *plugin.Re
 	default:
 		p.state[l.Ref()] = was.Failed(duties, e, now, h, p.cfg.Jitter)
 	}
+	p.tell(l, call, e, now)
 	if p.again[l.Ref()] && was.Released.IsZero() {
 		p.state[l.Ref()] = p.state[l.Ref()].atOnce()
 	}

@@ -113,6 +113,23 @@ func (d *Duties) Deadlines(v *enforcer.Verdict) (checkIn, heartbeat time.Time) {
 	return checkIn, heartbeat
 }
 
+// Outcomes puts what came of calls into its wire form.
+func Outcomes(all []pulse.Outcome) wire.UpstreamCalls {
+	out := wire.UpstreamCalls{Calls: []wire.UpstreamOutcome{}}
+	for _, o := range all {
+		w := wire.UpstreamOutcome{License: o.LicenseID, Call: string(o.Call),
+			OK: o.Failure == nil && o.Call != pulse.None}
+		switch {
+		case o.Failure != nil:
+			w.Class, w.Reason, w.Hint = string(o.Failure.Class), o.Failure.Reason, o.Failure.Hint
+		case o.Call == pulse.None:
+			w.Class, w.Reason = string(plugin.Transient), "no answer came in time"
+		}
+		out.Calls = append(out.Calls, w)
+	}
+	return out
+}
+
 // instant is a time in its wire form; nil for the zero time.
 func instant(t time.Time) *time.Time {
 	if t.IsZero() {

@@ -18,6 +18,7 @@ import (
 	"github.com/usher-agent/usher/agent/config"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
+	"github.com/usher-agent/usher/plugin/textual"
 	"github.com/usher-agent/usher/plugin/usher/online"
 )
 
@@ -134,7 +135,7 @@ func clientCertificate(c *config.Config) (tls.Certificate, error) {
 	if err != nil {
 		return tls.Certificate{}, err
 	}
-	return tls.X509KeyPair(public, private)
+	return tls.X509KeyPair(textual.PEM(public), textual.PEM(private))
 }
 
 // transport is the way to an upstream, with the proxies of the environment and the configured CAs.
@@ -163,7 +164,7 @@ func rootCAs(c *config.Config) (*x509.CertPool, error) {
 	if err != nil {
 		pool = x509.NewCertPool()
 	}
-	if !pool.AppendCertsFromPEM(pem) {
+	if !pool.AppendCertsFromPEM(textual.PEM(pem)) {
 		return nil, fmt.Errorf("upstream.ca_file %s: there is no certificate in PEM in it", path)
 	}
 	return pool, nil

@@ -69,7 +69,7 @@ func TestKilledWhileItChanges(t *testing.T) {
 		"install":       {func(w *Watcher) error { return w.Install("a.lic", []byte("three")) }, "two", "three", "one"},
 		"first install": {func(w *Watcher) error { return w.Install("b.lic", []byte("three")) }, "-", "three", ""},
 		"remove":        {func(w *Watcher) error { return w.Remove("a.lic") }, "two", "-", "one"},
-		"rollback":      {func(w *Watcher) error { _, err := w.Rollback("a.lic"); return err }, "two", "one", "one"},
+		"rollback":      {func(w *Watcher) error { _, _, err := w.Rollback("a.lic"); return err }, "two", "one", "one"},
 		"install twice": {func(w *Watcher) error { return w.Install("a.lic", []byte("two")) }, "two", "two", "one"},
 	} {
 		killed := true
@@ -102,7 +102,7 @@ func TestKilledWhileItChanges(t *testing.T) {
 					}
 				}
 			}
-			_, err := w.Rollback(file)
+			_, _, err := w.Rollback(file)
 			if want == "" {
 				if !errors.Is(err, ErrNoPrevious) {
 					t.Errorf("%s: a rollback of what never was: %v", at, err)
@@ -112,7 +112,7 @@ func TestKilledWhileItChanges(t *testing.T) {
 			if now := lies(t, filepath.Join(dir, file)); err != nil || now != want {
 				t.Errorf("%s: the rollback of %q led to %q, want %q (%v)", at, got, now, want, err)
 			}
-			if _, err := w.Rollback(file); err != nil || lies(t, filepath.Join(dir, file)) != got {
+			if _, _, err := w.Rollback(file); err != nil || lies(t, filepath.Join(dir, file)) != got {
 				t.Errorf("%s: undone, the rollback leads to %q, want %q (%v)", at, lies(t, filepath.Join(dir, file)),
 					got, err)
 			}
@@ -147,7 +147,7 @@ func TestNoVersionRatherThanAWrongOne(t *testing.T) {
 	do(t, os.RemoveAll(filepath.Join(keep, keepPending)))
 	write(t, filepath.Join(keep, keepPending), []byte("no folder"))
 	do(t, w.Install("a.lic", []byte("three")))
-	if _, err := w.Rollback("a.lic"); !errors.Is(err, ErrNoPrevious) {
+	if _, _, err := w.Rollback("a.lic"); !errors.Is(err, ErrNoPrevious) {
 		t.Errorf("Rollback = %v, to %q", err, lies(t, filepath.Join(dir, "a.lic")))
 	}
 }

@@ -1,11 +1,14 @@
 package watch
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"unicode"
@@ -113,17 +116,33 @@ func checkName(name string) error {
 	case strings.ContainsAny(name, `/\`) || !filepath.IsLocal(name):
 		return fmt.Errorf("file name %s is a path; give the name within the licence folder", plain(name))
 	case Ignored(name):
-		return fmt.Errorf("file name %s would be ignored (dotfiles, ~ .bak .tmp .swp .rpm* .dpkg-*); choose another",
-			plain(name))
+		return fmt.Errorf(
+			"file name %s would be ignored (dotfiles, and what editors, downloads and package managers leave: ~ "+
+				".bak .old .orig #…# .tmp .swp .part .rpm* .dpkg-*); choose another", plain(name))
 	}
 	return nil
 }
 
-// NameFor returns the file name for a licence of an id. Where the path is a single file, it is that file's.
-func (w *Watcher) NameFor(id string) string {
+// NameFor returns the file name for a licence of an id, and the name that a former version gave it. Where the path is a
+// single file, both are that file's. An id that is no name as it stands gets a mark of its own in the name, so that two
+// ids never have one name.
+func (w *Watcher) NameFor(id string) (name, former string) {
 	if fi, err := os.Stat(w.cfg.Path); err == nil && fi.Mode().IsRegular() {
-		return filepath.Base(w.cfg.Path)
+		return filepath.Base(w.cfg.Path), filepath.Base(w.cfg.Path)
 	}
+	plain := readable(id)
+	if plain == id && !marked.MatchString(id) {
+		return id + ".lic", id + ".lic"
+	}
+	sum := sha256.Sum256([]byte(id))
+	return plain[:min(len(plain), 80)] + "__" + hex.EncodeToString(sum[:6]) + ".lic", plain + ".lic"
+}
+
+// marked is the form of a name with a mark.
+var marked = regexp.MustCompile(`__[0-9a-f]{12}$`)
+
+// readable makes an id a file's name that reminds of it.
+func readable(id string) string {
 	id = strings.Map(func(r rune) rune {
 		switch {
 		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r == '-', r == '_':
@@ -135,7 +154,7 @@ func (w *Watcher) NameFor(id string) string {
 	if id = strings.Trim(id, "-"); id == "" {
 		id = "licence"
 	}
-	return id[:min(len(id), 100)] + ".lic"
+	return id[:min(len(id), 100)]
 }
 
 // Install puts a document into the licence folder as the function of that name does, keeps the former version for
@@ -164,15 +183,15 @@ func (w *Watcher) Remove(name string) error {
 }
 
 // Rollback undoes the last completed Install or Remove of a name, or, when name is empty, the last of all, and returns
-// the name. One version is kept, so that a second Rollback undoes the first. Its error is [ErrNoPrevious] when there is
-// nothing to go back to. It is safe to call from any goroutine.
-func (w *Watcher) Rollback(name string) (string, error) {
+// the name, and whether there is no such file now. One version is kept, so that a second Rollback undoes the first. Its
+// error is [ErrNoPrevious] when there is nothing to go back to. It is safe to call from any goroutine.
+func (w *Watcher) Rollback(name string) (of string, removed bool, err error) {
 	w.install.Lock()
 	defer w.install.Unlock()
 	w.finish()
 	rec, err := w.previous(name)
 	if err != nil {
-		return name, err
+		return name, false, err
 	}
 	dir, name := filepath.Split(rec.path)
 	dir = filepath.Clean(dir)
@@ -183,9 +202,9 @@ func (w *Watcher) Rollback(name string) (string, error) {
 		err = nil
 	}
 	if err != nil {
-		return name, fmt.Errorf("roll back: %w", err)
+		return name, false, fmt.Errorf("roll back: %w", err)
 	}
-	return name, nil
+	return name, rec.none, nil
 }
 
 // home returns the folder for a document of that name.

@@ -213,11 +213,11 @@ func TestInstallAndRollback(t *testing.T) {
 	g := watch(t, dir, deaf, keepIn(filepath.Join(t.TempDir(), "keep")))
 	rollback := func(name, want string) {
 		t.Helper()
-		if got, err := g.Rollback(name); err != nil || got != want {
+		if got, _, err := g.Rollback(name); err != nil || got != want {
 			t.Fatalf("Rollback(%q) = %q, %v; want %q", name, got, err, want)
 		}
 	}
-	if _, err := g.Rollback(""); !errors.Is(err, ErrNoPrevious) {
+	if _, _, err := g.Rollback(""); !errors.Is(err, ErrNoPrevious) {
 		t.Errorf("Rollback of nothing: %v", err)
 	}
 	do(t, g.Install("a.lic", doc("one")))
@@ -240,7 +240,7 @@ func TestInstallAndRollback(t *testing.T) {
 	g.until("b gone again", hasNot("b.lic"))
 	rollback("b.lic", "b.lic")
 	g.until("b back", has("b.lic", "new"))
-	if _, err := g.Rollback("c.lic"); !errors.Is(err, ErrNoPrevious) {
+	if _, _, err := g.Rollback("c.lic"); !errors.Is(err, ErrNoPrevious) {
 		t.Errorf("Rollback of another: %v", err)
 	}
 	if err := g.Remove("c.lic"); !errors.Is(err, fs.ErrNotExist) {
@@ -257,7 +257,7 @@ func TestInstallToAFilePath(t *testing.T) {
 	if err := g.Install("other.lic", doc("two")); err == nil || !strings.Contains(err.Error(), "single file") {
 		t.Errorf("another name: %v", err)
 	}
-	if name, err := g.Rollback(""); name != "acme.lic" || err != nil {
+	if name, _, err := g.Rollback(""); name != "acme.lic" || err != nil {
 		t.Errorf("Rollback = %q, %v", name, err)
 	}
 	g.until("nothing", hasNot("acme.lic"))

@@ -132,13 +132,19 @@ func list(root *os.Root) ([]string, error) {
 // or that an editor, a backup or a package manager left.
 func Ignored(name string) bool {
 	n := strings.ToLower(name)
-	for _, end := range []string{"~", ".bak", ".tmp", ".swp"} {
+	for _, end := range ignoredEnds {
 		if strings.HasSuffix(n, end) {
 			return true
 		}
 	}
-	return strings.HasPrefix(n, ".") || strings.Contains(n, ".rpm") || strings.Contains(n, ".dpkg-")
+	return strings.HasPrefix(n, ".") || strings.HasPrefix(n, "#") && strings.HasSuffix(n, "#") ||
+		strings.Contains(n, ".rpm") || strings.Contains(n, ".dpkg-") || strings.Contains(n, ".ucf-") ||
+		strings.Contains(n, ".pacnew") || strings.Contains(n, ".pacsave") || n == "thumbs.db" || n == "desktop.ini"
 }
+
+// ignoredEnds are the ends of names that editors, backups, merges and unfinished downloads leave.
+var ignoredEnds = []string{"~", ".bak", ".old", ".orig", ".save", ".rej", ".tmp", ".swp", ".swo", ".swx", ".part",
+	".partial", ".crdownload", ".download", ",v"}
 
 // IsKey reports whether a file of that name is no document, but holds licence keys, which open documents beside it.
 func IsKey(name string) bool { return strings.HasSuffix(strings.ToLower(name), ".key") }

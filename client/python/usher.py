@@ -17,12 +17,20 @@ import time
 DEFAULT_SOCKET = "/run/usher/usher.sock"
 
 
+def _bare(value):
+    """Takes off a variable's value what shells and files of variables leave around it."""
+    value = (value or "").strip()
+    if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
+        value = value[1:-1].strip()
+    return value
+
+
 class Refused(Exception):
-    """The agent said no. code is stable: no_slots, license_expired, …; problem is all that it said."""
+    """The agent said no. code is stable: no_slots, license_expired, …; hint says what helps, where anything does; problem is all that it said."""
 
     def __init__(self, problem):
         super().__init__(problem.get("detail", ""))
-        self.code, self.problem = problem.get("code", "internal"), problem
+        self.code, self.hint, self.problem = problem.get("code", "internal"), problem.get("hint", ""), problem
 
 
 class AgentAway(Exception):
@@ -55,7 +63,7 @@ class Session:
     """A kept-open connection. It connects again by itself, and shows its leases to an agent that was restarted."""
 
     def __init__(self, path=None, labels=None, patience=10.0):
-        self.path = path or os.environ.get("USHER_SOCKET") or DEFAULT_SOCKET
+        self.path = path or _bare(os.environ.get("USHER_SOCKET")) or DEFAULT_SOCKET
         self.labels, self.patience, self.pid = labels or {}, patience, os.getpid()
         self.leases, self.next, self.sock = {}, 0, None
         self._connect()
@@ -160,4 +168,4 @@ def open(path=None, **more):
     try:
         return Session(path, **more)
     except OSError as e:
-        raise AgentAway(f"no agent answers on {path or os.environ.get('USHER_SOCKET') or DEFAULT_SOCKET}: {e}") from e
+        raise AgentAway(f"no agent answers on {path or _bare(os.environ.get('USHER_SOCKET')) or DEFAULT_SOCKET}: {e}") from e

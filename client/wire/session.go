@@ -25,7 +25,7 @@ type Key struct {
 
 // Prove has the parameters of session.prove.
 type Prove struct {
-	Nonce string `json:"nonce"`
+	Nonce string `json:"nonce" wire:"required"`
 }
 
 // Proof is the answer to session.prove: a JWT of type usher-session+jwt, signed with the agent's key.
@@ -56,12 +56,12 @@ type Subscribe struct {
 
 // Cancel has the parameters of lease.cancel.
 type Cancel struct {
-	Request any `json:"request"` // the id of the waiting acquire: a number or a text
+	Request any `json:"request" wire:"required"` // the id of the waiting acquire: a number or a text
 }
 
 // LeaseRequest has the parameters of lease.renew, lease.release, lease.join and lease.attach.
 type LeaseRequest struct {
-	ID         string  `json:"id"`
-	TTLSeconds float64 `json:"ttl_seconds,omitempty"` // of lease.renew
-	Force      bool    `json:"force,omitempty"`       // of lease.release, for admins
+	ID         string  `json:"id" wire:"required"`
+	TTLSeconds float64 `json:"ttl_seconds,omitempty" wire:"positive"` // of lease.renew
+	Force      bool    `json:"force,omitempty"`                       // of lease.release, for admins
 }

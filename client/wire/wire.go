@@ -133,6 +133,21 @@ type UpstreamRequest struct {
 	Document    string              `json:"document"` // only with the first call
 }
 
+// UpstreamCalls is the answer to POST /v1/upstream: what came of each call; none: no licence demands an upstream.
+type UpstreamCalls struct {
+	Calls []UpstreamOutcome `json:"calls"`
+}
+
+// UpstreamOutcome is what came of one call to an upstream.
+type UpstreamOutcome struct {
+	License string `json:"license"`
+	Call    string `json:"call"` // activate, heartbeat, check_in; empty: none was made in time
+	OK      bool   `json:"ok"`
+	Class   string `json:"class,omitempty"` // of the failure: as in the metric usher_upstream_requests_total
+	Reason  string `json:"reason,omitempty"`
+	Hint    string `json:"hint,omitempty"`
+}
+
 // UpstreamUsage is the use of one pool or meter.
 type UpstreamUsage struct {
 	Pool   string `json:"pool"`
@@ -150,7 +165,7 @@ type UpstreamEmergency struct {
 
 // EmergencyRequest is the body of POST /v1/emergency.
 type EmergencyRequest struct {
-	Reason string `json:"reason"`
+	Reason string `json:"reason" wire:"required"`
 }
 
 // Emergency is an emergency that an operator began: the answer to POST /v1/emergency.
@@ -178,7 +193,7 @@ type Emergencies struct {
 
 // ReturnRequest is the body of POST /v1/license/return.
 type ReturnRequest struct {
-	License string `json:"license"`
+	License string `json:"license" wire:"required"`
 }
 
 // Returned is the answer to POST /v1/license/return.
@@ -212,7 +227,7 @@ type Pool struct {
 
 // AdjustRequest is the body of PUT /v1/pools/{name}, for meters.
 type AdjustRequest struct {
-	Drawn int64 `json:"drawn"` // in the present period
+	Drawn int64 `json:"drawn" wire:"required"` // in the present period
 }
 
 // Pools is the answer to GET /v1/pools.
@@ -222,8 +237,8 @@ type Pools struct {
 
 // Item is n slots of one pool.
 type Item struct {
-	Pool string `json:"pool"`
-	N    int64  `json:"n"`
+	Pool string `json:"pool" wire:"required"`
+	N    int64  `json:"n" wire:"required"`
 	// n counts parts of a slot, of which so many make one
 	Of int64 `json:"of,omitzero,omitempty"`
 }
@@ -237,7 +252,7 @@ type AcquireRequest struct {
 	Items       []Item            `json:"items,omitempty"`
 	MinN        int64             `json:"min_n,omitempty"`
 	Lifetime    string            `json:"lifetime,omitempty"`
-	TTLSeconds  float64           `json:"ttl_seconds,omitempty"`
+	TTLSeconds  float64           `json:"ttl_seconds,omitempty" wire:"positive"`
 	WaitSeconds float64           `json:"wait_seconds,omitempty"`
 	ClientToken string            `json:"client_token,omitempty"`
 	Nonce       string            `json:"nonce,omitempty"`
@@ -250,7 +265,7 @@ type AcquireRequest struct {
 
 // RenewRequest is the body of PUT /v1/leases/{id}; it may be empty.
 type RenewRequest struct {
-	TTLSeconds float64 `json:"ttl_seconds,omitempty"`
+	TTLSeconds float64 `json:"ttl_seconds,omitempty" wire:"positive"`
 }
 
 // Lease is a lease.
@@ -306,6 +321,8 @@ type Installed struct {
 	Document Document `json:"document"`
 	Changes  []string `json:"changes"` // sentences: "streams 8 → 12"
 	License  License  `json:"license"` // the verdict with the document
+	// Removed is true after a rollback of a first install: the document is in the folder no more.
+	Removed bool `json:"removed,omitempty"`
 }
 
 // Component is one component of a host's fingerprint.

@@ -24,6 +24,7 @@ import (
 	"github.com/usher-agent/usher/cmd/usher/internal/early"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin/catalog"
+	"github.com/usher-agent/usher/plugin/textual"
 )
 
 // defaultConfig is the default path of the configuration.
@@ -61,7 +62,7 @@ func (s *source) path() string {
 	if s.file != "" {
 		return s.file
 	}
-	if f := os.Getenv("USHER_CONFIG"); f != "" {
+	if f := textual.Value(os.Getenv("USHER_CONFIG")); f != "" {
 		return f
 	}
 	if _, err := os.Stat(defaultConfig); err == nil {
@@ -171,11 +172,21 @@ func (c *cli) queueErrors(cfg *config.Config) *output.Queue {
 	return q
 }
 
+// logNotes logs what of the configuration may not be meant so.
+func logNotes(log *slog.Logger, cfg *config.Config) {
+	for _, n := range cfg.Notes() {
+		log.Warn("a setting may not be what is meant", "note", n)
+	}
+}
+
 func (c *cli) runAgent(ctx context.Context, cfg *config.Config, src *source) error {
 	queue := c.queueErrors(cfg)
 	log, setLevel := newLog(cfg, queue)
+	logNotes(log, cfg)
 	a, err := agent.New(agent.Options{Config: cfg, Load: func() (*config.Config, error) {
-		return src.load(c)
+		next, err := src.load(c)
+		logNotes(log, next)
+		return next, err
 	}, Log: log, SetLevel: setLevel, LogDropped: queue.Dropped, Version: version, Commit: commit()})
 	if err != nil {
 		return &exit{code: startCode(err), cause: err}
@@ -285,18 +296,26 @@ func (c *cli) checkConfig(cfg *config.Config, src *source) error {
 	if err := c.table(rows...); err != nil {
 		return err
 	}
+	c.printNotes(cfg)
 	for _, w := range v.Verdict.Warnings {
 		if w.Code == enforcer.WarnConfigIgnored {
-			fmt.Fprintln(c.errs, "warning: a key of the configuration would widen a signed term; the licence holds")
+			fprintln(c.errs, "warning: a key of the configuration would widen a signed term; the licence holds")
 			break
 		}
 	}
 	if len(v.Keys) == 0 {
-		fmt.Fprintln(c.errs,
+		fprintln(c.errs,
 			"warning: no key is trusted, so no licence can be valid: name the vendor's public key under license.trust")
 	}
-	fmt.Fprintln(c.out, "the configuration is good")
+	fprintln(c.out, "the configuration is good")
 	return nil
+}
+
+// printNotes warns of what of the configuration may not be meant so.
+func (c *cli) printNotes(cfg *config.Config) {
+	for _, n := range cfg.Notes() {
+		fprintf(c.errs, "warning: %s\n", n)
+	}
 }
 
 // anchorsFrom returns the origin of the anchors: the configuration, or a vendor's build.

@@ -70,11 +70,11 @@ func (c *cli) demo(ctx context.Context, exitAtOnce bool) (err error) {
 	if err := t.tell(); err != nil {
 		return err
 	}
-	fmt.Fprintf(c.out, "\nThat was all of it, in %.1f s.\n", time.Since(began).Seconds())
+	fprintf(c.out, "\nThat was all of it, in %.1f s.\n", time.Since(began).Seconds())
 	if exitAtOnce {
 		return nil
 	}
-	fmt.Fprintf(c.out, `
+	fprintf(c.out, `
 The agent stays up until Ctrl-C. Try this in another terminal:
 
   export USHER_SOCKET=%s
@@ -89,7 +89,7 @@ and drop licences of your own into %[3]s:
   %[2]s vendor sign --key %[4]s --product demo --id mine --limit streams=7 --scope host --out %[3]s/mine.lic
 `, t.socket, exe, t.inbox, filepath.Join(dir, "keys/demo-key.key"))
 	<-ctx.Done()
-	fmt.Fprintln(c.out)
+	fprintln(c.out)
 	return nil
 }
 
@@ -115,7 +115,7 @@ func (t *tour) prepare() (stop func() error, err error) {
 	}
 	t.say("The operator starts the agent",
 		"It watches the folder license.d and listens on a Unix socket. There is no licence yet.")
-	fmt.Fprintln(t.out, "  $ usher agent --config usher.yaml &")
+	fprintln(t.out, "  $ usher agent --config usher.yaml &")
 	var log bytes.Buffer
 	cmd := exec.Command(t.exe, "agent", "--config", filepath.Join(t.dir, "usher.yaml"))
 	cmd.Env = cleanEnvironment()
@@ -230,11 +230,11 @@ func (t *tour) sign(id, streams, file string) error {
 func (t *tour) say(title, text string) {
 	t.step++
 	if t.step > 1 {
-		fmt.Fprintln(t.out)
+		fprintln(t.out)
 	}
-	fmt.Fprintf(t.out, "%d. %s\n", t.step, title)
+	fprintf(t.out, "%d. %s\n", t.step, title)
 	if text != "" {
-		fmt.Fprintf(t.out, "   %s\n", text)
+		fprintf(t.out, "   %s\n", text)
 	}
 }
 
@@ -247,12 +247,12 @@ func (t *tour) usher(wantCode int, args ...string) (string, error) {
 			shown[i] = "'" + a + "'"
 		}
 	}
-	fmt.Fprintf(t.out, "  $ usher %s\n", strings.Join(shown, " "))
+	fprintf(t.out, "  $ usher %s\n", strings.Join(shown, " "))
 	cmd := exec.CommandContext(t.ctx, t.exe, args...)
 	cmd.Dir, cmd.Env = t.dir, append(cleanEnvironment(), "USHER_SOCKET="+t.socket)
 	out, err := cmd.CombinedOutput()
 	for line := range strings.Lines(strings.TrimRight(string(out), "\n")) {
-		fmt.Fprintf(t.out, "    %s\n", strings.TrimRight(line, "\n"))
+		fprintf(t.out, "    %s\n", strings.TrimRight(line, "\n"))
 	}
 	if cmd.ProcessState == nil || cmd.ProcessState.ExitCode() != wantCode {
 		return "", fmt.Errorf("demo: usher %s ended with %v instead of exit code %d", args[0], err, wantCode)
@@ -273,7 +273,7 @@ func cleanEnvironment() []string {
 
 // drop renames a licence into the folder and waits until it is in force.
 func (t *tour) drop(from, name string, inForce func(*wire.License) bool) error {
-	fmt.Fprintf(t.out, "  $ mv %s license.d/%s\n", from, name)
+	fprintf(t.out, "  $ mv %s license.d/%s\n", from, name)
 	began := time.Now()
 	if err := os.Rename(filepath.Join(t.dir, from), filepath.Join(t.inbox, name)); err != nil {
 		return fmt.Errorf("demo: %w", err)
@@ -282,7 +282,7 @@ func (t *tour) drop(from, name string, inForce func(*wire.License) bool) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(t.out, "    in force after %.1f ms: %s\n", float64(time.Since(began).Microseconds())/1000, l.Reason)
+	fprintf(t.out, "    in force after %.1f ms: %s\n", float64(time.Since(began).Microseconds())/1000, l.Reason)
 	return nil
 }
 
@@ -311,7 +311,7 @@ func (t *tour) until(ok func(*wire.License) bool) (*wire.License, error) {
 func (t *tour) kill() error {
 	t.say("A program with a slot is killed while another waits",
 		"The kernel tells the agent at once; no time to live must run out.")
-	fmt.Fprintln(t.out, "  $ usher run --pool streams -- sleep 1000 &")
+	fprintln(t.out, "  $ usher run --pool streams -- sleep 1000 &")
 	holder := exec.CommandContext(t.ctx, t.exe, "run", "--pool", "streams", "--", "sleep", "1000")
 	holder.Env = append(cleanEnvironment(), "USHER_SOCKET="+t.socket)
 	if err := holder.Start(); err != nil {
@@ -324,7 +324,7 @@ func (t *tour) kill() error {
 	if err := t.pool("the program holds a slot", func(p *wire.Pool) bool { return *p.Available == 0 }); err != nil {
 		return err
 	}
-	fmt.Fprintln(t.out, "  $ usher acquire --pool streams --wait 30s &")
+	fprintln(t.out, "  $ usher acquire --pool streams --wait 30s &")
 	type answer struct {
 		lease *wire.Lease
 		err   error
@@ -338,7 +338,7 @@ func (t *tour) kill() error {
 	if err := t.pool("somebody waits", func(p *wire.Pool) bool { return p.Waiting == 1 }); err != nil {
 		return err
 	}
-	fmt.Fprintln(t.out, "  $ kill -9 %1")
+	fprintln(t.out, "  $ kill -9 %1")
 	killed := time.Now()
 	if err := holder.Process.Kill(); err != nil {
 		return fmt.Errorf("demo: %w", err)
@@ -347,7 +347,7 @@ func (t *tour) kill() error {
 	if a.err != nil {
 		return a.err
 	}
-	fmt.Fprintf(t.out, "    %.1f ms after the kill the waiter has the slot: lease %s\n",
+	fprintf(t.out, "    %.1f ms after the kill the waiter has the slot: lease %s\n",
 		float64(a.at.Sub(killed).Microseconds())/1000, a.lease.ID)
 	return t.agent.Release(t.ctx, a.lease.ID, false)
 }
@@ -390,7 +390,7 @@ func (t *tour) tamper() error {
 	if was == 'A' {
 		b[i] = 'B'
 	}
-	fmt.Fprintf(t.out, "  $ vi license.d/demo.lic     # one character: %c → %c\n", was, b[i])
+	fprintf(t.out, "  $ vi license.d/demo.lic     # one character: %c → %c\n", was, b[i])
 	tmp := filepath.Join(t.dir, "edited")
 	if err := os.WriteFile(tmp, b, 0o644); err != nil {
 		return fmt.Errorf("demo: %w", err)
@@ -406,7 +406,7 @@ func (t *tour) tamper() error {
 
 // metrics shows a few of the metrics.
 func (t *tour) metrics() error {
-	fmt.Fprintf(t.out, "  $ curl --unix-socket usher.sock http://usher/metrics | grep usher_\n")
+	fprintf(t.out, "  $ curl --unix-socket usher.sock http://usher/metrics | grep usher_\n")
 	b, err := t.agent.Metrics(t.ctx)
 	if err != nil {
 		return err
@@ -417,7 +417,7 @@ func (t *tour) metrics() error {
 			`usher_denials_total{code="no_slots",pool="streams"}`,
 			`usher_releases_total{cause="released",pool="streams"}`, `usher_license_warning{code="DOCUMENT"}`} {
 			if strings.HasPrefix(line, want) {
-				fmt.Fprintf(t.out, "    %s", line)
+				fprintf(t.out, "    %s\n", strings.TrimRight(line, "\n"))
 			}
 		}
 	}

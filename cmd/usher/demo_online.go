@@ -33,7 +33,7 @@ func freeAddress() (string, error) {
 
 // serve starts the vendor's server and waits until it answers.
 func (t *tour) serve() (*server, error) {
-	fmt.Fprintf(t.out, "  $ usher upstream --key keys/demo-key.key --data upstream --listen %s &\n", t.upstream)
+	fprintf(t.out, "  $ usher upstream --key keys/demo-key.key --data upstream --listen %s &\n", t.upstream)
 	s := &server{}
 	s.cmd = exec.CommandContext(t.ctx, t.exe, "upstream", "--key", "keys/demo-key.key", "--data", "upstream",
 		"--listen", t.upstream)
@@ -95,7 +95,7 @@ func (t *tour) online() (err error) {
 	}); err != nil {
 		return err
 	}
-	fmt.Fprintln(t.out, "    the host is activated, and a heartbeat goes out every third of the period")
+	fprintln(t.out, "    the host is activated, and a heartbeat goes out every third of the period")
 	if err := t.outage(s); err != nil {
 		return err
 	}
@@ -107,7 +107,7 @@ func (t *tour) online() (err error) {
 	if _, err := t.until(func(l *wire.License) bool { return l.Code == "VALID" }); err != nil {
 		return err
 	}
-	fmt.Fprintf(t.out, "    VALID again after %.1f s\n", time.Since(began).Seconds())
+	fprintf(t.out, "    VALID again after %.1f s\n", time.Since(began).Seconds())
 	t.say("The vendor renews the licence, and the agent fetches it",
 		"Nobody touches the host: the renewed licence comes with the next check-in, which the tour does not wait for.")
 	if _, err := t.usher(0, "upstream", "renew", "demo-3", "--expires", "1y", "--data", "upstream"); err != nil {
@@ -124,7 +124,7 @@ func (t *tour) online() (err error) {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(t.out, "    in force: %s\n", l.Reason)
+	fprintf(t.out, "    in force: %s\n", l.Reason)
 	t.say("The vendor revokes it", "The agent learns of it with its next heartbeat, and grants nothing new.")
 	if _, err := t.usher(0, "upstream", "revoke", "demo-3", "--reason", "the invoice was never paid", "--data",
 		"upstream"); err != nil {
@@ -147,7 +147,7 @@ func (t *tour) online() (err error) {
 func (t *tour) outage(s *server) error {
 	t.say("The server fails, and the licence stays valid",
 		"The grace begins at the end of the period; slots are granted all the while.")
-	fmt.Fprintln(t.out, "  $ kill -9 %2")
+	fprintln(t.out, "  $ kill -9 %2")
 	s.kill()
 	l, err := t.until(func(l *wire.License) bool { return l.Code == "VALID_IN_GRACE" })
 	if err != nil {
@@ -157,7 +157,7 @@ func (t *tour) outage(s *server) error {
 		if l.GraceEndsAt == nil {
 			return errors.New("demo: the licence is in grace without an end")
 		}
-		fmt.Fprintf(t.out, "    %s: %.0f s of grace are left (%s)\n", l.Code, time.Until(*l.GraceEndsAt).Seconds(),
+		fprintf(t.out, "    %s: %.0f s of grace are left (%s)\n", l.Code, time.Until(*l.GraceEndsAt).Seconds(),
 			l.Reason)
 		select {
 		case <-t.ctx.Done():

@@ -65,9 +65,9 @@ stand as last known.`,
 				}
 			} else {
 				for _, f := range found {
-					fmt.Fprintf(c.out, "%-8s %s: %s\n", f.Result, f.Check, f.Detail)
+					fprintf(c.out, "%-8s %s: %s\n", f.Result, f.Check, f.Detail)
 					if f.Hint != "" {
-						fmt.Fprintf(c.out, "         hint: %s\n", f.Hint)
+						fprintf(c.out, "         hint: %s\n", f.Hint)
 					}
 				}
 			}
@@ -89,17 +89,17 @@ func (c *cli) repair(src *source) error {
 	}
 	found, err := repair.Journals(cfg)
 	for _, r := range found {
-		fmt.Fprintln(c.out, repairedText(r))
+		fprintln(c.out, repairedText(r))
 	}
 	if err != nil {
 		return err
 	}
 	if len(found) == 0 {
-		fmt.Fprintln(c.out, "there are no journals to repair")
+		fprintln(c.out, "there are no journals to repair")
 	}
 	accepted, err := repair.Accept(cfg)
 	for _, a := range accepted {
-		fmt.Fprintf(c.out, "%s  was %s; it is now accepted, and the event log says so\n", a.File, a.Fault)
+		fprintf(c.out, "%s  was %s; it is now accepted, and the event log says so\n", a.File, a.Fault)
 	}
 	return err
 }
@@ -291,7 +291,7 @@ labels of holders. Look into it before you send it.`,
 				return fmt.Errorf("support bundle: %w", err)
 			}
 			if out != "-" {
-				fmt.Fprintf(c.out, "%s  %d files; look into it before you send it\n", out, n)
+				fprintf(c.out, "%s  %d files; look into it before you send it\n", out, n)
 			}
 			return nil
 		}}

@@ -69,13 +69,13 @@ func (c *cli) sayDrained(d *wire.Drain) {
 	}
 	switch {
 	case !d.Draining:
-		fmt.Fprintln(c.out, "the agent grants leases again")
+		fprintln(c.out, "the agent grants leases again")
 	case d.Leases > 0:
-		fmt.Fprintf(c.out,
+		fprintf(c.out,
 			"no new leases are granted, and %d are still held%s; `usher leases` says by whom, and `usher drain` "+
 				"waits on\n", d.Leases, borrowed)
 	default:
-		fmt.Fprintf(c.out, "no new leases are granted, and none is held%s\n", borrowed)
+		fprintf(c.out, "no new leases are granted, and none is held%s\n", borrowed)
 	}
 	for _, r := range d.Licenses {
 		c.sayReleased(r, "try again when the upstream can be reached")
@@ -84,10 +84,10 @@ func (c *cli) sayDrained(d *wire.Drain) {
 
 func (c *cli) sayReleased(r wire.Released, mend string) {
 	if r.Released {
-		fmt.Fprintf(c.out, "licence %s: this host's place was given back to the upstream\n", r.License)
+		fprintf(c.out, "licence %s: this host's place was given back to the upstream\n", r.License)
 		return
 	}
-	fmt.Fprintf(c.out, "licence %s: this host's place could not be given back to the upstream: %s; %s\n", r.License,
+	fprintf(c.out, "licence %s: this host's place could not be given back to the upstream: %s; %s\n", r.License,
 		r.Reason, mend)
 }
 
@@ -111,7 +111,7 @@ mere shutdown gives nothing back. Admins only.`,
 					return err
 				}
 			} else if len(all) == 0 {
-				fmt.Fprintln(c.out, "this host has no place to give back: no licence here was activated by an upstream")
+				fprintln(c.out, "this host has no place to give back: no licence here was activated by an upstream")
 			}
 			failed := false
 			for _, r := range all {

@@ -36,7 +36,7 @@ agent logs and counts it, and tells the vendor's upstream. Admins only.`,
 			if c.json {
 				return c.printJSON(e)
 			}
-			fmt.Fprintf(c.out, "licence %s: the emergency holds until %s; mend the cause by then\n", e.License,
+			fprintf(c.out, "licence %s: the emergency holds until %s; mend the cause by then\n", e.License,
 				e.EndsAt.UTC().Format(time.RFC3339))
 			return nil
 		}}
@@ -56,7 +56,7 @@ func (c *cli) emergencyList() *cobra.Command {
 				return c.printJSON(all)
 			}
 			if len(all.Emergencies)+len(all.Grants) == 0 {
-				fmt.Fprintln(c.out, "no licence here grants emergencies, and none has begun")
+				fprintln(c.out, "no licence here grants emergencies, and none has begun")
 				return nil
 			}
 			now := time.Now()
@@ -71,7 +71,7 @@ func (c *cli) emergencyList() *cobra.Command {
 						next = "none is left; the next may begin " + away(*g.Next, now)
 					}
 				}
-				fmt.Fprintf(c.out, "licence %s grants %v, %d within a year; %s\n", g.License,
+				fprintf(c.out, "licence %s grants %v, %d within a year; %s\n", g.License,
 					time.Duration(g.LengthSeconds)*time.Second, g.PerYear, next)
 			}
 			if len(all.Emergencies) == 0 {
@@ -113,21 +113,21 @@ this host's place back there. Admins only.`,
 			r, err := c.client().Return(cmd.Context(), args[0])
 			if out == "-" {
 				if err == nil {
-					fmt.Fprintln(c.out, r.Receipt)
+					err = fprintln(c.out, r.Receipt)
 				}
 				return err
 			}
 			if err != nil {
 				return errors.Join(err, f.Close(), os.Remove(out))
 			}
-			_, err = fmt.Fprintln(f, r.Receipt)
+			err = fprintln(f, r.Receipt)
 			if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 				return fmt.Errorf("receipt: %w; the licence is returned: run this again with another --out", err)
 			}
 			if c.json {
 				return c.printJSON(r)
 			}
-			fmt.Fprintf(c.out,
+			fprintf(c.out,
 				"%s  licence %s was returned on %s and no longer counts here; send the file to the vendor\n", out,
 				r.License, r.ReturnedAt.UTC().Format(time.DateOnly))
 			if r.Place != nil {
@@ -171,7 +171,7 @@ the request of the host that it was on. The ledger records the return.`,
 			if r.Again {
 				also = "; the ledger has it already"
 			}
-			fmt.Fprintf(c.out, "licence %s (%s, %s) was returned on %s by the host with agent key %s%s\n", r.License,
+			fprintf(c.out, "licence %s (%s, %s) was returned on %s by the host with agent key %s%s\n", r.License,
 				r.Product, dash(r.Licensee), r.At.Format(time.DateOnly), r.AgentKey, also)
 			return nil
 		}}

@@ -43,7 +43,7 @@ cannot see that somebody cut off the newest lines. Exits 1 when the log is broke
 			}
 			dir, public = filepath.Join(cfg.State.Dir, audit.Folder), private.Public().(ed25519.PublicKey)
 		default:
-			b, err := os.ReadFile(key)
+			b, err := readText(key)
 			if err != nil {
 				return fmt.Errorf("--key: %w", err)
 			}
@@ -72,17 +72,17 @@ cannot see that somebody cut off the newest lines. Exits 1 when the log is broke
 			return c.printJSON(r)
 		}
 		if r.Events == 0 {
-			fmt.Fprintf(c.out, "%s: there are no events\n", dir)
+			fprintf(c.out, "%s: there are no events\n", dir)
 			return nil
 		}
-		fmt.Fprintf(c.out, "%s: %d events (%d to %d), from %s to %s: unbroken, and signed by agent key %s\n", dir,
+		fprintf(c.out, "%s: %d events (%d to %d), from %s to %s: unbroken, and signed by agent key %s\n", dir,
 			r.Events, r.First, r.Last,
 			r.From.Format(time.RFC3339), r.To.Format(time.RFC3339), identity.Thumbprint(public))
 		if r.Missing > 0 {
-			fmt.Fprintf(c.out, "the log says that %d events could not be written\n", r.Missing)
+			fprintf(c.out, "the log says that %d events could not be written\n", r.Missing)
 		}
 		if r.Torn {
-			fmt.Fprintln(c.out, "the last line is cut off, as after a crash")
+			fprintln(c.out, "the last line is cut off, as after a crash")
 		}
 		return nil
 	}

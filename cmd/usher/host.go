@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"github.com/usher-agent/usher/agent/inspect"
 	"github.com/usher-agent/usher/client"
 	"github.com/usher-agent/usher/client/wire"
+	"github.com/usher-agent/usher/plugin/textual"
 )
 
 func (c *cli) fingerprintCommand() *cobra.Command {
@@ -41,7 +43,7 @@ measures the host itself, and the request bears no agent key.`,
 					AgentKey: key}).Shape("")
 				f = &shape
 				if request != "" {
-					fmt.Fprintln(c.errs,
+					fprintln(c.errs,
 						"warning: no agent answers, so the request bears no agent key; start the agent first if the "+
 							"licence is to be bound to it")
 				}
@@ -58,7 +60,7 @@ measures the host itself, and the request bears no agent key.`,
 					"start the agent, whose key tells the host from others, or give it a machine-id",
 					"nothing that this user can read tells this host from others, so it has no code")
 			case short:
-				fmt.Fprintln(c.out, f.Short)
+				fprintln(c.out, f.Short)
 				return nil
 			case c.json:
 				return c.printJSON(f)
@@ -72,7 +74,16 @@ measures the host itself, and the request bears no agent key.`,
 	return cmd
 }
 
+// isRequest reports whether a file is an earlier request, which a new one may replace.
+func isRequest(file []byte) bool {
+	var f wire.Fingerprint
+	return json.Unmarshal(textual.JSON(file), &f) == nil && f.Product != ""
+}
+
 func (c *cli) writeRequest(path string, f *wire.Fingerprint) error {
+	if was, err := readText(path); err == nil && len(was) > 0 && !isRequest(was) {
+		return fail(exitFailed, "choose another name for --request", "%s exists, and is no request", path)
+	}
 	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
 	if err != nil {
 		return fmt.Errorf("write request: %w", err)
@@ -81,7 +92,7 @@ func (c *cli) writeRequest(path string, f *wire.Fingerprint) error {
 	if err := errors.Join(to.printJSON(f), file.Close()); err != nil {
 		return fmt.Errorf("write request: %w", err)
 	}
-	fmt.Fprintf(c.out, "%s  for product %s, code %s; send it to the vendor\n", path, f.Product, dash(f.Short))
+	fprintf(c.out, "%s  for product %s, code %s; send it to the vendor\n", path, f.Product, dash(f.Short))
 	return nil
 }
 
@@ -102,7 +113,7 @@ func (c *cli) printFingerprint(f *wire.Fingerprint) error {
 	if err := c.table(rows...); err != nil {
 		return err
 	}
-	fmt.Fprintln(c.out)
+	fprintln(c.out)
 	return c.table([]string{"product", dash(f.Product)}, []string{"code", dash(f.Short)},
 		[]string{"cores", fmt.Sprintf("%d physical, %d logical, %g effective", f.Cores.Physical, f.Cores.Logical,
 			f.Cores.Effective)},

@@ -23,6 +23,7 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
 	"github.com/usher-agent/usher/plugin/catalog"
+	"github.com/usher-agent/usher/plugin/textual"
 	"github.com/usher-agent/usher/plugin/usher"
 	"github.com/usher-agent/usher/plugin/usher/issue"
 )
@@ -136,7 +137,7 @@ func (c *cli) inspect(path string, o *inspectFlags) error {
 		err = c.printDocument(shape, now)
 	}
 	for _, s := range unhelpful(judged.License) {
-		fmt.Fprintln(c.errs, "warning: "+s)
+		fprintln(c.errs, "warning: "+s)
 	}
 	good := judged.License != nil && (judged.Code == enforcer.Valid || judged.Code == enforcer.ValidInGrace)
 	if err == nil && !good {
@@ -152,6 +153,7 @@ func claimedShape(judged enforcer.Judged, name string, doc []byte, anchors []plu
 	if shape.Verified {
 		return shape
 	}
+	doc = catalog.BuiltIn().Read(doc)
 	f, err := catalog.BuiltIn().Recognise(doc)
 	if err != nil {
 		return shape
@@ -213,7 +215,7 @@ func trustFlag(s string) (plugin.Anchor, error) {
 	if kid == "" {
 		kid = issue.KeyIDOf(file)
 	}
-	b, err := os.ReadFile(file)
+	b, err := readText(file)
 	if err != nil {
 		return plugin.Anchor{}, fmt.Errorf("--trust: %w", err)
 	}
@@ -226,12 +228,12 @@ func trustFlag(s string) (plugin.Anchor, error) {
 
 // hostOf reads a host from a request that `usher fingerprint --request` wrote.
 func hostOf(path string, cfg *config.Config) (*enforcer.Host, error) {
-	b, err := os.ReadFile(path)
+	b, err := readText(path)
 	if err != nil {
 		return nil, fmt.Errorf("--fingerprint: %w", err)
 	}
 	var f wire.Fingerprint
-	if err := json.Unmarshal(b, &f); err != nil {
+	if err := json.Unmarshal(textual.JSON(b), &f); err != nil {
 		return nil, fmt.Errorf("--fingerprint %s: it is not a file of `usher fingerprint --request`", path)
 	}
 	h := &enforcer.Host{Components: map[string][]string{}, Configured: map[string][]string{},
@@ -262,13 +264,13 @@ func (c *cli) printDocument(d wire.Document, now time.Time) error {
 	if !d.Verified {
 		verified = "NOT VERIFIED: all that follows is the document's own claim"
 	}
-	fmt.Fprintf(c.out, "%s: %s\n%s\n", d.Document, d.Code, d.Reason)
+	fprintf(c.out, "%s: %s\n%s\n", d.Document, d.Code, d.Reason)
 	if d.Hint != "" {
-		fmt.Fprintf(c.out, "hint: %s\n", d.Hint)
+		fprintf(c.out, "hint: %s\n", d.Hint)
 	}
 	for _, f := range d.Findings {
 		if f.Reason != d.Reason {
-			fmt.Fprintf(c.out, "and: %s: %s\n", f.Code, f.Reason)
+			fprintf(c.out, "and: %s: %s\n", f.Code, f.Reason)
 		}
 	}
 	switch {
@@ -302,9 +304,9 @@ func (c *cli) printDocument(d wire.Document, now time.Time) error {
 	if err := c.table(rows...); err != nil || d.System == usher.System {
 		return err
 	}
-	fmt.Fprintln(c.out, "\nthe whole document:")
+	fprintln(c.out, "\nthe whole document:")
 	for _, line := range flatten("", d.Terms) {
-		fmt.Fprintln(c.out, "  "+line)
+		fprintln(c.out, "  "+line)
 	}
 	return nil
 }
@@ -387,24 +389,6 @@ func (c *cli) installWithKey(ctx context.Context, doc []byte, name, keyFile stri
 	return c.printInstalled(r)
 }
 
-func (c *cli) printInstalled(r *wire.Installed) error {
-	if c.json {
-		return c.printJSON(r)
-	}
-	what := "installed"
-	if r.DryRun {
-		what = "would be installed"
-	}
-	fmt.Fprintf(c.out, "%s %s: %s\n", r.Document.Document, what, r.Document.Reason)
-	if len(r.Changes) == 0 {
-		fmt.Fprintln(c.out, "nothing changes")
-	}
-	for _, s := range r.Changes {
-		fmt.Fprintf(c.out, "  %s\n", s)
-	}
-	return nil
-}
-
 func (c *cli) listCommand() *cobra.Command {
 	return &cobra.Command{Use: "list", Short: "List the documents in the folder, and the verdict on each",
 		Args: cobra.NoArgs,
@@ -417,7 +401,7 @@ func (c *cli) listCommand() *cobra.Command {
 				return c.printJSON(l.Licenses)
 			}
 			if len(l.Licenses) == 0 {
-				fmt.Fprintln(c.out, "there are no documents in the licence folder")
+				fprintln(c.out, "there are no documents in the licence folder")
 				return nil
 			}
 			rows := [][]string{{"DOCUMENT", "LICENCE", "ROLE", "IN FORCE", "EXPIRES", "CODE"}}
@@ -439,11 +423,11 @@ func (c *cli) listCommand() *cobra.Command {
 			}
 			for _, d := range l.Licenses {
 				if d.Code != "VALID" {
-					fmt.Fprintf(c.out, "\n%s", d.Reason)
+					fprintf(c.out, "\n%s", d.Reason)
 					if d.Hint != "" {
-						fmt.Fprintf(c.out, "; %s", d.Hint)
+						fprintf(c.out, "; %s", d.Hint)
 					}
-					fmt.Fprintln(c.out)
+					fprintln(c.out)
 				}
 			}
 			return nil
@@ -469,7 +453,7 @@ func (c *cli) removeCommand() *cobra.Command {
 			if err := c.client().Remove(cmd.Context(), name); err != nil {
 				return err
 			}
-			fmt.Fprintf(c.out, "%s removed; `usher license rollback %s` brings it back\n", name, name)
+			fprintf(c.out, "%s removed; `usher license rollback %s` brings it back\n", name, name)
 			return nil
 		}}
 }
@@ -485,6 +469,6 @@ func (c *cli) rollbackCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return c.printInstalled(r)
+			return c.printRolledBack(r)
 		}}
 }

@@ -135,13 +135,24 @@ func (c *cli) explain(err error) int {
 	case errors.Is(err, context.Canceled):
 		return 128 + int(syscall.SIGINT)
 	}
-	for line := range strings.SplitSeq(strings.TrimSpace(err.Error()), "\n") {
-		fmt.Fprintf(c.errs, "error: %s\n", line)
+	for _, line := range sentences(err) {
+		fprintf(c.errs, "error: %s\n", line)
 	}
 	if hint != "" {
-		fmt.Fprintf(c.errs, "hint: %s\n", hint)
+		fprintf(c.errs, "hint: %s\n", hint)
 	}
 	return code
+}
+
+// sentences returns the lines of an error: one for each of several faults. What an agent or another program has said is
+// one line, whatever is in it.
+func sentences(err error) []string {
+	text := strings.TrimSpace(err.Error())
+	var said *client.Error
+	if errors.As(err, &said) {
+		return []string{text}
+	}
+	return strings.Split(text, "\n")
 }
 
 // codeOf returns the exit code for an agent's answer.

@@ -119,7 +119,7 @@ all of this.`,
 			if c.json {
 				return c.printJSON(l)
 			}
-			if _, err := fmt.Fprintln(c.out, l.ID); err != nil { // nobody knows the lease
+			if err := fprintln(c.out, l.ID); err != nil { // nobody knows the lease
 				gone := c.client().Release(context.WithoutCancel(cmd.Context()), l.ID, false)
 				return errors.Join(fmt.Errorf("standard output: %w", err), gone)
 			}
@@ -154,7 +154,7 @@ func (c *cli) renewCommand() *cobra.Command {
 			if c.json {
 				return c.printJSON(l)
 			}
-			fmt.Fprintf(c.out, "held until %s\n", timeText(l.ExpiresAt))
+			fprintf(c.out, "held until %s\n", timeText(l.ExpiresAt))
 			return nil
 		}}
 	cmd.Flags().StringVar(&ttl, "ttl", "", "for how long (default: as long as it was acquired for)")
@@ -293,7 +293,7 @@ func (c *cli) runChild(ctx context.Context, r wire.AcquireRequest, args []string
 			child.Process.Signal(s)
 		case <-lost:
 			lost = nil
-			fmt.Fprintf(c.errs, "warning: the lease is lost: %v\n", lease.Err())
+			fprintf(c.errs, "warning: the lease is lost: %v\n", lease.Err())
 		case err := <-ended:
 			return childResult(path, err)
 		}

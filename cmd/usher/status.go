@@ -40,7 +40,7 @@ func (c *cli) statusCommand() *cobra.Command {
 }
 
 func (c *cli) printStatus(l *wire.License, pools []wire.Pool, now time.Time) error {
-	fmt.Fprintf(c.out, "Licence %s (%s): %s\n\n", l.State, l.Code, l.Reason)
+	fprintf(c.out, "Licence %s (%s): %s\n\n", l.State, l.Code, l.Reason)
 	var rows [][]string
 	row := func(name, value string) { rows = append(rows, []string{name, value}) }
 	for _, d := range l.Licenses {
@@ -101,16 +101,16 @@ func (c *cli) printStatus(l *wire.License, pools []wire.Pool, now time.Time) err
 		return err
 	}
 	if len(pools) > 0 {
-		fmt.Fprintln(c.out)
+		fprintln(c.out)
 		if err := c.printPools(pools); err != nil {
 			return err
 		}
 	}
 	for _, w := range l.Warnings {
-		fmt.Fprintf(c.out, "\nwarning %s: %s", w.Code, w.Detail)
+		fprintf(c.out, "\nwarning %s: %s", w.Code, w.Detail)
 	}
 	if len(l.Warnings) > 0 {
-		fmt.Fprintln(c.out)
+		fprintln(c.out)
 	}
 	return nil
 }
@@ -139,7 +139,7 @@ func (c *cli) poolsCommand() *cobra.Command {
 				return c.printJSON(wire.Pools{Pools: pools})
 			}
 			if len(pools) == 0 {
-				fmt.Fprintln(c.out, "the licence in force grants no pools; `usher status` says more")
+				fprintln(c.out, "the licence in force grants no pools; `usher status` says more")
 				return nil
 			}
 			return c.printPools(pools)
@@ -158,7 +158,7 @@ func (c *cli) leasesCommand() *cobra.Command {
 				return c.printJSON(wire.Leases{Leases: leases})
 			}
 			if len(leases) == 0 {
-				fmt.Fprintln(c.out, "no leases are held")
+				fprintln(c.out, "no leases are held")
 				return nil
 			}
 			now := time.Now()
@@ -191,27 +191,6 @@ func itemsText(items []wire.Item) string {
 	return strings.Join(parts, " ")
 }
 
-func holderText(h *wire.Holder) string {
-	if h == nil {
-		return "-"
-	}
-	s := fmt.Sprintf("uid %d", h.UID)
-	if h.PID != 0 {
-		s += fmt.Sprintf(" pid %d", h.PID)
-	}
-	if h.Exe != "" {
-		s += " " + h.Exe
-	}
-	var labels []string
-	for k, v := range h.Labels {
-		labels = append(labels, k+"="+v)
-	}
-	if slices.Sort(labels); len(labels) > 0 {
-		s += " (" + strings.Join(labels, ", ") + ")"
-	}
-	return s
-}
-
 func (c *cli) healthCommand() *cobra.Command {
 	var ready bool
 	var wait time.Duration
@@ -231,9 +210,9 @@ func (c *cli) healthCommand() *cobra.Command {
 					return err
 				}
 			} else {
-				fmt.Fprintln(c.out, h.Status)
+				fprintln(c.out, h.Status)
 				for _, u := range h.Unready {
-					fmt.Fprintf(c.errs, "%s: %s\n", u.Part, u.Reason)
+					fprintf(c.errs, "%s: %s\n", u.Part, u.Reason)
 				}
 			}
 			if ready && h.Status != "ok" {
@@ -314,7 +293,7 @@ func (c *cli) checkCommand() *cobra.Command {
 				if e := (*exit)(nil); errors.Is(err, client.ErrAgentAway) || errors.As(err, &e) {
 					code = nagiosCritical
 				}
-				fmt.Fprintf(c.out, "USHER %s - %v\n", []string{"OK", "WARNING", "CRITICAL", "UNKNOWN"}[code], err)
+				fprintf(c.out, "USHER %s - %v\n", []string{"OK", "WARNING", "CRITICAL", "UNKNOWN"}[code], err)
 				return &exit{code: code}
 			}
 			code, text, perf := nagiosOK, l.Reason, []string{}
@@ -361,7 +340,7 @@ func (c *cli) checkCommand() *cobra.Command {
 			if len(perf) > 0 {
 				line += " | " + strings.Join(perf, " ")
 			}
-			fmt.Fprintln(c.out, line)
+			fprintln(c.out, line)
 			if code == nagiosOK {
 				return nil
 			}
@@ -389,13 +368,13 @@ func (c *cli) reloadCommand() *cobra.Command {
 				return c.printJSON(r)
 			}
 			if len(r.Changed)+len(r.Restart) == 0 {
-				fmt.Fprintln(c.out, "nothing has changed")
+				fprintln(c.out, "nothing has changed")
 			}
 			for _, k := range r.Changed {
-				fmt.Fprintf(c.out, "%s  in force\n", k)
+				fprintf(c.out, "%s  in force\n", k)
 			}
 			for _, k := range r.Restart {
-				fmt.Fprintf(c.out, "%s  needs a restart\n", k)
+				fprintf(c.out, "%s  needs a restart\n", k)
 			}
 			return nil
 		}}
@@ -415,6 +394,7 @@ func (c *cli) configCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
+				c.printNotes(cfg)
 				for _, s := range cfg.Show() {
 					settings = append(settings, wire.Setting{Key: s.Key, Value: s.Value, Origin: s.Origin})
 				}
@@ -463,7 +443,7 @@ func (c *cli) eventsCommand() *cobra.Command {
 						return err
 					}
 				} else {
-					fmt.Fprintln(c.out, eventText(ev))
+					fprintln(c.out, eventText(ev))
 				}
 				if !follow {
 					return nil

@@ -8,40 +8,13 @@ package main
 //   - With --json, standard output has the API's JSON and nothing else.
 
 import (
-	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/usher-agent/usher/client/wire"
 )
-
-// printJSON prints a shape of the API.
-func (c *cli) printJSON(v any) error {
-	e := json.NewEncoder(c.out)
-	e.SetIndent("", "  ")
-	e.SetEscapeHTML(false)
-	return e.Encode(v)
-}
-
-// table prints rows in aligned columns.
-func (c *cli) table(rows ...[]string) error {
-	var text strings.Builder
-	w := tabwriter.NewWriter(&text, 0, 4, 2, ' ', 0)
-	for _, r := range rows {
-		fmt.Fprintln(w, strings.Join(r, "\t")) // an empty cell keeps its tab, or the columns would end
-	}
-	if err := w.Flush(); err != nil {
-		return err
-	}
-	for line := range strings.Lines(text.String()) {
-		if _, err := fmt.Fprintln(c.out, strings.TrimRight(line, " \n")); err != nil {
-			return err
-		}
-	}
-	return nil
-}
 
 func limitText(n *int64) string {
 	if n == nil {
@@ -102,9 +75,32 @@ func featureText(f wire.Feature) string {
 	}
 }
 
-// printLine prints a shape of the API on one line.
-func (c *cli) printLine(v any) error {
-	e := json.NewEncoder(c.out)
-	e.SetEscapeHTML(false)
-	return e.Encode(v)
+// nobody is the uid of holders for whom no kernel vouches.
+const nobody = 65534
+
+func holderText(h *wire.Holder) string {
+	if h == nil {
+		return "-"
+	}
+	s := fmt.Sprintf("uid %d", h.UID)
+	switch {
+	case h.Credential != "": // over TCP the credential is who it is, and the uid nobody's
+		s = "credential " + h.Credential
+	case h.UID == nobody:
+		s = "without an identity"
+	}
+	if h.PID != 0 {
+		s += fmt.Sprintf(" pid %d", h.PID)
+	}
+	if h.Exe != "" {
+		s += " " + h.Exe
+	}
+	var labels []string
+	for k, v := range h.Labels {
+		labels = append(labels, k+"="+v)
+	}
+	if slices.Sort(labels); len(labels) > 0 {
+		s += " (" + strings.Join(labels, ", ") + ")"
+	}
+	return s
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,7 +18,9 @@ import (
 	"github.com/usher-agent/usher/agent"
 	"github.com/usher-agent/usher/agent/config"
 	"github.com/usher-agent/usher/agent/registrar"
+	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/plugin"
+	"github.com/usher-agent/usher/plugin/textual"
 	"github.com/usher-agent/usher/plugin/usher"
 	"github.com/usher-agent/usher/plugin/usher/issue"
 	"github.com/usher-agent/usher/plugin/usher/registry"
@@ -93,7 +96,7 @@ own key. "usher upstream site-key" makes and shows that key.`,
 
 func (o *upstreamFlags) dir() (string, error) {
 	if o.data == "" {
-		o.data = os.Getenv("USHER_UPSTREAM_DATA")
+		o.data = textual.Value(os.Getenv("USHER_UPSTREAM_DATA"))
 	}
 	if o.data == "" {
 		return "", usage("--data is missing: name the server's folder, or set USHER_UPSTREAM_DATA")
@@ -132,7 +135,7 @@ func (c *cli) serveUpstream(cmd *cobra.Command, o *upstreamFlags) error {
 	}
 	var anchors []plugin.Anchor
 	for _, file := range o.trust {
-		b, err := os.ReadFile(file)
+		b, err := readText(file)
 		if err != nil {
 			return fmt.Errorf("--trust: %w", err)
 		}
@@ -193,8 +196,8 @@ func (c *cli) upstreamSiteKey(o *upstreamFlags) *cobra.Command {
 			if c.json {
 				return c.printJSON(map[string]string{"jkt": thumb, "public": public})
 			}
-			fmt.Fprintf(c.out, "%s\n", thumb)
-			fmt.Fprintf(c.errs, "give it to the vendor for: usher vendor sign --site-server %s\n", thumb)
+			fprintf(c.out, "%s\n", thumb)
+			fprintf(c.errs, "give it to the vendor for: usher vendor sign --site-server %s\n", thumb)
 			return nil
 		}}
 }
@@ -323,7 +326,7 @@ func (c *cli) upstreamAdd(o *upstreamFlags) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(c.out, "licence %s is known to the upstream\n", done.Licence.ID)
+			fprintf(c.out, "licence %s is known to the upstream\n", done.Licence.ID)
 			return nil
 		}}
 	cmd.Flags().Int64Var(&machines, "machines", 0, "how many hosts it may be activated on; 0: any number")
@@ -338,7 +341,7 @@ func (c *cli) upstreamState(o *upstreamFlags, do, short string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(c.out, "licence %s is %s; its hosts learn of it with their next call\n", done.Licence.ID,
+			fprintf(c.out, "licence %s is %s; its hosts learn of it with their next call\n", done.Licence.ID,
 				done.Licence.State)
 			return nil
 		}}
@@ -372,7 +375,7 @@ func (c *cli) upstreamRenew(o *upstreamFlags) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(c.out, "licence %s is renewed; its hosts get it with their next check-in\n", done.Licence.ID)
+			fprintf(c.out, "licence %s is renewed; its hosts get it with their next check-in\n", done.Licence.ID)
 			return nil
 		}}
 	cmd.Flags().StringVar(&expires, "expires", "", "a date, a time, a span from now, or never")
@@ -406,11 +409,20 @@ func (c *cli) upstreamForget(o *upstreamFlags) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(c.out, "%d forgotten\n", done.Forgotten)
+			if done.Forgotten == 0 {
+				return noSuchHost(args[0], host)
+			}
+			fprintf(c.out, "%d forgotten\n", done.Forgotten)
 			return nil
 		}}
 	cmd.Flags().StringVar(&host, "host", "", "the beginning of the host's key")
 	return cmd
+}
+
+// noSuchHost says that an order has done nothing.
+func noSuchHost(licence, host string) error {
+	return fail(exitFailed, "`usher upstream list --hosts` lists them",
+		"licence %s has no host whose key begins with %q: nothing has changed", licence, host)
 }
 
 func (c *cli) upstreamPreview() *cobra.Command {
@@ -424,7 +436,7 @@ func (c *cli) upstreamPreview() *cobra.Command {
 				return err
 			}
 			if len(all) == 0 && !c.json {
-				fmt.Fprintln(c.out,
+				fprintln(c.out,
 					"nothing: no licence in force demands an upstream, or none is configured for its system")
 				return nil
 			}
@@ -435,6 +447,38 @@ func (c *cli) upstreamPreview() *cobra.Command {
 func (c *cli) upstreamCall() *cobra.Command {
 	return &cobra.Command{Use: "call", Short: "Have this host's agent call its upstream at once", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return c.client().UpstreamCall(cmd.Context())
+			calls, err := c.client().CallUpstream(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if c.json {
+				err = c.printJSON(wire.UpstreamCalls{Calls: calls})
+			}
+			if len(calls) == 0 {
+				return errors.Join(err, fail(exitFailed, "`usher upstream preview` says what would be sent",
+					"no upstream was called: no licence here demands one, or none is configured for its system"))
+			}
+			for _, o := range calls {
+				if !c.json {
+					c.printOutcome(o)
+				}
+				if !o.OK {
+					err = errors.Join(err, &exit{code: exitFailed})
+				}
+			}
+			return err
 		}}
+}
+
+// printOutcome says what came of one call.
+func (c *cli) printOutcome(o wire.UpstreamOutcome) {
+	what := strings.ReplaceAll(cmp.Or(o.Call, "call"), "_", "-")
+	if o.OK {
+		fprintf(c.out, "licence %s: the %s succeeded\n", o.License, what)
+		return
+	}
+	fprintf(c.out, "licence %s: the %s failed (%s): %s\n", o.License, what, o.Class, o.Reason)
+	if o.Hint != "" {
+		fprintf(c.out, "  hint: %s\n", o.Hint)
+	}
 }

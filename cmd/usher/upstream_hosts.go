@@ -51,7 +51,7 @@ which does not know the later answers.`,
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(c.out, "%d forgiven; a refused host may go on with its next call\n", done.Forgiven)
+			fprintf(c.out, "%d forgiven; a refused host may go on with its next call\n", done.Forgiven)
 			return nil
 		}}
 	cmd.Flags().StringVar(&host, "host", "", "the beginning of the host's key")
@@ -82,8 +82,8 @@ again.`,
 				return c.printJSON(map[string]any{"token": done.Token, "id": done.Tokens[0].ID, "license": args[0],
 					"uses": order.Uses, "expires": done.Tokens[0].Expires})
 			}
-			fmt.Fprintln(c.out, done.Token)
-			fmt.Fprintf(c.errs,
+			fprintln(c.out, done.Token)
+			fprintf(c.errs,
 				"it admits %d hosts to licence %s until %s; put it into their agents' file of "+
 					"upstream.enrolment_file\n",
 				order.Uses, args[0], done.Tokens[0].Expires.UTC().Format(time.RFC3339))
@@ -123,7 +123,7 @@ again.`,
 				if err != nil {
 					return err
 				}
-				fmt.Fprintf(c.out, "token %s of licence %s is revoked\n", done.Tokens[0].ID[:12],
+				fprintf(c.out, "token %s of licence %s is revoked\n", done.Tokens[0].ID[:12],
 					done.Tokens[0].License)
 				return nil
 			}})

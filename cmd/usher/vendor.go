@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/base32"
 	"encoding/json"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/usher-agent/usher/agent/config"
 	"github.com/usher-agent/usher/plugin/catalog"
+	"github.com/usher-agent/usher/plugin/textual"
 	"github.com/usher-agent/usher/plugin/usher"
 	"github.com/usher-agent/usher/plugin/usher/issue"
 )
@@ -44,7 +46,7 @@ func (c *cli) makeKeyCommand() *cobra.Command {
 			if c.json {
 				return c.printJSON(map[string]string{"kid": kid, "private": private, "public": public})
 			}
-			fmt.Fprintf(c.out,
+			fprintf(c.out,
 				"%s  the private key: keep it secret, and keep a copy\n%s  the public key: ship it with the product\n",
 				private, public)
 			return nil
@@ -104,13 +106,13 @@ every .pub file of DIR is one. "make build VENDOR=DIR" does all of it.`,
 			if err != nil {
 				return fmt.Errorf("vendor %s: %w", args[0], err)
 			}
-			fmt.Fprintln(c.out, flag)
+			fprintln(c.out, flag)
 			return nil
 		}}
 }
 
 func readVendor(dir string) (*catalog.Vendor, error) {
-	b, err := os.ReadFile(filepath.Join(dir, "vendor.json"))
+	b, err := readText(filepath.Join(dir, "vendor.json"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fail(exitFailed, `write {"product": "NAME"} into it; the .pub files beside it are the keys`,
 			"vendor folder %s has no vendor.json", dir)
@@ -129,7 +131,7 @@ func readVendor(dir string) (*catalog.Vendor, error) {
 		Product string `json:"product"`
 		Keys    []key  `json:"keys"`
 	}
-	d := json.NewDecoder(strings.NewReader(string(b)))
+	d := json.NewDecoder(bytes.NewReader(textual.JSON(b)))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&in); err != nil {
 		return nil, fmt.Errorf("vendor %s: vendor.json: %w", dir, err)
@@ -162,7 +164,7 @@ func readVendor(dir string) (*catalog.Vendor, error) {
 			}
 		}
 		if k.File != "" {
-			pub, err := os.ReadFile(filepath.Join(dir, k.File))
+			pub, err := readText(filepath.Join(dir, k.File))
 			if err != nil {
 				return nil, fmt.Errorf("vendor: key %q: %w", k.KeyID, err)
 			}
@@ -171,6 +173,12 @@ func readVendor(dir string) (*catalog.Vendor, error) {
 		v.Keys = append(v.Keys, k.Public)
 	}
 	return v, nil
+}
+
+// readText reads a text that a person has written or brought here: see [textual.Decode].
+func readText(path string) ([]byte, error) {
+	b, err := os.ReadFile(path)
+	return textual.Decode(b), err
 }
 
 // readFile reads a file, or standard input for "-".

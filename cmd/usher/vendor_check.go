@@ -57,7 +57,7 @@ func nameFlag(cmd *cobra.Command, err error) error {
 
 // warnAbout tells the vendor what is odd about a licence that was signed.
 func (c *cli) warnAbout(claims *usher.Claims, l *enforcer.License, now time.Time) {
-	warn := func(format string, args ...any) { fmt.Fprintf(c.errs, "warning: "+format+"\n", args...) }
+	warn := func(format string, args ...any) { fprintf(c.errs, "warning: "+format+"\n", args...) }
 	if claims.Expires != 0 && claims.Expires <= now.Unix() {
 		warn("the licence has already expired, at %s", time.Unix(claims.Expires, 0).UTC().Format(time.RFC3339))
 	}

@@ -21,6 +21,7 @@ import (
 // signFlags are the flags of sign.
 type signFlags struct {
 	key, signer, public, alg, claimsFile, out, ledger, armour string
+	force                                                     bool
 	bind                                                      []string
 
 	id, product, issuer, licensee, environment, role, addOn, issued, notBefore, expires string
@@ -119,6 +120,7 @@ func (o *signFlags) addSigner(cmd *cobra.Command) {
 	f.StringVar(&o.public, "public", "", "with --signer: the public key, K.pub")
 	f.StringVar(&o.alg, "alg", "", "the algorithm, if the key has several: PS256 (default) or RS256 for RSA")
 	f.StringVar(&o.out, "out", "", "the file to write (default standard output)")
+	f.BoolVar(&o.force, "force", false, "overwrite the file of --out if it exists")
 	f.StringVar(&o.armour, "armour", "auto",
 		"wrap the licence for e-mail: yes, no, auto (yes for a terminal and a file)")
 	f.StringVar(&o.ledger, "ledger", "", "the ledger (default issued.jsonl beside the key)")
@@ -144,7 +146,7 @@ func (c *cli) sign(cmd *cobra.Command, o *signFlags) error {
 		return err
 	}
 	if len(claims.Pools)+len(claims.Meters)+len(claims.Features) == 0 && claims.Role != string(enforcer.RoleNotice) {
-		fmt.Fprintln(c.errs,
+		fprintln(c.errs,
 			"warning: the licence grants no slots, draws or features: give --limit, --meter or --feature")
 	}
 	if err := c.issue(o, s, keyFile, claims, now); err != nil {
@@ -155,8 +157,11 @@ func (c *cli) sign(cmd *cobra.Command, o *signFlags) error {
 
 // issue binds, signs, records and writes a licence.
 func (c *cli) issue(o *signFlags, s *issue.Signer, keyFile string, claims *usher.Claims, now time.Time) error {
+	if _, err := os.Lstat(o.out); o.out != "" && o.out != "-" && err == nil && !o.force {
+		return existing(o.out) // before it is signed and in the ledger
+	}
 	for _, path := range o.bind {
-		b, err := os.ReadFile(path)
+		b, err := readText(path)
 		if err != nil {
 			return fmt.Errorf("request: %w", err)
 		}
@@ -185,16 +190,15 @@ func (c *cli) issue(o *signFlags, s *issue.Signer, keyFile string, claims *usher
 		file = usher.Armour(doc)
 	}
 	if o.out == "" || o.out == "-" {
-		_, err := c.out.Write(file)
-		return err
+		return lines(c.out, string(file))
 	}
-	if err := os.WriteFile(o.out, file, 0o644); err != nil {
+	if err := writeOut(o.out, file, o.force); err != nil {
 		return fmt.Errorf("write licence: %w", err)
 	}
 	if c.json {
 		return c.printJSON(map[string]string{"id": claims.ID, "file": o.out, "kid": s.Anchor.KeyID, "ledger": ledger})
 	}
-	fmt.Fprintf(c.out, "%s  %s %s, signed with key %s\n", o.out, kindOf(claims), claims.ID, s.Anchor.KeyID)
+	fprintf(c.out, "%s  %s %s, signed with key %s\n", o.out, kindOf(claims), claims.ID, s.Anchor.KeyID)
 	return nil
 }
 
@@ -211,7 +215,7 @@ func (c *cli) loadSigner(cmd *cobra.Command, o *signFlags) (*issue.Signer, strin
 	case o.public == "":
 		return nil, "", usage("--signer needs --public: the public key that belongs to it")
 	}
-	b, err := os.ReadFile(o.public)
+	b, err := readText(o.public)
 	if err != nil {
 		return nil, "", fmt.Errorf("public key: %w", err)
 	}

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/usher-agent/usher/plugin"
+	"github.com/usher-agent/usher/plugin/textual"
 )
 
 // The algorithms of anchors.
@@ -43,7 +44,7 @@ func NewAnchor(keyID string, key []byte, alg string) (plugin.Anchor, error) {
 	if keyID == "" || len(keyID) > 512 || strings.ContainsAny(keyID, "\r\n\t") {
 		return bad("its id must be the ProductSKU or, with alg %s, the issuer's KeyFingerprint", AlgorithmSealed)
 	}
-	key = bytes.TrimSpace(key)
+	key = textual.PEM(key)
 	if alg == "" && len(key) == 0 && isIssuer(keyID) {
 		alg = AlgorithmSealed
 	}

@@ -1,7 +1,6 @@
 package awslm
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -15,6 +14,7 @@ import (
 	lm "github.com/aws/aws-sdk-go-v2/service/licensemanager"
 
 	"github.com/usher-agent/usher/plugin"
+	"github.com/usher-agent/usher/plugin/textual"
 )
 
 // refresher trades the seller's refresh token for an access token of one hour. With that it assumes a role (web
@@ -59,11 +59,11 @@ func readSecret(name string) (string, error) {
 			info.Mode().Perm())
 	}
 	b, err := io.ReadAll(io.LimitReader(f, 4097))
-	b = bytes.TrimSpace(b)
-	if err != nil || len(b) == 0 || len(b) > 4096 || bytes.ContainsAny(b, " \t\r\n") {
+	token := textual.Value(string(textual.Decode(b)))
+	if err != nil || token == "" || len(b) > 4096 || strings.ContainsAny(token, " \t\r\n") {
 		return "", misconfigured("put the seller's refresh token there unchanged", "%s holds no refresh token", name)
 	}
-	return string(b), nil
+	return token, nil
 }
 
 // audience returns the licence of a refresh token: its aud. It verifies nothing, because the file is the operator's

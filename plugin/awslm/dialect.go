@@ -20,6 +20,7 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
 	"github.com/usher-agent/usher/plugin/redact"
+	"github.com/usher-agent/usher/plugin/textual"
 )
 
 // Dialect answers License Manager's API from the agent's own pools, meters and features, for products that speak it
@@ -39,8 +40,8 @@ func (Dialect) System() string { return System }
 func (Dialect) CheckCredentials(file []byte) error {
 	in := bufio.NewScanner(bytes.NewReader(file))
 	for n := 1; in.Scan(); n++ {
-		name, value, _ := strings.Cut(in.Text(), "=")
-		name, value = strings.ToLower(strings.TrimSpace(name)), strings.TrimSpace(value)
+		name, value, _ := strings.Cut(textual.Value(in.Text()), "=")
+		name, value = strings.ToLower(strings.TrimSpace(name)), textual.Value(value)
 		switch {
 		case name != "aws_secret_access_key" && name != "aws_access_key_id":
 		case strings.ContainsFunc(value, unicode.IsSpace):

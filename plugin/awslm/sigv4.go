@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/plugin"
+	"github.com/usher-agent/usher/plugin/textual"
 )
 
 // The bounds of credentials and signatures, and the constants of Signature Version 4.
@@ -41,9 +42,9 @@ type signature struct {
 func parseCredentials(file []byte) map[string]string {
 	out := map[string]string{}
 	id, secret := "", ""
-	in := bufio.NewScanner(bytes.NewReader(file))
+	in := bufio.NewScanner(bytes.NewReader(textual.Decode(file)))
 	for in.Scan() {
-		line := strings.TrimSpace(in.Text())
+		line := textual.Value(in.Text())
 		if strings.HasPrefix(line, "[") {
 			id, secret = "", ""
 			continue
@@ -51,9 +52,9 @@ func parseCredentials(file []byte) map[string]string {
 		name, value, _ := strings.Cut(line, "=")
 		switch strings.ToLower(strings.TrimSpace(name)) {
 		case "aws_access_key_id":
-			id = strings.TrimSpace(value)
+			id = textual.Value(value)
 		case "aws_secret_access_key":
-			secret = strings.TrimSpace(value)
+			secret = textual.Value(value)
 		}
 		if id != "" && len(secret) >= minSecret {
 			out[id] = secret

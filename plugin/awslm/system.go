@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"github.com/usher-agent/usher/plugin"
+	"github.com/usher-agent/usher/plugin/textual"
 )
 
 // Provide returns the system for package catalog. Its configuration is called aws.
@@ -74,15 +75,15 @@ func (s *Settings) open(e plugin.Environment) (*Client, error) {
 	// AWS's own samples read these variables.
 	token := cmp.Or(
 		s.RefreshTokenFile,
-		os.Getenv("AWS_WEB_IDENTITY_REFRESH_TOKEN_FILE"),
-		os.Getenv("AWS_LICENSE_ACCESS_FILE"),
+		textual.Value(os.Getenv("AWS_WEB_IDENTITY_REFRESH_TOKEN_FILE")),
+		textual.Value(os.Getenv("AWS_LICENSE_ACCESS_FILE")),
 	)
 	role := s.RoleARN
 	if token != "" {
 		if _, err := e.ReadFile(token); err != nil {
 			return nil, fmt.Errorf("the seller's refresh token: %w", err)
 		}
-		role = cmp.Or(role, os.Getenv("AWS_ROLE_ARN"))
+		role = cmp.Or(role, textual.Value(os.Getenv("AWS_ROLE_ARN")))
 	}
 	return NewClient(Config{
 		Key:              e.Key,

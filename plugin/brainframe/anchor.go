@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"github.com/usher-agent/usher/plugin"
+	"github.com/usher-agent/usher/plugin/textual"
 )
 
 // NewAnchor makes an anchor of a public key in PEM. alg is in the words of the system whose documents are wrapped. An
@@ -69,7 +70,7 @@ func algorithms(key crypto.PublicKey) ([]string, error) {
 
 // parseKey reads one public key in PEM.
 func parseKey(b []byte) (crypto.PublicKey, error) {
-	block, rest := pem.Decode(bytes.TrimSpace(b))
+	block, rest := pem.Decode(bytes.TrimSpace(textual.PEM(b)))
 	switch {
 	case block == nil:
 		return nil, errors.New("it is not PEM")

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/usher-agent/usher/plugin"
+	"github.com/usher-agent/usher/plugin/textual"
 )
 
 // Provide returns the system for package catalog.
@@ -102,7 +103,7 @@ func passwordIn(e plugin.Environment, file string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("upstream.brainframe.password_file: %w", err)
 	}
-	if b = bytes.TrimSpace(b); len(b) == 0 || bytes.ContainsAny(b, "\r\n") {
+	if b = []byte(textual.Value(string(b))); len(b) == 0 || bytes.ContainsAny(b, "\r\n") {
 		return "", fmt.Errorf("upstream.brainframe.password_file %s: it does not hold one password on one line", file)
 	}
 	return string(b), nil

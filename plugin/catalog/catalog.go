@@ -21,6 +21,7 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
 	"github.com/usher-agent/usher/plugin/external"
+	"github.com/usher-agent/usher/plugin/textual"
 )
 
 // Catalog is the systems of one agent. It never changes, and is safe for concurrent use.
@@ -77,7 +78,11 @@ func (c *Catalog) Carries(system string) plugin.Carries { return named(c.systems
 
 // Signed returns what the vendor signed of a system's document: see [plugin.System].
 func (c *Catalog) Signed(system string, document []byte) []byte {
-	if s := named(c.systems, system); s.Signed != nil {
+	s := named(c.systems, system)
+	if s.Format != nil {
+		document = c.Read(document)
+	}
+	if s.Signed != nil {
 		return s.Signed(document)
 	}
 	return document
@@ -179,17 +184,31 @@ func ambiguous(a, b plugin.Format) error {
 func (c *Catalog) Verify(document []byte, anchors []plugin.Anchor,
 	s plugin.Secrets) (*enforcer.License, *enforcer.Problem) {
 	f, err := c.Recognise(document)
-	return verify(f, err, document, anchors, s)
+	l, p := verify(f, err, document, anchors, s)
+	if l, p, ok := c.reread(document, p, anchors, s); ok {
+		return l, p
+	}
+	if len(c.plugins) > 0 && errors.Is(err, ErrUnknown) {
+		for reading := range textual.Readings(document) {
+			if f, err := c.Recognise(reading); err == nil {
+				return verify(f, nil, reading, anchors, s)
+			}
+		}
+	}
+	return l, p
 }
 
 // VerifyQuickly is Verify without the plugins; ok is false where it would have to ask one.
 func (c *Catalog) VerifyQuickly(document []byte, anchors []plugin.Anchor,
 	s plugin.Secrets) (l *enforcer.License, p *enforcer.Problem, ok bool) {
 	f, err := c.quickly(document)
+	l, p = verify(f, err, document, anchors, s)
+	if l, p, ok := c.reread(document, p, anchors, s); ok {
+		return l, p, true
+	}
 	if errors.Is(err, ErrUnknown) && len(c.plugins) > 0 {
 		return nil, nil, false
 	}
-	l, p = verify(f, err, document, anchors, s)
 	return l, p, true
 }
 
@@ -197,8 +216,12 @@ func verify(f plugin.Format, err error, document []byte, anchors []plugin.Anchor
 	s plugin.Secrets) (*enforcer.License, *enforcer.Problem) {
 	switch {
 	case errors.Is(err, ErrUnknown), errors.Is(err, ErrAmbiguous):
-		return nil, &enforcer.Problem{Code: enforcer.Malformed, Reason: err.Error(),
+		p := &enforcer.Problem{Code: enforcer.Malformed, Reason: err.Error(),
 			Hint: "take it out of the folder, or replace it by the licence file as the vendor sent it"}
+		if reason, remedy := textual.Not(document); reason != "" {
+			p.Reason, p.Hint = reason, remedy
+		}
+		return nil, p
 	case err != nil:
 		return nil, &enforcer.Problem{Code: enforcer.Unavailable,
 			Reason: "no system that can be asked knows it, and " + strings.ReplaceAll(err.Error(), "\n", "; "),
@@ -217,6 +240,7 @@ func verify(f plugin.Format, err error, document []byte, anchors []plugin.Anchor
 // IsLicenseKey reports whether the bytes of a file whose name ends in .key are licence keys. A document that a built-in
 // system recognises is a document under any name. Only a signed licence key is both.
 func (c *Catalog) IsLicenseKey(data []byte) bool {
+	data = c.Read(data)
 	f, err := c.quickly(data)
 	if err != nil {
 		return errors.Is(err, ErrUnknown)
@@ -261,7 +285,7 @@ func (c *Catalog) Upstream(l *enforcer.License) (plugin.Upstream, error) {
 // alg means the key's usual one.
 func Anchor(system, keyID string, key []byte, alg string) (plugin.Anchor, error) {
 	if s := named(Systems(), system); s.NewAnchor != nil {
-		return s.NewAnchor(keyID, key, alg)
+		return s.NewAnchor(keyID, textual.PEM(key), alg)
 	}
 	return plugin.Anchor{}, fmt.Errorf("key %q: there is no licence system %q (known: %s)", keyID, system,
 		strings.Join(BuiltIn().Systems(), ", "))
@@ -314,7 +338,7 @@ func PluginAnchor(system, keyID string, key []byte, alg string) (plugin.Anchor, 
 		return plugin.Anchor{},
 			fmt.Errorf("key %q of system %s: %w; give the public key in PEM (BEGIN PUBLIC KEY)", keyID, system, err)
 	}
-	block, rest := pem.Decode(bytes.TrimSpace(key))
+	block, rest := pem.Decode(bytes.TrimSpace(textual.PEM(key)))
 	if block == nil || block.Type != "PUBLIC KEY" || len(bytes.TrimSpace(rest)) > 0 {
 		return bad(errors.New("it is not one public key"))
 	}

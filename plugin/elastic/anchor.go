@@ -15,6 +15,7 @@ import (
 
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
+	"github.com/usher-agent/usher/plugin/textual"
 )
 
 // Algorithm is the only one of licences: RSASSA-PKCS1-v1_5 with SHA-512 (RFC 8017), as RFC 7518 names it.
@@ -32,7 +33,7 @@ func NewAnchor(keyID string, key []byte, alg string) (plugin.Anchor, error) {
 		return plugin.Anchor{}, fmt.Errorf("key %q: algorithm %s is not known; leave alg out, or set it to %s", keyID,
 			plugin.Short(alg), Algorithm)
 	}
-	pub, err := parseKey(key)
+	pub, err := parseKey(textual.PEM(key))
 	if err != nil {
 		return plugin.Anchor{}, fmt.Errorf("key %q: %w; give an RSA public key in DER, base64 or PEM", keyID, err)
 	}

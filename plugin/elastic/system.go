@@ -1,12 +1,13 @@
 package elastic
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"net/url"
+	"strings"
 
 	"github.com/usher-agent/usher/plugin"
+	"github.com/usher-agent/usher/plugin/textual"
 )
 
 // Provide returns the system for package catalog.
@@ -97,8 +98,9 @@ func secretIn(e plugin.Environment, file string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("upstream.elastic.secret_file: %w", err)
 	}
-	if b = bytes.TrimSpace(b); len(b) == 0 || bytes.ContainsAny(b, "\r\n") {
+	secret := textual.Value(string(b))
+	if secret == "" || strings.ContainsAny(secret, "\r\n") {
 		return "", fmt.Errorf("upstream.elastic.secret_file %s: it does not hold one secret on one line", file)
 	}
-	return string(b), nil
+	return secret, nil
 }

@@ -20,6 +20,7 @@ import (
 
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
+	"github.com/usher-agent/usher/plugin/textual"
 )
 
 // The algorithms, in Keygen's words. The first that fits a key is its default.
@@ -42,7 +43,7 @@ func NewAnchor(keyID string, key []byte, alg string) (plugin.Anchor, error) {
 		return plugin.Anchor{}, fmt.Errorf(
 			"key %q: its id is empty or longer than 256 bytes; use the account's id or name", plugin.Short(keyID))
 	}
-	pub, err := parseKey(bytes.TrimSpace(key))
+	pub, err := parseKey(textual.PEM(key))
 	if err != nil {
 		return plugin.Anchor{},
 			fmt.Errorf("key %q: %w; give the account's public key in hex, PEM or base64", keyID, err)

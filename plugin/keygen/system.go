@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/usher-agent/usher/plugin"
+	"github.com/usher-agent/usher/plugin/textual"
 )
 
 // Provide returns the system for package catalog.
@@ -80,7 +81,7 @@ func (s *Settings) token(e plugin.Environment) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("upstream.keygen.token_file: %w", err)
 	}
-	token := strings.TrimSpace(string(b))
+	token := textual.Value(string(b))
 	if token == "" || strings.ContainsAny(token, " \r\n\t") {
 		return "", fmt.Errorf("upstream.keygen.token_file %s: it does not hold one token", s.TokenFile)
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/usher-agent/usher/plugin"
+	"github.com/usher-agent/usher/plugin/textual"
 )
 
 // Provide returns the system for package catalog. Its upstream speaks with upstream.url, which belongs to no one
@@ -26,7 +27,7 @@ func IsKeyID(s string) bool { return keyIDRule.MatchString(s) }
 
 // ParsePublicKey reads a public key in PEM (PKIX, "PUBLIC KEY").
 func ParsePublicKey(b []byte) (crypto.PublicKey, error) {
-	block, _ := pem.Decode(b)
+	block, _ := pem.Decode(textual.PEM(b))
 	if block == nil {
 		return nil, errors.New("it is not PEM; a public key begins with -----BEGIN PUBLIC KEY-----")
 	}

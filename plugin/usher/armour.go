@@ -2,7 +2,11 @@ package usher
 
 import (
 	"bytes"
+	"regexp"
 	"strings"
+
+	"github.com/usher-agent/usher/plugin"
+	"github.com/usher-agent/usher/plugin/textual"
 )
 
 // The lines that armour a document. Between them stands the compact form, with line breaks anywhere.
@@ -38,9 +42,26 @@ func Compact(document []byte) []byte {
 	return []byte(s)
 }
 
-// strip removes the armour, and the changes that e-mail and editors make: a byte order mark, CRLF, indentation and
-// quoting ("> "), line breaks. None of these is signed. It reports faults of the armour.
+// jws is the form of a compact document.
+var jws = regexp.MustCompile(`^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$`)
+
+// strip removes the armour, and the changes that e-mail and editors make. None of these is signed. It reports faults of
+// the armour.
 func strip(document []byte) (compact string, problem string) {
+	compact, problem = unarmour(document)
+	if problem == "" && jws.MatchString(compact) || len(document) > plugin.MaxDocument {
+		return compact, problem
+	}
+	for reading := range textual.Readings(document) {
+		if s, p := unarmour(reading); p == "" && jws.MatchString(s) {
+			return s, ""
+		}
+	}
+	return compact, problem
+}
+
+// unarmour removes the armour, a byte order mark, CRLF, indentation and quoting ("> "), line breaks.
+func unarmour(document []byte) (compact string, problem string) {
 	document = bytes.TrimPrefix(document, []byte("\xef\xbb\xbf"))
 	var lines []string
 	begun, ended := false, false

@@ -14,6 +14,7 @@ import (
 
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
+	"github.com/usher-agent/usher/plugin/textual"
 )
 
 // Claims is the body of a document. Times are seconds since 1970 (RFC 7519 NumericDate, whole numbers), durations are
@@ -256,6 +257,9 @@ func ParseClaims(b []byte, strict bool) (*Claims, error) {
 // ReadClaims skips them. A null claim, a date of 0, and a pool or meter without max are errors. It does not check the
 // rest.
 func ReadClaims(b []byte, strict bool) (*Claims, error) {
+	if strict { // a vendor's own file; a signed document has one spelling
+		b = textual.JSON(b)
+	}
 	if jsontext.Value(b).Kind() != '{' {
 		return nil, fmt.Errorf("the claims are not a JSON object")
 	}

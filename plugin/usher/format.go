@@ -39,7 +39,7 @@ func (Format) Recognise(document []byte) bool {
 	if bytes.Contains(document, []byte(armourBegin)) || bytes.Contains(document, []byte(armourEnd)) {
 		return true
 	}
-	compact, _ := strip(document)
+	compact, _ := unarmour(document)
 	head, _, _ := strings.Cut(compact, ".")
 	head = head[:min(len(head), 1024)]
 	// However broken the rest is, the first whole groups of the header decode by themselves.

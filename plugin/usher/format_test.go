@@ -328,7 +328,7 @@ func TestForgiven(t *testing.T) {
 	}
 	for name, d := range map[string]string{
 		"no END":     strings.Join(lines[:len(lines)-1], "\n"),
-		"two in one": armoured + armoured,
+		"two in one": armoured + string(usher.Armour([]byte("e30.e30.e30"))),
 		"no BEGIN":   strings.Join(lines[1:], "\n"),
 	} {
 		if _, p := (usher.Format{}).Verify([]byte(d), anchors); p == nil || p.Code != enforcer.Malformed {

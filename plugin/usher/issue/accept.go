@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/usher-agent/usher/plugin/textual"
 	"github.com/usher-agent/usher/plugin/usher/online"
 )
 
@@ -28,7 +29,7 @@ type Returned struct {
 // AcceptReturn verifies a receipt that `usher license return` wrote, and records the return in the ledger. The licence
 // must be bound to the receipt's agent key, either by the ledger or by the request that the licence was bound to.
 func AcceptReturn(receipt []byte, ledger string, request []byte, now time.Time) (*Returned, error) {
-	r, key, err := online.OpenReceipt(strings.TrimSpace(string(receipt)))
+	r, key, err := online.OpenReceipt(textual.Value(string(textual.Decode(receipt))))
 	if err != nil {
 		return nil, err
 	}
@@ -71,7 +72,7 @@ func AcceptReturn(receipt []byte, ledger string, request []byte, now time.Time) 
 		var q struct {
 			AgentKey string `json:"agent_key"`
 		}
-		if err := json.Unmarshal(request, &q); err != nil || q.AgentKey == "" {
+		if err := json.Unmarshal(textual.JSON(request), &q); err != nil || q.AgentKey == "" {
 			return nil, errors.New(
 				"the request names no agent key; it is what `usher fingerprint --request` writes while the agent runs")
 		}

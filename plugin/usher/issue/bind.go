@@ -8,6 +8,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/plugin/textual"
 	"github.com/usher-agent/usher/plugin/usher"
 )
 
@@ -33,7 +34,7 @@ var hashRule = regexp.MustCompile(`^[0-9a-f]{64}$`)
 // those hosts.
 func Bind(c *usher.Claims, name string, data []byte, strategy string, reserved ...string) error {
 	var r request
-	if err := json.Unmarshal(data, &r); err != nil {
+	if err := json.Unmarshal(textual.JSON(data), &r); err != nil {
 		return fmt.Errorf("request %s: it is not what `usher fingerprint --request` writes: %w", name, err)
 	}
 	if r.Product != c.Product {

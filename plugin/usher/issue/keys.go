@@ -34,6 +34,7 @@ import (
 
 	"github.com/usher-agent/usher/plugin"
 	"github.com/usher-agent/usher/plugin/redact"
+	"github.com/usher-agent/usher/plugin/textual"
 	"github.com/usher-agent/usher/plugin/usher"
 )
 
@@ -130,7 +131,7 @@ func LoadSigner(path, alg string) (*Signer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("signing key: %w", err)
 	}
-	block, _ := pem.Decode(b)
+	block, _ := pem.Decode(textual.PEM(b))
 	if block == nil || block.Type != "PRIVATE KEY" {
 		return nil, fmt.Errorf(
 			"signing key %s: it is not a PRIVATE KEY in PEM (PKCS #8); `usher vendor keygen` makes one", path)

@@ -6,6 +6,8 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"strings"
+
+	"github.com/usher-agent/usher/plugin/textual"
 )
 
 // tokenPrefix begins every enrolment token, so that people and scanners for secrets recognise one.
@@ -67,9 +69,9 @@ func ProvenTokens(r *Request, agent string) (ids []string) {
 
 // ReadTokens returns the enrolment tokens in a file's text, one per line. It skips empty lines and those that begin
 // with #.
-func ReadTokens(text string) (out []string) {
-	for line := range strings.Lines(text) {
-		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
+func ReadTokens(file string) (out []string) {
+	for _, line := range textual.Lines([]byte(file)) {
+		if !strings.HasPrefix(line, "#") {
 			out = append(out, line)
 		}
 	}

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/usher-agent/usher/plugin/textual"
 )
 
 // ServeConfig is where a registry listens.
@@ -27,11 +29,24 @@ type ServeConfig struct {
 	Log             *slog.Logger
 }
 
+// keyPair reads a certificate and its key.
+func keyPair(certFile, keyFile string) (tls.Certificate, error) {
+	cert, err := os.ReadFile(certFile)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	key, err := os.ReadFile(keyFile)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	return tls.X509KeyPair(textual.PEM(cert), textual.PEM(key))
+}
+
 // Serve answers agents and operators until ctx ends.
 func (g *Registry) Serve(ctx context.Context, c ServeConfig) error {
 	agents := server(g.Handler(), c.Log)
 	if c.CertFile != "" {
-		cert, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
+		cert, err := keyPair(c.CertFile, c.KeyFile)
 		if err != nil {
 			return fmt.Errorf("certificate %s: %w", c.CertFile, err)
 		}

@@ -1,0 +1,103 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/usher-agent/usher/plugin/textual"
+)
+
+// All that the commands print passes one of the functions of this file: labels, names, file names, reasons and what
+// other programs say are foreign texts, and none of them reaches a terminal as a command to it. A test holds the other
+// files to that.
+
+// fprintf prints for people. The arguments are foreign texts, each for one line: see [textual.Printable]. The format is
+// the program's own.
+func fprintf(w io.Writer, format string, args ...any) error {
+	_, err := io.WriteString(w, textual.Screen(fmt.Sprintf(format, printable(args)...)))
+	return err
+}
+
+// fprintln prints a line for people, with arguments as those of fprintf.
+func fprintln(w io.Writer, args ...any) error {
+	_, err := io.WriteString(w, textual.Screen(fmt.Sprintln(printable(args)...)))
+	return err
+}
+
+// lines prints a text of the program's own that has several lines, such as a receipt in its armour.
+func lines(w io.Writer, text string) error {
+	_, err := io.WriteString(w, textual.Screen(strings.TrimSuffix(text, "\n"))+"\n")
+	return err
+}
+
+// printable returns the arguments with every text among them fit for one line.
+func printable(args []any) []any {
+	out := make([]any, len(args))
+	for i, a := range args {
+		switch a := a.(type) {
+		case string:
+			out[i] = textual.Printable(a)
+		case error:
+			out[i] = textual.Printable(a.Error())
+		case fmt.Stringer:
+			out[i] = textual.Printable(a.String())
+		case []byte:
+			out[i] = textual.Printable(string(a))
+		case []string:
+			texts := make([]string, len(a))
+			for k := range a {
+				texts[k] = textual.Printable(a[k])
+			}
+			out[i] = texts
+		default:
+			out[i] = a
+		}
+	}
+	return out
+}
+
+// printJSON prints a shape of the API.
+func (c *cli) printJSON(v any) error { return c.json1(v, "  ") }
+
+// printLine prints a shape of the API on one line.
+func (c *cli) printLine(v any) error { return c.json1(v, "") }
+
+func (c *cli) json1(v any, indent string) error {
+	var b strings.Builder
+	e := json.NewEncoder(&b)
+	e.SetIndent("", indent)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		return err
+	}
+	_, err := io.WriteString(c.out, textual.ScreenJSON(b.String()))
+	return err
+}
+
+// table prints rows in aligned columns.
+func (c *cli) table(rows ...[]string) error {
+	var text strings.Builder
+	w := tabwriter.NewWriter(&text, 0, 4, 2, ' ', 0)
+	for _, r := range rows {
+		cells := make([]string, len(r))
+		for i, cell := range r {
+			cells[i] = textual.Printable(cell)
+		}
+		// An empty cell keeps its tab, or the columns would end.
+		if _, err := io.WriteString(w, strings.Join(cells, "\t")+"\n"); err != nil {
+			return err
+		}
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	for line := range strings.Lines(text.String()) {
+		if err := fprintln(c.out, strings.TrimRight(line, " \n")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
