@@ -48,7 +48,7 @@ describes every claim.
 
 The command first writes the licence to the ledger, issued.jsonl beside the key.`,
 		Example: `  usher vendor sign --key keys/2026-a.key --product transcoder --licensee "Example Ltd" \
-    --limit streams=8 --expires 2027-01-31
+    --limit streams=8 --scope host --expires 2027-01-31
   usher vendor sign --key keys/2026-a.key --claims terms.json --bind request.json --out example.lic
   usher vendor sign --signer 'kms-sign --key prod' --public keys/2026-a.pub --claims terms.json`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.sign(cmd, &o) }}

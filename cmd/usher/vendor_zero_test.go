@@ -159,3 +159,41 @@ func TestVendorFileDates(t *testing.T) {
 		}
 	}
 }
+
+// Each licence that the pages and the help show in one command grants something: it is bound, shared out, or each host's.
+func TestExamplesGrantSlots(t *testing.T) {
+	var pages []string
+	for _, dir := range []string{"../..", "../../docs", "../../docs/systems"} {
+		names, err := filepath.Glob(filepath.Join(dir, "*.md"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		pages = append(pages, names...)
+	}
+	texts := map[string]string{"help": (&cli{}).signCommand().Example}
+	for _, page := range pages {
+		b, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		texts[page] = string(b)
+	}
+	seen := 0
+	for page, text := range texts {
+		for line := range strings.SplitSeq(strings.ReplaceAll(text, "\\\n", " "), "\n") {
+			_, command, ok := strings.Cut(line, "usher vendor sign --key")
+			if !ok || !strings.Contains(command, "--limit ") && !strings.Contains(command, "--meter ") {
+				continue
+			}
+			seen++
+			if !strings.Contains(command, "--scope host") && !strings.Contains(command, "--bind ") &&
+				!strings.Contains(command, "--agent-key ") && !strings.Contains(command, "--site-server ") &&
+				!strings.Contains(command, "--activation ") {
+				t.Errorf("%s: nobody is granted a slot by: usher vendor sign --key%s", page, command)
+			}
+		}
+	}
+	if seen < 5 {
+		t.Errorf("%d examples were found", seen)
+	}
+}
