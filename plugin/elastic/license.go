@@ -43,7 +43,7 @@ func (f *fields) license(kind string, b *blob) *enforcer.License {
 		l.Role = enforcer.RoleFree
 	}
 	if !f.neverExpires() {
-		l.Expires = instant(f.expiry.n)
+		l.Expires = time.UnixMilli(f.expiry.n).UTC() // a stated 0 is the beginning of 1970, and not "never"
 	}
 	// An orchestrator asks when a licence starts. Elasticsearch asks when it was issued, and at its installation when
 	// it starts, too.

@@ -134,6 +134,9 @@ func (Format) Verify(document []byte, anchors []plugin.Anchor) (*enforcer.Licens
 	if err == nil {
 		err = json.Unmarshal(raw[1], &terms)
 	}
+	if err == nil {
+		err = c.checkZeros(terms)
+	}
 	anchor, p := believe(parts[0]+"."+parts[1], raw[2], h, anchors)
 	switch {
 	case err != nil && p != nil:
@@ -245,6 +248,17 @@ const (
 	maxSeconds = 10 * 366 * 24 * 3600
 	maxDate    = 253402300799 // the end of 9999
 )
+
+// checkZeros reports a claim that states nothing, and would read as one that is absent: no end, no binding.
+func (c *Claims) checkZeros(terms map[string]any) error {
+	for name, zero := range map[string]bool{"exp": c.Expires == 0, "nbf": c.Start == 0,
+		"agent_keys": len(c.AgentKeys) == 0} {
+		if _, stated := terms[name]; stated && zero {
+			return fmt.Errorf("claim %q states nothing; leave it out where none is meant", name)
+		}
+	}
+	return nil
+}
 
 func (c *Claims) license(terms map[string]any) *enforcer.License {
 	date := func(s int64) time.Time {
