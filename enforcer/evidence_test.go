@@ -200,23 +200,3 @@ func TestLeapUponLeap(t *testing.T) {
 		t.Errorf("it is %v, %+v", now, c)
 	}
 }
-
-// A meter that was drawn by a first clock that was false goes on in the present period, with its draws.
-func TestMeterOfAFalsePeriod(t *testing.T) {
-	start := time.Date(2026, 3, 5, 12, 0, 0, 0, time.UTC)
-	for _, row := range []struct {
-		period time.Time
-		drawn  int64
-		want   time.Time
-	}{
-		{time.Date(2099, 1, 1, 0, 0, 0, 0, time.UTC), 5, time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)},
-		{time.Date(2026, 4, 1, 0, 0, 0, 0, time.UTC), 5, time.Date(2026, 4, 1, 0, 0, 0, 0, time.UTC)}, // a day early
-		{time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC), 5, time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)},
-		{time.Date(2026, 2, 1, 0, 0, 0, 0, time.UTC), 0, time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)},
-	} {
-		if d := (meter{5, row.period}).at("k", ResetsMonthly, start); d.Drawn != row.drawn ||
-			!d.Period.Equal(row.want) {
-			t.Errorf("drawn in %v: %+v", row.period, d)
-		}
-	}
-}

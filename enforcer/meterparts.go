@@ -102,14 +102,12 @@ func (*TakeOver) decide(e *Enforcer, now time.Time) Decision {
 	return Decision{Events: []Event{{Kind: EventSet, At: now, Draws: draws}}}
 }
 
-// at returns what has been drawn in the period at the instant now. The next period goes on where it has begun (the
-// clock was set back). A later one was begun by a false clock, and its draws count in the present one.
+// at returns what has been drawn in the period at the instant now. A period that lies ahead (the clock was set back)
+// goes on.
 func (m meter) at(key string, resets Resets, now time.Time) Draw {
 	d := Draw{Key: key, Drawn: m.drawn, Period: resets.Start(now)}
 	if m.period.After(d.Period) {
-		if !m.period.After(resets.end(now)) {
-			d.Period = m.period
-		}
+		d.Period = m.period
 	} else if m.period.Before(d.Period) {
 		d.Drawn = 0
 	}

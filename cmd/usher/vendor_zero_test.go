@@ -160,7 +160,8 @@ func TestVendorFileDates(t *testing.T) {
 	}
 }
 
-// Each licence that the pages and the help show in one command grants something: it is bound, shared out, or each host's.
+// Each licence that the pages and the help show in one command grants something: it is bound, shared out, or each
+// host's.
 func TestExamplesGrantSlots(t *testing.T) {
 	var pages []string
 	for _, dir := range []string{"../..", "../../docs", "../../docs/systems"} {
