@@ -60,7 +60,7 @@ var arrows = map[string][]string{
 	"agent/upstreams": {"agent/config", "agent/files", "agent/pulse", "client/wire", "enforcer", "plugin"},
 	"agent/watch":     {"agent/files", "enforcer", "plugin/textual"},
 	"agent/bench":     {"enforcer", "client", "agent/liveness/oldkernel"},
-	"cmd":             {"agent", "enforcer", "plugin", "client", "plugin/redact"},
+	"cmd":             {"agent", "cmd/usher/internal", "enforcer", "plugin", "client", "plugin/redact"},
 	"agent/output":    {},
 	"agent/vitals":    {},
 	"agent/plugins":   {"agent/config", "plugin"},
