@@ -51,10 +51,8 @@ type Agent struct {
 	log     *slog.Logger
 	observers
 	*present
+	vital
 	running  *running
-	folders  folders
-	vitals   *vitals.Vitals
-	seals    *seals.Seals
 	signer   *identity.Signer
 	desk     *desk.Desk
 	sessions *holders.Sessions
@@ -72,6 +70,13 @@ type observers struct {
 	feeds   *api.Feeds
 	audit   *audit.Log
 	plugins plugins.Plugins
+}
+
+// vital is what the agent cannot do without, and what watches it.
+type vital struct {
+	folders folders
+	seals   *seals.Seals
+	vitals  *vitals.Vitals
 }
 
 // New checks the configuration and takes what only one agent may have: the state folder and the socket. Whoever calls
