@@ -10,6 +10,7 @@ import (
 	"mime/quotedprintable"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -223,6 +224,10 @@ func TestEveryFormatOnTwoWays(t *testing.T) {
 		if !applies(d, first) || !applies(d, second) || strings.HasPrefix(first.name, "UTF-16") ||
 			first.name == "no-break spaces" && second.name == "no-break spaces" {
 			return // a text in UTF-16 is no text to the other
+		}
+		if first.name == "attached to a mail" && !slices.Contains([]string{"a byte order mark", "CRLF", "CR", "base64",
+			"base64 in lines", "UTF-16", "UTF-16 without a mark"}, second.name) {
+			return // a mail without its lines is no mail
 		}
 		if got, want := verify(d, []byte(second.does(first.does(string(d.data))))), verify(d, d.data); got != want {
 			t.Fatalf("%s, %s, then %s: %s, want %s", d.name, first.name, second.name, got, want)

@@ -17,7 +17,7 @@ import (
 
 // Bounds of what is tried for one document.
 const (
-	maxReadings = 64
+	maxReadings = 512
 	maxDepth    = 3 // base64 within a mail within base64
 	minBlock    = 40
 	maxCopies   = 6 // of the document's length, for all readings together
@@ -26,12 +26,12 @@ const (
 // Readings returns the ways to read a document that has changed on its way, the most faithful one first and the
 // document itself never: decoded from UTF-16, without invisible characters and blanks of other kinds, without quotes
 // and quoting, with its line ends put back, decoded from quoted-printable or base64, and taken out of a mail or a JSON
-// answer. A reading is believed only where its signature verifies. There are at most 64, and together they cost a small
-// multiple of the document's length.
+// answer. A reading is believed only where its signature verifies. There are at most 512, and together they cost a
+// small multiple of the document's length.
 func Readings(document []byte) iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
 		seen := map[string]bool{string(document): true}
-		budget := maxCopies*len(document) + 64<<10
+		budget := maxCopies*len(document) + 512<<10
 		read(document, 0, func(b []byte) bool {
 			b = bytes.TrimSpace(b)
 			if len(b) == 0 || seen[string(b)] {
@@ -70,6 +70,9 @@ func read(b []byte, depth int, yield func([]byte) bool) bool {
 		if blocks := armours(t); blocks != "" && !yield([]byte(blocks)) {
 			return false
 		}
+		if !yield([]byte(t)) {
+			return false
+		}
 	}
 	if joined := strings.Join(strings.Fields(whole), ""); !yield([]byte(joined)) {
 		return false
@@ -77,13 +80,13 @@ func read(b []byte, depth int, yield func([]byte) bool) bool {
 	if depth == maxDepth {
 		return true
 	}
-	for _, t := range texts[1:] {
-		if !read([]byte(t), depth+1, yield) {
+	for _, inner := range slices.Concat(values(string(decoded)), values(whole), blocks(whole)) {
+		if !read(inner, depth+1, yield) {
 			return false
 		}
 	}
-	for _, inner := range append(values(whole), blocks(whole)...) {
-		if !read(inner, depth+1, yield) {
+	for _, t := range append(texts[1:], strings.Join(strings.Fields(whole), "")) {
+		if t != whole && !read([]byte(t), depth+1, yield) {
 			return false
 		}
 	}
@@ -93,7 +96,8 @@ func read(b []byte, depth int, yield func([]byte) bool) bool {
 // clean takes out of a text what editors and mail clients put in: invisible characters go, blanks of all kinds become
 // spaces, and typographic dashes and quotes their plain kin. Line ends become newlines.
 func clean(s string) string {
-	s = strings.NewReplacer("\r\n", "\n", "\r", "\n", "\u0085", "\n", "\u2028", "\n", "\u2029", "\n").Replace(s)
+	s = strings.NewReplacer("\r\r\n", "\n", "\r\n", "\n", "\r", "\n", "\u0085", "\n", "\u2028", "\n", "\u2029",
+		"\n").Replace(s)
 	return strings.Map(func(r rune) rune {
 		switch {
 		case r == '\n' || r == '\t' || ' ' <= r && r <= '~':
