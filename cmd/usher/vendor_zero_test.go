@@ -114,7 +114,7 @@ func TestVendorIsWarned(t *testing.T) {
 		{"--limit a=1 --scope host --issued 2099-01-01", "warning: the licence is dated 2099-01-01T00:00:00Z", ""},
 		{"--role notice", "", ""},
 	} {
-		args := append([]string{"vendor", "sign", "--key", key, "--product", "p", "--out", out},
+		args := append([]string{"vendor", "sign", "--key", key, "--product", "p", "--out", out, "--force"},
 			strings.Fields(row.args)...)
 		code, said, errs := tool(t, args...)
 		if code != exitOK || row.sign == "" && errs != "" || !strings.Contains(errs, row.sign) {
