@@ -36,7 +36,7 @@ build: ## bin/usher; VENDOR=DIR compiles a vendor's product and keys in
 	$(BUILD) -o $(BIN)/usher ./cmd/usher
 
 .PHONY: test
-test: lint cross ## the whole suite, with the race detector
+test: packages lint cross ## the whole suite, with the race detector
 	$(GO) test -race -timeout 20m ./...
 	cd client && $(GO) vet ./... && $(GO) test -race ./...
 	for d in plugin/*/acceptance; do (cd $$d && $(GO) test -timeout 10m ./...) || exit 1; done # no race detector: the systems' own clients have races
@@ -46,6 +46,10 @@ test: lint cross ## the whole suite, with the race detector
 KILLS  ?= 200
 STOPS  ?= 200
 CHECKS ?= 3000
+
+.PHONY: packages
+packages: ## the Debian packages that tests need, through apt-get where it is there
+	@.ci/debian
 
 .PHONY: soak
 soak: ## the long forms: KILLS=200 kills of the agent under load, and the models with CHECKS=3000 histories
