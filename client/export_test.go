@@ -1,6 +1,9 @@
 package client
 
-import "os"
+import (
+	"os"
+	"time"
+)
 
 // Fork makes open sessions treat this process as a forked child, until it is called again.
 func Fork(child bool) {
@@ -33,3 +36,12 @@ func Whoami() Self {
 
 // Open verifies a compact JWS.
 var OpenJWS = open
+
+// AskUntil asks for the licence on the session's connection, and no longer than until soon after a time.
+func AskUntil(s *Session, by time.Time) error {
+	l, err := s.live()
+	if err == nil {
+		_, err = l.doBy(s.ctx, by, "license.get", params{before: nothing}, nil)
+	}
+	return err
+}

@@ -301,6 +301,10 @@ func TestMain(m *testing.M) {
 	if helper := os.Getenv("CLIENT_TEST_HELPER"); helper != "" {
 		os.Exit(helpers[helper]())
 	}
+	if socket := os.Getenv("CLIENT_TEST_CANNED"); socket != "" {
+		fmt.Fprintln(os.Stderr, serveCanned(socket))
+		os.Exit(1)
+	}
 	f := newFake()
 	os.Setenv("USHER_SOCKET", f.path)
 	code := m.Run()

@@ -167,9 +167,9 @@ func (s *Session) attach(ctx context.Context, l *link) error {
 
 // back acquires a lease that no agent has granted yet.
 func (s *Session) back(ctx context.Context, l *link, lease *Lease) {
-	params, err := acquireParams(lease.request)
+	p, err := acquireParams(lease.request)
 	if err == nil {
-		_, err = l.do(ctx, "lease.acquire", params, lease)
+		_, err = l.do(ctx, "lease.acquire", p, lease)
 	}
 	switch {
 	case err == nil:

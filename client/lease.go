@@ -1,11 +1,11 @@
 package client
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -19,14 +19,14 @@ const closeWithin = 5 * time.Second
 type Lease struct {
 	session *Session
 	request *Request      // of an unbacked lease
-	done    chan struct{} // closed when the lease is lost
 	closing chan struct{} // closed by Close; nil: nothing renews it
 
 	mu     sync.Mutex // guards all below
 	id     string
-	raw    []byte // the agent's JSON; nil: info has it
-	info   wire.Lease
-	draw   bool // it is a draw, which cannot be given back
+	raw    string        // the agent's JSON; empty: info has it
+	info   *wire.Lease   // nil: zero
+	done   chan struct{} // closed when the lease is lost; nil: nobody has asked for it
+	draw   bool          // it is a draw, which cannot be given back
 	proven Proven
 	closed bool
 	err    error // the reason of the loss
@@ -36,23 +36,24 @@ type Lease struct {
 // lifetime; the session renews a lease with a time to live. A refusal is an error with a code: errors.Is(err,
 // [ErrNoSlots]). If ctx ends first, a lease that comes later is given back.
 func (s *Session) Acquire(ctx context.Context, r Request) (*Lease, error) {
-	lease := &Lease{session: s, done: make(chan struct{}), proven: ProvenNone}
+	lease := &Lease{session: s, proven: ProvenNone}
 	ttl := r.TTLSeconds > 0 || r.Lifetime == "ttl"
 	if ttl {
 		lease.closing = make(chan struct{})
 	}
-	params, err := acquireParams(&r)
+	p, err := acquireParams(&r)
 	if err != nil {
 		return nil, err
 	}
 	l, err := s.live()
 	if err == nil {
-		_, err = l.do(ctx, "lease.acquire", params, lease)
+		_, err = l.do(ctx, "lease.acquire", p, lease)
 	}
 	switch {
 	case err != nil && s.failOpen && errors.Is(err, ErrAgentAway):
-		r.WaitSeconds = 0 // nobody waits for the later acquire
-		lease.request = &r
+		later := r
+		later.WaitSeconds = 0 // nobody waits for it
+		lease.request = &later
 		s.mu.Lock()
 		s.stats.FailedOpen++
 		s.unbacked[lease] = struct{}{}
@@ -69,31 +70,31 @@ func (s *Session) Acquire(ctx context.Context, r Request) (*Lease, error) {
 	return lease, nil
 }
 
-func acquireParams(r *Request) ([]byte, error) {
+func acquireParams(r *Request) (params, error) {
 	if r.Pool != "" && plainText(r.Pool) && r.N == nil && r.Of == 0 && r.Items == nil && r.MinN == 0 &&
 		r.Lifetime == "" &&
 		r.TTLSeconds == 0 && r.WaitSeconds == 0 &&
 		r.ClientToken == "" && r.Nonce == "" && r.Labels == nil && r.Priority == 0 && r.PID == 0 && r.Until == nil &&
 		r.Version == "" {
-		return []byte(`{"pool":"` + r.Pool + `"}`), nil
+		return params{`{"pool":"`, r.Pool, `"}`}, nil
 	}
-	b, err := json.Marshal(r)
+	b, err := json.Marshal(*r) // a copy: the commonest request stays on the stack
 	if err != nil {
-		return nil, fmt.Errorf("write the request: %w", err)
+		return params{}, fmt.Errorf("write the request: %w", err)
 	}
-	return b, nil
+	return params{before: string(b)}, nil
 }
 
-func idParams(id string) []byte { return []byte(`{"id":"` + id + `"}`) }
+func idParams(id string) params { return params{`{"id":"`, id, `"}`} }
 
 // granted records a lease that the agent granted, before the link handles its next message. If nobody waits for the
 // lease, granted gives it back.
-func (s *Session) granted(l *link, lease *Lease, raw []byte, given bool) error {
+func (s *Session) granted(l *link, lease *Lease, raw string, given bool) error {
 	id, ok := leaseID(raw)
 	if !ok {
 		return away(s.socket, errors.New("its answer is not a lease"))
 	}
-	draw := bytes.Contains(raw, []byte(`"lifetime":"draw"`)) // within a text the quotes would be escaped
+	draw := strings.Contains(raw, `"lifetime":"draw"`) // within a text the quotes would be escaped
 	lease.mu.Lock()
 	if given = given || lease.closed; !given {
 		lease.id, lease.raw, lease.draw = id, raw, draw
@@ -110,7 +111,7 @@ func (s *Session) granted(l *link, lease *Lease, raw []byte, given bool) error {
 	lease.mu.Unlock()
 	if given && !draw {
 		back := func() {
-			l.write(nil, "lease.release", idParams(id))
+			l.write(noAnswer, "lease.release", idParams(id))
 		} // a broken link gives it back too
 		if !s.task(back) {
 			back()
@@ -120,21 +121,21 @@ func (s *Session) granted(l *link, lease *Lease, raw []byte, given bool) error {
 }
 
 // leaseID reads a lease's id, which the agent writes first. [Lease.Info] reads the rest.
-func leaseID(raw []byte) (string, bool) {
-	if rest, ok := bytes.CutPrefix(raw, []byte(`{"id":"`)); ok {
-		if id, _, ok := bytes.Cut(rest, []byte(`"`)); ok && plainText(string(id)) {
-			return string(id), len(id) > 0
+func leaseID(raw string) (string, bool) {
+	if rest, ok := strings.CutPrefix(raw, `{"id":"`); ok {
+		if id, _, ok := strings.Cut(rest, `"`); ok && plainText(id) {
+			return id, len(id) > 0
 		}
 	}
 	var l struct{ ID string }
-	err := json.Unmarshal(raw, &l)
+	err := json.Unmarshal([]byte(raw), &l)
 	return l.ID, err == nil && l.ID != "" && plainText(l.ID)
 }
 
 // Join makes this process a co-holder of a lease. Its holder passes the id on. The lease ends with its last holder.
 func (s *Session) Join(ctx context.Context, id string) (*Lease, error) {
-	lease := &Lease{session: s, done: make(chan struct{}), proven: ProvenNone}
-	params, err := json.Marshal(wire.LeaseRequest{ID: id})
+	lease := &Lease{session: s, proven: ProvenNone}
+	b, err := json.Marshal(wire.LeaseRequest{ID: id})
 	if err != nil {
 		return nil, err
 	}
@@ -142,7 +143,7 @@ func (s *Session) Join(ctx context.Context, id string) (*Lease, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := l.do(ctx, "lease.join", params, lease); err != nil {
+	if _, err := l.do(ctx, "lease.join", params{before: string(b)}, lease); err != nil {
 		return nil, err
 	}
 	return lease, nil
@@ -152,14 +153,17 @@ func (s *Session) Join(ctx context.Context, id string) (*Lease, error) {
 func (l *Lease) Info() wire.Lease {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.raw != nil {
-		l.info = wire.Lease{}
-		if json.Unmarshal(l.raw, &l.info) != nil {
+	if l.raw != "" {
+		l.info = new(wire.Lease)
+		if json.Unmarshal([]byte(l.raw), l.info) != nil {
 			l.info.ID = l.id
 		}
-		l.raw = nil
+		l.raw = ""
 	}
-	return l.info
+	if l.info == nil {
+		return wire.Lease{}
+	}
+	return *l.info
 }
 
 // ID returns the lease's id, for [Session.Join] too; empty while it is not backed.
@@ -181,7 +185,17 @@ func (l *Lease) Proven() Proven {
 
 // Done is closed when the lease is lost: it was revoked, or ended by force, or no agent answered for longer than the
 // licence allows. Neither a restart of the agent nor Close closes it.
-func (l *Lease) Done() <-chan struct{} { return l.done }
+func (l *Lease) Done() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.done == nil {
+		l.done = make(chan struct{})
+		if l.err != nil {
+			close(l.done)
+		}
+	}
+	return l.done
+}
 
 // Err returns the reason of the loss; nil while the lease is held.
 func (l *Lease) Err() error {
@@ -235,9 +249,7 @@ func (l *Lease) Close() error {
 // giveBack gives a lease back. If the connection breaks before the answer, it tries again on the next connection.
 func (s *Session) giveBack(l *link, id string) error {
 	for {
-		ctx, cancel := context.WithTimeout(context.Background(), closeWithin)
-		_, err := l.do(ctx, "lease.release", idParams(id), nil)
-		cancel()
+		_, err := l.doBy(context.Background(), time.Now().Add(closeWithin), "lease.release", idParams(id), nil)
 		switch {
 		case errors.Is(err, ErrLeaseUnknown), errors.Is(err, ErrClosed):
 			return nil
@@ -269,7 +281,9 @@ func (l *Lease) lose(err error) {
 	if l.closing != nil {
 		close(l.closing)
 	}
-	close(l.done)
+	if l.done != nil {
+		close(l.done)
+	}
 	s := l.session
 	s.mu.Lock()
 	defer s.mu.Unlock()

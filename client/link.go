@@ -1,18 +1,19 @@
 package client
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"net"
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 
 // Bounds of a connection.
 const (
+	firstBuffer = 4096    // bytes
 	maxLine     = 8 << 20 // bytes of one answer
 	writeWithin = 30 * time.Second
 )
@@ -34,6 +36,11 @@ type link struct {
 	proven  Proven
 	done    chan struct{} // closed when the link is broken
 	over    chan struct{} // closed when reading has ended
+	turn    chan struct{} // holds one while nobody reads
+	taken   atomic.Uint64 // how often a call took the turn
+
+	in     input     // the turn guards it
+	readBy time.Time // the present read deadline; the turn guards it
 
 	writing sync.Mutex // guards buf and until, and writing
 	buf     []byte
@@ -43,18 +50,6 @@ type link struct {
 	next    uint64
 	pending map[uint64]*call
 	broken  error
-}
-
-// call is a call that waits for its answer.
-type call struct {
-	got   chan answer // holds one
-	lease *Lease      // the lease that it asks for; granted before the caller gets the answer
-	given bool        // up: nobody waits, and a granted lease is given back
-}
-
-type answer struct {
-	result []byte
-	err    error
 }
 
 // first is a connection whose first write carries a pidfd of this process.
@@ -102,7 +97,8 @@ func (s *Session) connect(ctx context.Context) (*link, error) {
 		return nil, s.gone(ctx, err)
 	}
 	l := &link{session: s, conn: &first{UnixConn: raw}, raw: raw, proven: ProvenNone, done: make(chan struct{}),
-		over: make(chan struct{}), pending: map[uint64]*call{}}
+		over: make(chan struct{}), turn: make(chan struct{}, 1), pending: map[uint64]*call{}}
+	l.turn <- struct{}{}
 	if s.vendor != nil {
 		// prove checks the key
 		t := tls.Client(l.conn, &tls.Config{MinVersion: tls.VersionTLS13, InsecureSkipVerify: true})
@@ -112,7 +108,7 @@ func (s *Session) connect(ctx context.Context) (*link, error) {
 		}
 		l.conn = t
 	}
-	if !s.task(l.read) {
+	if !s.task(l.attend) {
 		raw.Close()
 		return nil, ErrClosed
 	}
@@ -123,7 +119,7 @@ func (s *Session) connect(ctx context.Context) (*link, error) {
 		err = l.ask(ctx, "session.hello", wire.Hello{Versions: []int{1}, Client: "go", Labels: s.labels}, &l.agent)
 	}
 	if err == nil {
-		err = l.write(nil, "events.subscribe", []byte(`{"mine":true}`))
+		err = l.write(noAnswer, "events.subscribe", params{before: `{"mine":true}`})
 	}
 	if err != nil {
 		l.fail(err)
@@ -132,37 +128,15 @@ func (s *Session) connect(ctx context.Context) (*link, error) {
 	return l, nil
 }
 
-// read handles messages until the connection breaks.
-func (l *link) read() {
-	defer close(l.over)
-	in := bufio.NewReaderSize(l.conn, 4096)
-	var long []byte
-	for {
-		line, err := in.ReadSlice('\n')
-		if errors.Is(err, bufio.ErrBufferFull) && len(long) < maxLine {
-			long = append(long, line...)
-			continue
-		}
-		if err != nil {
-			l.fail(fmt.Errorf("the connection is closed: %w", err))
-			return
-		}
-		if len(long) > 0 {
-			line = append(long, line...)
-			long = nil
-		}
-		if err := l.line(line); err != nil {
-			l.fail(err)
-			return
-		}
-	}
-}
-
-// line handles one message.
-func (l *link) line(line []byte) error {
+// line handles one message. called is true for the answer to a call.
+func (l *link) line(line []byte) (called bool, err error) {
 	if id, result, ok := plainAnswer(line); ok {
-		l.answered(id, answer{result: bytes.Clone(result)})
-		return nil
+		text := nothing
+		if string(result) != nothing {
+			text = string(result)
+		}
+		l.answered(id, answer{result: text})
+		return true, nil
 	}
 	var m struct {
 		ID     *uint64         `json:"id"`
@@ -176,11 +150,11 @@ func (l *link) line(line []byte) error {
 	}
 	if err := json.Unmarshal(line, &m); err != nil {
 		if bytes.HasPrefix(line, []byte("HTTP/")) {
-			return refusedConnection()
+			return false, refusedConnection()
 		}
-		return fmt.Errorf("its answer cannot be read: %w", err)
+		return false, fmt.Errorf("its answer cannot be read: %w", err)
 	}
-	a := answer{result: m.Result}
+	a := answer{result: string(m.Result)}
 	if m.Error != nil {
 		p := wire.Problem{Code: string(ErrInternal), Detail: m.Error.Message}
 		if m.Error.Data != nil {
@@ -191,16 +165,20 @@ func (l *link) line(line []byte) error {
 	switch {
 	case m.ID != nil:
 		l.answered(*m.ID, a)
+		return true, nil
 	case m.Method == "" && a.err != nil:
-		return a.err // the agent refuses the connection
+		return false, a.err // the agent refuses the connection
 	case m.Method != "":
 		var ev wire.Event
 		if json.Unmarshal(m.Params, &ev) == nil {
 			l.session.event(ev)
 		}
 	}
-	return nil
+	return false, nil
 }
+
+// nothing is the empty result.
+const nothing = `{}`
 
 // refusedConnection returns the error for an agent that has too many connections already.
 func refusedConnection() error {
@@ -265,16 +243,19 @@ func (l *link) why() error {
 	return away(l.session.socket, l.broken)
 }
 
-// write writes a request; with a nil id, a notification.
-func (l *link) write(id *uint64, method string, params []byte) error {
+// params is the JSON of a call's parameters in three parts, so that the commonest calls need not join them.
+type params struct{ before, text, after string }
+
+// write writes a request; with the id noAnswer, a notification.
+func (l *link) write(id uint64, method string, p params) error {
 	l.writing.Lock()
 	defer l.writing.Unlock()
 	b := append(l.buf[:0], `{"jsonrpc":"2.0",`...)
-	if id != nil {
-		b = append(strconv.AppendUint(append(b, `"id":`...), *id, 10), ',')
+	if id != noAnswer {
+		b = append(strconv.AppendUint(append(b, `"id":`...), id, 10), ',')
 	}
 	b = append(append(append(b, `"method":"`...), method...), `","params":`...)
-	b = append(append(b, params...), '}', '\n')
+	b = append(append(append(append(b, p.before...), p.text...), p.after...), '}', '\n')
 	l.buf = b[:0]
 	if now := time.Now(); l.until.Sub(now) < writeWithin/2 {
 		l.until = now.Add(writeWithin)
@@ -287,53 +268,69 @@ func (l *link) write(id *uint64, method string, params []byte) error {
 	return nil
 }
 
-// do makes one call. lease is the lease that it asks for; nil: none.
-func (l *link) do(ctx context.Context, method string, params []byte, lease *Lease) ([]byte, error) {
+// noAnswer is the id of no call.
+const noAnswer = math.MaxUint64
+
+// do makes one call and returns the JSON of its result. lease is the lease that it asks for; nil: none.
+func (l *link) do(ctx context.Context, method string, p params, lease *Lease) (string, error) {
+	return l.doBy(ctx, time.Time{}, method, p, lease)
+}
+
+// doBy is do that returns [context.DeadlineExceeded] soon after a time, unless that is zero. It costs less than a
+// context with a deadline.
+func (l *link) doBy(ctx context.Context, by time.Time, method string, p params, lease *Lease) (string, error) {
 	if err := ctx.Err(); err != nil {
-		return nil, err
+		return "", err
 	}
-	c := &call{got: make(chan answer, 1), lease: lease}
+	c := newCall(lease)
 	l.mu.Lock()
 	if l.broken != nil {
 		l.mu.Unlock()
-		return nil, l.why()
+		return "", l.why()
 	}
 	id := l.next
 	l.next++
 	l.pending[id] = c
 	l.mu.Unlock()
-	if err := l.write(&id, method, params); err != nil && !l.answering(id, c) {
-		return nil, err
+	if err := l.write(id, method, p); err != nil && !l.answering(id, c) {
+		return "", err
+	}
+	if a, ok := l.await(ctx, c, by); ok {
+		return c.take(a)
 	}
 	select {
-	case a := <-c.got:
-		return a.result, a.err
 	case <-l.done:
 		if l.answering(id, c) {
-			a := <-c.got
-			return a.result, a.err
+			return c.take(<-c.got)
 		}
-		return nil, l.why()
-	case <-ctx.Done():
-		l.mu.Lock()
-		waits := l.pending[id] == c
-		if waits && lease != nil {
-			c.given = true
-		} else if waits {
-			delete(l.pending, id)
-		}
-		l.mu.Unlock()
-		if !waits { // the answer came at the last moment
-			a := <-c.got
-			return a.result, a.err
-		}
-		if lease != nil {
-			l.session.task(func() {
-				l.write(nil, "lease.cancel", []byte(`{"request":`+strconv.FormatUint(id, 10)+`}`))
-			})
-		}
-		return nil, ctx.Err()
+		return "", l.why()
+	default:
 	}
+	return l.leave(ctx, id, c)
+}
+
+// leave ends a call whose context or time is over. A lease that comes later is given back.
+func (l *link) leave(ctx context.Context, id uint64, c *call) (string, error) {
+	l.mu.Lock()
+	waits := l.pending[id] == c
+	if waits && c.lease != nil {
+		c.given = true
+	} else if waits {
+		delete(l.pending, id)
+	}
+	l.mu.Unlock()
+	if !waits { // the answer came at the last moment
+		return c.take(<-c.got)
+	}
+	if c.lease != nil {
+		l.session.task(func() {
+			l.write(noAnswer, "lease.cancel", params{`{"request":`, strconv.FormatUint(id, 10), `}`})
+		})
+	}
+	if ctx.Err() == nil {
+		return "", context.DeadlineExceeded
+	}
+	return "", ctx.Err()
 }
 
 // answering reports whether the answer to a call is on its way to c.got; if not, none will come.
@@ -348,16 +345,16 @@ func (l *link) answering(id uint64, c *call) bool {
 }
 
 // ask makes one call and reads its answer.
-func (l *link) ask(ctx context.Context, method string, params, out any) error {
-	p, err := json.Marshal(params)
+func (l *link) ask(ctx context.Context, method string, in, out any) error {
+	b, err := json.Marshal(in)
 	if err != nil {
 		return fmt.Errorf("write the request: %w", err)
 	}
-	result, err := l.do(ctx, method, p, nil)
+	result, err := l.do(ctx, method, params{before: string(b)}, nil)
 	if err != nil || out == nil {
 		return err
 	}
-	if err := json.Unmarshal(result, out); err != nil {
+	if err := json.Unmarshal([]byte(result), out); err != nil {
 		return away(l.session.socket, fmt.Errorf("its answer to %s cannot be read: %w", method, err))
 	}
 	return nil

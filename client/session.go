@@ -80,7 +80,7 @@ type Session struct {
 	proven   Proven
 	agentKey ed25519.PublicKey // once proved
 	license  *wire.License     // as last seen
-	terms    []byte            // its JSON
+	terms    string            // its JSON
 	news     chan struct{}     // closed when license changes
 	stats    Stats
 }
@@ -154,12 +154,12 @@ func (s *Session) live() (*link, error) {
 }
 
 // call makes one call on the present connection.
-func (s *Session) call(ctx context.Context, method string, params, out any) error {
+func (s *Session) call(ctx context.Context, method string, in, out any) error {
 	l, err := s.live()
 	if err != nil {
 		return err
 	}
-	return l.ask(ctx, method, params, out)
+	return l.ask(ctx, method, in, out)
 }
 
 // Agent returns the agent's hello: its own state, and the process that it sees at this end.
@@ -258,14 +258,14 @@ func (s *Session) Watch(ctx context.Context) iter.Seq[*wire.License] {
 
 // refresh reads the licence again.
 func (s *Session) refresh(l *link) {
-	b, err := l.do(s.ctx, "license.get", []byte(`{}`), nil)
+	b, err := l.do(s.ctx, "license.get", params{before: `{}`}, nil)
 	now := new(wire.License)
-	if err != nil || json.Unmarshal(b, now) != nil {
+	if err != nil || json.Unmarshal([]byte(b), now) != nil {
 		return // the link is broken; the next one reads the licence
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if string(b) == string(s.terms) {
+	if b == s.terms {
 		return
 	}
 	s.license, s.terms = now, b

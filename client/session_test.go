@@ -1,8 +1,6 @@
 package client_test
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -302,85 +300,4 @@ func TestSelf(t *testing.T) {
 	if len(me.PIDs) == 0 || me.PIDs[0] != int64(os.Getpid()) {
 		t.Errorf("got %+v", me)
 	}
-}
-
-// canned answers every line at once, like an infinitely fast agent.
-func canned(b *testing.B) string {
-	path := filepath.Join(b.TempDir(), "s")
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		b.Fatal(err)
-	}
-	var all sync.WaitGroup
-	all.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			all.Go(func() {
-				defer c.Close()
-				for in := bufio.NewReader(c); ; {
-					line, err := in.ReadSlice('\n')
-					if err != nil {
-						return
-					}
-					_, rest, numbered := bytes.Cut(line, []byte(`"id":`))
-					id, _, _ := bytes.Cut(rest, []byte(","))
-					result := `{}`
-					if bytes.Contains(line, []byte("lease.acquire")) {
-						result = `{"id":"0123456789abcdef0123456789abcdef","pool":"streams","n":1,` +
-							`"items":[{"pool":"streams","n":1}],"lifetime":"process","liveness":"peerpidfd",` +
-							`"state":"held","acquired_at":"2026-05-01T12:00:00.123456789Z","expires_at":null,` +
-							`"holder":{"uid":1000,"gid":1000,"pid":12345,"exe":"/usr/bin/some-product"}}`
-					}
-					if numbered && !bytes.Contains(line, []byte("subscribe")) {
-						fmt.Fprintf(c, `{"jsonrpc":"2.0","id":%s,"result":%s}`+"\n", id, result)
-					}
-				}
-			})
-		}
-	})
-	b.Cleanup(func() { l.Close(); all.Wait() })
-	return path
-}
-
-// A slot taken and given back, by the client and by hand.
-func BenchmarkSession(b *testing.B) {
-	s, err := client.Open(b.Context(), client.WithSocket(canned(b)))
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.ReportAllocs()
-	for b.Loop() {
-		l, err := s.Acquire(b.Context(), client.Slots("streams", 1))
-		if err != nil {
-			b.Fatal(err)
-		}
-		l.Close()
-	}
-	s.Close()
-}
-
-func BenchmarkByHand(b *testing.B) {
-	c, err := net.Dial("unix", canned(b))
-	if err != nil {
-		b.Fatal(err)
-	}
-	in := bufio.NewReader(c)
-	acquire := []byte(`{"jsonrpc":"2.0","id":1,"method":"lease.acquire","params":{"pool":"streams"}}` + "\n")
-	release := []byte(
-		`{"jsonrpc":"2.0","id":2,"method":"lease.release","params":{"id":"0123456789abcdef0123456789abcdef"}}` + "\n")
-	b.ReportAllocs()
-	for b.Loop() {
-		for _, line := range [][]byte{acquire, release} {
-			if _, err := c.Write(line); err != nil {
-				b.Fatal(err)
-			}
-			if _, err := in.ReadSlice('\n'); err != nil {
-				b.Fatal(err)
-			}
-		}
-	}
-	c.Close()
 }
