@@ -142,7 +142,7 @@ var shortcuts = map[string]string{"USHER_LICENSE": "license.inline", "USHER_SOCK
 
 // foreign variables belong to the command line, or Kubernetes sets them for a service called usher.
 func foreign(name string) bool {
-	return name == "USHER_CONFIG" || name == "USHER_LEASE" || name == "USHER_PORT" ||
+	return name == "USHER_CONFIG" || name == "USHER_INSTANCE" || name == "USHER_LEASE" || name == "USHER_PORT" ||
 		strings.HasPrefix(name, "USHER_PORT_") || strings.HasPrefix(name, "USHER_SERVICE_")
 }
 

@@ -5,7 +5,9 @@ package repair
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -68,11 +70,20 @@ func Accept(c *config.Config) (out []seals.Accepted, err error) {
 		Now: time.Now, Log: slog.New(slog.DiscardHandler)}, c.State.RuntimeDir)
 }
 
-// lock locks both folders until unlock.
+// lock locks both folders until unlock. It makes none: a runtime folder that is gone, as after a boot, holds nothing, and
+// without a state folder the configuration is another agent's.
 func lock(c *config.Config) (unlock func() error, err error) {
+	if _, err := os.Stat(c.State.Dir); errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf(
+			"there is no state folder %s, so no agent has run with this configuration; --config or --instance names "+
+				"that of the agent", c.State.Dir)
+	}
 	state, err := files.StateFolder(c.State.Dir).Lock()
 	if err != nil {
 		return nil, err
+	}
+	if _, err := os.Stat(c.State.RuntimeDir); errors.Is(err, fs.ErrNotExist) {
+		return state.Close, nil
 	}
 	runtime, err := files.RuntimeFolder(c.State.RuntimeDir).Lock()
 	if err != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -22,6 +23,7 @@ import (
 	"github.com/usher-agent/usher/agent/inspect"
 	"github.com/usher-agent/usher/agent/output"
 	"github.com/usher-agent/usher/cmd/usher/internal/early"
+	"github.com/usher-agent/usher/cmd/usher/internal/instance"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin/catalog"
 	"github.com/usher-agent/usher/plugin/textual"
@@ -44,7 +46,10 @@ var configFlags = []struct{ flag, key, help string }{
 type source struct {
 	file  string
 	guard bool // read only files that no other user can change, as the agent does
+	agent bool // it is the agent itself that starts
 	flags map[string]*string
+	unit  *instance.Unit // that the configuration is of, once it is loaded; nil: of none
+	from  string         // the file that was loaded last; empty: none
 }
 
 func (c *cli) configSource(cmd *cobra.Command) *source {
@@ -81,8 +86,12 @@ func (s *source) load(c *cli) (*config.Config, error) {
 	if c.socket != "" {
 		flags["socket.path"] = c.socket
 	}
-	cfg, err := config.Load(config.Source{File: s.path(), Env: os.Environ(), Flags: flags, Guard: s.guard})
-	if agent.OfTheHost(err) || err != nil && !isReadable(s.path()) {
+	file, env, err := s.origin(c)
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := config.Load(config.Source{File: file, Env: env, Flags: flags, Guard: s.guard})
+	if agent.OfTheHost(err) || err != nil && !isReadable(file) {
 		return nil, &exit{code: exitFailed, cause: err}
 	}
 	if err != nil {
@@ -90,6 +99,18 @@ func (s *source) load(c *cli) (*config.Config, error) {
 			hint: "docs/configuration.md and configs/usher.yaml explain every key"}
 	}
 	return cfg, nil
+}
+
+// origin returns the file and the variables of the configuration: those of the unit that it is of, else this process's.
+func (s *source) origin(c *cli) (file string, env []string, err error) {
+	if s.unit, err = s.locate(c); err != nil {
+		return "", nil, err
+	}
+	s.from, env = s.path(), os.Environ()
+	if s.unit != nil {
+		s.from, env = cmp.Or(s.file, s.unit.Config), s.unit.Env
+	}
+	return s.from, env, nil
 }
 
 // isReadable reports whether the configuration file, if there is one, can be read now.
@@ -117,6 +138,7 @@ nothing.
 container that starts before the agent's where everybody can write to a volume, as to a Kubernetes emptyDir. The
 agent then mounts these folders instead of the volume.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			src.agent = !check
 			src.guard = !check || os.Geteuid() != 0 // root checks the files of another user's agent
 			cfg, err := src.load(c)
 			if err != nil {
@@ -199,7 +221,7 @@ func (c *cli) runAgent(ctx context.Context, cfg *config.Config, src *source) err
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		c.reloads(ctx, a, src.path(), log)
+		c.reloads(ctx, a, src.from, log)
 	}()
 	err = a.Run(ctx)
 	cancel()
@@ -279,9 +301,9 @@ func (c *cli) checkConfig(cfg *config.Config, src *source) error {
 	if err != nil {
 		return &exit{code: exitConfig, cause: err}
 	}
-	from := src.path()
-	if from == "" {
-		from = "(none: defaults, variables and flags)"
+	from := cmp.Or(src.from, "(none: defaults, variables and flags)")
+	if src.unit != nil {
+		from += ", with the variables of " + src.unit.Service
 	}
 	rows := [][]string{{"configuration", from}, {"product", dash(cfg.Product.Name())}, {"licences", cfg.License.Path},
 		{"socket", cfg.Socket.Path},

@@ -9,7 +9,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/usher-agent/usher/agent/config"
 	"github.com/usher-agent/usher/agent/host"
 	"github.com/usher-agent/usher/agent/inspect"
 	"github.com/usher-agent/usher/client"
@@ -31,7 +30,7 @@ measures the host itself, and the request bears no agent key.`,
 			switch {
 			case errors.Is(err, client.ErrAgentAway):
 				named, key := "", ""
-				if cfg, err := config.Load(config.Source{File: (&source{}).path(), Env: os.Environ()}); err == nil {
+				if cfg, err := c.configured("", os.Environ()); err == nil {
 					product, named = cmp.Or(product, cfg.Product.Name()), cfg.Host.Fingerprint
 					key = inspect.For(cfg).KeyID
 				}

@@ -84,10 +84,9 @@ func (c *cli) inspect(path string, o *inspectFlags) error {
 			return usage("--at: %w", err)
 		}
 	}
-	src := source{file: o.config}
 	cfg := config.Default()
-	if o.config != "" || len(o.trust) == 0 && src.path() != "" {
-		if cfg, err = config.Load(config.Source{File: src.path()}); err != nil {
+	if o.config != "" || len(o.trust) == 0 {
+		if cfg, err = c.configured(o.config, nil); err != nil {
 			return &exit{code: exitConfig, cause: err}
 		}
 	}

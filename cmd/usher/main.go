@@ -2,6 +2,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 	"github.com/usher-agent/usher/agent/config"
 	"github.com/usher-agent/usher/client"
 	"github.com/usher-agent/usher/cmd/usher/internal/early"
+	"github.com/usher-agent/usher/cmd/usher/internal/instance"
 )
 
 // version is set by the linker: make build stamps it from git.
@@ -44,11 +46,16 @@ func run(args []string, in io.Reader, out, errs io.Writer) int {
 	said := &checked{Writer: out}
 	out = said
 	c := &cli{in: in, out: out, errs: errs, stopSignals: stop, flush: func() {}}
+	return c.execute(ctx, said, args)
+}
+
+// execute runs the command that the arguments name, and returns its exit code.
+func (c *cli) execute(ctx context.Context, said *checked, args []string) int {
 	root := c.root()
 	root.SetArgs(args)
-	root.SetIn(in)
-	root.SetOut(out)
-	root.SetErr(errs)
+	root.SetIn(c.in)
+	root.SetOut(c.out)
+	root.SetErr(c.errs)
 	defer func() { c.flush() }()
 	err := root.ExecuteContext(ctx)
 	if err == nil && said.err != nil {
@@ -87,6 +94,10 @@ type cli struct {
 	in          io.Reader
 	out, errs   io.Writer
 	socket      string
+	instance    string          // --instance
+	units       instance.Finder // of the host
+	unit        *instance.Unit  // of the named instance; nil: none is named
+	unitSocket  string          // of the instance's agent; empty: as no instance is named
 	json        bool
 	stopSignals func() // gives signals their default effect again
 	flush       func() // writes what is left of the errors
@@ -169,7 +180,7 @@ func codeOf(p *client.Error) int {
 	}
 }
 
-func (c *cli) client() *client.Client { return client.New(c.socket) }
+func (c *cli) client() *client.Client { return client.New(cmp.Or(c.socket, c.unitSocket)) }
 
 func (c *cli) root() *cobra.Command {
 	root := &cobra.Command{
@@ -192,6 +203,9 @@ New here? "usher demo" shows the whole story in a few seconds.`,
 	})
 	root.PersistentFlags().StringVar(&c.socket, "socket", "",
 		"the agent's socket (default USHER_SOCKET, else "+client.DefaultSocket+")")
+	root.PersistentFlags().StringVar(&c.instance, "instance", "",
+		"the instance, as usher@NAME.service names it (default "+instance.Variable+", else the only one)")
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return c.findInstance(cmd) }
 	root.PersistentFlags().BoolVar(&c.json, "json", false, "print the API's JSON")
 	groups := []struct {
 		id, title string
