@@ -70,8 +70,8 @@ func Accept(c *config.Config) (out []seals.Accepted, err error) {
 		Now: time.Now, Log: slog.New(slog.DiscardHandler)}, c.State.RuntimeDir)
 }
 
-// lock locks both folders until unlock. It makes none: a runtime folder that is gone, as after a boot, holds nothing, and
-// without a state folder the configuration is another agent's.
+// lock locks both folders until unlock. It makes none: a runtime folder that is gone, as after a boot, holds nothing,
+// and without a state folder the configuration is another agent's.
 func lock(c *config.Config) (unlock func() error, err error) {
 	if _, err := os.Stat(c.State.Dir); errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf(

@@ -19,8 +19,8 @@ import (
 // instanceHint is the mend of an instance that cannot be found.
 const instanceHint = "--instance and " + instance.Variable + " name the unit's instance: acme for usher@acme.service"
 
-// findInstance finds the instance that the flag or the variable names, and its socket. A flag is nearer than a variable,
-// and a socket nearer than an instance.
+// findInstance finds the instance that the flag or the variable names, and its socket. A flag is nearer than a
+// variable, and a socket nearer than an instance.
 func (c *cli) findInstance(cmd *cobra.Command) error {
 	name := c.instance
 	if name == "" && !isAgentItself(cmd) {

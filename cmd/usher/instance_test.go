@@ -45,8 +45,8 @@ func instances(t *testing.T, dir string, names ...string) {
 	}
 }
 
-// A command that looks at an agent's files looks where the unit of the instance has them, however the instance is named,
-// and makes no folder.
+// A command that looks at an agent's files looks where the unit of the instance has them, however the instance is
+// named, and makes no folder.
 func TestInstances(t *testing.T) {
 	if !isGone(defaultConfig) {
 		t.Skip("this host has an agent of its own")
@@ -56,7 +56,8 @@ func TestInstances(t *testing.T) {
 	t.Setenv("USHER_SOCKET", "")
 	t.Setenv(instance.Variable, "")
 	file := filepath.Join(dir, "acme.yaml")
-	for name, args := range map[string][]string{"by the flag": {"--instance", "acme"}, "by the file": {"--config", file},
+	for name, args := range map[string][]string{"by the flag": {"--instance", "acme"},
+		"by the file":  {"--config", file},
 		"the only one": nil} {
 		_, out, errs := onHost(t, dir, append([]string{"agent", "--check"}, args...)...)
 		for _, want := range []string{dir + "/acme.d", dir + "/acme.sock", file, "usher@acme.service"} {

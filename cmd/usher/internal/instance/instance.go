@@ -87,7 +87,8 @@ func valid(name string) bool {
 // there is an [ErrNone] and names the instances that there are.
 func (f Finder) Find(name string) (*Unit, error) {
 	if !valid(name) {
-		return nil, fmt.Errorf("instance %q: a name has letters, digits and :-_. alone, as systemd-escape prints it", name)
+		return nil, fmt.Errorf("instance %q: a name has letters, digits and :-_. alone, as systemd-escape prints it",
+			name)
 	}
 	service := f.service(name)
 	file := f.fragment(service)
