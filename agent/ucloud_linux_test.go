@@ -204,8 +204,9 @@ func TestUCloudProductMoves(t *testing.T) {
 	}
 }
 
-// An agent follows its licence at a UCloud: what is not available hands out no slots and heals, an outage changes
-// nothing, and what a whole list lacks is revoked.
+// An agent follows its licence at a UCloud. What is not available, or refused without a proof that it has been taken
+// away, keeps its last verdict, hands out no slots and heals. An outage changes nothing. What a whole list lacks is
+// revoked.
 func TestUCloudFollowsTheResource(t *testing.T) {
 	t.Parallel()
 	var state atomic.Value
@@ -217,6 +218,8 @@ func TestUCloudFollowsTheResource(t *testing.T) {
 		switch state.Load() {
 		case "AWAY":
 			w.WriteHeader(http.StatusBadGateway)
+		case "FORBIDDEN":
+			w.WriteHeader(http.StatusForbidden)
 		case "DELETED":
 			item = ""
 		}
@@ -235,8 +238,10 @@ func TestUCloudFollowsTheResource(t *testing.T) {
 	if _, err := h.Acquire(t.Context(), held); err != nil {
 		t.Fatal(err)
 	}
-	for _, x := range [][2]string{{"UNAVAILABLE", "UNAVAILABLE"}, {"READY", "VALID"}, {"AWAY", "VALID"},
-		{"PREPARING", "PREPARING"}, {"READY", "VALID"}, {"DELETED", "REVOKED"}, {"READY", "VALID"}} {
+	for _, x := range [][2]string{{"READY", "VALID"}, {"UNAVAILABLE", "VALID_IN_GRACE"}, {"READY", "VALID"},
+		{"AWAY", "VALID"},
+		{"PREPARING", "PREPARING"}, {"UNAVAILABLE", "UNAVAILABLE"}, {"READY", "VALID"}, {"FORBIDDEN", "VALID_IN_GRACE"},
+		{"READY", "VALID"}, {"DELETED", "REVOKED"}, {"READY", "VALID"}} {
 		state.Store(x[0])
 		before := answers.Load()
 		if err := h.UpstreamCall(t.Context()); err != nil {

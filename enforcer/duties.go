@@ -1,6 +1,7 @@
 package enforcer
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 )
@@ -75,6 +76,19 @@ func (c *candidate) lapses() (out []lapse) {
 				c.label(), minute(due), minute(ends))})
 	}
 	return out
+}
+
+// paused reports whether the upstream says that the licence is not available just now, and has not taken it back. An
+// add-on that is not available adds nothing.
+func (c *candidate) paused() bool {
+	role := orDefault(c.license.Role, RoleBase)
+	return c.up.Paused && c.up.Refused == Unavailable && (role == RoleBase || role == RoleFree)
+}
+
+// pausedWords says why a licence grants nothing new.
+func (c *candidate) pausedWords() string {
+	return fmt.Sprintf("licence %s: the upstream says: %s; what is held stands, and nothing new is granted meanwhile",
+		c.label(), cmp.Or(c.up.RefusedReason, "it is not available"))
 }
 
 // emergency returns when the emergency that runs at an instant ends; zero: none runs. Emergencies beyond what the

@@ -35,7 +35,7 @@ func (j *judge) issuerFindings(c *candidate) (out []Finding) {
 	if l.Suspended {
 		out = append(out, c.finding(Suspended, "its issuer has suspended it; ask the vendor"))
 	}
-	if code := c.up.Refused; code != "" {
+	if code := c.up.Refused; code != "" && !c.paused() {
 		out = append(out, c.finding(code, "the upstream says: %s",
 			cmp.Or(c.up.RefusedReason, strings.ToLower(string(code)))))
 	}
@@ -165,6 +165,9 @@ func (c *candidate) findings(now time.Time) (out []Finding, graceEnds time.Time)
 				fmt.Sprintf("licence %s: its trial begins when the agent has recorded its first use", c.label())})
 		}
 		var grace []Finding
+		if c.paused() {
+			grace = append(grace, Finding{ValidInGrace, c.pausedWords()})
+		}
 		emergency := c.emergency(now)
 		for _, x := range c.lapses() {
 			switch {

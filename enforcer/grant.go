@@ -16,6 +16,9 @@ func (j *judge) grant(v *Verdict, inForce []*ruling) {
 	v.SystemCode, v.GraceEndsAt, v.TerminatesAt = l.SystemCode, base.graceEnds, base.terminates()
 	v.OnExpiry, v.AgentAway, v.Match = orDefault(l.OnExpiry, Drain), l.AgentAway, base.match
 	v.MaxBorrow, v.EarlyReturn = l.MaxBorrow, l.EarlyReturn
+	if base.paused() {
+		v.Paused = base.pausedWords()
+	}
 	if l.IsTest() {
 		v.Environment = Test
 	}

@@ -194,7 +194,8 @@ func (j *judge) instants(now time.Time) []time.Time {
 
 // differ reports whether two verdicts permit different things, or say so for different reasons.
 func differ(a, b *Verdict) bool {
-	return a.State != b.State || a.Code != b.Code || a.OnExpiry != b.OnExpiry || a.Environment != b.Environment ||
+	return a.State != b.State || a.Paused != b.Paused || a.Code != b.Code || a.OnExpiry != b.OnExpiry ||
+		a.Environment != b.Environment ||
 		baseID(a) != baseID(b) ||
 		!maps.Equal(a.Pools, b.Pools) || !maps.EqualFunc(a.Meters, b.Meters, MeterGrant.equal) ||
 		!maps.Equal(a.Features, b.Features) || !slices.Equal(a.Versions, b.Versions)

@@ -138,7 +138,8 @@ func genFacts(t *rapid.T) Facts {
 				u.Asleep, u.HoldUntil = pick(t, "for how long", someSpans...), noon.Add(pick(t, "hold", someTimes...))
 			}
 			if seldom(t, "refused") {
-				u.Refused = pick(t, "refusal", Suspended, Expired, Revoked)
+				u.Refused = pick(t, "refusal", Suspended, Expired, Revoked, Unavailable, Unavailable)
+				u.Paused = u.Refused == Unavailable && rapid.Bool().Draw(t, "paused")
 			}
 			f.Upstream[id] = u
 		}
@@ -344,7 +345,7 @@ func TestGraceSoftensOnlyTime(t *testing.T) {
 				continue
 			}
 			if l.Revoked || l.Suspended || l.Product != "acme" || j.Match.Bound && !j.Match.OK ||
-				f.Upstream[l.Ref()].Refused != "" ||
+				f.Upstream[l.Ref()].Refused != "" && !(f.Upstream[l.Ref()].Paused && j.Role != RoleAddOn) ||
 				len(l.AgentKeys) > 0 && !slices.Contains(l.AgentKeys, "thumb-1") ||
 				j.Problem != nil && !j.Problem.Stale || now.Before(l.NotBefore) {
 				t.Fatalf("%s is good: %+v", j.Document, l)
@@ -386,6 +387,10 @@ func TestLimitsAreSums(t *testing.T) {
 			for name, m := range j.License.Meters {
 				limits[name], overages[name] = limits[name].Plus(m.Max), overages[name].Plus(m.Overage)
 			}
+		}
+		if v.Good() && f.Upstream[v.Licenses[0].License.Ref()].Paused != (v.Paused != "") ||
+			!v.Good() && v.Paused != "" {
+			t.Fatalf("%s: nothing new because %q", v.Code, v.Paused)
 		}
 		if v.Good() && bases != 1 || !v.Good() && len(ids) > 0 {
 			t.Fatalf("%s: %d bases, %d documents in force", v.Code, bases, len(ids))

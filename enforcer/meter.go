@@ -76,6 +76,9 @@ func (e *Enforcer) fitDraws(r *Acquire, v *Verdict, items []Item, w *waiting, no
 		if it.Of > 1 {
 			return nil, nil, bad("of", "meter %s: draws have no parts; leave of out", it.Pool)
 		}
+		if v.Paused != "" {
+			return nil, nil, paused("meter", it.Pool, v.Paused)
+		}
 		n, after, d := e.fitDraw(r, g, it, w, now)
 		switch {
 		case d != nil && !d.MayGrow:
@@ -230,6 +233,8 @@ func (r *Shift) decide(e *Enforcer, now time.Time) Decision {
 		return Decision{Denial: &Denial{Code: Forbidden, Pool: r.Pool,
 			Detail: fmt.Sprintf("meter %s: the licence does not let callers adjust it; only admins may", r.Pool),
 			Hint:   "ask as an admin, or have the licence say that the meter is adjustable"}}
+	case r.By > 0 && e.at(now).Paused != "":
+		return Decision{Denial: paused("meter", r.Pool, e.at(now).Paused)}
 	case g.NotShared != "" && g.Budget == 0:
 		return Decision{Denial: notShared("meter", r.Pool, g.NotShared)}
 	}

@@ -64,6 +64,9 @@ func (m *model) draw(r *Acquire, now time.Time) (granted []Item, grows bool, why
 		if it.Of > 1 {
 			return nil, false, BadRequest
 		}
+		if m.at(now).Paused != "" {
+			return nil, false, NoSlots
+		}
 		room, endless := m.drawRoom(g, now)
 		drawn, least := m.drawn(g, now), cmp.Or(r.MinN, it.N)
 		left := max(0, room-drawn)

@@ -174,6 +174,8 @@ func (m *model) refused(pool string, now time.Time) DenialCode {
 		return PoolUnknown
 	case next.CountBy != g.CountBy || next.HoldersBy != g.HoldersBy || next.Quantum != g.Quantum:
 		return NoSlots
+	case v.Paused != "":
+		return NoSlots
 	}
 	return ""
 }

@@ -58,10 +58,19 @@ func (e *Enforcer) open(v *Verdict, name string) (*pool, *Denial) {
 	if why := v.Withheld.Slots; why != "" {
 		return nil, withheld("pool", name, why)
 	}
+	if v.Paused != "" {
+		return nil, paused("pool", name, v.Paused)
+	}
 	if p.grant.NotShared != "" && p.grant.Budget == 0 {
 		return nil, notShared("pool", name, p.grant.NotShared)
 	}
 	return p, nil
+}
+
+// paused denies a grant while the licence is not available. One that may wait waits until it is again.
+func paused(kind, name, why string) *Denial {
+	return &Denial{Code: NoSlots, Pool: name, Detail: fmt.Sprintf("%s %s: %s", kind, name, why),
+		Hint: "try again later, or wait for it; `usher status` says more"}
 }
 
 func (v *Verdict) unknownPool(name string) *Denial {

@@ -258,6 +258,8 @@ func (s *twin) shift(t *rapid.T) {
 		why = PoolUnknown
 	} else if !r.Caller.Admin && !g.Adjustable {
 		why = Forbidden
+	} else if r.By > 0 && s.m.at(s.now).Paused != "" {
+		why = NoSlots
 	} else {
 		drawn = s.m.drawn(g, s.now)
 		if r.By < -drawn {

@@ -74,6 +74,9 @@ func (s *twin) verdict(t *rapid.T, mayBeBad bool) *Verdict {
 		v.State, v.Code, v.Reason = StateExpired, Expired, "it expired"
 		v.Licenses[0].InForce = false
 	}
+	if v.Good() && rapid.IntRange(0, 5).Draw(t, "paused") == 0 {
+		v.Code, v.Paused = ValidInGrace, "the upstream says: it is not available"
+	}
 	if !base.Expires.IsZero() {
 		v.CoveredUntil = s.now.Add(rapid.SampledFrom([]time.Duration{time.Minute, time.Hour}).Draw(t, "covered"))
 	}

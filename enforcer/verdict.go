@@ -218,8 +218,11 @@ type Upstream struct {
 	LastCheckIn   time.Time
 	// the upstream's word on the licence: Suspended, Banned, Revoked, Expired, …; empty: none
 	Refused       Code
-	RefusedReason string        // its own words
-	Asleep        time.Duration // for how long of the time since LastHeartbeat this host was suspended or off
+	RefusedReason string // its own words
+	// Paused says that Refused is Unavailable and follows a good answer: the upstream has taken nothing back. The
+	// licence stays good for as long as its check-in allows, and grants nothing new meanwhile.
+	Paused bool
+	Asleep time.Duration // for how long of the time since LastHeartbeat this host was suspended or off
 	// HoldUntil is when the attempt that follows a boot or a resume is over: no heartbeat or check-in lapses before.
 	HoldUntil time.Time
 	// Proved says that a call has succeeded since Facts.UpstreamLost.
@@ -386,6 +389,9 @@ type Verdict struct {
 	EarlyReturn bool
 
 	Withheld Withheld // of Facts
+	// Paused says in one sentence why nothing new is granted while the verdict is good: see [Upstream.Paused]. What is
+	// held stands. Empty: nothing keeps it from being granted.
+	Paused string
 
 	Licenses []Judged // the ones in force first
 	Warnings []Warning
@@ -397,7 +403,7 @@ type Verdict struct {
 	Match HostMatch // of the base in force, or of the best of the others
 }
 
-// Good reports whether new leases may be granted under the verdict.
+// Good reports whether the verdict permits leases. New ones are granted unless Paused says why not.
 func (v *Verdict) Good() bool { return v != nil && v.State == StateValid }
 
 // VersionCover is the versions one licence covers.

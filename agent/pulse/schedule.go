@@ -76,7 +76,9 @@ type State struct {
 	Class  plugin.Class  `json:"class,omitempty"` // of the last failure; empty: the last call succeeded
 	Reason string        `json:"reason,omitempty"`
 	Code   enforcer.Code `json:"code,omitempty"` // of the upstream's refusal; empty: it has not refused
-	Chain  []byte        `json:"chain,omitempty"`
+	// Paused says that Code is Unavailable, and that the upstream's word before was good.
+	Paused bool   `json:"paused,omitzero"`
+	Chain  []byte `json:"chain,omitempty"`
 	// Epoch is Config.Epoch as it was at the last successful call.
 	Epoch string `json:"epoch,omitempty"`
 	// Released is when this host gave its place back. The agent calls nothing from then on, until a person wants a
@@ -142,7 +144,7 @@ func (s State) Next(d Duties) (Call, time.Time) {
 // Succeeded returns the state after a call that the upstream answered well at the instant now.
 func (s State) Succeeded(d Duties, call Call, r *plugin.Reply, now time.Time, h Uptime, jitter Jitter) State {
 	s.Asleep, s.Called, s.Host = 0, now, h
-	s.Failures, s.NotBefore, s.Class, s.Reason, s.Code = 0, time.Time{}, "", "", ""
+	s.Failures, s.NotBefore, s.Class, s.Reason, s.Code, s.Paused = 0, time.Time{}, "", "", "", false
 	if r.State != nil {
 		s.Chain = r.State
 	}
@@ -178,8 +180,12 @@ func (s State) Failed(d Duties, e *plugin.Error, now time.Time, h Uptime, jitter
 	if e.Class == plugin.Refused {
 		// The upstream has spoken. The agent asks now and then whether it has changed its mind, for one good answer
 		// heals the refusal.
+		s.Paused = e.Code == enforcer.Unavailable && !s.Activated.IsZero() && (s.Code == "" || s.Paused)
 		s.Code = e.Code
 		most := d.third(refusedMost, s)
+		if e.Code == enforcer.Unavailable || e.Code == enforcer.Preparing { // it will be over soon
+			most = min(most, backOffMost)
+		}
 		s.NotBefore = now.Add(most/2 + time.Duration(jitter()*float64(most/2)))
 		return s
 	}
@@ -293,7 +299,7 @@ func atLeast(t, least time.Time) time.Time {
 func (s State) Facts(now, holdUntil time.Time, h Uptime) enforcer.Upstream {
 	u := enforcer.Upstream{Activated: s.Activated, Released: s.Released, LastHeartbeat: s.LastHeartbeat,
 		LastCheckIn: s.LastCheckIn,
-		Refused:     s.Code, HoldUntil: holdUntil, State: "ok", Detail: s.Reason}
+		Refused:     s.Code, Paused: s.Paused, HoldUntil: holdUntil, State: "ok", Detail: s.Reason}
 	if s.Code != "" {
 		u.RefusedReason = s.Reason
 	}

@@ -163,9 +163,7 @@ func (c *Client) look(ctx context.Context, want *Claims) (*seen, *plugin.Error) 
 		case status == http.StatusNotFound:
 			return nil, plugin.Transiently("%s answered 404 for the list of licences", c.base.Host)
 		case status != http.StatusOK:
-			return nil, &plugin.Error{Class: plugin.Misconfigured,
-				Reason: fmt.Sprintf("%s answered %d for the list of licences", c.base.Host, status),
-				Hint:   "check that the token of upstream.ucloud.token_file is good, and belongs to the project"}
+			return nil, c.forbidden(status)
 		case page.Items == nil:
 			return nil, plugin.Transiently("%s: its answer is no list of licences", c.base.Host)
 		}
@@ -184,6 +182,23 @@ func (c *Client) look(ctx context.Context, want *Claims) (*seen, *plugin.Error) 
 		flags.Set("next", *page.Next)
 	}
 	return nil, plugin.Transiently("%s: its list of licences does not end", c.base.Host)
+}
+
+// forbidden says what a refusal of the list of licences means. After a new access token it means that access has been
+// taken away. An API token may as well have ended, which nobody can tell apart: that takes nothing back.
+func (c *Client) forbidden(status int) *plugin.Error {
+	e := &plugin.Error{Class: plugin.Refused, Code: enforcer.Revoked, SystemCode: "FORBIDDEN",
+		Reason: fmt.Sprintf(
+			"%s answered %d for the list of licences, also to a new access token: access to it has been "+
+				"taken away", c.base.Host, status),
+		Hint: "check upstream.ucloud.project, or ask for access at UCloud"}
+	if c.isAPIToken() {
+		e.Code = enforcer.Unavailable
+		e.Reason = fmt.Sprintf("%s answered %d for the list of licences: the API token has ended, or access has been "+
+			"taken away", c.base.Host, status)
+		e.Hint = "check that the token of upstream.ucloud.token_file is good, and belongs to the project"
+	}
+	return e
 }
 
 // rank orders states, the best first.

@@ -149,9 +149,9 @@ func TestUpstreamAnswers(t *testing.T) {
 		"another resource": {"7", map[string]canned{retrievePath: {404, `{}`},
 			browsePath: list("null", resource("K", "8", "READY"))}, "REVOKED"},
 		"retrieve 404, list 403": {"7", map[string]canned{retrievePath: {404, `{}`}, browsePath: {403, `{}`}},
-			"misconfigured"},
+			"UNAVAILABLE"},
 		"list 404": {"", map[string]canned{}, "transient"},
-		"list 401": {"", map[string]canned{browsePath: {401, `{"why":"Unauthorized"}`}}, "misconfigured"},
+		"list 401": {"", map[string]canned{browsePath: {401, `{"why":"Unauthorized"}`}}, "UNAVAILABLE"},
 		"maintenance as 404": {"7", map[string]canned{retrievePath: {404,
 			`{"why":"Service is currently undergoing maintenance."}`}, browsePath: list("null")}, "transient"},
 		"no credit":    {"", map[string]canned{browsePath: {402, `{"why":"No funds"}`}}, "SUSPENDED"},
@@ -225,6 +225,15 @@ func TestUpstreamRefreshes(t *testing.T) {
 	} {
 		if got := calls(x.life, x.answer); got != x.want {
 			t.Errorf("step %d: %s, and it should be %s", i+1, got, x.want)
+		}
+	}
+	// A list that is refused to a new access token proves that access has been taken away.
+	for _, status := range []int{401, 403} {
+		c.set(map[string]canned{"/auth/refresh": access(10 * time.Minute), browsePath: {status, `{"why":"Forbidden"}`}})
+		_, err := client.CheckIn(t.Context(), askAbout(companion(t, 2, nil)))
+		var e *plugin.Error
+		if !errors.As(err, &e) || e.Class != plugin.Refused || e.Code != enforcer.Revoked {
+			t.Errorf("%d to a new access token: %v", status, err)
 		}
 	}
 	c.set(map[string]canned{"/auth/refresh": {401, `{"why":"Unauthorized"}`}})

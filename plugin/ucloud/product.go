@@ -171,7 +171,7 @@ func (x *request) state(r *record) string {
 	switch {
 	case v == nil || v.Code == enforcer.Preparing:
 		return StatePreparing
-	case v.State != enforcer.StateValid && r.State == StateReady:
+	case (v.State != enforcer.StateValid || v.Paused != "") && r.State == StateReady:
 		return StateUnavailable
 	}
 	return r.State
