@@ -30,7 +30,7 @@ func (e *Enforcer) Apply(ev Event) {
 		e.applyQueued(ev.Waiter)
 	case EventLeft: // no longer queued is all
 	case EventStepped:
-		e.applyStepped(ev.By, ev.Unproved)
+		e.applyStepped(ev)
 	case EventDrawn, EventSet:
 		e.applyDraws(ev)
 	case EventNoted:

@@ -211,7 +211,7 @@ func (m Mark) Now(c Clocks, signed time.Time) (time.Time, Clock) {
 			clock.BehindSince = now.Add(-m.Behind - m.ran(c))
 		}
 	}
-	clock.Unproved = m.unproved(c, signed, now)
+	clock.Unproved, clock.Unsure = m.unproved(c, signed, now), m.unsure(c)
 	return now, clock
 }
 
@@ -293,14 +293,21 @@ func Drifted(was, is time.Duration) bool {
 //
 // Unproved is how far the time is ahead of what is proved of it (Clock.Unproved). The periods of meters follow the
 // proved time, so that setting the clock forward opens no period before its time.
-type Step struct{ By, Unproved time.Duration }
+//
+// Unsure is for how long the host must still run until its first wall clock is proved (Clock.Unsure). Until then a
+// meter that has been drawn stays in its period: the clock may yet be set to any other time.
+type Step struct{ By, Unproved, Unsure time.Duration }
 
 func (r *Step) decide(_ *Enforcer, now time.Time) Decision {
-	return Decision{Events: []Event{{Kind: EventStepped, At: now, By: r.By, Unproved: r.Unproved}}}
+	return Decision{Events: []Event{{Kind: EventStepped, At: now, By: r.By, Unproved: r.Unproved, Unsure: r.Unsure}}}
 }
 
-func (e *Enforcer) applyStepped(by, unproved time.Duration) {
-	e.unproved = unproved
+func (e *Enforcer) applyStepped(ev Event) {
+	by := ev.By
+	e.unproved, e.sureAt = ev.Unproved, zeroTime
+	if ev.Unsure > 0 {
+		e.sureAt = ev.At.Add(ev.Unsure)
+	}
 	if by == 0 {
 		return
 	}

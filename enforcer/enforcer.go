@@ -41,6 +41,8 @@ type Enforcer struct {
 	meters   map[string]meter
 	// unproved is how far the time is ahead of its proof: see Step.
 	unproved time.Duration
+	// sureAt is when the first wall clock is proved at the latest; zero: it is. See Step.
+	sureAt time.Time
 
 	// tenures are the leases by the licence that granted them. The first is of the leases whose licence is not known.
 	// current is the place of the base licence under the last good verdict.

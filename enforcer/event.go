@@ -49,6 +49,9 @@ type Event struct {
 	By     time.Duration
 	// Unproved is of EventStepped: how far the time is ahead of its proof.
 	Unproved time.Duration
+	// Unsure is of EventStepped: for how long the host must still run until its first wall clock is proved; zero: it
+	// is.
+	Unsure time.Duration
 }
 
 // Durable reports whether the event must be in the journal before its effect is acknowledged.

@@ -141,6 +141,9 @@ func (q *queue) denial(name string, s stand) *Denial {
 func (e *Enforcer) next(r Resets, now time.Time) (at time.Time, early bool) {
 	counted := e.counted(now)
 	at = r.end(counted)
+	if !at.IsZero() && !e.sureAt.IsZero() {
+		return e.sureAt, true
+	}
 	if at.IsZero() || at.After(now) {
 		return at, false
 	}
@@ -155,6 +158,10 @@ func (e *Enforcer) meterEmpty(it Item, g MeterGrant, s stand, now time.Time) *De
 	var early bool
 	switch out.Next, early = e.next(g.Resets, now); {
 	case out.Next.IsZero() || !limit.Covers(it.N):
+	case early && !e.sureAt.IsZero():
+		out.Hint = fmt.Sprintf(
+			"the meter may start again once the first clock of this agent is proved, at %s at the latest; signed "+
+				"evidence proves it sooner: see `usher doctor`", stamp(out.Next))
 	case early:
 		out.Hint = fmt.Sprintf(
 			"the clock is %s ahead of the latest time that is proved, and the meter starts again once this is proved "+

@@ -49,7 +49,7 @@ func (p MeterPart) room(d Draw) Limit {
 type stand struct {
 	parts []MeterPart
 	draws []Draw
-	taken bool // some come from a former version, and are not recorded yet
+	taken bool // some come from a former version, or from a false period, and are not recorded yet
 }
 
 // counted returns the time by which the periods of meters are counted at the instant now: the proved part of it.
@@ -65,12 +65,13 @@ func (e *Enforcer) stand(g MeterGrant, now time.Time) stand {
 		if !known {
 			fresh = append(fresh, i)
 		}
-		s.draws = append(s.draws, m.at(p.Key, p.Resets, now))
+		d := m.at(p.Key, p.Resets, now, e.sureAt.IsZero())
+		s.draws, s.taken = append(s.draws, d), s.taken || m.period.After(d.Period)
 	}
 	// A former version counted all parts under the base's id. The base takes as many of those draws as it gives, and
 	// the add-ons take the rest.
 	if former, ok := e.meters[g.Former]; ok && g.Former != "" && len(fresh) > 0 && fresh[0] == 0 {
-		d := former.at(s.draws[0].Key, s.parts[0].Resets, now)
+		d := former.at(s.draws[0].Key, s.parts[0].Resets, now, e.sureAt.IsZero())
 		rest := d.Drawn
 		s.draws[0].Period, s.taken = d.Period, true
 		for _, i := range fresh {
@@ -82,8 +83,9 @@ func (e *Enforcer) stand(g MeterGrant, now time.Time) stand {
 	return s
 }
 
-// TakeOver records the counts of former versions for the verdict's meters in the present form, if that has not been
-// done. It follows each SetVerdict, so that the draws of an add-on stay drawn whichever base comes next.
+// TakeOver records the counts of former versions for the verdict's meters in the present form, and the draws of a false
+// period in the present one, if that has not been done. It follows each SetVerdict and each Step, so that the draws of
+// an add-on stay drawn whichever base comes next, and those of a false period count in one true period.
 type TakeOver struct{}
 
 func (*TakeOver) decide(e *Enforcer, now time.Time) Decision {
@@ -102,13 +104,19 @@ func (*TakeOver) decide(e *Enforcer, now time.Time) Decision {
 	return Decision{Events: []Event{{Kind: EventSet, At: now, Draws: draws}}}
 }
 
-// at returns what has been drawn in the period at the instant now. A period that lies ahead (the clock was set back)
-// goes on.
-func (m meter) at(key string, resets Resets, now time.Time) Draw {
+// at returns what has been drawn in the period at the instant now. The next period goes on where it has begun (the
+// clock was set back by a little). A later one was begun by a false clock: its draws count in the present one. sure says
+// that the first clock is proved; until then the meter stays in the period that it was drawn in, for a clock that is
+// set to and fro must open no period.
+func (m meter) at(key string, resets Resets, now time.Time, sure bool) Draw {
 	d := Draw{Key: key, Drawn: m.drawn, Period: resets.Start(now)}
-	if m.period.After(d.Period) {
+	switch end := resets.end(now); {
+	case m.period.Equal(d.Period):
+	case m.period.IsZero():
+		d.Drawn = 0
+	case !sure, m.period.After(d.Period) && !(IsSet(now) && !end.IsZero() && m.period.After(end)):
 		d.Period = m.period
-	} else if m.period.Before(d.Period) {
+	case m.period.Before(d.Period):
 		d.Drawn = 0
 	}
 	return d

@@ -22,6 +22,7 @@ type model struct {
 	shrunk   map[string]time.Time // pool → since when it has been over its limit under Revoke
 	hard     map[string]bool      // pool → it has been over its limit since a licence was replaced that says revoke
 	unproved time.Duration        // how far the time is ahead of what is proved of it
+	unsure   bool                 // whether the first clock still needs its proof
 }
 
 type modelLease struct {
@@ -344,7 +345,7 @@ func (m *model) grant(r *Acquire, granted []Item, now time.Time) {
 	}
 	for _, it := range granted {
 		g := m.at(now).Meters[it.Pool]
-		m.draws = append(m.draws, modelDraw{key: g.Key, n: it.N, period: m.counting(g, now)})
+		m.record(g, it.N, false, now)
 	}
 }
 
@@ -405,8 +406,8 @@ func (m *model) eased() {
 }
 
 // step is the time being set: what is counted from an instant of before is as far off as it was.
-func (m *model) step(by, unproved time.Duration) {
-	m.unproved = unproved
+func (m *model) step(by, unproved time.Duration, unsure bool) {
+	m.unproved, m.unsure = unproved, unsure
 	for i := range m.leases {
 		if l := &m.leases[i]; !l.expires.IsZero() && l.lifetime != LifetimeBorrow {
 			l.expires = l.expires.Add(by)

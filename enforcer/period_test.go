@@ -18,7 +18,11 @@ type drawer struct {
 
 func newDrawer(t interface{ Fatalf(string, ...any) }, at time.Time) *drawer {
 	c := Clocks{Wall: at, Boot: time.Hour, BootID: "b0"}
-	d := &drawer{abused: abused{machine: machine{Clocks: c, real: at, mark: Mark{}.Learn(c, zeroTime, at)}}}
+	return newDrawerWith(c, at, Mark{}.Learn(c, zeroTime, at))
+}
+
+func newDrawerWith(c Clocks, at time.Time, m Mark) *drawer {
+	d := &drawer{abused: abused{machine: machine{Clocks: c, real: at, mark: m}}}
 	d.core = New(Options{Durable: true})
 	v := &Verdict{State: StateValid, Code: Valid, Meters: map[string]MeterGrant{"m": {Name: "m", Key: "L/m", Limit: 5,
 		Budget: 5, Most: 5, Resets: ResetsMonthly}}}
@@ -33,8 +37,10 @@ func newDrawer(t interface{ Fatalf(string, ...any) }, at time.Time) *drawer {
 func (d *drawer) draw() (now time.Time, c Clock, why *Denial) {
 	d.look() // the mark is brought up to the present first, as the agent does
 	now, c = d.look()
-	for _, ev := range d.core.Decide(&Step{Unproved: c.Unproved}, now).Events {
-		d.core.Apply(ev)
+	for _, r := range []Request{&Step{Unproved: c.Unproved, Unsure: c.Unsure}, &TakeOver{}} {
+		for _, ev := range d.core.Decide(r, now).Events {
+			d.core.Apply(ev)
+		}
 	}
 	for {
 		dec := d.core.Decide(&Acquire{ID: LeaseID{byte(d.drawn), byte(d.drawn >> 8)}, Caller: Caller{UID: 1}, Pool: "m",
@@ -103,6 +109,61 @@ func TestPeriodsAreNotOpenedAhead(t *testing.T) {
 			}
 		}
 	})
+}
+
+// However a first clock is set to and fro before it is proved, it opens no second period. Once it is right and proved,
+// what was drawn counts in the present period, whichever it was drawn in, and the next one opens in time.
+func TestFirstClockOpensNoPeriod(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		start := time.Date(2026, 3, 5, 12, 0, 0, 0, time.UTC)
+		first := start.AddDate(0, rapid.IntRange(2, 900).Draw(t, "months"), rapid.IntRange(0, 30).Draw(t, "days"))
+		d := newDrawerWith(Clocks{Wall: first, Boot: time.Hour, BootID: "b0"}, start, Mark{})
+		for range rapid.IntRange(0, 20).Draw(t, "steps") {
+			switch pick(t, "what", "to", "day", "month", "run", "restart", "boot") {
+			case "to":
+				d.Wall = start.AddDate(0, rapid.IntRange(0, 900).Draw(t, "to months"), 0)
+			case "day":
+				d.set(pick(t, "by a day", -Leap, Leap))
+			case "month": // just before one begins
+				d.Wall = ResetsMonthly.end(d.Wall).Add(-time.Second)
+			case "run":
+				d.on(time.Duration(rapid.IntRange(1, 90).Draw(t, "seconds")) * time.Second)
+			case "restart":
+				d.restart()
+			case "boot":
+				d.reboot(time.Second, d.Wall)
+			}
+			if d.draw(); d.drawn != 5 {
+				t.Fatalf("%d were drawn of 5 a month before the first clock was proved", d.drawn)
+			}
+		}
+		d.Wall = d.real
+		if d.on(Leap + time.Hour); d.drawn != 5 {
+			t.Fatalf("%d were drawn of 5 in the first month", d.drawn)
+		}
+		for months := int64(2); months < 5; months++ {
+			if d.on(ResetsMonthly.end(d.Wall).Sub(d.Wall) + time.Minute); d.drawn != 5*months {
+				t.Fatalf("%d were drawn in %d months, by %v", d.drawn, months, d.Wall)
+			}
+		}
+	})
+}
+
+// A document that puts a false mark back has meters count in the present period again.
+func TestHealedMarkHealsMeters(t *testing.T) {
+	start := time.Date(2026, 3, 5, 12, 0, 0, 0, time.UTC)
+	d := newDrawer(t, start.AddDate(73, 0, 0)) // a false time that was proved
+	d.Wall, d.real = start, start
+	if d.draw(); d.drawn != 5 {
+		t.Fatalf("%d are drawn", d.drawn)
+	}
+	d.mark, _ = d.mark.Heal(d.Clocks, start.Add(-time.Hour))
+	if d.on(time.Hour); d.drawn != 5 {
+		t.Errorf("%d are drawn once it is healed", d.drawn)
+	}
+	if d.on(ResetsMonthly.end(d.Wall).Sub(d.Wall) + time.Minute); d.drawn != 10 {
+		t.Errorf("%d are drawn in the next month", d.drawn)
+	}
 }
 
 // A host whose clock is right has its periods in time, however little of the day it is on; after longer than a day of

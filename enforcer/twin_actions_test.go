@@ -238,7 +238,7 @@ func (s *twin) adjust(t *rapid.T) {
 	}
 	s.change(t, r, why, func() {
 		g := s.m.at(s.now).Meters[r.Pool]
-		s.m.draws = append(s.m.draws, modelDraw{g.Key, r.Drawn, s.m.counting(g, s.now), true})
+		s.m.record(g, r.Drawn, true, s.now)
 	})
 }
 
@@ -271,7 +271,7 @@ func (s *twin) shift(t *rapid.T) {
 	}
 	s.change(t, r, why, func() {
 		g := s.m.at(s.now).Meters[r.Pool]
-		s.m.draws = append(s.m.draws, modelDraw{g.Key, drawn + r.By, s.m.counting(g, s.now), true})
+		s.m.record(g, drawn+r.By, true, s.now)
 	})
 }
 

@@ -76,7 +76,7 @@ func outlasts(l *Lease) bool {
 // recover makes an enforcer of the journals alone, now.
 func (s *twin) recover() *Enforcer {
 	e := New(s.options)
-	e.Apply(Event{Kind: EventStepped, Unproved: s.m.unproved}) // the mark outlives the agent
+	e.Apply(Event{Kind: EventStepped, Unproved: s.m.unproved, Unsure: unsureFor(s.m.unsure)}) // the mark outlives the agent
 	for _, j := range s.journals {
 		for _, ev := range j {
 			switch ev.Kind {
@@ -307,6 +307,24 @@ func (s *twin) away(t *rapid.T) {
 	s.restart(t)
 }
 
+// unsureFor returns for how long a first clock still needs its proof.
+func unsureFor(unsure bool) time.Duration {
+	if unsure {
+		return Leap
+	}
+	return 0
+}
+
+// takeOver has what was drawn in a false period recorded in the present one, if the agent lives to see it.
+func (s *twin) takeOver(t *rapid.T) {
+	if _, lost := s.do(t, &TakeOver{}); lost || s.m.verdict == nil {
+		return
+	}
+	for _, g := range s.m.verdict.Meters {
+		s.m.move(g, s.now)
+	}
+}
+
 // step sets the time, and tells of it as the agent does.
 func (s *twin) step(t *rapid.T) {
 	by := time.Duration(rapid.OneOf(rapid.Int64Range(-30, 30), rapid.Int64Range(-3_000_000, 3_000_000)).Draw(t, "by")) *
@@ -314,8 +332,10 @@ func (s *twin) step(t *rapid.T) {
 	s.now = s.now.Add(by)
 	unproved := time.Duration(rapid.OneOf(rapid.Just(int64(0)), rapid.Int64Range(0, 6_000_000)).Draw(t, "unproved")) *
 		time.Second
-	s.do(t, &Step{by, unproved})
-	s.m.step(by, unproved)
+	unsure := rapid.Bool().Draw(t, "unsure")
+	s.do(t, &Step{by, unproved, unsureFor(unsure)})
+	s.m.step(by, unproved, unsure)
+	s.takeOver(t)
 	// else the journal, which is not told of forgetting, may remember by the former time what was forgotten
 	s.compact(t)
 	for k, at := range s.byToken {

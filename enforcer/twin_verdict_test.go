@@ -47,8 +47,8 @@ func (s *twin) licence(t *rapid.T) {
 // judge puts a verdict in force.
 func (s *twin) judge(t *rapid.T, v *Verdict) {
 	s.do(t, &SetVerdict{v})
-	s.do(t, &TakeOver{})
 	s.m.judge(v, s.now)
+	s.takeOver(t)
 	s.serve(t, true)
 }
 

@@ -198,6 +198,9 @@ type Clock struct {
 	// Unproved is how far the licence time is ahead of the time that counts wherever something is granted for a period:
 	// the periods of meters, the year of emergencies. 0: it is proved.
 	Unproved time.Duration
+	// Unsure is for how long the host must still run until its first wall clock is proved; signed evidence proves it
+	// sooner. 0: it is proved.
+	Unsure time.Duration
 }
 
 // TimeSource says where the licence time comes from.

@@ -94,6 +94,7 @@ type Desk struct {
 	advanced time.Duration // since boot, when mark was last advanced; 0: it is to be
 	steps    int           // how often it was set
 	unproved time.Duration // how far the core counts last as ahead of what is proved
+	unsure   bool          // whether the core counts by a first clock that is not proved
 	signed   time.Time     // the latest date of a document at hand
 	// the latest time of which there is evidence, which outlives the agent
 	mark     enforcer.Mark

@@ -105,9 +105,9 @@ func (d *Desk) timed() Reading {
 			d.store.wake()
 		}
 	}
-	if by != 0 || enforcer.Drifted(d.unproved, k.Unproved) {
-		d.unproved = k.Unproved
-		d.apply(d.core.Decide(&enforcer.Step{By: by, Unproved: k.Unproved}, now).Events, nil)
+	if by != 0 || enforcer.Drifted(d.unproved, k.Unproved) || d.unsure != (k.Unsure > 0) {
+		d.unproved, d.unsure = k.Unproved, k.Unsure > 0
+		d.apply(d.core.Decide(&enforcer.Step{By: by, Unproved: k.Unproved, Unsure: k.Unsure}, now).Events, nil)
 	}
 	k.Unproved = d.unproved                        // as the core counts by it
 	k.Behind = k.Behind.Truncate(time.Millisecond) // less lies between two readings
@@ -128,7 +128,7 @@ func (d *Desk) restore(m enforcer.Mark) time.Time {
 // advance brings the mark up to the present, and keeps it when that is due, or in any case. d.mu is held.
 func (d *Desk) advance(keep bool) {
 	d.advanced = 0
-	d.licenceTime()
+	d.carry(d.core.Decide(&enforcer.TakeOver{}, d.licenceTime())) // what a false time had begun, if that is known now
 	if since := d.read - d.markKept; !keep && d.markKept != 0 && since < keepEvery {
 		return
 	}
