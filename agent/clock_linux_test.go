@@ -173,6 +173,10 @@ func TestFirstClockAhead(t *testing.T) {
 		h.skew.Store(int64(70 * 365 * 24 * time.Hour))
 		h.start()
 		h.until("years ahead", code("EXPIRED"))
+		if k := h.clock(); k.FirstClock == nil || k.FirstClock.Since.After(k.Time) ||
+			k.FirstClock.ProvedAt.Sub(k.FirstClock.Since) != 24*time.Hour {
+			t.Errorf("a first clock: %+v", k)
+		}
 		if restart {
 			h.stop()
 			h.skew.Store(0)

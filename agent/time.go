@@ -27,6 +27,10 @@ func (f front) Clock() wire.Clock {
 	if at.Ahead > 0 {
 		out.BelievedAt = api.Instant(at.Time.Add(max(0, enforcer.Leap-at.AheadFor)))
 	}
+	if at.Unsure > 0 {
+		out.FirstClock = &wire.FirstClock{Since: at.Time.Add(at.Unsure - enforcer.Leap),
+			ProvedAt: at.Time.Add(at.Unsure)}
+	}
 	return out
 }
 

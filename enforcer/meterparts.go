@@ -105,9 +105,9 @@ func (*TakeOver) decide(e *Enforcer, now time.Time) Decision {
 }
 
 // at returns what has been drawn in the period at the instant now. The next period goes on where it has begun (the
-// clock was set back by a little). A later one was begun by a false clock: its draws count in the present one. sure says
-// that the first clock is proved; until then the meter stays in the period that it was drawn in, for a clock that is
-// set to and fro must open no period.
+// clock was set back by a little). A later one was begun by a false clock: its draws count in the present one. sure
+// says that the first clock is proved; until then the meter stays in the period that it was drawn in, for a clock that
+// is set to and fro must open no period.
 func (m meter) at(key string, resets Resets, now time.Time, sure bool) Draw {
 	d := Draw{Key: key, Drawn: m.drawn, Period: resets.Start(now)}
 	switch end := resets.end(now); {

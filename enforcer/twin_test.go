@@ -76,7 +76,8 @@ func outlasts(l *Lease) bool {
 // recover makes an enforcer of the journals alone, now.
 func (s *twin) recover() *Enforcer {
 	e := New(s.options)
-	e.Apply(Event{Kind: EventStepped, Unproved: s.m.unproved, Unsure: unsureFor(s.m.unsure)}) // the mark outlives the agent
+	// the mark outlives the agent
+	e.Apply(Event{Kind: EventStepped, Unproved: s.m.unproved, Unsure: unsureFor(s.m.unsure)})
 	for _, j := range s.journals {
 		for _, ev := range j {
 			switch ev.Kind {

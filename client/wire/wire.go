@@ -410,6 +410,15 @@ type Clock struct {
 	// how far the wall clock is ahead of the mark, while that is not accepted yet
 	AheadSeconds float64    `json:"ahead_seconds"`
 	BelievedAt   *time.Time `json:"believed_at,omitempty"` // when it will be accepted
+	// the first wall clock that the agent saw, while it is not proved; absent: it is
+	FirstClock *FirstClock `json:"first_clock,omitempty"`
+}
+
+// FirstClock is a first wall clock that is not proved yet: until then the licence time follows a clock that is set
+// back.
+type FirstClock struct {
+	Since    time.Time `json:"since"`     // since when the host has run with it, in licence time
+	ProvedAt time.Time `json:"proved_at"` // when it is proved at the latest, if the host runs until then
 }
 
 // ReleaseRequest asks the agent to give this host's place back on a licence with an upstream; on all of them if none is

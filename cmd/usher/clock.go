@@ -53,6 +53,7 @@ func examineClock(k *wire.Clock, add func(check, result, hint, format string, ar
 		}
 		add("clock", "ok", "", "%s%s", is, seen)
 	}
+	examineFirstClock(k, add)
 }
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }

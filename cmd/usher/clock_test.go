@@ -48,6 +48,14 @@ func TestDoctorExplainsTheTime(t *testing.T) {
 				"newly issued document or an upstream's answer settles it sooner",
 			wire.Clock{Wall: right.Add(365 * day), Time: right.Add(365 * day), From: "wall", MarkedAt: at(0),
 				AheadSeconds: (365 * day).Seconds(), BelievedAt: at(366*day - time.Hour)}},
+		{"a first clock",
+			"ok clock: licence time is 2026-03-01 12:00:00 UTC, by the wall clock / ok clock: the first clock of " +
+				"this agent is not proved yet (since 2026-03-01 11:00:00 UTC): a day of running proves it, at " +
+				"2026-03-02 11:00:00 UTC at the latest; a document in force that was issued within a day of it, or " +
+				"an upstream's answer, proves it sooner; until then the licence time follows a clock that is set " +
+				"back, and a meter that has been drawn stays in its period / ",
+			wire.Clock{Wall: right, Time: right, From: "wall", MarkedAt: at(0),
+				FirstClock: &wire.FirstClock{Since: *at(-time.Hour), ProvedAt: *at(23 * time.Hour)}}},
 	} {
 		got := ""
 		examineClock(&row.clock, func(check, result, hint, format string, args ...any) {

@@ -31,6 +31,9 @@ func (c *cli) statusCommand() *cobra.Command {
 				if pools, err = c.client().Pools(cmd.Context()); err == nil {
 					err = c.printStatus(l, pools, time.Now())
 				}
+				if k, noClock := c.client().Clock(cmd.Context()); err == nil && noClock == nil && k.FirstClock != nil {
+					fprintf(c.out, "\nclock: %s\n", firstClock(k))
+				}
 			}
 			if err == nil && l.State != "valid" {
 				err = &exit{code: exitNotValid}
