@@ -195,7 +195,7 @@ func (o *opening) openSocket() error {
 	}
 	socket, err := api.Listen(api.SocketConfig{Path: o.cfg.Socket.Path, Mode: o.cfg.Socket.Mode, GID: gid,
 		Lock: files.Lock, LockFile: api.SocketLock(o.cfg.State.RuntimeDir, o.cfg.Socket.Path), Log: o.log,
-		Inherit: o.handover.Socket, Moved: o.socketMoved})
+		Inherit: o.handover.Socket, Activated: o.handover.Activated, Moved: o.socketMoved})
 	if err != nil {
 		return err
 	}

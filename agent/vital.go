@@ -66,6 +66,9 @@ func (a *Agent) mendSeals() error {
 
 // keepSocket has the service manager keep the socket over a restart.
 func (o *opening) keepSocket(socket *api.Socket, is fs.FileInfo) {
+	if socket.IsActivated() { // it has that one already
+		return
+	}
 	if name := systemd.SocketName(is); name != "" &&
 		o.handover.Keep(name, systemd.Kept{Lend: socket.Lend, Close: func() {}}) {
 		socket.Stay()

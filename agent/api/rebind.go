@@ -108,6 +108,9 @@ func (s *Socket) Mend() error {
 	}
 	old, folder, was := s.listener, s.folder, s.id
 	s.listener, s.folder, s.id = fresh.listener, fresh.folder, fresh.id
+	if s.activated { // this one is the agent's own
+		s.activated, s.stay = false, false
+	}
 	s.mu.Unlock()
 	if s.c.Moved != nil {
 		s.c.Moved(s, was, fresh.id)

@@ -34,6 +34,9 @@ type SocketConfig struct {
 	// Inherit returns the listening socket that is bound to a file, where an earlier agent has left it to this one;
 	// nil: there is none.
 	Inherit func(fs.FileInfo) *os.File
+	// Activated returns the socket that the service manager itself listens on at a path; nil: there is none. Its file,
+	// mode and group are the service manager's, and stay as they are.
+	Activated func(path string) *os.File
 	// Moved is told when the socket had to be bound again: what it was bound to, and what it is; nil: nobody is.
 	Moved func(s *Socket, was, is fs.FileInfo)
 }
@@ -70,6 +73,8 @@ type Socket struct {
 	folder   *os.Root
 	listener *net.UnixListener // nil: closed
 	id       fs.FileInfo
+	// activated: the service manager listens on it, too.
+	activated bool
 }
 
 // Listen takes the socket. It never steals a live one: a lock, or an answer on it, says that it is in use. It replaces
@@ -123,6 +128,9 @@ func Listen(c SocketConfig) (s *Socket, err error) {
 	s.sweep()
 	if s.inherit(c) {
 		return s, s.dress(s.folder, filepath.Base(c.Path), c)
+	}
+	if s.activate(c) {
+		return s, nil
 	}
 	if err := unused(c.Path, c.key()); err != nil {
 		return s, err
@@ -190,7 +198,51 @@ func (s *Socket) inherit(c SocketConfig) bool {
 	if err != nil || fi.Mode()&fs.ModeSocket == 0 {
 		return false
 	}
-	f := c.Inherit(fi)
+	return s.listenOn(c.Inherit(fi), fi)
+}
+
+// activate takes the socket that the service manager listens on, unless its file was removed: nobody reaches it then.
+// What listens on a file of that path, if anything does, is that socket: the caller has the lock against other agents.
+func (s *Socket) activate(c SocketConfig) bool {
+	if c.Activated == nil {
+		return false
+	}
+	f := c.Activated(c.Path)
+	fi, err := os.Lstat(c.Path)
+	if f == nil || err != nil || fi.Mode()&fs.ModeSocket == 0 || !answers(c.Path) {
+		if f != nil {
+			f.Close()
+			c.Log.Warn("the socket of the service manager has lost its file, and the agent makes its own; restart "+
+				"the socket unit", "socket", c.Path)
+		}
+		return false
+	}
+	if !s.listenOn(f, fi) {
+		return false
+	}
+	s.activated, s.stay = true, true
+	return true
+}
+
+// answers reports whether something listens on a socket's file.
+func answers(path string) bool {
+	conn, err := net.DialTimeout("unix", path, time.Second)
+	if err != nil {
+		return errors.Is(err, syscall.EAGAIN) // its queue is full
+	}
+	conn.Close()
+	return true
+}
+
+// IsActivated reports whether the service manager itself listens on the socket, for as long as its file is there.
+func (s *Socket) IsActivated() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.activated
+}
+
+// listenOn listens on an open socket, which is bound to a file, and closes f.
+func (s *Socket) listenOn(f *os.File, fi fs.FileInfo) bool {
 	if f == nil {
 		return false
 	}

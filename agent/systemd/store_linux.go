@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -39,6 +40,7 @@ type Store struct {
 	has       map[string]bool // the descriptors that the service manager has
 	changed   map[string]bool
 	inherited map[string]*os.File // the descriptors that it gave back, until they are taken
+	activated []*os.File          // the sockets that it listens on itself, until they are taken
 }
 
 // sendWithin bounds how long a send to the service manager may take.
@@ -50,6 +52,10 @@ func OpenStore(log *slog.Logger) *Store {
 	s := &Store{log: log, most: 1 << 16, wake: make(chan struct{}, 1), want: map[string]Kept{}, has: map[string]bool{},
 		changed: map[string]bool{}, inherited: map[string]*os.File{}}
 	for _, f := range activation.Files(true) {
+		if !isKept(f.Name()) {
+			s.activated = append(s.activated, f)
+			continue
+		}
 		if old := s.inherited[f.Name()]; old != nil {
 			old.Close()
 		}
@@ -94,6 +100,12 @@ func (s *Store) Settle() {
 		f.Close()
 		delete(s.inherited, name)
 	}
+	for _, f := range s.activated {
+		s.log.Warn("the service manager listens on a socket that no key of the configuration names; let "+
+			"ListenStream= of its unit and socket.path be the same path", "unit", f.Name(), "address", boundTo(f))
+		f.Close()
+	}
+	s.activated = nil
 	for name := range s.has {
 		if _, ok := s.want[name]; !ok {
 			s.change(name)
@@ -239,6 +251,10 @@ func (s *Store) Close() {
 		f.Close()
 		delete(s.inherited, name)
 	}
+	for _, f := range s.activated {
+		f.Close()
+	}
+	s.activated = nil
 	if s.conn != nil {
 		s.conn.Close()
 		s.conn = nil
@@ -265,6 +281,47 @@ func SocketName(fi fs.FileInfo) string {
 		return ""
 	}
 	return fmt.Sprintf("socket.%s.%s", strconv.FormatUint(st.Dev, 36), strconv.FormatUint(st.Ino, 36))
+}
+
+// isKept reports whether a descriptor's name is one of this package's. Others are those of socket units.
+func isKept(name string) bool {
+	return strings.HasPrefix(name, "socket.") || strings.HasPrefix(name, "pid.")
+}
+
+// Activated returns the socket that a socket unit listens on at a path (systemd.socket(5), ListenStream=); nil: there
+// is none. The service manager made its file, and gave it its mode and group. The caller owns it.
+func (s *Store) Activated(path string) *os.File {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, f := range s.activated {
+		if boundTo(f) == path && listens(f) {
+			s.activated = slices.Delete(s.activated, i, i+1)
+			return f
+		}
+	}
+	return nil
+}
+
+// boundTo returns the path that a Unix socket is bound to; empty: it is none, or has no path.
+func boundTo(f *os.File) string {
+	address, err := unix.Getsockname(int(f.Fd()))
+	if err != nil {
+		return ""
+	}
+	if u, ok := address.(*unix.SockaddrUnix); ok {
+		return u.Name
+	}
+	return ""
+}
+
+// listens reports whether a socket takes connections that are streams.
+func listens(f *os.File) bool {
+	kind, err := unix.GetsockoptInt(int(f.Fd()), unix.SOL_SOCKET, unix.SO_TYPE)
+	if err != nil || kind != unix.SOCK_STREAM {
+		return false
+	}
+	on, err := unix.GetsockoptInt(int(f.Fd()), unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+	return err == nil && on == 1
 }
 
 // Socket returns the listening socket that is bound to a file; nil: it was not kept. The caller owns it.

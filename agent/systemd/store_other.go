@@ -23,6 +23,9 @@ func (*Store) Idle() bool { return true }
 // Socket returns nil.
 func (*Store) Socket(fs.FileInfo) *os.File { return nil }
 
+// Activated returns nil.
+func (*Store) Activated(string) *os.File { return nil }
+
 // Settle does nothing.
 func (*Store) Settle() {}
 

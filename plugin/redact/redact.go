@@ -31,6 +31,8 @@ const (
 
 var (
 	mail = regexp.MustCompile(local + at + domain)
+	// unit is an instance of a unit of systemd, which has the form of an address; no domain ends so.
+	unit = regexp.MustCompile(`^[A-Za-z0-9:_.-]+@[A-Za-z0-9:_.-]*\.(?:service|socket)$`)
 	// pem is a block of PEM, or the beginning of one that was cut off.
 	pem = regexp.MustCompile(`(?s)-----BEGIN [^\n-]*-----.*?(?:-----END [^\n-]*-----|\z)`)
 	// jose is a compact JWS or JWE, or one that was cut off: its header is a JSON object in base64url.
@@ -67,7 +69,12 @@ func Text(s string) string {
 		s = login.ReplaceAllString(s, "${1}"+Hidden+"@")
 	}
 	if strings.ContainsAny(s, "@＠﹫%&\\[({<") {
-		s = mail.ReplaceAllString(s, Hidden)
+		s = mail.ReplaceAllStringFunc(s, func(found string) string {
+			if unit.MatchString(found) {
+				return found
+			}
+			return Hidden
+		})
 	}
 	if has("earer ") || has("asic ") || has("EARER ") || has("ASIC ") {
 		s = bearer.ReplaceAllString(s, "${1} "+Hidden)

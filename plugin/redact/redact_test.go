@@ -90,6 +90,7 @@ func TestTexts(t *testing.T) {
 		}
 	}
 	for _, plain := range []string{"", "streams", "the licence a.lic is good", "4 @ 2 GHz", "usher@", "@home",
+		"usher@acme.service failed", "start acme-usher@a.b.socket",
 		"sha256:abc@", "v1.2.3", "they.are", "obey the.rules", "key 2024-a", "{x}", "[1]", "a=b",
 		"keyboard=yes", "max_keys=5", "https://docs.example/a.b", "/v1/licenses/1.2", "basic plan",
 		"look at example.com", "`usher status`", "{\"n\":1.50}"} {
