@@ -17,7 +17,13 @@ ifeq ($(EMBEDDED),)
 $(error VENDOR=$(VENDOR): the folder is not good, as the line above says; see docs/for-vendors.md)
 endif
 endif
-LDFLAGS = -s -w -X main.version=$(VERSION) $(EMBEDDED)
+# The program's name (NAME=acme-usher): its command, folders, user and units bear it. See docs/install.md.
+NAME ?= usher
+ifneq ($(shell echo "$(NAME)" | grep -qxE '[a-z][a-z0-9-]{0,30}' && echo yes),yes)
+$(error NAME=$(NAME): a name has lower-case letters, digits and hyphens, begins with a letter, and is no longer than 31)
+endif
+NAMED = $(if $(filter-out usher,$(NAME)),-X github.com/usher-agent/usher/agent/naming.program=$(NAME))
+LDFLAGS = -s -w -X main.version=$(VERSION) $(NAMED) $(EMBEDDED)
 BUILD   = CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)"
 
 .DEFAULT_GOAL := help
@@ -28,12 +34,12 @@ help: ## show this list
 
 .PHONY: demo
 demo: build ## the whole story in a temporary folder; DEMO=--exit ends at once
-	@$(BIN)/usher demo $(DEMO)
+	@$(BIN)/$(NAME) demo $(DEMO)
 
 .PHONY: build
-build: ## bin/usher; VENDOR=DIR compiles a vendor's product and keys in
+build: ## bin/usher; VENDOR=DIR compiles a vendor's product and keys in, NAME=acme-usher names the program
 	@mkdir -p $(BIN)
-	$(BUILD) -o $(BIN)/usher ./cmd/usher
+	$(BUILD) -o $(BIN)/$(NAME) ./cmd/usher
 
 .PHONY: test
 test: packages lint cross ## the whole suite, with the race detector
@@ -80,7 +86,7 @@ cross: ## go vet for the other platforms
 
 .PHONY: bench
 bench: build ## the promised figures, each beside its limit, into bench.json; BENCH=-quick measures little
-	$(GO) run ./agent/bench -usher $(BIN)/usher -out bench.json $(BENCH)
+	$(GO) run ./agent/bench -usher $(BIN)/$(NAME) -out bench.json $(BENCH)
 
 # Every fuzz target in turn: package and name.
 FUZZ = $(shell grep -rhoE '^func Fuzz[A-Za-z]+' --include='*_test.go' -H . | sed -E 's|^\./(.*)/[^/]+:func (Fuzz.*)|\1:\2|')
@@ -91,16 +97,16 @@ fuzz: ## every fuzz target for FUZZTIME each
 
 .PHONY: man
 man: build ## the manual pages, into bin/man
-	$(BIN)/usher man $(BIN)/man
+	$(BIN)/$(NAME) man $(BIN)/man
 
 .PHONY: release
 release: man ## binaries for every platform, the manual and checksums, into bin/release
 	@mkdir -p $(BIN)/release
 	@set -e; for p in linux/amd64 linux/arm64 darwin/arm64 windows/amd64; do \
 	  os=$${p%/*}; arch=$${p#*/}; ext=; [ $$os = windows ] && ext=.exe; \
-	  echo "$$p"; GOOS=$$os GOARCH=$$arch $(BUILD) -o $(BIN)/release/usher-$(VERSION)-$$os-$$arch$$ext ./cmd/usher; done
-	@tar -C $(BIN) -czf $(BIN)/release/usher-$(VERSION)-man.tar.gz man
-	@cd $(BIN)/release && sha256sum usher-* > SHA256SUMS && cat SHA256SUMS
+	  echo "$$p"; GOOS=$$os GOARCH=$$arch $(BUILD) -o $(BIN)/release/$(NAME)-$(VERSION)-$$os-$$arch$$ext ./cmd/usher; done
+	@tar -C $(BIN) -czf $(BIN)/release/$(NAME)-$(VERSION)-man.tar.gz man
+	@cd $(BIN)/release && sha256sum $(NAME)-* > SHA256SUMS && cat SHA256SUMS
 
 .PHONY: clean
 clean: ## remove what was built

@@ -220,7 +220,7 @@ func (c *Client) send(ctx context.Context, method, path string, in any) (*http.R
 func (c *Client) away(err error) error { return away(c.socket, err) }
 
 func away(socket string, err error) error {
-	hint := "check that it runs: `usher agent` starts it; --socket or USHER_SOCKET names its socket"
+	hint := "check that it runs, and that --socket or USHER_SOCKET names its socket"
 	if errors.Is(err, os.ErrPermission) {
 		hint = "the socket's group and mode decide who may connect: see socket.group and socket.mode"
 	}

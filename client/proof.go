@@ -202,8 +202,8 @@ func (s *Session) checkToken(l *Lease, nonce string) error {
 func notProven(err error) error {
 	return &Error{cause: err, Problem: wire.Problem{Code: string(ErrNotProven), Title: "Not proven",
 		Detail: "the agent cannot prove that the licence names it: " + err.Error(),
-		Hint: "another program may listen on the socket, or the licence may be bound to another agent; `usher " +
-			"doctor` says more"}}
+		Hint: "another program may listen on the socket, or the licence may be bound to another agent; the " +
+			"agent's command `doctor` says more"}}
 }
 
 // vouches checks that a document of the vendor's names the agent's key.

@@ -9,6 +9,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"github.com/usher-agent/usher/agent/naming"
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
 )
@@ -88,9 +89,11 @@ func (s *Server) problem(d *enforcer.Denial) *wire.Problem {
 }
 
 // marshal writes a shape as JSON, equal ones byte by byte alike. Bytes that are no UTF-8, as a file's name or an
-// executable's path may have them, become U+FFFD.
+// executable's path may have them, become U+FFFD. What is said of the program bears its
+// name.
 func marshal(shape any) ([]byte, error) {
-	return json.Marshal(shape, json.Deterministic(true), jsontext.AllowInvalidUTF8(true))
+	b, err := json.Marshal(shape, json.Deterministic(true), jsontext.AllowInvalidUTF8(true))
+	return naming.Bytes(b), err
 }
 
 // answerDenial writes a denial as a problem (RFC 9457).

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/usher-agent/usher/agent/naming"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
 	"github.com/usher-agent/usher/plugin/catalog"
@@ -189,9 +190,9 @@ type Log struct {
 // Default returns the configuration without a file, variables and flags.
 func Default() *Config {
 	return &Config{
-		License:  License{Path: "/etc/usher/license.d"},
-		Socket:   Socket{Path: "/run/usher/usher.sock", Mode: 0o660},
-		State:    State{Dir: "/var/lib/usher", RuntimeDir: "/run/usher"},
+		License:  License{Path: naming.LicenseFolder()},
+		Socket:   Socket{Path: naming.Socket(), Mode: 0o660},
+		State:    State{Dir: naming.StateFolder(), RuntimeDir: naming.RuntimeFolder()},
 		Host:     Host{Every: Duration(10 * time.Second)},
 		Privacy:  Privacy{Users: "omit"},
 		Log:      Log{Level: "info", Format: "text"},

@@ -21,6 +21,7 @@ import (
 	"github.com/usher-agent/usher/agent/config"
 	"github.com/usher-agent/usher/agent/files"
 	"github.com/usher-agent/usher/agent/inspect"
+	"github.com/usher-agent/usher/agent/naming"
 	"github.com/usher-agent/usher/agent/output"
 	"github.com/usher-agent/usher/cmd/usher/internal/early"
 	"github.com/usher-agent/usher/cmd/usher/internal/instance"
@@ -28,9 +29,6 @@ import (
 	"github.com/usher-agent/usher/plugin/catalog"
 	"github.com/usher-agent/usher/plugin/textual"
 )
-
-// defaultConfig is the default path of the configuration.
-const defaultConfig = "/etc/usher/usher.yaml"
 
 // configFlags are the flags that set a key of the configuration.
 var configFlags = []struct{ flag, key, help string }{
@@ -55,7 +53,7 @@ type source struct {
 func (c *cli) configSource(cmd *cobra.Command) *source {
 	s := &source{flags: map[string]*string{}}
 	cmd.Flags().StringVar(&s.file, "config", "",
-		"the configuration file (default USHER_CONFIG, else "+defaultConfig+" if it exists)")
+		"the configuration file (default USHER_CONFIG, else "+naming.Config()+" if it exists)")
 	for _, f := range configFlags {
 		s.flags[f.key] = cmd.Flags().String(f.flag, "", f.help+" ("+f.key+")")
 	}
@@ -70,8 +68,8 @@ func (s *source) path() string {
 	if f := textual.Value(os.Getenv("USHER_CONFIG")); f != "" {
 		return f
 	}
-	if _, err := os.Stat(defaultConfig); err == nil {
-		return defaultConfig
+	if _, err := os.Stat(naming.Config()); err == nil {
+		return naming.Config()
 	}
 	return ""
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/usher-agent/usher/agent/config"
-	"github.com/usher-agent/usher/client"
+	"github.com/usher-agent/usher/agent/naming"
 	"github.com/usher-agent/usher/cmd/usher/internal/instance"
 	"github.com/usher-agent/usher/plugin/textual"
 )
@@ -27,7 +27,7 @@ func (c *cli) findInstance(cmd *cobra.Command) error {
 		name = textual.Value(os.Getenv(instance.Variable))
 	}
 	if name == "" {
-		if c.socket == "" && os.Getenv("USHER_SOCKET") == "" && isGone(client.DefaultSocket) && !isAgentItself(cmd) {
+		if c.socket == "" && os.Getenv("USHER_SOCKET") == "" && isGone(naming.Socket()) && !isAgentItself(cmd) {
 			if u, err := c.units.Only(); err == nil {
 				c.unitSocket = socketOf(u)
 			}
@@ -61,7 +61,7 @@ func socketOf(u *instance.Unit) string {
 	if cfg, err := config.Load(config.Source{File: u.Config, Env: u.Env}); err == nil {
 		return cfg.Socket.Path
 	}
-	return cmp.Or(u.Value("USHER_SOCKET_PATH"), u.Value("USHER_SOCKET"), client.DefaultSocket)
+	return cmp.Or(u.Value("USHER_SOCKET_PATH"), u.Value("USHER_SOCKET"), naming.Socket())
 }
 
 // locate finds the unit whose agent a configuration is of; nil: there is none. It is the instance that the command

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/usher-agent/usher/agent/naming"
 	"github.com/usher-agent/usher/client"
 	"github.com/usher-agent/usher/cmd/usher/internal/instance"
 )
@@ -48,7 +49,7 @@ func instances(t *testing.T, dir string, names ...string) {
 // A command that looks at an agent's files looks where the unit of the instance has them, however the instance is
 // named, and makes no folder.
 func TestInstances(t *testing.T) {
-	if !isGone(defaultConfig) {
+	if !isGone(naming.Config()) {
 		t.Skip("this host has an agent of its own")
 	}
 	dir := t.TempDir()
@@ -101,7 +102,7 @@ func TestInstances(t *testing.T) {
 
 // Where there are several instances, the command asks for one and names them.
 func TestSeveralInstances(t *testing.T) {
-	if !isGone(defaultConfig) || !isGone(client.DefaultSocket) {
+	if !isGone(naming.Config()) || !isGone(client.DefaultSocket) {
 		t.Skip("this host has an agent of its own")
 	}
 	dir := t.TempDir()

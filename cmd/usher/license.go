@@ -19,6 +19,7 @@ import (
 	"github.com/usher-agent/usher/agent/api"
 	"github.com/usher-agent/usher/agent/config"
 	"github.com/usher-agent/usher/agent/inspect"
+	"github.com/usher-agent/usher/agent/naming"
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
@@ -47,7 +48,7 @@ func (c *cli) inspectCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "inspect FILE", Short: "Show a document's terms, and whether it verifies",
 		Args: cobra.ExactArgs(1),
 		Long: `Read a licence document without an agent: what it says, whether it verifies, and if not, why.
-Without --trust and --config, the keys are those that are compiled in, or those of ` + defaultConfig +
+Without --trust and --config, the keys are those that are compiled in, or those of ` + naming.Config() +
 			` if it exists. Exits 0 only when the document verifies and is good at
 the time (--at), 3 otherwise.`,
 		Example: "  usher license inspect acme.lic --trust usher=2026-a.pub\n  usher license inspect machine.lic " +

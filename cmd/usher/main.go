@@ -18,9 +18,11 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/usher-agent/usher/agent/config"
+	"github.com/usher-agent/usher/agent/naming"
 	"github.com/usher-agent/usher/client"
 	"github.com/usher-agent/usher/cmd/usher/internal/early"
 	"github.com/usher-agent/usher/cmd/usher/internal/instance"
+	"github.com/usher-agent/usher/plugin/textual"
 )
 
 // version is set by the linker: make build stamps it from git.
@@ -44,8 +46,9 @@ func run(args []string, in io.Reader, out, errs io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), early.Heeded(os.Interrupt, syscall.SIGTERM)...)
 	defer stop()
 	said := &checked{Writer: out}
-	out = said
-	c := &cli{in: in, out: out, errs: errs, stopSignals: stop, flush: func() {}}
+	out = naming.Writer(said)
+	c := &cli{in: in, out: out, errs: naming.Writer(errs), childOut: said, childErrs: errs, stopSignals: stop,
+		flush: func() {}, units: instance.Finder{Program: naming.Program()}}
 	return c.execute(ctx, said, args)
 }
 
@@ -91,16 +94,18 @@ func (w *checked) Write(p []byte) (int, error) {
 
 // cli is shared by all commands.
 type cli struct {
-	in          io.Reader
-	out, errs   io.Writer
-	socket      string
-	instance    string          // --instance
-	units       instance.Finder // of the host
-	unit        *instance.Unit  // of the named instance; nil: none is named
-	unitSocket  string          // of the instance's agent; empty: as no instance is named
-	json        bool
-	stopSignals func() // gives signals their default effect again
-	flush       func() // writes what is left of the errors
+	in        io.Reader
+	out, errs io.Writer
+	// childOut and childErrs are for a program that runs as a child: the same, with nothing put in its words.
+	childOut, childErrs io.Writer
+	socket              string
+	instance            string          // --instance
+	units               instance.Finder // of the host
+	unit                *instance.Unit  // of the named instance; nil: none is named
+	unitSocket          string          // of the instance's agent; empty: as no instance is named
+	json                bool
+	stopSignals         func() // gives signals their default effect again
+	flush               func() // writes what is left of the errors
 }
 
 // exit is an error that names its exit code; without a cause nothing is printed.
@@ -180,11 +185,16 @@ func codeOf(p *client.Error) int {
 	}
 }
 
-func (c *cli) client() *client.Client { return client.New(cmp.Or(c.socket, c.unitSocket)) }
+func (c *cli) client() *client.Client { return client.New(c.socketPath()) }
+
+// socketPath returns the path of the agent's socket.
+func (c *cli) socketPath() string {
+	return cmp.Or(c.socket, c.unitSocket, textual.Value(os.Getenv("USHER_SOCKET")), naming.Socket())
+}
 
 func (c *cli) root() *cobra.Command {
 	root := &cobra.Command{
-		Use:   "usher",
+		Use:   naming.Program(),
 		Short: "A licence sidecar: drop a licence, get a slot",
 		Long: `Usher stands beside a product. It verifies the licence file that an installer drops into a folder,
 and hands out the slots that the licence grants on a local Unix socket.
@@ -202,7 +212,7 @@ New here? "usher demo" shows the whole story in a few seconds.`,
 		return fail(exitUsage, fmt.Sprintf("`%s --help` lists the flags", cmd.CommandPath()), "%w", err)
 	})
 	root.PersistentFlags().StringVar(&c.socket, "socket", "",
-		"the agent's socket (default USHER_SOCKET, else "+client.DefaultSocket+")")
+		"the agent's socket (default USHER_SOCKET, else "+naming.Socket()+")")
 	root.PersistentFlags().StringVar(&c.instance, "instance", "",
 		"the instance, as usher@NAME.service names it (default "+instance.Variable+", else the only one)")
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return c.findInstance(cmd) }
@@ -229,7 +239,21 @@ New here? "usher demo" shows the whole story in a few seconds.`,
 	}
 	root.AddCommand(c.manCommand(root))
 	strictArgs(root)
+	name(root)
 	return root
+}
+
+// name puts the program's name into the texts of a command and of those below it.
+func name(cmd *cobra.Command) {
+	for _, text := range []*string{&cmd.Use, &cmd.Short, &cmd.Long, &cmd.Example} {
+		*text = naming.Text(*text)
+	}
+	for _, flags := range []*pflag.FlagSet{cmd.Flags(), cmd.PersistentFlags()} {
+		flags.VisitAll(func(f *pflag.Flag) { f.Usage = naming.Text(f.Usage) })
+	}
+	for _, sub := range cmd.Commands() {
+		name(sub)
+	}
 }
 
 // whatIsWrong explains why a flag rejects a value.
@@ -299,7 +323,7 @@ func commit() string {
 }
 
 func versionText() string {
-	s := "usher " + version
+	s := naming.Program() + " " + version
 	if rev := commit(); rev != "" {
 		s += " (" + rev[:min(12, len(rev))] + ")"
 	}

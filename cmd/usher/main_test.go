@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -13,6 +14,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/usher-agent/usher/agent/naming"
 )
 
 // The test binary is the tool itself: testscript runs it as usher.
@@ -115,4 +118,18 @@ func crlf(ts *testscript.TestScript, neg bool, args []string) {
 		text += "  " + strings.TrimSuffix(line, "\n") + "\r\n"
 	}
 	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(text), 0o644))
+}
+
+// Every command has its place among those that texts name.
+func TestNamingKnowsTheCommands(t *testing.T) {
+	root := (&cli{}).root()
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	var have []string
+	for _, cmd := range root.Commands() {
+		have = append(have, cmd.Name())
+	}
+	if slices.Sort(have); !slices.Equal(have, naming.Commands) {
+		t.Errorf("the commands are %v, and naming.Commands has %v", have, naming.Commands)
+	}
 }

@@ -2,9 +2,12 @@ package main
 
 import (
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/cobra/doc"
+
+	"github.com/usher-agent/usher/agent/naming"
 )
 
 // manCommand is the command behind make man: it writes the manual pages for packages.
@@ -17,6 +20,7 @@ func (c *cli) manCommand(root *cobra.Command) *cobra.Command {
 			}
 			root.DisableAutoGenTag = true
 			return doc.GenManTree(root,
-				&doc.GenManHeader{Title: "USHER", Section: "1", Source: "usher " + version, Manual: "Usher"}, args[0])
+				&doc.GenManHeader{Title: strings.ToUpper(naming.Program()), Section: "1",
+					Source: naming.Program() + " " + version, Manual: naming.Text("Usher")}, args[0])
 		}}
 }

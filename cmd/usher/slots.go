@@ -258,7 +258,7 @@ func (c *cli) runChild(ctx context.Context, r wire.AcquireRequest, args []string
 	env := func(lease string) []string {
 		return append(os.Environ(), "USHER_SOCKET="+c.client().Socket(), "USHER_LEASE="+lease)
 	}
-	session, err := client.Open(ctx, client.WithSocket(c.socket))
+	session, err := client.Open(ctx, client.WithSocket(c.socketPath()))
 	if err != nil {
 		return refused(err)
 	}
@@ -274,7 +274,7 @@ func (c *cli) runChild(ctx context.Context, r wire.AcquireRequest, args []string
 		return nil
 	}
 	child := exec.Command(path, args[1:]...)
-	child.Stdin, child.Stdout, child.Stderr = c.in, c.out, c.errs
+	child.Stdin, child.Stdout, child.Stderr = c.in, c.childOut, c.childErrs
 	child.Env = env(lease.ID())
 	// From here on the child gets the signals.
 	signals := make(chan os.Signal, 16)

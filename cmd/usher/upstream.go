@@ -17,6 +17,7 @@ import (
 
 	"github.com/usher-agent/usher/agent"
 	"github.com/usher-agent/usher/agent/config"
+	"github.com/usher-agent/usher/agent/naming"
 	"github.com/usher-agent/usher/agent/registrar"
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/plugin"
@@ -163,7 +164,7 @@ func upstreamRunDir() string {
 	if base == "" || runtime.GOOS != "linux" {
 		return ""
 	}
-	return filepath.Join(base, "usher-upstream")
+	return filepath.Join(base, naming.Program()+"-upstream")
 }
 
 // siteKey loads the key of a site server, and makes it if there is none.

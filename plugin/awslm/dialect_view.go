@@ -340,7 +340,7 @@ func (h *local) find(sku, fingerprint, beneficiary string, asked []EntitlementDa
 			"The licence for product %q is of another issuer than this KeyFingerprint names; ListReceivedLicenses "+
 				"shows its issuer.", plugin.Short(sku))
 	}
-	return missing("There is no licence for product %q here; `usher status` on the host lists the licences.",
+	return missing("There is no licence for product %q here; the agent's `status` on the host lists the licences.",
 		plugin.Short(sku))
 }
 
