@@ -18,8 +18,8 @@ const quiet = 2 * time.Millisecond
 // readAhead is how much later than asked a read deadline may come, so that most calls need not set one.
 const readAhead = time.Second
 
-// One goroutine at a time reads a connection, and has the turn. A call takes the turn where it is free and reads its own
-// answer, as code without a session would: no other goroutine has to be woken for it. It hands the answers of other
+// One goroutine at a time reads a connection, and has the turn. A call takes the turn where it is free and reads its
+// own answer, as code without a session would: no other goroutine has to be woken for it. It hands the answers of other
 // calls to them. Where no call is made, the session's goroutine has the turn and reads events.
 
 // call is a call that waits for its answer.

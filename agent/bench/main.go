@@ -44,10 +44,11 @@ func main() {
 	only := flag.String(
 		"only",
 		"",
-		"measure this part alone: core, memory, http, session, waiter, restart, disk, folder, process or idle",
+		"measure this part alone: core, memory, http, session, waiter, restart, disk, folder, process, idle or scale",
 	)
 	holds := flag.String("holder", "", "hold slots on this socket (or nothing, for \"-\"), and nothing else")
 	slots := flag.Int64("slots", 1, "how many slots -holder holds")
+	leases := flag.Int("leases", 0, "hold as many leases of one slot of the pool seats instead")
 	calls := flag.String("caller", "", "be one client process on this socket, and nothing else")
 	flag.Parse()
 	if *calls != "" {
@@ -58,7 +59,7 @@ func main() {
 		return
 	}
 	if *holds != "" {
-		if err := holder(*holds, *slots, os.Stdout); err != nil {
+		if err := holder(*holds, *slots, *leases, os.Stdout); err != nil {
 			fmt.Fprintln(os.Stderr, "error:", err)
 			os.Exit(1)
 		}
@@ -95,6 +96,7 @@ func run(ctx context.Context, s *suite, out string) error {
 		{"folder", s.folder},
 		{"process", s.process},
 		{"idle", s.idle},
+		{"scale", s.scale},
 	} {
 		if err := ctx.Err(); err != nil {
 			return err

@@ -127,14 +127,18 @@ func (s *suite) attach(ctx context.Context, site *site, cmd **exec.Cmd) (time.Du
 
 // fill takes n leases of a day, many requests at a time.
 func fill(socket string, n int) error {
+	return fillWith(socket, n,
+		`{"jsonrpc":"2.0","id":1,"method":"lease.acquire","params":{"pool":"seats","ttl_seconds":86400}}`+"\n")
+}
+
+// fillWith makes the same request n times, many at a time.
+func fillWith(socket string, n int, request string) error {
 	t, err := dial(socket)
 	if err != nil {
 		return err
 	}
 	defer t.conn.Close()
-	line := []byte(
-		`{"jsonrpc":"2.0","id":1,"method":"lease.acquire","params":{"pool":"seats","ttl_seconds":86400}}` + "\n",
-	)
+	line := []byte(request)
 	const batch = 200
 	lines := bytes.Repeat(line, batch)
 	written := make(chan error, 1)

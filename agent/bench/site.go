@@ -26,13 +26,15 @@ type site struct {
 	env                                []string // of the agent; nil: ours
 }
 
-// sign signs a licence with one limit into the folder.
-func (s *site) sign(ctx context.Context, name, limit string) error {
+// sign signs a licence with limits into the folder.
+func (s *site) sign(ctx context.Context, name string, limits ...string) error {
 	out := filepath.Join(s.dir, name)
-	b, err := exec.CommandContext(ctx, s.usher, "vendor", "sign", "--key", filepath.Join(s.dir, "bench.key"),
-		"--product", "bench", "--licensee", "Bench",
-		"--limit", limit, "--scope", "host", "--out", out).
-		CombinedOutput()
+	args := []string{"vendor", "sign", "--key", filepath.Join(s.dir, "bench.key"), "--product", "bench",
+		"--licensee", "Bench", "--id", name, "--scope", "host", "--force", "--out", out}
+	for _, l := range limits {
+		args = append(args, "--limit", l)
+	}
+	b, err := exec.CommandContext(ctx, s.usher, args...).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("usher vendor sign: %w: %s", err, b)
 	}

@@ -18,9 +18,14 @@ import (
 
 func init() { oldkernel.Main() } // before anything else: this program may have to become another
 
-// holder is this program again, as a process that holds slots until it is killed, or as one that holds nothing.
-func holder(socket string, n int64, out io.Writer) error {
-	if socket != "-" {
+// holder is this program again, as a process that holds slots until it is killed, or as one that holds nothing. With
+// leases it holds so many of one slot of the pool seats.
+func holder(socket string, n int64, leases int, out io.Writer) error {
+	if leases > 0 {
+		if err := take(socket, leases, `{"pool":"seats"}`); err != nil {
+			return err
+		}
+	} else if socket != "-" {
 		t, err := dial(socket)
 		if err != nil {
 			return err
