@@ -36,6 +36,14 @@ func (e *Enforcer) Apply(ev Event) {
 	case EventNoted:
 		e.applyNoted(ev.Lease)
 	}
+	if ev.Lease == nil {
+		return
+	}
+	for _, it := range ev.Lease.Items {
+		if p := e.pools[it.Pool]; p != nil {
+			e.reschedule(p)
+		}
+	}
 }
 
 func (e *Enforcer) applyVerdict(ev Event) {
@@ -45,7 +53,7 @@ func (e *Enforcer) applyVerdict(ev Event) {
 	for name, g := range v.Pools {
 		p := e.pools[name]
 		if p == nil {
-			p = &pool{}
+			p = &pool{name: name}
 			e.pools[name] = p
 		}
 		e.regrant(p, g)
@@ -56,7 +64,7 @@ func (e *Enforcer) applyVerdict(ev Event) {
 			continue
 		}
 		if p.leases == 0 && p.queue.Len() == 0 {
-			delete(e.pools, name)
+			e.discard(p)
 			continue
 		}
 		// The pool grants nothing any more; how its leases are counted stays.
@@ -72,6 +80,7 @@ func (e *Enforcer) applyVerdict(ev Event) {
 		case p.revokeAt.IsZero():
 			p.revokeAt = ev.At.Add(RevokeDelay)
 		}
+		e.reschedule(p)
 	}
 }
 
@@ -129,7 +138,7 @@ func (e *Enforcer) applyGranted(l *Lease, terms *Terms) {
 	for i, it := range l.Items {
 		p := e.pools[it.Pool]
 		if p == nil { // recovery: the lease is known before the licence is
-			p = &pool{grant: PoolGrant{Name: it.Pool, CountBy: CountLease}}
+			p = &pool{name: it.Pool, grant: PoolGrant{Name: it.Pool, CountBy: CountLease}}
 			e.pools[it.Pool] = p
 		}
 		n := p.grant.parts(it)

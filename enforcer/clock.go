@@ -337,6 +337,7 @@ func (e *Enforcer) applyStepped(ev Event) {
 		if !p.revokeAt.IsZero() {
 			p.revokeAt = p.revokeAt.Add(by)
 		}
+		e.reschedule(p)
 	}
 	for _, t := range e.tenures {
 		if !t.turnedAt.IsZero() {

@@ -3,7 +3,6 @@ package enforcer
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -405,9 +404,10 @@ func (*Tick) decide(e *Enforcer, now time.Time) Decision {
 		}
 		return len(events) < tickBatch
 	}
-	for _, name := range slices.Sorted(maps.Keys(e.pools)) {
-		p := e.pools[name]
-		if !p.due(now, func(h *held) bool {
+	due := e.due.until(now, len(e.due.heap))
+	slices.SortFunc(due, func(a, b *pool) int { return strings.Compare(a.name, b.name) })
+	for _, p := range due {
+		if !p.ended(now, func(h *held) bool {
 			if h.Unconfirmed {
 				return end(h, CauseHolderGone)
 			}
@@ -423,11 +423,9 @@ func (*Tick) decide(e *Enforcer, now time.Time) Decision {
 			}
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(e.pools)) {
-		if p := e.pools[name]; !p.revokeAt.IsZero() && !now.Before(p.revokeAt) {
-			if !e.revokeExcess(name, p, over, end) {
-				return Decision{Events: events}
-			}
+	for _, p := range due {
+		if !p.revokeAt.IsZero() && !now.Before(p.revokeAt) && !e.revokeExcess(p.name, p, over, end) {
+			return Decision{Events: events}
 		}
 	}
 	events = append(events, e.giveUp(now, tickBatch-len(events))...)

@@ -34,6 +34,8 @@ type Enforcer struct {
 	ended    []endedLease // a ring
 	endedPos int
 
+	due timetable[*pool] // the pools by when something of them is due; those without are not in it
+
 	waiters  map[LeaseID]*waiting
 	forDraws map[string]*queue   // by meter; none is empty. Those for slots are in their pools
 	patience timetable[*waiting] // the waiters by when their time is up
@@ -187,13 +189,7 @@ func (e *Enforcer) NextTick() time.Time {
 			next = sooner(next, t.revokeAt)
 		}
 	}
-	for _, p := range e.pools {
-		if len(p.expiry) > 0 {
-			next = sooner(next, p.expiry[0].ExpiresAt)
-		}
-		next = sooner(next, p.revokeAt)
-	}
-	return sooner(sooner(next, e.patience.next()), e.memory.next())
+	return sooner(sooner(next, e.due.next()), sooner(e.patience.next(), e.memory.next()))
 }
 
 // sooner returns the earlier of two instants, of which a zero one is never.

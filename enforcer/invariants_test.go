@@ -200,6 +200,9 @@ func (s *twin) meters(t *rapid.T, rule string) {
 
 // invariants are what holds between any two steps.
 func (s *twin) invariants(t *rapid.T) {
+	if got, want := s.e.NextTick(), soonest(s.e); !got.Equal(want) {
+		t.Fatalf("the next tick is due at %v, a walk over the pools finds %v", got, want)
+	}
 	for _, p := range poolNames {
 		borrowed, waiting := int64(0), s.waitedFor(p)
 		for _, l := range s.m.leases {
@@ -287,6 +290,22 @@ func (s *twin) accounts(t *rapid.T) {
 	if listed != len(s.m.leases) {
 		t.Fatalf("AccountsAgree: %d leases are listed, and %d are held", listed, len(s.m.leases))
 	}
+}
+
+// soonest returns NextTick as a walk over every pool finds it.
+func soonest(e *Enforcer) (next time.Time) {
+	for _, t := range e.tenures {
+		if t.leases > 0 {
+			next = sooner(next, t.revokeAt)
+		}
+	}
+	for _, p := range e.pools {
+		next = sooner(next, p.revokeAt)
+		for _, h := range p.expiry {
+			next = sooner(next, h.ExpiresAt)
+		}
+	}
+	return sooner(sooner(next, e.patience.next()), e.memory.next())
 }
 
 // summary is all of an enforcer's state that its answers depend on, in a fixed order.

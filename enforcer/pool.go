@@ -9,6 +9,7 @@ import (
 // pool is the state of one pool. A pool that the verdict no longer names stays, with a grant of nothing, while leases
 // hold slots of it.
 type pool struct {
+	name   string
 	grant  PoolGrant
 	named  bool  // the verdict names it
 	inUse  int64 // this and what else is counted here in parts of slots: see PoolTerm.Quantum
@@ -25,6 +26,38 @@ type pool struct {
 	// the leases over the limit were granted under a licence that another has replaced, and that says that they are
 	// revoked
 	revoke bool
+
+	next time.Time // the soonest of expiry and revokeAt; zero: never
+	at   int       // in the timetable of what is due, unless next is zero
+}
+
+func (p *pool) due() time.Time { return p.next }
+func (p *pool) place() *int    { return &p.at }
+
+// reschedule puts a pool where it belongs in the timetable of what is due.
+func (e *Enforcer) reschedule(p *pool) {
+	at := p.revokeAt
+	if len(p.expiry) > 0 {
+		at = sooner(at, p.expiry[0].ExpiresAt)
+	}
+	was := p.next
+	p.next = at
+	switch {
+	case at.Equal(was): // zero ones are equal, too
+	case was.IsZero():
+		e.due.add(p)
+	case at.IsZero():
+		e.due.remove(p)
+	default:
+		e.due.moved(p)
+	}
+}
+
+// discard forgets a pool of which no lease is held.
+func (e *Enforcer) discard(p *pool) {
+	p.revokeAt = zeroTime
+	e.reschedule(p)
+	delete(e.pools, p.name)
 }
 
 // capacity returns how many slots may be in use, overage included.
@@ -121,8 +154,8 @@ func (p *pool) down(i int) (moved bool) {
 	}
 }
 
-// due calls yield for each lease that is over by now and counts this pool as its first item, until yield says no.
-func (p *pool) due(now time.Time, yield func(*held) bool) bool {
+// ended calls yield for each lease that is over by now and counts this pool as its first item, until yield says no.
+func (p *pool) ended(now time.Time, yield func(*held) bool) bool {
 	stack := []int{0}
 	for len(stack) > 0 {
 		i := stack[len(stack)-1]

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"container/list"
 	"fmt"
+	"iter"
 	"slices"
 	"time"
 )
@@ -64,19 +65,53 @@ func (e *Enforcer) behind(w *waiting) bool {
 	return slices.ContainsFunc(w.Items, func(it Item) bool { return e.queueOf(w.Waiter, it.Pool).ahead(w) })
 }
 
-// heads yields the first waiter of each queue, in no particular order. One that waits for several pools or meters may
-// be yielded more than once.
-func (e *Enforcer) heads(yield func(*waiting) bool) {
-	for _, p := range e.pools {
-		if w := p.queue.first(); w != nil && !yield(w) {
-			return
+// heads yields the first waiter of each queue of the pools among (all for nil), and of each meter's, in no particular
+// order. One that waits for several may be yielded more than once.
+func (e *Enforcer) heads(among []string) iter.Seq[*waiting] {
+	return func(yield func(*waiting) bool) {
+		if among == nil {
+			for _, p := range e.pools {
+				if w := p.queue.first(); w != nil && !yield(w) {
+					return
+				}
+			}
+		}
+		for _, name := range among {
+			if p := e.pools[name]; p != nil {
+				if w := p.queue.first(); w != nil && !yield(w) {
+					return
+				}
+			}
+		}
+		for _, q := range e.forDraws {
+			if w := q.first(); w != nil && !yield(w) {
+				return
+			}
 		}
 	}
-	for _, q := range e.forDraws {
-		if w := q.first(); w != nil && !yield(w) {
-			return
+}
+
+// Stirs appends to names the pools in which an event may let a waiter be served: slots of them have come free, or
+// another waiter is the first. everywhere says that these may be any. See Serve.Among.
+func (e Event) Stirs(names []string) (pools []string, everywhere bool) {
+	add := func(items []Item) {
+		for _, it := range items {
+			if len(names) == 0 || names[len(names)-1] != it.Pool {
+				names = append(names, it.Pool)
+			}
 		}
 	}
+	switch e.Kind {
+	case EventVerdict, EventStepped:
+		return names, true
+	case EventGranted, EventEnded, EventChanged:
+		add(e.Lease.Items)
+	default:
+	}
+	if e.Waiter != nil {
+		add(e.Waiter.Items)
+	}
+	return names, false
 }
 
 // wait decides that an acquire waits; d is why it is not granted at once.
@@ -111,9 +146,13 @@ func (r *Serve) decide(e *Enforcer, now time.Time) Decision {
 		}
 	}
 	v := e.at(now)
+	among := r.Among
+	if v != e.verdict { // it has turned since
+		among = nil
+	}
 	var first *waiting
 	var out Decision
-	for w := range e.heads {
+	for w := range e.heads(among) {
 		if w == first || first != nil && first.turn < w.turn || e.behind(w) {
 			continue
 		}
@@ -291,7 +330,7 @@ func (e *Enforcer) unqueue(w *Waiter) {
 // drop forgets a pool that the verdict does not name once it has no lease and no waiter.
 func (e *Enforcer) drop(name string, p *pool) {
 	if !p.named && p.leases == 0 && p.queue.Len() == 0 {
-		delete(e.pools, name)
+		e.discard(p)
 	}
 }
 

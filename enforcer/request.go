@@ -133,4 +133,7 @@ type Cancel struct {
 // that now wait in vain are turned away, whoever waits before them.
 type Serve struct {
 	Recheck bool
+	// Among are the pools that the events since the last Serve without events stir: see Event.Stirs. No other pool can
+	// have a waiter whose turn it is. Nil: every pool is looked at.
+	Among []string
 }

@@ -29,6 +29,8 @@ type twin struct {
 	serial      uint64
 	crashing    int // at the next decision that is journalled: 1 before it is, 2 after
 	crashed     bool
+	stirred     []string // pools, by the events since nobody was served
+	anywhere    bool     // every pool is stirred
 	licences    []*License // that may be in force
 	ledger
 }
@@ -53,6 +55,9 @@ func (s *twin) do(t *rapid.T, r Request) (d Decision, lost bool) {
 		if !s.crashed {
 			s.e.Apply(ev)
 			s.replayed.Apply(ev)
+			var all bool
+			s.stirred, all = ev.Stirs(s.stirred)
+			s.anywhere = s.anywhere || all
 		}
 	}
 	return d, false
@@ -112,6 +117,7 @@ func (s *twin) compact(*rapid.T) {
 func (s *twin) restart(t *rapid.T) {
 	s.crashing, s.crashed = 0, false
 	s.e, s.replayed = s.recover(), s.recover()
+	s.anywhere = true
 	s.m.resume(s.now)
 	s.acknowledgedSurvives(t)
 	if s.m.verdict != nil {
@@ -162,8 +168,14 @@ func (s *twin) serve(t *rapid.T, recheck bool) {
 	}
 	for {
 		queue := slices.Clone(s.m.queue)
-		d, lost := s.do(t, &Serve{Recheck: recheck})
-		recheck = false
+		serve := &Serve{Recheck: recheck}
+		if !s.anywhere {
+			serve.Among = append([]string{}, s.stirred...)
+		}
+		d, lost := s.do(t, serve)
+		if recheck = false; len(d.Events) == 0 {
+			s.stirred, s.anywhere = nil, false
+		}
 		if lost {
 			s.restart(t)
 			continue

@@ -1,6 +1,8 @@
 package api
 
 import (
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,17 +29,36 @@ type Feeds struct {
 	n      atomic.Int32
 	mu     sync.Mutex // guards all below; the desk's lock is never taken under it
 	users  map[enforcer.User]*feed
+	own    map[process]*feed // of those who want what others do to the leases of their process alone
 	all    *feed // of those who see the leases of all users; nil: there are none
 	closed bool
 	last   time.Time // of the last event, in licence time
 }
 
 // NewFeeds makes feeds without readers.
-func NewFeeds() *Feeds { return &Feeds{users: map[enforcer.User]*feed{}} }
+func NewFeeds() *Feeds {
+	return &Feeds{users: map[enforcer.User]*feed{}, own: map[process]*feed{}}
+}
 
-// feed is what the subscribers of one user are to be told.
+// process is what tells one process of a user from others; its inode only where it has no number here.
+type process struct {
+	user         enforcer.User
+	pid          int32
+	start, inode uint64
+}
+
+func processOf(c enforcer.Caller) process {
+	p := process{user: c.Who(), pid: c.PID, start: c.Start}
+	if c.PID == 0 {
+		p.inode = c.Inode
+	}
+	return p
+}
+
+// feed is what the subscribers of one user, or of one process, are to be told.
 type feed struct {
 	owner *Feeds
+	leave func()                   // takes the feed out of its owner; owner.mu is held
 	subs  map[*subscriber]struct{} // guarded by owner.mu
 	queue []fed                    // guarded by owner.mu
 	added uint64                   // guarded by owner.mu: events so far
@@ -65,6 +86,25 @@ type subscriber struct {
 // for nil), where see accepts it. The channel is closed by cancel and, after an event that says why, when the agent
 // ends and when the reader is too slow.
 func (s *Feeds) Subscribe(u *enforcer.User, see func(*enforcer.Holder, *wire.Event) bool) (<-chan *Event, func()) {
+	return s.subscribe(see, func() *feed {
+		if u != nil {
+			return made(s, s.users, *u)
+		}
+		if s.all == nil {
+			s.all = &feed{owner: s, subs: map[*subscriber]struct{}{}, leave: func() { s.all = nil }}
+		}
+		return s.all
+	})
+}
+
+// SubscribeOwn is Subscribe for a process: its channel has changes of the licence, and what others do to the leases
+// that the process holds. Other events cost it nothing.
+func (s *Feeds) SubscribeOwn(c enforcer.Caller, see func(*enforcer.Holder, *wire.Event) bool) (<-chan *Event, func()) {
+	return s.subscribe(see, func() *feed { return made(s, s.own, processOf(c)) })
+}
+
+// subscribe adds a reader to the feed that is chosen under s.mu.
+func (s *Feeds) subscribe(see func(*enforcer.Holder, *wire.Event) bool, choose func() *feed) (<-chan *Event, func()) {
 	sub := &subscriber{ch: make(chan *Event, subscriberBuffer+1), see: see}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -72,7 +112,7 @@ func (s *Feeds) Subscribe(u *enforcer.User, see func(*enforcer.Holder, *wire.Eve
 		close(sub.ch)
 		return sub.ch, func() {}
 	}
-	sub.feed = s.feed(u)
+	sub.feed = choose()
 	sub.from = sub.feed.added
 	sub.feed.subs[sub] = struct{}{}
 	s.n.Add(1)
@@ -83,21 +123,13 @@ func (s *Feeds) Subscribe(u *enforcer.User, see func(*enforcer.Holder, *wire.Eve
 	}
 }
 
-// feed returns the feed of a user, or of all, made where there is none. s.mu is held.
-func (s *Feeds) feed(u *enforcer.User) *feed {
-	f := s.all
-	if u != nil {
-		f = s.users[*u]
+// made returns a key's feed, made where there is none. s.mu is held.
+func made[K comparable](s *Feeds, feeds map[K]*feed, key K) *feed {
+	f := feeds[key]
+	if f == nil {
+		f = &feed{owner: s, subs: map[*subscriber]struct{}{}, leave: func() { delete(feeds, key) }}
+		feeds[key] = f
 	}
-	if f != nil {
-		return f
-	}
-	f = &feed{owner: s, subs: map[*subscriber]struct{}{}}
-	if u == nil {
-		s.all = f
-		return f
-	}
-	s.users[*u] = f
 	return f
 }
 
@@ -117,15 +149,7 @@ func (s *Feeds) drop(sub *subscriber, why string) {
 		return
 	}
 	sub.feed.queue = nil
-	if s.all == sub.feed {
-		s.all = nil
-	}
-	for u, f := range s.users {
-		if f == sub.feed {
-			delete(s.users, u)
-			return
-		}
-	}
+	sub.feed.leave()
 }
 
 func (s *Feeds) none() bool { return s.n.Load() == 0 }
@@ -158,7 +182,9 @@ func (s *Feeds) Revoking(now time.Time, leases func(of func(*enforcer.Lease) boo
 		return
 	}
 	s.mu.Lock()
-	some := func(l *enforcer.Lease) bool { return s.all != nil || s.users[l.Holder.Who()] != nil }
+	some := func(l *enforcer.Lease) bool {
+		return s.all != nil || s.users[l.Holder.Who()] != nil || s.own[processOf(l.Holder.Caller)] != nil
+	}
 	found := leases(some)
 	s.mu.Unlock()
 	for _, l := range found {
@@ -177,8 +203,14 @@ func (s *Feeds) put(ev fed) {
 	s.last = ev.at()
 	if ev.holder != nil {
 		s.users[ev.holder.Who()].add(ev)
+		if len(s.own) > 0 && ev.byOthers() {
+			s.own[processOf(ev.holder.Caller)].add(ev)
+		}
 	} else {
 		for _, f := range s.users {
+			f.add(ev)
+		}
+		for _, f := range s.own {
 			f.add(ev)
 		}
 	}
@@ -251,6 +283,11 @@ func (f *feed) tell(ev fed, subs []*subscriber) {
 	}
 }
 
+// byOthers reports whether an event of a lease may be news to its holder: the holder knows of its own calls.
+func (ev *fed) byOthers() bool {
+	return ev.shaped != nil || ev.event.Kind == enforcer.EventEnded && ev.event.Cause != enforcer.CauseReleased
+}
+
 // at returns when the event happened, in licence time.
 func (ev *fed) at() time.Time {
 	if ev.shaped != nil {
@@ -298,9 +335,8 @@ func (s *Feeds) Close(now time.Time) {
 	s.last = now
 	s.closed = true
 	feeds := []*feed{s.all}
-	for _, f := range s.users {
-		feeds = append(feeds, f)
-	}
+	feeds = slices.AppendSeq(feeds, maps.Values(s.users))
+	feeds = slices.AppendSeq(feeds, maps.Values(s.own))
 	for _, f := range feeds {
 		if f == nil {
 			continue

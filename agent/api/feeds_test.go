@@ -68,6 +68,37 @@ func TestSubscribersByUser(t *testing.T) {
 	})
 }
 
+// A process that wants what others do to its leases is told of that and of the licence, and of nothing else. An event
+// that it does not want is not even queued.
+func TestOwnEvents(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &leases{Feeds: NewFeeds()}
+		me := enforcer.Caller{UID: 1, PID: 7, Start: 70, Inode: 700}
+		events, cancel := d.SubscribeOwn(me, nil)
+		end := func(by enforcer.Caller, cause enforcer.Cause) {
+			d.Observe(enforcer.Event{Kind: enforcer.EventEnded, Cause: cause,
+				Lease: &enforcer.Lease{Holder: &enforcer.Holder{Caller: by}}})
+		}
+		d.Observe(enforcer.Event{Kind: enforcer.EventGranted,
+			Lease: &enforcer.Lease{Holder: &enforcer.Holder{Caller: me}}})
+		end(me, enforcer.CauseReleased)
+		end(enforcer.Caller{UID: 1, PID: 7, Start: 71}, enforcer.CauseForced)
+		end(enforcer.Caller{UID: 2, PID: 7, Start: 70}, enforcer.CauseForced)
+		if n := d.own[processOf(me)].added; n != 0 {
+			t.Errorf("%d events are queued that are not wanted", n)
+		}
+		end(enforcer.Caller{UID: 1, PID: 7, Start: 70}, enforcer.CauseForced) // its inode is not known
+		d.Observe(enforcer.Event{Kind: enforcer.EventVerdict, Verdict: &enforcer.Verdict{Code: enforcer.Expired}})
+		synctest.Wait()
+		if a, b := <-events, <-events; a.Cause != "forced" || b.Type != "license.changed" || len(events) > 0 {
+			t.Errorf("told %+v and %+v", a, b)
+		}
+		if cancel(); !d.none() || len(d.own) != 0 {
+			t.Errorf("left are %v", d.own)
+		}
+	})
+}
+
 // A reader that does not read is cut off, and told so by the last event; the others lose nothing.
 func TestSlowSubscriber(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -21,18 +21,18 @@ func (x *session) listen(as *rights) *enforcer.Denial {
 	if d := x.server.subscribe(p); d != nil {
 		return d
 	}
-	u, see := visible(p, as.admin)
+	var events <-chan *Event
+	var cancel func()
 	if x.sub.mine {
-		own := p.caller(false).Who()
-		u = &own
-		see = func(h *enforcer.Holder, ev *wire.Event) bool {
+		events, cancel = x.server.feeds.SubscribeOwn(p.caller(false), func(h *enforcer.Holder, ev *wire.Event) bool {
 			own := h.PID == p.pid && h.Start == p.start && h.SameUser(p.caller(false)) &&
 				(p.pid != 0 || h.Inode == p.inode)
 			return (own || h.SameProcess(p.caller(false))) &&
 				(ev.Type == "lease.revoking" || ev.Type == "lease.ended" && ev.Cause != string(enforcer.CauseReleased))
-		}
+		})
+	} else {
+		events, cancel = x.server.feeds.Subscribe(visible(p, as.admin))
 	}
-	events, cancel := x.server.feeds.Subscribe(u, see)
 	over := make(chan struct{})
 	x.sub.end = sync.OnceFunc(func() {
 		close(over)

@@ -104,6 +104,8 @@ type Desk struct {
 	owned    map[string]map[enforcer.LeaseID]struct{} // leases held with data, by its owner
 	doubted  map[enforcer.LeaseID]struct{}            // leases that are unconfirmed
 	waiting  map[enforcer.LeaseID]waiter
+	stirred  []string      // pools where a waiter may be served: see enforcer.Event.Stirs
+	anywhere bool          // it may be in any pool
 	idle     chan struct{} // closed when no lease but borrows is held; nil: nobody waits for that
 
 	byPod   atomic.Bool                          // a pool counts, or is about to count, by pod
@@ -288,9 +290,10 @@ func (d *Desk) serve(now time.Time, recheck bool) {
 			d.Look()
 			return
 		}
-		dec := d.core.Decide(&enforcer.Serve{Recheck: recheck}, now)
+		dec := d.core.Decide(&enforcer.Serve{Recheck: recheck, Among: d.among()}, now)
 		recheck = false // whoever waits in vain has been turned away
 		if len(dec.Events) == 0 {
+			d.stirred, d.anywhere = d.stirred[:0], false
 			return
 		}
 		if out := d.carry(dec); out.Denial != nil && dec.Denial == nil {
@@ -298,6 +301,33 @@ func (d *Desk) serve(now time.Time, recheck bool) {
 				Cause: enforcer.CauseDenied, Denial: out.Denial}}, nil)
 		}
 	}
+}
+
+// mostStirred bounds the pools that are noted as stirred: looking at all of them costs no more then.
+const mostStirred = 1024
+
+// stir notes where an event may let a waiter be served. d.mu is held.
+func (d *Desk) stir(ev enforcer.Event) {
+	if d.core.Waiting() == 0 {
+		d.stirred, d.anywhere = d.stirred[:0], false
+		return
+	}
+	var all bool
+	d.stirred, all = ev.Stirs(d.stirred)
+	if all || len(d.stirred) > mostStirred {
+		d.stirred, d.anywhere = d.stirred[:0], true
+	}
+}
+
+// among returns the pools where waiters are looked for; nil: all. d.mu is held.
+func (d *Desk) among() []string {
+	if d.anywhere {
+		return nil
+	}
+	if d.stirred == nil {
+		d.stirred = []string{}
+	}
+	return d.stirred
 }
 
 // tick ends the leases that are due and passes their slots on. d.mu is held.
@@ -323,6 +353,7 @@ func (d *Desk) apply(events []enforcer.Event, written commit) {
 	}
 	for _, ev := range events {
 		d.core.Apply(ev)
+		d.stir(ev)
 		d.count(ev)
 		d.answer(ev, written)
 		if ev.Kind == enforcer.EventEnded && d.signals.Ended != nil {
