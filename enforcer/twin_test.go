@@ -29,8 +29,8 @@ type twin struct {
 	serial      uint64
 	crashing    int // at the next decision that is journalled: 1 before it is, 2 after
 	crashed     bool
-	stirred     []string // pools, by the events since nobody was served
-	anywhere    bool     // every pool is stirred
+	stirred     []string   // pools, by the events since nobody was served
+	anywhere    bool       // every pool is stirred
 	licences    []*License // that may be in force
 	ledger
 }

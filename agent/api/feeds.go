@@ -30,7 +30,7 @@ type Feeds struct {
 	mu     sync.Mutex // guards all below; the desk's lock is never taken under it
 	users  map[enforcer.User]*feed
 	own    map[process]*feed // of those who want what others do to the leases of their process alone
-	all    *feed // of those who see the leases of all users; nil: there are none
+	all    *feed             // of those who see the leases of all users; nil: there are none
 	closed bool
 	last   time.Time // of the last event, in licence time
 }
