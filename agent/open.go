@@ -108,6 +108,7 @@ func (o *opening) openDesk() (err error) {
 	if o.desk, err = desk.New(desk.Options{Now: o.options.Now, Observer: o.metrics, Watcher: o.feeds,
 		Signals: desk.Signals{
 			Ended: o.holders.Ended, DemandChanged: o.wants.Changed, Short: o.wants.Missed,
+			Elsewhere:   o.wants.Elsewhere,
 			FencePassed: func() { o.court.Reshare() }},
 		Core:       enforcer.Options{MaxLeasesPerUID: o.cfg.Limits.LeasesPerUID, Durable: true},
 		RuntimeDir: o.cfg.State.RuntimeDir, StateDir: o.cfg.State.Dir, Seals: o.seals, Locked: o.folders.locked,

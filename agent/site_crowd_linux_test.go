@@ -142,6 +142,13 @@ func (c cuttable) Return(ctx context.Context, r *plugin.Return) error {
 	return c.Budgeter.Return(ctx, r)
 }
 
+func (c cuttable) Watch(ctx context.Context, r *plugin.Watch) (*plugin.News, error) {
+	if err := c.dead(); err != nil {
+		return nil, err
+	}
+	return c.Budgeter.(plugin.Watcher).Watch(ctx, r)
+}
+
 // join makes a member of the crowd.
 func (s *siteServer) join(id int, hist *budgetHistory) *member {
 	s.t.Helper()

@@ -249,6 +249,7 @@ func (p *pool) denial(it Item) *Denial {
 	inUse := p.grant.slots(p.inUse)
 	d := &Denial{Code: NoSlots, Pool: it.Pool, Limit: p.capacity(), InUse: inUse, HasUsage: true}
 	if most := p.most(); most != p.capacity() && p.covers(most, it) {
+		d.Site = most
 		d.Detail = fmt.Sprintf(
 			"pool %s: %d of %s slots are in use of this agent's share of the site's %s, and the request is for %s more",
 			it.Pool, inUse, p.capacity(), most, it.Amount())

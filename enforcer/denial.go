@@ -1,6 +1,9 @@
 package enforcer
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // DenialCode is the stable code of a refusal, the same in errors, wire, metrics and docs.
 type DenialCode string
@@ -53,6 +56,10 @@ type Denial struct {
 	InUse    int64
 	HasUsage bool // Limit and InUse are meaningful
 
+	// Site is how many slots of Pool the whole site has, where this agent hands out a share of them and the share is
+	// what is too small; else zero.
+	Site Limit
+
 	Next       time.Time // when the next slot of Pool comes free unless its lease is renewed; zero: not known
 	NextHolder *Holder   // the holder of that lease; for admins only
 	Verdict    *Verdict  // for the license codes
@@ -62,6 +69,23 @@ type Denial struct {
 	MayGrow bool
 
 	Waited time.Duration // how long the request had waited
+}
+
+// Elsewhere returns the denial with where the site's other slots are: out of them other hosts have, and of these idle
+// are in nobody's use. Only a denial for want of a share has anything to say of them; any other is returned as it is.
+func (d *Denial) Elsewhere(out, idle int64) *Denial {
+	if d.Site == 0 || out <= 0 {
+		return d
+	}
+	said := *d
+	if idle == 0 {
+		said.Detail = fmt.Sprintf("%s; other hosts have %d, and use them", d.Detail, out)
+		said.Hint = "wait (wait_seconds) until another host releases some, or have the licence extended"
+		return &said
+	}
+	said.Detail = fmt.Sprintf("%s; other hosts have %d, of which %d lie idle", d.Detail, out, idle)
+	said.Hint = "wait (wait_seconds) some seconds, or try again in a moment: other hosts give idle slots up when asked"
+	return &said
 }
 
 // Error returns the detail.

@@ -32,6 +32,20 @@ func TestShares(t *testing.T) {
 	if d := acquire(2, 1, 0); d.Denial == nil || d.Denial.Code != NoSlots ||
 		!strings.Contains(d.Denial.Detail, "1 of 1 slots are in use of this agent's share of the site's 4") {
 		t.Fatalf("beyond the share: %+v", d.Denial)
+	} else {
+		for _, c := range []struct {
+			out, idle int64
+			says      string
+		}{{3, 2, "; other hosts have 3, of which 2 lie idle"}, {3, 0, "; other hosts have 3, and use them"},
+			{0, 0, "more"}} {
+			if said := d.Denial.Elsewhere(c.out, c.idle); !strings.HasSuffix(said.Detail, c.says) ||
+				said.Code != NoSlots {
+				t.Errorf("%d elsewhere, %d idle: %q", c.out, c.idle, said.Detail)
+			}
+		}
+		if other := (&Denial{Code: NoSlots, Detail: "full"}).Elsewhere(3, 2); other.Detail != "full" {
+			t.Errorf("of a pool that is no share: %q", other.Detail)
+		}
 	}
 	if d := acquire(3, 5, time.Minute); d.Denial == nil {
 		t.Error("more than the site has is waited for")

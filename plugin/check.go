@@ -156,6 +156,10 @@ func (e *Error) Checked() *Error {
 	out := &Error{Class: e.Class, Code: e.Code, Reason: sentence(e.Reason), Hint: sentence(e.Hint),
 		SystemCode: word(e.SystemCode),
 		RetryAfter: max(0, min(e.RetryAfter, MaxRetryAfter))}
+	if e.Elsewhere != nil && e.SystemCode == SystemFull {
+		n := min(max(0, e.Elsewhere.Out), enforcer.MaxN)
+		out.Elsewhere = &Elsewhere{Out: n, Idle: min(max(0, e.Elsewhere.Idle), n)}
+	}
 	if out.Reason == "" {
 		out.Reason = "no reason was given"
 	}

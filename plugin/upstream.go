@@ -132,6 +132,7 @@ type CheckOut struct {
 	AtLeast int64         // 0: Slots
 	For     time.Duration // for how long it would be held; the upstream may shorten it
 	Token   string        // the same token and request give the same block
+	Ahead   int64         // how many of Slots nobody needs yet: other agents give up no idle slots for them
 }
 
 // Extend asks for more time, and another size, for a block.
@@ -140,6 +141,7 @@ type Extend struct {
 	Block string
 	Slots int64 // 0: as it is
 	For   time.Duration
+	Ahead int64 // as in CheckOut
 }
 
 // Return gives a block back.
@@ -169,6 +171,8 @@ type Block struct {
 	State []byte // as Reply.State, for the next request about blocks: they have a chain of their own
 	// Wanted is how many slots of the pool others have lately asked for in vain: an agent with idle ones returns them.
 	Wanted int64
+	// Elsewhere is where the other slots are, where the upstream gave fewer than asked and knows; else nil.
+	Elsewhere *Elsewhere
 }
 
 // Class says what an upstream's error means.
@@ -190,6 +194,7 @@ type Error struct {
 	SystemCode string        // the system's own word; may be empty
 	// Transient: not sooner, up to MaxRetryAfter and the licence's own deadlines; zero: the agent decides
 	RetryAfter time.Duration
+	Elsewhere  *Elsewhere // with SystemFull: where the slots are; nil: not known
 }
 
 // Error returns the reason, with the class before it.

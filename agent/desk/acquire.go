@@ -87,6 +87,11 @@ func (d *Desk) finish(ctx context.Context, a *pending) (Grant, *enforcer.Denial)
 		d.signals.Short(r)
 	}
 	d.seen.Acquired(pool, time.Since(a.start)-waited, dec.Denial, dec.Replayed)
+	if d.signals.Elsewhere != nil && dec.Denial != nil && dec.Denial.Site != 0 {
+		if out, idle, known := d.signals.Elsewhere(dec.Denial.Pool); known {
+			dec.Denial = dec.Denial.Elsewhere(out, idle)
+		}
+	}
 	return d.grant(dec)
 }
 

@@ -50,6 +50,9 @@ type Signals struct {
 	DemandChanged func()
 	// Short is called with an acquire that was denied for want of slots or draws.
 	Short func(*enforcer.Acquire)
+	// Elsewhere says how many slots of a pool other hosts have, and how many of them lie idle, where that is known. It
+	// waits for nothing; optional.
+	Elsewhere func(pool string) (out, idle int64, known bool)
 	// FencePassed has the verdict judged again, since part of what it grants is over (see [Desk.SetVerdict]), and
 	// returns when it is in force.
 	FencePassed func()

@@ -120,7 +120,15 @@ func (b *blocks) do(ctx context.Context, s subject[*Pool], step *Step) bool {
 		got, err = send(ctx, licence.Budgeter, r, s.name, step, token)
 		return err
 	})
+	if failed != nil {
+		b.cfg.Wants.elsewhere(s.name, failed.Elsewhere)
+	} else if step.Kind != Return {
+		b.cfg.Wants.elsewhere(s.name, got.Elsewhere)
+	}
 	b.mu.Lock()
+	if step.Kind == CheckOut || step.Slots > s.plan.size(step.Block) {
+		delete(s.watch.stated, s.name) // what the upstream was told to be idle is needed
+	}
 	otherwise := false
 	if failed != nil {
 		otherwise = b.failed(s, step, failed)
@@ -147,12 +155,13 @@ func send(ctx context.Context, u plugin.Budgeter, r plugin.Request, pool string,
 	switch s.Kind {
 	case CheckOut:
 		got, err = u.CheckOut(ctx, &plugin.CheckOut{Request: r, Pool: pool, Slots: s.Slots, AtLeast: 1, For: askFor,
-			Token: token})
+			Token: token, Ahead: s.Ahead})
 		if err == nil {
 			err = got.Check(pool, s.Slots, 1, askFor)
 		}
 	case Extend:
-		got, err = u.Extend(ctx, &plugin.Extend{Request: r, Block: s.Block, Slots: s.Slots, For: askFor})
+		got, err = u.Extend(ctx, &plugin.Extend{Request: r, Block: s.Block, Slots: s.Slots, For: askFor,
+			Ahead: s.Ahead})
 		if err == nil {
 			err = got.Check("", 0, 1, askFor)
 		}

@@ -257,12 +257,13 @@ func (k *Keeper) Run(ctx context.Context) error {
 		case <-timer.C:
 		}
 		last = time.Now()
-		timer.Reset(k.pass(calls))
+		timer.Reset(k.pass(calls, ctx))
 	}
 }
 
-// pass begins what is due, and returns how long to wait for more.
-func (k *Keeper) pass(ctx context.Context) time.Duration {
+// pass begins what is due, and returns how long to wait for more. Watches end with their own context: they bring
+// nothing that could be lost.
+func (k *Keeper) pass(ctx, watching context.Context) time.Duration {
 	k.mu.Lock()
 	lapsed, rolled := k.blocks.lapse(k.cfg.Now()), k.draws.roll()
 	k.mu.Unlock()
@@ -276,6 +277,7 @@ func (k *Keeper) pass(ctx context.Context) time.Duration {
 	}
 	blocks, blocksWait := k.blocks.due(k.cfg.Now())
 	draws, drawsWait := k.draws.due(k.draws.up())
+	watches, watchesWait := k.blocks.watches(k.cfg.Now())
 	k.mu.Unlock()
 	if lapsed {
 		k.busy.Go(func() { k.blocks.save(nil) })
@@ -286,5 +288,11 @@ func (k *Keeper) pass(ctx context.Context) time.Duration {
 			k.Nudge()
 		})
 	}
-	return min(blocksWait, drawsWait)
+	for _, watch := range watches {
+		k.busy.Go(func() {
+			watch(watching)
+			k.Nudge()
+		})
+	}
+	return min(blocksWait, drawsWait, watchesWait)
 }

@@ -47,6 +47,7 @@ type entry[P plan] struct {
 	goneAt  time.Duration // since when it is not in force; zero: it is
 	calling string        // the pool or meter of the call that is under way; empty: none is
 	fault   string        // why calls failed last; empty: the last one did not
+	watch   watch         // of blocks
 }
 
 // inForce reports whether the licence is in force.

@@ -48,6 +48,7 @@ type Step struct {
 	Kind  Kind
 	Block string // of all but CheckOut
 	Slots int64  // Extend: its size from then on; Reduce: what may be handed out of it from then on
+	Ahead int64  // of Slots, those that nobody needs yet
 }
 
 // PoolDemand is what is asked of a pool on this host.
@@ -198,7 +199,8 @@ func spare(n int64) int64 { return max(1, n/4) }
 // grow returns how the agent gets more slots: as many as it lacks, and while nobody else lacks any as many again as it
 // has, but never more than a quarter of the site's slots ahead of need.
 func (p *Pool) grow(now time.Duration, have, need int64) *Step {
-	more := need - have
+	lacks := max(0, need-have)
+	more := lacks
 	if now >= p.wantedUntil && !p.resting {
 		if have-need < spare(need) {
 			more = max(more, min(max(have, 1), max(1, p.total/4), need+spare(need)))
@@ -213,9 +215,9 @@ func (p *Pool) grow(now time.Duration, have, need int64) *Step {
 		if b.Use < b.Slots {
 			return nil // the upstream hears of that first: it cannot tell the one from the other
 		}
-		return &Step{Kind: Extend, Block: b.ID, Slots: b.Use + more}
+		return &Step{Kind: Extend, Block: b.ID, Slots: b.Use + more, Ahead: more - min(more, lacks)}
 	}
-	return &Step{Kind: CheckOut, Slots: more}
+	return &Step{Kind: CheckOut, Slots: more, Ahead: more - min(more, lacks)}
 }
 
 // shrink returns what is given back: what was not needed for a while, and at once what others ask for in vain, or all.
@@ -258,6 +260,14 @@ func (p *Pool) block(id string) *Block {
 		}
 	}
 	return nil
+}
+
+// size returns how many slots a block has; 0: there is none of the id.
+func (p *Pool) size(id string) int64 {
+	if b := p.block(id); b != nil {
+		return b.Slots
+	}
+	return 0
 }
 
 // limit sets what the licence grants the whole site; zero: it is no pool of the licence any more.
@@ -313,11 +323,14 @@ func (p *Pool) answered(s *Step, got *plugin.Block, sent, now time.Duration, jit
 	p.refused = false
 	b := p.block(s.Block)
 	if s.Kind == Return {
+		if b != nil {
+			p.wanted = max(0, p.wanted-b.Slots)
+		}
 		p.Blocks = slices.DeleteFunc(p.Blocks, func(x *Block) bool { return x == b })
 		return
 	}
 	p.span = got.For
-	if p.wanted, p.wantedUntil = got.Wanted, 0; got.Wanted > 0 {
+	if p.wanted = got.Wanted; got.Wanted > 0 {
 		p.wantedUntil = now + got.For/2
 	}
 	if s.Kind == CheckOut {

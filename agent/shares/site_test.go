@@ -69,7 +69,7 @@ func (s *server) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	q := httptest.NewRequest(r.Method, r.URL.String(), bytes.NewReader(b))
+	q := httptest.NewRequest(r.Method, r.URL.String(), bytes.NewReader(b)).WithContext(r.Context())
 	w := httptest.NewRecorder()
 	s.Handler().ServeHTTP(w, q)
 	s.mu.Lock()

@@ -3,8 +3,10 @@ package shares
 import (
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/plugin"
 )
 
 // Wants is what a Keeper is told of the wants on this host. It is made before the Keeper, and before those who tell it.
@@ -13,13 +15,20 @@ type Wants struct {
 	wake  chan struct{} // capacity 1
 	heard atomic.Bool   // a keeper has something to keep; without it nothing concerns anybody
 
-	mu     sync.Mutex       // guards missed; taken last
+	mu     sync.Mutex       // guards all below; taken last
 	missed map[string]int64 // by pool or meter: the largest of the acquires that were denied since take
+	others map[string]others
+}
+
+// others is where the slots of a pool are that this agent has asked for in vain.
+type others struct {
+	plugin.Elsewhere
+	at time.Time
 }
 
 // NewWants returns Wants that no Keeper listens to yet.
 func NewWants() *Wants {
-	return &Wants{wake: make(chan struct{}, 1), missed: map[string]int64{}}
+	return &Wants{wake: make(chan struct{}, 1), missed: map[string]int64{}, others: map[string]others{}}
 }
 
 // Changed tells that what is in use or waited for has changed.
@@ -60,4 +69,22 @@ func (w *Wants) take() map[string]int64 {
 	out := w.missed
 	w.missed = map[string]int64{}
 	return out
+}
+
+// elsewhere notes where the slots of a pool are; nil: it is not known, or this agent has what it asked for.
+func (w *Wants) elsewhere(pool string, e *plugin.Elsewhere) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if delete(w.others, pool); e != nil {
+		w.others[pool] = others{*e, time.Now()}
+	}
+}
+
+// Elsewhere returns how many slots of a pool other hosts have, and how many of those lie idle, as the upstream said
+// when it last gave this agent too few.
+func (w *Wants) Elsewhere(pool string) (out, idle int64, known bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	o, ok := w.others[pool]
+	return o.Out, o.Idle, ok && time.Since(o.at) < knownFor
 }

@@ -35,7 +35,7 @@ type Config struct {
 	Enrolment func() ([]string, error)
 }
 
-// Client is the agent's side of the protocol. It implements [plugin.Budgeter].
+// Client is the agent's side of the protocol. It implements [plugin.Watcher].
 type Client struct {
 	cfg  Config
 	base *url.URL
@@ -46,7 +46,7 @@ type Client struct {
 	attempts map[string]string // by licence: of an activation without a chain that is not answered yet
 }
 
-var _ plugin.Budgeter = (*Client)(nil)
+var _ plugin.Watcher = (*Client)(nil)
 
 // NewClient checks the configuration. It makes no call.
 func NewClient(cfg Config) (*Client, error) {
@@ -155,14 +155,14 @@ func (c *Client) vouches(activation string, r *plugin.Request) bool {
 func (c *Client) CheckOut(ctx context.Context, r *plugin.CheckOut) (*plugin.Block, error) {
 	q := c.request(CallCheckOut, &r.Request)
 	q.Block = &BlockRequest{Pool: r.Pool, Slots: r.Slots, AtLeast: r.AtLeast, Seconds: int64(r.For / time.Second),
-		Token: r.Token}
+		Token: r.Token, Ahead: r.Ahead}
 	return c.block(ctx, q, &r.Request)
 }
 
 // Extend extends a block's time from now.
 func (c *Client) Extend(ctx context.Context, r *plugin.Extend) (*plugin.Block, error) {
 	q := c.request(CallExtend, &r.Request)
-	q.Block = &BlockRequest{ID: r.Block, Slots: r.Slots, Seconds: int64(r.For / time.Second)}
+	q.Block = &BlockRequest{ID: r.Block, Slots: r.Slots, Seconds: int64(r.For / time.Second), Ahead: r.Ahead}
 	return c.block(ctx, q, &r.Request)
 }
 
@@ -204,7 +204,7 @@ func (c *Client) block(ctx context.Context, q *Request, r *plugin.Request) (*plu
 	}
 	b := reply.Block
 	return &plugin.Block{ID: b.ID, Pool: b.Pool, Slots: b.Slots, For: time.Duration(b.Seconds) * time.Second,
-		State: []byte(reply.Chain), Wanted: max(0, b.Wanted)}, nil
+		State: []byte(reply.Chain), Wanted: max(0, b.Wanted), Elsewhere: b.Elsewhere.asPlugin()}, nil
 }
 
 func (c *Client) request(call string, r *plugin.Request) *Request {
@@ -342,7 +342,7 @@ func (c *Client) open(q *Request, token, siteServer string, res *http.Response) 
 }
 
 func isBlock(call string) bool {
-	return call == CallCheckOut || call == CallExtend || call == CallReturn
+	return call == CallCheckOut || call == CallExtend || call == CallReturn || call == CallWatch
 }
 
 // accept takes a verified reply if it is for the request. It takes nothing about the licence itself from a site server.

@@ -42,11 +42,13 @@ const (
 	CallCheckOut   = "check-out"
 	CallExtend     = "extend"
 	CallReturn     = "return"
+	CallWatch      = "watch"
 )
 
 // Calls returns every call.
 func Calls() []string {
-	return []string{CallActivate, CallHeartbeat, CallCheckIn, CallDeactivate, CallCheckOut, CallExtend, CallReturn}
+	return []string{CallActivate, CallHeartbeat, CallCheckIn, CallDeactivate, CallCheckOut, CallExtend, CallReturn,
+		CallWatch}
 }
 
 // Request is an agent's message. Dates are seconds since 1970, spans whole seconds, bytes base64url without padding.
@@ -66,6 +68,7 @@ type Request struct {
 	// Emergencies are those that the host's operators have begun within a year.
 	Emergencies []Emergency   `json:"emergencies,omitempty"`
 	Block       *BlockRequest `json:"block,omitempty"` // with check-out, extend and return
+	Watch       *WatchRequest `json:"watch,omitempty"` // with watch
 	// Attempt is a random text, the same for each try of one activation without a chain, until it is answered.
 	Attempt string `json:"attempt,omitempty"`
 	// Enrolment proves that the agent has enrolment tokens; with activate and check-out.
@@ -104,6 +107,13 @@ type BlockRequest struct {
 	AtLeast int64  `json:"at_least,omitzero"`
 	Seconds int64  `json:"seconds,omitzero"`
 	Token   string `json:"token,omitempty"`
+	Ahead   int64  `json:"ahead,omitzero"` // of Slots, those that nobody needs yet
+}
+
+// WatchRequest asks to be told when slots are wanted back, or come free.
+type WatchRequest struct {
+	Idle    map[string]int64 `json:"idle,omitempty"` // by pool: what the agent could return
+	Seconds int64            `json:"seconds,omitzero"`
 }
 
 // Reply is the server's message.
@@ -119,7 +129,9 @@ type Reply struct {
 	NextHeartbeat int64       `json:"next_heartbeat,omitzero"`
 	NextCheckIn   int64       `json:"next_check_in,omitzero"`
 	Block         *BlockReply `json:"block,omitempty"`
-	Refused       *Refusal    `json:"refused,omitempty"`
+	// Watch is the news by pool, with watch.
+	Watch   map[string]PoolNews `json:"watch,omitempty"`
+	Refused *Refusal            `json:"refused,omitempty"`
 }
 
 // BlockReply is a block of slots. Seconds count from the sending of the request, on the agent's boot-time clock.
@@ -130,6 +142,29 @@ type BlockReply struct {
 	Seconds int64  `json:"seconds"`
 	// Wanted is how many slots others have lately asked for in vain.
 	Wanted int64 `json:"wanted,omitzero"`
+	// Elsewhere is where the other slots are, where there are fewer than asked.
+	Elsewhere *Elsewhere `json:"elsewhere,omitempty"`
+}
+
+// PoolNews is [plugin.PoolNews].
+type PoolNews struct {
+	Wanted int64 `json:"wanted,omitzero"`
+	Free   int64 `json:"free,omitzero"`
+}
+
+// Elsewhere is [plugin.Elsewhere].
+type Elsewhere struct {
+	Out  int64 `json:"out"`
+	Idle int64 `json:"idle"`
+}
+
+// asPlugin returns what an agent may believe of it; nil for nil.
+func (e *Elsewhere) asPlugin() *plugin.Elsewhere {
+	if e == nil {
+		return nil
+	}
+	out := min(max(0, e.Out), enforcer.MaxN)
+	return &plugin.Elsewhere{Out: out, Idle: min(max(0, e.Idle), out)}
 }
 
 // The system_codes of a refusal that mean something to a Client.
@@ -140,6 +175,7 @@ const (
 	SystemAnew         = "REACTIVATED_TOO_OFTEN" // the host has started again more often than the licence allows
 	SystemDocument     = "DOCUMENT_REQUIRED"     // a host that is not known must show the licence document
 	SystemEnrolment    = "ENROLMENT_REQUIRED"    // it must show a good enrolment token
+	SystemBusy         = "BUSY"                  // too many agents watch
 	SystemStale        = "STALE_REQUEST"         // the request's date is too old; the answer tells the time
 )
 
@@ -149,6 +185,8 @@ type Refusal struct {
 	System string `json:"system_code"`
 	Reason string `json:"reason"`
 	Hint   string `json:"hint,omitempty"`
+	// Elsewhere is where the slots of a full pool are.
+	Elsewhere *Elsewhere `json:"elsewhere,omitempty"`
 }
 
 // Activation is the vendor's word that an agent's key belongs to one of the licence's hosts (RFC 7800). With it an
@@ -214,7 +252,8 @@ func (r *Refusal) asError() *plugin.Error {
 	if r.System == SystemTooMany { // former agents know no better code, so that the server sends one of theirs
 		code = enforcer.TooManyMachines
 	}
-	e := &plugin.Error{Class: plugin.Refused, Code: code, Reason: r.Reason, Hint: r.Hint, SystemCode: r.System}
+	e := &plugin.Error{Class: plugin.Refused, Code: code, Reason: r.Reason, Hint: r.Hint, SystemCode: r.System,
+		Elsewhere: r.Elsewhere.asPlugin()}
 	if !slices.Contains(plugin.RefusalCodes(), code) {
 		// The call is refused, and the licence stands.
 		e.Class, e.Code = plugin.Misconfigured, ""

@@ -51,18 +51,12 @@ type share struct{ license, pool string }
 // blocks is the accounting of blocks: what is out of each pool, and what more may go out. It does no input or output
 // and reads no clock: now is the time since boot. Its decision is a change, which counts once it is applied.
 type blocks struct {
-	by      map[string]*Block
-	of      map[share]map[string]*Block
-	missing map[share]map[string]want // by agent: what it was lately denied
+	by map[string]*Block
+	of map[share]map[string]*Block
+	calls
 	// settling is until when no agent gets slots that it does not have: the store may be an old copy, and not know
 	// which agent has them.
 	settling time.Duration
-}
-
-// want is slots that an agent has asked for in vain.
-type want struct {
-	slots int64
-	until time.Duration
 }
 
 // change is the result of a decision: blocks to put, as they are now, and blocks to remove.
@@ -72,7 +66,7 @@ type change struct {
 }
 
 func newBlocks() *blocks {
-	return &blocks{by: map[string]*Block{}, of: map[share]map[string]*Block{}, missing: map[share]map[string]want{}}
+	return &blocks{by: map[string]*Block{}, of: map[share]map[string]*Block{}, calls: newCalls()}
 }
 
 func (b *blocks) apply(c change) {
@@ -125,28 +119,6 @@ func (b *blocks) room(s share, but string, total enforcer.Limit, now time.Durati
 	return max(0, int64(total)-b.out(s, but, now))
 }
 
-// wanted returns how many slots of a pool other agents were lately denied.
-func (b *blocks) wanted(s share, agent string, now time.Duration) (n int64) {
-	for who, w := range b.missing[s] {
-		if w.until <= now {
-			delete(b.missing[s], who)
-		} else if who != agent {
-			n += w.slots
-		}
-	}
-	return n
-}
-
-// miss notes how many slots fewer than it asked for an agent has.
-func (b *blocks) miss(s share, agent string, slots int64, until time.Duration) {
-	if b.missing[s] == nil {
-		b.missing[s] = map[string]want{}
-	}
-	if delete(b.missing[s], agent); slots > 0 {
-		b.missing[s][agent] = want{slots, until}
-	}
-}
-
 // ask is a request for a block, or for more time for one.
 type ask struct {
 	agent   string
@@ -196,6 +168,7 @@ func (b *blocks) checkOut(a *ask) (*Block, change, *online.Refusal) {
 		return nil, change{}, &online.Refusal{System: "BAD_REQUEST",
 			Reason: fmt.Sprintf("%d slots, at least %d, is not a valid request", a.Slots, a.AtLeast)}
 	}
+	b.totals[s] = total
 	if until := b.settles(a); a.now < until {
 		return nil, change{}, settlingRefusal(a, until)
 	}
@@ -206,13 +179,13 @@ func (b *blocks) checkOut(a *ask) (*Block, change, *online.Refusal) {
 		}
 	}
 	n := min(a.Slots, b.room(s, "", total, a.now))
-	b.miss(s, a.agent, a.Slots-n, a.now+a.ttl/2)
+	b.miss(s, a, n)
 	least := a.AtLeast
 	if least == 0 {
 		least = a.Slots
 	}
 	if n < least {
-		return nil, change{}, full(a.Pool, b.out(s, "", a.now), total)
+		return nil, change{}, full(a.Pool, b.out(s, "", a.now), total, b.elsewhere(s, a.agent, a.now))
 	}
 	x := &Block{ID: a.newID, License: a.license.ID, Pool: a.Pool, Agent: a.agent, Slots: n, Token: a.Token,
 		Taken: a.wall}
@@ -226,9 +199,9 @@ func (b *Block) from(a *ask) *Block {
 	return b
 }
 
-func full(pool string, out int64, total enforcer.Limit) *online.Refusal {
+func full(pool string, out int64, total enforcer.Limit, where *online.Elsewhere) *online.Refusal {
 	return &online.Refusal{System: plugin.SystemFull, Reason: fmt.Sprintf("pool %s: agents have %d of its %s slots",
-		pool, out, total), Hint: "ask again later: agents may return some"}
+		pool, out, total), Hint: "ask again later: agents may return some", Elsewhere: where}
 }
 
 // extend decides on more time for a block, and perhaps on another size. A block that is over comes back while there is
@@ -244,6 +217,7 @@ func (b *blocks) extend(a *ask) (*Block, change, *online.Refusal) {
 	}
 	s := share{was.License, was.Pool}
 	total := a.license.SitePools()[was.Pool]
+	b.totals[s] = total
 	x, room := *was, b.room(s, was.ID, total, a.now)
 	if settling {
 		room = 0 // slots that the store takes for free may be another's
@@ -266,7 +240,9 @@ func (b *blocks) extend(a *ask) (*Block, change, *online.Refusal) {
 	}
 	if size := x.size(); a.Slots > size {
 		x.resize(max(size, min(a.Slots, room, enforcer.MaxN)))
-		b.miss(s, a.agent, a.Slots-x.size(), a.now+a.ttl/2)
+		b.miss(s, a, x.size())
+	} else if a.Slots > 0 && a.Slots < was.size() {
+		b.returned(s, a.agent, was.size()-a.Slots)
 	}
 	return &x, change{put: []*Block{x.from(a)}, drop: b.inTheWay(s, x.ID, x.Slots, total, a.now)}, nil
 }
@@ -375,6 +351,7 @@ func fill(sizes []int64, n int64) []int64 {
 // giveBack decides on the return of a block. A block that nobody has counts as returned.
 func (b *blocks) giveBack(agent, id string) (c change) {
 	if x := b.by[id]; x != nil && x.Agent == agent {
+		b.returned(share{x.License, x.Pool}, agent, x.size())
 		c.drop = []string{id}
 	}
 	return c

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -30,6 +31,9 @@ type Pools interface {
 	Extend(agent string, l *enforcer.License, r *online.BlockRequest,
 		had map[string]Had) (*online.BlockReply, *online.Refusal, error)
 	Return(agent string, r *online.BlockRequest) error
+	// Watch waits until an agent should do something for the others of a licence, or they have for it; at most until
+	// ctx ends. ok is false where too many wait.
+	Watch(ctx context.Context, agent, license string, r *online.WatchRequest) (news map[string]online.PoolNews, ok bool)
 	// Knows reports whether an agent may have a block of an id.
 	Knows(id string) bool
 	// Settling reports whether no new blocks go out, because the store may be an old copy.
@@ -53,6 +57,8 @@ type Blocks struct {
 	generation int64         // how often the store was changed
 	longest    time.Duration // the longest that a block may have been given for
 	unstamped  bool          // it was logged that the stamp cannot be written
+	watchers   watchers
+	ending     bool // nobody waits any more
 }
 
 // ServePools has the registry serve blocks for at most ttl (zero: DefaultBlockTTL), in whole seconds. up is the time
@@ -65,7 +71,8 @@ func (g *Registry) ServePools(ttl time.Duration, up func() time.Duration) error 
 	if ttl < time.Second {
 		return fmt.Errorf("blocks of slots cannot be given for %v: give at least 1s", ttl)
 	}
-	p := &Blocks{db: g.db, ttl: ttl, up: up, now: g.cfg.Now, log: g.cfg.Log, blocks: newBlocks()}
+	p := &Blocks{db: g.db, ttl: ttl, up: up, now: g.cfg.Now, log: g.cfg.Log, blocks: newBlocks(),
+		watchers: watchers{}}
 	err := g.db.Update(func(tx *bbolt.Tx) error {
 		first := tx.Bucket(blocksBucket) == nil
 		b, err := tx.CreateBucketIfNotExists(blocksBucket)
@@ -141,14 +148,20 @@ func (p *Blocks) decide(agent string, l *enforcer.License, r *online.BlockReques
 	a := &ask{agent: agent, license: l, BlockRequest: &copied, had: had, newID: newChain(), now: p.up(),
 		wall: p.now().UTC(), ttl: p.ttl}
 	x, c, refused := how(a)
+	defer p.tell(l.ID)
 	if refused != nil {
 		return nil, refused, nil
 	}
 	if err := p.keep(c); err != nil {
 		return nil, nil, err
 	}
-	return &online.BlockReply{ID: x.ID, Pool: x.Pool, Slots: x.size(), Seconds: a.seconds(),
-		Wanted: p.blocks.wanted(share{x.License, x.Pool}, agent, a.now)}, nil, nil
+	s := share{x.License, x.Pool}
+	reply := &online.BlockReply{ID: x.ID, Pool: x.Pool, Slots: x.size(), Seconds: a.seconds(),
+		Wanted: p.blocks.wanted(s, agent, a.now)}
+	if a.Slots > reply.Slots {
+		reply.Elsewhere = p.blocks.elsewhere(s, agent, a.now)
+	}
+	return reply, nil, nil
 }
 
 // Knows reports whether an agent may have a block of an id. It may have one that is not in the store while the store
@@ -170,6 +183,11 @@ func (p *Blocks) Settling() bool {
 func (p *Blocks) Return(agent string, r *online.BlockRequest) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	license := ""
+	if x := p.blocks.by[r.ID]; x != nil {
+		license = x.License
+	}
+	defer p.tell(license)
 	return p.keep(p.blocks.giveBack(agent, r.ID))
 }
 

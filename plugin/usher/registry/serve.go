@@ -45,6 +45,7 @@ func keyPair(certFile, keyFile string) (tls.Certificate, error) {
 // Serve answers agents and operators until ctx ends.
 func (g *Registry) Serve(ctx context.Context, c ServeConfig) error {
 	agents := server(g.Handler(), c.Log)
+	agents.RegisterOnShutdown(g.endWatches)
 	if c.CertFile != "" {
 		cert, err := keyPair(c.CertFile, c.KeyFile)
 		if err != nil {

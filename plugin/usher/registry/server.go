@@ -56,7 +56,12 @@ func (g *Registry) serve(w http.ResponseWriter, req *http.Request) {
 			return
 		}
 	}
-	answer, err := g.Handle(r, agent)
+	var answer *Answer
+	if call == online.CallWatch {
+		answer, err = g.watch(req.Context(), r, agent)
+	} else {
+		answer, err = g.Handle(r, agent)
+	}
 	if err != nil {
 		g.cfg.Log.Error("a request could not be answered", "call", call, "licence", r.License, "error", err)
 		g.cfg.Answered(callLabel(call), "error")

@@ -1,0 +1,147 @@
+package shares
+
+import (
+	"context"
+	"crypto/rand"
+	"maps"
+	"time"
+
+	"github.com/usher-agent/usher/plugin"
+)
+
+// Bounds of watches.
+const (
+	watchFor   = 20 * time.Second       // for how long one watch waits
+	watchSlack = 10 * time.Second       // more, before a watch without an answer is given up
+	watchRest  = 100 * time.Millisecond // the least time from one watch to the next
+	restateGap = time.Second            // the least time before a watch is begun again because more lies idle
+	wantedFor  = 10 * time.Second       // for how long nothing is asked ahead of need after others lacked slots
+	knownFor   = time.Minute            // for how long it counts where the others' slots are
+)
+
+// watch is what is kept of the watches of one licence's blocks.
+type watch struct {
+	stated   map[string]int64 // by pool: the idle slots that the upstream was told of
+	cancel   func()           // ends the watch under way; nil: none is
+	at       time.Duration    // no watch sooner
+	tries    int              // that have failed since one that did not
+	restated bool             // the one under way was ended, so that another states more
+}
+
+// idle returns by pool how many slots of a licence's blocks could be returned, and whether a pool lacks any. mu is held.
+func (b *blocks) idle(e *entry[*Pool], now time.Duration) (idle map[string]int64, lacks bool) {
+	idle = map[string]int64{}
+	for name, p := range e.plans {
+		d := b.cfg.Pool(name)
+		have, _ := p.have(now)
+		if n := have - p.need(now, d); n > 0 && !p.rigid {
+			idle[name] = n
+		} else if n < 0 {
+			lacks = true
+		}
+	}
+	return idle, lacks
+}
+
+// watches returns the watches that are to be begun now, and how long to wait for more. A licence is watched while the
+// agent has something that others may want, or wants something that others may have. mu is held.
+func (b *blocks) watches(now time.Duration) (calls []func(context.Context), wait time.Duration) {
+	wait = longestTimer
+	for _, ref := range b.refs() {
+		e := b.entries[ref]
+		w, ok := e.licence.Budgeter.(plugin.Watcher)
+		if !ok || !e.inForce() {
+			continue
+		}
+		idle, lacks := b.idle(e, now)
+		if len(idle) == 0 && !lacks {
+			continue
+		}
+		if e.watch.cancel != nil && (e.watch.restated || !moreIdle(idle, e.watch.stated)) {
+			continue
+		}
+		if now < e.watch.at {
+			wait = min(wait, max(time.Millisecond, e.watch.at-now))
+			continue
+		}
+		if e.watch.cancel != nil {
+			e.watch.restated = true
+			e.watch.cancel()
+			continue
+		}
+		calls = append(calls, b.beginWatch(e, w, idle))
+	}
+	return calls, wait
+}
+
+// moreIdle reports whether the upstream should hear of idle slots before the watch under way is over.
+func moreIdle(idle, stated map[string]int64) bool {
+	for name, n := range idle {
+		if n >= 2*max(1, stated[name]) {
+			return true
+		}
+	}
+	return false
+}
+
+// beginWatch returns a watch to be made. mu is held, and not meanwhile.
+func (b *blocks) beginWatch(e *entry[*Pool], w plugin.Watcher, idle map[string]int64) func(context.Context) {
+	now := b.cfg.Now()
+	e.watch.stated, e.watch.at, e.watch.restated = maps.Clone(idle), now+restateGap, false
+	stop := make(chan struct{})
+	e.watch.cancel = func() { close(stop) }
+	licence := e.licence
+	return func(ctx context.Context) {
+		ctx, cancel := context.WithTimeout(ctx, watchFor+watchSlack)
+		defer cancel()
+		go func() {
+			select {
+			case <-stop:
+				cancel()
+			case <-ctx.Done():
+			}
+		}()
+		r := plugin.Request{System: licence.System, LicenseID: licence.ID, Document: licence.Document,
+			Product: licence.Product, Nonce: make([]byte, 32)}
+		rand.Read(r.Nonce) // never fails: see crypto/rand
+		news, err := w.Watch(ctx, &plugin.Watch{Request: r, Idle: idle, For: watchFor})
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		e.watch.cancel = nil
+		b.watched(e, news, failure(err))
+	}
+}
+
+// watched takes the answer to a watch. mu is held.
+func (b *blocks) watched(e *entry[*Pool], news *plugin.News, failed *plugin.Error) {
+	now := b.cfg.Now()
+	switch {
+	case e.watch.restated:
+		e.watch.at = now
+		return
+	case failed == nil:
+		e.watch.tries, e.watch.at = 0, now+watchRest
+	case failed.Class == plugin.Misconfigured && failed.SystemCode == "":
+		e.watch.at = now + refusedWait // it is an upstream of a former version
+		return
+	default:
+		e.watch.at = now + max(watchRest, backoff(e.watch.tries, longestWait, b.cfg.Jitter()))
+		e.watch.tries++
+		return
+	}
+	for name, n := range news.Pools {
+		if p := e.plans[name]; p != nil {
+			p.told(n, now)
+		}
+	}
+}
+
+// told takes the news of a pool.
+func (p *Pool) told(n plugin.PoolNews, now time.Duration) {
+	if n.Wanted > 0 {
+		p.wanted, p.wantedUntil = n.Wanted, max(p.wantedUntil, now+wantedFor)
+	}
+	if n.Free > 0 {
+		p.notBefore = now
+	}
+}

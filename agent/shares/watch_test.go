@@ -1,0 +1,127 @@
+package shares
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/usher-agent/usher/plugin"
+)
+
+// Idle slots of one agent are another's within a second, whatever time blocks have; an agent that waits for slots gets
+// what is released elsewhere as fast. At rest there is a call of each agent in twenty seconds.
+func TestIdleSlotsMove(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openServer(t, 10*time.Minute)
+		all, _ := s.agents(3, s.sign(50))
+		a, b, c := all[0], all[1], all[2]
+		a.want(46)
+		time.Sleep(10 * time.Second)
+		a.release(20)
+		time.Sleep(5 * time.Second)
+		b.want(15)
+		time.Sleep(time.Second)
+		b.has(15, 16)
+		c.want(9) // the last of them
+		time.Sleep(time.Second)
+		c.has(9, 9)
+		c.want(4)
+		time.Sleep(3 * time.Minute)
+		c.has(9, 9)
+		b.release(4)
+		time.Sleep(time.Second)
+		c.has(13, 13)
+		if n := a.budget() + b.budget() + c.budget(); n != 50 {
+			t.Errorf("agents may hand out %d of 50", n)
+		}
+	})
+}
+
+// watched is a lender that has news.
+type watched struct {
+	*lender
+	fail  error
+	calls atomic.Int64
+	idle  atomic.Int64 // as it was told last
+	news  chan *plugin.News
+}
+
+func (w *watched) Watch(ctx context.Context, r *plugin.Watch) (*plugin.News, error) {
+	w.calls.Add(1)
+	w.idle.Store(r.Idle["seats"])
+	if w.fail != nil {
+		return nil, w.fail
+	}
+	select {
+	case n := <-w.news:
+		return n, nil
+	case <-time.After(r.For):
+		return &plugin.News{}, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// An agent tells what lies idle, tells it again when it becomes much more, and gives back what is wanted and no more.
+// It stops at once although a watch is under way.
+func TestWatches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &watched{lender: newLender(40, 10*time.Minute), news: make(chan *plugin.News)}
+		h := openTenant(t, filepath.Join(t.TempDir(), "blocks"), time.Now(), w)
+		h.want(20)
+		time.Sleep(30 * time.Second)
+		had := h.budget()
+		if n := w.idle.Load(); n != had-20 {
+			t.Errorf("%d lie idle, and the upstream was told %d", had-20, n)
+		}
+		h.release(12)
+		time.Sleep(2 * time.Second)
+		if n := w.idle.Load(); n != had-8 {
+			t.Errorf("%d lie idle, and the upstream was told %d", had-8, n)
+		}
+		w.news <- &plugin.News{Pools: map[string]plugin.PoolNews{"seats": {Wanted: 5}, "other": {Wanted: 3}}}
+		time.Sleep(time.Second)
+		if n := h.budget(); n != had-5 {
+			t.Errorf("5 of %d are wanted, and %d are left", had, n)
+		}
+		before := w.calls.Load()
+		time.Sleep(time.Minute)
+		if n := w.calls.Load() - before; n > 5 {
+			t.Errorf("%d watches in a minute", n)
+		}
+		began := time.Now()
+		if h.stop(); time.Since(began) > time.Second {
+			t.Errorf("the stop took %v", time.Since(began))
+		}
+	})
+}
+
+// An upstream of a former version does not know the call: it is asked again after minutes. One that fails is asked less
+// and less often.
+func TestWatchFails(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		err  error
+		most int64
+	}{
+		{"of a former version", &plugin.Error{Class: plugin.Misconfigured, Reason: "400 Bad Request"}, 1},
+		{"away", errors.New("down"), 50},
+		{"busy", &plugin.Error{Class: plugin.Misconfigured, SystemCode: "BUSY", Reason: "busy"}, 50},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := &watched{lender: newLender(40, 10*time.Minute), fail: c.err}
+				h := openTenant(t, filepath.Join(t.TempDir(), "blocks"), time.Now(), w)
+				h.want(3)
+				time.Sleep(4 * time.Minute)
+				if h.has(3, 40); w.calls.Load() > c.most || w.calls.Load() == 0 {
+					t.Errorf("%d watches in four minutes", w.calls.Load())
+				}
+			})
+		})
+	}
+}
