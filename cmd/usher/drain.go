@@ -56,7 +56,7 @@ With --deactivate, once nothing is held, it also gives back this host's places o
 			return nil
 		}}
 	f := cmd.Flags()
-	f.DurationVar(&wait, "wait", time.Minute, "how long to wait for the held leases to end, up to 24h")
+	spanVar(f, &wait, "wait", time.Minute, 0, "how long to wait for the held leases to end, up to 24h")
 	f.BoolVar(&release, "deactivate", false, "then give this host's places back to the upstream")
 	f.BoolVar(&undo, "undo", false, "grant leases again")
 	return cmd

@@ -190,9 +190,6 @@ It counts on every host that has it in the licence folder. A later notice does n
 one that is still there.`,
 		Example: "  usher vendor revoke --key keys/2026-a.key --product transcoder transcoder-7f3a --out revoked.lic",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := noEmptyFlags(cmd); err != nil {
-				return err
-			}
 			o.revokes = args
 			now := time.Now().UTC().Truncate(time.Second)
 			s, keyFile, err := c.loadSigner(cmd, &o)

@@ -215,7 +215,12 @@ New here? "usher demo" shows the whole story in a few seconds.`,
 		"the agent's socket (default USHER_SOCKET, else "+naming.Socket()+")")
 	root.PersistentFlags().StringVar(&c.instance, "instance", "",
 		"the instance, as usher@NAME.service names it (default "+instance.Variable+", else the only one)")
-	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return c.findInstance(cmd) }
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+		if err := noEmptyFlags(cmd); err != nil {
+			return err
+		}
+		return c.findInstance(cmd)
+	}
 	root.PersistentFlags().BoolVar(&c.json, "json", false, "print the API's JSON")
 	groups := []struct {
 		id, title string
@@ -258,7 +263,10 @@ func name(cmd *cobra.Command) {
 
 // whatIsWrong explains why a flag rejects a value.
 func whatIsWrong(e *pflag.InvalidValueError) string {
+	var says rangeError
 	switch kind := e.GetFlag().Value.Type(); {
+	case errors.As(e, &says):
+		return says.Error()
 	case errors.Is(e, strconv.ErrRange):
 		return "out of range"
 	case strings.HasPrefix(kind, "int"), strings.HasPrefix(kind, "uint"):

@@ -13,9 +13,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/usher-agent/usher/agent/config"
 	"github.com/usher-agent/usher/client"
 	"github.com/usher-agent/usher/client/wire"
+	"github.com/usher-agent/usher/enforcer"
 )
 
 // acquireFlags are the flags of a request for slots.
@@ -28,9 +28,10 @@ type acquireFlags struct {
 func (o *acquireFlags) add(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&o.pool, "pool", "", "the pool to take slots from; several as a=1,b=2")
-	f.Int64Var(&o.n, "n", 1, "how many slots")
-	f.Int64Var(&o.of, "of", 0, "how many parts make a slot, where --n counts parts (default: it counts slots)")
-	f.Int64Var(&o.minN, "min-n", 0, "accept as few as this")
+	numberVar(f, &o.n, "n", 1, 1, enforcer.MaxN, "how many slots")
+	numberVar(f, &o.of, "of", 0, 1, enforcer.MaxN,
+		"how many parts make a slot, where --n counts parts (default: it counts slots)")
+	numberVar(f, &o.minN, "min-n", 0, 1, enforcer.MaxN, "accept as few as this")
 	f.StringVar(&o.wait, "wait", "", "how long to wait for slots that are in use: 30s (default: not at all)")
 	f.StringArrayVar(&o.labels, "label", nil, "a label of the lease: job=42; may be repeated")
 	f.StringVar(&o.version, "product-version", "", "the product's version, which the licence must cover")
@@ -60,16 +61,16 @@ func (o *acquireFlags) request() (wire.AcquireRequest, error) {
 		r.Pool, r.N, r.Of = o.pool, &o.n, o.of
 	}
 	if o.ttl != "" {
-		d, err := config.ParseDuration(o.ttl)
+		d, err := spanOf("ttl", o.ttl, time.Second)
 		if err != nil {
-			return r, usage("--ttl: %w", err)
+			return r, err
 		}
 		r.TTLSeconds = d.Seconds()
 	}
 	if o.wait != "" {
-		d, err := config.ParseDuration(o.wait)
+		d, err := spanOf("wait", o.wait, 0)
 		if err != nil {
-			return r, usage("--wait: %w", err)
+			return r, err
 		}
 		r.WaitSeconds = d.Seconds()
 	}
@@ -106,9 +107,13 @@ all of this.`,
 				r.Lifetime = "held"
 			}
 			if cmp.Or(until, borrow) != "" {
-				at, err := parseTime(cmp.Or(until, borrow), time.Now(), true)
-				if err != nil {
-					return usage("--%s: %w", map[bool]string{true: "until", false: "borrow"}[until != ""], err)
+				flag, now := map[bool]string{true: "until", false: "borrow"}[until != ""], time.Now()
+				at, err := parseTime(cmp.Or(until, borrow), now, true)
+				switch {
+				case err != nil:
+					return usage("--%s: %w", flag, err)
+				case !at.After(now):
+					return usage("--%s: %q is over already; give a later time", flag, cmp.Or(until, borrow))
 				}
 				r.Lifetime, r.Until = "borrow", &at
 			}
@@ -143,8 +148,8 @@ func (c *cli) renewCommand() *cobra.Command {
 			var d time.Duration
 			if ttl != "" {
 				var err error
-				if d, err = config.ParseDuration(ttl); err != nil {
-					return usage("--ttl: %w", err)
+				if d, err = spanOf("ttl", ttl, time.Second); err != nil {
+					return err
 				}
 			}
 			l, err := c.client().Renew(cmd.Context(), args[0], d)
@@ -176,7 +181,7 @@ func (c *cli) adjustCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "adjust METER --drawn N",
 		Short: "Set the number of draws from a meter (admins); it is logged", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if drawn < 0 {
+			if !cmd.Flags().Changed("drawn") {
 				return usage("--drawn is missing: the number of draws in the present period")
 			}
 			p, err := c.client().Adjust(cmd.Context(), args[0], drawn)
@@ -188,7 +193,7 @@ func (c *cli) adjustCommand() *cobra.Command {
 			}
 			return c.printPools([]wire.Pool{*p})
 		}}
-	cmd.Flags().Int64Var(&drawn, "drawn", -1, "the number of draws in the present period")
+	numberVar(cmd.Flags(), &drawn, "drawn", 0, 0, enforcer.MaxN, "the number of draws in the present period")
 	return cmd
 }
 
@@ -222,7 +227,8 @@ failure.`,
 			return c.runChild(cmd.Context(), r, args, noSlot)
 		}}
 	o.add(cmd)
-	cmd.Flags().IntVarP(&noSlot, "no-slot-exit-code", "E", exitNoSlot, "the exit code when no slot is free")
+	noSlot = exitNoSlot
+	cmd.Flags().VarP(&numberFlag[int]{&noSlot, 0, 255}, "no-slot-exit-code", "E", "the exit code when no slot is free")
 	cmd.Flags().SetInterspersed(false)
 	return cmd
 }

@@ -224,7 +224,7 @@ func (c *cli) healthCommand() *cobra.Command {
 			return nil
 		}}
 	cmd.Flags().BoolVar(&ready, "ready", false, "ask whether it is ready")
-	cmd.Flags().DurationVar(&wait, "wait", 0, "how long to wait for it")
+	spanVar(cmd.Flags(), &wait, "wait", 0, 0, "how long to wait for it")
 	return cmd
 }
 
@@ -349,9 +349,9 @@ func (c *cli) checkCommand() *cobra.Command {
 			}
 			return &exit{code: code}
 		}}
-	cmd.Flags().IntVar(&warnAt, "warn", 90, "warn when a pool is this full, in percent")
-	cmd.Flags().IntVar(&critAt, "crit", 101, "be critical when a pool is this full, in percent")
-	cmd.Flags().IntVar(&days, "days", 14, "warn when the licence is good for fewer days than this")
+	numberVar(cmd.Flags(), &warnAt, "warn", 90, 0, 1000, "warn when a pool is this full, in percent")
+	numberVar(cmd.Flags(), &critAt, "crit", 101, 0, 1000, "be critical when a pool is this full, in percent")
+	numberVar(cmd.Flags(), &days, "days", 14, 0, 36600, "warn when the licence is good for fewer days than this")
 	return cmd
 }
 

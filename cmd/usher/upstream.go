@@ -75,14 +75,14 @@ own key. "usher upstream site-key" makes and shows that key.`,
 	f.StringVar(&o.keyFile, "tls-key", "", "the key of --tls-cert")
 	f.BoolVar(&o.mutual, "mutual-tls", false, "agents must show a certificate of their own key")
 	f.BoolVar(&o.pools, "serve-pools", false, "serve blocks of slots of site pools")
-	f.DurationVar(&o.blockTTL, "block-ttl", registry.DefaultBlockTTL,
+	spanVar(f, &o.blockTTL, "block-ttl", registry.DefaultBlockTTL, time.Second,
 		"the longest time of a block: after it a dead agent's slots are free again")
 	f.StringVar(&o.runtimeDir, "runtime-dir", "",
 		"a folder that a restart of the host empties and no backup includes (/run/usher-upstream for root, else "+
 			"under $XDG_RUNTIME_DIR): with it the server detects a store that is not the latest")
 	f.StringVar(&o.license, "license", "", "a licence, or a folder of licences, to know from the start")
-	f.Int64Var(&o.machines, "machines", 0,
-		"how many hosts a licence may be activated on, unless \"machines\" sets it; 0: any number")
+	f.Var(&hostsFlag{&o.machines}, "machines",
+		"how many hosts a licence may be activated on, unless \"machines\" sets it (default any)")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
 	cmd.PersistentFlags().StringVar(&o.data, "data", "", "the server's folder (USHER_UPSTREAM_DATA)")
@@ -109,9 +109,6 @@ func (c *cli) serveUpstream(cmd *cobra.Command, o *upstreamFlags) error {
 	dir, err := o.dir()
 	if err != nil {
 		return err
-	}
-	if o.machines < 0 {
-		return usage("--machines is negative: give 0 for any number")
 	}
 	if (o.certFile == "") != (o.keyFile == "") || o.mutual && o.certFile == "" {
 		return usage("--tls-cert and --tls-key go together, and --mutual-tls needs both")
@@ -330,7 +327,8 @@ func (c *cli) upstreamAdd(o *upstreamFlags) *cobra.Command {
 			fprintf(c.out, "licence %s is known to the upstream\n", done.Licence.ID)
 			return nil
 		}}
-	cmd.Flags().Int64Var(&machines, "machines", 0, "how many hosts it may be activated on; 0: any number")
+	cmd.Flags().Var(&hostsFlag{&machines}, "machines",
+		"how many hosts it may be activated on: a number, or any (default: as before, else as the server's --machines)")
 	return cmd
 }
 
@@ -357,9 +355,6 @@ func (c *cli) upstreamRenew(o *upstreamFlags) *cobra.Command {
 	cmd := &cobra.Command{Use: "renew ID --expires T",
 		Short: "Issue a licence again with a later end; its hosts get it with their next check-in",
 		Args:  cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
-			if err := noEmptyFlags(cmd); err != nil {
-				return err
-			}
 			order := registry.Order{Do: "renew", ID: args[0]}
 			switch expires {
 			case "":
@@ -387,13 +382,13 @@ func (c *cli) upstreamMachines(o *upstreamFlags) *cobra.Command {
 	var n int64
 	cmd := &cobra.Command{Use: "machines ID --max N", Short: "Set on how many hosts a licence may be activated",
 		Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
-			if n < 0 {
-				return usage("--max is negative: give 0 for any number")
+			if n == 0 {
+				return usage("--max is missing: give a number of hosts, or any")
 			}
 			_, err := o.order(cmd.Context(), registry.Order{Do: "machines", ID: args[0], Machines: n})
 			return err
 		}}
-	cmd.Flags().Int64Var(&n, "max", 0, "hosts; 0: any number")
+	cmd.Flags().Var(&hostsFlag{&n}, "max", "a number of hosts, or any")
 	return cmd
 }
 

@@ -6,7 +6,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/usher-agent/usher/agent/config"
 	"github.com/usher-agent/usher/plugin/usher/registry"
 )
 
@@ -69,9 +68,9 @@ upstream.enrolment_file, without the licence document. With --require-enrolment 
 host without a token. The server keeps only what verifies the token, so it cannot show a lost token
 again.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			span, err := config.ParseDuration(lasts)
+			span, err := spanOf("expires", lasts, time.Second)
 			if err != nil {
-				return usage("--expires: %w", err)
+				return err
 			}
 			order.ID, order.Seconds = args[0], int64(span/time.Second)
 			done, err := o.order(cmd.Context(), order)
@@ -89,7 +88,7 @@ again.`,
 				order.Uses, args[0], done.Tokens[0].Expires.UTC().Format(time.RFC3339))
 			return nil
 		}}
-	cmd.Flags().Int64Var(&order.Uses, "uses", 1, "how many hosts it admits, 1 to 1000")
+	numberVar(cmd.Flags(), &order.Uses, "uses", 1, 1, registry.MaxTokenUses, "how many hosts it admits, 1 to 1000")
 	cmd.Flags().StringVar(&lasts, "expires", "7d", "how long it is valid, at most 400d")
 	cmd.Flags().StringVar(&order.Note, "note", "", "a note for `token list`")
 	cmd.AddCommand(

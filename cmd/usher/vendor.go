@@ -65,9 +65,6 @@ func (c *cli) bindCommand() *cobra.Command {
 		Long: `Read a licence that was signed with the same key, bind its terms to the host of each request, and
 sign it again with the same id: the new one replaces the old one where both are good.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := noEmptyFlags(cmd); err != nil {
-				return err
-			}
 			if len(o.bind) == 0 {
 				return usage("--bind is missing: the request that `usher fingerprint --request` wrote")
 			}

@@ -134,9 +134,6 @@ func (o *signFlags) addSigner(cmd *cobra.Command) {
 
 func (c *cli) sign(cmd *cobra.Command, o *signFlags) error {
 	now := time.Now().UTC().Truncate(time.Second)
-	if err := noEmptyFlags(cmd); err != nil {
-		return err
-	}
 	s, keyFile, err := c.loadSigner(cmd, o)
 	if err != nil {
 		return err
@@ -420,7 +417,8 @@ func timeOf(s string, now time.Time, end bool) (time.Time, error) {
 	if n, ok := monthsOf(s); ok {
 		return now.AddDate(0, int(n), 0).Truncate(time.Second), nil
 	}
-	if d, err := config.ParseDuration(strings.TrimPrefix(s, "-")); err == nil {
+	// A bare 0 may mean now as well as 1970.
+	if d, err := config.ParseDuration(strings.TrimPrefix(s, "-")); err == nil && s != "0" {
 		if strings.HasPrefix(s, "-") {
 			d = -d
 		}

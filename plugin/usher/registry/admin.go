@@ -20,9 +20,9 @@ type Order struct {
 	Do       string    `json:"do"`
 	ID       string    `json:"id,omitempty"`
 	Reason   string    `json:"reason,omitempty"`
-	Expires  time.Time `json:"expires,omitzero"` // zero: for ever
-	Machines int64     `json:"machines,omitzero"`
-	Agent    string    `json:"agent,omitempty"` // the beginning of a host's key thumbprint
+	Expires  time.Time `json:"expires,omitzero"`  // zero: for ever
+	Machines int64     `json:"machines,omitzero"` // AnyNumber: any number; zero: none is stated
+	Agent    string    `json:"agent,omitempty"`   // the beginning of a host's key thumbprint
 	Document []byte    `json:"document,omitempty"`
 	// With token: how many hosts it admits, for how many seconds it is good, and a note. With revoke-token: Token is
 	// the beginning of its id.

@@ -229,7 +229,7 @@ func (g *Registry) admit(tx *bbolt.Tx, q *question, l *Licence, d *decision) (*L
 	switch {
 	case l == nil:
 		l = &Licence{ID: q.shown.ID, Product: q.shown.Product, Licensee: q.shown.Licensee, Document: q.Document,
-			State: StateActive, Machines: g.cfg.Machines, Added: q.now}
+			State: StateActive, Machines: kept(g.cfg.Machines), Added: q.now}
 		d.licence = l
 		d.say(slog.LevelInfo, "a licence was seen for the first time", "licence", l.ID, "licensee", l.Licensee)
 	case g.cfg.Site && fault == nil && older([]byte(l.Document), []byte(q.Document)):

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -46,9 +47,16 @@ func (g *Registry) record(document []byte, machines int64, now time.Time) (*Lice
 		Machines: machines, Added: now}, nil
 }
 
-// Add takes a document into the store: a new licence, or a later issue of one that is there.
+// AnyNumber is a number of machines without a limit; zero states none.
+const AnyNumber = -1
+
+// kept returns how a number of machines is kept: zero is any number.
+func kept(machines int64) int64 { return max(0, machines) }
+
+// Add takes a document into the store: a new licence, or a later issue of one that is there. It may be activated on as
+// many machines; zero: on as many as before, or where it is new, as Config says.
 func (g *Registry) Add(document []byte, machines int64) (*Licence, error) {
-	l, err := g.record(document, machines, g.cfg.Now())
+	l, err := g.record(document, kept(cmp.Or(machines, g.cfg.Machines)), g.cfg.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -58,6 +66,9 @@ func (g *Registry) Add(document []byte, machines int64) (*Licence, error) {
 			return err
 		}
 		if was != nil {
+			if machines == 0 {
+				l.Machines = was.Machines
+			}
 			l.State, l.Reason, l.Added = was.State, was.Reason, was.Added
 			if older(document, []byte(was.Document)) {
 				return fmt.Errorf("licence %s: a later issue of it is here already", l.ID)
@@ -69,7 +80,7 @@ func (g *Registry) Add(document []byte, machines int64) (*Licence, error) {
 
 // Admit is Add for a document that lies in a folder: one that is no later than the known issue changes nothing.
 func (g *Registry) Admit(document []byte) (*Licence, error) {
-	l, err := g.record(document, g.cfg.Machines, g.cfg.Now())
+	l, err := g.record(document, kept(g.cfg.Machines), g.cfg.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -101,8 +112,13 @@ func (g *Registry) SetState(id, state, reason string) (*Licence, error) {
 	})
 }
 
-// SetMachines says on how many hosts a licence may be activated; 0: on any number.
+// SetMachines says on how many hosts a licence may be activated: a number of at least 1, or AnyNumber.
 func (g *Registry) SetMachines(id string, machines int64) (*Licence, error) {
+	if machines < 1 && machines != AnyNumber {
+		return nil, fmt.Errorf("licence %s: it may be activated on at least 1 host, or on any number, not on %d", id,
+			machines)
+	}
+	machines = kept(machines)
 	return g.change(id, func(l *Licence) error { l.Machines = machines; return nil })
 }
 

@@ -32,7 +32,7 @@ type Config struct {
 	// licences that Anchors verify and that name that key.
 	Site     bool
 	Anchors  []plugin.Anchor // further keys that licences are signed with; the signer's own need not be named
-	Machines int64           // hosts that a licence may be activated on, where none was set; 0: any number
+	Machines int64           // hosts that a licence may be activated on, where none was set; 0, AnyNumber: any number
 	Pools    Pools           // serves blocks of slots; nil: none are served
 	// RequireEnrolment says that the licence document alone admits no key that is unknown: it needs a token, see
 	// [Registry.NewToken].

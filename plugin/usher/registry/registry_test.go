@@ -395,6 +395,33 @@ func TestAdd(t *testing.T) {
 	}
 }
 
+// A later issue, and one whose number of hosts is not stated, keeps the number that there was, else the server's own;
+// no zero makes it any number.
+func TestMachinesAreKept(t *testing.T) {
+	o := openOffice(t, func(c *registry.Config) { c.Machines = 3 })
+	add := func(id string, stated, want int64) {
+		t.Helper()
+		o.pass(time.Minute)
+		if l, err := o.Add(o.sign(id, nil), stated); err != nil || l.Machines != want {
+			t.Errorf("%s for %d: %+v, %v", id, stated, l, err)
+		}
+	}
+	add("L1", 0, 3)
+	add("L1", 5, 5)
+	add("L1", 0, 5)
+	add("L1", registry.AnyNumber, 0)
+	add("L1", 0, 0)
+	add("L2", registry.AnyNumber, 0)
+	for _, n := range []int64{0, -2} {
+		if l, err := o.SetMachines("L1", n); err == nil || !strings.Contains(err.Error(), "at least 1") {
+			t.Errorf("%d: %+v, %v", n, l, err)
+		}
+	}
+	if l, err := o.SetMachines("L1", registry.AnyNumber); err != nil || l.Machines != 0 {
+		t.Errorf("%+v, %v", l, err)
+	}
+}
+
 // Over mutual TLS the client certificate and the request are of one key.
 func TestMutualTLS(t *testing.T) {
 	o := openOffice(t, nil)
