@@ -3,6 +3,7 @@ package api
 import (
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/usher-agent/usher/client/wire"
@@ -23,8 +24,8 @@ func (s *Server) events(c *call) {
 	defer s.subscribers.give(c.peer.key(), 1)
 	rights, stop := s.while(c.req.Context(), c.peer, c.rights, c.rights.same)
 	defer stop()
-	events, cancel := s.feeds.Subscribe(visible(c.peer, c.admin))
-	defer cancel()
+	events := s.feeds.Subscribe(visible(c.peer, c.admin))
+	defer events.Cancel()
 	rc := http.NewResponseController(c.ResponseWriter)
 	if err := rc.SetReadDeadline(time.Time{}); err != nil { // a listener sends nothing
 		s.answerDenial(c, &enforcer.Denial{Code: Internal, Detail: "this connection cannot stream"})
@@ -43,7 +44,7 @@ func (s *Server) events(c *call) {
 	first := Event{Event: wire.Event{Type: "license.changed", At: s.now().UTC(), State: l.State, Code: l.Code,
 		Reason: l.Reason}}
 	var err error
-	if first.JSON, err = marshal(first.Event); err != nil || !send(eventText(&first)) {
+	if first.JSON, err = marshal(first.Event); err != nil || !send(eventTexts([]*Event{&first})) {
 		return
 	}
 	tick := time.NewTicker(keepAlive)
@@ -57,8 +58,8 @@ func (s *Server) events(c *call) {
 			return
 		case <-s.ending:
 			return
-		case ev, ok := <-events:
-			if !ok || rights.Err() == nil && !send(eventText(ev)) {
+		case _, open := <-events.C:
+			if some := events.Take(); len(some) > 0 && rights.Err() == nil && !send(eventTexts(some)) || !open {
 				return
 			}
 		case <-tick.C:
@@ -91,8 +92,14 @@ type Event struct {
 	JSON []byte // the same, written once
 }
 
-func eventText(ev *Event) string {
-	return "event: " + ev.Type + "\ndata: " + string(ev.JSON) + "\n\n"
+func eventTexts(events []*Event) string {
+	var b strings.Builder
+	for _, ev := range events {
+		b.WriteString("event: " + ev.Type + "\ndata: ")
+		b.Write(ev.JSON)
+		b.WriteString("\n\n")
+	}
+	return b.String()
 }
 
 // subscribe counts a subscriber in, or says why it is one too many.

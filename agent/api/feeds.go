@@ -1,6 +1,7 @@
 package api
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"sync"
@@ -16,9 +17,15 @@ import (
 
 const (
 	// subscriberBuffer is how many events a subscriber may be behind before it is cut off.
-	subscriberBuffer = 256
+	subscriberBuffer = 4096
 	// feedBuffer is how many events the subscribers of one user may be behind all together.
 	feedBuffer = 16 << 10
+
+	// A feed of more than unhurried subscribers gathers events for a moment before it passes them on again: paceEach
+	// for each subscriber, and no longer than paceMost. Each is then woken once for all of them.
+	unhurried = 8
+	paceEach  = 100 * time.Microsecond
+	paceMost  = 10 * time.Millisecond
 )
 
 // Feeds bring events to their readers. The desk only puts an event into the feeds that it concerns; passing
@@ -75,17 +82,43 @@ type fed struct {
 
 type subscriber struct {
 	feed *feed
-	ch   chan *Event // one place is for the last
+	wake chan struct{} // holds one while there is something to take; closed at the end
+	told []*Event      // guarded by feed.owner.mu: not taken yet; one place beyond the buffer is for the last
 	// see says whether the subscriber may and will see an event of a holder's lease; nil: it does.
 	see  func(*enforcer.Holder, *wire.Event) bool
 	from uint64 // the first event that is told
 	gone bool   // guarded by feed.owner.mu
 }
 
-// Subscribe returns a channel of events: changes of the licence, and what becomes of the leases of a user (of all users
-// for nil), where see accepts it. The channel is closed by cancel and, after an event that says why, when the agent
-// ends and when the reader is too slow.
-func (s *Feeds) Subscribe(u *enforcer.User, see func(*enforcer.Holder, *wire.Event) bool) (<-chan *Event, func()) {
+// Subscription is what a subscriber reads.
+type Subscription struct {
+	// C has something when there are events to take. Cancel closes it and, after an event that says why, the end of the
+	// agent, and a reader that is too slow: take once more then.
+	C     <-chan struct{}
+	sub   *subscriber
+	owner *Feeds
+}
+
+// Take returns the events since the last Take, in their order. Nobody may change them.
+func (s *Subscription) Take() []*Event {
+	s.owner.mu.Lock()
+	defer s.owner.mu.Unlock()
+	out := s.sub.told
+	s.sub.told = nil
+	return out
+}
+
+// Cancel ends the subscription, and forgets what was not taken. It may be called more than once.
+func (s *Subscription) Cancel() {
+	s.owner.mu.Lock()
+	defer s.owner.mu.Unlock()
+	s.owner.drop(s.sub, "")
+	s.sub.told = nil
+}
+
+// Subscribe subscribes to changes of the licence, and to what becomes of the leases of a user (of all users for nil),
+// where see accepts it.
+func (s *Feeds) Subscribe(u *enforcer.User, see func(*enforcer.Holder, *wire.Event) bool) *Subscription {
 	return s.subscribe(see, func() *feed {
 		if u != nil {
 			return made(s, s.users, *u)
@@ -97,30 +130,28 @@ func (s *Feeds) Subscribe(u *enforcer.User, see func(*enforcer.Holder, *wire.Eve
 	})
 }
 
-// SubscribeOwn is Subscribe for a process: its channel has changes of the licence, and what others do to the leases
+// SubscribeOwn is Subscribe for a process: it is told of changes of the licence, and of what others do to the leases
 // that the process holds. Other events cost it nothing.
-func (s *Feeds) SubscribeOwn(c enforcer.Caller, see func(*enforcer.Holder, *wire.Event) bool) (<-chan *Event, func()) {
+func (s *Feeds) SubscribeOwn(c enforcer.Caller, see func(*enforcer.Holder, *wire.Event) bool) *Subscription {
 	return s.subscribe(see, func() *feed { return made(s, s.own, processOf(c)) })
 }
 
 // subscribe adds a reader to the feed that is chosen under s.mu.
-func (s *Feeds) subscribe(see func(*enforcer.Holder, *wire.Event) bool, choose func() *feed) (<-chan *Event, func()) {
-	sub := &subscriber{ch: make(chan *Event, subscriberBuffer+1), see: see}
+func (s *Feeds) subscribe(see func(*enforcer.Holder, *wire.Event) bool, choose func() *feed) *Subscription {
+	sub := &subscriber{wake: make(chan struct{}, 1), see: see}
+	out := &Subscription{C: sub.wake, sub: sub, owner: s}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		close(sub.ch)
-		return sub.ch, func() {}
+		sub.gone = true
+		close(sub.wake)
+		return out
 	}
 	sub.feed = choose()
 	sub.from = sub.feed.added
 	sub.feed.subs[sub] = struct{}{}
 	s.n.Add(1)
-	return sub.ch, func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.drop(sub, "")
-	}
+	return out
 }
 
 // made returns a key's feed, made where there is none. s.mu is held.
@@ -142,9 +173,9 @@ func (s *Feeds) drop(sub *subscriber, why string) {
 	delete(sub.feed.subs, sub)
 	s.n.Add(-1)
 	if why != "" {
-		sub.ch <- shape(wire.Event{Type: "events.ended", At: s.last.UTC(), Reason: why})
+		sub.told = append(sub.told, shape(wire.Event{Type: "events.ended", At: s.last.UTC(), Reason: why}))
 	}
-	close(sub.ch)
+	close(sub.wake)
 	if len(sub.feed.subs) > 0 {
 		return
 	}
@@ -240,7 +271,10 @@ func (f *feed) add(ev fed) {
 // pass passes on what is queued, until nothing is.
 func (f *feed) pass() {
 	var subs []*subscriber
-	for {
+	for first := true; ; first = false {
+		if n := len(subs); !first && n > unhurried {
+			time.Sleep(min(paceMost, time.Duration(n)*paceEach))
+		}
 		f.owner.mu.Lock()
 		batch := f.queue
 		f.queue = nil
@@ -254,32 +288,63 @@ func (f *feed) pass() {
 			subs = append(subs, sub)
 		}
 		f.owner.mu.Unlock()
-		for _, ev := range batch {
-			f.tell(ev, subs)
+		f.tell(batch, subs)
+	}
+}
+
+// tell passes events on to the readers that see them. Each event is written once, whoever reads it, and readers that
+// see the same ones share the list.
+func (f *feed) tell(batch []fed, subs []*subscriber) {
+	wires, shaped := make([]*wire.Event, len(batch)), make([]*Event, len(batch))
+	for i := range batch {
+		wires[i] = batch[i].wire()
+	}
+	var all []*Event // for those that see every one
+	for _, sub := range subs {
+		seen := all
+		if sub.see != nil || all == nil || sub.from > batch[0].number {
+			seen = nil
+			for i := range batch {
+				ev := &batch[i]
+				if ev.number < sub.from || ev.holder != nil && sub.see != nil && !sub.see(ev.holder, wires[i]) {
+					continue
+				}
+				if shaped[i] == nil {
+					shaped[i] = shape(*wires[i])
+				}
+				seen = append(seen, shaped[i])
+			}
+			if len(seen) == len(batch) {
+				all = seen
+			}
+		}
+		if len(seen) > 0 {
+			f.hand(sub, seen)
 		}
 	}
 }
 
-// tell passes one event on to the readers that see it.
-func (f *feed) tell(ev fed, subs []*subscriber) {
-	w := ev.wire()
-	var shaped *Event
-	for _, sub := range subs {
-		if ev.number < sub.from || ev.holder != nil && sub.see != nil && !sub.see(ev.holder, w) {
-			continue
-		}
-		if shaped == nil {
-			shaped = shape(*w)
-		}
-		f.owner.mu.Lock()
-		switch {
-		case sub.gone:
-		case len(sub.ch) < subscriberBuffer:
-			sub.ch <- shaped
-		default:
-			f.owner.drop(sub, "this reader was too slow: it is 256 events behind; connect again")
-		}
-		f.owner.mu.Unlock()
+// hand puts events before a reader, or as many as there is room for, and cuts it off then.
+func (f *feed) hand(sub *subscriber, events []*Event) {
+	f.owner.mu.Lock()
+	defer f.owner.mu.Unlock()
+	if sub.gone {
+		return
+	}
+	fits := min(len(events), subscriberBuffer-len(sub.told))
+	if sub.told == nil {
+		sub.told = events[:fits:fits] // shared: append makes another
+	} else {
+		sub.told = append(sub.told, events[:fits]...)
+	}
+	if fits < len(events) {
+		f.owner.drop(sub, fmt.Sprintf("this reader was too slow: it is %d events behind; connect again",
+			subscriberBuffer))
+		return
+	}
+	select {
+	case sub.wake <- struct{}{}:
+	default:
 	}
 }
 

@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/binary"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -26,6 +27,52 @@ func (l *leases) take(uid uint32) *enforcer.Lease {
 	return lease
 }
 
+// readAll reads events until there are no more.
+func readAll(s *Subscription) (all []*Event) {
+	for open := true; open; {
+		_, open = <-s.C
+		all = append(all, s.Take()...)
+	}
+	return all
+}
+
+// Many subscribers are woken for several events at once, and lose none of them.
+func TestManySubscribers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &leases{Feeds: NewFeeds()}
+		var wakes, told atomic.Int64
+		var over sync.WaitGroup
+		var readers []*Subscription
+		const many = 50
+		for range many {
+			r := d.Subscribe(nil, nil)
+			readers = append(readers, r)
+			over.Go(func() {
+				for open := true; open; {
+					_, open = <-r.C
+					wakes.Add(1)
+					told.Add(int64(len(r.Take())))
+				}
+			})
+		}
+		begin := time.Now()
+		for range 1000 {
+			d.take(1)
+			time.Sleep(100 * time.Microsecond)
+		}
+		time.Sleep(time.Second)
+		for _, r := range readers {
+			r.Cancel()
+		}
+		over.Wait()
+		if told.Load() != 1000*many || wakes.Load() > 50*many {
+			t.Errorf("in %v of a bubble's time, %d readers are woken %d times and told %d events", time.Since(begin),
+				many,
+				wakes.Load(), told.Load())
+		}
+	})
+}
+
 // Subscribers of a user are asked about the events of that user's leases alone, in their order; what all may know all
 // are told; an event is written once, whoever reads it.
 func TestSubscribersByUser(t *testing.T) {
@@ -38,29 +85,28 @@ func TestSubscribersByUser(t *testing.T) {
 			return true
 		}
 		d.take(1) // before anybody listens
-		ofOne, cancelOne := d.Subscribe(&one, nil)
-		again, cancelAgain := d.Subscribe(&one, nil)
-		ofTwo, cancelTwo := d.Subscribe(&two, count)
-		ofAll, cancelAll := d.Subscribe(nil, nil)
+		ofOne, again := d.Subscribe(&one, nil), d.Subscribe(&one, nil)
+		ofTwo, ofAll := d.Subscribe(&two, count), d.Subscribe(nil, nil)
 		first, second := d.take(1), d.take(1)
 		d.take(3)
 		synctest.Wait()
-		if asked.Load() != 0 || len(ofTwo) != 0 || len(ofOne) != 2 || len(ofAll) != 3 {
-			t.Fatalf("uid 2 is asked %d times and told %d, uid 1 is told %d, an admin %d", asked.Load(), len(ofTwo),
-				len(ofOne), len(ofAll))
+		a, b, c, all := ofOne.Take(), again.Take(), ofTwo.Take(), ofAll.Take()
+		if asked.Load() != 0 || len(c) != 0 || len(a) != 2 || len(b) != 2 || len(all) != 3 {
+			t.Fatalf("uid 2 is asked %d times and told %d, uid 1 is told %d, an admin %d", asked.Load(), len(c), len(a),
+				len(all))
 		}
-		a, b := <-ofOne, <-again
-		if a != b || a.LeaseID != first.ID.String() || string(a.JSON) == "" || (<-ofOne).LeaseID != second.ID.String() {
+		if a[0] != b[0] || a[0].LeaseID != first.ID.String() || string(a[0].JSON) == "" ||
+			a[1].LeaseID != second.ID.String() {
 			t.Errorf("told %+v and %+v", a, b)
 		}
 		d.Observe(enforcer.Event{Kind: enforcer.EventVerdict,
 			Verdict: &enforcer.Verdict{State: enforcer.StateExpired, Code: enforcer.Expired}})
 		synctest.Wait()
-		if ev := <-ofTwo; ev.Type != "license.changed" || ev.Code != "EXPIRED" {
-			t.Errorf("uid 2 is told %+v", ev)
+		if c := ofTwo.Take(); len(c) != 1 || c[0].Type != "license.changed" || c[0].Code != "EXPIRED" {
+			t.Errorf("uid 2 is told %+v", c)
 		}
-		for _, cancel := range []func(){cancelOne, cancelAgain, cancelTwo, cancelAll, cancelOne} {
-			cancel()
+		for _, x := range []*Subscription{ofOne, again, ofTwo, ofAll, ofOne} {
+			x.Cancel()
 		}
 		if !d.none() || len(d.users) != 0 || d.all != nil {
 			t.Errorf("left are %d, %v", d.Feeds.n.Load(), d.users)
@@ -74,7 +120,7 @@ func TestOwnEvents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := &leases{Feeds: NewFeeds()}
 		me := enforcer.Caller{UID: 1, PID: 7, Start: 70, Inode: 700}
-		events, cancel := d.SubscribeOwn(me, nil)
+		events := d.SubscribeOwn(me, nil)
 		end := func(by enforcer.Caller, cause enforcer.Cause) {
 			d.Observe(enforcer.Event{Kind: enforcer.EventEnded, Cause: cause,
 				Lease: &enforcer.Lease{Holder: &enforcer.Holder{Caller: by}}})
@@ -90,10 +136,10 @@ func TestOwnEvents(t *testing.T) {
 		end(enforcer.Caller{UID: 1, PID: 7, Start: 70}, enforcer.CauseForced) // its inode is not known
 		d.Observe(enforcer.Event{Kind: enforcer.EventVerdict, Verdict: &enforcer.Verdict{Code: enforcer.Expired}})
 		synctest.Wait()
-		if a, b := <-events, <-events; a.Cause != "forced" || b.Type != "license.changed" || len(events) > 0 {
-			t.Errorf("told %+v and %+v", a, b)
+		if told := events.Take(); len(told) != 2 || told[0].Cause != "forced" || told[1].Type != "license.changed" {
+			t.Errorf("told %+v", told)
 		}
-		if cancel(); !d.none() || len(d.own) != 0 {
+		if events.Cancel(); !d.none() || len(d.own) != 0 {
 			t.Errorf("left are %v", d.own)
 		}
 	})
@@ -104,43 +150,29 @@ func TestSlowSubscriber(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := &leases{Feeds: NewFeeds()}
 		one := enforcer.User{UID: 1}
-		slow, _ := d.Subscribe(&one, nil)
-		quick, cancel := d.Subscribe(&one, nil)
+		slow, quick := d.Subscribe(&one, nil), d.Subscribe(&one, nil)
 		got := make(chan int, 1)
-		go func() {
-			n := 0
-			for range quick {
-				n++
-			}
-			got <- n
-		}()
-		const many = 4 * subscriberBuffer
+		go func() { got <- len(readAll(quick)) }()
+		const many = 2 * subscriberBuffer
 		for range many {
 			d.take(1)
 			synctest.Wait()
 		}
-		var last *Event
-		n := 0
-		for ev := range slow {
-			last = ev
-			n++
-		}
+		told := readAll(slow)
+		n, last := len(told), told[len(told)-1]
 		if n != subscriberBuffer+1 || last.Type != "events.ended" || last.Reason == "" ||
 			last.At.After(time.Unix(many, 0)) { // in licence time, not by the wall clock
 			t.Errorf("the slow one is told %d events, the last is %+v", n, last)
 		}
-		cancel()
+		quick.Cancel()
 		if n := <-got; n != many {
 			t.Errorf("the quick one is told %d events of %d", n, many)
 		}
-		last = nil
-		rest, _ := d.Subscribe(nil, nil)
+		rest := d.Subscribe(nil, nil)
 		end := time.Date(2031, 1, 1, 0, 0, 0, 0, time.UTC)
 		d.Close(end)
-		for ev := range rest {
-			last = ev
-		}
-		if last == nil || last.Type != "events.ended" || !last.At.Equal(end) {
+		told = readAll(rest)
+		if last = told[len(told)-1]; last.Type != "events.ended" || !last.At.Equal(end) {
 			t.Errorf("when the agent ends the last is %+v", last)
 		}
 	})
@@ -151,7 +183,7 @@ func TestSubscribersHoldNothingUp(t *testing.T) {
 	d := &leases{Feeds: NewFeeds()}
 	one := enforcer.User{UID: 1}
 	inside, goOn := make(chan struct{}), make(chan struct{})
-	_, cancel := d.Subscribe(&one, func(*enforcer.Holder, *wire.Event) bool {
+	reader := d.Subscribe(&one, func(*enforcer.Holder, *wire.Event) bool {
 		inside <- struct{}{}
 		<-goOn
 		return false
@@ -160,6 +192,6 @@ func TestSubscribersHoldNothingUp(t *testing.T) {
 	<-inside // the reader is being asked
 	d.take(2)
 	d.take(1)
-	cancel()
+	reader.Cancel()
 	close(goOn)
 }

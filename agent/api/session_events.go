@@ -21,22 +21,21 @@ func (x *session) listen(as *rights) *enforcer.Denial {
 	if d := x.server.subscribe(p); d != nil {
 		return d
 	}
-	var events <-chan *Event
-	var cancel func()
+	var events *Subscription
 	if x.sub.mine {
-		events, cancel = x.server.feeds.SubscribeOwn(p.caller(false), func(h *enforcer.Holder, ev *wire.Event) bool {
+		events = x.server.feeds.SubscribeOwn(p.caller(false), func(h *enforcer.Holder, ev *wire.Event) bool {
 			own := h.PID == p.pid && h.Start == p.start && h.SameUser(p.caller(false)) &&
 				(p.pid != 0 || h.Inode == p.inode)
 			return (own || h.SameProcess(p.caller(false))) &&
 				(ev.Type == "lease.revoking" || ev.Type == "lease.ended" && ev.Cause != string(enforcer.CauseReleased))
 		})
 	} else {
-		events, cancel = x.server.feeds.Subscribe(visible(p, as.admin))
+		events = x.server.feeds.Subscribe(visible(p, as.admin))
 	}
 	over := make(chan struct{})
 	x.sub.end = sync.OnceFunc(func() {
 		close(over)
-		cancel()
+		events.Cancel()
 		x.server.subscribers.give(p.key(), 1)
 	})
 	isOver := func() bool {
@@ -48,11 +47,14 @@ func (x *session) listen(as *rights) *enforcer.Denial {
 		}
 	}
 	x.tasks.Go(func() {
-		for ev := range events {
-			if isOver() { // the rest of it is no longer for this peer
-				return
+		for open := true; open; {
+			_, open = <-events.C
+			for _, ev := range events.Take() {
+				if isOver() { // the rest of it is no longer for this peer
+					return
+				}
+				x.notify(ev)
 			}
-			x.notify(ev)
 			x.flush()
 			if x.ctx.Err() != nil {
 				return
