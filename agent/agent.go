@@ -93,6 +93,7 @@ func New(o Options) (*Agent, error) {
 	}
 	o.Config.Guard()
 	a := &Agent{options: o, log: o.Log, present: &present{config: o.Config}, running: newRunning()}
+	a.named.remember(o.Config)
 	if err := a.open(); err != nil {
 		_ = a.running.close() // the first fault counts
 		return nil, err

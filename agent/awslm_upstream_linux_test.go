@@ -444,3 +444,9 @@ func TestAgentsOfAgents(t *testing.T) {
 		t.Errorf("%+v, %v", p, err)
 	}
 }
+
+func init() {
+	askers["upstream.aws.refresh_token_file"] = asker{"aws: {product_sku: acme, key_fingerprint: " +
+		"'aws:294406891311:AWS/Marketplace:issuer-fingerprint', region: us-east-1, endpoint: '%[1]s', sts_endpoint: " +
+		"'%[1]s', role_arn: 'arn:aws:iam::123456789012:role/usher', refresh_token_file: %[2]s}", fetches}
+}

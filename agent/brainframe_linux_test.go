@@ -6,6 +6,8 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"github.com/usher-agent/usher/agent/upstreams"
+	"github.com/usher-agent/usher/plugin"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -368,4 +370,11 @@ func TestBrainFrameUsers(t *testing.T) {
 	page := basic("admin", brainframePassword)
 	page.header.Set("Origin", "http://example.com")
 	ask(page, 403, "GET", "/api/license", "", `"description":`)
+}
+
+func init() {
+	askers["upstream.brainframe.password_file"] = asker{"brainframe: {url: '%[1]s', user: op, password_file: %[2]s}",
+		func(*testing.T, *upstreams.Opener, *recorder) func(context.Context, plugin.Upstream) error {
+			return checksIn(nil)
+		}}
 }

@@ -298,3 +298,7 @@ func TestElasticHoldsParts(t *testing.T) {
 	}
 	say(128 << 10)
 }
+
+func init() {
+	askers["upstream.elastic.secret_file"] = asker{"elastic: {url: '%[1]s', secret_file: %[2]s}", fetches}
+}

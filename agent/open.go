@@ -230,6 +230,9 @@ func (o *opening) openServers() (err error) {
 		return configured(err)
 	}
 	o.running.closing(o.dialects.Close)
+	if err := o.openNamed(known); err != nil {
+		return err
+	}
 	o.openVitals(o.socket)
 	for _, l := range o.dialects.Listeners() {
 		o.running.task("listener "+l.Address(), o.running.afterVerdict(l.Run))

@@ -16,6 +16,7 @@ type present struct {
 	vendor string // the product that is compiled in; empty: none is
 	keyID  string // the thumbprint of the agent's key; set before anything is measured
 
+	named     named      // and the files that it names
 	reloading sync.Mutex // one reload at a time; see the order of locks
 
 	mu     sync.Mutex // guards all below; a leaf

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/usher-agent/usher/agent/audit"
@@ -25,14 +26,25 @@ func (a *Agent) Reload() (wire.Reloaded, error) {
 	out, err := a.reload()
 	a.metrics.Reloaded(err == nil, a.options.Now())
 	switch {
+	case errors.Is(err, ErrNothingToReload):
 	case err != nil:
+		a.named.reloadFailed(err)
 		a.audit.Note(eventlog.Event{Type: audit.ConfigRefused, Detail: err.Error()})
 		a.log.Error("the configuration was not reloaded; what was in force stays", "error", err)
 	default:
-		a.audit.Note(eventlog.Event{Type: audit.ConfigReloaded,
-			Fields: map[string]string{"changed": strings.Join(out.Changed, " "),
-				"needs_restart": strings.Join(out.Restart, " ")}})
-		a.log.Info("the configuration was reloaded", "changed", out.Changed, "needs_restart", out.Restart)
+		files := make([]string, len(out.Files))
+		for i, f := range out.Files {
+			files[i] = f.File
+		}
+		fields := map[string]string{"changed": strings.Join(out.Changed, " "),
+			"needs_restart": strings.Join(out.Restart, " ")}
+		said := []any{"changed", out.Changed, "needs_restart", out.Restart, "renewed_files", files}
+		if v := out.Verdict; v != nil {
+			fields["verdict"] = v.From + " -> " + v.To
+			said = append(said, "verdict", v.From+" -> "+v.To, "reason", v.Reason)
+		}
+		a.audit.Note(eventlog.Event{Type: audit.ConfigReloaded, Fields: fields})
+		a.log.Info("the configuration was reloaded", said...)
 	}
 	return out, err
 }
@@ -48,6 +60,9 @@ func (a *Agent) reload() (wire.Reloaded, error) {
 		return wire.Reloaded{}, err
 	}
 	next.Guard()
+	old := a.settings()
+	merged := old.Reloaded(next)
+	contents := merged.Contents()
 	anchors, _, err := inspect.Anchors(next)
 	if err != nil {
 		return wire.Reloaded{}, err
@@ -60,16 +75,43 @@ func (a *Agent) reload() (wire.Reloaded, error) {
 	if err != nil {
 		return wire.Reloaded{}, err
 	}
-	old := a.settings()
+	if err := a.named.check(merged); err != nil {
+		return wire.Reloaded{}, err
+	}
 	changed, restart := config.Diff(old, next)
-	a.setSettings(old.Reloaded(next))
+	before := a.desk.Verdict()
+	a.setSettings(merged)
 	a.court.Reload(court.Settings{Anchors: catalog.Own(anchors, a.signer.Key.Public().(ed25519.PublicKey)), Keys: keys,
 		Facts: a.facts(next)})
 	a.server.SetRules(rules)
 	if a.options.SetLevel != nil {
 		a.options.SetLevel(next.Log.Level)
 	}
-	return wire.Reloaded{Changed: orNone(changed), Restart: orNone(restart)}, nil
+	out := wire.Reloaded{Verdict: turned(before, a.desk.Verdict())}
+	taken, waiting := a.named.reloaded(merged, contents, restart)
+	for _, f := range slices.Concat(taken, waiting) {
+		out.Files = append(out.Files, wire.RenewedFile{Key: f.Key, File: f.Path})
+	}
+	out.Changed, out.Restart = withKeys(changed, taken), withKeys(restart, waiting)
+	return out, nil
+}
+
+// turned says what a verdict has turned from and to; nil: it has not.
+func turned(from, to *enforcer.Verdict) *wire.TurnedVerdict {
+	if from == nil || to == nil || from.Code == to.Code {
+		return nil
+	}
+	return &wire.TurnedVerdict{From: string(from.Code), To: string(to.Code), Reason: to.Reason}
+}
+
+// withKeys returns keys, with those of files, sorted.
+func withKeys(keys []string, of []config.NamedFile) []string {
+	out := append([]string{}, keys...)
+	for _, f := range of {
+		out = append(out, f.Key)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }
 
 // Reload is the API's.
@@ -81,11 +123,4 @@ func (f front) Reload(context.Context) (wire.Reloaded, *enforcer.Denial) {
 			Hint:   "what was in force stays; mend the file and reload again"}
 	}
 	return out, nil
-}
-
-func orNone(s []string) []string {
-	if s == nil {
-		return []string{}
-	}
-	return s
 }

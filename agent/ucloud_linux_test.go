@@ -8,6 +8,9 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"github.com/usher-agent/usher/agent/upstreams"
+	"github.com/usher-agent/usher/plugin"
+	"github.com/usher-agent/usher/plugin/catalog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -267,4 +270,24 @@ func TestUCloudFollowsTheResource(t *testing.T) {
 			}
 		}
 	}
+}
+
+func init() {
+	askers["upstream.ucloud.token_file"] = asker{"ucloud: {url: '%[1]s', token_file: %[2]s}",
+		func(t *testing.T, o *upstreams.Opener, _ *recorder) func(context.Context, plugin.Upstream) error {
+			public, private, err := ed25519.GenerateKey(rand.Reader)
+			if err != nil {
+				t.Fatal(err)
+			}
+			der, err := x509.MarshalPKIXPublicKey(public)
+			if err != nil {
+				t.Fatal(err)
+			}
+			a, err := catalog.Anchor("ucloud", "v", pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			o.Anchors = func() []plugin.Anchor { return []plugin.Anchor{a} }
+			return checksIn((&ucloudVendor{t, private}).sign("u", 1, 0))
+		}}
 }

@@ -77,7 +77,7 @@ func (o *opening) opener() (*upstreams.Opener, error) {
 	return &upstreams.Opener{Settings: o.settings, Key: o.key, Own: own.Certificates[0], Now: o.desk.Now,
 		Dated: o.desk.Dated, Activated: o.vouched,
 		Anchors: o.verifier.Anchors, Secrets: o.verifier.Secrets,
-		Verify: o.verifier.Verify}, nil
+		Verify: o.verifier.Verify, FileRefused: o.named.fileRefused}, nil
 }
 
 // learnt takes a time that an upstream signed in an answer about a licence.

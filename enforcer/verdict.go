@@ -96,13 +96,17 @@ const (
 	WarnDocument      WarningCode = "DOCUMENT"       // a document beside the good one is broken, foreign or set aside
 	WarnConfigIgnored WarningCode = "CONFIG_IGNORED" // a config key would widen a signed term; the licence holds
 	WarnAddOnUnused   WarningCode = "ADD_ON_UNUSED"  // an add-on without a good base
+	// a configuration, or a file that it names, is bad, and what was in force stays; added by the agent
+	WarnConfigRefused WarningCode = "CONFIG_REFUSED"
+	WarnRestartNeeded WarningCode = "RESTART_NEEDED" // changed keys wait for a restart; added by the agent
 )
 
 // WarningCodes returns every warning code.
 func WarningCodes() []WarningCode {
 	return []WarningCode{WarnExpiresSoon, WarnInGrace, WarnEmergency, WarnTestLicense, WarnNotBound, WarnNotShared,
 		WarnCheckInDue,
-		WarnClockBehind, WarnPolling, WarnHostMatchLow, WarnDocument, WarnConfigIgnored, WarnAddOnUnused}
+		WarnClockBehind, WarnPolling, WarnHostMatchLow, WarnDocument, WarnConfigIgnored, WarnAddOnUnused,
+		WarnConfigRefused, WarnRestartNeeded}
 }
 
 // Warning is something an operator should know that changes nothing yet.

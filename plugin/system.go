@@ -57,7 +57,8 @@ type Carries struct {
 	Held bool
 }
 
-// Settings is a system's configuration, decoded.
+// Settings is a system's configuration, decoded. A field that names a file has the tag file:"use": the file is read for
+// each use, so that a renewed one is taken; see [Renewed].
 type Settings interface {
 	// Used reports whether the configuration asks for an upstream.
 	Used() bool
@@ -79,9 +80,11 @@ type DialectSettings interface {
 // agent runs.
 type Environment struct {
 	Key ed25519.PrivateKey // the agent's own
-	// Transport uses the configured proxies and CAs, and shows no certificate. It belongs to the upstream alone.
-	Transport  *http.Transport
-	RootCAs    *x509.CertPool   // nil: the host's
+	// Transport uses the configured proxies and CAs, as their files are now, and shows no certificate. It belongs to
+	// the upstream alone.
+	Transport http.RoundTripper
+	// RootCAs returns the CAs to trust, nil for the host's: another pool only where the files have changed.
+	RootCAs    func() *x509.CertPool
 	CallWithin time.Duration    // a whole call, with all its tries
 	Now        func() time.Time // the licence time
 	Anchors    func() []Anchor  // those in trust
@@ -90,4 +93,7 @@ type Environment struct {
 	Secrets func() Secrets // the licence keys at hand
 	// ReadFile reads a file that the configuration names. It refuses one that others may change.
 	ReadFile func(path string) ([]byte, error)
+	// FileRefused is told which key's file is bad now, and why, while its last good content is used; with nil, that the
+	// file is good. nil: nobody is told.
+	FileRefused func(key string, err error)
 }

@@ -54,9 +54,9 @@ type License struct {
 	Path              string    `yaml:"path"`
 	Inline            string    `yaml:"inline"` // a secret; from USHER_LICENSE alone
 	Trust             []Trust   `yaml:"trust"`
-	KeyFile           string    `yaml:"key_file"` // licence keys, one a line; its contents are secret
-	Version           string    `yaml:"version"`  // of the product
-	Released          time.Time `yaml:"released"` // of the product
+	KeyFile           string    `yaml:"key_file" file:"reload"` // licence keys, one a line; its contents are secret
+	Version           string    `yaml:"version"`                // of the product
+	Released          time.Time `yaml:"released"`               // of the product
 	Grace             *Duration `yaml:"grace"`
 	MaxBorrow         *Duration `yaml:"max_borrow"`
 	OnExpiry          string    `yaml:"on_expiry"`
@@ -71,7 +71,7 @@ type License struct {
 type Trust struct {
 	System      string    `yaml:"system"`
 	KeyID       string    `yaml:"kid"`
-	KeyFile     string    `yaml:"key_file"`
+	KeyFile     string    `yaml:"key_file" file:"reload"`
 	Key         string    `yaml:"key"`
 	Algorithm   string    `yaml:"alg"`
 	NotBefore   time.Time `yaml:"not_before"`
@@ -103,12 +103,12 @@ type Rule struct {
 // Ops is the listener for operators' tools.
 type Ops struct {
 	Listen    string `yaml:"listen"`
-	WebConfig string `yaml:"web_config"`
+	WebConfig string `yaml:"web_config" file:"use"`
 }
 
 // Agent is the agent itself.
 type Agent struct {
-	KeyFile string `yaml:"key_file"`
+	KeyFile string `yaml:"key_file" file:"restart"`
 }
 
 // Upstream is the remote side of the licences, and the way there. HTTPS_PROXY, HTTP_PROXY and NO_PROXY give the
@@ -116,10 +116,10 @@ type Agent struct {
 type Upstream struct {
 	URL            string   `yaml:"url"`
 	PoolsURL       string   `yaml:"pools_url"`
-	EnrolmentFile  string   `yaml:"enrolment_file"`
-	CAFile         string   `yaml:"ca_file"`
-	ClientCertFile string   `yaml:"client_cert_file"`
-	ClientKeyFile  string   `yaml:"client_key_file"`
+	EnrolmentFile  string   `yaml:"enrolment_file" file:"use"`
+	CAFile         string   `yaml:"ca_file" file:"use"`
+	ClientCertFile string   `yaml:"client_cert_file" file:"use"`
+	ClientKeyFile  string   `yaml:"client_key_file" file:"use"`
 	Timeout        Duration `yaml:"timeout"`
 	// Systems are the sections of the systems that have one. Every such system of the catalog has its section here.
 	Systems Systems `yaml:"*"`
@@ -171,7 +171,7 @@ type Limits struct {
 // Plugin is a licence system that is a program of its own.
 type Plugin struct {
 	Name   string   `yaml:"name"` // of its system
-	Path   string   `yaml:"path"`
+	Path   string   `yaml:"path" file:"restart"`
 	SHA256 string   `yaml:"sha256"`
 	Args   []string `yaml:"args"`
 }

@@ -60,6 +60,7 @@ func (d *decoder) at(n *yaml.Node) string { return d.file + ":" + strconv.Itoa(n
 type field struct {
 	name  string
 	value reflect.Value
+	file  Renewal // of a value that names a file; else empty
 }
 
 // fieldsOf returns the keys of a section: those of its struct, and of upstream the systems' own.
@@ -69,10 +70,10 @@ func fieldsOf(v reflect.Value) (out []field) {
 		case name == "":
 		case v.Type().Field(i).Type == typeSystems:
 			for section, settings := range v.Field(i).Interface().(Systems) {
-				out = append(out, field{section, reflect.ValueOf(settings).Elem()})
+				out = append(out, field{name: section, value: reflect.ValueOf(settings).Elem()})
 			}
 		default:
-			out = append(out, field{name, v.Field(i)})
+			out = append(out, field{name, v.Field(i), Renewal(v.Type().Field(i).Tag.Get("file"))})
 		}
 	}
 	return out
@@ -377,22 +378,25 @@ func distance(a, b string) int {
 }
 
 // Keys returns every key with dots, a list's items as name[], sorted.
-func Keys() []string {
+func Keys() []string { return keysOf(func(field) bool { return true }) }
+
+// keysOf returns the keys of those fields that are chosen.
+func keysOf(chosen func(field) bool) []string {
 	var out []string
-	var walk func(v reflect.Value, key string)
-	walk = func(v reflect.Value, key string) {
-		switch t := v.Type(); {
+	var walk func(f field, key string)
+	walk = func(f field, key string) {
+		switch t := f.value.Type(); {
 		case t.Kind() == reflect.Struct && t != typeTime:
-			for _, f := range fieldsOf(v) {
-				walk(f.value, join(key, f.name))
+			for _, f := range fieldsOf(f.value) {
+				walk(f, join(key, f.name))
 			}
 		case t.Kind() == reflect.Slice && t != typeProduct:
-			walk(reflect.New(t.Elem()).Elem(), key+"[]")
-		default:
+			walk(field{value: reflect.New(t.Elem()).Elem()}, key+"[]")
+		case chosen(f):
 			out = append(out, key)
 		}
 	}
-	walk(reflect.ValueOf(Default()).Elem(), "")
+	walk(field{value: reflect.ValueOf(Default()).Elem()}, "")
 	slices.Sort(out)
 	return out
 }

@@ -17,10 +17,10 @@ type Listener struct {
 	Mode    fs.FileMode `yaml:"mode"`    // of a Unix socket; 0: as socket.mode
 	Group   string      `yaml:"group"`   // of a Unix socket; empty: as socket.group
 	// TokenFile holds the tokens that callers over TCP show, one a line.
-	TokenFile        string `yaml:"token_file"`
+	TokenFile        string `yaml:"token_file" file:"use"`
 	InsecureLoopback bool   `yaml:"insecure_loopback"` // callers over TCP show no token
 	// CredentialsFile holds the credentials that a dialect accepts for its own system, in the dialect's form.
-	CredentialsFile string `yaml:"credentials_file"`
+	CredentialsFile string `yaml:"credentials_file" file:"use"`
 	// Installers are the names of the credentials by which a caller over TCP may install documents.
 	Installers []string `yaml:"installers"`
 }

@@ -100,6 +100,7 @@ type Court struct {
 	facts    enforcer.Facts // as they were judged last
 	files    []File
 	warnings []enforcer.Warning // of the folder
+	others   []enforcer.Warning // of the configuration
 	renewed  []File
 	arrived  map[dated]time.Time // when documents that are dated ahead were first seen, by clock and mark
 	ready    bool                // the folder has been read once
@@ -227,7 +228,7 @@ func (c *Court) settleAtOnce() {
 // putInForce puts a verdict in force. unrecorded is why first uses could not be recorded; nil: they are. c.mu is held.
 func (c *Court) putInForce(j judgement, unrecorded error) {
 	v := j.Verdict
-	v.Warnings = append(v.Warnings, c.warnings...)
+	v.Warnings = slices.Concat(v.Warnings, c.warnings, c.others)
 	c.judgeAt, c.unsaid = v.JudgeAgainAt, false
 	if unrecorded != nil {
 		c.cfg.Log.Error("a licence's first use could not be recorded, and does not count yet", "error", unrecorded)
@@ -279,7 +280,11 @@ type Settings struct {
 	Facts enforcer.Facts
 }
 
-// Reload puts the settings of a new configuration in force.
+// recheckWithin is how long a reload waits for the licence folder to be read again.
+const recheckWithin = 2 * time.Second
+
+// Reload puts the settings of a new configuration in force. It returns when the licence folder has been looked at with
+// them, or does not answer.
 func (c *Court) Reload(s Settings) {
 	c.change(func() {
 		c.cfg.Verifier.Trust(s.Anchors)
@@ -289,6 +294,16 @@ func (c *Court) Reload(s Settings) {
 	})
 	c.cfg.Verifier.reopened()
 	c.cfg.Folder.Recheck()
+	ctx, cancel := context.WithTimeout(context.Background(), recheckWithin)
+	defer cancel()
+	if err := c.cfg.Folder.Sync(ctx); err != nil {
+		c.cfg.Log.Warn("the licence folder does not answer; its documents are looked at again when it does")
+	}
+}
+
+// Warn replaces the warnings that go with each verdict and are not of the licence folder.
+func (c *Court) Warn(warnings []enforcer.Warning) {
+	c.change(func() { c.others = warnings })
 }
 
 // SetHost replaces what is known of the host. fingerprint is what documents are opened with.

@@ -34,8 +34,8 @@ type Server struct {
 // New checks the web configuration and returns a server that answers nothing before Run.
 func New(c Config) (*Server, error) {
 	if c.WebConfig != "" {
-		if err := web.Validate(c.WebConfig); err != nil {
-			return nil, fmt.Errorf("ops.web_config %s: %w", c.WebConfig, err)
+		if err := Check(c.WebConfig); err != nil {
+			return nil, err
 		}
 	}
 	if c.Log == nil {
@@ -45,6 +45,14 @@ func New(c Config) (*Server, error) {
 		ReadTimeout:  30 * time.Second,
 		WriteTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
 		ErrorLog: slog.NewLogLogger(c.Log.Handler(), slog.LevelDebug)}}, nil
+}
+
+// Check says what is wrong with a web configuration, or with the certificate that it names.
+func Check(webConfig string) error {
+	if err := web.Validate(webConfig); err != nil {
+		return fmt.Errorf("ops.web_config %s: %w", webConfig, err)
+	}
+	return nil
 }
 
 // Run answers until ctx ends, and then closes the listener.

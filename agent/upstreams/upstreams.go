@@ -6,7 +6,6 @@ package upstreams
 import (
 	"crypto/ed25519"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -18,7 +17,6 @@ import (
 	"github.com/usher-agent/usher/agent/config"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
-	"github.com/usher-agent/usher/plugin/textual"
 	"github.com/usher-agent/usher/plugin/usher/online"
 )
 
@@ -28,7 +26,7 @@ const maxNamed = 1 << 20
 // maxEnrolment is the size in bytes of the largest file of enrolment tokens that is read.
 const maxEnrolment = 64 << 10
 
-// Opener makes upstreams. All fields are required; the functions are safe for concurrent use.
+// Opener makes upstreams. All other fields than FileRefused are required; the functions are safe for concurrent use.
 type Opener struct {
 	Settings func() *config.Config // the present ones: a reload replaces them
 	Key      ed25519.PrivateKey    // the agent's
@@ -40,6 +38,8 @@ type Opener struct {
 	// Verify verifies a document with the anchors and secrets.
 	Verify    func(document []byte) (*enforcer.License, *enforcer.Problem)
 	Activated func(license, word string) // see [online.Config]
+	// FileRefused is told of files that are bad now; see [plugin.Environment]. nil: nobody is.
+	FileRefused func(key string, err error)
 }
 
 // Open returns the configured upstreams by system: those given, the native protocol's, and those of the systems' own
@@ -73,39 +73,36 @@ func (o *Opener) Open(given map[string]plugin.Upstream) (map[string]plugin.Upstr
 
 // environment is what one system's upstream may use of the agent.
 func (o *Opener) environment(c *config.Config) (plugin.Environment, error) {
-	t, err := transport(c)
-	if err != nil {
+	w := o.way(c)
+	if _, err := w.present(); err != nil {
 		return plugin.Environment{}, err
 	}
 	return plugin.Environment{
-		Key:        o.Key,
-		Transport:  t,
-		RootCAs:    t.TLSClientConfig.RootCAs,
-		CallWithin: c.Upstream.Timeout.Duration(),
-		Now:        o.Now,
-		Anchors:    o.Anchors,
-		Secrets:    o.Secrets,
-		Verify:     o.Verify,
-		ReadFile:   func(path string) ([]byte, error) { return c.ReadFile(path, maxNamed) },
+		Key:         o.Key,
+		Transport:   w,
+		RootCAs:     w.rootCAs,
+		CallWithin:  c.Upstream.Timeout.Duration(),
+		Now:         o.Now,
+		Anchors:     o.Anchors,
+		Secrets:     o.Secrets,
+		Verify:      o.Verify,
+		ReadFile:    func(path string) ([]byte, error) { return c.ReadFile(path, maxNamed) },
+		FileRefused: o.FileRefused,
 	}, nil
 }
 
 // Native makes the client of a server of the native protocol: of upstream.url or upstream.pools_url.
 func (o *Opener) Native(url string) (*online.Client, error) {
 	c := o.Settings()
-	t, err := transport(c)
-	if err != nil {
+	w := o.way(c)
+	w.shown = func() (*tls.Certificate, error) { return &o.Own, nil }
+	if c.Upstream.ClientCertFile != "" {
+		w.shown = o.clientCertificate(c).Get
+	}
+	if _, err := w.present(); err != nil {
 		return nil, err
 	}
-	t.TLSClientConfig.Certificates = []tls.Certificate{o.Own}
-	if c.Upstream.ClientCertFile != "" {
-		named, err := clientCertificate(c)
-		if err != nil {
-			return nil, fmt.Errorf("upstream.client_cert_file: %w", err)
-		}
-		t.TLSClientConfig.Certificates[0] = named
-	}
-	return online.NewClient(online.Config{URL: url, Key: o.Key, HTTP: &http.Client{Transport: t}, Now: o.Dated,
+	return online.NewClient(online.Config{URL: url, Key: o.Key, HTTP: &http.Client{Transport: w}, Now: o.Dated,
 		Activated: o.Activated, Anchors: o.Anchors, Enrolment: o.enrolment})
 }
 
@@ -125,47 +122,21 @@ func (o *Opener) enrolment() ([]string, error) {
 	return online.ReadTokens(string(b)), nil
 }
 
-// clientCertificate reads the configured client certificate and its key.
-func clientCertificate(c *config.Config) (tls.Certificate, error) {
-	public, err := c.ReadFile(c.Upstream.ClientCertFile, maxNamed)
-	if err != nil {
-		return tls.Certificate{}, err
+// Check looks at the files that a configuration names for upstreams, as Open and Native do, and opens nothing that
+// lasts. It reports the first that is bad.
+func (o *Opener) Check(c *config.Config) error {
+	dry := *o
+	dry.Settings, dry.FileRefused = func() *config.Config { return c }, nil
+	if _, err := dry.Open(nil); err != nil {
+		return err
 	}
-	private, err := c.ReadFile(c.Upstream.ClientKeyFile, maxNamed)
-	if err != nil {
-		return tls.Certificate{}, err
+	if c.Upstream.PoolsURL != "" {
+		if _, err := dry.Native(c.Upstream.PoolsURL); err != nil {
+			return fmt.Errorf("upstream.pools_url: %w", err)
+		}
 	}
-	return tls.X509KeyPair(textual.PEM(public), textual.PEM(private))
-}
-
-// transport is the way to an upstream, with the proxies of the environment and the configured CAs.
-func transport(c *config.Config) (*http.Transport, error) {
-	cas, err := rootCAs(c)
-	if err != nil {
-		return nil, err
+	if _, err := dry.enrolment(); err != nil && !errors.Is(err, fs.ErrNotExist) { // the tokens may come later
+		return err
 	}
-	t := http.DefaultTransport.(*http.Transport).Clone()
-	t.MaxIdleConnsPerHost, t.IdleConnTimeout, t.MaxResponseHeaderBytes = 1, 30*time.Second, 64<<10
-	t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: cas}
-	return t, nil
-}
-
-// rootCAs returns the CAs to trust on the way: the host's, and the configured one; nil: the host's alone.
-func rootCAs(c *config.Config) (*x509.CertPool, error) {
-	path := c.Upstream.CAFile
-	if path == "" {
-		return nil, nil
-	}
-	pem, err := c.ReadFile(path, maxNamed)
-	if err != nil {
-		return nil, fmt.Errorf("upstream.ca_file: %w", err)
-	}
-	pool, err := x509.SystemCertPool()
-	if err != nil {
-		pool = x509.NewCertPool()
-	}
-	if !pool.AppendCertsFromPEM(textual.PEM(pem)) {
-		return nil, fmt.Errorf("upstream.ca_file %s: there is no certificate in PEM in it", path)
-	}
-	return pool, nil
+	return nil
 }

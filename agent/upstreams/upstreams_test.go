@@ -33,7 +33,8 @@ func TestOpen(t *testing.T) {
 	if err != nil || len(got) != 2 || got["toy"] == nil || got["given"] == nil {
 		t.Fatalf("%v, %v", got, err)
 	}
-	if e := s.lent; e.Transport.Proxy == nil || len(e.Transport.TLSClientConfig.Certificates) != 0 ||
+	through, err := s.lent.Transport.(*way).present()
+	if e := s.lent; err != nil || through.Proxy == nil || len(through.TLSClientConfig.Certificates) != 0 ||
 		e.CallWithin != c.Upstream.Timeout.Duration() {
 		t.Errorf("it is lent %+v", e)
 	}

@@ -143,9 +143,9 @@ func nudge(c chan struct{}) {
 	}
 }
 
-// Sync returns once a scan that began after the call is over and OnChange, if anything changed, has returned. The
-// watcher may still be waiting for a file that does not verify. The error is the context's. Do not call Sync from
-// OnChange.
+// Sync returns once a scan that began after the call, with a Recheck from before the call done, is over and OnChange,
+// if anything changed, has returned. The watcher may still be waiting for a file that does not verify. The error is the
+// context's. Do not call Sync from OnChange.
 func (w *Watcher) Sync(ctx context.Context) error {
 	done := make(chan struct{})
 	select {
@@ -247,10 +247,14 @@ func (r *run) wait(ctx context.Context, timer *time.Timer, wake, rest time.Time)
 			return true
 		case done := <-r.sync:
 			r.waiting = append(r.waiting, done)
+			select {
+			case <-r.recheck: // asked for before
+				r.checkAgain()
+			default:
+			}
 			return true
 		case <-r.recheck:
-			r.reader.recheck()
-			r.settler.recheck(r.cfg.Check)
+			r.checkAgain()
 			return false
 		}
 		heard = true
@@ -262,6 +266,12 @@ func (r *run) wait(ctx context.Context, timer *time.Timer, wake, rest time.Time)
 			timer.Reset(pause)
 		}
 	}
+}
+
+// checkAgain forgets what Check has answered.
+func (r *run) checkAgain() {
+	r.reader.recheck()
+	r.settler.recheck(r.cfg.Check)
 }
 
 // scan looks at the folder once and passes changes to OnChange. It returns when a file's patience ends, zero if none

@@ -362,6 +362,9 @@ func share(n int64, percent int) int64 {
 
 func (c *cli) reloadCommand() *cobra.Command {
 	return &cobra.Command{Use: "reload", Short: "Have the agent read its configuration again", Args: cobra.NoArgs,
+		Long: `Have the agent read its configuration again, and the files that it names. The command prints what is
+in force now, what needs a restart, and what the verdict has turned to. A configuration or a file with a
+fault changes nothing; "usher status" warns of it until a good one is read.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			r, err := c.client().Reload(cmd.Context())
 			if err != nil {
@@ -373,11 +376,18 @@ func (c *cli) reloadCommand() *cobra.Command {
 			if len(r.Changed)+len(r.Restart) == 0 {
 				fprintln(c.out, "nothing has changed")
 			}
+			renewed := map[string]string{}
+			for _, f := range r.Files {
+				renewed[f.Key] = " (" + f.File + " has changed)"
+			}
 			for _, k := range r.Changed {
-				fprintf(c.out, "%s  in force\n", k)
+				fprintf(c.out, "%s  in force%s\n", k, renewed[k])
 			}
 			for _, k := range r.Restart {
-				fprintf(c.out, "%s  needs a restart\n", k)
+				fprintf(c.out, "%s  needs a restart%s\n", k, renewed[k])
+			}
+			if v := r.Verdict; v != nil {
+				fprintf(c.out, "verdict %s -> %s: %s\n", v.From, v.To, v.Reason)
 			}
 			return nil
 		}}

@@ -49,12 +49,17 @@ type Config struct {
 	// RefreshTokenFile has the seller's refresh token; only its owner may be able to read it. Empty: the SDK's default
 	// chain.
 	RefreshTokenFile string
-	RoleARN          string // the role to assume with the refresh token
-	STSEndpoint      string
+	// TokenRefused hears why RefreshTokenFile is bad now, while its last good content is used; nil: the file is good.
+	// Optional.
+	TokenRefused func(error)
+	RoleARN      string // the role to assume with the refresh token
+	STSEndpoint  string
 
-	RootCAs    *x509.CertPool // nil: the system's; AWS_CA_BUNDLE adds to either
-	TryWithin  time.Duration  // of one try; zero: 10 s
-	CallWithin time.Duration  // of a call with all its tries; zero: 30 s
+	// RootCAs returns the CAs to trust, nil for the system's; another pool only where they have changed. AWS_CA_BUNDLE
+	// adds to either. nil: the system's.
+	RootCAs    func() *x509.CertPool
+	TryWithin  time.Duration // of one try; zero: 10 s
+	CallWithin time.Duration // of a call with all its tries; zero: 30 s
 	Now        func() time.Time
 }
 
@@ -62,8 +67,11 @@ type Config struct {
 type Client struct {
 	cfg  Config
 	node string
+	// token is the seller's refresh token, where one is configured.
+	token *plugin.Renewed[string]
 
 	mu    sync.Mutex
+	cas   *x509.CertPool // that api trusts
 	api   *lm.Client
 	creds aws.CredentialsProvider
 }
@@ -82,6 +90,9 @@ func NewClient(cfg Config) (*Client, error) {
 	if cfg.TryWithin == 0 {
 		cfg.TryWithin = tryWithin
 	}
+	if cfg.RootCAs == nil {
+		cfg.RootCAs = func() *x509.CertPool { return nil }
+	}
 	if cfg.CallWithin == 0 {
 		cfg.CallWithin = callWithin
 	}
@@ -90,6 +101,12 @@ func NewClient(cfg Config) (*Client, error) {
 		return nil, err
 	}
 	c := &Client{cfg: cfg, node: cfg.NodeID}
+	c.token = &plugin.Renewed[string]{Told: cfg.TokenRefused,
+		Read: func() ([]byte, error) {
+			token, err := readSecret(cfg.RefreshTokenFile)
+			return []byte(token), err
+		},
+		Parse: func(token []byte) (string, error) { return string(token), nil }}
 	if c.node == "" {
 		c.node = thumb
 	}
@@ -144,7 +161,9 @@ func (c *Client) client(ctx context.Context) (*lm.Client, error) {
 func (c *Client) opened(ctx context.Context) (*lm.Client, aws.CredentialsProvider, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.api == nil {
+	cas := c.cfg.RootCAs()
+	if c.api == nil || cas != c.cas {
+		c.cas, c.api = cas, nil
 		if err := c.open(ctx); err != nil {
 			return nil, nil, err
 		}
@@ -156,8 +175,8 @@ func (c *Client) open(ctx context.Context) error {
 	// Each try has its own time limit. It must be the SDK's own HTTP client: only that one honours AWS_CA_BUNDLE.
 	web := awshttp.NewBuildableClient().WithTimeout(c.cfg.TryWithin).WithTransportOptions(func(t *http.Transport) {
 		t.MaxIdleConnsPerHost, t.IdleConnTimeout, t.MaxResponseHeaderBytes = 1, 30*time.Second, 64<<10
-		if c.cfg.RootCAs != nil {
-			t.TLSClientConfig.RootCAs = c.cfg.RootCAs
+		if c.cas != nil {
+			t.TLSClientConfig.RootCAs = c.cas.Clone() // the SDK adds to it
 		}
 	})
 	options := []func(*config.LoadOptions) error{config.WithHTTPClient(web), config.WithRetryer(newRetryer),
@@ -190,7 +209,7 @@ func (c *Client) open(ctx context.Context) error {
 	}
 	c.creds = loaded.Credentials
 	if c.cfg.RefreshTokenFile != "" {
-		secrets := &refresher{file: c.cfg.RefreshTokenFile, api: lm.NewFromConfig(loaded, own, func(o *lm.Options) {
+		secrets := &refresher{token: c.token.Get, api: lm.NewFromConfig(loaded, own, func(o *lm.Options) {
 			o.Credentials = aws.AnonymousCredentials{}
 		})}
 		svc := sts.NewFromConfig(loaded, func(o *sts.Options) {

@@ -20,13 +20,13 @@ import (
 // refresher trades the seller's refresh token for an access token of one hour. With that it assumes a role (web
 // identity). It reads the file at each call, so that a token can be replaced.
 type refresher struct {
-	file string
-	api  *lm.Client // without credentials
+	token func() (string, error)
+	api   *lm.Client // without credentials
 }
 
 // GetIdentityToken implements stscreds.IdentityTokenRetriever.
 func (r *refresher) GetIdentityToken() ([]byte, error) {
-	token, err := readSecret(r.file)
+	token, err := r.token()
 	if err != nil {
 		return nil, err
 	}
@@ -94,7 +94,7 @@ func (c *Client) licenseArn() string {
 	if c.cfg.LicenseArn != "" || c.cfg.RefreshTokenFile == "" {
 		return c.cfg.LicenseArn
 	}
-	token, err := readSecret(c.cfg.RefreshTokenFile)
+	token, err := c.token.Get()
 	if err != nil {
 		return ""
 	}

@@ -34,7 +34,7 @@ type Settings struct {
 	Borrow           map[string]string `yaml:"borrow"` // the number by entitlement
 	Region           string            `yaml:"region"`
 	Endpoint         string            `yaml:"endpoint"`
-	RefreshTokenFile string            `yaml:"refresh_token_file"`
+	RefreshTokenFile string            `yaml:"refresh_token_file" file:"use"`
 	RoleARN          string            `yaml:"role_arn"`
 	STSEndpoint      string            `yaml:"sts_endpoint"`
 }
@@ -85,7 +85,12 @@ func (s *Settings) open(e plugin.Environment) (*Client, error) {
 		}
 		role = cmp.Or(role, textual.Value(os.Getenv("AWS_ROLE_ARN")))
 	}
+	refused := func(error) {}
+	if e.FileRefused != nil {
+		refused = func(err error) { e.FileRefused("upstream.aws.refresh_token_file", err) }
+	}
 	return NewClient(Config{
+		TokenRefused:     refused,
 		Key:              e.Key,
 		ProductSKU:       s.ProductSKU,
 		KeyFingerprint:   s.KeyFingerprint,

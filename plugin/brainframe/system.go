@@ -36,7 +36,7 @@ func Provide() plugin.System {
 type Settings struct {
 	URL          string `yaml:"url"`
 	User         string `yaml:"user"`
-	PasswordFile string `yaml:"password_file"`
+	PasswordFile string `yaml:"password_file" file:"use"`
 	// ExpirationDay says what expiration_date means, to the server and in the dialect: Exclusive or Inclusive.
 	ExpirationDay string `yaml:"expiration_day"`
 }
@@ -92,19 +92,16 @@ func (s *Settings) Open(e plugin.Environment) (plugin.Upstream, error) {
 	if s.PasswordFile == "" {
 		return c, nil
 	}
-	c.user, c.password = s.User, func() (string, error) { return passwordIn(e, s.PasswordFile) }
+	c.user, c.password = s.User, e.Secret("upstream.brainframe.password_file", s.PasswordFile, s.passwordOf)
 	_, err = c.password()
 	return c, err
 }
 
-// passwordIn reads a file with one password.
-func passwordIn(e plugin.Environment, file string) (string, error) {
-	b, err := e.ReadFile(file)
-	if err != nil {
-		return "", fmt.Errorf("upstream.brainframe.password_file: %w", err)
-	}
+// passwordOf reads the text of the file with the password.
+func (s *Settings) passwordOf(b []byte) (string, error) {
 	if b = []byte(textual.Value(string(b))); len(b) == 0 || bytes.ContainsAny(b, "\r\n") {
-		return "", fmt.Errorf("upstream.brainframe.password_file %s: it does not hold one password on one line", file)
+		return "", fmt.Errorf("upstream.brainframe.password_file %s: it does not hold one password on one line",
+			s.PasswordFile)
 	}
 	return string(b), nil
 }

@@ -37,7 +37,7 @@ var (
 // signature.
 type platform struct{ *Client }
 
-func client(transport *http.Transport) *http.Client {
+func client(transport http.RoundTripper) *http.Client {
 	c := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	if transport != nil {
 		c.Transport = transport

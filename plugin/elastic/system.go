@@ -30,8 +30,8 @@ type Settings struct {
 	Kind string `yaml:"kind"` // KindOrchestration: it is an ECE; KindStack: an Elasticsearch
 	// Region is of an ECE, for its API with regions; empty: the API without.
 	Region     string `yaml:"region"`
-	User       string `yaml:"user"`        // empty: the secret is an API key
-	SecretFile string `yaml:"secret_file"` // an API key, or the user's password
+	User       string `yaml:"user"`                   // empty: the secret is an API key
+	SecretFile string `yaml:"secret_file" file:"use"` // an API key, or the user's password
 }
 
 // Used reports whether there is a platform.
@@ -81,7 +81,7 @@ func (s *Settings) Open(e plugin.Environment) (plugin.Upstream, error) {
 	}
 	c := &Client{base: base, kind: s.Kind, region: s.Region, http: client(e.Transport), now: e.Now, anchors: e.Anchors}
 	if s.SecretFile != "" {
-		c.user, c.secret = s.User, func() (string, error) { return secretIn(e, s.SecretFile) }
+		c.user, c.secret = s.User, e.Secret("upstream.elastic.secret_file", s.SecretFile, s.secretOf)
 		if _, err := c.secret(); err != nil {
 			return nil, err
 		}
@@ -92,15 +92,12 @@ func (s *Settings) Open(e plugin.Environment) (plugin.Upstream, error) {
 	return platform{c}, nil
 }
 
-// secretIn reads a file with one secret.
-func secretIn(e plugin.Environment, file string) (string, error) {
-	b, err := e.ReadFile(file)
-	if err != nil {
-		return "", fmt.Errorf("upstream.elastic.secret_file: %w", err)
-	}
+// secretOf reads the text of the file with the secret.
+func (s *Settings) secretOf(b []byte) (string, error) {
 	secret := textual.Value(string(b))
 	if secret == "" || strings.ContainsAny(secret, "\r\n") {
-		return "", fmt.Errorf("upstream.elastic.secret_file %s: it does not hold one secret on one line", file)
+		return "", fmt.Errorf("upstream.elastic.secret_file %s: it does not hold one secret on one line",
+			s.SecretFile)
 	}
 	return secret, nil
 }

@@ -35,11 +35,13 @@ type Config struct {
 	Account     string // its id or slug
 	URL         string // of a self-hosted server; empty: CloudURL
 	Environment string // code or id; empty: none
-	Token       string // a licence's or another token; empty: requests authenticate with the licence key
-	Anchors     func() []plugin.Anchor
-	Secrets     func() plugin.Secrets
-	HTTP        http.RoundTripper // with its proxies and CAs; nil: the default
-	Now         func() time.Time  // licence time; nil: time.Now
+	// Token returns a licence's or another token for the next requests. Without one, or with nil, they authenticate
+	// with the licence key.
+	Token   func() (string, error)
+	Anchors func() []plugin.Anchor
+	Secrets func() plugin.Secrets
+	HTTP    http.RoundTripper // with its proxies and CAs; nil: the default
+	Now     func() time.Time  // licence time; nil: time.Now
 }
 
 // Client is the agent's side of Keygen's API. It implements [plugin.VoluntaryChecker], [plugin.Budgeter] for processes,
@@ -73,6 +75,9 @@ func NewClient(cfg Config) (*Client, error) {
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
+	}
+	if cfg.Token == nil {
+		cfg.Token = func() (string, error) { return "", nil }
 	}
 	// A redirect could come from somebody other than the server.
 	return &Client{cfg: cfg, base: base.JoinPath("v1", "accounts", cfg.Account), http: &http.Client{Transport: cfg.HTTP,

@@ -321,6 +321,10 @@ func TestOutages(t *testing.T) {
 	}
 }
 
+func token(text string) func() (string, error) {
+	return func() (string, error) { return text, nil }
+}
+
 // A token authenticates if the licence key may not.
 func TestCredentials(t *testing.T) {
 	byToken := func(l *keygentest.License) { l.KeyMayNotAuthenticate = true }
@@ -328,10 +332,10 @@ func TestCredentials(t *testing.T) {
 		!strings.Contains(e.Hint, "token_file") {
 		t.Errorf("with the key: %v", e)
 	}
-	o := open(t, byToken, keygen.Config{Token: "activ-1-v3"})
+	o := open(t, byToken, keygen.Config{Token: token("activ-1-v3")})
 	o.good(o.client.Activate)
 	o.good(o.client.Heartbeat)
-	if e := open(t, byToken, keygen.Config{Token: "activ-9-v3"}).badly(); e.Class != plugin.Misconfigured {
+	if e := open(t, byToken, keygen.Config{Token: token("activ-9-v3")}).badly(); e.Class != plugin.Misconfigured {
 		t.Errorf("with another token: %v", e)
 	}
 	// An unencrypted file contains the key.

@@ -33,6 +33,7 @@ type session struct {
 	req   *plugin.Request
 	doc   *document
 	key   string // the licence key; empty: not known
+	token string // empty: requests authenticate with the key
 	state state
 	reply *plugin.Reply
 	asked int64 // validations
@@ -59,8 +60,12 @@ func (c *Client) begin(ctx context.Context, r *plugin.Request) (*session, *plugi
 	if set, err := parseDataset(d.data); err == nil && s.key == "" && d.kind != signedKey {
 		s.key = licenseKey(set)
 	}
+	var err error
+	if s.token, err = c.cfg.Token(); err != nil {
+		return nil, &plugin.Error{Class: plugin.Misconfigured, Reason: err.Error(), Hint: "mend the token's file"}
+	}
 	switch {
-	case s.key == "" && c.cfg.Token == "":
+	case s.key == "" && s.token == "":
 		return nil, &plugin.Error{Class: plugin.Misconfigured,
 			Reason: "there is neither a licence key nor a token to authenticate with",
 			Hint: "install the licence key (`usher license install FILE --key -`), or give " +
@@ -148,8 +153,8 @@ func (s *session) test() bool { return s.doc != nil && s.doc.anchor.Environment 
 
 // auth returns the Authorization header: with the token, or the licence key itself.
 func (s *session) auth() string {
-	if s.cfg.Token != "" {
-		return "Bearer " + s.cfg.Token
+	if s.token != "" {
+		return "Bearer " + s.token
 	}
 	return "License " + s.key
 }

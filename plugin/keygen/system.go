@@ -30,7 +30,7 @@ func Provide() plugin.System {
 type Settings struct {
 	Account     string `yaml:"account"` // its id or slug
 	URL         string `yaml:"url"`     // of a self-hosted server; empty: CloudURL
-	TokenFile   string `yaml:"token_file"`
+	TokenFile   string `yaml:"token_file" file:"use"`
 	Environment string `yaml:"environment"` // code or id; empty: none
 }
 
@@ -52,8 +52,11 @@ func (s *Settings) Check(bad func(key, text string)) {
 
 // Open implements [plugin.Settings].
 func (s *Settings) Open(e plugin.Environment) (plugin.Upstream, error) {
-	token, err := s.token(e)
-	if err != nil {
+	token := func() (string, error) { return "", nil }
+	if s.TokenFile != "" {
+		token = e.Secret("upstream.keygen.token_file", s.TokenFile, s.tokenOf)
+	}
+	if _, err := token(); err != nil {
 		return nil, err
 	}
 	c, err := NewClient(Config{
@@ -72,15 +75,8 @@ func (s *Settings) Open(e plugin.Environment) (plugin.Upstream, error) {
 	return c, nil
 }
 
-// token reads the token file; empty: none is configured.
-func (s *Settings) token(e plugin.Environment) (string, error) {
-	if s.TokenFile == "" {
-		return "", nil
-	}
-	b, err := e.ReadFile(s.TokenFile)
-	if err != nil {
-		return "", fmt.Errorf("upstream.keygen.token_file: %w", err)
-	}
+// tokenOf reads the text of the token file.
+func (s *Settings) tokenOf(b []byte) (string, error) {
 	token := textual.Value(string(b))
 	if token == "" || strings.ContainsAny(token, " \r\n\t") {
 		return "", fmt.Errorf("upstream.keygen.token_file %s: it does not hold one token", s.TokenFile)

@@ -30,8 +30,9 @@ const (
 
 // Config is what a Client needs.
 type Config struct {
-	URL     string // of the UCloud
-	Token   string // an API token ("uc…-…"), or a refresh token
+	URL string // of the UCloud
+	// Token returns the API token ("uc…-…"), or the refresh token, for the next call.
+	Token   func() (string, error)
 	Project string // the workspace; empty: none is named
 	Anchors func() []plugin.Anchor
 	HTTP    http.RoundTripper // nil: the default
@@ -46,6 +47,7 @@ type Client struct {
 
 	mu     sync.Mutex // guards access; never held over a call
 	access string     // the access token of a refresh token; empty: none yet
+	from   string     // the refresh token that access is from
 }
 
 var _ plugin.VoluntaryChecker = (*Client)(nil)
@@ -245,8 +247,13 @@ func (c *Client) judge(found *seen, want *Claims) *plugin.Error {
 // get makes a call. The status is 200, 401, 403 or 404, the last three after a new access token; out is filled for 200.
 // Anything else is an error.
 func (c *Client) get(ctx context.Context, path string, q url.Values, out any) (int, *plugin.Error) {
+	token, err := c.cfg.Token()
+	if err != nil {
+		return 0, &plugin.Error{Class: plugin.Misconfigured, Reason: err.Error(),
+			Hint: "mend the file of upstream.ucloud.token_file"}
+	}
 	for try := 0; ; try++ {
-		bearer, e := c.bearer(ctx, try > 0)
+		bearer, e := c.bearer(ctx, token, try > 0)
 		if e != nil {
 			return 0, e
 		}
@@ -260,7 +267,7 @@ func (c *Client) get(ctx context.Context, path string, q url.Values, out any) (i
 					plugin.JSONFault(err, "member"))
 			}
 			return status, nil
-		case (status == http.StatusUnauthorized || status == http.StatusForbidden) && try == 0 && !c.isAPIToken():
+		case (status == http.StatusUnauthorized || status == http.StatusForbidden) && try == 0 && !isAPIToken(token):
 			continue
 		case status == http.StatusUnauthorized, status == http.StatusForbidden:
 			return status, nil
@@ -317,21 +324,24 @@ func (c *Client) call(ctx context.Context, method, path string, q url.Values, be
 	return res.StatusCode, b, nil
 }
 
-// isAPIToken reports whether the token is used as it is. UCloud tells the kinds by the same two letters.
-func (c *Client) isAPIToken() bool { return strings.HasPrefix(c.cfg.Token, "uc") }
+// isAPIToken reports whether a token is used as it is. UCloud tells the kinds by the same two letters.
+func isAPIToken(token string) bool { return strings.HasPrefix(token, "uc") }
 
 // bearer returns the token for a call: the API token, or an access token that is good for a while.
-func (c *Client) bearer(ctx context.Context, anew bool) (string, *plugin.Error) {
-	if c.isAPIToken() {
-		return c.cfg.Token, nil
+func (c *Client) bearer(ctx context.Context, token string, anew bool) (string, *plugin.Error) {
+	if isAPIToken(token) {
+		return token, nil
 	}
 	c.mu.Lock()
 	access := c.access
+	if c.from != token {
+		access = ""
+	}
 	c.mu.Unlock()
 	if !anew && access != "" && expires(access).Sub(c.cfg.Now()) > renewBefore {
 		return access, nil
 	}
-	status, b, e := c.call(ctx, http.MethodPost, "/auth/refresh", nil, c.cfg.Token)
+	status, b, e := c.call(ctx, http.MethodPost, "/auth/refresh", nil, token)
 	if e != nil {
 		return "", e
 	}
@@ -344,7 +354,7 @@ func (c *Client) bearer(ctx context.Context, anew bool) (string, *plugin.Error) 
 			Hint:   "put a new refresh token, or an API token, into upstream.ucloud.token_file"}
 	}
 	c.mu.Lock()
-	c.access = out.Access
+	c.access, c.from = out.Access, token
 	c.mu.Unlock()
 	return out.Access, nil
 }

@@ -85,7 +85,9 @@ func newClient(t testing.TB, token string) (*core, *ucloud.Client) {
 	c := &core{}
 	s := httptest.NewServer(c)
 	t.Cleanup(s.Close)
-	client, err := ucloud.NewClient(ucloud.Config{URL: s.URL + "/", Token: token, Project: "p-1",
+	client, err := ucloud.NewClient(ucloud.Config{URL: s.URL + "/", Token: func() (string, error) {
+		return token, nil
+	}, Project: "p-1",
 		Anchors: func() []plugin.Anchor { return anchors(t) }, Now: func() time.Time { return noon }})
 	if err != nil {
 		t.Fatal(err)

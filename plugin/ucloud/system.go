@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/plugin"
+	"github.com/usher-agent/usher/plugin/textual"
 )
 
 // Provide returns the system for package catalog.
@@ -28,8 +29,8 @@ func Provide() plugin.System {
 // asks no UCloud, and makes a product of each pool.
 type Settings struct {
 	URL       string `yaml:"url"`
-	TokenFile string `yaml:"token_file"` // an API token, or a refresh token
-	Project   string `yaml:"project"`    // the workspace; empty: the token's own, or the personal one
+	TokenFile string `yaml:"token_file" file:"use"` // an API token, or a refresh token
+	Project   string `yaml:"project"`               // the workspace; empty: the token's own, or the personal one
 
 	Provider string            `yaml:"provider"` // the id of the products' provider; empty: DefaultProvider
 	Products []ProductSettings `yaml:"products"`
@@ -84,13 +85,9 @@ func address(s string) (*url.URL, error) {
 
 // Open implements [plugin.Settings].
 func (s *Settings) Open(e plugin.Environment) (plugin.Upstream, error) {
-	b, err := e.ReadFile(s.TokenFile)
-	if err != nil {
-		return nil, fmt.Errorf("upstream.ucloud.token_file: %w", err)
-	}
-	token := strings.TrimSpace(string(b))
-	if token == "" || strings.ContainsAny(token, " \r\n\t") {
-		return nil, fmt.Errorf("upstream.ucloud.token_file %s: it does not hold one token", s.TokenFile)
+	token := e.Secret("upstream.ucloud.token_file", s.TokenFile, s.tokenOf)
+	if _, err := token(); err != nil {
+		return nil, err
 	}
 	c, err := NewClient(Config{URL: s.URL, Token: token, Project: s.Project, HTTP: e.Transport, Now: e.Now,
 		Anchors: e.Anchors})
@@ -98,6 +95,15 @@ func (s *Settings) Open(e plugin.Environment) (plugin.Upstream, error) {
 		return nil, err
 	}
 	return c, nil
+}
+
+// tokenOf reads the text of the token file.
+func (s *Settings) tokenOf(b []byte) (string, error) {
+	token := textual.Value(string(b))
+	if token == "" || strings.ContainsAny(token, " \r\n\t") {
+		return "", fmt.Errorf("upstream.ucloud.token_file %s: it does not hold one token", s.TokenFile)
+	}
+	return token, nil
 }
 
 // DefaultProvider is the provider of the products where the configuration names none.
