@@ -194,7 +194,7 @@ func (c *Client) forbidden(status int) *plugin.Error {
 			"%s answered %d for the list of licences, also to a new access token: access to it has been "+
 				"taken away", c.base.Host, status),
 		Hint: "check upstream.ucloud.project, or ask for access at UCloud"}
-	if c.isAPIToken() {
+	if token, err := c.cfg.Token(); err == nil && isAPIToken(token) {
 		e.Code = enforcer.Unavailable
 		e.Reason = fmt.Sprintf("%s answered %d for the list of licences: the API token has ended, or access has been "+
 			"taken away", c.base.Host, status)
