@@ -160,6 +160,7 @@ func (s *brainframeServer) tell(state string, limit, inUse int64) {
 	if err != nil || p.Limit == nil || *p.Limit != limit || p.InUse != inUse {
 		s.t.Errorf("the pool is %+v, %v, and not %d of %d", p, err, inUse, limit)
 	}
+	s.statusSays(state, l.Code, "streams", inUse, limit)
 	m, err := s.Metrics(ctx)
 	for _, line := range []string{fmt.Sprintf(`usher_slots_limit{pool="streams"} %d`, limit),
 		fmt.Sprintf(`usher_slots_in_use{pool="streams"} %d`, inUse),

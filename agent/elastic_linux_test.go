@@ -136,6 +136,7 @@ func (m *mover) show(uid string, limit, inUse int64) {
 		m.t.Errorf("the platform says %+v, and not %s with %d units", a, uid, inUse)
 	}
 	m.sayUnits(limit, inUse)
+	m.statusSays("valid", "VALID", "resource_units", inUse, limit)
 }
 
 // A platform's product moves to an agent: its licence is put, shown and swapped by ECE's own API and refused in its

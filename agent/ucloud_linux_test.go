@@ -129,6 +129,7 @@ func (p *ucloudProduct) show(limit int64, jobs ...string) {
 	if err != nil || pool.Limit == nil || *pool.Limit != limit || pool.InUse != int64(len(jobs)) {
 		p.t.Errorf("the pool is %+v (%v), and not %d of %d", pool, err, len(jobs), limit)
 	}
+	p.statusSays("valid", "VALID", "abaqus", int64(len(jobs)), limit)
 	p.metric(fmt.Sprintf(`usher_slots_limit{pool="abaqus"} %d`, limit))
 	p.metric(fmt.Sprintf(`usher_slots_in_use{pool="abaqus"} %d`, len(jobs)))
 }
@@ -187,6 +188,22 @@ func TestUCloudProductMoves(t *testing.T) {
 	p.bind(200, "UNBIND", 1)
 	p.show(3, "2", "3")
 
+	// A program of the house that speaks the local API holds a job's slot, too.
+	job := wire.AcquireRequest{Pool: "abaqus", Lifetime: "held", Labels: map[string]string{"job": "77"}}
+	l, err := p.Acquire(t.Context(), job)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.show(3, "2", "3", "77")
+	p.kill()
+	p.run()
+	p.show(3, "2", "3", "77")
+	p.bind(402, "BIND", 4)
+	if err := p.Release(t.Context(), l.ID, false); err != nil {
+		t.Error(err)
+	}
+	p.show(3, "2", "3")
+
 	p.bulk()
 
 	p.drop("a.lic", p.vendor.sign("c", 3, 2*time.Second))
@@ -199,6 +216,7 @@ func TestUCloudProductMoves(t *testing.T) {
 		t.Errorf("after the end: %q", why)
 	}
 	p.metric(`usher_license_state{state="expired"} 1`)
+	p.statusSays("expired", "EXPIRED", "abaqus", 2, 0)
 	p.bind(200, "UNBIND", 2)
 	p.call(200, "DELETE", "/api/licenses", fmt.Sprintf(`{"items":[{"id":%q}]}`, p.id))
 	p.call(404, "GET", "/api/licenses/retrieve?id="+p.id, "")

@@ -173,6 +173,7 @@ type PoolStatus struct {
 	Unit      string
 	Quantum   int64 // parts of a slot: see PoolTerm; 0: it has none
 	NotShared string
+	Paused    bool  // nothing new is granted: see Verdict.Paused
 	InUse     int64 // slots held; of a meter, what has been drawn
 	Parts     int64 // with Quantum: the parts of slots that are held
 	Waiting   int64 // slots or draws that acquires wait for
@@ -185,6 +186,9 @@ type PoolStatus struct {
 
 // Available returns how many slots could be granted now, overage aside; Unlimited when there is no limit.
 func (p PoolStatus) Available() Limit {
+	if p.Paused {
+		return 0
+	}
 	if p.Budget == Unlimited {
 		return Unlimited
 	}

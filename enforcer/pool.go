@@ -198,19 +198,29 @@ func (e *Enforcer) Pools(now time.Time) []PoolStatus {
 			out = append(out, e.meterStatus(name, m, now))
 		}
 	}
+	for i := range out {
+		out[i].Paused = e.pausedAt(now)
+	}
 	slices.SortFunc(out, func(a, b PoolStatus) int { return cmp.Compare(a.Name, b.Name) })
 	return out
 }
 
 // Pool returns one pool or meter at the instant now.
-func (e *Enforcer) Pool(name string, now time.Time) (PoolStatus, bool) {
-	if p, ok := e.pools[name]; ok {
-		return p.status(name), true
-	}
-	if e.verdict != nil {
-		if m, ok := e.verdict.Meters[name]; ok {
-			return e.meterStatus(name, m, now), true
+func (e *Enforcer) Pool(name string, now time.Time) (s PoolStatus, ok bool) {
+	if p, has := e.pools[name]; has {
+		s, ok = p.status(name), true
+	} else if e.verdict != nil {
+		var m MeterGrant
+		if m, ok = e.verdict.Meters[name]; ok {
+			s = e.meterStatus(name, m, now)
 		}
 	}
-	return PoolStatus{}, false
+	s.Paused = ok && e.pausedAt(now)
+	return s, ok
+}
+
+// pausedAt reports whether the verdict grants nothing new.
+func (e *Enforcer) pausedAt(now time.Time) bool {
+	v := e.at(now)
+	return v != nil && v.Paused != ""
 }

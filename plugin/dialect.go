@@ -61,7 +61,7 @@ const MaxDialectBody = 1 << 20
 //
 // The caller is an [enforcer.Caller] from Desk.Caller or CallerBy, and never what a request's body claims. A dialect
 // cannot see, renew or release the leases of other callers, nor those that the same caller has through another dialect
-// or the local API.
+// or the local API, but for what Slots.Bearers shows.
 type Desk interface {
 	Callers
 	Slots
@@ -111,6 +111,9 @@ type Slots interface {
 	Lease(id enforcer.LeaseID, c enforcer.Caller) (*enforcer.Lease, bool)
 	// Leases returns the caller's leases that this dialect made, in the order of their acquires.
 	Leases(c enforcer.Caller) []*enforcer.Lease
+	// Bearers returns the leases of all callers that bear the label of a Labeller, in the order of their acquires; for
+	// another dialect there are none.
+	Bearers() []Bearer
 	// SetData replaces the dialect's data on a lease: at most MaxLeaseData bytes, as durable as the lease before it
 	// returns, gone with the lease.
 	SetData(id enforcer.LeaseID, c enforcer.Caller, data []byte) *enforcer.Denial

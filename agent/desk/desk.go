@@ -105,6 +105,7 @@ type Desk struct {
 	next     time.Time                                // what the timer waits for
 	held     map[enforcer.Lifetime]int                // leases held
 	owned    map[string]map[enforcer.LeaseID]struct{} // leases held with data, by its owner
+	labels   map[string]*labelled                     // see Follow
 	doubted  map[enforcer.LeaseID]struct{}            // leases that are unconfirmed
 	waiting  map[enforcer.LeaseID]waiter
 	stirred  []string      // pools where a waiter may be served: see enforcer.Event.Stirs
@@ -368,6 +369,7 @@ func (d *Desk) count(ev enforcer.Event) {
 		d.held[ev.Lease.Lifetime]--
 		d.tellIdle()
 		delete(d.doubted, ev.Lease.ID)
+		d.label(ev.Lease, false)
 		if ev.Lease.Data != nil {
 			delete(d.owned[ev.Lease.Data.Owner], ev.Lease.ID)
 		}
@@ -378,6 +380,7 @@ func (d *Desk) count(ev enforcer.Event) {
 // countIn counts a lease that is held. d.mu is held.
 func (d *Desk) countIn(l *enforcer.Lease) {
 	d.held[l.Lifetime]++
+	d.label(l, true)
 	if l.Data == nil {
 		return
 	}

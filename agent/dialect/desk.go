@@ -20,6 +20,7 @@ import (
 type desk struct {
 	c      *Config
 	system string
+	label  string // of a [plugin.Labeller]; empty: it is none
 	store  *store
 	key    ed25519.PrivateKey
 	log    *slog.Logger
@@ -201,6 +202,16 @@ func (d *desk) Leases(c enforcer.Caller) []*enforcer.Lease {
 		return cmp.Or(a.AcquiredAt.Compare(b.AcquiredAt), slices.Compare(a.ID[:], b.ID[:]))
 	})
 	return all
+}
+
+func (d *desk) Bearers() (out []plugin.Bearer) {
+	if d.label == "" {
+		return nil
+	}
+	for _, l := range d.c.Slots.Labelled(d.label) {
+		out = append(out, plugin.Bearer{Labels: l.Holder.Labels, Items: l.Items, AcquiredAt: l.AcquiredAt})
+	}
+	return out
 }
 
 func (d *desk) SetData(id enforcer.LeaseID, c enforcer.Caller, data []byte) *enforcer.Denial {

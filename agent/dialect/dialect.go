@@ -38,6 +38,10 @@ type Slots interface {
 	Lease(enforcer.LeaseID) (*enforcer.Lease, bool)
 	// OwnedBy returns a caller's leases on which an owner keeps data.
 	OwnedBy(owner string, c enforcer.Caller) []*enforcer.Lease
+	// Follow has the leases that bear a label kept at hand for Labelled.
+	Follow(label string, changed func())
+	// Labelled returns the leases that bear a label which is followed, in the order of their acquires.
+	Labelled(label string) []*enforcer.Lease
 	// Shift changes how much is drawn from a meter, and returns the new number.
 	Shift(*enforcer.Shift) (drawn int64, d *enforcer.Denial)
 }
@@ -139,8 +143,12 @@ func (a *Dialects) speak(d plugin.Dialect, dir string) error {
 	if err != nil {
 		return err
 	}
-	a.spoken[system] = &spoken{store, key.Public().(ed25519.PublicKey),
-		d.Handler(&desk{c: &a.c, system: system, store: store, key: key, log: log})}
+	view := &desk{c: &a.c, system: system, store: store, key: key, log: log}
+	if l, ok := d.(plugin.Labeller); ok {
+		view.label = l.Label()
+		a.c.Slots.Follow(view.label, nil)
+	}
+	a.spoken[system] = &spoken{store, key.Public().(ed25519.PublicKey), d.Handler(view)}
 	return nil
 }
 

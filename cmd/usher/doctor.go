@@ -183,7 +183,7 @@ func (c *cli) examine(cmd *cobra.Command) (out []finding) {
 	if pools, err := agent.Pools(ctx); err == nil {
 		for _, p := range pools {
 			switch {
-			case p.Available != nil && *p.Available == 0 && p.Budget != nil && *p.Budget > 0:
+			case p.Budget != nil && *p.Budget > 0 && p.InUse >= *p.Budget:
 				add("pool "+p.Name, "warning", "`usher leases` lists the holders", "all %d slots are in use",
 					*p.Budget)
 			case p.Budget != nil && p.Limit != nil && *p.Budget < *p.Limit:

@@ -61,6 +61,8 @@ type Desk struct {
 	Facts func(*enforcer.Facts)
 	// OnLate is the answer of Late; nil: nothing is over.
 	OnLate func() *enforcer.Denial
+	// Label is the dialect's, where it is a [plugin.Labeller].
+	Label string
 	// Signer is the key that signs the dialect's answers.
 	Signer ed25519.PrivateKey
 
@@ -369,6 +371,23 @@ func (d *Desk) Leases(c enforcer.Caller) []*enforcer.Lease {
 	slices.SortFunc(out, func(a, b *enforcer.Lease) int {
 		return cmp.Or(a.AcquiredAt.Compare(b.AcquiredAt), slices.Compare(a.ID[:], b.ID[:]))
 	})
+	return out
+}
+
+func (d *Desk) Bearers() (out []plugin.Bearer) {
+	d.Do(&enforcer.Tick{})
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	all := d.core.Leases(func(l *enforcer.Lease) bool {
+		_, ok := l.Holder.Labels[d.Label]
+		return ok && d.Label != ""
+	})
+	slices.SortFunc(all, func(a, b *enforcer.Lease) int {
+		return cmp.Or(a.AcquiredAt.Compare(b.AcquiredAt), slices.Compare(a.ID[:], b.ID[:]))
+	})
+	for _, l := range all {
+		out = append(out, plugin.Bearer{Labels: l.Holder.Labels, Items: l.Items, AcquiredAt: l.AcquiredAt})
+	}
 	return out
 }
 

@@ -81,7 +81,7 @@ func (x *request) bind(r *record, job string) *Fault {
 	}
 	// The same binding twice takes one slot, so that a grant whose answer is lost is found again: it is not taken back.
 	l, _, d := x.Acquire(context.WithoutCancel(x.r.Context()), &enforcer.Acquire{Caller: x.who.caller, Pool: o.pool,
-		N: 1, Lifetime: enforcer.LifetimeHeld, Labels: map[string]string{"job": job, "license": r.id()}},
+		N: 1, Lifetime: enforcer.LifetimeHeld, Labels: map[string]string{labelJob: job, labelLicense: r.id()}},
 		data{r.ID, job}.encode())
 	if d != nil {
 		return denied(d, name)

@@ -251,9 +251,7 @@ func (x *request) view(r *record, f *flags) License {
 	if r.Generated != "" {
 		l.ProviderID = &r.Generated
 	}
-	for _, b := range x.bound(r) {
-		l.Status.BoundTo = append(l.Status.BoundTo, b.job)
-	}
+	l.Status.BoundTo = append(l.Status.BoundTo, x.boundTo(r)...)
 	if f.IncludeUpdates {
 		l.Updates = append(l.Updates, r.Updates...)
 	}

@@ -9,8 +9,11 @@ import (
 	"github.com/usher-agent/usher/plugin"
 )
 
-// labelJob is the label that binds a licence to a job when it is made.
+// labelJob is the label that binds a licence to a job when it is made. A lease that holds a job's slot bears it, too.
 const labelJob = "job"
+
+// labelLicense is the label of a lease that names the licence whose slot it holds.
+const labelLicense = "license"
 
 // newLicense is an item of create and of control.register.
 type newLicense struct {

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/plugin"
 	"github.com/usher-agent/usher/plugin/plugintest"
 	"github.com/usher-agent/usher/plugin/ucloud"
 )
@@ -33,6 +34,7 @@ func newCounter(t testing.TB, slots int64, settings ucloud.Settings) *counter {
 	settings.Provider = "example"
 	c := &counter{t: t, desk: plugintest.NewDesk(ucloud.System, noon.Add(24*time.Hour), license(t, slots, nil)),
 		dialect: settings, header: http.Header{}}
+	c.desk.Label = settings.Dialect().(plugin.Labeller).Label()
 	c.restart()
 	return c
 }

@@ -26,10 +26,14 @@ type Dialect struct {
 var (
 	_ plugin.CredentialsChecker = Dialect{}
 	_ plugin.Refuser            = Dialect{}
+	_ plugin.Labeller           = Dialect{}
 )
 
 // System returns "ucloud".
 func (Dialect) System() string { return System }
+
+// Label returns "job": a lease that bears it is of a job.
+func (Dialect) Label() string { return labelJob }
 
 // Credential returns "a UCloud token".
 func (Dialect) Credential() string { return "a UCloud token" }
@@ -67,6 +71,7 @@ type request struct {
 	body []byte
 	who  *identity
 	jobs map[holder][]bound // the leases by holder, read once for a request
+	live map[int64][]string // the jobs that hold slots by licence, read once for a request; nil: not read yet
 	// granted says that the request was granted a slot, whose grant is looked at again before the answer.
 	granted bool
 	undo    []func()

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"math"
 	"net/http"
-	"strconv"
 	"time"
 
 	"github.com/usher-agent/usher/enforcer"
@@ -189,12 +188,6 @@ func (x *request) retrieveProducts() (any, *Fault) {
 }
 
 func ms(t time.Time) int64 { return t.UnixMilli() }
-
-// jobName reports whether a job's id can be one: a decimal number, as the platform has them.
-func jobName(s string) bool {
-	n, err := strconv.ParseInt(s, 10, 64)
-	return err == nil && n > 0 && strconv.FormatInt(n, 10) == s
-}
 
 // resolve returns the product of a reference, also where the licence in force does not have it.
 func (s *local) resolve(ref ProductRef) offer {
