@@ -89,6 +89,7 @@ func (o *acquireFlags) request() (wire.AcquireRequest, error) {
 
 func (c *cli) acquireCommand() *cobra.Command {
 	var o acquireFlags
+	var wait *time.Duration
 	var held bool
 	var until, borrow string
 	cmd := &cobra.Command{Use: "acquire --pool P [--n N] [--ttl D | --held | --until T | --borrow D]",
@@ -117,8 +118,11 @@ all of this.`,
 				}
 				r.Lifetime, r.Until = "borrow", &at
 			}
-			l, err := c.client().Acquire(cmd.Context(), r)
-			if err != nil {
+			var l *wire.Lease
+			if err := c.ride(cmd.Context(), *wait, r.ClientToken != "", func() (err error) {
+				l, err = c.client().Acquire(cmd.Context(), r)
+				return err
+			}); err != nil {
 				return err
 			}
 			if c.json {
@@ -131,6 +135,7 @@ all of this.`,
 			return nil
 		}}
 	o.add(cmd)
+	wait = patience(cmd)
 	cmd.Flags().StringVar(&o.ttl, "ttl", "", "how long it lasts unless renewed: 1s to 24h (default 60s)")
 	cmd.Flags().StringVar(&o.token, "client-token", "",
 		"makes the acquire repeatable: the same token gets the same lease")
@@ -143,6 +148,7 @@ all of this.`,
 
 func (c *cli) renewCommand() *cobra.Command {
 	var ttl string
+	var wait *time.Duration
 	cmd := &cobra.Command{Use: "renew ID [--ttl D]", Short: "Extend a lease from now", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var d time.Duration
@@ -152,8 +158,11 @@ func (c *cli) renewCommand() *cobra.Command {
 					return err
 				}
 			}
-			l, err := c.client().Renew(cmd.Context(), args[0], d)
-			if err != nil {
+			var l *wire.Lease
+			if err := c.ride(cmd.Context(), *wait, true, func() (err error) {
+				l, err = c.client().Renew(cmd.Context(), args[0], d)
+				return err
+			}); err != nil {
 				return err
 			}
 			if c.json {
@@ -162,16 +171,21 @@ func (c *cli) renewCommand() *cobra.Command {
 			fprintf(c.out, "held until %s\n", timeText(l.ExpiresAt))
 			return nil
 		}}
+	wait = patience(cmd)
 	cmd.Flags().StringVar(&ttl, "ttl", "", "for how long (default: as long as it was acquired for)")
 	return cmd
 }
 
 func (c *cli) releaseCommand() *cobra.Command {
 	var force bool
+	var wait *time.Duration
 	cmd := &cobra.Command{Use: "release ID [--force]", Short: "Give a lease back", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return c.client().Release(cmd.Context(), args[0], force)
+			return c.ride(cmd.Context(), *wait, false, func() error {
+				return c.client().Release(cmd.Context(), args[0], force)
+			})
 		}}
+	wait = patience(cmd)
 	cmd.Flags().BoolVar(&force, "force", false, "end anybody's lease (admins)")
 	return cmd
 }
@@ -207,6 +221,7 @@ const (
 
 func (c *cli) runCommand() *cobra.Command {
 	var o acquireFlags
+	var wait *time.Duration
 	var noSlot int
 	cmd := &cobra.Command{Use: "run --pool P [--n N] [--wait D] -- CMD …",
 		Short: "Run a program that holds slots for as long as it lives", Args: cobra.MinimumNArgs(1),
@@ -224,9 +239,10 @@ failure.`,
 			if err != nil {
 				return err
 			}
-			return c.runChild(cmd.Context(), r, args, noSlot)
+			return c.runChild(cmd.Context(), r, args, noSlot, *wait)
 		}}
 	o.add(cmd)
+	wait = patience(cmd)
 	noSlot = exitNoSlot
 	cmd.Flags().VarP(&numberFlag[int]{&noSlot, 0, 255}, "no-slot-exit-code", "E", "the exit code when no slot is free")
 	cmd.Flags().SetInterspersed(false)
@@ -234,7 +250,8 @@ failure.`,
 }
 
 // runChild takes the slots and becomes the program. Without exec, the program runs as a child.
-func (c *cli) runChild(ctx context.Context, r wire.AcquireRequest, args []string, noSlot int) error {
+func (c *cli) runChild(ctx context.Context, r wire.AcquireRequest, args []string, noSlot int,
+	within time.Duration) error {
 	path, err := exec.LookPath(args[0])
 	if err != nil {
 		code := runNotFound
@@ -264,15 +281,11 @@ func (c *cli) runChild(ctx context.Context, r wire.AcquireRequest, args []string
 	env := func(lease string) []string {
 		return append(os.Environ(), "USHER_SOCKET="+c.client().Socket(), "USHER_LEASE="+lease)
 	}
-	session, err := client.Open(ctx, client.WithSocket(c.socketPath()))
+	session, lease, err := c.take(ctx, r, within)
 	if err != nil {
 		return refused(err)
 	}
 	defer session.Close()
-	lease, err := session.Acquire(ctx, r)
-	if err != nil {
-		return refused(err)
-	}
 	if canBecome {
 		if err := become(session, lease, path, args, env(lease.ID())); err != nil {
 			return fail(runCannot, "", "run %s: %w", path, err)
