@@ -108,6 +108,22 @@ release: man ## binaries for every platform, the manual and checksums, into bin/
 	@tar -C $(BIN) -czf $(BIN)/release/$(NAME)-$(VERSION)-man.tar.gz man
 	@cd $(BIN)/release && sha256sum $(NAME)-* > SHA256SUMS && cat SHA256SUMS
 
+PREFIX  ?= /usr/local
+DESTDIR ?=
+
+.PHONY: install
+install: build ## the program, units, manual and completions, below DESTDIR and PREFIX (/usr/local); starts nothing
+	.ci/package/install $(BIN)/$(NAME) $(NAME) $(PREFIX) $(DESTDIR)
+
+# What a package says of itself. A vendor gives its own.
+MAINTAINER ?= $(NAME) packages <packages@localhost>
+HOMEPAGE   ?= $(if $(filter usher,$(NAME)),https://github.com/usher-agent/usher)
+
+.PHONY: package
+package: build ## a deb and an rpm, into bin/package; NAME=acme-usher VENDOR=DIR for a vendor's own
+	@NAME='$(NAME)' VERSION='$(VERSION)' BIN='$(BIN)' MAINTAINER='$(MAINTAINER)' HOMEPAGE='$(HOMEPAGE)' \
+	  .ci/package/build
+
 .PHONY: clean
 clean: ## remove what was built
 	rm -rf $(BIN) bench.json
