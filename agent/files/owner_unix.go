@@ -31,3 +31,9 @@ func writableByOthers(fi fs.FileInfo) fs.FileMode {
 	}
 	return bits
 }
+
+// belongs reports whether a file is a user's and a group's.
+func belongs(fi fs.FileInfo, uid, gid int) bool {
+	st, ok := fi.Sys().(*syscall.Stat_t)
+	return ok && int(st.Uid) == uid && int(st.Gid) == gid
+}

@@ -32,6 +32,11 @@ func RuntimeFolder(path string) Place {
 	return Place{path, "runtime folder", "state.runtime_dir", "runtime.lock", 0o755}
 }
 
+// SocketFolder is the folder of the socket, which everybody may enter (0755).
+func SocketFolder(socket string) Place {
+	return Place{filepath.Dir(socket), "folder of the socket", "socket.path", "", 0o755}
+}
+
 // Own makes the two folders where there are none, and sees that they are the agent's own. Where others can do with one
 // what they should not, and the agent can change that, it does, and corrected is told how the folder was.
 func Own(state, runtime Place, corrected func(folder, was string)) error {
@@ -63,6 +68,57 @@ func MakeOwn(folders ...Place) error {
 		}
 	}
 	return nil
+}
+
+// GiveTo makes folders, up to the first that cannot be made, and gives them to another user and group: root does so
+// before an agent starts that may not. Of capabilities it needs CAP_CHOWN alone. A folder that is already as it should
+// be stays as it is, and it takes none away from a third user. One within another it leaves to that user.
+func GiveTo(uid, gid int, folders ...Place) error {
+	for _, p := range folders {
+		if slices.ContainsFunc(folders, p.within) {
+			continue
+		}
+		if err := giveTo(uid, gid, p); err != nil {
+			return fmt.Errorf("%s %s: %w", p.name, p.Path, err)
+		}
+	}
+	return nil
+}
+
+// within reports whether a folder lies in another.
+func (p Place) within(o Place) bool {
+	rel, err := filepath.Rel(o.Path, p.Path)
+	return err == nil && rel != "." && filepath.IsLocal(rel)
+}
+
+func giveTo(uid, gid int, p Place) error {
+	if fi, err := os.Lstat(p.Path); err == nil && fi.IsDir() && fi.Mode().Perm() == p.mode && belongs(fi, uid, gid) {
+		return nil // without more rights its contents are closed to us
+	}
+	if err := os.MkdirAll(filepath.Dir(p.Path), 0o755); err != nil {
+		return err
+	}
+	if err := os.Mkdir(p.Path, p.mode); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	f, err := os.OpenFile(p.Path, os.O_RDONLY|openFlags, 0)
+	if err != nil {
+		return whyNot(p.Path, err)
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if of, others := ownerOf(fi); !fi.IsDir() || others && of != uid {
+		return fmt.Errorf("there is something of that name that is neither root's nor uid %d's folder (%v of uid %d); "+
+			"move it away", uid, fi.Mode(), of)
+	}
+	// The mode first: another user's folder would be closed to us.
+	if err := f.Chmod(p.mode); err != nil {
+		return fmt.Errorf("%w; chmod %04o it as root", err, p.mode)
+	}
+	return f.Chown(uid, gid)
 }
 
 // takenError is ErrTaken in words of its own.

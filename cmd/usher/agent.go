@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -122,8 +123,9 @@ func isReadable(path string) bool {
 
 func (c *cli) agentCommand() *cobra.Command {
 	var check, folders bool
+	var owner string
 	var src *source
-	cmd := &cobra.Command{Use: "agent [--config FILE] [--check | --make-folders]",
+	cmd := &cobra.Command{Use: "agent [--config FILE] [--check | --make-folders [--owner UID:GID]]",
 		Short: "Run the agent, in the foreground", Args: cobra.NoArgs,
 		Long: `Run the agent in the foreground. It listens on its socket, watches the licence folder, and logs to
 standard error.
@@ -134,8 +136,12 @@ nothing.
 
 --make-folders makes state.dir and state.runtime_dir, which nobody else can write to, and ends. Run it in a
 container that starts before the agent's where everybody can write to a volume, as to a Kubernetes emptyDir. The
-agent then mounts these folders instead of the volume.`,
+agent then mounts these folders instead of the volume. With --owner, root makes them, and the folder of the socket, for
+an agent that runs as another user.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if owner != "" && !folders {
+				return usage("--owner goes with --make-folders")
+			}
 			src.agent = !check
 			src.guard = !check || os.Geteuid() != 0 // root checks the files of another user's agent
 			cfg, err := src.load(c)
@@ -143,7 +149,7 @@ agent then mounts these folders instead of the volume.`,
 				return err
 			}
 			if folders {
-				return files.MakeOwn(files.StateFolder(cfg.State.Dir), files.RuntimeFolder(cfg.State.RuntimeDir))
+				return makeFolders(cfg, owner)
 			}
 			if check {
 				return c.checkConfig(cfg, src)
@@ -153,7 +159,24 @@ agent then mounts these folders instead of the volume.`,
 	src = c.configSource(cmd)
 	cmd.Flags().BoolVar(&check, "check", false, "check the configuration, and start nothing")
 	cmd.Flags().BoolVar(&folders, "make-folders", false, "make the agent's own folders, and start nothing")
+	cmd.Flags().StringVar(&owner, "owner", "",
+		"with --make-folders: the numbers of the agent's user and group, such as 10473:10473 (default: one's own)")
 	return cmd
+}
+
+// makeFolders makes the agent's own folders, for another user if owner names one.
+func makeFolders(cfg *config.Config, owner string) error {
+	state, runtime := files.StateFolder(cfg.State.Dir), files.RuntimeFolder(cfg.State.RuntimeDir)
+	if owner == "" {
+		return files.MakeOwn(state, runtime)
+	}
+	uid, gid, ok := strings.Cut(owner, ":")
+	u, err := strconv.ParseUint(uid, 10, 31)
+	g, gidErr := strconv.ParseUint(gid, 10, 31)
+	if !ok || err != nil || gidErr != nil {
+		return usage("--owner: %q is not a user's and a group's number, such as 10473:10473", owner)
+	}
+	return files.GiveTo(int(u), int(g), files.SocketFolder(cfg.Socket.Path), runtime, state)
 }
 
 // newLog makes the configured log on an output, and the function that sets its level.

@@ -233,7 +233,8 @@ New here? "usher demo" shows the whole story in a few seconds.`,
 		{"slots", "Slots:", []*cobra.Command{c.runCommand(), c.acquireCommand(), c.renewCommand(), c.releaseCommand(),
 			c.adjustCommand()}},
 		{"license", "Licences:",
-			[]*cobra.Command{c.licenseCommand(), c.emergencyCommand(), c.fingerprintCommand(), c.vendorCommand()}},
+			[]*cobra.Command{c.licenseCommand(), c.emergencyCommand(), c.fingerprintCommand(), c.hostCommand(),
+				c.vendorCommand()}},
 	}
 	for _, g := range groups {
 		root.AddGroup(&cobra.Group{ID: g.id, Title: g.title})
