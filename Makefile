@@ -45,7 +45,7 @@ build: ## bin/usher; VENDOR=DIR compiles a vendor's product and keys in, NAME=ac
 test: packages lint cross ## the whole suite, with the race detector
 	$(GO) test -race -timeout 20m ./...
 	cd client && $(GO) vet ./... && $(GO) test -race ./...
-	for d in plugin/*/acceptance; do (cd $$d && $(GO) test -timeout 10m ./...) || exit 1; done # no race detector: the systems' own clients have races
+	for d in plugin/*/acceptance configs/*/acceptance; do (cd $$d && $(GO) test -timeout 10m ./...) || exit 1; done # no race detector: the systems' own clients have races
 	.ci/readme
 
 # How often soak kills the agent, and how many histories it tries on each model.
@@ -71,7 +71,7 @@ lint: ## gofmt, go vet, staticcheck
 	$(GO) tool -modfile=.ci/tools/go.mod staticcheck ./...
 	cd client && $(GO) tool -modfile=../.ci/tools/go.mod staticcheck ./...
 	cd docs/examples/acme-format && $(GO) vet ./...
-	for d in plugin/*/acceptance; do (cd $$d && $(GO) vet ./... && $(GO) tool -modfile=../../../.ci/tools/go.mod staticcheck ./...) || exit 1; done
+	for d in plugin/*/acceptance configs/*/acceptance; do (cd $$d && $(GO) vet ./... && $(GO) tool -modfile=../../../.ci/tools/go.mod staticcheck ./...) || exit 1; done
 	@if command -v protoc > /dev/null; then .ci/generate --check; else echo "no protoc: whether generated code is current is not checked"; fi
 
 .PHONY: generate

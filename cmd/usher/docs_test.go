@@ -162,7 +162,8 @@ func TestAPIDocumented(t *testing.T) {
 func TestCommandsNamed(t *testing.T) {
 	root := (&cli{}).root()
 	var texts []string
-	for _, glob := range []string{"../../docs/*.md", "../../docs/*/*.md", "../../README.md", "../../configs/*",
+	for _, glob := range []string{"../../docs/*.md", "../../docs/*/*.md", "../../README.md", "../../configs/*.*",
+		"../../configs/kubernetes/*/*.yaml", "../../configs/kubernetes/*/*/*.yaml",
 		"../../agent/*.go", "../../agent/*/*.go", "../../enforcer/*.go", "../../client/*.go", "*.go"} {
 		files, err := filepath.Glob(glob)
 		if err != nil {
