@@ -50,13 +50,22 @@ func TestFormat(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	statement, err := json.Marshal(payload(agentThumb))
+	if err != nil {
+		t.Fatal(err)
+	}
 	tampered := bytes.Replace(slices.Clone(s.doc), []byte("."), []byte(".A"), 1)
 	plugintest.Format(t, awslm.Format{},
 		plugintest.FormatSamples{Good: [][]byte{s.doc, []byte(token), answer, []byte("\xef\xbb\xbf" + token + "\r\n")},
 			Anchors: []plugin.Anchor{sealedAnchor(t), sellerAnchor(t, s.Server, sku+"#2026")},
 			Broken: [][]byte{raw, s.doc[:len(s.doc)/2], tampered, []byte(token[:100]), []byte(token + ".x"),
 				[]byte(`{"SignedToken":"a.b.c"}`)},
-			Foreign: [][]byte{[]byte("ACME1.a.b"), []byte(`{"license-manager":1}`)}})
+			Foreign: [][]byte{[]byte("ACME1.a.b"), []byte(`{"license-manager":1}`)}, Statement: statement,
+			Sign: func(statement []byte) ([]byte, error) {
+				var p map[string]any
+				err := json.Unmarshal(statement, &p)
+				return []byte(awstest.Sign(s.Key, ps384, p)), err
+			}})
 }
 
 func TestSealed(t *testing.T) {

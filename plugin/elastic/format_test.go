@@ -57,6 +57,10 @@ func TestFormatKeepsThePromises(t *testing.T) {
 			s.Stack(elastictest.License{UID: "s", Type: "platinum", Issued: issued, Nodes: 3}),
 		},
 		Anchors: append(anchors(t), anchor(t, s)),
+		Statement: []byte(`{"uid": "s", "type": "enterprise", "issue_date_in_millis": 1775044800000,
+			"expiry_date_in_millis": 1877636800000, "max_nodes": null, "max_resource_units": 7, "issued_to": "Lab",
+			"issuer": "API", "start_date_in_millis": 1775048400000}`),
+		Sign: func(statement []byte) ([]byte, error) { return s.Signed(5, statement) },
 		Foreign: [][]byte{
 			[]byte(`{"license": "AAAA"}`), []byte(`{"license": {"id": "x"}}`), []byte(`{"uid": "x"}`),
 		},

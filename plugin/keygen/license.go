@@ -105,6 +105,9 @@ func (d *document) fileLicense() (*enforcer.License, error) {
 // object reads a licence object, and its policy if included.
 func (d *dataset) object(r *resource) (o Object, err error) {
 	o.ID = r.ID
+	if strings.Trim(string(r.Attributes), "{} \n\t") == "" {
+		return o, errors.New("its licence has no attributes")
+	}
 	if err = r.attributes(&o.Attributes); err != nil {
 		return o, err
 	}
@@ -243,8 +246,10 @@ func capHost(l *enforcer.License, a *Attributes, p *Policy) error {
 		if err != nil {
 			return err
 		}
-		if over := Overage(p.OverageStrategy, n); a.Strict && n > 0 && over != enforcer.Unlimited {
-			*x.cap = min(n.Plus(over), enforcer.MaxCount)
+		if over := Overage(p.OverageStrategy, n); a.Strict && n != enforcer.Unlimited && over != enforcer.Unlimited {
+			if *x.cap = min(n.Plus(over), enforcer.MaxCount); *x.cap == 0 { // which would read as any number
+				return fmt.Errorf("its %s is 0, and every host has some", x.attribute)
+			}
 		}
 	}
 	return nil

@@ -23,6 +23,13 @@ type FormatSamples struct {
 	Anchors []plugin.Anchor // of the format's system
 	Foreign [][]byte        // documents of other systems; some are tried anyway
 	Broken  [][]byte        // documents of the system that must not verify
+	// Statement is what a good document states, as JSON, with every term that binds or ends a licence. Sign returns the
+	// document of another statement, or an error where it signs no such thing. The suite puts zeros into each member,
+	// and none may take a term away. nil: it is not tried.
+	Statement []byte
+	Sign      func(statement []byte) ([]byte, error)
+	// Absent are the zeros by which the system itself says that a term is absent: "pools.a.max=<nil>".
+	Absent []string
 }
 
 // anotherRSA is an RSA key that has signed nothing. To make one takes long, so that there is one for all.
@@ -56,6 +63,10 @@ func CheckFormat(f plugin.Format, s FormatSamples) []error {
 			out.intime(c.name+", changed", c.changed)
 			out.intime(c.name+", at once", c.atOnce)
 		}
+	}
+	if s.Statement != nil {
+		c := &formatCheck{faults: out, format: f, samples: s}
+		out.intime("the statement", c.zeroed)
 	}
 	for i, doc := range s.Broken {
 		name := fmt.Sprintf("broken document %d", i+1)

@@ -51,7 +51,22 @@ func native(t *testing.T) plugintest.FormatSamples {
 	if err != nil {
 		t.Fatal(err)
 	}
+	thumb := strings.Repeat("A", 43)
+	statement := fmt.Appendf(nil,
+		`{"jti": "a", "product": "acme", "iat": 1790000000, "nbf": 1790000600, "exp": 1890000000,
+		"pools": {"streams": {"max": 8, "scope": "host", "overage": 1}}, "meters": {"m": {"max": 5, "scope": "host"}},
+		"cnf": {"jkt": "%[1]s"}, "agent_keys": ["%[1]s"], "hosts": [{"components": {"mac": ["%[2]s"]}}],
+		"versions": ">=4 <6", "released_before": 1890000000, "cores": {"max": 4, "count": "logical"},
+		"heartbeat": {"every_seconds": 600}, "check_in": {"every_seconds": 86400}, "trial_seconds": 86400,
+		"clock": "strict", "clock_tolerance_seconds": 60, "agent_away_seconds": 60, "site_server": {"jkt": "%[1]s"}}`,
+		thumb,
+		strings.Repeat("ab", 32))
 	return plugintest.FormatSamples{Good: [][]byte{doc, usher.Armour(doc)}, Anchors: []plugin.Anchor{anchor},
+		Statement: statement, Absent: []string{"pools.streams.max=<nil>", "meters.m.max=<nil>"},
+		Sign: func(statement []byte) ([]byte, error) {
+			text, err := signer.SignAs(usher.Type, statement)
+			return []byte(text), err
+		},
 		Broken: [][]byte{doc[:len(doc)/2]}, Foreign: [][]byte{[]byte("ACME1.a.b")}}
 }
 

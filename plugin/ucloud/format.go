@@ -252,9 +252,17 @@ const (
 // checkZeros reports a claim that states nothing, and would read as one that is absent: no end, no binding.
 func (c *Claims) checkZeros(terms map[string]any) error {
 	for name, zero := range map[string]bool{"exp": c.Expires == 0, "nbf": c.Start == 0,
-		"agent_keys": len(c.AgentKeys) == 0} {
+		"agent_keys": len(c.AgentKeys) == 0, "license_id": c.LicenseID == "", "check_in": c.CheckIn == nil,
+		"environment": c.Environment == "", "on_expiry": c.OnExpiry == ""} {
 		if _, stated := terms[name]; stated && zero {
 			return fmt.Errorf("claim %q states nothing; leave it out where none is meant", name)
+		}
+	}
+	pools, _ := terms["pools"].(map[string]any)
+	for name, v := range pools {
+		p, _ := v.(map[string]any)
+		if _, stated := p["max"]; !stated {
+			return fmt.Errorf("pool %s states no max; null is unlimited", plugin.Short(name))
 		}
 	}
 	return nil

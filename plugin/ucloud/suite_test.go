@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -123,5 +124,19 @@ func TestFormatKeepsThePromises(t *testing.T) {
 	})
 	plugintest.Format(t, ucloud.Format{}, plugintest.FormatSamples{Good: [][]byte{good, rich}, Anchors: anchors(t),
 		Foreign: [][]byte{[]byte("-----BEGIN USHER LICENSE-----\nabc\n-----END USHER LICENSE-----\n")},
-		Broken:  [][]byte{good[:len(good)/2], bytes.Replace(good, []byte("."), []byte("!."), 1)}})
+		Broken:  [][]byte{good[:len(good)/2], bytes.Replace(good, []byte("."), []byte("!."), 1)},
+		Statement: fmt.Appendf(nil, `{"jti": "c-1", "product": "acme", "iat": %d, "nbf": %d, "exp": %d,
+			"resource": {"id": "abaqus", "category": "abaqus", "provider": "example"}, "license_id": "5123",
+			"pools": {"abaqus": {"max": 2, "scope": "host"}}, "check_in": {"every_seconds": 3600, "grace_seconds": 60},
+			"grace_seconds": 60, "on_expiry": "revoke", "agent_keys": ["%s"]}`, noon.Unix(), noon.Add(time.Hour).Unix(),
+			noon.AddDate(1, 0, 0).Unix(), strings.Repeat("A", 43)),
+		Sign:   signed,
+		Absent: []string{"pools.abaqus.max=<nil>"}})
+}
+
+// signed signs any statement.
+func signed(statement []byte) ([]byte, error) {
+	b64 := base64.RawURLEncoding.EncodeToString
+	input := b64([]byte(`{"alg": "EdDSA", "kid": "v-1", "typ": "ucloud-license+jwt"}`)) + "." + b64(statement)
+	return []byte(input + "." + b64(ed25519.Sign(vendor, []byte(input)))), nil
 }

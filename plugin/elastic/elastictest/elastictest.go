@@ -157,6 +157,23 @@ func (s Signer) Stack(l License) []byte {
 	return l.file(members, s.Blob(version, nil, Content(members...)))
 }
 
+// stack are the members of a licence of Elasticsearch in the order in which they are signed from version 5 on.
+var stack = []string{"uid", "type", "issue_date_in_millis", "expiry_date_in_millis", "max_nodes", "max_resource_units",
+	"issued_to", "issuer", "start_date_in_millis"}
+
+// Signed signs a licence of Elasticsearch that says whatever a JSON object says.
+func (s Signer) Signed(version int32, statement []byte) ([]byte, error) {
+	var all map[string]json.RawMessage
+	if err := json.Unmarshal(statement, &all); err != nil {
+		return nil, err
+	}
+	var members []any
+	for _, name := range stack {
+		members = append(members, name, all[name])
+	}
+	return (&License{}).file(members, s.Blob(version, nil, Content(members...))), nil
+}
+
 func (l *License) file(members []any, signature string) []byte {
 	members = append(members, "signature", signature)
 	for name, v := range l.Unsigned {
