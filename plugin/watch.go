@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Watcher is a Budgeter that tells at once what the other agents of a site lack. Without it an agent learns of that when
-// it next asks for more time. It is optional.
+// Watcher is a Budgeter that tells at once what the other agents of a site lack. Without it an agent learns of that
+// when it next asks for more time. It is optional.
 type Watcher interface {
 	Budgeter
 	// Watch waits until there is news for this agent, at most For, and returns it; no news is an empty answer. It

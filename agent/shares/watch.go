@@ -28,7 +28,8 @@ type watch struct {
 	restated bool             // the one under way was ended, so that another states more
 }
 
-// idle returns by pool how many slots of a licence's blocks could be returned, and whether a pool lacks any. mu is held.
+// idle returns by pool how many slots of a licence's blocks could be returned, and whether a pool lacks any. mu is
+// held.
 func (b *blocks) idle(e *entry[*Pool], now time.Duration) (idle map[string]int64, lacks bool) {
 	idle = map[string]int64{}
 	for name, p := range e.plans {

@@ -40,8 +40,8 @@ type want struct {
 	told  count // the free slots that the agent was told of since
 }
 
-// calls is what agents have said of their wants and idle slots, and were told. It is a matter of speed alone: none of it
-// decides on which agent has slots, and a restarted server has none of it.
+// calls is what agents have said of their wants and idle slots, and were told. It is a matter of speed alone: none of
+// it decides on which agent has slots, and a restarted server has none of it.
 type calls struct {
 	totals  map[share]enforcer.Limit
 	missing map[share]map[string]want  // by agent
@@ -148,7 +148,8 @@ func (b *blocks) state(agent, license string, idle map[string]int64, until, now 
 // news decides which of the agents that watch are told what of a licence: those that have asked in vain, the longest
 // waiting first, of as many slots as are free, and those with the most idle slots of what the others lack. So of many
 // agents only as many move as have something to do.
-func (b *blocks) news(license string, watch func(agent string) bool, now time.Duration) map[string]map[string]online.PoolNews {
+func (b *blocks) news(license string, watch func(agent string) bool,
+	now time.Duration) map[string]map[string]online.PoolNews {
 	out := map[string]map[string]online.PoolNews{}
 	tell := func(agent, pool string, n online.PoolNews) {
 		if out[agent] == nil {

@@ -16,7 +16,8 @@ func TestNewsMovesFew(t *testing.T) {
 	b, l := newBlocks(), siteLicence(100, 0)
 	now := time.Duration(1)
 	call := func(agent string, slots, least int64) *Block {
-		x, c, refused := b.checkOut(&ask{agent: agent, license: l, newID: agent + fmt.Sprint(now), now: now, ttl: blockTTL,
+		x, c, refused := b.checkOut(&ask{agent: agent, license: l, newID: agent + fmt.Sprint(now), now: now,
+			ttl:          blockTTL,
 			BlockRequest: &online.BlockRequest{Pool: "seats", Slots: slots, AtLeast: least}})
 		if refused != nil {
 			return nil
@@ -138,7 +139,8 @@ func TestNewsIsBounded(t *testing.T) {
 					}
 				}
 				if room := b.room(s, "", 20, now); free > room || back > max(0, lacks-room) {
-					t.Fatalf("%d are free, and %d were told so; %d are lacking, and %d asked back", room, free, lacks, back)
+					t.Fatalf("%d are free, and %d were told so; %d are lacking, and %d asked back", room, free, lacks,
+						back)
 				}
 				if again := b.news("L1", func(string) bool { return true }, now); len(told) > 0 && len(again) > 0 {
 					for agent := range again {
