@@ -34,6 +34,16 @@ func TestAnyBytesMakeJSON(t *testing.T) {
 	if !names[`caf\xe9.lic`] || !names[`caf\xe8.lic`] {
 		t.Errorf("the documents are called %v", names)
 	}
+	defer func() { // each goes by the name that its answer has
+		for name := range names {
+			if err := h.Remove(context.Background(), name); err != nil {
+				t.Errorf("%q is not removed: %v", name, err)
+			}
+		}
+		if left, _ := os.ReadDir(h.path("l")); len(left) > 0 {
+			t.Errorf("%d files are left", len(left))
+		}
+	}()
 	c := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", h.path("s"))
 	}}}

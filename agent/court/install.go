@@ -21,8 +21,9 @@ type Folder interface {
 	// of the agent gave it, which may be another licence's too.
 	NameFor(id string) (name, former string)
 	Install(name string, document []byte) error
-	// Remove's error is [fs.ErrNotExist] where there is no such file.
-	Remove(name string) error
+	// Remove takes the name of a file, or what answers call it, and returns the latter. Its error is [fs.ErrNotExist]
+	// where there is no such file.
+	Remove(name string) (of string, err error)
 	// Rollback undoes the last change of a name, and reports whether that removed the file. Its error is
 	// [fs.ErrNotExist] where there is none.
 	Rollback(name string) (of string, removed bool, err error)
@@ -114,7 +115,7 @@ func (c *Court) put(ctx context.Context, out Change, data []byte) (Change, *enfo
 
 // Remove takes a document out of the licence folder. It counts no more when Remove returns.
 func (c *Court) Remove(ctx context.Context, name string) *enforcer.Denial {
-	err := c.cfg.Folder.Remove(name)
+	of, err := c.cfg.Folder.Remove(name)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return &enforcer.Denial{Code: enforcer.DocumentUnknown, Field: "name",
@@ -123,7 +124,7 @@ func (c *Court) Remove(ctx context.Context, name string) *enforcer.Denial {
 	case err != nil:
 		return &enforcer.Denial{Code: enforcer.Storage, Detail: err.Error()}
 	}
-	_, denial := c.changed(ctx, Change{Name: name}, func() bool { return !c.has(name) })
+	_, denial := c.changed(ctx, Change{Name: of}, func() bool { return !c.has(of) })
 	return denial
 }
 

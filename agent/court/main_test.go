@@ -150,12 +150,12 @@ func (f *fakeFolder) Install(name string, document []byte) error {
 	return nil
 }
 
-func (f *fakeFolder) Remove(name string) error {
+func (f *fakeFolder) Remove(name string) (string, error) {
 	if f.files[name] == nil {
-		return fs.ErrNotExist
+		return name, fs.ErrNotExist
 	}
 	delete(f.files, name)
-	return nil
+	return name, nil
 }
 
 func (f *fakeFolder) Rollback(string) (string, bool, error) { return "", false, fs.ErrNotExist }

@@ -27,7 +27,7 @@ func (w *Watcher) change(dir, name string, data []byte) error {
 	noted := same || w.intend(before, data)
 	var err error
 	if data == nil {
-		if err = Remove(dir, name); err == nil {
+		if err = remove(dir, name); err == nil {
 			w.steps.done()
 		}
 	} else {

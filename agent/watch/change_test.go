@@ -68,7 +68,7 @@ func TestKilledWhileItChanges(t *testing.T) {
 	}{
 		"install":       {func(w *Watcher) error { return w.Install("a.lic", []byte("three")) }, "two", "three", "one"},
 		"first install": {func(w *Watcher) error { return w.Install("b.lic", []byte("three")) }, "-", "three", ""},
-		"remove":        {func(w *Watcher) error { return w.Remove("a.lic") }, "two", "-", "one"},
+		"remove":        {func(w *Watcher) error { _, err := w.Remove("a.lic"); return err }, "two", "-", "one"},
 		"rollback":      {func(w *Watcher) error { _, _, err := w.Rollback("a.lic"); return err }, "two", "one", "one"},
 		"install twice": {func(w *Watcher) error { return w.Install("a.lic", []byte("two")) }, "two", "two", "one"},
 	} {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"unicode"
@@ -30,12 +31,15 @@ const maxName = 200
 // Install puts a document into a folder under a name, whole or not at all, with mode 0640; a file of licence keys with
 // 0600. It makes the folder if it is missing. It replaces a file of that name, and a link of that name, but not the
 // link's target.
-func Install(dir, name string, data []byte) error { return install(dir, name, data, nil) }
-
-func install(dir, name string, data []byte, at steps) error {
+func Install(dir, name string, data []byte) error {
 	if err := checkName(name); err != nil {
 		return fmt.Errorf("install licence: %w", err)
 	}
+	return install(dir, name, data, nil)
+}
+
+// Install's name is checked; that of a file that comes back may be any.
+func install(dir, name string, data []byte, at steps) error {
 	if len(data) == 0 {
 		return fmt.Errorf("install licence %s: it is empty", plain(name))
 	}
@@ -69,6 +73,11 @@ func Remove(dir, name string) error {
 	if err := checkName(name); err != nil {
 		return fmt.Errorf("remove licence: %w", err)
 	}
+	return remove(dir, name)
+}
+
+// remove is Remove of a file whose name may be any.
+func remove(dir, name string) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return fmt.Errorf("remove licence %s: %w", plain(name), mendFolder(dir, err))
@@ -163,6 +172,9 @@ func readable(id string) string {
 func (w *Watcher) Install(name string, data []byte) error {
 	w.install.Lock()
 	defer w.install.Unlock()
+	if err := checkName(name); err != nil {
+		return fmt.Errorf("install licence: %w", err)
+	}
 	dir, err := w.home(name)
 	if err != nil {
 		return fmt.Errorf("install licence: %w", err)
@@ -170,21 +182,36 @@ func (w *Watcher) Install(name string, data []byte) error {
 	return w.change(dir, name, data)
 }
 
-// Remove takes a document out of the licence folder, keeps it for [Watcher.Rollback], and asks for a rescan. Its error
-// is [fs.ErrNotExist] where there is none. It is safe to call from any goroutine.
-func (w *Watcher) Remove(name string) error {
+// Remove takes a document out of the licence folder, keeps it for [Watcher.Rollback], and asks for a rescan. The name
+// is the file's, or what answers call the file, which is returned. Its error is [fs.ErrNotExist] where there is none.
+// It is safe to call from any goroutine.
+func (w *Watcher) Remove(name string) (of string, err error) {
 	w.install.Lock()
 	defer w.install.Unlock()
+	if only := filepath.Base(w.cfg.Path); locate(w.cfg.Path).only != "" && called(only, name) {
+		name = only
+	}
 	dir, err := w.home(name)
 	if err != nil {
-		return fmt.Errorf("remove licence: %w", err)
+		return name, fmt.Errorf("remove licence: %w", err)
 	}
-	return w.change(dir, name, nil)
+	file, err := there(dir, name)
+	if err != nil {
+		return name, fmt.Errorf("remove licence: %w", err)
+	}
+	if file == name {
+		// A name that anybody may give; one that lies in the folder may be odd, but is no path.
+		if err := checkName(name); err != nil && !liesIn(dir, name) {
+			return name, fmt.Errorf("remove licence: %w", err)
+		}
+	}
+	return shown(file), w.change(dir, file, nil)
 }
 
 // Rollback undoes the last completed Install or Remove of a name, or, when name is empty, the last of all, and returns
-// the name, and whether there is no such file now. One version is kept, so that a second Rollback undoes the first. Its
-// error is [ErrNoPrevious] when there is nothing to go back to. It is safe to call from any goroutine.
+// what answers call the file, and whether there is no such file now. One version is kept, so that a second Rollback
+// undoes the first. Its error is [ErrNoPrevious] when there is nothing to go back to. It is safe to call from any
+// goroutine.
 func (w *Watcher) Rollback(name string) (of string, removed bool, err error) {
 	w.install.Lock()
 	defer w.install.Unlock()
@@ -202,9 +229,9 @@ func (w *Watcher) Rollback(name string) (of string, removed bool, err error) {
 		err = nil
 	}
 	if err != nil {
-		return name, false, fmt.Errorf("roll back: %w", err)
+		return shown(name), false, fmt.Errorf("roll back: %w", err)
 	}
-	return name, rec.none, nil
+	return shown(name), rec.none, nil
 }
 
 // home returns the folder for a document of that name.
@@ -227,10 +254,24 @@ func (w *Watcher) home(name string) (string, error) {
 
 // previous returns the kept version of a name, or the one kept last, with its bytes.
 func (w *Watcher) previous(name string) (recordFile, error) {
+	all := records(w.cfg.KeepDir, keepPrevious, func(p string) bool {
+		return p == w.cfg.Path || filepath.Dir(p) == w.cfg.Path
+	})
+	if name != "" {
+		var names []string
+		for _, rec := range all {
+			names = append(names, filepath.Base(rec.path))
+		}
+		meant, err := Named(names, name)
+		if err != nil {
+			return recordFile{}, fmt.Errorf("roll back: %w", err)
+		}
+		all = slices.DeleteFunc(all, func(rec recordFile) bool {
+			return meant == "" || filepath.Base(rec.path) != meant
+		})
+	}
 	var last recordFile
-	for _, rec := range records(w.cfg.KeepDir, keepPrevious, func(p string) bool {
-		return (p == w.cfg.Path || filepath.Dir(p) == w.cfg.Path) && (name == "" || filepath.Base(p) == name)
-	}) {
+	for _, rec := range all {
 		if last.file == "" || rec.modTime.After(last.modTime) {
 			last = rec
 		}

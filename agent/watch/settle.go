@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/enforcer"
-	"github.com/usher-agent/usher/plugin/textual"
 )
 
 // sighting is the outcome of one look at a file.
@@ -49,7 +48,7 @@ func newSettler() *settler { return &settler{records: map[string]*record{}} }
 func (s *settler) restore(name string, good []byte, modTime time.Time) {
 	r := &record{good: good, goodTime: modTime}
 	if good != nil {
-		r.shown = &File{Name: textual.Valid(name), Data: good, ModTime: modTime}
+		r.shown = &File{Name: shown(name), Data: good, ModTime: modTime}
 	}
 	s.records[name] = r
 }
@@ -85,7 +84,7 @@ func (s *settler) step(now time.Time, seen map[string]sighting) (next time.Time,
 				changes = append(changes, change{name: name, data: sg.data, modTime: sg.modTime})
 			}
 			r.good, r.goodTime, r.goodProblem = sg.data, sg.modTime, nil
-			r.shown = &File{Name: textual.Valid(name), Data: sg.data, ModTime: sg.modTime}
+			r.shown = &File{Name: shown(name), Data: sg.data, ModTime: sg.modTime}
 			continue
 		}
 		if wait(r.since) {
@@ -95,11 +94,11 @@ func (s *settler) step(now time.Time, seen map[string]sighting) (next time.Time,
 			r.good = nil
 			changes = append(changes, change{name: name})
 		}
-		f := &File{Name: textual.Valid(name), Data: sg.data, Problem: sg.problem, ModTime: sg.modTime}
+		f := &File{Name: shown(name), Data: sg.data, Problem: sg.problem, ModTime: sg.modTime}
 		if r.good != nil && r.goodProblem == nil && !bytes.Equal(r.good, sg.data) {
 			problem := *sg.problem
 			problem.Stale = true
-			f = &File{Name: textual.Valid(name), Data: r.good, Stale: true, Problem: &problem, ModTime: r.goodTime}
+			f = &File{Name: shown(name), Data: r.good, Stale: true, Problem: &problem, ModTime: r.goodTime}
 		}
 		r.shown = f
 	}
