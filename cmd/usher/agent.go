@@ -189,9 +189,9 @@ func newLog(cfg *config.Config, to io.Writer) (*slog.Logger, func(string)) {
 	}
 	set(cfg.Log.Level)
 	o := &slog.HandlerOptions{Level: level, ReplaceAttr: redacted}
-	var h slog.Handler = slog.NewTextHandler(to, o)
+	var h slog.Handler = slog.NewTextHandler(screened{to, textual.Screen}, o)
 	if cfg.Log.Format == "json" {
-		h = slog.NewJSONHandler(to, o)
+		h = slog.NewJSONHandler(screened{to, textual.ScreenJSON}, o)
 	}
 	return slog.New(h), set
 }
@@ -211,7 +211,7 @@ func (c *cli) queueErrors(cfg *config.Config) *output.Queue {
 	})
 	c.errs = q
 	c.flush = func() { q.Close(logWithin) }
-	stdlog.SetOutput(q) // what libraries write
+	stdlog.SetOutput(screened{q, textual.Screen}) // what libraries write
 	return q
 }
 

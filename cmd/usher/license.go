@@ -453,7 +453,7 @@ func (c *cli) removeCommand() *cobra.Command {
 			if err := c.client().Remove(cmd.Context(), name); err != nil {
 				return err
 			}
-			fprintf(c.out, "%s removed; `usher license rollback %s` brings it back\n", name, name)
+			fprintf(c.out, "%s removed; `usher license rollback %s` brings it back\n", name, shellWord(name))
 			return nil
 		}}
 }

@@ -44,7 +44,7 @@ func (c *cli) printRolledBack(r *wire.Installed) error {
 	name := r.Document.Document
 	if r.Removed {
 		fprintf(c.out, "%s removed, for it was not there before; `usher license rollback %s` brings it back\n", name,
-			name)
+			shellWord(name))
 	} else {
 		fprintf(c.out, "%s is as it was before the last change: %s\n", name, r.Document.Reason)
 	}

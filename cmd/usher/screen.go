@@ -6,6 +6,7 @@ import (
 	"io"
 	"strings"
 	"text/tabwriter"
+	"unicode"
 
 	"github.com/usher-agent/usher/plugin/textual"
 )
@@ -100,4 +101,28 @@ func (c *cli) table(rows ...[]string) error {
 		}
 	}
 	return nil
+}
+
+// shellWord returns a name as it is typed at a shell.
+func shellWord(name string) string {
+	odd := func(r rune) bool {
+		return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune("/._-+:@%", r)
+	}
+	if name == "" || strings.ContainsFunc(name, odd) {
+		return "'" + strings.ReplaceAll(name, "'", `'\''`) + "'"
+	}
+	return name
+}
+
+// screened is an output whose writer writes whole lines, such as a log's: none of them moves a terminal that shows it.
+type screened struct {
+	to io.Writer
+	by func(string) string
+}
+
+func (s screened) Write(b []byte) (int, error) {
+	if _, err := io.WriteString(s.to, s.by(string(b))); err != nil {
+		return 0, err
+	}
+	return len(b), nil
 }
