@@ -67,6 +67,7 @@ var arrows = map[string][]string{
 	"agent/plugins":   {"agent/config", "plugin"},
 	"agent/pulse":     {"enforcer", "plugin"},
 	"agent/shares":    {"enforcer", "plugin"},
+	"agent/reports":   {"enforcer", "plugin"},
 	"agent/registrar": {"agent/clock", "metrics", "plugin"},
 	"agent/eventlog":  {"agent/files", "plugin/textual"},
 }

@@ -77,9 +77,9 @@ func (a *Agent) folderChanged(s watch.Snapshot) {
 	a.court.SetFolder(files, warnings)
 }
 
-// noteVerdicts returns what notes and logs each verdict that says something new, one after the other, and says that
-// there is a first one.
-func (a *Agent) noteVerdicts() func(*enforcer.Verdict, *enforcer.Facts, func(name string) []byte) {
+// noteVerdicts returns what notes and logs each verdict that says something new, one after the other, says that there
+// is a first one, and calls changed, which waits for nobody.
+func (a *Agent) noteVerdicts(changed func()) func(*enforcer.Verdict, *enforcer.Facts, func(name string) []byte) {
 	var last *enforcer.Verdict
 	return func(v *enforcer.Verdict, f *enforcer.Facts, document func(name string) []byte) {
 		a.audit.Verdict(v, f.Upstream, document)
@@ -88,6 +88,7 @@ func (a *Agent) noteVerdicts() func(*enforcer.Verdict, *enforcer.Facts, func(nam
 		}
 		a.logVerdict(last, v)
 		last = v
+		changed()
 	}
 }
 

@@ -90,7 +90,7 @@ func (o *opening) openCourt() error {
 		History: o.history, Sources: []court.Source{o.duties,
 			o.shares}, Facts: o.facts(o.cfg), Inline: []byte(o.cfg.License.Inline), Renewed: renewed,
 		KeepRenewed: o.renewals().Keep,
-		InForce:     o.noteVerdicts(), ClockReset: o.clockReset, Log: o.log})
+		InForce:     o.noteVerdicts(o.reports.Changed), ClockReset: o.clockReset, Log: o.log})
 	o.running.task("verdict", o.court.Run)
 	o.running.task("licence folder", watcher.Run)
 	o.running.task("first licences", o.fetchFirst)

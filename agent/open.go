@@ -18,6 +18,7 @@ import (
 	"github.com/usher-agent/usher/agent/identity"
 	"github.com/usher-agent/usher/agent/inspect"
 	"github.com/usher-agent/usher/agent/liveness"
+	"github.com/usher-agent/usher/agent/reports"
 	"github.com/usher-agent/usher/agent/seals"
 	"github.com/usher-agent/usher/agent/shares"
 	"github.com/usher-agent/usher/agent/systemd"
@@ -43,13 +44,14 @@ type opening struct {
 	history  *court.History
 	// upstreams are those that are configured, by system.
 	upstreams map[string]plugin.Upstream
+	reports   *reports.Reports
 }
 
 // open takes everything that can fail. Whatever opens says at once what runs of it and how it is closed.
 func (a *Agent) open() error {
 	o := &opening{Agent: a, cfg: a.settings(), wants: shares.NewWants()}
 	for _, step := range []func() error{o.openFolders, o.openDesk, o.openRecords, o.openVerifier, o.openUpstream,
-		o.openShares, o.openCourt, o.openSocket, o.openServers} {
+		o.openShares, o.openReports, o.openCourt, o.openSocket, o.openServers} {
 		if err := step(); err != nil {
 			return err
 		}

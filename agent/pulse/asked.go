@@ -56,6 +56,20 @@ func (p *Pulse) Ask(ctx context.Context) []Outcome {
 	return out
 }
 
+// AskAgain makes the next calls due at once for the licences of a system that its upstream has refused: it may have
+// changed its mind.
+func (p *Pulse) AskAgain(system string) {
+	p.mu.Lock()
+	for id, l := range p.licences {
+		if s := p.state[id]; l.System == system && s.Code != "" && s.Released.IsZero() {
+			p.state[id] = s.atOnce()
+			p.again[id] = p.calling[id]
+		}
+	}
+	p.mu.Unlock()
+	p.nudge()
+}
+
 // tell notes a call's outcome for those who have asked. One that was under way when they asked does not count: it is
 // made again. p.mu is held.
 func (p *Pulse) tell(l Licence, call Call, e *plugin.Error, now time.Time) {

@@ -32,6 +32,7 @@ const (
 	DrawsFile       = "draws.json"
 	HistoryFile     = "history.json"
 	BlocksFile      = "blocks.json"
+	ReportsFile     = "reports.json"
 )
 
 // runtimeFact is what the state's manifest says of the runtime folder, so that one that is emptied while leases are
@@ -213,8 +214,8 @@ func Nothing(files.Content) []byte     { return nil }
 
 // Labels returns the names that findings are counted under: a closed set.
 func Labels() []string {
-	return []string{stateManifest, runtimeManifest, UpstreamFile, DrawsFile, HistoryFile, BlocksFile, DurableJournal,
-		RuntimeJournal, "dialect", audit.Folder}
+	return []string{stateManifest, runtimeManifest, UpstreamFile, DrawsFile, HistoryFile, BlocksFile, ReportsFile,
+		DurableJournal, RuntimeJournal, "dialect", audit.Folder}
 }
 
 // label returns the name of Labels that a file is counted under.
@@ -262,6 +263,8 @@ func (s *Seals) Effect(file string) string {
 		return "draws taken of a site's meters stand as they were last known"
 	case HistoryFile:
 		return "first uses, emergencies and returns stand as they were last known"
+	case ReportsFile:
+		return "what upstreams were told stands as it was last known"
 	case DurableJournal:
 		return "meters and held leases stand as they were last known"
 	case RuntimeJournal, runtimeManifest:
@@ -369,7 +372,7 @@ func Accept(c Config, runtimeDir string) (out []Accepted, err error) {
 	if err := s.CheckUpstream(); err != nil {
 		return nil, err
 	}
-	if err := settle(s.State, UpstreamFile, DrawsFile, HistoryFile); err != nil {
+	if err := settle(s.State, UpstreamFile, DrawsFile, HistoryFile, ReportsFile); err != nil {
 		return nil, err
 	}
 	if err := s.OpenRuntime(runtimeDir); err != nil {

@@ -3,18 +3,13 @@ package ucloud
 import (
 	"cmp"
 	"context"
-	"encoding/base64"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
-
-	"github.com/go-json-experiment/json"
 
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
@@ -41,13 +36,10 @@ type Config struct {
 
 // Client looks at a UCloud's licence resource. The companion document names the resource, and states its slots.
 type Client struct {
-	cfg  Config
-	base *url.URL
-	http *http.Client
+	cfg Config
+	*session
 
-	mu     sync.Mutex // guards access; never held over a call
-	access string     // the access token of a refresh token; empty: none yet
-	from   string     // the refresh token that access is from
+	found sync.Map // wanted → the id of the licence that was found last
 }
 
 var _ plugin.VoluntaryChecker = (*Client)(nil)
@@ -61,9 +53,7 @@ func NewClient(c Config) (*Client, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	// A redirect could come from somebody other than the server.
-	return &Client{cfg: c, base: base, http: &http.Client{Transport: c.HTTP,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}, nil
+	return &Client{cfg: c, session: newSession(base, &c, c.Token, false)}, nil
 }
 
 // System returns "ucloud".
@@ -97,22 +87,61 @@ func (c *Client) Deactivate(context.Context, *plugin.Request) (*plugin.Reply, er
 // CheckIn looks whether the resource is there and ready. Only a resource that a whole, successful list lacks is taken
 // for revoked: a lone 403 or 404 also means an expired token or a maintenance.
 func (c *Client) CheckIn(ctx context.Context, r *plugin.Request) (*plugin.Reply, error) {
-	if _, p := (Format{}).Verify(r.Document, c.cfg.Anchors()); p != nil {
-		return nil, &plugin.Error{Class: plugin.Misconfigured, Reason: "the companion document: " + p.Reason,
-			Hint: p.Hint}
-	}
-	want, err := claimsOf(r.Document)
-	if err != nil {
-		return nil, &plugin.Error{Class: plugin.Misconfigured, Reason: "the companion document: " + err.Error()}
+	want, e := c.claims(r.Document)
+	if e != nil {
+		return nil, e
 	}
 	found, e := c.look(ctx, want)
 	if e == nil {
+		c.remember(want, found)
 		e = c.judge(found, want)
 	}
 	if e != nil {
 		return nil, e
 	}
 	return &plugin.Reply{}, nil
+}
+
+// claims verifies a companion document, and returns what it says.
+func (c *Client) claims(document []byte) (*Claims, *plugin.Error) {
+	if _, p := (Format{}).Verify(document, c.cfg.Anchors()); p != nil {
+		return nil, &plugin.Error{Class: plugin.Misconfigured, Reason: "the companion document: " + p.Reason,
+			Hint: p.Hint}
+	}
+	want, err := claimsOf(document)
+	if err != nil {
+		return nil, &plugin.Error{Class: plugin.Misconfigured, Reason: "the companion document: " + err.Error()}
+	}
+	return want, nil
+}
+
+// wanted names the licence that a document is about.
+type wanted struct {
+	product ProductRef
+	id      string
+}
+
+// remember notes which licence is the document's.
+func (c *Client) remember(want *Claims, found *seen) {
+	if found != nil {
+		c.found.Store(wanted{want.Resource, want.LicenseID}, found.ID)
+	}
+}
+
+// resourceID returns the id of the document's licence; empty: UCloud lists none.
+func (c *Client) resourceID(ctx context.Context, want *Claims) (string, *plugin.Error) {
+	if want.LicenseID != "" {
+		return want.LicenseID, nil
+	}
+	if id, ok := c.found.Load(wanted{want.Resource, ""}); ok {
+		return id.(string), nil
+	}
+	found, e := c.look(ctx, want)
+	if e != nil || found == nil {
+		return "", e
+	}
+	c.remember(want, found)
+	return found.ID, nil
 }
 
 // seen is a licence as either generation writes it. Times are not read: a bad one is no fault here.
@@ -242,133 +271,4 @@ func (c *Client) judge(found *seen, want *Claims) *plugin.Error {
 		return plugin.Transiently("%s: the licence's state %q is not known", c.base.Host,
 			plugin.Short(found.Status.State))
 	}
-}
-
-// get makes a call. The status is 200, 401, 403 or 404, the last three after a new access token; out is filled for 200.
-// Anything else is an error.
-func (c *Client) get(ctx context.Context, path string, q url.Values, out any) (int, *plugin.Error) {
-	token, err := c.cfg.Token()
-	if err != nil {
-		return 0, &plugin.Error{Class: plugin.Misconfigured, Reason: err.Error(),
-			Hint: "mend the file of upstream.ucloud.token_file"}
-	}
-	for try := 0; ; try++ {
-		bearer, e := c.bearer(ctx, token, try > 0)
-		if e != nil {
-			return 0, e
-		}
-		status, b, e := c.call(ctx, http.MethodGet, path, q, bearer)
-		switch {
-		case e != nil:
-			return 0, e
-		case status == http.StatusOK:
-			if err := json.Unmarshal(b, out); err != nil {
-				return 0, plugin.Transiently("%s: its answer cannot be read: %v", c.base.Host,
-					plugin.JSONFault(err, "member"))
-			}
-			return status, nil
-		case (status == http.StatusUnauthorized || status == http.StatusForbidden) && try == 0 && !isAPIToken(token):
-			continue
-		case status == http.StatusUnauthorized, status == http.StatusForbidden:
-			return status, nil
-		}
-		var f struct {
-			Why *string `json:"why"`
-		}
-		why := cmp.Or(http.StatusText(status), "it gave no reason")
-		if json.Unmarshal(b, &f) == nil && f.Why != nil {
-			why = *f.Why
-		}
-		switch {
-		case status == http.StatusPaymentRequired:
-			return 0, &plugin.Error{Class: plugin.Refused, Code: enforcer.Suspended, SystemCode: ErrorNoCredits,
-				Reason: "UCloud answered 402: " + why, Hint: "apply for more credit at UCloud"}
-		case status == http.StatusNotFound && !strings.Contains(strings.ToLower(why), "maintenance"):
-			return status, nil
-		default:
-			return 0, plugin.Transiently("%s answered %d: %s", c.base.Host, status, why)
-		}
-	}
-}
-
-// call makes one request, and returns the answer's body.
-func (c *Client) call(ctx context.Context, method, path string, q url.Values, bearer string) (int, []byte,
-	*plugin.Error) {
-	target := c.base.JoinPath(path)
-	target.RawQuery = q.Encode()
-	req, err := http.NewRequestWithContext(ctx, method, target.String(), nil)
-	if err != nil {
-		return 0, nil, &plugin.Error{Class: plugin.Misconfigured, Reason: err.Error()}
-	}
-	req.Header.Set("Authorization", "Bearer "+bearer)
-	req.Header.Set("Accept", "application/json")
-	if c.cfg.Project != "" {
-		req.Header.Set("Project", c.cfg.Project)
-	}
-	res, err := c.http.Do(req)
-	if err != nil {
-		return 0, nil, plugin.Unreached(ctx, c.base.Host, err)
-	}
-	defer res.Body.Close()
-	b, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
-	switch {
-	case err != nil:
-		return 0, nil, plugin.Transiently("%s: its answer broke off", c.base.Host)
-	case len(b) > maxAnswer:
-		return 0, nil, plugin.Transiently("%s: its answer is larger than %d bytes", c.base.Host, maxAnswer)
-	case res.StatusCode == http.StatusTooManyRequests || res.StatusCode >= 500:
-		e := plugin.Transiently("%s answered %s", c.base.Host, res.Status)
-		e.RetryAfter = plugin.RetryAfter(res.Header, c.cfg.Now())
-		return 0, nil, e
-	}
-	return res.StatusCode, b, nil
-}
-
-// isAPIToken reports whether a token is used as it is. UCloud tells the kinds by the same two letters.
-func isAPIToken(token string) bool { return strings.HasPrefix(token, "uc") }
-
-// bearer returns the token for a call: the API token, or an access token that is good for a while.
-func (c *Client) bearer(ctx context.Context, token string, anew bool) (string, *plugin.Error) {
-	if isAPIToken(token) {
-		return token, nil
-	}
-	c.mu.Lock()
-	access := c.access
-	if c.from != token {
-		access = ""
-	}
-	c.mu.Unlock()
-	if !anew && access != "" && expires(access).Sub(c.cfg.Now()) > renewBefore {
-		return access, nil
-	}
-	status, b, e := c.call(ctx, http.MethodPost, "/auth/refresh", nil, token)
-	if e != nil {
-		return "", e
-	}
-	var out struct {
-		Access string `json:"accessToken"`
-	}
-	if status != http.StatusOK || json.Unmarshal(b, &out) != nil || out.Access == "" {
-		return "", &plugin.Error{Class: plugin.Misconfigured,
-			Reason: fmt.Sprintf("%s answered %d, and gave no access token for the refresh token", c.base.Host, status),
-			Hint:   "put a new refresh token, or an API token, into upstream.ucloud.token_file"}
-	}
-	c.mu.Lock()
-	c.access, c.from = out.Access, token
-	c.mu.Unlock()
-	return out.Access, nil
-}
-
-// expires reads the end of an access token, without verifying it: only the server needs to.
-func expires(token string) time.Time {
-	parts := strings.Split(token, ".")
-	var body struct {
-		Expires int64 `json:"exp"`
-	}
-	if len(parts) == 3 {
-		if b, err := base64.RawURLEncoding.DecodeString(parts[1]); err == nil && json.Unmarshal(b, &body) == nil {
-			return time.Unix(body.Expires, 0)
-		}
-	}
-	return time.Time{}
 }

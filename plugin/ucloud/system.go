@@ -31,6 +31,8 @@ type Settings struct {
 	URL       string `yaml:"url"`
 	TokenFile string `yaml:"token_file" file:"use"` // an API token, or a refresh token
 	Project   string `yaml:"project"`               // the workspace; empty: the token's own, or the personal one
+	// the provider's token, by which the UCloud is told the licence's state and jobs; empty: it is told nothing
+	ProviderTokenFile string `yaml:"provider_token_file" file:"use"`
 
 	Provider string            `yaml:"provider"` // the id of the products' provider; empty: DefaultProvider
 	Products []ProductSettings `yaml:"products"`
@@ -47,8 +49,10 @@ func (s *Settings) Dialect() plugin.Dialect { return Dialect{s.Provider, s.Produ
 // Check implements [plugin.Settings].
 func (s *Settings) Check(bad func(key, text string)) {
 	switch _, err := address(s.URL); {
-	case s.URL == "" && (s.TokenFile != "" || s.Project != ""):
-		bad("", "upstream.ucloud.url is missing, and token_file and project are for it; set it, or leave them out")
+	case s.URL == "" && (s.TokenFile != "" || s.Project != "" || s.ProviderTokenFile != ""):
+		bad("",
+			"upstream.ucloud.url is missing, and token_file, project and provider_token_file are for it; set it, or "+
+				"leave them out")
 	case s.URL == "":
 	case err != nil:
 		bad("url", "upstream.ucloud.url "+err.Error())
@@ -85,25 +89,39 @@ func address(s string) (*url.URL, error) {
 
 // Open implements [plugin.Settings].
 func (s *Settings) Open(e plugin.Environment) (plugin.Upstream, error) {
-	token := e.Secret("upstream.ucloud.token_file", s.TokenFile, s.tokenOf)
+	token := e.Secret("upstream.ucloud.token_file", s.TokenFile, tokenOf("token_file", s.TokenFile))
 	if _, err := token(); err != nil {
 		return nil, err
 	}
-	c, err := NewClient(Config{URL: s.URL, Token: token, Project: s.Project, HTTP: e.Transport, Now: e.Now,
-		Anchors: e.Anchors})
+	c := Config{URL: s.URL, Token: token, Project: s.Project, HTTP: e.Transport, Now: e.Now, Anchors: e.Anchors}
+	if s.ProviderTokenFile == "" {
+		client, err := NewClient(c)
+		if err != nil {
+			return nil, err
+		}
+		return client, nil
+	}
+	token = e.Secret("upstream.ucloud.provider_token_file", s.ProviderTokenFile,
+		tokenOf("provider_token_file", s.ProviderTokenFile))
+	if _, err := token(); err != nil {
+		return nil, err
+	}
+	p, err := NewProvider(c, token)
 	if err != nil {
 		return nil, err
 	}
-	return c, nil
+	return p, nil
 }
 
-// tokenOf reads the text of the token file.
-func (s *Settings) tokenOf(b []byte) (string, error) {
-	token := textual.Value(string(b))
-	if token == "" || strings.ContainsAny(token, " \r\n\t") {
-		return "", fmt.Errorf("upstream.ucloud.token_file %s: it does not hold one token", s.TokenFile)
+// tokenOf returns what reads the text of a token file that a key names.
+func tokenOf(key, file string) func([]byte) (string, error) {
+	return func(b []byte) (string, error) {
+		token := textual.Value(string(b))
+		if token == "" || strings.ContainsAny(token, " \r\n\t") {
+			return "", fmt.Errorf("upstream.ucloud.%s %s: it does not hold one token", key, file)
+		}
+		return token, nil
 	}
-	return token, nil
 }
 
 // DefaultProvider is the provider of the products where the configuration names none.
