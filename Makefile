@@ -63,6 +63,7 @@ soak: ## the long forms: KILLS=200 kills of the agent under load, and the models
 	$(GO) test -count 1 -timeout 60m -v -run TestStoppedBeyondTheFence ./agent -agent.stops=$(STOPS)
 	$(GO) test -count 1 -timeout 60m ./enforcer -rapid.checks=$(CHECKS)
 	$(GO) test -count 1 -timeout 60m -run TestNothingAcknowledgedIsLost ./agent/journal -rapid.checks=$(CHECKS)
+	$(GO) test -count 1 -timeout 60m -run 'TestKilledWhileStoring|TestStoredInPart' ./agent/journal -journal.kills=2400 -journal.stores=20000
 
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck

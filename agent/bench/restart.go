@@ -170,16 +170,13 @@ func (s *suite) disk(ctx context.Context) error {
 		if err := site.install(0); err != nil {
 			return err
 		}
-		state, run := filepath.Join(site.dir, "state"), filepath.Join(site.dir, "run")
+		state, run := filepath.Join(site.dir, "state"), site.run
 		if err := errors.Join(os.MkdirAll(state, 0o700), os.MkdirAll(run, 0o755)); err != nil {
 			return err
 		}
 		mounted := mountMemory(state, 8)
 		if mounted == nil {
 			defer unmount(state)
-			if mountMemory(run, 256) == nil { // the runtime folder is in memory, as /run is
-				defer unmount(run)
-			}
 		}
 		return site.serve(ctx, func(*exec.Cmd) error {
 			if mounted == nil {

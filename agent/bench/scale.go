@@ -215,7 +215,7 @@ func (s *suite) moments(ctx context.Context) error {
 
 // compact makes pairs until the runtime journal has been rewritten.
 func compact(site *site) error {
-	journal := filepath.Join(site.dir, "run", "leases.journal")
+	journal := filepath.Join(site.run, "leases.journal")
 	t, err := dial(site.socket)
 	if err != nil {
 		return err

@@ -21,6 +21,7 @@ import (
 // site is a folder with a vendor's key, two licences and a configuration, all made by the binary's own commands.
 type site struct {
 	dir, usher, socket, folder, config string
+	run                                string   // the runtime folder, in memory where that is possible, as /run is
 	licences                           [2]string
 	through                            []string // starts the agent; nil: nothing does
 	env                                []string // of the agent; nil: ours
@@ -55,7 +56,12 @@ func setUp(ctx context.Context, usher string) (*site, error) {
 	if err != nil {
 		return nil, err
 	}
+	run := filepath.Join(dir, "run")
+	if mem, err := os.MkdirTemp("/dev/shm", "usher"); err == nil {
+		run = mem
+	}
 	s := &site{
+		run:    run,
 		dir:    dir,
 		usher:  usher,
 		socket: filepath.Join(dir, "s"),
@@ -91,7 +97,7 @@ license:
 socket: {path: %s, mode: "0600"}
 state: {dir: %s, runtime_dir: %s}
 log: {level: error}
-`, s.folder, filepath.Join(dir, "bench.pub"), s.socket, filepath.Join(dir, "state"), filepath.Join(dir, "run")), 0o600)
+`, s.folder, filepath.Join(dir, "bench.pub"), s.socket, filepath.Join(dir, "state"), run), 0o600)
 }
 
 // onSite runs f in a site of its own, which is gone afterwards. Without a binary to measure it does nothing.
@@ -104,6 +110,7 @@ func (s *suite) onSite(ctx context.Context, f func(*site) error) error {
 		return err
 	}
 	defer os.RemoveAll(site.dir)
+	defer os.RemoveAll(site.run)
 	return f(site)
 }
 

@@ -78,7 +78,8 @@ func newRepairHouse(t *testing.T) *repairHouse {
 		if err != nil {
 			t.Fatal(err)
 		}
-		h.files[name] = b
+		ats := recordsOf(b)
+		h.files[name] = b[:ats[len(ats)-1][1]]
 	}
 	return h
 }
@@ -206,7 +207,7 @@ func TestRepairReplays(t *testing.T) {
 
 // recordsOf returns where the records of a sound journal begin and end.
 func recordsOf(b []byte) (out [][2]int) {
-	for at := 24; at < len(b); {
+	for at := 24; at+16 < len(b) && binary.LittleEndian.Uint32(b[at:]) != 0; { // zeros are ready for more
 		end := at + 16 + int(binary.LittleEndian.Uint32(b[at:]))
 		out = append(out, [2]int{at, end})
 		at = end

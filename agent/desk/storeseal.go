@@ -55,7 +55,7 @@ func (s *store) vault(j *journal.Journal) (*files.Vault, string) {
 
 // open opens a journal and says how it is not as it was sealed.
 func (s *store) open(dir, name string, sync bool, apply func([]byte) error) (*journal.Journal, error) {
-	c := journal.Config{Dir: dir, Name: name, Sync: sync, Late: !sync}
+	c := journal.Config{Dir: dir, Name: name, Sync: sync, Late: !sync, Map: !sync}
 	var vault *files.Vault
 	if s.seals != nil {
 		vault = s.seals.State

@@ -150,8 +150,12 @@ func ExtentOf(path string) (Extent, error) {
 	if err != nil {
 		return Extent{}, err
 	}
+	zeros, err := blank(f, 0, fi.Size()) // the next start cuts them off
+	if err != nil {
+		return Extent{}, fmt.Errorf("journal %s: %w", path, err)
+	}
 	var s summed
-	if err := s.upto(f, fi.Size()); err != nil {
+	if err := s.upto(f, fi.Size()-zeros); err != nil {
 		return Extent{}, fmt.Errorf("journal %s: %w", path, err)
 	}
 	return Extent{s.size, s.hash.Sum(nil)}, nil

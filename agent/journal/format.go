@@ -246,6 +246,9 @@ func torn(r io.ReaderAt, bad, size, base int64) (bool, error) {
 	if _, err := io.ReadFull(io.NewSectionReader(r, bad, size-bad), b); err != nil {
 		return false, err
 	}
+	if unfinished(b) {
+		return true, nil
+	}
 	if data, _ := mend(b, bad); data != nil {
 		return false, nil // all of it was written, and one bit has changed since
 	}

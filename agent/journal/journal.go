@@ -50,6 +50,9 @@ type Config struct {
 	File        func(name string, flag int) (File, error)
 	Late        bool // on a full disk, the first Append for which there is room makes the file
 	AllowRemote bool // do not refuse network file systems
+	// Map has records stored through mapped memory, without a call of the kernel, where the folder is on a tmpfs. It is
+	// for what need not outlive the host: with Sync it changes nothing.
+	Map bool
 	// Sealed are the beginnings of which the file must have one; none: nothing is known of it. A file with another
 	// beginning is replayed all the same, and the Report says so.
 	Sealed []Extent
@@ -89,7 +92,8 @@ type Journal struct {
 	compacting chan struct{} // closed when the compaction under way is over; nil: none is under way
 	retry      int64         // a compaction failed: none is due below this size
 	buf        []byte
-	unborn     bool // there is no file yet: see Config.Late
+	window     *window // nil: records are written with write(2)
+	unborn     bool    // there is no file yet: see Config.Late
 
 	sums summed
 }
@@ -168,6 +172,7 @@ func (j *Journal) open(replay func([]byte) error) (r Report, err error) {
 		}
 	}
 	j.safe = j.size
+	j.mapEnd()
 	checked := func() (Fault, error) { return "", nil }
 	if len(j.c.Sealed) > 0 {
 		checked = j.check()
@@ -242,10 +247,17 @@ func (j *Journal) cutTornTail() (tornBytes int64, err error) {
 			return 0, &CorruptError{File: j.path, Offset: good,
 				Reason: "a record there is wrong, and a crash cannot have done it"}
 		}
+		zeros, err := blank(j.file, good, j.size)
+		if err != nil {
+			return 0, j.cannot("read", err)
+		}
 		if err := j.file.Truncate(good); err != nil {
 			return 0, j.cannot("cut the torn tail of", err)
 		}
-		tornBytes, j.size = j.size-good, good
+		if tornBytes = j.size - good; j.c.Map && !j.c.Sync {
+			tornBytes -= zeros // which were never written
+		}
+		j.size = good
 	}
 	if j.size < j.base {
 		return 0, &CorruptError{File: j.path, Offset: j.size, Reason: "its end is missing"}
@@ -272,6 +284,7 @@ func (j *Journal) create(announce func(*successor) error) (Report, error) {
 		return Report{}, errors.Join(j.cannot("make", err), s.drop())
 	}
 	j.file, j.size, j.safe, j.base = s.file, s.size, s.size, s.size
+	j.mapEnd()
 	if j.c.Sync {
 		if err := syncDir(j.c.Dir); err != nil {
 			return Report{}, j.cannot("sync the folder of", err)
@@ -305,20 +318,9 @@ func (j *Journal) Append(records ...[]byte) (Commit, error) {
 		}
 		j.unborn = false
 	}
-	b := j.encode(j.size, j.safe, records)
-	if n, err := j.file.WriteAt(b, j.size); err != nil || n != len(b) {
-		if err == nil {
-			err = io.ErrShortWrite
-		}
-		err = j.cannot("write to", err)
-		if undo := j.file.Truncate(j.size); undo != nil {
-			j.failed = fmt.Errorf("%w; and half a write cannot be cut off: %w: free the disk",
-				err, undo)
-			return Commit{}, j.failed
-		}
+	if err := j.put(records); err != nil {
 		return Commit{}, err
 	}
-	j.size += int64(len(b))
 	if !j.c.Sync {
 		j.safe = j.size
 	}
@@ -330,23 +332,6 @@ func (j *Journal) Append(records ...[]byte) (Commit, error) {
 	}
 	j.seq++
 	return Commit{j, j.seq}, nil
-}
-
-// encode returns records as they stand from offset at. The next call overwrites the bytes.
-func (j *Journal) encode(at, safe int64, records [][]byte) []byte {
-	if cap(j.buf) > MaxRecord {
-		j.buf = nil // a large record is rare; do not keep its room
-	}
-	b := j.buf[:0]
-	for _, r := range records {
-		mark := safe
-		if !j.c.Sync {
-			mark = at + int64(len(b))
-		}
-		b = appendRecord(b, at+int64(len(b)), mark, r)
-	}
-	j.buf = b
-	return b
 }
 
 func (j *Journal) usable() error {
@@ -406,7 +391,7 @@ func (j *Journal) syncRound(done chan struct{}) {
 
 	err := file.Sync()
 	if err == nil {
-		err = j.named(file) // what cannot be found again is not safe
+		err = j.named(file, size) // what cannot be found again is not safe
 	}
 	if err == nil && renamed {
 		err = syncDir(j.c.Dir)
@@ -480,6 +465,12 @@ func (j *Journal) Close() error {
 	}
 	if j.unborn {
 		return err
+	}
+	if j.window != nil {
+		j.window.close()
+		if j.failed == nil {
+			err = errors.Join(err, j.file.Truncate(j.size)) // what was made ready for more records
+		}
 	}
 	return errors.Join(err, j.file.Close())
 }

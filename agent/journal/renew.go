@@ -13,7 +13,7 @@ var ErrLost = errors.New("its file is gone, or another has its place")
 // the one that the next start will find. [Journal.CompactFrom] makes it well.
 func (j *Journal) Look() error {
 	j.mu.Lock()
-	file, err := j.file, j.usable()
+	file, err, known := j.file, j.usable(), j.size
 	if err == nil && j.unborn {
 		file = nil // there is nothing to lose
 	}
@@ -21,11 +21,11 @@ func (j *Journal) Look() error {
 	if err != nil || file == nil {
 		return err
 	}
-	return j.named(file)
+	return j.named(file, known)
 }
 
-// named says that a file no longer has the journal's name.
-func (j *Journal) named(file File) error {
+// named says that a file no longer has the journal's name, or is shorter than it was known to be.
+func (j *Journal) named(file File, known int64) error {
 	open, err := file.Stat()
 	if errors.Is(err, os.ErrClosed) {
 		return nil // a compaction has just replaced it
@@ -34,15 +34,18 @@ func (j *Journal) named(file File) error {
 		return j.cannot("look at", err)
 	}
 	is, err := os.Lstat(j.path)
-	if err == nil && os.SameFile(open, is) {
-		return nil
-	}
+	here := err == nil && os.SameFile(open, is)
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if j.file != file {
+	switch {
+	case j.file != file:
 		return nil // likewise
+	case !here:
+		return fmt.Errorf("the journal %s: %w", j.path, ErrLost)
+	case open.Size() < known:
+		return j.cannot("go on with", errCut)
 	}
-	return fmt.Errorf("the journal %s: %w", j.path, ErrLost)
+	return nil
 }
 
 // Fail has every later Append fail, until a compaction succeeds: what would be written could not be found again.
@@ -75,6 +78,7 @@ func (j *Journal) renew(s *successor, from Mark) error {
 // become has the journal go on in a successor that has its name. The lock is held.
 func (j *Journal) become(s *successor) {
 	j.file, j.size, j.safe, j.base = s.file, s.size, s.safe, s.base
+	j.mapEnd()
 	if !j.c.Sync {
 		j.safe = j.size
 	}

@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -87,6 +88,9 @@ func (j *Journal) salvage(b []byte, r *Repaired) (records [][]byte, sound bool, 
 	// A record with a wrong bit can only be told where one must begin: after another.
 	for at := min(headerSize, len(b)); at < len(b); {
 		data, _, _ := parseRecord(b[at:], int64(at))
+		if data == nil && len(bytes.TrimRight(b[at:], "\x00")) == 0 { // made ready for records, and got none
+			break
+		}
 		if data == nil {
 			sound = false
 			if data, _ = mend(b[at:], int64(at)); data != nil {
