@@ -21,7 +21,7 @@ import (
 // site is a folder with a vendor's key, two licences and a configuration, all made by the binary's own commands.
 type site struct {
 	dir, usher, socket, folder, config string
-	run                                string   // the runtime folder, in memory where that is possible, as /run is
+	run                                string // the runtime folder, in memory where that is possible, as /run is
 	licences                           [2]string
 	through                            []string // starts the agent; nil: nothing does
 	env                                []string // of the agent; nil: ours
