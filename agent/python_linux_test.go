@@ -23,7 +23,7 @@ with usher.open(sys.argv[1], labels={"job": "1"}) as s:
         s.acquire("streams")
         raise SystemExit("one too many is granted")
     except usher.Refused as e:
-        assert e.code == "no_slots" and "streams" in str(e), e
+        assert e.code == "no_slots" and "streams" in str(e) and "try again" in e.hint and e.hint == e.problem["hint"], e
     if os.fork() == 0:
         b.close()
         try:

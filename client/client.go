@@ -160,8 +160,11 @@ func (c *Client) do(ctx context.Context, method, path string, in, out any) error
 		}
 		return nil
 	}
-	if out == nil || res.StatusCode == http.StatusNoContent {
+	if res.StatusCode == http.StatusNoContent {
 		return nil
+	}
+	if out == nil {
+		out = new(any) // an answer that broke off, or is another program's, says nothing of what has happened
 	}
 	if err := json.NewDecoder(body).Decode(out); err != nil {
 		return c.away(fmt.Errorf("its answer to %s %s cannot be read: %w", method, path, err))

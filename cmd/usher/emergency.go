@@ -64,15 +64,15 @@ func (c *cli) emergencyList() *cobra.Command {
 				now = k.Time // by which the agent decides
 			}
 			for _, g := range all.Grants {
-				next := "none"
+				next := "no more may begin"
 				if g.Next != nil {
 					next = "one may begin when it is in its grace, or has lapsed"
 					if g.Next.After(now) {
 						next = "none is left; the next may begin " + away(*g.Next, now)
 					}
 				}
-				fprintf(c.out, "licence %s grants %v, %d within a year; %s\n", g.License,
-					time.Duration(g.LengthSeconds)*time.Second, g.PerYear, next)
+				fprintf(c.out, "licence %s grants %s, at most %d within a year; %s\n", g.License,
+					span(time.Duration(g.LengthSeconds*float64(time.Second))), g.PerYear, next)
 			}
 			if len(all.Emergencies) == 0 {
 				return nil
