@@ -39,7 +39,7 @@ func (s *suite) process(ctx context.Context) error {
 			rss = append(rss, kib/1024)
 		}
 		s.add("process: ready after start", "ms", "≤ 50", starts, nil)
-		s.add("process: resident memory when idle", "MiB", "≤ 20", rss, nil)
+		s.add("process: resident memory when idle", "MiB", "≤ 24", rss, nil)
 		return nil
 	})
 }

@@ -199,7 +199,7 @@ func shown(header string) []string {
 
 // mayKnow reports whether the caller may have the document itself. To others its signature is not said, and what are
 // secrets and e-mail addresses is hidden: docs/privacy.md has it.
-func (x *exchange) mayKnow() bool { return x.proven || x.caller.Admin }
+func (x *exchange) mayKnow() bool { return x.proven || x.MayInstall(x.r, x.caller) }
 
 // say is a text of the licence as the caller may know it.
 func (x *exchange) say(s string) string {

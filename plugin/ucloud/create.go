@@ -185,7 +185,29 @@ func (i *aclItem) check() *Fault {
 	return nil
 }
 
-// updateACL changes with whom licences are shared. What is deleted goes first.
+// share changes with whom a licence is shared. What is deleted goes first.
+func (i *aclItem) share(r *record) *Fault {
+	if f := i.check(); f != nil {
+		return f
+	}
+	drop := func(e Entity) {
+		r.Grants = slices.DeleteFunc(r.Grants, func(g Grant) bool { return g.Entity == e })
+	}
+	for _, e := range i.Deleted {
+		drop(e)
+	}
+	for _, g := range i.Added {
+		drop(g.Entity)
+		slices.Sort(g.Permissions)
+		r.Grants = append(r.Grants, Grant{g.Entity, slices.Compact(g.Permissions)})
+	}
+	if len(r.Grants) > maxGrants {
+		return refuse(http.StatusBadRequest, "A licence may be shared with 32 entities")
+	}
+	return nil
+}
+
+// updateACL changes with whom licences are shared.
 func (x *request) updateACL() (any, *Fault) {
 	items, f := bulk[aclItem](x)
 	if f != nil {
@@ -198,23 +220,8 @@ func (x *request) updateACL() (any, *Fault) {
 		return nil, f
 	}
 	for i, r := range list {
-		item := &items[i]
-		if f := item.check(); f != nil {
+		if f := items[i].share(r); f != nil {
 			return nil, f
-		}
-		drop := func(e Entity) {
-			r.Grants = slices.DeleteFunc(r.Grants, func(g Grant) bool { return g.Entity == e })
-		}
-		for _, e := range item.Deleted {
-			drop(e)
-		}
-		for _, g := range item.Added {
-			drop(g.Entity)
-			slices.Sort(g.Permissions)
-			r.Grants = append(r.Grants, Grant{g.Entity, slices.Compact(g.Permissions)})
-		}
-		if len(r.Grants) > maxGrants {
-			return nil, refuse(http.StatusBadRequest, "A licence may be shared with 32 entities")
 		}
 	}
 	if f := x.save(list); f != nil {
@@ -227,6 +234,26 @@ func (x *request) updateACL() (any, *Fault) {
 type labelsItem struct {
 	ID     string            `json:"id"`
 	Labels map[string]string `json:"labels"`
+}
+
+// relabel replaces a licence's labels. The label job, which holds a slot, stays as it is.
+func (i *labelsItem) relabel(r *record) *Fault {
+	labels := maps.Clone(i.Labels)
+	if f := checkLabels(labels); f != nil {
+		return f
+	}
+	was, had := r.Labels[labelJob]
+	if is, has := labels[labelJob]; has && (!had || is != was) {
+		return refuse(http.StatusBadRequest, "The label job binds a licence when it is made; it cannot change")
+	}
+	if had {
+		if labels == nil {
+			labels = map[string]string{}
+		}
+		labels[labelJob] = was
+	}
+	r.Labels = labels
+	return nil
 }
 
 // updateLabels replaces labels. The label job, which holds a slot, stays as it is.
@@ -242,21 +269,9 @@ func (x *request) updateLabels() (any, *Fault) {
 		return nil, f
 	}
 	for i, r := range list {
-		labels := maps.Clone(items[i].Labels)
-		if f := checkLabels(labels); f != nil {
+		if f := items[i].relabel(r); f != nil {
 			return nil, f
 		}
-		was, had := r.Labels[labelJob]
-		if is, has := labels[labelJob]; has && (!had || is != was) {
-			return nil, refuse(http.StatusBadRequest, "The label job binds a licence when it is made; it cannot change")
-		}
-		if had {
-			if labels == nil {
-				labels = map[string]string{}
-			}
-			labels[labelJob] = was
-		}
-		r.Labels = labels
 	}
 	if f := x.save(list); f != nil {
 		return nil, f

@@ -89,19 +89,22 @@ const (
 )
 
 var routes = map[string]route{
-	"GET " + userBase + "/browse":           {false, (*request).browse},
-	"GET " + userBase + "/retrieve":         {false, (*request).retrieve},
-	"GET " + userBase + "/retrieveProducts": {false, (*request).retrieveProducts},
-	"POST " + userBase + "/search":          {false, (*request).search},
-	"POST " + userBase:                      {false, (*request).create},
-	"DELETE " + userBase:                    {false, (*request).delete},
-	"POST " + userBase + "/init":            {false, func(*request) (any, *Fault) { return Empty{}, nil }},
-	"POST " + userBase + "/updateAcl":       {false, (*request).updateACL},
-	"POST " + userBase + "/updateLabels":    {false, (*request).updateLabels},
-	"GET " + controlBase + "/browse":        {true, (*request).browse},
-	"GET " + controlBase + "/retrieve":      {true, (*request).retrieve},
-	"POST " + controlBase + "/update":       {true, (*request).update},
-	"POST " + controlBase + "/register":     {true, (*request).register},
+	"GET " + userBase + "/browse":            {false, (*request).browse},
+	"GET " + userBase + "/retrieve":          {false, (*request).retrieve},
+	"GET " + userBase + "/retrieveProducts":  {false, (*request).retrieveProducts},
+	"POST " + userBase + "/search":           {false, (*request).search},
+	"POST " + userBase:                       {false, (*request).create},
+	"DELETE " + userBase:                     {false, (*request).delete},
+	"POST " + userBase + "/init":             {false, func(*request) (any, *Fault) { return Empty{}, nil }},
+	"POST " + userBase + "/updateAcl":        {false, (*request).updateACL},
+	"POST " + userBase + "/updateLabels":     {false, (*request).updateLabels},
+	"GET " + controlBase + "/browse":         {true, (*request).browse},
+	"GET " + controlBase + "/retrieve":       {true, (*request).retrieve},
+	"POST " + controlBase + "/update":        {true, (*request).update},
+	"POST " + controlBase + "/register":      {true, (*request).register},
+	"POST " + controlBase + "/updateLabels":  {true, (*request).updateLabels},
+	"POST " + controlBase + "/chargeCredits": {true, (*request).chargeCredits},
+	"POST " + controlBase + "/checkCredits":  {true, (*request).checkCredits},
 }
 
 func (s *local) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -154,6 +157,9 @@ func write(w http.ResponseWriter, status int, out any) {
 }
 
 func (x *request) answer() (any, *Fault) {
+	if serve, ok := x.orchestrated(x.r); ok {
+		return x.answerCore(serve)
+	}
 	// A base address that ends in / makes //api/… of the path.
 	rt, ok := routes[x.r.Method+" "+path.Clean("/"+x.r.URL.Path)]
 	if !ok {

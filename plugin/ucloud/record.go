@@ -46,6 +46,7 @@ type record struct {
 	Grants    []Grant           `json:"grants,omitzero"`
 	Labels    map[string]string `json:"labels,omitzero"`
 	Generated string            `json:"generated,omitzero"` // providerGeneratedId
+	Core      string            `json:"core,omitzero"`      // the id at the UCloud that has told of it
 	// Holders are the callers that have bound jobs. They are written before a slot is taken, so that after a crash each
 	// slot is found again.
 	Holders []holder `json:"holders,omitzero"`

@@ -20,6 +20,9 @@ const (
 	Unbind = "UNBIND"
 )
 
+// ErrorNotSupported is the error code of an answer that refuses what the agent does not do.
+const ErrorNotSupported = "FEATURE_NOT_SUPPORTED_BY_PROVIDER"
+
 // ErrorNoCredits is the error code of an answer that refuses a slot.
 const ErrorNoCredits = "NOT_ENOUGH_LICENSE_CREDITS"
 
