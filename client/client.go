@@ -20,7 +20,6 @@
 package client
 
 import (
-	"bufio"
 	"bytes"
 	"cmp"
 	"context"
@@ -28,13 +27,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"iter"
 	"mime"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/usher-agent/usher/client/wire"
@@ -107,6 +106,8 @@ func (e *Error) Unwrap() error { return e.cause }
 type Client struct {
 	socket string
 	http   *http.Client
+	within time.Duration // for how long the agent may be silent; 0: for ever
+	inVain atomic.Bool   // the last call ended so
 }
 
 // New returns a client of the agent on a socket; empty means the one in USHER_SOCKET, else [DefaultSocket]. It connects
@@ -156,7 +157,7 @@ func (c *Client) do(ctx context.Context, method, path string, in, out any) error
 	body := io.LimitReader(res.Body, maxAnswer)
 	if raw, ok := out.(*[]byte); ok {
 		if *raw, err = io.ReadAll(body); err != nil {
-			return c.away(err)
+			return cmp.Or(c.unheard(res), c.away(err))
 		}
 		return nil
 	}
@@ -167,7 +168,7 @@ func (c *Client) do(ctx context.Context, method, path string, in, out any) error
 		out = new(any) // an answer that broke off, or is another program's, says nothing of what has happened
 	}
 	if err := json.NewDecoder(body).Decode(out); err != nil {
-		return c.away(fmt.Errorf("its answer to %s %s cannot be read: %w", method, path, err))
+		return cmp.Or(c.unheard(res), c.away(fmt.Errorf("its answer to %s %s cannot be read: %w", method, path, err)))
 	}
 	return nil
 }
@@ -187,6 +188,11 @@ func (c *Client) send(ctx context.Context, method, path string, in any) (*http.R
 		}
 		body = bytes.NewReader(b)
 	}
+	var rest time.Duration
+	if path == eventsPath {
+		rest = streamRest
+	}
+	ctx, heard, over := c.watched(ctx, rest)
 	req, err := http.NewRequestWithContext(ctx, method, "http://usher"+path, body)
 	if err != nil {
 		return nil, fmt.Errorf("write the request: %w", err)
@@ -196,14 +202,19 @@ func (c *Client) send(ctx context.Context, method, path string, in any) (*http.R
 	}
 	res, err := c.http.Do(req)
 	if err != nil {
+		defer over()
 		if ctx.Err() != nil {
-			return nil, ctx.Err()
+			return nil, ended(ctx)
 		}
 		var u *url.Error
 		if errors.As(err, &u) {
 			err = u.Err
 		}
 		return nil, c.away(err)
+	}
+	if c.within > 0 {
+		heard()
+		res.Body = &heardBody{res.Body, heard, over}
 	}
 	if res.StatusCode < 300 || res.StatusCode == http.StatusServiceUnavailable && path == "/v1/ready" {
 		return res, nil
@@ -294,7 +305,8 @@ func (c *Client) Adjust(ctx context.Context, meter string, drawn int64) (*wire.P
 // Acquire asks for slots. The caller must renew a lease with a time to live; [Session.Acquire] renews by itself.
 func (c *Client) Acquire(ctx context.Context, r wire.AcquireRequest) (*wire.Lease, error) {
 	out := new(wire.Lease)
-	if err := c.do(ctx, "POST", "/v1/leases", r, out); err != nil {
+	call := func(ctx context.Context) error { return c.do(ctx, "POST", "/v1/leases", r, out) }
+	if err := c.waiting(ctx, r.WaitSeconds, call); err != nil {
 		return nil, err
 	}
 	return out, nil
@@ -404,7 +416,9 @@ func (c *Client) Rollback(ctx context.Context, name string) (*wire.Installed, er
 // only.
 func (c *Client) Return(ctx context.Context, license string) (*wire.Returned, error) {
 	out := new(wire.Returned)
-	if err := c.do(ctx, "POST", "/v1/license/return", wire.ReturnRequest{License: license}, out); err != nil {
+	if err := c.WhileAnswering(ctx, longest, func(ctx context.Context) error {
+		return c.do(ctx, "POST", "/v1/license/return", wire.ReturnRequest{License: license}, out)
+	}); err != nil {
 		return nil, err
 	}
 	return out, nil
@@ -440,43 +454,4 @@ func (c *Client) Reload(ctx context.Context) (*wire.Reloaded, error) {
 		return nil, err
 	}
 	return out, nil
-}
-
-// Events returns the licence in force and then the events from now on, until ctx ends or the agent goes. The last value
-// carries the error.
-func (c *Client) Events(ctx context.Context) iter.Seq2[wire.Event, error] {
-	return func(yield func(wire.Event, error) bool) {
-		res, err := c.send(ctx, "GET", "/v1/events", nil)
-		if err != nil {
-			yield(wire.Event{}, err)
-			return
-		}
-		defer res.Body.Close()
-		lines := bufio.NewScanner(res.Body)
-		lines.Buffer(nil, 1<<20)
-		for lines.Scan() {
-			data, ok := strings.CutPrefix(lines.Text(), "data: ")
-			if !ok {
-				continue
-			}
-			var ev wire.Event
-			if err := json.Unmarshal([]byte(data), &ev); err != nil {
-				yield(wire.Event{}, c.away(fmt.Errorf("an event cannot be read: %w", err)))
-				return
-			}
-			if !yield(ev, nil) {
-				return
-			}
-		}
-		err = lines.Err()
-		switch {
-		case ctx.Err() != nil:
-			err = ctx.Err()
-		case err == nil:
-			err = c.away(errors.New("the stream has ended"))
-		default:
-			err = c.away(err)
-		}
-		yield(wire.Event{}, err)
-	}
 }

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"time"
 
 	"github.com/usher-agent/usher/client/wire"
 )
@@ -19,7 +20,9 @@ func (c *Client) UpstreamPreview(ctx context.Context) ([]wire.UpstreamRequest, e
 // all. These licences do not count here until UpstreamCall. Admins only.
 func (c *Client) ReleaseHost(ctx context.Context, id string) ([]wire.Released, error) {
 	out := new(wire.Releases)
-	if err := c.do(ctx, "POST", "/v1/license/release", wire.ReleaseRequest{License: id}, out); err != nil {
+	if err := c.WhileAnswering(ctx, longest, func(ctx context.Context) error {
+		return c.do(ctx, "POST", "/v1/license/release", wire.ReleaseRequest{License: id}, out)
+	}); err != nil {
 		return nil, err
 	}
 	return out.Licenses, nil
@@ -29,7 +32,15 @@ func (c *Client) ReleaseHost(ctx context.Context, id string) ([]wire.Released, e
 // Admins only.
 func (c *Client) Drain(ctx context.Context, r wire.DrainRequest) (*wire.Drain, error) {
 	out := new(wire.Drain)
-	if err := c.do(ctx, "POST", "/v1/drain", r, out); err != nil {
+	call := func(ctx context.Context) error { return c.do(ctx, "POST", "/v1/drain", r, out) }
+	var err error
+	if r.Release {
+		wait := longest + time.Duration(r.WaitSeconds*float64(time.Second))
+		err = c.WhileAnswering(ctx, wait, call)
+	} else {
+		err = c.waiting(ctx, r.WaitSeconds, call)
+	}
+	if err != nil {
 		return nil, err
 	}
 	return out, nil
@@ -46,14 +57,18 @@ func (c *Client) Undrain(ctx context.Context) (*wire.Drain, error) {
 
 // UpstreamCall makes the agent call its upstream at once. It does not say what came of it. Admins only.
 func (c *Client) UpstreamCall(ctx context.Context) error {
-	return c.do(ctx, "POST", "/v1/upstream", nil, nil)
+	return c.WhileAnswering(ctx, longest, func(ctx context.Context) error {
+		return c.do(ctx, "POST", "/v1/upstream", nil, nil)
+	})
 }
 
 // CallUpstream makes the agent call its upstream at once, and returns what came of each call. There is none where no
 // licence demands an upstream. Admins only.
 func (c *Client) CallUpstream(ctx context.Context) ([]wire.UpstreamOutcome, error) {
 	var out wire.UpstreamCalls
-	if err := c.do(ctx, "POST", "/v1/upstream", nil, &out); err != nil {
+	if err := c.WhileAnswering(ctx, longest, func(ctx context.Context) error {
+		return c.do(ctx, "POST", "/v1/upstream", nil, &out)
+	}); err != nil {
 		return nil, err
 	}
 	return out.Calls, nil

@@ -25,7 +25,8 @@ var takenBy = map[string]taken{
 	"hosts":   {"1 20 any", "0 -1 0.5 none unlimited 99999999999999999999"},
 	"patience": {"0 0s 0d PT0S 1s 1ms", "-1s -1 1 x 1970-01-01 0001-01-01 9999-12-31 9000y " +
 		"999999999999999999999h"},
-	"life": {"1s 24h 1d P1D", "0 0s 0d PT0S 1ms 999ms -1s 1 x 1970-01-01 0001-01-01 9999-12-31 9000y"},
+	"life":     {"1s 24h 1d P1D", "0 0s 0d PT0S 1ms 999ms -1s 1 x 1970-01-01 0001-01-01 9999-12-31 9000y"},
+	"deadline": {"1ms 5s 1h P1D", "0 0s 0d PT0S -1s 1 x 1970-01-01 0001-01-01 9999-12-31 9000y"},
 	"instant": {"1970-01-02 2026-01-01 2026-01-01T00:00:00Z 9999-12-31 9999-12-31T23:59:59Z",
 		"1970-01-01 1970-01-01T00:00:00Z 0001-01-01 0001-01-01T00:00:00Z 1969-12-31 9000y -9000y 0 1 x 10000-01-01 " +
 			"+0999999-01-01T00:00:00Z"},
@@ -47,7 +48,7 @@ var flagKinds = map[string]string{
 	"drain --wait": "patience", "health --wait": "patience", "license inspect --at": "instant",
 	"upstream --block-ttl": "life", "upstream --machines": "hosts", "upstream add --machines": "hosts",
 	"upstream machines --max": "hosts", "upstream renew --expires": "end", "upstream token --expires": "life",
-	"upstream token --uses": "count",
+	"upstream token --uses": "count", "--timeout": "deadline",
 }
 
 // texts are the flags that name something, whatever the command.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -28,7 +29,7 @@ measures the host itself, and the request bears no agent key.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			f, err := c.client().Fingerprint(cmd.Context(), product)
 			switch {
-			case errors.Is(err, client.ErrAgentAway):
+			case errors.Is(err, client.ErrAgentAway) && !errors.Is(err, context.DeadlineExceeded):
 				named, key := "", ""
 				if cfg, err := c.configured("", os.Environ()); err == nil {
 					product, named = cmp.Or(product, cfg.Product.Name()), cfg.Host.Fingerprint

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -99,6 +100,7 @@ type cli struct {
 	// childOut and childErrs are for a program that runs as a child: the same, with nothing put in its words.
 	childOut, childErrs io.Writer
 	socket              string
+	timeout             time.Duration   // for which the agent may be silent
 	instance            string          // --instance
 	units               instance.Finder // of the host
 	unit                *instance.Unit  // of the named instance; nil: none is named
@@ -185,7 +187,7 @@ func codeOf(p *client.Error) int {
 	}
 }
 
-func (c *cli) client() *client.Client { return client.New(c.socketPath()) }
+func (c *cli) client() *client.Client { return client.New(c.socketPath()).AnswerWithin(c.timeout) }
 
 // socketPath returns the path of the agent's socket.
 func (c *cli) socketPath() string {
@@ -221,6 +223,8 @@ New here? "usher demo" shows the whole story in a few seconds.`,
 		}
 		return c.findInstance(cmd)
 	}
+	spanVar(root.PersistentFlags(), &c.timeout, "timeout", answerWithin, time.Millisecond,
+		"how long the agent may take to answer")
 	root.PersistentFlags().BoolVar(&c.json, "json", false, "print the API's JSON")
 	groups := []struct {
 		id, title string

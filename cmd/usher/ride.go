@@ -29,7 +29,7 @@ func patience(cmd *cobra.Command) *time.Duration {
 // agent takes no more requests. Nothing was asked for then. lost: an answer may have been lost, too.
 func again(err error) (yes, lost bool) {
 	switch {
-	case errors.Is(err, os.ErrPermission):
+	case errors.Is(err, os.ErrPermission), errors.Is(err, context.DeadlineExceeded): // it is there, and silent
 		return false, false
 	case errors.Is(err, client.ErrDraining), errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, os.ErrNotExist):
 		return true, false
@@ -71,14 +71,23 @@ func (c *cli) take(ctx context.Context, r wire.AcquireRequest, within time.Durat
 	l *client.Lease, err error) {
 	began, asked := time.Now(), false
 	err = c.ride(ctx, within, true, func() (err error) {
-		if s, err = client.Open(ctx, client.WithSocket(c.socketPath())); err != nil {
+		agent := c.client()
+		err = agent.WhileAnswering(ctx, c.timeout, func(ctx context.Context) (err error) {
+			s, err = client.Open(ctx, client.WithSocket(c.socketPath()))
+			return err
+		})
+		if err != nil {
 			return err
 		}
 		if asked {
 			err = c.giveBack(ctx, s.Agent().You, began)
 		}
 		if err == nil {
-			l, err = s.Acquire(ctx, r)
+			wait := c.timeout + time.Duration(r.WaitSeconds*float64(time.Second))
+			err = agent.WhileAnswering(ctx, wait, func(ctx context.Context) (err error) {
+				l, err = s.Acquire(ctx, r)
+				return err
+			})
 			_, lost := again(err)
 			asked = asked || lost
 		}
@@ -106,7 +115,8 @@ func (c *cli) giveBack(ctx context.Context, process wire.Holder, since time.Time
 		return err
 	}
 	for _, l := range held {
-		if l.Lifetime != "process" || l.AcquiredAt.Before(since) || l.Holder == nil || l.Holder.PID != process.PID || l.Holder.UID != process.UID {
+		if l.Lifetime != "process" || l.AcquiredAt.Before(since) || l.Holder == nil || l.Holder.PID != process.PID ||
+			l.Holder.UID != process.UID {
 			continue
 		}
 		if err := c.client().Release(ctx, l.ID, false); err != nil && !errors.Is(err, client.ErrLeaseUnknown) {

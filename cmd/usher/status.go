@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -202,11 +201,9 @@ func (c *cli) healthCommand() *cobra.Command {
 		Long: "Exit 0 when the agent answers; with --ready only when it listens and has judged the licence. A bad " +
 			"licence makes no agent unhealthy.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx, cancel := context.WithTimeout(cmd.Context(), wait+answerWithin)
-			defer cancel()
-			h, err := c.waitHealth(ctx, ready, wait)
+			h, err := c.waitHealth(cmd.Context(), ready, wait)
 			if err != nil {
-				return c.noAnswer(cmd.Context(), err)
+				return err
 			}
 			if c.json {
 				if err := c.printJSON(h); err != nil {
@@ -230,46 +227,43 @@ func (c *cli) healthCommand() *cobra.Command {
 
 // lookAt asks the agent what a check looks at.
 func (c *cli) lookAt(ctx context.Context) (l *wire.License, pools []wire.Pool, h *wire.Health, err error) {
-	bounded, cancel := context.WithTimeout(ctx, answerWithin)
-	defer cancel()
-	if l, err = c.client().License(bounded); err == nil {
-		pools, err = c.client().Pools(bounded)
+	if l, err = c.client().License(ctx); err == nil {
+		pools, err = c.client().Pools(ctx)
 	}
 	if err == nil {
-		h, err = c.client().Health(bounded)
+		h, err = c.client().Health(ctx)
 	}
-	return l, pools, h, c.noAnswer(ctx, err)
+	return l, pools, h, err
 }
 
-// answerWithin is how long a command that looks after the agent waits for an answer.
-const answerWithin = 10 * time.Second
-
-// noAnswer returns the error of a call whose time is up, in words: the agent is there, and does not answer. ctx is the
-// command's own.
-func (c *cli) noAnswer(ctx context.Context, err error) error {
-	if ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, os.ErrDeadlineExceeded) {
-		return err
-	}
-	return fail(exitAgentAway, "the agent's process may be stopped or hang: look at it, and start it again",
-		"the agent on %s does not answer within %v", c.client().Socket(), answerWithin)
-}
+// answerWithin is how long the agent may take to answer, unless --timeout says otherwise.
+const answerWithin = 5 * time.Second
 
 // waitHealth asks for the agent's health until it is good or the wait is over.
 func (c *cli) waitHealth(ctx context.Context, ready bool, wait time.Duration) (*wire.Health, error) {
-	over := time.NewTimer(wait)
-	defer over.Stop()
+	end := time.Now().Add(wait)
 	again := time.NewTicker(20 * time.Millisecond)
 	defer again.Stop()
 	for {
-		h, err := c.client().Health(ctx)
-		if wait == 0 || err == nil && (!ready || h.Status == "ok") {
+		left := time.Until(end)
+		if wait == 0 || left > c.timeout {
+			left = c.timeout
+		}
+		h, err := client.New(c.socketPath()).AnswerWithin(max(left, time.Millisecond)).Health(ctx)
+		switch {
+		case wait == 0, err == nil && (!ready || h.Status == "ok"), ctx.Err() != nil:
+			return h, err
+		case time.Until(end) > 0:
+		case errors.Is(err, context.DeadlineExceeded):
+			return nil, fail(exitAgentAway,
+				"its process may be stopped, hang or lack descriptors: look at it, and start "+
+					"it again", "the agent on %s does not answer within %v", c.client().Socket(), wait)
+		default:
 			return h, err
 		}
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err()
-		case <-over.C:
-			return h, err
 		case <-again.C:
 		}
 	}
