@@ -49,13 +49,15 @@ var flagKinds = map[string]string{
 	"upstream --block-ttl": "life", "upstream --machines": "hosts", "upstream add --machines": "hosts",
 	"upstream machines --max": "hosts", "upstream renew --expires": "end", "upstream token --expires": "life",
 	"upstream token --uses": "count", "--timeout": "deadline",
+	"acquire --agent-wait": "patience", "release --agent-wait": "patience", "renew --agent-wait": "patience",
+	"run --agent-wait": "patience",
 }
 
 // texts are the flags that name something, whatever the command.
 var texts = strings.Fields(`socket instance data config license log-format log-level ops-listen product state-dir
 	client-token label pool product-version reason dir key request fingerprint host-fingerprint key-file trust name out
 	alg listen metrics-listen public runtime-dir signer tls-cert tls-key host note ledger armour bind strategy kid id
-	issuer`)
+	issuer owner`)
 
 // with are what a command needs beside the flag that is tried.
 var with = map[string][]string{"acquire": {"--pool", "p"}, "run": {"--pool", "p"}}
@@ -82,6 +84,9 @@ func TestZeroIsAValue(t *testing.T) {
 		}
 		if cmd.Flag("data") != nil && f.Name != "data" {
 			args = append(args, "--data", dir)
+		}
+		if cmd.Flag("agent-wait") != nil && f.Name != "agent-wait" {
+			args = append(args, "--agent-wait", "0")
 		}
 		args = append(append(args, with[strings.Join(path, " ")]...), "--"+f.Name+"="+value)
 		args = append(args, argsOf(cmd, lic)...)
