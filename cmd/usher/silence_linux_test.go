@@ -142,8 +142,8 @@ func TestHealthWaitsNoLonger(t *testing.T) {
 	}
 }
 
-// answering is an agent that answers health and, with a status, nothing else before the time that it is frozen at.
-func answering(t *testing.T, frozen *atomic.Bool) (socket string, looks *atomic.Int64) {
+// answersHealth is an agent that answers health and, with a status, nothing else before the time that it is frozen at.
+func answersHealth(t *testing.T, frozen *atomic.Bool) (socket string, looks *atomic.Int64) {
 	t.Helper()
 	socket, looks = filepath.Join(t.TempDir(), "s"), new(atomic.Int64)
 	l, err := net.Listen("unix", socket)
@@ -170,7 +170,7 @@ func TestWaitersNoticeAFrozenAgent(t *testing.T) {
 		t.Run(line, func(t *testing.T) {
 			t.Parallel()
 			var frozen atomic.Bool
-			socket, looks := answering(t, &frozen)
+			socket, looks := answersHealth(t, &frozen)
 			done := make(chan string, 1)
 			go func() {
 				code, out, errs := tool(t, append(strings.Fields(line), "--socket", socket, "--timeout", "1s")...)
