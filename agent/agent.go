@@ -19,6 +19,7 @@ import (
 	"github.com/usher-agent/usher/agent/identity"
 	"github.com/usher-agent/usher/agent/ops"
 	"github.com/usher-agent/usher/agent/plugins"
+	"github.com/usher-agent/usher/agent/reports"
 	"github.com/usher-agent/usher/agent/seals"
 	"github.com/usher-agent/usher/agent/shares"
 	"github.com/usher-agent/usher/agent/systemd"
@@ -70,6 +71,7 @@ type observers struct {
 	feeds   *api.Feeds
 	audit   *audit.Log
 	plugins plugins.Plugins
+	reports *reports.Reports
 }
 
 // vital is what the agent cannot do without, and what watches it.

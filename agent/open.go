@@ -18,7 +18,6 @@ import (
 	"github.com/usher-agent/usher/agent/identity"
 	"github.com/usher-agent/usher/agent/inspect"
 	"github.com/usher-agent/usher/agent/liveness"
-	"github.com/usher-agent/usher/agent/reports"
 	"github.com/usher-agent/usher/agent/seals"
 	"github.com/usher-agent/usher/agent/shares"
 	"github.com/usher-agent/usher/agent/systemd"
@@ -44,7 +43,6 @@ type opening struct {
 	history  *court.History
 	// upstreams are those that are configured, by system.
 	upstreams map[string]plugin.Upstream
-	reports   *reports.Reports
 }
 
 // open takes everything that can fail. Whatever opens says at once what runs of it and how it is closed.

@@ -121,6 +121,12 @@ func TestUCloudIsTold(t *testing.T) {
 	}
 	one := take("41")
 	core.becomes(t, "READY", "41")
+	preview, err := h.UpstreamPreview(t.Context())
+	if err != nil || !slices.ContainsFunc(preview, func(r wire.UpstreamRequest) bool {
+		return r.Report != nil && r.License == "a" && fmt.Sprint(*r.Report) == "{VALID job [41]}"
+	}) {
+		t.Errorf("the preview of what leaves the host is %+v, %v", preview, err)
+	}
 	core.set(func() { core.down = true })
 	take("42")
 	take("no-number")

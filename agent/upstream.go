@@ -99,5 +99,10 @@ func (f front) CallUpstream(ctx context.Context) wire.UpstreamCalls {
 
 // Preview returns what would leave the host with the next call to each upstream.
 func (f front) Preview() []wire.UpstreamRequest {
-	return upstreams.Preview(append(f.duties.Pulse.Preview(), f.shares.Preview()...), f.requests.Carries)
+	out := upstreams.Preview(append(f.duties.Pulse.Preview(), f.shares.Preview()...), f.requests.Carries)
+	all, labels := f.reports.Preview()
+	for i, r := range all {
+		out = append(out, upstreams.PreviewReport(&r, f.product(), labels[i]))
+	}
+	return out
 }

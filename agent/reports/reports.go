@@ -114,6 +114,16 @@ func (r *Reports) Changed() {
 	}
 }
 
+// Preview returns the next reports, without their states, with the labels that they are by.
+func (r *Reports) Preview() (all []plugin.Report, labels []string) {
+	for _, x := range r.all {
+		if p, ok := x.cfg.Standing(x.system, x.to.Label()); ok {
+			all, labels = append(all, p), append(labels, x.to.Label())
+		}
+	}
+	return all, labels
+}
+
 func (x *reporter) changed() {
 	select {
 	case x.wake <- struct{}{}:

@@ -98,3 +98,13 @@ func Preview(requests []plugin.Request, carries func(system string) plugin.Carri
 	}
 	return out
 }
+
+// PreviewReport puts a report of leases with a label into its wire form.
+func PreviewReport(r *plugin.Report, product, label string) wire.UpstreamRequest {
+	told := &wire.UpstreamReport{Code: string(r.Code), Label: label, Values: []string{}}
+	for _, l := range r.Leases {
+		told.Values = append(told.Values, l.Labels[label])
+	}
+	return wire.UpstreamRequest{License: r.LicenseID, Product: product, Components: map[string][]string{},
+		Usage: []wire.UpstreamUsage{}, Emergencies: []wire.UpstreamEmergency{}, Report: told}
+}

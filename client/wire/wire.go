@@ -131,6 +131,16 @@ type UpstreamRequest struct {
 	Emergencies []UpstreamEmergency `json:"emergencies"`
 	Chain       string              `json:"chain"`    // from the upstream's last answer, sent back to it
 	Document    string              `json:"document"` // only with the first call
+	// Report is what the upstream is told of the licence on this host, beside its requests; nil: nothing.
+	Report *UpstreamReport `json:"report,omitempty"`
+}
+
+// UpstreamReport is what an upstream is told of a licence: its code, and a label's values of the leases that hold its
+// slots.
+type UpstreamReport struct {
+	Code   string   `json:"code"`
+	Label  string   `json:"label"`
+	Values []string `json:"values"`
 }
 
 // UpstreamCalls is the answer to POST /v1/upstream: what came of each call; none: no licence demands an upstream.

@@ -21,9 +21,9 @@ func TestPlatformSpeaksWithProvider(t *testing.T) {
 	base := "/ucloud/example/licenses"
 	full := func(id, product string) string {
 		return `{"id":"` + id + `","specification":{"product":{"id":"` + product + `","category":"` + product +
-			`","provider":"example"},"labels":null},"owner":{"createdBy":"alice","project":null},"createdAt":1635170395571,` +
-			`"status":{"state":"PREPARING","resolvedSupport":null,"resolvedProduct":null,"boundTo":null},"updates":[],` +
-			`"permissions":{"myself":["READ"],"others":[]}}`
+			`","provider":"example"},"labels":null},"owner":{"createdBy":"alice","project":null},` +
+			`"createdAt":1635170395571,"status":{"state":"PREPARING","resolvedSupport":null,"resolvedProduct":null,` +
+			`"boundTo":null},"updates":[],"permissions":{"myself":["READ"],"others":[]}}`
 	}
 	items := func(list ...string) string { return `{"items":[` + strings.Join(list, ",") + `]}` }
 	c.says(c.send(200, "GET", base+"/retrieveProducts", ""),
