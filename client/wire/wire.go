@@ -250,7 +250,7 @@ type Item struct {
 	Pool string `json:"pool" wire:"required"`
 	N    int64  `json:"n" wire:"required"`
 	// n counts parts of a slot, of which so many make one
-	Of int64 `json:"of,omitzero,omitempty"`
+	Of int64 `json:"of,omitzero,omitempty" wire:"positive"`
 }
 
 // AcquireRequest is the body of POST /v1/leases. Exactly one of pool and items is given.
@@ -258,9 +258,9 @@ type AcquireRequest struct {
 	Pool string `json:"pool,omitempty"`
 	N    *int64 `json:"n,omitempty"` // default 1
 	// n counts parts of a slot, of which so many make one
-	Of          int64             `json:"of,omitzero,omitempty"`
+	Of          int64             `json:"of,omitzero,omitempty" wire:"positive"`
 	Items       []Item            `json:"items,omitempty"`
-	MinN        int64             `json:"min_n,omitempty"`
+	MinN        int64             `json:"min_n,omitempty" wire:"positive"`
 	Lifetime    string            `json:"lifetime,omitempty"`
 	TTLSeconds  float64           `json:"ttl_seconds,omitempty" wire:"positive"`
 	WaitSeconds float64           `json:"wait_seconds,omitempty"`
@@ -268,7 +268,7 @@ type AcquireRequest struct {
 	Nonce       string            `json:"nonce,omitempty"`
 	Labels      map[string]string `json:"labels,omitempty"`
 	Priority    int               `json:"priority,omitempty"`
-	PID         int32             `json:"pid,omitempty"`
+	PID         int32             `json:"pid,omitempty" wire:"positive"`
 	Until       *time.Time        `json:"until,omitempty"`
 	Version     string            `json:"version,omitempty"`
 }
