@@ -234,6 +234,9 @@ func verify(f plugin.Format, err error, document []byte, anchors []plugin.Anchor
 	} else {
 		l, p = f.Verify(document, anchors)
 	}
+	if p != nil && p.Code == enforcer.Malformed && textual.IsPacked(document) {
+		p.Reason, p.Hint = textual.Not(document)
+	}
 	return plugin.CheckVerified(f.System(), anchors, l, p)
 }
 

@@ -1,11 +1,13 @@
 package catalog_test
 
 import (
+	"archive/zip"
 	"bytes"
 	"crypto"
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"mime/quotedprintable"
 	"os"
@@ -296,6 +298,27 @@ func TestEveryKeyOnEveryWay(t *testing.T) {
 	// What is read as it is: a key in DER may end in any byte.
 	if got := textual.PEM(der); !bytes.Equal(got, der) {
 		t.Errorf("DER is not left alone")
+	}
+}
+
+// An archive that stores a licence as it is is named as an archive, whatever the system: its text is there, with other
+// bytes around it.
+func TestStoredInAnArchive(t *testing.T) {
+	t.Parallel()
+	for _, d := range documents(t) {
+		var b bytes.Buffer
+		z := zip.NewWriter(&b)
+		w, err := z.CreateHeader(&zip.FileHeader{Name: "acme.lic", Method: zip.Store})
+		if err == nil {
+			_, err = w.Write(d.data)
+		}
+		if err := errors.Join(err, z.Close()); err != nil {
+			t.Fatal(err)
+		}
+		l, p := catalog.BuiltIn().Verify(b.Bytes(), d.anchors, d.secrets)
+		if l == nil && !strings.Contains(p.Reason, "it is a ZIP archive") {
+			t.Errorf("%s: %+v", d.name, p)
+		}
 	}
 }
 

@@ -27,10 +27,8 @@ var magics = []struct{ magic, what, remedy string }{
 // Kind names what a file is that is no licence, with the remedy; empty: nothing that is known. It never quotes the
 // file.
 func Kind(b []byte) (what, remedy string) {
-	for _, m := range magics {
-		if bytes.HasPrefix(b, []byte(m.magic)) {
-			return m.what, m.remedy
-		}
+	if what, remedy := packed(b); what != "" {
+		return what, remedy
 	}
 	s := clean(string(Decode(b)))
 	head := strings.ToLower(s[:min(len(s), 4096)])
@@ -62,6 +60,23 @@ func Kind(b []byte) (what, remedy string) {
 		return "an e-mail without a whole licence in it", "save the attached licence file, and take that"
 	}
 	return "", ""
+}
+
+// packed names an archive, a picture or a program by its first bytes.
+func packed(b []byte) (what, remedy string) {
+	for _, m := range magics {
+		if bytes.HasPrefix(b, []byte(m.magic)) {
+			return m.what, m.remedy
+		}
+	}
+	return "", ""
+}
+
+// IsPacked reports whether a file is an archive, a picture or a program by its first bytes. Whatever text stands in it
+// (an archive may store a licence as it is), it is no licence.
+func IsPacked(b []byte) bool {
+	what, _ := packed(b)
+	return what != ""
 }
 
 // Not says in one sentence what a file is in a licence's place; empty where that is not known.
