@@ -110,10 +110,12 @@ func fromUnset(f Facts, system string, ahead []time.Time, signed time.Time,
 			}
 		}
 	}
-	if !asks.IsZero() {
-		return asks
+	var now time.Time
+	now, f.Clock = would(signed)
+	if _, then := newJudge(f).rule(now); asks.IsZero() || len(then) > 0 { // a licence without a date may be good as it is
+		return signed
 	}
-	return signed
+	return asks
 }
 
 // latestFew returns the dates, the latest first, and no more than maxAhead of them.

@@ -45,6 +45,17 @@ func redate(t *rapid.T, d *Document) {
 	}
 	l := *d.License
 	l.Issued = noon.Add(pick(t, "dated", someDates...))
+	// whose documents may lack dates, and say more
+	if pick(t, "of a system", "native", "native", "foreign") == "foreign" {
+		l.System = pick(t, "which", "keygen", "awslm", "elastic", "brainframe", "ucloud", "plugin")
+		l.Banned, l.SystemCode = seldom(t, "banned"), pick(t, "its word", "", "EXPIRED", "ACTIVE")
+		if seldom(t, "undated") {
+			l.Issued = zeroTime
+		}
+		if seldom(t, "from the first date") {
+			l.Issued = zeroTime.Add(1)
+		}
+	}
 	if rapid.Bool().Draw(t, "tolerance") {
 		l.ClockTolerance = pick(t, "how far", time.Minute, time.Hour, 9*aDay)
 	}
@@ -55,9 +66,9 @@ func redate(t *rapid.T, d *Document) {
 }
 
 // judgedWith returns the licence time with the documents' evidence, and the verdict then.
-func judgedWith(f Facts, m Mark, c Clocks) (time.Time, *Verdict) {
+func judgedWith(f Facts, system string, m Mark, c Clocks) (time.Time, *Verdict) {
 	would := func(signed time.Time) (time.Time, Clock) { return m.Now(c, signed) }
-	now, clock := would(Evidence(f, "usher", would))
+	now, clock := would(Evidence(f, system, would))
 	f.Clock = clock
 	return now, Judge(f, now)
 }
@@ -65,18 +76,20 @@ func judgedWith(f Facts, m Mark, c Clocks) (time.Time, *Verdict) {
 // signedToReplace reports whether a document is signed to take something away.
 func signedToReplace(l *License) bool { return len(l.Supersedes)+len(l.Revokes) > 0 || l.ResetsClock }
 
-// TestAddingWorsensNothing: whatever document comes into a folder, with whatever date, a good verdict stays good,
-// unless that document is itself in force or signed to replace. And unless it is in force it does not change by what
-// licences are granted, but for others that its date lets begin.
+// TestAddingWorsensNothing: whatever document of whatever system comes into a folder, with whatever date, a good
+// verdict stays good, unless that document is itself in force or signed to replace. And unless it is in force it does
+// not change by what licences are granted, but for others that its date lets begin.
 func TestAddingWorsensNothing(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		f, m, c := genDated(t)
-		_, v := judgedWith(f, m, c)
+		// Whichever system tells the time: the agent asks the first of which it has a production anchor.
+		system := pick(t, "telling", "usher", "usher", "keygen", "awslm", "elastic", "brainframe", "ucloud")
+		_, v := judgedWith(f, system, m, c)
 		added := Document{Name: pick(t, "name", "!.lic", "z.lic"), License: genLicense(t)}
 		redate(t, &added)
 		more := f
 		more.Documents = append(slices.Clone(f.Documents), added)
-		now, w := judgedWith(more, m, c)
+		now, w := judgedWith(more, system, m, c)
 		inForce := slices.ContainsFunc(w.Licenses, func(j Judged) bool { return j.Document == added.Name && j.InForce })
 		if v.Good() && !w.Good() && !signedToReplace(added.License) {
 			t.Fatalf("%s, and with %+v at %v: %s (in force: %t)", v.Code, *added.License, now, w.Reason, inForce)
@@ -125,7 +138,7 @@ func TestWhatDoesNotCountTellsNoTime(t *testing.T) {
 			l.ID, l.Issued, l.Expires = "x", noon.Add(ahead), time.Time{}
 			change(l)
 			f.Documents = []Document{{Name: "good.lic", License: good()}, {Name: "x.lic", License: l}}
-			now, v := judgedWith(f, Mark{Time: noon, Boot: c.Boot, BootID: c.BootID}, c)
+			now, v := judgedWith(f, "usher", Mark{Time: noon, Boot: c.Boot, BootID: c.BootID}, c)
 			if !now.Equal(noon) || !v.Good() {
 				t.Errorf("%s, dated %v ahead: it is %v, %s", name, ahead, now, v.Reason)
 			}
@@ -148,7 +161,7 @@ func TestDatedAhead(t *testing.T) {
 		l := &License{ID: "a", System: "usher", Product: "acme", Issued: noon.Add(row.ahead), Clock: row.clock,
 			ClockTolerance: row.tolerance, Pools: map[string]PoolTerm{"streams": {Max: 1, Scope: ScopeHost}}}
 		f := Facts{Documents: []Document{{Name: "a.lic", License: l, Arrived: noon}}}
-		now, v := judgedWith(f, m, c)
+		now, v := judgedWith(f, "usher", m, c)
 		if v.Good() != row.counts || row.counts != now.Equal(l.Issued) {
 			t.Errorf("%v ahead, %s %v: it is %v, %s", row.ahead, row.clock, row.tolerance, now, v.Reason)
 		}
