@@ -92,8 +92,13 @@ func (g *PoolGrant) units(l *Lease) (groups []string, alone int64) {
 	return groups, alone
 }
 
+// maxInUse is how much of a pool without a limit may be in use when more is granted.
+const maxInUse = 1 << 61
+
 // room returns how many slots a holder could be granted now in a lease of its own, and how many of them cost nothing
 // because the holder's unit has them already.
+//
+// A pool without a limit has no more than maxInUse and one item's in use.
 func (p *pool) room(h *Holder) (total Limit, free int64) {
 	if unit := unitOf(p.grant.CountBy, h); unit != "" {
 		if g := p.groups[unit]; g != nil {
@@ -101,8 +106,11 @@ func (p *pool) room(h *Holder) (total Limit, free int64) {
 		}
 	}
 	c := p.grant.limit(p.capacity())
-	if c == Unlimited {
+	switch {
+	case c == Unlimited && p.inUse <= maxInUse:
 		return Unlimited, free
+	case c == Unlimited: // so that no sum overflows
+		return Limit(free), free
 	}
 	return Limit(max(0, int64(c)-p.inUse) + free), free
 }

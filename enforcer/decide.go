@@ -11,7 +11,8 @@ import (
 // Bounds of a request.
 const (
 	MaxItems       = 64
-	MaxN           = 1 << 40 // slots of one item, so that no sum overflows
+	MaxSlots       = 1 << 48 // slots of one item, which may be bytes of a disk; no sum overflows
+	MaxN           = 1 << 40 // draws that are adjusted at once, and parts of slots of one item
 	MaxName        = 64      // bytes of a pool's name
 	MaxClientToken = 256     // bytes
 	MaxLabels      = 32
@@ -124,8 +125,8 @@ func (r *Acquire) check() *Denial {
 		return bad("items", "pool and items are both given: use one of them")
 	case r.Pool != "" && r.N < 1:
 		return bad("n", "n is %d: ask for at least 1 slot", r.N)
-	case r.N > MaxN:
-		return bad("n", "n is %d: at most %d slots can be asked for at once", r.N, int64(MaxN))
+	case r.N > MaxSlots:
+		return bad("n", "n is %d: at most %d slots can be asked for at once", r.N, int64(MaxSlots))
 	case r.MinN < 0:
 		return bad("min_n", "min_n is %d: leave it out, or give at least 1", r.MinN)
 	case r.MinN > 0 && r.Pool == "":
@@ -154,8 +155,9 @@ func (r *Acquire) check() *Denial {
 		if it.N < 1 {
 			return bad("items", "items[%d]: n is %d: ask for at least 1 slot", i, it.N)
 		}
-		if it.N > MaxN {
-			return bad("items", "items[%d]: n is %d: at most %d slots can be asked for at once", i, it.N, int64(MaxN))
+		if it.N > MaxSlots {
+			return bad("items", "items[%d]: n is %d: at most %d slots can be asked for at once", i, it.N,
+				int64(MaxSlots))
 		}
 		if slices.ContainsFunc(r.Items[:i], func(o Item) bool { return o.Pool == it.Pool }) {
 			return bad("items", "items[%d]: pool %q is named twice; add its n up", i, it.Pool)

@@ -17,13 +17,13 @@ const (
 func (g *PoolGrant) per() int64 { return max(1, g.Quantum) }
 
 // parts returns how much of the pool an item takes: whole parts, and never less than the item says. It is bounded as
-// MaxN is, so that no sum overflows.
+// MaxSlots is, so that no sum overflows.
 func (g *PoolGrant) parts(it Item) int64 {
 	of := max(1, it.Of)
 	if it.N > (math.MaxInt64-of)/g.per() {
-		return MaxN
+		return MaxSlots
 	}
-	return min((it.N*g.per()+of-1)/of, MaxN)
+	return min((it.N*g.per()+of-1)/of, MaxSlots)
 }
 
 // slots returns how many slots a number of parts needs: the sum is rounded up, and not each holder's share of it.

@@ -28,10 +28,10 @@ type acquireFlags struct {
 func (o *acquireFlags) add(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&o.pool, "pool", "", "the pool to take slots from; several as a=1,b=2")
-	numberVar(f, &o.n, "n", 1, 1, enforcer.MaxN, "how many slots")
+	numberVar(f, &o.n, "n", 1, 1, enforcer.MaxSlots, "how many slots")
 	numberVar(f, &o.of, "of", 0, 1, enforcer.MaxN,
 		"how many parts make a slot, where --n counts parts (default: it counts slots)")
-	numberVar(f, &o.minN, "min-n", 0, 1, enforcer.MaxN, "accept as few as this")
+	numberVar(f, &o.minN, "min-n", 0, 1, enforcer.MaxSlots, "accept as few as this")
 	f.StringVar(&o.wait, "wait", "", "how long to wait for slots that are in use: 30s (default: not at all)")
 	f.StringArrayVar(&o.labels, "label", nil, "a label of the lease: job=42; may be repeated")
 	f.StringVar(&o.version, "product-version", "", "the product's version, which the licence must cover")

@@ -41,7 +41,7 @@ func (v *view) plan(asked []EntitlementData, beneficiary string, takes termKind,
 		case t.is == isRate, n == 0: // nothing is taken
 		case t.is != takes:
 			p.no[i] = instead
-		case n > enforcer.MaxN:
+		case n > enforcer.MaxSlots:
 			p.no[i] = "it is more than one checkout may take"
 		default:
 			if _, twice := p.of[t.name]; twice {
