@@ -260,7 +260,7 @@ func (x *request) answer() *response {
 			return a
 		}
 		if !rt.lasting {
-			if a := x.about.shut(); a != nil {
+			if a := cmp.Or(x.elsewhere(), x.about.shut()); a != nil {
 				return a
 			}
 		}

@@ -246,6 +246,9 @@ func (x *request) createMachine() *response {
 	if a := x.conflict(in, w, components); a != nil {
 		return a
 	}
+	if a := x.beyondUser(in.related("owner"), w); a != nil {
+		return a
+	}
 	k, a := x.take(r, rec, machineLimits)
 	if a != nil {
 		return a

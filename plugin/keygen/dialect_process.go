@@ -98,6 +98,9 @@ func (x *request) createProcess() *response {
 			return invalid("ID_CONFLICT", "must not conflict with another process", "/data/id")
 		}
 	}
+	if a := x.processesBeyondUser(m); a != nil {
+		return a
+	}
 	rec := &record{Kind: recordProcess, ID: in.ID, Metadata: w.Metadata, Interval: x.heartbeatSeconds(), Pid: w.Pid,
 		Machine: m.ID}
 	r := &enforcer.Acquire{Caller: x.caller, Pool: PoolProcesses, N: 1}

@@ -89,6 +89,14 @@ func TestDialectOwners(t *testing.T) {
 			t.Errorf("%s: %d %s, want %s", scope, r.status, r.body, want)
 		}
 	}
+	for _, environment := range []string{"production", "env-1", ""} {
+		c.one(200, "GET", "/v1/licenses/"+l.ID, "", "Keygen-Environment", environment)
+	}
+	for _, environment := range []string{"sandbox", "6f9a0b0e-3f0a-4c8e-9f6a-0d8a52a0b001"} {
+		c.refused(400, "ENVIRONMENT_INVALID", "GET", "/v1/licenses/"+l.ID, "", "Keygen-Environment", environment)
+		c.refused(400, "ENVIRONMENT_INVALID", "POST", "/v1/licenses/actions/validate-key",
+			`{"meta":{"key":"THE-KEY"}}`, "Keygen-Environment", environment)
+	}
 	for _, null := range []string{"product", "policy", "machine", "fingerprint", "fingerprints", "components",
 		"entitlements", "checksum", "version"} {
 		c.refused(400, "", "POST", "/v1/licenses/"+l.ID+"/actions/validate", `{"meta":{"scope":{"`+null+`":null}}}`)

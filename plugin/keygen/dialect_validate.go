@@ -36,6 +36,9 @@ func (x *request) validateKey() *response {
 	}
 	about.key, x.key, x.proven = in.Key, in.Key, about.own(in.Key, listed)
 	x.about, x.caller = about, x.CallerBy(x.r, in.Key)
+	if a := x.elsewhere(); a != nil {
+		return a
+	}
 	return x.validate(&in, true)
 }
 
@@ -48,6 +51,29 @@ func (x *request) validateScoped() *response {
 }
 
 func (x *request) validateQuick() *response { return x.validate(&scopes{}, false) }
+
+// environmentCode returns the code of the licence's environment; empty: it has none, or the file does not name it.
+func (s *subject) environmentCode() string {
+	for _, o := range s.included {
+		if a, _ := o["attributes"].(object); o["type"] == "environments" && o["id"] == s.related("environment") {
+			return textOf(a["code"])
+		}
+	}
+	return ""
+}
+
+// elsewhere returns the refusal of a request for another environment than the licence's, which is the only one that is
+// known here; nil: it is for that one, or for none. A code cannot be compared where the file does not name it, and a
+// licence without an environment is in every shared one.
+func (x *request) elsewhere() *response {
+	asked, own := x.r.Header.Get("Keygen-Environment"), x.about.related("environment")
+	code := x.about.environmentCode()
+	_, isID := parseUUID(asked)
+	if asked == "" || own == "" || asked == own || asked == code || code == "" && !isID {
+		return nil
+	}
+	return problem(http.StatusBadRequest, "ENVIRONMENT_INVALID", "is invalid", "header", "Keygen-Environment")
+}
 
 // situation returns the licence's situation as a validation takes it.
 func (x *request) situation() *Situation {
@@ -64,11 +90,7 @@ func (x *request) situation() *Situation {
 		}
 	}
 	out.UserCount = s.userCount()
-	for _, o := range s.included {
-		if a, _ := o["attributes"].(object); o["type"] == "environments" && o["id"] == out.Environment {
-			out.EnvironmentCode = textOf(a["code"])
-		}
-	}
+	out.EnvironmentCode = s.environmentCode()
 	for _, e := range x.entitlements() {
 		a, _ := e["attributes"].(object)
 		out.Entitlements = append(out.Entitlements, textOf(a["code"]))

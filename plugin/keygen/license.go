@@ -139,7 +139,7 @@ func grant(l *enforcer.License, set *dataset, about *resource, m *machine) error
 	case expiryMaintain, expiryAllow:
 		l.OnExpiry = enforcer.Keep
 	}
-	if err := grantCounts(l, a, p, m); err != nil {
+	if err := grantCounts(l, a, p, m, lessees(set, about)); err != nil {
 		return err
 	}
 	if err := capHost(l, a, p); err != nil {
@@ -165,8 +165,24 @@ func grant(l *enforcer.License, set *dataset, about *resource, m *machine) error
 	return nil
 }
 
-// grantCounts fills in the pools and the meter. m is the machine of a machine file; nil: it is a licence file.
-func grantCounts(l *enforcer.License, a *Attributes, p *Policy, m *machine) error {
+// lessees returns how many lessees a licence has whose policy leases by user, as far as its file says: each user, the
+// owner among them, and nobody.
+func lessees(set *dataset, about *resource) int64 {
+	listed := map[string]bool{}
+	for _, name := range []string{"owner", "user"} { // user is its name until version 1.5
+		if id := about.related(name); id != "" {
+			listed[id] = true
+		}
+	}
+	for _, u := range set.included("users") {
+		listed[u.ID] = true
+	}
+	return int64(len(listed)) + 1
+}
+
+// grantCounts fills in the pools and the meter. m is the machine of a machine file; nil: it is a licence file. Under
+// PER_USER a floating licence has each limit once for each of its lessees; the dialect keeps each to its own.
+func grantCounts(l *enforcer.License, a *Attributes, p *Policy, m *machine, lessees int64) error {
 	// A node-locked licence and a machine file are for one machine; many hosts share a floating licence.
 	scope := enforcer.ScopeHost
 	if m == nil && a.Floating {
@@ -201,14 +217,23 @@ func grantCounts(l *enforcer.License, a *Attributes, p *Policy, m *machine) erro
 		if err != nil {
 			return err
 		}
+		leasing := p.MachineLeasing
+		if t.pool == PoolProcesses {
+			leasing = p.ProcessLeasing
+		}
+		over := Overage(p.OverageStrategy, n)
+		if leasing == perUser && m == nil && a.Floating && t.pool != PoolUsers && n != enforcer.Unlimited {
+			n = multiplied(n, lessees)
+			over = multiplied(over, lessees)
+		}
 		scope := scope
 		if shared && n != enforcer.Unlimited && t.pool != PoolMachines &&
 			(t.pool != PoolProcesses || p.ProcessLeasing != perMachine) {
 			scope = enforcer.ScopeShared
 		}
 		if n != enforcer.Unlimited || t.always {
-			l.Pools[t.pool] = enforcer.PoolTerm{Max: n, Unit: t.unit, Overage: Overage(p.OverageStrategy, n),
-				Scope: scope, CountBy: t.countBy}
+			l.Pools[t.pool] = enforcer.PoolTerm{Max: n, Unit: t.unit, Overage: over, Scope: scope,
+				CountBy: t.countBy}
 		}
 	}
 	uses, err := limit("maxUses", a.MaxUses)
@@ -253,6 +278,17 @@ func capHost(l *enforcer.License, a *Attributes, p *Policy) error {
 		}
 	}
 	return nil
+}
+
+// multiplied multiplies a limit, up to the largest that a licence may state.
+func multiplied(n enforcer.Limit, by int64) enforcer.Limit {
+	switch {
+	case n == enforcer.Unlimited:
+		return n
+	case n > enforcer.MaxCount/enforcer.Limit(by):
+		return enforcer.MaxCount
+	}
+	return n * enforcer.Limit(by)
 }
 
 // featureName turns an entitlement's code into a feature's name. Characters that names cannot have become hyphens.
