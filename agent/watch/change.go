@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -18,14 +19,21 @@ import (
 // change to the very bytes that are there is none.)
 
 // change puts data at a name of the licence folder or, where data is nil, removes the file. It keeps the former version
-// for Rollback. w.install is held.
-func (w *Watcher) change(dir, name string, data []byte) error {
+// for Rollback; with only, it changes nothing where it cannot. w.install is held.
+func (w *Watcher) change(dir, name string, data []byte, only bool) error {
 	w.finish()
 	before := present(dir, name)
 	// Installed twice: the version before the first stays.
 	same := data != nil && !before.none && !before.lost && bytes.Equal(before.data, data)
-	noted := same || w.intend(before, data)
 	var err error
+	if !same {
+		err = w.intend(before, data)
+	}
+	if err != nil && only && !before.none {
+		return fmt.Errorf("remove licence %s: it could not be kept, and nothing would bring it back: %w; see to the disk "+
+			"of state.dir, or delete the file by hand", plain(name), err)
+	}
+	noted := err == nil
 	if data == nil {
 		if err = remove(dir, name); err == nil {
 			w.steps.done()
@@ -47,17 +55,17 @@ func (w *Watcher) change(dir, name string, data []byte) error {
 	return nil
 }
 
-// intend writes down what a change is about to replace. It logs a failure: the change itself is made.
-func (w *Watcher) intend(before recordFile, data []byte) bool {
+// intend writes down what a change is about to replace. It logs a failure.
+func (w *Watcher) intend(before recordFile, data []byte) error {
 	if w.cfg.KeepDir == "" {
-		return true
+		return nil
 	}
 	dir := filepath.Join(w.cfg.KeepDir, keepPending)
-	if err := writeKept(dir, recordName(before.path)+"."+digest(data), before, w.steps); err != nil {
+	err := writeKept(dir, recordName(before.path)+"."+digest(data), before, w.steps)
+	if err != nil {
 		w.cfg.Log.Warn("previous licence is not kept", "path", before.path, "keep", w.cfg.KeepDir, "err", err)
-		return false
 	}
-	return true
+	return err
 }
 
 // finish completes changes that are written down and have been made, and forgets the others. w.install is held.

@@ -179,7 +179,7 @@ func (w *Watcher) Install(name string, data []byte) error {
 	if err != nil {
 		return fmt.Errorf("install licence: %w", err)
 	}
-	return w.change(dir, name, data)
+	return w.change(dir, name, data, false)
 }
 
 // Remove takes a document out of the licence folder, keeps it for [Watcher.Rollback], and asks for a rescan. The name
@@ -205,7 +205,7 @@ func (w *Watcher) Remove(name string) (of string, err error) {
 			return name, fmt.Errorf("remove licence: %w", err)
 		}
 	}
-	return shown(file), w.change(dir, file, nil)
+	return shown(file), w.change(dir, file, nil, true)
 }
 
 // Rollback undoes the last completed Install or Remove of a name, or, when name is empty, the last of all, and returns
@@ -225,7 +225,7 @@ func (w *Watcher) Rollback(name string) (of string, removed bool, err error) {
 	if rec.none {
 		rec.data = nil
 	}
-	if err = w.change(dir, name, rec.data); rec.none && errors.Is(err, fs.ErrNotExist) {
+	if err = w.change(dir, name, rec.data, false); rec.none && errors.Is(err, fs.ErrNotExist) {
 		err = nil
 	}
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"unicode/utf8"
 
@@ -83,4 +84,27 @@ func TestShownNamesDiffer(t *testing.T) {
 			t.Fatalf("%q is shown as %q, %q as %q", a, x, b, y)
 		}
 	})
+}
+
+// A document that could not be brought back is not removed: the report promises that it can.
+func TestRemoveKeepsOrRefuses(t *testing.T) {
+	t.Parallel()
+	dir, keep := t.TempDir(), filepath.Join(t.TempDir(), "keep")
+	g := watch(t, dir, deaf, keepIn(keep))
+	do(t, os.WriteFile(filepath.Join(dir, "a.lic"), doc("one"), 0o600))
+	g.until("it is seen", has("a.lic", "one"))
+	do(t, os.RemoveAll(keep))
+	do(t, os.WriteFile(keep, []byte("no folder"), 0o600)) // nothing can be written into it
+	_, err := g.Remove("a.lic")
+	if _, lost := os.Lstat(filepath.Join(dir, "a.lic")); err == nil || lost != nil ||
+		!strings.Contains(err.Error(), "state.dir") {
+		t.Errorf("it cannot be kept: %v; the file: %v", err, lost)
+	}
+	do(t, os.Remove(keep))
+	if _, err := g.Remove("a.lic"); err != nil {
+		t.Error(err)
+	}
+	if _, _, err := g.Rollback("a.lic"); err != nil {
+		t.Error(err)
+	}
 }
