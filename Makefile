@@ -23,7 +23,9 @@ ifneq ($(shell echo "$(NAME)" | grep -qxE '[a-z][a-z0-9-]{0,30}' && echo yes),ye
 $(error NAME=$(NAME): a name has lower-case letters, digits and hyphens, begins with a letter, and is no longer than 31)
 endif
 NAMED = $(if $(filter-out usher,$(NAME)),-X github.com/usher-agent/usher/agent/naming.program=$(NAME))
-LDFLAGS = -s -w -X main.version=$(VERSION) $(NAMED) $(EMBEDDED)
+# The entry notes the ignored signals that Go's runtime hides: see cmd/usher/internal/early.
+ENTRY = $(if $(filter linux/amd64,$(shell $(GO) env GOOS)/$(shell $(GO) env GOARCH)),-E github.com/usher-agent/usher/cmd/usher/internal/early.start)
+LDFLAGS = -s -w $(ENTRY) -X main.version=$(VERSION) $(NAMED) $(EMBEDDED)
 BUILD   = CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)"
 
 .DEFAULT_GOAL := help

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -44,7 +43,7 @@ func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
 
 // run is the whole program, for tests too.
 func run(args []string, in io.Reader, out, errs io.Writer) int {
-	ctx, stop := signal.NotifyContext(context.Background(), early.Heeded(os.Interrupt, syscall.SIGTERM)...)
+	ctx, stop := early.NotifyContext(os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	said := &checked{Writer: out}
 	out = naming.Writer(said)

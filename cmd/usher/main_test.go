@@ -19,7 +19,23 @@ import (
 )
 
 // The test binary is the tool itself: testscript runs it as usher.
-func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"usher": main, "flip": flip}) }
+// tidied are the tests; what they built goes with them.
+type tidied struct{ *testing.M }
+
+// builtIn is the folder of what the tests built; empty: nothing.
+var builtIn string
+
+func (m tidied) Run() int {
+	code := m.M.Run()
+	if builtIn != "" {
+		os.RemoveAll(builtIn)
+	}
+	return code
+}
+
+func TestMain(m *testing.M) {
+	testscript.Main(tidied{m}, map[string]func(){"usher": main, "flip": flip})
+}
 
 // flip FILE OFFSET changes one byte of a file's text, in place.
 func flip() {

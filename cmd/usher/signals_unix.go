@@ -28,6 +28,7 @@ func become(s *client.Session, l *client.Lease, path string, args, env []string)
 			return err
 		}
 	}
+	early.PassOn()
 	return syscall.Exec(path, args, env)
 }
 

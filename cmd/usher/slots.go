@@ -297,7 +297,9 @@ func (c *cli) runChild(ctx context.Context, r wire.AcquireRequest, args []string
 	child.Env = env(lease.ID())
 	// From here on the child gets the signals.
 	signals := make(chan os.Signal, 16)
-	signal.Notify(signals, forwarded()...)
+	if heeded := forwarded(); len(heeded) > 0 { // with none, Notify would mean all
+		signal.Notify(signals, heeded...)
+	}
 	defer signal.Stop(signals)
 	c.stopSignals()
 	if err := child.Start(); err != nil {

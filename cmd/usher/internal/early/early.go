@@ -5,6 +5,7 @@
 package early
 
 import (
+	"context"
 	"os"
 	"os/signal"
 	"slices"
@@ -15,7 +16,7 @@ import (
 // HUP has a SIGHUP that came since the start, where the program is an agent.
 var HUP = make(chan os.Signal, 1)
 
-// ignored are the signals that this process was started to ignore. Of others than these two the runtime does not tell.
+// ignored are the signals that this process was started to ignore, as far as is known: see [Inherited].
 var ignored = map[os.Signal]bool{}
 
 func init() {
@@ -24,6 +25,11 @@ func init() {
 	}
 	if isAgent(os.Args) {
 		signal.Notify(HUP, syscall.SIGHUP)
+		return // it ends in order by SIGTERM, whoever has started it
+	}
+	more, _ := Inherited()
+	for _, s := range more {
+		ignored[s] = true
 	}
 }
 
@@ -38,6 +44,15 @@ func isAgent(args []string) bool {
 		}
 	}
 	return false
+}
+
+// NotifyContext returns a context that ends with the first of the signals that this process was not started to ignore.
+func NotifyContext(signals ...os.Signal) (context.Context, context.CancelFunc) {
+	heeded := Heeded(signals...)
+	if len(heeded) == 0 { // which would mean all
+		return context.WithCancel(context.Background())
+	}
+	return signal.NotifyContext(context.Background(), heeded...)
 }
 
 // Heeded returns those of signals that this process was not started to ignore.
