@@ -112,7 +112,8 @@ func fromUnset(f Facts, system string, ahead []time.Time, signed time.Time,
 	}
 	var now time.Time
 	now, f.Clock = would(signed)
-	if _, then := newJudge(f).rule(now); asks.IsZero() || len(then) > 0 { // a licence without a date may be good as it is
+	// a licence without a date may be good as it is
+	if _, then := newJudge(f).rule(now); asks.IsZero() || len(then) > 0 {
 		return signed
 	}
 	return asks

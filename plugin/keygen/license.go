@@ -165,21 +165,6 @@ func grant(l *enforcer.License, set *dataset, about *resource, m *machine) error
 	return nil
 }
 
-// lessees returns how many lessees a licence has whose policy leases by user, as far as its file says: each user, the
-// owner among them, and nobody.
-func lessees(set *dataset, about *resource) int64 {
-	listed := map[string]bool{}
-	for _, name := range []string{"owner", "user"} { // user is its name until version 1.5
-		if id := about.related(name); id != "" {
-			listed[id] = true
-		}
-	}
-	for _, u := range set.included("users") {
-		listed[u.ID] = true
-	}
-	return int64(len(listed)) + 1
-}
-
 // grantCounts fills in the pools and the meter. m is the machine of a machine file; nil: it is a licence file. Under
 // PER_USER a floating licence has each limit once for each of its lessees; the dialect keeps each to its own.
 func grantCounts(l *enforcer.License, a *Attributes, p *Policy, m *machine, lessees int64) error {
@@ -278,17 +263,6 @@ func capHost(l *enforcer.License, a *Attributes, p *Policy) error {
 		}
 	}
 	return nil
-}
-
-// multiplied multiplies a limit, up to the largest that a licence may state.
-func multiplied(n enforcer.Limit, by int64) enforcer.Limit {
-	switch {
-	case n == enforcer.Unlimited:
-		return n
-	case n > enforcer.MaxCount/enforcer.Limit(by):
-		return enforcer.MaxCount
-	}
-	return n * enforcer.Limit(by)
 }
 
 // featureName turns an entitlement's code into a feature's name. Characters that names cannot have become hyphens.

@@ -6,6 +6,32 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 )
 
+// lessees returns how many lessees a licence has whose policy leases by user, as far as its file says: each user, the
+// owner among them, and nobody.
+func lessees(set *dataset, about *resource) int64 {
+	listed := map[string]bool{}
+	for _, name := range []string{"owner", "user"} { // user is its name until version 1.5
+		if id := about.related(name); id != "" {
+			listed[id] = true
+		}
+	}
+	for _, u := range set.included("users") {
+		listed[u.ID] = true
+	}
+	return int64(len(listed)) + 1
+}
+
+// multiplied multiplies a limit, up to the largest that a licence may state.
+func multiplied(n enforcer.Limit, by int64) enforcer.Limit {
+	switch {
+	case n == enforcer.Unlimited:
+		return n
+	case n > enforcer.MaxCount/enforcer.Limit(by):
+		return enforcer.MaxCount
+	}
+	return n * enforcer.Limit(by)
+}
+
 // beyondUser returns the refusal of a machine by which its owner would have more than one user may have; nil: there is
 // none, or the policy does not lease by user. The first machine of a user is always within the number of machines, and
 // no owner is a user of its own, as on the server. making is held.
