@@ -9,6 +9,7 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -33,6 +34,9 @@ func timeText(t *time.Time) string {
 // away returns the distance of a time, in two units at most.
 func away(t, now time.Time) string {
 	d := t.Sub(now)
+	if d == math.MaxInt64 { // centuries ahead, which a span has no number for
+		return fmt.Sprintf("in %d days", (t.Unix()-now.Unix())/86400)
+	}
 	if d < 0 {
 		return span(-d) + " ago"
 	}
