@@ -30,8 +30,9 @@ func (w *Watcher) change(dir, name string, data []byte, only bool) error {
 		err = w.intend(before, data)
 	}
 	if err != nil && only && !before.none {
-		return fmt.Errorf("remove licence %s: it could not be kept, and nothing would bring it back: %w; see to the disk "+
-			"of state.dir, or delete the file by hand", plain(name), err)
+		return fmt.Errorf(
+			"remove licence %s: it could not be kept, and nothing would bring it back: %w; see to the disk "+
+				"of state.dir, or delete the file by hand", plain(name), err)
 	}
 	noted := err == nil
 	if data == nil {

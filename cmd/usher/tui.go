@@ -40,6 +40,9 @@ func away(t, now time.Time) string {
 	if d < 0 {
 		return span(-d) + " ago"
 	}
+	if days := (t.Unix() - now.Unix()) / 86400; days > 200*365 { // more than a span can tell
+		return fmt.Sprintf("in %d days", days)
+	}
 	return "in " + span(d)
 }
 

@@ -116,3 +116,12 @@ func TestEmergencyListInWords(t *testing.T) {
 		}
 	}
 }
+
+// The last date that there is is far away, and said so.
+func TestFarAway(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 11, 29, 0, 0, 0, 0, time.UTC)
+	if got := away(time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC), now); got != "in 2912110 days" {
+		t.Error(got)
+	}
+}
