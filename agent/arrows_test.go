@@ -52,7 +52,7 @@ var arrows = map[string][]string{
 	"agent/journal/sealed": {"agent/files", "agent/journal"},
 	"agent/liveness":       {"agent/clock"},
 	"agent/ops":            {},
-	"agent/repair": {"agent/config", "agent/desk", "agent/dialect", "agent/files", "agent/identity",
+	"agent/repair": {"agent/config", "agent/desk", "agent/dialect", "agent/files", "agent/identity", "agent/journal",
 		"agent/seals"},
 	"agent/seals": {"agent/audit", "agent/clock", "agent/eventlog", "agent/files", "agent/identity",
 		"agent/journal", "enforcer"},

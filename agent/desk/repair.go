@@ -52,6 +52,18 @@ func RepairJournal(path string, mend func(*Repaired, [][]byte) ([][]byte, error)
 	return r, err
 }
 
+// Verify reads the journals of two folders as a start does, and changes nothing. It calls found with the path of each
+// that is there, and with what a start would say of it; nil: nothing.
+func Verify(stateDir, runtimeDir string, found func(path string, err error)) {
+	all := newReplay(enforcer.New(enforcer.Options{Durable: true}))
+	for _, path := range []string{filepath.Join(stateDir, seals.DurableJournal),
+		filepath.Join(runtimeDir, seals.RuntimeJournal)} {
+		if err := journal.Verify(path, all.apply); !errors.Is(err, fs.ErrNotExist) {
+			found(path, err)
+		}
+	}
+}
+
 // eventsRepair mends the journals of events, which are replayed one after the other.
 type eventsRepair struct{ before [][]byte }
 

@@ -370,6 +370,12 @@ func decodeChanges(b []byte) (out []plugin.Change, err error) {
 	return out, nil
 }
 
+// Readable says why a record of a dialect's journal cannot be read; nil: it can be.
+func Readable(record []byte) error {
+	_, err := decodeChanges(record)
+	return err
+}
+
 // Sound returns those records of a dialect's journal that can be read. The error is one of [record.ErrNewer]: a later
 // version has written the journal.
 func Sound(records [][]byte) (keep [][]byte, err error) {

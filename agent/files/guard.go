@@ -31,25 +31,9 @@ func Folder(path string, mode fs.FileMode) (corrected string, err error) {
 	if err := os.MkdirAll(path, mode); err != nil {
 		return "", err
 	}
-	real, err := follow(path)
+	real, fi, wrong, err := lookAt(path, mode)
 	if err != nil {
 		return "", err
-	}
-	fi, err := os.Lstat(real)
-	switch {
-	case err != nil:
-		return "", err
-	case !fi.IsDir():
-		return "", fmt.Errorf("%s is not a folder; move it away", path)
-	}
-	if uid, others := ownerOf(fi); others {
-		return "", fmt.Errorf("it belongs to uid %d, who could change its contents; chown %d %s", uid, os.Geteuid(),
-			path)
-	}
-	// The group's rights stay, but for writing, unless the folder is to be the agent's alone.
-	wrong := fi.Mode().Perm() & 0o022
-	if mode&0o077 == 0 {
-		wrong = fi.Mode().Perm() & 0o077
 	}
 	if wrong == 0 || !hasModes {
 		return "", nil
@@ -67,12 +51,55 @@ func Folder(path string, mode fs.FileMode) (corrected string, err error) {
 	}
 	return "",
 		fmt.Errorf(
-			"others can write to it (mode %04o) and replace the agent's files there, and it is"+
+			"others can write to it (mode %04o) and replace the agent's files there, and it is "+
 				"not the agent's to change; "+
 				"chown %d %s and chmod %04o it, or set a folder that only the agent's user and root can write to (in "+
 				"Kubernetes an emptyDir is everybody's: see docs/containers.md)",
 			fi.Mode().Perm(), os.Geteuid(), path, mode)
 }
+
+// lookAt returns the end of the path of a folder of the agent's own, and the bits of its mode that are too many.
+func lookAt(path string, mode fs.FileMode) (real string, fi fs.FileInfo, wrong fs.FileMode, err error) {
+	if real, err = follow(path); err != nil {
+		return "", nil, 0, err
+	}
+	switch fi, err = os.Lstat(real); {
+	case err != nil:
+		return "", nil, 0, err
+	case !fi.IsDir():
+		return "", nil, 0, fmt.Errorf("%s is not a folder; move it away", path)
+	}
+	if uid, others := ownerOf(fi); others {
+		return "", nil, 0, fmt.Errorf("it %w %d, who could change its contents; chown %d %s", errForeign, uid,
+			os.Geteuid(), path)
+	}
+	// The group's rights stay, but for writing, unless the folder is to be the agent's alone.
+	wrong = fi.Mode().Perm() & 0o022
+	if mode&0o077 == 0 {
+		wrong = fi.Mode().Perm() & 0o077
+	}
+	return real, fi, wrong, nil
+}
+
+// errForeign begins the words for another user's folder.
+var errForeign = errors.New("belongs to uid")
+
+// Foreign reports whether an error of this package says that a folder of the agent's own is another user's.
+func Foreign(err error) bool { return errors.Is(err, errForeign) }
+
+// Look says why a folder cannot be the agent's own, and changes nothing. Where there is none, the error is an
+// [fs.ErrNotExist].
+func (p Place) Look() error {
+	path, err := filepath.Abs(p.Path)
+	if err != nil {
+		return err
+	}
+	_, _, _, err = lookAt(path, p.mode)
+	return err
+}
+
+// LockFile returns the path of the file that is locked while an agent uses the folder.
+func (p Place) LockFile() string { return filepath.Join(p.Path, p.lock) }
 
 // Make makes a folder with a mode, or gives an own folder that mode. It does not check the way to it.
 func Make(path string, mode fs.FileMode) error {

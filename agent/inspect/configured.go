@@ -2,6 +2,7 @@ package inspect
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -38,7 +39,7 @@ func Configured(c *config.Config) (*Inspection, error) {
 		return nil, err
 	}
 	if _, err := config.GroupID(c.Socket.Group); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("socket.group: %w", err)
 	}
 	listeners, err := dialect.Check(c, catalog.BuiltIn().Dialects(c.Upstream.Systems))
 	if err != nil {

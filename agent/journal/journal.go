@@ -227,26 +227,11 @@ func (j *Journal) openFile() (empty bool, err error) {
 // cutTornTail looks at the whole journal, and cuts off the end that a crash has left half written. It returns how many
 // bytes these were. It comes before any replay, so that a journal that is damaged further on is not replayed in part.
 func (j *Journal) cutTornTail() (tornBytes int64, err error) {
-	head := make([]byte, min(headerSize, j.size))
-	if _, err := io.ReadFull(io.NewSectionReader(j.file, 0, j.size), head); err != nil {
-		return 0, j.cannot("read", err)
-	}
-	if j.base, err = parseHeader(j.path, head); err != nil {
+	good, err := j.soundEnd()
+	if err != nil {
 		return 0, err
 	}
-	good, err := scan(j.file, headerSize, j.size, func([]byte) error { return nil })
-	if err != nil {
-		return 0, j.cannot("read", err)
-	}
 	if good < j.size {
-		isTorn, err := torn(j.file, good, j.size, j.base)
-		if err != nil {
-			return 0, j.cannot("read", err)
-		}
-		if !isTorn {
-			return 0, &CorruptError{File: j.path, Offset: good,
-				Reason: "a record there is wrong, and a crash cannot have done it"}
-		}
 		zeros, err := blank(j.file, good, j.size)
 		if err != nil {
 			return 0, j.cannot("read", err)
@@ -258,9 +243,6 @@ func (j *Journal) cutTornTail() (tornBytes int64, err error) {
 			tornBytes -= zeros // which were never written
 		}
 		j.size = good
-	}
-	if j.size < j.base {
-		return 0, &CorruptError{File: j.path, Offset: j.size, Reason: "its end is missing"}
 	}
 	return tornBytes, nil
 }
