@@ -111,6 +111,7 @@ func New(o Options) *Metrics {
 		Buckets: []float64{1e-3, 1e-2, 0.1, 0.5, 1, 5, 15, 60, 300, 1800, 7200}})
 	m.reloadOK = prometheus.NewGauge(prometheus.GaugeOpts{Name: "usher_config_last_reload_successful",
 		Help: "Whether the configuration was good when last read."})
+	m.reloadOK.Set(1) // what the agent has started with was read
 	m.reloadAt = prometheus.NewGauge(prometheus.GaugeOpts{Name: "usher_config_last_reload_success_timestamp_seconds",
 		Help: "When a good configuration was last read."})
 	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "usher_build_info",
