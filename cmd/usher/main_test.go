@@ -18,23 +18,23 @@ import (
 	"github.com/usher-agent/usher/agent/naming"
 )
 
-// The test binary is the tool itself: testscript runs it as usher.
 // tidied are the tests; what they built goes with them.
 type tidied struct{ *testing.M }
 
-// builtIn is the folder of what the tests built; empty: nothing.
-var builtIn string
+// builtIn are the folders of what the tests built.
+var builtIn []string
 
 func (m tidied) Run() int {
 	code := m.M.Run()
-	if builtIn != "" {
-		os.RemoveAll(builtIn)
+	for _, dir := range builtIn {
+		os.RemoveAll(dir)
 	}
 	return code
 }
 
+// The test binary is the tool itself: testscript runs it as usher.
 func TestMain(m *testing.M) {
-	testscript.Main(tidied{m}, map[string]func(){"usher": main, "flip": flip})
+	testscript.Main(tidied{m}, map[string]func(){"usher": main, "flip": flip, "hog": hog})
 }
 
 // flip FILE OFFSET changes one byte of a file's text, in place.

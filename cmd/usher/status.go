@@ -12,6 +12,7 @@ import (
 
 	"github.com/usher-agent/usher/client"
 	"github.com/usher-agent/usher/client/wire"
+	"github.com/usher-agent/usher/cmd/usher/internal/doctor"
 )
 
 func (c *cli) statusCommand() *cobra.Command {
@@ -31,7 +32,7 @@ func (c *cli) statusCommand() *cobra.Command {
 					err = c.printStatus(l, pools, time.Now())
 				}
 				if k, noClock := c.client().Clock(cmd.Context()); err == nil && noClock == nil && k.FirstClock != nil {
-					fprintf(c.out, "\nclock: %s\n", firstClock(k))
+					fprintf(c.out, "\nclock: %s\n", doctor.FirstClock(k))
 				}
 			}
 			if err == nil && l.State != "valid" {

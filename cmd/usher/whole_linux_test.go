@@ -26,7 +26,7 @@ var built = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	builtIn = dir
+	builtIn = append(builtIn, dir)
 	flags := "-s -w"
 	if runtime.GOARCH == "amd64" {
 		flags += " -E github.com/usher-agent/usher/cmd/usher/internal/early.start"

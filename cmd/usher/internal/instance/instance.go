@@ -35,6 +35,7 @@ type Unit struct {
 	Group  string // empty: the user's own
 	Groups []string
 	NoFile string // LimitNOFILE as it stands there; empty: the service manager's default
+	Log    string // the file that the log goes to; empty: it goes to the journal
 }
 
 // Finder finds units. The zero value finds those of this host.

@@ -94,6 +94,12 @@ func (u *unitFile) set(key, value string) {
 		u.unit.Group = u.specifiers(value)
 	case "SupplementaryGroups":
 		list(&u.unit.Groups, strings.Fields(u.specifiers(value))...)
+	case "StandardError", "StandardOutput":
+		for _, kind := range []string{"append:", "file:", "truncate:"} {
+			if file, ok := strings.CutPrefix(value, kind); ok && (key == "StandardError" || u.unit.Log == "") {
+				u.unit.Log = u.specifiers(file)
+			}
+		}
 	case "LimitNOFILE":
 		u.unit.NoFile = value
 	}

@@ -1,15 +1,18 @@
-package main
+package doctor
 
 import (
 	"fmt"
 	"time"
 
 	"github.com/usher-agent/usher/client/wire"
+	"github.com/usher-agent/usher/enforcer"
 )
 
-// examineClock explains the licence time: its origin, its distance from the wall clock, and the remedy.
-func examineClock(k *wire.Clock, add func(check, result, hint, format string, args ...any)) {
-	const tolerance = 10 * time.Minute
+// tolerance is how far the wall clock may be behind without a word.
+const tolerance = 10 * time.Minute
+
+// licenceTime explains the licence time: its origin, its distance from the wall clock, and the remedy.
+func (e *exam) licenceTime(k *wire.Clock) {
 	behind, ahead := seconds(k.BehindSeconds), seconds(k.AheadSeconds)
 	is := "licence time is " + instantText(&k.Time)
 	switch k.From {
@@ -37,10 +40,10 @@ func examineClock(k *wire.Clock, add func(check, result, hint, format string, ar
 		if k.BehindSince != nil {
 			since = ", since " + instantText(k.BehindSince)
 		}
-		add("clock", "warning", hint, "the wall clock says %s and is %s behind%s; %s", instantText(&k.Wall),
+		e.warn("CLOCK_BEHIND", "clock", hint, "the wall clock says %s and is %s behind%s; %s", instantText(&k.Wall),
 			roughly(behind), since, is)
 	case ahead > 0:
-		add("clock", "warning",
+		e.warn("CLOCK_AHEAD", "clock",
 			"if it is wrong, set it right before then, and nothing is lost; a newly issued document or an upstream's "+
 				"answer settles it sooner",
 			"the wall clock says %s, which is %s ahead of the latest time seen; licences are judged by it, but it "+
@@ -51,9 +54,37 @@ func examineClock(k *wire.Clock, add func(check, result, hint, format string, ar
 		if k.LearntAt != nil {
 			seen = "; an upstream last signed " + instantText(k.LearntAt)
 		}
-		add("clock", "ok", "", "%s%s", is, seen)
+		e.ok("clock", "%s%s", is, seen)
 	}
-	examineFirstClock(k, add)
+	e.firstClock(k)
+}
+
+// FirstClock says of a first clock since when it has not been proved, and what proves it; empty: it is proved.
+func FirstClock(k *wire.Clock) string {
+	if k.FirstClock == nil {
+		return ""
+	}
+	return fmt.Sprintf(
+		"the first clock of this agent is not proved yet (since %s): a day of running proves it, at %s at "+
+			"the latest; a document in force that was issued within a day of it, or an upstream's answer, proves "+
+			"it sooner",
+		instantText(&k.FirstClock.Since), instantText(&k.FirstClock.ProvedAt))
+}
+
+// firstClock explains what holds until the first clock is proved. Where a licence is out of its time, that may be why.
+func (e *exam) firstClock(k *wire.Clock) {
+	text := FirstClock(k)
+	if text == "" {
+		return
+	}
+	if l := e.said; l != nil && (l.Code == string(enforcer.Expired) || l.Code == string(enforcer.NotYetValid)) &&
+		!e.has("CLOCK_AHEAD") {
+		e.warn("CLOCK_AHEAD", "clock", "compare the clock with a good one, and set it; nothing is lost until it is "+
+			"proved", "the wall clock says %s, and nothing proves it: %s", instantText(&k.Wall), text)
+		return
+	}
+	e.ok("clock", "%s; until then the licence time follows a clock that is set back, and a meter that has been drawn "+
+		"stays in its period", text)
 }
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }

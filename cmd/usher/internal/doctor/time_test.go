@@ -1,4 +1,4 @@
-package main
+package doctor
 
 import (
 	"fmt"
@@ -57,10 +57,12 @@ func TestDoctorExplainsTheTime(t *testing.T) {
 			wire.Clock{Wall: right, Time: right, From: "wall", MarkedAt: at(0),
 				FirstClock: &wire.FirstClock{Since: *at(-time.Hour), ProvedAt: *at(23 * time.Hour)}}},
 	} {
+		e := &exam{}
+		e.licenceTime(&row.clock)
 		got := ""
-		examineClock(&row.clock, func(check, result, hint, format string, args ...any) {
-			got += fmt.Sprintf("%s %s: %s / %s", result, check, fmt.Sprintf(format, args...), hint)
-		})
+		for _, f := range e.found {
+			got += fmt.Sprintf("%s %s: %s / %s", f.Result, f.Check, f.Detail, f.Hint)
+		}
 		if got != row.want {
 			t.Errorf("%s:\n got %s\nwant %s", row.name, got, row.want)
 		}

@@ -1,0 +1,333 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/usher-agent/usher/agent/liveness/oldkernel"
+)
+
+func init() { oldkernel.Main() }
+
+// fault is one fault that is made for real, with what the doctor's first line must say of it.
+type fault struct {
+	name  string
+	make  func(w *ward) []string // makes it, and has the doctor visit
+	wants []string               // of the first line
+}
+
+// The first line that the doctor says names the cause and its mend, of each fault that an operator meets.
+func TestDoctorNamesTheCauseFirst(t *testing.T) {
+	if os.Geteuid() != 0 {
+		if os.Getenv("CI") != "" {
+			t.Fatal("faults are made as root")
+		}
+		t.Skip("faults are made as root")
+	}
+	t.Setenv("USHER_SOCKET", "")
+	t.Setenv("USHER_INSTANCE", "")
+	faults := slices.Concat(folderFaults, startFaults, licenceFaults, upstreamFaults)
+	if len(faults) < 33 {
+		t.Errorf("there are %d faults", len(faults))
+	}
+	for _, f := range faults {
+		t.Run(f.name, func(t *testing.T) {
+			w := newWard(t)
+			said := f.make(w)
+			t.Log(said[0])
+			for _, want := range f.wants {
+				if !strings.Contains(said[0], want) {
+					t.Errorf("the first line lacks %q; all that was said:\n%s", want, strings.Join(said, "\n"))
+					break
+				}
+			}
+			if !strings.Contains(said[0], "; ") {
+				t.Errorf("the first line names no mend: %s", said[0])
+			}
+			okSeen := false
+			for _, line := range said {
+				isOK := strings.HasPrefix(line, "ok ")
+				if okSeen && !isOK {
+					t.Errorf("a finding comes after what is ok: %s", line)
+				}
+				okSeen = okSeen || isOK
+			}
+		})
+	}
+}
+
+// A healthy agent has nothing bad, and no warning.
+func TestDoctorOfAHealthyAgent(t *testing.T) {
+	w := newWard(t)
+	w.sign("a.lic", "--bind", w.request(), "--strategy", "any")
+	w.run()
+	for _, line := range w.doctor() {
+		if !strings.HasPrefix(line, "ok ") && !strings.Contains(line, "CLOCK_") && !strings.Contains(line, "HOST_") {
+			t.Errorf("a healthy agent has: %s", line)
+		}
+	}
+}
+
+// request writes this host's request for a licence.
+func (w *ward) request() string {
+	w.Helper()
+	w.usher(0, "fingerprint", "--product", "acme", "--request", w.path("request.json"), "--socket", w.path("none"))
+	return w.path("request.json")
+}
+
+var folderFaults = []fault{
+	{"the configuration cannot be read", func(w *ward) []string {
+		w.must(os.Chmod(w.path("u.yaml"), 0o600))
+		return w.doctorAs(asStranger)
+	}, []string{"bad", "CONFIG_UNREADABLE", "u.yaml", "as root or as the agent's user"}},
+	{"the socket's folder is not writable", func(w *ward) []string {
+		w.must(os.Mkdir(w.path("sockets"), 0o755))
+		w.socket = w.path("sockets/s")
+		w.configure("", "")
+		w.give("state", "run")
+		w.unit(fmt.Sprint(stranger))
+		return w.doctor()
+	}, []string{"bad", "SOCKET_FOLDER", "/sockets", "install -d -o 61234"}},
+	{"the socket's group is missing", func(w *ward) []string {
+		w.configure(", group: no-such-group", "")
+		return w.doctor()
+	}, []string{"bad", "SOCKET_GROUP", "no-such-group", "groupadd"}},
+	{"the state is full", func(w *ward) []string {
+		at := w.disk("disk", "256k")
+		w.state = at + "/state"
+		w.configure("", "")
+		w.sign("a.lic")
+		w.run()
+		w.fill(at, 0)
+		return w.doctor()
+	}, []string{"bad", "STATE_FULL", "/disk/state", "free some space"}},
+	{"the state is read-only", func(w *ward) []string {
+		at := w.disk("disk", "256k")
+		w.must(os.Mkdir(at+"/state", 0o700))
+		w.state = at + "/state"
+		w.configure("", "")
+		w.must(syscall.Mount("", at, "", syscall.MS_REMOUNT|syscall.MS_RDONLY, ""))
+		return w.doctor()
+	}, []string{"bad", "STATE_READ_ONLY", "/disk/state", "mount it read-write"}},
+	{"the state belongs to another", func(w *ward) []string {
+		w.must(os.Mkdir(w.path("state"), 0o700))
+		w.must(os.Mkdir(w.path("run"), 0o755))
+		w.must(os.Chown(w.path("run"), stranger, stranger))
+		w.unit(fmt.Sprint(stranger))
+		return w.doctor()
+	}, []string{"bad", "STATE_OWNER", "/state", "root (uid 0)", "chown -R 61234"}},
+	{"a file of the state belongs to another", func(w *ward) []string {
+		w.give("state", "run")
+		w.must(os.WriteFile(w.path("state/agent.key"), []byte("x"), 0o600))
+		w.unit(fmt.Sprint(stranger))
+		return w.doctor()
+	}, []string{"bad", "STATE_OWNER", "/state/agent.key", "chown -R 61234"}},
+	{"the disk is low", func(w *ward) []string {
+		at := w.disk("disk", "64m")
+		w.state = at + "/state"
+		w.configure("", "")
+		w.sign("a.lic", "--bind", w.request(), "--strategy", "any")
+		w.run()
+		w.fill(at, 2<<20)
+		return w.doctor()
+	}, []string{"warning", "STATE_LOW", "2.0 MiB", "free some space"}},
+	{"a journal is corrupt", func(w *ward) []string {
+		w.sign("a.lic")
+		cmd := w.run()
+		w.acquire(1)
+		w.acquire(1)
+		w.kill(cmd)
+		journals, err := filepath.Glob(w.path("run/*.journal"))
+		w.must(err)
+		for _, path := range journals {
+			b := []byte(read(w.T, path))
+			for i := len(b) / 2; i < len(b)/2+20; i++ {
+				b[i] ^= 0x55
+			}
+			w.must(os.WriteFile(path, b, 0o600))
+		}
+		return w.doctor()
+	}, []string{"bad", "JOURNAL_DAMAGED", "/run/", "usher doctor --repair"}},
+}
+
+var startFaults = []fault{
+	{"a port is in use", func(w *ward) []string {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		w.must(err)
+		w.Cleanup(func() { l.Close() })
+		w.configure("", "ops: {listen: "+l.Addr().String()+"}\n")
+		return w.doctor()
+	}, []string{"bad", "ADDRESS_IN_USE", "ops.listen", "in use by", "pid", "choose another address"}},
+	{"there is a second agent", func(w *ward) []string {
+		w.run()
+		w.socket = w.path("t")
+		w.configure("", "")
+		return w.doctor()
+	}, []string{"bad", "SECOND_AGENT", "/state", "pid", "stop that one"}},
+	{"a plugin is missing", func(w *ward) []string {
+		w.configure("", fmt.Sprintf("plugins: [{name: toy, path: %s/none, sha256: %s}]\n", w.dir,
+			strings.Repeat("ab", 32)))
+		return w.doctor()
+	}, []string{"bad", "PLUGIN_MISSING", "plugin toy", "/none", "install it"}},
+	{"a plugin is another", func(w *ward) []string {
+		dir, err := os.MkdirTemp("/usr/local/bin", "usher-test")
+		w.must(err)
+		w.Cleanup(func() { os.RemoveAll(dir) })
+		w.must(os.WriteFile(dir+"/toy", []byte("#!/bin/sh\n"), 0o755))
+		w.configure("", fmt.Sprintf("plugins: [{name: toy, path: %s/toy, sha256: %s}]\n", dir,
+			strings.Repeat("ab", 32)))
+		return w.doctor()
+	}, []string{"bad", "PLUGIN_CHANGED", "plugin toy", "SHA-256", "compare plugins[0].sha256"}},
+	{"the socket is stale", func(w *ward) []string {
+		w.sign("a.lic")
+		cmd := w.run()
+		w.kill(cmd)
+		return w.doctor()
+	}, []string{"bad", "SOCKET_STALE", "is gone", "start it"}},
+	{"open files are few", func(w *ward) []string {
+		w.sign("a.lic")
+		cmd := exec.Command("prlimit", append([]string{"--nofile=200:200", w.bin}, w.command().Args[1:]...)...)
+		w.start(cmd)
+		return w.doctor()
+	}, []string{"bad", "DESCRIPTORS_LOW", "200 files", "LimitNOFILE"}},
+	{"inotify is exhausted", func(w *ward) []string {
+		w.sign("a.lic", "--bind", w.request(), "--strategy", "any")
+		hog := exec.Command(w.bin)
+		hog.Args = []string{"hog"} // the program is what its name says
+		asStranger(hog)
+		out, err := hog.StdoutPipe()
+		w.must(err)
+		in, err := hog.StdinPipe()
+		w.must(err)
+		w.must(hog.Start())
+		w.Cleanup(func() { in.Close(); hog.Wait() })
+		b := make([]byte, 4)
+		_, err = out.Read(b)
+		w.must(err)
+		w.give("state", "run", "sockets")
+		w.socket = w.path("sockets/s")
+		w.configure("", "")
+		cmd := w.command()
+		asStranger(cmd)
+		w.start(cmd)
+		return w.doctor()
+	}, []string{"warning", "NOTIFY_EXHAUSTED", "max_user_instances", "sysctl"}},
+	{"the kernel is old", func(w *ward) []string {
+		w.sign("a.lic", "--bind", w.request(), "--strategy", "any")
+		pretend := func(cmd *exec.Cmd) {
+			cmd.Path, cmd.Args = w.bin, append([]string{w.bin, w.bin}, cmd.Args[1:]...)
+			cmd.Env = append(cmd.Env, oldkernel.Env+"=4.18")
+		}
+		cmd := w.command()
+		pretend(cmd)
+		w.start(cmd)
+		return w.doctorAs(pretend)
+	}, []string{"warning", "KERNEL_OLD", "does not report the death", "Linux 5.3"}},
+	{"the rules deny the caller", func(w *ward) []string {
+		w.configure(", mode: \"0666\", allow: [{uid: 4242}]", "")
+		w.sign("a.lic")
+		w.run()
+		w.args = []string{"--as", fmt.Sprint(stranger)}
+		return w.doctor()
+	}, []string{"bad", "CALLER_DENIED", "61234", "socket.allow"}},
+	{"the rules deny the caller that asks", func(w *ward) []string {
+		w.configure(", mode: \"0666\", allow: [{uid: 4242}]", "")
+		w.sign("a.lic")
+		w.run()
+		return w.doctorAs(asStranger)
+	}, []string{"bad", "CALLER_DENIED", "61234", "socket.allow"}},
+	{"the socket's mode denies the caller", func(w *ward) []string {
+		w.configure(", group: nogroup", "")
+		w.sign("a.lic")
+		w.run()
+		w.args = []string{"--as", fmt.Sprint(stranger)}
+		return w.doctor()
+	}, []string{"bad", "SOCKET_CLOSED", "61234", "add the user to the group nogroup"}},
+	{"the agent is stopped", func(w *ward) []string { // by SIGSTOP
+		w.sign("a.lic")
+		cmd := w.run()
+		w.must(cmd.Process.Signal(syscall.SIGSTOP))
+		return w.doctor()
+	}, []string{"bad", "AGENT_SILENT", "does not answer", "restart it"}},
+	{"no agent runs", func(w *ward) []string {
+		w.sign("a.lic")
+		return w.doctor()
+	}, []string{"bad", "AGENT_AWAY", "there is no socket", "start it"}},
+	{"a variable leads elsewhere", func(w *ward) []string {
+		w.sign("a.lic")
+		w.run()
+		w.Setenv("USHER_SOCKET", w.path("none"))
+		return w.doctor()
+	}, []string{"bad", "SOCKET_ELSEWHERE", "USHER_SOCKET", "unset USHER_SOCKET"}},
+	{"a reload failed", func(w *ward) []string {
+		w.sign("a.lic", "--bind", w.request(), "--strategy", "any")
+		w.run()
+		good := read(w.T, w.path("u.yaml"))
+		w.must(os.Rename(w.write("new.yaml", good+"nonsense: 1\n"), w.path("u.yaml")))
+		w.usher(1, "reload", "--socket", w.path("s"))
+		w.must(os.Rename(w.write("new.yaml", "socket: ["), w.path("u.yaml")))
+		return w.doctor()
+	}, []string{"bad", "CONFIG_INVALID", "u.yaml", "agent --check"}},
+	{"a key waits for a restart", func(w *ward) []string {
+		w.sign("a.lic", "--bind", w.request(), "--strategy", "any")
+		w.run()
+		w.write("u.yaml", read(w.T, w.path("u.yaml"))+"host: {every: 20s}\n")
+		return w.doctor()
+	}, []string{"warning", "RESTART_PENDING", "host.every", "restart the agent"}},
+	{"the agent drains", func(w *ward) []string {
+		w.sign("a.lic", "--bind", w.request(), "--strategy", "any")
+		w.run()
+		w.usher(0, "drain", "--socket", w.path("s"))
+		return w.doctor()
+	}, []string{"warning", "DRAINING", "usher drain --undo"}},
+}
+
+// The journals are mended with the owner and the mode that they have.
+func TestRepairKeepsOwnerAndMode(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("owners are given as root")
+	}
+	w := newWard(t)
+	w.sign("a.lic")
+	cmd := w.run()
+	w.acquire(1)
+	w.kill(cmd)
+	journals, err := filepath.Glob(w.path("run/*.journal"))
+	w.must(err)
+	was := map[string]string{}
+	for _, dir := range []string{"run", "state"} {
+		w.must(filepath.WalkDir(w.path(dir), func(path string, _ os.DirEntry, err error) error {
+			w.must(err)
+			return os.Lchown(path, stranger, stranger)
+		}))
+	}
+	for _, path := range journals {
+		w.must(os.Truncate(path, int64(len(read(t, path))-3)))
+		b := []byte(read(t, path))
+		b[len(b)/2] ^= 1
+		w.must(os.WriteFile(path, b, 0o600))
+		was[path] = ownerAndMode(t, path)
+	}
+	w.usher(0, "doctor", "--repair", "--config", w.path("u.yaml"))
+	for path, want := range was {
+		if got := ownerAndMode(t, path); got != want {
+			t.Errorf("%s was %s, and is %s", path, want, got)
+		}
+	}
+	for _, dir := range []string{"run", "state"} {
+		w.must(filepath.WalkDir(w.path(dir), func(path string, _ os.DirEntry, err error) error {
+			w.must(err)
+			if got := ownerAndMode(t, path); !strings.HasPrefix(got, "61234:61234 ") {
+				t.Errorf("%s is %s", path, got)
+			}
+			return nil
+		}))
+	}
+}

@@ -1,0 +1,106 @@
+package doctor
+
+import "slices"
+
+// Code is one fault that the doctor can find.
+type Code struct {
+	Code  string
+	Cause string // in general: a clause
+}
+
+// codeOK is the code of a finding that nothing is wrong.
+const codeOK = "OK"
+
+// Codes are all faults, causes before what follows from them. docs/doctor.md has the mend of each.
+var Codes = []Code{
+	{"CONFIG_UNREADABLE", "the configuration file cannot be read"},
+	{"CONFIG_INVALID", "the configuration has a fault"},
+	{"TRUST_BROKEN", "a key of license.trust cannot be used"},
+	{"SOCKET_ELSEWHERE", "an exported variable leads to another socket than the configuration"},
+	{"STATE_FULL", "there is no room for the agent's files"},
+	{"STATE_READ_ONLY", "the agent's folder lies on a file system that is mounted read-only"},
+	{"STATE_NETWORK", "the agent's folder lies on a network file system"},
+	{"STATE_OWNER", "the agent's folder, or a file in it, belongs to another user"},
+	{"STATE_MODE", "others can write to the agent's folder, or to one on the way to it"},
+	{"STATE_MISSING", "the agent's folder is not there, and the agent cannot make it"},
+	{"SECOND_AGENT", "another agent uses the folder"},
+	{"SOCKET_FOLDER", "the agent cannot make its socket in the folder"},
+	{"SOCKET_GROUP", "the group of the socket does not exist, or the agent is no member"},
+	{"SOCKET_TAKEN", "something else has the name of the socket"},
+	{"ADDRESS_IN_USE", "another program has an address of the configuration"},
+	{"PLUGIN_MISSING", "a plugin's file is not there"},
+	{"PLUGIN_CHANGED", "a plugin's file is not the one that the configuration names"},
+	{"PLUGIN_UNFIT", "a plugin's file cannot be run safely"},
+	{"JOURNAL_DAMAGED", "a journal is damaged"},
+	{"STATE_CHANGED", "somebody else changed the agent's state"},
+	{"DESCRIPTORS_LOW", "the agent may open too few files"},
+	{"SOCKET_STALE", "the agent that made the socket is gone"},
+	{"AGENT_SILENT", "the agent takes calls and does not answer"},
+	{"CALLER_DENIED", "the configuration does not let the caller in"},
+	{"SOCKET_CLOSED", "the permissions of the socket or of a folder do not let the caller in"},
+	{"AGENT_AWAY", "no agent runs"},
+	{"AGENT_UNREADY", "a vital part of the agent is not well"},
+	{"CLOCK_PAST", "the clock is far in the past"},
+	{"CLOCK_AHEAD", "the clock is ahead of every proof"},
+	{"CLOCK_BEHIND", "the clock is behind what is proved"},
+	{"HOST_NO_ID", "the host has no machine-id"},
+	{"UPSTREAM_NONE", "the licence demands an upstream, and none is configured"},
+	{"UPSTREAM_PROXY", "the proxy before the upstream does not work"},
+	{"UPSTREAM_DNS", "the upstream's name cannot be resolved"},
+	{"UPSTREAM_CONNECT", "nobody answers at the upstream's address"},
+	{"UPSTREAM_CA", "the upstream's certificate is from an unknown authority"},
+	{"UPSTREAM_CERT_EXPIRED", "the upstream's certificate is out of its time"},
+	{"UPSTREAM_CERT_NAME", "the upstream's certificate is for another name"},
+	{"UPSTREAM_TLS", "TLS with the upstream fails"},
+	{"UPSTREAM_DENIED", "the upstream does not accept the credentials"},
+	{"UPSTREAM_FAILING", "the upstream answers with an error"},
+	{"UPSTREAM_REFUSES", "the agent's calls to the upstream fail"},
+	{"LICENSE_UNREADABLE", "the agent cannot read a licence file"},
+	{"LICENSE_MISSING", "there is no licence"},
+	{"LICENSE_KEY", "the licence is not signed by a trusted key"},
+	{"LICENSE_PRODUCT", "the licence is for another product"},
+	{"LICENSE_HOST", "the licence is for another host"},
+	{"LICENSE_REFUSED", "the vendor has suspended or revoked the licence"},
+	{"LICENSE_OVERDUE", "the contact that the licence demands is overdue"},
+	{"LICENSE_EXPIRED", "the licence has expired"},
+	{"LICENSE_NOT_YET", "the licence is not valid yet"},
+	{"LICENSE_INVALID", "the licence does not count for another reason"},
+	{"LICENSE_GRACE", "the licence's grace runs"},
+	{"LICENSE_ENDS_SOON", "the licence ends soon"},
+	{"RELOAD_FAILED", "the last reload failed"},
+	{"RESTART_PENDING", "a changed key waits for a restart"},
+	{"DRAINING", "the agent was told to grant nothing new"},
+	{"POOL_SHARE", "this agent has lost its share of a site's pool"},
+	{"POOL_FULL", "all slots of a pool are in use"},
+	{"DESCRIPTORS_USED", "the agent has used up its open files"},
+	{"NOTIFY_EXHAUSTED", "the kernel has no more watches for the agent's user"},
+	{"KERNEL_OLD", "the kernel does not report the death of processes"},
+	{"STATE_LOW", "there is little room for the agent's files"},
+	{"HOST_FEW", "few components identify this host"},
+	{"LICENSE_WARNING", "the licence has another warning"},
+	{"VERSION_DIFFERS", "the agent is of another version than this command"},
+	{"NOT_LOOKED_AT", "this user may not look"},
+}
+
+// upstreamFaults are what keeps an agent from its upstream.
+var upstreamFaults = []string{"UPSTREAM_NONE", "UPSTREAM_PROXY", "UPSTREAM_DNS", "UPSTREAM_CONNECT", "UPSTREAM_CA",
+	"UPSTREAM_CERT_EXPIRED", "UPSTREAM_CERT_NAME", "UPSTREAM_TLS", "UPSTREAM_DENIED", "UPSTREAM_FAILING",
+	"UPSTREAM_REFUSES"}
+
+// clockFaults are what makes dates come too early or too late.
+var clockFaults = []string{"CLOCK_PAST", "CLOCK_AHEAD", "CLOCK_BEHIND"}
+
+// explained says of a fault which others explain it: these come first, and are as bad.
+var explained = map[string][]string{
+	"LICENSE_OVERDUE":       slices.Concat(upstreamFaults, clockFaults),
+	"LICENSE_EXPIRED":       clockFaults,
+	"LICENSE_NOT_YET":       clockFaults,
+	"LICENSE_INVALID":       clockFaults,
+	"LICENSE_HOST":          {"HOST_NO_ID", "HOST_FEW"},
+	"LICENSE_MISSING":       {"LICENSE_UNREADABLE"},
+	"POOL_SHARE":            upstreamFaults,
+	"UPSTREAM_CERT_EXPIRED": clockFaults,
+	"UPSTREAM_REFUSES":      slices.Concat(upstreamFaults[:len(upstreamFaults)-1], clockFaults),
+	"AGENT_SILENT":          {"DESCRIPTORS_USED"},
+	"AGENT_UNREADY":         {"STATE_LOW"},
+}

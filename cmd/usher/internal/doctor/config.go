@@ -1,0 +1,214 @@
+package doctor
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/usher-agent/usher/agent/config"
+	"github.com/usher-agent/usher/agent/dialect"
+	"github.com/usher-agent/usher/agent/inspect"
+	"github.com/usher-agent/usher/agent/plugins"
+	"github.com/usher-agent/usher/client"
+	"github.com/usher-agent/usher/client/wire"
+	"github.com/usher-agent/usher/plugin/catalog"
+)
+
+// from names where the configuration comes from.
+func (e *exam) from() string {
+	text := e.File
+	if text == "" {
+		text = "no file: defaults and variables"
+	}
+	if e.Unit != nil {
+		text += ", with the variables of " + e.Unit.Service
+	}
+	return text
+}
+
+// configuration reads the configuration, and says what is wrong with it.
+func (e *exam) configuration() {
+	cfg, err := e.Load()
+	if e.Unit != nil {
+		for _, path := range e.Unit.Unread {
+			e.notLooked("configuration", fmt.Errorf("%s: the unit's file of variables cannot be read", path))
+		}
+	}
+	if err != nil {
+		e.unreadable(err)
+		return
+	}
+	e.cfg = cfg
+	faults := len(e.found)
+	if _, _, err := inspect.Anchors(cfg); err != nil {
+		for _, err := range each(err) {
+			e.bad("TRUST_BROKEN", "configuration", "name the vendor's public key there, as a file in PEM", "%v", err)
+		}
+	}
+	_, err = inspect.LicenseKeys(cfg)
+	_, rules := cfg.Socket.ByID()
+	_, listeners := dialect.Check(cfg, catalog.BuiltIn().Dialects(cfg.Upstream.Systems))
+	for _, err := range each(errors.Join(err, rules, listeners)) {
+		e.bad("CONFIG_INVALID", "configuration", e.check(), "%v", err)
+	}
+	if len(e.found) == faults {
+		e.ok("configuration", "%s", e.from())
+	}
+}
+
+// check names the command that checks the configuration alone.
+func (e *exam) check() string {
+	switch {
+	case e.Unit != nil && e.Unit.Name != "":
+		return "mend it; `usher agent --check --instance " + e.Unit.Name + "` checks it again"
+	case e.File != "":
+		return "mend it; `usher agent --check --config " + e.File + "` checks it again"
+	}
+	return "mend it; `usher agent --check` checks it again"
+}
+
+// unreadable reports why there is no configuration.
+func (e *exam) unreadable(err error) {
+	_, failed := os.ReadFile(e.File)
+	if e.File == "" || failed == nil {
+		for _, err := range each(err) {
+			e.bad("CONFIG_INVALID", "configuration", e.check(), "%v", err)
+		}
+		return
+	}
+	switch {
+	case errors.Is(failed, fs.ErrNotExist):
+		e.bad("CONFIG_UNREADABLE", "configuration", "put one there, or name another with --config or --instance",
+			"there is no file %s", e.File)
+	case errors.Is(failed, fs.ErrPermission):
+		e.bad("CONFIG_UNREADABLE", "configuration",
+			"let this user read it (chgrp and chmod g+r), or run the command as root or as the agent's user",
+			"uid %d may not read %s", os.Geteuid(), e.File)
+	default:
+		e.bad("CONFIG_UNREADABLE", "configuration", "--config names another file", "%v", failed)
+	}
+}
+
+// each returns the errors that were joined.
+func each(err error) (out []error) {
+	if err == nil {
+		return nil
+	}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, err := range joined.Unwrap() {
+			out = append(out, each(err)...)
+		}
+		return out
+	}
+	if inner := errors.Unwrap(err); inner != nil {
+		if all := each(inner); len(all) > 1 {
+			return all
+		}
+	}
+	return []error{err}
+}
+
+// exported says that a variable leads elsewhere than the configuration.
+func (e *exam) exported() {
+	if e.cfg == nil || e.Exported == "" {
+		return
+	}
+	at := e.configuredSocket()
+	if at == "" || filepath.Clean(at) == filepath.Clean(e.Exported) {
+		return
+	}
+	mend := "unset USHER_SOCKET, or name " + at + " there"
+	ctx, cancel := e.within()
+	defer cancel()
+	other := client.New(at)
+	defer other.Close()
+	if _, err := other.Health(ctx); err == nil && !e.up {
+		e.bad("SOCKET_ELSEWHERE", "environment", mend,
+			"USHER_SOCKET is %s here, where no agent answers; the configuration says %s, and there one does",
+			e.Exported, at)
+		return
+	}
+	e.warn("SOCKET_ELSEWHERE", "environment", mend, "USHER_SOCKET is %s here, and the configuration says %s",
+		e.Exported, at)
+}
+
+// configuredSocket returns the socket that the configuration names without this process's variables.
+func (e *exam) configuredSocket() string {
+	if e.Unit != nil {
+		return e.cfg.Socket.Path
+	}
+	if e.File == "" {
+		return ""
+	}
+	cfg, err := config.Load(config.Source{File: e.File})
+	if err != nil {
+		return ""
+	}
+	return cfg.Socket.Path
+}
+
+// plugins says which plugins cannot be started.
+func (e *exam) plugins() {
+	if e.cfg == nil || len(e.cfg.Plugins) == 0 {
+		return
+	}
+	for i, p := range e.cfg.Plugins {
+		one := *e.cfg
+		one.Plugins = e.cfg.Plugins[i : i+1]
+		var err error
+		failed := e.agent.do(func() {
+			var all plugins.Plugins
+			if all, _, err = plugins.New(&one, "", "", nil, nil, nil); err == nil {
+				err = all[0].Check()
+			}
+		})
+		name := "plugin " + p.Name
+		switch {
+		case failed != nil:
+			e.notLooked(name, failed)
+		case err == nil:
+			e.ok(name, "%s", p.Path)
+		case errors.Is(err, fs.ErrNotExist):
+			e.bad("PLUGIN_MISSING", name, fmt.Sprintf("install it there, or mend plugins[%d].path", i),
+				"there is no file %s", p.Path)
+		case strings.Contains(err.Error(), "SHA-256"):
+			e.bad("PLUGIN_CHANGED", name, fmt.Sprintf("compare plugins[%d].sha256 with its maker's", i), "%v", err)
+		default:
+			e.bad("PLUGIN_UNFIT", name, fmt.Sprintf("mend the file, or leave plugins[%d] out", i), "%v", err)
+		}
+	}
+}
+
+// differing says which keys the running agent has otherwise than the file. settings are the agent's.
+func (e *exam) differing(settings []wire.Setting) {
+	if e.cfg == nil {
+		return
+	}
+	here := map[string]config.Setting{}
+	for _, s := range e.cfg.Show() {
+		here[s.Key] = s
+	}
+	var pending []string
+	seen := map[string]bool{}
+	for _, s := range settings {
+		now, ok := here[s.Key]
+		seen[s.Key] = true
+		stays := strings.HasPrefix(s.Origin, "env ") || strings.HasPrefix(s.Origin, "flag ")
+		if ok && !stays && now.Value != s.Value && !strings.HasPrefix(now.Origin, "env ") && !config.Reloadable(s.Key) {
+			pending = append(pending, s.Key)
+		}
+	}
+	for key, s := range here {
+		if !seen[key] && s.Value != "" && strings.HasPrefix(s.Origin, "file ") && !config.Reloadable(key) {
+			pending = append(pending, key)
+		}
+	}
+	if slices.Sort(pending); len(pending) > 0 {
+		e.warn("RESTART_PENDING", "configuration", "restart the agent when it suits; it loses no lease",
+			"the agent runs with other values than %s has of %s", e.File, strings.Join(pending, ", "))
+	}
+}

@@ -1,0 +1,226 @@
+package doctor
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/usher-agent/usher/agent/inspect"
+	"github.com/usher-agent/usher/agent/watch"
+	"github.com/usher-agent/usher/client/wire"
+	"github.com/usher-agent/usher/enforcer"
+)
+
+// judged is what a verdict says, of a running agent or without one.
+type judged struct {
+	good      bool
+	code      string
+	reason    string
+	warnings  []wire.Warning
+	documents []document
+	upstream  *wire.Upstream
+	demands   bool // heartbeats or check-ins
+}
+
+// document is one file of the licence folder.
+type document struct{ name, code, reason, hint string }
+
+func ofWire(l *wire.License) judged {
+	j := judged{good: l.State == "valid", code: l.Code, reason: l.Reason, warnings: l.Warnings, upstream: l.Upstream,
+		demands: l.CheckIn != nil || l.Heartbeat != nil}
+	for _, d := range l.Licenses {
+		j.documents = append(j.documents, document{d.Document, d.Code, d.Reason, d.Hint})
+	}
+	return j
+}
+
+func ofVerdict(v *enforcer.Verdict) judged {
+	j := judged{good: v.Good(), code: string(v.Code), reason: v.Reason}
+	for _, w := range v.Warnings {
+		j.warnings = append(j.warnings, wire.Warning{Code: string(w.Code), Detail: w.Detail})
+	}
+	for _, d := range v.Licenses {
+		if p := d.Problem; p != nil {
+			j.documents = append(j.documents, document{d.Document, string(p.Code), p.Reason, p.Hint})
+		}
+	}
+	return j
+}
+
+// licenceCodes are the faults that the codes of a verdict mean; of another one it is LICENSE_INVALID.
+var licenceCodes = map[enforcer.Code]string{
+	enforcer.NotFound: "LICENSE_MISSING", enforcer.UntrustedKey: "LICENSE_KEY", enforcer.BadSignature: "LICENSE_KEY",
+	enforcer.ProductMismatch: "LICENSE_PRODUCT", enforcer.VersionNotCovered: "LICENSE_PRODUCT",
+	enforcer.FingerprintMismatch: "LICENSE_HOST", enforcer.AgentKeyMismatch: "LICENSE_HOST",
+	enforcer.TooManyCores: "LICENSE_HOST", enforcer.TooManyMachines: "LICENSE_HOST",
+	enforcer.TooMuchMemory: "LICENSE_HOST", enforcer.TooMuchDisk: "LICENSE_HOST",
+	enforcer.Suspended: "LICENSE_REFUSED", enforcer.Banned: "LICENSE_REFUSED", enforcer.Revoked: "LICENSE_REFUSED",
+	enforcer.Preparing: "LICENSE_REFUSED", enforcer.Unavailable: "LICENSE_REFUSED",
+	enforcer.Overdue: "LICENSE_OVERDUE", enforcer.HeartbeatDead: "LICENSE_OVERDUE",
+	enforcer.HeartbeatNotStarted: "LICENSE_OVERDUE", enforcer.Expired: "LICENSE_EXPIRED",
+	enforcer.NotYetValid: "LICENSE_NOT_YET",
+}
+
+// mends are what to do of a licence's fault that has no mend of its own.
+var mends = map[string]string{
+	"LICENSE_MISSING": "put the licence file there, or run `usher license install FILE`",
+	"LICENSE_KEY":     "put the vendor's public key under license.trust, or ask for a licence of a key there",
+	"LICENSE_PRODUCT": "ask the vendor for a licence for this product and version, or mend product",
+	"LICENSE_HOST":    "send the vendor the file of `usher fingerprint --request FILE`, who binds the licence to it",
+	"LICENSE_REFUSED": "ask the vendor",
+	"LICENSE_OVERDUE": "have the agent reach its upstream; `usher upstream call` tries at once",
+	"LICENSE_EXPIRED": "ask the vendor for a renewal, and put it into the licence folder",
+	"LICENSE_NOT_YET": "wait for its start, or ask the vendor; is the clock right?",
+}
+
+// warningCodes are the faults that a verdict's warnings mean; of another one it is LICENSE_WARNING.
+var warningCodes = map[string]string{
+	string(enforcer.WarnExpiresSoon): "LICENSE_ENDS_SOON", string(enforcer.WarnInGrace): "LICENSE_GRACE",
+	string(enforcer.WarnNotShared): "POOL_SHARE", string(enforcer.WarnClockBehind): "CLOCK_BEHIND",
+	string(enforcer.WarnPolling): "LICENSE_WARNING",
+}
+
+// licence says what the verdict is.
+func (e *exam) licence(j judged) {
+	switch {
+	case j.good:
+		e.ok("licence", "%s", strings.TrimSuffix(j.reason, "."))
+	case j.code == string(enforcer.NotFound):
+		e.noLicence(j.documents)
+	default:
+		hint := ""
+		for _, d := range j.documents {
+			if d.code == j.code && d.hint != "" {
+				hint = d.hint
+				break
+			}
+		}
+		e.fault(document{"", j.code, j.reason, hint})
+	}
+	for _, w := range j.warnings {
+		code, known := warningCodes[w.Code]
+		if !known {
+			code = "LICENSE_WARNING"
+		}
+		if code == "CLOCK_BEHIND" && (e.has(code) || e.has("CLOCK_PAST")) {
+			continue
+		}
+		e.warn(code, "licence", mendOf(code), "%s: %s", w.Code, w.Detail)
+	}
+	e.upstreamSaid(j)
+}
+
+// noLicence says why there is none: what is there does not count, or there is nothing.
+func (e *exam) noLicence(documents []document) {
+	for _, d := range documents {
+		e.fault(d)
+	}
+	if len(documents) > 0 {
+		return
+	}
+	where := "the licence folder"
+	if e.cfg != nil {
+		where = e.cfg.License.Path
+	}
+	e.bad("LICENSE_MISSING", "licence", mends["LICENSE_MISSING"], "there is no licence in %s", where)
+}
+
+// fault reports why a document, or all of them, do not count.
+func (e *exam) fault(d document) {
+	code, known := licenceCodes[enforcer.Code(d.code)]
+	if !known {
+		code = "LICENSE_INVALID"
+	}
+	reason := strings.TrimSuffix(d.reason, ".")
+	hint := d.hint
+	if hint == "" && !strings.Contains(reason, "; ") { // a reason may end with its mend
+		hint = cmp.Or(mends[code], "`usher license list` shows every document")
+	}
+	e.bad(code, "licence", hint, "%s: %s", d.code, reason)
+}
+
+// mendOf is what to do of a warning.
+func mendOf(code string) string {
+	switch code {
+	case "LICENSE_ENDS_SOON":
+		return "ask the vendor for a renewal now, and put it beside the licence"
+	case "LICENSE_GRACE":
+		return "ask the vendor for a renewal, or have the agent reach its upstream, before the grace ends"
+	case "CLOCK_BEHIND":
+		return "set the clock"
+	}
+	return ""
+}
+
+// upstreamSaid says what came of the agent's calls to its upstream.
+func (e *exam) upstreamSaid(j judged) {
+	if j.demands && e.cfg != nil && e.cfg.Upstream.URL == "" && len(e.cfg.Upstream.Systems.Used()) == 0 {
+		e.warn("UPSTREAM_NONE", "upstream", "set upstream.url to the vendor's server",
+			"the licence demands contact with "+
+				"an upstream, and the configuration names none")
+	}
+	if u := j.upstream; u != nil && (u.State == "retrying" || u.State == "refused" || u.State == "misconfigured") {
+		e.warn("UPSTREAM_REFUSES", "upstream", "`usher upstream call` tries at once", "the agent's last call failed "+
+			"(%s): %s", u.State, strings.TrimSuffix(u.Detail, "."))
+	}
+}
+
+// stopped judges the licences of an agent that does not run.
+func (e *exam) stopped() {
+	if e.cfg == nil || e.has("SOCKET_GROUP") || e.has("TRUST_BROKEN") || e.has("CONFIG_INVALID") ||
+		e.has("PLUGIN_MISSING") ||
+		e.has("PLUGIN_CHANGED") || e.has("PLUGIN_UNFIT") {
+		return
+	}
+	if failed := e.agent.do(e.readable); failed != nil {
+		e.notLooked("licence", failed)
+	}
+	v, err := inspect.Configured(e.cfg)
+	if err != nil {
+		e.bad("CONFIG_INVALID", "configuration", e.check(), "%v", err)
+		return
+	}
+	e.licence(ofVerdict(v.Verdict))
+}
+
+// readable says which licence files the agent's user may not read.
+func (e *exam) readable() {
+	paths := []string{e.cfg.License.Path}
+	if fi, err := os.Stat(e.cfg.License.Path); err == nil && fi.IsDir() {
+		var err error
+		if paths, err = filepath.Glob(filepath.Join(e.cfg.License.Path, "*")); err != nil {
+			return
+		}
+	}
+	for _, p := range paths {
+		if watch.Ignored(filepath.Base(p)) {
+			continue
+		}
+		if f, err := os.Open(p); err == nil {
+			f.Close()
+		} else if os.IsPermission(err) {
+			fi, _ := os.Stat(p) // it may be in a folder that is closed
+			e.warn("LICENSE_UNREADABLE", "licence", fmt.Sprintf("chown %d %s, or chmod a+r it", e.agent.uid, p),
+				"%s belongs to %s, and the agent, which runs as %s, may not read it", p, nameOf(fi), e.agent)
+		}
+	}
+}
+
+// newest returns the latest change of some files that nobody writes while the host runs, and its name.
+func newest(ctx context.Context, paths ...string) (at time.Time, name string) {
+	slices.Sort(paths)
+	for _, p := range slices.Compact(paths) {
+		if ctx.Err() != nil {
+			break
+		}
+		if fi, err := os.Stat(p); err == nil && fi.ModTime().After(at) {
+			at, name = fi.ModTime(), p
+		}
+	}
+	return at, name
+}
