@@ -54,7 +54,7 @@ var flagKinds = map[string]string{
 }
 
 // texts are the flags that name something, whatever the command.
-var texts = strings.Fields(`socket instance data config license log-format log-level ops-listen product state-dir
+var texts = strings.Fields(`socket instance data config as license log-format log-level ops-listen product state-dir
 	client-token label pool product-version reason dir key request fingerprint host-fingerprint key-file trust name out
 	alg listen metrics-listen public runtime-dir signer tls-cert tls-key host note ledger armour bind strategy kid id
 	issuer owner`)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/usher-agent/usher/client"
 	"github.com/usher-agent/usher/client/wire"
+	"github.com/usher-agent/usher/enforcer"
 )
 
 // within returns a context that ends when an answer takes too long.
@@ -81,6 +82,28 @@ func (e *exam) license() *wire.License {
 		return nil
 	}
 	return l
+}
+
+// settled is within which the agent says of a new file that it is broken.
+const settled = 2 * time.Second
+
+// settle waits until an agent that has just started, or just been given a file, says what it thinks of it.
+func (e *exam) settle() {
+	if e.cfg == nil {
+		return
+	}
+	for until := time.Now().Add(settled); time.Now().Before(until) && e.ctx.Err() == nil; {
+		if e.said.Code != string(enforcer.NotFound) || len(e.said.Licenses) > 0 || len(e.licenceFiles()) == 0 {
+			return
+		}
+		select {
+		case <-e.ctx.Done():
+		case <-time.After(settled / 20):
+		}
+		if l := e.license(); l != nil {
+			e.said = l
+		}
+	}
 }
 
 // environment returns the variables of the agent: of the unit, of the running one, or else of this process.
@@ -230,9 +253,7 @@ func (e *exam) running() {
 	if k, err := e.client.Clock(ctx); err == nil {
 		e.licenceTime(k)
 	}
-	if e.cfg != nil {
-		_ = e.agent.do(e.readable) // as another user than root, the agent says it alone
-	}
+	e.settle()
 	e.licence(ofWire(e.said))
 	e.pools(ctx)
 	e.listeners(ctx, h)

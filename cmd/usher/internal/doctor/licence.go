@@ -133,7 +133,10 @@ func (e *exam) noLicence(documents []document) {
 // fault reports why a document, or all of them, do not count.
 func (e *exam) fault(d document) {
 	code, known := licenceCodes[enforcer.Code(d.code)]
-	if !known {
+	switch {
+	case d.code == string(enforcer.Unavailable) && strings.Contains(d.reason, "cannot be read"): // the file
+		code = "LICENSE_UNREADABLE"
+	case !known:
 		code = "LICENSE_INVALID"
 	}
 	reason := strings.TrimSuffix(d.reason, ".")
@@ -188,19 +191,37 @@ func (e *exam) stopped() {
 	e.licence(ofVerdict(v.Verdict))
 }
 
-// readable says which licence files the agent's user may not read.
-func (e *exam) readable() {
-	paths := []string{e.cfg.License.Path}
-	if fi, err := os.Stat(e.cfg.License.Path); err == nil && fi.IsDir() {
-		var err error
-		if paths, err = filepath.Glob(filepath.Join(e.cfg.License.Path, "*")); err != nil {
-			return
+// licenceFiles returns the files in the licence folder that the agent looks at.
+func (e *exam) licenceFiles() (out []string) {
+	at := e.cfg.License.Path
+	fi, err := os.Stat(at)
+	if err != nil {
+		return nil
+	}
+	if !fi.IsDir() {
+		return []string{at}
+	}
+	entries, err := os.ReadDir(at)
+	if err != nil {
+		return nil
+	}
+	for _, entry := range entries {
+		if !watch.Ignored(entry.Name()) && !entry.IsDir() {
+			out = append(out, filepath.Join(at, entry.Name()))
 		}
 	}
-	for _, p := range paths {
-		if watch.Ignored(filepath.Base(p)) {
-			continue
-		}
+	return out
+}
+
+// readable says which licence files the agent's user may not read.
+func (e *exam) readable() {
+	if _, err := os.ReadDir(e.cfg.License.Path); os.IsPermission(err) {
+		fi, _ := os.Stat(e.cfg.License.Path) // it may be in a folder that is closed
+		e.warn("LICENSE_UNREADABLE", "licence", fmt.Sprintf("chmod a+rx %s", e.cfg.License.Path),
+			"%s belongs to %s, and the agent, which runs as %s, may not look into it", e.cfg.License.Path, nameOf(fi),
+			e.agent)
+	}
+	for _, p := range e.licenceFiles() {
 		if f, err := os.Open(p); err == nil {
 			f.Close()
 		} else if os.IsPermission(err) {
