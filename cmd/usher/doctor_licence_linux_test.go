@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"regexp"
 	"strings"
 	"time"
@@ -210,10 +211,21 @@ var upstreamFaults = []fault{
 		return w.upstream("url: https://licences.invalid")
 	}, []string{"UPSTREAM_PROXY", "407", "HTTPS_PROXY"}},
 	{"the check-in is overdue", func(w *ward) []string {
-		w.configure("", "upstream: {url: 'https://"+w.nobody()+"'}\n")
-		w.sign("a.lic", "--bind", w.request(), "--strategy", "any", "--check-in", "1s", "--activation", "1s")
+		at := w.nobody()
+		w.configure("", "upstream: {url: 'http://"+at+"'}\n")
+		w.sign("a.lic", "--bind", w.request(), "--strategy", "any", "--check-in", "2s")
+		server := exec.Command(w.bin, "upstream", "--data", w.path("server"), "--key", w.path("keys/k1.key"),
+			"--license",
+			w.path("l"), "--listen", at)
+		w.must(server.Start())
+		ended := make(chan struct{})
+		go func() { server.Wait(); close(ended) }()
+		w.Cleanup(func() { server.Process.Kill(); <-ended })
 		w.run()
-		w.until("overdue", func(l *wire.License) bool { return l.State != "valid" })
+		w.until("checked in", func(l *wire.License) bool { return l.CheckIn != nil && l.CheckIn.Last != nil })
+		w.must(server.Process.Kill())
+		<-ended
+		w.until("overdue", func(l *wire.License) bool { return l.Code == "OVERDUE" })
 		return w.doctor()
 	}, []string{"bad", "UPSTREAM_CONNECT", "connection refused", "OVERDUE", "start the server"}},
 	{"the licence's upstream is not configured", func(w *ward) []string {
@@ -221,7 +233,7 @@ var upstreamFaults = []fault{
 		w.run()
 		w.until("overdue", func(l *wire.License) bool { return l.State != "valid" })
 		return w.doctor()
-	}, []string{"bad", "UPSTREAM_NONE", "upstream.url", "OVERDUE"}},
+	}, []string{"bad", "UPSTREAM_NONE", "upstream.url", "and so licence"}},
 	{"the site server is dead", func(w *ward) []string {
 		w.configure("", "upstream: {pools_url: 'http://"+w.nobody()+"'}\n")
 		w.sign("a.lic", "--scope", "site")

@@ -199,9 +199,7 @@ var startFaults = []fault{
 	}, []string{"bad", "DESCRIPTORS_LOW", "200 files", "LimitNOFILE"}},
 	{"inotify is exhausted", func(w *ward) []string {
 		w.sign("a.lic", "--bind", w.request(), "--strategy", "any")
-		hog := exec.Command(w.bin)
-		hog.Args = []string{"hog"} // the program is what its name says
-		asStranger(hog)
+		hog := exec.Command("hog")
 		out, err := hog.StdoutPipe()
 		w.must(err)
 		in, err := hog.StdinPipe()
@@ -221,8 +219,10 @@ var startFaults = []fault{
 	}, []string{"warning", "NOTIFY_EXHAUSTED", "max_user_instances", "sysctl"}},
 	{"the kernel is old", func(w *ward) []string {
 		w.sign("a.lic", "--bind", w.request(), "--strategy", "any")
+		self, err := os.Executable()
+		w.must(err)
 		pretend := func(cmd *exec.Cmd) {
-			cmd.Path, cmd.Args = w.bin, append([]string{w.bin, w.bin}, cmd.Args[1:]...)
+			cmd.Path, cmd.Args = self, append([]string{self, w.bin}, cmd.Args[1:]...)
 			cmd.Env = append(cmd.Env, oldkernel.Env+"=4.18")
 		}
 		cmd := w.command()

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -41,42 +40,9 @@ type ward struct {
 // stranger is a user that no account has.
 const stranger = 61234
 
-// program returns the path of the tool, which every user may run.
-var program = sync.OnceValues(func() (string, error) {
-	exe, err := os.Executable()
-	if err != nil {
-		return "", err
-	}
-	dir, err := os.MkdirTemp("", "usher-bin")
-	if err != nil {
-		return "", err
-	}
-	builtIn = append(builtIn, dir)
-	path := filepath.Join(dir, "usher")
-	if err := os.Chmod(dir, 0o755); err != nil {
-		return "", err
-	}
-	if os.Link(exe, path) == nil {
-		return path, os.Chmod(path, 0o755)
-	}
-	in, err := os.Open(exe)
-	if err != nil {
-		return "", err
-	}
-	defer in.Close()
-	out, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o755)
-	if err != nil {
-		return "", err
-	}
-	if _, err := io.Copy(out, in); err != nil {
-		return "", err
-	}
-	return path, out.Close()
-})
-
 func newWard(t *testing.T) *ward {
 	t.Helper()
-	bin, err := program()
+	bin, err := built()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -324,8 +290,12 @@ func ownerAndMode(t *testing.T, path string) string {
 	return fmt.Sprintf("%d:%d %o", st.Uid, st.Gid, st.Mode&0o7777)
 }
 
-// hog takes all inotify instances of its user, says so, and keeps them until its input ends.
+// hog becomes the stranger, takes all inotify instances of that user, says so, and keeps them until its input ends.
 func hog() {
+	if err := syscall.Setuid(stranger); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 	for {
 		if _, err := unix.InotifyInit(); err != nil {
 			break

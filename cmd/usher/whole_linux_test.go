@@ -27,6 +27,9 @@ var built = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	builtIn = append(builtIn, dir)
+	if err := os.Chmod(dir, 0o755); err != nil { // other users run it, too
+		return "", err
+	}
 	flags := "-s -w"
 	if runtime.GOARCH == "amd64" {
 		flags += " -E github.com/usher-agent/usher/cmd/usher/internal/early.start"
