@@ -67,7 +67,7 @@ func badAcquires() []badRequest {
 			[]string{`"field":"n"`}},
 		{"n a fraction", "POST", "/v1/leases", asJSON, `{"pool":"streams","n":1.5}`, 400, []string{`"field":"n"`}},
 		{"n a text", "POST", "/v1/leases", asJSON, `{"pool":"streams","n":"1"}`, 400,
-			[]string{`"field":"n"`, "a JSON text does not fit"}},
+			[]string{`"field":"n"`, "n must be a whole number, not a text"}},
 		{"no pool", "POST", "/v1/leases", asJSON, `{}`, 400, []string{`"field":"pool"`, "pool is missing"}},
 		{"pool and items", "POST", "/v1/leases", asJSON, `{"pool":"streams","items":[{"pool":"streams","n":1}]}`, 400,
 			[]string{`"field":"items"`}},

@@ -27,7 +27,7 @@ func (r *Acquire) denyBorrow(e *Enforcer, v *Verdict, now time.Time) *Denial {
 			"nothing can be borrowed: the licence, or the configuration, does not allow it")
 	case r.Until.Sub(now) > longest:
 		return refuse("until", fmt.Sprintf("borrow until %s at most", stamp(sooner(now.Add(longest), ends))),
-			"until is %s, and slots can be borrowed for %s at most", stamp(r.Until), inDays(longest))
+			"until is %s, and slots can be borrowed for %s at most", stamp(r.Until), Span(longest))
 	case !ends.IsZero() && r.Until.After(ends):
 		return refuse("until", fmt.Sprintf("borrow until %s at most, or renew the licence first", stamp(ends)),
 			"until is %s, and the licence ends at %s: a borrow does not outlive it", stamp(r.Until), stamp(ends))
@@ -52,17 +52,4 @@ func notEarly(l *Lease) *Denial {
 		Detail: fmt.Sprintf("lease %s is borrowed until %s, and the licence does not permit an early return", l.ID,
 			stamp(l.ExpiresAt)),
 		Hint: "wait until then, or have an admin release it by force"}
-}
-
-// inDays returns a span in days where it is a whole number of days.
-func inDays(d time.Duration) string {
-	const day = 24 * time.Hour
-	switch {
-	case d == day:
-		return "1 day"
-	case d%day == 0:
-		return fmt.Sprintf("%d days", d/day)
-	default:
-		return d.String()
-	}
 }

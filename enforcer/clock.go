@@ -182,7 +182,7 @@ func (c Clock) by() string {
 	if days := int(c.Behind / (24 * time.Hour)); days >= 2 {
 		return plural(days, "day")
 	}
-	return c.Behind.Round(time.Minute).String()
+	return Span(c.Behind.Round(time.Minute))
 }
 
 // Now returns the licence time, and how the wall clock stands to it. signed is the latest signed date of the documents

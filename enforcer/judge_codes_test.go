@@ -306,7 +306,7 @@ func clockRows() []codeRow {
 	return []codeRow{
 		{"strict clock", with(factsWith(doc("a.lic", strict)), func(f *Facts) {
 			f.Clock = Clock{Behind: time.Hour, BehindSince: noon.Add(-11 * time.Minute)}
-		}), ClockTampered, "the wall clock is 1h0m0s behind", never},
+		}), ClockTampered, "the wall clock is 1 hour behind", never},
 		{"strict clock, not for long", with(factsWith(doc("a.lic", strict)), func(f *Facts) {
 			f.Clock = Clock{Behind: time.Hour, BehindSince: noon.Add(-9 * time.Minute)}
 		}), Valid, "", noon.Add(time.Minute)},

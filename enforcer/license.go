@@ -223,18 +223,15 @@ func (p Period) After(t time.Time) time.Time {
 	return end.Add(p.Every)
 }
 
-// String returns the period in words: "10m0s", "7 days", "3 months".
+// String returns the period in words: "10 minutes", "7 days", "3 months".
 func (p Period) String() string {
-	const day = 24 * time.Hour
 	switch {
 	case p.Months > 0 && p.Months%12 == 0:
 		return plural(p.Months/12, "year")
 	case p.Months > 0:
 		return plural(p.Months, "month")
-	case p.Every >= day && p.Every%day == 0:
-		return plural(int(p.Every/day), "day")
 	default:
-		return p.Every.String()
+		return Span(p.Every)
 	}
 }
 

@@ -39,7 +39,7 @@ func TestPeriod(t *testing.T) {
 		from, want string
 		words      string
 	}{
-		{Period{Every: 10 * time.Minute}, "2026-01-31 12:00:00", "2026-01-31 12:10:00", "10m0s"},
+		{Period{Every: 10 * time.Minute}, "2026-01-31 12:00:00", "2026-01-31 12:10:00", "10 minutes"},
 		{Period{Every: 7 * aDay}, "2026-02-25 12:00:00", "2026-03-04 12:00:00", "7 days"},
 		{Period{Months: 1}, "2026-01-31 12:00:00", "2026-02-28 12:00:00", "1 month"},
 		{Period{Months: 1}, "2026-02-28 12:00:00", "2026-03-28 12:00:00", "1 month"},

@@ -166,7 +166,8 @@ func (e *Enforcer) meterEmpty(it Item, g MeterGrant, s stand, now time.Time) *De
 		out.Hint = fmt.Sprintf(
 			"the clock is %s ahead of the latest time that is proved, and the meter starts again once this is proved "+
 				"too, at %s at the latest; "+
-				"signed evidence proves it sooner: see `usher doctor`", e.unproved.Round(time.Minute), stamp(out.Next))
+				"signed evidence proves it sooner: see `usher doctor`", Span(e.unproved.Round(time.Minute)),
+			stamp(out.Next))
 	default:
 		out.Hint = fmt.Sprintf("the meter starts again at %s", stamp(out.Next))
 	}

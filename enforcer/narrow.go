@@ -40,7 +40,7 @@ func Narrow(l *License, n Narrowing) (*License, []string) {
 			return
 		}
 		if *config > *signed {
-			widens(key, *config, *signed)
+			widens(key, Span(*config), Span(*signed))
 			return
 		}
 		*signed = *config

@@ -34,7 +34,7 @@ func TestNarrow(t *testing.T) {
 		{"no grace", Narrowing{Grace: span(0)}, func(l *License) { l.Grace = 0 }, ""},
 		{"the same grace", Narrowing{Grace: span(aDay)}, nil, ""},
 		{"longer grace", Narrowing{Grace: span(aDay + 1)}, nil,
-			"license.grace: 24h0m0.000000001s would widen licence L1, which says 24h0m0s"},
+			"license.grace: 1 day 0.000000001 seconds would widen licence L1, which says 1 day"},
 		{"shorter borrow", Narrowing{MaxBorrow: span(time.Hour)}, func(l *License) { l.MaxBorrow = time.Hour }, ""},
 		{"longer borrow", Narrowing{MaxBorrow: span(2 * aDay)}, nil, "license.max_borrow"},
 		{"revoke for drain", Narrowing{OnExpiry: Revoke}, func(l *License) { l.OnExpiry = Revoke }, ""},

@@ -63,7 +63,7 @@ func (l *License) Validate() error {
 		{"activation grace", l.Activation.Grace}, {"trial", l.Trial}, {"emergency", l.Emergency.Length},
 		{"heartbeat grace", l.Heartbeat.Grace}, {"check-in", l.CheckIn.Every}, {"check-in grace", l.CheckIn.Grace}} {
 		if t.value < 0 || t.value > maxTermSpan {
-			return fmt.Errorf("its %s is %s; it must lie between 0 and a hundred years", t.what, t.value)
+			return fmt.Errorf("its %s is %s; it must lie between 0 and a hundred years", t.what, Span(t.value))
 		}
 	}
 	if n := max(l.Heartbeat.Months, l.CheckIn.Months); n > maxMonths || min(l.Heartbeat.Months, l.CheckIn.Months) < 0 {

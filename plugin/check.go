@@ -126,7 +126,7 @@ func (b *Block) Check(pool string, slots, atLeast int64, span time.Duration) err
 	case b.Slots < atLeast || b.Slots < 0 || slots > 0 && b.Slots > slots:
 		return fmt.Errorf("the block has %d slots; %d to %d were asked for", b.Slots, atLeast, slots)
 	case b.For <= 0 || b.For > span:
-		return fmt.Errorf("the block is for %s; at most %s was asked for", b.For, span)
+		return fmt.Errorf("the block is for %s; at most %s was asked for", enforcer.Span(b.For), enforcer.Span(span))
 	case b.Wanted < 0:
 		return fmt.Errorf("others want %d slots", b.Wanted)
 	case len(b.State) > MaxState:

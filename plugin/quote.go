@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"reflect"
 	"strings"
+	"time"
 	"unicode"
 
 	"github.com/go-json-experiment/json"
@@ -49,35 +50,84 @@ func JSONFault(err error, noun string) error {
 		case errors.Is(err, json.ErrUnknownName):
 			return fmt.Errorf("%s %q is not known", noun, at)
 		case at == "":
-			return fmt.Errorf("it cannot be a JSON %s", JSONKind(semantic))
-		case semantic.GoType == nil || semantic.JSONKind == 0:
-			return fmt.Errorf("%s %q has the wrong type", noun, at)
+			return errors.New("it " + JSONWrong(semantic))
 		}
-		return fmt.Errorf("%s %q cannot be a JSON %s", noun, at, JSONKind(semantic))
+		return fmt.Errorf("%s %q %s", noun, at, JSONWrong(semantic))
 	case errors.As(err, &syntactic):
 		return fmt.Errorf("it is not JSON, at byte %d", syntactic.ByteOffset)
 	}
 	return errors.New("it is not JSON")
 }
 
-// JSONKind says in the words of an error message which kind of JSON value does not fit.
-func JSONKind(fault *json.SemanticError) string {
-	switch fault.JSONKind {
+// JSONWrong says in words of a value what it must be, and what it is: "must be a whole number, not a text".
+func JSONWrong(fault *json.SemanticError) string {
+	is, must := jsonKind(fault.JSONKind), jsonType(fault.GoType)
+	switch {
+	case must == "" && is == "":
+		return "has the wrong type"
+	case must == "":
+		return "cannot be " + is
+	case is == "":
+		return "must be " + must
+	case strings.HasSuffix(must, "number") && is == "a number":
+		return "must be " + must + ", and not of this sign, size or precision"
+	case strings.HasPrefix(must, "a t") && is == "a text": // a time, base64, or a text with a form of its own
+		return "must be " + must + ", not this text"
+	}
+	return "must be " + must + ", not " + is
+}
+
+// jsonKind names the kind of a JSON value.
+func jsonKind(k jsontext.Kind) string {
+	switch k {
 	case 'n':
 		return "null"
 	case 't', 'f':
-		return "boolean"
+		return "true or false"
 	case '"':
-		return "text"
+		return "a text"
 	case '0':
-		if t := fault.GoType; t != nil && t.Kind() >= reflect.Int && t.Kind() <= reflect.Float64 {
-			return "number of this sign, size or precision"
-		}
-		return "number"
+		return "a number"
 	case '{', '}':
-		return "object"
+		return "an object"
 	case '[', ']':
-		return "list"
+		return "a list"
 	}
-	return "value"
+	return ""
 }
+
+// jsonType names the JSON value that a type is read from; empty: it reads for itself.
+func jsonType(t reflect.Type) string {
+	for t != nil && t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	switch {
+	case t == nil:
+		return ""
+	case t == reflect.TypeFor[time.Time]():
+		return "a time such as 2027-01-31T18:00:00Z"
+	case t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Uint8:
+		return "a text in base64"
+	case t.Implements(unmarshaler) || reflect.PointerTo(t).Implements(unmarshaler):
+		return ""
+	}
+	switch t.Kind() {
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64,
+		reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+		return "a whole number"
+	case reflect.Float32, reflect.Float64:
+		return "a number"
+	case reflect.String:
+		return "a text"
+	case reflect.Struct, reflect.Map:
+		return "an object"
+	case reflect.Slice, reflect.Array:
+		return "a list"
+	default:
+		return ""
+	}
+}
+
+var unmarshaler = reflect.TypeFor[json.Unmarshaler]()

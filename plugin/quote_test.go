@@ -47,13 +47,13 @@ func TestJSONFault(t *testing.T) {
 	}
 	for in, want := range map[string]string{
 		`{"max":1,"max":2}`:            `it names "max" twice`,
-		`{"max":"secret"}`:             `claim "max" cannot be a JSON text`,
-		`{"max":-1}`:                   `claim "max" cannot be a JSON number of this sign, size or precision`,
-		`{"deep":{"a":{"N":[1]}}}`:     `claim "deep.a.N" cannot be a JSON list`,
-		`{"name":1}`:                   `claim "name" cannot be a JSON number`,
+		`{"max":"secret"}`:             `claim "max" must be a whole number, not a text`,
+		`{"max":-1}`:                   `claim "max" must be a whole number, and not of this sign, size or precision`,
+		`{"deep":{"a":{"N":[1]}}}`:     `claim "deep.a.N" must be a whole number, not a list`,
+		`{"name":1}`:                   `claim "name" must be a text, not a number`,
 		`{"min":1}`:                    `claim "min" is not known`,
 		`{"max":1`:                     "it is not JSON, at byte 8",
-		`["secret"]`:                   "it cannot be a JSON list",
+		`["secret"]`:                   "it must be an object, not a list",
 		`{"secret` + "\xff" + `":"x"}`: "it is not JSON, at byte 8",
 	} {
 		err := json.Unmarshal([]byte(in), &into, json.RejectUnknownMembers(true))

@@ -143,8 +143,10 @@ func badJSON(err error, into any) *enforcer.Denial {
 		return badRequest(at, suggest(at, into), "field %q is not known", at)
 	case errors.As(err, &semantic):
 		at := field(semantic.JSONPointer)
-		return badRequest(at, "docs/openapi.yaml has every field's type", "field %q: a JSON %s does not fit", at,
-			plugin.JSONKind(semantic))
+		if at == "" {
+			return badRequest("", "docs/openapi.yaml has every field's type", "the body %s", plugin.JSONWrong(semantic))
+		}
+		return badRequest(at, "docs/openapi.yaml has every field's type", "%s %s", at, plugin.JSONWrong(semantic))
 	case errors.As(err, &syntactic):
 		if !utf8.ValidString(syntactic.Error()) || strings.Contains(syntactic.Error(), "UTF-8") {
 			return badRequest("", "send UTF-8", "the JSON is not valid UTF-8, at byte %d", syntactic.ByteOffset)

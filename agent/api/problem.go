@@ -60,6 +60,9 @@ func Codes() map[enforcer.DenialCode]int {
 	return out
 }
 
+// ProblemPage is the page that explains problems; with the code behind it, it is a problem's type (RFC 9457 §3.1.1).
+const ProblemPage = "https://github.com/usher-agent/usher/blob/main/docs/errors.md#"
+
 // now returns licence time. All times of denials, leases and events are in it.
 func (s *Server) now() time.Time { return s.operations.Clock().Time }
 
@@ -69,7 +72,7 @@ func (s *Server) problem(d *enforcer.Denial) *wire.Problem {
 	if status == 0 {
 		status = http.StatusInternalServerError
 	}
-	p := &wire.Problem{Type: "https://usher-agent.github.io/problems/" + string(d.Code), Title: titles[d.Code],
+	p := &wire.Problem{Type: ProblemPage + string(d.Code), Title: titles[d.Code],
 		Status: status,
 		Code:   string(d.Code), Detail: d.Detail, Field: d.Field, Hint: d.Hint}
 	if d.HasUsage {

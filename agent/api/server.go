@@ -281,7 +281,7 @@ func (s *Server) enter(k key) string {
 // refuse answers a connection too many as HTTP, whatever it speaks, and closes it.
 func refuse(c net.Conn, why string) {
 	body := fmt.Sprintf(
-		`{"type":"https://usher-agent.github.io/problems/rate_limited","title":"Too much at once","status":429,`+
+		`{"type":"`+ProblemPage+`rate_limited","title":"Too much at once","status":429,`+
 			`"code":"rate_limited","detail":%q}`, why)
 	refuseAs(c,
 		fmt.Sprintf(

@@ -144,7 +144,7 @@ func (c *crew) dismiss() (err error) {
 func (c *crew) work(d time.Duration) (float64, error) {
 	begin := time.Now()
 	for _, in := range c.in {
-		if _, err := fmt.Fprintln(in, d); err != nil {
+		if _, err := fmt.Fprintf(in, "%dns\n", d.Nanoseconds()); err != nil {
 			return 0, err
 		}
 	}

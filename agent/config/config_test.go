@@ -304,6 +304,20 @@ func TestParseDuration(t *testing.T) {
 	}
 }
 
+// A span is written as a file may state it, without the zeros of Go's form.
+func TestDurationString(t *testing.T) {
+	for want, d := range map[string]time.Duration{"3d": 72 * time.Hour, "1d12h": 36 * time.Hour,
+		"10m":   10 * time.Minute,
+		"1m30s": 90 * time.Second, "0s": 0, "250ms": 250 * time.Millisecond, "36500d": 36500 * 24 * time.Hour} {
+		if got := Duration(d).String(); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+		if back, err := ParseDuration(want); err != nil || back != d {
+			t.Errorf("%s is read as %v: %v", want, back, err)
+		}
+	}
+}
+
 func FuzzParseDuration(f *testing.F) {
 	f.Add("1d2h")
 	f.Add("P1DT2H")

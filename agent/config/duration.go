@@ -14,8 +14,30 @@ type Duration time.Duration
 // Duration returns the span.
 func (d Duration) Duration() time.Duration { return time.Duration(d) }
 
-// String returns Go's form.
-func (d Duration) String() string { return time.Duration(d).String() }
+// String returns the span as a file may state it: "3d", "1d12h", "1m30s", "0s".
+func (d Duration) String() string {
+	left, sign := time.Duration(d), ""
+	if left < 0 {
+		left, sign = -left, "-"
+	}
+	var text strings.Builder
+	for _, u := range []struct {
+		unit time.Duration
+		name string
+	}{{24 * time.Hour, "d"}, {time.Hour, "h"}, {time.Minute, "m"}} {
+		if n := left / u.unit; n > 0 {
+			text.WriteString(strconv.FormatInt(int64(n), 10) + u.name)
+		}
+		left %= u.unit
+	}
+	switch {
+	case left > 0 && left < time.Second && left%time.Millisecond == 0:
+		text.WriteString(strconv.FormatInt(left.Milliseconds(), 10) + "ms")
+	case left != 0 || text.Len() == 0:
+		text.WriteString(strconv.FormatFloat(left.Seconds(), 'f', -1, 64) + "s")
+	}
+	return sign + text.String()
+}
 
 func (d *Duration) pointer() *time.Duration {
 	if d == nil {

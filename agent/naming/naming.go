@@ -41,7 +41,8 @@ func RuntimeFolder() string { return "/run/" + program }
 
 // Commands are the subcommands that texts name.
 var Commands = []string{"acquire", "adjust", "agent", "check", "completion", "config", "demo", "doctor", "drain",
-	"emergency", "events", "fingerprint", "health", "help", "leases", "license", "man", "pools", "release", "reload",
+	"emergency", "events", "fingerprint", "health", "help", "host", "leases", "license", "man", "pools", "release",
+	"reload",
 	"renew", "run", "status", "support-bundle", "upstream", "vendor"}
 
 // before is what stands before the name: no part of a longer word, path or name.

@@ -348,7 +348,7 @@ func ask(ctx context.Context, u plugin.Upstream, call Call, r *plugin.Request,
 	case errors.As(err, &e):
 		return nil, e
 	case errors.Is(err, context.DeadlineExceeded):
-		return nil, plugin.Transiently("no answer within %v", within)
+		return nil, plugin.Transiently("no answer within %s", enforcer.Span(within))
 	default:
 		return nil, plugin.Transiently("%v", err)
 	}

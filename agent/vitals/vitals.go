@@ -7,6 +7,7 @@ package vitals
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -149,7 +150,7 @@ func (v *Vitals) lookAtMovers() {
 	for name, is := range v.movers {
 		reason := ""
 		if now.Sub(is.moved) > StillAfter {
-			reason = "it has stood still for more than " + StillAfter.String() +
+			reason = "it has stood still for more than " + seconds(StillAfter) +
 				", so that the agent decides nothing; " +
 				"start the agent again, and report the log"
 		}
@@ -218,7 +219,8 @@ func (v *Vitals) Faults() []Fault {
 		out = append(out, f)
 	}
 	if d := v.still(); d > 0 {
-		out = append(out, Fault{"vitals", "nobody has looked for " + d.String(), v.c.Now().Add(-d)})
+		out = append(out, Fault{"vitals", "nobody has looked for " + seconds(d),
+			v.c.Now().Add(-d)})
 	}
 	slices.SortFunc(out, func(a, b Fault) int { return cmp.Compare(a.Part, b.Part) })
 	return out
@@ -239,3 +241,6 @@ func (v *Vitals) Moving() bool {
 	}
 	return true
 }
+
+// seconds writes a span in words.
+func seconds(d time.Duration) string { return fmt.Sprintf("%.0f seconds", d.Seconds()) }

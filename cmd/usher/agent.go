@@ -188,10 +188,11 @@ func newLog(cfg *config.Config, to io.Writer) (*slog.Logger, func(string)) {
 		}
 	}
 	set(cfg.Log.Level)
-	o := &slog.HandlerOptions{Level: level, ReplaceAttr: redacted}
-	var h slog.Handler = slog.NewTextHandler(screened{to, textual.Screen}, o)
+	var h slog.Handler = slog.NewTextHandler(screened{to, textual.Screen},
+		&slog.HandlerOptions{Level: level, ReplaceAttr: spoken})
 	if cfg.Log.Format == "json" {
-		h = slog.NewJSONHandler(screened{to, textual.ScreenJSON}, o)
+		h = slog.NewJSONHandler(screened{to, textual.ScreenJSON},
+			&slog.HandlerOptions{Level: level, ReplaceAttr: redacted})
 	}
 	return slog.New(h), set
 }

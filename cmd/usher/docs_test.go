@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -158,19 +159,38 @@ func TestAPIDocumented(t *testing.T) {
 	}
 }
 
+// Every code of a problem has its place on the page to which the problem's type leads.
+func TestErrorsHaveAPage(t *testing.T) {
+	page, of, ok := strings.Cut(api.ProblemPage, "/blob/main/")
+	if !ok || page != "https://github.com/usher-agent/usher" || !strings.HasSuffix(of, ".md#") {
+		t.Fatalf("%s leads to no page of the project", api.ProblemPage)
+	}
+	text := read(t, filepath.Join("../..", strings.TrimSuffix(of, "#")))
+	for c, status := range api.Codes() {
+		_, section, ok := strings.Cut(text, "\n## `"+string(c)+"`\n")
+		section, _, _ = strings.Cut(section, "\n## ")
+		if !ok || !strings.Contains(section, strconv.Itoa(status)) {
+			t.Errorf("code %s has no section in %s, or another status", c, of)
+		}
+	}
+	if n := strings.Count(text, "\n## `"); n != len(api.Codes()) {
+		t.Errorf("%s has %d codes, and there are %d", of, n, len(api.Codes()))
+	}
+}
+
 // Commands that the documentation and the agent's own hints name exist, with the flags they name.
 func TestCommandsNamed(t *testing.T) {
 	root := (&cli{}).root()
 	var texts []string
-	for _, glob := range []string{"../../docs/*.md", "../../docs/*/*.md", "../../README.md", "../../configs/*.*",
-		"../../configs/kubernetes/*/*.yaml", "../../configs/kubernetes/*/*/*.yaml",
+	for _, glob := range []string{"../../docs/*.md", "../../docs/*/*.md", "../../README.md", "../../configs/*",
+		"../../configs/*/*", "../../configs/*/*/*", "../../configs/*/*/*/*",
 		"../../agent/*.go", "../../agent/*/*.go", "../../enforcer/*.go", "../../client/*.go", "*.go"} {
 		files, err := filepath.Glob(glob)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, f := range files {
-			if !strings.HasSuffix(f, "_test.go") {
+			if fi, err := os.Stat(f); err == nil && !fi.IsDir() && !strings.HasSuffix(f, "_test.go") {
 				texts = append(texts, f)
 			}
 		}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin/usher/issue"
 )
 
@@ -72,7 +73,7 @@ func (c *cli) emergencyList() *cobra.Command {
 					}
 				}
 				fprintf(c.out, "licence %s grants %s, at most %d within a year; %s\n", g.License,
-					span(time.Duration(g.LengthSeconds*float64(time.Second))), g.PerYear, next)
+					enforcer.Span(time.Duration(g.LengthSeconds*float64(time.Second))), g.PerYear, next)
 			}
 			if len(all.Emergencies) == 0 {
 				return nil

@@ -66,7 +66,7 @@ func (d *spanFlag) String() string {
 	if d.to == nil || *d.to == 0 {
 		return "0"
 	}
-	return d.to.String()
+	return config.Duration(*d.to).String()
 }
 
 func (d *spanFlag) Set(s string) error {
@@ -86,7 +86,7 @@ func parseSpan(s string, least time.Duration) (time.Duration, error) {
 	case err != nil:
 		return 0, rangeError("not a span of time such as 90s, 12h, 30d or P30D")
 	case v < least:
-		return 0, rangeError(fmt.Sprintf("out of range: give at least %s", least))
+		return 0, rangeError(fmt.Sprintf("out of range: give at least %s", config.Duration(least)))
 	}
 	return v, nil
 }

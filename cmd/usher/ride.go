@@ -11,6 +11,7 @@ import (
 
 	"github.com/usher-agent/usher/client"
 	"github.com/usher-agent/usher/client/wire"
+	"github.com/usher-agent/usher/enforcer"
 )
 
 // agentWait is how long the commands that take and give back slots wait for an agent that restarts: a service manager
@@ -53,7 +54,7 @@ func (c *cli) ride(ctx context.Context, within time.Duration, lost bool, f func(
 			return err
 		}
 		if !told && time.Since(began) > time.Second {
-			fprintf(c.errs, "the agent is away; waiting for it, up to %v (--agent-wait)\n", within)
+			fprintf(c.errs, "the agent is away; waiting for it, up to %s (--agent-wait)\n", enforcer.Span(within))
 			told = true
 		}
 		select {

@@ -138,7 +138,7 @@ var asksNoAgent = map[string]string{
 	"vendor bind": "a file", "vendor accept-return": "a file", "vendor revoke": "a file",
 	"upstream site-key": "a file", "completion bash": "cobra's", "completion zsh": "cobra's",
 	"completion fish":       "cobra's",
-	"completion powershell": "cobra's", "help": "cobra's",
+	"completion powershell": "cobra's", "help": "cobra's", "host": "help", "host key": "a file",
 }
 
 // A command that is added is in one of the two lists, so that no command's output is overlooked.

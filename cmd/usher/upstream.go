@@ -20,6 +20,7 @@ import (
 	"github.com/usher-agent/usher/agent/naming"
 	"github.com/usher-agent/usher/agent/registrar"
 	"github.com/usher-agent/usher/client/wire"
+	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
 	"github.com/usher-agent/usher/plugin/textual"
 	"github.com/usher-agent/usher/plugin/usher"
@@ -266,7 +267,7 @@ func (c *cli) listBlocks(ctx context.Context, o *upstreamFlags) error {
 	rows := [][]string{{"LICENCE", "POOL", "SLOTS", "HOST", "TAKEN", "LEFT", "BLOCK"}}
 	for _, b := range done.Blocks {
 		rows = append(rows, []string{b.License, b.Pool, fmt.Sprint(b.Slots), b.Agent[:min(12, len(b.Agent))],
-			b.Taken.Format(time.RFC3339), b.Left.String(), b.ID})
+			b.Taken.Format(time.RFC3339), enforcer.Span(b.Left.Round(time.Second)), b.ID})
 	}
 	return c.table(rows...)
 }

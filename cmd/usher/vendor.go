@@ -1,10 +1,8 @@
 package main
 
 import (
-	"bytes"
 	"crypto/rand"
 	"encoding/base32"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,9 +13,11 @@ import (
 	"strings"
 	"time"
 
+	strictjson "github.com/go-json-experiment/json"
 	"github.com/spf13/cobra"
 
 	"github.com/usher-agent/usher/agent/config"
+	"github.com/usher-agent/usher/plugin"
 	"github.com/usher-agent/usher/plugin/catalog"
 	"github.com/usher-agent/usher/plugin/textual"
 	"github.com/usher-agent/usher/plugin/usher"
@@ -128,10 +128,8 @@ func readVendor(dir string) (*catalog.Vendor, error) {
 		Product string `json:"product"`
 		Keys    []key  `json:"keys"`
 	}
-	d := json.NewDecoder(bytes.NewReader(textual.JSON(b)))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&in); err != nil {
-		return nil, fmt.Errorf("vendor %s: vendor.json: %w", dir, err)
+	if err := strictjson.Unmarshal(textual.JSON(b), &in, strictjson.RejectUnknownMembers(true)); err != nil {
+		return nil, fmt.Errorf("vendor %s: vendor.json: %w", dir, plugin.JSONFault(err, "member"))
 	}
 	if in.Keys == nil {
 		names, err := filepath.Glob(filepath.Join(dir, "*.pub"))

@@ -271,7 +271,7 @@ func TestBorrowedRefused(t *testing.T) {
 		"expiry that is none": {awstest.Sign(s.Key, ps384, with("expiration", "soon")), enforcer.Malformed,
 			"expiration"},
 		"expiry that is a date": {awstest.Sign(s.Key, ps384, with("expiration", 1777636800)), enforcer.Malformed,
-			"cannot be a JSON number"},
+			"not a number"},
 		"no licence": {awstest.Sign(s.Key, ps384, with("licenseArn", "l-1")), enforcer.Malformed, "licenseArn"},
 		"no entitlements": {awstest.Sign(s.Key, ps384, with("entitlementsAllowed", []any{})), enforcer.Malformed,
 			"no entitlement"},

@@ -101,7 +101,7 @@ func TestValidate(t *testing.T) {
 		"a number that is none": {decode[awslm.CheckoutRequest](checkout(`"1"`, `"+1"`)), awslm.ErrValidation,
 			"Value"},
 		"a bare number": {decode[awslm.CheckoutRequest](checkout(`"1"`, `1`)), awslm.ErrValidation,
-			"cannot be a JSON number"},
+			"not a number"},
 		"too large a number": {decode[awslm.CheckoutRequest](checkout(`"1"`, `"9223372036854775808"`)),
 			awslm.ErrValidation, "too large"},
 		"no number": {decode[awslm.CheckoutRequest](checkout(`,"Value":"1"`, ``)), awslm.ErrValidation,

@@ -68,7 +68,7 @@ func call[T any](ctx context.Context, p *Process, limit time.Duration, strict bo
 	// The plugin knows the limit, and its own timer may fire first.
 	case (errors.Is(limited.Err(), context.DeadlineExceeded) || st.Code() == codes.DeadlineExceeded) &&
 		ctx.Err() == nil:
-		err = fmt.Errorf("it has not answered within %s", limit)
+		err = fmt.Errorf("it has not answered within %s", enforcer.Span(limit))
 		if strict {
 			s.accuse(err)
 		}

@@ -21,6 +21,7 @@ import (
 	goplugin "github.com/hashicorp/go-plugin"
 	"github.com/hashicorp/go-plugin/runner"
 
+	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
 	"github.com/usher-agent/usher/plugin/remote"
 )
@@ -190,7 +191,8 @@ func (p *Process) Run(ctx context.Context) error {
 		// Half of the wait is random, so that plugins that fail together do not start together.
 		pause := wait/2 + rand.N(wait/2+1)
 		p.set(nil, nil, fmt.Errorf("%w; it is started again", err))
-		p.config.Log.Warn("the plugin does not run", "error", err, "again_in", pause.Round(time.Millisecond).String())
+		p.config.Log.Warn("the plugin does not run", "error", err, "again_in",
+			enforcer.Span(pause.Round(time.Millisecond)))
 		wait = min(2*wait, p.limits.MaxWait)
 		select {
 		case <-ctx.Done():
@@ -237,7 +239,7 @@ func (p *Process) once(ctx context.Context) error {
 				}()
 			}
 		case <-sick:
-			return fmt.Errorf("its health check has had no answer for %s", p.limits.Health)
+			return fmt.Errorf("its health check has had no answer for %s", enforcer.Span(p.limits.Health))
 		case err := <-pinged:
 			if err != nil {
 				return fmt.Errorf("its health check says %s", short(err))
@@ -300,7 +302,7 @@ func (p *Process) start(ctx context.Context, out *lines) (*session, *remote.Desc
 			child.kill()
 		}
 		r = <-spoken
-		r.err = fmt.Errorf("it has not described itself within %s", p.limits.Start)
+		r.err = fmt.Errorf("it has not described itself within %s", enforcer.Span(p.limits.Start))
 	}
 	if r.err == nil && r.d.System != p.config.Name {
 		r.err = fmt.Errorf("it serves the system %s, and is configured as %s; give it that name", r.d.System,

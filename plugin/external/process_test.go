@@ -218,7 +218,7 @@ func TestHang(t *testing.T) {
 	r.good()
 	n := r.Starts()
 	l, p := r.verify("hang")
-	if l != nil || p == nil || !strings.Contains(p.Reason, "not answered within 2s") {
+	if l != nil || p == nil || !strings.Contains(p.Reason, "not answered within 2 seconds") {
 		t.Errorf("%+v, %+v", l, p)
 	}
 	r.until("it is restarted", func() bool { return r.Starts() > n })
@@ -363,7 +363,7 @@ func TestUpstream(t *testing.T) {
 		"bad refusal": {Class: plugin.Transient, Reason: "the answer has no known class or code: no   more"},
 		"plain":       {Class: plugin.Transient, Reason: "dial tcp: no route"},
 		"far":         {Class: plugin.Transient, Reason: "plugin test: its answer is impossible"},
-		"hang":        {Class: plugin.Transient, Reason: "plugin test: it has not answered within 2s"},
+		"hang":        {Class: plugin.Transient, Reason: "plugin test: it has not answered within 2 seconds"},
 	} {
 		_, err := u.Activate(t.Context(), &plugin.Request{LicenseID: id})
 		e := (*plugin.Error)(nil)

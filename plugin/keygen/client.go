@@ -169,7 +169,7 @@ func (c *Client) send(ctx context.Context, q call) (*answer, *plugin.Error) {
 	}
 	if age := c.cfg.Now().Add(time.Duration(c.ahead.Load())).Sub(at).Abs(); age > maxAge {
 		e := plugin.Transiently("%s: its answer is dated %s, %s from now: it is old, or a clock is wrong",
-			c.base.Host, at.UTC().Format(time.RFC3339), age.Round(time.Second))
+			c.base.Host, at.UTC().Format(time.RFC3339), enforcer.Span(age.Round(time.Second)))
 		e.SystemCode, e.Hint = stale, "check this host's clock"
 		return nil, e
 	}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
 )
 
@@ -145,7 +146,8 @@ func (c *upstreamCheck) good(name string, call func(context.Context, *plugin.Req
 		return
 	}
 	if d := reply.Time.Sub(c.samples.Now()).Abs(); !reply.Time.IsZero() && d > time.Hour {
-		c.add("%s: its time is off by %v: only a time that was signed for this request may be told", name, d)
+		c.add("%s: its time is off by %v: only a time that was signed for this request may be told", name,
+			enforcer.Span(d))
 	}
 	if reply.State != nil {
 		c.state = reply.State

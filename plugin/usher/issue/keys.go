@@ -32,6 +32,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
 	"github.com/usher-agent/usher/plugin/redact"
 	"github.com/usher-agent/usher/plugin/textual"
@@ -196,7 +197,8 @@ const signerWithin = time.Minute
 // The signature is checked with the anchor's key before it is used.
 func CommandSigner(ctx context.Context, command string, anchor plugin.Anchor) *Signer {
 	return &Signer{Anchor: anchor, sign: func(input []byte) ([]byte, error) {
-		ctx, cancel := context.WithTimeoutCause(ctx, signerWithin, fmt.Errorf("it took longer than %s", signerWithin))
+		ctx, cancel := context.WithTimeoutCause(ctx, signerWithin,
+			fmt.Errorf("it took longer than %s", enforcer.Span(signerWithin)))
 		defer cancel()
 		shell, flag := "/bin/sh", "-c"
 		if runtime.GOOS == "windows" {

@@ -98,7 +98,7 @@ func (g *Registry) decide(tx *bbolt.Tx, q *question) (*decision, error) {
 	}
 	known := host != nil && l != nil
 	if ahead := time.Unix(q.Issued, 0).Sub(q.now); ahead > maxAhead {
-		return d.refuse(stale("the request's date is %v ahead", ahead.Round(time.Second)))
+		return d.refuse(stale("the request's date is %s ahead", enforcer.Span(ahead.Round(time.Second))))
 	}
 	if !known {
 		switch {
@@ -223,7 +223,7 @@ func (g *Registry) admit(tx *bbolt.Tx, q *question, l *Licence, d *decision) (*L
 	}
 	// Only an early clock, which has not learnt the time, may state an old one.
 	if age := q.now.Sub(time.Unix(q.Issued, 0)); age > online.Fresh && !earlyClock(q.Issued) {
-		d.refused = stale("the request is %v old", age.Round(time.Second))
+		d.refused = stale("the request is %s old", enforcer.Span(age.Round(time.Second)))
 		return nil, nil
 	}
 	switch {

@@ -10,6 +10,7 @@ import (
 
 	"go.etcd.io/bbolt"
 
+	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin/usher/online"
 )
 
@@ -38,7 +39,8 @@ func (g *Registry) NewToken(license string, uses int64, lasts time.Duration, not
 	case uses < 1 || uses > MaxTokenUses:
 		return "", nil, fmt.Errorf("a token is for 1 to %d hosts, not for %d", MaxTokenUses, uses)
 	case lasts <= 0 || lasts > MaxTokenTime:
-		return "", nil, fmt.Errorf("a token is good for a while, and for 400 days at most, not for %v", lasts)
+		return "", nil, fmt.Errorf("a token is good for a while, and for 400 days at most, not for %s",
+			enforcer.Span(lasts))
 	case len(note) > maxNote:
 		return "", nil, fmt.Errorf("the note has %d bytes; give %d at most", len(note), maxNote)
 	}

@@ -69,7 +69,7 @@ func (g *Registry) ServePools(ttl time.Duration, up func() time.Duration) error 
 		ttl = DefaultBlockTTL
 	}
 	if ttl < time.Second {
-		return fmt.Errorf("blocks of slots cannot be given for %v: give at least 1s", ttl)
+		return fmt.Errorf("blocks of slots cannot be given for %s: give at least 1s", enforcer.Span(ttl))
 	}
 	p := &Blocks{db: g.db, ttl: ttl, up: up, now: g.cfg.Now, log: g.cfg.Log, blocks: newBlocks(),
 		watchers: watchers{}}

@@ -310,7 +310,7 @@ func (g *Registry) watch(ctx context.Context, r *online.Request, agent string) (
 	age := now.Sub(time.Unix(r.Issued, 0))
 	switch {
 	case age.Abs() > online.Fresh:
-		reply.Refused = stale("the request's date is %v off", age.Round(time.Second))
+		reply.Refused = stale("the request's date is %s off", enforcer.Span(age.Round(time.Second)))
 	case g.cfg.Pools == nil || r.Watch == nil:
 		reply.Refused = &online.Refusal{System: plugin.SystemNoPools, Reason: "this upstream serves no slots",
 			Hint: "run it with --serve-pools"}

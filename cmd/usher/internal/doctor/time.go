@@ -101,10 +101,10 @@ func roughly(d time.Duration) string {
 	const day = 24 * time.Hour
 	switch {
 	case d >= 2*365*day:
-		return fmt.Sprintf("%d years", d/(365*day))
+		return fmt.Sprintf("%d years", int(d/(365*day)))
 	case d >= 2*day:
-		return fmt.Sprintf("%d days", d/day)
+		return fmt.Sprintf("%d days", int(d/day))
 	default:
-		return d.Round(time.Second).String()
+		return enforcer.Span(d.Round(time.Second))
 	}
 }
