@@ -13,6 +13,7 @@ import (
 	"github.com/usher-agent/usher/client"
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/cmd/usher/internal/doctor"
+	"github.com/usher-agent/usher/enforcer"
 )
 
 func (c *cli) statusCommand() *cobra.Command {
@@ -258,7 +259,7 @@ func (c *cli) waitHealth(ctx context.Context, ready bool, wait time.Duration) (*
 		case errors.Is(err, context.DeadlineExceeded):
 			return nil, fail(exitAgentAway,
 				"its process may be stopped, hang or lack descriptors: look at it, and start "+
-					"it again", "the agent on %s does not answer within %v", c.client().Socket(), wait)
+					"it again", "the agent on %s does not answer within %s", c.client().Socket(), enforcer.Span(wait))
 		default:
 			return h, err
 		}
