@@ -61,7 +61,7 @@ func (e *exam) meet() {
 			who = programOf(e.pid)
 		}
 		e.bad("AGENT_SILENT", "agent", "is it stopped (SIGSTOP), or out of descriptors? restart it: "+e.restart(),
-			"%s takes calls on %s and does not answer within %v", who, socket, e.Within)
+			"%s takes calls on %s and does not answer within %s", who, socket, enforcer.Span(e.Within))
 	default:
 		e.away(fmt.Sprintf("no agent answers on %s: %v", socket, err))
 	}
