@@ -68,13 +68,12 @@ soak: ## the long forms: KILLS=200 kills of the agent under load, and the models
 	$(GO) test -count 1 -timeout 60m -run 'TestKilledWhileStoring|TestStoredInPart' ./agent/journal -journal.kills=2400 -journal.stores=20000
 
 .PHONY: lint
-lint: ## gofmt, go vet, staticcheck, and spans of time in words
+lint: ## gofmt, go vet, staticcheck
 	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "gofmt -w these:"; echo "$$out"; exit 1; fi
 	$(GO) vet ./...
 	$(GO) tool -modfile=.ci/tools/go.mod staticcheck ./...
 	cd client && $(GO) tool -modfile=../.ci/tools/go.mod staticcheck ./...
 	cd docs/examples/acme-format && $(GO) vet ./...
-	cd .ci/spans && $(GO) vet . && $(GO) run . ../..
 	for d in plugin/*/acceptance configs/*/acceptance; do (cd $$d && $(GO) vet ./... && $(GO) tool -modfile=../../../.ci/tools/go.mod staticcheck ./...) || exit 1; done
 	@if command -v protoc > /dev/null; then .ci/generate --check; else echo "no protoc: whether generated code is current is not checked"; fi
 
