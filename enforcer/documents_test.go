@@ -109,7 +109,7 @@ func replacementRows() []documentsRow {
 		{"retired by what starts later: not yet",
 			[]Document{doc("a.lic"), doc("b.lic", id("L2"), supersedes("L1"), starts(aDay), streams(3), issued(0))},
 			ruled{code: Valid, inForce: []string{"a.lic"}, limit: 4, others: map[string]Code{"b.lic": NotYetValid},
-				until: noon.Add(aDay)}},
+				until: noon.Add(aDay), warn: []WarningCode{WarnGrantsLess}}},
 		{"retired stays retired", []Document{doc("a.lic"), doc("b.lic", id("L2"), supersedes("L1"), expires(-aDay))},
 			ruled{code: Expired, others: map[string]Code{"a.lic": Superseded, "b.lic": Expired},
 				warn: []WarningCode{}}},

@@ -3,6 +3,7 @@ package enforcer
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -30,9 +31,16 @@ func (c *candidate) terminates() time.Time {
 	return zeroTime
 }
 
-// lapses returns the duties of a licence, each with its grace.
-func (c *candidate) lapses() (out []lapse) {
-	l := c.license
+// lapses returns the duties of a licence, each with its grace. They do not depend on the time.
+func (c *candidate) lapses() []lapse {
+	if c.owed == nil {
+		c.owed = c.duties()
+	}
+	return c.owed
+}
+
+func (c *candidate) duties() []lapse {
+	l, out := c.license, []lapse{}
 	if at := c.expires(); !at.IsZero() {
 		what := "it expired"
 		if !at.Equal(l.Expires) {
@@ -75,7 +83,7 @@ func (c *candidate) lapses() (out []lapse) {
 			fmt.Sprintf("licence %s: an upstream check-in was due at %s; without one the licence stops at %s",
 				c.label(), minute(due), minute(ends))})
 	}
-	return out
+	return slices.DeleteFunc(out, func(x lapse) bool { return c.met[x.code] })
 }
 
 // paused reports whether the upstream says that the licence is not available just now, and has not taken it back. An

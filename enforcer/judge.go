@@ -27,9 +27,11 @@ func Judge(f Facts, now time.Time) *Verdict {
 	v.JudgedAt = now
 	last := v
 	for _, t := range j.instants(now) {
-		next := j.at(t)
-		if v.JudgeAgainAt.IsZero() && !slices.Equal(v.Warnings, next.Warnings) {
-			v.JudgeAgainAt = t
+		next, all, inForce := j.grants(t)
+		if v.JudgeAgainAt.IsZero() { // the warnings of what comes later are judged then
+			if j.warn(next, all, inForce, t); !slices.Equal(v.Warnings, next.Warnings) {
+				v.JudgeAgainAt = t
+			}
 		}
 		if !differ(last, next) {
 			continue
@@ -43,9 +45,12 @@ func Judge(f Facts, now time.Time) *Verdict {
 		next.JudgedAt = t
 		v.Next, last = append(v.Next, next), next
 		if !next.Good() {
-			v.CoveredUntil = t
+			v.HoldsUntil = t
 			break
 		}
+	}
+	if v.Good() {
+		j.coverage(v, now)
 	}
 	v.JudgeAgainAt = sooner(v.JudgeAgainAt, v.Until)
 	return v
@@ -54,7 +59,8 @@ func Judge(f Facts, now time.Time) *Verdict {
 // judge is the facts, prepared for judging at many instants.
 type judge struct {
 	Facts
-	docs []candidate
+	docs     []candidate
+	outlooks map[string]outlook // by the state of the duties
 }
 
 // candidate is one document, with what does not depend on the time.
@@ -68,6 +74,8 @@ type candidate struct {
 	seen    time.Time   // when this agent first used it; zero: not recorded yet
 	broken  []time.Time // when emergencies began
 	clock   Clock
+	owed    []lapse       // see lapses
+	met     map[Code]bool // which duties are taken for met, whatever was heard: see kept
 }
 
 func newJudge(f Facts) *judge {
@@ -93,8 +101,7 @@ func newJudge(f Facts) *judge {
 								"another", c.label(), day(at))})
 			}
 		} else if d.Problem != nil {
-			reason := d.Problem.Reason
-			c.fixed = []Finding{{d.Problem.Code, reason}}
+			c.fixed = []Finding{{d.Problem.Code, d.Problem.Sentence()}}
 		} else {
 			c.fixed = []Finding{{Unavailable, fmt.Sprintf("document %s: it has not been read", d.Name)}}
 		}
@@ -144,9 +151,16 @@ func (j *judge) rule(now time.Time) (all, inForce []*ruling) {
 
 // at judges at one instant, without the future.
 func (j *judge) at(now time.Time) *Verdict {
-	v := &Verdict{Environment: Production, OnExpiry: Drain, Withheld: j.Withheld, Pools: map[string]PoolGrant{},
+	v, all, inForce := j.grants(now)
+	j.warn(v, all, inForce, now)
+	return v
+}
+
+// grants judges at one instant, without the future and the warnings.
+func (j *judge) grants(now time.Time) (v *Verdict, all, inForce []*ruling) {
+	v = &Verdict{Environment: Production, OnExpiry: Drain, Withheld: j.Withheld, Pools: map[string]PoolGrant{},
 		Meters: map[string]MeterGrant{}, Features: map[string]Value{}}
-	all, inForce := j.rule(now)
+	all, inForce = j.rule(now)
 	if len(inForce) > 0 {
 		j.grant(v, inForce)
 	} else {
@@ -155,8 +169,7 @@ func (j *judge) at(now time.Time) *Verdict {
 	for _, r := range all {
 		v.Licenses = append(v.Licenses, r.judged(now))
 	}
-	j.warn(v, all, inForce, now)
-	return v
+	return v, all, inForce
 }
 
 // instants returns, in order and after now, every instant at which a judgement may change by itself.
@@ -173,12 +186,15 @@ func (j *judge) instants(now time.Time) []time.Time {
 			continue
 		}
 		add(c.begins())
+		if c.met != nil && len(c.fixed) > 0 {
+			continue // it is never good
+		}
 		add(c.clock.falls(c.license))
 		for _, x := range c.lapses() {
 			add(x.due)
 			add(x.ends)
 		}
-		if at := c.expires(); !at.IsZero() {
+		if at := c.expires(); !at.IsZero() && c.met == nil { // nobody is warned of what is only looked ahead at
 			for _, days := range expiresSoon {
 				add(at.Add(-time.Duration(days) * 24 * time.Hour))
 			}

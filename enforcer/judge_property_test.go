@@ -141,6 +141,9 @@ func genFacts(t *rapid.T) Facts {
 				u.Refused = pick(t, "refusal", Suspended, Expired, Revoked, Unavailable, Unavailable)
 				u.Paused = u.Refused == Unavailable && rapid.Bool().Draw(t, "paused")
 			}
+			if seldom(t, "failing") {
+				u.Failing = Failing{Class: "transient", Reason: "no route", Since: noon}
+			}
 			f.Upstream[id] = u
 		}
 		if rapid.Bool().Draw(t, "seen") {
@@ -239,7 +242,7 @@ func TestJudgeIsPure(t *testing.T) {
 }
 
 // TestUntilIsExact: nothing that is permitted changes before Until, and something does at Until; no warning changes
-// before JudgeAgainAt; CoveredUntil is the first instant that is not good.
+// before JudgeAgainAt; HoldsUntil is the first instant that is not good.
 func TestUntilIsExact(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		f, now := genFacts(t), genNow(t)
@@ -273,19 +276,19 @@ func TestUntilIsExact(t *testing.T) {
 			t.Fatalf("judged again at %v, but the warnings change before:\n%v\n%v", again, v.Warnings, w.Warnings)
 		}
 		if v.Good() {
-			covered := v.CoveredUntil
-			if covered.IsZero() {
-				covered = now.Add(horizon)
-			} else if Judge(f, covered).Good() {
-				t.Fatalf("covered until %v, and good at that instant", covered)
+			holds := v.HoldsUntil
+			if holds.IsZero() {
+				holds = now.Add(horizon)
+			} else if Judge(f, holds).Good() {
+				t.Fatalf("holds until %v, and good at that instant", holds)
 			}
-			for _, at := range []time.Time{between("covered", covered), covered.Add(-1)} {
+			for _, at := range []time.Time{between("holds", holds), holds.Add(-1)} {
 				if !Judge(f, at).Good() {
-					t.Fatalf("covered until %v, and not good at %v", v.CoveredUntil, at)
+					t.Fatalf("holds until %v, and not good at %v", v.HoldsUntil, at)
 				}
 			}
-		} else if !v.CoveredUntil.IsZero() {
-			t.Fatalf("not good, and covered until %v", v.CoveredUntil)
+		} else if !v.HoldsUntil.IsZero() {
+			t.Fatalf("not good, and holds until %v", v.HoldsUntil)
 		}
 	})
 }

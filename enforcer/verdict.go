@@ -1,6 +1,9 @@
 package enforcer
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // State is the coarse verdict.
 type State string
@@ -88,8 +91,13 @@ const (
 	WarnTestLicense WarningCode = "TEST_LICENSE"
 	WarnNotBound    WarningCode = "NOT_BOUND"  // host scope on a licence bound to no host
 	WarnNotShared   WarningCode = "NOT_SHARED" // a site pool without a budget that is provably shared
+	// a licence that waits for its start grants less than the one that it follows
+	WarnGrantsLess WarningCode = "GRANTS_LESS_SOON"
 	// an upstream check-in or heartbeat is late but within its period's grace
-	WarnCheckInDue    WarningCode = "CHECK_IN_DUE"
+	WarnCheckInDue WarningCode = "CHECK_IN_DUE"
+	WarnUpstream   WarningCode = "UPSTREAM_FAILING" // the upstream does not answer, or refuses
+	// what lends the slots of a site, or gives its draws, does not answer or refuses
+	WarnSiteServer    WarningCode = "SITE_SERVER_FAILING"
 	WarnClockBehind   WarningCode = "CLOCK_BEHIND"   // the wall clock is behind the evidence
 	WarnPolling       WarningCode = "POLLING"        // the licence folder is polled; added by the agent
 	WarnHostMatchLow  WarningCode = "HOST_MATCH_LOW" // the host matches, but not wholly
@@ -103,8 +111,8 @@ const (
 
 // WarningCodes returns every warning code.
 func WarningCodes() []WarningCode {
-	return []WarningCode{WarnExpiresSoon, WarnInGrace, WarnEmergency, WarnTestLicense, WarnNotBound, WarnNotShared,
-		WarnCheckInDue,
+	return []WarningCode{WarnExpiresSoon, WarnGrantsLess, WarnInGrace, WarnEmergency, WarnTestLicense, WarnNotBound,
+		WarnNotShared, WarnCheckInDue, WarnUpstream, WarnSiteServer,
 		WarnClockBehind, WarnPolling, WarnHostMatchLow, WarnDocument, WarnConfigIgnored, WarnAddOnUnused,
 		WarnConfigRefused, WarnRestartNeeded}
 }
@@ -144,6 +152,14 @@ type Problem struct {
 	Stale bool
 	// Signed says that the document's signature is good, and that only its content cannot be read: it is encrypted.
 	Signed bool
+}
+
+// Sentence returns the reason with the mend.
+func (p *Problem) Sentence() string {
+	if p.Hint == "" || strings.Contains(p.Reason, p.Hint) {
+		return p.Reason
+	}
+	return p.Reason + "; " + p.Hint
 }
 
 // Of returns the problem with a reason that names the document; nil for nil.
@@ -228,8 +244,9 @@ type Upstream struct {
 	RefusedReason string // its own words
 	// Paused says that Refused is Unavailable and follows a good answer: the upstream has taken nothing back. The
 	// licence stays good for as long as its check-in allows, and grants nothing new meanwhile.
-	Paused bool
-	Asleep time.Duration // for how long of the time since LastHeartbeat this host was suspended or off
+	Paused  bool
+	Asleep  time.Duration // for how long of the time since LastHeartbeat this host was suspended or off
+	Failing Failing
 	// HoldUntil is when the attempt that follows a boot or a resume is over: no heartbeat or check-in lapses before.
 	HoldUntil time.Time
 	// Proved says that a call has succeeded since Facts.UpstreamLost.
@@ -249,6 +266,14 @@ type Narrowing struct {
 	NoOverage         bool
 	CountBy           CountBy // see [CountBy.Narrows]
 	RequireProduction bool    // a test licence is then never in force
+}
+
+// Failing says why calls to a remote side fail. The zero value says that the last one did not, or that there was none.
+type Failing struct {
+	Class  string    // of the failure: transient, refused, misconfigured
+	Reason string    // the last failure's, one sentence
+	Hint   string    // the mend; may be empty
+	Since  time.Time // when the first call failed of those in a row
 }
 
 // Facts is everything that Judge looks at besides the time.
@@ -273,6 +298,8 @@ type Facts struct {
 	Budgets map[Share]Limit
 	// Draws says what this agent has taken of a site meter upstream, for good: so much may be drawn here.
 	Draws map[Share]Taken
+	// SharesFailing says of which licences a site server, or another upstream, cannot be asked for slots or draws.
+	SharesFailing map[Ref]Failing
 	// UpstreamLost is when the agent found that its record of upstreams' answers was changed or lost; zero: it was not.
 	UpstreamLost time.Time
 	Withheld     Withheld
@@ -382,7 +409,11 @@ type Verdict struct {
 	JudgedAt     time.Time
 	Until        time.Time // when state, code or grants will next change by themselves; zero: never
 	JudgeAgainAt time.Time // when to judge again: Until, or sooner where only a warning changes; zero: never
-	CoveredUntil time.Time // when it stops being good, given all documents at hand; zero: never, or not good now
+	// CoveredUntil is when it stops being good, given all documents at hand, as long as every upstream answers in time;
+	// zero: never, or not good now. HoldsUntil is the same if no upstream answers any more.
+	CoveredUntil, HoldsUntil time.Time
+	// Coming are the changes of the licences in force until CoveredUntil, the first one first.
+	Coming       []Change
 	GraceEndsAt  time.Time // zero unless Code is ValidInGrace
 	TerminatesAt time.Time // when the product must stop; zero: perpetual
 	// Next are the verdicts that this one turns into by itself: the first at Until, each from its JudgedAt on, up to

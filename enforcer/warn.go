@@ -12,17 +12,11 @@ func (j *judge) warn(v *Verdict, all, inForce []*ruling, now time.Time) {
 	warn := func(code WarningCode, at time.Time, format string, args ...any) {
 		v.Warnings = append(v.Warnings, Warning{code, fmt.Sprintf(format, args...), at})
 	}
+	if len(inForce) > 0 {
+		j.warnEnds(inForce, now, warn)
+	}
 	for _, r := range inForce {
 		l := r.license
-		if at := r.expires(); !at.IsZero() && now.Before(at) {
-			for _, days := range slices.Backward(expiresSoon) {
-				if left := time.Duration(days) * 24 * time.Hour; !now.Before(at.Add(-left)) {
-					warn(WarnExpiresSoon, at, "licence %s expires at %s, in less than %s", r.label(), minute(at),
-						plural(days, "day"))
-					break
-				}
-			}
-		}
 		if r.code() == ValidInGrace {
 			warn(WarnInGrace, r.graceEnds, "%s", r.findings[0].Reason)
 		}
@@ -48,6 +42,7 @@ func (j *judge) warn(v *Verdict, all, inForce []*ruling, now time.Time) {
 			warn(WarnConfigIgnored, zeroTime, "%s", s)
 		}
 	}
+	j.warnRemote(all, len(inForce) > 0, warn)
 	if j.Clock.Behind > clockTolerance {
 		warn(WarnClockBehind, zeroTime, "%s", j.clockWords(inForce))
 	}
@@ -57,7 +52,7 @@ func (j *judge) warn(v *Verdict, all, inForce []*ruling, now time.Time) {
 			warn(WarnAddOnUnused, zeroTime, "%s", r.unused)
 		case r.inForce && r.Problem != nil:
 			warn(WarnDocument, zeroTime, "document %s is broken, and its last good version counts on: %s", r.Name,
-				r.Problem.Reason)
+				r.Problem.Sentence())
 		case r.code() == TestLicense && len(inForce) > 0:
 			warn(WarnTestLicense, zeroTime, "%s", r.findings[0].Reason)
 		case r.role() == RoleNotice && r.good():
@@ -65,6 +60,75 @@ func (j *judge) warn(v *Verdict, all, inForce []*ruling, now time.Time) {
 			warn(WarnDocument, zeroTime, "%s", r.findings[0].Reason)
 		}
 	}
+}
+
+// warnEnds warns of licences in force that end soon with nothing at hand to follow them, and of those that follow and
+// grant less.
+func (j *judge) warnEnds(inForce []*ruling, now time.Time, warn func(WarningCode, time.Time, string, ...any)) {
+	o := j.outlook(now)
+	for _, r := range inForce {
+		last, chain := r, "licence "+r.label()
+		by, at, renewed := o.follows(r, 0, now)
+		for ; by != nil && renewed; by, at, renewed = o.follows(by, at, now) {
+			last = by
+			chain = fmt.Sprintf("licence %s, which follows licence %s,", last.label(), r.label())
+		}
+		if renewed {
+			continue
+		}
+		end := last.expires()
+		if end.IsZero() || !now.Before(end) {
+			continue
+		}
+		for _, days := range slices.Backward(expiresSoon) {
+			if left := time.Duration(days) * 24 * time.Hour; !now.Before(end.Add(-left)) {
+				warn(WarnExpiresSoon, end, "%s expires at %s, in less than %s", chain, minute(end), plural(days, "day"))
+				break
+			}
+		}
+	}
+	for _, c := range o.shrinking(now) {
+		var less []string
+		for _, l := range c.Losses {
+			less = append(less, l.String())
+		}
+		warn(WarnGrantsLess, c.At,
+			"from %s on licence %s (%s) is in force, and grants less: %s; ask the vendor if that "+
+				"is not meant", minute(c.At), c.Begins[0].License, c.Begins[0].Document, strings.Join(less, ", "))
+	}
+}
+
+// warnRemote warns of remote sides that do not answer, or refuse: those of the licences in force, or where none is of
+// those that they might heal.
+func (j *judge) warnRemote(all []*ruling, some bool, warn func(WarningCode, time.Time, string, ...any)) {
+	for _, r := range all {
+		if r.license == nil || !r.inForce && (some || r.code() == Superseded || r.code() == NotYetValid) {
+			continue
+		}
+		if f := r.up.Failing; f.Class != "" {
+			warn(WarnUpstream, f.Since, "licence %s: the upstream %s", r.label(), f.words())
+		}
+		if f := j.SharesFailing[r.license.Ref()]; f.Class != "" {
+			warn(WarnSiteServer, f.Since, "licence %s: the server that gives this agent its share of the site %s",
+				r.label(), f.words())
+		}
+	}
+}
+
+// words says since when and why calls fail, after the name of whoever is called.
+func (f Failing) words() string {
+	what := "does not answer"
+	switch f.Class {
+	case "refused":
+		what = "refuses"
+	case "misconfigured":
+		what = "cannot be used as it is configured"
+	}
+	s := fmt.Sprintf("%s since %s: %s", what, minute(f.Since), f.Reason)
+	if f.Hint != "" && !strings.Contains(f.Reason, f.Hint) {
+		s += "; " + f.Hint
+	}
+	return s
 }
 
 // clockWords says by what the wall clock is behind: by a document's date, or by a time that has been seen.

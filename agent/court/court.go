@@ -265,7 +265,8 @@ func (c *Court) Reshare() {
 	}
 	now := c.facts
 	fence := c.fill(&now, c.cfg.Desk.Timing().Now)
-	if maps.Equal(now.Budgets, c.facts.Budgets) && maps.Equal(now.Draws, c.facts.Draws) {
+	if maps.Equal(now.Budgets, c.facts.Budgets) && maps.Equal(now.Draws, c.facts.Draws) &&
+		maps.Equal(now.SharesFailing, c.facts.SharesFailing) {
 		c.cfg.Desk.SetFence(fence)
 		return
 	}

@@ -487,6 +487,9 @@ func (p *Pulse) facts(now time.Time, h Uptime) map[enforcer.Ref]enforcer.Upstrea
 	for id, s := range p.state {
 		u := s.Facts(now, p.hold[id], h)
 		u.Proved = s.Epoch == p.cfg.Epoch
+		if _, called := p.licences[id]; !called { // the last failure is of a duty that is no more
+			u.Failing = enforcer.Failing{}
+		}
 		out[id] = u
 	}
 	return out

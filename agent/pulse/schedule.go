@@ -75,7 +75,11 @@ type State struct {
 
 	Class  plugin.Class  `json:"class,omitempty"` // of the last failure; empty: the last call succeeded
 	Reason string        `json:"reason,omitempty"`
-	Code   enforcer.Code `json:"code,omitempty"` // of the upstream's refusal; empty: it has not refused
+	Hint   string        `json:"hint,omitempty"`
+	Since  time.Time     `json:"failing_since,omitzero"` // when the first call failed of those in a row
+	Code   enforcer.Code `json:"code,omitempty"`         // of the upstream's refusal; empty: it has not refused
+	// Words are what the upstream said with its refusal. They stay when a later call fails for another reason.
+	Words string `json:"words,omitempty"`
 	// Paused says that Code is Unavailable, and that the upstream's word before was good.
 	Paused bool   `json:"paused,omitzero"`
 	Chain  []byte `json:"chain,omitempty"`
@@ -144,7 +148,8 @@ func (s State) Next(d Duties) (Call, time.Time) {
 // Succeeded returns the state after a call that the upstream answered well at the instant now.
 func (s State) Succeeded(d Duties, call Call, r *plugin.Reply, now time.Time, h Uptime, jitter Jitter) State {
 	s.Asleep, s.Called, s.Host = 0, now, h
-	s.Failures, s.NotBefore, s.Class, s.Reason, s.Code, s.Paused = 0, time.Time{}, "", "", "", false
+	s.Failures, s.NotBefore, s.Class, s.Reason, s.Hint, s.Since = 0, time.Time{}, "", "", "", time.Time{}
+	s.Code, s.Words, s.Paused = "", "", false
 	if r.State != nil {
 		s.Chain = r.State
 	}
@@ -175,13 +180,17 @@ func (s State) Succeeded(d Duties, call Call, r *plugin.Reply, now time.Time, h 
 // Failed returns the state after a call that failed.
 func (s State) Failed(d Duties, e *plugin.Error, now time.Time, h Uptime, jitter Jitter) State {
 	s.Asleep, s.Called, s.Host = s.asleep(now, h), now, h
+	s.Words = s.words()
 	s.Failures++
-	s.Class, s.Reason = e.Class, e.Reason
+	s.Class, s.Reason, s.Hint = e.Class, e.Reason, e.Hint
+	if s.Since.IsZero() {
+		s.Since = now
+	}
 	if e.Class == plugin.Refused {
 		// The upstream has spoken. The agent asks now and then whether it has changed its mind, for one good answer
 		// heals the refusal.
 		s.Paused = e.Code == enforcer.Unavailable && !s.Activated.IsZero() && (s.Code == "" || s.Paused)
-		s.Code = e.Code
+		s.Code, s.Words = e.Code, e.Reason
 		most := d.third(refusedMost, s)
 		if e.Code == enforcer.Unavailable || e.Code == enforcer.Preparing { // it will be over soon
 			most = min(most, backOffMost)
@@ -204,6 +213,22 @@ func (s State) Failed(d Duties, e *plugin.Error, now time.Time, h Uptime, jitter
 	}
 	s.NotBefore = now.Add(wait)
 	return s
+}
+
+// since returns since when calls fail. Former versions did not keep that.
+func (s State) since() time.Time {
+	if s.Since.IsZero() {
+		return s.Called
+	}
+	return s.Since
+}
+
+// words returns what the upstream said with its refusal. Former versions kept it as the reason of the last failure.
+func (s State) words() string {
+	if s.Words == "" && s.Code != "" && s.Class == plugin.Refused {
+		return s.Reason
+	}
+	return s.Words
 }
 
 // third returns a third of the shortest time that a licence gives for a call, and at most most.
@@ -252,7 +277,7 @@ func (s State) deadline(d Duties, now time.Time, h Uptime) (end time.Time) {
 // Rewound returns the state after the time was put back to now, so that it was wrong at the last call: past calls count
 // as made by now, and the next call is due at once.
 func (s State) Rewound(now time.Time, h Uptime) State {
-	for _, t := range []*time.Time{&s.Activated, &s.LastHeartbeat, &s.LastCheckIn, &s.Called, &s.Released} {
+	for _, t := range []*time.Time{&s.Activated, &s.LastHeartbeat, &s.LastCheckIn, &s.Called, &s.Released, &s.Since} {
 		if t.After(now) {
 			*t = now
 		}
@@ -301,7 +326,10 @@ func (s State) Facts(now, holdUntil time.Time, h Uptime) enforcer.Upstream {
 		LastCheckIn: s.LastCheckIn,
 		Refused:     s.Code, Paused: s.Paused, HoldUntil: holdUntil, State: "ok", Detail: s.Reason}
 	if s.Code != "" {
-		u.RefusedReason = s.Reason
+		u.RefusedReason = s.words()
+	}
+	if s.Class != "" {
+		u.Failing = enforcer.Failing{Class: string(s.Class), Reason: s.Reason, Hint: s.Hint, Since: s.since()}
 	}
 	switch {
 	case !s.Released.IsZero():

@@ -130,6 +130,7 @@ func (b *blocks) do(ctx context.Context, s subject[*Pool], step *Step) bool {
 		delete(s.watch.stated, s.name) // what the upstream was told to be idle is needed
 	}
 	otherwise := false
+	s.heard(failed, b.cfg.Time())
 	if failed != nil {
 		otherwise = b.failed(s, step, failed)
 	} else {

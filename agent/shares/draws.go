@@ -79,9 +79,8 @@ func (d *draws) due(now time.Duration) (calls []func(context.Context), wait time
 		}
 		calling[s.name] = true
 		return func(ctx context.Context) {
-			if d.do(ctx, s, n) {
-				d.cfg.OnChange()
-			}
+			d.do(ctx, s, n)
+			d.cfg.OnChange()
 		}, 0
 	})
 }
@@ -118,9 +117,9 @@ func (d *draws) look(now time.Duration) (demands map[string]MeterDemand, calling
 	return demands, calling
 }
 
-// do makes one call for n draws, and reports whether there is more to hand out. Its token is on the disk before, and
+// do makes one call for n draws. Its token is on the disk before, and
 // what it took is before anything of it is handed out. mu is not held.
-func (d *draws) do(ctx context.Context, s subject[*Meter], n int64) bool {
+func (d *draws) do(ctx context.Context, s subject[*Meter], n int64) {
 	m := s.plan
 	d.mu.Lock()
 	again := m.Pending != nil
@@ -132,7 +131,7 @@ func (d *draws) do(ctx context.Context, s subject[*Meter], n int64) bool {
 			return func() { m.Pending = nil }
 		}) {
 			d.putOff(m) // the call is not made, so nothing need be asked again
-			return false
+			return
 		}
 	}
 	d.mu.Lock()
@@ -150,7 +149,7 @@ func (d *draws) do(ctx context.Context, s subject[*Meter], n int64) bool {
 	})
 	if failed != nil {
 		d.failed(s, failed)
-		return false
+		return
 	}
 	if !d.save(func() (undo func()) {
 		taken, open, before := m.Taken, m.Pending, s.state
@@ -158,13 +157,13 @@ func (d *draws) do(ctx context.Context, s subject[*Meter], n int64) bool {
 		return func() { m.Taken, m.Pending, s.state = taken, open, before }
 	}) {
 		d.putOff(m) // it is asked again, and brings the same
-		return false
+		return
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s.fault = ""
+	s.heard(nil, time.Time{})
 	m.most, m.tries, m.notBefore = 0, 0, 0
-	return true
 }
 
 // putOff has the next call wait, for the record could not be written. mu is not held.
@@ -178,6 +177,7 @@ func (d *draws) putOff(m *Meter) {
 func (d *draws) failed(s subject[*Meter], err *plugin.Error) {
 	d.mu.Lock()
 	otherwise, id := s.failsOtherwise(err), s.licence.ID
+	s.heard(err, d.cfg.Time())
 	s.plan.failed(d.up(), err.Class == plugin.Transient, err.SystemCode == plugin.SystemFull, err.RetryAfter,
 		d.cfg.Jitter())
 	d.mu.Unlock()

@@ -204,8 +204,19 @@ func (k *Keeper) Taken() map[enforcer.Share]enforcer.Taken {
 	return k.draws.taken()
 }
 
-// Fill states in the facts what Budgets and Taken say, and returns the fence of the budgets.
+// Failing returns the licences in force whose shares cannot be asked for, and why.
+func (k *Keeper) Failing() map[enforcer.Ref]enforcer.Failing {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	out := map[enforcer.Ref]enforcer.Failing{}
+	k.draws.faults(out)
+	k.blocks.faults(out)
+	return out
+}
+
+// Fill states in the facts what Budgets, Taken and Failing say, and returns the fence of the budgets.
 func (k *Keeper) Fill(f *enforcer.Facts, _ time.Time) (fence time.Duration) {
+	f.SharesFailing = k.Failing()
 	f.Budgets, fence = k.Budgets()
 	f.Draws = k.Taken()
 	return fence

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -46,8 +47,9 @@ type entry[P plan] struct {
 	named   bool          // Set has named it
 	goneAt  time.Duration // since when it is not in force; zero: it is
 	calling string        // the pool or meter of the call that is under way; empty: none is
-	fault   string        // why calls failed last; empty: the last one did not
-	watch   watch         // of blocks
+	fault   string        // how calls failed last; empty: the last one did not
+	failing enforcer.Failing
+	watch   watch // of blocks
 }
 
 // inForce reports whether the licence is in force.
@@ -145,12 +147,52 @@ func (l *ledger[P]) call(ctx context.Context, name string, licence Licence, stat
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	failed := failure(send(ctx, r))
-	result := "ok"
-	if failed != nil {
-		result = string(failed.Class)
-	}
-	l.cfg.Called(name, result)
+	l.cfg.Called(name, resultOf(failed))
 	return failed
+}
+
+// resultOf names what came of a call. That there is nothing to give is an answer, and no fault.
+func resultOf(e *plugin.Error) string {
+	switch {
+	case e == nil:
+		return "ok"
+	case answered(e):
+		return strings.ToLower(e.SystemCode)
+	default:
+		return string(e.Class)
+	}
+}
+
+// answered reports whether an upstream's refusal is what it says to a caller while all is well.
+func answered(e *plugin.Error) bool {
+	switch e.SystemCode {
+	case plugin.SystemFull, plugin.SystemLapsed, plugin.SystemNoPools, plugin.SystemSettling:
+		return true
+	}
+	return false
+}
+
+// heard takes note of what came of a call, for the judge. mu is held.
+func (e *entry[P]) heard(err *plugin.Error, now time.Time) {
+	switch {
+	case err == nil || answered(err):
+		e.failing = enforcer.Failing{}
+	default:
+		since := e.failing.Since
+		if since.IsZero() {
+			since = now
+		}
+		e.failing = enforcer.Failing{Class: string(err.Class), Reason: err.Reason, Hint: err.Hint, Since: since}
+	}
+}
+
+// faults adds the licences in force whose calls fail, and why. mu is held.
+func (l *ledger[P]) faults(out map[enforcer.Ref]enforcer.Failing) {
+	for ref, e := range l.entries {
+		if e.inForce() && e.failing.Class != "" {
+			out[ref] = e.failing
+		}
+	}
 }
 
 // failure returns the error of a call as the contract has it; nil for none.

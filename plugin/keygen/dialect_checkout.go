@@ -219,7 +219,7 @@ func (x *request) sealed(f *fileWanted, k kind, about object, included []object,
 	if ttl > 0 {
 		expiry = calendar(issued, ttl)
 	}
-	if end := x.about.verdict.CoveredUntil; !end.IsZero() && (expiry.IsZero() || end.Before(expiry)) {
+	if end := x.about.verdict.HoldsUntil; !end.IsZero() && (expiry.IsZero() || end.Before(expiry)) {
 		expiry = end
 		ttl = max(1, int64(end.Sub(issued)/time.Second))
 	}
