@@ -131,11 +131,15 @@ func (a *Agent) statusLine() string {
 
 // snapshot is what the metrics ask for on each scrape.
 func (a *Agent) snapshot() metrics.Snapshot {
-	var upstream metrics.Upstream
-	upstream.CheckInDue, upstream.HeartbeatDeadline = a.duties.Deadlines(a.desk.Verdict())
+	contacts := map[string]metrics.Contact{}
+	for call, c := range a.duties.Contacts(a.desk.Verdict()) {
+		contacts[string(call)] = metrics.Contact(c)
+	}
+	timing := a.desk.Timing()
 	return metrics.Snapshot{Verdict: a.desk.Verdict(), Now: a.desk.Now(), Pools: a.desk.Pools(),
 		Holders: a.liveHolders(), Unconfirmed: a.desk.Unconfirmed(), WatchMode: string(a.watchMode()),
-		Upstream: upstream, ClockBehind: a.desk.Timing().Behind, StateFree: freeBytes(a.settings().State.Dir),
+		RevokedStillAlive: a.sessions.Registry.RevokedAlive(), Draining: a.desk.Draining(), Contacts: contacts,
+		ClockBehind: timing.Behind, ClockAhead: timing.Ahead, StateFree: freeBytes(a.settings().State.Dir),
 		Plugins: a.plugins.Up(), Tampered: a.seals.Tampered(), Unfit: a.vitals.Unfit(),
 		LogDropped: a.options.LogDropped()}
 }

@@ -22,6 +22,8 @@ func (f front) License() wire.License {
 	v := f.desk.Verdict()
 	out := api.LicenseShape(v, f.hostFacts())
 	f.duties.Shape(v, &out)
+	f.shares.Shape(&out)
+	out.Draining = f.desk.Draining()
 	return out
 }
 

@@ -95,7 +95,8 @@ func (o *opening) openFolders() (err error) {
 // openDesk opens the journals and looks for the holders of the leases that the last agent left.
 func (o *opening) openDesk() (err error) {
 	o.metrics = metrics.New(metrics.Options{Version: o.options.Version, Revision: o.options.Commit,
-		Anchors: o.anchorsFrom(), Product: o.product(), Snapshot: o.snapshot})
+		Anchors: o.anchorsFrom(), Product: o.product(), Now: o.options.Now(),
+		Snapshot: o.snapshot})
 	o.handover = systemd.OpenStore(o.log)
 	o.running.closing(o.closeHandover)
 	if o.holders, err = holders.New(holders.Config{Handover: o.handover,

@@ -79,7 +79,8 @@ func TestOpenAPIShapes(t *testing.T) {
 	doc, _ := document(t)
 	shapes := []any{wire.License{}, wire.Warning{}, wire.Document{}, wire.Finding{}, wire.Feature{},
 		wire.NamedFeature{}, wire.Features{}, wire.Host{}, wire.Cores{}, wire.CheckIn{},
-		wire.Heartbeat{}, wire.Upstream{}, wire.Pool{}, wire.Pools{}, wire.AdjustRequest{}, wire.Item{},
+		wire.Change{}, wire.Successor{}, wire.Loss{}, wire.Conditions{}, wire.HostBinding{}, wire.Contact{},
+		wire.EmergencyTerm{}, wire.Heartbeat{}, wire.Upstream{}, wire.Pool{}, wire.Pools{}, wire.AdjustRequest{}, wire.Item{},
 		wire.AcquireRequest{}, wire.RenewRequest{}, wire.Lease{}, wire.Holder{}, wire.Leases{}, wire.Installed{},
 		wire.Component{}, wire.Fingerprint{}, wire.Event{}, wire.Health{}, wire.Clock{}, wire.FirstClock{},
 		wire.Setting{},

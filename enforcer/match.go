@@ -65,8 +65,12 @@ func MatchHost(b HostBinding, strategy Strategy, h Host) HostMatch {
 		}
 	}
 	m.OK = want.holds(m.Matched, m.Of)
-	if m.OK && !b.CountConfigured && measured > 0 && !want.holds(matched, measured) {
+	strict := !b.CountConfigured && measured > 0
+	if m.OK && strict && !want.holds(matched, measured) {
 		m.OK, m.Matched, m.Misses = false, matched, append(m.Misses, stated...)
+	}
+	for m.OK && want.holds(m.Matched-m.Spare-1, m.Of) && (!strict || want.holds(matched-m.Spare-1, measured)) {
+		m.Spare++
 	}
 	return m
 }

@@ -74,6 +74,9 @@ func (r *ruling) judged(now time.Time) Judged {
 	out := Judged{Document: r.Name, License: r.license, Role: r.role(), InForce: r.inForce, Spare: r.spare,
 		Code: r.code(), Reason: r.findings[0].Reason,
 		Findings: r.findings, Problem: r.Problem, Match: r.match}
+	if r.license != nil && r.license.Trial > 0 && !r.seen.IsZero() {
+		out.TrialEnds = r.expires()
+	}
 	out.Next = r.license != nil && len(r.findings) == 1 && r.code() == NotYetValid
 	return out
 }

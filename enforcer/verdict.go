@@ -324,6 +324,7 @@ type HostMatch struct {
 	OK      bool     // the strategy holds
 	Matched int      // components that match
 	Of      int      // components that the licence names
+	Spare   int      // of those that match, how many may change before the strategy holds no more
 	Misses  []string // one sentence for each that does not, in the order of their names
 }
 
@@ -348,6 +349,8 @@ type Judged struct {
 	Findings []Finding // all of them, in order of precedence; never empty
 	Problem  *Problem
 	Match    HostMatch
+	// TrialEnds is when the trial that the licence is ends here; zero: it is none, or has not begun.
+	TrialEnds time.Time
 }
 
 // PoolGrant is what the verdict permits of one pool.

@@ -27,6 +27,7 @@ type Options struct {
 	Version, Revision string
 	Anchors           string // "embedded" or "config"
 	Product           string
+	Now               time.Time       // when the configuration was read
 	Snapshot          func() Snapshot // called once a scrape
 }
 
@@ -39,19 +40,25 @@ type Snapshot struct {
 	Unconfirmed       int            // leases whose holder is not known to live
 	WatchMode         string
 	ClockBehind       time.Duration
-	StateFree         float64 // bytes; negative: not known
+	ClockAhead        time.Duration // how far the wall clock is beyond what is believed at once
+	StateFree         float64       // bytes; negative: not known
 	RevokedStillAlive int
 	Plugins           map[string]bool // whether each configured plugin runs
-	Upstream          Upstream
-	Tampered          map[string]bool // whether each kind of state file differs from what the agent left
-	Unfit             map[string]bool // whether each vital part is not as it must be
-	LogDropped        uint64          // lines that the log's output did not take
+	// Contacts are the licence's duties, by call: heartbeat, check_in.
+	Contacts   map[string]Contact
+	Tampered   map[string]bool // whether each kind of state file differs from what the agent left
+	Unfit      map[string]bool // whether each vital part is not as it must be
+	LogDropped uint64          // lines that the log's output did not take
+	Draining   bool            // an operator has the agent grant nothing new
 }
 
-// Upstream is when calls to the upstream of the licence in force are due; zero times: none is.
-type Upstream struct {
-	CheckInDue        time.Time
-	HeartbeatDeadline time.Time
+// Contact is one duty of the licence in force towards its upstream.
+type Contact struct {
+	Last   time.Time     // when the upstream was last heard of
+	Period time.Duration // how often it must be
+	Next   time.Time     // when the agent has planned the next call; zero: at once
+	Due    time.Time     // when the contact is late, and its grace begins
+	Ends   time.Time     // when the licence falls without it
 }
 
 // Metrics is one agent's metrics.
@@ -124,6 +131,7 @@ func New(o Options) *Metrics {
 		&state{snapshot: o.Snapshot}, collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.setPools(nil)
+	m.Reloaded(true, o.Now) // it was good when the agent started
 	return m
 }
 

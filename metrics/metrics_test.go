@@ -27,6 +27,7 @@ var at = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 func verdict() *enforcer.Verdict {
 	l := &enforcer.License{ID: "a", Expires: at.AddDate(0, 1, 0), Grace: 24 * time.Hour}
 	return &enforcer.Verdict{State: enforcer.StateValid, Code: enforcer.Valid, TerminatesAt: l.Terminates(),
+		Match: enforcer.HostMatch{Bound: true, OK: true, Matched: 2, Of: 3, Spare: 1},
 		Warnings: []enforcer.Warning{{Code: enforcer.WarnExpiresSoon}, {Code: enforcer.WarnDocument},
 			{Code: enforcer.WarnDocument}},
 		Licenses: []enforcer.Judged{{Document: "a", License: l, InForce: true, Code: enforcer.Valid},
@@ -37,17 +38,23 @@ func verdict() *enforcer.Verdict {
 
 func full() *Metrics {
 	v := verdict()
-	m := New(Options{Version: "1.2.3", Revision: "abc", Anchors: "config", Product: "acme", Snapshot: func() Snapshot {
-		return Snapshot{Verdict: v, Now: at, Holders: map[string]int{"ttl": 3}, WatchMode: "fsnotify",
-			StateFree: 1 << 30, ClockBehind: time.Second, Plugins: map[string]bool{"acme": true, "other": false},
-			Tampered: map[string]bool{"upstream.json": true, "draws.json": false},
-			Unfit:    map[string]bool{"socket": true, "state": false}, LogDropped: 7,
-			Upstream: Upstream{CheckInDue: at, HeartbeatDeadline: at},
-			Pools: []enforcer.PoolStatus{{Name: "streams", Limit: 8, Budget: 8, InUse: 9, Peak: 9, Leases: 3,
-				Borrowed: 2},
-				{Name: "seats", Limit: enforcer.Unlimited, Budget: enforcer.Unlimited, InUse: 1},
-				{Name: "renders", Meter: true, Limit: 100, Budget: 100, InUse: 40}}}
-	}})
+	m := New(Options{Version: "1.2.3", Revision: "abc", Anchors: "config", Product: "acme", Now: at,
+		Snapshot: func() Snapshot {
+			return Snapshot{Verdict: v, Now: at, Holders: map[string]int{"ttl": 3}, WatchMode: "fsnotify",
+				StateFree: 1 << 30, ClockBehind: time.Second, Plugins: map[string]bool{"acme": true, "other": false},
+				Tampered: map[string]bool{"upstream.json": true, "draws.json": false},
+				Unfit:    map[string]bool{"socket": true, "state": false}, LogDropped: 7,
+				Draining: true, ClockAhead: 48 * time.Hour, RevokedStillAlive: 1,
+				Contacts: map[string]Contact{
+					"check_in": {Last: at, Period: 7 * 24 * time.Hour, Next: at.Add(6 * 24 * time.Hour),
+						Due: at.AddDate(0, 0, 7)},
+					"heartbeat": {Last: at, Period: time.Minute, Next: at.Add(20 * time.Second),
+						Ends: at.Add(time.Hour)}},
+				Pools: []enforcer.PoolStatus{{Name: "streams", Limit: 8, Budget: 8, InUse: 9, Peak: 9, Leases: 3,
+					Borrowed: 2},
+					{Name: "seats", Limit: enforcer.Unlimited, Budget: enforcer.Unlimited, InUse: 1},
+					{Name: "renders", Meter: true, Limit: 100, Budget: 100, InUse: 40}}}
+		}})
 	m.Observe(enforcer.Event{Kind: enforcer.EventVerdict, Verdict: v})
 	m.Acquired("streams", 3*time.Microsecond, nil, false)
 	m.Acquired("streams", 3*time.Microsecond, nil, true)

@@ -47,9 +47,21 @@ var (
 	descBeat = desc("heartbeat_deadline_timestamp_seconds",
 		"When the licence in force falls without a further heartbeat. Absent when it demands none, or none has been "+
 			"answered.")
+	descHeard = desc("contact_last_timestamp_seconds",
+		"When the upstream of the licence in force was last heard of, by each call that the licence demands.", "call")
+	descPeriod = desc("contact_period_seconds",
+		"How often the licence in force demands a call to its upstream, counted from the last.", "call")
+	descPlanned = desc("contact_planned_timestamp_seconds",
+		"When the agent has planned its next call to the upstream, unless a call fails.", "call")
+	descDrain = desc("draining", "1 while an operator has the agent grant nothing new, else 0.")
+	descAhead = desc("clock_ahead_seconds",
+		"How far the wall clock is beyond the time that is believed at once; 0: it is believed.")
 	descClock = desc("clock_offset_seconds", "How far the wall clock is behind the time already seen.")
 	descMatch = desc("host_match_score",
 		"The share of the licence's host components that match this host; 1 for a licence bound to none.")
+	descSpare = desc("host_match_spare",
+		"How many of the host components that match may change before the licence fits this host no more. Absent where "+
+			"it is bound to no host.")
 	descMode   = desc("watch_mode", "1 for how the licence folder is watched, else 0.", "mode")
 	descPlugin = desc("plugin_up", "1 while a configured plugin runs, else 0.", "plugin")
 	descTamper = desc("state_tampered",
@@ -65,7 +77,8 @@ var (
 var all = []*prometheus.Desc{descState, descCode, descWarning, descExpiry, descCoverage, descTermination, descDocuments,
 	descLimit, descBudget, descInUse,
 	descWaiting, descReserved, descPeak, descOverage, descBorrowed, descMeter, descHolders, descDoubted, descAlive,
-	descDue, descBeat, descClock, descMatch, descMode, descPlugin, descTamper,
+	descDue, descBeat, descHeard, descPeriod, descPlanned, descDrain, descAhead, descClock, descMatch, descSpare,
+	descMode, descPlugin, descTamper,
 	descUnfit, descLog, descFree}
 
 // names are the metrics that do not come from a snapshot.
@@ -104,14 +117,14 @@ func (s *state) Collect(ch chan<- prometheus.Metric) {
 	}
 	set(descDoubted, float64(snap.Unconfirmed))
 	set(descAlive, float64(snap.RevokedStillAlive))
-	if at := snap.Upstream.CheckInDue; !at.IsZero() {
-		set(descDue, stamp(at))
-	}
-	if at := snap.Upstream.HeartbeatDeadline; !at.IsZero() {
-		set(descBeat, stamp(at))
-	}
+	collectContacts(snap.Contacts, set)
+	set(descDrain, one(snap.Draining))
+	set(descAhead, snap.ClockAhead.Seconds())
 	set(descClock, snap.ClockBehind.Seconds())
 	set(descMatch, v.Match.Score())
+	if v.Match.Bound {
+		set(descSpare, float64(v.Match.Spare))
+	}
 	for _, m := range watchModes {
 		set(descMode, one(snap.WatchMode == m), m)
 	}
@@ -138,6 +151,26 @@ func one(b bool) float64 {
 		return 1
 	}
 	return 0
+}
+
+func collectContacts(contacts map[string]Contact, set gauge) {
+	for call, c := range contacts {
+		switch call {
+		case "check_in":
+			set(descDue, stamp(c.Due))
+		case "heartbeat":
+			set(descBeat, stamp(c.Ends))
+		}
+		if !c.Last.IsZero() {
+			set(descHeard, stamp(c.Last), call)
+		}
+		set(descPeriod, c.Period.Seconds(), call)
+		planned := c.Next
+		if planned.IsZero() {
+			planned = c.Last
+		}
+		set(descPlanned, stamp(planned), call)
+	}
 }
 
 func collectVerdict(v *enforcer.Verdict, set gauge) {

@@ -18,7 +18,7 @@ func LicenseShape(v *enforcer.Verdict, host enforcer.Host) wire.License {
 		Until: Instant(v.Until), CoveredUntil: Instant(v.CoveredUntil), TerminatesAt: Instant(v.TerminatesAt),
 		GraceEndsAt: Instant(v.GraceEndsAt), Environment: string(v.Environment),
 		AgentAway: cmp.Or(v.AgentAway, enforcer.DefaultAgentAway).Seconds(),
-		Warnings:  []wire.Warning{}, Licenses: []wire.Document{}, Limits: map[string]*int64{},
+		Warnings:  []wire.Warning{}, Licenses: []wire.Document{}, Coming: changeShapes(v.Coming), Limits: map[string]*int64{},
 		Features: map[string]wire.Feature{},
 		Host: wire.Host{Match: "unbound", Score: v.Match.Score(), Misses: v.Match.Misses,
 			Cores: wire.Cores{Physical: host.Physical, Logical: host.Logical, Effective: host.Effective}},
@@ -81,6 +81,7 @@ func DocumentShape(j enforcer.Judged) wire.Document {
 	for name, f := range l.Features {
 		d.Features[name] = featureShape(f)
 	}
+	d.Conditions = conditionsShape(l, j.TrialEnds)
 	return d
 }
 

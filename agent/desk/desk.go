@@ -44,8 +44,8 @@ func (nobody) Revoking(time.Time, func(func(*enforcer.Lease) bool) []*enforcer.L
 
 // Signals are the desk's calls to others for them to act. A nil one is not called.
 type Signals struct {
-	// Ended is called with each lease that is over, under the desk's lock.
-	Ended func(enforcer.LeaseID)
+	// Ended is called with each lease that is over and why, under the desk's lock.
+	Ended func(enforcer.LeaseID, enforcer.Cause)
 	// DemandChanged is called under the desk's lock when slots or draws in use, or waited for, have changed.
 	DemandChanged func()
 	// Short is called with an acquire that was denied for want of slots or draws.
@@ -314,7 +314,7 @@ func (d *Desk) apply(events []enforcer.Event, written commit) {
 		d.count(ev)
 		d.answer(ev, written)
 		if ev.Kind == enforcer.EventEnded && d.signals.Ended != nil {
-			d.signals.Ended(ev.Lease.ID)
+			d.signals.Ended(ev.Lease.ID, ev.Cause)
 		}
 		d.seen.Observe(ev)
 		d.watcher.Observe(ev)

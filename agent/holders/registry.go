@@ -56,6 +56,8 @@ type holding struct {
 	pins   int    // sessions that are open: their process is watched between leases, too
 	kept   string // the name that its pidfd is kept by; empty: it is not kept
 	gone   bool
+	// revoked says that the licence took a lease from the process, which has got none since, and that it runs on.
+	revoked bool
 }
 
 // New returns a registry that knows of no holder yet. The error says that the kernel gives nothing to watch processes
@@ -97,7 +99,7 @@ func (r *Registry) Hold(id enforcer.LeaseID, caller enforcer.Caller, handle *liv
 	key := keyOf(handle)
 	r.mu.Lock()
 	x := r.process(key, caller)
-	x.leases[id] = struct{}{}
+	x.leases[id], x.revoked = struct{}{}, false
 	r.leases[id] = append(r.leases[id], key)
 	if _, ok := r.paths[id]; !ok {
 		r.paths[id] = string(handle.Path())
@@ -180,9 +182,9 @@ func (r *Registry) Unpin(handle *liveness.Handle) {
 	}
 }
 
-// dropIdle forgets a process that holds nothing and has no session. r.mu is held.
+// dropIdle forgets a process that holds nothing, has no session, and is not one that should have ended. r.mu is held.
 func (r *Registry) dropIdle(key process, x *holding) {
-	if len(x.leases) > 0 || x.pins > 0 {
+	if len(x.leases) > 0 || x.pins > 0 || x.revoked {
 		return
 	}
 	delete(r.alive, key)
@@ -233,8 +235,8 @@ func (r *Registry) died(key process) {
 	}
 }
 
-// Ended forgets a lease that is over.
-func (r *Registry) Ended(id enforcer.LeaseID) {
+// Ended forgets a lease that is over. Of a process whose lease was revoked it remembers that, for as long as it runs.
+func (r *Registry) Ended(id enforcer.LeaseID, why enforcer.Cause) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if p, ok := r.paths[id]; ok {
@@ -247,9 +249,23 @@ func (r *Registry) Ended(id enforcer.LeaseID) {
 			continue
 		}
 		delete(x.leases, id)
+		x.revoked = x.revoked || why == enforcer.CauseRevoked && x.watch != nil
 		r.dropIdle(key, x)
 	}
 	delete(r.leases, id)
+}
+
+// RevokedAlive counts the processes that still run after the licence took a lease from them, and that have got none
+// since.
+func (r *Registry) RevokedAlive() (n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, x := range r.alive {
+		if x.revoked {
+			n++
+		}
+	}
+	return n
 }
 
 // ByPath counts the process leases by the way in which their holder's death becomes known.

@@ -126,15 +126,15 @@ func TestDeathEndsEachLeaseOnce(t *testing.T) {
 	if path := r.Path(l); path != "pidfd" || r.ByPath()[path] != 3 || !d.kept["it"] {
 		t.Errorf("the path is %s, by path there are %v, kept is %v", path, r.ByPath(), d.kept)
 	}
-	r.Ended(ids[2])
+	r.Ended(ids[2], enforcer.CauseReleased)
 	kill()
 	left := d.gone(2)
 	slices.SortFunc(left, func(a, b enforcer.LeaseID) int { return slices.Compare(a[:], b[:]) })
 	if !slices.Equal(left, ids[:2]) || len(d.kept) != 0 {
 		t.Errorf("left are %v, kept is %v", left, d.kept)
 	}
-	r.Ended(ids[0])
-	r.Ended(ids[1])
+	r.Ended(ids[0], enforcer.CauseReleased)
+	r.Ended(ids[1], enforcer.CauseReleased)
 	if n := r.ByPath()["pidfd"]; n != 0 || len(r.leases) != 0 || len(r.alive) != 0 || len(r.paths) != 0 {
 		t.Errorf("%d leases, %d processes and %d paths are remembered", len(r.leases), len(r.alive), len(r.paths))
 	}
@@ -151,7 +151,7 @@ func TestPinnedProcessIsRemembered(t *testing.T) {
 	if err := r.Hold(enforcer.LeaseID{1}, enforcer.Caller{}, handle); err != nil {
 		t.Fatal(err)
 	}
-	r.Ended(enforcer.LeaseID{1})
+	r.Ended(enforcer.LeaseID{1}, enforcer.CauseReleased)
 	if len(r.alive) != 1 || r.watcher.Len() != 1 {
 		t.Errorf("%d processes are known, %d watched, while a session is open", len(r.alive), r.watcher.Len())
 	}

@@ -173,7 +173,7 @@ func (s *session) bind(l *enforcer.Lease, handle *liveness.Handle) {
 	}
 	if handle != nil && l.Lifetime == enforcer.LifetimeProcess && s.of.Registry.Hold(l.ID, s.known(), handle) == nil {
 		if _, held := s.of.Slots.Lease(l.ID); !held { // it ended before the registry knew of it
-			s.of.Registry.Ended(l.ID)
+			s.of.Registry.Ended(l.ID, enforcer.CauseReleased)
 		}
 		return
 	}

@@ -17,12 +17,14 @@ package shares
 import (
 	"context"
 	"log/slog"
+	"maps"
 	mathrand "math/rand/v2"
 	"os"
 	"slices"
 	"sync"
 	"time"
 
+	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
 )
@@ -202,6 +204,26 @@ func (k *Keeper) Taken() map[enforcer.Share]enforcer.Taken {
 	defer k.mu.Unlock()
 	k.draws.roll()
 	return k.draws.taken()
+}
+
+// Shape puts how what gives the shares is into the licence's wire form. Nothing is put there where no licence in force
+// has shares from anybody.
+func (k *Keeper) Shape(out *wire.License) {
+	k.mu.Lock()
+	shared := k.blocks.shared() || k.draws.shared()
+	k.mu.Unlock()
+	if !shared {
+		return
+	}
+	out.SiteServer = &wire.Upstream{State: "ok"}
+	all := k.Failing()
+	for _, ref := range slices.Sorted(maps.Keys(all)) {
+		f := all[ref]
+		out.SiteServer = &wire.Upstream{State: f.Class, Detail: f.Reason, Hint: f.Hint, Since: new(f.Since.UTC())}
+		if f.Class == string(plugin.Transient) {
+			out.SiteServer.State = "retrying"
+		}
+	}
 }
 
 // Failing returns the licences in force whose shares cannot be asked for, and why.

@@ -186,6 +186,16 @@ func (e *entry[P]) heard(err *plugin.Error, now time.Time) {
 	}
 }
 
+// shared reports whether a licence in force has shares. mu is held.
+func (l *ledger[P]) shared() bool {
+	for _, e := range l.entries {
+		if e.inForce() {
+			return true
+		}
+	}
+	return false
+}
+
 // faults adds the licences in force whose calls fail, and why. mu is held.
 func (l *ledger[P]) faults(out map[enforcer.Ref]enforcer.Failing) {
 	for ref, e := range l.entries {

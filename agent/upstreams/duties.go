@@ -81,7 +81,9 @@ func (d *Duties) Shape(v *enforcer.Verdict, out *wire.License) {
 	}
 	u := d.Pulse.Facts()[l.Ref()]
 	if p := l.CheckIn; p.Stated() {
-		out.CheckIn = &wire.CheckIn{Last: instant(u.LastCheckIn), Next: instant(s.State.NextCheckIn)}
+		last := slices.MaxFunc([]time.Time{l.LastCheckIn(), u.Activated, u.LastCheckIn}, time.Time.Compare)
+		out.CheckIn = &wire.CheckIn{Last: instant(u.LastCheckIn), Next: instant(s.State.NextCheckIn),
+			Due: instant(p.After(last))}
 	}
 	if p := l.Heartbeat; p.Stated() {
 		out.Heartbeat = &wire.Heartbeat{Last: instant(u.LastHeartbeat)}
@@ -89,28 +91,46 @@ func (d *Duties) Shape(v *enforcer.Verdict, out *wire.License) {
 			out.Heartbeat.Deadline = instant(p.After(u.LastHeartbeat).Add(u.Asleep + p.Grace))
 		}
 	}
-	out.Upstream = &wire.Upstream{State: u.State, Detail: u.Detail}
+	out.Upstream = &wire.Upstream{State: u.State, Detail: u.Detail, Hint: u.Failing.Hint,
+		Since: instant(u.Failing.Since)}
 	if !known && d.Upstreams[l.System] == nil {
 		out.Upstream = &wire.Upstream{State: "none",
 			Detail: "the licence demands an upstream, and none is configured for its system"}
 	}
 }
 
-// Deadlines returns when the next check-in of the licence in force is due, and when its upstream takes the agent for
-// dead unless a heartbeat arrives. Zero: the licence has no such duty.
-func (d *Duties) Deadlines(v *enforcer.Verdict) (checkIn, heartbeat time.Time) {
-	var out wire.License
-	d.Shape(v, &out)
-	if out.CheckIn != nil {
-		l := v.Licenses[0].License
-		u := d.Pulse.Facts()[l.Ref()]
-		checkIn = l.CheckIn.After(slices.MaxFunc([]time.Time{l.LastCheckIn(), u.Activated, u.LastCheckIn},
-			time.Time.Compare))
+// Contact is one of the licence in force's duties towards its upstream, by call: a heartbeat, a check-in.
+type Contact struct {
+	Last   time.Time     // when the upstream was last heard of; zero: never
+	Period time.Duration // how often it must be, from then on
+	Next   time.Time     // when the agent calls next, unless a call fails; zero: at once
+	Due    time.Time     // when the contact is late, and its grace begins
+	Ends   time.Time     // when the licence falls without it
+}
+
+// Contacts returns what the licence in force, or the one nearest to it, demands: none, or one for each call.
+func (d *Duties) Contacts(v *enforcer.Verdict) map[pulse.Call]Contact {
+	out := map[pulse.Call]Contact{}
+	var shape wire.License
+	d.Shape(v, &shape)
+	if shape.CheckIn == nil && shape.Heartbeat == nil {
+		return out
 	}
-	if h := out.Heartbeat; h != nil && h.Deadline != nil {
-		heartbeat = *h.Deadline
+	l := v.Licenses[0].License
+	ref := l.Ref()
+	u, s := d.Pulse.Facts()[ref], d.Pulse.Status()[ref].State
+	if p := l.CheckIn; p.Stated() {
+		last := slices.MaxFunc([]time.Time{l.LastCheckIn(), u.Activated, u.LastCheckIn}, time.Time.Compare)
+		due := p.After(last)
+		out[pulse.CheckIn] = Contact{Last: last, Period: due.Sub(last), Next: s.NextCheckIn, Due: due,
+			Ends: due.Add(p.Grace)}
 	}
-	return checkIn, heartbeat
+	if p := l.Heartbeat; p.Stated() && !u.LastHeartbeat.IsZero() {
+		due := p.After(u.LastHeartbeat)
+		out[pulse.Heartbeat] = Contact{Last: u.LastHeartbeat, Period: due.Sub(u.LastHeartbeat), Next: s.NextHeartbeat,
+			Due: due.Add(u.Asleep), Ends: due.Add(u.Asleep + p.Grace)}
+	}
+	return out
 }
 
 // Outcomes puts what came of calls into its wire form.

@@ -141,8 +141,9 @@ func TestDuties(t *testing.T) {
 	if out.CheckIn == nil || out.Heartbeat != nil || out.Upstream == nil || out.Upstream.State == "none" {
 		t.Errorf("the shape: %+v %+v %+v", out.CheckIn, out.Heartbeat, out.Upstream)
 	}
-	if checkIn, heartbeat := d.Deadlines(v); !checkIn.Equal(now.AddDate(0, 0, 1)) || !heartbeat.IsZero() {
-		t.Errorf("due %v, %v", checkIn, heartbeat)
+	if c := d.Contacts(v); len(c) != 1 || !c[pulse.CheckIn].Due.Equal(now.AddDate(0, 0, 1)) ||
+		c[pulse.CheckIn].Period != 24*time.Hour || !out.CheckIn.Due.Equal(c[pulse.CheckIn].Due) {
+		t.Errorf("contacts %+v", c)
 	}
 	out = wire.License{}
 	d.Shape(&enforcer.Verdict{Licenses: v.Licenses[3:]}, &out)

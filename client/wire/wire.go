@@ -27,6 +27,10 @@ type License struct {
 	CheckIn   *CheckIn           `json:"check_in"`
 	Heartbeat *Heartbeat         `json:"heartbeat"`
 	Upstream  *Upstream          `json:"upstream"`
+	// SiteServer is the state of what lends this agent its share of a site, or gives it draws; null: nothing does.
+	SiteServer *Upstream `json:"site_server"`
+	Coming     []Change  `json:"coming"`   // the changes of the licences in force until covered_until
+	Draining   bool      `json:"draining"` // an operator has the agent grant nothing new
 }
 
 // Warning is information for an operator that changes nothing yet.
@@ -58,6 +62,7 @@ type Document struct {
 	Verified   bool               `json:"verified"` // the signature; false: all terms here are unverified claims
 	Limits     map[string]*int64  `json:"limits,omitempty"`
 	Features   map[string]Feature `json:"features,omitempty"`
+	Conditions *Conditions        `json:"conditions,omitempty"`
 	Terms      map[string]any     `json:"terms"`
 }
 
@@ -92,7 +97,8 @@ type Cores struct {
 // CheckIn is the state of the upstream check-ins.
 type CheckIn struct {
 	Last *time.Time `json:"last"`
-	Next *time.Time `json:"next"`
+	Next *time.Time `json:"next"` // when the agent calls
+	Due  *time.Time `json:"due"`  // when it is late, and its grace begins
 }
 
 // Heartbeat is the state of the heartbeats.
@@ -103,8 +109,10 @@ type Heartbeat struct {
 
 // Upstream is the state of the remote system.
 type Upstream struct {
-	State  string `json:"state"`
-	Detail string `json:"detail"`
+	State  string     `json:"state"` // ok, waiting, retrying, refused, misconfigured, released, none
+	Detail string     `json:"detail"`
+	Hint   string     `json:"hint,omitempty"`
+	Since  *time.Time `json:"since"` // when the first call failed of those in a row; null: the last one did not
 }
 
 // UpstreamPreview has the data that would leave the host with the agent's next calls to its upstream.
