@@ -37,6 +37,7 @@ type Question struct {
 	LicenseKeys []string       // that documents are opened with
 	Products    []string       // none: any
 	Host        *enforcer.Host // nil: this one, with this agent's key
+	AgentKey    string         // with Host: the thumbprint of its agent's key; empty: it has none
 	Now         time.Time
 }
 
@@ -78,12 +79,18 @@ func (i Inspector) Judge(q Question) (*Result, error) {
 		return nil, err
 	}
 	if q.Host != nil {
-		here = *q.Host
+		here, f.AgentKey = *q.Host, q.AgentKey
 	} else {
 		if product == "" && len(f.Documents) > 0 && f.Documents[0].License != nil {
 			here, _ = i.Measure(f.Documents[0].License.Product)
 		}
 		f.AgentKey = i.KeyID
+	}
+	f.Seen = map[enforcer.Ref]time.Time{}
+	for _, d := range f.Documents { // a trial is judged as one that begins now
+		if d.License != nil && d.License.Trial > 0 {
+			f.Seen[d.License.Ref()] = q.Now
+		}
 	}
 	f.Host, out.Host = here, here
 	out.Verdict = enforcer.Judge(f, q.Now)

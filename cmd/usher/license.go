@@ -61,7 +61,7 @@ the time (--at), 3 otherwise.`,
 		"a file of licence keys to open an encrypted document with; - is standard input")
 	f.StringVar(&o.hostFingerprint, "host-fingerprint", "",
 		"the licence system's name for the host, for machine files (default: from usher fingerprint)")
-	f.StringVar(&o.fingerprint, "fingerprint", "", "judge for the host of this request instead of this one")
+	f.StringVar(&o.fingerprint, "fingerprint", "", "judge for the host and the agent key of this request instead of these here")
 	f.StringVar(&o.product, "product", "", "judge for this product (default: the document's own)")
 	f.StringVar(&o.at, "at", "", "judge at this time (default now)")
 	return cmd
@@ -113,8 +113,9 @@ func (c *cli) inspect(path string, o *inspectFlags) error {
 		cfg.Host.Fingerprint = o.hostFingerprint
 	}
 	var on *enforcer.Host
+	var agentKey string
 	if o.fingerprint != "" {
-		if on, err = hostOf(o.fingerprint, cfg); err != nil {
+		if on, agentKey, err = hostOf(o.fingerprint, cfg); err != nil {
 			return err
 		}
 	}
@@ -125,7 +126,7 @@ func (c *cli) inspect(path string, o *inspectFlags) error {
 	name := filepath.Base(path)
 	v, err := inspect.For(cfg).Judge(inspect.Question{Documents: []inspect.Document{{Name: name, Data: doc}},
 		Anchors:     anchors,
-		LicenseKeys: keys, Products: products, Host: on, Now: now})
+		LicenseKeys: keys, Products: products, Host: on, AgentKey: agentKey, Now: now})
 	if err != nil {
 		return &exit{code: exitConfig, cause: err}
 	}
@@ -226,15 +227,15 @@ func trustFlag(s string) (plugin.Anchor, error) {
 	return a, nil
 }
 
-// hostOf reads a host from a request that `usher fingerprint --request` wrote.
-func hostOf(path string, cfg *config.Config) (*enforcer.Host, error) {
+// hostOf reads a host, and the thumbprint of its agent's key, from a request that `usher fingerprint --request` wrote.
+func hostOf(path string, cfg *config.Config) (*enforcer.Host, string, error) {
 	b, err := readText(path)
 	if err != nil {
-		return nil, fmt.Errorf("--fingerprint: %w", err)
+		return nil, "", fmt.Errorf("--fingerprint: %w", err)
 	}
 	var f wire.Fingerprint
 	if err := json.Unmarshal(textual.JSON(b), &f); err != nil {
-		return nil, fmt.Errorf("--fingerprint %s: it is not a file of `usher fingerprint --request`", path)
+		return nil, "", fmt.Errorf("--fingerprint %s: it is not a file of `usher fingerprint --request`", path)
 	}
 	h := &enforcer.Host{Components: map[string][]string{}, Configured: map[string][]string{},
 		Absent: map[string]string{}, Physical: f.Cores.Physical, Logical: f.Cores.Logical, Effective: f.Cores.Effective}
@@ -251,12 +252,12 @@ func hostOf(path string, cfg *config.Config) (*enforcer.Host, error) {
 	if f.Fingerprint != "" {
 		cfg.Host.Fingerprint = cmp.Or(cfg.Host.Fingerprint, f.Fingerprint)
 		maps.Copy(h.Components, catalog.HostComponents(cfg.Host.Fingerprint))
-		return h, nil
+		return h, f.AgentKey, nil
 	}
 	for _, name := range catalog.HostComponentNames() {
 		h.Absent[name] = "the request does not name the host by one text"
 	}
-	return h, nil
+	return h, f.AgentKey, nil
 }
 
 func (c *cli) printDocument(d wire.Document, now time.Time) error {
@@ -265,7 +266,7 @@ func (c *cli) printDocument(d wire.Document, now time.Time) error {
 		verified = "NOT VERIFIED: all that follows is the document's own claim"
 	}
 	fprintf(c.out, "%s: %s\n%s\n", d.Document, d.Code, d.Reason)
-	if d.Hint != "" {
+	if d.Hint != "" && !strings.Contains(d.Reason, d.Hint) {
 		fprintf(c.out, "hint: %s\n", d.Hint)
 	}
 	for _, f := range d.Findings {
@@ -301,6 +302,7 @@ func (c *cli) printDocument(d wire.Document, now time.Time) error {
 	slices.Sort(features)
 	rows = append(rows, []string{"limits", dash(strings.Join(limits, ", "))},
 		[]string{"features", dash(strings.Join(features, ", "))})
+	rows = append(rows, conditionRows(d.Conditions)...)
 	if err := c.table(rows...); err != nil || d.System == usher.System {
 		return err
 	}
@@ -424,7 +426,7 @@ func (c *cli) listCommand() *cobra.Command {
 			for _, d := range l.Licenses {
 				if d.Code != "VALID" {
 					fprintf(c.out, "\n%s", d.Reason)
-					if d.Hint != "" {
+					if d.Hint != "" && !strings.Contains(d.Reason, d.Hint) {
 						fprintf(c.out, "; %s", d.Hint)
 					}
 					fprintln(c.out)

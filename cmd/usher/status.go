@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -41,95 +40,6 @@ func (c *cli) statusCommand() *cobra.Command {
 			}
 			return err
 		}}
-}
-
-func (c *cli) printStatus(l *wire.License, pools []wire.Pool, now time.Time) error {
-	fprintf(c.out, "Licence %s (%s): %s\n\n", l.State, l.Code, l.Reason)
-	var rows [][]string
-	row := func(name, value string) { rows = append(rows, []string{name, value}) }
-	for _, d := range l.Licenses {
-		if d.InForce {
-			text := fmt.Sprintf("%s, %s for %s", dash(d.ID), dash(d.Product), dash(d.Licensee))
-			if d.Role == "add-on" {
-				text += " (add-on)"
-			}
-			row("licence", text)
-		}
-	}
-	if l.State == "valid" {
-		switch {
-		case l.Code == "VALID_IN_GRACE" && l.GraceEndsAt != nil:
-			row("grace ends", timeText(l.GraceEndsAt)+", "+away(*l.GraceEndsAt, now))
-		case l.CoveredUntil != nil:
-			row("good until", timeText(l.CoveredUntil)+", "+away(*l.CoveredUntil, now))
-		default:
-			row("good until", "for ever")
-		}
-	}
-	if u := l.Upstream; u != nil {
-		text := u.State
-		if u.Detail != "" {
-			text += ": " + u.Detail
-		}
-		row("upstream", text)
-		if h := l.Heartbeat; h != nil && h.Last != nil {
-			row("heartbeat", fmt.Sprintf("%s; without another it falls %s", away(*h.Last, now), away(*h.Deadline, now)))
-		}
-		if c := l.CheckIn; c != nil && c.Next != nil {
-			row("check-in", fmt.Sprintf("the next %s", away(*c.Next, now)))
-		}
-	}
-	if l.Environment == "test" {
-		row("environment", "test")
-	}
-	switch l.Host.Match {
-	case "ok":
-		row("host", fmt.Sprintf("matches (score %.2f)", l.Host.Score))
-	case "failed":
-		row("host", fmt.Sprintf("does not match (score %.2f)", l.Host.Score))
-	default:
-		if l.State != "missing" {
-			row("host", "the licence names none")
-		}
-	}
-	row("cores", fmt.Sprintf("%d physical, %d logical, %g effective", l.Host.Cores.Physical, l.Host.Cores.Logical,
-		l.Host.Cores.Effective))
-	var features []string
-	for name, f := range l.Features {
-		features = append(features, name+"="+featureText(f))
-	}
-	if slices.Sort(features); len(features) > 0 {
-		row("features", strings.Join(features, ", "))
-	}
-	if err := c.table(rows...); err != nil {
-		return err
-	}
-	if len(pools) > 0 {
-		fprintln(c.out)
-		if err := c.printPools(pools); err != nil {
-			return err
-		}
-	}
-	for _, w := range l.Warnings {
-		fprintf(c.out, "\nwarning %s: %s", w.Code, w.Detail)
-	}
-	if len(l.Warnings) > 0 {
-		fprintln(c.out)
-	}
-	return nil
-}
-
-func (c *cli) printPools(pools []wire.Pool) error {
-	rows := [][]string{{"POOL", "IN USE", "LIMIT", "AVAILABLE", "PEAK", "LEASES", "SCOPE"}}
-	for _, p := range pools {
-		name := p.Name
-		if p.Kind == "meter" {
-			name += " (meter)"
-		}
-		rows = append(rows, []string{name, fmt.Sprint(p.InUse), limitText(p.Limit), limitText(p.Available),
-			fmt.Sprint(p.Peak), fmt.Sprint(p.Leases), p.Scope})
-	}
-	return c.table(rows...)
 }
 
 func (c *cli) poolsCommand() *cobra.Command {
@@ -316,6 +226,10 @@ func (c *cli) checkCommand() *cobra.Command {
 			}
 			if l.Code == "VALID_IN_GRACE" {
 				worse(nagiosWarning, l.Reason)
+			}
+			perf = append(perf, contactsLeft(l)...)
+			for _, why := range troubles(l) {
+				worse(nagiosWarning, why)
 			}
 			for _, p := range pools {
 				if p.Budget == nil {
