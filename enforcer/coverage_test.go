@@ -167,7 +167,9 @@ func TestStagedRenewal(t *testing.T) {
 		"an older one that grants less": {[]Document{old, doc("new.lic", id("L2"), issued(-99*aDay), streams(4),
 			expires(370*aDay))}, "EXPIRES_SOON", "L1 (old.lic)"},
 		"an older one that grants the same": {[]Document{old, next(starts(-aDay), issued(-99*aDay))}, "", ""},
-		"never expires":                     {[]Document{old, next(func(l *License) { l.Expires = time.Time{} })}, "", ""},
+		"never expires": {[]Document{old, next(func(l *License) {
+			l.Expires = time.Time{}
+		})}, "", ""},
 		"for an add-on": {[]Document{doc("base.lic"), doc("a.lic", id("A1"), role(RoleAddOn), expires(5*aDay)),
 			doc("b.lic", id("A2"), role(RoleAddOn), starts(5*aDay))}, "", ""},
 		"none for an add-on": {[]Document{doc("base.lic"), doc("a.lic", id("A1"), role(RoleAddOn), expires(5*aDay))},

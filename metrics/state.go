@@ -60,8 +60,8 @@ var (
 	descMatch = desc("host_match_score",
 		"The share of the licence's host components that match this host; 1 for a licence bound to none.")
 	descSpare = desc("host_match_spare",
-		"How many of the host components that match may change before the licence fits this host no more. Absent where "+
-			"it is bound to no host.")
+		"How many of the host components that match may change before the licence fits this host no more. Absent "+
+			"where it is bound to no host.")
 	descMode   = desc("watch_mode", "1 for how the licence folder is watched, else 0.", "mode")
 	descPlugin = desc("plugin_up", "1 while a configured plugin runs, else 0.", "plugin")
 	descTamper = desc("state_tampered",

@@ -238,3 +238,35 @@ func TestHolderThatCannotBeWatched(t *testing.T) {
 			r.Path(l), r.ByPath(), len(r.leases), len(r.alive), d.kept)
 	}
 }
+
+// A process whose lease was revoked counts for as long as it runs and gets no other lease.
+func TestRevokedAlive(t *testing.T) {
+	t.Parallel()
+	r, d := newRegistry(t)
+	handle, kill := living(t)
+	caller := enforcer.Caller{PID: handle.Process().PID}
+	hold := func(id byte, why enforcer.Cause, want int) {
+		t.Helper()
+		if err := r.Hold(enforcer.LeaseID{id}, caller, handle); err != nil {
+			t.Fatal(err)
+		}
+		if n := r.RevokedAlive(); n != 0 {
+			t.Errorf("%d are counted that hold a lease", n)
+		}
+		r.Ended(enforcer.LeaseID{id}, why)
+		if n := r.RevokedAlive(); n != want {
+			t.Errorf("after the end by %s %d are counted, want %d", why, n, want)
+		}
+	}
+	hold(1, enforcer.CauseReleased, 0)
+	hold(2, enforcer.CauseRevoked, 1)
+	hold(3, enforcer.CauseExpired, 0)
+	hold(4, enforcer.CauseRevoked, 1)
+	kill()
+	d.gone(0)
+	for deadline := time.Now().Add(30 * time.Second); r.RevokedAlive() != 0; <-time.After(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("a dead process counts as alive")
+		}
+	}
+}

@@ -94,27 +94,6 @@ type Cores struct {
 	Effective float64 `json:"effective"`
 }
 
-// CheckIn is the state of the upstream check-ins.
-type CheckIn struct {
-	Last *time.Time `json:"last"`
-	Next *time.Time `json:"next"` // when the agent calls
-	Due  *time.Time `json:"due"`  // when it is late, and its grace begins
-}
-
-// Heartbeat is the state of the heartbeats.
-type Heartbeat struct {
-	Last     *time.Time `json:"last"`
-	Deadline *time.Time `json:"deadline"`
-}
-
-// Upstream is the state of the remote system.
-type Upstream struct {
-	State  string     `json:"state"` // ok, waiting, retrying, refused, misconfigured, released, none
-	Detail string     `json:"detail"`
-	Hint   string     `json:"hint,omitempty"`
-	Since  *time.Time `json:"since"` // when the first call failed of those in a row; null: the last one did not
-}
-
 // UpstreamPreview has the data that would leave the host with the agent's next calls to its upstream.
 type UpstreamPreview struct {
 	Requests []UpstreamRequest `json:"requests"`

@@ -61,7 +61,8 @@ the time (--at), 3 otherwise.`,
 		"a file of licence keys to open an encrypted document with; - is standard input")
 	f.StringVar(&o.hostFingerprint, "host-fingerprint", "",
 		"the licence system's name for the host, for machine files (default: from usher fingerprint)")
-	f.StringVar(&o.fingerprint, "fingerprint", "", "judge for the host and the agent key of this request instead of these here")
+	f.StringVar(&o.fingerprint, "fingerprint", "",
+		"judge for the host and the agent key of this request instead of these here")
 	f.StringVar(&o.product, "product", "", "judge for this product (default: the document's own)")
 	f.StringVar(&o.at, "at", "", "judge at this time (default now)")
 	return cmd

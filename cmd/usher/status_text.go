@@ -58,7 +58,8 @@ func statusRows(l *wire.License, now time.Time) (rows [][]string) {
 	}
 	for _, d := range l.Licenses {
 		if d.InForce && d.Conditions != nil && d.Conditions.TrialEndsAt != nil {
-			row("trial", dash(d.ID)+" ends "+timeText(d.Conditions.TrialEndsAt)+", "+away(*d.Conditions.TrialEndsAt, now))
+			row("trial", dash(d.ID)+" ends "+timeText(d.Conditions.TrialEndsAt)+", "+
+				away(*d.Conditions.TrialEndsAt, now))
 		}
 	}
 	for _, ch := range l.Coming {
