@@ -11,6 +11,7 @@ import (
 	"github.com/usher-agent/usher/agent/eventlog"
 	"github.com/usher-agent/usher/agent/host"
 	"github.com/usher-agent/usher/agent/identity"
+	"github.com/usher-agent/usher/agent/upstreams"
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
 )
@@ -22,7 +23,9 @@ func (f front) License() wire.License {
 	v := f.desk.Verdict()
 	out := api.LicenseShape(v, f.hostFacts())
 	f.duties.Shape(v, &out)
-	f.shares.Shape(&out)
+	if f.shares.Shared() {
+		out.SiteServer = upstreams.SiteServer(f.shares.Failing())
+	}
 	out.Draining = f.desk.Draining()
 	return out
 }

@@ -17,14 +17,12 @@ package shares
 import (
 	"context"
 	"log/slog"
-	"maps"
 	mathrand "math/rand/v2"
 	"os"
 	"slices"
 	"sync"
 	"time"
 
-	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
 )
@@ -206,24 +204,11 @@ func (k *Keeper) Taken() map[enforcer.Share]enforcer.Taken {
 	return k.draws.taken()
 }
 
-// Shape puts how what gives the shares is into the licence's wire form. Nothing is put there where no licence in force
-// has shares from anybody.
-func (k *Keeper) Shape(out *wire.License) {
+// Shared reports whether a licence in force has shares from somebody.
+func (k *Keeper) Shared() bool {
 	k.mu.Lock()
-	shared := k.blocks.shared() || k.draws.shared()
-	k.mu.Unlock()
-	if !shared {
-		return
-	}
-	out.SiteServer = &wire.Upstream{State: "ok"}
-	all := k.Failing()
-	for _, ref := range slices.Sorted(maps.Keys(all)) {
-		f := all[ref]
-		out.SiteServer = &wire.Upstream{State: f.Class, Detail: f.Reason, Hint: f.Hint, Since: new(f.Since.UTC())}
-		if f.Class == string(plugin.Transient) {
-			out.SiteServer.State = "retrying"
-		}
-	}
+	defer k.mu.Unlock()
+	return k.blocks.shared() || k.draws.shared()
 }
 
 // Failing returns the licences in force whose shares cannot be asked for, and why.

@@ -2,6 +2,7 @@ package upstreams
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -97,6 +98,19 @@ func (d *Duties) Shape(v *enforcer.Verdict, out *wire.License) {
 		out.Upstream = &wire.Upstream{State: "none",
 			Detail: "the licence demands an upstream, and none is configured for its system"}
 	}
+}
+
+// SiteServer is the wire form of what gives shares of a site: how it is, by why calls for licences fail.
+func SiteServer(failing map[enforcer.Ref]enforcer.Failing) *wire.Upstream {
+	for _, ref := range slices.Sorted(maps.Keys(failing)) {
+		f := failing[ref]
+		out := &wire.Upstream{State: f.Class, Detail: f.Reason, Hint: f.Hint, Since: instant(f.Since)}
+		if f.Class == string(plugin.Transient) {
+			out.State = "retrying"
+		}
+		return out
+	}
+	return &wire.Upstream{State: "ok"}
 }
 
 // Contact is one of the licence in force's duties towards its upstream, by call: a heartbeat, a check-in.
