@@ -2,12 +2,12 @@ package main
 
 import (
 	"debug/elf"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"runtime"
-	"strconv"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -60,23 +60,84 @@ func TestProseLines(t *testing.T) {
 	}
 }
 
-// Every relative link in the documentation leads somewhere.
+// anchorsOf returns the places of a page that a link may name: its headings as GitHub has them, and its own ids.
+func anchorsOf(t *testing.T, page string) map[string]bool {
+	t.Helper()
+	out := map[string]bool{}
+	code := false
+	for line := range strings.Lines(read(t, page)) {
+		if strings.HasPrefix(strings.TrimSpace(line), "```") {
+			code = !code
+		}
+		for _, m := range regexp.MustCompile(`<a id="([^"]+)">`).FindAllStringSubmatch(line, -1) {
+			out[m[1]] = true
+		}
+		title := regexp.MustCompile(`^#+ (.*)`).FindStringSubmatch(strings.TrimSpace(line))
+		if code || title == nil {
+			continue
+		}
+		text := regexp.MustCompile(`\[([^\]]*)\]\([^)]*\)`).ReplaceAllString(title[1], "$1")
+		words := regexp.MustCompile(`[^\p{L}\p{N}_ -]`).ReplaceAllString(strings.ToLower(text), "")
+		slug := strings.ReplaceAll(words, " ", "-")
+		for n, free := 1, slug; ; n++ {
+			if !out[free] {
+				out[free] = true
+				break
+			}
+			free = fmt.Sprintf("%s-%d", slug, n)
+		}
+	}
+	return out
+}
+
+// Every relative link in the documentation leads somewhere: to a file, and to a heading of it where it names one.
 func TestLinks(t *testing.T) {
-	link := regexp.MustCompile(`\]\(([^)#]+)(#[^)]*)?\)`)
-	n := 0
+	link := regexp.MustCompile(`\]\(([^)#]*)(?:#([^)]*))?\)`)
+	anchors := map[string]map[string]bool{}
+	n, named := 0, 0
 	for _, f := range pages(t) {
 		for _, m := range link.FindAllStringSubmatch(read(t, f), -1) {
-			if strings.Contains(m[1], "://") {
+			if strings.Contains(m[1], "://") || m[1] == "" && m[2] == "" {
 				continue
 			}
 			n++
-			if _, err := os.Stat(filepath.Join(filepath.Dir(f), m[1])); err != nil {
+			to := f
+			if m[1] != "" {
+				to = filepath.Join(filepath.Dir(f), m[1])
+			}
+			if _, err := os.Stat(to); err != nil {
 				t.Errorf("%s: the link %s leads nowhere", f, m[1])
+				continue
+			}
+			if m[2] == "" || !strings.HasSuffix(to, ".md") {
+				continue
+			}
+			named++
+			if anchors[to] == nil {
+				anchors[to] = anchorsOf(t, to)
+			}
+			if !anchors[to][m[2]] {
+				t.Errorf("%s: %s has no heading for the link #%s", f, to, m[2])
 			}
 		}
 	}
-	if n < 20 {
-		t.Errorf("only %d links were looked at", n)
+	if n < 20 || named < 100 {
+		t.Errorf("only %d links were looked at, %d of them to headings", n, named)
+	}
+}
+
+// docs/README.md has every page.
+func TestEveryPageListed(t *testing.T) {
+	list := read(t, "../../docs/README.md")
+	for _, f := range pages(t) {
+		name, ok := strings.CutPrefix(f, "../../docs/")
+		if !ok || name == "README.md" || strings.HasPrefix(name, "decisions/") ||
+			strings.HasSuffix(name, "/README.md") {
+			continue
+		}
+		if !strings.Contains(list, "]("+name+")") {
+			t.Errorf("docs/README.md does not list %s", name)
+		}
 	}
 }
 
@@ -156,25 +217,6 @@ func TestAPIDocumented(t *testing.T) {
 		if !regexp.MustCompile("(?m)^\\| `" + string(c) + "` \\|").MatchString(text) {
 			t.Errorf("code %s has no line in docs/api.md", c)
 		}
-	}
-}
-
-// Every code of a problem has its place on the page to which the problem's type leads.
-func TestErrorsHaveAPage(t *testing.T) {
-	page, of, ok := strings.Cut(api.ProblemPage, "/blob/main/")
-	if !ok || page != "https://github.com/usher-agent/usher" || !strings.HasSuffix(of, ".md#") {
-		t.Fatalf("%s leads to no page of the project", api.ProblemPage)
-	}
-	text := read(t, filepath.Join("../..", strings.TrimSuffix(of, "#")))
-	for c, status := range api.Codes() {
-		_, section, ok := strings.Cut(text, "\n## `"+string(c)+"`\n")
-		section, _, _ = strings.Cut(section, "\n## ")
-		if !ok || !strings.Contains(section, strconv.Itoa(status)) {
-			t.Errorf("code %s has no section in %s, or another status", c, of)
-		}
-	}
-	if n := strings.Count(text, "\n## `"); n != len(api.Codes()) {
-		t.Errorf("%s has %d codes, and there are %d", of, n, len(api.Codes()))
 	}
 }
 
