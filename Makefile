@@ -24,9 +24,10 @@ $(error NAME=$(NAME): a name has lower-case letters, digits and hyphens, begins 
 endif
 NAMED = $(if $(filter-out usher,$(NAME)),-X github.com/usher-agent/usher/agent/naming.program=$(NAME))
 # The entry notes the ignored signals that Go's runtime hides: see cmd/usher/internal/early.
-ENTRY = $(if $(filter linux/amd64,$(shell $(GO) env GOOS)/$(shell $(GO) env GOARCH)),-E github.com/usher-agent/usher/cmd/usher/internal/early.start)
-LDFLAGS = -s -w $(ENTRY) -X main.version=$(VERSION) $(NAMED) $(EMBEDDED)
-BUILD   = CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)"
+EARLY = -E github.com/usher-agent/usher/cmd/usher/internal/early.start
+ENTRY = $(if $(filter linux/amd64,$(shell $(GO) env GOOS)/$(shell $(GO) env GOARCH)),$(EARLY))
+LDFLAGS = -s -w -X main.version=$(VERSION) $(NAMED) $(EMBEDDED)
+BUILD   = CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS) $(ENTRY)"
 
 .DEFAULT_GOAL := help
 
@@ -107,7 +108,8 @@ release: man ## binaries for every platform, the manual and checksums, into bin/
 	@mkdir -p $(BIN)/release
 	@set -e; for p in linux/amd64 linux/arm64 darwin/arm64 windows/amd64; do \
 	  os=$${p%/*}; arch=$${p#*/}; ext=; [ $$os = windows ] && ext=.exe; \
-	  echo "$$p"; GOOS=$$os GOARCH=$$arch $(BUILD) -o $(BIN)/release/$(NAME)-$(VERSION)-$$os-$$arch$$ext ./cmd/usher; done
+	  entry=; [ $$p = linux/amd64 ] && entry="$(EARLY)"; \
+	  echo "$$p"; CGO_ENABLED=0 GOOS=$$os GOARCH=$$arch $(GO) build -trimpath -ldflags "$(LDFLAGS) $$entry" -o $(BIN)/release/$(NAME)-$(VERSION)-$$os-$$arch$$ext ./cmd/usher; done
 	@tar -C $(BIN) -czf $(BIN)/release/$(NAME)-$(VERSION)-man.tar.gz man
 	@cd $(BIN)/release && sha256sum $(NAME)-* > SHA256SUMS && cat SHA256SUMS
 
