@@ -45,14 +45,14 @@ func (s Socket) ByID() (Socket, error) {
 			if r.User != "" {
 				id, err := UserID(r.User)
 				if err != nil {
-					faults = append(faults, fmt.Errorf("%s[%d]: %w", key, i, err))
+					faults = append(faults, of(fmt.Sprintf("%s[%d]", key, i), err))
 				}
 				r.UID, r.User = &id, ""
 			}
 			if r.Group != "" {
 				id, err := GroupID(r.Group)
 				if err != nil {
-					faults = append(faults, fmt.Errorf("%s[%d]: %w", key, i, err))
+					faults = append(faults, of(fmt.Sprintf("%s[%d]", key, i), err))
 				}
 				r.GID, r.Group = new(uint32(id)), ""
 			}
@@ -62,4 +62,9 @@ func (s Socket) ByID() (Socket, error) {
 	}
 	s.Allow, s.Admin = resolve("socket.allow", s.Allow), resolve("socket.admin", s.Admin)
 	return s, errors.Join(faults...)
+}
+
+// of says of an error which key is at fault.
+func of(key string, err error) *Error {
+	return &Error{Key: key, Text: key + ": " + err.Error(), Cause: err}
 }

@@ -31,10 +31,40 @@ func joined(faults []*Error) error {
 	return errors.Join(errs...)
 }
 
-// place returns where a key was set, in the form of messages.
+// place returns where a key was set, or the section that it stands in, in the form of messages.
 func (c *Config) place(key string) string {
-	_, place, _ := strings.Cut(c.origins[key], " ")
-	return place
+	for key != "" {
+		if _, place, ok := strings.Cut(c.origins[key], " "); ok {
+			return place
+		}
+		if i := strings.LastIndexAny(key, ".["); i >= 0 {
+			key = key[:i]
+		} else {
+			key = ""
+		}
+	}
+	return ""
+}
+
+// remark notes what is good of itself, and yet not what anybody means.
+func (c *Config) remark() {
+	note := func(key, format string, args ...any) {
+		text := fmt.Sprintf(format, args...)
+		if place := c.place(key); place != "" {
+			text = place + ": " + text
+		}
+		c.notes = append(c.notes, text)
+	}
+	for _, own := range [][2]string{{"state.dir", c.State.Dir}, {"state.runtime_dir", c.State.RuntimeDir}} {
+		if filepath.Clean(own[1]) == filepath.Clean(c.License.Path) {
+			note("license.path", "license.path is %s, which is %s, too: the agent's own files lie among the licences; "+
+				"give each a folder of its own", clip(own[1]), own[0])
+		}
+	}
+	if c.Socket.Mode&0o600 != 0o600 {
+		note("socket.mode", "socket.mode is %04o, so that the agent's own user may not connect; it is read as octal, "+
+			"such as \"0660\"", uint32(c.Socket.Mode))
+	}
 }
 
 // related reports that two keys are one, or that one is above the other.

@@ -6,9 +6,11 @@ package config
 
 import (
 	"cmp"
+	"errors"
 	"io/fs"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/usher-agent/usher/agent/naming"
@@ -224,6 +226,45 @@ type Error struct {
 	Place string // "usher.yaml:12", "USHER_LOG_LEVEL", "--log-level"; empty: it has no one place
 	Key   string
 	Text  string
+	Cause error // nil: the text says all
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Cause }
+
+// At adds to what is wrong with a key where the key was set; nil stays nil.
+func (c *Config) At(key string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &Error{Place: c.place(key), Key: key, Text: err.Error(), Cause: err}
+}
+
+// Named is At for an error whose text begins with the key.
+func (c *Config) Named(err error) error {
+	if err == nil {
+		return nil
+	}
+	key, _, _ := strings.Cut(err.Error(), " ")
+	return c.At(strings.TrimSuffix(key, ":"), err)
+}
+
+// Place returns where a key was set, as "usher.yaml:12"; empty: it has its default.
+func (c *Config) Place(key string) string { return c.place(key) }
+
+// Placed adds to each of the joined errors that names a key where the key was set; nil stays nil.
+func (c *Config) Placed(err error) error {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		var out []error
+		for _, err := range joined.Unwrap() {
+			out = append(out, c.Placed(err))
+		}
+		return errors.Join(out...)
+	}
+	if e, ok := err.(*Error); ok && e.Place == "" {
+		return c.At(e.Key, e)
+	}
+	return err
 }
 
 // Error returns the whole sentence.

@@ -69,6 +69,7 @@ func Load(s Source) (*Config, error) {
 	if err := joined(d.faults); err != nil {
 		return nil, err
 	}
+	c.remark()
 	return c, nil
 }
 
@@ -123,7 +124,7 @@ func (d *decoder) document(data []byte) {
 		return // empty: all defaults
 	}
 	if err != nil {
-		d.fault(d.file, "", "it is not YAML: %s", strings.TrimPrefix(err.Error(), "yaml: "))
+		d.notYAML(string(data), strings.TrimPrefix(err.Error(), "yaml: "))
 		return
 	}
 	if err := dec.Decode(&yaml.Node{}); !errors.Is(err, io.EOF) {
@@ -131,6 +132,12 @@ func (d *decoder) document(data []byte) {
 		return
 	}
 	if len(doc.Content) == 0 || doc.Content[0].Tag == "!!null" {
+		return
+	}
+	if n := doc.Content[0]; n.Kind == yaml.ScalarNode {
+		d.fault(d.at(n), "",
+			"the file is a single value (%q), and must have keys: a key ends with a colon and a blank, "+
+				"as in `product: acme`", clip(n.Value))
 		return
 	}
 	d.mapping(doc.Content[0], reflect.ValueOf(d.config).Elem(), "")
@@ -169,6 +176,10 @@ func (d *decoder) environment(env []string) {
 		}
 		if !ok {
 			hint := nearest(name, slices.Sorted(maps.Keys(byName)))
+			if short := nearest(name, slices.Sorted(maps.Keys(shortcuts))); short != "" &&
+				(hint == "" || distance(name, short) <= distance(name, hint)) {
+				hint = short
+			}
 			if hint != "" {
 				hint = "; did you mean " + hint + "?"
 			}

@@ -68,7 +68,8 @@ func Check(c *config.Config, dialects []plugin.Dialect) (out []*Listener, err er
 	for i, lc := range c.Listeners {
 		l := &Listener{config: lc, dialect: known[lc.Dialect]}
 		if err := l.check(c, names); err != nil {
-			faults = append(faults, fmt.Errorf("listeners[%d] (%s): %w", i, lc.Address, err))
+			key := fmt.Sprintf("listeners[%d]", i)
+			faults = append(faults, c.At(key, fmt.Errorf("%s (%s): %w", key, lc.Address, err)))
 		}
 		out = append(out, l)
 	}

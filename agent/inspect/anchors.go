@@ -44,7 +44,8 @@ func Anchors(c *config.Config) (anchors []plugin.Anchor, vendor string, err erro
 			err = fmt.Errorf("key %q of system %s is there twice", a.KeyID, a.System)
 		}
 		if err != nil {
-			faults = append(faults, fmt.Errorf("license.trust[%d]: %w", i, err))
+			key := fmt.Sprintf("license.trust[%d]", i)
+			faults = append(faults, c.At(key, fmt.Errorf("%s: %w", key, err)))
 			continue
 		}
 		seen[a.System+" "+a.KeyID] = true
@@ -58,7 +59,8 @@ func anchor(c *config.Config, t config.Trust) (plugin.Anchor, error) {
 	if t.KeyFile != "" {
 		var err error
 		if key, err = c.ReadFile(t.KeyFile, maxKey); err != nil {
-			return plugin.Anchor{}, fmt.Errorf("key %q: %w", t.KeyID, err)
+			return plugin.Anchor{}, fmt.Errorf("key %q: %w; put the vendor's public key there, or mend key_file",
+				t.KeyID, err)
 		}
 	}
 	of := catalog.Anchor
@@ -84,11 +86,12 @@ func LicenseKeys(c *config.Config) ([]string, error) {
 	}
 	b, err := c.ReadFile(c.License.KeyFile, plugin.MaxLicenseKeys)
 	if err != nil {
-		return nil, fmt.Errorf("license.key_file: %w", err)
+		return nil, c.At("license.key_file", fmt.Errorf("license.key_file: %w; put the licence keys there, one a line",
+			err))
 	}
 	keys, err := plugin.LicenseKeys(b)
 	if err != nil {
-		return nil, fmt.Errorf("license.key_file %s: %w", c.License.KeyFile, err)
+		return nil, c.At("license.key_file", fmt.Errorf("license.key_file %s: %w", c.License.KeyFile, err))
 	}
 	return keys, nil
 }

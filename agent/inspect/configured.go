@@ -2,6 +2,7 @@ package inspect
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -31,15 +32,12 @@ const inlineName = "USHER_LICENSE"
 // Configured judges the documents in the licence folder of a configuration, as an agent with that configuration would.
 // Of the programs that the configuration names it starts the plugins alone, for as long as it takes.
 func Configured(c *config.Config) (*Inspection, error) {
+	if err := Faults(c); err != nil {
+		return nil, err
+	}
 	anchors, vendor, err := Anchors(c)
 	if err != nil {
 		return nil, err
-	}
-	if _, err := c.Socket.ByID(); err != nil {
-		return nil, err
-	}
-	if _, err := config.GroupID(c.Socket.Group); err != nil {
-		return nil, fmt.Errorf("socket.group: %w", err)
 	}
 	listeners, err := dialect.Check(c, catalog.BuiltIn().Dialects(c.Upstream.Systems))
 	if err != nil {
@@ -71,6 +69,21 @@ func Configured(c *config.Config) (*Inspection, error) {
 		out.Listeners = append(out.Listeners, [2]string{l.Address(), l.Dialect() + ", for " + l.Callers()})
 	}
 	return out, nil
+}
+
+// Faults joins all that is wrong with what a configuration names: keys, users and groups, listeners and the files of
+// plugins. Each says where in the configuration it is.
+func Faults(c *config.Config) error {
+	_, _, err := Anchors(c)
+	faults := []error{err}
+	_, err = c.Socket.ByID()
+	faults = append(faults, c.Placed(err))
+	if _, err := config.GroupID(c.Socket.Group); err != nil {
+		faults = append(faults, c.At("socket.group", fmt.Errorf("socket.group: %w", err)))
+	}
+	_, err = dialect.Check(c, catalog.BuiltIn().Dialects(c.Upstream.Systems))
+	_, failed := LicenseKeys(c)
+	return errors.Join(append(faults, err, failed, plugins.Check(c))...)
 }
 
 // folder reads the documents of a licence folder, or of a licence file, and the licence keys beside them.

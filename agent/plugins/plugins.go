@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -67,6 +68,24 @@ func (all Plugins) Upstreams() map[string]plugin.Upstream {
 
 // Dir returns where the plugins' sockets lie while the agent runs.
 func Dir(c *config.Config) string { return filepath.Join(c.State.RuntimeDir, "plugins") }
+
+// Check says which of the configured plugins the agent would not start, and starts none.
+func Check(c *config.Config) error {
+	all, _, err := New(c, Dir(c), "", slog.New(slog.DiscardHandler), nil, nil)
+	if err != nil {
+		return c.At("plugins", err)
+	}
+	var faults []error
+	for i, p := range all {
+		if err := p.Check(); errors.Is(err, fs.ErrNotExist) {
+			err = fmt.Errorf("plugins[%d]: %w; install the plugin there, or mend its path", i, err)
+			faults = append(faults, c.At(fmt.Sprintf("plugins[%d]", i), err))
+		} else if err != nil {
+			faults = append(faults, c.At(fmt.Sprintf("plugins[%d]", i), fmt.Errorf("plugins[%d]: %w", i, err)))
+		}
+	}
+	return errors.Join(faults...)
+}
 
 // With starts the configured plugins for as long as use runs, and calls it with the catalog. The error says that the
 // agent would not start a plugin's file.

@@ -12,6 +12,7 @@ import (
 	"maps"
 	"net/http"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/usher-agent/usher/agent/config"
@@ -53,7 +54,7 @@ func (o *Opener) Open(given map[string]plugin.Upstream) (map[string]plugin.Upstr
 	if c.Upstream.URL != "" {
 		u, err := o.Native(c.Upstream.URL)
 		if err != nil {
-			return nil, fmt.Errorf("upstream.url: %w", err)
+			return nil, keyed("upstream.url", err)
 		}
 		out[u.System()] = u
 	}
@@ -69,6 +70,14 @@ func (o *Opener) Open(given map[string]plugin.Upstream) (map[string]plugin.Upstr
 		out[u.System()] = u
 	}
 	return out, nil
+}
+
+// keyed says of an error that names no key of the upstream's yet which one is at fault.
+func keyed(key string, err error) error {
+	if strings.HasPrefix(err.Error(), "upstream.") {
+		return err
+	}
+	return fmt.Errorf("%s: %w", key, err)
 }
 
 // environment is what one system's upstream may use of the agent.
@@ -132,7 +141,7 @@ func (o *Opener) Check(c *config.Config) error {
 	}
 	if c.Upstream.PoolsURL != "" {
 		if _, err := dry.Native(c.Upstream.PoolsURL); err != nil {
-			return fmt.Errorf("upstream.pools_url: %w", err)
+			return keyed("upstream.pools_url", err)
 		}
 	}
 	if _, err := dry.enrolment(); err != nil && !errors.Is(err, fs.ErrNotExist) { // the tokens may come later

@@ -48,7 +48,7 @@ func TestOpen(t *testing.T) {
 	for want, set := range map[string]func(*config.Upstream){
 		"upstream.ca_file: ": func(u *config.Upstream) { u.CAFile = named + "s" },
 		"upstream.ca_file " + named + ": there is no certificate": func(u *config.Upstream) { u.CAFile = named },
-		"upstream.url: upstream.client_cert_file: ": func(u *config.Upstream) {
+		"upstream.client_cert_file: ": func(u *config.Upstream) {
 			u.URL, u.ClientCertFile, u.ClientKeyFile = "https://localhost", named, named
 		},
 	} {

@@ -34,7 +34,7 @@ func (o *Opener) way(c *config.Config) *way {
 			Read: func() ([]byte, error) {
 				b, err := c.ReadFile(path, maxNamed)
 				if err != nil {
-					err = fmt.Errorf("upstream.ca_file: %w", err)
+					err = fmt.Errorf("upstream.ca_file: %w; put the CA's certificate there, in PEM", err)
 				}
 				return b, err
 			},
@@ -68,11 +68,11 @@ func (o *Opener) clientCertificate(c *config.Config) *plugin.Renewed[*tls.Certif
 		Read: func() ([]byte, error) {
 			public, err := c.ReadFile(c.Upstream.ClientCertFile, maxNamed)
 			if err != nil {
-				return nil, fmt.Errorf("upstream.client_cert_file: %w", err)
+				return nil, fmt.Errorf("upstream.client_cert_file: %w; put the certificate there, in PEM", err)
 			}
 			private, err := c.ReadFile(c.Upstream.ClientKeyFile, maxNamed)
 			if err != nil {
-				return nil, fmt.Errorf("upstream.client_key_file: %w", err)
+				return nil, fmt.Errorf("upstream.client_key_file: %w; put the key there, in PEM", err)
 			}
 			return bytes.Join([][]byte{textual.PEM(public), textual.PEM(private)}, []byte(between)), nil
 		},

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	stdlog "log"
@@ -24,6 +25,7 @@ import (
 	"github.com/usher-agent/usher/agent/inspect"
 	"github.com/usher-agent/usher/agent/naming"
 	"github.com/usher-agent/usher/agent/output"
+	"github.com/usher-agent/usher/cmd/usher/internal/doctor"
 	"github.com/usher-agent/usher/cmd/usher/internal/early"
 	"github.com/usher-agent/usher/cmd/usher/internal/instance"
 	"github.com/usher-agent/usher/enforcer"
@@ -152,7 +154,7 @@ an agent that runs as another user.`,
 				return makeFolders(cfg, owner)
 			}
 			if check {
-				return c.checkConfig(cfg, src)
+				return c.checkConfig(cmd.Context(), cfg, src)
 			}
 			return c.runAgent(cmd.Context(), cfg, src)
 		}}
@@ -318,7 +320,10 @@ func fileStamp(path string) string {
 
 // checkConfig reports the effect of the configuration: the anchors, the terms that it narrows, and the verdict on the
 // licences in the folder.
-func (c *cli) checkConfig(cfg *config.Config, src *source) error {
+func (c *cli) checkConfig(ctx context.Context, cfg *config.Config, src *source) error {
+	if err := errors.Join(inspect.Faults(cfg), agent.Check(cfg)); err != nil {
+		return &exit{code: exitConfig, cause: err}
+	}
 	v, err := inspect.Configured(cfg)
 	if err != nil {
 		return &exit{code: exitConfig, cause: err}
@@ -350,6 +355,10 @@ func (c *cli) checkConfig(cfg *config.Config, src *source) error {
 	if len(v.Keys) == 0 {
 		fprintln(c.errs,
 			"warning: no key is trusted, so no licence can be valid: name the vendor's public key under license.trust")
+	}
+	for _, f := range doctor.OfConfiguration(ctx, doctor.Options{Version: version, Unit: src.unit, File: src.from,
+		Load: func() (*config.Config, error) { return cfg, nil }}) {
+		fprintf(c.errs, "warning: %s\n", f.Sentence())
 	}
 	fprintln(c.out, "the configuration is good")
 	return nil

@@ -257,7 +257,6 @@ func (e *exam) running() {
 	e.licence(ofWire(e.said))
 	e.pools(ctx)
 	e.listeners(ctx, h)
-	e.reloaded(ctx)
 	switch settings, err := e.client.Config(ctx); {
 	case err == nil:
 		e.differing(settings)
@@ -285,28 +284,6 @@ func (e *exam) pools(ctx context.Context) {
 			e.ok(name, "this agent may hand out %d of the site's %s slots", *p.Budget, limit(p.Limit))
 		}
 	}
-}
-
-// reloaded says whether the last reload failed, as the agent's metrics have it.
-func (e *exam) reloaded(ctx context.Context) {
-	metrics, err := e.client.Metrics(ctx)
-	if err != nil {
-		return
-	}
-	if value(metrics, "usher_config_last_reload_successful") == "0" {
-		e.warn("RELOAD_FAILED", "configuration", e.check()+", and `usher reload` takes it",
-			"the last reload failed, and the configuration of before is in force")
-	}
-}
-
-// value returns the value of a metric without labels.
-func value(metrics []byte, name string) string {
-	for line := range strings.Lines(string(metrics)) {
-		if v, ok := strings.CutPrefix(line, name+" "); ok {
-			return strings.TrimSpace(v)
-		}
-	}
-	return ""
 }
 
 // listeners lists the listeners of dialects, and the keys that sign their answers.

@@ -9,17 +9,16 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/usher-agent/usher/agent"
 	"github.com/usher-agent/usher/agent/config"
-	"github.com/usher-agent/usher/agent/dialect"
 	"github.com/usher-agent/usher/agent/inspect"
 	"github.com/usher-agent/usher/agent/plugins"
 	"github.com/usher-agent/usher/client"
 	"github.com/usher-agent/usher/client/wire"
-	"github.com/usher-agent/usher/plugin/catalog"
 )
 
-// from names where the configuration comes from.
-func (e *exam) from() string {
+// source names where the configuration comes from.
+func (e *exam) source() string {
 	text := e.File
 	if text == "" {
 		text = "no file: defaults and variables"
@@ -44,20 +43,84 @@ func (e *exam) configuration() {
 	}
 	e.cfg = cfg
 	faults := len(e.found)
-	if _, _, err := inspect.Anchors(cfg); err != nil {
-		for _, err := range each(err) {
-			e.bad("TRUST_BROKEN", "configuration", "name the vendor's public key there, as a file in PEM", "%v", err)
-		}
+	for _, err := range each(inspect.Faults(cfg)) {
+		e.faulty(err)
 	}
-	_, err = inspect.LicenseKeys(cfg)
-	_, rules := cfg.Socket.ByID()
-	_, listeners := dialect.Check(cfg, catalog.BuiltIn().Dialects(cfg.Upstream.Systems))
-	for _, err := range each(errors.Join(err, rules, listeners)) {
+	for _, err := range each(agent.Check(cfg)) {
 		e.bad("CONFIG_INVALID", "configuration", e.check(), "%v", err)
 	}
 	if len(e.found) == faults {
-		e.ok("configuration", "%s", e.from())
+		e.ok("configuration", "%s", e.source())
 	}
+}
+
+// faulty reports what is wrong with something that the configuration names. Plugins are looked at one by one, and the
+// socket's group where the socket is.
+func (e *exam) faulty(err error) {
+	var at *config.Error
+	key := ""
+	if errors.As(err, &at) {
+		key = at.Key
+	}
+	switch {
+	case strings.HasPrefix(key, "plugins"), key == "socket.group":
+	case strings.HasPrefix(key, "license.trust"):
+		e.bad("TRUST_BROKEN", "configuration", "", "%v", err)
+	default:
+		e.bad("CONFIG_INVALID", "configuration", e.check(), "%v", err)
+	}
+}
+
+// public are the endings of the keys whose files are no secrets.
+var public = []string{"ca_file", "client_cert_file", ".path", "web_config"}
+
+// named looks at the files that the configuration names, as the agent's user: whether it may read them, and whether
+// others may read the secrets.
+func (e *exam) named() {
+	if e.cfg == nil {
+		return
+	}
+	for _, f := range e.cfg.NamedFiles() {
+		n := len(e.found)
+		anchor := strings.HasPrefix(f.Key, "license.trust")
+		fi, err := os.Stat(f.Path)
+		if err != nil {
+			continue // it is said, or it may come later
+		}
+		var denied error
+		if failed := e.agent.do(func() {
+			if file, err := os.Open(f.Path); err == nil {
+				file.Close()
+			} else if errors.Is(err, fs.ErrPermission) {
+				denied = err
+			}
+		}); failed != nil {
+			continue
+		}
+		switch isPublic := slices.ContainsFunc(public, func(end string) bool {
+			return strings.HasSuffix(f.Key, end)
+		}); {
+		case denied != nil:
+			e.bad("FILE_UNREADABLE", "configuration", fmt.Sprintf("chown %d %s", e.agent.uid, f.Path),
+				"%s: %s belongs to %s (mode %04o), and the agent, which runs as %s, may not read it", f.Key, f.Path,
+				nameOf(fi), fi.Mode().Perm(), e.agent)
+		case !isPublic && !anchor && fi.Mode().Perm()&0o004 != 0:
+			e.warn("SECRET_OPEN", "configuration", fmt.Sprintf("chmod o-rwx %s", f.Path),
+				"%s: %s is a secret, and every user of this host can read it (mode %04o)", f.Key, f.Path,
+				fi.Mode().Perm())
+		}
+		e.from(n, f.Key)
+	}
+}
+
+// licencePath says that there is no licence folder.
+func (e *exam) licencePath() {
+	n := len(e.found)
+	if _, err := os.Stat(e.cfg.License.Path); errors.Is(err, fs.ErrNotExist) {
+		e.warn("LICENSE_MISSING", "licence", "make it, or mend license.path; the agent waits for it",
+			"license.path: there is no %s", e.cfg.License.Path)
+	}
+	e.from(n, "license.path")
 }
 
 // check names the command that checks the configuration alone.
@@ -207,7 +270,7 @@ func (e *exam) differing(settings []wire.Setting) {
 			pending = append(pending, key)
 		}
 	}
-	if slices.Sort(pending); len(pending) > 0 {
+	if slices.Sort(pending); len(pending) > 0 && !e.has("RESTART_PENDING") {
 		e.warn("RESTART_PENDING", "configuration", "restart the agent when it suits; it loses no lease",
 			"the agent runs with other values than %s has of %s", e.File, strings.Join(pending, ", "))
 	}

@@ -39,6 +39,8 @@ type Finding struct {
 	Result Result `json:"result"`
 	Detail string `json:"detail"`         // the cause, one sentence
 	Hint   string `json:"hint,omitempty"` // the mend
+	// Place is where the configuration has what is at fault, as "usher.yaml:12"; empty: it has not, or no one place.
+	Place string `json:"place,omitempty"`
 }
 
 // String returns the finding as one line.
@@ -47,7 +49,15 @@ func (f Finding) String() string {
 	if f.Code != codeOK {
 		text += f.Code + " "
 	}
-	text += f.Check + ": " + f.Detail
+	return text + f.Check + ": " + f.Sentence()
+}
+
+// Sentence returns the place, the cause and the mend.
+func (f Finding) Sentence() string {
+	text := f.Detail
+	if f.Place != "" {
+		text = f.Place + ": " + text
+	}
 	if f.Hint != "" {
 		text += "; " + f.Hint
 	}
@@ -103,7 +113,7 @@ func Examine(ctx context.Context, o Options) []Finding {
 	defer e.client.Close()
 	e.meet()
 	e.agent, e.env = e.agentUser(), e.environment()
-	checks := []func(){e.exported, e.folders, e.lock, e.socket, e.addresses, e.plugins, e.journals, e.kernel,
+	checks := []func(){e.exported, e.named, e.folders, e.lock, e.socket, e.addresses, e.plugins, e.journals, e.kernel,
 		e.descriptors, e.clock, e.host, e.upstreams, e.product, e.stopped}
 	if e.up {
 		checks[len(checks)-1] = e.running
@@ -114,8 +124,41 @@ func Examine(ctx context.Context, o Options) []Finding {
 	return sorted(e.found)
 }
 
+// OfConfiguration looks at what a good configuration names on this host: files, folders, the socket and addresses. It
+// returns what an agent that starts with it would meet, and nothing of an agent that runs.
+func OfConfiguration(ctx context.Context, o Options) []Finding {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	o.Within = time.Second
+	e := &exam{Options: o, ctx: ctx}
+	e.configuration()
+	if e.cfg == nil {
+		return nil
+	}
+	e.client = client.New(cmp.Or(o.Socket, e.cfg.Socket.Path))
+	defer e.client.Close()
+	e.meet()
+	e.agent = e.agentUser()
+	e.found = nil
+	for _, check := range []func(){e.named, e.licencePath, e.folders, e.socket, e.addresses} {
+		check()
+	}
+	return slices.DeleteFunc(sorted(e.found), func(f Finding) bool { return f.Result != Bad && f.Result != Warning })
+}
+
 func (e *exam) add(result Result, code, check, hint, format string, args ...any) {
-	e.found = append(e.found, Finding{code, check, result, fmt.Sprintf(format, args...), hint})
+	e.found = append(e.found, Finding{Code: code, Check: check, Result: result, Detail: fmt.Sprintf(format, args...),
+		Hint: hint})
+}
+
+// from adds to the findings from n on where the configuration has their key.
+func (e *exam) from(n int, key string) {
+	for i := n; i < len(e.found); i++ {
+		if f := &e.found[i]; f.Place == "" && f.Result != OK && e.cfg != nil {
+			f.Place = e.cfg.Place(key)
+		}
+	}
 }
 
 func (e *exam) bad(code, check, hint, format string, args ...any) {

@@ -91,14 +91,17 @@ func TestEveryCodeIsUsed(t *testing.T) {
 // The worst comes first, causes before what follows from them, and a warning that explains something bad is bad.
 func TestCausesComeFirst(t *testing.T) {
 	t.Parallel()
+	finding := func(r Result, code, check, detail string) Finding {
+		return Finding{Code: code, Check: check, Result: r, Detail: detail, Hint: "mend it"}
+	}
 	got := sorted([]Finding{
-		{"OK", "host", OK, "well", ""},
-		{"LICENSE_WARNING", "licence", Warning, "w", ""},
-		{"NOT_LOOKED_AT", "state", Unknown, "u", ""},
-		{"LICENSE_OVERDUE", "licence", Bad, "it is overdue", "mend"},
-		{"UPSTREAM_DNS", "upstream", Warning, "no name", "mend"},
-		{"AGENT_AWAY", "agent", Bad, "away", "start it"},
-		{"STATE_FULL", "state", Bad, "full", "free some"},
+		finding(OK, "OK", "host", "well"),
+		finding(Warning, "LICENSE_WARNING", "licence", "w"),
+		finding(Unknown, "NOT_LOOKED_AT", "state", "u"),
+		finding(Bad, "LICENSE_OVERDUE", "licence", "it is overdue"),
+		finding(Warning, "UPSTREAM_DNS", "upstream", "no name"),
+		finding(Bad, "AGENT_AWAY", "agent", "away"),
+		finding(Bad, "STATE_FULL", "state", "full"),
 	})
 	var codes []string
 	for _, f := range got {

@@ -40,6 +40,7 @@ func (e *exam) folders() {
 		if failed := e.agent.do(func() { e.folder(f) }); failed != nil {
 			e.notLooked(f.name, failed)
 		}
+		e.from(before, f.key)
 		if len(e.found) == before {
 			e.ok(f.name, "%s", f.path)
 		}
@@ -260,6 +261,8 @@ func (e *exam) socket() {
 		return
 	}
 	path := e.cfg.Socket.Path
+	n := len(e.found)
+	defer func() { e.from(n, "socket.path") }()
 	gid, err := config.GroupID(e.cfg.Socket.Group)
 	switch {
 	case err != nil:
@@ -270,6 +273,7 @@ func (e *exam) socket() {
 			"the agent, which runs as %s, cannot give the socket to the group %s, of which it is no member", e.agent,
 			e.cfg.Socket.Group)
 	}
+	e.from(n, "socket.group")
 	if fi, err := os.Lstat(path); err == nil && fi.Mode().Type() != fs.ModeSocket {
 		e.bad("SOCKET_TAKEN", "socket", "move it away, or set another socket.path",
 			"there is something of the name %s that is no socket (%v)", path, fi.Mode().Type())
@@ -328,6 +332,7 @@ func (e *exam) addresses() {
 		}
 	}
 	for key, address := range at {
+		n := len(e.found)
 		var err error
 		failed := e.agent.do(func() {
 			var l net.Listener
@@ -352,6 +357,7 @@ func (e *exam) addresses() {
 		default:
 			e.ok(key, "%s is free", address)
 		}
+		e.from(n, key)
 	}
 }
 

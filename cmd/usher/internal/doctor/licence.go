@@ -82,7 +82,7 @@ var mends = map[string]string{
 var warningCodes = map[string]string{
 	string(enforcer.WarnExpiresSoon): "LICENSE_ENDS_SOON", string(enforcer.WarnInGrace): "LICENSE_GRACE",
 	string(enforcer.WarnNotShared): "POOL_SHARE", string(enforcer.WarnClockBehind): "CLOCK_BEHIND",
-	string(enforcer.WarnPolling): "LICENSE_WARNING",
+	string(enforcer.WarnConfigRefused): "RELOAD_FAILED", string(enforcer.WarnRestartNeeded): "RESTART_PENDING",
 }
 
 // licence says what the verdict is.
@@ -156,6 +156,10 @@ func mendOf(code string) string {
 		return "ask the vendor for a renewal, or have the agent reach its upstream, before the grace ends"
 	case "CLOCK_BEHIND":
 		return "set the clock"
+	case "RELOAD_FAILED":
+		return "mend it, and run `usher reload`"
+	case "RESTART_PENDING":
+		return "restart the agent when it suits; it loses no lease"
 	}
 	return ""
 }

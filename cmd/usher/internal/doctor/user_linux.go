@@ -20,6 +20,13 @@ func asUser(u account, f func()) error {
 	failed := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		if unix.Gettid() == os.Getpid() {
+			// The process's first thread cannot end, and stands for the process in /proc. While this goroutine keeps
+			// it, another one has another thread.
+			defer runtime.UnlockOSThread()
+			failed <- asUser(u, f)
+			return
+		}
 		groups := make([]uint32, len(u.gids))
 		for i, g := range u.gids {
 			groups[i] = uint32(g)
