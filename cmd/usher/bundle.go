@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/usher-agent/usher/agent/naming"
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/plugin/redact"
 )
@@ -27,7 +28,7 @@ doctor's findings. It leaves out keys, e-mail addresses, licensees' own terms, a
 labels of holders. Look into it before you send it.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if out == "" {
-				out = "usher-support-" + time.Now().UTC().Format("20060102-150405") + ".tar.gz"
+				out = naming.Program() + "-support-" + time.Now().UTC().Format("20060102-150405") + ".tar.gz"
 			}
 			n, err := c.bundle(cmd, out)
 			if err != nil {
@@ -39,7 +40,7 @@ labels of holders. Look into it before you send it.`,
 			return nil
 		}}
 	cmd.Flags().StringVar(&out, "out", "",
-		"the file to write; - is standard output (default usher-support-TIME.tar.gz)")
+		"the file to write; - is standard output (default "+naming.Program()+"-support-TIME.tar.gz)")
 	return cmd
 }
 
@@ -62,7 +63,7 @@ func (c *cli) bundle(cmd *cobra.Command, path string) (n int, err error) {
 	now := time.Now()
 	add := func(name string, data []byte) {
 		if err == nil {
-			err = t.WriteHeader(&tar.Header{Name: "usher-support/" + name, Mode: 0o644, Size: int64(len(data)),
+			err = t.WriteHeader(&tar.Header{Name: naming.Program() + "-support/" + name, Mode: 0o644, Size: int64(len(data)),
 				ModTime: now})
 		}
 		if err == nil {

@@ -181,8 +181,15 @@ func (c *cli) releaseCommand() *cobra.Command {
 	var wait *time.Duration
 	cmd := &cobra.Command{Use: "release ID [--force]", Short: "Give a lease back", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return c.ride(cmd.Context(), *wait, false, func() error {
-				return c.client().Release(cmd.Context(), args[0], force)
+			asked := false
+			return c.ride(cmd.Context(), *wait, true, func() error {
+				err := c.client().Release(cmd.Context(), args[0], force)
+				if asked && errors.Is(err, client.ErrLeaseUnknown) {
+					return nil // the try before has done it
+				}
+				_, lost := again(err)
+				asked = asked || lost
+				return err
 			})
 		}}
 	wait = patience(cmd)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/usher-agent/usher/agent/naming"
 	"github.com/usher-agent/usher/client"
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/cmd/usher/internal/doctor"
@@ -189,6 +190,11 @@ const (
 	nagiosUnknown
 )
 
+// nagiosWord is how the line of a plugin begins: the service, and its state.
+func nagiosWord(code int) string {
+	return strings.ToUpper(naming.Program()) + " " + []string{"OK", "WARNING", "CRITICAL", "UNKNOWN"}[code]
+}
+
 func (c *cli) checkCommand() *cobra.Command {
 	var warnAt, critAt int
 	var days int
@@ -202,7 +208,7 @@ func (c *cli) checkCommand() *cobra.Command {
 				if e := (*exit)(nil); errors.Is(err, client.ErrAgentAway) || errors.As(err, &e) {
 					code = nagiosCritical
 				}
-				fprintf(c.out, "USHER %s - %v\n", []string{"OK", "WARNING", "CRITICAL", "UNKNOWN"}[code], err)
+				fprintf(c.out, "%s - %v\n", nagiosWord(code), err)
 				return &exit{code: code}
 			}
 			code, text, perf := nagiosOK, l.Reason, []string{}
@@ -248,7 +254,7 @@ func (c *cli) checkCommand() *cobra.Command {
 					worse(nagiosWarning, fmt.Sprintf("pool %s: %d of %d slots are in use", p.Name, p.InUse, *p.Budget))
 				}
 			}
-			line := fmt.Sprintf("USHER %s - %s", []string{"OK", "WARNING", "CRITICAL", "UNKNOWN"}[code],
+			line := fmt.Sprintf("%s - %s", nagiosWord(code),
 				strings.ReplaceAll(text, "|", "/"))
 			if len(perf) > 0 {
 				line += " | " + strings.Join(perf, " ")

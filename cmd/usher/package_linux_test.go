@@ -1,0 +1,412 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/spf13/cobra"
+
+	"github.com/usher-agent/usher/client/wire"
+)
+
+// packaged are the packages that the tests install: two versions, and a vendor's under its own name.
+type packaged struct{ keys, deb, nextDeb, rpm, nextRPM, ownDeb, ownRPM string }
+
+// ownName is the name of the vendor's packages.
+const ownName = "acme-licensed"
+
+var packageOnce = sync.OnceValues(func() (p packaged, err error) {
+	dir, err := os.MkdirTemp("", "usher-package")
+	if err != nil {
+		return p, err
+	}
+	if x := os.Getenv("XPK"); x != "" {
+		dir = x
+		if _, err := os.Stat(dir + "/package"); err != nil {
+			if err = makePackages(dir); err != nil {
+				return p, err
+			}
+		}
+	} else if err = makePackages(dir); err != nil {
+		return p, err
+	}
+	arch := map[string]string{"amd64": "x86_64", "arm64": "aarch64"}[runtime.GOARCH]
+	deb := func(name, version string) string {
+		return filepath.Join(dir, "package", name+"_"+version+"_"+runtime.GOARCH+".deb")
+	}
+	rpm := func(name, version string) string {
+		return filepath.Join(dir, "package", name+"-"+version+"-1."+arch+".rpm")
+	}
+	return packaged{keys: filepath.Join(dir, "keys"), deb: deb("usher", "1.0.0"), nextDeb: deb("usher", "1.1.0~rc1"), rpm: rpm("usher", "1.0.0"),
+		nextRPM: rpm("usher", "1.1.0~rc1"), ownDeb: deb(ownName, "1.0.0"), ownRPM: rpm(ownName, "1.0.0")}, nil
+})
+
+// makePackages builds all packages into a folder, with make.
+func makePackages(dir string) error {
+	vendor := filepath.Join(dir, "vendor")
+	if err := os.Mkdir(vendor, 0o700); err != nil {
+		return err
+	}
+	if code := run([]string{"vendor", "keygen", "--kid", "2027-a", "--out", filepath.Join(dir, "keys")}, nil, io.Discard,
+		os.Stderr); code != 0 {
+		return fmt.Errorf("vendor keygen: exit code %d", code)
+	}
+	public, err := os.ReadFile(filepath.Join(dir, "keys", "2027-a.pub"))
+	if err != nil {
+		return err
+	}
+	for name, b := range map[string][]byte{"2027-a.pub": public, "vendor.json": []byte(`{"product": "transcoder"}`)} {
+		if err := os.WriteFile(filepath.Join(vendor, name), b, 0o600); err != nil {
+			return err
+		}
+	}
+	for _, args := range [][]string{{"VERSION=1.0.0"}, {"VERSION=v1.1.0-rc1"},
+		{"VERSION=1.0.0", "NAME=" + ownName, "VENDOR=" + vendor}} {
+		cmd := exec.Command("make", append([]string{"-s", "package", "BIN=" + dir}, args...)...)
+		cmd.Dir = "../.."
+		cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "MAKE") })
+		cmd.Env = append(cmd.Env, "COMPRESSION=zstd")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("make package %v: %w: %s", args, err, out)
+		}
+	}
+	return nil
+}
+
+// packages builds the packages, and returns a machine that has them in /tmp.
+func packages(t *testing.T) (*machine, packaged) {
+	t.Helper()
+	m := bootMachine(t)
+	p, err := packageOnce()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range []*string{&p.deb, &p.nextDeb, &p.rpm, &p.nextRPM, &p.ownDeb, &p.ownRPM} {
+		to := "/tmp/" + filepath.Base(*file)
+		m.put(*file, to)
+		*file = to
+	}
+	return m, p
+}
+
+// site is an agent that a package has installed, with a licence in force, and callers.
+type site struct {
+	*machine
+	tool  string // the command, with what names the agent
+	unit  string
+	kept  []string // the leases that stay
+	stays func()   // ends those who hold them
+}
+
+// setUp starts an instance as docs/install.md has it, and drops a licence for it.
+func (m *machine) setUp(name, instance, tool, key string) *site {
+	m.t.Helper()
+	s := &site{machine: m, tool: tool, unit: name + "@" + instance}
+	m.run("systemctl enable --now " + s.unit + ".service")
+	m.run(tool + " health --ready --wait 30s")
+	m.run(fmt.Sprintf(`%s fingerprint --request /tmp/%s.json`, tool, name))
+	m.run(fmt.Sprintf(`%[1]s vendor sign --key %[2]s --product transcoder --licensee Example --limit streams=50 `+
+		`--meter renders=100 --scope host --bind /tmp/%[1]s.json --out /etc/%[1]s/%[3]s.d/example.lic`, name, key,
+		instance))
+	m.until("the licence is in force", tool+" status")
+	m.run("useradd product && usermod --append --groups " + name + " product")
+	m.until("the product is let in", s.as(tool+" pools"))
+	return s
+}
+
+// as is a line of the shell that the product's user runs.
+func (s *site) as(line string) string {
+	return "setpriv --reuid product --regid product --init-groups " + line
+}
+
+// hold has leases of every kind taken, and remembers them.
+func (s *site) hold() {
+	s.t.Helper()
+	for range 3 {
+		cmd := s.command("sh", "-c", s.as(s.tool+" run --pool streams -- sleep 100000"))
+		if err := cmd.Start(); err != nil {
+			s.t.Fatal(err)
+		}
+		s.t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	}
+	s.until("three processes hold slots", `test "$(`+s.tool+` --json leases | grep -o '"lifetime": *"process"' | wc -l)" = 3`)
+	s.run(s.as(s.tool + " acquire --pool streams --ttl 1h"))
+	s.run(s.tool + " acquire --pool streams --held")
+	s.run(s.tool + " acquire --pool renders --n 3")
+	for _, l := range s.leases() {
+		s.kept = append(s.kept, l.ID)
+	}
+	if len(s.kept) != 5 {
+		s.t.Fatalf("%d leases are held", len(s.kept))
+	}
+}
+
+func (s *site) leases() (out []wire.Lease) {
+	s.t.Helper()
+	var all wire.Leases
+	text := s.run(s.tool + " --json leases")
+	if err := json.Unmarshal([]byte(text), &all); err != nil {
+		if err = json.Unmarshal([]byte(text), &all.Leases); err != nil {
+			s.t.Fatalf("%v: %s", err, text)
+		}
+	}
+	return all.Leases
+}
+
+// holds looks that every lease is held as before, and that the meter has what was drawn.
+func (s *site) holds(after string) {
+	s.t.Helper()
+	s.run(s.tool + " health --ready --wait 30s")
+	state := map[string]string{}
+	for _, l := range s.leases() {
+		state[l.ID] = l.State
+	}
+	for _, id := range s.kept {
+		if state[id] != "held" {
+			s.t.Errorf("after %s lease %s is %q", after, id, state[id])
+		}
+	}
+	var pools []wire.Pool
+	var all wire.Pools
+	text := s.run(s.tool + " --json pools")
+	if json.Unmarshal([]byte(text), &pools) != nil && json.Unmarshal([]byte(text), &all) == nil {
+		pools = all.Pools
+	}
+	if i := slices.IndexFunc(pools, func(p wire.Pool) bool { return p.Name == "renders" }); i < 0 || pools[i].InUse != 3 {
+		s.t.Errorf("after %s the meter is not at 3: %s", after, text)
+	}
+	if out, code := s.try(s.tool + " status"); code != 0 {
+		s.t.Errorf("after %s: %s", after, out)
+	}
+}
+
+// load has callers come and go until the returned function is called, which demands that none was turned away.
+func (s *site) load() (end func()) {
+	s.t.Helper()
+	s.run("mkdir -m 777 /tmp/load")
+	const loop = `n=0; while [ ! -e /tmp/load/end ]; do %s || echo "exit code $?" >> /tmp/load/failed; ` +
+		`n=$((n+1)); done 2>> /tmp/load/errors; echo $n >> /tmp/load/calls`
+	var all []*exec.Cmd
+	for _, call := range []string{s.as(s.tool + " run --pool streams -- true"),
+		"id=$(" + s.as(s.tool+" acquire --pool streams --client-token $$-$n") + ") && " + s.as(s.tool+" release $id")} {
+		cmd := s.command("sh", "-c", fmt.Sprintf(loop, call))
+		if err := cmd.Start(); err != nil {
+			s.t.Fatal(err)
+		}
+		all = append(all, cmd)
+	}
+	return func() {
+		s.t.Helper()
+		s.run("touch /tmp/load/end")
+		for _, cmd := range all {
+			if err := cmd.Wait(); err != nil {
+				s.t.Error(err)
+			}
+		}
+		if out, code := s.try("tail -n 6 /tmp/load/failed"); code == 0 {
+			s.t.Errorf("callers were turned away: %s%s", out, s.run("tail -n 6 /tmp/load/errors"))
+		}
+		s.t.Logf("calls: %s", strings.Join(strings.Fields(s.run("cat /tmp/load/calls")), ", "))
+		s.run("rm -r /tmp/load")
+	}
+}
+
+// settle waits until so much is true of the unit.
+func (s *site) settle(property, want string) {
+	s.t.Helper()
+	s.until(property, fmt.Sprintf(`test "$(systemctl show -P %s %s.service)" = %s`, property, s.unit, want))
+}
+
+// ended has the agent's process end in a way, and waits until another has its place.
+func (s *site) ended(line string) {
+	s.t.Helper()
+	was := strings.TrimSpace(s.run("systemctl show -P MainPID " + s.unit + ".service"))
+	s.run(strings.ReplaceAll(line, "$PID", was))
+	s.until("another agent", fmt.Sprintf(`pid=$(systemctl show -P MainPID %s.service); test "$pid" != %s -a "$pid" != 0`,
+		s.unit, was))
+}
+
+// The deb on a real system: installed, used, restarted, upgraded under load, removed and purged.
+func TestDeb(t *testing.T) {
+	m, p := packages(t)
+	m.run("dpkg -i " + p.deb)
+	m.run("systemd-analyze verify --man=no usher@acme.service usher@acme.socket > /tmp/said 2>&1 && ! test -s /tmp/said")
+	if out := m.run("systemctl list-units --all --no-legend 'usher@*'"); strings.TrimSpace(out) != "" {
+		t.Errorf("the package starts what nobody asked for: %s", out)
+	}
+	m.run("usher vendor keygen --kid k1 --out /root/keys && install -m 644 /root/keys/k1.pub /etc/usher/k1.pub")
+	m.write("/etc/usher/acme.yaml",
+		"product: transcoder\nlicense:\n  trust:\n    - kid: k1\n      key_file: /etc/usher/k1.pub\n")
+	s := m.setUp("usher", "acme", "usher --instance acme", "/root/keys/k1.key")
+	m.says("usher status", "streams") // it is the only instance
+	s.hold()
+
+	end := s.load()
+	s.ended("systemctl restart usher@acme")
+	s.holds("a restart")
+	s.ended("kill -KILL $PID")
+	s.holds("a crash")
+	m.run("mkdir -p /run/systemd/system/usher@acme.service.d")
+	m.write("/run/systemd/system/usher@acme.service.d/dog.conf", "[Service]\nWatchdogSec=1s\n")
+	m.run("systemctl daemon-reload")
+	s.ended("systemctl restart usher@acme")
+	s.ended("kill -STOP $PID") // the watchdog bites
+	s.holds("the watchdog")
+	m.run("rm -r /run/systemd/system/usher@acme.service.d && systemctl daemon-reload")
+	s.ended("dpkg -i " + p.nextDeb)
+	s.holds("an upgrade")
+	end()
+	// A host whose policy is against it restarts nothing.
+	m.write("/usr/sbin/policy-rc.d", "#!/bin/sh\nexit 101\n")
+	was := m.run("chmod 755 /usr/sbin/policy-rc.d; systemctl show -P MainPID usher@acme")
+	if is := m.run("dpkg -i " + p.nextDeb + " > /dev/null 2>&1 && systemctl show -P MainPID usher@acme"); is != was {
+		t.Errorf("against the host's policy the agent was restarted: %s, and was %s", is, was)
+	}
+	m.run("rm /usr/sbin/policy-rc.d")
+	m.says("usher --instance acme doctor || true", "version v1.1.0-rc1")
+
+	// A stop is the operator's will; with the socket unit the next caller starts the agent.
+	m.run("systemctl stop usher@acme.service")
+	if out, code := m.try("usher --instance acme run --agent-wait 0 --pool streams -- true"); code != exitAgentAway {
+		t.Errorf("without an agent: exit code %d: %s", code, out)
+	}
+	m.run("systemctl enable --now usher@acme.socket")
+	m.says("stat -c '%a %U %G' /run/usher/acme/usher.sock", "660 usher usher")
+	s.settle("ActiveState", "inactive")
+	s.holds("a stop and a start by the socket")
+	end = s.load()
+	s.ended("systemctl restart usher@acme.service")
+	s.ended("kill -KILL $PID")
+	m.run("systemctl stop usher@acme.service") // callers start it again
+	s.settle("ActiveState", "active")
+	end()
+	s.holds("restarts with the socket unit")
+
+	m.run("usher --instance acme license install /etc/usher/acme.d/example.lic") // the agent may write there
+	m.run("dpkg -r usher")
+	if out, code := m.try("pgrep -x usher"); code == 0 {
+		t.Errorf("after the removal there runs %s", out)
+	}
+	m.run("test -e /etc/usher/acme.d/example.lic && test -e /var/lib/usher/acme/agent.key && ! test -e /usr/bin/usher")
+	m.run("dpkg -i " + p.nextDeb + " && systemctl start usher@acme.service")
+	s.holds("a removal and an installation")
+	m.run("systemctl stop usher@acme.socket usher@acme.service && dpkg -P usher")
+	m.run("! test -e /etc/usher && ! test -e /var/lib/usher && ! test -e /run/usher")
+	m.run(`! find /usr /etc /var/lib /run \( -name 'usher*' -o -name _usher \) | grep .`)
+}
+
+// The rpm on a system with systemd: installed, used, upgraded, removed.
+func TestRPM(t *testing.T) {
+	if _, err := exec.LookPath("rpm"); err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal(err)
+		}
+		t.Skip("there is no rpm")
+	}
+	m, p := packages(t)
+	const rpm = "rpm --force-debian --nodeps --nosignature "
+	m.run(rpm + "-i " + p.ownRPM)
+	m.run("systemd-analyze verify --man=no " + ownName + "@x.service > /tmp/said 2>&1 && ! test -s /tmp/said")
+	m.run(rpm + "-i " + p.rpm)
+	m.run("usher vendor keygen --kid k1 --out /root/keys && install -m 644 /root/keys/k1.pub /etc/usher/k1.pub")
+	m.write("/etc/usher/acme.yaml",
+		"product: transcoder\nlicense:\n  trust:\n    - kid: k1\n      key_file: /etc/usher/k1.pub\n")
+	s := m.setUp("usher", "acme", "usher --instance acme", "/root/keys/k1.key")
+	s.hold()
+	end := s.load()
+	s.ended(rpm + "-U " + p.nextRPM)
+	s.holds("an upgrade")
+	end()
+	m.says("usher --instance acme doctor || true", "version v1.1.0-rc1")
+	m.run(rpm + "-e usher")
+	if out, code := m.try("pgrep -x usher"); code == 0 {
+		t.Errorf("after the removal there runs %s", out)
+	}
+	m.run("test -e /etc/usher/acme.d/example.lic && test -e /var/lib/usher/acme/agent.key && ! test -e /usr/bin/usher")
+	m.says("rpm -qc "+ownName, "/etc/acme-licensed/transcoder.yaml")
+}
+
+// Under its own name the vendor's package meets no other agent, and all of it says that name.
+func TestOwnName(t *testing.T) {
+	m, p := packages(t)
+	m.run("dpkg -i " + p.deb + " " + p.ownDeb)
+	m.run("systemd-analyze verify --man=no acme-licensed@x.service acme-licensed@x.socket > /tmp/said 2>&1 && " +
+		"! test -s /tmp/said")
+	m.write("/etc/usher/transcoder.yaml", "product: transcoder\n")
+	m.run("systemctl start usher@transcoder.service")
+	m.put(filepath.Join(p.keys, "2027-a.key"), "/root/2027-a.key")
+	m.run("chmod 600 /root/2027-a.key")
+	s := m.setUp(ownName, "transcoder", ownName, "/root/2027-a.key") // the only instance is found
+	s.hold()
+	m.says("usher --instance transcoder status || true", "NOT_FOUND") // the other has no licence
+	m.says("ls -l /run/acme-licensed/transcoder/acme-licensed.sock", "acme-licensed acme-licensed")
+	end := s.load()
+	s.ended("systemctl restart acme-licensed@transcoder")
+	end()
+	s.holds("a restart")
+
+	// The configuration is the operator's.
+	m.run("echo '# by the operator' >> /etc/acme-licensed/transcoder.yaml && dpkg -i " + p.ownDeb)
+	m.says("cat /etc/acme-licensed/transcoder.yaml", "product: transcoder", "# by the operator")
+	m.says("dpkg-query -W -f '${Conffiles}' acme-licensed", "/etc/acme-licensed/transcoder.yaml")
+
+	m.speaks(ownName)
+	m.run("dpkg -P " + ownName)
+	m.run("! test -e /etc/acme-licensed && ! test -e /var/lib/acme-licensed")
+	m.says("systemctl is-active usher@transcoder", "active")
+}
+
+// speaks looks through all that a package has installed and all that its program prints for a name that is not its own.
+func (m *machine) speaks(name string) {
+	m.t.Helper()
+	// What keeps its name: the licence system, and examples of other systems' users and providers.
+	const kept = `s/(--trust |system: |system )usher\b//; s/(default|provider:|user:) usher\b//i; s/usher[=:][^ ]*//g`
+	check := func(what, line string) {
+		m.t.Helper()
+		if out, code := m.try("{ " + line + "; } 2>&1 | sed -E '" + kept + "' | grep -iw usher"); code == 0 {
+			m.t.Errorf("%s: %s", what, out)
+		}
+	}
+	files := strings.Fields(m.run(`for f in $(dpkg -L ` + name + `); do test -f $f && echo $f; done`))
+	if len(files) < 20 {
+		m.t.Errorf("the package has %d files: %v", len(files), files)
+	}
+	for _, file := range files {
+		switch {
+		case strings.Contains(file, "usher"):
+			m.t.Errorf("the package has %s", file)
+		case strings.HasSuffix(file, "/copyright"), file == "/usr/bin/"+name:
+		case strings.HasSuffix(file, ".gz"):
+			check(file, "zcat "+file)
+		default:
+			check(file, "cat "+file)
+		}
+	}
+	var walk func(cmd *cobra.Command, path string)
+	var lines []string
+	walk = func(cmd *cobra.Command, path string) {
+		lines = append(lines, path+" --help", path+" --no-such-flag", path)
+		for _, sub := range cmd.Commands() {
+			if sub.Name() != "demo" && sub.Name() != "man" && sub.Name() != "upstream" && sub.Name() != "agent" {
+				walk(sub, path+" "+sub.Name())
+			} else {
+				lines = append(lines, path+" "+sub.Name()+" --help")
+			}
+		}
+	}
+	walk((&cli{}).root(), name+" --instance transcoder")
+	check("a command", "cd /tmp; "+strings.Join(lines, "< /dev/null; ")+" < /dev/null")
+	check("without an agent", "systemctl stop "+name+"@transcoder; "+name+" status; "+name+" doctor; "+name+" run --agent-wait 0 "+
+		"--pool x -- true; "+name+" agent --check --config /etc/acme-licensed/transcoder.yaml; "+name+" agent --no")
+	check("the demo", name+" demo --exit")
+	check("the log", "journalctl --no-pager -u "+name+"@transcoder")
+}
