@@ -63,7 +63,8 @@ func (c *cli) bundle(cmd *cobra.Command, path string) (n int, err error) {
 	now := time.Now()
 	add := func(name string, data []byte) {
 		if err == nil {
-			err = t.WriteHeader(&tar.Header{Name: naming.Program() + "-support/" + name, Mode: 0o644, Size: int64(len(data)),
+			err = t.WriteHeader(&tar.Header{Name: naming.Program() + "-support/" + name, Mode: 0o644,
+				Size:    int64(len(data)),
 				ModTime: now})
 		}
 		if err == nil {

@@ -42,13 +42,15 @@ done
 ln -s /proc/self/fd dev/fd
 mount -t tmpfs tmpfs run
 mount -t tmpfs -o mode=1777 tmpfs tmp
-rm -rf usr/sbin/policy-rc.d var/lib/man-db/auto-update etc/systemd/system run/systemd usr/lib/systemd/system/*.wants lib/systemd/system/*.wants
+rm -rf usr/sbin/policy-rc.d var/lib/man-db/auto-update run/systemd
+rm -rf etc/systemd/system usr/lib/systemd/system/*.wants lib/systemd/system/*.wants
 mkdir -p etc/systemd/system/sysinit.target.wants
 ln -s /lib/systemd/system/multi-user.target etc/systemd/system/default.target
 ln -s /lib/systemd/system/systemd-journald.service etc/systemd/system/sysinit.target.wants/
 : > etc/fstab
 echo 0123456789abcdef0123456789abcdef > etc/machine-id
-exec env -i container=machine PATH=/usr/sbin:/usr/bin:/sbin:/bin chroot . /lib/systemd/systemd --log-target=journal-or-kmsg
+exec env -i container=machine PATH=/usr/sbin:/usr/bin:/sbin:/bin \
+  chroot . /lib/systemd/systemd --log-target=journal-or-kmsg
 `
 
 // bootMachine starts a machine. Without the right or the means for that the test is skipped.
@@ -78,8 +80,9 @@ func bootMachine(t *testing.T) *machine {
 		missing("a control group of its own: %v", err)
 	}
 	var said bytes.Buffer
-	first := exec.Command("sh", "-c", `echo $$ > "$1/cgroup.procs" && shift && exec unshare --pid --fork --mount --cgroup `+
-		`--uts --ipc --net --kill-child sh -c "$1" sh "$2"`, "sh", group, bootScript, dir)
+	first := exec.Command("sh", "-c",
+		`echo $$ > "$1/cgroup.procs" && shift && exec unshare --pid --fork --mount --cgroup `+
+			`--uts --ipc --net --kill-child sh -c "$1" sh "$2"`, "sh", group, bootScript, dir)
 	first.Stdout, first.Stderr = &said, &said
 	first.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := first.Start(); err != nil {

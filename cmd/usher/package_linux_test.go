@@ -2,15 +2,17 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/spf13/cobra"
@@ -24,21 +26,8 @@ type packaged struct{ keys, deb, nextDeb, rpm, nextRPM, ownDeb, ownRPM string }
 // ownName is the name of the vendor's packages.
 const ownName = "acme-licensed"
 
-var packageOnce = sync.OnceValues(func() (p packaged, err error) {
-	dir, err := os.MkdirTemp("", "usher-package")
-	if err != nil {
-		return p, err
-	}
-	if x := os.Getenv("XPK"); x != "" {
-		dir = x
-		if _, err := os.Stat(dir + "/package"); err != nil {
-			if err = makePackages(dir); err != nil {
-				return p, err
-			}
-		}
-	} else if err = makePackages(dir); err != nil {
-		return p, err
-	}
+// packagesIn returns the packages that makePackages has built into a folder.
+func packagesIn(dir string) packaged {
 	arch := map[string]string{"amd64": "x86_64", "arm64": "aarch64"}[runtime.GOARCH]
 	deb := func(name, version string) string {
 		return filepath.Join(dir, "package", name+"_"+version+"_"+runtime.GOARCH+".deb")
@@ -46,9 +35,10 @@ var packageOnce = sync.OnceValues(func() (p packaged, err error) {
 	rpm := func(name, version string) string {
 		return filepath.Join(dir, "package", name+"-"+version+"-1."+arch+".rpm")
 	}
-	return packaged{keys: filepath.Join(dir, "keys"), deb: deb("usher", "1.0.0"), nextDeb: deb("usher", "1.1.0~rc1"), rpm: rpm("usher", "1.0.0"),
-		nextRPM: rpm("usher", "1.1.0~rc1"), ownDeb: deb(ownName, "1.0.0"), ownRPM: rpm(ownName, "1.0.0")}, nil
-})
+	return packaged{keys: filepath.Join(dir, "keys"), deb: deb("usher", "1.0.0"), nextDeb: deb("usher", "1.1.0~rc1"),
+		rpm: rpm("usher", "1.0.0"), nextRPM: rpm("usher", "1.1.0~rc1"), ownDeb: deb(ownName, "1.0.0"),
+		ownRPM: rpm(ownName, "1.0.0")}
+}
 
 // makePackages builds all packages into a folder, with make.
 func makePackages(dir string) error {
@@ -56,7 +46,8 @@ func makePackages(dir string) error {
 	if err := os.Mkdir(vendor, 0o700); err != nil {
 		return err
 	}
-	if code := run([]string{"vendor", "keygen", "--kid", "2027-a", "--out", filepath.Join(dir, "keys")}, nil, io.Discard,
+	if code := run([]string{"vendor", "keygen", "--kid", "2027-a", "--out", filepath.Join(dir, "keys")}, nil,
+		io.Discard,
 		os.Stderr); code != 0 {
 		return fmt.Errorf("vendor keygen: exit code %d", code)
 	}
@@ -82,20 +73,26 @@ func makePackages(dir string) error {
 	return nil
 }
 
-// packages builds the packages, and returns a machine that has them in /tmp.
-func packages(t *testing.T) (*machine, packaged) {
-	t.Helper()
-	m := bootMachine(t)
-	p, err := packageOnce()
-	if err != nil {
+// Packages on a real system, with a systemd of its own: each is installed, used, upgraded and removed.
+func TestPackages(t *testing.T) {
+	bootMachine(t) // else nothing is built
+	dir := t.TempDir()
+	if err := makePackages(dir); err != nil {
 		t.Fatal(err)
 	}
-	for _, file := range []*string{&p.deb, &p.nextDeb, &p.rpm, &p.nextRPM, &p.ownDeb, &p.ownRPM} {
-		to := "/tmp/" + filepath.Base(*file)
-		m.put(*file, to)
-		*file = to
+	for name, test := range map[string]func(*machine, packaged){"deb": testDeb, "rpm": testRPM, "own name": testOwnName,
+		"page": testInstallPage} {
+		t.Run(name, func(t *testing.T) {
+			m, p := bootMachine(t), packagesIn(dir)
+			for _, file := range []*string{&p.deb, &p.nextDeb, &p.rpm, &p.nextRPM, &p.ownDeb, &p.ownRPM} {
+				to := "/tmp/" + filepath.Base(*file)
+				m.put(*file, to)
+				*file = to
+			}
+			test(m, p)
+		})
 	}
-	return m, p
+	t.Run("make install", func(t *testing.T) { testMakeInstall(t, dir) })
 }
 
 // site is an agent that a package has installed, with a licence in force, and callers.
@@ -138,7 +135,8 @@ func (s *site) hold() {
 		}
 		s.t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
 	}
-	s.until("three processes hold slots", `test "$(`+s.tool+` --json leases | grep -o '"lifetime": *"process"' | wc -l)" = 3`)
+	s.until("three processes hold slots",
+		`test "$(`+s.tool+` --json leases | grep -o '"lifetime": *"process"' | wc -l)" = 3`)
 	s.run(s.as(s.tool + " acquire --pool streams --ttl 1h"))
 	s.run(s.tool + " acquire --pool streams --held")
 	s.run(s.tool + " acquire --pool renders --n 3")
@@ -181,7 +179,9 @@ func (s *site) holds(after string) {
 	if json.Unmarshal([]byte(text), &pools) != nil && json.Unmarshal([]byte(text), &all) == nil {
 		pools = all.Pools
 	}
-	if i := slices.IndexFunc(pools, func(p wire.Pool) bool { return p.Name == "renders" }); i < 0 || pools[i].InUse != 3 {
+	if i := slices.IndexFunc(pools, func(p wire.Pool) bool {
+		return p.Name == "renders"
+	}); i < 0 || pools[i].InUse != 3 {
 		s.t.Errorf("after %s the meter is not at 3: %s", after, text)
 	}
 	if out, code := s.try(s.tool + " status"); code != 0 {
@@ -231,15 +231,18 @@ func (s *site) ended(line string) {
 	s.t.Helper()
 	was := strings.TrimSpace(s.run("systemctl show -P MainPID " + s.unit + ".service"))
 	s.run(strings.ReplaceAll(line, "$PID", was))
-	s.until("another agent", fmt.Sprintf(`pid=$(systemctl show -P MainPID %s.service); test "$pid" != %s -a "$pid" != 0`,
+	s.until("another agent", fmt.Sprintf(
+		`pid=$(systemctl show -P MainPID %s.service); test "$pid" != %s -a "$pid" != 0`,
 		s.unit, was))
 }
 
 // The deb on a real system: installed, used, restarted, upgraded under load, removed and purged.
-func TestDeb(t *testing.T) {
-	m, p := packages(t)
+func testDeb(m *machine, p packaged) {
+	t := m.t
 	m.run("dpkg -i " + p.deb)
-	m.run("systemd-analyze verify --man=no usher@acme.service usher@acme.socket > /tmp/said 2>&1 && ! test -s /tmp/said")
+	m.run(
+		"systemd-analyze verify --man=no usher@acme.service usher@acme.socket > /tmp/said 2>&1 && ! test -s /tmp/said")
+	m.isAsExposedAsThePageSays()
 	if out := m.run("systemctl list-units --all --no-legend 'usher@*'"); strings.TrimSpace(out) != "" {
 		t.Errorf("the package starts what nobody asked for: %s", out)
 	}
@@ -305,14 +308,14 @@ func TestDeb(t *testing.T) {
 }
 
 // The rpm on a system with systemd: installed, used, upgraded, removed.
-func TestRPM(t *testing.T) {
+func testRPM(m *machine, p packaged) {
+	t := m.t
 	if _, err := exec.LookPath("rpm"); err != nil {
 		if os.Getenv("CI") != "" {
 			t.Fatal(err)
 		}
 		t.Skip("there is no rpm")
 	}
-	m, p := packages(t)
 	const rpm = "rpm --force-debian --nodeps --nosignature "
 	m.run(rpm + "-i " + p.ownRPM)
 	m.run("systemd-analyze verify --man=no " + ownName + "@x.service > /tmp/said 2>&1 && ! test -s /tmp/said")
@@ -336,8 +339,7 @@ func TestRPM(t *testing.T) {
 }
 
 // Under its own name the vendor's package meets no other agent, and all of it says that name.
-func TestOwnName(t *testing.T) {
-	m, p := packages(t)
+func testOwnName(m *machine, p packaged) {
 	m.run("dpkg -i " + p.deb + " " + p.ownDeb)
 	m.run("systemd-analyze verify --man=no acme-licensed@x.service acme-licensed@x.socket > /tmp/said 2>&1 && " +
 		"! test -s /tmp/said")
@@ -369,7 +371,8 @@ func TestOwnName(t *testing.T) {
 func (m *machine) speaks(name string) {
 	m.t.Helper()
 	// What keeps its name: the licence system, and examples of other systems' users and providers.
-	const kept = `s/(--trust |system: |system )usher\b//; s/(default|provider:|user:) usher\b//i; s/usher[=:][^ ]*//g`
+	const kept = `s/(--trust |system: |system )usher\b//; s/(default|provider:|user:) usher\b//i; ` +
+		`s/usher[=:][^ ]*//g; s/usher-agent-key//g`
 	check := func(what, line string) {
 		m.t.Helper()
 		if out, code := m.try("{ " + line + "; } 2>&1 | sed -E '" + kept + "' | grep -iw usher"); code == 0 {
@@ -391,22 +394,81 @@ func (m *machine) speaks(name string) {
 			check(file, "cat "+file)
 		}
 	}
-	var walk func(cmd *cobra.Command, path string)
 	var lines []string
+	var walk func(cmd *cobra.Command, path string)
 	walk = func(cmd *cobra.Command, path string) {
-		lines = append(lines, path+" --help", path+" --no-such-flag", path)
+		lines = append(lines, path+" --help", path+" --no-such-flag")
 		for _, sub := range cmd.Commands() {
-			if sub.Name() != "demo" && sub.Name() != "man" && sub.Name() != "upstream" && sub.Name() != "agent" {
-				walk(sub, path+" "+sub.Name())
-			} else {
-				lines = append(lines, path+" "+sub.Name()+" --help")
-			}
+			walk(sub, path+" "+sub.Name())
 		}
 	}
-	walk((&cli{}).root(), name+" --instance transcoder")
-	check("a command", "cd /tmp; "+strings.Join(lines, "< /dev/null; ")+" < /dev/null")
-	check("without an agent", "systemctl stop "+name+"@transcoder; "+name+" status; "+name+" doctor; "+name+" run --agent-wait 0 "+
-		"--pool x -- true; "+name+" agent --check --config /etc/acme-licensed/transcoder.yaml; "+name+" agent --no")
+	walk((&cli{}).root(), name)
+	for _, reports := range []string{"", "status", "pools", "leases", "check", "health", "doctor", "license list",
+		"config show", "fingerprint", "no-such-command", "release x", "acquire --pool x", "--version"} {
+		lines = append(lines, name+" "+reports)
+	}
+	check("a command", strings.Join(lines, "; "))
+	check("without an agent",
+		"systemctl stop "+name+"@transcoder; "+name+" status; "+name+" doctor; "+name+" run --agent-wait 0 "+
+			"--pool x -- true; "+name+" agent --check --config /etc/acme-licensed/transcoder.yaml; "+name+" agent --no")
 	check("the demo", name+" demo --exit")
 	check("the log", "journalctl --no-pager -u "+name+"@transcoder")
+}
+
+// isAsExposedAsThePageSays compares the hardening of the unit with the figure in docs/install.md. Another version of
+// systemd may count otherwise.
+func (m *machine) isAsExposedAsThePageSays() {
+	m.t.Helper()
+	page := regexp.MustCompile(`exposure level of \*\*([0-9.]+)\*\* \(systemd ([0-9]+);`).FindStringSubmatch(
+		read(m.t, "../../docs/install.md"))
+	is := regexp.MustCompile(`exposure level for usher@acme.service: ([0-9.]+)`).FindStringSubmatch(
+		m.run("systemd-analyze security --no-pager usher@acme.service"))
+	if page == nil || is == nil {
+		m.t.Fatalf("the page says %v, and systemd %v", page, is)
+	}
+	says, err1 := strconv.ParseFloat(page[1], 64)
+	figure, err2 := strconv.ParseFloat(is[1], 64)
+	if err := errors.Join(err1, err2); err != nil {
+		m.t.Fatal(err)
+	}
+	same := strings.HasPrefix(m.run("systemctl --version"), "systemd "+page[2]+" ")
+	if same && figure != says || figure > says+0.5 {
+		m.t.Errorf("the exposure level is %v, and the page says %v", figure, says)
+	}
+}
+
+// The commands of docs/install.md, in their order, on a system that has the package alone.
+func testInstallPage(m *machine, p packaged) {
+	blocks := regexp.MustCompile("(?ms)^```sh\n(.*?)^```$").FindAllStringSubmatch(read(m.t, "../../docs/install.md"),
+		-1)
+	if len(blocks) < 10 {
+		m.t.Fatalf("the page has %d blocks of commands", len(blocks))
+	}
+	m.run("mkdir /root/page && cp /tmp/usher_* /root/page")
+	for _, block := range blocks {
+		m.run("set -e; cd /root/page; " + strings.ReplaceAll(block[1], "_amd64.deb", "_"+runtime.GOARCH+".deb"))
+	}
+	m.run("! test -e /usr/bin/usher && ! test -e /etc/usher && ! test -e /var/lib/usher")
+}
+
+// make install puts the files below another root and prefix, and the unit names the program there.
+func testMakeInstall(t *testing.T, dir string) {
+	root := t.TempDir()
+	cmd := exec.Command("make", "-s", "install", "BIN="+dir, "VERSION=1.0.0", "DESTDIR="+root, "PREFIX=/opt/it")
+	cmd.Dir = "../.."
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "MAKE") })
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	unit := read(t, filepath.Join(root, "opt/it/lib/systemd/system/usher@.service"))
+	if !strings.Contains(unit, "\nExecStart=/opt/it/bin/usher agent ") {
+		t.Errorf("the unit starts another program: %s", unit)
+	}
+	for _, file := range []string{"bin/usher", "lib/systemd/system/usher@.socket", "lib/sysusers.d/usher.conf",
+		"lib/tmpfiles.d/usher.conf", "share/man/man1/usher.1.gz", "share/bash-completion/completions/usher",
+		"share/doc/usher/examples/usher.yaml", "share/doc/usher/copyright"} {
+		if _, err := os.Stat(filepath.Join(root, "opt/it", file)); err != nil {
+			t.Error(err)
+		}
+	}
 }
