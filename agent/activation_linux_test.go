@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // activate plays systemd with a socket unit: it listens on a path, and hands the socket to each agent. It returns the
@@ -50,6 +52,7 @@ func TestSocketUnit(t *testing.T) {
 		if got := early.hear(); !strings.Contains(got, `"streams"`) {
 			t.Errorf("round %d: the early caller is answered %s", round, got)
 		}
+		c.listens()
 		is, err := os.Lstat(c.Socket())
 		if err != nil || !os.SameFile(was, is) || is.Mode().Perm() != 0o606 {
 			t.Errorf("round %d: the socket's file is %v, %v, and was %v", round, is, err, was)
@@ -111,5 +114,24 @@ func TestSocketUnitElsewhere(t *testing.T) {
 	b, err := os.ReadFile(c.path("log"))
 	if err != nil || !strings.Contains(string(b), "usher@acme.socket") || !strings.Contains(string(b), "elsewhere") {
 		t.Errorf("the log does not name the unit and its path: %s, %v", b, err)
+	}
+}
+
+// listens looks that callers see the agent at the other end of its socket, whoever has opened it.
+func (c *crashing) listens() {
+	c.t.Helper()
+	conn := c.connect()
+	defer conn.Close()
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	if err := raw.Control(func(fd uintptr) {
+		peer, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+		if err != nil || int(peer.Pid) != c.cmd.Process.Pid {
+			c.t.Errorf("callers see %+v, %v at the other end, and the agent is %d", peer, err, c.cmd.Process.Pid)
+		}
+	}); err != nil {
+		c.t.Error(err)
 	}
 }

@@ -247,6 +247,7 @@ func (s *Socket) listenOn(f *os.File, fi fs.FileInfo) bool {
 		return false
 	}
 	defer f.Close()
+	listenAgain(f)
 	l, err := net.FileListener(f)
 	if err != nil {
 		return false
