@@ -41,6 +41,7 @@ func RuntimeFolder() string { return "/run/" + program }
 
 // Commands are the subcommands that texts name.
 var Commands = []string{"acquire", "adjust", "agent", "check", "completion", "config", "demo", "doctor", "drain",
+	"draw",
 	"emergency", "events", "fingerprint", "health", "help", "host", "leases", "license", "man", "pools", "release",
 	"reload",
 	"renew", "run", "status", "support-bundle", "upstream", "vendor"}

@@ -210,7 +210,14 @@ New here? "usher demo" shows the whole story in a few seconds.`,
 		if errors.As(err, &value) {
 			err = fmt.Errorf("--%s: %q is %s", value.GetFlag().Name, value.GetValue(), whatIsWrong(value))
 		}
-		return fail(exitUsage, fmt.Sprintf("`%s --help` lists the flags", cmd.CommandPath()), "%w", err)
+		hint := fmt.Sprintf("`%s --help` lists the flags", cmd.CommandPath())
+		var unknown *pflag.NotExistError
+		if errors.As(err, &unknown) {
+			if like := flagLike(cmd, unknown.GetSpecifiedName()); like != "" {
+				hint = fmt.Sprintf("did you mean --%s?", like)
+			}
+		}
+		return fail(exitUsage, hint, "%w", err)
 	})
 	root.PersistentFlags().StringVar(&c.socket, "socket", "",
 		"the agent's socket (default USHER_SOCKET, else "+naming.Socket()+")")
@@ -234,7 +241,7 @@ New here? "usher demo" shows the whole story in a few seconds.`,
 		{"look", "Reports:", []*cobra.Command{c.statusCommand(), c.poolsCommand(), c.leasesCommand(),
 			c.eventsCommand(), c.doctorCommand(), c.bundleCommand()}},
 		{"slots", "Slots:", []*cobra.Command{c.runCommand(), c.acquireCommand(), c.renewCommand(), c.releaseCommand(),
-			c.adjustCommand()}},
+			c.drawCommand(), c.adjustCommand()}},
 		{"license", "Licences:",
 			[]*cobra.Command{c.licenseCommand(), c.emergencyCommand(), c.fingerprintCommand(), c.hostCommand(),
 				c.vendorCommand()}},
@@ -247,7 +254,10 @@ New here? "usher demo" shows the whole story in a few seconds.`,
 		}
 	}
 	root.AddCommand(c.manCommand(root))
+	root.SetHelpCommand(c.helpCommand(root))
 	strictArgs(root)
+	helpPage(root)
+	c.complete(root)
 	name(root)
 	return root
 }
@@ -291,6 +301,9 @@ func strictArgs(cmd *cobra.Command) {
 			if check(cmd, args) == nil {
 				return nil
 			}
+			if len(args) > 0 && cmd.HasSubCommands() && len(cmd.SuggestionsFor(args[0])) > 0 {
+				return unknownCommand(cmd, args[0])
+			}
 			hint := "usage: " + strings.TrimSuffix(cmd.UseLine(), " [flags]")
 			for n := range args {
 				if check(cmd, args[:n]) == nil {
@@ -304,11 +317,7 @@ func strictArgs(cmd *cobra.Command) {
 			if len(args) == 0 {
 				return nil
 			}
-			hint := fmt.Sprintf("`%s --help` lists the commands", cmd.CommandPath())
-			if s := cmd.SuggestionsFor(args[0]); len(s) > 0 {
-				hint = fmt.Sprintf("did you mean `%s %s`?", cmd.CommandPath(), s[0])
-			}
-			return fail(exitUsage, hint, "%s has no command %q", cmd.CommandPath(), args[0])
+			return unknownCommand(cmd, args[0])
 		}
 		if cmd.RunE == nil {
 			cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }

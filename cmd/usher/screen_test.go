@@ -127,7 +127,7 @@ var asked = []string{"status", "pools", "leases", "health", "health --ready", "c
 	"config show --origin", "doctor", "reload", "drain", "license list", "license install DOC",
 	"license install --dry-run DOC", "license remove x", "license rollback", "license return x --out -",
 	"license release-host", "emergency list", "emergency start --reason x", "upstream preview", "upstream call",
-	"fingerprint", "acquire --pool p", "renew l", "release l", "adjust p --drawn 1", "run --pool p -- true"}
+	"fingerprint", "acquire --pool p", "renew l", "release l", "adjust p --drawn 1", "draw p", "run --pool p -- true"}
 
 // asksNoAgent are the other commands, each with why nothing of an agent's answers is on its output. What they read of
 // files is in TestNothingOfAFileMovesTheTerminal.

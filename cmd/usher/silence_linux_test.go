@@ -22,6 +22,7 @@ var asks = map[string]struct {
 }{
 	"acquire":              {"--pool p", exitAgentAway},
 	"adjust":               {"m --drawn 1", exitAgentAway},
+	"draw":                 {"m", exitAgentAway},
 	"check":                {"", nagiosCritical}, // by the guidelines of the Monitoring Plugins
 	"config show":          {"", exitAgentAway},
 	"doctor":               {"", exitFailed}, // it says so among its findings
