@@ -80,6 +80,11 @@ var licenceFaults = []fault{
 		w.acquire(2)
 		return w.doctor()
 	}, []string{"warning", "POOL_FULL", "pool streams", "all 2 slots", "usher leases"}},
+	{"the share of a site's pool is lost", func(w *ward) []string {
+		w.sign("a.lic", "--scope", "site")
+		w.run()
+		return w.doctor()
+	}, []string{"warning", "POOL_SHARE", "streams", "site server"}},
 	{"the clock is in 1970", func(w *ward) []string {
 		w.sign("a.lic")
 		w.inProcess(shifted(time.Until(time.Unix(60, 0))))
@@ -189,6 +194,10 @@ var upstreamFaults = []fault{
 		ca := w.newAuthority()
 		return w.upstream("ca_file: " + ca.pem + ", url: " + w.serve(ca, "127.0.0.1", soon(), status(401)))
 	}, []string{"UPSTREAM_DENIED", "401", "credentials"}},
+	{"the upstream answers 403", func(w *ward) []string {
+		ca := w.newAuthority()
+		return w.upstream("ca_file: " + ca.pem + ", url: " + w.serve(ca, "127.0.0.1", soon(), status(403)))
+	}, []string{"UPSTREAM_DENIED", "403", "credentials"}},
 	{"the upstream answers 500", func(w *ward) []string {
 		ca := w.newAuthority()
 		return w.upstream("ca_file: " + ca.pem + ", url: " + w.serve(ca, "127.0.0.1", soon(), status(500)))

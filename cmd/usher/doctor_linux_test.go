@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"net"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/usher-agent/usher/agent/liveness/oldkernel"
+	"github.com/usher-agent/usher/cmd/usher/internal/doctor"
 )
 
 func init() { oldkernel.Main() }
@@ -87,6 +89,22 @@ var folderFaults = []fault{
 		w.must(os.Chmod(w.path("u.yaml"), 0o600))
 		return w.doctorAs(asStranger)
 	}, []string{"bad", "CONFIG_UNREADABLE", "u.yaml", "as root or as the agent's user"}},
+	{"the agent cannot read its configuration", func(w *ward) []string {
+		w.must(os.Chmod(w.path("u.yaml"), 0o600))
+		w.give("state", "run")
+		w.unit(fmt.Sprint(stranger))
+		return w.doctor()
+	}, []string{"bad", "CONFIG_UNREADABLE", "u.yaml", "runs as uid 61234", "chmod 0644"}},
+	{"others can change the configuration", func(w *ward) []string {
+		w.must(os.Chmod(w.path("u.yaml"), 0o666))
+		return w.doctor()
+	}, []string{"bad", "CONFIG_UNREADABLE", "u.yaml", "can be written by others"}},
+	{"the agent cannot read a key", func(w *ward) []string {
+		w.must(os.Chmod(w.path("keys/k1.pub"), 0o600))
+		w.give("state", "run")
+		w.unit(fmt.Sprint(stranger))
+		return w.doctor()
+	}, []string{"bad", "FILE_UNREADABLE", "license.trust[0].key_file", "chown 61234"}},
 	{"the socket's folder is not writable", func(w *ward) []string {
 		w.must(os.Mkdir(w.path("sockets"), 0o755))
 		w.socket = w.path("sockets/s")
@@ -260,6 +278,20 @@ var startFaults = []fault{
 		w.sign("a.lic")
 		return w.doctor()
 	}, []string{"bad", "AGENT_AWAY", "there is no socket", "start it"}},
+	{"the agent has said why it ended", func(w *ward) []string {
+		w.sign("a.lic")
+		w.unit("root")
+		log, err := os.Create(w.path("log"))
+		w.must(err)
+		defer log.Close()
+		cmd := w.command("--ops-listen", "127.0.0.1:99999") // which the unit's command line has, and the file has not
+		cmd.Stderr = log
+		if cmd.Run() == nil {
+			w.Fatal("the agent runs")
+		}
+		w.append("root/etc/systemd/system/usher@u.service", "StandardError=append:"+w.path("log")+"\n")
+		return w.doctor()
+	}, []string{"bad", "AGENT_AWAY", "it said last: ", "ops.listen", "systemctl start usher@u.service"}},
 	{"a variable leads elsewhere", func(w *ward) []string {
 		w.sign("a.lic")
 		w.run()
@@ -329,5 +361,37 @@ func TestRepairKeepsOwnerAndMode(t *testing.T) {
 			}
 			return nil
 		}))
+	}
+}
+
+// A user who is neither root nor the agent's is told what it could not look at, and nothing bad of it.
+func TestDoctorOfAnotherUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("another user is made by root")
+	}
+	w := newWard(t)
+	w.sign("a.lic")
+	w.kill(w.run())
+	said := w.doctorAs(asStranger)
+	if !strings.Contains(said[0], "SOCKET_STALE") && !strings.Contains(said[0], "SOCKET_CLOSED") {
+		t.Errorf("the first line is %s", said[0])
+	}
+	text := strings.Join(said, "\n")
+	if strings.Contains(text, "STATE_OWNER") || !strings.Contains(text, "NOT_LOOKED_AT state folder") {
+		t.Errorf("it says:\n%s", text)
+	}
+}
+
+// As JSON, each finding has its code, its result and, where there is one, its place.
+func TestDoctorAsJSON(t *testing.T) {
+	w := newWard(t)
+	w.configure(", group: no-such-group", "")
+	w.args = []string{"--json"}
+	var found []doctor.Finding
+	if err := json.Unmarshal([]byte(strings.Join(w.doctor(), "\n")), &found); err != nil {
+		t.Fatal(err)
+	}
+	if f := found[0]; f.Code != "SOCKET_GROUP" || f.Result != doctor.Bad || f.Place != "u.yaml:3" || f.Hint == "" {
+		t.Errorf("the first finding is %+v", f)
 	}
 }

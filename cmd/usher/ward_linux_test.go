@@ -86,6 +86,12 @@ func (w *ward) write(name, text string) string {
 	return w.path(name)
 }
 
+// append adds to a file.
+func (w *ward) append(name, text string) {
+	w.Helper()
+	w.write(name, read(w.T, w.path(name))+text)
+}
+
 // usher runs the tool, which must exit with a code.
 func (w *ward) usher(want int, args ...string) string {
 	w.Helper()

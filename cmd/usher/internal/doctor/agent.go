@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/usher-agent/usher/agent/api"
 	"github.com/usher-agent/usher/client"
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
@@ -33,7 +34,7 @@ func (e *exam) meet() {
 	}
 	conn, err := (&net.Dialer{Timeout: e.Within}).DialContext(e.ctx, "unix", socket)
 	if err == nil {
-		e.pid = peerOf(conn)
+		e.pid = e.listening(conn)
 		conn.Close()
 		ctx, cancel := e.within()
 		defer cancel()
@@ -56,6 +57,10 @@ func (e *exam) meet() {
 		e.up = true
 		e.denied(self(), said)
 	case e.ctx.Err() == nil && (errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded)):
+		if e.pid == 0 && e.Unit != nil {
+			e.away("the service manager keeps " + socket + " open, and no agent answers there")
+			return
+		}
 		who := "the agent"
 		if e.pid > 0 {
 			who = programOf(e.pid)
@@ -65,6 +70,15 @@ func (e *exam) meet() {
 	default:
 		e.away(fmt.Sprintf("no agent answers on %s: %v", socket, err))
 	}
+}
+
+// listening returns the process of the agent on a socket; 0: it is not known. Whoever made the socket need not be the
+// agent: the service manager may have made it, or keep it over a restart.
+func (e *exam) listening(conn net.Conn) int {
+	if e.cfg == nil {
+		return peerOf(conn)
+	}
+	return holder(api.SocketLock(e.cfg.State.RuntimeDir, e.cfg.Socket.Path))
 }
 
 // license asks the agent for its licence; nil: it does not tell, and a finding says why.
@@ -275,6 +289,7 @@ func (e *exam) pools(ctx context.Context) {
 		name := "pool " + p.Name
 		shared := p.Scope == "site" && p.Budget != nil && (p.Limit == nil || *p.Budget < *p.Limit)
 		switch {
+		case shared && *p.Budget == 0 && e.has("POOL_SHARE"): // the verdict says it
 		case shared && *p.Budget == 0:
 			e.warn("POOL_SHARE", name, "slots come from the site server, the fleet or the upstream; is it reachable?",
 				"this agent has no share of the site's %s slots", limit(p.Limit))

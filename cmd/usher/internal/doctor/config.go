@@ -11,10 +11,12 @@ import (
 
 	"github.com/usher-agent/usher/agent"
 	"github.com/usher-agent/usher/agent/config"
+	"github.com/usher-agent/usher/agent/files"
 	"github.com/usher-agent/usher/agent/inspect"
 	"github.com/usher-agent/usher/agent/plugins"
 	"github.com/usher-agent/usher/client"
 	"github.com/usher-agent/usher/client/wire"
+	"github.com/usher-agent/usher/plugin/catalog"
 )
 
 // source names where the configuration comes from.
@@ -49,6 +51,10 @@ func (e *exam) configuration() {
 	for _, err := range each(agent.Check(cfg)) {
 		e.bad("CONFIG_INVALID", "configuration", e.check(), "%v", err)
 	}
+	if _, embedded, err := catalog.Embedded(); err == nil && len(embedded)+len(cfg.License.Trust) == 0 {
+		e.warn("TRUST_NONE", "configuration", "name the vendor's public key under license.trust",
+			"no key is trusted, so that no licence can be valid")
+	}
 	if len(e.found) == faults {
 		e.ok("configuration", "%s", e.source())
 	}
@@ -72,7 +78,7 @@ func (e *exam) faulty(err error) {
 }
 
 // public are the endings of the keys whose files are no secrets.
-var public = []string{"ca_file", "client_cert_file", ".path", "web_config"}
+var public = []string{"ca_file", "client_cert_file", "web_config"}
 
 // named looks at the files that the configuration names, as the agent's user: whether it may read them, and whether
 // others may read the secrets.
@@ -80,37 +86,42 @@ func (e *exam) named() {
 	if e.cfg == nil {
 		return
 	}
+	if e.File != "" {
+		if err := e.readAs(e.File); err != nil {
+			e.bad("CONFIG_UNREADABLE", "configuration",
+				fmt.Sprintf("chown root %[1]s, and chmod 0644 it, or 0640 with a "+
+					"group of that user", e.File), "the agent, which runs as %s, does not read %s: %s", e.agent, e.File,
+				plainError(err))
+		}
+	}
 	for _, f := range e.cfg.NamedFiles() {
 		n := len(e.found)
-		anchor := strings.HasPrefix(f.Key, "license.trust")
 		fi, err := os.Stat(f.Path)
-		if err != nil {
-			continue // it is said, or it may come later
+		if err != nil || strings.HasSuffix(f.Key, ".path") {
+			continue // it is said, or it may come later; plugins are looked at one by one
 		}
-		var denied error
-		if failed := e.agent.do(func() {
-			if file, err := os.Open(f.Path); err == nil {
-				file.Close()
-			} else if errors.Is(err, fs.ErrPermission) {
-				denied = err
-			}
-		}); failed != nil {
-			continue
-		}
-		switch isPublic := slices.ContainsFunc(public, func(end string) bool {
-			return strings.HasSuffix(f.Key, end)
-		}); {
-		case denied != nil:
+		isPublic := slices.ContainsFunc(public, func(end string) bool { return strings.HasSuffix(f.Key, end) })
+		switch err := e.readAs(f.Path); {
+		case err != nil:
 			e.bad("FILE_UNREADABLE", "configuration", fmt.Sprintf("chown %d %s", e.agent.uid, f.Path),
-				"%s: %s belongs to %s (mode %04o), and the agent, which runs as %s, may not read it", f.Key, f.Path,
-				nameOf(fi), fi.Mode().Perm(), e.agent)
-		case !isPublic && !anchor && fi.Mode().Perm()&0o004 != 0:
+				"%s: %s is of %s (mode %04o), and the agent, which runs as %s, does not read it: %s", f.Key, f.Path,
+				nameOf(fi), fi.Mode().Perm(), e.agent, plainError(err))
+		case !isPublic && !strings.HasPrefix(f.Key, "license.trust") && fi.Mode().Perm()&0o004 != 0:
 			e.warn("SECRET_OPEN", "configuration", fmt.Sprintf("chmod o-rwx %s", f.Path),
 				"%s: %s is a secret, and every user of this host can read it (mode %04o)", f.Key, f.Path,
 				fi.Mode().Perm())
 		}
 		e.from(n, f.Key)
 	}
+}
+
+// readAs says why the agent would not read a file that it is named: it may not, or another user could change it. nil:
+// it would, or this process cannot tell.
+func (e *exam) readAs(path string) (err error) {
+	if e.agent.do(func() { _, err = files.ReadNamed(path, maxNamed) }) != nil || errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // licencePath says that there is no licence folder.

@@ -38,7 +38,9 @@ func (e *exam) folders() {
 		before := len(e.found)
 		e.room(f)
 		if failed := e.agent.do(func() { e.folder(f) }); failed != nil {
-			e.notLooked(f.name, failed)
+			e.notLooked(f.name,
+				fmt.Errorf("%s is for an agent that runs as %s, and only root can try what that user may; "+
+					"one that %s starts cannot use it", f.path, e.agent, self()))
 		}
 		e.from(before, f.key)
 		if len(e.found) == before {

@@ -144,6 +144,9 @@ func (e *exam) fault(d document) {
 	if hint == "" && !strings.Contains(reason, "; ") { // a reason may end with its mend
 		hint = cmp.Or(mends[code], "`usher license list` shows every document")
 	}
+	if strings.Contains(reason, hint) {
+		hint = "" // it is said
+	}
 	e.bad(code, "licence", hint, "%s: %s", d.code, reason)
 }
 
