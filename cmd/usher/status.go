@@ -35,6 +35,11 @@ func (c *cli) statusCommand() *cobra.Command {
 				if k, noClock := c.client().Clock(cmd.Context()); err == nil && noClock == nil && k.FirstClock != nil {
 					fprintf(c.out, "\nclock: %s\n", doctor.FirstClock(k))
 				}
+				if h, away := c.client().Health(cmd.Context()); err == nil && away == nil {
+					for _, u := range h.Unready {
+						fprintf(c.out, "\nnot ready: the agent's %s, since %s: %s\n", u.Part, timeText(&u.Since), u.Reason)
+					}
+				}
 			}
 			if err == nil && l.State != "valid" {
 				err = &exit{code: exitNotValid}
