@@ -62,6 +62,11 @@ func statusRows(l *wire.License, now time.Time) (rows [][]string) {
 				away(*d.Conditions.TrialEndsAt, now))
 		}
 	}
+	for _, d := range l.Licenses {
+		if d.Code == "SUPERSEDED" && !d.InForce {
+			row("not used", d.Reason)
+		}
+	}
 	for _, ch := range l.Coming {
 		row("from "+ch.At.UTC().Format(time.DateOnly), changeText(ch))
 	}

@@ -243,6 +243,9 @@ func verify(f plugin.Format, err error, document []byte, anchors []plugin.Anchor
 // IsLicenseKey reports whether the bytes of a file whose name ends in .key are licence keys. A document that a built-in
 // system recognises is a document under any name. Only a signed licence key is both.
 func (c *Catalog) IsLicenseKey(data []byte) bool {
+	if textual.IsPrivateKey(data) { // it is shown as what it is, whatever its name
+		return false
+	}
 	data = c.Read(data)
 	f, err := c.quickly(data)
 	if err != nil {

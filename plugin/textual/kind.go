@@ -35,7 +35,7 @@ func Kind(b []byte) (what, remedy string) {
 	if m := beginning.FindStringSubmatch(s); m != nil {
 		switch name := m[1]; {
 		case strings.Contains(name, "PRIVATE KEY"):
-			return "a private key",
+			return privateKey,
 				"take it away from here at once and keep it secret: whoever has it can sign for its " +
 					"owner; tell the vendor, who must replace it if others could read it"
 		case strings.Contains(name, "PUBLIC KEY"):
@@ -77,6 +77,15 @@ func packed(b []byte) (what, remedy string) {
 func IsPacked(b []byte) bool {
 	what, _ := packed(b)
 	return what != ""
+}
+
+// privateKey is what Kind calls one.
+const privateKey = "a private key"
+
+// IsPrivateKey reports whether a file holds a private key in PEM: it must not be where licences are.
+func IsPrivateKey(b []byte) bool {
+	what, _ := Kind(b)
+	return what == privateKey
 }
 
 // Not says in one sentence what a file is in a licence's place; empty where that is not known.
