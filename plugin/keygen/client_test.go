@@ -269,7 +269,10 @@ func TestCheckIn(t *testing.T) {
 	o := open(t, func(l *keygentest.License) {
 		l.CheckInEvery, l.Attributes.RequireCheckIn = 7*24*time.Hour, true
 	}, keygen.Config{})
-	o.good(o.client.Activate)
+	// Before the first check-in the server names no next one. The agent makes it at once.
+	if r := o.good(o.client.Activate); !r.NextCheckIn.Equal(noon.Add(7 * 24 * time.Hour)) {
+		t.Errorf("the first makes the next due at %v", r.NextCheckIn)
+	}
 	o.pass(8 * 24 * time.Hour)
 	if r := o.good(o.client.CheckIn); !r.NextCheckIn.Equal(noon.Add(15 * 24 * time.Hour)) {
 		t.Errorf("the next is at %v", r.NextCheckIn)

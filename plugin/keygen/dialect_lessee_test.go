@@ -62,3 +62,37 @@ func TestLeasingByUser(t *testing.T) {
 	c.refused(422, "MACHINE_PROCESS_LIMIT_EXCEEDED", "POST", "/v1/processes", processBody(first.ID, "3", ""))
 	c.one(201, "POST", "/v1/processes", processBody(other.ID, "3", ""))
 }
+
+// Under PER_MACHINE, Keygen's default, each machine has the licence's number of processes, with its overage, and takes
+// none of another's. A licence of another system has only its pool.
+func TestProcessesByMachine(t *testing.T) {
+	t.Parallel()
+	d := newDesk()
+	v := vendorsLicense(t, d.Now(), members{"overageStrategy": "ALLOW_1_5X_OVERAGE"}, func(l *keygentest.License) {
+		l.Attributes.Floating, l.Attributes.MaxMachines, l.Attributes.MaxProcesses = true, new(int64(2)), new(int64(2))
+	})
+	pool := func(n, over enforcer.Limit) enforcer.PoolTerm {
+		return enforcer.PoolTerm{Max: n, Overage: over, Scope: enforcer.ScopeHost}
+	}
+	v.Pools = map[string]enforcer.PoolTerm{"machines": pool(2, 1), "processes": pool(4, 5)}
+	d.Judge(v.License)
+	c := newClient(t, d)
+	c.auth = "License THE-KEY"
+	last := ""
+	for m := range 3 { // one of them overage
+		machine := c.one(201, "POST", "/v1/machines", machineBody(v.ID, fmt.Sprintf("f%d", m), "")).ID
+		for p := range 3 { // and one of each machine's
+			last = c.one(201, "POST", "/v1/processes", processBody(machine, fmt.Sprint(p), "")).ID
+		}
+		c.refused(422, "MACHINE_PROCESS_LIMIT_EXCEEDED", "POST", "/v1/processes", processBody(machine, "9", ""))
+		c.send("DELETE", "/v1/processes/"+last, "")
+		c.one(201, "POST", "/v1/processes", processBody(machine, "10", ""))
+	}
+
+	d = newDesk(terms(func(l *enforcer.License) { l.Pools["processes"] = pool(2, 1) }))
+	c = newClient(t, d)
+	machine := c.one(201, "POST", "/v1/machines", machineBody("lic-1", "f", "")).ID
+	for p := range 3 {
+		c.one(201, "POST", "/v1/processes", processBody(machine, fmt.Sprint(p), ""))
+	}
+}

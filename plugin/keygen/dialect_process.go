@@ -98,7 +98,7 @@ func (x *request) createProcess() *response {
 			return invalid("ID_CONFLICT", "must not conflict with another process", "/data/id")
 		}
 	}
-	if a := x.processesBeyondUser(m); a != nil {
+	if a := x.processesBeyond(m); a != nil {
 		return a
 	}
 	rec := &record{Kind: recordProcess, ID: in.ID, Metadata: w.Metadata, Interval: x.heartbeatSeconds(), Pid: w.Pid,

@@ -92,11 +92,20 @@ func TestDialectOwners(t *testing.T) {
 	for _, environment := range []string{"production", "env-1", ""} {
 		c.one(200, "GET", "/v1/licenses/"+l.ID, "", "Keygen-Environment", environment)
 	}
-	for _, environment := range []string{"sandbox", "6f9a0b0e-3f0a-4c8e-9f6a-0d8a52a0b001"} {
+	for _, environment := range []string{"sandbox", "PRODUCTION", "6f9a0b0e-3f0a-4c8e-9f6a-0d8a52a0b001"} {
 		c.refused(400, "ENVIRONMENT_INVALID", "GET", "/v1/licenses/"+l.ID, "", "Keygen-Environment", environment)
 		c.refused(400, "ENVIRONMENT_INVALID", "POST", "/v1/licenses/actions/validate-key",
 			`{"meta":{"key":"THE-KEY"}}`, "Keygen-Environment", environment)
 	}
+	// The server finds an environment by its id in either case, and by its code only to the letter.
+	const id, other = "6f9a0b0e-3f0a-4c8e-9f6a-0d8a52a0b001", "6F9A0B0E-3F0A-4C8E-9F6A-0D8A52A0B002"
+	was := l.data["relationships"].(members)["environment"]
+	l.data["relationships"].(members)["environment"] = members{"data": members{"type": "environments", "id": id}}
+	d.Judge(l.License)
+	c.one(200, "GET", "/v1/licenses/"+l.ID, "", "Keygen-Environment", strings.ToUpper(id))
+	c.refused(400, "ENVIRONMENT_INVALID", "GET", "/v1/licenses/"+l.ID, "", "Keygen-Environment", other)
+	l.data["relationships"].(members)["environment"] = was
+	d.Judge(l.License)
 	for _, null := range []string{"product", "policy", "machine", "fingerprint", "fingerprints", "components",
 		"entitlements", "checksum", "version"} {
 		c.refused(400, "", "POST", "/v1/licenses/"+l.ID+"/actions/validate", `{"meta":{"scope":{"`+null+`":null}}}`)

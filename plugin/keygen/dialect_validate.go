@@ -2,6 +2,7 @@ package keygen
 
 import (
 	"net/http"
+	"strings"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -63,13 +64,14 @@ func (s *subject) environmentCode() string {
 }
 
 // elsewhere returns the refusal of a request for another environment than the licence's, which is the only one that is
-// known here; nil: it is for that one, or for none. A code cannot be compared where the file does not name it, and a
-// licence without an environment is in every shared one.
+// known here; nil: it is for that one, or for none. The server compares codes to the letter, and ids in either case. A
+// code cannot be compared where the file does not name it, and a licence without an environment is in every shared one.
 func (x *request) elsewhere() *response {
 	asked, own := x.r.Header.Get("Keygen-Environment"), x.about.related("environment")
 	code := x.about.environmentCode()
-	_, isID := parseUUID(asked)
-	if asked == "" || own == "" || asked == own || asked == code || code == "" && !isID {
+	_, isID := parseUUID(strings.ToLower(asked))
+	if asked == "" || own == "" || asked == code || asked == own || isID && strings.EqualFold(asked, own) ||
+		code == "" && !isID {
 		return nil
 	}
 	return problem(http.StatusBadRequest, "ENVIRONMENT_INVALID", "is invalid", "header", "Keygen-Environment")

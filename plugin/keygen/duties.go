@@ -41,6 +41,7 @@ type session struct {
 	// demands.
 	policy string
 	scoped map[string]any
+	owes   bool // its policy demands check-ins, by the last validation
 }
 
 // begin reads the agent's document, state and secrets of a licence.
@@ -202,8 +203,8 @@ func (s *session) validate() (*answer, *plugin.Error) {
 	var attributes Attributes
 	if r, err := a.resource(&attributes); err == nil && r.ID != "" {
 		s.state.License, s.policy = r.ID, r.related("policy")
-		if attributes.RequireCheckIn {
-			s.reply.NextCheckIn = timeOf(attributes.NextCheckIn)
+		if s.owes = attributes.RequireCheckIn; s.owes {
+			s.reply.NextCheckIn = timeOf(attributes.NextCheckIn) // zero before the first
 		}
 	}
 	return a, nil
@@ -226,7 +227,7 @@ func (s *session) settle() *plugin.Error {
 		}
 		again := false
 		switch {
-		case !s.reply.NextCheckIn.IsZero() && !done["check in"]:
+		case s.owes && !done["check in"]:
 			again, e = once("check in", s.checkInThere)
 		case a.Meta.Valid:
 			return s.find()

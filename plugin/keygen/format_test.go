@@ -118,7 +118,7 @@ var policies = []struct {
 			return l.NotBefore.IsZero() && l.Expires.Year() == 2025
 		}},
 	{"overage 1.25", nil, object{"overageStrategy": "ALLOW_1_25X_OVERAGE"}, func(l *enforcer.License) bool {
-		return l.Pools["machines"].Overage == 1 && l.Pools["processes"].Overage == 2 && l.CoreCap == 80
+		return l.Pools["machines"].Overage == 1 && l.Pools["processes"].Overage == 5*10-4*8 && l.CoreCap == 80
 	}},
 	{"overage 1.5", nil, object{"overageStrategy": "ALLOW_1_5X_OVERAGE"}, func(l *enforcer.License) bool {
 		return l.Pools["machines"].Overage == 2 && l.CoreCap == 96
@@ -172,6 +172,25 @@ var policies = []struct {
 		func(l *enforcer.License) bool {
 			return l.CheckIn == enforcer.Period{Every: 14 * day} && l.CheckedIn.Equal(l.Issued)
 		}},
+	{"check-in that nothing dates", object{"requireCheckIn": true}, nil, dailyFromIssue},
+	{"check-in of a policy without an interval", object{"requireCheckIn": true}, object{"checkInIntervalCount": 3},
+		dailyFromIssue},
+	{"processes of any number of machines", object{"maxMachines": nil}, nil, func(l *enforcer.License) bool {
+		return l.Pools["processes"].Max == 8 && l.Pools["processes"].Scope == enforcer.ScopeHost
+	}},
+	{"processes of the licence", nil, object{"processLeasingStrategy": "PER_LICENSE"}, func(l *enforcer.License) bool {
+		return l.Pools["processes"].Max == 8 && l.Pools["processes"].Scope == enforcer.ScopeSite
+	}},
+	{"processes of one machine", object{"floating": false, "maxMachines": 1}, nil, func(l *enforcer.License) bool {
+		return l.Pools["processes"].Max == 8 && l.Pools["processes"].Scope == enforcer.ScopeHost
+	}},
+	{"processes of more machines than can be counted", object{"maxMachines": 1 << 40, "maxProcesses": 1 << 40}, nil,
+		func(l *enforcer.License) bool { return l.Pools["processes"].Max == enforcer.MaxCount }},
+}
+
+// dailyFromIssue reports whether a licence must be checked in a day after it was issued.
+func dailyFromIssue(l *enforcer.License) bool {
+	return l.CheckIn == enforcer.Period{Every: 24 * time.Hour} && l.CheckedIn.Equal(l.Issued)
 }
 
 // Attributes and policy of a licence become its terms.
@@ -181,7 +200,7 @@ func TestTerms(t *testing.T) {
 		l := a.read(t, "LICENSE", licence(nil, nil))
 		want := map[string]enforcer.PoolTerm{
 			"machines":  {Max: 4, Unit: "machine", Scope: enforcer.ScopeSite},
-			"processes": {Max: 8, Unit: "process", Scope: enforcer.ScopeSite},
+			"processes": {Max: 4 * 8, Unit: "process", Scope: enforcer.ScopeSite},
 			"users": {Max: enforcer.Unlimited, Unit: "user", Scope: enforcer.ScopeSite,
 				CountBy: enforcer.CountUser},
 			"cores": {Max: 64, Unit: "core", Scope: enforcer.ScopeSite},

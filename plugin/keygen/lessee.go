@@ -32,6 +32,21 @@ func multiplied(n enforcer.Limit, by int64) enforcer.Limit {
 	return n * enforcer.Limit(by)
 }
 
+// ofMachines returns the limit and the overage of what each machine of a floating licence may have n of, and over more,
+// for all its machines and lessees. The server always accepts the first machine.
+func ofMachines(n, over enforcer.Limit, a *Attributes, p *Policy, lessees int64) (all, allOver enforcer.Limit) {
+	most := enforcer.Limit(max(1, min(*a.MaxMachines, int64(enforcer.MaxCount))))
+	beyond := most.Plus(Overage(p.OverageStrategy, most))
+	if p.MachineLeasing == perUser {
+		most, beyond = multiplied(most, lessees), multiplied(beyond, lessees)
+	}
+	if over == enforcer.Unlimited || beyond == enforcer.Unlimited {
+		return multiplied(n, int64(most)), enforcer.Unlimited
+	}
+	all = multiplied(n, int64(most))
+	return all, multiplied(n.Plus(over), int64(beyond)) - all
+}
+
 // beyondUser returns the refusal of a machine by which its owner would have more than one user may have; nil: there is
 // none, or the policy does not lease by user. The first machine of a user is always within the number of machines, and
 // no owner is a user of its own, as on the server. making is held.
@@ -69,23 +84,33 @@ func (x *request) beyondUser(owner string, w *wanted) *response {
 	return nil
 }
 
-// processesBeyondUser is beyondUser of one more process on a machine.
-func (x *request) processesBeyondUser(m *kept) *response {
+// processesBeyond returns the refusal of one more process on a machine, by which its owner (under PER_USER) or the
+// machine itself (under PER_MACHINE) would have more than its own; nil: there is none. making is held.
+func (x *request) processesBeyond(m *kept) *response {
 	t := &x.about.terms
-	if t.Policy.ProcessLeasing != perUser || t.Attributes.MaxProcesses == nil {
-		return nil
+	if t.Attributes.MaxProcesses == nil || x.about.raw == nil {
+		return nil // the pool of another system's licence is the limit
 	}
-	v := &validation{Situation: x.situation()}
-	owner, n := v.userID(m.Owner), int64(1)
-	for _, other := range v.Machines {
-		if v.userID(other.Owner) == owner {
-			n += other.Processes
+	n, of := int64(1), "machine"
+	switch t.Policy.ProcessLeasing {
+	case perMachine:
+		n += int64(len(x.processes(m.ID)))
+	case perUser:
+		of = "user"
+		v := &validation{Situation: x.situation()}
+		owner := v.userID(m.Owner)
+		for _, other := range v.Machines {
+			if v.userID(other.Owner) == owner {
+				n += other.Processes
+			}
 		}
+	default:
+		return nil
 	}
 	most := enforcer.Limit(*t.Attributes.MaxProcesses)
 	if !most.Plus(Overage(t.Policy.OverageStrategy, most)).Covers(n) {
 		return invalid("MACHINE_PROCESS_LIMIT_EXCEEDED",
-			fmt.Sprintf("process count has exceeded maximum allowed for user (%d)", most), "/data")
+			fmt.Sprintf("process count has exceeded maximum allowed for %s (%d)", of, most), "/data")
 	}
 	return nil
 }

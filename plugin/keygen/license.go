@@ -166,7 +166,8 @@ func grant(l *enforcer.License, set *dataset, about *resource, m *machine) error
 }
 
 // grantCounts fills in the pools and the meter. m is the machine of a machine file; nil: it is a licence file. Under
-// PER_USER a floating licence has each limit once for each of its lessees; the dialect keeps each to its own.
+// PER_USER a floating licence has each limit once for each of its lessees, and under PER_MACHINE the limit of processes
+// once for each of its machines; the dialect keeps each to its own.
 func grantCounts(l *enforcer.License, a *Attributes, p *Policy, m *machine, lessees int64) error {
 	// A node-locked licence and a machine file are for one machine; many hosts share a floating licence.
 	scope := enforcer.ScopeHost
@@ -212,6 +213,13 @@ func grantCounts(l *enforcer.License, a *Attributes, p *Policy, m *machine, less
 			over = multiplied(over, lessees)
 		}
 		scope := scope
+		if t.pool == PoolProcesses && leasing == perMachine && m == nil && a.Floating && n != enforcer.Unlimited {
+			if a.MaxMachines == nil {
+				scope = enforcer.ScopeHost // any number of hosts may each have a machine's share
+			} else {
+				n, over = ofMachines(n, over, a, p, lessees)
+			}
+		}
 		if shared && n != enforcer.Unlimited && t.pool != PoolMachines &&
 			(t.pool != PoolProcesses || p.ProcessLeasing != perMachine) {
 			scope = enforcer.ScopeShared
@@ -422,8 +430,12 @@ func seconds(n int64) time.Duration {
 	return time.Duration(max(1, min(n, 100*365*24*3600))) * time.Second
 }
 
+// unknownCheckIn is the period of check-ins of a licence that demands them, and states neither an interval nor the next
+// one: the shortest that a policy may have.
+const unknownCheckIn = 24 * time.Hour
+
 // checkIn returns the required period of check-ins and the last one. Without the policy, the period is the time from
-// the last to the next.
+// the last to the next, or else unknownCheckIn.
 func checkIn(a *Attributes, p *Policy, issued time.Time) (enforcer.Period, time.Time) {
 	if !a.RequireCheckIn {
 		return enforcer.Period{}, time.Time{}
@@ -448,10 +460,9 @@ func checkIn(a *Attributes, p *Policy, issued time.Time) (enforcer.Period, time.
 	case "year":
 		out.Months = int(min(n, 100)) * 12
 	default:
-		if next.IsZero() {
-			return out, time.Time{}
+		if out.Every = unknownCheckIn; !next.IsZero() {
+			out.Every = max(time.Second, next.Sub(last))
 		}
-		out.Every = max(time.Second, next.Sub(last))
 	}
 	return out, last
 }

@@ -200,6 +200,9 @@ func (v *vector) expectTerms(t *testing.T, l *enforcer.License) {
 			if n, ok := a[attribute].(float64); ok {
 				want = enforcer.Limit(n)
 			}
+			if n, ok := a["maxMachines"].(float64); ok && pool == "processes" && a["floating"] == true && want >= 0 {
+				want *= enforcer.Limit(n) // each machine has its own
+			}
 			if got := l.Pools[pool].Max; got != want {
 				t.Errorf("%s is %d, want %d", pool, got, want)
 			}
