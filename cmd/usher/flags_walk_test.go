@@ -50,7 +50,8 @@ var flagKinds = map[string]string{
 	"upstream machines --max": "hosts", "upstream renew --expires": "end", "upstream token --expires": "life",
 	"upstream token --uses": "count", "--timeout": "deadline",
 	"acquire --agent-wait": "patience", "release --agent-wait": "patience", "renew --agent-wait": "patience",
-	"run --agent-wait": "patience", "draw --agent-wait": "patience", "draw --wait": "patience",
+	"run --agent-wait": "patience", "draw --agent-wait": "patience", "events history --number": "count",
+	"draw --wait": "patience",
 }
 
 // texts are the flags that name something, whatever the command.

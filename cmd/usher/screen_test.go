@@ -133,7 +133,8 @@ var asked = []string{"status", "pools", "leases", "health", "health --ready", "c
 // files is in TestNothingOfAFileMovesTheTerminal.
 var asksNoAgent = map[string]string{
 	"agent": "TestLogMovesNoTerminal", "demo": "prints its own story", "upstream": "TestLogMovesNoTerminal",
-	"events verify": "a file", "support-bundle": "an archive", "man": "the pages", "vendor": "help",
+	"events verify": "a file", "events history": "a file", "support-bundle": "an archive", "man": "the pages",
+	"vendor":          "help",
 	"license inspect": "a file", "vendor keygen": "a file", "vendor sign": "a file", "vendor embed": "a file",
 	"vendor bind": "a file", "vendor accept-return": "a file", "vendor revoke": "a file",
 	"upstream site-key": "a file", "completion bash": "cobra's", "completion zsh": "cobra's",

@@ -51,7 +51,8 @@ var asks = map[string]struct {
 }
 
 // alone are the commands that ask no agent.
-var alone = strings.Fields(`agent demo man help completion vendor upstream events/verify host/key license/inspect config
+var alone = strings.Fields(
+	`agent demo man help completion vendor upstream events/verify events/history host/key license/inspect config
 	upstream/add upstream/forget upstream/forgive upstream/list upstream/machines upstream/renew upstream/resume
 	upstream/revoke upstream/site-key upstream/suspend upstream/token`)
 

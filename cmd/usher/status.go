@@ -386,7 +386,7 @@ func (c *cli) eventsCommand() *cobra.Command {
 			return nil
 		}}
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on until interrupted")
-	cmd.AddCommand(c.verifyEventsCommand())
+	cmd.AddCommand(c.historyCommand(), c.verifyEventsCommand())
 	return cmd
 }
 
