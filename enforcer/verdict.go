@@ -353,6 +353,20 @@ type Judged struct {
 	TrialEnds time.Time
 }
 
+// Term returns for how long the licence was issued, or how long the trial is that it is; 0: it never expires.
+func (j Judged) Term() time.Duration {
+	switch l := j.License; {
+	case l == nil:
+		return 0
+	case l.Trial > 0:
+		return l.Trial
+	case l.Expires.IsZero():
+		return 0
+	default:
+		return max(0, l.Expires.Sub(later(l.Issued, l.NotBefore)))
+	}
+}
+
 // PoolGrant is what the verdict permits of one pool.
 type PoolGrant struct {
 	Name    string

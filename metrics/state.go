@@ -23,6 +23,8 @@ var (
 	descWarning = desc("license_warning", "How many warnings of a code there are.", "code")
 	descExpiry  = desc("license_expiry_timestamp_seconds",
 		"When the licence in force expires; +Inf if never. Absent when none is in force.")
+	descTerm = desc("license_term_seconds",
+		"For how long the licence in force was issued; of a trial, how long that is. Absent where it never expires.")
 	descCoverage = desc("license_coverage_end_timestamp_seconds",
 		"When it stops being good, given all documents at hand; +Inf if never. Absent when none is good.")
 	descTermination = desc("license_termination_timestamp_seconds",
@@ -74,7 +76,7 @@ var (
 	descFree = desc("state_free_bytes", "Free bytes on the file system of the state folder.")
 )
 
-var all = []*prometheus.Desc{descState, descCode, descWarning, descExpiry, descCoverage, descTermination, descDocuments,
+var all = []*prometheus.Desc{descState, descCode, descWarning, descExpiry, descTerm, descCoverage, descTermination, descDocuments,
 	descLimit, descBudget, descInUse,
 	descWaiting, descReserved, descPeak, descOverage, descBorrowed, descMeter, descHolders, descDoubted, descAlive,
 	descDue, descBeat, descHeard, descPeriod, descPlanned, descDrain, descAhead, descClock, descMatch, descSpare,
@@ -206,6 +208,9 @@ func collectVerdict(v *enforcer.Verdict, set gauge) {
 	}
 	if len(v.Licenses) > 0 && v.Licenses[0].InForce && v.Licenses[0].License != nil {
 		set(descExpiry, forever(v.Licenses[0].License.Expires))
+		if term := v.Licenses[0].Term(); term > 0 {
+			set(descTerm, term.Seconds())
+		}
 		set(descTermination, forever(v.TerminatesAt))
 	}
 	if v.Good() {

@@ -102,15 +102,15 @@ func (d *Duties) Shape(v *enforcer.Verdict, out *wire.License) {
 
 // SiteServer is the wire form of what gives shares of a site: how it is, by why calls for licences fail.
 func SiteServer(failing map[enforcer.Ref]enforcer.Failing) *wire.Upstream {
-	for _, ref := range slices.Sorted(maps.Keys(failing)) {
-		f := failing[ref]
-		out := &wire.Upstream{State: f.Class, Detail: f.Reason, Hint: f.Hint, Since: instant(f.Since)}
-		if f.Class == string(plugin.Transient) {
-			out.State = "retrying"
-		}
-		return out
+	if len(failing) == 0 {
+		return &wire.Upstream{State: "ok"}
 	}
-	return &wire.Upstream{State: "ok"}
+	f := failing[slices.Min(slices.Collect(maps.Keys(failing)))]
+	out := &wire.Upstream{State: f.Class, Detail: f.Reason, Hint: f.Hint, Since: instant(f.Since)}
+	if f.Class == string(plugin.Transient) {
+		out.State = "retrying"
+	}
+	return out
 }
 
 // Contact is one of the licence in force's duties towards its upstream, by call: a heartbeat, a check-in.
