@@ -1,0 +1,450 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"math"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+	"go.yaml.in/yaml/v4"
+)
+
+const (
+	alertFile     = "../../configs/prometheus/usher.alerts.yml"
+	recordingFile = "../../configs/prometheus/usher.rules.yml"
+)
+
+// debianTool finds a program of a Debian package that .ci/debian names.
+func debianTool(t *testing.T, name string) string {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	switch {
+	case err != nil && os.Getenv("CI") != "":
+		t.Fatalf("%s is missing: apt-get install prometheus", name)
+	case err != nil:
+		t.Skipf("%s is missing: apt-get install prometheus", name)
+	}
+	return path
+}
+
+// alert is one rule of the alert file.
+type alert struct {
+	Alert, Expr, For string
+	Labels           map[string]string
+	Annotations      map[string]string
+}
+
+func alerts(t *testing.T) (out []alert) {
+	t.Helper()
+	var file struct {
+		Groups []struct {
+			Rules []alert
+		}
+	}
+	if err := yaml.Unmarshal([]byte(read(t, alertFile)), &file); err != nil {
+		t.Fatal(err)
+	}
+	for _, g := range file.Groups {
+		out = append(out, g.Rules...)
+	}
+	return out
+}
+
+// Every alert has its entry in the runbook, which its annotation names, and the runbook has no other.
+func TestAlertsHaveRunbooks(t *testing.T) {
+	var want, got []string
+	for _, a := range alerts(t) {
+		want = append(want, a.Alert)
+		if a.Annotations["runbook_url"] != "docs/runbooks.md#"+strings.ToLower(a.Alert) || a.Labels["severity"] == "" ||
+			a.For == "" || a.Annotations["summary"] == "" {
+			t.Errorf("%s: %+v", a.Alert, a)
+		}
+	}
+	for _, m := range regexp.MustCompile(`(?m)^## (\w+)$`).FindAllStringSubmatch(read(t, "../../docs/runbooks.md"), -1) {
+		got = append(got, m[1])
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("the runbook has\n%v\nthe alerts are\n%v", got, want)
+	}
+}
+
+// faulty are, for each alert, series that fire it for three hours, and series that then clear it. Times are in seconds
+// from the start.
+var faulty = map[string][][3]string{
+	"UsherNotValid":        {{`usher_license_state{state="valid"}`, "0", "1"}},
+	"UsherInGrace":         {{`usher_license_code{code="VALID_IN_GRACE"}`, "1", "0"}},
+	"UsherCoverageEnds30d": {{coverageEnd, "1728000", "34560000"}, {licenceTerm, "31536000", "31536000"}},
+	"UsherCoverageEnds7d":  {{coverageEnd, "432000", "34560000"}, {licenceTerm, "31536000", "31536000"}},
+	"UsherCheckInDue": {{checkInDue, "12000", "90000"},
+		{`usher_contact_period_seconds{call="check_in"}`, "86400", "86400"}},
+	"UsherUpstreamSilent": {{`usher_contact_last_timestamp_seconds{call="heartbeat"}`, "0", "10800"},
+		{`usher_contact_period_seconds{call="heartbeat"}`, "7200", "7200"}},
+	"UsherSiteServerSilent": {{`usher_license_warning{code="SITE_SERVER_FAILING"}`, "1", "0"}},
+	"UsherPoolFull":         {{`usher_slots_in_use{pool="p"}`, "8", "7"}, {`usher_slots_budget{pool="p"}`, "8", "8"}},
+	"UsherPoolNearlyFull": {{`usher_slots_in_use{pool="p"}`, "95", "80"},
+		{`usher_slots_budget{pool="p"}`, "100", "100"}},
+	"UsherOverage":            {{`usher_slots_overage{pool="p"}`, "1", "0"}},
+	"UsherClockBehind":        {{`usher_license_warning{code="CLOCK_BEHIND"}`, "1", "0"}},
+	"UsherClockAhead":         {{"usher_clock_ahead_seconds", "90000", "0"}},
+	"UsherHostMatchAtMinimum": {{"usher_host_match_spare", "0", "2"}, {"usher_host_match_score", "0.6", "1"}},
+	"UsherReloadFailed":       {{"usher_config_last_reload_successful", "0", "1"}},
+	"UsherPolling":            {{`usher_watch_mode{mode="polling"}`, "1", "0"}},
+	"UsherDiskLow":            {{"usher_state_free_bytes", "50000000", "50000000000"}},
+	"UsherTestLicence":        {{`usher_license_warning{code="TEST_LICENSE"}`, "1", "0"}},
+	"UsherAgentAbsent":        {{`up{job="usher"}`, "0", "1"}},
+	"UsherRevokedStillAlive":  {{"usher_revoked_still_alive", "2", "0"}},
+	"UsherDocumentRefused":    {{`usher_license_documents{result="refused"}`, "1", "0"}},
+	"UsherPluginDown":         {{`usher_plugin_up{plugin="x"}`, "0", "1"}},
+	"UsherVitalFault":         {{`usher_vital_fault{part="socket"}`, "1", "0"}},
+	"UsherStateTampered":      {{`usher_state_tampered{file="draws.json"}`, "1", "0"}},
+}
+
+const (
+	coverageEnd = "usher_license_coverage_end_timestamp_seconds"
+	licenceTerm = "usher_license_term_seconds"
+	checkInDue  = "usher_check_in_due_timestamp_seconds"
+)
+
+// promTest runs promtool on the files of rules with tests of series.
+func promTest(t *testing.T, groups []map[string]any) {
+	t.Helper()
+	promtool := debianTool(t, "promtool")
+	dir := t.TempDir()
+	for _, f := range []string{alertFile, recordingFile} {
+		if err := os.WriteFile(filepath.Join(dir, filepath.Base(f)), []byte(read(t, f)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b, err := yaml.Marshal(map[string]any{"rule_files": []string{"usher.alerts.yml", "usher.rules.yml"},
+		"evaluation_interval": "30s", "tests": groups})
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, "test.yml"), b, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(promtool, "test", "rules", "test.yml")
+	cmd.Dir = dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("promtool test rules: %v\n%s", err, out)
+	}
+}
+
+// firing is a test that so many alerts fire at an instant; of one name, or of all for an empty one.
+func firing(name, at string, n int) map[string]any {
+	of := `alertstate="firing"`
+	if name != "" {
+		of += `,alertname="` + name + `"`
+	}
+	return map[string]any{"expr": "count(ALERTS{" + of + "}) or vector(0)", "eval_time": at,
+		"exp_samples": []map[string]any{{"labels": "{}", "value": n}}}
+}
+
+// Each alert fires on its fault and clears after it, by promtool.
+func TestAlertRules(t *testing.T) {
+	if out, err := exec.Command(debianTool(t, "promtool"), "check", "rules", alertFile, recordingFile).
+		CombinedOutput(); err != nil {
+		t.Fatalf("promtool check rules: %v\n%s", err, out)
+	}
+	var groups []map[string]any
+	for _, a := range alerts(t) {
+		series := faulty[a.Alert]
+		if series == nil {
+			t.Errorf("%s has no fault to be tried with", a.Alert)
+			continue
+		}
+		var input []map[string]string
+		for _, s := range series {
+			input = append(input, map[string]string{"series": s[0], "values": s[1] + "x180 " + s[2] + "x60"})
+		}
+		groups = append(groups, map[string]any{"interval": "1m", "input_series": input,
+			"promql_expr_test": []map[string]any{firing(a.Alert, "2h59m", 1), firing(a.Alert, "3h10m", 0)}})
+	}
+	promTest(t, groups)
+}
+
+// site is a folder with a vendor, and the processes of its agents and servers.
+type site struct {
+	t   *testing.T
+	dir string
+}
+
+func newSite(t *testing.T) *site {
+	s := &site{t: t, dir: t.TempDir()}
+	s.do("vendor", "keygen", "--kid", "k1", "--out", s.path("keys"))
+	return s
+}
+
+func (s *site) path(name string) string { return filepath.Join(s.dir, name) }
+
+// try runs a command and returns what it says.
+func (s *site) try(args ...string) (string, error) {
+	cmd := exec.Command("usher", args...)
+	cmd.Env = append(os.Environ(), "USHER_SOCKET=")
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+func (s *site) do(args ...string) string {
+	s.t.Helper()
+	out, err := s.try(args...)
+	if err != nil {
+		s.t.Fatalf("usher %v: %v\n%s", args, err, out)
+	}
+	return out
+}
+
+// sign makes a licence and returns its file.
+func (s *site) sign(id string, args ...string) string {
+	s.t.Helper()
+	file := s.path(id + ".lic")
+	s.do(append([]string{"vendor", "sign", "--key", s.path("keys/k1.key"), "--product", "acme", "--id", id, "--out", file,
+		"--force"}, args...)...)
+	return file
+}
+
+// process is a running agent or server.
+type process struct {
+	*site
+	cmd    *exec.Cmd
+	name   string
+	args   []string
+	listen string // an agent's ops.listen, or a server's --listen
+}
+
+// start starts a command and ends it with the test.
+func (p *process) start() {
+	p.t.Helper()
+	p.cmd = exec.Command("usher", p.args...)
+	log := &bytes.Buffer{}
+	p.cmd.Stdout, p.cmd.Stderr = log, log
+	if err := p.cmd.Start(); err != nil {
+		p.t.Fatal(err)
+	}
+	await(p.t, p.name+" listens", func() bool {
+		c, err := net.Dial("tcp", p.listen)
+		if err == nil {
+			c.Close()
+		}
+		return err == nil
+	})
+}
+
+func (p *process) stop() {
+	if p.cmd.ProcessState == nil {
+		_ = p.cmd.Process.Signal(syscall.SIGTERM)
+		_ = p.cmd.Wait()
+	}
+}
+
+// await waits until something is so.
+func await(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(60 * time.Second); !ok(); <-time.After(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within a minute: %s", what)
+		}
+	}
+}
+
+func anAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// agent starts an agent with the given documents.
+func (s *site) agent(name, more string, documents ...string) *process {
+	s.t.Helper()
+	for _, d := range append([]string{""}, documents...) {
+		folder := s.path(name + "/license.d")
+		if d == "" {
+			if err := os.MkdirAll(folder, 0o700); err != nil {
+				s.t.Fatal(err)
+			}
+		} else if err := os.WriteFile(filepath.Join(folder, filepath.Base(d)), []byte(read(s.t, d)), 0o600); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	p := &process{site: s, name: name, listen: anAddress(s.t)}
+	p.args = []string{"agent", "--config", s.path(name + ".yaml")}
+	p.configure(more)
+	p.start()
+	s.t.Cleanup(p.stop)
+	return p
+}
+
+// configure writes an agent's configuration.
+func (p *process) configure(more string) {
+	text := fmt.Sprintf("product: acme\nsocket: {path: %[1]s/s}\nstate: {dir: %[1]s/state, runtime_dir: %[1]s/run}\n"+
+		"ops: {listen: '%[2]s'}\nlicense:\n  path: %[1]s/license.d\n  trust: [{kid: k1, key_file: %[3]s}]\n%[4]s",
+		p.path(p.name), p.listen, p.path("keys/k1.pub"), more)
+	if err := os.WriteFile(p.path(p.name+".yaml"), []byte(text), 0o600); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// ask runs a command against the agent.
+func (p *process) ask(args ...string) (string, error) {
+	return p.try(append([]string{"--socket", p.path(p.name + "/s")}, args...)...)
+}
+
+// server starts a server for agents.
+func (s *site) server(name string, args ...string) *process {
+	s.t.Helper()
+	p := &process{site: s, name: name, listen: anAddress(s.t)}
+	p.args = append([]string{"upstream", "--data", s.path(name), "--runtime-dir", s.path(name + "-run"), "--listen",
+		p.listen, "--log-level", "error"}, args...)
+	p.start()
+	s.t.Cleanup(p.stop)
+	return p
+}
+
+// scrape returns the agent's series, by name and labels.
+func (p *process) scrape() map[string]float64 {
+	p.t.Helper()
+	res, err := http.Get("http://" + p.listen + "/metrics")
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(io.LimitReader(res.Body, 1<<22))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	out := map[string]float64{}
+	for name, f := range families {
+		for _, m := range f.GetMetric() {
+			var labels []string
+			for _, l := range m.GetLabel() {
+				labels = append(labels, l.GetName()+"="+strconv.Quote(l.GetValue()))
+			}
+			key := name + "{" + strings.Join(labels, ",") + "}"
+			switch {
+			case m.GetGauge() != nil:
+				out[key] = m.GetGauge().GetValue()
+			case m.GetCounter() != nil:
+				out[key] = m.GetCounter().GetValue()
+			case m.GetUntyped() != nil:
+				out[key] = m.GetUntyped().GetValue()
+			}
+		}
+	}
+	return out
+}
+
+// everyKind starts a healthy agent of each kind of licence.
+func everyKind(t *testing.T) map[string]*process {
+	s := newSite(t)
+	year := []string{"--limit", "streams=8", "--scope", "host", "--expires", "365d"}
+	beating := s.sign("beating", append(year, "--heartbeat", "20s")...)
+	checking := s.sign("checking", append(year, "--check-in", "30s")...)
+	vendor := s.server("vendor", "--key", s.path("keys/k1.key"), "--license", s.dir)
+	key := strings.TrimSpace(strings.Split(s.do("upstream", "site-key", "--data", s.path("site")), "\n")[0])
+	shared := s.sign("shared", "--limit", "streams=50", "--expires", "365d", "--site-server", key)
+	lender := s.server("site", "--serve-pools", "--trust", s.path("keys/k1.pub"), "--license", shared)
+	upstream := "upstream: {url: 'http://" + vendor.listen + "'}\n"
+	out := map[string]*process{
+		"plain":      s.agent("plain", "", s.sign("plain", year...)),
+		"heartbeats": s.agent("heartbeats", upstream, beating),
+		"check-ins":  s.agent("check-ins", upstream, checking),
+		"staged renewal": s.agent("staged", "", s.sign("old", "--limit", "streams=8", "--scope", "host", "--issued",
+			"2026-01-01", "--expires", "5d"), s.sign("new", "--limit", "streams=8", "--scope", "host", "--not-before", "4d",
+			"--expires", "400d")),
+		"site pool": s.agent("pool", "upstream: {pools_url: 'http://"+lender.listen+"'}\n", shared),
+	}
+	for kind, p := range out {
+		await(t, kind+" grants slots", func() bool {
+			_, err := p.ask("acquire", "--pool", "streams", "--ttl", "1h", "--wait", "5s")
+			return err == nil
+		})
+	}
+	return out
+}
+
+// A healthy agent of each kind of licence fires no alert for an hour. Real agents are scraped 120 times; what they say
+// of their contacts is stretched with the time between the scrapes to an hour, and promtool evaluates the rules on it.
+func TestHealthyAgentsFireNoAlert(t *testing.T) {
+	debianTool(t, "promtool")
+	const scrapes, apart, stretched = 120, 250 * time.Millisecond, 30 * time.Second
+	kinds := everyKind(t)
+	at := make([]time.Time, scrapes)
+	said := map[string][]map[string]float64{}
+	tick := time.NewTicker(apart)
+	defer tick.Stop()
+	for i := range scrapes {
+		<-tick.C
+		at[i] = time.Now()
+		for kind, p := range kinds {
+			said[kind] = append(said[kind], p.scrape())
+		}
+	}
+	factor := float64(stretched) / float64(apart)
+	// seconds are a time of the exposition on the stretched clock, on which the first scrape is at 0.
+	moved := func(name string, v float64, i int) float64 {
+		switch {
+		case math.IsInf(v, 0) || v == 0:
+			return v
+		case strings.HasPrefix(name, "usher_contact_period_seconds"):
+			return v * factor
+		case strings.HasPrefix(name, "usher_contact_"), strings.HasPrefix(name, "usher_check_in_due"),
+			strings.HasPrefix(name, "usher_heartbeat_deadline"):
+			return float64(i)*stretched.Seconds() + (v-float64(at[i].UnixMilli())/1000)*factor
+		case strings.Contains(name, "_timestamp_seconds"):
+			return float64(i)*stretched.Seconds() + v - float64(at[i].UnixMilli())/1000
+		}
+		return v
+	}
+	var groups []map[string]any
+	for kind, all := range said {
+		values := map[string][]string{`up{job="usher"}`: nil}
+		for i, one := range all {
+			values[`up{job="usher"}`] = append(values[`up{job="usher"}`], "1")
+			for name, v := range one {
+				if !strings.HasPrefix(name, "usher_") {
+					continue
+				}
+				for len(values[name]) < i {
+					values[name] = append(values[name], "_")
+				}
+				values[name] = append(values[name], strings.Replace(
+					strconv.FormatFloat(moved(name, v, i), 'f', -1, 64), "+Inf", "Inf", 1))
+			}
+		}
+		var input []map[string]string
+		for name, v := range values {
+			input = append(input, map[string]string{"series": name, "values": strings.Join(v, " ")})
+		}
+		var tests []map[string]any
+		for minute := 1; minute < 60; minute++ {
+			tests = append(tests, firing("", fmt.Sprint(minute, "m"), 0))
+		}
+		groups = append(groups, map[string]any{"name": kind, "interval": stretched.String(), "input_series": input,
+			"promql_expr_test": tests})
+	}
+	promTest(t, groups)
+}
+
+// shortened is the alert file with no alert waiting, as a text.
+func shortened(t *testing.T) string {
+	return regexp.MustCompile(`(?m)^( +for: ).*$`).ReplaceAllString(read(t, alertFile), "${1}0s")
+}
