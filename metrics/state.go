@@ -76,7 +76,8 @@ var (
 	descFree = desc("state_free_bytes", "Free bytes on the file system of the state folder.")
 )
 
-var all = []*prometheus.Desc{descState, descCode, descWarning, descExpiry, descTerm, descCoverage, descTermination, descDocuments,
+var all = []*prometheus.Desc{descState, descCode, descWarning, descExpiry, descTerm, descCoverage, descTermination,
+	descDocuments,
 	descLimit, descBudget, descInUse,
 	descWaiting, descReserved, descPeak, descOverage, descBorrowed, descMeter, descHolders, descDoubted, descAlive,
 	descDue, descBeat, descHeard, descPeriod, descPlanned, descDrain, descAhead, descClock, descMatch, descSpare,

@@ -67,7 +67,8 @@ func TestAlertsHaveRunbooks(t *testing.T) {
 			t.Errorf("%s: %+v", a.Alert, a)
 		}
 	}
-	for _, m := range regexp.MustCompile(`(?m)^## (\w+)$`).FindAllStringSubmatch(read(t, "../../docs/runbooks.md"), -1) {
+	for _, m := range regexp.MustCompile(`(?m)^## (\w+)$`).FindAllStringSubmatch(read(t, "../../docs/runbooks.md"),
+		-1) {
 		got = append(got, m[1])
 	}
 	if !slices.Equal(got, want) {
@@ -186,8 +187,9 @@ func everyKind(t *testing.T) map[string]*process {
 		"heartbeats": s.agent("heartbeats", upstream, beating),
 		"check-ins":  s.agent("check-ins", upstream, checking),
 		"staged renewal": s.agent("staged", "", s.sign("old", "--limit", "streams=8", "--scope", "host", "--issued",
-			"2026-01-01", "--expires", "5d"), s.sign("new", "--limit", "streams=8", "--scope", "host", "--not-before", "4d",
-			"--expires", "400d")),
+			"2026-01-01", "--expires", "5d"),
+			s.sign("new", "--limit", "streams=8", "--scope", "host", "--not-before", "4d",
+				"--expires", "400d")),
 		"site pool": s.agent("pool", "upstream: {pools_url: 'http://"+lender.listen+"'}\n", shared),
 	}
 	for kind, p := range out {

@@ -35,15 +35,17 @@ func startPrometheus(t *testing.T, agents ...*process) *prometheus {
 		targets = append(targets, a.listen)
 	}
 	config, err := yaml.Marshal(map[string]any{
-		"global":     map[string]any{"scrape_interval": "500ms", "scrape_timeout": "500ms", "evaluation_interval": "500ms"},
+		"global": map[string]any{"scrape_interval": "500ms", "scrape_timeout": "500ms",
+			"evaluation_interval": "500ms"},
 		"rule_files": []string{"usher.alerts.yml", "usher.rules.yml"},
 		"scrape_configs": []map[string]any{{"job_name": "usher",
 			"static_configs": []map[string]any{{"targets": targets}}}}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, text := range map[string]string{"usher.alerts.yml": shortened(t), "usher.rules.yml": read(t, recordingFile),
-		"prometheus.yml": string(config)} {
+	for name, text := range map[string]string{"usher.alerts.yml": shortened(t),
+		"usher.rules.yml": read(t, recordingFile),
+		"prometheus.yml":  string(config)} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -70,8 +72,14 @@ func startPrometheus(t *testing.T, agents ...*process) *prometheus {
 	return p
 }
 
-// query returns the values that an expression has now.
-func (p *prometheus) query(expr string) (values []string, err error) {
+// series is one series of an answer.
+type series struct {
+	labels map[string]string
+	value  string
+}
+
+// series returns what an expression has now.
+func (p *prometheus) series(expr string) (all []series, err error) {
 	res, err := http.PostForm("http://"+p.address+"/api/v1/query", url.Values{"query": {expr}})
 	if err != nil {
 		return nil, err
@@ -80,7 +88,10 @@ func (p *prometheus) query(expr string) (values []string, err error) {
 	var out struct {
 		Status, Error string
 		Data          struct {
-			Result []struct{ Value [2]any }
+			Result []struct {
+				Metric map[string]string
+				Value  [2]any
+			}
 		}
 	}
 	if err := json.NewDecoder(res.Body).Decode(&out); err != nil {
@@ -90,9 +101,18 @@ func (p *prometheus) query(expr string) (values []string, err error) {
 		return nil, errors.New(out.Error)
 	}
 	for _, r := range out.Data.Result {
-		values = append(values, fmt.Sprint(r.Value[1]))
+		all = append(all, series{r.Metric, fmt.Sprint(r.Value[1])})
 	}
-	return values, nil
+	return all, nil
+}
+
+// query returns the values that an expression has now.
+func (p *prometheus) query(expr string) (values []string, err error) {
+	all, err := p.series(expr)
+	for _, s := range all {
+		values = append(values, s.value)
+	}
+	return values, err
 }
 
 // fires waits until an alert fires for an agent, or does not any more.
@@ -184,7 +204,8 @@ func (x *trial) faults() []injected {
 			func() { x.ask(x.plain, "license", "install", "--name", "long.lic", x.long) }},
 		{"UsherCoverageEnds7d", x.plain, x.instead("week", of("--expires", "5d")...), x.again},
 		{"UsherCoverageEnds30d", x.plain, x.instead("month", of("--expires", "20d")...), x.again},
-		{"UsherInGrace", x.plain, x.instead("late", of("--expires", date(-24*time.Hour), "--grace", "30d")...), x.again},
+		{"UsherInGrace", x.plain, x.instead("late", of("--expires", date(-24*time.Hour), "--grace", "30d")...),
+			x.again},
 		{"UsherTestLicence", x.plain, x.instead("try", of("--expires", "365d", "--environment", "test")...), x.again},
 		{"UsherClockBehind", x.plain, x.instead("dated", "--limit", "streams=8", "--expires", "365d", "--issued",
 			date(20*time.Hour)), x.again},
@@ -216,4 +237,5 @@ func TestAlertsFireAndClear(t *testing.T) {
 		f.end()
 		p.fires(f.alert, f.of, false)
 	}
+	p.shows(readBoard(t))
 }

@@ -54,7 +54,8 @@ func (s *site) do(args ...string) string {
 func (s *site) sign(id string, args ...string) string {
 	s.t.Helper()
 	file := s.path(id + ".lic")
-	s.do(append([]string{"vendor", "sign", "--key", s.path("keys/k1.key"), "--product", "acme", "--id", id, "--out", file,
+	s.do(append([]string{"vendor", "sign", "--key", s.path("keys/k1.key"), "--product", "acme", "--id", id, "--out",
+		file,
 		"--force"}, args...)...)
 	return file
 }
@@ -122,7 +123,8 @@ func (s *site) agent(name, more string, documents ...string) *process {
 			if err := os.MkdirAll(folder, 0o700); err != nil {
 				s.t.Fatal(err)
 			}
-		} else if err := os.WriteFile(filepath.Join(folder, filepath.Base(d)), []byte(read(s.t, d)), 0o600); err != nil {
+		} else if err := os.WriteFile(filepath.Join(folder, filepath.Base(d)), []byte(read(s.t, d)), 0o600); err !=
+			nil {
 			s.t.Fatal(err)
 		}
 	}
