@@ -204,6 +204,7 @@ func everyKind(t *testing.T) map[string]*process {
 // A healthy agent of each kind of licence fires no alert for an hour. Real agents are scraped 120 times; what they say
 // of their contacts is stretched with the time between the scrapes to an hour, and promtool evaluates the rules on it.
 func TestHealthyAgentsFireNoAlert(t *testing.T) {
+	t.Parallel()
 	debianTool(t, "promtool")
 	const scrapes, apart, stretched = 120, 250 * time.Millisecond, 30 * time.Second
 	kinds := everyKind(t)

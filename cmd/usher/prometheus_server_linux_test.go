@@ -223,6 +223,7 @@ func (x *trial) faults() []injected {
 // A real Prometheus scrapes real agents: each alert whose fault can be made here fires on it and clears after it. The
 // board's queries are asked of the same server.
 func TestAlertsFireAndClear(t *testing.T) {
+	t.Parallel()
 	debianTool(t, "prometheus")
 	x := newTrial(t)
 	p := startPrometheus(t, x.plain, x.online, x.pool)
