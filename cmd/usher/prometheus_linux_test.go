@@ -173,7 +173,7 @@ func TestAlertRules(t *testing.T) {
 
 // everyKind starts a healthy agent of each kind of licence.
 func everyKind(t *testing.T) map[string]*process {
-	s := newSite(t)
+	s := newScene(t)
 	year := []string{"--limit", "streams=8", "--scope", "host", "--expires", "365d"}
 	beating := s.sign("beating", append(year, "--heartbeat", "20s")...)
 	checking := s.sign("checking", append(year, "--check-in", "30s")...)

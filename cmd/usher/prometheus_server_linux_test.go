@@ -127,7 +127,7 @@ func (p *prometheus) fires(alert string, of *process, want bool) {
 
 // trial is the agents that faults are made of, and what they need.
 type trial struct {
-	*site
+	*scene
 	long                string // a good licence
 	plain, online, pool *process
 	vendor, lender      *process
@@ -167,8 +167,8 @@ func (x *trial) again() {
 }
 
 func newTrial(t *testing.T) *trial {
-	s := newSite(t)
-	x := &trial{site: s, long: s.sign("long", "--limit", "streams=20", "--scope", "host", "--expires", "365d")}
+	s := newScene(t)
+	x := &trial{scene: s, long: s.sign("long", "--limit", "streams=20", "--scope", "host", "--expires", "365d")}
 	beating := s.sign("beating", "--limit", "streams=8", "--scope", "host", "--expires", "365d", "--heartbeat", "6s")
 	x.vendor = s.server("vendor", "--key", s.path("keys/k1.key"), "--license", s.dir)
 	key := strings.TrimSpace(strings.Split(s.do("upstream", "site-key", "--data", s.path("site")), "\n")[0])

@@ -19,29 +19,29 @@ import (
 	"github.com/prometheus/common/model"
 )
 
-// site is a folder with a vendor, and the processes of its agents and servers.
-type site struct {
+// scene is a folder with a vendor, and the processes of its agents and servers.
+type scene struct {
 	t   *testing.T
 	dir string
 }
 
-func newSite(t *testing.T) *site {
-	s := &site{t: t, dir: t.TempDir()}
+func newScene(t *testing.T) *scene {
+	s := &scene{t: t, dir: t.TempDir()}
 	s.do("vendor", "keygen", "--kid", "k1", "--out", s.path("keys"))
 	return s
 }
 
-func (s *site) path(name string) string { return filepath.Join(s.dir, name) }
+func (s *scene) path(name string) string { return filepath.Join(s.dir, name) }
 
 // try runs a command and returns what it says.
-func (s *site) try(args ...string) (string, error) {
+func (s *scene) try(args ...string) (string, error) {
 	cmd := exec.Command("usher", args...)
 	cmd.Env = append(os.Environ(), "USHER_SOCKET=")
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }
 
-func (s *site) do(args ...string) string {
+func (s *scene) do(args ...string) string {
 	s.t.Helper()
 	out, err := s.try(args...)
 	if err != nil {
@@ -51,7 +51,7 @@ func (s *site) do(args ...string) string {
 }
 
 // sign makes a licence and returns its file.
-func (s *site) sign(id string, args ...string) string {
+func (s *scene) sign(id string, args ...string) string {
 	s.t.Helper()
 	file := s.path(id + ".lic")
 	s.do(append([]string{"vendor", "sign", "--key", s.path("keys/k1.key"), "--product", "acme", "--id", id, "--out",
@@ -62,7 +62,7 @@ func (s *site) sign(id string, args ...string) string {
 
 // process is a running agent or server.
 type process struct {
-	*site
+	*scene
 	cmd    *exec.Cmd
 	name   string
 	args   []string
@@ -115,7 +115,7 @@ func anAddress(t *testing.T) string {
 }
 
 // agent starts an agent with the given documents.
-func (s *site) agent(name, more string, documents ...string) *process {
+func (s *scene) agent(name, more string, documents ...string) *process {
 	s.t.Helper()
 	for _, d := range append([]string{""}, documents...) {
 		folder := s.path(name + "/license.d")
@@ -128,7 +128,7 @@ func (s *site) agent(name, more string, documents ...string) *process {
 			s.t.Fatal(err)
 		}
 	}
-	p := &process{site: s, name: name, listen: anAddress(s.t)}
+	p := &process{scene: s, name: name, listen: anAddress(s.t)}
 	p.args = []string{"agent", "--config", s.path(name + ".yaml")}
 	p.configure(more)
 	p.start()
@@ -152,9 +152,9 @@ func (p *process) ask(args ...string) (string, error) {
 }
 
 // server starts a server for agents.
-func (s *site) server(name string, args ...string) *process {
+func (s *scene) server(name string, args ...string) *process {
 	s.t.Helper()
-	p := &process{site: s, name: name, listen: anAddress(s.t)}
+	p := &process{scene: s, name: name, listen: anAddress(s.t)}
 	p.args = append([]string{"upstream", "--data", s.path(name), "--runtime-dir", s.path(name + "-run"), "--listen",
 		p.listen, "--log-level", "error"}, args...)
 	p.start()
