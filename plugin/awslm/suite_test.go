@@ -53,7 +53,8 @@ func TestDialectKeepsThePromises(t *testing.T) {
 		Held: func(_ int, taken *httptest.ResponseRecorder) *http.Request {
 			return request(awslm.OpExtend, awslm.ExtendRequest{LicenseConsumptionToken: token(taken)})
 		},
-		Send: func(body io.Reader) *http.Request { return request(awslm.OpCheckout, body) },
+		Send:  func(body io.Reader) *http.Request { return request(awslm.OpCheckout, body) },
+		Calls: calls(t, request, token),
 		Refusal: func(w *httptest.ResponseRecorder) error {
 			var f awslm.Fault
 			switch err := json.Unmarshal(w.Body.Bytes(), &f); {
@@ -65,4 +66,58 @@ func TestDialectKeepsThePromises(t *testing.T) {
 			return nil
 		},
 	})
+}
+
+// calls are the operations, with what AWS's model requires of each.
+func calls(t *testing.T, request func(op string, in any) *http.Request,
+	token func(*httptest.ResponseRecorder) string) (all []plugintest.DialectCall) {
+	received := func(send plugintest.Sender) string {
+		var all awslm.ListResponse
+		w := send(request(awslm.OpListReceived, awslm.ListRequest{}))
+		if err := json.Unmarshal(w.Body.Bytes(), &all); err != nil || len(all.Licenses) == 0 {
+			t.Error(err, w.Body)
+			return ""
+		}
+		return all.Licenses[0].LicenseArn
+	}
+	entitlements := []string{"Entitlements", "Entitlements.0.Name", "Entitlements.0.Unit"}
+	consumption := func(send plugintest.Sender) string {
+		return token(send(request(awslm.OpCheckout, out("c", awslm.Provisional, ent("seats", "Count", "1")))))
+	}
+	for _, c := range []struct {
+		op       string
+		in       func(plugintest.Sender) any
+		required []string
+	}{
+		{awslm.OpCheckout, func(plugintest.Sender) any {
+			return out("c", awslm.Provisional, ent("seats", "Count", "1"))
+		}, append([]string{"ProductSKU", "CheckoutType", "KeyFingerprint", "ClientToken"}, entitlements...)},
+		{awslm.OpExtend, func(send plugintest.Sender) any {
+			return awslm.ExtendRequest{LicenseConsumptionToken: consumption(send), DryRun: true}
+		}, []string{"LicenseConsumptionToken"}},
+		{awslm.OpCheckIn, func(send plugintest.Sender) any {
+			return awslm.CheckInRequest{LicenseConsumptionToken: consumption(send)}
+		}, []string{"LicenseConsumptionToken"}},
+		{awslm.OpGetLicense, func(send plugintest.Sender) any {
+			return awslm.LicenseRequest{LicenseArn: received(send)}
+		}, []string{"LicenseArn"}},
+		{awslm.OpGetUsage, func(send plugintest.Sender) any {
+			return awslm.LicenseRequest{LicenseArn: received(send)}
+		}, []string{"LicenseArn"}},
+		{awslm.OpListReceived, func(send plugintest.Sender) any {
+			return awslm.ListRequest{LicenseArns: []string{received(send)}, MaxResults: new(10),
+				Filters: []awslm.Filter{{Name: awslm.FilterSKU, Values: []string{"x"}}}}
+		}, nil},
+	} {
+		all = append(all, plugintest.DialectCall{Name: c.op, Required: c.required,
+			Body: func(send plugintest.Sender) string {
+				b, err := json.Marshal(c.in(send))
+				if err != nil {
+					t.Error(err)
+				}
+				return string(b)
+			},
+			Send: func(body io.Reader) *http.Request { return request(c.op, body) }})
+	}
+	return all
 }

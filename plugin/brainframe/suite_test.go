@@ -48,6 +48,7 @@ func TestDialectKeepsThePromises(t *testing.T) {
 		Held:    func(i int, _ *httptest.ResponseRecorder) *http.Request { return analyze("GET", i, http.NoBody) },
 		Says:    func(w *httptest.ResponseRecorder) bool { return w.Body.String() == "true" },
 		Send:    func(body io.Reader) *http.Request { return analyze("PUT", 1, body) },
+		Reads:   []string{"/api/version", "/api/license", "/api/streams/1/analyze", "/api/cloud_user"},
 		Refusal: fault,
 	})
 }

@@ -417,6 +417,8 @@ func TestDialectKeepsThePromises(t *testing.T) {
 		}
 		return nil
 	}
+	reads := map[string][]string{platform: {platform, "/api/v1/platform"}, "/_license": {"/_license", "/_xpack",
+		"/_license/trial_status", "/_license/basic_status", "/"}}
 	for path, c := range map[string]struct {
 		doc     []byte
 		refusal func(*httptest.ResponseRecorder) error
@@ -429,9 +431,18 @@ func TestDialectKeepsThePromises(t *testing.T) {
 			Prepare: func(d *plugintest.Desk) {
 				d.Documents["a.lic"] = bytes.Clone(c.doc)
 				d.Sender = &enforcer.Caller{Admin: true}
+				d.Check = func(doc []byte) (*enforcer.License, *enforcer.Problem) {
+					return elastic.Format{}.Verify(doc, []plugin.Anchor{anchor(t, s)})
+				}
 			},
-			Read:    func() *http.Request { return httptest.NewRequest("GET", path, http.NoBody) },
-			Send:    func(body io.Reader) *http.Request { return httptest.NewRequest("PUT", path, body) },
+			Read: func() *http.Request { return httptest.NewRequest("GET", path, http.NoBody) },
+			Send: func(body io.Reader) *http.Request { return httptest.NewRequest("PUT", path, body) },
+			Calls: []plugintest.DialectCall{{Name: "PUT " + path, Required: []string{"license"},
+				Body: func(plugintest.Sender) string { return string(c.doc) },
+				Send: func(body io.Reader) *http.Request {
+					return httptest.NewRequest("PUT", path+"?acknowledge=true", body)
+				}}},
+			Reads:   reads[path],
 			Refusal: c.refusal,
 		})
 	}

@@ -42,6 +42,10 @@ type DialectSamples struct {
 	Refusal func(*httptest.ResponseRecorder) error
 	// Send is a request with a body of the caller's choice, such as Take's.
 	Send func(body io.Reader) *http.Request
+	// Calls are the calls with a JSON body.
+	Calls []DialectCall
+	// Reads are the targets of calls without a body: all that lists or shows.
+	Reads []string
 }
 
 // Dialect fails the test for each promise of every dialect that this one does not keep.
@@ -51,7 +55,7 @@ func Dialect(t testing.TB, d plugin.Dialect, s DialectSamples) {
 }
 
 // CheckDialect returns each promise that a dialect does not keep: slots up to the limit and no further, callers apart,
-// acknowledged leases outlive the agent, refusals have the system's own form, and no body does harm.
+// acknowledged leases outlive the agent, refusals have the system's own form, and no body and no text does harm.
 func CheckDialect(d plugin.Dialect, s DialectSamples) []error {
 	out := &faults{}
 	if err := plugin.CheckName(d.System()); err != nil {
@@ -73,6 +77,8 @@ func CheckDialect(d plugin.Dialect, s DialectSamples) []error {
 		{"expiry", true, (*dialectCheck).expiry},
 		{"nobody vouches", false, (*dialectCheck).unvouched},
 		{"bodies", false, (*dialectCheck).bodies},
+		{"members", false, (*dialectCheck).members},
+		{"texts", false, (*dialectCheck).texts},
 	} {
 		if c.slots && s.Take == nil {
 			continue

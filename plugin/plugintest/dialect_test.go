@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	strict "github.com/go-json-experiment/json"
+
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
 	"github.com/usher-agent/usher/plugin/plugintest"
@@ -97,10 +99,20 @@ func (h *toyHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func (h *toyHandler) put(w http.ResponseWriter, r *http.Request, c enforcer.Caller) {
 	var in struct{ Name string }
-	if b, err := io.ReadAll(r.Body); h.fault != "careless" && err != nil || json.Unmarshal(b, &in) != nil ||
-		in.Name == "" {
+	read := func(b []byte, to any) error { return strict.Unmarshal(b, to) }
+	if h.fault == "lenient" {
+		read = json.Unmarshal
+	}
+	if b, err := io.ReadAll(r.Body); h.fault != "careless" && err != nil || read(b, &in) != nil || in.Name == "" {
 		if h.fault == "panics" {
 			panic("bad body")
+		}
+		if h.fault == "half done" {
+			h.desk.Store().Apply(plugin.Change{Key: "refused", Value: []byte{1}})
+		}
+		if h.fault == "fails" {
+			h.refuse(w, http.StatusInternalServerError, "it fails")
+			return
 		}
 		if h.fault != "careless" {
 			h.refuse(w, http.StatusBadRequest, "give a name")
@@ -112,6 +124,12 @@ func (h *toyHandler) put(w http.ResponseWriter, r *http.Request, c enforcer.Call
 	switch {
 	case d == nil:
 		h.known[in.Name] = l.ID
+		if h.fault == "echoes" {
+			w.Header().Set("X-Name", in.Name)
+		}
+		if h.fault == "writes by hand" {
+			fmt.Fprintf(w, `{"name":"%s"}`, in.Name)
+		}
 	case h.fault == "generous":
 	case h.fault == "vague":
 		h.refuse(w, http.StatusConflict, "no")
@@ -136,6 +154,10 @@ func toySamples() plugintest.DialectSamples {
 			return httptest.NewRequest("GET", fmt.Sprintf("/n%d", i), http.NoBody)
 		},
 		Send: func(body io.Reader) *http.Request { return httptest.NewRequest("PUT", "/", body) },
+		Calls: []plugintest.DialectCall{{Name: "PUT", Required: []string{"Name"},
+			Body: func(plugintest.Sender) string { return `{"Name":"n"}` },
+			Send: func(body io.Reader) *http.Request { return httptest.NewRequest("PUT", "/", body) }}},
+		Reads: []string{"/license"},
 		Refusal: func(w *httptest.ResponseRecorder) error {
 			var out struct{ Why string }
 			if err := json.Unmarshal(w.Body.Bytes(), &out); err != nil {
@@ -162,6 +184,12 @@ func TestDialects(t *testing.T) {
 		"open":      "a caller without a credential has a slot",
 		"careless":  "is answered 200",
 		"panics":    "bodies: it panics",
+
+		"lenient":        "Name is there twice: it is answered 200 and should be refused",
+		"half done":      "Name is missing: it is refused, and yet changes something",
+		"fails":          "Name is null: the answer is 500",
+		"echoes":         "the header X-Name is",
+		"writes by hand": "its body has control characters",
 	} {
 		if err := errors.Join(plugintest.CheckDialect(toy{fault}, toySamples())...); err == nil ||
 			!strings.Contains(err.Error(), says) {
