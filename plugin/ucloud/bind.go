@@ -142,7 +142,7 @@ func (x *request) unbind(r *record, job string) *Fault {
 // updateItem is an item of control.update.
 type updateItem struct {
 	ID     string `json:"id"`
-	Update struct {
+	Update *struct {
 		Timestamp *int64   `json:"timestamp"` // ignored: the agent's own clock counts
 		State     *string  `json:"state"`
 		Status    *string  `json:"status"`
@@ -153,6 +153,9 @@ type updateItem struct {
 // check returns the fault of an item.
 func (i *updateItem) check(x *request) *Fault {
 	u := i.Update
+	if u == nil {
+		return refuse(http.StatusBadRequest, "An item needs its update")
+	}
 	if u.State != nil {
 		switch {
 		case !slices.Contains([]string{StatePreparing, StateReady, StateUnavailable}, *u.State):

@@ -1,10 +1,12 @@
 package ucloud
 
 import (
-	"maps"
 	"net/http"
 	"slices"
 	"strings"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/usher-agent/usher/plugin"
 )
@@ -230,15 +232,19 @@ func (x *request) updateACL() (any, *Fault) {
 	return Responses[Empty]{make([]Empty, len(list))}, nil
 }
 
-// labelsItem is an item of updateLabels.
+// labelsItem is an item of updateLabels. Labels of null are none: newer clients write an empty map so. Without the
+// member nothing says what the labels become.
 type labelsItem struct {
-	ID     string            `json:"id"`
-	Labels map[string]string `json:"labels"`
+	ID     string         `json:"id"`
+	Labels jsontext.Value `json:"labels"`
 }
 
 // relabel replaces a licence's labels. The label job, which holds a slot, stays as it is.
 func (i *labelsItem) relabel(r *record) *Fault {
-	labels := maps.Clone(i.Labels)
+	var labels map[string]string
+	if len(i.Labels) == 0 || json.Unmarshal(i.Labels, &labels) != nil {
+		return refuse(http.StatusBadRequest, "An item needs its labels, texts by name")
+	}
 	if f := checkLabels(labels); f != nil {
 		return f
 	}

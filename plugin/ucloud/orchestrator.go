@@ -210,7 +210,7 @@ func (x *request) coreLabels() (any, *Fault) {
 // charge is an item of control.chargeCredits and checkCredits.
 type charge struct {
 	ID      string `json:"id"`
-	Units   int64  `json:"units"`
+	Units   *int64 `json:"units"`
 	Periods *int64 `json:"periods"` // nil: 1
 }
 
@@ -239,14 +239,14 @@ func (x *request) credits() (out charged, paid bool, f *Fault) {
 		switch {
 		case r == nil || x.elsewhere(r):
 			return out, false, refuse(http.StatusNotFound, "Not found or permission denied")
-		case i.Units < 0 || i.Units > maxCost || periods < 1 || periods > maxCost:
+		case i.Units == nil || *i.Units < 0 || *i.Units > maxCost || periods < 1 || periods > maxCost:
 			return out, false,
 				refuse(http.StatusBadRequest, "A charge needs units of 0 or more, and periods of 1 or more")
 		}
 		s := x.resolve(r.Product).settings
 		switch {
-		case s == nil || s.FreeToUse || i.Units == 0 || s.Price == 0:
-		case s.Balance == nil || *s.Balance/s.Price < i.Units*periods:
+		case s == nil || s.FreeToUse || *i.Units == 0 || s.Price == 0:
+		case s.Balance == nil || *s.Balance/s.Price < *i.Units*periods:
 			out.Insufficient = append(out.Insufficient, ID{i.ID})
 		default:
 			paid = true

@@ -93,7 +93,11 @@ func TestDialectKeepsThePromises(t *testing.T) {
 		Held: func(_ int, taken *httptest.ResponseRecorder) *http.Request {
 			return request("GET", "/api/licenses/retrieve?id="+made(taken), http.NoBody)
 		},
-		Send: func(body io.Reader) *http.Request { return request("POST", "/api/licenses", body) },
+		Send:  func(body io.Reader) *http.Request { return request("POST", "/api/licenses", body) },
+		Calls: calls(request, made),
+		Reads: []string{"/api/licenses/browse?includeOthers=true&includeUpdates=true&includeSupport=true",
+			"/api/licenses/retrieve?id=1&includeUpdates=true", "/api/licenses/retrieveProducts",
+			"/api/licenses/browse?filterIds=1&itemsPerPage=10&filterLabels=a,b"},
 		Refusal: func(w *httptest.ResponseRecorder) error {
 			var f map[string]any
 			switch err := json.Unmarshal(w.Body.Bytes(), &f); {
@@ -139,4 +143,51 @@ func signed(statement []byte) ([]byte, error) {
 	b64 := base64.RawURLEncoding.EncodeToString
 	input := b64([]byte(`{"alg": "EdDSA", "kid": "v-1", "typ": "ucloud-license+jwt"}`)) + "." + b64(statement)
 	return []byte(input + "." + b64(ed25519.Sign(vendor, []byte(input)))), nil
+}
+
+// calls are the calls of a user and of a provider, with the members that have no default in UCloud's sources.
+func calls(request func(method, target string, body io.Reader) *http.Request,
+	made func(*httptest.ResponseRecorder) string) (out []plugintest.DialectCall) {
+	const spec = `{"product":{"id":"abaqus","category":"abaqus","provider":"example"},"labels":{"job":"7"}}`
+	const product = "items.0.product"
+	callers := map[bool]*enforcer.Caller{true: {Admin: true}} // an admin is the provider
+	for _, c := range []struct {
+		method, target, body string // ID in a body is the id of a licence that is there
+		required             []string
+	}{
+		{"POST", "/api/licenses", `{"items":[` + spec + `]}`, []string{"items", "items.0", product, product + ".id",
+			product + ".category", product + ".provider"}},
+		{"DELETE", "/api/licenses", `{"items":[{"id":"ID"}]}`, []string{"items", "items.0", "items.0.id"}},
+		{"POST", "/api/licenses/search", `{"flags":{"includeOthers":true,"filterIds":"ID"},"query":"a",` +
+			`"itemsPerPage":10,"sortBy":"id","sortDirection":"ascending"}`, nil},
+		{"POST", "/api/licenses/updateAcl", `{"items":[{"id":"ID","added":[{"entity":{"type":"user",` +
+			`"username":"u"},"permissions":["READ"]}],"deleted":[{"type":"user","username":"w"}]}]}`,
+			[]string{"items", "items.0", "items.0.id", "items.0.added.0.entity",
+				"items.0.added.0.entity.type", "items.0.added.0.entity.username", "items.0.added.0.permissions"}},
+		{"POST", "/api/licenses/updateLabels", `{"items":[{"id":"ID","labels":{"team":"blue"}}]}`,
+			[]string{"items", "items.0", "items.0.id", "items.0.labels"}},
+		{"POST", "/api/licenses/control/update", `{"items":[{"id":"ID","update":{"timestamp":1,"state":"READY",` +
+			`"status":"s","binding":{"kind":"BIND","job":"7"}}}]}`, []string{"items", "items.0", "items.0.id",
+			"items.0.update", "items.0.update.binding.kind", "items.0.update.binding.job"}},
+		{"POST", "/api/licenses/control/register", `{"items":[{"spec":` + spec + `,"providerGeneratedId":"g",` +
+			`"createdBy":"u","project":"p","projectAllRead":true,"projectAllWrite":false}]}`,
+			[]string{"items", "items.0", "items.0.spec", "items.0.spec.product", "items.0.spec.product.id"}},
+		{"POST", "/api/licenses/control/updateLabels", `{"items":[{"id":"ID","labels":{"team":"blue"}}]}`,
+			[]string{"items", "items.0", "items.0.id", "items.0.labels"}},
+		{"POST", "/api/licenses/control/checkCredits", `{"items":[{"id":"ID","chargeId":"c","units":1,"periods":1,` +
+			`"performedBy":"u","description":"d"}]}`, []string{"items", "items.0", "items.0.id", "items.0.units"}},
+	} {
+		out = append(out, plugintest.DialectCall{Name: c.method + " " + c.target, Required: c.required,
+			Nullable: []string{"items.0.labels"},
+			Body: func(send plugintest.Sender) string {
+				if !strings.Contains(c.body, "ID") {
+					return c.body
+				}
+				w := send(request("POST", "/api/licenses", strings.NewReader(`{"items":[`+spec+`]}`)))
+				return strings.ReplaceAll(c.body, `ID"`, made(w)+`"`)
+			},
+			Caller: callers[strings.Contains(c.target, "control")],
+			Send:   func(body io.Reader) *http.Request { return request(c.method, c.target, body) }})
+	}
+	return out
 }
