@@ -68,7 +68,8 @@ func wide(s string) string {
 
 func mailed(good string) string {
 	return "From: vendor@example.com\nSubject: Your licence\nMIME-Version: 1.0\n" +
-		"Content-Type: multipart/mixed; boundary=x\n\n--x\nContent-Type: text/plain\n\nDear customer,\nhere it is.\n\n" +
+		"Content-Type: multipart/mixed; boundary=x\n\n--x\nContent-Type: text/plain\n\n" +
+		"Dear customer,\nhere it is.\n\n" +
 		"--x\nContent-Type: application/octet-stream\nContent-Transfer-Encoding: base64\n" +
 		"Content-Disposition: attachment; filename=acme.lic\n\n" +
 		base64.StdEncoding.EncodeToString([]byte(good)) + "\n--x--\n"
