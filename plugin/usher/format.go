@@ -138,9 +138,13 @@ func believe(compact string, h header, anchors []plugin.Anchor) (plugin.Anchor, 
 	}
 	if i < 0 {
 		slices.Sort(known)
+		mend := "add it under license.trust"
+		if slices.ContainsFunc(anchors, func(a plugin.Anchor) bool { return a.Embedded }) {
+			mend = "this agent is built for those alone: have the vendor sign the licence with one of them"
+		}
 		return plugin.Anchor{}, &enforcer.Problem{System: System, Code: enforcer.UntrustedKey,
-			Reason: fmt.Sprintf("signed by key %q, which is not in trust (known: %s); add it under license.trust",
-				plugin.Short(h.KeyID), orNone(known)),
+			Reason: fmt.Sprintf("signed by key %q, which is not in trust (known: %s); %s", plugin.Short(h.KeyID),
+				orNone(known), mend),
 			Hint: "ask the vendor for the public key, or for a licence signed by a key that is known"}
 	}
 	a := anchors[i]

@@ -194,6 +194,9 @@ func (f *forger) keyRefusals() []refusal {
 		{"untrusted key, others known", []byte(good), at(func(a *plugin.Anchor) {
 			a.KeyID = "2027-a"
 		}), enforcer.UntrustedKey, "known: 2027-a"},
+		{"untrusted key, others compiled in", []byte(good), at(func(a *plugin.Anchor) {
+			a.KeyID, a.Embedded = "2027-a", true
+		}), enforcer.UntrustedKey, "(known: 2027-a); this agent is built for those alone"},
 		{"another key of the same id", forge(head(""), body, other), anchors, enforcer.BadSignature,
 			"its signature does not match"},
 		{"revoked key", []byte(good), at(func(a *plugin.Anchor) {
