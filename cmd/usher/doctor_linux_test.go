@@ -77,6 +77,24 @@ func TestDoctorOfAHealthyAgent(t *testing.T) {
 	}
 }
 
+// The agent is known where the service manager has made its socket, too.
+func TestDoctorOfAListenerOfTheServiceManager(t *testing.T) {
+	w := newWard(t)
+	w.sign("a.lic", "--bind", w.request(), "--strategy", "any")
+	l := w.listen()
+	f, err := l.File()
+	w.must(err)
+	agent := w.command()
+	cmd := exec.Command("sh", append([]string{"-c", `LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" "$@"`}, agent.Args...)...)
+	cmd.Env, cmd.ExtraFiles = agent.Env, []*os.File{f}
+	w.start(cmd)
+	f.Close()
+	said := strings.Join(w.doctor(), "\n")
+	if strings.Contains(said, "bad ") || !strings.Contains(said, "ok      descriptors: the agent may open") {
+		t.Errorf("it says:\n%s", said)
+	}
+}
+
 // request writes this host's request for a licence.
 func (w *ward) request() string {
 	w.Helper()
@@ -274,6 +292,13 @@ var startFaults = []fault{
 		w.must(cmd.Process.Signal(syscall.SIGSTOP))
 		return w.doctor()
 	}, []string{"bad", "AGENT_SILENT", "does not answer", "restart it"}},
+	{"the service manager listens, and no agent runs", func(w *ward) []string {
+		w.sign("a.lic")
+		w.listen()
+		w.unit("root")
+		w.args = []string{"--timeout", "300ms"}
+		return w.doctor()
+	}, []string{"bad", "AGENT_AWAY", "the service manager keeps", "systemctl start usher@u.service"}},
 	{"no agent runs", func(w *ward) []string {
 		w.sign("a.lic")
 		return w.doctor()

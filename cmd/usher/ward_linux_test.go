@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -160,6 +161,15 @@ func (w *ward) start(cmd *exec.Cmd) *exec.Cmd {
 			w.Fatalf("the agent is not ready\n%s", log)
 		}
 	}
+}
+
+// listen listens on the agent's socket, as the service manager does.
+func (w *ward) listen() *net.UnixListener {
+	w.Helper()
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: w.socket, Net: "unix"})
+	w.must(err)
+	w.Cleanup(func() { l.Close() })
+	return l
 }
 
 // run starts the agent as it is configured.
