@@ -84,7 +84,7 @@ func TestAddingWorsensNothing(t *testing.T) {
 		f, m, c := genDated(t)
 		// Whichever system tells the time: the agent asks the first of which it has a production anchor.
 		system := pick(t, "telling", "usher", "usher", "first", "second")
-		_, v := judgedWith(f, system, m, c)
+		before, v := judgedWith(f, system, m, c)
 		added := Document{Name: pick(t, "name", "!.lic", "z.lic"), License: genLicense(t)}
 		redate(t, &added)
 		more := f
@@ -95,10 +95,37 @@ func TestAddingWorsensNothing(t *testing.T) {
 			t.Fatalf("%s, and with %+v at %v: %s (in force: %t)", v.Code, *added.License, now, w.Reason, inForce)
 		}
 		bare, _ := m.Now(c, zeroTime)
-		if !inForce && now.Sub(bare) > Leap && IsSet(bare) && m.Signed.IsZero() {
+		if now.Sub(bare) > Leap && IsSet(bare) && m.Signed.IsZero() {
 			t.Fatalf("a document moves the time by %v", now.Sub(bare))
 		}
+		l := added.License
+		if !inForce && l.Role != RoleNotice && !signedToReplace(l) && now.After(before) && IsSet(bare) {
+			t.Fatalf("%+v is not in force, and moves the time from %v to %v", *l, before, now)
+		}
 	})
+}
+
+// noEvidence are the kinds of documents that do not count on a host beside a good licence of an hour.
+var noEvidence = map[string]func(*License){
+	"another product": func(l *License) { l.Product = "other" },
+	"another host": func(l *License) {
+		l.Hosts = []HostBinding{{Components: map[string][]string{"mac": {"zz"}}}}
+	},
+	"another agent": func(l *License) { l.AgentKeys = []string{"thumb-9"} },
+	"an add-on to another": func(l *License) {
+		l.Role, l.AddOnTo = RoleAddOn, "gone"
+	},
+	"a test licence":                    func(l *License) { l.Environment = Test },
+	"a free tier":                       func(l *License) { l.Role = RoleFree },
+	"another system":                    func(l *License) { l.System = "other" },
+	"a suspended one":                   func(l *License) { l.Suspended = true },
+	"a revoked one":                     func(l *License) { l.Revoked = true },
+	"a returned one":                    func(l *License) { l.ID = "back" },
+	"an expired one":                    func(l *License) { l.Expires = noon.Add(-time.Hour) },
+	"one of the future":                 func(l *License) { l.NotBefore = noon.Add(time.Minute) },
+	"a notice":                          func(l *License) { l.Role, l.Pools = RoleNotice, nil },
+	"an add-on that would end its base": func(l *License) { l.Role = RoleAddOn },
+	"a trial without an agent":          func(l *License) { l.Trial = aDay },
 }
 
 // A document of each kind that does not count here says nothing of the time, and ends nothing, by whatever date.
@@ -112,27 +139,7 @@ func TestWhatDoesNotCountTellsNoTime(t *testing.T) {
 		Returned: map[Ref]time.Time{"usher/back": noon.Add(9999 * aDay)},
 		Host:     Host{Components: map[string][]string{"mac": {"aa"}}}}
 	c := Clocks{Wall: noon, Boot: time.Hour, BootID: "b"}
-	for name, change := range map[string]func(*License){
-		"another product": func(l *License) { l.Product = "other" },
-		"another host": func(l *License) {
-			l.Hosts = []HostBinding{{Components: map[string][]string{"mac": {"zz"}}}}
-		},
-		"another agent": func(l *License) { l.AgentKeys = []string{"thumb-9"} },
-		"an add-on to another": func(l *License) {
-			l.Role, l.AddOnTo = RoleAddOn, "gone"
-		},
-		"a test licence":                    func(l *License) { l.Environment = Test },
-		"a free tier":                       func(l *License) { l.Role = RoleFree },
-		"another system":                    func(l *License) { l.System = "other" },
-		"a suspended one":                   func(l *License) { l.Suspended = true },
-		"a revoked one":                     func(l *License) { l.Revoked = true },
-		"a returned one":                    func(l *License) { l.ID = "back" },
-		"an expired one":                    func(l *License) { l.Expires = noon.Add(-time.Hour) },
-		"one of the future":                 func(l *License) { l.NotBefore = noon.Add(time.Minute) },
-		"a notice":                          func(l *License) { l.Role, l.Pools = RoleNotice, nil },
-		"an add-on that would end its base": func(l *License) { l.Role = RoleAddOn },
-		"a trial without an agent":          func(l *License) { l.Trial = aDay },
-	} {
+	for name, change := range noEvidence {
 		for _, ahead := range []time.Duration{2 * time.Hour, Leap, 2 * aDay, 365 * aDay} {
 			l := good()
 			l.ID, l.Issued, l.Expires = "x", noon.Add(ahead), time.Time{}
@@ -143,6 +150,63 @@ func TestWhatDoesNotCountTellsNoTime(t *testing.T) {
 				t.Errorf("%s, dated %v ahead: it is %v, %s", name, ahead, now, v.Reason)
 			}
 		}
+	}
+}
+
+// A document that does not count here proves no leap of the clock: a clock that was false for a moment ends nothing for
+// good, whatever lies in the folder with a date near it.
+func TestWhatDoesNotCountProvesNoLeap(t *testing.T) {
+	for name, change := range noEvidence {
+		switch name {
+		case "one of the future", "an add-on that would end its base", "a notice":
+			continue // at the clock's time these count, or are signed to tell the time
+		}
+		good := &License{ID: "good", System: "usher", Product: "acme", Issued: noon.Add(-aDay),
+			Expires: noon.Add(90 * aDay), Pools: map[string]PoolTerm{"streams": {Max: 2, Scope: ScopeHost}}}
+		l := *good
+		l.ID, l.Issued, l.Expires = "x", noon.Add(40*aDay-time.Hour), time.Time{}
+		change(&l)
+		f := Facts{Products: []string{"acme"}, AgentKey: "thumb-1",
+			Returned:  map[Ref]time.Time{"usher/back": noon.Add(9999 * aDay)},
+			Host:      Host{Components: map[string][]string{"mac": {"aa"}}},
+			Documents: []Document{{Name: "good.lic", License: good}, {Name: "x.lic", License: &l}}}
+		m := Mark{Time: noon, Boot: time.Hour, BootID: "b"}
+		c := Clocks{Wall: noon.Add(40 * aDay), Boot: time.Hour, BootID: "b"}
+		would := func(signed time.Time) (time.Time, Clock) { return m.Now(c, signed) }
+		if next := m.Advance(c, Evidence(f, "usher", would)); !next.Time.Equal(noon) {
+			t.Errorf("%s proves the leap: %v", name, next.Time)
+		}
+		if name == "another product" { // the same date in a document that counts does
+			good.Issued = noon.Add(40*aDay - time.Hour)
+			if next := m.Advance(c, Evidence(f, "usher", would)); !next.Time.Equal(c.Wall) {
+				t.Errorf("a document in force proves no leap: %v", next.Time)
+			}
+		}
+	}
+}
+
+// A document in force whose date would end what is good, such as one dated after its own end, is no evidence either.
+func TestDateThatWouldEndWhatIsGood(t *testing.T) {
+	c := Clocks{Wall: noon, Boot: time.Hour, BootID: "b"}
+	m := Mark{Time: noon, Boot: c.Boot, BootID: c.BootID}
+	f := Facts{Documents: []Document{{Name: "a.lic", License: &License{ID: "a", System: "usher", Product: "acme",
+		Issued: noon.Add(20 * time.Hour), Expires: noon.Add(10 * time.Hour),
+		Pools: map[string]PoolTerm{"streams": {Max: 1, Scope: ScopeHost}}}}}}
+	if now, v := judgedWith(f, "usher", m, c); !now.Equal(noon) || !v.Good() {
+		t.Errorf("it is %v, %s", now, v.Reason)
+	}
+}
+
+// A date more than a day ahead of clock and mark is no evidence, even of a licence that came while the clock was there
+// and so is in force.
+func TestDateOfAFalseClockIsNoEvidence(t *testing.T) {
+	c := Clocks{Wall: noon, Boot: time.Hour, BootID: "b"}
+	m := Mark{Time: noon, Boot: c.Boot, BootID: c.BootID}
+	f := Facts{Documents: []Document{{Name: "a.lic", Arrived: noon.Add(40 * aDay), License: &License{ID: "a",
+		System: "usher", Product: "acme", Issued: noon.Add(40 * aDay),
+		Pools: map[string]PoolTerm{"streams": {Max: 1, Scope: ScopeHost}}}}}}
+	if now, v := judgedWith(f, "usher", m, c); !now.Equal(noon) || !v.Good() {
+		t.Errorf("it is %v, %s", now, v.Reason)
 	}
 }
 
