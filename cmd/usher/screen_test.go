@@ -32,6 +32,7 @@ const hostile = "\x1b[2J\x1b]0;owned\x07\r\nLicence valid (VALID)\tx\u202egnp.\u
 // fill puts a text into every text of a value, and one element into every list.
 func fill(v reflect.Value, text string) {
 	switch {
+	case !v.CanSet(): // of another package, and on no wire
 	case v.Type() == reflect.TypeFor[time.Time]():
 		v.Set(reflect.ValueOf(time.Now().Add(time.Hour)))
 	case v.Kind() == reflect.String:

@@ -201,17 +201,26 @@ func (c *cli) upstreamSiteKey(o *upstreamFlags) *cobra.Command {
 		}}
 }
 
+// orderWithin is how long the server may take for an order.
+const orderWithin = 30 * time.Second
+
 // order sends an order to the running server.
 func (o *upstreamFlags) order(ctx context.Context, order registry.Order) (registry.Done, error) {
 	dir, err := o.dir()
 	if err != nil {
 		return registry.Done{}, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, orderWithin)
+	defer cancel()
 	done, err := registry.Ask(ctx, filepath.Join(dir, registrar.Socket), order)
 	var unreached *net.OpError
 	if errors.As(err, &unreached) {
 		return done, fail(exitAgentAway, "`usher upstream --key K.key --data "+dir+"` starts it",
 			"no upstream server answers in %s: %v", dir, unreached.Err)
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return done, fail(exitAgentAway, "look at its log, and with `usher upstream list` at what has changed",
+			"the upstream server of %s does not answer within %s", dir, enforcer.Span(orderWithin))
 	}
 	return done, err
 }
@@ -266,7 +275,7 @@ func (c *cli) listBlocks(ctx context.Context, o *upstreamFlags) error {
 	}
 	rows := [][]string{{"LICENCE", "POOL", "SLOTS", "HOST", "TAKEN", "LEFT", "BLOCK"}}
 	for _, b := range done.Blocks {
-		rows = append(rows, []string{b.License, b.Pool, fmt.Sprint(b.Slots), b.Agent[:min(12, len(b.Agent))],
+		rows = append(rows, []string{b.License, b.Pool, fmt.Sprint(b.Slots), short(b.Agent),
 			b.Taken.Format(time.RFC3339), enforcer.Span(b.Left.Round(time.Second)), b.ID})
 	}
 	return c.table(rows...)
@@ -297,7 +306,7 @@ func (c *cli) listHosts(all []registry.Listed) error {
 				}
 				note = strings.TrimPrefix(note+"; "+told, "-; ")
 			}
-			rows = append(rows, []string{l.ID, h.AgentKey[:min(12, len(h.AgentKey))],
+			rows = append(rows, []string{l.ID, short(h.AgentKey),
 				h.Activated.UTC().Format(time.RFC3339), away(h.Seen, now), orDash(h.Version),
 				orDash(strings.Join(use, ",")), note})
 		}

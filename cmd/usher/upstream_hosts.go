@@ -23,7 +23,7 @@ func admissionNotes(h registry.Activation, now time.Time) (out []string) {
 	}
 	switch {
 	case h.Enrolled != "":
-		out = append(out, "enrolled by token "+h.Enrolled[:min(12, len(h.Enrolled))])
+		out = append(out, "enrolled by token "+short(h.Enrolled))
 	case h.Shown == 0:
 		out = append(out, "has not shown the licence document")
 	}
@@ -49,6 +49,10 @@ which does not know the later answers.`,
 			done, err := o.order(cmd.Context(), registry.Order{Do: "forgive", ID: args[0], Agent: host})
 			if err != nil {
 				return err
+			}
+			if done.Forgiven == 0 {
+				return fail(exitFailed, "`usher upstream list --hosts` says which are",
+					"licence %s has no such host that is refused: nothing has changed", args[0])
 			}
 			fprintf(c.out, "%d forgiven; a refused host may go on with its next call\n", done.Forgiven)
 			return nil
@@ -110,7 +114,7 @@ again.`,
 				}
 				rows := [][]string{{"LICENCE", "TOKEN", "ADMITTED", "OF", "MADE", "EXPIRES", "NOTE"}}
 				for _, t := range done.Tokens {
-					rows = append(rows, []string{t.License, t.ID[:min(12, len(t.ID))], fmt.Sprint(len(t.Keys)),
+					rows = append(rows, []string{t.License, short(t.ID), fmt.Sprint(len(t.Keys)),
 						fmt.Sprint(t.Uses), t.Made.UTC().Format(time.RFC3339), t.Expires.UTC().Format(time.RFC3339),
 						orDash(t.Note)})
 				}
@@ -122,9 +126,12 @@ again.`,
 				if err != nil {
 					return err
 				}
-				fprintf(c.out, "token %s of licence %s is revoked\n", done.Tokens[0].ID[:12],
+				fprintf(c.out, "token %s of licence %s is revoked\n", short(done.Tokens[0].ID),
 					done.Tokens[0].License)
 				return nil
 			}})
 	return cmd
 }
+
+// short returns the beginning of a key or an id, by which people name it.
+func short(id string) string { return id[:min(12, len(id))] }

@@ -127,8 +127,28 @@ func Ask(ctx context.Context, socket string, o Order) (Done, error) {
 	if err := json.NewDecoder(io.LimitReader(res.Body, 256<<20)).Decode(&d); err != nil {
 		return d, fmt.Errorf("the upstream's answer cannot be read: %w", err)
 	}
-	if d.Error != "" {
+	switch {
+	case d.Error != "":
 		return d, errors.New(d.Error)
+	case res.StatusCode != http.StatusOK:
+		return d, fmt.Errorf("the upstream has answered %d without a reason", res.StatusCode)
+	case !d.answers(o.Do):
+		return d, fmt.Errorf("the upstream's answer does not say what has been done; another program may be listening "+
+			"on %s", socket)
 	}
 	return d, nil
+}
+
+// answers reports whether a result has what its order brings about.
+func (d *Done) answers(do string) bool {
+	switch do {
+	case "list", "blocks", "tokens", "forget", "forgive":
+		return true // nothing and 0 are results
+	case "token":
+		return len(d.Tokens) == 1 && d.Token != ""
+	case "revoke-token":
+		return len(d.Tokens) == 1
+	default:
+		return d.Licence != nil
+	}
 }
