@@ -37,7 +37,8 @@ func (c *cli) statusCommand() *cobra.Command {
 				}
 				if h, away := c.client().Health(cmd.Context()); err == nil && away == nil {
 					for _, u := range h.Unready {
-						fprintf(c.out, "\nnot ready: the agent's %s, since %s: %s\n", u.Part, timeText(&u.Since), u.Reason)
+						fprintf(c.out, "\nnot ready: the agent's %s, since %s: %s\n", u.Part, timeText(&u.Since),
+							u.Reason)
 					}
 				}
 			}

@@ -170,6 +170,13 @@ spec:
   template:
     metadata: {labels: {app: once}}`+spec+`---
 apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: each, labels: {usher-sidecar: "true"}}
+spec:
+  selector: {matchLabels: {app: each}}
+  template:
+    metadata: {labels: {app: each}}`+strings.ReplaceAll(spec, "      restartPolicy: Never\n", "")+`---
+apiVersion: apps/v1
 kind: StatefulSet
 metadata: {name: kept, labels: {usher-sidecar: "true"}}
 spec:
