@@ -29,7 +29,7 @@ func (a *Agent) facts(c *config.Config) enforcer.Facts {
 	return enforcer.Facts{Products: products, Version: c.License.Version, Released: c.License.Released,
 		Host:     a.hostFacts(),
 		AgentKey: a.agentKey(), Narrowing: c.Narrowing(), UpstreamLost: a.seals.UpstreamLost().At,
-		Withheld: a.desk.Withheld()}
+		Withheld: a.desk.Withheld(), Folder: c.License.Path}
 }
 
 // hostFacts returns a host as the judge takes it, with what systems call it that name a host by one text.

@@ -231,3 +231,17 @@ func TestFailingRemote(t *testing.T) {
 		t.Errorf("the verdict is %s", v.Code)
 	}
 }
+
+// TestNoLicenceNamesTheFolder: where there is no licence, the reason says where one goes, or why it cannot be read.
+func TestNoLicenceNamesTheFolder(t *testing.T) {
+	f := factsWith()
+	f.Folder = "/etc/acme/license.d"
+	if v := Judge(f, noon); !strings.Contains(v.Reason,
+		"no licence in /etc/acme/license.d; drop the licence file there") {
+		t.Error(v.Reason)
+	}
+	f.FolderFault = "licence folder /etc/acme/license.d cannot be read; chown it"
+	if v := Judge(f, noon); v.Code != NotFound || !strings.HasSuffix(v.Reason, f.FolderFault) {
+		t.Error(v.Reason)
+	}
+}

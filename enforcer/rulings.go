@@ -246,8 +246,7 @@ func (j *judge) refuse(v *Verdict, all []*ruling, now time.Time) {
 		}
 	}
 	if best == nil {
-		v.Code, v.Reason = NotFound,
-			"there is no licence; drop the licence file into the licence folder, or run `usher license install FILE`"
+		v.Code, v.Reason = NotFound, j.none()
 		if i := slices.IndexFunc(all, func(r *ruling) bool { return r.unused != "" }); i >= 0 {
 			v.Reason = all[i].unused
 		}
@@ -269,6 +268,20 @@ func (j *judge) refuse(v *Verdict, all []*ruling, now time.Time) {
 		if l.IsTest() {
 			v.Environment = Test
 		}
+	}
+}
+
+// none says that there is no licence, and where one goes.
+func (j *judge) none() string {
+	switch {
+	case j.FolderFault != "":
+		return "there is no licence: " + j.FolderFault
+	case j.Folder != "":
+		return fmt.Sprintf(
+			"there is no licence in %s; drop the licence file there, or run `usher license install FILE`",
+			j.Folder)
+	default:
+		return "there is no licence; drop the licence file into the licence folder, or run `usher license install FILE`"
 	}
 }
 

@@ -303,6 +303,9 @@ type Facts struct {
 	// UpstreamLost is when the agent found that its record of upstreams' answers was changed or lost; zero: it was not.
 	UpstreamLost time.Time
 	Withheld     Withheld
+	// Folder is where licences are looked for, and FolderFault why that cannot be done, with the mend: both for people,
+	// and empty where there is nothing to say.
+	Folder, FolderFault string
 }
 
 // Taken is what an agent has taken of a meter upstream in a period; see Resets.Start.

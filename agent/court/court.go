@@ -290,7 +290,7 @@ func (c *Court) Reload(s Settings) {
 	c.change(func() {
 		c.cfg.Verifier.Trust(s.Anchors)
 		c.cfg.Verifier.setConfigured(s.Keys)
-		s.Facts.Products, s.Facts.Host = c.facts.Products, c.facts.Host
+		s.Facts.Products, s.Facts.Host, s.Facts.FolderFault = c.facts.Products, c.facts.Host, c.facts.FolderFault
 		c.facts = s.Facts
 	})
 	c.cfg.Verifier.reopened()

@@ -33,6 +33,12 @@ func (c *Court) SetFolder(files []File, warnings []enforcer.Warning) {
 	}
 	c.change(func() {
 		c.files, c.warnings, c.ready = documents, warnings, true
+		c.facts.FolderFault = ""
+		for _, w := range warnings {
+			if w.Code == enforcer.WarnDocument {
+				c.facts.FolderFault = w.Detail
+			}
+		}
 		c.cfg.Verifier.setFolderKeys(keys)
 	})
 	if c.cfg.Verifier.reopened() {

@@ -59,6 +59,7 @@ func (i Inspector) Judge(q Question) (*Result, error) {
 		Narrowing: i.Config.Narrowing(),
 		Version:   i.Config.License.Version,
 		Released:  i.Config.License.Released,
+		Folder:    i.Config.License.Path,
 	}
 	out := &Result{}
 	for _, a := range anchors {

@@ -460,10 +460,12 @@ func (c *cli) upstreamCall() *cobra.Command {
 			if c.json {
 				err = c.printJSON(wire.UpstreamCalls{Calls: calls})
 			}
-			if len(calls) == 0 {
+			lender, noLender := c.sayLender(cmd.Context())
+			if len(calls) == 0 && !lender {
 				return errors.Join(err, fail(exitFailed, "`usher upstream preview` says what would be sent",
 					"no upstream was called: no licence here demands one, or none is configured for its system"))
 			}
+			err = errors.Join(err, noLender)
 			for _, o := range calls {
 				if !c.json {
 					c.printOutcome(o)
@@ -474,6 +476,22 @@ func (c *cli) upstreamCall() *cobra.Command {
 			}
 			return err
 		}}
+}
+
+// sayLender says how the site server is, which the agent asks by itself as slots are needed, and reports whether there
+// is one. Its error says that it does not answer.
+func (c *cli) sayLender(ctx context.Context) (lends bool, err error) {
+	l, err := c.client().License(ctx)
+	if err != nil || l.SiteServer == nil {
+		return false, err
+	}
+	if !c.json {
+		fprintf(c.out, "site server: %s\n", remoteText(l.SiteServer, time.Now()))
+	}
+	if l.SiteServer.State != "ok" {
+		err = &exit{code: exitFailed}
+	}
+	return true, err
 }
 
 // printOutcome says what came of one call.
