@@ -28,8 +28,11 @@ func (c *cli) findInstance(cmd *cobra.Command) error {
 	}
 	if name == "" {
 		if c.socket == "" && os.Getenv("USHER_SOCKET") == "" && isGone(naming.Socket()) && !isAgentItself(cmd) {
-			if u, err := c.units.Only(); err == nil {
+			switch u, err := c.units.Only(); {
+			case err == nil:
 				c.unitSocket = socketOf(u)
+			case !errors.Is(err, instance.ErrNone):
+				c.unitFault = err
 			}
 		}
 		return nil

@@ -104,6 +104,7 @@ type cli struct {
 	units               instance.Finder // of the host
 	unit                *instance.Unit  // of the named instance; nil: none is named
 	unitSocket          string          // of the instance's agent; empty: as no instance is named
+	unitFault           error           // why it cannot be known which of several instances is meant; nil: it can
 	json                bool
 	stopSignals         func() // gives signals their default effect again
 	flush               func() // writes what is left of the errors
@@ -147,6 +148,9 @@ func (c *cli) explain(err error) int {
 		}
 	case errors.As(err, &problem):
 		code, hint = codeOf(problem), problem.Hint
+		if code == exitAgentAway && c.unitFault != nil {
+			hint = c.unitFault.Error()
+		}
 	case errors.As(err, &bad):
 		code = exitConfig
 	case errors.Is(err, context.Canceled):
