@@ -93,6 +93,7 @@ func TestPackages(t *testing.T) {
 		})
 	}
 	t.Run("make install", func(t *testing.T) { testMakeInstall(t, dir) })
+	t.Run("how-to", func(t *testing.T) { testHowTos(t, dir) })
 }
 
 // site is an agent that a package has installed, with a licence in force, and callers.
