@@ -109,6 +109,7 @@ type Policy struct {
 const (
 	overageAlways  = "ALWAYS_ALLOW_OVERAGE"
 	expiryRevoke   = "REVOKE_ACCESS"
+	expiryRestrict = "RESTRICT_ACCESS"
 	expiryMaintain = "MAINTAIN_ACCESS"
 	expiryAllow    = "ALLOW_ACCESS"
 	perMachine     = "PER_MACHINE"

@@ -268,6 +268,7 @@ func (x *request) answer() *response {
 			!x.about.opens(args[0]) {
 			return notFound("The requested license '" + plugin.Short(args[0]) + "' was not found")
 		}
+		x.seat()
 	}
 	return rt.serve(x)
 }

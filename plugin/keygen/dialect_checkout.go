@@ -148,6 +148,9 @@ func (x *request) checkOutMachine() *response {
 	if m == nil {
 		return noMachineOf(x.args[0])
 	}
+	if a := x.noSlot(m); a != nil {
+		return a
+	}
 	f, a := x.asked([]string{"license", "license.entitlements", "license.product", "license.policy", "license.owner",
 		"license.users", "components", "environment", "group", "owner"})
 	if a != nil {

@@ -107,7 +107,7 @@ func (x *request) ping(k *kept) (revived Life, a *response) {
 		revived = Resurrected
 	}
 	switch {
-	case x.keepsDead(k.Kind) && k.lease.Lifetime == enforcer.LifetimeHeld:
+	case k.key != "", x.keepsDead(k.Kind) && k.lease.Lifetime == enforcer.LifetimeHeld:
 		k.Beat = x.now
 		x.note(k)
 		return revived, nil
@@ -140,6 +140,9 @@ func (x *request) keep(k *kept) *enforcer.Denial {
 	b, err := json.Marshal(&k.record)
 	if err != nil || len(b) > plugin.MaxLeaseData {
 		return &enforcer.Denial{Code: enforcer.TooLarge, Detail: "the record is too large"}
+	}
+	if k.key != "" {
+		return x.keepSlotless(k.key, b)
 	}
 	return x.SetData(k.lease.ID, x.caller, b)
 }

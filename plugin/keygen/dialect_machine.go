@@ -166,14 +166,13 @@ func (x *request) unfit(in *resource, w *wanted) *response {
 		return invalid("MEMORY_INVALID", "must be greater than or equal to 0", "/data/attributes/memory")
 	case number(w.Disk) < 0:
 		return invalid("DISK_INVALID", "must be greater than or equal to 0", "/data/attributes/disk")
-	case !x.about.judged.InForce:
+	case !x.about.judged.InForce && !x.activatesExpired():
 		return x.notInForce()
 	}
 	return nil
 }
 
-// notInForce refuses what only a licence in force gives. The server activates machines of an expired licence whose
-// access is only restricted; here a licence that has ended gives no slots.
+// notInForce refuses what only a licence in force gives.
 func (x *request) notInForce() *response {
 	code := ""
 	if x.about.found(enforcer.Expired) {
@@ -248,6 +247,9 @@ func (x *request) createMachine() *response {
 	}
 	if a := x.beyondUser(in.related("owner"), w); a != nil {
 		return a
+	}
+	if !x.about.judged.InForce {
+		return x.makeSlotless(rec)
 	}
 	k, a := x.take(r, rec, machineLimits)
 	if a != nil {

@@ -90,6 +90,9 @@ func (x *request) createProcess() *response {
 	if m == nil {
 		return invalid("MACHINE_NOT_FOUND", "must exist", "/data/relationships/machine")
 	}
+	if a := x.noSlot(m); a != nil {
+		return a
+	}
 	for _, p := range x.all(recordProcess) {
 		switch {
 		case p.Machine == m.ID && p.Pid == w.Pid:

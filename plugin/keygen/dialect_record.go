@@ -3,6 +3,7 @@ package keygen
 import (
 	"cmp"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -61,6 +62,7 @@ type part struct {
 type kept struct {
 	record
 	lease *enforcer.Lease
+	key   string // the store's, of a machine without a slot, whose lease is made up; empty: it has a lease
 }
 
 // open reads the record on a lease; nil: it is not of this kind.
@@ -81,6 +83,13 @@ func (x *request) all(kind string) (out []*kept) {
 	for _, l := range x.Leases(x.caller) {
 		if k := x.open(l, kind); k != nil {
 			out = append(out, k)
+		}
+	}
+	if kind == recordMachine {
+		for _, k := range x.slotless() {
+			if !slices.ContainsFunc(out, func(o *kept) bool { return o.ID == k.ID }) { // it has just got its slot
+				out = append(out, k)
+			}
 		}
 	}
 	return out
@@ -112,6 +121,9 @@ func (k *kept) updated() time.Time {
 }
 
 func (x *request) release(k *kept) *enforcer.Denial {
+	if k.key != "" {
+		return x.keepSlotless(k.key, nil)
+	}
 	return x.Release(&enforcer.Release{ID: k.lease.ID, Caller: x.caller})
 }
 

@@ -40,6 +40,7 @@ func (x *request) validateKey() *response {
 	if a := x.elsewhere(); a != nil {
 		return a
 	}
+	x.seat()
 	return x.validate(&in, true)
 }
 
@@ -124,6 +125,9 @@ func (x *request) validate(in *scopes, scoped bool) *response {
 		r, detail = Result{Code: outOfForce(s.verdict.Code)}, s.verdict.Reason
 	} else if r.Valid && !s.judged.InForce {
 		r, detail = Result{Code: outOfForce(s.judged.Code)}, s.judged.Reason
+	}
+	if r.Valid && x.unseated(scope) {
+		r, detail = Result{Code: CodeTooManyMachines}, CodeTooManyMachines.Detail()
 	}
 	x.noteTime(func(t *times) { t.Validated = x.now }, validatedEvery)
 	return reply(object{"data": x.licenseObject(), "meta": x.verdictOf(in, r, detail)})
