@@ -56,8 +56,9 @@ func TestNoOrderReportsBeforeTheFact(t *testing.T) {
 		}
 	}
 	for name, how := range map[string]func(http.ResponseWriter, *http.Request){
-		"its disk is full":             says(422, `{"error":"write upstream.db: no space left on device"}`),
-		"it gives no reason":           says(500, `{"licence":{"id":"L","state":"revoked"},"forgotten":1,"forgiven":1}`),
+		"its disk is full": says(422, `{"error":"write upstream.db: no space left on device"}`),
+		"it gives no reason": says(500,
+			`{"licence":{"id":"L","state":"revoked"},"forgotten":1,"forgiven":1}`),
 		"it says nothing":              says(200, `{}`),
 		"it says null":                 says(200, `null`),
 		"its members are null":         says(200, `{"licence":null,"tokens":null,"token":null,"forgotten":null}`),

@@ -64,12 +64,14 @@ func TestDialectKeepsThePromises(t *testing.T) {
 func calls(request func(method, target string, body io.Reader) *http.Request) (out []plugintest.DialectCall) {
 	const (
 		machine = `{"data":{"type":"machines","attributes":{"fingerprint":"f","name":"n","ip":"10.0.0.1",` +
-			`"hostname":"h","platform":"p","cores":2,"memory":1024,"disk":2048,"metadata":{"k":"v"}},` +
-			`"relationships":{"license":{"data":{"type":"licenses","id":"lic-1"}},"components":{"data":[{"type":"components",` +
+			`"hostname":"h","platform":"p","cores":2,"memory":1024,"disk":2048,` +
+			`"metadata":{"k":"v"}},"relationships":{"license":{"data":{"type":"licenses","id":"lic-1"}},` +
+			`"components":{"data":[{"type":"components",` +
 			`"attributes":{"fingerprint":"c","name":"board"}}]}}}}`
 		patch = `{"data":{"type":"machines","attributes":{"name":"n","ip":"10.0.0.2","hostname":"h","platform":"p"}}}`
-		scope = `{"product":"acme","fingerprint":"f","fingerprints":["f"],"components":["c"],` +
-			`"entitlements":["EXPORT"],"machine":"m","policy":"p","user":"u","checksum":"s","version":"1.0","environment":"e"}`
+		scope = `{"product":"acme","fingerprint":"f","fingerprints":["f"],` +
+			`"components":["c"],"entitlements":["EXPORT"],` +
+			`"machine":"m","policy":"p","user":"u","checksum":"s","version":"1.0","environment":"e"}`
 	)
 	make := func(send plugintest.Sender) {
 		send(request("POST", "/v1/machines", strings.NewReader(machine)))
