@@ -25,11 +25,16 @@ def _bare(value):
     return value
 
 
+def _shown(text):
+    """Writes what would command a terminal, forge a line or turn the direction as an escape: a traceback prints it."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(text))
+
+
 class Refused(Exception):
     """The agent said no. code is stable: no_slots, license_expired, …; hint says what helps, where anything does; problem is all that it said."""
 
     def __init__(self, problem):
-        super().__init__(problem.get("detail", ""))
+        super().__init__(_shown(problem.get("detail", "")))
         self.code, self.hint, self.problem = problem.get("code", "internal"), problem.get("hint", ""), problem
 
 

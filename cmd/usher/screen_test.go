@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -250,6 +251,38 @@ func TestNothingOfAFileMovesTheTerminal(t *testing.T) {
 		if at := harmless(out + errs); at != "" || forged(out+errs) {
 			t.Errorf("usher %q prints %q:\n%q", args, at, out+errs)
 		}
+	}
+}
+
+// A traceback of the Python client, which prints the agent's words, moves no terminal; the words themselves stay.
+func TestPythonRefusalMovesNoTerminal(t *testing.T) {
+	t.Parallel()
+	python, err := exec.LookPath("python3")
+	if err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal(err)
+		}
+		t.Skip("there is no python3")
+	}
+	told, err := json.Marshal(map[string]string{"code": "no_slots", "detail": "Müller: " + hostile})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := exec.Command(python, "-c", `import json, sys
+sys.path.insert(0, "../../client/python")
+import usher
+p = json.loads(sys.argv[1])
+e = usher.Refused(p)
+assert e.problem["detail"] == p["detail"]
+raise e`, string(told))
+	c.Env = append(os.Environ(), "PYTHONDONTWRITEBYTECODE=1", "PYTHONIOENCODING=utf-8")
+	out, err := c.CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "Refused: Müller: \\x1b[2J") {
+		t.Fatalf("%v: %s", err, out)
+	}
+	// JSON has made U+FFFD of the byte that is no UTF-8.
+	if at := harmless(strings.ReplaceAll(string(out), "\ufffd", "?")); at != "" || forged(string(out)) {
+		t.Errorf("it prints %q:\n%q", at, out)
 	}
 }
 
