@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/client/wire"
+	"github.com/usher-agent/usher/enforcer"
 )
 
 // conditionRows are the lines about what a licence binds its grants to.
@@ -89,18 +90,5 @@ func lateText(c *wire.Contact, none string) string {
 
 // spanText returns seconds in words that keep all of a stated span.
 func spanText(seconds float64) string {
-	d := time.Duration(seconds * float64(time.Second))
-	const day = 24 * time.Hour
-	switch {
-	case d == day:
-		return "1 day"
-	case d >= day && d%day == 0:
-		return fmt.Sprintf("%d days", d/day)
-	default:
-		s := d.String()
-		if strings.HasSuffix(s, "m0s") {
-			s = strings.TrimSuffix(s, "0s")
-		}
-		return strings.TrimSuffix(s, "h0m") + map[bool]string{true: "h"}[strings.HasSuffix(s, "h0m")]
-	}
+	return enforcer.Span(time.Duration(seconds * float64(time.Second)))
 }
