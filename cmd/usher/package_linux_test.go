@@ -99,10 +99,9 @@ func TestPackages(t *testing.T) {
 // site is an agent that a package has installed, with a licence in force, and callers.
 type site struct {
 	*machine
-	tool  string // the command, with what names the agent
-	unit  string
-	kept  []string // the leases that stay
-	stays func()   // ends those who hold them
+	tool string // the command, with what names the agent
+	unit string
+	kept []string // the leases that stay
 }
 
 // setUp starts an instance as docs/install.md has it, and drops a licence for it.
