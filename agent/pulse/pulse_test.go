@@ -182,7 +182,7 @@ func TestHangs(t *testing.T) {
 		defer func() { r.stop() }()
 		r.remote.set(func(Call, *plugin.Request) (*plugin.Reply, error) { return nil, errHang })
 		r.pass(13 * time.Minute)
-		if s := r.Facts()["fake/L1"]; s.State != "retrying" || s.Detail != "no answer within 30s" {
+		if s := r.Facts()["fake/L1"]; s.State != "retrying" || s.Detail != "no answer within 30 seconds" {
 			t.Errorf("%+v", s)
 		}
 		r.remote.set(func(Call, *plugin.Request) (*plugin.Reply, error) { return nil, nil })

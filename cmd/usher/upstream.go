@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,7 +18,6 @@ import (
 	"github.com/usher-agent/usher/agent/config"
 	"github.com/usher-agent/usher/agent/naming"
 	"github.com/usher-agent/usher/agent/registrar"
-	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
 	"github.com/usher-agent/usher/plugin/textual"
@@ -448,61 +446,4 @@ func (c *cli) upstreamPreview() *cobra.Command {
 			}
 			return c.printJSON(all)
 		}}
-}
-
-func (c *cli) upstreamCall() *cobra.Command {
-	return &cobra.Command{Use: "call", Short: "Have this host's agent call its upstream at once", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			calls, err := c.client().CallUpstream(cmd.Context())
-			if err != nil {
-				return err
-			}
-			if c.json {
-				err = c.printJSON(wire.UpstreamCalls{Calls: calls})
-			}
-			lender, noLender := c.sayLender(cmd.Context())
-			if len(calls) == 0 && !lender {
-				return errors.Join(err, fail(exitFailed, "`usher upstream preview` says what would be sent",
-					"no upstream was called: no licence here demands one, or none is configured for its system"))
-			}
-			err = errors.Join(err, noLender)
-			for _, o := range calls {
-				if !c.json {
-					c.printOutcome(o)
-				}
-				if !o.OK {
-					err = errors.Join(err, &exit{code: exitFailed})
-				}
-			}
-			return err
-		}}
-}
-
-// sayLender says how the site server is, which the agent asks by itself as slots are needed, and reports whether there
-// is one. Its error says that it does not answer.
-func (c *cli) sayLender(ctx context.Context) (lends bool, err error) {
-	l, err := c.client().License(ctx)
-	if err != nil || l.SiteServer == nil {
-		return false, err
-	}
-	if !c.json {
-		fprintf(c.out, "site server: %s\n", remoteText(l.SiteServer, time.Now()))
-	}
-	if l.SiteServer.State != "ok" {
-		err = &exit{code: exitFailed}
-	}
-	return true, err
-}
-
-// printOutcome says what came of one call.
-func (c *cli) printOutcome(o wire.UpstreamOutcome) {
-	what := strings.ReplaceAll(cmp.Or(o.Call, "call"), "_", "-")
-	if o.OK {
-		fprintf(c.out, "licence %s: the %s succeeded\n", o.License, what)
-		return
-	}
-	fprintf(c.out, "licence %s: the %s failed (%s): %s\n", o.License, what, o.Class, o.Reason)
-	if o.Hint != "" {
-		fprintf(c.out, "  hint: %s\n", o.Hint)
-	}
 }
