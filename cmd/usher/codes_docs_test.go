@@ -125,3 +125,24 @@ func TestProblemTypes(t *testing.T) {
 		}
 	}
 }
+
+// The entry of each alert says what it means, what the product's user sees, what the operator does, and how to see that
+// it is mended. TestAlertsHaveRunbooks has the entries from the alerts.
+func TestRunbookAnswers(t *testing.T) {
+	entries := strings.Split(read(t, "../../docs/runbooks.md"), "\n## ")[1:]
+	for _, entry := range entries {
+		name, text, _ := strings.Cut(entry, "\n")
+		parts := regexp.MustCompile(`(?m)^- \*\*([A-Z][a-z ]+)\*\*: `).FindAllStringSubmatch(text, -1)
+		var labels []string
+		for _, p := range parts {
+			labels = append(labels, p[1])
+		}
+		meaning, _, _ := strings.Cut(strings.TrimSpace(text), "\n- ")
+		if !slices.Equal(labels, []string{"The user sees", "Look", "Mend", "Mended when"}) || len(meaning) < 20 {
+			t.Errorf("docs/runbooks.md: %s answers %q", name, labels)
+		}
+	}
+	if len(entries) < 20 {
+		t.Errorf("only %d entries", len(entries))
+	}
+}
