@@ -83,11 +83,10 @@ func (w *whole) surfaces(c *client.Client, readyz string) map[string]bool {
 	return said
 }
 
-// A disk on which nothing can be made to last denies what must last, and every surface says so, for as long as it is so
-// and no longer: the agent heals without a restart. What it has acknowledged before, meanwhile and after, the next
-// start knows.
-func TestJournalHealsWithTheDisk(t *testing.T) {
-	w := newWhole(t)
+// metered starts an agent with a pool, a meter, and an address for operators. logged returns what it has logged.
+func metered(t *testing.T) (w *whole, log *os.File, logged func() string, readyz string) {
+	t.Helper()
+	w = newWhole(t)
 	if code, _, errs := tool(t, "vendor", "sign", "--key", w.dir+"/k.key", "--product", "acme", "--scope", "host",
 		"--limit", "streams=99", "--meter", "renders=99", "--out", w.dir+"/lic/a.lic", "--force"); code != 0 {
 		t.Fatal(errs)
@@ -100,8 +99,8 @@ func TestJournalHealsWithTheDisk(t *testing.T) {
 	if err := errors.Join(err, err2); err != nil {
 		t.Fatal(err)
 	}
-	defer log.Close()
-	logged := func() string {
+	t.Cleanup(func() { log.Close() })
+	logged = func() string {
 		b, err := os.ReadFile(log.Name())
 		if err != nil {
 			t.Fatal(err)
@@ -114,6 +113,14 @@ func TestJournalHealsWithTheDisk(t *testing.T) {
 	if at == nil {
 		t.Fatal(logged())
 	}
+	return w, log, logged, "http://" + at[1] + "/readyz"
+}
+
+// A disk on which nothing can be made to last denies what must last, and every surface says so, for as long as it is so
+// and no longer: the agent heals without a restart. What it has acknowledged before, meanwhile and after, the next
+// start knows.
+func TestJournalHealsWithTheDisk(t *testing.T) {
+	w, log, logged, readyz := metered(t)
 	c := client.New(w.socket)
 	defer c.Close()
 	take := func(pool, lifetime string) (*wire.Lease, error) {
@@ -142,7 +149,7 @@ func TestJournalHealsWithTheDisk(t *testing.T) {
 	})
 	all := func(want bool) func() bool {
 		return func() bool {
-			said = w.surfaces(c, "http://"+at[1]+"/readyz")
+			said = w.surfaces(c, readyz)
 			for _, is := range said {
 				if is != want {
 					return false

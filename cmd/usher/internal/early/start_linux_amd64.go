@@ -21,6 +21,8 @@ var (
 // start is the entry; nobody calls it.
 func start()
 
+var _, _ = start, &action // the linker and start itself refer to them
+
 // PassOn sets the signals to be ignored and blocked that this process was started to ignore and to block, for the
 // program that the caller's thread becomes at once.
 func PassOn() {
