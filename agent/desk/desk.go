@@ -161,6 +161,7 @@ func (d *Desk) Close() error {
 	d.mu.Lock()
 	d.advance(true)
 	d.mu.Unlock()
+	d.store.look(d) // a journal that was deleted a moment ago is begun anew yet, or the next start would miss it
 	d.store.sealAll(d)
 	return d.store.Close()
 }
