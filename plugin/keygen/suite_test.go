@@ -24,6 +24,7 @@ func TestDialectKeepsThePromises(t *testing.T) {
 	}
 	name := func(i int) string { return fmt.Sprintf("machine-%d", i) }
 	plugintest.Dialect(t, keygen.Dialect{}, plugintest.DialectSamples{
+		Headers: []string{"Keygen-Version", "Keygen-Environment"},
 		License: terms(nil),
 		Now:     time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC),
 		Pool:    "machines", Slots: 2, NoSlots: "MACHINE_LIMIT_EXCEEDED",

@@ -348,9 +348,8 @@ func (c *dialectCheck) texts() {
 				},
 				"each header": func(r *http.Request) {
 					own := r.Header
-					for _, name := range append(slices.Collect(maps.Keys(own)), "Accept", "Content-Type", "User-Agent",
-						"Origin",
-						"Date", "Digest", "Idempotency-Key", "Keygen-Version", "Keygen-Environment", "Project",
+					for _, name := range append(slices.AppendSeq(slices.Clone(c.samples.Headers), maps.Keys(own)),
+						"Accept", "Content-Type", "User-Agent", "Origin", "Date", "Digest", "Idempotency-Key",
 						"X-Request-Id") {
 						r.Header.Set(name, header(bad))
 					}

@@ -42,6 +42,8 @@ type DialectSamples struct {
 	Refusal func(*httptest.ResponseRecorder) error
 	// Send is a request with a body of the caller's choice, such as Take's.
 	Send func(body io.Reader) *http.Request
+	// Headers are the names of further headers that the dialect reads.
+	Headers []string
 	// Calls are the calls with a JSON body.
 	Calls []DialectCall
 	// Reads are the targets of calls without a body: all that lists or shows.

@@ -81,6 +81,7 @@ func TestDialectKeepsThePromises(t *testing.T) {
 		return httptest.NewRequest(method, "http://localhost"+target, body)
 	}
 	plugintest.Dialect(t, dialect(), plugintest.DialectSamples{
+		Headers: []string{"Project"},
 		License: license(t, 2, nil), Pool: "abaqus", Slots: 2, NoSlots: ucloud.ErrorNoCredits,
 		Take: func(i int) *http.Request {
 			return request("POST", "/api/licenses", strings.NewReader(fmt.Sprintf(
