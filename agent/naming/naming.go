@@ -58,7 +58,10 @@ var texts = []struct {
 	{regexp.MustCompile(before + `usher((?:\\? )+(?:` + strings.Join(Commands, "|") + `)\b)`), "${1}NAME${2}"},
 	{regexp.MustCompile(before + "usher([`\"']* (?:\\\\?-|…|COMMAND))"), "${1}NAME${2}"},
 	{regexp.MustCompile("([`\"'])usher([`\"'])"), "${1}NAME${2}"},
-	{regexp.MustCompile(before + `usher(@[A-Za-z0-9_.%-]*|\.service|\.socket|\.yaml|\\?-agent\\?-key)`), "${1}NAME${2}"},
+	{
+		regexp.MustCompile(before + `usher(@[A-Za-z0-9_.%-]*|\.service|\.socket|\.yaml|\\?-agent\\?-key)`),
+		"${1}NAME${2}",
+	},
 	{regexp.MustCompile(`(/(?:etc|run|var/lib)/)usher/usher(\.yaml|\.sock)`), "${1}NAME/NAME${2}"},
 	{regexp.MustCompile(`(/(?:etc|run|var/lib|usr/bin|usr/local/bin|usr/lib|usr/share/doc)/)usher\b`), "${1}NAME"},
 	{regexp.MustCompile(`((?:user|group|User|Group)[ =])usher\b`), "${1}NAME"},
