@@ -60,7 +60,7 @@ func badAcquires() []badRequest {
 		{"n over the limit", "POST", "/v1/leases", asJSON, `{"pool":"streams","n":4}`, 409,
 			[]string{"no_slots", "the request is for 4 slots, and there are only 3 in all", `"limit":3`, `"in_use":0`}},
 		{"n over the bound", "POST", "/v1/leases", asJSON, `{"pool":"streams","n":9223372036854775807}`, 400,
-			[]string{`"field":"n"`, "at most 1099511627776 slots"}},
+			[]string{`"field":"n"`, "at most 281474976710656 slots"}},
 		{"n overflows", "POST", "/v1/leases", asJSON, `{"pool":"streams","n":9223372036854775808}`, 400,
 			[]string{`"field":"n"`}},
 		{"n overflows by far", "POST", "/v1/leases", asJSON, `{"pool":"streams","n":1e400}`, 400,

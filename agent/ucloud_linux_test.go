@@ -291,6 +291,14 @@ func TestUCloudFollowsTheResource(t *testing.T) {
 }
 
 func init() {
+	askers["upstream.ucloud.provider_token_file"] = asker{
+		"ucloud: {url: '%[1]s', token_file: %[2]s, provider_token_file: %[2]s}",
+		func(*testing.T, *upstreams.Opener, *recorder) func(context.Context, plugin.Upstream) error {
+			return func(ctx context.Context, u plugin.Upstream) error { // a licence that is here no more
+				_, err := u.(plugin.Reporter).Report(ctx, &plugin.Report{State: []byte(`{"id":"7","state":"READY"}`)})
+				return err
+			}
+		}}
 	askers["upstream.ucloud.token_file"] = asker{"ucloud: {url: '%[1]s', token_file: %[2]s}",
 		func(t *testing.T, o *upstreams.Opener, _ *recorder) func(context.Context, plugin.Upstream) error {
 			public, private, err := ed25519.GenerateKey(rand.Reader)

@@ -53,7 +53,7 @@ func TestStandsStill(t *testing.T) {
 		if f := v.Faults(); len(f) != 0 || !v.Moving() {
 			t.Errorf("it has stood for a moment: %+v", f)
 		}
-		time.Sleep(4 * Every)
+		time.Sleep(5 * Every)
 		if f := v.Faults(); len(f) != 1 || f[0].Part != "verdict" || v.Moving() || !v.Unfit()["verdict"] {
 			t.Errorf("it stands still: %+v, moving %v", f, v.Moving())
 		}
