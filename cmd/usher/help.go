@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -11,11 +12,16 @@ import (
 // helpWidth is the number of columns of a line of help, as of a terminal that stands beside another.
 const helpWidth = 100
 
-// helpPage gives a command and all below it help whose lines end at helpWidth.
-func helpPage(root *cobra.Command) {
+// addTexts gives cobra the functions of the help's templates, which it keeps for all commands of a process.
+var addTexts = sync.OnceFunc(func() {
 	cobra.AddTemplateFunc("flagTexts", flagTexts)
 	cobra.AddTemplateFunc("paragraphs", paragraphs)
 	cobra.AddTemplateFunc("hanging", hanging)
+})
+
+// helpPage gives a command and all below it help whose lines end at helpWidth.
+func helpPage(root *cobra.Command) {
+	addTexts()
 	usage := strings.NewReplacer(
 		".LocalFlags.FlagUsages | trimTrailingWhitespaces", "flagTexts .LocalFlags",
 		".InheritedFlags.FlagUsages | trimTrailingWhitespaces", "flagTexts .InheritedFlags",
