@@ -63,11 +63,9 @@ var texts = strings.Fields(`socket instance data config as license log-format lo
 // with are what a command needs beside the flag that is tried.
 var with = map[string][]string{"acquire": {"--pool", "p"}, "run": {"--pool", "p"}}
 
-// TestZeroIsAValue walks all flags of all commands: none takes an empty value, and each that states a number, a span or
-// a date takes or refuses a zero, a negative, the first date and the last one by its own name, and never reads them as
-// if it had not been given.
-func TestZeroIsAValue(t *testing.T) {
-	dir := t.TempDir()
+// licenceIn makes a vendor's key k and a licence signed with it in a folder, and returns the licence's path.
+func licenceIn(t *testing.T, dir string) string {
+	t.Helper()
 	if code, _, errs := tool(t, "vendor", "keygen", "--kid", "k", "--out", dir); code != 0 {
 		t.Fatal(errs)
 	}
@@ -76,6 +74,15 @@ func TestZeroIsAValue(t *testing.T) {
 		"a=1", "--scope", "host", "--out", lic); code != 0 {
 		t.Fatal(errs)
 	}
+	return lic
+}
+
+// TestZeroIsAValue walks all flags of all commands: none takes an empty value, and each that states a number, a span or
+// a date takes or refuses a zero, a negative, the first date and the last one by its own name, and never reads them as
+// if it had not been given.
+func TestZeroIsAValue(t *testing.T) {
+	dir := t.TempDir()
+	lic := licenceIn(t, dir)
 	seen := map[string]bool{}
 	try := func(cmd *cobra.Command, f *pflag.Flag, value string) (refused bool, errs string) {
 		path := strings.Fields(cmd.CommandPath())[1:]

@@ -81,14 +81,7 @@ func silent(t *testing.T) (socket string, came *atomic.Int64) {
 // TestAgentThatDoesNotAnswer walks all commands: each that asks an agent ends by its deadline, and says what is wrong.
 func TestAgentThatDoesNotAnswer(t *testing.T) {
 	dir := t.TempDir()
-	if code, _, errs := tool(t, "vendor", "keygen", "--kid", "k", "--out", dir); code != 0 {
-		t.Fatal(errs)
-	}
-	lic := filepath.Join(dir, "a.lic")
-	if code, _, errs := tool(t, "vendor", "sign", "--key", filepath.Join(dir, "k.key"), "--product", "p", "--limit",
-		"a=1", "--scope", "host", "--out", lic); code != 0 {
-		t.Fatal(errs)
-	}
+	lic := licenceIn(t, dir)
 	seen := map[string]bool{}
 	var walk func(cmd *cobra.Command)
 	walk = func(cmd *cobra.Command) {
