@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -32,6 +33,7 @@ type fake struct {
 	released []string
 	silent   bool          // it takes requests, and answers none
 	deny     string        // the code that every acquire is answered with
+	garbled  string        // the answer to every call but hello; %d is the call's id
 	deaf     chan struct{} // gets one for each release that it does not hear; nil: it hears them
 	over     sync.WaitGroup
 }
@@ -200,6 +202,10 @@ func (f *fake) serve(c *fakeConn) {
 
 // handle answers one message. f.mu is held.
 func (f *fake) handle(r *said) {
+	if f.garbled != "" && r.ID != nil && r.Method != "session.hello" {
+		r.c.say("%s", strings.ReplaceAll(f.garbled, "%d", fmt.Sprint(*r.ID)))
+		return
+	}
 	switch r.Method {
 	case "session.hello":
 		r.answer(

@@ -12,6 +12,7 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -157,10 +158,15 @@ func (l *link) line(line []byte) (called bool, err error) {
 	a := answer{result: string(m.Result)}
 	if m.Error != nil {
 		p := wire.Problem{Code: string(ErrInternal), Detail: m.Error.Message}
-		if m.Error.Data != nil {
+		if m.Error.Data != nil && m.Error.Data.Code != "" {
 			p = *m.Error.Data
 		}
+		if p.Detail == "" {
+			p.Detail = "the agent gives no reason"
+		}
 		a.err = &Error{Problem: p}
+	} else if m.ID != nil && len(m.Result) == 0 {
+		a.err = away(l.session.socket, errors.New("its answer has neither a result nor an error"))
 	}
 	switch {
 	case m.ID != nil:
@@ -353,6 +359,9 @@ func (l *link) ask(ctx context.Context, method string, in, out any) error {
 	result, err := l.do(ctx, method, params{before: string(b)}, nil)
 	if err != nil || out == nil {
 		return err
+	}
+	if !strings.HasPrefix(result, "{") {
+		return away(l.session.socket, fmt.Errorf("its answer to %s is no JSON object", method))
 	}
 	if err := json.Unmarshal([]byte(result), out); err != nil {
 		return away(l.session.socket, fmt.Errorf("its answer to %s cannot be read: %w", method, err))

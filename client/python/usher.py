@@ -42,11 +42,20 @@ class AgentAway(Exception):
     """No agent answers. Leases stand meanwhile."""
 
 
+def _object(value, what):
+    """Returns what the agent wrote, if that is a JSON object."""
+    if not isinstance(value, dict):
+        raise ValueError(f"{what} is no JSON object")
+    return value
+
+
 class Lease:
     """Slots that are held until close(), until the process ends, or until they are lost: lost says why."""
 
     def __init__(self, session, info):
-        self.session, self.info, self.id, self.lost = session, info, info["id"], None
+        self.session, self.info, self.id, self.lost = session, info, info.get("id"), None
+        if not (isinstance(self.id, str) and self.id):
+            raise AgentAway("the agent's answer is not a lease")
 
     def close(self):
         if os.getpid() != self.session.pid or self.session.leases.pop(self.id, None) is None:
@@ -102,12 +111,20 @@ class Session:
             line = self.lines.readline()
             if not line.endswith(b"\n"):
                 raise ConnectionError("the agent closed the session")
-            answer = json.loads(line)
-            if answer.get("id") not in (None, self.next) or "method" in answer:
-                continue  # a notification
-            if "error" in answer:
-                raise Refused(answer["error"].get("data") or {"detail": answer["error"]["message"]})
-            return answer["result"]
+            try:
+                answer = _object(json.loads(line), "a message")
+                if answer.get("id") not in (None, self.next) or "method" in answer:
+                    continue  # a notification
+                if "error" not in answer:
+                    return _object(answer.get("result"), "its answer to " + method)
+                error = _object(answer["error"], "an error")
+            except (ValueError, RecursionError) as e:
+                self.close()
+                raise AgentAway(f"no agent answers on {self.path}: {e}") from e
+            problem = error.get("data")
+            if not (isinstance(problem, dict) and problem.get("code")):
+                problem = {"detail": error.get("message")}
+            raise Refused({**problem, "detail": problem.get("detail") or "the agent gives no reason"})
 
     def _again(self):
         """Connects again, with back-off and jitter, and shows the leases."""
@@ -116,7 +133,7 @@ class Session:
             try:
                 self._connect()
                 for lease in list(self.leases.values()):
-                    if lease.info["lifetime"] not in ("process", "connection"):
+                    if lease.info.get("lifetime") not in ("process", "connection"):
                         continue
                     try:
                         lease.info = self._ask("lease.attach", {"id": lease.id})
@@ -140,7 +157,7 @@ class Session:
         while True:
             try:
                 return self._ask(method, params)
-            except (OSError, ValueError):
+            except (OSError, ValueError):  # a closed file is a ValueError
                 self.close()
                 self._again()
 
@@ -151,7 +168,10 @@ class Session:
         return lease
 
     def pools(self):
-        return {p["name"]: p for p in self.call("pools.list")["pools"]}
+        pools = self.call("pools.list").get("pools")
+        if not isinstance(pools, list) or not all(isinstance(p, dict) and p.get("name") for p in pools):
+            raise AgentAway(f"no agent answers on {self.path}: its answer to pools.list has no list of pools")
+        return {p["name"]: p for p in pools}
 
     def license(self):
         return self.call("license.get")
