@@ -1,6 +1,7 @@
 package enforcer
 
 import (
+	"bytes"
 	"encoding/hex"
 	"time"
 )
@@ -12,13 +13,19 @@ type LeaseID [16]byte
 func (id LeaseID) String() string { return hex.EncodeToString(id[:]) }
 
 // ParseLeaseID reads what LeaseID.String writes.
-func ParseLeaseID(s string) (LeaseID, bool) {
-	var id LeaseID
+func ParseLeaseID(s string) (LeaseID, bool) { return ReadLeaseID([]byte(s)) }
+
+// ReadLeaseID is ParseLeaseID of bytes.
+func ReadLeaseID(s []byte) (id LeaseID, ok bool) {
 	if len(s) != 2*len(id) {
 		return id, false
 	}
-	_, err := hex.Decode(id[:], []byte(s))
-	return id, err == nil && id.String() == s
+	if _, err := hex.Decode(id[:], s); err != nil {
+		return id, false
+	}
+	var lower [2 * len(id)]byte
+	hex.Encode(lower[:], id[:])
+	return id, bytes.Equal(lower[:], s)
 }
 
 // Lifetime says when a lease gives its slots back.

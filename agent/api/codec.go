@@ -12,7 +12,8 @@ import (
 )
 
 // plainRequest reads a request in the form that clients write, {"jsonrpc":"2.0","id":1,"method":"a.b","params":{…}}
-// without spaces between, and reports whether it has that form. params is one valid JSON value.
+// without spaces between, and reports whether it has that form. params is one valid JSON value. The request's ID and
+// Params are parts of line.
 func plainRequest(line []byte) (r rpcRequest, ok bool) {
 	rest, ok := bytes.CutPrefix(line, []byte(`{"jsonrpc":"2.0","id":`))
 	if !ok {
@@ -36,29 +37,106 @@ func plainRequest(line []byte) (r rpcRequest, ok bool) {
 		return r, false
 	}
 	params := jsontext.Value(rest[:len(rest)-1])
-	if _, plain := plainMember(params, "pool"); plain {
+	if _, plain := plainAcquire(params); plain {
 	} else if _, plain := plainMember(params, "id"); plain {
 	} else if !params.IsValid() {
 		return r, false
 	}
-	// The line is the reader's, and a waiting request outlives it.
-	return rpcRequest{Version: "2.0", ID: bytes.Clone(id), Method: string(method), Params: bytes.Clone(params)}, true
+	return rpcRequest{Version: "2.0", ID: id, Method: methodName(method), Params: params}, true
 }
 
-// plainMember reads an object of one member whose value is a text without escapes: {"pool":"streams"}.
-func plainMember(object []byte, name string) (string, bool) {
-	n := len(`{"`) + len(name) + len(`":"`)
-	if len(object) < n+2 || string(object[:2]) != `{"` || string(object[2:2+len(name)]) != name ||
-		string(object[2+len(name):n]) != `":"` || string(object[len(object)-2:]) != `"}` {
-		return "", false
+// plainMember reads an object of one member whose value is a text without escapes: {"id":"…"}. The text is part of
+// object.
+func plainMember(object []byte, name string) (text []byte, ok bool) {
+	n := len(`{"`) + len(name) + len(`":`)
+	if len(object) < n || string(object[:2]) != `{"` || string(object[2:2+len(name)]) != name ||
+		string(object[2+len(name):n]) != `":` {
+		return nil, false
 	}
-	text := object[n : len(object)-2]
-	for _, c := range text {
-		if c < ' ' || c == '"' || c == '\\' || c >= 0x7f {
-			return "", false
+	text, rest, ok := plainText(object[n:])
+	return text, ok && len(rest) == 1 && rest[0] == '}'
+}
+
+// plainText reads a JSON string without escapes that b begins with. It returns the text, which is part of b, and what
+// follows.
+func plainText(b []byte) (text, rest []byte, ok bool) {
+	if len(b) == 0 || b[0] != '"' {
+		return nil, nil, false
+	}
+	for i, c := range b[1:] {
+		if c == '"' {
+			return b[1 : 1+i], b[2+i:], true
+		}
+		if c < ' ' || c == '\\' || c >= 0x7f {
+			break
 		}
 	}
-	return string(text), true
+	return nil, nil, false
+}
+
+// plainNumber reads a whole number of at most so many digits, which is not negative, that b begins with.
+func plainNumber(b []byte, most int) (v int64, rest []byte, ok bool) {
+	n := 0
+	for ; n < len(b) && n < most && b[n] >= '0' && b[n] <= '9'; n++ {
+		v = 10*v + int64(b[n]-'0')
+	}
+	return v, b[n:], n == 1 || n > 1 && b[0] != '0'
+}
+
+// simpleAcquire is the commonest request for slots.
+type simpleAcquire struct {
+	pool    []byte // never empty
+	n       int64  // 1 unless it says otherwise
+	seconds int64  // ttl_seconds; 0: it says nothing
+}
+
+// plainAcquire reads an object of a pool, and at most n and ttl_seconds besides, in any order and without spaces:
+// {"pool":"streams","n":1}. The pool is part of object.
+func plainAcquire(object []byte) (a simpleAcquire, ok bool) {
+	if len(object) == 0 || object[0] != '{' {
+		return a, false
+	}
+	a.n = 1
+	var hasN bool
+	for rest := object[1:]; ; rest = rest[1:] {
+		name, after, ok := plainText(rest)
+		if !ok || len(after) == 0 || after[0] != ':' {
+			return a, false
+		}
+		after = after[1:]
+		switch string(name) {
+		case "pool":
+			if a.pool != nil {
+				return a, false
+			}
+			if a.pool, rest, ok = plainText(after); len(a.pool) == 0 {
+				return a, false
+			}
+		case "n":
+			if hasN {
+				return a, false
+			}
+			hasN = true
+			a.n, rest, ok = plainNumber(after, 15)
+		case "ttl_seconds":
+			if a.seconds != 0 {
+				return a, false
+			}
+			if a.seconds, rest, ok = plainNumber(after, 9); a.seconds == 0 {
+				return a, false
+			}
+		default:
+			return a, false
+		}
+		switch {
+		case !ok || len(rest) == 0:
+			return a, false
+		case len(rest) == 1:
+			return a, rest[0] == '}' && a.pool != nil
+		case rest[0] != ',':
+			return a, false
+		}
+	}
 }
 
 // appendParts appends of how many parts of a slot an n is; 0: of slots.
@@ -72,8 +150,11 @@ func appendParts(b []byte, of int64) []byte {
 // appendLease appends a lease's JSON, the very bytes that the library would write, at a third of the cost. It is a
 // session's commonest answer.
 func appendLease(b []byte, l *wire.Lease) []byte {
-	b = append(b, `{"id":`...)
-	b = appendText(b, l.ID)
+	return appendTerms(appendText(append(b, `{"id":`...), l.ID), l)
+}
+
+// appendTerms appends the rest of a lease's JSON, after its id.
+func appendTerms(b []byte, l *wire.Lease) []byte {
 	b = append(b, `,"pool":`...)
 	b = appendText(b, l.Pool)
 	b = append(b, `,"n":`...)

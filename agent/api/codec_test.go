@@ -1,6 +1,7 @@
 package api
 
 import (
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/usher-agent/usher/client/wire"
+	"github.com/usher-agent/usher/enforcer"
 )
 
 // The hand-written codec writes what the library would.
@@ -89,16 +91,40 @@ func FuzzPlainRequest(f *testing.F) {
 }
 
 func FuzzPlainMember(f *testing.F) {
-	f.Add([]byte(`{"pool":"streams"}`))
-	f.Add([]byte(`{"pool":"a\u0062"}`))
+	f.Add([]byte(`{"id":"00112233445566778899aabbccddeeff"}`))
+	f.Add([]byte(`{"id":"a\u0062"}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		text, ok := plainMember(b, "pool")
+		text, ok := plainMember(b, "id")
 		if !ok {
 			return
 		}
-		var want wire.AcquireRequest
-		if err := json.Unmarshal(b, &want, json.RejectUnknownMembers(true)); err != nil || want.Pool != text {
-			t.Fatalf("%q is read as %q, and by the library as %q, %v", b, text, want.Pool, err)
+		var want wire.LeaseRequest
+		if err := json.Unmarshal(b, &want, json.RejectUnknownMembers(true)); err != nil || want.ID != string(text) {
+			t.Fatalf("%q is read as %q, and by the library as %q, %v", b, text, want.ID, err)
+		}
+	})
+}
+
+// An acquire that is read the short way is the request that the library and its checks make of it.
+func FuzzPlainAcquire(f *testing.F) {
+	for _, s := range []string{`{"pool":"streams"}`, `{"pool":"streams","n":2}`, `{"ttl_seconds":60,"n":0,"pool":"a"}`,
+		`{"pool":"a","n":01}`, `{"pool":"a","n":1,"n":2}`, `{"pool":"","n":1}`, `{"n":1}`, `{"pool":"a","ttl_seconds":0}`,
+		`{"pool":"a\u0062"}`, `{"pool":"a","n":999999999999999}`, `{"pool":"a","n":-1}`, `{"pool":"a"}{`, `{"pool":"a",}`} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		a, ok := plainAcquire(b)
+		if !ok {
+			return
+		}
+		got := a.request(string(a.pool), enforcer.Caller{UID: 7})
+		var in wire.AcquireRequest
+		if d := unmarshal(b, &in); d != nil {
+			t.Fatalf("%q is read as %+v, and the library refuses it: %+v", b, got, d)
+		}
+		want, d := acquireRequest(&in, enforcer.Caller{UID: 7})
+		if d != nil || !reflect.DeepEqual(got, *want) {
+			t.Fatalf("%q is read as %+v, and by the library as %+v, %+v", b, got, want, d)
 		}
 	})
 }

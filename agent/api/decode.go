@@ -104,8 +104,8 @@ func decode(w http.ResponseWriter, r *http.Request, into any, mayBeEmpty bool) *
 			"the Content-Type is %q, and only application/json is read", plugin.Short(r.Header.Get("Content-Type")))
 	}
 	if r, ok := into.(*wire.AcquireRequest); ok {
-		if pool, plain := plainMember(b, "pool"); plain { // the commonest one
-			r.Pool = pool
+		if a, plain := plainAcquire(bytes.TrimSpace(b)); plain { // the commonest one
+			r.Pool, r.N, r.TTLSeconds = string(a.pool), new(a.n), float64(a.seconds)
 			return nil
 		}
 	}

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"math"
 	"net/http"
@@ -69,6 +70,11 @@ func acquireRequest(in *wire.AcquireRequest, caller enforcer.Caller) (*enforcer.
 	return r, nil
 }
 
+// request is an acquire of the core.
+func (a *simpleAcquire) request(pool string, caller enforcer.Caller) enforcer.Acquire {
+	return enforcer.Acquire{Caller: caller, Pool: pool, N: a.n, TTL: time.Duration(a.seconds) * time.Second}
+}
+
 // maxNonce is the longest nonce, in bytes.
 const maxNonce = 256
 
@@ -82,17 +88,16 @@ func checkNonce(nonce string, must bool) *enforcer.Denial {
 	return nil
 }
 
-// granted is a lease as its acquire answers it: with a token, if a nonce asks for one.
-func (s *Server) granted(l *enforcer.Lease, nonce string) wire.Lease {
-	out := s.leaseShape(l)
-	if nonce != "" {
-		token, err := s.slots.LeaseToken(l, nonce)
-		if err != nil {
-			s.log.Error("a lease token cannot be signed", "error", err)
-		}
-		out.Token = token
+// token signs a lease where a nonce asks for that; empty: none does.
+func (s *Server) token(l *enforcer.Lease, nonce string) string {
+	if nonce == "" {
+		return ""
 	}
-	return out
+	token, err := s.slots.LeaseToken(l, nonce)
+	if err != nil {
+		s.log.Error("a lease token cannot be signed", "error", err)
+	}
+	return token
 }
 
 // seconds reads a number of seconds; 0: none is given.
@@ -138,7 +143,8 @@ func (s *Server) acquire(c *call) {
 	if g.Replayed {
 		status = http.StatusOK
 	}
-	shape := s.granted(g.Lease, in.Nonce)
+	shape := s.leaseShape(g.Lease)
+	shape.Token = s.token(g.Lease, in.Nonce)
 	err := c.look(g)
 	if err == nil {
 		c.Header()["Location"] = []string{"/v1/leases/" + g.ID.String()}
@@ -325,29 +331,59 @@ func (s *Server) release(c *call) {
 }
 
 func (s *Server) leaseShape(l *enforcer.Lease) wire.Lease {
-	out := wire.Lease{ID: l.ID.String(), Lifetime: string(l.Lifetime), Liveness: s.slots.Liveness(l), State: "held",
-		AcquiredAt: l.AcquiredAt.UTC(),
-		ExpiresAt:  Instant(l.ExpiresAt), RevokeAt: Instant(l.RevokeAt), Items: make([]wire.Item, len(l.Items))}
-	for i, it := range l.Items {
-		out.Items[i] = itemShape(it)
-	}
-	out.Pool, out.N, out.Of = out.Items[0].Pool, out.Items[0].N, out.Items[0].Of
-	switch {
-	case !l.RevokeAt.IsZero():
-		out.State = "revoking"
-	case l.Unconfirmed:
-		out.State = "unconfirmed"
-	}
-	out.Holder = holderShape(l.Holder)
-	for _, h := range l.Others {
-		out.Others = append(out.Others, *holderShape(h))
-	}
-	return out
+	var room leaseRoom
+	room.fill(s, l)
+	room.ID = l.ID.String()
+	return room.Lease
 }
 
-func holderShape(h *enforcer.Holder) *wire.Holder {
-	if h == nil {
-		return nil
+// leaseRoom is room for a lease's shape and all that it points to, to be filled again and again.
+type leaseRoom struct {
+	wire.Lease
+	items            []wire.Item
+	holder           wire.Holder
+	expires, revoked time.Time
+}
+
+// append appends a lease's JSON.
+func (x *leaseRoom) append(b []byte, s *Server, l *enforcer.Lease, token string) []byte {
+	x.fill(s, l)
+	x.Token = token
+	b = append(hex.AppendEncode(append(b, `{"id":"`...), l.ID[:]), '"')
+	return appendTerms(b, &x.Lease)
+}
+
+// fill makes the shape of a lease, but for its id.
+func (x *leaseRoom) fill(s *Server, l *enforcer.Lease) {
+	x.Lease = wire.Lease{Lifetime: string(l.Lifetime), Liveness: s.slots.Liveness(l), State: "held",
+		AcquiredAt: l.AcquiredAt.UTC()}
+	if x.expires = l.ExpiresAt.UTC(); !x.expires.IsZero() {
+		x.ExpiresAt = &x.expires
 	}
-	return &wire.Holder{UID: h.UID, GID: h.GID, PID: h.PID, Exe: h.Exe, Credential: h.Credential, Labels: h.Labels}
+	if x.revoked = l.RevokeAt.UTC(); !x.revoked.IsZero() {
+		x.RevokeAt = &x.revoked
+	}
+	x.items = x.items[:0]
+	for _, it := range l.Items {
+		x.items = append(x.items, itemShape(it))
+	}
+	x.Items = x.items
+	x.Pool, x.N, x.Of = x.Items[0].Pool, x.Items[0].N, x.Items[0].Of
+	switch {
+	case !l.RevokeAt.IsZero():
+		x.State = "revoking"
+	case l.Unconfirmed:
+		x.State = "unconfirmed"
+	}
+	if l.Holder != nil {
+		x.holder = holderOf(l.Holder)
+		x.Holder = &x.holder
+	}
+	for _, h := range l.Others {
+		x.Others = append(x.Others, holderOf(h))
+	}
+}
+
+func holderOf(h *enforcer.Holder) wire.Holder {
+	return wire.Holder{UID: h.UID, GID: h.GID, PID: h.PID, Exe: h.Exe, Credential: h.Credential, Labels: h.Labels}
 }

@@ -95,6 +95,12 @@ type session struct {
 
 	takeBack func(enforcer.LeaseID) // undo, made once
 
+	// What the reader of the connection needs for one message after the other; nobody else has it.
+	request rpcRequest
+	pool    string // that the last plain acquire named
+	ask     enforcer.Acquire
+	giveUp  enforcer.Release
+
 	turns sync.Mutex // guards turn; taken under the desk's lock
 	// closed when the last granted of the waiting acquires was answered; nil: there is none
 	turn chan struct{}
@@ -103,6 +109,7 @@ type session struct {
 	out    []byte     // what is to be sent
 	fenced []fenced   // answers in out that the session looks at before and after it sends them, in their order
 	buf    []byte     // of the answer that is being written
+	shape  leaseRoom  // of the lease in it
 	broken bool       // the other end takes nothing any more
 	until  time.Time
 	fresh  []enforcer.LeaseID // granted by what is in out, without a client token
@@ -231,11 +238,12 @@ func (x *session) line(line []byte) bool {
 			Message: "batches are not taken; send one message a line, without waiting for answers"})
 		return true
 	}
-	r, plain := plainRequest(line)
-	if plain {
+	var plain bool
+	r := &x.request // good for this message
+	if *r, plain = plainRequest(line); plain {
 		// clients write this form; the methods read its parameters strictly
-	} else if err := json.Unmarshal(line, &r, json.RejectUnknownMembers(true)); err != nil {
-		d := badJSON(err, &r)
+	} else if err := json.Unmarshal(line, r, json.RejectUnknownMembers(true)); err != nil {
+		d := badJSON(err, r)
 		code := codeParse
 		if jsontext.Value(line).Kind() == '{' && errors.Is(err, json.ErrUnknownName) {
 			code = codeInvalid
@@ -254,17 +262,17 @@ func (x *session) line(line []byte) bool {
 		return true
 	}
 	if !x.judged().allowed {
-		x.answer(&r, nil, notAllowed(&x.conn.peer), nil)
+		x.answer(r, nil, notAllowed(&x.conn.peer), nil)
 		return true
 	}
 	m, ok := methods[r.Method]
 	if !ok {
-		x.answer(&r, nil, nil, &rpcError{Code: codeMethod, Message: "there is no method " + plugin.Short(r.Method)})
+		x.answer(r, nil, nil, &rpcError{Code: codeMethod, Message: "there is no method " + plugin.Short(r.Method)})
 		return true
 	}
-	result, d, e := m(x, &r)
+	result, d, e := m(x, r)
 	if result != later {
-		x.answer(&r, result, d, e)
+		x.answer(r, result, d, e)
 	}
 	return true
 }

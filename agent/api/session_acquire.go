@@ -12,16 +12,7 @@ import (
 )
 
 func (x *session) acquire(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
-	var in wire.AcquireRequest
-	if pool, plain := plainMember(r.Params, "pool"); plain {
-		in.Pool = pool
-	} else if d := params(r, &in); d != nil {
-		return nil, d, nil
-	}
-	if in.Labels == nil {
-		in.Labels = x.labels
-	}
-	q, d := acquireRequest(&in, x.conn.peer.caller(x.isAdmin()))
+	q, nonce, d := x.asked(r)
 	if d != nil {
 		return nil, d, nil
 	}
@@ -30,7 +21,7 @@ func (x *session) acquire(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
 		if d != nil {
 			return nil, d, nil
 		}
-		x.answerGrant(r, g, in.Nonce)
+		x.answerGrant(r, g, nonce)
 		return later, nil, nil
 	}
 	select {
@@ -40,8 +31,30 @@ func (x *session) acquire(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
 			Detail: "64 requests of this session wait already, which is the most"}, nil
 	}
 	// A waiting request keeps what it needs, and not the message, which may be 64 KiB of nothing.
-	x.wait(&rpcRequest{ID: bytes.Clone(r.ID)}, q, strings.Clone(in.Nonce))
+	x.wait(&rpcRequest{ID: bytes.Clone(r.ID)}, q, strings.Clone(nonce))
 	return later, nil, nil
+}
+
+// asked is an acquire as a request of the core. The commonest one is in the session's own room, which the next one
+// takes: it does not wait, and whoever it is passed to keeps nothing of it.
+func (x *session) asked(r *rpcRequest) (q *enforcer.Acquire, nonce string, d *enforcer.Denial) {
+	if a, plain := plainAcquire(r.Params); plain {
+		if string(a.pool) != x.pool {
+			x.pool = string(a.pool)
+		}
+		x.ask = a.request(x.pool, x.conn.peer.caller(x.isAdmin()))
+		x.ask.Labels = x.labels
+		return &x.ask, "", nil
+	}
+	var in wire.AcquireRequest
+	if d := params(r, &in); d != nil {
+		return nil, "", d
+	}
+	if in.Labels == nil {
+		in.Labels = x.labels
+	}
+	q, d = acquireRequest(&in, x.conn.peer.caller(x.isAdmin()))
+	return q, in.Nonce, d
 }
 
 // wait answers an acquire that may wait. The acquires of a session take their places in the order of its messages, and
@@ -99,8 +112,7 @@ func (x *session) wait(r *rpcRequest, q *enforcer.Acquire, nonce string) {
 func (x *session) answerGrant(r *rpcRequest, g Grant, nonce string) {
 	switch l := g.Lease; {
 	case len(r.ID) > 0:
-		out := x.server.granted(l, nonce)
-		x.writeLease(r.ID, &out, g, true)
+		x.writeLease(r.ID, g, x.server.token(l, nonce), true)
 	case undoable(l) && outlivesCaller(l):
 		x.undo(l.ID)
 	case g.Late != nil:

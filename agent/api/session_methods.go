@@ -9,6 +9,17 @@ import (
 // methods is everything a session can ask for. docs/wire.md lists the same.
 var methods map[string]func(*session, *rpcRequest) (any, *enforcer.Denial, *rpcError)
 
+// methodNames are their names.
+var methodNames = map[string]string{}
+
+// methodName returns a method's name as a text, which is made only where there is no such method.
+func methodName(name []byte) string {
+	if known, ok := methodNames[string(name)]; ok {
+		return known
+	}
+	return string(name)
+}
+
 func init() { // a literal would be a cycle: the table names functions that use it
 	methods = map[string]func(*session, *rpcRequest) (any, *enforcer.Denial, *rpcError){
 		"session.hello":    (*session).hello,
@@ -23,6 +34,9 @@ func init() { // a literal would be a cycle: the table names functions that use 
 		"lease.join":       (*session).join,
 		"lease.attach":     (*session).attach,
 		"events.subscribe": (*session).subscribe,
+	}
+	for name := range methods {
+		methodNames[name] = name
 	}
 }
 
@@ -90,23 +104,32 @@ func (x *session) listPools(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
 }
 
 // one reads parameters that name one lease.
-func one(r *rpcRequest, in *wire.LeaseRequest) (enforcer.LeaseID, *enforcer.Denial) {
-	if id, plain := plainMember(r.Params, "id"); plain {
-		in.ID = id
-	} else if d := params(r, in); d != nil {
-		return enforcer.LeaseID{}, d
+func one(r *rpcRequest) (enforcer.LeaseID, wire.LeaseRequest, *enforcer.Denial) {
+	text, plain := plainMember(r.Params, "id")
+	if plain {
+		if id, ok := enforcer.ReadLeaseID(text); ok {
+			return id, wire.LeaseRequest{}, nil
+		}
+	}
+	return oneOf(r)
+}
+
+// oneOf is one for parameters in any form.
+func oneOf(r *rpcRequest) (enforcer.LeaseID, wire.LeaseRequest, *enforcer.Denial) {
+	var in wire.LeaseRequest
+	if d := params(r, &in); d != nil {
+		return enforcer.LeaseID{}, in, d
 	}
 	id, ok := enforcer.ParseLeaseID(in.ID)
 	if !ok {
-		return id, badRequest("id", "give it as the acquire answered it",
+		return id, in, badRequest("id", "give it as the acquire answered it",
 			"%q is not a lease id, which is 32 hexadecimal digits", plugin.Short(in.ID))
 	}
-	return id, nil
+	return id, in, nil
 }
 
 func (x *session) renew(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
-	var in wire.LeaseRequest
-	id, d := one(r, &in)
+	id, in, d := one(r)
 	if d != nil {
 		return nil, d, nil
 	}
@@ -124,8 +147,7 @@ func (x *session) answerLease(r *rpcRequest, g Grant, d *enforcer.Denial) (any, 
 		return nil, d, nil
 	}
 	if len(r.ID) > 0 {
-		l := x.server.leaseShape(g.Lease)
-		x.writeLease(r.ID, &l, g, false)
+		x.writeLease(r.ID, g, "", false)
 	} else if g.Late != nil {
 		g.Late()
 	}
@@ -133,17 +155,16 @@ func (x *session) answerLease(r *rpcRequest, g Grant, d *enforcer.Denial) (any, 
 }
 
 func (x *session) release(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
-	var in wire.LeaseRequest
-	id, d := one(r, &in)
+	id, in, d := one(r)
 	if d == nil {
-		d = x.server.slots.Release(&enforcer.Release{ID: id, Caller: x.conn.peer.caller(x.isAdmin()), Force: in.Force})
+		x.giveUp = enforcer.Release{ID: id, Caller: x.conn.peer.caller(x.isAdmin()), Force: in.Force}
+		d = x.server.slots.Release(&x.giveUp)
 	}
 	return struct{}{}, d, nil
 }
 
 func (x *session) join(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
-	var in wire.LeaseRequest
-	id, d := one(r, &in)
+	id, _, d := one(r)
 	if d != nil {
 		return nil, d, nil
 	}
@@ -152,8 +173,7 @@ func (x *session) join(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
 }
 
 func (x *session) attach(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
-	var in wire.LeaseRequest
-	id, d := one(r, &in)
+	id, _, d := one(r)
 	if d != nil {
 		return nil, d, nil
 	}

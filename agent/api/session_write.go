@@ -1,11 +1,10 @@
 package api
 
 import (
+	"bytes"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
-
-	"github.com/usher-agent/usher/client/wire"
 )
 
 // flush sends the gathered answers. It cuts off an end that does not read.
@@ -78,15 +77,17 @@ func (x *session) write(b []byte) {
 	x.out = append(x.out, b...)
 }
 
-// writeLease writes the answer that is a lease. If the answer to an acquire is not delivered, the lease is undone.
-func (x *session) writeLease(id jsontext.Value, l *wire.Lease, g Grant, acquired bool) {
+// writeLease writes the answer that is a lease, with its token; empty: it has none. If the answer to an acquire is not
+// delivered, the lease is undone.
+func (x *session) writeLease(id jsontext.Value, g Grant, token string, acquired bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.buf = append(append(x.buf[:0], `{"jsonrpc":"2.0","id":`...), id...)
-	x.buf = append(appendLease(append(x.buf, `,"result":`...), l), '}', '\n')
+	x.buf = append(x.buf, `,"result":`...)
+	x.buf = append(x.shape.append(x.buf, x.server, g.Lease, token), '}', '\n')
 	x.write(x.buf)
 	if g.Late != nil && !x.broken {
-		x.fenced = append(x.fenced, fenced{len(x.out) - len(x.buf), len(x.out), id, g.ID, g.Late})
+		x.fenced = append(x.fenced, fenced{len(x.out) - len(x.buf), len(x.out), bytes.Clone(id), g.ID, g.Late})
 	}
 	switch {
 	case !acquired || !undoable(g.Lease):
