@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/binary"
+	"math/rand/v2"
 	"runtime"
 	"time"
 
@@ -10,6 +11,9 @@ import (
 )
 
 var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// ids are the leases' ids: random, as an agent's are, and the same in every run.
+var ids = rand.NewPCG(1, 2)
 
 // filled returns an enforcer of one unlimited pool with n ttl leases of 1,000 holders.
 func filled(n int) *enforcer.Enforcer {
@@ -25,6 +29,7 @@ func filled(n int) *enforcer.Enforcer {
 	return e
 }
 
+// acquire takes a lease. The callers are 1,000 that take turns, however many leases are held.
 func acquire(e *enforcer.Enforcer, serial uint64, now time.Time) *enforcer.Lease {
 	r := enforcer.Acquire{
 		Pool:   "streams",
@@ -32,7 +37,8 @@ func acquire(e *enforcer.Enforcer, serial uint64, now time.Time) *enforcer.Lease
 		TTL:    time.Hour,
 		Caller: enforcer.Caller{UID: uint32(serial % 1000), PID: int32(serial % 1000)},
 	}
-	binary.BigEndian.PutUint64(r.ID[:], serial)
+	binary.BigEndian.PutUint64(r.ID[:], ids.Uint64())
+	binary.BigEndian.PutUint64(r.ID[8:], ids.Uint64())
 	d := e.Decide(&r, now)
 	for _, ev := range d.Events {
 		e.Apply(ev)
@@ -58,16 +64,16 @@ func (s *suite) core(context.Context) error {
 		}
 		return time.Since(start) / batch
 	}
-	var values, limits []float64
+	var runs []figure
 	for range s.medianOf() {
 		var a, b []float64
 		for range s.times(500) { // in turn, so that both see the same machine
 			a = append(a, float64(cost(many)))
 			b = append(b, float64(cost(few)))
 		}
-		values, limits = append(values, median(a)), append(limits, median(b))
+		runs = append(runs, against(a, b))
 	}
-	s.add("core: acquire+release at 1,000,000 leases, beside 10", "ns", "ratio ≤ 1.2", values, limits)
+	s.add("core: acquire+release at 1,000,000 leases, beside 10", "ns", ratioAtMost(1.2), runs)
 	runtime.KeepAlive(many)
 	return nil
 }
@@ -94,7 +100,7 @@ func (s *suite) memory(context.Context) error {
 		}
 	}
 	leases = nil
-	s.add("core: memory of a lease (no labels, no token)", "B", "≤ 400", []float64{(heap() - before) / float64(n)}, nil)
+	s.add("core: memory of a lease (no labels, no token)", "B", atMost(400), plain((heap()-before)/float64(n)))
 	runtime.KeepAlive(e)
 	runtime.KeepAlive(leases)
 	return nil

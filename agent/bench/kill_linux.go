@@ -18,7 +18,7 @@ func bareKill(ctx context.Context, sleep bool) (time.Duration, error) {
 	if sleep {
 		err = cmd.Start()
 	} else {
-		cmd, err = begin(ctx, "-", 0)
+		cmd, err = begin(ctx)
 	}
 	if err != nil {
 		return 0, err

@@ -38,23 +38,27 @@ func (s *suite) process(ctx context.Context) error {
 			}
 			rss = append(rss, kib/1024)
 		}
-		s.add("process: ready after start", "ms", "≤ 50", starts, nil)
-		s.add("process: resident memory when idle", "MiB", "≤ 24", rss, nil)
+		s.add("process: ready after start", "ms", atMost(50), plain(starts...))
+		s.add("process: resident memory when idle", "MiB", atMost(24), plain(rss...))
 		return nil
 	})
 }
 
-func resident(pid int) (kib float64, err error) {
+// resident returns the resident memory of a process.
+func resident(pid int) (kib float64, err error) { return memoryOf(pid, "VmRSS:") }
+
+// memoryOf returns a line of the status of a process (proc(5)).
+func memoryOf(pid int, what string) (kib float64, err error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, err
 	}
 	for line := range strings.Lines(string(b)) {
-		if f := strings.Fields(line); len(f) > 1 && f[0] == "VmRSS:" {
+		if f := strings.Fields(line); len(f) > 1 && f[0] == what {
 			return strconv.ParseFloat(f[1], 64)
 		}
 	}
-	return 0, errors.New("no VmRSS")
+	return 0, fmt.Errorf("process %d has no %s", pid, what)
 }
 
 // copyInto puts a file into a folder by rename.
@@ -106,8 +110,8 @@ func (s *suite) renames(site *site) error {
 		}
 		p50s, p99s = append(p50s, quantile(took, 0.5)), append(p99s, quantile(took, 0.99))
 	}
-	s.add("folder: rename to in force, p50", "ms", "", p50s, nil)
-	s.add("folder: rename to in force, p99", "ms", "≤ 5", p99s, nil)
+	s.add("folder: rename to in force, p50", "ms", goal{}, plain(p50s...))
+	s.add("folder: rename to in force, p99", "ms", atMost(5), plain(p99s...))
 	return nil
 }
 
@@ -140,41 +144,24 @@ func (s *site) inForce(licence int, changed <-chan time.Time) (time.Duration, er
 // http measures an acquire over HTTP beside a bare handler in a process of its own that reads and answers the same
 // JSON.
 func (s *suite) http(ctx context.Context) error {
-	return s.withAgent(ctx, func(site *site, _ *exec.Cmd) error {
+	return s.withAgent(ctx, func(site *site, agent *exec.Cmd) error {
 		socket := filepath.Join(site.dir, "b")
-		real, bare := client(site.socket), client(socket)
-		end, err := startSelf(ctx, func() bool { return call(bare, "GET", "/", nil, nil) == nil }, "-bare", socket)
+		c := client(socket)
+		defer c.CloseIdleConnections()
+		bare, err := startServer(ctx, "bare", socket, func() bool { return call(c, "GET", "/", nil, nil) == nil })
 		if err != nil {
 			return err
 		}
-		defer end()
-		values, limits, err := s.beside(
-			10,
-			func() (float64, error) { return acquires(real) },
-			func() (float64, error) { return acquires(bare) },
-		)
-		s.add("http: acquire, p50, beside a bare handler", "µs", "ratio ≤ 1.2", values, limits)
-		return err
+		defer end(bare)
+		got, err := s.single(ctx, 20, "http-caller", [2]string{site.socket, socket},
+			[2]int{agent.Process.Pid, bare.Process.Pid})
+		if err != nil {
+			return err
+		}
+		s.add("http: acquire, p50, beside a bare handler", "µs", ratioAtMost(1.2), got.figures(p50))
+		s.addCPU("http: acquire+release", got)
+		return nil
 	})
-}
-
-// acquires returns the median time of an acquire over HTTP in a slice of 100 ms, in µs.
-func acquires(c *http.Client) (p50 float64, err error) {
-	one := int64(1)
-	var took []float64
-	for end := time.Now().Add(100 * time.Millisecond); time.Now().Before(end); {
-		var l wire.Lease
-		begin := time.Now()
-		if err := call(c, "POST", "/v1/leases", wire.AcquireRequest{Pool: "streams", N: &one, TTLSeconds: 60},
-			&l); err != nil {
-			return 0, err
-		}
-		took = append(took, micros(time.Since(begin)))
-		if err := call(c, "DELETE", "/v1/leases/"+l.ID, nil, nil); err != nil {
-			return 0, err
-		}
-	}
-	return median(took), nil
 }
 
 // serveBare answers every request with a lease, after reading the body as strictly as encoding/json does.

@@ -4,11 +4,12 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"net"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"time"
 )
 
 // talk is one session, spoken by hand: the same code for the agent and for the bare server.
@@ -40,13 +41,27 @@ func (t *talk) pair() error {
 	if err != nil {
 		return err
 	}
-	_, rest, ok := strings.Cut(answer, `"result":{"id":"`)
-	if !ok {
-		return errors.New(answer)
+	line, err := releaseLine(answer)
+	if err != nil {
+		return err
 	}
-	_, err = t.ask(`{"jsonrpc":"2.0","id":2,"method":"lease.release","params":{"id":"` + rest[:32] + `"}}` + "\n")
+	if answer, err = t.ask(line); err == nil && !succeeded(answer) {
+		err = errors.New(answer)
+	}
 	return err
 }
+
+// releaseLine is the release of what an acquire got.
+func releaseLine(answer string) (string, error) {
+	_, rest, ok := strings.Cut(answer, `"result":{"id":"`)
+	if !ok || len(rest) < 32 {
+		return "", fmt.Errorf("an acquire got %q", answer)
+	}
+	return `{"jsonrpc":"2.0","id":2,"method":"lease.release","params":{"id":"` + rest[:32] + `"}}` + "\n", nil
+}
+
+// succeeded says whether an answer is a result.
+func succeeded(answer string) bool { return strings.Contains(answer, `"result"`) }
 
 // serveCanned answers every line with a canned one of the size of the agent's answer.
 func serveCanned(socket string) error {
@@ -84,48 +99,120 @@ func serveCanned(socket string) error {
 	}
 }
 
+// duellists are an agent and the canned server, ready.
+type duellists struct {
+	sockets [2]string
+	servers [2]int
+}
+
+// besideCanned runs f beside an agent of the site and a canned server.
+func (s *suite) besideCanned(ctx context.Context, site *site, agent *exec.Cmd, f func(duellists) error) error {
+	socket := filepath.Join(site.dir, "c")
+	canned, err := startServer(ctx, "canned", socket, answers(socket))
+	if err != nil {
+		return err
+	}
+	defer end(canned)
+	return f(duellists{[2]string{site.socket, socket}, [2]int{agent.Process.Pid, canned.Process.Pid}})
+}
+
+// answers says whether a server takes connections.
+func answers(socket string) func() bool {
+	return func() bool {
+		t, err := dial(socket)
+		if err == nil {
+			t.conn.Close()
+		}
+		return err == nil
+	}
+}
+
 // session measures acquire and release in a session, of one caller and of many, beside a canned server.
 func (s *suite) session(ctx context.Context) error {
-	return s.withAgent(ctx, func(site *site, _ *exec.Cmd) error {
-		canned := filepath.Join(site.dir, "c")
-		end, err := startSelf(ctx, func() bool {
-			t, err := dial(canned)
-			if err == nil {
-				t.conn.Close()
-			}
-			return err == nil
-		}, "-canned", canned)
-		if err != nil {
+	if err := s.withAgent(ctx, func(site *site, agent *exec.Cmd) error {
+		return s.besideCanned(ctx, site, agent, func(d duellists) error {
+			return s.three(ctx, "session", "a canned server", d, [3]goal{ratioAtMost(1.3), ratioAtLeast(0.7),
+				ratioAtLeast(0.7)})
+		})
+	}); err != nil {
+		return err
+	}
+	return s.onDisk(ctx)
+}
+
+// onDisk measures one caller of an agent whose runtime folder lies on a disk. Nothing is demanded of that.
+func (s *suite) onDisk(ctx context.Context) error {
+	return s.onSite(ctx, func(site *site) error {
+		if err := errors.Join(site.install(0), site.moveRuntime()); err != nil {
 			return err
 		}
-		defer end()
-		values, limits, err := s.beside(
-			10,
-			func() (float64, error) { return pairsOf(site.socket) },
-			func() (float64, error) { return pairsOf(canned) },
-		)
-		if err != nil {
-			return err
-		}
-		s.add("session: acquire+release, p50, beside a canned server", "µs", "ratio ≤ 1.3", values, limits)
-		return s.crowd(ctx, site.socket, canned)
+		return site.serve(ctx, func(agent *exec.Cmd) error {
+			return s.besideCanned(ctx, site, agent, func(d duellists) error {
+				c, err := s.single(ctx, 10, "caller", d.sockets, d.servers)
+				name := "session: acquire+release, p50, runtime folder on a disk, beside a canned server"
+				s.add(name, "µs", goal{}, c.figures(p50))
+				return err
+			})
+		})
 	})
 }
 
-// pairsOf returns the median time of an acquire and release of one session in a slice of 100 ms, in µs.
-func pairsOf(socket string) (p50 float64, err error) {
-	t, err := dial(socket)
+// callers is how many acquire and release at once.
+const callers = 64
+
+// three measures two servers with one caller, with many callers of one process, and with as many processes.
+func (s *suite) three(ctx context.Context, what, other string, d duellists, goals [3]goal) error {
+	c, err := s.single(ctx, 20, "caller", d.sockets, d.servers)
 	if err != nil {
-		return 0, err
+		return err
 	}
-	defer t.conn.Close()
-	var took []float64
-	for end := time.Now().Add(100 * time.Millisecond); time.Now().Before(end); {
-		begin := time.Now()
-		if err := t.pair(); err != nil {
-			return 0, err
+	name := what + ": acquire+release"
+	s.add(name+", p50, beside "+other, "µs", goals[0], c.figures(p50))
+	s.addCPU(name, c)
+	for i, way := range []struct {
+		name               string
+		processes, session int
+	}{{"goroutines", 1, callers}, {"processes", callers, 1}} {
+		c, err := s.many(ctx, way.processes, way.session, d)
+		if err != nil {
+			return err
 		}
-		took = append(took, micros(time.Since(begin)))
+		name := fmt.Sprintf("%s: acquire+release of %d %s", what, callers, way.name)
+		s.add(name+", beside "+other, "1/s", goals[1+i], c.figures(rate))
+		s.addCPU(name, c)
 	}
-	return median(took), nil
+	return nil
+}
+
+// many measures the throughput of many callers.
+func (s *suite) many(ctx context.Context, processes, sessions int, d duellists) (c contest, err error) {
+	sides, dismiss, err := s.crews(ctx, processes, "caller", d.sockets, d.servers, "-sessions", fmt.Sprint(sessions))
+	defer func() { err = errors.Join(err, dismiss()) }()
+	if err != nil {
+		return nil, err
+	}
+	return s.duel(20, sides)
+}
+
+// self measures a canned server beside another: what differs from 1 is what this machine adds to any ratio.
+func (s *suite) self(ctx context.Context) error {
+	if s.usher == "" {
+		return nil
+	}
+	dir, err := os.MkdirTemp("", "u")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	var d duellists
+	for i, name := range []string{"a", "b"} {
+		d.sockets[i] = filepath.Join(dir, name)
+		canned, err := startServer(ctx, "canned", d.sockets[i], answers(d.sockets[i]))
+		if err != nil {
+			return err
+		}
+		defer end(canned)
+		d.servers[i] = canned.Process.Pid
+	}
+	return s.three(ctx, "self: canned", "its like", d, [3]goal{})
 }

@@ -22,6 +22,8 @@ import (
 type site struct {
 	dir, usher, socket, folder, config string
 	run                                string // the runtime folder, in memory where that is possible, as /run is
+	disk                               string // a folder on a disk, if there is one; the state folder is in it
+	mode                               string // the socket's
 	licences                           [2]string
 	through                            []string // starts the agent; nil: nothing does
 	env                                []string // of the agent; nil: ours
@@ -29,6 +31,15 @@ type site struct {
 
 // sign signs a licence with limits into the folder.
 func (s *site) sign(ctx context.Context, name string, limits ...string) error {
+	out, err := s.signBeside(ctx, name, limits...)
+	if err != nil {
+		return err
+	}
+	return copyInto(s.folder, name, out)
+}
+
+// signBeside signs a licence with limits, and returns where it is. It is in no force there.
+func (s *site) signBeside(ctx context.Context, name string, limits ...string) (string, error) {
 	out := filepath.Join(s.dir, name)
 	args := []string{"vendor", "sign", "--key", filepath.Join(s.dir, "bench.key"), "--product", "bench",
 		"--licensee", "Bench", "--id", name, "--scope", "host", "--force", "--out", out}
@@ -37,9 +48,9 @@ func (s *site) sign(ctx context.Context, name string, limits ...string) error {
 	}
 	b, err := exec.CommandContext(ctx, s.usher, args...).CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("usher vendor sign: %w: %s", err, b)
+		return "", fmt.Errorf("usher vendor sign: %w: %s", err, b)
 	}
-	return copyInto(s.folder, name, out)
+	return out, nil
 }
 
 // command is the agent, not started yet.
@@ -51,23 +62,30 @@ func (s *site) command(ctx context.Context) *exec.Cmd {
 }
 
 // setUp makes a site. Its sockets' paths must be short, so it lies in the system's temporary folder.
-func setUp(ctx context.Context, usher string) (*site, error) {
-	dir, err := os.MkdirTemp("", "u")
-	if err != nil {
+func setUp(ctx context.Context, usher string) (s *site, err error) {
+	s = &site{usher: usher, mode: "0600"}
+	defer func() {
+		if err != nil {
+			s.remove()
+		}
+	}()
+	if s.dir, err = os.MkdirTemp("", "u"); err != nil {
 		return nil, err
 	}
-	run := filepath.Join(dir, "run")
+	if err := os.Chmod(s.dir, 0o711); err != nil { // another user calls, too
+		return nil, err
+	}
+	s.run, s.disk = filepath.Join(s.dir, "run"), s.dir
 	if mem, err := os.MkdirTemp("/dev/shm", "usher"); err == nil {
-		run = mem
+		s.run = mem
 	}
-	s := &site{
-		run:    run,
-		dir:    dir,
-		usher:  usher,
-		socket: filepath.Join(dir, "s"),
-		folder: filepath.Join(dir, "l"),
-		config: filepath.Join(dir, "usher.yaml"),
+	if isMemory(s.dir) {
+		if dir, err := os.MkdirTemp("/var/tmp", "usher"); err == nil {
+			s.disk = dir
+		}
 	}
+	s.socket, s.folder, s.config = filepath.Join(s.dir, "s"), filepath.Join(s.dir, "l"),
+		filepath.Join(s.dir, "usher.yaml")
 	if err := os.Mkdir(s.folder, 0o700); err != nil {
 		return nil, err
 	}
@@ -77,27 +95,53 @@ func setUp(ctx context.Context, usher string) (*site, error) {
 		}
 		return nil
 	}
-	if err := usherRun("vendor", "keygen", "--kid", "bench", "--out", dir); err != nil {
+	if err := usherRun("vendor", "keygen", "--kid", "bench", "--out", s.dir); err != nil {
 		return nil, err
 	}
 	for i := range s.licences {
-		s.licences[i] = filepath.Join(dir, fmt.Sprintf("%d.lic", i))
-		if err := usherRun("vendor", "sign", "--key", filepath.Join(dir, "bench.key"), "--product", "bench",
+		s.licences[i] = filepath.Join(s.dir, fmt.Sprintf("%d.lic", i))
+		if err := usherRun("vendor", "sign", "--key", filepath.Join(s.dir, "bench.key"), "--product", "bench",
 			"--licensee", "Bench",
 			"--id", fmt.Sprintf("bench-%d", i), "--limit", fmt.Sprintf("streams=%d", 1000+i), "--scope", "host",
 			"--out", s.licences[i]); err != nil {
 			return nil, err
 		}
 	}
-	return s, os.WriteFile(s.config, fmt.Appendf(nil, `product: bench
+	return s, s.configure()
+}
+
+// state is the state folder.
+func (s *site) state() string { return filepath.Join(s.disk, "state") }
+
+// configure writes the configuration.
+func (s *site) configure() error {
+	return os.WriteFile(s.config, fmt.Appendf(nil, `product: bench
 license:
   path: %s
   trust:
     - {system: usher, kid: bench, key_file: %s}
-socket: {path: %s, mode: "0600"}
+socket: {path: %s, mode: %q}
 state: {dir: %s, runtime_dir: %s}
 log: {level: error}
-`, s.folder, filepath.Join(dir, "bench.pub"), s.socket, filepath.Join(dir, "state"), run), 0o600)
+`, s.folder, filepath.Join(s.dir, "bench.pub"), s.socket, s.mode, s.state(), s.run), 0o600)
+}
+
+// moveRuntime moves the runtime folder of an agent that has not started to the disk.
+func (s *site) moveRuntime() error {
+	if isMemory(s.disk) {
+		return errors.New("neither the temporary folder nor /var/tmp lies on a disk: set TMPDIR to a folder that does")
+	}
+	os.RemoveAll(s.run)
+	s.run = filepath.Join(s.disk, "run")
+	return s.configure()
+}
+
+func (s *site) remove() {
+	for _, dir := range []string{s.dir, s.run, s.disk} {
+		if dir != "" {
+			os.RemoveAll(dir)
+		}
+	}
 }
 
 // onSite runs f in a site of its own, which is gone afterwards. Without a binary to measure it does nothing.
@@ -109,8 +153,7 @@ func (s *suite) onSite(ctx context.Context, f func(*site) error) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(site.dir)
-	defer os.RemoveAll(site.run)
+	defer site.remove()
 	return f(site)
 }
 
@@ -136,49 +179,6 @@ func (s *site) serve(ctx context.Context, f func(*exec.Cmd) error) error {
 
 // install puts one of the site's licences into its folder.
 func (s *site) install(i int) error { return copyInto(s.folder, "bench.lic", s.licences[i]) }
-
-// beside measures two ways in slices by turns, as often as the suite has runs, and returns the median of each run.
-func (s *suite) beside(slices int, real, bare func() (float64, error)) (values, limits []float64, err error) {
-	for range s.medianOf() {
-		var a, b []float64
-		for range s.times(slices) {
-			x, err := real()
-			if err != nil {
-				return nil, nil, err
-			}
-			y, err := bare()
-			if err != nil {
-				return nil, nil, err
-			}
-			a, b = append(a, x), append(b, y)
-		}
-		values, limits = append(values, median(a)), append(limits, median(b))
-	}
-	return values, limits, nil
-}
-
-// startSelf starts this program again with flags, and returns once ready says that it serves.
-func startSelf(ctx context.Context, ready func() bool, flags ...string) (end func(), err error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	cmd := exec.CommandContext(ctx, self, flags...)
-	if err := cmd.Start(); err != nil {
-		return nil, err
-	}
-	end = func() {
-		cmd.Process.Kill()
-		cmd.Wait()
-	}
-	for begin := time.Now(); !ready(); time.Sleep(time.Millisecond) {
-		if time.Since(begin) > 5*time.Second {
-			end()
-			return nil, fmt.Errorf("%s does not answer", strings.Join(flags, " "))
-		}
-	}
-	return end, nil
-}
 
 // client speaks HTTP on a Unix socket over one kept-open connection.
 func client(socket string) *http.Client {
@@ -224,6 +224,9 @@ func call(c *http.Client, method, path string, in, out any) error {
 	return json.Unmarshal(b, out)
 }
 
+// patience is how long an agent may take until it is ready.
+const patience = 5 * time.Minute
+
 // start starts an agent and returns how long it took to say that it was ready.
 func (s *site) start(ctx context.Context) (*exec.Cmd, time.Duration, error) {
 	cmd := s.command(ctx)
@@ -233,13 +236,13 @@ func (s *site) start(ctx context.Context) (*exec.Cmd, time.Duration, error) {
 	}
 	c := client(s.socket)
 	defer c.CloseIdleConnections()
-	for time.Since(begin) < time.Minute {
+	for time.Since(begin) < patience {
 		if call(c, "GET", "/v1/ready", nil, nil) == nil {
 			return cmd, time.Since(begin), nil
 		}
 		time.Sleep(time.Millisecond)
 	}
-	return nil, 0, errors.Join(errors.New("the agent is not ready after a minute"), stop(cmd))
+	return nil, 0, errors.Join(fmt.Errorf("the agent is not ready after %s", patience), stop(cmd))
 }
 
 func stop(cmd *exec.Cmd) error {

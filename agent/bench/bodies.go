@@ -1,0 +1,163 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"strings"
+	"time"
+)
+
+// bodies measures what a pool, a session and a lease of a process take, and what is left after a mass release.
+func (s *suite) bodies(ctx context.Context) error {
+	for _, f := range []func(context.Context) error{s.pools, s.sessions, s.released} {
+		if err := f(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// grown measures how much resident memory put takes for each of n things, in KiB.
+func (s *suite) grown(ctx context.Context, name string, g goal, n int, put func(*site) (end func(), err error)) error {
+	return s.onSite(ctx, func(site *site) error {
+		if err := site.sign(ctx, "many.lic", "seats=unlimited"); err != nil {
+			return err
+		}
+		return site.serve(ctx, func(agent *exec.Cmd) error {
+			before, err := resident(agent.Process.Pid)
+			if err != nil {
+				return err
+			}
+			end, err := put(site)
+			defer end()
+			if err != nil {
+				return err
+			}
+			after, err := resident(agent.Process.Pid)
+			s.add(name, "KiB", g, plain((after-before)/float64(n)))
+			return err
+		})
+	})
+}
+
+func (s *suite) pools(ctx context.Context) error {
+	n := s.times(2000)
+	return s.grown(ctx, "scale: resident memory of a pool", atMost(4), n, func(site *site) (func(), error) {
+		if err := site.sign(ctx, "many.lic", append(poolLimits(n), "seats=unlimited")...); err != nil {
+			return func() {}, err
+		}
+		c := client(site.socket)
+		defer c.CloseIdleConnections()
+		return func() {}, until(func() (bool, error) {
+			return call(c, "GET", "/v1/pools/p0", nil, nil) == nil, nil
+		}, "the licence of many pools is in force")
+	})
+}
+
+func (s *suite) sessions(ctx context.Context) error {
+	n := s.times(2000)
+	return s.grown(ctx, "scale: resident memory of a session", atMost(16), n, func(site *site) (func(), error) {
+		var all []*talk
+		end := func() {
+			for _, t := range all {
+				t.conn.Close()
+			}
+		}
+		for range n {
+			t, err := dial(site.socket)
+			if err == nil {
+				all = append(all, t)
+				_, err = t.ask(strings.Replace(acquireLine, "streams", "seats", 1))
+			}
+			if err != nil {
+				return end, err
+			}
+		}
+		return end, nil
+	})
+}
+
+// released measures a process that holds many leases, and the memory that is left within seconds after it gave them all
+// back by its death.
+func (s *suite) released(ctx context.Context) error {
+	n := s.times(500_000)
+	return s.onSite(ctx, func(site *site) error {
+		if err := site.sign(ctx, "many.lic", "seats=unlimited"); err != nil {
+			return err
+		}
+		return site.serve(ctx, func(agent *exec.Cmd) error {
+			before, err := resident(agent.Process.Pid)
+			if err != nil {
+				return err
+			}
+			holder, err := begin(ctx, "-socket", site.socket, "-leases", fmt.Sprint(n))
+			if err != nil {
+				return err
+			}
+			after, err := resident(agent.Process.Pid)
+			end(holder)
+			if err != nil {
+				return err
+			}
+			s.add("scale: resident memory of a process lease", "B", atMost(500),
+				plain((after-before)*1024/float64(n)))
+			c := client(site.socket)
+			defer c.CloseIdleConnections()
+			if err := until(func() (bool, error) {
+				used, err := seats(c)
+				return used == 0, err
+			}, "all leases are given back"); err != nil {
+				return err
+			}
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(5 * time.Second):
+			}
+			kib, err := resident(agent.Process.Pid)
+			s.add(fmt.Sprintf("scale: resident memory 5 s after %d leases were given back", n), "MiB", atMost(60),
+				plain(kib/1024))
+			return err
+		})
+	})
+}
+
+// scrape measures the longest pair while the metrics of many pools are read. A lock that is held in each reading is in
+// each one's longest pair, so that their median is at least as long.
+func (s *suite) scrape(ctx context.Context) error {
+	return s.onSite(ctx, func(site *site) error {
+		n := s.times(1000)
+		if err := site.sign(ctx, "many.lic", append(poolLimits(n), "streams=1000")...); err != nil {
+			return err
+		}
+		return site.serve(ctx, func(*exec.Cmd) error {
+			pairs, err := hire(ctx, 1, "caller", "-socket", site.socket)
+			if err != nil {
+				return err
+			}
+			c := client(site.socket)
+			defer c.CloseIdleConnections()
+			var runs []figure
+			var took []float64
+			for range s.times(20) {
+				var d time.Duration
+				with, err1 := longest(pairs, func() (err error) {
+					begin := time.Now()
+					err = read(c.Get("http://usher/metrics"))
+					d = time.Since(begin)
+					return err
+				})
+				without, err2 := longest(pairs, func() error { return rest(d) })
+				if err := errors.Join(err1, err2); err != nil {
+					return errors.Join(err, pairs.dismiss())
+				}
+				runs, took = append(runs, figure{with, without, with / without}), append(took, millis(d))
+			}
+			s.add(fmt.Sprintf("scale: longest acquire+release while metrics of %d pools are read", n), "ms", atMost(1), runs)
+			s.add(fmt.Sprintf("scale: time in which metrics of %d pools are read", n), "ms", goal{}, plain(took...))
+			return pairs.dismiss()
+		})
+	})
+}
