@@ -2,6 +2,7 @@ package journal_test
 
 import (
 	"errors"
+	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -26,10 +27,13 @@ type disk struct {
 
 type diskFile struct {
 	*os.File
-	d     *disk
-	info  os.FileInfo
-	sound []byte // the bytes that an fsync has covered
+	d    *disk
+	info os.FileInfo
+	kept *kept // what all who opened this file since the last crash share
 }
+
+// kept is what a power cut leaves of a file for certain.
+type kept struct{ sound []byte } // the bytes that an fsync has covered
 
 func (d *disk) open(name string, flag int) (journal.File, error) {
 	if _, err := d.fail("open"); err != nil && flag&os.O_CREATE != 0 {
@@ -39,7 +43,7 @@ func (d *disk) open(name string, flag int) (journal.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	df := &diskFile{File: f, d: d}
+	df := &diskFile{File: f, d: d, kept: &kept{}}
 	if df.info, err = f.Stat(); err != nil {
 		return nil, err
 	}
@@ -49,11 +53,11 @@ func (d *disk) open(name string, flag int) (journal.File, error) {
 	for _, earlier := range d.files {
 		// opened before: bytes that its fsyncs did not cover are no safer now
 		if flag&os.O_CREATE == 0 && os.SameFile(earlier.info, df.info) {
-			df.sound, known = earlier.sound, true
+			df.kept, known = earlier.kept, true
 		}
 	}
 	if !known && flag&os.O_CREATE == 0 {
-		df.sound, err = os.ReadFile(name)
+		df.kept.sound, err = os.ReadFile(name)
 	}
 	d.files = append(d.files, df)
 	return df, err
@@ -98,24 +102,29 @@ func (f *diskFile) Sync() error {
 	if _, err := f.d.fail("sync"); err != nil {
 		return err
 	}
-	b, err := os.ReadFile(f.Name())
-	if errors.Is(err, os.ErrNotExist) { // renamed since it was opened
-		info, err := f.Stat()
-		if err != nil {
-			return err
-		}
-		b = make([]byte, info.Size())
-		if _, err := f.ReadAt(b, 0); err != nil {
-			return err
-		}
-	} else if err != nil {
+	b, err := f.bytes() // through the open file: its name may be another's by now
+	if err != nil {
 		return err
 	}
 	f.d.mu.Lock()
 	defer f.d.mu.Unlock()
 	f.d.syncs++
-	f.sound = b
+	f.kept.sound = b
 	return nil
+}
+
+// bytes are the file's, whatever name it has.
+func (f *diskFile) bytes() ([]byte, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	b := make([]byte, info.Size())
+	n, err := f.ReadAt(b, 0)
+	if errors.Is(err, io.EOF) { // cut meanwhile, or empty
+		err = nil
+	}
+	return b[:n], err
 }
 
 // crash ends every open file as a power cut does: synced bytes are there, some sectors of the rest are, and the end is
@@ -123,25 +132,31 @@ func (f *diskFile) Sync() error {
 func (d *disk) crash(t interface{ Fatal(...any) }, r *rand.Rand) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	cut := map[*kept]bool{} // the power goes once, however often a file is open
 	for _, f := range d.files {
-		info, err := f.Stat()
-		if err != nil {
-			continue // closed
+		b, err := f.bytes()
+		if errors.Is(err, os.ErrClosed) {
+			continue
 		}
-		b := make([]byte, info.Size())
-		if _, err := f.ReadAt(b, 0); err != nil && len(b) > 0 {
+		if err != nil {
 			t.Fatal(err)
 		}
-		if len(b) > len(f.sound) {
-			b = b[:len(f.sound)+r.IntN(len(b)-len(f.sound)+1)]
+		if cut[f.kept] {
+			f.File.Close()
+			continue
+		}
+		cut[f.kept] = true
+		sound := f.kept.sound
+		if len(b) > len(sound) {
+			b = b[:len(sound)+r.IntN(len(b)-len(sound)+1)]
 		}
 		if r.IntN(2) == 0 { // sectors that were never written read as zeros, or as they were
 			for at := 0; at < len(b); at += 512 {
 				if r.IntN(3) == 0 {
 					end := min(at+512, len(b))
 					clear(b[at:end])
-					if at < len(f.sound) {
-						copy(b[at:end], f.sound[at:])
+					if at < len(sound) {
+						copy(b[at:end], sound[at:])
 					}
 				}
 			}

@@ -249,7 +249,7 @@ func torn(r io.ReaderAt, bad, size, base int64) (bool, error) {
 	if unfinished(b) {
 		return true, nil
 	}
-	if data, _ := mend(b, bad); data != nil {
+	if data, mark := mend(b, bad); data != nil && !lostBit(b, appendRecord(nil, bad, mark, data), bad) {
 		return false, nil // all of it was written, and one bit has changed since
 	}
 	first, safe := int64(-1), int64(0)
@@ -270,6 +270,19 @@ func torn(r io.ReaderAt, bad, size, base int64) (bool, error) {
 	// cut came when the disk had written a later sector but not an earlier one, which then reads as zeros, or one of
 	// the last few records was damaged afterwards.
 	return lostSector(b[:first-bad], bad), nil
+}
+
+// lostBit reports whether the one bit in which b differs from record, both at offset at, went with a whole sector: what
+// b has of that sector is all zeros. A power cut does that to a record of which a byte or two lie in that sector.
+func lostBit(b, record []byte, at int64) bool {
+	for i, c := range record {
+		if b[i] == c {
+			continue
+		}
+		from := max(0, i-int((at+int64(i))%sector))
+		return lostSector(b[from:min(len(b), i+int(sector-(at+int64(i))%sector))], at+int64(from))
+	}
+	return false
 }
 
 // lostSector reports whether the part of some sector that lies in b, which begins at offset at, is all zeros.

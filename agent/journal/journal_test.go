@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math/bits"
 	"os"
 	"path/filepath"
 	"slices"
@@ -148,6 +149,43 @@ func TestTornTailIsCut(t *testing.T) {
 			if got, _, _, err := openBytes(t, bad, sync); !errors.As(err, new(*journal.CorruptError)) {
 				t.Fatalf("a bit of byte %d of the last record changed: %q, %v", i, got, err)
 			}
+		}
+	}
+}
+
+// TestPowerCutThatTakesOneBit has a power cut lose one byte of the last record, with one bit in it: all that this record
+// has in that sector. The same bit is damage where the rest of its sector is there.
+func TestPowerCutThatTakesOneBit(t *testing.T) {
+	const at = 100 // of the last record, where it is not said otherwise
+	for name, c := range map[string]struct {
+		start int // of the last record
+		last  string
+		lost  int
+		torn  bool
+	}{
+		"its last byte":           {at, strings.Repeat("y", 512-at-16) + " ", 512, true}, // a space has one bit
+		"one before its last":     {at, strings.Repeat("y", 512-at-16) + " z", 512, false},
+		"the start of a sector":   {at, strings.Repeat("y", 512-at-16) + " " + strings.Repeat("z", 30), 512, false},
+		"its first byte":          {511, strings.Repeat("y", 64), 511, true}, // the length
+		"its first, of two there": {510, strings.Repeat("y", 1<<8+64), 510, false},
+	} {
+		config := journal.Config{Dir: t.TempDir(), Name: "j", Sync: true}
+		j, _, _ := open(t, config)
+		add(t, j, strings.Repeat("x", c.start-int(size(t, config))-16))
+		add(t, j, c.last)
+		j.Close()
+		b, err := os.ReadFile(filepath.Join(config.Dir, config.Name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(b) != c.start+16+len(c.last) || bits.OnesCount8(b[c.lost]) != 1 {
+			t.Fatalf("%s: %d bytes, with %q at the place", name, len(b), b[c.lost])
+		}
+		b[c.lost] = 0
+		got, r, _, err := openBytes(t, b, true)
+		var corrupt *journal.CorruptError
+		if torn := err == nil && len(got) == 1 && r.TornBytes > 0; torn != c.torn || !torn && !errors.As(err, &corrupt) {
+			t.Errorf("%s: torn is %v; replayed %d, %+v, %v", name, torn, len(got), r, err)
 		}
 	}
 }
