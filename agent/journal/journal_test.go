@@ -153,8 +153,8 @@ func TestTornTailIsCut(t *testing.T) {
 	}
 }
 
-// TestPowerCutThatTakesOneBit has a power cut lose one byte of the last record, with one bit in it: all that this record
-// has in that sector. The same bit is damage where the rest of its sector is there.
+// TestPowerCutThatTakesOneBit has a power cut lose one byte of the last record, with one bit in it: all that this
+// record has in that sector. The same bit is damage where the rest of its sector is there.
 func TestPowerCutThatTakesOneBit(t *testing.T) {
 	const at = 100 // of the last record, where it is not said otherwise
 	for name, c := range map[string]struct {
@@ -184,7 +184,8 @@ func TestPowerCutThatTakesOneBit(t *testing.T) {
 		b[c.lost] = 0
 		got, r, _, err := openBytes(t, b, true)
 		var corrupt *journal.CorruptError
-		if torn := err == nil && len(got) == 1 && r.TornBytes > 0; torn != c.torn || !torn && !errors.As(err, &corrupt) {
+		if torn := err == nil && len(got) == 1 && r.TornBytes > 0; torn != c.torn ||
+			!torn && !errors.As(err, &corrupt) {
 			t.Errorf("%s: torn is %v; replayed %d, %+v, %v", name, torn, len(got), r, err)
 		}
 	}
