@@ -63,7 +63,9 @@ func (f front) Adjust(r *enforcer.Adjust) *enforcer.Denial {
 
 func (f front) Lease(id enforcer.LeaseID) (*enforcer.Lease, bool) { return f.desk.Lease(id) }
 
-func (f front) List(u *enforcer.User, yield func([]*enforcer.Lease) bool) { f.desk.List(u, yield) }
+func (f front) List(of enforcer.Filter, after enforcer.Cursor, yield func([]*enforcer.Lease) bool) {
+	f.desk.List(of, after, yield)
+}
 
 func (f front) Fingerprint(ctx context.Context, product string) wire.Fingerprint {
 	c := f.hostConfig()

@@ -1,10 +1,6 @@
 package enforcer
 
-import (
-	"fmt"
-	"maps"
-	"slices"
-)
+import "fmt"
 
 // Nobody is the uid of callers that the kernel does not tell apart: every user that the agent's user namespace does not
 // map looks like this one (user_namespaces(7), the overflow uid). It is no identity: two such callers are never one
@@ -50,7 +46,7 @@ func (c Caller) MayAct(o Caller) bool { return c.Who() == o.Who() }
 
 // account is what one user has taken of the bounded resources.
 type account struct {
-	leases  []*held // each knows its place
+	leases  series
 	waiters int
 	tokens  int
 	bytes   int // of labels, data and co-holders of leases, and of requests that wait
@@ -68,7 +64,7 @@ func (e *Enforcer) account(u User) *account {
 
 // settle drops an account that counts nothing any more.
 func (e *Enforcer) settle(u User, a *account) {
-	if len(a.leases) == 0 && a.waiters == 0 && a.tokens == 0 && a.bytes == 0 {
+	if a.leases.n == 0 && a.waiters == 0 && a.tokens == 0 && a.bytes == 0 {
 		delete(e.accounts, u)
 	}
 }
@@ -149,20 +145,14 @@ func labelBytes(labels map[string]string) (n int) {
 // hold enters a lease into its holder's account; unhold takes it out.
 func (e *Enforcer) hold(h *held) {
 	u := h.Holder.Who()
-	a := e.account(u)
-	h.mine = int32(len(a.leases))
-	a.leases = append(a.leases, h)
+	e.account(u).leases.add(h)
 	e.keep(u, h.bytes())
 }
 
 func (e *Enforcer) unhold(h *held) {
 	u := h.Holder.Who()
 	a := e.accounts[u]
-	last := len(a.leases) - 1
-	a.leases[h.mine] = a.leases[last]
-	a.leases[h.mine].mine = h.mine
-	a.leases[last] = nil
-	a.leases = a.leases[:last]
+	a.leases.remove(h)
 	e.keep(u, -h.bytes())
 	e.settle(u, a)
 }
@@ -174,40 +164,12 @@ func (e *Enforcer) countToken(u User, n int) {
 	e.settle(u, a)
 }
 
-// Users returns the users that hold leases, in order.
-func (e *Enforcer) Users() []User {
-	return slices.SortedFunc(maps.Keys(e.accounts), func(a, b User) int {
-		if a.UID != b.UID {
-			return int(int64(a.UID) - int64(b.UID))
-		}
-		return slices.Compare([]byte(a.Credential), []byte(b.Credential))
-	})
-}
-
-// Portion returns at most a given number of a user's leases, and where the next portion begins; 0: there is none. The
-// first begins at any number larger than the number of leases. Anything may change between two portions: a lease that
-// is held throughout appears in one of them, or in two.
-func (e *Enforcer) Portion(u User, below, most int) (out []*Lease, next int) {
-	a := e.accounts[u]
-	if a == nil {
-		return nil, 0
-	}
-	// Portion goes from the last to the first: the last lease, which has been returned already, takes the place of one
-	// that ends.
-	below = min(below, len(a.leases))
-	next = max(0, below-most)
-	for i := below - 1; i >= next; i-- {
-		out = append(out, e.view(a.leases[i]))
-	}
-	return out, next
-}
-
 // denyLease denies a lease beyond the bounds.
 func (r *Acquire) denyLease(e *Enforcer) *Denial {
 	u := r.Caller.Who()
 	own := 0
 	if a := e.accounts[u]; a != nil {
-		own = len(a.leases)
+		own = a.leases.n
 	}
 	if own >= e.options.MaxLeasesPerUID {
 		return &Denial{Code: RateLimited,

@@ -3,7 +3,6 @@ package enforcer
 import (
 	"encoding/binary"
 	"fmt"
-	"math"
 	"strings"
 	"testing"
 	"time"
@@ -139,36 +138,5 @@ func TestNobodyIsNoUser(t *testing.T) {
 	}
 	if d := c.ask(&Release{ID: a.Lease.ID, Caller: other}).Denial; d != nil {
 		t.Errorf("who knows the id of nobody's lease acts on it: %v", d)
-	}
-}
-
-// A lease that is held while a list is made in portions is on it, whatever ends meanwhile.
-func TestPortionsMissNothing(t *testing.T) {
-	c := newCrowd(Options{}, PoolGrant{Name: "many", Limit: Unlimited, Budget: Unlimited})
-	for gap := range 7 {
-		var ids []LeaseID
-		for range 40 {
-			ids = append(ids, c.ask(&Acquire{Pool: "many", N: 1, Caller: Caller{UID: 5}}).Lease.ID)
-		}
-		seen, gone := map[LeaseID]bool{}, map[LeaseID]bool{}
-		for below, step := math.MaxInt, 0; below > 0; step++ {
-			var part []*Lease
-			part, below = c.Portion(User{UID: 5}, below, 3)
-			for _, l := range part {
-				seen[l.ID] = true
-			}
-			for _, i := range []int{step * gap % 40, 39 - step} {
-				if !gone[ids[i]] {
-					gone[ids[i]] = true
-					c.ask(&Release{ID: ids[i], Caller: Caller{UID: 5}})
-				}
-			}
-		}
-		for _, id := range ids {
-			if !gone[id] && !seen[id] {
-				t.Errorf("gap %d: lease %s was held all the while, and is not listed", gap, id)
-			}
-			c.ask(&Release{ID: id, Caller: Caller{UID: 5}})
-		}
 	}
 }

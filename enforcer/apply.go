@@ -96,12 +96,8 @@ func (e *Enforcer) regrant(p *pool, g PoolGrant) {
 	}
 	leases, peak := p.leases, p.peak
 	p.inUse, p.leases, p.groups = 0, 0, nil
-	for _, h := range e.leases {
-		for _, it := range h.Items {
-			if it.Pool == g.Name {
-				p.take(h.Lease, g.parts(it))
-			}
-		}
+	for h := range p.members.all {
+		p.take(h.Lease, g.parts(h.item(g.Name)))
 	}
 	p.leases, p.peak = leases, max(peak, p.inUse)
 }
@@ -110,11 +106,9 @@ func (e *Enforcer) regrant(p *pool, g PoolGrant) {
 func (e *Enforcer) repart(p *pool, was PoolGrant) {
 	p.queue.waiting, p.borrowed = 0, 0
 	p.peak = was.slots(p.peak) * p.grant.per()
-	for _, h := range e.leases {
-		for _, it := range h.Items {
-			if it.Pool == p.grant.Name && h.Lifetime == LifetimeBorrow {
-				p.borrowed += p.grant.parts(it)
-			}
+	for h := range p.members.all {
+		if h.Lifetime == LifetimeBorrow {
+			p.borrowed += p.grant.parts(h.item(p.name))
 		}
 	}
 	for _, w := range e.waiters {
@@ -128,9 +122,10 @@ func (e *Enforcer) repart(p *pool, was PoolGrant) {
 
 func (e *Enforcer) applyGranted(l *Lease, terms *Terms) {
 	h := &held{Lease: l, terms: e.intern(terms)}
-	e.tenures[h.terms].leases++
+	e.tenures[h.terms].add(h)
 	if len(l.Items) > 1 {
-		h.more = make([]int32, len(l.Items)-1)
+		more := make([]int32, len(l.Items)-1)
+		h.more = &more
 	}
 	e.leases[l.ID] = h
 	e.hold(h)
@@ -143,6 +138,7 @@ func (e *Enforcer) applyGranted(l *Lease, terms *Terms) {
 		}
 		n := p.grant.parts(it)
 		p.take(l, n)
+		p.members.add(h)
 		if l.Lifetime == LifetimeBorrow {
 			p.borrowed += n
 		}
@@ -173,6 +169,11 @@ func (e *Enforcer) applyNoted(noted *Lease) {
 // replace puts a lease in the place of the one with its id, in the leases held and in what is remembered of its client
 // token.
 func (e *Enforcer) replace(h *held, l *Lease) {
+	if !l.AcquiredAt.Equal(h.AcquiredAt) { // no such record is ever written; its places go by that time
+		as := *l
+		as.AcquiredAt = h.AcquiredAt
+		l = &as
+	}
 	h.Lease = l
 	if r := e.tokenOf(l); r != nil {
 		r.lease = l
@@ -180,10 +181,10 @@ func (e *Enforcer) replace(h *held, l *Lease) {
 }
 
 func (e *Enforcer) applyEnded(ev Event) {
-	l := ev.Lease
-	h := e.leases[l.ID]
+	h := e.leases[ev.Lease.ID]
+	l := h.Lease
 	delete(e.leases, l.ID)
-	e.tenures[h.terms].leases--
+	e.untenure(h)
 	e.unhold(h)
 	e.unshare(l.Holder)
 	for i, it := range l.Items {
@@ -193,6 +194,7 @@ func (e *Enforcer) applyEnded(ev Event) {
 		}
 		n := p.grant.parts(it)
 		p.give(l, n)
+		p.members.remove(h)
 		if l.Lifetime == LifetimeBorrow {
 			p.borrowed -= n
 		}

@@ -1,6 +1,7 @@
 package enforcer
 
 import (
+	"maps"
 	"slices"
 	"strconv"
 )
@@ -23,6 +24,18 @@ func (g *group) without(n int64) (most int64) {
 	}
 	return most
 }
+
+// remove takes a lease of n slots out of the group, and returns how much less the group counts.
+func (g *group) remove(n int64) (less int64) {
+	left := g.without(n)
+	less, g.max = g.max-left, left
+	if g.sizes[n]--; g.sizes[n] == 0 {
+		delete(g.sizes, n)
+	}
+	return less
+}
+
+func (g *group) clone() *group { return &group{sizes: maps.Clone(g.sizes), max: g.max} }
 
 // unitOf returns the unit that a holder counts as by a licence's count_by. Empty: the unit is not known, and each of
 // the holder's leases counts for itself. So a pool counted by process, user or pod is never counted more loosely where
@@ -142,12 +155,7 @@ func (p *pool) give(l *Lease, n int64) {
 	p.inUse -= alone * n
 	for _, unit := range groups {
 		g := p.groups[unit]
-		left := g.without(n)
-		p.inUse -= g.max - left
-		g.max = left
-		if g.sizes[n]--; g.sizes[n] == 0 {
-			delete(g.sizes, n)
-		}
+		p.inUse -= g.remove(n)
 		if len(g.sizes) == 0 {
 			delete(p.groups, unit)
 		}

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -19,9 +18,6 @@ const (
 	MaxLabel       = 256 // bytes of a label's key or value
 	MaxWait        = 24 * time.Hour
 )
-
-// tickBatch bounds the events of one Tick, so that no call takes long. NextTick stays due meanwhile.
-const tickBatch = 1024
 
 func deny(code DenialCode, format string, args ...any) Decision {
 	return Decision{Denial: &Denial{Code: code, Detail: fmt.Sprintf(format, args...)}}
@@ -395,79 +391,4 @@ func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
 func (r *SetVerdict) decide(_ *Enforcer, now time.Time) Decision {
 	return Decision{Events: []Event{{Kind: EventVerdict, At: now, Verdict: r.Verdict}}}
-}
-
-func (*Tick) decide(e *Enforcer, now time.Time) Decision {
-	var events []Event
-	over := map[LeaseID]bool{}
-	end := func(h *held, c Cause) bool {
-		if !over[h.ID] {
-			over[h.ID] = true
-			events = append(events, Event{Kind: EventEnded, At: now, Lease: h.Lease, Cause: c})
-		}
-		return len(events) < tickBatch
-	}
-	due := e.due.until(now, len(e.due.heap))
-	slices.SortFunc(due, func(a, b *pool) int { return strings.Compare(a.name, b.name) })
-	for _, p := range due {
-		if !p.ended(now, func(h *held) bool {
-			if h.Unconfirmed {
-				return end(h, CauseHolderGone)
-			}
-			return end(h, CauseExpired)
-		}) {
-			return Decision{Events: events}
-		}
-	}
-	if slices.ContainsFunc(e.tenures, func(t *tenure) bool { return t.leases > 0 && t.isOver(now) }) {
-		for _, h := range e.leases {
-			if e.tenures[h.terms].isOver(now) && !end(h, CauseRevoked) {
-				return Decision{Events: events}
-			}
-		}
-	}
-	for _, p := range due {
-		if !p.revokeAt.IsZero() && !now.Before(p.revokeAt) && !e.revokeExcess(p.name, p, over, end) {
-			return Decision{Events: events}
-		}
-	}
-	events = append(events, e.giveUp(now, tickBatch-len(events))...)
-	for _, r := range e.memory.until(now, tickBatch-len(events)) {
-		events = append(events, Event{Kind: EventForgot, At: now, Token: r.Key})
-	}
-	return Decision{Events: events}
-}
-
-// revokeExcess ends leases of a pool, the youngest first, until the pool is within its limit. over holds the leases
-// that end in this tick in any case.
-func (e *Enforcer) revokeExcess(name string, p *pool, over map[LeaseID]bool, end func(*held, Cause) bool) bool {
-	type part struct {
-		h *held
-		n int64
-	}
-	// The pool as it will be, counting only the leases that stay.
-	left := pool{grant: p.grant}
-	var held []part
-	for _, h := range e.leases {
-		for _, it := range h.Items {
-			if it.Pool == name && !over[h.ID] {
-				n := p.grant.parts(it)
-				left.take(h.Lease, n)
-				held = append(held, part{h, n})
-			}
-		}
-	}
-	slices.SortFunc(held, func(a, b part) int {
-		return cmp.Or(b.h.AcquiredAt.Compare(a.h.AcquiredAt), strings.Compare(string(a.h.ID[:]), string(b.h.ID[:])))
-	})
-	for _, x := range held {
-		if !left.over() {
-			break
-		}
-		left.give(x.h.Lease, x.n)
-		if !end(x.h, CauseRevoked) {
-			return false
-		}
-	}
-	return true
 }

@@ -13,6 +13,8 @@ type Options struct {
 	// Durable says that the events for which Event.Durable is true survive a crash of the host. Without it draws and
 	// borrows are denied.
 	Durable bool
+
+	batch int // see Batch, its default; less in tests
 }
 
 // endedKept is how many ended leases are remembered, so that a late renewal or a second release learns what happened.
@@ -52,20 +54,19 @@ type Enforcer struct {
 	current uint32
 }
 
-// held is a lease and its places: in the expiry heaps of its pools, and in its user's account.
+// held is a lease and its places in the expiry heaps of its pools.
 type held struct {
 	*Lease
-	at    int32   // index in the heap of the first item's pool
-	mine  int32   // index among the leases of its user
-	terms uint32  // the place of the tenure that granted it
-	more  []int32 // of the further items
+	at    int32    // index in the heap of the first item's pool
+	terms uint32   // the place of the tenure that granted it
+	more  *[]int32 // of the further items; nil: there are none
 }
 
 func (h *held) index(item int) *int32 {
 	if item == 0 {
 		return &h.at
 	}
-	return &h.more[item-1]
+	return &(*h.more)[item-1]
 }
 
 type sharedHolder struct {
@@ -108,6 +109,9 @@ func New(o Options) *Enforcer {
 	if o.MaxBytes == 0 {
 		o.MaxBytes = 256 << 20
 	}
+	if o.batch == 0 {
+		o.batch = Batch
+	}
 	return &Enforcer{
 		options:  o,
 		pools:    map[string]*pool{},
@@ -141,17 +145,6 @@ func (e *Enforcer) Lease(id LeaseID) (*Lease, bool) {
 	return e.view(h), true
 }
 
-// Leases returns the leases that keep accepts (all for nil), in no particular order.
-func (e *Enforcer) Leases(keep func(*Lease) bool) []*Lease {
-	var out []*Lease
-	for _, h := range e.leases {
-		if keep == nil || keep(h.Lease) {
-			out = append(out, e.view(h))
-		}
-	}
-	return out
-}
-
 // Revoking reports whether any lease is to be revoked.
 func (e *Enforcer) Revoking() bool {
 	for _, t := range e.tenures {
@@ -169,7 +162,7 @@ func (e *Enforcer) Revoking() bool {
 
 // view returns the lease with its RevokeAt.
 func (e *Enforcer) view(h *held) *Lease {
-	at := e.tenures[h.terms].revokeAt
+	at := e.tenureOf(h).revokeAt
 	for _, it := range h.Items {
 		at = sooner(at, e.pools[it.Pool].revokeAt)
 	}

@@ -163,7 +163,7 @@ func (r *Attach) decide(e *Enforcer, now time.Time) Decision {
 func (e *Enforcer) applyChanged(l *Lease) {
 	h := e.leases[l.ID]
 	was := h.Lease
-	e.unhold(h)
+	e.keep(l.Holder.Who(), l.bytes()-was.bytes())
 	for i, it := range l.Items {
 		p := e.pools[it.Pool]
 		if !was.ExpiresAt.IsZero() {
@@ -181,7 +181,6 @@ func (e *Enforcer) applyChanged(l *Lease) {
 		e.share(l.Holder)
 	}
 	e.replace(h, l)
-	e.hold(h)
 	for i, it := range l.Items {
 		if !l.ExpiresAt.IsZero() {
 			e.pools[it.Pool].push(h, i)

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
-	"math"
 	"slices"
 	"time"
 
@@ -270,26 +269,59 @@ func (s *twin) accounts(t *rapid.T) {
 	listed := 0
 	for u, a := range s.e.accounts {
 		if a.waiters != s.m.waitersOf(&u) || a.tokens != s.m.tokensOf(&u) || a.bytes != s.m.bytesOf(&u) ||
-			len(a.leases)+a.waiters+a.tokens == 0 {
+			a.leases.n+a.waiters+a.tokens == 0 {
 			t.Fatalf("AccountsAgree: %s: %d wait, %d tokens, %d bytes; the model has %d, %d, %d", u, a.waiters,
 				a.tokens, a.bytes, s.m.waitersOf(&u), s.m.tokensOf(&u), s.m.bytesOf(&u))
 		}
-		var own []*Lease
-		for below := math.MaxInt; below > 0; {
-			var part []*Lease
-			part, below = s.e.Portion(u, below, size)
-			own = append(own, part...)
-		}
-		for _, l := range own {
-			if l.Holder.Who() != u || s.m.find(l.ID) < 0 {
-				t.Fatalf("AccountsAgree: %s is listed with %+v", u, l)
-			}
-		}
+		own := s.paged(t, Filter{User: &u}, size)
 		listed += len(own)
+		for _, p := range poolNames {
+			s.paged(t, Filter{User: &u, Pool: p}, size)
+		}
 	}
-	if listed != len(s.m.leases) {
-		t.Fatalf("AccountsAgree: %d leases are listed, and %d are held", listed, len(s.m.leases))
+	if all := s.paged(t, Filter{}, size); listed != len(s.m.leases) || len(all) != listed {
+		t.Fatalf("AccountsAgree: %d leases are listed by user, %d in all, and %d are held", listed, len(all),
+			len(s.m.leases))
 	}
+	for _, p := range poolNames {
+		s.paged(t, Filter{Pool: p}, size)
+	}
+}
+
+// ListedOnce: the pages of a list, of any size, have each lease of the model's once that the filter lets through, in
+// the order of their grants.
+func (s *twin) paged(t *rapid.T, f Filter, size int) (out []*Lease) {
+	var at Cursor
+	for more := true; more; {
+		var part []*Lease
+		if part, at, more = s.e.Page(f, at, size); len(part) > size {
+			t.Fatalf("ListedOnce: a page of %d, of at most %d", len(part), size)
+		}
+		out = append(out, part...)
+	}
+	want := 0
+	for _, l := range s.m.leases {
+		if (f.User == nil || l.holders[0].Who() == *f.User) && (f.Pool == "" || has(l.items, f.Pool)) {
+			want++
+		}
+	}
+	for i, l := range out {
+		if s.m.find(l.ID) < 0 || i > 0 && CursorOf(out[i-1]).compare(CursorOf(l)) >= 0 ||
+			f.User != nil && l.Holder.Who() != *f.User || f.Pool != "" && !has(l.Items, f.Pool) {
+			t.Fatalf("ListedOnce: %+v is listed by %+v at %d", l, f, i)
+		}
+	}
+	if len(out) != want {
+		t.Fatalf("ListedOnce: %d leases are listed by %+v, and %d are held", len(out), f, want)
+	}
+	return out
+}
+
+func further(h *held) []int32 {
+	if h.more == nil {
+		return nil
+	}
+	return *h.more
 }
 
 // soonest returns NextTick as a walk over every pool finds it.
@@ -311,7 +343,7 @@ func soonest(e *Enforcer) (next time.Time) {
 // summary is all of an enforcer's state that its answers depend on, in a fixed order.
 func summary(e *Enforcer) (out []string) {
 	for id, h := range e.leases {
-		out = append(out, fmt.Sprint(id, *h.Lease, h.at, h.more, e.tenures[h.terms].ID))
+		out = append(out, fmt.Sprint(id, *h.Lease, h.at, further(h), e.tenureOf(h).ID))
 	}
 	for k, r := range e.tokens {
 		out = append(out, fmt.Sprint(k, r.ended, r.until, r.lease.ID, r.lease.Data))
@@ -333,7 +365,7 @@ func summary(e *Enforcer) (out []string) {
 		out = append(out, fmt.Sprint(c, h.leases))
 	}
 	for u, a := range e.accounts {
-		out = append(out, fmt.Sprint("account ", u, len(a.leases), a.waiters, a.tokens, a.bytes))
+		out = append(out, fmt.Sprint("account ", u, a.leases.n, a.waiters, a.tokens, a.bytes))
 	}
 	slices.Sort(out)
 	return append(out, fmt.Sprint(tenures(e), e.NextTick(), len(e.memory.heap), len(e.ended)))

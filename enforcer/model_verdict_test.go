@@ -24,7 +24,7 @@ func (m *model) pass(now time.Time) {
 		}
 		young := slices.Clone(m.leases)
 		slices.SortStableFunc(young, func(x, y modelLease) int {
-			return cmp.Or(y.at.Compare(x.at), slices.Compare(x.id[:], y.id[:]))
+			return cmp.Or(y.at.Compare(x.at), slices.Compare(y.id[:], x.id[:]))
 		})
 		for _, l := range young {
 			if m.used(p) > m.cap(p, time.Time{}) && has(l.items, p) {

@@ -16,7 +16,9 @@ type pool struct {
 	peak   int64
 	leases int
 	groups map[string]*group // nil when each lease counts for itself
-	queue  queue
+	// members are the leases that hold slots of it, whichever of their items those are.
+	members series
+	queue   queue
 	// borrowed is how many of the slots in use are borrowed.
 	borrowed int64
 

@@ -21,7 +21,9 @@ type Terms struct {
 // tenure is the leases that were granted under one licence.
 type tenure struct {
 	*Terms
-	leases   int
+	leases   int       // of it, and of those whose heir it is
+	granted  series    // of it alone
+	heir     *tenure   // the one that has taken its place, and its leases with it; nil: none has
 	turnedAt time.Time // when the licence ended; zero: it has not
 	revokeAt time.Time // when the leases are revoked; zero: never
 }
@@ -103,13 +105,13 @@ func (e *Enforcer) intern(t *Terms) uint32 {
 	}
 	free := -1
 	for i, x := range e.tenures {
-		if x.ID == t.ID {
+		if x.ID == t.ID && x.heir == nil {
 			if !t.Issued.Before(x.Issued) { // read from a journal: the latest word holds
 				x.Terms = t
 			}
 			return uint32(i)
 		}
-		if i > 0 && x.leases == 0 && uint32(i) != e.current {
+		if x.leases+x.granted.n == 0 && uint32(i) != e.current {
 			free = i
 		}
 	}
@@ -119,6 +121,26 @@ func (e *Enforcer) intern(t *Terms) uint32 {
 	}
 	e.tenures[free] = &tenure{Terms: t}
 	return uint32(free)
+}
+
+// tenureOf returns the tenure that a lease is of by now.
+func (e *Enforcer) tenureOf(h *held) *tenure {
+	t := e.tenures[h.terms]
+	if t.heir != nil {
+		return t.heir
+	}
+	return t
+}
+
+// add counts a lease that is granted, and untenure counts one out.
+func (t *tenure) add(h *held) {
+	t.granted.add(h)
+	t.leases++
+}
+
+func (e *Enforcer) untenure(h *held) {
+	e.tenures[h.terms].granted.remove(h)
+	e.tenureOf(h).leases--
 }
 
 // applyTerms decides under a new verdict whether the leases of each licence go on, or the word of a licence that has
@@ -131,7 +153,7 @@ func (e *Enforcer) applyTerms(v *Verdict, at time.Time) (revoke bool) {
 		now.Terms, now.turnedAt, now.revokeAt = t, zeroTime, zeroTime
 	}
 	for i, t := range e.tenures {
-		if v.Good() && uint32(i) == e.current {
+		if v.Good() && uint32(i) == e.current || t.heir != nil {
 			continue
 		}
 		if t.leases == 0 && uint32(i) != e.current {
@@ -139,7 +161,7 @@ func (e *Enforcer) applyTerms(v *Verdict, at time.Time) (revoke bool) {
 			continue
 		}
 		became := ended
-		if v.Good() && i == 0 { // neither their licence is known, nor that it has ended
+		if v.Good() && t.ID == [16]byte{} { // neither their licence is known, nor that it has ended
 			became = replaced
 		} else if v.Good() {
 			became = v.succession(t.Terms)
@@ -165,15 +187,25 @@ func (e *Enforcer) applyTerms(v *Verdict, at time.Time) (revoke bool) {
 	return revoke
 }
 
-// move gives the leases of one licence to another.
+// move gives the leases of one licence to another. Where they are many, none is looked at: they stay together, and
+// their tenure has the other's for an heir.
 func (e *Enforcer) move(from, to uint32) {
-	for _, h := range e.leases {
-		if h.terms == from {
-			h.terms = to
+	was, is := e.tenures[from], e.tenures[to]
+	is.leases += was.leases
+	for i, t := range e.tenures {
+		if t != was && t.heir != was {
+			continue
 		}
+		t.leases, t.heir, t.turnedAt, t.revokeAt = 0, is, zeroTime, zeroTime
+		if t.granted.n > e.options.batch {
+			continue
+		}
+		for h := range t.granted.all {
+			h.terms = to
+			is.granted.add(h)
+		}
+		e.tenures[i] = &tenure{Terms: &Terms{ID: t.ID}}
 	}
-	e.tenures[to].leases += e.tenures[from].leases
-	e.tenures[from] = &tenure{Terms: &Terms{ID: e.tenures[from].ID}}
 }
 
 // isOver reports whether the leases are revoked by now.
@@ -200,12 +232,14 @@ type Granted struct {
 	Terms *Terms
 }
 
-// Granted returns the leases that keep accepts (all for nil), in no particular order, for a snapshot: Apply of an
-// EventGranted of each makes the same state.
+// Granted returns the leases that keep accepts (all for nil), about in the order of their grants, for a snapshot: Apply
+// of an EventGranted of each makes the same state.
 func (e *Enforcer) Granted(keep func(*Lease) bool) (out []Granted) {
-	for _, h := range e.leases {
-		if keep == nil || keep(h.Lease) {
-			out = append(out, Granted{h.Lease, e.tenures[h.terms].Terms})
+	for _, t := range e.tenures {
+		for h := range t.granted.all {
+			if keep == nil || keep(h.Lease) {
+				out = append(out, Granted{h.Lease, e.tenureOf(h).Terms})
+			}
 		}
 	}
 	return out

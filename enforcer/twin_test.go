@@ -366,6 +366,7 @@ func newTwin(t *rapid.T) *twin {
 			MaxTokens:  rapid.IntRange(1, 4).Draw(t, "tokens"),
 			MaxWaiters: rapid.IntRange(1, 6).Draw(t, "waiters"), MaxBytes: rapid.IntRange(1, 900).Draw(t, "bytes")}
 	}
+	o.batch = pick(t, "batch", 1, 2, 3, Batch)
 	s := &twin{options: o, m: newModel(o), e: New(o), replayed: New(o),
 		now: time.Date(2026, 1, 5, 12, 0, 0, 0, time.UTC), ledger: newLedger()}
 	s.issue(t)

@@ -39,7 +39,7 @@ type Slots interface {
 	Lease(enforcer.LeaseID) (*enforcer.Lease, bool)
 	// List calls f with the leases of a user, or of all users for nil, in portions, until f returns false. A lease that
 	// is held all the while is in one of the portions, and may be in two.
-	List(u *enforcer.User, f func([]*enforcer.Lease) bool)
+	List(f enforcer.Filter, after enforcer.Cursor, yield func([]*enforcer.Lease) bool)
 	// Liveness says how the agent learns that a lease's holder is gone.
 	Liveness(*enforcer.Lease) string
 	// Session opens a session for the caller at the other end of a connection. It takes sent, which Config.TakeSent

@@ -206,20 +206,16 @@ func (s *Feeds) Tell(holder *enforcer.Holder, ev wire.Event) {
 	}
 }
 
-// Revoking tells the holders of leases that are to be revoked, where anybody listens. leases returns the held ones that
-// it is asked for.
-func (s *Feeds) Revoking(now time.Time, leases func(of func(*enforcer.Lease) bool) []*enforcer.Lease) {
+// Revoking tells the holders of leases that these are to be revoked, where anybody listens.
+func (s *Feeds) Revoking(now time.Time, leases []*enforcer.Lease) {
 	if s.none() {
 		return
 	}
-	s.mu.Lock()
-	some := func(l *enforcer.Lease) bool {
-		return s.all != nil || s.users[l.Holder.Who()] != nil || s.own[processOf(l.Holder.Caller)] != nil
-	}
-	found := leases(some)
-	s.mu.Unlock()
-	for _, l := range found {
-		if !l.RevokeAt.IsZero() {
+	for _, l := range leases {
+		s.mu.Lock()
+		heard := s.all != nil || s.users[l.Holder.Who()] != nil || s.own[processOf(l.Holder.Caller)] != nil
+		s.mu.Unlock()
+		if heard {
 			s.Tell(l.Holder, wire.Event{Type: "lease.revoking", At: now, LeaseID: l.ID.String(),
 				Items:  ItemShapes(l.Items),
 				Reason: "the licence no longer covers it; it ends at " + l.RevokeAt.UTC().Format(time.RFC3339)})

@@ -198,65 +198,6 @@ func (c *call) lookAgain(g Grant) {
 	}
 }
 
-// getLeases writes a list of leases while the caller reads it, a portion at a time: a list may be long, and its reader
-// slow. One user reads one list at a time.
-func (s *Server) getLeases(c *call) {
-	done, err := s.listings.take(c.req.Context(), c.peer.key())
-	if err != nil {
-		return // it has hung up
-	}
-	defer done()
-	pool := c.req.URL.Query().Get("pool")
-	var user *enforcer.User
-	if !c.admin {
-		u := c.peer.caller(false).Who()
-		user = &u
-	}
-	rc := http.NewResponseController(c.ResponseWriter)
-	c.Header().Set("Content-Type", "application/json")
-	c.Header().Set("Cache-Control", "no-store")
-	listed := map[enforcer.LeaseID]struct{}{}
-	b := []byte(`{"leases":[`)
-	s.slots.List(user, func(some []*enforcer.Lease) bool {
-		for _, l := range some {
-			if !c.admin && !c.peer.sees(l.Holder) || pool != "" && !has(l, pool) {
-				continue
-			}
-			if _, again := listed[l.ID]; again {
-				continue
-			}
-			if len(listed) > 0 {
-				b = append(b, ',')
-			}
-			listed[l.ID] = struct{}{}
-			shape := s.leaseShape(l)
-			b = appendLease(b, &shape)
-		}
-		if len(b) < listChunk {
-			return true
-		}
-		rc.SetWriteDeadline(time.Now().Add(writeWithin))
-		_, err = c.Write(b)
-		b = b[:0]
-		return err == nil
-	})
-	if err == nil {
-		c.Write(append(b, ']', '}')) // a caller that has hung up wants no more
-	}
-}
-
-// listChunk is how many bytes of a list are gathered before they are sent.
-const listChunk = 32 << 10
-
-func has(l *enforcer.Lease, pool string) bool {
-	for _, it := range l.Items {
-		if it.Pool == pool {
-			return true
-		}
-	}
-	return false
-}
-
 // leaseID reads the id in the path.
 func leaseID(c *call) (enforcer.LeaseID, *enforcer.Denial) {
 	id, ok := enforcer.ParseLeaseID(c.req.PathValue("id"))

@@ -57,19 +57,22 @@ func (d *Desk) begin(r *enforcer.Acquire, ready func()) pending {
 	d.Place(&r.Caller)
 	d.enter()
 	defer d.mu.Unlock()
-	if d.drained.Load() { // looked at under the lock: else it might begin to wait once the others were turned away
-		a.out.Denial = drainingDenial()
-		return a
-	}
-	now := d.licenceTime()
-	d.tick(now)
-	dec := d.core.Decide(r, now)
+	dec, _ := d.decideNow(r, d.refuse)
 	if dec.Waiter != nil {
 		a.answer = make(chan outcome, 1)
 		d.waiting[dec.Waiter.ID] = waiter{a.answer, ready}
 	}
 	a.out = d.carry(dec)
 	return a
+}
+
+// refuse denies every acquire while the desk drains. It is looked at under the lock: else one might begin to wait once
+// the others were turned away. d.mu is held.
+func (d *Desk) refuse() *enforcer.Denial {
+	if d.drained.Load() {
+		return drainingDenial()
+	}
+	return nil
 }
 
 // finish is the second half of Acquire.

@@ -29,18 +29,19 @@ type Observer interface {
 	Waited(time.Duration)
 }
 
-// Watcher brings events to their subscribers. It is called under the desk's lock, and must not wait.
+// Watcher brings events to their subscribers. Observe is called under the desk's lock, and must not wait.
 type Watcher interface {
 	Observe(enforcer.Event)
-	// Revoking is told when leases are to be revoked; leases returns the held ones for which of is true.
-	Revoking(now time.Time, leases func(of func(*enforcer.Lease) bool) []*enforcer.Lease)
+	// Revoking is told of leases that are to be revoked. It is not called under the desk's lock, but by Run, some
+	// leases at a time.
+	Revoking(now time.Time, leases []*enforcer.Lease)
 }
 
 // nobody watches.
 type nobody struct{}
 
-func (nobody) Observe(enforcer.Event)                                                 {}
-func (nobody) Revoking(time.Time, func(func(*enforcer.Lease) bool) []*enforcer.Lease) {}
+func (nobody) Observe(enforcer.Event)                {}
+func (nobody) Revoking(time.Time, []*enforcer.Lease) {}
 
 // Signals are the desk's calls to others for them to act. A nil one is not called.
 type Signals struct {
@@ -108,8 +109,10 @@ type Desk struct {
 	labels   map[string]*labelled                     // see Follow
 	doubted  map[enforcer.LeaseID]struct{}            // leases that are unconfirmed
 	waiting  map[enforcer.LeaseID]waiter
-	stirred  []string      // pools where a waiter may be served: see enforcer.Event.Stirs
-	anywhere bool          // it may be in any pool
+	stirred  []string // pools where a waiter may be served: see enforcer.Event.Stirs
+	anywhere bool     // it may be in any pool
+	telling  bool     // leases are to be revoked, and their holders are not all told
+	told     enforcer.Cursor
 	idle     chan struct{} // closed when no lease but borrows is held; nil: nobody waits for that
 
 	byPod   atomic.Bool                          // a pool counts, or is about to count, by pod
@@ -180,9 +183,8 @@ func (d *Desk) Do(r enforcer.Request) enforcer.Decision { return d.await(d.decid
 func (d *Desk) decide(r enforcer.Request) outcome {
 	d.enter()
 	defer d.mu.Unlock()
-	now := d.licenceTime()
-	d.tick(now)
-	out := d.carry(d.core.Decide(r, now))
+	dec, now := d.decideNow(r, nil)
+	out := d.carry(dec)
 	d.serve(now, false)
 	return out
 }
@@ -288,22 +290,6 @@ func (d *Desk) over() bool {
 	return d.fence != 0 && d.signals.FencePassed != nil && clock.Fence() >= d.fence
 }
 
-// tick ends the leases that are due and passes their slots on. d.mu is held.
-func (d *Desk) tick(now time.Time) {
-	for {
-		next := d.core.NextTick()
-		if next.IsZero() || next.After(now) {
-			return
-		}
-		dec := d.core.Decide(&enforcer.Tick{}, now)
-		if len(dec.Events) == 0 {
-			return
-		}
-		d.carry(dec)
-		d.serve(now, false)
-	}
-}
-
 // apply carries out events and tells others of them. Waiters that are answered wait for written first. d.mu is held.
 func (d *Desk) apply(events []enforcer.Event, written commit) {
 	if len(events) == 0 {
@@ -401,10 +387,8 @@ func (d *Desk) Unconfirmed() int {
 // SetVerdict puts a verdict in force and tells holders of leases that are to be revoked. Part of what it grants is over
 // when fence has come, on the boot-time clock; zero: never.
 func (d *Desk) SetVerdict(v *enforcer.Verdict, fence time.Duration) {
-	d.mu.Lock()
+	now := d.lockSettled()
 	defer d.mu.Unlock()
-	now := d.licenceTime()
-	d.tick(now)
 	d.byPod.Store(countsByPod(v))
 	d.carry(d.core.Decide(&enforcer.SetVerdict{Verdict: v}, now))
 	d.carry(d.core.Decide(&enforcer.TakeOver{}, now))
@@ -413,7 +397,28 @@ func (d *Desk) SetVerdict(v *enforcer.Verdict, fence time.Duration) {
 	}
 	d.serve(d.last, true)
 	if d.core.Revoking() {
-		d.watcher.Revoking(d.last, d.core.Leases)
+		d.telling, d.told = true, enforcer.Cursor{}
+		d.Look()
+	}
+}
+
+// tell tells the watcher of some of the leases that are to be revoked, beginning where it has stopped.
+func (d *Desk) tell() {
+	d.mu.Lock()
+	if !d.telling {
+		d.mu.Unlock()
+		return
+	}
+	var leases []*enforcer.Lease
+	now := d.last
+	leases, d.told, d.telling = d.core.Page(enforcer.Filter{}, d.told, portion)
+	if d.telling {
+		d.Look()
+	}
+	d.mu.Unlock()
+	leases = slices.DeleteFunc(leases, func(l *enforcer.Lease) bool { return l.RevokeAt.IsZero() })
+	if len(leases) > 0 {
+		d.watcher.Revoking(now, leases)
 	}
 }
 
@@ -462,6 +467,7 @@ func (d *Desk) Run(ctx context.Context) error {
 			wait = min(wait, max(time.Millisecond, d.fence-clock.Fence()))
 		}
 		d.mu.Unlock()
+		d.tell()
 		d.rounds.Add(1)
 		timer.Reset(wait)
 	}

@@ -35,9 +35,8 @@ func RefuseDrained() *enforcer.Denial { return drainingDenial() }
 
 // Holding counts the leases that are held, and apart from them those that are borrowed.
 func (d *Desk) Holding() (held, borrowed int) {
-	d.mu.Lock()
+	d.lockSettled()
 	defer d.mu.Unlock()
-	d.tick(d.licenceTime())
 	return d.holding()
 }
 
@@ -56,8 +55,7 @@ func (d *Desk) holding() (held, borrowed int) {
 // Idle waits until no lease but borrows is held, or ctx ends, or stop is closed.
 func (d *Desk) Idle(ctx context.Context, stop <-chan struct{}) {
 	for {
-		d.mu.Lock()
-		d.tick(d.licenceTime())
+		d.lockSettled()
 		if held, _ := d.holding(); held == 0 {
 			d.mu.Unlock()
 			return

@@ -63,8 +63,7 @@ func (d *Desk) label(l *enforcer.Lease, held bool) {
 // them or not.
 func (d *Desk) Labelled(label string) (out []*enforcer.Lease) {
 	var ids []enforcer.LeaseID
-	d.mu.Lock()
-	d.tick(d.licenceTime())
+	d.lockSettled()
 	if x := d.labels[label]; x != nil {
 		ids = make([]enforcer.LeaseID, 0, len(x.leases))
 		for id := range x.leases {

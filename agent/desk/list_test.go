@@ -15,7 +15,7 @@ func TestListOfNothing(t *testing.T) {
 		Pools: map[string]enforcer.PoolGrant{"streams": {Name: "streams", Limit: enforcer.Unlimited,
 			Budget: enforcer.Unlimited, Most: enforcer.Unlimited}}}, 0)
 	list := func() {
-		d.List(&enforcer.User{UID: 1}, func(some []*enforcer.Lease) bool {
+		d.List(enforcer.Filter{User: &enforcer.User{UID: 1}}, enforcer.Cursor{}, func(some []*enforcer.Lease) bool {
 			t.Errorf("%d leases of others are listed", len(some))
 			return false
 		})
@@ -70,7 +70,7 @@ func TestListServesOthersMeanwhile(t *testing.T) {
 	d.take(t, 2)
 	one := enforcer.User{UID: 1}
 	parts := 0
-	d.List(&one, func(some []*enforcer.Lease) bool {
+	d.List(enforcer.Filter{User: &one}, enforcer.Cursor{}, func(some []*enforcer.Lease) bool {
 		parts++
 		if len(some) > portion {
 			t.Errorf("a portion of %d", len(some))
@@ -85,14 +85,16 @@ func TestListServesOthersMeanwhile(t *testing.T) {
 		t.Errorf("%d leases are not listed, in %d portions", len(want), parts)
 	}
 	users := map[string]int{}
-	d.List(nil, func(some []*enforcer.Lease) bool {
-		users[fmt.Sprint(some[0].Holder.Who())] += len(some)
+	d.List(enforcer.Filter{}, enforcer.Cursor{}, func(some []*enforcer.Lease) bool {
+		for _, l := range some {
+			users[fmt.Sprint(l.Holder.Who())]++
+		}
 		return true
 	})
 	if users["uid 1"] != 3*portion+9 || users["uid 2"] != 1 {
 		t.Errorf("of all: %v", users)
 	}
-	d.List(&enforcer.User{UID: 3}, func([]*enforcer.Lease) bool {
+	d.List(enforcer.Filter{User: &enforcer.User{UID: 3}}, enforcer.Cursor{}, func([]*enforcer.Lease) bool {
 		t.Error("uid 3 has no leases, and is listed")
 		return false
 	})

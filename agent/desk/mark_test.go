@@ -149,7 +149,7 @@ func TestSuspensionAndStep(t *testing.T) {
 	h.wall = h.wall.Add(5 * time.Hour)
 	h.run(30 * time.Second)
 	var held []*enforcer.Lease
-	h.List(nil, func(some []*enforcer.Lease) bool {
+	h.List(enforcer.Filter{}, enforcer.Cursor{}, func(some []*enforcer.Lease) bool {
 		held = append(held, some...)
 		return true
 	})

@@ -4,9 +4,8 @@ import "github.com/usher-agent/usher/enforcer"
 
 // OwnedBy returns the leases of a caller on which owner keeps data.
 func (d *Desk) OwnedBy(owner string, c enforcer.Caller) (out []*enforcer.Lease) {
-	d.mu.Lock()
+	d.lockSettled()
 	defer d.mu.Unlock()
-	d.tick(d.licenceTime())
 	for id := range d.owned[owner] {
 		if l, ok := d.core.Lease(id); ok && l.Holder.SameUser(c) {
 			out = append(out, l)

@@ -2,7 +2,6 @@ package desk
 
 import (
 	"maps"
-	"math"
 
 	"github.com/usher-agent/usher/enforcer"
 )
@@ -16,27 +15,22 @@ func (d *Desk) Verdict() *enforcer.Verdict {
 
 // Pools returns every pool and meter.
 func (d *Desk) Pools() []enforcer.PoolStatus {
-	d.mu.Lock()
+	now := d.lockSettled()
 	defer d.mu.Unlock()
-	now := d.licenceTime()
-	d.tick(now)
 	return d.core.Pools(now)
 }
 
 // Pool returns one pool or meter.
 func (d *Desk) Pool(name string) (enforcer.PoolStatus, bool) {
-	d.mu.Lock()
+	now := d.lockSettled()
 	defer d.mu.Unlock()
-	now := d.licenceTime()
-	d.tick(now)
 	return d.core.Pool(name, now)
 }
 
 // Lease returns a lease that is held.
 func (d *Desk) Lease(id enforcer.LeaseID) (*enforcer.Lease, bool) {
-	d.mu.Lock()
+	d.lockSettled()
 	defer d.mu.Unlock()
-	d.tick(d.licenceTime())
 	return d.core.Lease(id)
 }
 
@@ -57,30 +51,20 @@ func (d *Desk) IsMeter(r *enforcer.Acquire) bool {
 // CountsByPod reports whether a pool counts by pod, or is about to.
 func (d *Desk) CountsByPod() bool { return d.byPod.Load() }
 
-// portion is how many leases are listed while the lock is held.
+// portion is how many leases are looked at while the lock is held.
 const portion = 256
 
-// List calls f with the leases of a user, or of all users for nil, a portion at a time, until f returns false. Between
-// two portions others are served. A lease that is held all the while is in one of them, and may be in two.
-func (d *Desk) List(u *enforcer.User, f func([]*enforcer.Lease) bool) {
-	var users []enforcer.User
-	if u != nil {
-		users = append(users, *u)
-	} else {
-		d.mu.Lock()
-		users = d.core.Users()
+// List calls yield with the leases that a filter lets through, in the order of their grants from a place on, a portion
+// at a time, until yield returns false. Between two portions others are served. A lease that is held all the while is
+// in one of them, and in no other.
+func (d *Desk) List(f enforcer.Filter, after enforcer.Cursor, yield func([]*enforcer.Lease) bool) {
+	for more := true; more; {
+		var part []*enforcer.Lease
+		d.lockSettled()
+		part, after, more = d.core.Page(f, after, portion)
 		d.mu.Unlock()
-	}
-	for _, u := range users {
-		for below := math.MaxInt; below > 0; {
-			var part []*enforcer.Lease
-			d.mu.Lock()
-			d.tick(d.licenceTime())
-			part, below = d.core.Portion(u, below, portion)
-			d.mu.Unlock()
-			if len(part) > 0 && !f(part) {
-				return
-			}
+		if len(part) > 0 && !yield(part) {
+			return
 		}
 	}
 }

@@ -1,0 +1,115 @@
+package enforcer
+
+// Filter says which leases are listed. The zero value is all.
+type Filter struct {
+	User *User  // that owns them; nil: whoever does
+	Pool string // that they hold slots of; empty: whichever they do
+}
+
+func (f *Filter) has(l *Lease) bool {
+	return (f.User == nil || l.Holder.Who() == *f.User) && (f.Pool == "" || l.item(f.Pool).N != 0)
+}
+
+// item returns the item of a lease that is of a pool; the zero value: it has none.
+func (l *Lease) item(pool string) Item {
+	for _, it := range l.Items {
+		if it.Pool == pool {
+			return it
+		}
+	}
+	return Item{}
+}
+
+// Page returns leases behind a place of the list that a filter makes, in the order of their grants, and looks at no
+// more than most. next is where the next page begins; more says that there may be one. A lease never changes its place:
+// pages that follow on each other have each lease once that is held throughout, whatever else begins and ends meanwhile.
+func (e *Enforcer) Page(f Filter, after Cursor, most int) (out []*Lease, next Cursor, more bool) {
+	next = after
+	e.shortest(f)(after, func(h *held) bool {
+		if more = most == 0; more {
+			return false
+		}
+		most--
+		next = CursorOf(h.Lease)
+		if f.has(h.Lease) {
+			out = append(out, e.view(h))
+		}
+		return true
+	})
+	return out, next, more
+}
+
+// shortest returns the shortest list that has all that a filter lets through.
+func (e *Enforcer) shortest(f Filter) func(Cursor, func(*held) bool) {
+	var lists []*series
+	if f.User != nil {
+		a := e.accounts[*f.User]
+		if a == nil {
+			a = &account{}
+		}
+		lists = append(lists, &a.leases)
+	}
+	if f.Pool != "" {
+		p := e.pools[f.Pool]
+		if p == nil {
+			p = &pool{}
+		}
+		lists = append(lists, &p.members)
+	}
+	if len(lists) == 0 {
+		return e.after
+	}
+	least := lists[0]
+	for _, s := range lists[1:] {
+		if s.n < least.n {
+			least = s
+		}
+	}
+	return least.after
+}
+
+// after calls yield with the leases behind a place in the list of all, in their order, until it returns false.
+func (e *Enforcer) after(c Cursor, yield func(*held) bool) {
+	type run struct {
+		next func() (*held, bool)
+		at   *held
+	}
+	var runs []run
+	for _, t := range e.tenures {
+		if t.granted.n == 0 {
+			continue
+		}
+		next := t.granted.from(c)
+		if h, ok := next(); ok {
+			runs = append(runs, run{next, h})
+		}
+	}
+	for len(runs) > 0 {
+		first := 0
+		for i := range runs {
+			if CursorOf(runs[i].at.Lease).compare(CursorOf(runs[first].at.Lease)) < 0 {
+				first = i
+			}
+		}
+		if !yield(runs[first].at) {
+			return
+		}
+		if h, ok := runs[first].next(); ok {
+			runs[first].at = h
+		} else {
+			runs[first] = runs[len(runs)-1]
+			runs = runs[:len(runs)-1]
+		}
+	}
+}
+
+// Leases returns the leases that keep accepts (all for nil), in no particular order.
+func (e *Enforcer) Leases(keep func(*Lease) bool) []*Lease {
+	var out []*Lease
+	for _, h := range e.leases {
+		if keep == nil || keep(h.Lease) {
+			out = append(out, e.view(h))
+		}
+	}
+	return out
+}
