@@ -155,7 +155,8 @@ func (s *suite) scrape(ctx context.Context) error {
 				}
 				runs, took = append(runs, figure{with, without, with / without}), append(took, millis(d))
 			}
-			s.add(fmt.Sprintf("scale: longest acquire+release while metrics of %d pools are read", n), "ms", atMost(1), runs)
+			s.add(fmt.Sprintf("scale: longest acquire+release while metrics of %d pools are read", n), "ms", atMost(1),
+				runs)
 			s.add(fmt.Sprintf("scale: time in which metrics of %d pools are read", n), "ms", goal{}, plain(took...))
 			return pairs.dismiss()
 		})

@@ -41,7 +41,8 @@ func (s side) slice(d time.Duration) (sample, error) {
 	server1, err1 := cpuTime(s.server)
 	client1, err2 := cpuTime(s.crew.pids()...)
 	n := float64(w.Pairs)
-	return sample{w.P50, n / took.Seconds(), micros(server1-server) / n, micros(client1-client) / n}, errors.Join(err1, err2)
+	return sample{w.P50, n / took.Seconds(), micros(server1-server) / n, micros(client1-client) / n},
+		errors.Join(err1, err2)
 }
 
 // sliceLength is how long a side works before it is the other's turn.

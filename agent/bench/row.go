@@ -11,8 +11,8 @@ import (
 
 // Row is one figure. Value is the median of the runs, Limit that of what is measured beside it, 0 where nothing is.
 // Ratio is the median of the runs' ratios, and Low and High are the least and the greatest run of what the goal is
-// about: the ratio where there is one, else the value. Met says whether the goal is met: yes, no, or nothing where there
-// is no goal.
+// about: the ratio where there is one, else the value. Met says whether the goal is met: yes, no, or nothing where
+// there is no goal.
 type Row struct {
 	Name  string  `json:"name"`
 	Value float64 `json:"value"`

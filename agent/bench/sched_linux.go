@@ -19,8 +19,8 @@ import (
 const hasCPUTime = true
 
 // cpuTime returns the time that processes have run on a processor, by the scheduler's count: the first number of
-// schedstat of each thread (Documentation/scheduler/sched-stats.rst of Linux), in ns. Threads that have ended are not in
-// it; a Go program ends none but those that a goroutine locked.
+// schedstat of each thread (Documentation/scheduler/sched-stats.rst of Linux), in ns. Threads that have ended are not
+// in it; a Go program ends none but those that a goroutine locked.
 func cpuTime(pids ...int) (all time.Duration, err error) {
 	for _, pid := range pids {
 		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
@@ -97,8 +97,8 @@ func setAffinity(pid int, set *unix.CPUSet) error {
 	}
 }
 
-// yieldToAll has this thread run, read and write only when nobody else wants to: SCHED_IDLE, nice 19, and the idle class
-// of input and output (ioprio_set(2)). The goroutine keeps the thread.
+// yieldToAll has this thread run, read and write only when nobody else wants to: SCHED_IDLE, nice 19, and the idle
+// class of input and output (ioprio_set(2)). The goroutine keeps the thread.
 func yieldToAll() error {
 	runtime.LockOSThread()
 	const whoProcess, idleClass = 1, 3 << 13 // of linux/ioprio.h
