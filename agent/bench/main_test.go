@@ -134,7 +134,7 @@ func TestDuelOfProcesses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	many, err := s.many(t.Context(), 2, 3, duellists{sockets, servers})
+	many, err := s.many(t.Context(), 2, 2, 3, duellists{sockets, servers})
 	if err != nil {
 		t.Fatal(err)
 	}

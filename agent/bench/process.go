@@ -153,7 +153,7 @@ func (s *suite) http(ctx context.Context) error {
 			return err
 		}
 		defer end(bare)
-		got, err := s.single(ctx, 20, "http-caller", [2]string{site.socket, socket},
+		got, err := s.single(ctx, 12, "http-caller", [2]string{site.socket, socket},
 			[2]int{agent.Process.Pid, bare.Process.Pid})
 		if err != nil {
 			return err

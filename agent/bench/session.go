@@ -131,7 +131,7 @@ func answers(socket string) func() bool {
 func (s *suite) session(ctx context.Context) error {
 	if err := s.withAgent(ctx, func(site *site, agent *exec.Cmd) error {
 		return s.besideCanned(ctx, site, agent, func(d duellists) error {
-			return s.three(ctx, "session", "a canned server", d, [3]goal{ratioAtMost(1.3), ratioAtLeast(0.7),
+			return s.three(ctx, "session", "a canned server", 12, d, [3]goal{ratioAtMost(1.3), ratioAtLeast(0.7),
 				ratioAtLeast(0.7)})
 		})
 	}); err != nil {
@@ -148,7 +148,7 @@ func (s *suite) onDisk(ctx context.Context) error {
 		}
 		return site.serve(ctx, func(agent *exec.Cmd) error {
 			return s.besideCanned(ctx, site, agent, func(d duellists) error {
-				c, err := s.single(ctx, 10, "caller", d.sockets, d.servers)
+				c, err := s.single(ctx, 6, "caller", d.sockets, d.servers)
 				name := "session: acquire+release, p50, runtime folder on a disk, beside a canned server"
 				s.add(name, "µs", goal{}, c.figures(p50))
 				return err
@@ -161,8 +161,8 @@ func (s *suite) onDisk(ctx context.Context) error {
 const callers = 64
 
 // three measures two servers with one caller, with many callers of one process, and with as many processes.
-func (s *suite) three(ctx context.Context, what, other string, d duellists, goals [3]goal) error {
-	c, err := s.single(ctx, 20, "caller", d.sockets, d.servers)
+func (s *suite) three(ctx context.Context, what, other string, rounds int, d duellists, goals [3]goal) error {
+	c, err := s.single(ctx, rounds, "caller", d.sockets, d.servers)
 	if err != nil {
 		return err
 	}
@@ -173,7 +173,7 @@ func (s *suite) three(ctx context.Context, what, other string, d duellists, goal
 		name               string
 		processes, session int
 	}{{"goroutines", 1, callers}, {"processes", callers, 1}} {
-		c, err := s.many(ctx, way.processes, way.session, d)
+		c, err := s.many(ctx, rounds, way.processes, way.session, d)
 		if err != nil {
 			return err
 		}
@@ -185,13 +185,13 @@ func (s *suite) three(ctx context.Context, what, other string, d duellists, goal
 }
 
 // many measures the throughput of many callers.
-func (s *suite) many(ctx context.Context, processes, sessions int, d duellists) (c contest, err error) {
+func (s *suite) many(ctx context.Context, rounds, processes, sessions int, d duellists) (c contest, err error) {
 	sides, dismiss, err := s.crews(ctx, processes, "caller", d.sockets, d.servers, "-sessions", fmt.Sprint(sessions))
 	defer func() { err = errors.Join(err, dismiss()) }()
 	if err != nil {
 		return nil, err
 	}
-	return s.duel(20, sides)
+	return s.duel(rounds, sides)
 }
 
 // self measures a canned server beside another: what differs from 1 is what this machine adds to any ratio.
@@ -214,5 +214,5 @@ func (s *suite) self(ctx context.Context) error {
 		defer end(canned)
 		d.servers[i] = canned.Process.Pid
 	}
-	return s.three(ctx, "self: canned", "its like", d, [3]goal{})
+	return s.three(ctx, "self: canned", "its like", 5, d, [3]goal{})
 }
