@@ -163,8 +163,12 @@ func nics(p places) raw {
 // processor is the make of the processor, which many hosts share.
 func processor(ctx context.Context, p places) raw {
 	infos, err := cpu.InfoWithContext(p.context(ctx))
-	if err != nil || len(infos) == 0 {
-		return raw{name: "cpu", absent: reason(filepath.Join(p.proc, "cpuinfo"), err)}
+	file := filepath.Join(p.proc, "cpuinfo")
+	if err != nil {
+		return raw{name: "cpu", absent: reason(file, err)}
+	}
+	if len(infos) == 0 {
+		return raw{name: "cpu", absent: file + " is missing, or lists no processor"}
 	}
 	i := infos[0]
 	if i.VendorID == "" && i.ModelName == "" && i.Model == "" {

@@ -35,15 +35,14 @@ func TestDoctorNamesTheCauseFirst(t *testing.T) {
 	}
 	t.Setenv("USHER_SOCKET", "")
 	t.Setenv("USHER_INSTANCE", "")
-	faults := slices.Concat(folderFaults, startFaults, licenceFaults, upstreamFaults)
-	if len(faults) < 33 {
-		t.Errorf("there are %d faults", len(faults))
-	}
-	for _, f := range faults {
+	for _, f := range faults() {
 		t.Run(f.name, func(t *testing.T) {
 			w := newWard(t)
 			said := f.make(w)
 			t.Log(said[0])
+			if code := f.code(); code != "" && !slices.Contains(strings.Fields(said[0]), code) {
+				t.Errorf("the first line is not %s; all that was said:\n%s", code, strings.Join(said, "\n"))
+			}
 			for _, want := range f.wants {
 				if !strings.Contains(said[0], want) {
 					t.Errorf("the first line lacks %q; all that was said:\n%s", want, strings.Join(said, "\n"))
@@ -77,20 +76,23 @@ func TestDoctorOfAHealthyAgent(t *testing.T) {
 	}
 }
 
-// The agent is known where the service manager has made its socket, too.
+// The agent is known where the kernel names the service manager as the one that listens, too: it is the process that
+// has called listen(2) last.
 func TestDoctorOfAListenerOfTheServiceManager(t *testing.T) {
 	w := newWard(t)
 	w.sign("a.lic", "--bind", w.request(), "--strategy", "any")
 	l := w.listen()
 	f, err := l.File()
 	w.must(err)
+	defer f.Close()
 	agent := w.command()
-	cmd := exec.Command("sh", append([]string{"-c", `LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" "$@"`}, agent.Args...)...)
+	cmd := exec.Command("sh", append([]string{"-c",
+		`LISTEN_PID=$$ LISTEN_FDS=1 exec prlimit --nofile=3000:3000 "$0" "$@"`}, agent.Args...)...)
 	cmd.Env, cmd.ExtraFiles = agent.Env, []*os.File{f}
 	w.start(cmd)
-	f.Close()
+	w.must(syscall.Listen(int(f.Fd()), 128))
 	said := strings.Join(w.doctor(), "\n")
-	if strings.Contains(said, "bad ") || !strings.Contains(said, "ok      descriptors: the agent may open") {
+	if strings.Contains(said, "bad ") || !strings.Contains(said, "ok      descriptors: the agent may open 3000 files") {
 		t.Errorf("it says:\n%s", said)
 	}
 }
@@ -290,6 +292,7 @@ var startFaults = []fault{
 		w.sign("a.lic")
 		cmd := w.run()
 		w.must(cmd.Process.Signal(syscall.SIGSTOP))
+		w.args = []string{"--timeout", "1s"}
 		return w.doctor()
 	}, []string{"bad", "AGENT_SILENT", "does not answer", "restart it"}},
 	{"the service manager listens, and no agent runs", func(w *ward) []string {

@@ -302,9 +302,28 @@ func testDeb(m *machine, p packaged) {
 	m.run("test -e /etc/usher/acme.d/example.lic && test -e /var/lib/usher/acme/agent.key && ! test -e /usr/bin/usher")
 	m.run("dpkg -i " + p.nextDeb + " && systemctl start usher@acme.service")
 	s.holds("a removal and an installation")
+	s.saysItsLastWords()
 	m.run("systemctl stop usher@acme.socket usher@acme.service && dpkg -P usher")
 	m.run("! test -e /etc/usher && ! test -e /var/lib/usher && ! test -e /run/usher")
 	m.run(`! find /usr /etc /var/lib /run \( -name 'usher*' -o -name _usher \) | grep .`)
+}
+
+// saysItsLastWords has the doctor read in the journal why the agent has ended: the unit's command line is wrong, which
+// the configuration does not show.
+func (s *site) saysItsLastWords() {
+	s.t.Helper()
+	s.run("systemctl stop usher@acme.socket usher@acme.service && mkdir -p /run/systemd/system/usher@acme.service.d")
+	s.write("/run/systemd/system/usher@acme.service.d/wrong.conf", "[Service]\nRestart=no\nExecStart=\n"+
+		"ExecStart=/usr/bin/usher agent --config /etc/usher/acme.yaml --ops-listen 127.0.0.1:99999\n")
+	if out, code := s.try("systemctl daemon-reload && systemctl start usher@acme.service"); code == 0 {
+		s.t.Errorf("the agent runs: %s", out)
+	}
+	first, _, _ := strings.Cut(s.run("usher --instance acme doctor || true"), "\n")
+	if !strings.Contains(first, "SOCKET_STALE") || !strings.Contains(first, "; it said last: ") ||
+		!strings.Contains(first, "ops.listen") {
+		s.t.Errorf("the doctor says first: %s", first)
+	}
+	s.run("rm -r /run/systemd/system/usher@acme.service.d && systemctl daemon-reload")
 }
 
 // The rpm on a system with systemd: installed, used, upgraded, removed.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -33,6 +34,8 @@ type ward struct {
 	args []string // of the doctor, besides --config
 	root string   // the folder with the units of the host; empty: this host's
 	now  func() time.Time
+	// version is of the agent within the test; empty: that of this command.
+	version string
 	// socket and state are of the configuration, which configure writes.
 	socket, state string
 	ended         map[*exec.Cmd]chan struct{}
@@ -184,7 +187,7 @@ func (w *ward) inProcess(now func() time.Time) {
 	w.now = now
 	cfg, err := config.Load(config.Source{File: w.path("u.yaml")})
 	w.must(err)
-	a, err := agent.New(agent.Options{Config: cfg, Version: version, Now: now})
+	a, err := agent.New(agent.Options{Config: cfg, Version: cmp.Or(w.version, version), Now: now})
 	w.must(err)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)

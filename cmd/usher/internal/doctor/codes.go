@@ -90,14 +90,17 @@ var upstreamFaults = []string{"UPSTREAM_NONE", "UPSTREAM_PROXY", "UPSTREAM_DNS",
 	"UPSTREAM_CERT_EXPIRED", "UPSTREAM_CERT_NAME", "UPSTREAM_TLS", "UPSTREAM_DENIED", "UPSTREAM_FAILING",
 	"UPSTREAM_REFUSES"}
 
-// clockFaults are what makes dates come too early or too late.
-var clockFaults = []string{"CLOCK_PAST", "CLOCK_AHEAD", "CLOCK_BEHIND"}
+// clockFaults are what makes dates come too early or too late. slowFaults are those of a clock that shows too little.
+var (
+	clockFaults = []string{"CLOCK_PAST", "CLOCK_AHEAD", "CLOCK_BEHIND"}
+	slowFaults  = []string{"CLOCK_PAST", "CLOCK_BEHIND"}
+)
 
 // explained says of a fault which others explain it: these come first, and are as bad.
 var explained = map[string][]string{
 	"LICENSE_OVERDUE":       slices.Concat(upstreamFaults, clockFaults),
 	"LICENSE_EXPIRED":       clockFaults,
-	"LICENSE_NOT_YET":       clockFaults,
+	"LICENSE_NOT_YET":       slowFaults,
 	"LICENSE_INVALID":       clockFaults,
 	"LICENSE_HOST":          {"HOST_NO_ID", "HOST_FEW"},
 	"LICENSE_MISSING":       {"LICENSE_UNREADABLE"},

@@ -189,8 +189,10 @@ func (e *exam) has(code string) bool {
 	return slices.ContainsFunc(e.found, func(f Finding) bool { return f.Code == code && f.Result != OK })
 }
 
-// sorted puts findings into the order of a report. A warning that explains something bad is bad, and names it.
+// sorted puts findings into the order of a report. A warning that explains something bad is bad, names it, and comes
+// before it.
 func sorted(found []Finding) []Finding {
+	place := map[string]int{} // of codes that come earlier than [Codes] has them
 	for _, effect := range slices.Clone(found) {
 		if effect.Result != Bad {
 			continue
@@ -199,24 +201,31 @@ func sorted(found []Finding) []Finding {
 			if f.Result == Warning && slices.Contains(explained[effect.Code], f.Code) {
 				found[i].Result = Bad
 				found[i].Detail += " (and so " + effect.Check + ": " + effect.Detail + ")"
+				place[f.Code] = min(rank(f.Code), rank(effect.Code)-1)
 			}
 		}
+	}
+	at := func(f Finding) int {
+		if i, ok := place[f.Code]; ok {
+			return i
+		}
+		return rank(f.Code)
 	}
 	slices.SortStableFunc(found, func(a, b Finding) int {
 		if c := slices.Index(order, a.Result) - slices.Index(order, b.Result); c != 0 {
 			return c
 		}
-		return rank(a.Code) - rank(b.Code)
+		return at(a) - at(b)
 	})
 	return found
 }
 
-// rank is the place of a code among [Codes]: causes come first.
+// rank is the place of a code among [Codes], with a place free before each: causes come first.
 func rank(code string) int {
 	if i := slices.IndexFunc(Codes, func(c Code) bool { return c.Code == code }); i >= 0 {
-		return i
+		return 2*i + 1
 	}
-	return len(Codes)
+	return 2*len(Codes) + 1
 }
 
 // HasBad reports whether a finding is bad.

@@ -110,7 +110,11 @@ func (e *exam) licence(j judged) {
 		if code == "CLOCK_BEHIND" && (e.has(code) || e.has("CLOCK_PAST")) {
 			continue
 		}
-		e.warn(code, "licence", mendOf(code), "%s: %s", w.Code, w.Detail)
+		hint := mendOf(code)
+		if hint == "" && !strings.Contains(w.Detail, "; ") { // a detail may end with its mend
+			hint = "docs/warnings.md#" + strings.ToLower(w.Code) + " says what to do"
+		}
+		e.warn(code, "licence", hint, "%s: %s", w.Code, w.Detail)
 	}
 	e.upstreamSaid(j)
 }

@@ -71,14 +71,14 @@ func FirstClock(k *wire.Clock) string {
 		instantText(&k.FirstClock.Since), instantText(&k.FirstClock.ProvedAt))
 }
 
-// firstClock explains what holds until the first clock is proved. Where a licence is out of its time, that may be why.
+// firstClock explains what holds until the first clock is proved. Where a licence has expired, a clock that is
+// ahead may be why.
 func (e *exam) firstClock(k *wire.Clock) {
 	text := FirstClock(k)
 	if text == "" {
 		return
 	}
-	if l := e.said; l != nil && (l.Code == string(enforcer.Expired) || l.Code == string(enforcer.NotYetValid)) &&
-		!e.has("CLOCK_AHEAD") {
+	if l := e.said; l != nil && l.Code == string(enforcer.Expired) && !e.has("CLOCK_AHEAD") {
 		e.warn("CLOCK_AHEAD", "clock", "compare the clock with a good one, and set it; nothing is lost until it is "+
 			"proved", "the wall clock says %s, and nothing proves it: %s", instantText(&k.Wall), text)
 		return
