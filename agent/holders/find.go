@@ -30,9 +30,46 @@ func (p Place) process(h *enforcer.Holder) liveness.Process {
 // dead.
 type Kept func(pid int32, start, inode uint64) (handle *liveness.Handle, ok bool)
 
-// find looks for one process, first among those whose pidfds were kept.
-func find(h *enforcer.Holder, was Place, kept Kept) (*liveness.Handle, liveness.State) {
-	handle, ok := kept(h.PID, h.Start, h.Inode)
+// lookup finds processes of earlier leases. It looks for each process once, however many leases the process holds. What
+// it has found stays right: a dead process stays dead, and the handle of a living one tells of its death.
+type lookup struct {
+	kept  Kept
+	found map[sought]sighting
+}
+
+// sought is a process as a record names it, and the PID namespace that its number is of; 0: that is not known.
+type sought struct {
+	pid                 int32
+	start, inode, pidns uint64
+}
+
+type sighting struct {
+	handle *liveness.Handle
+	state  liveness.State
+}
+
+func newLookup(kept Kept) *lookup { return &lookup{kept, map[sought]sighting{}} }
+
+// find looks for one process, first among those whose pidfds were kept. The caller closes the handle.
+func (k *lookup) find(h *enforcer.Holder, was Place) (*liveness.Handle, liveness.State) {
+	key := sought{h.PID, h.Start, h.Inode, was.PIDNS}
+	at, ok := k.found[key]
+	if !ok {
+		at.handle, at.state = k.look(h, was)
+		k.found[key] = at
+	}
+	if at.state != liveness.Alive {
+		return nil, at.state
+	}
+	handle, err := at.handle.Share()
+	if err != nil {
+		return nil, liveness.Unknown
+	}
+	return handle, liveness.Alive
+}
+
+func (k *lookup) look(h *enforcer.Holder, was Place) (*liveness.Handle, liveness.State) {
+	handle, ok := k.kept(h.PID, h.Start, h.Inode)
 	if !ok {
 		return liveness.Find(was.process(h))
 	}
@@ -46,16 +83,25 @@ func find(h *enforcer.Holder, was Place, kept Kept) (*liveness.Handle, liveness.
 	return handle, liveness.Alive
 }
 
-// Find looks, for a lease that was granted at another place, for the processes that hold it: those that are dead leave
+// close gives back what the lookup keeps open. The watched processes stay watched.
+func (k *lookup) close() {
+	for _, at := range k.found {
+		if at.handle != nil {
+			at.handle.Close()
+		}
+	}
+}
+
+// find looks, for a lease that was granted at another place, for the processes that hold it: those that are dead leave
 // it, those that live are watched. It returns Dead when all are dead, Unknown when it is not known of one, and else
 // Alive.
-func (r *Registry) Find(l *enforcer.Lease, was, is Place, kept Kept) liveness.State {
+func (r *Registry) find(l *enforcer.Lease, was, is Place, look *lookup) liveness.State {
 	if l.Unconfirmed {
 		was.PIDNS = 0 // it may be from before the last restart, when the numbers were another namespace's
 	}
 	result := liveness.Dead
 	for _, h := range append([]*enforcer.Holder{l.Holder}, l.Others...) {
-		handle, state := find(h, was, kept)
+		handle, state := look.find(h, was)
 		if state == liveness.Alive && was.PIDNS != is.PIDNS && h.PID != handle.Process().PID {
 			handle.Close()
 			// Its number in the record is another's here: the next restart would take it for that one.

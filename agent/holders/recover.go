@@ -43,6 +43,8 @@ func (r *Registry) Recover(c Recovery) {
 		}
 		return !l.Lifetime.OutlivesHost()
 	})
+	look := newLookup(c.Kept)
+	defer look.close()
 	for _, l := range leases {
 		if !sameBoot {
 			c.Slots.Do(&enforcer.End{ID: l.ID, Cause: enforcer.CauseHolderGone})
@@ -51,7 +53,7 @@ func (r *Registry) Recover(c Recovery) {
 		}
 		state := liveness.Unknown
 		if l.Lifetime == enforcer.LifetimeProcess {
-			state = r.Find(l, was, c.Is, c.Kept)
+			state = r.find(l, was, c.Is, look)
 		}
 		switch state {
 		case liveness.Alive:

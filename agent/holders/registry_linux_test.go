@@ -188,27 +188,27 @@ func TestFindAfterARestart(t *testing.T) {
 			Others:   holders[1:],
 		}
 	}
-	if s := r.Find(lease(1, alive), was, was, kept); s != liveness.Alive {
+	if s := r.find(lease(1, alive), was, was, newLookup(kept)); s != liveness.Alive {
 		t.Errorf("a living holder is %v", s)
 	}
-	if s := r.Find(lease(2, dead, alive), was, was, kept); s != liveness.Alive {
+	if s := r.find(lease(2, dead, alive), was, was, newLookup(kept)); s != liveness.Alive {
 		t.Errorf("a dead holder and a living one are %v", s)
 	}
 	if left := d.gone(1); !slices.Equal(left, []enforcer.LeaseID{{2}}) {
 		t.Errorf("left are %v", left)
 	}
-	if s := r.Find(lease(3, dead), was, was, kept); s != liveness.Dead {
+	if s := r.find(lease(3, dead), was, was, newLookup(kept)); s != liveness.Dead {
 		t.Errorf("a dead holder is %v", s)
 	}
 	d.gone(1)
-	if s := r.Find(lease(4, alive), Place{}, was, none); s != liveness.Unknown {
+	if s := r.find(lease(4, alive), Place{}, was, newLookup(none)); s != liveness.Unknown {
 		t.Errorf("a holder of whom nothing is known is %v", s)
 	}
 	// The number in the record is another process's here.
 	other := holder(p.PID)
 	other.PID++
 	same := func(int32, uint64, uint64) (*liveness.Handle, bool) { return handle, true }
-	if s := r.Find(lease(5, other), Place{PIDNS: 1}, was, same); s != liveness.Unknown {
+	if s := r.find(lease(5, other), Place{PIDNS: 1}, was, newLookup(same)); s != liveness.Unknown {
 		t.Errorf("a holder whose number was another's is %v", s)
 	}
 	kill()

@@ -157,6 +157,38 @@ func TestRecover(t *testing.T) {
 	}
 }
 
+// A process that holds many leases is looked for once, for all of them, and each of its leases ends with it.
+func TestRecoverLooksForAProcessOnce(t *testing.T) {
+	r, left := newRegistry(t)
+	handle, kill := living(t)
+	d := &slots{}
+	for id := range byte(5) {
+		pid := int32(1) // dead
+		if id > 1 {
+			pid = 2
+		}
+		d.leases = append(d.leases, &enforcer.Lease{ID: enforcer.LeaseID{id}, Lifetime: enforcer.LifetimeProcess,
+			Holder: &enforcer.Holder{Caller: enforcer.Caller{PID: pid}}})
+	}
+	looked := map[int32]int{}
+	r.Recover(Recovery{Slots: d, Was: Place{Boot: "this"}, Is: Place{Boot: "this"},
+		Log: slog.New(slog.DiscardHandler),
+		Kept: func(pid int32, _, _ uint64) (*liveness.Handle, bool) {
+			looked[pid]++
+			return map[int32]*liveness.Handle{2: handle}[pid], true
+		}})
+	if looked[1] != 1 || looked[2] != 1 {
+		t.Errorf("processes were looked for so often: %v", looked)
+	}
+	if got := left.gone(2); !slices.Equal(got, []enforcer.LeaseID{{0}, {1}}) {
+		t.Errorf("left with the dead: %v", got)
+	}
+	kill()
+	if got := left.gone(3); len(got) != 5 {
+		t.Errorf("left after the death of the other: %v", got)
+	}
+}
+
 // A place is made of what the kernel says of namespaces; what it does not say is not known.
 func TestPlaceOf(t *testing.T) {
 	t.Parallel()
