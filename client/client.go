@@ -336,15 +336,6 @@ func (c *Client) Lease(ctx context.Context, id string) (*wire.Lease, error) {
 	return get[wire.Lease](ctx, c, "/v1/leases/"+url.PathEscape(id))
 }
 
-// Leases returns the caller's leases, or everybody's for an admin. It is limited to one pool unless pool is empty.
-func (c *Client) Leases(ctx context.Context, pool string) ([]wire.Lease, error) {
-	out, err := get[wire.Leases](ctx, c, "/v1/leases?pool="+url.QueryEscape(pool))
-	if err != nil {
-		return nil, err
-	}
-	return out.Leases, nil
-}
-
 // Fingerprint returns the fingerprint of the agent's host for a product; empty means the agent's own product.
 func (c *Client) Fingerprint(ctx context.Context, product string) (*wire.Fingerprint, error) {
 	return get[wire.Fingerprint](ctx, c, "/v1/fingerprint?product="+url.QueryEscape(product))

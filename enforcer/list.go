@@ -22,7 +22,8 @@ func (l *Lease) item(pool string) Item {
 
 // Page returns leases behind a place of the list that a filter makes, in the order of their grants, and looks at no
 // more than most. next is where the next page begins; more says that there may be one. A lease never changes its place:
-// pages that follow on each other have each lease once that is held throughout, whatever else begins and ends meanwhile.
+// pages that follow on each other have each lease once that is held throughout, whatever else begins and ends
+// meanwhile.
 func (e *Enforcer) Page(f Filter, after Cursor, most int) (out []*Lease, next Cursor, more bool) {
 	next = after
 	e.shortest(f)(after, func(h *held) bool {

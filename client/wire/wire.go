@@ -299,6 +299,9 @@ type Holder struct {
 // Leases is the answer to GET /v1/leases.
 type Leases struct {
 	Leases []Lease `json:"leases"`
+	// Next is where the next page begins: the query's after. Empty: this is the last one, or the agent knows no pages,
+	// and this is all.
+	Next string `json:"next,omitempty"`
 }
 
 // Features is the answer to GET /v1/features.

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/usher-agent/usher/client"
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/plugin/textual"
 	"github.com/usher-agent/usher/plugin/usher"
@@ -121,12 +122,14 @@ func (c *cli) poolsOf(kind string) completes {
 	}
 }
 
+// mostOffered bounds the leases that a shell is offered: nobody reads more.
+const mostOffered = 1000
+
 func (c *cli) leaseIDs(ctx context.Context) (out []string) {
-	leases, err := c.client().Leases(ctx, "")
-	if err != nil {
-		return nil
-	}
-	for _, l := range leases {
+	for l, err := range c.client().EachLease(ctx, client.LeaseFilter{}) {
+		if err != nil || len(out) == mostOffered {
+			break
+		}
 		out = append(out, offer(l.ID, itemsText(l.Items)+" "+holderText(l.Holder)))
 	}
 	return out

@@ -111,11 +111,10 @@ func (c *cli) giveBack(ctx context.Context, process wire.Holder, since time.Time
 		return err
 	}
 	since = clock.Time.Add(-time.Since(since))
-	held, err := c.client().Leases(ctx, "")
-	if err != nil {
-		return err
-	}
-	for _, l := range held {
+	for l, err := range c.client().EachLease(ctx, client.LeaseFilter{}) {
+		if err != nil {
+			return err
+		}
 		if l.Lifetime != "process" || l.AcquiredAt.Before(since) || l.Holder == nil || l.Holder.PID != process.PID ||
 			l.Holder.UID != process.UID {
 			continue

@@ -67,40 +67,6 @@ func (c *cli) poolsCommand() *cobra.Command {
 		}}
 }
 
-func (c *cli) leasesCommand() *cobra.Command {
-	var pool string
-	cmd := &cobra.Command{Use: "leases", Short: "List your own leases, or all for an admin", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			leases, err := c.client().Leases(cmd.Context(), pool)
-			if err != nil {
-				return err
-			}
-			if c.json {
-				return c.printJSON(wire.Leases{Leases: leases})
-			}
-			if len(leases) == 0 {
-				fprintln(c.out, "no leases are held")
-				return nil
-			}
-			now := time.Now()
-			rows := [][]string{{"LEASE", "SLOTS", "LIFETIME", "STATE", "HELD FOR", "ENDS", "HOLDER"}}
-			for _, l := range leases {
-				ends := "-"
-				if l.ExpiresAt != nil {
-					ends = away(*l.ExpiresAt, now)
-				}
-				if l.Lifetime == "borrow" {
-					ends = timeText(l.ExpiresAt)
-				}
-				rows = append(rows, []string{l.ID, itemsText(l.Items), l.Lifetime, l.State, span(now.Sub(l.AcquiredAt)),
-					ends, holderText(l.Holder)})
-			}
-			return c.table(rows...)
-		}}
-	cmd.Flags().StringVar(&pool, "pool", "", "of this pool only")
-	return cmd
-}
-
 func itemsText(items []wire.Item) string {
 	parts := make([]string, len(items))
 	for i, it := range items {

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"encoding/json"
+	"io"
+	"iter"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/usher-agent/usher/client"
+	"github.com/usher-agent/usher/client/wire"
+	"github.com/usher-agent/usher/plugin/textual"
+)
+
+func (c *cli) leasesCommand() *cobra.Command {
+	var f client.LeaseFilter
+	var uid uint32
+	cmd := &cobra.Command{Use: "leases", Short: "List your own leases, or all for an admin", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if cmd.Flags().Changed("uid") {
+				f.UID = &uid
+			}
+			leases := c.client().EachLease(cmd.Context(), f)
+			if c.json {
+				return c.printLeasesJSON(leases)
+			}
+			return c.printLeases(leases)
+		}}
+	cmd.Flags().StringVar(&f.Pool, "pool", "", "of this pool only")
+	cmd.Flags().Uint32Var(&uid, "uid", 0, "of this user only; another's are for admins")
+	return cmd
+}
+
+// rowsTogether is how many rows of a long table are laid out together, and kept.
+const rowsTogether = 1000
+
+// printLeases prints a list of leases as a table, while it is read.
+func (c *cli) printLeases(leases iter.Seq2[*wire.Lease, error]) error {
+	now := time.Now()
+	rows := [][]string{{"LEASE", "SLOTS", "LIFETIME", "STATE", "HELD FOR", "ENDS", "HOLDER"}}
+	any := false
+	for l, err := range leases {
+		if err != nil {
+			return err
+		}
+		any = true
+		ends := "-"
+		if l.ExpiresAt != nil {
+			ends = away(*l.ExpiresAt, now)
+		}
+		if l.Lifetime == "borrow" {
+			ends = timeText(l.ExpiresAt)
+		}
+		rows = append(rows, []string{l.ID, itemsText(l.Items), l.Lifetime, l.State, span(now.Sub(l.AcquiredAt)), ends,
+			holderText(l.Holder)})
+		if len(rows) >= rowsTogether {
+			if err := c.table(rows...); err != nil {
+				return err
+			}
+			rows = rows[:0]
+		}
+	}
+	if !any {
+		return fprintln(c.out, "no leases are held")
+	}
+	return c.table(rows...)
+}
+
+// printLeasesJSON prints a list of leases as the API has it, while it is read: what printJSON prints of the whole.
+func (c *cli) printLeasesJSON(leases iter.Seq2[*wire.Lease, error]) error {
+	begin, end := "{\n  \"leases\": [", "]\n}\n"
+	for l, err := range leases {
+		if err != nil {
+			return err
+		}
+		var b strings.Builder
+		b.WriteString(begin + "\n    ")
+		e := json.NewEncoder(&b)
+		e.SetIndent("    ", "  ")
+		e.SetEscapeHTML(false)
+		if err := e.Encode(l); err != nil {
+			return err
+		}
+		if _, err := io.WriteString(c.out, strings.TrimSuffix(textual.ScreenJSON(b.String()), "\n")); err != nil {
+			return err
+		}
+		begin, end = ",", "\n  ]\n}\n"
+	}
+	if begin != "," {
+		end = begin + end
+	}
+	_, err := io.WriteString(c.out, end)
+	return err
+}
