@@ -175,7 +175,7 @@ func (r *Acquire) denyLease(e *Enforcer) *Denial {
 		return &Denial{Code: RateLimited,
 			Detail: fmt.Sprintf("%s holds %d leases already, the most one user may", u, own)}
 	}
-	if d := denyShare(u, "leases", own, len(e.leases), e.options.MaxLeases, 1); d != nil {
+	if d := denyShare(u, "leases", own, e.leases.Len(), e.options.MaxLeases, 1); d != nil {
 		return d
 	}
 	n := labelBytes(r.Labels)

@@ -121,13 +121,13 @@ func (e *Enforcer) repart(p *pool, was PoolGrant) {
 }
 
 func (e *Enforcer) applyGranted(l *Lease, terms *Terms) {
-	h := &held{Lease: l, terms: e.intern(terms)}
+	h := &held{Lease: l, terms: e.intern(terms), seen: e.taken}
 	e.tenures[h.terms].add(h)
 	if len(l.Items) > 1 {
 		more := make([]int32, len(l.Items)-1)
 		h.more = &more
 	}
-	e.leases[l.ID] = h
+	e.leases.Put(l.ID, h)
 	e.hold(h)
 	e.share(l.Holder)
 	for i, it := range l.Items {
@@ -150,7 +150,7 @@ func (e *Enforcer) applyGranted(l *Lease, terms *Terms) {
 }
 
 func (e *Enforcer) applyRenewed(l *Lease) {
-	h := e.leases[l.ID]
+	h := e.must(l.ID)
 	e.replace(h, l)
 	for i, it := range l.Items {
 		e.pools[it.Pool].fix(int(*h.index(i)))
@@ -159,7 +159,7 @@ func (e *Enforcer) applyRenewed(l *Lease) {
 
 // applyNoted takes over a lease's data alone: in a recovery the rest of it may be as it was before.
 func (e *Enforcer) applyNoted(noted *Lease) {
-	h := e.leases[noted.ID]
+	h := e.must(noted.ID)
 	l := *h.Lease
 	l.Data = noted.Data
 	e.keep(l.Holder.Who(), l.bytes()-h.bytes())
@@ -174,16 +174,19 @@ func (e *Enforcer) replace(h *held, l *Lease) {
 		as.AcquiredAt = h.AcquiredAt
 		l = &as
 	}
+	e.save(h)
 	h.Lease = l
 	if r := e.tokenOf(l); r != nil {
+		e.saveToken(r)
 		r.lease = l
 	}
 }
 
 func (e *Enforcer) applyEnded(ev Event) {
-	h := e.leases[ev.Lease.ID]
+	h := e.must(ev.Lease.ID)
+	e.save(h)
 	l := h.Lease
-	delete(e.leases, l.ID)
+	e.leases.Delete(l.ID)
 	e.untenure(h)
 	e.unhold(h)
 	e.unshare(l.Holder)
@@ -202,6 +205,7 @@ func (e *Enforcer) applyEnded(ev Event) {
 		e.drop(it.Pool, p)
 	}
 	if r := e.tokenOf(l); r != nil {
+		e.saveToken(r)
 		r.ended = ev.Cause
 		if l.Data != nil { // the token outlives the lease, the data does not
 			bare := *l
@@ -220,11 +224,10 @@ func (e *Enforcer) applyEnded(ev Event) {
 func (e *Enforcer) applyForgot(ev Event) {
 	r := e.tokens[ev.Token]
 	if r.ended == "" && r.lease.Lifetime != LifetimeDraw { // still held: the token is remembered for a further day
+		e.saveToken(r)
 		r.until = ev.At.Add(TokenKept)
 		e.memory.moved(r)
 		return
 	}
-	e.memory.remove(r)
-	delete(e.tokens, ev.Token)
-	e.countToken(r.lease.Holder.Who(), -1)
+	e.forget(r)
 }

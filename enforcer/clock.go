@@ -311,7 +311,7 @@ func (e *Enforcer) applyStepped(ev Event) {
 	if by == 0 {
 		return
 	}
-	for _, h := range e.leases {
+	for _, h := range e.leases.All {
 		if h.ExpiresAt.IsZero() || h.Lifetime == LifetimeBorrow {
 			continue
 		}
@@ -320,7 +320,7 @@ func (e *Enforcer) applyStepped(ev Event) {
 		e.replace(h, &l)
 	}
 	for _, p := range e.pools { // in the order of their places: the same step always makes the same state
-		for i := len(p.expiry)/2 - 1; i >= 0; i-- {
+		for i := p.expiry.len()/2 - 1; i >= 0; i-- {
 			p.down(i)
 		}
 	}
@@ -331,6 +331,7 @@ func (e *Enforcer) applyStepped(ev Event) {
 		e.patience.moved(w)
 	}
 	for _, r := range e.tokens { // all by as much, so that their order stays
+		e.saveToken(r)
 		r.until = r.until.Add(by)
 	}
 	for _, p := range e.pools {

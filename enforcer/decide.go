@@ -263,10 +263,10 @@ func (p *pool) denial(it Item) *Denial {
 	d.Detail = fmt.Sprintf("pool %s: %d of %s slots are in use, and the request is for %s more", it.Pool, inUse,
 		p.capacity(), it.Amount())
 	d.Hint = "release a lease, or try again later"
-	if len(p.expiry) > 0 {
-		d.Next, d.NextHolder = p.expiry[0].ExpiresAt, p.expiry[0].Holder
+	if first := p.first(); first != nil {
+		d.Next, d.NextHolder = first.ExpiresAt, first.Holder
 		unless := " unless it is renewed"
-		if p.expiry[0].Lifetime == LifetimeBorrow {
+		if first.Lifetime == LifetimeBorrow {
 			unless = ""
 		}
 		d.Hint = fmt.Sprintf("the next lease ends at %s%s; try again then", stamp(d.Next), unless)
@@ -345,7 +345,7 @@ func (r *Release) decide(e *Enforcer, now time.Time) Decision {
 
 // find returns the lease if the caller may act on it through owner, the owner of its data.
 func (e *Enforcer) find(id LeaseID, c Caller, owner string, force bool, now time.Time) (*held, *Denial) {
-	h, ok := e.leases[id]
+	h, ok := e.leases.Get(id)
 	switch {
 	case !ok:
 		return nil, e.unknown(id)

@@ -25,13 +25,14 @@ type Enforcer struct {
 	options  Options
 	verdict  *Verdict
 	pools    map[string]*pool
-	leases   map[LeaseID]*held
+	leases   Table[*held]
 	accounts map[User]*account
 	bytes    int                      // of all accounts
 	holders  map[Caller]*sharedHolder // holders without labels, shared by their leases
 
 	tokens map[TokenKey]*remembered
 	memory timetable[*remembered] // the tokens by when they may be forgotten
+	listed paged[*remembered]     // the tokens, each of which knows its place
 
 	ended    []endedLease // a ring
 	endedPos int
@@ -52,6 +53,9 @@ type Enforcer struct {
 	// current is the place of the base licence under the last good verdict.
 	tenures []*tenure
 	current uint32
+
+	snapshot *Snapshot // under way; nil: none is
+	taken    uint32    // counts snapshots
 }
 
 // held is a lease and its places in the expiry heaps of its pools.
@@ -59,6 +63,7 @@ type held struct {
 	*Lease
 	at    int32    // index in the heap of the first item's pool
 	terms uint32   // the place of the tenure that granted it
+	seen  uint32   // the snapshot that has it, or was under way when it was granted
 	more  *[]int32 // of the further items; nil: there are none
 }
 
@@ -79,7 +84,9 @@ type remembered struct {
 	lease *Lease
 	ended Cause // empty while the lease is held
 	until time.Time
-	at    int // in the timetable of memory
+	at    int    // in the timetable of memory
+	mine  int    // in the list of tokens
+	seen  uint32 // as of held
 }
 
 func (r *remembered) due() time.Time { return r.until }
@@ -115,7 +122,6 @@ func New(o Options) *Enforcer {
 	return &Enforcer{
 		options:  o,
 		pools:    map[string]*pool{},
-		leases:   map[LeaseID]*held{},
 		accounts: map[User]*account{},
 		holders:  map[Caller]*sharedHolder{},
 		tokens:   map[TokenKey]*remembered{},
@@ -134,15 +140,21 @@ func (e *Enforcer) Decide(r Request, now time.Time) Decision { return r.decide(e
 func (e *Enforcer) Verdict() *Verdict { return e.verdict }
 
 // Len returns the number of leases held.
-func (e *Enforcer) Len() int { return len(e.leases) }
+func (e *Enforcer) Len() int { return e.leases.Len() }
 
 // Lease returns a lease that is held.
 func (e *Enforcer) Lease(id LeaseID) (*Lease, bool) {
-	h, ok := e.leases[id]
+	h, ok := e.leases.Get(id)
 	if !ok {
 		return nil, false
 	}
 	return e.view(h), true
+}
+
+// must returns a lease that is held.
+func (e *Enforcer) must(id LeaseID) *held {
+	h, _ := e.leases.Get(id)
+	return h
 }
 
 // Revoking reports whether any lease is to be revoked.

@@ -20,7 +20,7 @@ func (c Caller) is(o Caller) bool {
 }
 
 func (r *End) decide(e *Enforcer, now time.Time) Decision {
-	h, ok := e.leases[r.ID]
+	h, ok := e.leases.Get(r.ID)
 	if !ok {
 		return Decision{Denial: e.unknown(r.ID)}
 	}
@@ -104,7 +104,7 @@ func (e *Enforcer) sameUnits(l *Lease, c Caller) bool {
 }
 
 func (r *Leave) decide(e *Enforcer, now time.Time) Decision {
-	h, ok := e.leases[r.ID]
+	h, ok := e.leases.Get(r.ID)
 	if !ok {
 		return Decision{Denial: e.unknown(r.ID)}
 	}
@@ -125,7 +125,7 @@ func (r *Leave) decide(e *Enforcer, now time.Time) Decision {
 }
 
 func (r *Doubt) decide(e *Enforcer, now time.Time) Decision {
-	h, ok := e.leases[r.ID]
+	h, ok := e.leases.Get(r.ID)
 	if !ok {
 		return Decision{Denial: e.unknown(r.ID)}
 	}
@@ -161,7 +161,7 @@ func (r *Attach) decide(e *Enforcer, now time.Time) Decision {
 
 // applyChanged replaces the lease with its id by one that may differ in all but its items.
 func (e *Enforcer) applyChanged(l *Lease) {
-	h := e.leases[l.ID]
+	h := e.must(l.ID)
 	was := h.Lease
 	e.keep(l.Holder.Who(), l.bytes()-was.bytes())
 	for i, it := range l.Items {

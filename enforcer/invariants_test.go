@@ -150,8 +150,8 @@ func (s *twin) deniedOnlyWhenEmpty(t *rapid.T, r *Acquire) {
 // AcknowledgedSurvives: after a crash every lease that was acknowledged is there as it was, every draw counts, and
 // every token of the last day is known. What was journalled and not acknowledged, the model has too.
 func (s *twin) acknowledgedSurvives(t *rapid.T) {
-	if len(s.e.leases) != len(s.m.leases) {
-		t.Fatalf("AcknowledgedSurvives: %d leases, the model has %d", len(s.e.leases), len(s.m.leases))
+	if s.e.leases.Len() != len(s.m.leases) {
+		t.Fatalf("AcknowledgedSurvives: %d leases, the model has %d", s.e.leases.Len(), len(s.m.leases))
 	}
 	for _, l := range s.m.leases {
 		s.sameLease(t, "AcknowledgedSurvives", l)
@@ -167,7 +167,7 @@ func (s *twin) acknowledgedSurvives(t *rapid.T) {
 }
 
 func (s *twin) sameLease(t *rapid.T, rule string, l modelLease) {
-	got := s.e.leases[l.id]
+	got, _ := s.e.leases.Get(l.id)
 	if got == nil {
 		t.Fatalf("%s: lease %v is lost", rule, l.id)
 	}
@@ -219,8 +219,8 @@ func (s *twin) invariants(t *rapid.T) {
 		}
 	}
 	s.meters(t, "DrawExactlyOnce")
-	if len(s.e.leases) != len(s.m.leases) || s.e.Waiting() != len(s.m.queue) {
-		t.Fatalf("CountsAgree: %d leases, %d wait; the model has %d, %d", len(s.e.leases), s.e.Waiting(),
+	if s.e.leases.Len() != len(s.m.leases) || s.e.Waiting() != len(s.m.queue) {
+		t.Fatalf("CountsAgree: %d leases, %d wait; the model has %d, %d", s.e.leases.Len(), s.e.Waiting(),
 			len(s.m.leases), len(s.m.queue))
 	}
 	for _, l := range s.m.leases {
@@ -333,8 +333,8 @@ func soonest(e *Enforcer) (next time.Time) {
 	}
 	for _, p := range e.pools {
 		next = sooner(next, p.revokeAt)
-		for _, h := range p.expiry {
-			next = sooner(next, h.ExpiresAt)
+		for i := range p.expiry.len() {
+			next = sooner(next, p.expiry.at(i).ExpiresAt)
 		}
 	}
 	return sooner(sooner(next, e.patience.next()), e.memory.next())
@@ -342,7 +342,7 @@ func soonest(e *Enforcer) (next time.Time) {
 
 // summary is all of an enforcer's state that its answers depend on, in a fixed order.
 func summary(e *Enforcer) (out []string) {
-	for id, h := range e.leases {
+	for id, h := range e.leases.All {
 		out = append(out, fmt.Sprint(id, *h.Lease, h.at, further(h), e.tenureOf(h).ID))
 	}
 	for k, r := range e.tokens {
@@ -350,7 +350,7 @@ func summary(e *Enforcer) (out []string) {
 	}
 	for name, p := range e.pools {
 		out = append(out, fmt.Sprint(name, p.grant, p.queue.Len(), p.inUse, p.peak, p.leases, len(p.groups),
-			len(p.expiry), p.revokeAt, p.revoke, p.queue.waiting, p.borrowed))
+			p.expiry.len(), p.revokeAt, p.revoke, p.queue.waiting, p.borrowed))
 	}
 	for id, w := range e.waiters {
 		out = append(out, fmt.Sprint("waits ", id, w.Items, w.Until, w.turn))

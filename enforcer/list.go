@@ -107,7 +107,7 @@ func (e *Enforcer) after(c Cursor, yield func(*held) bool) {
 // Leases returns the leases that keep accepts (all for nil), in no particular order.
 func (e *Enforcer) Leases(keep func(*Lease) bool) []*Lease {
 	var out []*Lease
-	for _, h := range e.leases {
+	for _, h := range e.leases.All {
 		if keep == nil || keep(h.Lease) {
 			out = append(out, e.view(h))
 		}

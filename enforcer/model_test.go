@@ -452,13 +452,3 @@ func (m *model) crash(now time.Time) {
 		m.judge(m.verdict, now)
 	}
 }
-
-func (m *model) compact() {
-	for i := range m.leases {
-		m.leases[i].stored = m.leases[i].of
-	}
-	for t, tok := range m.tokens {
-		tok.stored = tok.until
-		m.tokens[t] = tok
-	}
-}

@@ -22,9 +22,8 @@ type pool struct {
 	// borrowed is how many of the slots in use are borrowed.
 	borrowed int64
 
-	expiry   []*held   // a heap by ExpiresAt of the leases that have one
-	slot     []int     // beside expiry: which of the lease's items this pool is
-	revokeAt time.Time // when leases over the limit are revoked; zero: never
+	expiry   paged[expiring] // a heap by ExpiresAt of the leases that have one
+	revokeAt time.Time       // when leases over the limit are revoked; zero: never
 	// the leases over the limit were granted under a licence that another has replaced, and that says that they are
 	// revoked
 	revoke bool
@@ -33,14 +32,28 @@ type pool struct {
 	at   int       // in the timetable of what is due, unless next is zero
 }
 
+// expiring is a lease in the heap of a pool.
+type expiring struct {
+	*held
+	item int32 // which of the lease's items the pool is
+}
+
+// first returns the lease that ends first; nil: none has an end.
+func (p *pool) first() *held {
+	if p.expiry.len() == 0 {
+		return nil
+	}
+	return p.expiry.at(0).held
+}
+
 func (p *pool) due() time.Time { return p.next }
 func (p *pool) place() *int    { return &p.at }
 
 // reschedule puts a pool where it belongs in the timetable of what is due.
 func (e *Enforcer) reschedule(p *pool) {
 	at := p.revokeAt
-	if len(p.expiry) > 0 {
-		at = sooner(at, p.expiry[0].ExpiresAt)
+	if first := p.first(); first != nil {
+		at = sooner(at, first.ExpiresAt)
 	}
 	was := p.next
 	p.next = at
@@ -96,20 +109,17 @@ func (p *pool) eased() {
 // The expiry heap. Each lease knows its place, so that a renewal costs one sift.
 
 func (p *pool) push(h *held, item int) {
-	p.expiry = append(p.expiry, h)
-	p.slot = append(p.slot, item)
-	i := len(p.expiry) - 1
+	i := p.expiry.len()
+	p.expiry.push(expiring{h, int32(item)})
 	*h.index(item) = int32(i)
 	p.up(i)
 }
 
 func (p *pool) drop(h *held, item int) {
 	i := int(*h.index(item))
-	last := len(p.expiry) - 1
-	p.swap(i, last)
-	p.expiry[last] = nil
-	p.expiry, p.slot = p.expiry[:last], p.slot[:last]
-	if i < last {
+	last := p.expiry.pop()
+	if i < p.expiry.len() {
+		p.put(i, last)
 		p.fix(i)
 	}
 }
@@ -121,13 +131,17 @@ func (p *pool) fix(i int) {
 }
 
 func (p *pool) swap(i, j int) {
-	p.expiry[i], p.expiry[j] = p.expiry[j], p.expiry[i]
-	p.slot[i], p.slot[j] = p.slot[j], p.slot[i]
-	*p.expiry[i].index(p.slot[i]) = int32(i)
-	*p.expiry[j].index(p.slot[j]) = int32(j)
+	x, y := *p.expiry.at(i), *p.expiry.at(j)
+	p.put(i, y)
+	p.put(j, x)
 }
 
-func (p *pool) less(i, j int) bool { return p.expiry[i].ExpiresAt.Before(p.expiry[j].ExpiresAt) }
+func (p *pool) put(i int, x expiring) {
+	*p.expiry.at(i) = x
+	*x.index(int(x.item)) = int32(i)
+}
+
+func (p *pool) less(i, j int) bool { return p.expiry.at(i).ExpiresAt.Before(p.expiry.at(j).ExpiresAt) }
 
 func (p *pool) up(i int) {
 	for i > 0 {
@@ -143,7 +157,7 @@ func (p *pool) up(i int) {
 func (p *pool) down(i int) (moved bool) {
 	for {
 		least := i
-		for c := 2*i + 1; c <= 2*i+2 && c < len(p.expiry); c++ {
+		for c := 2*i + 1; c <= 2*i+2 && c < p.expiry.len(); c++ {
 			if p.less(c, least) {
 				least = c
 			}
@@ -162,10 +176,10 @@ func (p *pool) ended(now time.Time, yield func(*held) bool) bool {
 	for len(stack) > 0 {
 		i := stack[len(stack)-1]
 		stack = stack[:len(stack)-1]
-		if i >= len(p.expiry) || p.expiry[i].ExpiresAt.After(now) {
+		if i >= p.expiry.len() || p.expiry.at(i).ExpiresAt.After(now) {
 			continue
 		}
-		if p.slot[i] == 0 && !yield(p.expiry[i]) {
+		if x := p.expiry.at(i); x.item == 0 && !yield(x.held) {
 			return false
 		}
 		stack = append(stack, 2*i+1, 2*i+2)
@@ -183,8 +197,8 @@ func (p *pool) status(name string) PoolStatus {
 	if p.grant.per() > 1 {
 		s.Quantum, s.Parts = p.grant.Quantum, p.inUse
 	}
-	if len(p.expiry) > 0 {
-		s.NextFree = p.expiry[0].ExpiresAt
+	if first := p.first(); first != nil {
+		s.NextFree = first.ExpiresAt
 	}
 	return s
 }

@@ -86,7 +86,8 @@ func TestTokenUsedAgainAfterTheTimeWasSetBack(t *testing.T) {
 	draw(1)
 	now = now.Add(-25 * time.Hour)
 	do(&Step{By: -25 * time.Hour})
-	journal = append([]Event{{Kind: EventSet, Draws: e.Meters()}}, e.Remembered(nil)...)
+	all, _ := e.Snapshot().Next(math.MaxInt)
+	journal = append([]Event{{Kind: EventSet, Draws: e.Meters()}}, all.Tokens...)
 	now = now.Add(TokenKept)
 	do(&Tick{})
 	if d := draw(2); d.Lease == nil || d.Replayed {
@@ -230,7 +231,7 @@ func BenchmarkQueue(b *testing.B) {
 			do(&Cancel{ID: middle})
 			join()
 		}
-		for e.leases[id(holder)] == nil {
+		for e.must(id(holder)) == nil {
 			holder++
 		}
 	}

@@ -146,6 +146,11 @@ func (s *series) from(c Cursor) func() (*held, bool) {
 	}
 }
 
+// behind is after for a range.
+func (s *series) behind(c Cursor) func(func(*held) bool) {
+	return func(yield func(*held) bool) { s.after(c, yield) }
+}
+
 // after calls yield with the leases behind a place, in their order, until it returns false.
 func (s *series) after(c Cursor, yield func(*held) bool) {
 	next := s.from(c)

@@ -201,6 +201,7 @@ func (e *Enforcer) move(from, to uint32) {
 			continue
 		}
 		for h := range t.granted.all {
+			e.save(h)
 			h.terms = to
 			is.granted.add(h)
 		}
@@ -230,17 +231,4 @@ func (t *tenure) whenToRevoke() time.Time {
 type Granted struct {
 	Lease *Lease
 	Terms *Terms
-}
-
-// Granted returns the leases that keep accepts (all for nil), about in the order of their grants, for a snapshot: Apply
-// of an EventGranted of each makes the same state.
-func (e *Enforcer) Granted(keep func(*Lease) bool) (out []Granted) {
-	for _, t := range e.tenures {
-		for h := range t.granted.all {
-			if keep == nil || keep(h.Lease) {
-				out = append(out, Granted{h.Lease, e.tenureOf(h).Terms})
-			}
-		}
-	}
-	return out
 }

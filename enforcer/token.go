@@ -161,12 +161,24 @@ func (e *Enforcer) remember(r *remembered) {
 		if was.lease.ID != r.lease.ID && was.until.After(r.until) {
 			return
 		}
-		e.memory.remove(was)
-		e.countToken(was.lease.Holder.Who(), -1)
+		e.forget(was)
 	}
 	e.countToken(r.lease.Holder.Who(), 1)
 	e.tokens[r.Key] = r
 	e.memory.add(r)
+	r.mine, r.seen = e.listed.len(), e.taken
+	e.listed.push(r)
+}
+
+// forget takes a client token out of what is remembered.
+func (e *Enforcer) forget(r *remembered) {
+	e.saveToken(r)
+	e.memory.remove(r)
+	delete(e.tokens, r.Key)
+	e.countToken(r.lease.Holder.Who(), -1)
+	if last := e.listed.pop(); last != r {
+		*e.listed.at(r.mine), last.mine = last, r.mine
+	}
 }
 
 // tokenOf returns what is remembered of the client token of a lease; nil: it has none, or a later lease has it.
@@ -178,19 +190,4 @@ func (e *Enforcer) tokenOf(l *Lease) *remembered {
 		return r
 	}
 	return nil
-}
-
-// Remembered returns the client tokens that keep accepts (all for nil), for a snapshot: of draws, of leases that are
-// over, and of leases that are held where the token is remembered until another instant than a grant makes it. Apply of
-// these events after those of the leases that are held makes the same state.
-func (e *Enforcer) Remembered(keep func(*Lease) bool) (out []Event) {
-	for _, r := range e.tokens {
-		if keep != nil && !keep(r.lease) {
-			continue
-		}
-		if r.ended != "" || r.lease.Lifetime == LifetimeDraw || !r.until.Equal(r.lease.AcquiredAt.Add(TokenKept)) {
-			out = append(out, Event{Kind: EventRemembered, At: r.until, Lease: r.lease, Cause: r.ended})
-		}
-	}
-	return out
 }

@@ -27,6 +27,7 @@ type twin struct {
 	journals    [2][]Event // what outlives the host, and what does not; read in this order
 	ids         []LeaseID
 	serial      uint64
+	taking      *taking
 	crashing    int // at the next decision that is journalled: 1 before it is, 2 after
 	crashed     bool
 	stirred     []string   // pools, by the events since nobody was served
@@ -98,24 +99,9 @@ func (s *twin) recover() *Enforcer {
 	return e
 }
 
-// compact has the journals begin with what the enforcer holds and remembers now.
-func (s *twin) compact(*rapid.T) {
-	for i, keep := range []func(*Lease) bool{outlasts, func(l *Lease) bool { return !outlasts(l) }} {
-		var j []Event
-		if i == 0 {
-			j = append(j, Event{Kind: EventSet, Draws: s.e.Meters()})
-		}
-		for _, g := range s.e.Granted(keep) {
-			j = append(j, Event{Kind: EventGranted, At: g.Lease.AcquiredAt, Lease: g.Lease, Terms: g.Terms})
-		}
-		s.journals[i] = append(j, s.e.Remembered(keep)...)
-	}
-	s.m.compact()
-}
-
 // restart has the agent start again after a crash.
 func (s *twin) restart(t *rapid.T) {
-	s.crashing, s.crashed = 0, false
+	s.crashing, s.crashed, s.taking = 0, false, nil
 	s.e, s.replayed = s.recover(), s.recover()
 	s.anywhere = true
 	s.m.resume(s.now)
@@ -413,6 +399,7 @@ func TestAgainstModel(t *testing.T) {
 			"holder dies": s.holderDies, "adjust": s.adjust, "shift": s.shift, "set data": s.setData,
 			"give up": s.giveUp, "time": s.wait, "licence": s.licence, "join 2": s.join, "step": s.step,
 			"crash": s.away, "attach 2": s.attach, "compact": s.compact,
+			"compact on": s.compactOn, "compact on 2": s.compactOn,
 			"crash in the next": s.crashNext, "": s.check,
 		})
 	})

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -96,7 +97,8 @@ func repairState(d *Desk) string {
 			fmt.Sprint(l.ID, l.Items, l.Lifetime, l.TTL, l.AcquiredAt, l.Holder.Caller, data, l.Token != nil))
 	}
 	slices.Sort(lines)
-	return fmt.Sprintln(lines, d.core.Meters(), len(d.core.Remembered(nil)))
+	all, _ := d.core.Snapshot().Next(math.MaxInt)
+	return fmt.Sprintln(lines, d.core.Meters(), len(all.Tokens))
 }
 
 // put puts the journals back as they were, but for one.

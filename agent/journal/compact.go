@@ -42,9 +42,6 @@ func (s *successor) append(b []byte) {
 	s.size += int64(len(b))
 }
 
-// record returns data as it is to stand at offset at, in a part that the header's base will cover.
-func record(b []byte, at int64, data []byte) []byte { return appendRecord(b, at, headerSize, data) }
-
 // finish writes the header, whose base is here, and makes all of it safe.
 func (s *successor) finish() error {
 	if s.err != nil {
@@ -190,23 +187,22 @@ func (j *Journal) succeed(s *successor, from Mark, failed error,
 	if err := snapshot(out.write); err != nil {
 		return err
 	}
-	// First the records that were appended meanwhile, up to some moment, without a lock.
+	// First the records that were appended meanwhile, without the lock.
 	j.mu.Lock()
-	upto, file, err := j.size, j.file, j.usable()
+	file := j.file
 	j.mu.Unlock()
-	if err != nil && failed == nil {
-		return err
-	}
-	if err := j.copy(file, from.offset, upto, out.write); err != nil {
-		return err
-	}
-	if err := out.flush(); err != nil {
+	upto, err := j.chase(file, from.offset, failed, out)
+	if err != nil {
 		return err
 	}
 	if err := s.finish(); err != nil {
 		return err
 	}
 	if err := j.replacing(s); err != nil {
+		return err
+	}
+	out.behind = true
+	if upto, err = j.chase(file, upto, failed, out); err != nil {
 		return err
 	}
 
@@ -219,11 +215,10 @@ func (j *Journal) succeed(s *successor, from Mark, failed error,
 		return err
 	}
 	// Then the rest, which is little. From here on every record goes to both.
-	err = j.copy(file, upto, j.size, func(b []byte) error {
-		s.append(j.encode(s.size, s.safe, [][]byte{b}))
-		return s.err
-	})
-	if err != nil {
+	if err := j.copy(file, upto, j.size, out.write); err != nil {
+		return err
+	}
+	if err := out.flush(); err != nil {
 		return err
 	}
 	j.next = s
@@ -242,6 +237,35 @@ func (j *Journal) succeed(s *successor, from Mark, failed error,
 	j.next = nil
 	j.become(s)
 	return j.settle()
+}
+
+const (
+	// restSize is about how many bytes of records are copied at the most while appends wait.
+	restSize = 16 << 10
+	// chases bounds how often what was appended meanwhile is copied: appends that are as fast as copies are waited for
+	// no longer.
+	chases = 64
+)
+
+// chase copies the records from an offset of the file on, and those that are appended meanwhile, until few are left. It
+// returns where it stopped. failed is as of succeed.
+func (j *Journal) chase(file File, from int64, failed error, out *batch) (upto int64, err error) {
+	for range chases {
+		j.mu.Lock()
+		size, err := j.size, j.usable()
+		j.mu.Unlock()
+		if err != nil && failed == nil {
+			return from, err
+		}
+		if size-from <= restSize {
+			break
+		}
+		if err := j.copy(file, from, size, out.write); err != nil {
+			return from, err
+		}
+		from = size
+	}
+	return from, out.flush()
 }
 
 // replacing announces a successor before it can have the journal's name. The successor lacks only what is appended
@@ -272,17 +296,26 @@ func (j *Journal) copy(file File, from, to int64, each func([]byte) error) error
 	return nil
 }
 
-// batch gathers the records of a snapshot into larger writes.
+// batch gathers the records of a successor into larger writes.
 type batch struct {
-	s   *successor
-	buf []byte
+	s      *successor
+	buf    []byte
+	behind bool // they lie behind what the header's base covers
 }
 
 func (b *batch) write(data []byte) error {
 	if len(data) == 0 || len(data) > MaxRecord {
 		return fmt.Errorf("a record of %d bytes cannot be journalled: it must have 1 to %d", len(data), MaxRecord)
 	}
-	b.buf = record(b.buf, b.s.size+int64(len(b.buf)), data)
+	at := b.s.size + int64(len(b.buf))
+	mark := int64(headerSize)
+	switch {
+	case b.behind && b.s.j.c.Sync:
+		mark = b.s.safe
+	case b.behind:
+		mark = at
+	}
+	b.buf = appendRecord(b.buf, at, mark, data)
 	if len(b.buf) < 256<<10 {
 		return nil
 	}

@@ -1,0 +1,128 @@
+package desk
+
+import (
+	"time"
+
+	"github.com/usher-agent/usher/agent/journal"
+	"github.com/usher-agent/usher/enforcer"
+)
+
+// compact has the journals begin with what is held now, where they have grown or the time was set: until when tokens
+// are remembered has moved with it, and the records of before say otherwise. d is the desk whose events they are.
+func (s *store) compact(d *Desk) {
+	d.mu.Lock()
+	steps := d.steps
+	d.mu.Unlock()
+	failed := false
+	defer func() {
+		if !failed {
+			s.steps = steps
+		}
+	}()
+	for _, j := range []*journal.Journal{s.runtime, s.durable} {
+		if !j.Due() && steps == s.steps {
+			continue
+		}
+		err := s.renew(j, d)
+		if failed = failed || err != nil; err != nil {
+			s.log.Error("the journal was not compacted; it goes on as it is", "error", err)
+		}
+	}
+}
+
+// snapshotStep is how many leases and tokens a compaction looks at while it holds the desk's lock: a small part of a
+// millisecond's work.
+const snapshotStep = 512
+
+// rewrite has a journal begin with what is held, drawn and remembered now. Decisions go on meanwhile, and none waits
+// for more than snapshotStep leases to be looked at.
+func (s *store) rewrite(j *journal.Journal, d *Desk) (err error) {
+	// What the snapshot speaks of and the place in the journal are of one moment.
+	d.mu.Lock()
+	n := s.number(j)
+	if err := s.pay(j, n); err != nil && len(s.owed[n].records) > 0 {
+		j.Fail(err) // so that nothing is written behind what it lacks
+	}
+	mark, paid := j.Mark(), len(s.owed[n].records)
+	passed := s.passed
+	snapshot, meters, clock := d.core.Snapshot(), d.core.Meters(), d.mark
+	d.mu.Unlock()
+	defer func() {
+		d.mu.Lock()
+		snapshot.End()
+		if err == nil {
+			s.owed[n].settle(paid)
+			s.placed = s.placed || j == s.runtime
+		}
+		d.mu.Unlock()
+	}()
+	return j.CompactFrom(mark, func(write func([]byte) error) error {
+		out := writer{s: s, write: write, durable: j == s.durable, passed: passed}
+		if err := out.begin(clock, meters); err != nil {
+			return err
+		}
+		for {
+			d.mu.Lock()
+			part, err := snapshot.Next(snapshotStep)
+			d.mu.Unlock()
+			if err == nil {
+				err = out.part(part)
+			}
+			if err != nil || part.Last {
+				return err
+			}
+		}
+	})
+}
+
+// writer writes a snapshot's records, as far as they belong to one journal.
+type writer struct {
+	s       *store
+	write   func([]byte) error
+	durable bool          // it is the durable journal
+	passed  time.Duration // as of the store, at the snapshot's instant
+	buf     []byte
+}
+
+func (w *writer) put(ev enforcer.Event) error {
+	if ev.Lease != nil && durable(enforcer.Event{Lease: ev.Lease}) != w.durable {
+		return nil
+	}
+	w.buf = encodeEvent(w.buf[:0], ev)
+	return w.write(w.buf)
+}
+
+// begin writes what comes before all leases.
+func (w *writer) begin(clock enforcer.Mark, meters []enforcer.Draw) error {
+	if !w.durable {
+		return w.write(w.s.meta)
+	}
+	b, err := encodeMark(clock)
+	if err == nil {
+		err = w.write(b)
+	}
+	if err == nil && len(meters) > 0 {
+		err = w.put(enforcer.Event{Kind: enforcer.EventSet, Draws: meters})
+	}
+	return err
+}
+
+func (w *writer) part(p enforcer.Part) error {
+	for _, g := range p.Leases {
+		l := g.Lease
+		err := w.put(enforcer.Event{Kind: enforcer.EventGranted, At: l.AcquiredAt, Lease: l, Terms: g.Terms})
+		if err == nil && l.Unconfirmed { // with how long it has left
+			err = w.put(enforcer.Event{Kind: enforcer.EventChanged, At: l.ExpiresAt.Add(w.passed - w.s.showWithin(l)),
+				Lease: l})
+		}
+		if err != nil {
+			return err
+		}
+	}
+	for _, ev := range p.Tokens {
+		if err := w.put(ev); err != nil {
+			return err
+		}
+	}
+	return nil
+}

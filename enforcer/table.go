@@ -1,0 +1,175 @@
+package enforcer
+
+import "encoding/binary"
+
+// tableParts is how many parts a Table has: so few leases are in each that growing one, or going through one, is short
+// work even with a million leases.
+const tableParts = 256
+
+// Table maps the ids of leases to values. It takes memory for what is in it and not for what once was, and never stops
+// for long to grow or to shrink. Ids are random, so that their own bits say where a value lies. A zero Table is empty.
+// It is not safe for concurrent use.
+type Table[V any] struct {
+	parts *[tableParts]tablePart[V] // nil: nothing was ever put in
+	n     int
+	zero  *V // the value of the id of zeros, which marks a free slot
+}
+
+// tablePart is a hash table with linear probing (Knuth, The Art of Computer Programming, vol. 3, section 6.4,
+// algorithms L and R).
+type tablePart[V any] struct {
+	slots []tableSlot[V]
+	n     int
+}
+
+type tableSlot[V any] struct {
+	id    LeaseID
+	value V
+}
+
+// hash mixes the bits of an id, so that ids that somebody counted up are told apart as well (the finaliser of
+// MurmurHash3).
+func (id *LeaseID) hash() uint64 {
+	x := binary.LittleEndian.Uint64(id[:8]) ^ binary.LittleEndian.Uint64(id[8:])*0x9E3779B97F4A7C15
+	x = (x ^ x>>33) * 0xFF51AFD7ED558CCD
+	x = (x ^ x>>33) * 0xC4CEB9FE1A85EC53
+	return x ^ x>>33
+}
+
+// partOf returns the part that an id belongs to.
+func (id *LeaseID) partOf() int { return int(id.hash() >> 56) }
+
+// home is where an id lies by its hash, if nothing lies there before it.
+func (p *tablePart[V]) home(hash uint64) int {
+	return int(hash & 0xFFFFFFFF * uint64(len(p.slots)) >> 32)
+}
+
+func (p *tablePart[V]) next(i int) int {
+	if i++; i == len(p.slots) {
+		return 0
+	}
+	return i
+}
+
+// Len returns how many values there are.
+func (t *Table[V]) Len() int { return t.n }
+
+// Get returns the value of an id.
+func (t *Table[V]) Get(id LeaseID) (v V, ok bool) {
+	if v := t.Find(id); v != nil {
+		return *v, true
+	}
+	return v, false
+}
+
+// Find returns the place of an id's value, which is good until the next Put or Delete; nil: there is none.
+func (t *Table[V]) Find(id LeaseID) *V {
+	if id == (LeaseID{}) {
+		return t.zero
+	}
+	if t.parts == nil {
+		return nil
+	}
+	hash := id.hash()
+	p := &t.parts[hash>>56]
+	if len(p.slots) == 0 {
+		return nil
+	}
+	for i := p.home(hash); ; i = p.next(i) {
+		switch s := &p.slots[i]; s.id {
+		case id:
+			return &s.value
+		case LeaseID{}:
+			return nil
+		}
+	}
+}
+
+// Put sets the value of an id.
+func (t *Table[V]) Put(id LeaseID, v V) {
+	if is := t.Find(id); is != nil {
+		*is = v
+		return
+	}
+	t.n++
+	if id == (LeaseID{}) {
+		t.zero = &v
+		return
+	}
+	if t.parts == nil {
+		t.parts = new([tableParts]tablePart[V])
+	}
+	hash := id.hash()
+	p := &t.parts[hash>>56]
+	if p.n++; p.n*16 > len(p.slots)*13 {
+		p.resize(max(4, len(p.slots)*3/2))
+	}
+	p.put(hash, tableSlot[V]{id, v})
+}
+
+// put sets a free slot.
+func (p *tablePart[V]) put(hash uint64, s tableSlot[V]) {
+	i := p.home(hash)
+	for p.slots[i].id != (LeaseID{}) {
+		i = p.next(i)
+	}
+	p.slots[i] = s
+}
+
+func (p *tablePart[V]) resize(slots int) {
+	was := p.slots
+	p.slots = make([]tableSlot[V], slots)
+	for i := range was {
+		if s := &was[i]; s.id != (LeaseID{}) {
+			p.put(s.id.hash(), *s)
+		}
+	}
+}
+
+// Delete takes an id out, if it is there.
+func (t *Table[V]) Delete(id LeaseID) {
+	if t.Find(id) == nil {
+		return
+	}
+	t.n--
+	if id == (LeaseID{}) {
+		t.zero = nil
+		return
+	}
+	hash := id.hash()
+	p := &t.parts[hash>>56]
+	free := p.home(hash)
+	for p.slots[free].id != id {
+		free = p.next(free)
+	}
+	// What lies behind only because of it moves up.
+	for i := p.next(free); p.slots[i].id != (LeaseID{}); i = p.next(i) {
+		home := p.home(p.slots[i].id.hash())
+		if stays := free < i && home > free && home <= i || free > i && (home > free || home <= i); !stays {
+			p.slots[free] = p.slots[i]
+			free = i
+		}
+	}
+	p.slots[free] = tableSlot[V]{}
+	switch p.n--; {
+	case p.n == 0:
+		p.slots = nil
+	case p.n*4 < len(p.slots) && len(p.slots) > 8:
+		p.resize(len(p.slots) / 2)
+	}
+}
+
+// All calls yield for every id and value, in no particular order, until it returns false. Nothing may be put in or
+// taken out meanwhile.
+func (t *Table[V]) All(yield func(LeaseID, V) bool) {
+	if t.zero != nil && !yield(LeaseID{}, *t.zero) || t.parts == nil {
+		return
+	}
+	for i := range t.parts {
+		for _, s := range t.parts[i].slots {
+			if s.id != (LeaseID{}) && !yield(s.id, s.value) {
+				return
+			}
+		}
+	}
+}
