@@ -18,6 +18,7 @@ func be(role string, args []string) error {
 	slots := f.Int64("slots", 1, "how many slots of the pool streams a holder holds")
 	leases := f.Int("leases", 0, "how many leases of one slot of the pool seats a holder holds instead")
 	sessions := f.Int("sessions", 1, "how many sessions a caller has")
+	whole := f.Bool("whole", false, "a caller over HTTP times the release, too")
 	path := f.String("file", "", "the file that a writer writes")
 	query := f.String("query", "", "the query with which a lister lists the leases")
 	uid := f.Int("uid", 0, "the user whom a lister becomes")
@@ -32,7 +33,9 @@ func be(role string, args []string) error {
 	case "caller":
 		return caller(*socket, *sessions, os.Stdin, os.Stdout)
 	case "http-caller":
-		return httpCaller(*socket, os.Stdin, os.Stdout)
+		return httpCaller(*socket, *whole, os.Stdin, os.Stdout)
+	case "relay-caller":
+		return relayCaller(*socket, os.Stdin, os.Stdout)
 	case "lister":
 		return lister(*socket, *query, *uid, os.Stdin, os.Stdout)
 	case "writer":

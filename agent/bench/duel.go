@@ -10,7 +10,14 @@ import (
 // side is a server and those who call it.
 type side struct {
 	crew   *crew
-	server int // its process id
+	server int // its process id; 0: not known, so that nothing is said of its processor time
+}
+
+func (s side) servers() []int {
+	if s.server == 0 {
+		return nil
+	}
+	return []int{s.server}
 }
 
 // sample is what one slice of a side gave.
@@ -24,7 +31,7 @@ type sample struct {
 // slice has a side work for d. What the scheduler counts is right to the nanosecond, so that it tells more than the
 // time on the clock where others share the machine.
 func (s side) slice(d time.Duration) (sample, error) {
-	server, err1 := cpuTime(s.server)
+	server, err1 := cpuTime(s.servers()...)
 	client, err2 := cpuTime(s.crew.pids()...)
 	if err := errors.Join(err1, err2); err != nil {
 		return sample{}, err
@@ -38,7 +45,7 @@ func (s side) slice(d time.Duration) (sample, error) {
 	if w.Pairs == 0 {
 		return sample{}, fmt.Errorf("no pair was made in %s", took)
 	}
-	server1, err1 := cpuTime(s.server)
+	server1, err1 := cpuTime(s.servers()...)
 	client1, err2 := cpuTime(s.crew.pids()...)
 	n := float64(w.Pairs)
 	return sample{w.P50, n / took.Seconds(), micros(server1-server) / n, micros(client1-client) / n},
@@ -110,7 +117,7 @@ func alone(sides [2]side, f func() error) error {
 		}
 	}()
 	for _, s := range sides {
-		for _, pid := range append(s.crew.pids(), s.server) {
+		for _, pid := range append(s.crew.pids(), s.servers()...) {
 			u, err := pin(pid)
 			if err != nil {
 				return err

@@ -21,7 +21,7 @@ func (s *suite) idle(ctx context.Context) error {
 			return err
 		}
 		window := 8 * time.Second
-		if s.quick {
+		if s.share > 0 {
 			window = time.Second
 		}
 		var shares []float64

@@ -19,8 +19,9 @@ import (
 type suite struct {
 	usher string // the binary to measure
 	runs  int    // whose median is taken
-	quick bool   // a tenth of everything: only to see that it runs
+	share int    // of everything one part in so many is measured, once, only to see that it runs; 0: all is measured
 	only  string // the parts to measure, with commas between; empty: all
+	relay string // the URL of a Keygen Relay that has a licence; empty: there is none
 	rows  []Row
 }
 
@@ -41,9 +42,14 @@ func main() {
 	table := flag.String("markdown", "", "print the figures of this file as a table in Markdown, and measure nothing")
 	flag.StringVar(&s.usher, "usher", "", "the usher binary; without it, the parts that need a process are left out")
 	flag.IntVar(&s.runs, "runs", 5, "runs of each figure, of which the median is taken")
-	flag.BoolVar(&s.quick, "quick", false, "measure little, only to see that it runs")
+	quick := flag.Bool("quick", false, "measure a tenth, once, only to see that it runs")
 	flag.StringVar(&s.only, "only", "", "measure these parts alone, with commas between: "+strings.Join(names, ", "))
+	flag.StringVar(&s.relay, "relay", "",
+		"measure the Keygen Relay at this URL beside the agent; it must have a licence")
 	flag.Parse()
+	if *quick {
+		s.share = 10
+	}
 	for _, o := range strings.FieldsFunc(s.only, comma) {
 		if !slices.Contains(names, o) {
 			fmt.Fprintf(os.Stderr, "error: -only %s: there is no such part; the parts are %s\n", o,
@@ -86,6 +92,7 @@ func (s *suite) parts() []part {
 		{"process", s.process},
 		{"idle", s.idle},
 		{"scale", s.scale},
+		{"relay", s.beRelay},
 	}
 }
 
@@ -110,7 +117,7 @@ func run(ctx context.Context, s *suite, out string) error {
 		return err
 	}
 	fmt.Printf("took %.0f s: %s\n", time.Since(began).Seconds(), strings.Join(took, ", "))
-	if s.quick {
+	if s.share > 0 {
 		fmt.Println("A quick run shows that everything runs. Its figures mean nothing.")
 	}
 	b, err := json.MarshalIndent(s.rows, "", "  ")
@@ -120,16 +127,11 @@ func run(ctx context.Context, s *suite, out string) error {
 	return os.WriteFile(out, append(b, '\n'), 0o644)
 }
 
-// times returns n, or a tenth of it for a quick run.
-func (s *suite) times(n int) int {
-	if s.quick {
-		return max(1, n/10)
-	}
-	return n
-}
+// times returns n, or the run's share of it.
+func (s *suite) times(n int) int { return max(1, n/max(1, s.share)) }
 
 func (s *suite) medianOf() int {
-	if s.quick {
+	if s.share > 0 {
 		return 1
 	}
 	return s.runs

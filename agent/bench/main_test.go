@@ -3,6 +3,8 @@ package main
 import (
 	"encoding/json"
 	"errors"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -21,7 +23,7 @@ func TestMain(m *testing.M) {
 // What needs no process of the agent runs and writes well-formed rows. No figure is judged.
 func TestRowsAreWellFormed(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "bench.json")
-	if err := run(t.Context(), &suite{runs: 1, quick: true}, out); err != nil {
+	if err := run(t.Context(), &suite{runs: 1, share: 500}, out); err != nil {
 		t.Fatal(err)
 	}
 	b, err := os.ReadFile(out)
@@ -47,16 +49,20 @@ func TestRowsAreWellFormed(t *testing.T) {
 	}
 }
 
-// A machine that is slow for a while is slow for both sides of a round. So the ratio of two equals is 1, whatever the
-// slices were, and a drift is in no ratio.
+// A machine that is slow for a while is slow for both slices of a round, and a hiccup is in one round. So neither is in
+// the ratio, which is the median of the rounds' ratios and not the ratio of medians.
 func TestRatiosAreOfRounds(t *testing.T) {
 	var c contest
 	for run := range 5 {
 		var rounds [][2]sample
-		for round := range 9 {
-			speed := 1 + float64((run*7+round*round)%11)
-			rounds = append(rounds, [2]sample{{p50: 13 * speed, rate: 7 / speed, server: 4}, {p50: 10 * speed,
-				rate: 10 / speed, server: 2}})
+		for round, slow := range []float64{1, 10, 5} {
+			slow *= float64(run + 1)
+			hiccup := 1.0
+			if round == 2 {
+				hiccup = 3
+			}
+			rounds = append(rounds, [2]sample{{p50: 13 * slow * hiccup, rate: 7 / slow / hiccup, server: 4},
+				{p50: 10 * slow, rate: 10 / slow, server: 2}})
 		}
 		c = append(c, rounds)
 	}
@@ -128,7 +134,7 @@ func TestDuelOfProcesses(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer end(canned)
-	s := &suite{runs: 1, quick: true}
+	s := &suite{runs: 1, share: 500}
 	sockets, servers := [2]string{socket, socket}, [2]int{canned.Process.Pid, canned.Process.Pid}
 	alone, err := s.single(t.Context(), 2, "caller", sockets, servers)
 	if err != nil {
@@ -155,5 +161,42 @@ func TestDuelOfProcesses(t *testing.T) {
 	most, err := longest(crew, func() error { slices++; return rest(stall) })
 	if err != nil || most <= 0 || slices != 1 {
 		t.Errorf("the longest is %g ms after %d moments: %v", most, slices, err)
+	}
+}
+
+// Keygen Relay answers a claim with 201 and a release with 204; without a free licence it answers 410, and the caller
+// says what to do.
+func TestRelayCaller(t *testing.T) {
+	claimed, empty := false, false
+	relay := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path != "/v1/nodes/usher-bench":
+			w.WriteHeader(http.StatusNotFound)
+		case empty:
+			w.WriteHeader(http.StatusGone)
+		case r.Method == http.MethodPut && !claimed:
+			claimed = true
+			w.WriteHeader(http.StatusCreated)
+		case r.Method == http.MethodDelete && claimed:
+			claimed = false
+			w.WriteHeader(http.StatusNoContent)
+		default:
+			w.WriteHeader(http.StatusConflict)
+		}
+	}))
+	defer relay.Close()
+	var out strings.Builder
+	if err := relayCaller(relay.URL, strings.NewReader("5ms\n5ms\n"), &out); err != nil {
+		t.Fatal(err)
+	}
+	var w work
+	lines := strings.Split(out.String(), "\n")
+	if len(lines) != 4 || json.Unmarshal([]byte(lines[2]), &w) != nil || w.Pairs == 0 || w.P50 <= 0 || claimed {
+		t.Errorf("%q", lines)
+	}
+	empty = true
+	if err := relayCaller(relay.URL, strings.NewReader("5ms\n"), &out); err == nil ||
+		!strings.Contains(err.Error(), "relay add") {
+		t.Error(err)
 	}
 }
