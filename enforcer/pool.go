@@ -1,10 +1,6 @@
 package enforcer
 
-import (
-	"cmp"
-	"slices"
-	"time"
-)
+import "time"
 
 // pool is the state of one pool. A pool that the verdict no longer names stays, with a grant of nothing, while leases
 // hold slots of it.
@@ -203,21 +199,40 @@ func (p *pool) status(name string) PoolStatus {
 	return s
 }
 
-// Pools returns every pool and meter that the verdict names or leases still hold slots of, by name, at the instant now.
-func (e *Enforcer) Pools(now time.Time) []PoolStatus {
-	out := make([]PoolStatus, 0, len(e.pools))
-	for name, p := range e.pools {
-		out = append(out, p.status(name))
+// PoolNames returns the names of the pools and meters that the verdict names or leases still hold slots of, in no
+// particular order.
+func (e *Enforcer) PoolNames() []string {
+	out := make([]string, 0, len(e.pools))
+	for name := range e.pools {
+		out = append(out, name)
 	}
 	if e.verdict != nil {
-		for name, m := range e.verdict.Meters {
-			out = append(out, e.meterStatus(name, m, now))
+		for name := range e.verdict.Meters {
+			if e.pools[name] == nil {
+				out = append(out, name)
+			}
+		}
+	}
+	return out
+}
+
+// Pools returns the pools and meters of these names at the instant now, in the order of the names.
+func (e *Enforcer) Pools(names []string, now time.Time) []PoolStatus {
+	out := make([]PoolStatus, 0, len(names))
+	paused := e.pausedAt(now)
+	for _, name := range names {
+		if p, ok := e.pools[name]; ok {
+			out = append(out, p.status(name))
+		}
+		if e.verdict != nil {
+			if m, ok := e.verdict.Meters[name]; ok { // beside a pool, where that was one under an earlier licence
+				out = append(out, e.meterStatus(name, m, now))
+			}
 		}
 	}
 	for i := range out {
-		out[i].Paused = e.pausedAt(now)
+		out[i].Paused = paused
 	}
-	slices.SortFunc(out, func(a, b PoolStatus) int { return cmp.Compare(a.Name, b.Name) })
 	return out
 }
 

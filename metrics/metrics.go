@@ -6,11 +6,9 @@
 package metrics
 
 import (
-	"maps"
 	"math"
 	"net/http"
 	"runtime"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -66,26 +64,14 @@ type Metrics struct {
 	registry    *prometheus.Registry
 	duration    prometheus.Histogram
 	wait        prometheus.Histogram
-	acquires    *prometheus.CounterVec
-	denials     *prometheus.CounterVec
-	releases    *prometheus.CounterVec
-	draws       *prometheus.CounterVec
 	upstream    *prometheus.CounterVec
 	success     *prometheus.GaugeVec
 	emergencies prometheus.Counter
 	reloadOK    prometheus.Gauge
 	reloadAt    prometheus.Gauge
-	// pools has the children of each pool's series. They are made when a verdict names the pool, so that counting looks
-	// up no labels.
-	pools atomic.Pointer[map[string]*poolSeries]
+	// pools has the counts of each pool that a verdict has named. The map is never changed.
+	pools atomic.Pointer[map[string]*poolCounts]
 	mu    sync.Mutex // one verdict at a time
-}
-
-// poolSeries are the counters of one pool.
-type poolSeries struct {
-	granted, denied, replayed prometheus.Counter
-	byCode                    map[enforcer.DenialCode]prometheus.Counter
-	byCause                   map[enforcer.Cause]prometheus.Counter
 }
 
 // The results of an acquire.
@@ -101,10 +87,6 @@ func New(o Options) *Metrics {
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "usher_" + name, Help: help}, labels)
 	}
-	m.acquires = counter("acquires_total", "Acquires, by pool and result.", "pool", "result")
-	m.denials = counter("denials_total", "Acquires that were denied, by pool and code.", "pool", "code")
-	m.releases = counter("releases_total", "Leases that ended, by pool and cause.", "pool", "cause")
-	m.draws = counter("draws_total", "Draws from a meter.", "pool")
 	m.upstream = counter("upstream_requests_total", "Calls to an upstream, by call and result.", "call", "result")
 	m.emergencies = prometheus.NewCounter(prometheus.CounterOpts{Name: "usher_emergencies_total",
 		Help: "Emergencies that operators have begun."})
@@ -126,7 +108,7 @@ func New(o Options) *Metrics {
 		ConstLabels: prometheus.Labels{"version": o.Version, "revision": o.Revision, "goversion": runtime.Version(),
 			"anchors": o.Anchors, "product": o.Product}})
 	build.Set(1)
-	m.registry.MustRegister(m.acquires, m.denials, m.releases, m.draws, m.upstream, m.emergencies, m.success,
+	m.registry.MustRegister(poolCollector{&m.pools}, m.upstream, m.emergencies, m.success,
 		m.duration, m.wait, m.reloadOK, m.reloadAt, build,
 		&state{snapshot: o.Snapshot}, collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -164,74 +146,13 @@ func (m *Metrics) UpstreamCalled(call, result string, at time.Time) {
 // EmergencyBegan counts an emergency.
 func (m *Metrics) EmergencyBegan() { m.emergencies.Inc() }
 
-// mostPools bounds the pools whose series are kept.
-const mostPools = 256
-
-// setPools makes the series of the pools and meters that a verdict names. Those of others stay, so that no counter
-// begins anew where a licence is gone for a moment, until there are too many.
-func (m *Metrics) setPools(v *enforcer.Verdict) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	names := []string{""}
-	var meters []string
-	if v != nil {
-		meters = slices.Collect(maps.Keys(v.Meters))
-		names = slices.Concat(names, slices.Collect(maps.Keys(v.Pools)), meters)
-	}
-	was := map[string]*poolSeries{}
-	if p := m.pools.Load(); p != nil {
-		was = *p
-	}
-	now := make(map[string]*poolSeries, len(names))
-	for _, name := range names {
-		if now[name] = was[name]; now[name] == nil {
-			now[name] = m.series(name)
-		}
-	}
-	for name, s := range was {
-		if now[name] == nil && len(was) <= mostPools {
-			now[name] = s
-		} else if now[name] == nil {
-			for _, vec := range []*prometheus.CounterVec{m.acquires, m.denials, m.releases, m.draws} {
-				vec.DeletePartialMatch(prometheus.Labels{"pool": name})
-			}
-		}
-	}
-	for _, name := range meters {
-		m.draws.WithLabelValues(name)
-	}
-	m.pools.Store(&now)
-}
-
-func (m *Metrics) series(pool string) *poolSeries {
-	s := &poolSeries{granted: m.acquires.WithLabelValues(pool, resultGranted),
-		denied:   m.acquires.WithLabelValues(pool, resultDenied),
-		replayed: m.acquires.WithLabelValues(pool, resultReplayed),
-		byCode:   map[enforcer.DenialCode]prometheus.Counter{}, byCause: map[enforcer.Cause]prometheus.Counter{}}
-	for _, c := range enforcer.DenialCodes() {
-		s.byCode[c] = m.denials.WithLabelValues(pool, string(c))
-	}
-	for _, c := range enforcer.Causes() {
-		s.byCause[c] = m.releases.WithLabelValues(pool, string(c))
-	}
-	return s
-}
-
-// of returns the series of a pool, or those of the pool "".
-func (m *Metrics) of(pool string) *poolSeries {
+// of returns the counts of a pool, or those of the pool "".
+func (m *Metrics) of(pool string) *poolCounts {
 	all := *m.pools.Load()
 	if s := all[pool]; s != nil {
 		return s
 	}
 	return all[""]
-}
-
-// name returns a pool's name if it is one of the licence's.
-func (m *Metrics) name(pool string) string {
-	if (*m.pools.Load())[pool] == nil {
-		return ""
-	}
-	return pool
 }
 
 // Observe counts an event. It allocates nothing, except for a new verdict.
@@ -241,15 +162,11 @@ func (m *Metrics) Observe(ev enforcer.Event) {
 		m.setPools(ev.Verdict)
 	case enforcer.EventEnded:
 		for _, it := range ev.Lease.Items {
-			if c := m.of(it.Pool).byCause[ev.Cause]; c != nil {
-				c.Inc()
-			}
+			count(m.of(it.Pool).byCause, causes, ev.Cause)
 		}
 	case enforcer.EventDrawn:
 		for _, it := range ev.Lease.Items {
-			if c, err := m.draws.GetMetricWithLabelValues(m.name(it.Pool)); err == nil {
-				c.Add(float64(it.N))
-			}
+			m.of(it.Pool).drawn.Add(uint64(max(0, it.N)))
 		}
 	case enforcer.EventGranted, enforcer.EventRenewed, enforcer.EventForgot, enforcer.EventChanged,
 		enforcer.EventQueued, enforcer.EventLeft, enforcer.EventSet, enforcer.EventNoted, enforcer.EventRemembered:
@@ -262,14 +179,12 @@ func (m *Metrics) Acquired(pool string, took time.Duration, d *enforcer.Denial, 
 	s := m.of(pool)
 	switch {
 	case d != nil:
-		s.denied.Inc()
-		if c := s.byCode[d.Code]; c != nil {
-			c.Inc()
-		}
+		s.denied.Add(1)
+		count(s.byCode, denialCodes, d.Code)
 	case replayed:
-		s.replayed.Inc()
+		s.replayed.Add(1)
 	default:
-		s.granted.Inc()
+		s.granted.Add(1)
 	}
 }
 

@@ -141,17 +141,27 @@ func TestServerMetrics(t *testing.T) {
 	}
 }
 
+// series counts the series of a metric.
+func series(t *testing.T, m *Metrics, name string) int {
+	t.Helper()
+	n, err := testutil.GatherAndCount(m.Gatherer(), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
 // Callers name pools; only those of a licence become series, and those that are no more go when there are too many.
 func TestClosedPools(t *testing.T) {
 	m := full()
-	before := testutil.CollectAndCount(m.acquires)
+	before := series(t, m, "usher_acquires_total")
 	for i := range 10_000 {
 		m.Acquired(fmt.Sprintf("pool-%d", i), time.Microsecond, &enforcer.Denial{Code: enforcer.PoolUnknown}, false)
 	}
-	if after := testutil.CollectAndCount(m.acquires); after != before {
+	if after := series(t, m, "usher_acquires_total"); after != before {
 		t.Errorf("%d series became %d", before, after)
 	}
-	if n := testutil.ToFloat64(m.denials.WithLabelValues("", "pool_unknown")); n != 10_001 {
+	if n := (*m.pools.Load())[""].byCode[slices.Index(denialCodes, enforcer.PoolUnknown)].Load(); n != 10_001 {
 		t.Errorf("%v made-up pools are counted", n)
 	}
 	for i := range mostPools {
@@ -182,7 +192,7 @@ func TestCountersGoOn(t *testing.T) {
 	m := full()
 	m.Observe(enforcer.Event{Kind: enforcer.EventVerdict, Verdict: &enforcer.Verdict{}})
 	m.Observe(enforcer.Event{Kind: enforcer.EventVerdict, Verdict: verdict()})
-	if n := testutil.ToFloat64(m.acquires.WithLabelValues("streams", "granted")); n != 1 {
+	if n := m.of("streams").granted.Load(); n != 1 {
 		t.Errorf("granted is %v", n)
 	}
 }

@@ -2,6 +2,8 @@ package desk
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -98,4 +100,22 @@ func TestListServesOthersMeanwhile(t *testing.T) {
 		t.Error("uid 3 has no leases, and is listed")
 		return false
 	})
+}
+
+// Pools are told a portion at a time, and each by itself as it is; of as many as a portion all are of one instant.
+func TestPoolsAreToldInPortions(t *testing.T) {
+	d := newDesk(testOptions(time.Now))
+	v := &enforcer.Verdict{State: enforcer.StateValid, Code: enforcer.Valid, Pools: map[string]enforcer.PoolGrant{},
+		Meters: map[string]enforcer.MeterGrant{"renders": {Name: "renders"}}}
+	for i := range 2*portion + 3 {
+		name := fmt.Sprintf("p%04d", i)
+		v.Pools[name] = enforcer.PoolGrant{Name: name, Limit: 1, Budget: 1}
+	}
+	d.SetVerdict(v, 0)
+	all := d.Pools()
+	if len(all) != 2*portion+4 || !slices.IsSortedFunc(all, func(a, b enforcer.PoolStatus) int {
+		return strings.Compare(a.Name, b.Name)
+	}) || !all[len(all)-1].Meter {
+		t.Errorf("%d pools are told, or not in their order", len(all))
+	}
 }

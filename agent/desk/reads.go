@@ -2,6 +2,7 @@ package desk
 
 import (
 	"maps"
+	"slices"
 
 	"github.com/usher-agent/usher/enforcer"
 )
@@ -13,11 +14,20 @@ func (d *Desk) Verdict() *enforcer.Verdict {
 	return d.core.Verdict()
 }
 
-// Pools returns every pool and meter.
+// Pools returns every pool and meter, by name, a portion at a time: where there are more, they are not all of one
+// instant, and others are served in between.
 func (d *Desk) Pools() []enforcer.PoolStatus {
-	now := d.lockSettled()
-	defer d.mu.Unlock()
-	return d.core.Pools(now)
+	d.mu.Lock()
+	names := d.core.PoolNames()
+	d.mu.Unlock()
+	slices.Sort(names)
+	out := make([]enforcer.PoolStatus, 0, len(names))
+	for part := range slices.Chunk(names, portion) {
+		now := d.lockSettled()
+		out = append(out, d.core.Pools(part, now)...)
+		d.mu.Unlock()
+	}
+	return out
 }
 
 // Pool returns one pool or meter.
