@@ -89,7 +89,7 @@ cross: ## go vet for the other platforms
 	GOOS=windows GOARCH=amd64 $(GO) vet ./...
 
 .PHONY: bench
-bench: build ## the promised figures, each beside its limit, into bench.json; BENCH=-quick measures little
+bench: build ## the promised figures, each beside its limit, into bench.json, in ten minutes; BENCH=-quick measures little
 	$(GO) run ./agent/bench -usher $(BIN)/$(NAME) -out bench.json $(BENCH)
 
 # Every fuzz target in turn: package and name.
