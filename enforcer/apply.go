@@ -33,6 +33,10 @@ func (e *Enforcer) Apply(ev Event) {
 		e.applyStepped(ev)
 	case EventDrawn, EventSet:
 		e.applyDraws(ev)
+	case EventHeldOff:
+		e.applyHeldOff(ev.HoldOff)
+	case EventLifted:
+		e.applyLifted(ev.HoldOff)
 	case EventNoted:
 		e.applyNoted(ev.Lease)
 	}

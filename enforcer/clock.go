@@ -334,6 +334,7 @@ func (e *Enforcer) applyStepped(ev Event) {
 		e.saveToken(r)
 		r.until = r.until.Add(by)
 	}
+	e.stepHoldOffs(by)
 	for _, p := range e.pools {
 		if !p.revokeAt.IsZero() {
 			p.revokeAt = p.revokeAt.Add(by)

@@ -60,6 +60,9 @@ func (r *Acquire) decide(e *Enforcer, now time.Time) Decision {
 	if d := r.denyLease(e); d != nil {
 		return Decision{Denial: d}
 	}
+	if d := e.heldOff(r.Caller, items, now); d != nil {
+		return Decision{Denial: d}
+	}
 	granted, holder, d := e.fitAll(r, v, items, nil)
 	if d != nil {
 		return r.wait(e, items, token, d, now)
@@ -325,6 +328,9 @@ func (r *Release) decide(e *Enforcer, now time.Time) Decision {
 	if r.Force && !r.Caller.Admin {
 		return Decision{Denial: &Denial{Code: Forbidden, Detail: "releasing by force is for admins",
 			Hint: "ask as root, as the agent's user, or by a rule under socket.admin"}}
+	}
+	if r.HoldOff != nil {
+		return r.holdOff(e, now)
 	}
 	h, d := e.find(r.ID, r.Caller, r.Owner, r.Force, now)
 	if d != nil {

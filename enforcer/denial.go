@@ -20,6 +20,7 @@ const (
 	LeaseUnknown   DenialCode = "lease_unknown"
 	NotHolder      DenialCode = "not_holder"
 	DeniedByPolicy DenialCode = "denied_by_policy"
+	HeldOff        DenialCode = "held_off"
 	Forbidden      DenialCode = "forbidden"
 	TokenReused    DenialCode = "token_reused"
 	TooLarge       DenialCode = "too_large"
@@ -40,7 +41,8 @@ const (
 // DenialCodes returns every code that a request for slots or draws is denied with.
 func DenialCodes() []DenialCode {
 	return []DenialCode{NoSlots, NotShared, MeterEmpty, LicenseMissing, LicenseInvalid, LicenseExpired, PoolUnknown,
-		LeaseUnknown, NotHolder, DeniedByPolicy, Forbidden, TokenReused, TooLarge, BadRequest, Storage, Draining,
+		LeaseUnknown, NotHolder, DeniedByPolicy, HeldOff, Forbidden, TokenReused, TooLarge, BadRequest, Storage,
+		Draining,
 		RateLimited}
 }
 
@@ -60,9 +62,11 @@ type Denial struct {
 	// what is too small; else zero.
 	Site Limit
 
-	Next       time.Time // when the next slot of Pool comes free unless its lease is renewed; zero: not known
-	NextHolder *Holder   // the holder of that lease; for admins only
-	Verdict    *Verdict  // for the license codes
+	// Next is when the next slot of Pool comes free unless its lease is renewed, or when a hold-off ends; zero: not
+	// known.
+	Next       time.Time
+	NextHolder *Holder  // the holder of that lease; for admins only
+	Verdict    *Verdict // for the license codes
 
 	// MayGrow says that waiting may help a request for draws: the agent draws the meter from a share of a site's, which
 	// grows on demand and could cover the request, or others wait for draws of the meter.

@@ -14,5 +14,5 @@
 // Start reading at [License], then [Judge], then [Enforcer]. The first half is judge.go, findings.go (one document),
 // rulings.go (documents beside each other), grant.go, narrow.go and warn.go, with its nouns in license.go and
 // verdict.go. The second half is decide.go, apply.go, queue.go, pool.go, count.go and meter.go, with its nouns in
-// request.go, event.go and lease.go. clock.go is the licence time.
+// request.go, event.go and lease.go. holdoff.go keeps a holder from slots for a while. clock.go is the licence time.
 package enforcer

@@ -42,6 +42,7 @@ func TestVerdictsDocumented(t *testing.T) {
 	status := map[DenialCode]string{NoSlots: "409", NotShared: "409", MeterEmpty: "409", LicenseMissing: "403",
 		LicenseInvalid: "403",
 		LicenseExpired: "403", PoolUnknown: "404", LeaseUnknown: "404", NotHolder: "403", DeniedByPolicy: "403",
+		HeldOff:     "409",
 		Forbidden:   "403",
 		TokenReused: "409", TooLarge: "413", BadRequest: "400", Storage: "507", Draining: "503", RateLimited: "429"}
 	want := map[string][][]string{}

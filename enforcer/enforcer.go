@@ -9,6 +9,7 @@ type Options struct {
 	MaxLeasesPerUID int // held by one uid, or one credential, at one time; default MaxLeases
 	MaxTokens       int // client tokens remembered; default 1,000,000
 	MaxWaiters      int // acquires that wait at one time; default 100,000
+	MaxHoldOffs     int // in force at one time; default 256
 	MaxBytes        int // of labels, data and co-holders of leases, and of requests that wait; default 256 MiB
 	// Durable says that the events for which Event.Durable is true survive a crash of the host. Without it draws and
 	// borrows are denied.
@@ -48,6 +49,8 @@ type Enforcer struct {
 	unproved time.Duration
 	// sureAt is when the first wall clock is proved at the latest; zero: it is. See Step.
 	sureAt time.Time
+
+	holdOffs holdOffs
 
 	// tenures are the leases by the licence that granted them. The first is of the leases whose licence is not known.
 	// current is the place of the base licence under the last good verdict.
@@ -112,6 +115,9 @@ func New(o Options) *Enforcer {
 	}
 	if o.MaxTokens == 0 {
 		o.MaxTokens = 1_000_000
+	}
+	if o.MaxHoldOffs == 0 {
+		o.MaxHoldOffs = maxHoldOffs
 	}
 	if o.MaxBytes == 0 {
 		o.MaxBytes = 256 << 20
@@ -194,6 +200,7 @@ func (e *Enforcer) NextTick() time.Time {
 			next = sooner(next, t.revokeAt)
 		}
 	}
+	next = sooner(next, e.holdOffs.ends.next())
 	return sooner(sooner(next, e.due.next()), sooner(e.patience.next(), e.memory.next()))
 }
 

@@ -19,9 +19,12 @@ const (
 	// EventRemembered is of snapshots: the token of Lease is remembered until At. Lease is over by Cause; a draw
 	// has none, nor a lease that is held.
 	EventRemembered EventKind = "remembered"
-	EventSet        EventKind = "set"     // Draws are the meters' totals, set by a caller that may adjust them
-	EventNoted      EventKind = "noted"   // Lease has other Data than before, and no other change
-	EventStepped    EventKind = "stepped" // the time was set by By, and is Unproved ahead of its proof
+	EventSet        EventKind = "set"      // Draws are the meters' totals, set by a caller that may adjust them
+	EventNoted      EventKind = "noted"    // Lease has other Data than before, and no other change
+	EventStepped    EventKind = "stepped"  // the time was set by By, and is Unproved ahead of its proof
+	EventHeldOff    EventKind = "held_off" // HoldOff is in force, in the place of the one of the same lease
+	// EventLifted: HoldOff is over, by CauseExpired or, where an admin lifted it, by CauseReleased.
+	EventLifted EventKind = "lifted"
 )
 
 // Draw is the total of one meter after an event.
@@ -51,7 +54,8 @@ type Event struct {
 	Unproved time.Duration
 	// Unsure is of EventStepped: for how long the host must still run until its first wall clock is proved; zero: it
 	// is.
-	Unsure time.Duration
+	Unsure  time.Duration
+	HoldOff *HoldOff // of EventHeldOff and EventLifted
 }
 
 // Durable reports whether the event must be in the journal before its effect is acknowledged.

@@ -65,6 +65,9 @@ func (e *Enforcer) rehold(was, is *Lease, by *Holder, now time.Time) Decision {
 		if d := v.deny(""); d != nil {
 			return Decision{Denial: d}
 		}
+		if d := e.heldOff(by.Caller, []Item{it}, now); d != nil {
+			return Decision{Denial: d}
+		}
 		p, d := e.open(v, it.Pool)
 		switch {
 		case d != nil:

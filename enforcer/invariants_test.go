@@ -164,6 +164,7 @@ func (s *twin) acknowledgedSurvives(t *rapid.T) {
 		}
 	}
 	s.meters(t, "AcknowledgedSurvives")
+	s.sameHoldOffs(t, "AcknowledgedSurvives")
 }
 
 func (s *twin) sameLease(t *rapid.T, rule string, l modelLease) {
@@ -235,6 +236,7 @@ func (s *twin) invariants(t *rapid.T) {
 		}
 	}
 	s.accounts(t)
+	s.sameHoldOffs(t, "SameHoldOffs")
 	if at := s.e.NextTick(); !at.IsZero() && !at.After(s.now) {
 		t.Fatalf("NothingStaysDue: a tick is due at %v", at)
 	}
@@ -337,6 +339,9 @@ func soonest(e *Enforcer) (next time.Time) {
 			next = sooner(next, p.expiry.at(i).ExpiresAt)
 		}
 	}
+	for _, h := range e.HoldOffs() {
+		next = sooner(next, h.Until)
+	}
 	return sooner(sooner(next, e.patience.next()), e.memory.next())
 }
 
@@ -363,6 +368,12 @@ func summary(e *Enforcer) (out []string) {
 	}
 	for c, h := range e.holders {
 		out = append(out, fmt.Sprint(c, h.leases))
+	}
+	for _, h := range e.HoldOffs() {
+		out = append(out, fmt.Sprint("held off ", *h))
+	}
+	for u, hs := range e.holdOffs.by {
+		out = append(out, fmt.Sprint("held off by user ", u, len(hs)))
 	}
 	for u, a := range e.accounts {
 		out = append(out, fmt.Sprint("account ", u, a.leases.n, a.waiters, a.tokens, a.bytes))

@@ -188,7 +188,8 @@ type PoolStatus struct {
 	Borrowed  int64 // slots of leases that are borrowed
 	Peak      int64 // the most in use since the enforcer was made
 	Leases    int
-	NextFree  time.Time // when the next lease of the pool ends unless renewed; zero: not known
+	HoldOffs  []*HoldOff // in force for this pool, the one that ends first before the others
+	NextFree  time.Time  // when the next lease of the pool ends unless renewed; zero: not known
 }
 
 // Available returns how many slots could be granted now, overage aside; Unlimited when there is no limit.

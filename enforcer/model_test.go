@@ -17,6 +17,8 @@ type model struct {
 	tokens map[string]modelToken
 	pools  map[string]PoolGrant
 
+	holdOffs []modelHoldOff
+
 	verdict  *Verdict
 	over     map[string]time.Time // licence → when it ended, where leases are held that were granted under it
 	shrunk   map[string]time.Time // pool → since when it has been over its limit under Revoke
@@ -182,7 +184,7 @@ func (m *model) refused(pool string, now time.Time) DenialCode {
 }
 
 // rehold says why a lease may not have other holders, nil when it may: a change that counts for more is a grant.
-func (m *model) rehold(i int, holders []Caller, now time.Time) DenialCode {
+func (m *model) rehold(i int, holders []Caller, by Caller, now time.Time) DenialCode {
 	with := *m
 	with.leases = slices.Clone(m.leases)
 	with.leases[i].holders = holders
@@ -195,6 +197,9 @@ func (m *model) rehold(i int, holders []Caller, now time.Time) DenialCode {
 			return LicenseMissing
 		} else if !v.Good() {
 			return LicenseExpired
+		}
+		if m.isHeldOff(by, []Item{it}, now) {
+			return HeldOff
 		}
 		if why := m.refused(it.Pool, now); why != "" {
 			return why
@@ -317,6 +322,9 @@ func (m *model) answer(r *Acquire, now time.Time) (granted []Item, waits, replay
 		m.tooMuch(u, kept(r.Labels, r.Data, 0)) {
 		return nil, false, false, RateLimited
 	}
+	if m.isHeldOff(r.Caller, items, now) {
+		return nil, false, false, HeldOff
+	}
 	granted, why = m.fit(r, now)
 	if why == NoSlots && r.Wait > 0 && !m.never(r) {
 		waits, why = m.mayWait(r)
@@ -420,6 +428,9 @@ func (m *model) step(by, unproved time.Duration, unsure bool) {
 		tok.until = tok.until.Add(by)
 		m.tokens[t] = tok
 	}
+	for i := range m.holdOffs {
+		m.holdOffs[i].until = m.holdOffs[i].until.Add(by)
+	}
 	for _, times := range []map[string]time.Time{m.shrunk, m.over} {
 		for k, at := range times {
 			times[k] = at.Add(by)
@@ -432,6 +443,11 @@ func (m *model) resume(now time.Time) {
 	for i := range m.leases {
 		if l := &m.leases[i]; !l.expires.IsZero() && l.lifetime != LifetimeBorrow {
 			l.expires = later(l.expires, now.Add(max(l.ttl, 15*time.Second)))
+		}
+	}
+	for i := range m.holdOffs {
+		if h := &m.holdOffs[i]; h.until.After(now.Add(h.length)) {
+			h.until = now.Add(h.length)
 		}
 	}
 }

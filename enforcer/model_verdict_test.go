@@ -34,6 +34,7 @@ func (m *model) pass(now time.Time) {
 		delete(m.shrunk, p)
 	}
 	m.eased()
+	m.holdOffs = slices.DeleteFunc(m.holdOffs, func(h modelHoldOff) bool { return !h.until.After(now) })
 	for t, tok := range m.tokens {
 		if tok.until.After(now) {
 			continue

@@ -230,8 +230,10 @@ func (e *Enforcer) Pools(names []string, now time.Time) []PoolStatus {
 			}
 		}
 	}
+	holdOffs := e.HoldOffs()
 	for i := range out {
 		out[i].Paused = paused
+		out[i].holdOffsAmong(holdOffs)
 	}
 	return out
 }
@@ -247,6 +249,7 @@ func (e *Enforcer) Pool(name string, now time.Time) (s PoolStatus, ok bool) {
 		}
 	}
 	s.Paused = ok && e.pausedAt(now)
+	s.holdOffsAmong(e.HoldOffs())
 	return s, ok
 }
 

@@ -58,6 +58,9 @@ type Release struct {
 	Owner  string // of the lease's data; empty: it has none
 	Force  bool   // by an admin, for any holder's lease
 	Cause  Cause  // empty: CauseReleased, or CauseForced with Force
+	// HoldOff, with Force, is for how long the holder is granted no slots of the lease's pools; 0: not at all. Of a
+	// lease that is over it changes the hold-off that its release began, or lifts it. Nil: nothing is said of that.
+	HoldOff *time.Duration
 }
 
 // SetData replaces a lease's data, on the word of its owner.

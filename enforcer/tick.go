@@ -70,6 +70,7 @@ func (*Tick) decide(e *Enforcer, now time.Time) Decision {
 		}
 	}
 	x.events = append(x.events, e.giveUp(now, e.options.batch-len(x.events))...)
+	x.events = append(x.events, e.liftDue(now, e.options.batch-len(x.events))...)
 	for _, r := range e.memory.until(now, e.options.batch-len(x.events)) {
 		x.events = append(x.events, Event{Kind: EventForgot, At: now, Token: r.Key})
 	}

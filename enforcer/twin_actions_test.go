@@ -103,7 +103,7 @@ func (s *twin) renew(t *rapid.T) {
 	if why == "" {
 		same, held = s.same(s.m.leases[i], c), append([]Caller{c}, s.m.leases[i].holders[1:]...)
 		if !same {
-			why = s.m.rehold(i, held, s.now)
+			why = s.m.rehold(i, held, c, s.now)
 		}
 	}
 	s.change(t, &Renew{ID: id, Caller: c, Owner: owner, TTL: ttl}, why, func() {
@@ -150,7 +150,7 @@ func (s *twin) join(t *rapid.T) {
 		why = BadRequest
 	} else if why == "" && !slices.Contains(s.m.leases[i].holders, c) {
 		if why = RateLimited; !s.m.tooMuch(c.Who(), holderBytes) {
-			why = s.m.rehold(i, append(slices.Clone(s.m.leases[i].holders), c), s.now)
+			why = s.m.rehold(i, append(slices.Clone(s.m.leases[i].holders), c), c, s.now)
 		}
 	}
 	s.change(t, &Join{ID: id, Caller: c}, why, func() {
@@ -201,7 +201,7 @@ func (s *twin) attach(t *rapid.T) {
 			return o == c
 		})...)
 		if s.m.leases[i].unconfirmed {
-			why = s.m.rehold(i, held, s.now)
+			why = s.m.rehold(i, held, c, s.now)
 		} else if s.m.leases[i].lifetime != LifetimeProcess || s.m.leases[i].holders[0] != c {
 			why = NotHolder
 		}

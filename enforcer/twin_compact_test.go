@@ -10,6 +10,7 @@ import (
 type taking struct {
 	snapshot *Snapshot
 	draws    []Draw
+	holdOffs []*HoldOff
 	at       [2]int // where the journals ended when it began
 	leases   []Granted
 	tokens   []Event
@@ -35,7 +36,8 @@ func (s *twin) compactOn(t *rapid.T) {
 }
 
 func (s *twin) beginCompaction() {
-	s.taking = &taking{snapshot: s.e.Snapshot(), draws: s.e.Meters(), of: map[LeaseID]*License{},
+	s.taking = &taking{snapshot: s.e.Snapshot(), draws: s.e.Meters(), holdOffs: s.e.HoldOffs(),
+		of:    map[LeaseID]*License{},
 		until: map[string]modelToken{}}
 	for i, j := range s.journals {
 		s.taking.at[i] = len(j)
@@ -65,6 +67,9 @@ func (s *twin) compactFurther(t *rapid.T, most int) {
 		t.Fatalf("SnapshotOfOneInstant: %d leases, the model had %d", len(x.leases), len(x.of))
 	}
 	now := [2][]Event{{{Kind: EventSet, Draws: x.draws}}}
+	for _, h := range x.holdOffs {
+		now[0] = append(now[0], Event{Kind: EventHeldOff, HoldOff: h})
+	}
 	file := func(ev Event) {
 		i := 1
 		if outlasts(ev.Lease) {

@@ -84,7 +84,12 @@ func (s *twin) recover() *Enforcer {
 	e := New(s.options)
 	// the mark outlives the agent
 	e.Apply(Event{Kind: EventStepped, Unproved: s.m.unproved, Unsure: unsureFor(s.m.unsure)})
-	for _, j := range s.journals {
+	for i, j := range s.journals {
+		for _, h := range e.HoldOffs() { // read from the first journal, before the second
+			if is := h.Resumed(s.now); i == 1 && is != h {
+				e.Apply(Event{Kind: EventHeldOff, At: s.now, HoldOff: is})
+			}
+		}
 		for _, ev := range j {
 			switch ev.Kind {
 			case EventGranted, EventRenewed, EventChanged:
@@ -299,6 +304,8 @@ func (s *twin) away(t *rapid.T) {
 			if ev.Kind == EventEnded {
 				s.see(t, s.e, ev)
 				s.m.drop(ev.Lease.ID)
+			} else if ev.Kind == EventLifted {
+				s.m.lift(ev.HoldOff.Lease)
 			}
 		}
 	}
@@ -350,7 +357,8 @@ func newTwin(t *rapid.T) *twin {
 	if rapid.IntRange(0, 2).Draw(t, "narrow") == 0 {
 		o = Options{Durable: true, MaxLeases: rapid.IntRange(1, 8).Draw(t, "leases"),
 			MaxTokens:  rapid.IntRange(1, 4).Draw(t, "tokens"),
-			MaxWaiters: rapid.IntRange(1, 6).Draw(t, "waiters"), MaxBytes: rapid.IntRange(1, 900).Draw(t, "bytes")}
+			MaxWaiters: rapid.IntRange(1, 6).Draw(t, "waiters"), MaxBytes: rapid.IntRange(1, 900).Draw(t, "bytes"),
+			MaxHoldOffs: rapid.IntRange(1, 3).Draw(t, "hold-offs")}
 	}
 	o.batch = pick(t, "batch", 1, 2, 3, Batch)
 	s := &twin{options: o, m: newModel(o), e: New(o), replayed: New(o),
@@ -398,7 +406,7 @@ func TestAgainstModel(t *testing.T) {
 			"attach":      s.attach,
 			"holder dies": s.holderDies, "adjust": s.adjust, "shift": s.shift, "set data": s.setData,
 			"give up": s.giveUp, "time": s.wait, "licence": s.licence, "join 2": s.join, "step": s.step,
-			"crash": s.away, "attach 2": s.attach, "compact": s.compact,
+			"crash": s.away, "evict": s.evict, "attach 2": s.attach, "compact": s.compact,
 			"compact on": s.compactOn, "compact on 2": s.compactOn,
 			"crash in the next": s.crashNext, "": s.check,
 		})
