@@ -46,6 +46,7 @@ func (s *store) rewrite(j *journal.Journal, d *Desk) (err error) {
 	mark, paid := j.Mark(), len(s.owed[n].records)
 	passed := s.passed
 	snapshot, meters, clock := d.core.Snapshot(), d.core.Meters(), d.mark
+	holdOffs := d.core.HoldOffs()
 	d.mu.Unlock()
 	defer func() {
 		d.mu.Lock()
@@ -58,7 +59,7 @@ func (s *store) rewrite(j *journal.Journal, d *Desk) (err error) {
 	}()
 	return j.CompactFrom(mark, func(write func([]byte) error) error {
 		out := writer{s: s, write: write, durable: j == s.durable, passed: passed}
-		if err := out.begin(clock, meters); err != nil {
+		if err := out.begin(clock, meters, holdOffs); err != nil {
 			return err
 		}
 		for {
@@ -93,7 +94,7 @@ func (w *writer) put(ev enforcer.Event) error {
 }
 
 // begin writes what comes before all leases.
-func (w *writer) begin(clock enforcer.Mark, meters []enforcer.Draw) error {
+func (w *writer) begin(clock enforcer.Mark, meters []enforcer.Draw, holdOffs []*enforcer.HoldOff) error {
 	if !w.durable {
 		return w.write(w.s.meta)
 	}
@@ -103,6 +104,11 @@ func (w *writer) begin(clock enforcer.Mark, meters []enforcer.Draw) error {
 	}
 	if err == nil && len(meters) > 0 {
 		err = w.put(enforcer.Event{Kind: enforcer.EventSet, Draws: meters})
+	}
+	for _, h := range holdOffs {
+		if err == nil {
+			err = w.put(heldOff(h))
+		}
 	}
 	return err
 }

@@ -204,7 +204,7 @@ func (d *Desk) carry(dec enforcer.Decision) outcome {
 		var err error
 		var rest []enforcer.Event
 		if written, rest, err = d.store.write(dec.Events); err != nil {
-			if slices.ContainsFunc(dec.Events, d.gives) {
+			if slices.ContainsFunc(rest, d.gives) {
 				return outcome{Decision: enforcer.Decision{Denial: notStored(err)}}
 			}
 			d.store.owe(rest, err)
@@ -232,7 +232,8 @@ func (d *Desk) gives(ev enforcer.Event) bool {
 	case enforcer.EventChanged: // joined or attached; who doubts or leaves takes
 		was, held := d.core.Lease(ev.Lease.ID)
 		return held && (len(ev.Lease.Others) > len(was.Others) || was.Unconfirmed && !ev.Lease.Unconfirmed)
-	case enforcer.EventGranted, enforcer.EventRenewed, enforcer.EventDrawn, enforcer.EventSet, enforcer.EventNoted:
+	case enforcer.EventGranted, enforcer.EventRenewed, enforcer.EventDrawn, enforcer.EventSet, enforcer.EventNoted,
+		enforcer.EventHeldOff: // the admin is given the word that it holds
 		return true
 	default:
 		return false

@@ -13,18 +13,20 @@ import (
 
 // The first byte of every record of the journal is its version. Earlier ones are still read: version 1 has no inode in
 // a holder, 2 neither a credential there nor data on a lease, and 3 does not say under which licence a lease was
-// granted. Version 5 is of records with parts of slots alone: an agent that knows no parts must not read those, and
-// reads all others.
+// granted. Versions 5 and 6 are of records with parts of slots alone, and of hold-offs: an agent that knows no such
+// thing must not read those, and reads all others.
 const (
-	recordVersion      = 4
-	recordVersionParts = 5
+	recordVersion        = 4
+	recordVersionParts   = 5
+	recordVersionHoldOff = 6
+	recordVersionNewest  = recordVersionHoldOff
 )
 
 // The kinds of events that are journalled, as records name them. A number is never used for anything else.
 var recordKinds = []enforcer.EventKind{1: enforcer.EventGranted, 2: enforcer.EventRenewed, 3: enforcer.EventEnded,
 	4: enforcer.EventForgot,
 	5: enforcer.EventChanged, 6: enforcer.EventDrawn, 7: enforcer.EventSet, 8: enforcer.EventRemembered,
-	9: enforcer.EventNoted}
+	9: enforcer.EventNoted, 10: enforcer.EventHeldOff, 11: enforcer.EventLifted}
 
 var recordLifetimes = []enforcer.Lifetime{1: enforcer.LifetimeConnection, 2: enforcer.LifetimeProcess,
 	3: enforcer.LifetimeTTL, 4: enforcer.LifetimeHeld,
@@ -54,6 +56,9 @@ func encodeEvent(b []byte, ev enforcer.Event) []byte {
 	if l := ev.Lease; l != nil && slices.ContainsFunc(l.Items, func(it enforcer.Item) bool { return it.Of > 1 }) {
 		version = recordVersionParts
 	}
+	if ev.HoldOff != nil {
+		version = recordVersionHoldOff
+	}
 	w := recordWriter{record.Writer{Bytes: append(b, version, byte(slices.Index(recordKinds, ev.Kind)))}}
 	w.Time(ev.At)
 	switch ev.Kind {
@@ -62,6 +67,10 @@ func encodeEvent(b []byte, ev enforcer.Event) []byte {
 		w.Uint(uint64(max(0, slices.Index(recordCauses, ev.Cause))))
 	case enforcer.EventForgot:
 		w.Bytes = append(w.Bytes, ev.Token[:]...)
+	case enforcer.EventHeldOff:
+		w.holdOff(ev.HoldOff)
+	case enforcer.EventLifted:
+		w.lifted(ev.HoldOff, ev.Cause)
 	case enforcer.EventSet:
 		w.draws(ev.Draws)
 	case enforcer.EventDrawn:
@@ -86,10 +95,10 @@ func encodeEvent(b []byte, ev enforcer.Event) []byte {
 func decodeEvent(b []byte, lease func(enforcer.LeaseID) *enforcer.Lease, same *sameParts) (enforcer.Event, error) {
 	r := recordReader{Reader: record.Reader{Bytes: b}, same: same}
 	version, kind := r.Byte(), r.Byte()
-	if !r.Bad && version > recordVersionParts {
+	if !r.Bad && version > recordVersionNewest {
 		return enforcer.Event{}, record.ErrNewer
 	}
-	version = min(version, recordVersion) // parts are told by the amounts themselves
+	version = min(version, recordVersion) // parts are told by the amounts themselves, and hold-offs by the kind
 	r.version = version
 	if r.Bad || version == 0 || int(kind) >= len(recordKinds) || recordKinds[kind] == "" {
 		return enforcer.Event{}, record.ErrUnreadable
@@ -110,6 +119,10 @@ func decodeEvent(b []byte, lease func(enforcer.LeaseID) *enforcer.Lease, same *s
 		}
 	case enforcer.EventForgot:
 		r.Into(ev.Token[:])
+	case enforcer.EventHeldOff:
+		ev.HoldOff = r.holdOff()
+	case enforcer.EventLifted:
+		ev.HoldOff, ev.Cause = r.lifted()
 	case enforcer.EventSet:
 		ev.Draws = r.draws()
 	case enforcer.EventDrawn:

@@ -37,6 +37,20 @@ func someHolder() *rapid.Generator[*enforcer.Holder] {
 	})
 }
 
+func someHoldOff() *rapid.Generator[*enforcer.HoldOff] {
+	return rapid.Custom(func(t *rapid.T) *enforcer.HoldOff {
+		h := &enforcer.HoldOff{Pools: rapid.SliceOfN(rapid.String(), 1, 3).Draw(t, "pools"),
+			Since: instants().Draw(t, "since"), Until: instants().Draw(t, "until")}
+		copy(h.Lease[:], rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "lease"))
+		for range rapid.IntRange(1, 3).Draw(t, "of") {
+			h.Of = append(h.Of, enforcer.Caller{UID: rapid.Uint32().Draw(t, "uid"),
+				Credential: rapid.String().Draw(t, "credential"), PID: rapid.Int32().Draw(t, "pid"),
+				Start: rapid.Uint64().Draw(t, "start"), Inode: rapid.Uint64().Draw(t, "inode")})
+		}
+		return h
+	})
+}
+
 func someEvent() *rapid.Generator[enforcer.Event] {
 	return rapid.Custom(func(t *rapid.T) enforcer.Event {
 		ev := enforcer.Event{Kind: rapid.SampledFrom(recordKinds[1:]).Draw(t, "kind"), At: instants().Draw(t, "at")}
@@ -77,6 +91,10 @@ func someEvent() *rapid.Generator[enforcer.Event] {
 			ev.Lease, ev.Cause = lease(), rapid.SampledFrom(recordCauses[1:]).Draw(t, "cause")
 		case enforcer.EventForgot:
 			ev.Token = enforcer.TokenKey{9, 8}
+		case enforcer.EventHeldOff:
+			ev.HoldOff = someHoldOff().Draw(t, "hold-off")
+		case enforcer.EventLifted:
+			ev.HoldOff, ev.Cause = &enforcer.HoldOff{Lease: enforcer.LeaseID{7}}, enforcer.CauseReleased
 		case enforcer.EventSet:
 			ev.Draws = draws()
 		case enforcer.EventDrawn:
@@ -157,7 +175,7 @@ func TestRecordsOfEarlierVersions(t *testing.T) {
 			t.Errorf("%+v, %v; want %+v", got, err, want)
 		}
 	}
-	b[0] = recordVersionParts + 1
+	b[0] = recordVersionNewest + 1
 	if _, err := decodeEvent(b, func(enforcer.LeaseID) *enforcer.Lease { return nil }, nil); err == nil {
 		t.Error("a record of a version to come is read")
 	}

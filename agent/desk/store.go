@@ -72,7 +72,7 @@ func Here() Place {
 // durable reports whether an event outlives the host.
 func durable(ev enforcer.Event) bool {
 	switch ev.Kind {
-	case enforcer.EventDrawn, enforcer.EventSet:
+	case enforcer.EventDrawn, enforcer.EventSet, enforcer.EventHeldOff, enforcer.EventLifted:
 		return true
 	default:
 		return ev.Lease != nil && ev.Lease.Lifetime.OutlivesHost()
@@ -109,6 +109,7 @@ func openStore(runtimeDir, stateDir string, sealed *seals.Seals, core *enforcer.
 		return s, err
 	}
 	// This is not written: the next recovery comes to the same.
+	into.resumeHoldOffs(now(into.mark))
 	into.ready = now(into.mark).Add(readingTime(filepath.Join(runtimeDir, seals.RuntimeJournal)))
 	if s.runtime, err = s.open(runtimeDir, seals.RuntimeJournal, false, into.apply); err != nil {
 		return s, err

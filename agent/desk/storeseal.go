@@ -43,6 +43,8 @@ type gist struct {
 	Mark    markRecord      `json:"mark"`
 	Leases  [][]byte        `json:"leases,omitempty"` // a record each
 	Omitted int             `json:"omitted,omitempty"`
+	// a record each
+	HoldOffs [][]byte `json:"hold_offs,omitempty"`
 }
 
 // vault returns the seal of a journal's folder, and the journal's name.
@@ -116,6 +118,9 @@ func (s *store) gistOf(core *enforcer.Enforcer, mark enforcer.Mark) []byte {
 			g.Omitted++
 		}
 	}
+	for _, h := range core.HoldOffs() {
+		g.HoldOffs = append(g.HoldOffs, encodeEvent(nil, heldOff(h)))
+	}
 	b, err := json.Marshal(g)
 	if err != nil {
 		s.log.Error("the gist of the journal could not be made, and its seal keeps the one before", "error", err)
@@ -173,6 +178,11 @@ func (s *store) restore(core *enforcer.Enforcer, mark *enforcer.Mark) (omitted b
 		if _, held := core.Lease(ev.Lease.ID); held {
 			continue
 		}
+		if err := apply(ev); err != nil {
+			return false, err
+		}
+	}
+	for _, ev := range lostHoldOffs(core, g.HoldOffs) {
 		if err := apply(ev); err != nil {
 			return false, err
 		}
