@@ -60,6 +60,7 @@ const (
 	ErrLeaseUnknown     Code = "lease_unknown"
 	ErrNotHolder        Code = "not_holder"
 	ErrDeniedByPolicy   Code = "denied_by_policy"
+	ErrHeldOff          Code = "held_off"
 	ErrForbidden        Code = "forbidden"
 	ErrTokenReused      Code = "token_reused"
 	ErrTooLarge         Code = "too_large"

@@ -169,7 +169,8 @@ func (m *Metrics) Observe(ev enforcer.Event) {
 			m.of(it.Pool).drawn.Add(uint64(max(0, it.N)))
 		}
 	case enforcer.EventGranted, enforcer.EventRenewed, enforcer.EventForgot, enforcer.EventChanged,
-		enforcer.EventQueued, enforcer.EventLeft, enforcer.EventSet, enforcer.EventNoted, enforcer.EventRemembered:
+		enforcer.EventQueued, enforcer.EventLeft, enforcer.EventSet, enforcer.EventNoted, enforcer.EventRemembered,
+		enforcer.EventHeldOff, enforcer.EventLifted:
 	}
 }
 

@@ -39,6 +39,7 @@ var (
 	descPeak     = desc("slots_peak", "The most slots held at one time since the agent started.", "pool")
 	descBorrowed = desc("slots_borrowed", "Slots that are borrowed, until a date.", "pool")
 	descOverage  = desc("slots_overage", "Slots held beyond the budget, as the licence allows.", "pool")
+	descHeldOff  = desc("hold_offs", "Holders that an admin holds off from the pool's slots.", "pool")
 	descMeter    = desc("meter_remaining", "Draws left of a meter; +Inf if unlimited.", "pool")
 
 	descHolders = desc("holders", "Leases held, by how the agent learns that their holder is gone.", "liveness")
@@ -79,7 +80,8 @@ var (
 var all = []*prometheus.Desc{descState, descCode, descWarning, descExpiry, descTerm, descCoverage, descTermination,
 	descDocuments,
 	descLimit, descBudget, descInUse,
-	descWaiting, descReserved, descPeak, descOverage, descBorrowed, descMeter, descHolders, descDoubted, descAlive,
+	descWaiting, descReserved, descPeak, descOverage, descBorrowed, descHeldOff, descMeter, descHolders, descDoubted,
+	descAlive,
 	descDue, descBeat, descHeard, descPeriod, descPlanned, descDrain, descAhead, descClock, descMatch, descSpare,
 	descMode, descPlugin, descTamper,
 	descUnfit, descLog, descFree}
@@ -237,5 +239,6 @@ func collectPools(pools []enforcer.PoolStatus, set gauge) {
 		set(descPeak, float64(p.Peak), p.Name)
 		set(descOverage, float64(p.OverageInUse()), p.Name)
 		set(descBorrowed, float64(p.Borrowed), p.Name)
+		set(descHeldOff, float64(len(p.HoldOffs)), p.Name)
 	}
 }

@@ -181,7 +181,8 @@ func codeOf(p *client.Error) int {
 	switch client.Code(p.Code) {
 	case client.ErrAgentAway, client.ErrDraining:
 		return exitAgentAway
-	case client.ErrNoSlots, client.ErrNotShared, client.ErrMeterEmpty, client.ErrRateLimited:
+	case client.ErrNoSlots, client.ErrNotShared, client.ErrMeterEmpty, client.ErrRateLimited,
+		client.ErrHeldOff:
 		return exitNoSlot
 	case client.ErrLicenseMissing, client.ErrLicenseInvalid, client.ErrLicenseExpired:
 		return exitNotValid

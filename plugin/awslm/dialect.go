@@ -227,7 +227,7 @@ func (h *local) accessToken(*AccessTokenRequest) (any, *Fault) {
 func faultOf(d *enforcer.Denial) *Fault {
 	code := ErrInvalidParameter
 	switch d.Code {
-	case enforcer.NoSlots, enforcer.NotShared, enforcer.MeterEmpty, enforcer.PoolUnknown:
+	case enforcer.NoSlots, enforcer.NotShared, enforcer.MeterEmpty, enforcer.PoolUnknown, enforcer.HeldOff:
 		code = ErrNoEntitlements
 	case enforcer.LicenseMissing, enforcer.LicenseInvalid, enforcer.LicenseExpired, enforcer.LeaseUnknown,
 		enforcer.NotHolder:

@@ -62,7 +62,8 @@ func denied(d *enforcer.Denial) *answer {
 		text += "; " + d.Hint
 	}
 	switch d.Code {
-	case enforcer.NoSlots, enforcer.NotShared, enforcer.MeterEmpty, enforcer.PoolUnknown, enforcer.DeniedByPolicy:
+	case enforcer.NoSlots, enforcer.NotShared, enforcer.MeterEmpty, enforcer.PoolUnknown, enforcer.DeniedByPolicy,
+		enforcer.HeldOff:
 		return failed(http.StatusConflict, AnalysisLimit, text)
 	case enforcer.LicenseMissing, enforcer.LicenseInvalid, enforcer.LicenseExpired:
 		return failed(http.StatusForbidden, LicenseRequired, text)

@@ -79,7 +79,7 @@ func denied(d *enforcer.Denial, limits map[string]string) *response {
 	case enforcer.NoSlots, enforcer.NotShared, enforcer.MeterEmpty:
 		code := cmp.Or(limits[d.Pool], limits[""])
 		return invalid(code, exceeded(code, d)+detail, "/data")
-	case enforcer.PoolUnknown, enforcer.DeniedByPolicy, enforcer.Forbidden, enforcer.NotHolder:
+	case enforcer.PoolUnknown, enforcer.DeniedByPolicy, enforcer.HeldOff, enforcer.Forbidden, enforcer.NotHolder:
 		return forbidden("", detail)
 	case enforcer.LicenseExpired:
 		return forbidden("LICENSE_EXPIRED", detail)
