@@ -38,6 +38,11 @@ func (f front) Acquire(ctx context.Context, r *enforcer.Acquire) (api.Grant, *en
 	return slots{f.desk}.Acquire(ctx, r)
 }
 
+func (f front) AcquireFor(ctx context.Context, r *enforcer.Acquire, pid int32, sent io.Closer) (api.Grant,
+	*enforcer.Denial) {
+	return f.sessions.AcquireFor(ctx, r, pid, sent)
+}
+
 func (f front) Renew(r *enforcer.Renew) (api.Grant, *enforcer.Denial) {
 	return slots{f.desk}.Renew(r)
 }

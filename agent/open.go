@@ -216,7 +216,7 @@ func (o *opening) openSocket() error {
 	server := api.Config{Slots: seen, Documents: seen, Operations: seen, Feeds: o.feeds, TLS: tlsConfig,
 		Metrics: o.metrics.Handler(), Log: o.log, Rules: rules, MaxConns: connections(),
 		MaxConnsPerUID: o.cfg.Limits.ConnectionsPerUID}
-	if liveness.WantsSent() {
+	if liveness.SentSpace > 0 {
 		server.TakeSent, server.SentSpace = holders.TakeSent, liveness.SentSpace
 	}
 	o.server = api.New(server)

@@ -303,8 +303,17 @@ func (c *Client) Adjust(ctx context.Context, meter string, drawn int64) (*wire.P
 	return out, nil
 }
 
-// Acquire asks for slots. The caller must renew a lease with a time to live; [Session.Acquire] renews by itself.
+// Acquire asks for slots. The caller must renew a lease with a time to live; [Session.Acquire] renews by itself. Where
+// the request names a process, that process holds the lease: see [Client.AcquireFor].
 func (c *Client) Acquire(ctx context.Context, r wire.AcquireRequest) (*wire.Lease, error) {
+	if r.PID != 0 {
+		p, err := OpenProcess(int(r.PID))
+		if err != nil {
+			return nil, err
+		}
+		defer p.Close()
+		return c.AcquireFor(ctx, p, r)
+	}
 	out := new(wire.Lease)
 	call := func(ctx context.Context) error { return c.do(ctx, "POST", "/v1/leases", r, out) }
 	if err := c.waiting(ctx, r.WaitSeconds, call); err != nil {

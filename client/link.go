@@ -53,9 +53,10 @@ type link struct {
 	broken  error
 }
 
-// first is a connection whose first write carries a pidfd of this process.
+// first is a connection whose first write carries a pidfd.
 type first struct {
 	*net.UnixConn
+	of   *Process // the pidfd's; nil: this process
 	sent bool
 }
 
@@ -64,7 +65,13 @@ func (c *first) Write(b []byte) (int, error) {
 		return c.UnixConn.Write(b)
 	}
 	c.sent = true
-	n, err := sendFirst(c.UnixConn, b)
+	var n int
+	var err error
+	if c.of != nil {
+		n, err = sendBeside(c.UnixConn, c.of.pidfd, b)
+	} else {
+		n, err = sendFirst(c.UnixConn, b)
+	}
 	if err == nil && n < len(b) {
 		var more int
 		more, err = c.UnixConn.Write(b[n:])

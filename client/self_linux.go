@@ -21,15 +21,39 @@ func pidfd() int {
 	return int(fd)
 }
 
+// pidfdOf returns a pidfd of a process, or -1 if the kernel gives none; gone says that there is no such process.
+func pidfdOf(pid int) (fd int, gone bool) {
+	got, _, errno := syscall.Syscall(sysPidfdOpen, uintptr(pid), 0, 0)
+	switch errno {
+	case 0:
+		return int(got), false
+	case syscall.ESRCH, syscall.EINVAL, syscall.ENOENT: // or it is the number of a thread that is not the first
+		return -1, true
+	}
+	return -1, false
+}
+
+func closePIDFD(fd int) error {
+	if fd < 0 {
+		return nil
+	}
+	return syscall.Close(fd)
+}
+
 // sendFirst writes b together with a pidfd of this process (unix(7), SCM_RIGHTS). So the agent learns of its death even
-// where the kernel cannot tell it which process connected. It returns the number of bytes written. If the pidfd cannot
-// be sent, it writes b alone.
+// where the kernel cannot tell it which process connected.
 func sendFirst(c *net.UnixConn, b []byte) (int, error) {
 	fd := pidfd()
+	defer closePIDFD(fd)
+	return sendBeside(c, fd, b)
+}
+
+// sendBeside writes b together with a pidfd (unix(7), SCM_RIGHTS). It returns the number of bytes written. If the pidfd
+// cannot be sent, it writes b alone; -1 is none.
+func sendBeside(c *net.UnixConn, fd int, b []byte) (int, error) {
 	if fd < 0 {
 		return c.Write(b)
 	}
-	defer syscall.Close(fd)
 	n, _, err := c.WriteMsgUnix(b, syscall.UnixRights(fd), nil)
 	if err != nil && n == 0 {
 		return c.Write(b)

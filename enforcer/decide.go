@@ -176,6 +176,11 @@ func (r *Acquire) check() *Denial {
 	if r.lifetime() != LifetimeBorrow && !r.Until.IsZero() {
 		return bad("until", "until goes with lifetime borrow, not with %s", r.lifetime())
 	}
+	if r.Named && r.lifetime() != LifetimeProcess {
+		return bad("lifetime", "a lease of another process (pid) lives by that process, so its lifetime is process, not %s; leave "+
+			"lifetime, ttl_seconds and until out",
+			r.lifetime())
+	}
 	switch r.lifetime() {
 	case LifetimeTTL:
 		return checkTTL(r.TTL)

@@ -52,3 +52,32 @@ func TestInvisibleHolders(t *testing.T) {
 		t.Error("a process left, and its lease is held")
 	}
 }
+
+// A token that a caller acquired with for a process serves that process alone.
+func TestTokenOfANamedProcess(t *testing.T) {
+	c := newCrowd(Options{}, PoolGrant{Name: "p", Limit: 4, Budget: 4})
+	acquire := func(by Caller, life Lifetime) Decision {
+		return c.ask(&Acquire{Pool: "p", N: 1, Lifetime: life, Named: true, Caller: by, Token: "t"})
+	}
+	one, two := Caller{UID: 7, PID: 5, Start: 7, Inode: 50}, Caller{UID: 7, PID: 6, Start: 9, Inode: 60}
+	first := acquire(one, LifetimeProcess)
+	if again := acquire(one, LifetimeProcess); first.Denial != nil || !again.Replayed || again.Lease.ID != first.Lease.ID {
+		t.Fatalf("named again: %+v, and at first %+v", again, first)
+	}
+	recycled := one
+	recycled.Start, recycled.Inode = 8, 51
+	for _, other := range []Caller{two, recycled, {UID: 7}} {
+		if d := acquire(other, LifetimeProcess); d.Denial == nil || d.Denial.Code != TokenReused {
+			t.Errorf("process %+v got the lease of another: %+v", other, d)
+		}
+	}
+	if d := c.ask(&Join{ID: first.Lease.ID, Caller: two}); d.Denial != nil {
+		t.Fatal(d.Denial)
+	}
+	if d := acquire(two, LifetimeProcess); !d.Replayed {
+		t.Errorf("a co-holder's retry: %+v", d)
+	}
+	if d := acquire(one, LifetimeTTL); d.Denial == nil || d.Denial.Field != "lifetime" {
+		t.Errorf("a process that is named, with a time to live: %+v", d)
+	}
+}

@@ -293,6 +293,9 @@ func (m *model) answer(r *Acquire, now time.Time) (granted []Item, waits, replay
 		if tok.request != requestText(r) || !tok.draw && m.find(tok.id) < 0 {
 			return nil, false, false, TokenReused
 		}
+		if r.Named && !m.holds(tok.id, r.Caller) {
+			return nil, false, false, TokenReused
+		}
 		return nil, false, true, ""
 	}
 	if u := r.Caller; r.Token != "" && u.Who().nobody() && (u.PID == 0 || u.Start == 0) && u.Inode == 0 {
@@ -374,6 +377,13 @@ func requestText(r *Acquire) string {
 
 func (m *model) find(id LeaseID) int {
 	return slices.IndexFunc(m.leases, func(l modelLease) bool { return l.id == id })
+}
+
+// holds reports whether a process that can be told from others is one of a lease's holders.
+func (m *model) holds(id LeaseID, c Caller) bool {
+	return (c.PID != 0 || c.Inode != 0) && slices.ContainsFunc(m.leases[m.find(id)].holders, func(h Caller) bool {
+		return h.Who() == c.Who() && h.PID == c.PID && h.Inode == c.Inode
+	})
 }
 
 func (m *model) drop(id LeaseID) { m.leases = slices.Delete(m.leases, m.find(id), m.find(id)+1) }

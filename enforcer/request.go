@@ -31,12 +31,14 @@ type Acquire struct {
 	MinN   int64 // with Pool: be content with as few as this; 0: all or nothing
 	Labels map[string]string
 
-	Lifetime Lifetime      // empty: LifetimeTTL
-	Implied  bool          // Lifetime is the default of the API, and not the caller's word
-	TTL      time.Duration // LifetimeTTL; zero: DefaultTTL
-	Until    time.Time     // LifetimeBorrow: when the slots return
-	Token    string        // client token; empty: none
-	Version  string        // the product's version; empty: not checked
+	Lifetime Lifetime // empty: LifetimeTTL
+	Implied  bool     // Lifetime is the default of the API, and not the caller's word
+	// Named says that Caller is a process that another one names as the holder. A retry must name the same.
+	Named   bool
+	TTL     time.Duration // LifetimeTTL; zero: DefaultTTL
+	Until   time.Time     // LifetimeBorrow: when the slots return
+	Token   string        // client token; empty: none
+	Version string        // the product's version; empty: not checked
 	// Wait is how long to wait where the slots are in use, or where the agent may get more draws of a site's meter;
 	// zero: not at all.
 	Wait time.Duration

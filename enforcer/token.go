@@ -141,8 +141,17 @@ func (was *remembered) replay(r *Acquire, items []Item, token *ClientToken) Deci
 		return Decision{Denial: &Denial{Code: TokenReused, Field: "client_token",
 			Detail: fmt.Sprintf("client_token belongs to lease %s, which is over (%s); use a new one", was.lease.ID,
 				was.ended)}}
+	case r.Named && !was.lease.heldBy(r.Caller):
+		return Decision{Denial: &Denial{Code: TokenReused, Field: "client_token",
+			Detail: fmt.Sprintf("client_token belongs to lease %s, which another process than the named one holds; "+
+				"use a new one for each process", was.lease.ID)}}
 	}
 	return Decision{Lease: was.lease, Replayed: true}
+}
+
+// heldBy reports whether a process is known to be one of the lease's holders.
+func (l *Lease) heldBy(c Caller) bool {
+	return l.Holder.SameProcess(c) || slices.ContainsFunc(l.Others, func(o *Holder) bool { return o.SameProcess(c) })
 }
 
 // rememberLease remembers the client token of a lease that is granted, or drawn.

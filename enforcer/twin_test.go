@@ -215,6 +215,7 @@ func (s *twin) acquire(t *rapid.T, r *Acquire) {
 		r.Lifetime = rapid.SampledFrom([]Lifetime{LifetimeTTL, LifetimeTTL, LifetimeHeld, LifetimeProcess,
 			LifetimeConnection, LifetimeBorrow}).Draw(t, "lifetime")
 	}
+	r.Named = r.Lifetime == LifetimeProcess && rapid.Bool().Draw(t, "named")
 	switch r.Lifetime {
 	case LifetimeTTL:
 		r.TTL = time.Duration(rapid.IntRange(1, 30).Draw(t, "ttl")) * time.Second

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"io"
 	"math"
 	"net/http"
 	"time"
@@ -15,9 +16,12 @@ import (
 
 // request turns a body into a request of the core, or says why HTTP does not offer it.
 func request(in *wire.AcquireRequest, c *call) (*enforcer.Acquire, *enforcer.Denial) {
-	if in.Lifetime == string(enforcer.LifetimeProcess) || in.Lifetime == string(enforcer.LifetimeConnection) {
-		return nil, badRequest("lifetime", "use ttl, held or borrow, or a session",
+	if in.Lifetime == string(enforcer.LifetimeProcess) && in.PID == 0 || in.Lifetime == string(enforcer.LifetimeConnection) {
+		return nil, badRequest("lifetime", "use ttl, held or borrow, name a process by pid, or use a session",
 			"lifetime %q is for sessions: an HTTP connection does not tell how long its caller lives", in.Lifetime)
+	}
+	if in.PID < 0 {
+		return nil, badRequest("pid", "give the number of a process that runs", "pid is %d", in.PID)
 	}
 	return acquireRequest(in, c.peer.caller(c.admin))
 }
@@ -25,9 +29,6 @@ func request(in *wire.AcquireRequest, c *call) (*enforcer.Acquire, *enforcer.Den
 // acquireRequest turns an acquire into a request of the core, or says why this agent does not offer it.
 func acquireRequest(in *wire.AcquireRequest, caller enforcer.Caller) (*enforcer.Acquire, *enforcer.Denial) {
 	switch {
-	case in.PID != 0:
-		return nil, badRequest("pid", "use a session, which is its process's",
-			"leases of another process are not offered by this agent")
 	case in.Priority != 0:
 		return nil, badRequest("priority", "leave it out", "priorities are not offered by this agent")
 	case in.Until != nil && in.Until.IsZero():
@@ -131,7 +132,7 @@ func (s *Server) acquire(c *call) {
 		ctx, stop = s.while(ctx, c.peer, c.rights, mayCall)
 		defer stop()
 	}
-	g, d := s.slots.Acquire(ctx, r)
+	g, d := s.acquireBy(ctx, c, r, in.PID)
 	if d != nil {
 		if lostRights(ctx) {
 			d = notAllowed(c.peer)
@@ -162,6 +163,18 @@ func (s *Server) acquire(c *call) {
 	} else if k != nil {
 		k.expect(unread{g.ID, undo, true})
 	}
+}
+
+// acquireBy acquires for the caller, or for another process that has the number pid.
+func (s *Server) acquireBy(ctx context.Context, c *call, r *enforcer.Acquire, pid int32) (Grant, *enforcer.Denial) {
+	if pid == 0 {
+		return s.slots.Acquire(ctx, r)
+	}
+	var sent io.Closer
+	if k := c.conn(); k != nil {
+		sent = k.takeSent()
+	}
+	return s.slots.AcquireFor(ctx, r, pid, sent)
 }
 
 // errLate says that a grant was over before it was answered. The caller has its denial.

@@ -28,9 +28,9 @@ type Config struct {
 	// for all others.
 	MaxConns, MaxConnsPerUID int
 	// TakeSent turns the control messages (unix(7), SCM_RIGHTS) beside the first byte of a connection into something
-	// for Session. There are SentSpace bytes for them. TakeSent owns the descriptors in them, and returns nil when they
-	// are of no use. nil: none are taken. The kernel closes descriptors that come at any other time, for there is no
-	// room for them.
+	// for Session, or for AcquireFor. There are SentSpace bytes for them. TakeSent owns the descriptors in them, and
+	// returns nil when they are of no use. nil: none are taken. The kernel closes descriptors that come at any other
+	// time, for there is no room for them.
 	TakeSent  func(oob []byte) io.Closer
 	SentSpace int
 }
@@ -225,8 +225,20 @@ func (s *Server) tell(c *conn, to *connQueue) {
 	default:
 		c.held = true
 		c.UnixConn.SetReadDeadline(time.Time{})
-		c.dropSent()
+		s.countSent(c)
 		to.put(c)
+	}
+}
+
+// countSent counts what came beside the first byte as one connection more, or gives it back where that is one too many.
+func (s *Server) countSent(c *conn) {
+	switch {
+	case c.sent == nil:
+	case !s.connections.take(c.peer.key(), 1):
+		c.dropSent()
+	default:
+		was := c.leave
+		c.leave = sync.OnceFunc(func() { was(); s.connections.give(c.peer.key(), 1) })
 	}
 }
 
@@ -302,7 +314,6 @@ type conn struct {
 	first [1]byte
 	held  bool      // first has not been passed on yet
 	inner *tls.Conn // nil: there is no TLS around it
-	sent  io.Closer // made of the control message beside the first byte; nil: nothing
 	leave func()
 
 	ending <-chan struct{} // closed when the listener ends; nil: never
@@ -310,13 +321,22 @@ type conn struct {
 
 	mu     sync.Mutex // guards all below
 	unread unread
+	sent   io.Closer // made of the control message beside the first byte; nil: nothing
+}
+
+// takeSent returns what came beside the first byte, to the first that asks; nil: there is nothing.
+func (c *conn) takeSent() io.Closer {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	sent := c.sent
+	c.sent = nil
+	return sent
 }
 
 // dropSent gives back what came beside the first byte, where nobody needs it.
 func (c *conn) dropSent() {
-	if c.sent != nil {
-		c.sent.Close()
-		c.sent = nil
+	if sent := c.takeSent(); sent != nil {
+		sent.Close()
 	}
 }
 

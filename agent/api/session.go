@@ -134,8 +134,7 @@ func (s *Server) serveSession(c *conn) {
 	x.takeBack = x.undo
 	x.rights.Store(first)
 	defer s.onRules(x.ruled)()
-	sent := c.sent
-	c.sent = nil
+	sent := c.takeSent()
 	x.agent = s.slots.Session(c.UnixConn, sent, c.peer.caller(first.admin))
 	if c.peer.pid == 0 {
 		c.peer.inode = x.agent.Inode()

@@ -50,6 +50,10 @@ func (x *session) asked(r *rpcRequest) (q *enforcer.Acquire, nonce string, d *en
 	if d := params(r, &in); d != nil {
 		return nil, "", d
 	}
+	if in.PID != 0 {
+		return nil, "", badRequest("pid", "acquire over HTTP: POST /v1/leases",
+			"a session acquires for its own process, and not for process %d", in.PID)
+	}
 	if in.Labels == nil {
 		in.Labels = x.labels
 	}

@@ -119,6 +119,22 @@ func (r *Registry) Hold(id enforcer.LeaseID, caller enforcer.Caller, handle *liv
 	return nil
 }
 
+// onDeath calls die when a process has died, until stop is called.
+func (r *Registry) onDeath(handle *liveness.Handle, die func()) (stop func(), err error) {
+	w, err := r.watcher.Watch(handle, die)
+	if err != nil {
+		return nil, err
+	}
+	return w.Stop, nil
+}
+
+// holds reports whether a lease lives by a process, or has lived by it and ends just now.
+func (r *Registry) holds(id enforcer.LeaseID, handle *liveness.Handle) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Contains(r.leases[id], keyOf(handle))
+}
+
 // letGo forgets that a lease was to live by a process.
 func (r *Registry) letGo(id enforcer.LeaseID, key process) {
 	r.mu.Lock()

@@ -61,7 +61,10 @@ type session struct {
 // came beside the first byte; nil: nothing came.
 func (o *Sessions) Open(c *net.UnixConn, sent io.Closer, caller enforcer.Caller) api.Session {
 	s := &session{of: o, conn: c, caller: caller, leases: map[enforcer.LeaseID]struct{}{}}
-	s.sent, _ = sent.(*liveness.Sent)
+	if s.sent, _ = sent.(*liveness.Sent); !liveness.WantsSent() {
+		s.sent.Close() // the kernel itself tells which process connected
+		s.sent = nil
+	}
 	// All sessions of a process share the pidfd that it sent. Nothing else tells a process that is not visible from
 	// others.
 	if s.sent != nil || caller.PID == 0 {

@@ -17,7 +17,7 @@ type Path string
 // The paths, the best first.
 const (
 	PathPeerPIDFD Path = "peerpidfd" // SO_PEERPIDFD of the connection (Linux 6.5)
-	PathSentPIDFD Path = "sentpidfd" // a pidfd of itself that the client sent (Linux 5.3)
+	PathSentPIDFD Path = "sentpidfd" // a pidfd that the client sent, of itself or of a process that it names (Linux 5.3)
 	// pidfd_open of the process id, its start time checked before and after (Linux 5.3)
 	PathPIDFD      Path = "pidfd"
 	PathConnection Path = "connection" // the connection closes
@@ -70,6 +70,18 @@ type Process struct {
 	// file handle of its pidfd (Linux 6.14), type first, little-endian; nil: none
 	Handle []byte `json:"handle,omitempty"`
 }
+
+// Owner says whose a process is, in the agent's namespaces.
+type Owner struct {
+	UIDs [4]uint32 // real, effective, saved, and that of its accesses to files
+	GID  uint32    // effective
+	Exe  string    // path of the executable; empty: not readable
+	// Numbers are the process's in its PID namespaces, from the agent's own down to that which it is in.
+	Numbers []int32
+}
+
+// Only reports whether all of the process's uids are one.
+func (o Owner) Only(uid uint32) bool { return o.UIDs == [4]uint32{uid, uid, uid, uid} }
 
 // Support says which paths this kernel offers to this process.
 type Support struct {

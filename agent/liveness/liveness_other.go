@@ -49,6 +49,15 @@ func (*Handle) Share() (*Handle, error) { return nil, ErrUnsupported }
 // Lend is [ErrUnsupported].
 func (*Handle) Lend(func(int)) error { return ErrUnsupported }
 
+// Handle is [ErrUnsupported].
+func (*Sent) Handle() (*Handle, error) { return nil, ErrUnsupported }
+
+// Owner is [ErrUnsupported].
+func (*Handle) Owner() (Owner, error) { return Owner{}, ErrUnsupported }
+
+// Numbers knows none.
+func Numbers(int32, uint64) []int32 { return nil }
+
 // FromKept is [ErrUnsupported].
 func FromKept(int, Path) (*Handle, error) { return nil, ErrUnsupported }
 

@@ -33,8 +33,7 @@ type Sent struct{ fd int }
 // wantsSent says whether a sent pidfd is of use: 0 not known yet, 1 yes, 2 no.
 var wantsSent atomic.Int32
 
-// WantsSent reports whether a sent pidfd can tell the agent anything on this kernel. Where it cannot, the agent reads
-// connections without room for descriptors, and the kernel closes them.
+// WantsSent reports whether a pidfd that a peer sends of itself can tell the agent anything on this kernel.
 func WantsSent() bool {
 	if w := wantsSent.Load(); w != 0 {
 		return w == 1
@@ -67,6 +66,17 @@ func (s *Sent) Close() error {
 	fd := s.fd
 	s.fd = -1
 	return unix.Close(fd)
+}
+
+// Handle returns a handle of the process that the pidfd is of, whoever sent it; the Sent is used up. Its errors are those
+// of [FromPIDFD].
+func (s *Sent) Handle() (*Handle, error) {
+	if s == nil || s.fd < 0 {
+		return nil, fmt.Errorf("%w: no pidfd was sent", ErrUnsupported)
+	}
+	fd := s.fd
+	s.fd = -1
+	return FromPIDFD(fd)
 }
 
 // handle returns the sent pidfd's handle if it is the peer's, whose process id is pid as the kernel gives it; nil if

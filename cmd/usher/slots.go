@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -92,13 +93,18 @@ func (c *cli) acquireCommand() *cobra.Command {
 	var wait *time.Duration
 	var held bool
 	var until, borrow string
-	cmd := &cobra.Command{Use: "acquire --pool P [--n N] [--ttl D | --held | --until T | --borrow D]",
+	var pid int
+	cmd := &cobra.Command{Use: "acquire --pool P [--n N] [--ttl D | --pid PID | --held | --until T | --borrow D]",
 		Short: "Take slots, and print the lease's id", Args: cobra.NoArgs,
 		Long: `Take slots and print the lease's id, or the lease with --json. The lease ends when its time is over
 unless it is renewed ("usher renew"), and when it is released ("usher release"). With --until or
 --borrow the slots are borrowed: they stay held until then, whatever becomes of agent and host, and
-come back sooner only where the licence allows it. For a program that runs here, "usher run" does
-all of this.`,
+come back sooner only where the licence allows it.
+
+With --pid a process that runs already holds the slots until it ends, however it ends: nobody has
+to renew them. It must be a process of yours, unless you are root, and the slots count as that
+process's. To start a program that holds slots, use "usher run".`,
+		Example: "  usher acquire --pool streams --ttl 10m\n  usher acquire --pool streams --pid \"$(cat /run/app.pid)\"",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			r, err := o.request()
 			if err != nil {
@@ -118,19 +124,28 @@ all of this.`,
 				}
 				r.Lifetime, r.Until = "borrow", &at
 			}
+			take := func() (*wire.Lease, error) { return c.client().Acquire(cmd.Context(), r) }
+			if pid != 0 {
+				p, err := client.OpenProcess(pid) // the very process, also when its number is another's at a later try
+				if err != nil {
+					return err
+				}
+				defer p.Close()
+				take = func() (*wire.Lease, error) { return c.client().AcquireFor(cmd.Context(), p, r) }
+			}
 			var l *wire.Lease
 			if err := c.ride(cmd.Context(), *wait, r.ClientToken != "", func() (err error) {
-				l, err = c.client().Acquire(cmd.Context(), r)
+				l, err = take()
 				return err
 			}); err != nil {
 				return err
 			}
+			show := func() error { return fprintln(c.out, l.ID) }
 			if c.json {
-				return c.printJSON(l)
+				show = func() error { return c.printJSON(l) }
 			}
-			if err := fprintln(c.out, l.ID); err != nil { // nobody knows the lease
-				gone := c.client().Release(context.WithoutCancel(cmd.Context()), l.ID, false)
-				return errors.Join(fmt.Errorf("standard output: %w", err), gone)
+			if err := show(); err != nil { // nobody knows the lease
+				return errors.Join(fmt.Errorf("standard output: %w", err), c.giveUp(cmd.Context(), l.ID))
 			}
 			return nil
 		}}
@@ -139,11 +154,22 @@ all of this.`,
 	cmd.Flags().StringVar(&o.ttl, "ttl", "", "how long it lasts unless renewed: 1s to 24h (default 60s)")
 	cmd.Flags().StringVar(&o.token, "client-token", "",
 		"makes the acquire repeatable: the same token gets the same lease")
+	numberVar(cmd.Flags(), &pid, "pid", 0, 1, math.MaxInt32, "have this process, which runs already, hold it until it ends")
 	cmd.Flags().BoolVar(&held, "held", false, "hold it until it is released")
 	cmd.Flags().StringVar(&until, "until", "", "borrow it until this time: 2027-01-31, or 2027-01-31T18:00:00Z")
 	cmd.Flags().StringVar(&borrow, "borrow", "", "borrow it for this long: 3d, 12h")
-	cmd.MarkFlagsMutuallyExclusive("ttl", "held", "until", "borrow")
+	cmd.MarkFlagsMutuallyExclusive("ttl", "pid", "held", "until", "borrow")
 	return cmd
+}
+
+// giveUp gives back a lease that nobody knows. Root may have acquired it for a process of another user.
+func (c *cli) giveUp(ctx context.Context, id string) error {
+	ctx = context.WithoutCancel(ctx)
+	err := c.client().Release(ctx, id, false)
+	if errors.Is(err, client.ErrNotHolder) {
+		err = c.client().Release(ctx, id, true)
+	}
+	return err
 }
 
 func (c *cli) renewCommand() *cobra.Command {
