@@ -103,8 +103,8 @@ func TestNamedHolder(t *testing.T) {
 	}
 }
 
-// What cannot hold a lease does not: a dead process, one of another number than its pidfd, a number that is no process's
-// but a thread's, and whatever lives by something else than its process.
+// What cannot hold a lease does not: a dead process, one of another number than its pidfd, a number that is no
+// process's but a thread's, and whatever lives by something else than its process.
 func TestNamedRefused(t *testing.T) {
 	h := open(t, "")
 	h.drop("a.lic", h.sign("a", 2, nil))
@@ -142,13 +142,15 @@ func TestNamedRefused(t *testing.T) {
 		}
 	}
 	line := h.dial()
-	if got := line.ask(fmt.Sprintf(`{"jsonrpc":"2.0","id":1,"method":"lease.acquire","params":{"pool":"streams","pid":%d}}`,
+	if got := line.ask(fmt.Sprintf(
+		`{"jsonrpc":"2.0","id":1,"method":"lease.acquire","params":{"pool":"streams","pid":%d}}`,
 		app.Process.Pid)); !strings.Contains(got, "POST /v1/leases") {
 		t.Errorf("in a session: %s", got)
 	}
 	h.inUse(0)
 	p := h.play(namedScript)
-	if got := p.ask(fmt.Sprintf("%d %d", app.Process.Pid, p.cmd.Process.Pid)); !strings.Contains(got, `"field":"pid"`) ||
+	if got := p.ask(fmt.Sprintf("%d %d", app.Process.Pid, p.cmd.Process.Pid)); !strings.Contains(got,
+		`"field":"pid"`) ||
 		!strings.Contains(got, "the pidfd that was sent is process") {
 		t.Errorf("a number and another's pidfd: %s", got)
 	}
@@ -164,8 +166,8 @@ while True:
     pid, of = heard().split()
     s = session()
     body = json.dumps({"pool": "streams", "pid": int(pid)})
-    socket.send_fds(s, [("POST /v1/leases HTTP/1.1\r\nHost: u\r\nConnection: close\r\nContent-Type: application/json\r\n" +
-        "Content-Length: %d\r\n\r\n" % len(body) + body).encode()], [os.pidfd_open(int(of))])
+    socket.send_fds(s, [("POST /v1/leases HTTP/1.1\r\nHost: u\r\nConnection: close\r\n" +
+        "Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body).encode()], [os.pidfd_open(int(of))])
     say(s.makefile().read().splitlines()[-1])
 `
 
@@ -211,7 +213,8 @@ func TestNamedBySomebody(t *testing.T) {
 			t.Errorf("somebody names %s process: %s", what, got)
 		}
 	}
-	half := h.play(`os.setresuid(4711, 4711, 0); say("ready"); heard()`) // its saved uid is root's: it can be root again
+	// its saved uid is root's: it can be root again
+	half := h.play(`os.setresuid(4711, 4711, 0); say("ready"); heard()`)
 	half.hear()
 	if got := h.as(somebody, "POST", "/v1/leases", body(half.cmd.Process.Pid)); !strings.HasPrefix(got, "403 ") {
 		t.Errorf("somebody names a process that can be root: %s", got)
@@ -220,7 +223,8 @@ func TestNamedBySomebody(t *testing.T) {
 	for _, uid := range []uint32{somebody, 0} {
 		pid := map[uint32]int{somebody: own.Process.Pid, 0: owns.Process.Pid}[uid]
 		got := h.as(uid, "POST", "/v1/leases", body(pid))
-		if !strings.HasPrefix(got, "201 ") || !strings.Contains(got, `"holder":{"uid":4711,"gid":4711,"pid":`+fmt.Sprint(pid)) ||
+		if !strings.HasPrefix(got, "201 ") ||
+			!strings.Contains(got, `"holder":{"uid":4711,"gid":4711,"pid":`+fmt.Sprint(pid)) ||
 			!strings.Contains(got, `"liveness":"pidfd"`) {
 			t.Errorf("uid %d names somebody's process: %s", uid, got)
 		}
@@ -256,7 +260,8 @@ func TestNamedInAnotherNamespace(t *testing.T) {
 			}
 			app := c.sleeper(0)
 			if unseen {
-				refusedPID(t, "a bare number", c.bare(fmt.Sprint(app.Process.Pid)), client.ErrBadRequest, "PID namespace")
+				refusedPID(t, "a bare number", c.bare(fmt.Sprint(app.Process.Pid)), client.ErrBadRequest,
+					"PID namespace")
 				refusedPID(t, "the agent's own number there", c.bare("1"), client.ErrBadRequest, "PID namespace")
 				l := c.hold(app, "t")
 				if l.Liveness != "sentpidfd" || l.Holder.PID != 0 {
@@ -286,7 +291,8 @@ func (c *crashing) inside(enter []string) {
 	t.Helper()
 	refusedPID(t, "the first there", c.bare("1", enter...), client.ErrBadRequest, "PID namespace")
 	sh := exec.Command(enter[0], append(enter[1:], "sh", "-c",
-		`sleep 600 & "$0" --socket "$1" acquire --json --pool streams --pid $! && echo $! && read x`, c.bin, c.Socket())...)
+		`sleep 600 & "$0" --socket "$1" acquire --json --pool streams --pid $! && echo $! && read x`, c.bin,
+		c.Socket())...)
 	to, err := sh.StdinPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -173,12 +173,17 @@ func (r *Acquire) check() *Denial {
 	if d := r.Data.check(); d != nil {
 		return d
 	}
+	return r.checkLifetime()
+}
+
+func (r *Acquire) checkLifetime() *Denial {
 	if r.lifetime() != LifetimeBorrow && !r.Until.IsZero() {
 		return bad("until", "until goes with lifetime borrow, not with %s", r.lifetime())
 	}
 	if r.Named && r.lifetime() != LifetimeProcess {
-		return bad("lifetime", "a lease of another process (pid) lives by that process, so its lifetime is process, not %s; leave "+
-			"lifetime, ttl_seconds and until out",
+		return bad("lifetime",
+			"a lease of another process (pid) lives by that process, so its lifetime is process, not %s; leave "+
+				"lifetime, ttl_seconds and until out",
 			r.lifetime())
 	}
 	switch r.lifetime() {

@@ -61,7 +61,8 @@ func TestTokenOfANamedProcess(t *testing.T) {
 	}
 	one, two := Caller{UID: 7, PID: 5, Start: 7, Inode: 50}, Caller{UID: 7, PID: 6, Start: 9, Inode: 60}
 	first := acquire(one, LifetimeProcess)
-	if again := acquire(one, LifetimeProcess); first.Denial != nil || !again.Replayed || again.Lease.ID != first.Lease.ID {
+	if again := acquire(one, LifetimeProcess); first.Denial != nil || !again.Replayed ||
+		again.Lease.ID != first.Lease.ID {
 		t.Fatalf("named again: %+v, and at first %+v", again, first)
 	}
 	recycled := one

@@ -35,8 +35,8 @@ type Slots interface {
 	// Acquire fills in the lease's id.
 	Acquire(context.Context, *enforcer.Acquire) (Grant, *enforcer.Denial)
 	// AcquireFor is Acquire for another process than the caller, which is to hold the lease: that of a pidfd which
-	// Config.TakeSent made sent of, else that with the number pid. It takes sent (nil: none was sent), and makes r.Caller
-	// that process.
+	// Config.TakeSent made sent of, else that with the number pid. It takes sent (nil: none was sent), and makes
+	// r.Caller that process.
 	AcquireFor(ctx context.Context, r *enforcer.Acquire, pid int32, sent io.Closer) (Grant, *enforcer.Denial)
 	Renew(*enforcer.Renew) (Grant, *enforcer.Denial)
 	Release(*enforcer.Release) *enforcer.Denial

@@ -16,7 +16,8 @@ import (
 
 // request turns a body into a request of the core, or says why HTTP does not offer it.
 func request(in *wire.AcquireRequest, c *call) (*enforcer.Acquire, *enforcer.Denial) {
-	if in.Lifetime == string(enforcer.LifetimeProcess) && in.PID == 0 || in.Lifetime == string(enforcer.LifetimeConnection) {
+	if in.Lifetime == string(enforcer.LifetimeProcess) && in.PID == 0 ||
+		in.Lifetime == string(enforcer.LifetimeConnection) {
 		return nil, badRequest("lifetime", "use ttl, held or borrow, name a process by pid, or use a session",
 			"lifetime %q is for sessions: an HTTP connection does not tell how long its caller lives", in.Lifetime)
 	}

@@ -12,9 +12,9 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// AcquireFor asks the desk for a lease that another process than the caller is to hold: that of a pidfd which the caller
-// sent, else that which has the number pid. It makes r.Caller that process. The lease counts as the process's, and ends
-// when it dies. AcquireFor takes sent, which [TakeSent] made; nil: nothing was sent.
+// AcquireFor asks the desk for a lease that another process than the caller is to hold: that of a pidfd which the
+// caller sent, else that which has the number pid. It makes r.Caller that process. The lease counts as the process's,
+// and ends when it dies. AcquireFor takes sent, which [TakeSent] made; nil: nothing was sent.
 //
 // The kernel says whose the process is, and a caller that is not root may name those of its own user alone.
 func (o *Sessions) AcquireFor(ctx context.Context, r *enforcer.Acquire, pid int32, sent io.Closer) (api.Grant,
@@ -88,8 +88,10 @@ func named(c *enforcer.Caller, pid int32, sent io.Closer) (*liveness.Handle, *en
 			if handle != nil {
 				handle.Close()
 			}
-			return nil, notNamed("send a pidfd of the process beside the request's first byte, as `usher acquire --pid` does",
-				"the agent does not see the caller in its own PID namespace, and the number %d may be another process's here",
+			return nil, notNamed(
+				"send a pidfd of the process beside the request's first byte, as `usher acquire --pid` does",
+				"the agent does not see the caller in its own PID namespace, and the number %d may be another "+
+					"process's here",
 				pid)
 		}
 	}
@@ -111,13 +113,14 @@ func besides(c *enforcer.Caller) bool { return len(liveness.Numbers(c.PID, c.Sta
 // speaksFor makes the caller the process that it names by a number, or says why it may not speak for it.
 //
 // Of a process that is not visible the kernel tells the agent nothing but that it lives. Only a caller that is not
-// visible either can have got a pidfd of it by itself. The lease then counts as that caller's, whoever's the process is,
-// and lasts no longer than it: the caller gains no more than by a lease that is held until it is released.
+// visible either can have got a pidfd of it by itself. The lease then counts as that caller's, whoever's the process
+// is, and lasts no longer than it: the caller gains no more than by a lease that is held until it is released.
 func speaksFor(c *enforcer.Caller, pid int32, handle *liveness.Handle) *enforcer.Denial {
 	p := handle.Process()
 	if visible := p.PID != 0; visible != (c.PID != 0) {
 		return notNamed("run the command in the PID namespace of the process, as its user",
-			"the agent sees one of the caller and process %d, and not the other, so that nothing shows whose that is", pid)
+			"the agent sees one of the caller and process %d, and not the other, so that nothing shows whose that is",
+			pid)
 	} else if !visible {
 		c.Exe, c.Start, c.Inode, c.Pod = "", 0, p.Inode, ""
 		c.Admin = false
@@ -132,7 +135,8 @@ func speaksFor(c *enforcer.Caller, pid int32, handle *liveness.Handle) *enforcer
 			"pid is %d, and the pidfd that was sent is process %d's", pid, p.PID)
 	case c.UID == enforcer.Nobody, c.UID != 0 && !owner.Only(c.UID), owner.UIDs[1] == enforcer.Nobody:
 		return &enforcer.Denial{Code: enforcer.Forbidden, Field: "pid",
-			Detail: fmt.Sprintf("process %d is not one of uid %d alone, and a user may name its own processes only", pid,
+			Detail: fmt.Sprintf("process %d is not one of uid %d alone, and a user may name its own processes only",
+				pid,
 				c.UID),
 			Hint: "ask as the user of the process, or as root"}
 	}

@@ -17,7 +17,8 @@ type Path string
 // The paths, the best first.
 const (
 	PathPeerPIDFD Path = "peerpidfd" // SO_PEERPIDFD of the connection (Linux 6.5)
-	PathSentPIDFD Path = "sentpidfd" // a pidfd that the client sent, of itself or of a process that it names (Linux 5.3)
+	// a pidfd that the client sent, of itself or of a process that it names (Linux 5.3)
+	PathSentPIDFD Path = "sentpidfd"
 	// pidfd_open of the process id, its start time checked before and after (Linux 5.3)
 	PathPIDFD      Path = "pidfd"
 	PathConnection Path = "connection" // the connection closes

@@ -28,15 +28,16 @@ func (h *Handle) ownerIn(proc string) (Owner, error) {
 	case gone: // the number may be another's by now, and so what was read
 		return Owner{}, ErrDead
 	case !ok:
-		return Owner{}, fmt.Errorf("%w: /proc does not show process %d (hidepid, or too few descriptors)", ErrUnsupported,
+		return Owner{}, fmt.Errorf("%w: /proc does not show process %d (hidepid, or too few descriptors)",
+			ErrUnsupported,
 			pid)
 	}
 	return o, nil
 }
 
 // Numbers returns the numbers that a process has in its PID namespaces, from the agent's own down to that which it is
-// in (proc_pid_status(5), NSpid). nil: they are not known, or the number is another process's by now. start is its start
-// time ([Process].Start).
+// in (proc_pid_status(5), NSpid). nil: they are not known, or the number is another process's by now. start is its
+// start time ([Process].Start).
 func Numbers(pid int32, start uint64) []int32 {
 	if pid <= 0 || start == 0 {
 		return nil

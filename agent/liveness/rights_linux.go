@@ -68,8 +68,8 @@ func (s *Sent) Close() error {
 	return unix.Close(fd)
 }
 
-// Handle returns a handle of the process that the pidfd is of, whoever sent it; the Sent is used up. Its errors are those
-// of [FromPIDFD].
+// Handle returns a handle of the process that the pidfd is of, whoever sent it; the Sent is used up. Its errors are
+// those of [FromPIDFD].
 func (s *Sent) Handle() (*Handle, error) {
 	if s == nil || s.fd < 0 {
 		return nil, fmt.Errorf("%w: no pidfd was sent", ErrUnsupported)

@@ -104,7 +104,8 @@ come back sooner only where the licence allows it.
 With --pid a process that runs already holds the slots until it ends, however it ends: nobody has
 to renew them. It must be a process of yours, unless you are root, and the slots count as that
 process's. To start a program that holds slots, use "usher run".`,
-		Example: "  usher acquire --pool streams --ttl 10m\n  usher acquire --pool streams --pid \"$(cat /run/app.pid)\"",
+		Example: "  usher acquire --pool streams --ttl 10m\n" +
+			"  usher acquire --pool streams --pid \"$(cat /run/app.pid)\"",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			r, err := o.request()
 			if err != nil {
@@ -154,7 +155,8 @@ process's. To start a program that holds slots, use "usher run".`,
 	cmd.Flags().StringVar(&o.ttl, "ttl", "", "how long it lasts unless renewed: 1s to 24h (default 60s)")
 	cmd.Flags().StringVar(&o.token, "client-token", "",
 		"makes the acquire repeatable: the same token gets the same lease")
-	numberVar(cmd.Flags(), &pid, "pid", 0, 1, math.MaxInt32, "have this process, which runs already, hold it until it ends")
+	numberVar(cmd.Flags(), &pid, "pid", 0, 1, math.MaxInt32,
+		"have this process, which runs already, hold it until it ends")
 	cmd.Flags().BoolVar(&held, "held", false, "hold it until it is released")
 	cmd.Flags().StringVar(&until, "until", "", "borrow it until this time: 2027-01-31, or 2027-01-31T18:00:00Z")
 	cmd.Flags().StringVar(&borrow, "borrow", "", "borrow it for this long: 3d, 12h")
