@@ -167,7 +167,8 @@ while True:
     s = session()
     body = json.dumps({"pool": "streams", "pid": int(pid)})
     socket.send_fds(s, [("POST /v1/leases HTTP/1.1\r\nHost: u\r\nConnection: close\r\n" +
-        "Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body).encode()], [os.pidfd_open(int(of))])
+        "Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body).encode()],
+        [os.pidfd_open(int(of))])
     say(s.makefile().read().splitlines()[-1])
 `
 
