@@ -245,16 +245,17 @@ func TestAWSClientKilled(t *testing.T) {
 	}
 }
 
-// While the agent is killed at any moment, whoever asks until he is answered has drawn once, taken once, and is always
-// answered the same.
+// While the agent is killed at any moment, a caller that asks until it is answered has drawn once, taken once, and is
+// always answered the same. An agent lives for some answers, so that callers on a slow machine come to an end, too.
 func TestAWSUnderKill(t *testing.T) {
 	t.Parallel()
 	const callers, each = 4, 12
 	many := int64(callers * each)
 	a := awsHouse(t, many, func(c *usher.Claims) { c.Meters["uses"] = usher.Meter{Max: &many, Scope: "host"} })
 	p := awsApart(t, a)
-	where := make(chan string, 1)
+	where := make(chan string, 1) // empty while there is no agent
 	where <- a.tcp
+	answered := make(chan struct{}, 4*many)
 	var done sync.WaitGroup
 	for i := range callers {
 		done.Go(func() {
@@ -286,6 +287,7 @@ func TestAWSUnderKill(t *testing.T) {
 						default:
 							token = *out.LicenseConsumptionToken
 							answers++
+							answered <- struct{}{}
 						}
 					}
 				}
@@ -296,14 +298,20 @@ func TestAWSUnderKill(t *testing.T) {
 	go func() { done.Wait(); close(finished) }()
 	kills := 0
 	for over := false; !over; {
+		for range rand.IntN(8) { // none: it is killed before it can answer
+			select {
+			case <-answered:
+			case <-finished:
+			}
+		}
 		select {
 		case <-finished:
 			over = true
-		case <-time.After(time.Duration(1+rand.IntN(15)) * time.Millisecond):
+		case <-time.After(time.Duration(rand.IntN(5000)) * time.Microsecond):
+			<-where
 			p.kill()
 			p.run()
 			a.where()
-			<-where
 			where <- a.tcp
 			kills++
 		}

@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -25,6 +26,9 @@ type tidied struct{ *testing.M }
 var builtIn []string
 
 func (m tidied) Run() int {
+	if signal.Ignored(os.Interrupt) { // a shell does so for what it starts in the background; the agents would do so, too
+		signal.Notify(make(chan os.Signal, 1), os.Interrupt)
+	}
 	code := m.M.Run()
 	for _, dir := range builtIn {
 		os.RemoveAll(dir)
