@@ -44,12 +44,25 @@ build: ## bin/usher; VENDOR=DIR compiles a vendor's product and keys in, NAME=ac
 	@mkdir -p $(BIN)
 	$(BUILD) -o $(BIN)/$(NAME) ./cmd/usher
 
+# What has no race detector is compiled as the program is, so that all of it is compiled once.
+PLAIN = CGO_ENABLED=0 GOFLAGS="$$($(GO) env GOFLAGS) -trimpath"
+STATICCHECK = $$($(GO) tool -modfile="$(CURDIR)/.ci/tools/go.mod" -n staticcheck)
+
+# Many tests wait for processes and for time; the checks of the code have the processor meanwhile.
 .PHONY: test
-test: packages lint cross ## the whole suite, with the race detector
-	$(GO) test -race -timeout 20m ./...
-	cd client && $(GO) vet ./... && $(GO) test -race ./...
-	for d in plugin/*/acceptance configs/*/acceptance; do (cd $$d && $(GO) test -timeout 10m ./...) || exit 1; done # no race detector: the systems' own clients have races
+test: packages ## the whole suite, with the race detector
+	@$(MAKE) --no-print-directory -j2 suite checks
+
+.PHONY: suite
+suite:
+	$(GO) test -race -vet=off -timeout 20m -p 3 -parallel 4 ./... # lint has vet look at all of it, more sternly
+	cd client && $(GO) test -race -vet=off ./...
+	for d in plugin/*/acceptance configs/*/acceptance; do (cd $$d && $(PLAIN) $(GO) test -vet=off -timeout 10m ./...) || exit 1; done # no race detector: the systems' own clients have races
 	.ci/readme
+
+.PHONY: checks
+checks:
+	@nice -n 10 $(MAKE) --no-print-directory lint cross
 
 # How often soak kills the agent, and how many histories it tries on each model.
 KILLS  ?= 200
@@ -69,13 +82,11 @@ soak: ## the long forms: KILLS=200 kills of the agent under load, and the models
 	$(GO) test -count 1 -timeout 60m -run 'TestKilledWhileStoring|TestStoredInPart' ./agent/journal -journal.kills=2400 -journal.stores=20000
 
 .PHONY: lint
-lint: ## gofmt, go vet, staticcheck
+lint: ## gofmt, go vet, staticcheck; with the race detector's packages, which the tests compile
 	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "gofmt -w these:"; echo "$$out"; exit 1; fi
-	$(GO) vet ./...
-	$(GO) tool -modfile=.ci/tools/go.mod staticcheck ./...
-	cd client && $(GO) tool -modfile=../.ci/tools/go.mod staticcheck ./...
-	cd docs/examples/acme-format && $(GO) vet ./...
-	for d in plugin/*/acceptance configs/*/acceptance; do (cd $$d && $(GO) vet ./... && $(GO) tool -modfile=../../../.ci/tools/go.mod staticcheck ./...) || exit 1; done
+	for d in . client; do (cd $$d && $(GO) vet -race ./... && GOFLAGS="$$($(GO) env GOFLAGS) -race" $(STATICCHECK) ./...) || exit 1; done
+	cd docs/examples/acme-format && $(PLAIN) $(GO) vet ./...
+	for d in plugin/*/acceptance configs/*/acceptance; do (cd $$d && $(PLAIN) $(GO) vet ./... && $(PLAIN) $(STATICCHECK) ./...) || exit 1; done
 	@if command -v protoc > /dev/null; then .ci/generate --check; else echo "no protoc: whether generated code is current is not checked"; fi
 
 .PHONY: generate

@@ -23,15 +23,16 @@ import (
 	"github.com/usher-agent/usher/client/wire"
 )
 
-// acmePlugin is the worked example, built once, without the race detector: it is somebody else's program.
+// acmePlugin is the worked example, built once, without the race detector: it is somebody else's program. Its packages
+// are compiled as make compiles the program.
 var acmePlugin = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "usher-plugin")
 	if err != nil {
 		return "", err
 	}
 	bin := filepath.Join(dir, "acme-format")
-	cmd := exec.Command("go", "build", "-o", bin, ".")
-	cmd.Dir = "../docs/examples/acme-format"
+	cmd := exec.Command("go", "build", "-trimpath", "-o", bin, ".")
+	cmd.Dir, cmd.Env = "../docs/examples/acme-format", append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("%w: %s", err, out)
 	}
