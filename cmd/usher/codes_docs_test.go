@@ -116,6 +116,7 @@ func TestSectionFaults(t *testing.T) {
 
 // The type of a problem leads to the section of its code.
 func TestProblemTypes(t *testing.T) {
+	t.Parallel()
 	for c := range api.Codes() {
 		link := api.ProblemPage + string(c)
 		page, anchor, _ := strings.Cut(link, "#")

@@ -92,6 +92,7 @@ func anchorsOf(t *testing.T, page string) map[string]bool {
 
 // Every relative link in the documentation leads somewhere: to a file, and to a heading of it where it names one.
 func TestLinks(t *testing.T) {
+	t.Parallel()
 	link := regexp.MustCompile(`\]\(([^)#]*)(?:#([^)]*))?\)`)
 	anchors := map[string]map[string]bool{}
 	n, named := 0, 0

@@ -66,6 +66,7 @@ func TestDoctorNamesTheCauseFirst(t *testing.T) {
 
 // A healthy agent has nothing bad, and no warning.
 func TestDoctorOfAHealthyAgent(t *testing.T) {
+	t.Parallel()
 	w := newWard(t)
 	w.sign("a.lic", "--bind", w.request(), "--strategy", "any")
 	w.run()
@@ -79,6 +80,7 @@ func TestDoctorOfAHealthyAgent(t *testing.T) {
 // The agent is known where the kernel names the service manager as the one that listens, too: it is the process that
 // has called listen(2) last.
 func TestDoctorOfAListenerOfTheServiceManager(t *testing.T) {
+	t.Parallel()
 	w := newWard(t)
 	w.sign("a.lic", "--bind", w.request(), "--strategy", "any")
 	l := w.listen()
@@ -351,6 +353,7 @@ var startFaults = []fault{
 
 // The journals are mended with the owner and the mode that they have.
 func TestRepairKeepsOwnerAndMode(t *testing.T) {
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("owners are given as root")
 	}
@@ -394,6 +397,7 @@ func TestRepairKeepsOwnerAndMode(t *testing.T) {
 
 // A user who is neither root nor the agent's is told what it could not look at, and nothing bad of it.
 func TestDoctorOfAnotherUser(t *testing.T) {
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("another user is made by root")
 	}
@@ -412,6 +416,7 @@ func TestDoctorOfAnotherUser(t *testing.T) {
 
 // As JSON, each finding has its code, its result and, where there is one, its place.
 func TestDoctorAsJSON(t *testing.T) {
+	t.Parallel()
 	w := newWard(t)
 	w.configure(", group: no-such-group", "")
 	w.args = []string{"--json"}

@@ -81,6 +81,7 @@ func licenceIn(t *testing.T, dir string) string {
 // a date takes or refuses a zero, a negative, the first date and the last one by its own name, and never reads them as
 // if it had not been given.
 func TestZeroIsAValue(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	lic := licenceIn(t, dir)
 	seen := map[string]bool{}

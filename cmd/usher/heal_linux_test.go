@@ -120,6 +120,7 @@ func metered(t *testing.T) (w *whole, log *os.File, logged func() string, readyz
 // and no longer: the agent heals without a restart. What it has acknowledged before, meanwhile and after, the next
 // start knows.
 func TestJournalHealsWithTheDisk(t *testing.T) {
+	t.Parallel()
 	w, log, logged, readyz := metered(t)
 	c := client.New(w.socket)
 	defer c.Close()

@@ -87,6 +87,7 @@ func testHowTos(t *testing.T, dir string) {
 	}
 	for _, page := range pages {
 		t.Run(strings.TrimSuffix(filepath.Base(page), ".md"), func(t *testing.T) {
+			t.Parallel()
 			p := packagesIn(dir)
 			steps := stepsOf(t, page)
 			hosts := map[bool]*machine{false: newHost(t, p, "0123456789abcdef0123456789abcdef")}

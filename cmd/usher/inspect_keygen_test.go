@@ -11,6 +11,7 @@ import (
 // An encrypted file whose key is not at hand has a signature all the same: `license inspect` says whether it is good,
 // in words and in JSON. The files are those of plugin/keygen.
 func TestInspectEncrypted(t *testing.T) {
+	t.Parallel()
 	files, _ := filepath.Glob("../../plugin/keygen/testdata/*-aes-*.json")
 	good, bad := 0, 0
 	for _, vector := range files {

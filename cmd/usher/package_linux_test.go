@@ -75,6 +75,7 @@ func makePackages(dir string) error {
 
 // Packages on a real system, with a systemd of its own: each is installed, used, upgraded and removed.
 func TestPackages(t *testing.T) {
+	t.Parallel()
 	bootMachine(t) // else nothing is built
 	dir := t.TempDir()
 	if err := makePackages(dir); err != nil {
@@ -83,6 +84,7 @@ func TestPackages(t *testing.T) {
 	for name, test := range map[string]func(*machine, packaged){"deb": testDeb, "rpm": testRPM, "own name": testOwnName,
 		"page": testInstallPage} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			m, p := bootMachine(t), packagesIn(dir)
 			for _, file := range []*string{&p.deb, &p.nextDeb, &p.rpm, &p.nextRPM, &p.ownDeb, &p.ownRPM} {
 				to := "/tmp/" + filepath.Base(*file)
@@ -92,8 +94,12 @@ func TestPackages(t *testing.T) {
 			test(m, p)
 		})
 	}
-	t.Run("make install", func(t *testing.T) { testMakeInstall(t, dir) })
-	t.Run("how-to", func(t *testing.T) { testHowTos(t, dir) })
+	for name, test := range map[string]func(*testing.T, string){"make install": testMakeInstall, "how-to": testHowTos} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, dir)
+		})
+	}
 }
 
 // site is an agent that a package has installed, with a licence in force, and callers.
@@ -189,12 +195,12 @@ func (s *site) holds(after string) {
 	}
 }
 
-// load has callers come and go until the returned function is called, which demands that none was turned away.
+// load has callers come and go, dozens in a second, until the returned function is called, which demands that none was turned away.
 func (s *site) load() (end func()) {
 	s.t.Helper()
 	s.run("mkdir -m 777 /tmp/load")
 	const loop = `n=0; while [ ! -e /tmp/load/end ]; do %s || echo "exit code $?" >> /tmp/load/failed; ` +
-		`n=$((n+1)); done 2>> /tmp/load/errors; echo $n >> /tmp/load/calls`
+		`n=$((n+1)); sleep 0.02; done 2>> /tmp/load/errors; echo $n >> /tmp/load/calls`
 	var all []*exec.Cmd
 	for _, call := range []string{s.as(s.tool + " run --pool streams -- true"),
 		"id=$(" + s.as(s.tool+" acquire --pool streams --client-token $$-$n") + ") && " + s.as(s.tool+" release $id")} {

@@ -200,6 +200,7 @@ func TestLogMovesNoTerminal(t *testing.T) {
 // No command lets a text that somebody else wrote move the terminal or forge a line, whatever the agent answers; and
 // what is JSON is JSON.
 func TestNothingMovesTheTerminal(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	doc := filepath.Join(dir, "a.lic")
 	if err := os.WriteFile(doc, []byte("x"), 0o600); err != nil {

@@ -27,6 +27,7 @@ func signed(t *testing.T, key string, args ...string) (claims *usher.Claims, cod
 // TestNoFlagSignsATermAway walks all flags of sign: none takes an empty value, and a zero, or the first or last date of
 // all, either is refused by the flag's name or is in the licence.
 func TestNoFlagSignsATermAway(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	if code, _, errs := tool(t, "vendor", "keygen", "--kid", "k", "--out", dir); code != 0 {
 		t.Fatal(errs)

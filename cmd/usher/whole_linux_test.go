@@ -116,6 +116,7 @@ var signalLines = regexp.MustCompile(`(?m)^(SigIgn|SigBlk):\s*([0-9a-f]+)$`)
 
 // What `usher run` becomes ignores and blocks the signals that it was started to ignore and block.
 func TestRunPassesSignalsOn(t *testing.T) {
+	t.Parallel()
 	w := newWhole(t)
 	w.start(nil)
 	w.ready()
@@ -142,6 +143,7 @@ func TestRunPassesSignalsOn(t *testing.T) {
 // A SIGHUP that comes while the agent starts ends it at most in the first moments, before there is any Go code; later
 // ones have it read its configuration.
 func TestHangUpAtTheStart(t *testing.T) {
+	t.Parallel()
 	w := newWhole(t)
 	for _, after := range []time.Duration{0, 20, 80} {
 		w.start(nil)
@@ -170,6 +172,7 @@ func TestHangUpAtTheStart(t *testing.T) {
 
 // An agent whose log reader is gone goes on, also when it is PID 1, for which Go's runtime has rules of its own.
 func TestLogReaderDies(t *testing.T) {
+	t.Parallel()
 	for name, before := range map[string][]string{"": nil, "SIGPIPE is ignored": {"env", "--ignore-signal=PIPE"},
 		"PID 1": {"unshare", "--fork", "--pid", "--kill-child"}} {
 		t.Run(name, func(t *testing.T) {
@@ -204,6 +207,7 @@ func TestLogReaderDies(t *testing.T) {
 
 // As PID 1 the agent reaps the children of others that end.
 func TestFirstProcessReaps(t *testing.T) {
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("only root makes PID namespaces")
 	}
@@ -237,6 +241,7 @@ func TestFirstProcessReaps(t *testing.T) {
 // A command that waits and is interrupted ends with 130, as a shell expects, and says nothing; what it waited for is
 // not taken.
 func TestInterruptedWhileWaiting(t *testing.T) {
+	t.Parallel()
 	w := newWhole(t)
 	w.start(nil)
 	w.ready()
