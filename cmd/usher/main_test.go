@@ -26,7 +26,8 @@ type tidied struct{ *testing.M }
 var builtIn []string
 
 func (m tidied) Run() int {
-	if signal.Ignored(os.Interrupt) { // a shell does so for what it starts in the background; the agents would do so, too
+	// a shell does so for what it starts in the background; the agents would do so, too
+	if signal.Ignored(os.Interrupt) {
 		signal.Notify(make(chan os.Signal, 1), os.Interrupt)
 	}
 	code := m.M.Run()

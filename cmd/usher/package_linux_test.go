@@ -195,7 +195,8 @@ func (s *site) holds(after string) {
 	}
 }
 
-// load has callers come and go, dozens in a second, until the returned function is called, which demands that none was turned away.
+// load has callers come and go, dozens in a second, until the returned function is called, which demands that none was
+// turned away.
 func (s *site) load() (end func()) {
 	s.t.Helper()
 	s.run("mkdir -m 777 /tmp/load")
