@@ -52,32 +52,47 @@ func (s side) slice(d time.Duration) (sample, error) {
 		errors.Join(err1, err2)
 }
 
-// sliceLength is how long a side works before it is the other's turn.
-const sliceLength = 100 * time.Millisecond
+// sliceLength is how long a side works before it is another's turn.
+const sliceLength = 50 * time.Millisecond
 
-// contest is what was measured of two sides in slices by turns: of each run the rounds, of each round one slice a side.
+// contest is what was measured of two sides in slices by turns: of each run the rounds, of each round both sides.
 type contest [][][2]sample
 
-// duel has two sides work by turns, in as many runs as the suite has. Every second round the other side begins, so that
-// what a slice leaves behind falls on both.
+// duel has two sides work by turns, in as many runs as the suite has. A round is four slices: one side, twice the other,
+// and the first again, so that neither what a slice leaves behind nor a machine that slows down falls on one side.
+// Every second round the other side begins.
 func (s *suite) duel(rounds int, sides [2]side) (contest, error) {
 	var c contest
 	for range s.medianOf() {
 		var run [][2]sample
 		for r := range s.times(rounds) {
-			var round [2]sample
-			for k := range 2 {
-				i := (r + k) % 2
-				var err error
-				if round[i], err = sides[i].slice(sliceLength); err != nil {
+			var slices [2][]sample
+			for k := range 4 {
+				i := turn(r, k)
+				slice, err := sides[i].slice(sliceLength)
+				if err != nil {
 					return nil, err
 				}
+				slices[i] = append(slices[i], slice)
 			}
-			run = append(run, round)
+			run = append(run, [2]sample{mean(slices[0]), mean(slices[1])})
 		}
 		c = append(c, run)
 	}
 	return c, nil
+}
+
+// turn says which side works in slice k of round r: 0 1 1 0, and 1 0 0 1.
+func turn(r, k int) int { return (r + (k+1)/2) % 2 }
+
+// mean returns the mean of samples.
+func mean(all []sample) (m sample) {
+	n := float64(len(all))
+	for _, s := range all {
+		m.p50, m.rate = m.p50+s.p50/n, m.rate+s.rate/n
+		m.server, m.client = m.server+s.server/n, m.client+s.client/n
+	}
+	return m
 }
 
 // figures returns what of looks for, a figure for each run: the medians, and the median of the rounds' ratios.

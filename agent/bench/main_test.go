@@ -80,6 +80,27 @@ func TestRatiosAreOfRounds(t *testing.T) {
 	}
 }
 
+// In a round of four slices each side has an early and a late place, and a side begins in every second round.
+func TestRoundsAreBalanced(t *testing.T) {
+	var order []string
+	for r := range 2 {
+		for k := range 4 {
+			order = append(order, string("ab"[turn(r, k)]))
+		}
+	}
+	if got := strings.Join(order, ""); got != "abbabaab" {
+		t.Errorf("the turns are %s", got)
+	}
+	if m := mean([]sample{{1, 2, 3, 4}, {3, 4, 5, 6}}); m != (sample{2, 3, 4, 5}) {
+		t.Errorf("the mean is %+v", m)
+	}
+	for _, x := range [][]float64{{2}, {3, 1}, {9, 2, 1}, {1, 3, 1, 9}} {
+		if m := median(x); m != 2 {
+			t.Errorf("the median of %v is %g", x, m)
+		}
+	}
+}
+
 func TestGoals(t *testing.T) {
 	s := &suite{}
 	s.add("a", "µs", ratioAtMost(1.2), []figure{{12, 10, 1.2}, {13, 10, 1.3}, {11, 10, 1.1}})
