@@ -157,6 +157,9 @@ func (e *Enforcer) Lease(id LeaseID) (*Lease, bool) {
 	return e.view(h), true
 }
 
+// Holds reports whether a lease is held.
+func (e *Enforcer) Holds(id LeaseID) bool { return e.leases.Find(id) != nil }
+
 // must returns a lease that is held.
 func (e *Enforcer) must(id LeaseID) *held {
 	h, _ := e.leases.Get(id)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/usher-agent/usher/agent/clock"
 	"github.com/usher-agent/usher/agent/liveness"
+	"github.com/usher-agent/usher/agent/memory"
 	"github.com/usher-agent/usher/agent/seals"
 	"github.com/usher-agent/usher/enforcer"
 )
@@ -85,7 +86,8 @@ type Desk struct {
 	seen    Observer
 	watcher Watcher
 	signals Signals
-	store   *store // nil: nothing is kept
+	store   *store       // nil: nothing is kept
+	memory  memory.Share // RunJournals's alone while it runs
 
 	mu       sync.Mutex    // guards all below
 	fence    time.Duration // since boot: what the verdict grants is partly over then; 0: never
@@ -149,9 +151,13 @@ func newDesk(o Options) *Desk {
 
 // open opens the journals of a desk that is new.
 func (d *Desk) open(o Options) (err error) {
+	defer memory.Pause()() // nearly all that is made of the journals is kept: there is nothing to collect
 	d.store, err = openStore(o.RuntimeDir, o.StateDir, o.Seals, d.core, d.restore, o.Log)
 	if err == nil && o.Locked != nil {
 		d.store.locked = o.Locked
+	}
+	if err == nil {
+		d.memory.Set(d.core.Len())
 	}
 	return err
 }
@@ -166,6 +172,7 @@ func (d *Desk) Close() error {
 	d.mu.Unlock()
 	d.store.look(d) // a journal that was deleted a moment ago is begun anew yet, or the next start would miss it
 	d.store.sealAll(d)
+	d.memory.Set(0)
 	return d.store.Close()
 }
 

@@ -93,30 +93,51 @@ func encodeEvent(b []byte, ev enforcer.Event) []byte {
 
 // decodeEvent reads a record. lease finds the lease that an event of only an id is about; same may be nil.
 func decodeEvent(b []byte, lease func(enforcer.LeaseID) *enforcer.Lease, same *sameParts) (enforcer.Event, error) {
+	ev, ends, err := decodeRecord(b, same)
+	if err == nil {
+		err = follows(&ev, ends, lease)
+	}
+	return ev, err
+}
+
+// follows fills in the lease that an event ends, and looks whether the lease that an event changes is held.
+func follows(ev *enforcer.Event, ends enforcer.LeaseID, lease func(enforcer.LeaseID) *enforcer.Lease) error {
+	switch ev.Kind {
+	case enforcer.EventEnded:
+		if ev.Lease = lease(ends); ev.Lease == nil {
+			return fmt.Errorf("%w: it ends lease %s, which is not held", errNotHeld, ends)
+		}
+	case enforcer.EventRenewed, enforcer.EventChanged, enforcer.EventNoted:
+		if lease(ev.Lease.ID) == nil {
+			return fmt.Errorf("%w: it changes lease %s, which is not held", errNotHeld, ev.Lease.ID)
+		}
+	default:
+	}
+	return nil
+}
+
+// decodeRecord reads a record alone. Of an event that ends a lease it returns the lease's id.
+func decodeRecord(b []byte, same *sameParts) (ev enforcer.Event, ends enforcer.LeaseID, err error) {
 	r := recordReader{Reader: record.Reader{Bytes: b}, same: same}
 	version, kind := r.Byte(), r.Byte()
 	if !r.Bad && version > recordVersionNewest {
-		return enforcer.Event{}, record.ErrNewer
+		return enforcer.Event{}, ends, record.ErrNewer
 	}
 	version = min(version, recordVersion) // parts are told by the amounts themselves, and hold-offs by the kind
 	r.version = version
 	if r.Bad || version == 0 || int(kind) >= len(recordKinds) || recordKinds[kind] == "" {
-		return enforcer.Event{}, record.ErrUnreadable
+		return enforcer.Event{}, ends, record.ErrUnreadable
 	}
 	if same != nil && same.version != version { // the same bytes mean another thing
 		clear(same.holders)
 		clear(same.items)
 		same.version = version
 	}
-	ev := enforcer.Event{Kind: recordKinds[kind], At: r.Time()}
+	ev = enforcer.Event{Kind: recordKinds[kind], At: r.Time()}
 	switch ev.Kind {
 	case enforcer.EventEnded:
-		var id enforcer.LeaseID
-		r.Into(id[:])
+		r.Into(ends[:])
 		ev.Cause = pick(&r, recordCauses)
-		if ev.Lease = lease(id); ev.Lease == nil && !r.Bad {
-			return ev, fmt.Errorf("%w: it ends lease %s, which is not held", errNotHeld, id)
-		}
 	case enforcer.EventForgot:
 		r.Into(ev.Token[:])
 	case enforcer.EventHeldOff:
@@ -138,17 +159,14 @@ func decodeEvent(b []byte, lease func(enforcer.LeaseID) *enforcer.Lease, same *s
 		}
 	default:
 		ev.Lease = r.lease()
-		if ev.Kind != enforcer.EventGranted && !r.Bad && len(r.Bytes) == 0 && lease(ev.Lease.ID) == nil {
-			return ev, fmt.Errorf("%w: it changes lease %s, which is not held", errNotHeld, ev.Lease.ID)
-		}
 		if ev.Kind == enforcer.EventGranted && version > 3 {
 			ev.Terms = r.terms()
 		}
 	}
 	if !r.Ended() {
-		return ev, record.ErrUnreadable
+		return ev, ends, record.ErrUnreadable
 	}
-	return ev, nil
+	return ev, ends, nil
 }
 
 type recordWriter struct{ record.Writer }

@@ -13,15 +13,19 @@ const recoverWithin = 15 * time.Second
 // GrantedAt returns where the leases were granted that the runtime folder's journal told of.
 func (d *Desk) GrantedAt() Place { return d.store.was }
 
-// Recovered counts the leases that the journals told of, and returns those for which doubtful is true. Call it once,
-// before anything else is decided.
-func (d *Desk) Recovered(doubtful func(*enforcer.Lease) bool) (all int, out []*enforcer.Lease) {
+// Recovered counts the leases that the journals told of, and returns those of a lifetime for which doubtful is true.
+// Call it once, before anything else is decided.
+func (d *Desk) Recovered(doubtful func(enforcer.Lifetime) bool) (all int, out []*enforcer.Lease) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if s := d.store; s != nil && !s.mixed && len(s.held) == 0 && !doubtful(enforcer.LifetimeTTL) {
+		d.held[enforcer.LifetimeTTL] = d.core.Len() // there is nothing to know of any, however many they are
+		return d.core.Len(), nil
+	}
 	out = d.core.Leases(func(l *enforcer.Lease) bool {
 		all++
 		d.countIn(l)
-		return doubtful(l)
+		return doubtful(l.Lifetime)
 	})
 	return all, out
 }

@@ -34,12 +34,13 @@ func BenchmarkRecovery(b *testing.B) {
 		return d
 	}
 	d := open()
-	for range leases {
+	for i := range leases {
+		at := now.Add(time.Duration(i) * time.Microsecond)
 		l := &enforcer.Lease{Items: []enforcer.Item{{Pool: "streams", N: 1}}, Lifetime: enforcer.LifetimeTTL,
-			TTL: time.Hour, AcquiredAt: now, ExpiresAt: now.Add(time.Hour),
+			TTL: time.Hour, AcquiredAt: at, ExpiresAt: at.Add(time.Hour),
 			Holder: &enforcer.Holder{Caller: enforcer.Caller{UID: 1000, GID: 1000, PID: 4711}}}
 		rand.Read(l.ID[:])
-		if _, _, err := d.store.write([]enforcer.Event{{Kind: enforcer.EventGranted, At: now, Lease: l}}); err !=
+		if _, _, err := d.store.write([]enforcer.Event{{Kind: enforcer.EventGranted, At: at, Lease: l}}); err !=
 			nil {
 			b.Fatal(err)
 		}

@@ -16,6 +16,7 @@ type replay struct {
 	each  func(enforcer.Event) // told of what was applied; nil: nobody is
 	ready time.Time            // when the agent will be ready, about; zero: what ends by itself keeps its end
 
+	mixed   bool                               // not all leases are of a time to live, without labels and data
 	present time.Duration                      // how long there was an agent, by its own records
 	doubts  map[enforcer.LeaseID]time.Duration // of unconfirmed leases: until when by present they stand
 }
@@ -35,10 +36,10 @@ func (r *replay) left() map[enforcer.LeaseID]time.Duration {
 
 // doubted takes note of until when, by the time that there was an agent, the holder of an unconfirmed lease may show
 // itself.
-func (r *replay) doubted(ev enforcer.Event) {
-	if l := ev.Lease; l.Unconfirmed {
-		r.doubts[l.ID] = l.ExpiresAt.Sub(ev.At) + r.present
-	} else {
+func (r *replay) doubted(l *enforcer.Lease, at time.Time) {
+	if l.Unconfirmed {
+		r.doubts[l.ID] = l.ExpiresAt.Sub(at) + r.present
+	} else if len(r.doubts) > 0 {
 		delete(r.doubts, l.ID)
 	}
 }
@@ -50,38 +51,53 @@ func (r *replay) held(id enforcer.LeaseID) *enforcer.Lease {
 
 // apply applies one record.
 func (r *replay) apply(b []byte) error {
-	if len(b) > 0 && b[0] == metaVersion {
+	if own(b) {
+		return r.applyOwn(b)
+	}
+	ev, ends, err := decodeRecord(b, r.same)
+	if err != nil {
+		return err
+	}
+	return r.applyEvent(&ev, ends)
+}
+
+// own reports whether a record is the desk's own, and no event.
+func own(b []byte) bool { return len(b) > 0 && (b[0] == metaVersion || b[0] == markVersion) }
+
+func (r *replay) applyOwn(b []byte) (err error) {
+	if b[0] == metaVersion {
 		r.was = Place{}
 		err := json.Unmarshal(b[1:], &r.was)
 		r.present += max(0, r.was.Present)
 		r.was.Present = 0
 		return err
 	}
-	if len(b) > 0 && b[0] == markVersion {
-		var err error
-		r.mark, err = decodeMark(b)
-		return err
-	}
-	ev, err := decodeEvent(b, r.held, r.same)
-	if err != nil {
+	r.mark, err = decodeMark(b)
+	return err
+}
+
+// applyEvent applies what decodeRecord has read.
+func (r *replay) applyEvent(ev *enforcer.Event, ends enforcer.LeaseID) error {
+	if err := follows(ev, ends, r.held); err != nil {
 		return err
 	}
 	switch ev.Kind {
 	case enforcer.EventGranted, enforcer.EventRenewed, enforcer.EventChanged:
-		r.doubted(ev)
+		r.doubted(ev.Lease, ev.At)
 		if !r.ready.IsZero() { // what outlives the host is read first, and ends at no time or at a date
 			ev.Lease.ExpiresAt = ev.Lease.Resumed(r.ready, recoverWithin)
 		}
 	default:
 	}
-	if ev.Kind == enforcer.EventGranted {
-		if _, held := r.core.Lease(ev.Lease.ID); held {
-			return nil // a snapshot's and a record's
-		}
+	if ev.Kind == enforcer.EventGranted && r.core.Holds(ev.Lease.ID) {
+		return nil // a snapshot's and a record's
 	}
-	r.core.Apply(ev)
+	if l := ev.Lease; l != nil && (l.Lifetime != enforcer.LifetimeTTL || l.Holder.Labels != nil || l.Data != nil) {
+		r.mixed = true
+	}
+	r.core.Apply(*ev)
 	if r.each != nil {
-		r.each(ev)
+		r.each(*ev)
 	}
 	return nil
 }

@@ -30,6 +30,7 @@ type store struct {
 	due              chan struct{}
 	// how long unconfirmed leases had left when the store was opened
 	doubts map[enforcer.LeaseID]time.Duration
+	mixed  bool          // of what was found, not all are leases of a time to live without labels and data
 	passed time.Duration // what present has written since; guarded by the desk's lock
 	buf    []byte
 
@@ -100,8 +101,8 @@ func openStore(runtimeDir, stateDir string, sealed *seals.Seals, core *enforcer.
 	}()
 	into := newReplay(core)
 	into.each = s.note
-	defer func() { s.mark, s.was, s.doubts = into.mark, into.was, into.left() }()
-	if s.durable, err = s.open(stateDir, seals.DurableJournal, true, into.apply); err != nil {
+	defer func() { s.mark, s.was, s.doubts, s.mixed = into.mark, into.was, into.left(), into.mixed }()
+	if s.durable, err = s.open(stateDir, seals.DurableJournal, true, into); err != nil {
 		return s, err
 	}
 	omitted, err := s.restore(core, &into.mark)
@@ -111,7 +112,7 @@ func openStore(runtimeDir, stateDir string, sealed *seals.Seals, core *enforcer.
 	// This is not written: the next recovery comes to the same.
 	into.resumeHoldOffs(now(into.mark))
 	into.ready = now(into.mark).Add(readingTime(filepath.Join(runtimeDir, seals.RuntimeJournal)))
-	if s.runtime, err = s.open(runtimeDir, seals.RuntimeJournal, false, into.apply); err != nil {
+	if s.runtime, err = s.open(runtimeDir, seals.RuntimeJournal, false, into); err != nil {
 		return s, err
 	}
 	if sealed != nil {
@@ -216,6 +217,7 @@ func (s *store) run(ctx context.Context, d *Desk) error {
 		case <-tick.C:
 			now := d.boot()
 			s.look(d)
+			d.keepMemory()
 			if d.Unconfirmed() > 0 {
 				if err := s.present(d, now-last); err != nil {
 					s.log.Error(

@@ -71,8 +71,8 @@ func testOptions(now func() time.Time) Options {
 
 // recovered doubts what was found again of a holder, for there is none.
 func recovered(d *Desk) {
-	_, found := d.Recovered(func(l *enforcer.Lease) bool {
-		return l.Lifetime != enforcer.LifetimeTTL && !l.Lifetime.OutlivesHost()
+	_, found := d.Recovered(func(l enforcer.Lifetime) bool {
+		return l != enforcer.LifetimeTTL && !l.OutlivesHost()
 	})
 	for _, l := range found {
 		d.Doubt(l)

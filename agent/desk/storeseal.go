@@ -56,7 +56,7 @@ func (s *store) vault(j *journal.Journal) (*files.Vault, string) {
 }
 
 // open opens a journal and says how it is not as it was sealed.
-func (s *store) open(dir, name string, sync bool, apply func([]byte) error) (*journal.Journal, error) {
+func (s *store) open(dir, name string, sync bool, into *replay) (*journal.Journal, error) {
 	c := journal.Config{Dir: dir, Name: name, Sync: sync, Late: !sync, Map: !sync}
 	var vault *files.Vault
 	if s.seals != nil {
@@ -65,7 +65,11 @@ func (s *store) open(dir, name string, sync bool, apply func([]byte) error) (*jo
 			vault = s.seals.Runtime
 		}
 	}
-	j, r, fault, err := sealed.Open(c, vault, apply)
+	reading := readAhead(into)
+	j, r, fault, err := sealed.Open(c, vault, reading.apply)
+	if failed := reading.end(); err == nil {
+		err = failed
+	}
 	if errors.Is(err, errNotHeld) || errors.Is(err, record.ErrUnreadable) {
 		err = fmt.Errorf(
 			"the journal %s: %w: run `usher doctor --repair`, which leaves it out and keeps the damaged file beside it",

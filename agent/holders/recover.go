@@ -12,8 +12,9 @@ import (
 
 // Recovered is the part of the agent's desk that a recovery uses.
 type Recovered interface {
-	// Recovered counts the leases that the journals told of, and returns those for which doubtful is true.
-	Recovered(doubtful func(*enforcer.Lease) bool) (all int, out []*enforcer.Lease)
+	// Recovered counts the leases that the journals told of, and returns those of a lifetime for which
+	// doubtful is true.
+	Recovered(doubtful func(enforcer.Lifetime) bool) (all int, out []*enforcer.Lease)
 	// Doubt makes a lease unconfirmed: it ends unless its holder shows itself within a while.
 	Doubt(*enforcer.Lease)
 	Do(enforcer.Request) enforcer.Decision
@@ -37,11 +38,11 @@ func (r *Registry) Recover(c Recovery) {
 	}
 	ended, doubted := 0, 0
 	sameBoot := was.Boot == "" || c.Is.Boot == "" || was.Boot == c.Is.Boot
-	all, leases := c.Slots.Recovered(func(l *enforcer.Lease) bool {
-		if l.Lifetime == enforcer.LifetimeTTL {
+	all, leases := c.Slots.Recovered(func(l enforcer.Lifetime) bool {
+		if l == enforcer.LifetimeTTL {
 			return !sameBoot
 		}
-		return !l.Lifetime.OutlivesHost()
+		return !l.OutlivesHost()
 	})
 	look := newLookup(c.Kept)
 	defer look.close()

@@ -43,9 +43,9 @@ func (d *slots) Place(c *enforcer.Caller) {
 	}
 }
 
-func (d *slots) Recovered(doubtful func(*enforcer.Lease) bool) (int, []*enforcer.Lease) {
+func (d *slots) Recovered(doubtful func(enforcer.Lifetime) bool) (int, []*enforcer.Lease) {
 	return len(d.leases), slices.DeleteFunc(slices.Clone(d.leases), func(l *enforcer.Lease) bool {
-		return !doubtful(l)
+		return !doubtful(l.Lifetime)
 	})
 }
 

@@ -159,6 +159,11 @@ func (j *Journal) open(replay func([]byte) error) (r Report, err error) {
 		}
 		return r, err
 	}
+	checked := func() (Fault, error) { return "", nil }
+	if len(j.c.Sealed) > 0 {
+		checked = j.check()
+	}
+	defer func() { _, _ = checked() }() // nothing reads the file behind
 	if r.TornBytes, err = j.cutTornTail(); err != nil {
 		return r, err
 	}
@@ -173,12 +178,8 @@ func (j *Journal) open(replay func([]byte) error) (r Report, err error) {
 	}
 	j.safe = j.size
 	j.mapEnd()
-	checked := func() (Fault, error) { return "", nil }
-	if len(j.c.Sealed) > 0 {
-		checked = j.check()
-	}
 	var refused error
-	good, err := scan(j.file, headerSize, j.size, func(b []byte) error {
+	good, err := walk(j.file, headerSize, j.size, false, func(b []byte) error {
 		refused = replay(b)
 		r.Records++
 		return refused

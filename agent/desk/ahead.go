@@ -1,0 +1,91 @@
+package desk
+
+import (
+	"slices"
+
+	"github.com/usher-agent/usher/enforcer"
+)
+
+// ahead reads records while those before them are applied: a start with many leases has two things to do at a time.
+// Nothing else may use the replay or its core until end has returned.
+type ahead struct {
+	into  *replay
+	batch []readRecord
+	full  chan []readRecord
+	empty chan []readRecord
+	over  chan error // the first error of applying, when full is closed
+}
+
+// readRecord is a record that was read.
+type readRecord struct {
+	ev   enforcer.Event
+	ends enforcer.LeaseID
+	own  []byte // of the desk's own; nil: it is an event
+}
+
+// The batches of records that are read, and how many records each has.
+const (
+	batches   = 4
+	batchSize = 256
+)
+
+func readAhead(into *replay) *ahead {
+	a := &ahead{into: into, full: make(chan []readRecord, batches), empty: make(chan []readRecord, batches),
+		over: make(chan error, 1)}
+	for range batches {
+		a.empty <- make([]readRecord, 0, batchSize)
+	}
+	a.batch = <-a.empty
+	go a.run()
+	return a
+}
+
+// apply reads a record, which is applied soon. An error of applying may come with a later record, or from end.
+func (a *ahead) apply(b []byte) (err error) {
+	var r readRecord
+	if own(b) {
+		r.own = slices.Clone(b)
+	} else if r.ev, r.ends, err = decodeRecord(b, a.into.same); err != nil {
+		return err
+	}
+	if a.batch = append(a.batch, r); len(a.batch) < batchSize {
+		return nil
+	}
+	a.full <- a.batch
+	a.batch = <-a.empty
+	select {
+	case err := <-a.over:
+		a.over <- err
+		return err
+	default:
+		return nil
+	}
+}
+
+// end returns when all is applied, or why it is not.
+func (a *ahead) end() error {
+	a.full <- a.batch
+	close(a.full)
+	return <-a.over
+}
+
+func (a *ahead) run() {
+	var failed error
+	for batch := range a.full {
+		for i := 0; i < len(batch) && failed == nil; i++ {
+			if r := &batch[i]; r.own != nil {
+				failed = a.into.applyOwn(r.own)
+			} else {
+				failed = a.into.applyEvent(&r.ev, r.ends)
+			}
+			if failed != nil {
+				a.over <- failed
+			}
+		}
+		clear(batch)
+		a.empty <- batch[:0]
+	}
+	if failed == nil {
+		a.over <- nil
+	}
+}

@@ -1,0 +1,70 @@
+package memory
+
+import (
+	"runtime/debug"
+	"testing"
+)
+
+// percent returns the collector's target as it is set.
+func percent() int {
+	is := debug.SetGCPercent(100)
+	debug.SetGCPercent(is)
+	return is
+}
+
+// The slack beyond what is in use follows the number of leases, and an agent of few has what Go has.
+func TestPercent(t *testing.T) {
+	t.Parallel()
+	for leases, want := range map[int]int{0: 100, 1: 100, 100_000: 100, 500_000: 35, 1_000_000: 17, 4_000_000: 15} {
+		if is := Percent(leases); is != want {
+			t.Errorf("%d leases: %d %%, want %d", leases, is, want)
+		}
+	}
+}
+
+// The target follows the leases of all desks of the process, and comes back when these are over or a pause ends. A
+// target that the user has set stands.
+func TestShare(t *testing.T) {
+	t.Setenv("GOGC", "")
+	want := func(what string, n int) {
+		t.Helper()
+		if is := percent(); is != n {
+			t.Errorf("%s: %d %%, want %d", what, is, n)
+		}
+	}
+	var one, two Share
+	one.Set(300_000)
+	two.Set(200_000)
+	want("500,000 leases of two desks", 35)
+	first, second := Pause(), Pause()
+	want("paused", -1)
+	first()
+	first()
+	want("one pause is over", -1)
+	one.Set(0)
+	second()
+	want("200,000 leases", 89)
+	two.Set(0)
+	want("none", 100)
+	t.Setenv("GOGC", "77")
+	one.Set(1_000_000)
+	want("the user has said", 100)
+	one.Set(0)
+}
+
+// Memory is given back once after many leases are over, when no more end.
+func TestDue(t *testing.T) {
+	t.Parallel()
+	var s Share
+	for _, step := range []struct {
+		leases int
+		due    bool
+	}{{0, false}, {500_000, false}, {500_000, false}, {450_000, false}, {300_000, false}, {300_000 - Step, false},
+		{300_000 - Step, true}, {300_000, false}, {100_000, false}, {0, false}, {0, true}, {0, false},
+		{massRelease - 1, false}, {0, false}, {0, false}} {
+		s.leases, s.most = step.leases, max(s.most, step.leases) // as Set does
+		if due := s.Due(); due != step.due {
+			t.Fatalf("%d leases: due %v", step.leases, due)
+		}
+	}
+}
