@@ -100,7 +100,7 @@ func (o *opening) openDesk() (err error) {
 	o.handover = systemd.OpenStore(o.log)
 	o.running.closing(o.closeHandover)
 	if o.holders, err = holders.New(holders.Config{Handover: o.handover,
-		Leave: func(id enforcer.LeaseID, of enforcer.Caller) { o.desk.Do(&enforcer.Leave{ID: id, Holder: of}) },
+		Leave: func(ids []enforcer.LeaseID, of enforcer.Caller) { o.desk.Leave(ids, of) },
 	}); err != nil {
 		return err
 	}

@@ -127,6 +127,19 @@ func (r *Leave) decide(e *Enforcer, now time.Time) Decision {
 	return Decision{Lease: &l, Events: []Event{{Kind: EventChanged, At: now, Lease: &l}}}
 }
 
+func (r *Gone) decide(e *Enforcer, now time.Time) Decision {
+	var out Decision
+	seen := make(map[LeaseID]struct{}, len(r.IDs))
+	for _, id := range r.IDs {
+		if _, again := seen[id]; again {
+			continue
+		}
+		seen[id] = struct{}{}
+		out.Events = append(out.Events, (&Leave{ID: id, Holder: r.Holder}).decide(e, now).Events...)
+	}
+	return out
+}
+
 func (r *Doubt) decide(e *Enforcer, now time.Time) Decision {
 	h, ok := e.leases.Get(r.ID)
 	if !ok {

@@ -98,6 +98,13 @@ type Leave struct {
 	Holder Caller
 }
 
+// Gone takes a process that has ended off the holders of several leases at once: it is a Leave of each that is held.
+// What is more than Batch leases goes in several of it, so that none takes long.
+type Gone struct {
+	IDs    []LeaseID
+	Holder Caller
+}
+
 // Doubt says that it is not known whether a lease's holder lives: the lease is over at Until unless Attach or Renew
 // comes first.
 type Doubt struct {

@@ -177,6 +177,32 @@ func (s *twin) leave(t *rapid.T) {
 	})
 }
 
+// gone has a process leave what it holds, and some more, in one step.
+func (s *twin) gone(t *rapid.T) {
+	id, c := s.lease(t)
+	r := &Gone{IDs: []LeaseID{id, {0xfe}, id}, Holder: c}
+	for _, l := range s.m.leases {
+		if slices.Contains(l.holders, c) {
+			r.IDs = append(r.IDs, l.id)
+		}
+	}
+	s.change(t, r, "", func() {
+		for _, id := range r.IDs {
+			i := s.m.find(id)
+			if i < 0 {
+				continue
+			}
+			l := &s.m.leases[i]
+			left := slices.DeleteFunc(slices.Clone(l.holders), func(h Caller) bool { return h == c })
+			if len(left) == 0 {
+				s.m.drop(id)
+			} else {
+				l.holders = left
+			}
+		}
+	})
+}
+
 func (s *twin) doubt(t *rapid.T) {
 	id, _ := s.lease(t)
 	why := DenialCode("")

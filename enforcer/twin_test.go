@@ -406,7 +406,7 @@ func TestAgainstModel(t *testing.T) {
 			"renew": s.renew, "release": s.release, "join": s.join, "leave": s.leave, "doubt": s.doubt,
 			"attach":      s.attach,
 			"holder dies": s.holderDies, "adjust": s.adjust, "shift": s.shift, "set data": s.setData,
-			"give up": s.giveUp, "time": s.wait, "licence": s.licence, "join 2": s.join, "step": s.step,
+			"give up": s.giveUp, "time": s.wait, "licence": s.licence, "join 2": s.join, "gone": s.gone, "step": s.step,
 			"crash": s.away, "evict": s.evict, "attach 2": s.attach, "compact": s.compact,
 			"compact on": s.compactOn, "compact on 2": s.compactOn,
 			"crash in the next": s.crashNext, "": s.check,

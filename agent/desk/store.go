@@ -32,7 +32,10 @@ type store struct {
 	doubts map[enforcer.LeaseID]time.Duration
 	mixed  bool          // of what was found, not all are leases of a time to live without labels and data
 	passed time.Duration // what present has written since; guarded by the desk's lock
-	buf    []byte
+	// the records of one write, where each ends in buf, and buf itself; reused
+	records [][]byte
+	ends    []int
+	buf     []byte
 
 	seals *seals.Seals // nil: nothing is sealed
 	// leases of the durable journal, and some that have ended; under the desk's lock
@@ -157,32 +160,66 @@ func (s *store) place() error {
 // write writes events, in their order, before they are applied. What it returns is to be waited for outside the desk's
 // lock. Where it fails, rest are the events that are not written.
 func (s *store) write(events []enforcer.Event) (wait commit, rest []enforcer.Event, err error) {
-	for i, ev := range events {
-		if !journalled(ev) {
+	for i := 0; i < len(events); {
+		if !journalled(events[i]) {
+			i++
 			continue
 		}
-		j, n := s.runtime, 0
-		if durable(ev) {
-			j, n = s.durable, 1
-			s.note(ev)
-		}
-		if err := s.pay(j, n); err != nil {
-			return nil, events[i:], err
-		}
-		s.touched[n].touch()
-		s.buf = encodeEvent(s.buf[:0], ev)
-		c, err := j.Append(s.buf)
+		c, n, err := s.writeSome(events[i:])
 		if err != nil {
 			return nil, events[i:], err
 		}
-		if j == s.durable {
-			wait = func() error { return c.Wait(context.Background()) }
+		if c != nil {
+			wait = c
 		}
-		if j.Due() {
-			s.wake()
-		}
+		i += n
 	}
 	return wait, nil, nil
+}
+
+// writeSome writes the first of some events, which is journalled, and those after it that go to the same journal, with
+// one write. It returns how many these are, and what is to be waited for where that is the disk.
+func (s *store) writeSome(events []enforcer.Event) (wait commit, n int, err error) {
+	lasting := durable(events[0])
+	j, of := s.runtime, 0
+	if lasting {
+		j, of = s.durable, 1
+	}
+	if err := s.pay(j, of); err != nil {
+		return nil, 0, err
+	}
+	s.touched[of].touch()
+	s.buf, s.ends = s.buf[:0], s.ends[:0]
+	for _, ev := range events {
+		if journalled(ev) {
+			if durable(ev) != lasting {
+				break
+			}
+			if lasting {
+				s.note(ev)
+			}
+			s.buf = encodeEvent(s.buf, ev)
+			s.ends = append(s.ends, len(s.buf))
+		}
+		n++
+	}
+	s.records = s.records[:0]
+	from := 0
+	for _, to := range s.ends {
+		s.records = append(s.records, s.buf[from:to:to])
+		from = to
+	}
+	c, err := j.Append(s.records...)
+	if err != nil {
+		return nil, 0, err
+	}
+	if lasting {
+		wait = func() error { return c.Wait(context.Background()) }
+	}
+	if j.Due() {
+		s.wake()
+	}
+	return wait, n, nil
 }
 
 // barrier returns the commit of all that was written so far.

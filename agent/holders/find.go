@@ -108,7 +108,7 @@ func (r *Registry) find(l *enforcer.Lease, was, is Place, look *lookup) liveness
 			state = liveness.Unknown
 		}
 		if state == liveness.Dead {
-			r.leave(l.ID, h.Caller)
+			r.leave([]enforcer.LeaseID{l.ID}, h.Caller)
 			continue
 		}
 		if state == liveness.Alive {

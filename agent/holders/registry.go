@@ -23,14 +23,14 @@ type Handover interface {
 // Config says what a registry reports to.
 type Config struct {
 	Handover Handover
-	// Leave ends the hold of a dead process on a lease. The registry holds no lock while it calls it.
-	Leave func(id enforcer.LeaseID, holder enforcer.Caller)
+	// Leave ends the hold of a dead process on leases. The registry holds no lock while it calls it.
+	Leave func(ids []enforcer.LeaseID, holder enforcer.Caller)
 }
 
 // Registry knows by which process each process lease lives, and ends the leases of one that dies. One watch serves all
 // the leases of a process. It is safe for concurrent use.
 type Registry struct {
-	leave    func(enforcer.LeaseID, enforcer.Caller)
+	leave    func([]enforcer.LeaseID, enforcer.Caller)
 	watcher  *liveness.Watcher
 	handover Handover
 
@@ -39,6 +39,8 @@ type Registry struct {
 	leases map[enforcer.LeaseID][]process
 	paths  map[enforcer.LeaseID]string // how the holder's death becomes known
 	counts map[string]int              // of leases by path
+
+	revoked int // entries of alive that are revoked
 }
 
 // process tells a process from another that bears its number later.
@@ -99,7 +101,8 @@ func (r *Registry) Hold(id enforcer.LeaseID, caller enforcer.Caller, handle *liv
 	key := keyOf(handle)
 	r.mu.Lock()
 	x := r.process(key, caller)
-	x.leases[id], x.revoked = struct{}{}, false
+	x.leases[id] = struct{}{}
+	r.mark(x, false)
 	r.leases[id] = append(r.leases[id], key)
 	if _, ok := r.paths[id]; !ok {
 		r.paths[id] = string(handle.Path())
@@ -223,6 +226,7 @@ func (r *Registry) watch(key process, x *holding, handle *liveness.Handle) error
 	defer r.mu.Unlock()
 	x.watch = watch
 	if err != nil {
+		r.mark(x, false)
 		delete(r.alive, key)
 	} else if x.gone || r.alive[key] != x {
 		watch.Stop()
@@ -238,16 +242,15 @@ func (r *Registry) died(key process) {
 		r.mu.Unlock()
 		return
 	}
+	r.mark(x, false)
 	delete(r.alive, key)
 	r.forget(x)
 	x.gone = true
-	var ids []enforcer.LeaseID
-	for id := range x.leases {
-		ids = append(ids, id)
-	}
+	leases := x.leases // no more come, for the entry is forgotten
+	x.leases = map[enforcer.LeaseID]struct{}{}
 	r.mu.Unlock()
-	for _, id := range ids {
-		r.leave(id, x.caller)
+	if len(leases) > 0 {
+		r.leave(slices.Collect(maps.Keys(leases)), x.caller)
 	}
 }
 
@@ -265,7 +268,7 @@ func (r *Registry) Ended(id enforcer.LeaseID, why enforcer.Cause) {
 			continue
 		}
 		delete(x.leases, id)
-		x.revoked = x.revoked || why == enforcer.CauseRevoked && x.watch != nil
+		r.mark(x, x.revoked || why == enforcer.CauseRevoked && x.watch != nil)
 		r.dropIdle(key, x)
 	}
 	delete(r.leases, id)
@@ -273,15 +276,21 @@ func (r *Registry) Ended(id enforcer.LeaseID, why enforcer.Cause) {
 
 // RevokedAlive counts the processes that still run after the licence took a lease from them, and that have got none
 // since.
-func (r *Registry) RevokedAlive() (n int) {
+func (r *Registry) RevokedAlive() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, x := range r.alive {
-		if x.revoked {
-			n++
-		}
+	return r.revoked
+}
+
+// mark says whether the licence took a lease from a process that is alive. r.mu is held.
+func (r *Registry) mark(x *holding, revoked bool) {
+	switch {
+	case revoked && !x.revoked:
+		r.revoked++
+	case !revoked && x.revoked:
+		r.revoked--
 	}
-	return n
+	x.revoked = revoked
 }
 
 // ByPath counts the process leases by the way in which their holder's death becomes known.

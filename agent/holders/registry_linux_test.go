@@ -23,11 +23,13 @@ type recorder struct {
 	kept   map[string]bool
 }
 
-func (d *recorder) leave(id enforcer.LeaseID, _ enforcer.Caller) {
+func (d *recorder) leave(ids []enforcer.LeaseID, _ enforcer.Caller) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.left = append(d.left, id)
-	d.leaves <- struct{}{}
+	d.left = append(d.left, ids...)
+	for range ids {
+		d.leaves <- struct{}{}
+	}
 }
 
 func (d *recorder) Idle() bool { return false }

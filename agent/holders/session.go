@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 
 	"github.com/usher-agent/usher/agent/api"
@@ -22,6 +24,8 @@ type Slots interface {
 	// Give decides a Join or an Attach.
 	Give(enforcer.Request) (api.Grant, *enforcer.Denial)
 	Do(enforcer.Request) enforcer.Decision
+	// Leave takes a holder off leases.
+	Leave(ids []enforcer.LeaseID, holder enforcer.Caller)
 	Lease(enforcer.LeaseID) (*enforcer.Lease, bool)
 	// IsMeter reports whether a request is for draws.
 	IsMeter(*enforcer.Acquire) bool
@@ -226,8 +230,8 @@ func (s *session) Close() {
 	select {
 	case <-s.of.Stopping:
 	default:
-		for id := range ids {
-			s.end(id)
+		if len(ids) > 0 {
+			s.of.Slots.Leave(slices.Collect(maps.Keys(ids)), s.known())
 		}
 	}
 	if handle != nil {

@@ -32,6 +32,10 @@ func (d *slots) Do(r enforcer.Request) enforcer.Decision {
 	return enforcer.Decision{}
 }
 
+func (d *slots) Leave(ids []enforcer.LeaseID, holder enforcer.Caller) {
+	d.Do(&enforcer.Gone{IDs: ids, Holder: holder})
+}
+
 func (d *slots) Lease(enforcer.LeaseID) (*enforcer.Lease, bool) { return nil, true }
 func (d *slots) IsMeter(r *enforcer.Acquire) bool               { return r.Pool == "renders" }
 func (d *slots) CountsByPod() bool                              { return d.byPod }
@@ -85,7 +89,7 @@ func TestSessionClose(t *testing.T) {
 			close(stop)
 		}
 		s.Close()
-		want := []enforcer.Request{&enforcer.Leave{ID: g.ID, Holder: enforcer.Caller{UID: 7, PID: 8}}}
+		want := []enforcer.Request{&enforcer.Gone{IDs: []enforcer.LeaseID{g.ID}, Holder: enforcer.Caller{UID: 7, PID: 8}}}
 		if stopping {
 			want = nil
 		}
