@@ -2,7 +2,6 @@ package agent_test
 
 import (
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -190,12 +189,7 @@ func renewWebConfig(t *testing.T, key string) {
 		return fmt.Sprintf("basic_auth_users: {op: %s}\n", hash)
 	}
 	put(t, file, user("one"))
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	at := l.Addr().String()
-	l.Close()
+	at := freeAddress(t)
 	h := open(t, fmt.Sprintf("ops: {listen: %q, web_config: %s}\n", at, file))
 	status := func(password string) int {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+at+"/metrics", nil)

@@ -212,7 +212,7 @@ func calm(t *testing.T, members []*member) {
 		m.changed()
 		m.Nudge()
 	}
-	deadline := time.Now().Add(2 * time.Minute) // on a busy machine
+	deadline := time.Now().Add(5 * time.Minute) // on a busy machine
 	for _, m := range members {
 		for m.demand("").InUse == 0 {
 			if time.Now().After(deadline) {

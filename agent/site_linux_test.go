@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	mathrand "math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -82,16 +83,23 @@ func openSiteServerAs(t *testing.T, limit int64, ttl time.Duration, plain bool) 
 	if err := os.WriteFile(s.path("site.lic"), s.licence, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	s.address = freeAddress(t)
 	s.certify()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.address = l.Addr().String()
-	l.Close()
 	t.Cleanup(s.kill)
 	s.run()
 	return s
+}
+
+// freeAddress returns a TCP address of this host on which nobody listens. All of 127/8 is this host, and it is one of
+// its own there: no connection and no other test is given its port before it is used.
+func freeAddress(t interface{ Fatal(...any) }) string {
+	host := fmt.Sprintf("127.%d.%d.%d", 1+mathrand.IntN(254), mathrand.IntN(256), 1+mathrand.IntN(254))
+	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
 }
 
 func (s *siteServer) path(name string) string { return filepath.Join(s.dir, name) }
@@ -103,7 +111,11 @@ func (s *siteServer) certify() {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+	host, _, err := net.SplitHostPort(s.address)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), IPAddresses: []net.IP{net.ParseIP(host)},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}

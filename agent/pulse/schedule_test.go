@@ -97,7 +97,7 @@ func TestAnyOutages(t *testing.T) {
 			period = l.CheckIn
 		}
 		length := period.After(y2k).Sub(y2k)
-		end := y2k.Add(min(2*366*24*time.Hour, 200*length))
+		end := y2k.Add(min(2*366*24*time.Hour, 100*length))
 		outages, longest := drawOutages(t, end, length, period.Grace)
 		random := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 1))
 		var success time.Time

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -38,12 +37,7 @@ func TestBrainFrameManual(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	here := strings.NewReplacer("/etc/usher", dir, "127.0.0.1:8133", free.Addr().String())
-	free.Close()
+	here := strings.NewReplacer("/etc/usher", dir, "127.0.0.1:8133", ownAddress(t))
 	commands, configs := manualOf(t, page, "sh"), manualOf(t, page, "yaml")
 	if len(commands) != 3 || len(configs) != 2 {
 		t.Fatalf("%d blocks of commands, %d configurations", len(commands), len(configs))

@@ -151,10 +151,7 @@ func status(code int) http.HandlerFunc {
 // nobody returns an address at which nobody listens.
 func (w *ward) nobody() string {
 	w.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	w.must(err)
-	defer l.Close()
-	return l.Addr().String()
+	return ownAddress(w)
 }
 
 // upstream configures an upstream, runs an agent with a good licence, and has the doctor visit.

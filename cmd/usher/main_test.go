@@ -2,11 +2,13 @@ package main
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -58,6 +60,21 @@ func flip() {
 	}
 }
 
+// ownAddress returns a TCP address of this host on which nobody listens. Where all of 127/8 is this host, as on Linux,
+// it is one of its own there: no connection and no other test is given its port before it is used.
+func ownAddress(t interface{ Fatal(...any) }) string {
+	host := "127.0.0.1"
+	if runtime.GOOS == "linux" {
+		host = fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254))
+	}
+	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	testscript.Run(t, testscript.Params{
@@ -71,13 +88,7 @@ func TestScripts(t *testing.T) {
 				return err
 			}
 			e.Defer(func() { os.RemoveAll(dir) })
-			// An address that nobody else listens on.
-			l, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				return err
-			}
-			defer l.Close()
-			e.Vars = append(e.Vars, "USHER_SOCKET="+filepath.Join(dir, "s"), "ADDRESS="+l.Addr().String())
+			e.Vars = append(e.Vars, "USHER_SOCKET="+filepath.Join(dir, "s"), "ADDRESS="+ownAddress(t))
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){

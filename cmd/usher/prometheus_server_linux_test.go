@@ -50,7 +50,7 @@ func startPrometheus(t *testing.T, agents ...*process) *prometheus {
 			t.Fatal(err)
 		}
 	}
-	p := &prometheus{t: t, address: anAddress(t)}
+	p := &prometheus{t: t, address: ownAddress(t)}
 	cmd := exec.Command(program, "--config.file", filepath.Join(dir, "prometheus.yml"), "--storage.tsdb.path",
 		filepath.Join(dir, "data"), "--web.listen-address", p.address, "--log.level", "error")
 	log := &bytes.Buffer{}

@@ -104,16 +104,6 @@ func await(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-func anAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 // agent starts an agent with the given documents.
 func (s *scene) agent(name, more string, documents ...string) *process {
 	s.t.Helper()
@@ -128,7 +118,7 @@ func (s *scene) agent(name, more string, documents ...string) *process {
 			s.t.Fatal(err)
 		}
 	}
-	p := &process{scene: s, name: name, listen: anAddress(s.t)}
+	p := &process{scene: s, name: name, listen: ownAddress(s.t)}
 	p.args = []string{"agent", "--config", s.path(name + ".yaml")}
 	p.configure(more)
 	p.start()
@@ -148,13 +138,13 @@ func (p *process) configure(more string) {
 
 // ask runs a command against the agent.
 func (p *process) ask(args ...string) (string, error) {
-	return p.try(append([]string{"--socket", p.path(p.name + "/s")}, args...)...)
+	return p.try(append([]string{"--socket", p.path(p.name + "/s"), "--timeout", "1m"}, args...)...)
 }
 
 // server starts a server for agents.
 func (s *scene) server(name string, args ...string) *process {
 	s.t.Helper()
-	p := &process{scene: s, name: name, listen: anAddress(s.t)}
+	p := &process{scene: s, name: name, listen: ownAddress(s.t)}
 	p.args = append([]string{"upstream", "--data", s.path(name), "--runtime-dir", s.path(name + "-run"), "--listen",
 		p.listen, "--log-level", "error"}, args...)
 	p.start()
